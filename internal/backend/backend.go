@@ -1,0 +1,73 @@
+// Package backend is where machines come from: the port, and the configured
+// set.
+package backend
+
+import (
+	"context"
+	"fmt"
+	"sort"
+
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+)
+
+// Backend is where machines come from. Create and Delete may be repeated: a
+// backend knows its machines by the instance they were made for. For owned
+// machines both do nothing, and Machines lists them always.
+type Backend interface {
+	// Offers returns every machine that could be had, whether it suits or not.
+	Offers(ctx context.Context) ([]dstack.Offer, error)
+	Create(ctx context.Context, id dstack.InstanceID, offer dstack.Offer) error
+	// Machines returns all that we made or own: this also finds leaks.
+	Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Machine, error)
+	// Delete ends a machine. None there is no error.
+	Delete(ctx context.Context, id dstack.InstanceID) error
+	// Engine returns what runs replicas on a machine. The backend keeps it
+	// and closes it.
+	Engine(ctx context.Context, id dstack.InstanceID) (engine.Engine, error)
+}
+
+// Set is the configured backends by project. It does not change while the
+// server runs.
+type Set struct {
+	byName    map[string]Backend  // by key
+	byProject map[string][]string // project name → keys, in the file's order
+}
+
+// NewSet returns an empty set.
+func NewSet() *Set {
+	return &Set{byName: map[string]Backend{}, byProject: map[string][]string{}}
+}
+
+// Add makes a backend available to a project. key names the backend among
+// all; the same key may be given to many projects.
+func (s *Set) Add(project, key string, b Backend) {
+	s.byName[key] = b
+	s.byProject[project] = append(s.byProject[project], key)
+}
+
+// Of returns the names of a project's backends.
+func (s *Set) Of(project string) []string { return s.byProject[project] }
+
+// Get returns a backend by its key.
+func (s *Set) Get(key string) (Backend, error) {
+	b, ok := s.byName[key]
+	if !ok {
+		return nil, &dstack.Error{
+			Kind:    dstack.Unavailable,
+			Message: fmt.Sprintf("the backend %q is not configured any more", key),
+			Hint:    "add it to the server's config.yml again, or stop the runs that use it",
+		}
+	}
+	return b, nil
+}
+
+// All returns the key of every backend, sorted.
+func (s *Set) All() []string {
+	keys := make([]string, 0, len(s.byName))
+	for k := range s.byName {
+		keys = append(keys, k)
+	}
+	sort.Strings(keys)
+	return keys
+}

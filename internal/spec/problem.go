@@ -1,0 +1,34 @@
+package spec
+
+import "fmt"
+
+// Problem is one thing wrong with a configuration, placed where the user
+// can see it.
+type Problem struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"` // from 1; 0: the whole file
+	Col     int    `json:"column"`
+	Width   int    `json:"width"` // of what the caret underlines, in columns
+	Path    string `json:"path"`  // resources.gpu
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+	Source  string `json:"source,omitempty"` // the line itself
+	Before  string `json:"-"`                // the line before it
+	// Unsupported: right, but nothing acts on it yet.
+	Unsupported bool `json:"unsupported,omitempty"`
+}
+
+// Problems is every problem found in one file, in file order.
+type Problems []Problem
+
+// Error tells the first problem and how many more there are.
+func (p Problems) Error() string {
+	if len(p) == 0 {
+		return "no problem"
+	}
+	s := fmt.Sprintf("%s:%d:%d: %s", p[0].File, p[0].Line, p[0].Col, p[0].Message)
+	if len(p) > 1 {
+		s += fmt.Sprintf(" (and %d more)", len(p)-1)
+	}
+	return s
+}
