@@ -101,3 +101,12 @@ type Misfit struct {
 	Offer Offer
 	Why   string // has no GPU; 24GB of memory, 64GB asked for
 }
+
+// Used is what unfinished replicas hold of an instance.
+type Used struct {
+	CPUs      int
+	MemoryMiB int64
+	DiskMiB   int64
+	GPUs      map[string]string // GPU id → who holds it: "llama31 replica 0"
+	Ports     map[int]string    // port of the machine → who holds it
+}

@@ -149,24 +149,15 @@ func (s *Store) Names(ctx context.Context, p dstack.ProjectID) (map[string]bool,
 	panic("being written")
 }
 
-// Attempts finds which run and project an attempt, present or past, belongs to; NotFound.
+// AttemptOf finds which run and project an attempt, present or past, belongs to; NotFound.
 func (s *Store) AttemptOf(ctx context.Context, p dstack.ProjectID, run string, a dstack.AttemptID) (dstack.Run, dstack.Replica, error) {
 	panic("being written")
 }
 
 // Used returns what unfinished replicas hold of each instance, with the run that holds each port.
-func (s *Store) Used(ctx context.Context) (map[dstack.InstanceID]Used, error) { panic("being written") }
+func (s *Store) Used(ctx context.Context) (map[dstack.InstanceID]dstack.Used, error) { panic("being written") }
 
-// Used is what is taken of an instance.
-type Used struct {
-	CPUs      int
-	MemoryMiB int64
-	DiskMiB   int64
-	GPUs      map[string]string // GPU id → "run/replica number"
-	Ports     map[int]string    // port → "run/replica number"
-}
-
-// Routes returns the route table of everything, built with route.Project-like pure code from one reading.
+// Routes returns the route table of everything, built with pure code from one reading.
 func (s *Store) Routes(ctx context.Context) (route.Table, error) { panic("being written") }
 
 // --- what the passes need ---
