@@ -155,7 +155,9 @@ func (s *Store) AttemptOf(ctx context.Context, p dstack.ProjectID, run string, a
 }
 
 // Used returns what unfinished replicas hold of each instance, with the run that holds each port.
-func (s *Store) Used(ctx context.Context) (map[dstack.InstanceID]dstack.Used, error) { panic("being written") }
+func (s *Store) Used(ctx context.Context) (map[dstack.InstanceID]dstack.Used, error) {
+	panic("being written")
+}
 
 // Routes returns the route table of everything, built with pure code from one reading.
 func (s *Store) Routes(ctx context.Context) (route.Table, error) { panic("being written") }
