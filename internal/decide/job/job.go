@@ -2,20 +2,169 @@
 // a machine (spec §8.1–8.3).
 package job
 
-import "dstack/internal/dstack"
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// stopGrace is how long a replica has between SIGTERM and SIGKILL.
+const stopGrace = 10 * time.Second
 
 // Image is the image that a service runs in.
-func Image(s dstack.RunSpec) string { panic("being written") }
+func Image(s dstack.RunSpec) string {
+	c := s.Configuration
+	if c.Image != "" {
+		return string(c.Image)
+	}
+	python := string(c.Python)
+	if python == "" {
+		python = dstack.DefaultPython
+	}
+	image := fmt.Sprintf(dstack.BaseImage, python)
+	if c.NVCC != nil && *c.NVCC {
+		image += "-devel"
+	}
+	return image
+}
 
 // Argv is a container's command line; empty: the image's own.
-func Argv(s dstack.RunSpec) []string { panic("being written") }
+func Argv(s dstack.RunSpec) []string {
+	c := s.Configuration
+	switch {
+	case c.Entrypoint != "":
+		words, _ := Words(string(c.Entrypoint))
+		return append(words, c.Commands...)
+	case c.Image == "":
+		return []string{"/bin/bash", "-i", "-c", joined(c.Commands)}
+	case len(c.Commands) > 0:
+		return []string{"/bin/sh", "-i", "-c", joined(c.Commands)}
+	default:
+		return nil
+	}
+}
 
-// Script is the commands joined for one shell: a && b.
-func Script(s dstack.RunSpec) string { panic("being written") }
+// Script is what a shell on the machine itself runs: a && b.
+func Script(s dstack.RunSpec) string {
+	c := s.Configuration
+	if c.Entrypoint == "" {
+		return joined(c.Commands)
+	}
+	quoted := Argv(s)
+	for i, word := range quoted {
+		quoted[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+	}
+	return strings.Join(quoted, " ")
+}
+
+// joined runs each command only when the one before succeeded; one that goes
+// to the background counts as a success at once.
+func joined(commands []string) string {
+	parts := make([]string, 0, len(commands))
+	for _, c := range commands {
+		c = strings.TrimSpace(c)
+		if strings.HasSuffix(c, "&") {
+			c = "{ " + c + " }"
+		}
+		parts = append(parts, c)
+	}
+	return strings.Join(parts, " && ")
+}
 
 // Need is what a replica needs of a machine. Profile fields fill what the
 // configuration leaves open.
-func Need(s dstack.RunSpec) dstack.Requirements { panic("being written") }
+func Need(s dstack.RunSpec) dstack.Requirements {
+	c, p := s.Configuration, spec.Merge(s.Configuration, s.Profile)
+	need := dstack.Requirements{
+		Resources:     c.Resources,
+		Port:          c.Port.Container,
+		NeedsImage:    c.Image != "",
+		Backends:      p.Backends,
+		Regions:       p.Regions,
+		InstanceTypes: p.InstanceTypes,
+		MaxPrice:      p.MaxPrice,
+	}
+	if spot := p.SpotPolicy == "spot"; spot || p.SpotPolicy == "on-demand" {
+		need.Spot = &spot
+	}
+	return need
+}
 
 // Order is all that an engine needs to run the present attempt of a replica.
-func Order(run dstack.Run, r dstack.Replica) dstack.Order { panic("being written") }
+func Order(run dstack.Run, r dstack.Replica) dstack.Order {
+	c := run.Spec.Configuration
+	o := dstack.Order{
+		Attempt:    r.Attempt,
+		AttemptNum: r.AttemptNum,
+		Replica:    r.ID,
+		ReplicaNum: r.Num,
+		Run:        run.Name,
+		Project:    run.Project,
+		Image:      Image(run.Spec),
+		Argv:       Argv(run.Spec),
+		Script:     Script(run.Spec),
+		WorkingDir: WorkingDir(run.Spec),
+		Env:        Env(run, r),
+		Port:       c.Port.Container,
+		GPUs:       r.Claim.GPUs,
+		CodeRepo:   run.Spec.RepoID,
+		CodeOf:     run.ProjectID,
+		Grace:      stopGrace,
+	}
+	if c.RegistryAuth != nil {
+		o.Auth = &dstack.RegistryAuth{Username: c.RegistryAuth.Username, Password: c.RegistryAuth.Password}
+	}
+	if c.Resources.ShmSize != nil {
+		o.ShmBytes = int64(float64(*c.Resources.ShmSize) * (1 << 30))
+	}
+	if res := c.Resources; res.Asked.CPU && res.CPU.Max != nil {
+		o.CPUs = *res.CPU.Max
+	}
+	if res := c.Resources; res.Asked.Memory && res.Memory.Max != nil {
+		o.MemoryMiB = int64(*res.Memory.Max * 1024)
+	}
+	if run.Spec.RepoCodeHash != nil {
+		o.CodeHash = *run.Spec.RepoCodeHash
+	}
+	return o
+}
+
+// WorkingDir is the folder below the uploaded code that commands run in;
+// empty when there are no commands, so that the image's own stays.
+func WorkingDir(s dstack.RunSpec) string {
+	switch {
+	case len(s.Configuration.Commands) == 0:
+		return ""
+	case s.Configuration.WorkingDir != "":
+		return string(s.Configuration.WorkingDir)
+	case s.WorkingDir != "":
+		return s.WorkingDir
+	default:
+		return "."
+	}
+}
+
+// Env is the whole environment of a replica; what the user sets wins.
+func Env(run dstack.Run, r dstack.Replica) map[string]string {
+	gpus := strconv.Itoa(len(r.Claim.GPUs))
+	env := map[string]string{
+		"RUN_NAME":              run.Name,
+		"REPO_ID":               run.Spec.RepoID,
+		"DSTACK_RUN_NAME":       run.Name,
+		"DSTACK_REPO_ID":        run.Spec.RepoID,
+		"DSTACK_REPLICA_NUM":    strconv.Itoa(r.Num),
+		"DSTACK_MASTER_NODE_IP": "127.0.0.1",
+		"DSTACK_NODE_RANK":      "0",
+		"DSTACK_NODES_NUM":      "1",
+		"DSTACK_GPUS_PER_NODE":  gpus,
+		"DSTACK_GPUS_NUM":       gpus,
+	}
+	for _, v := range run.Spec.Configuration.Env {
+		env[v.Name] = v.Value
+	}
+	return env
+}

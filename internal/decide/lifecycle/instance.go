@@ -1,0 +1,127 @@
+package lifecycle
+
+import (
+	"fmt"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+const (
+	createTimeout = 20 * time.Minute // from rented to alive
+	silentAfter   = 15 * time.Second // without an answer of its engine, people are told
+	settleTime    = 3 * time.Minute  // a machine just created may not be listed yet
+)
+
+// How often an engine is asked: closely while something starts or ends, each
+// second while something runs, seldom while nothing does.
+const (
+	paceQuick = 20 * time.Millisecond
+	paceBrisk = 200 * time.Millisecond
+	paceCalm  = time.Second
+	paceIdle  = 30 * time.Second
+)
+
+// Instance decides the next step of an instance.
+func Instance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
+	switch seen.Instance.Status {
+	case dstack.InstanceCreating:
+		return instanceCreating(seen, now), nil
+	case dstack.InstanceUp:
+		return instanceUp(seen, now), nil
+	case dstack.InstanceDeleting:
+		return instanceDeleting(seen, now), nil
+	case dstack.InstanceDeleted:
+		return InstanceStep{To: seen.Instance.Status, Reason: seen.Instance.Reason}, nil
+	default:
+		return InstanceStep{}, fmt.Errorf("instance %s has the unknown status %q", seen.Instance.ID, seen.Instance.Status)
+	}
+}
+
+// rented machines end when nobody needs them; owned ones stay.
+func rented(i dstack.Instance) bool { return i.Offer.Owned == "" }
+
+func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
+	i := seen.Instance
+	switch {
+	case rented(i) && len(seen.Replicas) == 0:
+		return InstanceStep{To: dstack.InstanceDeleting, Reason: "no longer needed", Due: now}
+	case rented(i) && now.Sub(i.Since) >= createTimeout:
+		return InstanceStep{To: dstack.InstanceDeleting, Reason: "did not come up in time", Due: now}
+	case seen.Machine != nil && seen.Machine.Alive:
+		return InstanceStep{To: dstack.InstanceUp, Do: SyncEngine, Due: now.Add(pace(seen, now))}
+	case !seen.Listed:
+		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(paceCalm)}
+	case seen.Machine == nil:
+		return InstanceStep{To: dstack.InstanceCreating, Do: CreateMachine, Due: now.Add(paceCalm)}
+	default:
+		return InstanceStep{To: dstack.InstanceCreating, Due: now.Add(paceCalm)}
+	}
+}
+
+// instanceUp keeps the engine in step with what is placed on it. An engine
+// that does not answer changes nothing: what runs on it may well be healthy.
+func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
+	i := seen.Instance
+	if rented(i) && seen.Listed && seen.Machine == nil {
+		return InstanceStep{To: dstack.InstanceDeleting, Reason: "its machine disappeared", Due: now}
+	}
+	step := InstanceStep{To: dstack.InstanceUp, Do: SyncEngine, Due: now.Add(pace(seen, now))}
+	if i.Fails > 0 {
+		step.Due = now.Add(paceCalm)
+		if now.Sub(i.HeardAt) >= silentAfter {
+			step.Reason = dstack.Reason("its engine does not answer: " + i.LastFail)
+		}
+	}
+	return step
+}
+
+// pace says how soon to ask the engine again.
+func pace(seen InstanceFacts, now time.Time) time.Duration {
+	soonest := paceIdle
+	if len(seen.Reports) > 0 {
+		soonest = paceCalm
+	}
+	for _, p := range seen.Replicas {
+		soonest = min(soonest, paceOf(p.Replica, now))
+	}
+	return soonest
+}
+
+func paceOf(r dstack.Replica, now time.Time) time.Duration {
+	since := r.Since
+	if since.Before(r.AttemptAt) {
+		since = r.AttemptAt
+	}
+	age := now.Sub(since)
+	switch r.Status {
+	case dstack.ReplicaStarting, dstack.ReplicaTerminating:
+		switch {
+		case age < 3*time.Second:
+			return paceQuick
+		case age < time.Minute:
+			return paceBrisk
+		default:
+			return paceCalm
+		}
+	case dstack.ReplicaRestarting:
+		return paceBrisk
+	default:
+		return paceCalm
+	}
+}
+
+// instanceDeleting repeats the deletion until the backend has known no such
+// machine for settleTime: neither an accepted delete nor one empty listing
+// means that the machine is gone.
+func instanceDeleting(seen InstanceFacts, now time.Time) InstanceStep {
+	step := InstanceStep{To: dstack.InstanceDeleting, Reason: seen.Instance.Reason, Due: now.Add(paceCalm)}
+	switch {
+	case !seen.Listed:
+	case seen.Machine != nil:
+		step.Do = DeleteMachine
+	case now.Sub(seen.Instance.Since) >= settleTime:
+		step.To = dstack.InstanceDeleted
+	}
+	return step
+}

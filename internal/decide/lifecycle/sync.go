@@ -1,0 +1,74 @@
+package lifecycle
+
+import (
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// orphanGrace is given to what runs without anybody wanting it.
+const orphanGrace = 10 * time.Second
+
+// Telling is one thing that an engine is told.
+type Telling struct {
+	Do      Verb
+	Attempt dstack.AttemptID
+	Grace   time.Duration // with Stop
+	Placed  *Placed       // with Start
+}
+
+// Verb is what an engine can be told.
+type Verb string
+
+// Every verb there is.
+const (
+	Start  Verb = "start"
+	Stop   Verb = "stop"
+	Remove Verb = "remove"
+)
+
+// Sync decides what an engine must be told, so that it runs what is placed on
+// it and nothing else. heard is all that it has.
+//
+// Only a starting replica is started: a ready one that the engine lost gets a
+// new attempt first, so that an attempt never runs twice. What ended is kept
+// until the replica's row has taken note of it.
+func Sync(placed []Placed, heard []dstack.Report) []Telling {
+	of := map[dstack.AttemptID]*Placed{}
+	for i := range placed {
+		if placed[i].Replica.Attempt != "" {
+			of[placed[i].Replica.Attempt] = &placed[i]
+		}
+	}
+	var tell []Telling
+	has := map[dstack.AttemptID]bool{}
+	for _, rep := range heard {
+		has[rep.Attempt] = true
+		p := of[rep.Attempt]
+		switch {
+		case p != nil && wanted(p.Replica):
+		case rep.Outcome.Over():
+			tell = append(tell, Telling{Do: Remove, Attempt: rep.Attempt})
+		default:
+			tell = append(tell, Telling{Do: Stop, Attempt: rep.Attempt, Grace: graceOf(p)})
+		}
+	}
+	for i := range placed {
+		r := placed[i].Replica
+		if r.Status == dstack.ReplicaStarting && r.Attempt != "" && !has[r.Attempt] {
+			tell = append(tell, Telling{Do: Start, Attempt: r.Attempt, Placed: &placed[i]})
+		}
+	}
+	return tell
+}
+
+func wanted(r dstack.Replica) bool {
+	return r.Status == dstack.ReplicaStarting || r.Status == dstack.ReplicaReady
+}
+
+func graceOf(p *Placed) time.Duration {
+	if p != nil && p.Replica.Status == dstack.ReplicaTerminating && !p.Replica.Grace {
+		return 0
+	}
+	return orphanGrace
+}

@@ -1,0 +1,118 @@
+package placement
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// A driver reports less memory than a card is sold with (an L4 of 24GB has
+// 22.5GB), so that much is forgiven when it is compared with what users write.
+const (
+	memoryShort = 1.08
+	memoryOver  = 1.02
+)
+
+// pickGPUs returns the GPUs that a replica would get, or why there are not
+// enough. On owned machines it takes as few as will do, else all.
+func pickGPUs(want *spec.GPU, o dstack.Offer, taken dstack.Used) ([]dstack.GPU, []string) {
+	if want == nil || (want.Count.Max != nil && *want.Count.Max == 0) {
+		if want != nil && o.Owned == "" && len(o.Hardware.GPUs) > 0 {
+			return nil, []string{"it has a GPU, none is asked for"}
+		}
+		return nil, nil
+	}
+	least := 1
+	if want.Count.Min != nil {
+		least = *want.Count.Min
+	}
+	if len(o.Hardware.GPUs) == 0 {
+		if least == 0 {
+			return nil, nil
+		}
+		return nil, []string{"it has no GPU"}
+	}
+	var suit, free []dstack.GPU
+	for _, g := range o.Hardware.GPUs {
+		if !suits(want, g) {
+			continue
+		}
+		suit = append(suit, g)
+		if _, held := taken.GPUs[g.ID]; !held {
+			free = append(free, g)
+		}
+	}
+	picked := pickCount(want, o, free, least)
+	switch {
+	case len(suit) < least:
+		return nil, []string{fmt.Sprintf("%s, %s asked for", describe(o.Hardware.GPUs), want.String())}
+	case len(picked) < least:
+		return nil, []string{fmt.Sprintf("%d of its %d suitable GPUs free, %d asked for", len(free), len(suit), least)}
+	case want.TotalMemory != nil && !inMemory(*want.TotalMemory, total(picked)):
+		return nil, []string{fmt.Sprintf("its GPUs have %s together, %s asked for", size(gb(total(picked))), want.TotalMemory.String())}
+	}
+	return picked, nil
+}
+
+// pickCount takes from the free ones what the count allows: the least that
+// reaches the total memory on owned machines, as many as there are on rented
+// ones, where nobody else could use the rest.
+func pickCount(want *spec.GPU, o dstack.Offer, free []dstack.GPU, least int) []dstack.GPU {
+	most := len(free)
+	if want.Count.Max != nil {
+		most = min(most, *want.Count.Max)
+	}
+	n := min(least, most)
+	if o.Owned == "" {
+		n = most
+	}
+	for want.TotalMemory != nil && n < most && !inMemory(*want.TotalMemory, total(free[:n])) {
+		n++
+	}
+	return free[:max(n, 0)]
+}
+
+func suits(want *spec.GPU, g dstack.GPU) bool {
+	named := func(name string) bool { return strings.EqualFold(name, g.Name) }
+	if len(want.Name) > 0 && !slices.ContainsFunc(want.Name, named) {
+		return false
+	}
+	if want.Memory != nil && !inMemory(*want.Memory, g.MemoryMiB) {
+		return false
+	}
+	if cc := want.ComputeCapability; cc != nil && g.Capability != [2]int{} {
+		return slices.Compare(g.Capability[:], cc[:]) >= 0
+	}
+	return true
+}
+
+func inMemory(r spec.Range[spec.GB], mib int64) bool {
+	has := gb(mib)
+	return (r.Min == nil || has*memoryShort >= *r.Min) && (r.Max == nil || has <= *r.Max*memoryOver)
+}
+
+func total(gpus []dstack.GPU) (mib int64) {
+	for _, g := range gpus {
+		mib += g.MemoryMiB
+	}
+	return mib
+}
+
+// describe tells what a machine's GPUs are: it has 2×A100 80GB.
+func describe(gpus []dstack.GPU) string {
+	counts, order := map[string]int{}, []string{}
+	for _, g := range gpus {
+		name := fmt.Sprintf("%s %.0fGB", g.Name, float64(g.MemoryMiB)/1024)
+		if counts[name] == 0 {
+			order = append(order, name)
+		}
+		counts[name]++
+	}
+	for i, name := range order {
+		order[i] = fmt.Sprintf("%d×%s", counts[name], name)
+	}
+	return "it has " + strings.Join(order, ", ")
+}

@@ -1,0 +1,131 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dstack/internal/backend"
+	"dstack/internal/decide/job"
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+	"dstack/internal/server/logs"
+	"dstack/internal/server/store"
+)
+
+// instance is one pass over an instance. It alone touches the world.
+func (r *Reconciler) instance(ctx context.Context, l store.Lease) error {
+	ctx, cancel := context.WithTimeout(ctx, actTime)
+	defer cancel()
+	id := dstack.InstanceID(l.ID)
+	seen, err := r.Store.InstanceFacts(ctx, id)
+	if err != nil {
+		return err
+	}
+	b, fail := r.Backends.Get(seen.Instance.Backend)
+	if fail == nil {
+		var machines map[dstack.InstanceID]dstack.Machine
+		if machines, fail = b.Machines(ctx); fail == nil {
+			seen.Listed = true
+			if m, ok := machines[id]; ok {
+				seen.Machine = &m
+			}
+		}
+	}
+	step, err := lifecycle.Instance(seen, time.Now())
+	if err != nil {
+		return err
+	}
+	var heard []dstack.Report
+	if fail == nil {
+		heard, fail = r.act(ctx, b, seen, step)
+	}
+	changed, err := r.Store.SaveInstanceStep(ctx, l, seen, step, heard, fail, time.Now())
+	if err != nil {
+		return err
+	}
+	if fail != nil {
+		r.Log.Warn("an act failed", "instance", id, "act", step.Do, "err", fail)
+	}
+	r.tell(seen.Instance.Status != step.To, "instance", string(id), seen.Instance.Status, step.To, step.Reason)
+	if changed {
+		r.wakes[store.Replicas].Up()
+	}
+	return nil
+}
+
+func (r *Reconciler) act(ctx context.Context, b backend.Backend, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) ([]dstack.Report, error) {
+	id := seen.Instance.ID
+	switch step.Do {
+	case lifecycle.Nothing:
+		return nil, nil
+	case lifecycle.CreateMachine:
+		return nil, b.Create(ctx, id, seen.Instance.Offer)
+	case lifecycle.DeleteMachine:
+		return nil, b.Delete(ctx, id)
+	case lifecycle.SyncEngine:
+		eng, err := b.Engine(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		return r.sync(ctx, eng, seen)
+	default:
+		return nil, fmt.Errorf("unknown act %q", step.Do)
+	}
+}
+
+// sync tells an engine all that it should run and hears all that it does.
+func (r *Reconciler) sync(ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts) ([]dstack.Report, error) {
+	heard, err := eng.Running(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.copyOutput(eng, seen.Replicas, heard)
+	var fails []error
+	gone := map[dstack.AttemptID]bool{}
+	for _, t := range lifecycle.Sync(seen.Replicas, heard) {
+		switch t.Do {
+		case lifecycle.Start:
+			err = eng.Start(ctx, job.Order(t.Placed.Run, t.Placed.Replica))
+			if err == nil {
+				heard = append(heard, dstack.Report{Attempt: t.Attempt, Outcome: dstack.OutcomeStarting})
+			}
+		case lifecycle.Stop:
+			err = eng.Stop(ctx, t.Attempt, t.Grace)
+		case lifecycle.Remove:
+			r.copies.drain(ctx, t.Attempt)
+			if err = eng.Remove(ctx, t.Attempt); err == nil {
+				gone[t.Attempt] = true
+			}
+		default:
+			err = fmt.Errorf("unknown verb %q", t.Do)
+		}
+		fails = append(fails, err)
+	}
+	return without(heard, gone), errors.Join(fails...)
+}
+
+func without(heard []dstack.Report, gone map[dstack.AttemptID]bool) []dstack.Report {
+	left := make([]dstack.Report, 0, len(heard))
+	for _, rep := range heard {
+		if !gone[rep.Attempt] {
+			left = append(left, rep)
+		}
+	}
+	return left
+}
+
+// copyOutput sees to it that the output of everything placed is copied.
+func (r *Reconciler) copyOutput(eng engine.Engine, placed []lifecycle.Placed, heard []dstack.Report) {
+	has := map[dstack.AttemptID]bool{}
+	for _, rep := range heard {
+		has[rep.Attempt] = rep.Outcome == dstack.OutcomeRunning || rep.Outcome == dstack.OutcomeExited
+	}
+	for _, p := range placed {
+		if a := p.Replica.Attempt; has[a] {
+			r.copies.begin(eng, logs.Key{Project: p.Run.Project, Run: p.Run.ID, RunName: p.Run.Name, Attempt: a})
+		}
+	}
+}

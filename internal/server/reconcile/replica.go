@@ -1,0 +1,77 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"dstack/internal/decide/job"
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+// replica is one pass over a replica.
+func (r *Reconciler) replica(ctx context.Context, l store.Lease) error {
+	seen, err := r.seeReplica(ctx, dstack.ReplicaID(l.ID))
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	step, err := lifecycle.Replica(seen, now)
+	if err != nil {
+		return err
+	}
+	if err := r.Store.SaveReplicaStep(ctx, l, seen, step, now); err != nil {
+		return err
+	}
+	if changed := seen.Replica.Status != step.To || step.Attempt; changed {
+		name := fmt.Sprintf("%s/%d", seen.Run.Name, seen.Replica.Num)
+		r.tell(true, "replica", name, seen.Replica.Status, step.To, step.Reason)
+		r.wakes[store.Runs].Up()
+		r.wakes[store.Instances].Up()
+	}
+	return nil
+}
+
+// seeReplica reads all that is known of a replica, and where it could go
+// while it waits for a place.
+func (r *Reconciler) seeReplica(ctx context.Context, id dstack.ReplicaID) (lifecycle.ReplicaFacts, error) {
+	seen, err := r.Store.ReplicaFacts(ctx, id)
+	if err != nil {
+		return seen, err
+	}
+	seen.Limits = r.Limits
+	if seen.Replica.Status != dstack.ReplicaWaiting {
+		return seen, nil
+	}
+	used, err := r.Store.Used(ctx)
+	if err != nil {
+		return seen, err
+	}
+	offers := r.offers(ctx, seen.Run.Project)
+	seen.Places, seen.Misfits = placement.Rank(job.Need(seen.Run.Spec), offers, used)
+	return seen, nil
+}
+
+// offers asks every backend of a project. One that does not answer offers
+// nothing this time.
+func (r *Reconciler) offers(ctx context.Context, project string) (all []dstack.Offer) {
+	for _, key := range r.Backends.Of(project) {
+		b, err := r.Backends.Get(key)
+		if err != nil {
+			continue
+		}
+		offers, err := b.Offers(ctx)
+		if err != nil {
+			r.Log.Warn("a backend did not answer", "backend", key, "err", err)
+			continue
+		}
+		for i := range offers {
+			offers[i].Key = key
+		}
+		all = append(all, offers...)
+	}
+	return all
+}
