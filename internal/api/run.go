@@ -103,8 +103,8 @@ type Run struct {
 	ID                  dstack.RunID   `json:"id"`
 	ProjectName         string         `json:"project_name"`
 	User                string         `json:"user"`
-	SubmittedAt         time.Time      `json:"submitted_at"`
-	LastProcessedAt     time.Time      `json:"last_processed_at"`
+	SubmittedAt         Stamp          `json:"submitted_at"`
+	LastProcessedAt     Stamp          `json:"last_processed_at"`
 	Status              string         `json:"status"`
 	TerminationReason   *string        `json:"termination_reason"`
 	RunSpec             dstack.RunSpec `json:"run_spec"`
@@ -124,9 +124,9 @@ type Job struct {
 type JobSubmission struct {
 	ID                       dstack.AttemptID     `json:"id"`
 	SubmissionNum            int                  `json:"submission_num"`
-	SubmittedAt              time.Time            `json:"submitted_at"`
-	LastProcessedAt          time.Time            `json:"last_processed_at"`
-	FinishedAt               *time.Time           `json:"finished_at"`
+	SubmittedAt              Stamp                `json:"submitted_at"`
+	LastProcessedAt          Stamp                `json:"last_processed_at"`
+	FinishedAt               *Stamp               `json:"finished_at"`
 	Status                   string               `json:"status"`
 	TerminationReason        *string              `json:"termination_reason"`
 	TerminationReasonMessage *string              `json:"termination_reason_message"`
@@ -212,8 +212,8 @@ type (
 	}
 	// LogEvent is one piece of output.
 	LogEvent struct {
-		Timestamp time.Time `json:"timestamp"`
-		LogSource string    `json:"log_source"`
-		Message   []byte    `json:"message"` // base64 on the wire
+		Timestamp Stamp  `json:"timestamp"`
+		LogSource string `json:"log_source"`
+		Message   []byte `json:"message"` // base64 on the wire
 	}
 )

@@ -143,6 +143,9 @@ type FollowLogs struct {
 	StartTime *time.Time `json:"start_time,omitempty"`
 	Follow    bool       `json:"follow,omitempty"`  // go on until the run has finished
 	Present   bool       `json:"present,omitempty"` // only of present attempts and later ones, not past ones
+	// After is the newest line already seen of each attempt, instead of
+	// StartTime for these: who comes back after a cut gives it, and misses nothing.
+	After map[dstack.AttemptID]time.Time `json:"after,omitempty"`
 }
 
 // LogEntry is one line of output.
