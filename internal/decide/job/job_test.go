@@ -1,0 +1,99 @@
+package job_test
+
+import (
+	"slices"
+	"testing"
+
+	"dstack/internal/decide/job"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+func of(c spec.Service) dstack.RunSpec { return dstack.RunSpec{WorkingDir: ".", Configuration: c} }
+
+func TestArgv(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		s    spec.Service
+		want []string
+	}{
+		{"the base image runs bash", spec.Service{Commands: []string{"a", " b "}}, []string{"/bin/bash", "-i", "-c", "a && b"}},
+		{"other images run sh", spec.Service{Image: "x", Commands: []string{"a"}}, []string{"/bin/sh", "-i", "-c", "a"}},
+		{"what goes to the background is wrapped", spec.Service{Commands: []string{"a &", "b"}}, []string{"/bin/bash", "-i", "-c", "{ a & } && b"}},
+		{"an entrypoint takes commands as arguments", spec.Service{Image: "x", Entrypoint: `serve --name "two words"`, Commands: []string{"--port", "80"}}, []string{"serve", "--name", "two words", "--port", "80"}},
+		{"the image's own", spec.Service{Image: "x"}, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := job.Argv(of(c.s)); !slices.Equal(got, c.want) {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+func TestScript_QuotesAnEntrypoint(t *testing.T) {
+	got := job.Script(of(spec.Service{Entrypoint: "a 'b c'", Commands: []string{"it's"}}))
+	if want := `'a' 'b c' 'it'\''s'`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestImage(t *testing.T) {
+	yes := true
+	for want, s := range map[string]spec.Service{
+		"dstackai/base:py3.10-0.5-cuda-12.1":       {},
+		"dstackai/base:py3.12-0.5-cuda-12.1":       {Python: "3.12"},
+		"dstackai/base:py3.10-0.5-cuda-12.1-devel": {NVCC: &yes},
+		"mine:1": {Image: "mine:1"},
+	} {
+		if got := job.Image(of(s)); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}
+
+func TestEnv_TheUsersWins(t *testing.T) {
+	run := dstack.Run{Name: "llama", Spec: of(spec.Service{Env: spec.Env{{Name: "A", Value: "1"}, {Name: "DSTACK_RUN_NAME", Value: "mine"}}})}
+	run.Spec.RepoID = "repo-1"
+	env := job.Env(run, dstack.Replica{Num: 2, Claim: dstack.Claim{GPUs: []dstack.GPU{{}, {}}}})
+	for k, want := range map[string]string{
+		"A": "1", "DSTACK_RUN_NAME": "mine", "RUN_NAME": "llama", "DSTACK_REPO_ID": "repo-1",
+		"DSTACK_REPLICA_NUM": "2", "DSTACK_GPUS_NUM": "2", "DSTACK_NODES_NUM": "1",
+	} {
+		if env[k] != want {
+			t.Errorf("%s is %q, want %q", k, env[k], want)
+		}
+	}
+}
+
+func TestOrder_LimitsOnlyWhatWasAsked(t *testing.T) {
+	two, eight := 2, spec.GB(8)
+	s := spec.Service{Resources: spec.Resources{CPU: spec.Range[int]{Min: &two, Max: &two}, Memory: spec.Range[spec.GB]{Min: &eight, Max: &eight}}}
+	if o := job.Order(dstack.Run{Spec: of(s)}, dstack.Replica{}); o.CPUs != 0 || o.MemoryMiB != 0 {
+		t.Errorf("defaults became limits: %+v", o)
+	}
+	s.Resources.Asked = spec.Asked{CPU: true, Memory: true}
+	if o := job.Order(dstack.Run{Spec: of(s)}, dstack.Replica{}); o.CPUs != 2 || o.MemoryMiB != 8192 {
+		t.Errorf("got %d CPUs, %d MiB", o.CPUs, o.MemoryMiB)
+	}
+}
+
+func TestWords(t *testing.T) {
+	for line, want := range map[string][]string{
+		``:                  nil,
+		`a  b`:              {"a", "b"},
+		`a 'b "c"' "d 'e'"`: {"a", `b "c"`, "d 'e'"},
+		`a\ b "c\"d" '\'`:   {"a b", `c"d`, `\`},
+		`"" x`:              {"", "x"},
+		`"a\nb"`:            {`a\nb`},
+	} {
+		if got, err := job.Words(line); err != nil || !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, %v", line, got, err)
+		}
+	}
+	for _, line := range []string{`'a`, `"a`, `a\`} {
+		if _, err := job.Words(line); err == nil {
+			t.Errorf("%s was accepted", line)
+		}
+	}
+}

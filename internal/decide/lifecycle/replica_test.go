@@ -1,0 +1,150 @@
+package lifecycle_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+var (
+	up   = &dstack.Instance{ID: "i", Status: dstack.InstanceUp}
+	gone = &dstack.Instance{ID: "i", Status: dstack.InstanceDeleted}
+)
+
+// facts is a replica in a status, with the run never ready.
+func facts(status dstack.ReplicaStatus, change func(*lifecycle.ReplicaFacts)) lifecycle.ReplicaFacts {
+	seen := lifecycle.ReplicaFacts{
+		Replica: rep(0, 2, status), Run: aRun(1), Instance: up,
+		Limits: lifecycle.Limits{StartTimeout: 10 * time.Minute, PlaceTimeout: time.Minute},
+	}
+	if change != nil {
+		change(&seen)
+	}
+	return seen
+}
+
+func TestReplica(t *testing.T) {
+	running := &dstack.Report{Outcome: dstack.OutcomeRunning, StartedAt: now.Add(-30 * time.Second)}
+	ready := &dstack.Report{Outcome: dstack.OutcomeRunning, Ready: true}
+	exited := &dstack.Report{Outcome: dstack.OutcomeExited, ExitCode: 1, StartedAt: now.Add(-14 * time.Second), EndedAt: now, LastOut: []string{"boom"}}
+	refused := &dstack.Report{Outcome: dstack.OutcomeRefused, Error: "no such image", Permanent: true}
+	absent := &dstack.Report{Outcome: dstack.OutcomeAbsent, At: now}
+	stale := &dstack.Report{Outcome: dstack.OutcomeAbsent, At: now.Add(-time.Hour)}
+	type F = *lifecycle.ReplicaFacts
+	served := func(f F) { f.Run.ReadyAt = now.Add(-time.Hour) }
+	retries := func(f F) {
+		always := true
+		f.Run.Spec.Configuration.Retry = &spec.Retry{Always: &always}
+	}
+	all := func(fs ...func(F)) func(F) {
+		return func(f F) {
+			for _, change := range fs {
+				change(f)
+			}
+		}
+	}
+	reports := func(r *dstack.Report) func(F) { return func(f F) { f.Report = r } }
+	crashes := func(n int, since time.Duration) func(F) {
+		return func(f F) { f.Replica.Crashes, f.Replica.CrashedAt = n, now.Add(-since) }
+	}
+
+	for _, c := range []struct {
+		name    string
+		seen    lifecycle.ReplicaFacts
+		to      dstack.ReplicaStatus
+		reason  string
+		attempt bool
+	}{
+		{"waits for a place", facts(dstack.ReplicaWaiting, func(f F) { f.Replica.Since = now }), dstack.ReplicaWaiting, "no machine is configured", false},
+		{"takes the best place", facts(dstack.ReplicaWaiting, func(f F) { f.Places = []dstack.Place{{}, {}} }), dstack.ReplicaStarting, "", true},
+		{"gives up without one", facts(dstack.ReplicaWaiting, func(f F) {
+			f.Misfits = []dstack.Misfit{{Offer: dstack.Offer{Type: "box"}, Why: "it has no GPU"}}
+		}), dstack.ReplicaFailed, "no machine suits: box: it has no GPU", false},
+		{"waits on while its run serves", facts(dstack.ReplicaWaiting, served), dstack.ReplicaWaiting, "", false},
+		{"waits on while it may retry", facts(dstack.ReplicaWaiting, retries), dstack.ReplicaWaiting, "", false},
+
+		{"starts until its engine speaks", facts(dstack.ReplicaStarting, nil), dstack.ReplicaStarting, "", false},
+		{"shows the pull", facts(dstack.ReplicaStarting, reports(&dstack.Report{Outcome: dstack.OutcomePulling, Progress: "pulling 62%"})), dstack.ReplicaStarting, "pulling 62%", false},
+		{"says that the port is shut", facts(dstack.ReplicaStarting, reports(running)), dstack.ReplicaStarting, "port 8000 does not accept", false},
+		{"is ready when the port accepts", facts(dstack.ReplicaStarting, reports(ready)), dstack.ReplicaReady, "", false},
+		{"gives up a port that never opens", facts(dstack.ReplicaStarting, all(reports(running), func(f F) {
+			f.Replica.Since, f.Limits.StartTimeout = now.Add(-time.Hour), 20*time.Second
+		})), dstack.ReplicaFailed, "port 8000 did not open within 20s", false},
+		{"a pull does not count as start time", facts(dstack.ReplicaStarting, all(reports(running), func(f F) {
+			f.Replica.Since, f.Limits.StartTimeout = now.Add(-time.Hour), time.Minute
+		})), dstack.ReplicaStarting, "", false},
+		{"restarts after a crash", facts(dstack.ReplicaStarting, reports(exited)), dstack.ReplicaRestarting, "replica 0 exited with code 1 after 14s", false},
+		{"gives up after the third", facts(dstack.ReplicaStarting, all(reports(exited), crashes(2, time.Minute))), dstack.ReplicaFailed, "3 times in a row", false},
+		{"goes on while it may retry", facts(dstack.ReplicaStarting, all(reports(exited), crashes(9, 50*time.Minute), retries)), dstack.ReplicaRestarting, "", false},
+		{"until its window is over", facts(dstack.ReplicaStarting, all(reports(exited), crashes(9, 61*time.Minute), retries)), dstack.ReplicaFailed, "tried for 60m", false},
+		{"never gives up what has served", facts(dstack.ReplicaStarting, all(reports(exited), crashes(99, time.Hour), served)), dstack.ReplicaRestarting, "", false},
+		{"gives up at once what cannot work", facts(dstack.ReplicaStarting, reports(refused)), dstack.ReplicaFailed, "no such image", false},
+		{"looks for another place when its machine goes", facts(dstack.ReplicaStarting, func(f F) { f.Instance = gone }), dstack.ReplicaWaiting, "machine is gone", false},
+
+		{"stays ready", facts(dstack.ReplicaReady, reports(ready)), dstack.ReplicaReady, "", false},
+		{"stays ready while its engine is silent", facts(dstack.ReplicaReady, nil), dstack.ReplicaReady, "", false},
+		{"leaves rotation when its port shuts", facts(dstack.ReplicaReady, reports(running)), dstack.ReplicaStarting, "stopped accepting", false},
+		{"restarts when it exits", facts(dstack.ReplicaReady, all(reports(exited), served)), dstack.ReplicaRestarting, "exited", false},
+		{"restarts when it was removed", facts(dstack.ReplicaReady, all(reports(absent), served)), dstack.ReplicaRestarting, "removed from outside", false},
+
+		{"waits out the back-off", facts(dstack.ReplicaRestarting, func(f F) { f.Replica.DueAt = now.Add(time.Second) }), dstack.ReplicaRestarting, "", false},
+		{"then tries again", facts(dstack.ReplicaRestarting, reports(exited)), dstack.ReplicaStarting, "", true},
+		{"but not beside the attempt before", facts(dstack.ReplicaRestarting, reports(running)), dstack.ReplicaRestarting, "", false},
+
+		{"ends when its engine has nothing of it", facts(dstack.ReplicaTerminating, reports(absent)), dstack.ReplicaTerminated, "", false},
+		{"does not trust an older word", facts(dstack.ReplicaTerminating, reports(stale)), dstack.ReplicaTerminating, "", false},
+		{"waits while it still runs", facts(dstack.ReplicaTerminating, reports(running)), dstack.ReplicaTerminating, "", false},
+		{"ends with its machine", facts(dstack.ReplicaTerminating, func(f F) { f.Instance = gone }), dstack.ReplicaTerminated, "", false},
+		{"ends at once when it never began", facts(dstack.ReplicaTerminating, func(f F) { f.Replica.Attempt, f.Replica.Instance = "", "" }), dstack.ReplicaTerminated, "", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			step, err := lifecycle.Replica(c.seen, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if step.To != c.to || !strings.Contains(string(step.Reason), c.reason) || step.Attempt != c.attempt {
+				t.Errorf("got %+v", step)
+			}
+		})
+	}
+}
+
+func TestReplica_BackoffDoublesAndForgets(t *testing.T) {
+	crash := func(n int, readyFor time.Duration) time.Duration {
+		seen := facts(dstack.ReplicaReady, func(f *lifecycle.ReplicaFacts) {
+			f.Run.ReadyAt = now.Add(-time.Hour)
+			f.Replica.Crashes, f.Replica.Since = n, now.Add(-readyFor)
+			f.Report = &dstack.Report{Outcome: dstack.OutcomeExited}
+		})
+		step, err := lifecycle.Replica(seen, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return step.DueAt.Sub(now)
+	}
+	for n, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
+		if got := crash(n, time.Second); got != want {
+			t.Errorf("after %d crashes: waits %s, want %s", n, got, want)
+		}
+	}
+	if got := crash(50, time.Second); got != time.Minute {
+		t.Errorf("after 50 crashes: waits %s, want at most a minute", got)
+	}
+	if got := crash(50, 2*time.Minute); got != time.Second {
+		t.Errorf("after being ready for long: waits %s, want a second", got)
+	}
+}
+
+func TestReplica_RemembersTheAttemptThatEnded(t *testing.T) {
+	seen := facts(dstack.ReplicaStarting, func(f *lifecycle.ReplicaFacts) {
+		f.Report = &dstack.Report{Outcome: dstack.OutcomeExited, ExitCode: 7, LastOut: []string{"boom"}}
+	})
+	step, err := lifecycle.Replica(seen, now)
+	if err != nil || step.Past == nil || step.Past.ID != "try" || step.Past.Exit != 7 || step.Past.LastOut[0] != "boom" {
+		t.Errorf("got %+v, %v", step.Past, err)
+	}
+}

@@ -1,0 +1,124 @@
+package lifecycle_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+var now = time.Unix(1e9, 0).UTC()
+
+func aRun(replicas int) dstack.Run {
+	run := dstack.Run{ID: "run", Name: "run", Status: dstack.RunActive, Revision: 2}
+	run.Spec.Configuration.Replicas = spec.Replicas{Min: replicas, Max: replicas}
+	run.Spec.Configuration.Port.Container = 8000
+	return run
+}
+
+func rep(num, revision int, status dstack.ReplicaStatus) dstack.Replica {
+	return dstack.Replica{
+		ID: dstack.ReplicaID(string(rune('a'+num)) + "-" + string(rune('0'+revision))), Num: num, Revision: revision,
+		Status: status, Instance: "i", Attempt: "try", Since: now.Add(-time.Minute), AttemptAt: now.Add(-time.Minute), Reason: "why",
+	}
+}
+
+func TestRun(t *testing.T) {
+	ready, starting, failed, waiting := dstack.ReplicaReady, dstack.ReplicaStarting, dstack.ReplicaFailed, dstack.ReplicaWaiting
+	terminating := dstack.ReplicaTerminating
+	served := func(r dstack.Run) dstack.Run { r.ReadyAt = now; return r }
+	stopped := func(r dstack.Run, how dstack.StopRequest) dstack.Run { r.Stop = how; return r }
+	ending := func(r dstack.Run, why dstack.Ending) dstack.Run {
+		r.Status, r.Ending = dstack.RunTerminating, why
+		return r
+	}
+	noAttempt := rep(0, 2, failed)
+	noAttempt.Attempt = ""
+
+	for _, c := range []struct {
+		name     string
+		run      dstack.Run
+		replicas []dstack.Replica
+		to       dstack.RunStatus
+		add      []int
+		drop     []dstack.ReplicaID
+		ready    bool
+		ending   dstack.Ending
+	}{
+		{name: "asks for what is missing", run: aRun(3), replicas: []dstack.Replica{rep(1, 2, starting)}, to: dstack.RunActive, add: []int{0, 2}},
+		{name: "leaves a full set alone", run: aRun(1), replicas: []dstack.Replica{rep(0, 2, starting)}, to: dstack.RunActive},
+		{name: "notes the first ready one", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, waiting)}, to: dstack.RunActive, ready: true},
+		{name: "keeps the number of one that is still ending", run: aRun(1), replicas: []dstack.Replica{rep(0, 2, terminating)}, to: dstack.RunActive},
+		{name: "an older revision leaves first", run: aRun(1), replicas: []dstack.Replica{rep(0, 1, ready)}, to: dstack.RunActive, drop: []dstack.ReplicaID{"a-1"}},
+		{name: "and nothing is added before it has left", run: aRun(1), replicas: []dstack.Replica{rep(0, 1, terminating)}, to: dstack.RunActive},
+		{name: "gives up when none was ever ready", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, starting)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"b-2"}, ending: dstack.EndFailed},
+		{name: "says so when no machine suited", run: aRun(1), replicas: []dstack.Replica{noAttempt}, to: dstack.RunTerminating, ending: dstack.EndNoCapacity},
+		{name: "one that failed does not end what is ready", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, ready)}, to: dstack.RunActive, add: []int{0}, ready: true},
+		{name: "nor what has served", run: served(aRun(1)), replicas: []dstack.Replica{rep(0, 2, failed)}, to: dstack.RunActive, add: []int{0}},
+		{name: "a failure of an older revision does not count", run: aRun(1), replicas: []dstack.Replica{rep(0, 1, failed)}, to: dstack.RunActive, add: []int{0}},
+		{name: "a stop ends all", run: stopped(aRun(2), dstack.StopGrace), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, terminating)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
+		{name: "an abort ends all", run: stopped(aRun(1), dstack.StopAbort), replicas: []dstack.Replica{rep(0, 2, ready)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndAborted},
+		{name: "waits for the last to end", run: ending(aRun(1), dstack.EndStopped), replicas: []dstack.Replica{rep(0, 2, terminating)}, to: dstack.RunTerminating, ending: dstack.EndStopped},
+		{name: "drops a straggler", run: ending(aRun(1), dstack.EndStopped), replicas: []dstack.Replica{rep(0, 2, starting)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
+		{name: "is terminated after a stop", run: ending(aRun(1), dstack.EndStopped), to: dstack.RunTerminated, ending: dstack.EndStopped},
+		{name: "is failed after a failure", run: ending(aRun(1), dstack.EndFailed), replicas: []dstack.Replica{rep(0, 2, failed)}, to: dstack.RunFailed, ending: dstack.EndFailed},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			step, err := lifecycle.Run(lifecycle.RunFacts{Run: c.run, Replicas: c.replicas}, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if step.To != c.to || !slices.Equal(step.Add, c.add) || !slices.Equal(step.Drop, c.drop) || step.Ready != c.ready || step.Ending != c.ending {
+				t.Errorf("got %+v", step)
+			}
+		})
+	}
+}
+
+// An abort that comes during a graceful stop makes the rest end at once.
+func TestRun_AbortHurriesAStop(t *testing.T) {
+	run := aRun(1)
+	run.Status, run.Stop, run.Ending = dstack.RunTerminating, dstack.StopAbort, dstack.EndStopped
+	gentle := rep(0, 2, dstack.ReplicaTerminating)
+	gentle.Grace = true
+	step, err := lifecycle.Run(lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{gentle}}, now)
+	if err != nil || step.Grace || !slices.Equal(step.Drop, []dstack.ReplicaID{gentle.ID}) {
+		t.Errorf("got %+v, %v", step, err)
+	}
+}
+
+func TestUnknownStatusIsAnError(t *testing.T) {
+	if _, err := lifecycle.Run(lifecycle.RunFacts{Run: dstack.Run{Status: "new"}}, now); err == nil {
+		t.Error("a run of an unknown status was stepped")
+	}
+	if _, err := lifecycle.Replica(lifecycle.ReplicaFacts{Replica: dstack.Replica{Status: "new"}}, now); err == nil {
+		t.Error("a replica of an unknown status was stepped")
+	}
+	if _, err := lifecycle.Instance(lifecycle.InstanceFacts{Instance: dstack.Instance{Status: "new"}}, now); err == nil {
+		t.Error("an instance of an unknown status was stepped")
+	}
+}
+
+func TestFinishedIsFinal(t *testing.T) {
+	for _, status := range []dstack.RunStatus{dstack.RunTerminated, dstack.RunFailed} {
+		run := aRun(2)
+		run.Status, run.Stop = status, dstack.StopGrace
+		step, err := lifecycle.Run(lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaFailed)}}, now)
+		if err != nil || step.To != status || len(step.Add)+len(step.Drop) > 0 {
+			t.Errorf("%s: got %+v, %v", status, step, err)
+		}
+	}
+	for _, status := range []dstack.ReplicaStatus{dstack.ReplicaTerminated, dstack.ReplicaFailed} {
+		seen := lifecycle.ReplicaFacts{
+			Replica: rep(0, 2, status), Run: aRun(1), Report: &dstack.Report{Outcome: dstack.OutcomeRunning, Ready: true},
+			Places: []dstack.Place{{}},
+		}
+		step, err := lifecycle.Replica(seen, now)
+		if err != nil || step.To != status || step.Place != nil || step.Attempt {
+			t.Errorf("%s: got %+v, %v", status, step, err)
+		}
+	}
+}

@@ -1,0 +1,344 @@
+package lifecycle_test
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// world is one owned machine with its engine, and the store's rows of one
+// run, in memory. Time moves only by tick, and everything that can go wrong
+// does, one time in so many.
+type world struct {
+	t   *rapid.T
+	now time.Time
+
+	run      dstack.Run
+	replicas map[dstack.ReplicaID]*dstack.Replica
+	instance *dstack.Instance
+	reports  map[dstack.AttemptID]dstack.Report // as saved
+
+	engine map[dstack.AttemptID]*proc // what really is
+	of     map[dstack.AttemptID]dstack.ReplicaID
+	next   int
+	faults bool
+	broken bool // what is applied now can never become ready
+}
+
+// proc is one attempt on the machine.
+type proc struct {
+	runsAt, readyAt time.Time // image pulled; port open
+	diesAt          time.Time // when told to stop
+	stopping, ended bool
+	refused         bool
+	code            int
+}
+
+const (
+	tick  = 500 * time.Millisecond
+	place = dstack.InstanceID("this")
+)
+
+func newWorld(t *rapid.T) *world {
+	w := &world{
+		t: t, now: time.Unix(1e6, 0).UTC(), faults: true,
+		run:      dstack.Run{ID: "run", Name: "run", Status: dstack.RunSubmitted, Revision: 1},
+		replicas: map[dstack.ReplicaID]*dstack.Replica{},
+		reports:  map[dstack.AttemptID]dstack.Report{},
+		engine:   map[dstack.AttemptID]*proc{},
+		of:       map[dstack.AttemptID]dstack.ReplicaID{},
+	}
+	w.run.Spec.Configuration.Port.Container = 80
+	return w
+}
+
+// chance is true about one time in n, and only while faults are on.
+func (w *world) chance(n int, what string) bool {
+	return w.faults && rapid.IntRange(0, n-1).Draw(w.t, what) == 0
+}
+
+func (w *world) later(most int, what string) time.Time {
+	return w.now.Add(time.Duration(rapid.IntRange(0, most).Draw(w.t, what)) * tick)
+}
+
+func (w *world) tick() {
+	w.now = w.now.Add(tick)
+	w.live()
+	w.stepRun()
+	for _, id := range sorted(w.replicas) {
+		w.stepReplica(w.replicas[id])
+	}
+	if w.instance != nil {
+		w.stepInstance()
+	}
+	w.check()
+}
+
+// live is what happens on the machine by itself.
+func (w *world) live() {
+	for _, id := range sorted(w.engine) {
+		p := w.engine[id]
+		switch {
+		case p.stopping && !w.now.Before(p.diesAt):
+			p.ended, p.code = true, 143
+		case !p.ended && w.broken && !w.now.Before(p.runsAt):
+			p.ended, p.code = true, 1
+		case !p.ended && w.chance(60, "it crashes"):
+			p.ended, p.code = true, 1
+		case w.chance(150, "somebody removes it"):
+			delete(w.engine, id)
+		}
+	}
+}
+
+func (w *world) stepRun() {
+	seen := lifecycle.RunFacts{Run: w.run}
+	for _, id := range sorted(w.replicas) {
+		r := w.replicas[id]
+		if !r.Status.Finished() || (r.Status == dstack.ReplicaFailed && r.Revision == w.run.Revision) {
+			seen.Replicas = append(seen.Replicas, *r)
+		}
+	}
+	step, err := lifecycle.Run(seen, w.now)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if w.chance(20, "crash before saving a run") {
+		return
+	}
+	if w.run.Status.Finished() && step.To != w.run.Status {
+		w.t.Fatalf("finished run moved from %s to %s", w.run.Status, step.To)
+	}
+	w.run.Status, w.run.Reason, w.run.Ending = step.To, step.Reason, step.Ending
+	if step.Ready && w.run.ReadyAt.IsZero() {
+		w.run.ReadyAt = w.now
+	}
+	for _, num := range step.Add {
+		w.next++
+		id := dstack.ReplicaID(fmt.Sprintf("r%04d", w.next))
+		w.replicas[id] = &dstack.Replica{ID: id, Num: num, Revision: w.run.Revision, Status: dstack.ReplicaWaiting, Since: w.now}
+	}
+	for _, id := range step.Drop {
+		r := w.replicas[id]
+		w.move(r, dstack.ReplicaTerminating, step.Why)
+		r.Grace = step.Grace
+	}
+}
+
+func (w *world) move(r *dstack.Replica, to dstack.ReplicaStatus, why dstack.Reason) {
+	if r.Status.Finished() && to != r.Status {
+		w.t.Fatalf("finished replica %s moved from %s to %s", r.ID, r.Status, to)
+	}
+	if to == dstack.ReplicaTerminated {
+		w.nothingRuns(r)
+	}
+	if r.Status != to {
+		r.Status, r.Since = to, w.now
+	}
+	r.Reason = why
+}
+
+// nothingRuns fails when an attempt of a replica that is called terminated
+// still runs.
+func (w *world) nothingRuns(r *dstack.Replica) {
+	for id, p := range w.engine {
+		if w.of[id] == r.ID && !p.ended && !p.refused {
+			w.t.Fatalf("replica %s is terminated, but its attempt %s runs", r.ID, id)
+		}
+	}
+}
+
+func (w *world) stepReplica(r *dstack.Replica) {
+	if r.Status.Finished() {
+		return
+	}
+	seen := lifecycle.ReplicaFacts{
+		Replica: *r, Run: w.run,
+		Limits: lifecycle.Limits{StartTimeout: time.Minute, PlaceTimeout: time.Minute},
+	}
+	if r.Instance != "" {
+		seen.Instance = w.instance
+	}
+	if rep, ok := w.reports[r.Attempt]; ok {
+		seen.Report = &rep
+	}
+	if r.Status == dstack.ReplicaWaiting && !w.chance(3, "no place") {
+		seen.Places = []dstack.Place{{Offer: dstack.Offer{Type: "this", Owned: place}}}
+	}
+	step, err := lifecycle.Replica(seen, w.now)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if w.chance(20, "crash before saving a replica") {
+		return
+	}
+	if step.Place != nil {
+		r.Instance = step.Place.Offer.Owned
+		if w.instance == nil {
+			w.instance = &dstack.Instance{ID: place, Offer: step.Place.Offer, Status: dstack.InstanceCreating, Since: w.now}
+		}
+	}
+	if step.Attempt {
+		if r.Attempt != "" {
+			r.AttemptNum++
+		}
+		w.next++
+		r.Attempt, r.AttemptAt = dstack.AttemptID(fmt.Sprintf("a%04d", w.next)), w.now
+		w.of[r.Attempt] = r.ID
+	}
+	r.Crashes, r.CrashedAt, r.DueAt = step.Crashes, step.Crashed, step.DueAt
+	w.move(r, step.To, step.Reason)
+}
+
+func (w *world) stepInstance() {
+	seen := lifecycle.InstanceFacts{Instance: *w.instance, Listed: true, Machine: &dstack.Machine{Alive: true}}
+	for _, id := range sorted(w.replicas) {
+		if r := w.replicas[id]; r.Instance == place && !r.Status.Finished() {
+			seen.Replicas = append(seen.Replicas, lifecycle.Placed{Replica: *r, Run: w.run})
+		}
+	}
+	step, err := lifecycle.Instance(seen, w.now)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.instance.Status = step.To
+	if step.Do != lifecycle.SyncEngine || w.chance(6, "engine unreachable") {
+		return
+	}
+	heard := w.sync(seen.Replicas)
+	if w.chance(20, "crash before saving an instance") {
+		return
+	}
+	saved := map[dstack.AttemptID]dstack.Report{}
+	for _, p := range seen.Replicas {
+		saved[p.Replica.Attempt] = dstack.Report{Attempt: p.Replica.Attempt, Outcome: dstack.OutcomeAbsent, At: w.now}
+	}
+	for _, rep := range heard {
+		if _, placed := saved[rep.Attempt]; placed {
+			saved[rep.Attempt] = rep
+		}
+	}
+	w.reports = saved
+}
+
+// sync is what an engine does with what it is told.
+func (w *world) sync(placed []lifecycle.Placed) []dstack.Report {
+	heard := map[dstack.AttemptID]dstack.Report{}
+	for _, id := range sorted(w.engine) {
+		heard[id] = w.report(id)
+	}
+	list := make([]dstack.Report, 0, len(heard))
+	for _, id := range sorted(heard) {
+		list = append(list, heard[id])
+	}
+	for _, t := range lifecycle.Sync(placed, list) {
+		switch t.Do {
+		case lifecycle.Start:
+			if w.engine[t.Attempt] == nil {
+				runs := w.later(6, "pulled in")
+				w.engine[t.Attempt] = &proc{runsAt: runs, readyAt: runs.Add(2 * tick), refused: w.chance(10, "refused")}
+			}
+			heard[t.Attempt] = w.report(t.Attempt)
+		case lifecycle.Stop:
+			w.tellStop(t)
+		case lifecycle.Remove:
+			delete(w.engine, t.Attempt)
+			delete(heard, t.Attempt)
+		default:
+			w.t.Fatalf("unknown verb %q", t.Do)
+		}
+	}
+	list = list[:0]
+	for _, id := range sorted(heard) {
+		list = append(list, heard[id])
+	}
+	return list
+}
+
+// tellStop checks that nothing healthy and wanted is told to stop.
+func (w *world) tellStop(t lifecycle.Telling) {
+	p := w.engine[t.Attempt]
+	r := w.replicas[w.of[t.Attempt]]
+	healthy := !p.ended && !w.now.Before(p.readyAt) && !p.stopping
+	if healthy && r.Status == dstack.ReplicaReady && r.Attempt == t.Attempt {
+		w.t.Fatalf("healthy attempt %s of replica %s was told to stop", t.Attempt, r.ID)
+	}
+	if !p.stopping {
+		p.stopping, p.diesAt = true, w.later(4, "dies in")
+	}
+}
+
+func (w *world) report(id dstack.AttemptID) dstack.Report {
+	p := w.engine[id]
+	rep := dstack.Report{Attempt: id, At: w.now, StartedAt: p.runsAt}
+	switch {
+	case p.refused:
+		rep.Outcome, rep.Error = dstack.OutcomeRefused, "no"
+	case p.ended:
+		rep.Outcome, rep.ExitCode, rep.EndedAt = dstack.OutcomeExited, p.code, w.now
+	case w.now.Before(p.runsAt):
+		rep.Outcome = dstack.OutcomePulling
+	default:
+		rep.Outcome, rep.Ready = dstack.OutcomeRunning, !w.now.Before(p.readyAt)
+	}
+	return rep
+}
+
+// check holds after every tick, whatever went wrong in it.
+func (w *world) check() {
+	runs := map[dstack.ReplicaID]dstack.AttemptID{}
+	nums := map[int]dstack.ReplicaID{}
+	for _, id := range sorted(w.engine) {
+		p := w.engine[id]
+		if p.ended || p.refused || w.now.Before(p.runsAt) {
+			continue
+		}
+		if other, twice := runs[w.of[id]]; twice {
+			w.t.Fatalf("replica %s runs twice: %s and %s", w.of[id], other, id)
+		}
+		runs[w.of[id]] = id
+	}
+	for _, id := range sorted(w.replicas) {
+		r := w.replicas[id]
+		if r.Status.Finished() || r.Status == dstack.ReplicaTerminating {
+			continue
+		}
+		if other, twice := nums[r.Num]; twice {
+			w.t.Fatalf("replicas %s and %s are both number %d", other, id, r.Num)
+		}
+		nums[r.Num] = id
+	}
+}
+
+// apply is what the API does with a new revision.
+func (w *world) apply(replicas int, broken bool) {
+	w.run.Spec.Configuration.Replicas = spec.Replicas{Min: replicas, Max: replicas}
+	w.run.Revision++
+	w.run.ReadyAt = time.Time{}
+	w.broken = broken
+}
+
+func (w *world) ready() (n int) {
+	for _, r := range w.replicas {
+		if r.Status == dstack.ReplicaReady && r.Revision == w.run.Revision {
+			n++
+		}
+	}
+	return n
+}
+
+func sorted[K cmp.Ordered, V any](m map[K]V) []K {
+	ks := make([]K, 0, len(m))
+	for k := range m {
+		ks = append(ks, k)
+	}
+	slices.Sort(ks)
+	return ks
+}

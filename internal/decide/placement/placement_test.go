@@ -1,0 +1,131 @@
+package placement_test
+
+import (
+	"strings"
+	"testing"
+
+	"dstack/internal/decide/placement"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+func box(change func(*dstack.Offer)) dstack.Offer {
+	o := dstack.Offer{
+		Backend: "local", Region: "local", Type: "box", Owned: "this",
+		Hardware: dstack.Hardware{CPUs: 8, MemoryMiB: 32 << 10, DiskMiB: 50 << 10},
+		Engine:   dstack.Traits{Name: "docker", Containers: true},
+	}
+	if change != nil {
+		change(&o)
+	}
+	return o
+}
+
+func gpus(names ...string) []dstack.GPU {
+	var gs []dstack.GPU
+	for i, n := range names {
+		gs = append(gs, dstack.GPU{ID: string(rune('a' + i)), Name: n, MemoryMiB: map[string]int64{"L4": 23034, "A100": 81920, "T4": 15360}[n], Capability: [2]int{8, 0}})
+	}
+	return gs
+}
+
+func least[T int | spec.GB](v T) spec.Range[T]   { return spec.Range[T]{Min: &v} }
+func exactly[T int | spec.GB](v T) spec.Range[T] { return spec.Range[T]{Min: &v, Max: &v} }
+
+func TestRank_OwnedMachine(t *testing.T) {
+	defaults := spec.Resources{CPU: least(2), Memory: least(spec.GB(8)), Disk: &spec.Disk{Size: least(spec.GB(100))}}
+	asked := func(change func(*spec.Resources)) dstack.Requirements {
+		r := defaults
+		change(&r)
+		return dstack.Requirements{Resources: r, Port: 8000}
+	}
+	gpu := func(g spec.GPU) dstack.Requirements { return asked(func(r *spec.Resources) { r.GPU = &g }) }
+	process := func(o *dstack.Offer) { o.Engine = dstack.Traits{Name: "process", SharesPorts: true} }
+	with := func(names ...string) func(*dstack.Offer) {
+		return func(o *dstack.Offer) { o.Hardware.GPUs = gpus(names...) }
+	}
+	mem80, cc := exactly(spec.GB(24)), [2]int{9, 0}
+	no := false
+	yes := true
+
+	for _, c := range []struct {
+		name string
+		need dstack.Requirements
+		box  func(*dstack.Offer)
+		used dstack.Used
+		why  string // empty: it suits
+	}{
+		{name: "defaults are not held against it", need: asked(func(*spec.Resources) {})},
+		{name: "what was asked for is", need: asked(func(r *spec.Resources) { r.Asked.Disk = true }), why: "it has 50GB of disk, 100GB asked for"},
+		{name: "CPUs", need: asked(func(r *spec.Resources) { r.CPU, r.Asked.CPU = exactly(16), true }), why: "it has 8 CPUs, 16 asked for"},
+		{name: "upper bounds do not bind a shared machine", need: asked(func(r *spec.Resources) { r.CPU, r.Asked.CPU = exactly(4), true })},
+		{name: "what others hold is not free", need: asked(func(r *spec.Resources) { r.Memory, r.Asked.Memory = least(spec.GB(16)), true }), used: dstack.Used{MemoryMiB: 20 << 10}, why: "it has 32GB of memory, 12GB free, 16GB asked for"},
+		{name: "every reason at once", need: asked(func(r *spec.Resources) { r.CPU, r.Asked.CPU, r.GPU = exactly(16), true, &spec.GPU{Count: exactly(1)} }), why: "16 asked for; it has no GPU"},
+
+		{name: "no GPU", need: gpu(spec.GPU{Count: exactly(1)}), why: "it has no GPU"},
+		{name: "one of two GPUs", need: gpu(spec.GPU{Count: exactly(1)}), box: with("L4", "L4")},
+		{name: "GPUs are handed out one by one", need: gpu(spec.GPU{Count: exactly(2)}), box: with("L4", "L4"), used: dstack.Used{GPUs: map[string]string{"a": "x"}}, why: "1 of its 2 suitable GPUs free, 2 asked for"},
+		{name: "a name counts without case", need: gpu(spec.GPU{Count: exactly(1), Name: []string{"l4"}}), box: with("L4")},
+		{name: "another name", need: gpu(spec.GPU{Count: exactly(1), Name: []string{"H100"}}), box: with("L4"), why: "it has 1×L4 22GB, "},
+		{name: "an L4 is a card of 24GB", need: gpu(spec.GPU{Count: exactly(1), Memory: &mem80}), box: with("L4")},
+		{name: "a T4 is not", need: gpu(spec.GPU{Count: exactly(1), Memory: &mem80}), box: with("T4"), why: "it has 1×T4 15GB, "},
+		{name: "capability is a minimum", need: gpu(spec.GPU{Count: exactly(1), ComputeCapability: &cc}), box: with("A100"), why: "asked for"},
+		{name: "none wanted, none taken", need: gpu(spec.GPU{Count: exactly(0)}), box: with("L4")},
+
+		{name: "an image needs containers", need: dstack.Requirements{NeedsImage: true}, box: process, why: "`image` needs containers"},
+		{name: "a port is held once", need: dstack.Requirements{Port: 8000}, box: process, used: dstack.Used{Ports: map[int]string{8000: "llama replica 0"}}, why: "port 8000 is taken by llama replica 0"},
+		{name: "containers have ports of their own", need: dstack.Requirements{Port: 8000}, used: dstack.Used{Ports: map[int]string{8000: "llama replica 0"}}},
+
+		{name: "backends", need: dstack.Requirements{Backends: []string{"aws", "gcp"}}, why: "backend local is not among aws, gcp"},
+		{name: "regions", need: dstack.Requirements{Regions: []string{"eu-west-1"}}, why: "region local is not among eu-west-1"},
+		{name: "instance types", need: dstack.Requirements{InstanceTypes: []string{"BOX"}}},
+		{name: "spot", need: dstack.Requirements{Spot: &yes}, why: "it is not a spot machine"},
+		{name: "on-demand", need: dstack.Requirements{Spot: &no}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			places, misfits := placement.Rank(c.need, []dstack.Offer{box(c.box)}, map[dstack.InstanceID]dstack.Used{"this": c.used})
+			switch {
+			case c.why == "" && len(places) != 1:
+				t.Errorf("does not suit: %+v", misfits)
+			case c.why != "" && (len(misfits) != 1 || !strings.Contains(misfits[0].Why, c.why)):
+				t.Errorf("got places %+v, misfits %+v", places, misfits)
+			}
+		})
+	}
+}
+
+func TestRank_ClaimsWhatWasAsked(t *testing.T) {
+	need := dstack.Requirements{Port: 8000, Resources: spec.Resources{
+		CPU: exactly(4), Memory: least(spec.GB(8)), Asked: spec.Asked{CPU: true},
+		GPU: &spec.GPU{Count: spec.Range[int]{Min: ptr(1), Max: ptr(4)}},
+	}}
+	o := box(func(o *dstack.Offer) {
+		o.Hardware.GPUs = gpus("L4", "L4", "L4")
+		o.Engine = dstack.Traits{SharesPorts: true}
+	})
+	used := map[dstack.InstanceID]dstack.Used{"this": {GPUs: map[string]string{"a": "x"}}}
+	places, _ := placement.Rank(need, []dstack.Offer{o}, used)
+	if len(places) != 1 {
+		t.Fatal("does not suit")
+	}
+	claim := places[0].Claim
+	if claim.CPUs != 4 || claim.MemoryMiB != 0 || len(claim.GPUs) != 1 || claim.GPUs[0].ID != "b" || len(claim.Ports) != 1 || places[0].Free != "2 of 3 GPUs free" {
+		t.Errorf("got %+v, %q", claim, places[0].Free)
+	}
+}
+
+func TestRank_OwnedFirstThenByPrice(t *testing.T) {
+	rented := func(name string, price float64) dstack.Offer {
+		return box(func(o *dstack.Offer) { o.Type, o.Price, o.Owned = name, price, "" })
+	}
+	places, _ := placement.Rank(dstack.Requirements{}, []dstack.Offer{rented("dear", 2), rented("cheap", 1), box(nil)}, nil)
+	var got []string
+	for _, p := range places {
+		got = append(got, p.Offer.Type)
+	}
+	if strings.Join(got, " ") != "box cheap dear" {
+		t.Errorf("got %v", got)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
