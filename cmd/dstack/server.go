@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dstack/internal/backend"
+	"dstack/internal/backend/local"
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/gateway"
+	"dstack/internal/loop"
+	"dstack/internal/server"
+	"dstack/internal/server/logs"
+	"dstack/internal/server/reconcile"
+	"dstack/internal/server/store"
+)
+
+const (
+	logsPerRun   = 64 << 20 // bytes kept of one run's output
+	headerWait   = 10 * time.Second
+	idleWait     = 2 * time.Minute
+	headerBytes  = 64 << 10
+	shutdownWait = 5 * time.Second // for answers under way; streams are cut
+	placeWait    = time.Minute
+	startWait    = 30 * time.Minute
+)
+
+func serverCommand() *cobra.Command {
+	var o serverOptions
+	c := &cobra.Command{
+		Use:   "server",
+		Short: "Start the server and the gateway on this machine.",
+		Example: "dstack server\n" +
+			"dstack server --host 0.0.0.0 --port 3000   # reachable from elsewhere; put TLS in front",
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := o.complete(); err != nil {
+				return err
+			}
+			return serve(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
+		},
+	}
+	o.flags(c)
+	return c
+}
+
+// house is everything that lives while the server does.
+type house struct {
+	serverOptions
+	log      *slog.Logger
+	store    *store.Store
+	backends *backend.Set
+	locals   []*local.Local
+	listener net.Listener
+	server   *server.Server
+	gateway  *gateway.Gateway
+	passes   *reconcile.Reconciler
+}
+
+// serve runs the server until ctx ends. Replicas go on without it.
+func serve(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
+	h := &house{serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), backends: backend.NewSet()}
+	slog.SetDefault(h.log)
+	unlock, err := lockFolder(o.dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if h.listener, err = listen(ctx, o.address()); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	booted, err := h.build(ctx)
+	if err != nil {
+		return err
+	}
+	if err := h.greet(out, errOut, booted); err != nil {
+		return err
+	}
+	tasks := append(h.passes.Tasks(), h.gateway.Tasks()...)
+	tasks = append(tasks, loop.Task{Name: "listener", Run: h.listen})
+	return loop.Run(ctx, tasks...)
+}
+
+// build opens the store and makes the parts; nothing runs yet.
+func (h *house) build(ctx context.Context) (server.Booted, error) {
+	var none server.Booted
+	config, err := server.LoadConfig(h.dir)
+	if err != nil {
+		return none, err
+	}
+	sealer, err := store.NewSealer(h.path("encryption.key"))
+	if err != nil {
+		return none, err
+	}
+	if h.store, err = store.Open(ctx, h.database, sealer); err != nil {
+		return none, err
+	}
+	booted, err := server.Boot(ctx, server.BootOptions{Store: h.store, Config: config, Token: h.token})
+	if err != nil {
+		return none, err
+	}
+	if err := h.openBackends(ctx, config); err != nil {
+		return none, err
+	}
+	bell := &loop.Bell{}
+	output := logs.New(h.path("projects"), logsPerRun)
+	h.passes = reconcile.New(reconcile.Options{
+		Store: h.store, Backends: h.backends, Logs: output, Bell: bell, Log: h.log,
+		Owner: h.owner(), Host: h.hostID,
+		Limits: lifecycle.Limits{StartTimeout: h.startTimeout, PlaceTimeout: placeWait},
+	})
+	h.server = server.New(server.Options{
+		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Bell: bell,
+		Dir: h.dir, Domain: h.domain, MainProject: server.MainProject, PublicURL: h.url(), Log: h.log,
+	})
+	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, MainProject: server.MainProject, Log: h.log})
+	return booted, nil
+}
+
+// openBackends makes each configured backend once, however many projects use
+// it: this machine has one set of GPUs.
+func (h *house) openBackends(ctx context.Context, config server.Config) error {
+	installation, err := h.store.Installation(ctx)
+	if err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("cannot find the dstack binary itself: %w", err)
+	}
+	opened := map[string]*local.Local{}
+	for _, project := range config.Projects {
+		for _, b := range project.Backends {
+			key := "local-" + b.Engine
+			if opened[key] == nil {
+				one, err := local.New(ctx, local.Options{
+					Engine: b.Engine, Dir: h.path("process"), Installation: installation, HostID: h.hostID,
+					Self: self, Code: h.code, Key: key, Log: h.log,
+				})
+				if err != nil {
+					return err
+				}
+				opened[key] = one
+				h.locals = append(h.locals, one)
+			}
+			h.backends.Add(project.Name, key, opened[key])
+		}
+	}
+	return nil
+}
+
+// code opens an order's upload for an engine.
+func (h *house) code(ctx context.Context, o dstack.Order) (io.ReadCloser, error) {
+	return h.store.Code(ctx, o.CodeOf, o.CodeRepo, o.CodeHash)
+}
+
+// ServeHTTP gives a request to the gateway or to the API, by its host and path.
+func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if h.gateway.Serves(r) {
+		h.gateway.ServeHTTP(w, r)
+		return
+	}
+	h.server.Handler().ServeHTTP(w, r)
+}
+
+// listen answers requests until ctx ends. Short answers under way are
+// finished; streams are cut after shutdownWait.
+func (h *house) listen(ctx context.Context) error {
+	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	srv := &http.Server{
+		Handler: h, ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, MaxHeaderBytes: headerBytes,
+		BaseContext: func(net.Listener) context.Context { return requests },
+		ErrorLog:    slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		h.server.Drain() // long polls answer at once
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+		defer cancel()
+		if srv.Shutdown(wait) != nil {
+			cut()
+			_ = srv.Close() // what is left is streams whose end nobody can wait for
+		}
+	})
+	err := srv.Serve(h.listener)
+	if stop() {
+		return err
+	}
+	<-done
+	return ctx.Err()
+}
+
+// close ends what build began, in reverse.
+func (h *house) close() error {
+	errs := []error{ignoreClosed(h.listener.Close())}
+	for _, l := range h.locals {
+		errs = append(errs, l.Close())
+	}
+	if h.store != nil {
+		errs = append(errs, h.store.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}
+
+// listen takes the address, with words for the two ways in which that fails.
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err == nil {
+		return l, nil
+	}
+	return nil, &dstack.Error{
+		Kind: dstack.Conflict, Message: fmt.Sprintf("cannot listen on %s: %v", address, errors.Unwrap(errors.Unwrap(err))),
+		Hint: "another server may be running there; choose another port with --port", Cause: err,
+	}
+}
