@@ -32,3 +32,11 @@ func (p Problems) Error() string {
 	}
 	return s
 }
+
+// Error tells the message; the hint is apart.
+func (p Problem) Error() string { return p.Message }
+
+// problemOf is a fault of a value that stands in no file.
+func problemOf(path string, f *fault) Problem {
+	return Problem{Path: path, Message: f.Message, Hint: f.Hint}
+}

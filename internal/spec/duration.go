@@ -1,0 +1,112 @@
+package spec
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"dstack/internal/strictyaml"
+)
+
+var durationText = regexp.MustCompile(`^([0-9]+) *([smhdw])$`)
+
+var durationUnits = map[string]Seconds{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+// The longest time that is read: 68 years.
+const mostSeconds = Seconds(1<<31 - 1)
+
+// ParseDuration reads `90`, `90s`, `5m`, `2h`, `1d` or `2w`.
+func ParseDuration(text string) (Seconds, error) {
+	s, f := parseDuration(text)
+	if f != nil {
+		return 0, problemOf("", f)
+	}
+	return s, nil
+}
+
+func parseDuration(text string) (Seconds, *fault) {
+	clean := strings.TrimSpace(text)
+	number, unit := clean, "s"
+	if m := durationText.FindStringSubmatch(clean); m != nil {
+		number, unit = m[1], m[2]
+	}
+	v, err := strconv.ParseInt(number, 10, 64)
+	switch {
+	case err != nil && strings.Trim(number, "0123456789") != "", number == "":
+		return 0, &fault{Message: fmt.Sprintf("cannot parse the duration `%s`", text), Hint: "write a whole number and one of s, m, h, d, w: 90s, 5m, 2h, 1d, 2w"}
+	case v < 0:
+		return 0, &fault{Message: fmt.Sprintf("the duration `%s` is negative", text), Hint: "write 0 or more"}
+	case err != nil, v > int64(mostSeconds/durationUnits[unit]):
+		return 0, &fault{Message: fmt.Sprintf("the duration `%s` is too long", text), Hint: "write 68 years at most"}
+	}
+	return Seconds(v) * durationUnits[unit], nil
+}
+
+// String is the time in the largest unit that divides it.
+func (s Seconds) String() string {
+	for _, unit := range []string{"w", "d", "h", "m"} {
+		if n := durationUnits[unit]; s != 0 && s%n == 0 {
+			return strconv.FormatInt(int64(s/n), 10) + unit
+		}
+	}
+	return strconv.FormatInt(int64(s), 10) + "s"
+}
+
+// ParseMaxDuration reads `off` or a duration.
+func ParseMaxDuration(text string) (*MaxDuration, error) {
+	if strings.TrimSpace(text) == "off" {
+		return &MaxDuration{Off: true}, nil
+	}
+	s, err := ParseDuration(text)
+	if err != nil {
+		return nil, err
+	}
+	return maxDuration(s), nil
+}
+
+// maxDuration is off for 0: the original's client writes `off` as 0 where
+// its file did not quote the word.
+func maxDuration(s Seconds) *MaxDuration { return &MaxDuration{Off: s == 0, Seconds: s} }
+
+// String is `off` or the time.
+func (m MaxDuration) String() string {
+	if m.Off {
+		return "off"
+	}
+	return m.Seconds.String()
+}
+
+// duration reads a length of time in seconds; a fraction is cut off.
+func (r *reader) duration(n *strictyaml.Node) (Seconds, bool) {
+	if !n.IsScalar() || n.Kind == strictyaml.Bool {
+		r.At(n, n.Shown()+" is not a duration", "write 90s, 5m, 2h, 1d or 2w")
+		return 0, false
+	}
+	text := n.Text
+	if f, ok := strictyaml.FloatOf(n); ok && n.Kind == strictyaml.Float && f > -1e15 && f < 1e15 {
+		text = strconv.FormatInt(int64(f), 10)
+	}
+	s, f := parseDuration(text)
+	if f != nil {
+		r.Refuse(n, f)
+		return 0, false
+	}
+	return s, true
+}
+
+// isOff tells whether n is the word off, which older YAML reads as false.
+func isOff(n *strictyaml.Node) bool {
+	return n.IsScalar() && (n.Text == "off" || n.Kind == strictyaml.Bool && n.Text != "" && strings.EqualFold(n.Text, "false"))
+}
+
+func (r *reader) maxDuration(n *strictyaml.Node) *MaxDuration {
+	if isOff(n) {
+		return &MaxDuration{Off: true}
+	}
+	s, ok := r.duration(n)
+	if !ok {
+		return nil
+	}
+	return maxDuration(s)
+}

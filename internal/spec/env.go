@@ -1,0 +1,149 @@
+package spec
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+
+	"dstack/internal/strictyaml"
+)
+
+var envName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
+
+// ParseEnvVar reads `NAME=value` or `NAME`, which is open.
+func ParseEnvVar(text string) (EnvVar, error) {
+	v, f := parseEnvVar(text)
+	if f != nil {
+		return EnvVar{}, problemOf("env", f)
+	}
+	return v, nil
+}
+
+func parseEnvVar(text string) (EnvVar, *fault) {
+	name, value, closed := strings.Cut(text, "=")
+	if f := checkEnvName(name); f != nil {
+		return EnvVar{}, f
+	}
+	if !closed {
+		return EnvVar{Name: name, Open: true, From: name}, nil
+	}
+	return EnvVar{Name: name, Value: value}, nil
+}
+
+// checkEnvName never shows more than the name: what follows may be secret.
+func checkEnvName(name string) *fault {
+	if envName.MatchString(name) {
+		return nil
+	}
+	if name == "" {
+		return &fault{Message: "an environment variable has no name", Hint: "write NAME=value, or NAME to take it from your environment"}
+	}
+	return &fault{
+		Message: fmt.Sprintf("`%.60s` is not a name for an environment variable", name),
+		Hint:    "use letters, digits and underscores, and no digit first",
+	}
+}
+
+// env reads a list of `NAME=value` and `NAME`, or a mapping.
+func (r *reader) env(n *strictyaml.Node) Env {
+	if n.Kind == strictyaml.Mapping {
+		return r.envFields(n)
+	}
+	items, ok := r.Items(n, "`env`")
+	env := make(Env, 0, len(items))
+	if !ok {
+		return env
+	}
+	seen := map[string]bool{}
+	for _, item := range items {
+		v, ok := r.envItem(item)
+		if !ok {
+			continue
+		}
+		if seen[v.Name] {
+			r.At(item, fmt.Sprintf("duplicate environment variable: `%s`", v.Name), "keep one of them")
+			continue
+		}
+		seen[v.Name] = true
+		env = append(env, v)
+	}
+	return env
+}
+
+func (r *reader) envItem(n *strictyaml.Node) (EnvVar, bool) {
+	if n.Kind == strictyaml.Mapping && len(n.Pairs) > 0 {
+		r.At(n, "an environment variable in a list is text, not a mapping", fmt.Sprintf("write %s=value, or remove the dashes", n.Pairs[0].Key.Text))
+		return EnvVar{}, false
+	}
+	text, ok := r.Text(n)
+	if !ok {
+		return EnvVar{}, false
+	}
+	v, f := parseEnvVar(text)
+	if f != nil {
+		r.Refuse(n, f)
+		return EnvVar{}, false
+	}
+	return v, true
+}
+
+func (r *reader) envFields(n *strictyaml.Node) Env {
+	env := make(Env, 0, len(n.Pairs))
+	for _, p := range n.Pairs {
+		if f := checkEnvName(p.Key.Text); f != nil {
+			r.Refuse(p.Key, f)
+			continue
+		}
+		v := EnvVar{Name: p.Key.Text}
+		switch p.Value.Kind {
+		case strictyaml.Null:
+			r.At(p.Key, fmt.Sprintf("`%s` has no value", v.Name), fmt.Sprintf("write `%s: \"\"` for empty text; to take it from your environment, write env as a list with `- %s`", v.Name, v.Name))
+			continue
+		case strictyaml.Mapping:
+			v.Open = true
+			if !r.Fields(p.Value, "an open variable", []strictyaml.Field{{
+				Name: "key", Required: "key: " + v.Name, Read: func(n *strictyaml.Node) { v.From = r.envFrom(n) },
+			}}) {
+				continue
+			}
+		case strictyaml.Bool, strictyaml.Int, strictyaml.Float, strictyaml.String, strictyaml.Sequence:
+			text, ok := r.Text(p.Value)
+			if !ok {
+				continue
+			}
+			v.Value = text
+		}
+		env = append(env, v)
+	}
+	return env
+}
+
+// envFrom reads the name under which an open variable is looked up.
+func (r *reader) envFrom(n *strictyaml.Node) string {
+	text, ok := r.Text(n)
+	if f := checkEnvName(text); ok && f != nil {
+		r.Refuse(n, f)
+	}
+	return text
+}
+
+// Get returns a variable that has a value.
+func (e Env) Get(name string) (string, bool) {
+	for _, v := range e {
+		if v.Name == name && !v.Open {
+			return v.Value, true
+		}
+	}
+	return "", false
+}
+
+// set adds a variable or replaces the one of its name.
+func (e *Env) set(v EnvVar) {
+	for i := range *e {
+		if (*e)[i].Name == v.Name {
+			(*e)[i] = v
+			return
+		}
+	}
+	*e = append(*e, v)
+}

@@ -1,0 +1,105 @@
+package spec
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"dstack/internal/strictyaml"
+)
+
+type fault = strictyaml.Fault
+
+// bound reads one end of a range.
+type bound[T int | GB] func(text string) (T, *fault)
+
+// parseRange reads `4`, `4..8`, `4..` or `..8`.
+func parseRange[T int | GB](text string, one bound[T]) (Range[T], *fault) {
+	clean := strings.ReplaceAll(text, " ", "")
+	from, to, isRange := strings.Cut(clean, "..")
+	if !isRange {
+		v, f := one(clean)
+		return Range[T]{Min: &v, Max: &v}, f
+	}
+	if strings.Contains(to, "..") {
+		return Range[T]{}, &fault{Message: fmt.Sprintf("`%s` has more than one `..`", text), Hint: "write a range as 4..8, 4.. or ..8"}
+	}
+	var r Range[T]
+	for _, end := range []struct {
+		text string
+		to   **T
+	}{{from, &r.Min}, {to, &r.Max}} {
+		if end.text == "" {
+			continue
+		}
+		v, f := one(end.text)
+		if f != nil {
+			return Range[T]{}, f
+		}
+		*end.to = &v
+	}
+	return r, r.check()
+}
+
+// check refuses a range that is empty or upside down.
+func (r Range[T]) check() *fault {
+	switch {
+	case r.Min == nil && r.Max == nil:
+		return &fault{Message: "invalid empty range: ..", Hint: "write a range as 4..8, 4.. or ..8"}
+	case r.Min != nil && r.Max != nil && *r.Min > *r.Max:
+		return &fault{Message: "invalid range order: " + r.String(), Hint: "write the smaller end first: " + Range[T]{Min: r.Max, Max: r.Min}.String()}
+	}
+	return nil
+}
+
+// String is the shortest spelling: `4`, `4..8`, `4..`, `..8`.
+func (r Range[T]) String() string {
+	if r.Min != nil && r.Max != nil && *r.Min == *r.Max {
+		return endText(r.Min)
+	}
+	return endText(r.Min) + ".." + endText(r.Max)
+}
+
+func endText[T int | GB](v *T) string {
+	if v == nil {
+		return ""
+	}
+	switch v := any(*v).(type) {
+	case int:
+		return strconv.Itoa(v)
+	case GB:
+		return v.String()
+	}
+	return ""
+}
+
+// Contains tells whether v lies in the range; both ends do.
+func (r Range[T]) Contains(v T) bool {
+	return (r.Min == nil || v >= *r.Min) && (r.Max == nil || v <= *r.Max)
+}
+
+// The most of anything that is counted: it keeps sums in an int32.
+const mostCount = 1_000_000
+
+// count reads a whole number that is not negative.
+func count(text string) (int, *fault) {
+	v, err := strconv.Atoi(text)
+	if err != nil {
+		hint := "write a whole number such as 4, or a range such as 4..8"
+		if f := strings.TrimRight(strings.ToUpper(text), "GMTBI"); f != strings.ToUpper(text) {
+			hint = "this is a count, not a size: " + hint
+		}
+		return 0, &fault{Message: fmt.Sprintf("`%s` is not a whole number", text), Hint: hint}
+	}
+	return v, countFault(v)
+}
+
+func countFault(v int) *fault {
+	switch {
+	case v < 0:
+		return &fault{Message: fmt.Sprintf("`%d` is negative", v), Hint: "write 0 or more"}
+	case v > mostCount:
+		return &fault{Message: fmt.Sprintf("`%d` is too many", v), Hint: fmt.Sprintf("write %d at most", mostCount)}
+	}
+	return nil
+}

@@ -1,0 +1,62 @@
+package spec
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+var sizeText = regexp.MustCompile(`^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:E[+-]?[0-9]+)?)(TB|GB|MB)?$`)
+
+var sizeUnits = map[string]float64{"TB": 1024, "GB": 1, "": 1, "MB": 1.0 / 1024}
+
+// The largest size that is read.
+const mostGB = GB(1 << 30)
+
+// ParseGB reads a size: `16GB`, `512MB`, `1.5TB`, or `16`, which is GB.
+func ParseGB(text string) (GB, error) {
+	v, f := parseGB(text)
+	if f != nil {
+		return 0, problemOf("", f)
+	}
+	return v, nil
+}
+
+func parseGB(text string) (GB, *fault) {
+	clean := strings.ToUpper(strings.ReplaceAll(text, " ", ""))
+	m := sizeText.FindStringSubmatch(clean)
+	if m == nil {
+		return 0, &fault{Message: fmt.Sprintf("`%s` is not a size", text), Hint: sizeHint(clean)}
+	}
+	v, err := strconv.ParseFloat(m[1], 64)
+	size := GB(v * sizeUnits[m[2]])
+	if err != nil {
+		size = mostGB + 1
+	}
+	return size, sizeFault(text, size)
+}
+
+func sizeFault(text string, size GB) *fault {
+	switch {
+	case size < 0:
+		return &fault{Message: fmt.Sprintf("`%s` is negative", text), Hint: "write a size such as 16GB"}
+	case !(size <= mostGB): // so that NaN is refused, too
+		return &fault{Message: fmt.Sprintf("`%s` is too large", text), Hint: "write a size such as 16GB"}
+	}
+	return nil
+}
+
+var almostSize = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([TGM])(?:I|IB)?$`)
+var sizeNames = map[string]string{"T": "terabytes", "G": "gigabytes", "M": "megabytes"}
+
+func sizeHint(clean string) string {
+	if m := almostSize.FindStringSubmatch(clean); m != nil {
+		size := m[1] + m[2] + "B"
+		return fmt.Sprintf("write %s for exactly %s %s, %s.. for at least that", size, m[1], sizeNames[m[2]], size)
+	}
+	return "write a size in MB, GB or TB: 16GB for exactly that, 16GB.. for at least that"
+}
+
+// String is the size in gigabytes, as users write it.
+func (g GB) String() string { return strconv.FormatFloat(float64(g), 'f', -1, 64) + "GB" }

@@ -1,0 +1,250 @@
+package spec
+
+import (
+	"bytes"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"dstack/internal/strictyaml"
+)
+
+// MarshalJSON writes the normalised wire form, every key in its order.
+func (s Service) MarshalJSON() ([]byte, error) {
+	type plain Service
+	if s.Type == "" {
+		s.Type = "service"
+	}
+	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
+	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
+	return json.Marshal(plain(s))
+}
+
+func orEmpty[S ~[]E, E any](list S) S {
+	if list == nil {
+		return S{}
+	}
+	return list
+}
+
+// SourceJSON is the wire form, except that it keeps which sizes somebody
+// asked for: those are written as text, the others are left out.
+func (s Service) SourceJSON() ([]byte, error) {
+	whole, err := json.Marshal(s)
+	if err != nil {
+		return nil, err
+	}
+	normal, err := json.Marshal(s.Resources)
+	if err != nil {
+		return nil, err
+	}
+	source, err := json.Marshal(s.Resources.source())
+	if err != nil {
+		return nil, err
+	}
+	// Quotes inside of JSON text are escaped, so that this can only be the key.
+	key := []byte(`"resources":`)
+	return bytes.Replace(whole, append(key, normal...), append(key, source...), 1), nil
+}
+
+type sourceResources struct {
+	CPU     *string          `json:"cpu,omitempty"`
+	Memory  *string          `json:"memory,omitempty"`
+	ShmSize *GB              `json:"shm_size"`
+	GPU     *GPU             `json:"gpu"`
+	Disk    *json.RawMessage `json:"disk,omitempty"`
+}
+
+func (r Resources) source() sourceResources {
+	s := sourceResources{ShmSize: r.ShmSize, GPU: r.GPU}
+	if r.Asked.CPU {
+		s.CPU = new(r.CPU.String())
+	}
+	if r.Asked.Memory {
+		s.Memory = new(r.Memory.String())
+	}
+	switch {
+	case r.Disk == nil:
+		s.Disk = new(json.RawMessage("null"))
+	case r.Asked.Disk:
+		s.Disk = new(json.RawMessage(strconv.Quote(r.Disk.Size.String())))
+	}
+	return s
+}
+
+// readJSON reads one value the way a file is read.
+func readJSON(text []byte, read func(*reader, *strictyaml.Node)) error {
+	r := newReader()
+	if n := strictyaml.LoadJSON(text, r.Problems); n != nil {
+		read(r, n)
+	}
+	if problems := r.report("", nil); problems != nil {
+		return problems
+	}
+	return nil
+}
+
+// UnmarshalJSON reads the wire form and every spelling of a file. The error,
+// if any, is Problems.
+func (s *Service) UnmarshalJSON(text []byte) error {
+	return readJSON(text, func(r *reader, n *strictyaml.Node) {
+		if v := r.root(n); v != nil {
+			*s = *v
+		}
+	})
+}
+
+// UnmarshalJSON reads a profile; null leaves it as it is.
+func (p *Profile) UnmarshalJSON(text []byte) error {
+	return readJSON(text, func(r *reader, n *strictyaml.Node) {
+		if !n.IsNull() {
+			*p = r.profile(n)
+		}
+	})
+}
+
+// UnmarshalJSON reads sizes in every spelling; null leaves them as they are.
+func (r *Resources) UnmarshalJSON(text []byte) error {
+	return readJSON(text, func(read *reader, n *strictyaml.Node) {
+		if !n.IsNull() {
+			*r = read.resources(n)
+		}
+	})
+}
+
+// MarshalJSON writes null for no text.
+func (t Text) MarshalJSON() ([]byte, error) {
+	if t == "" {
+		return []byte("null"), nil
+	}
+	return json.Marshal(string(t))
+}
+
+// MarshalJSON writes 8 as 8.0, as the original does.
+func (g GB) MarshalJSON() ([]byte, error) { return floatJSON(float64(g)) }
+
+// floatJSON writes a number so that every reader takes it for a float.
+func floatJSON(v float64) ([]byte, error) {
+	b, err := json.Marshal(v)
+	if err == nil && !bytes.ContainsAny(b, ".e") {
+		b = append(b, ".0"...)
+	}
+	return b, err
+}
+
+type float float64
+
+func (f float) MarshalJSON() ([]byte, error) { return floatJSON(float64(f)) }
+
+// MarshalJSON writes target as a float.
+func (s Scaling) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Metric         string  `json:"metric"`
+		Target         float   `json:"target"`
+		ScaleUpDelay   Seconds `json:"scale_up_delay"`
+		ScaleDownDelay Seconds `json:"scale_down_delay"`
+	}{s.Metric, float(s.Target), s.ScaleUpDelay, s.ScaleDownDelay})
+}
+
+// MarshalJSON writes "7200" or "off".
+func (m MaxDuration) MarshalJSON() ([]byte, error) {
+	if m.Off {
+		return []byte(`"off"`), nil
+	}
+	return []byte(strconv.Quote(strconv.FormatInt(int64(m.Seconds), 10))), nil
+}
+
+// UnmarshalJSON reads a duration or off.
+func (m *MaxDuration) UnmarshalJSON(text []byte) error {
+	return readJSON(text, func(r *reader, n *strictyaml.Node) {
+		if v := r.maxDuration(n); v != nil {
+			*m = *v
+		}
+	})
+}
+
+// MarshalJSON writes a bool, or which endings are tried again.
+func (r Retry) MarshalJSON() ([]byte, error) {
+	if r.Always != nil {
+		return json.Marshal(*r.Always)
+	}
+	return json.Marshal(struct {
+		OnEvents []string `json:"on_events"`
+		Duration *Seconds `json:"duration"`
+	}{orEmpty(r.OnEvents), r.Duration})
+}
+
+// UnmarshalJSON reads a bool or a mapping.
+func (r *Retry) UnmarshalJSON(text []byte) error {
+	return readJSON(text, func(read *reader, n *strictyaml.Node) {
+		if v := read.retry(n); v != nil {
+			*r = *v
+		}
+	})
+}
+
+// MarshalJSON writes only the keys of the model's format.
+func (m Model) MarshalJSON() ([]byte, error) {
+	if m.Format == "tgi" {
+		return json.Marshal(struct {
+			Type         string `json:"type"`
+			Name         string `json:"name"`
+			Format       string `json:"format"`
+			ChatTemplate Text   `json:"chat_template"`
+			EOSToken     Text   `json:"eos_token"`
+		}{m.Type, m.Name, m.Format, m.ChatTemplate, m.EOSToken})
+	}
+	return json.Marshal(struct {
+		Type   string `json:"type"`
+		Name   string `json:"name"`
+		Format string `json:"format"`
+		Prefix string `json:"prefix"`
+	}{m.Type, m.Name, m.Format, m.Prefix})
+}
+
+// UnmarshalJSON reads a model of either format.
+func (m *Model) UnmarshalJSON(text []byte) error {
+	return readJSON(text, func(r *reader, n *strictyaml.Node) {
+		if v := r.model(n); v != nil {
+			*m = *v
+		}
+	})
+}
+
+// MarshalJSON writes a flat mapping in the order of the variables, in which
+// an open one is {"key": "X"}.
+func (e Env) MarshalJSON() ([]byte, error) {
+	var b strings.Builder
+	b.WriteByte('{')
+	for i, v := range e {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		name, err := json.Marshal(v.Name)
+		if err != nil {
+			return nil, err
+		}
+		var value any = v.Value
+		if v.Open {
+			value = map[string]string{"key": v.From}
+		}
+		text, err := json.Marshal(value)
+		if err != nil {
+			return nil, err
+		}
+		b.Write(name)
+		b.WriteByte(':')
+		b.Write(text)
+	}
+	b.WriteByte('}')
+	return []byte(b.String()), nil
+}
+
+// UnmarshalJSON reads a mapping or a list; null leaves it as it is.
+func (e *Env) UnmarshalJSON(text []byte) error {
+	return readJSON(text, func(r *reader, n *strictyaml.Node) {
+		if !n.IsNull() {
+			*e = r.env(n)
+		}
+	})
+}

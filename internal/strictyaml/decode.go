@@ -1,0 +1,198 @@
+package strictyaml
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Field is one key that a mapping may have.
+type Field struct {
+	Name     string
+	Required string        // what to write, when leaving it out is a problem
+	Nullable bool          // null means that it is not there
+	Read     func(n *Node) // called when it has a value
+	// Later is set where the key belongs to a dialect that is not read yet;
+	// it is refused, but told apart from a mistake. Its text is the hint.
+	Later string
+}
+
+// Fields reads a mapping by its table. Every key that is not in the table is
+// a problem. It returns false when n is no mapping.
+func (p *Problems) Fields(n *Node, what string, table []Field) bool {
+	if n.Kind != Mapping {
+		p.At(n, fmt.Sprintf("%s is a mapping of keys, not %s", what, n.Shown()), "")
+		return false
+	}
+	for _, pair := range n.Pairs {
+		i := slices.IndexFunc(table, func(f Field) bool { return f.Name == pair.Key.Text })
+		switch {
+		case i < 0:
+			p.unknown(pair.Key, table)
+		case table[i].Later != "":
+			p.later(pair.Key, pair.Key.Path, table[i].Later)
+		case !pair.Value.IsNull():
+			table[i].Read(pair.Value)
+		case !table[i].Nullable:
+			p.At(pair.Key, fmt.Sprintf("`%s` has no value", table[i].Name), "give it one, or remove the line")
+		}
+	}
+	for _, f := range table {
+		if f.Required != "" && n.Get(f.Name) == nil {
+			p.At(n, fmt.Sprintf("`%s` is missing", join(n.Path, f.Name)), "add "+f.Required)
+			p.found[len(p.found)-1].Path = join(n.Path, f.Name)
+		}
+	}
+	return true
+}
+
+func (p *Problems) unknown(key *Node, table []Field) {
+	names := make([]string, 0, len(table))
+	for _, f := range table {
+		if f.Later == "" {
+			names = append(names, f.Name)
+		}
+	}
+	hint := ""
+	if near := Nearest(key.Text, names); near != "" {
+		hint = fmt.Sprintf("did you mean `%s`?", near)
+	} else if len(names) <= 6 {
+		hint = "known here: " + strings.Join(names, ", ")
+	}
+	p.At(key, fmt.Sprintf("unknown field `%s`", shorten(key.Text)), hint)
+}
+
+// Refuse adds what a value parser found.
+func (p *Problems) Refuse(n *Node, f *Fault) { p.At(n, f.Message, f.Hint) }
+
+// NotYet adds that a value belongs to a later dialect.
+func (p *Problems) NotYet(n *Node, what, hint string) { p.later(n, what, hint) }
+
+// Text reads a scalar as text. Numbers stay as they were written; true and
+// false become True and False, as they always did.
+func (p *Problems) Text(n *Node) (string, bool) {
+	switch n.Kind {
+	case Bool:
+		return strings.ToUpper(n.Text[:1]) + strings.ToLower(n.Text[1:]), true
+	case Int, Float, String:
+		if strings.ContainsRune(n.Text, 0) {
+			p.At(n, "there is a zero byte in this text", "remove it")
+			return "", false
+		}
+		return n.Text, true
+	case Null, Mapping, Sequence:
+	}
+	p.At(n, "this must be text, not "+n.Shown(), textHint(n))
+	return "", false
+}
+
+func textHint(n *Node) string {
+	if n.Kind == Mapping {
+		return "if text holds `: `, put it in quotes"
+	}
+	return ""
+}
+
+// Bool reads true, false and their other spellings.
+func (p *Problems) Bool(n *Node) (value, ok bool) {
+	if n.IsScalar() {
+		switch strings.ToLower(n.Text) {
+		case "true", "yes", "on", "1", "t", "y":
+			return true, true
+		case "false", "no", "off", "0", "f", "n":
+			return false, true
+		}
+	}
+	p.At(n, n.Shown()+" is neither true nor false", "")
+	return false, false
+}
+
+// Int reads a whole number within bounds. A fraction is cut off, where it is
+// a number and not text.
+func (p *Problems) Int(n *Node, least, most int) (int, bool) {
+	if v, ok := IntOf(n); ok {
+		if v < least || v > most {
+			p.At(n, fmt.Sprintf("%s is not between %d and %d", n.Shown(), least, most), "")
+			return 0, false
+		}
+		return v, true
+	}
+	p.At(n, n.Shown()+" is not a whole number", "")
+	return 0, false
+}
+
+// IntOf reads a whole number without reporting.
+func IntOf(n *Node) (int, bool) {
+	text := n.Text
+	switch n.Kind {
+	case Int:
+		text = strings.ReplaceAll(text, "_", "")
+		if v, err := strconv.ParseInt(text, 0, 64); err == nil && strings.ContainsAny(text, "xXoObB") {
+			return int(v), true
+		}
+	case Float:
+		if f, ok := FloatOf(n); ok && math.Abs(f) < 1<<53 {
+			return int(f), true
+		}
+		return 0, false
+	case String:
+		text = strings.TrimSpace(text)
+	case Null, Bool, Mapping, Sequence:
+		return 0, false
+	}
+	v, err := strconv.Atoi(text)
+	return v, err == nil
+}
+
+// FloatOf reads a finite number without reporting.
+func FloatOf(n *Node) (float64, bool) {
+	if n.Kind != Int && n.Kind != Float && n.Kind != String {
+		return 0, false
+	}
+	text := strings.TrimSpace(n.Text)
+	if !n.Quoted {
+		text = strings.ReplaceAll(text, "_", "")
+	}
+	if strings.Trim(text, "+-.0123456789eE") != "" {
+		return 0, false
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if err != nil || math.IsInf(v, 0) || math.IsNaN(v) {
+		return 0, false
+	}
+	return v, true
+}
+
+// Items returns the items of a list. A single value is no list.
+func (p *Problems) Items(n *Node, what string) ([]*Node, bool) {
+	if n.Kind == Sequence {
+		return n.Items, true
+	}
+	hint := ""
+	if n.IsScalar() {
+		hint = fmt.Sprintf("write it as a list: [%s]", shorten(n.Text))
+	}
+	p.At(n, fmt.Sprintf("%s is a list, not %s", what, n.Shown()), hint)
+	return nil, false
+}
+
+// OneOf reads text that must be one of the allowed words.
+func (p *Problems) OneOf(n *Node, allowed ...string) (string, bool) {
+	text, ok := p.Text(n)
+	if !ok {
+		return "", false
+	}
+	if slices.Contains(allowed, text) {
+		return text, true
+	}
+	hint := "write one of: " + strings.Join(allowed, ", ")
+	if len(allowed) == 1 {
+		hint = fmt.Sprintf("write `%s`", allowed[0])
+	} else if near := Nearest(text, allowed); near != "" {
+		hint = fmt.Sprintf("did you mean `%s`?", near)
+	}
+	p.At(n, n.Shown()+" is not known here", hint)
+	return "", false
+}

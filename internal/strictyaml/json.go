@@ -1,0 +1,122 @@
+package strictyaml
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// LoadJSON reads one JSON document into the same tree, under the same
+// bounds. It has paths, but no places.
+func LoadJSON(text []byte, found *Problems) *Node {
+	if len(text) > MaxBytes {
+		found.add(0, 0, 0, fmt.Sprintf("the configuration is larger than %d KB", MaxBytes>>10), "")
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	r := jsonReader{tokens: d, found: found}
+	n, err := r.value("", 0)
+	if err == nil {
+		_, err = d.Token()
+		if err == nil {
+			err = errors.New("there is more after its end")
+		} else if errors.Is(err, io.EOF) {
+			err = nil
+		}
+	}
+	if bound, ok := errors.AsType[*Fault](err); ok {
+		found.add(0, 0, 0, bound.Message, bound.Hint)
+		return nil
+	}
+	if err != nil {
+		found.add(0, 0, 0, "this is not JSON: "+err.Error(), "")
+		return nil
+	}
+	return n
+}
+
+type jsonReader struct {
+	tokens *json.Decoder
+	found  *Problems
+	count  int
+}
+
+func (r *jsonReader) value(path string, depth int) (*Node, error) {
+	if r.count++; r.count > MaxNodes {
+		return nil, &Fault{Message: tooMany}
+	}
+	if depth > MaxDepth {
+		return nil, &Fault{Message: tooDeep}
+	}
+	token, err := r.tokens.Token()
+	if err != nil {
+		return nil, err
+	}
+	n := &Node{Path: path}
+	switch t := token.(type) {
+	case nil:
+		n.Kind = Null
+	case bool:
+		n.Kind, n.Text = Bool, strconv.FormatBool(t)
+	case json.Number:
+		n.Kind, n.Text = Int, t.String()
+		if strings.ContainsAny(n.Text, ".eE") {
+			n.Kind = Float
+		}
+	case string:
+		n.Kind, n.Text, n.Quoted = String, t, true
+	case json.Delim:
+		if t == '{' {
+			return n, r.object(n, depth)
+		}
+		return n, r.array(n, depth)
+	}
+	return n, nil
+}
+
+func (r *jsonReader) object(n *Node, depth int) error {
+	n.Kind = Mapping
+	seen := map[string]bool{}
+	for r.tokens.More() {
+		token, err := r.tokens.Token()
+		if err != nil {
+			return err
+		}
+		name, ok := token.(string)
+		if !ok {
+			return fmt.Errorf("%v is no key", token)
+		}
+		path := join(n.Path, name)
+		value, err := r.value(path, depth+1)
+		if err != nil {
+			return err
+		}
+		key := &Node{Kind: String, Text: name, Quoted: true, Path: path}
+		if seen[name] {
+			r.found.At(key, fmt.Sprintf("`%s` is written twice", shorten(name)), "keep one")
+			continue
+		}
+		seen[name] = true
+		n.Pairs = append(n.Pairs, Pair{key, value})
+	}
+	_, err := r.tokens.Token()
+	return err
+}
+
+func (r *jsonReader) array(n *Node, depth int) error {
+	n.Kind = Sequence
+	for r.tokens.More() {
+		item, err := r.value(join(n.Path, strconv.Itoa(len(n.Items))), depth+1)
+		if err != nil {
+			return err
+		}
+		n.Items = append(n.Items, item)
+	}
+	_, err := r.tokens.Token()
+	return err
+}

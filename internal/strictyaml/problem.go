@@ -1,0 +1,56 @@
+package strictyaml
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Problem is one thing wrong with a document.
+type Problem struct {
+	Path             string
+	Line, Col, Width int
+	Message          string
+	Hint             string
+	Later            bool // right in a later dialect, see Field
+}
+
+// Fault is what a value parser says: what is wrong and what to write
+// instead. The decoder adds the place.
+type Fault struct{ Message, Hint string }
+
+// Error returns the message.
+func (f *Fault) Error() string { return f.Message }
+
+// Problems collects what is found, and hands it out in file order.
+type Problems struct{ found []Problem }
+
+// At adds a problem at a node.
+func (p *Problems) At(n *Node, message, hint string) {
+	p.found = append(p.found, Problem{
+		Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: message, Hint: hint,
+	})
+}
+
+// add adds a problem at a place that has no node.
+func (p *Problems) add(line, col, width int, message, hint string) {
+	p.found = append(p.found, Problem{Line: line, Col: col, Width: width, Message: message, Hint: hint})
+}
+
+// later adds that a key belongs to a later dialect.
+func (p *Problems) later(n *Node, what, hint string) {
+	p.At(n, "not supported yet: "+what, hint)
+	p.found[len(p.found)-1].Later = true
+}
+
+// Any tells whether anything was found.
+func (p *Problems) Any() bool { return len(p.found) > 0 }
+
+// All returns every problem in file order; those without a place keep the
+// order in which they were found.
+func (p *Problems) All() []Problem {
+	all := slices.Clone(p.found)
+	slices.SortStableFunc(all, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
+	return all
+}
