@@ -13,7 +13,7 @@ var backends = []string{
 }
 
 // Every ending after which a replica can be tried again.
-var retryEvents = []string{"no-capacity", "interruption", "error"}
+var retryEvents = []string{EventNoCapacity, EventInterruption, EventError}
 
 // paramFields is the table of what a configuration and a profile share.
 func (r *reader) paramFields(p *Params) []strictyaml.Field {

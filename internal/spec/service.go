@@ -118,6 +118,13 @@ type Retry struct {
 	Duration *Seconds
 }
 
+// The events that a Retry can name.
+const (
+	EventNoCapacity   = "no-capacity"
+	EventInterruption = "interruption"
+	EventError        = "error"
+)
+
 // RetryPolicy is the deprecated spelling of Retry.
 type RetryPolicy struct {
 	Retry    bool     `json:"retry"`

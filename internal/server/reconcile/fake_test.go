@@ -1,0 +1,196 @@
+package reconcile_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+)
+
+// fakeEngine keeps the promise of engine.Engine in memory, with knobs for
+// what can go wrong.
+type fakeEngine struct {
+	mu       sync.Mutex
+	attempts map[dstack.AttemptID]*fakeAttempt
+	started  []dstack.AttemptID // in order, each once
+	twice    []string           // replicas of which two attempts ran at once
+	silent   bool               // cannot be reached
+	stubborn bool               // does not end when told
+	refuse   string             // refuses to start, saying so
+}
+
+type fakeAttempt struct {
+	order   dstack.Order
+	started time.Time
+	ended   time.Time
+	stopped bool
+	code    int
+	refused string
+	shut    bool // port not open
+	lines   []dstack.LogLine
+	changed chan struct{}
+}
+
+func newFakeEngine() *fakeEngine {
+	return &fakeEngine{attempts: map[dstack.AttemptID]*fakeAttempt{}}
+}
+
+var errSilent = errors.New("engine: connection refused")
+
+func (e *fakeEngine) Start(_ context.Context, o dstack.Order) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.silent {
+		return errSilent
+	}
+	if e.attempts[o.Attempt] != nil {
+		return nil
+	}
+	for id, a := range e.attempts {
+		if a.order.Replica == o.Replica && a.ended.IsZero() && a.refused == "" {
+			e.twice = append(e.twice, fmt.Sprintf("%s and %s", id, o.Attempt))
+		}
+	}
+	e.started = append(e.started, o.Attempt)
+	a := &fakeAttempt{order: o, started: time.Now(), refused: e.refuse, changed: make(chan struct{})}
+	e.attempts[o.Attempt] = a
+	if a.refused == "" {
+		a.print("hello from " + string(o.Attempt))
+	}
+	return nil
+}
+
+func (a *fakeAttempt) print(text string) {
+	a.lines = append(a.lines, dstack.LogLine{At: time.Now().UTC().Truncate(time.Microsecond), Stream: "stdout", Text: []byte(text)})
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+func (a *fakeAttempt) end(code int) {
+	a.ended, a.code = time.Now(), code
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+func (e *fakeEngine) Stop(_ context.Context, id dstack.AttemptID, grace time.Duration) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.silent {
+		return errSilent
+	}
+	if a := e.attempts[id]; a != nil && a.ended.IsZero() && (!e.stubborn || grace == 0) {
+		a.stopped = true
+		a.end(143)
+	}
+	return nil
+}
+
+func (e *fakeEngine) Running(context.Context) ([]dstack.Report, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.silent {
+		return nil, errSilent
+	}
+	var reports []dstack.Report
+	for id, a := range e.attempts {
+		rep := dstack.Report{Attempt: id, StartedAt: a.started, At: time.Now()}
+		switch {
+		case a.refused != "":
+			rep.Outcome, rep.Error, rep.Permanent = dstack.OutcomeRefused, a.refused, true
+		case !a.ended.IsZero():
+			rep.Outcome, rep.ExitCode, rep.EndedAt = dstack.OutcomeExited, a.code, a.ended
+			rep.LastOut = []string{"last words"}
+		default:
+			rep.Outcome, rep.Ready = dstack.OutcomeRunning, !a.shut
+			rep.Address = fmt.Sprintf("127.0.0.1:%d", a.order.Port)
+		}
+		reports = append(reports, rep)
+	}
+	return reports, nil
+}
+
+func (e *fakeEngine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time) iter.Seq2[dstack.LogLine, error] {
+	return func(yield func(dstack.LogLine, error) bool) {
+		for sent := 0; ; {
+			e.mu.Lock()
+			a := e.attempts[id]
+			if a == nil {
+				e.mu.Unlock()
+				return
+			}
+			lines, over, changed := slices.Clone(a.lines[sent:]), !a.ended.IsZero(), a.changed
+			e.mu.Unlock()
+			for _, l := range lines {
+				sent++
+				if l.At.After(since) && !yield(l, nil) {
+					return
+				}
+			}
+			if over {
+				return
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case <-changed:
+			}
+		}
+	}
+}
+
+func (e *fakeEngine) Remove(_ context.Context, id dstack.AttemptID) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.silent {
+		return errSilent
+	}
+	delete(e.attempts, id)
+	return nil
+}
+
+// with looks at or changes the engine's state.
+func (e *fakeEngine) with(f func(*fakeEngine)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f(e)
+}
+
+func (e *fakeEngine) count() (n int) {
+	e.with(func(e *fakeEngine) { n = len(e.attempts) })
+	return n
+}
+
+// crash ends every running attempt.
+func (e *fakeEngine) crash(code int) {
+	e.with(func(e *fakeEngine) {
+		for _, a := range e.attempts {
+			if a.ended.IsZero() && a.refused == "" {
+				a.end(code)
+			}
+		}
+	})
+}
+
+// fakeBackend is one owned machine.
+type fakeBackend struct {
+	engine *fakeEngine
+	offer  dstack.Offer
+}
+
+func (b *fakeBackend) Offers(context.Context) ([]dstack.Offer, error) {
+	return []dstack.Offer{b.offer}, nil
+}
+func (b *fakeBackend) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
+func (b *fakeBackend) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
+	return map[dstack.InstanceID]dstack.Machine{b.offer.Owned: {Ref: "this", Alive: true}}, nil
+}
+func (b *fakeBackend) Delete(context.Context, dstack.InstanceID) error { return nil }
+func (b *fakeBackend) Engine(context.Context, dstack.InstanceID) (engine.Engine, error) {
+	return b.engine, nil
+}

@@ -1,0 +1,308 @@
+package reconcile_test
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"dstack/internal/backend"
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/loop"
+	"dstack/internal/server/logs"
+	"dstack/internal/server/reconcile"
+	"dstack/internal/server/store"
+	"dstack/internal/spec"
+)
+
+// rig is a real store and real passes around a machine that is not real.
+type rig struct {
+	t       *testing.T
+	store   *store.Store
+	engine  *fakeEngine
+	set     *backend.Set
+	logs    *logs.Store
+	bell    loop.Bell
+	project dstack.Project
+	stop    func()
+	passes  *reconcile.Reconciler
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := store.Open(t.Context(), "sqlite://"+filepath.Join(dir, "test.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t, store: s, engine: newFakeEngine(), set: backend.NewSet(), logs: logs.New(filepath.Join(dir, "projects"), 1<<20)}
+	t.Cleanup(func() {
+		r.kill()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	admin := dstack.User{ID: dstack.UserID(uuid.NewString()), Name: "admin", GlobalRole: dstack.RoleAdmin, TokenHash: "x", CreatedAt: time.Now()}
+	r.project = dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: "main", Owner: admin.ID, CreatedAt: time.Now()}
+	if err := s.CreateUser(t.Context(), admin); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.CreateProject(t.Context(), r.project); err != nil {
+		t.Fatal(err)
+	}
+	r.set.Add("main", "local", &fakeBackend{engine: r.engine, offer: dstack.Offer{
+		Backend: "local", Region: "local", Type: "box", Owned: "this", Key: "local", Host: "here",
+		Hardware: dstack.Hardware{CPUs: 2, MemoryMiB: 4096, DiskMiB: 10240}, Engine: dstack.Traits{Name: "fake", Containers: true},
+	}})
+	return r
+}
+
+// begin starts a server's passes.
+func (r *rig) begin(limits lifecycle.Limits) {
+	if limits.StartTimeout == 0 {
+		limits.StartTimeout = time.Minute
+	}
+	if err := r.store.FreeLeases(r.t.Context(), "here"); err != nil {
+		r.t.Fatal(err)
+	}
+	r.passes = reconcile.New(reconcile.Options{
+		Store: r.store, Backends: r.set, Logs: r.logs, Bell: &r.bell, Owner: "here/" + uuid.NewString(), Host: "here",
+		Limits: limits, Log: slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(r.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- loop.Run(ctx, r.passes.Tasks()...) }()
+	r.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Error(err)
+		}
+	}
+}
+
+// kill ends the passes where they are.
+func (r *rig) kill() {
+	if r.stop != nil {
+		r.stop()
+		r.stop = nil
+	}
+}
+
+func (r *rig) submit(replicas int) dstack.RunID {
+	r.t.Helper()
+	run := dstack.Run{
+		ID: dstack.RunID(uuid.NewString()), ProjectID: r.project.ID, Project: "main", User: "admin", Name: "web",
+		Revision: 1, Status: dstack.RunSubmitted, SubmittedAt: time.Now(), Since: time.Now(),
+	}
+	service, err := spec.Parse("test", []byte("type: service\nport: 8000\ncommands: [serve]\n"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	service.Replicas = spec.Replicas{Min: replicas, Max: replicas}
+	run.Spec = dstack.RunSpec{Configuration: *service, WorkingDir: ".", RepoData: []byte(`{"repo_type":"virtual"}`)}
+	if err := r.store.SubmitRun(r.t.Context(), run); err != nil {
+		r.t.Fatal(err)
+	}
+	r.wake()
+	return run.ID
+}
+
+func (r *rig) wake() {
+	if r.passes != nil {
+		r.passes.Wake()
+	}
+}
+
+// until waits for something to become true of a run.
+func (r *rig) until(id dstack.RunID, what string, ok func(store.Whole) bool) store.Whole {
+	r.t.Helper()
+	deadline := time.Now().Add(15 * time.Second)
+	for {
+		rung := r.bell.Next()
+		found, err := r.store.Whole(r.t.Context(), id)
+		if err != nil || len(found) != 1 {
+			r.t.Fatal(len(found), err)
+		}
+		if ok(found[0]) {
+			return found[0]
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("never %s: run %s (%s), replicas %+v", what, found[0].Run.Status, found[0].Run.Reason, found[0].Replicas)
+		}
+		select {
+		case <-rung:
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func readyCount(w store.Whole) (n int) {
+	for _, rep := range w.Replicas {
+		if rep.Status == dstack.ReplicaReady {
+			n++
+		}
+	}
+	return n
+}
+
+func ready(n int) func(store.Whole) bool {
+	return func(w store.Whole) bool { return readyCount(w) == n }
+}
+
+func finished(w store.Whole) bool { return w.Run.Status.Finished() }
+
+func TestPasses_FromSubmitToReadyToStopped(t *testing.T) {
+	r := newRig(t)
+	r.begin(lifecycle.Limits{})
+	id := r.submit(2)
+	w := r.until(id, "ready", ready(2))
+
+	table, err := r.store.Routes(t.Context())
+	if err != nil || len(table.Routes) != 1 || len(table.Routes[0].Ready) != 2 || table.Routes[0].Ready[0].Address != "127.0.0.1:8000" {
+		t.Errorf("route table %+v, %v", table, err)
+	}
+	if w.Run.ReadyAt.IsZero() {
+		r.until(id, "noted as ready", func(w store.Whole) bool { return !w.Run.ReadyAt.IsZero() })
+	}
+
+	if err := r.store.StopRun(t.Context(), id, dstack.StopGrace, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r.wake()
+	w = r.until(id, "stopped", finished)
+	if w.Run.Status != dstack.RunTerminated || r.engine.count() != 0 {
+		t.Errorf("run %s, %d attempts left", w.Run.Status, r.engine.count())
+	}
+	for _, rep := range w.Replicas {
+		key := logs.Key{Project: "main", Run: id, RunName: "web", Attempt: rep.Attempt}
+		var text []string
+		for line, err := range r.logs.Read(t.Context(), key, time.Time{}, time.Time{}) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			text = append(text, string(line.Text))
+		}
+		if strings.Join(text, "|") != "hello from "+string(rep.Attempt) {
+			t.Errorf("kept output %q", text)
+		}
+	}
+}
+
+func TestPasses_ACrashIsRestartedAndRemembered(t *testing.T) {
+	r := newRig(t)
+	r.begin(lifecycle.Limits{})
+	id := r.submit(1)
+	first := r.until(id, "ready", func(w store.Whole) bool { return readyCount(w) == 1 && !w.Run.ReadyAt.IsZero() }).Replicas[0].Attempt
+	r.engine.crash(7)
+	w := r.until(id, "ready again", func(w store.Whole) bool { return readyCount(w) == 1 && w.Replicas[0].Attempt != first })
+	rep := w.Replicas[0]
+	if len(rep.Past) != 1 || rep.Past[0].ID != first || rep.Past[0].Exit != 7 || rep.Past[0].LastOut[0] != "last words" || rep.AttemptNum != 1 {
+		t.Errorf("remembered %+v", rep)
+	}
+}
+
+func TestPasses_WhatCannotStartFailsWithItsReason(t *testing.T) {
+	r := newRig(t)
+	r.engine.refuse = "there is no image x"
+	r.begin(lifecycle.Limits{})
+	w := r.until(r.submit(1), "failed", finished)
+	if w.Run.Status != dstack.RunFailed || w.Run.Reason != "there is no image x" || w.Run.Ending != dstack.EndFailed {
+		t.Errorf("run %s: %s", w.Run.Status, w.Run.Reason)
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for r.engine.count() > 0 && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if n := r.engine.count(); n != 0 {
+		t.Errorf("%d attempts left behind", n)
+	}
+}
+
+func TestPasses_ASilentEngineEndsNothing(t *testing.T) {
+	r := newRig(t)
+	r.begin(lifecycle.Limits{})
+	id := r.submit(1)
+	first := r.until(id, "ready", ready(1)).Replicas[0].Attempt
+	r.engine.with(func(e *fakeEngine) { e.silent = true })
+	time.Sleep(1500 * time.Millisecond)
+	r.engine.with(func(e *fakeEngine) { e.silent = false })
+	w := r.until(id, "ready", ready(1))
+	if w.Replicas[0].Attempt != first {
+		t.Errorf("attempt %s was replaced by %s", first, w.Replicas[0].Attempt)
+	}
+}
+
+// A server that is killed at any moment and started again loses nothing,
+// doubles nothing and leaves nothing.
+func TestPasses_KilledAgainAndAgain(t *testing.T) {
+	r := newRig(t)
+	r.begin(lifecycle.Limits{})
+	id := r.submit(3)
+	for i := range 12 {
+		time.Sleep(time.Duration(i*7) * time.Millisecond)
+		r.kill()
+		if i%3 == 1 {
+			r.engine.crash(1) // while nobody looks
+		}
+		r.begin(lifecycle.Limits{})
+	}
+	r.until(id, "ready", ready(3))
+	if err := r.store.StopRun(t.Context(), id, dstack.StopAbort, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r.kill()
+	r.begin(lifecycle.Limits{})
+	r.until(id, "stopped", finished)
+	r.engine.with(func(e *fakeEngine) {
+		if len(e.twice) > 0 || len(e.attempts) > 0 {
+			t.Errorf("ran twice: %v; left: %d", e.twice, len(e.attempts))
+		}
+	})
+}
+
+// What an earlier server started and nobody wants any more is ended.
+func TestPasses_OrphansAreEnded(t *testing.T) {
+	r := newRig(t)
+	if err := r.engine.Start(t.Context(), dstack.Order{Attempt: "orphan", Replica: "gone"}); err != nil {
+		t.Fatal(err)
+	}
+	r.begin(lifecycle.Limits{})
+	id := r.submit(1)
+	r.until(id, "ready", ready(1))
+	deadline := time.Now().Add(5 * time.Second)
+	for r.engine.count() > 1 && time.Now().Before(deadline) {
+		time.Sleep(20 * time.Millisecond)
+	}
+	if n := r.engine.count(); n != 1 {
+		t.Errorf("%d attempts, want 1", n)
+	}
+}
+
+func TestPasses_ANewRevisionReplacesTheOld(t *testing.T) {
+	r := newRig(t)
+	r.begin(lifecycle.Limits{})
+	id := r.submit(1)
+	w := r.until(id, "ready", ready(1))
+	if _, err := r.store.ReviseRun(t.Context(), id, 1, w.Run.Spec, "admin", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r.wake()
+	w = r.until(id, "ready at revision 2", func(w store.Whole) bool {
+		for _, rep := range w.Replicas {
+			if rep.Status == dstack.ReplicaReady && rep.Revision == 2 {
+				return true
+			}
+		}
+		return false
+	})
+	r.engine.with(func(e *fakeEngine) {
+		if len(e.started) != 2 {
+			t.Errorf("%d attempts started, want 2", len(e.started))
+		}
+	})
+}
