@@ -47,36 +47,36 @@ func (r *reader) service(n *strictyaml.Node) *Service {
 	}
 	fields = append(fields, r.paramFields(&s.Params)...)
 	r.Fields(n, "a service", append(fields, laterFields...))
-	if replicasRead && !r.laterReplicas(n) {
+	if replicasRead {
 		r.checkScaling(n, s)
 	}
 	r.checkImage(n, s)
 	return s
 }
 
-// laterReplicas tells whether replicas is null, which is reported already.
-func (r *reader) laterReplicas(n *strictyaml.Node) bool {
-	v := n.Get("replicas")
-	return v != nil && v.IsNull()
-}
-
 // checkImage holds what runs against what it runs in.
 func (r *reader) checkImage(n *strictyaml.Node, s *Service) {
-	commands := n.Get("commands")
 	if s.Image == "" {
-		if commands == nil || commands.Kind == strictyaml.Sequence && len(commands.Items) == 0 {
-			at := n
-			if commands != nil {
-				at = commands
-			}
-			r.At(at, "either `commands` or `image` must be set", "add commands: followed by a list, or image: followed by a Docker image")
-		}
+		r.checkCommands(n)
 		return
 	}
 	for _, key := range []string{"python", "nvcc"} {
 		if v := n.Get(key); !v.IsNull() {
 			r.At(v, fmt.Sprintf("`image` and `%s` are mutually exclusive", key), fmt.Sprintf("remove one: an image brings its own, `%s` is about the base image", key))
 		}
+	}
+}
+
+func (r *reader) checkCommands(n *strictyaml.Node) {
+	at := n
+	if commands := n.Get("commands"); commands != nil {
+		if commands.Kind != strictyaml.Sequence || len(commands.Items) > 0 {
+			return // there are some, or it is reported already
+		}
+		at = commands
+	}
+	if !r.Meant("commands") && !r.Meant("image") {
+		r.At(at, "either `commands` or `image` must be set", "add commands: followed by a list, or image: followed by a Docker image")
 	}
 }
 

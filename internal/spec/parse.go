@@ -65,7 +65,7 @@ func (r *reader) report(file string, text []byte) Problems {
 	for _, p := range r.All() {
 		all = append(all, Problem{
 			File: file, Line: p.Line, Col: p.Col, Width: p.Width, Path: p.Path,
-			Message: p.Message, Hint: p.Hint, Unsupported: p.Later,
+			Message: clean(p.Message), Hint: clean(p.Hint), Unsupported: p.Later,
 		})
 	}
 	addSource(all, text)

@@ -26,15 +26,26 @@ func (p Problems) Error() string {
 	if len(p) == 0 {
 		return "no problem"
 	}
-	s := fmt.Sprintf("%s:%d:%d: %s", p[0].File, p[0].Line, p[0].Col, p[0].Message)
+	s := p[0].where() + clean(p[0].Message)
 	if len(p) > 1 {
 		s += fmt.Sprintf(" (and %d more)", len(p)-1)
 	}
 	return s
 }
 
+// Unsupported tells whether the input is right as far as it could be read,
+// and only asks for what nothing acts on yet.
+func (p Problems) Unsupported() bool {
+	for _, problem := range p {
+		if !problem.Unsupported {
+			return false
+		}
+	}
+	return len(p) > 0
+}
+
 // Error tells the message; the hint is apart.
-func (p Problem) Error() string { return p.Message }
+func (p Problem) Error() string { return clean(p.Message) }
 
 // problemOf is a fault of a value that stands in no file.
 func problemOf(path string, f *fault) Problem {

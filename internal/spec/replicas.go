@@ -145,6 +145,7 @@ func (r *reader) scaling(n *strictyaml.Node) *Scaling {
 func (r *reader) checkScaling(root *strictyaml.Node, s *Service) {
 	scaled, n := root.Get("scaling"), root.Get("replicas")
 	switch {
+	case r.Meant("replicas"), r.Meant("scaling"), n != nil && n.IsNull(): // reported already
 	case s.Replicas.Min != s.Replicas.Max && scaled.IsNull():
 		r.At(n, "when you set `replicas` to a range, ensure to specify `scaling`", "add scaling: {metric: rps, target: 10}, or write one number of replicas")
 	case s.Replicas.Min == s.Replicas.Max && !scaled.IsNull():

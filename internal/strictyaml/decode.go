@@ -30,7 +30,7 @@ func (p *Problems) Fields(n *Node, what string, table []Field) bool {
 		i := slices.IndexFunc(table, func(f Field) bool { return f.Name == pair.Key.Text })
 		switch {
 		case i < 0:
-			p.unknown(pair.Key, table)
+			p.unknown(n, pair.Key, table)
 		case table[i].Later != "":
 			p.later(pair.Key, pair.Key.Path, table[i].Later)
 		case !pair.Value.IsNull():
@@ -40,7 +40,7 @@ func (p *Problems) Fields(n *Node, what string, table []Field) bool {
 		}
 	}
 	for _, f := range table {
-		if f.Required != "" && n.Get(f.Name) == nil {
+		if f.Required != "" && n.Get(f.Name) == nil && !p.Meant(join(n.Path, f.Name)) {
 			p.At(n, fmt.Sprintf("`%s` is missing", join(n.Path, f.Name)), "add "+f.Required)
 			p.found[len(p.found)-1].Path = join(n.Path, f.Name)
 		}
@@ -48,7 +48,7 @@ func (p *Problems) Fields(n *Node, what string, table []Field) bool {
 	return true
 }
 
-func (p *Problems) unknown(key *Node, table []Field) {
+func (p *Problems) unknown(n, key *Node, table []Field) {
 	names := make([]string, 0, len(table))
 	for _, f := range table {
 		if f.Later == "" {
@@ -58,6 +58,10 @@ func (p *Problems) unknown(key *Node, table []Field) {
 	hint := ""
 	if near := Nearest(key.Text, names); near != "" {
 		hint = fmt.Sprintf("did you mean `%s`?", near)
+		if p.meant == nil {
+			p.meant = map[string]bool{}
+		}
+		p.meant[join(n.Path, near)] = true
 	} else if len(names) <= 6 {
 		hint = "known here: " + strings.Join(names, ", ")
 	}

@@ -22,7 +22,13 @@ type Fault struct{ Message, Hint string }
 func (f *Fault) Error() string { return f.Message }
 
 // Problems collects what is found, and hands it out in file order.
-type Problems struct{ found []Problem }
+type Problems struct {
+	found []Problem
+	meant map[string]bool // paths that an unknown key was likely meant to be
+}
+
+// Meant tells whether the key at a path is not missing, but misspelled.
+func (p *Problems) Meant(path string) bool { return p.meant[path] }
 
 // At adds a problem at a node.
 func (p *Problems) At(n *Node, message, hint string) {

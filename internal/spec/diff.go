@@ -1,0 +1,209 @@
+package spec
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Change is one difference between two configurations. An empty side means
+// that it is not there.
+type Change struct {
+	Path string `json:"path"`
+	From string `json:"from"`
+	To   string `json:"to"`
+}
+
+// What is shown of a secret.
+const hidden = "•••"
+
+// Diff tells what differs between the normal forms of two configurations, in
+// the order of the wire. Values of variables and the registry's password are
+// compared, but never shown.
+func Diff(a, b Service) []Change {
+	from, to := flatten(a), flatten(b)
+	var changes []Change
+	for _, path := range paths(from, to) {
+		f, t := find(from, path), find(to, path)
+		if f == t {
+			continue
+		}
+		changes = append(changes, Change{Path: path, From: f.shown(), To: t.shown()})
+	}
+	return changes
+}
+
+// leaf is one value of a flattened configuration.
+type leaf struct {
+	path, value string
+	secret      bool
+}
+
+func (l leaf) shown() string {
+	if l.secret {
+		return hidden
+	}
+	return l.value
+}
+
+func find(list []leaf, path string) leaf {
+	if i := slices.IndexFunc(list, func(l leaf) bool { return l.path == path }); i >= 0 {
+		return list[i]
+	}
+	return leaf{}
+}
+
+// paths returns every path once, those of one field together.
+func paths(from, to []leaf) []string {
+	var all []string
+	seen := map[string]bool{}
+	for _, l := range slices.Concat(from, to) {
+		if !seen[l.path] {
+			seen[l.path] = true
+			all = append(all, l.path)
+		}
+	}
+	order := func(path string) int {
+		field, _, _ := strings.Cut(path, ".")
+		return slices.Index(fieldOrder, field)
+	}
+	slices.SortStableFunc(all, func(a, b string) int { return cmp.Compare(order(a), order(b)) })
+	return all
+}
+
+var fieldOrder = []string{
+	"port", "model", "https", "auth", "replicas", "scaling", "type", "name", "image", "entrypoint",
+	"working_dir", "home_dir", "registry_auth", "python", "nvcc", "env", "setup", "resources", "volumes",
+	"commands", "backends", "regions", "instance_types", "spot_policy", "retry", "retry_policy",
+	"max_duration", "max_price", "pool_name", "instance_name", "creation_policy", "termination_policy",
+	"termination_idle_time",
+}
+
+// leaves collects values; an empty one is not there.
+type leaves []leaf
+
+func (l *leaves) add(path, value string) {
+	if value != "" {
+		*l = append(*l, leaf{path: path, value: value})
+	}
+}
+
+func (l *leaves) secret(path, value string) {
+	*l = append(*l, leaf{path: path, value: value, secret: true})
+}
+
+func (l *leaves) list(path string, values []string) {
+	for i, v := range values {
+		l.add(path+"."+strconv.Itoa(i), v)
+	}
+}
+
+func flatten(s Service) []leaf {
+	var l leaves
+	l.add("port", strconv.Itoa(s.Port.Container))
+	l.add("https", strconv.FormatBool(s.HTTPS))
+	l.add("auth", strconv.FormatBool(s.Auth))
+	l.add("replicas", s.Replicas.String())
+	l.add("name", string(s.Name))
+	l.add("image", string(s.Image))
+	l.add("entrypoint", string(s.Entrypoint))
+	l.add("working_dir", string(s.WorkingDir))
+	l.add("home_dir", s.HomeDir)
+	l.add("python", string(s.Python))
+	l.list("setup", s.Setup)
+	l.list("commands", s.Commands)
+	l.blocks(s)
+	for _, v := range s.Env {
+		if v.Open {
+			l.add("env."+v.Name, "from your environment: "+v.From)
+			continue
+		}
+		l.secret("env."+v.Name, v.Value)
+	}
+	for _, v := range s.Volumes {
+		l.add("volumes."+v.Name, v.Path)
+	}
+	l.resources(s.Resources)
+	l.params(s.Params)
+	return l
+}
+
+// blocks adds what may be there or not.
+func (l *leaves) blocks(s Service) {
+	if m := s.Model; m != nil {
+		l.add("model.name", m.Name)
+		l.add("model.type", m.Type)
+		l.add("model.format", m.Format)
+		l.add("model.prefix", m.Prefix)
+		l.add("model.chat_template", string(m.ChatTemplate))
+		l.add("model.eos_token", string(m.EOSToken))
+	}
+	if c := s.Scaling; c != nil {
+		l.add("scaling.metric", c.Metric)
+		l.add("scaling.target", number(c.Target))
+		l.add("scaling.scale_up_delay", c.ScaleUpDelay.String())
+		l.add("scaling.scale_down_delay", c.ScaleDownDelay.String())
+	}
+	if a := s.RegistryAuth; a != nil {
+		l.add("registry_auth.username", a.Username)
+		l.secret("registry_auth.password", a.Password)
+	}
+	if s.NVCC != nil {
+		l.add("nvcc", strconv.FormatBool(*s.NVCC))
+	}
+}
+
+func (l *leaves) resources(r Resources) {
+	usual := func(value string, asked bool) string {
+		if asked {
+			return value
+		}
+		return value + " by default"
+	}
+	l.add("resources.cpu", usual(r.CPU.String(), r.Asked.CPU))
+	l.add("resources.memory", usual(r.Memory.String(), r.Asked.Memory))
+	if r.ShmSize != nil {
+		l.add("resources.shm_size", r.ShmSize.String())
+	}
+	if r.GPU != nil {
+		l.add("resources.gpu", r.GPU.String())
+	}
+	if r.Disk != nil {
+		l.add("resources.disk", usual(r.Disk.Size.String(), r.Asked.Disk))
+	}
+}
+
+func (l *leaves) params(p Params) {
+	l.add("backends", strings.Join(p.Backends, ", "))
+	l.add("regions", strings.Join(p.Regions, ", "))
+	l.add("instance_types", strings.Join(p.InstanceTypes, ", "))
+	if p.Retry != nil || p.RetryPolicy != nil {
+		events, window := p.RetryRule()
+		l.add("retry", retryText(events, window))
+	}
+	if p.MaxDuration != nil {
+		l.add("max_duration", p.MaxDuration.String())
+	}
+	if p.MaxPrice != nil {
+		l.add("max_price", "$"+number(*p.MaxPrice))
+	}
+	if p.TerminationIdleTime != nil {
+		l.add("termination_idle_time", p.TerminationIdleTime.String())
+	}
+	l.add("spot_policy", string(p.SpotPolicy))
+	l.add("pool_name", string(p.PoolName))
+	l.add("instance_name", string(p.InstanceName))
+	l.add("creation_policy", string(p.CreationPolicy))
+	l.add("termination_policy", string(p.TerminationPolicy))
+}
+
+func retryText(events []string, window Seconds) string {
+	if len(events) == 0 {
+		return "off"
+	}
+	return fmt.Sprintf("%s for %s", strings.Join(events, ", "), window)
+}
+
+func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }

@@ -1,0 +1,127 @@
+package spec
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+var reference = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
+
+// Interpolate fills in ${{ run.args }} in commands, and ${{ env.X }} in the
+// registry's login: from the service's own variables, else by lookup.
+// ${{ secrets.X }} stays as it is.
+func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) Problems {
+	var all Problems
+	fill := func(path string, text *string, value func(name string) (string, bool), known string) {
+		filled, f := interpolate(*text, value, known)
+		if f != nil {
+			all = append(all, problemOf(path, f))
+			return
+		}
+		*text = filled
+	}
+	run := func(name string) (string, bool) { return strings.Join(args, " "), name == "run.args" }
+	const knownRun = "only ${{ run.args }} is known here: what follows the command line"
+	for _, list := range []struct {
+		path  string
+		lines []string
+	}{{"commands", s.Commands}, {"setup", s.Setup}} {
+		for i := range list.lines {
+			fill(fmt.Sprintf("%s.%d", list.path, i), &list.lines[i], run, knownRun)
+		}
+	}
+	if s.RegistryAuth == nil {
+		return all
+	}
+	env := func(name string) (string, bool) {
+		name, ok := strings.CutPrefix(name, "env.")
+		if !ok {
+			return "", false
+		}
+		if v, ok := s.Env.Get(name); ok {
+			return v, true
+		}
+		return lookup(name)
+	}
+	const knownEnv = "set the environment variable before you apply; only ${{ env.NAME }} is known here"
+	fill("registry_auth.username", &s.RegistryAuth.Username, env, knownEnv)
+	fill("registry_auth.password", &s.RegistryAuth.Password, env, knownEnv)
+	return all
+}
+
+// interpolate replaces references. `$$` is a dollar sign where it is the
+// first one after the last reference; after any other it stays as it is.
+func interpolate(text string, value func(string) (string, bool), known string) (string, *fault) {
+	var b strings.Builder
+	var missing []string
+	for text != "" {
+		dollar := strings.IndexByte(text, '$')
+		if dollar < 0 {
+			break
+		}
+		if strings.HasPrefix(text[dollar:], "$$") {
+			b.WriteString(text[:dollar+1])
+			text = text[dollar+2:]
+			continue
+		}
+		open := strings.Index(text, "${{")
+		if open < 0 {
+			break
+		}
+		b.WriteString(text[:open])
+		inside, rest, closed := strings.Cut(text[open+3:], "}}")
+		if !closed {
+			return "", &fault{Message: fmt.Sprintf("no pattern closing: `%.60s`", text[open:]), Hint: "close it with }}, or write $$ for a dollar sign"}
+		}
+		name := strings.TrimSpace(inside)
+		if !reference.MatchString(name) {
+			return "", &fault{Message: fmt.Sprintf("illegal reference name: `%.60s`", name), Hint: "write a group and a name: ${{ run.args }}"}
+		}
+		switch v, ok := value(name); {
+		case ok:
+			b.WriteString(v)
+		case strings.HasPrefix(name, "secrets."):
+			b.WriteString(text[open : len(text)-len(rest)])
+		default:
+			missing = append(missing, "`"+name+"`")
+		}
+		text = rest
+	}
+	if missing != nil {
+		return "", &fault{Message: "there is no value for " + strings.Join(missing, ", "), Hint: known}
+	}
+	b.WriteString(text)
+	return b.String(), nil
+}
+
+// ResolveEnv gives every variable its value: overrides replace what is
+// written and add to it, and what is then still open is looked up. All that
+// are missing are named at once.
+func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, bool)) Problems {
+	env := append(Env{}, s.Env...)
+	for _, v := range overrides {
+		env.set(v)
+	}
+	var all Problems
+	for i, v := range env {
+		if !v.Open {
+			continue
+		}
+		value, ok := lookup(v.From)
+		if ok && strings.ContainsRune(value, 0) {
+			ok = false
+		}
+		if !ok {
+			all = append(all, Problem{
+				Path:    "env." + v.Name,
+				Message: fmt.Sprintf("environment variable `%s` is not set", v.From),
+				Hint:    fmt.Sprintf("export %s=…, or apply with -e %s=…", v.From, v.Name),
+			})
+			continue
+		}
+		env[i] = EnvVar{Name: v.Name, Value: value}
+	}
+	s.Env = env
+	return all
+}

@@ -1,0 +1,51 @@
+package spec
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"dstack/internal/strictyaml"
+)
+
+// Locate places problems that have only a path in the file that they are
+// about, and sorts them in its order. Where the file holds nothing on the
+// way to a path, the problem keeps no line.
+func Locate(file string, text []byte, problems Problems) Problems {
+	all := slices.Clone(problems)
+	root := strictyaml.Load(text, &strictyaml.Problems{})
+	for i := range all {
+		p := &all[i]
+		p.File = file
+		if root == nil || p.Line > 0 {
+			continue
+		}
+		if n := place(root, p.Path); n != nil {
+			p.Line, p.Col, p.Width = n.Line, n.Col, n.Width
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
+	addSource(all, text)
+	return all
+}
+
+// place finds what to underline: a value that is written out, else its key.
+func place(root *strictyaml.Node, path string) *strictyaml.Node {
+	n, key := root.Find(path)
+	if name, ok := strings.CutPrefix(path, "env."); ok && n.Kind == strictyaml.Sequence {
+		for _, item := range n.Items {
+			if item.Text == name || strings.HasPrefix(item.Text, name+"=") {
+				return item
+			}
+		}
+	}
+	switch {
+	case n == root && path != "":
+		return nil
+	case n.IsScalar() || key == nil:
+		return n
+	}
+	return key
+}

@@ -1,0 +1,23 @@
+package spec
+
+import (
+	"fmt"
+	"regexp"
+)
+
+var runName = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
+
+// CheckName tells whether a run can be called so. The error is a Problem.
+func CheckName(name string) error {
+	switch {
+	case name == "gateway":
+		return Problem{Path: "name", Message: "a run cannot be called `gateway`", Hint: "that name is where the models are; choose another"}
+	case !runName.MatchString(name):
+		return Problem{
+			Path:    "name",
+			Message: fmt.Sprintf("`%.60s` is not a name for a run", name),
+			Hint:    "use 2 to 41 lower-case letters, digits and dashes, a letter first: " + runName.String(),
+		}
+	}
+	return nil
+}
