@@ -1,0 +1,73 @@
+package e2e
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// What is built once for all tests.
+var (
+	dstackBinary   string
+	workloadBinary string
+)
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if testing.Short() {
+		fmt.Println("the end-to-end tests do not run with -short")
+		os.Exit(0)
+	}
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "dstack-e2e.")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "cannot make a folder for the tests:", err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	dstackBinary = build(dir, "dstack", "../cmd/dstack")
+	workloadBinary = build(dir, "workload", "./workload")
+	if dstackBinary == "" || workloadBinary == "" {
+		return 1
+	}
+	code := m.Run()
+	if err := removeImages(); err != nil {
+		fmt.Fprintln(os.Stderr, "cannot remove the tests' images:", err)
+		code = max(code, 1)
+	}
+	return code
+}
+
+// build makes a static binary, as a release is built.
+func build(dir, name, pkg string) string {
+	out := filepath.Join(dir, name)
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=0.0.0-e2e", "-o", out, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if output, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "cannot build %s: %v\n%s", pkg, err, output)
+		return ""
+	}
+	return out
+}
+
+// need skips a test whose piece is not there, in the words that the report of
+// scripts/test.sh understands, or returns what the piece is.
+func need(t *testing.T, piece, variable string) string {
+	t.Helper()
+	if value := os.Getenv(variable); value != "" {
+		return value
+	}
+	why := os.Getenv("DSTACK_TEST_WITHOUT_" + strings.ToUpper(piece))
+	if why == "" {
+		why = "run the tests with `make test`, which brings it"
+	}
+	t.Skipf("needs %s: %s", piece, why)
+	return ""
+}

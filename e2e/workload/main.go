@@ -1,0 +1,110 @@
+// Workload is the service that tests and measurements run: small, static, and
+// able to do what a gateway has to carry. It listens on the port of its first
+// argument.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+var cancelled atomic.Int64
+
+func main() {
+	port := "8000"
+	if len(os.Args) > 1 {
+		port = os.Args[1]
+	}
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	go func() {
+		<-signals
+		fmt.Println("workload: asked to stop")
+		os.Exit(0)
+	}()
+	http.HandleFunc("/", about)
+	http.HandleFunc("/echo", echo)
+	http.HandleFunc("/events", events)
+	http.HandleFunc("/socket", socket)
+	http.HandleFunc("/exit", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
+	http.HandleFunc("/cancelled", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, cancelled.Load()) })
+	fmt.Println("workload: listening on", port)
+	// All addresses: in a container the gateway comes from outside. Tests that
+	// run it as a process give HOST.
+	log.Fatal(http.ListenAndServe(net.JoinHostPort(os.Getenv("HOST"), port), nil))
+}
+
+// about tells who answers and what it got.
+func about(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	err := json.NewEncoder(w).Encode(map[string]any{
+		"pid": os.Getpid(), "path": r.URL.Path, "host": r.Host, "headers": r.Header, "env": os.Environ(),
+	})
+	if err != nil {
+		log.Print(err)
+	}
+}
+
+func echo(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+	_, err := io.Copy(w, r.Body)
+	if err != nil {
+		log.Print(err)
+	}
+}
+
+// events sends ?n= events, ?ms= apart, for ever when n is 0.
+func events(w http.ResponseWriter, r *http.Request) {
+	n, _ := strconv.Atoi(r.URL.Query().Get("n"))
+	ms, _ := strconv.Atoi(r.URL.Query().Get("ms"))
+	w.Header().Set("Content-Type", "text/event-stream")
+	tick := time.NewTicker(time.Duration(max(ms, 1)) * time.Millisecond)
+	defer tick.Stop()
+	for i := 1; n == 0 || i <= n; i++ {
+		fmt.Fprintf(w, "data: %d\n\n", i)
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			break
+		}
+		select {
+		case <-r.Context().Done():
+			cancelled.Add(1)
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// socket sends back what it gets.
+func socket(w http.ResponseWriter, r *http.Request) {
+	c, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		log.Print(err)
+		return
+	}
+	defer c.CloseNow()
+	for {
+		kind, data, err := c.Read(r.Context())
+		if err != nil {
+			if s := websocket.CloseStatus(err); s == -1 && !errors.Is(err, io.EOF) {
+				cancelled.Add(1)
+			}
+			return
+		}
+		if err := c.Write(r.Context(), kind, data); err != nil {
+			return
+		}
+	}
+}

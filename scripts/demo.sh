@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# The demonstration behind `make demo`: a server of its own in a folder of its
+# own, one service on it, calls through the gateway, and nothing left behind.
+# It stays until Ctrl-C; without a terminal, or with DEMO_ONCE=1, it ends
+# after the calls.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+dstack=$(realpath "${1:-bin/dstack}")
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+plain() { printf '\n%s\n' "$*"; }
+[ -t 1 ] && [ -z "${NO_COLOR:-}" ] || say() { plain "$@"; }
+fail() { echo "demo: $*" >&2 && exit 1; }
+
+command -v python3 >/dev/null || fail "there is no python3 on this machine; the example is \`python3 -m http.server\`, so install it first"
+
+taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+free() { local p=$1; while taken "$p"; do p=$((p + 1)); done; echo "$p"; }
+
+home=$(mktemp -d "${TMPDIR:-/tmp}/dstack-demo.XXXXXX")
+server=
+leave() {
+	trap '' INT TERM
+	if [ -n "$server" ]; then
+		say 'Stopping'
+		HOME=$home "$dstack" stop http-server-service -y </dev/null
+		kill "$server" 2>/dev/null
+		wait "$server" 2>/dev/null
+		echo 'The service and the server have ended; their folder is removed.'
+	fi
+	rm -rf "$home"
+}
+trap leave EXIT
+trap 'exit 0' INT TERM
+
+# The server: its folder, its home and its token are those of the demo only.
+port=$(free 3000)
+mkdir -p "$home/.dstack/server"
+cat >"$home/.dstack/server/config.yml" <<'YAML'
+projects:
+  - name: main
+    backends:
+      - type: local
+        engine: process
+YAML
+say "1. dstack server --port $port"
+set -m # in a process group of its own, so that Ctrl-C reaches only this script
+HOME=$home DSTACK_SERVER_DIR=$home/.dstack/server DSTACK_DATABASE_URL='' "$dstack" server --host 127.0.0.1 --port "$port" --default </dev/null &
+server=$!
+set +m
+for ((i = 0; i < 200; i++)); do
+	taken "$port" && [ -s "$home/.dstack/config.yml" ] && break
+	kill -0 "$server" 2>/dev/null || { server=; fail "the server did not start"; }
+	sleep .1
+done
+
+# The example as it stands; only where its port is taken, a copy with another.
+example=examples/http-server
+service_port=$(free 8000)
+if [ "$service_port" != 8000 ]; then
+	cp -r "$example" "$home/example" && example=$home/example
+	sed -i.old -e "s/http.server\$/http.server $service_port/" -e "s/^port: .*/port: $service_port/" "$example/service.dstack.yml"
+	rm "$example/service.dstack.yml.old"
+	echo "port 8000 is taken here: the demo uses a copy of the example with port $service_port"
+fi
+say "2. dstack apply -f service.dstack.yml -y --wait ready     in $example"
+(cd "$example" && HOME=$home "$dstack" apply -f service.dstack.yml -y --wait ready --timeout 2m </dev/null) || exit
+
+token=$(sed -n 's/^ *token: *//p' "$home/.dstack/config.yml" | tr -d '"' | head -n1)
+[ -n "$token" ] || fail "no token in $home/.dstack/config.yml"
+call() { # call [TOKEN]: what a browser at http://http-server-service.localhost would get
+	python3 - "$port" "$@" <<'PY'
+import http.client, sys
+
+connection = http.client.HTTPConnection("127.0.0.1", int(sys.argv[1]), timeout=30)
+headers = {"Host": "http-server-service.localhost:" + sys.argv[1]}
+if len(sys.argv) > 2:
+    headers["Authorization"] = "Bearer " + sys.argv[2]
+connection.request("GET", "/", headers=headers)
+answer = connection.getresponse()
+body = answer.read().decode().strip()
+print(answer.status, answer.reason)
+print("  " + "\n  ".join(body.splitlines()[:8]))
+sys.exit(answer.status != (200 if len(sys.argv) > 2 else 401))
+PY
+}
+say "3. GET http://http-server-service.localhost:$port/ without a token"
+call || fail "that should have been refused with 401"
+say "4. the same with the token"
+call "$token" || fail "that should have been answered with 200"
+
+say 'Done: one file applied, one service ready, one call refused, one answered.'
+cat <<TEXT
+Try next, in another terminal:
+
+  curl -H 'Authorization: Bearer $token' http://http-server-service.localhost:$port/
+  curl -H 'Authorization: Bearer $token' http://127.0.0.1:$port/proxy/services/main/http-server-service/
+  HOME=$home $dstack ps
+  HOME=$home $dstack logs http-server-service
+  http://127.0.0.1:$port/api/openapi.json
+TEXT
+if [ -n "${DEMO_ONCE:-}" ] || [ ! -t 0 ]; then
+	exit 0
+fi
+say 'Ctrl-C stops the service and the server.'
+while kill -0 "$server" 2>/dev/null; do sleep 1; done
+fail "the server has ended by itself"
