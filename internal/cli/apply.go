@@ -1,0 +1,355 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+
+	"github.com/spf13/cobra"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+func applyCommand(a *app) *cobra.Command {
+	job := &applying{app: a}
+	c := &cobra.Command{
+		Use:   "apply [flags] [-- ARGUMENT...]",
+		Short: "Show what a configuration would run where, then run it.",
+		Example: "dstack apply -f service.dstack.yml\n" +
+			"dstack apply -f service.dstack.yml -y --wait ready --timeout 10m -o json   # in a script",
+		Args: func(c *cobra.Command, args []string) error {
+			if at := c.ArgsLenAtDash(); at != 0 && len(args) > 0 {
+				return invalid("name the file with -f, and put arguments for the commands behind --", "dstack apply does not understand `%s`", args[0])
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, args []string) error { return job.run(c.Context(), args) },
+	}
+	job.flags.add(c)
+	a.projectFlags(c)
+	return c
+}
+
+// applying is one apply, from the file to the running service.
+type applying struct {
+	*app
+	flags   applyFlags
+	client  *api.Client
+	project string
+	spec    dstack.RunSpec
+	given   map[string]string // where open variables got their values
+	code    *parcel
+}
+
+func (j *applying) run(ctx context.Context, args []string) error {
+	if err := j.flags.check(); err != nil {
+		return err
+	}
+	if err := j.readSpec(args); err != nil {
+		return err
+	}
+	client, project, err := j.remote(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	j.client, j.project = client, project
+	if err := j.packFolder(ctx); err != nil {
+		return err
+	}
+	defer j.code.Close()
+
+	view, err := j.decide(ctx)
+	if err != nil || view == nil {
+		return err
+	}
+	return j.stay(ctx, *view)
+}
+
+// readSpec reads the file and what the flags change of it. All that is wrong
+// is reported at once, and before anybody is asked anything.
+func (j *applying) readSpec(args []string) error {
+	file, err := j.readSource(j.flags.file)
+	if err != nil {
+		return err
+	}
+	service, err := spec.Parse(file.name, file.text)
+	if err != nil {
+		return err
+	}
+	if err := j.flags.alter(service); err != nil {
+		return err
+	}
+	if j.flags.name != "" {
+		service.Name = spec.Text(j.flags.name)
+	}
+	if name := string(service.Name); name != "" {
+		if err := spec.CheckName(name); err != nil && j.flags.name != "" {
+			return wrongName(err)
+		}
+	}
+	vars, err := j.flags.envVars()
+	if err != nil {
+		return err
+	}
+	j.given = origins(service.Env, vars)
+	problems := spec.Unsupported(service, spec.Profile{})
+	problems = append(problems, spec.ResolveEnv(service, vars, j.env)...)
+	problems = append(problems, spec.Interpolate(service, args, j.env)...)
+	if len(problems) > 0 {
+		return spec.Locate(file.name, file.text, problems)
+	}
+	j.spec = dstack.RunSpec{
+		WorkingDir:        ".",
+		ConfigurationPath: file.name,
+		Configuration:     *service,
+		Profile:           spec.Profile{Name: "default"},
+	}
+	if service.Name != "" {
+		name := string(service.Name)
+		j.spec.RunName = &name
+	}
+	return nil
+}
+
+func wrongName(err error) error {
+	hint := ""
+	if p, ok := errors.AsType[spec.Problem](err); ok {
+		hint = p.Hint
+	}
+	return invalid(hint, "--name: %v", err)
+}
+
+// origins tells where each variable without a value gets one.
+func origins(env spec.Env, vars []spec.EnvVar) map[string]string {
+	from := map[string]string{}
+	for _, v := range env {
+		if v.Open {
+			from[v.Name] = "from your environment"
+		}
+	}
+	for _, v := range vars {
+		from[v.Name] = "from -e"
+		if v.Open {
+			from[v.Name] = "from your environment"
+		}
+	}
+	return from
+}
+
+// packFolder packs the folder that the user is in.
+func (j *applying) packFolder(ctx context.Context) error {
+	dir, err := filepath.EvalSymlinks(j.dir)
+	if err != nil {
+		return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "cannot find the folder you are in", Hint: "go to another one"}
+	}
+	away := filepath.Join(j.home, ".dstack")
+	if real, err := filepath.EvalSymlinks(away); err == nil {
+		away = real
+	}
+	repo := repoOf(dir)
+	j.spec.RepoID, j.spec.RepoData = repo.RepoID, repo.RepoInfo
+	return j.working(func() string { return "packing " + dir }, func() (err error) {
+		if j.code, err = pack(ctx, dir, away); err == nil {
+			j.spec.RepoCodeHash = &j.code.Hash
+		}
+		return err
+	})
+}
+
+// decide shows the plan, asks, and applies. A nil view: the user said no.
+func (j *applying) decide(ctx context.Context) (*api.View, error) {
+	preview, err := j.client.Preview(ctx, j.project, j.spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := j.compareCode(ctx, &preview); err != nil {
+		return nil, err
+	}
+	j.noteProfiles(&preview)
+	j.showPlan(preview)
+	if known := preview.Existing; known != nil && len(preview.Changes) == 0 && !j.flags.force {
+		j.say(" %s runs already, and nothing changed%s", known.Name, "; start it anew with --force")
+		return known, nil
+	}
+	if err := j.capacity(preview); err != nil {
+		return nil, err
+	}
+	if yes, err := j.mayGo(ctx, preview); err != nil || !yes {
+		return nil, err
+	}
+	view, err := j.submit(ctx, preview)
+	return &view, err
+}
+
+// compareCode notes whether the folder's files differ from those that run.
+func (j *applying) compareCode(ctx context.Context, preview *api.Preview) error {
+	listed := func(c api.Change) bool { return c.Path == "code" || c.Path == "repo_code_hash" }
+	if preview.Existing == nil || slices.ContainsFunc(preview.Changes, listed) {
+		return nil
+	}
+	run, err := j.client.Run(ctx, j.project, preview.Existing.Name)
+	if dstack.KindOf(err) == dstack.NotFound {
+		return nil // gone meanwhile; the server will say what that means
+	}
+	if err != nil {
+		return err
+	}
+	old := ""
+	if run.RunSpec.RepoCodeHash != nil {
+		old = *run.RunSpec.RepoCodeHash
+	}
+	if old != j.code.Hash {
+		preview.Changes = append(preview.Changes, api.Change{Path: "code", From: fmt.Sprintf("%.8s", old), To: fmt.Sprintf("%.8s", j.code.Hash)})
+	}
+	return nil
+}
+
+// noteProfiles says that profiles are not read yet, where there are any.
+func (j *applying) noteProfiles(preview *api.Preview) {
+	for _, folder := range []string{filepath.Join(j.dir, ".dstack"), filepath.Join(j.home, ".dstack")} {
+		for _, name := range []string{"profiles.yml", "profiles.yaml"} {
+			if _, err := os.Stat(filepath.Join(folder, name)); err == nil {
+				preview.Notes = append(preview.Notes, filepath.Join(folder, name)+": profiles are not supported yet, and were not used")
+			}
+		}
+	}
+}
+
+// capacity refuses what no machine suits, unless it may wait for one.
+func (j *applying) capacity(preview api.Preview) error {
+	events, _ := spec.Merge(j.spec.Configuration, j.spec.Profile).RetryRule()
+	if len(preview.Places) > 0 || preview.Existing != nil || slices.Contains(events, spec.EventNoCapacity) {
+		return nil
+	}
+	refused := &verdict{err: &dstack.Error{Kind: dstack.NoCapacity,
+		Message: fmt.Sprintf("cannot run %s: no machine suits", j.title(preview)),
+		Hint:    "ask for less, or let it wait for a machine: --retry"}}
+	for _, m := range preview.Misfits {
+		refused.why = append(refused.why, misfit(m))
+	}
+	if len(preview.Misfits) == 0 {
+		refused.why = []string{"project " + j.project + " has no machine"}
+		refused.err.Hint = "look at the backends in the server's config.yml"
+	}
+	return refused
+}
+
+// mayGo asks, unless -y said so.
+func (j *applying) mayGo(ctx context.Context, preview api.Preview) (bool, error) {
+	if j.flags.yes {
+		return true, nil
+	}
+	question := "Submit " + j.title(preview) + "?"
+	if preview.Existing != nil {
+		question = "Apply?"
+	}
+	yes, err := j.confirm(ctx, question)
+	if err == nil && !yes {
+		j.say("nothing was submitted")
+	}
+	return yes, err
+}
+
+// submit hands the folder in, and then the run.
+func (j *applying) submit(ctx context.Context, preview api.Preview) (api.View, error) {
+	repo := api.InitRepo{RepoID: j.spec.RepoID, RepoInfo: j.spec.RepoData}
+	if err := j.client.InitRepo(ctx, j.project, repo); err != nil {
+		return api.View{}, err
+	}
+	if err := j.upload(ctx); err != nil {
+		return api.View{}, err
+	}
+	revision := 0
+	if preview.Existing != nil {
+		revision = preview.Existing.Revision
+	}
+	return j.client.Apply(ctx, j.project, j.spec, revision)
+}
+
+func (j *applying) upload(ctx context.Context) error {
+	body, err := os.Open(j.code.file.Name())
+	if err != nil {
+		return fmt.Errorf("read the packed folder: %w", err)
+	}
+	defer body.Close()
+	var sent atomic.Int64
+	words := func() string {
+		return fmt.Sprintf("uploading %d files, %s of %s", j.code.Files, bytesOf(sent.Load()), bytesOf(j.code.Size))
+	}
+	return j.working(words, func() error {
+		return j.client.UploadCode(ctx, j.project, j.spec.RepoID,
+			api.Upload{Hash: j.code.Hash, Size: j.code.Size, Body: counted{body, &sent}})
+	})
+}
+
+// counted is a reader that tells how far it is.
+type counted struct {
+	io.Reader
+	n *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// stay is what comes after the submission: nothing, waiting, or waiting and
+// then the logs.
+func (j *applying) stay(ctx context.Context, view api.View) error {
+	if j.flags.detach {
+		if j.flags.json {
+			return j.showJSON(view)
+		}
+		j.say(" %s is submitted", view.Name)
+		j.sayHowToReturn(view.Name)
+		return nil
+	}
+	settled, err := j.waitReady(ctx, view)
+	if j.flags.json && settled.Name != "" {
+		err = errors.Join(j.showJSON(settled), err)
+	}
+	if err != nil && ctx.Err() != nil {
+		return j.leave(view.Name)
+	}
+	if err != nil || j.flags.json {
+		return err
+	}
+	j.settle(settled)
+	if j.flags.wait != "" {
+		return nil
+	}
+	j.say(" Following its logs; Ctrl-C detaches, the service keeps running.")
+	j.say("")
+	if err := j.followRun(ctx, settled); err != nil {
+		if ctx.Err() != nil {
+			return j.leave(view.Name)
+		}
+		return err
+	}
+	return nil
+}
+
+// leave ends the watching, not the run. Who waited for it to be ready does
+// not know that it is.
+func (j *applying) leave(name string) error {
+	j.say("detached; %s keeps running", name)
+	j.sayHowToReturn(name)
+	if j.flags.wait != "" || j.flags.json {
+		return &dstack.Error{Kind: dstack.Conflict, Message: "interrupted before " + name + " was ready"}
+	}
+	return nil
+}
+
+func (a *app) sayHowToReturn(name string) {
+	a.say("  %s  dstack logs %s -f", a.err.paint(bold, "back"), name)
+	a.say("  %s  dstack stop %s", a.err.paint(bold, "stop"), name)
+}

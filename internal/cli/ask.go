@@ -1,0 +1,69 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/muesli/cancelreader"
+	"golang.org/x/term"
+)
+
+// interactive says whether there is somebody to answer.
+func (s *screen) interactive() bool {
+	f, ok := s.in.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// confirm asks a yes-or-no question; the answer is no unless it begins with
+// y. Where nobody can answer it is an error that names -y.
+func (s *screen) confirm(ctx context.Context, question string) (bool, error) {
+	if !s.interactive() {
+		return false, invalid("add -y to say yes beforehand", "cannot ask %q: the input is not a terminal", question)
+	}
+	answer, err := s.prompt(ctx, question+" [y/N] ")
+	if err != nil {
+		return false, err
+	}
+	answer = strings.ToLower(strings.TrimSpace(answer))
+	return answer == "y" || answer == "yes", nil
+}
+
+// prompt reads one line; an interrupt ends the reading.
+func (s *screen) prompt(ctx context.Context, words string) (string, error) {
+	fmt.Fprint(s.err, words)
+	reader, err := cancelreader.NewReader(s.in)
+	if err != nil {
+		return "", fmt.Errorf("read the answer: %w", err)
+	}
+	defer reader.Close()
+	defer context.AfterFunc(ctx, func() { reader.Cancel() })()
+	line, err := bufio.NewReader(reader).ReadString('\n')
+	if ctx.Err() != nil {
+		fmt.Fprintln(s.err)
+		return "", context.Cause(ctx)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "", fmt.Errorf("read the answer: %w", err)
+	}
+	if err != nil {
+		fmt.Fprintln(s.err)
+	}
+	return line, nil
+}
+
+// secret reads one line without showing it.
+func (s *screen) secret(words string) (string, error) {
+	f, ok := s.in.(*os.File)
+	if !ok {
+		return "", errors.New("the input is not a terminal")
+	}
+	fmt.Fprint(s.err, words)
+	text, err := term.ReadPassword(int(f.Fd()))
+	fmt.Fprintln(s.err)
+	return strings.TrimSpace(string(text)), err
+}

@@ -1,0 +1,216 @@
+// Package cli is the command line: it asks a server, and shows what it says.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"dstack/internal/dstack"
+)
+
+// Options is what the command line is built from. Zero fields mean the
+// process's own.
+type Options struct {
+	Version string
+	In      io.Reader
+	Out     io.Writer
+	Err     io.Writer
+	Env     func(string) (string, bool)
+	Dir     string           // the folder that the user is in
+	Home    string           // whose .dstack is read
+	Server  *cobra.Command   // `dstack server`, made by the wiring
+	Extra   []*cobra.Command // more of them, such as the hidden keeper
+}
+
+// app is what all commands share.
+type app struct {
+	*screen
+	version string
+	env     func(string) (string, bool)
+	dir     string
+	home    string
+	project string // --project
+	verbose bool
+	noColor bool
+}
+
+// New makes the command tree. Run it with Execute.
+func New(o Options) *cobra.Command {
+	a := newApp(o)
+	root := &cobra.Command{
+		Use:   "dstack",
+		Short: "Serve models and web services from one YAML file.",
+		Example: "dstack server                          # in one terminal\n" +
+			"dstack apply -f service.dstack.yml     # in another",
+		Args: unknownCommand,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: func(*cobra.Command, []string) error {
+			a.screen.plain(a.noColor)
+			return nil
+		},
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		Version:           o.Version,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.SetIn(a.in)
+	root.SetOut(a.out)
+	root.SetErr(a.err)
+	root.SetVersionTemplate("dstack {{.Version}}\n")
+	root.SetHelpTemplate(helpText)
+	root.SetUsageTemplate(helpText)
+	root.SetFlagErrorFunc(wrongFlag)
+	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Hidden: true, RunE: showHelp})
+	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.set("NO_COLOR"), "plain text, also on a terminal (NO_COLOR)")
+	root.AddCommand(
+		applyCommand(a), psCommand(a), logsCommand(a), stopCommand(a), deleteCommand(a), validateCommand(a),
+		configCommand(a), initCommand(a), versionCommand(a), completionCommand(a),
+	)
+	if o.Server != nil {
+		root.AddCommand(o.Server)
+	}
+	root.AddCommand(o.Extra...)
+	return root
+}
+
+func newApp(o Options) *app {
+	a := &app{version: o.Version, env: o.Env, dir: o.Dir, home: o.Home}
+	if a.env == nil {
+		a.env = os.LookupEnv
+	}
+	if a.dir == "" {
+		a.dir, _ = os.Getwd() // gone: whoever needs it says so
+	}
+	if a.home == "" {
+		a.home, _ = os.UserHomeDir()
+	}
+	a.screen = newScreen(o.In, o.Out, o.Err)
+	if term, _ := a.env("TERM"); term == "dumb" {
+		a.screen.dumb()
+	}
+	return a
+}
+
+// set says that a variable is there and not empty.
+func (a *app) set(name string) bool {
+	value, _ := a.env(name)
+	return value != ""
+}
+
+// Execute runs the command line and returns its exit status. The first
+// interrupt cancels the context, so that the command can say how things
+// stand; the second ends the process at once.
+func Execute(ctx context.Context, root *cobra.Command) int {
+	ctx, stop := interruptible(ctx)
+	defer stop()
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return ExitDone
+	}
+	if _, told := errors.AsType[*quiet](err); told {
+		return exitCode(err)
+	}
+	plain, _ := root.PersistentFlags().GetBool("no-color")
+	verbose, _ := cmd.Flags().GetBool("verbose")
+	s := newScreen(nil, nil, root.ErrOrStderr())
+	s.plain(plain)
+	s.failure(err, verbose)
+	return exitCode(err)
+}
+
+// errInterrupted is why a context ended when the user pressed Ctrl-C.
+var errInterrupted = &dstack.Error{Kind: dstack.Conflict, Message: "interrupted"}
+
+func interruptible(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	ended := make(chan struct{})
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		for n := 0; ; n++ {
+			select {
+			case <-ended:
+				return
+			case <-signals:
+				if n > 0 {
+					os.Exit(130)
+				}
+				cancel(errInterrupted)
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(ended)
+		<-stopped
+		cancel(nil)
+	}
+}
+
+// projectFlags are what every command that talks to a server takes.
+func (a *app) projectFlags(c *cobra.Command) {
+	c.Flags().StringVar(&a.project, "project", "", "project `NAME` (DSTACK_PROJECT)")
+	a.verboseFlag(c)
+}
+
+func (a *app) verboseFlag(c *cobra.Command) {
+	c.Flags().BoolVarP(&a.verbose, "verbose", "v", false, "show more, and the causes of errors")
+}
+
+// outputFlag adds -o; its one format is json.
+func outputFlag(c *cobra.Command, to *bool) {
+	c.Flags().VarP((*jsonOutput)(to), "output", "o", "`json`: results for programs")
+}
+
+type jsonOutput bool
+
+func (j *jsonOutput) String() string { return map[bool]string{true: "json"}[bool(*j)] }
+func (j *jsonOutput) Type() string   { return "json" }
+func (j *jsonOutput) Set(s string) error {
+	if s != "json" {
+		return fmt.Errorf("%q is not an output format, json is", s)
+	}
+	*j = true
+	return nil
+}
+
+const helpText = `{{with or .Long .Short}}{{. | trimTrailingWhitespaces}}{{end}}
+{{if .HasExample}}
+{{indented .Example}}
+{{end}}
+usage: {{if .Runnable}}{{.UseLine}}{{end}}{{if .HasAvailableSubCommands}}{{if .Runnable}}
+       {{end}}{{.CommandPath}} COMMAND{{end}}
+{{if .HasAvailableSubCommands}}
+commands:{{range .Commands}}{{if .IsAvailableCommand}}
+  {{rpad .Name .NamePadding}} {{.Short}}{{end}}{{end}}
+{{end}}{{if .HasAvailableLocalFlags}}
+flags:
+{{.LocalFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}{{if .HasAvailableInheritedFlags}}
+everywhere:
+{{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
+{{end}}`
+
+func indented(text string) string {
+	return "  " + strings.ReplaceAll(text, "\n", "\n  ")
+}
+
+func init() { cobra.AddTemplateFunc("indented", indented) }
+
+func showHelp(c *cobra.Command, args []string) error {
+	about, rest, err := c.Root().Find(args)
+	if err != nil || len(rest) > 0 {
+		return unknownCommand(c.Root(), args)
+	}
+	return about.Help()
+}

@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"context"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+func deleteCommand(a *app) *cobra.Command {
+	var file string
+	var yes bool
+	c := &cobra.Command{
+		Use:     "delete RUN... | -f FILE",
+		Aliases: []string{"destroy"},
+		Short:   "Take runs that have ended off the list, with their logs.",
+		Example: "dstack delete llama31\n" +
+			"dstack delete -f service.dstack.yml -y",
+		RunE: func(c *cobra.Command, args []string) error {
+			names, err := a.namesToDelete(file, args)
+			if err != nil {
+				return err
+			}
+			return a.delete(c.Context(), names, yes)
+		},
+		ValidArgsFunction: a.completeRuns,
+	}
+	c.Flags().StringVarP(&file, "file", "f", "", "the run that this configuration `FILE` names")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	a.projectFlags(c)
+	return c
+}
+
+func (a *app) namesToDelete(file string, args []string) ([]string, error) {
+	switch {
+	case file == "" && len(args) == 0:
+		return nil, invalid("see: dstack delete --help", "dstack delete wants the name of a run, or -f FILE")
+	case file == "":
+		return args, nil
+	case len(args) > 0:
+		return nil, invalid("leave one of them out", "dstack delete takes names or a file, not both")
+	}
+	source, err := a.readSource(file)
+	if err != nil {
+		return nil, err
+	}
+	service, err := spec.Parse(source.name, source.text)
+	if err != nil {
+		return nil, err
+	}
+	if service.Name == "" {
+		return nil, invalid("name the run: dstack delete RUN", "%s names no run", source.name)
+	}
+	return []string{string(service.Name)}, nil
+}
+
+func (a *app) delete(ctx context.Context, names []string, yes bool) error {
+	client, project, err := a.remote(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	for _, name := range names {
+		view, err := client.View(ctx, project, api.ViewRequest{RunName: name})
+		if err != nil {
+			return a.orMeant(ctx, client, project, name, err)
+		}
+		if !view.Status.Finished() {
+			return &dstack.Error{Kind: dstack.Conflict, Message: "cannot delete " + name + ": it is " + string(view.Status),
+				Hint: "first: dstack stop " + name}
+		}
+	}
+	if !yes {
+		agreed, err := a.confirm(ctx, "Delete "+strings.Join(names, ", ")+"?")
+		if err != nil || !agreed {
+			return err
+		}
+	}
+	if err := client.Delete(ctx, project, names); err != nil {
+		return err
+	}
+	for _, name := range names {
+		a.say(" %s is deleted", name)
+	}
+	return nil
+}

@@ -1,0 +1,72 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// The exit statuses; what they mean is a promise to scripts.
+const (
+	ExitDone       = 0
+	ExitFailed     = 1
+	ExitInvalid    = 2
+	ExitRolledBack = 3
+	ExitNoCapacity = 4
+	ExitTimeout    = 5
+)
+
+// exits is the one table of exit statuses. Every kind of error stands in it
+// once.
+var exits = []struct {
+	Code    int
+	Name    string
+	Meaning string
+	Kinds   []dstack.Kind
+}{
+	{ExitDone, "done", "It was done, or nothing had to be.", nil},
+	{ExitFailed, "failed", "It was tried and did not work, or the server said no.", []dstack.Kind{
+		dstack.Unauthorized, dstack.Forbidden, dstack.NotFound, dstack.Conflict, dstack.Unavailable, dstack.Internal}},
+	{ExitInvalid, "invalid input", "What was asked cannot be meant: a wrong file, flag or command. Nothing was changed.", []dstack.Kind{
+		dstack.Invalid, dstack.Unsupported, dstack.TooLarge}},
+	{ExitRolledBack, "rolled back", "A new revision did not become ready, and the earlier one serves on. Not used yet.", nil},
+	{ExitNoCapacity, "no capacity", "No machine suits, or none is free.", []dstack.Kind{dstack.NoCapacity}},
+	{ExitTimeout, "timed out", "It was not ready in the time given, or the server did not answer in time. It may still come.", []dstack.Kind{dstack.Timeout}},
+}
+
+func exitCode(err error) int {
+	if err == nil {
+		return ExitDone
+	}
+	kind := dstack.KindOf(err)
+	if _, ok := errors.AsType[spec.Problems](err); ok {
+		kind = dstack.Invalid
+	}
+	for _, exit := range exits {
+		for _, k := range exit.Kinds {
+			if k == kind {
+				return exit.Code
+			}
+		}
+	}
+	return ExitFailed
+}
+
+// ExitCodes is the reference page about exit statuses, in Markdown.
+func ExitCodes() string {
+	var b strings.Builder
+	b.WriteString("# Exit codes\n\n<!-- Written by `go test ./internal/cli -run TestExitCodes -update`. -->\n\n")
+	b.WriteString("| Code | Name | Meaning | Kinds of error |\n|---|---|---|---|\n")
+	for _, exit := range exits {
+		kinds := make([]string, 0, len(exit.Kinds))
+		for _, k := range exit.Kinds {
+			kinds = append(kinds, "`"+string(k)+"`")
+		}
+		fmt.Fprintf(&b, "| %d | %s | %s | %s |\n", exit.Code, exit.Name, exit.Meaning, strings.Join(kinds, ", "))
+	}
+	b.WriteString("\nA second Ctrl-C ends the command at once, with status 130.\n")
+	return b.String()
+}

@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// verdict is an error with room for the whole story: why, the last lines of
+// output, and how things are now.
+type verdict struct {
+	err    *dstack.Error // what could not be done, and what to do
+	why    []string
+	output []string
+	now    string
+}
+
+func (v *verdict) Error() string { return v.err.Message }
+func (v *verdict) Unwrap() error { return v.err }
+
+// failure shows an error: what, why, what to do.
+func (s *screen) failure(err error, verbose bool) {
+	if problems, ok := errors.AsType[spec.Problems](err); ok {
+		s.say("%s", strings.TrimRight(problems.Render(s.err.colour), "\n"))
+		return
+	}
+	said, ok := errors.AsType[*dstack.Error](err)
+	if !ok {
+		said = &dstack.Error{Message: err.Error()} // cobra's own, and ours that are not for people
+	}
+	first, rest, _ := strings.Cut(said.Message, "\n")
+	s.say("%s %s", s.err.paint(red, "error:"), cleanLine(first))
+	for line := range strings.Lines(rest) {
+		s.say("  %s", cleanLine(line))
+	}
+	if v, ok := errors.AsType[*verdict](err); ok {
+		s.story(v)
+	}
+	for i, line := range strings.Split(said.Hint, "\n") {
+		if line != "" {
+			s.say("  %s   %s", map[bool]string{true: s.err.paint(bold, "try"), false: "   "}[i == 0], cleanLine(line))
+		}
+	}
+	if verbose && said.Cause != nil {
+		s.say("  %s %s", s.err.paint(dim, "cause"), cleanLine(said.Cause.Error()))
+	}
+}
+
+func (s *screen) story(v *verdict) {
+	for i, line := range v.why {
+		s.say("  %s   %s", map[bool]string{true: s.err.paint(bold, "why"), false: "   "}[i == 0], cleanLine(line))
+	}
+	for _, line := range v.output {
+		s.say("          %s", s.err.paint(dim, cleanLine(line)))
+	}
+	if v.now != "" {
+		s.say("  %s   %s", s.err.paint(bold, "now"), cleanLine(v.now))
+	}
+}
+
+// invalid is an error about what the user typed.
+func invalid(hint, format string, args ...any) error {
+	return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf(format, args...), Hint: hint}
+}

@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dstack/internal/api"
+	"dstack/internal/spec"
+)
+
+func logsCommand(a *app) *cobra.Command {
+	var follow, stamps, asJSON bool
+	var since string
+	replica := -1
+	c := &cobra.Command{
+		Use:   "logs RUN",
+		Short: "Show what a run's replicas have written.",
+		Example: "dstack logs llama31 -f\n" +
+			"dstack logs llama31 --replica 1 --since 10m -t",
+		Args: wants(1, 1, "the name of a run"),
+		RunE: func(c *cobra.Command, args []string) error {
+			ask := api.FollowLogs{RunName: args[0], Follow: follow}
+			switch {
+			case replica >= 0:
+				ask.Replica = &replica
+			case c.Flags().Changed("replica"):
+				return invalid("the first replica is 0", "--replica: a replica's number cannot be negative")
+			}
+			if since != "" {
+				from, err := sinceWhen(since, time.Now())
+				if err != nil {
+					return err
+				}
+				ask.StartTime = &from
+			}
+			return a.showLogs(c, ask, logStyle{stamps: stamps, json: asJSON})
+		},
+		ValidArgsFunction: a.completeRuns,
+	}
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the run ends")
+	c.Flags().IntVar(&replica, "replica", -1, "only this replica's `NUMBER`")
+	c.Flags().StringVar(&since, "since", "", "only from a `TIME` on: 10m ago, or 2026-01-31T12:00:00Z")
+	c.Flags().BoolVarP(&stamps, "timestamps", "t", false, "with times")
+	outputFlag(c, &asJSON)
+	c.Flags().Lookup("replica").DefValue = "all"
+	a.projectFlags(c)
+	return c
+}
+
+// sinceWhen reads a point in time, or how long ago it was.
+func sinceWhen(text string, now time.Time) (time.Time, error) {
+	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
+		return at, nil
+	}
+	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
+		return now.Add(-ago), nil
+	}
+	ago, err := spec.ParseDuration(text)
+	if err != nil {
+		return time.Time{}, invalid("write 10m, or 2026-01-31T12:00:00Z", "--since: `%s` is not a time", text)
+	}
+	return now.Add(-time.Duration(ago) * time.Second), nil
+}
+
+func (a *app) showLogs(c *cobra.Command, ask api.FollowLogs, style logStyle) error {
+	ctx := c.Context()
+	client, project, err := a.remote(ctx)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	view, err := client.View(ctx, project, api.ViewRequest{RunName: ask.RunName})
+	if err != nil {
+		return a.orMeant(ctx, client, project, ask.RunName, err)
+	}
+	style.many = ask.Replica == nil && len(view.Replicas) > 1
+	reader := &logReader{client: client, project: project, ask: ask, pause: time.Second,
+		notice: func(text string) { a.say(" %s", cleanLine(text)) }}
+	print := newLogPrinter(a.screen, style)
+	for entry, err := range reader.lines(ctx) {
+		if ctx.Err() != nil {
+			return nil // Ctrl-C ends the looking, and nothing else
+		}
+		if err != nil {
+			return err
+		}
+		if err := print.entry(entry); err != nil {
+			return err
+		}
+	}
+	return nil
+}

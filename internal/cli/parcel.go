@@ -1,0 +1,238 @@
+package cli
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// What a folder may hold at most.
+const (
+	parcelLimit = 64 << 20
+	fileLimit   = 16 << 20
+	filesLimit  = 50_000
+	namedLimit  = 20 // strange files named in one error
+)
+
+// parcel is a folder packed as a tar: the same content gives the same bytes.
+type parcel struct {
+	Hash  string
+	Size  int64
+	Files int
+	file  *os.File
+}
+
+// Close removes it.
+func (p *parcel) Close() error {
+	return errors.Join(p.file.Close(), os.Remove(p.file.Name()))
+}
+
+// packing is a walk through a folder.
+type packing struct {
+	root    *os.Root
+	dir     string
+	away    string // a folder that never travels: it holds tokens
+	rules   *ignored
+	tar     *tar.Writer
+	written int64
+	files   int
+	refused []string // what cannot travel, and why
+	strange int
+}
+
+// pack packs dir. The caller closes the parcel.
+func pack(ctx context.Context, dir, away string) (_ *parcel, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the folder: %w", err)
+	}
+	defer root.Close()
+	file, err := os.CreateTemp("", "dstack-upload-*")
+	if err != nil {
+		return nil, fmt.Errorf("make room for the upload: %w", err)
+	}
+	box := &parcel{file: file}
+	defer func() {
+		if err != nil {
+			_ = box.Close()
+		}
+	}()
+	sum := sha256.New()
+	p := &packing{root: root, dir: dir, away: away, rules: ignoredIn(dir), tar: tar.NewWriter(io.MultiWriter(file, sum))}
+	if err := p.folder(ctx, nil); err != nil {
+		return nil, err
+	}
+	if err := p.refusal(); err != nil {
+		return nil, err
+	}
+	if err := p.tar.Close(); err != nil {
+		return nil, fmt.Errorf("pack the folder: %w", err)
+	}
+	if box.Size, err = file.Seek(0, io.SeekCurrent); err != nil {
+		return nil, fmt.Errorf("pack the folder: %w", err)
+	}
+	if box.Size > parcelLimit {
+		return nil, p.tooMuch()
+	}
+	box.Hash, box.Files = hex.EncodeToString(sum.Sum(nil)), p.files
+	return box, nil
+}
+
+// folder packs what is in one folder, by name.
+func (p *packing) folder(ctx context.Context, at []string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	p.rules.enter(filepath.Join(append([]string{p.dir}, at...)...), append(append([]string(nil), p.rules.prefix...), at...))
+	name := path.Join(append([]string{"."}, at...)...)
+	entries, err := fs.ReadDir(p.root.FS(), name)
+	if err != nil {
+		p.refuse(name, "cannot be read")
+		return nil
+	}
+	for _, entry := range entries {
+		below := append(append([]string(nil), at...), entry.Name())
+		if entry.Name() == ".git" || p.rules.has(below, entry.IsDir()) || filepath.Join(append([]string{p.dir}, below...)...) == p.away {
+			continue
+		}
+		if err := p.entry(ctx, below, entry); err != nil {
+			return err
+		}
+		if p.files > filesLimit || p.written > parcelLimit {
+			return p.tooMuch()
+		}
+	}
+	return nil
+}
+
+func (p *packing) entry(ctx context.Context, at []string, entry fs.DirEntry) error {
+	name := path.Join(at...)
+	switch kind := entry.Type(); {
+	case kind.IsDir():
+		if err := p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: packedAt}); err != nil {
+			return fmt.Errorf("pack %s: %w", name, err)
+		}
+		return p.folder(ctx, at)
+	case kind.IsRegular():
+		return p.regular(name)
+	case kind&fs.ModeSymlink != 0:
+		return p.link(name)
+	case kind&fs.ModeSocket != 0:
+		p.refuse(name, "is a socket")
+	case kind&fs.ModeNamedPipe != 0:
+		p.refuse(name, "is a named pipe")
+	case kind&fs.ModeDevice != 0:
+		p.refuse(name, "is a device")
+	default:
+		p.refuse(name, "is not a file")
+	}
+	return nil
+}
+
+// packedAt is the time of every packed file, so that touching one does not
+// make another parcel.
+var packedAt = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func (p *packing) regular(name string) error {
+	// Opened without waiting, should it have become a pipe by now.
+	f, err := p.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		p.refuse(name, "cannot be read")
+		return nil
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		p.refuse(name, "is not a file any more")
+		return nil
+	}
+	if info.Size() > fileLimit {
+		p.refuse(name, fmt.Sprintf("has %s, %s are the most", bytesOf(info.Size()), bytesOf(fileLimit)))
+		return nil
+	}
+	content, err := io.ReadAll(io.LimitReader(f, fileLimit+1))
+	if err != nil || len(content) > fileLimit {
+		p.refuse(name, "changed while it was read")
+		return nil
+	}
+	mode := int64(0o644)
+	if info.Mode()&0o111 != 0 {
+		mode = 0o755
+	}
+	head := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content)), ModTime: packedAt}
+	if err := p.tar.WriteHeader(head); err != nil {
+		return fmt.Errorf("pack %s: %w", name, err)
+	}
+	if _, err := p.tar.Write(content); err != nil {
+		return fmt.Errorf("pack %s: %w", name, err)
+	}
+	p.files++
+	p.written += int64(len(content))
+	return nil
+}
+
+// link packs a symbolic link that stays within the folder.
+func (p *packing) link(name string) error {
+	target, err := p.root.Readlink(name)
+	if err != nil {
+		p.refuse(name, "cannot be read")
+		return nil
+	}
+	_, err = p.root.Stat(name) // refuses to leave the folder
+	leaves := err != nil && !errors.Is(err, fs.ErrNotExist)
+	if filepath.IsAbs(target) || !filepath.IsLocal(filepath.Join(filepath.Dir(name), target)) || leaves {
+		p.refuse(name, "is a link out of the folder, to "+target)
+		return nil
+	}
+	head := &tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, ModTime: packedAt}
+	if err := p.tar.WriteHeader(head); err != nil {
+		return fmt.Errorf("pack %s: %w", name, err)
+	}
+	p.files++
+	return nil
+}
+
+func (p *packing) refuse(name, why string) {
+	if p.strange++; p.strange <= namedLimit {
+		p.refused = append(p.refused, name+" "+why)
+	}
+}
+
+// refusal names all that cannot travel, at once.
+func (p *packing) refusal() error {
+	if p.strange == 0 {
+		return nil
+	}
+	files := "a file"
+	if p.strange > 1 {
+		files = fmt.Sprintf("%d files", p.strange)
+	}
+	list := strings.Join(p.refused, "\n")
+	if more := p.strange - len(p.refused); more > 0 {
+		list += fmt.Sprintf("\nand %d more", more)
+	}
+	return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("cannot upload %s: %s cannot travel\n%s", p.dir, files, list),
+		Hint: "list what the service does not need in .dstackignore"}
+}
+
+func (p *packing) tooMuch() error {
+	why := fmt.Sprintf("its files have more than %s in all", bytesOf(parcelLimit))
+	if p.files > filesLimit {
+		why = fmt.Sprintf("it has more than %d files", filesLimit)
+	}
+	return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("cannot upload %s: %s", p.dir, why),
+		Hint: "go to the service's own folder, or list what it does not need in .dstackignore"}
+}

@@ -1,0 +1,186 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"dstack/internal/api"
+	"dstack/internal/spec"
+)
+
+// title is what the run is called, as far as that is known.
+func (j *applying) title(preview api.Preview) string {
+	if name := preview.Plan.RunSpec.RunName; name != nil && *name != "" {
+		return cleanLine(*name)
+	}
+	return "a new run"
+}
+
+// showPlan shows what was understood, where it could run, and what changes.
+func (j *applying) showPlan(preview api.Preview) {
+	j.say(" service %s · project %s · as %s", j.err.paint(bold, j.title(preview)), cleanLine(j.project), cleanLine(preview.Plan.User))
+	j.say("")
+	for _, row := range settings(j.spec.Configuration, spec.Merge(j.spec.Configuration, j.spec.Profile), j.given) {
+		j.say(" %s%s", j.err.paint(dim, pad(row[0], 12)), fit(cleanLine(row[1]), j.err.width()-13))
+	}
+	j.say("")
+	j.showPlaces(preview)
+	for _, note := range preview.Notes {
+		j.say(" %s %s", j.err.paint(yellow, "note"), cleanLine(note))
+	}
+	if len(preview.Notes) > 0 {
+		j.say("")
+	}
+	j.showChanges(preview)
+}
+
+// settings are the rows of a plan: what differs from the defaults, and what
+// people look for.
+func settings(s spec.Service, p spec.Params, given map[string]string) [][2]string {
+	rows := [][2]string{{"replicas", replicas(s)}}
+	add := func(key, value string) {
+		if value != "" {
+			rows = append(rows, [2]string{key, value})
+		}
+	}
+	add("image", string(s.Image))
+	if s.Image == "" {
+		add("python", string(s.Python))
+	}
+	add("port", fmt.Sprint(s.Port.Container))
+	if s.Model != nil {
+		add("model", s.Model.Name+" ("+s.Model.Format+")")
+	}
+	if !s.Auth {
+		add("auth", "off: anybody who reaches the address may use it")
+	}
+	add("resources", s.Resources.String())
+	add("backends", strings.Join(p.Backends, ", "))
+	add("regions", strings.Join(p.Regions, ", "))
+	add("instances", strings.Join(p.InstanceTypes, ", "))
+	add("spot", string(p.SpotPolicy))
+	if p.MaxPrice != nil {
+		add("max price", dollars(*p.MaxPrice)+" an hour")
+	}
+	if events, window := p.RetryRule(); len(events) > 0 {
+		add("retry", strings.Join(events, ", ")+" for "+window.String())
+	}
+	add("env", variables(s.Env, given))
+	return rows
+}
+
+func replicas(s spec.Service) string {
+	if s.Replicas.Min == s.Replicas.Max {
+		return fmt.Sprint(s.Replicas.Min)
+	}
+	text := fmt.Sprintf("%d..%d", s.Replicas.Min, s.Replicas.Max)
+	if s.Scaling != nil {
+		text += fmt.Sprintf(", by %s, target %g a replica", s.Scaling.Metric, s.Scaling.Target)
+	}
+	return text
+}
+
+// variables names them; their values are nobody's business.
+func variables(env spec.Env, given map[string]string) string {
+	names := make([]string, 0, len(env))
+	for _, v := range env {
+		name := v.Name
+		if from := given[v.Name]; from != "" {
+			name += " (" + from + ")"
+		}
+		names = append(names, name)
+	}
+	return strings.Join(names, ", ")
+}
+
+func (j *applying) showPlaces(preview api.Preview) {
+	if len(preview.Places) == 0 {
+		return
+	}
+	shown := preview.Places[:min(j.flags.maxOffers, len(preview.Places))]
+	if len(shown) > 0 {
+		offers(shown).write(j.err)
+	}
+	var rest []string
+	if more := preview.Places[len(shown):]; len(more) > 0 {
+		dearest := slices.MaxFunc(more, func(x, y api.Fit) int { return int(1e6 * (x.Offer.Price - y.Offer.Price)) })
+		rest = append(rest, fmt.Sprintf("%s up to %s", count(len(more), "more offer"), dollars(dearest.Offer.Price)))
+	}
+	switch n := len(preview.Misfits); {
+	case n == 1:
+		rest = append(rest, "1 machine does not suit: "+misfit(preview.Misfits[0]))
+	case n > 1:
+		rest = append(rest, fmt.Sprintf("%d machines do not suit", n))
+	}
+	if len(rest) > 0 {
+		j.say(" %s", j.err.paint(dim, strings.Join(rest, " · ")))
+	}
+	if len(preview.Misfits) > 1 {
+		for _, m := range preview.Misfits[:min(j.flags.maxOffers, len(preview.Misfits))] {
+			j.say("   %s", j.err.paint(dim, fit(misfit(m), j.err.width()-3)))
+		}
+	}
+	j.say("")
+}
+
+func offers(places []api.Fit) *table {
+	t := &table{head: []string{"#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""}, loose: []int{7, 3, 4}}
+	for i, p := range places {
+		t.rows = append(t.rows, []string{
+			fmt.Sprint(i + 1), cleanLine(p.Offer.Backend), cleanLine(p.Offer.Region), cleanLine(p.Offer.Instance.Name),
+			hardware(p.Offer.Instance.Resources), spotWord(p.Offer), dollars(p.Offer.Price), cleanLine(p.Free),
+		})
+	}
+	t.tint = func(row, _ int) (paint, bool) { return dim, row > 0 }
+	return t
+}
+
+func spotWord(o api.Offer) string {
+	switch {
+	case o.Instance.Resources.Spot:
+		return "yes"
+	case o.Price == 0:
+		return "-" // owned
+	}
+	return "no"
+}
+
+func misfit(m api.Misfit) string {
+	return cleanLine(fmt.Sprintf("%s %s: %s", m.Offer.Backend, m.Offer.Instance.Name, m.Why))
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// showChanges shows what a running service would become.
+func (j *applying) showChanges(preview api.Preview) {
+	known := preview.Existing
+	if known == nil || (len(preview.Changes) == 0 && !j.flags.force) {
+		return
+	}
+	j.say(" %s changes from revision %d to %d", j.err.paint(bold, cleanLine(known.Name)), known.Revision, known.Revision+1)
+	j.say("")
+	width := 0
+	for _, c := range preview.Changes {
+		width = max(width, len(c.Path))
+	}
+	for _, c := range preview.Changes {
+		j.say("%s", fit(fmt.Sprintf("   %s   %s  →  %s", pad(cleanLine(c.Path), width), orNone(c.From), orNone(c.To)), j.err.width()))
+	}
+	if len(preview.Changes) > 0 {
+		j.say("")
+	}
+	j.say(" It is replaced: the service is away until revision %d is ready, and requests are held meanwhile.", known.Revision+1)
+}
+
+func orNone(value string) string {
+	if value = cleanLine(value); value == "" {
+		return "(none)"
+	}
+	return value
+}

@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"dstack/internal/api"
+)
+
+// repoOf names dir as a repo: the same folder has the same name always.
+func repoOf(dir string) api.InitRepo {
+	info, _ := json.Marshal(map[string]string{"repo_type": "local", "repo_dir": dir}) // strings: cannot fail
+	return api.InitRepo{RepoID: repoID(dir), RepoInfo: info}
+}
+
+// repoID is <name>-<8 characters>; the characters are the path's SHA-256 in
+// base 36, as the reference counts it (spec §3.4).
+func repoID(dir string) string {
+	name := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '_', r == '.', r == '-':
+			return r
+		}
+		return -1
+	}, filepath.Base(dir))
+	if name == "" {
+		name = "folder"
+	}
+	return fmt.Sprintf("%.40s-%s", name, slug(dir))
+}
+
+func slug(key string) string {
+	sum := sha256.Sum256([]byte(key))
+	slices.Reverse(sum[:]) // little-endian
+	digits := new(big.Int).SetBytes(sum[:]).Text(36)
+	if len(digits) < 32 {
+		digits = strings.Repeat("0", 32-len(digits)) + digits
+	}
+	return digits[len(digits)-32:][:8]
+}

@@ -1,0 +1,183 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+// statusBoard shows a run on its way: on a terminal as one block that is
+// redrawn, elsewhere as lines, one for each thing that changed. What must be
+// read later (crashes) becomes lines that stay on both.
+type statusBoard struct {
+	*screen
+	up      block
+	began   time.Time
+	view    api.View
+	trouble string         // why there is no news
+	said    map[string]any // what the lines said last
+	crashes map[int]int    // restarts of each replica that were told
+}
+
+func newBoard(s *screen, first api.View, now time.Time) *statusBoard {
+	b := &statusBoard{screen: s, up: block{to: s.err}, began: now, view: first,
+		said: map[string]any{}, crashes: map[int]int{}}
+	for _, r := range first.Replicas {
+		b.crashes[r.Num] = r.Restarts // an earlier revision's are old news
+	}
+	return b
+}
+
+// news takes a newer view in.
+func (b *statusBoard) news(v api.View, now time.Time) {
+	b.view, b.trouble = v, ""
+	b.tellCrashes(now)
+	b.draw(now)
+}
+
+// silence says that the server does not answer; what is shown stays.
+func (b *statusBoard) silence(err error, now time.Time) {
+	if b.trouble == "" && !b.err.terminal {
+		b.say(" %s; trying again", cleanLine(err.Error()))
+	}
+	b.trouble = err.Error()
+	b.draw(now)
+}
+
+func (b *statusBoard) clear() { b.up.clear() }
+
+func (b *statusBoard) draw(now time.Time) {
+	if b.err.terminal {
+		b.up.draw(b.blockLines(now))
+		return
+	}
+	b.say1("run", headline(b.view), now)
+	for _, r := range b.view.Replicas {
+		if !r.Status.Finished() {
+			b.say1(fmt.Sprint("replica ", r.Num), replicaLine(r, now), now)
+		}
+	}
+}
+
+// say1 says a line about something, if it differs in more than numbers from
+// the one before, or ten seconds have passed.
+func (b *statusBoard) say1(about, line string, now time.Time) {
+	type told struct {
+		text string
+		at   time.Time
+	}
+	digitless := strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r == '.' {
+			return -1
+		}
+		return r
+	}, line)
+	last, _ := b.said[about].(told)
+	same, exact := last.text == digitless, b.said[about+" exact"] == line
+	if exact || (same && now.Sub(last.at) < 10*time.Second) {
+		return
+	}
+	b.said[about], b.said[about+" exact"] = told{digitless, now}, line
+	if about == "run" {
+		b.say(" %s (%s)", line, elapsed(now.Sub(b.began)))
+	} else {
+		b.say("   %s  %s", about, line)
+	}
+}
+
+func (b *statusBoard) blockLines(now time.Time) []string {
+	width := min(b.err.width()-1, 100)
+	head := " " + headline(b.view)
+	since := elapsed(now.Sub(b.began))
+	head = fit(head, width-len(since)-2)
+	gap := max(2, width-lipgloss.Width(head)-len(since))
+	lines := []string{head + strings.Repeat(" ", gap) + b.err.paint(dim, since)}
+	for _, r := range b.view.Replicas {
+		if r.Status.Finished() {
+			continue
+		}
+		line := fmt.Sprintf("   replica %d  %s", r.Num, replicaLine(r, now))
+		where := cleanLine(strings.TrimSpace(r.Backend + " " + r.Instance))
+		if where != "" && lipgloss.Width(line)+len(where)+6 <= width {
+			line += "      " + b.err.paint(dim, where)
+		} else {
+			line = fit(line, width)
+		}
+		lines = append(lines, line)
+	}
+	if b.trouble != "" {
+		lines = append(lines, b.err.paint(yellow, fit("   "+cleanLine(b.trouble)+"; trying again", width)))
+	}
+	return lines
+}
+
+// tellCrashes leaves a line, and the last output, for each new restart.
+func (b *statusBoard) tellCrashes(now time.Time) {
+	for _, r := range b.view.Replicas {
+		if r.Restarts <= b.crashes[r.Num] {
+			b.crashes[r.Num] = r.Restarts
+			continue
+		}
+		b.crashes[r.Num] = r.Restarts
+		b.up.clear()
+		b.say(" %s%s", b.err.paint(yellow, sentence(r)), nextTry(r, now))
+		for _, line := range r.LastOutput {
+			b.say("     %s", b.err.paint(dim, fit(cleanLine(line), b.err.width()-6)))
+		}
+		b.said[fmt.Sprint("replica ", r.Num, " exact")] = replicaLine(r, now)
+	}
+}
+
+// headline is a run's status in words: llama31 is starting.
+func headline(v api.View) string {
+	words := map[api.Status]string{
+		api.StatusWaiting: "waits for a machine", api.StatusFailed: "failed", api.StatusStopped: "is stopped",
+	}[v.Status]
+	if words == "" {
+		words = "is " + string(v.Status)
+	}
+	if v.Wanted > 1 {
+		words += fmt.Sprintf(", %d of %d replicas ready", v.Ready, v.Wanted)
+	}
+	if v.Reason != "" && v.Status != api.StatusReady {
+		words += ": " + v.Reason
+	}
+	return cleanLine(v.Name + " " + words)
+}
+
+// replicaLine is what one replica does now.
+func replicaLine(r api.ReplicaView, now time.Time) string {
+	switch {
+	case r.Progress != "":
+		return cleanLine(r.Progress)
+	case r.Status == dstack.ReplicaRestarting:
+		return strings.TrimPrefix(sentence(r), fmt.Sprintf("replica %d ", r.Num)) + nextTry(r, now)
+	case r.Reason != "":
+		return string(r.Status) + ": " + strings.TrimPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
+	}
+	return string(r.Status)
+}
+
+// sentence says why a replica is as it is: replica 0 exited with code 1.
+func sentence(r api.ReplicaView) string {
+	reason := cleanLine(r.Reason)
+	if reason == "" {
+		reason = "ended and is started again"
+	}
+	if who := fmt.Sprintf("replica %d", r.Num); !strings.HasPrefix(reason, who) {
+		return who + " " + reason
+	}
+	return reason
+}
+
+func nextTry(r api.ReplicaView, now time.Time) string {
+	if r.RetryAt == nil || !r.RetryAt.After(now) {
+		return ""
+	}
+	return ", next try in " + elapsed(r.RetryAt.Sub(now))
+}

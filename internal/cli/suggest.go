@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// closest is the candidate that was most likely meant, if any.
+func closest(word string, candidates []string) string {
+	best, least := "", 1+max(1, len(word)/3)
+	for _, candidate := range candidates {
+		d := distance(strings.ToLower(word), strings.ToLower(candidate))
+		if len(word) > 2 && strings.HasPrefix(candidate, word) {
+			d = min(d, 1)
+		}
+		if d < least {
+			best, least = candidate, d
+		}
+	}
+	return best
+}
+
+// distance counts the letters to add, drop, change or swap with their
+// neighbour on the way from a to b.
+func distance(a, b string) int {
+	x, y := []rune(a), []rune(b)
+	before, last, row := make([]int, len(y)+1), make([]int, len(y)+1), make([]int, len(y)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := 1; i <= len(x); i++ {
+		row[0] = i
+		for j := 1; j <= len(y); j++ {
+			cost := 1
+			if x[i-1] == y[j-1] {
+				cost = 0
+			}
+			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
+			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
+				row[j] = min(row[j], before[j-2]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(y)]
+}
+
+func didYouMean(word string, candidates []string, orElse string) string {
+	if near := closest(word, candidates); near != "" {
+		return "did you mean `" + near + "`?"
+	}
+	return orElse
+}
+
+func unknownCommand(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	var names []string
+	for _, child := range c.Commands() {
+		if child.IsAvailableCommand() {
+			names = append(append(names, child.Name()), child.Aliases...)
+		}
+	}
+	hint := "see: " + c.CommandPath() + " --help"
+	if near := closest(args[0], names); near != "" {
+		hint = "did you mean `" + c.CommandPath() + " " + near + "`?"
+	}
+	return invalid(hint, "unknown command `%s`", args[0])
+}
+
+// wrongFlag says what is wrong with a flag, and which was meant.
+func wrongFlag(c *cobra.Command, err error) error {
+	if errors.Is(err, pflag.ErrHelp) {
+		return err
+	}
+	help := "see: " + c.CommandPath() + " --help"
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
+		var names []string
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if !f.Hidden {
+				names = append(names, "--"+f.Name)
+			}
+		})
+		name := unknown.GetSpecifiedName()
+		if unknown.GetSpecifiedShortnames() != "" {
+			return invalid(help, "unknown flag `-%s`", name)
+		}
+		return invalid(didYouMean("--"+name, names, help), "unknown flag `--%s`", name)
+	}
+	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		return invalid(help, "--%s: %v", bad.GetFlag().Name, bad.Unwrap())
+	}
+	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
+		return invalid(help, "--%s wants a value", missing.GetFlag().Name)
+	}
+	return invalid(help, "%v", err)
+}
+
+// wants refuses a wrong number of arguments, in words.
+func wants(least, most int, what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		switch {
+		case len(args) < least:
+			return invalid("see: "+c.CommandPath()+" --help", "%s wants %s", c.CommandPath(), what)
+		case most >= 0 && len(args) > most:
+			return invalid("see: "+c.CommandPath()+" --help", "%s does not understand `%s`", c.CommandPath(), args[most])
+		}
+		return nil
+	}
+}

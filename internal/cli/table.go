@@ -1,0 +1,92 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"charm.land/lipgloss/v2"
+)
+
+// table is rows under a head. A row of one cell stands alone, below the
+// second column. Cells come clean and without colour.
+type table struct {
+	head  []string
+	rows  [][]string
+	tint  func(row, column int) (paint, bool) // nil: none
+	loose []int                               // columns that may be cut where the room ends, best first
+}
+
+// write puts the table on s, cut to its width.
+func (t *table) write(s *stream) {
+	for _, line := range t.lines(s) {
+		fmt.Fprintln(s, line)
+	}
+}
+
+func (t *table) lines(s *stream) []string {
+	widths := t.widths(s.width())
+	lines := make([]string, 0, len(t.rows)+1)
+	lines = append(lines, s.paint(bold, t.line(widths, t.head, nil)))
+	for i, row := range t.rows {
+		if len(row) == 1 {
+			note := strings.Repeat(" ", 3+widths[0]) + row[0]
+			lines = append(lines, s.paint(dim, fit(note, s.width())))
+			continue
+		}
+		lines = append(lines, t.line(widths, row, func(column int, text string) string {
+			if t.tint == nil {
+				return text
+			}
+			if p, ok := t.tint(i, column); ok {
+				return s.paint(p, text)
+			}
+			return text
+		}))
+	}
+	return lines
+}
+
+func (t *table) line(widths []int, cells []string, tinted func(int, string) string) string {
+	var b strings.Builder
+	for i, cell := range cells {
+		text := fit(cell, widths[i])
+		gap := widths[i] - lipgloss.Width(text)
+		if tinted != nil {
+			text = tinted(i, text)
+		}
+		b.WriteString(" " + text)
+		if i < len(cells)-1 {
+			b.WriteString(strings.Repeat(" ", gap+1))
+		}
+	}
+	return strings.TrimRight(b.String(), " ")
+}
+
+// widths are those of the columns; where the line is too long, loose columns
+// give way.
+func (t *table) widths(room int) []int {
+	widths := make([]int, len(t.head))
+	total := 0
+	for i := range t.head {
+		widths[i] = lipgloss.Width(t.head[i])
+		for _, row := range t.rows {
+			if len(row) > 1 {
+				widths[i] = max(widths[i], lipgloss.Width(row[i]))
+			}
+		}
+		total += widths[i] + 2
+	}
+	if room <= 0 {
+		return widths
+	}
+	for _, i := range t.loose {
+		over := total - 1 - room
+		if over <= 0 {
+			break
+		}
+		cut := min(over, max(0, widths[i]-12))
+		widths[i] -= cut
+		total -= cut
+	}
+	return widths
+}
