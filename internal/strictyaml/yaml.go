@@ -216,7 +216,10 @@ func scalar(n *Node, y *yaml.Node) {
 	case "!!null":
 		n.Kind = Null
 	case "!!bool":
-		n.Kind = Bool
+		n.Kind = String // a tag can claim what is not so
+		if low := strings.ToLower(n.Text); low == "true" || low == "false" {
+			n.Kind = Bool
+		}
 	case "!!int":
 		n.Kind = Int
 	case "!!float":
@@ -271,7 +274,7 @@ func (b *builder) merge(y *yaml.Node, path string, depth int) []Pair {
 	if y.Kind == yaml.AliasNode {
 		from = y.Alias
 	}
-	sources := []*yaml.Node{from}
+	sources := []*yaml.Node{y}
 	if from.Kind == yaml.SequenceNode {
 		sources = from.Content
 	}
