@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func corpus(t *testing.T, pattern string) []string {
 			root = filepath.Join("..", "..", "..", "shared", "corpus")
 		}
 	}
-	files, err := filepath.Glob(filepath.Join(root, "config", pattern))
+	files, err := filepath.Glob(filepath.Join(root, pattern))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +49,7 @@ func read(t *testing.T, file string) []byte {
 // Every configuration that people published for this version has the normal
 // form that the original gives it, key by key in its order.
 func TestPublishedConfigurationsHaveTheOriginalsNormalForm(t *testing.T) {
-	for _, file := range corpus(t, "original/service/*.yml") {
+	for _, file := range corpus(t, "config/original/service/*.yml") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			s, err := spec.Parse(file, read(t, file))
 			if err != nil {
@@ -100,7 +101,7 @@ func tokens(t *testing.T, text []byte) []string {
 // What later versions added is told apart from mistakes: nothing in their
 // published files is unknown or wrong, only not supported yet.
 func TestLaterConfigurationsAreRefusedAsNotSupportedYet(t *testing.T) {
-	for _, file := range corpus(t, "later/*/*.yml") {
+	for _, file := range corpus(t, "config/later/*/*.yml") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			_, err := spec.Parse(file, read(t, file))
 			problems, _ := errors.AsType[spec.Problems](err)
@@ -112,5 +113,43 @@ func TestLaterConfigurationsAreRefusedAsNotSupportedYet(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+var yamlBlock = regexp.MustCompile("(?ms)^( *)```yaml\n(.*?)^ *```")
+
+// Every example of the service's page is read as it stands.
+func TestThePagesExamplesAreRead(t *testing.T) {
+	page := string(read(t, corpus(t, "../seed/service.md")[0]))
+	blocks := yamlBlock.FindAllStringSubmatch(page, -1)
+	if len(blocks) < 10 {
+		t.Fatalf("the page has only %d examples", len(blocks))
+	}
+	for _, block := range blocks {
+		text := strings.ReplaceAll("\n"+block[2], "\n"+block[1], "\n")
+		if !strings.Contains(text, "type: service") {
+			continue
+		}
+		if _, err := spec.Parse("page", []byte(text)); err != nil {
+			problems, _ := errors.AsType[spec.Problems](err)
+			t.Errorf("%s\n%s", text, problems.Render(false))
+		}
+	}
+}
+
+func TestOurExamplesAreReadAndSupported(t *testing.T) {
+	files, err := filepath.Glob("../../examples/*/*.dstack.yml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there are no examples: %v", err)
+	}
+	for _, file := range files {
+		s, err := spec.Parse(file, read(t, file))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if problems := spec.Unsupported(s, spec.Profile{}); problems != nil {
+			t.Errorf("%s: %v", file, problems)
+		}
 	}
 }
