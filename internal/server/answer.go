@@ -114,13 +114,13 @@ func viewOf(err error) api.ErrorView {
 }
 
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil && errors.Is(err, context.Canceled) {
-		return // nobody listens any more
+	if errors.Is(err, context.Canceled) { // the client is gone, or the server is going
+		err = &dstack.Error{Kind: dstack.Unavailable, Message: "the server is stopping", Hint: "try again in a moment"}
 	}
 	status, body := refusalOf(err)
-	if status >= http.StatusInternalServerError {
+	if status == http.StatusInternalServerError {
 		s.log.LogAttrs(r.Context(), slog.LevelError, "a call failed", slog.String("call", r.Pattern),
-			slog.String("err", err.Error()), slog.Any("cause", errors.Unwrap(err)))
+			slog.Any("err", err), slog.Any("cause", errors.Unwrap(err)))
 	}
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "2")

@@ -1,0 +1,367 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/decide/job"
+	"dstack/internal/decide/placement"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+	"dstack/internal/spec"
+)
+
+const (
+	offersShown = 50              // in a plan, as the reference
+	offersTime  = 8 * time.Second // that one backend may take to answer
+	dryRun      = "dry-run"       // what the reference calls a run in a plan
+)
+
+// plan is what a run would need and where it could go.
+type plan struct {
+	spec     dstack.RunSpec
+	name     string // empty: one will be made up
+	places   []dstack.Place
+	misfits  []dstack.Misfit
+	notes    []string
+	existing *store.Whole // the unfinished run of this name
+}
+
+// plan checks a run and looks for machines. A backend that does not answer
+// is a note, never an error.
+func (s *Server) plan(c *call, rs dstack.RunSpec) (plan, error) {
+	p := plan{spec: rs, name: nameOf(rs)}
+	if err := checkSpec(rs, p.name); err != nil {
+		return p, err
+	}
+	if err := s.findExisting(c, &p); err != nil {
+		return p, err
+	}
+	used, err := s.store.Used(c.ctx)
+	if err != nil {
+		return p, err
+	}
+	if p.existing != nil {
+		used = without(used, p.existing.Replicas)
+	}
+	offers, failed := s.offers(c.ctx, c.project.Name)
+	places, misfits := placement.Rank(job.Need(rs), offers, used)
+	p.places, p.misfits = apart(places, misfits, rs.Configuration.Replicas.Min, rs.Configuration.Port.Container)
+	p.notes = append(notesOf(p, offers), failed...)
+	return p, nil
+}
+
+func nameOf(rs dstack.RunSpec) string {
+	if rs.RunName != nil && *rs.RunName != "" {
+		return *rs.RunName
+	}
+	return string(rs.Configuration.Name)
+}
+
+// checkSpec finds what no machine could change.
+func checkSpec(rs dstack.RunSpec, name string) error {
+	if name != "" {
+		if err := spec.CheckName(name); err != nil {
+			return worded{msg: badName(name), err: asInvalid(err)}
+		}
+	}
+	if problems := spec.Unsupported(&rs.Configuration, rs.Profile); len(problems) > 0 {
+		return unsupported(problems)
+	}
+	if err := checkRepoType(rs.RepoData); err != nil {
+		return err
+	}
+	var open []string
+	for _, v := range rs.Configuration.Env {
+		if v.Open {
+			open = append(open, v.Name)
+		}
+	}
+	if len(open) > 0 {
+		return worded{msg: "not all variables are resolved: " + strings.Join(open, ", "), err: &dstack.Error{Kind: dstack.Invalid,
+			Message: "these environment variables have no value: " + strings.Join(open, ", "),
+			Hint:    "set them where you apply, or give them with -e NAME=VALUE"}}
+	}
+	return nil
+}
+
+// badName is what the reference says of a name, where it would refuse it too.
+func badName(name string) string {
+	if name == "gateway" {
+		return ""
+	}
+	return "Resource name should match regex '^[a-z][a-z0-9-]{1,40}$'"
+}
+
+func asInvalid(err error) error {
+	if p, ok := errors.AsType[spec.Problem](err); ok {
+		return &dstack.Error{Kind: dstack.Invalid, Message: p.Message, Hint: p.Hint}
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Message: err.Error()}
+}
+
+// unsupported tells of everything that nothing acts on yet, at once.
+func unsupported(problems spec.Problems) error {
+	const prefix = "not supported yet: "
+	said := make([]string, 0, len(problems))
+	hint := ""
+	for _, p := range problems {
+		said = append(said, strings.TrimPrefix(p.Message, prefix))
+		if hint == "" {
+			hint = p.Hint
+		}
+	}
+	if hint == "" {
+		hint = "leave this out for now"
+	}
+	return &dstack.Error{Kind: dstack.Unsupported, Message: prefix + strings.Join(said, ", "), Hint: hint}
+}
+
+func (s *Server) findExisting(c *call, p *plan) error {
+	if p.name == "" {
+		return nil
+	}
+	run, err := s.store.Run(c.ctx, c.project.ID, p.name)
+	if dstack.KindOf(err) == dstack.NotFound || err == nil && run.Status.Finished() {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	found, err := s.store.Whole(c.ctx, run.ID)
+	if err == nil && len(found) == 1 {
+		p.existing = &found[0]
+	}
+	return err
+}
+
+// without is what is held of the machines once these replicas have left.
+func without(used map[dstack.InstanceID]dstack.Used, leaving []dstack.Replica) map[dstack.InstanceID]dstack.Used {
+	after := make(map[dstack.InstanceID]dstack.Used, len(used))
+	for id, u := range used {
+		after[id] = dstack.Used{CPUs: u.CPUs, MemoryMiB: u.MemoryMiB, DiskMiB: u.DiskMiB, GPUs: clone(u.GPUs), Ports: clone(u.Ports)}
+	}
+	for _, r := range leaving {
+		u, held := after[r.Instance]
+		if !held || r.Status.Finished() {
+			continue
+		}
+		u.CPUs -= r.Claim.CPUs
+		u.MemoryMiB -= r.Claim.MemoryMiB
+		u.DiskMiB -= r.Claim.DiskMiB
+		for _, g := range r.Claim.GPUs {
+			delete(u.GPUs, g.ID)
+		}
+		for _, port := range r.Claim.Ports {
+			delete(u.Ports, port)
+		}
+		after[r.Instance] = u
+	}
+	return after
+}
+
+func clone[K comparable, V any](m map[K]V) map[K]V {
+	copied := make(map[K]V, len(m))
+	for k, v := range m {
+		copied[k] = v
+	}
+	return copied
+}
+
+// apart finds the machines on which the replicas would be in each other's
+// way: plain processes share the ports of their machine, so each such machine
+// takes one replica.
+func apart(places []dstack.Place, misfits []dstack.Misfit, replicas, port int) ([]dstack.Place, []dstack.Misfit) {
+	room := 0
+	for _, p := range places {
+		if !p.Offer.Engine.SharesPorts {
+			return places, misfits
+		}
+		room++
+	}
+	if room >= replicas || room == 0 {
+		return places, misfits
+	}
+	for _, p := range places {
+		misfits = append(misfits, dstack.Misfit{Offer: p.Offer, Why: crowded(replicas, port)})
+	}
+	return nil, misfits
+}
+
+func crowded(replicas, port int) string {
+	return fmt.Sprintf("%d replicas want port %d on one machine: plain processes share its ports", replicas, port)
+}
+
+// offers asks all backends of a project at once.
+func (s *Server) offers(ctx context.Context, project string) (all []dstack.Offer, failed []string) {
+	keys := s.backends.Of(project)
+	found := make([][]dstack.Offer, len(keys))
+	errs := make([]error, len(keys))
+	var asking sync.WaitGroup
+	for i, key := range keys {
+		asking.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, offersTime)
+			defer cancel()
+			b, err := s.backends.Get(key)
+			if err == nil {
+				found[i], err = b.Offers(ctx)
+			}
+			errs[i] = err
+		})
+	}
+	asking.Wait()
+	for i, key := range keys {
+		if errs[i] != nil {
+			s.log.Warn("a backend did not answer", "backend", key, "err", errs[i])
+			failed = append(failed, fmt.Sprintf("the backend %s did not answer: %s", key, errs[i]))
+			continue
+		}
+		for _, o := range found[i] {
+			o.Key = key
+			all = append(all, o)
+		}
+	}
+	return all, failed
+}
+
+// notesOf is what a person should know before saying yes.
+func notesOf(p plan, offers []dstack.Offer) []string {
+	notes := []string{}
+	if len(offers) == 0 {
+		return append(notes, "no machine is configured for this project")
+	}
+	if len(p.places) == 0 || p.places[0].Offer.Engine.Containers {
+		return notes
+	}
+	conf := p.spec.Configuration
+	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them")
+	if conf.Python != "" {
+		notes = append(notes, fmt.Sprintf("python %s: plain processes use the machine's own Python", conf.Python))
+	}
+	if conf.NVCC != nil && *conf.NVCC {
+		notes = append(notes, "nvcc: plain processes use what the machine has")
+	}
+	if conf.Resources.ShmSize != nil {
+		notes = append(notes, "resources.shm_size: plain processes have the machine's own shared memory")
+	}
+	return notes
+}
+
+// getPlan answers as the reference. The run comes back as it was given, for
+// that is what its client submits then.
+func (s *Server) getPlan(c *call, in api.RunSpecRequest) (api.RunPlan, error) {
+	p, err := s.plan(c, in.RunSpec)
+	if err != nil {
+		return api.RunPlan{}, err
+	}
+	return wirePlan(c, p), nil
+}
+
+func wirePlan(c *call, p plan) api.RunPlan {
+	one := api.JobPlan{JobSpec: jobSpec(p.spec, dryRun, 0), Offers: []api.Offer{}, TotalOffers: len(p.places)}
+	for i, place := range p.places {
+		if i < offersShown {
+			one.Offers = append(one.Offers, wireOffer(place))
+		}
+		if one.MaxPrice == nil || place.Offer.Price > *one.MaxPrice {
+			one.MaxPrice = &place.Offer.Price
+		}
+	}
+	return api.RunPlan{ProjectName: c.project.Name, User: c.user.Name, RunSpec: p.spec, JobPlans: []api.JobPlan{one}}
+}
+
+// preview is a plan with what a person wants to know. It changes nothing,
+// and having no machine is not an error of it.
+func (s *Server) preview(c *call, in api.RunSpecRequest) (api.Preview, error) {
+	p, err := s.plan(c, in.RunSpec)
+	if err != nil {
+		return api.Preview{}, err
+	}
+	show := api.Preview{Plan: wirePlan(c, p), Places: []api.Fit{}, Misfits: []api.Misfit{}, Notes: p.notes, Changes: []api.Change{}}
+	for _, place := range p.places {
+		show.Places = append(show.Places, api.Fit{Offer: wireOffer(place), Free: place.Free})
+	}
+	for _, m := range p.misfits {
+		offer := wireOffer(dstack.Place{Offer: m.Offer})
+		offer.Availability = "not_available"
+		show.Misfits = append(show.Misfits, api.Misfit{Offer: offer, Why: m.Why})
+	}
+	if p.existing != nil {
+		view := viewOfRun(*p.existing, s.names)
+		show.Existing = &view
+		show.Changes = changes(p.existing.Run.Spec, p.spec)
+	}
+	if p.name != "" {
+		show.URL = s.names.service(c.project.Name, p.name) + "/"
+	}
+	if p.spec.Configuration.Model != nil {
+		show.ModelURL = s.names.models(c.project.Name)
+	}
+	return show, nil
+}
+
+// changes is what differs for the service, wherever it was written.
+func changes(from, to dstack.RunSpec) []api.Change {
+	whole := func(rs dstack.RunSpec) spec.Service {
+		conf := rs.Configuration
+		conf.Params = spec.Merge(rs.Configuration, rs.Profile)
+		conf.Name = "" // the same run, by whatever way it was named
+		return conf
+	}
+	list := []api.Change{}
+	for _, change := range spec.Diff(whole(from), whole(to)) {
+		list = append(list, api.Change{Path: change.Path, From: change.From, To: change.To})
+	}
+	if code(from) != code(to) && code(to) != "" {
+		list = append(list, api.Change{Path: "code", From: brief(code(from)), To: brief(code(to))})
+	}
+	return list
+}
+
+func code(rs dstack.RunSpec) string {
+	if rs.RepoCodeHash == nil {
+		return ""
+	}
+	return *rs.RepoCodeHash
+}
+
+func brief(hash string) string {
+	if len(hash) > 8 {
+		return hash[:8]
+	}
+	return hash
+}
+
+// room says whether a run may be accepted: somewhere it fits, or it was told
+// to wait for room.
+func (p plan) room() error {
+	if len(p.places) > 0 {
+		return nil
+	}
+	conf := p.spec.Configuration
+	for _, m := range p.misfits {
+		if m.Why == crowded(conf.Replicas.Min, conf.Port.Container) {
+			return &dstack.Error{Kind: dstack.Invalid, Message: m.Why,
+				Hint: "ask for one replica, or run it where Docker is: engine: docker in the server's config.yml"}
+		}
+	}
+	events, _ := spec.Merge(conf, p.spec.Profile).RetryRule()
+	if slices.Contains(events, spec.EventNoCapacity) {
+		return nil
+	}
+	said := make([]string, 0, len(p.misfits)+len(p.notes))
+	for _, m := range p.misfits {
+		said = append(said, m.Offer.Type+": "+m.Why)
+	}
+	if len(said) == 0 {
+		said = p.notes
+	}
+	return &dstack.Error{Kind: dstack.NoCapacity, Message: "no machine suits: " + strings.Join(said, " · "),
+		Hint: "ask for less, or add retry: {on_events: [no-capacity]} to wait for room"}
+}

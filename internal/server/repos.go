@@ -1,0 +1,79 @@
+package server
+
+import (
+	"encoding/json"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+// repoWithCreds is a repo where credentials were asked for: there are none.
+type repoWithCreds struct {
+	api.RepoHead
+	RepoCreds *struct{} `json:"repo_creds"`
+}
+
+func (s *Server) listRepos(c *call, _ nothing) ([]api.RepoHead, error) {
+	repos, err := s.store.Repos(c.ctx, c.project.ID)
+	wire := make([]api.RepoHead, 0, len(repos))
+	for _, r := range repos {
+		wire = append(wire, api.RepoHead{RepoID: r.ID, RepoInfo: r.Info})
+	}
+	return wire, err
+}
+
+func (s *Server) repo(c *call, id string) (dstack.Repo, error) {
+	repo, err := s.store.Repo(c.ctx, c.project.ID, id)
+	if dstack.KindOf(err) == dstack.NotFound {
+		return repo, worded{code: "repo_does_not_exist", msg: "Repo " + id + " does not exist", err: &dstack.Error{
+			Kind: dstack.NotFound, Message: "there is no repo " + quote(id), Hint: "make it known first: dstack init"}}
+	}
+	return repo, err
+}
+
+func (s *Server) getRepo(c *call, in api.GetRepo) (repoWithCreds, error) {
+	repo, err := s.repo(c, in.RepoID)
+	return repoWithCreds{RepoHead: api.RepoHead{RepoID: repo.ID, RepoInfo: repo.Info}}, err
+}
+
+// initRepo keeps what the client says of a repo. Credentials are refused:
+// nothing would use them.
+func (s *Server) initRepo(c *call, in api.InitRepo) (nothing, error) {
+	if in.RepoID == "" || len(in.RepoID) > 200 {
+		return nothing{}, &dstack.Error{Kind: dstack.Invalid, Message: "a repo's id has 1 to 200 characters",
+			Hint: "let the client choose it"}
+	}
+	if err := checkRepoType(in.RepoInfo); err != nil {
+		return nothing{}, err
+	}
+	if in.RepoCreds != nil {
+		return nothing{}, &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: repo_creds",
+			Hint: "upload the folder instead; it needs no credentials"}
+	}
+	return nothing{}, s.store.PutRepo(c.ctx, dstack.Repo{Project: c.project.ID, ID: in.RepoID, Info: in.RepoInfo})
+}
+
+// checkRepoType accepts folders; git repositories come later.
+func checkRepoType(info json.RawMessage) error {
+	var head struct {
+		Type string `json:"repo_type"`
+	}
+	if err := json.Unmarshal(info, &head); err != nil {
+		return &dstack.Error{Kind: dstack.Invalid, Message: "the repo's data is not a JSON object",
+			Hint: `write {"repo_type": "virtual"} where there is no repo`, Cause: err}
+	}
+	switch head.Type {
+	case "local", "virtual":
+		return nil
+	case "remote":
+		return &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: repos of type remote",
+			Hint: "upload the folder itself: dstack init --local"}
+	default:
+		return &dstack.Error{Kind: dstack.Invalid, Message: "there is no type of repo called " + quote(head.Type),
+			Hint: "use local or virtual"}
+	}
+}
+
+func (s *Server) deleteRepos(c *call, in api.DeleteRepos) (nothing, error) {
+	return nothing{}, s.store.DeleteRepos(c.ctx, c.project.ID, in.ReposIDs)
+}

@@ -1,0 +1,287 @@
+package server
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+// whole reads the run of a name with all below it.
+func (s *Server) whole(c *call, name string) (store.Whole, error) {
+	run, err := s.store.Run(c.ctx, c.project.ID, name)
+	if err != nil {
+		return store.Whole{}, noRun(name, err)
+	}
+	found, err := s.store.Whole(c.ctx, run.ID)
+	if err != nil {
+		return store.Whole{}, err
+	}
+	if len(found) != 1 {
+		return store.Whole{}, noRun(name, &dstack.Error{Kind: dstack.NotFound, Message: "it is gone"})
+	}
+	return found[0], nil
+}
+
+func noRun(name string, err error) error {
+	if dstack.KindOf(err) != dstack.NotFound {
+		return err
+	}
+	return worded{msg: "Run not found", err: &dstack.Error{Kind: dstack.NotFound, Cause: err,
+		Message: "there is no run " + quote(name) + " in this project", Hint: "what there is: dstack ps -a"}}
+}
+
+func (s *Server) getRun(c *call, in api.RunName) (api.Run, error) {
+	w, err := s.whole(c, in.RunName)
+	if err != nil {
+		return api.Run{}, err
+	}
+	return wireRun(w, s.names, time.Now()), nil
+}
+
+func (s *Server) listRuns(c *call, in api.ListRuns) ([]api.Run, error) {
+	found, err := s.listWhole(c, in)
+	runs := make([]api.Run, 0, len(found))
+	for _, w := range found {
+		runs = append(runs, wireRun(w, s.names, time.Now()))
+	}
+	return runs, err
+}
+
+// listWhole is a page of the runs that a caller may see.
+func (s *Server) listWhole(c *call, in api.ListRuns) ([]store.Whole, error) {
+	q, some, err := s.query(c, in)
+	if err != nil || !some {
+		return nil, err
+	}
+	runs, err := s.store.Runs(c.ctx, q)
+	if err != nil || len(runs) == 0 {
+		return nil, err
+	}
+	ids := make([]dstack.RunID, 0, len(runs))
+	for _, r := range runs {
+		ids = append(ids, r.ID)
+	}
+	found, err := s.store.Whole(c.ctx, ids...)
+	slices.SortFunc(found, func(a, b store.Whole) int { return slices.Index(ids, a.Run.ID) - slices.Index(ids, b.Run.ID) })
+	return found, err
+}
+
+// query narrows a list of runs to what was asked for and may be seen; some
+// is false where that can be nothing.
+func (s *Server) query(c *call, in api.ListRuns) (q store.RunQuery, some bool, err error) {
+	q = store.RunQuery{OnlyActive: in.OnlyActive, Ascending: in.Ascending, Limit: 100,
+		Repo: orEmpty(in.RepoID), User: orEmpty(in.Username), BeforeID: dstack.RunID(orEmpty(in.PrevRunID))}
+	if in.PrevSubmittedAt != nil {
+		q.BeforeAt = *in.PrevSubmittedAt
+	}
+	if in.Limit != nil {
+		q.Limit = *in.Limit
+	}
+	if q.User != "" {
+		if _, err := s.store.User(c.ctx, q.User); err != nil {
+			return q, false, worded{msg: "User not found", err: err}
+		}
+	}
+	if q.Repo != "" && in.ProjectName == nil || q.Limit == 0 {
+		return q, false, nil
+	}
+	projects, err := s.projectsOf(c)
+	if err != nil {
+		return q, false, err
+	}
+	for _, p := range projects {
+		if in.ProjectName == nil || equalFold(p.Name, *in.ProjectName) {
+			q.Projects = append(q.Projects, p.ID)
+		}
+	}
+	return q, len(q.Projects) > 0, nil
+}
+
+func (s *Server) submitRun(c *call, in api.RunSpecRequest) (api.Run, error) {
+	p, err := s.plan(c, in.RunSpec)
+	if err != nil {
+		return api.Run{}, err
+	}
+	run, err := s.submit(c, p)
+	if err != nil {
+		return api.Run{}, err
+	}
+	return s.getRun(c, api.RunName{RunName: run.Name})
+}
+
+// submit makes a run of a plan. Its name is made up where it has none.
+func (s *Server) submit(c *call, p plan) (dstack.Run, error) {
+	if p.existing != nil {
+		return dstack.Run{}, worded{msg: fmt.Sprintf("Cannot delete active runs: ['%s']", p.name), err: &dstack.Error{
+			Kind: dstack.Conflict, Message: p.name + " runs already", Hint: "stop it first: dstack stop " + p.name}}
+	}
+	if err := s.ready(c, p); err != nil {
+		return dstack.Run{}, err
+	}
+	if p.name != "" {
+		return s.insert(c, p.spec, p.name)
+	}
+	s.naming.Lock()
+	defer s.naming.Unlock()
+	taken, err := s.store.Names(c.ctx, c.project.ID)
+	if err != nil {
+		return dstack.Run{}, err
+	}
+	for range 8 { // another server may take a name in between
+		name := freeName(taken)
+		run, err := s.insert(c, p.spec, name)
+		if dstack.KindOf(err) != dstack.Conflict {
+			return run, err
+		}
+		taken[name] = true
+	}
+	return dstack.Run{}, &dstack.Error{Kind: dstack.Unavailable, Message: "no free name was found for the run",
+		Hint: "give it one: name: in the configuration, or -n"}
+}
+
+// ready checks what a run needs before it can begin.
+func (s *Server) ready(c *call, p plan) error {
+	if _, err := s.repo(c, p.spec.RepoID); err != nil {
+		return err
+	}
+	if hash := code(p.spec); hash != "" {
+		has, err := s.store.HasCode(c.ctx, c.project.ID, p.spec.RepoID, hash)
+		if err != nil {
+			return err
+		}
+		if !has {
+			return &dstack.Error{Kind: dstack.Invalid, Message: "the code of this run was not uploaded: " + brief(hash),
+				Hint: "upload it first; dstack apply does"}
+		}
+	}
+	return p.room()
+}
+
+func (s *Server) insert(c *call, rs dstack.RunSpec, name string) (dstack.Run, error) {
+	rs.RunName = &name
+	at := now()
+	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: c.project.ID, Project: c.project.Name, User: c.user.Name,
+		Name: name, Spec: rs, Revision: 1, Status: dstack.RunSubmitted, SubmittedAt: at, Since: at}
+	if err := s.store.SubmitRun(c.ctx, run); err != nil {
+		return dstack.Run{}, err
+	}
+	s.changed()
+	return run, nil
+}
+
+// apply submits a run, or gives a running one its next revision, if it is
+// still the one that its user was shown.
+func (s *Server) apply(c *call, in api.ApplyRequest) (api.View, error) {
+	p, err := s.plan(c, in.RunSpec)
+	if err != nil {
+		return api.View{}, err
+	}
+	have := 0
+	if p.existing != nil {
+		have = p.existing.Run.Revision
+	}
+	if have != in.Revision {
+		return api.View{}, &dstack.Error{Kind: dstack.Conflict, Message: changedSince(p.name, in.Revision, have),
+			Hint: "apply again, and look at what would change now"}
+	}
+	name := p.name
+	if p.existing == nil {
+		run, err := s.submit(c, p)
+		if err != nil {
+			return api.View{}, err
+		}
+		name = run.Name
+	} else if err := s.revise(c, p); err != nil {
+		return api.View{}, err
+	}
+	return s.viewNamed(c, api.ViewRequest{RunName: name})
+}
+
+func changedSince(name string, shown, have int) string {
+	switch {
+	case have == 0:
+		return fmt.Sprintf("%s does not run any more; it was at revision %d when you looked", name, shown)
+	case shown == 0:
+		return fmt.Sprintf("%s runs by now, at revision %d; it did not when you looked", name, have)
+	default:
+		return fmt.Sprintf("%s is at revision %d by now; it was at %d when you looked", name, have, shown)
+	}
+}
+
+func (s *Server) revise(c *call, p plan) error {
+	if err := s.ready(c, p); err != nil {
+		return err
+	}
+	run := p.existing.Run
+	rs := p.spec
+	rs.RunName = &run.Name
+	if _, err := s.store.ReviseRun(c.ctx, run.ID, run.Revision, rs, c.user.Name, now()); err != nil {
+		return err
+	}
+	s.changed()
+	return nil
+}
+
+// stopRuns notes the wish and returns at once. Names that nobody has, and
+// runs that have ended, are no error.
+func (s *Server) stopRuns(c *call, in api.StopRuns) (nothing, error) {
+	wish := dstack.StopGrace
+	if in.Abort {
+		wish = dstack.StopAbort
+	}
+	for _, name := range in.RunsNames {
+		run, err := s.store.Run(c.ctx, c.project.ID, name)
+		if dstack.KindOf(err) == dstack.NotFound || err == nil && run.Status.Finished() {
+			continue
+		}
+		if err != nil {
+			return nothing{}, err
+		}
+		if err := s.store.StopRun(c.ctx, run.ID, wish, now()); err != nil {
+			return nothing{}, err
+		}
+	}
+	s.changed()
+	return nothing{}, nil
+}
+
+// deleteRuns forgets finished runs and their output.
+func (s *Server) deleteRuns(c *call, in api.DeleteRuns) (nothing, error) {
+	taken, err := s.store.Names(c.ctx, c.project.ID)
+	if err != nil {
+		return nothing{}, err
+	}
+	if err := s.store.DeleteRuns(c.ctx, c.project.ID, in.RunsNames); err != nil {
+		if dstack.KindOf(err) == dstack.Conflict {
+			err = worded{msg: "Cannot delete active runs: " + s.activeOf(c, in.RunsNames), err: err}
+		}
+		return nothing{}, err
+	}
+	for _, name := range in.RunsNames {
+		if taken[name] {
+			if err := s.logs.Remove(c.project.Name, name); err != nil {
+				s.log.Warn("the output of a deleted run was not removed", "run", name, "err", err)
+			}
+		}
+	}
+	s.bell.Ring()
+	return nothing{}, nil
+}
+
+// activeOf lists the unfinished among runs, in the form of the reference.
+func (s *Server) activeOf(c *call, names []string) string {
+	var active []string
+	for _, name := range names {
+		if run, err := s.store.Run(c.ctx, c.project.ID, name); err == nil && !run.Status.Finished() {
+			active = append(active, "'"+name+"'")
+		}
+	}
+	return "[" + strings.Join(active, ", ") + "]"
+}

@@ -1,0 +1,208 @@
+package server
+
+import (
+	"context"
+	"crypto/subtle"
+	"log/slog"
+	"net/http"
+	"reflect"
+	"runtime/debug"
+	"strings"
+
+	"dstack/internal/decide/access"
+	"dstack/internal/dstack"
+)
+
+// endpoint is one thing that can be called.
+type endpoint struct {
+	method, path string
+	level        access.Level
+	limit        int64 // of the body, in bytes
+	about        string
+	in, out      reflect.Type
+	form         form
+	serve        func(*Server, *call) error
+}
+
+// form is how a route takes or gives what it does.
+type form string
+
+const (
+	formJSON   form = ""
+	formLines  form = "one JSON document a line" // its answer
+	formUpload form = "multipart"                // its request
+)
+
+// call is one request on its way.
+type call struct {
+	ctx     context.Context
+	w       http.ResponseWriter
+	r       *http.Request
+	route   *endpoint
+	user    dstack.User    // zero where nobody was asked
+	project dstack.Project // zero where the route is of none
+}
+
+// overall says that the caller may see everything.
+func (c *call) overall() bool { return c.user.GlobalRole == dstack.RoleAdmin }
+
+// Bodies are limited: most are small, configurations may be larger.
+const (
+	bodyLimit = 1 << 20
+	runLimit  = 4 << 20
+)
+
+// post is an endpoint that takes In and answers Out.
+func post[In, Out any](path string, level access.Level, do func(*Server, *call, In) (Out, error), about string) endpoint {
+	return endpoint{method: http.MethodPost, path: path, level: level, limit: bodyLimit, about: about,
+		in: reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
+		serve: func(s *Server, c *call) error {
+			in, err := decode[In](c)
+			if err != nil {
+				return err
+			}
+			out, err := do(s, c, in)
+			if err != nil {
+				return err
+			}
+			s.write(c.w, http.StatusOK, out)
+			return nil
+		}}
+}
+
+// large lets a route take a configuration.
+func large(r endpoint) endpoint { r.limit = runLimit; return r }
+
+// serve is the stack of every request, in the order of execution.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	header := w.Header()
+	header.Set("X-Content-Type-Options", "nosniff")
+	header.Set("X-Frame-Options", "DENY")
+	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	header.Set("Referrer-Policy", "no-referrer")
+	header.Set("Cache-Control", "no-store")
+	defer s.survive(w, r)
+	if strings.HasPrefix(r.URL.Path, "/api/") && r.URL.Path != docsPath {
+		if err := checkVersion(r); err != nil {
+			s.refuse(w, r, err)
+			return
+		}
+	}
+	s.mux.ServeHTTP(w, r)
+}
+
+// survive answers for a call that panicked. Half an answer is cut instead.
+func (s *Server) survive(w http.ResponseWriter, r *http.Request) {
+	switch p := recover(); p {
+	case nil:
+	case http.ErrAbortHandler:
+		panic(p)
+	default:
+		s.log.LogAttrs(r.Context(), slog.LevelError, "a call panicked", slog.String("call", r.Pattern),
+			slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+		w.Header().Set("Connection", "close")
+		status, body := refusalOf(&dstack.Error{Kind: dstack.Internal, Message: "the server failed to do this",
+			Hint: "the reason is in the server's own output"})
+		s.write(w, status, body)
+	}
+}
+
+// enter lets a caller in who may call a route, and no other.
+func (s *Server) enter(rt *endpoint) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c := &call{ctx: r.Context(), w: w, r: r, route: rt}
+		r.Body = http.MaxBytesReader(w, r.Body, rt.limit)
+		err := s.admit(c)
+		if err == nil {
+			err = rt.serve(s, c)
+		}
+		if err != nil {
+			s.refuse(w, r, err)
+		}
+	}
+}
+
+// admit finds out who calls and where, and asks whether they may.
+func (s *Server) admit(c *call) error {
+	if c.route.level == access.None {
+		return nil
+	}
+	known, err := s.identify(c)
+	if err != nil {
+		return err
+	}
+	place, err := s.placeOf(c, known)
+	if err != nil {
+		return err
+	}
+	who := access.Caller{Known: known, Role: c.user.GlobalRole}
+	switch access.Allow(c.route.level, who, place) {
+	case access.Allowed:
+		return nil
+	case access.Unknown:
+		return gate{http.StatusForbidden, "Not authenticated", &dstack.Error{Kind: dstack.Unauthorized,
+			Message: "nobody is logged in with this request", Hint: "send the header Authorization: Bearer <token>"}}
+	case access.Hidden:
+		return gate{http.StatusNotFound, message{Msg: "Not found"}, &dstack.Error{Kind: dstack.NotFound,
+			Message: "there is no project " + quote(c.r.PathValue("project_name")) + " that you may see",
+			Hint:    "ask an admin of the project to add you, or check its name"}}
+	case access.Denied:
+		return denied("you may not do this", "ask an admin")
+	default:
+		return denied("you may not do this", "ask an admin")
+	}
+}
+
+func denied(why, hint string) error {
+	return gate{http.StatusForbidden, message{Msg: "Access denied"},
+		&dstack.Error{Kind: dstack.Forbidden, Message: why, Hint: hint}}
+}
+
+// identify looks the caller up by the hash of the token. A store that fails
+// lets nobody in.
+func (s *Server) identify(c *call) (known bool, err error) {
+	scheme, token, _ := strings.Cut(c.r.Header.Get("Authorization"), " ")
+	token = strings.TrimSpace(token)
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return false, nil
+	}
+	hash := HashToken(token)
+	user, err := s.store.UserByToken(c.ctx, hash)
+	if err != nil && dstack.KindOf(err) != dstack.NotFound {
+		return false, &dstack.Error{Kind: dstack.Unavailable, Cause: err,
+			Message: "the server cannot look up who you are", Hint: "try again in a moment"}
+	}
+	if err != nil || subtle.ConstantTimeCompare([]byte(user.TokenHash), []byte(hash)) != 1 {
+		return false, gate{http.StatusForbidden, message{Msg: "Invalid token"}, &dstack.Error{Kind: dstack.Unauthorized,
+			Message: "the token is not valid", Hint: "log in with the present one: dstack config --token"}}
+	}
+	c.user = user
+	return true, nil
+}
+
+// placeOf finds the project of a call and how its caller stands to it.
+func (s *Server) placeOf(c *call, known bool) (access.Project, error) {
+	name := c.r.PathValue("project_name")
+	if !known || name == "" {
+		return access.Project{}, nil
+	}
+	project, err := s.store.Project(c.ctx, name)
+	if dstack.KindOf(err) == dstack.NotFound {
+		return access.Project{}, nil
+	}
+	if err != nil {
+		return access.Project{}, err
+	}
+	c.project = project
+	members, err := s.store.Members(c.ctx, project.ID)
+	if err != nil {
+		return access.Project{}, err
+	}
+	place := access.Project{Exists: true}
+	for _, m := range members {
+		if m.User.ID == c.user.ID {
+			place.Member, place.Role = true, m.Role
+		}
+	}
+	return place, nil
+}

@@ -1,0 +1,136 @@
+// Package server is the control plane's face: the API in the wire form of
+// the reference, and the route table that a gateway in the same process
+// follows. routes.go is the table of everything that can be called.
+package server
+
+import (
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync"
+
+	"dstack/internal/backend"
+	"dstack/internal/loop"
+	"dstack/internal/server/logs"
+	"dstack/internal/server/store"
+)
+
+// Options is what a Server works with. Wake, Bell, Log and the names may be
+// left out; the rest may not.
+type Options struct {
+	Store       *store.Store
+	Logs        *logs.Store
+	Backends    *backend.Set
+	Dir         string       // the server's folder; uploads are spooled below it
+	Wake        func()       // called when there is work for the passes
+	Bell        *loop.Bell   // rings when something changed; who waits looks again
+	Domain      string       // services are published as <run>.<domain>
+	MainProject string       // its services need no project in their name
+	PublicURL   string       // where clients reach this server
+	Log         *slog.Logger // problems of ours
+	UploadLimit int64        // bytes of one upload of code
+}
+
+// defaultUpload is how large a folder may be.
+const defaultUpload = 64 << 20
+
+// Server answers the API.
+type Server struct {
+	store    *store.Store
+	logs     *logs.Store
+	backends *backend.Set
+	dir      string
+	wake     func()
+	bell     *loop.Bell
+	names    address
+	log      *slog.Logger
+	upload   int64
+
+	naming sync.Mutex // held while a run's name is made up
+	table  tableCache
+	mux    *http.ServeMux
+}
+
+// New returns a Server. Nothing runs until it is asked.
+func New(o Options) *Server {
+	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, bell: o.Bell,
+		log: o.Log, upload: o.UploadLimit, names: addressOf(o)}
+	if s.wake == nil {
+		s.wake = func() {}
+	}
+	if s.bell == nil {
+		s.bell = &loop.Bell{}
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.upload == 0 {
+		s.upload = defaultUpload
+	}
+	if s.backends == nil {
+		s.backends = backend.NewSet()
+	}
+	s.table = newTableCache()
+	s.mux = s.routes()
+	return s
+}
+
+// Handler answers the API and the health check, and nothing of the gateway.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+
+// changed tells the passes and everybody who waits that there is news.
+func (s *Server) changed() {
+	s.wake()
+	s.bell.Ring()
+}
+
+// address makes the addresses under which services are published.
+type address struct {
+	base   url.URL // of this server
+	domain string
+	main   string
+}
+
+func addressOf(o Options) address {
+	a := address{domain: o.Domain, main: o.MainProject}
+	if a.domain == "" {
+		a.domain = "localhost"
+	}
+	if a.main == "" {
+		a.main = "main"
+	}
+	base, err := url.Parse(o.PublicURL)
+	if err != nil || base.Host == "" {
+		base = &url.URL{Scheme: "http", Host: "127.0.0.1:3000"}
+	}
+	a.base = url.URL{Scheme: base.Scheme, Host: base.Host}
+	return a
+}
+
+// host is the URL of a name below the domain, without a slash at its end.
+func (a address) host(name string) string {
+	at := url.URL{Scheme: a.base.Scheme, Host: name + "." + a.domain}
+	if port := a.base.Port(); port != "" {
+		at.Host += ":" + port
+	}
+	return at.String()
+}
+
+func (a address) below(project, name string) string {
+	if equalFold(project, a.main) {
+		return a.host(name)
+	}
+	return a.host(name + "." + lower(project))
+}
+
+func (a address) service(project, run string) string { return a.below(project, run) }
+func (a address) models(project string) string       { return a.below(project, "gateway") }
+
+func (a address) servicePath(project, run string) string {
+	return fmt.Sprintf("%s/proxy/services/%s/%s/", a.base.String(), lower(project), run)
+}
+
+func (a address) modelsPath(project string) string {
+	return fmt.Sprintf("%s/proxy/models/%s", a.base.String(), lower(project))
+}

@@ -1,0 +1,73 @@
+package server
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	"dstack/internal/decide/route"
+)
+
+// tableAge is how old a reading of the routes may be when nobody rang.
+const tableAge = 2 * time.Second
+
+// tableCache is the last reading of the routes, shared by all who follow.
+type tableCache struct {
+	turn  chan struct{} // held by whoever reads
+	table route.Table
+	at    time.Time
+	mark  <-chan struct{} // closed by the first ring since the reading began
+}
+
+func newTableCache() tableCache {
+	// Numbers begin at the time, so that those of an earlier server are not
+	// taken for ours.
+	return tableCache{turn: make(chan struct{}, 1), table: route.Table{Version: uint64(time.Now().UnixMicro())}}
+}
+
+// Table returns the route table as soon as its version is not since any
+// more. It is read again when the bell rings, and every two seconds; any
+// number of callers cost one reading.
+func (s *Server) Table(ctx context.Context, since uint64) (route.Table, error) {
+	for {
+		news := s.bell.Next()
+		table, err := s.routesNow(ctx, news)
+		if err != nil || table.Version != since {
+			return table, err
+		}
+		again := time.NewTimer(tableAge)
+		select {
+		case <-ctx.Done():
+			again.Stop()
+			return route.Table{}, ctx.Err()
+		case <-news:
+		case <-again.C:
+		}
+		again.Stop()
+	}
+}
+
+// routesNow returns a reading that no ring has made old.
+func (s *Server) routesNow(ctx context.Context, news <-chan struct{}) (route.Table, error) {
+	c := &s.table
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return route.Table{}, ctx.Err()
+	}
+	if c.mark == news && time.Since(c.at) < tableAge {
+		return c.table, nil
+	}
+	mark, at := s.bell.Next(), time.Now()
+	fresh, err := s.store.Routes(ctx)
+	if err != nil {
+		return route.Table{}, err
+	}
+	if fresh.Version = c.table.Version; c.at.IsZero() || !reflect.DeepEqual(fresh, c.table) {
+		fresh.Version++
+		c.table = fresh
+	}
+	c.mark, c.at = mark, at
+	return c.table, nil
+}

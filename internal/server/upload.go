@@ -1,0 +1,152 @@
+package server
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// around is how much a request may hold besides its file.
+const around = 16 << 10
+
+// uploadTime is how long an upload may take in all.
+const uploadTime = 15 * time.Minute
+
+var codeHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// uploadCode keeps an upload whole or not at all: it is spooled and hashed
+// first, and must be what its name says.
+func (s *Server) uploadCode(c *call) error {
+	length := c.r.ContentLength
+	if length < 0 || length > s.upload+around {
+		return s.tooMuchCode()
+	}
+	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, s.upload+around)
+	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(uploadTime)) // where it can be set
+	id := c.r.URL.Query().Get("repo_id")
+	if id == "" {
+		return complaints{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
+	}
+	if _, err := s.repo(c, id); err != nil {
+		return err
+	}
+	part, err := filePart(c.r)
+	if err != nil {
+		return err
+	}
+	hash := part.FileName()
+	if !codeHash.MatchString(hash) {
+		return &dstack.Error{Kind: dstack.Invalid, Message: "an upload is named by the SHA-256 of its content, in 64 hexadecimal digits",
+			Hint: "name the file so"}
+	}
+	if err := s.keepCode(c, id, hash, part); err != nil {
+		return err
+	}
+	s.write(c.w, http.StatusOK, nothing{})
+	return nil
+}
+
+func (s *Server) tooMuchCode() error {
+	return worded{
+		msg: fmt.Sprintf("Repo diff size exceeds the limit of %s. Use .gitignore to exclude large files from the repo.", sizeText(s.upload)),
+		err: &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the folder is larger than %s, or its size was not told", sizeText(s.upload)),
+			Hint: "list what the service does not need in .dstackignore or .gitignore"},
+	}
+}
+
+// filePart finds the one file of an upload.
+func filePart(r *http.Request) (*multipart.Part, error) {
+	parts, err := r.MultipartReader()
+	if err != nil {
+		return nil, complaints{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
+	}
+	part, err := parts.NextPart()
+	if err != nil || part.FormName() != "file" {
+		return nil, complaints{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
+	}
+	return part, nil
+}
+
+func (s *Server) keepCode(c *call, repo, hash string, part *multipart.Part) error {
+	has, err := s.store.HasCode(c.ctx, c.project.ID, repo, hash)
+	if err != nil || has {
+		return err
+	}
+	file, err := s.spool()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		_ = file.Close()
+		_ = os.Remove(file.Name()) // one that stays is removed by the next start
+	}()
+	sum := sha256.New()
+	size, err := io.Copy(io.MultiWriter(file, sum), part)
+	if err != nil {
+		return s.cut(err)
+	}
+	if size > s.upload {
+		return s.tooMuchCode()
+	}
+	if got := hex.EncodeToString(sum.Sum(nil)); got != hash {
+		return &dstack.Error{Kind: dstack.Invalid, Message: "the upload is not what its name says: its SHA-256 is " + got,
+			Hint: "upload it again"}
+	}
+	if _, err := file.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	return s.store.PutCode(c.ctx, c.project.ID, repo, hash, file)
+}
+
+// cut tells a client that stopped from a disk that is full.
+func (s *Server) cut(err error) error {
+	if _, ours := errors.AsType[*os.PathError](err); ours {
+		return &dstack.Error{Kind: dstack.Unavailable, Cause: err, Message: "the server cannot keep the upload: its disk failed or is full",
+			Hint: "make room below the server's folder"}
+	}
+	if _, large := errors.AsType[*http.MaxBytesError](err); large {
+		return s.tooMuchCode()
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "the upload ended before it was complete",
+		Hint: "upload it again"}
+}
+
+const spoolPrefix = "upload-"
+
+func (s *Server) spoolDir() string { return filepath.Join(s.dir, "tmp") }
+
+func (s *Server) spool() (*os.File, error) {
+	if err := os.MkdirAll(s.spoolDir(), 0o700); err != nil {
+		return nil, s.cut(err)
+	}
+	file, err := os.CreateTemp(s.spoolDir(), spoolPrefix)
+	if err != nil {
+		return nil, s.cut(err)
+	}
+	return file, nil
+}
+
+// cleanSpool removes what an earlier server left when it was killed.
+func cleanSpool(dir string) error {
+	entries, err := os.ReadDir(filepath.Join(dir, "tmp"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), spoolPrefix) {
+			err = errors.Join(err, os.Remove(filepath.Join(dir, "tmp", e.Name())))
+		}
+	}
+	return err
+}

@@ -1,0 +1,216 @@
+package server
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+	"dstack/internal/spec"
+)
+
+// viewOfRun is a run as a person sees it.
+func viewOfRun(w store.Whole, at address) api.View {
+	run, conf := w.Run, w.Run.Spec.Configuration
+	v := api.View{
+		ID: run.ID, Project: run.Project, Name: run.Name, User: run.User, Revision: run.Revision,
+		Reason: string(run.Reason), Ending: run.Ending, SubmittedAt: run.SubmittedAt.UTC(), Since: run.Since.UTC(),
+		ReadyAt: timeOrNull(run.ReadyAt), FinishedAt: timeOrNull(run.FinishedAt), Wanted: conf.Replicas.Min,
+		Auth: conf.Auth, URL: at.service(run.Project, run.Name) + "/", PathURL: at.servicePath(run.Project, run.Name),
+		Replicas: []api.ReplicaView{},
+	}
+	if m := conf.Model; m != nil {
+		v.Model = &api.ModelView{Name: m.Name, URL: at.models(run.Project), PathURL: at.modelsPath(run.Project)}
+	}
+	for i, r := range w.Replicas {
+		if r.Status == dstack.ReplicaReady && r.Revision == run.Revision {
+			v.Ready++
+		}
+		if shown(w, i) {
+			v.Replicas = append(v.Replicas, viewOfReplica(w, r))
+		}
+	}
+	v.Status = viewStatus(w, v.Ready)
+	v.Version = versionOf(v)
+	return v
+}
+
+// shown says whether a replica is of interest: those that live, those that
+// failed, and in the end the last of each number.
+func shown(w store.Whole, i int) bool {
+	r := w.Replicas[i]
+	if !r.Status.Finished() {
+		return true
+	}
+	for _, later := range w.Replicas[i+1:] {
+		if later.Num == r.Num {
+			return false
+		}
+	}
+	return w.Run.Status.Finished() || w.Run.Status == dstack.RunTerminating || r.Status == dstack.ReplicaFailed
+}
+
+// viewStatus is a run's status in our own words.
+func viewStatus(w store.Whole, ready int) api.Status {
+	switch w.Run.Status {
+	case dstack.RunSubmitted:
+		return api.StatusWaiting
+	case dstack.RunActive:
+		return viewActive(w, ready)
+	case dstack.RunTerminating:
+		return api.StatusStopping
+	case dstack.RunTerminated:
+		return api.StatusStopped
+	case dstack.RunFailed:
+		return api.StatusFailed
+	default:
+		return api.StatusFailing
+	}
+}
+
+func viewActive(w store.Whole, ready int) api.Status {
+	wanted := w.Run.Spec.Configuration.Replicas.Min
+	waiting := true
+	for _, r := range w.Replicas {
+		if !r.Status.Finished() && r.Status != dstack.ReplicaWaiting {
+			waiting = false
+		}
+	}
+	switch {
+	case ready >= wanted && ready > 0:
+		return api.StatusReady
+	case ready > 0:
+		return api.StatusDegraded
+	case !w.Run.ReadyAt.IsZero():
+		return api.StatusFailing
+	case waiting:
+		return api.StatusWaiting
+	default:
+		return api.StatusStarting
+	}
+}
+
+func viewOfReplica(w store.Whole, r dstack.Replica) api.ReplicaView {
+	report := w.Reports[r.Attempt]
+	v := api.ReplicaView{
+		Num: r.Num, Revision: r.Revision, Status: r.Status, Reason: string(r.Reason), Since: r.Since.UTC(),
+		Restarts: r.AttemptNum, SubmissionID: r.Attempt, LastOutput: lastOutput(r, report),
+	}
+	if r.Attempt == "" {
+		v.SubmissionID = dstack.AttemptID(r.ID)
+	}
+	if r.Status == dstack.ReplicaStarting {
+		v.Progress = report.Progress
+	}
+	if r.Status == dstack.ReplicaRestarting {
+		v.RetryAt = timeOrNull(r.DueAt)
+	}
+	if instance, ok := w.Instances[r.Instance]; ok {
+		offer := instance.Offer
+		v.Backend, v.Region, v.Instance, v.Spot, v.Price = offer.Backend, offer.Region, offer.Type, offer.Spot, offer.Price
+		v.Resources = plainHardware(offer.Hardware)
+	}
+	return v
+}
+
+// lastOutput is the last lines of what ended last. A replica that is ready
+// again needs no reminder.
+func lastOutput(r dstack.Replica, report dstack.Report) []string {
+	switch {
+	case r.Status == dstack.ReplicaReady:
+		return []string{}
+	case report.Outcome.Over() && len(report.LastOut) > 0:
+		return report.LastOut
+	case len(r.Past) > 0 && r.Past[len(r.Past)-1].LastOut != nil:
+		return r.Past[len(r.Past)-1].LastOut
+	default:
+		return []string{}
+	}
+}
+
+// plainHardware prints hardware as our plans do: 4 cpu, 16GB, 1×L4 24GB.
+func plainHardware(hw dstack.Hardware) string {
+	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), spec.GB(float64((hw.MemoryMiB + 512) / 1024)).String()}
+	if n := len(hw.GPUs); n > 0 {
+		parts = append(parts, fmt.Sprintf("%d×%s %s", n, hw.GPUs[0].Name, spec.GB(float64((hw.GPUs[0].MemoryMiB+512)/1024)).String()))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func timeOrNull(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// versionOf changes when anything that a view shows does.
+func versionOf(v api.View) string {
+	v.Version = ""
+	text, err := json.Marshal(v)
+	if err != nil {
+		return "" // a view that cannot be written is refused where it is answered
+	}
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
+// recheck is how often those who wait look without having been called.
+const recheck = time.Second
+
+// view shows a run; with a version given it waits until that one is past.
+func (s *Server) view(c *call, in api.ViewRequest) (api.View, error) {
+	var over <-chan time.Time
+	if in.After != "" && in.WaitSeconds > 0 {
+		limit := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
+		defer limit.Stop()
+		over = limit.C
+	}
+	for {
+		news := s.bell.Next()
+		v, err := s.viewNamed(c, in)
+		if err != nil || over == nil || v.Version != in.After {
+			return v, err
+		}
+		again := time.NewTimer(recheck)
+		select {
+		case <-c.ctx.Done():
+			again.Stop()
+			return v, c.ctx.Err()
+		case <-over:
+			again.Stop()
+			return v, nil
+		case <-news:
+		case <-again.C:
+		}
+		again.Stop()
+	}
+}
+
+func (s *Server) viewNamed(c *call, in api.ViewRequest) (api.View, error) {
+	w, err := s.whole(c, in.RunName)
+	if err != nil {
+		return api.View{}, err
+	}
+	if in.RunID != "" && in.RunID != string(w.Run.ID) {
+		return api.View{}, &dstack.Error{Kind: dstack.Conflict, Message: "the run " + in.RunName + " was replaced by another of the same name",
+			Hint: "look at the present one: dstack ps"}
+	}
+	return viewOfRun(w, s.names), nil
+}
+
+// views lists runs as people see them.
+func (s *Server) views(c *call, in api.ListRuns) ([]api.View, error) {
+	found, err := s.listWhole(c, in)
+	views := make([]api.View, 0, len(found))
+	for _, w := range found {
+		views = append(views, viewOfRun(w, s.names))
+	}
+	return views, err
+}

@@ -1,0 +1,317 @@
+package server
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/decide/job"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+	"dstack/internal/spec"
+)
+
+// wireRun is a run in the form of the reference (spec §4.5).
+func wireRun(w store.Whole, at address, now time.Time) api.Run {
+	run := api.Run{
+		ID: w.Run.ID, ProjectName: w.Run.Project, User: w.Run.User,
+		SubmittedAt: api.StampOf(w.Run.SubmittedAt), LastProcessedAt: api.StampOf(lastSeen(w)),
+		Status: wireStatus(w), TerminationReason: textOrNull(runEndings[w.Run.Ending]),
+		RunSpec: w.Run.Spec, Jobs: wireJobs(w), Service: wireService(w.Run, at),
+	}
+	for _, j := range run.Jobs {
+		for _, submission := range j.JobSubmissions {
+			run.Cost += costOf(submission, now)
+		}
+	}
+	run.Cost = math.Round(run.Cost*10000) / 10000
+	if len(run.Jobs) > 0 {
+		run.LatestJobSubmission = &run.Jobs[0].JobSubmissions[len(run.Jobs[0].JobSubmissions)-1]
+	}
+	return run
+}
+
+func costOf(s api.JobSubmission, now time.Time) float64 {
+	if s.JobProvisioningData == nil {
+		return 0
+	}
+	end := now
+	if s.FinishedAt != nil {
+		end = s.FinishedAt.Time
+	}
+	return s.JobProvisioningData.Price * max(0, end.Sub(s.SubmittedAt.Time).Hours())
+}
+
+// lastSeen is when anything of a run last changed.
+func lastSeen(w store.Whole) time.Time {
+	last := w.Run.SubmittedAt
+	consider := func(at time.Time) {
+		if at.After(last) {
+			last = at
+		}
+	}
+	consider(w.Run.Since)
+	consider(w.Run.FinishedAt)
+	for _, r := range w.Replicas {
+		consider(r.Since)
+		consider(r.FinishedAt)
+	}
+	return last
+}
+
+// runEndings is what the reference calls the ways a run ends.
+var runEndings = map[dstack.Ending]string{
+	dstack.EndNone:       "",
+	dstack.EndStopped:    "stopped_by_user",
+	dstack.EndAborted:    "aborted_by_user",
+	dstack.EndFailed:     "job_failed",
+	dstack.EndNoCapacity: "job_failed",
+}
+
+// wireStatus is what the reference calls a run's status. Its client waits
+// while a run is submitted, pending or provisioning.
+func wireStatus(w store.Whole) string {
+	switch w.Run.Status {
+	case dstack.RunSubmitted:
+		return "submitted"
+	case dstack.RunActive:
+		return wireActive(w)
+	case dstack.RunTerminating:
+		return "terminating"
+	case dstack.RunTerminated:
+		return "terminated"
+	case dstack.RunFailed:
+		return "failed"
+	default:
+		return "pending"
+	}
+}
+
+func wireActive(w store.Whole) string {
+	count := map[dstack.ReplicaStatus]int{}
+	for _, r := range w.Replicas {
+		count[r.Status]++
+	}
+	switch {
+	case count[dstack.ReplicaReady] > 0:
+		return "running"
+	case count[dstack.ReplicaStarting] > 0:
+		return "provisioning"
+	case count[dstack.ReplicaWaiting] > 0:
+		return "submitted"
+	default:
+		return "pending" // between two tries, or between two revisions
+	}
+}
+
+// wireJobs is the replicas by number, each with all its attempts.
+func wireJobs(w store.Whole) []api.Job {
+	byNum := map[int][]api.JobSubmission{}
+	for _, r := range w.Replicas {
+		byNum[r.Num] = append(byNum[r.Num], submissionsOf(w, r)...)
+	}
+	nums := make([]int, 0, len(byNum))
+	for num := range byNum {
+		nums = append(nums, num)
+	}
+	slices.Sort(nums)
+	jobs := make([]api.Job, 0, len(nums))
+	for _, num := range nums {
+		for i := range byNum[num] {
+			byNum[num][i].SubmissionNum = i
+		}
+		jobs = append(jobs, api.Job{JobSpec: jobSpec(w.Run.Spec, w.Run.Name, num), JobSubmissions: byNum[num]})
+	}
+	return jobs
+}
+
+// submissionsOf is a replica's attempts, oldest first. One that has none yet
+// is shown as one that was submitted: clients count on one being there.
+func submissionsOf(w store.Whole, r dstack.Replica) []api.JobSubmission {
+	var all []api.JobSubmission
+	present := r.Attempt
+	for _, past := range r.Past {
+		if past.ID == present {
+			continue // it ended, and is still the latest
+		}
+		why := string(past.Reason)
+		to := api.StampOf(past.To)
+		all = append(all, api.JobSubmission{ID: past.ID, SubmittedAt: api.StampOf(past.From), LastProcessedAt: to, FinishedAt: &to,
+			Status: "failed", TerminationReason: textOrNull(attemptEndings[past.Ending]), TerminationReasonMessage: textOrNull(why),
+			JobProvisioningData: provisioning(w, r, past.ID)})
+	}
+	return append(all, presentSubmission(w, r))
+}
+
+func presentSubmission(w store.Whole, r dstack.Replica) api.JobSubmission {
+	s := api.JobSubmission{ID: r.Attempt, SubmittedAt: api.StampOf(r.AttemptAt), LastProcessedAt: api.StampOf(r.Since)}
+	if r.Attempt == "" {
+		s.ID, s.SubmittedAt = dstack.AttemptID(r.ID), api.StampOf(r.SubmittedAt)
+	} else {
+		s.JobProvisioningData = provisioning(w, r, r.Attempt)
+	}
+	s.Status = jobStatus(w, r)
+	if r.Status.Finished() || r.Status == dstack.ReplicaTerminating || s.Status == "failed" {
+		s.TerminationReason = textOrNull(jobEnding(w, r))
+		s.TerminationReasonMessage = textOrNull(string(r.Reason))
+	}
+	if r.Status.Finished() || s.Status == "failed" {
+		end := r.FinishedAt
+		if end.IsZero() {
+			end = r.Since
+		}
+		stamp := api.StampOf(end)
+		s.FinishedAt, s.LastProcessedAt = &stamp, stamp
+	}
+	return s
+}
+
+// jobStatus is what the reference calls the status of a replica's present
+// attempt.
+func jobStatus(w store.Whole, r dstack.Replica) string {
+	switch r.Status {
+	case dstack.ReplicaWaiting:
+		return "submitted"
+	case dstack.ReplicaStarting:
+		if w.Reports[r.Attempt].Outcome == dstack.OutcomePulling {
+			return "pulling"
+		}
+		return "provisioning"
+	case dstack.ReplicaReady:
+		return "running"
+	case dstack.ReplicaRestarting, dstack.ReplicaFailed:
+		return "failed"
+	case dstack.ReplicaTerminating:
+		return "terminating"
+	case dstack.ReplicaTerminated:
+		if w.Run.Ending == dstack.EndAborted {
+			return "aborted"
+		}
+		return "terminated"
+	default:
+		return "submitted"
+	}
+}
+
+// attemptEndings is what the reference calls the ways an attempt ends.
+var attemptEndings = map[dstack.Outcome]string{
+	dstack.OutcomeExited:   "container_exited_with_error",
+	dstack.OutcomeRefused:  "creating_container_error",
+	dstack.OutcomeAbsent:   "interrupted_by_no_capacity",
+	dstack.OutcomePulling:  "waiting_runner_limit_exceeded",
+	dstack.OutcomeStarting: "waiting_runner_limit_exceeded",
+	dstack.OutcomeRunning:  "waiting_runner_limit_exceeded",
+}
+
+// jobEnding is why a replica's present attempt ends or ended.
+func jobEnding(w store.Whole, r dstack.Replica) string {
+	if r.Status == dstack.ReplicaFailed || r.Status == dstack.ReplicaRestarting {
+		if r.Attempt == "" {
+			return "failed_to_start_due_to_no_capacity"
+		}
+		if n := len(r.Past); n > 0 && r.Past[n-1].ID == r.Attempt {
+			return attemptEndings[r.Past[n-1].Ending]
+		}
+		return attemptEndings[w.Reports[r.Attempt].Outcome]
+	}
+	switch w.Run.Ending {
+	case dstack.EndStopped:
+		return "terminated_by_user"
+	case dstack.EndAborted:
+		return "aborted_by_user"
+	case dstack.EndFailed, dstack.EndNoCapacity:
+		return "terminated_by_server"
+	case dstack.EndNone:
+		return "scaled_down" // the run goes on without it
+	default:
+		return "terminated_by_server"
+	}
+}
+
+// provisioning is where an attempt runs; null when its machine is not known.
+func provisioning(w store.Whole, r dstack.Replica, attempt dstack.AttemptID) *api.JobProvisioningData {
+	instance, ok := w.Instances[r.Instance]
+	if !ok {
+		return nil
+	}
+	host, _, _ := net.SplitHostPort(w.Reports[attempt].Address) // empty is what is not known yet
+	return &api.JobProvisioningData{
+		Backend: instance.Offer.Backend, InstanceType: wireInstance(instance.Offer), InstanceID: string(instance.ID),
+		Hostname: host, Region: instance.Offer.Region, Price: instance.Offer.Price, PublicIPEnabled: true,
+		Username: "root", SSHPort: 22, Dockerized: instance.Offer.Engine.Containers,
+	}
+}
+
+func wireInstance(o dstack.Offer) api.InstanceType {
+	hw := o.Hardware
+	gpus := make([]api.GPU, 0, len(hw.GPUs))
+	for _, g := range hw.GPUs {
+		gpus = append(gpus, api.GPU{Name: g.Name, MemoryMiB: g.MemoryMiB})
+	}
+	return api.InstanceType{Name: o.Type, Resources: api.Resources{CPUs: hw.CPUs, MemoryMiB: hw.MemoryMiB, GPUs: gpus,
+		Spot: o.Spot, Disk: api.Disk{SizeMiB: hw.DiskMiB}, Description: describe(hw)}}
+}
+
+// describe prints hardware as the reference does.
+func describe(hw dstack.Hardware) string {
+	parts := []string{fmt.Sprintf("%dxCPU, %.0fGB", hw.CPUs, float64(hw.MemoryMiB)/1024)}
+	if n := len(hw.GPUs); n > 0 {
+		parts = append(parts, fmt.Sprintf("%dx%s (%.0fGB)", n, hw.GPUs[0].Name, float64(hw.GPUs[0].MemoryMiB)/1024))
+	}
+	return strings.Join(append(parts, fmt.Sprintf("%.1fGB (disk)", float64(hw.DiskMiB)/1024)), ", ")
+}
+
+func wireOffer(p dstack.Place) api.Offer {
+	runtime := "runner"
+	if p.Offer.Engine.Containers {
+		runtime = "shim"
+	}
+	return api.Offer{Backend: p.Offer.Backend, Instance: wireInstance(p.Offer), Region: p.Offer.Region, Price: p.Offer.Price,
+		Availability: "available", InstanceRuntime: runtime}
+}
+
+// jobSpec is what one replica runs.
+func jobSpec(rs dstack.RunSpec, run string, num int) api.JobSpec {
+	conf, params := rs.Configuration, spec.Merge(rs.Configuration, rs.Profile)
+	need := job.Need(rs)
+	js := api.JobSpec{
+		ReplicaNum: num, JobName: fmt.Sprintf("%s-%d-0", run, num), JobsPerReplica: 1, AppSpecs: []struct{}{},
+		Commands: job.Argv(rs), Env: map[string]string{}, HomeDir: "/root", ImageName: job.Image(rs),
+		RegistryAuth: conf.RegistryAuth, WorkingDir: textOrNull(job.WorkingDir(rs)),
+		Requirements: api.Requirements{Resources: need.Resources, MaxPrice: need.MaxPrice, Spot: need.Spot},
+	}
+	if js.Commands == nil {
+		js.Commands = []string{}
+	}
+	for _, v := range conf.Env {
+		js.Env[v.Name] = v.Value
+	}
+	if d := params.MaxDuration; d != nil && !d.Off {
+		seconds := int64(d.Seconds)
+		js.MaxDuration = &seconds
+	}
+	if events, window := params.RetryRule(); len(events) > 0 {
+		js.Retry = &api.RetrySpec{OnEvents: events, Duration: int64(window)}
+	}
+	return js
+}
+
+func wireService(run dstack.Run, at address) *api.Service {
+	service := &api.Service{URL: at.service(run.Project, run.Name), Options: map[string]any{}}
+	if m := run.Spec.Configuration.Model; m != nil {
+		service.Model = &api.ServiceModel{Name: m.Name, BaseURL: at.models(run.Project), Type: m.Type}
+		service.Options["openai"] = map[string]any{"model": m}
+	}
+	return service
+}
+
+func textOrNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
