@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"archive/tar"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"os"
+	"path"
+	"strings"
+
+	"dstack/internal/dstack"
+)
+
+// CodeFolder is where uploaded code lies in a container.
+const CodeFolder = "/workflow"
+
+// The bounds on uploaded code, once unpacked.
+const (
+	maxEntries  = 20_000
+	maxUnpacked = 256 << 20
+)
+
+// WorkingDir is the folder, below the code's, that an order's command starts
+// in. It never leads out of it.
+func WorkingDir(o dstack.Order) (string, error) {
+	dir := o.WorkingDir
+	if rest, ok := strings.CutPrefix(dir, CodeFolder); ok && (rest == "" || rest[0] == '/') {
+		dir = "." + rest
+	}
+	dir = path.Clean(dir)
+	if path.IsAbs(dir) || !within(dir) {
+		return "", &dstack.Error{
+			Kind:    dstack.Invalid,
+			Message: fmt.Sprintf("working_dir %q is outside the uploaded folder", o.WorkingDir),
+			Hint:    "give a path relative to the folder that dstack apply is run in",
+		}
+	}
+	return dir, nil
+}
+
+// within says whether a clean relative path stays below its start.
+func within(name string) bool { return name != ".." && !strings.HasPrefix(name, "../") }
+
+// entries yields what a code upload holds, cleaned: relative names that stay
+// inside, only folders, plain files and links that stay inside, bounded in
+// number and size. Anything else ends it with an error: half a folder of code
+// is worse than none.
+func entries(ctx context.Context, r io.Reader) iter.Seq2[*tar.Header, io.Reader] {
+	return func(yield func(*tar.Header, io.Reader) bool) {
+		source := tar.NewReader(r)
+		var size int64
+		for count := 0; ; count++ {
+			h, err := source.Next()
+			if errors.Is(err, io.EOF) {
+				return
+			}
+			if err == nil {
+				err = ctx.Err()
+			}
+			if err != nil {
+				yield(nil, broken{fmt.Errorf("the uploaded code cannot be read: %w", err)})
+				return
+			}
+			if h.Typeflag == tar.TypeXGlobalHeader {
+				continue
+			}
+			clean, err := cleaned(h)
+			if size += h.Size; err == nil && (size > maxUnpacked || count >= maxEntries) {
+				err = refuseCode("it has more than %d files or is larger than %d MiB", maxEntries, maxUnpacked>>20)
+			}
+			if err != nil {
+				yield(nil, broken{err})
+				return
+			}
+			if !yield(clean, source) {
+				return
+			}
+		}
+	}
+}
+
+// broken is the content of an entry that cannot be had.
+type broken struct{ err error }
+
+func (b broken) Read([]byte) (int, error) { return 0, b.err }
+
+func cleaned(h *tar.Header) (*tar.Header, error) {
+	name := path.Clean(h.Name)
+	if path.IsAbs(h.Name) || !within(name) || strings.ContainsRune(name, 0) {
+		return nil, refuseCode("%q leads out of the folder", h.Name)
+	}
+	c := &tar.Header{Name: name, Mode: h.Mode & 0o777, ModTime: h.ModTime, Typeflag: h.Typeflag}
+	switch h.Typeflag {
+	case tar.TypeDir:
+		c.Mode |= 0o700
+	case tar.TypeReg:
+		c.Size, c.Mode = h.Size, c.Mode|0o600
+	case tar.TypeSymlink:
+		if path.IsAbs(h.Linkname) || !within(path.Join(path.Dir(name), h.Linkname)) {
+			return nil, refuseCode("the link %q leads out of the folder, to %q", h.Name, h.Linkname)
+		}
+		c.Linkname = h.Linkname
+	default:
+		return nil, refuseCode("%q is neither a file, a folder nor a symbolic link", h.Name)
+	}
+	return c, nil
+}
+
+func refuseCode(format string, args ...any) error {
+	return &dstack.Error{
+		Kind:    dstack.Invalid,
+		Message: "the uploaded code is refused: " + fmt.Sprintf(format, args...),
+		Hint:    "remove it from the folder or name it in .dstackignore, and apply again",
+	}
+}
+
+// Unpack writes uploaded code below root. No entry can reach outside it, not
+// through links either.
+func Unpack(ctx context.Context, root *os.Root, code io.Reader) error {
+	for h, body := range entries(ctx, code) {
+		if h == nil {
+			return readError(body)
+		}
+		if err := unpackOne(root, h, body); err != nil {
+			return fmt.Errorf("cannot unpack %q of the uploaded code: %w", h.Name, err)
+		}
+	}
+	return nil
+}
+
+func readError(r io.Reader) error {
+	_, err := r.Read(nil)
+	return err
+}
+
+func unpackOne(root *os.Root, h *tar.Header, body io.Reader) error {
+	mode := fs.FileMode(h.Mode)
+	if h.Typeflag == tar.TypeDir {
+		if h.Name == "." {
+			return nil
+		}
+		return root.MkdirAll(h.Name, mode)
+	}
+	if dir := path.Dir(h.Name); dir != "." {
+		if err := root.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+	}
+	if err := root.Remove(h.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if h.Typeflag == tar.TypeSymlink {
+		return root.Symlink(h.Linkname, h.Name)
+	}
+	f, err := root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, body)
+	return errors.Join(err, f.Close())
+}
+
+// Repack writes uploaded code to w as a clean tar for a container, below
+// folder, all of it root's.
+func Repack(ctx context.Context, w io.Writer, folder string, code io.Reader) error {
+	out := tar.NewWriter(w)
+	if err := out.WriteHeader(&tar.Header{Name: folder, Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
+		return err
+	}
+	for h, body := range entries(ctx, code) {
+		if h == nil {
+			return readError(body)
+		}
+		h.Name = path.Join(folder, h.Name)
+		if err := out.WriteHeader(h); err != nil {
+			return err
+		}
+		if _, err := io.Copy(out, body); err != nil {
+			return fmt.Errorf("the uploaded code cannot be read: %w", err)
+		}
+	}
+	return out.Close()
+}

@@ -1,0 +1,42 @@
+package process
+
+import (
+	"errors"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// becomeReaper does nothing here: launchd takes orphans.
+func becomeReaper() error { return nil }
+
+// boot names the present start of the machine: process numbers are only good
+// within one.
+func boot() string {
+	at, err := unix.SysctlTimeval("kern.boottime")
+	if err != nil {
+		return ""
+	}
+	return strconv.FormatInt(at.Sec, 10)
+}
+
+// birth says when a process was born; empty when there is none of that number.
+func birth(pid int) string {
+	info, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
+	if err != nil || int(info.Proc.P_pid) != pid {
+		return ""
+	}
+	at := info.Proc.P_starttime
+	return strconv.FormatInt(at.Sec*1e6+int64(at.Usec), 10)
+}
+
+// signal reaches a leader's group. Whoever left it for one of their own is
+// out of reach on this system.
+func signal(_, leader int, sig syscall.Signal) { _ = syscall.Kill(-leader, sig) }
+
+// empty says that nobody is left in the leader's group.
+func empty(leader int) bool {
+	err := syscall.Kill(-leader, 0)
+	return errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EPERM) // EPERM: only zombies are left
+}

@@ -1,0 +1,151 @@
+package process
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// folder is where one attempt lives. What it holds says how the attempt
+// stands, to any server that comes later:
+//
+//	order.json  what was ordered, without secrets
+//	lock        held, from before the keeper is spawned until it has ended
+//	kept.json   the keeper's: the process runs
+//	stop.json   the engine's: it is to end by then
+//	exit.json   it ended, or never began; all output is in the log
+//	log.N       output; the two newest files
+//	work/       the code
+type folder string
+
+func (f folder) file(name string) string { return filepath.Join(string(f), name) }
+
+// kept is what the keeper says of the process that it started.
+type kept struct {
+	Keeper    int
+	Leader    int    // the process, and the session and group it leads
+	Birth     string // when that process was born, so that nobody else's is taken for it
+	Boot      string // of the machine
+	StartedAt time.Time
+}
+
+// stop is when an attempt has to have ended.
+type stop struct {
+	Deadline time.Time
+	Gently   bool // SIGTERM first
+}
+
+// exit is how an attempt ended.
+type exit struct {
+	Outcome   dstack.Outcome // exited or refused
+	Code      int
+	Error     string   `json:",omitempty"`
+	Permanent bool     `json:",omitempty"`
+	LastOut   []string `json:",omitempty"`
+	StartedAt time.Time
+	EndedAt   time.Time
+}
+
+// read fills v from a file of the folder; false when there is no such file.
+func (f folder) read(name string, v any) (bool, error) {
+	data, err := os.ReadFile(f.file(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		return false, fmt.Errorf("cannot read %s: %w", f.file(name), err)
+	}
+	return true, nil
+}
+
+// write puts v into a file of the folder, whole or not at all.
+func (f folder) write(name string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", f.file(name), err)
+	}
+	draft, err := os.CreateTemp(string(f), name+".*")
+	if err != nil {
+		return fmt.Errorf("cannot write %s: %w", f.file(name), err)
+	}
+	_, err = draft.Write(data)
+	if err = errors.Join(err, draft.Close()); err == nil {
+		err = os.Rename(draft.Name(), f.file(name))
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("cannot write %s: %w", f.file(name), err), os.Remove(draft.Name()))
+	}
+	return nil
+}
+
+func (f folder) has(name string) bool {
+	_, err := os.Lstat(f.file(name))
+	return err == nil
+}
+
+// lock takes the lock, or returns nil when somebody holds it. It is free once
+// every copy of the file is closed, in whatever process.
+func (f folder) lock() (*os.File, error) {
+	file, err := os.OpenFile(f.file("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	err = retried(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) })
+	if err == nil {
+		return file, nil
+	}
+	_ = file.Close()
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return nil, nil
+	}
+	return nil, fmt.Errorf("cannot lock %s: %w", f.file("lock"), err)
+}
+
+// held says whether somebody holds the lock.
+func (f folder) held() bool {
+	file, err := os.Open(f.file("lock"))
+	if err != nil {
+		return false
+	}
+	defer file.Close()
+	err = retried(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) })
+	return errors.Is(err, syscall.EWOULDBLOCK)
+}
+
+func retried(call func() error) error {
+	for {
+		if err := call(); !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+// over says that no more output will come.
+func (f folder) over() bool {
+	return f.has("exit.json") || !f.held()
+}
+
+// remove deletes the folder, folders without write permission included, as
+// package caches leave them.
+func (f folder) remove() error {
+	if os.RemoveAll(string(f)) == nil {
+		return nil
+	}
+	_ = filepath.WalkDir(string(f), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			_ = os.Chmod(path, 0o700) //nolint:gosec // ours, and about to go
+		}
+		return nil
+	})
+	return os.RemoveAll(string(f))
+}

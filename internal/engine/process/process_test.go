@@ -1,0 +1,80 @@
+package process_test
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+
+	"dstack/internal/dstack"
+	"dstack/internal/engine/enginetest"
+	"dstack/internal/engine/process"
+)
+
+// The test program plays our binary's keeper, and a small web server.
+func TestMain(m *testing.M) {
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == "keep":
+		os.Exit(process.Keep(os.Args[2]))
+	case len(os.Args) == 2 && os.Args[1] == "serve":
+		err := http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.FileServer(http.Dir("."))) //nolint:gosec // a test
+		_, _ = os.Stderr.WriteString(err.Error())
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func open(t *testing.T, dir string) *process.Engine {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := process.New(process.Options{Dir: dir, Self: self, Code: enginetest.Code})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+func TestEngine(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	enginetest.Run(t, func(t *testing.T) enginetest.Fixture {
+		dir := filepath.Join(t.TempDir(), "attempts")
+		return enginetest.Fixture{
+			Open:  func(t *testing.T) enginetest.Engine { return open(t, dir) },
+			Serve: "exec " + self + " serve",
+			Left:  func(t *testing.T, id dstack.AttemptID) []string { return left(t, dir, id) },
+			KillKeeper: func(t *testing.T, id dstack.AttemptID) {
+				if err := syscall.Kill(keeperOf(t, dir, id), syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			},
+		}
+	})
+}
+
+// left names the folders of an attempt, and the processes that work in them.
+func left(t *testing.T, dir string, id dstack.AttemptID) []string {
+	t.Helper()
+	found, err := filepath.Glob(filepath.Join(dir, "*"+string(id)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if runtime.GOOS != "linux" {
+		return found
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, p := range procs {
+		if cwd, err := os.Readlink(p); err == nil && strings.Contains(cwd, string(id)) {
+			found = append(found, p)
+		}
+	}
+	return found
+}
