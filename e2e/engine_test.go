@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	_ "modernc.org/sqlite"
 )
 
 // baseImage is what a configuration without an image runs in. Under this name
@@ -141,20 +144,18 @@ func (h *house) processes() []string {
 
 func inside(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// containers are those whose labels tell of a run of this house. Runs that
-// were deleted are not looked for.
+// containers are those that are labelled with this house's installation.
 func (h *house) containers() ([]string, error) {
-	out, err := exec.Command("docker", "ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.Labels}}").Output()
-	if err != nil {
-		return nil, err
-	}
-	var ours []string
-	for _, v := range h.psAll() {
-		for line := range strings.Lines(string(out)) {
-			if strings.Contains(line, string(v.ID)) {
-				ours = append(ours, strings.Fields(line)[0])
-			}
+	if h.installation == "" {
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(h.dir, "data", "sqlite.db")+"?mode=ro")
+		if err != nil {
+			return nil, err
+		}
+		defer db.Close()
+		if err := db.QueryRow("SELECT name FROM installation").Scan(&h.installation); err != nil {
+			return nil, fmt.Errorf("cannot read the installation's name: %w", err)
 		}
 	}
-	return ours, nil
+	out, err := exec.Command("docker", "ps", "-a", "--filter", "label=dstack.installation="+h.installation, "--format", "{{.Names}}").Output()
+	return strings.Fields(string(out)), err
 }

@@ -120,4 +120,3 @@ func (h *house) copyOf(folder string) string {
 func (h *house) in(t *testing.T) *house {
 	return &house{t: t, engine: h.engine, home: h.home, dir: h.dir, port: h.port, token: h.token, extra: h.extra, limit: h.limit, cmd: h.cmd, done: h.done}
 }
-

@@ -26,6 +26,8 @@ type house struct {
 	extra  []string // environment
 	limit  time.Duration
 
+	installation string // what the server's database calls itself, once known
+
 	cmd  *exec.Cmd
 	done chan struct{} // the server has ended
 	log  safeBuffer
