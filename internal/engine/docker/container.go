@@ -101,14 +101,19 @@ func environment(vars map[string]string, init bool) []string {
 	return env
 }
 
-// quiet runs an interactive shell (so that it reads its start-up files, which
-// is where conda lives) without what it says about having no terminal.
+// quiet runs what the wire calls an interactive shell without what such a
+// shell says about having no terminal. bash stays interactive, so that it reads
+// its start-up files, which is where conda lives. sh reads none then, and would
+// pass on to its last command that it ignores SIGTERM: it is a plain one.
 func quiet(argv []string) []string {
 	if len(argv) != 4 || argv[1] != "-i" || argv[2] != "-c" {
 		return argv
 	}
 	shell, script := argv[0], argv[3]
-	return []string{shell, "-c", `exec 3>&2 2>/dev/null; exec ` + shell + ` -i -c "$0"`, "exec 2>&3 3>&-\n" + script}
+	if shell != "/bin/bash" {
+		return []string{shell, "-c", script}
+	}
+	return []string{shell, "-c", `exec 3>&1 4>&2 >/dev/null 2>&1; exec "$0" -i -c "$1"`, shell, "exec >&3 2>&4 3>&- 4>&-\n" + script}
 }
 
 // emptyTar is the code of an order that has none: the folder is made anyway.
