@@ -24,7 +24,8 @@ const (
 	pollWait     = 30 * time.Second // one long poll of Watch
 	pollGrace    = 15 * time.Second // on top of what the server may wait
 	readTries    = 4
-	firstBackoff = 200 * time.Millisecond
+	awayPause    = 300 * time.Millisecond // between looks for a server that is away
+	firstBackoff = 100 * time.Millisecond
 )
 
 // Client calls one dstack server. All its errors that a person can act on

@@ -69,7 +69,7 @@ func (c *Client) tooSlow(limit time.Duration) error {
 func (c *Client) notOurs(cause error) error {
 	return &dstack.Error{Kind: dstack.Unavailable, Cause: cause,
 		Message: fmt.Sprintf("%s does not answer like a dstack server", c.base),
-		Hint:    "check the URL: dstack config"}
+		Hint:    "check the URL (dstack config), and that client and server have one version"}
 }
 
 // refusal makes an error of an answer that is not 200.

@@ -67,7 +67,7 @@ func (c *Client) Watch(ctx context.Context, project string, ask ViewRequest) ite
 		for {
 			view, err := c.View(ctx, project, ask)
 			if err != nil {
-				if !yield(View{}, err) || dstack.KindOf(err) != dstack.Unavailable || !pause(ctx, time.Second) {
+				if !yield(View{}, err) || dstack.KindOf(err) != dstack.Unavailable || !pause(ctx, awayPause) {
 					return
 				}
 				continue
@@ -80,7 +80,7 @@ func (c *Client) Watch(ctx context.Context, project string, ask ViewRequest) ite
 			}
 			ask.After = view.Version
 			ask.RunID = string(view.ID)
-			if view.Version == "" && !pause(ctx, time.Second) {
+			if view.Version == "" && !pause(ctx, awayPause) {
 				return
 			}
 		}

@@ -41,8 +41,10 @@ func exitCode(err error) int {
 	if err == nil {
 		return ExitDone
 	}
-	kind := dstack.KindOf(err)
-	if _, ok := errors.AsType[spec.Problems](err); ok {
+	kind := dstack.Internal
+	if said, ok := errors.AsType[*dstack.Error](err); ok {
+		kind = said.Kind
+	} else if _, bad := errors.AsType[spec.Problems](err); bad {
 		kind = dstack.Invalid
 	}
 	for _, exit := range exits {

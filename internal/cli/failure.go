@@ -23,11 +23,11 @@ func (v *verdict) Unwrap() error { return v.err }
 
 // failure shows an error: what, why, what to do.
 func (s *screen) failure(err error, verbose bool) {
-	if problems, ok := errors.AsType[spec.Problems](err); ok {
+	said, ok := errors.AsType[*dstack.Error](err)
+	if problems, bad := errors.AsType[spec.Problems](err); bad && !ok {
 		s.say("%s", strings.TrimRight(problems.Render(s.err.colour), "\n"))
 		return
 	}
-	said, ok := errors.AsType[*dstack.Error](err)
 	if !ok {
 		said = &dstack.Error{Message: err.Error()} // cobra's own, and ours that are not for people
 	}

@@ -70,7 +70,10 @@ func (a *app) path(name string) string {
 
 // otherFiles names configurations that could have been meant.
 func (a *app) otherFiles(name, orElse string) string {
-	folder := filepath.Dir(a.path(name))
+	folder := a.dir
+	if name != "" {
+		folder = filepath.Dir(a.path(name))
+	}
 	var there []string
 	for _, pattern := range []string{"*.dstack.yml", "*.dstack.yaml"} {
 		found, _ := filepath.Glob(filepath.Join(folder, pattern)) // a wrong pattern finds none

@@ -10,6 +10,13 @@ import (
 	"dstack/internal/dstack"
 )
 
+// reconnectPause is between two tries to go on reading.
+const reconnectPause = 300 * time.Millisecond
+
+// shortSilence is how long the server may be away while we only read what
+// there is.
+const shortSilence = 2 * time.Second
+
 // logReader reads a run's output and picks it up again where the server went
 // away: nothing is lost, nothing comes twice.
 type logReader struct {
@@ -23,57 +30,61 @@ type logReader struct {
 // lines yields output. An error is the last it yields.
 func (l *logReader) lines(ctx context.Context) iter.Seq2[api.LogEntry, error] {
 	return func(yield func(api.LogEntry, error) bool) {
-		seen := map[dstack.AttemptID]time.Time{}
+		l.ask.After = map[dstack.AttemptID]time.Time{}
 		var silentSince time.Time
 		for {
-			var fault error
-			cut := false
-			for entry, err := range l.client.Follow(ctx, l.project, l.ask) {
-				if err != nil {
-					fault = err
-					break
-				}
-				if cut = entry.Error != ""; !cut {
-					silentSince = time.Time{}
-					if !entry.Timestamp.After(seen[entry.Attempt]) {
-						continue
-					}
-					seen[entry.Attempt] = entry.Timestamp
-				}
-				if !yield(entry, nil) {
-					return
-				}
-			}
-			if ctx.Err() != nil {
+			heard, left, fault := l.stream(ctx, yield)
+			switch {
+			case left:
+				return
+			case ctx.Err() != nil:
 				yield(api.LogEntry{}, context.Cause(ctx))
 				return
-			}
-			if fault == nil {
-				if over, err := l.over(ctx); over && !cut {
+			case fault == nil:
+				over, err := l.over(ctx)
+				if over {
 					return
-				} else if fault = err; fault == nil && !cut {
-					silentSince = time.Time{}
 				}
+				fault = err
 			}
-			if silentSince.IsZero() {
+			if heard || fault == nil {
+				silentSince = time.Time{}
+			}
+			if fault != nil && silentSince.IsZero() {
 				silentSince = time.Now()
-				if fault != nil && l.ask.Follow && dstack.KindOf(fault) == dstack.Unavailable {
+				if l.ask.Follow && dstack.KindOf(fault) == dstack.Unavailable {
 					l.notice(fault.Error() + "; trying again")
 				}
 			}
-			if !l.again(fault, cut, silentSince) {
-				if fault != nil {
-					yield(api.LogEntry{}, fault)
-				}
+			if !l.again(fault, silentSince) {
+				yield(api.LogEntry{}, fault)
 				return
 			}
-			l.ask.After = seen
-			if !rest(ctx, l.pause) {
-				yield(api.LogEntry{}, context.Cause(ctx))
-				return
-			}
+			rest(ctx, l.pause)
 		}
 	}
+}
+
+// stream yields what one opened stream brings, without what was seen before.
+// left: whoever listens has gone.
+func (l *logReader) stream(ctx context.Context, yield func(api.LogEntry, error) bool) (heard, left bool, fault error) {
+	seen := l.ask.After
+	for entry, err := range l.client.Follow(ctx, l.project, l.ask) {
+		if err != nil {
+			return heard, false, err
+		}
+		if entry.Error == "" {
+			heard = true
+			if !entry.Timestamp.After(seen[entry.Attempt]) {
+				continue
+			}
+			seen[entry.Attempt] = entry.Timestamp
+		}
+		if !yield(entry, nil) {
+			return heard, true, nil
+		}
+	}
+	return heard, false, nil
 }
 
 // over says that there is no more output to come.
@@ -89,23 +100,23 @@ func (l *logReader) over(ctx context.Context) (bool, error) {
 }
 
 // again says whether it is worth asking once more.
-func (l *logReader) again(fault error, cut bool, silentSince time.Time) bool {
-	limit := silenceLimit
-	if !l.ask.Follow || (cut && fault == nil) {
-		limit = 5 * time.Second
-	}
-	if fault != nil && dstack.KindOf(fault) != dstack.Unavailable {
+func (l *logReader) again(fault error, silentSince time.Time) bool {
+	switch {
+	case fault == nil:
+		return true // the server ended the stream, the run goes on
+	case dstack.KindOf(fault) != dstack.Unavailable:
 		return false
+	case !l.ask.Follow:
+		return time.Since(silentSince) < shortSilence
 	}
-	return time.Since(silentSince) < limit
+	return time.Since(silentSince) < silenceLimit
 }
 
-func rest(ctx context.Context, d time.Duration) bool {
+// rest waits a little, or until ctx ends.
+func rest(ctx context.Context, d time.Duration) {
 	select {
 	case <-ctx.Done():
-		return false
 	case <-time.After(d):
-		return true
 	}
 }
 
@@ -118,7 +129,7 @@ type heard struct {
 // followRun shows a run's output and what becomes of it, until it is over.
 func (a *applying) followRun(ctx context.Context, view api.View) error {
 	ctx, cancel := context.WithCancel(ctx)
-	reader := &logReader{client: a.client, project: a.project, pause: time.Second,
+	reader := &logReader{client: a.client, project: a.project, pause: reconnectPause,
 		ask:    api.FollowLogs{RunName: view.Name, Follow: true, Present: true},
 		notice: func(text string) { a.say(" %s", cleanLine(text)) }}
 	lines := make(chan heard)

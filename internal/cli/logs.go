@@ -75,7 +75,7 @@ func (a *app) showLogs(c *cobra.Command, ask api.FollowLogs, style logStyle) err
 		return a.orMeant(ctx, client, project, ask.RunName, err)
 	}
 	style.many = ask.Replica == nil && len(view.Replicas) > 1
-	reader := &logReader{client: client, project: project, ask: ask, pause: time.Second,
+	reader := &logReader{client: client, project: project, ask: ask, pause: reconnectPause,
 		notice: func(text string) { a.say(" %s", cleanLine(text)) }}
 	print := newLogPrinter(a.screen, style)
 	for entry, err := range reader.lines(ctx) {

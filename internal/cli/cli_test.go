@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"errors"
+	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+var update = flag.Bool("update", false, "write the generated pages anew")
+
+func TestExitCodes_TheDocsSayWhatTheCodeDoes(t *testing.T) {
+	const page = "../../docs/reference/exit-codes.md"
+	if *update {
+		if err := os.MkdirAll("../../docs/reference", 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(page, []byte(ExitCodes()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(page)
+	if err != nil || string(text) != ExitCodes() {
+		t.Errorf("%s is out of date (%v): go test ./internal/cli -run TestExitCodes -update", page, err)
+	}
+}
+
+func TestExitCodes_EveryKindHasOne(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../dstack/error.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inTable []string
+	for _, exit := range exits {
+		for _, k := range exit.Kinds {
+			inTable = append(inTable, string(k))
+		}
+	}
+	kinds := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		v, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if name, ok := v.Type.(*ast.Ident); !ok || name.Name != "Kind" {
+			return true
+		}
+		kinds++
+		kind, _ := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
+		if !slices.Contains(inTable, kind) {
+			t.Errorf("kind %s has no exit status", kind)
+		}
+		return true
+	})
+	if kinds == 0 || kinds != len(inTable) {
+		t.Errorf("%d kinds, %d of them in the table", kinds, len(inTable))
+	}
+}
+
+func TestExitCode(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{nil, 0},
+		{errors.New("anything"), 1},
+		{&dstack.Error{Kind: dstack.Conflict}, 1},
+		{spec.Problems{{}}, 2},
+		{&dstack.Error{Kind: dstack.Unavailable, Cause: spec.Problems{{}}}, 1},
+		{&verdict{err: &dstack.Error{Kind: dstack.NoCapacity}}, 4},
+		{errors.Join(nil, &dstack.Error{Kind: dstack.Timeout}), 5},
+		{&quiet{&dstack.Error{Kind: dstack.TooLarge}}, 2},
+	} {
+		if got := exitCode(c.err); got != c.want {
+			t.Errorf("%v gives %d, want %d", c.err, got, c.want)
+		}
+	}
+}
+
+func TestHelp_BeginsWithOneSentenceAndTwoExamples(t *testing.T) {
+	u := newUser(t, nil)
+	root := New(Options{Version: "1", Server: &cobra.Command{Use: "server", Short: "Run the server.", Run: func(*cobra.Command, []string) {}}})
+	for _, c := range append(root.Commands(), root) {
+		if c.Hidden || c.Name() == "server" {
+			continue
+		}
+		args := []string{c.Name(), "--help"}
+		if c == root {
+			args = args[1:]
+		}
+		got := u.types(args...)
+		if got.code != ExitDone || got.err != "" {
+			t.Errorf("%v: exit status %d: %s", args, got.code, got.err)
+		}
+		lines := strings.Split(got.out, "\n")
+		if !strings.HasSuffix(lines[0], ".") || strings.Count(lines[0], ".") != 1 {
+			t.Errorf("%v begins with %q", args, lines[0])
+		}
+		if lines[1] != "" || !strings.Contains(lines[2], "dstack ") || !strings.Contains(lines[3], "dstack ") || lines[4] != "" {
+			t.Errorf("%v has no two examples at its head:\n%s", args, got.out)
+		}
+	}
+	if got := u.types(); got.code != ExitDone || !strings.Contains(got.out, "commands:") {
+		t.Errorf("without a command: %+v", got)
+	}
+}
+
+func TestUsage_DidYouMean(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		err  string
+	}{
+		{[]string{"aply"}, "error: unknown command `aply`\n  try   did you mean `dstack apply`?"},
+		{[]string{"destory", "x"}, "did you mean `dstack destroy`?"},
+		{[]string{"xyzzy"}, "see: dstack --help"},
+		{[]string{"help", "lgos"}, "did you mean `dstack logs`?"},
+		{[]string{"apply", "--tiemout", "1m"}, "error: unknown flag `--tiemout`\n  try   did you mean `--timeout`?"},
+		{[]string{"apply", "-q"}, "unknown flag `-q`"},
+		{[]string{"apply", "--timeout", "soon"}, "--timeout: "},
+		{[]string{"apply", "--timeout"}, "--timeout wants a value"},
+		{[]string{"ps", "-o", "yaml"}, "\"yaml\" is not an output format, json is"},
+		{[]string{"logs"}, "dstack logs wants the name of a run"},
+		{[]string{"logs", "a", "b"}, "dstack logs does not understand `b`"},
+		{[]string{"stop"}, "dstack stop wants the name of a run"},
+		{[]string{"delete"}, "wants the name of a run, or -f FILE"},
+		{[]string{"completion", "fihs"}, "did you mean `fish`?"},
+		{[]string{"logs", "a", "--replica", "-2"}, "--replica: "},
+	} {
+		u := newUser(t, nil)
+		got := u.types(c.args...)
+		if got.code != ExitInvalid || !strings.Contains(got.err, c.err) || got.out != "" {
+			t.Errorf("%v: exit status %d\n%s\nwant %s", c.args, got.code, got.err, c.err)
+		}
+	}
+}
+
+func TestVersionAndCompletion(t *testing.T) {
+	u := newUser(t, nil)
+	u.types("version").want(t, 0, []string{"dstack 1.2.3\n"}, nil)
+	u.types("--version").want(t, 0, []string{"dstack 1.2.3\n"}, nil)
+	u.types("version", "-o", "json").want(t, 0, []string{`"version": "1.2.3"`}, nil)
+	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
+		u.types("completion", shell).want(t, 0, []string{"dstack"}, nil)
+	}
+	f := newFake(t)
+	f.list = life(ready)
+	newUser(t, f).types("__complete", "logs", "").want(t, 0, []string{"web\n"}, nil)
+}

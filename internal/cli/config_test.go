@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+func TestConfig(t *testing.T) {
+	f := newFake(t)
+	u := newUser(t, nil)
+	u.types("config").want(t, ExitInvalid, nil, []string{"no server is configured", "dstack config --project main --url URL"})
+	u.types("config", "--project", "main").want(t, ExitInvalid, nil, []string{"the server's address is missing"})
+	u.types("config", "--url", f.URL).want(t, ExitInvalid, nil, []string{"the token is missing", "--token -"})
+	u.types("config", "--url", "localhost", "--token", "x").want(t, ExitInvalid, nil, []string{"is not the URL of a server"})
+	u.types("config", "--url", f.URL, "--token", "dst_bad").want(t, ExitFailed, nil, []string{"does not know this token"})
+	if _, err := os.Stat(bookPath(u.home)); err == nil {
+		t.Fatal("something was written although nothing worked")
+	}
+	u.in = strings.NewReader("dst_good\n")
+	u.types("config", "--url", f.URL+"/", "--token", "-").want(t, ExitDone, nil, []string{"project main at " + f.URL + " is configured"})
+	u.types("config", "--project", "Other", "--url", f.URL, "--token", "dst_good").want(t, ExitDone, nil, nil)
+	got := u.types("config")
+	got.want(t, ExitDone, []string{"main     " + f.URL + "  yes", "other    " + f.URL + "  -"}, nil)
+	u.types("config", "-o", "json").want(t, ExitDone, []string{`"name": "other"`, `"default": true`}, nil)
+	if strings.Contains(got.out, "dst_") {
+		t.Error("the token is shown")
+	}
+	u.types("config", "--project", "other", "--default").want(t, ExitDone, nil, nil)
+	if place, err := newTestApp(u).address(); err != nil || place.Name != "other" {
+		t.Errorf("the default is %+v (%v)", place, err)
+	}
+	// A known token is not sent to another address.
+	u.types("config", "--project", "other", "--url", "http://127.0.0.1:9").want(t, ExitInvalid, nil, []string{"the token is missing"})
+	u.types("config", "--project", "othr", "--remove").want(t, ExitInvalid, nil, []string{"did you mean `other`?"})
+	u.types("config", "--project", "other", "--remove").want(t, ExitDone, nil, []string{"project other is forgotten"})
+	info, err := os.Stat(bookPath(u.home))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info.Mode(), err)
+	}
+}
+
+func newTestApp(u *user) *app {
+	return newApp(Options{Home: u.home, Dir: u.dir, In: u.in, Env: func(name string) (string, bool) { v, ok := u.env[name]; return v, ok }})
+}
+
+func TestAddress_WhatGoesBeforeWhat(t *testing.T) {
+	u := newUser(t, nil)
+	for _, name := range []string{"one", "two"} {
+		if err := Configure(u.home, name, "http://"+name, "t-"+name, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		flag string
+		env  map[string]string
+		want string
+	}{
+		{"", nil, "one http://one t-one"},
+		{"TWO", nil, "two http://two t-two"},
+		{"", map[string]string{"DSTACK_PROJECT": "two"}, "two http://two t-two"},
+		{"one", map[string]string{"DSTACK_PROJECT": "two"}, "one http://one t-one"},
+		{"", map[string]string{"DSTACK_URL": "http://ci", "DSTACK_TOKEN": "x"}, "main http://ci x"},
+		{"p", map[string]string{"DSTACK_URL": "http://ci", "DSTACK_TOKEN": "x"}, "p http://ci x"},
+		{"", map[string]string{"DSTACK_URL": "http://ci"}, "DSTACK_URL is set without DSTACK_TOKEN"},
+		{"three", nil, "project `three` is not configured"},
+	} {
+		u.env = c.env
+		a := newTestApp(u)
+		a.project = c.flag
+		place, err := a.address()
+		got := strings.Join([]string{place.Name, place.URL, place.Token}, " ")
+		if err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%+v: got %s", c, got)
+		}
+	}
+}
+
+func TestConfigure_KeepsWhatOthersWrote(t *testing.T) {
+	home := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(home, ".dstack"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	old := "projects:\n- {name: main, url: http://old, token: t, default: true, colour: red}\n- {name: b, url: u, token: t, default: null}\nrepos:\n- {path: /x, repo_id: r, repo_type: remote, ssh_key_path: /k}\nnews: [1, 2]\n"
+	if err := os.WriteFile(bookPath(home), []byte(old), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			if err := Configure(home, fmt.Sprint("p", i), "http://p", "t", false); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if err := Configure(home, "main", "http://new", "t2", false); err != nil {
+		t.Fatal(err)
+	}
+	book, err := readBook(home)
+	if err != nil || len(book.Projects) != 10 {
+		t.Fatalf("%+v %v", book, err)
+	}
+	text, err := os.ReadFile(bookPath(home))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"http://new", "colour: red", "ssh_key_path: /k", "news:"} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%q is lost in\n%s", want, text)
+		}
+	}
+	if main := book.find("main"); main.Token != "t2" || !main.Default {
+		t.Errorf("got %+v", main)
+	}
+	if info, err := os.Stat(bookPath(home)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("others may read the token: %v %v", info.Mode(), err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(home, ".dstack", ".config-*")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestConfig_ABrokenFileIsNamed(t *testing.T) {
+	u := newUser(t, nil)
+	if err := os.MkdirAll(filepath.Join(u.home, ".dstack"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(bookPath(u.home), []byte("projects: [\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	u.types("ps").want(t, ExitInvalid, nil, []string{"cannot read " + bookPath(u.home), "mend that file"})
+}

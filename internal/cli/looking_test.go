@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+func TestPS(t *testing.T) {
+	f := newFake(t)
+	u := newUser(t, f)
+	u.types("ps").want(t, ExitDone, nil, []string{"no runs in project main"})
+	u.types("ps", "-o", "json").want(t, ExitDone, []string{"[]\n"}, nil)
+
+	f.list = life(
+		api.View{Status: api.StatusReady},
+		api.View{Status: api.StatusDegraded, Wanted: 2, Ready: 1, Replicas: []api.ReplicaView{
+			{Num: 0, Status: dstack.ReplicaReady, Backend: "local", Instance: "box", Resources: "1×L4"},
+			{Num: 1, Status: dstack.ReplicaWaiting, Reason: "waits for capacity: 2×H100"}}},
+		api.View{Status: api.StatusFailed, Reason: "gave up\x1b[2J"})
+	f.list[1].Name, f.list[2].Name = "mixtral", "dead"
+	got := u.types("ps")
+	got.want(t, ExitDone, []string{" NAME     STATUS    REPLICAS  URL", " mixtral  degraded  1 of 2 ", "replica 1 waits for capacity: 2×H100", " web      ready     1 of 1    http://web.localhost:3000/"}, nil)
+	if strings.Contains(got.out, "dead") {
+		t.Error("an ended run is listed")
+	}
+	got = u.types("ps", "-a", "-v")
+	got.want(t, ExitDone, []string{"dead     ", "gave up\n", "  replica 0  ready ", "local box"}, nil)
+	var views []api.View
+	if got := u.types("ps", "-a", "-o", "json"); json.Unmarshal([]byte(got.out), &views) != nil || len(views) != 3 {
+		t.Errorf("got %s", got.out)
+	}
+	f.list = f.list[2:]
+	u.types("ps").want(t, ExitDone, []string{"dead"}, nil) // the latest, as none is active
+	u.types("ps", "daed").want(t, ExitFailed, nil, []string{"there is no run `daed` in project main", "did you mean `dead`?"})
+	f.refuse["views"] = refusal{500, "Internal Server Error"}
+	u.types("ps").want(t, ExitFailed, nil, []string{"answered 500"})
+}
+
+func TestPS_WatchShowsWhatChanges(t *testing.T) {
+	f := newFake(t)
+	f.list = life(ready)
+	u := newUser(t, f)
+	ctx, press := context.WithCancel(t.Context())
+	defer time.AfterFunc(100*time.Millisecond, press).Stop()
+	u.ctx = ctx
+	got := u.types("ps", "-w", "-o", "json")
+	got.want(t, ExitDone, []string{`[{"id":`}, nil)
+	if strings.Count(got.out, "\n") != 1 {
+		t.Errorf("got %s", got.out)
+	}
+}
+
+func TestLogs(t *testing.T) {
+	f := newFake(t)
+	f.list = life(stopped)
+	stderr := line(2, "to\x1b]0;title\a \xff stderr")
+	stderr.Stream = "stderr"
+	lines := []api.LogEntry{line(1, "one"), stderr, {Error: "the disk is full: output was lost"}}
+	f.logs = [][]api.LogEntry{lines, lines, lines, lines}
+	u := newUser(t, f)
+	got := u.types("logs", "web")
+	got.want(t, ExitDone, nil, []string{"the disk is full: output was lost"})
+	if want := "one\nto\x1b]0;title\a \xff stderr\n"; got.out != want {
+		t.Errorf("a pipe got %q, want %q", got.out, want)
+	}
+	u.types("logs", "web", "-o", "json").want(t, ExitDone, []string{`{"timestamp":"2023-11-14T22:13:21Z","replica":0,"attempt":"a","stream":"stdout","message":"one"}`}, nil)
+	u.types("logs", "web", "-t", "--replica", "1", "--since", "2023-11-14T22:00:00Z").want(t, ExitDone, []string{"2023-11-14T22:13:21.000Z one"}, nil)
+	last := f.follows[len(f.follows)-1]
+	if last.Replica == nil || *last.Replica != 1 || last.StartTime == nil || last.StartTime.Minute() != 0 {
+		t.Errorf("asked %+v", last)
+	}
+	u.types("logs", "web", "--since", "yesterday").want(t, ExitInvalid, nil, []string{"--since: `yesterday` is not a time"})
+	u.types("logs", "wbe").want(t, ExitFailed, nil, []string{"did you mean `web`?"})
+}
+
+func TestLogs_AServerThatRestartsLosesNothing(t *testing.T) {
+	f := newFake(t)
+	f.views = life(ready, stopped)
+	f.cutLogs = 1
+	f.logs = [][]api.LogEntry{{line(1, "one"), line(2, "two")}, {line(2, "two"), line(3, "three")}, {line(4, "four")}}
+	f.views[0].Version = "" // every look is news
+	u := newUser(t, f)
+	got := u.types("logs", "web", "-f")
+	got.want(t, ExitDone, nil, []string{"trying again"})
+	if want := "one\ntwo\nthree\n"; got.out != want {
+		t.Errorf("got %q, want %q", got.out, want)
+	}
+	if after := f.follows[1].After["a"]; !after.Equal(line(2, "").Timestamp) {
+		t.Errorf("it came back with %v", f.follows[1].After)
+	}
+}
+
+func TestLogs_CtrlCEndsTheLooking(t *testing.T) {
+	f := newFake(t)
+	f.views = life(ready)
+	f.logs = [][]api.LogEntry{{line(1, "one")}}
+	u := newUser(t, f)
+	ctx, press := context.WithCancel(t.Context())
+	defer time.AfterFunc(100*time.Millisecond, press).Stop()
+	u.ctx = ctx
+	u.types("logs", "web", "-f").want(t, ExitDone, []string{"one\n"}, nil)
+}
+
+func TestStop(t *testing.T) {
+	f := newFake(t)
+	f.views = life(ready, api.View{Status: api.StatusStopping, Reason: "1 replica is ending"}, stopped)
+	u := newUser(t, f)
+	u.types("stop", "web").want(t, ExitInvalid, nil, []string{`cannot ask "Stop web?"`, "add -y"})
+	u.types("stop", "wbe", "-y").want(t, ExitFailed, nil, []string{"there is no run `wbe`"})
+	if len(f.stopped) > 0 {
+		t.Fatal("it was stopped")
+	}
+	f.looked = 0
+	u.types("stop", "web", "-y", "--abort").want(t, ExitDone, nil, []string{"web is stopping", "web is stopped"})
+	if len(f.stopped) != 1 || !f.stopped[0].Abort || f.stopped[0].RunsNames[0] != "web" {
+		t.Errorf("asked %+v", f.stopped)
+	}
+	u.types("stop", "web", "-y").want(t, ExitDone, nil, []string{"web is stopped"})
+	if len(f.stopped) != 1 {
+		t.Error("what is stopped was stopped again")
+	}
+}
+
+func TestDelete(t *testing.T) {
+	f := newFake(t)
+	f.list = life(ready)
+	u := newUser(t, f)
+	u.types("delete", "web", "-y").want(t, ExitFailed, nil, []string{"cannot delete web: it is ready", "dstack stop web"})
+	f.list = life(stopped)
+	u.types("delete", "web").want(t, ExitInvalid, nil, []string{"add -y"})
+	u.write("service.dstack.yml", serviceFile)
+	u.types("destroy", "-f", "service.dstack.yml", "-y").want(t, ExitDone, nil, []string{"web is deleted"})
+	if len(f.deleted) != 1 || f.deleted[0] != "web" {
+		t.Errorf("deleted %v", f.deleted)
+	}
+	u.write("nameless.dstack.yml", strings.Replace(serviceFile, "name: web\n", "", 1))
+	u.types("delete", "-f", "nameless.dstack.yml").want(t, ExitInvalid, nil, []string{"names no run"})
+}
+
+func TestValidate(t *testing.T) {
+	u := newUser(t, nil)
+	u.write("service.dstack.yml", serviceFile)
+	u.write("sub/bad.dstack.yml", "type: service\nport: 99999\ncommands: [a]\n")
+	u.write("sub/later.dstack.yml", serviceFile+"pool_name: x\n")
+	u.write(".hidden/worse.dstack.yml", ":")
+	u.types("validate", "service.dstack.yml").want(t, ExitDone, []string{"service.dstack.yml: valid\n"}, nil)
+	u.types("validate", ".").want(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, []string{"sub/bad.dstack.yml:2:7", "not supported yet: pool_name"})
+	u.types("validate", "nowhere.yml", "service.dstack.yml").want(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, []string{"cannot read nowhere.yml"})
+	u.types("validate").want(t, ExitInvalid, nil, []string{"there is no .dstack.yml"})
+	u.in = strings.NewReader(serviceFile)
+	u.types("validate", "-").want(t, ExitDone, []string{"(input): valid"}, nil)
+
+	got := u.types("validate", ".", "-o", "json")
+	got.want(t, ExitInvalid, nil, nil)
+	var results []checked
+	if err := json.Unmarshal([]byte(got.out), &results); err != nil || got.err != "" {
+		t.Fatalf("%v: %s%s", err, got.out, got.err)
+	}
+	valid := 0
+	for _, r := range results {
+		if r.Valid {
+			valid++
+		} else if len(r.Problems) != 1 || r.Problems[0].Line == 0 {
+			t.Errorf("got %+v", r)
+		}
+	}
+	if len(results) != 3 || valid != 1 {
+		t.Errorf("%d results, %d valid", len(results), valid)
+	}
+}
+
+func TestInit(t *testing.T) {
+	f := newFake(t)
+	u := newUser(t, f)
+	u.types("init").want(t, ExitDone, nil, []string{"is registered as"})
+	u.types("init").want(t, ExitDone, nil, nil)
+	book, err := readBook(u.home)
+	if err != nil || len(book.Repos) != 1 || book.Repos[0].RepoID != f.repos[0].RepoID {
+		t.Errorf("%+v %v", book, err)
+	}
+}
