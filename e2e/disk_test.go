@@ -1,0 +1,145 @@
+package e2e
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/api"
+)
+
+// TestFullDisk fills the disk on which the server keeps logs. The service
+// serves on, the server says what is wrong, and when there is room again logs
+// are kept again.
+func TestFullDisk(t *testing.T) {
+	t.Parallel()
+	need(t, "mount", "DSTACK_TEST_MOUNT")
+	h := unbuiltHouse(t, "process")
+	logs := filepath.Join(h.dir, "projects")
+	if err := os.MkdirAll(logs, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mount := func(args ...string) {
+		if out, err := exec.Command("mount", append(args, "-t", "tmpfs", "tmpfs", logs)...).CombinedOutput(); err != nil {
+			t.Fatalf("mount: %v: %s", err, out)
+		}
+	}
+	mount("-o", "size=256k")
+	t.Cleanup(func() { // before the house is left: cleanups run backwards
+		if out, err := exec.Command("umount", "-l", logs).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v: %s", err, out)
+		}
+	})
+	h.start()
+	config := h.workload("talker")
+
+	config = strings.Replace(config, "- exec ./workload",
+		"- (for i in $(seq 100000); do echo line $i of many that fill the disk of the server; done; while sleep .2; do echo still here; done) &\n- exec ./workload", 1)
+	h.apply(h.folder(config))
+	h.answers(h.service("talker", "/"), 200)
+	h.eventually(20*time.Second, "the server says that its disk is full", func() error {
+		if !strings.Contains(h.log.String(), "no space left") {
+			return fmt.Errorf("it has not")
+		}
+		return nil
+	})
+	h.answers(h.service("talker", "/"), 200)
+	if v := h.run("talker"); v.Status != api.StatusReady {
+		t.Errorf("the service is %s while the logs' disk is full, want ready", v.Status)
+	}
+	if lines := strings.Count(h.log.String(), "no space left"); lines > 100 {
+		t.Errorf("the server said so %d times", lines)
+	}
+
+	mount("-o", "remount,size=64m")
+	h.eventually(30*time.Second, "logs are kept again", func() error {
+		if r := h.cli("logs", "talker"); r.code != 0 || !strings.Contains(r.out, "still here") {
+			return fmt.Errorf("exit status %d, %d bytes", r.code, len(r.out))
+		}
+		return nil
+	})
+	h.stopped("talker")
+	h.stop()
+	h.cmd = nil
+	if left := h.nothingLeft(); left != nil {
+		t.Error(left)
+	}
+}
+
+// TestCutUpload ends an upload half way. Nothing of it is kept, and the same
+// upload once more is whole.
+func TestCutUpload(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "process")
+	h.expect("POST", h.url()+"/api/project/main/repos/init", h.token, `{"repo_id": "cut", "repo_info": {"repo_type": "local", "repo_dir": "/cut"}}`, 200)
+	code := strings.Repeat("not a tar, but large. ", 100_000)
+	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(code)))
+	before := h.files()
+	for _, part := range []float64{0, 0.01, 0.5, 0.99} {
+		if got := h.upload(code, hash, part); strings.Contains(got, " 200 ") {
+			t.Errorf("after %.0f%% of the upload the server says %s", part*100, got)
+		}
+	}
+	h.eventually(10*time.Second, "no part of the upload is kept", func() error {
+		if after := h.files(); after != before {
+			return fmt.Errorf("the server's folder had\n%snow it has\n%s", before, after)
+		}
+		return nil
+	})
+	if got := h.upload(code, strings.Repeat("0", 64), 1); !strings.Contains(got, " 400 ") {
+		t.Errorf("an upload under another's name gives %s", got)
+	}
+	if got := h.upload(code, hash, 1); !strings.Contains(got, " 200 ") {
+		t.Errorf("the whole upload gives %s", got)
+	}
+}
+
+// upload sends the first part of an upload and closes the connection. It
+// returns the first line of the answer, if there is one.
+func (h *house) upload(code, hash string, part float64) string {
+	h.t.Helper()
+	body := "--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"" + hash + "\"\r\n\r\n" + code + "\r\n--edge--\r\n"
+	c, err := net.Dial("tcp", strings.TrimPrefix(h.url(), "http://"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer c.Close()
+	head := fmt.Sprintf("POST /api/project/main/repos/upload_code?repo_id=cut HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %s\r\n"+
+		"Content-Type: multipart/form-data; boundary=edge\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", h.token, len(body))
+	if _, err := c.Write([]byte(head + body[:int(part*float64(len(body)))])); err != nil {
+		return err.Error()
+	}
+	if part < 1 {
+		if err := c.(*net.TCPConn).CloseWrite(); err != nil {
+			return err.Error()
+		}
+	}
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	line, _ := bufio.NewReader(c).ReadString('\n')
+	return line
+}
+
+// files lists what the server keeps beside its database, which grows by
+// itself.
+func (h *house) files() string {
+	h.t.Helper()
+	var list strings.Builder
+	err := filepath.WalkDir(h.dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && !strings.Contains(path, "sqlite.db") {
+			fmt.Fprintln(&list, path)
+		}
+		return nil
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return list.String()
+}
