@@ -1,0 +1,97 @@
+package local
+
+import (
+	"context"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+const (
+	cardsKept = time.Minute // cards do not come and go, but drivers do fail
+	cardsWait = 10 * time.Second
+)
+
+// cards are this machine's GPUs, as the driver's own tool lists them.
+type cards struct {
+	mu   sync.Mutex
+	at   time.Time
+	seen []dstack.GPU
+}
+
+// list asks the driver once a minute. No driver is no GPU.
+func (c *cards) list(ctx context.Context) []dstack.GPU {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.at.IsZero() && time.Since(c.at) < cardsKept {
+		return c.seen
+	}
+	ctx, cancel := context.WithTimeout(ctx, cardsWait)
+	defer cancel()
+	c.at = time.Now()
+	tool, err := exec.LookPath("nvidia-smi")
+	if err != nil {
+		c.seen = nil
+		return nil
+	}
+	out, err := exec.CommandContext(ctx, tool, "--query-gpu=uuid,name,memory.total,compute_cap", "--format=csv,noheader,nounits").Output()
+	if err == nil {
+		c.seen = readCards(string(out))
+	}
+	return c.seen
+}
+
+// readCards reads lines such as: GPU-1b2c, NVIDIA L4, 23034, 8.9
+func readCards(text string) (gpus []dstack.GPU) {
+	for line := range strings.Lines(text) {
+		f := strings.Split(strings.TrimSpace(line), ", ")
+		if len(f) < 3 || !strings.HasPrefix(f[0], "GPU-") {
+			continue
+		}
+		memory, err := strconv.ParseInt(f[2], 10, 64)
+		if err != nil {
+			continue
+		}
+		g := dstack.GPU{ID: f[0], Name: cardName(f[1]), MemoryMiB: memory}
+		if len(f) > 3 {
+			major, minor, _ := strings.Cut(f[3], ".")
+			g.Capability[0], _ = strconv.Atoi(major) // unknown stays zero
+			g.Capability[1], _ = strconv.Atoi(minor)
+		}
+		gpus = append(gpus, g)
+	}
+	return gpus
+}
+
+var (
+	maker  = regexp.MustCompile(`^(NVIDIA|Tesla|GeForce|Quadro|TITAN)\s+`)
+	extras = regexp.MustCompile(`(?i)^(sxm\d?|pcie|nvl|hbm\d?e?|\d+g|\d+gb|generation|ada|laptop|gpu|96gb)$`)
+)
+
+// cardName is a card as configurations name it: "NVIDIA A100-SXM4-80GB" is an
+// A100, "NVIDIA GeForce RTX 4090" an RTX4090, "NVIDIA RTX A6000" an A6000.
+func cardName(full string) string {
+	name := strings.TrimSpace(full)
+	for {
+		short := maker.ReplaceAllString(name, "")
+		if short == name {
+			break
+		}
+		name = short
+	}
+	var words []string
+	for _, word := range strings.FieldsFunc(name, func(r rune) bool { return r == ' ' || r == '-' }) {
+		if !extras.MatchString(word) {
+			words = append(words, word)
+		}
+	}
+	if len(words) > 1 && words[0] == "RTX" && words[1][0] == 'A' {
+		words = words[1:]
+	}
+	return strings.ReplaceAll(strings.Join(words, ""), "/", "")
+}

@@ -1,0 +1,26 @@
+package local
+
+import (
+	"context"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"dstack/internal/dstack"
+)
+
+// hardware is what this machine has. Disk is what is free where our data lies.
+func (l *Local) hardware(ctx context.Context) dstack.Hardware {
+	return dstack.Hardware{CPUs: runtime.NumCPU(), MemoryMiB: memoryMiB(), DiskMiB: freeDiskMiB(l.Dir), GPUs: l.cards.list(ctx)}
+}
+
+// freeDiskMiB looks at the closest folder above dir that exists; 0: unknown.
+func freeDiskMiB(dir string) int64 {
+	var fs unix.Statfs_t
+	for _, d := range []string{dir, "/"} {
+		if unix.Statfs(d, &fs) == nil {
+			return int64(fs.Bavail) * int64(fs.Bsize) >> 20
+		}
+	}
+	return 0
+}

@@ -1,0 +1,162 @@
+// Package local is the backend of the machine that the server runs on.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"dstack/internal/backend"
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+	"dstack/internal/engine/docker"
+	"dstack/internal/engine/process"
+)
+
+// dockerWait is how long a Docker Engine may take to answer.
+const dockerWait = 2 * time.Second
+
+// Options says what to run replicas with.
+type Options struct {
+	Engine       string // auto, docker or process
+	Dir          string // where plain processes have their folders
+	Installation dstack.Installation
+	HostID       string // this machine, among all servers of one database
+	Self         string // our own binary, for keepers
+	Code         engine.Code
+	Key          string // in backend.Set
+	Log          *slog.Logger
+}
+
+// closer is an engine of this machine.
+type closer interface {
+	engine.Engine
+	Close() error
+}
+
+// Local is this machine. It is owned: always there, never made nor deleted.
+type Local struct {
+	Options
+	engine closer
+	traits dstack.Traits
+	about  string // the engine, for people
+	notice string
+	name   string
+	cards  cards
+}
+
+var _ backend.Backend = (*Local)(nil)
+
+// New picks the engine: the one that is asked for, or with auto Docker where
+// one answers, else plain processes. Close it after use; replicas run on.
+func New(ctx context.Context, o Options) (*Local, error) {
+	name, err := os.Hostname()
+	if err != nil || name == "" {
+		name = "localhost"
+	}
+	l := &Local{Options: o, name: name}
+	switch o.Engine {
+	case "docker":
+		return l, l.useDocker(ctx)
+	case "process":
+		return l, l.useProcesses(ctx)
+	case "auto", "":
+		answer, cancel := context.WithTimeout(ctx, dockerWait)
+		defer cancel()
+		if _, err := docker.Ping(answer, ""); err == nil {
+			return l, l.useDocker(ctx)
+		}
+		l.notice = "Docker does not answer here, so services run as plain processes of this machine: nothing isolates them,\n" +
+			" and `image` cannot be used. Install Docker and start the server again for containers."
+		return l, l.useProcesses(ctx)
+	default:
+		return nil, &dstack.Error{
+			Kind: dstack.Invalid, Message: fmt.Sprintf("the local backend has no engine %q", o.Engine),
+			Hint: "write engine: auto, docker or process in the server's config.yml",
+		}
+	}
+}
+
+func (l *Local) useDocker(ctx context.Context) error {
+	e, err := docker.New(ctx, docker.Options{Installation: l.Installation, Code: l.Code, Log: l.Log})
+	if err != nil {
+		return err
+	}
+	l.engine, l.traits = e, dstack.Traits{Name: "docker", Containers: true}
+	l.about = "Docker " + e.Version() + " (containers)"
+	return nil
+}
+
+func (l *Local) useProcesses(ctx context.Context) error {
+	e, err := process.New(process.Options{
+		Dir: filepath.Join(l.Dir, string(l.Installation)), Self: l.Self, Code: l.Code, GPUs: len(l.cards.list(ctx)) > 0,
+	})
+	if err != nil {
+		return err
+	}
+	l.engine, l.traits = e, dstack.Traits{Name: "process", SharesPorts: true}
+	l.about = "plain processes"
+	return nil
+}
+
+// Close stops what the engine does for us; replicas run on.
+func (l *Local) Close() error {
+	if l.engine == nil {
+		return nil
+	}
+	return l.engine.Close()
+}
+
+// Describe says what this machine is: 8 cpu, 32GB, Docker 28.1 (containers), no GPU.
+func (l *Local) Describe() string {
+	h := l.hardware(context.Background())
+	gpus := "no GPU"
+	if n := len(h.GPUs); n > 0 {
+		gpus = fmt.Sprintf("%d×%s %.0fGB", n, h.GPUs[0].Name, float64(h.GPUs[0].MemoryMiB)/1024)
+	}
+	return fmt.Sprintf("%d cpu, %.0fGB, %s, %s", h.CPUs, float64(h.MemoryMiB)/1024, l.about, gpus)
+}
+
+// Notice is what its owner should know about the engine that was picked;
+// empty when there is nothing.
+func (l *Local) Notice() string { return l.notice }
+
+// id is the instance that this machine is. Another engine is another instance,
+// so that what runs in one is never taken for lost by the other.
+func (l *Local) id() dstack.InstanceID {
+	return dstack.InstanceID("local-" + l.HostID + "-" + l.traits.Name)
+}
+
+// Offers is this machine, whole; what is held of it is the store's to say.
+func (l *Local) Offers(ctx context.Context) ([]dstack.Offer, error) {
+	return []dstack.Offer{{
+		Backend: "local", Key: l.Key, Region: "local", Type: l.name, Hardware: l.hardware(ctx),
+		Owned: l.id(), Host: l.HostID, Engine: l.traits,
+	}}, nil
+}
+
+// Create does nothing: the machine is there.
+func (l *Local) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
+
+// Delete does nothing: the machine is not ours to delete.
+func (l *Local) Delete(context.Context, dstack.InstanceID) error { return nil }
+
+// Machines is always this one.
+func (l *Local) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
+	return map[dstack.InstanceID]dstack.Machine{l.id(): {Ref: l.name, Alive: true}}, nil
+}
+
+// Engine returns this machine's engine.
+func (l *Local) Engine(_ context.Context, id dstack.InstanceID) (engine.Engine, error) {
+	if id != l.id() {
+		return nil, &dstack.Error{
+			Kind: dstack.Unavailable, Message: fmt.Sprintf("the instance %s is not run by this machine's engine, %s", id, l.traits.Name),
+			Hint: "choose the engine that it was made with in the server's config.yml, or stop its runs", Cause: errors.ErrUnsupported,
+		}
+	}
+	return l.engine, nil
+}

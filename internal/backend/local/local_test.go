@@ -1,0 +1,42 @@
+package local
+
+import (
+	"testing"
+
+	"dstack/internal/dstack"
+)
+
+func TestLocal_IsOneOwnedMachine(t *testing.T) {
+	l, err := New(t.Context(), Options{Engine: "process", Dir: t.TempDir(), Installation: "here", HostID: "abc", Key: "k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	offers, err := l.Offers(t.Context())
+	if err != nil || len(offers) != 1 {
+		t.Fatal(offers, err)
+	}
+	o := offers[0]
+	if o.Owned != "local-abc-process" || o.Host != "abc" || o.Key != "k" || !o.Engine.SharesPorts || o.Engine.Containers {
+		t.Errorf("offer %+v", o)
+	}
+	if o.Hardware.CPUs < 1 || o.Hardware.MemoryMiB < 64 || o.Hardware.DiskMiB < 1 {
+		t.Errorf("hardware %+v", o.Hardware)
+	}
+	machines, err := l.Machines(t.Context())
+	if err != nil || !machines[o.Owned].Alive {
+		t.Errorf("machines %+v, %v", machines, err)
+	}
+	if _, err := l.Engine(t.Context(), o.Owned); err != nil {
+		t.Error(err)
+	}
+	if _, err := l.Engine(t.Context(), "local-abc-docker"); dstack.KindOf(err) != dstack.Unavailable {
+		t.Errorf("another engine's instance: %v", err)
+	}
+}
+
+func TestLocal_RefusesAnUnknownEngine(t *testing.T) {
+	if _, err := New(t.Context(), Options{Engine: "podman", Dir: t.TempDir()}); dstack.KindOf(err) != dstack.Invalid {
+		t.Errorf("got %v", err)
+	}
+}
