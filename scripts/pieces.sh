@@ -200,3 +200,15 @@ images_piece() {
 	fi
 	export DSTACK_TEST_BASE_TAR=$tar
 }
+
+# A file system of its own, small enough to fill.
+mount_piece() {
+	is_root || { without MOUNT "only root may mount" && return; }
+	mkdir -p "$root/mount"
+	if mount -t tmpfs -o size=64k tmpfs "$root/mount" 2>"$root/mount.log"; then
+		umount "$root/mount"
+		export DSTACK_TEST_MOUNT=tmpfs
+	else
+		without MOUNT "this machine lets nobody mount: $(tail -n1 "$root/mount.log")"
+	fi
+}
