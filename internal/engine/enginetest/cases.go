@@ -145,7 +145,7 @@ func readsOn(b *bench) {
 }
 
 func exitsWithCode(b *bench) {
-	id := b.start(b.order("i=0; while [ $i -lt 15 ]; do echo line $i; i=$((i+1)); done; echo broken >&2; exit 7"))
+	id := b.start(b.order("i=0; while [ $i -lt 15 ]; do echo line $i; i=$((i+1)); done; sleep 0.1; echo broken >&2; exit 7"))
 	r := b.until(id, "ended", exited)
 	if r.ExitCode != 7 || r.Ready || r.OOM {
 		b.t.Errorf("%+v", r)

@@ -8,12 +8,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,14 +129,24 @@ func (b *bench) order(script string, change ...func(*dstack.Order)) dstack.Order
 	return o
 }
 
+var lastPort atomic.Int64
+
+// freePort returns a port that nobody listens on, below those that systems
+// hand out by themselves, and another one each time.
 func freePort(t *testing.T) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const lowest, count = 12000, 20000
+	lastPort.CompareAndSwap(0, rand.Int64N(count)) //nolint:gosec // to stay clear of other tests
+	for range count {
+		port := int(lowest + lastPort.Add(1)%count)
+		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
+		if err == nil {
+			_ = l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no free port")
+	return 0
 }
 
 func (b *bench) start(o dstack.Order) dstack.AttemptID {
@@ -175,7 +187,9 @@ func (b *bench) until(id dstack.AttemptID, what string, good func(dstack.Report)
 	b.t.Helper()
 	var last dstack.Report
 	b.eventually(what, func() bool {
-		last = b.report(id)
+		if last = b.report(id); over(last) && !good(last) {
+			b.t.Fatalf("it is over before it is %s: %+v\noutput: %q", what, last, b.output(id))
+		}
 		return good(last)
 	}, func() string { return fmt.Sprintf("%+v\noutput: %q", last, b.output(id)) })
 	return last

@@ -140,11 +140,11 @@ func (e *Engine) makeReady(ctx context.Context, dir folder, p *preparation) (kee
 	if err != nil {
 		return 0, err
 	}
-	shell, err := e.shell(o)
+	bash, err := shell(o)
 	if err != nil {
 		return 0, err
 	}
-	if err := e.portIsFree(o.Port); err != nil {
+	if err := portIsFree(ctx, o.Port); err != nil {
 		return 0, err
 	}
 	public := o // what is left on disk has no secrets in it
@@ -156,14 +156,14 @@ func (e *Engine) makeReady(ctx context.Context, dir folder, p *preparation) (kee
 		return 0, err
 	}
 	return e.spawn(dir, p, launch{
-		Argv:  []string{shell, "-c", o.Script},
+		Argv:  []string{bash, "-c", o.Script},
 		Env:   environment(o, os.Environ(), e.opts.GPUs),
 		Dir:   filepath.Join(dir.file("work"), filepath.FromSlash(workingDir)),
 		Grace: o.Grace,
 	})
 }
 
-func (e *Engine) shell(o dstack.Order) (string, error) {
+func shell(o dstack.Order) (string, error) {
 	if o.Script == "" {
 		return "", &dstack.Error{
 			Kind: dstack.Invalid, Message: "there is no command to run without a container",
@@ -183,22 +183,46 @@ func (e *Engine) shell(o dstack.Order) (string, error) {
 	return filepath.Abs(shell)
 }
 
+// Limits of the wait for a port that somebody is just leaving.
+const (
+	portLimit = 300 * time.Millisecond
+	portLook  = 20 * time.Millisecond
+)
+
 // portIsFree refuses a port that somebody listens on, who would be taken for
 // the replica.
-func (e *Engine) portIsFree(port int) error {
-	for _, host := range []string{"127.0.0.1", "0.0.0.0", "::"} {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+func portIsFree(ctx context.Context, port int) error {
+	look := time.NewTicker(portLook)
+	defer look.Stop()
+	for late := time.After(portLimit); ; {
+		err := tryPort(port)
 		if err == nil {
-			_ = l.Close()
-			continue
+			return nil
 		}
-		if errors.Is(err, syscall.EADDRINUSE) {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-look.C:
+		case <-late:
 			return &dstack.Error{
 				Kind:    dstack.Conflict,
 				Message: fmt.Sprintf("port %d is already in use on this machine", port),
 				Hint:    "stop what listens there, or give the service another port",
 				Cause:   err,
 			}
+		}
+	}
+}
+
+// tryPort returns an error when a port is in use.
+func tryPort(port int) error {
+	defer forbidForks()()
+	for _, host := range []string{"127.0.0.1", "0.0.0.0", "::"} {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err == nil {
+			_ = l.Close()
+		} else if errors.Is(err, syscall.EADDRINUSE) {
+			return err
 		}
 	}
 	return nil

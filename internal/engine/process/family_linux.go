@@ -87,3 +87,10 @@ func strays(keeper, leader int) []int {
 	}
 	return out
 }
+
+// forbidForks keeps this program from forking until the returned function is
+// called: until a fork has become another program, it holds our sockets.
+func forbidForks() (allow func()) {
+	syscall.ForkLock.RLock()
+	return syscall.ForkLock.RUnlock
+}
