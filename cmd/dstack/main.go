@@ -17,7 +17,7 @@ var version = "0.1.0-dev"
 func main() {
 	// The keeper is not a command for people, and starts for every replica:
 	// it does without the command tree.
-	if len(os.Args) == 3 && os.Args[1] == process.KeepCommand {
+	if len(os.Args) == 3 && os.Args[1] == "keep" {
 		os.Exit(process.Keep(os.Args[2]))
 	}
 	os.Exit(run())

@@ -63,6 +63,8 @@ type house struct {
 	locals   []*local.Local
 	listener net.Listener
 	server   *server.Server
+	api      http.Handler
+	closing  context.Context // ends when the server is told to
 	gateway  *gateway.Gateway
 	passes   *reconcile.Reconciler
 }
@@ -95,10 +97,6 @@ func serve(ctx context.Context, o serverOptions, out, errOut io.Writer) (err err
 // build opens the store and makes the parts; nothing runs yet.
 func (h *house) build(ctx context.Context) (server.Booted, error) {
 	var none server.Booted
-	config, err := server.LoadConfig(h.dir)
-	if err != nil {
-		return none, err
-	}
 	sealer, err := store.NewSealer(h.path("encryption.key"))
 	if err != nil {
 		return none, err
@@ -106,11 +104,16 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 	if h.store, err = store.Open(ctx, h.database, sealer); err != nil {
 		return none, err
 	}
-	booted, err := server.Boot(ctx, server.BootOptions{Store: h.store, Config: config, Token: h.token})
+	booted, err := server.Boot(ctx, server.BootOptions{Store: h.store, Dir: h.dir, Token: h.token})
 	if err != nil {
 		return none, err
 	}
-	if err := h.openBackends(ctx, config); err != nil {
+	if err := h.openBackends(ctx, booted.Config); err != nil {
+		return none, err
+	}
+	// The folder's lock says that no other server of this host lives: what one
+	// that was killed held is free at once.
+	if err := h.store.FreeLeases(ctx, h.hostID); err != nil {
 		return none, err
 	}
 	bell := &loop.Bell{}
@@ -122,9 +125,10 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 	})
 	h.server = server.New(server.Options{
 		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Bell: bell,
-		Dir: h.dir, Domain: h.domain, MainProject: server.MainProject, PublicURL: h.url(), Log: h.log,
+		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
 	})
-	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, MainProject: server.MainProject, Log: h.log})
+	h.api = h.server.Handler()
+	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Log: h.log})
 	return booted, nil
 }
 
@@ -142,19 +146,23 @@ func (h *house) openBackends(ctx context.Context, config server.Config) error {
 	opened := map[string]*local.Local{}
 	for _, project := range config.Projects {
 		for _, b := range project.Backends {
-			key := "local-" + b.Engine
-			if opened[key] == nil {
-				one, err := local.New(ctx, local.Options{
-					Engine: b.Engine, Dir: h.path("process"), Installation: installation, HostID: h.hostID,
-					Self: self, Code: h.code, Key: key, Log: h.log,
-				})
-				if err != nil {
+			one, err := local.New(ctx, local.Options{
+				Engine: b.Engine, Dir: h.path("process"), Installation: installation, HostID: h.hostID,
+				Self: self, Code: h.code, Log: h.log,
+			})
+			if err != nil {
+				return err
+			}
+			if same := opened[one.Key()]; same != nil {
+				if err := one.Close(); err != nil {
 					return err
 				}
-				opened[key] = one
+				one = same
+			} else {
+				opened[one.Key()] = one
 				h.locals = append(h.locals, one)
 			}
-			h.backends.Add(project.Name, key, opened[key])
+			h.backends.Add(project.Name, one.Key(), one)
 		}
 	}
 	return nil
@@ -171,7 +179,10 @@ func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.gateway.ServeHTTP(w, r)
 		return
 	}
-	h.server.Handler().ServeHTTP(w, r)
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(h.closing, cancel)() // long polls need not be waited for
+	h.api.ServeHTTP(w, r.WithContext(ctx))
 }
 
 // listen answers requests until ctx ends. Short answers under way are
@@ -179,6 +190,7 @@ func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *house) listen(ctx context.Context) error {
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
+	h.closing = ctx
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, MaxHeaderBytes: headerBytes,
 		BaseContext: func(net.Listener) context.Context { return requests },
@@ -187,7 +199,6 @@ func (h *house) listen(ctx context.Context) error {
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		h.server.Drain() // long polls answer at once
 		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
 		defer cancel()
 		if srv.Shutdown(wait) != nil {

@@ -28,7 +28,6 @@ type Options struct {
 	HostID       string // this machine, among all servers of one database
 	Self         string // our own binary, for keepers
 	Code         engine.Code
-	Key          string // in backend.Set
 	Log          *slog.Logger
 }
 
@@ -125,8 +124,11 @@ func (l *Local) Describe() string {
 // empty when there is nothing.
 func (l *Local) Notice() string { return l.notice }
 
-// id is the instance that this machine is. Another engine is another instance,
-// so that what runs in one is never taken for lost by the other.
+// Key is this backend's in backend.Set. Another engine is another backend, so
+// that what runs in one is never taken for lost by the other.
+func (l *Local) Key() string { return "local-" + l.traits.Name }
+
+// id is the instance that this machine is with this engine.
 func (l *Local) id() dstack.InstanceID {
 	return dstack.InstanceID("local-" + l.HostID + "-" + l.traits.Name)
 }
@@ -134,7 +136,7 @@ func (l *Local) id() dstack.InstanceID {
 // Offers is this machine, whole; what is held of it is the store's to say.
 func (l *Local) Offers(ctx context.Context) ([]dstack.Offer, error) {
 	return []dstack.Offer{{
-		Backend: "local", Key: l.Key, Region: "local", Type: l.name, Hardware: l.hardware(ctx),
+		Backend: "local", Key: l.Key(), Region: "local", Type: l.name, Hardware: l.hardware(ctx),
 		Owned: l.id(), Host: l.HostID, Engine: l.traits,
 	}}, nil
 }

@@ -7,7 +7,7 @@ import (
 )
 
 func TestLocal_IsOneOwnedMachine(t *testing.T) {
-	l, err := New(t.Context(), Options{Engine: "process", Dir: t.TempDir(), Installation: "here", HostID: "abc", Key: "k"})
+	l, err := New(t.Context(), Options{Engine: "process", Dir: t.TempDir(), Installation: "here", HostID: "abc"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -17,7 +17,7 @@ func TestLocal_IsOneOwnedMachine(t *testing.T) {
 		t.Fatal(offers, err)
 	}
 	o := offers[0]
-	if o.Owned != "local-abc-process" || o.Host != "abc" || o.Key != "k" || !o.Engine.SharesPorts || o.Engine.Containers {
+	if o.Owned != "local-abc-process" || o.Host != "abc" || o.Key != "local-process" || !o.Engine.SharesPorts || o.Engine.Containers {
 		t.Errorf("offer %+v", o)
 	}
 	if o.Hardware.CPUs < 1 || o.Hardware.MemoryMiB < 64 || o.Hardware.DiskMiB < 1 {
