@@ -42,12 +42,11 @@ const lockFD = 3
 // exit code of the command.
 func Keep(path string) int {
 	dir := folder(path)
-	lock, err := inheritedLock(dir)
-	if err != nil {
+	var err error
+	if keepersLock, err = inheritedLock(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "dstack keep:", err)
 		return 2
 	}
-	defer lock.Close() // and not before: unreferenced, it would be closed
 	terms := make(chan os.Signal, 8)
 	ossignal.Notify(terms, syscall.SIGTERM)
 	ossignal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
@@ -58,6 +57,10 @@ func Keep(path string) int {
 	}
 	return 0
 }
+
+// keepersLock is never closed: the end of the process frees it. Unreferenced,
+// it would be closed at some time.
+var keepersLock *os.File
 
 func inheritedLock(dir folder) (*os.File, error) {
 	want, err := os.Stat(dir.file("lock"))
