@@ -1,0 +1,274 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/backend"
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+	"dstack/internal/loop"
+	"dstack/internal/server/logs"
+	"dstack/internal/server/store"
+)
+
+// house is a whole server over a real database, called over real HTTP.
+type house struct {
+	t      *testing.T
+	dir    string
+	store  *store.Store
+	logs   *logs.Store
+	bell   *loop.Bell
+	server *Server
+	url    string
+	admin  string // its token
+	farm   *farm
+	wakes  atomic.Int32
+	log    *lockedBuffer
+}
+
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+// farm is a backend with machines that are not real, and a fault to set.
+type farm struct {
+	offers []dstack.Offer
+	fail   error
+}
+
+func (f *farm) Offers(context.Context) ([]dstack.Offer, error)                { return f.offers, f.fail }
+func (f *farm) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
+func (f *farm) Delete(context.Context, dstack.InstanceID) error               { return nil }
+func (f *farm) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
+	return nil, nil
+}
+func (f *farm) Engine(context.Context, dstack.InstanceID) (engine.Engine, error) {
+	return nil, errors.New("there is none")
+}
+
+func newHouse(t *testing.T, change ...func(*Options)) *house {
+	t.Helper()
+	h := &house{t: t, dir: t.TempDir(), bell: &loop.Bell{}, admin: "admin-token", farm: &farm{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
+	var err error
+	h.store, err = store.Open(t.Context(), "sqlite:///"+filepath.Join(h.dir, "sqlite.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := h.store.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Token: h.admin}); err != nil {
+		t.Fatal(err)
+	}
+	h.logs = logs.New(filepath.Join(h.dir, "projects"), 1<<20)
+	backends := backend.NewSet()
+	backends.Add("main", "local-docker", h.farm)
+	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Bell: h.bell, Wake: func() { h.wakes.Add(1) },
+		PublicURL: "http://127.0.0.1:3000", Log: slog.New(slog.NewTextHandler(h.log, nil))}
+	for _, c := range change {
+		c(&o)
+	}
+	h.server = New(o)
+	listening := httptest.NewServer(h.server.Handler())
+	h.url = listening.URL
+	t.Cleanup(listening.Close)
+	return h
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	text   string
+	header http.Header
+}
+
+func (a answer) kind() dstack.Kind {
+	var body api.ErrorBody
+	_ = json.Unmarshal([]byte(a.text), &body) // no error body, no kind
+	return body.Error.Kind
+}
+
+func (h *house) do(r *http.Request) answer {
+	h.t.Helper()
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return answer{response.StatusCode, strings.TrimSpace(string(text)), response.Header}
+}
+
+// post calls with a token; none when it is empty. body is JSON, or anything
+// that becomes it.
+func (h *house) post(token, path string, body any) answer {
+	h.t.Helper()
+	text, isText := body.(string)
+	if !isText {
+		raw, err := json.Marshal(body)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		text = string(raw)
+	}
+	r, err := http.NewRequestWithContext(h.t.Context(), http.MethodPost, h.url+strings.ReplaceAll(path, "{project_name}", "main"), strings.NewReader(text))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	return h.do(r)
+}
+
+// ok calls as the admin and reads the answer into out.
+func (h *house) ok(path string, body, out any) {
+	h.t.Helper()
+	a := h.post(h.admin, path, body)
+	if a.status != http.StatusOK {
+		h.t.Fatalf("%s answered %d %s", path, a.status, a.text)
+	}
+	if out != nil {
+		if err := json.Unmarshal([]byte(a.text), out); err != nil {
+			h.t.Fatalf("%s answered %s: %v", path, a.text, err)
+		}
+	}
+}
+
+// refused calls as the admin and expects a refusal.
+func (h *house) refused(path string, body any, status int, kind dstack.Kind, part string) {
+	h.t.Helper()
+	a := h.post(h.admin, path, body)
+	if a.status != status || a.kind() != kind || !strings.Contains(a.text, part) {
+		h.t.Errorf("%s answered %d %s\nwant %d %s with %s", path, a.status, a.text, status, kind, part)
+	}
+}
+
+// user makes a user and returns its token.
+func (h *house) user(name string, role dstack.Role) string {
+	h.t.Helper()
+	h.ok("/api/users/create", api.PutUser{Username: name, GlobalRole: role}, nil)
+	var made api.UserWithCreds
+	h.ok("/api/users/refresh_token", api.Username{Username: name}, &made)
+	return made.Creds.Token
+}
+
+// repo makes the test's repo known.
+func (h *house) repo() {
+	h.t.Helper()
+	h.ok(api.P+"/repos/init", api.InitRepo{RepoID: "web-12345678", RepoInfo: dstack.JSON(`{"repo_type":"local","repo_dir":"/web"}`)}, nil)
+}
+
+const plainService = "type: service\nport: 8000\ncommands: [a]\n"
+
+func (h *house) spec(name, yaml string) dstack.RunSpec {
+	rs := testSpec(h.t, yaml)
+	if name != "" {
+		rs.RunName = &name
+	}
+	return rs
+}
+
+// submit submits a run and returns it.
+func (h *house) submit(name string) api.Run {
+	h.t.Helper()
+	var run api.Run
+	h.ok(api.P+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec(name, plainService)}, &run)
+	return run
+}
+
+// step does what the run pass would do.
+func (h *house) stepRun(id dstack.RunID, step lifecycle.RunStep) {
+	h.t.Helper()
+	l := h.claim(store.Runs, string(id))
+	seen, err := h.store.RunFacts(h.t.Context(), id)
+	if err == nil {
+		err = h.store.SaveRunStep(h.t.Context(), l, seen, step, time.Now())
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.bell.Ring()
+}
+
+// stepReplica does what the replica pass would do.
+func (h *house) stepReplica(id dstack.ReplicaID, change func(dstack.Replica) lifecycle.ReplicaStep) {
+	h.t.Helper()
+	l := h.claim(store.Replicas, string(id))
+	seen, err := h.store.ReplicaFacts(h.t.Context(), id)
+	if err == nil {
+		err = h.store.SaveReplicaStep(h.t.Context(), l, seen, change(seen.Replica), time.Now())
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.bell.Ring()
+}
+
+func (h *house) claim(kind store.Kind, id string) store.Lease {
+	h.t.Helper()
+	leases, err := h.store.Claim(h.t.Context(), kind, "test", "", time.Now().Add(time.Hour), time.Millisecond, 100)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, l := range leases {
+		if l.ID == id {
+			return l
+		}
+	}
+	h.t.Fatalf("%s %s is not due; these are: %v", kind, id, leases)
+	return store.Lease{}
+}
+
+// begin brings a run to one replica that starts on the test's machine.
+func (h *house) begin(id dstack.RunID) dstack.Replica {
+	h.t.Helper()
+	h.stepRun(id, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}})
+	r := h.replica(id)
+	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep {
+		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Place: &dstack.Place{Offer: testOffer()}, Attempt: true}
+	})
+	return h.replica(id)
+}
+
+func (h *house) replica(id dstack.RunID) dstack.Replica {
+	h.t.Helper()
+	found, err := h.store.Whole(h.t.Context(), id)
+	if err != nil || len(found) != 1 || len(found[0].Replicas) == 0 {
+		h.t.Fatalf("no replica: %+v, %v", found, err)
+	}
+	return found[0].Replicas[len(found[0].Replicas)-1]
+}

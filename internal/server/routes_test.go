@@ -1,0 +1,196 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"dstack/internal/api"
+	"dstack/internal/decide/access"
+	"dstack/internal/dstack"
+)
+
+// TestEndpoints_EveryOneIsClosedToWhomItShouldBe calls everything there is
+// as everybody there is. A level that is not in the table fails.
+func TestEndpoints_EveryOneIsClosedToWhomItShouldBe(t *testing.T) {
+	h := newHouse(t)
+	callers := []string{"nobody", "wrong token", "stranger", "member", "project admin", "admin"}
+	tokens := map[string]string{"wrong token": "dst_wrong", "admin": h.admin, "stranger": h.user("stranger", dstack.RoleUser),
+		"member": h.user("member", dstack.RoleUser), "project admin": h.user("chief", dstack.RoleUser)}
+	h.ok("/api/projects/main/set_members", api.SetMembers{Members: []api.SetMember{
+		{Username: "member", ProjectRole: dstack.RoleUser}, {Username: "chief", ProjectRole: dstack.RoleAdmin}}}, nil)
+
+	const in = "let in"
+	want := map[access.Level][]string{
+		access.None:        {in, in, in, in, in, in},
+		access.Auth:        {"Not authenticated", "Invalid token", in, in, in, in},
+		access.Member:      {"Not authenticated", "Invalid token", "Not found", in, in, in},
+		access.Admin:       {"Not authenticated", "Invalid token", "Access denied", "Access denied", in, in},
+		access.GlobalAdmin: {"Not authenticated", "Invalid token", "Access denied", "Access denied", "Access denied", in},
+	}
+	for _, e := range endpoints {
+		for i, caller := range callers {
+			if want[e.level] == nil {
+				t.Fatalf("%s has the level %q, which is not in this table", e.path, e.level)
+			}
+			r, err := http.NewRequestWithContext(t.Context(), e.method, h.url+strings.NewReplacer("{project_name}", "main", "{name}", "x").Replace(e.path), strings.NewReader(`{"x": 1}`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tokens[caller] != "" {
+				r.Header.Set("Authorization", "Bearer "+tokens[caller])
+			}
+			a := h.do(r)
+			got := in
+			for _, word := range []string{"Not authenticated", "Invalid token", "Access denied", "Not found"} {
+				if strings.HasPrefix(a.text, `{"detail":"`+word) || strings.HasPrefix(a.text, `{"detail":{"msg":"`+word) {
+					got = word
+				}
+			}
+			if (got == in) == (a.status == http.StatusForbidden || a.status == http.StatusNotFound) {
+				t.Errorf("%s as %s: status %d with %s", e.path, caller, a.status, a.text)
+			}
+			if got != want[e.level][i] {
+				t.Errorf("%s as %s: %s, want %s", e.path, caller, got, want[e.level][i])
+			}
+			if a.status >= http.StatusInternalServerError {
+				t.Errorf("%s as %s failed: %s", e.path, caller, a.text)
+			}
+		}
+	}
+}
+
+// TestEndpoints_HaveEveryLineOfTheReference lists the paths of spec §4.4.
+func TestEndpoints_HaveEveryLineOfTheReference(t *testing.T) {
+	const p = api.P + "/"
+	want := strings.Fields(`/healthcheck
+		/api/users/list /api/users/get_my_user /api/users/get_user /api/users/create /api/users/update /api/users/refresh_token /api/users/delete
+		/api/projects/list /api/projects/create /api/projects/delete /api/projects/{project_name}/get /api/projects/{project_name}/set_members
+		/api/backends/list_types /api/backends/config_values /api/runs/list /api/volumes/list /api/pools/list_instances`)
+	for _, area := range []string{
+		"backends/ create update delete {name}/config_info create_yaml update_yaml {name}/get_yaml",
+		"repos/ list get init delete upload_code", "runs/ get get_plan submit stop delete get_offers create_instance", "logs/ poll",
+		"gateways/ list get create delete set_default set_wildcard_domain", "volumes/ list get create delete",
+		"fleets/ list get create delete delete_instances", "pool/ list create delete show remove set_default add_remote",
+	} {
+		names := strings.Fields(area)
+		for _, name := range names[1:] {
+			want = append(want, p+names[0]+name)
+		}
+	}
+	have := map[string]bool{}
+	for _, e := range endpoints {
+		if have[e.path] {
+			t.Errorf("%s is there twice", e.path)
+		}
+		have[e.path] = true
+	}
+	for _, path := range want {
+		if !have[path] {
+			t.Errorf("%s is missing", path)
+		}
+	}
+}
+
+func TestStrangers_CannotTellAProjectFromNone(t *testing.T) {
+	h := newHouse(t)
+	stranger := h.user("stranger", dstack.RoleUser)
+	for _, e := range endpoints {
+		if !strings.Contains(e.path, "{project_name}") {
+			continue
+		}
+		there := h.post(stranger, strings.ReplaceAll(e.path, "{name}", "x"), `{}`)
+		nowhere := h.post(stranger, strings.NewReplacer("{project_name}", "none", "{name}", "x").Replace(e.path), `{}`)
+		if there.status != nowhere.status || strings.ReplaceAll(there.text, "main", "none") != nowhere.text {
+			t.Errorf("%s: %d %s\nbut %d %s", e.path, there.status, there.text, nowhere.status, nowhere.text)
+		}
+	}
+	for _, path := range []string{"/api/runs/list", api.PathViews} {
+		h.repo()
+		if a := h.post(stranger, path, `{"project_name": "main"}`); a.text != "[]" {
+			t.Errorf("%s shows %s", path, a.text)
+		}
+	}
+}
+
+func TestUnknownPathsAndMethods(t *testing.T) {
+	h := newHouse(t)
+	for _, c := range []struct {
+		method, path string
+		status       int
+		part         string
+	}{
+		{"POST", "/api/nothing", 404, `"detail":"Not Found"`},
+		{"POST", "/api/project/main/runs/restart", 404, "/api/openapi.json"},
+		{"GET", "/", 404, "not_found"},
+		{"GET", "/api/runs/list", 405, "call it by POST"},
+		{"POST", "/healthcheck", 405, "call it by GET"},
+		{"GET", "/healthcheck", 200, `{"status":"running"}`},
+		{"GET", "/api/openapi.json", 200, `"openapi":"3.1`},
+		{"OPTIONS", "/api/runs/list", 405, "Method Not Allowed"},
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), c.method, h.url+c.path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Origin", "https://evil.example")
+		a := h.do(r)
+		if a.status != c.status || !strings.Contains(a.text, c.part) {
+			t.Errorf("%s %s: %d %.300s", c.method, c.path, a.status, a.text)
+		}
+		if a.header.Get("X-Content-Type-Options") != "nosniff" || a.header.Get("Access-Control-Allow-Origin") != "" {
+			t.Errorf("%s %s has the headers %v", c.method, c.path, a.header)
+		}
+	}
+}
+
+func TestRequests_AreBoundedAndStrict(t *testing.T) {
+	h := newHouse(t)
+	h.refused("/api/users/get_user", `{"username": "`+strings.Repeat("a", bodyLimit)+`"}`, 413, dstack.TooLarge, "larger than 1MB")
+	h.refused("/api/users/get_user", `{"username": "a", "x": 1}`, 422, dstack.Invalid, `"loc":["body","x"]`)
+	h.refused("/api/users/list", `{"x": 1}`, 422, dstack.Invalid, "extra fields not permitted")
+
+	r, err := http.NewRequestWithContext(t.Context(), "POST", h.url+"/api/users/list", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("X-API-VERSION", "0.19.0")
+	if a := h.do(r); a.status != 400 || !strings.Contains(a.text, `"code":"error"`) {
+		t.Errorf("another version: %d %s", a.status, a.text)
+	}
+}
+
+func TestPanics_AreSurvivedAndTellNothing(t *testing.T) {
+	h := newHouse(t)
+	h.server.mux.HandleFunc("POST /api/boom", func(http.ResponseWriter, *http.Request) { panic("the secret") })
+	a := h.post("", "/api/boom", `{}`)
+	if a.status != 500 || strings.Contains(a.text, "secret") || a.kind() != dstack.Internal {
+		t.Errorf("%d %s", a.status, a.text)
+	}
+	if !strings.Contains(h.log.String(), "the secret") {
+		t.Error("the log does not tell")
+	}
+}
+
+func TestAuthorization_FailsClosedAndTakesOnlyBearers(t *testing.T) {
+	h := newHouse(t)
+	for header, want := range map[string]string{
+		"bearer " + h.admin: `"username":"admin"`, "Bearer  " + h.admin: `"username":"admin"`,
+		h.admin: "Not authenticated", "Basic " + h.admin: "Not authenticated", "Bearer ": "Not authenticated", "Bearer x' OR 1=1 --": "Invalid token",
+	} {
+		r, err := http.NewRequestWithContext(t.Context(), "POST", h.url+"/api/users/get_my_user", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Authorization", header)
+		if a := h.do(r); !strings.Contains(a.text, want) {
+			t.Errorf("%q: %d %s", header, a.status, a.text)
+		}
+	}
+	if err := h.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if a := h.post(h.admin, "/api/users/get_my_user", ""); a.status != 503 || a.header.Get("Retry-After") == "" {
+		t.Errorf("without a store: %d %s", a.status, a.text)
+	}
+}
