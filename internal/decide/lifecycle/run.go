@@ -7,18 +7,24 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Run decides the next step of a run.
+// Run decides the next step of a run. One that begins to end is looked at
+// again at once: it may have nothing left to wait for.
 func Run(seen RunFacts, now time.Time) (RunStep, error) {
+	var step RunStep
 	switch seen.Run.Status {
 	case dstack.RunSubmitted, dstack.RunActive:
-		return runActive(seen), nil
+		step = runActive(seen)
 	case dstack.RunTerminating:
-		return runTerminating(seen), nil
+		step = runTerminating(seen)
 	case dstack.RunTerminated, dstack.RunFailed:
 		return RunStep{To: seen.Run.Status, Reason: seen.Run.Reason, Ending: seen.Run.Ending}, nil
 	default:
 		return RunStep{}, fmt.Errorf("run %s has the unknown status %q", seen.Run.ID, seen.Run.Status)
 	}
+	if step.To == dstack.RunTerminating && seen.Run.Status != dstack.RunTerminating {
+		step.Due = now
+	}
+	return step, nil
 }
 
 // runActive moves the replicas towards the wanted number at the current

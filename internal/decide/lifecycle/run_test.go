@@ -90,6 +90,17 @@ func TestRun_AbortHurriesAStop(t *testing.T) {
 	}
 }
 
+// Nothing may be left that would wake a run which begins to end.
+func TestRun_BeginningToEndLooksAgainAtOnce(t *testing.T) {
+	stopped := aRun(1)
+	stopped.Stop = dstack.StopGrace
+	for _, seen := range []lifecycle.RunFacts{{Run: stopped}, {Run: aRun(1), Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaFailed)}}} {
+		if step, err := lifecycle.Run(seen, now); err != nil || step.To != dstack.RunTerminating || !step.Due.Equal(now) {
+			t.Errorf("got %+v, %v", step, err)
+		}
+	}
+}
+
 func TestUnknownStatusIsAnError(t *testing.T) {
 	if _, err := lifecycle.Run(lifecycle.RunFacts{Run: dstack.Run{Status: "new"}}, now); err == nil {
 		t.Error("a run of an unknown status was stepped")

@@ -51,7 +51,10 @@ func NewIndex(t Table) *Index {
 	routes := slices.Clone(t.Routes)
 	slices.SortStableFunc(routes, func(a, b Route) int { return cmp.Compare(a.Since, b.Since) })
 	for i := range routes {
-		x.add(&routes[i])
+		x.runs[named{routes[i].Project, routes[i].Name}] = &routes[i]
+	}
+	for i := range routes {
+		x.addModel(&routes[i])
 	}
 	for text, projects := range t.Tokens {
 		x.grant(text, projects)
@@ -59,9 +62,8 @@ func NewIndex(t Table) *Index {
 	return x
 }
 
-func (x *Index) add(r *Route) {
-	x.runs[named{r.Project, r.Name}] = r
-	if r.Model == "" {
+func (x *Index) addModel(r *Route) {
+	if r.Model == "" || x.Run(r.Project, r.Name) != r {
 		return
 	}
 	key := named{r.Project, r.Model}

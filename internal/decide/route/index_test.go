@@ -43,6 +43,7 @@ func TestIndex_SharesAModelAmongRuns(t *testing.T) {
 		{Run: "c", Project: "main", Name: "c", Model: "other/one", Since: 30},
 		{Run: "b", Project: "main", Name: "b", Model: "org/m", Since: 20},
 		{Run: "a", Project: "main", Name: "a", Model: "org/m", Since: 10},
+		{Run: "replaced", Project: "main", Name: "a", Model: "org/m", Since: 1},
 		{Run: "x", Project: "team", Name: "x", Model: "org/m", Since: 5},
 		{Run: "p", Project: "main", Name: "p", Since: 1},
 	}})

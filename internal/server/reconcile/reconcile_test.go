@@ -104,7 +104,7 @@ func (r *rig) submit(replicas int) dstack.RunID {
 		r.t.Fatal(err)
 	}
 	service.Replicas = spec.Replicas{Min: replicas, Max: replicas}
-	run.Spec = dstack.RunSpec{Configuration: *service, WorkingDir: ".", RepoData: []byte(`{"repo_type":"virtual"}`)}
+	run.Spec = dstack.RunSpec{Configuration: *service, Profile: spec.Profile{Name: "default"}, WorkingDir: ".", RepoData: []byte(`{"repo_type":"virtual"}`)}
 	if err := r.store.SubmitRun(r.t.Context(), run); err != nil {
 		r.t.Fatal(err)
 	}
