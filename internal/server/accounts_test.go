@@ -1,0 +1,175 @@
+package server
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+func TestBoot_FirstAndLater(t *testing.T) {
+	h := newHouse(t)
+	boot := func(token string) Booted {
+		t.Helper()
+		b, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Token: token})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	if b := boot(""); b.First || b.Token != "" || b.ConfigMade || len(b.Config.Projects) != 1 {
+		t.Errorf("a second start made something: %+v", b)
+	}
+	if b := boot(h.admin); b.Token != "" {
+		t.Errorf("the same token is news: %+v", b)
+	}
+	if b := boot("another-token"); b.Token != "another-token" || b.First {
+		t.Errorf("another token: %+v", b)
+	}
+	if a := h.post(h.admin, "/api/users/get_my_user", ""); a.kind() != dstack.Unauthorized {
+		t.Errorf("the old token still opens: %s", a.text)
+	}
+	if a := h.post("another-token", "/api/users/get_my_user", ""); a.status != 200 {
+		t.Errorf("the new token does not: %s", a.text)
+	}
+	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Token: "with space"}); dstack.KindOf(err) != dstack.Invalid {
+		t.Errorf("a token with a space: %v", err)
+	}
+	config := "projects:\n- name: main\n- name: Team\n  backends: [{type: local, engine: process}]\n"
+	if err := os.WriteFile(filepath.Join(h.dir, ConfigName), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	boot("")
+	if p, err := h.store.Project(t.Context(), "team"); err != nil || p.Name != "Team" {
+		t.Errorf("the project of the file: %+v, %v", p, err)
+	}
+}
+
+func TestBoot_MakesATokenThatNobodyKeeps(t *testing.T) {
+	one, two := newToken(), newToken()
+	if one == two || !strings.HasPrefix(one, "dst_") || len(one) < 4+43+6 || checkToken(one) != nil {
+		t.Errorf("%s, %s", one, two)
+	}
+	h := newHouse(t)
+	token := h.user("ann", dstack.RoleUser)
+	if err := h.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	err := filepath.WalkDir(h.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := os.ReadFile(path)
+		if strings.Contains(string(text), token) || strings.Contains(string(text), h.admin) {
+			t.Errorf("%s has a token in it", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(h.log.String(), token) {
+		t.Error("the log has a token in it")
+	}
+}
+
+func TestUsers(t *testing.T) {
+	h := newHouse(t)
+	token := h.user("ann", dstack.RoleUser)
+	h.user("bob", dstack.RoleUser)
+
+	var users []api.User
+	h.ok("/api/users/list", "", &users)
+	if len(users) != 3 {
+		t.Errorf("%+v", users)
+	}
+	if a := h.post(token, "/api/users/list", ""); strings.Count(a.text, `"username"`) != 1 || !strings.Contains(a.text, `"email":null`) {
+		t.Errorf("ann sees %s", a.text)
+	}
+	if a := h.post(token, "/api/users/get_user", `{"username": "ann"}`); !strings.Contains(a.text, `"creds":{"token":""}`) {
+		t.Errorf("%s", a.text)
+	}
+	for _, path := range []string{"/api/users/get_user", "/api/users/refresh_token"} {
+		there, nowhere := h.post(token, path, `{"username": "bob"}`), h.post(token, path, `{"username": "eve"}`)
+		if there.status != 400 || there.kind() != dstack.NotFound || strings.ReplaceAll(there.text, "bob", "eve") != nowhere.text {
+			t.Errorf("%s: %s but %s", path, there.text, nowhere.text)
+		}
+	}
+	h.refused("/api/users/create", api.PutUser{Username: "ann", GlobalRole: "user"}, 400, dstack.Conflict, `"code":"resource_exists"`)
+	h.refused("/api/users/create", api.PutUser{Username: "a b", GlobalRole: "user"}, 400, dstack.Invalid, "cannot be called")
+	h.refused("/api/users/delete", `{"users": ["admin"]}`, 400, dstack.Conflict, "yourself")
+
+	var fresh api.UserWithCreds
+	if a := h.post(token, "/api/users/refresh_token", `{"username": "ann"}`); a.status != 200 || strings.Contains(a.text, `"token":""`) {
+		t.Fatalf("%s", a.text)
+	}
+	if a := h.post(token, "/api/users/get_my_user", ""); a.kind() != dstack.Unauthorized {
+		t.Errorf("the old token still opens: %s", a.text)
+	}
+	mail := "ann@example.com"
+	h.ok("/api/users/update", api.PutUser{Username: "ann", GlobalRole: dstack.RoleAdmin, Email: &mail}, &fresh)
+	if fresh.GlobalRole != dstack.RoleAdmin || fresh.Email == nil || *fresh.Email != mail {
+		t.Errorf("%+v", fresh)
+	}
+	h.ok("/api/users/delete", `{"users": ["ann", "bob"]}`, nil)
+	h.refused("/api/users/get_user", `{"username": "ann"}`, 400, dstack.NotFound, "resource_not_exists")
+}
+
+func TestProjects(t *testing.T) {
+	h := newHouse(t)
+	ann := h.user("ann", dstack.RoleUser)
+	h.refused("/api/projects/delete", `{"projects_names": ["MAIN"]}`, 400, dstack.Conflict, "Cannot delete the only project")
+	if a := h.post(ann, "/api/projects/create", `{"project_name": "lab"}`); a.status != 200 || !strings.Contains(a.text, `"project_role":"admin"`) {
+		t.Fatalf("%s", a.text)
+	}
+	if a := h.post(ann, "/api/projects/create", `{"project_name": "LAB"}`); a.kind() != dstack.Conflict {
+		t.Errorf("%s", a.text)
+	}
+	if a := h.post(ann, "/api/projects/LAB/get", ""); a.status != 200 {
+		t.Errorf("letter case matters: %s", a.text)
+	}
+	if a := h.post(ann, "/api/projects/list", ""); !strings.Contains(a.text, "lab") || strings.Contains(a.text, "main") {
+		t.Errorf("ann sees %s", a.text)
+	}
+	there, nowhere := h.post(ann, "/api/projects/delete", `{"projects_names": ["main"]}`), h.post(ann, "/api/projects/delete", `{"projects_names": ["none"]}`)
+	if there.status != http.StatusForbidden || strings.ReplaceAll(there.text, "main", "none") != nowhere.text || !strings.Contains(there.text, `"msg":"Access denied"`) {
+		t.Errorf("%s but %s", there.text, nowhere.text)
+	}
+	h.refused("/api/projects/main/set_members", `{"members": [{"username": "eve", "project_role": "user"}]}`, 400, dstack.NotFound, "eve")
+	h.ok("/api/projects/main/set_members", `{"members": [{"username": "ann", "project_role": "user"}]}`, nil)
+	var project api.Project
+	h.ok("/api/projects/main/get", "", &project)
+	if len(project.Members) != 1 || project.Members[0].User.Username != "ann" || project.Owner.Username != "admin" ||
+		len(project.Backends) != 1 || project.Backends[0].Name != "local" {
+		t.Errorf("%+v", project)
+	}
+	for i := range projectQuota - 1 {
+		if a := h.post(ann, "/api/projects/create", api.CreateProject{ProjectName: "p" + string(rune('a'+i))}); a.status != 200 {
+			t.Fatalf("%s", a.text)
+		}
+	}
+	if a := h.post(ann, "/api/projects/create", `{"project_name": "more"}`); a.kind() != dstack.Forbidden {
+		t.Errorf("past the quota: %s", a.text)
+	}
+	if a := h.post(ann, "/api/projects/delete", `{"projects_names": ["lab"]}`); a.status != 200 || a.text != "null" {
+		t.Errorf("%d %s", a.status, a.text)
+	}
+}
+
+func TestLaterAndEmpty(t *testing.T) {
+	h := newHouse(t)
+	h.refused(api.P+"/secrets/add", `{"name": "x"}`, 400, dstack.Unsupported, "not supported yet: secrets")
+	h.refused("/api/backends/config_values", `{"type": "aws"}`, 400, dstack.Unsupported, "aws")
+	for _, path := range []string{api.P + "/gateways/list", api.P + "/fleets/list", api.P + "/pool/list", "/api/volumes/list"} {
+		if a := h.post(h.admin, path, `{"limit": 5}`); a.status != 200 || a.text != "[]" {
+			t.Errorf("%s: %d %s", path, a.status, a.text)
+		}
+	}
+	if a := h.post("", "/api/backends/list_types", ""); a.text != `["local"]` {
+		t.Errorf("%s", a.text)
+	}
+}

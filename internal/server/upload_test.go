@@ -1,0 +1,201 @@
+package server
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+func sha(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// form is a multipart body with one file.
+func multipartBody(t *testing.T, name, content string) (body *bytes.Buffer, contentType string) {
+	t.Helper()
+	body = &bytes.Buffer{}
+	w := multipart.NewWriter(body)
+	part, err := w.CreateFormFile("file", name)
+	if err == nil {
+		_, err = part.Write([]byte(content))
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return body, w.FormDataContentType()
+}
+
+func (h *house) uploadAs(name, content string, change func(*http.Request)) answer {
+	h.t.Helper()
+	body, contentType := multipartBody(h.t, name, content)
+	r, err := http.NewRequestWithContext(h.t.Context(), "POST", h.url+"/api/project/main/repos/upload_code?repo_id=web-12345678", body)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", contentType)
+	r.Header.Set("Authorization", "Bearer "+h.admin)
+	if change != nil {
+		change(r)
+	}
+	return h.do(r)
+}
+
+// nothingSpooled waits until no upload is on its way, and checks that none left anything.
+func (h *house) nothingSpooled() {
+	h.t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		left, err := filepath.Glob(filepath.Join(h.dir, "tmp", "*"))
+		if err == nil && len(left) == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatalf("left behind: %v, %v", left, err)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func TestUpload(t *testing.T) {
+	h := newHouse(t, func(o *Options) { o.UploadLimit = 1 << 20 })
+	h.repo()
+	code := strings.Repeat("code", 1000)
+	has := func(hash string) bool {
+		t.Helper()
+		project, err := h.store.Project(t.Context(), "main")
+		if err != nil {
+			t.Fatal(err)
+		}
+		has, err := h.store.HasCode(t.Context(), project.ID, "web-12345678", hash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return has
+	}
+	large := strings.Repeat("x", 2<<20)
+	for _, c := range []struct {
+		name, file, content string
+		change              func(*http.Request)
+		status              int
+		part                string
+	}{
+		{"not what it says", sha("other"), code, nil, 400, "is not what its name says"},
+		{"a name that is no hash", "../../etc/passwd", code, nil, 400, "64 hexadecimal digits"},
+		{"too large", sha(large), large, nil, 400, "exceeds the limit of 1MB"},
+		{"without its size", sha(code), code, func(r *http.Request) { r.ContentLength = -1 }, 400, "exceeds the limit"},
+		{"not multipart", sha(code), code, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }, 422, `"loc":["body","file"]`},
+		{"no repo said", sha(code), code, func(r *http.Request) { r.URL.RawQuery = "" }, 422, `"loc":["query","repo_id"]`},
+		{"a repo that is not there", sha(code), code, func(r *http.Request) { r.URL.RawQuery = "repo_id=none" }, 400, `"code":"repo_does_not_exist"`},
+		{"as it should be", sha(code), code, nil, 200, "null"},
+		{"once more", sha(code), code, nil, 200, "null"},
+		{"empty", sha(""), "", nil, 200, "null"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			before := has(sha(code))
+			a := h.uploadAs(c.file, c.content, c.change)
+			if a.status != c.status || !strings.Contains(a.text, c.part) {
+				t.Errorf("%d %s", a.status, a.text)
+			}
+			if c.status != 200 && has(sha(code)) != before {
+				t.Error("a refused upload was kept")
+			}
+			h.nothingSpooled()
+		})
+	}
+	if !has(sha(code)) {
+		t.Error("the upload was not kept")
+	}
+}
+
+func TestUpload_CutHalfWayLeavesNothing(t *testing.T) {
+	h := newHouse(t)
+	h.repo()
+	code := strings.Repeat("code", 100000)
+	body, contentType := multipartBody(t, sha(code), code)
+	connection, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = fmt.Fprintf(connection, "POST /api/project/main/repos/upload_code?repo_id=web-12345678 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s",
+		h.admin, contentType, body.Len(), body.String()[:body.Len()/2])
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Half is there: the server waits for the rest, and then is left alone.
+	for spooled := 0; spooled == 0; time.Sleep(time.Millisecond) {
+		left, _ := filepath.Glob(filepath.Join(h.dir, "tmp", spoolPrefix+"*"))
+		spooled = len(left)
+	}
+	if err := connection.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	said, err := io.ReadAll(connection)
+	if err != nil || !strings.Contains(string(said), "ended before it was complete") {
+		t.Errorf("%s, %v", said, err)
+	}
+	_ = connection.Close()
+	h.nothingSpooled()
+	project, err := h.store.Project(t.Context(), "main")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if has, err := h.store.HasCode(t.Context(), project.ID, "web-12345678", sha(code)); has || err != nil {
+		t.Errorf("half an upload was kept: %v, %v", has, err)
+	}
+}
+
+func TestBoot_RemovesWhatAKilledServerSpooled(t *testing.T) {
+	h := newHouse(t)
+	file := filepath.Join(h.dir, "tmp", spoolPrefix+"1")
+	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir}); err != nil {
+		t.Fatal(err)
+	}
+	h.nothingSpooled()
+}
+
+func TestRepos(t *testing.T) {
+	h := newHouse(t)
+	h.repo()
+	h.repo() // again is no error
+	var repos []api.RepoHead
+	h.ok(api.P+"/repos/list", "", &repos)
+	if len(repos) != 1 || repos[0].RepoID != "web-12345678" {
+		t.Errorf("%+v", repos)
+	}
+	a := h.post(h.admin, api.P+"/repos/get", `{"repo_id": "web-12345678", "include_creds": false}`)
+	if a.text != `{"repo_id":"web-12345678","repo_info":{"repo_type":"local","repo_dir":"/web"},"repo_creds":null}` {
+		t.Errorf("%s", a.text)
+	}
+	h.refused(api.P+"/repos/get", `{"repo_id": "none"}`, 400, dstack.NotFound, `"msg":"Repo none does not exist","code":"repo_does_not_exist"`)
+	h.refused(api.P+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "remote"}}`, 400, dstack.Unsupported, "remote")
+	h.refused(api.P+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "virtual"}, "repo_creds": {"protocol": "https"}}`, 400, dstack.Unsupported, "repo_creds")
+	h.refused(api.P+"/repos/init", `{"repo_id": "", "repo_info": {"repo_type": "virtual"}, "repo_creds": null}`, 400, dstack.Invalid, "id")
+	h.ok(api.P+"/repos/delete", `{"repos_ids": ["web-12345678"]}`, nil)
+	h.ok(api.P+"/repos/list", "", &repos)
+	if len(repos) != 0 {
+		t.Errorf("%+v", repos)
+	}
+}
