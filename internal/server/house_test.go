@@ -210,7 +210,7 @@ func (h *house) submit(name string) api.Run {
 	return run
 }
 
-// step does what the run pass would do.
+// stepRun does what the run pass would do.
 func (h *house) stepRun(id dstack.RunID, step lifecycle.RunStep) {
 	h.t.Helper()
 	l := h.claim(store.Runs, string(id))
@@ -230,7 +230,9 @@ func (h *house) stepReplica(id dstack.ReplicaID, change func(dstack.Replica) lif
 	l := h.claim(store.Replicas, string(id))
 	seen, err := h.store.ReplicaFacts(h.t.Context(), id)
 	if err == nil {
-		err = h.store.SaveReplicaStep(h.t.Context(), l, seen, change(seen.Replica), time.Now())
+		step := change(seen.Replica)
+		step.Due = time.Now() // so that the next step of a test can be taken
+		err = h.store.SaveReplicaStep(h.t.Context(), l, seen, step, time.Now())
 	}
 	if err != nil {
 		h.t.Fatal(err)

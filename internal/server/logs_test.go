@@ -1,0 +1,232 @@
+package server
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/server/logs"
+)
+
+func (h *house) key(run api.Run, r dstack.Replica) logs.Key {
+	return logs.Key{Project: "main", Run: run.ID, RunName: *run.RunSpec.RunName, Attempt: r.Attempt}
+}
+
+func (h *house) write(k logs.Key, at time.Time, text string) {
+	h.t.Helper()
+	if err := h.logs.Append(k, dstack.LogLine{At: at, Stream: "stdout", Text: []byte(text)}); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestPollLogs(t *testing.T) {
+	h := newHouse(t)
+	h.repo()
+	run := h.submit("web")
+	r := h.begin(run.ID)
+	base := time.Now().UTC().Truncate(time.Microsecond)
+	for i := range 7 {
+		h.write(h.key(run, r), base.Add(time.Duration(i)*time.Microsecond), fmt.Sprint("line ", i))
+	}
+	poll := func(in api.PollLogs) string {
+		t.Helper()
+		in.RunName = "web"
+		if in.JobSubmissionID == "" {
+			in.JobSubmissionID = string(r.Attempt)
+		}
+		var events api.LogEvents
+		h.ok(api.P+"/logs/poll", in, &events)
+		said := ""
+		for _, e := range events.Logs {
+			said += string(e.Message)
+		}
+		return strings.TrimSuffix(strings.ReplaceAll(strings.ReplaceAll(said, "line ", ""), "\n", " "), " ")
+	}
+	micro := func(i int) *time.Time { at := base.Add(time.Duration(i) * time.Microsecond); return &at }
+	num := func(n int) *int { return &n }
+	for _, c := range []struct {
+		name, want string
+		in         api.PollLogs
+	}{
+		{"all", "0 1 2 3 4 5 6", api.PollLogs{}},
+		{"strictly later", "4 5 6", api.PollLogs{StartTime: micro(3)}},
+		{"and earlier", "4 5", api.PollLogs{StartTime: micro(3), EndTime: micro(6)}},
+		{"so many", "0 1 2", api.PollLogs{Limit: num(3)}},
+		{"the last ones first", "6 5", api.PollLogs{Limit: num(2), Descending: true}},
+		{"none", "", api.PollLogs{Limit: num(0)}},
+		{"nothing is later", "", api.PollLogs{StartTime: micro(6)}},
+		{"an unknown attempt", "", api.PollLogs{JobSubmissionID: "11111111-1111-4111-8111-111111111111"}},
+		{"the log that is not", "", api.PollLogs{Diagnose: true}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := poll(c.in); got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+	// As the published client polls: from the last time on, until nothing comes.
+	var got []string
+	var from *time.Time
+	for range 20 {
+		var events api.LogEvents
+		h.ok(api.P+"/logs/poll", api.PollLogs{RunName: "web", JobSubmissionID: string(r.Attempt), StartTime: from, Limit: num(2)}, &events)
+		if len(events.Logs) == 0 {
+			break
+		}
+		for _, e := range events.Logs {
+			got = append(got, string(e.Message))
+			from = &e.Timestamp.Time
+		}
+	}
+	if len(got) != 7 {
+		t.Errorf("by pages: %q", got)
+	}
+}
+
+// stream follows a run's output; the channel ends with it.
+func (h *house) stream(in api.FollowLogs) <-chan api.LogEntry {
+	h.t.Helper()
+	text, err := json.Marshal(in)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r, err := http.NewRequestWithContext(h.t.Context(), "POST", h.url+strings.ReplaceAll(api.PathFollow, "{project_name}", "main"), strings.NewReader(string(text)))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+h.admin)
+	response, err := http.DefaultClient.Do(r)
+	if err != nil || response.StatusCode != 200 {
+		h.t.Fatalf("%v, %+v", err, response)
+	}
+	h.t.Cleanup(func() { _ = response.Body.Close() })
+	entries := make(chan api.LogEntry, 100)
+	go func() {
+		defer close(entries)
+		lines := bufio.NewScanner(response.Body)
+		for lines.Scan() {
+			var e api.LogEntry
+			if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+				h.t.Errorf("%s: %v", lines.Bytes(), err)
+			}
+			entries <- e
+		}
+	}()
+	return entries
+}
+
+func (h *house) hear(entries <-chan api.LogEntry, want ...string) (last api.LogEntry) {
+	h.t.Helper()
+	for _, w := range want {
+		select {
+		case e, open := <-entries:
+			if !open || string(e.Message) != w || e.Error != "" {
+				h.t.Fatalf("heard %q %q (open %v), want %q", e.Message, e.Error, open, w)
+			}
+			last = e
+		case <-time.After(10 * time.Second):
+			h.t.Fatalf("%q did not come", w)
+		}
+	}
+	return last
+}
+
+func (h *house) silence(entries <-chan api.LogEntry) {
+	h.t.Helper()
+	select {
+	case e, open := <-entries:
+		if open {
+			h.t.Fatalf("heard %q %s after the end", e.Message, e.Error)
+		}
+	case <-time.After(10 * time.Second):
+		h.t.Fatal("it did not end")
+	}
+}
+
+// TestFollowLogs_FromTheFirstLineToTheEnd has a crash in the middle: a new
+// attempt is followed as the old one was, and the end of the run ends it.
+func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
+	h := newHouse(t)
+	h.repo()
+	run := h.submit("web")
+	r := h.begin(run.ID)
+	first := h.key(run, r)
+	base := time.Now().UTC().Truncate(time.Microsecond).Add(-time.Minute)
+	h.write(first, base, "one")
+	h.write(first, base.Add(time.Second), "two")
+
+	entries := h.stream(api.FollowLogs{RunName: "web", Follow: true})
+	h.hear(entries, "one", "two")
+	h.write(first, base.Add(2*time.Second), "three")
+	seen := h.hear(entries, "three")
+	if seen.Replica != 0 || seen.Attempt != r.Attempt || seen.Stream != "stdout" {
+		t.Errorf("%+v", seen)
+	}
+	h.stepReplica(r.ID, func(r dstack.Replica) lifecycle.ReplicaStep {
+		return lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, Past: &dstack.Attempt{ID: r.Attempt, From: base, To: time.Now(), Ending: dstack.OutcomeExited}, Due: time.Now()}
+	})
+	h.logs.Finish(first)
+	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep {
+		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Attempt: true}
+	})
+	second := h.key(run, h.replica(run.ID))
+	h.write(second, base.Add(3*time.Second), "four")
+	h.hear(entries, "four")
+
+	// Whoever was cut off comes back with what was seen, and misses nothing.
+	resumed := h.stream(api.FollowLogs{RunName: "web", Follow: true, After: map[dstack.AttemptID]time.Time{seen.Attempt: base.Add(time.Second)}})
+	h.hear(resumed, "three", "four")
+	h.hear(h.stream(api.FollowLogs{RunName: "web", Follow: true, StartTime: &seen.Timestamp}), "four")
+	h.hear(h.stream(api.FollowLogs{RunName: "web", Follow: true, Present: true}), "four")
+	once := h.stream(api.FollowLogs{RunName: "web"})
+	h.hear(once, "one", "two", "three", "four")
+	h.silence(once)
+	other := 1
+	h.silence(h.stream(api.FollowLogs{RunName: "web", Replica: &other}))
+
+	h.write(second, base.Add(4*time.Second), "bye")
+	h.logs.Finish(second)
+	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep { return lifecycle.ReplicaStep{To: dstack.ReplicaTerminated} })
+	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndStopped})
+	for _, e := range []<-chan api.LogEntry{entries, resumed} {
+		h.hear(e, "bye")
+		h.silence(e)
+	}
+	h.refused(api.PathFollow, `{"run_name": "none"}`, 400, dstack.NotFound, "Run not found")
+	if strings.Contains(h.log.String(), "level=") {
+		t.Errorf("the server complains: %s", h.log)
+	}
+}
+
+// TestFollowLogs_ReplicasInOneOrder merges what there is by time.
+func TestFollowLogs_ReplicasInOneOrder(t *testing.T) {
+	h := newHouse(t)
+	h.repo()
+	run := h.submit("web")
+	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0, 1}})
+	found, err := h.store.Whole(t.Context(), run.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := time.Now().UTC().Truncate(time.Microsecond)
+	for i, r := range found[0].Replicas {
+		h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep {
+			return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Place: &dstack.Place{Offer: testOffer()}, Attempt: true}
+		})
+		now, err := h.store.Whole(t.Context(), run.ID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := range 3 {
+			h.write(h.key(run, now[0].Replicas[i]), base.Add(time.Duration(2*n+i)*time.Millisecond), fmt.Sprint(2*n+i))
+		}
+	}
+	h.hear(h.stream(api.FollowLogs{RunName: "web"}), "0", "1", "2", "3", "4", "5")
+}
