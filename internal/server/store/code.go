@@ -1,0 +1,138 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
+)
+
+// chunkSize keeps one upload from filling the memory.
+const chunkSize = 1 << 20
+
+type codeRow struct {
+	bun.BaseModel `bun:"table:codes,alias:c"`
+
+	ID        string `bun:",pk"`
+	ProjectID string
+	Repo      string
+	Hash      string
+	Bytes     int64
+	Chunks    int64
+	CreatedAt int64
+}
+
+// PutCode saves an upload whole or not at all, in chunks of 1 MiB. r is read
+// once, inside of the transaction: it must be a file or a buffer, not a
+// network. One that is there already is left as it is.
+func (s *Store) PutCode(ctx context.Context, p dstack.ProjectID, repo, hash string, r io.Reader) error {
+	tx, err := s.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return explain(err)
+	}
+	if err := s.putCode(ctx, tx, p, repo, hash, r); err != nil {
+		return explain(errors.Join(err, rollback(tx)))
+	}
+	return explain(tx.Commit())
+}
+
+func rollback(tx bun.Tx) error {
+	if err := tx.Rollback(); !errors.Is(err, sql.ErrTxDone) {
+		return err
+	}
+	return nil
+}
+
+func (s *Store) putCode(ctx context.Context, tx bun.Tx, p dstack.ProjectID, repo, hash string, r io.Reader) error {
+	row := codeRow{ID: uuid.NewString(), ProjectID: string(p), Repo: repo, Hash: hash, CreatedAt: micros(time.Now())}
+	n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+	if err != nil || n == 0 {
+		return err
+	}
+	// Not by bun, which would write the bytes into the text of the query.
+	insert := "INSERT INTO code_chunks (code_id, num, data) VALUES (?1, ?2, ?3)"
+	if s.kind == postgres {
+		insert = "INSERT INTO code_chunks (code_id, num, data) VALUES ($1, $2, $3)"
+	}
+	buf := make([]byte, chunkSize)
+	for {
+		n, err := io.ReadFull(r, buf)
+		if n > 0 {
+			if _, err := tx.Tx.ExecContext(ctx, insert, row.ID, row.Chunks, buf[:n]); err != nil {
+				return err
+			}
+			row.Chunks++
+			row.Bytes += int64(n)
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read the upload: %w", err)
+		}
+	}
+	_, err = tx.NewUpdate().Model(&row).Column("bytes", "chunks").WherePK().Exec(ctx)
+	return err
+}
+
+// HasCode says whether an upload is there, whole.
+func (s *Store) HasCode(ctx context.Context, p dstack.ProjectID, repo, hash string) (bool, error) {
+	row, err := s.findCode(ctx, p, repo, hash)
+	return row != nil, err
+}
+
+func (s *Store) findCode(ctx context.Context, p dstack.ProjectID, repo, hash string) (*codeRow, error) {
+	var rows []codeRow
+	err := s.reader.NewSelect().Model(&rows).Where("project_id = ? AND repo = ? AND hash = ?", string(p), repo, hash).Scan(ctx)
+	if err != nil || len(rows) == 0 {
+		return nil, explain(err)
+	}
+	return &rows[0], nil
+}
+
+// Code streams an upload chunk by chunk; NotFound. The caller closes it. It
+// holds no connection between reads.
+func (s *Store) Code(ctx context.Context, p dstack.ProjectID, repo, hash string) (io.ReadCloser, error) {
+	row, err := s.findCode(ctx, p, repo, hash)
+	if err != nil {
+		return nil, err
+	}
+	if row == nil {
+		return nil, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("the code of repo %q is not there", repo), Hint: "apply again, so that it is uploaded"}
+	}
+	return &codeReader{ctx: ctx, store: s, row: *row}, nil
+}
+
+type codeReader struct {
+	ctx   context.Context // of the whole stream: io.Reader has no place for it
+	store *Store
+	row   codeRow
+	next  int64
+	chunk bytes.Reader
+}
+
+func (c *codeReader) Read(p []byte) (int, error) {
+	for c.chunk.Len() == 0 {
+		if c.next == c.row.Chunks {
+			return 0, io.EOF
+		}
+		var data []byte
+		err := c.store.reader.NewRaw("SELECT data FROM code_chunks WHERE code_id = ? AND num = ?", c.row.ID, c.next).Scan(c.ctx, &data)
+		if err != nil {
+			return 0, explain(only(err, "the code of repo %q was deleted meanwhile", c.row.Repo))
+		}
+		c.chunk.Reset(data)
+		c.next++
+	}
+	return c.chunk.Read(p)
+}
+
+func (c *codeReader) Close() error { return nil }

@@ -1,0 +1,102 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
+)
+
+type instanceRow struct {
+	bun.BaseModel `bun:"table:instances,alias:i"`
+
+	ID       string `bun:",pk"`
+	Backend  string
+	Offer    string
+	Status   string
+	Reason   string
+	Since    int64
+	Host     string
+	HeardAt  int64
+	LastFail string
+	Fails    int
+	Version  int64
+	turn
+}
+
+func (r instanceRow) noun() (dstack.Instance, error) {
+	i := dstack.Instance{
+		ID: dstack.InstanceID(r.ID), Backend: r.Backend, Status: dstack.InstanceStatus(r.Status), Reason: dstack.Reason(r.Reason),
+		Since: at(r.Since), Host: r.Host, HeardAt: at(r.HeardAt), LastFail: r.LastFail, Fails: r.Fails, Version: r.Version,
+	}
+	if err := json.Unmarshal([]byte(r.Offer), &i.Offer); err != nil {
+		return i, fmt.Errorf("read the offer of instance %s: %w", r.ID, err)
+	}
+	return i, nil
+}
+
+func findInstances(ctx context.Context, db bun.IDB, ids []string) (map[dstack.InstanceID]dstack.Instance, error) {
+	found := make(map[dstack.InstanceID]dstack.Instance, len(ids))
+	if len(ids) == 0 {
+		return found, nil
+	}
+	var rows []instanceRow
+	if err := db.NewSelect().Model(&rows).Where("i.id IN (?)", bun.In(ids)).Scan(ctx); err != nil {
+		return nil, err
+	}
+	for _, row := range rows {
+		i, err := row.noun()
+		if err != nil {
+			return nil, err
+		}
+		found[i.ID] = i
+	}
+	return found, nil
+}
+
+type reportRow struct {
+	bun.BaseModel `bun:"table:reports,alias:p"`
+
+	AttemptID  string `bun:",pk"`
+	InstanceID string
+	ReplicaID  string
+	Report     string
+	At         int64
+}
+
+func (r reportRow) noun() (dstack.Report, error) {
+	var rep dstack.Report
+	if err := json.Unmarshal([]byte(r.Report), &rep); err != nil {
+		return rep, fmt.Errorf("read the report of attempt %s: %w", r.AttemptID, err)
+	}
+	rep.Attempt, rep.At = dstack.AttemptID(r.AttemptID), at(r.At)
+	return rep, nil
+}
+
+// reportText is a report as it is kept and compared: without the time at
+// which it was seen, and other times to the microsecond.
+func reportText(rep dstack.Report) (string, error) {
+	rep.At, rep.StartedAt, rep.EndedAt = at(0), at(micros(rep.StartedAt)), at(micros(rep.EndedAt))
+	text, err := json.Marshal(rep)
+	return string(text), err
+}
+
+func findReports(ctx context.Context, db bun.IDB, narrow func(*bun.SelectQuery)) ([]dstack.Report, error) {
+	var rows []reportRow
+	query := db.NewSelect().Model(&rows).OrderExpr("p.attempt_id")
+	narrow(query)
+	if err := query.Scan(ctx); err != nil {
+		return nil, err
+	}
+	reports := make([]dstack.Report, len(rows))
+	for i, row := range rows {
+		var err error
+		if reports[i], err = row.noun(); err != nil {
+			return nil, err
+		}
+	}
+	return reports, nil
+}

@@ -1,0 +1,159 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/uptrace/bun"
+)
+
+// Kind names a table of rows that passes work on.
+type Kind string
+
+// The three kinds of pass.
+const (
+	Runs      Kind = "runs"
+	Replicas  Kind = "replicas"
+	Instances Kind = "instances"
+)
+
+// turn is the part of a row that says whose turn it is, and when.
+type turn struct {
+	Live       bool   // unfinished; what is not never falls due nor changes
+	DueAt      *int64 // nil: only when somebody touches it
+	Touches    int64
+	LeaseOwner string
+	LeaseUntil int64
+}
+
+// Lease is a claimed row.
+type Lease struct {
+	Kind  Kind
+	ID    string
+	Owner string
+	// Touches is how often somebody made it due; more of them at save time
+	// means that it is due again at once.
+	Touches int64
+}
+
+// reached narrows instances to those that a host reaches: ?host.
+func reached(kind Kind) string {
+	if kind == Instances {
+		return " AND (host = '' OR host = ?host)"
+	}
+	return ""
+}
+
+// Claim leases up to n due rows that nobody holds: unfinished, due at or
+// before now, the longest due first. On instances it passes over those that
+// only another installation's host reaches (Host neither empty nor host). Not
+// one row is claimed by two.
+func (s *Store) Claim(ctx context.Context, kind Kind, owner, host string, now time.Time, lease time.Duration, n int) ([]Lease, error) {
+	query := `UPDATE ?table SET lease_owner = ?owner, lease_until = ?until WHERE id IN (
+		SELECT id FROM ?table WHERE live AND due_at <= ?now AND lease_until <= ?now` + reached(kind) + `
+		ORDER BY due_at, id LIMIT ?n`
+	if s.kind == postgres {
+		query += " FOR UPDATE SKIP LOCKED"
+	}
+	query += ") RETURNING id, touches"
+	args := claimArgs{Table: bun.Ident(kind), Owner: owner, Host: host, Now: micros(now), Until: micros(now.Add(lease)), N: n}
+	var rows []struct {
+		ID      string
+		Touches int64
+	}
+	err := s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+		rows = nil
+		return tx.NewRaw(query, args).Scan(ctx, &rows)
+	})
+	if err != nil {
+		return nil, err
+	}
+	leases := make([]Lease, len(rows))
+	for i, row := range rows {
+		leases[i] = Lease{Kind: kind, ID: row.ID, Owner: owner, Touches: row.Touches}
+	}
+	return leases, nil
+}
+
+type claimArgs struct {
+	Table      bun.Ident
+	Owner      string
+	Host       string
+	Now, Until int64
+	N          int
+}
+
+// NextDue returns when the next row of a kind can be claimed; zero when none
+// waits. One that is leased cannot before its lease ends.
+func (s *Store) NextDue(ctx context.Context, kind Kind, host string) (time.Time, error) {
+	var next *int64
+	err := s.reader.NewRaw(`SELECT MIN(CASE WHEN lease_until > due_at THEN lease_until ELSE due_at END)
+		FROM ?table WHERE live AND due_at IS NOT NULL`+reached(kind), claimArgs{Table: bun.Ident(kind), Host: host}).Scan(ctx, &next)
+	if err != nil || next == nil {
+		return time.Time{}, explain(err)
+	}
+	return at(*next), nil
+}
+
+// Release gives a lease back without a step, due again at the given time, or
+// at once when somebody touched the row meanwhile. A lease that another has
+// taken since stays with that one.
+func (s *Store) Release(ctx context.Context, l Lease, again time.Time) error {
+	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+		_, err := tx.NewRaw(`UPDATE ? SET lease_owner = '', lease_until = 0, due_at = CASE WHEN touches = ? THEN ? ELSE due_at END
+			WHERE id = ? AND lease_owner = ? AND live`, bun.Ident(l.Kind), l.Touches, due(again), l.ID, l.Owner).Exec(ctx)
+		return err
+	})
+}
+
+// FreeLeases ends every lease of the owners whose names begin with host and a
+// slash. A server calls it before its first pass: what an earlier one of this
+// host held when it was killed need not wait for the lease to run out.
+func (s *Store) FreeLeases(ctx context.Context, host string) error {
+	prefix := host + "/"
+	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+		for _, kind := range []Kind{Runs, Replicas, Instances} {
+			_, err := tx.NewRaw("UPDATE ? SET lease_owner = '', lease_until = 0 WHERE SUBSTR(lease_owner, 1, ?) = ?",
+				bun.Ident(kind), len([]rune(prefix)), prefix).Exec(ctx)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// touch makes unfinished rows due at now, or earlier if they are already. A
+// row that is leased is due again as soon as it is saved.
+func touch(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) error {
+	head := append([]any{bun.Ident(kind), micros(now), micros(now)}, args...)
+	_, err := tx.NewRaw(`UPDATE ? SET touches = touches + 1, due_at = CASE WHEN due_at < ? THEN due_at ELSE ? END
+		WHERE live AND `+where, head...).Exec(ctx)
+	return err
+}
+
+// saveRow writes a leased row and gives the lease back. It fails with Conflict
+// when the row was written since it was seen, has ended, or the lease is not
+// ours any more. set is the columns to write; what a finished row needs (live,
+// due) is up to it.
+func saveRow(ctx context.Context, tx bun.Tx, l Lease, seen int64, again time.Time, set string, args ...any) error {
+	args = append([]any{bun.Ident(l.Kind)}, args...)
+	args = append(args, l.Touches, due(again), l.ID, seen, l.Owner)
+	n, err := affected(tx.NewRaw(`UPDATE ? SET `+set+`, version = version + 1, lease_owner = '', lease_until = 0,
+		due_at = CASE WHEN touches = ? THEN ? ELSE due_at END
+		WHERE id = ? AND version = ? AND lease_owner = ? AND live`, args...).Exec(ctx))
+	if err == nil && n == 0 {
+		return conflict("look at it afresh", "cannot save %s %s: it was changed meanwhile, has ended, or is another server's now", l.Kind, l.ID)
+	}
+	return err
+}
+
+func list(names []string) string {
+	const most = 10
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"embed"
+	"fmt"
+	"io/fs"
+
+	"github.com/google/uuid"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// migrate brings the schema up to date. Several servers may start at once.
+func (s *Store) migrate(ctx context.Context) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	dialect, options := goose.DialectSQLite3, []goose.ProviderOption{goose.WithDisableGlobalRegistry(true)}
+	if s.kind == postgres {
+		locker, err := lock.NewPostgresSessionLocker()
+		if err != nil {
+			return fmt.Errorf("prepare the migration: %w", err)
+		}
+		dialect, options = goose.DialectPostgres, append(options, goose.WithSessionLocker(locker))
+	}
+	// Its Close is not called: it would close the database.
+	provider, err := goose.NewProvider(dialect, s.writer.DB, files, options...)
+	if err != nil {
+		return fmt.Errorf("prepare the migration: %w", err)
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return cannotOpen(err)
+	}
+	return nil
+}
+
+func cannotOpen(err error) error {
+	return &dstack.Error{
+		Kind: dstack.Unavailable, Message: "cannot open the database: " + err.Error(), Cause: err,
+		Hint: "check that DSTACK_DATABASE_URL names a database that is up and that this user may change",
+	}
+}
+
+// proofWord is sealed into each database at its birth.
+const proofWord = "this database is sealed with this key"
+
+type installationRow struct {
+	bun.BaseModel `bun:"table:installation"`
+
+	One   int64 `bun:",pk"`
+	Name  string
+	Proof string
+}
+
+// identify reads the installation's name, made at the first opening, and
+// refuses a key that is not the database's.
+func (s *Store) identify(ctx context.Context) error {
+	var row installationRow
+	err := s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+		proof, err := s.sealer.seal(proofWord, "installation")
+		if err != nil {
+			return err
+		}
+		fresh := installationRow{One: 1, Name: uuid.NewString(), Proof: proof}
+		if _, err := tx.NewInsert().Model(&fresh).On("CONFLICT DO NOTHING").Exec(ctx); err != nil {
+			return err
+		}
+		return tx.NewSelect().Model(&row).Scan(ctx)
+	})
+	if err != nil {
+		return err
+	}
+	if word, err := s.sealer.open(row.Proof, "installation"); err != nil || word != proofWord {
+		return &dstack.Error{
+			Kind: dstack.Unavailable, Message: "cannot open the database: its secrets were sealed with another key", Cause: err,
+			Hint: "put the key file that belongs to this database back in its place",
+		}
+	}
+	s.name = dstack.Installation(row.Name)
+	return nil
+}

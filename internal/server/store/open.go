@@ -1,0 +1,149 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/uptrace/bun"
+	"github.com/uptrace/bun/dialect/pgdialect"
+	"github.com/uptrace/bun/dialect/sqlitedialect"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"dstack/internal/dstack"
+)
+
+const (
+	sqliteReaders = 4
+	postgresConns = 10
+)
+
+// Open connects to where: "sqlite:///path/to/file.db", or a postgres:// URL.
+// It brings the schema up to date. sealer encrypts what is secret; one that
+// has not the key the database was sealed with is refused.
+func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
+	scheme, _, _ := strings.Cut(where, ":")
+	s := &Store{sealer: sealer}
+	var err error
+	switch scheme {
+	case "sqlite", "sqlite+aiosqlite":
+		err = s.openSQLite(where)
+	case "postgres", "postgresql", "postgresql+asyncpg":
+		err = s.openPostgres(where)
+	default:
+		err = badURL("it is neither sqlite nor postgres", nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := errors.Join(s.migrate(ctx)); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if err := s.identify(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// badURL never shows the URL: it may hold a password.
+func badURL(why string, cause error) error {
+	return &dstack.Error{
+		Kind: dstack.Invalid, Message: "cannot use the database URL: " + why, Cause: cause,
+		Hint: "DSTACK_DATABASE_URL is sqlite:///path/to/file.db or postgres://user:password@host:5432/name",
+	}
+}
+
+func (s *Store) openSQLite(where string) error {
+	s.kind = sqliteFile
+	u, err := url.Parse(where)
+	switch {
+	case err != nil:
+		return badURL("it is not a URL", nil)
+	case u.Host != "" || u.Path == "" || u.Path == "/":
+		return badURL("sqlite needs an absolute path behind three slashes", nil)
+	case u.RawQuery != "" || u.Fragment != "":
+		return badURL("sqlite takes no parameters", nil)
+	}
+	path := filepath.Clean(u.Path)
+	if err := touchPrivate(path); err != nil {
+		return &dstack.Error{
+			Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot open the database %s: %s", path, plainly(err)), Cause: err,
+			Hint: "check that the folder exists, is yours, and that its disk has room",
+		}
+	}
+	if s.writer, err = sqlitePool(path, 1, "_txlock=immediate", "_pragma=synchronous(FULL)", "_pragma=journal_mode(WAL)"); err != nil {
+		return err
+	}
+	s.reader, err = sqlitePool(path, sqliteReaders, "_pragma=query_only(1)")
+	return err
+}
+
+// touchPrivate makes the file when there is none, for its owner alone: it
+// holds hashes of tokens.
+func touchPrivate(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// plainly is why a file operation failed, without the path said again.
+func plainly(err error) string {
+	if p, ok := errors.AsType[*os.PathError](err); ok {
+		return p.Err.Error()
+	}
+	return err.Error()
+}
+
+func sqlitePool(path string, conns int, settings ...string) (*bun.DB, error) {
+	settings = append([]string{"_pragma=busy_timeout(10000)", "_pragma=foreign_keys(1)"}, settings...)
+	dsn := url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(settings, "&")}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return nil, explain(err)
+	}
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	return bun.NewDB(db, sqlitedialect.New()), nil
+}
+
+func (s *Store) openPostgres(where string) error {
+	s.kind = postgres
+	_, rest, _ := strings.Cut(where, ":")
+	config, err := pgx.ParseConfig("postgres:" + rest)
+	if err != nil {
+		return badURL("it is not a PostgreSQL URL", nil) // err quotes it
+	}
+	// Values are part of the text of most queries, so that prepared ones would
+	// never be used twice. This mode also works through pgbouncer.
+	config.DefaultQueryExecMode = pgx.QueryExecModeExec
+	db := stdlib.OpenDB(*config)
+	db.SetMaxOpenConns(postgresConns)
+	db.SetMaxIdleConns(postgresConns)
+	s.writer = bun.NewDB(db, pgdialect.New())
+	s.reader = s.writer
+	return nil
+}
+
+// Close waits for what is under way.
+func (s *Store) Close() error {
+	var errs []error
+	if s.reader != nil && s.reader != s.writer {
+		errs = append(errs, s.reader.Close())
+	}
+	if s.writer != nil {
+		errs = append(errs, s.writer.Close()) // last: it folds the write-ahead log into the file
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,145 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
+)
+
+type projectRow struct {
+	bun.BaseModel `bun:"table:projects,alias:p"`
+
+	ID        string `bun:",pk"`
+	Name      string
+	NameLower string
+	Owner     string
+	CreatedAt int64
+}
+
+func (r projectRow) noun() dstack.Project {
+	return dstack.Project{ID: dstack.ProjectID(r.ID), Name: r.Name, Owner: dstack.UserID(r.Owner), CreatedAt: at(r.CreatedAt)}
+}
+
+type memberRow struct {
+	bun.BaseModel `bun:"table:members,alias:m"`
+
+	ProjectID string `bun:",pk"`
+	UserID    string `bun:",pk"`
+	Role      string
+}
+
+// CreateProject makes its owner an admin member; Conflict when the name is
+// taken (without case).
+func (s *Store) CreateProject(ctx context.Context, p dstack.Project) error {
+	row := projectRow{ID: string(p.ID), Name: p.Name, NameLower: strings.ToLower(p.Name), Owner: string(p.Owner), CreatedAt: micros(p.CreatedAt)}
+	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+		n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return conflict("choose another name", "a project named %q exists already", p.Name)
+		}
+		member := memberRow{ProjectID: row.ID, UserID: row.Owner, Role: string(dstack.RoleAdmin)}
+		_, err = tx.NewInsert().Model(&member).Exec(ctx)
+		return err
+	})
+}
+
+// DeleteProjects deletes all of them with everything in them, or none;
+// unknown names are ignored. Conflict while runs live in one.
+func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	lower := make([]string, len(names))
+	for i, name := range names {
+		lower[i] = strings.ToLower(name)
+	}
+	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if s.kind == postgres { // nobody submits a run to it in between
+			if _, err := tx.NewRaw("SELECT id FROM projects WHERE name_lower IN (?) FOR UPDATE", bun.In(lower)).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		var live []string
+		err := tx.NewRaw(`SELECT p.name || '/' || r.name FROM runs AS r JOIN projects AS p ON p.id = r.project_id
+			WHERE p.name_lower IN (?) AND r.live ORDER BY p.name, r.name`, bun.In(lower)).Scan(ctx, &live)
+		if err != nil {
+			return err
+		}
+		if len(live) > 0 {
+			return conflict("stop these runs first", "cannot delete projects: still running: %s", strings.Join(live, ", "))
+		}
+		_, err = tx.NewRaw("DELETE FROM projects WHERE name_lower IN (?)", bun.In(lower)).Exec(ctx)
+		return err
+	})
+}
+
+// Projects returns all, the oldest first.
+func (s *Store) Projects(ctx context.Context) ([]dstack.Project, error) {
+	var rows []projectRow
+	err := s.reader.NewSelect().Model(&rows).OrderExpr("created_at, name").Scan(ctx)
+	return nouns(rows, projectRow.noun), explain(err)
+}
+
+// Project returns the project of a name, without case; NotFound.
+func (s *Store) Project(ctx context.Context, name string) (dstack.Project, error) {
+	var rows []projectRow
+	if err := s.reader.NewSelect().Model(&rows).Where("name_lower = ?", strings.ToLower(name)).Scan(ctx); err != nil {
+		return dstack.Project{}, explain(err)
+	}
+	if len(rows) == 0 {
+		return dstack.Project{}, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no project named %q", name)}
+	}
+	return rows[0].noun(), nil
+}
+
+// Members returns a project's members, the oldest user first.
+func (s *Store) Members(ctx context.Context, p dstack.ProjectID) ([]dstack.Member, error) {
+	var rows []struct {
+		userRow
+		Role string
+	}
+	err := s.reader.NewRaw(`SELECT u.id, u.name, u.global_role, u.email, u.token_hash, u.created_at, m.role
+		FROM members AS m JOIN users AS u ON u.id = m.user_id WHERE m.project_id = ? ORDER BY u.created_at, u.name`, string(p)).Scan(ctx, &rows)
+	if err != nil {
+		return nil, explain(err)
+	}
+	members := make([]dstack.Member, len(rows))
+	for i, row := range rows {
+		members[i] = dstack.Member{User: row.noun(), Role: dstack.Role(row.Role)}
+	}
+	return members, nil
+}
+
+// SetMembers makes these the members of a project, and nobody else; NotFound
+// when the project or a user is not there any more.
+func (s *Store) SetMembers(ctx context.Context, p dstack.ProjectID, roles map[dstack.UserID]dstack.Role) error {
+	rows := make([]memberRow, 0, len(roles))
+	for id, role := range roles {
+		rows = append(rows, memberRow{ProjectID: string(p), UserID: string(id), Role: string(role)})
+	}
+	sort.Slice(rows, func(i, j int) bool { return rows[i].UserID < rows[j].UserID })
+	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if _, err := tx.NewRaw("DELETE FROM members WHERE project_id = ?", string(p)).Exec(ctx); err != nil {
+			return err
+		}
+		for _, row := range rows {
+			n, err := affected(tx.NewRaw(`INSERT INTO members (project_id, user_id, role)
+				SELECT p.id, u.id, ? FROM projects AS p, users AS u WHERE p.id = ? AND u.id = ?`, row.Role, row.ProjectID, row.UserID).Exec(ctx))
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				return &dstack.Error{Kind: dstack.NotFound, Message: "cannot set the members: the project or a user is not there any more"}
+			}
+		}
+		return nil
+	})
+}

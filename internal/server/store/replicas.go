@@ -1,0 +1,111 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
+)
+
+// pastKept is how many ended attempts a replica remembers.
+const pastKept = 20
+
+type replicaRow struct {
+	bun.BaseModel `bun:"table:replicas,alias:r"`
+
+	ID          string `bun:",pk"`
+	RunID       string
+	Num         int
+	Revision    int
+	Status      string
+	Reason      string
+	Since       int64
+	InstanceID  string
+	Claim       string
+	AttemptID   string
+	AttemptNum  int
+	AttemptAt   int64
+	Crashes     int
+	CrashedAt   int64
+	BackoffAt   int64
+	Grace       bool
+	Past        string
+	SubmittedAt int64
+	FinishedAt  int64
+	Version     int64
+	turn
+}
+
+func (r replicaRow) noun() (dstack.Replica, error) {
+	replica := dstack.Replica{
+		ID: dstack.ReplicaID(r.ID), Run: dstack.RunID(r.RunID), Num: r.Num, Revision: r.Revision,
+		Status: dstack.ReplicaStatus(r.Status), Reason: dstack.Reason(r.Reason), Since: at(r.Since),
+		Instance: dstack.InstanceID(r.InstanceID), Attempt: dstack.AttemptID(r.AttemptID), AttemptNum: r.AttemptNum,
+		AttemptAt: at(r.AttemptAt), Crashes: r.Crashes, CrashedAt: at(r.CrashedAt), DueAt: at(r.BackoffAt),
+		Grace: r.Grace, SubmittedAt: at(r.SubmittedAt), FinishedAt: at(r.FinishedAt), Version: r.Version,
+	}
+	if err := json.Unmarshal([]byte(r.Claim), &replica.Claim); err != nil {
+		return replica, fmt.Errorf("read what replica %s holds: %w", r.ID, err)
+	}
+	if err := json.Unmarshal([]byte(r.Past), &replica.Past); err != nil {
+		return replica, fmt.Errorf("read the attempts of replica %s: %w", r.ID, err)
+	}
+	return replica, nil
+}
+
+// findReplicas runs a query for replicas.
+func findReplicas(ctx context.Context, db bun.IDB, narrow func(*bun.SelectQuery)) ([]dstack.Replica, error) {
+	var rows []replicaRow
+	query := db.NewSelect().Model(&rows).OrderExpr("r.num, r.submitted_at, r.id")
+	narrow(query)
+	if err := query.Scan(ctx); err != nil {
+		return nil, err
+	}
+	replicas := make([]dstack.Replica, len(rows))
+	for i, row := range rows {
+		var err error
+		if replicas[i], err = row.noun(); err != nil {
+			return nil, err
+		}
+	}
+	return replicas, nil
+}
+
+func findReplica(ctx context.Context, db bun.IDB, id dstack.ReplicaID) (dstack.Replica, error) {
+	found, err := findReplicas(ctx, db, func(q *bun.SelectQuery) { q.Where("r.id = ?", string(id)) })
+	if err != nil {
+		return dstack.Replica{}, err
+	}
+	if len(found) == 0 {
+		return dstack.Replica{}, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no replica %s", id)}
+	}
+	return found[0], nil
+}
+
+// AttemptOf finds which run and project an attempt, present or past, belongs
+// to; NotFound. Attempts of Deleted runs are found too, so that a reader of
+// their output is not cut off.
+func (s *Store) AttemptOf(ctx context.Context, p dstack.ProjectID, run string, a dstack.AttemptID) (dstack.Run, dstack.Replica, error) {
+	var of dstack.Run
+	var replica dstack.Replica
+	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var rows []struct{ ReplicaID, RunID string }
+		err := tx.NewRaw(`SELECT a.replica_id, r.run_id FROM attempts AS a JOIN replicas AS r ON r.id = a.replica_id
+			JOIN runs ON runs.id = r.run_id WHERE a.attempt_id = ? AND runs.project_id = ? AND runs.name = ?`, string(a), string(p), run).Scan(ctx, &rows)
+		if err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("run %q has no such attempt", run)}
+		}
+		if of, err = s.findRun(ctx, tx, dstack.RunID(rows[0].RunID)); err != nil {
+			return err
+		}
+		replica, err = findReplica(ctx, tx, dstack.ReplicaID(rows[0].ReplicaID))
+		return err
+	})
+	return of, replica, err
+}

@@ -1,0 +1,153 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"dstack/internal/dstack"
+)
+
+// sealPrefix begins every sealed text: enc:v1:<key's id>:<base64>.
+const sealPrefix = "enc:v1:"
+
+const keyBytes = 32
+
+// Sealer encrypts secrets at rest with AES-256-GCM. What is sealed for one
+// row does not open in another. It never changes once made.
+type Sealer struct {
+	newest string
+	keys   map[string]cipher.AEAD // by id
+}
+
+// NewSealer reads the key file, making it (mode 0600) when absent. It holds
+// one key a line, in base64, the newest first: that one seals, all open.
+func NewSealer(file string) (*Sealer, error) {
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := makeKeyFile(file); err != nil {
+			return nil, keyFault(file, plainly(err), "check that the folder exists, is yours, and that its disk has room", err)
+		}
+		text, err = os.ReadFile(file)
+	}
+	if err != nil {
+		return nil, keyFault(file, plainly(err), "check that the file is yours", err)
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, keyFault(file, plainly(err), "check that the file is yours", err)
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, keyFault(file, "others can read it", "chmod 600 "+file, nil)
+	}
+	return parseKeys(file, text)
+}
+
+func keyFault(file, why, hint string, cause error) error {
+	return &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot use the key file %s: %s", file, why), Hint: hint, Cause: cause}
+}
+
+func parseKeys(file string, text []byte) (*Sealer, error) {
+	s := &Sealer{keys: map[string]cipher.AEAD{}}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	for num := 1; lines.Scan(); num++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		key, err := base64.StdEncoding.DecodeString(line)
+		if err != nil || len(key) != keyBytes {
+			return nil, keyFault(file, fmt.Sprintf("line %d is not a key of %d bytes in base64", num, keyBytes), "put the file back from a backup", nil)
+		}
+		block, err := aes.NewCipher(key)
+		if err != nil {
+			return nil, keyFault(file, err.Error(), "", err)
+		}
+		gcm, err := cipher.NewGCM(block)
+		if err != nil {
+			return nil, keyFault(file, err.Error(), "", err)
+		}
+		sum := sha256.Sum256(key)
+		id := hex.EncodeToString(sum[:4])
+		s.keys[id] = gcm
+		if s.newest == "" {
+			s.newest = id
+		}
+	}
+	if s.newest == "" {
+		return nil, keyFault(file, "there is no key in it", "put the file back from a backup", nil)
+	}
+	return s, nil
+}
+
+// makeKeyFile writes a new key, whole or not at all. When another process is
+// first, its file stays.
+func makeKeyFile(file string) error {
+	key := make([]byte, keyBytes)
+	_, _ = rand.Read(key) // never fails
+	temp, err := os.CreateTemp(filepath.Dir(file), ".key-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temp.Name())
+	_, err = fmt.Fprintf(temp, "# dstack seals its secrets with these keys, newest first. Without them the database is lost.\n%s\n",
+		base64.StdEncoding.EncodeToString(key))
+	if err := errors.Join(err, temp.Sync(), temp.Close()); err != nil {
+		return err
+	}
+	if err := os.Link(temp.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// seal encrypts text for one row. Without a Sealer it stays as it is.
+func (s *Sealer) seal(text, row string) (string, error) {
+	if s == nil {
+		return text, nil
+	}
+	gcm := s.keys[s.newest]
+	nonce := make([]byte, gcm.NonceSize())
+	_, _ = rand.Read(nonce) // never fails
+	sealed := gcm.Seal(nonce, nonce, []byte(text), []byte(row))
+	return sealPrefix + s.newest + ":" + base64.StdEncoding.EncodeToString(sealed), nil
+}
+
+// open is the opposite of seal. What is not sealed, or was sealed for another
+// row, is an error.
+func (s *Sealer) open(sealed, row string) (string, error) {
+	rest, isSealed := strings.CutPrefix(sealed, sealPrefix)
+	switch {
+	case s == nil && isSealed:
+		return "", errors.New("it is sealed, and there is no key")
+	case s == nil:
+		return sealed, nil
+	case !isSealed:
+		return "", errors.New("it is not sealed, and should be")
+	}
+	id, text, _ := strings.Cut(rest, ":")
+	gcm, ok := s.keys[id]
+	if !ok {
+		return "", fmt.Errorf("its key %q is not in the key file", id)
+	}
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil || len(raw) < gcm.NonceSize() {
+		return "", errors.New("it is cut off or damaged")
+	}
+	opened, err := gcm.Open(nil, raw[:gcm.NonceSize()], raw[gcm.NonceSize():], []byte(row))
+	if err != nil {
+		return "", errors.New("it was changed, or belongs to another row")
+	}
+	return string(opened), nil
+}

@@ -1,0 +1,151 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/uptrace/bun"
+	"modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
+
+	"dstack/internal/dstack"
+)
+
+// writeTries is how often a transaction that PostgreSQL ended in favour of
+// another is begun again.
+const writeTries = 8
+
+// write runs do in one transaction: all of it happens, or nothing. do may run
+// more than once and must not keep anything from a run that failed.
+func (s *Store) write(ctx context.Context, do func(context.Context, bun.Tx) error) error {
+	var err error
+	for range writeTries {
+		err = s.writer.RunInTx(ctx, nil, do)
+		if !isTurnedAway(err) {
+			break
+		}
+	}
+	return explain(err)
+}
+
+// read runs do on one unchanging picture of the database.
+func (s *Store) read(ctx context.Context, do func(context.Context, bun.Tx) error) error {
+	options := &sql.TxOptions{ReadOnly: true}
+	if s.kind == postgres {
+		options.Isolation = sql.LevelRepeatableRead
+	}
+	return explain(s.reader.RunInTx(ctx, options, do))
+}
+
+// isTurnedAway says that the database chose another transaction over this one.
+func isTurnedAway(err error) bool {
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && (e.Code == "40001" || e.Code == "40P01")
+}
+
+// explain turns what a driver says into an error that tells what to do.
+// Errors that are meant for people already pass.
+func explain(err error) error {
+	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	if _, ok := errors.AsType[*dstack.Error](err); ok {
+		return err
+	}
+	switch {
+	case isFull(err):
+		return &dstack.Error{
+			Kind: dstack.Unavailable, Message: "cannot save: the disk of the database is full", Cause: err,
+			Hint: "make room on the server's disk; nothing that was saved is lost",
+		}
+	case isAway(err):
+		return &dstack.Error{
+			Kind: dstack.Unavailable, Message: "the database does not answer", Cause: err,
+			Hint: "try again; if it stays so, look at the database and at the server's log",
+		}
+	default:
+		return fmt.Errorf("database: %w", err)
+	}
+}
+
+func isFull(err error) bool {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		return e.Code()&0xff == lib.SQLITE_FULL
+	}
+	e, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && e.Code == "53100"
+}
+
+// isAway says that the database could not be reached or could not answer now.
+func isAway(err error) bool {
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch e.Code() & 0xff {
+		case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY, lib.SQLITE_NOMEM:
+			return true
+		}
+		return false
+	}
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		class := e.Code[:min(2, len(e.Code))]
+		return class == "08" || class == "53" || class == "57" || isTurnedAway(err)
+	}
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return true
+	}
+	return pgconn.SafeToRetry(err) || errors.Is(err, sql.ErrConnDone)
+}
+
+// only is err, unless it says that no row was found: then it is missing.
+func only(err error, missing string, args ...any) error {
+	if errors.Is(err, sql.ErrNoRows) {
+		return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf(missing, args...)}
+	}
+	return err
+}
+
+func conflict(hint, message string, args ...any) error {
+	return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf(message, args...), Hint: hint}
+}
+
+// affected is how many rows a statement changed.
+func affected(res sql.Result, err error) (int64, error) {
+	if err != nil {
+		return 0, err
+	}
+	return res.RowsAffected()
+}
+
+// micros is a time as the database keeps it.
+func micros(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixMicro()
+}
+
+// at is the opposite of micros.
+func at(us int64) time.Time {
+	if us == 0 {
+		return time.Time{}
+	}
+	return time.UnixMicro(us).UTC()
+}
+
+// due is a time to look again; none is NULL.
+func due(t time.Time) *int64 {
+	if t.IsZero() {
+		return nil
+	}
+	return new(t.UnixMicro())
+}
+
+// clean makes any text fit for a TEXT column: PostgreSQL refuses what is not
+// UTF-8, and the zero byte. What engines report may hold both.
+func clean[T ~string](text T) string {
+	return strings.ReplaceAll(strings.ToValidUTF8(string(text), "\uFFFD"), "\x00", "\uFFFD")
+}

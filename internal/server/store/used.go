@@ -1,0 +1,49 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"dstack/internal/dstack"
+)
+
+// Used returns what unfinished replicas hold of each instance, with the run
+// that holds each GPU and port.
+func (s *Store) Used(ctx context.Context) (map[dstack.InstanceID]dstack.Used, error) {
+	var rows []struct {
+		InstanceID string
+		Claim      string
+		Num        int
+		Name       string
+	}
+	err := s.reader.NewRaw(`SELECT r.instance_id, r.claim, r.num, runs.name FROM replicas AS r JOIN runs ON runs.id = r.run_id
+		WHERE r.live AND r.instance_id <> ''`).Scan(ctx, &rows)
+	if err != nil {
+		return nil, explain(err)
+	}
+	all := map[dstack.InstanceID]dstack.Used{}
+	for _, row := range rows {
+		var c dstack.Claim
+		if err := json.Unmarshal([]byte(row.Claim), &c); err != nil {
+			return nil, fmt.Errorf("read what a replica of run %s holds: %w", row.Name, err)
+		}
+		id := dstack.InstanceID(row.InstanceID)
+		u, ok := all[id]
+		if !ok {
+			u = dstack.Used{GPUs: map[string]string{}, Ports: map[int]string{}}
+		}
+		holder := fmt.Sprintf("%s replica %d", row.Name, row.Num)
+		u.CPUs += c.CPUs
+		u.MemoryMiB += c.MemoryMiB
+		u.DiskMiB += c.DiskMiB
+		for _, g := range c.GPUs {
+			u.GPUs[g.ID] = holder
+		}
+		for _, p := range c.Ports {
+			u.Ports[p] = holder
+		}
+		all[id] = u
+	}
+	return all, nil
+}

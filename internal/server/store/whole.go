@@ -1,0 +1,91 @@
+package store
+
+import (
+	"context"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
+)
+
+// Whole is a run with all below it.
+type Whole struct {
+	Run       dstack.Run
+	Replicas  []dstack.Replica
+	Reports   map[dstack.AttemptID]dstack.Report
+	Instances map[dstack.InstanceID]dstack.Instance
+}
+
+// Whole returns runs, in the order asked for, with their replicas (finished
+// ones too, by number and then age) and the present reports, in one reading.
+// Runs that are not there are left out.
+func (s *Store) Whole(ctx context.Context, ids ...dstack.RunID) ([]Whole, error) {
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	var all []Whole
+	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var rows []runRow
+		if err := selectRuns(tx, &rows).Where("r.id IN (?)", bun.In(ids)).Scan(ctx); err != nil {
+			return err
+		}
+		found := make(map[dstack.RunID]*Whole, len(rows))
+		for _, run := range s.openRuns(rows) {
+			found[run.ID] = &Whole{Run: run, Reports: map[dstack.AttemptID]dstack.Report{}, Instances: map[dstack.InstanceID]dstack.Instance{}}
+		}
+		if err := fill(ctx, tx, ids, found); err != nil {
+			return err
+		}
+		all = make([]Whole, 0, len(found))
+		for _, id := range ids {
+			if w := found[id]; w != nil {
+				all = append(all, *w)
+			}
+			delete(found, id)
+		}
+		return nil
+	})
+	return all, err
+}
+
+// fill adds what is below the runs.
+func fill(ctx context.Context, tx bun.Tx, ids []dstack.RunID, found map[dstack.RunID]*Whole) error {
+	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.run_id IN (?)", bun.In(ids)) })
+	if err != nil {
+		return err
+	}
+	var places []string
+	for _, r := range replicas {
+		if w := found[r.Run]; w != nil {
+			w.Replicas = append(w.Replicas, r)
+		}
+		if r.Instance != "" {
+			places = append(places, string(r.Instance))
+		}
+	}
+	instances, err := findInstances(ctx, tx, places)
+	if err != nil {
+		return err
+	}
+	reports, err := findReports(ctx, tx, func(q *bun.SelectQuery) {
+		q.Where("p.replica_id IN (SELECT id FROM replicas WHERE run_id IN (?))", bun.In(ids))
+	})
+	if err != nil {
+		return err
+	}
+	byAttempt := make(map[dstack.AttemptID]dstack.Report, len(reports))
+	for _, rep := range reports {
+		byAttempt[rep.Attempt] = rep
+	}
+	for _, w := range found {
+		for _, r := range w.Replicas {
+			if rep, ok := byAttempt[r.Attempt]; ok {
+				w.Reports[r.Attempt] = rep
+			}
+			if i, ok := instances[r.Instance]; ok {
+				w.Instances[r.Instance] = i
+			}
+		}
+	}
+	return nil
+}
