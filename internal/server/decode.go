@@ -27,7 +27,9 @@ func (nothing) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 // another type is refused with its place, all of it at once.
 func decode[In any](c *call) (In, error) {
 	var in In
+	c.hurry(bodyTime)
 	text, err := io.ReadAll(c.r.Body)
+	c.hurry(0)
 	if err != nil {
 		return in, bodyError(err, c.route.limit)
 	}
@@ -41,6 +43,19 @@ func decode[In any](c *call) (In, error) {
 		return in, d.found
 	}
 	return in, nil
+}
+
+// bodyTime is how long a client may take to send a body.
+const bodyTime = 30 * time.Second
+
+// hurry gives the client so long to send the rest; zero: as long as it
+// likes. It must be lifted before anything waits, for its end cuts the call.
+func (c *call) hurry(limit time.Duration) {
+	var until time.Time
+	if limit > 0 {
+		until = time.Now().Add(limit)
+	}
+	_ = http.NewResponseController(c.w).SetReadDeadline(until) // where it can be set
 }
 
 func bodyError(err error, limit int64) error {

@@ -14,8 +14,9 @@ import (
 
 func decoding[In any](text string) (In, error) {
 	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(text))
-	r.Body = http.MaxBytesReader(httptest.NewRecorder(), r.Body, 4096)
-	return decode[In](&call{r: r, route: &endpoint{limit: 4096}})
+	w := httptest.NewRecorder()
+	r.Body = http.MaxBytesReader(w, r.Body, 4096)
+	return decode[In](&call{w: w, r: r, route: &endpoint{limit: 4096}})
 }
 
 func said(err error) string {

@@ -63,10 +63,16 @@ func (s *Server) followLogs(c *call) error {
 	if err == nil && in.Follow {
 		err = f.live(c.ctx)
 	}
-	if err != nil && c.ctx.Err() == nil {
+	if c.ctx.Err() != nil {
+		// The client is gone, or the server is going: cut, so that nobody takes
+		// it for the end of the output.
+		panic(http.ErrAbortHandler)
+	}
+	if err != nil {
 		s.log.Warn("a stream of output broke", "run", in.RunName, "err", err)
 		_ = f.out.send(api.LogEntry{Error: "output was lost: " + viewOf(err).Message}) // it breaks off either way
 	}
+	f.out.done()
 	return nil
 }
 
@@ -307,6 +313,9 @@ func (lw *lineWriter) write(entry api.LogEntry) error {
 	_ = lw.control.SetWriteDeadline(time.Now().Add(lineTime)) // where it can be set
 	return lw.encoder.Encode(entry)
 }
+
+// done frees the connection for what comes after.
+func (lw *lineWriter) done() { _ = lw.control.SetWriteDeadline(time.Time{}) }
 
 func (lw *lineWriter) flush() error { return lw.control.Flush() }
 

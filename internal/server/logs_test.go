@@ -2,9 +2,12 @@ package server
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -200,7 +203,7 @@ func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 		h.silence(e)
 	}
 	h.refused(api.PathFollow, `{"run_name": "none"}`, 400, dstack.NotFound, "Run not found")
-	if strings.Contains(h.log.String(), "level=") {
+	if strings.Contains(h.log.String(), "level=WARN") || strings.Contains(h.log.String(), "level=ERROR") {
 		t.Errorf("the server complains: %s", h.log)
 	}
 }
@@ -229,4 +232,36 @@ func TestFollowLogs_ReplicasInOneOrder(t *testing.T) {
 		}
 	}
 	h.hear(h.stream(api.FollowLogs{RunName: "web"}), "0", "1", "2", "3", "4", "5")
+}
+
+// TestFollowLogs_AServerThatStopsCutsTheStream: an end that nobody can take
+// for the end of the output.
+func TestFollowLogs_AServerThatStopsCutsTheStream(t *testing.T) {
+	h := newHouse(t)
+	h.repo()
+	run := h.submit("web")
+	h.write(h.key(run, h.begin(run.ID)), time.Now(), "one")
+	ctx, stop := context.WithCancel(t.Context())
+	listening := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.server.Handler().ServeHTTP(w, r.WithContext(ctx))
+	}))
+	defer listening.Close()
+	r, err := http.NewRequestWithContext(t.Context(), "POST", listening.URL+"/api/project/main/logs/follow", strings.NewReader(`{"run_name": "web", "follow": true}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+h.admin)
+	response, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	lines := bufio.NewReader(response.Body)
+	if line, err := lines.ReadString('\n'); err != nil || !strings.Contains(line, "b25l") {
+		t.Fatalf("%s, %v", line, err)
+	}
+	stop()
+	if rest, err := io.ReadAll(lines); err == nil {
+		t.Errorf("it ended as if all were said: %s", rest)
+	}
 }

@@ -77,6 +77,7 @@ func (s *Server) createProject(c *call, in api.CreateProject) (api.Project, erro
 	if err := s.store.CreateProject(c.ctx, project); err != nil {
 		return api.Project{}, taken(err)
 	}
+	s.tellAccount(c, "project "+project.Name, nil)
 	s.bell.Ring()
 	return s.wireProject(c.ctx, project)
 }
@@ -124,6 +125,7 @@ func (s *Server) deleteProjects(c *call, in api.DeleteProjects) (nothing, error)
 			Message: "the only project cannot be deleted", Hint: "make another one first"}}
 	}
 	err = s.store.DeleteProjects(c.ctx, in.ProjectsNames)
+	s.tellAccount(c, "projects "+strings.Join(in.ProjectsNames, ","), err)
 	s.bell.Ring()
 	return nothing{}, err
 }
@@ -188,6 +190,7 @@ func (s *Server) setMembers(c *call, in api.SetMembers) (api.Project, error) {
 	if err := s.store.SetMembers(c.ctx, c.project.ID, roles); err != nil {
 		return api.Project{}, err
 	}
+	s.tellAccount(c, "members of "+c.project.Name, nil)
 	s.bell.Ring()
 	return s.wireProject(c.ctx, c.project)
 }

@@ -115,11 +115,19 @@ func (s *Server) enter(rt *endpoint) http.HandlerFunc {
 		err := s.admit(c)
 		if err == nil {
 			err = rt.serve(s, c)
+		} else {
+			s.tell(c, "a call was refused", slog.String("why", err.Error()))
 		}
 		if err != nil {
 			s.refuse(w, r, err)
 		}
 	}
+}
+
+// tell writes into the log who did what. It is all the audit there is.
+func (s *Server) tell(c *call, what string, more ...slog.Attr) {
+	attrs := append([]slog.Attr{slog.String("call", c.r.URL.Path), slog.String("user", c.user.Name), slog.String("from", c.r.RemoteAddr)}, more...)
+	s.log.LogAttrs(c.ctx, slog.LevelInfo, what, attrs...)
 }
 
 // admit finds out who calls and where, and asks whether they may.

@@ -33,7 +33,8 @@ func (s *Server) uploadCode(c *call) error {
 		return s.tooMuchCode()
 	}
 	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, s.upload+around)
-	_ = http.NewResponseController(c.w).SetReadDeadline(time.Now().Add(uploadTime)) // where it can be set
+	c.hurry(uploadTime)
+	defer c.hurry(0)
 	id := c.r.URL.Query().Get("repo_id")
 	if id == "" {
 		return complaints{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"log/slog"
 	"regexp"
 	"slices"
 	"strconv"
@@ -79,6 +80,7 @@ func (s *Server) createUser(c *call, in api.PutUser) (api.User, error) {
 	user := dstack.User{ID: dstack.UserID(uuid.NewString()), Name: in.Username, GlobalRole: in.GlobalRole,
 		Email: orEmpty(in.Email), TokenHash: HashToken(newToken()), CreatedAt: now()}
 	err := s.store.CreateUser(c.ctx, user)
+	s.tellAccount(c, in.Username, err)
 	return wireUser(user), taken(err)
 }
 
@@ -89,6 +91,7 @@ func (s *Server) updateUser(c *call, in api.PutUser) (api.User, error) {
 	}
 	user.GlobalRole, user.Email = in.GlobalRole, orEmpty(in.Email)
 	err = s.store.UpdateUser(c.ctx, user)
+	s.tellAccount(c, in.Username, err)
 	s.bell.Ring() // what their token opens may have changed
 	return wireUser(user), err
 }
@@ -99,7 +102,9 @@ func (s *Server) refreshToken(c *call, in api.Username) (api.UserWithCreds, erro
 		return api.UserWithCreds{}, err
 	}
 	token := newToken()
-	if err := s.store.SetToken(c.ctx, user.ID, HashToken(token)); err != nil {
+	err = s.store.SetToken(c.ctx, user.ID, HashToken(token))
+	s.tellAccount(c, in.Username, err)
+	if err != nil {
 		return api.UserWithCreds{}, err
 	}
 	s.bell.Ring()
@@ -112,8 +117,16 @@ func (s *Server) deleteUsers(c *call, in api.DeleteUsers) (nothing, error) {
 			Hint: "let another admin do it"}
 	}
 	err := s.store.DeleteUsers(c.ctx, in.Users)
+	s.tellAccount(c, strings.Join(in.Users, ","), err)
 	s.bell.Ring()
 	return nothing{}, err
+}
+
+// tellAccount logs a change of who may do what.
+func (s *Server) tellAccount(c *call, whose string, err error) {
+	if err == nil {
+		s.tell(c, "an account changed", slog.String("whose", whose))
+	}
 }
 
 func invalidAccount(what, name string) error {
