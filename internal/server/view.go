@@ -57,6 +57,9 @@ func shown(w store.Whole, i int) bool {
 
 // viewStatus is a run's status in our own words.
 func viewStatus(w store.Whole, ready int) api.Status {
+	if stopAsked(w.Run) {
+		return api.StatusStopping
+	}
 	switch w.Run.Status {
 	case dstack.RunSubmitted:
 		return api.StatusWaiting
@@ -71,6 +74,11 @@ func viewStatus(w store.Whole, ready int) api.Status {
 	default:
 		return api.StatusFailing
 	}
+}
+
+// stopAsked says that a run lives on only until the next pass sees the wish.
+func stopAsked(run dstack.Run) bool {
+	return run.Stop != dstack.StopNone && (run.Status == dstack.RunSubmitted || run.Status == dstack.RunActive)
 }
 
 func viewActive(w store.Whole, ready int) api.Status {

@@ -75,6 +75,9 @@ var runEndings = map[dstack.Ending]string{
 // wireStatus is what the reference calls a run's status. Its client waits
 // while a run is submitted, pending or provisioning.
 func wireStatus(w store.Whole) string {
+	if stopAsked(w.Run) {
+		return "terminating"
+	}
 	switch w.Run.Status {
 	case dstack.RunSubmitted:
 		return "submitted"

@@ -155,6 +155,19 @@ func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 	}
 }
 
+func TestStatuses_AWishToStopCountsAtOnce(t *testing.T) {
+	for status, want := range map[dstack.RunStatus]api.Status{dstack.RunSubmitted: api.StatusStopping, dstack.RunActive: api.StatusStopping,
+		dstack.RunTerminated: api.StatusStopped, dstack.RunFailed: api.StatusFailed} {
+		w := store.Whole{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGrace}, Replicas: replicas(dstack.ReplicaReady)}
+		if got := viewOfRun(w, address{}).Status; got != want {
+			t.Errorf("%s: %s, want %s", status, got, want)
+		}
+		if wire := wireStatus(w); (wire == "terminating") != (want == api.StatusStopping) {
+			t.Errorf("%s: on the wire %s", status, wire)
+		}
+	}
+}
+
 func TestSubmissions_StatusAndReason(t *testing.T) {
 	past := []dstack.Attempt{{ID: "a0", From: at(1), To: at(2), Ending: dstack.OutcomeExited, Reason: "exited"}}
 	for _, c := range []struct {
