@@ -74,7 +74,18 @@ func TestPollLogs(t *testing.T) {
 			}
 		})
 	}
-	// As the published client polls: from the last time on, until nothing comes.
+}
+
+// TestPollLogs_AsThePublishedClientDoes asks from the last time on, until
+// nothing comes.
+func TestPollLogs_AsThePublishedClientDoes(t *testing.T) {
+	h := newHouse(t)
+	h.repo()
+	run := h.submit("web")
+	r := h.begin(run.ID)
+	for i := range 7 {
+		h.write(h.key(run, r), at(float64(i)/1e6), fmt.Sprint("line ", i))
+	}
 	var got []string
 	var from *time.Time
 	for range 20 {
@@ -155,6 +166,7 @@ func (h *house) silence(entries <-chan api.LogEntry) {
 
 // TestFollowLogs_FromTheFirstLineToTheEnd has a crash in the middle: a new
 // attempt is followed as the old one was, and the end of the run ends it.
+// Whoever was cut off comes back with what was seen, and misses nothing.
 func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 	h := newHouse(t)
 	h.repo()
@@ -183,17 +195,14 @@ func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 	h.write(second, base.Add(3*time.Second), "four")
 	h.hear(entries, "four")
 
-	// Whoever was cut off comes back with what was seen, and misses nothing.
 	resumed := h.stream(api.FollowLogs{RunName: "web", Follow: true, After: map[dstack.AttemptID]time.Time{seen.Attempt: base.Add(time.Second)}})
 	h.hear(resumed, "three", "four")
 	h.hear(h.stream(api.FollowLogs{RunName: "web", Follow: true, StartTime: &seen.Timestamp}), "four")
 	h.hear(h.stream(api.FollowLogs{RunName: "web", Follow: true, Present: true}), "four")
-	once := h.stream(api.FollowLogs{RunName: "web"})
+	once, other := h.stream(api.FollowLogs{RunName: "web"}), 1
 	h.hear(once, "one", "two", "three", "four")
 	h.silence(once)
-	other := 1
 	h.silence(h.stream(api.FollowLogs{RunName: "web", Replica: &other}))
-
 	h.write(second, base.Add(4*time.Second), "bye")
 	h.logs.Finish(second)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep { return lifecycle.ReplicaStep{To: dstack.ReplicaTerminated} })
