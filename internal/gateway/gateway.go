@@ -1,0 +1,156 @@
+// Package gateway is the data plane: it takes requests for services and
+// models, and brings them to a replica that is ready.
+package gateway
+
+import (
+	"cmp"
+	"context"
+	"log"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
+	"dstack/internal/loop"
+)
+
+// ControlPlane is what a gateway needs of the server: the API client is one,
+// and the server itself where both share a process.
+type ControlPlane interface {
+	// Table returns the whole route table once its version is another than
+	// since, 0 being none. It waits as long as ctx allows, and may give the
+	// same version again after a while. It may be repeated at any time.
+	Table(ctx context.Context, since uint64) (route.Table, error)
+}
+
+// Options is what a gateway is made of.
+type Options struct {
+	Control ControlPlane
+	Domain  string // <run>.<domain>; localhost when empty
+	Main    string // the project whose runs stand directly below it; main when empty
+	Limits  Limits
+	Log     *slog.Logger // slog.Default when nil
+}
+
+// Limits are bounds. Zero stands for the default.
+type Limits struct {
+	Held    int           // requests that wait for one run; 1000
+	Hold    time.Duration // how long a request waits for a replica; 60s
+	Refused time.Duration // how long one is tried whose ready replicas all refuse connections; 5s
+	Connect time.Duration // to open a connection to a replica; 5s
+	Answer  time.Duration // until a replica begins to answer; 15m, for long completions
+	Stall   time.Duration // between two pieces that a client sends or takes; 2m
+	Body    int64         // bytes of a request to a model; 64 MiB
+	Bodies  int64         // bytes of all those together; 512 MiB
+}
+
+func (l Limits) orDefaults() Limits {
+	return Limits{
+		Held:    cmp.Or(l.Held, 1000),
+		Hold:    cmp.Or(l.Hold, time.Minute),
+		Refused: cmp.Or(l.Refused, 5*time.Second),
+		Connect: cmp.Or(l.Connect, 5*time.Second),
+		Answer:  cmp.Or(l.Answer, 15*time.Minute),
+		Stall:   cmp.Or(l.Stall, 2*time.Minute),
+		Body:    cmp.Or(l.Body, 64<<20),
+		Bodies:  cmp.Or(l.Bodies, 512<<20),
+	}
+}
+
+// Gateway serves requests by its last route table. It answers nothing but
+// “not yet” until it has one.
+type Gateway struct {
+	control   ControlPlane
+	domain    route.Domain
+	limits    Limits
+	log       *slog.Logger
+	errors    *log.Logger // what the proxy underneath has to say; it is never news
+	view      atomic.Pointer[view]
+	hold      *hold
+	loads     *loads
+	room      *room
+	transport *http.Transport
+	buffers   buffers
+}
+
+// New makes a gateway. It does nothing by itself: see Tasks.
+func New(o Options) *Gateway {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	limits := o.Limits.orDefaults()
+	return &Gateway{
+		control:   o.Control,
+		domain:    route.Domain{Name: cmp.Or(o.Domain, "localhost"), Main: cmp.Or(o.Main, "main")},
+		limits:    limits,
+		log:       o.Log,
+		errors:    slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		hold:      newHold(limits.Held),
+		loads:     newLoads(),
+		room:      newRoom(limits.Bodies),
+		transport: newTransport(limits),
+	}
+}
+
+// Tasks is what must run while the gateway serves. When they end, requests
+// that wait for a replica are sent away, so that a server can stop.
+func (g *Gateway) Tasks() []loop.Task {
+	return []loop.Task{{Name: "route table", Run: g.follow}}
+}
+
+// Load returns what each run in the table does at this moment.
+func (g *Gateway) Load() map[dstack.RunID]Load {
+	all := g.loads.snapshot()
+	for run, held := range g.hold.all() {
+		load := all[run]
+		load.Held = held
+		all[run] = load
+	}
+	return all
+}
+
+// How long the gateway waits after a table that it could not get.
+const (
+	retryFirst = 100 * time.Millisecond
+	retryMost  = 5 * time.Second
+)
+
+// follow keeps the table up to date. Without the server the last one stays.
+func (g *Gateway) follow(ctx context.Context) error {
+	defer g.transport.CloseIdleConnections()
+	defer g.hold.close()
+	var since uint64
+	wait := retryFirst
+	for {
+		table, err := g.control.Table(ctx, since)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			g.log.Warn("cannot get the route table; the last one stays", "err", err, "again_in", wait)
+		case table.Version != since || g.view.Load() == nil:
+			g.adopt(table)
+			since, wait = table.Version, retryFirst
+			continue
+		default: // nothing new; do not spin when it says so at once
+			wait = retryFirst
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+		if err != nil {
+			wait = min(2*wait, retryMost)
+		}
+	}
+}
+
+// adopt makes a table the one that requests go by, and lets those that wait
+// look at it.
+func (g *Gateway) adopt(t route.Table) {
+	g.view.Store(g.loads.adopt(route.NewIndex(t)))
+	g.hold.wake()
+}

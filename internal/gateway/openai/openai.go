@@ -1,0 +1,141 @@
+// Package openai is the model endpoint as OpenAI's clients know it: its paths,
+// its errors, its list of models, and where in a body the model is named.
+package openai
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// Verb is what a call does.
+type Verb int
+
+// Every verb there is.
+const (
+	None    Verb = iota // no such path
+	List                // all models
+	Show                // one model
+	Forward             // a call that a replica answers
+)
+
+// Call is a request to the model endpoint, as its path says it.
+type Call struct {
+	Verb Verb
+	Path string // with Forward: behind the replica's prefix, such as /chat/completions
+	Rest string // with Show: the model's name, escaped as it came
+}
+
+// forwarded are the calls that replicas answer.
+var forwarded = map[string]bool{
+	"/chat/completions": true,
+	"/completions":      true,
+	"/embeddings":       true,
+}
+
+// CallOf reads an escaped path, with or without /v1 before it.
+func CallOf(path string) Call {
+	if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
+		path = "/" + rest
+	}
+	if forwarded[path] {
+		return Call{Verb: Forward, Path: path}
+	}
+	if path == "/models" || path == "/models/" {
+		return Call{Verb: List}
+	}
+	if name, ok := strings.CutPrefix(path, "/models/"); ok {
+		return Call{Verb: Show, Rest: name}
+	}
+	return Call{}
+}
+
+// Methods returns the methods of a call, as an Allow header names them.
+func (c Call) Methods() []string {
+	switch c.Verb {
+	case List, Show:
+		return []string{http.MethodGet, http.MethodHead}
+	case Forward:
+		return []string{http.MethodPost}
+	case None:
+		return nil
+	default:
+		panic("openai: a verb without methods: " + strconv.Itoa(int(c.Verb)))
+	}
+}
+
+// Model is one entry of the list of models.
+type Model struct {
+	ID      string `json:"id"`
+	Object  string `json:"object"`
+	Created int64  `json:"created"`
+	OwnedBy string `json:"owned_by"`
+}
+
+// NewModel describes a model. Created is in unix seconds.
+func NewModel(id string, created int64, ownedBy string) Model {
+	return Model{ID: id, Object: "model", Created: created, OwnedBy: ownedBy}
+}
+
+// WriteModels answers GET /models.
+func WriteModels(w http.ResponseWriter, models []Model) error {
+	if models == nil {
+		models = []Model{}
+	}
+	return write(w, http.StatusOK, struct {
+		Object string  `json:"object"`
+		Data   []Model `json:"data"`
+	}{"list", models})
+}
+
+// WriteModel answers GET /models/{id}.
+func WriteModel(w http.ResponseWriter, m Model) error { return write(w, http.StatusOK, m) }
+
+// WriteError answers with an error that OpenAI's clients turn into the typed
+// one of its status. Code and param may be empty; they are null then.
+func WriteError(w http.ResponseWriter, status int, code, param, message string) error {
+	var e struct {
+		Error struct {
+			Message string  `json:"message"`
+			Type    string  `json:"type"`
+			Param   *string `json:"param"`
+			Code    *string `json:"code"`
+		} `json:"error"`
+	}
+	e.Error.Message, e.Error.Type = message, typeOf(status)
+	e.Error.Param, e.Error.Code = orNull(param), orNull(code)
+	return write(w, status, e)
+}
+
+// typeOf is the error's type for a status.
+func typeOf(status int) string {
+	switch {
+	case status >= http.StatusInternalServerError:
+		return "server_error"
+	case status == http.StatusForbidden:
+		return "permission_error"
+	default:
+		return "invalid_request_error"
+	}
+}
+
+func orNull(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
+
+func write(w http.ResponseWriter, status int, v any) error {
+	body, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	body = append(body, '\n')
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, err = w.Write(body)
+	return err
+}

@@ -1,0 +1,123 @@
+package openai_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"dstack/internal/gateway/openai"
+)
+
+func TestCallOf(t *testing.T) {
+	cases := map[string]openai.Call{
+		"/models":                         {Verb: openai.List},
+		"/v1/models":                      {Verb: openai.List},
+		"/models/":                        {Verb: openai.List},
+		"/models/org/m":                   {Verb: openai.Show, Rest: "org/m"},
+		"/v1/models/org%2Fm":              {Verb: openai.Show, Rest: "org%2Fm"},
+		"/chat/completions":               {Verb: openai.Forward, Path: "/chat/completions"},
+		"/v1/chat/completions":            {Verb: openai.Forward, Path: "/chat/completions"},
+		"/completions":                    {Verb: openai.Forward, Path: "/completions"},
+		"/v1/embeddings":                  {Verb: openai.Forward, Path: "/embeddings"},
+		"/v1/v1/embeddings":               {},
+		"/v2/embeddings":                  {},
+		"/v1":                             {},
+		"/":                               {},
+		"":                                {},
+		"/metrics":                        {},
+		"/chat/completions/":              {},
+		"/chat/completions/../../metrics": {},
+		"/chat%2Fcompletions":             {},
+		"//chat/completions":              {},
+	}
+	for path, want := range cases {
+		if got := openai.CallOf(path); got != want {
+			t.Errorf("%s: got %+v, want %+v", path, got, want)
+		}
+	}
+}
+
+func TestWriteError(t *testing.T) {
+	cases := []struct {
+		status      int
+		code, param string
+		want        string
+	}{
+		{401, "invalid_api_key", "", `{"error":{"message":"why","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}`},
+		{403, "forbidden", "", `{"error":{"message":"why","type":"permission_error","param":null,"code":"forbidden"}}`},
+		{404, "model_not_found", "model", `{"error":{"message":"why","type":"invalid_request_error","param":"model","code":"model_not_found"}}`},
+		{503, "", "", `{"error":{"message":"why","type":"server_error","param":null,"code":null}}`},
+	}
+	for _, c := range cases {
+		w := httptest.NewRecorder()
+		if err := openai.WriteError(w, c.status, c.code, c.param, "why"); err != nil {
+			t.Fatal(err)
+		}
+		if w.Code != c.status || strings.TrimSpace(w.Body.String()) != c.want {
+			t.Errorf("got %d %s, want %d %s", w.Code, w.Body, c.status, c.want)
+		}
+		if ct := w.Header().Get("Content-Type"); ct != "application/json" {
+			t.Errorf("content type %q", ct)
+		}
+	}
+}
+
+func TestWriteModels(t *testing.T) {
+	w := httptest.NewRecorder()
+	if err := openai.WriteModels(w, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.TrimSpace(w.Body.String()); got != `{"object":"list","data":[]}` {
+		t.Errorf("no models: %s", got)
+	}
+	w = httptest.NewRecorder()
+	if err := openai.WriteModels(w, []openai.Model{openai.NewModel("org/m", 17, "main")}); err != nil {
+		t.Fatal(err)
+	}
+	want := `{"object":"list","data":[{"id":"org/m","object":"model","created":17,"owned_by":"main"}]}`
+	if got := strings.TrimSpace(w.Body.String()); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+func TestPreflight(t *testing.T) {
+	ask := func(method string, headers ...string) *http.Request {
+		r := httptest.NewRequest(method, "http://gateway.localhost/v1/models", nil)
+		for i := 0; i < len(headers); i += 2 {
+			r.Header.Set(headers[i], headers[i+1])
+		}
+		return r
+	}
+	if openai.Preflight(ask("OPTIONS", "Origin", "https://page")) || openai.Preflight(ask("GET", "Origin", "https://page", "Access-Control-Request-Method", "GET")) {
+		t.Error("something else was taken for a preflight")
+	}
+	r := ask("OPTIONS", "Origin", "https://page", "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type,x-stainless-os")
+	if !openai.Preflight(r) {
+		t.Fatal("a preflight was not seen")
+	}
+	w := httptest.NewRecorder()
+	openai.WritePreflight(w, r)
+	if w.Code != http.StatusNoContent || w.Header().Get("Access-Control-Allow-Origin") != "*" ||
+		w.Header().Get("Access-Control-Allow-Headers") != "authorization,content-type,x-stainless-os" {
+		t.Errorf("got %d %v", w.Code, w.Header())
+	}
+	for _, bad := range []string{"x\"y", "ä", "a:b", strings.Repeat("x", 4000)} {
+		w := httptest.NewRecorder()
+		openai.WritePreflight(w, ask("OPTIONS", "Access-Control-Request-Headers", bad))
+		if got := w.Header().Get("Access-Control-Allow-Headers"); got != "" {
+			t.Errorf("%.20q was given back: %q", bad, got)
+		}
+	}
+}
+
+func TestAllow_ReplacesWhatTheReplicaSaid(t *testing.T) {
+	h := http.Header{"Access-Control-Allow-Origin": {"https://one"}, "Access-Control-Allow-Credentials": {"true"}, "X-Other": {"1"}}
+	openai.Allow(h)
+	if got := h.Values("Access-Control-Allow-Origin"); len(got) != 1 || got[0] != "*" {
+		t.Errorf("origin: %v", got)
+	}
+	if h.Get("Access-Control-Allow-Credentials") != "" || h.Get("X-Other") != "1" {
+		t.Errorf("got %v", h)
+	}
+}
