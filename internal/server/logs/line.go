@@ -1,0 +1,94 @@
+package logs
+
+import (
+	"bytes"
+	"os"
+	"strconv"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// A line on disk: <microseconds> <o|e> <text>\n. In the text a line end and a
+// backslash are written as \n and \\, so that a line is a line and any text
+// editor can show it.
+
+// encode appends a line, written at the given time, to text.
+func encode(text []byte, at int64, line dstack.LogLine) []byte {
+	text = strconv.AppendInt(text, at, 10)
+	if line.Stream == "stderr" {
+		text = append(text, " e "...)
+	} else {
+		text = append(text, " o "...)
+	}
+	for _, c := range line.Text {
+		switch c {
+		case '\n':
+			text = append(text, '\\', 'n')
+		case '\\':
+			text = append(text, '\\', '\\')
+		default:
+			text = append(text, c)
+		}
+	}
+	return append(text, '\n')
+}
+
+// decode reads a line with its line end. What a crash left half written, or a
+// broken disk changed, is not ok.
+func decode(text []byte) (line dstack.LogLine, at int64, ok bool) {
+	text, whole := bytes.CutSuffix(text, []byte("\n"))
+	stamp, rest, found := bytes.Cut(text, []byte(" "))
+	if !whole || !found || len(rest) < 2 || rest[1] != ' ' {
+		return line, 0, false
+	}
+	at, err := strconv.ParseInt(string(stamp), 10, 64)
+	if err != nil || at <= 0 {
+		return line, 0, false
+	}
+	switch rest[0] {
+	case 'o':
+		line.Stream = "stdout"
+	case 'e':
+		line.Stream = "stderr"
+	default:
+		return line, 0, false
+	}
+	line.At, line.Text = time.UnixMicro(at).UTC(), unescape(rest[2:])
+	return line, at, true
+}
+
+func unescape(text []byte) []byte {
+	if bytes.IndexByte(text, '\\') < 0 {
+		return text
+	}
+	plain := make([]byte, 0, len(text))
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		if c == '\\' && i+1 < len(text) {
+			i++
+			if c = text[i]; c == 'n' {
+				c = '\n'
+			}
+		}
+		plain = append(plain, c)
+	}
+	return plain
+}
+
+// endOf returns where the last whole line of a segment ends, and its time.
+func endOf(file string) (end, last int64, err error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return 0, 0, err
+	}
+	end = int64(bytes.LastIndexByte(text, '\n') + 1)
+	for rest := text[:end]; len(rest) > 0; {
+		begin := bytes.LastIndexByte(rest[:len(rest)-1], '\n') + 1
+		if _, at, ok := decode(rest[begin:]); ok {
+			return end, at, nil
+		}
+		rest = rest[:begin]
+	}
+	return end, 0, nil
+}
