@@ -67,12 +67,15 @@ func (l *listing) views(ctx context.Context) ([]api.View, error) {
 	}
 	ask := api.ListRuns{ProjectName: &l.project, OnlyActive: !l.all}
 	views, err := l.client.Views(ctx, ask)
-	if err != nil || len(views) > 0 || l.all {
+	if err != nil || len(views) > 0 {
 		return views, err
 	}
 	one := 1
 	ask.OnlyActive, ask.Limit = false, &one
 	views, err = l.client.Views(ctx, ask)
+	if err == nil && len(views) == 0 {
+		_, err = l.client.Project(ctx, l.project) // or is there none of that name?
+	}
 	return views[:min(1, len(views))], err
 }
 

@@ -78,6 +78,9 @@ func wrongFlag(c *cobra.Command, err error) error {
 		return err
 	}
 	help := "see: " + c.CommandPath() + " --help"
+	if said := c.Flags().Args(); !c.HasParent() && len(said) > 0 {
+		return unknownCommand(c, said) // its flags are nobody's
+	}
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		var names []string
 		c.Flags().VisitAll(func(f *pflag.Flag) {
