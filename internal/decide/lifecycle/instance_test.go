@@ -103,3 +103,24 @@ func TestSync(t *testing.T) {
 		})
 	}
 }
+
+func TestDueAfter(t *testing.T) {
+	now := time.Unix(1000, 0)
+	late := InstanceStep{Due: now.Add(paceIdle)}
+	ready := []Placed{{Replica: dstack.Replica{Attempt: "a", Status: dstack.ReplicaReady}}}
+	for _, c := range []struct {
+		name  string
+		step  InstanceStep
+		heard []dstack.Report
+		want  time.Duration
+	}{
+		{"nothing runs", late, nil, paceIdle},
+		{"only what is wanted runs", late, []dstack.Report{{Attempt: "a"}}, paceIdle},
+		{"something else is still ending", late, []dstack.Report{{Attempt: "a"}, {Attempt: "b"}}, paceBrisk},
+		{"it is due sooner anyhow", InstanceStep{Due: now.Add(paceQuick)}, []dstack.Report{{Attempt: "b"}}, paceQuick},
+	} {
+		if got := DueAfter(c.step, ready, c.heard, now); !got.Equal(now.Add(c.want)) {
+			t.Errorf("%s: due in %s, want %s", c.name, got.Sub(now), c.want)
+		}
+	}
+}

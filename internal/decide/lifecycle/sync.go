@@ -62,6 +62,23 @@ func Sync(placed []Placed, heard []dstack.Report) []Telling {
 	return tell
 }
 
+// DueAfter is when an instance is looked at again, now that its engine was
+// heard: soon, for as long as the engine has something that nobody wants. An
+// attempt may outlive its replica's interest by its time to end.
+func DueAfter(step InstanceStep, placed []Placed, heard []dstack.Report, now time.Time) time.Time {
+	on := map[dstack.AttemptID]bool{}
+	for _, p := range placed {
+		on[p.Replica.Attempt] = wanted(p.Replica)
+	}
+	soon := now.Add(paceBrisk)
+	for _, rep := range heard {
+		if !on[rep.Attempt] && soon.Before(step.Due) {
+			return soon
+		}
+	}
+	return step.Due
+}
+
 func wanted(r dstack.Replica) bool {
 	return r.Status == dstack.ReplicaStarting || r.Status == dstack.ReplicaReady
 }

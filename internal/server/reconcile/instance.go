@@ -41,6 +41,7 @@ func (r *Reconciler) instance(ctx context.Context, l store.Lease) error {
 	var heard []dstack.Report
 	if fail == nil {
 		heard, fail = r.act(ctx, b, seen, step)
+		step.Due = lifecycle.DueAfter(step, seen.Replicas, heard, time.Now())
 	}
 	changed, err := r.Store.SaveInstanceStep(ctx, l, seen, step, heard, fail, time.Now())
 	if err != nil {
