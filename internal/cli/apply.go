@@ -275,18 +275,13 @@ func (j *applying) submit(ctx context.Context, preview api.Preview) (api.View, e
 }
 
 func (j *applying) upload(ctx context.Context) error {
-	body, err := os.Open(j.code.file.Name())
-	if err != nil {
-		return fmt.Errorf("read the packed folder: %w", err)
-	}
-	defer body.Close()
 	var sent atomic.Int64
 	words := func() string {
 		return fmt.Sprintf("uploading %d files, %s of %s", j.code.Files, bytesOf(sent.Load()), bytesOf(j.code.Size))
 	}
 	return j.working(words, func() error {
 		return j.client.UploadCode(ctx, j.project, j.spec.RepoID,
-			api.Upload{Hash: j.code.Hash, Size: j.code.Size, Body: counted{body, &sent}})
+			api.Upload{Hash: j.code.Hash, Size: j.code.Size, Body: counted{j.code.content(), &sent}})
 	})
 }
 

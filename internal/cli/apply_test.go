@@ -9,7 +9,6 @@ import (
 	"io"
 	"maps"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -301,13 +300,14 @@ func TestApply_ServerTroubles(t *testing.T) {
 		{"no server at all", func(_ *fake, u *user) { clear(u.env); u.env["GREETING"] = "x" }, ExitInvalid, []string{"no server is configured", "dstack server"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Setenv("TMPDIR", t.TempDir())
 			f, u := applier(t, ready)
 			c.set(f, u)
 			u.types("apply", "-y", "-f", "service.dstack.yml").want(t, c.code, nil, c.err)
 			if len(f.applied) > 0 {
 				t.Error("it was applied all the same")
 			}
-			if left, _ := filepath.Glob(filepath.Join(os.TempDir(), "dstack-upload-*")); len(left) > 0 {
+			if left, _ := os.ReadDir(os.TempDir()); len(left) > 0 {
 				t.Errorf("left behind: %v", left)
 			}
 		})

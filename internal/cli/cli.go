@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // Options is what the command line is built from. Zero fields mean the
@@ -78,6 +79,9 @@ func New(o Options) *cobra.Command {
 		root.AddCommand(o.Server)
 	}
 	root.AddCommand(o.Extra...)
+	for _, c := range root.Commands() {
+		tellApart(c)
+	}
 	return root
 }
 
@@ -105,6 +109,34 @@ func (a *app) set(name string) bool {
 	return value != ""
 }
 
+// tellApart marks the errors of a command's own work, so that those of its
+// usage, which cobra makes, are the ones left.
+func tellApart(c *cobra.Command) {
+	work := c.RunE
+	if work == nil {
+		return
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		err := work(c, args)
+		_, said := errors.AsType[*dstack.Error](err)
+		_, problems := errors.AsType[spec.Problems](err)
+		if err == nil || said || problems {
+			return err
+		}
+		return &dstack.Error{Kind: dstack.Internal, Message: err.Error(), Cause: err}
+	}
+}
+
+// usage is the error of a command that was called in a wrong way.
+func usage(c *cobra.Command, err error) error {
+	_, said := errors.AsType[*dstack.Error](err)
+	_, problems := errors.AsType[spec.Problems](err)
+	if said || problems {
+		return err
+	}
+	return invalid("see: "+c.CommandPath()+" --help", "%v", err)
+}
+
 // Execute runs the command line and returns its exit status. The first
 // interrupt cancels the context, so that the command can say how things
 // stand; the second ends the process at once.
@@ -115,6 +147,7 @@ func Execute(ctx context.Context, root *cobra.Command) int {
 	if err == nil {
 		return ExitDone
 	}
+	err = usage(cmd, err)
 	if _, told := errors.AsType[*quiet](err); told {
 		return exitCode(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -122,6 +123,7 @@ func TestUsage_DidYouMean(t *testing.T) {
 		err  string
 	}{
 		{[]string{"aply"}, "error: unknown command `aply`\n  try   did you mean `dstack apply`?"},
+		{[]string{"aply", "-f", "x.yml"}, "unknown command `aply`"},
 		{[]string{"destory", "x"}, "did you mean `dstack destroy`?"},
 		{[]string{"xyzzy"}, "see: dstack --help"},
 		{[]string{"help", "lgos"}, "did you mean `dstack logs`?"},
@@ -141,6 +143,23 @@ func TestUsage_DidYouMean(t *testing.T) {
 		got := u.types(c.args...)
 		if got.code != ExitInvalid || !strings.Contains(got.err, c.err) || got.out != "" {
 			t.Errorf("%v: exit status %d\n%s\nwant %s", c.args, got.code, got.err, c.err)
+		}
+	}
+}
+
+func TestUsage_WhatCobraRefusesIsWrongInputWhatWorkReturnsIsNot(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want int
+	}{{[]string{"server", "--a", "--b"}, ExitInvalid}, {[]string{"server"}, ExitFailed}} {
+		server := &cobra.Command{Use: "server", RunE: func(*cobra.Command, []string) error { return errors.New("the port is taken") }}
+		server.Flags().Bool("a", false, "")
+		server.Flags().Bool("b", false, "")
+		server.MarkFlagsMutuallyExclusive("a", "b")
+		root := New(Options{Out: io.Discard, Err: io.Discard, Server: server})
+		root.SetArgs(c.args)
+		if got := Execute(t.Context(), root); got != c.want {
+			t.Errorf("%v: exit status %d, want %d", c.args, got, c.want)
 		}
 	}
 }

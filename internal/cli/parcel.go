@@ -32,13 +32,14 @@ type parcel struct {
 	Hash  string
 	Size  int64
 	Files int
-	file  *os.File
+	file  *os.File // without a name: it goes with the process, however that ends
 }
 
 // Close removes it.
-func (p *parcel) Close() error {
-	return errors.Join(p.file.Close(), os.Remove(p.file.Name()))
-}
+func (p *parcel) Close() error { return p.file.Close() }
+
+// content reads it from its beginning.
+func (p *parcel) content() io.Reader { return io.NewSectionReader(p.file, 0, p.Size) }
 
 // packing is a walk through a folder.
 type packing struct {
@@ -70,6 +71,9 @@ func pack(ctx context.Context, dir, away string) (_ *parcel, err error) {
 			_ = box.Close()
 		}
 	}()
+	if err := os.Remove(file.Name()); err != nil {
+		return nil, fmt.Errorf("make room for the upload: %w", err)
+	}
 	sum := sha256.New()
 	p := &packing{root: root, dir: dir, away: away, rules: ignoredIn(dir), tar: tar.NewWriter(io.MultiWriter(file, sum))}
 	if err := p.folder(ctx, nil); err != nil {

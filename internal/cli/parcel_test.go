@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -22,7 +23,7 @@ func packed(t *testing.T, dir string) []string {
 		t.Fatal(err)
 	}
 	defer box.Close()
-	content, err := os.ReadFile(box.file.Name())
+	content, err := io.ReadAll(box.content())
 	if err != nil || int64(len(content)) != box.Size {
 		t.Fatalf("%d bytes, said %d (%v)", len(content), box.Size, err)
 	}
