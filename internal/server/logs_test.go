@@ -88,9 +88,10 @@ func TestPollLogs_AsThePublishedClientDoes(t *testing.T) {
 	}
 	var got []string
 	var from *time.Time
+	two := 2
 	for range 20 {
 		var events api.LogEvents
-		h.ok(api.P+"/logs/poll", api.PollLogs{RunName: "web", JobSubmissionID: string(r.Attempt), StartTime: from, Limit: num(2)}, &events)
+		h.ok(api.P+"/logs/poll", api.PollLogs{RunName: "web", JobSubmissionID: string(r.Attempt), StartTime: from, Limit: &two}, &events)
 		if len(events.Logs) == 0 {
 			break
 		}
