@@ -9,7 +9,7 @@ import (
 // below it. One that knows it already, relative ones and other hosts stay.
 func below(base, host, to string) string {
 	origin, path := "", to
-	if at := strings.Index(to, "//"); at == 0 || (at > 0 && strings.HasSuffix(to[:at], ":")) {
+	if at := strings.Index(to, "//"); at == 0 || (at > 0 && to[0] != '/' && to[at-1] == ':') {
 		u, err := url.Parse(to)
 		if err != nil || !strings.EqualFold(u.Host, host) || (u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https") {
 			return to

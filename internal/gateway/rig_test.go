@@ -248,3 +248,10 @@ func until(t testing.TB, what string, true_ func() bool) {
 func hello(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello from "+r.URL.Path) }
 
 var errAway = errors.New("the server is away")
+
+// recorder is a writer without a server.
+type recorder struct{ *httptest.ResponseRecorder }
+
+func newRecorder() recorder { return recorder{httptest.NewRecorder()} }
+
+func (recorder) request(url string) *http.Request { return httptest.NewRequest("GET", url, nil) }

@@ -1,0 +1,94 @@
+package gateway
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
+)
+
+func placesOf(names ...string) route.Route {
+	r := route.Route{Run: "run", Project: "main", Name: "llama"}
+	for i, name := range names {
+		r.Ready = append(r.Ready, route.Target{Replica: dstack.ReplicaID(name), Num: i, Address: name})
+	}
+	return r
+}
+
+func TestPick(t *testing.T) {
+	l := newLoads()
+	v := l.adopt(route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b", "c")}}))
+	routes := []*route.Route{v.Run("main", "llama")}
+	pick := func(not ...string) *place { return l.pick(v, routes, not, false) }
+
+	turn := pick().target.Address + pick().target.Address + pick().target.Address
+	if turn != "abc" {
+		t.Errorf("equals are not taken in turn: %s", turn)
+	}
+	for _, p := range v.places["run"] {
+		l.leave(p)
+	}
+	if a := pick(); a.target.Address != "a" {
+		t.Errorf("next turn: %s", a.target.Address)
+	}
+	if p := pick("b", "c"); p.target.Address != "a" {
+		t.Errorf("with two left out: %s", p.target.Address)
+	}
+	for range 4 { // a has two
+		if p := pick(); p.target.Address == "a" {
+			t.Error("not the one with the fewest")
+		}
+	}
+	if p := pick("a", "b", "c"); p != nil {
+		t.Errorf("with all left out: %s", p.target.Address)
+	}
+	if got := l.snapshot()["run"]; got.InFlight != 6 || got.Accepted != 9 || got.Replicas["a"] != 2 {
+		t.Errorf("snapshot %+v", got)
+	}
+}
+
+func TestPick_RefusingReplicasComeLast(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLoads()
+		index := route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b")}})
+		v := l.adopt(index)
+		routes := []*route.Route{v.Run("main", "llama")}
+		a := l.pick(v, routes, []string{"b"}, false)
+		l.shun(a, time.Now().Add(shunFor))
+		l.leave(a)
+		for range 3 {
+			if p := l.pick(v, routes, nil, false); p.target.Address != "b" {
+				t.Errorf("picked %s", p.target.Address)
+			}
+		}
+		if p := l.pick(v, routes, []string{"b"}, false); p != a {
+			t.Error("the last choice is none at all")
+		}
+		time.Sleep(shunFor + time.Millisecond)
+		if p := l.pick(v, routes, nil, false); p.target.Address != "a" {
+			t.Errorf("after a while: %s", p.target.Address)
+		}
+		l.shun(a, time.Now().Add(shunFor))
+		v = l.adopt(index)
+		if p := l.pick(v, routes, nil, false); p.target.Address != "a" {
+			t.Errorf("after a new table: %s", p.target.Address)
+		}
+	})
+}
+
+func TestLoads_OutliveTables(t *testing.T) {
+	l := newLoads()
+	v := l.adopt(route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b")}}))
+	busy := l.pick(v, []*route.Route{v.Run("main", "llama")}, nil, false)
+	l.adopt(route.NewIndex(route.Table{Routes: []route.Route{placesOf("b")}}))
+	if got := l.snapshot()["run"]; got.InFlight != 1 || got.Accepted != 1 || len(got.Replicas) != 2 {
+		t.Errorf("while it answers: %+v", got)
+	}
+	l.leave(busy)
+	l.adopt(route.NewIndex(route.Table{}))
+	if got := l.snapshot(); len(got) != 0 || len(l.replicas) != 0 {
+		t.Errorf("after all: %+v, %v", got, l.replicas)
+	}
+}
