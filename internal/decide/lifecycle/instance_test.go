@@ -104,23 +104,25 @@ func TestSync(t *testing.T) {
 	}
 }
 
+// What nobody wants any more may outlive its replica by its time to end.
 func TestDueAfter(t *testing.T) {
-	now := time.Unix(1000, 0)
-	late := InstanceStep{Due: now.Add(paceIdle)}
-	ready := []Placed{{Replica: dstack.Replica{Attempt: "a", Status: dstack.ReplicaReady}}}
+	late, soon := 30*time.Second, time.Second
+	wanted := []lifecycle.Placed{{Replica: dstack.Replica{Attempt: "a", Status: dstack.ReplicaReady}}}
 	for _, c := range []struct {
 		name  string
-		step  InstanceStep
+		due   time.Duration
 		heard []dstack.Report
-		want  time.Duration
+		early bool
 	}{
-		{"nothing runs", late, nil, paceIdle},
-		{"only what is wanted runs", late, []dstack.Report{{Attempt: "a"}}, paceIdle},
-		{"something else is still ending", late, []dstack.Report{{Attempt: "a"}, {Attempt: "b"}}, paceBrisk},
-		{"it is due sooner anyhow", InstanceStep{Due: now.Add(paceQuick)}, []dstack.Report{{Attempt: "b"}}, paceQuick},
+		{"nothing runs", late, nil, false},
+		{"only what is wanted runs", late, []dstack.Report{{Attempt: "a"}}, false},
+		{"something else is still ending", late, []dstack.Report{{Attempt: "a"}, {Attempt: "b"}}, true},
+		{"it is due sooner anyhow", time.Millisecond, []dstack.Report{{Attempt: "b"}}, false},
 	} {
-		if got := DueAfter(c.step, ready, c.heard, now); !got.Equal(now.Add(c.want)) {
-			t.Errorf("%s: due in %s, want %s", c.name, got.Sub(now), c.want)
+		step := lifecycle.InstanceStep{Due: now.Add(c.due)}
+		got := lifecycle.DueAfter(step, wanted, c.heard, now).Sub(now)
+		if early := got < soon && got != c.due; early != c.early {
+			t.Errorf("%s: due in %s", c.name, got)
 		}
 	}
 }
