@@ -166,7 +166,11 @@ func (j *applying) packFolder(ctx context.Context) error {
 
 // decide shows the plan, asks, and applies. A nil view: the user said no.
 func (j *applying) decide(ctx context.Context) (*api.View, error) {
-	preview, err := j.client.Preview(ctx, j.project, j.spec)
+	var preview api.Preview
+	err := j.working(func() string { return "looking for machines" }, func() (err error) {
+		preview, err = j.client.Preview(ctx, j.project, j.spec)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -271,7 +275,12 @@ func (j *applying) submit(ctx context.Context, preview api.Preview) (api.View, e
 	if preview.Existing != nil {
 		revision = preview.Existing.Revision
 	}
-	return j.client.Apply(ctx, j.project, j.spec, revision)
+	var view api.View
+	err := j.working(func() string { return "submitting" }, func() (err error) {
+		view, err = j.client.Apply(ctx, j.project, j.spec, revision)
+		return err
+	})
+	return view, err
 }
 
 func (j *applying) upload(ctx context.Context) error {
