@@ -86,7 +86,7 @@ func (l *Local) useDocker(ctx context.Context) error {
 		return err
 	}
 	l.engine, l.traits = e, dstack.Traits{Name: "docker", Containers: true}
-	l.about = "Docker " + e.Version() + " (containers)"
+	l.about = "Docker " + e.About().Version + " (containers)"
 	return nil
 }
 

@@ -1,13 +1,11 @@
 package docker
 
 import (
-	"archive/tar"
-	"bytes"
 	"fmt"
-	"io"
+	"maps"
 	"net/netip"
 	"path"
-	"sort"
+	"slices"
 	"strconv"
 
 	"github.com/moby/moby/api/types/container"
@@ -18,107 +16,126 @@ import (
 	"dstack/internal/engine"
 )
 
+// The labels of our containers.
 const (
-	mostProcesses = 32 << 10
-	logFileSize   = "16m" // the engine's own copy; ours is bounded by itself
-	logFiles      = "2"
-	shortID       = 8
+	labelInstallation = "dstack.installation"
+	labelAttempt      = "dstack.attempt"
+	labelRun          = "dstack.run"
+	labelReplica      = "dstack.replica"
+	labelPort         = "dstack.port"
+	labelProject      = "dstack.project"
 )
 
-// container is an order in Docker's words. init asks for an init process that
-// passes signals on to the whole group: an interactive shell ignores SIGTERM.
-func (e *Engine) container(o dstack.Order, init bool) (client.ContainerCreateOptions, error) {
-	var none client.ContainerCreateOptions
-	dir := ""
-	if o.WorkingDir != "" {
-		below, err := engine.WorkingDir(o)
-		if err != nil {
-			return none, err
+// The bounds on a container where its order has none.
+const (
+	pidsLimit = 32 << 10
+	logSize   = "16m"
+	logFiles  = "2"
+)
+
+// name is a container's: for people, and to make it once.
+func name(o dstack.Order) string {
+	id := string(o.Attempt)
+	return fmt.Sprintf("dstack-%s-%d-%d-%s", o.Run, o.ReplicaNum, o.AttemptNum, id[:min(8, len(id))])
+}
+
+func (e *Engine) labels(o dstack.Order) map[string]string {
+	return map[string]string{
+		labelInstallation: string(e.opts.Installation),
+		labelAttempt:      string(o.Attempt),
+		labelRun:          o.Run,
+		labelReplica:      string(o.Replica),
+		labelPort:         strconv.Itoa(o.Port),
+		labelProject:      o.Project,
+	}
+}
+
+// plan is the container of an order. withInit puts Docker's small init before
+// the command, which passes SIGTERM to its whole group and reaps orphans.
+func (e *Engine) plan(o dstack.Order, image string, withInit bool) (client.ContainerCreateOptions, error) {
+	port, ok := network.PortFrom(uint16(o.Port), network.TCP) //nolint:gosec // parsed ports are 1 to 65535
+	if !ok {
+		return client.ContainerCreateOptions{}, &dstack.Error{
+			Kind: dstack.Invalid, Message: fmt.Sprintf("%d is no port", o.Port), Hint: "choose one from 1 to 65535",
 		}
-		dir = path.Join(engine.CodeFolder, below)
 	}
-	port, err := network.ParsePort(fmt.Sprintf("%d/tcp", o.Port))
-	if err != nil {
-		return none, err
+	config := &container.Config{
+		User: "0", Env: environment(o, withInit), Entrypoint: entrypoint(o.Argv), Image: image,
+		Labels: e.labels(o), ExposedPorts: network.PortSet{port: {}},
 	}
-	processes := int64(mostProcesses)
+	if o.WorkingDir != "" {
+		dir, err := engine.WorkingDir(o)
+		if err != nil {
+			return client.ContainerCreateOptions{}, err
+		}
+		config.WorkingDir = path.Join(engine.CodeFolder, dir)
+	}
+	pids := int64(pidsLimit)
 	host := &container.HostConfig{
-		Init: &init, ShmSize: o.ShmBytes,
+		LogConfig:   container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": logSize, "max-file": logFiles}},
 		SecurityOpt: []string{"no-new-privileges"},
-		LogConfig:   container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": logFileSize, "max-file": logFiles}},
+		ShmSize:     o.ShmBytes,
+		Init:        &withInit,
 		Resources: container.Resources{
-			PidsLimit: &processes, NanoCPUs: int64(o.CPUs) * 1e9, Memory: o.MemoryMiB << 20, DeviceRequests: devices(o.GPUs),
+			Memory: o.MemoryMiB << 20, NanoCPUs: int64(o.CPUs) * 1e9, PidsLimit: &pids,
+			DeviceRequests: devices(o.GPUs),
 		},
 	}
 	if !e.direct {
 		host.PortBindings = network.PortMap{port: {{HostIP: netip.AddrFrom4([4]byte{127, 0, 0, 1})}}}
 	}
-	config := &container.Config{
-		Image: tagged(o.Image), User: "root", Env: environment(o.Env, init), WorkingDir: dir,
-		ExposedPorts: network.PortSet{port: {}},
-		Labels: map[string]string{
-			labelInstallation: string(e.Installation), labelAttempt: string(o.Attempt), labelRun: o.Run, labelProject: o.Project,
-			labelReplica: string(o.Replica), labelPort: strconv.Itoa(o.Port),
-		},
-	}
-	if len(o.Argv) > 0 {
-		config.Entrypoint = quiet(o.Argv)
-	}
 	return client.ContainerCreateOptions{Config: config, HostConfig: host, Name: name(o)}, nil
 }
 
-// name tells people what a container is; no two attempts have the same.
-func name(o dstack.Order) string {
-	id := string(o.Attempt)
-	return fmt.Sprintf("dstack-%s-%d-%d-%s", o.Run, o.ReplicaNum, o.AttemptNum, id[:min(shortID, len(id))])
-}
-
+// devices asks for the order's GPUs by ID, and no others.
 func devices(gpus []dstack.GPU) []container.DeviceRequest {
 	if len(gpus) == 0 {
 		return nil
 	}
-	ids := make([]string, len(gpus))
-	for i, g := range gpus {
-		ids[i] = g.ID
+	ids := make([]string, 0, len(gpus))
+	for _, g := range gpus {
+		ids = append(ids, g.ID)
 	}
 	return []container.DeviceRequest{{DeviceIDs: ids, Capabilities: [][]string{{"gpu"}}}}
 }
 
-// environment is the order's, with the home folder of the user that
-// containers run as.
-func environment(vars map[string]string, init bool) []string {
-	env := []string{}
-	for k, v := range vars {
-		env = append(env, k+"="+v)
+func environment(o dstack.Order, withInit bool) []string {
+	env := map[string]string{"HOME": "/root"}
+	if len(o.GPUs) == 0 { // images may ask for all of them
+		env["NVIDIA_VISIBLE_DEVICES"] = "void"
 	}
-	if _, ok := vars["HOME"]; !ok {
-		env = append(env, "HOME=/root")
+	if withInit {
+		env["TINI_KILL_PROCESS_GROUP"] = "1"
 	}
-	if init {
-		env = append(env, "TINI_KILL_PROCESS_GROUP=1")
+	maps.Copy(env, o.Env)
+	out := make([]string, 0, len(env))
+	for _, name := range slices.Sorted(maps.Keys(env)) {
+		out = append(out, name+"="+env[name])
 	}
-	sort.Strings(env)
-	return env
+	return out
 }
 
-// quiet runs what the wire calls an interactive shell without what such a
-// shell says about having no terminal. bash stays interactive, so that it reads
-// its start-up files, which is where conda lives. sh reads none then, and would
-// pass on to its last command that it ignores SIGTERM: it is a plain one.
-func quiet(argv []string) []string {
+// entrypoint is what the container runs; empty: what the image says.
+//
+// The wire asks for interactive shells. bash stays one, so that it reads its
+// start-up files, which is where conda lives; what it says about having no
+// terminal, and what those files say, is kept from the output. sh reads none
+// when it is given commands, and an interactive one would pass on to its last
+// command that it ignores SIGTERM: it becomes a plain one.
+func entrypoint(argv []string) []string {
 	if len(argv) != 4 || argv[1] != "-i" || argv[2] != "-c" {
 		return argv
 	}
 	shell, script := argv[0], argv[3]
-	if shell != "/bin/bash" {
+	switch shell {
+	case "/bin/bash":
+		return []string{
+			shell, "-c", `exec 3>&1 4>&2 >/dev/null 2>&1; exec "$0" -i -c "$1"`, shell,
+			"exec >&3 2>&4 3>&- 4>&-\n" + script,
+		}
+	case "/bin/sh":
 		return []string{shell, "-c", script}
+	default:
+		return argv
 	}
-	return []string{shell, "-c", `exec 3>&1 4>&2 >/dev/null 2>&1; exec "$0" -i -c "$1"`, shell, "exec >&3 2>&4 3>&- 4>&-\n" + script}
-}
-
-// emptyTar is the code of an order that has none: the folder is made anyway.
-func emptyTar() io.Reader {
-	var b bytes.Buffer
-	_ = tar.NewWriter(&b).Close() // a buffer takes everything
-	return &b
 }

@@ -2,12 +2,13 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"math"
 	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	"github.com/moby/moby/api/pkg/authconfig"
 	"github.com/moby/moby/api/types/jsonstream"
 	"github.com/moby/moby/api/types/registry"
@@ -16,119 +17,182 @@ import (
 	"dstack/internal/dstack"
 )
 
-// fetch sees to it that the image is there. One that is there is used, unless
-// it is a :latest; a :latest that cannot be fetched is used as it is.
-func (e *Engine) fetch(ctx context.Context, o dstack.Order, s *start) error {
-	image := tagged(o.Image)
-	_, err := e.api.ImageInspect(ctx, image)
+// Limits of a pull. An image that is here already is not waited for long when
+// its registry is slow to say whether there is a newer one.
+const (
+	pullLimit    = 20 * time.Minute
+	refreshLimit = 20 * time.Second
+)
+
+// fetch makes an image available and returns its full name. say tells how far
+// it is. One that is here is used as it is, except for :latest, which is
+// looked up again; where that fails, the one that is here does.
+func (e *Engine) fetch(ctx context.Context, o dstack.Order, say func(string)) (string, error) {
+	named, err := reference.ParseNormalizedNamed(o.Image)
+	if err != nil {
+		return "", explain(fmt.Errorf("invalid reference format: %w", err), pullTroubles, o.Image)
+	}
+	named = reference.TagNameOnly(named)
+	_, err = e.docker.ImageInspect(ctx, named.String())
 	if err != nil && !errdefs.IsNotFound(err) {
-		return err
+		return "", explain(err, pullTroubles, o.Image)
 	}
 	here := err == nil
-	if here && !strings.HasSuffix(image, ":latest") {
-		return nil
+	if tagged, ok := named.(reference.Tagged); here && (!ok || tagged.Tag() != "latest") {
+		return named.String(), nil
 	}
-	s.set(func(r *dstack.Report) { r.Outcome, r.Progress = dstack.OutcomePulling, "pulling "+image })
-	err = e.pull(ctx, image, o.Auth, s)
-	if err != nil && here && ctx.Err() == nil {
-		e.Log.Warn("an image was not refreshed; the one that is here is used", "image", image, "err", err)
-		return nil
+	err = e.pull(ctx, named, o.Auth, here, say)
+	if here && err != nil && ctx.Err() == nil {
+		err = explain(err, pullTroubles, o.Image)
+		e.opts.Log.Warn("an image was not looked up again; the one that is here is used", "image", o.Image, "err", err)
+		say("using the image that is here, as it could not be looked up again: " + err.Error())
+		return named.String(), nil
 	}
-	return err
+	return named.String(), explain(err, pullTroubles, o.Image)
 }
 
-func (e *Engine) pull(ctx context.Context, image string, auth *dstack.RegistryAuth, s *start) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pullLimit, errPullLimit)
+func (e *Engine) pull(ctx context.Context, image reference.Named, auth *dstack.RegistryAuth, here bool, say func(string)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, pullLimit, &dstack.Error{
+		Kind: dstack.Timeout, Message: fmt.Sprintf("image %s was not pulled within %v", reference.FamiliarString(image), pullLimit),
+		Hint: "pull it by hand with docker pull, then apply again",
+	})
 	defer cancel()
-	options := client.ImagePullOptions{}
-	if auth != nil {
-		var err error
-		options.RegistryAuth, err = authconfig.Encode(registry.AuthConfig{Username: auth.Username, Password: auth.Password})
-		if err != nil {
-			return err
+	impatient := time.AfterFunc(refreshLimit, func() {
+		if here {
+			cancel()
 		}
-	}
-	stream, err := e.api.ImagePull(ctx, image, options)
+	})
+	defer impatient.Stop()
+	login, err := loginFor(image, auth)
 	if err != nil {
-		return pullError{image, err}
+		return err
 	}
-	defer stream.Close()
-	p := progress{image: image, began: time.Now(), layers: map[string]layer{}}
+	say("pulling image")
+	stream, err := e.docker.ImagePull(ctx, image.String(), client.ImagePullOptions{RegistryAuth: login})
+	if err != nil {
+		return timedOut(ctx, err)
+	}
+	p := progress{begun: time.Now(), layers: map[string]*layer{}}
 	for m, err := range stream.JSONMessages(ctx) {
-		if err == nil && m.Error != nil {
-			err = m.Error
-		}
 		if err != nil {
-			return pullError{image, err}
+			return timedOut(ctx, err)
 		}
-		if p.hear(m) {
-			s.set(func(r *dstack.Report) { r.Progress = p.text(time.Now()) })
+		if m.Error != nil {
+			return m.Error
 		}
-	}
-	if err := context.Cause(ctx); err != nil {
-		return pullError{image, err}
+		if p.take(m) {
+			impatient.Stop() // there is a newer one, and it comes
+		}
+		say(p.text(time.Now()))
 	}
 	return nil
 }
 
-// tagged completes a name without a tag or digest.
-func tagged(image string) string {
-	last := image[strings.LastIndex(image, "/")+1:]
-	if strings.ContainsAny(last, ":@") {
-		return image
+// timedOut prefers our own words about a pull that took too long.
+func timedOut(ctx context.Context, err error) error {
+	if ours, ok := errors.AsType[*dstack.Error](context.Cause(ctx)); ok {
+		return ours
 	}
-	return image + ":latest"
+	return err
 }
 
-// progress sums up what the engine says of the layers.
+func loginFor(image reference.Named, auth *dstack.RegistryAuth) (string, error) {
+	if auth == nil || auth.Username == "" && auth.Password == "" {
+		return "", nil
+	}
+	return authconfig.Encode(registry.AuthConfig{
+		Username: auth.Username, Password: auth.Password, ServerAddress: reference.Domain(image),
+	})
+}
+
+// progress adds up what a pull says of its layers.
 type progress struct {
-	image  string
-	began  time.Time
-	layers map[string]layer
+	begun  time.Time
+	layers map[string]*layer
 }
 
-type layer struct{ done, total int64 }
+type layer struct {
+	size, got          int64
+	unpacked           int64
+	fetched, completed bool
+}
 
-// hear takes note of a message and says whether anything changed. Layers that
-// are here already are never heard of.
-func (p *progress) hear(m jsonstream.Message) bool {
-	if m.ID == "" || m.Progress == nil || m.Progress.Total <= 0 || m.Status != "Downloading" {
-		if l, ok := p.layers[m.ID]; ok && (m.Status == "Download complete" || m.Status == "Pull complete") {
-			p.layers[m.ID] = layer{l.total, l.total}
-			return true
-		}
+// take notes one message; true when bytes come.
+func (p *progress) take(m jsonstream.Message) bool {
+	if m.ID == "" || strings.HasPrefix(m.Status, "Pulling from") {
 		return false
 	}
-	p.layers[m.ID] = layer{m.Progress.Current, m.Progress.Total}
-	return true
+	l := p.layers[m.ID]
+	if l == nil {
+		l = &layer{}
+		p.layers[m.ID] = l
+	}
+	switch m.Status {
+	case "Downloading":
+		if m.Progress == nil {
+			return false
+		}
+		l.got, l.size = m.Progress.Current, max(l.size, m.Progress.Total)
+		return true
+	case "Extracting":
+		l.fetched, l.got = true, l.size
+		if m.Progress != nil {
+			l.unpacked = min(m.Progress.Current, l.size)
+		}
+	case "Verifying Checksum", "Download complete":
+		l.fetched, l.got = true, l.size
+	case "Pull complete", "Already exists":
+		l.fetched, l.completed, l.got, l.unpacked = true, true, l.size, l.size
+	default: // Pulling fs layer, Waiting, Retrying
+	}
+	return false
 }
 
-// text is what people see: pulling image 62% of 8.1GB, about 20s left.
+// text says how far it is: with a share and a guess of the time left once the
+// sizes of all layers are known.
 func (p *progress) text(now time.Time) string {
-	var done, total int64
+	var size, got, unpacked int64
+	known, fetched := true, true
+	done := 0
 	for _, l := range p.layers {
-		done, total = done+l.done, total+l.total
+		size, got, unpacked = size+l.size, got+l.got, unpacked+l.unpacked
+		known = known && (l.size > 0 || l.fetched)
+		fetched = fetched && l.fetched
+		if l.completed {
+			done++
+		}
 	}
-	if total == 0 {
-		return "pulling " + p.image
+	switch {
+	case size == 0:
+		return "pulling image"
+	case fetched:
+		return fmt.Sprintf("unpacking image %d%% of %s", unpacked*100/size, sized(size))
+	case !known:
+		return fmt.Sprintf("pulling image, %s so far, %d of %d layers", sized(got), done, len(p.layers))
 	}
-	text := fmt.Sprintf("pulling image %d%% of %s", done*100/total, sized(total))
-	took := now.Sub(p.began).Seconds()
-	if done == 0 || took < 2 || done >= total {
-		return text
+	text := fmt.Sprintf("pulling image %d%% of %s", got*100/size, sized(size))
+	if took := now.Sub(p.begun); took > 2*time.Second && got > 0 {
+		left := time.Duration(float64(took) * float64(size-got) / float64(got))
+		text += ", about " + roughly(left) + " left"
 	}
-	left := time.Duration(math.Ceil(took*float64(total-done)/float64(done))) * time.Second
-	return text + fmt.Sprintf(", about %s left", left)
+	return text
 }
 
-// sized prints a size as people write it.
+func roughly(d time.Duration) string {
+	if d < time.Minute {
+		return fmt.Sprintf("%ds", max(1, int(d.Round(time.Second)/time.Second)))
+	}
+	return fmt.Sprintf("%dm", int(d.Round(time.Minute)/time.Minute))
+}
+
+// sized writes a size as registries do, in powers of ten.
 func sized(n int64) string {
 	switch {
 	case n >= 1e9:
 		return fmt.Sprintf("%.1fGB", float64(n)/1e9)
 	case n >= 1e6:
-		return fmt.Sprintf("%.0fMB", float64(n)/1e6)
+		return fmt.Sprintf("%dMB", n/1e6)
 	default:
-		return fmt.Sprintf("%.0fkB", math.Ceil(float64(n)/1e3))
+		return fmt.Sprintf("%dkB", max(1, n/1e3))
 	}
 }

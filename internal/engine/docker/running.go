@@ -2,126 +2,170 @@ package docker
 
 import (
 	"context"
-	"fmt"
 	"net"
-	"strconv"
-	"strings"
+	"sync"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"github.com/moby/moby/api/types/container"
 	"github.com/moby/moby/client"
-	"golang.org/x/sync/errgroup"
 
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 )
 
-const (
-	looksAtOnce = 16
-	lastLines   = 10
-)
+// sighting is a container as it was last looked at closely.
+type sighting struct {
+	state  container.ContainerState
+	report dstack.Report
+}
 
-// Running reports every attempt: see engine.Engine.
-func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
-	e.mu.Lock() // before the list: what finishes starting meanwhile is in one of both
-	starting := map[dstack.AttemptID]*start{}
-	for id, s := range e.starting {
-		starting[id] = s
+// leftoverAge is how old a container must be that was made and never started,
+// before it counts as left behind by a server that was killed.
+const leftoverAge = time.Minute
+
+func (e *Engine) filter(attempt dstack.AttemptID) client.Filters {
+	f := client.Filters{}.Add("label", labelInstallation+"="+string(e.opts.Installation))
+	if attempt != "" {
+		f = f.Add("label", labelAttempt+"="+string(attempt))
 	}
-	e.mu.Unlock()
-	found, err := e.list(ctx, "")
+	return f
+}
+
+// find returns an attempt's container; nil when there is none.
+func (e *Engine) find(ctx context.Context, id dstack.AttemptID) (*container.Summary, error) {
+	if id == "" {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	got, err := e.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.filter(id)})
 	if err != nil {
-		return nil, err
+		return nil, unreachable(err)
 	}
-	reports := make([]dstack.Report, len(found))
-	var group errgroup.Group
-	group.SetLimit(looksAtOnce)
-	for i, c := range found {
+	if len(got.Items) == 0 {
+		return nil, nil
+	}
+	return &got.Items[0], nil
+}
+
+// Running is described at engine.Engine. It costs one list, and a close look
+// at each container whose state has changed.
+func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
+	reports := e.uncontained() // before the list: what is begun meanwhile is in one of them
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	defer cancel()
+	got, err := e.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.filter("")})
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	alive := map[string]bool{}
+	for _, c := range got.Items {
+		alive[c.ID] = true
 		id := dstack.AttemptID(c.Labels[labelAttempt])
-		if starting[id] != nil && c.State == container.StateCreated {
+		if r, ok := reports[id]; ok && !r.Outcome.Over() && c.State != container.StateRunning && c.State != container.StatePaused {
+			continue // a start that fails passes through other states
+		}
+		if c.State == container.StateCreated {
+			if err := e.sweep(ctx, c, id); err != nil {
+				return nil, err
+			}
 			continue
 		}
-		delete(starting, id)
-		group.Go(func() error {
-			var err error
-			reports[i], err = e.look(ctx, c)
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return nil, err
-	}
-	for _, s := range starting {
-		reports = append(reports, s.now())
-	}
-	known, now := reports[:0], time.Now()
-	for _, r := range reports {
-		if r.Attempt != "" {
-			r.At = now
-			known = append(known, r)
+		r, err := e.look(ctx, c, id)
+		if errdefs.IsNotFound(err) {
+			continue
 		}
+		if err != nil {
+			return nil, unreachable(err)
+		}
+		reports[id] = r
 	}
-	return known, nil
+	e.forget(alive)
+	return e.called(ctx, reports), nil
 }
 
-// look reports on one container.
-func (e *Engine) look(ctx context.Context, c container.Summary) (dstack.Report, error) {
-	id := dstack.AttemptID(c.Labels[labelAttempt])
-	switch c.State {
-	case container.StateRunning, container.StatePaused, container.StateRestarting:
-		rep := dstack.Report{Attempt: id, Outcome: dstack.OutcomeRunning, StartedAt: e.startedAt(ctx, c.ID), Address: e.address(c)}
-		rep.Ready = rep.Address != "" && c.State == container.StateRunning && engine.Call(ctx, rep.Address, !e.direct) == engine.Accepted
-		return rep, nil
-	case container.StateCreated:
-		e.discard(c.ID) // left by a server that was killed before it started it
-		return dstack.Report{}, nil
-	case container.StateExited, container.StateDead, container.StateRemoving:
-		return e.lookBack(ctx, c, id)
-	default:
-		return dstack.Report{}, fmt.Errorf("the container %s is in the unknown state %q", c.ID, c.State)
-	}
-}
-
-// startedAt asks once and remembers.
-func (e *Engine) startedAt(ctx context.Context, id string) time.Time {
-	e.mu.Lock()
-	at, ok := e.begun[id]
-	e.mu.Unlock()
-	if ok {
-		return at
-	}
-	seen, err := e.api.ContainerInspect(ctx, id, client.ContainerInspectOptions{})
-	if err != nil || seen.Container.State == nil {
-		return time.Time{}
-	}
-	at = when(seen.Container.State.StartedAt)
+// uncontained returns what no container tells: attempts at their beginning,
+// and those that ended there.
+func (e *Engine) uncontained() map[dstack.AttemptID]dstack.Report {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.begun[id] = at
-	return at
+	reports := map[dstack.AttemptID]dstack.Report{}
+	for id, b := range e.begun {
+		reports[id] = b.report(id)
+	}
+	for id, r := range e.ended {
+		reports[id] = r
+	}
+	return reports
 }
 
-func when(text string) time.Time {
-	t, err := time.Parse(time.RFC3339Nano, text)
-	if err != nil || t.Year() < 2000 { // Docker writes year 1 for never
+// sweep removes a container that was made and never started, if nobody is
+// about to.
+func (e *Engine) sweep(ctx context.Context, c container.Summary, id dstack.AttemptID) error {
+	if e.beginning(id) != nil || time.Since(time.Unix(c.Created, 0)) < leftoverAge {
+		return nil
+	}
+	_, err := e.docker.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
+		return unreachable(err)
+	}
+	return nil
+}
+
+func (e *Engine) look(ctx context.Context, c container.Summary, id dstack.AttemptID) (dstack.Report, error) {
+	e.mu.Lock()
+	was, ok := e.seen[c.ID]
+	e.mu.Unlock()
+	if ok && was.state == c.State {
+		return was.report, nil
+	}
+	got, err := e.docker.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
+	if err != nil {
+		return dstack.Report{}, err
+	}
+	now := sighting{state: c.State, report: dstack.Report{Attempt: id, Outcome: dstack.OutcomeRunning}}
+	state := got.Container.State
+	if state == nil {
+		return now.report, nil
+	}
+	now.report.StartedAt = timeOf(state.StartedAt)
+	if state.Running {
+		now.report.Address = e.address(got.Container)
+	} else {
+		now.report.Outcome = dstack.OutcomeExited
+		now.report.ExitCode, now.report.OOM, now.report.Error = state.ExitCode, state.OOMKilled, state.Error
+		now.report.EndedAt = timeOf(state.FinishedAt)
+		now.report.LastOut = e.lastOf(ctx, c.ID)
+	}
+	settled := state.Running == (c.State == container.StateRunning || c.State == container.StatePaused)
+	if settled && (now.report.Address != "" || !state.Running) {
+		e.mu.Lock()
+		e.seen[c.ID] = now
+		e.mu.Unlock()
+	}
+	return now.report, nil
+}
+
+func timeOf(text string) time.Time {
+	at, err := time.Parse(time.RFC3339Nano, text)
+	if err != nil || at.Year() < 2000 {
 		return time.Time{}
 	}
-	return t.UTC()
+	return at.UTC()
 }
 
-// address is where this machine reaches the container's port.
-func (e *Engine) address(c container.Summary) string {
-	port := c.Labels[labelPort]
-	if !e.direct {
-		for _, p := range c.Ports {
-			if strconv.Itoa(int(p.PrivatePort)) == port && p.PublicPort != 0 {
-				return net.JoinHostPort("127.0.0.1", strconv.Itoa(int(p.PublicPort)))
-			}
-		}
-		return ""
-	}
+// address is where a running container's port is reached; empty when it is
+// not connected yet.
+func (e *Engine) address(c container.InspectResponse) string {
+	port := c.Config.Labels[labelPort]
 	if c.NetworkSettings == nil {
 		return ""
+	}
+	for exposed, bindings := range c.NetworkSettings.Ports {
+		if exposed.Port() == port && len(bindings) > 0 && bindings[0].HostPort != "" {
+			return net.JoinHostPort("127.0.0.1", bindings[0].HostPort)
+		}
 	}
 	for _, n := range c.NetworkSettings.Networks {
 		if n != nil && n.IPAddress.IsValid() {
@@ -131,28 +175,46 @@ func (e *Engine) address(c container.Summary) string {
 	return ""
 }
 
-// lookBack reports on a container that has ended, once.
-func (e *Engine) lookBack(ctx context.Context, c container.Summary, id dstack.AttemptID) (dstack.Report, error) {
-	e.mu.Lock()
-	rep, ok := e.ended[c.ID]
-	e.mu.Unlock()
-	if ok {
-		return rep, nil
-	}
-	rep = dstack.Report{Attempt: id, Outcome: dstack.OutcomeExited}
-	seen, err := e.api.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
-	if err != nil || seen.Container.State == nil {
-		return rep, nil // it goes away this very moment
-	}
-	state := seen.Container.State
-	rep.ExitCode, rep.OOM = state.ExitCode, state.OOMKilled
-	rep.StartedAt, rep.EndedAt = when(state.StartedAt), when(state.FinishedAt)
-	if state.Error != "" {
-		rep.Error = strings.TrimSpace(state.Error)
-	}
-	rep.LastOut = e.lastWords(ctx, c.ID)
+// forget drops what is known of containers that are gone.
+func (e *Engine) forget(alive map[string]bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.ended[c.ID] = rep
-	return rep, nil
+	for id := range e.seen {
+		if !alive[id] {
+			delete(e.seen, id)
+		}
+	}
+}
+
+// called asks every running container's port whether it answers.
+func (e *Engine) called(ctx context.Context, reports map[dstack.AttemptID]dstack.Report) []dstack.Report {
+	now := time.Now().UTC()
+	out := make([]dstack.Report, 0, len(reports))
+	for _, r := range reports {
+		r.At = now
+		out = append(out, r)
+	}
+	var calls sync.WaitGroup
+	for i := range out {
+		if out[i].Outcome == dstack.OutcomeRunning && out[i].Address != "" {
+			calls.Go(func() { out[i].Ready = e.answers(ctx, out[i]) })
+		}
+	}
+	calls.Wait()
+	return out
+}
+
+// answers calls a container's port. One that is only slow to answer stays what
+// it was.
+func (e *Engine) answers(ctx context.Context, r dstack.Report) bool {
+	host, _, _ := net.SplitHostPort(r.Address)
+	got := engine.Call(ctx, r.Address, host == "127.0.0.1")
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	was := e.answered[r.Attempt]
+	if got != engine.Slow {
+		was = got == engine.Accepted
+		e.answered[r.Attempt] = was
+	}
+	return was
 }

@@ -129,9 +129,9 @@ func (e *Engine) prepare(ctx context.Context, p *preparation) {
 // refuse writes down that an attempt could not begin, and returns the report,
 // which stands in memory even where nothing can be written.
 func (e *Engine) refuse(dir folder, id dstack.AttemptID, err error) dstack.Report {
-	no := refusal(err, time.Now().UTC())
-	_ = dir.write("exit.json", no)
-	return no.report(id)
+	no := engine.Refusal(id, err, time.Now().UTC())
+	_ = dir.write("exit.json", exitOf(no))
+	return no
 }
 
 func (e *Engine) makeReady(ctx context.Context, dir folder, p *preparation) (keeper int, err error) {

@@ -53,6 +53,13 @@ type exit struct {
 	EndedAt   time.Time
 }
 
+func exitOf(r dstack.Report) exit {
+	return exit{
+		Outcome: r.Outcome, Code: r.ExitCode, Error: r.Error, Permanent: r.Permanent,
+		LastOut: r.LastOut, StartedAt: r.StartedAt, EndedAt: r.EndedAt,
+	}
+}
+
 // read fills v from a file of the folder; false when there is no such file.
 func (f folder) read(name string, v any) (bool, error) {
 	data, err := os.ReadFile(f.file(name))

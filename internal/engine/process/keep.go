@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/engine"
 )
 
 // launch is what a keeper is told through its standard input: it holds the
@@ -301,7 +302,7 @@ func (k *keeper) refuse(err error) error {
 		_ = r.Close()
 	}
 	k.streams.Wait()
-	return k.tell(refusal(err, time.Now().UTC()))
+	return k.tell(exitOf(engine.Refusal("", err, time.Now().UTC())))
 }
 
 // tell writes exit.json into the room set aside for it.

@@ -2,7 +2,6 @@ package process
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -208,25 +207,4 @@ func (x exit) report(id dstack.AttemptID) dstack.Report {
 		Attempt: id, Outcome: x.Outcome, ExitCode: x.Code, Error: x.Error, Permanent: x.Permanent,
 		LastOut: x.LastOut, StartedAt: x.StartedAt, EndedAt: x.EndedAt,
 	}
-}
-
-// refusal says why an attempt could not begin, and whether it ever could.
-func refusal(err error, now time.Time) exit {
-	no := exit{Outcome: dstack.OutcomeRefused, Error: err.Error(), StartedAt: now, EndedAt: now}
-	if e, ok := errors.AsType[*dstack.Error](err); ok {
-		no.Error = e.Message
-		if e.Hint != "" {
-			no.Error += "; " + e.Hint
-		}
-		switch e.Kind {
-		case dstack.Invalid, dstack.Unsupported, dstack.Conflict, dstack.TooLarge, dstack.NotFound:
-			no.Permanent = true
-		case dstack.Unauthorized, dstack.Forbidden, dstack.NoCapacity, dstack.Unavailable, dstack.Timeout, dstack.Internal:
-		}
-		return no
-	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		no.Error = "the disk of the server's folder is full; free some space there"
-	}
-	return no
 }

@@ -1,0 +1,168 @@
+// Package docker runs replicas as containers of a Docker engine on this
+// machine. All that is known of a container is on its labels, so that the
+// next server finds it again.
+package docker
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/moby/moby/client"
+
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+)
+
+// Options are what a Docker engine needs.
+type Options struct {
+	Host         string // such as unix:///var/run/docker.sock; empty: as the docker command finds it
+	Installation dstack.Installation
+	Code         engine.Code // nil: no order has code
+	Log          *slog.Logger
+	Publish      bool // reach replicas by published ports even where their own addresses would do
+}
+
+// Engine runs attempts as containers.
+type Engine struct {
+	opts   Options
+	docker *client.Client
+	about  About
+	direct bool // containers are reached at their own addresses
+	ctx    context.Context
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu       sync.Mutex
+	begun    map[dstack.AttemptID]*beginning
+	ended    map[dstack.AttemptID]dstack.Report // those of which no container tells
+	seen     map[string]sighting                // by container ID
+	stopping map[dstack.AttemptID]*stopping
+	answered map[dstack.AttemptID]bool // what a running one's port said last
+}
+
+var _ engine.Engine = (*Engine)(nil)
+
+// About is what a Docker engine says of itself.
+type About struct {
+	Version   string // 28.1.1
+	CPUs      int
+	MemoryMiB int64
+	Root      string // where its images and containers lie
+	rootless  bool
+	desktop   bool // it runs in a machine of its own
+}
+
+// Ping asks the engine at a host (empty: as the docker command finds it) for
+// itself. An error means that none answers.
+func Ping(ctx context.Context, host string) (About, error) {
+	docker, err := connect(host)
+	if err != nil {
+		return About{}, err
+	}
+	defer docker.Close()
+	return about(ctx, docker)
+}
+
+func connect(host string) (*client.Client, error) {
+	options := []client.Opt{client.FromEnv}
+	if host != "" {
+		options = append(options, client.WithHost(host))
+	}
+	docker, err := client.New(options...)
+	if err != nil {
+		return nil, unreachable(err)
+	}
+	at, err := url.Parse(docker.DaemonHost())
+	if err == nil && at.Scheme != "unix" && at.Scheme != "npipe" && !loopback(at.Hostname()) {
+		_ = docker.Close()
+		return nil, &dstack.Error{
+			Kind:    dstack.Unsupported,
+			Message: "the Docker engine at " + docker.DaemonHost() + " is on another machine",
+			Hint:    "unset DOCKER_HOST, so that the engine of this machine is used",
+		}
+	}
+	return docker, nil
+}
+
+func loopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+func about(ctx context.Context, docker *client.Client) (About, error) {
+	got, err := docker.Info(ctx, client.InfoOptions{})
+	if err != nil {
+		return About{}, unreachable(err)
+	}
+	i := got.Info
+	if i.OSType != "linux" {
+		return About{}, &dstack.Error{
+			Kind:    dstack.Unsupported,
+			Message: "the Docker engine runs " + i.OSType + " containers",
+			Hint:    "switch it to Linux containers",
+		}
+	}
+	return About{
+		Version: i.ServerVersion, CPUs: i.NCPU, MemoryMiB: i.MemTotal >> 20, Root: i.DockerRootDir,
+		rootless: slices.Contains(i.SecurityOptions, "name=rootless"),
+		desktop:  strings.Contains(i.OperatingSystem, "Docker Desktop"),
+	}, nil
+}
+
+func unreachable(err error) error {
+	return &dstack.Error{
+		Kind: dstack.Unavailable, Message: "the Docker engine does not answer",
+		Hint:  "start Docker, and see that this user may use it (docker version), or choose engine: process in the server's config.yml",
+		Cause: err,
+	}
+}
+
+// New connects to a Docker engine. Containers in it, of an earlier server of
+// the same installation too, are known at once.
+func New(ctx context.Context, opts Options) (*Engine, error) {
+	docker, err := connect(opts.Host)
+	if err != nil {
+		return nil, err
+	}
+	what, err := about(ctx, docker)
+	if err != nil {
+		_ = docker.Close()
+		return nil, err
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	local := runtime.GOOS == "linux" && strings.HasPrefix(docker.DaemonHost(), "unix://")
+	e := &Engine{
+		opts: opts, docker: docker, about: what,
+		direct:   local && !what.rootless && !what.desktop && !opts.Publish,
+		begun:    map[dstack.AttemptID]*beginning{},
+		ended:    map[dstack.AttemptID]dstack.Report{},
+		seen:     map[string]sighting{},
+		stopping: map[dstack.AttemptID]*stopping{},
+		answered: map[dstack.AttemptID]bool{},
+	}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	return e, nil
+}
+
+// About is what the Docker engine said of itself when it was opened.
+func (e *Engine) About() About { return e.about }
+
+// Close ends what the engine is doing and waits for it. Containers go on.
+func (e *Engine) Close() error {
+	e.cancel()
+	e.work.Wait()
+	return e.docker.Close()
+}
+
+// answerLimit is the longest that any call to the engine takes which is not
+// expected to.
+const answerLimit = 10 * time.Second

@@ -1,0 +1,38 @@
+package engine
+
+import (
+	"errors"
+	"syscall"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// Refusal is the report of an attempt that could not be started: why, what to
+// do, and whether it never could. What is not known to be the order's own
+// fault may be tried again.
+func Refusal(id dstack.AttemptID, err error, at time.Time) dstack.Report {
+	r := dstack.Report{
+		Attempt: id, Outcome: dstack.OutcomeRefused, Error: err.Error(),
+		StartedAt: at, EndedAt: at, At: at,
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		r.Error = "the disk of the server's folder is full; free some space there"
+		return r
+	}
+	e, ok := errors.AsType[*dstack.Error](err)
+	if !ok {
+		return r
+	}
+	r.Error = e.Message
+	if e.Hint != "" {
+		r.Error += "; " + e.Hint
+	}
+	switch e.Kind {
+	case dstack.Invalid, dstack.Unsupported, dstack.Unauthorized, dstack.Forbidden,
+		dstack.NotFound, dstack.Conflict, dstack.TooLarge:
+		r.Permanent = true
+	case dstack.NoCapacity, dstack.Unavailable, dstack.Timeout, dstack.Internal:
+	}
+	return r
+}
