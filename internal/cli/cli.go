@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -159,6 +160,10 @@ func Execute(ctx context.Context, root *cobra.Command) int {
 	return exitCode(err)
 }
 
+// sameInterrupt is how close two signals are that mean one: some programs
+// signal both a process and its group.
+const sameInterrupt = 100 * time.Millisecond
+
 // errInterrupted is why a context ended when the user pressed Ctrl-C.
 var errInterrupted = &dstack.Error{Kind: dstack.Conflict, Message: "interrupted"}
 
@@ -170,15 +175,19 @@ func interruptible(parent context.Context) (context.Context, func()) {
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
-		for n := 0; ; n++ {
+		var first time.Time
+		for {
 			select {
 			case <-ended:
 				return
 			case <-signals:
-				if n > 0 {
+				switch {
+				case first.IsZero():
+					first = time.Now()
+					cancel(errInterrupted)
+				case time.Since(first) > sameInterrupt:
 					os.Exit(130)
 				}
-				cancel(errInterrupted)
 			}
 		}
 	}()

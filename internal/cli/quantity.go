@@ -39,6 +39,9 @@ func age(d time.Duration) string {
 
 // gigabytes writes a size as users do: 24GB, 0.5GB.
 func gigabytes(mib int64) string {
+	if mib >= 10<<10 {
+		return fmt.Sprintf("%dGB", (mib+512)/1024)
+	}
 	return strconv.FormatFloat(float64(int64(float64(mib)/1024*10+0.5))/10, 'f', -1, 64) + "GB"
 }
 

@@ -56,6 +56,9 @@ func (b *statusBoard) draw(now time.Time) {
 		b.up.draw(b.blockLines(now))
 		return
 	}
+	if b.view.Status == api.StatusReady {
+		return // the lines that settle say so
+	}
 	b.say1("run", headline(b.view), now)
 	for _, r := range b.view.Replicas {
 		if !r.Status.Finished() {

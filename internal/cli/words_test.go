@@ -66,7 +66,7 @@ func TestQuantities(t *testing.T) {
 		{elapsed(48 * time.Second), "48s"}, {elapsed(112 * time.Second), "1m 52s"}, {elapsed(2 * time.Minute), "2m"},
 		{elapsed(2*time.Hour + 5*time.Minute), "2h 5m"}, {elapsed(76 * time.Hour), "3d 4h"}, {elapsed(-time.Second), "0s"},
 		{age(112 * time.Second), "1m"}, {age(49 * time.Hour), "2d"},
-		{gigabytes(24 << 10), "24GB"}, {gigabytes(512), "0.5GB"}, {gigabytes(15974), "15.6GB"},
+		{gigabytes(24 << 10), "24GB"}, {gigabytes(512), "0.5GB"}, {gigabytes(15974), "16GB"}, {gigabytes(1536), "1.5GB"},
 		{bytesOf(812), "812B"}, {bytesOf(3 << 10), "3KB"}, {bytesOf(3 << 19), "1.5MB"}, {bytesOf(64 << 20), "64MB"},
 		{dollars(0), "$0"}, {dollars(0.24), "$0.24"}, {dollars(0.8), "$0.80"}, {dollars(3), "$3"}, {dollars(0.0312), "$0.0312"},
 		{quoted("http://a.b/c"), "http://a.b/c"}, {quoted(`it's`), `'it'\''s'`},
