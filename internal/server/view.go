@@ -83,10 +83,16 @@ func stopAsked(run dstack.Run) bool {
 
 func viewActive(w store.Whole, ready int) api.Status {
 	wanted := w.Run.Spec.Configuration.Replicas.Min
-	waiting := true
+	live, waiting, failed := 0, 0, 0
 	for _, r := range w.Replicas {
-		if !r.Status.Finished() && r.Status != dstack.ReplicaWaiting {
-			waiting = false
+		switch {
+		case r.Status == dstack.ReplicaFailed && r.Revision == w.Run.Revision:
+			failed++
+		case r.Status.Finished():
+		case r.Status == dstack.ReplicaWaiting:
+			live, waiting = live+1, waiting+1
+		default:
+			live++
 		}
 	}
 	switch {
@@ -94,9 +100,9 @@ func viewActive(w store.Whole, ready int) api.Status {
 		return api.StatusReady
 	case ready > 0:
 		return api.StatusDegraded
-	case !w.Run.ReadyAt.IsZero():
+	case !w.Run.ReadyAt.IsZero() || (failed > 0 && live == 0):
 		return api.StatusFailing
-	case waiting:
+	case live == waiting:
 		return api.StatusWaiting
 	default:
 		return api.StatusStarting
