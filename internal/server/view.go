@@ -102,7 +102,7 @@ func viewActive(w store.Whole, ready int) api.Status {
 		return api.StatusDegraded
 	case !w.Run.ReadyAt.IsZero() || (failed > 0 && live == 0):
 		return api.StatusFailing
-	case live == waiting:
+	case live == waiting && (live > 0 || len(w.Replicas) == 0):
 		return api.StatusWaiting
 	default:
 		return api.StatusStarting

@@ -130,6 +130,7 @@ func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 		{"no replica made yet", dstack.RunActive, false, nil, "pending", api.StatusWaiting},
 		{"its last hope has failed", dstack.RunActive, false, []dstack.ReplicaStatus{dstack.ReplicaFailed}, "pending", api.StatusFailing},
 		{"waits for a machine", dstack.RunActive, false, []dstack.ReplicaStatus{waiting, waiting}, "submitted", api.StatusWaiting},
+		{"between two revisions", dstack.RunActive, false, []dstack.ReplicaStatus{dstack.ReplicaTerminated}, "pending", api.StatusStarting},
 		{"one starts", dstack.RunActive, false, []dstack.ReplicaStatus{waiting, starting}, "provisioning", api.StatusStarting},
 		{"one ready", dstack.RunActive, true, []dstack.ReplicaStatus{ready, starting}, "running", api.StatusDegraded},
 		{"all ready", dstack.RunActive, true, []dstack.ReplicaStatus{ready, ready}, "running", api.StatusReady},
