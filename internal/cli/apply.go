@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -317,7 +318,11 @@ func (j *applying) stay(ctx context.Context, view api.View) error {
 		j.sayHowToReturn(view.Name)
 		return nil
 	}
+	began, waited := time.Now(), time.Duration(0)
 	settled, err := j.waitReady(ctx, view)
+	if view.ReadyAt == nil || view.Status != api.StatusReady {
+		waited = time.Since(began)
+	}
 	if j.flags.json && settled.Name != "" {
 		err = errors.Join(j.showJSON(settled), err)
 	}
@@ -327,7 +332,7 @@ func (j *applying) stay(ctx context.Context, view api.View) error {
 	if err != nil || j.flags.json {
 		return err
 	}
-	j.settle(settled)
+	j.settle(settled, waited)
 	if j.flags.wait != "" {
 		return nil
 	}

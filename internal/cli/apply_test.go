@@ -40,7 +40,7 @@ func TestApply_FromTheFileToTheLogs(t *testing.T) {
 		[]string{"service  http://web.localhost:3000/", "or  http://127.0.0.1:3000/proxy/services/main/web/", "serving on 8000\nGET /\n"},
 		[]string{"service web · project main · as admin", "resources ", "GREETING (from your environment), MODE (from -e)",
 			"16 cpu, 64GB, 1×L4 24GB", "1 of 2 GPUs free", "web is starting", "replica 0  pulling image 10%",
-			"web is ready after 20s", `curl http://web.localhost:3000/ -H "Authorization: Bearer $DSTACK_TOKEN"`,
+			"web is ready after 0s", `curl http://web.localhost:3000/ -H "Authorization: Bearer $DSTACK_TOKEN"`,
 			"Ctrl-C detaches", "web is stopped"})
 	if strings.Contains(got.err, "62%") {
 		t.Error("lines repeat although only their numbers changed")

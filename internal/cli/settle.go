@@ -9,11 +9,12 @@ import (
 	"dstack/internal/api"
 )
 
-// settle prints the lines that stay once a service is ready.
-func (a *app) settle(v api.View) {
+// settle prints the lines that stay once a service is ready. waited is how
+// long that took; 0: nobody waited.
+func (a *app) settle(v api.View, waited time.Duration) {
 	took := ""
-	if v.ReadyAt != nil && v.Revision == 1 {
-		took = " after " + elapsed(v.ReadyAt.Sub(v.SubmittedAt).Round(time.Second))
+	if waited > 0 {
+		took = " after " + elapsed(waited.Round(time.Second))
 	}
 	a.say(" %s is %s%s", a.err.paint(bold, cleanLine(v.Name)), a.err.paint(green, string(v.Status)), took)
 	a.say("")

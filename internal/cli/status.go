@@ -21,14 +21,14 @@ type statusBoard struct {
 	view    api.View
 	trouble string         // why there is no news
 	said    map[string]any // what the lines said last
-	crashes map[int]int    // restarts of each replica that were told
+	crashes map[int]int    // how many of each replica's were told
 }
 
 func newBoard(s *screen, first api.View, now time.Time) *statusBoard {
 	b := &statusBoard{screen: s, up: block{to: s.err}, began: now, view: first,
 		said: map[string]any{}, crashes: map[int]int{}}
 	for _, r := range first.Replicas {
-		b.crashes[r.Num] = r.Restarts // an earlier revision's are old news
+		b.crashes[r.Num] = crashesOf(r) // an earlier revision's are old news
 	}
 	return b
 }
@@ -61,7 +61,7 @@ func (b *statusBoard) draw(now time.Time) {
 	}
 	b.say1("run", headline(b.view), now)
 	for _, r := range b.view.Replicas {
-		if !r.Status.Finished() {
+		if !r.Status.Finished() && (r.Progress != "" || r.Reason != "") {
 			b.say1(fmt.Sprint("replica ", r.Num), replicaLine(r, now), now)
 		}
 	}
@@ -119,14 +119,15 @@ func (b *statusBoard) blockLines(now time.Time) []string {
 	return lines
 }
 
-// tellCrashes leaves a line, and the last output, for each new restart.
+// tellCrashes leaves a line, and the last output, for each new crash.
 func (b *statusBoard) tellCrashes(now time.Time) {
 	for _, r := range b.view.Replicas {
-		if r.Restarts <= b.crashes[r.Num] {
-			b.crashes[r.Num] = r.Restarts
+		n := crashesOf(r)
+		old := n <= b.crashes[r.Num]
+		b.crashes[r.Num] = n // fewer than before: it is another replica of that number
+		if old {
 			continue
 		}
-		b.crashes[r.Num] = r.Restarts
 		b.up.clear()
 		b.say(" %s%s", b.err.paint(yellow, sentence(r)), nextTry(r, now))
 		for _, line := range r.LastOutput {
@@ -134,6 +135,14 @@ func (b *statusBoard) tellCrashes(now time.Time) {
 		}
 		b.said[fmt.Sprint("replica ", r.Num, " exact")] = replicaLine(r, now)
 	}
+}
+
+// crashesOf counts those that were, and the one that is being answered.
+func crashesOf(r api.ReplicaView) int {
+	if r.Status == dstack.ReplicaRestarting {
+		return r.Restarts + 1
+	}
+	return r.Restarts
 }
 
 // headline is a run's status in words: llama31 is starting.
@@ -160,6 +169,8 @@ func replicaLine(r api.ReplicaView, now time.Time) string {
 		return cleanLine(r.Progress)
 	case r.Status == dstack.ReplicaRestarting:
 		return strings.TrimPrefix(sentence(r), fmt.Sprintf("replica %d ", r.Num)) + nextTry(r, now)
+	case r.Reason != "" && (r.Status == dstack.ReplicaStarting || r.Status == dstack.ReplicaWaiting):
+		return strings.TrimPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
 	case r.Reason != "":
 		return string(r.Status) + ": " + strings.TrimPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
 	}
@@ -179,7 +190,7 @@ func sentence(r api.ReplicaView) string {
 }
 
 func nextTry(r api.ReplicaView, now time.Time) string {
-	if r.RetryAt == nil || !r.RetryAt.After(now) {
+	if r.RetryAt == nil || r.RetryAt.Sub(now) < time.Second {
 		return ""
 	}
 	return ", next try in " + elapsed(r.RetryAt.Sub(now))

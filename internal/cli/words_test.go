@@ -122,7 +122,7 @@ func TestStatusBoard_OneBlockThatIsRedrawn(t *testing.T) {
 	out.Reset()
 	crashed := views[0]
 	retry := began.Add(60 * time.Second)
-	crashed.Replicas = []api.ReplicaView{{Status: dstack.ReplicaRestarting, Restarts: 1, Reason: "exited with code 1", LastOutput: []string{"boom"}, RetryAt: &retry}}
+	crashed.Replicas = []api.ReplicaView{{Status: dstack.ReplicaRestarting, Reason: "exited with code 1", LastOutput: []string{"boom"}, RetryAt: &retry}}
 	b.news(crashed, began.Add(50*time.Second))
 	if got := out.String(); !strings.HasPrefix(got, "\x1b[2A\r\x1b[J replica 0 exited with code 1, next try in 10s\n     boom\n web is starting") {
 		t.Errorf("got %q", got)
