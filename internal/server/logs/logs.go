@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,9 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 		written, err := 0, error(nil)
 		if a.lost == 0 {
 			written, err = r.write(s, a, pieces)
+		}
+		if a.lost == 0 && isFull(err) {
+			slog.Warn("the disk is full: output is lost until there is room again", "folder", s.dir, "run", k.RunName)
 		}
 		if a.lost > 0 || isFull(err) {
 			a.lost += len(pieces) - written

@@ -9,6 +9,7 @@ import (
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
+	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
 )
 
@@ -23,6 +24,9 @@ func (r *Reconciler) replica(ctx context.Context, l store.Lease) error {
 	if err != nil {
 		return err
 	}
+	if step.Past != nil && len(step.Past.LastOut) == 0 {
+		step.Past.LastOut = r.lastOutput(ctx, seen, step.Past.ID)
+	}
 	if err := r.Store.SaveReplicaStep(ctx, l, seen, step, now); err != nil {
 		return err
 	}
@@ -33,6 +37,23 @@ func (r *Reconciler) replica(ctx context.Context, l store.Lease) error {
 		r.wakes[store.Instances].Up()
 	}
 	return nil
+}
+
+// lastLines is how much of an attempt's output is kept with it.
+const lastLines = 10
+
+// lastOutput is what an attempt has written last, by the logs: an engine tells
+// it only of those that ended by themselves.
+func (r *Reconciler) lastOutput(ctx context.Context, seen lifecycle.ReplicaFacts, id dstack.AttemptID) (last []string) {
+	key := logs.Key{Project: seen.Run.Project, Run: seen.Run.ID, RunName: seen.Run.Name, Attempt: id}
+	for line, err := range r.Logs.Read(ctx, key, time.Time{}, time.Time{}) {
+		if err != nil {
+			break // it is help for people, and not worth failing for
+		}
+		last = append(last, string(line.Text))
+		last = last[max(0, len(last)-lastLines):]
+	}
+	return last
 }
 
 // seeReplica reads all that is known of a replica, and where it could go
