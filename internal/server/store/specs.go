@@ -3,8 +3,10 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"reflect"
 
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // sourceSpec is a RunSpec whose configuration still tells what somebody asked
@@ -12,31 +14,40 @@ import (
 type sourceSpec struct {
 	dstack.RunSpec
 	Configuration json.RawMessage `json:"configuration"`
+	Profile       *spec.Profile   `json:"profile"` // nil: none; one without a name could not be read again
 }
 
-// sealSpec makes what is kept of a run's spec.
-func (s *Store) sealSpec(id dstack.RunID, spec dstack.RunSpec) (string, error) {
-	config, err := spec.Configuration.SourceJSON()
+// sealSpec makes what is kept of a run's spec. What could not be read again
+// is refused here, while somebody waits for the answer.
+func (s *Store) sealSpec(id dstack.RunID, run dstack.RunSpec) (string, error) {
+	config, err := run.Configuration.SourceJSON()
 	if err != nil {
 		return "", fmt.Errorf("write the configuration of run %s: %w", id, err)
 	}
-	if len(spec.RepoData) == 0 {
-		spec.RepoData = nil // an empty RawMessage is not JSON
+	if len(run.RepoData) == 0 {
+		run.RepoData = nil // an empty RawMessage is not JSON
 	}
-	text, err := json.Marshal(sourceSpec{RunSpec: spec, Configuration: config})
+	kept := sourceSpec{RunSpec: run, Configuration: config}
+	if !reflect.ValueOf(run.Profile).IsZero() {
+		kept.Profile = &run.Profile
+	}
+	text, err := json.Marshal(kept)
 	if err != nil {
 		return "", fmt.Errorf("write the spec of run %s: %w", id, err)
+	}
+	if err := json.Unmarshal(text, new(dstack.RunSpec)); err != nil {
+		return "", fmt.Errorf("the spec of run %s could not be read again: %w", id, err)
 	}
 	return s.sealer.seal(string(text), string(id))
 }
 
-func (s *Store) openSpec(id, sealed string) (spec dstack.RunSpec, err error) {
+func (s *Store) openSpec(id, sealed string) (run dstack.RunSpec, err error) {
 	text, err := s.sealer.open(sealed, id)
 	if err != nil {
-		return spec, fmt.Errorf("open the spec of run %s: %w", id, err)
+		return run, fmt.Errorf("open the spec of run %s: %w", id, err)
 	}
-	if err := json.Unmarshal([]byte(text), &spec); err != nil {
+	if err := json.Unmarshal([]byte(text), &run); err != nil {
 		return dstack.RunSpec{}, fmt.Errorf("read the spec of run %s: %w", id, err)
 	}
-	return spec, nil
+	return run, nil
 }
