@@ -196,6 +196,8 @@ func (a *applying) finale(ctx context.Context, view api.View) error {
 	if last.Status == api.StatusFailed {
 		return ended(last)
 	}
-	a.say(" %s", headline(last))
+	if last.Status != view.Status {
+		a.say(" %s", headline(last)) // else it was said already
+	}
 	return nil
 }
