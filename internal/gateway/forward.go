@@ -147,7 +147,7 @@ func (k *kept) touched() bool { return k != nil && k.read.Load() }
 // fit makes a replica's answer fit to be sent from here.
 func (x *exchange) fit(res *http.Response) error {
 	x.answerHeaders(res.Header)
-	if x.in != nil && !x.in.ended.Load() && x.r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols {
+	if x.in != nil && !x.in.ended() && x.r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols {
 		// The replica answers while the body still comes. On a connection
 		// that it means to keep, the server would now take the rest of the
 		// body for itself. (Full duplex, the other way out, can leave the
@@ -192,7 +192,7 @@ func (x *exchange) failed(_ http.ResponseWriter, _ *http.Request, err error) {
 
 // broken says whether the client's body could not be read. It may be gone or
 // not; the answer is for one that is not.
-func (x *exchange) broken() bool { return x.in != nil && x.in.broken.Load() }
+func (x *exchange) broken() bool { return x.in != nil && x.in.broken() }
 
 // gone ends the exchange without an answer: nobody is there to take one.
 func (x *exchange) gone() {

@@ -581,9 +581,10 @@ func TestForward_AnotherReplicaWhenOneRefuses(t *testing.T) {
 			t.Fatalf("%d %q", got.StatusCode, got.body)
 		}
 	}
-	if load := r.gateway.Load()["run-open"]; load.Accepted != 10 || load.InFlight != 0 {
+	if load := r.gateway.Load()["run-open"]; load.Accepted != 10 {
 		t.Errorf("load %+v", load)
 	}
+	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
 }
 
 func TestForward_NeverTwiceOnceSent(t *testing.T) {
@@ -611,9 +612,10 @@ func TestForward_WaitsForAReplicaThatIsBeingRestarted(t *testing.T) {
 	if got := <-done; got.StatusCode != 200 || got.body != "body" {
 		t.Errorf("%d %q", got.StatusCode, got.body)
 	}
-	if load := r.gateway.Load()["run-open"]; load.Accepted != 1 || load.InFlight != 0 || load.Held != 0 {
+	if load := r.gateway.Load()["run-open"]; load.Accepted != 1 || load.Held != 0 {
 		t.Errorf("load %+v", load)
 	}
+	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
 }
 
 func TestForward_ClientsBrokenBody(t *testing.T) {

@@ -3,7 +3,7 @@ package gateway
 import (
 	"io"
 	"net/http"
-	"sync/atomic"
+	"sync"
 	"time"
 )
 
@@ -12,14 +12,18 @@ import (
 const drain = time.Second
 
 // intake is a request's body as it comes in. It gives up on clients that send
-// nothing for too long, and notes when it was the client that failed.
+// nothing for too long, and notes when it was the client that failed. One
+// goroutine reads it, which may be at it when the exchange ends.
 type intake struct {
 	io.ReadCloser
 	control *http.ResponseController
 	stall   time.Duration
-	due     time.Time
-	ended   atomic.Bool // read to its end
-	broken  atomic.Bool
+	due     time.Time // the reader's own
+
+	mu    sync.Mutex // never held while reading
+	whole bool       // read to its end
+	fail  bool       // the client did not send what it said
+	over  bool       // deadlines are not the reader's to set any more
 }
 
 // newIntake sets a deadline at once: without one the server would wait for
@@ -31,18 +35,30 @@ func newIntake(body io.ReadCloser, control *http.ResponseController, stall time.
 }
 
 func (i *intake) Read(p []byte) (int, error) {
+	if i.ended() {
+		// The proxy asks once more after the end. By then the server may have
+		// closed the body, and would answer with an error for which the
+		// proxy cuts the replica's answer short.
+		return 0, io.EOF
+	}
 	i.extend()
 	n, err := i.ReadCloser.Read(p)
-	switch {
-	case err == io.EOF:
-		// The server goes on reading, to notice a client that leaves: it must
-		// not meet our deadline.
-		i.ended.Store(true)
-		_ = i.control.SetReadDeadline(time.Time{})
-	case err != nil:
-		i.broken.Store(true)
+	if err != nil {
+		i.stop(err)
 	}
 	return n, err
+}
+
+// stop notes how the body ended.
+func (i *intake) stop(err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.whole, i.fail = err == io.EOF, err != io.EOF
+	if i.whole && !i.over {
+		// The server goes on reading, to notice a client that leaves: it must
+		// not meet our deadline.
+		_ = i.control.SetReadDeadline(time.Time{})
+	}
 }
 
 // extend moves the deadline, not at every piece: that costs more than it tells.
@@ -52,14 +68,33 @@ func (i *intake) extend() {
 		return
 	}
 	i.due = now.Add(i.stall)
-	_ = i.control.SetReadDeadline(i.due) // not every writer has one
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if !i.over {
+		_ = i.control.SetReadDeadline(i.due) // not every writer has one
+	}
 }
 
 // end bounds what the server does with the rest: nothing, once the client has
 // failed. The server lifts the deadline before it reads the connection's next
 // request.
 func (i *intake) end() {
-	if !i.ended.Load() && !i.broken.Load() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.over = true
+	if !i.whole && !i.fail {
 		_ = i.control.SetReadDeadline(time.Now().Add(drain))
 	}
+}
+
+func (i *intake) ended() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.whole
+}
+
+func (i *intake) broken() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.fail
 }

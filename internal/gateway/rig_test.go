@@ -139,6 +139,9 @@ func start(t testing.TB, limits gateway.Limits, routes ...route.Route) *rig {
 		Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	for _, route := range routes {
+		until(t, "the table", func() bool { _, ok := r.gateway.Load()[route.Run]; return ok })
+	}
 	t.Cleanup(func() {
 		r.client.CloseIdleConnections()
 		stop()

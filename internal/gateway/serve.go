@@ -141,13 +141,13 @@ func (x *exchange) survive() {
 // end gives back all that the exchange holds, and tells the log. Bodies and
 // queries are private.
 func (x *exchange) end() {
+	if x.place != nil {
+		x.g.loads.leave(x.place)
+	}
 	if x.in != nil {
 		x.in.end()
 	}
 	x.w.end()
-	if x.place != nil {
-		x.g.loads.leave(x.place)
-	}
 	x.g.room.give(x.bytes)
 	if !x.g.log.Enabled(x.ctx, slog.LevelDebug) {
 		return
