@@ -122,11 +122,15 @@ func environment(o dstack.Order, withInit bool) []string {
 // terminal, and what those files say, is kept from the output. sh reads none
 // when it is given commands, and an interactive one would pass on to its last
 // command that it ignores SIGTERM: it becomes a plain one.
+//
+// Both wait for what they have started when SIGTERM comes, which reaches that
+// as well: the container ends with its first process, ready or not.
 func entrypoint(argv []string) []string {
 	if len(argv) != 4 || argv[1] != "-i" || argv[2] != "-c" {
 		return argv
 	}
-	shell, script := argv[0], argv[3]
+	const waitAtTheEnd = "trap 'trap - TERM; wait; exit 143' TERM\n"
+	shell, script := argv[0], waitAtTheEnd+argv[3]
 	switch shell {
 	case "/bin/bash":
 		return []string{

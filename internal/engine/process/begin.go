@@ -48,6 +48,12 @@ func (p *preparation) wasStopped() bool {
 	return p.stopped
 }
 
+func (p *preparation) wasSpawned() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spawned
+}
+
 func (e *Engine) preparation(id dstack.AttemptID) *preparation {
 	e.mu.Lock()
 	defer e.mu.Unlock()

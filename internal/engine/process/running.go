@@ -63,7 +63,10 @@ func (e *Engine) unwritten() []dstack.Report {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var out []dstack.Report
-	for id := range e.prepared {
+	for id, p := range e.prepared {
+		if p.wasSpawned() {
+			continue // its folder tells
+		}
 		out = append(out, dstack.Report{Attempt: id, Outcome: dstack.OutcomeStarting})
 	}
 	for _, r := range e.refused {
@@ -122,6 +125,12 @@ func (e *Engine) orphaned(dir folder, id dstack.AttemptID, k kept) dstack.Report
 	return end.report(id)
 }
 
+// Limits of the wait for killed processes to be gone.
+const (
+	buryLimit = time.Second
+	buryLook  = 2 * time.Millisecond
+)
+
 // bury kills what a dead keeper left behind, unless its number belongs to
 // somebody else by now.
 func bury(k kept) {
@@ -131,7 +140,17 @@ func bury(k kept) {
 	if born := birth(k.Leader); born != "" && born != k.Birth {
 		return
 	}
-	signal(k.Keeper, k.Leader, syscall.SIGKILL)
+	look := time.NewTicker(buryLook)
+	defer look.Stop()
+	for late := time.After(buryLimit); !empty(k.Leader); {
+		signal(k.Keeper, k.Leader, syscall.SIGKILL)
+		select {
+		case <-look.C:
+		case <-late: // stuck in the kernel, or nobody collects the dead
+			return
+		}
+	}
+	signal(k.Keeper, k.Leader, syscall.SIGKILL) // who had left the group
 }
 
 // unbegun is a folder that never got as far as a process: its server was

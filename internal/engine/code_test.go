@@ -1,0 +1,189 @@
+package engine_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+)
+
+type entry struct {
+	name string
+	kind byte
+	link string
+	text string
+}
+
+func archive(t testing.TB, entries ...entry) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, e := range entries {
+		h := &tar.Header{Name: e.name, Typeflag: e.kind, Linkname: e.link, Mode: 0o4777, Size: int64(len(e.text))}
+		if err := w.WriteHeader(h); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, e.text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+func unpack(t testing.TB, code io.Reader) (string, error) {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "in")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	return dir, engine.Unpack(context.Background(), root, code)
+}
+
+func TestUnpack_FilesFoldersAndLinks(t *testing.T) {
+	dir, err := unpack(t, bytes.NewReader(archive(t,
+		entry{"./", tar.TypeDir, "", ""},
+		entry{"a/b/run.sh", tar.TypeReg, "", "run"},
+		entry{"a/link", tar.TypeSymlink, "b/run.sh", ""},
+		entry{"a/up", tar.TypeSymlink, "../top", ""},
+		entry{"top", tar.TypeReg, "", "old"},
+		entry{"top", tar.TypeReg, "", "new"},
+	)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"a/b/run.sh": "run", "a/link": "run", "a/up": "new", "top": "new"} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("%s holds %q, %v", name, got, err)
+		}
+	}
+	if info, _ := os.Stat(filepath.Join(dir, "top")); info.Mode()&os.ModeSetuid != 0 {
+		t.Errorf("setuid survived: %v", info.Mode())
+	}
+}
+
+// Whatever an archive says, nothing appears outside the folder.
+var evil = map[string][]entry{
+	"parent":              {{"../out", tar.TypeReg, "", "x"}},
+	"deep parent":         {{"a/../../out", tar.TypeReg, "", "x"}},
+	"absolute":            {{"/tmp/out-of-it", tar.TypeReg, "", "x"}},
+	"absolute link":       {{"l", tar.TypeSymlink, "/etc", ""}},
+	"link to parent":      {{"a/l", tar.TypeSymlink, "../../", ""}},
+	"hard link":           {{"l", tar.TypeLink, "/etc/passwd", ""}},
+	"device":              {{"d", tar.TypeChar, "", ""}},
+	"pipe":                {{"p", tar.TypeFifo, "", ""}},
+	"through a link":      {{"d", tar.TypeDir, "", ""}, {"d/l", tar.TypeSymlink, "..", ""}, {"m", tar.TypeSymlink, "d/l/..", ""}, {"m/out", tar.TypeReg, "", "x"}},
+	"file as folder":      {{"f", tar.TypeReg, "", "x"}, {"f/out", tar.TypeReg, "", "x"}},
+	"the folder itself":   {{".", tar.TypeReg, "", "x"}},
+	"link over folder":    {{"d/x", tar.TypeReg, "", "x"}, {"d", tar.TypeSymlink, "e", ""}},
+	"backwards by a link": {{"a/b", tar.TypeDir, "", ""}, {"l", tar.TypeSymlink, "a/b", ""}, {"n", tar.TypeSymlink, "l/../..", ""}, {"n/out", tar.TypeReg, "", "x"}},
+}
+
+func TestUnpack_NothingGetsOut(t *testing.T) {
+	for name, entries := range evil {
+		t.Run(name, func(t *testing.T) {
+			dir, err := unpack(t, bytes.NewReader(archive(t, entries...)))
+			if err == nil {
+				t.Errorf("it was taken")
+			}
+			found, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "*"))
+			if len(found) != 1 {
+				t.Errorf("there is %v now", found)
+			}
+		})
+	}
+}
+
+func TestUnpack_Bounds(t *testing.T) {
+	many := make([]entry, 20_001)
+	for i := range many {
+		many[i] = entry{name: "d", kind: tar.TypeDir}
+	}
+	_, err := unpack(t, bytes.NewReader(archive(t, many...)))
+	if dstack.KindOf(err) != dstack.Invalid {
+		t.Errorf("too many: %v", err)
+	}
+	var head bytes.Buffer // a bomb: the size alone is enough
+	_ = tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Mode: 0o644, Size: 257 << 20})
+	_, err = unpack(t, &head)
+	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "256 MiB") {
+		t.Errorf("too large: %v", err)
+	}
+}
+
+func TestUnpack_CutOff(t *testing.T) {
+	whole := archive(t, entry{"a", tar.TypeReg, "", strings.Repeat("x", 5000)})
+	if _, err := unpack(t, bytes.NewReader(whole[:2000])); err == nil {
+		t.Error("half a file was taken")
+	}
+}
+
+func TestRepack_PutsAllBelowAFolder(t *testing.T) {
+	var out bytes.Buffer
+	code := archive(t, entry{"./", tar.TypeDir, "", ""}, entry{"a/run.sh", tar.TypeReg, "", "run"}, entry{"l", tar.TypeSymlink, "a/run.sh", ""})
+	if err := engine.Repack(context.Background(), &out, "workflow", bytes.NewReader(code)); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for r := tar.NewReader(&out); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, h.Name)
+		if h.Uid != 0 || h.Mode&0o7000 != 0 {
+			t.Errorf("%+v", h)
+		}
+	}
+	if got := strings.Join(names, " "); got != "workflow workflow workflow/a/run.sh workflow/l" {
+		t.Errorf("names: %s", got)
+	}
+	for name, entries := range evil {
+		if name == "parent" || name == "absolute" || name == "device" || name == "absolute link" {
+			if err := engine.Repack(context.Background(), io.Discard, "workflow", bytes.NewReader(archive(t, entries...))); err == nil {
+				t.Errorf("%s was taken", name)
+			}
+		}
+	}
+}
+
+func TestWorkingDir(t *testing.T) {
+	for given, want := range map[string]string{
+		"": ".", ".": ".", "app": "app", "./app/": "app", "a/../b": "b", "/workflow": ".", "/workflow/app": "app",
+		"..": "", "../x": "", "a/../..": "", "/etc": "", "/workflow/..": "", "/workflowx": "",
+	} {
+		got, err := engine.WorkingDir(dstack.Order{WorkingDir: given})
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%q becomes %q, %v; want %q", given, got, err, want)
+		}
+	}
+}
+
+func FuzzUnpack(f *testing.F) {
+	for _, entries := range evil {
+		f.Add(archive(f, entries...))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		dir, _ := unpack(t, bytes.NewReader(data))
+		if found, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "*")); len(found) != 1 {
+			t.Errorf("there is %v now", found)
+		}
+	})
+}
