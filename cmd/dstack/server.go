@@ -104,11 +104,11 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 	if h.store, err = store.Open(ctx, h.database, sealer); err != nil {
 		return none, err
 	}
-	booted, err := server.Boot(ctx, server.BootOptions{Store: h.store, Dir: h.dir, Token: h.token})
+	config, _, err := server.ReadConfig(h.dir, server.DefaultProject)
 	if err != nil {
 		return none, err
 	}
-	if err := h.openBackends(ctx, booted.Config); err != nil {
+	if err := h.openBackends(ctx, config); err != nil {
 		return none, err
 	}
 	// The folder's lock says that no other server of this host lives: what one
@@ -129,7 +129,8 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 	})
 	h.api = h.server.Handler()
 	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Log: h.log})
-	return booted, nil
+	// Last, since it may make a token, which is shown right afterwards or never.
+	return server.Boot(ctx, server.BootOptions{Store: h.store, Dir: h.dir, Token: h.token})
 }
 
 // openBackends makes each configured backend once, however many projects use

@@ -182,7 +182,7 @@ func (s *Server) identify(c *call) (known bool, err error) {
 	}
 	if err != nil || subtle.ConstantTimeCompare([]byte(user.TokenHash), []byte(hash)) != 1 {
 		return false, gate{http.StatusForbidden, message{Msg: "Invalid token"}, &dstack.Error{Kind: dstack.Unauthorized,
-			Message: "the token is not valid", Hint: "log in with the present one: dstack config --token"}}
+			Message: "the token is not valid", Hint: "give the present one: dstack config --url URL, which asks for it"}}
 	}
 	c.user = user
 	return true, nil
