@@ -40,9 +40,10 @@ def main() -> None:
     params.port = free_port()
     params.n_ctx = 2048
     params.n_parallel = 1
+    params.cpuparams.n_threads = max(1, (os.cpu_count() or 2) // 2)  # more of them only wait for each other
     params.use_jinja = True
     params.ui = False
-    server = xllamacpp.Server(params)  # returns once the model is loaded
+    server = xllamacpp.Server(params)  # returns once the model is loaded, and lives as long as this name
     asyncio.run(forward(params.port))
     del server
 
