@@ -166,13 +166,18 @@ func (h *house) submit(name string, when time.Time) dstack.Run {
 // claim leases one row, which must be due.
 func (h *house) claim(kind store.Kind, id string, now time.Time) store.Lease {
 	h.t.Helper()
+	var mine *store.Lease
 	for _, l := range h.due(kind, now) {
 		if l.ID == id {
-			return l
+			mine = &l
+		} else {
+			h.ok(h.s.Release(h.ctx(), l, now))
 		}
 	}
-	h.t.Fatalf("%s %s is not due", kind, id)
-	return store.Lease{}
+	if mine == nil {
+		h.t.Fatalf("%s %s is not due", kind, id)
+	}
+	return *mine
 }
 
 // due leases all that is due of a kind.

@@ -1,0 +1,146 @@
+package store_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+func TestOpen_URLs(t *testing.T) {
+	dir := t.TempDir()
+	for url, ok := range map[string]bool{
+		"sqlite://" + dir + "/a.db":               true,
+		"sqlite:///" + dir + "/a.db":              true, // four slashes, as others write it
+		"sqlite+aiosqlite://" + dir + "/b.db":     true,
+		"sqlite://" + dir + "/new/folder/c.db":    true,
+		"sqlite://" + dir + "/with space?.db":     false,
+		"sqlite://" + dir + "/with%20space%3f.db": true,
+		"sqlite://":                            false,
+		"sqlite:///":                           false,
+		"sqlite://host/c.db":                   false,
+		"mysql://u:s3cret@host/db":             false,
+		"":                                     false,
+		"postgres://u:s3cret@host:notaport/db": false,
+		"postgres://u:s3cret@127.0.0.1:1/db":   false, // nobody there
+	} {
+		s, err := store.Open(t.Context(), url, nil)
+		if ok != (err == nil) {
+			t.Errorf("%s: %v", url, err)
+		}
+		if err != nil && (strings.Contains(err.Error(), "s3cret") || dstack.KindOf(err) == dstack.Internal) {
+			t.Errorf("%s: a bad answer: %v", url, err)
+		}
+		if err == nil {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	for name, want := range map[string]bool{"a.db": true, "with space?.db": true, "with space": false} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if (err == nil) != want || (want && info.Mode().Perm() != 0o600) {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
+func TestOpen_ManyAtOnceAndAgain(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		h.submit("web", t0)
+		var group sync.WaitGroup
+		for range 4 {
+			group.Go(func() {
+				s, err := store.Open(t.Context(), h.url, h.sealer)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if _, err := s.Run(t.Context(), h.project.ID, "web"); err != nil {
+					t.Error(err)
+				}
+				if err := s.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		group.Wait()
+	})
+}
+
+// Two servers are first at the same moment.
+func TestOpen_AFreshDatabaseByMany(t *testing.T) {
+	where := freshPostgres(t)
+	var mu sync.Mutex
+	names := map[dstack.Installation]bool{}
+	var group sync.WaitGroup
+	for range 3 {
+		group.Go(func() {
+			s, err := store.Open(t.Context(), where, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			name, err := s.Installation(t.Context())
+			if err != nil {
+				t.Error(err)
+			}
+			mu.Lock()
+			names[name] = true
+			mu.Unlock()
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if len(names) != 1 {
+		t.Errorf("one database has the names %v", names)
+	}
+}
+
+// A full disk refuses writes with words, keeps what was saved, and heals.
+func TestSQLite_OnAFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("not root: a small disk cannot be mounted")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
+		t.Skipf("a small disk cannot be mounted: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	h := newHouse(t, "sqlite://"+dir+"/server.db")
+	h.submit("before", t0)
+	ballast := filepath.Join(dir, "ballast")
+	_ = os.WriteFile(ballast, make([]byte, 4<<20), 0o600) // fails when the disk is full, as it should
+
+	var err error
+	for range 300 {
+		name := "run-" + uuid.NewString()[:8]
+		run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: h.project.ID, User: "admin", Name: name, Spec: runSpec(name), SubmittedAt: t0}
+		if err = h.s.SubmitRun(t.Context(), run); err != nil {
+			break
+		}
+	}
+	h.want(dstack.Unavailable, err)
+	if !strings.Contains(err.Error(), "disk") {
+		t.Errorf("%v does not say what to do", err)
+	}
+	if _, err := h.s.Run(t.Context(), h.project.ID, "before"); err != nil {
+		t.Errorf("what was saved cannot be read: %v", err)
+	}
+	h.ok(os.Remove(ballast))
+	h.submit("after", t0.Add(time.Second))
+}

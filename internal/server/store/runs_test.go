@@ -1,0 +1,215 @@
+package store_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+// finish ends a run as its passes would.
+func (h *house) finish(id dstack.RunID, now time.Time) {
+	h.t.Helper()
+	h.ok(h.s.StopRun(h.t.Context(), id, dstack.StopAbort, now))
+	h.runStep(id, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndAborted}, now)
+}
+
+func TestSubmit_NamesAreTakenWhileTheyLive(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		ctx := t.Context()
+		first := h.submit("web", t0)
+		second := first
+		second.ID = dstack.RunID(uuid.NewString())
+		err := h.s.SubmitRun(ctx, second)
+		if h.want(dstack.Conflict, err); !strings.Contains(err.Error(), `"web"`) {
+			t.Errorf("%v does not name the run", err)
+		}
+		h.want(dstack.Conflict, h.s.DeleteRuns(ctx, h.project.ID, []string{"web"}))
+		h.finish(first.ID, t0)
+		h.ok(h.s.SubmitRun(ctx, second))
+		got, err := h.s.Run(ctx, h.project.ID, "web")
+		if h.ok(err); got.ID != second.ID {
+			t.Error("the finished run of the name is still listed")
+		}
+		if old := h.whole(first.ID).Run; !old.Deleted || old.Status != dstack.RunTerminated {
+			t.Errorf("the run that was replaced: %+v", old)
+		}
+	})
+}
+
+func TestRun_IsWhatWasSubmitted(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		when := t0.Add(123456 * time.Microsecond)
+		want := h.submit("web", when)
+		want.Project, want.Status, want.Since, want.Version = "Main", dstack.RunSubmitted, when, 1
+		got, err := h.s.Run(t.Context(), h.project.ID, "web")
+		if h.ok(err); !cmp.Equal(got, want) {
+			t.Error(cmp.Diff(want, got))
+		}
+		if !got.Spec.Configuration.Resources.Asked.CPU || got.Spec.Configuration.Resources.Asked.Memory {
+			t.Error("which sizes were asked for is forgotten")
+		}
+		_, err = h.s.Run(t.Context(), "another project", "web")
+		h.want(dstack.NotFound, err)
+	})
+}
+
+func TestRevise(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		ctx := t.Context()
+		run, _ := h.ready("web", "127.0.0.1:1", t0)
+		if run.ReadyAt.IsZero() {
+			t.Fatal("the run never was ready")
+		}
+		spec := runSpec("web")
+		spec.Configuration.Commands = []string{"another"}
+		got, err := h.s.ReviseRun(ctx, run.ID, 1, spec, "bob", t0)
+		if h.ok(err); got.Revision != 2 || !got.ReadyAt.IsZero() || got.Status != dstack.RunActive || got.Spec.Configuration.Commands[0] != "another" || got.User != "bob" {
+			t.Errorf("got %+v", got)
+		}
+		_, err = h.s.ReviseRun(ctx, run.ID, 1, spec, "bob", t0)
+		h.want(dstack.Conflict, err)
+		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, t0))
+		_, err = h.s.ReviseRun(ctx, run.ID, 2, spec, "bob", t0)
+		h.want(dstack.Conflict, err)
+		_, err = h.s.ReviseRun(ctx, "nothing", 1, spec, "bob", t0)
+		h.want(dstack.NotFound, err)
+	})
+}
+
+func TestStop_AbortOverridesStopAndNotTheOtherWay(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run := h.submit("web", t0)
+		for _, c := range []struct{ ask, want dstack.StopRequest }{
+			{dstack.StopGrace, dstack.StopGrace}, {dstack.StopAbort, dstack.StopAbort}, {dstack.StopGrace, dstack.StopAbort},
+		} {
+			h.ok(h.s.StopRun(t.Context(), run.ID, c.ask, t0))
+			if got := h.whole(run.ID).Run.Stop; got != c.want {
+				t.Errorf("after %q it is %q, want %q", c.ask, got, c.want)
+			}
+		}
+		h.want(dstack.NotFound, h.s.StopRun(t.Context(), "nothing", dstack.StopGrace, t0))
+	})
+}
+
+func TestDelete_AllOrNone(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		ctx := t.Context()
+		ended := h.submit("ended", t0)
+		h.finish(ended.ID, t0)
+		h.submit("live", t0)
+		err := h.s.DeleteRuns(ctx, h.project.ID, []string{"ended", "live"})
+		if h.want(dstack.Conflict, err); !strings.Contains(err.Error(), "live") || strings.Contains(err.Error(), "ended") {
+			t.Errorf("%v names the wrong run", err)
+		}
+		if names, err := h.s.Names(ctx, h.project.ID); err != nil || !names["ended"] || !names["live"] {
+			t.Errorf("names %v, %v", names, err)
+		}
+		h.ok(h.s.DeleteRuns(ctx, h.project.ID, []string{"ended", "unknown"}))
+		if names, err := h.s.Names(ctx, h.project.ID); err != nil || names["ended"] || !names["live"] {
+			t.Errorf("names %v, %v", names, err)
+		}
+	})
+}
+
+func TestRuns_PagesMeetWithoutGapOrOverlap(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		var all []dstack.Run
+		for i := range 9 { // three at each time, so that pages end within a tie
+			all = append(all, h.submit(fmt.Sprintf("run-%d", i), t0.Add(time.Duration(i/3)*time.Second)))
+		}
+		h.finish(all[4].ID, t0.Add(time.Minute))
+		for _, ascending := range []bool{false, true} {
+			want := slices.Clone(all)
+			slices.SortFunc(want, func(a, b dstack.Run) int {
+				if c := a.SubmittedAt.Compare(b.SubmittedAt); c != 0 {
+					return map[bool]int{true: c, false: -c}[ascending]
+				}
+				return strings.Compare(string(a.ID), string(b.ID))
+			})
+			var got []dstack.Run
+			q := store.RunQuery{Ascending: ascending, Limit: 2}
+			for {
+				page, err := h.s.Runs(t.Context(), q)
+				if h.ok(err); len(page) == 0 {
+					break
+				}
+				got = append(got, page...)
+				last := page[len(page)-1]
+				q.BeforeAt, q.BeforeID = last.SubmittedAt, last.ID
+			}
+			names := func(runs []dstack.Run) (names []string) {
+				for _, r := range runs {
+					names = append(names, r.Name)
+				}
+				return names
+			}
+			if diff := cmp.Diff(names(want), names(got)); diff != "" {
+				t.Errorf("ascending %v: %s", ascending, diff)
+			}
+		}
+		for name, c := range map[string]struct {
+			q    store.RunQuery
+			want int
+		}{
+			"all":             {store.RunQuery{}, 9},
+			"active":          {store.RunQuery{OnlyActive: true}, 8},
+			"this project":    {store.RunQuery{Projects: []dstack.ProjectID{h.project.ID}}, 9},
+			"no project":      {store.RunQuery{Projects: []dstack.ProjectID{}}, 0},
+			"another project": {store.RunQuery{Projects: []dstack.ProjectID{"x"}}, 0},
+			"a user":          {store.RunQuery{User: "admin"}, 9},
+			"another user":    {store.RunQuery{User: "bob"}, 0},
+			"a repo":          {store.RunQuery{Repo: "folder-12345678"}, 9},
+			"another repo":    {store.RunQuery{Repo: "x"}, 0},
+			"before a time":   {store.RunQuery{BeforeAt: t0.Add(time.Second)}, 3},
+		} {
+			got, err := h.s.Runs(t.Context(), c.q)
+			if h.ok(err); len(got) != c.want {
+				t.Errorf("%s: %d runs, want %d", name, len(got), c.want)
+			}
+		}
+	})
+}
+
+func TestWhole_SurvivesARestart(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.ready("web", "127.0.0.1:1", t0)
+		exit := dstack.Report{Attempt: r.Attempt, Outcome: dstack.OutcomeExited, ExitCode: 3, LastOut: []string{"bad \xff byte", "\x00"}, StartedAt: t0, EndedAt: t0.Add(time.Second)}
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0)
+		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, h.heard(exit), nil, t0)
+		past := &dstack.Attempt{ID: r.Attempt, From: t0, To: t0.Add(time.Second), Reason: "it crashed", Ending: dstack.OutcomeExited, Exit: 3, LastOut: []string{"bye"}}
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, Past: past, Crashes: 1, Crashed: t0, DueAt: t0.Add(time.Second)}, t0)
+
+		before := h.whole(run.ID)
+		if len(before.Replicas) != 1 || len(before.Reports) != 1 || len(before.Instances) != 1 {
+			t.Fatalf("got %d replicas, %d reports, %d instances", len(before.Replicas), len(before.Reports), len(before.Instances))
+		}
+		if diff := cmp.Diff([]dstack.Attempt{*past}, before.Replicas[0].Past); diff != "" {
+			t.Error(diff)
+		}
+		name, err := h.s.Installation(t.Context())
+		h.ok(err)
+		h.restart()
+		if diff := cmp.Diff(before, h.whole(run.ID)); diff != "" {
+			t.Error(diff)
+		}
+		if again, err := h.s.Installation(t.Context()); err != nil || again != name || name == "" {
+			t.Errorf("the installation %q is called %q after a restart (%v)", name, again, err)
+		}
+		if _, err := h.s.UserByToken(t.Context(), hash("admin")); err != nil {
+			t.Error(err)
+		}
+		twice, err := h.s.Whole(t.Context(), "nothing", run.ID, run.ID)
+		if h.ok(err); len(twice) != 1 {
+			t.Errorf("asked twice for a run: %d answers", len(twice))
+		}
+	})
+}

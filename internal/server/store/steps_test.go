@@ -1,0 +1,344 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+func TestPlace_NothingIsHeldTwice(t *testing.T) {
+	gpu := func(id string) dstack.Claim { return dstack.Claim{GPUs: []dstack.GPU{{ID: id}}} }
+	for _, c := range []struct {
+		name           string
+		first, second  dstack.Claim
+		secondIsPlaced bool
+	}{
+		{"the same GPU", gpu("GPU-a"), gpu("GPU-a"), false},
+		{"another GPU", gpu("GPU-a"), gpu("GPU-b"), true},
+		{"the same port", dstack.Claim{Ports: []int{8000}}, dstack.Claim{Ports: []int{8000}}, false},
+		{"another port", dstack.Claim{Ports: []int{8000}}, dstack.Claim{Ports: []int{8001}}, true},
+		{"a GPU and a port of one number", gpu("8000"), dstack.Claim{Ports: []int{8000}}, true},
+		{"too many CPUs", dstack.Claim{CPUs: 3}, dstack.Claim{CPUs: 2}, false},
+		{"all CPUs", dstack.Claim{CPUs: 2}, dstack.Claim{CPUs: 2}, true},
+		{"too much memory", dstack.Claim{MemoryMiB: 8000}, dstack.Claim{MemoryMiB: 193}, false},
+		{"too much disk", dstack.Claim{DiskMiB: 1 << 20}, dstack.Claim{DiskMiB: 1}, false},
+		{"all memory, and no claim", dstack.Claim{MemoryMiB: 8192}, dstack.Claim{}, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, h *house) {
+				_, a := h.replica("a", t0)
+				run, b := h.replica("b", t0)
+				h.replicaStep(a.ID, placed(c.first), t0)
+				err := h.tryReplicaStep(b.ID, placed(c.second), t0)
+				if c.secondIsPlaced {
+					h.ok(err)
+					return
+				}
+				h.want(dstack.Conflict, err)
+				if _, b = h.reread(run.ID); b.Status != dstack.ReplicaWaiting || b.Attempt != "" {
+					t.Errorf("half of a refused placement was done: %+v", b)
+				}
+			})
+		})
+	}
+}
+
+func TestPlace_MakesTheMachineOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, a := h.replica("a", t0)
+		h.replicaStep(a.ID, placed(dstack.Claim{CPUs: 1, GPUs: []dstack.GPU{{ID: "GPU-a"}}, Ports: []int{8000}}), t0)
+		w := h.whole(run.ID)
+		want := dstack.Instance{ID: "local-box", Backend: "local", Offer: box(), Status: dstack.InstanceCreating, Since: t0, Host: "here", Version: 1}
+		if diff := cmp.Diff(want, w.Instances["local-box"]); diff != "" {
+			t.Error(diff)
+		}
+		r := w.Replicas[0]
+		if r.Status != dstack.ReplicaStarting || r.Instance != "local-box" || r.Attempt == "" || r.AttemptNum != 0 || !r.AttemptAt.Equal(t0) {
+			t.Errorf("got %+v", r)
+		}
+		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, nil, nil, t0)
+
+		_, b := h.replica("b", t0)
+		step := placed(dstack.Claim{CPUs: 1})
+		step.Place.Offer.Hardware.CPUs = 16
+		h.replicaStep(b.ID, step, t0)
+		again := h.whole(run.ID).Instances["local-box"]
+		if again.Status != dstack.InstanceUp || again.Offer.Hardware.CPUs != 16 {
+			t.Errorf("got %+v", again)
+		}
+		used, err := h.s.Used(t.Context())
+		h.ok(err)
+		held := map[dstack.InstanceID]dstack.Used{"local-box": {
+			CPUs: 2, GPUs: map[string]string{"GPU-a": "a replica 0"}, Ports: map[int]string{8000: "a replica 0"},
+		}}
+		if diff := cmp.Diff(held, used); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestPlace_RentsAnInstanceOfItsOwn(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.replica("a", t0)
+		step := placed(dstack.Claim{})
+		step.Place.Offer.Owned, step.Place.Offer.Host, step.Place.Offer.Key = "", "", "cloud"
+		h.replicaStep(r.ID, step, t0)
+		w := h.whole(run.ID)
+		got := w.Instances[w.Replicas[0].Instance]
+		if got.ID == "" || got.Backend != "cloud" || got.Host != "" || got.Status != dstack.InstanceCreating {
+			t.Errorf("got %+v", got)
+		}
+	})
+}
+
+func TestReplica_WaitsAgainWhenItsMachineIsGone(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.replica("a", t0)
+		h.replicaStep(r.ID, placed(dstack.Claim{GPUs: []dstack.GPU{{ID: "GPU-a"}}}), t0)
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaWaiting, Reason: "its machine is gone", Due: t0}, t0)
+		_, first := h.reread(run.ID)
+		if first.Instance != "" || len(first.Claim.GPUs) > 0 {
+			t.Errorf("it still holds %v of %s", first.Claim, first.Instance)
+		}
+		h.replicaStep(r.ID, placed(dstack.Claim{GPUs: []dstack.GPU{{ID: "GPU-a"}}}), t0)
+		if _, second := h.reread(run.ID); second.AttemptNum != 1 || second.Attempt == first.Attempt {
+			t.Errorf("got %+v", second)
+		}
+	})
+}
+
+func TestAttempts_TheLatestAreRemembered(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		ctx := t.Context()
+		run, r := h.replica("a", t0)
+		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
+		var ids []dstack.AttemptID
+		for i := range 25 {
+			_, r = h.reread(run.ID)
+			ids = append(ids, r.Attempt)
+			past := &dstack.Attempt{ID: r.Attempt, Num: r.AttemptNum, From: r.AttemptAt, To: t0}
+			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, Past: past, Crashes: i + 1, Due: t0}, t0)
+			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Attempt: true, Crashes: i + 1, Due: t0}, t0)
+		}
+		_, r = h.reread(run.ID)
+		if len(r.Past) != 20 || r.Past[19].Num != 24 || r.Past[0].ID != ids[5] || r.AttemptNum != 25 {
+			t.Errorf("it remembers %d attempts, %d to %d, and is at %d", len(r.Past), r.Past[0].Num, r.Past[19].Num, r.AttemptNum)
+		}
+		for _, a := range append(ids[5:], r.Attempt) {
+			of, replica, err := h.s.AttemptOf(ctx, h.project.ID, "a", a)
+			if err != nil || of.ID != run.ID || replica.ID != r.ID {
+				t.Fatalf("%s is of %s/%s (%v)", a, of.ID, replica.ID, err)
+			}
+		}
+		_, _, err := h.s.AttemptOf(ctx, h.project.ID, "a", ids[0])
+		h.want(dstack.NotFound, err)
+		_, _, err = h.s.AttemptOf(ctx, h.project.ID, "b", r.Attempt)
+		h.want(dstack.NotFound, err)
+		_, _, err = h.s.AttemptOf(ctx, "another project", "a", r.Attempt)
+		h.want(dstack.NotFound, err)
+	})
+}
+
+func TestRunStep_ReadyOnceAndSinceOnlyOnChange(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run := h.submit("a", t0)
+		for i, c := range []struct {
+			step         lifecycle.RunStep
+			ready, since time.Duration // after t0; negative: zero time
+		}{
+			{lifecycle.RunStep{To: dstack.RunActive}, -1, 0},
+			{lifecycle.RunStep{To: dstack.RunActive, Ready: true}, 1, 0},
+			{lifecycle.RunStep{To: dstack.RunActive, Ready: true}, 1, 0},
+			{lifecycle.RunStep{To: dstack.RunActive}, 1, 0},
+			{lifecycle.RunStep{To: dstack.RunTerminating, Reason: "why", Ending: dstack.EndStopped}, 1, 4},
+		} {
+			now := t0.Add(time.Duration(i) * time.Second)
+			c.step.Due = now
+			h.runStep(run.ID, c.step, now)
+			got := h.whole(run.ID).Run
+			ready := time.Time{}
+			if c.ready >= 0 {
+				ready = t0.Add(c.ready * time.Second)
+			}
+			if !got.ReadyAt.Equal(ready) || !got.Since.Equal(t0.Add(c.since*time.Second)) || got.Status != c.step.To || got.Ending != c.step.Ending || got.Reason != c.step.Reason {
+				t.Errorf("step %d: got %+v", i, got)
+			}
+		}
+	})
+}
+
+func TestRunStep_AddsOneOfEachNumber(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, _ := h.replica("a", t0)
+		l := h.claim(store.Runs, string(run.ID), t0)
+		seen, err := h.s.RunFacts(t.Context(), run.ID)
+		h.ok(err)
+		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Add: []int{1, 0}}, t0))
+		if n := len(h.whole(run.ID).Replicas); n != 1 {
+			t.Errorf("a refused step left %d replicas", n)
+		}
+	})
+}
+
+func TestRunStep_DropHurriesAndNeverSlows(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.replica("a", t0)
+		for i, c := range []struct{ grace, want bool }{{true, true}, {false, false}, {true, false}} {
+			now := t0.Add(time.Duration(i) * time.Second)
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}, Grace: c.grace, Why: "stopped", Due: now}, now)
+			if _, r = h.reread(run.ID); r.Grace != c.want || !r.Since.Equal(t0) || r.Status != dstack.ReplicaTerminating {
+				t.Errorf("step %d: got %+v", i, r)
+			}
+		}
+	})
+}
+
+func TestRunFacts_UnfinishedAndFailedAtThisRevision(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.replica("a", t0)
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaFailed}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0, 1}, Due: t0}, t0)
+		count := func() int {
+			seen, err := h.s.RunFacts(t.Context(), run.ID)
+			h.ok(err)
+			return len(seen.Replicas)
+		}
+		if n := count(); n != 3 {
+			t.Errorf("%d replicas, want the two that live and the one that failed", n)
+		}
+		_, err := h.s.ReviseRun(t.Context(), run.ID, 1, runSpec("a"), "admin", t0)
+		h.ok(err)
+		if n := count(); n != 2 {
+			t.Errorf("%d replicas, want the two that live", n)
+		}
+		_, err = h.s.RunFacts(t.Context(), "nothing")
+		h.want(dstack.NotFound, err)
+		_, err = h.s.ReplicaFacts(t.Context(), "nothing")
+		h.want(dstack.NotFound, err)
+		_, err = h.s.InstanceFacts(t.Context(), "nothing")
+		h.want(dstack.NotFound, err)
+	})
+}
+
+func TestReports_SilenceIsAbsence(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.ready("a", "127.0.0.1:1", t0)
+		up := func(heard []dstack.Report, sec int) bool {
+			now := t0.Add(time.Duration(sec) * time.Second)
+			return h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, heard, nil, now)
+		}
+		report := func() dstack.Report { return h.whole(run.ID).Reports[r.Attempt] }
+
+		if up(h.heard(), 1) || !report().At.Equal(t0) {
+			t.Error("the same report again is a change")
+		}
+		if up(nil, 2) || report().Outcome != dstack.OutcomeRunning {
+			t.Error("an engine that does not answer says that nothing runs")
+		}
+		if !up([]dstack.Report{}, 3) || report().Outcome != dstack.OutcomeAbsent || !report().At.Equal(t0.Add(3*time.Second)) {
+			t.Errorf("an engine that is silent on an attempt: %+v", report())
+		}
+		if up([]dstack.Report{}, 4) || !report().At.Equal(t0.Add(3*time.Second)) {
+			t.Error("silence again is a change")
+		}
+		// The replica is told to end: only silence after that ends it.
+		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, t0))
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}}, t0.Add(5*time.Second))
+		if !up([]dstack.Report{}, 6) || !report().At.Equal(t0.Add(6*time.Second)) {
+			t.Errorf("silence after the replica changed: %+v", report())
+		}
+		if up([]dstack.Report{{Attempt: "an orphan", Outcome: dstack.OutcomeRunning}}, 7) {
+			t.Error("a report of what nobody placed is a change")
+		}
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0.Add(7*time.Second))
+		if up([]dstack.Report{}, 8) || len(h.whole(run.ID).Reports) > 0 {
+			t.Error("a report of a finished replica is left")
+		}
+	})
+}
+
+// What was placed after the engine was asked is not absent because the engine
+// did not speak of it.
+func TestReports_OfWhatWasPlacedMeanwhile(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		h.ready("a", "127.0.0.1:1", t0)
+		l := h.claim(store.Instances, "local-box", t0)
+		seen, err := h.s.InstanceFacts(t.Context(), "local-box")
+		h.ok(err)
+		run, b := h.replica("b", t0)
+		h.replicaStep(b.ID, placed(dstack.Claim{}), t0)
+		_, b = h.reread(run.ID)
+		_, err = h.s.SaveInstanceStep(t.Context(), l, seen, lifecycle.InstanceStep{To: dstack.InstanceUp}, h.heard(), nil, t0.Add(time.Second))
+		h.ok(err)
+		if rep, ok := h.whole(run.ID).Reports[b.Attempt]; ok {
+			t.Errorf("it has the report %+v", rep)
+		}
+		if !h.isDue(store.Instances, "local-box", t0) {
+			t.Error("the engine is not asked again at once")
+		}
+	})
+}
+
+func TestInstance_FailsAreCountedAndAnswersNoted(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, _ := h.ready("a", "127.0.0.1:1", t0)
+		fail := errors.New("no route to host")
+		for i, c := range []struct {
+			sec   int
+			fail  error
+			fails int
+			heard int // seconds after t0
+		}{
+			{1, nil, 0, 0}, {29, nil, 0, 0}, {30, nil, 0, 30}, {40, fail, 1, 30}, {41, fail, 2, 30}, {42, nil, 0, 42}, {43, nil, 0, 42},
+		} {
+			heard := h.heard()
+			if c.fail != nil {
+				heard = nil
+			}
+			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, heard, c.fail, t0.Add(time.Duration(c.sec)*time.Second))
+			got := h.whole(run.ID).Instances["local-box"]
+			want := map[bool]string{true: "no route to host"}[c.fail != nil]
+			if got.Fails != c.fails || got.LastFail != want || !got.HeardAt.Equal(t0.Add(time.Duration(c.heard)*time.Second)) {
+				t.Errorf("step %d: %d fails (%q), heard at %v", i, got.Fails, got.LastFail, got.HeardAt)
+			}
+		}
+	})
+}
+
+// Many passes on one machine at once: nothing deadlocks for good, and nothing
+// is lost.
+func TestSteps_ManyAtOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		const n = 12
+		var runs []dstack.Run
+		for i := range n {
+			run, _ := h.replica(fmt.Sprintf("run-%d", i), t0)
+			runs = append(runs, run)
+		}
+		done := make(chan error, n)
+		for _, l := range h.due(store.Replicas, t0) {
+			go func() {
+				seen, err := h.s.ReplicaFacts(t.Context(), dstack.ReplicaID(l.ID))
+				if err == nil {
+					err = h.s.SaveReplicaStep(t.Context(), l, seen, placed(dstack.Claim{}), t0)
+				}
+				done <- err
+			}()
+		}
+		for range n {
+			h.ok(<-done)
+		}
+		for _, run := range runs {
+			if _, r := h.reread(run.ID); r.Instance != "local-box" {
+				t.Errorf("%s is not placed", run.Name)
+			}
+		}
+	})
+}
