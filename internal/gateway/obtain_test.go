@@ -147,12 +147,12 @@ func TestFollow_KeepsTheLastTableWhileTheServerIsAway(t *testing.T) {
 	if got := r.get("http://open.localhost/"); got.StatusCode != 200 {
 		t.Fatal(got.body)
 	}
-	r.plane.break_(errAway)
+	r.plane.failWith(errAway)
 	until(t, "it being noticed", func() bool { return strings.Contains(r.log.String(), errAway.Error()) })
 	if got := r.get("http://open.localhost/"); got.StatusCode != 200 {
 		t.Errorf("with the server away: %d", got.StatusCode)
 	}
-	r.plane.break_(nil)
+	r.plane.failWith(nil)
 	r.plane.set(public("fresh", up))
 	until(t, "the new table", func() bool { _, ok := r.gateway.Load()["run-fresh"]; return ok })
 }
@@ -160,7 +160,7 @@ func TestFollow_KeepsTheLastTableWhileTheServerIsAway(t *testing.T) {
 func TestFollow_DoesNotSpin(t *testing.T) {
 	r := start(t, gateway.Limits{}, public("open"))
 	until(t, "the table", func() bool { _, ok := r.gateway.Load()["run-open"]; return ok })
-	r.plane.break_(errAway)
+	r.plane.failWith(errAway)
 	time.Sleep(150 * time.Millisecond)
 	r.plane.mu.Lock()
 	defer r.plane.mu.Unlock()

@@ -67,7 +67,7 @@ func (p *plane) set(routes ...route.Route) {
 	p.bell.Ring()
 }
 
-func (p *plane) break_(err error) {
+func (p *plane) failWith(err error) {
 	p.mu.Lock()
 	p.fail = err
 	p.mu.Unlock()
@@ -237,10 +237,10 @@ func (r *rig) get(url string, more ...string) reply {
 func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }
 
 // until waits for something that is about to come.
-func until(t testing.TB, what string, true_ func() bool) {
+func until(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
-	for !true_() {
+	for !holds() {
 		if time.Now().After(deadline) {
 			t.Fatal("never came: " + what)
 		}

@@ -1,0 +1,245 @@
+package gateway_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dstack/internal/gateway"
+)
+
+func TestForward_ReplicaThatDiesMidStreamAbortsTheClient(t *testing.T) {
+	for _, known := range []bool{true, false} {
+		up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+			if known {
+				w.Header().Set("Content-Length", "100000")
+			}
+			io.WriteString(w, strings.Repeat("x", 50000))
+			http.NewResponseController(w).Flush()
+			panic(http.ErrAbortHandler)
+		})
+		r := start(t, gateway.Limits{}, public("open", up))
+		res, err := r.client.Do(r.ask("GET", "http://open.localhost/", nil))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(res.Body)
+		res.Body.Close()
+		if err == nil {
+			t.Errorf("known length %v: a cut answer of %d bytes looks whole", known, len(got))
+		}
+	}
+}
+
+func TestForward_BrokenReplicas(t *testing.T) {
+	raw := func(answer string) string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all sync.WaitGroup
+		all.Go(func() {
+			for {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				all.Go(func() {
+					defer conn.Close()
+					bufio.NewReader(conn).ReadString('\n')
+					io.WriteString(conn, answer)
+				})
+			}
+		})
+		t.Cleanup(func() { l.Close(); all.Wait() })
+		return l.Addr().String()
+	}
+	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	cases := []struct {
+		name, address string
+		status        int
+		kind          string
+	}{
+		{"closes at once", raw(""), 502, "bad_gateway"},
+		{"no HTTP", raw("SSH-2.0-OpenSSH_9.2\r\n"), 502, "bad_gateway"},
+		{"header without end", raw("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 200<<10) + "\r\n\r\n"), 502, "bad_gateway"},
+		{"two lengths", raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), 502, "bad_gateway"},
+		{"switches unasked", raw("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"), 502, "bad_gateway"},
+		{"nobody there", closedPort(t), 502, "bad_gateway"},
+		{"never answers", up.Address, 504, "timeout"},
+	}
+	for _, c := range cases {
+		r := start(t, gateway.Limits{Refused: time.Millisecond, Answer: 200 * time.Millisecond}, public("open", at(c.address, 0)))
+		got := r.get("http://open.localhost/")
+		if got.StatusCode != c.status || !strings.Contains(got.body, `"kind":"`+c.kind+`"`) {
+			t.Errorf("%s: %d %s", c.name, got.StatusCode, got.body)
+		}
+		if strings.Contains(got.body, c.address) {
+			t.Errorf("%s: the answer tells an address: %s", c.name, got.body)
+		}
+	}
+}
+
+func TestForward_AnotherReplicaWhenOneRefuses(t *testing.T) {
+	up := replica(t, 1, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
+	r := start(t, gateway.Limits{}, public("open", at(closedPort(t), 0), up))
+	for range 10 {
+		if got := r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("body"))); got.StatusCode != 200 || got.body != "body" {
+			t.Fatalf("%d %q", got.StatusCode, got.body)
+		}
+	}
+	if load := r.gateway.Load()["run-open"]; load.Accepted != 10 {
+		t.Errorf("load %+v", load)
+	}
+	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
+}
+
+func TestForward_NeverTwiceOnceSent(t *testing.T) {
+	var calls atomic.Int32
+	dies := func(w http.ResponseWriter, r *http.Request) {
+		io.ReadAll(r.Body)
+		calls.Add(1)
+		panic(http.ErrAbortHandler)
+	}
+	r := start(t, gateway.Limits{}, public("open", replica(t, 0, dies), replica(t, 1, dies)))
+	got := r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("body")))
+	if got.StatusCode != 502 || calls.Load() != 1 {
+		t.Errorf("status %d after %d calls", got.StatusCode, calls.Load())
+	}
+}
+
+func TestForward_WaitsForAReplicaThatIsBeingRestarted(t *testing.T) {
+	gone := closedPort(t)
+	r := start(t, gateway.Limits{Refused: 20 * time.Second}, public("open", at(gone, 0)))
+	done := make(chan reply, 1)
+	go func() { done <- r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("body"))) }()
+	until(t, "the refused request being held", func() bool { return r.gateway.Load()["run-open"].Held == 1 })
+	r.plane.set(public("open")) // the crash is seen
+	r.plane.set(public("open", replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })))
+	if got := <-done; got.StatusCode != 200 || got.body != "body" {
+		t.Errorf("%d %q", got.StatusCode, got.body)
+	}
+	if load := r.gateway.Load()["run-open"]; load.Accepted != 1 || load.Held != 0 {
+		t.Errorf("load %+v", load)
+	}
+	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
+}
+
+func TestForward_ClientsBrokenBody(t *testing.T) {
+	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	r := start(t, gateway.Limits{Stall: 100 * time.Millisecond}, public("open", up), model("m", "org/m", up))
+	for name, head := range map[string]string{
+		"bad chunk":       "POST / HTTP/1.1\r\nHost: open.localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
+		"stalls":          "POST / HTTP/1.1\r\nHost: open.localhost\r\nContent-Length: 100\r\n\r\nhello",
+		"stalls, a model": "POST /v1/completions HTTP/1.1\r\nHost: gateway.localhost\r\nAuthorization: Bearer " + member + "\r\nContent-Length: 100\r\n\r\nhello",
+	} {
+		conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(conn, head)
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if line != "HTTP/1.1 400 Bad Request\r\n" {
+			t.Errorf("%s: %q, %v\n%s", name, line, err, r.log)
+		}
+		conn.Close()
+	}
+}
+
+func TestForward_ClientThatTakesNothing(t *testing.T) {
+	ended := make(chan struct{})
+	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		io.Copy(w, zeros{})
+	})
+	r := start(t, gateway.Limits{Stall: 200 * time.Millisecond}, public("open", up))
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: open.localhost\r\n\r\n")
+	<-ended
+	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
+}
+
+// TestForward_DeadlinesEndWithTheRequest: the connection serves others next,
+// for longer than a stall may last.
+func TestForward_DeadlinesEndWithTheRequest(t *testing.T) {
+	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		n, _ := io.Copy(io.Discard, r.Body)
+		if r.URL.Path == "/slow" {
+			select {
+			case <-time.After(400 * time.Millisecond):
+			case <-r.Context().Done():
+			}
+		}
+		fmt.Fprint(w, n)
+	})
+	r := start(t, gateway.Limits{Stall: 100 * time.Millisecond}, public("open", up))
+	for range 2 {
+		for _, path := range []string{"/", "/slow"} {
+			got := r.do(r.ask("POST", "http://open.localhost"+path, strings.NewReader("body")))
+			if got.StatusCode != 200 || got.body != "4" {
+				t.Errorf("%s: %d %q", path, got.StatusCode, got.body)
+			}
+		}
+	}
+}
+
+func TestForward_ManyAtOnce(t *testing.T) {
+	var targets = []int{0, 0, 0}
+	var mu sync.Mutex
+	serve := func(n int) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			mu.Lock()
+			targets[n]++
+			mu.Unlock()
+			io.Copy(w, r.Body)
+		}
+	}
+	route := public("open", replica(t, 0, serve(0)), replica(t, 1, serve(1)), replica(t, 2, serve(2)))
+	r := start(t, gateway.Limits{}, route)
+	var all sync.WaitGroup
+	fail := make(chan error, 1000)
+	for i := range 16 {
+		all.Go(func() {
+			for j := range 30 {
+				body := fmt.Sprintf("%d-%d", i, j)
+				res, err := r.client.Do(r.ask("POST", "http://open.localhost/", strings.NewReader(body)))
+				if err != nil {
+					fail <- err
+					continue
+				}
+				got, _ := io.ReadAll(res.Body)
+				res.Body.Close()
+				if string(got) != body {
+					fail <- errors.New("mixed up: " + string(got))
+				}
+			}
+		})
+	}
+	for range 50 { // tables come while requests go
+		r.plane.set(route)
+	}
+	all.Wait()
+	close(fail)
+	for err := range fail {
+		t.Error(err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if slices.Min(targets) < 100 {
+		t.Errorf("shared unevenly: %v", targets)
+	}
+	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
+}
