@@ -15,7 +15,8 @@ import (
 func (b *bench) cases() []measured {
 	all := []measured{
 		{"process floor", b.spawn},
-		{"process", func() (float64, error) { return b.apply("process", "HOST=127.0.0.1", "./workload") }},
+		{"process", func() (float64, error) { return b.apply("process", "HOST=127.0.0.1", b.workload) }},
+		{"process folder", func() (float64, error) { return b.apply("process", "HOST=127.0.0.1", "./workload") }},
 		{"cli", func() (float64, error) { return cpu(b.binary, "--version") }},
 	}
 	if b.docker == "" {
@@ -45,7 +46,7 @@ func (b *bench) apply(engine, env, command string, more ...string) (float64, err
 	if err := os.WriteFile(filepath.Join(dir, "service.dstack.yml"), []byte(config), 0o600); err != nil {
 		return 0, err
 	}
-	if engine == "process" {
+	if command == "./workload" {
 		if err := os.Link(b.workload, filepath.Join(dir, "workload")); err != nil {
 			return 0, err
 		}

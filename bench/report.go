@@ -11,6 +11,7 @@ func (b *bench) report(samples map[string][]float64, memory float64) {
 	for _, line := range []struct{ name, title string }{
 		{"process floor", "process: spawned by hand"},
 		{"process", "process: dstack apply"},
+		{"process folder", "process: with a folder of 6 MB"},
 		{"docker floor", "docker: docker run"},
 		{"docker", "docker: dstack apply"},
 		{"cli", "dstack --version, CPU"},
