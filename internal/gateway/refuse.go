@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"html"
 	"net/http"
@@ -103,13 +104,16 @@ func (x *exchange) refuseJSON(e *refusal, status int) error {
 		Message string      `json:"message"`
 		Hint    string      `json:"hint,omitempty"`
 	}
-	body, err := json.Marshal(struct {
+	var body bytes.Buffer
+	out := json.NewEncoder(&body)
+	out.SetEscapeHTML(false) // it is read in terminals, and never as a page
+	err := out.Encode(struct {
 		Error told `json:"error"`
 	}{told{e.Kind, e.Message, e.Hint}})
 	if err != nil {
 		return err
 	}
-	return x.write(status, "application/json", append(body, '\n'))
+	return x.write(status, "application/json", body.Bytes())
 }
 
 // refusePage is for people. A service that is not ready yet is asked for again
