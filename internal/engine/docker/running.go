@@ -2,7 +2,9 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -137,6 +139,7 @@ func (e *Engine) look(ctx context.Context, c container.Summary, id dstack.Attemp
 		now.report.ExitCode, now.report.OOM, now.report.Error = state.ExitCode, state.OOMKilled, state.Error
 		now.report.EndedAt = timeOf(state.FinishedAt)
 		now.report.LastOut = e.lastOf(ctx, c.ID)
+		now.report = orRefused(now.report, c.Image)
 	}
 	settled := state.Running == (c.State == container.StateRunning || c.State == container.StatePaused)
 	if settled && (now.report.Address != "" || !state.Running) {
@@ -145,6 +148,18 @@ func (e *Engine) look(ctx context.Context, c container.Summary, id dstack.Attemp
 		e.mu.Unlock()
 	}
 	return now.report, nil
+}
+
+// orRefused tells a command that cannot be run from one that ended: started by
+// the init program, the former shows only in what that says.
+func orRefused(r dstack.Report, image string) dstack.Report {
+	n := len(r.LastOut)
+	if r.ExitCode != 126 && r.ExitCode != 127 || n == 0 || !strings.HasPrefix(r.LastOut[n-1], "[FATAL tini") {
+		return r
+	}
+	no := engine.Refusal(r.Attempt, explain(errors.New(r.LastOut[n-1]), startTroubles, image), r.EndedAt)
+	no.StartedAt, no.LastOut = r.StartedAt, r.LastOut
+	return no
 }
 
 func timeOf(text string) time.Time {

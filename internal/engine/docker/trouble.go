@@ -79,7 +79,7 @@ var startTroubles = []trouble{
 		"add commands or entrypoint to the configuration",
 	},
 	{
-		[]string{"executable file not found", "no such file or directory", "permission denied: unknown", "exec format error"},
+		[]string{"executable file not found", "no such file or directory", "permission denied: unknown", "exec format error", "[fatal tini"},
 		dstack.Invalid, "the command cannot be run in image %s",
 		"check that the image has it: commands need a shell, /bin/sh",
 	},

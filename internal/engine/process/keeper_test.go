@@ -306,12 +306,12 @@ func fill(t *testing.T, dir string) {
 func TestOutput_IsBounded(t *testing.T) {
 	dir := t.TempDir()
 	e := at(t, dir)
-	o := order(`line=$(printf 'x%.0s' {1..1000}); for i in {1..30000}; do echo "$i $line"; done`)
+	o := order(`line=$(printf 'x%.0s' {1..1000}); for i in {1..20000}; do echo "$i $line"; done`)
 	if err := e.Start(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
 	r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome.Over() })
-	if r.ExitCode != 0 || len(r.LastOut) != 10 || !strings.HasPrefix(r.LastOut[9], "30000 ") {
+	if r.ExitCode != 0 || len(r.LastOut) != 10 || !strings.HasPrefix(r.LastOut[9], "20000 ") {
 		t.Errorf("%+v", r)
 	}
 	var size int64
@@ -333,7 +333,7 @@ func TestOutput_IsBounded(t *testing.T) {
 		}
 		n, last = n+1, string(l.Text)
 	}
-	if n < 7000 || !strings.HasPrefix(last, "30000 ") {
+	if n < 7000 || !strings.HasPrefix(last, "20000 ") {
 		t.Errorf("%d lines, the last is %.10q", n, last)
 	}
 }

@@ -1,0 +1,276 @@
+package docker_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"dstack/internal/dstack"
+	"dstack/internal/engine/docker"
+	"dstack/internal/engine/enginetest"
+)
+
+// Where no address of a container can be reached, ports are published.
+func TestEngine_Published(t *testing.T) {
+	if why := needDocker(); why != "" {
+		t.Skip(why)
+	}
+	enginetest.Run(t, fixture(docker.Options{Publish: true}))
+}
+
+func order(image, script string) dstack.Order {
+	return dstack.Order{
+		Attempt: dstack.AttemptID(uuid.NewString()), Run: "r", Image: image, WorkingDir: ".", Port: 8000,
+		Argv: []string{"/bin/sh", "-i", "-c", script}, Env: map[string]string{}, Grace: time.Second,
+	}
+}
+
+// at opens an engine that leaves nothing behind.
+func at(t *testing.T) (*docker.Engine, dstack.Installation) {
+	t.Helper()
+	if why := needDocker(); why != "" {
+		t.Skip(why)
+	}
+	mine := dstack.Installation("test-" + uuid.NewString())
+	e := open(t, docker.Options{Installation: mine})
+	t.Cleanup(func() {
+		all, _ := e.Running(context.Background())
+		for _, r := range all {
+			if err := e.Remove(context.Background(), r.Attempt); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+		if left := dockerPS(t, "dstack.installation="+string(mine)); len(left) != 0 {
+			t.Errorf("left: %v", left)
+		}
+	})
+	return e, mine
+}
+
+func ended(t *testing.T, e *docker.Engine, o dstack.Order) dstack.Report {
+	t.Helper()
+	if err := e.Start(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	return until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome.Over() })
+}
+
+func until(t *testing.T, e *docker.Engine, id dstack.AttemptID, good func(dstack.Report) bool) dstack.Report {
+	t.Helper()
+	look := time.NewTicker(10 * time.Millisecond)
+	defer look.Stop()
+	var last dstack.Report
+	for late := time.After(40 * time.Second); ; {
+		all, err := e.Running(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range all {
+			if r.Attempt == id {
+				if last = r; good(r) {
+					return r
+				}
+			}
+		}
+		select {
+		case <-look.C:
+		case <-late:
+			t.Fatalf("it stays %+v", last)
+		}
+	}
+}
+
+const user, password = "somebody", "right"
+
+// privateRegistry serves one image, some/image:1, to somebody. The image has
+// one file, and does not say what to run.
+func privateRegistry(t *testing.T) (host string) {
+	t.Helper()
+	var plain, layer bytes.Buffer
+	w, z := tar.NewWriter(&plain), gzip.NewWriter(&layer)
+	err := errors.Join(w.WriteHeader(&tar.Header{Name: "file", Typeflag: tar.TypeReg, Mode: 0o644}), w.Close())
+	if _, zipped := z.Write(plain.Bytes()); err != nil || zipped != nil {
+		t.Fatal(err, zipped)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Appendf(nil, `{"architecture":%q,"os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[%q]}}`, runtime.GOARCH, digest(plain.Bytes()))
+	const kind = "application/vnd.docker.distribution.manifest.v2+json"
+	manifest := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,
+		"config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":%d,"digest":%q},
+		"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","size":%d,"digest":%q}]}`,
+		kind, len(config), digest(config), layer.Len(), digest(layer.Bytes()))
+	has := map[string][]byte{
+		"/v2/some/image/manifests/1":                    manifest,
+		"/v2/some/image/manifests/" + digest(manifest):  manifest,
+		"/v2/some/image/blobs/" + digest(config):        config,
+		"/v2/some/image/blobs/" + digest(layer.Bytes()): layer.Bytes(),
+		"/v2/": []byte("{}"),
+	}
+	say := func(w http.ResponseWriter, status int, code string) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(status)
+		_, _ = fmt.Fprintf(w, `{"errors":[{"code":%q,"message":%q}]}`, code, strings.ToLower(strings.ReplaceAll(code, "_", " ")))
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if u, p, _ := r.BasicAuth(); u != user || p != password {
+			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+			say(w, http.StatusUnauthorized, "UNAUTHORIZED")
+			return
+		}
+		data, ok := has[r.URL.Path]
+		switch {
+		case !ok && strings.HasPrefix(r.URL.Path, "/v2/some/image/"):
+			say(w, http.StatusNotFound, "MANIFEST_UNKNOWN")
+		case !ok:
+			say(w, http.StatusNotFound, "NAME_UNKNOWN")
+		default:
+			if strings.Contains(r.URL.Path, "/manifests/") {
+				w.Header().Set("Content-Type", kind)
+				w.Header().Set("Docker-Content-Digest", digest(manifest))
+			}
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
+		}
+	}))
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+func digest(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
+
+func TestStart_Refused(t *testing.T) {
+	e, _ := at(t)
+	host := privateRegistry(t)
+	right := &dstack.RegistryAuth{Username: user, Password: password}
+	for _, c := range []struct {
+		name      string
+		image     string
+		auth      *dstack.RegistryAuth
+		change    func(*dstack.Order)
+		says      string
+		permanent bool
+	}{
+		{"no login", host + "/some/image:1", nil, nil, "login", true},
+		{"wrong password", host + "/some/image:1", &dstack.RegistryAuth{Username: user, Password: "wrong"}, nil, "the registry refused the login", true},
+		{"unknown tag", host + "/some/image:2", right, nil, "there is no image " + host + "/some/image:2", true},
+		{"unknown image", host + "/none:1", right, nil, "there is no image", true},
+		{"no registry", "127.0.0.1:1/some/image:1", nil, nil, "cannot be reached", false},
+		{"no name", "Not A Name", nil, nil, "no name of an image", true},
+		{"no shell", host + "/some/image:1", right, nil, "cannot be run in image", true},
+		{"no command", host + "/some/image:1", right, func(o *dstack.Order) { o.Argv = nil }, "does not say what to run", true},
+		{"no GPUs", image, nil, func(o *dstack.Order) { o.GPUs = []dstack.GPU{{ID: "GPU-none"}} }, "cannot give GPUs", true},
+		{"unknown code", image, nil, func(o *dstack.Order) { o.CodeHash = "none" }, "no code", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := order(c.image, "echo up")
+			o.Auth = c.auth
+			if c.change != nil {
+				c.change(&o)
+			}
+			r := ended(t, e, o)
+			if r.Outcome != dstack.OutcomeRefused || r.Permanent != c.permanent || !strings.Contains(r.Error, c.says) {
+				t.Errorf("%+v", r)
+			}
+			if strings.Contains(fmt.Sprintf("%+v", r), "wrong") {
+				t.Errorf("the password is in it: %+v", r)
+			}
+			t.Log(r.Error)
+		})
+	}
+	_ = exec.Command("docker", "rmi", "-f", host+"/some/image:1").Run() // what the test pulled
+}
+
+// The registry of a :latest that is here may be out of reach.
+func TestStart_LatestThatIsHere(t *testing.T) {
+	e, _ := at(t)
+	const latest = "127.0.0.1:1/enginetest"
+	if out, err := exec.Command("docker", "tag", image, latest).CombinedOutput(); err != nil {
+		t.Fatalf("docker tag: %s", out)
+	}
+	defer func() { _ = exec.Command("docker", "rmi", latest).Run() }()
+	if r := ended(t, e, order(latest, "exit 3")); r.ExitCode != 3 {
+		t.Errorf("%+v", r)
+	}
+}
+
+// A server was killed between making a container and starting it.
+func TestStart_GoesOnWithWhatWasMade(t *testing.T) {
+	e, mine := at(t)
+	o := order(image, "exit 4")
+	made, err := exec.Command("docker", "create", "--name", "dstack-r-0-0-"+string(o.Attempt[:8]),
+		"--label", "dstack.installation="+string(mine), "--label", "dstack.attempt="+string(o.Attempt),
+		image, "sh", "-c", "exit 4").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s", made)
+	}
+	if all, err := e.Running(t.Context()); err != nil || len(all) != 0 {
+		t.Errorf("it counts already: %+v, %v", all, err)
+	}
+	if r := ended(t, e, o); r.ExitCode != 4 {
+		t.Errorf("%+v", r)
+	}
+	if n := dockerPS(t, "dstack.attempt="+string(o.Attempt)); len(n) != 1 {
+		t.Errorf("%d containers", len(n))
+	}
+}
+
+func TestRunning_OOM(t *testing.T) {
+	e, _ := at(t)
+	o := order(image, "exec dd if=/dev/zero of=/dev/null bs=100M count=10")
+	o.MemoryMiB = 16
+	if r := ended(t, e, o); !r.OOM || r.ExitCode != 137 {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestStop_WhilePulling(t *testing.T) {
+	e, _ := at(t)
+	hang := make(chan struct{})
+	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		select {
+		case <-hang:
+		case <-r.Context().Done():
+		}
+	}))
+	defer s.Close()
+	defer close(hang)
+	o := order(strings.TrimPrefix(s.URL, "http://")+"/slow:1", "echo up")
+	if err := e.Start(t.Context(), o); err != nil {
+		t.Fatal(err)
+	}
+	until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome == dstack.OutcomePulling && r.Progress != "" })
+	if err := e.Stop(t.Context(), o.Attempt, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	if r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome.Over() }); r.Outcome != dstack.OutcomeExited {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestPing_NobodyAnswers(t *testing.T) {
+	_, err := docker.Ping(t.Context(), "unix:///no/such/docker.sock")
+	if dstack.KindOf(err) != dstack.Unavailable || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("%v", err)
+	}
+	_, err = docker.New(t.Context(), docker.Options{Host: "tcp://192.0.2.1:2375"})
+	if dstack.KindOf(err) != dstack.Unsupported {
+		t.Errorf("%v", err)
+	}
+}
