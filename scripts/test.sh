@@ -65,7 +65,7 @@ all)
 	;;
 lint) lint ;;
 unit) pieces postgres docker registry && unit "$@" ;;
-e2e) pieces docker registry images python node mount && e2e "$@" ;;
+e2e) pieces postgres docker registry images python node mount && e2e "$@" ;;
 bench)
 	pieces docker images
 	title "measurements"
