@@ -127,7 +127,9 @@ func (h *house) neverReady(name, config string, code int, words ...string) {
 		return nil
 	})
 	h.eventually(20*time.Second, "nothing is left of "+name, h.nothingLeft)
-	h.expect("GET", h.service(name, "/"), h.token, "", 404)
+	if kind := kindOf(h.t, h.expect("GET", h.service(name, "/"), h.token, "", 404)); kind != "not_found" {
+		h.t.Errorf("a service that failed is refused as %q", kind)
+	}
 }
 
 // TestBadImages: the registry answers that there is none, nobody answers, and

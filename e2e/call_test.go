@@ -79,7 +79,10 @@ func (h *house) answers(address string, status int, words ...string) answer {
 // refused checks one call without a token.
 func (h *house) refused(address string) {
 	h.t.Helper()
-	h.expect("GET", address, "", "", http.StatusUnauthorized)
+	a := h.expect("GET", address, "", "", http.StatusUnauthorized)
+	if kind := kindOf(h.t, a); kind != "unauthorized" {
+		h.t.Errorf("GET %s without a token: kind %q", address, kind)
+	}
 }
 
 func (h *house) expect(method, address, token, body string, status int, words ...string) answer {
@@ -128,20 +131,14 @@ func (h *house) about(run string) about {
 	return a
 }
 
-// reason is the machine-readable word of a refusal by the gateway.
-func reason(t *testing.T, a answer) string {
+// kindOf is the machine-readable word of a refusal.
+func kindOf(t *testing.T, a answer) string {
 	t.Helper()
 	var e struct {
-		Error struct {
-			Code string `json:"code"`
-			Kind string `json:"kind"`
-		} `json:"error"`
+		Error struct{ Kind, Message, Hint string }
 	}
-	if err := json.Unmarshal([]byte(a.body), &e); err != nil {
-		t.Fatalf("the refusal is no JSON: %s", a.body)
-	}
-	if e.Error.Code != "" {
-		return e.Error.Code
+	if err := json.Unmarshal([]byte(a.body), &e); err != nil || e.Error.Message == "" {
+		t.Fatalf("the refusal is not as it should be: %s", a.body)
 	}
 	return e.Error.Kind
 }
