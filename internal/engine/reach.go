@@ -23,7 +23,7 @@ const (
 // Limits of one call. Both ends are on this machine or a bridge of it.
 const (
 	callLimit = 150 * time.Millisecond
-	settle    = 40 * time.Millisecond
+	settle    = 150 * time.Millisecond
 )
 
 // Call connects to a replica and hangs up. proxied says that something stands

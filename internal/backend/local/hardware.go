@@ -11,7 +11,11 @@ import (
 
 // hardware is what this machine has. Disk is what is free where our data lies.
 func (l *Local) hardware(ctx context.Context) dstack.Hardware {
-	return dstack.Hardware{CPUs: runtime.NumCPU(), MemoryMiB: memoryMiB(), DiskMiB: freeDiskMiB(l.Dir), GPUs: l.cards.list(ctx)}
+	has := dstack.Hardware{CPUs: runtime.NumCPU(), MemoryMiB: memoryMiB(), DiskMiB: freeDiskMiB(l.Dir), GPUs: l.cards.list(ctx)}
+	if l.docker.CPUs > 0 && l.docker.MemoryMiB > 0 { // it may run in a smaller machine within this one
+		has.CPUs, has.MemoryMiB = min(has.CPUs, l.docker.CPUs), min(has.MemoryMiB, l.docker.MemoryMiB)
+	}
+	return has
 }
 
 // freeDiskMiB looks at the closest folder above dir that exists; 0: unknown.

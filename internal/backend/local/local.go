@@ -42,7 +42,8 @@ type Local struct {
 	Options
 	engine closer
 	traits dstack.Traits
-	about  string // the engine, for people
+	about  string       // the engine, for people
+	docker docker.About // zero without one
 	notice string
 	name   string
 	cards  cards
@@ -86,7 +87,8 @@ func (l *Local) useDocker(ctx context.Context) error {
 		return err
 	}
 	l.engine, l.traits = e, dstack.Traits{Name: "docker", Containers: true}
-	l.about = "Docker " + e.About().Version + " (containers)"
+	l.docker = e.About()
+	l.about = "Docker " + l.docker.Version + " (containers)"
 	return nil
 }
 

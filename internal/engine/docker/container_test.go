@@ -1,10 +1,16 @@
 package docker
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -133,5 +139,74 @@ func TestDemux_Broken(t *testing.T) {
 	}
 	if err := demux(bytes.NewReader(whole), time.Time{}, func(dstack.LogLine) bool { return false }); err == nil {
 		t.Error("it goes on though nobody listens")
+	}
+}
+
+func TestUsualHost(t *testing.T) {
+	env := map[string]string{"HOME": "/home/x", "XDG_RUNTIME_DIR": "/run/user/7"}
+	for _, c := range []struct{ there, want string }{
+		{"/var/run/docker.sock", ""},
+		{"", ""},
+		{"/run/user/7/docker.sock", "unix:///run/user/7/docker.sock"},
+		{"/home/x/.docker/run/docker.sock", "unix:///home/x/.docker/run/docker.sock"},
+	} {
+		got := usualHost(func(name string) string { return env[name] }, func(path string) bool { return path == c.there })
+		if got != c.want {
+			t.Errorf("with %s it is %q, want %q", c.there, got, c.want)
+		}
+	}
+	env["DOCKER_HOST"] = "unix:///mine"
+	if got := usualHost(func(name string) string { return env[name] }, func(string) bool { return true }); got != "" {
+		t.Errorf("DOCKER_HOST is overruled by %q", got)
+	}
+}
+
+// The shells that the wire asks for, run here: without a terminal they say
+// nothing of their own, bash reads its start-up file, and a SIGTERM to the
+// group is waited for.
+func TestEntrypoint_Run(t *testing.T) {
+	const script = `echo "rc: $FROM_RC"; echo err >&2; (trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done) & wait; echo after`
+	for _, shell := range []string{"/bin/bash", "/bin/sh"} {
+		t.Run(shell, func(t *testing.T) {
+			if !exists(shell) {
+				t.Skip("there is no " + shell)
+			}
+			home := t.TempDir()
+			if err := os.WriteFile(filepath.Join(home, ".bashrc"), []byte("FROM_RC=yes; echo noise; echo noise >&2\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			argv := entrypoint([]string{shell, "-i", "-c", script})
+			cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
+			cmd.Env = []string{"HOME=" + home, "PATH=/bin:/usr/bin"}
+			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+			var stderr bytes.Buffer
+			cmd.Stderr = &stderr
+			out, err := cmd.StdoutPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var lines []string
+			for in := bufio.NewScanner(out); in.Scan(); {
+				if lines = append(lines, in.Text()); in.Text() == "up" {
+					if err := syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 143 {
+				t.Errorf("it ended with %v", err)
+			}
+			rc := map[string]string{"/bin/bash": "rc: yes", "/bin/sh": "rc: "}[shell]
+			if want := []string{rc, "up", "asked"}; !slices.Equal(lines, want) {
+				t.Errorf("stdout: %q, want %q", lines, want)
+			}
+			// An interactive shell numbers what runs in the background.
+			if said := regexp.MustCompile(`(?m)^\[\d+\] \d+\n`).ReplaceAllString(stderr.String(), ""); said != "err\n" {
+				t.Errorf("stderr: %q", stderr.String())
+			}
+		})
 	}
 }

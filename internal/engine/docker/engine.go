@@ -8,6 +8,8 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -72,6 +74,9 @@ func Ping(ctx context.Context, host string) (About, error) {
 
 func connect(host string) (*client.Client, error) {
 	options := []client.Opt{client.FromEnv}
+	if host == "" {
+		host = usualHost(os.Getenv, exists)
+	}
 	if host != "" {
 		options = append(options, client.WithHost(host))
 	}
@@ -89,6 +94,31 @@ func connect(host string) (*client.Client, error) {
 		}
 	}
 	return docker, nil
+}
+
+// usualHost is where the engine listens for this user; empty: where the client
+// looks by itself. Docker Desktop, Colima, OrbStack and rootless engines have
+// sockets of their own, which the docker command knows by its context.
+func usualHost(env func(string) string, exists func(string) bool) string {
+	if env("DOCKER_HOST") != "" || exists("/var/run/docker.sock") {
+		return ""
+	}
+	for _, socket := range [][2]string{
+		{env("XDG_RUNTIME_DIR"), "docker.sock"},
+		{env("HOME"), ".docker/run/docker.sock"},
+		{env("HOME"), ".orbstack/run/docker.sock"},
+		{env("HOME"), ".colima/default/docker.sock"},
+	} {
+		if path := filepath.Join(socket[0], socket[1]); socket[0] != "" && exists(path) {
+			return "unix://" + path
+		}
+	}
+	return ""
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func loopback(host string) bool {
