@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func open(t *testing.T, dir string) *process.Engine {
+func open(t testing.TB, dir string) *process.Engine {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
