@@ -81,6 +81,7 @@ stop_pieces() {
 
 docker_piece() {
 	local docker_root=$root/docker
+	need busybox busybox-static || { without DOCKER "$why" && return; } # the smallest images are made of it
 	if have docker && docker info >/dev/null 2>&1; then
 		export DSTACK_TEST_DOCKER=found
 		return
@@ -211,4 +212,13 @@ mount_piece() {
 	else
 		without MOUNT "this machine lets nobody mount: $(tail -n1 "$root/mount.log")"
 	fi
+}
+
+# What is there or not, and nobody can bring: the corpus of real
+# configurations lies beside some checkouts, and other systems lack this.
+given_piece() {
+	local corpus=${DSTACK_CORPUS:-../shared/corpus}
+	[ -d "$corpus" ] || without CORPUS "there is no $corpus (DSTACK_CORPUS)"
+	[ "$(uname)" = Linux ] || without LINUX "this is $(uname)"
+	have setsid || without SETSID "there is no setsid"
 }

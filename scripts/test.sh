@@ -58,14 +58,14 @@ e2e() {
 go build -o "$root/report" scripts/report.go || exit 1
 case $part in
 all)
-	pieces postgres docker registry images python node mount
+	pieces postgres docker registry images python node mount given
 	lint
 	unit
 	e2e
 	;;
 lint) lint ;;
-unit) pieces postgres docker registry && unit "$@" ;;
-e2e) pieces postgres docker registry images python node mount && e2e "$@" ;;
+unit) pieces postgres docker registry images mount given && unit "$@" ;;
+e2e) pieces postgres docker registry images python node mount given && e2e "$@" ;;
 bench)
 	pieces docker images
 	title "measurements"

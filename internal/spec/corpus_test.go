@@ -32,7 +32,7 @@ func corpus(t *testing.T, pattern string) []string {
 		t.Fatal(err)
 	}
 	if len(files) == 0 {
-		t.Skipf("the corpus of real configurations is not in %s; set DSTACK_CORPUS to where it is", root)
+		t.Skipf("needs corpus: the corpus of real configurations is not in %s; set DSTACK_CORPUS to where it is", root)
 	}
 	return files
 }

@@ -20,7 +20,8 @@ import (
 	"dstack/internal/engine/enginetest"
 )
 
-const image = "dstack-enginetest:1"
+// image is made once on a machine; who changes makeImage gives it a new tag.
+const image = "dstack-enginetest:2"
 
 // needDocker skips where no engine answers or no image can be made for it.
 var needDocker = sync.OnceValue(func() (why string) {
@@ -41,6 +42,9 @@ var needDocker = sync.OnceValue(func() (why string) {
 
 // makeImage imports an image that has busybox and nothing else.
 func makeImage(busybox string) error {
+	if exec.Command("docker", "image", "inspect", image).Run() == nil {
+		return nil
+	}
 	program, err := os.ReadFile(busybox)
 	if err != nil {
 		return err
@@ -123,7 +127,7 @@ func fixture(o docker.Options) func(t *testing.T) enginetest.Fixture {
 
 func TestEngine(t *testing.T) {
 	if why := needDocker(); why != "" {
-		t.Skip(why)
+		t.Skip("needs docker: " + why)
 	}
 	enginetest.Run(t, fixture(docker.Options{}))
 }

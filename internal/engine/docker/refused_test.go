@@ -26,7 +26,7 @@ import (
 // Where no address of a container can be reached, ports are published.
 func TestEngine_Published(t *testing.T) {
 	if why := needDocker(); why != "" {
-		t.Skip(why)
+		t.Skip("needs docker: " + why)
 	}
 	enginetest.Run(t, fixture(docker.Options{Publish: true}))
 }
@@ -42,7 +42,7 @@ func order(image, script string) dstack.Order {
 func at(t *testing.T) (*docker.Engine, dstack.Installation) {
 	t.Helper()
 	if why := needDocker(); why != "" {
-		t.Skip(why)
+		t.Skip("needs docker: " + why)
 	}
 	mine := dstack.Installation("test-" + uuid.NewString())
 	e := open(t, docker.Options{Installation: mine})

@@ -329,7 +329,7 @@ func unknownIsFine(b *bench) {
 
 func killedKeeper(b *bench) {
 	if b.f.KillKeeper == nil {
-		b.t.Skip("this engine has no keepers")
+		return // nothing but the engine itself keeps it there
 	}
 	id := b.start(b.order(askable))
 	b.waitFor(id, "two is up")

@@ -61,6 +61,8 @@ func Keep(path string) int {
 
 // keepersLock is never closed: the end of the process frees it. Unreferenced,
 // it would be closed at some time.
+//
+//lint:ignore U1000 it is there for not being collected
 var keepersLock *os.File
 
 func inheritedLock(dir folder) (*os.File, error) {

@@ -198,11 +198,11 @@ func TestKeep_ByHandDoesNothing(t *testing.T) {
 // Whoever leaves the group is found again, where the system tells.
 func TestStop_FindsThoseWhoLeftTheGroup(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("this system does not tell who descends from whom")
+		t.Skip("needs linux: this system does not tell who descends from whom")
 	}
 	setsid, err := exec.LookPath("setsid")
 	if err != nil {
-		t.Skip("there is no setsid")
+		t.Skip("needs setsid: there is none")
 	}
 	dir := t.TempDir()
 	e := at(t, dir)
@@ -274,7 +274,7 @@ func smallDisk(t *testing.T, size int) string {
 	dir := t.TempDir()
 	out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", size), "small", dir).CombinedOutput()
 	if err != nil {
-		t.Skipf("no small disk can be mounted: %s", out)
+		t.Skipf("needs mount: no small disk can be mounted: %s", out)
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {

@@ -48,7 +48,7 @@ func freshPostgres(t *testing.T) string {
 	t.Helper()
 	base := os.Getenv("DSTACK_TEST_POSTGRES_URL")
 	if base == "" {
-		t.Skip("DSTACK_TEST_POSTGRES_URL is not set: it is the URL of a PostgreSQL whose user may create databases")
+		t.Skip("needs postgres: DSTACK_TEST_POSTGRES_URL is not set: it is the URL of a PostgreSQL whose user may create databases")
 	}
 	u, err := url.Parse(base)
 	if err != nil {

@@ -145,6 +145,6 @@ func dropReports(ctx context.Context, tx bun.Tx, left map[dstack.AttemptID]repor
 	for id := range left {
 		ids = append(ids, string(id))
 	}
-	_, err := tx.NewRaw("DELETE FROM reports WHERE attempt_id IN (?)", bun.In(ids)).Exec(ctx)
+	_, err := tx.NewRaw("DELETE FROM reports WHERE attempt_id IN (?)", bun.List(ids)).Exec(ctx)
 	return err
 }

@@ -44,7 +44,7 @@ func findInstances(ctx context.Context, db bun.IDB, ids []string) (map[dstack.In
 		return found, nil
 	}
 	var rows []instanceRow
-	if err := db.NewSelect().Model(&rows).Where("i.id IN (?)", bun.In(ids)).Scan(ctx); err != nil {
+	if err := db.NewSelect().Model(&rows).Where("i.id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
 		return nil, err
 	}
 	for _, row := range rows {

@@ -110,11 +110,11 @@ func TestOpen_AFreshDatabaseByMany(t *testing.T) {
 // A full disk refuses writes with words, keeps what was saved, and heals.
 func TestSQLite_OnAFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("not root: a small disk cannot be mounted")
+		t.Skip("needs mount: not root: a small disk cannot be mounted")
 	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=2m"); err != nil {
-		t.Skipf("a small disk cannot be mounted: %v", err)
+		t.Skipf("needs mount: a small disk cannot be mounted: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {

@@ -63,20 +63,20 @@ func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 	}
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
 		if s.kind == postgres { // nobody submits a run to it in between
-			if _, err := tx.NewRaw("SELECT id FROM projects WHERE name_lower IN (?) FOR UPDATE", bun.In(lower)).Exec(ctx); err != nil {
+			if _, err := tx.NewRaw("SELECT id FROM projects WHERE name_lower IN (?) FOR UPDATE", bun.List(lower)).Exec(ctx); err != nil {
 				return err
 			}
 		}
 		var live []string
 		err := tx.NewRaw(`SELECT p.name || '/' || r.name FROM runs AS r JOIN projects AS p ON p.id = r.project_id
-			WHERE p.name_lower IN (?) AND r.live ORDER BY p.name, r.name`, bun.In(lower)).Scan(ctx, &live)
+			WHERE p.name_lower IN (?) AND r.live ORDER BY p.name, r.name`, bun.List(lower)).Scan(ctx, &live)
 		if err != nil {
 			return err
 		}
 		if len(live) > 0 {
 			return conflict("stop these runs first", "cannot delete projects: still running: %s", strings.Join(live, ", "))
 		}
-		_, err = tx.NewRaw("DELETE FROM projects WHERE name_lower IN (?)", bun.In(lower)).Exec(ctx)
+		_, err = tx.NewRaw("DELETE FROM projects WHERE name_lower IN (?)", bun.List(lower)).Exec(ctx)
 		return err
 	})
 }

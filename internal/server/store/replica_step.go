@@ -55,7 +55,7 @@ func (s *Store) SaveReplicaStep(ctx context.Context, l Lease, seen lifecycle.Rep
 		}
 		if changed {
 			places := []string{string(seen.Replica.Instance), string(next.Instance)}
-			if err := touch(ctx, tx, Instances, now, "id IN (?)", bun.In(places)); err != nil {
+			if err := touch(ctx, tx, Instances, now, "id IN (?)", bun.List(places)); err != nil {
 				return err
 			}
 		}

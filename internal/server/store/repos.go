@@ -60,17 +60,17 @@ func (s *Store) DeleteRepos(ctx context.Context, p dstack.ProjectID, ids []strin
 	}
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var users []string
-		err := tx.NewRaw("SELECT name FROM runs WHERE project_id = ? AND repo IN (?) AND live ORDER BY name", string(p), bun.In(ids)).Scan(ctx, &users)
+		err := tx.NewRaw("SELECT name FROM runs WHERE project_id = ? AND repo IN (?) AND live ORDER BY name", string(p), bun.List(ids)).Scan(ctx, &users)
 		if err != nil {
 			return err
 		}
 		if len(users) > 0 {
 			return conflict("stop these runs first", "cannot delete repos: their code is used by %s", list(users))
 		}
-		if _, err := tx.NewRaw("DELETE FROM codes WHERE project_id = ? AND repo IN (?)", string(p), bun.In(ids)).Exec(ctx); err != nil {
+		if _, err := tx.NewRaw("DELETE FROM codes WHERE project_id = ? AND repo IN (?)", string(p), bun.List(ids)).Exec(ctx); err != nil {
 			return err
 		}
-		_, err = tx.NewRaw("DELETE FROM repos WHERE project_id = ? AND id IN (?)", string(p), bun.In(ids)).Exec(ctx)
+		_, err = tx.NewRaw("DELETE FROM repos WHERE project_id = ? AND id IN (?)", string(p), bun.List(ids)).Exec(ctx)
 		return err
 	})
 }

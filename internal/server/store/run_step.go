@@ -78,12 +78,12 @@ func dropReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecyc
 	_, err := tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, grace = (CASE WHEN status = ? THEN grace AND ? ELSE ? END),
 		since = CASE WHEN status = ? THEN since ELSE ? END, backoff_at = 0, version = version + 1
 		WHERE live AND run_id = ? AND id IN (?)`,
-		ending, clean(step.Why), ending, step.Grace, step.Grace, ending, micros(now), string(run), bun.In(ids)).Exec(ctx)
+		ending, clean(step.Why), ending, step.Grace, step.Grace, ending, micros(now), string(run), bun.List(ids)).Exec(ctx)
 	if err != nil {
 		return err
 	}
-	if err := touch(ctx, tx, Replicas, now, "run_id = ? AND id IN (?)", string(run), bun.In(ids)); err != nil {
+	if err := touch(ctx, tx, Replicas, now, "run_id = ? AND id IN (?)", string(run), bun.List(ids)); err != nil {
 		return err
 	}
-	return touch(ctx, tx, Instances, now, "id IN (SELECT instance_id FROM replicas WHERE live AND id IN (?))", bun.In(ids))
+	return touch(ctx, tx, Instances, now, "id IN (SELECT instance_id FROM replicas WHERE live AND id IN (?))", bun.List(ids))
 }

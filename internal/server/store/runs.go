@@ -123,7 +123,7 @@ func (s *Store) DeleteRuns(ctx context.Context, p dstack.ProjectID, names []stri
 	}
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var live []string
-		err := tx.NewRaw("SELECT name FROM runs WHERE project_id = ? AND name IN (?) AND live ORDER BY name", string(p), bun.In(names)).Scan(ctx, &live)
+		err := tx.NewRaw("SELECT name FROM runs WHERE project_id = ? AND name IN (?) AND live ORDER BY name", string(p), bun.List(names)).Scan(ctx, &live)
 		if err != nil {
 			return err
 		}
@@ -131,7 +131,7 @@ func (s *Store) DeleteRuns(ctx context.Context, p dstack.ProjectID, names []stri
 			return conflict("stop them first, and wait until they have ended", "cannot delete runs that are not finished: %s", list(live))
 		}
 		_, err = tx.NewRaw("UPDATE runs SET deleted = TRUE, version = version + 1 WHERE project_id = ? AND name IN (?) AND NOT live AND NOT deleted",
-			string(p), bun.In(names)).Exec(ctx)
+			string(p), bun.List(names)).Exec(ctx)
 		return err
 	})
 }
@@ -169,7 +169,7 @@ func (s *Store) Runs(ctx context.Context, q RunQuery) ([]dstack.Run, error) {
 	var rows []runRow
 	query := selectRuns(s.reader, &rows).Where("NOT r.deleted")
 	if q.Projects != nil {
-		query.Where("r.project_id IN (?)", bun.In(q.Projects))
+		query.Where("r.project_id IN (?)", bun.List(q.Projects))
 	}
 	if q.Repo != "" {
 		query.Where("r.repo = ?", q.Repo)

@@ -73,14 +73,14 @@ func (s *Store) DeleteUsers(ctx context.Context, names []string) error {
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var owned []string
 		err := tx.NewRaw(`SELECT u.name || ' owns ' || p.name FROM users AS u JOIN projects AS p ON p.owner = u.id
-			WHERE u.name IN (?) ORDER BY u.name, p.name`, bun.In(names)).Scan(ctx, &owned)
+			WHERE u.name IN (?) ORDER BY u.name, p.name`, bun.List(names)).Scan(ctx, &owned)
 		if err != nil {
 			return err
 		}
 		if len(owned) > 0 {
 			return conflict("delete the projects first", "cannot delete users: %s", strings.Join(owned, ", "))
 		}
-		_, err = tx.NewRaw("DELETE FROM users WHERE name IN (?)", bun.In(names)).Exec(ctx)
+		_, err = tx.NewRaw("DELETE FROM users WHERE name IN (?)", bun.List(names)).Exec(ctx)
 		return err
 	})
 }

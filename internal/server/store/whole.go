@@ -26,7 +26,7 @@ func (s *Store) Whole(ctx context.Context, ids ...dstack.RunID) ([]Whole, error)
 	var all []Whole
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var rows []runRow
-		if err := selectRuns(tx, &rows).Where("r.id IN (?)", bun.In(ids)).Scan(ctx); err != nil {
+		if err := selectRuns(tx, &rows).Where("r.id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
 			return err
 		}
 		found := make(map[dstack.RunID]*Whole, len(rows))
@@ -50,7 +50,7 @@ func (s *Store) Whole(ctx context.Context, ids ...dstack.RunID) ([]Whole, error)
 
 // fill adds what is below the runs.
 func fill(ctx context.Context, tx bun.Tx, ids []dstack.RunID, found map[dstack.RunID]*Whole) error {
-	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.run_id IN (?)", bun.In(ids)) })
+	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.run_id IN (?)", bun.List(ids)) })
 	if err != nil {
 		return err
 	}
@@ -68,7 +68,7 @@ func fill(ctx context.Context, tx bun.Tx, ids []dstack.RunID, found map[dstack.R
 		return err
 	}
 	reports, err := findReports(ctx, tx, func(q *bun.SelectQuery) {
-		q.Where("p.replica_id IN (SELECT id FROM replicas WHERE run_id IN (?))", bun.In(ids))
+		q.Where("p.replica_id IN (SELECT id FROM replicas WHERE run_id IN (?))", bun.List(ids))
 	})
 	if err != nil {
 		return err
