@@ -141,6 +141,9 @@ func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[ds
 			case <-ctx.Done():
 				return
 			}
+			if isClosed(view.gone) {
+				return
+			}
 		}
 	}
 }
@@ -177,7 +180,7 @@ func (s *Store) Remove(project, runName string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.attempts {
-		a.finished = true
+		close(a.gone)
 		a.wake()
 	}
 	r.attempts, r.total, r.loaded = map[dstack.AttemptID]*attempt{}, 0, false
@@ -239,7 +242,7 @@ func cannot(what string, err error) error {
 // look is what an attempt has at this moment.
 func (s *Store) look(k Key) (v view, err error) {
 	err = s.with(k, func(r *run, a *attempt) error {
-		v = view{dir: r.path(a), segments: append([]segment(nil), a.segments...), finished: a.finished, more: a.next()}
+		v = view{dir: r.path(a), segments: append([]segment(nil), a.segments...), finished: a.finished, more: a.next(), gone: a.gone}
 		return nil
 	})
 	return v, err
@@ -272,6 +275,15 @@ func (s *Store) give(r *run) {
 			delete(s.runs, dir)
 			return
 		}
+	}
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

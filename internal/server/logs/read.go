@@ -18,6 +18,7 @@ type view struct {
 	segments []segment
 	finished bool
 	more     <-chan struct{} // closed when there is more than this
+	gone     <-chan struct{} // closed when it was removed
 }
 
 // cursor is how far a reader has come.

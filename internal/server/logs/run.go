@@ -39,6 +39,7 @@ type attempt struct {
 	finished bool
 	lost     int           // lines, since the disk is full
 	more     chan struct{} // closed when anything comes; nil: nobody waits
+	gone     chan struct{} // closed when all was removed
 }
 
 // segment is a file of lines. Its name is the time of its first one, so that
@@ -56,7 +57,7 @@ func (r *run) path(a *attempt) string { return filepath.Join(r.dir, string(a.id)
 func (r *run) attempt(id dstack.AttemptID) *attempt {
 	a := r.attempts[id]
 	if a == nil {
-		a = &attempt{id: id}
+		a = &attempt{id: id, gone: make(chan struct{})}
 		r.attempts[id] = a
 	}
 	return a

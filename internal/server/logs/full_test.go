@@ -1,0 +1,98 @@
+package logs
+
+import (
+	"io"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// tight is a disk with so many bytes left.
+type tight struct{ left int }
+
+type tightFile struct {
+	io.WriteCloser
+	disk *tight
+}
+
+func (d *tight) open(path string) (io.WriteCloser, error) {
+	f, err := openFile(path)
+	return &tightFile{f, d}, err
+}
+
+// Write writes what there is room for, as a real disk does.
+func (f *tightFile) Write(p []byte) (int, error) {
+	n, err := f.WriteCloser.Write(p[:min(len(p), f.disk.left)])
+	f.disk.left -= n
+	if err == nil && n < len(p) {
+		err = syscall.ENOSPC
+	}
+	return n, err
+}
+
+func TestFullDisk_LosesOutputAndSaysHowMuch(t *testing.T) {
+	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	next := func(text string) dstack.LogLine {
+		at = at.Add(time.Second)
+		return dstack.LogLine{At: at, Stream: "stdout", Text: []byte(text)}
+	}
+	k := Key{Project: "main", RunName: "web", Attempt: "a"}
+	for _, c := range []struct {
+		name string
+		left int // bytes, after the first line
+	}{{"in a line", 15}, {"at once", 0}, {"after some lines", 60}} {
+		t.Run(c.name, func(t *testing.T) {
+			disk := &tight{left: 1 << 20}
+			s := New(t.TempDir(), 1<<20)
+			s.open = disk.open
+			appendAll(t, s, k, next("first"))
+			disk.left = c.left
+			kept := c.left / len("1795435201000000 o xxxxx\n")
+			for range 5 {
+				appendAll(t, s, k, next("xxxxx"))
+			}
+			disk.left = 20 // room, but not even for the notice
+			appendAll(t, s, k, next("lost too"), next("and this"))
+			disk.left = 1 << 20
+			appendAll(t, s, k, next("last"))
+			lost := 5 - kept + 2
+			want := "first " + strings.Repeat("xxxxx ", kept) + "… " + string(rune('0'+lost)) + " lines lost: the disk was full last"
+			if got := all(t, s, k); got != want {
+				t.Errorf("got  %s\nwant %s", got, want)
+			}
+			if got := all(t, New(s.dir, 1<<20), k); got != want {
+				t.Errorf("after a restart: got %s", got)
+			}
+
+			disk.left = 0
+			appendAll(t, s, k, next("lost at the end"))
+			disk.left = 1 << 20
+			s.Finish(k)
+			if got := all(t, s, k); got != want+" … 1 lines lost: the disk was full" {
+				t.Errorf("after the end: got %s", got)
+			}
+		})
+	}
+}
+
+func appendAll(t *testing.T, s *Store, k Key, lines ...dstack.LogLine) {
+	t.Helper()
+	if err := s.Append(k, lines...); err != nil {
+		t.Fatalf("a full disk fails the run: %v", err)
+	}
+}
+
+func all(t *testing.T, s *Store, k Key) string {
+	t.Helper()
+	var texts []string
+	for l, err := range s.Read(t.Context(), k, time.Time{}, time.Time{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, string(l.Text))
+	}
+	return strings.Join(texts, " ")
+}

@@ -1,0 +1,519 @@
+package logs_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dstack/internal/dstack"
+	"dstack/internal/server/logs"
+)
+
+var t0 = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+func key(attempt string) logs.Key {
+	return logs.Key{Project: "main", Run: "id-of-web", RunName: "web", Attempt: dstack.AttemptID(attempt)}
+}
+
+func line(at time.Time, text string) dstack.LogLine {
+	return dstack.LogLine{At: at, Stream: "stdout", Text: []byte(text)}
+}
+
+// write appends texts, a second apart.
+func write(t *testing.T, s *logs.Store, k logs.Key, from time.Time, texts ...string) {
+	t.Helper()
+	for i, text := range texts {
+		if err := s.Append(k, line(from.Add(time.Duration(i)*time.Second), text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// read returns what is there of an attempt.
+func read(t *testing.T, s *logs.Store, k logs.Key) []dstack.LogLine {
+	t.Helper()
+	return between(t, s, k, time.Time{}, time.Time{})
+}
+
+func between(t *testing.T, s *logs.Store, k logs.Key, since, until time.Time) (lines []dstack.LogLine) {
+	t.Helper()
+	for l, err := range s.Read(t.Context(), k, since, until) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, l)
+	}
+	for i := range lines {
+		if i > 0 && !lines[i].At.After(lines[i-1].At) {
+			t.Fatalf("line %d is from %v, the one before from %v", i, lines[i].At, lines[i-1].At)
+		}
+	}
+	return lines
+}
+
+func texts(lines []dstack.LogLine) []string {
+	all := make([]string, 0, len(lines))
+	for _, l := range lines {
+		all = append(all, string(l.Text))
+	}
+	return all
+}
+
+// size is the bytes of all files below a folder.
+func size(t *testing.T, dir string) (bytes int64) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if err == nil {
+			bytes += info.Size()
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes
+}
+
+func TestAppend_ComesBackAsItWas(t *testing.T) {
+	dir := t.TempDir()
+	s := logs.New(dir, 1<<20)
+	want := []dstack.LogLine{
+		{At: t0, Stream: "stdout", Text: []byte("plain")},
+		{At: t0.Add(time.Second), Stream: "stderr", Text: []byte("")},
+		{At: t0.Add(2 * time.Second), Stream: "stdout", Text: []byte("a\nb\\n\\\x00\xff\r\x1b[31m o ")},
+		{At: t0.Add(3 * time.Second), Stream: "stderr", Text: []byte("ends with \\")},
+	}
+	if err := s.Append(key("a"), want...); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		got := read(t, s, key("a"))
+		for i := range got {
+			if got[i].Text == nil {
+				got[i].Text = []byte{}
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Error(diff)
+		}
+		if last := s.Last(key("a")); !last.Equal(want[3].At) {
+			t.Errorf("the last is from %v", last)
+		}
+		s = logs.New(dir, 1<<20) // and in a later process
+	}
+	if got := read(t, s, key("b")); len(got) != 0 || !s.Last(key("b")).IsZero() || s.Finished(key("b")) {
+		t.Errorf("an attempt that wrote nothing has %q", texts(got))
+	}
+}
+
+func TestRead_BetweenTimes(t *testing.T) {
+	s := logs.New(t.TempDir(), 64<<10)
+	const n = 3000 // many segments
+	for i := range n {
+		write(t, s, key("a"), t0.Add(time.Duration(i)*time.Second), fmt.Sprint(i))
+	}
+	first := read(t, s, key("a"))
+	oldest := n - len(first)
+	at := func(i int) time.Time { return t0.Add(time.Duration(i) * time.Second) }
+	for _, c := range []struct {
+		name         string
+		since, until time.Time
+		from, to     int
+	}{
+		{"all", time.Time{}, time.Time{}, oldest, n},
+		{"after the first", at(oldest), time.Time{}, oldest + 1, n},
+		{"after the last", at(n - 1), time.Time{}, n, n},
+		{"before one", time.Time{}, at(n - 10), oldest, n - 10},
+		{"two of them", at(n - 10), at(n - 7), n - 9, n - 7},
+		{"none", at(n - 10), at(n - 9), 0, 0},
+		{"a microsecond before one", at(n - 10).Add(-time.Microsecond), at(n - 9), n - 10, n - 9},
+	} {
+		got := texts(between(t, s, key("a"), c.since, c.until))
+		var want []string
+		for i := c.from; i < c.to; i++ {
+			want = append(want, fmt.Sprint(i))
+		}
+		if strings.Join(got, " ") != strings.Join(want, " ") {
+			t.Errorf("%s: got %d lines, want %d to %d", c.name, len(got), c.from, c.to)
+		}
+	}
+}
+
+func TestRead_EndsWithItsContextAndSaysSo(t *testing.T) {
+	s := logs.New(t.TempDir(), 1<<20)
+	write(t, s, key("a"), t0, "1", "2", "3")
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var got []string
+	var last error
+	for l, err := range s.Read(ctx, key("a"), time.Time{}, time.Time{}) {
+		got, last = append(got, string(l.Text)), err
+		cancel()
+	}
+	if last == nil || len(got) != 2 {
+		t.Errorf("got %q, %v", got, last)
+	}
+}
+
+func TestTimes_GrowAlsoAcrossRestarts(t *testing.T) {
+	dir := t.TempDir()
+	for range 3 {
+		s := logs.New(dir, 1<<20)
+		same := line(t0.Add(700*time.Nanosecond), "x")
+		if err := s.Append(key("a"), same, same, line(t0.Add(-time.Hour), "x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := read(t, logs.New(dir, 1<<20), key("a"))
+	for i, l := range got {
+		if want := t0.Add(time.Duration(i) * time.Microsecond); !l.At.Equal(want) {
+			t.Errorf("line %d is from %v, want %v", i, l.At, want)
+		}
+	}
+	if len(got) != 9 {
+		t.Errorf("%d lines, want 9", len(got))
+	}
+}
+
+func TestLimit_TheOldestGoFirst(t *testing.T) {
+	const limit = 32 << 10
+	dir := t.TempDir()
+	s := logs.New(dir, limit)
+	for i := range 2000 { // two replicas of one run
+		now := t0.Add(time.Duration(i) * time.Second)
+		write(t, s, key("a"), now, fmt.Sprintf("a %d %s", i, strings.Repeat("x", i%100)))
+		if i < 1000 {
+			write(t, s, key("b"), now.Add(time.Millisecond), fmt.Sprint("b ", i))
+		}
+		if i%97 == 0 {
+			if n := size(t, dir); n > limit {
+				t.Fatalf("%d bytes after %d lines", n, i)
+			}
+		}
+		if i == 1500 { // what an earlier process wrote counts
+			s = logs.New(dir, limit)
+		}
+	}
+	if n := size(t, dir); n < limit/2 {
+		t.Errorf("only %d bytes of %d are used", n, limit)
+	}
+	a, b := texts(read(t, s, key("a"))), texts(read(t, s, key("b")))
+	if len(a) < 100 || !strings.HasPrefix(a[len(a)-1], "a 1999 ") || len(b) != 0 {
+		t.Errorf("%d lines of a, %d of b are left", len(a), len(b))
+	}
+	other := key("c")
+	other.RunName = "another"
+	write(t, s, other, t0, "old, and of another run")
+	write(t, s, key("a"), t0.Add(3000*time.Second), strings.Repeat("y", limit))
+	if got := texts(read(t, s, other)); len(got) != 1 {
+		t.Errorf("another run's output went: %q", got)
+	}
+	if n := size(t, filepath.Join(dir, "main", "logs", "web")); n > limit {
+		t.Errorf("one long line brought it to %d bytes", n)
+	}
+}
+
+func TestLimit_OfFilesToo(t *testing.T) {
+	dir := t.TempDir()
+	s := logs.New(dir, 64<<20)
+	for i := range 700 { // a run that crashes all the time
+		k := key(fmt.Sprint("attempt-", i))
+		write(t, s, k, t0.Add(time.Duration(i)*time.Second), "started", "crashed")
+		s.Finish(k)
+	}
+	left, err := os.ReadDir(filepath.Join(dir, "main", "logs", "web"))
+	if err != nil || len(left) > 512 {
+		t.Errorf("%d folders are left, %v", len(left), err)
+	}
+	if got := texts(read(t, s, key("attempt-699"))); len(got) != 2 {
+		t.Errorf("the newest attempt has %q", got)
+	}
+}
+
+func TestLong_LinesAreCut(t *testing.T) {
+	s := logs.New(t.TempDir(), 8<<20)
+	want := strings.Repeat("añ", 50_000) // 150 kB
+	write(t, s, key("a"), t0, want)
+	var got bytes.Buffer
+	for _, l := range read(t, s, key("a")) {
+		if len(l.Text) > 64<<10 {
+			t.Errorf("a piece of %d bytes", len(l.Text))
+		}
+		if !bytes.Equal(bytes.ToValidUTF8(l.Text, nil), l.Text) {
+			t.Error("a character was cut in two")
+		}
+		got.Write(l.Text)
+	}
+	if got.String() != want {
+		t.Error("the pieces are not the line")
+	}
+	if n := len(read(t, s, key("a"))); n != 3 {
+		t.Errorf("%d pieces, want 3", n)
+	}
+}
+
+func TestCrash_ATornLineIsSkippedAndCutOff(t *testing.T) {
+	for name, tail := range map[string]string{
+		"half a line":         "1795435201000000 o half",
+		"half a time":         "17954",
+		"zeros":               "\x00\x00\x00\x00\x00\x00",
+		"a damaged line":      "no time here\n",
+		"damaged and half":    "1795435201000000 z what\n1795435201",
+		"a time without text": "1795435201000000\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			write(t, logs.New(dir, 1<<20), key("a"), t0, "1", "2")
+			segments, err := filepath.Glob(filepath.Join(dir, "main/logs/web/a/*.log"))
+			if err != nil || len(segments) != 1 {
+				t.Fatal(segments, err)
+			}
+			f, err := os.OpenFile(segments[0], os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := f.WriteString(tail); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+
+			s := logs.New(dir, 1<<20)
+			if got := texts(read(t, s, key("a"))); len(got) != 2 {
+				t.Errorf("got %q", got)
+			}
+			if last := s.Last(key("a")); !last.Equal(t0.Add(time.Second)) {
+				t.Errorf("the last is from %v", last)
+			}
+			write(t, s, key("a"), t0.Add(5*time.Second), "3")
+			if got := texts(read(t, s, key("a"))); strings.Join(got, "") != "123" {
+				t.Errorf("got %q", got)
+			}
+		})
+	}
+}
+
+func TestFollow_WakesAtOnceAndEndsOnFinish(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := logs.New(dir, 1<<20)
+		write(t, s, key("a"), t0, "1", "2")
+		var mu sync.Mutex
+		var got []string
+		seen := func() string {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return strings.Join(got, "")
+		}
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			for l, err := range s.Follow(t.Context(), key("a"), t0) {
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				got = append(got, string(l.Text))
+				mu.Unlock()
+			}
+		})
+		if now := seen(); now != "2" {
+			t.Errorf("at first %q", now)
+		}
+		for i := range 3 {
+			write(t, s, key("a"), t0.Add(time.Duration(10+i)*time.Second), fmt.Sprint(3+i))
+			if now, want := seen(), "2345"[:i+2]; now != want {
+				t.Errorf("got %q, want %q", now, want)
+			}
+		}
+		write(t, s, key("another"), t0, "x")
+		s.Finish(key("a"))
+		ended.Wait()
+		if now := seen(); now != "2345" {
+			t.Errorf("at the end %q", now)
+		}
+		if !s.Finished(key("a")) || s.Finished(key("another")) || !logs.New(dir, 1<<20).Finished(key("a")) {
+			t.Error("who is finished is forgotten")
+		}
+		for l := range s.Follow(t.Context(), key("a"), t0.Add(11*time.Second)) {
+			if string(l.Text) != "5" {
+				t.Errorf("a finished attempt has %q more", l.Text)
+			}
+		}
+	})
+}
+
+func TestFollow_EndsWithItsContextOrItsReader(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := logs.New(dir, 1<<20)
+		ctx, cancel := context.WithCancel(t.Context())
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			for l, err := range s.Follow(ctx, key("a"), time.Time{}) {
+				t.Errorf("nothing was written, and there is %q, %v", l.Text, err)
+			}
+		})
+		synctest.Wait()
+		cancel()
+		ended.Wait()
+
+		write(t, s, key("a"), t0, "1", "2")
+		for range s.Follow(t.Context(), key("a"), time.Time{}) {
+			break
+		}
+	})
+}
+
+// Writers, readers and a limit at once: what a follower sees is a part of what
+// was written, in order, and its end is the end.
+func TestFollow_WhileTheOldestGoes(t *testing.T) {
+	s := logs.New(t.TempDir(), 16<<10)
+	const n = 3000
+	var group sync.WaitGroup
+	for range 3 {
+		group.Go(func() {
+			before, last := time.Time{}, ""
+			for l, err := range s.Follow(t.Context(), key("a"), time.Time{}) {
+				if err != nil || !l.At.After(before) {
+					t.Errorf("%v after %v: %v", l.At, before, err)
+					return
+				}
+				before, last = l.At, string(l.Text)
+			}
+			if last != fmt.Sprint(n-1) {
+				t.Errorf("the last is %q", last)
+			}
+		})
+	}
+	for i := range n {
+		write(t, s, key("a"), t0.Add(time.Duration(i)*time.Second), fmt.Sprint(i))
+	}
+	s.Finish(key("a"))
+	group.Wait()
+}
+
+func TestRemove(t *testing.T) {
+	dir := t.TempDir()
+	s := logs.New(dir, 1<<20)
+	write(t, s, key("a"), t0, "1")
+	other := key("b")
+	other.RunName = "another"
+	write(t, s, other, t0, "1")
+	var follows, ended sync.WaitGroup
+	follows.Add(1)
+	ended.Go(func() {
+		for range s.Follow(t.Context(), key("a"), time.Time{}) {
+			follows.Done() // it has the one line, and goes on
+		}
+	})
+	follows.Wait()
+	if err := s.Remove("main", "web"); err != nil {
+		t.Fatal(err)
+	}
+	ended.Wait()
+	if _, err := os.Stat(filepath.Join(dir, "main", "logs", "web")); !os.IsNotExist(err) {
+		t.Errorf("the folder: %v", err)
+	}
+	if err := s.Remove("main", "web"); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+	if got := texts(read(t, s, other)); len(got) != 1 {
+		t.Errorf("another run's output went: %q", got)
+	}
+	write(t, s, key("a"), t0, "again")
+	if got := texts(read(t, s, key("a"))); strings.Join(got, "") != "again" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestNames_StayInTheFolder(t *testing.T) {
+	dir := t.TempDir()
+	s := logs.New(filepath.Join(dir, "inside"), 1<<20)
+	for _, bad := range []string{"", ".", "..", "../x", "a/b", "/etc", `a\b`, "a\x00b", strings.Repeat("x", 256)} {
+		for _, k := range []logs.Key{
+			{Project: bad, RunName: "web", Attempt: "a"}, {Project: "main", RunName: bad, Attempt: "a"}, {Project: "main", RunName: "web", Attempt: dstack.AttemptID(bad)},
+		} {
+			if err := s.Append(k, line(t0, "x")); dstack.KindOf(err) != dstack.Invalid {
+				t.Errorf("%+v: %v", k, err)
+			}
+			for _, err := range s.Read(t.Context(), k, time.Time{}, time.Time{}) {
+				if dstack.KindOf(err) != dstack.Invalid {
+					t.Errorf("%+v: %v", k, err)
+				}
+			}
+		}
+		if err := s.Remove("main", bad); dstack.KindOf(err) != dstack.Invalid {
+			t.Errorf("%q: %v", bad, err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Errorf("%v was written, %v", left, err)
+	}
+}
+
+// More runs than are remembered: what is on disk stays true.
+func TestManyRuns(t *testing.T) {
+	s := logs.New(t.TempDir(), 1<<20)
+	for round := range 2 {
+		for i := range 300 {
+			k := key("a")
+			k.RunName = fmt.Sprint("run-", i)
+			write(t, s, k, t0, fmt.Sprint(round))
+			if got := texts(read(t, s, k)); len(got) != round+1 {
+				t.Fatalf("run %d has %q", i, got)
+			}
+		}
+	}
+}
+
+func TestFullDisk_OnARealOne(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs mount: not root: a small disk cannot be mounted; TestFullDisk has one that is not real")
+	}
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Skipf("needs mount: a small disk cannot be mounted: %v; TestFullDisk has one that is not real", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	s := logs.New(filepath.Join(dir, "logs"), 1<<20)
+	ballast := filepath.Join(dir, "ballast")
+	write(t, s, key("a"), t0, "first")
+	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); err == nil {
+		t.Fatal("the disk is not small")
+	}
+	const n = 100
+	for i := range n {
+		write(t, s, key("a"), t0.Add(time.Duration(i+1)*time.Second), strings.Repeat("z", 1000))
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	write(t, s, key("a"), t0.Add(time.Hour), "last")
+	got := texts(read(t, s, key("a")))
+	kept := len(got) - 3
+	want := fmt.Sprintf("… %d lines lost: the disk was full", n-kept)
+	if kept < 0 || kept == n || got[0] != "first" || got[len(got)-2] != want || got[len(got)-1] != "last" {
+		t.Errorf("got %d lines, ending with %q; want %q", len(got), got[max(0, len(got)-2):], want)
+	}
+}
