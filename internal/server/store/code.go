@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -34,21 +33,9 @@ type codeRow struct {
 // once, inside of the transaction: it must be a file or a buffer, not a
 // network. One that is there already is left as it is.
 func (s *Store) PutCode(ctx context.Context, p dstack.ProjectID, repo, hash string, r io.Reader) error {
-	tx, err := s.writer.BeginTx(ctx, nil)
-	if err != nil {
-		return explain(err)
-	}
-	if err := s.putCode(ctx, tx, p, repo, hash, r); err != nil {
-		return explain(errors.Join(err, rollback(tx)))
-	}
-	return explain(tx.Commit())
-}
-
-func rollback(tx bun.Tx) error {
-	if err := tx.Rollback(); !errors.Is(err, sql.ErrTxDone) {
-		return err
-	}
-	return nil
+	return explain(s.writeOnce(ctx, durable, func(ctx context.Context, tx bun.Tx) error {
+		return s.putCode(ctx, tx, p, repo, hash, r)
+	}))
 }
 
 func (s *Store) putCode(ctx context.Context, tx bun.Tx, p dstack.ProjectID, repo, hash string, r io.Reader) error {

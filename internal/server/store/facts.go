@@ -16,7 +16,7 @@ func (s *Store) RunFacts(ctx context.Context, id dstack.RunID) (lifecycle.RunFac
 	var seen lifecycle.RunFacts
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var err error
-		seen.Run, err = s.findRun(ctx, tx, id)
+		seen.Run, err = findRun(ctx, tx, id, s.seeRun)
 		ends := seen.Run.Stop != dstack.StopNone || seen.Run.Status == dstack.RunTerminating
 		if err != nil && (seen.Run.ID == "" || !ends) {
 			return err
@@ -38,7 +38,7 @@ func (s *Store) ReplicaFacts(ctx context.Context, id dstack.ReplicaID) (lifecycl
 		if seen.Replica, err = findReplica(ctx, tx, id); err != nil {
 			return err
 		}
-		seen.Run, err = s.findRun(ctx, tx, seen.Replica.Run)
+		seen.Run, err = findRun(ctx, tx, seen.Replica.Run, s.seeRun)
 		if err != nil && (seen.Run.ID == "" || seen.Replica.Status != dstack.ReplicaTerminating) {
 			return err
 		}
@@ -102,7 +102,7 @@ func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) (
 	}
 	runs, unread := make(map[dstack.RunID]dstack.Run, len(rows)), map[dstack.RunID]bool{}
 	for _, row := range rows {
-		run, err := s.openRun(row)
+		run, err := s.seeRun(row)
 		runs[run.ID], unread[run.ID] = run, err != nil
 	}
 	placed := make([]lifecycle.Placed, len(replicas))

@@ -27,7 +27,7 @@ func (s *Store) SaveInstanceStep(ctx context.Context, l Lease, seen lifecycle.In
 	if deleted {
 		step.Due = time.Time{}
 	}
-	err = s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
 		changed = next.Status != seen.Instance.Status
 		if changed {
 			if err := touch(ctx, tx, Replicas, now, "instance_id = ?", string(next.ID)); err != nil {

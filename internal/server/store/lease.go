@@ -63,7 +63,7 @@ func (s *Store) Claim(ctx context.Context, kind Kind, owner, host string, now ti
 		ID      string
 		Touches int64
 	}
-	err := s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err := s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
 		rows = nil
 		return tx.NewRaw(query, args).Scan(ctx, &rows)
 	})
@@ -101,7 +101,7 @@ func (s *Store) NextDue(ctx context.Context, kind Kind, host string) (time.Time,
 // at once when somebody touched the row meanwhile. A lease that another has
 // taken since stays with that one.
 func (s *Store) Release(ctx context.Context, l Lease, again time.Time) error {
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
 		_, err := tx.NewRaw(`UPDATE ? SET lease_owner = '', lease_until = 0, due_at = CASE WHEN touches = ? THEN ? ELSE due_at END
 			WHERE id = ? AND lease_owner = ? AND live`, bun.Ident(l.Kind), l.Touches, due(again), l.ID, l.Owner).Exec(ctx)
 		return err
@@ -113,7 +113,7 @@ func (s *Store) Release(ctx context.Context, l Lease, again time.Time) error {
 // host held when it was killed need not wait for the lease to run out.
 func (s *Store) FreeLeases(ctx context.Context, host string) error {
 	prefix := host + "/"
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
 		for _, kind := range []Kind{Runs, Replicas, Instances} {
 			_, err := tx.NewRaw("UPDATE ? SET lease_owner = '', lease_until = 0 WHERE SUBSTR(lease_owner, 1, ?) = ?",
 				bun.Ident(kind), len([]rune(prefix)), prefix).Exec(ctx)

@@ -30,7 +30,7 @@ const (
 // has not the key the database was sealed with is refused.
 func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	scheme, _, _ := strings.Cut(where, ":")
-	s := &Store{sealer: sealer}
+	s := &Store{sealer: sealer, specs: specCache{runs: map[string]cachedSpec{}}}
 	var err error
 	switch scheme {
 	case "sqlite", "sqlite+aiosqlite":
@@ -43,7 +43,7 @@ func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(s.migrate(ctx)); err != nil {
+	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	if err := s.identify(ctx); err != nil {
@@ -78,7 +78,7 @@ func (s *Store) openSQLite(where string) error {
 			Hint: "check that the folder exists, is yours, and that its disk has room",
 		}
 	}
-	if s.writer, err = sqlitePool(path, 1, "_txlock=immediate", "_pragma=synchronous(FULL)", "_pragma=journal_mode(WAL)"); err != nil {
+	if s.writer, err = sqlitePool(path, 1, "_txlock=immediate", "_pragma=journal_mode(WAL)"); err != nil {
 		return err
 	}
 	s.reader, err = sqlitePool(path, sqliteReaders, "_pragma=query_only(1)")

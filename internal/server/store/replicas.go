@@ -101,7 +101,7 @@ func (s *Store) AttemptOf(ctx context.Context, p dstack.ProjectID, run string, a
 		if len(rows) == 0 {
 			return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("run %q has no such attempt", run)}
 		}
-		if of, err = s.findRun(ctx, tx, dstack.RunID(rows[0].RunID)); err != nil {
+		if of, err = findRun(ctx, tx, dstack.RunID(rows[0].RunID), s.openRun); err != nil {
 			return err
 		}
 		replica, err = findReplica(ctx, tx, dstack.ReplicaID(rows[0].ReplicaID))

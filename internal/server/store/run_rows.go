@@ -36,9 +36,19 @@ type runRow struct {
 	turn
 }
 
-// open turns a row into a run; it fails when the spec cannot be read.
+// openRun turns a row into a run; it fails when the spec cannot be read.
 func (s *Store) openRun(row runRow) (dstack.Run, error) {
 	spec, err := s.openSpec(row.ID, row.Spec)
+	return row.noun(spec), err
+}
+
+// seeRun is openRun for a decision, which never changes what it sees.
+func (s *Store) seeRun(row runRow) (dstack.Run, error) {
+	spec, err := s.knownSpec(row.ID, row.Spec)
+	return row.noun(spec), err
+}
+
+func (row runRow) noun(spec dstack.RunSpec) dstack.Run {
 	return dstack.Run{
 		ID: dstack.RunID(row.ID), ProjectID: dstack.ProjectID(row.ProjectID), Project: row.Project,
 		User: row.Username, Name: row.Name, Spec: spec, Revision: row.Revision,
@@ -46,7 +56,7 @@ func (s *Store) openRun(row runRow) (dstack.Run, error) {
 		Ending: dstack.Ending(row.Ending), Stop: dstack.StopRequest(row.Stop),
 		SubmittedAt: at(row.SubmittedAt), Since: at(row.Since), ReadyAt: at(row.ReadyAt), FinishedAt: at(row.FinishedAt),
 		Deleted: row.Deleted, Version: row.Version,
-	}, err
+	}
 }
 
 // openRuns is for lists: one run that cannot be read says so in its reason
@@ -67,7 +77,7 @@ func selectRuns(db bun.IDB, rows *[]runRow) *bun.SelectQuery {
 }
 
 // findRun returns one run by its ID; NotFound.
-func (s *Store) findRun(ctx context.Context, db bun.IDB, id dstack.RunID) (dstack.Run, error) {
+func findRun(ctx context.Context, db bun.IDB, id dstack.RunID, open func(runRow) (dstack.Run, error)) (dstack.Run, error) {
 	var rows []runRow
 	if err := selectRuns(db, &rows).Where("r.id = ?", string(id)).Scan(ctx); err != nil {
 		return dstack.Run{}, err
@@ -75,7 +85,7 @@ func (s *Store) findRun(ctx context.Context, db bun.IDB, id dstack.RunID) (dstac
 	if len(rows) == 0 {
 		return dstack.Run{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no run " + string(id)}
 	}
-	return s.openRun(rows[0])
+	return open(rows[0])
 }
 
 // rowOf is the row of a new run.

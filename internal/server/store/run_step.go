@@ -27,6 +27,9 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 	if finished {
 		finishedAt, step.Due = now, time.Time{}
 	}
+	if finished {
+		defer s.forgetSpec(run.ID)
+	}
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
 		err := saveRow(ctx, tx, l, run.Version, step.Due,
 			"status = ?, reason = ?, ending = ?, since = ?, ready_at = ?, finished_at = ?, live = ?",

@@ -70,7 +70,7 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, revision int, sp
 		if err != nil {
 			return err
 		}
-		if run, err = s.findRun(ctx, tx, id); err != nil {
+		if run, err = findRun(ctx, tx, id, s.openRun); err != nil {
 			return err
 		}
 		if n == 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"sync"
 
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
@@ -50,4 +51,48 @@ func (s *Store) openSpec(id, sealed string) (run dstack.RunSpec, err error) {
 		return dstack.RunSpec{}, fmt.Errorf("read the spec of run %s: %w", id, err)
 	}
 	return run, nil
+}
+
+// specsKept bounds the cache; it is emptied when it is full.
+const specsKept = 4096
+
+// specCache keeps the opened specs of unfinished runs for the passes, which
+// look at each of them many times a second and never change one.
+type specCache struct {
+	mu   sync.Mutex
+	runs map[string]cachedSpec
+}
+
+type cachedSpec struct {
+	sealed string // what it was opened from
+	spec   dstack.RunSpec
+}
+
+// knownSpec is openSpec, except that the same sealed text is opened once. The
+// caller must not change what the spec points to.
+func (s *Store) knownSpec(id, sealed string) (dstack.RunSpec, error) {
+	s.specs.mu.Lock()
+	known, ok := s.specs.runs[id]
+	s.specs.mu.Unlock()
+	if ok && known.sealed == sealed {
+		return known.spec, nil
+	}
+	run, err := s.openSpec(id, sealed)
+	if err != nil {
+		return run, err
+	}
+	s.specs.mu.Lock()
+	defer s.specs.mu.Unlock()
+	if len(s.specs.runs) >= specsKept {
+		clear(s.specs.runs)
+	}
+	s.specs.runs[id] = cachedSpec{sealed: sealed, spec: run}
+	return run, nil
+}
+
+// forgetSpec is for runs that have ended.
+func (s *Store) forgetSpec(id dstack.RunID) {
+	s.specs.mu.Lock()
+	defer s.specs.mu.Unlock()
+	delete(s.specs.runs, string(id))
 }

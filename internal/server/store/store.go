@@ -16,6 +16,7 @@ type Store struct {
 	writer *bun.DB // on SQLite one connection, so that writers queue instead of failing
 	reader *bun.DB // on PostgreSQL the same as writer
 	sealer *Sealer // nil: nothing is sealed
+	specs  specCache
 	kind   database
 	name   dstack.Installation
 }

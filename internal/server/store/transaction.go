@@ -20,17 +20,65 @@ import (
 // another is begun again.
 const writeTries = 8
 
+// strength is what a commit survives. What is weaker never comes to light
+// before what was committed earlier: after a power cut, the end of the history
+// is missing, never its middle.
+type strength string
+
+const (
+	// durable survives a power cut: whoever was told that it is saved may rely
+	// on it.
+	durable strength = "FULL"
+	// relaxed survives the death of the server, but a power cut may take the
+	// last of it. It is for what is found out again anyway: leases, and what
+	// engines say.
+	relaxed strength = "NORMAL"
+)
+
 // write runs do in one transaction: all of it happens, or nothing. do may run
 // more than once and must not keep anything from a run that failed.
 func (s *Store) write(ctx context.Context, do func(context.Context, bun.Tx) error) error {
+	return s.tryWrite(ctx, durable, do)
+}
+
+// note is write for what is found out again anyway; see relaxed.
+func (s *Store) note(ctx context.Context, do func(context.Context, bun.Tx) error) error {
+	return s.tryWrite(ctx, relaxed, do)
+}
+
+func (s *Store) tryWrite(ctx context.Context, how strength, do func(context.Context, bun.Tx) error) error {
 	var err error
 	for range writeTries {
-		err = s.writer.RunInTx(ctx, nil, do)
+		err = s.writeOnce(ctx, how, do)
 		if !isTurnedAway(err) {
 			break
 		}
 	}
 	return explain(err)
+}
+
+// writeOnce says how strong the commit shall be before each transaction, so
+// that none depends on what the connection did before.
+func (s *Store) writeOnce(ctx context.Context, how strength, do func(context.Context, bun.Tx) error) (err error) {
+	if s.kind == postgres {
+		return s.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
+			if how == relaxed {
+				if _, err := tx.NewRaw("SET LOCAL synchronous_commit = off").Exec(ctx); err != nil {
+					return err
+				}
+			}
+			return do(ctx, tx)
+		})
+	}
+	conn, err := s.writer.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close()) }()
+	if _, err := conn.ExecContext(ctx, "PRAGMA synchronous = "+string(how)); err != nil {
+		return err
+	}
+	return conn.RunInTx(ctx, nil, do)
 }
 
 // read runs do on one unchanging picture of the database.

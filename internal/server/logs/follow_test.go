@@ -1,0 +1,113 @@
+package logs_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dstack/internal/server/logs"
+)
+
+func TestFollow_WakesAtOnceAndEndsOnFinish(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := logs.New(dir, 1<<20)
+		write(t, s, key("a"), t0, "1", "2")
+		var mu sync.Mutex
+		var got []string
+		seen := func() string {
+			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return strings.Join(got, "")
+		}
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			for l, err := range s.Follow(t.Context(), key("a"), t0) {
+				if err != nil {
+					t.Error(err)
+				}
+				mu.Lock()
+				got = append(got, string(l.Text))
+				mu.Unlock()
+			}
+		})
+		if now := seen(); now != "2" {
+			t.Errorf("at first %q", now)
+		}
+		for i := range 3 {
+			write(t, s, key("a"), t0.Add(time.Duration(10+i)*time.Second), fmt.Sprint(3+i))
+			if now, want := seen(), "2345"[:i+2]; now != want {
+				t.Errorf("got %q, want %q", now, want)
+			}
+		}
+		write(t, s, key("another"), t0, "x")
+		s.Finish(key("a"))
+		ended.Wait()
+		if now := seen(); now != "2345" {
+			t.Errorf("at the end %q", now)
+		}
+		if !s.Finished(key("a")) || s.Finished(key("another")) || !logs.New(dir, 1<<20).Finished(key("a")) {
+			t.Error("who is finished is forgotten")
+		}
+		for l := range s.Follow(t.Context(), key("a"), t0.Add(11*time.Second)) {
+			if string(l.Text) != "5" {
+				t.Errorf("a finished attempt has %q more", l.Text)
+			}
+		}
+	})
+}
+
+func TestFollow_EndsWithItsContextOrItsReader(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := logs.New(dir, 1<<20)
+		ctx, cancel := context.WithCancel(t.Context())
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			for l, err := range s.Follow(ctx, key("a"), time.Time{}) {
+				t.Errorf("nothing was written, and there is %q, %v", l.Text, err)
+			}
+		})
+		synctest.Wait()
+		cancel()
+		ended.Wait()
+
+		write(t, s, key("a"), t0, "1", "2")
+		for range s.Follow(t.Context(), key("a"), time.Time{}) {
+			break
+		}
+	})
+}
+
+// Writers, readers and a limit at once: what a follower sees is a part of what
+// was written, in order, and its end is the end.
+func TestFollow_WhileTheOldestGoes(t *testing.T) {
+	s := logs.New(t.TempDir(), 16<<10)
+	const n = 3000
+	var group sync.WaitGroup
+	for range 3 {
+		group.Go(func() {
+			before, last := time.Time{}, ""
+			for l, err := range s.Follow(t.Context(), key("a"), time.Time{}) {
+				if err != nil || !l.At.After(before) {
+					t.Errorf("%v after %v: %v", l.At, before, err)
+					return
+				}
+				before, last = l.At, string(l.Text)
+			}
+			if last != fmt.Sprint(n-1) {
+				t.Errorf("the last is %q", last)
+			}
+		})
+	}
+	for i := range n {
+		write(t, s, key("a"), t0.Add(time.Duration(i)*time.Second), fmt.Sprint(i))
+	}
+	s.Finish(key("a"))
+	group.Wait()
+}

@@ -1,0 +1,35 @@
+package store
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+
+	"github.com/uptrace/bun"
+)
+
+// What somebody is told to be saved survives a power cut: SQLite then waits
+// for the disk (2, FULL). Leases do not (1, NORMAL), also after one another.
+func TestWrite_IsDurableWhateverWasBefore(t *testing.T) {
+	s, err := Open(t.Context(), "sqlite://"+filepath.Join(t.TempDir(), "server.db"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for i, c := range []struct {
+		write func(context.Context, func(context.Context, bun.Tx) error) error
+		want  int
+	}{{s.note, 1}, {s.write, 2}, {s.note, 1}, {s.write, 2}} {
+		var got int
+		err := c.write(t.Context(), func(ctx context.Context, tx bun.Tx) error {
+			return tx.NewRaw("PRAGMA synchronous").Scan(ctx, &got)
+		})
+		if err != nil || got != c.want {
+			t.Errorf("write %d: synchronous is %d, want %d (%v)", i, got, c.want, err)
+		}
+	}
+}
