@@ -54,7 +54,16 @@ func (s *Store) tryWrite(ctx context.Context, how strength, do func(context.Cont
 			break
 		}
 	}
-	return explain(err)
+	return explain(ended(ctx, err))
+}
+
+// ended gives back why a caller went away, where all that is left of it is a
+// transaction that was ended under our hands.
+func ended(ctx context.Context, err error) error {
+	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 // writeOnce says how strong the commit shall be before each transaction, so
@@ -87,7 +96,7 @@ func (s *Store) read(ctx context.Context, do func(context.Context, bun.Tx) error
 	if s.kind == postgres {
 		options.Isolation = sql.LevelRepeatableRead
 	}
-	return explain(s.reader.RunInTx(ctx, options, do))
+	return explain(ended(ctx, s.reader.RunInTx(ctx, options, do)))
 }
 
 // isTurnedAway says that the database chose another transaction over this one.
