@@ -118,11 +118,12 @@ func (f folder) lock() (*os.File, error) {
 	return nil, fmt.Errorf("cannot lock %s: %w", f.file("lock"), err)
 }
 
-// held says whether somebody holds the lock.
+// held says whether somebody holds the lock. One that cannot be looked at, for
+// want of file descriptors, counts as held: what runs is not to be buried.
 func (f folder) held() bool {
 	file, err := os.Open(f.file("lock"))
 	if err != nil {
-		return false
+		return !errors.Is(err, fs.ErrNotExist)
 	}
 	defer file.Close()
 	err = retried(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) })
