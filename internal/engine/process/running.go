@@ -140,17 +140,18 @@ func bury(k kept) {
 	if born := birth(k.Leader); born != "" && born != k.Birth {
 		return
 	}
+	const nobody = 0 // descends from a dead keeper: its number may be another's by now
 	look := time.NewTicker(buryLook)
 	defer look.Stop()
 	for late := time.After(buryLimit); !empty(k.Leader); {
-		signal(k.Keeper, k.Leader, syscall.SIGKILL)
+		signal(nobody, k.Leader, syscall.SIGKILL)
 		select {
 		case <-look.C:
 		case <-late: // stuck in the kernel, or nobody collects the dead
 			return
 		}
 	}
-	signal(k.Keeper, k.Leader, syscall.SIGKILL) // who had left the group
+	signal(nobody, k.Leader, syscall.SIGKILL) // who had left the group
 }
 
 // unbegun is a folder that never got as far as a process: its server was
