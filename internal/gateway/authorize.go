@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"crypto/sha256"
+	"encoding/base64"
 	"net/http"
 	"strings"
 
@@ -47,14 +48,23 @@ func tokenIn(value string) (string, bool) {
 	return token, ok && token != "" && strings.EqualFold(scheme, "bearer")
 }
 
+// mostWords is in how many words of an Authorization header a token of ours is
+// looked for.
+const mostWords = 8
+
 // carriesToken says whether a request to a public service has a token of
-// ours with it, which the service must not see. Its own tokens are unknown to
-// us and pass.
+// ours with it, however spelled, which the service must not see. Its own
+// tokens are unknown to us and pass.
 func carriesToken(v *view, h http.Header) bool {
+	known := func(token string) bool { return v.Grant(sha256.Sum256([]byte(token))) != nil }
 	for _, value := range h["Authorization"] {
-		token, ok := tokenIn(value)
-		if ok && v.Grant(sha256.Sum256([]byte(token))) != nil {
-			return true
+		all := strings.Fields(value)
+		for _, word := range all[:min(len(all), mostWords)] {
+			login, err := base64.StdEncoding.DecodeString(word)
+			user, password, basic := strings.Cut(string(login), ":")
+			if known(word) || err == nil && basic && (known(user) || known(password)) {
+				return true
+			}
 		}
 	}
 	return false

@@ -1,6 +1,7 @@
 package gateway_test
 
 import (
+	"encoding/base64"
 	"context"
 	"encoding/json"
 	"io"
@@ -131,6 +132,9 @@ func TestReplicaSeesNoTokenOfThePlatform(t *testing.T) {
 		{"the application's own", "http://open.localhost/", "Bearer its-own", bearer("its-own")},
 		{"the application's own, basic", "http://open.localhost/", "Basic abc", []string{"Authorization", "Basic abc"}},
 		{"ours, where none is asked for", "http://open.localhost/", "", bearer(member)},
+		{"ours, without its scheme", "http://open.localhost/", "", []string{"Authorization", member}},
+		{"ours, after a tab", "http://open.localhost/", "", []string{"Authorization", "Bearer\t" + member}},
+		{"ours, as a password", "http://open.localhost/", "", []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+member))}},
 		{"ours among others", "http://open.localhost/", "", append(bearer("its-own"), bearer(member)...)},
 	}
 	for _, c := range cases {
