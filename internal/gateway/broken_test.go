@@ -243,3 +243,27 @@ func TestForward_ManyAtOnce(t *testing.T) {
 	}
 	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
 }
+
+// Go checks the Host header, but not the host in a request line. In quotes of
+// the Forwarded header, one with quotes would name another client.
+func TestForward_HostWithQuotes(t *testing.T) {
+	asked := make(chan string, 1)
+	r := start(t, gateway.Limits{}, public("open", replica(t, 0, func(_ http.ResponseWriter, r *http.Request) {
+		asked <- r.Header.Get("Forwarded")
+	})))
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET http://x\",for=6.6.6.6;host=\"/proxy/services/main/open/ HTTP/1.1\r\nHost: x\r\n\r\n")
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if line != "HTTP/1.1 400 Bad Request\r\n" {
+		t.Errorf("%q, %v", line, err)
+	}
+	select {
+	case got := <-asked:
+		t.Errorf("the replica was told %s", got)
+	default:
+	}
+}

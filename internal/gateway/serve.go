@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"dstack/internal/decide/route"
@@ -61,6 +62,10 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (x *exchange) serve() {
 	if x.r.Method == http.MethodConnect || x.r.Method == http.MethodTrace {
 		x.refuse(&refusal{words: words{Kind: badMethod, Message: "the gateway does not take " + x.r.Method}})
+		return
+	}
+	if strings.ContainsAny(x.r.Host, `"<>`) { // a request line with a whole URL in it may name such a host
+		x.refuse(&refusal{words: words{Kind: dstack.Invalid, Message: "the request names no proper host"}})
 		return
 	}
 	if x.means.Nothing() {
