@@ -17,8 +17,13 @@ import (
 	"dstack/internal/engine/process"
 )
 
-// dockerWait is how long a Docker Engine may take to answer.
+// dockerWait is how long a Docker Engine may take to answer before plain
+// processes are taken instead.
 const dockerWait = 2 * time.Second
+
+// dockerMust is how long one may take that is wanted, so that one that hangs
+// does not keep the server from saying so.
+var dockerMust = 10 * time.Second
 
 // Options says what to run replicas with.
 type Options struct {
@@ -82,6 +87,8 @@ func New(ctx context.Context, o Options) (*Local, error) {
 }
 
 func (l *Local) useDocker(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, dockerMust)
+	defer cancel()
 	e, err := docker.New(ctx, docker.Options{Installation: l.Installation, Code: l.Code, Log: l.Log})
 	if err != nil {
 		return err
