@@ -3,6 +3,8 @@ package logs_test
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -110,4 +112,70 @@ func TestFollow_WhileTheOldestGoes(t *testing.T) {
 	}
 	s.Finish(key("a"))
 	group.Wait()
+}
+
+// A reader that saw half a line, left by a crash, sees the line that is
+// written in its place.
+func TestFollow_PastATornLine(t *testing.T) {
+	dir := t.TempDir()
+	write(t, logs.New(dir, 1<<20), key("a"), t0, "1")
+	segments, err := filepath.Glob(filepath.Join(dir, "main/logs/web/a/*.log"))
+	if err != nil || len(segments) != 1 {
+		t.Fatal(segments, err)
+	}
+	text, err := os.ReadFile(segments[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(segments[0], append(text, "1795435201000000 o this is half of a li"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := logs.New(dir, 1<<20)
+		var got []string
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			for l, err := range s.Follow(t.Context(), key("a"), time.Time{}) {
+				if err != nil {
+					t.Error(err)
+				}
+				got = append(got, string(l.Text))
+			}
+		})
+		synctest.Wait()
+		write(t, s, key("a"), t0.Add(time.Minute), "2", "3")
+		s.Finish(key("a"))
+		ended.Wait()
+		if strings.Join(got, "") != "123" {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// A follower is woken also when more runs than are remembered wrote since.
+func TestFollow_AmongManyRuns(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		s := logs.New(dir, 1<<20)
+		var got []string
+		var ended sync.WaitGroup
+		ended.Go(func() {
+			for l := range s.Follow(t.Context(), key("a"), time.Time{}) {
+				got = append(got, string(l.Text))
+			}
+		})
+		synctest.Wait()
+		for i := range 600 {
+			k := key("a")
+			k.RunName = fmt.Sprint("run-", i)
+			s.Last(k)
+		}
+		write(t, s, key("a"), t0, "1")
+		synctest.Wait()
+		if strings.Join(got, "") != "1" {
+			t.Errorf("got %q", got)
+		}
+		s.Finish(key("a"))
+		ended.Wait()
+	})
 }

@@ -78,6 +78,27 @@ func TestFullDisk_LosesOutputAndSaysHowMuch(t *testing.T) {
 	}
 }
 
+// Of lines that were given together, those that went to a segment that still
+// had room are kept, and only the others are counted.
+func TestFullDisk_BetweenSegments(t *testing.T) {
+	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+	lines := make([]dstack.LogLine, 40)
+	for i := range lines {
+		lines[i] = dstack.LogLine{At: at, Stream: "stdout", Text: []byte(strings.Repeat("x", 1000))}
+	}
+	k := Key{Project: "main", RunName: "web", Attempt: "a"}
+	disk := &tight{left: 20_000}
+	s := New(t.TempDir(), 64<<10)
+	s.open = disk.open
+	appendAll(t, s, k, lines...)
+	disk.left = 1 << 20
+	s.Finish(k)
+	kept := strings.Fields(all(t, s, k))
+	if got := strings.Join(kept[16:], " "); got != "… 24 lines lost: the disk was full" {
+		t.Errorf("after 16 lines: %s", got)
+	}
+}
+
 func appendAll(t *testing.T, s *Store, k Key, lines ...dstack.LogLine) {
 	t.Helper()
 	if err := s.Append(k, lines...); err != nil {

@@ -98,6 +98,17 @@ func TestPlace_RentsAnInstanceOfItsOwn(t *testing.T) {
 	})
 }
 
+func TestPlace_WhatAFinishedReplicaHeldIsFree(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		claim := dstack.Claim{CPUs: 4, GPUs: []dstack.GPU{{ID: "GPU-a"}}, Ports: []int{8000}}
+		_, a := h.replica("a", t0)
+		_, b := h.replica("b", t0)
+		h.replicaStep(a.ID, placed(claim), t0)
+		h.replicaStep(a.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0)
+		h.replicaStep(b.ID, placed(claim), t0)
+	})
+}
+
 func TestReplica_WaitsAgainWhenItsMachineIsGone(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, r := h.replica("a", t0)
@@ -137,7 +148,7 @@ func TestAttempts_TheLatestAreRemembered(t *testing.T) {
 				t.Fatalf("%s is of %s/%s (%v)", a, of.ID, replica.ID, err)
 			}
 		}
-		_, _, err := h.s.AttemptOf(ctx, h.project.ID, "a", ids[0])
+		_, _, err := h.s.AttemptOf(ctx, h.project.ID, "a", ids[4])
 		h.want(dstack.NotFound, err)
 		_, _, err = h.s.AttemptOf(ctx, h.project.ID, "b", r.Attempt)
 		h.want(dstack.NotFound, err)
@@ -264,6 +275,22 @@ func TestReports_SilenceIsAbsence(t *testing.T) {
 	})
 }
 
+func TestReports_OnlyOfPresentAttempts(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.ready("a", "127.0.0.1:1", t0)
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady, Due: t0}, t0)
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Attempt: true}, t0)
+		_, again := h.reread(run.ID)
+		starting := dstack.Report{Attempt: again.Attempt, Outcome: dstack.OutcomeStarting}
+		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, []dstack.Report{running(r.Attempt, "127.0.0.1:1"), starting}, nil, t0)
+		seen, err := h.s.InstanceFacts(t.Context(), "local-box")
+		h.ok(err)
+		if len(seen.Reports) != 1 || seen.Reports[0].Attempt != again.Attempt {
+			t.Errorf("got the reports %+v", seen.Reports)
+		}
+	})
+}
+
 // What was placed after the engine was asked is not absent because the engine
 // did not speak of it.
 func TestReports_OfWhatWasPlacedMeanwhile(t *testing.T) {
@@ -281,6 +308,27 @@ func TestReports_OfWhatWasPlacedMeanwhile(t *testing.T) {
 			t.Errorf("it has the report %+v", rep)
 		}
 		if !h.isDue(store.Instances, "local-box", t0) {
+			t.Error("the engine is not asked again at once")
+		}
+	})
+}
+
+// Silence ends a replica that was told to end only when the engine was asked
+// after that.
+func TestReports_OfWhatWasToldToEndMeanwhile(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.ready("a", "127.0.0.1:1", t0)
+		l := h.claim(store.Instances, "local-box", t0)
+		seen, err := h.s.InstanceFacts(t.Context(), "local-box")
+		h.ok(err)
+		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, t0))
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}}, t0.Add(time.Second))
+		_, err = h.s.SaveInstanceStep(t.Context(), l, seen, lifecycle.InstanceStep{To: dstack.InstanceUp}, []dstack.Report{}, nil, t0.Add(2*time.Second))
+		h.ok(err)
+		if rep := h.whole(run.ID).Reports[r.Attempt]; rep.Outcome != dstack.OutcomeRunning {
+			t.Errorf("it has the report %+v", rep)
+		}
+		if !h.isDue(store.Instances, "local-box", t0.Add(time.Second)) {
 			t.Error("the engine is not asked again at once")
 		}
 	})
