@@ -233,7 +233,9 @@ func TestStart_GoesOnWithWhatWasMade(t *testing.T) {
 
 func TestRunning_OOM(t *testing.T) {
 	e, _ := at(t)
-	o := order(image, "exec dd if=/dev/zero of=/dev/null bs=100M count=10")
+	// Not at once: the engine does not hear of it within a container's first
+	// milliseconds.
+	o := order(image, "sleep 0.3; exec dd if=/dev/zero of=/dev/null bs=100M count=10")
 	o.MemoryMiB = 16
 	if r := ended(t, e, o); !r.OOM || r.ExitCode != 137 {
 		t.Errorf("%+v", r)
