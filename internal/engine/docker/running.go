@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,7 +20,23 @@ import (
 // sighting is a container as it was last looked at closely.
 type sighting struct {
 	state  container.ContainerState
+	joined string // see joined
 	report dstack.Report
+}
+
+// joined names a container's connections to networks, which are new each time
+// it starts. One that was restarted by hand has another address.
+func joined(c container.Summary) string {
+	var ids []string
+	if c.NetworkSettings != nil {
+		for _, n := range c.NetworkSettings.Networks {
+			if n != nil {
+				ids = append(ids, n.EndpointID)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return strings.Join(ids, " ")
 }
 
 // leftoverAge is how old a container must be that was made and never started,
@@ -119,14 +136,14 @@ func (e *Engine) look(ctx context.Context, c container.Summary, id dstack.Attemp
 	e.mu.Lock()
 	was, ok := e.seen[c.ID]
 	e.mu.Unlock()
-	if ok && was.state == c.State {
+	if ok && was.state == c.State && was.joined == joined(c) {
 		return was.report, nil
 	}
 	got, err := e.docker.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 	if err != nil {
 		return dstack.Report{}, err
 	}
-	now := sighting{state: c.State, report: dstack.Report{Attempt: id, Outcome: dstack.OutcomeRunning}}
+	now := sighting{state: c.State, joined: joined(c), report: dstack.Report{Attempt: id, Outcome: dstack.OutcomeRunning}}
 	state := got.Container.State
 	if state == nil {
 		return now.report, nil
