@@ -107,6 +107,10 @@ func (e *Engine) signal(id, name string) error {
 	return err
 }
 
+// removeLimit is how long the engine may take over one container. It goes on
+// by itself after that, and says so when it is asked again.
+var removeLimit = 5 * time.Second
+
 // Remove is described at engine.Engine.
 func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 	if b := e.beginning(id); b != nil {
@@ -122,6 +126,8 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 		return err
 	}
 	if found != nil {
+		ctx, cancel := context.WithTimeout(ctx, removeLimit)
+		defer cancel()
 		_, err := e.docker.ContainerRemove(ctx, found.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) { // conflict: it is being removed
 			return unreachable(err)
