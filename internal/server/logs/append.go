@@ -72,7 +72,7 @@ type batch struct {
 func gather(a *attempt, lines []dstack.LogLine, most int64) batch {
 	b := batch{last: a.last, fresh: true}
 	room := most
-	if n := len(a.segments); n > 0 && a.segments[n-1].size < most {
+	if n := len(a.segments); n > 0 && a.segments[n-1].size+leastBytes(lines[0]) <= most {
 		b.fresh, room = false, most-a.segments[n-1].size
 	}
 	for _, line := range lines {
@@ -88,6 +88,12 @@ func gather(a *attempt, lines []dstack.LogLine, most int64) batch {
 		b.lines++
 	}
 	return b
+}
+
+// leastBytes is what a line takes on disk, unless something in it must be
+// escaped.
+func leastBytes(line dstack.LogLine) int64 {
+	return int64(len("1795435201000000 o \n") + len(line.Text))
 }
 
 // put writes a batch, or nothing of it. Older output makes room for it.

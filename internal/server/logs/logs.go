@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -61,18 +62,21 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 		if len(pieces) == 0 {
 			return nil
 		}
-		if err := r.tellLoss(s, a, pieces[0].At); err != nil && !isFull(err) {
-			return err
+		before := a.lost
+		if before > 0 { // told together with the first line that fits, or not yet
+			pieces = slices.Insert(pieces, 0, lossLine(before, pieces[0].At))
 		}
-		written, err := 0, error(nil)
-		if a.lost == 0 {
-			written, err = r.write(s, a, pieces)
+		written, err := r.write(s, a, pieces)
+		if written > 0 {
+			a.lost = 0
 		}
-		if a.lost == 0 && isFull(err) {
-			slog.Warn("the disk is full: output is lost until there is room again", "folder", s.dir, "run", k.RunName)
-		}
-		if a.lost > 0 || isFull(err) {
+		if isFull(err) {
 			a.lost += len(pieces) - written
+			if before == 0 {
+				slog.Warn("the disk is full: output is lost until there is room again", "folder", s.dir, "run", k.RunName)
+			} else if written == 0 {
+				a.lost-- // the line that tells is none of them
+			}
 			return nil
 		}
 		return err
@@ -82,17 +86,9 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 // piece is the longest text of one line: a small part of the limit.
 func (s *Store) piece() int { return int(min(longestPiece, s.limit/16)) }
 
-// tellLoss writes how much is missing, if anything is and there is room again.
-func (r *run) tellLoss(s *Store, a *attempt, at time.Time) error {
-	if a.lost == 0 {
-		return nil
-	}
-	text := fmt.Appendf(nil, "… %d lines lost: the disk was full", a.lost)
-	_, err := r.write(s, a, []dstack.LogLine{{At: at, Stream: "stderr", Text: text}})
-	if err == nil {
-		a.lost = 0
-	}
-	return err
+// lossLine says how much is missing.
+func lossLine(lost int, at time.Time) dstack.LogLine {
+	return dstack.LogLine{At: at, Stream: "stderr", Text: fmt.Appendf(nil, "… %d lines lost: the disk was full", lost)}
 }
 
 // Last returns the time of the newest line, zero when there is none.
@@ -151,7 +147,11 @@ func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[ds
 // Finish says that no more will come; followers end.
 func (s *Store) Finish(k Key) {
 	_ = s.with(k, func(r *run, a *attempt) error {
-		_ = r.tellLoss(s, a, time.UnixMicro(a.last)) // the last chance
+		if a.lost > 0 { // the last chance to tell
+			if n, _ := r.write(s, a, []dstack.LogLine{lossLine(a.lost, time.UnixMicro(a.last))}); n > 0 {
+				a.lost = 0
+			}
+		}
 		a.finished = true
 		a.wake()
 		// Without the mark a later process asks the engine again, and hears
