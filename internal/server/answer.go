@@ -8,7 +8,10 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
@@ -139,9 +142,30 @@ func (s *Server) write(w http.ResponseWriter, status int, body any) {
 		text.Reset()
 		text.WriteString(`{"detail":"Internal Server Error","error":{"kind":"internal","message":"the answer cannot be written"}}`)
 	}
+	send(w, status, text.Bytes())
+}
+
+const (
+	pieceSize = 256 << 10
+	pieceTime = time.Minute // that a client may take for one piece of an answer
+)
+
+// send writes a whole answer of JSON. A client that does not read it is let
+// go, and so is one that is gone: there is nobody else to tell.
+func send(w http.ResponseWriter, status int, text []byte) {
+	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
-	_, _ = w.Write(text.Bytes()) // the client may be gone; there is nobody else to tell
+	for piece := range slices.Chunk(text, pieceSize) {
+		_ = control.SetWriteDeadline(time.Now().Add(pieceTime)) // where it can be set
+		if _, err := w.Write(piece); err != nil {
+			return
+		}
+	}
+	if control.Flush() == nil {
+		_ = control.SetWriteDeadline(time.Time{}) // what comes after has its own
+	}
 }
 
 // complaint is one thing wrong with a request, in the shape of the reference.

@@ -27,12 +27,11 @@ func (nothing) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 // another type is refused with its place, all of it at once.
 func decode[In any](c *call) (In, error) {
 	var in In
-	c.hurry(bodyTime)
 	text, err := io.ReadAll(c.r.Body)
-	c.hurry(0)
 	if err != nil {
 		return in, bodyError(err, c.route.limit)
 	}
+	c.hurry(0)
 	d := &decoder{}
 	if _, none := any(in).(nothing); none {
 		d.nothing(text)
@@ -48,14 +47,18 @@ func decode[In any](c *call) (In, error) {
 // bodyTime is how long a client may take to send a body.
 const bodyTime = 30 * time.Second
 
-// hurry gives the client so long to send the rest; zero: as long as it
-// likes. It must be lifted before anything waits, for its end cuts the call.
-func (c *call) hurry(limit time.Duration) {
+// hurry gives the client so long to send the rest; zero: as long as it likes.
+// It must be lifted before anything waits, for its end cuts the call, and only
+// once the body was read: what a refused call leaves of it is read before the
+// next one.
+func (c *call) hurry(limit time.Duration) { hurry(c.w, limit) }
+
+func hurry(w http.ResponseWriter, limit time.Duration) {
 	var until time.Time
 	if limit > 0 {
 		until = time.Now().Add(limit)
 	}
-	_ = http.NewResponseController(c.w).SetReadDeadline(until) // where it can be set
+	_ = http.NewResponseController(w).SetReadDeadline(until) // where it can be set
 }
 
 func bodyError(err error, limit int64) error {
@@ -83,8 +86,21 @@ var enums = map[reflect.Type][]string{
 // decoder fills values from JSON and notes what is wrong.
 type decoder struct{ found complaints }
 
+// mostComplaints keeps an answer from being many times larger than what was
+// asked.
+const mostComplaints = 100
+
 func (d *decoder) note(loc []any, kind, msg string, args ...any) {
-	d.found = append(d.found, complaint{Loc: slices.Clone(loc), Type: kind, Msg: fmt.Sprintf(msg, args...)})
+	d.add(complaint{Loc: slices.Clone(loc), Type: kind, Msg: fmt.Sprintf(msg, args...)})
+}
+
+func (d *decoder) add(c complaint) {
+	switch {
+	case len(d.found) == mostComplaints:
+		d.found = append(d.found, complaint{Loc: []any{"body"}, Type: "value_error", Msg: "there is more wrong than this"})
+	case len(d.found) < mostComplaints:
+		d.found = append(d.found, c)
+	}
 }
 
 func (d *decoder) document(text []byte, into reflect.Value) {
@@ -154,7 +170,7 @@ func (d *decoder) itself(loc []any, raw json.RawMessage, into reflect.Value) {
 		return
 	}
 	for _, p := range problems {
-		d.found = append(d.found, complaint{Loc: append(slices.Clone(loc), pathOf(p.Path)...),
+		d.add(complaint{Loc: append(slices.Clone(loc), pathOf(p.Path)...),
 			Type: "value_error", Msg: p.Message, hint: p.Hint, later: p.Unsupported})
 	}
 }
@@ -212,9 +228,9 @@ func (d *decoder) object(loc []any, raw json.RawMessage, into reflect.Value) {
 		case seen[name]:
 			d.note(at, "value_error.duplicate", "given twice")
 		default:
+			seen[name] = true
 			d.field(at, value, field, into.FieldByIndex(field.Index))
 		}
-		seen[name] = true
 	}
 	for _, name := range orderOf(into.Type()) {
 		if !seen[name] && required(fields[name]) {

@@ -30,8 +30,7 @@ func (s *Server) openapi(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(text) // the client may be gone
+	send(w, http.StatusOK, text)
 }
 
 // aliases is how types that write themselves look on the wire.

@@ -82,6 +82,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("Cache-Control", "no-store")
 	defer s.survive(w, r)
+	hurry(w, bodyTime)
 	if strings.HasPrefix(r.URL.Path, "/api/") && r.URL.Path != docsPath {
 		if err := checkVersion(r); err != nil {
 			s.refuse(w, r, err)
@@ -119,6 +120,7 @@ func (s *Server) enter(rt *endpoint) http.HandlerFunc {
 			s.tell(c, "a call was refused", slog.String("why", err.Error()))
 		}
 		if err != nil {
+			c.hurry(bodyTime)
 			s.refuse(w, r, err)
 		}
 	}

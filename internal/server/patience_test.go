@@ -1,0 +1,125 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener without a network, for tests in which hours pass.
+type pipes struct {
+	conns chan net.Conn
+	ended chan struct{}
+}
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case <-p.ended:
+		return nil, net.ErrClosed
+	}
+}
+func (p *pipes) Close() error   { close(p.ended); return nil }
+func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+// patience runs a test with connections to a server that has no store, and so
+// nobody whom it knows.
+func patience(t *testing.T, test func(t *testing.T, dial func() net.Conn)) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &pipes{conns: make(chan net.Conn), ended: make(chan struct{})}
+		web := &http.Server{Handler: New(Options{}).Handler()}
+		done := make(chan error, 1)
+		go func() { done <- web.Serve(p) }()
+		test(t, func() net.Conn {
+			client, server := net.Pipe()
+			p.conns <- server
+			return client
+		})
+		_ = web.Close()
+		<-done
+	})
+}
+
+// within fails unless the server hangs up before the limit. What it says is
+// read, and returned.
+func within(t *testing.T, c net.Conn, limit time.Duration) string {
+	t.Helper()
+	var said bytes.Buffer
+	_ = c.SetReadDeadline(time.Now().Add(limit))
+	if _, err := io.Copy(&said, c); err != nil {
+		t.Errorf("still held after %s: %v", limit, err)
+	}
+	return said.String()
+}
+
+func TestServe_NobodyHoldsACallByNotSendingItsBody(t *testing.T) {
+	for _, path := range []string{"/api/runs/list", "/api/project/main/logs/follow", "/api/project/main/repos/upload_code", "/api/backends/list_types", "/nothing", "/healthcheck"} {
+		t.Run(path, func(t *testing.T) {
+			patience(t, func(t *testing.T, dial func() net.Conn) {
+				c := dial()
+				_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{", path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if said := within(t, c, 3*bodyTime); !strings.HasPrefix(said, "HTTP/1.1 4") {
+					t.Errorf("said %q", said)
+				}
+			})
+		})
+	}
+}
+
+func TestServe_NobodyHoldsACallByNotReadingItsAnswer(t *testing.T) {
+	patience(t, func(t *testing.T, dial func() net.Conn) {
+		c := dial()
+		if _, err := fmt.Fprint(c, "GET "+openapiPath+" HTTP/1.1\r\nHost: here\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * pieceTime)
+		if said := within(t, c, pieceTime); said != "" {
+			t.Errorf("%d bytes were kept for a client that does not read", len(said))
+		}
+	})
+}
+
+func TestServe_ASlowCallDoesNotHurryTheNextOnItsConnection(t *testing.T) {
+	patience(t, func(t *testing.T, dial func() net.Conn) {
+		c := dial()
+		answers := bufio.NewReader(c)
+		for range 3 {
+			if _, err := fmt.Fprint(c, "GET /healthcheck HTTP/1.1\r\nHost: here\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			answer, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(answer.Body)
+			if err != nil || answer.StatusCode != http.StatusOK {
+				t.Fatalf("%d %s %v", answer.StatusCode, text, err)
+			}
+			time.Sleep(2 * (bodyTime + pieceTime))
+		}
+		_ = c.Close()
+	})
+}
+
+func TestDecode_AnAnswerIsNotManyTimesWhatWasAsked(t *testing.T) {
+	h := newHouse(t)
+	var body strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&body, `,"%x":1`, i)
+	}
+	a := h.post("", "/api/backends/list_types", "{"+body.String()[1:]+"}")
+	if a.status != http.StatusUnprocessableEntity || len(a.text) > 100<<10 || !strings.Contains(a.text, "there is more wrong than this") {
+		t.Errorf("%d, %d bytes: %.200s", a.status, len(a.text), a.text)
+	}
+}
