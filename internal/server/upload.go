@@ -34,7 +34,18 @@ func (s *Server) uploadCode(c *call) error {
 	}
 	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, s.upload+around)
 	c.hurry(uploadTime)
-	defer c.hurry(0)
+	err := s.takeCode(c)
+	// Most clients send all before they listen: one that is answered earlier
+	// finds the connection closed, and never sees the answer.
+	_, _ = io.Copy(io.Discard, c.r.Body)
+	if err != nil {
+		return err
+	}
+	s.write(c.w, http.StatusOK, nothing{})
+	return nil
+}
+
+func (s *Server) takeCode(c *call) error {
 	id := c.r.URL.Query().Get("repo_id")
 	if id == "" {
 		return complaints{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
@@ -51,11 +62,7 @@ func (s *Server) uploadCode(c *call) error {
 		return &dstack.Error{Kind: dstack.Invalid, Message: "an upload is named by the SHA-256 of its content, in 64 hexadecimal digits",
 			Hint: "name the file so"}
 	}
-	if err := s.keepCode(c, id, hash, part); err != nil {
-		return err
-	}
-	s.write(c.w, http.StatusOK, nothing{})
-	return nil
+	return s.keepCode(c, id, hash, part)
 }
 
 func (s *Server) tooMuchCode() error {

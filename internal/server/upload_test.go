@@ -199,3 +199,34 @@ func TestRepos(t *testing.T) {
 		t.Errorf("%+v", repos)
 	}
 }
+
+func TestUpload_WhoSendsAllBeforeListeningHearsTheAnswer(t *testing.T) {
+	h := newHouse(t)
+	h.repo()
+	content := strings.Repeat("x", 8<<20)
+	for _, c := range []struct{ what, repo, name, status string }{
+		{"new", "web-12345678", sha(content), "HTTP/1.1 200"},
+		{"stored before", "web-12345678", sha(content), "HTTP/1.1 200"},
+		{"no such repo", "repo-2", sha(content), "HTTP/1.1 400"},
+		{"badly named", "web-12345678", "code.tar", "HTTP/1.1 400"},
+	} {
+		body, kind := multipartBody(t, c.name, content)
+		conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = fmt.Fprintf(conn, "POST /api/project/main/repos/upload_code?repo_id=%s HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer %s\r\n"+
+			"Content-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", c.repo, h.admin, kind, body.Len())
+		if err == nil {
+			_, err = io.Copy(conn, body)
+		}
+		if err != nil {
+			t.Fatalf("%s: cut while sending: %v", c.what, err)
+		}
+		said, err := io.ReadAll(conn)
+		if err != nil || !strings.HasPrefix(string(said), c.status) {
+			t.Errorf("%s: %v, %.200s", c.what, err, said)
+		}
+		_ = conn.Close()
+	}
+}
