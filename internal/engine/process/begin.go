@@ -196,7 +196,8 @@ const (
 )
 
 // portIsFree refuses a port that somebody listens on, who would be taken for
-// the replica.
+// the replica. One that only a connection holds, or the last minute of one,
+// will be free again: that is no fault of the order's.
 func portIsFree(ctx context.Context, port int) error {
 	look := time.NewTicker(portLook)
 	defer look.Stop()
@@ -210,6 +211,14 @@ func portIsFree(ctx context.Context, port int) error {
 			return ctx.Err()
 		case <-look.C:
 		case <-late:
+			if !answered(ctx, port) {
+				return &dstack.Error{
+					Kind:    dstack.Unavailable,
+					Message: fmt.Sprintf("port %d of this machine is still held by a connection", port),
+					Hint:    "it is tried again by itself; such connections last a minute at most once they are closed",
+					Cause:   err,
+				}
+			}
 			return &dstack.Error{
 				Kind:    dstack.Conflict,
 				Message: fmt.Sprintf("port %d is already in use on this machine", port),
@@ -218,6 +227,16 @@ func portIsFree(ctx context.Context, port int) error {
 			}
 		}
 	}
+}
+
+// answered says whether somebody listens on a port, or might.
+func answered(ctx context.Context, port int) bool {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		if engine.Call(ctx, net.JoinHostPort(host, strconv.Itoa(port)), false) != engine.Refused {
+			return true
+		}
+	}
+	return false
 }
 
 // tryPort returns an error when a port is in use.
