@@ -21,6 +21,7 @@ type fakeEngine struct {
 	started  []dstack.AttemptID // in order, each once
 	twice    []string           // replicas of which two attempts ran at once
 	silent   bool               // cannot be reached
+	hangs    bool               // takes calls, and answers none
 	stubborn bool               // does not end when told
 	refuse   string             // refuses to start, saying so
 }
@@ -91,7 +92,12 @@ func (e *fakeEngine) Stop(_ context.Context, id dstack.AttemptID, grace time.Dur
 	return nil
 }
 
-func (e *fakeEngine) Running(context.Context) ([]dstack.Report, error) {
+func (e *fakeEngine) Running(ctx context.Context) ([]dstack.Report, error) {
+	hangs := false
+	if e.with(func(e *fakeEngine) { hangs = e.hangs }); hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.silent {

@@ -17,17 +17,18 @@ import (
 
 // instance is one pass over an instance. It alone touches the world.
 func (r *Reconciler) instance(ctx context.Context, l store.Lease) error {
-	ctx, cancel := context.WithTimeout(ctx, actTime)
-	defer cancel()
 	id := dstack.InstanceID(l.ID)
 	seen, err := r.Store.InstanceFacts(ctx, id)
 	if err != nil {
 		return err
 	}
+	// For the world alone: what took too long is saved as a failure.
+	world, cancel := context.WithTimeout(ctx, r.ActTime)
+	defer cancel()
 	b, fail := r.Backends.Get(seen.Instance.Backend)
 	if fail == nil {
 		var machines map[dstack.InstanceID]dstack.Machine
-		if machines, fail = b.Machines(ctx); fail == nil {
+		if machines, fail = b.Machines(world); fail == nil {
 			seen.Listed = true
 			if m, ok := machines[id]; ok {
 				seen.Machine = &m
@@ -40,7 +41,7 @@ func (r *Reconciler) instance(ctx context.Context, l store.Lease) error {
 	}
 	var heard []dstack.Report
 	if fail == nil {
-		heard, fail = r.act(ctx, b, seen, step)
+		heard, fail = r.act(world, b, seen, step)
 		step.Due = lifecycle.DueAfter(step, seen.Replicas, heard, time.Now())
 	}
 	changed, err := r.Store.SaveInstanceStep(ctx, l, seen, step, heard, fail, time.Now())

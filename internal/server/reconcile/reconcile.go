@@ -35,6 +35,7 @@ type Options struct {
 	Owner    string     // this server, among all that share the database
 	Host     string     // this installation's host: see dstack.Instance.Host
 	Limits   lifecycle.Limits
+	ActTime  time.Duration // that one look at a machine and what follows may take; 0: 30 s
 	Log      *slog.Logger
 }
 
@@ -47,6 +48,9 @@ type Reconciler struct {
 
 // New returns a Reconciler; nothing runs before its Tasks do.
 func New(o Options) *Reconciler {
+	if o.ActTime == 0 {
+		o.ActTime = actTime
+	}
 	r := &Reconciler{Options: o, wakes: map[store.Kind]loop.Wake{}, copies: newCopies(o.Logs, o.Log)}
 	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances} {
 		r.wakes[kind] = loop.NewWake()

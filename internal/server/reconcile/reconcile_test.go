@@ -29,6 +29,7 @@ type rig struct {
 	logs    *logs.Store
 	bell    loop.Bell
 	project dstack.Project
+	actTime time.Duration
 	stop    func()
 	passes  *reconcile.Reconciler
 }
@@ -72,7 +73,7 @@ func (r *rig) begin(limits lifecycle.Limits) {
 	}
 	r.passes = reconcile.New(reconcile.Options{
 		Store: r.store, Backends: r.set, Logs: r.logs, Bell: &r.bell, Owner: "here/" + uuid.NewString(), Host: "here",
-		Limits: limits, Log: slog.New(slog.DiscardHandler),
+		Limits: limits, ActTime: r.actTime, Log: slog.New(slog.DiscardHandler),
 	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
@@ -235,6 +236,21 @@ func TestPasses_ASilentEngineEndsNothing(t *testing.T) {
 	if w.Replicas[0].Attempt != first {
 		t.Errorf("attempt %s was replaced by %s", first, w.Replicas[0].Attempt)
 	}
+}
+
+func TestPasses_AnEngineThatHangsIsNotedAsOneThatDoesNotAnswer(t *testing.T) {
+	r := newRig(t)
+	r.actTime = 200 * time.Millisecond
+	r.begin(lifecycle.Limits{})
+	id := r.submit(1)
+	r.until(id, "ready", ready(1))
+	r.engine.with(func(e *fakeEngine) { e.hangs = true })
+	w := r.until(id, "noted", func(w store.Whole) bool { return w.Instances["this"].Fails > 1 })
+	if i := w.Instances["this"]; i.LastFail == "" || readyCount(w) != 1 {
+		t.Errorf("instance %+v, %d ready", i, readyCount(w))
+	}
+	r.engine.with(func(e *fakeEngine) { e.hangs = false })
+	r.until(id, "heard again", func(w store.Whole) bool { return w.Instances["this"].Fails == 0 })
 }
 
 // A server that is killed at any moment and started again loses nothing,
