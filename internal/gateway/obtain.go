@@ -8,10 +8,40 @@ import (
 	"dstack/internal/dstack"
 )
 
+// newsWait is how long a caller who may know waits for a newer table before
+// it is told that something does not exist: the API answers a submission a
+// moment before the table has it.
+const newsWait = 250 * time.Millisecond
+
 // obtain brings the request to a place, waiting for one while none is ready,
 // or returns a refusal. A request that is not for a replica gets no place,
 // and no error. Without the client, its context's error comes back.
 func (x *exchange) obtain() error {
+	err := x.seek()
+	if !missing(err) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(x.ctx, newsWait)
+	defer cancel()
+	for missing(err) {
+		old := x.view
+		if x.g.hold.until(ctx, "", func() bool { return x.g.view.Load() != old }) != nil {
+			return err
+		}
+		err = x.seek()
+	}
+	return err
+}
+
+// missing says that what was asked for is in no table yet. Those who may not
+// know get another refusal, and no wait that would tell them.
+func missing(err error) bool {
+	r, ok := errors.AsType[*refusal](err)
+	return ok && r.Kind == dstack.NotFound
+}
+
+// seek is obtain by the tables that there are.
+func (x *exchange) seek() error {
 	for !x.settle() {
 		err := x.wait()
 		switch {

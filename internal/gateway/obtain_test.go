@@ -168,3 +168,24 @@ func TestFollow_DoesNotSpin(t *testing.T) {
 		t.Errorf("asked %d times in 150ms", r.plane.asked)
 	}
 }
+
+// The API answers a submission a moment before the table has it.
+func TestObtain_WaitsAMomentForNews(t *testing.T) {
+	up := replica(t, 0, hello)
+	r := start(t, gateway.Limits{}, service("other", up))
+	done := make(chan reply, 1)
+	go func() { done <- r.get("http://new.localhost/x", bearer(member)...) }()
+	until(t, "a call that waits for news", func() bool { return r.gateway.Load()[""].Held == 1 })
+	r.plane.set(service("other")) // no news for it
+	r.plane.set(service("other"), service("new", up))
+	if got := <-done; got.body != "hello from /x" {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+	if got := r.get("http://never.localhost/", bearer(member)...); got.StatusCode != 404 {
+		t.Errorf("what never comes: %d %s", got.StatusCode, got.body)
+	}
+	began := time.Now()
+	if got := r.get("http://never.localhost/"); got.StatusCode != 401 || time.Since(began) > 200*time.Millisecond {
+		t.Errorf("who may not know: %d after %s", got.StatusCode, time.Since(began))
+	}
+}
