@@ -169,7 +169,7 @@ func TestEntrypoint_Run(t *testing.T) {
 	for _, shell := range []string{"/bin/bash", "/bin/sh"} {
 		t.Run(shell, func(t *testing.T) {
 			if !exists(shell) {
-				t.Skip("there is no " + shell)
+				t.Skip("needs " + shell + ": this machine has none")
 			}
 			home := t.TempDir()
 			if err := os.WriteFile(filepath.Join(home, ".bashrc"), []byte("FROM_RC=yes; echo noise; echo noise >&2\n"), 0o600); err != nil {
