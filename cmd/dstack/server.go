@@ -73,7 +73,7 @@ type house struct {
 func serve(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
 	h := &house{serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), backends: backend.NewSet()}
 	slog.SetDefault(h.log)
-	unlock, err := lockFolder(o.dir)
+	unlock, err := lockFolder(ctx, o.dir)
 	if err != nil {
 		return err
 	}
