@@ -1,0 +1,25 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+func TestLockFolder(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := lockFolder(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockFolder(t.Context(), dir); dstack.KindOf(err) != dstack.Conflict {
+		t.Errorf("a second server: %v", err)
+	}
+	time.AfterFunc(200*time.Millisecond, unlock) // one that is on its way out
+	again, err := lockFolder(t.Context(), dir)
+	if err != nil {
+		t.Fatalf("after the first has ended: %v", err)
+	}
+	again()
+}
