@@ -44,7 +44,7 @@ func (r *Reconciler) instance(ctx context.Context, l store.Lease) error {
 		heard, fail = r.act(world, b, seen, step)
 		step.Due = lifecycle.DueAfter(step, seen.Replicas, heard, time.Now())
 	}
-	changed, err := r.Store.SaveInstanceStep(save, l, seen, step, heard, fail, time.Now())
+	changed, err := r.Store.SaveInstanceStep(ctx, l, seen, step, heard, fail, time.Now())
 	if err != nil {
 		return err
 	}
