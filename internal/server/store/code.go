@@ -33,6 +33,8 @@ type codeRow struct {
 // once, inside of the transaction: it must be a file or a buffer, not a
 // network. One that is there already is left as it is.
 func (s *Store) PutCode(ctx context.Context, p dstack.ProjectID, repo, hash string, r io.Reader) error {
+	ctx, cancel := context.WithTimeout(ctx, codeTime)
+	defer cancel()
 	return explain(s.writeOnce(ctx, durable, func(ctx context.Context, tx bun.Tx) error {
 		return s.putCode(ctx, tx, p, repo, hash, r)
 	}))

@@ -30,7 +30,7 @@ const (
 // has not the key the database was sealed with is refused.
 func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	scheme, _, _ := strings.Cut(where, ":")
-	s := &Store{sealer: sealer, specs: specCache{runs: map[string]cachedSpec{}}}
+	s := &Store{sealer: sealer, specs: specCache{runs: map[string]cachedSpec{}}, patience: answerTime}
 	var err error
 	switch scheme {
 	case "sqlite", "sqlite+aiosqlite":
@@ -46,6 +46,8 @@ func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
+	s.writer = s.writer.WithQueryHook(limit{s})
+	s.reader = s.reader.WithQueryHook(limit{s})
 	if err := s.identify(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -19,6 +20,8 @@ type Store struct {
 	specs  specCache
 	kind   database
 	name   dstack.Installation
+
+	patience time.Duration // with one query or transaction
 }
 
 // database is which of the two it is.

@@ -3,8 +3,11 @@ package store
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"time"
 
@@ -47,6 +50,8 @@ func (s *Store) note(ctx context.Context, do func(context.Context, bun.Tx) error
 }
 
 func (s *Store) tryWrite(ctx context.Context, how strength, do func(context.Context, bun.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
+	defer cancel()
 	var err error
 	for range writeTries {
 		err = s.writeOnce(ctx, how, do)
@@ -92,6 +97,8 @@ func (s *Store) writeOnce(ctx context.Context, how strength, do func(context.Con
 
 // read runs do on one unchanging picture of the database.
 func (s *Store) read(ctx context.Context, do func(context.Context, bun.Tx) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.patience)
+	defer cancel()
 	options := &sql.TxOptions{ReadOnly: true}
 	if s.kind == postgres {
 		options.Isolation = sql.LevelRepeatableRead
@@ -108,7 +115,7 @@ func isTurnedAway(err error) bool {
 // explain turns what a driver says into an error that tells what to do.
 // Errors that are meant for people already pass.
 func explain(err error) error {
-	if err == nil || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
 	if _, ok := errors.AsType[*dstack.Error](err); ok {
@@ -151,10 +158,18 @@ func isAway(err error) bool {
 		class := e.Code[:min(2, len(e.Code))]
 		return class == "08" || class == "53" || class == "57" || isTurnedAway(err)
 	}
+	for _, away := range []error{context.DeadlineExceeded, sql.ErrConnDone, driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed} {
+		if errors.Is(err, away) {
+			return true
+		}
+	}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}
-	return pgconn.SafeToRetry(err) || errors.Is(err, sql.ErrConnDone)
+	if _, ok := errors.AsType[*net.OpError](err); ok {
+		return true
+	}
+	return pgconn.SafeToRetry(err)
 }
 
 // only is err, unless it says that no row was found: then it is missing.
