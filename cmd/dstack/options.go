@@ -41,12 +41,15 @@ func (o *serverOptions) flags(c *cobra.Command) {
 	f.StringVarP(&o.logLevel, "log-level", "l", env("DSTACK_SERVER_LOG_LEVEL", "WARNING"), "DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
 	f.BoolVar(&o.makeDefault, "default", false, "make this server's main project the default of the command line")
 	f.BoolVar(&o.noDefault, "no-default", false, "leave the command line's default project as it is")
-	f.StringVar(&o.token, "token", env("DSTACK_SERVER_ADMIN_TOKEN", ""), "the admin's token; made on the first start otherwise (DSTACK_SERVER_ADMIN_TOKEN)")
+	f.StringVar(&o.token, "token", "", "the admin's token; made on the first start otherwise (DSTACK_SERVER_ADMIN_TOKEN)")
 	c.MarkFlagsMutuallyExclusive("default", "no-default")
 }
 
 // complete reads the environment, and makes the server's folder.
 func (o *serverOptions) complete() error {
+	if o.token == "" { // not as the flag's default, which the help shows
+		o.token = os.Getenv("DSTACK_SERVER_ADMIN_TOKEN")
+	}
 	if o.port == 0 {
 		port, err := strconv.Atoi(env("DSTACK_SERVER_PORT", "3000"))
 		if err != nil || port < 0 || port > 65535 {
