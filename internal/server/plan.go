@@ -43,7 +43,7 @@ func (s *Server) plan(c *call, rs dstack.RunSpec) (plan, error) {
 	if err := s.findExisting(c, &p); err != nil {
 		return p, err
 	}
-	used, err := s.store.Used(c.ctx)
+	used, err := s.store.Used(c.ctx, c.project.ID)
 	if err != nil {
 		return p, err
 	}

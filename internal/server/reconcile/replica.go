@@ -67,7 +67,7 @@ func (r *Reconciler) seeReplica(ctx context.Context, id dstack.ReplicaID) (lifec
 	if seen.Replica.Status != dstack.ReplicaWaiting {
 		return seen, nil
 	}
-	used, err := r.Store.Used(ctx)
+	used, err := r.Store.Used(ctx, seen.Run.ProjectID)
 	if err != nil {
 		return seen, err
 	}

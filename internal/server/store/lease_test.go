@@ -154,7 +154,7 @@ func TestSave_RefusesWhatWasWrittenMeanwhile(t *testing.T) {
 		if r.Status != dstack.ReplicaTerminating || r.Instance != "" || r.Reason != "stopped" || !r.Grace {
 			t.Errorf("got %+v", r)
 		}
-		if used, err := h.s.Used(t.Context()); err != nil || len(used) > 0 {
+		if used, err := h.s.Used(t.Context(), h.project.ID); err != nil || len(used) > 0 {
 			t.Errorf("a refused placement left %v (%v)", used, err)
 		}
 
@@ -184,7 +184,7 @@ func TestFinished_IsFinal(t *testing.T) {
 		if !ended.FinishedAt.Equal(t0) || !replica.FinishedAt.Equal(t0) {
 			t.Errorf("finished at %v and %v", ended.FinishedAt, replica.FinishedAt)
 		}
-		if used, err := h.s.Used(t.Context()); err != nil || len(used) > 0 {
+		if used, err := h.s.Used(t.Context(), h.project.ID); err != nil || len(used) > 0 {
 			t.Errorf("a finished replica holds %v (%v)", used, err)
 		}
 

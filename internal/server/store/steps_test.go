@@ -73,11 +73,17 @@ func TestPlace_MakesTheMachineOnce(t *testing.T) {
 		if again.Status != dstack.InstanceUp || again.Offer.Hardware.CPUs != 16 {
 			t.Errorf("got %+v", again)
 		}
-		used, err := h.s.Used(t.Context())
+		used, err := h.s.Used(t.Context(), h.project.ID)
 		h.ok(err)
 		held := map[dstack.InstanceID]dstack.Used{"local-box": {
 			CPUs: 2, GPUs: map[string]string{"GPU-a": "a replica 0"}, Ports: map[int]string{8000: "a replica 0"},
 		}}
+		if diff := cmp.Diff(held, used); diff != "" {
+			t.Error(diff)
+		}
+		used, err = h.s.Used(t.Context(), "another project")
+		h.ok(err)
+		held["local-box"].GPUs["GPU-a"], held["local-box"].Ports[8000] = "a run of another project", "a run of another project"
 		if diff := cmp.Diff(held, used); diff != "" {
 			t.Error(diff)
 		}

@@ -9,15 +9,17 @@ import (
 )
 
 // Used returns what unfinished replicas hold of each instance, with the run
-// that holds each GPU and port.
-func (s *Store) Used(ctx context.Context) (map[dstack.InstanceID]dstack.Used, error) {
+// that holds each GPU and port. It is for the eyes of one project: runs of
+// others are not named.
+func (s *Store) Used(ctx context.Context, by dstack.ProjectID) (map[dstack.InstanceID]dstack.Used, error) {
 	var rows []struct {
 		InstanceID string
 		Claim      string
 		Num        int
 		Name       string
+		ProjectID  string
 	}
-	err := s.reader.NewRaw(`SELECT r.instance_id, r.claim, r.num, runs.name FROM replicas AS r JOIN runs ON runs.id = r.run_id
+	err := s.reader.NewRaw(`SELECT r.instance_id, r.claim, r.num, runs.name, runs.project_id FROM replicas AS r JOIN runs ON runs.id = r.run_id
 		WHERE r.live AND r.instance_id <> ''`).Scan(ctx, &rows)
 	if err != nil {
 		return nil, explain(err)
@@ -33,7 +35,10 @@ func (s *Store) Used(ctx context.Context) (map[dstack.InstanceID]dstack.Used, er
 		if !ok {
 			u = dstack.Used{GPUs: map[string]string{}, Ports: map[int]string{}}
 		}
-		holder := fmt.Sprintf("%s replica %d", row.Name, row.Num)
+		holder := "a run of another project"
+		if row.ProjectID == string(by) {
+			holder = fmt.Sprintf("%s replica %d", row.Name, row.Num)
+		}
 		u.CPUs += c.CPUs
 		u.MemoryMiB += c.MemoryMiB
 		u.DiskMiB += c.DiskMiB
