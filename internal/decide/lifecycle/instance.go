@@ -16,6 +16,7 @@ const (
 // How often an engine is asked: closely while something starts or ends, each
 // second while something runs, seldom while nothing does.
 const (
+	paceEager = 5 * time.Millisecond // processes start in a moment, and asking costs nothing
 	paceQuick = 20 * time.Millisecond
 	paceBrisk = 200 * time.Millisecond
 	paceCalm  = time.Second
@@ -82,13 +83,17 @@ func pace(seen InstanceFacts, now time.Time) time.Duration {
 	if len(seen.Reports) > 0 {
 		soonest = paceCalm
 	}
+	quick := paceQuick
+	if !seen.Instance.Offer.Engine.Containers {
+		quick = paceEager
+	}
 	for _, p := range seen.Replicas {
-		soonest = min(soonest, paceOf(p.Replica, now))
+		soonest = min(soonest, paceOf(p.Replica, quick, now))
 	}
 	return soonest
 }
 
-func paceOf(r dstack.Replica, now time.Time) time.Duration {
+func paceOf(r dstack.Replica, quick time.Duration, now time.Time) time.Duration {
 	since := r.Since
 	if since.Before(r.AttemptAt) {
 		since = r.AttemptAt
@@ -97,6 +102,8 @@ func paceOf(r dstack.Replica, now time.Time) time.Duration {
 	switch r.Status {
 	case dstack.ReplicaStarting, dstack.ReplicaTerminating:
 		switch {
+		case age < 300*time.Millisecond:
+			return quick
 		case age < 3*time.Second:
 			return paceQuick
 		case age < time.Minute:

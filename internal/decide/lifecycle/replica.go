@@ -140,7 +140,7 @@ func replicaNotOpen(seen ReplicaFacts, now time.Time) ReplicaStep {
 	deadline := since.Add(seen.Limits.StartTimeout)
 	if now.Before(deadline) {
 		step := seen.stay(dstack.Reason(fmt.Sprintf("running; port %d does not accept connections yet", port)))
-		step.Due = deadline
+		step.Due = now.Add(min(deadline.Sub(now), lookAgain))
 		return step
 	}
 	why := dstack.Reason(fmt.Sprintf("port %d did not open within %s", port, seen.Limits.StartTimeout))
@@ -272,7 +272,7 @@ func replicaRestarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	switch {
 	case lost(seen.Instance):
 		return seen.move(dstack.ReplicaWaiting, "its machine is gone")
-	case now.Before(r.DueAt):
+	case now.Before(r.DueAt) && r.DueAt.Sub(now) <= mostBackoff: // else the clock was set back
 		step := seen.stay("")
 		step.Due = r.DueAt
 		return step
