@@ -92,6 +92,7 @@ func TestReplica(t *testing.T) {
 		{"restarts when it was removed", facts(dstack.ReplicaReady, all(reports(absent), served)), dstack.ReplicaRestarting, "removed from outside", false},
 
 		{"waits out the back-off", facts(dstack.ReplicaRestarting, func(f F) { f.Replica.DueAt = now.Add(time.Second) }), dstack.ReplicaRestarting, "", false},
+		{"not when the clock was set back", facts(dstack.ReplicaRestarting, func(f F) { f.Replica.DueAt = now.Add(time.Hour) }), dstack.ReplicaStarting, "", true},
 		{"then tries again", facts(dstack.ReplicaRestarting, reports(exited)), dstack.ReplicaStarting, "", true},
 		{"but not beside the attempt before", facts(dstack.ReplicaRestarting, reports(running)), dstack.ReplicaRestarting, "", false},
 
@@ -108,6 +109,9 @@ func TestReplica(t *testing.T) {
 			}
 			if step.To != c.to || !strings.Contains(string(step.Reason), c.reason) || step.Attempt != c.attempt {
 				t.Errorf("got %+v", step)
+			}
+			if step.Due.Sub(now) > time.Minute { // the store takes what is due much later for due now
+				t.Errorf("looks again in %s only", step.Due.Sub(now))
 			}
 		})
 	}

@@ -46,19 +46,25 @@ func reached(kind Kind) string {
 	return ""
 }
 
+// farthest is twice as far ahead as anything is ever due. What seems to be due
+// later was written before the clock was set back, and is due now.
+const farthest = 2 * time.Minute
+
 // Claim leases up to n due rows that nobody holds: unfinished, due at or
 // before now, the longest due first. On instances it passes over those that
 // only another installation's host reaches (Host neither empty nor host). Not
 // one row is claimed by two.
 func (s *Store) Claim(ctx context.Context, kind Kind, owner, host string, now time.Time, lease time.Duration, n int) ([]Lease, error) {
 	query := `UPDATE ?table SET lease_owner = ?owner, lease_until = ?until WHERE id IN (
-		SELECT id FROM ?table WHERE live AND due_at <= ?now AND lease_until <= ?now` + reached(kind) + `
+		SELECT id FROM ?table WHERE live AND (due_at <= ?now OR due_at > ?beyond)
+		AND (lease_until <= ?now OR lease_until > ?beyond)` + reached(kind) + `
 		ORDER BY due_at, id LIMIT ?n`
 	if s.kind == postgres {
 		query += " FOR UPDATE SKIP LOCKED"
 	}
 	query += ") RETURNING id, touches"
-	args := claimArgs{Table: bun.Ident(kind), Owner: owner, Host: host, Now: micros(now), Until: micros(now.Add(lease)), N: n}
+	args := claimArgs{Table: bun.Ident(kind), Owner: owner, Host: host, N: n,
+		Now: micros(now), Until: micros(now.Add(lease)), Beyond: micros(now.Add(max(farthest, 2*lease)))}
 	var rows []struct {
 		ID      string
 		Touches int64
@@ -78,11 +84,12 @@ func (s *Store) Claim(ctx context.Context, kind Kind, owner, host string, now ti
 }
 
 type claimArgs struct {
-	Table      bun.Ident
-	Owner      string
-	Host       string
-	Now, Until int64
-	N          int
+	Table bun.Ident
+	Owner string
+	Host  string
+	N     int
+
+	Now, Until, Beyond int64
 }
 
 // NextDue returns when the next row of a kind can be claimed; zero when none

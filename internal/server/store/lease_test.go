@@ -87,6 +87,18 @@ func TestClaim_OnlyWhatIsDueFreeAndReachable(t *testing.T) {
 	})
 }
 
+// Machines go on being looked after while their clock is behind what it was.
+func TestClaim_TheClockIsSetBack(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run := h.submit("web", t0)
+		if h.isDue(store.Runs, string(run.ID), t0.Add(-time.Minute)) {
+			t.Error("what is due in a minute was claimed")
+		}
+		h.claim(store.Runs, string(run.ID), t0.Add(-time.Hour))
+		h.claim(store.Runs, string(run.ID), t0.Add(-2*time.Hour)) // the lease, too, is of another time
+	})
+}
+
 func TestLease_FreedReleasedOrLost(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run := h.submit("web", t0)
@@ -204,7 +216,7 @@ func TestFinished_IsFinal(t *testing.T) {
 }
 
 func TestSaves_MakeNeighboursDue(t *testing.T) {
-	now, far := t0.Add(time.Hour), t0.Add(100*time.Hour)
+	now, far := t0.Add(time.Hour), t0.Add(time.Hour+time.Minute)
 	silence := func(h *house) {
 		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: far}, []dstack.Report{}, nil, now)
 	}
