@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"sort"
+	"strings"
 
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
@@ -31,7 +32,7 @@ type Backend interface {
 // server runs.
 type Set struct {
 	byName    map[string]Backend  // by key
-	byProject map[string][]string // project name → keys, in the file's order
+	byProject map[string][]string // project name in lower case → keys, in the file's order
 }
 
 // NewSet returns an empty set.
@@ -42,12 +43,14 @@ func NewSet() *Set {
 // Add makes a backend available to a project. key names the backend among
 // all; the same key may be given to many projects.
 func (s *Set) Add(project, key string, b Backend) {
+	project = strings.ToLower(project)
 	s.byName[key] = b
 	s.byProject[project] = append(s.byProject[project], key)
 }
 
-// Of returns the names of a project's backends.
-func (s *Set) Of(project string) []string { return s.byProject[project] }
+// Of returns the names of a project's backends. Case is no matter, as with
+// projects everywhere.
+func (s *Set) Of(project string) []string { return s.byProject[strings.ToLower(project)] }
 
 // Get returns a backend by its key.
 func (s *Set) Get(key string) (Backend, error) {
