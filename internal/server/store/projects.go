@@ -127,6 +127,9 @@ func (s *Store) SetMembers(ctx context.Context, p dstack.ProjectID, roles map[ds
 	}
 	sort.Slice(rows, func(i, j int) bool { return rows[i].UserID < rows[j].UserID })
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := s.holdProject(ctx, tx, p); err != nil { // or two sets at once become one
+			return err
+		}
 		if _, err := tx.NewRaw("DELETE FROM members WHERE project_id = ?", string(p)).Exec(ctx); err != nil {
 			return err
 		}
