@@ -6,9 +6,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/server/logs"
 )
 
 func TestBoot_FirstAndLater(t *testing.T) {
@@ -155,8 +157,17 @@ func TestProjects(t *testing.T) {
 	if a := h.post(ann, "/api/projects/create", `{"project_name": "more"}`); a.kind() != dstack.Forbidden {
 		t.Errorf("past the quota: %s", a.text)
 	}
+	for _, project := range []string{"lab", "main"} {
+		if err := h.logs.Append(logs.Key{Project: project, RunName: "web", Attempt: "a"}, dstack.LogLine{At: time.Now(), Text: []byte("secret")}); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if a := h.post(ann, "/api/projects/delete", `{"projects_names": ["lab"]}`); a.status != 200 || a.text != "null" {
 		t.Errorf("%d %s", a.status, a.text)
+	}
+	left, err := filepath.Glob(filepath.Join(h.dir, "projects", "*", "logs", "*"))
+	if err != nil || len(left) != 1 || !strings.Contains(left[0], "main") {
+		t.Errorf("output left behind: %v %v", left, err)
 	}
 }
 

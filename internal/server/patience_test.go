@@ -7,10 +7,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"dstack/internal/api"
 )
 
 // pipes is a listener without a network, for tests in which hours pass.
@@ -121,5 +124,27 @@ func TestDecode_AnAnswerIsNotManyTimesWhatWasAsked(t *testing.T) {
 	a := h.post("", "/api/backends/list_types", "{"+body.String()[1:]+"}")
 	if a.status != http.StatusUnprocessableEntity || len(a.text) > 100<<10 || !strings.Contains(a.text, "there is more wrong than this") {
 		t.Errorf("%d, %d bytes: %.200s", a.status, len(a.text), a.text)
+	}
+}
+
+func TestServe_ACallThatPanicsIsAnsweredAndHalfAnAnswerIsCut(t *testing.T) {
+	s := New(Options{})
+	s.mux.HandleFunc("GET /early", func(http.ResponseWriter, *http.Request) { panic("boom") })
+	s.mux.HandleFunc("GET /late", func(w http.ResponseWriter, _ *http.Request) {
+		_ = newLineWriter(w).send(api.LogEntry{Message: []byte("one")})
+		panic("boom")
+	})
+	web := httptest.NewServer(s.Handler())
+	defer web.Close()
+	for path, whole := range map[string]bool{"/early": true, "/late": false} {
+		answer, err := http.Get(web.URL + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(answer.Body)
+		_ = answer.Body.Close()
+		if (err == nil) != whole || strings.Contains(string(text), "Internal Server Error") != whole {
+			t.Errorf("%s: %v, %s", path, err, text)
+		}
 	}
 }

@@ -127,7 +127,18 @@ func (s *Server) deleteProjects(c *call, in api.DeleteProjects) (nothing, error)
 	err = s.store.DeleteProjects(c.ctx, in.ProjectsNames)
 	s.tellAccount(c, "projects "+strings.Join(in.ProjectsNames, ","), err)
 	s.bell.Ring()
-	return nothing{}, err
+	if err != nil {
+		return nothing{}, err
+	}
+	for _, p := range all {
+		if !containsFold(in.ProjectsNames, p.Name) {
+			continue
+		}
+		if err := s.logs.RemoveProject(p.Name); err != nil {
+			s.log.Warn("the output of a deleted project was not removed", "project", p.Name, "err", err)
+		}
+	}
+	return nothing{}, nil
 }
 
 // mayDelete lets global admins and a project's own admins delete it. To

@@ -101,6 +101,9 @@ func (s *Server) survive(w http.ResponseWriter, r *http.Request) {
 	default:
 		s.log.LogAttrs(r.Context(), slog.LevelError, "a call panicked", slog.String("call", r.Pattern),
 			slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+		if w.Header().Get("Content-Type") != "" { // the answer has begun
+			panic(http.ErrAbortHandler)
+		}
 		w.Header().Set("Connection", "close")
 		status, body := refusalOf(&dstack.Error{Kind: dstack.Internal, Message: "the server failed to do this",
 			Hint: "the reason is in the server's own output"})

@@ -190,6 +190,29 @@ func (s *Store) Remove(project, runName string) error {
 	return nil
 }
 
+// RemoveProject deletes all logs of a project's runs. Those who follow them
+// end.
+func (s *Store) RemoveProject(project string) error {
+	if err := element(project); err != nil {
+		return err
+	}
+	dir := filepath.Join(s.dir, project)
+	runs, err := os.ReadDir(filepath.Join(dir, "logs"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	for _, run := range runs {
+		err = errors.Join(err, s.Remove(project, run.Name()))
+	}
+	if err == nil {
+		err = os.RemoveAll(dir)
+	}
+	if err != nil {
+		return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot remove the logs of project " + project + ": " + err.Error(), Cause: err}
+	}
+	return nil
+}
+
 // folder is where the logs of a run lie. Names that would lead elsewhere are
 // refused.
 func (s *Store) folder(project, runName string) (string, error) {
