@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"sync"
+	"time"
 
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
@@ -73,4 +75,44 @@ func (s *Set) All() []string {
 	}
 	sort.Strings(keys)
 	return keys
+}
+
+// offersTime is how long one backend may take to answer.
+const offersTime = 8 * time.Second
+
+// Silent is a backend that did not say what it offers.
+type Silent struct {
+	Key string
+	Err error
+}
+
+// Offers asks all backends of a project at once, each for a bounded time. One
+// that does not answer keeps back none of what the others offer.
+func (s *Set) Offers(ctx context.Context, project string) (all []dstack.Offer, silent []Silent) {
+	keys := s.Of(project)
+	found, errs := make([][]dstack.Offer, len(keys)), make([]error, len(keys))
+	var asking sync.WaitGroup
+	for i, key := range keys {
+		asking.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, offersTime)
+			defer cancel()
+			b, err := s.Get(key)
+			if err == nil {
+				found[i], err = b.Offers(ctx)
+			}
+			errs[i] = err
+		})
+	}
+	asking.Wait()
+	for i, key := range keys {
+		if errs[i] != nil {
+			silent = append(silent, Silent{key, errs[i]})
+			continue
+		}
+		for _, o := range found[i] {
+			o.Key = key
+			all = append(all, o)
+		}
+	}
+	return all, silent
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
@@ -18,9 +16,8 @@ import (
 )
 
 const (
-	offersShown = 50              // in a plan, as the reference
-	offersTime  = 8 * time.Second // that one backend may take to answer
-	dryRun      = "dry-run"       // what the reference calls a run in a plan
+	offersShown = 50        // in a plan, as the reference
+	dryRun      = "dry-run" // what the reference calls a run in a plan
 )
 
 // plan is what a run would need and where it could go.
@@ -200,32 +197,10 @@ func crowded(replicas, port int) string {
 
 // offers asks all backends of a project at once.
 func (s *Server) offers(ctx context.Context, project string) (all []dstack.Offer, failed []string) {
-	keys := s.backends.Of(project)
-	found := make([][]dstack.Offer, len(keys))
-	errs := make([]error, len(keys))
-	var asking sync.WaitGroup
-	for i, key := range keys {
-		asking.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, offersTime)
-			defer cancel()
-			b, err := s.backends.Get(key)
-			if err == nil {
-				found[i], err = b.Offers(ctx)
-			}
-			errs[i] = err
-		})
-	}
-	asking.Wait()
-	for i, key := range keys {
-		if errs[i] != nil {
-			s.log.Warn("a backend did not answer", "backend", key, "err", errs[i])
-			failed = append(failed, fmt.Sprintf("the backend %s did not answer: %s", key, errs[i]))
-			continue
-		}
-		for _, o := range found[i] {
-			o.Key = key
-			all = append(all, o)
-		}
+	all, silent := s.backends.Offers(ctx, project)
+	for _, b := range silent {
+		s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
+		failed = append(failed, fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err))
 	}
 	return all, failed
 }

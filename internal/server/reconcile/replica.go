@@ -79,20 +79,9 @@ func (r *Reconciler) seeReplica(ctx context.Context, id dstack.ReplicaID) (lifec
 // offers asks every backend of a project. One that does not answer offers
 // nothing this time.
 func (r *Reconciler) offers(ctx context.Context, project string) (all []dstack.Offer) {
-	for _, key := range r.Backends.Of(project) {
-		b, err := r.Backends.Get(key)
-		if err != nil {
-			continue
-		}
-		offers, err := b.Offers(ctx)
-		if err != nil {
-			r.Log.Warn("a backend did not answer", "backend", key, "err", err)
-			continue
-		}
-		for i := range offers {
-			offers[i].Key = key
-		}
-		all = append(all, offers...)
+	all, silent := r.Backends.Offers(ctx, project)
+	for _, b := range silent {
+		r.Log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
 	}
 	return all
 }
