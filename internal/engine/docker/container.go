@@ -53,7 +53,7 @@ func (e *Engine) labels(o dstack.Order) map[string]string {
 // plan is the container of an order. withInit puts Docker's small init before
 // the command, which passes SIGTERM to its whole group and reaps orphans.
 func (e *Engine) plan(o dstack.Order, image string, withInit bool) (client.ContainerCreateOptions, error) {
-	port, ok := network.PortFrom(uint16(o.Port), network.TCP) //nolint:gosec // parsed ports are 1 to 65535
+	port, ok := network.PortFrom(uint16(o.Port), network.TCP) // parsed ports are 1 to 65535
 	if !ok {
 		return client.ContainerCreateOptions{}, &dstack.Error{
 			Kind: dstack.Invalid, Message: fmt.Sprintf("%d is no port", o.Port), Hint: "choose one from 1 to 65535",

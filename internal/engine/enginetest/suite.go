@@ -136,7 +136,7 @@ var lastPort atomic.Int64
 func freePort(t *testing.T) int {
 	t.Helper()
 	const lowest, count = 12000, 20000
-	lastPort.CompareAndSwap(0, rand.Int64N(count)) //nolint:gosec // to stay clear of other tests
+	lastPort.CompareAndSwap(0, rand.Int64N(count)) // to stay clear of other tests
 	for range count {
 		port := int(lowest + lastPort.Add(1)%count)
 		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))

@@ -299,7 +299,7 @@ func (e *Engine) spawn(dir folder, p *preparation, order launch) (int, error) {
 		p.mu.Unlock()
 		return 0, context.Canceled
 	}
-	keeper := exec.Command(e.opts.Self, "keep", string(dir)) //nolint:gosec // our own binary
+	keeper := exec.Command(e.opts.Self, "keep", string(dir)) // our own binary
 	keeper.Env = inherited(os.Environ())
 	keeper.Dir = string(dir)
 	keeper.Stdin, keeper.Stdout, keeper.Stderr = r, out, out

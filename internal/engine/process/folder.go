@@ -151,7 +151,7 @@ func (f folder) remove() error {
 	}
 	_ = filepath.WalkDir(string(f), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700) //nolint:gosec // ours, and about to go
+			_ = os.Chmod(path, 0o700) // ours, and about to go
 		}
 		return nil
 	})

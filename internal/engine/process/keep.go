@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	ossignal "os/signal"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -43,11 +44,13 @@ const lockFD = 3
 // exit code of the command.
 func Keep(path string) int {
 	dir := folder(path)
-	var err error
-	if keepersLock, err = inheritedLock(dir); err != nil {
+	lock, err := inheritedLock(dir)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "dstack keep:", err)
 		return 2
 	}
+	// Never closed: the end of the process frees it, and not a moment before.
+	defer runtime.KeepAlive(lock)
 	terms := make(chan os.Signal, 8)
 	ossignal.Notify(terms, syscall.SIGTERM)
 	ossignal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
@@ -59,12 +62,7 @@ func Keep(path string) int {
 	return 0
 }
 
-// keepersLock is never closed: the end of the process frees it. Unreferenced,
-// it would be closed at some time.
-//
-//lint:ignore U1000 it is there for not being collected
-var keepersLock *os.File
-
+// inheritedLock is the folder's lock, which this process was born with.
 func inheritedLock(dir folder) (*os.File, error) {
 	want, err := os.Stat(dir.file("lock"))
 	if err != nil {

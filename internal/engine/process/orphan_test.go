@@ -17,7 +17,7 @@ import (
 // by now, and their children, are somebody else.
 func TestRunning_KeepersNumberBelongsToAnother(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("only Linux tells who descends from whom")
+		t.Skip("needs linux: this system does not tell who descends from whom")
 	}
 	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {

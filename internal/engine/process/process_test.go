@@ -20,7 +20,7 @@ func TestMain(m *testing.M) {
 	case len(os.Args) == 3 && os.Args[1] == "keep":
 		syscall.Exit(process.Keep(os.Args[2])) // the race detector would linger in os.Exit
 	case len(os.Args) == 2 && os.Args[1] == "serve":
-		err := http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.FileServer(http.Dir("."))) //nolint:gosec // a test
+		err := http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.FileServer(http.Dir(".")))
 		_, _ = os.Stderr.WriteString(err.Error())
 		os.Exit(1)
 	}
