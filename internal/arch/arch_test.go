@@ -39,8 +39,8 @@ var rooms = []struct{ name, imports string }{
 	// What runs replicas on a machine, and where machines come from.
 	{"internal/engine", "spec dstack"},
 	{"internal/engine/enginetest", "spec dstack engine"},
-	{"internal/engine/docker", "spec dstack engine loop"},
-	{"internal/engine/process", "spec dstack engine loop"},
+	{"internal/engine/docker", "spec dstack engine"},
+	{"internal/engine/process", "spec dstack engine"},
 	{"internal/backend", "spec dstack engine"},
 	{"internal/backend/local", "spec dstack engine backend engine/docker engine/process"},
 
