@@ -49,33 +49,44 @@ func read(t *testing.T, file string) []byte {
 // Every configuration that people published for this version has the normal
 // form that the original gives it, key by key in its order.
 func TestPublishedConfigurationsHaveTheOriginalsNormalForm(t *testing.T) {
-	for _, file := range corpus(t, "config/original/service/*.yml") {
+	for _, golden := range corpus(t, "config/original/*/*.golden.json") {
+		file := strings.TrimSuffix(golden, ".golden.json")
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			s, err := spec.Parse(file, read(t, file))
+			c, err := spec.Read(file, read(t, file))
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := json.Marshal(s)
-			if err != nil {
-				t.Fatal(err)
-			}
-			golden := read(t, file+".golden.json")
-			if diff := cmp.Diff(tokens(t, golden), tokens(t, got)); diff != "" {
+			got := normalForm(t, c)
+			if diff := cmp.Diff(tokens(t, read(t, golden)), tokens(t, got)); diff != "" {
 				t.Errorf("normal form (-original +ours):\n%s", diff)
 			}
-			var again spec.Service
-			if err := json.Unmarshal(golden, &again); err != nil {
-				t.Fatal(err)
-			}
-			twice, err := json.Marshal(again)
+			again, err := spec.Read(golden, read(t, golden))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if string(twice) != string(got) {
+			if twice := normalForm(t, again); string(twice) != string(got) {
 				t.Errorf("read back from its normal form it is\n%s\nnot\n%s", twice, got)
+			}
+			if s, ok := c.(*spec.Service); ok {
+				var wire spec.Service
+				if err := json.Unmarshal(read(t, golden), &wire); err != nil {
+					t.Fatal(err)
+				}
+				if twice := normalForm(t, wire); string(twice) != string(normalForm(t, s)) {
+					t.Errorf("from the wire it is\n%s", twice)
+				}
 			}
 		})
 	}
+}
+
+func normalForm(t *testing.T, c any) []byte {
+	t.Helper()
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 // tokens is a document as a list, so that the order of keys counts.
@@ -98,18 +109,20 @@ func tokens(t *testing.T, text []byte) []string {
 	return list
 }
 
-// What later versions added is told apart from mistakes: nothing in their
-// published files is unknown or wrong, only not supported yet.
-func TestLaterConfigurationsAreRefusedAsNotSupportedYet(t *testing.T) {
+// What later versions added is read; a plan refuses what nothing acts on,
+// which is told apart from mistakes, and each with its place.
+func TestLaterConfigurationsAreReadAndRefusedWhenPlanned(t *testing.T) {
 	for _, file := range corpus(t, "config/later/*/*.yml") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			_, err := spec.Parse(file, read(t, file))
-			problems, _ := errors.AsType[spec.Problems](err)
-			for _, p := range problems {
-				if !p.Unsupported {
-					t.Errorf("%d:%d %s (%s)", p.Line, p.Col, p.Message, p.Hint)
-				} else if !strings.HasPrefix(p.Message, "not supported yet: ") {
-					t.Errorf("%q does not say that it is not supported yet", p.Message)
+			text := read(t, file)
+			c, err := spec.Read(file, text)
+			if err != nil {
+				problems, _ := errors.AsType[spec.Problems](err)
+				t.Fatal(problems.Render(false))
+			}
+			for _, p := range spec.Locate(file, text, c.Unsupported()) {
+				if !p.Unsupported || !strings.HasPrefix(p.Message, "not supported yet: ") || p.Line == 0 || p.Hint == "" {
+					t.Errorf("%+v does not say that it is not supported yet, where, and what to do", p)
 				}
 			}
 		})

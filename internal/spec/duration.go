@@ -77,8 +77,12 @@ func (m MaxDuration) String() string {
 	return m.Seconds.String()
 }
 
-// duration reads a length of time in seconds; a fraction is cut off.
+// duration reads a length of time in seconds; a fraction is cut off. The word
+// off is no time at all, as older YAML had it.
 func (r *reader) duration(n *strictyaml.Node) (Seconds, bool) {
+	if isOff(n) {
+		return 0, true
+	}
 	if !n.IsScalar() || n.Kind == strictyaml.Bool {
 		r.At(n, n.Shown()+" is not a duration", "write 90s, 5m, 2h, 1d or 2w")
 		return 0, false
@@ -95,7 +99,23 @@ func (r *reader) duration(n *strictyaml.Node) (Seconds, bool) {
 	return s, true
 }
 
-// isOff tells whether n is the word off, which older YAML reads as false.
+// seconds reads a length of time, where there is a default.
+func (r *reader) seconds(n *strictyaml.Node, to *Seconds) {
+	if v, ok := r.duration(n); ok {
+		*to = v
+	}
+}
+
+func (r *reader) durationIfAny(n *strictyaml.Node) *Seconds {
+	v, ok := r.duration(n)
+	if !ok {
+		return nil
+	}
+	return &v
+}
+
+// isOff tells whether n is the word off, bare or quoted, which older YAML
+// reads as false.
 func isOff(n *strictyaml.Node) bool {
 	return n.IsScalar() && (n.Text == "off" || n.Kind == strictyaml.Bool && n.Text != "" && strings.EqualFold(n.Text, "false"))
 }

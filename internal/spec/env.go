@@ -10,6 +10,16 @@ import (
 
 var envName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
+var envShape = anyOf("list of `NAME=value` and `NAME`, or mapping",
+	listOf("", pattern("", "^[a-zA-Z_][a-zA-Z0-9_]*(=|$)")),
+	shape{"", schema{"type": "object", "propertyNames": schema{"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
+		"additionalProperties": schema{"anyOf": []schema{textShape.schema, blockShape("env.open").schema}}}})
+
+var openVarBlock = newBlock("env.open", "an open variable", "A variable that is taken from another one of whoever applies.", []field[EnvVar]{
+	{Key: required("key", "key: NAME"), about: "The name of the other variable.", shape: pattern("name", "^[a-zA-Z_][a-zA-Z0-9_]*$"),
+		read: func(r *reader, n *strictyaml.Node, v *EnvVar) { v.From = r.envFrom(n) }},
+})
+
 // ParseEnvVar reads `NAME=value` or `NAME`, which is open.
 func ParseEnvVar(text string) (EnvVar, error) {
 	v, f := parseEnvVar(text)
@@ -101,9 +111,7 @@ func (r *reader) envFields(n *strictyaml.Node) Env {
 			continue
 		case strictyaml.Mapping:
 			v.Open = true
-			if !r.Fields(p.Value, "an open variable", []strictyaml.Field{{
-				Name: "key", Required: "key: " + v.Name, Read: func(n *strictyaml.Node) { v.From = r.envFrom(n) },
-			}}) {
+			if !openVarBlock.into(r, p.Value, &v) {
 				continue
 			}
 		case strictyaml.Bool, strictyaml.Int, strictyaml.Float, strictyaml.String, strictyaml.Sequence:

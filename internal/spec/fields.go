@@ -3,54 +3,96 @@ package spec
 import (
 	"fmt"
 	"path"
-	"regexp"
-	"slices"
-	"strconv"
 	"strings"
 
 	"dstack/internal/strictyaml"
 )
 
-// service reads every field of `type: service`, and then what no field can
-// say alone.
+// serviceBlock is every field of `type: service`: those of 0.18.10, what a
+// profile can say, too, and the later dialect.
+var serviceBlock = newBlock("service", "a service", "A service: what runs, where it listens, and what it needs.",
+	[]field[Service]{
+		{Key: required("type", "a line: type: service"), about: "What this file is.", shape: oneOf("service"),
+			read: func(r *reader, n *strictyaml.Node, _ *Service) { r.OneOf(n, kinds...) }},
+		{Key: required("port", "a line: port: 8000, where 8000 is where your service listens"),
+			about: "The port on which the service listens inside of its container.", shape: portShape, examples: []string{"8000"},
+			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Port = r.port(n) }},
+		{Key: nullable("model"),
+			about: "The model that the service answers for. It then appears on the endpoint for OpenAI's clients. A name alone means `format: openai`.",
+			shape: anyOf("text, or "+modelWords, filledShape, blockShape("model.openai"), blockShape("model.tgi")), examples: []string{"org/my-model"},
+			unmet: &unmet[Service]{what: "`format: tgi`", hint: "format tgi is not served; where the server speaks the OpenAI API, write format: openai",
+				asks: func(s *Service) bool { return s.Model != nil && s.Model.Format == "tgi" }},
+			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Model = r.model(n) }},
+		{Key: plain("https"), about: "Whether the service's own address is published with TLS.", usual: "true",
+			shape: anyOf(boolShape.words+", `auto`", boolShape, oneOf("auto")),
+			read: func(r *reader, n *strictyaml.Node, s *Service) {
+				if n.Text != "auto" {
+					s.HTTPS, _ = r.Bool(n)
+				}
+			}},
+		{Key: plain("auth"), about: "Whether callers must send a token of the project. Without it anybody who reaches the address may use the service.", usual: "true", shape: boolShape,
+			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Auth, _ = r.Bool(n) }},
+		{Key: plain("replicas"), about: "How many copies run: a number, or a range within which `scaling` chooses.", usual: "1", examples: []string{"2", "1..4", "0..2"},
+			shape: replicasShape,
+			unmet: &unmet[Service]{what: "ranges, 0, and groups of replicas", hint: "write one number from 1 on, such as replicas: 1; to have none, stop the run",
+				asks: func(s *Service) bool { return s.Replicas.Min != s.Replicas.Max || s.Replicas.Max == 0 }},
+			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Replicas, r.replicasRead = r.replicas(n) }},
+		{Key: nullable("scaling"), about: "The rule by which the number of replicas follows the load.", shape: blockShape("scaling"), examples: []string{"{metric: rps, target: 10}"},
+			unmet: &unmet[Service]{hint: "remove it, and write one number of replicas", asks: func(s *Service) bool { return s.Scaling != nil }},
+			read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Scaling = r.scaling(n) }},
+		{Key: nullable("name"), about: "The run's name, and the first part of its address: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.",
+			shape: textShape, examples: []string{"my-service"}, read: into(func(s *Service) *Text { return &s.Name })},
+		{Key: nullable("image"), about: "The container's image. Without one it is the base image, with Python, pip, conda and CUDA's drivers. It cannot stand beside `python` or `nvcc`, which choose a base image.",
+			shape: textShape, examples: []string{"vllm/vllm-openai:v0.6.3"}, read: into(func(s *Service) *Text { return &s.Image })},
+		{Key: nullable("entrypoint"), about: "What is run instead of a shell, on one line, which is split as a shell would. `commands` are its arguments.",
+			shape: textShape, examples: []string{"python3 -m http.server"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Entrypoint = r.entrypoint(n) }},
+		{Key: nullable("working_dir"), about: "Where commands begin, relative to the folder that was applied from.", usual: ".",
+			shape: textShape, examples: []string{"server"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.WorkingDir = r.workingDir(n) }},
+		{Key: plain("home_dir"), about: "The home folder in the container.", usual: "/root", shape: filledShape,
+			unmet: &unmet[Service]{hint: "remove it; the home folder is /root", asks: func(s *Service) bool { return s.HomeDir != "/root" && s.HomeDir != "" }},
+			read:  func(r *reader, n *strictyaml.Node, s *Service) { s.HomeDir = r.filled(n) }},
+		{Key: nullable("registry_auth"), about: "The login of the image's registry. `${{ env.NAME }}` is filled in.", shape: blockShape("registry_auth"),
+			read: func(r *reader, n *strictyaml.Node, s *Service) { s.RegistryAuth = r.registryAuth(n) }},
+		{Key: nullable("python"), about: "The Python of the base image. `3.10` needs no quotes.", usual: "3.10", shape: pythonShape, examples: []string{"3.11"},
+			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Python = r.python(n) }},
+		{Key: nullable("nvcc"), about: "Whether the base image has `nvcc`, to build CUDA kernels.", usual: "false", shape: boolShape,
+			read: func(r *reader, n *strictyaml.Node, s *Service) {
+				if v, ok := r.Bool(n); ok {
+					s.NVCC = &v
+				}
+			}},
+		{Key: plain("env"), about: "Environment variables. One without a value must be given where the file is applied: in the environment, by `-e`, or by `--env-file`.",
+			shape: envShape, examples: []string{"[HF_TOKEN, MODE=fast]", "{MODE: fast}"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Env = r.env(n) }},
+		{Key: plain("setup"), about: "Commands of old files, which ran before `commands`.", shape: textsShape,
+			unmet: &unmet[Service]{hint: "move these lines to the beginning of `commands`", asks: func(s *Service) bool { return len(s.Setup) > 0 }},
+			read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Setup = r.texts(n, "`setup`", "") }},
+		{Key: plain("resources"), about: "What a replica needs of its machine.", shape: anyOf(blockShape("resources").words, blockShape("resources"), shape{"", schema{"type": "array", "maxItems": 0}}),
+			examples: []string{"{gpu: 24GB}"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Resources = r.resources(n) }},
+		{Key: plain("volumes"), about: "What is mounted into the container and outlives it.", shape: volumesShape, examples: []string{"[my-volume:/data]", "[{name: my-volume, path: /data}]"},
+			unmet: &unmet[Service]{hint: "remove them; files outside of a volume are gone with the replica", asks: func(s *Service) bool { return len(s.Volumes) > 0 }},
+			read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Volumes = r.volumes(n) }},
+		{Key: plain("commands"), about: "What runs, one shell line an item: each begins when the one before it has ended well.",
+			shape: textsShape, examples: []string{"[python3 -m http.server]"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Commands = r.commands(n) }},
+	},
+	lift(paramFields, func(s *Service) *Params { return &s.Params }),
+	lift(laterParams, func(s *Service) *Params { return &s.Params }),
+	laterFields,
+)
+
+// service reads every field, and then what no field can say alone.
 func (r *reader) service(n *strictyaml.Node) *Service {
 	s := &Service{
 		HTTPS: true, Auth: true, Replicas: Replicas{Min: 1, Max: 1}, Type: "service", HomeDir: "/root",
 		Env: Env{}, Setup: []string{}, Volumes: []Mount{}, Commands: []string{}, Resources: defaultResources(),
 	}
-	replicasRead := true
-	fields := []strictyaml.Field{
-		{Name: "port", Required: "a line: port: 8000, where 8000 is where your service listens", Read: func(n *strictyaml.Node) { s.Port = r.port(n) }},
-		{Name: "model", Nullable: true, Read: func(n *strictyaml.Node) { s.Model = r.model(n) }},
-		{Name: "https", Read: func(n *strictyaml.Node) { s.HTTPS, _ = r.Bool(n) }},
-		{Name: "auth", Read: func(n *strictyaml.Node) { s.Auth, _ = r.Bool(n) }},
-		{Name: "replicas", Read: func(n *strictyaml.Node) { s.Replicas, replicasRead = r.replicas(n) }},
-		{Name: "scaling", Nullable: true, Read: func(n *strictyaml.Node) { s.Scaling = r.scaling(n) }},
-		{Name: "type", Read: func(n *strictyaml.Node) { r.OneOf(n, append([]string{"service"}, otherTypes...)...) }},
-		{Name: "name", Nullable: true, Read: r.into(&s.Name)},
-		{Name: "image", Nullable: true, Read: r.into(&s.Image)},
-		{Name: "entrypoint", Nullable: true, Read: func(n *strictyaml.Node) { s.Entrypoint = r.entrypoint(n) }},
-		{Name: "working_dir", Nullable: true, Read: func(n *strictyaml.Node) { s.WorkingDir = r.workingDir(n) }},
-		{Name: "home_dir", Read: func(n *strictyaml.Node) { s.HomeDir = r.filled(n) }},
-		{Name: "registry_auth", Nullable: true, Read: func(n *strictyaml.Node) { s.RegistryAuth = r.registryAuth(n) }},
-		{Name: "python", Nullable: true, Read: func(n *strictyaml.Node) { s.Python = r.python(n) }},
-		{Name: "nvcc", Nullable: true, Read: func(n *strictyaml.Node) {
-			if v, ok := r.Bool(n); ok {
-				s.NVCC = &v
-			}
-		}},
-		{Name: "env", Read: func(n *strictyaml.Node) { s.Env = r.env(n) }},
-		{Name: "setup", Read: func(n *strictyaml.Node) { s.Setup = r.texts(n, "`setup`", "") }},
-		{Name: "resources", Read: func(n *strictyaml.Node) { s.Resources = r.resources(n) }},
-		{Name: "volumes", Read: func(n *strictyaml.Node) { s.Volumes = r.volumes(n) }},
-		{Name: "commands", Read: func(n *strictyaml.Node) { s.Commands = r.commands(n) }},
-	}
-	fields = append(fields, r.paramFields(&s.Params)...)
-	r.Fields(n, "a service", append(fields, laterFields...))
-	if replicasRead {
+	r.replicasRead = true
+	serviceBlock.into(r, n, s)
+	if r.replicasRead {
 		r.checkScaling(n, s)
 	}
 	r.checkImage(n, s)
+	r.checkIdle(n)
+	s.NotYet = r.notes
 	return s
 }
 
@@ -75,57 +117,13 @@ func (r *reader) checkCommands(n *strictyaml.Node) {
 		}
 		at = commands
 	}
-	if !r.Meant("commands") && !r.Meant("image") {
-		r.At(at, "either `commands` or `image` must be set", "add commands: followed by a list, or image: followed by a Docker image")
+	if r.Meant("commands") || r.Meant("image") || r.groups {
+		return
 	}
-}
-
-var portPair = regexp.MustCompile(`^([0-9]+):([0-9]+)$`)
-
-const portHint = "write the port on which your service listens: 8000"
-
-// port reads 8000, "80:8000" or {local_port, container_port}.
-func (r *reader) port(n *strictyaml.Node) Port {
-	local := 80
-	p := Port{Local: &local}
-	if n.Kind == strictyaml.Mapping {
-		p.Local = nil
-		r.Fields(n, "`port`", []strictyaml.Field{
-			{Name: "local_port", Nullable: true, Read: func(n *strictyaml.Node) {
-				if v, ok := r.portNumber(n, n.Text); ok {
-					p.Local = &v
-				}
-			}},
-			{Name: "container_port", Required: "container_port: 8000", Read: func(n *strictyaml.Node) { p.Container, _ = r.portNumber(n, n.Text) }},
-		})
-		return p
+	if docker := n.Get("docker"); docker != nil && docker.Kind == strictyaml.Bool && strings.EqualFold(docker.Text, "true") {
+		return // an image of its own, which is noted already
 	}
-	if m := portPair.FindStringSubmatch(strings.TrimSpace(n.Text)); n.Kind == strictyaml.String && m != nil {
-		local, _ = r.portNumber(n, m[1])
-		p.Container, _ = r.portNumber(n, m[2])
-		return p
-	}
-	p.Container, _ = r.portNumber(n, n.Text)
-	return p
-}
-
-// portNumber reads one port; text is n's own or a part of it.
-func (r *reader) portNumber(n *strictyaml.Node, text string) (int, bool) {
-	v, ok := strictyaml.IntOf(n)
-	if text != n.Text {
-		var err error
-		v, err = strconv.Atoi(text)
-		ok = err == nil
-	}
-	if !ok {
-		r.At(n, n.Shown()+" is not a port", portHint)
-		return 0, false
-	}
-	if v < 1 || v > 65535 {
-		r.At(n, fmt.Sprintf("port %d is not between 1 and 65535", v), portHint)
-		return 0, false
-	}
-	return v, true
+	r.At(at, "either `commands` or `image` must be set", "add commands: followed by a list, or image: followed by a Docker image")
 }
 
 // entrypoint reads one line, which is split as a shell would.
@@ -145,33 +143,6 @@ func (r *reader) workingDir(n *strictyaml.Node) Text {
 		r.At(n, "the working directory is outside of the repo", "write a path relative to the folder that you apply from")
 	}
 	return Text(v)
-}
-
-func (r *reader) registryAuth(n *strictyaml.Node) *RegistryAuth {
-	a := &RegistryAuth{}
-	r.Fields(n, "`registry_auth`", []strictyaml.Field{
-		{Name: "username", Required: "username: followed by the registry's user", Read: func(n *strictyaml.Node) { a.Username, _ = r.Text(n) }},
-		{Name: "password", Required: "password: ${{ env.REGISTRY_PASSWORD }}", Read: func(n *strictyaml.Node) { a.Password, _ = r.Text(n) }},
-	})
-	return a
-}
-
-var pythons = []string{"3.8", "3.9", "3.10", "3.11", "3.12"}
-
-// python reads a version. Unquoted, 3.10 and 3.1 are the same number.
-func (r *reader) python(n *strictyaml.Node) Text {
-	text, ok := r.Text(n)
-	if !ok {
-		return ""
-	}
-	if n.Kind == strictyaml.Float && text == "3.1" {
-		text = "3.10"
-	}
-	if slices.Contains(pythons, text) {
-		return Text(text)
-	}
-	r.At(n, n.Shown()+" is not a Python version that is offered", "write one of: "+strings.Join(pythons, ", ")+"; for another, set `image`")
-	return ""
 }
 
 // commands reads what runs, one shell line an item.
@@ -205,41 +176,4 @@ func quoted(n *strictyaml.Node) string {
 	}
 	text := n.Pairs[0].Key.Text + ": " + n.Pairs[0].Value.Text
 	return "- '" + strings.ReplaceAll(text, "'", "''") + "'"
-}
-
-var mountPath = regexp.MustCompile(`^(/[^/\x00]+)+$`)
-
-func (r *reader) volumes(n *strictyaml.Node) []Mount {
-	items, _ := r.Items(n, "`volumes`")
-	mounts := make([]Mount, 0, len(items))
-	for _, item := range items {
-		if item.Kind == strictyaml.String {
-			r.NotYet(item, "a volume as text", "write {name: my-volume, path: /data}")
-			continue
-		}
-		if item.Get("instance_path") != nil {
-			r.NotYet(item, "folders of the machine as volumes", "only volumes with a name can be mounted")
-			continue
-		}
-		var m Mount
-		r.Fields(item, "a volume", []strictyaml.Field{
-			{Name: "name", Required: "name: followed by the volume's name", Read: func(n *strictyaml.Node) { m.Name = r.filled(n) }},
-			{Name: "path", Required: "path: /data", Read: func(n *strictyaml.Node) { m.Path = r.mountPath(n) }},
-			{Name: "optional", Later: "every volume must be there"},
-		})
-		mounts = append(mounts, m)
-	}
-	return mounts
-}
-
-func (r *reader) mountPath(n *strictyaml.Node) string {
-	v, ok := r.Text(n)
-	switch {
-	case !ok:
-	case v != "/" && !mountPath.MatchString(v):
-		r.At(n, "invalid volume mount path: "+n.Shown(), "write an absolute path without a slash at its end: /data")
-	case v == "/workflow" || strings.HasPrefix(v, "/workflow/"):
-		r.At(n, "mounting volumes inside /workflow is not supported", "your code lies there; choose another path: /data")
-	}
-	return v
 }

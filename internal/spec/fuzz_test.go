@@ -31,7 +31,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("type: service\nport: 80:8000\ncommands: [&a a, *a]\nenv: {A: 1, B: {key: C}}\nresources: {gpu: 'A100:40GB..:2', cpu: ..4, memory: 1TB, disk: null}\nretry: {on_events: [error], duration: 1d}\nreplicas: 1..4\nscaling: {metric: rps, target: 1e1}\nmodel: {type: chat, name: m, format: tgi}\nmax_price: .5\nmax_duration: off\n"))
 	f.Add([]byte("a: &a {<<: [*a]}\n<<: *a\n? [x]\n: y\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		s, err := spec.Parse("f", text)
+		c, err := spec.Read("f", text)
 		if err != nil {
 			problems, ok := errors.AsType[spec.Problems](err)
 			if !ok || len(problems) == 0 {
@@ -40,6 +40,23 @@ func FuzzParse(f *testing.F) {
 			problems.Render(true)
 			return
 		}
+		c.Unsupported()
+		form, err := json.Marshal(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, ok := c.(*spec.Service)
+		if !ok {
+			again, err := spec.Read("f", form)
+			if err != nil {
+				t.Fatalf("%s is not read back: %v", form, err)
+			}
+			if twice, err := json.Marshal(again); err != nil || string(twice) != string(form) {
+				t.Fatalf("read back it is another: %s, not %s (%v)", twice, form, err)
+			}
+			return
+		}
+		s.NotYet = nil // a plan refuses them; they are kept nowhere
 		source, err := s.SourceJSON()
 		if err != nil {
 			t.Fatal(err)

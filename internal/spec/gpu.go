@@ -10,11 +10,30 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Words that later versions read as a maker; here each would be a model that
-// no machine has.
-var gpuMakers = []string{"nvidia", "amd", "intel", "google", "tenstorrent", "tpu"}
+// Makers of GPUs, as the later dialect names them. A lone maker is a model's
+// name on the wire of the original, which knows no makers.
+var gpuMakers = []string{"nvidia", "amd", "intel", "google", "tpu", "tenstorrent"}
 
 const gpuHint = "write model, memory and count in any order: A100, 24GB.., A100:80GB:2"
+
+var gpuShape = anyOf("{gpu}, or on one line: `A100`, `24GB..`, `A10G,A100`, `nvidia:A100:80GB:2`, or a number",
+	countEnd, pattern("", "^[^:]+(:[^:]+){0,3}$"), blockShape("gpu"))
+
+var gpuBlock = newBlock("gpu", "`gpu`", "GPUs, written as a mapping.", []field[GPU]{
+	{Key: nullable("vendor"), about: "Who makes them.", shape: oneOf(gpuMakers...),
+		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Vendor = r.maker(n) }},
+	{Key: nullable("name"), about: "The model, or several of which any will do.", shape: anyOf("text or list of text", textShape, textsShape), examples: []string{"A100", "[A10G, A100]"},
+		read: func(r *reader, n *strictyaml.Node, g *GPU) { r.gpuNameList(n, g) }},
+	{Key: plain("count"), about: "How many.", usual: "1", shape: countShape, examples: []string{"2", "1..4"},
+		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Count, _ = countRange(r, n) }},
+	{Key: nullable("memory"), about: "How much memory each has.", shape: sizeRangeShape, examples: []string{"24GB", "40GB..80GB"},
+		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Memory = sizeRangeOf(r, n) }},
+	{Key: nullable("total_memory"), about: "How much memory they have together.", shape: sizeRangeShape, examples: []string{"160GB.."},
+		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.TotalMemory = sizeRangeOf(r, n) }},
+	{Key: nullable("compute_capability"), about: "The least compute capability.", examples: []string{"7.5", "[8, 0]"},
+		shape: anyOf("`7.5` or `[7, 5]`", numeric("", nil), pattern("", `^ *[0-9]{1,4}[.][0-9]{1,4} *$`), shape{"", schema{"type": "array", "minItems": 2, "maxItems": 2}}),
+		read:  func(r *reader, n *strictyaml.Node, g *GPU) { g.ComputeCapability = r.capability(n) }},
+})
 
 // ParseGPU reads `A100`, `24GB..`, `2`, or several of these between colons.
 func ParseGPU(text string) (*GPU, error) {
@@ -27,38 +46,54 @@ func ParseGPU(text string) (*GPU, error) {
 
 func parseGPU(text string) (*GPU, *fault) {
 	g := anyGPU()
-	var named, sized, counted bool
+	seen := map[string]bool{}
 	for token := range strings.SplitSeq(strings.ReplaceAll(text, " ", ""), ":") {
-		var f *fault
-		var twice *bool
-		what := ""
-		switch {
-		case token == "":
+		if token == "" {
 			return nil, &fault{Message: fmt.Sprintf("there is an empty part in `%s`", text), Hint: gpuHint}
-		case isLetter(token[0]):
-			twice, what = &named, "model"
-			g.Name, f = gpuNames(token)
-		case strings.ContainsFunc(token, func(r rune) bool { return r < 128 && isLetter(byte(r)) }):
-			twice, what = &sized, "memory"
-			var memory Range[GB]
-			memory, f = parseRange(token, parseGB)
-			g.Memory = &memory
-		default:
-			twice, what = &counted, "count"
-			g.Count, f = parseRange(token, count)
 		}
+		what, f := g.take(token)
 		if f != nil {
 			return nil, f
 		}
-		if *twice {
+		if seen[what] {
 			return nil, &fault{Message: fmt.Sprintf("`%s` gives the %s twice", text, what), Hint: gpuHint}
 		}
-		*twice = true
+		seen[what] = true
 	}
 	return g, nil
 }
 
+// take reads one part of the short form, and tells what it is about.
+func (g *GPU) take(token string) (what string, f *fault) {
+	switch {
+	case isMaker(token):
+		g.Vendor = Text(token)
+		return "maker", nil
+	case isLetter(token[0]):
+		g.Name, f = gpuNames(token)
+		return "model", f
+	case strings.ContainsFunc(token, func(r rune) bool { return r < 128 && isLetter(byte(r)) }):
+		var memory Range[GB]
+		memory, f = parseRange(token, parseGB)
+		g.Memory = &memory
+		return "memory", f
+	}
+	g.Count, f = parseRange(token, count)
+	return "count", f
+}
+
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
+
+func isMaker(word string) bool { return slices.Contains(gpuMakers, strings.ToLower(word)) }
+
+// Maker is who must have made the GPU, as machines name them: nvidia, amd,
+// google; empty: anybody.
+func (g GPU) Maker() string {
+	if maker := strings.ToLower(string(g.Vendor)); maker != "tpu" {
+		return maker
+	}
+	return "google"
+}
 
 func gpuNames(token string) ([]string, *fault) {
 	names := strings.Split(token, ",")
@@ -86,48 +121,33 @@ func (r *reader) gpu(n *strictyaml.Node) *GPU {
 		return &GPU{Count: c}
 	case strictyaml.String:
 		g, f := parseGPU(n.Text)
-		if maker := makerIn(n.Text); maker != "" {
-			r.NotYet(n, "the GPU maker "+maker, "leave it out, and write the model: A100, MI300X")
-			return nil
-		}
 		if f != nil {
 			r.Refuse(n, f)
 			return nil
 		}
 		return g
 	case strictyaml.Mapping:
-		return r.gpuFields(n)
+		g := anyGPU()
+		gpuBlock.into(r, n, g)
+		return g
 	case strictyaml.Null, strictyaml.Bool, strictyaml.Float, strictyaml.Sequence:
 	}
 	r.At(n, n.Shown()+" is not a GPU", gpuHint)
 	return nil
 }
 
-// makerIn finds a maker's name among the models of the short form.
-func makerIn(text string) string {
-	for _, word := range strings.FieldsFunc(text, func(c rune) bool { return c == ':' || c == ',' || c == ' ' }) {
-		if slices.Contains(gpuMakers, strings.ToLower(word)) {
-			return word
-		}
+func (r *reader) maker(n *strictyaml.Node) Text {
+	text, ok := r.Text(n)
+	if ok && !isMaker(text) {
+		r.OneOf(n, gpuMakers...)
+		return ""
 	}
-	return ""
+	return Text(text)
 }
 
-func (r *reader) gpuFields(n *strictyaml.Node) *GPU {
-	g := anyGPU()
-	r.Fields(n, "`gpu`", []strictyaml.Field{
-		{Name: "name", Nullable: true, Read: func(n *strictyaml.Node) { g.Name = r.gpuNameList(n) }},
-		{Name: "count", Read: func(n *strictyaml.Node) { g.Count, _ = countRange(r, n) }},
-		{Name: "memory", Nullable: true, Read: func(n *strictyaml.Node) { g.Memory = sizeRangeOf(r, n) }},
-		{Name: "total_memory", Nullable: true, Read: func(n *strictyaml.Node) { g.TotalMemory = sizeRangeOf(r, n) }},
-		{Name: "compute_capability", Nullable: true, Read: func(n *strictyaml.Node) { g.ComputeCapability = r.capability(n) }},
-		{Name: "vendor", Later: "leave it out, and name the models"},
-	})
-	return g
-}
-
-// gpuNameList reads one name or a list; one name is not split at commas.
-func (r *reader) gpuNameList(n *strictyaml.Node) []string {
+// gpuNameList reads one name or a list; one name is not split at commas. A
+// lone maker is no model: the wire of the original has it here.
+func (r *reader) gpuNameList(n *strictyaml.Node, g *GPU) {
 	items := []*strictyaml.Node{n}
 	if n.Kind == strictyaml.Sequence {
 		items = n.Items
@@ -138,12 +158,15 @@ func (r *reader) gpuNameList(n *strictyaml.Node) []string {
 		if ok && name == "" {
 			r.At(item, "a GPU name cannot be empty", "write A100, or [A10G, A100]")
 		}
-		if ok && slices.Contains(gpuMakers, strings.ToLower(name)) {
-			r.NotYet(item, "the GPU maker "+name, "write the model: A100, MI300X")
-		}
 		names = append(names, name)
 	}
-	return names
+	if len(names) == 1 && isMaker(names[0]) {
+		if g.Vendor == "" {
+			g.Vendor = Text(names[0])
+		}
+		return
+	}
+	g.Name = names
 }
 
 var capabilityText = regexp.MustCompile(`^([0-9]{1,4})\.([0-9]{1,4})$`)

@@ -6,43 +6,71 @@ import (
 	"dstack/internal/strictyaml"
 )
 
+const modelWords = "{model.openai} or {model.tgi}"
+
+var modelCommon = []field[Model]{
+	{Key: required("type", "type: chat"), about: "What the model does.", shape: oneOf("chat"),
+		read: func(r *reader, n *strictyaml.Node, m *Model) { m.Type, _ = r.OneOf(n, "chat") }},
+	{Key: required("name", "name: followed by the model's name"), about: "The name by which clients ask for it.", shape: filledShape, examples: []string{"org/my-model"},
+		read: func(r *reader, n *strictyaml.Node, m *Model) { m.Name = r.filled(n) }},
+}
+
+func formatField(format string) field[Model] {
+	return field[Model]{Key: required("format", "format: openai"), about: "What the service itself speaks.", shape: oneOf(format),
+		read: func(r *reader, n *strictyaml.Node, m *Model) { m.Format, _ = r.OneOf(n, "openai", "tgi") }}
+}
+
+var openaiFields = []field[Model]{
+	{Key: plain("prefix"), about: "Where the API begins on the service.", usual: "/v1", shape: textShape,
+		read: func(r *reader, n *strictyaml.Node, m *Model) { m.Prefix, _ = r.Text(n) }},
+}
+
+var tgiFields = []field[Model]{
+	{Key: nullable("chat_template"), about: "The template, in Jinja, that makes a prompt of messages. Without one it is the one in the model's repository.", shape: textShape,
+		examples: []string{`"{% for m in messages %}{{ m.content }}{% endfor %}"`},
+		read:     into(func(m *Model) *Text { return &m.ChatTemplate })},
+	{Key: nullable("eos_token"), about: "The token that ends an answer. Without one it is the one in the model's repository.", shape: textShape, examples: []string{`"</s>"`},
+		read: into(func(m *Model) *Text { return &m.EOSToken })},
+}
+
+// modelTables are the fields of each format; by the empty format, those of
+// both, for files that do not say which.
+var modelTables = map[string]*block[Model]{
+	"openai": newBlock("model.openai", "`model`", "A service that speaks OpenAI's API.", modelCommon, []field[Model]{formatField("openai")}, openaiFields),
+	"tgi":    newBlock("model.tgi", "`model`", "A service that speaks the API of Text Generation Inference.", modelCommon, []field[Model]{formatField("tgi")}, tgiFields),
+	"":       newBlock("model", "`model`", "", modelCommon, []field[Model]{formatField("openai")}, openaiFields, tgiFields),
+}
+
 // model reads which model the service answers for.
 func (r *reader) model(n *strictyaml.Node) *Model {
-	if n.Kind == strictyaml.String {
-		r.NotYet(n, "model as a name alone", fmt.Sprintf("write model: {type: chat, name: %s, format: openai}", n.Text))
-		return nil
+	if n.IsScalar() {
+		return &Model{Type: "chat", Name: r.filled(n), Format: "openai", Prefix: "/v1"}
 	}
 	m := &Model{Prefix: "/v1"}
 	format := ""
-	if f := n.Get("format"); f.IsScalar() {
+	if f := n.Get("format"); f.IsScalar() && modelTables[f.Text] != nil {
 		format = f.Text
 	}
-	fields := []strictyaml.Field{
-		{Name: "type", Required: "type: chat", Read: func(n *strictyaml.Node) { m.Type, _ = r.OneOf(n, "chat") }},
-		{Name: "name", Required: "name: followed by the model's name", Read: func(n *strictyaml.Node) { m.Name = r.filled(n) }},
-		{Name: "format", Required: "format: openai", Read: func(n *strictyaml.Node) { m.Format, _ = r.OneOf(n, "openai", "tgi") }},
-	}
-	prefix := strictyaml.Field{Name: "prefix", Read: func(n *strictyaml.Node) { m.Prefix, _ = r.Text(n) }}
-	template := strictyaml.Field{Name: "chat_template", Nullable: true, Read: r.into(&m.ChatTemplate)}
-	eos := strictyaml.Field{Name: "eos_token", Nullable: true, Read: r.into(&m.EOSToken)}
-	others := map[string]string{}
-	switch format {
-	case "openai":
-		fields = append(fields, prefix)
-		others["chat_template"], others["eos_token"] = "tgi", "tgi"
-	case "tgi":
-		fields = append(fields, template, eos)
-		m.Prefix = ""
-		others["prefix"] = "openai"
-	default: // which fields are right cannot be said
-		fields = append(fields, prefix, template, eos)
-	}
-	for name, of := range others {
-		if v := n.Get(name); v != nil {
-			r.At(v, fmt.Sprintf("`%s` belongs to format %s", name, of), fmt.Sprintf("remove it, or write format: %s", of))
-			fields = append(fields, strictyaml.Field{Name: name, Nullable: true, Read: func(*strictyaml.Node) {}})
+	table := *modelTables[format]
+	for _, other := range []struct {
+		of     string
+		fields []field[Model]
+	}{{"openai", openaiFields}, {"tgi", tgiFields}} {
+		if format == "" || other.of == format {
+			continue
+		}
+		for _, f := range other.fields {
+			if v := n.Get(f.Name); v != nil {
+				r.At(v, fmt.Sprintf("`%s` belongs to format %s", f.Name, other.of), fmt.Sprintf("remove it, or write format: %s", other.of))
+				f.Nullable = true
+				f.read = func(*reader, *strictyaml.Node, *Model) {}
+				table = *newBlock(table.name, table.what, "", table.fields, []field[Model]{f})
+			}
 		}
 	}
-	r.Fields(n, "`model`", fields)
+	table.into(r, n, m)
+	if m.Format == "tgi" {
+		m.Prefix = ""
+	}
 	return m
 }

@@ -15,52 +15,67 @@ var backends = []string{
 // Every ending after which a replica can be tried again.
 var retryEvents = []string{EventNoCapacity, EventInterruption, EventError}
 
-// paramFields is the table of what a configuration and a profile share.
-func (r *reader) paramFields(p *Params) []strictyaml.Field {
-	word := func(to *Text, allowed ...string) func(*strictyaml.Node) {
-		return func(n *strictyaml.Node) {
-			if v, ok := r.OneOf(n, allowed...); ok {
-				*to = Text(v)
-			}
-		}
-	}
-	fields := []strictyaml.Field{
-		{Name: "backends", Read: func(n *strictyaml.Node) { p.Backends = r.backends(n) }},
-		{Name: "regions", Read: func(n *strictyaml.Node) { p.Regions = r.texts(n, "`regions`", "") }},
-		{Name: "instance_types", Read: func(n *strictyaml.Node) { p.InstanceTypes = r.texts(n, "`instance_types`", "") }},
-		{Name: "spot_policy", Read: word(&p.SpotPolicy, "spot", "on-demand", "auto")},
-		{Name: "retry", Read: func(n *strictyaml.Node) { p.Retry = r.retry(n) }},
-		{Name: "retry_policy", Read: func(n *strictyaml.Node) { p.RetryPolicy = r.retryPolicy(n) }},
-		{Name: "max_duration", Read: func(n *strictyaml.Node) { p.MaxDuration = r.maxDuration(n) }},
-		{Name: "max_price", Read: func(n *strictyaml.Node) {
+var backendShape = oneOf(backends...)
+
+// paramFields is what a configuration and a profile share, in the order of
+// the wire.
+var paramFields = []field[Params]{
+	{Key: nullable("backends"), about: "Only machines of these backends.", usual: "all", shape: listOf("list of: "+backendShape.words, backendShape), examples: []string{"[aws, gcp]"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Backends = r.backends(n) }},
+	{Key: nullable("regions"), about: "Only machines in these regions.", usual: "all", shape: textsShape, examples: []string{"[eu-west-1, eu-west-2]"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Regions = r.texts(n, "`regions`", "") }},
+	{Key: nullable("instance_types"), about: "Only machines of these types.", usual: "all", shape: textsShape, examples: []string{"[g6.xlarge]"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.InstanceTypes = r.texts(n, "`instance_types`", "") }},
+	{Key: nullable("spot_policy"), about: "Whether machines may be spot machines, which are cheaper and can be taken away.", usual: "auto", shape: oneOf("spot", "on-demand", "auto"),
+		read: word(func(p *Params) *Text { return &p.SpotPolicy }, "spot", "on-demand", "auto")},
+	{Key: nullable("retry"), about: "Which endings of a replica are tried again, and for how long.", usual: "false", shape: anyOf("`true`, `false`, or {retry}", boolShape, blockShape("retry")), examples: []string{"true", "{on_events: [no-capacity], duration: 1h}"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Retry = r.retry(n) }},
+	{Key: nullable("retry_policy"), about: "The old spelling of `retry`.", shape: blockShape("retry_policy"),
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.RetryPolicy = r.retryPolicy(n) }},
+	{Key: nullable("max_duration"), about: "How long the run may take in all.", usual: "off", shape: durationShape.like(durationShape.words + ", or `off`"), examples: []string{"8h"},
+		unmet: &unmet[Params]{hint: "remove it, or write off; a service runs until it is stopped", asks: func(p *Params) bool { return p.MaxDuration != nil && !p.MaxDuration.Off }},
+		read:  func(r *reader, n *strictyaml.Node, p *Params) { p.MaxDuration = r.maxDuration(n) }},
+	{Key: nullable("max_price"), about: "The most that a machine may cost, in dollars an hour.", shape: anyOf("number above 0", numeric("", schema{"exclusiveMinimum": 0}), pattern("", floatExpression)), examples: []string{"1.5"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) {
 			v := r.above0(n, "the most dollars an hour, such as 1.5")
 			p.MaxPrice = &v
 		}},
-		{Name: "pool_name", Read: r.into(&p.PoolName)},
-		{Name: "instance_name", Read: r.into(&p.InstanceName)},
-		{Name: "creation_policy", Read: word(&p.CreationPolicy, "reuse", "reuse-or-create")},
-		{Name: "termination_policy", Read: word(&p.TerminationPolicy, "dont-destroy", "destroy-after-idle")},
-		{Name: "termination_idle_time", Read: func(n *strictyaml.Node) { p.TerminationIdleTime = r.idleTime(n) }},
-	}
-	for i := range fields {
-		fields[i].Nullable = true
-	}
-	return fields
+	{Key: nullable("pool_name"), about: "The pool of machines, in old files.", shape: textShape,
+		unmet: &unmet[Params]{hint: "remove it; there are no pools", asks: func(p *Params) bool { return p.PoolName != "" }},
+		read:  into(func(p *Params) *Text { return &p.PoolName })},
+	{Key: nullable("instance_name"), about: "Only the machine of this name.", shape: textShape,
+		unmet: &unmet[Params]{hint: "remove it; use `instance_types` to choose a machine", asks: func(p *Params) bool { return p.InstanceName != "" }},
+		read:  into(func(p *Params) *Text { return &p.InstanceName })},
+	{Key: nullable("creation_policy"), about: "Whether machines may be rented, or only those that are there be used.", usual: "reuse-or-create", shape: oneOf("reuse", "reuse-or-create"),
+		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.CreationPolicy != "" }},
+		read:  word(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
+	{Key: nullable("termination_policy"), about: "Whether a rented machine is given back when it is idle.", usual: "destroy-after-idle", shape: oneOf("dont-destroy", "destroy-after-idle"),
+		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.TerminationPolicy != "" }},
+		read:  word(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy", "destroy-after-idle")},
+	{Key: nullable("termination_idle_time"), about: "How long a rented machine may be idle before it is given back.", usual: "5m", shape: durationShape, examples: []string{"10m"},
+		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.TerminationIdleTime != nil }},
+		read:  func(r *reader, n *strictyaml.Node, p *Params) { p.TerminationIdleTime = r.durationIfAny(n) }},
 }
 
 func (r *reader) backends(n *strictyaml.Node) []string {
 	items, _ := r.Items(n, "`backends`")
 	names := make([]string, 0, len(items))
 	for _, item := range items {
-		if item.Text == "ssh" {
-			r.At(item, "`ssh` is not known here", "machines reached by SSH are called `remote`")
-			continue
-		}
-		if name, ok := r.OneOf(item, backends...); ok {
+		if name := r.backend(item); name != "" {
 			names = append(names, name)
 		}
 	}
 	return names
+}
+
+// backend reads the name of one, or "" with a problem.
+func (r *reader) backend(n *strictyaml.Node) string {
+	if n.Text == "ssh" {
+		r.At(n, "`ssh` is not known here", "machines reached by SSH are called `remote`")
+		return ""
+	}
+	name, _ := r.OneOf(n, backends...)
+	return name
 }
 
 // retry reads a bool, or which endings are tried again.
@@ -73,14 +88,17 @@ func (r *reader) retry(n *strictyaml.Node) *Retry {
 		return &Retry{Always: &v}
 	}
 	retry := &Retry{}
-	r.Fields(n, "`retry`", []strictyaml.Field{
-		{Name: "on_events", Required: "on_events: [no-capacity, interruption, error]", Read: func(n *strictyaml.Node) {
-			retry.OnEvents = r.retryEvents(n)
-		}},
-		{Name: "duration", Nullable: true, Read: func(n *strictyaml.Node) { retry.Duration = r.durationIfAny(n) }},
-	})
+	retryBlock.into(r, n, retry)
 	return retry
 }
+
+var retryBlock = newBlock("retry", "`retry`", "Which endings are tried again.", []field[Retry]{
+	{Key: required("on_events", "on_events: [no-capacity, interruption, error]"), about: "The endings: no machine could be had, the machine was lost, the command failed.",
+		shape: shape{"list of: " + oneOf(retryEvents...).words, schema{"type": "array", "minItems": 1, "items": oneOf(retryEvents...).schema}}, examples: []string{"[no-capacity, interruption]"},
+		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.OnEvents = r.retryEvents(n) }},
+	{Key: nullable("duration"), about: "How long after the ending it is tried.", usual: "1h", shape: durationShape, examples: []string{"30m"},
+		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.Duration = r.durationIfAny(n) }},
+})
 
 func (r *reader) retryEvents(n *strictyaml.Node) []string {
 	items, ok := r.Items(n, "`on_events`")
@@ -96,109 +114,17 @@ func (r *reader) retryEvents(n *strictyaml.Node) []string {
 	return events
 }
 
+var retryPolicyBlock = newBlock("retry_policy", "`retry_policy`", "The old spelling of `retry`: after every ending.", []field[RetryPolicy]{
+	{Key: plain("retry"), about: "Whether it is tried again.", usual: "false", shape: boolShape,
+		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Retry, _ = r.Bool(n) }},
+	{Key: nullable("duration"), about: "How long. With it, `retry` is true.", usual: "1h", shape: durationShape,
+		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Duration = r.durationIfAny(n) }},
+})
+
 // retryPolicy reads the deprecated spelling, in which a duration means yes.
 func (r *reader) retryPolicy(n *strictyaml.Node) *RetryPolicy {
 	p := &RetryPolicy{}
-	r.Fields(n, "`retry_policy`", []strictyaml.Field{
-		{Name: "retry", Read: func(n *strictyaml.Node) { p.Retry, _ = r.Bool(n) }},
-		{Name: "duration", Nullable: true, Read: func(n *strictyaml.Node) { p.Duration = r.durationIfAny(n) }},
-	})
+	retryPolicyBlock.into(r, n, p)
 	p.Retry = p.Retry || p.Duration != nil
 	return p
-}
-
-func (r *reader) durationIfAny(n *strictyaml.Node) *Seconds {
-	v, ok := r.duration(n)
-	if !ok {
-		return nil
-	}
-	return &v
-}
-
-// idleTime reads a duration; a bare off is 0, as older YAML had it.
-func (r *reader) idleTime(n *strictyaml.Node) *Seconds {
-	if isOff(n) && !n.Quoted {
-		return new(Seconds)
-	}
-	return r.durationIfAny(n)
-}
-
-// What holds where neither a configuration nor a profile says anything.
-var defaultParams = Params{
-	SpotPolicy:          "auto",
-	CreationPolicy:      "reuse-or-create",
-	TerminationPolicy:   "destroy-after-idle",
-	TerminationIdleTime: new(Seconds(300)),
-}
-
-// Merge returns what holds for a service: what its configuration says, else
-// what the profile says, else the default, field by field. Lists are
-// replaced, not joined. The two spellings of retry are one field, so that a
-// profile cannot overrule the configuration by using the other spelling.
-func Merge(s Service, p Profile) Params {
-	merged := defaultParams
-	merged.TerminationIdleTime = new(*defaultParams.TerminationIdleTime)
-	for _, over := range []Params{p.Params, s.Params} {
-		merged.cover(over)
-	}
-	return merged
-}
-
-func (p *Params) cover(over Params) {
-	coverList(&p.Backends, over.Backends)
-	coverList(&p.Regions, over.Regions)
-	coverList(&p.InstanceTypes, over.InstanceTypes)
-	if over.Retry != nil || over.RetryPolicy != nil {
-		p.Retry, p.RetryPolicy = over.Retry, over.RetryPolicy
-	}
-	if over.MaxDuration != nil {
-		p.MaxDuration = over.MaxDuration
-	}
-	if over.MaxPrice != nil {
-		p.MaxPrice = over.MaxPrice
-	}
-	if over.TerminationIdleTime != nil {
-		p.TerminationIdleTime = over.TerminationIdleTime
-	}
-	coverText(&p.SpotPolicy, over.SpotPolicy)
-	coverText(&p.PoolName, over.PoolName)
-	coverText(&p.InstanceName, over.InstanceName)
-	coverText(&p.CreationPolicy, over.CreationPolicy)
-	coverText(&p.TerminationPolicy, over.TerminationPolicy)
-}
-
-func coverList(to *[]string, over []string) {
-	if over != nil {
-		*to = slices.Clone(over)
-	}
-}
-
-func coverText(to *Text, over Text) {
-	if over != "" {
-		*to = over
-	}
-}
-
-// How long a replica is tried again where nobody says.
-const defaultRetry = Seconds(3600)
-
-// RetryRule returns after which endings a replica is tried again, and for
-// how long. No events: it is not tried again.
-func (p Params) RetryRule() (events []string, window Seconds) {
-	window = defaultRetry
-	var asked *Seconds
-	switch {
-	case p.Retry != nil && p.Retry.Always != nil:
-		if *p.Retry.Always {
-			events = slices.Clone(retryEvents)
-		}
-	case p.Retry != nil:
-		events, asked = slices.Clone(p.Retry.OnEvents), p.Retry.Duration
-	case p.RetryPolicy != nil && p.RetryPolicy.Retry:
-		events, asked = slices.Clone(retryEvents), p.RetryPolicy.Duration
-	}
-	if asked != nil {
-		window = *asked
-	}
-	return events, window
 }

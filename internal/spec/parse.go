@@ -7,54 +7,68 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Parse reads one service configuration. The error, if any, is Problems:
+// Configuration is what one *.dstack.yml asks for: a *Service, *Fleet,
+// *Volume or *Gateway. Its JSON is the normalised form of the wire.
+type Configuration interface {
+	// Unsupported tells what it asks for that nothing acts on yet; nil: all
+	// of it is acted on. The problems have paths, but no places.
+	Unsupported() Problems
+}
+
+// The types of configuration: those that are read, and those of the original
+// that are not.
+var (
+	kinds      = []string{"service", "fleet", "volume", "gateway"}
+	otherKinds = []string{"dev-environment", "task"}
+)
+
+// Read reads one configuration of any type. The error, if any, is Problems:
 // all there are, in file order.
-func Parse(file string, text []byte) (*Service, error) {
+func Read(file string, text []byte) (Configuration, error) {
 	r := newReader()
-	var s *Service
+	var c Configuration
 	if root := strictyaml.Load(text, r.Problems); root != nil {
-		s = r.root(root)
+		c = r.root(root)
 	}
 	if problems := r.report(file, text); problems != nil {
 		return nil, problems
+	}
+	return c, nil
+}
+
+// Parse reads one service. Another type of configuration is a problem, which
+// says that it is not supported yet.
+func Parse(file string, text []byte) (*Service, error) {
+	c, err := Read(file, text)
+	if err != nil {
+		return nil, err
+	}
+	s, ok := c.(*Service)
+	if !ok {
+		return nil, Locate(file, text, c.Unsupported())
 	}
 	return s, nil
 }
 
-// ParseProfiles reads a profiles.yml. The error, if any, is Problems.
-func ParseProfiles(file string, text []byte) ([]Profile, error) {
-	r := newReader()
-	profiles := []Profile{}
-	if root := strictyaml.Load(text, r.Problems); root != nil && !root.IsNull() {
-		r.Fields(root, "this file", []strictyaml.Field{{
-			Name: "profiles", Required: "profiles: followed by a list", Read: func(n *strictyaml.Node) {
-				items, _ := r.Items(n, "`profiles`")
-				for _, item := range items {
-					profiles = append(profiles, r.profile(item))
-				}
-			},
-		}})
-	}
-	if problems := r.report(file, text); problems != nil {
-		return nil, problems
-	}
-	return profiles, nil
-}
-
-func (r *reader) profile(n *strictyaml.Node) Profile {
-	var p Profile
-	r.Fields(n, "a profile", append(r.paramFields(&p.Params),
-		strictyaml.Field{Name: "name", Required: "name: followed by what to call it", Read: func(n *strictyaml.Node) { p.Name = r.filled(n) }},
-		strictyaml.Field{Name: "default", Read: func(n *strictyaml.Node) { p.Default, _ = r.Bool(n) }},
-	))
-	return p
-}
-
 // reader turns a tree into a configuration. Its methods report what is wrong
 // and return what they could read.
-type reader struct{ *strictyaml.Problems }
+type reader struct {
+	*strictyaml.Problems
+	notes        []NotYet
+	replicasRead bool // so that scaling can be held against them
+	groups       bool // replicas are in groups, which have commands of their own
+}
 
-func newReader() *reader { return &reader{&strictyaml.Problems{}} }
+// NotYet is something that was read and is right, but that nothing acts on,
+// and that is kept nowhere else.
+type NotYet struct{ Path, What, Hint string }
+
+func newReader() *reader { return &reader{Problems: &strictyaml.Problems{}} }
+
+// note remembers that n asks for what nothing acts on yet.
+func (r *reader) note(n *strictyaml.Node, what, hint string) {
+	r.notes = append(r.notes, NotYet{n.Path, what, hint})
+}
 
 // report returns what was found, with the lines of the file.
 func (r *reader) report(file string, text []byte) Problems {
@@ -89,11 +103,8 @@ func addSource(all Problems, text []byte) {
 	}
 }
 
-// The other types of configuration, which this version does not read.
-var otherTypes = []string{"dev-environment", "task", "fleet", "gateway", "volume"}
-
 // root reads a whole document.
-func (r *reader) root(n *strictyaml.Node) *Service {
+func (r *reader) root(n *strictyaml.Node) Configuration {
 	switch {
 	case n.IsNull():
 		r.At(n, "the file is empty", "begin with a line: type: service")
@@ -104,20 +115,34 @@ func (r *reader) root(n *strictyaml.Node) *Service {
 	}
 	kind := n.Get("type")
 	switch {
-	case kind == nil:
-		r.At(n, "`type` is missing", "add a line: type: service")
-	case kind.IsScalar() && slices.Contains(otherTypes, kind.Text):
-		r.NotYet(kind, "type "+kind.Text, "this version reads type: service")
+	case kind == nil, !kind.IsScalar(): // the service's table tells
+	case slices.Contains(otherKinds, kind.Text):
+		r.NotYet(kind, "type "+kind.Text, "this version reads "+strings.Join(kinds, ", "))
 		return nil // its fields are none of ours
+	case kind.Text == "fleet":
+		return r.fleet(n)
+	case kind.Text == "volume":
+		return r.volume(n)
+	case kind.Text == "gateway":
+		return r.gateway(n)
 	}
 	return r.service(n)
 }
 
 // into returns a reader of optional text.
-func (r *reader) into(to *Text) func(*strictyaml.Node) {
-	return func(n *strictyaml.Node) {
-		v, _ := r.Text(n)
-		*to = Text(v)
+func into[T any](to func(*T) *Text) func(*reader, *strictyaml.Node, *T) {
+	return func(r *reader, n *strictyaml.Node, v *T) {
+		text, _ := r.Text(n)
+		*to(v) = Text(text)
+	}
+}
+
+// word returns a reader of one of some words.
+func word[T any](to func(*T) *Text, allowed ...string) func(*reader, *strictyaml.Node, *T) {
+	return func(r *reader, n *strictyaml.Node, v *T) {
+		if text, ok := r.OneOf(n, allowed...); ok {
+			*to(v) = Text(text)
+		}
 	}
 }
 

@@ -103,3 +103,77 @@ func countFault(v int) *fault {
 	}
 	return nil
 }
+
+// countRange reads a range of whole numbers.
+func countRange(r *reader, n *strictyaml.Node) (Range[int], bool) {
+	return rangeOf(r, n, count, func(n *strictyaml.Node) (int, *fault) {
+		v, ok := strictyaml.IntOf(n)
+		if !ok {
+			return 0, &fault{Message: n.Shown() + " is not a whole number", Hint: "write 4, or a range such as 4..8"}
+		}
+		return v, countFault(v)
+	})
+}
+
+// sizeRangeOf reads a range of sizes; nil when there is a problem.
+func sizeRangeOf(r *reader, n *strictyaml.Node) *Range[GB] {
+	v, ok := rangeOf(r, n, parseGB, sizeNumber)
+	if !ok {
+		return nil
+	}
+	return &v
+}
+
+// rangeOf reads `x`, `x..y` or {min, max}, whose ends are numbers or text.
+func rangeOf[T int | GB](r *reader, n *strictyaml.Node, text bound[T], number func(*strictyaml.Node) (T, *fault)) (Range[T], bool) {
+	v, f := Range[T]{}, (*fault)(nil)
+	switch n.Kind {
+	case strictyaml.Int, strictyaml.Float:
+		var x T
+		x, f = number(n)
+		v = Range[T]{Min: &x, Max: &x}
+	case strictyaml.String:
+		v, f = parseRange(n.Text, text)
+	case strictyaml.Mapping:
+		return rangeFields(r, n, text, number)
+	case strictyaml.Null, strictyaml.Bool, strictyaml.Sequence:
+		f = &fault{Message: n.Shown() + " is not a range", Hint: "write a value such as 4, or a range such as 4..8, 4.. or ..8"}
+	}
+	if f != nil {
+		r.Refuse(n, f)
+	}
+	return v, f == nil
+}
+
+func rangeFields[T int | GB](r *reader, n *strictyaml.Node, text bound[T], number func(*strictyaml.Node) (T, *fault)) (Range[T], bool) {
+	var v Range[T]
+	good := true
+	end := func(to **T) func(*strictyaml.Node) {
+		return func(n *strictyaml.Node) {
+			x, f := T(0), (*fault)(nil)
+			switch n.Kind {
+			case strictyaml.Int, strictyaml.Float:
+				x, f = number(n)
+			case strictyaml.String:
+				x, f = text(n.Text)
+			case strictyaml.Null, strictyaml.Bool, strictyaml.Mapping, strictyaml.Sequence:
+				f = &fault{Message: n.Shown() + " is not an end of a range"}
+			}
+			if f != nil {
+				r.Refuse(n, f)
+				good = false
+				return
+			}
+			*to = &x
+		}
+	}
+	good = r.Fields(n, "a range", []strictyaml.Field{
+		{Name: "min", Nullable: true, Read: end(&v.Min)},
+		{Name: "max", Nullable: true, Read: end(&v.Max)},
+	}) && good
+	if f := v.check(); good && f != nil {
+		r.Refuse(n, f)
+		good = false
+	}
+	return v, good
+}

@@ -12,6 +12,34 @@ const mostReplicas = 1000
 
 const replicasHint = "write a number such as 2, or a range such as 1..4"
 
+var replicasShape = anyOf("number or range: `2`, `1..4`, `0..2`",
+	numeric("", schema{"minimum": 0, "maximum": mostReplicas}),
+	pattern("", "^ *("+wholeNumber+" *|"+"("+wholeNumber+")? *"+rangeMark+" *"+wholeNumber+") *$"),
+	blockShape("replicas"),
+	shape{"", schema{"type": "array", "minItems": 1, "items": schema{"type": "object"}}}) // groups
+
+var replicaEndShape = anyOf("whole number", numeric("", schema{"minimum": 0, "maximum": mostReplicas}), pattern("", "^ *"+wholeNumber+" *$"))
+
+var replicasBlock = newBlock("replicas", "`replicas`", "A range of replicas, written as a mapping.", []field[replicaEnds]{
+	{Key: nullable("min"), about: "The least.", usual: "0", shape: replicaEndShape,
+		read: func(r *reader, n *strictyaml.Node, v *replicaEnds) { v.read(r, n, &v.Min) }},
+	{Key: required("max", "max: 4"), about: "The most.", shape: replicaEndShape,
+		read: func(r *reader, n *strictyaml.Node, v *replicaEnds) { v.read(r, n, &v.Max) }},
+})
+
+// replicaEnds is a range that is being read.
+type replicaEnds struct {
+	Replicas
+	bad bool
+}
+
+func (v *replicaEnds) read(r *reader, n *strictyaml.Node, to *int) {
+	if f := replicaEnd(n, to); f != nil {
+		r.Refuse(n, f)
+		v.bad = true
+	}
+}
+
 // replicas reads `2`, `1..4`, `..4` or {min, max}.
 func (r *reader) replicas(n *strictyaml.Node) (Replicas, bool) {
 	var v Replicas
@@ -26,8 +54,9 @@ func (r *reader) replicas(n *strictyaml.Node) (Replicas, bool) {
 		return r.replicaFields(n)
 	case strictyaml.Sequence:
 		if len(n.Items) > 0 && n.Items[0].Kind == strictyaml.Mapping {
-			r.NotYet(n, "groups of replicas", replicasHint)
-			return v, false
+			r.groups = true
+			r.note(n, "groups of replicas", replicasHint)
+			return Replicas{Min: 1, Max: 1}, false
 		}
 		f = &fault{Message: "a list is not a number of replicas", Hint: replicasHint}
 	case strictyaml.Null, strictyaml.Bool:
@@ -87,28 +116,16 @@ func (v Replicas) check() *fault {
 	return nil
 }
 
-func (r *reader) replicaFields(n *strictyaml.Node) (v Replicas, ok bool) {
-	ok = true
-	end := func(to *int) func(*strictyaml.Node) {
-		return func(n *strictyaml.Node) {
-			if f := replicaEnd(n, to); f != nil {
-				r.Refuse(n, f)
-				ok = false
-			}
-		}
+func (r *reader) replicaFields(n *strictyaml.Node) (Replicas, bool) {
+	var v replicaEnds
+	if !replicasBlock.into(r, n, &v) || v.bad || n.Get("max").IsNull() {
+		return v.Replicas, false
 	}
-	ok = r.Fields(n, "`replicas`", []strictyaml.Field{
-		{Name: "min", Nullable: true, Read: end(&v.Min)},
-		{Name: "max", Required: "max: 4", Read: end(&v.Max)},
-	}) && ok
-	if n.Get("max").IsNull() {
-		return v, false
-	}
-	if f := v.check(); ok && f != nil {
+	if f := v.check(); f != nil {
 		r.Refuse(n, f)
-		ok = false
+		return v.Replicas, false
 	}
-	return v, ok
+	return v.Replicas, true
 }
 
 // String is `2` or `1..4`.
@@ -117,38 +134,4 @@ func (v Replicas) String() string {
 		return strconv.Itoa(v.Min)
 	}
 	return strconv.Itoa(v.Min) + ".." + strconv.Itoa(v.Max)
-}
-
-func (r *reader) scaling(n *strictyaml.Node) *Scaling {
-	s := &Scaling{ScaleUpDelay: 300, ScaleDownDelay: 600}
-	delay := func(to *Seconds) func(*strictyaml.Node) {
-		return func(n *strictyaml.Node) {
-			if v, ok := r.duration(n); ok {
-				*to = v
-			}
-		}
-	}
-	r.Fields(n, "`scaling`", []strictyaml.Field{
-		{Name: "metric", Required: "metric: rps", Read: func(n *strictyaml.Node) { s.Metric, _ = r.OneOf(n, "rps") }},
-		{Name: "target", Required: "target: 10", Read: func(n *strictyaml.Node) {
-			s.Target = r.above0(n, "the requests a second that one replica should get, such as 10")
-		}},
-		{Name: "scale_up_delay", Read: delay(&s.ScaleUpDelay)},
-		{Name: "scale_down_delay", Read: delay(&s.ScaleDownDelay)},
-		{Name: "window", Later: "load is averaged over the last minute"},
-	})
-	return s
-}
-
-// checkScaling holds replicas and scaling against each other; only where
-// both could be read.
-func (r *reader) checkScaling(root *strictyaml.Node, s *Service) {
-	scaled, n := root.Get("scaling"), root.Get("replicas")
-	switch {
-	case r.Meant("replicas"), r.Meant("scaling"), n != nil && n.IsNull(): // reported already
-	case s.Replicas.Min != s.Replicas.Max && scaled.IsNull():
-		r.At(n, "when you set `replicas` to a range, ensure to specify `scaling`", "add scaling: {metric: rps, target: 10}, or write one number of replicas")
-	case s.Replicas.Min == s.Replicas.Max && !scaled.IsNull():
-		r.At(scaled, "to use `scaling`, `replicas` must be set to a range", "add replicas: 1..4, or remove scaling")
-	}
 }

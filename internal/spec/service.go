@@ -27,6 +27,11 @@ type Service struct {
 	Volumes      []Mount       `json:"volumes"`
 	Commands     []string      `json:"commands"`
 	Params
+
+	// The later dialect. The wire of 0.18.10 has none of it; see SourceJSON.
+	Probes     []Probe     `json:"-"`
+	RateLimits []RateLimit `json:"-"`
+	NotYet     []NotYet    `json:"-"`
 }
 
 // Params are the fields that a configuration and a profile share.
@@ -49,8 +54,9 @@ type Params struct {
 // Profile is a named set of Params.
 type Profile struct {
 	Params
-	Name    string `json:"name"`
-	Default bool   `json:"default"`
+	Name    string   `json:"name"`
+	Default bool     `json:"default"`
+	NotYet  []NotYet `json:"-"`
 }
 
 // Text is a string whose absence the wire writes as null.
@@ -92,10 +98,11 @@ type Replicas struct {
 
 // Scaling is the rule between Replicas.Min and Max.
 type Scaling struct {
-	Metric         string  `json:"metric"`
-	Target         float64 `json:"target"` // a replica
-	ScaleUpDelay   Seconds `json:"scale_up_delay"`
-	ScaleDownDelay Seconds `json:"scale_down_delay"`
+	Metric         string
+	Target         float64 // a replica
+	ScaleUpDelay   Seconds
+	ScaleDownDelay Seconds
+	Window         *Seconds // of the later dialect; nil: a minute
 }
 
 // RegistryAuth is a login to the image's registry.
@@ -104,10 +111,12 @@ type RegistryAuth struct {
 	Password string `json:"password"`
 }
 
-// Mount is a volume and where it is mounted.
+// Mount is a volume, or a folder of the machine, and where it is mounted.
 type Mount struct {
-	Name string `json:"name"`
-	Path string `json:"path"`
+	Name         string // of the volume; empty for a folder
+	Path         string
+	InstancePath string // the folder; of the later dialect
+	Optional     bool   // whether the replica may run without the folder
 }
 
 // Retry says which endings are tried again, and for how long. The wire form
@@ -149,6 +158,7 @@ type Asked struct{ CPU, Memory, Disk bool }
 
 // GPU is which graphics processors a replica needs.
 type GPU struct {
+	Vendor            Text       `json:"-"` // of the later dialect, as it was written; see Maker
 	Name              []string   `json:"name"`
 	Count             Range[int] `json:"count"`
 	Memory            *Range[GB] `json:"memory"`

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"dstack/internal/strictyaml"
 )
 
 var sizeText = regexp.MustCompile(`^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:E[+-]?[0-9]+)?)(TB|GB|MB)?$`)
@@ -60,3 +62,30 @@ func sizeHint(clean string) string {
 
 // String is the size in gigabytes, as users write it.
 func (g GB) String() string { return strconv.FormatFloat(float64(g), 'f', -1, 64) + "GB" }
+
+// sizeNumber reads a plain number, which is in gigabytes.
+func sizeNumber(n *strictyaml.Node) (GB, *fault) {
+	v, ok := strictyaml.FloatOf(n)
+	if !ok {
+		return 0, &fault{Message: n.Shown() + " is not a size", Hint: sizeHint(n.Text)}
+	}
+	return GB(v), sizeFault(n.Text, GB(v))
+}
+
+// size reads one size, no range.
+func (r *reader) size(n *strictyaml.Node) *GB {
+	v, f := GB(0), (*fault)(nil)
+	switch n.Kind {
+	case strictyaml.Int, strictyaml.Float:
+		v, f = sizeNumber(n)
+	case strictyaml.String:
+		v, f = parseGB(n.Text)
+	case strictyaml.Null, strictyaml.Bool, strictyaml.Mapping, strictyaml.Sequence:
+		f = &fault{Message: n.Shown() + " is not a size", Hint: "write one size such as 16GB"}
+	}
+	if f != nil {
+		r.Refuse(n, f)
+		return nil
+	}
+	return &v
+}

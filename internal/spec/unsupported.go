@@ -1,58 +1,57 @@
 package spec
 
-import "fmt"
+import "strings"
 
 // Unsupported tells what a service and its profile ask for that nothing acts
 // on yet. It is asked when a run is planned, so that a file with such a field
 // can still be read, shown and compared.
 func Unsupported(s *Service, p Profile) Problems {
-	var all Problems
-	for _, u := range []struct {
-		path, hint string
-		asked      bool
-	}{
-		{"model", "format tgi is not served; where the server speaks the OpenAI API, write format: openai", s.Model != nil && s.Model.Format == "tgi"},
-		{"replicas", replicasLater(s.Replicas), s.Replicas.Min != s.Replicas.Max || s.Replicas.Max == 0},
-		{"scaling", "remove it, and write one number of replicas", s.Scaling != nil},
-		{"home_dir", "remove it; the home folder is /root", s.HomeDir != "/root" && s.HomeDir != ""},
-		{"setup", "move these lines to the beginning of `commands`", len(s.Setup) > 0},
-		{"volumes", "remove them; files outside of a volume are gone with the replica", len(s.Volumes) > 0},
-	} {
-		if u.asked {
-			all = append(all, unsupported(u.path, u.path, u.hint))
-		}
+	all := s.Unsupported()
+	for _, problem := range p.Unsupported() {
+		problem.Path = "profile." + problem.Path
+		all = append(all, problem)
 	}
-	all = append(all, unsupportedParams("", s.Params)...)
-	return append(all, unsupportedParams("profile.", p.Params)...)
+	return all
 }
 
-func replicasLater(r Replicas) string {
-	if r.Max == 0 {
-		return "write 1 or more; to have none, stop the run"
-	}
-	return fmt.Sprintf("write one number, such as replicas: %d", max(1, r.Min))
+// Unsupported is the part of the configuration that nothing acts on yet.
+func (s *Service) Unsupported() Problems { return append(serviceBlock.unmetIn(s), noted(s.NotYet)...) }
+
+// Unsupported is the part of the profile that nothing acts on yet.
+func (p *Profile) Unsupported() Problems { return append(profileBlock.unmetIn(p), noted(p.NotYet)...) }
+
+// Unsupported is all of it: there are no fleets yet.
+func (f *Fleet) Unsupported() Problems {
+	return wholly("fleet", "machines come from the backends in the server's config.yml", f.NotYet)
 }
 
-func unsupportedParams(at string, p Params) Problems {
+// Unsupported is all of it: there are no volumes yet.
+func (v *Volume) Unsupported() Problems {
+	return wholly("volume", "keep data outside of the service", v.NotYet)
+}
+
+// Unsupported is all of it: the server publishes services itself.
+func (g *Gateway) Unsupported() Problems {
+	return wholly("gateway", "the server publishes services itself, at its own address", g.NotYet)
+}
+
+func wholly(kind, hint string, notes []NotYet) Problems {
+	return append(Problems{unsupported("type", "type "+kind, hint)}, noted(notes)...)
+}
+
+func noted(notes []NotYet) Problems {
 	var all Problems
-	for _, u := range []struct {
-		path, hint string
-		asked      bool
-	}{
-		{"max_duration", "remove it, or write off; a service runs until it is stopped", p.MaxDuration != nil && !p.MaxDuration.Off},
-		{"pool_name", "remove it; there are no pools", p.PoolName != ""},
-		{"instance_name", "remove it; use `instance_types` to choose a machine", p.InstanceName != ""},
-		{"creation_policy", "remove it", p.CreationPolicy != ""},
-		{"termination_policy", "remove it", p.TerminationPolicy != ""},
-		{"termination_idle_time", "remove it", p.TerminationIdleTime != nil},
-	} {
-		if u.asked {
-			all = append(all, unsupported(at+u.path, u.path, u.hint))
-		}
+	for _, n := range notes {
+		all = append(all, unsupported(n.Path, n.What, n.Hint))
 	}
 	return all
 }
 
 func unsupported(path, field, hint string) Problem {
 	return Problem{Path: path, Message: "not supported yet: " + field, Hint: hint, Unsupported: true}
+}
+
+// relative is a path below another one.
+func relative(to, path string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(path, to), ".")
 }

@@ -27,51 +27,6 @@ func orEmpty[S ~[]E, E any](list S) S {
 	return list
 }
 
-// SourceJSON is the wire form, except that it keeps which sizes somebody
-// asked for: those are written as text, the others are left out.
-func (s Service) SourceJSON() ([]byte, error) {
-	whole, err := json.Marshal(s)
-	if err != nil {
-		return nil, err
-	}
-	normal, err := json.Marshal(s.Resources)
-	if err != nil {
-		return nil, err
-	}
-	source, err := json.Marshal(s.Resources.source())
-	if err != nil {
-		return nil, err
-	}
-	// Quotes inside of JSON text are escaped, so that this can only be the key.
-	key := []byte(`"resources":`)
-	return bytes.Replace(whole, append(key, normal...), append(key, source...), 1), nil
-}
-
-type sourceResources struct {
-	CPU     *string          `json:"cpu,omitempty"`
-	Memory  *string          `json:"memory,omitempty"`
-	ShmSize *GB              `json:"shm_size"`
-	GPU     *GPU             `json:"gpu"`
-	Disk    *json.RawMessage `json:"disk,omitempty"`
-}
-
-func (r Resources) source() sourceResources {
-	s := sourceResources{ShmSize: r.ShmSize, GPU: r.GPU}
-	if r.Asked.CPU {
-		s.CPU = new(r.CPU.String())
-	}
-	if r.Asked.Memory {
-		s.Memory = new(r.Memory.String())
-	}
-	switch {
-	case r.Disk == nil:
-		s.Disk = new(json.RawMessage("null"))
-	case r.Asked.Disk:
-		s.Disk = new(json.RawMessage(strconv.Quote(r.Disk.Size.String())))
-	}
-	return s
-}
-
 // readJSON reads one value the way a file is read.
 func readJSON(text []byte, read func(*reader, *strictyaml.Node)) error {
 	r := newReader()
@@ -88,8 +43,11 @@ func readJSON(text []byte, read func(*reader, *strictyaml.Node)) error {
 // if any, is Problems.
 func (s *Service) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
-		if v := r.root(n); v != nil {
+		switch v := r.root(n).(type) {
+		case *Service:
 			*s = *v
+		case *Fleet, *Volume, *Gateway:
+			r.NotYet(n.Get("type"), "type "+n.Get("type").Text+" as a run", "submit a service")
 		}
 	})
 }
@@ -136,14 +94,42 @@ type float float64
 
 func (f float) MarshalJSON() ([]byte, error) { return floatJSON(float64(f)) }
 
+// wireScaling is a Scaling on the wire.
+type wireScaling struct {
+	Metric         string  `json:"metric"`
+	Target         float   `json:"target"`
+	ScaleUpDelay   Seconds `json:"scale_up_delay"`
+	ScaleDownDelay Seconds `json:"scale_down_delay"`
+}
+
+func (s Scaling) wire() wireScaling {
+	return wireScaling{s.Metric, float(s.Target), s.ScaleUpDelay, s.ScaleDownDelay}
+}
+
 // MarshalJSON writes target as a float.
-func (s Scaling) MarshalJSON() ([]byte, error) {
+func (s Scaling) MarshalJSON() ([]byte, error) { return json.Marshal(s.wire()) }
+
+// MarshalJSON writes a volume as the original does. It knows no folders of
+// the machine; they are written without a name, for people to see.
+func (m Mount) MarshalJSON() ([]byte, error) {
+	if m.InstancePath != "" {
+		return json.Marshal(m.folder())
+	}
 	return json.Marshal(struct {
-		Metric         string  `json:"metric"`
-		Target         float   `json:"target"`
-		ScaleUpDelay   Seconds `json:"scale_up_delay"`
-		ScaleDownDelay Seconds `json:"scale_down_delay"`
-	}{s.Metric, float(s.Target), s.ScaleUpDelay, s.ScaleDownDelay})
+		Name string `json:"name"`
+		Path string `json:"path"`
+	}{m.Name, m.Path})
+}
+
+// wireGPU is a GPU on the wire.
+type wireGPU GPU
+
+// MarshalJSON writes a lone maker as a name: the original took it for one.
+func (g GPU) MarshalJSON() ([]byte, error) {
+	if g.Vendor != "" && len(g.Name) == 0 {
+		g.Name = []string{string(g.Vendor)}
+	}
+	return json.Marshal(wireGPU(g))
 }
 
 // MarshalJSON writes "7200" or "off".

@@ -8,51 +8,65 @@ import (
 	"strings"
 )
 
-// Field is one key that a mapping may have.
-type Field struct {
+// Key is one key that a mapping may have.
+type Key struct {
 	Name     string
-	Required string        // what to write, when leaving it out is a problem
-	Nullable bool          // null means that it is not there
-	Read     func(n *Node) // called when it has a value
-	// Later is set where the key belongs to a dialect that is not read yet;
-	// it is refused, but told apart from a mistake. Its text is the hint.
-	Later string
+	Required string // what to write, when leaving it out is a problem
+	Nullable bool   // null means that it is not there
+	Rare     bool   // known, but not proposed for a misspelled key
 }
 
-// Fields reads a mapping by its table. Every key that is not in the table is
-// a problem. It returns false when n is no mapping.
+// Field is a key and what reads its value, for tables that are written where
+// they are used.
+type Field struct {
+	Name     string
+	Required string
+	Nullable bool
+	Read     func(n *Node) // called when it has a value
+}
+
+// Fields is Keys for such a table.
 func (p *Problems) Fields(n *Node, what string, table []Field) bool {
+	keys := make([]Key, len(table))
+	for i, f := range table {
+		keys[i] = Key{Name: f.Name, Required: f.Required, Nullable: f.Nullable}
+	}
+	return p.Keys(n, what, keys, func(i int, value *Node) { table[i].Read(value) })
+}
+
+// Keys reads a mapping by its table. Every key that is not in the table is
+// a problem. What has a value is handed to read, by its place in the table.
+// It returns false when n is no mapping.
+func (p *Problems) Keys(n *Node, what string, table []Key, read func(i int, value *Node)) bool {
 	if n.Kind != Mapping {
 		p.At(n, fmt.Sprintf("%s is a mapping of keys, not %s", what, n.Shown()), "")
 		return false
 	}
 	for _, pair := range n.Pairs {
-		i := slices.IndexFunc(table, func(f Field) bool { return f.Name == pair.Key.Text })
+		i := slices.IndexFunc(table, func(k Key) bool { return k.Name == pair.Key.Text })
 		switch {
 		case i < 0:
 			p.unknown(n, pair.Key, table)
-		case table[i].Later != "":
-			p.later(pair.Key, pair.Key.Path, table[i].Later)
 		case !pair.Value.IsNull():
-			table[i].Read(pair.Value)
+			read(i, pair.Value)
 		case !table[i].Nullable:
 			p.At(pair.Key, fmt.Sprintf("`%s` has no value", table[i].Name), "give it one, or remove the line")
 		}
 	}
-	for _, f := range table {
-		if f.Required != "" && n.Get(f.Name) == nil && !p.Meant(join(n.Path, f.Name)) {
-			p.At(n, fmt.Sprintf("`%s` is missing", join(n.Path, f.Name)), "add "+f.Required)
-			p.found[len(p.found)-1].Path = join(n.Path, f.Name)
+	for _, k := range table {
+		if k.Required != "" && n.Get(k.Name) == nil && !p.Meant(join(n.Path, k.Name)) {
+			p.At(n, fmt.Sprintf("`%s` is missing", join(n.Path, k.Name)), "add "+k.Required)
+			p.found[len(p.found)-1].Path = join(n.Path, k.Name)
 		}
 	}
 	return true
 }
 
-func (p *Problems) unknown(n, key *Node, table []Field) {
+func (p *Problems) unknown(n, key *Node, table []Key) {
 	names := make([]string, 0, len(table))
-	for _, f := range table {
-		if f.Later == "" {
-			names = append(names, f.Name)
+	for _, k := range table {
+		if !k.Rare {
+			names = append(names, k.Name)
 		}
 	}
 	hint := ""
@@ -71,8 +85,11 @@ func (p *Problems) unknown(n, key *Node, table []Field) {
 // Refuse adds what a value parser found.
 func (p *Problems) Refuse(n *Node, f *Fault) { p.At(n, f.Message, f.Hint) }
 
-// NotYet adds that a value belongs to a later dialect.
-func (p *Problems) NotYet(n *Node, what, hint string) { p.later(n, what, hint) }
+// NotYet adds that a value is right, but nobody reads it yet.
+func (p *Problems) NotYet(n *Node, what, hint string) {
+	p.At(n, "not supported yet: "+what, hint)
+	p.found[len(p.found)-1].Later = true
+}
 
 // Text reads a scalar as text. Numbers stay as they were written; true and
 // false become True and False, as they always did.

@@ -11,7 +11,7 @@ type Problem struct {
 	Line, Col, Width int
 	Message          string
 	Hint             string
-	Later            bool // right in a later dialect, see Field
+	Later            bool // right, but not read yet, see NotYet
 }
 
 // Fault is what a value parser says: what is wrong and what to write
@@ -40,12 +40,6 @@ func (p *Problems) At(n *Node, message, hint string) {
 // add adds a problem at a place that has no node.
 func (p *Problems) add(line, col, width int, message, hint string) {
 	p.found = append(p.found, Problem{Line: line, Col: col, Width: width, Message: message, Hint: hint})
-}
-
-// later adds that a key belongs to a later dialect.
-func (p *Problems) later(n *Node, what, hint string) {
-	p.At(n, "not supported yet: "+what, hint)
-	p.found[len(p.found)-1].Later = true
 }
 
 // Any tells whether anything was found.

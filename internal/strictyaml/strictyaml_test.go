@@ -202,7 +202,7 @@ func TestFieldsReportsAllAtOnce(t *testing.T) {
 	}
 	found.Fields(root, "a thing", []Field{
 		field(Field{Name: "name", Required: "name: x"}), field(Field{Name: "size", Required: "size: 1"}),
-		field(Field{Name: "empty"}), field(Field{Name: "other"}), {Name: "soon", Later: "wait"},
+		field(Field{Name: "empty"}), field(Field{Name: "other"}), {Name: "soon", Read: func(n *Node) { found.NotYet(n, "soon", "wait") }},
 	})
 	var got []string
 	for _, p := range found.All() {
@@ -211,7 +211,7 @@ func TestFieldsReportsAllAtOnce(t *testing.T) {
 	want := []string{
 		"1:1 unknown field `nmae` (did you mean `name`?) false",
 		"1:1 `size` is missing (add size: 1) false",
-		"2:1 not supported yet: soon (wait) true",
+		"2:7 not supported yet: soon (wait) true",
 		"3:1 `empty` has no value (give it one, or remove the line) false",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -1,0 +1,80 @@
+package spec
+
+import (
+	"encoding/json"
+	"strconv"
+)
+
+// SourceJSON is the wire form with what the wire of 0.18.10 cannot say: which
+// sizes somebody asked for (those are written as text, the others are left
+// out), and the later dialect. It is what we send and keep; it reads back as
+// the same configuration.
+func (s Service) SourceJSON() ([]byte, error) {
+	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
+	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
+	source := sourceService{plainService: plainService(s), Resources: s.Resources.source(), Probes: s.Probes, RateLimits: s.RateLimits}
+	source.Type = "service"
+	if s.Scaling != nil {
+		source.Scaling = &sourceScaling{s.Scaling.wire(), s.Scaling.Window}
+	}
+	return json.Marshal(source)
+}
+
+type plainService Service
+
+// sourceService has, beside the fields of a service, those whose form
+// differs here; they hide the service's own.
+type sourceService struct {
+	plainService
+	Scaling    *sourceScaling  `json:"scaling"`
+	Resources  sourceResources `json:"resources"`
+	Probes     []Probe         `json:"probes,omitempty"`
+	RateLimits []RateLimit     `json:"rate_limits,omitempty"`
+}
+
+type sourceScaling struct {
+	wireScaling
+	Window *Seconds `json:"window,omitempty"`
+}
+
+type sourceResources struct {
+	CPU     *string          `json:"cpu,omitempty"`
+	Memory  *string          `json:"memory,omitempty"`
+	ShmSize *GB              `json:"shm_size"`
+	GPU     *sourceGPU       `json:"gpu"`
+	Disk    *json.RawMessage `json:"disk,omitempty"`
+}
+
+type sourceGPU struct {
+	Vendor Text `json:"vendor"`
+	wireGPU
+}
+
+func (r Resources) source() sourceResources {
+	s := sourceResources{ShmSize: r.ShmSize}
+	if r.GPU != nil {
+		s.GPU = &sourceGPU{r.GPU.Vendor, wireGPU(*r.GPU)}
+	}
+	if r.Asked.CPU {
+		s.CPU = new(r.CPU.String())
+	}
+	if r.Asked.Memory {
+		s.Memory = new(r.Memory.String())
+	}
+	switch {
+	case r.Disk == nil:
+		s.Disk = new(json.RawMessage("null"))
+	case r.Asked.Disk:
+		s.Disk = new(json.RawMessage(strconv.Quote(r.Disk.Size.String())))
+	}
+	return s
+}
+
+// sourceFolder is a mounted folder of the machine.
+type sourceFolder struct {
+	InstancePath string `json:"instance_path"`
+	Path         string `json:"path"`
+	Optional     bool   `json:"optional"`
+}
+
+func (m Mount) folder() sourceFolder { return sourceFolder{m.InstancePath, m.Path, m.Optional} }
