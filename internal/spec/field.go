@@ -9,7 +9,7 @@ import (
 type field[T any] struct {
 	about    string // what it does, in a sentence or two
 	shape    shape
-	usual    string   // the default, as one would write it
+	usual    string   // the default, as one would write it; in parentheses: what it amounts to
 	examples []string // as one would write them
 	unmet    *unmet[T]
 	read     func(r *reader, n *strictyaml.Node, to *T)

@@ -97,7 +97,7 @@ var fleetBlock = newBlock("fleet", "a fleet", "Machines that are kept at hand fo
 	lift(only(paramFields, fleetParams...), func(f *Fleet) *Params { return &f.Params }),
 	lift(only(laterParams, "idle_duration", "tags", "reservation", "availability_zones", "backend_options"), func(f *Fleet) *Params { return &f.Params }),
 	[]field[Fleet]{
-		later[Fleet]("blocks", "Into how many parts a machine is divided.", anyOf("whole number, or `auto`", wholeShape, oneOf("auto")), "a machine's GPUs are handed out one by one anyway", anything),
+		later[Fleet]("blocks", "Into how many parts a machine is divided.", anyOf("whole number, or `auto`", wholeBetween(1, 100), oneOf("auto")), "a machine's GPUs are handed out one by one anyway", anything),
 	},
 )
 

@@ -71,7 +71,7 @@ var gatewayBlock = newBlock("gateway", "a gateway", "A machine that publishes se
 	{Key: nullable("certificate"), about: "Where its certificate comes from. `null`: there is none, and services with `https` cannot be published.", usual: "{type: lets-encrypt}", shape: blockShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Certificate = r.certificate(n) }},
 	later[Gateway]("instance_type", "The type of its machine.", textShape, "remove it", asText("", "")),
-	later[Gateway]("router", "A router between the gateway and the replicas.", anyShape, "remove it", asMapping("router")),
+	later[Gateway]("router", "A router between the gateway and the replicas.", mappingOf("mapping", anyShape), "remove it", asMapping("router")),
 	later[Gateway]("tags", "Labels for what is made in the cloud.", mappingOf("mapping of text", textShape), "remove it", asTags),
 })
 

@@ -11,14 +11,14 @@ import (
 // laterFields are those of later versions that belong to a service. They are
 // read and checked; a plan refuses those that nothing acts on.
 var laterFields = []field[Service]{
-	{Key: nullable("probes"), about: "What a replica is asked before it gets requests. Without any, it is ready when its port accepts connections.", shape: listOf("list of {probes}", blockShape("probes")), examples: []string{"[{type: http, url: /health}]"},
+	{Key: nullable("probes"), about: "What a replica is asked before it gets requests. Without any, it is ready when its port accepts connections.", shape: listOf("list of {probes}", blockShape("probes")).atMostItems(mostProbes), examples: []string{"[{type: http, url: /health}]"},
 		unmet: &unmet[Service]{hint: "a service is ready once its port accepts connections", asks: func(s *Service) bool { return len(s.Probes) > 0 }},
 		read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.probes(n) }},
 	{Key: nullable("rate_limits"), about: "How many requests one caller may send.", shape: listOf("list of {rate_limits}", blockShape("rate_limits")), examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
 		unmet: &unmet[Service]{hint: "limit the rate in your service, or in front of the gateway", asks: func(s *Service) bool { return len(s.RateLimits) > 0 }},
 		read:  func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.rateLimits(n) }},
 	{Key: nullable("gateway"), about: "The gateway that publishes the service, by its name. `true` and `false` both leave it to the server.",
-		shape: anyOf("name, `true` or `false`", boolShape, textShape), examples: []string{"my-gateway"},
+		shape: anyOf("name, `true` or `false`", filledShape), examples: []string{"my-gateway"},
 		unmet: &unmet[Service]{what: "gateways by name", hint: gatewayHint},
 		read: func(r *reader, n *strictyaml.Node, _ *Service) {
 			if n.Kind != strictyaml.Bool && r.filled(n) != "" {
@@ -32,23 +32,23 @@ var laterFields = []field[Service]{
 				r.note(n, n.Path, stripHint)
 			}
 		}},
-	later[Service]("router", "A router between the gateway and the replicas.", anyShape, "requests go to the replica with the fewest of them", asMapping("router")),
+	later[Service]("router", "A router between the gateway and the replicas.", mappingOf("mapping", anyShape), "requests go to the replica with the fewest of them", asMapping("router")),
 	later[Service]("cors", "Which web pages may call the service.", anyShape, "answer CORS requests in your service", anything),
 	later[Service]("privileged", "Whether the container may do everything that its machine's root may.", boolShape, "containers run without extra rights", asBool),
-	later[Service]("user", "The user in the container: `name`, `id`, or `user:group`.", textShape, "remove it, or switch users in `commands`", asText(`^[^:\s]+(:[^:\s]+)?$`, "write a user, or user:group")),
-	later[Service]("shell", "The shell that runs the commands.", anyOf("`sh`, `bash`, or an absolute path", pattern("", "^(sh|bash|/.+)$")), "commands run in bash, with an image of your own in sh", asText(`^(sh|bash|/.+)$`, "write sh, bash or an absolute path")),
+	later[Service]("user", "The user in the container: `name`, `id`, or `user:group`.", anyOf("text", numeric("", nil), pattern("", userExpression)), "remove it, or switch users in `commands`", asText(userExpression, "write a user, or user:group")),
+	later[Service]("shell", "The shell that runs the commands.", pattern("`sh`, `bash`, or an absolute path", shellExpression), "commands run in bash, with an image of your own in sh", asText(shellExpression, "write sh, bash or an absolute path")),
 	later[Service]("docker", "Whether commands may start containers.", boolShape, "commands cannot start containers", asBool),
-	later[Service]("files", "Files of yours to bring into the container: `local:container`, or one path for both.", listOf("list of {files}", anyOf("", filledShape, blockShape("files"))), "the folder that you apply from is uploaded whole", asFiles),
+	later[Service]("files", "Files of yours to bring into the container: `local:container`, or one path for both.", listOf("list of {files}", anyOf("", pattern("", "^[^:]"), blockShape("files"))), "the folder that you apply from is uploaded whole", asFiles),
 	later[Service]("repos", "Git repositories to clone into the container.", anyShape, "the folder that you apply from is uploaded whole", anything),
 	later[Service]("single_branch", "Whether only one branch is cloned.", boolShape, "remove it", asBool),
-	later[Service]("priority", "Which run gets a machine first, from 0 to 100.", anyOf("whole number up to 100", numeric("", schema{"minimum": 0, "maximum": 100}), pattern("", "^ *[0-9]{1,3} *$")), "runs are started in the order in which they were submitted", asWhole(0, 100)),
+	later[Service]("priority", "Which run gets a machine first, from 0 to 100.", wholeBetween(0, 100).like("whole number up to 100"), "runs are started in the order in which they were submitted", asWhole(0, 100)),
 }
 
 // laterParams are those that a profile may say, too.
 var laterParams = []field[Params]{
 	{Key: nullable("idle_duration"), about: "How long a rented machine may be idle before it is given back; `off`: for ever. The new spelling of `termination_idle_time`.",
 		usual: "5m", shape: anyOf(durationShape.words+", or `off`", durationShape, shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
-		unmet: &unmet[Params]{hint: "remove it", asks: never}, // termination_idle_time asks
+		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.Renamed }},
 		read:  func(r *reader, n *strictyaml.Node, p *Params) { r.idleDuration(n, p) }},
 	later[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; a replica has 30 seconds to stop", asDuration),
 	later[Params]("utilization_policy", "When a run whose GPUs do little is stopped.", blockShape("utilization_policy"), "remove it", asBlock(utilizationBlock)),
@@ -64,6 +64,9 @@ var laterParams = []field[Params]{
 }
 
 const (
+	userExpression  = `^[^:\s]+(:[^:\s]+)?$`
+	shellExpression = `^(sh|bash|/.+)$`
+
 	gatewayHint = "remove it; the server publishes the service itself"
 	stripHint   = "remove it; the path is passed on without /proxy/services/<project>/<run>"
 )
@@ -150,7 +153,7 @@ func asFiles(r *reader, n *strictyaml.Node) bool {
 	for _, item := range items {
 		if item.IsScalar() {
 			if from, _, _ := strings.Cut(r.filled(item), ":"); from == "" && item.Text != "" {
-				r.At(item, n.Shown()+" names no file", "write config.yml:/etc/config.yml")
+				r.At(item, item.Shown()+" names no file", "write config.yml:/etc/config.yml")
 			}
 			continue
 		}
@@ -167,7 +170,7 @@ type utilization struct {
 }
 
 var utilizationBlock = newBlock("utilization_policy", "`utilization_policy`", "When a run whose GPUs do little is stopped.", []field[utilization]{
-	{Key: required("min_gpu_utilization", "min_gpu_utilization: 30"), about: "The least use of each GPU, in percent.", shape: anyOf("whole number up to 100", numeric("", schema{"minimum": 0, "maximum": 100}), pattern("", "^ *[0-9]{1,3} *$")), examples: []string{"30"},
+	{Key: required("min_gpu_utilization", "min_gpu_utilization: 30"), about: "The least use of each GPU, in percent.", shape: wholeBetween(0, 100).like("whole number up to 100"), examples: []string{"30"},
 		read: func(r *reader, n *strictyaml.Node, u *utilization) { u.least, _ = r.Int(n, 0, 100) }},
 	{Key: required("time_window", "time_window: 30m"), about: "How long it may be less.", shape: durationShape, examples: []string{"30m"},
 		read: func(r *reader, n *strictyaml.Node, u *utilization) { r.moment(n, &u.window) }},
@@ -176,15 +179,13 @@ var utilizationBlock = newBlock("utilization_policy", "`utilization_policy`", "W
 // idleDuration is termination_idle_time by its new name; off and -1 mean
 // that a machine is kept.
 func (r *reader) idleDuration(n *strictyaml.Node, p *Params) {
+	p.Renamed = true
 	if isOff(n) || n.Kind == strictyaml.Int && n.Text == "-1" {
 		p.TerminationPolicy = "dont-destroy"
 		return
 	}
 	p.TerminationIdleTime = r.durationIfAny(n)
 }
-
-// never is for a field that another one asks for.
-func never(*Params) bool { return false }
 
 // checkIdle refuses both spellings at once.
 func (r *reader) checkIdle(n *strictyaml.Node) {

@@ -20,11 +20,11 @@ var backendShape = oneOf(backends...)
 // paramFields is what a configuration and a profile share, in the order of
 // the wire.
 var paramFields = []field[Params]{
-	{Key: nullable("backends"), about: "Only machines of these backends.", usual: "all", shape: listOf("list of: "+backendShape.words, backendShape), examples: []string{"[aws, gcp]"},
+	{Key: nullable("backends"), about: "Only machines of these backends.", usual: "(all)", shape: listOf("list of: "+backendShape.words, backendShape), examples: []string{"[aws, gcp]"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Backends = r.backends(n) }},
-	{Key: nullable("regions"), about: "Only machines in these regions.", usual: "all", shape: textsShape, examples: []string{"[eu-west-1, eu-west-2]"},
+	{Key: nullable("regions"), about: "Only machines in these regions.", usual: "(all)", shape: textsShape, examples: []string{"[eu-west-1, eu-west-2]"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Regions = r.texts(n, "`regions`", "") }},
-	{Key: nullable("instance_types"), about: "Only machines of these types.", usual: "all", shape: textsShape, examples: []string{"[g6.xlarge]"},
+	{Key: nullable("instance_types"), about: "Only machines of these types.", usual: "(all)", shape: textsShape, examples: []string{"[g6.xlarge]"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.InstanceTypes = r.texts(n, "`instance_types`", "") }},
 	{Key: nullable("spot_policy"), about: "Whether machines may be spot machines, which are cheaper and can be taken away.", usual: "auto", shape: oneOf("spot", "on-demand", "auto"),
 		read: word(func(p *Params) *Text { return &p.SpotPolicy }, "spot", "on-demand", "auto")},
@@ -50,10 +50,10 @@ var paramFields = []field[Params]{
 		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.CreationPolicy != "" }},
 		read:  word(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
 	{Key: nullable("termination_policy"), about: "Whether a rented machine is given back when it is idle.", usual: "destroy-after-idle", shape: oneOf("dont-destroy", "destroy-after-idle"),
-		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.TerminationPolicy != "" }},
+		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.TerminationPolicy != "" && !p.Renamed }},
 		read:  word(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy", "destroy-after-idle")},
 	{Key: nullable("termination_idle_time"), about: "How long a rented machine may be idle before it is given back.", usual: "5m", shape: durationShape, examples: []string{"10m"},
-		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.TerminationIdleTime != nil }},
+		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.TerminationIdleTime != nil && !p.Renamed }},
 		read:  func(r *reader, n *strictyaml.Node, p *Params) { p.TerminationIdleTime = r.durationIfAny(n) }},
 }
 

@@ -31,7 +31,7 @@ var rateLimitBlock = newBlock("rate_limits", "a rate limit", "How many requests 
 		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { r.rateLimitKey(n, &l.Key) }},
 	{Key: required("rps", "rps: 10"), about: "The requests a second, from one a minute on.", shape: anyOf("number", numeric("", schema{"minimum": 0.016}), pattern("", floatExpression)), examples: []string{"10", "0.5"},
 		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.RPS = r.rps(n) }},
-	{Key: nullable("burst"), about: "How many requests beyond the rate pass at once.", usual: "0", shape: wholeShape, examples: []string{"20"},
+	{Key: nullable("burst"), about: "How many requests beyond the rate pass at once.", usual: "0", shape: wholeBetween(0, mostCount), examples: []string{"20"},
 		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Burst, _ = r.Int(n, 0, mostCount) }},
 })
 

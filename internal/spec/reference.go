@@ -60,6 +60,8 @@ func (d described) markdown(page string, home map[string]string) string {
 		switch {
 		case r.required:
 			usual = "**required**"
+		case strings.HasPrefix(r.usual, "("):
+			usual = strings.Trim(r.usual, "()")
 		case r.usual != "":
 			usual = "`" + r.usual + "`"
 		}

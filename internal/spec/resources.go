@@ -21,7 +21,7 @@ var resourcesBlock = newBlock("resources", "`resources`", "What a replica needs 
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.ShmSize = r.size(n) }},
 	{Key: nullable("gpu"), about: "Which GPUs, and how many: model, memory and number between colons, in any order.", shape: gpuShape, examples: []string{"24GB", "A100:80GB:2", "nvidia:24GB..:1..4"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.GPU = r.gpu(n) }},
-	{Key: nullable("disk"), about: "How much disk.", usual: "100GB..", shape: anyOf("{disk}, or "+sizeRangeShape.words, sizeRangeShape, blockShape("disk")), examples: []string{"200GB.."},
+	{Key: nullable("disk"), about: "How much disk.", usual: "100GB..", shape: anyOf("{disk}, or "+sizeTextShape.words, sizeTextShape, blockShape("disk")), examples: []string{"200GB.."},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.disk(n, res) }},
 	{Key: strictyaml.Key{Name: "count", Nullable: true, Rare: true}, about: "A mistake in published files: the number of GPUs belongs into `gpu`.", shape: shape{"", schema{}},
 		unmet: &unmet[Resources]{hint: countHint}, read: func(r *reader, n *strictyaml.Node, _ *Resources) { r.note(n, n.Path, countHint) }},

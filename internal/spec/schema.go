@@ -133,7 +133,7 @@ func (r row) schema() schema {
 		s = orNull(s)
 	}
 	s["description"] = strings.ReplaceAll(r.about+r.notYetText("Not acted on yet"), "`", "'")
-	if r.usual != "" {
+	if r.usual != "" && r.usual[0] != '(' {
 		s["default"] = written(r.usual)
 	}
 	if len(r.examples) > 0 {

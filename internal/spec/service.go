@@ -49,6 +49,8 @@ type Params struct {
 	CreationPolicy      Text         `json:"creation_policy"`
 	TerminationPolicy   Text         `json:"termination_policy"`
 	TerminationIdleTime *Seconds     `json:"termination_idle_time"`
+
+	Renamed bool `json:"-"` // written as idle_duration; the wire has the old names
 }
 
 // Profile is a named set of Params.

@@ -48,6 +48,20 @@ func numeric(words string, more schema) shape {
 	return shape{words, s}
 }
 
+// wholeBetween is a whole number within bounds, or one as text.
+func wholeBetween(least, most int) shape {
+	return anyOf("whole number", numeric("", schema{"minimum": least, "exclusiveMaximum": most + 1}), pattern("", "^ *[0-9]+ *$"))
+}
+
+// atMostItems bounds a list.
+func (s shape) atMostItems(n int) shape {
+	bounded := schema{"maxItems": n}
+	for k, v := range s.schema {
+		bounded[k] = v
+	}
+	return shape{s.words, bounded}
+}
+
 func listOf(words string, item shape) shape {
 	return shape{words, schema{"type": "array", "items": item.schema}}
 }
@@ -94,14 +108,14 @@ func rangePattern(words, one string) shape {
 }
 
 var (
-	wholeShape = anyOf("whole number", numeric("", schema{"minimum": 0}), pattern("", "^ *[0-9]+ *$"))
 	floatShape = anyOf("number", numeric("", nil), pattern("", floatExpression))
 
 	countEnd   = anyOf("whole number", numeric("", schema{"minimum": 0, "maximum": mostCount}), pattern("", "^ *"+wholeNumber+" *$"))
 	countShape = anyOf("whole number or range: `4`, `4..8`, `4..`, `..8`", countEnd, rangePattern("", wholeNumber), endsOf("range.count"))
 
 	sizeShape      = anyOf("size: `16GB`, `512MB`, `1.5TB`", numeric("", schema{"minimum": 0}), pattern("", "^ *"+sizeExpression+" *$"))
-	sizeRangeShape = anyOf("size or range: `24GB`, `24GB..`, `24GB..80GB`, `..80GB`", numeric("", schema{"minimum": 0}), rangePattern("", sizeExpression), endsOf("range.size"))
+	sizeTextShape  = anyOf("size or range: `24GB`, `24GB..`, `24GB..80GB`, `..80GB`", numeric("", schema{"minimum": 0}), rangePattern("", sizeExpression))
+	sizeRangeShape = anyOf(sizeTextShape.words, sizeTextShape, endsOf("range.size"))
 
 	durationShape = anyOf("duration: `90s`, `5m`, `2h`, `1d`, `2w`, or seconds", numeric("", schema{"minimum": 0}),
 		pattern("", "^ *[0-9]+ *[smhdw]? *$"), offShape)
@@ -118,7 +132,7 @@ func endsOf(name string) shape { return shape{"", schema{"$ref": "#/$defs/" + na
 func rangeEnds() map[string]schema {
 	ends := func(one shape) schema {
 		end := orNull(one.schema)
-		return schema{"type": "object", "additionalProperties": false, "properties": schema{"min": end, "max": end},
+		return schema{"type": "object", "additionalProperties": false, "minProperties": 1, "properties": schema{"min": end, "max": end},
 			"description": "A range: from min to max, both included. What is left out is open."}
 	}
 	return map[string]schema{"range.count": ends(countEnd), "range.size": ends(sizeShape)}

@@ -1,0 +1,180 @@
+package spec_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dstack/internal/spec"
+)
+
+// Files of the later dialect, each of which asks for one thing that nothing
+// acts on yet.
+var laterSpellings = []string{
+	"probes: [{type: http}]",
+	"probes: [{type: http, url: /health?x=1, method: post, headers: [{name: X-A, value: 1}], body: '{}', timeout: 5s, interval: 30, ready_after: 2, until_ready: true}]",
+	"rate_limits: [{rps: 1}]",
+	"rate_limits: [{prefix: /v1/, key: {type: header, header: Authorization}, rps: 0.5, burst: 10}, {rps: '2', key: {type: ip_address}}]",
+	"gateway: my-gateway",
+	"strip_prefix: false",
+	"router: {type: sglang, policy: cache_aware}",
+	"cors: true",
+	"privileged: true",
+	"user: me | user: 1000:1000",
+	"shell: bash | shell: /bin/zsh | shell: sh",
+	"docker: true",
+	"files: [a.yml, 'a.yml:/etc/a.yml', {local_path: a, path: /b}]",
+	"repos: ['https://example.com/a.git']",
+	"single_branch: true",
+	"priority: 50 | priority: '100'",
+	"stop_duration: 1m | stop_duration: off",
+	"utilization_policy: {min_gpu_utilization: 30, time_window: 30m}",
+	"tags: {team: a, cost: 1}",
+	"fleets: [a, b]",
+	"instances: [a]",
+	"reservation: cr-1",
+	"availability_zones: [us-west2-c]",
+	"startup_order: any",
+	"stop_criteria: all-done",
+	"schedule: {cron: '* * * * *'}",
+	"backend_options: [{type: aws}]",
+	"resources: {cpu: arm:4..} | resources: {cpu: 'x86'} | resources: {cpu: {arch: arm, count: 4}}",
+	"resources: {count: 2..}",
+	"volumes: ['v:/d'] | volumes: [/v:/d] | volumes: [{instance_path: /v, path: /d, optional: true}]",
+	"idle_duration: 5m | idle_duration: off",
+	"replicas:\n- {count: 1..4, commands: [a]}",
+	"setup: [a]",
+	"home_dir: /home/me",
+	"max_duration: 1h",
+	"pool_name: a",
+}
+
+func init() {
+	var all []string
+	for _, s := range laterSpellings {
+		all = append(all, strings.Split(s, " | ")...)
+	}
+	laterSpellings = all
+}
+
+func TestTheLaterDialectIsReadAndNamedWhenPlanned(t *testing.T) {
+	for _, input := range laterSpellings {
+		t.Run(strings.ReplaceAll(input, "\n", "; "), func(t *testing.T) {
+			text := []byte(base(input))
+			s, err := spec.Parse("f", text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			problems := spec.Locate("f", text, s.Unsupported())
+			if len(problems) != 1 {
+				t.Fatalf("a plan says %v", problems)
+			}
+			p := problems[0]
+			if !strings.HasPrefix(p.Message, "not supported yet: ") || !p.Unsupported || p.Hint == "" || p.Line == 0 {
+				t.Errorf("a plan says %+v", p)
+			}
+		})
+	}
+}
+
+func TestWhatAsksForNothingIsNotRefused(t *testing.T) {
+	for _, input := range []string{
+		"privileged: false", "docker: off", "single_branch: no", "tags: {}", "fleets: []", "files: []", "gateway: true", "gateway: false",
+		"strip_prefix: true", "probes: []", "rate_limits: []", "https: auto", "probes: null", "priority: ~", "resources: {gpu: nvidia}", "model: m",
+	} {
+		s := parse(t, input)
+		if problems := s.Unsupported(); problems != nil {
+			t.Errorf("%s: %v", input, problems)
+		}
+	}
+}
+
+func TestProbesAndLimitsHaveTheirDefaults(t *testing.T) {
+	s := parse(t, "probes: [{type: http}]\nrate_limits: [{rps: 3}]")
+	want := spec.Probe{Type: "http", URL: "/", Method: "get", Headers: []spec.Header{}, Timeout: 10, Interval: 15, ReadyAfter: 1}
+	if diff := cmp.Diff([]spec.Probe{want}, s.Probes); diff != "" {
+		t.Error(diff)
+	}
+	limit := spec.RateLimit{Prefix: "/", Key: spec.RateLimitKey{Type: "ip_address"}, RPS: 3}
+	if diff := cmp.Diff([]spec.RateLimit{limit}, s.RateLimits); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestTheLaterDialectIsKeptInSourceJSON(t *testing.T) {
+	s := parse(t, `probes: [{type: http, url: /h, headers: [{name: A, value: b}], until_ready: true}]
+rate_limits: [{prefix: /v1/, key: {type: header, header: X}, rps: 0.5, burst: 3}]
+replicas: 1..2
+scaling: {metric: rps, target: 1, window: 30s}
+resources: {gpu: "nvidia:A100:2"}
+volumes: ["v:/d", {instance_path: /v, path: /e, optional: true}]`)
+	text, err := s.SourceJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again spec.Service
+	if err := json.Unmarshal(text, &again); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(s, again); diff != "" {
+		t.Errorf("%s\n%s", text, diff)
+	}
+	for _, key := range []string{"probes", "rate_limits", "window", "vendor"} {
+		if strings.Contains(string(normalForm(t, s)), `"`+key+`"`) {
+			t.Errorf("the wire of 0.18.10 has no %s", key)
+		}
+	}
+}
+
+// laterRefusals are mistakes in fields of the later dialect.
+var laterRefusals = []struct{ path, message, input string }{
+	{"probes", "is a list", "probes: {type: http}"},
+	{"probes.0.type", "write `http`", "probes: [{type: tcp}]"},
+	{"probes.0.url", "not a path", "probes: [{type: http, url: health}]"},
+	{"probes.0.method", "did you mean `get`?", "probes: [{type: http, method: GET}]"},
+	{"probes.0.interval", "no time at all", "probes: [{type: http, interval: 0}]"},
+	{"probes.0.ready_after", "not between 1 and 100", "probes: [{type: http, ready_after: 0}]"},
+	{"probes.0.headers.0.name", "not a name for a header", "probes: [{type: http, headers: [{name: 'a b', value: c}]}]"},
+	{"probes.0.body", "longer than 2048", "probes: [{type: http, body: " + strings.Repeat("x", 2049) + "}]"},
+	{"probes", "11 probes", "probes: [" + strings.Repeat("{type: http},", 11) + "]"},
+	{"rate_limits.0.rps", "is missing", "rate_limits: [{burst: 1}]"},
+	{"rate_limits.0.rps", "less than one request a minute", "rate_limits: [{rps: 0.001}]"},
+	{"rate_limits.0.key", "needs to know which", "rate_limits: [{rps: 1, key: {type: header}}]"},
+	{"rate_limits.0.key.header", "belongs to type header", "rate_limits: [{rps: 1, key: {type: ip_address, header: X}}]"},
+	{"rate_limits.1", "two limits for `/`", "rate_limits: [{rps: 1}, {rps: 2}]"},
+	{"priority", "not between 0 and 100", "priority: 101"},
+	{"shell", "write sh, bash or an absolute path", "shell: zsh"},
+	{"user", "write a user", "user: 'a b'"},
+	{"utilization_policy.min_gpu_utilization", "not between", "utilization_policy: {min_gpu_utilization: 101, time_window: 1h}"},
+	{"tags", "is a mapping", "tags: [a]"},
+	{"router", "is a mapping", "router: sglang"},
+	{"gateway", "cannot be empty", "gateway: ''"},
+	{"idle_duration", "say the same", "idle_duration: 1h\ntermination_idle_time: 1h"},
+	{"idle_duration", "cannot parse", "idle_duration: 1.5h"},
+	{"files.0", "names no file", "files: [':/b']"},
+	{"files.0.path", "is missing", "files: [{local_path: a}]"},
+	{"probs", "did you mean `probes`?", "probs: []"},
+}
+
+func TestMistakesInTheLaterDialect(t *testing.T) {
+	s := compiled(t, spec.Schema)
+	for _, c := range laterRefusals {
+		t.Run(c.input[:min(len(c.input), 60)], func(t *testing.T) {
+			refused(t, c.input, c.path, c.message)
+			_, err := spec.Read("f", []byte(base(c.input)))
+			problems, _ := errors.AsType[spec.Problems](err)
+			if s.Validate(value(t, []byte(base(c.input)))) != nil {
+				return
+			}
+			for _, beyond := range beyondSchemas {
+				if strings.Contains(problems[0].Message, beyond) {
+					return
+				}
+			}
+			t.Errorf("the schema lets it through: %v", err)
+		})
+	}
+}

@@ -1,0 +1,100 @@
+package spec_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dstack/internal/spec"
+)
+
+const referenceFolder = "../../docs/reference"
+
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(referenceFolder, "*.md"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there is no reference: %v", err)
+	}
+	all := map[string]string{}
+	for _, file := range files {
+		all[filepath.Base(file)] = string(read(t, file))
+	}
+	return all
+}
+
+// The tables of the reference are written from the tables of the parser.
+func TestReferenceIsFresh(t *testing.T) {
+	before := pages(t)
+	after, err := spec.Reference(before)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range after {
+		if *update {
+			if err := os.WriteFile(filepath.Join(referenceFolder, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if diff := cmp.Diff(before[name], text); diff != "" {
+			t.Errorf("%s is stale, run go test ./internal/spec -run TestReference -update:\n%s", name, diff)
+		}
+	}
+}
+
+// The schema that lies beside the reference is the one that is served.
+func TestReferenceSchemasAreFresh(t *testing.T) {
+	for name, make := range map[string]func() ([]byte, error){"dstack.schema.json": spec.Schema, "profiles.schema.json": spec.ProfilesSchema} {
+		text, err := make()
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, '\n')
+		file := filepath.Join(referenceFolder, name)
+		if *update {
+			if err := os.WriteFile(file, text, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if diff := cmp.Diff(string(read(t, file)), string(text)); diff != "" {
+			t.Errorf("%s is stale, run go test ./internal/spec -run TestReference -update:\n%s", name, diff)
+		}
+	}
+}
+
+// Every example on the pages is one that works.
+func TestReferenceExamplesAreRead(t *testing.T) {
+	schema, profiles := compiled(t, spec.Schema), compiled(t, spec.ProfilesSchema)
+	for name, page := range pages(t) {
+		found := 0
+		for _, block := range yamlBlock.FindAllStringSubmatch(page, -1) {
+			found++
+			text := strings.ReplaceAll("\n"+block[2], "\n"+block[1], "\n")
+			if strings.HasPrefix(text, "\n# part of a service") {
+				text = base(strings.TrimPrefix(text, "\n"))
+			}
+			if _, err := spec.ParseProfiles(name, []byte(text)); strings.Contains(text, "\nprofiles:") {
+				if err != nil {
+					t.Errorf("%s: %v in\n%s", name, err, text)
+				}
+				if err := profiles.Validate(value(t, []byte(text))); err != nil {
+					t.Errorf("%s: %v in\n%s", name, err, text)
+				}
+				continue
+			}
+			if _, err := spec.Read(name, []byte(text)); err != nil {
+				t.Errorf("%s: %v in\n%s", name, err, text)
+			}
+			if err := schema.Validate(value(t, []byte(text))); err != nil {
+				t.Errorf("%s: %v in\n%s", name, err, text)
+			}
+		}
+		if found == 0 && name != "exit-codes.md" {
+			t.Errorf("%s has no example", name)
+		}
+	}
+}
