@@ -95,7 +95,7 @@ func without[T any](fields []field[T], names ...string) []field[T] {
 // nothing acts on it. check tells whether the value asks for anything.
 func later[T any](name, about string, s shape, hint string, check func(r *reader, n *strictyaml.Node) bool) field[T] {
 	return field[T]{
-		Key: strictyaml.Key{Name: name, Nullable: true, Rare: true}, about: about, shape: s, unmet: &unmet[T]{hint: hint},
+		Key: strictyaml.Key{Name: name, Nullable: true}, about: about, shape: s, unmet: &unmet[T]{hint: hint},
 		read: func(r *reader, n *strictyaml.Node, _ *T) {
 			if check(r, n) {
 				r.note(n, n.Path, hint)

@@ -177,7 +177,7 @@ func (r *reader) sshHosts(n *strictyaml.Node) []SSHHost {
 }
 
 func (r *reader) portIfAny(n *strictyaml.Node) *int {
-	if v, ok := r.portNumber(n, n.Text); ok {
+	if v, ok := r.aPort(n, n.Text, "write the port of SSH: 22"); ok {
 		return &v
 	}
 	return nil

@@ -114,7 +114,7 @@ func asList(r *reader, n *strictyaml.Node) bool {
 func asMapping(name string) func(*reader, *strictyaml.Node) bool {
 	return func(r *reader, n *strictyaml.Node) bool {
 		if n.Kind != strictyaml.Mapping {
-			r.At(n, fmt.Sprintf("`%s` is a mapping of keys, not %s", name, n.Shown()), "")
+			r.At(n, fmt.Sprintf("`%s` is a mapping of keys, not %s", name, n.Shown()), fmt.Sprintf("write %s: {key: value}", name))
 			return false
 		}
 		return true

@@ -15,7 +15,7 @@ var backends = []string{
 // Every ending after which a replica can be tried again.
 var retryEvents = []string{EventNoCapacity, EventInterruption, EventError}
 
-var backendShape = oneOf(backends...)
+var backendShape = define("backend", oneOf(backends...))
 
 // paramFields is what a configuration and a profile share, in the order of
 // the wire.
@@ -35,7 +35,7 @@ var paramFields = []field[Params]{
 	{Key: nullable("max_duration"), about: "How long the run may take in all.", usual: "off", shape: durationShape.like(durationShape.words + ", or `off`"), examples: []string{"8h"},
 		unmet: &unmet[Params]{hint: "remove it, or write off; a service runs until it is stopped", asks: func(p *Params) bool { return p.MaxDuration != nil && !p.MaxDuration.Off }},
 		read:  func(r *reader, n *strictyaml.Node, p *Params) { p.MaxDuration = r.maxDuration(n) }},
-	{Key: nullable("max_price"), about: "The most that a machine may cost, in dollars an hour.", shape: anyOf("number above 0", numeric("", schema{"exclusiveMinimum": 0}), pattern("", floatExpression)), examples: []string{"1.5"},
+	{Key: nullable("max_price"), about: "The most that a machine may cost, in dollars an hour.", shape: aboveZeroShape, examples: []string{"1.5"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) {
 			v := r.above0(n, "the most dollars an hour, such as 1.5")
 			p.MaxPrice = &v

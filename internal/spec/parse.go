@@ -63,7 +63,7 @@ type reader struct {
 // and that is kept nowhere else.
 type NotYet struct{ Path, What, Hint string }
 
-func newReader() *reader { return &reader{Problems: &strictyaml.Problems{}} }
+func newReader() *reader { return &reader{Problems: &strictyaml.Problems{Elsewhere: elsewhere}} }
 
 // note remembers that n asks for what nothing acts on yet.
 func (r *reader) note(n *strictyaml.Node, what, hint string) {
@@ -150,7 +150,7 @@ func word[T any](to func(*T) *Text, allowed ...string) func(*reader, *strictyaml
 func (r *reader) filled(n *strictyaml.Node) string {
 	v, ok := r.Text(n)
 	if ok && v == "" {
-		r.At(n, "this cannot be empty", "")
+		r.At(n, "this cannot be empty", "write something, or remove the line")
 	}
 	return v
 }

@@ -46,6 +46,10 @@ func (r *reader) port(n *strictyaml.Node) Port {
 
 // portNumber reads one port; text is n's own or a part of it.
 func (r *reader) portNumber(n *strictyaml.Node, text string) (int, bool) {
+	return r.aPort(n, text, portHint)
+}
+
+func (r *reader) aPort(n *strictyaml.Node, text, hint string) (int, bool) {
 	v, ok := strictyaml.IntOf(n)
 	if text != n.Text {
 		var err error
@@ -53,11 +57,11 @@ func (r *reader) portNumber(n *strictyaml.Node, text string) (int, bool) {
 		ok = err == nil
 	}
 	if !ok {
-		r.At(n, n.Shown()+" is not a port", portHint)
+		r.At(n, n.Shown()+" is not a port", hint)
 		return 0, false
 	}
 	if v < 1 || v > 65535 {
-		r.At(n, fmt.Sprintf("port %d is not between 1 and 65535", v), portHint)
+		r.At(n, fmt.Sprintf("port %d is not between 1 and 65535", v), hint)
 		return 0, false
 	}
 	return v, true

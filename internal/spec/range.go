@@ -157,7 +157,7 @@ func rangeFields[T int | GB](r *reader, n *strictyaml.Node, text bound[T], numbe
 			case strictyaml.String:
 				x, f = text(n.Text)
 			case strictyaml.Null, strictyaml.Bool, strictyaml.Mapping, strictyaml.Sequence:
-				f = &fault{Message: n.Shown() + " is not an end of a range"}
+				f = &fault{Message: n.Shown() + " is not an end of a range", Hint: "write one value, or leave the key out: that end is open then"}
 			}
 			if f != nil {
 				r.Refuse(n, f)

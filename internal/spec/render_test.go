@@ -23,7 +23,7 @@ func TestBadFilesAreRefusedInTheseWords(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			_, err := spec.Parse(filepath.Base(file), read(t, file))
+			err := refusal(filepath.Base(file), read(t, file))
 			problems, ok := errors.AsType[spec.Problems](err)
 			if !ok {
 				t.Fatalf("it is not refused with Problems, but with %v", err)
@@ -40,4 +40,26 @@ func TestBadFilesAreRefusedInTheseWords(t *testing.T) {
 			}
 		})
 	}
+}
+
+// refusal is what somebody who applies a file would be told of it.
+func refusal(name string, text []byte) error {
+	if strings.HasPrefix(name, "profiles") {
+		_, err := spec.ParseProfiles(name, text)
+		return err
+	}
+	c, err := spec.Read(name, text)
+	if err != nil {
+		return err
+	}
+	problems := c.Unsupported()
+	if s, ok := c.(*spec.Service); ok {
+		none := func(string) (string, bool) { return "", false }
+		problems = append(problems, spec.ResolveEnv(s, nil, none)...)
+		problems = append(problems, spec.Interpolate(s, nil, none)...)
+		if wrong, ok := errors.AsType[spec.Problem](spec.CheckName(string(s.Name))); ok && s.Name != "" {
+			problems = append(problems, wrong)
+		}
+	}
+	return spec.Locate(name, text, problems)
 }

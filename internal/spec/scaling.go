@@ -8,7 +8,7 @@ var scalingBlock = newBlock("scaling", "`scaling`", "How the number of replicas 
 	{Key: required("metric", "metric: rps"), about: "What is measured: requests a second.", shape: oneOf("rps"),
 		read: func(r *reader, n *strictyaml.Node, s *Scaling) { s.Metric, _ = r.OneOf(n, "rps") }},
 	{Key: required("target", "target: 10"), about: "How much of it one replica should get.", examples: []string{"10", "0.5"},
-		shape: anyOf("number above 0", numeric("", schema{"exclusiveMinimum": 0}), pattern("", floatExpression)),
+		shape: aboveZeroShape,
 		read: func(r *reader, n *strictyaml.Node, s *Scaling) {
 			s.Target = r.above0(n, "the requests a second that one replica should get, such as 10")
 		}},

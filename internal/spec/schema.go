@@ -84,6 +84,9 @@ func ProfilesSchema() ([]byte, error) {
 
 func definitions() schema {
 	defs := schema{}
+	for name, s := range defined {
+		defs[name] = s
+	}
 	for name, s := range rangeEnds() {
 		defs[name] = s
 	}

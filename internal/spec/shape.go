@@ -48,6 +48,15 @@ func numeric(words string, more schema) shape {
 	return shape{words, s}
 }
 
+// defined are the values that the schema describes once, by name.
+var defined = schema{}
+
+// define gives a shape a name in the schema.
+func define(name string, s shape) shape {
+	defined[name] = s.schema
+	return shape{s.words, schema{"$ref": "#/$defs/" + name}}
+}
+
 // wholeBetween is a whole number within bounds, or one as text.
 func wholeBetween(least, most int) shape {
 	return anyOf("whole number", numeric("", schema{"minimum": least, "exclusiveMaximum": most + 1}), pattern("", "^ *[0-9]+ *$"))
@@ -79,17 +88,17 @@ func blockShape(name string) shape {
 
 // What YAML makes of an unquoted word may be text, a number or a bool; all
 // of them are read as text.
-var textShape = shape{"text", schema{"type": []string{"string", "number", "boolean"}}}
+var textShape = define("text", shape{"text", schema{"type": []string{"string", "number", "boolean"}}})
 
-var filledShape = shape{"text", schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}}
+var filledShape = define("text.filled", shape{"text", schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}})
 
-var boolShape = shape{"`true` or `false`", schema{"anyOf": []schema{
+var boolShape = define("bool", shape{"`true` or `false`", schema{"anyOf": []schema{
 	{"type": "boolean"},
 	{"type": "string", "pattern": "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[Yy][Ee][Ss]|[Nn][Oo]|[Oo][Nn]|[Oo][Ff][Ff]|[01TtFfYyNn])$"},
 	{"enum": []int{0, 1}},
-}}}
+}}})
 
-var textsShape = listOf("list of text", textShape)
+var textsShape = define("texts", listOf("list of text", textShape))
 
 var nothingShape = shape{"nothing", schema{"type": "null"}}
 
@@ -108,18 +117,17 @@ func rangePattern(words, one string) shape {
 }
 
 var (
-	floatShape = anyOf("number", numeric("", nil), pattern("", floatExpression))
+	aboveZeroShape = define("number", anyOf("number above 0", numeric("", schema{"exclusiveMinimum": 0}), pattern("", floatExpression)))
 
-	countEnd   = anyOf("whole number", numeric("", schema{"minimum": 0, "maximum": mostCount}), pattern("", "^ *"+wholeNumber+" *$"))
-	countShape = anyOf("whole number or range: `4`, `4..8`, `4..`, `..8`", countEnd, rangePattern("", wholeNumber), endsOf("range.count"))
+	countEnd   = define("count", anyOf("whole number", numeric("", schema{"minimum": 0, "maximum": mostCount}), pattern("", "^ *"+wholeNumber+" *$")))
+	countShape = define("counts", anyOf("whole number or range: `4`, `4..8`, `4..`, `..8`", countEnd, rangePattern("", wholeNumber), endsOf("range.count")))
 
-	sizeShape      = anyOf("size: `16GB`, `512MB`, `1.5TB`", numeric("", schema{"minimum": 0}), pattern("", "^ *"+sizeExpression+" *$"))
-	sizeTextShape  = anyOf("size or range: `24GB`, `24GB..`, `24GB..80GB`, `..80GB`", numeric("", schema{"minimum": 0}), rangePattern("", sizeExpression))
+	sizeShape      = define("size", anyOf("size: `16GB`, `512MB`, `1.5TB`", numeric("", schema{"minimum": 0}), pattern("", "^ *"+sizeExpression+" *$")))
+	sizeTextShape  = define("sizes", anyOf("size or range: `24GB`, `24GB..`, `24GB..80GB`, `..80GB`", numeric("", schema{"minimum": 0}), rangePattern("", sizeExpression)))
 	sizeRangeShape = anyOf(sizeTextShape.words, sizeTextShape, endsOf("range.size"))
 
-	durationShape = anyOf("duration: `90s`, `5m`, `2h`, `1d`, `2w`, or seconds", numeric("", schema{"minimum": 0}),
-		pattern("", "^ *[0-9]+ *[smhdw]? *$"), offShape)
-	offShape = shape{"`off`", schema{"enum": []any{"off", false}}}
+	durationShape = define("duration", anyOf("duration: `90s`, `5m`, `2h`, `1d`, `2w`, or seconds", numeric("", schema{"minimum": 0}),
+		pattern("", "^ *[0-9]+ *[smhdw]? *$"), shape{"", schema{"enum": []any{"off", false}}}))
 
 	portShape = anyOf("port: `8000`; `80:8000` is accepted, and the first number ignored",
 		numeric("", schema{"minimum": 1, "exclusiveMaximum": 65536}), pattern("", "^ *[0-9]{1,5} *(: *[0-9]{1,5} *)?$"), blockShape("port"))

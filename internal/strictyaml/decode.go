@@ -13,7 +13,7 @@ type Key struct {
 	Name     string
 	Required string // what to write, when leaving it out is a problem
 	Nullable bool   // null means that it is not there
-	Rare     bool   // known, but not proposed for a misspelled key
+	Rare     bool   // known, but not proposed
 }
 
 // Field is a key and what reads its value, for tables that are written where
@@ -39,7 +39,7 @@ func (p *Problems) Fields(n *Node, what string, table []Field) bool {
 // It returns false when n is no mapping.
 func (p *Problems) Keys(n *Node, what string, table []Key, read func(i int, value *Node)) bool {
 	if n.Kind != Mapping {
-		p.At(n, fmt.Sprintf("%s is a mapping of keys, not %s", what, n.Shown()), "")
+		p.At(n, fmt.Sprintf("%s is a mapping of keys, not %s", what, n.Shown()), mappingHint(table))
 		return false
 	}
 	for _, pair := range n.Pairs {
@@ -62,6 +62,16 @@ func (p *Problems) Keys(n *Node, what string, table []Key, read func(i int, valu
 	return true
 }
 
+// mappingHint shows how a mapping with these keys begins.
+func mappingHint(table []Key) string {
+	for _, k := range table {
+		if k.Required != "" {
+			return "write it as keys and values, one of them " + strings.TrimPrefix(k.Required, "a line: ")
+		}
+	}
+	return "write it as keys and values, such as " + table[0].Name + ": …"
+}
+
 func (p *Problems) unknown(n, key *Node, table []Key) {
 	names := make([]string, 0, len(table))
 	for _, k := range table {
@@ -70,7 +80,12 @@ func (p *Problems) unknown(n, key *Node, table []Key) {
 		}
 	}
 	hint := ""
-	if near := Nearest(key.Text, names); near != "" {
+	if p.Elsewhere != nil {
+		hint = p.Elsewhere(n, key.Text)
+	}
+	if near := Nearest(key.Text, names); hint != "" {
+		// it is right, in another place
+	} else if near != "" {
 		hint = fmt.Sprintf("did you mean `%s`?", near)
 		if p.meant == nil {
 			p.meant = map[string]bool{}
@@ -110,10 +125,14 @@ func (p *Problems) Text(n *Node) (string, bool) {
 }
 
 func textHint(n *Node) string {
-	if n.Kind == Mapping {
+	switch n.Kind {
+	case Mapping:
 		return "if text holds `: `, put it in quotes"
+	case Sequence:
+		return "if text begins with [ or -, put it in quotes"
+	case Null, Bool, Int, Float, String:
 	}
-	return ""
+	return `write text, "" for none`
 }
 
 // Bool reads true, false and their other spellings.
@@ -126,7 +145,7 @@ func (p *Problems) Bool(n *Node) (value, ok bool) {
 			return false, true
 		}
 	}
-	p.At(n, n.Shown()+" is neither true nor false", "")
+	p.At(n, n.Shown()+" is neither true nor false", "write true or false")
 	return false, false
 }
 
@@ -135,12 +154,12 @@ func (p *Problems) Bool(n *Node) (value, ok bool) {
 func (p *Problems) Int(n *Node, least, most int) (int, bool) {
 	if v, ok := IntOf(n); ok {
 		if v < least || v > most {
-			p.At(n, fmt.Sprintf("%s is not between %d and %d", n.Shown(), least, most), "")
+			p.At(n, fmt.Sprintf("%s is not between %d and %d", n.Shown(), least, most), fmt.Sprintf("write %d to %d", least, most))
 			return 0, false
 		}
 		return v, true
 	}
-	p.At(n, n.Shown()+" is not a whole number", "")
+	p.At(n, n.Shown()+" is not a whole number", fmt.Sprintf("write a whole number from %d to %d", least, most))
 	return 0, false
 }
 

@@ -23,6 +23,10 @@ func (f *Fault) Error() string { return f.Message }
 
 // Problems collects what is found, and hands it out in file order.
 type Problems struct {
+	// Elsewhere may say where a key belongs that is not known where it
+	// stands; empty: nowhere.
+	Elsewhere func(n *Node, key string) string
+
 	found []Problem
 	meant map[string]bool // paths that an unknown key was likely meant to be
 }
@@ -52,5 +56,8 @@ func (p *Problems) All() []Problem {
 	slices.SortStableFunc(all, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
 	})
-	return all
+	// What an alias repeats is one mistake.
+	return slices.CompactFunc(all, func(a, b Problem) bool {
+		return a.Line > 0 && a.Line == b.Line && a.Col == b.Col && a.Message == b.Message
+	})
 }

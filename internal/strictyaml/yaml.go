@@ -17,7 +17,7 @@ import (
 // all or oversized; then found says why. An empty document is a Null node.
 func Load(text []byte, found *Problems) *Node {
 	if len(text) > MaxBytes {
-		found.add(0, 0, 0, fmt.Sprintf("the file is larger than %d KB", MaxBytes>>10), "")
+		found.add(0, 0, 0, fmt.Sprintf("the file is larger than %d KB", MaxBytes>>10), "is this a configuration? data does not belong into one")
 		return nil
 	}
 	if !readable(text, found) {
@@ -106,7 +106,7 @@ func syntax(text []byte, err error, deep bool, found *Problems) {
 	}
 	line, col := max(e.Mark.Line, 1), max(e.Mark.Column, 1)
 	if deep {
-		found.add(line, col, 1, tooDeep, "")
+		found.add(line, col, 1, tooDeep, "no configuration is so deep; look for a bracket that is not closed")
 		return
 	}
 	found.add(line, col, 1, "this is not YAML: "+e.Message, syntaxHint(text, line, col))
@@ -164,19 +164,19 @@ func (b *builder) node(y *yaml.Node, path string, depth int) *Node {
 		return nil
 	}
 	if b.count++; b.count > MaxNodes {
-		return b.stop(y, tooMany, "")
+		return b.stop(y, tooMany, "aliases count each time they are used; write less")
 	}
 	if depth > MaxDepth {
-		return b.stop(y, tooDeep, "")
+		return b.stop(y, tooDeep, "no configuration is so deep; look for a bracket that is not closed")
 	}
 	if y.Kind == yaml.AliasNode {
 		if b.open[y.Alias] {
-			return b.stop(y, fmt.Sprintf("`*%s` stands inside itself", y.Value), "")
+			return b.stop(y, fmt.Sprintf("`*%s` stands inside itself", y.Value), "write what is meant out")
 		}
 		return b.node(y.Alias, path, depth)
 	}
 	if b.open[y] {
-		return b.stop(y, "this is merged into itself", "")
+		return b.stop(y, "this is merged into itself", "write what is meant out")
 	}
 	n := &Node{Path: path, Line: y.Line, Col: y.Column}
 	b.open[y] = true
@@ -244,7 +244,7 @@ func (b *builder) mapping(n *Node, y *yaml.Node, depth int) {
 			k = k.Alias
 		}
 		if k.Kind != yaml.ScalarNode {
-			b.found.add(k.Line, k.Column, 1, "a key must be plain text", "")
+			b.found.add(k.Line, k.Column, 1, "a key must be plain text", "write key: value; put text that begins with [, { or ? in quotes")
 			continue
 		}
 		key := b.node(k, join(n.Path, k.Value), depth)
@@ -285,7 +285,7 @@ func (b *builder) merge(y *yaml.Node, path string, depth int) []Pair {
 			return nil
 		}
 		if n.Kind != Mapping {
-			b.found.At(n, "only mappings can be merged with `<<`", "")
+			b.found.At(n, "only mappings can be merged with `<<`", "write `<<: *name`, where &name stands before a mapping")
 			return nil
 		}
 		pairs = append(pairs, n.Pairs...)

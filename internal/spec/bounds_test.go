@@ -1,0 +1,120 @@
+package spec_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/spec"
+)
+
+// Whatever is thrown at it is refused in milliseconds, with a problem.
+func TestBoundsHold(t *testing.T) {
+	bomb := "type: service\na0: &a0 [" + strings.Repeat("x,", 50) + "]\n"
+	for i := range 30 {
+		bomb += fmt.Sprintf("a%d: &a%d [%s]\n", i+1, i+1, strings.Repeat(fmt.Sprintf("*a%d,", i), 50))
+	}
+	merges := "type: service\nm0: &m0 {k: 1}\n"
+	for i := range 30 {
+		merges += fmt.Sprintf("m%d: &m%d {<<: [%s], k%d: 1}\n", i+1, i+1, strings.Repeat(fmt.Sprintf("*m%d,", i), 50), i)
+	}
+	for name, text := range map[string]string{
+		"a bomb of aliases":          bomb,
+		"a bomb of merges":           merges,
+		"10 MB":                      "type: service\ncommands: [" + strings.Repeat("aaaaaaaaa,", 1<<20) + "]\n",
+		"a list 10 000 deep":         "type: service\ncommands: " + strings.Repeat("[", 10_000),
+		"a mapping 10 000 deep":      "type: service\nenv: " + strings.Repeat("{a: ", 10_000),
+		"a block 10 000 deep":        strings.Repeat("- ", 10_000),
+		"keys 10 000 deep":           strings.Repeat("? ", 10_000),
+		"more values than there may": "type: service\nenv: [" + strings.Repeat("a,", 10_001) + "]\n",
+		"one line of a megabyte":     "type: service\nname: \"" + strings.Repeat("\\x41", 1<<18-10) + "\"\n",
+		"a number without end":       "type: service\nport: 1" + strings.Repeat("0", 1<<19) + "\n",
+		"a range without end":        "type: service\nport: 1\nresources: {gpu: '" + strings.Repeat("1:", 1<<18) + "'}\n",
+		"many unknown keys":          "type: service\n" + strings.Repeat("x", 200) + ": 1\n" + manyKeys(4000),
+	} {
+		t.Run(name, func(t *testing.T) {
+			began := time.Now()
+			_, err := spec.Read("f", []byte(text))
+			problems, ok := errors.AsType[spec.Problems](err)
+			if !ok || len(problems) == 0 {
+				t.Fatalf("it is not refused with problems: %v", err)
+			}
+			shown := problems.Render(false)
+			if took := time.Since(began); took > 500*time.Millisecond { // milliseconds without the race detector on a machine that does nothing else
+				t.Errorf("it took %s", took)
+			} else {
+				t.Logf("%s, %d bytes: %s", took, len(shown), problems[0].Message)
+			}
+			if len(shown) > 4<<20 {
+				t.Errorf("what is said of it is %d bytes long", len(shown))
+			}
+		})
+	}
+}
+
+func manyKeys(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "unknown%d: 1\n", i)
+	}
+	return b.String()
+}
+
+// hundredLines is a service as people write them, of a hundred lines.
+func hundredLines() []byte {
+	var b strings.Builder
+	b.WriteString("type: service\nname: llama31\n\nimage: vllm/vllm-openai:latest\nenv:\n  - HF_TOKEN\n")
+	for i := range 20 {
+		fmt.Fprintf(&b, "  - VARIABLE_%d=some value that is not long\n", i)
+	}
+	b.WriteString("commands:\n")
+	for i := range 45 {
+		fmt.Fprintf(&b, "  - pip install package-%d --index-url http://127.0.0.1/simple\n", i)
+	}
+	b.WriteString(`  - |
+    vllm serve meta-llama/Meta-Llama-3.1-8B-Instruct \
+      --max-model-len 4096 \
+      --tensor-parallel-size $DSTACK_GPUS_NUM
+port: 8000
+# The model
+model:
+  type: chat
+  name: meta-llama/Meta-Llama-3.1-8B-Instruct
+  format: openai
+replicas: 1..4
+scaling:
+  metric: rps
+  target: 10
+resources:
+  gpu: nvidia:24GB..40GB:2
+  memory: 32GB..
+  shm_size: 16GB
+  disk: 200GB..
+retry:
+  on_events: [no-capacity, interruption]
+  duration: 1h
+backends: [aws, gcp]
+regions: [eu-west-1]
+spot_policy: auto
+max_price: 2.5
+`)
+	return []byte(b.String())
+}
+
+func BenchmarkRead100Lines(b *testing.B) {
+	text := hundredLines()
+	if n := strings.Count(string(text), "\n"); n < 98 || n > 102 {
+		b.Fatalf("it has %d lines", n)
+	}
+	b.SetBytes(int64(len(text)))
+	b.ReportAllocs()
+	for b.Loop() {
+		c, err := spec.Read("f", text)
+		if err != nil {
+			b.Fatal(err)
+		}
+		c.Unsupported()
+	}
+}
