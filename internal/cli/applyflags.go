@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -84,7 +85,9 @@ func (f *applyFlags) add(c *cobra.Command) {
 func (f *applyFlags) check(given *pflag.FlagSet) error {
 	var empty error
 	given.Visit(func(flag *pflag.Flag) {
-		if flag.Value.Type() == "string" && flag.Value.String() == "" && empty == nil {
+		list, repeatable := flag.Value.(pflag.SliceValue)
+		missing := flag.Value.Type() == "string" && flag.Value.String() == "" || repeatable && slices.Contains(list.GetSlice(), "")
+		if missing && empty == nil {
 			empty = invalid("give it one, or leave it out", "--%s wants a value", flag.Name)
 		}
 	})
