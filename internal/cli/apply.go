@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
@@ -31,7 +30,12 @@ func applyCommand(a *app) *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, args []string) error { return job.run(c.Context(), args) },
+		RunE: func(c *cobra.Command, args []string) error {
+			if err := job.flags.check(c.Flags()); err != nil {
+				return err
+			}
+			return job.run(c.Context(), args)
+		},
 	}
 	job.flags.add(c)
 	a.projectFlags(c)
@@ -44,15 +48,12 @@ type applying struct {
 	flags   applyFlags
 	client  *api.Client
 	project string
+	request *request
 	spec    dstack.RunSpec
-	given   map[string]string // where open variables got their values
 	code    *parcel
 }
 
 func (j *applying) run(ctx context.Context, args []string) error {
-	if err := j.flags.check(); err != nil {
-		return err
-	}
 	if err := j.readSpec(args); err != nil {
 		return err
 	}
@@ -74,75 +75,24 @@ func (j *applying) run(ctx context.Context, args []string) error {
 	return j.stay(ctx, *view)
 }
 
-// readSpec reads the file and what the flags change of it. All that is wrong
-// is reported at once, and before anybody is asked anything.
+// readSpec reads what is asked for. All that is wrong is reported at once,
+// and before anybody is asked anything.
 func (j *applying) readSpec(args []string) error {
-	file, err := j.readSource(j.flags.file)
+	request, err := j.readRequest(&j.flags, args)
 	if err != nil {
 		return err
 	}
-	service, err := spec.Parse(file.name, file.text)
-	if err != nil {
-		return err
-	}
-	if err := j.flags.alter(service); err != nil {
-		return err
-	}
-	if j.flags.name != "" {
-		service.Name = spec.Text(j.flags.name)
-	}
-	if name := string(service.Name); name != "" {
-		if err := spec.CheckName(name); err != nil && j.flags.name != "" {
-			return wrongName(err)
-		}
-	}
-	vars, err := j.flags.envVars()
-	if err != nil {
-		return err
-	}
-	j.given = origins(service.Env, vars)
-	problems := spec.Unsupported(service, spec.Profile{})
-	problems = append(problems, spec.ResolveEnv(service, vars, j.env)...)
-	problems = append(problems, spec.Interpolate(service, args, j.env)...)
-	if len(problems) > 0 {
-		return spec.Locate(file.name, file.text, problems)
-	}
+	j.request = request
 	j.spec = dstack.RunSpec{
 		WorkingDir:        ".",
-		ConfigurationPath: file.name,
-		Configuration:     *service,
-		Profile:           spec.Profile{Name: "default"},
+		ConfigurationPath: request.file.name,
+		Configuration:     *request.service,
+		Profile:           request.profile.Profile,
 	}
-	if service.Name != "" {
-		name := string(service.Name)
+	if name := string(request.service.Name); name != "" {
 		j.spec.RunName = &name
 	}
 	return nil
-}
-
-func wrongName(err error) error {
-	hint := ""
-	if p, ok := errors.AsType[spec.Problem](err); ok {
-		hint = p.Hint
-	}
-	return invalid(hint, "--name: %v", err)
-}
-
-// origins tells where each variable without a value gets one.
-func origins(env spec.Env, vars []spec.EnvVar) map[string]string {
-	from := map[string]string{}
-	for _, v := range env {
-		if v.Open {
-			from[v.Name] = "from your environment"
-		}
-	}
-	for _, v := range vars {
-		from[v.Name] = "from -e"
-		if v.Open {
-			from[v.Name] = "from your environment"
-		}
-	}
-	return from
 }
 
 // packFolder packs the folder that the user is in.
@@ -178,7 +128,6 @@ func (j *applying) decide(ctx context.Context) (*api.View, error) {
 	if err := j.compareCode(ctx, &preview); err != nil {
 		return nil, err
 	}
-	j.noteProfiles(&preview)
 	j.showPlan(preview)
 	if known := preview.Existing; known != nil && len(preview.Changes) == 0 && !j.flags.force {
 		j.say(" %s runs already, and nothing changed%s", known.Name, "; start it anew with --force")
@@ -215,17 +164,6 @@ func (j *applying) compareCode(ctx context.Context, preview *api.Preview) error 
 		preview.Changes = append(preview.Changes, api.Change{Path: "code", From: fmt.Sprintf("%.8s", old), To: fmt.Sprintf("%.8s", j.code.Hash)})
 	}
 	return nil
-}
-
-// noteProfiles says that profiles are not read yet, where there are any.
-func (j *applying) noteProfiles(preview *api.Preview) {
-	for _, folder := range []string{filepath.Join(j.dir, ".dstack"), filepath.Join(j.home, ".dstack")} {
-		for _, name := range []string{"profiles.yml", "profiles.yaml"} {
-			if _, err := os.Stat(filepath.Join(folder, name)); err == nil {
-				preview.Notes = append(preview.Notes, filepath.Join(folder, name)+": profiles are not supported yet, and were not used")
-			}
-		}
-	}
 }
 
 // capacity refuses what no machine suits, unless it may wait for one.

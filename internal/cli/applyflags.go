@@ -1,14 +1,11 @@
 package cli
 
 import (
-	"encoding/json"
-	"errors"
-	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
-
-	"dstack/internal/spec"
+	"github.com/spf13/pflag"
 )
 
 // applyFlags is what can be said to apply beside the file.
@@ -21,6 +18,8 @@ type applyFlags struct {
 	wait      string
 	timeout   time.Duration
 	env       []string
+	envFiles  []string
+	profile   string
 	maxOffers int
 	json      bool
 
@@ -37,6 +36,12 @@ type applyFlags struct {
 	retryDuration string
 	gpu           string
 	disk          string
+	maxDuration   string
+	pool          string
+	instance      string
+	reuse         bool
+	dontDestroy   bool
+	idleDuration  string
 }
 
 func (f *applyFlags) add(c *cobra.Command) {
@@ -49,6 +54,8 @@ func (f *applyFlags) add(c *cobra.Command) {
 	flags.StringVar(&f.wait, "wait", "", "`ready`: return once it is ready")
 	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for it to be ready (with --wait: 10m)")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "`NAME=VALUE`, or NAME to pass yours on; repeatable")
+	flags.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` of such lines, of which -e wins; repeatable")
+	flags.StringVar(&f.profile, "profile", "", "the profile `NAME` of .dstack/profiles.yml (DSTACK_PROFILE)")
 	flags.BoolVar(&f.force, "force", false, "start it anew although nothing changed")
 	flags.IntVar(&f.maxOffers, "max-offers", 3, "how many machines to show")
 	outputFlag(c, &f.json)
@@ -65,16 +72,35 @@ func (f *applyFlags) add(c *cobra.Command) {
 	flags.BoolVar(&f.retry, "retry", false, "try again whatever happens, for an hour")
 	flags.BoolVar(&f.noRetry, "no-retry", false, "do not try again")
 	flags.StringVar(&f.retryDuration, "retry-duration", "", "try again whatever happens, for this `TIME`")
+	flags.StringVar(&f.maxDuration, "max-duration", "", "stop it after this `TIME`, or off")
+	flags.StringVar(&f.pool, "pool", "", "machines of the pool `NAME`")
+	flags.StringVar(&f.instance, "instance", "", "only the machine `NAME` of the pool")
+	flags.BoolVar(&f.reuse, "reuse", false, "only machines that are there already")
+	flags.BoolVar(&f.dontDestroy, "dont-destroy", false, "keep a machine that has nothing to do")
+	flags.StringVar(&f.idleDuration, "idle-duration", "", "keep a machine that has nothing to do for this `TIME`")
 }
 
-// check refuses flags that do not go together.
-func (f *applyFlags) check() error {
+// check refuses flags that do not go together, and those given without a
+// value, as by a script whose variable is empty.
+func (f *applyFlags) check(given *pflag.FlagSet) error {
+	var empty error
+	given.Visit(func(flag *pflag.Flag) {
+		list, repeatable := flag.Value.(pflag.SliceValue)
+		missing := flag.Value.Type() == "string" && flag.Value.String() == "" || repeatable && slices.Contains(list.GetSlice(), "")
+		if missing && empty == nil {
+			empty = invalid("give it one, or leave it out", "--%s wants a value", flag.Name)
+		}
+	})
+	if empty != nil {
+		return empty
+	}
 	for _, group := range [][]struct {
 		flag string
 		set  bool
 	}{
 		{{"--spot", f.spot}, {"--on-demand", f.onDemand}, {"--spot-auto", f.spotAuto}, {"--spot-policy", f.spotPolicy != ""}},
 		{{"--retry", f.retry}, {"--no-retry", f.noRetry}, {"--retry-duration", f.retryDuration != ""}},
+		{{"--dont-destroy", f.dontDestroy}, {"--idle-duration", f.idleDuration != ""}},
 		{{"--detach", f.detach}, {"--wait", f.wait != ""}},
 		{{"--detach", f.detach}, {"--timeout", f.timeout != 0}},
 	} {
@@ -99,84 +125,4 @@ func (f *applyFlags) check() error {
 		f.timeout = 10 * time.Minute
 	}
 	return nil
-}
-
-// override is a flag that stands for a field of the configuration.
-type override struct {
-	flag  string
-	field string // of the configuration, in the words of its file
-	value any
-	take  func(to *spec.Service, from *spec.Service)
-}
-
-// overrides are the flags that were given.
-func (f *applyFlags) overrides() []override {
-	var given []override
-	add := func(set bool, o override) {
-		if set {
-			given = append(given, o)
-		}
-	}
-	spot := func(to, from *spec.Service) { to.SpotPolicy = from.SpotPolicy }
-	retry := func(to, from *spec.Service) { to.Retry, to.RetryPolicy = from.Retry, nil }
-	add(f.spot, override{"--spot", "spot_policy", "spot", spot})
-	add(f.onDemand, override{"--on-demand", "spot_policy", "on-demand", spot})
-	add(f.spotAuto, override{"--spot-auto", "spot_policy", "auto", spot})
-	add(f.spotPolicy != "", override{"--spot-policy", "spot_policy", f.spotPolicy, spot})
-	add(f.retry, override{"--retry", "retry", true, retry})
-	add(f.noRetry, override{"--no-retry", "retry", false, retry})
-	add(f.retryDuration != "", override{"--retry-duration", "retry", map[string]any{
-		"on_events": []string{"no-capacity", "interruption", "error"}, "duration": f.retryDuration}, retry})
-	add(f.maxPrice != "", override{"--max-price", "max_price", f.maxPrice,
-		func(to, from *spec.Service) { to.MaxPrice = from.MaxPrice }})
-	add(f.backends != nil, override{"--backend", "backends", f.backends,
-		func(to, from *spec.Service) { to.Backends = from.Backends }})
-	add(f.regions != nil, override{"--region", "regions", f.regions,
-		func(to, from *spec.Service) { to.Regions = from.Regions }})
-	add(f.instanceTypes != nil, override{"--instance-type", "instance_types", f.instanceTypes,
-		func(to, from *spec.Service) { to.InstanceTypes = from.InstanceTypes }})
-	add(f.gpu != "", override{"--gpu", "resources", map[string]any{"gpu": f.gpu},
-		func(to, from *spec.Service) { to.Resources.GPU = from.Resources.GPU }})
-	add(f.disk != "", override{"--disk", "resources", map[string]any{"disk": f.disk},
-		func(to, from *spec.Service) {
-			to.Resources.Disk, to.Resources.Asked.Disk = from.Resources.Disk, true
-		}})
-	return given
-}
-
-// alter lets the flags win over the file. Their values are read by the same
-// parser, in a configuration that holds nothing else.
-func (f *applyFlags) alter(s *spec.Service) error {
-	for _, o := range f.overrides() {
-		text, err := json.Marshal(map[string]any{"type": "service", "port": 1, "commands": []string{"true"}, o.field: o.value})
-		if err != nil {
-			return fmt.Errorf("read %s: %w", o.flag, err)
-		}
-		read, err := spec.Parse(o.flag, text)
-		if problems, ok := errors.AsType[spec.Problems](err); ok && len(problems) > 0 {
-			return invalid(problems[0].Hint, "%s: %s", o.flag, problems[0].Message)
-		}
-		if err != nil {
-			return invalid("", "%s: %v", o.flag, err)
-		}
-		o.take(s, read)
-	}
-	return nil
-}
-
-// envVars are the variables that the flags give.
-func (f *applyFlags) envVars() ([]spec.EnvVar, error) {
-	vars := make([]spec.EnvVar, 0, len(f.env))
-	for _, text := range f.env {
-		v, err := spec.ParseEnvVar(text)
-		if err != nil {
-			hint := "write -e NAME=VALUE, or -e NAME to pass yours on"
-			if p, ok := errors.AsType[spec.Problem](err); ok && p.Hint != "" {
-				hint = p.Hint
-			}
-			return nil, invalid(hint, "--env: %v", err)
-		}
-		vars = append(vars, v)
-	}
-	return vars, nil
 }

@@ -25,7 +25,7 @@ func (v *verdict) Unwrap() error { return v.err }
 func (s *screen) failure(err error, verbose bool) {
 	said, ok := errors.AsType[*dstack.Error](err)
 	if problems, bad := errors.AsType[spec.Problems](err); bad && !ok {
-		s.say("%s", strings.TrimRight(problems.Render(s.err.colour), "\n"))
+		s.problems(problems)
 		return
 	}
 	if !ok {

@@ -44,20 +44,30 @@ func (a *app) readSource(name string) (source, error) {
 			return source{}, invalid(a.otherFiles("", "name one: -f service.dstack.yml"), "there is no %s in %s", configNames[0], a.dir)
 		}
 	}
+	text, err := a.readFile(name)
+	if err != nil {
+		return source{}, &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("cannot read %s: %s", name, reasonOf(err)),
+			Hint: a.otherFiles(name, "check the path"), Cause: err}
+	}
+	return source{name, text}, nil
+}
+
+// readFile reads a file of the user's, and of a very large one the beginning.
+func (a *app) readFile(name string) ([]byte, error) {
 	f, err := os.Open(a.path(name))
-	if err == nil {
-		defer f.Close()
-		var text []byte
-		if text, err = io.ReadAll(io.LimitReader(f, sourceLimit)); err == nil {
-			return source{name, text}, nil
-		}
+	if err != nil {
+		return nil, err
 	}
-	why := err.Error()
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, sourceLimit))
+}
+
+// reasonOf is why a file cannot be read, without its path.
+func reasonOf(err error) string {
 	if reason, ok := errors.AsType[*fs.PathError](err); ok {
-		why = reason.Err.Error()
+		return reason.Err.Error()
 	}
-	return source{}, &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("cannot read %s: %s", name, why),
-		Hint: a.otherFiles(name, "check the path"), Cause: err}
+	return err.Error()
 }
 
 // path is where a name that the user gave lies.

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"dstack/internal/api"
-	"dstack/internal/spec"
 )
 
 // title is what the run is called, as far as that is known.
@@ -21,9 +20,7 @@ func (j *applying) title(preview api.Preview) string {
 func (j *applying) showPlan(preview api.Preview) {
 	j.say(" service %s · project %s · as %s", j.err.paint(bold, j.title(preview)), cleanLine(j.project), cleanLine(preview.Plan.User))
 	j.say("")
-	for _, row := range settings(j.spec.Configuration, spec.Merge(j.spec.Configuration, j.spec.Profile), j.given) {
-		j.say(" %s%s", j.err.paint(dim, pad(row[0], 12)), fit(cleanLine(row[1]), j.err.width()-13))
-	}
+	j.showSettings(j.request.settings())
 	j.say("")
 	j.showPlaces(preview)
 	for _, note := range preview.Notes {
@@ -33,65 +30,6 @@ func (j *applying) showPlan(preview api.Preview) {
 		j.say("")
 	}
 	j.showChanges(preview)
-}
-
-// settings are the rows of a plan: what differs from the defaults, and what
-// people look for.
-func settings(s spec.Service, p spec.Params, given map[string]string) [][2]string {
-	rows := [][2]string{{"replicas", replicas(s)}}
-	add := func(key, value string) {
-		if value != "" {
-			rows = append(rows, [2]string{key, value})
-		}
-	}
-	add("image", string(s.Image))
-	if s.Image == "" {
-		add("python", string(s.Python))
-	}
-	add("port", fmt.Sprint(s.Port.Container))
-	if s.Model != nil {
-		add("model", s.Model.Name+" ("+s.Model.Format+")")
-	}
-	if !s.Auth {
-		add("auth", "off: anybody who reaches the address may use it")
-	}
-	add("resources", s.Resources.String())
-	add("backends", strings.Join(p.Backends, ", "))
-	add("regions", strings.Join(p.Regions, ", "))
-	add("instances", strings.Join(p.InstanceTypes, ", "))
-	add("spot", string(p.SpotPolicy))
-	if p.MaxPrice != nil {
-		add("max price", dollars(*p.MaxPrice)+" an hour")
-	}
-	if events, window := p.RetryRule(); len(events) > 0 {
-		add("retry", strings.Join(events, ", ")+" for "+window.String())
-	}
-	add("env", variables(s.Env, given))
-	return rows
-}
-
-func replicas(s spec.Service) string {
-	if s.Replicas.Min == s.Replicas.Max {
-		return fmt.Sprint(s.Replicas.Min)
-	}
-	text := fmt.Sprintf("%d..%d", s.Replicas.Min, s.Replicas.Max)
-	if s.Scaling != nil {
-		text += fmt.Sprintf(", by %s, target %g a replica", s.Scaling.Metric, s.Scaling.Target)
-	}
-	return text
-}
-
-// variables names them; their values are nobody's business.
-func variables(env spec.Env, given map[string]string) string {
-	names := make([]string, 0, len(env))
-	for _, v := range env {
-		name := v.Name
-		if from := given[v.Name]; from != "" {
-			name += " (" + from + ")"
-		}
-		names = append(names, name)
-	}
-	return strings.Join(names, ", ")
 }
 
 func (j *applying) showPlaces(preview api.Preview) {

@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+
+	"dstack/internal/spec"
+)
+
+// What nothing acts on yet is refused by the flag's name, and not placed in
+// the file, which may say the same.
+func TestFlags_WhatNothingActsOn(t *testing.T) {
+	for _, c := range []struct {
+		flags []string
+		says  string
+	}{
+		{[]string{"--max-duration", "2h"}, "error: --max-duration: not supported yet: max_duration\n  try   "},
+		{[]string{"--pool", "gpus"}, "error: --pool: not supported yet: pool_name\n  try   "},
+		{[]string{"--reuse"}, "error: --reuse: not supported yet: creation_policy\n  try   "},
+		{[]string{"--dont-destroy"}, "error: --dont-destroy: not supported yet: termination_policy\n  try   "},
+		{[]string{"--idle-duration", "1h"}, "error: --idle-duration: not supported yet: termination_idle_time\n  try   "},
+		{[]string{"--instance", "box"}, "error: --instance: not supported yet: instance_name\n  try   "},
+		{[]string{"--pool", "gpus", "--reuse", "--instance", "box", "--idle-duration", "1h"}, "4 problems in the command line"}, // they combine
+	} {
+		t.Run(strings.Join(c.flags, " "), func(t *testing.T) {
+			f, u := applier(t, ready)
+			u.write("service.dstack.yml", serviceFile+"pool_name: other\n")
+			if !strings.HasPrefix(c.flags[0], "--pool") {
+				u.write("service.dstack.yml", serviceFile)
+			}
+			if said := u.refused(f, []string{c.says}, c.flags...); strings.Contains(said, "service.dstack.yml") {
+				t.Errorf("the file is blamed for a flag:\n%s", said)
+			}
+		})
+	}
+}
+
+// Each flag writes its field, whatever the configuration says.
+func TestFlags_WhatTheyStandFor(t *testing.T) {
+	contrary, err := spec.Parse("", []byte(`{"type": "service", "port": 1, "commands": ["a"], "max_duration": "1d", "pool_name": "x", "instance_name": "x",
+		"creation_policy": "reuse-or-create", "termination_policy": "destroy-after-idle", "termination_idle_time": 5}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name  string
+		flags applyFlags
+		want  func(*spec.Service) bool
+	}{
+		{"--max-duration", applyFlags{maxDuration: "2h"}, func(s *spec.Service) bool { return s.MaxDuration.Seconds == 7200 }},
+		{"--pool", applyFlags{pool: "p"}, func(s *spec.Service) bool { return s.PoolName == "p" }},
+		{"--instance", applyFlags{instance: "5"}, func(s *spec.Service) bool { return s.InstanceName == "5" }},
+		{"--reuse", applyFlags{reuse: true}, func(s *spec.Service) bool { return s.CreationPolicy == "reuse" }},
+		{"--dont-destroy", applyFlags{dontDestroy: true}, func(s *spec.Service) bool { return s.TerminationPolicy == "dont-destroy" }},
+		{"--idle-duration", applyFlags{idleDuration: "90m"}, func(s *spec.Service) bool { return *s.TerminationIdleTime == 5400 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			changed := *contrary
+			flags, problems := c.flags.alter(&changed)
+			if len(problems) > 0 || len(flags) != 1 || !c.want(&changed) {
+				t.Errorf("%v, %v: %+v", flags, problems, changed.Params)
+			}
+		})
+	}
+}
+
+func TestFlags_WrongValuesNameTheFlag(t *testing.T) {
+	for _, c := range []struct{ flag, value, says string }{
+		{"--max-duration", "soon", "error: --max-duration: cannot parse the duration `soon`"},
+		{"--idle-duration", "-5m", "error: --idle-duration: "},
+		{"--retry-duration", "1.5h", "error: --retry-duration: "},
+		{"--spot-policy", "sopt", "error: --spot-policy: "},
+		{"--backend", "awss", "error: --backend: "},
+		{"--disk", "much", "error: --disk: "},
+		{"--pool", "", "error: --pool wants a value"},
+		{"--gpu", "", "error: --gpu wants a value"},
+		{"--region", "", "error: --region wants a value"},
+	} {
+		t.Run(c.flag+" "+c.value, func(t *testing.T) {
+			f, u := applier(t, ready)
+			u.refused(f, []string{c.says, "\n  try   "}, c.flag+"="+c.value)
+		})
+	}
+}
+
+func TestFlags_EveryWrongItemOfAListIsTold(t *testing.T) {
+	f, u := applier(t, ready)
+	u.refused(f, []string{"--backend: `foo`", "--backend: `bar`", "2 problems in the command line"}, "-b", "foo", "-b", "bar")
+}
+
+func TestFlags_Contradictions(t *testing.T) {
+	for _, c := range []struct{ flags, says string }{
+		{"--dont-destroy --idle-duration 1h", "--dont-destroy and --idle-duration do not go together"},
+		{"--no-retry --retry-duration 1h", "--no-retry and --retry-duration do not go together"},
+		{"--spot-auto --spot-policy spot", "--spot-auto and --spot-policy do not go together"},
+	} {
+		f, u := applier(t, ready)
+		u.refused(f, []string{c.says, "leave one of them out"}, strings.Fields(c.flags)...)
+	}
+}
+
+func TestFlags_HelpOfAType(t *testing.T) {
+	u := newUser(t, nil)
+	for _, args := range []string{"apply -h service", "apply --help service", "apply -h", "apply -h task"} {
+		u.types(strings.Fields(args)...).want(t, ExitDone, []string{"usage: dstack apply", "--profile NAME", "--env-file FILE"}, nil)
+	}
+	u.types("apply", "--profil", "x").want(t, ExitInvalid, nil, []string{"did you mean `--profile`?"})
+	u.types("apply", "--envfile", "x").want(t, ExitInvalid, nil, []string{"did you mean `--env-file`?"})
+}

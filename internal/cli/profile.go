@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"dstack/internal/spec"
+)
+
+var profileNames = []string{"profiles.yml", "profiles.yaml"}
+
+// chosenProfile is the profile of a run, and where it stands.
+type chosenProfile struct {
+	spec.Profile
+	file source // without a name: in no file
+	at   int    // in its file, from 0
+}
+
+// chooseProfile finds the named profile, or the default one: in the folder's
+// file, else in the home's. The files are never merged, and the second is
+// not read where the first has it.
+func (a *app) chooseProfile(flag string) (chosenProfile, spec.Problems) {
+	none := chosenProfile{Profile: spec.Profile{Name: "default"}}
+	name, from := flag, "--profile"
+	if name == "" {
+		name, _ = a.env(variableOfProfile)
+		from = variableOfProfile
+	}
+	var known, files []string
+	for _, folder := range a.profileFolders() {
+		file, profiles, problems := a.readProfiles(folder)
+		if len(problems) > 0 {
+			return none, problems
+		}
+		for i, p := range profiles {
+			if p.Name == name || name == "" && p.Default {
+				return chosenProfile{p, file, i}, nil
+			}
+			if !slices.Contains(known, p.Name) {
+				known = append(known, p.Name)
+			}
+		}
+		files = append(files, filepath.Join(folder, profileNames[0]))
+	}
+	if name == "" {
+		return none, nil
+	}
+	hint := "write it into " + strings.Join(files, " or ")
+	if len(known) > 0 {
+		hint = didYouMean(name, known, "there is: "+strings.Join(known, ", "))
+	}
+	return none, spec.Problems{typed(from, hint, "no such profile: %s", name)}
+}
+
+// profileFolders is where profiles are looked for, in that order.
+func (a *app) profileFolders() []string {
+	folders := []string{".dstack"}
+	if a.home != "" {
+		folders = append(folders, filepath.Join(a.home, ".dstack"))
+	}
+	return folders
+}
+
+// readProfiles reads the profiles file of a folder. Without one there are no
+// profiles; with two, nobody can tell which is meant.
+func (a *app) readProfiles(folder string) (file source, profiles []spec.Profile, problems spec.Problems) {
+	for _, base := range profileNames {
+		name := filepath.Join(folder, base)
+		text, err := a.readFile(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			continue
+		case err != nil:
+			return file, nil, spec.Problems{unreadable(name, err, "make it readable, or move it away")}
+		case file.name != "":
+			return file, nil, spec.Problems{{File: name, Message: "there is also " + file.name, Hint: "keep one of them"}}
+		}
+		file = source{name, text}
+	}
+	if file.name == "" {
+		return file, nil, nil
+	}
+	profiles, err := spec.ParseProfiles(file.name, file.text)
+	if err != nil {
+		return file, nil, problemsOf(file.name, err)
+	}
+	return file, profiles, doubles(file, profiles)
+}
+
+func unreadable(name string, err error, hint string) spec.Problem {
+	return spec.Problem{File: name, Message: "this file cannot be read: " + reasonOf(err), Hint: hint}
+}
+
+// doubles are the profiles whose name another one has already.
+func doubles(file source, profiles []spec.Profile) spec.Problems {
+	var found spec.Problems
+	for i, p := range profiles {
+		first := slices.IndexFunc(profiles, func(q spec.Profile) bool { return q.Name == p.Name })
+		if first == i {
+			continue
+		}
+		hint := "keep one of them, or give it another name"
+		at := spec.Locate(file.name, file.text, spec.Problems{{Path: fmt.Sprintf("profiles.%d.name", first)}})
+		if at[0].Line > 0 {
+			hint = fmt.Sprintf("it is already in line %d; ", at[0].Line) + hint
+		}
+		found = append(found, spec.Problem{Path: fmt.Sprintf("profiles.%d.name", i), Message: fmt.Sprintf("the profile `%s` is written twice", p.Name), Hint: hint})
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return spec.Locate(file.name, file.text, found)
+}
