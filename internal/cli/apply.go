@@ -101,14 +101,19 @@ func (j *applying) packFolder(ctx context.Context) error {
 	if err != nil {
 		return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "cannot find the folder you are in", Hint: "go to another one"}
 	}
-	away := filepath.Join(j.home, ".dstack")
-	if real, err := filepath.EvalSymlinks(away); err == nil {
-		away = real
+	away := []string{filepath.Join(j.home, ".dstack")}
+	for _, name := range j.flags.envFiles { // what is in them is for the run's environment only
+		away = append(away, j.path(name))
+	}
+	for i, name := range away {
+		if real, err := filepath.EvalSymlinks(name); err == nil {
+			away[i] = real
+		}
 	}
 	repo := repoOf(dir)
 	j.spec.RepoID, j.spec.RepoData = repo.RepoID, repo.RepoInfo
 	return j.working(func() string { return "packing " + dir }, func() (err error) {
-		if j.code, err = pack(ctx, dir, away); err == nil {
+		if j.code, err = pack(ctx, dir, away...); err == nil {
 			j.spec.RepoCodeHash = &j.code.Hash
 		}
 		return err

@@ -150,6 +150,12 @@ func TestValidate(t *testing.T) {
 	u.write("sub/later.dstack.yml", serviceFile+"pool_name: x\n")
 	u.write(".hidden/worse.dstack.yml", ":")
 	u.types("validate", "service.dstack.yml").want(t, ExitDone, []string{"service.dstack.yml: valid\n"}, nil)
+	u.write("task.dstack.yml", "type: task\ncommands: [a]\n")
+	u.write("fleet.dstack.yml", "type: fleet\nnodes: 2\n")
+	u.types("validate", "sub/later.dstack.yml").want(t, ExitDone, []string{"sub/later.dstack.yml: valid, but this version cannot run it\n"},
+		[]string{"sub/later.dstack.yml:9:12: note: not supported yet: pool_name; remove it"})
+	u.types("validate", "task.dstack.yml").want(t, ExitDone, []string{"task.dstack.yml: not checked\n"}, []string{"task.dstack.yml:1:7: note: not supported yet: type task"})
+	u.types("validate", "fleet.dstack.yml").want(t, ExitDone, []string{"fleet.dstack.yml: valid, but"}, []string{"fleet.dstack.yml:1:7: note: not supported yet: type fleet"})
 	u.types("validate", ".").want(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, []string{"sub/bad.dstack.yml:2:7", "not supported yet: pool_name"})
 	u.types("validate", "nowhere.yml", "service.dstack.yml").want(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, []string{"cannot read nowhere.yml"})
 	u.types("validate").want(t, ExitInvalid, nil, []string{"there is no .dstack.yml"})
@@ -162,17 +168,46 @@ func TestValidate(t *testing.T) {
 	if err := json.Unmarshal([]byte(got.out), &results); err != nil || got.err != "" {
 		t.Fatalf("%v: %s%s", err, got.out, got.err)
 	}
-	valid := 0
+	valid, notes := 0, 0
 	for _, r := range results {
 		if r.Valid {
 			valid++
+			notes += len(r.Notes)
 		} else if len(r.Problems) != 1 || r.Problems[0].Line == 0 {
 			t.Errorf("got %+v", r)
 		}
 	}
-	if len(results) != 3 || valid != 1 {
-		t.Errorf("%d results, %d valid", len(results), valid)
+	if len(results) != 5 || valid != 4 || notes != 3 {
+		t.Errorf("%d results, %d valid, %d notes", len(results), valid, notes)
 	}
+}
+
+func TestValidate_Normal(t *testing.T) {
+	u := newUser(t, nil)
+	u.write("service.dstack.yml", "type: service\nport: 80:8000\ncommands: ['a && b <c>']\nresources: {gpu: '24GB..:2'}\n")
+	u.write("bad.dstack.yml", "type: service\nport: 99999\ncommands: [a]\n")
+	got := u.types("validate", "--json", "service.dstack.yml")
+	got.want(t, ExitDone, []string{`"commands": [`, `"a && b <c>"`, `"min": 24.0`, `"container_port": 8000`}, nil)
+	if !strings.HasPrefix(got.out, "{\n  \"port\": {") {
+		t.Errorf("it does not begin as the wire does: %s", got.out)
+	}
+	got = u.types("validate", "--json", "bad.dstack.yml", "service.dstack.yml")
+	got.want(t, ExitInvalid, []string{`"port": {`}, []string{"bad.dstack.yml:2:7: port 99999"})
+	u.types("validate", "--json", "-o", "json").want(t, ExitInvalid, nil, []string{"do not go together"})
+	u.types("validate", "--json", "task.dstack.yml").want(t, ExitInvalid, nil, []string{"cannot read task.dstack.yml"})
+}
+
+func TestSchema(t *testing.T) {
+	u := newUser(t, nil)
+	for _, args := range [][]string{{"schema"}, {"schema", "configuration"}, {"schema", "profiles"}} {
+		got := u.types(args...)
+		got.want(t, ExitDone, []string{`"$schema": "https://json-schema.org/draft/2020-12/schema"`}, nil)
+		if !json.Valid([]byte(got.out)) {
+			t.Errorf("%v prints no JSON", args)
+		}
+	}
+	u.types("schema", "profils").want(t, ExitInvalid, nil, []string{"did you mean `profiles`?"})
+	u.types("schema", "a", "b").want(t, ExitInvalid, nil, []string{"prints one schema"})
 }
 
 func TestInit(t *testing.T) {

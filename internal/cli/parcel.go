@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -45,7 +46,7 @@ func (p *parcel) content() io.Reader { return io.NewSectionReader(p.file, 0, p.S
 type packing struct {
 	root    *os.Root
 	dir     string
-	away    string // a folder that never travels: it holds tokens
+	away    []string // what never travels: it holds tokens and secrets
 	rules   *ignored
 	tar     *tar.Writer
 	written int64
@@ -54,8 +55,8 @@ type packing struct {
 	strange int
 }
 
-// pack packs dir. The caller closes the parcel.
-func pack(ctx context.Context, dir, away string) (_ *parcel, err error) {
+// pack packs dir, without what must stay away. The caller closes the parcel.
+func pack(ctx context.Context, dir string, away ...string) (_ *parcel, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open the folder: %w", err)
@@ -109,7 +110,7 @@ func (p *packing) folder(ctx context.Context, at []string) error {
 	}
 	for _, entry := range entries {
 		below := append(append([]string(nil), at...), entry.Name())
-		if entry.Name() == ".git" || p.rules.has(below, entry.IsDir()) || filepath.Join(append([]string{p.dir}, below...)...) == p.away {
+		if entry.Name() == ".git" || p.rules.has(below, entry.IsDir()) || slices.Contains(p.away, filepath.Join(append([]string{p.dir}, below...)...)) {
 			continue
 		}
 		if err := p.entry(ctx, below, entry); err != nil {

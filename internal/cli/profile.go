@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -88,30 +87,9 @@ func (a *app) readProfiles(folder string) (file source, profiles []spec.Profile,
 	if err != nil {
 		return file, nil, problemsOf(file.name, err)
 	}
-	return file, profiles, doubles(file, profiles)
+	return file, profiles, nil
 }
 
 func unreadable(name string, err error, hint string) spec.Problem {
 	return spec.Problem{File: name, Message: "this file cannot be read: " + reasonOf(err), Hint: hint}
-}
-
-// doubles are the profiles whose name another one has already.
-func doubles(file source, profiles []spec.Profile) spec.Problems {
-	var found spec.Problems
-	for i, p := range profiles {
-		first := slices.IndexFunc(profiles, func(q spec.Profile) bool { return q.Name == p.Name })
-		if first == i {
-			continue
-		}
-		hint := "keep one of them, or give it another name"
-		at := spec.Locate(file.name, file.text, spec.Problems{{Path: fmt.Sprintf("profiles.%d.name", first)}})
-		if at[0].Line > 0 {
-			hint = fmt.Sprintf("it is already in line %d; ", at[0].Line) + hint
-		}
-		found = append(found, spec.Problem{Path: fmt.Sprintf("profiles.%d.name", i), Message: fmt.Sprintf("the profile `%s` is written twice", p.Name), Hint: hint})
-	}
-	if len(found) == 0 {
-		return nil
-	}
-	return spec.Locate(file.name, file.text, found)
 }

@@ -166,7 +166,7 @@ func TestProfile_BadFiles(t *testing.T) {
 		{"an unknown field", profiles("- name: a\n  spot_polic: spot"), []string{".dstack/profiles.yml:3:3: unknown field `spot_polic`", "did you mean `spot_policy`?", "1 problem in "}},
 		{"no YAML", "profiles: [", []string{".dstack/profiles.yml:2:", "this is not YAML"}},
 		{"no name", profiles("- spot_policy: spot"), []string{".dstack/profiles.yml:2:3"}},
-		{"two of one name", profiles("- name: a", "- name: b", "- name: a"), []string{".dstack/profiles.yml:4:9: the profile `a` is written twice", "line 2"}},
+		{"two of one name", profiles("- name: a", "- name: b", "- name: a"), []string{".dstack/profiles.yml:4:9: there are two profiles called `a`", "line 2"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, u := applier(t, ready)
@@ -205,11 +205,11 @@ func TestProfile_WhatNothingActsOn(t *testing.T) {
 // A configuration that cannot be read does not hide what else is wrong.
 func TestProfile_AllThatIsWrongAtOnce(t *testing.T) {
 	f, u := applier(t, ready)
-	u.write(".dstack/profiles.yml", profiles("- name: mine\n  default: true\n  pool_name: gpus"))
+	u.write(".dstack/profiles.yml", profiles("- name: mine\n  default: true\n  instance_name: gpus"))
 	u.write("service.dstack.yml", "type: service\nport: 8000\ncomands: [a]\n")
 	u.write("bad.env", "A=1\n2B=secret\n")
 	said := u.refused(f, []string{
-		"service.dstack.yml:3:1", "1 problem in service.dstack.yml\n\n.dstack/profiles.yml:4:14: not supported yet: pool_name",
+		"service.dstack.yml:3:1", "1 problem in service.dstack.yml\n\n.dstack/profiles.yml:4:18: not supported yet: instance_name",
 		"1 problem in .dstack/profiles.yml\n\nbad.env:2:1", "1 problem in bad.env\n\n--env: ", "--gpu: ", "--name: ", "--pool: not supported yet: pool_name", "4 problems in the command line",
 	}, "--gpu", "16G", "--pool", "x", "--env-file", "bad.env", "-e", "1C", "--name", "UP")
 	if strings.Contains(said, "secret") || strings.Contains(said, "NaN") {

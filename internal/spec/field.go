@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"strings"
+
 	"dstack/internal/strictyaml"
 )
 
@@ -23,6 +25,14 @@ type unmet[T any] struct {
 	// asks tells whether it is asked for. Nil: the reader took note of it,
 	// see reader.note.
 	asks func(*T) bool
+}
+
+// named is the field, with the part of it that is meant.
+func (u *unmet[T]) named(field string) string {
+	if u.what == "" {
+		return field
+	}
+	return field + " (" + strings.ReplaceAll(u.what, "`", "") + ")"
 }
 
 // block is a mapping and everything that it may hold.
@@ -118,7 +128,7 @@ func (b *block[T]) unmetIn(v *T) Problems {
 	var all Problems
 	for _, f := range b.fields {
 		if f.unmet != nil && f.unmet.asks != nil && f.unmet.asks(v) {
-			all = append(all, unsupported(f.Name, f.Name, f.unmet.hint))
+			all = append(all, unsupported(f.Name, f.unmet.named(f.Name), f.unmet.hint))
 		}
 	}
 	return all

@@ -1,7 +1,6 @@
 package spec
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
 
@@ -24,7 +23,7 @@ type Fleet struct {
 
 // MarshalJSON writes the normalised wire form, every key in its order.
 func (f Fleet) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
+	return marshal(struct {
 		Type                string       `json:"type"`
 		Name                Text         `json:"name"`
 		Env                 Env          `json:"env"`
@@ -69,10 +68,10 @@ type SSHHost struct {
 // MarshalJSON writes text or a mapping, as the file has it.
 func (h SSHHost) MarshalJSON() ([]byte, error) {
 	if !h.whole {
-		return json.Marshal(h.Hostname)
+		return marshal(h.Hostname)
 	}
 	type plain SSHHost
-	return json.Marshal(plain(h))
+	return marshal(plain(h))
 }
 
 var identityShape = textShape.like("path")

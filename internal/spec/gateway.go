@@ -1,8 +1,6 @@
 package spec
 
 import (
-	"encoding/json"
-
 	"dstack/internal/strictyaml"
 )
 
@@ -29,19 +27,19 @@ type Certificate struct {
 // MarshalJSON writes only the keys of the certificate's type.
 func (c Certificate) MarshalJSON() ([]byte, error) {
 	if c.Type == "acm" {
-		return json.Marshal(struct {
+		return marshal(struct {
 			Type string `json:"type"`
 			ARN  string `json:"arn"`
 		}{c.Type, c.ARN})
 	}
-	return json.Marshal(struct {
+	return marshal(struct {
 		Type string `json:"type"`
 	}{c.Type})
 }
 
 // MarshalJSON writes the normalised wire form, every key in its order.
 func (g Gateway) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
+	return marshal(struct {
 		Type        string       `json:"type"`
 		Name        Text         `json:"name"`
 		Default     bool         `json:"default"`

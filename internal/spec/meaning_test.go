@@ -168,7 +168,7 @@ creation_policy: reuse
 termination_policy: dont-destroy
 termination_idle_time: 5m`)
 	var got []string
-	for _, p := range spec.Unsupported(&s, spec.Profile{Params: spec.Params{PoolName: "x"}}) {
+	for _, p := range spec.Unsupported(&s, spec.Profile{Params: spec.Params{PoolName: "x", InstanceName: "x", MaxDuration: &spec.MaxDuration{Seconds: 1}}}) {
 		if !p.Unsupported || !strings.HasPrefix(p.Message, "not supported yet: ") || p.Hint == "" {
 			t.Errorf("%+v is no such problem", p)
 		}
@@ -176,7 +176,7 @@ termination_idle_time: 5m`)
 	}
 	want := []string{
 		"model", "replicas", "scaling", "home_dir", "setup", "volumes", "max_duration", "pool_name", "instance_name",
-		"creation_policy", "termination_policy", "termination_idle_time", "profile.pool_name",
+		"creation_policy", "termination_policy", "termination_idle_time", // what the configuration decides is not asked of the profile
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -189,6 +189,15 @@ termination_idle_time: 5m`)
 		if problems := spec.Unsupported(&s, spec.Profile{}); problems != nil {
 			t.Errorf("%s is refused: %v", fine, problems)
 		}
+	}
+	profile := profileWith(t, "pool_name: x", "idle_duration: 1h", "max_duration: 1h", "tags: {a: b}")
+	got = nil
+	over := parse(t, "max_duration: off")
+	for _, p := range spec.Unsupported(&over, profile) {
+		got = append(got, p.Path)
+	}
+	if diff := cmp.Diff([]string{"profile.pool_name", "profile.idle_duration", "profile.tags"}, got); diff != "" {
+		t.Error(diff)
 	}
 	zero := parse(t, "replicas: 0")
 	if problems := spec.Unsupported(&zero, spec.Profile{}); len(problems) != 1 {

@@ -52,7 +52,7 @@ func TestEveryMessageIsSaidOfAFileInTestdata(t *testing.T) {
 
 // sayers are the calls that report a problem, and which argument is the
 // message.
-var sayers = map[string]int{"At": 1, "add": 3, "stop": 1, "note": 1, "NotYet": 1, "wholly": 0}
+var sayers = map[string]int{"At": 1, "add": 3, "stop": 1, "note": 1, "NotYet": 1, "wholly": 0, "refuse": 4}
 
 // messagesIn finds the messages of a file, by their place. What is put
 // together stands with its literal parts and %s between them.

@@ -51,6 +51,9 @@ func TestOrigins_AreWhereMergeTakesEachFieldFrom(t *testing.T) {
 	fields := reflect.TypeFor[spec.Params]()
 	for i := range fields.NumField() {
 		name := fields.Field(i).Tag.Get("json")
+		if name == "-" {
+			continue // how a field was written, and no field
+		}
 		values, known := paramValues[name]
 		if !known {
 			t.Fatalf("this test has no value for %s", name)

@@ -47,6 +47,10 @@ func (p Problems) Unsupported() bool {
 // Error tells the message; the hint is apart.
 func (p Problem) Error() string { return clean(p.Message) }
 
+// Place is where it stands, in a form that editors and terminals follow, and
+// with a colon behind it; empty: nowhere.
+func (p Problem) Place() string { return p.where() }
+
 // problemOf is a fault of a value that stands in no file.
 func problemOf(path string, f *fault) Problem {
 	return Problem{Path: path, Message: f.Message, Hint: f.Hint}

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,10 +18,11 @@ var update = flag.Bool("update", false, "write what bad files are answered with"
 
 // Each bad file in testdata stands beside the words it is refused with.
 func TestBadFilesAreRefusedInTheseWords(t *testing.T) {
-	files, err := filepath.Glob("testdata/*.bad.yml")
+	files, err := filepath.Glob("testdata/*.bad.*")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no bad files: %v", err)
 	}
+	files = slices.DeleteFunc(files, func(file string) bool { return filepath.Ext(file) == ".txt" })
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			err := refusal(filepath.Base(file), read(t, file))
@@ -29,7 +31,7 @@ func TestBadFilesAreRefusedInTheseWords(t *testing.T) {
 				t.Fatalf("it is not refused with Problems, but with %v", err)
 			}
 			got := problems.Render(false)
-			golden := strings.TrimSuffix(file, ".yml") + ".txt"
+			golden := strings.TrimSuffix(file, ".yml") + ".txt" // .bad.txt, .bad.env.txt
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -44,6 +46,10 @@ func TestBadFilesAreRefusedInTheseWords(t *testing.T) {
 
 // refusal is what somebody who applies a file would be told of it.
 func refusal(name string, text []byte) error {
+	if strings.HasSuffix(name, ".env") {
+		_, err := spec.ParseEnvFile(name, text)
+		return err
+	}
 	if strings.HasPrefix(name, "profiles") {
 		_, err := spec.ParseProfiles(name, text)
 		return err

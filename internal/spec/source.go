@@ -17,7 +17,7 @@ func (s Service) SourceJSON() ([]byte, error) {
 	if s.Scaling != nil {
 		source.Scaling = &sourceScaling{s.Scaling.wire(), s.Scaling.Window}
 	}
-	return json.Marshal(source)
+	return marshal(source)
 }
 
 type plainService Service

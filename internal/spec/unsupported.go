@@ -7,7 +7,12 @@ import "strings"
 // can still be read, shown and compared.
 func Unsupported(s *Service, p Profile) Problems {
 	all := s.Unsupported()
+	given := s.Params.given()
+	given["idle_duration"] = given["termination_idle_time"] || given["termination_policy"]
 	for _, problem := range p.Unsupported() {
+		if given[problem.Path] {
+			continue // the configuration decides
+		}
 		problem.Path = "profile." + problem.Path
 		all = append(all, problem)
 	}

@@ -1,8 +1,6 @@
 package spec
 
 import (
-	"encoding/json"
-
 	"dstack/internal/strictyaml"
 )
 
@@ -19,7 +17,7 @@ type Volume struct {
 
 // MarshalJSON writes the normalised wire form, every key in its order.
 func (v Volume) MarshalJSON() ([]byte, error) {
-	return json.Marshal(struct {
+	return marshal(struct {
 		Type     string `json:"type"`
 		Name     Text   `json:"name"`
 		Backend  string `json:"backend"`

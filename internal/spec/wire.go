@@ -17,7 +17,19 @@ func (s Service) MarshalJSON() ([]byte, error) {
 	}
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
-	return json.Marshal(plain(s))
+	return marshal(plain(s))
+}
+
+// marshal is json.Marshal, but leaves < > & as they are, so that people can
+// read commands. Whoever writes JSON into HTML escapes it there.
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
 }
 
 func orEmpty[S ~[]E, E any](list S) S {
@@ -75,7 +87,7 @@ func (t Text) MarshalJSON() ([]byte, error) {
 	if t == "" {
 		return []byte("null"), nil
 	}
-	return json.Marshal(string(t))
+	return marshal(string(t))
 }
 
 // MarshalJSON writes 8 as 8.0, as the original does.
@@ -83,7 +95,7 @@ func (g GB) MarshalJSON() ([]byte, error) { return floatJSON(float64(g)) }
 
 // floatJSON writes a number so that every reader takes it for a float.
 func floatJSON(v float64) ([]byte, error) {
-	b, err := json.Marshal(v)
+	b, err := marshal(v)
 	if err == nil && !bytes.ContainsAny(b, ".e") {
 		b = append(b, ".0"...)
 	}
@@ -107,15 +119,15 @@ func (s Scaling) wire() wireScaling {
 }
 
 // MarshalJSON writes target as a float.
-func (s Scaling) MarshalJSON() ([]byte, error) { return json.Marshal(s.wire()) }
+func (s Scaling) MarshalJSON() ([]byte, error) { return marshal(s.wire()) }
 
 // MarshalJSON writes a volume as the original does. It knows no folders of
 // the machine; they are written without a name, for people to see.
 func (m Mount) MarshalJSON() ([]byte, error) {
 	if m.InstancePath != "" {
-		return json.Marshal(m.folder())
+		return marshal(m.folder())
 	}
-	return json.Marshal(struct {
+	return marshal(struct {
 		Name string `json:"name"`
 		Path string `json:"path"`
 	}{m.Name, m.Path})
@@ -129,7 +141,7 @@ func (g GPU) MarshalJSON() ([]byte, error) {
 	if g.Vendor != "" && len(g.Name) == 0 {
 		g.Name = []string{string(g.Vendor)}
 	}
-	return json.Marshal(wireGPU(g))
+	return marshal(wireGPU(g))
 }
 
 // MarshalJSON writes "7200" or "off".
@@ -152,9 +164,9 @@ func (m *MaxDuration) UnmarshalJSON(text []byte) error {
 // MarshalJSON writes a bool, or which endings are tried again.
 func (r Retry) MarshalJSON() ([]byte, error) {
 	if r.Always != nil {
-		return json.Marshal(*r.Always)
+		return marshal(*r.Always)
 	}
-	return json.Marshal(struct {
+	return marshal(struct {
 		OnEvents []string `json:"on_events"`
 		Duration *Seconds `json:"duration"`
 	}{orEmpty(r.OnEvents), r.Duration})
@@ -172,7 +184,7 @@ func (r *Retry) UnmarshalJSON(text []byte) error {
 // MarshalJSON writes only the keys of the model's format.
 func (m Model) MarshalJSON() ([]byte, error) {
 	if m.Format == "tgi" {
-		return json.Marshal(struct {
+		return marshal(struct {
 			Type         string `json:"type"`
 			Name         string `json:"name"`
 			Format       string `json:"format"`
@@ -180,7 +192,7 @@ func (m Model) MarshalJSON() ([]byte, error) {
 			EOSToken     Text   `json:"eos_token"`
 		}{m.Type, m.Name, m.Format, m.ChatTemplate, m.EOSToken})
 	}
-	return json.Marshal(struct {
+	return marshal(struct {
 		Type   string `json:"type"`
 		Name   string `json:"name"`
 		Format string `json:"format"`
@@ -206,7 +218,7 @@ func (e Env) MarshalJSON() ([]byte, error) {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		name, err := json.Marshal(v.Name)
+		name, err := marshal(v.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -214,7 +226,7 @@ func (e Env) MarshalJSON() ([]byte, error) {
 		if v.Open {
 			value = map[string]string{"key": v.From}
 		}
-		text, err := json.Marshal(value)
+		text, err := marshal(value)
 		if err != nil {
 			return nil, err
 		}
