@@ -69,8 +69,9 @@ type Hardware struct {
 
 // GPU is one graphics processor of a machine.
 type GPU struct {
-	ID         string `json:"id"`   // as the engine names it, such as GPU-1b2c…
-	Name       string `json:"name"` // as configurations name it: A100, H200, RTX4090
+	ID         string `json:"id"`              // as the engine names it, such as GPU-1b2c…
+	Maker      string `json:"maker,omitempty"` // nvidia, amd; empty: unknown
+	Name       string `json:"name"`            // as configurations name it: A100, H200, RTX4090
 	MemoryMiB  int64  `json:"memory_mib"`
 	Capability [2]int `json:"capability"` // compute capability, major and minor; zero: unknown
 }

@@ -7,6 +7,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/access"
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // endpoints is everything that can be called, and by whom. What is not here
@@ -95,6 +96,9 @@ var endpoints = []endpoint{
 
 	{method: http.MethodGet, path: "/healthcheck", level: access.None, about: "whether the server runs",
 		in: reflect.TypeFor[nothing](), out: reflect.TypeFor[health](), serve: (*Server).healthcheck},
+
+	schema("/schema/dstack.yml.json", "of a configuration, for editors", spec.Schema),
+	schema("/schema/profiles.yml.json", "of a profiles.yml, for editors", spec.ProfilesSchema),
 }
 
 // noLimit leaves the limit to the route, which tells it in its own words.

@@ -127,6 +127,8 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		{"POST", "/healthcheck", 405, "call it by GET"},
 		{"GET", "/healthcheck", 200, `{"status":"running"}`},
 		{"GET", "/api/openapi.json", 200, `"openapi":"3.1`},
+		{"GET", "/schema/dstack.yml.json", 200, `"https://json-schema.org/draft/2020-12/schema"`},
+		{"GET", "/schema/profiles.yml.json", 200, `"#/$defs/profiles"`},
 		{"OPTIONS", "/api/runs/list", 405, "Method Not Allowed"},
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), c.method, h.url+c.path, nil)

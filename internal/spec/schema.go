@@ -2,6 +2,7 @@ package spec
 
 import (
 	"encoding/json"
+	"regexp"
 	"strings"
 )
 
@@ -67,19 +68,42 @@ func Schema() ([]byte, error) {
 	for _, kind := range otherKinds {
 		names = append(names, kind)
 	}
-	return json.MarshalIndent(schema{
+	return document(schema{
 		"$schema": dialect, "title": "dstack configuration", "type": "object", "required": []string{"type"},
 		"properties": schema{"type": schema{"enum": names, "description": "What this file is."}},
-		"allOf":      branches, "$defs": definitions(),
-	}, "", "  ")
+		"allOf":      branches,
+	})
 }
 
 // ProfilesSchema is that of a profiles.yml.
 func ProfilesSchema() ([]byte, error) {
-	return json.MarshalIndent(schema{
+	return document(schema{
 		"$schema": dialect, "title": "dstack profiles",
-		"anyOf": []schema{{"$ref": "#/$defs/profiles"}, {"type": "null"}}, "$defs": definitions(),
-	}, "", "  ")
+		"anyOf": []schema{{"$ref": "#/$defs/profiles"}, {"type": "null"}},
+	})
+}
+
+var pointer = regexp.MustCompile(`"#/\$defs/([a-z_.]+)"`)
+
+// document is a schema with those definitions that it needs.
+func document(root schema) ([]byte, error) {
+	all, needed := definitions(), schema{}
+	for parts := []any{root}; len(parts) > 0; {
+		text, err := json.Marshal(parts[0])
+		if err != nil {
+			return nil, err
+		}
+		parts = parts[1:]
+		for _, m := range pointer.FindAllSubmatch(text, -1) {
+			name := string(m[1])
+			if needed[name] == nil {
+				needed[name] = all[name]
+				parts = append(parts, all[name])
+			}
+		}
+	}
+	root["$defs"] = needed
+	return json.MarshalIndent(root, "", "  ")
 }
 
 func definitions() schema {

@@ -57,7 +57,7 @@ func readCards(text string) (gpus []dstack.GPU) {
 		if err != nil {
 			continue
 		}
-		g := dstack.GPU{ID: f[0], Name: cardName(f[1]), MemoryMiB: memory}
+		g := dstack.GPU{ID: f[0], Maker: "nvidia", Name: cardName(f[1]), MemoryMiB: memory}
 		if len(f) > 3 {
 			major, minor, _ := strings.Cut(f[3], ".")
 			g.Capability[0], _ = strconv.Atoi(major) // unknown stays zero

@@ -76,6 +76,9 @@ func pickCount(want *spec.GPU, o dstack.Offer, free []dstack.GPU, least int) []d
 }
 
 func suits(want *spec.GPU, g dstack.GPU) bool {
+	if maker := want.Maker(); maker != "" && maker != g.Maker {
+		return false
+	}
 	named := func(name string) bool { return strings.EqualFold(name, g.Name) }
 	if len(want.Name) > 0 && !slices.ContainsFunc(want.Name, named) {
 		return false

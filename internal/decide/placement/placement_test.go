@@ -24,7 +24,7 @@ func box(change func(*dstack.Offer)) dstack.Offer {
 func gpus(names ...string) []dstack.GPU {
 	var gs []dstack.GPU
 	for i, n := range names {
-		gs = append(gs, dstack.GPU{ID: string(rune('a' + i)), Name: n, MemoryMiB: map[string]int64{"L4": 23034, "A100": 81920, "T4": 15360}[n], Capability: [2]int{8, 0}})
+		gs = append(gs, dstack.GPU{ID: string(rune('a' + i)), Maker: "nvidia", Name: n, MemoryMiB: map[string]int64{"L4": 23034, "A100": 81920, "T4": 15360}[n], Capability: [2]int{8, 0}})
 	}
 	return gs
 }
@@ -66,6 +66,8 @@ func TestRank_OwnedMachine(t *testing.T) {
 		{name: "one of two GPUs", need: gpu(spec.GPU{Count: exactly(1)}), box: with("L4", "L4")},
 		{name: "GPUs are handed out one by one", need: gpu(spec.GPU{Count: exactly(2)}), box: with("L4", "L4"), used: dstack.Used{GPUs: map[string]string{"a": "x"}}, why: "1 of its 2 suitable GPUs free, 2 asked for"},
 		{name: "a name counts without case", need: gpu(spec.GPU{Count: exactly(1), Name: []string{"l4"}}), box: with("L4")},
+		{name: "its maker", need: gpu(spec.GPU{Count: exactly(1), Vendor: "NVIDIA"}), box: with("L4")},
+		{name: "another maker", need: gpu(spec.GPU{Count: exactly(1), Vendor: "amd"}), box: with("L4"), why: "it has 1×L4 22GB, amd asked for"},
 		{name: "another name", need: gpu(spec.GPU{Count: exactly(1), Name: []string{"H100"}}), box: with("L4"), why: "it has 1×L4 22GB, "},
 		{name: "an L4 is a card of 24GB", need: gpu(spec.GPU{Count: exactly(1), Memory: &mem80}), box: with("L4")},
 		{name: "a T4 is not", need: gpu(spec.GPU{Count: exactly(1), Memory: &mem80}), box: with("T4"), why: "it has 1×T4 15GB, "},

@@ -1,0 +1,24 @@
+package server
+
+import (
+	"net/http"
+	"reflect"
+
+	"dstack/internal/decide/access"
+)
+
+// schema is a call that gives the JSON Schema of what people write; what it
+// says is no secret.
+func schema(at, what string, make func() ([]byte, error)) endpoint {
+	return endpoint{method: http.MethodGet, path: at, level: access.None, about: "the JSON Schema " + what,
+		in: reflect.TypeFor[nothing](), out: reflect.TypeFor[map[string]any](),
+		serve: func(_ *Server, c *call) error {
+			text, err := make()
+			if err != nil {
+				return err
+			}
+			c.w.Header().Set("Cache-Control", "max-age=300")
+			send(c.w, http.StatusOK, text)
+			return nil
+		}}
+}
