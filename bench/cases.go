@@ -17,6 +17,9 @@ func (b *bench) cases() []measured {
 		{"process floor", b.spawn},
 		{"process", func() (float64, error) { return b.apply("process", "HOST=127.0.0.1", b.workload) }},
 		{"process folder", func() (float64, error) { return b.apply("process", "HOST=127.0.0.1", "./workload") }},
+		{"read floor", b.readFloor},
+		{"read", b.read},
+		{"validate", b.validate},
 		{"cli", func() (float64, error) { return cpu(b.binary, "--version") }},
 	}
 	if b.docker == "" {

@@ -7,22 +7,25 @@ import (
 
 // report prints medians, the ratios of each round, and the goals.
 func (b *bench) report(samples map[string][]float64, memory float64) {
-	fmt.Printf("%-34s %10s %19s\n", "", "median", "min – max")
+	fmt.Printf("%-36s %10s %19s\n", "", "median", "min – max")
 	for _, line := range []struct{ name, title string }{
 		{"process floor", "process: spawned by hand"},
 		{"process", "process: dstack apply"},
 		{"process folder", "process: with a folder of 6 MB"},
 		{"docker floor", "docker: docker run"},
 		{"docker", "docker: dstack apply"},
+		{"read floor", "100 lines: read by the YAML library"},
+		{"read", "100 lines: read and checked"},
+		{"validate", "dstack validate, 1000 such files"},
 		{"cli", "dstack --version, CPU"},
 		{"docker cli", "docker --version, CPU"},
 	} {
 		if s := samples[line.name]; s != nil {
-			fmt.Printf("%-34s %7.1f ms %8.1f – %-5.1f ms\n", line.title, median(s), slices.Min(s), slices.Max(s))
+			fmt.Printf("%-36s %7.4g ms %8.4g – %-6.4g ms\n", line.title, median(s), slices.Min(s), slices.Max(s))
 		}
 	}
 	if memory > 0 {
-		fmt.Printf("%-34s %7.1f MB\n", "idle server", memory)
+		fmt.Printf("%-36s %7.1f MB\n", "idle server", memory)
 	}
 	fmt.Println()
 	if b.docker != "" {
@@ -31,6 +34,7 @@ func (b *bench) report(samples map[string][]float64, memory float64) {
 	for _, r := range []struct{ title, ours, floor string }{
 		{"process apply / spawned by hand", "process", "process floor"},
 		{"docker apply / docker run", "docker", "docker floor"},
+		{"read and checked / read", "read", "read floor"},
 		{"dstack --version / docker --version", "cli", "docker cli"},
 	} {
 		if samples[r.ours] != nil && samples[r.floor] != nil {
@@ -43,6 +47,8 @@ func (b *bench) report(samples map[string][]float64, memory float64) {
 		}
 	}
 	fmt.Println()
+	goal("a file of 100 lines: 0.3 ms", median(samples["read"]), 0.3, "ms")
+	goal("dstack validate, 1000 such files: 1 s", median(samples["validate"])/1000, 1, "s")
 	goal("process: 60 ms from apply to the first answer", median(samples["process"]), 60, "ms")
 	if b.docker == "" {
 		goal("docker: 1.3 times the floor and 100 ms", median(samples["docker"]), 1.3*median(samples["docker floor"])+100, "ms")
@@ -58,7 +64,7 @@ func goal(what string, got, most float64, unit string) {
 	if got > most {
 		verdict = "missed"
 	}
-	fmt.Printf("%-7s %s: %.1f of %.1f %s\n", verdict, what, got, most, unit)
+	fmt.Printf("%-7s %s: %.3g of %.3g %s\n", verdict, what, got, most, unit)
 }
 
 func ratios(ours, floor []float64) []float64 {
