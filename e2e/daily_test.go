@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,6 +23,12 @@ func TestFirstStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.start()
+	h.eventually(5*time.Second, "the greeting ends", func() error { // the token is in its file before it is said
+		if !strings.Contains(h.log.String(), "next: ") {
+			return errors.New(h.log.String())
+		}
+		return nil
+	})
 	first := h.log.String()
 	for _, want := range []string{h.url(), h.token, "SQLite", "dstack apply"} {
 		if !strings.Contains(first, want) {
