@@ -11,7 +11,7 @@ import (
 var envName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 var envShape = define("env", anyOf("list of `NAME=value` and `NAME`, or mapping",
-	listOf("", pattern("", "^[a-zA-Z_][a-zA-Z0-9_]*(=|$)")),
+	listOf("", anyOf("", pattern("", "^[a-zA-Z_][a-zA-Z0-9_]*(=|$)"), shape{"", schema{"type": "boolean"}})),
 	shape{"", schema{"type": "object", "propertyNames": schema{"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
 		"additionalProperties": schema{"anyOf": []schema{textShape.schema, blockShape("env.open").schema}}}}))
 

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/google/go-cmp/cmp"
+	"go.yaml.in/yaml/v4"
 
 	"dstack/internal/spec"
 )
@@ -98,5 +101,64 @@ func FuzzValues(f *testing.F) {
 		}
 		s := spec.Service{Commands: []string{text}}
 		spec.Interpolate(&s, []string{"a"}, func(string) (string, bool) { return "", false })
+	})
+}
+
+// Every field with a grammar of its own. %s is the text, as JSON.
+var fuzzedFields = []string{
+	`"port": %s`, `"replicas": %s, "scaling": {"metric": "rps", "target": 1}`, `"replicas": %s`, `"env": [%s]`, `"env": {"A": %s}`,
+	`"resources": {"cpu": %s}`, `"resources": {"memory": %s}`, `"resources": {"shm_size": %s}`, `"resources": {"gpu": %s}`, `"resources": {"disk": %s}`,
+	`"resources": {"gpu": {"count": %s}}`, `"resources": {"gpu": {"name": %s}}`, `"resources": {"gpu": {"compute_capability": %s}}`,
+	`"max_duration": %s`, `"idle_duration": %s`, `"retry": %s`, `"max_price": %s`, `"python": %s`, `"auth": %s`, `"volumes": [%s]`, `"model": %s`,
+	`"name": %s`, `"priority": %s`, `"user": %s`, `"shell": %s`, `"files": [%s]`, `"gateway": %s`, `"https": %s`, `"rate_limits": [{"rps": %s}]`,
+	`"probes": [{"type": "http", "url": %s}]`, `"probes": [{"type": "http", "timeout": %s}]`, `"probes": [{"type": "http", "ready_after": %s}]`,
+}
+
+// Whatever text a field is given, as text or bare: the parser reads it or
+// says why not, what it reads it reads again from the normal form, and the
+// schema never refuses what the parser reads.
+func FuzzFields(f *testing.F) {
+	for _, seed := range []string{"8000", "80:8000", "1..4", "..3", "16GB", "16 gb..", "A100:80GB:2", "nvidia:24GB..:1..8", "1d", "off", "A=b", "K", "v:/d", "/a:/b", "7.5", "-1", "1e3", "0x10", "1_000", "true", "No", "", " ", "1 0", "+4", "4 ..8", "1.5", "héllo", "[7, 5]", ".5TB", "null", "\"", "3.10"} {
+		f.Add(seed)
+	}
+	schema := compiled(f, spec.Schema)
+	f.Fuzz(func(t *testing.T, text string) {
+		rareSpace := func(r rune) bool { return unicode.IsSpace(r) && !strings.ContainsRune(" \t\n\f\r", r) }
+		if strings.ContainsFunc(text, rareSpace) {
+			return // in an editor's expressions \s is all of these, here it is not
+		}
+		quoted, err := json.Marshal(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, field := range fuzzedFields {
+			for _, written := range []string{string(quoted), text} {
+				if strings.ContainsAny(written, "\n#") && written == text {
+					continue // bare text ends the line that it is put into
+				}
+				file := []byte("{type: service, port: 1, commands: [a], " + strings.Replace(field, "%s", written, 1) + "}")
+				if strings.HasPrefix(field, `"port"`) {
+					file = []byte(strings.Replace(string(file), "port: 1, ", "", 1))
+				}
+				c, err := spec.Read("f", file)
+				if err != nil {
+					continue
+				}
+				form, err := json.Marshal(c)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := spec.Read("normal", form); err != nil && c.Unsupported() == nil {
+					t.Errorf("%s is read, but not its normal form: %v", file, err)
+				}
+				var v any
+				if yaml.Load(file, &v) != nil {
+					continue
+				}
+				if err := schema.Validate(jsonLike(v)); err != nil {
+					t.Errorf("%s is read, but the schema refuses it: %v", file, err)
+				}
+			}
+		}
 	})
 }

@@ -120,7 +120,11 @@ func (r *reader) gpu(n *strictyaml.Node) *GPU {
 		}
 		return &GPU{Count: c}
 	case strictyaml.String:
-		g, f := parseGPU(n.Text)
+		text, ok := r.Text(n)
+		if !ok {
+			return nil
+		}
+		g, f := parseGPU(text)
 		if f != nil {
 			r.Refuse(n, f)
 			return nil

@@ -50,7 +50,11 @@ func (r *reader) volumes(n *strictyaml.Node) []Mount {
 
 // mountLine reads `my-volume:/data` or `/var/cache:/data`.
 func (r *reader) mountLine(n *strictyaml.Node) (m Mount) {
-	from, to, ok := strings.Cut(n.Text, ":")
+	text, ok := r.Text(n)
+	if !ok {
+		return m
+	}
+	from, to, ok := strings.Cut(text, ":")
 	if !ok || from == "" {
 		r.At(n, n.Shown()+" does not say what to mount where", "write my-volume:/data for a volume, /var/cache:/data for a folder of the machine")
 		return m
@@ -72,7 +76,7 @@ func (r *reader) folder(n *strictyaml.Node) string {
 	return v
 }
 
-var mountPath = regexp.MustCompile(`^(/[^/\x00]+)+$`)
+var mountPath = regexp.MustCompile(`^(/[^/\x00-\x1f\x7f]+)+$`)
 
 func (r *reader) mountPath(n *strictyaml.Node) string {
 	v, ok := r.Text(n)

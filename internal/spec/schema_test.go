@@ -2,6 +2,7 @@ package spec_test
 
 import (
 	"bytes"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -13,7 +14,7 @@ import (
 )
 
 // compiled is one of our schemas, as an editor would use it.
-func compiled(t *testing.T, make func() ([]byte, error)) *jsonschema.Schema {
+func compiled(t testing.TB, make func() ([]byte, error)) *jsonschema.Schema {
 	t.Helper()
 	text, err := make()
 	if err != nil {
@@ -56,7 +57,7 @@ func jsonLike(v any) any {
 	case map[any]any:
 		m := map[string]any{}
 		for k, x := range v {
-			m[k.(string)] = jsonLike(x)
+			m[fmt.Sprint(k)] = jsonLike(x)
 		}
 		return m
 	case []any:

@@ -192,7 +192,7 @@ func FloatOf(n *Node) (float64, bool) {
 		return 0, false
 	}
 	text := strings.TrimSpace(n.Text)
-	if !n.Quoted {
+	if n.Kind != String {
 		text = strings.ReplaceAll(text, "_", "")
 	}
 	if strings.Trim(text, "+-.0123456789eE") != "" {
