@@ -277,12 +277,18 @@ func TestWords(t *testing.T) {
 	h.cliIn(dir, "validate", "service.dstack.yml").exits(0)
 	h.write(filepath.Join(dir, "broken.dstack.yml"), "type: service\nport: eighty\n")
 	h.cliIn(dir, "validate", "broken.dstack.yml").refuses(2, "broken.dstack.yml:2:7", "eighty")
+	h.write(filepath.Join(dir, "fleet.dstack.yml"), "type: fleet\nnodes: 2\nidle_duration: 1h\n")
+	h.cliIn(dir, "validate", "fleet.dstack.yml").exits(0).says("valid, but", "fleet.dstack.yml:1:7: note: not supported yet: type fleet")
+	h.cliIn(dir, "validate", "--json", "fleet.dstack.yml").exits(0).says(`"nodes": {`, `"termination_idle_time": 3600`)
+	h.cliIn(dir, "validate", "-o", "json", ".").exits(2).says(`"line": 2`, `"notes"`)
+	h.cliIn(dir, "apply", "-f", "fleet.dstack.yml", "-y").refuses(2, "fleet.dstack.yml:1:7: not supported yet: type fleet")
+	h.cli("schema").exits(0).says("https://json-schema.org/draft/2020-12/schema", `"title": "dstack configuration"`)
 	h.cli("version").exits(0).says("0.0.0-e2e")
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		h.cli("completion", shell).exits(0).says("dstack")
 	}
 	help := h.cli("--help").exits(0)
-	for _, command := range []string{"server", "config", "apply", "ps", "logs", "stop", "delete", "validate", "completion", "version"} {
+	for _, command := range []string{"server", "config", "apply", "ps", "logs", "stop", "delete", "validate", "schema", "completion", "version"} {
 		help.says(command)
 		if r := h.cli(command, "--help").exits(0); !regexp.MustCompile(`(?m)^\s+dstack ` + command).MatchString(r.out) {
 			t.Errorf("the help of %s has no example:\n%s", command, r.out)
