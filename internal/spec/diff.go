@@ -139,6 +139,8 @@ func (l *leaves) blocks(s Service) {
 		l.add("model.prefix", m.Prefix)
 		l.add("model.chat_template", string(m.ChatTemplate))
 		l.add("model.eos_token", string(m.EOSToken))
+		l.add("model.bos_token", string(m.BOSToken))
+		l.add("model.chat_template_kwargs", string(m.Kwargs))
 	}
 	if c := s.Scaling; c != nil {
 		l.add("scaling.metric", c.Metric)

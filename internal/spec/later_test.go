@@ -110,6 +110,7 @@ rate_limits: [{prefix: /v1/, key: {type: header, header: X}, rps: 0.5, burst: 3}
 replicas: 1..2
 scaling: {metric: rps, target: 1, window: 30s}
 resources: {gpu: "nvidia:A100:2"}
+model: {type: chat, name: m, format: tgi, bos_token: "<s>", chat_template_kwargs: {b: [1, 0x10, 1.0, ~, "x<y"], a: {c: true}}}
 volumes: ["v:/d", {instance_path: /v, path: /e, optional: true}]`)
 	text, err := s.SourceJSON()
 	if err != nil {
@@ -122,7 +123,10 @@ volumes: ["v:/d", {instance_path: /v, path: /e, optional: true}]`)
 	if diff := cmp.Diff(s, again); diff != "" {
 		t.Errorf("%s\n%s", text, diff)
 	}
-	for _, key := range []string{"probes", "rate_limits", "window", "vendor"} {
+	if want := `{"b":[1,16,1.0,null,"x<y"],"a":{"c":true}}`; string(s.Model.Kwargs) != want {
+		t.Errorf("the variables for the template are %s, not %s", s.Model.Kwargs, want)
+	}
+	for _, key := range []string{"probes", "rate_limits", "window", "vendor", "bos_token", "chat_template_kwargs"} {
 		if strings.Contains(string(normalForm(t, s)), `"`+key+`"`) {
 			t.Errorf("the wire of 0.18.10 has no %s", key)
 		}

@@ -1,6 +1,8 @@
 package spec
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 
 	"dstack/internal/strictyaml"
@@ -31,6 +33,22 @@ var tgiFields = []field[Model]{
 		read:     into(func(m *Model) *Text { return &m.ChatTemplate })},
 	{Key: nullable("eos_token"), about: "The token that ends an answer. Without one it is the one in the model's repository.", shape: textShape, examples: []string{`"</s>"`},
 		read: into(func(m *Model) *Text { return &m.EOSToken })},
+	{Key: nullable("bos_token"), about: "The token that begins a prompt, where the template uses `bos_token`. Without one it is the one in the model's repository.", shape: textShape, examples: []string{`"<s>"`},
+		read: into(func(m *Model) *Text { return &m.BOSToken })},
+	{Key: nullable("chat_template_kwargs"), about: "Further variables for the template.", shape: shape{"mapping", schema{"type": "object"}}, examples: []string{"{enable_thinking: false}"},
+		read: func(r *reader, n *strictyaml.Node, m *Model) { m.Kwargs = r.kwargs(n) }},
+}
+
+// kwargs reads a mapping with anything in it, as JSON in the order of the
+// file.
+func (r *reader) kwargs(n *strictyaml.Node) json.RawMessage {
+	if n.Kind != strictyaml.Mapping {
+		r.At(n, "`chat_template_kwargs` is a mapping of keys, not "+n.Shown(), "write chat_template_kwargs: {enable_thinking: false}")
+		return nil
+	}
+	var b bytes.Buffer
+	r.writeJSON(&b, n)
+	return b.Bytes()
 }
 
 // modelTables are the fields of each format; by the empty format, those of

@@ -4,6 +4,8 @@
 // it and from every spelling that a file may use.
 package spec
 
+import "encoding/json"
+
 // Service is one `type: service` configuration, with defaults filled in.
 type Service struct {
 	Port         Port          `json:"port"`
@@ -90,6 +92,10 @@ type Model struct {
 	Prefix       string
 	ChatTemplate Text
 	EOSToken     Text
+
+	// Ours: the wire of 0.18.10 has neither.
+	BOSToken Text
+	Kwargs   json.RawMessage // variables for the template, a JSON object; nil: none
 }
 
 // Replicas is how many copies run.

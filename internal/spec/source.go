@@ -17,7 +17,25 @@ func (s Service) SourceJSON() ([]byte, error) {
 	if s.Scaling != nil {
 		source.Scaling = &sourceScaling{s.Scaling.wire(), s.Scaling.Window}
 	}
+	if s.Model != nil {
+		source.Model = &sourceModel{*s.Model}
+	}
 	return marshal(source)
+}
+
+// sourceModel is a model with all that its file says.
+type sourceModel struct{ Model }
+
+// MarshalJSON writes the keys of the model's format, ours included.
+func (m sourceModel) MarshalJSON() ([]byte, error) {
+	if m.Format != "tgi" {
+		return marshal(m.Model)
+	}
+	return marshal(struct {
+		wireTGI
+		BOSToken Text            `json:"bos_token,omitempty"`
+		Kwargs   json.RawMessage `json:"chat_template_kwargs,omitempty"`
+	}{m.tgi(), m.BOSToken, m.Kwargs})
 }
 
 type plainService Service
@@ -26,6 +44,7 @@ type plainService Service
 // differs here; they hide the service's own.
 type sourceService struct {
 	plainService
+	Model      *sourceModel    `json:"model"`
 	Scaling    *sourceScaling  `json:"scaling"`
 	Resources  sourceResources `json:"resources"`
 	Probes     []Probe         `json:"probes,omitempty"`

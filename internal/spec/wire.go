@@ -181,16 +181,21 @@ func (r *Retry) UnmarshalJSON(text []byte) error {
 	})
 }
 
+// wireTGI is a model of format tgi on the wire.
+type wireTGI struct {
+	Type         string `json:"type"`
+	Name         string `json:"name"`
+	Format       string `json:"format"`
+	ChatTemplate Text   `json:"chat_template"`
+	EOSToken     Text   `json:"eos_token"`
+}
+
+func (m Model) tgi() wireTGI { return wireTGI{m.Type, m.Name, m.Format, m.ChatTemplate, m.EOSToken} }
+
 // MarshalJSON writes only the keys of the model's format.
 func (m Model) MarshalJSON() ([]byte, error) {
 	if m.Format == "tgi" {
-		return marshal(struct {
-			Type         string `json:"type"`
-			Name         string `json:"name"`
-			Format       string `json:"format"`
-			ChatTemplate Text   `json:"chat_template"`
-			EOSToken     Text   `json:"eos_token"`
-		}{m.Type, m.Name, m.Format, m.ChatTemplate, m.EOSToken})
+		return marshal(m.tgi())
 	}
 	return marshal(struct {
 		Type   string `json:"type"`

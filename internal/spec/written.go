@@ -1,48 +1,80 @@
 package spec
 
 import (
+	"bytes"
+	"encoding/json"
+	"strconv"
 	"strings"
 
 	"dstack/internal/strictyaml"
 )
 
-// written is a piece of YAML as a value of JSON.
-func written(text string) any {
-	n := strictyaml.Load([]byte(text), &strictyaml.Problems{})
-	if n == nil {
-		return text
+// written is a piece of YAML as JSON.
+func written(text string) json.RawMessage {
+	r := newReader()
+	var b bytes.Buffer
+	if n := strictyaml.Load([]byte(text), r.Problems); n != nil {
+		r.writeJSON(&b, n)
+		return b.Bytes()
 	}
-	return plainValue(n)
+	writeText(&b, text)
+	return b.Bytes()
 }
 
-// plainValue is a tree as encoding/json has it.
-func plainValue(n *strictyaml.Node) any {
+// writeJSON writes a tree as JSON, and reports what JSON cannot say.
+func (r *reader) writeJSON(b *bytes.Buffer, n *strictyaml.Node) {
 	switch n.Kind {
 	case strictyaml.Null:
-		return nil
+		b.WriteString("null")
 	case strictyaml.Bool:
-		return strings.EqualFold(n.Text, "true")
-	case strictyaml.Int:
-		if v, ok := strictyaml.IntOf(n); ok {
-			return v
-		}
-	case strictyaml.Float:
-		if v, ok := strictyaml.FloatOf(n); ok {
-			return v
-		}
-	case strictyaml.Sequence:
-		list := make([]any, 0, len(n.Items))
-		for _, item := range n.Items {
-			list = append(list, plainValue(item))
-		}
-		return list
-	case strictyaml.Mapping:
-		m := make(map[string]any, len(n.Pairs))
-		for _, p := range n.Pairs {
-			m[p.Key.Text] = plainValue(p.Value)
-		}
-		return m
+		b.WriteString(strings.ToLower(n.Text))
+	case strictyaml.Int, strictyaml.Float:
+		r.writeNumber(b, n)
 	case strictyaml.String:
+		writeText(b, n.Text)
+	case strictyaml.Sequence:
+		b.WriteByte('[')
+		for i, item := range n.Items {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			r.writeJSON(b, item)
+		}
+		b.WriteByte(']')
+	case strictyaml.Mapping:
+		b.WriteByte('{')
+		for i, p := range n.Pairs {
+			if i > 0 {
+				b.WriteByte(',')
+			}
+			writeText(b, p.Key.Text)
+			b.WriteByte(':')
+			r.writeJSON(b, p.Value)
+		}
+		b.WriteByte('}')
 	}
-	return n.Text
+}
+
+func (r *reader) writeNumber(b *bytes.Buffer, n *strictyaml.Node) {
+	if json.Valid([]byte(n.Text)) {
+		b.WriteString(n.Text)
+		return
+	}
+	if v, ok := strictyaml.IntOf(n); ok && n.Kind == strictyaml.Int {
+		b.WriteString(strconv.Itoa(v))
+		return
+	}
+	v, ok := strictyaml.FloatOf(n)
+	if !ok {
+		r.At(n, n.Shown()+" is not a number that JSON has", "write it as text, in quotes")
+	}
+	b.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
+}
+
+func writeText(b *bytes.Buffer, text string) {
+	quoted, err := marshal(text)
+	if err != nil { // text is always JSON
+		quoted = []byte(`""`)
+	}
+	b.Write(quoted)
 }
