@@ -40,6 +40,11 @@ type RunSpec struct {
 	Configuration     spec.Service    `json:"configuration"`
 	Profile           spec.Profile    `json:"profile"`
 	SSHKeyPub         string          `json:"ssh_key_pub"`
+
+	// Template is how its model's prompts are made, where its server takes
+	// only text. It was found when the run was submitted; clients do not send
+	// it. Nil: not needed, or not known yet.
+	Template *ChatTemplate `json:"-"`
 }
 
 // RunStatus is where a run is in its life.

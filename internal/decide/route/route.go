@@ -23,8 +23,12 @@ type Route struct {
 	Auth    bool
 	Model   string // name on the model endpoint; empty: not a model
 	Prefix  string // where the model's API begins on the replica: /v1
-	Since   int64  // unix seconds: when the run was submitted
-	Ready   []Target
+	Format  string // what the replica speaks: openai, tgi
+	// Template makes the prompts of a model of format tgi; nil: it is not
+	// known here, and the replica may tell. Never changed once made.
+	Template *dstack.ChatTemplate
+	Since    int64 // unix seconds: when the run was submitted
+	Ready    []Target
 	// State tells people why there is no ready replica; empty when there is.
 	State dstack.Reason
 }

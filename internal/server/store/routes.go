@@ -19,7 +19,7 @@ func (s *Store) Routes(ctx context.Context) (route.Table, error) {
 	var table route.Table
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var runs []routeRow
-		err := tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.submitted_at, r.status, r.reason
+		err := tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.submitted_at, r.status, r.reason
 			FROM runs AS r JOIN projects AS p ON p.id = r.project_id WHERE r.live ORDER BY r.submitted_at, r.id`).Scan(ctx, &runs)
 		if err != nil {
 			return err
@@ -30,7 +30,7 @@ func (s *Store) Routes(ctx context.Context) (route.Table, error) {
 		if err != nil {
 			return err
 		}
-		if table.Routes, err = routes(runs, targets); err != nil {
+		if table.Routes, err = s.routes(runs, targets); err != nil {
 			return err
 		}
 		table.Tokens, err = tokens(ctx, tx)
@@ -43,6 +43,7 @@ type routeRow struct {
 	ID, Project, Name string
 	Auth              bool
 	Model, Prefix     string
+	Format, Template  string
 	SubmittedAt       int64
 	Status, Reason    string
 }
@@ -54,7 +55,8 @@ type targetRow struct {
 	Report         string // empty: none yet
 }
 
-func routes(runs []routeRow, targets []targetRow) ([]route.Route, error) {
+func (s *Store) routes(runs []routeRow, targets []targetRow) ([]route.Route, error) {
+	s.templates.keep(runs)
 	byRun := map[string][]targetRow{}
 	for _, t := range targets {
 		byRun[t.RunID] = append(byRun[t.RunID], t)
@@ -63,7 +65,11 @@ func routes(runs []routeRow, targets []targetRow) ([]route.Route, error) {
 	for i, run := range runs {
 		r := route.Route{
 			Run: dstack.RunID(run.ID), Project: run.Project, Name: run.Name, Auth: run.Auth,
-			Model: run.Model, Prefix: run.Prefix, Since: at(run.SubmittedAt).Unix(),
+			Model: run.Model, Prefix: run.Prefix, Format: run.Format, Since: at(run.SubmittedAt).Unix(),
+		}
+		var err error
+		if r.Template, err = s.templates.open(run.ID, run.Template); err != nil {
+			return nil, err
 		}
 		for _, t := range byRun[run.ID] {
 			address, err := addressOf(t)

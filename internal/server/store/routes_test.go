@@ -28,10 +28,10 @@ func TestRoutes_WhereRunsAnswerAndWhyNot(t *testing.T) {
 
 		want := []route.Route{
 			{
-				Run: run.ID, Project: "main", Name: "web", Auth: true, Model: "smol", Prefix: "/v1", Since: t0.Unix(),
+				Run: run.ID, Project: "main", Name: "web", Auth: true, Model: "smol", Prefix: "/v1", Format: "openai", Since: t0.Unix(),
 				Ready: []route.Target{{Replica: r.ID, Num: 0, Address: "127.0.0.1:4321"}},
 			},
-			{Run: waiting.ID, Project: "main", Name: "waiting", Auth: true, Model: "smol", Prefix: "/v1", Since: t0.Unix() + 1, State: "submitted"},
+			{Run: waiting.ID, Project: "main", Name: "waiting", Auth: true, Model: "smol", Prefix: "/v1", Format: "openai", Since: t0.Unix() + 1, State: "submitted"},
 		}
 		if diff := cmp.Diff(want, h.routes().Routes); diff != "" {
 			t.Error(diff)
@@ -87,6 +87,38 @@ func TestRoutes_WhoMayCall(t *testing.T) {
 		h.ok(h.s.SetToken(ctx, bob.ID, "new"))
 		if _, open := h.routes().Tokens[hash("bob")]; open {
 			t.Error("a replaced token still opens something")
+		}
+	})
+}
+
+func TestRoutes_HowPromptsAreMade(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		rs := runSpec("tgi")
+		rs.Configuration.Model.Format, rs.Configuration.Model.Prefix = "tgi", ""
+		rs.Template = &dstack.ChatTemplate{Default: "{{ messages }}", Tokens: map[string]string{"eos_token": "</s>"}, From: "org/m at 1a2b"}
+		run := dstack.Run{ID: "tgi", ProjectID: h.project.ID, User: "admin", Name: "tgi", Spec: rs, SubmittedAt: t0}
+		h.ok(h.s.SubmitRun(h.ctx(), run))
+		plain := h.submit("plain", t0.Add(time.Second))
+		first := h.routes().Routes
+		if diff := cmp.Diff(rs.Template, first[0].Template); diff != "" || first[0].Format != "tgi" {
+			t.Errorf("the route is %+v: %s", first[0], diff)
+		}
+		if first[1].Template != nil || first[1].Run != plain.ID {
+			t.Errorf("the other route is %+v", first[1])
+		}
+		if again := h.routes().Routes; again[0].Template != first[0].Template {
+			t.Error("the same template is read again")
+		}
+		h.restart()
+		kept := h.whole(run.ID).Run.Spec.Template
+		if diff := cmp.Diff(rs.Template, kept); diff != "" {
+			t.Error(diff)
+		}
+		rs.Template = &dstack.ChatTemplate{Default: "other", From: "the configuration"}
+		_, err := h.s.ReviseRun(h.ctx(), run.ID, 1, rs, "admin", t0)
+		h.ok(err)
+		if got := h.routes().Routes[0].Template; got == nil || got.Default != "other" {
+			t.Errorf("after a revision it is %+v", got)
 		}
 	})
 }

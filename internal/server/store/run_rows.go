@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -22,6 +24,8 @@ type runRow struct {
 	Auth        bool
 	Model       string
 	Prefix      string
+	Format      string // of the model: openai, tgi
+	Template    string // JSON of a dstack.ChatTemplate; empty: none
 	Revision    int
 	Status      string
 	Reason      string
@@ -100,18 +104,26 @@ func (s *Store) rowOf(r dstack.Run) (runRow, error) {
 		Stop: string(dstack.StopNone), SubmittedAt: micros(r.SubmittedAt), Since: micros(r.SubmittedAt), Version: 1,
 		turn: turn{Live: true, DueAt: new(micros(r.SubmittedAt))},
 	}
-	row.Auth, row.Model, row.Prefix = published(r.Spec)
-	return row, nil
+	row.Auth = r.Spec.Configuration.Auth
+	row.Model, row.Prefix, row.Format, row.Template, err = published(r.Spec)
+	return row, err
 }
 
-// published is what the gateway needs of a spec, kept in the open so that the
-// route table is made without unsealing anything.
-func published(spec dstack.RunSpec) (auth bool, model, prefix string) {
-	c := spec.Configuration
-	if c.Model != nil {
-		model, prefix = c.Model.Name, c.Model.Prefix
+// published is what the gateway needs to know of a run's model, kept in the
+// open so that the route table is made without unsealing anything.
+func published(spec dstack.RunSpec) (model, prefix, format, template string, err error) {
+	m := spec.Configuration.Model
+	if m == nil {
+		return "", "", "", "", nil
 	}
-	return c.Auth, model, prefix
+	if spec.Template != nil {
+		text, err := json.Marshal(spec.Template)
+		if err != nil {
+			return "", "", "", "", fmt.Errorf("write the chat template of %s: %w", m.Name, err)
+		}
+		template = string(text)
+	}
+	return m.Name, m.Prefix, m.Format, template, nil
 }
 
 // orNow is for times that the caller left out.

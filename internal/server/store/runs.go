@@ -61,12 +61,15 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, revision int, sp
 	if err != nil {
 		return dstack.Run{}, err
 	}
-	auth, model, prefix := published(spec)
+	model, prefix, format, template, err := published(spec)
+	if err != nil {
+		return dstack.Run{}, err
+	}
 	var run dstack.Run
 	err = s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		n, err := affected(tx.NewRaw(`UPDATE runs SET spec = ?, repo = ?, auth = ?, model = ?, prefix = ?, username = ?,
+		n, err := affected(tx.NewRaw(`UPDATE runs SET spec = ?, repo = ?, auth = ?, model = ?, prefix = ?, format = ?, template = ?, username = ?,
 			revision = revision + 1, ready_at = 0, version = version + 1 WHERE id = ? AND revision = ? AND live AND stop = '' AND status <> ?`,
-			sealed, spec.RepoID, auth, model, prefix, by, string(id), revision, string(dstack.RunTerminating)).Exec(ctx))
+			sealed, spec.RepoID, spec.Configuration.Auth, model, prefix, format, template, by, string(id), revision, string(dstack.RunTerminating)).Exec(ctx))
 		if err != nil {
 			return err
 		}

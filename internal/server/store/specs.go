@@ -16,6 +16,14 @@ type sourceSpec struct {
 	dstack.RunSpec
 	Configuration json.RawMessage `json:"configuration"`
 	Profile       *spec.Profile   `json:"profile"` // nil: none; one without a name could not be read again
+	// Template is no part of what clients send, so its name here is ours.
+	Template *dstack.ChatTemplate `json:"x_template,omitempty"`
+}
+
+// keptSpec is a sourceSpec as it is read again.
+type keptSpec struct {
+	dstack.RunSpec
+	Template *dstack.ChatTemplate `json:"x_template"`
 }
 
 // sealSpec makes what is kept of a run's spec. What could not be read again
@@ -28,7 +36,7 @@ func (s *Store) sealSpec(id dstack.RunID, run dstack.RunSpec) (string, error) {
 	if len(run.RepoData) == 0 {
 		run.RepoData = nil // an empty RawMessage is not JSON
 	}
-	kept := sourceSpec{RunSpec: run, Configuration: config}
+	kept := sourceSpec{RunSpec: run, Configuration: config, Template: run.Template}
 	if !reflect.ValueOf(run.Profile).IsZero() {
 		kept.Profile = &run.Profile
 	}
@@ -47,10 +55,12 @@ func (s *Store) openSpec(id, sealed string) (run dstack.RunSpec, err error) {
 	if err != nil {
 		return run, fmt.Errorf("open the spec of run %s: %w", id, err)
 	}
-	if err := json.Unmarshal([]byte(text), &run); err != nil {
+	var kept keptSpec
+	if err := json.Unmarshal([]byte(text), &kept); err != nil {
 		return dstack.RunSpec{}, fmt.Errorf("read the spec of run %s: %w", id, err)
 	}
-	return run, nil
+	kept.RunSpec.Template = kept.Template
+	return kept.RunSpec, nil
 }
 
 // specsKept bounds the cache; it is emptied when it is full.

@@ -14,12 +14,13 @@ import (
 // Store is the server's memory. All methods may be called at once from many
 // goroutines and, on PostgreSQL, from many servers.
 type Store struct {
-	writer *bun.DB // on SQLite one connection, so that writers queue instead of failing
-	reader *bun.DB // on PostgreSQL the same as writer
-	sealer *Sealer // nil: nothing is sealed
-	specs  specCache
-	kind   database
-	name   dstack.Installation
+	writer    *bun.DB // on SQLite one connection, so that writers queue instead of failing
+	reader    *bun.DB // on PostgreSQL the same as writer
+	sealer    *Sealer // nil: nothing is sealed
+	specs     specCache
+	templates templateCache
+	kind      database
+	name      dstack.Installation
 
 	patience time.Duration // with one query or transaction
 }
