@@ -7,12 +7,16 @@ import (
 	"strings"
 
 	"dstack/internal/dstack"
+	"dstack/internal/gateway/openai"
 )
 
 // authorize makes sure that the caller's token opens a project. It asks
 // nobody: the table has all there is to know.
 func (x *exchange) authorize(v *view, project string) error {
 	token, ok := bearer(x.r.Header)
+	if keys := x.r.Header[openai.AnthropicKey]; !ok && x.means.Models && len(keys) == 1 && len(x.r.Header["Authorization"]) == 0 {
+		token, ok = keys[0], keys[0] != ""
+	}
 	if !ok {
 		return &refusal{challenge: `Bearer realm="dstack"`, words: words{Kind: dstack.Unauthorized,
 			Message: "this needs a token",

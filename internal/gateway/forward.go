@@ -118,7 +118,10 @@ func (x *exchange) aimed(out *http.Request, body *kept) *http.Request {
 	u.Host = x.place.target.Address
 	switch {
 	case x.means.Models:
-		u.Path, u.RawPath = strings.TrimSuffix(x.place.route.Prefix, "/")+x.call.Path, ""
+		u.Path, u.RawPath = x.call.Path, ""
+		if !x.call.Root {
+			u.Path = strings.TrimSuffix(x.place.route.Prefix, "/") + x.call.Path
+		}
 	case x.base() != "":
 		// EscapedPath is valid, and so is its rest.
 		u.RawPath = x.r.URL.EscapedPath()[len(x.base()):]

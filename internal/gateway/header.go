@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/http"
 	"strings"
+
+	"dstack/internal/gateway/openai"
 )
 
 // forwardHeaders sets the headers that tell a replica about its client, and removes
@@ -17,6 +19,9 @@ func (x *exchange) forwardHeaders(h http.Header) {
 	}
 	if x.own {
 		h.Del("Authorization") // it is the platform's token, and no replica's business
+		if x.means.Models {
+			h.Del(openai.AnthropicKey)
+		}
 	}
 	if upgrade := h.Get("Upgrade"); upgrade != "" && (x.means.Models || !strings.EqualFold(upgrade, "websocket")) {
 		// Other protocols, h2c above all, would carry requests past the gateway.

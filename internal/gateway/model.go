@@ -36,7 +36,7 @@ func (x *exchange) serveModels() {
 func (x *exchange) answerModels() error {
 	if x.call.Verb == openai.None {
 		return &refusal{words: words{Kind: dstack.NotFound, Message: "no such path on the model endpoint",
-			Hint: "there are /v1/models, /v1/chat/completions, /v1/completions and /v1/embeddings"}}
+			Hint: "there are /v1/models, /v1" + strings.Join(openai.Forwarded(), ", /v1")}}
 	}
 	if methods := x.call.Methods(); !slices.Contains(methods, x.r.Method) {
 		return &refusal{allow: methods, words: words{Kind: badMethod,
@@ -57,9 +57,13 @@ func (x *exchange) answerModels() error {
 func (x *exchange) listModels() error {
 	var all []openai.Model
 	for _, m := range x.view.Models(x.means.Project) {
-		all = append(all, openai.NewModel(m.Name, m.Since, x.means.Project))
+		all = append(all, x.describe(m.Name, m.Since))
 	}
 	x.ours()
+	if x.forAnthropic() {
+		x.undelivered(openai.WriteAnthropicModels(x.w, all))
+		return nil
+	}
 	x.undelivered(openai.WriteModels(x.w, all))
 	return nil
 }
@@ -74,8 +78,32 @@ func (x *exchange) showModel() error {
 		return noModel(name)
 	}
 	x.ours()
-	x.undelivered(openai.WriteModel(x.w, openai.NewModel(name, routes[0].Since, x.means.Project)))
+	if m := x.describe(name, routes[0].Since); x.forAnthropic() {
+		x.undelivered(openai.WriteAnthropicModel(x.w, m))
+	} else {
+		x.undelivered(openai.WriteModel(x.w, m))
+	}
 	return nil
+}
+
+// describe tells what a model is, and whether any of its runs is ready.
+func (x *exchange) describe(name string, since int64) openai.Model {
+	status := ""
+	for _, r := range x.view.Model(x.means.Project, name) {
+		if len(r.Ready) > 0 {
+			status = "ready"
+			break
+		}
+		if status == "" {
+			status = string(r.State)
+		}
+	}
+	return openai.NewModel(name, since, x.means.Project, status)
+}
+
+// forAnthropic says whether one of Anthropic's clients asks.
+func (x *exchange) forAnthropic() bool {
+	return x.call.Anthropic || x.r.Header.Get(openai.AnthropicVersion) != ""
 }
 
 // ours sets the headers of an answer that is not a replica's.
@@ -101,7 +129,7 @@ func (x *exchange) forwardToModel() error {
 	if err != nil {
 		return err
 	}
-	x.model, err = openai.ModelOf(body)
+	x.model, err = openai.ModelIn(x.r.Header.Get("Content-Type"), body)
 	if err != nil {
 		return &refusal{param: "model", words: words{Kind: dstack.Invalid, Message: err.Error()}}
 	}

@@ -73,19 +73,20 @@ func TestModels_PrefixOfTheReplica(t *testing.T) {
 func TestModels_Listed(t *testing.T) {
 	one, two := model("one", "org/one"), model("two", "two:8b")
 	one.Since, two.Since = 20, 10
+	one.State, two.State = "starting: loading", "starting: loading"
 	copied, theirs := model("copy", "org/one"), model("theirs", "secret")
 	copied.Since, theirs.Project = 30, "team"
 	r := start(t, gateway.Limits{}, one, two, copied, theirs, service("plain"))
 	for _, url := range []string{"http://gateway.localhost/models", "http://gateway.localhost/v1/models", "http://x/proxy/models/main/v1/models"} {
 		got := r.get(url, bearer(member)...)
-		want := `{"object":"list","data":[{"id":"two:8b","object":"model","created":10,"owned_by":"main"},{"id":"org/one","object":"model","created":20,"owned_by":"main"}]}`
+		want := `{"object":"list","data":[{"id":"two:8b","object":"model","created":10,"owned_by":"main","status":"starting: loading"},{"id":"org/one","object":"model","created":20,"owned_by":"main","status":"starting: loading"}]}`
 		if got.StatusCode != 200 || strings.TrimSpace(got.body) != want {
 			t.Errorf("%s: %d %s", url, got.StatusCode, got.body)
 		}
 	}
 	for _, url := range []string{"http://gateway.localhost/models/org/one", "http://gateway.localhost/v1/models/org%2Fone"} {
 		got := r.get(url, bearer(member)...)
-		if got.StatusCode != 200 || strings.TrimSpace(got.body) != `{"id":"org/one","object":"model","created":20,"owned_by":"main"}` {
+		if got.StatusCode != 200 || strings.TrimSpace(got.body) != `{"id":"org/one","object":"model","created":20,"owned_by":"main","status":"starting: loading"}` {
 			t.Errorf("%s: %d %s", url, got.StatusCode, got.body)
 		}
 	}

@@ -95,6 +95,9 @@ func (x *exchange) refuseOpenAI(e *refusal, status int, code string) error {
 	if e.Hint != "" {
 		message += ": " + e.Hint
 	}
+	if x.forAnthropic() {
+		return openai.WriteAnthropicError(x.w, status, message)
+	}
 	return openai.WriteError(x.w, status, code, e.param, message)
 }
 

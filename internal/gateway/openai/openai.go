@@ -7,76 +7,21 @@ import (
 	"encoding/json"
 	"net/http"
 	"strconv"
-	"strings"
 )
 
-// Verb is what a call does.
-type Verb int
-
-// Every verb there is.
-const (
-	None    Verb = iota // no such path
-	List                // all models
-	Show                // one model
-	Forward             // a call that a replica answers
-)
-
-// Call is a request to the model endpoint, as its path says it.
-type Call struct {
-	Verb Verb
-	Path string // with Forward: behind the replica's prefix, such as /chat/completions
-	Rest string // with Show: the model's name, escaped as it came
-}
-
-// forwarded are the calls that replicas answer.
-var forwarded = map[string]bool{
-	"/chat/completions": true,
-	"/completions":      true,
-	"/embeddings":       true,
-}
-
-// CallOf reads an escaped path, with or without /v1 before it.
-func CallOf(path string) Call {
-	if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
-		path = "/" + rest
-	}
-	if forwarded[path] {
-		return Call{Verb: Forward, Path: path}
-	}
-	if path == "/models" || path == "/models/" {
-		return Call{Verb: List}
-	}
-	if name, ok := strings.CutPrefix(path, "/models/"); ok {
-		return Call{Verb: Show, Rest: name}
-	}
-	return Call{}
-}
-
-// Methods returns the methods of a call, as an Allow header names them.
-func (c Call) Methods() []string {
-	switch c.Verb {
-	case List, Show:
-		return []string{http.MethodGet, http.MethodHead}
-	case Forward:
-		return []string{http.MethodPost}
-	case None:
-		return nil
-	default:
-		panic("openai: a verb without methods: " + strconv.Itoa(int(c.Verb)))
-	}
-}
-
-// Model is one entry of the list of models.
+// Model is one entry of the list of models. Status is ours: ready, or why it
+// is not.
 type Model struct {
 	ID      string `json:"id"`
 	Object  string `json:"object"`
 	Created int64  `json:"created"`
 	OwnedBy string `json:"owned_by"`
+	Status  string `json:"status"`
 }
 
 // NewModel describes a model. Created is in unix seconds.
-func NewModel(id string, created int64, ownedBy string) Model {
-	return Model{ID: id, Object: "model", Created: created, OwnedBy: ownedBy}
+func NewModel(id string, created int64, ownedBy, status string) Model {
+	return Model{ID: id, Object: "model", Created: created, OwnedBy: ownedBy, Status: status}
 }
 
 // WriteModels answers GET /models.

@@ -20,6 +20,12 @@ func TestCallOf(t *testing.T) {
 		"/v1/chat/completions":            {Verb: openai.Forward, Path: "/chat/completions"},
 		"/completions":                    {Verb: openai.Forward, Path: "/completions"},
 		"/v1/embeddings":                  {Verb: openai.Forward, Path: "/embeddings"},
+		"/v1/audio/transcriptions":        {Verb: openai.Forward, Path: "/audio/transcriptions"},
+		"/tokenize":                       {Verb: openai.Forward, Path: "/tokenize", Root: true},
+		"/v1/tokenize":                    {Verb: openai.Forward, Path: "/tokenize", Root: true},
+		"/v1/messages":                    {Verb: openai.Forward, Path: "/messages", Anthropic: true},
+		"/v1/messages/count_tokens":       {Verb: openai.Forward, Path: "/messages/count_tokens", Anthropic: true},
+		"/v1/responses/resp_1":            {},
 		"/v1/v1/embeddings":               {},
 		"/v2/embeddings":                  {},
 		"/v1":                             {},
@@ -72,10 +78,10 @@ func TestWriteModels(t *testing.T) {
 		t.Errorf("no models: %s", got)
 	}
 	w = httptest.NewRecorder()
-	if err := openai.WriteModels(w, []openai.Model{openai.NewModel("org/m", 17, "main")}); err != nil {
+	if err := openai.WriteModels(w, []openai.Model{openai.NewModel("org/m", 17, "main", "ready")}); err != nil {
 		t.Fatal(err)
 	}
-	want := `{"object":"list","data":[{"id":"org/m","object":"model","created":17,"owned_by":"main"}]}`
+	want := `{"object":"list","data":[{"id":"org/m","object":"model","created":17,"owned_by":"main","status":"ready"}]}`
 	if got := strings.TrimSpace(w.Body.String()); got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}

@@ -1,0 +1,86 @@
+package openai
+
+import (
+	"net/http"
+	"time"
+)
+
+// Anthropic's clients speak to the same endpoint: they send their token in a
+// header of its own, and expect errors and lists of another shape.
+const (
+	AnthropicKey     = "X-Api-Key"
+	AnthropicVersion = "Anthropic-Version"
+)
+
+// WriteAnthropicError answers with an error that Anthropic's clients turn
+// into the typed one of its status.
+func WriteAnthropicError(w http.ResponseWriter, status int, message string) error {
+	var e struct {
+		Type  string `json:"type"`
+		Error struct {
+			Type    string `json:"type"`
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	e.Type, e.Error.Type, e.Error.Message = "error", anthropicType(status), message
+	return write(w, status, e)
+}
+
+// anthropicType is the error's type for a status.
+func anthropicType(status int) string {
+	switch status {
+	case http.StatusUnauthorized:
+		return "authentication_error"
+	case http.StatusForbidden:
+		return "permission_error"
+	case http.StatusNotFound:
+		return "not_found_error"
+	case http.StatusRequestEntityTooLarge:
+		return "request_too_large"
+	case http.StatusTooManyRequests:
+		return "rate_limit_error"
+	case http.StatusServiceUnavailable:
+		return "overloaded_error"
+	case http.StatusGatewayTimeout:
+		return "timeout_error"
+	}
+	if status >= http.StatusInternalServerError {
+		return "api_error"
+	}
+	return "invalid_request_error"
+}
+
+// bothModel is a model with what the clients of either read.
+type bothModel struct {
+	Model
+	Type        string `json:"type"`
+	DisplayName string `json:"display_name"`
+	CreatedAt   string `json:"created_at"`
+}
+
+func both(m Model) bothModel {
+	return bothModel{m, "model", m.ID, time.Unix(m.Created, 0).UTC().Format(time.RFC3339)}
+}
+
+// WriteAnthropicModels answers GET /models for Anthropic's clients.
+func WriteAnthropicModels(w http.ResponseWriter, models []Model) error {
+	list := struct {
+		Object  string      `json:"object"`
+		Data    []bothModel `json:"data"`
+		HasMore bool        `json:"has_more"`
+		FirstID *string     `json:"first_id"`
+		LastID  *string     `json:"last_id"`
+	}{Object: "list", Data: []bothModel{}}
+	for _, m := range models {
+		list.Data = append(list.Data, both(m))
+	}
+	if n := len(models); n > 0 {
+		list.FirstID, list.LastID = &models[0].ID, &models[n-1].ID
+	}
+	return write(w, http.StatusOK, list)
+}
+
+// WriteAnthropicModel answers GET /models/{id} for Anthropic's clients.
+func WriteAnthropicModel(w http.ResponseWriter, m Model) error {
+	return write(w, http.StatusOK, both(m))
+}

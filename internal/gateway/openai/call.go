@@ -1,0 +1,92 @@
+package openai
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Verb is what a call does.
+type Verb int
+
+// Every verb there is.
+const (
+	None    Verb = iota // no such path
+	List                // all models
+	Show                // one model
+	Forward             // a call that a replica answers
+)
+
+// Call is a request to the model endpoint, as its path says it.
+type Call struct {
+	Verb      Verb
+	Path      string // with Forward: behind the replica's prefix, such as /chat/completions
+	Root      bool   // with Forward: the replica has it at its root, not behind its prefix
+	Anthropic bool   // it is Anthropic's, whose errors look otherwise
+	Rest      string // with Show: the model's name, escaped as it came
+}
+
+// forwarded are the calls that replicas answer, by their path behind /v1.
+var forwarded = map[string]struct{ root, anthropic bool }{
+	"/chat/completions":      {},
+	"/completions":           {},
+	"/responses":             {},
+	"/embeddings":            {},
+	"/moderations":           {},
+	"/audio/speech":          {},
+	"/audio/transcriptions":  {},
+	"/audio/translations":    {},
+	"/images/generations":    {},
+	"/images/edits":          {},
+	"/images/variations":     {},
+	"/rerank":                {},
+	"/score":                 {},
+	"/classify":              {root: true},
+	"/pooling":               {root: true},
+	"/tokenize":              {root: true},
+	"/detokenize":            {root: true},
+	"/messages":              {anthropic: true},
+	"/messages/count_tokens": {anthropic: true},
+}
+
+// Forwarded lists the paths of calls that replicas answer, in order.
+func Forwarded() []string {
+	paths := make([]string, 0, len(forwarded))
+	for path := range forwarded {
+		paths = append(paths, path)
+	}
+	slices.Sort(paths)
+	return paths
+}
+
+// CallOf reads an escaped path, with or without /v1 before it.
+func CallOf(path string) Call {
+	if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
+		path = "/" + rest
+	}
+	if f, ok := forwarded[path]; ok {
+		return Call{Verb: Forward, Path: path, Root: f.root, Anthropic: f.anthropic}
+	}
+	if path == "/models" || path == "/models/" {
+		return Call{Verb: List}
+	}
+	if name, ok := strings.CutPrefix(path, "/models/"); ok {
+		return Call{Verb: Show, Rest: name}
+	}
+	return Call{}
+}
+
+// Methods returns the methods of a call, as an Allow header names them.
+func (c Call) Methods() []string {
+	switch c.Verb {
+	case List, Show:
+		return []string{http.MethodGet, http.MethodHead}
+	case Forward:
+		return []string{http.MethodPost}
+	case None:
+		return nil
+	default:
+		panic("openai: a verb without methods: " + strconv.Itoa(int(c.Verb)))
+	}
+}

@@ -1,0 +1,62 @@
+package openai
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"mime/multipart"
+)
+
+// ErrNotForm says that a body is no form, although its header calls it one.
+var ErrNotForm = errors.New("the request body is not the form that its Content-Type says")
+
+// mostParts is how many fields of a form are looked at, and mostName how long
+// a model's name may be there.
+const (
+	mostParts = 1000
+	mostName  = 4 << 10
+)
+
+// ModelIn returns the model that a body names, whatever the body is: a form,
+// as calls with files have it, or JSON. The body stays as it came.
+func ModelIn(contentType string, body []byte) (string, error) {
+	kind, params, err := mime.ParseMediaType(contentType)
+	if err != nil || kind != "multipart/form-data" {
+		return ModelOf(body)
+	}
+	return modelOfForm(params["boundary"], body)
+}
+
+// modelOfForm takes the last field called model, as ModelOf does.
+func modelOfForm(boundary string, body []byte) (name string, err error) {
+	if boundary == "" {
+		return "", fmt.Errorf("%w: it names no boundary", ErrNotForm)
+	}
+	form := multipart.NewReader(bytes.NewReader(body), boundary)
+	for range mostParts {
+		part, err := form.NextRawPart()
+		if err == io.EOF { // its end; one that is wrapped is a body cut short
+			if name == "" {
+				return "", ErrNoModel
+			}
+			return name, nil
+		}
+		if err != nil {
+			return "", fmt.Errorf("%w: %w", ErrNotForm, err)
+		}
+		if part.FormName() != "model" {
+			continue
+		}
+		text, err := io.ReadAll(io.LimitReader(part, mostName+1))
+		switch {
+		case err != nil:
+			return "", fmt.Errorf("%w: %w", ErrNotForm, err)
+		case len(text) > mostName:
+			return "", ErrNoString
+		}
+		name = string(text)
+	}
+	return "", fmt.Errorf("%w: it has more than %d fields", ErrNotForm, mostParts)
+}

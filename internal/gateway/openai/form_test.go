@@ -1,0 +1,70 @@
+package openai_test
+
+import (
+	"bytes"
+	"errors"
+	"mime/multipart"
+	"strings"
+	"testing"
+
+	"dstack/internal/gateway/openai"
+)
+
+// form writes fields, pairs of name and value, and a file.
+func form(t testing.TB, fields ...string) (contentType, body string) {
+	t.Helper()
+	var b bytes.Buffer
+	w := multipart.NewWriter(&b)
+	file, err := w.CreateFormFile("file", "speech.wav")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file.Write([]byte("RIFF\x00\r\n--not a boundary\r\n"))
+	for i := 0; i < len(fields); i += 2 {
+		if err := w.WriteField(fields[i], fields[i+1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.Close()
+	return w.FormDataContentType(), b.String()
+}
+
+func TestModelIn(t *testing.T) {
+	kind, body := form(t, "language", "en", "model", "org/whisper")
+	twoKind, two := form(t, "model", "a", "model", "b")
+	noneKind, none := form(t, "language", "en")
+	longKind, long := form(t, "model", strings.Repeat("x", 5000))
+	manyKind, many := form(t, strings.Split(strings.Repeat("a b ", 1001), " ")[:2002]...)
+	for _, c := range []struct {
+		name, kind, body, want string
+		err                    error
+	}{
+		{"a form", kind, body, "org/whisper", nil},
+		{"the last of two", twoKind, two, "b", nil},
+		{"JSON", "application/json", `{"model": "m"}`, "m", nil},
+		{"JSON that nobody calls so", "", `{"model": "m"}`, "m", nil},
+		{"a form without a model", noneKind, none, "", openai.ErrNoModel},
+		{"a name without end", longKind, long, "", openai.ErrNoString},
+		{"fields without end", manyKind, many, "", openai.ErrNotForm},
+		{"a form cut short", kind, body[:len(body)/2], "", openai.ErrNotForm},
+		{"no boundary", "multipart/form-data", body, "", openai.ErrNotForm},
+		{"JSON called a form", kind, `{"model": "m"}`, "", openai.ErrNotForm},
+		{"a form called JSON", "application/json", body, "", openai.ErrNotJSON},
+	} {
+		got, err := openai.ModelIn(c.kind, []byte(c.body))
+		if got != c.want || !errors.Is(err, c.err) {
+			t.Errorf("%s: %q, %v", c.name, got, err)
+		}
+	}
+}
+
+func FuzzModelIn(f *testing.F) {
+	kind, body := form(f, "model", "m")
+	f.Add(kind, []byte(body))
+	f.Add("multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n--x--"))
+	f.Fuzz(func(t *testing.T, kind string, body []byte) {
+		if name, err := openai.ModelIn(kind, body); err == nil && name == "" {
+			t.Error("no model and no error")
+		}
+	})
+}
