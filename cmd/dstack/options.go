@@ -31,6 +31,7 @@ type serverOptions struct {
 	domain       string
 	publicURL    string
 	startTimeout time.Duration
+	metrics      string // host:port; empty: no metrics
 	hostID       string
 }
 
@@ -41,6 +42,7 @@ func (o *serverOptions) flags(c *cobra.Command) {
 	f.StringVarP(&o.logLevel, "log-level", "l", env("DSTACK_SERVER_LOG_LEVEL", "WARNING"), "DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
 	f.BoolVar(&o.makeDefault, "default", false, "make this server's main project the default of the command line")
 	f.BoolVar(&o.noDefault, "no-default", false, "leave the command line's default project as it is")
+	f.StringVar(&o.metrics, "metrics", os.Getenv("DSTACK_SERVER_METRICS"), "`ADDRESS` such as 127.0.0.1:9100, for Prometheus to read /metrics (DSTACK_SERVER_METRICS)")
 	f.StringVar(&o.token, "token", "", "the admin's token; made on the first start otherwise (DSTACK_SERVER_ADMIN_TOKEN)")
 	c.MarkFlagsMutuallyExclusive("default", "no-default")
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dstack/internal/api"
 	"dstack/internal/backend"
 	"dstack/internal/backend/local"
 	"dstack/internal/decide/lifecycle"
@@ -62,6 +63,7 @@ type house struct {
 	backends *backend.Set
 	locals   []*local.Local
 	listener net.Listener
+	meters   net.Listener // of /metrics; nil: nobody asked for it
 	server   *server.Server
 	api      http.Handler
 	closing  context.Context // ends when the server is told to
@@ -82,6 +84,11 @@ func serve(ctx context.Context, o serverOptions, out, errOut io.Writer) (err err
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
+	if o.metrics != "" {
+		if h.meters, err = listen(ctx, o.metrics); err != nil {
+			return err
+		}
+	}
 	booted, err := h.build(ctx)
 	if err != nil {
 		return err
@@ -91,6 +98,9 @@ func serve(ctx context.Context, o serverOptions, out, errOut io.Writer) (err err
 	}
 	tasks := append(h.passes.Tasks(), h.gateway.Tasks()...)
 	tasks = append(tasks, loop.Task{Name: "listener", Run: h.listen})
+	if h.meters != nil {
+		tasks = append(tasks, loop.Task{Name: "metrics", Run: h.listenForMetrics})
+	}
 	return loop.Run(ctx, tasks...)
 }
 
@@ -126,6 +136,7 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 	h.server = server.New(server.Options{
 		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Bell: bell,
 		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
+		Numbers: func() map[dstack.RunID]api.Numbers { return h.gateway.Numbers() },
 	})
 	h.api = h.server.Handler()
 	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Log: h.log})
@@ -218,6 +229,9 @@ func (h *house) listen(ctx context.Context) error {
 // close ends what build began, in reverse.
 func (h *house) close() error {
 	errs := []error{ignoreClosed(h.listener.Close())}
+	if h.meters != nil {
+		errs = append(errs, ignoreClosed(h.meters.Close()))
+	}
 	for _, l := range h.locals {
 		errs = append(errs, l.Close())
 	}

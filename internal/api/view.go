@@ -89,6 +89,18 @@ type View struct {
 	Model       *ModelView    `json:"model"`
 	Replicas    []ReplicaView `json:"replicas"`
 	Version     string        `json:"version"` // changes when anything above does
+	Numbers     *Numbers      `json:"numbers"` // nil: nothing is known
+}
+
+// Numbers are what a run does and did, as far as the gateway knows: since it
+// began, for a run that is older.
+type Numbers struct {
+	Requests   uint64   `json:"requests"` // given to a replica
+	InFlight   int      `json:"in_flight"`
+	Held       int      `json:"held"` // waiting for a replica
+	TokensIn   int64    `json:"tokens_in"`
+	TokensOut  int64    `json:"tokens_out"`
+	FirstToken *float64 `json:"first_token"` // seconds, the median of the last streams; nil: none
 }
 
 // ModelView is where a run's model answers.

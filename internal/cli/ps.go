@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -196,6 +197,9 @@ func runsTable(views []api.View, verbose bool, now time.Time) *table {
 			for _, r := range v.Replicas {
 				t.rows = append(t.rows, replicaRow(r, now))
 			}
+			if line := numbersLine(v); line != "" {
+				t.rows = append(t.rows, []string{line})
+			}
 		}
 		for _, line := range troubles(v, verbose, now) {
 			t.rows = append(t.rows, []string{line})
@@ -227,6 +231,46 @@ func replicaRow(r api.ReplicaView, now time.Time) []string {
 		fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", age(now.Sub(r.Since)),
 		orDash(r.Backend + " " + r.Instance), orDash(r.Resources), dollars(r.Price), fmt.Sprint(r.Restarts),
 	}
+}
+
+// numbersLine is what a run does and did; empty: nothing.
+func numbersLine(v api.View) string {
+	n := v.Numbers
+	if n == nil || v.Status.Finished() {
+		return ""
+	}
+	said := []string{count(int(n.Requests), "request"), fmt.Sprintf("%d in flight", n.InFlight)}
+	if n.Held > 0 {
+		said = append(said, fmt.Sprintf("%d held", n.Held))
+	}
+	if v.Model != nil {
+		if n.FirstToken != nil {
+			said = append(said, "first token after "+brief(*n.FirstToken))
+		}
+		said = append(said, fmt.Sprintf("tokens %s in, %s out", many(n.TokensIn), many(n.TokensOut)))
+	}
+	return "  " + strings.Join(said, " · ")
+}
+
+// brief is a time in seconds, in few letters: 210ms, 1.4s.
+func brief(seconds float64) string {
+	if seconds < 1 {
+		return fmt.Sprintf("%.0fms", seconds*1000)
+	}
+	return fmt.Sprintf("%.1fs", seconds)
+}
+
+// many is a number in few letters: 950, 1.2k, 3.4M.
+func many(n int64) string {
+	switch {
+	case n >= 1e6:
+		return fmt.Sprintf("%.1fM", float64(n)/1e6)
+	case n >= 1e4:
+		return fmt.Sprintf("%.0fk", float64(n)/1e3)
+	case n >= 1e3:
+		return fmt.Sprintf("%.1fk", float64(n)/1e3)
+	}
+	return fmt.Sprint(n)
 }
 
 func orDash(text string) string {

@@ -159,6 +159,7 @@ func (x *exchange) fit(res *http.Response) error {
 	}
 	if x.means.Models {
 		openai.Allow(res.Header)
+		x.meter(res)
 	}
 	return nil
 }

@@ -70,6 +70,7 @@ type Gateway struct {
 	view      atomic.Pointer[view]
 	hold      *hold
 	loads     *loads
+	numbers   *numbers
 	room      *room
 	transport *http.Transport
 	buffers   buffers
@@ -89,6 +90,7 @@ func New(o Options) *Gateway {
 		errors:    slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 		hold:      newHold(limits.Held),
 		loads:     newLoads(),
+		numbers:   newNumbers(),
 		room:      newRoom(limits.Bodies),
 		transport: newTransport(limits),
 	}
@@ -151,6 +153,8 @@ func (g *Gateway) follow(ctx context.Context) error {
 // adopt makes a table the one that requests go by, and lets those that wait
 // look at it.
 func (g *Gateway) adopt(t route.Table) {
-	g.view.Store(g.loads.adopt(route.NewIndex(t)))
+	index := route.NewIndex(t)
+	g.numbers.adopt(index)
+	g.view.Store(g.loads.adopt(index))
 	g.hold.wake()
 }

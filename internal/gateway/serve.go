@@ -41,6 +41,8 @@ type exchange struct {
 	avoid     []string  // addresses that refused a connection
 	refusedAt time.Time // when the first of them did
 	lastErr   error     // what the last of them said
+
+	timing timing // of a call to a model
 }
 
 // ServeHTTP serves one request, in this order: request id, access log,
@@ -153,6 +155,9 @@ func (x *exchange) end() {
 		x.in.end()
 	}
 	x.w.end()
+	if x.call.Verb == openai.Forward && x.last != nil {
+		x.g.numbers.count(x.last.route, x.w.status, x.began, &x.timing)
+	}
 	x.g.room.give(x.bytes)
 	if !x.g.log.Enabled(x.ctx, slog.LevelDebug) {
 		return

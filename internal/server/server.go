@@ -10,7 +10,9 @@ import (
 	"net/url"
 	"sync"
 
+	"dstack/internal/api"
 	"dstack/internal/backend"
+	"dstack/internal/dstack"
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
@@ -30,6 +32,9 @@ type Options struct {
 	PublicURL   string       // where clients reach this server
 	Log         *slog.Logger // problems of ours
 	UploadLimit int64        // bytes of one upload of code
+
+	// Numbers tells what runs do and did, where the gateway is here; may be nil.
+	Numbers func() map[dstack.RunID]api.Numbers
 }
 
 // defaultUpload is how large a folder may be.
@@ -43,6 +48,7 @@ type Server struct {
 	dir      string
 	wake     func()
 	bell     *loop.Bell
+	numbers  func() map[dstack.RunID]api.Numbers
 	names    address
 	log      *slog.Logger
 	upload   int64
@@ -54,7 +60,7 @@ type Server struct {
 
 // New returns a Server. Nothing runs until it is asked.
 func New(o Options) *Server {
-	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, bell: o.Bell,
+	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, bell: o.Bell, numbers: o.Numbers,
 		log: o.Log, upload: o.UploadLimit, names: addressOf(o)}
 	if s.wake == nil {
 		s.wake = func() {}
@@ -67,6 +73,9 @@ func New(o Options) *Server {
 	}
 	if s.upload == 0 {
 		s.upload = defaultUpload
+	}
+	if s.numbers == nil {
+		s.numbers = func() map[dstack.RunID]api.Numbers { return nil }
 	}
 	if s.backends == nil {
 		s.backends = backend.NewSet()

@@ -14,6 +14,20 @@ import (
 	"dstack/internal/spec"
 )
 
+// viewsOf are runs as people see them, with what the gateway counted.
+func (s *Server) viewsOf(found ...store.Whole) []api.View {
+	numbers := s.numbers()
+	views := make([]api.View, 0, len(found))
+	for _, w := range found {
+		v := viewOfRun(w, s.names)
+		if n, known := numbers[w.Run.ID]; known {
+			v.Numbers = &n
+		}
+		views = append(views, v)
+	}
+	return views
+}
+
 // viewOfRun is a run as a person sees it.
 func viewOfRun(w store.Whole, at address) api.View {
 	run, conf := w.Run, w.Run.Spec.Configuration
@@ -216,15 +230,11 @@ func (s *Server) viewNamed(c *call, in api.ViewRequest) (api.View, error) {
 		return api.View{}, &dstack.Error{Kind: dstack.Conflict, Message: "the run " + in.RunName + " was replaced by another of the same name",
 			Hint: "look at the present one: dstack ps"}
 	}
-	return viewOfRun(w, s.names), nil
+	return s.viewsOf(w)[0], nil
 }
 
 // views lists runs as people see them.
 func (s *Server) views(c *call, in api.ListRuns) ([]api.View, error) {
 	found, err := s.listWhole(c, in)
-	views := make([]api.View, 0, len(found))
-	for _, w := range found {
-		views = append(views, viewOfRun(w, s.names))
-	}
-	return views, err
+	return s.viewsOf(found...), err
 }

@@ -1,0 +1,50 @@
+package gateway
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dstack/internal/decide/route"
+)
+
+// Collector is what Prometheus may be told: what every run does at this
+// moment, and what requests to models took.
+func (g *Gateway) Collector() prometheus.Collector { return collector{g} }
+
+type collector struct{ g *Gateway }
+
+var (
+	inFlight = prometheus.NewDesc("dstack_requests_in_flight", "Requests that a replica is answering.", []string{"project", "run"}, nil)
+	held     = prometheus.NewDesc("dstack_requests_held", "Requests that wait for a replica.", []string{"project", "run"}, nil)
+	accepted = prometheus.NewDesc("dstack_requests_total", "Requests given to a replica.", []string{"project", "run"}, nil)
+	ready    = prometheus.NewDesc("dstack_replicas_ready", "Replicas that take requests.", []string{"project", "run"}, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (c collector) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{inFlight, held, accepted, ready} {
+		to <- d
+	}
+	for _, v := range c.g.numbers.vectors() {
+		v.Describe(to)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(to chan<- prometheus.Metric) {
+	if v := c.g.view.Load(); v != nil {
+		loads := c.g.Load()
+		v.Runs(func(r *route.Route) {
+			load := loads[r.Run]
+			gauge := func(d *prometheus.Desc, value int) {
+				to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), r.Project, r.Name)
+			}
+			gauge(inFlight, load.InFlight)
+			gauge(held, load.Held)
+			gauge(ready, len(r.Ready))
+			to <- prometheus.MustNewConstMetric(accepted, prometheus.CounterValue, float64(load.Accepted), r.Project, r.Name)
+		})
+	}
+	for _, v := range c.g.numbers.vectors() {
+		v.Collect(to)
+	}
+}

@@ -1,0 +1,183 @@
+package gateway
+
+import (
+	"io"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dstack/internal/api"
+	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
+	"dstack/internal/gateway/openai"
+)
+
+// firstsKept is of how many answers the time to the first token is known.
+const firstsKept = 64
+
+// numbers are what requests to models took, by run since the gateway knows
+// it. Prompts and answers are in none of them.
+type numbers struct {
+	requests *prometheus.CounterVec
+	tokens   *prometheus.CounterVec
+	first    *prometheus.HistogramVec
+	took     *prometheus.HistogramVec
+
+	mu   sync.Mutex
+	runs map[dstack.RunID]*runNumbers
+}
+
+type runNumbers struct {
+	labels  prometheus.Labels
+	answers uint64
+	usage   openai.Usage
+	firsts  []time.Duration // the last of them, in a ring
+	next    int
+}
+
+// seconds are the bounds of what is timed: from a cached prompt to a long
+// answer.
+var seconds = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900}
+
+func newNumbers() *numbers {
+	of := []string{"project", "run", "model"}
+	with := func(label string) []string { return append(slices.Clone(of), label) }
+	return &numbers{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_model_requests_total",
+			Help: "Requests to a model, by the status of the answer."}, with("code")),
+		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_model_tokens_total",
+			Help: "Tokens that answers said they took (in) and gave (out)."}, with("direction")),
+		first: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dstack_model_first_token_seconds",
+			Help: "From a request to the first piece of a streamed answer.", Buckets: seconds}, of),
+		took: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dstack_model_request_seconds",
+			Help: "From a request to the end of its answer.", Buckets: seconds}, of),
+		runs: map[dstack.RunID]*runNumbers{},
+	}
+}
+
+// vectors is all that is counted.
+func (n *numbers) vectors() []prometheus.Collector {
+	return []prometheus.Collector{n.requests, n.tokens, n.first, n.took}
+}
+
+// timing is what one request to a model took.
+type timing struct {
+	firstAt time.Time // when a stream's first piece came; zero: it is no stream
+	usage   openai.UsageScanner
+}
+
+// count adds a request that has ended.
+func (n *numbers) count(r *route.Route, status int, began time.Time, t *timing) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	one := n.of(r)
+	one.answers++
+	n.requests.With(with(one.labels, "code", strconv.Itoa(status))).Inc()
+	n.took.With(one.labels).Observe(time.Since(began).Seconds())
+	if !t.firstAt.IsZero() {
+		first := t.firstAt.Sub(began)
+		n.first.With(one.labels).Observe(first.Seconds())
+		if len(one.firsts) < firstsKept {
+			one.firsts = append(one.firsts, first)
+		} else {
+			one.firsts[one.next%firstsKept] = first
+		}
+		one.next++
+	}
+	u := t.usage.Usage()
+	one.usage.In += u.In
+	one.usage.Out += u.Out
+	n.tokens.With(with(one.labels, "direction", "in")).Add(float64(u.In))
+	n.tokens.With(with(one.labels, "direction", "out")).Add(float64(u.Out))
+}
+
+func (n *numbers) of(r *route.Route) *runNumbers {
+	one := n.runs[r.Run]
+	if one == nil || one.labels["model"] != r.Model {
+		one = &runNumbers{labels: prometheus.Labels{"project": r.Project, "run": r.Name, "model": r.Model}}
+		n.runs[r.Run] = one
+	}
+	return one
+}
+
+func with(labels prometheus.Labels, name, value string) prometheus.Labels {
+	more := prometheus.Labels{name: value}
+	for k, v := range labels {
+		more[k] = v
+	}
+	return more
+}
+
+// adopt forgets the runs that a table does not name any more.
+func (n *numbers) adopt(x *route.Index) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	known := map[dstack.RunID]bool{}
+	x.Runs(func(r *route.Route) { known[r.Run] = true })
+	for id, one := range n.runs {
+		if known[id] {
+			continue
+		}
+		delete(n.runs, id)
+		n.requests.DeletePartialMatch(one.labels)
+		n.tokens.DeletePartialMatch(one.labels)
+		n.first.DeletePartialMatch(one.labels)
+		n.took.DeletePartialMatch(one.labels)
+	}
+}
+
+// fill adds what is known of each run.
+func (n *numbers) fill(all map[dstack.RunID]api.Numbers) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for id, one := range n.runs {
+		sum := all[id]
+		sum.TokensIn, sum.TokensOut = one.usage.In, one.usage.Out
+		if len(one.firsts) > 0 {
+			sorted := slices.Sorted(slices.Values(one.firsts))
+			median := sorted[len(sorted)/2].Seconds()
+			sum.FirstToken = &median
+		}
+		all[id] = sum
+	}
+}
+
+// Numbers returns what each run in the table does and did.
+func (g *Gateway) Numbers() map[dstack.RunID]api.Numbers {
+	all := map[dstack.RunID]api.Numbers{}
+	for id, load := range g.Load() {
+		all[id] = api.Numbers{Requests: load.Accepted, InFlight: load.InFlight, Held: load.Held}
+	}
+	g.numbers.fill(all)
+	return all
+}
+
+// metered is a replica's answer that is timed and looked at as it passes.
+type metered struct {
+	io.ReadCloser
+	t      *timing
+	stream bool
+}
+
+// meter puts a meter on the answer of a model's replica. Answers that are
+// neither JSON nor a stream tell nothing.
+func (x *exchange) meter(res *http.Response) {
+	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")) // wrong: it is neither
+	if kind == "application/json" || kind == "text/event-stream" {
+		res.Body = &metered{ReadCloser: res.Body, t: &x.timing, stream: kind == "text/event-stream"}
+	}
+}
+
+func (m *metered) Read(p []byte) (int, error) {
+	n, err := m.ReadCloser.Read(p)
+	if n > 0 && m.stream && m.t.firstAt.IsZero() {
+		m.t.firstAt = time.Now()
+	}
+	_, _ = m.t.usage.Write(p[:n]) // it never fails
+	return n, err
+}

@@ -1,0 +1,117 @@
+package openai
+
+import (
+	"bytes"
+	"encoding/json"
+)
+
+// Usage is how many tokens a call took and gave.
+type Usage struct{ In, Out int64 }
+
+// mostUsage is how long a "usage" object may be that is looked at.
+const mostUsage = 4 << 10
+
+var usageKey = []byte(`"usage"`)
+
+// UsageScanner finds the tokens that an answer says it took, as it passes, in
+// one piece or many: a JSON body, or the events of a stream. It looks at
+// nothing else. Inside of a JSON string a quote is escaped, so what it looks
+// for can only be a key.
+type UsageScanner struct {
+	usage Usage
+	tail  []byte // the end of what has passed, where the key may have begun
+	open  []byte // a usage object that is not complete
+	depth int    // of its braces; 0: none is open
+	text  bool   // inside of a string of it
+	slash bool   // behind a backslash
+}
+
+// Usage is what was found so far; zero: nothing.
+func (s *UsageScanner) Usage() Usage { return s.usage }
+
+// Write takes what has passed. It keeps nothing of p and never fails.
+func (s *UsageScanner) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		if s.depth > 0 {
+			p = s.collect(p)
+			continue
+		}
+		p = s.seek(p)
+	}
+	return n, nil
+}
+
+// seek looks for the key and the brace behind it, and returns what follows.
+func (s *UsageScanner) seek(p []byte) []byte {
+	s.tail = append(s.tail, p...)
+	for from := 0; ; {
+		at := bytes.Index(s.tail[from:], usageKey)
+		if at < 0 {
+			keep := min(len(s.tail), len(usageKey)-1)
+			s.tail = append(s.tail[:0], s.tail[len(s.tail)-keep:]...)
+			return nil
+		}
+		from += at
+		rest := bytes.TrimLeft(s.tail[from+len(usageKey):], " \t\r\n:")
+		if len(rest) == 0 { // the brace may come yet
+			s.tail = append(s.tail[:0], s.tail[from:]...)
+			if len(s.tail) > mostUsage {
+				s.tail = s.tail[:0]
+			}
+			return nil
+		}
+		if rest[0] == '{' {
+			s.depth, s.open = 1, append(s.open[:0], '{')
+			rest = append([]byte(nil), rest[1:]...)
+			s.tail = s.tail[:0]
+			return rest
+		}
+		from += len(usageKey)
+	}
+}
+
+// collect takes bytes of the object up to its end, and returns what follows.
+func (s *UsageScanner) collect(p []byte) []byte {
+	for i, c := range p {
+		s.open = append(s.open, c)
+		switch {
+		case s.slash:
+			s.slash = false
+		case s.text && c == '\\':
+			s.slash = true
+		case c == '"':
+			s.text = !s.text
+		case s.text:
+		case c == '{':
+			s.depth++
+		case c == '}':
+			s.depth--
+		}
+		if len(s.open) > mostUsage {
+			s.depth, s.text, s.slash = 0, false, false // nothing that anybody writes
+			return p[i+1:]
+		}
+		if s.depth == 0 {
+			s.read()
+			return p[i+1:]
+		}
+	}
+	return nil
+}
+
+// read takes the numbers, by the names that OpenAI and Anthropic give them. A
+// stream may tell them in parts, and again.
+func (s *UsageScanner) read() {
+	var u struct {
+		Prompt     int64 `json:"prompt_tokens"`
+		Completion int64 `json:"completion_tokens"`
+		Input      int64 `json:"input_tokens"`
+		Output     int64 `json:"output_tokens"`
+	}
+	if json.Unmarshal(s.open, &u) != nil {
+		return
+	}
+	s.usage.In = max(s.usage.In, u.Prompt, u.Input)
+	s.usage.Out = max(s.usage.Out, u.Completion, u.Output)
+}
