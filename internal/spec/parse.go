@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -114,19 +115,30 @@ func (r *reader) root(n *strictyaml.Node) Configuration {
 		return nil
 	}
 	kind := n.Get("type")
-	switch {
-	case kind == nil, !kind.IsScalar(): // the service's table tells
-	case slices.Contains(otherKinds, kind.Text):
+	switch kindOf(kind) {
+	case "":
 		r.NotYet(kind, "type "+kind.Text, "this version reads "+strings.Join(kinds, ", "))
 		return nil // its fields are none of ours
-	case kind.Text == "fleet":
+	case "fleet":
 		return r.fleet(n)
-	case kind.Text == "volume":
+	case "volume":
 		return r.volume(n)
-	case kind.Text == "gateway":
+	case "gateway":
 		return r.gateway(n)
 	}
 	return r.service(n)
+}
+
+// kindOf is the type whose fields the file has, also where its name is
+// misspelled; empty: one that is not read. Without a type it is a service.
+func kindOf(n *strictyaml.Node) string {
+	if !n.IsScalar() {
+		return "service"
+	}
+	if slices.Contains(otherKinds, n.Text) {
+		return ""
+	}
+	return cmp.Or(strictyaml.Nearest(n.Text, kinds), "service")
 }
 
 // into returns a reader of optional text.
