@@ -65,7 +65,7 @@ var serviceBlock = newBlock("service", "a service", "A service: what runs, where
 			shape: envShape, examples: []string{"[HF_TOKEN, MODE=fast]", "{MODE: fast}"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Env = r.env(n) }},
 		{Key: plain("setup"), about: "Commands of old files, which ran before `commands`.", shape: textsShape,
 			unmet: &unmet[Service]{hint: "move these lines to the beginning of `commands`", asks: func(s *Service) bool { return len(s.Setup) > 0 }},
-			read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Setup = r.texts(n, "`setup`", "") }},
+			read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Setup = r.texts(n, "`setup`") }},
 		{Key: plain("resources"), about: "What a replica needs of its machine.", shape: anyOf(blockShape("resources").words, blockShape("resources"), shape{"", schema{"type": "array", "maxItems": 0}}),
 			examples: []string{"{gpu: 24GB}"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Resources = r.resources(n) }},
 		{Key: plain("volumes"), about: "What is mounted into the container and outlives it.", shape: volumesShape, examples: []string{"[my-volume:/data]", "[{name: my-volume, path: /data}]"},

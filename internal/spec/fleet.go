@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"dstack/internal/strictyaml"
 )
@@ -182,6 +183,16 @@ func (r *reader) portIfAny(n *strictyaml.Node) *int {
 	return nil
 }
 
+// privateNetworks are those that are nobody's on the internet.
+var privateNetworks = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("fc00::/7"),
+}
+
+// within tells whether all of a network lies in one of some others.
+func within(others []netip.Prefix, network netip.Prefix) bool {
+	return slices.ContainsFunc(others, func(p netip.Prefix) bool { return p.Bits() <= network.Bits() && p.Contains(network.Addr()) })
+}
+
 // network reads an address range that is nobody's on the internet.
 func (r *reader) network(n *strictyaml.Node) Text {
 	v, ok := r.Text(n)
@@ -192,7 +203,7 @@ func (r *reader) network(n *strictyaml.Node) Text {
 	switch {
 	case err != nil:
 		r.At(n, n.Shown()+" is not a network", "write an address and the length of its prefix: 10.0.0.0/24")
-	case !network.Addr().IsPrivate():
+	case !within(privateNetworks, network):
 		r.At(n, fmt.Sprintf("the network %s is public, and a private one is required", n.Shown()), "write one such as 10.0.0.0/24 or 192.168.0.0/16")
 	}
 	return Text(v)

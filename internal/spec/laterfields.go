@@ -108,7 +108,7 @@ func asText(expression, hint string) func(*reader, *strictyaml.Node) bool {
 }
 
 func asList(r *reader, n *strictyaml.Node) bool {
-	return len(r.texts(n, "`"+n.Path+"`", "")) > 0
+	return len(r.texts(n, "`"+n.Path+"`")) > 0
 }
 
 func asMapping(name string) func(*reader, *strictyaml.Node) bool {

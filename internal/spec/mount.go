@@ -55,6 +55,10 @@ func (r *reader) mountLine(n *strictyaml.Node) (m Mount) {
 		r.At(n, n.Shown()+" does not say what to mount where", "write my-volume:/data for a volume, /var/cache:/data for a folder of the machine")
 		return m
 	}
+	if strings.Contains(to, ":") {
+		r.At(n, fmt.Sprintf("invalid volume mount path: `%.60s`", to), "write one colon, and nothing behind the path: my-volume:/data")
+		return m
+	}
 	m.Path = r.checkMountPath(n, to)
 	if strings.HasPrefix(from, "/") {
 		m.InstancePath = from

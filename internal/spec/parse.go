@@ -180,7 +180,7 @@ func (r *reader) above0(n *strictyaml.Node, hint string) float64 {
 }
 
 // texts reads a list of text.
-func (r *reader) texts(n *strictyaml.Node, what, hint string) []string {
+func (r *reader) texts(n *strictyaml.Node, what string) []string {
 	items, ok := r.Items(n, what)
 	list := make([]string, 0, len(items))
 	if !ok {
@@ -188,7 +188,7 @@ func (r *reader) texts(n *strictyaml.Node, what, hint string) []string {
 	}
 	for _, item := range items {
 		if item.IsNull() {
-			r.At(item, "there is an empty item in "+what, hint)
+			r.At(item, "there is an empty item in "+what, `remove it, or write ""`)
 			continue
 		}
 		if v, ok := r.Text(item); ok {

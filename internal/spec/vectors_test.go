@@ -210,7 +210,7 @@ var refusals = []struct{ path, message, inputs string }{
 	{"backends", "is a list", "backends: aws"},
 	{"spot_policy", "did you mean `spot`?", "spot_policy: Spot"},
 	{"volumes.0", "does not say what to mount where", "volumes: [a] | volumes: [':/b'] | volumes: [1]"},
-	{"volumes.0", "invalid volume mount path", "volumes: ['a:b'] | volumes: ['a:/b/'] | volumes: ['/a:/b:ro/']"},
+	{"volumes.0", "invalid volume mount path", "volumes: ['a:b'] | volumes: ['a:/b/'] | volumes: ['/a:/b:ro/'] | volumes: ['/a:/b:ro']"},
 	{"volumes.0", "inside /workflow", "volumes: ['a:/workflow/x'] | volumes: ['/a:/workflow']"},
 	{"volumes.0.instance_path", "not an absolute path", "volumes: [{instance_path: a, path: /b}]"},
 	{"volumes.0.optional", "unknown field", "volumes: [{name: a, path: /b, optional: true}]"},

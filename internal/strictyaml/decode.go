@@ -91,7 +91,7 @@ func (p *Problems) unknown(n, key *Node, table []Key) {
 			p.meant = map[string]bool{}
 		}
 		p.meant[join(n.Path, near)] = true
-	} else if len(names) <= 6 {
+	} else if len(names) <= 12 {
 		hint = "known here: " + strings.Join(names, ", ")
 	}
 	p.At(key, fmt.Sprintf("unknown field `%s`", shorten(key.Text)), hint)
@@ -210,9 +210,9 @@ func (p *Problems) Items(n *Node, what string) ([]*Node, bool) {
 	if n.Kind == Sequence {
 		return n.Items, true
 	}
-	hint := ""
-	if n.IsScalar() {
-		hint = fmt.Sprintf("write it as a list: [%s]", shorten(n.Text))
+	hint := "write it as a list: each item in a line of its own, behind `- `"
+	if n.IsScalar() && len(n.Text) <= 57 && !strings.ContainsAny(n.Text, "\n,[]{}:#&*!|>'\"%@`\\") {
+		hint = fmt.Sprintf("write it as a list: [%s]", n.Text)
 	}
 	p.At(n, fmt.Sprintf("%s is a list, not %s", what, n.Shown()), hint)
 	return nil, false
