@@ -75,7 +75,12 @@ func (h SSHHost) MarshalJSON() ([]byte, error) {
 	return marshal(plain(h))
 }
 
-var identityShape = textShape.like("path")
+var (
+	identityShape = textShape.like("path")
+	blocksShape   = anyOf("whole number, or `auto`", wholeBetween(1, 100), oneOf("auto"))
+)
+
+const blocksHint = "a machine's GPUs are handed out one by one anyway"
 
 var fleetBlock = newBlock("fleet", "a fleet", "Machines that are kept at hand for runs: rented ones, or your own by SSH.",
 	[]field[Fleet]{
@@ -97,7 +102,7 @@ var fleetBlock = newBlock("fleet", "a fleet", "Machines that are kept at hand fo
 	lift(only(paramFields, fleetParams...), func(f *Fleet) *Params { return &f.Params }),
 	lift(only(laterParams, "idle_duration", "tags", "reservation", "availability_zones", "backend_options"), func(f *Fleet) *Params { return &f.Params }),
 	[]field[Fleet]{
-		later[Fleet]("blocks", "Into how many parts a machine is divided.", anyOf("whole number, or `auto`", wholeBetween(1, 100), oneOf("auto")), "a machine's GPUs are handed out one by one anyway", anything),
+		later[Fleet]("blocks", "Into how many parts a machine is divided.", blocksShape, blocksHint, asBlocks),
 	},
 )
 
@@ -121,7 +126,7 @@ var sshHostBlock = newBlock("fleet.ssh_config.hosts", "a host", "One machine, wh
 	{Key: nullable("identity_file"), about: "The private key, on the machine that applies.", shape: identityShape, read: into(func(h *SSHHost) *Text { return &h.IdentityFile })},
 	nullKey[SSHHost]("ssh_key"),
 	later[SSHHost]("internal_ip", "Its address in the private network.", textShape, "remove it", asText("", "")),
-	later[SSHHost]("blocks", "Into how many parts it is divided.", anyShape, "a machine's GPUs are handed out one by one anyway", anything),
+	later[SSHHost]("blocks", "Into how many parts it is divided.", blocksShape, blocksHint, asBlocks),
 	later[SSHHost]("proxy_jump", "A machine to go through.", anyShape, "log in directly", anything),
 })
 

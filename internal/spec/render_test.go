@@ -71,6 +71,23 @@ func TestHintsWorkWhenFollowed(t *testing.T) {
 	}
 }
 
+func TestMistakesInFleetsAndVolumes(t *testing.T) {
+	for text, message := range map[string]string{
+		"type: volume\nbackend: aws\nregion: a\nvolume_id: ''\n": "either `volume_id` or `size`",
+		"type: fleet\nnodes: 1\nblocks: 0\n":                     "`0` is not between 1 and 100",
+		"type: fleet\nnodes: 1\nblocks: many\n":                  "`many` is not a whole number",
+	} {
+		if _, err := spec.Read("f", []byte(text)); err == nil || !strings.Contains(err.Error(), message) {
+			t.Errorf("%s is answered with %v", text, err)
+		}
+	}
+	for _, fine := range []string{"auto", "1", "'4'"} {
+		if _, err := spec.Read("f", []byte("type: fleet\nnodes: 1\nblocks: "+fine+"\n")); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestTheNetworkOfAFleetIsPrivateToItsEnds(t *testing.T) {
 	for network, good := range map[string]bool{
 		"10.0.0.0/8": true, "10.1.2.3/24": true, "172.31.0.0/16": true, "fd00::/8": true,

@@ -2,6 +2,7 @@ package spec
 
 import (
 	"fmt"
+	"math"
 	"regexp"
 	"strconv"
 	"strings"
@@ -41,7 +42,7 @@ func parseGB(text string) (GB, *fault) {
 
 func sizeFault(text string, size GB) *fault {
 	switch {
-	case size < 0:
+	case math.Signbit(float64(size)): // also -0
 		return &fault{Message: fmt.Sprintf("`%s` is negative", text), Hint: "write a size such as 16GB"}
 	case !(size <= mostGB): // so that NaN is refused, too
 		return &fault{Message: fmt.Sprintf("`%s` is too large", text), Hint: "write a size such as 16GB"}

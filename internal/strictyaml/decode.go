@@ -174,6 +174,9 @@ func IntOf(n *Node) (int, bool) {
 		}
 	case Float:
 		if f, ok := FloatOf(n); ok && math.Abs(f) < 1<<53 {
+			if f < 0 {
+				f = math.Floor(f) // cut off, -0.5 would not be negative
+			}
 			return int(f), true
 		}
 		return 0, false
