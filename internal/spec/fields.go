@@ -132,7 +132,10 @@ func (r *reader) entrypoint(n *strictyaml.Node) Text {
 		r.At(n, "`entrypoint` is text, not a list", "write it as one line")
 		return ""
 	}
-	v, _ := r.Text(n)
+	v, ok := r.Text(n)
+	if _, err := Words(v); ok && err != nil {
+		r.At(n, fmt.Sprintf("in `entrypoint` %v", err), `close it; a backslash before a quote makes it a character like any other: \'`)
+	}
 	return Text(v)
 }
 

@@ -228,6 +228,7 @@ var refusals = []struct{ path, message, inputs string }{
 	{"model", "cannot be empty", "model: ''"},
 	{"auth", "neither true nor false", "auth: maybe | auth: 2"},
 	{"entrypoint", "not a list", "entrypoint: [a, b]"},
+	{"entrypoint", "a quote is not closed", `entrypoint: a 'b | entrypoint: a "b | entrypoint: a\`},
 	{"working_dir", "outside of the repo", "working_dir: ../x | working_dir: /x | working_dir: a/../../x"},
 	{"name", "zero byte", `name: "a\0b"`},
 	{"type", "not supported yet: type", "type: task | type: dev-environment"},
