@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"slices"
 	"strings"
 
 	"dstack/internal/strictyaml"
@@ -88,6 +89,17 @@ func only[T any](fields []field[T], names ...string) []field[T] {
 		}
 	}
 	return chosen
+}
+
+// usually gives a field another default.
+func usually[T any](fields []field[T], name, usual string) []field[T] {
+	changed := slices.Clone(fields)
+	for i := range changed {
+		if changed[i].Name == name {
+			changed[i].usual = usual
+		}
+	}
+	return changed
 }
 
 // without leaves all fields but these.

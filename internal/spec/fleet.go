@@ -99,8 +99,8 @@ var fleetBlock = newBlock("fleet", "a fleet", "Machines that are kept at hand fo
 		{Key: nullable("resources"), about: "What each machine must have.", shape: anyOf(blockShape("resources").words, blockShape("resources"), shape{"", schema{"type": "array", "maxItems": 0}}), examples: []string{"{gpu: 24GB}"},
 			read: func(r *reader, n *strictyaml.Node, f *Fleet) { f.Resources = r.resources(n) }},
 	},
-	lift(only(paramFields, fleetParams...), func(f *Fleet) *Params { return &f.Params }),
-	lift(only(laterParams, "idle_duration", "tags", "reservation", "availability_zones", "backend_options"), func(f *Fleet) *Params { return &f.Params }),
+	lift(usually(only(paramFields, fleetParams...), "termination_idle_time", "3d"), func(f *Fleet) *Params { return &f.Params }),
+	lift(usually(only(laterParams, "idle_duration", "tags", "reservation", "availability_zones", "backend_options"), "idle_duration", "3d"), func(f *Fleet) *Params { return &f.Params }),
 	[]field[Fleet]{
 		later[Fleet]("blocks", "Into how many parts a machine is divided.", blocksShape, blocksHint, asBlocks),
 	},
