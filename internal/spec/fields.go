@@ -174,9 +174,9 @@ func (r *reader) commands(n *strictyaml.Node) []string {
 
 // quoted is what the author of `echo a: b` meant.
 func quoted(n *strictyaml.Node) string {
-	if len(n.Pairs) != 1 || !n.Pairs[0].Value.IsScalar() {
+	if len(n.Pairs) != 1 || n.Pairs[0].Key.Quoted || n.Pairs[0].Value.Quoted || n.Pairs[0].Value.Kind >= strictyaml.Mapping {
 		return "- 'echo a: b'"
 	}
-	text := n.Pairs[0].Key.Text + ": " + n.Pairs[0].Value.Text
+	text := strings.TrimSpace(n.Pairs[0].Key.Text + ": " + n.Pairs[0].Value.Text)
 	return "- '" + strings.ReplaceAll(text, "'", "''") + "'"
 }

@@ -162,7 +162,7 @@ func word[T any](to func(*T) *Text, allowed ...string) func(*reader, *strictyaml
 func (r *reader) filled(n *strictyaml.Node) string {
 	v, ok := r.Text(n)
 	if ok && v == "" {
-		r.At(n, "this cannot be empty", "write something, or remove the line")
+		r.At(n, "this cannot be empty", "write something")
 	}
 	return v
 }

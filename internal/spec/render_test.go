@@ -59,6 +59,12 @@ func TestHintsWorkWhenFollowed(t *testing.T) {
 		{"regions: [a, ]\ninstance_types: [null]", `remove it, or write ""`, `instance_types: [""]`},
 		{"volumes: ['/a:/b:ro']", "write one colon, and nothing behind the path: my-volume:/data", "volumes: ['/a:/b']"},
 		{"probes: [{type: http, foo: 1}]", "known here: type, url, method, headers, body, timeout, interval, ready_after, until_ready", "probes: [{type: http}]"},
+		{"port:", "write port: 8000, where 8000 is where your service listens", "port: 8000"},
+		{"env:", "give it one, or remove the line", "auth: true"},
+		{"home_dir: ''", "write something", "home_dir: /root"},
+		{"conda: true", "remove it; `dstack schema` prints what is known", "auth: true"},
+		{"commands:\n- make all:", "put the command in quotes: - 'make all:'", "commands:\n- 'make all:'"},
+		{"commands:\n- echo a: \"b c\"", "put the command in quotes: - 'echo a: b'", "commands:\n- 'echo a: \"b c\"'"},
 	} {
 		_, err := spec.Read("f", []byte(base(c.bad)))
 		problems, _ := errors.AsType[spec.Problems](err)

@@ -50,7 +50,11 @@ func (p *Problems) Keys(n *Node, what string, table []Key, read func(i int, valu
 		case !pair.Value.IsNull():
 			read(i, pair.Value)
 		case !table[i].Nullable:
-			p.At(pair.Key, fmt.Sprintf("`%s` has no value", table[i].Name), "give it one, or remove the line")
+			hint := "give it one, or remove the line"
+			if table[i].Required != "" {
+				hint = "write " + strings.TrimPrefix(table[i].Required, "a line: ")
+			}
+			p.At(pair.Key, fmt.Sprintf("`%s` has no value", table[i].Name), hint)
 		}
 	}
 	for _, k := range table {
@@ -93,6 +97,8 @@ func (p *Problems) unknown(n, key *Node, table []Key) {
 		p.meant[join(n.Path, near)] = true
 	} else if len(names) <= 12 {
 		hint = "known here: " + strings.Join(names, ", ")
+	} else {
+		hint = "remove it; `dstack schema` prints what is known"
 	}
 	p.At(key, fmt.Sprintf("unknown field `%s`", shorten(key.Text)), hint)
 }
