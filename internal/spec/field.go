@@ -102,17 +102,6 @@ func usually[T any](fields []field[T], name, usual string) []field[T] {
 	return changed
 }
 
-// without leaves all fields but these.
-func without[T any](fields []field[T], names ...string) []field[T] {
-	var rest []field[T]
-	for _, f := range fields {
-		if len(only([]field[T]{f}, names...)) == 0 {
-			rest = append(rest, f)
-		}
-	}
-	return rest
-}
-
 // later is a field of a later dialect that is checked, but kept nowhere:
 // nothing acts on it. check tells whether the value asks for anything.
 func later[T any](name, about string, s shape, hint string, check func(r *reader, n *strictyaml.Node) bool) field[T] {
