@@ -88,8 +88,8 @@ func (r *reader) duration(n *strictyaml.Node) (Seconds, bool) {
 		return 0, false
 	}
 	text := n.Text
-	if f, ok := strictyaml.FloatOf(n); ok && n.Kind == strictyaml.Float && f > -1e15 && f < 1e15 {
-		text = strconv.FormatInt(int64(f), 10)
+	if v, ok := strictyaml.IntOf(n); ok && n.Kind != strictyaml.String {
+		text = strconv.Itoa(v)
 	}
 	s, f := parseDuration(text)
 	if f != nil {

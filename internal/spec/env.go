@@ -11,12 +11,12 @@ import (
 var envName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
 var envShape = define("env", anyOf("list of `NAME=value` and `NAME`, or mapping",
-	listOf("", anyOf("", pattern("", "^[a-zA-Z_][a-zA-Z0-9_]*(=|$)"), shape{"", schema{"type": "boolean"}})),
+	listOf("", pattern("", "^[a-zA-Z_][a-zA-Z0-9_]*(=|$)").or("boolean")),
 	shape{"", schema{"type": "object", "propertyNames": schema{"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
 		"additionalProperties": schema{"anyOf": []schema{textShape.schema, blockShape("env.open").schema}}}}))
 
 var openVarBlock = newBlock("env.open", "an open variable", "A variable that is taken from another one of whoever applies.", []field[EnvVar]{
-	{Key: required("key", "key: NAME"), about: "The name of the other variable.", shape: pattern("name", "^[a-zA-Z_][a-zA-Z0-9_]*$"),
+	{Key: required("key", "key: NAME"), about: "The name of the other variable.", shape: pattern("name", "^[a-zA-Z_][a-zA-Z0-9_]*$").or("boolean"),
 		read: func(r *reader, n *strictyaml.Node, v *EnvVar) { v.From = r.envFrom(n) }},
 })
 

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"slices"
 	"strings"
 
 	"dstack/internal/strictyaml"
@@ -90,15 +91,15 @@ func only[T any](fields []field[T], names ...string) []field[T] {
 	return chosen
 }
 
-// without leaves all fields but these.
-func without[T any](fields []field[T], names ...string) []field[T] {
-	var rest []field[T]
-	for _, f := range fields {
-		if len(only([]field[T]{f}, names...)) == 0 {
-			rest = append(rest, f)
+// usually gives a field another default.
+func usually[T any](fields []field[T], name, usual string) []field[T] {
+	changed := slices.Clone(fields)
+	for i := range changed {
+		if changed[i].Name == name {
+			changed[i].usual = usual
 		}
 	}
-	return rest
+	return changed
 }
 
 // later is a field of a later dialect that is checked, but kept nowhere:

@@ -65,7 +65,7 @@ var serviceBlock = newBlock("service", "a service", "A service: what runs, where
 			shape: envShape, examples: []string{"[HF_TOKEN, MODE=fast]", "{MODE: fast}"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Env = r.env(n) }},
 		{Key: plain("setup"), about: "Commands of old files, which ran before `commands`.", shape: textsShape,
 			unmet: &unmet[Service]{hint: "move these lines to the beginning of `commands`", asks: func(s *Service) bool { return len(s.Setup) > 0 }},
-			read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Setup = r.texts(n, "`setup`", "") }},
+			read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Setup = r.texts(n, "`setup`") }},
 		{Key: plain("resources"), about: "What a replica needs of its machine.", shape: anyOf(blockShape("resources").words, blockShape("resources"), shape{"", schema{"type": "array", "maxItems": 0}}),
 			examples: []string{"{gpu: 24GB}"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Resources = r.resources(n) }},
 		{Key: plain("volumes"), about: "What is mounted into the container and outlives it.", shape: volumesShape, examples: []string{"[my-volume:/data]", "[{name: my-volume, path: /data}]"},
@@ -132,7 +132,10 @@ func (r *reader) entrypoint(n *strictyaml.Node) Text {
 		r.At(n, "`entrypoint` is text, not a list", "write it as one line")
 		return ""
 	}
-	v, _ := r.Text(n)
+	v, ok := r.Text(n)
+	if _, err := Words(v); ok && err != nil {
+		r.At(n, fmt.Sprintf("in `entrypoint` %v", err), `close it; a backslash before a quote makes it a character like any other: \'`)
+	}
 	return Text(v)
 }
 
@@ -171,9 +174,9 @@ func (r *reader) commands(n *strictyaml.Node) []string {
 
 // quoted is what the author of `echo a: b` meant.
 func quoted(n *strictyaml.Node) string {
-	if len(n.Pairs) != 1 || !n.Pairs[0].Value.IsScalar() {
+	if len(n.Pairs) != 1 || n.Pairs[0].Key.Quoted || n.Pairs[0].Value.Quoted || n.Pairs[0].Value.Kind >= strictyaml.Mapping {
 		return "- 'echo a: b'"
 	}
-	text := n.Pairs[0].Key.Text + ": " + n.Pairs[0].Value.Text
+	text := strings.TrimSpace(n.Pairs[0].Key.Text + ": " + n.Pairs[0].Value.Text)
 	return "- '" + strings.ReplaceAll(text, "'", "''") + "'"
 }

@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"dstack/internal/strictyaml"
 )
@@ -74,7 +75,12 @@ func (h SSHHost) MarshalJSON() ([]byte, error) {
 	return marshal(plain(h))
 }
 
-var identityShape = textShape.like("path")
+var (
+	identityShape = textShape.like("path")
+	blocksShape   = anyOf("whole number, or `auto`", wholeBetween(1, 100), oneOf("auto"))
+)
+
+const blocksHint = "a machine's GPUs are handed out one by one anyway"
 
 var fleetBlock = newBlock("fleet", "a fleet", "Machines that are kept at hand for runs: rented ones, or your own by SSH.",
 	[]field[Fleet]{
@@ -93,10 +99,10 @@ var fleetBlock = newBlock("fleet", "a fleet", "Machines that are kept at hand fo
 		{Key: nullable("resources"), about: "What each machine must have.", shape: anyOf(blockShape("resources").words, blockShape("resources"), shape{"", schema{"type": "array", "maxItems": 0}}), examples: []string{"{gpu: 24GB}"},
 			read: func(r *reader, n *strictyaml.Node, f *Fleet) { f.Resources = r.resources(n) }},
 	},
-	lift(only(paramFields, fleetParams...), func(f *Fleet) *Params { return &f.Params }),
-	lift(only(laterParams, "idle_duration", "tags", "reservation", "availability_zones", "backend_options"), func(f *Fleet) *Params { return &f.Params }),
+	lift(usually(only(paramFields, fleetParams...), "termination_idle_time", "3d"), func(f *Fleet) *Params { return &f.Params }),
+	lift(usually(only(laterParams, "idle_duration", "tags", "reservation", "availability_zones", "backend_options"), "idle_duration", "3d"), func(f *Fleet) *Params { return &f.Params }),
 	[]field[Fleet]{
-		later[Fleet]("blocks", "Into how many parts a machine is divided.", anyOf("whole number, or `auto`", wholeBetween(1, 100), oneOf("auto")), "a machine's GPUs are handed out one by one anyway", anything),
+		later[Fleet]("blocks", "Into how many parts a machine is divided.", blocksShape, blocksHint, asBlocks),
 	},
 )
 
@@ -120,7 +126,7 @@ var sshHostBlock = newBlock("fleet.ssh_config.hosts", "a host", "One machine, wh
 	{Key: nullable("identity_file"), about: "The private key, on the machine that applies.", shape: identityShape, read: into(func(h *SSHHost) *Text { return &h.IdentityFile })},
 	nullKey[SSHHost]("ssh_key"),
 	later[SSHHost]("internal_ip", "Its address in the private network.", textShape, "remove it", asText("", "")),
-	later[SSHHost]("blocks", "Into how many parts it is divided.", anyShape, "a machine's GPUs are handed out one by one anyway", anything),
+	later[SSHHost]("blocks", "Into how many parts it is divided.", blocksShape, blocksHint, asBlocks),
 	later[SSHHost]("proxy_jump", "A machine to go through.", anyShape, "log in directly", anything),
 })
 
@@ -182,6 +188,16 @@ func (r *reader) portIfAny(n *strictyaml.Node) *int {
 	return nil
 }
 
+// privateNetworks are those that are nobody's on the internet.
+var privateNetworks = []netip.Prefix{
+	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("fc00::/7"),
+}
+
+// within tells whether all of a network lies in one of some others.
+func within(others []netip.Prefix, network netip.Prefix) bool {
+	return slices.ContainsFunc(others, func(p netip.Prefix) bool { return p.Bits() <= network.Bits() && p.Contains(network.Addr()) })
+}
+
 // network reads an address range that is nobody's on the internet.
 func (r *reader) network(n *strictyaml.Node) Text {
 	v, ok := r.Text(n)
@@ -192,7 +208,7 @@ func (r *reader) network(n *strictyaml.Node) Text {
 	switch {
 	case err != nil:
 		r.At(n, n.Shown()+" is not a network", "write an address and the length of its prefix: 10.0.0.0/24")
-	case !network.Addr().IsPrivate():
+	case !within(privateNetworks, network):
 		r.At(n, fmt.Sprintf("the network %s is public, and a private one is required", n.Shown()), "write one such as 10.0.0.0/24 or 192.168.0.0/16")
 	}
 	return Text(v)

@@ -31,7 +31,7 @@ var gpuBlock = newBlock("gpu", "`gpu`", "GPUs, written as a mapping.", []field[G
 	{Key: nullable("total_memory"), about: "How much memory they have together.", shape: sizeRangeShape, examples: []string{"160GB.."},
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.TotalMemory = sizeRangeOf(r, n) }},
 	{Key: nullable("compute_capability"), about: "The least compute capability.", examples: []string{"7.5", "[8, 0]"},
-		shape: anyOf("`7.5` or `[7, 5]`", numeric("", nil), pattern("", `^ *[0-9]{1,4}[.][0-9]{1,4} *$`), shape{"", schema{"type": "array", "minItems": 2, "maxItems": 2}}),
+		shape: anyOf("`7.5` or `[7, 5]`", numeric("", nil), pattern("", `^\s*[0-9]{1,4}[.][0-9]{1,4}\s*$`), shape{"", schema{"type": "array", "minItems": 2, "maxItems": 2}}),
 		read:  func(r *reader, n *strictyaml.Node, g *GPU) { g.ComputeCapability = r.capability(n) }},
 })
 

@@ -133,6 +133,22 @@ volumes: ["v:/d", {instance_path: /v, path: /e, optional: true}]`)
 	}
 }
 
+// Only the type is wrong where a file is one of another type but for a letter.
+func TestAMisspelledTypeIsTheOnlyProblem(t *testing.T) {
+	for _, text := range []string{
+		"type: gatewy\nbackend: aws\nregion: eu-west-1\n",
+		"type: Volume\nbackend: aws\nregion: eu-west-1\nsize: 1GB\n",
+		"type: fleets\nnodes: 2\n",
+		"type: servce\nport: 8000\nimage: a\n",
+	} {
+		_, err := spec.Read("f", []byte(text))
+		problems, _ := errors.AsType[spec.Problems](err)
+		if len(problems) != 1 || problems[0].Path != "type" || !strings.Contains(problems[0].Hint, "did you mean") {
+			t.Errorf("%s is refused with\n%s", text, problems.Render(false))
+		}
+	}
+}
+
 // laterRefusals are mistakes in fields of the later dialect.
 var laterRefusals = []struct{ path, message, input string }{
 	{"probes", "is a list", "probes: {type: http}"},

@@ -35,10 +35,10 @@ var laterFields = []field[Service]{
 	later[Service]("router", "A router between the gateway and the replicas.", mappingOf("mapping", anyShape), "requests go to the replica with the fewest of them", asMapping("router")),
 	later[Service]("cors", "Which web pages may call the service.", anyShape, "answer CORS requests in your service", anything),
 	later[Service]("privileged", "Whether the container may do everything that its machine's root may.", boolShape, "containers run without extra rights", asBool),
-	later[Service]("user", "The user in the container: `name`, `id`, or `user:group`.", anyOf("text", numeric("", nil), shape{"", schema{"type": "boolean"}}, pattern("", userExpression)), "remove it, or switch users in `commands`", asText(userExpression, "write a user, or user:group")),
+	later[Service]("user", "The user in the container: `name`, `id`, or `user:group`.", pattern("text", userExpression).or("number", "boolean"), "remove it, or switch users in `commands`", asText(userExpression, "write a user, or user:group")),
 	later[Service]("shell", "The shell that runs the commands.", pattern("`sh`, `bash`, or an absolute path", shellExpression), "commands run in bash, with an image of your own in sh", asText(shellExpression, "write sh, bash or an absolute path")),
 	later[Service]("docker", "Whether commands may start containers.", boolShape, "commands cannot start containers", asBool),
-	later[Service]("files", "Files of yours to bring into the container: `local:container`, or one path for both.", listOf("list of {files}", anyOf("", pattern("", "^[^:]"), numeric("", nil), shape{"", schema{"type": "boolean"}}, blockShape("files"))), "the folder that you apply from is uploaded whole", asFiles),
+	later[Service]("files", "Files of yours to bring into the container: `local:container`, or one path for both.", listOf("list of {files}", anyOf("", pattern("", "^[^:]").or("number", "boolean"), blockShape("files"))), "the folder that you apply from is uploaded whole", asFiles),
 	later[Service]("repos", "Git repositories to clone into the container.", anyShape, "the folder that you apply from is uploaded whole", anything),
 	later[Service]("single_branch", "Whether only one branch is cloned.", boolShape, "remove it", asBool),
 	later[Service]("priority", "Which run gets a machine first, from 0 to 100.", wholeBetween(0, 100).like("whole number up to 100"), "runs are started in the order in which they were submitted", asWhole(0, 100)),
@@ -90,6 +90,15 @@ func asWhole(least, most int) func(*reader, *strictyaml.Node) bool {
 	}
 }
 
+// asBlocks reads into how many parts a machine is divided; 1 is not at all.
+func asBlocks(r *reader, n *strictyaml.Node) bool {
+	if n.Text == "auto" {
+		return true
+	}
+	v, ok := r.Int(n, 1, 100)
+	return ok && v > 1
+}
+
 func asDuration(r *reader, n *strictyaml.Node) bool {
 	_, ok := r.duration(n)
 	return ok
@@ -108,7 +117,7 @@ func asText(expression, hint string) func(*reader, *strictyaml.Node) bool {
 }
 
 func asList(r *reader, n *strictyaml.Node) bool {
-	return len(r.texts(n, "`"+n.Path+"`", "")) > 0
+	return len(r.texts(n, "`"+n.Path+"`")) > 0
 }
 
 func asMapping(name string) func(*reader, *strictyaml.Node) bool {

@@ -9,8 +9,8 @@ import (
 )
 
 var (
-	mountPathShape = pattern("absolute path", "^/([^/].*[^/]|[^/])?$").like("absolute path")
-	volumesShape   = listOf("list of {volumes}", anyOf("", pattern("", "^[^:]+:/.*$"), blockShape("volumes"), blockShape("volumes.instance")))
+	mountPathShape = pattern("absolute path", `^/([^/][\s\S]*[^/]|[^/])?$`)
+	volumesShape   = listOf("list of {volumes}", anyOf("", pattern("", "^[^:]+:/[^:]*$"), blockShape("volumes"), blockShape("volumes.instance")))
 )
 
 var pathField = field[Mount]{Key: required("path", "path: /data"), about: "Where it is mounted in the container. Not inside of `/workflow`, where your code lies.", shape: mountPathShape, examples: []string{"/data"},
@@ -23,7 +23,7 @@ var mountBlock = newBlock("volumes", "a volume", "A volume and where it is mount
 })
 
 var folderBlock = newBlock("volumes.instance", "a volume", "A folder of the machine and where it is mounted. On one line: `/var/cache:/data`.", []field[Mount]{
-	{Key: required("instance_path", "instance_path: /var/cache"), about: "The folder on the machine.", shape: mountPathShape, examples: []string{"/var/cache"},
+	{Key: required("instance_path", "instance_path: /var/cache"), about: "The folder on the machine.", shape: pattern("absolute path", "^/"), examples: []string{"/var/cache"},
 		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.InstancePath = r.folder(n) }},
 	pathField,
 	{Key: plain("optional"), about: "Whether the replica may run where the folder cannot be mounted.", usual: "false", shape: boolShape,
@@ -57,6 +57,10 @@ func (r *reader) mountLine(n *strictyaml.Node) (m Mount) {
 	from, to, ok := strings.Cut(text, ":")
 	if !ok || from == "" {
 		r.At(n, n.Shown()+" does not say what to mount where", "write my-volume:/data for a volume, /var/cache:/data for a folder of the machine")
+		return m
+	}
+	if strings.Contains(to, ":") {
+		r.At(n, fmt.Sprintf("invalid volume mount path: `%.60s`", to), "write one colon, and nothing behind the path: my-volume:/data")
 		return m
 	}
 	m.Path = r.checkMountPath(n, to)

@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 
@@ -114,19 +115,30 @@ func (r *reader) root(n *strictyaml.Node) Configuration {
 		return nil
 	}
 	kind := n.Get("type")
-	switch {
-	case kind == nil, !kind.IsScalar(): // the service's table tells
-	case slices.Contains(otherKinds, kind.Text):
+	switch kindOf(kind) {
+	case "":
 		r.NotYet(kind, "type "+kind.Text, "this version reads "+strings.Join(kinds, ", "))
 		return nil // its fields are none of ours
-	case kind.Text == "fleet":
+	case "fleet":
 		return r.fleet(n)
-	case kind.Text == "volume":
+	case "volume":
 		return r.volume(n)
-	case kind.Text == "gateway":
+	case "gateway":
 		return r.gateway(n)
 	}
 	return r.service(n)
+}
+
+// kindOf is the type whose fields the file has, also where its name is
+// misspelled; empty: one that is not read. Without a type it is a service.
+func kindOf(n *strictyaml.Node) string {
+	if !n.IsScalar() {
+		return "service"
+	}
+	if slices.Contains(otherKinds, n.Text) {
+		return ""
+	}
+	return cmp.Or(strictyaml.Nearest(n.Text, kinds), "service")
 }
 
 // into returns a reader of optional text.
@@ -150,7 +162,7 @@ func word[T any](to func(*T) *Text, allowed ...string) func(*reader, *strictyaml
 func (r *reader) filled(n *strictyaml.Node) string {
 	v, ok := r.Text(n)
 	if ok && v == "" {
-		r.At(n, "this cannot be empty", "write something, or remove the line")
+		r.At(n, "this cannot be empty", "write something")
 	}
 	return v
 }
@@ -168,7 +180,7 @@ func (r *reader) above0(n *strictyaml.Node, hint string) float64 {
 }
 
 // texts reads a list of text.
-func (r *reader) texts(n *strictyaml.Node, what, hint string) []string {
+func (r *reader) texts(n *strictyaml.Node, what string) []string {
 	items, ok := r.Items(n, what)
 	list := make([]string, 0, len(items))
 	if !ok {
@@ -176,7 +188,7 @@ func (r *reader) texts(n *strictyaml.Node, what, hint string) []string {
 	}
 	for _, item := range items {
 		if item.IsNull() {
-			r.At(item, "there is an empty item in "+what, hint)
+			r.At(item, "there is an empty item in "+what, `remove it, or write ""`)
 			continue
 		}
 		if v, ok := r.Text(item); ok {

@@ -9,7 +9,7 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var portNumberShape = anyOf("port", numeric("", schema{"minimum": 1, "exclusiveMaximum": 65536}), pattern("", `^\s*[+]?0*[0-9]{1,5}\s*$`))
+var portNumberShape = anyOf("port", numeric("", schema{"minimum": 1, "exclusiveMaximum": 65536}), pattern("", `^\s*`+portExpression+`\s*$`))
 
 var portBlock = newBlock("port", "`port`", "A port, written as a mapping.", []field[Port]{
 	{Key: nullable("local_port"), about: "Ignored for services.", shape: portNumberShape,

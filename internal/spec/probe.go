@@ -43,7 +43,7 @@ var probeBlock = newBlock("probes", "a probe", "A question that is asked of a re
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Method, _ = r.OneOf(n, probeMethods...) }},
 	{Key: plain("headers"), about: "Headers to send.", shape: listOf("list of {probes.headers}", blockShape("probes.headers")).atMostItems(mostHeaders), examples: []string{"[{name: X-Probe, value: '1'}]"},
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Headers = r.headers(n) }},
-	{Key: nullable("body"), about: "A body to send.", shape: shape{"text", schema{"type": "string", "maxLength": mostBody}},
+	{Key: nullable("body"), about: "A body to send.", shape: shape{"text", schema{"type": []string{"string", "number", "boolean"}, "maxLength": mostBody}},
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Body = r.atMost(n, mostBody) }},
 	{Key: nullable("timeout"), about: "How long the answer may take.", usual: "10s", shape: durationShape, examples: []string{"5s"},
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { r.moment(n, &p.Timeout) }},
@@ -56,7 +56,7 @@ var probeBlock = newBlock("probes", "a probe", "A question that is asked of a re
 })
 
 var headerBlock = newBlock("probes.headers", "a header", "A header of a request.", []field[Header]{
-	{Key: required("name", "name: X-Probe"), about: "Its name.", shape: pattern("name", headerExpression),
+	{Key: required("name", "name: X-Probe"), about: "Its name.", shape: pattern("name", headerExpression).or("number", "boolean"),
 		read: func(r *reader, n *strictyaml.Node, h *Header) { h.Name = r.headerName(n) }},
 	{Key: required("value", "value: followed by text"), about: "Its value.", shape: textShape,
 		read: func(r *reader, n *strictyaml.Node, h *Header) { h.Value, _ = r.Text(n) }},
@@ -67,7 +67,7 @@ func (r *reader) probes(n *strictyaml.Node) []Probe {
 	if ok && len(items) > mostProbes {
 		r.At(n, fmt.Sprintf("there are %d probes", len(items)), fmt.Sprintf("write %d at most", mostProbes))
 	}
-	probes := make([]Probe, 0, len(items))
+	var probes []Probe
 	for _, item := range items {
 		p := Probe{URL: "/", Method: "get", Headers: []Header{}, Timeout: 10, Interval: 15, ReadyAfter: 1}
 		probeBlock.into(r, item, &p)

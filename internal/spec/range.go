@@ -91,13 +91,13 @@ func count(text string) (int, *fault) {
 		}
 		return 0, &fault{Message: fmt.Sprintf("`%s` is not a whole number", text), Hint: hint}
 	}
-	return v, countFault(v)
+	return v, countFault(text, v)
 }
 
-func countFault(v int) *fault {
+func countFault(text string, v int) *fault {
 	switch {
 	case v < 0:
-		return &fault{Message: fmt.Sprintf("`%d` is negative", v), Hint: "write 0 or more"}
+		return &fault{Message: fmt.Sprintf("`%s` is negative", text), Hint: "write 0 or more"}
 	case v > mostCount:
 		return &fault{Message: fmt.Sprintf("`%d` is too many", v), Hint: fmt.Sprintf("write %d at most", mostCount)}
 	}
@@ -111,7 +111,7 @@ func countRange(r *reader, n *strictyaml.Node) (Range[int], bool) {
 		if !ok {
 			return 0, &fault{Message: n.Shown() + " is not a whole number", Hint: "write 4, or a range such as 4..8"}
 		}
-		return v, countFault(v)
+		return v, countFault(n.Text, v)
 	})
 }
 

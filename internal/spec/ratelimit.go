@@ -38,13 +38,13 @@ var rateLimitBlock = newBlock("rate_limits", "a rate limit", "How many requests 
 var rateLimitKeyBlock = newBlock("rate_limits.key", "`key`", "What tells callers apart.", []field[RateLimitKey]{
 	{Key: required("type", "type: ip_address"), about: "The caller's address, or one of its headers.", shape: oneOf("ip_address", "header"),
 		read: func(r *reader, n *strictyaml.Node, k *RateLimitKey) { k.Type, _ = r.OneOf(n, "ip_address", "header") }},
-	{Key: nullable("header"), about: "The header, for `type: header`.", shape: pattern("name", headerExpression), examples: []string{"Authorization"},
+	{Key: nullable("header"), about: "The header, for `type: header`.", shape: pattern("name", headerExpression).or("number", "boolean"), examples: []string{"Authorization"},
 		read: func(r *reader, n *strictyaml.Node, k *RateLimitKey) { k.Header = r.headerName(n) }},
 })
 
 func (r *reader) rateLimits(n *strictyaml.Node) []RateLimit {
 	items, _ := r.Items(n, "`rate_limits`")
-	limits := make([]RateLimit, 0, len(items))
+	var limits []RateLimit
 	seen := map[string]int{}
 	for _, item := range items {
 		l := RateLimit{Prefix: "/", Key: RateLimitKey{Type: "ip_address"}}

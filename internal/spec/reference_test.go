@@ -3,6 +3,7 @@ package spec_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -42,6 +43,19 @@ func TestReferenceIsFresh(t *testing.T) {
 		}
 		if diff := cmp.Diff(before[name], text); diff != "" {
 			t.Errorf("%s is stale, run go test ./internal/spec -run TestReference -update:\n%s", name, diff)
+		}
+	}
+}
+
+// A fleet keeps its machines for days, a run for minutes.
+func TestTheReferenceHasEachTypesOwnDefaults(t *testing.T) {
+	all := pages(t)
+	for page, want := range map[string]string{"fleet.md": "`3d`", "service.md": "`5m`", "profiles.md": "`5m`"} {
+		for _, field := range []string{"termination_idle_time", "idle_duration"} {
+			row := regexp.MustCompile("(?m)^\\| `" + field + "` \\|.*$").FindString(all[page])
+			if cells := strings.Split(row, "|"); len(cells) < 4 || strings.TrimSpace(cells[3]) != want {
+				t.Errorf("%s has %q, and the default is %s", page, row, want)
+			}
 		}
 	}
 }

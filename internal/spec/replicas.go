@@ -1,6 +1,7 @@
 package spec
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -18,7 +19,7 @@ var replicasShape = anyOf("number or range: `2`, `1..4`, `0..2`",
 	blockShape("replicas"),
 	shape{"", schema{"type": "array", "minItems": 1, "items": schema{"type": "object"}}}) // groups
 
-var replicaEndShape = anyOf("whole number", numeric("", schema{"minimum": 0, "maximum": mostReplicas}), pattern("", "^ *"+wholeNumber+" *$"))
+var replicaEndShape = anyOf("whole number", numeric("", schema{"minimum": 0, "maximum": mostReplicas}), pattern("", wholeExpression))
 
 var replicasBlock = newBlock("replicas", "`replicas`", "A range of replicas, written as a mapping.", []field[replicaEnds]{
 	{Key: nullable("min"), about: "The least.", usual: "0", shape: replicaEndShape,
@@ -53,7 +54,8 @@ func (r *reader) replicas(n *strictyaml.Node) (Replicas, bool) {
 	case strictyaml.Mapping:
 		return r.replicaFields(n)
 	case strictyaml.Sequence:
-		if len(n.Items) > 0 && n.Items[0].Kind == strictyaml.Mapping {
+		single := func(item *strictyaml.Node) bool { return item.Kind != strictyaml.Mapping }
+		if len(n.Items) > 0 && !slices.ContainsFunc(n.Items, single) {
 			r.groups = true
 			r.note(n, "groups of replicas", replicasHint)
 			return Replicas{Min: 1, Max: 1}, false

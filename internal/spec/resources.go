@@ -46,7 +46,7 @@ func (r *reader) resources(n *strictyaml.Node) Resources {
 // count: arm:4.
 var cpuKinds = []string{"x86", "arm"}
 
-var cpuShape = anyOf(countShape.words, countShape, pattern("", "^ *([xX]86|[aA][rR][mM]) *(:.*)?$"), shape{"", schema{"type": "object", "required": []string{"arch"}}})
+var cpuShape = anyOf(countShape.words, countShape, pattern("", `^\s*([xX]86|[aA][rR][mM])\s*(:[\s\S]*)?$`), shape{"", schema{"type": "object", "required": []string{"arch"}}})
 
 // cpu reads how many processors; the later dialect can say of which kind.
 func (r *reader) cpu(n *strictyaml.Node, res *Resources) {
@@ -55,6 +55,10 @@ func (r *reader) cpu(n *strictyaml.Node, res *Resources) {
 		kind = n.Get("arch").Text
 	}
 	if kind = strings.ToLower(strings.TrimSpace(kind)); slices.Contains(cpuKinds, kind) {
+		if _, f := parseRange(cmp.Or(rest, "2.."), count); f != nil {
+			r.Refuse(n, f)
+			return
+		}
 		r.note(n, "the processor kind "+kind, "leave it out: cpu: "+cmp.Or(strings.TrimSpace(rest), "2.."))
 		return
 	}

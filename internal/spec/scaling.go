@@ -35,6 +35,6 @@ func (r *reader) checkScaling(root *strictyaml.Node, s *Service) {
 	case s.Replicas.Min != s.Replicas.Max && scaled.IsNull():
 		r.At(n, "when you set `replicas` to a range, ensure to specify `scaling`", "add scaling: {metric: rps, target: 10}, or write one number of replicas")
 	case s.Replicas.Min == s.Replicas.Max && !scaled.IsNull():
-		r.At(scaled, "to use `scaling`, `replicas` must be set to a range", "add replicas: 1..4, or remove scaling")
+		r.At(scaled, "to use `scaling`, `replicas` must be set to a range", "write replicas: 1..4, or remove scaling")
 	}
 }

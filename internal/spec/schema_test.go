@@ -96,6 +96,28 @@ func TestSchemaAcceptsEverySpelling(t *testing.T) {
 	}
 }
 
+// oddSpellings are read, though hardly anybody writes them.
+var oddSpellings = []string{
+	"port: '+5'", "port: '00008000'", "port: '0080:8000'", `port: "\t80\n"`, "priority: '+5'", "priority: '-0'",
+	"resources: {cpu: '+4'}", "resources: {cpu: '- 0..+4'}", "resources: {memory: '+ 1 GB'}", "resources: {gpu: {count: {min: '+1'}}}", "resources: {memory: 1E + 1GB}",
+	`resources: {gpu: {compute_capability: "\t7.5"}}`, `resources: {cpu: "arm\t:4"}`,
+	"max_duration: '+5'", "termination_idle_time: '-0'", `retry: {on_events: [error], duration: "\t4"}`, "max_duration: 1_000", `max_price: "\t4"`,
+	"env: [true]", "env: {A: {key: true}}", "user: true", "files: [1, true]", "probes: [{type: http, body: 1, headers: [{name: 1, value: 2}]}]",
+	"volumes: [{instance_path: /a/, path: /b}]", "volumes: [/a/:/b]",
+}
+
+func TestSchemaAcceptsOddSpellings(t *testing.T) {
+	s := compiled(t, spec.Schema)
+	for _, input := range oddSpellings {
+		if _, err := spec.Read("f", []byte(base(input))); err != nil {
+			t.Errorf("%s is refused: %v", input, err)
+		}
+		if err := s.Validate(value(t, []byte(base(input)))); err != nil {
+			t.Errorf("%s: %v", input, err)
+		}
+	}
+}
+
 // What a schema cannot see: sums, order, sameness, and what two fields mean
 // together.
 var beyondSchemas = []string{
@@ -104,7 +126,7 @@ var beyondSchemas = []string{
 	"empty part", "empty GPU name", "invalid empty range", "more than one", "too large", "too long", "between 1 and 65535",
 	"not a GPU", "is not a size", "is not a whole number", "negative", "outside of the repo", "inside /workflow", "zero byte", "not supported yet",
 	"not a list", "for the service", "say the same", "can be", "two limits", "needs to know which", "belongs to type", "is no time", "less than one request", "is a list",
-	"invalid volume mount path", "invalid compute capability",
+	"invalid volume mount path", "a quote is not closed", "invalid compute capability",
 }
 
 func TestSchemaRefusesWhatASchemaCan(t *testing.T) {

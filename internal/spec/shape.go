@@ -40,6 +40,11 @@ func pattern(words, expression string) shape {
 	return shape{words, schema{"type": "string", "pattern": expression}}
 }
 
+// or adds other types: what YAML makes of an unquoted word.
+func (s shape) or(types ...string) shape {
+	return anyOf(s.words, s, shape{"", schema{"type": types}})
+}
+
 func numeric(words string, more schema) shape {
 	s := schema{"type": "number"}
 	for k, v := range more {
@@ -105,10 +110,11 @@ var nothingShape = shape{"nothing", schema{"type": "null"}}
 // The grammars of values, as expressions. Spaces are allowed where the
 // parsers take them out.
 const (
-	wholeNumber     = `[+-]?[0-9 ]*[0-9][0-9 ]*`
-	sizeExpression  = `[+]?([0-9][0-9 ]*[.]?[0-9 ]*|[.][0-9 ]+)([Ee][ ]*[+-]?[0-9 ]+)?([TtGgMm] *[Bb])?`
-	wholeExpression = `^\s*[+-]?[0-9]+\s*$`
+	wholeNumber     = `([+] *[0-9]|- *0|[0-9])[0-9 ]*`
+	wholeExpression = `^\s*([+]?[0-9]+|-0+)\s*$`
+	sizeExpression  = `([+] *)?([0-9][0-9 ]*[.]?[0-9 ]*|[.][0-9 ]+)([Ee] *([+-] *)?[0-9][0-9 ]*)?([TtGgMm] *[Bb])?`
 	floatExpression = `^\s*[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([Ee][+-]?[0-9]+)?\s*$`
+	portExpression  = `[+]?0*[0-9]{1,5}`
 	rangeMark       = `[.] *[.]`
 )
 
@@ -128,10 +134,10 @@ var (
 	sizeRangeShape = anyOf(sizeTextShape.words, sizeTextShape, endsOf("range.size"))
 
 	durationShape = define("duration", anyOf("duration: `90s`, `5m`, `2h`, `1d`, `2w`, or seconds", numeric("", schema{"minimum": 0}),
-		pattern("", `^\s*[+-]?[0-9]+ *[smhdw]?\s*$`), shape{"", schema{"enum": []any{"off", false}}}))
+		pattern("", `^\s*([+]?[0-9]+|-0+|[0-9]+ *[smhdw])\s*$`), shape{"", schema{"enum": []any{"off", false}}}))
 
 	portShape = anyOf("port: `8000`; `80:8000` is accepted, and the first number ignored",
-		numeric("", schema{"minimum": 1, "exclusiveMaximum": 65536}), pattern("", `^\s*[+]?0*[0-9]{1,5}\s*$|^\s*0*[0-9]{1,5}:0*[0-9]{1,5}\s*$`), blockShape("port"))
+		numeric("", schema{"minimum": 1, "exclusiveMaximum": 65536}), pattern("", `^\s*(0*[0-9]{1,5}:)?`+portExpression+`\s*$`), blockShape("port"))
 )
 
 // endsOf is the mapping form of a range: range.count or range.size.

@@ -42,7 +42,7 @@ func parseGB(text string) (GB, *fault) {
 
 func sizeFault(text string, size GB) *fault {
 	switch {
-	case math.Signbit(float64(size)):
+	case math.Signbit(float64(size)): // also -0
 		return &fault{Message: fmt.Sprintf("`%s` is negative", text), Hint: "write a size such as 16GB"}
 	case !(size <= mostGB): // so that NaN is refused, too
 		return &fault{Message: fmt.Sprintf("`%s` is too large", text), Hint: "write a size such as 16GB"}
@@ -54,11 +54,20 @@ var almostSize = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([TGM])(?:I|IB)?$`)
 var sizeNames = map[string]string{"T": "terabytes", "G": "gigabytes", "M": "megabytes"}
 
 func sizeHint(clean string) string {
-	if m := almostSize.FindStringSubmatch(clean); m != nil {
-		size := m[1] + m[2] + "B"
-		return fmt.Sprintf("write %s for exactly %s %s, %s.. for at least that", size, m[1], sizeNames[m[2]], size)
+	if size, number, unit := meantSize(clean); size != "" {
+		return fmt.Sprintf("write %s for exactly %s %s, %s.. for at least that", size, number, unit, size)
 	}
 	return "write a size in MB, GB or TB: 16GB for exactly that, 16GB.. for at least that"
+}
+
+// meantSize is what somebody meant who wrote 16G or 16GiB; empty: nobody can
+// tell.
+func meantSize(text string) (size, number, unit string) {
+	m := almostSize.FindStringSubmatch(strings.ToUpper(strings.ReplaceAll(text, " ", "")))
+	if m == nil {
+		return "", "", ""
+	}
+	return m[1] + m[2] + "B", m[1], sizeNames[m[2]]
 }
 
 // String is the size in gigabytes, as users write it.
@@ -82,10 +91,14 @@ func (r *reader) size(n *strictyaml.Node) *GB {
 	case strictyaml.String:
 		v, f = parseGB(n.Text)
 	case strictyaml.Null, strictyaml.Bool, strictyaml.Mapping, strictyaml.Sequence:
-		f = &fault{Message: n.Shown() + " is not a size", Hint: "write one size such as 16GB"}
+		f = &fault{Message: n.Shown() + " is not a size"}
 	}
 	if f != nil {
-		r.Refuse(n, f)
+		hint := "write one size such as 16GB"
+		if size, _, _ := meantSize(n.Text); size != "" {
+			hint = "write " + size
+		}
+		r.At(n, f.Message, hint)
 		return nil
 	}
 	return &v

@@ -48,7 +48,8 @@ var volumeBlock = newBlock("volume", "a volume", "A disk that outlives the runs 
 func (r *reader) volume(n *strictyaml.Node) *Volume {
 	v := &Volume{}
 	volumeBlock.into(r, n, v)
-	if n.Get("size").IsNull() && n.Get("volume_id").IsNull() && !r.Meant("size") && !r.Meant("volume_id") {
+	id := n.Get("volume_id")
+	if n.Get("size").IsNull() && (id.IsNull() || id.IsScalar() && id.Text == "") && !r.Meant("size") && !r.Meant("volume_id") {
 		r.At(n, "a volume must say either `volume_id` or `size`", "add size: 100GB for a new one, or volume_id: followed by the cloud's name of one that exists")
 	}
 	v.NotYet = r.notes

@@ -50,7 +50,11 @@ func (p *Problems) Keys(n *Node, what string, table []Key, read func(i int, valu
 		case !pair.Value.IsNull():
 			read(i, pair.Value)
 		case !table[i].Nullable:
-			p.At(pair.Key, fmt.Sprintf("`%s` has no value", table[i].Name), "give it one, or remove the line")
+			hint := "give it one, or remove the line"
+			if table[i].Required != "" {
+				hint = "write " + strings.TrimPrefix(table[i].Required, "a line: ")
+			}
+			p.At(pair.Key, fmt.Sprintf("`%s` has no value", table[i].Name), hint)
 		}
 	}
 	for _, k := range table {
@@ -91,8 +95,10 @@ func (p *Problems) unknown(n, key *Node, table []Key) {
 			p.meant = map[string]bool{}
 		}
 		p.meant[join(n.Path, near)] = true
-	} else if len(names) <= 6 {
+	} else if len(names) <= 12 {
 		hint = "known here: " + strings.Join(names, ", ")
+	} else {
+		hint = "remove it; `dstack schema` prints what is known"
 	}
 	p.At(key, fmt.Sprintf("unknown field `%s`", shorten(key.Text)), hint)
 }
@@ -174,6 +180,9 @@ func IntOf(n *Node) (int, bool) {
 		}
 	case Float:
 		if f, ok := FloatOf(n); ok && math.Abs(f) < 1<<53 {
+			if f < 0 {
+				f = math.Floor(f) // cut off, -0.5 would not be negative
+			}
 			return int(f), true
 		}
 		return 0, false
@@ -210,9 +219,9 @@ func (p *Problems) Items(n *Node, what string) ([]*Node, bool) {
 	if n.Kind == Sequence {
 		return n.Items, true
 	}
-	hint := ""
-	if n.IsScalar() {
-		hint = fmt.Sprintf("write it as a list: [%s]", shorten(n.Text))
+	hint := "write it as a list: each item in a line of its own, behind `- `"
+	if n.IsScalar() && len(n.Text) <= 57 && !strings.ContainsAny(n.Text, "\n,[]{}:#&*!|>'\"%@`\\") {
+		hint = fmt.Sprintf("write it as a list: [%s]", n.Text)
 	}
 	p.At(n, fmt.Sprintf("%s is a list, not %s", what, n.Shown()), hint)
 	return nil, false

@@ -37,7 +37,7 @@ func Argv(s dstack.RunSpec) []string {
 	c := s.Configuration
 	switch {
 	case c.Entrypoint != "":
-		words, _ := Words(string(c.Entrypoint))
+		words, _ := spec.Words(string(c.Entrypoint)) // the parser refuses the others
 		return append(words, c.Commands...)
 	case c.Image == "":
 		return []string{"/bin/bash", "-i", "-c", joined(c.Commands)}

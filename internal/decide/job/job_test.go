@@ -77,23 +77,3 @@ func TestOrder_LimitsOnlyWhatWasAsked(t *testing.T) {
 		t.Errorf("got %d CPUs, %d MiB", o.CPUs, o.MemoryMiB)
 	}
 }
-
-func TestWords(t *testing.T) {
-	for line, want := range map[string][]string{
-		``:                  nil,
-		`a  b`:              {"a", "b"},
-		`a 'b "c"' "d 'e'"`: {"a", `b "c"`, "d 'e'"},
-		`a\ b "c\"d" '\'`:   {"a b", `c"d`, `\`},
-		`"" x`:              {"", "x"},
-		`"a\nb"`:            {`a\nb`},
-	} {
-		if got, err := job.Words(line); err != nil || !slices.Equal(got, want) {
-			t.Errorf("%s: got %q, %v", line, got, err)
-		}
-	}
-	for _, line := range []string{`'a`, `"a`, `a\`} {
-		if _, err := job.Words(line); err == nil {
-			t.Errorf("%s was accepted", line)
-		}
-	}
-}

@@ -1,11 +1,11 @@
-package job
+package spec
 
 import (
 	"errors"
 	"strings"
 )
 
-var errUnclosed = errors.New("a quote is not closed")
+var errUnclosed = errors.New("a quote is not closed, or nothing follows a backslash")
 
 // Words splits a command line as a POSIX shell would, without expanding
 // anything: quotes group, a backslash takes the next character as it is.
