@@ -33,6 +33,9 @@ func (a *app) readRequest(f *applyFlags, args []string) (*request, error) {
 			return nil, fmt.Errorf("read a blank configuration: %w", err)
 		}
 	}
+	if f.name == "" && found == nil {
+		found = spec.Locate(file.name, file.text, r.service.NameProblems())
+	}
 	r.flags, ofFlags = f.alter(r.service)
 	ofFlags = append(ofFlags, r.rename(f.name)...)
 	r.profile, ofProfile = a.chooseProfile(f.profile)

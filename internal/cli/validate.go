@@ -89,6 +89,11 @@ func (a *app) check(name string) checked {
 	}
 	result.File = source.name
 	result.read, err = spec.Read(source.name, source.text)
+	if service, ok := result.read.(*spec.Service); ok {
+		if wrong := service.NameProblems(); wrong != nil {
+			err = spec.Locate(source.name, source.text, wrong)
+		}
+	}
 	problems, known := errors.AsType[spec.Problems](err)
 	switch {
 	case err == nil:

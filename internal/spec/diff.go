@@ -78,7 +78,7 @@ var fieldOrder = []string{
 	"working_dir", "home_dir", "registry_auth", "python", "nvcc", "env", "setup", "resources", "volumes",
 	"commands", "backends", "regions", "instance_types", "spot_policy", "retry", "retry_policy",
 	"max_duration", "max_price", "pool_name", "instance_name", "creation_policy", "termination_policy",
-	"termination_idle_time",
+	"termination_idle_time", "probes", "rate_limits",
 }
 
 // leaves collects values; an empty one is not there.
@@ -122,8 +122,14 @@ func flatten(s Service) []leaf {
 		}
 		l.secret("env."+v.Name, v.Value)
 	}
-	for _, v := range s.Volumes {
-		l.add("volumes."+v.Name, v.Path)
+	for i, v := range s.Volumes {
+		l.add("volumes."+cmp.Or(v.Name, strconv.Itoa(i)), strings.TrimPrefix(v.InstancePath+":"+v.Path, ":"))
+	}
+	for i, p := range s.Probes {
+		l.add("probes."+strconv.Itoa(i), asJSON(p))
+	}
+	for i, limit := range s.RateLimits {
+		l.add("rate_limits."+strconv.Itoa(i), asJSON(limit))
 	}
 	l.resources(s.Resources)
 	l.params(s.Params)
@@ -147,6 +153,9 @@ func (l *leaves) blocks(s Service) {
 		l.add("scaling.target", number(c.Target))
 		l.add("scaling.scale_up_delay", c.ScaleUpDelay.String())
 		l.add("scaling.scale_down_delay", c.ScaleDownDelay.String())
+		if c.Window != nil {
+			l.add("scaling.window", c.Window.String())
+		}
 	}
 	if a := s.RegistryAuth; a != nil {
 		l.add("registry_auth.username", a.Username)
@@ -199,6 +208,15 @@ func (l *leaves) params(p Params) {
 	l.add("instance_name", string(p.InstanceName))
 	l.add("creation_policy", string(p.CreationPolicy))
 	l.add("termination_policy", string(p.TerminationPolicy))
+}
+
+// asJSON shows a block on one line.
+func asJSON(v any) string {
+	text, err := marshal(v)
+	if err != nil { // they are plain structs
+		return err.Error()
+	}
+	return string(text)
 }
 
 func retryText(events []string, window Seconds) string {

@@ -114,10 +114,10 @@ func (r *reader) durationIfAny(n *strictyaml.Node) *Seconds {
 	return &v
 }
 
-// isOff tells whether n is the word off, bare or quoted, which older YAML
-// reads as false.
+// isOff tells whether n is the word off or no, bare or quoted, which older
+// YAML reads as false.
 func isOff(n *strictyaml.Node) bool {
-	return n.IsScalar() && (n.Text == "off" || n.Kind == strictyaml.Bool && n.Text != "" && strings.EqualFold(n.Text, "false"))
+	return n.IsScalar() && (strings.EqualFold(n.Text, "off") || strings.EqualFold(n.Text, "no") || n.Kind == strictyaml.Bool && strings.EqualFold(n.Text, "false"))
 }
 
 func (r *reader) maxDuration(n *strictyaml.Node) *MaxDuration {

@@ -35,6 +35,12 @@ var misplaced = sync.OnceValue(func() map[string]string {
 	return places
 })
 
+// synonyms are what other languages of this kind call the same.
+var synonyms = map[string]string{
+	"environment": "env", "script": "commands", "run": "commands", "container": "image", "min_replicas": "replicas", "max_replicas": "replicas",
+	"gpus": "resources.gpu", "accelerators": "resources.gpu", "ram": "resources.memory", "healthcheck": "probes", "health_check": "probes",
+}
+
 // elsewhere is the hint for a key that is right, but in another place.
 func elsewhere(n *strictyaml.Node, key string) string {
 	if n.Path != "" {
@@ -42,6 +48,9 @@ func elsewhere(n *strictyaml.Node, key string) string {
 			return fmt.Sprintf("`%s` belongs to the configuration itself, not here", key)
 		}
 		return ""
+	}
+	if better := synonyms[key]; better != "" {
+		return fmt.Sprintf("that is called `%s` here", better)
 	}
 	if where := misplaced()[key]; where != "" {
 		return fmt.Sprintf("`%s` belongs into `%s`", key, where)

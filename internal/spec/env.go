@@ -59,6 +59,10 @@ func (r *reader) env(n *strictyaml.Node) Env {
 	if n.Kind == strictyaml.Mapping {
 		return r.envFields(n)
 	}
+	if n.IsScalar() { // which is not shown
+		r.At(n, "`env` is a list, not one text", "write it as a list: [NAME=value]")
+		return Env{}
+	}
 	items, ok := r.Items(n, "`env`")
 	env := make(Env, 0, len(items))
 	if !ok {
@@ -82,7 +86,8 @@ func (r *reader) env(n *strictyaml.Node) Env {
 
 func (r *reader) envItem(n *strictyaml.Node) (EnvVar, bool) {
 	if n.Kind == strictyaml.Mapping && len(n.Pairs) > 0 {
-		r.At(n, "an environment variable in a list is text, not a mapping", fmt.Sprintf("write %s=value, or remove the dashes", n.Pairs[0].Key.Text))
+		name, _, _ := strings.Cut(n.Pairs[0].Key.Text, "=")
+		r.At(n, "an environment variable in a list is text, not a mapping", fmt.Sprintf("write %s=value, or remove the dashes; text that holds `: ` is put in quotes", name))
 		return EnvVar{}, false
 	}
 	text, ok := r.Text(n)

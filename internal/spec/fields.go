@@ -103,6 +103,9 @@ func (r *reader) checkImage(n *strictyaml.Node, s *Service) {
 		return
 	}
 	for _, key := range []string{"python", "nvcc"} {
+		if key == "nvcc" && s.NVCC != nil && !*s.NVCC {
+			continue // says nothing
+		}
 		if v := n.Get(key); !v.IsNull() {
 			r.At(v, fmt.Sprintf("`image` and `%s` are mutually exclusive", key), fmt.Sprintf("remove one: an image brings its own, `%s` is about the base image", key))
 		}

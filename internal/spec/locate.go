@@ -27,7 +27,7 @@ func Locate(file string, text []byte, problems Problems) Problems {
 	slices.SortStableFunc(all, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
 	})
-	addSource(all, text)
+	addSource(all, text, root)
 	return all
 }
 

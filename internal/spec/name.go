@@ -1,11 +1,25 @@
 package spec
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 )
 
 var runName = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
+
+// NameProblems tells whether the run can be called as the configuration says,
+// which the parser leaves to whoever runs it.
+func (s *Service) NameProblems() Problems {
+	if s.Name == "" {
+		return nil
+	}
+	wrong, _ := errors.AsType[Problem](CheckName(string(s.Name)))
+	if wrong.Message == "" {
+		return nil
+	}
+	return Problems{wrong}
+}
 
 // CheckName tells whether a run can be called so. The error is a Problem.
 func CheckName(name string) error {

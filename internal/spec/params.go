@@ -10,6 +10,7 @@ import (
 var backends = []string{
 	"aws", "azure", "cudo", "datacrunch", "dstack", "gcp", "kubernetes", "lambda", "local",
 	"nebius", "oci", "remote", "runpod", "tensordock", "vastai",
+	"amddevcloud", "cloudrift", "digitalocean", "hotaisle", "vultr", // of the later dialect
 }
 
 // Every ending after which a replica can be tried again.
@@ -88,12 +89,14 @@ func (r *reader) retry(n *strictyaml.Node) *Retry {
 		return &Retry{Always: &v}
 	}
 	retry := &Retry{}
-	retryBlock.into(r, n, retry)
+	if retryBlock.into(r, n, retry) && n.Get("on_events") == nil {
+		retry.OnEvents = slices.Clone(retryEvents) // as the later dialect has it
+	}
 	return retry
 }
 
 var retryBlock = newBlock("retry", "`retry`", "Which endings are tried again.", []field[Retry]{
-	{Key: required("on_events", "on_events: [no-capacity, interruption, error]"), about: "The endings: no machine could be had, the machine was lost, the command failed.",
+	{Key: plain("on_events"), about: "The endings: no machine could be had, the machine was lost, the command failed.", usual: "[no-capacity, interruption, error]",
 		shape: shape{"list of: " + oneOf(retryEvents...).words, schema{"type": "array", "minItems": 1, "items": oneOf(retryEvents...).schema}}, examples: []string{"[no-capacity, interruption]"},
 		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.OnEvents = r.retryEvents(n) }},
 	{Key: nullable("duration"), about: "How long after the ending it is tried.", usual: "1h", shape: durationShape, examples: []string{"30m"},

@@ -29,6 +29,7 @@ func Read(file string, text []byte) (Configuration, error) {
 	r := newReader()
 	var c Configuration
 	if root := strictyaml.Load(text, r.Problems); root != nil {
+		r.tree = root
 		c = r.root(root)
 	}
 	if problems := r.report(file, text); problems != nil {
@@ -55,6 +56,7 @@ func Parse(file string, text []byte) (*Service, error) {
 // and return what they could read.
 type reader struct {
 	*strictyaml.Problems
+	tree         *strictyaml.Node // of the whole file; nil: it is no YAML
 	notes        []NotYet
 	replicasRead bool // so that scaling can be held against them
 	groups       bool // replicas are in groups, which have commands of their own
@@ -83,16 +85,16 @@ func (r *reader) report(file string, text []byte) Problems {
 			Message: clean(p.Message), Hint: clean(p.Hint), Unsupported: p.Later,
 		})
 	}
-	addSource(all, text)
+	addSource(all, text, r.tree)
 	return all
 }
 
 // addSource fills in the line of each problem and the one before it.
-func addSource(all Problems, text []byte) {
+func addSource(all Problems, text []byte, root *strictyaml.Node) {
 	if len(text) > strictyaml.MaxBytes {
 		return
 	}
-	lines := strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n")
+	lines := masked(text, root)
 	line := func(n int) string {
 		if n < 1 || n > len(lines) {
 			return ""

@@ -125,9 +125,7 @@ func refusal(name string, text []byte) error {
 		none := func(string) (string, bool) { return "", false }
 		problems = append(problems, spec.ResolveEnv(s, nil, none)...)
 		problems = append(problems, spec.Interpolate(s, nil, none)...)
-		if wrong, ok := errors.AsType[spec.Problem](spec.CheckName(string(s.Name))); ok && s.Name != "" {
-			problems = append(problems, wrong)
-		}
+		problems = append(problems, s.NameProblems()...)
 	}
 	return spec.Locate(name, text, problems)
 }

@@ -132,7 +132,7 @@ var (
 		{"properties": schema{"replicas": schema{"type": "array"}}, "required": []string{"replicas"}},
 		{"properties": schema{"docker": schema{"const": true}}, "required": []string{"docker"}},
 	}}
-	imageAlone = schema{"if": someImage, "then": schema{"properties": schema{"python": schema{"type": "null"}, "nvcc": schema{"type": "null"}}}}
+	imageAlone = schema{"if": someImage, "then": schema{"properties": schema{"python": schema{"type": "null"}, "nvcc": schema{"not": schema{"const": true}}}}}
 )
 
 func (d described) schema() schema {

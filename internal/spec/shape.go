@@ -134,7 +134,7 @@ var (
 	sizeRangeShape = anyOf(sizeTextShape.words, sizeTextShape, endsOf("range.size"))
 
 	durationShape = define("duration", anyOf("duration: `90s`, `5m`, `2h`, `1d`, `2w`, or seconds", numeric("", schema{"minimum": 0}),
-		pattern("", `^\s*([+]?[0-9]+|-0+|[0-9]+ *[smhdw])\s*$`), shape{"", schema{"enum": []any{"off", false}}}))
+		pattern("", `^\s*([+]?[0-9]+|-0+|[0-9]+ *[smhdw])\s*$`), pattern("", "^([Oo][Ff][Ff]|[Nn][Oo])$"), shape{"", schema{"const": false}}))
 
 	portShape = anyOf("port: `8000`; `80:8000` is accepted, and the first number ignored",
 		numeric("", schema{"minimum": 1, "exclusiveMaximum": 65536}), pattern("", `^\s*(0*[0-9]{1,5}:)?`+portExpression+`\s*$`), blockShape("port"))

@@ -1,0 +1,122 @@
+package spec
+
+import (
+	"regexp"
+	"strings"
+
+	"dstack/internal/strictyaml"
+)
+
+// masked returns the lines of a file with bullets in place of what is nobody's
+// business: values of variables, and passwords. Reports are read in places
+// where such things do not belong. What stands where keeps its column.
+func masked(text []byte, root *strictyaml.Node) []string {
+	lines := strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n")
+	if root == nil { // no YAML: what looks like one
+		for i, line := range lines {
+			if at := secretLook.FindStringIndex(line); at != nil {
+				lines[i] = line[:at[1]] + bullets(line[at[1]:])
+			}
+		}
+		return lines
+	}
+	m := masker{lines: lines}
+	m.look(root)
+	return lines
+}
+
+// secretLook is how lines begin that hold a value to hide.
+var secretLook = regexp.MustCompile(`^\s*-\s*["']?[A-Za-z_][A-Za-z0-9_]*=|password["']?\s*:\s*`)
+
+type masker struct{ lines []string }
+
+// look finds what to hide, at any depth.
+func (m masker) look(n *strictyaml.Node) {
+	for _, p := range n.Pairs {
+		switch p.Key.Text {
+		case "env":
+			m.hideAll(p.Value)
+		case "password":
+			m.hide(p.Value, false)
+		default:
+			m.look(p.Value)
+		}
+	}
+	for _, item := range n.Items {
+		m.look(item)
+	}
+}
+
+// hideAll hides the values of variables, in either spelling.
+func (m masker) hideAll(env *strictyaml.Node) {
+	if env.IsScalar() {
+		m.hide(env, true)
+	}
+	for _, item := range env.Items {
+		m.hide(item, true)
+		for _, p := range item.Pairs { // a mapping by mistake
+			m.hide(p.Key, true)
+			m.hideWhole(p.Value)
+		}
+	}
+	for _, p := range env.Pairs {
+		m.hideWhole(p.Value)
+	}
+}
+
+// hideWhole hides a value, also a list by mistake; {key: NAME} is no secret.
+func (m masker) hideWhole(n *strictyaml.Node) {
+	m.hide(n, false)
+	for _, item := range n.Items {
+		m.hideWhole(item)
+	}
+}
+
+// hide hides a scalar, or only what follows its equals sign.
+func (m masker) hide(n *strictyaml.Node, behindEquals bool) {
+	if !n.IsScalar() || n.Line < 1 || n.Line > len(m.lines) {
+		return
+	}
+	row := []rune(m.lines[n.Line-1])
+	from, to := min(n.Col-1, len(row)), min(n.Col-1+n.Width, len(row))
+	if from < len(row) && (row[from] == '|' || row[from] == '>') && n.Quoted {
+		m.hideBlock(n.Line)
+		return
+	}
+	shown := from
+	if behindEquals {
+		equals := strings.IndexRune(string(row[from:to]), '=')
+		if equals < 0 {
+			return
+		}
+		shown = from + len([]rune(string(row[from:to])[:equals])) + 1
+	}
+	if !behindEquals && strings.HasPrefix(n.Text, "${{") {
+		return // where it comes from is no secret
+	}
+	m.lines[n.Line-1] = string(row[:shown]) + bullets(string(row[shown:to])) + string(row[to:])
+	if n.Quoted && to == len(row) { // it may go on
+		m.hideBlock(n.Line)
+	}
+}
+
+// hideBlock hides the lines that are indented more than a line, below it.
+func (m masker) hideBlock(line int) {
+	indent := func(s string) int { return len(s) - len(strings.TrimLeft(s, " ")) }
+	for i := line; i < len(m.lines); i++ {
+		if strings.TrimSpace(m.lines[i]) != "" && indent(m.lines[i]) <= indent(m.lines[line-1]) {
+			return
+		}
+		m.lines[i] = bullets(m.lines[i])
+	}
+}
+
+// bullets hides text, and keeps its length and its spaces.
+func bullets(text string) string {
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune(" \t\r\"'", r) {
+			return r
+		}
+		return '•'
+	}, text)
+}
