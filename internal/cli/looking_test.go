@@ -24,13 +24,17 @@ func TestPS(t *testing.T) {
 			{Num: 1, Status: dstack.ReplicaWaiting, Reason: "waits for capacity: 2×H100"}}},
 		api.View{Status: api.StatusFailed, Reason: "gave up\x1b[2J"})
 	f.list[1].Name, f.list[2].Name = "mixtral", "dead"
+	first := 0.21
+	f.list[0].Numbers = &api.Numbers{Requests: 1, InFlight: 0}
+	f.list[1].Model, f.list[1].Numbers = &api.ModelView{Name: "m"}, &api.Numbers{Requests: 12, InFlight: 2, Held: 3, TokensIn: 1234, TokensOut: 12345678, FirstToken: &first}
 	got := u.types("ps")
 	got.want(t, ExitDone, []string{" NAME     STATUS    REPLICAS  URL", " mixtral  degraded  1 of 2 ", "replica 1 waits for capacity: 2×H100", " web      ready     1 of 1    http://web.localhost:3000/"}, nil)
 	if strings.Contains(got.out, "dead") {
 		t.Error("an ended run is listed")
 	}
 	got = u.types("ps", "-a", "-v")
-	got.want(t, ExitDone, []string{"dead     ", "gave up\n", "  replica 0  ready ", "local box"}, nil)
+	got.want(t, ExitDone, []string{"dead     ", "gave up\n", "  replica 0  ready ", "local box",
+		"  1 request · 0 in flight\n", "  12 requests · 2 in flight · 3 held · first token after 210ms · tokens 1.2k in, 12.3M out\n"}, nil)
 	var views []api.View
 	if got := u.types("ps", "-a", "-o", "json"); json.Unmarshal([]byte(got.out), &views) != nil || len(views) != 3 {
 		t.Errorf("got %s", got.out)

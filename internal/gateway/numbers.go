@@ -136,7 +136,10 @@ func (n *numbers) fill(all map[dstack.RunID]api.Numbers) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for id, one := range n.runs {
-		sum := all[id]
+		sum, known := all[id]
+		if !known {
+			continue
+		}
 		sum.TokensIn, sum.TokensOut = one.usage.In, one.usage.Out
 		if len(one.firsts) > 0 {
 			sorted := slices.Sorted(slices.Values(one.firsts))
@@ -150,9 +153,15 @@ func (n *numbers) fill(all map[dstack.RunID]api.Numbers) {
 // Numbers returns what each run in the table does and did.
 func (g *Gateway) Numbers() map[dstack.RunID]api.Numbers {
 	all := map[dstack.RunID]api.Numbers{}
-	for id, load := range g.Load() {
-		all[id] = api.Numbers{Requests: load.Accepted, InFlight: load.InFlight, Held: load.Held}
+	v := g.view.Load()
+	if v == nil {
+		return all
 	}
+	loads := g.Load()
+	v.Runs(func(r *route.Route) {
+		load := loads[r.Run]
+		all[r.Run] = api.Numbers{Requests: load.Accepted, InFlight: load.InFlight, Held: load.Held}
+	})
 	g.numbers.fill(all)
 	return all
 }

@@ -1,0 +1,92 @@
+package gateway_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"dstack/internal/gateway"
+)
+
+// gathered is what Prometheus would read, one line a value.
+func gathered(t *testing.T, g *gateway.Gateway) string {
+	t.Helper()
+	all := prometheus.NewPedanticRegistry()
+	if err := all.Register(g.Collector()); err != nil {
+		t.Fatal(err)
+	}
+	families, err := all.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, f := range families {
+		for _, m := range f.Metric {
+			var labels []string
+			for _, l := range m.Label {
+				labels = append(labels, l.GetName()+"="+l.GetValue())
+			}
+			value := m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			if h := m.Histogram; h != nil {
+				value = float64(h.GetSampleCount())
+			}
+			fmt.Fprintf(&b, "%s{%s} %v\n", f.GetName(), strings.Join(labels, ","), value)
+		}
+	}
+	return b.String()
+}
+
+func TestNumbers_OfModels(t *testing.T) {
+	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch {
+		case strings.Contains(string(body), `"stream"`):
+			w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+			for _, event := range []string{`{"choices":[{"delta":{"content":"secret"}}]}`, `{"choices":[],"usage":{"prompt_tokens":10,"completion_tokens":5}}`, "[DONE]"} {
+				fmt.Fprintf(w, "data: %s\n\n", event)
+				w.(http.Flusher).Flush()
+			}
+		case strings.Contains(string(body), `"fail"`):
+			http.Error(w, "no", http.StatusTeapot)
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			io.WriteString(w, `{"choices":[{"text":"secret"}],"usage":{"prompt_tokens":2,"completion_tokens":1}}`)
+		}
+	})
+	m := model("m", "org/m", up)
+	r := start(t, gateway.Limits{}, m, service("web", up))
+	ask := func(body string) {
+		t.Helper()
+		r.do(r.ask("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(body), bearer(member)...))
+	}
+	ask(`{"model":"org/m","stream":true}`)
+	ask(`{"model":"org/m"}`)
+	ask(`{"model":"org/m","fail":true}`)
+	ask(`{"model":"other"}`) // none of anybody's
+	until(t, "the numbers", func() bool { return r.gateway.Numbers()[m.Run].TokensIn == 12 })
+	n := r.gateway.Numbers()[m.Run]
+	if n.Requests != 3 || n.TokensOut != 6 || n.FirstToken == nil || *n.FirstToken <= 0 || *n.FirstToken > 5 {
+		t.Errorf("the numbers are %+v", n)
+	}
+	said := gathered(t, r.gateway)
+	for _, want := range []string{
+		"dstack_model_requests_total{code=200,model=org/m,project=main,run=m} 2", "dstack_model_requests_total{code=418,model=org/m,project=main,run=m} 1",
+		"dstack_model_tokens_total{direction=in,model=org/m,project=main,run=m} 12", "dstack_model_tokens_total{direction=out,model=org/m,project=main,run=m} 6",
+		"dstack_model_first_token_seconds{model=org/m,project=main,run=m} 1", "dstack_model_request_seconds{model=org/m,project=main,run=m} 3",
+		"dstack_requests_total{project=main,run=m} 3", "dstack_requests_in_flight{project=main,run=m} 0", "dstack_replicas_ready{project=main,run=web} 1",
+	} {
+		if !strings.Contains(said, want+"\n") {
+			t.Errorf("%s is not among\n%s", want, said)
+		}
+	}
+	if strings.Contains(said, "secret") || strings.Contains(said, "other") {
+		t.Errorf("too much is told:\n%s", said)
+	}
+	r.plane.set(service("web", up)) // the model's run has ended
+	until(t, "it is forgotten", func() bool { return !strings.Contains(gathered(t, r.gateway), "org/m") })
+	until(t, "it has no numbers", func() bool { _, known := r.gateway.Numbers()[m.Run]; return !known })
+}
