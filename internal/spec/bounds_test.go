@@ -36,18 +36,22 @@ func TestBoundsHold(t *testing.T) {
 		"many unknown keys":          "type: service\n" + strings.Repeat("x", 200) + ": 1\n" + manyKeys(4000),
 	} {
 		t.Run(name, func(t *testing.T) {
-			began := time.Now()
-			_, err := spec.Read("f", []byte(text))
-			problems, ok := errors.AsType[spec.Problems](err)
-			if !ok || len(problems) == 0 {
-				t.Fatalf("it is not refused with problems: %v", err)
+			var shown, message string
+			best := time.Hour // of a few: the machine does other things, too
+			for range 3 {
+				began := time.Now()
+				_, err := spec.Read("f", []byte(text))
+				problems, ok := errors.AsType[spec.Problems](err)
+				if !ok || len(problems) == 0 {
+					t.Fatalf("it is not refused with problems: %v", err)
+				}
+				shown, message = problems.Render(false), problems[0].Message
+				best = min(best, time.Since(began))
 			}
-			shown := problems.Render(false)
-			if took := time.Since(began); took > 500*time.Millisecond { // milliseconds without the race detector on a machine that does nothing else
-				t.Errorf("it took %s", took)
-			} else {
-				t.Logf("%s, %d bytes: %s", took, len(shown), problems[0].Message)
+			if best > bound {
+				t.Errorf("it took %s", best)
 			}
+			t.Logf("%s, %d bytes: %s", best, len(shown), message)
 			if len(shown) > 4<<20 {
 				t.Errorf("what is said of it is %d bytes long", len(shown))
 			}
