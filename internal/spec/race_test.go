@@ -6,4 +6,4 @@ import "time"
 
 // bound is how long a refusal may take under the race detector, which slows
 // parsers down ten times and more.
-const bound = 3 * time.Second
+const bound = 5 * time.Second

@@ -59,8 +59,9 @@ func (p *Problems) Keys(n *Node, what string, table []Key, read func(i int, valu
 	}
 	for _, k := range table {
 		if k.Required != "" && n.Get(k.Name) == nil && !p.Meant(join(n.Path, k.Name)) {
-			p.At(n, fmt.Sprintf("`%s` is missing", join(n.Path, k.Name)), "add "+k.Required)
-			p.found[len(p.found)-1].Path = join(n.Path, k.Name)
+			at := *n
+			at.Path = join(n.Path, k.Name)
+			p.At(&at, fmt.Sprintf("`%s` is missing", at.Path), "add "+k.Required)
 		}
 	}
 	return true
@@ -77,6 +78,9 @@ func mappingHint(table []Key) string {
 }
 
 func (p *Problems) unknown(n, key *Node, table []Key) {
+	if p.full() {
+		return
+	}
 	names := make([]string, 0, len(table))
 	for _, k := range table {
 		if !k.Rare {
@@ -108,8 +112,7 @@ func (p *Problems) Refuse(n *Node, f *Fault) { p.At(n, f.Message, f.Hint) }
 
 // NotYet adds that a value is right, but nobody reads it yet.
 func (p *Problems) NotYet(n *Node, what, hint string) {
-	p.At(n, "not supported yet: "+what, hint)
-	p.found[len(p.found)-1].Later = true
+	p.put(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: "not supported yet: " + what, Hint: hint, Later: true})
 }
 
 // Text reads a scalar as text. Numbers stay as they were written; true and

@@ -34,17 +34,32 @@ type Problems struct {
 // Meant tells whether the key at a path is not missing, but misspelled.
 func (p *Problems) Meant(path string) bool { return p.meant[path] }
 
+// mostProblems is how many are told of one document. Whoever has more has
+// another file than was meant.
+const mostProblems = 200
+
 // At adds a problem at a node.
 func (p *Problems) At(n *Node, message, hint string) {
-	p.found = append(p.found, Problem{
-		Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: message, Hint: hint,
-	})
+	p.put(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: message, Hint: hint})
 }
 
 // add adds a problem at a place that has no node.
 func (p *Problems) add(line, col, width int, message, hint string) {
-	p.found = append(p.found, Problem{Line: line, Col: col, Width: width, Message: message, Hint: hint})
+	p.put(Problem{Line: line, Col: col, Width: width, Message: message, Hint: hint})
 }
+
+func (p *Problems) put(one Problem) {
+	switch {
+	case len(p.found) < mostProblems:
+		p.found = append(p.found, one)
+	case len(p.found) == mostProblems:
+		p.found = append(p.found, Problem{Line: one.Line, Col: one.Col, Width: one.Width,
+			Message: "there is more wrong than this", Hint: "is this a configuration?"})
+	}
+}
+
+// full tells that what is found from now on is told to nobody.
+func (p *Problems) full() bool { return len(p.found) > mostProblems }
 
 // Any tells whether anything was found.
 func (p *Problems) Any() bool { return len(p.found) > 0 }
