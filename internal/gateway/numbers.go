@@ -35,7 +35,7 @@ type numbers struct {
 type runNumbers struct {
 	labels  prometheus.Labels
 	answers uint64
-	usage   openai.Usage
+	tokens  openai.Tokens
 	firsts  []time.Duration // the last of them, in a ring
 	next    int
 }
@@ -68,7 +68,7 @@ func (n *numbers) vectors() []prometheus.Collector {
 // timing is what one request to a model took.
 type timing struct {
 	firstAt time.Time // when a stream's first piece came; zero: it is no stream
-	usage   openai.UsageScanner
+	tokens  openai.TokenScanner
 }
 
 // count adds a request that has ended.
@@ -89,9 +89,9 @@ func (n *numbers) count(r *route.Route, status int, began time.Time, t *timing) 
 		}
 		one.next++
 	}
-	u := t.usage.Usage()
-	one.usage.In += u.In
-	one.usage.Out += u.Out
+	u := t.tokens.Tokens()
+	one.tokens.In += u.In
+	one.tokens.Out += u.Out
 	n.tokens.With(with(one.labels, "direction", "in")).Add(float64(u.In))
 	n.tokens.With(with(one.labels, "direction", "out")).Add(float64(u.Out))
 }
@@ -140,7 +140,7 @@ func (n *numbers) fill(all map[dstack.RunID]api.Numbers) {
 		if !known {
 			continue
 		}
-		sum.TokensIn, sum.TokensOut = one.usage.In, one.usage.Out
+		sum.TokensIn, sum.TokensOut = one.tokens.In, one.tokens.Out
 		if len(one.firsts) > 0 {
 			sorted := slices.Sorted(slices.Values(one.firsts))
 			median := sorted[len(sorted)/2].Seconds()
@@ -187,6 +187,6 @@ func (m *metered) Read(p []byte) (int, error) {
 	if n > 0 && m.stream && m.t.firstAt.IsZero() {
 		m.t.firstAt = time.Now()
 	}
-	_, _ = m.t.usage.Write(p[:n]) // it never fails
+	_, _ = m.t.tokens.Write(p[:n]) // it never fails
 	return n, err
 }

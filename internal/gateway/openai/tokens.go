@@ -5,32 +5,32 @@ import (
 	"encoding/json"
 )
 
-// Usage is how many tokens a call took and gave.
-type Usage struct{ In, Out int64 }
+// Tokens are those that a call took and gave.
+type Tokens struct{ In, Out int64 }
 
 // mostUsage is how long a "usage" object may be that is looked at.
 const mostUsage = 4 << 10
 
 var usageKey = []byte(`"usage"`)
 
-// UsageScanner finds the tokens that an answer says it took, as it passes, in
+// TokenScanner finds the tokens that an answer says it took, as it passes, in
 // one piece or many: a JSON body, or the events of a stream. It looks at
 // nothing else. Inside of a JSON string a quote is escaped, so what it looks
 // for can only be a key.
-type UsageScanner struct {
-	usage Usage
-	tail  []byte // the end of what has passed, where the key may have begun
-	open  []byte // a usage object that is not complete
-	depth int    // of its braces; 0: none is open
-	text  bool   // inside of a string of it
-	slash bool   // behind a backslash
+type TokenScanner struct {
+	tokens Tokens
+	tail   []byte // the end of what has passed, where the key may have begun
+	open   []byte // a usage object that is not complete
+	depth  int    // of its braces; 0: none is open
+	text   bool   // inside of a string of it
+	slash  bool   // behind a backslash
 }
 
-// Usage is what was found so far; zero: nothing.
-func (s *UsageScanner) Usage() Usage { return s.usage }
+// Tokens are those found so far; zero: none.
+func (s *TokenScanner) Tokens() Tokens { return s.tokens }
 
 // Write takes what has passed. It keeps nothing of p and never fails.
-func (s *UsageScanner) Write(p []byte) (int, error) {
+func (s *TokenScanner) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
 		if s.depth > 0 {
@@ -43,7 +43,7 @@ func (s *UsageScanner) Write(p []byte) (int, error) {
 }
 
 // seek looks for the key and the brace behind it, and returns what follows.
-func (s *UsageScanner) seek(p []byte) []byte {
+func (s *TokenScanner) seek(p []byte) []byte {
 	s.tail = append(s.tail, p...)
 	for from := 0; ; {
 		at := bytes.Index(s.tail[from:], usageKey)
@@ -72,7 +72,7 @@ func (s *UsageScanner) seek(p []byte) []byte {
 }
 
 // collect takes bytes of the object up to its end, and returns what follows.
-func (s *UsageScanner) collect(p []byte) []byte {
+func (s *TokenScanner) collect(p []byte) []byte {
 	for i, c := range p {
 		s.open = append(s.open, c)
 		switch {
@@ -102,7 +102,7 @@ func (s *UsageScanner) collect(p []byte) []byte {
 
 // read takes the numbers, by the names that OpenAI and Anthropic give them. A
 // stream may tell them in parts, and again.
-func (s *UsageScanner) read() {
+func (s *TokenScanner) read() {
 	var u struct {
 		Prompt     int64 `json:"prompt_tokens"`
 		Completion int64 `json:"completion_tokens"`
@@ -112,6 +112,6 @@ func (s *UsageScanner) read() {
 	if json.Unmarshal(s.open, &u) != nil {
 		return
 	}
-	s.usage.In = max(s.usage.In, u.Prompt, u.Input)
-	s.usage.Out = max(s.usage.Out, u.Completion, u.Output)
+	s.tokens.In = max(s.tokens.In, u.Prompt, u.Input)
+	s.tokens.Out = max(s.tokens.Out, u.Completion, u.Output)
 }
