@@ -56,11 +56,15 @@ func TestCache_OfflineCopy(t *testing.T) {
 		"slow": {Delay: time.Hour}, "files alone": {Path: "/revision/", Status: 500},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, never, hasty)
+			r := newRig(t, never)
 			r.put()
 			r.template()
 			r.hub.Fail(fault)
+			calm := r.client
+			r.client = r.open(never, hasty)
 			got := r.template()
+			r.client.Close()
+			r.client = calm
 			day := time.Now().UTC().Format("2006-01-02")
 			if got.Default != plain || !strings.HasPrefix(got.From, llama+" at 1111111 on "+r.hub.Host()+" (offline copy of "+day) {
 				t.Errorf("%+v", got)
@@ -80,6 +84,19 @@ func TestCache_OfflineCopy(t *testing.T) {
 			t.Errorf("%+v", got)
 		}
 	})
+}
+
+// A stale token takes nothing away of what everybody may read.
+func TestCache_OfflineCopyBesideAStaleToken(t *testing.T) {
+	for _, token := range []string{"hf_stale", "hf_strängé"} {
+		r := newRig(t, never)
+		r.put()
+		r.template()
+		r.hub.Fail(hubtest.Fault{Status: 429, Times: 1})
+		if got := r.template(token); !strings.Contains(got.From, "offline copy") {
+			t.Errorf("%+v", got)
+		}
+	}
 }
 
 // What one tenant's token has read is not for another's, nor for nobody.

@@ -25,7 +25,6 @@ func (c *Client) newTransport() *http.Transport {
 		MaxIdleConnsPerHost:    4,
 		IdleConnTimeout:        30 * time.Second,
 		TLSHandshakeTimeout:    c.opts.Patience,
-		ResponseHeaderTimeout:  c.opts.Patience,
 	}
 }
 

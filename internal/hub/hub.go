@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,6 +28,7 @@ const (
 	patience = 10 * time.Second
 	fresh    = 10 * time.Minute
 	entries  = 256
+	atOnce   = 8 // fetches, each of which may hold tens of megabytes
 )
 
 // Options is which hub to ask, and how.
@@ -49,6 +51,7 @@ type Client struct {
 	inside    atomic.Bool               // the hub has been reached at an address of no public network
 	inner     func(address string) bool // tells such addresses
 	flights   singleflight.Group        // one fetch a model and token
+	slots     chan struct{}             // held by the fetches that go on
 	ctx       context.Context           // ends when the client closes
 	cancel    context.CancelFunc
 	closing   sync.RWMutex // held while work begins
@@ -80,7 +83,7 @@ func New(opts Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{opts: opts, base: base, cache: kept, inner: isInner}
+	c := &Client{opts: opts, base: base, cache: kept, inner: isInner, slots: make(chan struct{}, atOnce)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.transport = c.newTransport()
 	return c, nil
@@ -120,7 +123,6 @@ func (c *Client) ChatTemplate(ctx context.Context, model string, tokens []string
 	if err := checkModel(model); err != nil {
 		return dstack.ChatTemplate{}, err
 	}
-	asked := asking{client: c, model: model}
 	callers, strange := credentials(tokens)
 	since := time.Now().Add(-c.opts.Fresh)
 	if e, ok := c.cache.find(model, callers, since); ok {
@@ -128,31 +130,43 @@ func (c *Client) ChatTemplate(ctx context.Context, model string, tokens []string
 	}
 	limited, cancel := context.WithTimeout(ctx, c.opts.Patience)
 	defer cancel()
-	var all []*trouble
-	for _, token := range callers {
-		e, t := c.share(limited, model, token)
-		if t == nil {
-			return e.told(c.base.Host, false), nil
+	e, all := c.askAs(limited, model, callers)
+	if all == nil {
+		return e.told(c.base.Host, false), nil
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return dstack.ChatTemplate{}, context.Cause(ctx)
+	}
+	if strange && all[len(all)-1].what.anotherMay() {
+		all = append(all, &trouble{what: unknown, Cause: errors.New("it has characters that no token has")})
+	}
+	t := worst(all)
+	if slices.ContainsFunc(all, func(t *trouble) bool { return t.what.passes() }) { // whom the hub has refused, the cache refuses
+		if e, ok := c.cache.find(model, callers, time.Time{}); ok {
+			c.opts.Log.Info("a model hub cannot be asked, and the last chat template it gave is used", "model", model, "hub", c.base.Host, "err", t.Cause)
+			return e.told(c.base.Host, true), nil
 		}
-		if errors.Is(ctx.Err(), context.Canceled) {
-			return dstack.ChatTemplate{}, context.Cause(ctx)
+	}
+	return dstack.ChatTemplate{}, asking{client: c, model: model}.explain(t, len(callers) > 1 || strange)
+}
+
+// askAs asks as one caller after the other, until one is answered or no other
+// would fare better. Without an answer it returns the trouble of each.
+func (c *Client) askAs(ctx context.Context, model string, callers []string) (e entry, all []*trouble) {
+	for _, token := range callers {
+		e, t := c.share(ctx, model, token)
+		if t != nil && t.what == slow && ctx.Err() == nil { // the fetch had begun long before this caller came
+			e, t = c.share(ctx, model, token)
+		}
+		if t == nil {
+			return e, nil
 		}
 		all = append(all, t)
 		if !t.what.anotherMay() {
 			break
 		}
 	}
-	if strange && all[len(all)-1].what.anotherMay() {
-		all = append(all, &trouble{what: unknown, Cause: errors.New("it has characters that no token has")})
-	}
-	t := worst(all)
-	if t.what.passes() {
-		if e, ok := c.cache.find(model, callers, time.Time{}); ok {
-			c.opts.Log.Info("a model hub cannot be asked, and the last chat template it gave is used", "model", model, "hub", c.base.Host, "err", t.Cause)
-			return e.told(c.base.Host, true), nil
-		}
-	}
-	return dstack.ChatTemplate{}, asked.explain(t, len(callers) > 1 || strange)
+	return entry{}, all
 }
 
 // share lets all who ask at once for a model with the same token wait for one
@@ -165,6 +179,12 @@ func (c *Client) share(ctx context.Context, model, token string) (entry, *troubl
 		defer c.work.Done()
 		ctx, cancel := context.WithTimeout(c.ctx, c.opts.Patience)
 		defer cancel()
+		select {
+		case c.slots <- struct{}{}:
+			defer func() { <-c.slots }()
+		case <-ctx.Done():
+			return nil, unreached(ctx, ctx.Err())
+		}
 		e, t := asking{client: c, model: model, token: token}.attempt(ctx)
 		if t != nil {
 			return nil, t

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/url"
 	"slices"
@@ -61,7 +62,8 @@ func unreached(ctx context.Context, err error) *trouble {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	limit, ok := errors.AsType[net.Error](err)
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) || ok && limit.Timeout() {
 		return &trouble{what: slow, Cause: err}
 	}
 	return &trouble{what: away, Cause: err}

@@ -72,6 +72,7 @@ func (h *Hub) spoil(w http.ResponseWriter, r *http.Request, f *Fault) bool {
 	case f.Cut:
 		w.Header().Set("Content-Length", "1000")
 		_, _ = w.Write([]byte(`{"sha":`))
+		_ = http.NewResponseController(w).Flush() // else nothing comes at all, and clients try again
 		panic(http.ErrAbortHandler)
 	case f.Huge > 0:
 		pour(w, f.Huge)

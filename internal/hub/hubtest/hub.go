@@ -5,6 +5,8 @@ package hubtest
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -59,14 +61,20 @@ type Hub struct {
 func New(t testing.TB, opts Options) *Hub {
 	t.Helper()
 	h := &Hub{opts: opts, closing: make(chan struct{}), repos: map[string]Repo{}, accounts: map[string]bool{}}
-	start := httptest.NewServer
-	if opts.TLS {
-		start = httptest.NewTLSServer
-	}
-	h.server = start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, false) }))
-	h.storage = start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, true) }))
+	h.server, h.storage = h.start(false), h.start(true)
 	t.Cleanup(h.Close)
 	return h
+}
+
+func (h *Hub) start(storage bool) *httptest.Server {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, storage) }))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that hang up are often meant to
+	if h.opts.TLS {
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
+	return s
 }
 
 // Close ends the hub before its test does: nothing listens any more.
