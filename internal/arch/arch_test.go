@@ -44,11 +44,15 @@ var rooms = []struct{ name, imports string }{
 	{"internal/backend", "spec dstack engine"},
 	{"internal/backend/local", "spec dstack engine backend engine/docker engine/process"},
 
+	// Where models come from.
+	{"internal/hub", "dstack"},
+	{"internal/hub/hubtest", ""},
+
 	// The server.
 	{"internal/server/store", "spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access"},
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/lifecycle decide/route backend engine loop server/logs server/store"},
-	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access api backend engine loop server/logs server/store server/reconcile"},
+	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile"},
 
 	// The gateway.
 	{"internal/gateway/openai", ""},

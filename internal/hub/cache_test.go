@@ -1,0 +1,301 @@
+package hub
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/hub/hubtest"
+)
+
+func TestCache_FreshIsNotAsked(t *testing.T) {
+	r := newRig(t)
+	r.put()
+	r.template()
+	want := []string{"/api/models/" + llama + "/revision/main",
+		"/" + llama + "/resolve/" + hubtest.Commit(1) + "/tokenizer_config.json",
+		"/api/resolve-cache/models/" + llama + "/" + hubtest.Commit(1) + "/tokenizer_config.json"}
+	if got := r.asked(); !slices.Equal(got, want) {
+		t.Errorf("asked %q", got)
+	}
+	r.template()
+	r.client.Close()
+	r.client = r.open() // a restarted server
+	if got := r.template(); got.From != llama+" at 1111111 on "+r.hub.Host() {
+		t.Errorf("%+v", got)
+	}
+	if got := r.asked(); len(got) != 0 {
+		t.Errorf("asked %q", got)
+	}
+}
+
+func TestCache_SameCommitIsNotReadAgain(t *testing.T) {
+	r := newRig(t, never)
+	r.put()
+	r.template()
+	r.asked()
+	r.template()
+	if got := r.asked(); len(got) != 1 || !strings.HasSuffix(got[0], "/revision/main") {
+		t.Errorf("asked %q", got)
+	}
+	r.put(withFiles("chat_template.jinja", "new"), func(repo *hubtest.Repo) { repo.Commit = hubtest.Commit(2) })
+	if got := r.template(); got.Default != "new" || got.From != llama+" at 2222222 on "+r.hub.Host() || len(r.kept()) != 1 {
+		t.Errorf("%+v, kept %v", got, r.kept())
+	}
+}
+
+func TestCache_OfflineCopy(t *testing.T) {
+	for name, fault := range map[string]hubtest.Fault{
+		"503": {Status: 503}, "429": {Status: 429}, "cut off": {Cut: true}, "no hub": {Body: "<html>"},
+		"slow": {Delay: time.Hour}, "files alone": {Path: "/revision/", Status: 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, never)
+			r.put()
+			r.template()
+			r.hub.Fail(fault)
+			calm := r.client
+			r.client = r.open(never, hasty)
+			got := r.template()
+			r.client.Close()
+			r.client = calm
+			day := time.Now().UTC().Format("2006-01-02")
+			if got.Default != plain || !strings.HasPrefix(got.From, llama+" at 1111111 on "+r.hub.Host()+" (offline copy of "+day) {
+				t.Errorf("%+v", got)
+			}
+			r.hub.Mend()
+			if got := r.template(); strings.Contains(got.From, "offline") {
+				t.Errorf("afterwards: %s", got.From)
+			}
+		})
+	}
+	t.Run("nobody there", func(t *testing.T) {
+		r := newRig(t, never)
+		r.put()
+		r.template()
+		r.hub.Close()
+		if got := r.template(); !strings.Contains(got.From, "offline copy") {
+			t.Errorf("%+v", got)
+		}
+	})
+}
+
+// A stale token takes nothing away of what everybody may read.
+func TestCache_OfflineCopyBesideAStaleToken(t *testing.T) {
+	for _, token := range []string{"hf_stale", "hf_strängé"} {
+		r := newRig(t, never)
+		r.put()
+		r.template()
+		r.hub.Fail(hubtest.Fault{Status: 429, Times: 1})
+		if got := r.template(token); !strings.Contains(got.From, "offline copy") {
+			t.Errorf("%+v", got)
+		}
+	}
+}
+
+// What one tenant's token has read is not for another's, nor for nobody.
+func TestCache_PrivateIsForItsReaders(t *testing.T) {
+	for name, kind := range map[string]func(...string) func(*hubtest.Repo){"gated": asGated, "private": asPrivate} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.put(kind("hf_a", "hf_b"))
+			r.hub.Account("hf_c")
+			r.template("hf_a")
+			r.asked()
+			r.template("hf_a")
+			if got := r.asked(); len(got) != 0 {
+				t.Errorf("a reader asks again: %q", got)
+			}
+			for _, tokens := range [][]string{nil, {"hf_c"}, {canary}} {
+				if got, err := r.client.ChatTemplate(t.Context(), llama, tokens); err == nil || got.Default != "" {
+					t.Errorf("%v reads it", tokens)
+				}
+			}
+			r.hub.Fail(hubtest.Fault{Status: 503})
+			for _, tokens := range [][]string{nil, {"hf_b"}, {"hf_c"}} {
+				if got, err := r.client.ChatTemplate(t.Context(), llama, tokens); dstack.KindOf(err) != dstack.Unavailable || got.Default != "" {
+					t.Errorf("%v, whom the hub has not answered: %v", tokens, err)
+				}
+			}
+			r.hub.Mend()
+			r.template("hf_b")
+			r.hub.Fail(hubtest.Fault{Status: 503})
+			r.template("hf_a")
+			r.template("hf_b")
+			r.mustNotKeep("hf_")
+		})
+	}
+}
+
+// A gated model's listing is public, at the commit that is known, and must
+// not pass for leave to read.
+func TestCache_ListingIsNoLeave(t *testing.T) {
+	r := newRig(t, never)
+	r.put()
+	r.template()
+	r.put(asGated("hf_a"))
+	r.refused(dstack.Forbidden, "it is gated", "")
+	r.template("hf_a")
+	r.refused(dstack.Forbidden, "it is gated", "")
+}
+
+// Once the hub has refused somebody, there is no offline copy for them.
+func TestCache_RefusedIsForgotten(t *testing.T) {
+	for _, c := range []struct {
+		name          string
+		before, after func(*hubtest.Repo)
+		token         []string
+	}{
+		{"public, then gated", func(*hubtest.Repo) {}, asGated("hf_b"), nil},
+		{"public, then private", func(*hubtest.Repo) {}, asPrivate("hf_b"), nil},
+		{"gated, then refused", asGated("hf_a", "hf_b"), asGated("hf_b"), []string{"hf_a"}},
+		{"private, then refused", asPrivate("hf_a", "hf_b"), asPrivate("hf_b"), []string{"hf_a"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := newRig(t, never)
+			r.hub.Account("hf_a")
+			r.put(c.before)
+			r.template("hf_b")
+			r.template(c.token...)
+			r.put(c.after)
+			if got, err := r.client.ChatTemplate(t.Context(), llama, c.token); err == nil {
+				t.Fatalf("%+v", got)
+			}
+			r.template("hf_b")
+			r.hub.Fail(hubtest.Fault{Status: 503})
+			r.refused(dstack.Unavailable, "", "", c.token...)
+			r.template("hf_b")
+		})
+	}
+}
+
+func TestCache_CorruptIsReadAgain(t *testing.T) {
+	good := func(change func(*entry)) func([]byte) []byte {
+		return func(text []byte) []byte {
+			var e entry
+			if err := json.Unmarshal(text, &e); err != nil {
+				return nil
+			}
+			change(&e)
+			text, _ = json.Marshal(e)
+			return text
+		}
+	}
+	for name, spoil := range map[string]func([]byte) []byte{
+		"empty":            func([]byte) []byte { return nil },
+		"cut off":          func(text []byte) []byte { return text[:len(text)/2] },
+		"noise":            func([]byte) []byte { return []byte("\x00\x01") },
+		"another format":   good(func(e *entry) { e.Format = 2 }),
+		"another hub":      good(func(e *entry) { e.Base = "https://elsewhere" }),
+		"another model":    good(func(e *entry) { e.Model = "a/b" }),
+		"a strange commit": good(func(e *entry) { e.Commit = "1" }),
+		"a strange name":   good(func(e *entry) { e.ID = "../x" }),
+		"no template":      good(func(e *entry) { e.Template = dstack.ChatTemplate{} }),
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.put()
+			r.template()
+			file := r.kept()[0]
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(file, spoil(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			r.asked()
+			if got := r.template(); got.Default != plain || len(r.asked()) == 0 {
+				t.Errorf("%+v", got)
+			}
+			r.template()
+			if got := r.asked(); len(got) != 0 {
+				t.Errorf("not rewritten: %q", got)
+			}
+		})
+	}
+}
+
+func TestCache_ForItselfAlone(t *testing.T) {
+	r := newRig(t)
+	r.put()
+	r.template()
+	for path, want := range map[string]os.FileMode{r.dir: 0o700, r.kept()[0]: 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v %v", path, info.Mode(), err)
+		}
+	}
+	if left, _ := filepath.Glob(filepath.Join(r.dir, ".*")); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+}
+
+func TestCache_IsBounded(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.Entries = 3 })
+	old := time.Now().Add(-2 * time.Hour)
+	temp := filepath.Join(r.dir, tempPrefix+"left")
+	if err := os.WriteFile(temp, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chtimes(temp, old, old); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 5 {
+		model := fmt.Sprintf("org/m%d", i)
+		r.hub.Put(hubtest.Repo{Name: model, Files: map[string]string{"chat_template.jinja": "J"}})
+		if _, err := r.client.ChatTemplate(t.Context(), model, nil); err != nil {
+			t.Fatal(err)
+		}
+		at := old.Add(time.Duration(i) * time.Minute)
+		if err := os.Chtimes(r.client.cache.file(model), at, at); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var names []string
+	for _, file := range r.kept() {
+		names = append(names, filepath.Base(file)[:7])
+	}
+	if want := []string{"org--m2", "org--m3", "org--m4"}; !slices.Equal(names, want) {
+		t.Errorf("kept %v", names)
+	}
+	if _, err := os.Stat(temp); !os.IsNotExist(err) {
+		t.Errorf("what a killed server left: %v", err)
+	}
+}
+
+func TestCache_TokensAreBounded(t *testing.T) {
+	r := newRig(t, never)
+	var tokens []string
+	for i := range markCount + 3 {
+		tokens = append(tokens, fmt.Sprintf("hf_%d", i))
+	}
+	r.put(asGated(tokens...))
+	for _, token := range tokens {
+		r.template(token)
+	}
+	e, ok := r.client.cache.load(llama)
+	if !ok || len(e.Accepted) != markCount || !e.serves(tokens[markCount+2:], time.Time{}) || e.serves(tokens[:1], time.Time{}) {
+		t.Errorf("%d marks", len(e.Accepted))
+	}
+}
+
+// A full disk is no reason to refuse what has been read.
+func TestCache_CannotBeWritten(t *testing.T) {
+	r := newRig(t)
+	r.put()
+	if err := os.RemoveAll(r.dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := r.template(); got.Default != plain || !strings.Contains(r.log.String(), "cannot be kept") {
+		t.Errorf("%+v, log %s", got, r.log.String())
+	}
+	if err := os.Mkdir(r.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+}
