@@ -309,7 +309,7 @@ func (c *compiler) filterBlock(n *filterBlockNode, s scope) stmt {
 		}
 		m.line = line
 		m.taken = text
-		m.write(apply(m, f))
+		m.writeText(apply(m, f))
 		f.forget(leave)
 		return flowOn
 	}

@@ -67,6 +67,7 @@ func (m *machine) dictOf(name string, a args) *Dict {
 		typeError("%s expected at most 1 argument, got %d", name, len(a.pos))
 	}
 	if len(a.pos) == 1 {
+		mustDefine(a.pos[0])
 		m.fillDict(d, a.pos[0])
 	}
 	for _, k := range a.kw {

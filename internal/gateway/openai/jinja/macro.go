@@ -132,7 +132,7 @@ func (c *compiler) callBlock(n *callBlockNode, s scope) stmt {
 			}
 		}
 		a.kw = append(kw, keyword{"caller", &macro{code, f}})
-		m.write(m.call(fn, a))
+		m.writeText(m.call(fn, a))
 		return flowOn
 	}
 }

@@ -26,6 +26,14 @@ func (m *machine) write(v Value) {
 	}
 }
 
+// writeText writes what must be text already.
+func (m *machine) writeText(v Value) {
+	if _, is := text(v); !is {
+		typeError("sequence item 0: expected str instance, %s found", typeName(v))
+	}
+	m.write(v)
+}
+
 // str is str(v).
 func (m *machine) str(v Value) string {
 	switch v := v.(type) {
