@@ -44,7 +44,9 @@ func TestRandomTemplatesRenderAsInPython(t *testing.T) {
 			limited++
 			continue
 		}
-		want.Output, out = withoutAddresses(want.Output), withoutAddresses(out)
+		if hasAddress(want.Output + want.Error) {
+			continue
+		}
 		if want.OK {
 			rendered++
 		} else {

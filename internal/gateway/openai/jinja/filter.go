@@ -11,8 +11,8 @@ import (
 // filter is what stands behind "|": a function of a value and arguments.
 type filter func(m *machine, v Value, a args) Value
 
-// filters are jinja2's, with tojson as transformers replaces it. random is
-// left out: a chat template means one text.
+// filters are jinja2's, with tojson as transformers replaces it. random and
+// pprint are left out: the one is not one text, the other is for people.
 var filters map[string]filter
 
 func init() {
@@ -30,7 +30,6 @@ func init() {
 		"indent": indentFilter, "int": intFilter, "items": itemsFilter, "join": joinFilter,
 		"last": lastFilter, "list": listFilter, "lower": textFilter("do_lower", lower),
 		"map": mapFilter, "max": extremeFilter("do_max", ">"), "min": extremeFilter("do_min", "<"),
-		"pprint":  func(m *machine, v Value, a args) Value { a.bind("do_pprint", 0); return m.repr(v) },
 		"reject":  selectFilter("sync_do_reject", false, false),
 		"replace": replaceFilter, "reverse": reverseFilter, "round": roundFilter, "safe": safeFilter,
 		"rejectattr": selectFilter("sync_do_rejectattr", false, true),
@@ -428,7 +427,7 @@ func fileSizeFilter(m *machine, v Value, a args) Value {
 		return "1 Byte"
 	}
 	if size < base {
-		return strconv.FormatFloat(math.Trunc(size), 'f', 0, 64) + " Bytes"
+		return strconv.FormatFloat(math.Trunc(size)+0, 'f', 0, 64) + " Bytes"
 	}
 	unit := base * base
 	i := 0

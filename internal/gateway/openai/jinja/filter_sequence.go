@@ -230,8 +230,6 @@ func firstFilter(m *machine, v Value, a args) Value {
 func lastFilter(m *machine, v Value, a args) Value {
 	a.bind("do_last", 0)
 	switch v := v.(type) {
-	case *undefined:
-		typeError("'Undefined' object is not reversible")
 	case *List:
 		if n := len(v.items); n > 0 {
 			return v.items[n-1]

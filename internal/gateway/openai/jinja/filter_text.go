@@ -82,7 +82,7 @@ func truncateFilter(m *machine, v Value, a args) Value {
 		}
 	}
 	if _, is := v.(markup); is {
-		return markup(cut) + escape(m, got[2])
+		return markup(cut) + escape(m, end)
 	}
 	return cut + end
 }

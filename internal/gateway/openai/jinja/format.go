@@ -253,7 +253,7 @@ type formatSpec struct {
 	verb      byte
 }
 
-func parseFormatSpec(s, typ string) formatSpec {
+func parseFormatSpec(s string) formatSpec {
 	spec := formatSpec{fill: " ", precision: -1}
 	isAlign := func(s string) bool { return s != "" && strings.IndexByte("<>=^", s[0]) >= 0 }
 	_, n := utf8.DecodeRuneInString(s)
@@ -317,15 +317,10 @@ func (m *machine) formatValue(v Value, s string) string {
 	case string, markup:
 		t, _ := text(v)
 		return m.formatText(t, s)
-	case bool:
-		if spec := parseFormatSpec(s, "bool"); spec.verb == 0 {
-			return m.formatText(m.str(v), s)
-		}
-		return m.formatInt(bigOf(v), s)
-	case int, *big.Int:
+	case bool, int, *big.Int:
 		return m.formatInt(bigOf(v), s)
 	case float64:
-		return m.formatFloat(v, parseFormatSpec(s, "float"))
+		return m.formatFloat(v, parseFormatSpec(s))
 	}
 	typeError("unsupported format string passed to %s.__format__", typeName(v))
 	return ""
@@ -336,7 +331,7 @@ func unknownFormat(verb byte, typ string) {
 }
 
 func (m *machine) formatText(s, written string) string {
-	spec := parseFormatSpec(written, "str")
+	spec := parseFormatSpec(written)
 	switch {
 	case spec.verb != 0 && spec.verb != 's':
 		unknownFormat(spec.verb, "str")
@@ -359,7 +354,7 @@ func (m *machine) formatText(s, written string) string {
 }
 
 func (m *machine) formatInt(n *big.Int, written string) string {
-	spec := parseFormatSpec(written, "int")
+	spec := parseFormatSpec(written)
 	base, prefix, group := 10, "", 3
 	switch spec.verb {
 	case 0, 'd', 'n':

@@ -25,7 +25,11 @@ func (g *grammar) of(pattern string) string {
 	for i := 0; i < len(pattern); i++ {
 		if pattern[i] == '$' && i+1 < len(pattern) {
 			i++
-			b.WriteString(g.operand(pattern[i]))
+			operand := g.operand(pattern[i])
+			if i+1 < len(pattern) && (pattern[i+1] == '.' || pattern[i+1] == '[') {
+				operand = "(" + operand + ")"
+			}
+			b.WriteString(operand)
 			continue
 		}
 		b.WriteByte(pattern[i])
@@ -34,6 +38,9 @@ func (g *grammar) of(pattern string) string {
 }
 
 func (g *grammar) operand(kind byte) string {
+	if kind == 'I' {
+		return g.pick(`0`, `1`, `2`, `-1`, `-2`, `-3`, `5`, `100`, `n`, `m.count`, `none`, `true`)
+	}
 	if kind == 'K' {
 		return g.pick(`'k'`, `1`, `2.0`, `none`, `(1, 'a')`, `true`, `s`, `n`)
 	}
@@ -44,6 +51,9 @@ func (g *grammar) operand(kind byte) string {
 	defer func() { g.depth-- }()
 	if g.depth > 4 || g.IntN(4) == 0 {
 		return g.leaf(kind)
+	}
+	if g.loops > 0 && g.IntN(12) == 0 {
+		return g.pick(loopPatterns[kind]...)
 	}
 	switch kind {
 	case 'S':
@@ -61,7 +71,7 @@ func (g *grammar) operand(kind byte) string {
 }
 
 func (g *grammar) leaf(kind byte) string {
-	if len(g.names) > 0 && g.IntN(4) == 0 {
+	if len(g.names) > 0 && g.IntN(6) == 0 {
 		return g.pick(g.names...)
 	}
 	switch kind {
@@ -76,35 +86,35 @@ func (g *grammar) leaf(kind byte) string {
 	case 'B':
 		return g.pick(`true`, `false`, `none`, `flag`, `nothing`, `n`, `xs`)
 	}
-	return g.pick(`none`, `nothing`, `s`, `n`, `xs`, `d`, `nul`, `m.missing`, `f`, `range`, `namespace(a=1)`)
+	return g.pick(`none`, `nothing`, `s`, `n`, `xs`, `d`, `nul`, `m.missing`, `f`, `namespace(a=1)`, `1.25`, `('a', 1)`)
 }
 
 var textPatterns = []string{
-	`$S ~ $A`, `$S + $S`, `$S + $S + $S`, `$S * 2`, `($S)`, `$S[$N]`, `$S[1:]`, `$S[:-1]`, `$S[::-1]`, `$S[$N:$N]`, `$S[$N:$N:$N]`,
+	`$S ~ $A`, `$S + $S`, `$S + $S + $S`, `$S * 2`, `($S)`, `$S[$N]`, `$S[1:]`, `$S[:-1]`, `$S[::-1]`, `s[$I:$I]`, `lines[$I:$I:$I]`, `word[$I:]`, `word[$I::$I]`,
 	`$S|upper`, `$S|lower`, `$S|trim`, `$S|trim('ab')`, `$S|title`, `$S|capitalize`, `$S|replace($S, $S)`, `$S|replace('a', 'b', 1)`,
 	`$A|string`, `$A|tojson`, `$D|tojson(indent=2)`, `$L|tojson(indent=1, ensure_ascii=true)`, `$D|tojson(sort_keys=true)`, `$L|tojson(separators=(',', ':'))`,
-	`$L|join`, `$L|join(', ')`, `$L|join($S)`, `$L|join('-', attribute='role')`, `$S|default($S)`, `$A|default('x', true)`, `$S|center(9)`,
+	`$L|join`, `$L|reverse|join(', ')`, `$L|map('string')|join`, `$L|map('tojson')|join(', ')`, `$L|join($S)`, `$L|join('-', attribute='role')`, `$S|default($S)`, `$A|default('x', true)`, `$S|center(9)`,
 	`$S|indent`, `$S|indent(2, true)`, `$S|indent('> ', blank=true)`, `$S|truncate(5)`, `$S|truncate(6, true, '~')`, `$S|truncate(3, leeway=0)`,
 	`$S|wordwrap(4)`, `$S|wordwrap(6, false)`, `$S|e`, `$S|escape`, `$S|safe`, `($S|safe) + $S`, `$S|forceescape`, `$S|striptags`, `$S|urlencode`, `$D|urlencode`,
 	`$D|xmlattr`, `$N|filesizeformat`, `$N|filesizeformat(true)`, `'%s-%d'|format($S, $N)`, `'%05.1f|%-6s|%x' % ($N, $S, 255)`, `'%(a)s' % $D`, `'%s' % $A`, `'%r' % $S`,
 	`'{} {:>5}'.format($S, $N)`, `'{0!r}{1:04d}'.format($S, 7)`, `'{a:^7}|{b}'.format(a=$S, b=$A)`, `'{0.role} {0[content]}'.format(m)`, `'{:,}'.format($N)`, `'{:.2f}'.format($N)`, `'{:e}|{:g}|{:%}'.format($N, $N, $N)`,
 	`$S.strip()`, `$S.lstrip('a ')`, `$S.rstrip()`, `$S.upper()`, `$S.lower()`, `$S.title()`, `$S.capitalize()`, `$S.swapcase()`, `$S.replace($S, $S)`, `$S.join(words)`, `$S.zfill(5)`,
 	`$S.center(7, '*')`, `$S.ljust(4)`, `$S.rjust(4)`, `$S.removeprefix($S)`, `$S.removesuffix($S)`, `$S.expandtabs(3)`, `$S if $B else $S`, `$S if $B`, `$S or $S`, `$S and $S`, `$L|first`, `$L|last`,
-	`$D.get($S)`, `$D.get('a', $S)`, `$D['a']`, `$D.a`, `strftime_now('%d %b %Y %H:%M %j %-d %A')`, `$S|pprint`, `$S|reverse`, `($S|e).upper()`, `($S|safe)|replace('<', '>')`, `$S.format($S)`, `loop.index`,
+	`$D.get($S)`, `$D.get('a', $S)`, `$D['a']`, `$D.a`, `strftime_now('%d %b %Y %H:%M %j %-d %A')`, `$S|reverse`, `($S|e).upper()`, `($S|safe)|replace('<', '>')`, `$S.format($S)`,
 }
 
 var numberPatterns = []string{
 	`$N + $N`, `$N - $N`, `$N * $N`, `$N / $N`, `$N // $N`, `$N % $N`, `2 ** 3`, `$N ** 2`, `-$N`, `+$N`, `($N)`, `$L|length`, `$S|length`, `$D|count`, `$N|abs`, `$N|round`, `$N|round(1)`, `$N|round(1, 'floor')`, `$N|round(0, 'ceil')`,
 	`$S|int`, `$N|int`, `$S|int(7)`, `$S|int(default=3, base=16)`, `$S|float`, `$N|float`, `$S|float(1.5)`, `$L|sum`, `$L|sum(start=2)`, `$L|max`, `$L|min`, `$S|wordcount`, `$S.find($S)`, `$S.rfind('a')`, `$S.count($S)`, `$S.index('a')`,
-	`$L.index($N)`, `$L.count(1)`, `$N if $B else $N`, `$L[$N]`, `$L[0]`, `xs[-1]`, `n.real`, `$N or $N`, `$L|first`, `$L|last`, `$N and $N`, `messages|length`, `loop.index0`, `loop.length`, `loop.revindex`, `(1).bit_length()`,
+	`$L.index($N)`, `$L.count(1)`, `$N if $B else $N`, `$L[$N]`, `$L[0]`, `xs[-1]`, `n.real`, `$N or $N`, `$L|first`, `$L|last`, `$N and $N`, `messages|length`, `(1).bit_length()`,
 }
 
 var listPatterns = []string{
-	`[$A, $A]`, `($A, $A)`, `($A,)`, `[$N, $N, $N]`, `$L + $L`, `$L * 2`, `$L[1:]`, `$L[::-1]`, `$L[$N:$N]`, `$L|list`, `$L|sort`, `$L|sort(reverse=true)`, `messages|sort(attribute='role')`, `$L|sort(case_sensitive=true)`, `$L|unique|list`, `$L|reverse|list`, `$L|reverse`,
-	`$L|map('upper')|list`, `messages|map(attribute='role')|list`, `messages|map(attribute='none', default='-')|list`, `$L|map('string')|list`, `$L|select|list`, `$L|select('string')|list`, `$L|reject('none')|list`, `$L|select('gt', 1)|list`, `$L|map('int')`, `$L|select('odd')`,
+	`[$A, $A]`, `($A, $A)`, `($A,)`, `[$N, $N, $N]`, `$L + $L`, `$L * 2`, `$L[1:]`, `$L[::-1]`, `xs[$I:$I]`, `words[$I::$I]`, `$L|list`, `$L|sort`, `$L|sort(reverse=true)`, `messages|sort(attribute='role')`, `$L|sort(case_sensitive=true)`, `$L|unique|list`, `$L|reverse|list`,
+	`$L|map('upper')|list`, `messages|map(attribute='role')|list`, `messages|map(attribute='none', default='-')|list`, `$L|map('string')|list`, `$L|select|list`, `$L|select('string')|list`, `$L|reject('none')|list`, `$L|select('gt', 1)|list`, `$L|map('int')|list`, `$L|select('odd')|list`,
 	`messages|selectattr('role', 'equalto', 'user')|list`, `messages|rejectattr('role', 'in', ['user'])|list`, `messages|selectattr('tool')|list`, `messages|selectattr('tool', 'defined')|list`, `$L|batch(2)|list`, `$L|batch(2, 'x')|list`, `$L|slice(2)|list`, `$L|slice(3, 0)|list`, `$D|dictsort`, `$D|dictsort(false, 'value')`, `$D|dictsort(reverse=true)`,
 	`$D.items()|list`, `$D|items|list`, `$D.keys()|list`, `$D.values()|list`, `$D.items()`, `$D.keys()`, `messages|groupby('role')`, `messages|groupby('role')|map('last')|list`, `$S.split()`, `$S.split(' ')`, `$S.split('a', 1)`, `$S.rsplit(' ', 1)`, `$S.splitlines()`, `$S.splitlines(true)`, `$S.partition('a')`, `$S.rpartition(' ')`, `$S|list`,
-	`range($N)`, `range(1, $N)`, `range(5, 0, -2)|list`, `$L if $B else $L`, `$L or $L`, `dict(a=1)|list`, `$L|map('length')|list`, `$L|map('tojson')|list`, `xs.copy()`, `range(10)[2:8:3]|list`, `$D|list`,
+	`range(n)`, `range(1, $I)`, `range(7)`, `range(5, 0, -2)|list`, `$L if $B else $L`, `$L or $L`, `dict(a=1)|list`, `$L|map('length')|list`, `$L|map('tojson')|list`, `xs.copy()`, `range(10)[2:8:3]|list`, `$D|list`,
 }
 
 var dictPatterns = []string{
@@ -115,7 +125,16 @@ var truthPatterns = []string{
 	`$A == $A`, `$S == $S`, `$N == $N`, `$A != $A`, `$N < $N`, `$N >= $N`, `$S < $S`, `$L < $L`, `1 < $N <= 5`, `$S in $S`, `$N in $L`, `$S in $D`, `$S not in $L`, `not $A`, `$A and $A`, `$A or $A`, `$B and not $B`, `($B)`,
 	`$A is defined`, `$A is undefined`, `$A is not defined`, `$A is none`, `$A is string`, `$A is number`, `$A is mapping`, `$A is iterable`, `$A is sequence`, `$A is boolean`, `$A is integer`, `$A is float`, `$A is true`, `$A is false`, `$A is callable`, `$A is escaped`,
 	`$N is odd`, `$N is even`, `$N is divisibleby 3`, `$N is divisibleby($N)`, `$S is lower`, `$S is upper`, `$A is eq $A`, `$N is gt 2`, `$N is lessthan $N`, `$A is in $L`, `$A is sameas none`, `$S.startswith($S)`, `$S.endswith(('a', 'b'))`, `$S.isdigit()`, `$S.isalpha()`, `$S.isspace()`, `$S.islower()`, `$S.istitle()`,
-	`'upper' is filter`, `'odd' is test`, `loop.first`, `loop.last`, `$L == $L`, `$D == $D`, `m.tool is defined and m.tool`, `$S.isalnum()`, `'x' is filter`,
+	`'upper' is filter`, `'odd' is test`, `$L == $L`, `$D == $D`, `m.tool is defined and m.tool`, `$S.isalnum()`, `'x' is filter`,
+}
+
+var loopPatterns = map[byte][]string{
+	'S': {`loop.cycle('a', 'b')`, `loop.index|string`},
+	'N': {`loop.index`, `loop.index0`, `loop.length`, `loop.revindex`, `loop.revindex0`, `loop.depth`},
+	'L': {`[loop.previtem, loop.nextitem]`, `[loop.index]`},
+	'D': {`{'i': loop.index}`},
+	'B': {`loop.first`, `loop.last`, `loop.changed(loop.index)`, `loop.previtem is defined`},
+	'A': {`loop.previtem`, `loop.nextitem`, `loop.nothing`},
 }
 
 // template writes a whole template.
@@ -213,6 +232,8 @@ func (g *grammar) loop(body func() string) string {
 		target, items = "x, v", g.pick("[[1, 2], [3, 4]]", "d|dictsort", "messages|groupby('role')", "d|items")
 	case 2:
 		items = "messages"
+	case 3:
+		items += g.pick("|reverse", "|map('string')", "|select", "|unique", "|reject('none')", "|batch(2)")
 	}
 	g.names = append(g.names, strings.Split(target, ", ")...)
 	head := "for " + target + " in " + items

@@ -206,8 +206,11 @@ func (m *machine) reversed(v Value) *generator {
 		items = v.items
 	case *Dict:
 		items, kind = v.keys, "dict_reversekeyiterator"
-	case *view, *interval:
+	case *interval:
+		items, kind = m.gather(v), "range_iterator"
+	case *view:
 		items = m.gather(v)
+	case *undefined:
 	case string, markup:
 		items = m.gather(v)
 	default:

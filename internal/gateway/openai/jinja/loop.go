@@ -262,7 +262,7 @@ func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machin
 		l = newLoop(items, from)
 		l.recurse, l.depth0 = recurse, depth
 	}
-	ran := false
+	whole := false // an iteration ran to its end: without, "else" runs even after a break
 	for {
 		var item Value
 		var ok bool
@@ -275,7 +275,6 @@ func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machin
 			break
 		}
 		m.step()
-		ran = true
 		code.put(m, f, item)
 		if l != nil {
 			f.slots[code.slot] = l
@@ -283,12 +282,14 @@ func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machin
 		if code.enter != nil {
 			code.enter(m, f)
 		}
-		if m.run(code.body, f) == flowBreak {
+		end := m.run(code.body, f)
+		if end == flowBreak {
 			break
 		}
+		whole = whole || end == flowOn
 	}
 	f.forget(code.leave)
-	if ran || code.otherwise == nil {
+	if whole || code.otherwise == nil {
 		return flowOn
 	}
 	end := m.run(code.otherwise, f)

@@ -52,7 +52,7 @@ func stripTags(m *machine, s string) string {
 var escapedMethods = map[string]bool{
 	"capitalize": true, "title": true, "lower": true, "upper": true, "replace": true, "ljust": true, "rjust": true,
 	"lstrip": true, "rstrip": true, "center": true, "strip": true, "translate": true, "expandtabs": true, "swapcase": true,
-	"zfill": true, "casefold": true, "removeprefix": true, "removesuffix": true,
+	"zfill": true,
 }
 
 // markupMethod calls a string's method on markup.
@@ -69,7 +69,9 @@ func markupMethod(m *machine, s string, name string, a args) Value {
 		return asMarkup(joinMethod(m, s, args{pos: []Value{list}}))
 	case name == "format":
 		return markup(m.formatted(s, a, true))
-	case name == "split" || name == "rsplit" || name == "splitlines" || name == "partition" || name == "rpartition":
+	case name == "partition" || name == "rpartition":
+		return asMarkup(stringMethods[name](m, s, escapeArgs(m, a)))
+	case name == "split" || name == "rsplit" || name == "splitlines":
 		return asMarkup(stringMethods[name](m, s, a))
 	case name == "striptags":
 		a.positional(name, 0, 0)

@@ -6,7 +6,7 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
-	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -81,7 +81,8 @@ func render(t testing.TB, template, vars string) (string, error) {
 	return c.Render(t.Context(), conversation{json: []byte(vars)}.vars(t), noon)
 }
 
-var address = regexp.MustCompile(`0x[0-9a-f]{6,}`)
-
-// withoutAddresses hides what differs from run to run in Python.
-func withoutAddresses(s string) string { return address.ReplaceAllString(s, "0x") }
+// hasAddress tells what differs from run to run in Python.
+func hasAddress(s string) bool {
+	s = strings.ToLower(s)
+	return strings.Contains(s, "0x7f") || strings.Contains(s, "f7x0") || strings.Contains(s, "at 0")
+}

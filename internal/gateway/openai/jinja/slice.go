@@ -19,7 +19,7 @@ func (c *compiler) slice(n *sliceNode, x expr, s scope) expr {
 }
 
 // span is a slice that was fitted to a length.
-type span struct{ start, step, n int }
+type span struct{ start, stop, step, n int }
 
 func (m *machine) slice(v, start, stop, step Value) Value {
 	switch v := v.(type) {
@@ -33,7 +33,7 @@ func (m *machine) slice(v, start, stop, step Value) Value {
 		return markup(m.substring(string(v), start, stop, step))
 	case *interval:
 		at := fit(v.len(), start, stop, step)
-		return &interval{v.start + at.start*v.step, v.start + (at.start+at.n*at.step)*v.step, at.step * v.step}
+		return &interval{v.start + at.start*v.step, v.start + at.stop*v.step, at.step * v.step}
 	case *undefined:
 		v.fail()
 	case *Dict:
@@ -102,11 +102,7 @@ func fit(n int, start, stop, step Value) span {
 		first, last = high, low
 	}
 	r := interval{bound(start, first), bound(stop, last), by}
-	at := span{r.start, by, r.len()}
-	if at.n == 0 {
-		at.start = 0
-	}
-	return at
+	return span{r.start, r.stop, by, r.len()}
 }
 
 func sliceIndex(v Value) int {

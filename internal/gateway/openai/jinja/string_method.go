@@ -229,7 +229,10 @@ func removeMethod(name string, remove func(s, affix string) string) method {
 
 func countMethod(m *machine, s string, a args) Value {
 	got := a.positional("count", 1, 3)
-	part := textArg("count", got[0])
+	part, is := text(got[0])
+	if !is {
+		typeError("must be str, not %s", typeName(got[0]))
+	}
 	if len(got) > 1 {
 		if s = m.window(s, got[1:]); s == noWindow {
 			return 0

@@ -34,7 +34,10 @@ func (m *machine) window(s string, bounds []Value) string {
 // position finds a part in characters, -1 when it is not there.
 func position(m *machine, name, s string, a args, index func(s, part string) int) int {
 	got := a.positional(name, 1, 3)
-	part := textArg(name, got[0])
+	part, is := text(got[0])
+	if !is {
+		typeError("must be str, not %s", typeName(got[0]))
+	}
 	m.work(len(s))
 	from := 0
 	in := s

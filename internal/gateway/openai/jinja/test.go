@@ -33,7 +33,7 @@ func init() {
 		}),
 		"filter": bare("test_filter", func(m *machine, v Value) bool {
 			name, is := text(v)
-			return is && (filters[name] != nil || name == "random")
+			return is && (filters[name] != nil || name == "random" || name == "pprint")
 		}),
 		"test":   bare("test_test", func(m *machine, v Value) bool { name, is := text(v); return is && tests[name] != nil }),
 		"sameas": against("test_sameas", func(_ *machine, v, other Value) bool { return same(v, other) }),
