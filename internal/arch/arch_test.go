@@ -55,7 +55,8 @@ var rooms = []struct{ name, imports string }{
 	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile"},
 
 	// The gateway.
-	{"internal/gateway/openai", ""},
+	{"internal/gateway/openai/jinja", ""},
+	{"internal/gateway/openai", "gateway/openai/jinja"},
 	{"internal/gateway", "dstack decide/route api loop gateway/openai"},
 
 	// The command line.

@@ -1,0 +1,323 @@
+package jinja
+
+import (
+	"math/big"
+	"strings"
+)
+
+// attribute compiles x.name.
+func (c *compiler) attribute(n *attrNode, s scope) expr {
+	x, name := c.expr(n.x, s), n.name
+	var boxed Value = name
+	isMethod := dictMethods[name] != nil || dictMutators[name]
+	return func(m *machine, f *frame) Value {
+		v := x(m, f)
+		if d, is := v.(*Dict); is && !isMethod {
+			if got, ok := d.Get(name); ok {
+				return got
+			}
+			return dunder(v, name, boxed)
+		}
+		return m.attribute(v, name)
+	}
+}
+
+// item compiles x[index].
+func (c *compiler) item(n *itemNode, s scope) expr {
+	x := c.expr(n.x, s)
+	if slice, is := n.index.(*sliceNode); is {
+		return c.slice(slice, x, s)
+	}
+	index := c.expr(n.index, s)
+	if v, ok := constant(n.index); ok {
+		if name, is := v.(string); is {
+			return func(m *machine, f *frame) Value {
+				obj := x(m, f)
+				if d, is := obj.(*Dict); is {
+					if got, ok := d.Get(name); ok {
+						return got
+					}
+				}
+				return m.item(obj, v)
+			}
+		}
+	}
+	return func(m *machine, f *frame) Value {
+		obj := x(m, f)
+		return m.item(obj, index(m, f))
+	}
+}
+
+// attribute is environment.getattr of the sandbox: first an attribute, then
+// an item of that name.
+func (m *machine) attribute(v Value, name string) Value {
+	if got := m.own(v, name); got != nil {
+		return got
+	}
+	if d, is := v.(*Dict); is {
+		if got, ok := d.Get(name); ok {
+			return got
+		}
+	}
+	return dunder(v, name, name)
+}
+
+// item is environment.getitem of the sandbox: first an item, then an
+// attribute of that name.
+func (m *machine) item(v, index Value) Value {
+	if got := m.element(v, index); got != nil {
+		return got
+	}
+	if name, is := text(index); is {
+		if got := m.own(v, name); got != nil {
+			return got
+		}
+		return dunder(v, name, index)
+	}
+	return &undefined{obj: v, name: index}
+}
+
+// element is v[index], nil when there is none.
+func (m *machine) element(v, index Value) Value {
+	switch v := v.(type) {
+	case *undefined:
+		v.fail()
+	case *Dict:
+		switch index.(type) {
+		case *List, *Dict: // not hashable
+			return nil
+		}
+		got, _ := v.find(m, index)
+		return got
+	}
+	i, is := indexOf(index)
+	if !is {
+		return nil
+	}
+	switch v := v.(type) {
+	case *List:
+		return at(v.items, i)
+	case *tuple:
+		return at(v.items, i)
+	case *interval:
+		if i < 0 {
+			i += v.len()
+		}
+		if i >= 0 && i < v.len() {
+			return v.start + i*v.step
+		}
+	case string:
+		if c, ok := m.runeAt(v, i); ok {
+			return c
+		}
+	case markup:
+		if c, ok := m.runeAt(string(v), i); ok {
+			return markup(c)
+		}
+	}
+	return nil
+}
+
+func at(items []Value, i int) Value {
+	if i < 0 {
+		i += len(items)
+	}
+	if i < 0 || i >= len(items) {
+		return nil
+	}
+	return items[i]
+}
+
+func (m *machine) runeAt(s string, i int) (string, bool) {
+	m.work(len(s))
+	if isASCII(s) {
+		if i < 0 {
+			i += len(s)
+		}
+		if i < 0 || i >= len(s) {
+			return "", false
+		}
+		return s[i : i+1], true
+	}
+	runes := []rune(s)
+	if i < 0 {
+		i += len(runes)
+	}
+	if i < 0 || i >= len(runes) {
+		return "", false
+	}
+	return string(runes[i]), true
+}
+
+// indexOf gives a value that Python takes for an index.
+func indexOf(v Value) (int, bool) {
+	switch v := v.(type) {
+	case int:
+		return v, true
+	case bool:
+		if v {
+			return 1, true
+		}
+		return 0, true
+	case *big.Int:
+		if v.Sign() < 0 {
+			return -1 << 62, true
+		}
+		return 1<<62 - 1, true
+	}
+	return 0, false
+}
+
+// own finds an attribute that the value's type has, nil when it has none.
+// What the sandbox hides is undefined.
+func (m *machine) own(v Value, name string) Value {
+	switch v := v.(type) {
+	case *undefined:
+		v.fail()
+	case string:
+		return stringMethod(v, name, false)
+	case markup:
+		return stringMethod(string(v), name, true)
+	case *Dict:
+		if dictMutators[name] {
+			return hidden(v, name)
+		}
+		if method := dictMethods[name]; method != nil {
+			return bound(v, name, func(m *machine, a args) Value { return method(m, v, a) })
+		}
+	case *List:
+		if listMutators[name] {
+			return hidden(v, name)
+		}
+		return ownListMethod(v, name)
+	case *tuple:
+		for i, field := range v.names {
+			if field == name {
+				return v.items[i]
+			}
+		}
+		return listMethod(v, v.items, name)
+	case *namespace:
+		got, ok := v.attrs.Get(name)
+		if ok && strings.HasPrefix(name, "_") {
+			return hidden(v, name)
+		}
+		return got
+	case *loop:
+		return v.attribute(m, name)
+	case *macro:
+		return v.attribute(name)
+	case *interval:
+		return v.attribute(m, name)
+	case *cycler:
+		return v.attribute(name)
+	case int, bool, float64, *big.Int:
+		return numberAttribute(v, name)
+	}
+	return nil
+}
+
+// dunder tells what an attribute is that was not found: Python's own
+// attributes exist, but the sandbox hides them.
+func dunder(v Value, name string, written Value) Value {
+	if strings.HasPrefix(name, "__") && objectAttributes[name] {
+		if _, is := v.(*namespace); !is || name == "__class__" {
+			return hidden(v, name)
+		}
+	}
+	return &undefined{obj: v, name: written}
+}
+
+func hidden(v Value, name string) Value {
+	return &undefined{
+		hint: "access to attribute " + plainRepr(name) + " of " + plainRepr(typeName(v)) + " object is unsafe.",
+		obj:  v, name: name, unsafe: true,
+	}
+}
+
+var objectAttributes = map[string]bool{
+	"__class__": true, "__delattr__": true, "__dir__": true, "__doc__": true, "__eq__": true, "__format__": true,
+	"__ge__": true, "__getattribute__": true, "__getstate__": true, "__gt__": true, "__hash__": true, "__init__": true,
+	"__init_subclass__": true, "__le__": true, "__lt__": true, "__ne__": true, "__new__": true, "__reduce__": true,
+	"__reduce_ex__": true, "__repr__": true, "__setattr__": true, "__sizeof__": true, "__str__": true, "__subclasshook__": true,
+}
+
+var dictMutators = map[string]bool{"clear": true, "pop": true, "popitem": true, "setdefault": true, "update": true}
+var listMutators = map[string]bool{"append": true, "reverse": true, "insert": true, "sort": true, "extend": true, "remove": true}
+
+// bound makes a method of an object.
+func bound(v Value, name string, call func(m *machine, a args) Value) *function {
+	return &function{name: name, repr: "<built-in method " + name + " of " + typeName(v) + " object at " + pointerText(nil) + ">", call: call}
+}
+
+func (mc *macro) attribute(name string) Value {
+	switch name {
+	case "name":
+		if mc.name == "" {
+			return None
+		}
+		return mc.name
+	case "arguments":
+		list := &List{}
+		for _, a := range mc.args {
+			list.items = append(list.items, a)
+		}
+		return list
+	case "catch_kwargs":
+		return mc.kwargs >= 0
+	case "catch_varargs":
+		return mc.varargs >= 0
+	case "caller":
+		return mc.macroCode.caller >= 0 || mc.explicit
+	case "explicit_caller":
+		return mc.explicit
+	}
+	return nil
+}
+
+func (r *interval) attribute(m *machine, name string) Value {
+	switch name {
+	case "start":
+		return r.start
+	case "stop":
+		return r.stop
+	case "step":
+		return r.step
+	case "count", "index":
+		return listMethod(r, m.gather(r), name)
+	}
+	return nil
+}
+
+func numberAttribute(v Value, name string) Value {
+	f, isFloat := v.(float64)
+	switch name {
+	case "real":
+		if b, is := v.(bool); is {
+			return toInt(b)
+		}
+		return v
+	case "imag":
+		if isFloat {
+			return 0.0
+		}
+		return 0
+	case "numerator":
+		if !isFloat {
+			return toInt(v)
+		}
+	case "denominator":
+		if !isFloat {
+			return 1
+		}
+	case "is_integer":
+		if isFloat {
+			return bound(v, name, func(m *machine, a args) Value { a.bind(name, 0); return f == float64(int(f)) })
+		}
+	case "bit_length":
+		if !isFloat {
+			return bound(v, name, func(m *machine, a args) Value { a.bind(name, 0); return bigOf(v).BitLen() })
+		}
+	}
+	return nil
+}

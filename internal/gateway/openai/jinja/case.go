@@ -1,0 +1,167 @@
+package jinja
+
+import (
+	"strings"
+	"unicode"
+)
+
+// upper is str.upper.
+func upper(s string) string {
+	if isASCII(s) {
+		return strings.ToUpper(s)
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if wide, is := wideCase[r]; is {
+			b.WriteString(wide[0])
+			continue
+		}
+		b.WriteRune(unicode.ToUpper(r))
+	}
+	return b.String()
+}
+
+// lower is str.lower.
+func lower(s string) string {
+	if isASCII(s) {
+		return strings.ToLower(s)
+	}
+	return mapCase(s, func(runes []rune, i int) bool { return false })
+}
+
+// mapCase writes the characters for which raise tells so in title case, the
+// others in lower case.
+func mapCase(s string, raise func(runes []rune, i int) bool) string {
+	var b strings.Builder
+	runes := []rune(s)
+	for i, r := range runes {
+		switch {
+		case raise(runes, i):
+			if wide, is := wideCase[r]; is {
+				b.WriteString(wide[1])
+			} else {
+				b.WriteRune(unicode.ToTitle(r))
+			}
+		case r == 'İ':
+			b.WriteString("i̇")
+		case r == 'Σ' && endsWord(runes, i):
+			b.WriteRune('ς')
+		default:
+			b.WriteRune(unicode.ToLower(r))
+		}
+	}
+	return b.String()
+}
+
+// endsWord tells whether a sigma takes its final form.
+func endsWord(runes []rune, i int) bool {
+	before := i - 1
+	for before >= 0 && caseIgnorable(runes[before]) {
+		before--
+	}
+	after := i + 1
+	for after < len(runes) && caseIgnorable(runes[after]) {
+		after++
+	}
+	return before >= 0 && isCased(runes[before]) && (after == len(runes) || !isCased(runes[after]))
+}
+
+func caseIgnorable(r rune) bool {
+	return unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk) || strings.ContainsRune("'.:·\u2018\u2019", r)
+}
+
+func isCased(r rune) bool {
+	return isLower(r) || isUpper(r) || unicode.Is(unicode.Lt, r)
+}
+
+func isLower(r rune) bool { return unicode.IsLower(r) || unicode.Is(unicode.Other_Lowercase, r) }
+func isUpper(r rune) bool { return unicode.IsUpper(r) || unicode.Is(unicode.Other_Uppercase, r) }
+
+// capitalize is str.capitalize.
+func capitalize(s string) string {
+	return mapCase(s, func(_ []rune, i int) bool { return i == 0 })
+}
+
+// titleCase is str.title.
+func titleCase(s string) string {
+	return mapCase(s, func(runes []rune, i int) bool { return i == 0 || !isCased(runes[i-1]) })
+}
+
+func swapCase(s string) string {
+	var b strings.Builder
+	for _, r := range s {
+		switch {
+		case isUpper(r):
+			b.WriteString(lower(string(r)))
+		case isLower(r):
+			b.WriteString(upper(string(r)))
+		default:
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
+}
+
+// allCased tells whether a string has cased characters, and all of one kind.
+func allCased(s string, wanted func(rune) bool) bool {
+	any := false
+	for _, r := range s {
+		if wanted(r) {
+			any = true
+		} else if isCased(r) {
+			return false
+		}
+	}
+	return any
+}
+
+// isTitle is str.istitle.
+func isTitle(s string) bool {
+	any, cased := false, false
+	for _, r := range s {
+		switch {
+		case isUpper(r) || unicode.Is(unicode.Lt, r):
+			if cased {
+				return false
+			}
+			any, cased = true, true
+		case isLower(r):
+			if !cased {
+				return false
+			}
+			any = true
+		default:
+			cased = false
+		}
+	}
+	return any
+}
+
+// all tells whether a string is not empty and every character is such.
+func all(s string, is func(rune) bool) bool {
+	for _, r := range s {
+		if !is(r) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+func isDigitRune(r rune) bool {
+	return unicode.Is(unicode.Nd, r) || strings.ContainsRune("²³¹⁰⁴⁵⁶⁷⁸⁹₀₁₂₃₄₅₆₇₈₉①②③④⑤⑥⑦⑧⑨", r)
+}
+
+func isNumericRune(r rune) bool {
+	return unicode.IsNumber(r) || strings.ContainsRune("一二三四五六七八九十百千万億兆零", r)
+}
+
+func isAlnumRune(r rune) bool { return unicode.IsLetter(r) || isNumericRune(r) }
+
+func isIdentifier(s string) bool {
+	for i, r := range s {
+		if r != '_' && !unicode.IsLetter(r) && (i == 0 || !unicode.IsNumber(r) && !unicode.IsMark(r)) {
+			return false
+		}
+	}
+	return s != ""
+}

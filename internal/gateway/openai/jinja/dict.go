@@ -1,0 +1,169 @@
+package jinja
+
+import (
+	"encoding/binary"
+	"math"
+	"math/big"
+)
+
+// Dict is Python's dict: it keeps the order in which keys came.
+type Dict struct {
+	keys   []Value
+	values []Value
+	index  map[Value]int // by identity of the key; nil while the dict is small
+}
+
+// few is how many keys are found faster by looking at each.
+const few = 8
+
+// NewDict makes an empty dict.
+func NewDict() *Dict { return &Dict{} }
+
+// Len counts the keys.
+func (d *Dict) Len() int { return len(d.keys) }
+
+// Get finds the value of a string key.
+func (d *Dict) Get(key string) (Value, bool) {
+	if d.index == nil {
+		for i, k := range d.keys {
+			if s, is := k.(string); is && s == key {
+				return d.values[i], true
+			}
+		}
+		return nil, false
+	}
+	i, ok := d.index[key]
+	if !ok {
+		return nil, false
+	}
+	return d.values[i], true
+}
+
+// Set gives a string key its value, in the key's old place if it has one.
+func (d *Dict) Set(key string, value Value) { d.put(key, key, value) }
+
+// set is Set for any key that Python can hash.
+func (d *Dict) set(m *machine, key, value Value) { d.put(identity(m, key, 0), key, value) }
+
+// find is Get for any key that Python can hash.
+func (d *Dict) find(m *machine, key Value) (Value, bool) {
+	if s, is := key.(string); is {
+		return d.Get(s)
+	}
+	if i := d.at(identity(m, key, 0)); i >= 0 {
+		return d.values[i], true
+	}
+	return nil, false
+}
+
+func (d *Dict) put(id, key, value Value) {
+	if i := d.at(id); i >= 0 {
+		d.values[i] = value
+		return
+	}
+	d.keys = append(d.keys, key)
+	d.values = append(d.values, value)
+	switch {
+	case d.index != nil:
+		d.index[id] = len(d.keys) - 1
+	case len(d.keys) > few:
+		d.index = make(map[Value]int, 2*len(d.keys))
+		for i, k := range d.keys {
+			d.index[identity(nil, k, 0)] = i
+		}
+	}
+}
+
+func (d *Dict) at(id Value) int {
+	if d.index != nil {
+		if i, ok := d.index[id]; ok {
+			return i
+		}
+		return -1
+	}
+	for i, k := range d.keys {
+		if s, is := k.(string); is {
+			if t, is := id.(string); is && s == t {
+				return i
+			}
+			continue
+		}
+		if identity(nil, k, 0) == id {
+			return i
+		}
+	}
+	return -1
+}
+
+func (d *Dict) copy() *Dict {
+	c := &Dict{}
+	for i, k := range d.keys {
+		c.put(identity(nil, k, 0), k, d.values[i])
+	}
+	return c
+}
+
+// bytesKey is the identity of a key that Go cannot compare itself.
+type bytesKey string
+
+// identity returns a comparable Go value that two keys share exactly when
+// Python takes them for the same key: 1, 1.0 and True are.
+func identity(m *machine, key Value, depth int) Value {
+	switch k := key.(type) {
+	case string:
+		return k
+	case markup:
+		return string(k)
+	case bool:
+		if k {
+			return 1
+		}
+		return 0
+	case int, none:
+		return k
+	case float64:
+		if k == math.Trunc(k) && math.Abs(k) < 1<<62 {
+			return int(k)
+		}
+		return k
+	case *big.Int:
+		return bytesKey("big" + k.String())
+	case *undefined:
+		return bytesKey("undefined")
+	case *tuple:
+		if m != nil {
+			m.nest(depth)
+			m.step()
+		}
+		id := []byte("(")
+		for _, item := range k.items {
+			part := tagged(identity(m, item, depth+1))
+			if m != nil {
+				m.hold(len(id) + len(part))
+			}
+			id = binary.AppendUvarint(id, uint64(len(part)))
+			id = append(id, part...)
+		}
+		return bytesKey(id)
+	case *List, *Dict:
+		typeError("unhashable type: '%s'", typeName(key))
+	}
+	return key // by its pointer
+}
+
+// tagged writes an identity so that different ones never look alike.
+func tagged(id Value) string {
+	switch id := id.(type) {
+	case string:
+		return "s" + id
+	case bytesKey:
+		return "b" + string(id)
+	case int:
+		return string(binary.AppendVarint([]byte("i"), int64(id)))
+	case float64:
+		return string(binary.AppendUvarint([]byte("f"), math.Float64bits(id)))
+	case none:
+		return "n"
+	}
+	return "p" + pointerText(id)
+}

@@ -1,0 +1,237 @@
+package jinja
+
+import (
+	"fmt"
+	"math"
+	"math/big"
+	"slices"
+	"sort"
+	"strings"
+	"unicode/utf8"
+)
+
+// jsonWriter writes values as Python's json.dumps does.
+type jsonWriter struct {
+	m        *machine
+	b        []byte
+	ascii    bool
+	indent   string
+	lines    bool // indented at all
+	item     string
+	key      string
+	sortKeys bool
+}
+
+// toJSON is the filter tojson of transformers: nothing is escaped for HTML.
+func toJSON(m *machine, v Value, a args) Value {
+	w := &jsonWriter{m: m, item: ", ", key: ": "}
+	if len(a.pos)+len(a.kw) > 0 {
+		w.options(a.bind("tojson", 0, "ensure_ascii", "indent", "separators", "sort_keys"))
+	}
+	w.value(v, 0)
+	m.hold(len(w.b))
+	return string(w.b)
+}
+
+func (w *jsonWriter) options(got []Value) {
+	is := func(v Value) bool { return v != nil && truth(w.m, v) }
+	w.ascii, w.sortKeys = is(got[0]), is(got[3])
+	if got[1] != nil && got[1] != None {
+		w.lines, w.item = true, ","
+		switch indent := toInt(got[1]).(type) {
+		case int:
+			w.m.hold(max(indent, 0))
+			w.indent = strings.Repeat(" ", max(indent, 0))
+		case string:
+			w.indent = indent
+		case markup:
+			w.indent = string(indent)
+		default:
+			mustDefine(got[1])
+			typeError("can't multiply sequence by non-int of type '%s'", typeName(got[1]))
+		}
+	}
+	if got[2] == nil || got[2] == None {
+		return
+	}
+	parts := w.m.unpack(got[2], 2)
+	item, isText := text(parts[0])
+	key, isText2 := text(parts[1])
+	if !isText || !isText2 {
+		typeError("make_encoder() argument 1 must be str, not %s", typeName(parts[0]))
+	}
+	w.item, w.key = item, key
+}
+
+func (w *jsonWriter) value(v Value, depth int) {
+	switch v := v.(type) {
+	case none:
+		w.b = append(w.b, "null"...)
+	case bool:
+		w.b = fmt.Append(w.b, v)
+	case int, *big.Int:
+		w.b = w.m.appendRepr(w.b, v, 0)
+	case float64:
+		w.b = append(w.b, jsonFloat(v)...)
+	case string:
+		w.b = appendJSON(w.b, v, w.ascii)
+	case markup:
+		w.b = appendJSON(w.b, string(v), w.ascii)
+	case *List:
+		w.list(v.items, depth)
+	case *tuple:
+		w.list(v.items, depth)
+	case *Dict:
+		w.dict(v, depth)
+	default:
+		typeError("Object of type %s is not JSON serializable", typeName(v))
+	}
+}
+
+func jsonFloat(f float64) string {
+	switch {
+	case math.IsNaN(f):
+		return "NaN"
+	case math.IsInf(f, 1):
+		return "Infinity"
+	case math.IsInf(f, -1):
+		return "-Infinity"
+	}
+	return string(appendFloat(nil, f))
+}
+
+func (w *jsonWriter) line(depth int) {
+	if !w.lines {
+		return
+	}
+	w.b = append(w.b, '\n')
+	for range depth {
+		w.b = append(w.b, w.indent...)
+		w.m.grown(w.b)
+	}
+}
+
+func (w *jsonWriter) list(items []Value, depth int) {
+	w.m.nest(depth)
+	if len(items) == 0 {
+		w.b = append(w.b, "[]"...)
+		return
+	}
+	w.b = append(w.b, '[')
+	for i, item := range items {
+		if i > 0 {
+			w.b = append(w.b, w.item...)
+		}
+		w.line(depth + 1)
+		w.value(item, depth+1)
+		w.m.grown(w.b)
+	}
+	w.line(depth)
+	w.b = append(w.b, ']')
+}
+
+func (w *jsonWriter) dict(d *Dict, depth int) {
+	w.m.nest(depth)
+	if d.Len() == 0 {
+		w.b = append(w.b, "{}"...)
+		return
+	}
+	w.b = append(w.b, '{')
+	for n, i := range w.order(d) {
+		if n > 0 {
+			w.b = append(w.b, w.item...)
+		}
+		w.line(depth + 1)
+		w.b = append(appendJSON(w.b, w.keyText(d.keys[i]), w.ascii), w.key...)
+		w.value(d.values[i], depth+1)
+		w.m.grown(w.b)
+	}
+	w.line(depth)
+	w.b = append(w.b, '}')
+}
+
+func (w *jsonWriter) order(d *Dict) []int {
+	order := make([]int, d.Len())
+	for i := range order {
+		order[i] = i
+	}
+	if w.sortKeys && !slices.IsSortedFunc(order, func(i, j int) int { return w.keyOrder(d, i, j) }) {
+		sort.SliceStable(order, func(i, j int) bool { return w.keyOrder(d, order[i], order[j]) < 0 })
+	}
+	return order
+}
+
+func (w *jsonWriter) keyOrder(d *Dict, i, j int) int {
+	if ordered(w.m, "<", d.keys[i], d.keys[j]) {
+		return -1
+	}
+	return 1
+}
+
+func (w *jsonWriter) keyText(key Value) string {
+	switch key := key.(type) {
+	case string:
+		return key
+	case markup:
+		return string(key)
+	case none:
+		return "null"
+	case bool:
+		return fmt.Sprint(key)
+	case int, *big.Int:
+		return w.m.str(key)
+	case float64:
+		return jsonFloat(key)
+	}
+	typeError("keys must be str, int, float, bool or None, not %s", typeName(key))
+	return ""
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendJSON writes a string in quotes.
+func appendJSON(b []byte, s string, ascii bool) []byte {
+	b = append(b, '"')
+	from := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= ' ' && c != '"' && c != '\\' && (c < utf8.RuneSelf || !ascii) {
+			i++
+			continue
+		}
+		b = append(b, s[from:i]...)
+		r, n := utf8.DecodeRuneInString(s[i:])
+		b = appendEscaped(b, r)
+		i += n
+		from = i
+	}
+	return append(append(b, s[from:]...), '"')
+}
+
+func appendEscaped(b []byte, r rune) []byte {
+	switch r {
+	case '"', '\\':
+		return append(b, '\\', byte(r))
+	case '\n':
+		return append(b, `\n`...)
+	case '\r':
+		return append(b, `\r`...)
+	case '\t':
+		return append(b, `\t`...)
+	case '\f':
+		return append(b, `\f`...)
+	case '\b':
+		return append(b, `\b`...)
+	}
+	unit := func(u rune) {
+		b = append(b, '\\', 'u', hexDigits[u>>12&15], hexDigits[u>>8&15], hexDigits[u>>4&15], hexDigits[u&15])
+	}
+	if r > 0xffff {
+		r -= 0x10000
+		unit(0xd800 + r>>10)
+		unit(0xdc00 + r&0x3ff)
+		return b
+	}
+	unit(r)
+	return b
+}

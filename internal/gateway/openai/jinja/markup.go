@@ -1,0 +1,120 @@
+package jinja
+
+import (
+	"html"
+	"regexp"
+	"strings"
+)
+
+var htmlEscaper = strings.NewReplacer("&", "&amp;", ">", "&gt;", "<", "&lt;", "'", "&#39;", `"`, "&#34;")
+
+// escape is markupsafe.escape.
+func escape(m *machine, v Value) markup {
+	if s, is := v.(markup); is {
+		return s
+	}
+	s := m.str(v)
+	m.hold(len(s))
+	out := htmlEscaper.Replace(s)
+	m.hold(len(out))
+	return markup(out)
+}
+
+// addMarkup is + where one side is markup: the other is escaped. It returns
+// nil for anything else.
+func addMarkup(m *machine, a, b Value) Value {
+	_, left := a.(markup)
+	_, right := b.(markup)
+	_, leftText := text(a)
+	_, rightText := text(b)
+	if !left && !right || !leftText || !rightText {
+		return nil
+	}
+	x, y := escape(m, a), escape(m, b)
+	m.hold(len(x) + len(y))
+	return x + y
+}
+
+var (
+	comments = regexp.MustCompile(`(?s)<!--.*?-->`)
+	tags     = regexp.MustCompile(`(?s)<.*?>`)
+)
+
+// stripTags is Markup.striptags.
+func stripTags(m *machine, s string) string {
+	m.hold(len(s))
+	s = tags.ReplaceAllString(comments.ReplaceAllString(s, ""), "")
+	return html.UnescapeString(strings.Join(strings.FieldsFunc(s, isSpace), " "))
+}
+
+// escapedMethods are the methods of markup that escape their arguments and
+// return markup.
+var escapedMethods = map[string]bool{
+	"capitalize": true, "title": true, "lower": true, "upper": true, "replace": true, "ljust": true, "rjust": true,
+	"lstrip": true, "rstrip": true, "center": true, "strip": true, "translate": true, "expandtabs": true, "swapcase": true,
+	"zfill": true,
+}
+
+// markupMethod calls a string's method on markup.
+func markupMethod(m *machine, s string, name string, a args) Value {
+	switch {
+	case escapedMethods[name]:
+		return asMarkup(stringMethods[name](m, s, escapeArgs(m, a)))
+	case name == "join":
+		got := a.positional("str.join", 1, 1)
+		list := &List{}
+		for _, item := range m.gather(got[0]) {
+			list.items = append(list.items, string(escape(m, item)))
+		}
+		return asMarkup(joinMethod(m, s, args{pos: []Value{list}}))
+	case name == "format":
+		return markup(m.formatted(s, a, true))
+	case name == "partition" || name == "rpartition":
+		return asMarkup(stringMethods[name](m, s, escapeArgs(m, a)))
+	case name == "split" || name == "rsplit" || name == "splitlines":
+		return asMarkup(stringMethods[name](m, s, a))
+	case name == "striptags":
+		a.positional(name, 0, 0)
+		return stripTags(m, s)
+	case name == "unescape":
+		a.positional(name, 0, 0)
+		return html.UnescapeString(s)
+	}
+	return stringMethods[name](m, s, a)
+}
+
+func escapeArgs(m *machine, a args) args {
+	out := args{pos: make([]Value, len(a.pos)), kw: make([]keyword, len(a.kw))}
+	one := func(v Value) Value {
+		if _, is := text(v); is {
+			return string(escape(m, v))
+		}
+		return v
+	}
+	for i, v := range a.pos {
+		out.pos[i] = one(v)
+	}
+	for i, k := range a.kw {
+		out.kw[i] = keyword{k.name, one(k.value)}
+	}
+	return out
+}
+
+func asMarkup(v Value) Value {
+	items := func(list []Value) []Value {
+		out := make([]Value, len(list))
+		for i, item := range list {
+			out[i] = asMarkup(item)
+		}
+		return out
+	}
+	switch v := v.(type) {
+	case string:
+		return markup(v)
+	case *List:
+		return &List{items(v.items)}
+	case *tuple:
+		return &tuple{items: items(v.items)}
+	}
+	return v
+}

@@ -1,0 +1,403 @@
+package jinja
+
+import (
+	"math"
+	"math/big"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// percentSpec is one directive of a printf-style format.
+type percentSpec struct {
+	flags     string
+	width     int
+	precision int // -1 without
+	verb      byte
+}
+
+// percentFormat is "format % values" while it runs.
+type percentFormat struct {
+	m       *machine
+	format  string
+	at      int
+	values  []Value
+	next    int
+	mapping *Dict // of %(key)s
+	used    bool  // by key
+	escape  bool
+}
+
+// percent is format % v; markup escapes what it formats.
+func (m *machine) percent(format string, v Value, escaped bool) Value {
+	p := &percentFormat{m: m, format: format, values: []Value{v}, escape: escaped}
+	if t, is := v.(*tuple); is {
+		p.values = t.items
+	} else if d, is := v.(*Dict); is {
+		p.mapping = d
+	}
+	s := p.run()
+	_, isTuple := v.(*tuple)
+	unused := isTuple && p.next < len(p.values)
+	if !isTuple && p.next == 0 && !p.used && p.mapping == nil {
+		_, isList := v.(*List) // a list counts as a mapping here
+		unused = !isList
+		if _, is := v.(*undefined); is {
+			unused = false
+		}
+		if _, is := v.(*interval); is {
+			unused = false
+		}
+	}
+	if unused {
+		typeError("not all arguments converted during string formatting")
+	}
+	if escaped {
+		return markup(s)
+	}
+	return s
+}
+
+func (p *percentFormat) run() string {
+	start := len(p.m.out)
+	for p.at < len(p.format) {
+		i := strings.IndexByte(p.format[p.at:], '%')
+		if i < 0 {
+			i = len(p.format) - p.at
+		}
+		p.m.out = append(p.m.out, p.format[p.at:p.at+i]...)
+		p.at += i + 1
+		if p.at <= len(p.format) {
+			p.directive()
+		}
+		p.m.step()
+		p.m.written(start)
+	}
+	return p.m.take(start)
+}
+
+func (p *percentFormat) peek() byte {
+	if p.at >= len(p.format) {
+		valueError("incomplete format")
+	}
+	return p.format[p.at]
+}
+
+func (p *percentFormat) arg() Value {
+	if p.next >= len(p.values) {
+		typeError("not enough arguments for format string")
+	}
+	p.next++
+	return p.values[p.next-1]
+}
+
+func (p *percentFormat) key() Value {
+	if p.mapping == nil {
+		typeError("format requires a mapping")
+	}
+	depth, from := 1, p.at+1
+	for p.at++; depth > 0; p.at++ {
+		if p.at >= len(p.format) {
+			valueError("incomplete format key")
+		}
+		switch p.format[p.at] {
+		case '(':
+			depth++
+		case ')':
+			depth--
+		}
+	}
+	key := p.format[from : p.at-1]
+	v, ok := p.mapping.Get(key)
+	if !ok {
+		fail("KeyError", "%s", plainRepr(key))
+	}
+	p.used = true
+	return v
+}
+
+func (p *percentFormat) number() int {
+	if p.peek() == '*' {
+		p.at++
+		n, is := indexOf(p.arg())
+		if !is {
+			typeError("* wants int")
+		}
+		return n
+	}
+	n := 0
+	for isDecimal(p.peek()) {
+		n = min(n*10+int(p.format[p.at]-'0'), 1<<40)
+		p.at++
+	}
+	return n
+}
+
+func (p *percentFormat) directive() {
+	var v Value
+	spec := percentSpec{precision: -1}
+	if p.peek() == '(' {
+		v = p.key()
+	}
+	for strings.IndexByte("-+ #0", p.peek()) >= 0 {
+		spec.flags += string(p.format[p.at])
+		p.at++
+		if len(spec.flags) > 64 {
+			valueError("too many flags")
+		}
+	}
+	if spec.width = p.number(); spec.width < 0 {
+		spec.flags += "-"
+		spec.width = -spec.width
+	}
+	if p.peek() == '.' {
+		p.at++
+		spec.precision = max(p.number(), 0)
+	}
+	if strings.IndexByte("hlL", p.peek()) >= 0 {
+		p.at++
+	}
+	spec.verb = p.peek()
+	p.at++
+	p.m.hold(max(spec.width, spec.precision))
+	if spec.verb == '%' {
+		p.m.out = append(p.m.out, '%')
+		return
+	}
+	if v == nil {
+		v = p.arg()
+	}
+	p.m.out = append(p.m.out, p.convert(spec, v)...)
+}
+
+func (p *percentFormat) convert(spec percentSpec, v Value) string {
+	switch spec.verb {
+	case 's', 'r', 'a':
+		return spec.pad(spec.cut(p.textOf(spec.verb, v)))
+	case 'c':
+		return spec.pad(p.character(v))
+	case 'd', 'i', 'u':
+		return spec.integer(p.whole(v, spec.verb, true), 10, "")
+	case 'x':
+		return spec.integer(p.whole(v, spec.verb, false), 16, "0x")
+	case 'X':
+		return strings.ToUpper(spec.integer(p.whole(v, spec.verb, false), 16, "0x"))
+	case 'o':
+		return spec.integer(p.whole(v, spec.verb, false), 8, "0o")
+	case 'e', 'E', 'f', 'F', 'g', 'G':
+		return spec.float(p.real(v))
+	}
+	r, _ := utf8.DecodeRuneInString(p.format[p.at-1:])
+	valueError("unsupported format character '%c' (0x%x) at index %d", r, r, utf8.RuneCountInString(p.format[:p.at-1]))
+	return ""
+}
+
+func (p *percentFormat) textOf(verb byte, v Value) string {
+	s := ""
+	switch verb {
+	case 'r':
+		s = p.m.repr(v)
+	case 'a':
+		s = p.m.ascii(v)
+	default:
+		if p.escape {
+			return string(escape(p.m, v))
+		}
+		return p.m.str(v)
+	}
+	if p.escape {
+		return string(escape(p.m, s))
+	}
+	return s
+}
+
+func (p *percentFormat) character(v Value) string {
+	if s, is := text(v); is {
+		if utf8.RuneCountInString(s) != 1 {
+			typeError("%%c requires int or char")
+		}
+		return s
+	}
+	n, is := indexOf(v)
+	if !is {
+		typeError("%%c requires int or char")
+	}
+	if n < 0 || n > utf8.MaxRune {
+		fail("OverflowError", "%%c arg not in range(0x110000)")
+	}
+	return string(rune(n))
+}
+
+// whole gives an integer; %d cuts floats off.
+func (p *percentFormat) whole(v Value, verb byte, floats bool) *big.Int {
+	if n := bigOf(v); n != nil {
+		return n
+	}
+	if f, is := v.(float64); is && floats {
+		n, ok := truncateFloat(f)
+		if !ok {
+			valueError("cannot convert float NaN to integer")
+		}
+		return bigOf(n)
+	}
+	if floats {
+		if u, is := v.(*undefined); is {
+			u.fail()
+		}
+		typeError("%%%c format: a real number is required, not %s", verb, typeName(v))
+	}
+	typeError("%%%c format: an integer is required, not %s", verb, typeName(v))
+	return nil
+}
+
+func (p *percentFormat) real(v Value) float64 {
+	if isNumber(v) {
+		return toFloat(v)
+	}
+	mustDefine(v)
+	if s, is := text(v); is {
+		if p.escape {
+			if f, ok := parseFloat(s); ok {
+				return f
+			}
+		}
+	}
+	typeError("must be real number, not %s", typeName(v))
+	return 0
+}
+
+func (s percentSpec) has(flag string) bool { return strings.Contains(s.flags, flag) }
+
+func (s percentSpec) cut(v string) string {
+	if s.precision < 0 {
+		return v
+	}
+	runes := []rune(v)
+	return string(runes[:min(len(runes), s.precision)])
+}
+
+func (s percentSpec) pad(v string) string {
+	n := s.width - utf8.RuneCountInString(v)
+	if n <= 0 {
+		return v
+	}
+	if s.has("-") {
+		return v + strings.Repeat(" ", n)
+	}
+	return strings.Repeat(" ", n) + v
+}
+
+// signed adds the sign and pads a number, with zeros behind the sign if so
+// asked.
+func (s percentSpec) signed(negative bool, prefix, digits string) string {
+	sign := ""
+	switch {
+	case negative:
+		sign = "-"
+	case s.has("+"):
+		sign = "+"
+	case s.has(" "):
+		sign = " "
+	}
+	sign += prefix
+	if s.has("0") && !s.has("-") {
+		if n := s.width - len(sign) - len(digits); n > 0 {
+			digits = strings.Repeat("0", n) + digits
+		}
+	}
+	return s.pad(sign + digits)
+}
+
+func (s percentSpec) integer(n *big.Int, base int, prefix string) string {
+	if base == 10 {
+		bigText(n)
+	}
+	digits := new(big.Int).Abs(n).Text(base)
+	if len(digits) < s.precision {
+		digits = strings.Repeat("0", s.precision-len(digits)) + digits
+	}
+	if !s.has("#") {
+		prefix = ""
+	}
+	return s.signed(n.Sign() < 0, prefix, digits)
+}
+
+func (s percentSpec) float(f float64) string {
+	precision := s.precision
+	if precision < 0 {
+		precision = 6
+	}
+	digits := formatFloat(math.Abs(f), s.verb, precision, s.has("#"))
+	return s.signed(math.Signbit(f) && !math.IsNaN(f), "", digits)
+}
+
+// formatFloat writes a float that is not negative as C does: verb is one of
+// eEfFgG%.
+func formatFloat(f float64, verb byte, precision int, alternate bool) string {
+	if math.IsNaN(f) || math.IsInf(f, 0) {
+		s := map[bool]string{true: "nan", false: "inf"}[math.IsNaN(f)]
+		if verb < 'a' && verb != '%' {
+			return strings.ToUpper(s)
+		}
+		return s
+	}
+	var s string
+	switch verb | 0x20 {
+	case 'f':
+		s = strconv.FormatFloat(f, 'f', precision, 64)
+	case 'e':
+		s = strconv.FormatFloat(f, 'e', precision, 64)
+	default:
+		s = generalFloat(f, precision, alternate)
+	}
+	if alternate && !strings.Contains(s, ".") {
+		mantissa, exponent, has := strings.Cut(s, "e")
+		s = mantissa + "."
+		if has {
+			s += "e" + exponent
+		}
+	}
+	if verb < 'a' {
+		s = strings.ToUpper(s)
+	}
+	return s
+}
+
+// generalFloat is %g.
+func generalFloat(f float64, precision int, zeros bool) string {
+	precision = max(precision, 1)
+	_, exponent, _ := strings.Cut(strconv.FormatFloat(f, 'e', precision-1, 64), "e")
+	e, _ := strconv.Atoi(exponent)
+	if e < -4 || e >= precision {
+		mantissa, exponent, _ := strings.Cut(strconv.FormatFloat(f, 'e', precision-1, 64), "e")
+		if !zeros && strings.Contains(mantissa, ".") {
+			mantissa = strings.TrimRight(strings.TrimRight(mantissa, "0"), ".")
+		}
+		return mantissa + "e" + exponent
+	}
+	s := strconv.FormatFloat(f, 'f', max(precision-1-e, 0), 64)
+	if !zeros && strings.Contains(s, ".") {
+		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
+	}
+	return s
+}
+
+// formatBig writes an integer in a base, grouped from the right.
+func formatBig(n *big.Int, base int, group string, size int) string {
+	digits := new(big.Int).Abs(n).Text(base)
+	return grouped(digits, group, size)
+}
+
+func grouped(digits, group string, size int) string {
+	if group == "" {
+		return digits
+	}
+	b := make([]byte, 0, len(digits)+len(digits)/size)
+	for i := range len(digits) {
+		if i > 0 && (len(digits)-i)%size == 0 {
+			b = append(b, group...)
+		}
+		b = append(b, digits[i])
+	}
+	return string(b)
+}

@@ -1,0 +1,346 @@
+package jinja
+
+import (
+	"strings"
+	"unicode/utf8"
+)
+
+// noWindow is what window gives when the start lies behind the end: not even
+// the empty string is found there. No template can make it, as it is not
+// valid UTF-8.
+const noWindow = "\xff"
+
+// window is s[start:end] of str.find and its like.
+func (m *machine) window(s string, bounds []Value) string {
+	m.work(len(s))
+	n := utf8.RuneCountInString(s)
+	limit := func(i, otherwise int) int {
+		if i >= len(bounds) || bounds[i] == None {
+			return otherwise
+		}
+		v := sliceIndex(bounds[i])
+		if v < 0 {
+			v = max(v+n, 0)
+		}
+		return v
+	}
+	start, end := limit(0, 0), min(limit(1, n), n)
+	if start > end {
+		return noWindow
+	}
+	return m.substring(s, start, end, None)
+}
+
+// position finds a part in characters, -1 when it is not there.
+func position(m *machine, name, s string, a args, index func(s, part string) int) int {
+	got := a.positional(name, 1, 3)
+	part, is := text(got[0])
+	if !is {
+		typeError("must be str, not %s", typeName(got[0]))
+	}
+	m.work(len(s))
+	from := 0
+	in := s
+	if len(got) > 1 {
+		if in = m.window(s, got[1:]); in == noWindow {
+			return -1
+		}
+		if got[1] != None {
+			if from = sliceIndex(got[1]); from < 0 {
+				from = max(from+utf8.RuneCountInString(s), 0)
+			}
+		}
+	}
+	i := index(in, part)
+	if i < 0 {
+		return -1
+	}
+	return from + utf8.RuneCountInString(in[:i])
+}
+
+func findMethod(name string, index func(s, part string) int) method {
+	return func(m *machine, s string, a args) Value { return position(m, name, s, a, index) }
+}
+
+func indexMethod(name string, index func(s, part string) int) method {
+	return func(m *machine, s string, a args) Value {
+		i := position(m, name, s, a, index)
+		if i < 0 {
+			valueError("substring not found")
+		}
+		return i
+	}
+}
+
+// texts makes a list of strings.
+func (m *machine) texts(parts []string) *List {
+	m.holdItems(len(parts))
+	list := &List{make([]Value, len(parts))}
+	for i, p := range parts {
+		list.items[i] = p
+	}
+	return list
+}
+
+// separator reads the arguments of split: no separator means white space.
+func separator(name string, a args) (sep string, bySpace bool, most int) {
+	got := a.bind(name, 0, "sep", "maxsplit")
+	most = -1
+	if got[1] != nil {
+		most = intArg(got[1])
+	}
+	if got[0] == nil || got[0] == None {
+		return "", true, most
+	}
+	sep, is := text(got[0])
+	if !is {
+		typeError("must be str or None, not %s", typeName(got[0]))
+	}
+	if sep == "" {
+		valueError("empty separator")
+	}
+	return sep, false, most
+}
+
+func splitMethod(m *machine, s string, a args) Value {
+	sep, bySpace, most := separator("split", a)
+	m.hold(len(s))
+	if bySpace {
+		return m.texts(splitSpace(s, most))
+	}
+	m.holdItems(strings.Count(s, sep))
+	n := -1
+	if most >= 0 && most < len(s)+1 {
+		n = most + 1
+	}
+	return m.texts(strings.SplitN(s, sep, n))
+}
+
+func splitSpace(s string, most int) []string {
+	var parts []string
+	for {
+		s = strings.TrimLeftFunc(s, isSpace)
+		if s == "" {
+			return parts
+		}
+		end := strings.IndexFunc(s, isSpace)
+		if end < 0 {
+			return append(parts, s)
+		}
+		if most >= 0 && len(parts) >= most {
+			return append(parts, strings.TrimRightFunc(s, isSpace))
+		}
+		parts = append(parts, s[:end])
+		s = s[end:]
+	}
+}
+
+func rsplitMethod(m *machine, s string, a args) Value {
+	sep, bySpace, most := separator("rsplit", a)
+	m.hold(len(s))
+	var parts []string
+	for {
+		if bySpace {
+			s = strings.TrimRightFunc(s, isSpace)
+			if s == "" {
+				break
+			}
+		}
+		at, width := lastSeparator(s, sep, bySpace)
+		if at < 0 || most >= 0 && len(parts) >= most {
+			if bySpace {
+				s = strings.TrimLeftFunc(s, isSpace)
+			}
+			parts = append(parts, s)
+			break
+		}
+		parts = append(parts, s[at+width:])
+		s = s[:at]
+	}
+	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
+		parts[i], parts[j] = parts[j], parts[i]
+	}
+	return m.texts(parts)
+}
+
+func lastSeparator(s, sep string, bySpace bool) (at, width int) {
+	if !bySpace {
+		return strings.LastIndex(s, sep), len(sep)
+	}
+	at = strings.LastIndexFunc(s, isSpace)
+	if at >= 0 {
+		_, width = utf8.DecodeRuneInString(s[at:])
+	}
+	return at, width
+}
+
+func splitLinesMethod(m *machine, s string, a args) Value {
+	got := a.bind("splitlines", 0, "keepends")
+	m.hold(len(s))
+	return m.texts(splitLines(s, got[0] != nil && truth(m, got[0])))
+}
+
+func splitLines(s string, keep bool) []string {
+	var lines []string
+	for s != "" {
+		i := strings.IndexFunc(s, isLineEnd)
+		if i < 0 {
+			return append(lines, s)
+		}
+		_, n := utf8.DecodeRuneInString(s[i:])
+		if strings.HasPrefix(s[i:], "\r\n") {
+			n = 2
+		}
+		if keep {
+			lines = append(lines, s[:i+n])
+		} else {
+			lines = append(lines, s[:i])
+		}
+		s = s[i+n:]
+	}
+	return lines
+}
+
+func isLineEnd(r rune) bool {
+	switch r {
+	case '\n', '\r', '\v', '\f', 0x1c, 0x1d, 0x1e, 0x85, 0x2028, 0x2029:
+		return true
+	}
+	return false
+}
+
+// dictMethods are the methods of dict that change nothing.
+var dictMethods map[string]func(m *machine, d *Dict, a args) Value
+
+func init() {
+	viewOf := func(what string) func(m *machine, d *Dict, a args) Value {
+		return func(m *machine, d *Dict, a args) Value {
+			a.positional("dict."+what, 0, 0)
+			return &view{d, what}
+		}
+	}
+	dictMethods = map[string]func(m *machine, d *Dict, a args) Value{
+		"keys":   viewOf("keys"),
+		"values": viewOf("values"),
+		"items":  viewOf("items"),
+		"copy": func(m *machine, d *Dict, a args) Value {
+			a.positional("dict.copy", 0, 0)
+			return d
+		},
+		"get": func(m *machine, d *Dict, a args) Value {
+			got := a.positional("get", 1, 2)
+			if v, ok := d.find(m, got[0]); ok {
+				return v
+			}
+			if len(got) > 1 {
+				return got[1]
+			}
+			return None
+		},
+		"fromkeys": func(m *machine, d *Dict, a args) Value {
+			got := a.positional("fromkeys", 1, 2)
+			value := None
+			if len(got) > 1 {
+				value = got[1]
+			}
+			made := NewDict()
+			for _, key := range m.gather(got[0]) {
+				made.set(m, key, value)
+			}
+			return made
+		},
+	}
+}
+
+// listMethod gives a method of a list or tuple, nil when there is none.
+func listMethod(v Value, items []Value, name string) Value {
+	switch name {
+	case "count":
+		return bound(v, name, func(m *machine, a args) Value {
+			want := a.positional("count", 1, 1)[0]
+			n := 0
+			for _, item := range items {
+				m.work(32)
+				if equal(m, item, want) {
+					n++
+				}
+			}
+			return n
+		})
+	case "index":
+		return bound(v, name, func(m *machine, a args) Value { return indexIn(m, v, items, a) })
+	}
+	return nil
+}
+
+func indexIn(m *machine, v Value, items []Value, a args) Value {
+	got := a.positional("index", 1, 3)
+	from, to := 0, len(items)
+	if len(got) > 1 {
+		from = fit(len(items), got[1], None, None).start
+	}
+	if len(got) > 2 {
+		at := fit(len(items), None, got[2], None)
+		to = at.start + at.n
+	}
+	for i := from; i < to; i++ {
+		m.work(32)
+		if equal(m, items[i], got[0]) {
+			return i
+		}
+	}
+	if _, is := v.(*tuple); is {
+		valueError("tuple.index(x): x not in tuple")
+	}
+	valueError("%s is not in list", m.repr(got[0]))
+	return nil
+}
+
+// ownListMethod gives a method that only a list has, nil when there is none.
+// The sandbox of jinja2 forgets pop and clear, and templates use that.
+func ownListMethod(l *List, name string) Value {
+	switch name {
+	case "copy":
+		return bound(l, name, func(m *machine, a args) Value {
+			a.positional("list.copy", 0, 0)
+			return &List{l.items}
+		})
+	case "clear":
+		return bound(l, name, func(m *machine, a args) Value {
+			a.positional("list.clear", 0, 0)
+			l.items = nil
+			return None
+		})
+	case "pop":
+		return bound(l, name, func(m *machine, a args) Value { return l.pop(m, a) })
+	}
+	return listMethod(l, l.items, name)
+}
+
+// pop never writes into the items, as other lists may share them.
+func (l *List) pop(m *machine, a args) Value {
+	got := a.positional("pop", 0, 1)
+	i := -1
+	if len(got) > 0 {
+		i = intArg(got[0])
+	}
+	if len(l.items) == 0 {
+		fail("IndexError", "pop from empty list")
+	}
+	v := at(l.items, i)
+	if v == nil {
+		fail("IndexError", "pop index out of range")
+	}
+	if i < 0 {
+		i += len(l.items)
+	}
+	switch i {
+	case 0:
+		l.items = l.items[1:]
+	case len(l.items) - 1:
+		l.items = l.items[:i]
+	default:
+		l.items = m.chain(l.items[:i], l.items[i+1:])
+	}
+	return v
+}

@@ -1,0 +1,220 @@
+package jinja
+
+import (
+	"math/big"
+)
+
+// Value is a value of the template language. It is one of None, bool, int,
+// float64, string, *List and *Dict, or something that only a template makes.
+type Value = any
+
+// None is Python's None.
+var None Value = none{}
+
+type none struct{}
+
+// List is Python's list.
+type List struct{ items []Value }
+
+// NewList makes a list; it keeps items.
+func NewList(items ...Value) *List { return &List{items} }
+
+// tuple is Python's tuple; a named tuple has names.
+type tuple struct {
+	items []Value
+	names []string
+}
+
+func pair(a, b Value) *tuple { return &tuple{items: []Value{a, b}} }
+
+// markup is text that counts as escaped HTML, as the filter safe makes it.
+type markup string
+
+// undefined is what a name, attribute or item that does not exist gives.
+type undefined struct {
+	hint   string
+	obj    Value // nil where a name was looked up
+	name   Value
+	unsafe bool // the sandbox hides it
+}
+
+func (u *undefined) message() string {
+	switch name, isText := u.name.(string); {
+	case u.hint != "":
+		return u.hint
+	case u.obj == nil:
+		return plainRepr(u.name) + " is undefined"
+	case isText:
+		return plainRepr(objectName(u.obj)) + " has no attribute " + plainRepr(name)
+	default:
+		return objectName(u.obj) + " has no element " + plainRepr(u.name)
+	}
+}
+
+func (u *undefined) fail() {
+	if u.unsafe {
+		fail("SecurityError", "%s", u.message())
+	}
+	fail("UndefinedError", "%s", u.message())
+}
+
+// mustDefine fails when one of the values is undefined.
+func mustDefine(values ...Value) {
+	for _, v := range values {
+		if u, is := v.(*undefined); is {
+			u.fail()
+		}
+	}
+}
+
+// namespace is the one value that a template may change.
+type namespace struct{ attrs *Dict }
+
+// interval is Python's range.
+type interval struct{ start, stop, step int }
+
+func (r *interval) len() int {
+	switch {
+	case r.step > 0 && r.start < r.stop:
+		return (r.stop-r.start-1)/r.step + 1
+	case r.step < 0 && r.start > r.stop:
+		return (r.start-r.stop-1)/(-r.step) + 1
+	}
+	return 0
+}
+
+// generator yields values once: what map, select and their like return.
+type generator struct {
+	kind string // Python's name for the type
+	what string // the function that made it
+	next func() (Value, bool)
+}
+
+// view is what a dict's keys, values and items return.
+type view struct {
+	dict *Dict
+	what string // keys, values, items
+}
+
+// function is a callable: a global or a method bound to its object.
+type function struct {
+	name string
+	repr string
+	call func(m *machine, a args) Value
+}
+
+// args are the arguments of a call.
+type args struct {
+	pos []Value
+	kw  []keyword
+}
+
+type keyword struct {
+	name  string
+	value Value
+}
+
+// text returns the string in v, escaped or not.
+func text(v Value) (string, bool) {
+	switch v := v.(type) {
+	case string:
+		return v, true
+	case markup:
+		return string(v), true
+	}
+	return "", false
+}
+
+// typeName is type(v).__name__.
+func typeName(v Value) string {
+	switch v := v.(type) {
+	case none:
+		return "NoneType"
+	case bool:
+		return "bool"
+	case int, *big.Int:
+		return "int"
+	case float64:
+		return "float"
+	case string:
+		return "str"
+	case markup:
+		return "Markup"
+	case *List:
+		return "list"
+	case *tuple:
+		if v.names != nil {
+			return "_GroupTuple"
+		}
+		return "tuple"
+	case *Dict:
+		return "dict"
+	case *undefined:
+		return "Undefined"
+	case *namespace:
+		return "Namespace"
+	case *interval:
+		return "range"
+	case *generator:
+		return v.kind
+	case *view:
+		return "dict_" + v.what
+	case *function:
+		return "function"
+	case *macro:
+		return "Macro"
+	case *loop:
+		return "LoopContext"
+	case *cycler:
+		return "Cycler"
+	case *joiner:
+		return "Joiner"
+	}
+	return "object"
+}
+
+// objectName is how jinja2 names the type of a value in messages.
+func objectName(v Value) string {
+	switch v.(type) {
+	case none:
+		return "None"
+	case *namespace, *cycler, *joiner:
+		return "jinja2.utils." + typeName(v) + " object"
+	case *macro, *loop:
+		return "jinja2.runtime." + typeName(v) + " object"
+	case markup:
+		return "markupsafe.Markup object"
+	}
+	return typeName(v) + " object"
+}
+
+// truth is bool(v).
+func truth(m *machine, v Value) bool {
+	switch v := v.(type) {
+	case none, *undefined:
+		return false
+	case bool:
+		return v
+	case int:
+		return v != 0
+	case float64:
+		return v != 0
+	case string:
+		return v != ""
+	case markup:
+		return v != ""
+	case *List:
+		return len(v.items) > 0
+	case *tuple:
+		return len(v.items) > 0
+	case *Dict:
+		return v.Len() > 0
+	case *interval:
+		return v.len() > 0
+	case *view:
+		return v.dict.Len() > 0
+	case *loop:
+		return v.length(m) > 0
+	}
+	return true
+}
