@@ -58,6 +58,13 @@ var tgiStatus = map[string]int{
 	"incomplete_generation": http.StatusInternalServerError,
 }
 
+// foreign are statuses that TGI never gives. A client would take them for the
+// gateway's own words about its token, or the model's name.
+var foreign = map[int]bool{
+	http.StatusUnauthorized: true, http.StatusForbidden: true,
+	http.StatusNotFound: true, http.StatusMethodNotAllowed: true,
+}
+
 // TGIError is the problem that an answer of TGI with another status than 200
 // tells.
 func TGIError(status int, body []byte) *Problem {
@@ -65,8 +72,11 @@ func TGIError(status int, body []byte) *Problem {
 		Error     string `json:"error"`
 		ErrorType string `json:"error_type"`
 	}
-	if status < 400 || status > 599 {
+	switch {
+	case status < 400 || status > 599:
 		return badAnswer("answered with status " + strconv.Itoa(status))
+	case foreign[status]:
+		return badAnswer("answered with status " + strconv.Itoa(status) + " to /generate: is it TGI?")
 	}
 	if json.Unmarshal(body, &told) == nil && told.Error != "" {
 		return tgiProblem(status, told.ErrorType, told.Error)

@@ -11,13 +11,14 @@ type eventReader struct {
 	some   bool   // it has a data line
 	wasCR  bool   // a line feed now belongs to the line before
 	behind bool   // the stream has begun: a byte order mark is over
+	closed bool   // nothing more is read
 }
 
 // feed calls each with the data of every event that is whole now. It returns
 // false for an event that is too large. The data is each's only until it
 // returns.
 func (e *eventReader) feed(p []byte, each func(data []byte) error) (fits bool, err error) {
-	for len(p) > 0 {
+	for len(p) > 0 && !e.closed {
 		if e.wasCR && p[0] == '\n' {
 			p = p[1:]
 			e.wasCR = false
@@ -39,13 +40,16 @@ func (e *eventReader) feed(p []byte, each func(data []byte) error) (fits bool, e
 		if len(line)+len(e.data) > e.most {
 			return false, nil
 		}
+		e.line = recycled(e.line)
 		if err := e.take(line, each); err != nil {
 			return true, err
 		}
-		e.line = recycled(e.line)
 	}
 	return true, nil
 }
+
+// close ends the reading, even from within each.
+func (e *eventReader) close() { *e = eventReader{closed: true} }
 
 // end takes a last event that no empty line ended.
 func (e *eventReader) end(each func(data []byte) error) error {
@@ -67,9 +71,9 @@ func (e *eventReader) take(line []byte, each func(data []byte) error) error {
 		if !e.some {
 			return nil
 		}
-		err := each(e.data)
+		data := e.data
 		e.data, e.some = recycled(e.data), false
-		return err
+		return each(data)
 	}
 	value, ok := bytes.CutPrefix(line, []byte("data:"))
 	if !ok {

@@ -199,7 +199,8 @@ func (s *TGIStream) close(i int, reason string) {
 // leave is the end of a choice. That of the last one is the stream's.
 func (s *TGIStream) leave(c *streamed) {
 	c.over = true
-	c.in, c.held, c.waiting = eventReader{}, "", nil
+	c.held, c.waiting = "", nil
+	c.in.close()
 	if s.open--; s.open > 0 {
 		return
 	}
