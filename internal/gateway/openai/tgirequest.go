@@ -221,6 +221,18 @@ func (r *TGIRequest) Body(i int) []byte {
 	}{r.prompts[i/r.n], ask})
 }
 
+// WantsUsage says whether a stream shall end with its usage. In a stream, only
+// newer versions of TGI tell the prompt's tokens, from about 2.4 on; others can
+// be asked for them at /tokenize.
+func (r *TGIRequest) WantsUsage() bool { return r.streams && r.usage }
+
+// Tokenize is what /tokenize is to be asked for choice i.
+func (r *TGIRequest) Tokenize(i int) []byte {
+	return plainJSON(struct {
+		Inputs string `json:"inputs"`
+	}{r.prompts[i/r.n]})
+}
+
 // fingerprint is known before any answer where a seed is asked for.
 func (r *TGIRequest) fingerprint() *string { return fingerprintOf(r.ask.Seed) }
 

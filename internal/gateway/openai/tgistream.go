@@ -50,6 +50,18 @@ func (s *TGIStream) Header(i int, h http.Header) {
 	s.count.prompt(i, promptTokens(h))
 }
 
+// Tokenized takes what /tokenize answered for choice i: a list with an entry
+// for each token. Anything else leaves the prompt uncounted.
+func (s *TGIStream) Tokenized(i int, body []byte) {
+	var tokens []struct{}
+	if json.Unmarshal(body, &tokens) != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.count.prompt(i, len(tokens))
+}
+
 // Feed takes a piece of what TGI sends for choice i, cut anywhere. An error
 // ends the whole stream. It is a *Problem where TGI failed: then the client was
 // told so by an event, unless the stream has not begun. Then nothing is

@@ -202,6 +202,20 @@ func TestStream_Logprobs(t *testing.T) {
 	}
 }
 
+// TestStream_LogprobsOfTokensWithoutText: part of a letter has none, and its
+// logprob is told all the same.
+func TestStream_LogprobsOfTokensWithoutText(t *testing.T) {
+	upstream := piece("") + piece("aE") + piece("") + piece("é") + last(piece(""), "eos_token", 5)
+	got, err := streamOf(t, chatStream(t, `,"logprobs":true,"stop":"END"`), upstream)
+	var tokens []string
+	for _, part := range strings.Split(got, `{"token":`)[1:] {
+		tokens = append(tokens, part[:strings.Index(part, ",")])
+	}
+	if want := `["" "aE" "" "é" ""]`; err != nil || fmt.Sprint(tokens) != want {
+		t.Errorf("got %v, want %s: %v", tokens, want, err)
+	}
+}
+
 func TestStream_Choices(t *testing.T) {
 	var out bytes.Buffer
 	s := chatStream(t, `,"n":2,"stream_options":{"include_usage":true}`).Stream(&out)
@@ -256,6 +270,30 @@ func TestStream_Wants(t *testing.T) {
 	}
 	if !strings.Contains(out.String(), `"usage":{"prompt_tokens":4,"completion_tokens":3,"total_tokens":7}`) {
 		t.Errorf("got %s", out)
+	}
+}
+
+// TestStream_Tokenized: older versions' streams do not tell the
+// prompt's tokens.
+func TestStream_Tokenized(t *testing.T) {
+	r := chatStream(t, `,"n":2,"stream_options":{"include_usage":true}`)
+	if !r.WantsUsage() || string(r.Tokenize(1)) != `{"inputs":"user:hi\nassistant:"}` {
+		t.Errorf("got %s", r.Tokenize(1))
+	}
+	old := strings.Replace(last(piece("a"), "length", 1), `,"input_length":4`, "", 1)
+	for body, want := range map[string]int{`[{"id":1,"text":"u","start":0,"stop":1},{"id":2,"text":"x","start":1,"stop":2}]`: 2, `{"error":"x"}`: 0, ``: 0} {
+		var out bytes.Buffer
+		s := r.Stream(&out)
+		s.Tokenized(1, []byte(body))
+		if err := errors.Join(s.Feed(0, []byte(old)), s.Feed(1, []byte(old))); err != nil {
+			t.Fatal(err)
+		}
+		if u := s.Usage(); u.Prompt != want || u.Counted != (want > 0) || !strings.Contains(out.String(), fmt.Sprintf(`"usage":{"prompt_tokens":%d,"completion_tokens":2,`, want)) {
+			t.Errorf("%s: got %+v\n%s", body, u, out.String())
+		}
+	}
+	if chatStream(t, "").WantsUsage() {
+		t.Error("usage that nobody asked for is wanted")
 	}
 }
 
