@@ -41,17 +41,20 @@ func WriteModel(w http.ResponseWriter, m Model) error { return write(w, http.Sta
 // WriteError answers with an error that OpenAI's clients turn into the typed
 // one of its status. Code and param may be empty; they are null then.
 func WriteError(w http.ResponseWriter, status int, code, param, message string) error {
-	var e struct {
-		Error struct {
-			Message string  `json:"message"`
-			Type    string  `json:"type"`
-			Param   *string `json:"param"`
-			Code    *string `json:"code"`
-		} `json:"error"`
+	return write(w, status, errorBody(&Problem{Status: status, Code: code, Param: param, Message: message}))
+}
+
+// errorBody is a problem as OpenAI's clients read it, in an answer or a stream.
+func errorBody(p *Problem) any {
+	type told struct {
+		Message string  `json:"message"`
+		Type    string  `json:"type"`
+		Param   *string `json:"param"`
+		Code    *string `json:"code"`
 	}
-	e.Error.Message, e.Error.Type = message, typeOf(status)
-	e.Error.Param, e.Error.Code = orNull(param), orNull(code)
-	return write(w, status, e)
+	return struct {
+		Error told `json:"error"`
+	}{told{p.Message, typeOf(p.Status), orNull(p.Param), orNull(p.Code)}}
 }
 
 // typeOf is the error's type for a status.
@@ -61,6 +64,8 @@ func typeOf(status int) string {
 		return "server_error"
 	case status == http.StatusForbidden:
 		return "permission_error"
+	case status == http.StatusTooManyRequests:
+		return "rate_limit_error"
 	default:
 		return "invalid_request_error"
 	}

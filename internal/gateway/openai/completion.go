@@ -1,0 +1,107 @@
+package openai
+
+import "encoding/json"
+
+// Usage is how many tokens a call took.
+type Usage struct {
+	Prompt     int  `json:"prompt_tokens"`
+	Completion int  `json:"completion_tokens"`
+	Total      int  `json:"total_tokens"`
+	Counted    bool `json:"-"` // false where the server did not tell the prompt's
+}
+
+// completion is an answer, or a chunk of one.
+type completion struct {
+	ID          string          `json:"id"`
+	Object      string          `json:"object"`
+	Created     int64           `json:"created"`
+	Model       string          `json:"model"`
+	Fingerprint *string         `json:"system_fingerprint"`
+	Choices     []any           `json:"choices"`
+	Usage       json.RawMessage `json:"usage,omitempty"`
+}
+
+// form is how one of the two calls writes its answers.
+type form interface {
+	// objects are the names of an answer and of a chunk.
+	objects() (whole, chunk string)
+	whole(i int, text, reason string, logprobs any) any
+	// opening is the chunk before any text; nil: there is none.
+	opening(i int) any
+	delta(i int, text string, logprobs any) any
+	closing(i int, reason string) any
+	logprobs(told []scored, top int) any
+}
+
+// chatForm is that of /chat/completions.
+type chatForm struct{}
+
+type chatMessage struct {
+	Role    string  `json:"role"`
+	Content string  `json:"content"`
+	Refusal *string `json:"refusal"` // always null
+}
+
+type chatChoice struct {
+	Index    int         `json:"index"`
+	Message  chatMessage `json:"message"`
+	Logprobs any         `json:"logprobs"`
+	Reason   string      `json:"finish_reason"`
+}
+
+type chatDelta struct {
+	Role    string  `json:"role,omitempty"`
+	Content *string `json:"content,omitempty"`
+}
+
+type chatChunk struct {
+	Index    int       `json:"index"`
+	Delta    chatDelta `json:"delta"`
+	Logprobs any       `json:"logprobs"`
+	Reason   *string   `json:"finish_reason"`
+}
+
+func (chatForm) objects() (whole, chunk string) { return "chat.completion", "chat.completion.chunk" }
+
+func (chatForm) whole(i int, text, reason string, logprobs any) any {
+	return chatChoice{Index: i, Message: chatMessage{Role: "assistant", Content: text}, Logprobs: logprobs, Reason: reason}
+}
+
+func (chatForm) opening(i int) any {
+	empty := ""
+	return chatChunk{Index: i, Delta: chatDelta{Role: "assistant", Content: &empty}}
+}
+
+func (chatForm) delta(i int, text string, logprobs any) any {
+	return chatChunk{Index: i, Delta: chatDelta{Content: &text}, Logprobs: logprobs}
+}
+
+func (chatForm) closing(i int, reason string) any { return chatChunk{Index: i, Reason: &reason} }
+
+func (chatForm) logprobs(told []scored, _ int) any { return newChatLogprobs(told) }
+
+// textForm is that of /completions.
+type textForm struct{}
+
+type textChoice struct {
+	Index    int     `json:"index"`
+	Text     string  `json:"text"`
+	Logprobs any     `json:"logprobs"`
+	Reason   *string `json:"finish_reason"`
+}
+
+func (textForm) objects() (whole, chunk string) { return "text_completion", "text_completion" }
+
+func (textForm) whole(i int, text, reason string, logprobs any) any {
+	return textChoice{i, text, logprobs, &reason}
+}
+
+func (textForm) opening(int) any { return nil }
+
+func (textForm) delta(i int, text string, logprobs any) any {
+	return textChoice{i, text, logprobs, nil}
+}
+
+func (textForm) closing(i int, reason string) any { return textChoice{i, "", nil, &reason} }
+
+func (textForm) logprobs(told []scored, top int) any { return newTextLogprobs(told, top) }

@@ -1,0 +1,76 @@
+package openai
+
+// unlikely is OpenAI's logprob for what has none.
+const unlikely = -9999.0
+
+func logprobOf(p *float64) float64 {
+	if p == nil {
+		return unlikely
+	}
+	return *p
+}
+
+// chatLogprobs are those of /chat/completions.
+type chatLogprobs struct {
+	Content []chatLogprob `json:"content"`
+	Refusal *string       `json:"refusal"` // always null
+}
+
+type tokenLogprob struct {
+	Token   string  `json:"token"`
+	Logprob float64 `json:"logprob"`
+	Bytes   []int   `json:"bytes"`
+}
+
+type chatLogprob struct {
+	tokenLogprob
+	Top []tokenLogprob `json:"top_logprobs"`
+}
+
+func newTokenLogprob(text string, p *float64) tokenLogprob {
+	t := tokenLogprob{Token: text, Logprob: logprobOf(p), Bytes: make([]int, 0, len(text))}
+	for _, b := range []byte(text) {
+		t.Bytes = append(t.Bytes, int(b))
+	}
+	return t
+}
+
+func newChatLogprobs(told []scored) *chatLogprobs {
+	l := &chatLogprobs{Content: make([]chatLogprob, 0, len(told))}
+	for _, s := range told {
+		one := chatLogprob{newTokenLogprob(s.text, s.logprob), make([]tokenLogprob, 0, len(s.top))}
+		for _, t := range s.top {
+			one.Top = append(one.Top, newTokenLogprob(t.Text, t.Logprob))
+		}
+		l.Content = append(l.Content, one)
+	}
+	return l
+}
+
+// textLogprobs are those of /completions.
+type textLogprobs struct {
+	Tokens   []string             `json:"tokens"`
+	Logprobs []float64            `json:"token_logprobs"`
+	Top      []map[string]float64 `json:"top_logprobs"` // null where none are asked for
+	Offsets  []int                `json:"text_offset"`
+}
+
+func newTextLogprobs(told []scored, top int) *textLogprobs {
+	l := &textLogprobs{Tokens: []string{}, Logprobs: []float64{}, Offsets: []int{}}
+	for _, s := range told {
+		l.Tokens = append(l.Tokens, s.text)
+		l.Logprobs = append(l.Logprobs, logprobOf(s.logprob))
+		l.Offsets = append(l.Offsets, s.offset)
+		if top == 0 {
+			continue
+		}
+		likely := map[string]float64{}
+		for _, t := range s.top {
+			if _, twice := likely[t.Text]; !twice { // two tokens of one text: the likelier comes first
+				likely[t.Text] = logprobOf(t.Logprob)
+			}
+		}
+		l.Top = append(l.Top, likely)
+	}
+	return l
+}
