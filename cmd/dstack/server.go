@@ -19,6 +19,7 @@ import (
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 	"dstack/internal/gateway"
+	"dstack/internal/hub"
 	"dstack/internal/loop"
 	"dstack/internal/server"
 	"dstack/internal/server/logs"
@@ -68,6 +69,7 @@ type house struct {
 	api      http.Handler
 	closing  context.Context // ends when the server is told to
 	gateway  *gateway.Gateway
+	hub      *hub.Client
 	passes   *reconcile.Reconciler
 }
 
@@ -133,9 +135,13 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 		Owner: h.owner(), Host: h.hostID,
 		Limits: lifecycle.Limits{StartTimeout: h.startTimeout, PlaceTimeout: placeWait},
 	})
+	if h.hub, err = hub.New(hub.Options{Base: os.Getenv("HF_ENDPOINT"), Dir: h.path("hub"), Log: h.log}); err != nil {
+		return none, err
+	}
 	h.server = server.New(server.Options{
 		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Bell: bell,
 		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
+		Hub:     h.hub,
 		Numbers: func() map[dstack.RunID]api.Numbers { return h.gateway.Numbers() },
 	})
 	h.api = h.server.Handler()
@@ -229,6 +235,9 @@ func (h *house) listen(ctx context.Context) error {
 // close ends what build began, in reverse.
 func (h *house) close() error {
 	errs := []error{ignoreClosed(h.listener.Close())}
+	if h.hub != nil {
+		h.hub.Close()
+	}
 	if h.meters != nil {
 		errs = append(errs, ignoreClosed(h.meters.Close()))
 	}

@@ -20,6 +20,7 @@ var rooms = []struct{ name, imports string }{
 	// Tools: know nothing of the rest.
 	{"internal/strictyaml", ""},
 	{"internal/loop", ""},
+	{"internal/gateway/openai/jinja", ""},
 
 	// Words.
 	{"internal/spec", "strictyaml"},
@@ -52,15 +53,14 @@ var rooms = []struct{ name, imports string }{
 	{"internal/server/store", "spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access"},
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/lifecycle decide/route backend engine loop server/logs server/store"},
-	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile"},
+	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile gateway/openai/jinja"},
 
 	// The gateway.
-	{"internal/gateway/openai/jinja", ""},
-	{"internal/gateway/openai", "gateway/openai/jinja"},
-	{"internal/gateway", "dstack decide/route api loop gateway/openai"},
+	{"internal/gateway/openai", ""},
+	{"internal/gateway", "dstack decide/route api loop gateway/openai gateway/openai/jinja"},
 
 	// The command line.
-	{"internal/cli", "spec dstack api loop"},
+	{"internal/cli", "spec dstack api loop gateway/openai/jinja"},
 	{"cmd/dstack", "*"},
 }
 

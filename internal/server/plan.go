@@ -40,6 +40,11 @@ func (s *Server) plan(c *call, rs dstack.RunSpec) (plan, error) {
 	if err := s.findExisting(c, &p); err != nil {
 		return p, err
 	}
+	template, templateNotes, err := s.templateOf(c.ctx, rs.Configuration)
+	if err != nil {
+		return p, err
+	}
+	p.spec.Template = template
 	used, err := s.store.Used(c.ctx, c.project.ID)
 	if err != nil {
 		return p, err
@@ -50,7 +55,7 @@ func (s *Server) plan(c *call, rs dstack.RunSpec) (plan, error) {
 	offers, failed := s.offers(c.ctx, c.project.Name)
 	places, misfits := placement.Rank(job.Need(rs), offers, used)
 	p.places, p.misfits = apart(places, misfits, rs.Configuration.Replicas.Min, rs.Configuration.Port.Container)
-	p.notes = append(notesOf(p, offers), failed...)
+	p.notes = append(append(notesOf(p, offers), failed...), templateNotes...)
 	return p, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/backend"
 	"dstack/internal/dstack"
+	"dstack/internal/hub"
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
@@ -33,6 +34,9 @@ type Options struct {
 	Log         *slog.Logger // problems of ours
 	UploadLimit int64        // bytes of one upload of code
 
+	// Hub is where chat templates are found; nil: nowhere.
+	Hub *hub.Client
+
 	// Numbers tells what runs do and did, where the gateway is here; may be nil.
 	Numbers func() map[dstack.RunID]api.Numbers
 }
@@ -48,6 +52,7 @@ type Server struct {
 	dir      string
 	wake     func()
 	bell     *loop.Bell
+	hub      *hub.Client
 	numbers  func() map[dstack.RunID]api.Numbers
 	names    address
 	log      *slog.Logger
@@ -60,7 +65,7 @@ type Server struct {
 
 // New returns a Server. Nothing runs until it is asked.
 func New(o Options) *Server {
-	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, bell: o.Bell, numbers: o.Numbers,
+	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, bell: o.Bell, numbers: o.Numbers, hub: o.Hub,
 		log: o.Log, upload: o.UploadLimit, names: addressOf(o)}
 	if s.wake == nil {
 		s.wake = func() {}

@@ -307,9 +307,19 @@ func wireService(run dstack.Run, at address) *api.Service {
 	service := &api.Service{URL: at.service(run.Project, run.Name), Options: map[string]any{}}
 	if m := run.Spec.Configuration.Model; m != nil {
 		service.Model = &api.ServiceModel{Name: m.Name, BaseURL: at.models(run.Project), Type: m.Type}
-		service.Options["openai"] = map[string]any{"model": m}
+		service.Options["openai"] = map[string]any{"model": filled(m, run.Spec.Template)}
 	}
 	return service
+}
+
+// filled is a model with what was found of it, as the wire has it.
+func filled(m *spec.Model, t *dstack.ChatTemplate) *spec.Model {
+	if t == nil {
+		return m
+	}
+	whole := *m
+	whole.ChatTemplate, whole.EOSToken = spec.Text(t.Default), spec.Text(t.Tokens["eos_token"])
+	return &whole
 }
 
 func textOrNull(s string) *string {

@@ -20,8 +20,6 @@ var serviceBlock = newBlock("service", "a service", "A service: what runs, where
 		{Key: nullable("model"),
 			about: "The model that the service answers for. It then appears on the endpoint for OpenAI's clients. A name alone means `format: openai`.",
 			shape: anyOf("text, or "+modelWords, filledShape, blockShape("model.openai"), blockShape("model.tgi")), examples: []string{"org/my-model"},
-			unmet: &unmet[Service]{what: "`format: tgi`", hint: "format tgi is not served; where the server speaks the OpenAI API, write format: openai",
-				asks: func(s *Service) bool { return s.Model != nil && s.Model.Format == "tgi" }},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Model = r.model(n) }},
 		{Key: plain("https"), about: "Whether the service's own address is published with TLS.", usual: "true",
 			shape: anyOf(boolShape.words+", `auto`", boolShape, oneOf("auto")),

@@ -175,7 +175,7 @@ termination_idle_time: 5m`)
 		got = append(got, p.Path)
 	}
 	want := []string{
-		"model", "replicas", "scaling", "home_dir", "setup", "volumes", "max_duration", "pool_name", "instance_name",
+		"replicas", "scaling", "home_dir", "setup", "volumes", "max_duration", "pool_name", "instance_name",
 		"creation_policy", "termination_policy", "termination_idle_time", // what the configuration decides is not asked of the profile
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
