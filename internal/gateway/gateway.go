@@ -71,6 +71,7 @@ type Gateway struct {
 	hold      *hold
 	loads     *loads
 	numbers   *numbers
+	prompts   *prompts
 	room      *room
 	transport *http.Transport
 	buffers   buffers
@@ -91,6 +92,7 @@ func New(o Options) *Gateway {
 		hold:      newHold(limits.Held),
 		loads:     newLoads(),
 		numbers:   newNumbers(),
+		prompts:   newPrompts(),
 		room:      newRoom(limits.Bodies),
 		transport: newTransport(limits),
 	}
@@ -155,6 +157,7 @@ func (g *Gateway) follow(ctx context.Context) error {
 func (g *Gateway) adopt(t route.Table) {
 	index := route.NewIndex(t)
 	g.numbers.adopt(index)
+	g.prompts.adopt(index)
 	g.view.Store(g.loads.adopt(index))
 	g.hold.wake()
 }

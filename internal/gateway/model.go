@@ -142,6 +142,9 @@ func (x *exchange) forwardToModel() error {
 	if err := x.obtain(); err != nil {
 		return err
 	}
+	if x.place.route.Format == "tgi" {
+		return x.serveTGI(body)
+	}
 	x.forward()
 	return nil
 }

@@ -69,6 +69,7 @@ func (n *numbers) vectors() []prometheus.Collector {
 type timing struct {
 	firstAt time.Time // when a stream's first piece came; zero: it is no stream
 	tokens  openai.TokenScanner
+	told    openai.Tokens // what we counted ourselves
 }
 
 // count adds a request that has ended.
@@ -90,6 +91,7 @@ func (n *numbers) count(r *route.Route, status int, began time.Time, t *timing) 
 		one.next++
 	}
 	u := t.tokens.Tokens()
+	u.In, u.Out = u.In+t.told.In, u.Out+t.told.Out
 	one.tokens.In += u.In
 	one.tokens.Out += u.Out
 	n.tokens.With(with(one.labels, "direction", "in")).Add(float64(u.In))

@@ -44,6 +44,7 @@ func (r repository) template(ctx context.Context) (dstack.ChatTemplate, *trouble
 	}
 	if t == nil {
 		found.Tokens, t = r.tokens(ctx, config)
+		found.BOSAlone = string(bytes.TrimSpace(config["add_bos_token"])) == "false"
 	}
 	return found, t
 }

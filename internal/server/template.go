@@ -76,6 +76,7 @@ func joined(own, found dstack.ChatTemplate) dstack.ChatTemplate {
 	if own.Default == "" {
 		all.Default, all.Named, all.From = found.Default, found.Named, found.From
 	}
+	all.BOSAlone = found.BOSAlone
 	all.Tokens = map[string]string{}
 	for _, tokens := range []map[string]string{found.Tokens, own.Tokens} {
 		for name, token := range tokens {

@@ -22,6 +22,17 @@ func NewDict() *Dict { return &Dict{} }
 // Len counts the keys.
 func (d *Dict) Len() int { return len(d.keys) }
 
+// Names are the keys that are strings, in their order.
+func (d *Dict) Names() []string {
+	names := make([]string, 0, len(d.keys))
+	for _, k := range d.keys {
+		if s, is := k.(string); is {
+			names = append(names, s)
+		}
+	}
+	return names
+}
+
 // Get finds the value of a string key.
 func (d *Dict) Get(key string) (Value, bool) {
 	if d.index == nil {

@@ -1,0 +1,224 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime"
+	"sync"
+	"time"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
+	"dstack/internal/gateway/openai"
+	"dstack/internal/gateway/openai/jinja"
+)
+
+// prompts makes the prompts of models whose servers take only text. Each
+// template is compiled once.
+type prompts struct {
+	turns chan struct{} // held while rendering: it keeps a processor busy
+
+	mu    sync.Mutex
+	known map[*dstack.ChatTemplate]*prompt
+	asked map[dstack.RunID]*dstack.ChatTemplate // what replicas told
+}
+
+// prompt is a template that is ready to be used, or why it is not.
+type prompt struct {
+	usual *jinja.Template
+	named map[string]*jinja.Template
+	vars  []variable // given to every rendering
+	err   error
+}
+
+type variable struct {
+	name  string
+	value jinja.Value
+}
+
+func newPrompts() *prompts {
+	return &prompts{
+		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
+		known: map[*dstack.ChatTemplate]*prompt{}, asked: map[dstack.RunID]*dstack.ChatTemplate{},
+	}
+}
+
+// of is the compiled form of a template.
+func (p *prompts) of(t *dstack.ChatTemplate) *prompt {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	one := p.known[t]
+	if one == nil {
+		one = compilePrompt(t)
+		p.known[t] = one
+	}
+	return one
+}
+
+func compilePrompt(t *dstack.ChatTemplate) *prompt {
+	one := &prompt{named: map[string]*jinja.Template{}}
+	for name, token := range t.Tokens {
+		one.vars = append(one.vars, variable{name, token})
+	}
+	if len(t.Kwargs) > 0 {
+		given, err := jinja.FromJSON(t.Kwargs)
+		dict, ok := given.(*jinja.Dict)
+		if err != nil || !ok {
+			one.err = fmt.Errorf("its chat_template_kwargs are no object: %w", err)
+			return one
+		}
+		for _, name := range dict.Names() {
+			value, _ := dict.Get(name)
+			one.vars = append(one.vars, variable{name, value})
+		}
+	}
+	if t.Default != "" {
+		if one.usual, one.err = jinja.Compile(t.Default, jinja.Limits{}); one.err != nil {
+			return one
+		}
+	}
+	for _, n := range t.Named {
+		if one.named[n.Name], one.err = jinja.Compile(n.Source, jinja.Limits{}); one.err != nil {
+			return one
+		}
+	}
+	return one
+}
+
+// render makes the prompt of a request. Of a model with several templates the
+// one for tools is taken where there are tools, as transformers does.
+func (p *prompts) render(ctx context.Context, t *dstack.ChatTemplate, request json.RawMessage) (string, error) {
+	one := p.of(t)
+	if one.err != nil {
+		return "", one.err
+	}
+	read, err := jinja.FromJSON(request)
+	if err != nil {
+		return "", err
+	}
+	given, ok := read.(*jinja.Dict)
+	if !ok {
+		return "", errors.New("gateway: a template's variables are no object")
+	}
+	template := one.usual
+	if tools, _ := given.Get("tools"); tools != nil && one.named["tool_use"] != nil {
+		template = one.named["tool_use"]
+	}
+	if template == nil {
+		return "", errors.New("this model has only templates with names, and none of them is the default")
+	}
+	vars := jinja.NewDict()
+	for _, v := range one.vars {
+		vars.Set(v.name, v.value)
+	}
+	for _, name := range given.Names() {
+		value, _ := given.Get(name)
+		vars.Set(name, value)
+	}
+	select {
+	case p.turns <- struct{}{}:
+		defer func() { <-p.turns }()
+	case <-ctx.Done():
+		return "", context.Cause(ctx)
+	}
+	return template.Render(ctx, vars, time.Now())
+}
+
+// adopt forgets the templates that a table does not have any more.
+func (p *prompts) adopt(x *route.Index) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	live := map[*dstack.ChatTemplate]bool{}
+	x.Runs(func(r *route.Route) {
+		live[r.Template] = true
+		live[p.asked[r.Run]] = true
+	})
+	for t := range p.known {
+		if !live[t] {
+			delete(p.known, t)
+		}
+	}
+	runs := map[dstack.RunID]*dstack.ChatTemplate{}
+	x.Runs(func(r *route.Route) {
+		if told := p.asked[r.Run]; told != nil {
+			runs[r.Run] = told
+		}
+	})
+	p.asked = runs
+}
+
+// template is how the prompts at the request's place are made: as the table
+// says, else as the replica itself tells.
+func (x *exchange) template() (*dstack.ChatTemplate, error) {
+	r := x.place.route
+	if t := r.Template; t != nil && (t.Default != "" || len(t.Named) > 0) {
+		return t, nil
+	}
+	p := x.g.prompts
+	p.mu.Lock()
+	told := p.asked[r.Run]
+	p.mu.Unlock()
+	if told != nil {
+		return told, nil
+	}
+	told, err := x.askForTemplate()
+	if err != nil {
+		x.g.log.Debug("replica tells no chat template", "id", x.id, "run", r.Name, "err", err)
+		return nil, &openai.Problem{Status: http.StatusBadGateway, Code: "no_chat_template",
+			Message: "no chat template is known for " + r.Model + ": write model.chat_template into the configuration, and apply it"}
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.asked[r.Run] = told
+	return told, nil
+}
+
+// mostInfo is how long a replica's account of itself may be.
+const mostInfo = 2 << 20
+
+// askForTemplate reads /info of TGI, where some of its builds tell the
+// template.
+func (x *exchange) askForTemplate() (*dstack.ChatTemplate, error) {
+	ctx, cancel := context.WithTimeout(x.ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+x.place.target.Address+"/info", nil)
+	if err != nil {
+		return nil, err
+	}
+	res, err := x.g.transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	body, err := readAtMost(res.Body, mostInfo)
+	if err != nil {
+		return nil, err
+	}
+	var info struct {
+		Template string `json:"chat_template"`
+		EOS      string `json:"eos_token"`
+		BOS      string `json:"bos_token"`
+	}
+	if err := json.Unmarshal(body, &info); err != nil {
+		return nil, err
+	}
+	if res.StatusCode != http.StatusOK || info.Template == "" {
+		return nil, fmt.Errorf("/info answers %d, with no chat_template", res.StatusCode)
+	}
+	told := &dstack.ChatTemplate{Default: info.Template, Tokens: map[string]string{}, From: "its replica"}
+	if own := x.place.route.Template; own != nil {
+		told.Kwargs = own.Kwargs
+		for name, token := range own.Tokens {
+			told.Tokens[name] = token
+		}
+	}
+	for name, token := range map[string]string{"eos_token": info.EOS, "bos_token": info.BOS} {
+		if token != "" && told.Tokens[name] == "" {
+			told.Tokens[name] = token
+		}
+	}
+	return told, nil
+}
