@@ -26,6 +26,8 @@ var rooms = []struct{ name, imports string }{
 	{"internal/spec", "strictyaml"},
 	{"internal/dstack", "spec"},
 
+	{"internal/prompt", "dstack gateway/openai/jinja"},
+
 	// Decisions: no I/O, no clock, no dice.
 	{"internal/decide", ""},
 	{"internal/decide/job", "spec dstack"},
@@ -53,14 +55,14 @@ var rooms = []struct{ name, imports string }{
 	{"internal/server/store", "spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access"},
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/lifecycle decide/route backend engine loop server/logs server/store"},
-	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile gateway/openai/jinja"},
+	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile gateway/openai/jinja prompt"},
 
 	// The gateway.
 	{"internal/gateway/openai", ""},
-	{"internal/gateway", "dstack decide/route api loop gateway/openai gateway/openai/jinja"},
+	{"internal/gateway", "dstack decide/route api loop gateway/openai prompt"},
 
 	// The command line.
-	{"internal/cli", "spec dstack api loop gateway/openai/jinja"},
+	{"internal/cli", "spec dstack api loop gateway/openai/jinja prompt"},
 	{"cmd/dstack", "*"},
 }
 

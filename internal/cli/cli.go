@@ -26,10 +26,12 @@ type Options struct {
 	Out     io.Writer
 	Err     io.Writer
 	Env     func(string) (string, bool)
-	Dir     string           // the folder that the user is in
-	Home    string           // whose .dstack is read
-	Server  *cobra.Command   // `dstack server`, made by the wiring
-	Extra   []*cobra.Command // more of them, such as the hidden keeper
+	Dir     string // the folder that the user is in
+	Home    string // whose .dstack is read
+	// Templates finds the chat template of a model; nil: nowhere.
+	Templates func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
+	Server    *cobra.Command   // `dstack server`, made by the wiring
+	Extra     []*cobra.Command // more of them, such as the hidden keeper
 }
 
 // app is what all commands share.
@@ -42,6 +44,8 @@ type app struct {
 	project string // --project
 	verbose bool
 	noColor bool
+
+	templates func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
 }
 
 // New makes the command tree. Run it with Execute.
@@ -73,7 +77,7 @@ func New(o Options) *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Hidden: true, RunE: showHelp})
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.set("NO_COLOR"), "plain text, also on a terminal (NO_COLOR)")
 	root.AddCommand(
-		applyCommand(a), psCommand(a), logsCommand(a), stopCommand(a), deleteCommand(a), validateCommand(a), schemaCommand(a),
+		applyCommand(a), psCommand(a), logsCommand(a), stopCommand(a), deleteCommand(a), validateCommand(a), schemaCommand(a), templateCommand(a),
 		configCommand(a), initCommand(a), versionCommand(a), completionCommand(a),
 	)
 	if o.Server != nil {
@@ -87,7 +91,7 @@ func New(o Options) *cobra.Command {
 }
 
 func newApp(o Options) *app {
-	a := &app{version: o.Version, env: o.Env, dir: o.Dir, home: o.Home}
+	a := &app{version: o.Version, env: o.Env, dir: o.Dir, home: o.Home, templates: o.Templates}
 	if a.env == nil {
 		a.env = os.LookupEnv
 	}

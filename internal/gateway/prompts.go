@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -13,7 +12,7 @@ import (
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/gateway/openai"
-	"dstack/internal/gateway/openai/jinja"
+	"dstack/internal/prompt"
 )
 
 // prompts makes the prompts of models whose servers take only text. Each
@@ -22,101 +21,40 @@ type prompts struct {
 	turns chan struct{} // held while rendering: it keeps a processor busy
 
 	mu    sync.Mutex
-	known map[*dstack.ChatTemplate]*prompt
+	known map[*dstack.ChatTemplate]compiled
 	asked map[dstack.RunID]*dstack.ChatTemplate // what replicas told
 }
 
-// prompt is a template that is ready to be used, or why it is not.
-type prompt struct {
-	usual *jinja.Template
-	named map[string]*jinja.Template
-	vars  []variable // given to every rendering
-	err   error
-}
-
-type variable struct {
-	name  string
-	value jinja.Value
+// compiled is a template that is ready to be used, or why it is not.
+type compiled struct {
+	*prompt.Prompt
+	err error
 }
 
 func newPrompts() *prompts {
 	return &prompts{
 		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
-		known: map[*dstack.ChatTemplate]*prompt{}, asked: map[dstack.RunID]*dstack.ChatTemplate{},
+		known: map[*dstack.ChatTemplate]compiled{}, asked: map[dstack.RunID]*dstack.ChatTemplate{},
 	}
 }
 
 // of is the compiled form of a template.
-func (p *prompts) of(t *dstack.ChatTemplate) *prompt {
+func (p *prompts) of(t *dstack.ChatTemplate) compiled {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	one := p.known[t]
-	if one == nil {
-		one = compilePrompt(t)
+	one, known := p.known[t]
+	if !known {
+		one.Prompt, one.err = prompt.Compile(*t)
 		p.known[t] = one
 	}
 	return one
 }
 
-func compilePrompt(t *dstack.ChatTemplate) *prompt {
-	one := &prompt{named: map[string]*jinja.Template{}}
-	for name, token := range t.Tokens {
-		one.vars = append(one.vars, variable{name, token})
-	}
-	if len(t.Kwargs) > 0 {
-		given, err := jinja.FromJSON(t.Kwargs)
-		dict, ok := given.(*jinja.Dict)
-		if err != nil || !ok {
-			one.err = fmt.Errorf("its chat_template_kwargs are no object: %w", err)
-			return one
-		}
-		for _, name := range dict.Names() {
-			value, _ := dict.Get(name)
-			one.vars = append(one.vars, variable{name, value})
-		}
-	}
-	if t.Default != "" {
-		if one.usual, one.err = jinja.Compile(t.Default, jinja.Limits{}); one.err != nil {
-			return one
-		}
-	}
-	for _, n := range t.Named {
-		if one.named[n.Name], one.err = jinja.Compile(n.Source, jinja.Limits{}); one.err != nil {
-			return one
-		}
-	}
-	return one
-}
-
-// render makes the prompt of a request. Of a model with several templates the
-// one for tools is taken where there are tools, as transformers does.
+// render makes the prompt of a request.
 func (p *prompts) render(ctx context.Context, t *dstack.ChatTemplate, request json.RawMessage) (string, error) {
 	one := p.of(t)
 	if one.err != nil {
 		return "", one.err
-	}
-	read, err := jinja.FromJSON(request)
-	if err != nil {
-		return "", err
-	}
-	given, ok := read.(*jinja.Dict)
-	if !ok {
-		return "", errors.New("gateway: a template's variables are no object")
-	}
-	template := one.usual
-	if tools, _ := given.Get("tools"); tools != nil && one.named["tool_use"] != nil {
-		template = one.named["tool_use"]
-	}
-	if template == nil {
-		return "", errors.New("this model has only templates with names, and none of them is the default")
-	}
-	vars := jinja.NewDict()
-	for _, v := range one.vars {
-		vars.Set(v.name, v.value)
-	}
-	for _, name := range given.Names() {
-		value, _ := given.Get(name)
-		vars.Set(name, value)
 	}
 	select {
 	case p.turns <- struct{}{}:
@@ -124,7 +62,7 @@ func (p *prompts) render(ctx context.Context, t *dstack.ChatTemplate, request js
 	case <-ctx.Done():
 		return "", context.Cause(ctx)
 	}
-	return template.Render(ctx, vars, time.Now())
+	return one.Render(ctx, request, time.Now())
 }
 
 // adopt forgets the templates that a table does not have any more.

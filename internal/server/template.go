@@ -9,6 +9,7 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/gateway/openai/jinja"
+	"dstack/internal/prompt"
 	"dstack/internal/spec"
 )
 
@@ -111,23 +112,15 @@ func (s *Server) repositoryOf(ctx context.Context, conf spec.Service) (dstack.Ch
 
 // compiles refuses a template that could never make a prompt.
 func compiles(t dstack.ChatTemplate) error {
-	sources := append([]dstack.NamedTemplate{{Source: t.Default}}, t.Named...)
-	for _, one := range sources {
-		_, err := jinja.Compile(one.Source, jinja.Limits{})
-		if err == nil {
-			continue
-		}
-		wrong, ok := errors.AsType[*jinja.Error](err)
-		if !ok {
-			return err
-		}
-		name := ""
-		if one.Name != "" {
-			name = " " + one.Name
-		}
-		return &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: fmt.Sprintf("the chat template%s of %s does not compile: line %d: %s", name, t.From, wrong.Line, wrong.Message),
-			Hint:    "try it: dstack template render; or write another one as model.chat_template"}
+	_, err := prompt.Compile(t)
+	if err == nil {
+		return nil
 	}
-	return nil
+	why := err.Error()
+	if wrong, ok := errors.AsType[*jinja.Error](err); ok {
+		why = strings.Replace(why, wrong.Error(), fmt.Sprintf("line %d: %s", wrong.Line, wrong.Message), 1)
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Cause: err,
+		Message: fmt.Sprintf("the chat template of %s does not compile: %s", t.From, why),
+		Hint:    "try it: dstack template render; or write another one as model.chat_template"}
 }

@@ -1,0 +1,245 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dstack/internal/dstack"
+	"dstack/internal/gateway/openai/jinja"
+	"dstack/internal/prompt"
+)
+
+func templateCommand(a *app) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "template",
+		Short: "Try chat templates, without a model or a server.",
+		Example: "dstack template render --chat-template chat_template.jinja --messages messages.json\n" +
+			"dstack template render --model org/model --messages messages.json --tools tools.json",
+		Args: unknownCommand,
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(renderCommand(a))
+	return c
+}
+
+// rendering is what `template render` was asked for.
+type rendering struct {
+	file, model, tools   string
+	messages             []string
+	bos, eos, kwargs     string
+	bosGiven, eosGiven   bool
+	withoutGeneration    bool
+	asJSON               bool
+	toolsJSON            json.RawMessage
+	template             dstack.ChatTemplate
+	templateName, kwName string
+}
+
+func renderCommand(a *app) *cobra.Command {
+	r := &rendering{}
+	c := &cobra.Command{
+		Use:   "render --chat-template FILE|--model NAME --messages FILE...",
+		Short: "Print the prompt that a chat template makes, exactly.",
+		Example: "dstack template render --chat-template chat_template.jinja --messages messages.json\n" +
+			"dstack template render --model org/model --messages a.json --messages b.json -o json",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return invalid("name files with --messages", "dstack template render does not understand `%s`", args[0])
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error {
+			r.bosGiven, r.eosGiven = c.Flags().Changed("bos-token"), c.Flags().Changed("eos-token")
+			return a.render(c.Context(), r)
+		},
+	}
+	flags := c.Flags()
+	flags.SortFlags = false
+	flags.StringVar(&r.file, "chat-template", "", "the template's `FILE`, - for the input")
+	flags.StringVar(&r.model, "model", "", "take the template of the model `NAME` from its hub (HF_ENDPOINT, HF_TOKEN)")
+	flags.StringArrayVar(&r.messages, "messages", nil, "a JSON `FILE`: a list of messages, or an object with all variables; repeatable")
+	flags.StringVar(&r.tools, "tools", "", "a JSON `FILE` with a list of tools")
+	flags.StringVar(&r.bos, "bos-token", "", "the `TOKEN` that begins a prompt")
+	flags.StringVar(&r.eos, "eos-token", "", "the `TOKEN` that ends an answer")
+	flags.StringVar(&r.kwargs, "kwargs", "", "further variables, a `JSON` object")
+	flags.BoolVar(&r.withoutGeneration, "no-generation-prompt", false, "do not begin the answer")
+	outputFlag(c, &r.asJSON)
+	a.verboseFlag(c)
+	return c
+}
+
+// rendered is what came of one file of messages.
+type rendered struct {
+	Output *string       `json:"output,omitempty"`
+	Error  *renderFailed `json:"error,omitempty"`
+}
+
+// renderFailed is why a template made no prompt.
+type renderFailed struct {
+	Kind    string `json:"kind"` // syntax, raise, runtime, limit
+	Message string `json:"message"`
+	Line    int    `json:"line"` // of the template
+}
+
+func (a *app) render(ctx context.Context, r *rendering) error {
+	if err := a.readRendering(ctx, r); err != nil {
+		return err
+	}
+	results := make([]rendered, 0, len(r.messages))
+	p, compileErr := prompt.Compile(r.template)
+	for _, name := range r.messages {
+		vars, err := a.variables(r, name)
+		if err != nil {
+			return err
+		}
+		text, err := "", compileErr
+		if err == nil {
+			text, err = p.Render(ctx, vars, time.Now())
+		}
+		if err == nil {
+			results = append(results, rendered{Output: &text})
+			continue
+		}
+		wrong, ok := errors.AsType[*jinja.Error](err)
+		if !ok {
+			return invalid("", "%s: %v", r.templateName, err)
+		}
+		if !r.asJSON {
+			return invalid("", "%s, line %d: %s", r.templateName, wrong.Line, wrong.Message)
+		}
+		results = append(results, rendered{Error: &renderFailed{Kind: wrong.Kind, Message: wrong.Message, Line: wrong.Line}})
+	}
+	return a.showRendered(r, results)
+}
+
+// showRendered prints prompts as they are: no newline is added.
+func (a *app) showRendered(r *rendering, results []rendered) error {
+	if !r.asJSON {
+		for _, one := range results {
+			if _, err := a.out.Write([]byte(*one.Output)); err != nil {
+				return fmt.Errorf("write the prompt: %w", err)
+			}
+		}
+		return nil
+	}
+	if err := a.showJSON(results); err != nil {
+		return err
+	}
+	for _, one := range results {
+		if one.Error != nil {
+			return &quiet{invalid("", "a template made no prompt")}
+		}
+	}
+	return nil
+}
+
+// readRendering reads everything but the messages.
+func (a *app) readRendering(ctx context.Context, r *rendering) error {
+	switch {
+	case (r.file == "") == (r.model == ""):
+		return invalid("dstack template render --help", "give either --chat-template FILE or --model NAME")
+	case len(r.messages) == 0:
+		return invalid(`write a list into a file: [{"role": "user", "content": "Hi"}]`, "give --messages FILE")
+	}
+	if r.tools != "" {
+		text, err := a.readJSON("--tools", r.tools)
+		if err != nil {
+			return err
+		}
+		if text[0] != '[' {
+			return invalid("", "--tools: %s is not a list", r.tools)
+		}
+		r.toolsJSON = text
+	}
+	if r.kwargs != "" {
+		var object map[string]json.RawMessage
+		if err := json.Unmarshal([]byte(r.kwargs), &object); err != nil {
+			return invalid(`write it as {"enable_thinking": false}`, "--kwargs: this is not a JSON object: %v", err)
+		}
+	}
+	return a.readTemplate(ctx, r)
+}
+
+func (a *app) readTemplate(ctx context.Context, r *rendering) (err error) {
+	if r.file != "" {
+		source, err := a.readSource(r.file)
+		r.template, r.templateName = dstack.ChatTemplate{Default: string(source.text)}, source.name
+		return err
+	}
+	if a.templates == nil {
+		return invalid("give --chat-template FILE", "this dstack asks no hub for templates")
+	}
+	var tokens []string
+	for _, name := range []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} {
+		if token, _ := a.env(name); token != "" {
+			tokens = append(tokens, token)
+		}
+	}
+	r.templateName = "the chat template of " + r.model
+	return a.working(func() string { return "looking for " + r.templateName }, func() (err error) {
+		r.template, err = a.templates(ctx, r.model, tokens)
+		return err
+	})
+}
+
+// readJSON reads a file that must hold JSON.
+func (a *app) readJSON(flag, name string) (json.RawMessage, error) {
+	source, err := a.readSource(name)
+	if err != nil {
+		return nil, err
+	}
+	text := []byte(strings.TrimSpace(strings.TrimPrefix(string(source.text), "\ufeff")))
+	if !json.Valid(text) {
+		var v any
+		return nil, invalid("", "%s: %s is not JSON: %v", flag, source.name, json.Unmarshal(text, &v))
+	}
+	return text, nil
+}
+
+// variables are what a template is given for one file of messages, as JSON in
+// the file's order. What the command line says wins.
+func (a *app) variables(r *rendering, name string) ([]byte, error) {
+	text, err := a.readJSON("--messages", name)
+	if err != nil {
+		return nil, err
+	}
+	var vars ordered
+	switch text[0] {
+	case '[':
+		vars.set("messages", text)
+		for _, usual := range []string{"tools", "documents"} {
+			vars.set(usual, json.RawMessage("null"))
+		}
+		vars.set("add_generation_prompt", json.RawMessage("true"))
+	case '{':
+		if err := vars.read(text); err != nil {
+			return nil, invalid("", "--messages: %s: %v", name, err)
+		}
+	default:
+		return nil, invalid("", "--messages: %s is neither a list of messages nor an object of variables", name)
+	}
+	if r.toolsJSON != nil {
+		vars.set("tools", r.toolsJSON)
+	}
+	if r.withoutGeneration {
+		vars.set("add_generation_prompt", json.RawMessage("false"))
+	}
+	if r.bosGiven {
+		vars.set("bos_token", quotedJSON(r.bos))
+	}
+	if r.eosGiven {
+		vars.set("eos_token", quotedJSON(r.eos))
+	}
+	if r.kwargs != "" {
+		if err := vars.read([]byte(r.kwargs)); err != nil {
+			return nil, invalid("", "--kwargs: %v", err)
+		}
+	}
+	return vars.json(), nil
+}

@@ -1,0 +1,100 @@
+// Package prompt makes the prompts of models whose servers take only text: a
+// chat template, compiled once, and rendered as transformers does.
+package prompt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/gateway/openai/jinja"
+)
+
+// Prompt is a chat template that is ready to be used, by many at once.
+type Prompt struct {
+	usual *jinja.Template
+	named map[string]*jinja.Template
+	vars  []variable // given to every rendering
+}
+
+type variable struct {
+	name  string
+	value jinja.Value
+}
+
+// ErrNoDefault says that a model has only templates with names, and none of
+// them is for what is asked.
+var ErrNoDefault = errors.New("this model has only chat templates with names, and none of them is the default")
+
+// Compile reads a model's templates and what they are always given. An error
+// of a template is a *jinja.Error, in an Error that names the template.
+func Compile(t dstack.ChatTemplate) (*Prompt, error) {
+	p := &Prompt{named: map[string]*jinja.Template{}}
+	for name, token := range t.Tokens {
+		p.vars = append(p.vars, variable{name, token})
+	}
+	if len(t.Kwargs) > 0 {
+		given, err := object(t.Kwargs)
+		if err != nil {
+			return nil, fmt.Errorf("read chat_template_kwargs: %w", err)
+		}
+		for _, name := range given.Names() {
+			value, _ := given.Get(name)
+			p.vars = append(p.vars, variable{name, value})
+		}
+	}
+	var err error
+	if t.Default != "" {
+		if p.usual, err = jinja.Compile(t.Default, jinja.Limits{}); err != nil {
+			return nil, err
+		}
+	}
+	for _, n := range t.Named {
+		if p.named[n.Name], err = jinja.Compile(n.Source, jinja.Limits{}); err != nil {
+			return nil, fmt.Errorf("its template %s: %w", n.Name, err)
+		}
+	}
+	return p, nil
+}
+
+// Render makes the prompt of a request: a JSON object of variables, which win
+// over what the model is always given. Of a model with several templates the
+// one for tools is taken where there are tools, as transformers does. An
+// error of the template is a *jinja.Error.
+func (p *Prompt) Render(ctx context.Context, request []byte, now time.Time) (string, error) {
+	given, err := object(request)
+	if err != nil {
+		return "", err
+	}
+	template := p.usual
+	if tools, _ := given.Get("tools"); tools != nil && tools != jinja.None && p.named["tool_use"] != nil {
+		template = p.named["tool_use"]
+	}
+	if template == nil {
+		return "", ErrNoDefault
+	}
+	vars := jinja.NewDict()
+	for _, v := range p.vars {
+		vars.Set(v.name, v.value)
+	}
+	for _, name := range given.Names() {
+		value, _ := given.Get(name)
+		vars.Set(name, value)
+	}
+	return template.Render(ctx, vars, now)
+}
+
+// object reads a JSON object, in its order.
+func object(text []byte) (*jinja.Dict, error) {
+	read, err := jinja.FromJSON(text)
+	if err != nil {
+		return nil, err
+	}
+	dict, ok := read.(*jinja.Dict)
+	if !ok {
+		return nil, errors.New("it is not a JSON object")
+	}
+	return dict, nil
+}

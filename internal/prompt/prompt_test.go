@@ -1,0 +1,62 @@
+package prompt_test
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/gateway/openai/jinja"
+	"dstack/internal/prompt"
+)
+
+func TestPrompt(t *testing.T) {
+	model := dstack.ChatTemplate{
+		Default: "{{ bos_token }}{{ messages[0].content }}{{ loud }}{{ eos_token }}",
+		Named:   []dstack.NamedTemplate{{Name: "tool_use", Source: "tools: {{ tools | length }}"}, {Name: "rag", Source: "rag"}},
+		Tokens:  map[string]string{"bos_token": "<s>", "eos_token": "</s>"},
+		Kwargs:  json.RawMessage(`{"loud": "!", "eos_token": "</k>"}`),
+	}
+	p, err := prompt.Compile(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for request, want := range map[string]string{
+		`{"messages": [{"content": "a"}]}`:                                      "<s>a!</k>",
+		`{"messages": [{"content": "a"}], "bos_token": "<x>", "tools": null}`:   "<x>a!</k>",
+		`{"messages": [{"content": "a"}], "tools": [{"type": "function"}, {}]}`: "tools: 2",
+	} {
+		got, err := p.Render(t.Context(), []byte(request), time.Now())
+		if err != nil || got != want {
+			t.Errorf("%s gives %q, %v, not %q", request, got, err, want)
+		}
+	}
+	for _, bad := range []string{"[]", "{", ""} {
+		if got, err := p.Render(t.Context(), []byte(bad), time.Now()); err == nil {
+			t.Errorf("%q gives %q", bad, got)
+		}
+	}
+}
+
+func TestPrompt_WhatIsWrong(t *testing.T) {
+	_, err := prompt.Compile(dstack.ChatTemplate{Default: "a\n{% if %}"})
+	if wrong, ok := errors.AsType[*jinja.Error](err); !ok || wrong.Kind != jinja.KindSyntax || wrong.Line != 2 {
+		t.Errorf("it is %v", err)
+	}
+	_, err = prompt.Compile(dstack.ChatTemplate{Default: "a", Named: []dstack.NamedTemplate{{Name: "rag", Source: "{{"}}})
+	if wrong, ok := errors.AsType[*jinja.Error](err); !ok || wrong.Line != 1 || !strings.Contains(err.Error(), "rag") {
+		t.Errorf("it is %v", err)
+	}
+	if _, err := prompt.Compile(dstack.ChatTemplate{Default: "a", Kwargs: json.RawMessage("[]")}); err == nil {
+		t.Error("kwargs may be a list")
+	}
+	only, err := prompt.Compile(dstack.ChatTemplate{Named: []dstack.NamedTemplate{{Name: "rag", Source: "a"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := only.Render(t.Context(), []byte("{}"), time.Now()); !errors.Is(err, prompt.ErrNoDefault) {
+		t.Errorf("it is %v", err)
+	}
+}
