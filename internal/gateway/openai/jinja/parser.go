@@ -116,10 +116,11 @@ func (p *parser) subparse(ends []string) []node {
 	var output *outputNode
 	emit := func(n node, line int) {
 		if output == nil {
-			output = &outputNode{line: line}
+			output = &outputNode{}
 			body = append(body, output)
 		}
 		output.items = append(output.items, n)
+		output.lines = append(output.lines, line)
 	}
 	for !p.is(tokenEOF) {
 		t := p.current()
@@ -340,12 +341,14 @@ func (p *parser) with() node {
 }
 
 func (p *parser) print() node {
-	n := &outputNode{line: p.next().line}
+	n := &outputNode{}
+	line := p.next().line
 	for !p.is(tokenBlockEnd) {
 		if n.items != nil {
 			p.expect(",")
 		}
 		n.items = append(n.items, p.expression(true))
+		n.lines = append(n.lines, line)
 	}
 	return n
 }
