@@ -355,6 +355,10 @@ func (c *compiler) sink(n node, s scope) sink {
 		if n.op == "+" {
 			return c.sumSink(n, s)
 		}
+	case *filterNode:
+		if n.name == "tojson" && n.x != nil {
+			return c.jsonSink(n, s)
+		}
 	}
 	if v, ok := constant(n); ok {
 		if text, is := v.(string); is {
@@ -388,6 +392,9 @@ func (c *compiler) arguments(a callArgs, s scope) func(m *machine, f *frame) arg
 	if len(a.args)+len(a.kwargs) == 0 && a.star == nil && a.starStar == nil {
 		return func(*machine, *frame) args { return args{} }
 	}
+	if shared, ok := constantArgs(a); ok {
+		return func(*machine, *frame) args { return shared }
+	}
 	pos := c.exprs(a.args, s)
 	if len(a.kwargs) == 0 && a.star == nil && a.starStar == nil {
 		return func(m *machine, f *frame) args { return args{pos: m.values(pos, f)} }
@@ -419,6 +426,25 @@ func (c *compiler) arguments(a callArgs, s scope) func(m *machine, f *frame) arg
 		}
 		return got
 	}
+}
+
+// constantArgs gives arguments that never change; a callee keeps them as they
+// are.
+func constantArgs(a callArgs) (shared args, ok bool) {
+	if a.star != nil || a.starStar != nil {
+		return args{}, false
+	}
+	if shared.pos, ok = constants(a.args); !ok {
+		return args{}, false
+	}
+	for _, k := range a.kwargs {
+		v, ok := constant(k.value)
+		if !ok {
+			return args{}, false
+		}
+		shared.kw = append(shared.kw, keyword{k.name, v})
+	}
+	return shared, true
 }
 
 func (a *args) spread(m *machine, v Value) {

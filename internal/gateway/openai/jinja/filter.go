@@ -126,6 +126,12 @@ func centerFilter(m *machine, v Value, a args) Value {
 }
 
 func defaultFilter(m *machine, v Value, a args) Value {
+	if _, isUndefined := v.(*undefined); len(a.kw) == 0 && len(a.pos) == 1 {
+		if isUndefined {
+			return a.pos[0]
+		}
+		return v
+	}
 	got := a.bind("do_default", 0, "default_value", "boolean")
 	_, isUndefined := v.(*undefined)
 	if isUndefined || got[1] != nil && truth(m, got[1]) && !truth(m, v) {
@@ -166,6 +172,10 @@ func stripTagsFilter(m *machine, v Value, a args) Value {
 }
 
 func trimFilter(m *machine, v Value, a args) Value {
+	if s, is := v.(string); is && len(a.pos)+len(a.kw) == 0 {
+		m.work(len(s))
+		return strings.TrimFunc(s, isSpace)
+	}
 	got := a.bind("do_trim", 0, "chars")
 	var pos []Value
 	if got[0] != nil {

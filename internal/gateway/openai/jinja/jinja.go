@@ -101,13 +101,12 @@ func (t *Template) Render(ctx context.Context, vars *Dict, now time.Time) (out s
 			located.Line = m.line
 			out, err = "", &located
 		}
+		m.free()
 	}()
-	m.vars = make([]Value, len(t.names))
-	for i, name := range t.names {
-		m.vars[i] = lookUp(vars, name)
+	for _, name := range t.names {
+		m.vars = append(m.vars, lookUp(vars, name))
 	}
-	f := &frame{slots: make([]Value, t.slots)}
-	m.run(t.body, f)
+	m.run(t.body, newFrame(t.slots, nil))
 	m.watch()
 	return string(m.out), nil
 }

@@ -6,6 +6,7 @@ import "slices"
 type loop struct {
 	iterable Value
 	from     iterator
+	list     listIterator // what from is, over a list
 	index0   int
 	size     int // -1 until it is known
 	after    Value
@@ -223,7 +224,7 @@ func (c *compiler) loopFilter(n *forNode, s scope) func(*machine, *frame, Value)
 	_, isTuple := n.target.(*tupleNode)
 	in := test.in
 	return func(m *machine, outer *frame, v Value) iterator {
-		f := &frame{slots: make([]Value, len(in.slots)), outer: outer}
+		f := newFrame(len(in.slots), outer)
 		if enter != nil {
 			enter(m, f)
 		}
@@ -251,25 +252,35 @@ func (c *compiler) loopFilter(n *forNode, s scope) func(*machine, *frame, Value)
 
 func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machine, Value, int) string, depth int) flow {
 	var from iterator
+	list, isList := items.(*List)
 	if code.filter != nil {
 		from = code.filter(m, f.up(code.filterUp), items)
-		items = nil
-	} else {
+		items, isList = nil, false
+	} else if !isList {
 		from = m.iterate(items)
 	}
 	var l *loop
 	if code.slot >= 0 {
 		l = newLoop(items, from)
 		l.recurse, l.depth0 = recurse, depth
+		if isList {
+			l.list.list = list
+			l.from = &l.list
+		}
 	}
+	at := 0
 	whole := false // an iteration ran to its end: without, "else" runs even after a break
 	for {
 		var item Value
 		var ok bool
-		if l != nil {
+		switch {
+		case l != nil:
 			item, ok = l.advance(m)
-		} else {
+		case !isList:
 			item, ok = from.next(m)
+		case at < len(list.items):
+			item, ok = list.items[at], true
+			at++
 		}
 		if !ok {
 			break
@@ -304,7 +315,7 @@ func (code *forCode) recursive(iter expr, in *activation) stmt {
 		var recurse func(m *machine, items Value, depth int) string
 		recurse = func(m *machine, items Value, depth int) string {
 			m.enter()
-			f := &frame{slots: make([]Value, len(in.slots)), outer: outer}
+			f := newFrame(len(in.slots), outer)
 			start := len(m.out)
 			code.run(m, f, items, recurse, depth)
 			m.leave()
