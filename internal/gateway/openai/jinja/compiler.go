@@ -53,7 +53,6 @@ func (s scope) activate() scope {
 type compiler struct {
 	names []string
 	limit int
-	depth int
 	line  int // of the last statement
 }
 

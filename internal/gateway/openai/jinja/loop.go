@@ -154,7 +154,6 @@ type forCode struct {
 	enter     stmt
 	body      []stmt
 	leave     []int
-	elseEnter stmt
 	otherwise []stmt
 	elseLeave []int
 }
@@ -250,6 +249,7 @@ func (c *compiler) loopFilter(n *forNode, s scope) func(*machine, *frame, Value)
 	}
 }
 
+// run goes through the items, then through "else" if that is due.
 func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machine, Value, int) string, depth int) flow {
 	var from iterator
 	list, isList := items.(*List)
@@ -268,36 +268,11 @@ func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machin
 			l.from = &l.list
 		}
 	}
-	at := 0
-	whole := false // an iteration ran to its end: without, "else" runs even after a break
-	for {
-		var item Value
-		var ok bool
-		switch {
-		case l != nil:
-			item, ok = l.advance(m)
-		case !isList:
-			item, ok = from.next(m)
-		case at < len(list.items):
-			item, ok = list.items[at], true
-			at++
-		}
-		if !ok {
-			break
-		}
-		m.step()
-		code.put(m, f, item)
-		if l != nil {
-			f.slots[code.slot] = l
-		}
-		if code.enter != nil {
-			code.enter(m, f)
-		}
-		end := m.run(code.body, f)
-		if end == flowBreak {
-			break
-		}
-		whole = whole || end == flowOn
+	var whole bool
+	if l == nil && isList {
+		whole = code.overList(m, f, list)
+	} else {
+		whole = code.over(m, f, from, l)
 	}
 	f.forget(code.leave)
 	if whole || code.otherwise == nil {
@@ -306,6 +281,52 @@ func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machin
 	end := m.run(code.otherwise, f)
 	f.forget(code.elseLeave)
 	return end
+}
+
+// over tells whether an iteration ran to its end: without one, "else" runs,
+// even after a break.
+func (code *forCode) over(m *machine, f *frame, from iterator, l *loop) (whole bool) {
+	for {
+		var item Value
+		var ok bool
+		if l != nil {
+			item, ok = l.advance(m)
+		} else {
+			item, ok = from.next(m)
+		}
+		if !ok {
+			return whole
+		}
+		end := code.once(m, f, item, l)
+		if end == flowBreak {
+			return whole
+		}
+		whole = whole || end == flowOn
+	}
+}
+
+// overList is over for the most usual loop.
+func (code *forCode) overList(m *machine, f *frame, list *List) (whole bool) {
+	for i := 0; i < len(list.items); i++ {
+		end := code.once(m, f, list.items[i], nil)
+		if end == flowBreak {
+			return whole
+		}
+		whole = whole || end == flowOn
+	}
+	return whole
+}
+
+func (code *forCode) once(m *machine, f *frame, item Value, l *loop) flow {
+	m.step()
+	code.put(m, f, item)
+	if l != nil {
+		f.slots[code.slot] = l
+	}
+	if code.enter != nil {
+		code.enter(m, f)
+	}
+	return m.run(code.body, f)
 }
 
 // recursive makes a loop that can be called.

@@ -111,7 +111,7 @@ func (m *machine) step() {
 
 // work pays for an operation that looks at n bytes or items.
 func (m *machine) work(n int) {
-	m.tick -= n >> 5
+	m.tick -= 1 + n>>5
 	if m.tick < 0 {
 		m.watch()
 	}
@@ -135,6 +135,13 @@ func (m *machine) holdItems(n int) {
 		exceed("a list of more than %d items", m.limits.Output>>3)
 	}
 	m.hold(8 * n)
+}
+
+// parts pays, now and then, for a list that grows to an unknown length.
+func (m *machine) parts(n int) {
+	if n&0xfff == 0xfff {
+		m.holdItems(n)
+	}
 }
 
 // watch ends a render that has spent too much.

@@ -28,7 +28,7 @@ type loading struct {
 }
 
 // maxNames bounds the names of a scope, which are looked through one by one.
-const maxNames = 1000
+const maxNames = 400
 
 type reference struct {
 	name string
