@@ -202,7 +202,7 @@ func (g *grammar) statement(depth int) string {
 	case 10:
 		return g.tag("with v = "+g.operand('A')+g.pick("", ", w = v")) + body() + "{{ v }}" + g.tag("endwith")
 	case 11:
-		return g.tag("filter "+g.pick("upper", "trim", "replace('a', 'b')", "indent(2)|title", "length")) + body() + g.tag("endfilter")
+		return g.tag("filter "+g.pick("upper", "trim", "replace('a', 'b')", "indent(2)|title", "e", "truncate(20)")) + body() + g.tag("endfilter")
 	case 12:
 		return g.tag("raw") + g.pick("{{ x }}", "{% if %}", " \n ", "{# #}") + g.tag("endraw")
 	case 13:
