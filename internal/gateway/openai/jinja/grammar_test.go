@@ -90,7 +90,7 @@ func (g *grammar) leaf(kind byte) string {
 }
 
 var textPatterns = []string{
-	`$S ~ $A`, `$S + $S`, `$S + $S + $S`, `$S * 2`, `($S)`, `$S[$N]`, `$S[1:]`, `$S[:-1]`, `$S[::-1]`, `s[$I:$I]`, `lines[$I:$I:$I]`, `word[$I:]`, `word[$I::$I]`,
+	`$S ~ $A`, `$S + $S`, `$S + $S + $S`, `$S * 2`, `($S)`, `$S[$N]`, `word[1:]`, `lines[:-1]`, `s[::-1]`, `s[$I:$I]`, `lines[$I:$I:$I]`, `word[$I:]`, `word[$I::$I]`,
 	`$S|upper`, `$S|lower`, `$S|trim`, `$S|trim('ab')`, `$S|title`, `$S|capitalize`, `$S|replace($S, $S)`, `$S|replace('a', 'b', 1)`,
 	`$A|string`, `$A|tojson`, `$D|tojson(indent=2)`, `$L|tojson(indent=1, ensure_ascii=true)`, `$D|tojson(sort_keys=true)`, `$L|tojson(separators=(',', ':'))`,
 	`$L|join`, `$L|reverse|join(', ')`, `$L|map('string')|join`, `$L|map('tojson')|join(', ')`, `$L|join($S)`, `$L|join('-', attribute='role')`, `$S|default($S)`, `$A|default('x', true)`, `$S|center(9)`,
@@ -110,7 +110,7 @@ var numberPatterns = []string{
 }
 
 var listPatterns = []string{
-	`[$A, $A]`, `($A, $A)`, `($A,)`, `[$N, $N, $N]`, `$L + $L`, `$L * 2`, `$L[1:]`, `$L[::-1]`, `xs[$I:$I]`, `words[$I::$I]`, `$L|list`, `$L|sort`, `$L|sort(reverse=true)`, `messages|sort(attribute='role')`, `$L|sort(case_sensitive=true)`, `$L|unique|list`, `$L|reverse|list`,
+	`[$A, $A]`, `($A, $A)`, `($A,)`, `[$N, $N, $N]`, `$L + $L`, `$L * 2`, `xs[1:]`, `mixed[::-1]`, `messages[:1]`, `xs[$I:$I]`, `words[$I::$I]`, `$L|list`, `$L|sort`, `$L|sort(reverse=true)`, `messages|sort(attribute='role')`, `$L|sort(case_sensitive=true)`, `$L|unique|list`, `$L|reverse|list`,
 	`$L|map('upper')|list`, `messages|map(attribute='role')|list`, `messages|map(attribute='none', default='-')|list`, `$L|map('string')|list`, `$L|select|list`, `$L|select('string')|list`, `$L|reject('none')|list`, `$L|select('gt', 1)|list`, `$L|map('int')|list`, `$L|select('odd')|list`,
 	`messages|selectattr('role', 'equalto', 'user')|list`, `messages|rejectattr('role', 'in', ['user'])|list`, `messages|selectattr('tool')|list`, `messages|selectattr('tool', 'defined')|list`, `$L|batch(2)|list`, `$L|batch(2, 'x')|list`, `$L|slice(2)|list`, `$L|slice(3, 0)|list`, `$D|dictsort`, `$D|dictsort(false, 'value')`, `$D|dictsort(reverse=true)`,
 	`$D.items()|list`, `$D|items|list`, `$D.keys()|list`, `$D.values()|list`, `$D.items()`, `$D.keys()`, `messages|groupby('role')`, `messages|groupby('role')|map('last')|list`, `$S.split()`, `$S.split(' ')`, `$S.split('a', 1)`, `$S.rsplit(' ', 1)`, `$S.splitlines()`, `$S.splitlines(true)`, `$S.partition('a')`, `$S.rpartition(' ')`, `$S|list`,
@@ -140,10 +140,29 @@ var loopPatterns = map[byte][]string{
 // template writes a whole template.
 func (g *grammar) template() string {
 	g.depth, g.names, g.loops, g.macro = 0, nil, 0, 0
+	if g.IntN(8) == 0 {
+		return g.soup()
+	}
 	if g.IntN(3) == 0 {
 		return "{{ " + g.operand("SNLDBA"[g.IntN(6)]) + " }}"
 	}
 	return g.block(0)
+}
+
+// soup is what the lexer has to make sense of, or not.
+func (g *grammar) soup() string {
+	var b strings.Builder
+	for range 1 + g.IntN(12) {
+		b.WriteString(g.pick(soupParts...))
+	}
+	return b.String()
+}
+
+var soupParts = []string{
+	"{{ n }}", "{{- s -}}", "{{n}}", "{%", "%}", "{#", "#}", "{{", "}}", "-", "+", "raw", "endraw", "\n", "\n", "\n\n", "  ", " ", "\t", "\r\n", "\r", "x", "x ", " y",
+	"{% if n %}", "{%- if n -%}", "{%+ if n +%}", "{% endif %}", "{%- endif -%}", "{%+ endif +%}", "{% endif +%}\n", "  {% if n %}\n", "  {% else %}\n", "{% raw %}", "{%- raw -%}", "{%+ raw %}", "{% raw -%}",
+	"{% endraw %}", "{%- endraw -%}", "{%+ endraw +%}", "{%endraw%}\n", "{# c #}", "{#- c -#}", "{#+ c +#}\n", "{##}", "{#-#}", "{#--#}", "  {# c #}\n", "'", "\"", "(", ")", "[", "]", "{", "}", "|", "~", "{{ {'a': {}} }}", "{{ 1_0.5e+2 }}", "{{ 08 }}",
+	"{{ 1..real }}", "{{ 'a\\nb' }}", "{{ \"\\x41\\u00e9\\'\" }}", "{% set a = 1 %}", "{% set a = 1 -%}\n ", "{{ a.b }}", "{{ é }}", "\u00a0", "\x1c", "{{ n!= 1 }}", "{{ n==3and s }}", "{{ not n in [1] }}", "{{ n is not none }}", "{{ -n**2 }}", "{{ 1if n else 2 }}", "{% print n, s %}", "{% if n %}a{% elif s %}b{% else %}c{% endif %}",
 }
 
 func (g *grammar) block(depth int) string {
