@@ -38,6 +38,12 @@ func (g *grammar) of(pattern string) string {
 }
 
 func (g *grammar) operand(kind byte) string {
+	if kind == 'F' {
+		return g.formatSpec()
+	}
+	if kind == 'P' {
+		return g.percentSpec()
+	}
 	if kind == 'I' {
 		return g.pick(`0`, `1`, `2`, `-1`, `-2`, `-3`, `5`, `100`, `n`, `m.count`, `none`, `true`)
 	}
@@ -76,7 +82,7 @@ func (g *grammar) leaf(kind byte) string {
 	}
 	switch kind {
 	case 'S':
-		return g.pick(`'a'`, `"b c"`, `'it\'s'`, `"x\n y"`, `''`, `'Straße'`, `' é😀 '`, `'<b>&'`, `'12'`, `'-3.5'`, `'{}|{0}'`, `s`, `word`, `m.role`, `m['content']`, `lines`, `'a' "b"`)
+		return g.pick(`'a'`, `"b c"`, `'it\'s'`, `"x\n y"`, `''`, `'Straße'`, `' é😀 '`, `'<b>&'`, `'12'`, `'-3.5'`, `'{}|{0}'`, `s`, `word`, `m.role`, `m['content']`, `lines`, `'a' "b"`, `'see http://a.com, (www.b.org/x?y=1) me@c.de <https://d.net>'`, `'well-known--dash a-b foo-bar-baz co-op 1-2'`, `'ÀΣ ΑΣ ﬁ ǆ i̇'`, `'1e5'`, `' 0x1F '`, `'1_000'`)
 	case 'N':
 		return g.pick(`0`, `1`, `2`, `-3`, `7`, `10`, `1.5`, `2.0`, `-0.25`, `1e3`, `1_000`, `0x1f`, `n`, `f`, `big`, `m.count`, `true`)
 	case 'L':
@@ -100,7 +106,7 @@ var textPatterns = []string{
 	`'{} {:>5}'.format($S, $N)`, `'{0!r}{1:04d}'.format($S, 7)`, `'{a:^7}|{b}'.format(a=$S, b=$A)`, `'{0.role} {0[content]}'.format(m)`, `'{:,}'.format($N)`, `'{:.2f}'.format($N)`, `'{:e}|{:g}|{:%}'.format($N, $N, $N)`,
 	`$S.strip()`, `$S.lstrip('a ')`, `$S.rstrip()`, `$S.upper()`, `$S.lower()`, `$S.title()`, `$S.capitalize()`, `$S.swapcase()`, `$S.replace($S, $S)`, `$S.join(words)`, `$S.zfill(5)`,
 	`$S.center(7, '*')`, `$S.ljust(4)`, `$S.rjust(4)`, `$S.removeprefix($S)`, `$S.removesuffix($S)`, `$S.expandtabs(3)`, `$S if $B else $S`, `$S if $B`, `$S or $S`, `$S and $S`, `$L|first`, `$L|last`,
-	`$D.get($S)`, `$D.get('a', $S)`, `$D['a']`, `$D.a`, `strftime_now('%d %b %Y %H:%M %j %-d %A')`, `$S|reverse`, `($S|e).upper()`, `($S|safe)|replace('<', '>')`, `$S.format($S)`,
+	`$D.get($S)`, `$D.get('a', $S)`, `$D['a']`, `$D.a`, `$S|urlize`, `$S|urlize(8, true, target='_b')`, `$S|wordwrap(5)`, `$S|wordwrap(9, break_on_hyphens=false)`, `'{:$F}'.format($N)`, `'{:$F}|{:$F}'.format($N, $S)`, `'{:$F}'.format(n)`, `'{:$F}'.format(f)`, `'{:$F}'.format(s)`, `'$P' % $N`, `'$P' % n`, `'$P' % f`, `'$P' % s`, `'$P$P'|format($N, $S)`, `'{:{}}'.format($S, 5)`, `'{0[0]}{0[k]}'.format($A)`, `strftime_now('%d %b %Y %H:%M %j %-d %A')`, `$S|reverse`, `($S|e).upper()`, `($S|safe)|replace('<', '>')`, `$S.format($S)`,
 }
 
 var numberPatterns = []string{
@@ -147,6 +153,15 @@ func (g *grammar) template() string {
 		return "{{ " + g.operand("SNLDBA"[g.IntN(6)]) + " }}"
 	}
 	return g.block(0)
+}
+
+func (g *grammar) formatSpec() string {
+	return g.pick("", "", "*", "é") + g.pick("<", ">", "^", "=", "") + g.pick("", "+", "-", " ") + g.pick("", "", "#") + g.pick("", "0") + g.pick("", "3", "12") + g.pick("", "", ",", "_") + g.pick("", "", ".0", ".3") +
+		g.pick("", "d", "f", "e", "g", "%", "s", "x", "X", "b", "o", "c", "n", "E", "G", "q")
+}
+
+func (g *grammar) percentSpec() string {
+	return "%" + g.pick("", "", "(a)") + g.pick("", "-", "+", " ", "0", "#", "0-", "+#") + g.pick("", "3", "12") + g.pick("", "", ".0", ".3") + g.pick("d", "i", "f", "e", "g", "s", "r", "a", "x", "X", "o", "c", "E", "G", "F", "%", "q")
 }
 
 // soup is what the lexer has to make sense of, or not.
