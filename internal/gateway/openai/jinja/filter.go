@@ -33,7 +33,7 @@ func init() {
 		"select":     selectFilter("sync_do_select", true, false),
 		"selectattr": selectFilter("sync_do_selectattr", true, true),
 		"slice":      sliceFilter, "sort": sortFilter, "string": stringFilter, "striptags": stripTagsFilter,
-		"sum": sumFilter, "title": textFilter("do_title", titleWords), "tojson": toJSON, "trim": trimFilter,
+		"sum": sumFilter, "title": titleFilter, "tojson": toJSON, "trim": trimFilter,
 		"truncate": truncateFilter, "unique": uniqueFilter, "upper": textFilter("do_upper", upper),
 		"urlencode": urlEncodeFilter, "urlize": urlizeFilter, "wordcount": wordCountFilter,
 		"wordwrap": wordWrapFilter, "xmlattr": xmlAttrFilter,
@@ -51,6 +51,13 @@ func textFilter(name string, f func(string) string) filter {
 		}
 		return f(s)
 	}
+}
+
+func titleFilter(m *machine, v Value, a args) Value {
+	a.bind("do_title", 0)
+	s := m.str(v)
+	m.hold(len(s))
+	return titleWords(s)
 }
 
 // titleWords is the filter title: words begin after space, hyphens, brackets.

@@ -9,6 +9,11 @@ import (
 
 // floating is arithmetic on floats.
 func floating(op string, a, b Value) Value {
+	if op == "/" && !fitsFloat(a) || op == "/" && !fitsFloat(b) {
+		if n, d := bigOf(a), bigOf(b); n != nil && d != nil && d.Sign() != 0 {
+			return quotient(n, d)
+		}
+	}
 	x, y := toFloat(a), toFloat(b)
 	switch op {
 	case "+":
@@ -57,6 +62,27 @@ func floating(op string, a, b Value) Value {
 		floor++
 	}
 	return floor
+}
+
+// fitsFloat tells whether a number is a float, or an integer that is exact as
+// one.
+func fitsFloat(v Value) bool {
+	switch v := v.(type) {
+	case int:
+		return v <= 1<<53 && v >= -1<<53
+	case *big.Int:
+		return false
+	}
+	return true
+}
+
+// quotient divides integers, rounding once.
+func quotient(n, d *big.Int) Value {
+	f, _ := new(big.Rat).SetFrac(n, d).Float64()
+	if math.IsInf(f, 0) {
+		fail("OverflowError", "integer division result too large for a float")
+	}
+	return f
 }
 
 func floatPower(x, y float64) Value {

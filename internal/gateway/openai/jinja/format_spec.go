@@ -24,7 +24,8 @@ func parseFormatSpec(s string) formatSpec {
 	spec := formatSpec{fill: " ", precision: -1}
 	isAlign := func(s string) bool { return s != "" && strings.IndexByte("<>=^", s[0]) >= 0 }
 	_, n := utf8.DecodeRuneInString(s)
-	if s != "" && isAlign(s[n:]) {
+	filled := s != "" && isAlign(s[n:])
+	if filled {
 		spec.fill, spec.align, s = s[:n], s[n], s[n+1:]
 	} else if isAlign(s) {
 		spec.align, s = s[0], s[1:]
@@ -51,10 +52,10 @@ func parseFormatSpec(s string) formatSpec {
 	spec.sign = next("+- ")
 	next("z")
 	spec.alternate = next("#") != 0
-	if next("0") != 0 {
-		spec.zero = true
+	if !filled && next("0") != 0 {
+		spec.fill = "0"
 		if spec.align == 0 {
-			spec.fill, spec.align = "0", '='
+			spec.zero, spec.align = true, '='
 		}
 	}
 	spec.width = max(number(), 0)
@@ -133,6 +134,12 @@ func (m *machine) formatInt(n *big.Int, written string) string {
 	case 'x', 'X':
 		base, prefix, group = 16, "0x", 4
 	case 'c':
+		if spec.sign != 0 {
+			valueError("Sign not allowed with integer format specifier 'c'")
+		}
+		if spec.group != "" {
+			valueError("Cannot specify '%s' with 'c'.", spec.group)
+		}
 		if !n.IsInt64() || n.Int64() < 0 || n.Int64() > utf8.MaxRune {
 			fail("OverflowError", "%%c arg not in range(0x110000)")
 		}
@@ -145,8 +152,8 @@ func (m *machine) formatInt(n *big.Int, written string) string {
 	if spec.precision >= 0 {
 		valueError("Precision not allowed in integer format specifier")
 	}
-	if spec.group == "," && base != 10 {
-		valueError("Cannot specify ',' with '%c'.", spec.verb)
+	if spec.group == "," && base != 10 || spec.group != "" && spec.verb == 'n' {
+		valueError("Cannot specify '%s' with '%c'.", spec.group, spec.verb)
 	}
 	digits := formatBig(n, base, spec.group, group)
 	if !spec.alternate {
@@ -171,6 +178,9 @@ func (s formatSpec) signOf(negative bool) string {
 func (m *machine) formatFloat(f float64, spec formatSpec) string {
 	precision := spec.precision
 	m.hold(max(precision, 0))
+	if spec.group != "" && spec.verb == 'n' {
+		valueError("Cannot specify '%s' with 'n'.", spec.group)
+	}
 	abs := math.Abs(f)
 	var digits string
 	switch spec.verb {

@@ -92,6 +92,7 @@ func (p *percentFormat) arg() Value {
 
 func (p *percentFormat) key() Value {
 	if p.mapping == nil {
+		mustDefine(p.values...)
 		typeError("format requires a mapping")
 	}
 	depth, from := 1, p.at+1

@@ -229,7 +229,7 @@ func affixMethod(name string, has func(s, affix string) bool) method {
 
 func removeMethod(name string, remove func(s, affix string) string) method {
 	return func(m *machine, s string, a args) Value {
-		return remove(s, textArg("str."+name, a.positional("str."+name, 1, 1)[0]))
+		return remove(s, textArg(name, a.positional("str."+name, 1, 1)[0]))
 	}
 }
 
