@@ -39,3 +39,42 @@ func TestTGI_NumbersThatCannotBe(t *testing.T) {
 		}
 	}
 }
+
+// Each choice has its own copy of the prompt: they are bounded like a body.
+func TestTGI_PromptsTakeRoom(t *testing.T) {
+	m := tgiRoute("m", template(chatml), replica(t, 0, generates("1")))
+	r := start(t, gateway.Limits{Body: 1 << 20, Bodies: 2 << 20}, m)
+	ask := func(n int) reply {
+		return r.do(r.ask("POST", "http://gateway.localhost/v1/completions",
+			strings.NewReader(fmt.Sprintf(`{"model":"org/m","prompt":%q,"n":%d}`, strings.Repeat("a", 200<<10), n)), bearer(member)...))
+	}
+	for range 20 {
+		if got := ask(4); got.StatusCode != 200 {
+			t.Fatalf("4 choices: %d %s", got.StatusCode, got.body)
+		}
+	}
+	if got := ask(16); got.StatusCode != 413 || !strings.Contains(got.body, `"param":"n"`) || !strings.Contains(got.body, "fewer choices") {
+		t.Errorf("16 choices: %d %s", got.StatusCode, got.body)
+	}
+}
+
+// The answers to all choices are bounded together.
+func TestTGI_AnswersTogether(t *testing.T) {
+	text := strings.Repeat("a", 9<<20)
+	m := tgiRoute("m", template(chatml), replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `{"generated_text":"%s","details":{"finish_reason":"length","generated_tokens":1}}`, text)
+	}))
+	r := start(t, gateway.Limits{}, m)
+	if got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"a"}],"n":4}`); got.StatusCode != 502 {
+		t.Errorf("four times 9 MiB: %d, %d bytes", got.StatusCode, len(got.body))
+	}
+}
+
+// Anthropic's clients are told in their own way that TGI has no messages.
+func TestTGI_AnthropicErrors(t *testing.T) {
+	r := start(t, gateway.Limits{}, tgiRoute("m", template(chatml), replica(t, 0, generates("1"))))
+	got := r.do(r.ask("POST", "http://gateway.localhost/v1/messages", strings.NewReader(`{"model":"org/m","messages":[]}`), bearer(member)...))
+	if got.StatusCode != 404 || !strings.HasPrefix(got.body, `{"type":"error","error":{"type":"not_found_error"`) {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+}

@@ -207,6 +207,14 @@ func (r *TGIRequest) Streams() bool { return r.streams }
 // Choices is how many times TGI is to be asked, each with its own body.
 func (r *TGIRequest) Choices() int { return len(r.prompts) * r.n }
 
+// Size is how many bytes of prompts all bodies have together.
+func (r *TGIRequest) Size() (n int64) {
+	for _, prompt := range r.prompts {
+		n += int64(len(prompt)) * int64(r.n)
+	}
+	return n
+}
+
 // Body is what TGI is asked for choice i. It is built anew each time: many
 // choices of a long prompt need not be held together.
 func (r *TGIRequest) Body(i int) []byte {
