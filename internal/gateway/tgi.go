@@ -73,14 +73,17 @@ func (x *exchange) roomFor(ask *openai.TGIRequest) error {
 func (x *exchange) tgiModel() openai.TGIModel {
 	r := x.place.route
 	m := openai.TGIModel{Name: r.Model, Limits: openai.TGILimits{Choices: tgiChoices, Answer: tgiAnswer}}
-	if t := r.Template; t != nil {
+	t, err := r.Template, error(nil)
+	if x.call.Path == openai.Chat { // the others need none
+		t, err = x.template()
+	}
+	if t != nil {
 		m.EOS = t.Tokens["eos_token"]
 		if !t.BOSAlone {
 			m.BOS = t.Tokens["bos_token"]
 		}
 	}
 	m.Prompt = func(vars json.RawMessage) (string, error) {
-		t, err := x.template()
 		if err != nil {
 			return "", err
 		}

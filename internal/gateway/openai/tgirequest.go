@@ -63,7 +63,7 @@ func ReadTGI(call Call, body []byte, m TGIModel, created int64) (*TGIRequest, er
 	}
 	r := &TGIRequest{Created: created, model: m, n: 1}
 	switch call.Path {
-	case "/chat/completions":
+	case Chat:
 		r.ID, r.form = "chatcmpl-"+rand.Text(), chatForm{}
 	case "/completions":
 		r.ID, r.form = "cmpl-"+rand.Text(), textForm{}
