@@ -165,11 +165,9 @@ func (x *exchange) readBody() ([]byte, error) {
 		if len(body) == cap(body) {
 			// One more than there can be, so that the end is seen.
 			n := min(max(4<<10, 2*int64(cap(body))), size+1)
-			if !x.g.room.take(n - int64(cap(body))) {
-				return nil, &refusal{retry: 1, words: words{Kind: dstack.Unavailable,
-					Message: "the gateway holds too many large requests", Hint: "try again"}}
+			if err := x.takeRoom(n - int64(cap(body))); err != nil {
+				return nil, err
 			}
-			x.bytes += n - int64(cap(body))
 			body = append(make([]byte, 0, n), body...)
 		}
 		n, err := x.r.Body.Read(body[len(body):cap(body)])
@@ -183,6 +181,16 @@ func (x *exchange) readBody() ([]byte, error) {
 			return nil, badBody()
 		}
 	}
+}
+
+// takeRoom takes memory for n bytes until the exchange ends.
+func (x *exchange) takeRoom(n int64) error {
+	if !x.g.room.take(n) {
+		return &refusal{retry: 1, words: words{Kind: dstack.Unavailable,
+			Message: "the gateway holds too many large requests", Hint: "try again"}}
+	}
+	x.bytes += n
+	return nil
 }
 
 func tooLarge(most int64) *refusal {

@@ -22,8 +22,11 @@ type prompts struct {
 
 	mu    sync.Mutex
 	known map[*dstack.ChatTemplate]compiled
-	asked map[dstack.RunID]*dstack.ChatTemplate // what replicas told
+	asked map[dstack.ReplicaID]told
 }
+
+// told is what a replica said of its template, and what was known beside it.
+type told struct{ own, all *dstack.ChatTemplate }
 
 // compiled is a template that is ready to be used, or why it is not.
 type compiled struct {
@@ -34,7 +37,7 @@ type compiled struct {
 func newPrompts() *prompts {
 	return &prompts{
 		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
-		known: map[*dstack.ChatTemplate]compiled{}, asked: map[dstack.RunID]*dstack.ChatTemplate{},
+		known: map[*dstack.ChatTemplate]compiled{}, asked: map[dstack.ReplicaID]told{},
 	}
 }
 
@@ -69,23 +72,21 @@ func (p *prompts) render(ctx context.Context, t *dstack.ChatTemplate, request js
 func (p *prompts) adopt(x *route.Index) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	live := map[*dstack.ChatTemplate]bool{}
+	live, asked := map[*dstack.ChatTemplate]bool{}, map[dstack.ReplicaID]told{}
 	x.Runs(func(r *route.Route) {
 		live[r.Template] = true
-		live[p.asked[r.Run]] = true
+		for _, t := range r.Ready {
+			if one, known := p.asked[t.Replica]; known && one.own == r.Template {
+				asked[t.Replica], live[one.all] = one, true
+			}
+		}
 	})
 	for t := range p.known {
 		if !live[t] {
 			delete(p.known, t)
 		}
 	}
-	runs := map[dstack.RunID]*dstack.ChatTemplate{}
-	x.Runs(func(r *route.Route) {
-		if told := p.asked[r.Run]; told != nil {
-			runs[r.Run] = told
-		}
-	})
-	p.asked = runs
+	p.asked = asked
 }
 
 // template is how the prompts at the request's place are made: as the table
@@ -95,14 +96,14 @@ func (x *exchange) template() (*dstack.ChatTemplate, error) {
 	if t := r.Template; t != nil && (t.Default != "" || len(t.Named) > 0) {
 		return t, nil
 	}
-	p := x.g.prompts
+	p, replica := x.g.prompts, x.place.target.Replica
 	p.mu.Lock()
-	told := p.asked[r.Run]
+	known, ok := p.asked[replica]
 	p.mu.Unlock()
-	if told != nil {
-		return told, nil
+	if ok && known.own == r.Template {
+		return known.all, nil
 	}
-	told, err := x.askForTemplate()
+	all, err := x.askForTemplate()
 	if err != nil {
 		x.g.log.Debug("replica tells no chat template", "id", x.id, "run", r.Name, "err", err)
 		return nil, &openai.Problem{Status: http.StatusBadGateway, Code: "no_chat_template",
@@ -110,8 +111,8 @@ func (x *exchange) template() (*dstack.ChatTemplate, error) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asked[r.Run] = told
-	return told, nil
+	p.asked[replica] = told{own: r.Template, all: all}
+	return all, nil
 }
 
 // mostInfo is how long a replica's account of itself may be.
@@ -146,17 +147,17 @@ func (x *exchange) askForTemplate() (*dstack.ChatTemplate, error) {
 	if res.StatusCode != http.StatusOK || info.Template == "" {
 		return nil, fmt.Errorf("/info answers %d, with no chat_template", res.StatusCode)
 	}
-	told := &dstack.ChatTemplate{Default: info.Template, Tokens: map[string]string{}, From: "its replica"}
+	all := &dstack.ChatTemplate{Default: info.Template, Tokens: map[string]string{}, From: "its replica"}
 	if own := x.place.route.Template; own != nil {
-		told.Kwargs = own.Kwargs
+		all.Kwargs = own.Kwargs
 		for name, token := range own.Tokens {
-			told.Tokens[name] = token
+			all.Tokens[name] = token
 		}
 	}
 	for name, token := range map[string]string{"eos_token": info.EOS, "bos_token": info.BOS} {
-		if token != "" && told.Tokens[name] == "" {
-			told.Tokens[name] = token
+		if token != "" && all.Tokens[name] == "" {
+			all.Tokens[name] = token
 		}
 	}
-	return told, nil
+	return all, nil
 }

@@ -155,10 +155,10 @@ func (x *exchange) end() {
 		x.in.end()
 	}
 	x.w.end()
+	x.g.room.give(x.bytes)
 	if x.call.Verb == openai.Forward && x.last != nil {
 		x.g.numbers.count(x.last.route, x.w.status, x.began, &x.timing)
 	}
-	x.g.room.give(x.bytes)
 	if !x.g.log.Enabled(x.ctx, slog.LevelDebug) {
 		return
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -18,7 +19,7 @@ import (
 
 const (
 	tgiChoices = 16       // in one call, each of which the replica is asked for
-	tgiAnswer  = 32 << 20 // bytes of one answer
+	tgiAnswer  = 32 << 20 // bytes of the answers to one call
 )
 
 // serveTGI answers one of OpenAI's calls by a replica that only continues
@@ -27,6 +28,9 @@ func (x *exchange) serveTGI(body []byte) error {
 	ask, err := openai.ReadTGI(x.call, body, x.tgiModel(), time.Now().Unix())
 	if err != nil {
 		return x.problem(err)
+	}
+	if err := x.roomFor(ask); err != nil {
+		return err
 	}
 	replies, err := x.askTGI(ask)
 	if err != nil {
@@ -54,18 +58,32 @@ func (x *exchange) serveTGI(body []byte) error {
 	return x.answerTGI(ask, replies)
 }
 
+// roomFor takes the memory for the prompts: each choice sends one of its own.
+func (x *exchange) roomFor(ask *openai.TGIRequest) error {
+	if most := x.g.limits.Body; ask.Size() > most {
+		r := tooLarge(most)
+		r.param, r.Message, r.Hint = "n", "the prompts of all choices together are larger than "+strconv.FormatInt(most>>20, 10)+" MiB",
+			"ask for fewer choices in one call"
+		return r
+	}
+	return x.takeRoom(ask.Size())
+}
+
 // tgiModel is the model at the request's place.
 func (x *exchange) tgiModel() openai.TGIModel {
 	r := x.place.route
 	m := openai.TGIModel{Name: r.Model, Limits: openai.TGILimits{Choices: tgiChoices, Answer: tgiAnswer}}
-	if t := r.Template; t != nil {
+	t, err := r.Template, error(nil)
+	if x.call.Path == openai.Chat { // the others need none
+		t, err = x.template()
+	}
+	if t != nil {
 		m.EOS = t.Tokens["eos_token"]
 		if !t.BOSAlone {
 			m.BOS = t.Tokens["bos_token"]
 		}
 	}
 	m.Prompt = func(vars json.RawMessage) (string, error) {
-		t, err := x.template()
 		if err != nil {
 			return "", err
 		}
@@ -87,6 +105,10 @@ func (x *exchange) problem(err error) error {
 		x.in.end()
 	}
 	x.ours()
+	if x.forAnthropic() {
+		x.undelivered(openai.WriteAnthropicError(x.w, p.Status, p.Message))
+		return nil
+	}
 	x.undelivered(p.Write(x.w))
 	return nil
 }
@@ -141,12 +163,14 @@ func (x *exchange) post(path string, body []byte) (*http.Response, error) {
 // answerTGI makes one answer of the replica's.
 func (x *exchange) answerTGI(ask *openai.TGIRequest, replies []*http.Response) error {
 	read := make([]openai.TGIReply, len(replies))
+	left := int64(tgiAnswer)
 	for i, res := range replies {
-		body, err := readAtMost(res.Body, tgiAnswer)
+		body, err := readAtMost(res.Body, left)
 		if err != nil {
 			x.failed(nil, nil, err)
 			return nil
 		}
+		left -= int64(len(body))
 		read[i] = openai.TGIReply{Header: res.Header, Body: body}
 	}
 	answer, usage, err := ask.Answer(read)
@@ -255,7 +279,7 @@ func (w eventWriter) Write(p []byte) (int, error) {
 func readAtMost(r io.Reader, most int64) ([]byte, error) {
 	body, err := io.ReadAll(io.LimitReader(r, most+1))
 	if err == nil && int64(len(body)) > most {
-		err = fmt.Errorf("the replica's answer is larger than %d MiB", most>>20)
+		err = fmt.Errorf("the replica's answer has more bytes than the %d that are left for it", most)
 	}
 	return body, err
 }

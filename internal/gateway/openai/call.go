@@ -27,9 +27,12 @@ type Call struct {
 	Rest      string // with Show: the model's name, escaped as it came
 }
 
+// Chat is the path of the call that has messages.
+const Chat = "/chat/completions"
+
 // forwarded are the calls that replicas answer, by their path behind /v1.
 var forwarded = map[string]struct{ root, anthropic bool }{
-	"/chat/completions":      {},
+	Chat:                     {},
 	"/completions":           {},
 	"/responses":             {},
 	"/embeddings":            {},

@@ -63,7 +63,7 @@ func ReadTGI(call Call, body []byte, m TGIModel, created int64) (*TGIRequest, er
 	}
 	r := &TGIRequest{Created: created, model: m, n: 1}
 	switch call.Path {
-	case "/chat/completions":
+	case Chat:
 		r.ID, r.form = "chatcmpl-"+rand.Text(), chatForm{}
 	case "/completions":
 		r.ID, r.form = "cmpl-"+rand.Text(), textForm{}
@@ -206,6 +206,14 @@ func (r *TGIRequest) Streams() bool { return r.streams }
 
 // Choices is how many times TGI is to be asked, each with its own body.
 func (r *TGIRequest) Choices() int { return len(r.prompts) * r.n }
+
+// Size is how many bytes of prompts all bodies have together.
+func (r *TGIRequest) Size() (n int64) {
+	for _, prompt := range r.prompts {
+		n += int64(len(prompt)) * int64(r.n)
+	}
+	return n
+}
 
 // Body is what TGI is asked for choice i. It is built anew each time: many
 // choices of a long prompt need not be held together.

@@ -112,6 +112,6 @@ func (s *TokenScanner) read() {
 	if json.Unmarshal(s.open, &u) != nil {
 		return
 	}
-	s.tokens.In = max(s.tokens.In, u.Prompt, u.Input)
-	s.tokens.Out = max(s.tokens.Out, u.Completion, u.Output)
+	s.tokens.In = min(max(s.tokens.In, u.Prompt, u.Input), mostTokens)
+	s.tokens.Out = min(max(s.tokens.Out, u.Completion, u.Output), mostTokens)
 }

@@ -1,5 +1,11 @@
 package openai
 
+import "math"
+
+// mostTokens is more than any call has. Servers may say anything, and what they
+// say is added up.
+const mostTokens = math.MaxInt32
+
 // counter counts a call's tokens. A prompt counts once, however many choices
 // it has.
 type counter struct {
@@ -15,12 +21,12 @@ func newCounter(r *TGIRequest) counter {
 // prompt takes what the answer of choice i says; the first to say it counts.
 func (c *counter) prompt(i, tokens int) {
 	if tokens > 0 && c.prompts[i/c.n] == 0 {
-		c.prompts[i/c.n] = tokens
+		c.prompts[i/c.n] = min(tokens, mostTokens)
 	}
 }
 
 // completion takes how many tokens choice i has.
-func (c *counter) completion(i, tokens int) { c.completions[i] = tokens }
+func (c *counter) completion(i, tokens int) { c.completions[i] = min(max(tokens, 0), mostTokens) }
 
 // known says whether the prompt of choice i is counted.
 func (c *counter) known(i int) bool { return c.prompts[i/c.n] > 0 }
