@@ -83,7 +83,7 @@ type (
 	dataNode   struct{ text string }
 	outputNode struct {
 		items []node // dataNode or expression
-		line  int
+		lines []int  // of each
 	}
 	forNode struct {
 		target, iter, test node // test may be nil

@@ -8,7 +8,7 @@ import (
 // attribute compiles x.name.
 func (c *compiler) attribute(n *attrNode, s scope) expr {
 	x, name := c.expr(n.x, s), n.name
-	var boxed Value = name
+	absent := absentFrom(name)
 	isMethod := dictMethods[name] != nil || dictMutators[name]
 	return func(m *machine, f *frame) Value {
 		v := x(m, f)
@@ -16,11 +16,14 @@ func (c *compiler) attribute(n *attrNode, s scope) expr {
 			if got, ok := d.Get(name); ok {
 				return got
 			}
-			return dunder(v, name, boxed)
+			return absent
 		}
 		return m.attribute(v, name)
 	}
 }
+
+// absentFrom is what a dict without a key gives; no dict's message differs.
+func absentFrom(name string) Value { return dunder(&Dict{}, name, name) }
 
 // item compiles x[index].
 func (c *compiler) item(n *itemNode, s scope) expr {
@@ -31,11 +34,16 @@ func (c *compiler) item(n *itemNode, s scope) expr {
 	index := c.expr(n.index, s)
 	if v, ok := constant(n.index); ok {
 		if name, is := v.(string); is {
+			absent := absentFrom(name)
+			isMethod := dictMethods[name] != nil || dictMutators[name]
 			return func(m *machine, f *frame) Value {
 				obj := x(m, f)
 				if d, is := obj.(*Dict); is {
 					if got, ok := d.Get(name); ok {
 						return got
+					}
+					if !isMethod {
+						return absent
 					}
 				}
 				return m.item(obj, v)

@@ -1,7 +1,5 @@
 package jinja
 
-import "fmt"
-
 // callOf compiles f(...). A method of a string or dict is called without
 // making it first.
 func (c *compiler) callOf(n *callNode, s scope) expr {
@@ -62,60 +60,6 @@ func isCallable(v Value) bool {
 		return true
 	}
 	return false
-}
-
-// bind gives the arguments of a function in the order of its parameters, nil
-// for those left out; the first ones are required.
-func (a args) bind(fn string, required int, names ...string) []Value {
-	if len(a.pos) > len(names) {
-		typeError("%s() takes %d positional arguments but %d were given", fn, len(names), len(a.pos))
-	}
-	got := make([]Value, len(names))
-	copy(got, a.pos)
-next:
-	for _, k := range a.kw {
-		for i, name := range names {
-			if name != k.name {
-				continue
-			}
-			if got[i] != nil {
-				typeError("%s() got multiple values for argument '%s'", fn, name)
-			}
-			got[i] = k.value
-			continue next
-		}
-		typeError("%s() got an unexpected keyword argument '%s'", fn, k.name)
-	}
-	for i := range required {
-		if got[i] == nil {
-			typeError("%s() missing 1 required positional argument: '%s'", fn, names[i])
-		}
-	}
-	return got
-}
-
-// positional is bind for functions that take no keywords.
-func (a args) positional(fn string, least, most int) []Value {
-	a.noKeywords(fn)
-	if len(a.pos) < least || len(a.pos) > most {
-		want := fmt.Sprintf("from %d to %d arguments", least, most)
-		switch {
-		case most == 0:
-			want = "no arguments"
-		case least == most && most == 1:
-			want = "exactly one argument"
-		case least == most:
-			want = fmt.Sprintf("exactly %d arguments", most)
-		}
-		typeError("%s() takes %s (%d given)", fn, want, len(a.pos))
-	}
-	return a.pos
-}
-
-func (a args) noKeywords(fn string) {
-	if len(a.kw) > 0 {
-		typeError("%s() takes no keyword arguments", fn)
-	}
 }
 
 // filterOf compiles an application of a filter; start replaces what a filter

@@ -89,8 +89,11 @@ func titleCase(s string) string {
 
 func swapCase(s string) string {
 	var b strings.Builder
-	for _, r := range s {
+	runes := []rune(s)
+	for i, r := range runes {
 		switch {
+		case r == 'Σ' && endsWord(runes, i):
+			b.WriteRune('ς')
 		case isUpper(r):
 			b.WriteString(lower(string(r)))
 		case isLower(r):

@@ -29,6 +29,9 @@ func equalAt(m *machine, a, b Value, depth int) bool {
 	case string:
 		switch y := b.(type) {
 		case string:
+			if len(x) > 1024 && len(x) == len(y) {
+				m.work(len(x))
+			}
 			return x == y
 		case markup:
 			return x == string(y)

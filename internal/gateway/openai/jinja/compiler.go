@@ -53,7 +53,6 @@ func (s scope) activate() scope {
 type compiler struct {
 	names []string
 	limit int
-	depth int
 	line  int // of the last statement
 }
 
@@ -81,7 +80,7 @@ func (c *compiler) measure(n node, depth int) {
 func (c *compiler) at(n node) {
 	switch n := n.(type) {
 	case *outputNode:
-		c.line = n.line
+		c.line = append(n.lines, c.line)[0]
 	case *ifNode:
 		c.line = n.line
 	case *forNode:
@@ -226,8 +225,9 @@ func (c *compiler) statement(n node, s scope) stmt {
 }
 
 func (c *compiler) output(n *outputNode, s scope) stmt {
-	line := n.line
+	lines := n.lines
 	if len(n.items) == 1 {
+		line := n.lines[0]
 		if data, is := n.items[0].(*dataNode); is {
 			text := data.text
 			return func(m *machine, f *frame) flow {
@@ -250,10 +250,10 @@ func (c *compiler) output(n *outputNode, s scope) stmt {
 		writes[i] = c.sink(item, s)
 	}
 	return func(m *machine, f *frame) flow {
-		m.line = line
 		m.step()
 		before := len(m.out)
-		for _, write := range writes {
+		for i, write := range writes {
+			m.line = lines[i]
 			write(m, f)
 		}
 		m.written(before)

@@ -59,6 +59,7 @@ func (d *Dict) set(m *machine, key, value Value) { d.put(identity(m, key, 0), ke
 // find is Get for any key that Python can hash.
 func (d *Dict) find(m *machine, key Value) (Value, bool) {
 	if s, is := key.(string); is {
+		m.work(len(s))
 		return d.Get(s)
 	}
 	if i := d.at(identity(m, key, 0)); i >= 0 {
@@ -104,14 +105,6 @@ func (d *Dict) at(id Value) int {
 		}
 	}
 	return -1
-}
-
-func (d *Dict) copy() *Dict {
-	c := &Dict{}
-	for i, k := range d.keys {
-		c.put(identity(nil, k, 0), k, d.values[i])
-	}
-	return c
 }
 
 // bytesKey is the identity of a key that Go cannot compare itself.

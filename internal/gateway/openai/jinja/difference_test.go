@@ -28,10 +28,10 @@ func TestRandomTemplatesRenderAsInPython(t *testing.T) {
 	p := oracle(t)
 	count, seed := number("JINJA_FUZZ", 2000), number("JINJA_SEED", 1)
 	strict := os.Getenv("JINJA_STRICT") != ""
-	end := time.Now().Add(time.Duration(max(count, 2000)) * 10 * time.Millisecond)
+	end := time.Now().Add(time.Duration(max(count, 2000)) * 9 * time.Millisecond)
 	rendered, failed, limited := 0, 0, 0
 	for i := range count {
-		if time.Now().After(end) || t.Failed() && rendered+failed > 0 && !strict && i > 100000 {
+		if time.Now().After(end) {
 			t.Logf("stopped in time after %d templates", i)
 			break
 		}

@@ -28,7 +28,7 @@ func indentFilter(m *machine, v Value, a args) Value {
 		add(m, v, "\n") // fails as Python does
 		return v
 	}
-	lines := splitLines(s+"\n", false)
+	lines := m.splitLines(s+"\n", false)
 	m.hold(len(s) + min(len(lines), m.limits.Output)*min(len(indent)+1, m.limits.Output))
 	var b strings.Builder
 	for i, line := range lines {
@@ -107,7 +107,7 @@ func wordWrapFilter(m *machine, v Value, a args) Value {
 	}
 	m.hold(2 * len(s))
 	var lines []string
-	for _, line := range splitLines(s, false) {
+	for _, line := range m.splitLines(s, false) {
 		lines = append(lines, strings.Join(w.wrap(m, line), joint))
 	}
 	m.hold(len(s) + min(len(lines), m.limits.Output)*len(joint))
@@ -126,11 +126,12 @@ var (
 )
 
 // chunks splits a line into words and spaces; with hyphens, words too.
-func (w wrapper) chunks(line string) []string {
+func (w wrapper) chunks(m *machine, line string) []string {
 	var out []string
 	for line != "" {
 		if space := wrapSpace.FindString(line); space != "" {
 			out = append(out, space)
+			m.parts(len(out))
 			line = line[len(space):]
 			continue
 		}
@@ -145,6 +146,7 @@ func (w wrapper) chunks(line string) []string {
 			continue
 		}
 		out = append(out, splitHyphens(word)...)
+		m.holdItems(len(out))
 	}
 	return out
 }
@@ -195,7 +197,7 @@ func splitHyphens(word string) []string {
 }
 
 func (w wrapper) wrap(m *machine, line string) []string {
-	chunks := w.chunks(line)
+	chunks := w.chunks(m, line)
 	m.holdItems(len(chunks))
 	var lines []string
 	blank := func(s string) bool { return strings.TrimFunc(s, isSpace) == "" }
@@ -216,6 +218,7 @@ func (w wrapper) wrap(m *machine, line string) []string {
 			chunks = chunks[1:]
 		}
 		if len(chunks) > 0 && utf8.RuneCountInString(chunks[0]) > w.width {
+			m.work(32*len(chunks[0]) + len(chunks))
 			chunks, current = w.long(chunks, current, w.width-n)
 		}
 		if len(current) > 0 && blank(current[len(current)-1]) {
@@ -298,6 +301,10 @@ func urlizeFilter(m *machine, v Value, a args) Value {
 	at := 0
 	for _, space := range append(wordSpace.FindAllStringIndex(s, -1), []int{len(s), len(s)}) {
 		m.step()
+		m.work(64 * (space[0] - at))
+		if space[0]-at > maxLink {
+			exceed("a word of more than %d bytes for urlize", maxLink)
+		}
 		b.WriteString(linked(s[at:space[0]], attrs, limit))
 		b.WriteString(s[space[0]:space[1]])
 		at = space[1]
@@ -305,6 +312,9 @@ func urlizeFilter(m *machine, v Value, a args) Value {
 	m.hold(b.Len())
 	return b.String()
 }
+
+// maxLink bounds a word that may be a link.
+const maxLink = 8 << 10
 
 // linked makes a link of a word that looks like one.
 func linked(word, attrs string, limit int) string {

@@ -38,6 +38,12 @@ func (g *grammar) of(pattern string) string {
 }
 
 func (g *grammar) operand(kind byte) string {
+	if kind == 'F' {
+		return g.formatSpec()
+	}
+	if kind == 'P' {
+		return g.percentSpec()
+	}
 	if kind == 'I' {
 		return g.pick(`0`, `1`, `2`, `-1`, `-2`, `-3`, `5`, `100`, `n`, `m.count`, `none`, `true`)
 	}
@@ -76,7 +82,7 @@ func (g *grammar) leaf(kind byte) string {
 	}
 	switch kind {
 	case 'S':
-		return g.pick(`'a'`, `"b c"`, `'it\'s'`, `"x\n y"`, `''`, `'Straße'`, `' é😀 '`, `'<b>&'`, `'12'`, `'-3.5'`, `'{}|{0}'`, `s`, `word`, `m.role`, `m['content']`, `lines`, `'a' "b"`)
+		return g.pick(`'a'`, `"b c"`, `'it\'s'`, `"x\n y"`, `''`, `'Straße'`, `' é😀 '`, `'<b>&'`, `'12'`, `'-3.5'`, `'{}|{0}'`, `s`, `word`, `m.role`, `m['content']`, `lines`, `'a' "b"`, `'see http://a.com, (www.b.org/x?y=1) me@c.de <https://d.net>'`, `'well-known--dash a-b foo-bar-baz co-op 1-2'`, `'ÀΣ ΑΣ ﬁ ǆ i̇'`, `'1e5'`, `' 0x1F '`, `'1_000'`)
 	case 'N':
 		return g.pick(`0`, `1`, `2`, `-3`, `7`, `10`, `1.5`, `2.0`, `-0.25`, `1e3`, `1_000`, `0x1f`, `n`, `f`, `big`, `m.count`, `true`)
 	case 'L':
@@ -90,7 +96,7 @@ func (g *grammar) leaf(kind byte) string {
 }
 
 var textPatterns = []string{
-	`$S ~ $A`, `$S + $S`, `$S + $S + $S`, `$S * 2`, `($S)`, `$S[$N]`, `$S[1:]`, `$S[:-1]`, `$S[::-1]`, `s[$I:$I]`, `lines[$I:$I:$I]`, `word[$I:]`, `word[$I::$I]`,
+	`$S ~ $A`, `$S + $S`, `$S + $S + $S`, `$S * 2`, `($S)`, `$S[$N]`, `word[1:]`, `lines[:-1]`, `s[::-1]`, `s[$I:$I]`, `lines[$I:$I:$I]`, `word[$I:]`, `word[$I::$I]`,
 	`$S|upper`, `$S|lower`, `$S|trim`, `$S|trim('ab')`, `$S|title`, `$S|capitalize`, `$S|replace($S, $S)`, `$S|replace('a', 'b', 1)`,
 	`$A|string`, `$A|tojson`, `$D|tojson(indent=2)`, `$L|tojson(indent=1, ensure_ascii=true)`, `$D|tojson(sort_keys=true)`, `$L|tojson(separators=(',', ':'))`,
 	`$L|join`, `$L|reverse|join(', ')`, `$L|map('string')|join`, `$L|map('tojson')|join(', ')`, `$L|join($S)`, `$L|join('-', attribute='role')`, `$S|default($S)`, `$A|default('x', true)`, `$S|center(9)`,
@@ -100,7 +106,7 @@ var textPatterns = []string{
 	`'{} {:>5}'.format($S, $N)`, `'{0!r}{1:04d}'.format($S, 7)`, `'{a:^7}|{b}'.format(a=$S, b=$A)`, `'{0.role} {0[content]}'.format(m)`, `'{:,}'.format($N)`, `'{:.2f}'.format($N)`, `'{:e}|{:g}|{:%}'.format($N, $N, $N)`,
 	`$S.strip()`, `$S.lstrip('a ')`, `$S.rstrip()`, `$S.upper()`, `$S.lower()`, `$S.title()`, `$S.capitalize()`, `$S.swapcase()`, `$S.replace($S, $S)`, `$S.join(words)`, `$S.zfill(5)`,
 	`$S.center(7, '*')`, `$S.ljust(4)`, `$S.rjust(4)`, `$S.removeprefix($S)`, `$S.removesuffix($S)`, `$S.expandtabs(3)`, `$S if $B else $S`, `$S if $B`, `$S or $S`, `$S and $S`, `$L|first`, `$L|last`,
-	`$D.get($S)`, `$D.get('a', $S)`, `$D['a']`, `$D.a`, `strftime_now('%d %b %Y %H:%M %j %-d %A')`, `$S|reverse`, `($S|e).upper()`, `($S|safe)|replace('<', '>')`, `$S.format($S)`,
+	`$D.get($S)`, `$D.get('a', $S)`, `$D['a']`, `$D.a`, `$S|urlize`, `$S|urlize(8, true, target='_b')`, `$S|wordwrap(5)`, `$S|wordwrap(9, break_on_hyphens=false)`, `'{:$F}'.format($N)`, `'{:$F}|{:$F}'.format($N, $S)`, `'{:$F}'.format(n)`, `'{:$F}'.format(f)`, `'{:$F}'.format(s)`, `'$P' % $N`, `'$P' % n`, `'$P' % f`, `'$P' % s`, `'$P$P'|format($N, $S)`, `'{:{}}'.format($S, 5)`, `'{0[0]}{0[k]}'.format($A)`, `strftime_now('%d %b %Y %H:%M %j %-d %A')`, `$S|reverse`, `($S|e).upper()`, `($S|safe)|replace('<', '>')`, `$S.format($S)`,
 }
 
 var numberPatterns = []string{
@@ -110,7 +116,7 @@ var numberPatterns = []string{
 }
 
 var listPatterns = []string{
-	`[$A, $A]`, `($A, $A)`, `($A,)`, `[$N, $N, $N]`, `$L + $L`, `$L * 2`, `$L[1:]`, `$L[::-1]`, `xs[$I:$I]`, `words[$I::$I]`, `$L|list`, `$L|sort`, `$L|sort(reverse=true)`, `messages|sort(attribute='role')`, `$L|sort(case_sensitive=true)`, `$L|unique|list`, `$L|reverse|list`,
+	`[$A, $A]`, `($A, $A)`, `($A,)`, `[$N, $N, $N]`, `$L + $L`, `$L * 2`, `xs[1:]`, `mixed[::-1]`, `messages[:1]`, `xs[$I:$I]`, `words[$I::$I]`, `$L|list`, `$L|sort`, `$L|sort(reverse=true)`, `messages|sort(attribute='role')`, `$L|sort(case_sensitive=true)`, `$L|unique|list`, `$L|reverse|list`,
 	`$L|map('upper')|list`, `messages|map(attribute='role')|list`, `messages|map(attribute='none', default='-')|list`, `$L|map('string')|list`, `$L|select|list`, `$L|select('string')|list`, `$L|reject('none')|list`, `$L|select('gt', 1)|list`, `$L|map('int')|list`, `$L|select('odd')|list`,
 	`messages|selectattr('role', 'equalto', 'user')|list`, `messages|rejectattr('role', 'in', ['user'])|list`, `messages|selectattr('tool')|list`, `messages|selectattr('tool', 'defined')|list`, `$L|batch(2)|list`, `$L|batch(2, 'x')|list`, `$L|slice(2)|list`, `$L|slice(3, 0)|list`, `$D|dictsort`, `$D|dictsort(false, 'value')`, `$D|dictsort(reverse=true)`,
 	`$D.items()|list`, `$D|items|list`, `$D.keys()|list`, `$D.values()|list`, `$D.items()`, `$D.keys()`, `messages|groupby('role')`, `messages|groupby('role')|map('last')|list`, `$S.split()`, `$S.split(' ')`, `$S.split('a', 1)`, `$S.rsplit(' ', 1)`, `$S.splitlines()`, `$S.splitlines(true)`, `$S.partition('a')`, `$S.rpartition(' ')`, `$S|list`,
@@ -140,10 +146,38 @@ var loopPatterns = map[byte][]string{
 // template writes a whole template.
 func (g *grammar) template() string {
 	g.depth, g.names, g.loops, g.macro = 0, nil, 0, 0
+	if g.IntN(8) == 0 {
+		return g.soup()
+	}
 	if g.IntN(3) == 0 {
 		return "{{ " + g.operand("SNLDBA"[g.IntN(6)]) + " }}"
 	}
 	return g.block(0)
+}
+
+func (g *grammar) formatSpec() string {
+	return g.pick("", "", "*", "é") + g.pick("<", ">", "^", "=", "") + g.pick("", "+", "-", " ") + g.pick("", "", "#") + g.pick("", "0") + g.pick("", "3", "12") + g.pick("", "", ",", "_") + g.pick("", "", ".0", ".3") +
+		g.pick("", "d", "f", "e", "g", "%", "s", "x", "X", "b", "o", "c", "n", "E", "G", "q")
+}
+
+func (g *grammar) percentSpec() string {
+	return "%" + g.pick("", "", "(a)") + g.pick("", "-", "+", " ", "0", "#", "0-", "+#") + g.pick("", "3", "12") + g.pick("", "", ".0", ".3") + g.pick("d", "i", "f", "e", "g", "s", "r", "a", "x", "X", "o", "c", "E", "G", "F", "%", "q")
+}
+
+// soup is what the lexer has to make sense of, or not.
+func (g *grammar) soup() string {
+	var b strings.Builder
+	for range 1 + g.IntN(12) {
+		b.WriteString(g.pick(soupParts...))
+	}
+	return b.String()
+}
+
+var soupParts = []string{
+	"{{ n }}", "{{- s -}}", "{{n}}", "{%", "%}", "{#", "#}", "{{", "}}", "-", "+", "raw", "endraw", "\n", "\n", "\n\n", "  ", " ", "\t", "\r\n", "\r", "x", "x ", " y",
+	"{% if n %}", "{%- if n -%}", "{%+ if n +%}", "{% endif %}", "{%- endif -%}", "{%+ endif +%}", "{% endif +%}\n", "  {% if n %}\n", "  {% else %}\n", "{% raw %}", "{%- raw -%}", "{%+ raw %}", "{% raw -%}",
+	"{% endraw %}", "{%- endraw -%}", "{%+ endraw +%}", "{%endraw%}\n", "{# c #}", "{#- c -#}", "{#+ c +#}\n", "{##}", "{#-#}", "{#--#}", "  {# c #}\n", "'", "\"", "(", ")", "[", "]", "{", "}", "|", "~", "{{ {'a': {}} }}", "{{ 1_0.5e+2 }}", "{{ 08 }}",
+	"{{ 1..real }}", "{{ 'a\\nb' }}", "{{ \"\\x41\\u00e9\\'\" }}", "{% set a = 1 %}", "{% set a = 1 -%}\n ", "{{ a.b }}", "{{ é }}", "\u00a0", "\x1c", "{{ n!= 1 }}", "{{ n==3and s }}", "{{ not n in [1] }}", "{{ n is not none }}", "{{ -n**2 }}", "{{ 1if n else 2 }}", "{% print n, s %}", "{% if n %}a{% elif s %}b{% else %}c{% endif %}",
 }
 
 func (g *grammar) block(depth int) string {
@@ -202,7 +236,7 @@ func (g *grammar) statement(depth int) string {
 	case 10:
 		return g.tag("with v = "+g.operand('A')+g.pick("", ", w = v")) + body() + "{{ v }}" + g.tag("endwith")
 	case 11:
-		return g.tag("filter "+g.pick("upper", "trim", "replace('a', 'b')", "indent(2)|title", "length")) + body() + g.tag("endfilter")
+		return g.tag("filter "+g.pick("upper", "trim", "replace('a', 'b')", "indent(2)|title", "e", "truncate(20)")) + body() + g.tag("endfilter")
 	case 12:
 		return g.tag("raw") + g.pick("{{ x }}", "{% if %}", " \n ", "{# #}") + g.tag("endraw")
 	case 13:

@@ -15,7 +15,7 @@ import (
 
 // Limits bound what a template may cost. A zero field means its default.
 type Limits struct {
-	Source  int           // bytes of source; 1 MiB
+	Source  int           // bytes of source; 256 KiB
 	Nesting int           // how deep expressions and blocks of the source nest; 200
 	Steps   int           // statements, iterations and calls in a render; 1,000,000
 	Output  int           // bytes of output, and of any one string; 8 MiB
@@ -30,7 +30,7 @@ func (l Limits) orDefaults() Limits {
 			*field = value
 		}
 	}
-	set(&l.Source, 1<<20)
+	set(&l.Source, 256<<10)
 	set(&l.Nesting, 200)
 	set(&l.Steps, 1_000_000)
 	set(&l.Output, 8<<20)
@@ -101,13 +101,12 @@ func (t *Template) Render(ctx context.Context, vars *Dict, now time.Time) (out s
 			located.Line = m.line
 			out, err = "", &located
 		}
+		m.free()
 	}()
-	m.vars = make([]Value, len(t.names))
-	for i, name := range t.names {
-		m.vars[i] = lookUp(vars, name)
+	for _, name := range t.names {
+		m.vars = append(m.vars, lookUp(vars, name))
 	}
-	f := &frame{slots: make([]Value, t.slots)}
-	m.run(t.body, f)
+	m.run(t.body, newFrame(t.slots, nil))
 	m.watch()
 	return string(m.out), nil
 }

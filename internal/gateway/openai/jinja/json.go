@@ -5,7 +5,6 @@ import (
 	"math"
 	"math/big"
 	"slices"
-	"sort"
 	"strings"
 	"unicode/utf8"
 )
@@ -24,13 +23,28 @@ type jsonWriter struct {
 
 // toJSON is the filter tojson of transformers: nothing is escaped for HTML.
 func toJSON(m *machine, v Value, a args) Value {
-	w := &jsonWriter{m: m, item: ", ", key: ": "}
+	start := len(m.out)
+	m.writeJSON(v, a)
+	return m.take(start)
+}
+
+func (m *machine) writeJSON(v Value, a args) {
+	w := jsonWriter{m: m, b: m.out, item: ", ", key: ": "}
 	if len(a.pos)+len(a.kw) > 0 {
 		w.options(a.bind("tojson", 0, "ensure_ascii", "indent", "separators", "sort_keys"))
 	}
 	w.value(v, 0)
-	m.hold(len(w.b))
-	return string(w.b)
+	m.out = w.b
+}
+
+// jsonSink compiles {{ x|tojson }}.
+func (c *compiler) jsonSink(n *filterNode, s scope) sink {
+	x, arguments := c.expr(n.x, s), c.arguments(n.callArgs, s)
+	return func(m *machine, f *frame) {
+		m.step()
+		v := x(m, f)
+		m.writeJSON(v, arguments(m, f))
+	}
 }
 
 func (w *jsonWriter) options(got []Value) {
@@ -137,7 +151,12 @@ func (w *jsonWriter) dict(d *Dict, depth int) {
 		return
 	}
 	w.b = append(w.b, '{')
-	for n, i := range w.order(d) {
+	order := w.order(d)
+	for n := range d.keys {
+		i := n
+		if order != nil {
+			i = order[n]
+		}
 		if n > 0 {
 			w.b = append(w.b, w.item...)
 		}
@@ -150,22 +169,23 @@ func (w *jsonWriter) dict(d *Dict, depth int) {
 	w.b = append(w.b, '}')
 }
 
+// order gives the places of the keys once they are sorted, nil when they stay.
 func (w *jsonWriter) order(d *Dict) []int {
+	if !w.sortKeys {
+		return nil
+	}
 	order := make([]int, d.Len())
 	for i := range order {
 		order[i] = i
 	}
-	if w.sortKeys && !slices.IsSortedFunc(order, func(i, j int) int { return w.keyOrder(d, i, j) }) {
-		sort.SliceStable(order, func(i, j int) bool { return w.keyOrder(d, order[i], order[j]) < 0 })
-	}
+	slices.SortStableFunc(order, func(i, j int) int {
+		w.m.step()
+		if ordered(w.m, "<", d.keys[i], d.keys[j]) {
+			return -1
+		}
+		return 1
+	})
 	return order
-}
-
-func (w *jsonWriter) keyOrder(d *Dict, i, j int) int {
-	if ordered(w.m, "<", d.keys[i], d.keys[j]) {
-		return -1
-	}
-	return 1
 }
 
 func (w *jsonWriter) keyText(key Value) string {

@@ -191,6 +191,9 @@ func (l *lexer) skipSign(at int) int {
 func (l *lexer) raw() bool {
 	for from := l.at; ; {
 		i := strings.Index(l.source[from:], "{%")
+		if i < 0 && l.at == len(l.source) {
+			return true // Python does not miss it here
+		}
 		if i < 0 {
 			return l.fail("Missing end of raw directive")
 		}
@@ -240,6 +243,9 @@ func (l *lexer) tagEnd(at int, kind byte) (int, bool) {
 
 func (l *lexer) comment() bool {
 	i := strings.Index(l.source[l.at:], "#}")
+	if i < 0 && l.at == len(l.source) {
+		return true // Python does not miss it here
+	}
 	if i < 0 {
 		return l.fail("Missing end of comment tag")
 	}

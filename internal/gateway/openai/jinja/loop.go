@@ -6,6 +6,7 @@ import "slices"
 type loop struct {
 	iterable Value
 	from     iterator
+	list     listIterator // what from is, over a list
 	index0   int
 	size     int // -1 until it is known
 	after    Value
@@ -153,7 +154,6 @@ type forCode struct {
 	enter     stmt
 	body      []stmt
 	leave     []int
-	elseEnter stmt
 	otherwise []stmt
 	elseLeave []int
 }
@@ -223,7 +223,7 @@ func (c *compiler) loopFilter(n *forNode, s scope) func(*machine, *frame, Value)
 	_, isTuple := n.target.(*tupleNode)
 	in := test.in
 	return func(m *machine, outer *frame, v Value) iterator {
-		f := &frame{slots: make([]Value, len(in.slots)), outer: outer}
+		f := newFrame(len(in.slots), outer)
 		if enter != nil {
 			enter(m, f)
 		}
@@ -249,44 +249,30 @@ func (c *compiler) loopFilter(n *forNode, s scope) func(*machine, *frame, Value)
 	}
 }
 
+// run goes through the items, then through "else" if that is due.
 func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machine, Value, int) string, depth int) flow {
 	var from iterator
+	list, isList := items.(*List)
 	if code.filter != nil {
 		from = code.filter(m, f.up(code.filterUp), items)
-		items = nil
-	} else {
+		items, isList = nil, false
+	} else if !isList {
 		from = m.iterate(items)
 	}
 	var l *loop
 	if code.slot >= 0 {
 		l = newLoop(items, from)
 		l.recurse, l.depth0 = recurse, depth
+		if isList {
+			l.list.list = list
+			l.from = &l.list
+		}
 	}
-	whole := false // an iteration ran to its end: without, "else" runs even after a break
-	for {
-		var item Value
-		var ok bool
-		if l != nil {
-			item, ok = l.advance(m)
-		} else {
-			item, ok = from.next(m)
-		}
-		if !ok {
-			break
-		}
-		m.step()
-		code.put(m, f, item)
-		if l != nil {
-			f.slots[code.slot] = l
-		}
-		if code.enter != nil {
-			code.enter(m, f)
-		}
-		end := m.run(code.body, f)
-		if end == flowBreak {
-			break
-		}
-		whole = whole || end == flowOn
+	var whole bool
+	if l == nil && isList {
+		whole = code.overList(m, f, list)
+	} else {
+		whole = code.over(m, f, from, l)
 	}
 	f.forget(code.leave)
 	if whole || code.otherwise == nil {
@@ -297,6 +283,52 @@ func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machin
 	return end
 }
 
+// over tells whether an iteration ran to its end: without one, "else" runs,
+// even after a break.
+func (code *forCode) over(m *machine, f *frame, from iterator, l *loop) (whole bool) {
+	for {
+		var item Value
+		var ok bool
+		if l != nil {
+			item, ok = l.advance(m)
+		} else {
+			item, ok = from.next(m)
+		}
+		if !ok {
+			return whole
+		}
+		end := code.once(m, f, item, l)
+		if end == flowBreak {
+			return whole
+		}
+		whole = whole || end == flowOn
+	}
+}
+
+// overList is over for the most usual loop.
+func (code *forCode) overList(m *machine, f *frame, list *List) (whole bool) {
+	for i := 0; i < len(list.items); i++ {
+		end := code.once(m, f, list.items[i], nil)
+		if end == flowBreak {
+			return whole
+		}
+		whole = whole || end == flowOn
+	}
+	return whole
+}
+
+func (code *forCode) once(m *machine, f *frame, item Value, l *loop) flow {
+	m.step()
+	code.put(m, f, item)
+	if l != nil {
+		f.slots[code.slot] = l
+	}
+	if code.enter != nil {
+		code.enter(m, f)
+	}
+	return m.run(code.body, f)
+}
+
 // recursive makes a loop that can be called.
 func (code *forCode) recursive(iter expr, in *activation) stmt {
 	return func(m *machine, outer *frame) flow {
@@ -304,7 +336,7 @@ func (code *forCode) recursive(iter expr, in *activation) stmt {
 		var recurse func(m *machine, items Value, depth int) string
 		recurse = func(m *machine, items Value, depth int) string {
 			m.enter()
-			f := &frame{slots: make([]Value, len(in.slots)), outer: outer}
+			f := newFrame(len(in.slots), outer)
 			start := len(m.out)
 			code.run(m, f, items, recurse, depth)
 			m.leave()

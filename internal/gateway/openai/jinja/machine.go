@@ -3,6 +3,7 @@ package jinja
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -50,13 +51,44 @@ const (
 // ticks between two looks at the clock.
 const ticks = 256
 
+// machines are kept for their output buffers.
+var machines = sync.Pool{New: func() any { return &machine{out: make([]byte, 0, 4096)} }}
+
+// keepOutput is the largest buffer that is kept.
+const keepOutput = 256 << 10
+
 func newMachine(ctx context.Context, limits Limits, now time.Time) *machine {
-	return &machine{
+	m := machines.Get().(*machine)
+	*m = machine{
 		limits: limits, ctx: ctx, now: now,
 		deadline: time.Now().Add(limits.Time),
 		steps:    limits.Steps, memory: limits.Memory, tick: ticks,
-		out: make([]byte, 0, 4096), line: 1,
+		vars: m.vars[:0], out: m.out[:0], line: 1,
 	}
+	return m
+}
+
+// free gives the machine back; nothing that it made may still use it.
+func (m *machine) free() {
+	if cap(m.out) > keepOutput {
+		return
+	}
+	clear(m.vars)
+	*m = machine{vars: m.vars[:0], out: m.out[:0]}
+	machines.Put(m)
+}
+
+// newFrame makes a frame; a small one is one piece of memory.
+func newFrame(slots int, outer *frame) *frame {
+	if slots > 8 {
+		return &frame{make([]Value, slots), outer}
+	}
+	small := &struct {
+		frame
+		room [8]Value
+	}{}
+	small.frame = frame{small.room[:slots:slots], outer}
+	return &small.frame
 }
 
 func (m *machine) run(body []stmt, f *frame) flow {
@@ -79,7 +111,7 @@ func (m *machine) step() {
 
 // work pays for an operation that looks at n bytes or items.
 func (m *machine) work(n int) {
-	m.tick -= n >> 5
+	m.tick -= 1 + n>>5
 	if m.tick < 0 {
 		m.watch()
 	}
@@ -103,6 +135,13 @@ func (m *machine) holdItems(n int) {
 		exceed("a list of more than %d items", m.limits.Output>>3)
 	}
 	m.hold(8 * n)
+}
+
+// parts pays, now and then, for a list that grows to an unknown length.
+func (m *machine) parts(n int) {
+	if n&0xfff == 0xfff {
+		m.holdItems(n)
+	}
 }
 
 // watch ends a render that has spent too much.

@@ -141,7 +141,7 @@ func (c *compiler) callBlock(n *callBlockNode, s scope) stmt {
 func (mc *macro) call(m *machine, a args) Value {
 	m.enter()
 	line := m.line
-	f := &frame{slots: make([]Value, len(mc.in.slots)), outer: mc.outer}
+	f := newFrame(len(mc.in.slots), mc.outer)
 	n := min(len(a.pos), len(mc.args))
 	for i := range n {
 		f.slots[mc.slots[i]] = a.pos[i]

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // python is a running testdata/oracle.py.
@@ -85,4 +86,10 @@ func render(t testing.TB, template, vars string) (string, error) {
 func hasAddress(s string) bool {
 	s = strings.ToLower(s)
 	return strings.Contains(s, "0x7f") || strings.Contains(s, "f7x0") || strings.Contains(s, "at 0")
+}
+
+func microseconds(f func()) float64 {
+	began := time.Now()
+	f()
+	return float64(time.Since(began)) / float64(time.Microsecond)
 }

@@ -3,7 +3,6 @@ package jinja
 import (
 	"math"
 	"math/big"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 )
@@ -93,6 +92,7 @@ func (p *percentFormat) arg() Value {
 
 func (p *percentFormat) key() Value {
 	if p.mapping == nil {
+		mustDefine(p.values...)
 		typeError("format requires a mapping")
 	}
 	depth, from := 1, p.at+1
@@ -329,75 +329,4 @@ func (s percentSpec) float(f float64) string {
 	}
 	digits := formatFloat(math.Abs(f), s.verb, precision, s.has("#"))
 	return s.signed(math.Signbit(f) && !math.IsNaN(f), "", digits)
-}
-
-// formatFloat writes a float that is not negative as C does: verb is one of
-// eEfFgG%.
-func formatFloat(f float64, verb byte, precision int, alternate bool) string {
-	if math.IsNaN(f) || math.IsInf(f, 0) {
-		s := map[bool]string{true: "nan", false: "inf"}[math.IsNaN(f)]
-		if verb < 'a' && verb != '%' {
-			return strings.ToUpper(s)
-		}
-		return s
-	}
-	var s string
-	switch verb | 0x20 {
-	case 'f':
-		s = strconv.FormatFloat(f, 'f', precision, 64)
-	case 'e':
-		s = strconv.FormatFloat(f, 'e', precision, 64)
-	default:
-		s = generalFloat(f, precision, alternate)
-	}
-	if alternate && !strings.Contains(s, ".") {
-		mantissa, exponent, has := strings.Cut(s, "e")
-		s = mantissa + "."
-		if has {
-			s += "e" + exponent
-		}
-	}
-	if verb < 'a' {
-		s = strings.ToUpper(s)
-	}
-	return s
-}
-
-// generalFloat is %g.
-func generalFloat(f float64, precision int, zeros bool) string {
-	precision = max(precision, 1)
-	_, exponent, _ := strings.Cut(strconv.FormatFloat(f, 'e', precision-1, 64), "e")
-	e, _ := strconv.Atoi(exponent)
-	if e < -4 || e >= precision {
-		mantissa, exponent, _ := strings.Cut(strconv.FormatFloat(f, 'e', precision-1, 64), "e")
-		if !zeros && strings.Contains(mantissa, ".") {
-			mantissa = strings.TrimRight(strings.TrimRight(mantissa, "0"), ".")
-		}
-		return mantissa + "e" + exponent
-	}
-	s := strconv.FormatFloat(f, 'f', max(precision-1-e, 0), 64)
-	if !zeros && strings.Contains(s, ".") {
-		s = strings.TrimRight(strings.TrimRight(s, "0"), ".")
-	}
-	return s
-}
-
-// formatBig writes an integer in a base, grouped from the right.
-func formatBig(n *big.Int, base int, group string, size int) string {
-	digits := new(big.Int).Abs(n).Text(base)
-	return grouped(digits, group, size)
-}
-
-func grouped(digits, group string, size int) string {
-	if group == "" {
-		return digits
-	}
-	b := make([]byte, 0, len(digits)+len(digits)/size)
-	for i := range len(digits) {
-		if i > 0 && (len(digits)-i)%size == 0 {
-			b = append(b, group...)
-		}
-		b = append(b, digits[i])
-	}
-	return string(b)
 }

@@ -32,18 +32,31 @@ func (m *machine) strftime(format string) string {
 	return m.take(start)
 }
 
+// composites are conversions that stand for several.
+var composites = map[byte]string{
+	'c': "%a %b %e %H:%M:%S %Y", 'D': "%m/%d/%y", 'x': "%m/%d/%y", 'F': "%Y-%m-%d",
+	'r': "%I:%M:%S %p", 'R': "%H:%M", 'T': "%H:%M:%S", 'X': "%H:%M:%S",
+}
+
 // directive writes one conversion.
 func directive(t time.Time, c, flag byte) (text string, known bool) {
-	word := func(s string) (string, bool) {
-		if flag == '^' || flag == '#' {
-			return strings.ToUpper(s), true
+	if several, is := composites[c]; is {
+		var b strings.Builder
+		for i := 0; i < len(several); i++ {
+			if several[i] == '%' {
+				i++
+				s, _ := directive(t, several[i], 0)
+				b.WriteString(s)
+			} else {
+				b.WriteByte(several[i])
+			}
 		}
-		return s, true
+		return b.String(), true
 	}
-	number := func(n, width int, pad byte) (string, bool) {
+	if n, width, pad, is := numberOf(t, c); is {
 		switch flag {
 		case '-':
-			return fmt.Sprint(n), true
+			width = 0
 		case '_':
 			pad = ' '
 		case '0':
@@ -54,97 +67,89 @@ func directive(t time.Time, c, flag byte) (text string, known bool) {
 		}
 		return fmt.Sprintf("%0*d", width, n), true
 	}
-	several := func(format string) (string, bool) {
-		var b strings.Builder
-		for i := 0; i < len(format); i++ {
-			if format[i] == '%' {
-				i++
-				s, _ := directive(t, format[i], 0)
-				b.WriteString(s)
-			} else {
-				b.WriteByte(format[i])
-			}
-		}
-		return b.String(), true
+	text, known = wordOf(t, c)
+	switch {
+	case c == 'p' && flag == '#':
+		text = strings.ToLower(text)
+	case (flag == '^' || flag == '#') && c != 'P':
+		text = strings.ToUpper(text)
 	}
+	return text, known
+}
+
+// numberOf gives what a conversion counts, and how it is padded.
+func numberOf(t time.Time, c byte) (n, width int, pad byte, is bool) {
 	hour12 := (t.Hour()+11)%12 + 1
 	isoYear, isoWeek := t.ISOWeek()
+	monday := (int(t.Weekday()) + 6) % 7
+	switch c {
+	case 'C':
+		return t.Year() / 100, 2, '0', true
+	case 'd':
+		return t.Day(), 2, '0', true
+	case 'e':
+		return t.Day(), 2, ' ', true
+	case 'g':
+		return isoYear % 100, 2, '0', true
+	case 'G':
+		return isoYear, 4, '0', true
+	case 'H':
+		return t.Hour(), 2, '0', true
+	case 'I':
+		return hour12, 2, '0', true
+	case 'j':
+		return t.YearDay(), 3, '0', true
+	case 'k':
+		return t.Hour(), 2, ' ', true
+	case 'l':
+		return hour12, 2, ' ', true
+	case 'm':
+		return int(t.Month()), 2, '0', true
+	case 'M':
+		return t.Minute(), 2, '0', true
+	case 's':
+		return int(t.Unix()), 1, '0', true
+	case 'S':
+		return t.Second(), 2, '0', true
+	case 'u':
+		return monday + 1, 1, '0', true
+	case 'U':
+		return (t.YearDay() + 6 - int(t.Weekday())) / 7, 2, '0', true
+	case 'V':
+		return isoWeek, 2, '0', true
+	case 'w':
+		return int(t.Weekday()), 1, '0', true
+	case 'W':
+		return (t.YearDay() + 6 - monday) / 7, 2, '0', true
+	case 'y':
+		return t.Year() % 100, 2, '0', true
+	case 'Y':
+		return t.Year(), 1, '0', true
+	}
+	return 0, 0, 0, false
+}
+
+// wordOf gives what a conversion names.
+func wordOf(t time.Time, c byte) (word string, known bool) {
 	switch c {
 	case 'a':
-		return word(t.Format("Mon"))
+		return t.Format("Mon"), true
 	case 'A':
-		return word(t.Format("Monday"))
+		return t.Format("Monday"), true
 	case 'b', 'h':
-		return word(t.Format("Jan"))
+		return t.Format("Jan"), true
 	case 'B':
-		return word(t.Format("January"))
-	case 'c':
-		return several("%a %b %e %H:%M:%S %Y")
-	case 'C':
-		return number(t.Year()/100, 2, '0')
-	case 'd':
-		return number(t.Day(), 2, '0')
-	case 'D', 'x':
-		return several("%m/%d/%y")
-	case 'e':
-		return number(t.Day(), 2, ' ')
+		return t.Format("January"), true
 	case 'f':
 		return fmt.Sprintf("%06d", t.Nanosecond()/1000), true
-	case 'F':
-		return several("%Y-%m-%d")
-	case 'g':
-		return number(isoYear%100, 2, '0')
-	case 'G':
-		return number(isoYear, 4, '0')
-	case 'H':
-		return number(t.Hour(), 2, '0')
-	case 'I':
-		return number(hour12, 2, '0')
-	case 'j':
-		return number(t.YearDay(), 3, '0')
-	case 'k':
-		return number(t.Hour(), 2, ' ')
-	case 'l':
-		return number(hour12, 2, ' ')
-	case 'm':
-		return number(int(t.Month()), 2, '0')
-	case 'M':
-		return number(t.Minute(), 2, '0')
 	case 'n':
 		return "\n", true
 	case 'p':
-		if flag == '#' {
-			return strings.ToLower(t.Format("PM")), true
-		}
 		return t.Format("PM"), true
 	case 'P':
-		return word(strings.ToLower(t.Format("PM")))
-	case 'r':
-		return several("%I:%M:%S %p")
-	case 'R':
-		return several("%H:%M")
-	case 's':
-		return fmt.Sprint(t.Unix()), true
-	case 'S':
-		return number(t.Second(), 2, '0')
+		return strings.ToLower(t.Format("PM")), true
 	case 't':
 		return "\t", true
-	case 'T', 'X':
-		return several("%H:%M:%S")
-	case 'u':
-		return number((int(t.Weekday())+6)%7+1, 1, '0')
-	case 'U':
-		return number((t.YearDay()+6-int(t.Weekday()))/7, 2, '0')
-	case 'V':
-		return number(isoWeek, 2, '0')
-	case 'w':
-		return number(int(t.Weekday()), 1, '0')
-	case 'W':
-		return number((t.YearDay()+6-(int(t.Weekday())+6)%7)/7, 2, '0')
-	case 'y':
-		return number(t.Year()%100, 2, '0')
-	case 'Y':
-		return number(t.Year(), 1, '0')
 	case 'z', 'Z':
 		return "", true
 	case '%':

@@ -119,10 +119,15 @@ func stripMethod(name string, left, right bool) method {
 		if !is {
 			typeError("%s arg must be None or str", name)
 		}
-		if utf8.RuneCountInString(chars) > 64 {
-			m.work(len(s) * 64)
+		if len(chars) <= 16 {
+			return strip(s, func(r rune) bool { return strings.ContainsRune(chars, r) }, left, right)
 		}
-		return strip(s, func(r rune) bool { return strings.ContainsRune(chars, r) }, left, right)
+		m.hold(len(chars))
+		set := map[rune]bool{}
+		for _, r := range chars {
+			set[r] = true
+		}
+		return strip(s, func(r rune) bool { return set[r] }, left, right)
 	}
 }
 
@@ -210,6 +215,7 @@ func affixMethod(name string, has func(s, affix string) bool) method {
 		}
 		for _, item := range t.items {
 			affix, is := text(item)
+			m.work(len(affix))
 			if !is {
 				typeError("tuple for %s must only contain str, not %s", name, typeName(item))
 			}
@@ -223,7 +229,7 @@ func affixMethod(name string, has func(s, affix string) bool) method {
 
 func removeMethod(name string, remove func(s, affix string) string) method {
 	return func(m *machine, s string, a args) Value {
-		return remove(s, textArg("str."+name, a.positional("str."+name, 1, 1)[0]))
+		return remove(s, textArg(name, a.positional("str."+name, 1, 1)[0]))
 	}
 }
 

@@ -106,7 +106,7 @@ func splitMethod(m *machine, s string, a args) Value {
 	sep, bySpace, most := separator("split", a)
 	m.hold(len(s))
 	if bySpace {
-		return m.texts(splitSpace(s, most))
+		return m.texts(m.splitSpace(s, most))
 	}
 	m.holdItems(strings.Count(s, sep))
 	n := -1
@@ -116,7 +116,7 @@ func splitMethod(m *machine, s string, a args) Value {
 	return m.texts(strings.SplitN(s, sep, n))
 }
 
-func splitSpace(s string, most int) []string {
+func (m *machine) splitSpace(s string, most int) []string {
 	var parts []string
 	for {
 		s = strings.TrimLeftFunc(s, isSpace)
@@ -131,6 +131,7 @@ func splitSpace(s string, most int) []string {
 			return append(parts, strings.TrimRightFunc(s, isSpace))
 		}
 		parts = append(parts, s[:end])
+		m.parts(len(parts))
 		s = s[end:]
 	}
 }
@@ -155,6 +156,7 @@ func rsplitMethod(m *machine, s string, a args) Value {
 			break
 		}
 		parts = append(parts, s[at+width:])
+		m.parts(len(parts))
 		s = s[:at]
 	}
 	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
@@ -177,10 +179,10 @@ func lastSeparator(s, sep string, bySpace bool) (at, width int) {
 func splitLinesMethod(m *machine, s string, a args) Value {
 	got := a.bind("splitlines", 0, "keepends")
 	m.hold(len(s))
-	return m.texts(splitLines(s, got[0] != nil && truth(m, got[0])))
+	return m.texts(m.splitLines(s, got[0] != nil && truth(m, got[0])))
 }
 
-func splitLines(s string, keep bool) []string {
+func (m *machine) splitLines(s string, keep bool) []string {
 	var lines []string
 	for s != "" {
 		i := strings.IndexFunc(s, isLineEnd)
@@ -196,6 +198,7 @@ func splitLines(s string, keep bool) []string {
 		} else {
 			lines = append(lines, s[:i])
 		}
+		m.parts(len(lines))
 		s = s[i+n:]
 	}
 	return lines

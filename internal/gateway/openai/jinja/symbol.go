@@ -27,6 +27,9 @@ type loading struct {
 	from variable // of an alias
 }
 
+// maxNames bounds the names of a scope, which are looked through one by one.
+const maxNames = 400
+
 type reference struct {
 	name string
 	to   variable
@@ -87,6 +90,9 @@ func (s *symbols) refer(r reference) {
 			s.refs[i] = r
 			return
 		}
+	}
+	if len(s.refs) >= maxNames {
+		panic(&Error{Kind: KindLimit, Message: "a block of the template uses too many names", Line: 1})
 	}
 	s.refs = append(s.refs, r)
 }

@@ -25,7 +25,14 @@ type tuple struct {
 	names []string
 }
 
-func pair(a, b Value) *tuple { return &tuple{items: []Value{a, b}} }
+func pair(a, b Value) *tuple {
+	p := &struct {
+		tuple
+		room [2]Value
+	}{room: [2]Value{a, b}}
+	p.items = p.room[:]
+	return &p.tuple
+}
 
 // markup is text that counts as escaped HTML, as the filter safe makes it.
 type markup string

@@ -1,0 +1,145 @@
+package jinja
+
+import "slices"
+
+func (p *parser) subscript(n node) node {
+	if p.next().kind == "." {
+		t := p.current()
+		p.next()
+		switch t.kind {
+		case tokenName:
+			return &attrNode{n, t.text}
+		case tokenInteger:
+			return &itemNode{n, &constNode{t.value}}
+		}
+		p.fail(t.line, "expected name or number")
+	}
+	var indexes []node
+	for !p.is("]") {
+		if indexes != nil {
+			p.expect(",")
+		}
+		indexes = append(indexes, p.index())
+	}
+	p.expect("]")
+	if len(indexes) == 1 {
+		return &itemNode{n, indexes[0]}
+	}
+	for _, i := range indexes {
+		if _, is := i.(*sliceNode); is {
+			p.fail(p.current().line, "invalid syntax: a slice among several indexes")
+		}
+	}
+	return &itemNode{n, &tupleNode{indexes}}
+}
+
+func (p *parser) index() node {
+	s := &sliceNode{}
+	if !p.is(":") {
+		n := p.expression(true)
+		if !p.is(":") {
+			return n
+		}
+		s.start = n
+	}
+	p.next()
+	if !p.is(":") && !p.is("]") && !p.is(",") {
+		s.stop = p.expression(true)
+	}
+	if p.skipIf(":") && !p.is("]") && !p.is(",") {
+		s.step = p.expression(true)
+	}
+	return s
+}
+
+func (p *parser) call(n node) node {
+	line := p.current().line
+	return &callNode{n, p.callArgs(), line}
+}
+
+func (p *parser) callArgs() (a callArgs) {
+	line := p.expect("(").line
+	ensure := func(ok bool) {
+		if !ok {
+			p.fail(line, "invalid syntax for function call expression")
+		}
+	}
+	for comma := false; !p.is(")"); comma = true {
+		if comma {
+			p.expect(",")
+			if p.is(")") {
+				break
+			}
+		}
+		switch {
+		case p.is("*"):
+			ensure(a.star == nil && a.starStar == nil)
+			p.next()
+			a.star = p.expression(true)
+		case p.is("**"):
+			ensure(a.starStar == nil)
+			p.next()
+			a.starStar = p.expression(true)
+		case p.is(tokenName) && p.look() == "=":
+			ensure(a.starStar == nil)
+			name := p.next().text
+			p.next()
+			if slices.ContainsFunc(a.kwargs, func(k kwargNode) bool { return k.name == name }) {
+				p.fail(line, "keyword argument repeated: %s", name)
+			}
+			a.kwargs = append(a.kwargs, kwargNode{name, p.expression(true)})
+		default:
+			ensure(a.star == nil && a.starStar == nil && a.kwargs == nil)
+			a.args = append(a.args, p.expression(true))
+		}
+	}
+	p.expect(")")
+	return a
+}
+
+// filter reads "|name(args)..."; inline means that the first has no bar.
+func (p *parser) filter(n node, inline bool) *filterNode {
+	var f *filterNode
+	for p.is("|") || inline {
+		if !inline {
+			p.next()
+		}
+		t := p.expect(tokenName)
+		f = &filterNode{p.dotted(t.text), callNode{x: n, line: t.line}}
+		if p.is("(") {
+			f.callArgs = p.callArgs()
+		}
+		inline = false
+		n = f
+	}
+	return f
+}
+
+func (p *parser) dotted(name string) string {
+	for p.skipIf(".") {
+		name += "." + p.expect(tokenName).text
+	}
+	return name
+}
+
+func (p *parser) test(n node) node {
+	line := p.next().line
+	negated := p.skipName("not")
+	t := &testNode{p.dotted(p.expect(tokenName).text), callNode{x: n, line: line}}
+	switch p.current().kind {
+	case "(":
+		t.callArgs = p.callArgs()
+	case tokenName, tokenString, tokenInteger, tokenFloat, "[", "{":
+		if p.isName("else", "or", "and") {
+			break
+		}
+		if p.isName("is") {
+			p.fail(p.current().line, "You cannot chain multiple tests with is")
+		}
+		t.args = []node{p.postfix(p.primary())}
+	}
+	if negated {
+		return &unaryNode{"not", t}
+	}
+	return t
+}
