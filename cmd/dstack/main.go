@@ -28,5 +28,5 @@ func run() int {
 }
 
 func commands() *cobra.Command {
-	return cli.New(cli.Options{Version: version, Server: serverCommand()})
+	return cli.New(cli.Options{Version: version, Server: serverCommand(), Templates: templates})
 }

@@ -84,9 +84,7 @@ func New(o Options) *cobra.Command {
 		root.AddCommand(o.Server)
 	}
 	root.AddCommand(o.Extra...)
-	for _, c := range root.Commands() {
-		tellApart(c)
-	}
+	tellApart(root)
 	return root
 }
 
@@ -114,9 +112,12 @@ func (a *app) set(name string) bool {
 	return value != ""
 }
 
-// tellApart marks the errors of a command's own work, so that those of its
-// usage, which cobra makes, are the ones left.
+// tellApart marks the errors of a command's own work, and of those under it, so
+// that those of its usage, which cobra makes, are the ones left.
 func tellApart(c *cobra.Command) {
+	for _, under := range c.Commands() {
+		tellApart(under)
+	}
 	work := c.RunE
 	if work == nil {
 		return

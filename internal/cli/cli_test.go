@@ -92,14 +92,11 @@ func TestExitCode(t *testing.T) {
 func TestHelp_BeginsWithOneSentenceAndTwoExamples(t *testing.T) {
 	u := newUser(t, nil)
 	root := New(Options{Version: "1", Server: &cobra.Command{Use: "server", Short: "Run the server.", Run: func(*cobra.Command, []string) {}}})
-	for _, c := range append(root.Commands(), root) {
+	for _, c := range tree(root) {
 		if c.Hidden || c.Name() == "server" {
 			continue
 		}
-		args := []string{c.Name(), "--help"}
-		if c == root {
-			args = args[1:]
-		}
+		args := append(strings.Fields(c.CommandPath())[1:], "--help")
 		got := u.types(args...)
 		if got.code != ExitDone || got.err != "" {
 			t.Errorf("%v: exit status %d: %s", args, got.code, got.err)
@@ -115,6 +112,15 @@ func TestHelp_BeginsWithOneSentenceAndTwoExamples(t *testing.T) {
 	if got := u.types(); got.code != ExitDone || !strings.Contains(got.out, "commands:") {
 		t.Errorf("without a command: %+v", got)
 	}
+}
+
+// tree is a command and all below it.
+func tree(c *cobra.Command) []*cobra.Command {
+	all := []*cobra.Command{c}
+	for _, under := range c.Commands() {
+		all = append(all, tree(under)...)
+	}
+	return all
 }
 
 func TestUsage_DidYouMean(t *testing.T) {

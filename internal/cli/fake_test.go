@@ -225,6 +225,7 @@ type user struct {
 	env  map[string]string
 	in   io.Reader
 	ctx  context.Context
+	hub  func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
 }
 
 func newUser(t *testing.T, f *fake) *user {
@@ -256,7 +257,7 @@ type outcome struct {
 func (u *user) types(args ...string) outcome {
 	u.t.Helper()
 	var out, err bytes.Buffer
-	root := New(Options{Version: "1.2.3", In: u.in, Out: &out, Err: &err, Dir: u.dir, Home: u.home,
+	root := New(Options{Version: "1.2.3", In: u.in, Out: &out, Err: &err, Dir: u.dir, Home: u.home, Templates: u.hub,
 		Env: func(name string) (string, bool) { v, ok := u.env[name]; return v, ok }})
 	root.SetArgs(append([]string{}, args...))
 	code := Execute(u.ctx, root)

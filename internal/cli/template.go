@@ -30,15 +30,18 @@ func templateCommand(a *app) *cobra.Command {
 
 // rendering is what `template render` was asked for.
 type rendering struct {
-	file, model, tools   string
-	messages             []string
-	bos, eos, kwargs     string
-	bosGiven, eosGiven   bool
-	withoutGeneration    bool
-	asJSON               bool
-	toolsJSON            json.RawMessage
-	template             dstack.ChatTemplate
-	templateName, kwName string
+	file, model, tools string
+	messages           []string
+	bos, eos, kwargs   string
+	bosGiven, eosGiven bool
+	withoutGeneration  bool
+	asJSON             bool
+	at                 string // --now
+
+	now       time.Time
+	toolsJSON json.RawMessage // once read
+	template  dstack.ChatTemplate
+	from      string // where it came from, for people
 }
 
 func renderCommand(a *app) *cobra.Command {
@@ -69,6 +72,7 @@ func renderCommand(a *app) *cobra.Command {
 	flags.StringVar(&r.eos, "eos-token", "", "the `TOKEN` that ends an answer")
 	flags.StringVar(&r.kwargs, "kwargs", "", "further variables, a `JSON` object")
 	flags.BoolVar(&r.withoutGeneration, "no-generation-prompt", false, "do not begin the answer")
+	flags.StringVar(&r.at, "now", "", "the `TIME` that a template is told, like 2026-01-31T12:00:00; else it is now")
 	outputFlag(c, &r.asJSON)
 	a.verboseFlag(c)
 	return c
@@ -100,7 +104,7 @@ func (a *app) render(ctx context.Context, r *rendering) error {
 		}
 		text, err := "", compileErr
 		if err == nil {
-			text, err = p.Render(ctx, vars, time.Now())
+			text, err = p.Render(ctx, vars, r.now)
 		}
 		if err == nil {
 			results = append(results, rendered{Output: &text})
@@ -108,10 +112,10 @@ func (a *app) render(ctx context.Context, r *rendering) error {
 		}
 		wrong, ok := errors.AsType[*jinja.Error](err)
 		if !ok {
-			return invalid("", "%s: %v", r.templateName, err)
+			return invalid("", "%s: %v", r.from, err)
 		}
 		if !r.asJSON {
-			return invalid("", "%s, line %d: %s", r.templateName, wrong.Line, wrong.Message)
+			return invalid("", "%s, line %d: %s", r.from, wrong.Line, wrong.Message)
 		}
 		results = append(results, rendered{Error: &renderFailed{Kind: wrong.Kind, Message: wrong.Message, Line: wrong.Line}})
 	}
@@ -147,6 +151,14 @@ func (a *app) readRendering(ctx context.Context, r *rendering) error {
 	case len(r.messages) == 0:
 		return invalid(`write a list into a file: [{"role": "user", "content": "Hi"}]`, "give --messages FILE")
 	}
+	r.now = time.Now()
+	if r.at != "" {
+		at, err := time.ParseInLocation("2006-01-02T15:04:05", r.at, time.Local)
+		if err != nil {
+			return invalid("write it as 2026-01-31T12:00:00", "--now: %s is not a time", r.at)
+		}
+		r.now = at
+	}
 	if r.tools != "" {
 		text, err := a.readJSON("--tools", r.tools)
 		if err != nil {
@@ -160,7 +172,7 @@ func (a *app) readRendering(ctx context.Context, r *rendering) error {
 	if r.kwargs != "" {
 		var object map[string]json.RawMessage
 		if err := json.Unmarshal([]byte(r.kwargs), &object); err != nil {
-			return invalid(`write it as {"enable_thinking": false}`, "--kwargs: this is not a JSON object: %v", err)
+			return invalid(`write it as {"enable_thinking": false}`, "--kwargs: %s is not a JSON object", r.kwargs)
 		}
 	}
 	return a.readTemplate(ctx, r)
@@ -169,7 +181,7 @@ func (a *app) readRendering(ctx context.Context, r *rendering) error {
 func (a *app) readTemplate(ctx context.Context, r *rendering) (err error) {
 	if r.file != "" {
 		source, err := a.readSource(r.file)
-		r.template, r.templateName = dstack.ChatTemplate{Default: string(source.text)}, source.name
+		r.template, r.from = dstack.ChatTemplate{Default: string(source.text)}, source.name
 		return err
 	}
 	if a.templates == nil {
@@ -181,8 +193,8 @@ func (a *app) readTemplate(ctx context.Context, r *rendering) (err error) {
 			tokens = append(tokens, token)
 		}
 	}
-	r.templateName = "the chat template of " + r.model
-	return a.working(func() string { return "looking for " + r.templateName }, func() (err error) {
+	r.from = "the chat template of " + r.model
+	return a.working(func() string { return "looking for " + r.from }, func() (err error) {
 		r.template, err = a.templates(ctx, r.model, tokens)
 		return err
 	})
@@ -193,6 +205,9 @@ func (a *app) readJSON(flag, name string) (json.RawMessage, error) {
 	source, err := a.readSource(name)
 	if err != nil {
 		return nil, err
+	}
+	if len(source.text) >= sourceLimit {
+		return nil, invalid("", "%s: %s is larger than %d MiB", flag, source.name, sourceLimit>>20)
 	}
 	text := []byte(strings.TrimSpace(strings.TrimPrefix(string(source.text), "\ufeff")))
 	if !json.Valid(text) {

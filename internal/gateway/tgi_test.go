@@ -45,7 +45,7 @@ func (s *tgi) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	s.last.Store(string(body))
 	if err := json.Unmarshal(body, &ask); err != nil {
-		http.Error(w, err.Error(), 422)
+		http.Error(w, err.Error(), http.StatusUnprocessableEntity)
 		return
 	}
 	if strings.Contains(ask.Inputs, "too long") {

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"dstack/internal/dstack"
@@ -14,14 +16,10 @@ import (
 
 // Prompt is a chat template that is ready to be used, by many at once.
 type Prompt struct {
-	usual *jinja.Template
-	named map[string]*jinja.Template
-	vars  []variable // given to every rendering
-}
-
-type variable struct {
-	name  string
-	value jinja.Value
+	usual  *jinja.Template
+	named  map[string]*jinja.Template
+	tokens map[string]string
+	kwargs []byte // read anew for every rendering: templates can change a list
 }
 
 // ErrNoDefault says that a model has only templates with names, and none of
@@ -31,18 +29,10 @@ var ErrNoDefault = errors.New("this model has only chat templates with names, an
 // Compile reads a model's templates and what they are always given. An error
 // of a template is a *jinja.Error, in an Error that names the template.
 func Compile(t dstack.ChatTemplate) (*Prompt, error) {
-	p := &Prompt{named: map[string]*jinja.Template{}}
-	for name, token := range t.Tokens {
-		p.vars = append(p.vars, variable{name, token})
-	}
-	if len(t.Kwargs) > 0 {
-		given, err := object(t.Kwargs)
-		if err != nil {
+	p := &Prompt{named: map[string]*jinja.Template{}, tokens: t.Tokens, kwargs: t.Kwargs}
+	if len(p.kwargs) > 0 {
+		if _, err := object(p.kwargs); err != nil {
 			return nil, fmt.Errorf("read chat_template_kwargs: %w", err)
-		}
-		for _, name := range given.Names() {
-			value, _ := given.Get(name)
-			p.vars = append(p.vars, variable{name, value})
 		}
 	}
 	var err error
@@ -76,14 +66,26 @@ func (p *Prompt) Render(ctx context.Context, request []byte, now time.Time) (str
 		return "", ErrNoDefault
 	}
 	vars := jinja.NewDict()
-	for _, v := range p.vars {
-		vars.Set(v.name, v.value)
+	for _, name := range slices.Sorted(maps.Keys(p.tokens)) {
+		vars.Set(name, p.tokens[name])
 	}
-	for _, name := range given.Names() {
-		value, _ := given.Get(name)
+	if len(p.kwargs) > 0 {
+		always, err := object(p.kwargs)
+		if err != nil {
+			return "", err
+		}
+		fill(vars, always)
+	}
+	fill(vars, given)
+	return template.Render(ctx, vars, now)
+}
+
+// fill sets all that from has.
+func fill(vars, from *jinja.Dict) {
+	for _, name := range from.Names() {
+		value, _ := from.Get(name)
 		vars.Set(name, value)
 	}
-	return template.Render(ctx, vars, now)
 }
 
 // object reads a JSON object, in its order.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -59,4 +60,27 @@ func TestPrompt_WhatIsWrong(t *testing.T) {
 	if _, err := only.Render(t.Context(), []byte("{}"), time.Now()); !errors.Is(err, prompt.ErrNoDefault) {
 		t.Errorf("it is %v", err)
 	}
+}
+
+// A template that takes elements off a list must find them there the next
+// time, also when it makes many prompts at once.
+func TestPrompt_WhatATemplateChangesIsItsOwn(t *testing.T) {
+	p, err := prompt.Compile(dstack.ChatTemplate{
+		Default: "{{ always.pop() }}{{ always | length }}{{ messages.pop() }}",
+		Kwargs:  json.RawMessage(`{"always": [1, 2, 3]}`),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 20 {
+				if got, err := p.Render(t.Context(), []byte(`{"messages": ["m"]}`), time.Now()); got != "32m" || err != nil {
+					t.Errorf("it is %q, %v, want 32m", got, err)
+				}
+			}
+		})
+	}
+	all.Wait()
 }

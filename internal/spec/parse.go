@@ -32,10 +32,15 @@ func Read(file string, text []byte) (Configuration, error) {
 		r.tree = root
 		c = r.root(root)
 	}
-	if problems := r.report(file, text); problems != nil {
-		return nil, problems
+	problems := r.report(file, text)
+	if problems == nil {
+		return c, nil
 	}
-	return c, nil
+	if s, ok := c.(*Service); ok && !problems.Unsupported() { // a wrong name alone is no mistake of the file
+		problems = append(problems, Locate(file, text, s.NameProblems())...)
+		slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Col-b.Col) })
+	}
+	return nil, problems
 }
 
 // Parse reads one service. Another type of configuration is a problem, which

@@ -121,21 +121,20 @@ type wrapper struct {
 	hyphens   bool
 }
 
-var (
-	wrapSpace = regexp.MustCompile(`^[\t\n\v\f\r ]+`)
-)
+// wrapSpace is what textwrap takes for white space.
+const wrapSpace = "\t\n\v\f\r "
 
 // chunks splits a line into words and spaces; with hyphens, words too.
 func (w wrapper) chunks(m *machine, line string) []string {
 	var out []string
 	for line != "" {
-		if space := wrapSpace.FindString(line); space != "" {
-			out = append(out, space)
+		if rest := strings.TrimLeft(line, wrapSpace); len(rest) < len(line) {
+			out = append(out, line[:len(line)-len(rest)])
 			m.parts(len(out))
-			line = line[len(space):]
+			line = rest
 			continue
 		}
-		end := strings.IndexAny(line, "\t\n\v\f\r ")
+		end := strings.IndexAny(line, wrapSpace)
 		if end < 0 {
 			end = len(line)
 		}
@@ -265,7 +264,6 @@ var (
 	mailPattern = regexp.MustCompile(`^\S+@[\p{L}\p{N}_][\p{L}\p{N}_.-]*\.[\p{L}\p{N}_]+$`)
 	urlHead     = regexp.MustCompile(`^(?:[(<]|&lt;)+`)
 	urlTail     = regexp.MustCompile(`(?:[)>.,\n]|&gt;)+$`)
-	wordSpace   = regexp.MustCompile(`\s+`)
 )
 
 func urlizeFilter(m *machine, v Value, a args) Value {
@@ -298,16 +296,22 @@ func urlizeFilter(m *machine, v Value, a args) Value {
 	s := string(escape(m, v))
 	m.hold(8 * len(s))
 	var b strings.Builder
-	at := 0
-	for _, space := range append(wordSpace.FindAllStringIndex(s, -1), []int{len(s), len(s)}) {
+	for {
+		end := strings.IndexFunc(s, isSpace)
+		if end < 0 {
+			end = len(s)
+		}
 		m.step()
-		m.work(64 * (space[0] - at))
-		if space[0]-at > maxLink {
+		m.work(64 * end)
+		if end > maxLink {
 			exceed("a word of more than %d bytes for urlize", maxLink)
 		}
-		b.WriteString(linked(s[at:space[0]], attrs, limit))
-		b.WriteString(s[space[0]:space[1]])
-		at = space[1]
+		b.WriteString(linked(s[:end], attrs, limit))
+		rest := strings.TrimLeftFunc(s[end:], isSpace)
+		b.WriteString(s[end : len(s)-len(rest)])
+		if s = rest; s == "" {
+			break
+		}
 	}
 	m.hold(b.Len())
 	return b.String()

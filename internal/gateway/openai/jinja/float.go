@@ -116,7 +116,7 @@ func formatFloat(f float64, verb byte, precision int, alternate bool) string {
 	case 'e':
 		s = strconv.FormatFloat(f, 'e', precision, 64)
 	default:
-		s = generalFloat(f, precision, alternate)
+		s = generalFloat(f, precision, max(precision, 1), alternate)
 	}
 	if alternate && !strings.Contains(s, ".") {
 		mantissa, exponent, has := strings.Cut(s, "e")
@@ -131,12 +131,12 @@ func formatFloat(f float64, verb byte, precision int, alternate bool) string {
 	return s
 }
 
-// generalFloat is %g.
-func generalFloat(f float64, precision int, zeros bool) string {
+// generalFloat is %g; from 10**limit on it writes an exponent.
+func generalFloat(f float64, precision, limit int, zeros bool) string {
 	precision = max(precision, 1)
 	_, exponent, _ := strings.Cut(strconv.FormatFloat(f, 'e', precision-1, 64), "e")
 	e, _ := strconv.Atoi(exponent)
-	if e < -4 || e >= precision {
+	if e < -4 || e >= limit {
 		mantissa, exponent, _ := strings.Cut(strconv.FormatFloat(f, 'e', precision-1, 64), "e")
 		if !zeros && strings.Contains(mantissa, ".") {
 			mantissa = strings.TrimRight(strings.TrimRight(mantissa, "0"), ".")

@@ -200,9 +200,16 @@ func (m *machine) formatFloat(f float64, spec formatSpec) string {
 			if precision < 0 {
 				precision = 6
 			}
-			digits = generalFloat(abs, precision, false)
+			limit := max(precision, 1)
+			if spec.verb == 0 {
+				limit--
+			}
+			digits = generalFloat(abs, precision, limit, spec.alternate)
 			if spec.verb == 0 && !strings.ContainsAny(digits, ".en") {
 				digits += ".0"
+			}
+			if math.IsNaN(abs) || math.IsInf(abs, 0) {
+				digits = string(appendFloat(nil, abs))
 			}
 		}
 	default:

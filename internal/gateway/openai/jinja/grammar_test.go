@@ -84,7 +84,7 @@ func (g *grammar) leaf(kind byte) string {
 	case 'S':
 		return g.pick(`'a'`, `"b c"`, `'it\'s'`, `"x\n y"`, `''`, `'Straße'`, `' é😀 '`, `'<b>&'`, `'12'`, `'-3.5'`, `'{}|{0}'`, `s`, `word`, `m.role`, `m['content']`, `lines`, `'a' "b"`, `'see http://a.com, (www.b.org/x?y=1) me@c.de <https://d.net>'`, `'well-known--dash a-b foo-bar-baz co-op 1-2'`, `'ÀΣ ΑΣ ﬁ ǆ i̇'`, `'1e5'`, `' 0x1F '`, `'1_000'`)
 	case 'N':
-		return g.pick(`0`, `1`, `2`, `-3`, `7`, `10`, `1.5`, `2.0`, `-0.25`, `1e3`, `1_000`, `0x1f`, `n`, `f`, `big`, `m.count`, `true`)
+		return g.pick(`0`, `1`, `2`, `-3`, `7`, `10`, `1.5`, `2.0`, `-0.25`, `1e3`, `1_000`, `0x1f`, `n`, `f`, `big`, `m.count`, `true`, `123.456`, `0.000123`, `99999.5`, `-1e21`)
 	case 'L':
 		return g.pick(`[]`, `[1, 2, 3]`, `['b', 'A', 'c']`, `(1, 'x')`, `()`, `xs`, `words`, `messages`, `mixed`, `[[1, 2], [3, 4]]`, `range(4)`)
 	case 'D':

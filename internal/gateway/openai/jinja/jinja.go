@@ -88,7 +88,8 @@ func Compile(source string, limits Limits) (t *Template, err error) {
 }
 
 // Render runs the template on variables; now is what strftime_now tells. It
-// stops with an error of kind "limit" when ctx ends.
+// stops with an error of kind "limit" when ctx ends. A template can change the
+// lists among the variables (list.pop): they are for one rendering.
 func (t *Template) Render(ctx context.Context, vars *Dict, now time.Time) (out string, err error) {
 	m := newMachine(ctx, t.limits, now)
 	defer func() {

@@ -2,7 +2,6 @@ package jinja
 
 import (
 	"html"
-	"regexp"
 	"strings"
 )
 
@@ -35,16 +34,30 @@ func addMarkup(m *machine, a, b Value) Value {
 	return x + y
 }
 
-var (
-	comments = regexp.MustCompile(`(?s)<!--.*?-->`)
-	tags     = regexp.MustCompile(`(?s)<.*?>`)
-)
-
 // stripTags is Markup.striptags.
 func stripTags(m *machine, s string) string {
 	m.hold(len(s))
-	s = tags.ReplaceAllString(comments.ReplaceAllString(s, ""), "")
-	return html.UnescapeString(strings.Join(strings.FieldsFunc(s, isSpace), " "))
+	s = without(without(s, "<!--", "-->"), "<", ">")
+	return html.UnescapeString(strings.Join(m.splitSpace(s, -1), " "))
+}
+
+// without drops whatever stands between two marks, and the marks.
+func without(s, open, end string) string {
+	var b strings.Builder
+	for {
+		from := strings.Index(s, open)
+		if from < 0 {
+			break
+		}
+		n := strings.Index(s[from+len(open):], end)
+		if n < 0 {
+			break
+		}
+		b.WriteString(s[:from])
+		s = s[from+len(open)+n+len(end):]
+	}
+	b.WriteString(s)
+	return b.String()
 }
 
 // escapedMethods are the methods of markup that escape their arguments and
