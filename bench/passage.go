@@ -38,7 +38,9 @@ func (c *chat) report(all passages, held *holding) {
 			}
 			title := fmt.Sprintf("%s: gateway / %s", t.title, floor.name)
 			compare(title+", p50", of["gateway"].median, of[floor.name].median)
-			compare(title+", calls/s", of["gateway"].rate, of[floor.name].rate)
+			if t.lines > 1 { // with one it is the same figure
+				compare(title+", calls/s", of["gateway"].rate, of[floor.name].rate)
+			}
 		}
 	}
 	fmt.Println()
