@@ -31,7 +31,7 @@ lint: ## gofmt, go vet, staticcheck, and every platform compiles
 sim: ## the simulated world, for long
 	$(GO) test ./internal/decide/lifecycle -run Sim -count=1 -timeout 60m -rapid.checks=20000
 
-bench: build ## from apply to the first answer, against the floor; needs Docker for half of it
+bench: build ## what users wait for, against floors; needs Docker, nginx, Python for some of it
 	@scripts/test.sh bench
 
 clean: ## remove what was built here (caches of the tests lie in ~/.cache/dstack-test)

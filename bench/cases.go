@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -55,7 +54,7 @@ func (b *bench) apply(engine, env, command string, more ...string) (float64, err
 		}
 	}
 	took, err := b.servers[engine].serve(name, dir)
-	return milliseconds(took), err
+	return milliseconds(took), errors.Join(err, b.servers[engine].end(name, dir))
 }
 
 // spawn is the floor for processes: the same command, started by hand.
@@ -113,11 +112,6 @@ func (b *bench) idleMemory() (float64, error) {
 	}
 	defer s.stop()
 	time.Sleep(5 * time.Second) // idle is what comes after the start
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.cmd.Process.Pid))
-	if errors.Is(err, os.ErrNotExist) {
-		return 0, nil // not Linux: not measured
-	}
-	_, rest, _ := strings.Cut(string(status), "VmRSS:")
-	kilobytes, err := strconv.Atoi(strings.Fields(rest)[0])
-	return float64(kilobytes) / 1024, err
+	kilobytes, err := resident(s.cmd.Process.Pid)
+	return kilobytes / 1024, err
 }

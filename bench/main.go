@@ -1,12 +1,15 @@
 // Bench measures what a user waits for, against the floor on the same machine
 // in the same run: from `dstack apply` to the first answer through the
-// gateway, the start of the command line, and the memory of an idle server.
+// gateway, the start of the command line, and the memory of an idle server;
+// a model's answers through the gateway, against none and against nginx; and
+// the making of a prompt, against Python.
 //
 // Figures are ratios from one run: machines differ. A figure that could not be
 // measured is not printed.
 package main
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -19,22 +22,49 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 7, "how often everything is measured, in another order each time")
 	binary := flag.String("dstack", "bin/dstack", "the binary to measure")
+	only := flag.String("only", "", "measure nothing but this: start, chat or templates")
 	flag.Parse()
-	if err := run(*binary, max(*rounds, 5)); err != nil {
+	if err := run(*binary, max(*rounds, 5), *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(binary string, rounds int) error {
+func run(binary string, rounds int, only string) error {
 	b, err := newBench(binary)
 	if err != nil {
 		return err
 	}
 	defer b.close()
+	fmt.Printf("%d rounds, load before %s\n", rounds, load())
+	for _, part := range []struct {
+		name    string
+		measure func(rounds int) error
+	}{{"start", b.measureStart}, {"chat", b.measureChat}, {"templates", measureTemplates}} {
+		if only != "" && only != part.name {
+			continue
+		}
+		fmt.Println()
+		if err := part.measure(rounds); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("\nload after %s\n", load())
+	return nil
+}
+
+// load is for the reader; not every system tells it.
+func load() string {
+	text, _ := os.ReadFile("/proc/loadavg")
+	return strings.TrimSpace(string(text))
+}
+
+// measureStart is from apply to the first answer, and what goes into it.
+func (b *bench) measureStart(rounds int) error {
+	if err := b.startServers(); err != nil {
+		return err
+	}
 	cases := b.cases()
-	load, _ := os.ReadFile("/proc/loadavg") // for the reader; not on every system
-	fmt.Printf("%d rounds, load before %s\n\n", rounds, strings.TrimSpace(string(load)))
 	for _, c := range cases { // once for nothing: what is read for the first time is slow
 		if _, err := c.measure(); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
@@ -55,6 +85,35 @@ func run(binary string, rounds int) error {
 		return err
 	}
 	b.report(samples, memory)
+	b.stopServers()
+	return nil
+}
+
+// measureChat is what a model's answers take on their way.
+func (b *bench) measureChat(rounds int) error {
+	c, err := b.newChat()
+	if err != nil {
+		return err
+	}
+	all, held, err := c.measure(rounds)
+	if err = errors.Join(err, c.close()); err != nil {
+		return err
+	}
+	c.report(all, held)
+	return nil
+}
+
+// measureTemplates is what making a prompt takes.
+func measureTemplates(rounds int) error {
+	r, err := renderCorpus(min(rounds, 5))
+	if why, is := errors.AsType[notMeasured](err); is {
+		fmt.Println("chat templates are not measured:", why)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	r.report()
 	return nil
 }
 
@@ -64,7 +123,8 @@ type measured struct {
 	measure func() (float64, error)
 }
 
-// bench is two servers, one for each engine, in a folder of their own.
+// bench is a folder of its own, and while starts are measured a server for
+// each engine.
 type bench struct {
 	dir      string
 	binary   string
@@ -98,6 +158,11 @@ func (b *bench) prepare() error {
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot build the workload: %w: %s", err, out)
 	}
+	return nil
+}
+
+// startServers starts one for each engine.
+func (b *bench) startServers() error {
 	engines := []string{"process"}
 	tar := os.Getenv("DSTACK_TEST_BASE_TAR")
 	if os.Getenv("DSTACK_TEST_DOCKER") == "" || tar == "" {
@@ -136,13 +201,18 @@ func (b *bench) makeImage(tar string) error {
 	return nil
 }
 
-func (b *bench) close() {
+func (b *bench) stopServers() {
 	for _, s := range b.servers {
 		s.stop()
 	}
 	if b.docker == "" && len(b.servers) > 1 {
 		_, _ = output("docker", "rmi", "-f", image) // as far as possible: this is the end
 	}
+	clear(b.servers)
+}
+
+func (b *bench) close() {
+	b.stopServers()
 	_ = os.RemoveAll(b.dir)
 }
 

@@ -84,8 +84,10 @@ func (s *server) serve(name, dir string) (time.Duration, error) {
 	go func() { applied <- s.cli(dir, "apply", "-f", "service.dstack.yml", "-y", "-d") }()
 	err := until(fmt.Sprintf("http://127.0.0.1:%d/", s.port), fmt.Sprintf("%s.localhost:%d", name, s.port), time.Minute)
 	took := time.Since(began)
-	return took, errors.Join(err, <-applied, s.cli(dir, "stop", name, "-y", "--abort"))
+	return took, errors.Join(err, <-applied)
 }
+
+func (s *server) end(name, dir string) error { return s.cli(dir, "stop", name, "-y", "--abort") }
 
 var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
 

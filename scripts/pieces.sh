@@ -185,6 +185,19 @@ node_piece() {
 	export DSTACK_TEST_NODE=$dir
 }
 
+# Another proxy, to be measured beside ours; who measures starts it.
+nginx_piece() {
+	PATH=$PATH:/usr/sbin
+	need nginx nginx-light || without NGINX "$why"
+}
+
+# The Python that chat templates are published for: Debian's, with its jinja2.
+jinja_piece() {
+	local python=/usr/bin/python3
+	"$python" -c 'import jinja2' 2>/dev/null || install python3-jinja2 || { without JINJA "$why" && return; }
+	export DSTACK_TEST_JINJA=$python
+}
+
 # Images stand in for those that a registry of the real world would give:
 # bash and Python on Debian.
 images_piece() {

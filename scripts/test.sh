@@ -67,7 +67,7 @@ lint) lint ;;
 unit) pieces postgres docker registry images mount given && unit "$@" ;;
 e2e) pieces postgres docker registry images python node mount given && e2e "$@" ;;
 bench)
-	pieces docker images
+	pieces docker images nginx jinja given
 	title "measurements"
 	go run ./bench "$@" || failed=1
 	;;

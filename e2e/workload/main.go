@@ -39,6 +39,7 @@ func main() {
 	http.HandleFunc("/echo", echo)
 	http.HandleFunc("/events", events)
 	http.HandleFunc("/socket", socket)
+	http.HandleFunc("/v1/chat/completions", chat)
 	http.HandleFunc("/exit", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
 	http.HandleFunc("/cancelled", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, cancelled.Load()) })
 	fmt.Println("workload: listening on", port)

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"mime"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,7 +71,7 @@ func (x *exchange) forward() {
 		Transport:      x,
 		ModifyResponse: x.fit,
 		ErrorHandler:   x.failed,
-		BufferPool:     &x.g.buffers,
+		BufferPool:     x,
 		FlushInterval:  flushEvery,
 		ErrorLog:       x.g.errors,
 	}
@@ -89,7 +89,7 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 // it goes to another one: nothing of it was sent.
 func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 	var body *kept
-	if out.Body != nil {
+	if out.Body != nil && out.GetBody == nil {
 		body = &kept{body: out.Body}
 	}
 	for {
@@ -111,8 +111,13 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 // aimed is the request with the address and path that it has at its place.
 func (x *exchange) aimed(out *http.Request, body *kept) *http.Request {
 	to := out.WithContext(out.Context())
-	if body != nil {
+	switch {
+	case body != nil:
 		to.Body = body
+	case out.GetBody != nil:
+		// In memory, and to be seen as such by the transport: it sends the
+		// header and the body at once.
+		to.Body, _ = out.GetBody() // it never fails
 	}
 	u := *out.URL
 	u.Host = x.place.target.Address
@@ -150,6 +155,8 @@ func (k *kept) touched() bool { return k != nil && k.read.Load() }
 // fit makes a replica's answer fit to be sent from here.
 func (x *exchange) fit(res *http.Response) error {
 	x.answerHeaders(res.Header)
+	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")) // wrong: it is of no kind
+	x.streams = kind == "text/event-stream"
 	if x.in != nil && !x.in.ended() && x.r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols {
 		// The replica answers while the body still comes. On a connection
 		// that it means to keep, the server would now take the rest of the
@@ -159,7 +166,7 @@ func (x *exchange) fit(res *http.Response) error {
 	}
 	if x.means.Models {
 		openai.Allow(res.Header)
-		x.meter(res)
+		x.meter(res, kind)
 	}
 	return nil
 }
@@ -205,17 +212,3 @@ func (x *exchange) gone() {
 	}
 	panic(http.ErrAbortHandler)
 }
-
-// buffers lends the proxy what it copies with.
-type buffers struct{ pool sync.Pool }
-
-const bufferSize = 32 << 10
-
-func (b *buffers) Get() []byte {
-	if p, ok := b.pool.Get().(*[bufferSize]byte); ok {
-		return p[:]
-	}
-	return make([]byte, bufferSize)
-}
-
-func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }

@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"io"
-	"mime"
 	"net/http"
 	"slices"
 	"strconv"
@@ -33,7 +32,7 @@ type numbers struct {
 }
 
 type runNumbers struct {
-	labels  prometheus.Labels
+	labels  []string // project, run and model
 	answers uint64
 	tokens  openai.Tokens
 	firsts  []time.Duration // the last of them, in a ring
@@ -78,11 +77,11 @@ func (n *numbers) count(r *route.Route, status int, began time.Time, t *timing) 
 	defer n.mu.Unlock()
 	one := n.of(r)
 	one.answers++
-	n.requests.With(with(one.labels, "code", strconv.Itoa(status))).Inc()
-	n.took.With(one.labels).Observe(time.Since(began).Seconds())
+	n.requests.WithLabelValues(append(one.labels, strconv.Itoa(status))...).Inc()
+	n.took.WithLabelValues(one.labels...).Observe(time.Since(began).Seconds())
 	if !t.firstAt.IsZero() {
 		first := t.firstAt.Sub(began)
-		n.first.With(one.labels).Observe(first.Seconds())
+		n.first.WithLabelValues(one.labels...).Observe(first.Seconds())
 		if len(one.firsts) < firstsKept {
 			one.firsts = append(one.firsts, first)
 		} else {
@@ -94,25 +93,17 @@ func (n *numbers) count(r *route.Route, status int, began time.Time, t *timing) 
 	u.In, u.Out = u.In+t.told.In, u.Out+t.told.Out
 	one.tokens.In += u.In
 	one.tokens.Out += u.Out
-	n.tokens.With(with(one.labels, "direction", "in")).Add(float64(u.In))
-	n.tokens.With(with(one.labels, "direction", "out")).Add(float64(u.Out))
+	n.tokens.WithLabelValues(append(one.labels, "in")...).Add(float64(u.In))
+	n.tokens.WithLabelValues(append(one.labels, "out")...).Add(float64(u.Out))
 }
 
 func (n *numbers) of(r *route.Route) *runNumbers {
 	one := n.runs[r.Run]
-	if one == nil || one.labels["model"] != r.Model {
-		one = &runNumbers{labels: prometheus.Labels{"project": r.Project, "run": r.Name, "model": r.Model}}
+	if one == nil || one.labels[2] != r.Model {
+		one = &runNumbers{labels: []string{r.Project, r.Name, r.Model}}
 		n.runs[r.Run] = one
 	}
 	return one
-}
-
-func with(labels prometheus.Labels, name, value string) prometheus.Labels {
-	more := prometheus.Labels{name: value}
-	for k, v := range labels {
-		more[k] = v
-	}
-	return more
 }
 
 // adopt forgets the runs that a table does not name any more.
@@ -126,10 +117,11 @@ func (n *numbers) adopt(x *route.Index) {
 			continue
 		}
 		delete(n.runs, id)
-		n.requests.DeletePartialMatch(one.labels)
-		n.tokens.DeletePartialMatch(one.labels)
-		n.first.DeletePartialMatch(one.labels)
-		n.took.DeletePartialMatch(one.labels)
+		labels := prometheus.Labels{"project": one.labels[0], "run": one.labels[1], "model": one.labels[2]}
+		n.requests.DeletePartialMatch(labels)
+		n.tokens.DeletePartialMatch(labels)
+		n.first.DeletePartialMatch(labels)
+		n.took.DeletePartialMatch(labels)
 	}
 }
 
@@ -177,10 +169,9 @@ type metered struct {
 
 // meter puts a meter on the answer of a model's replica. Answers that are
 // neither JSON nor a stream tell nothing.
-func (x *exchange) meter(res *http.Response) {
-	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")) // wrong: it is neither
-	if kind == "application/json" || kind == "text/event-stream" {
-		res.Body = &metered{ReadCloser: res.Body, t: &x.timing, stream: kind == "text/event-stream"}
+func (x *exchange) meter(res *http.Response, kind string) {
+	if kind == "application/json" || x.streams {
+		res.Body = &metered{ReadCloser: res.Body, t: &x.timing, stream: x.streams}
 	}
 }
 

@@ -42,7 +42,8 @@ type exchange struct {
 	refusedAt time.Time // when the first of them did
 	lastErr   error     // what the last of them said
 
-	timing timing // of a call to a model
+	streams bool   // the replica's answer is a stream of events
+	timing  timing // of a call to a model
 }
 
 // ServeHTTP serves one request, in this order: request id, access log,

@@ -1,0 +1,92 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// chat is a model on a server of its own, and the ways to its one replica.
+type chat struct {
+	dir     string
+	server  *server
+	nginx   *nginx
+	without string // why nginx is not measured; empty: it is
+	ways    []way
+}
+
+// way is how a request gets to the replica.
+type way struct {
+	name    string
+	address string
+	path    string
+	pid     int // what stands between; 0: nothing
+}
+
+const modelName = "chat"
+
+func (b *bench) newChat() (c *chat, err error) {
+	c = &chat{dir: filepath.Join(b.dir, "chat-service")}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.close())
+		}
+	}()
+	port, err := freePort()
+	if err != nil {
+		return c, err
+	}
+	if err := os.Mkdir(c.dir, 0o755); err != nil {
+		return c, err
+	}
+	config := fmt.Sprintf("type: service\nname: %s\nport: %d\nenv: [HOST=127.0.0.1]\ncommands:\n- exec %s %d\n"+
+		"model: {type: chat, name: bench, format: openai}\n", modelName, port, b.workload, port)
+	if err := os.WriteFile(filepath.Join(c.dir, "service.dstack.yml"), []byte(config), 0o600); err != nil {
+		return c, err
+	}
+	if c.server, err = startServer(b.binary, filepath.Join(b.dir, "chat"), "process"); err != nil {
+		return c, err
+	}
+	if _, err := c.server.serve(modelName, c.dir); err != nil {
+		return c, err
+	}
+	const path = "/v1/chat/completions"
+	c.ways = []way{
+		{"direct", fmt.Sprintf("127.0.0.1:%d", port), path, 0},
+		{"gateway", fmt.Sprintf("127.0.0.1:%d", c.server.port), "/proxy/models/main" + path, c.server.cmd.Process.Pid},
+	}
+	if c.without = withoutNginx(); c.without != "" {
+		return c, nil
+	}
+	if c.nginx, err = startNginx(filepath.Join(b.dir, "nginx"), port); err != nil {
+		return c, err
+	}
+	c.ways = append(c.ways, way{"nginx", fmt.Sprintf("127.0.0.1:%d", c.nginx.port), path, c.nginx.cmd.Process.Pid})
+	return c, nil
+}
+
+// withoutNginx says why there is none.
+func withoutNginx() string {
+	if why := os.Getenv("DSTACK_TEST_WITHOUT_NGINX"); why != "" {
+		return why
+	}
+	if _, err := exec.LookPath("nginx"); err != nil {
+		return strings.TrimPrefix(err.Error(), "exec: ")
+	}
+	return ""
+}
+
+func (c *chat) close() error {
+	if c.nginx != nil {
+		c.nginx.stop()
+	}
+	if c.server == nil {
+		return nil
+	}
+	err := c.server.end(modelName, c.dir)
+	c.server.stop()
+	return err
+}

@@ -1,0 +1,56 @@
+"""Measures Python's jinja2 over the corpus of chat templates, as
+bench/template.go measures ours.
+
+Arguments: the folder of oracle.py, the corpus, how often. Out, a JSON object:
+what each template takes in microseconds. Compiling, one render of data that
+is there, and one with the reading of its JSON; the latter two are means over
+the conversations that the template renders ("ok").
+"""
+import json
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+sys.dont_write_bytecode = True
+from oracle import environment  # noqa: E402
+
+corpus, times = Path(sys.argv[2]), int(sys.argv[3])
+
+
+def microseconds(do, over):
+    began = time.perf_counter()
+    for _ in range(times):
+        for one in over:
+            do(one)
+    return (time.perf_counter() - began) * 1e6 / (times * max(len(over), 1))
+
+
+def renders(template, vars):
+    try:
+        template.render(**vars)
+        return True
+    except Exception:
+        return False
+
+
+texts = {p.stem: p.read_text() for p in sorted(corpus.glob("conversations/*.json"))}
+data = {name: json.loads(text) for name, text in texts.items()}
+out = {}
+for path in sorted(corpus.glob("templates/*.jinja")):
+    with open(path, newline="") as f:
+        source = f.read()
+    try:
+        began = time.perf_counter()
+        template = environment.from_string(source)
+        compiled = (time.perf_counter() - began) * 1e6
+    except Exception:
+        continue
+    ok = [name for name in data if renders(template, data[name])]
+    out[path.stem] = {
+        "ok": ok,
+        "compile": compiled,
+        "render": microseconds(lambda name: template.render(**data[name]), ok),
+        "read": microseconds(lambda name: template.render(**json.loads(texts[name])), ok),
+    }
+json.dump(out, sys.stdout)
