@@ -87,6 +87,10 @@ func (x *exchange) problem(err error) error {
 		x.in.end()
 	}
 	x.ours()
+	if x.forAnthropic() {
+		x.undelivered(openai.WriteAnthropicError(x.w, p.Status, p.Message))
+		return nil
+	}
 	x.undelivered(p.Write(x.w))
 	return nil
 }
