@@ -9,8 +9,8 @@ import time
 from contextlib import contextmanager
 
 PORT = int(os.environ.get("LLAMA_PORT", "8001"))
-EOS = 2
-SPECIAL = {0: "<|endoftext|>", 1: "<|im_start|>", EOS: "<|im_end|>"}  # llama.cpp gives their ids without a text
+SPECIAL = {0: "<|endoftext|>", 1: "<|im_start|>", 2: "<|im_end|>"}  # llama.cpp gives their ids without a text
+ENDS = {0, 2}
 
 
 @contextmanager
@@ -55,10 +55,16 @@ def complete(inputs: str, ask: dict, most: int, seed: int):
     try:
         if response.status != 200:
             raise RuntimeError(f"llama.cpp answers {response.status}: {response.read()}")
+        told = 0
         for line in response:
             if not line.startswith(b"data: "):
                 continue
             event = json.loads(line[len(b"data: ") :])
+            # It keeps tokens that are only a part of a letter to itself. TGI
+            # shows them without a text.
+            for _ in range(event["tokens_predicted"] - told - (not event["stop"])):
+                yield {"id": 0, "text": "", "logprob": None, "special": False}, []
+            told = event["tokens_predicted"]
             if event["stop"]:
                 return
             here = event["completion_probabilities"][-1]

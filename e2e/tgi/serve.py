@@ -48,7 +48,7 @@ class Continuation:
             # In TGI's order; a stop text counts only where a token ends with it.
             if len(self.tokens) >= self.most:
                 self.reason = "length"
-            elif token["id"] == llama.EOS:
+            elif token["id"] in llama.ENDS:
                 self.reason = "eos_token"
             elif any(output.endswith(stop) for stop in self.ask["stop"]):
                 self.reason = "stop_sequence"
