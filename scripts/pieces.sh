@@ -151,7 +151,7 @@ registry_piece() {
 	fi
 }
 
-# A Python with the official client, the model's weights and its server.
+# A Python with the official clients, the model's weights and its server.
 python_piece() {
 	local dir
 	need python3 python3 python3-venv || { without PYTHON "$why" && return; }

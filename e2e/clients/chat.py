@@ -2,23 +2,11 @@
 would, and prints what came of it as JSON: chat.py BASE_URL TOKEN MODEL."""
 
 import json
-import socket
-import sys
 import time
 
 import openai
+from place import base_url, model, token
 
-resolve = socket.getaddrinfo
-
-
-def localhost(host, *args, **kwargs):
-    """Names below localhost are this machine; not every system knows it."""
-    return resolve("127.0.0.1" if str(host).endswith(".localhost") else host, *args, **kwargs)
-
-
-socket.getaddrinfo = localhost
-
-base_url, token, model = sys.argv[1:]
 question = [{"role": "user", "content": "Name three colours."}]
 client = openai.OpenAI(base_url=base_url, api_key=token, max_retries=0, timeout=60)
 

@@ -44,9 +44,28 @@ func (r repository) template(ctx context.Context) (dstack.ChatTemplate, *trouble
 	}
 	if t == nil {
 		found.Tokens, t = r.tokens(ctx, config)
-		found.BOSAlone = string(bytes.TrimSpace(config["add_bos_token"])) == "false"
+		found.BOSAlone = addsNoBOS(config)
 	}
 	return found, t
+}
+
+// bosless are the classes of tokenizers that put no bos_token before a text
+// unless they are told to, with or without Fast at their end. Some of their
+// models, such as SmolLM2, call by that name what every turn begins with.
+var bosless = map[string]bool{
+	"BloomTokenizer": true, "CodeGenTokenizer": true, "GPT2Tokenizer": true, "GPTNeoXTokenizer": true, "Qwen2Tokenizer": true,
+}
+
+// addsNoBOS says whether the tokenizer of a tokenizer_config.json leaves
+// bos_token to the template.
+func addsNoBOS(config map[string]json.RawMessage) bool {
+	var adds *bool
+	if json.Unmarshal(config["add_bos_token"], &adds) == nil && adds != nil {
+		return !*adds
+	}
+	var class string
+	_ = json.Unmarshal(config["tokenizer_class"], &class) // no text: none that is known
+	return bosless[strings.TrimSuffix(class, "Fast")]
 }
 
 // main reads the template, or templates, of the first file that has any.

@@ -79,6 +79,26 @@ func TestChatTemplate_Tokens(t *testing.T) {
 	}
 }
 
+func TestChatTemplate_BOSAlone(t *testing.T) {
+	for config, want := range map[string]bool{
+		`"add_bos_token": false`: true,
+		`"add_bos_token": true`:  false,
+		`"add_bos_token": null, "tokenizer_class": "GPT2TokenizerFast"`:    true,
+		`"bos_token": "<|im_start|>", "tokenizer_class": "GPT2Tokenizer"`:  true, // SmolLM2
+		`"add_bos_token": true, "tokenizer_class": "GPT2Tokenizer"`:        false,
+		`"bos_token": "<s>", "tokenizer_class": "LlamaTokenizer"`:          false,
+		`"bos_token": "<s>", "tokenizer_class": "PreTrainedTokenizerFast"`: false, // Llama 3
+		`"bos_token": "<s>", "tokenizer_class": 1`:                         false,
+		`"bos_token": "<s>"`: false,
+	} {
+		r := newRig(t)
+		r.put(withFiles("tokenizer_config.json", `{"chat_template": "C", `+config+`}`))
+		if got := r.template().BOSAlone; got != want {
+			t.Errorf("%s: %v", config, got)
+		}
+	}
+}
+
 func TestChatTemplate_Unusable(t *testing.T) {
 	long := strings.Repeat("x", 1<<20+1)
 	many := []string{"tokenizer_config.json", `{}`}

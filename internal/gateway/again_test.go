@@ -1,0 +1,99 @@
+package gateway_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/gateway"
+)
+
+// dropper answers as many requests of each connection as it is told, and
+// reads one more before it closes the connection without a word.
+func dropper(t *testing.T, answers int, answer string) (up route.Target, read *atomic.Int64) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read = &atomic.Int64{}
+	serve := func(conn net.Conn) {
+		defer conn.Close()
+		in := bufio.NewReader(conn)
+		for n := 0; ; n++ {
+			req, err := http.ReadRequest(in)
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(io.Discard, req.Body)
+			if read.Add(1); n == answers {
+				return
+			}
+			fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nX-Again: %v\r\nContent-Length: %d\r\n\r\n%s",
+				req.Header["Idempotency-Key"], len(answer), answer)
+		}
+	}
+	var all sync.WaitGroup
+	all.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() { serve(conn) })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		all.Wait()
+	})
+	return at(l.Addr().String(), 0), read
+}
+
+// A model's server may close a connection that it said it would keep.
+func TestModels_KeptConnectionThatEnds(t *testing.T) {
+	for format, answer := range map[string]string{"openai": "{}", "tgi": `{"generated_text":"a","details":{"finish_reason":"length","generated_tokens":1,"tokens":[]}}`} {
+		up, read := dropper(t, 1, answer)
+		m := model("m", "org/m", up)
+		if format == "tgi" {
+			m = tgiRoute("m", template(chatml), up)
+		}
+		r := start(t, gateway.Limits{}, m)
+		for i := range 3 {
+			got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"a"}]}`)
+			if got.StatusCode != 200 {
+				t.Errorf("%s, call %d: %d %s", format, i, got.StatusCode, got.body)
+			}
+			if again := got.Header.Get("X-Again"); format == "openai" && again != "[]" {
+				t.Errorf("the replica sees an Idempotency-Key: %s", again)
+			}
+		}
+		if n := read.Load(); n != 5 {
+			t.Errorf("%s: the replica read %d requests, want each but the first twice", format, n)
+		}
+	}
+}
+
+// Nothing is sent again that a new connection took, nor what is no model's.
+func TestForward_NothingIsSentAgain(t *testing.T) {
+	up, read := dropper(t, 0, "{}")
+	r := start(t, gateway.Limits{}, model("m", "org/m", up))
+	if got := r.chat(`{"model":"org/m","messages":[]}`); got.StatusCode != 502 || read.Load() != 1 {
+		t.Errorf("a new connection: %d, %d requests", got.StatusCode, read.Load())
+	}
+	up, read = dropper(t, 1, "{}")
+	r = start(t, gateway.Limits{}, public("open", up))
+	for i, want := range []int{200, 502} {
+		got := r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("{}")))
+		if got.StatusCode != want || read.Load() != int64(i+1) {
+			t.Errorf("call %d: %d, %d requests", i, got.StatusCode, read.Load())
+		}
+	}
+}
