@@ -100,7 +100,11 @@ func (n *numbers) count(r *route.Route, status int, began time.Time, t *timing) 
 
 func (n *numbers) of(r *route.Route) *runNumbers {
 	one := n.runs[r.Run]
-	if one == nil || one.labels["model"] != r.Model {
+	if one != nil && one.labels["model"] != r.Model {
+		n.forget(r.Run, one)
+		one = nil
+	}
+	if one == nil {
 		one = &runNumbers{labels: prometheus.Labels{"project": r.Project, "run": r.Name, "model": r.Model}}
 		n.runs[r.Run] = one
 	}
@@ -115,22 +119,27 @@ func with(labels prometheus.Labels, name, value string) prometheus.Labels {
 	return more
 }
 
-// adopt forgets the runs that a table does not name any more.
+// adopt forgets the runs that a table does not name any more, or not with
+// their model.
 func (n *numbers) adopt(x *route.Index) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	known := map[dstack.RunID]bool{}
-	x.Runs(func(r *route.Route) { known[r.Run] = true })
+	known := map[dstack.RunID]string{}
+	x.Runs(func(r *route.Route) { known[r.Run] = r.Model })
 	for id, one := range n.runs {
-		if known[id] {
+		if known[id] == one.labels["model"] {
 			continue
 		}
-		delete(n.runs, id)
-		n.requests.DeletePartialMatch(one.labels)
-		n.tokens.DeletePartialMatch(one.labels)
-		n.first.DeletePartialMatch(one.labels)
-		n.took.DeletePartialMatch(one.labels)
+		n.forget(id, one)
 	}
+}
+
+func (n *numbers) forget(id dstack.RunID, one *runNumbers) {
+	delete(n.runs, id)
+	n.requests.DeletePartialMatch(one.labels)
+	n.tokens.DeletePartialMatch(one.labels)
+	n.first.DeletePartialMatch(one.labels)
+	n.took.DeletePartialMatch(one.labels)
 }
 
 // fill adds what is known of each run.
