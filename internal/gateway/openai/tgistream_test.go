@@ -392,3 +392,21 @@ func TestStream_LargeEvents(t *testing.T) {
 		}
 	}
 }
+
+// Tokens that wait behind a text held back are bounded in bytes, too.
+func TestTGIStream_WaitingTokensAreBounded(t *testing.T) {
+	s := chatStream(t, `,"logprobs":true,"top_logprobs":1,"stop":"zzz"`).Stream(&bytes.Buffer{})
+	if err := s.Feed(0, []byte(piece("z"))); err != nil {
+		t.Fatal(err)
+	}
+	large := strings.Replace(piece(""), `"generated_text"`, `"top_tokens":[{"id":1,"text":"`+strings.Repeat("a", 1<<20)+`","logprob":-1,"special":false}],"generated_text"`, 1)
+	for range 64 {
+		if err := s.Feed(0, []byte(large)); err != nil {
+			if !strings.Contains(err.Error(), "too many tokens without text") {
+				t.Errorf("the error is %v", err)
+			}
+			return
+		}
+	}
+	t.Error("64 MiB wait")
+}
