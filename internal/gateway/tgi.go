@@ -218,7 +218,7 @@ func (x *exchange) streamTGI(ask *openai.TGIRequest, c *choices) error {
 	var all errgroup.Group
 	for i, res := range c.replies {
 		all.Go(func() error {
-			if ask.WantsUsage() {
+			if ask.Counts(i) {
 				x.countPrompt(ask, stream, i)
 			}
 			err := feed(stream, i, res)
@@ -283,7 +283,7 @@ func (x *exchange) countPrompt(ask *openai.TGIRequest, stream *openai.TGIStream,
 		return
 	}
 	defer res.Body.Close()
-	if body, err := readAtMost(res.Body, tgiAnswer); err == nil && res.StatusCode == http.StatusOK {
+	if body, err := readAtMost(res.Body, int64(tgiAnswer/ask.Choices())); err == nil && res.StatusCode == http.StatusOK {
 		stream.Tokenized(i, body)
 	}
 }

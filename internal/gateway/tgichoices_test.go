@@ -83,3 +83,24 @@ func TestTGI_LeavingBeforeThePrompt(t *testing.T) {
 	}
 	until(t, "it is counted", func() bool { return strings.Contains(gathered(t, r.gateway), "code=499") })
 }
+
+// A prompt's tokens are counted once, however many choices it has.
+func TestTGI_PromptsAreCountedOnce(t *testing.T) {
+	var counted atomic.Int64
+	inner := &tgi{}
+	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/tokenize" {
+			counted.Add(1)
+			_, _ = io.WriteString(w, `[{"id":1},{"id":2},{"id":3}]`)
+			return
+		}
+		inner.ServeHTTP(w, r)
+	})
+	r := start(t, gateway.Limits{}, tgiRoute("m", template(chatml), up))
+	got := r.do(r.ask("POST", "http://gateway.localhost/v1/completions",
+		strings.NewReader(`{"model":"org/m","prompt":["a","b"],"n":3,"stream":true,"stream_options":{"include_usage":true}}`), bearer(member)...))
+	// A choice that ends before its prompt is counted may tell it by itself: 7.
+	if got.StatusCode != 200 || !strings.Contains(got.body, `"usage":{"prompt_tokens":`) || counted.Load() != 2 {
+		t.Errorf("%d, counted %d times: %s", got.StatusCode, counted.Load(), got.body)
+	}
+}

@@ -1,6 +1,9 @@
 package openai
 
-import "unicode/utf8"
+import (
+	"slices"
+	"unicode/utf8"
+)
 
 // maxWaiting is how many tokens may wait for their text to be let through. It
 // is held back for a stop text's length at most, but nothing keeps a server
@@ -55,7 +58,7 @@ func (c *choice) take(t *tgiToken, top []tgiToken) (text string, told []scored) 
 		return "", nil
 	}
 	if c.probs {
-		one := scored{t.Text, t.Logprob, top[:min(c.top, len(top))], c.in, c.letters}
+		one := scored{t.Text, t.Logprob, slices.Clone(top[:min(c.top, len(top))]), c.in, c.letters}
 		c.waiting = append(c.waiting, one)
 		c.kept += one.size()
 		c.letters += utf8.RuneCountInString(t.Text)

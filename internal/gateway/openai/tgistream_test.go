@@ -277,7 +277,7 @@ func TestStream_Wants(t *testing.T) {
 // prompt's tokens.
 func TestStream_Tokenized(t *testing.T) {
 	r := chatStream(t, `,"n":2,"stream_options":{"include_usage":true}`)
-	if !r.WantsUsage() || string(r.Tokenize(1)) != `{"inputs":"user:hi\nassistant:"}` {
+	if !r.Counts(0) || string(r.Tokenize(1)) != `{"inputs":"user:hi\nassistant:"}` {
 		t.Errorf("got %s", r.Tokenize(1))
 	}
 	old := strings.Replace(last(piece("a"), "length", 1), `,"input_length":4`, "", 1)
@@ -292,7 +292,7 @@ func TestStream_Tokenized(t *testing.T) {
 			t.Errorf("%s: got %+v\n%s", body, u, out.String())
 		}
 	}
-	if chatStream(t, "").WantsUsage() {
+	if chatStream(t, "").Counts(0) {
 		t.Error("usage that nobody asked for is wanted")
 	}
 }
