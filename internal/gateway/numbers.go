@@ -99,30 +99,39 @@ func (n *numbers) count(r *route.Route, status int, began time.Time, t *timing) 
 
 func (n *numbers) of(r *route.Route) *runNumbers {
 	one := n.runs[r.Run]
-	if one == nil || one.labels[2] != r.Model {
+	if one != nil && one.labels[2] != r.Model {
+		n.forget(r.Run, one)
+		one = nil
+	}
+	if one == nil {
 		one = &runNumbers{labels: []string{r.Project, r.Name, r.Model}}
 		n.runs[r.Run] = one
 	}
 	return one
 }
 
-// adopt forgets the runs that a table does not name any more.
+// adopt forgets the runs that a table does not name any more, or not with
+// their model.
 func (n *numbers) adopt(x *route.Index) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	known := map[dstack.RunID]bool{}
-	x.Runs(func(r *route.Route) { known[r.Run] = true })
+	known := map[dstack.RunID]string{}
+	x.Runs(func(r *route.Route) { known[r.Run] = r.Model })
 	for id, one := range n.runs {
-		if known[id] {
+		if known[id] == one.labels[2] {
 			continue
 		}
-		delete(n.runs, id)
-		labels := prometheus.Labels{"project": one.labels[0], "run": one.labels[1], "model": one.labels[2]}
-		n.requests.DeletePartialMatch(labels)
-		n.tokens.DeletePartialMatch(labels)
-		n.first.DeletePartialMatch(labels)
-		n.took.DeletePartialMatch(labels)
+		n.forget(id, one)
 	}
+}
+
+func (n *numbers) forget(id dstack.RunID, one *runNumbers) {
+	delete(n.runs, id)
+	labels := prometheus.Labels{"project": one.labels[0], "run": one.labels[1], "model": one.labels[2]}
+	n.requests.DeletePartialMatch(labels)
+	n.tokens.DeletePartialMatch(labels)
+	n.first.DeletePartialMatch(labels)
+	n.took.DeletePartialMatch(labels)
 }
 
 // fill adds what is known of each run.

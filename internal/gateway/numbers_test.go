@@ -90,3 +90,22 @@ func TestNumbers_OfModels(t *testing.T) {
 	until(t, "it is forgotten", func() bool { return !strings.Contains(gathered(t, r.gateway), "org/m") })
 	until(t, "it has no numbers", func() bool { _, known := r.gateway.Numbers()[m.Run]; return !known })
 }
+
+// A run that serves another model now has no numbers of the one before.
+func TestNumbers_OfARenamedModel(t *testing.T) {
+	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		io.WriteString(w, `{"usage":{"prompt_tokens":2,"completion_tokens":1}}`)
+	})
+	r := start(t, gateway.Limits{}, model("m", "org/old", up))
+	ask := func(name string) bool {
+		return r.do(r.ask("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(`{"model":"`+name+`"}`), bearer(member)...)).StatusCode == 200
+	}
+	ask("org/old")
+	r.plane.set(model("m", "org/new", up))
+	until(t, "the new name", func() bool { return ask("org/new") })
+	until(t, "it is counted", func() bool { return strings.Contains(gathered(t, r.gateway), "model=org/new") })
+	if said := gathered(t, r.gateway); strings.Contains(said, "org/old") {
+		t.Errorf("the old name is still told:\n%s", said)
+	}
+}

@@ -18,10 +18,11 @@ import (
 // prompts makes the prompts of models whose servers take only text. Each
 // template is compiled once.
 type prompts struct {
-	turns chan struct{} // held while rendering: it keeps a processor busy
+	turns   chan struct{} // held while rendering: it keeps a processor busy
+	compile func(dstack.ChatTemplate) (*prompt.Prompt, error)
 
 	mu    sync.Mutex
-	known map[*dstack.ChatTemplate]compiled
+	known map[*dstack.ChatTemplate]func() compiled
 	asked map[dstack.ReplicaID]told
 }
 
@@ -36,21 +37,25 @@ type compiled struct {
 
 func newPrompts() *prompts {
 	return &prompts{
-		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
-		known: map[*dstack.ChatTemplate]compiled{}, asked: map[dstack.ReplicaID]told{},
+		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)), compile: prompt.Compile,
+		known: map[*dstack.ChatTemplate]func() compiled{}, asked: map[dstack.ReplicaID]told{},
 	}
 }
 
-// of is the compiled form of a template.
+// of is the compiled form of a template. The lock is not held while it is
+// made, which takes a large one up to a second: route tables wait for the lock.
 func (p *prompts) of(t *dstack.ChatTemplate) compiled {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	one, known := p.known[t]
 	if !known {
-		one.Prompt, one.err = prompt.Compile(*t)
+		one = sync.OnceValue(func() (c compiled) {
+			c.Prompt, c.err = p.compile(*t)
+			return c
+		})
 		p.known[t] = one
 	}
-	return one
+	p.mu.Unlock()
+	return one()
 }
 
 // render makes the prompt of a request.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -20,42 +21,35 @@ import (
 const (
 	tgiChoices = 16       // in one call, each of which the replica is asked for
 	tgiAnswer  = 32 << 20 // bytes of the answers to one call
+	mostError  = 1 << 20  // bytes of an answer that is an error
 )
 
 // serveTGI answers one of OpenAI's calls by a replica that only continues
 // texts.
 func (x *exchange) serveTGI(body []byte) error {
 	ask, err := openai.ReadTGI(x.call, body, x.tgiModel(), time.Now().Unix())
+	if err != nil && x.ctx.Err() != nil {
+		return x.ctx.Err()
+	}
 	if err != nil {
 		return x.problem(err)
 	}
 	if err := x.roomFor(ask); err != nil {
 		return err
 	}
-	replies, err := x.askTGI(ask)
+	c, err := x.askTGI(ask)
+	if _, told := errors.AsType[*openai.Problem](err); told {
+		return x.problem(err)
+	}
 	if err != nil {
 		x.failed(nil, nil, err)
 		return nil
 	}
-	defer func() {
-		for _, res := range replies {
-			_ = res.Body.Close() // all of it that is wanted was read
-		}
-	}()
-	for _, res := range replies {
-		if res.StatusCode == http.StatusOK {
-			continue
-		}
-		said, err := readAtMost(res.Body, tgiAnswer)
-		if err != nil && x.ctx.Err() != nil {
-			return x.ctx.Err()
-		}
-		return x.problem(openai.TGIError(res.StatusCode, said))
-	}
+	defer c.stop(nil) // all of it that is wanted was read
 	if ask.Streams() {
-		return x.streamTGI(ask, replies)
+		return x.streamTGI(ask, c)
 	}
-	return x.answerTGI(ask, replies)
+	return x.answerTGI(ask, c.replies)
 }
 
 // roomFor takes the memory for the prompts: each choice sends one of its own.
@@ -113,30 +107,23 @@ func (x *exchange) problem(err error) error {
 	return nil
 }
 
+// choices are a replica's answers to one call. They end together: nobody wants
+// a part of them.
+type choices struct {
+	replies []*http.Response
+	stop    context.CancelCauseFunc // ends all of them, in the replica too
+}
+
 // askTGI asks the replica for every choice at once. Where it takes no
-// connection another one is asked: nothing was sent.
-func (x *exchange) askTGI(ask *openai.TGIRequest) ([]*http.Response, error) {
+// connection another one is asked: no answer has begun.
+func (x *exchange) askTGI(ask *openai.TGIRequest) (*choices, error) {
 	for {
-		replies := make([]*http.Response, ask.Choices())
-		var all errgroup.Group
-		for i := range replies {
-			all.Go(func() (err error) {
-				replies[i], err = x.post(ask.Path(), ask.Body(i))
-				return err
-			})
-		}
-		err := all.Wait()
+		c, err := x.askOnce(ask)
 		if err == nil {
-			return replies, nil
+			return c, nil
 		}
-		sent := false
-		for _, res := range replies {
-			if res != nil {
-				sent = true
-				_ = res.Body.Close() // nobody wants a part of the choices
-			}
-		}
-		if _, refused := errors.AsType[*dialError](err); !refused || sent || x.ctx.Err() != nil {
+		begun := slices.ContainsFunc(c.replies, func(res *http.Response) bool { return res != nil })
+		if _, refused := errors.AsType[*dialError](err); !refused || begun || x.ctx.Err() != nil {
 			return nil, err
 		}
 		x.refusedBy(err)
@@ -149,9 +136,45 @@ func (x *exchange) askTGI(ask *openai.TGIRequest) ([]*http.Response, error) {
 	}
 }
 
+// askOnce asks at the request's place. The first choice that fails ends the
+// others and is the error: a *openai.Problem where the replica said why.
+func (x *exchange) askOnce(ask *openai.TGIRequest) (*choices, error) {
+	ctx, stop := context.WithCancelCause(x.ctx)
+	c := &choices{make([]*http.Response, ask.Choices()), stop}
+	var all errgroup.Group
+	for i := range c.replies {
+		all.Go(func() (err error) {
+			if c.replies[i], err = x.post(ctx, ask.Path(), ask.Body(i)); err == nil {
+				err = notOK(c.replies[i])
+			}
+			if err != nil {
+				stop(err)
+			}
+			return err
+		})
+	}
+	if all.Wait() != nil {
+		return c, context.Cause(ctx) // the others failed because of it
+	}
+	return c, nil
+}
+
+// notOK is the problem that another status than 200 tells.
+func notOK(res *http.Response) error {
+	if res.StatusCode == http.StatusOK {
+		return nil
+	}
+	defer res.Body.Close()
+	said, err := readAtMost(res.Body, mostError)
+	if err != nil {
+		said = nil // the status alone is told
+	}
+	return openai.TGIError(res.StatusCode, said)
+}
+
 // post sends a body to the request's place.
-func (x *exchange) post(path string, body []byte) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(x.ctx, http.MethodPost, "http://"+x.place.target.Address+path, bytes.NewReader(body))
+func (x *exchange) post(ctx context.Context, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+x.place.target.Address+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -186,7 +209,7 @@ func (x *exchange) answerTGI(ask *openai.TGIRequest, replies []*http.Response) e
 
 // streamTGI passes a stream on, event by event, for as long as it takes. It
 // ends upstream when the client leaves, or wants no more.
-func (x *exchange) streamTGI(ask *openai.TGIRequest, replies []*http.Response) error {
+func (x *exchange) streamTGI(ask *openai.TGIRequest, c *choices) error {
 	h := x.w.Header()
 	x.ours()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8")
@@ -194,12 +217,16 @@ func (x *exchange) streamTGI(ask *openai.TGIRequest, replies []*http.Response) e
 	h.Set("X-Accel-Buffering", "no")
 	stream := ask.Stream(eventWriter{x})
 	var all errgroup.Group
-	for i, res := range replies {
+	for i, res := range c.replies {
 		all.Go(func() error {
-			if ask.WantsUsage() {
+			if ask.Counts(i) {
 				x.countPrompt(ask, stream, i)
 			}
-			return feed(stream, i, res)
+			err := feed(stream, i, res)
+			if err != nil {
+				c.stop(err)
+			}
+			return err
 		})
 	}
 	err := all.Wait()
@@ -257,7 +284,7 @@ func (x *exchange) countPrompt(ask *openai.TGIRequest, stream *openai.TGIStream,
 		return
 	}
 	defer res.Body.Close()
-	if body, err := readAtMost(res.Body, tgiAnswer); err == nil && res.StatusCode == http.StatusOK {
+	if body, err := readAtMost(res.Body, int64(tgiAnswer/ask.Choices())); err == nil && res.StatusCode == http.StatusOK {
 		stream.Tokenized(i, body)
 	}
 }

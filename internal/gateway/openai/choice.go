@@ -1,11 +1,17 @@
 package openai
 
-import "unicode/utf8"
+import (
+	"slices"
+	"unicode/utf8"
+)
 
 // maxWaiting is how many tokens may wait for their text to be let through. It
 // is held back for a stop text's length at most, but nothing keeps a server
 // from sending tokens without text.
 const maxWaiting = 1 << 14
+
+// maxWaitingBytes is how much text they and their alternatives may have.
+const maxWaitingBytes = 8 << 20
 
 // scored is a token with its logprob.
 type scored struct {
@@ -16,6 +22,18 @@ type scored struct {
 	offset  int // letters of text before it
 }
 
+// size is how many bytes of text it keeps.
+func (s *scored) size() int {
+	n := len(s.text)
+	for _, t := range s.top {
+		n += len(t.Text)
+	}
+	return n
+}
+
+// flooded says whether more waits than any server means to send.
+func (c *choice) flooded() bool { return len(c.waiting) > maxWaiting || c.kept > maxWaitingBytes }
+
 // choice is the text of one choice as it comes, token by token.
 type choice struct {
 	stopper
@@ -25,6 +43,7 @@ type choice struct {
 	letters int
 	tokens  int
 	waiting []scored
+	kept    int // bytes of text of those waiting, and of their alternatives
 }
 
 func (r *TGIRequest) newChoice() choice {
@@ -39,7 +58,9 @@ func (c *choice) take(t *tgiToken, top []tgiToken) (text string, told []scored) 
 		return "", nil
 	}
 	if c.probs {
-		c.waiting = append(c.waiting, scored{t.Text, t.Logprob, top[:min(c.top, len(top))], c.in, c.letters})
+		one := scored{t.Text, t.Logprob, slices.Clone(top[:min(c.top, len(top))]), c.in, c.letters}
+		c.waiting = append(c.waiting, one)
+		c.kept += one.size()
 		c.letters += utf8.RuneCountInString(t.Text)
 	}
 	c.in += len(t.Text)
@@ -76,6 +97,9 @@ func (c *choice) tell() []scored {
 		n++
 	}
 	told := c.waiting[:n:n]
+	for _, one := range told {
+		c.kept -= one.size()
+	}
 	c.waiting = c.waiting[n:]
 	if c.ended || len(c.waiting) == 0 {
 		c.waiting = nil

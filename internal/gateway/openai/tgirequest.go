@@ -229,10 +229,11 @@ func (r *TGIRequest) Body(i int) []byte {
 	}{r.prompts[i/r.n], ask})
 }
 
-// WantsUsage says whether a stream shall end with its usage. In a stream, only
-// newer versions of TGI tell the prompt's tokens, from about 2.4 on; others can
-// be asked for them at /tokenize.
-func (r *TGIRequest) WantsUsage() bool { return r.streams && r.usage }
+// Counts says whether the prompt's tokens are to be asked for with choice i:
+// with the first of each prompt, where a stream shall end with its usage. In a
+// stream, only newer versions of TGI tell them, from about 2.4 on; others can
+// be asked at /tokenize.
+func (r *TGIRequest) Counts(i int) bool { return r.streams && r.usage && i%r.n == 0 }
 
 // Tokenize is what /tokenize is to be asked for choice i.
 func (r *TGIRequest) Tokenize(i int) []byte {

@@ -144,7 +144,7 @@ func (s *TGIStream) event(i int, data []byte) error {
 		return tgiProblem(0, e.ErrorType, *e.Error)
 	}
 	text, told := c.take(e.Token, e.TopTokens)
-	if len(c.waiting) > maxWaiting {
+	if c.flooded() {
 		return badAnswer("sent too many tokens without text")
 	}
 	s.count.completion(i, c.tokens)

@@ -277,7 +277,7 @@ func TestStream_Wants(t *testing.T) {
 // prompt's tokens.
 func TestStream_Tokenized(t *testing.T) {
 	r := chatStream(t, `,"n":2,"stream_options":{"include_usage":true}`)
-	if !r.WantsUsage() || string(r.Tokenize(1)) != `{"inputs":"user:hi\nassistant:"}` {
+	if !r.Counts(0) || string(r.Tokenize(1)) != `{"inputs":"user:hi\nassistant:"}` {
 		t.Errorf("got %s", r.Tokenize(1))
 	}
 	old := strings.Replace(last(piece("a"), "length", 1), `,"input_length":4`, "", 1)
@@ -292,7 +292,7 @@ func TestStream_Tokenized(t *testing.T) {
 			t.Errorf("%s: got %+v\n%s", body, u, out.String())
 		}
 	}
-	if chatStream(t, "").WantsUsage() {
+	if chatStream(t, "").Counts(0) {
 		t.Error("usage that nobody asked for is wanted")
 	}
 }
@@ -391,4 +391,22 @@ func TestStream_LargeEvents(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	}
+}
+
+// Tokens that wait behind a text held back are bounded in bytes, too.
+func TestTGIStream_WaitingTokensAreBounded(t *testing.T) {
+	s := chatStream(t, `,"logprobs":true,"top_logprobs":1,"stop":"zzz"`).Stream(&bytes.Buffer{})
+	if err := s.Feed(0, []byte(piece("z"))); err != nil {
+		t.Fatal(err)
+	}
+	large := strings.Replace(piece(""), `"generated_text"`, `"top_tokens":[{"id":1,"text":"`+strings.Repeat("a", 1<<20)+`","logprob":-1,"special":false}],"generated_text"`, 1)
+	for range 64 {
+		if err := s.Feed(0, []byte(large)); err != nil {
+			if !strings.Contains(err.Error(), "too many tokens without text") {
+				t.Errorf("the error is %v", err)
+			}
+			return
+		}
+	}
+	t.Error("64 MiB wait")
 }

@@ -1,0 +1,51 @@
+package gateway
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
+	"dstack/internal/prompt"
+)
+
+// A large template takes long to be read. Nobody but those who need it waits,
+// and it is read once.
+func TestPrompts_NobodyWaitsForAnothersTemplate(t *testing.T) {
+	p := newPrompts()
+	reading, proceed := make(chan struct{}, 2), make(chan struct{})
+	p.compile = func(dstack.ChatTemplate) (*prompt.Prompt, error) {
+		reading <- struct{}{}
+		<-proceed
+		return nil, errors.New("it does not compile")
+	}
+	large := &dstack.ChatTemplate{Default: "large"}
+	failed := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := p.render(t.Context(), large, nil)
+			failed <- err
+		}()
+	}
+	<-reading
+	adopted := make(chan struct{})
+	go func() {
+		p.adopt(route.NewIndex(route.Table{Routes: []route.Route{{Run: "r", Template: large}}}))
+		close(adopted)
+	}()
+	select {
+	case <-adopted:
+	case <-time.After(5 * time.Second):
+		t.Error("a route table waits for a template")
+	}
+	close(proceed)
+	for range 2 {
+		if err := <-failed; err == nil || err.Error() != "it does not compile" {
+			t.Errorf("the error is %v", err)
+		}
+	}
+	if len(reading) > 0 {
+		t.Error("it was read twice")
+	}
+}
