@@ -128,7 +128,7 @@ func (c *corpus) renderAs(python map[string]cost) (map[string]cost, error) {
 			return p.Render(ctx, c.conversations[conversation], now)
 		})
 		if err := errors.Join(err, err2); err != nil {
-			return nil, fmt.Errorf("Python renders %s, and we do not: %w", name, err)
+			return nil, fmt.Errorf("template %s, which Python renders: %w", name, err)
 		}
 		costs[name] = cost{theirs.OK, compiled, render, read}
 	}
