@@ -139,8 +139,7 @@ func (x *exchange) post(path string, body []byte) (*http.Response, error) {
 	}
 	x.forwardHeaders(req.Header)
 	req.Header.Set("Content-Type", "application/json")
-	replayable(req.Header)
-	return x.g.transport.RoundTrip(req)
+	return x.send(req)
 }
 
 // answerTGI makes one answer of the replica's.
