@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // marker is a word that nobody says but the tests' prompts.
@@ -66,17 +67,25 @@ func (m *models) unsaid(t *testing.T) {
 	}
 }
 
-// exports checks lines of /metrics.
+// exports checks lines of /metrics: a request is counted once its answer is
+// out, which is when its client may already ask for the next thing.
 func (m *models) exports(t *testing.T, lines ...string) {
 	t.Helper()
-	a, err := m.in(t).get(fmt.Sprintf("http://127.0.0.1:%d/metrics", m.meters))
-	if err != nil || a.status != 200 {
-		t.Fatalf("/metrics: %v, status %d", err, a.status)
-	}
-	for _, line := range lines {
-		if !strings.Contains(a.body, line+"\n") {
-			t.Errorf("/metrics has no line %s:\n%s", line, linesOf(a.body, "dstack_model"))
+	h := m.in(t)
+	err := within(5*time.Second, func() error {
+		a, err := h.get(fmt.Sprintf("http://127.0.0.1:%d/metrics", m.meters))
+		if err != nil {
+			return err
 		}
+		for _, line := range lines {
+			if !strings.Contains(a.body, line+"\n") {
+				return fmt.Errorf("status %d, no line %s:\n%s", a.status, line, linesOf(a.body, "dstack_model"))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("/metrics: %v", err)
 	}
 }
 
