@@ -53,6 +53,7 @@ You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
 func TestModelSurface(t *testing.T) {
 	m := newModels(t)
 	t.Run("counted", m.counted)
+	t.Run("unsaid", m.unsaid)
 	direct := m.ask(t, "surface.py", m.direct, openaiModel)
 	t.Run("openai", func(t *testing.T) {
 		t.Parallel()

@@ -40,7 +40,7 @@ func (m *models) openaiTokens(t *testing.T) {
 	}
 }
 
-var sayHi = []map[string]string{{"role": "user", "content": "Say hi."}}
+var sayHi = saying("Say hi.")
 
 // lasting is an event without what differs from request to request.
 func lasting(t *testing.T, data string) any {

@@ -56,6 +56,16 @@ func TestAnthropic(t *testing.T) {
 	}
 }
 
+// A model of TGI has none of Anthropic's calls, and says so in their words.
+func TestAnthropic_ModelOfTGI(t *testing.T) {
+	up := replica(t, 0, (&tgi{}).ServeHTTP)
+	r := start(t, gateway.Limits{}, tgiRoute("m", template(chatml), up))
+	got := r.do(r.ask("POST", "http://gateway.localhost/v1/messages", strings.NewReader(`{"model":"org/m","max_tokens":1,"messages":[]}`), "X-Api-Key", member))
+	if want := `{"type":"error","error":{"type":"not_found_error","message":"this model has no /messages`; got.StatusCode != 404 || !strings.HasPrefix(got.body, want) {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+}
+
 // The key opens the model endpoint, not services: there it is theirs.
 func TestAnthropic_KeyIsTheServicesOwn(t *testing.T) {
 	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Api-Key")) })

@@ -93,7 +93,7 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 		body = &kept{body: out.Body}
 	}
 	for {
-		res, err := x.g.transport.RoundTrip(x.aimed(out, body))
+		res, err := x.send(x.aimed(out, body))
 		if err == nil {
 			return res, nil
 		}
@@ -133,21 +133,7 @@ func (x *exchange) aimed(out *http.Request, body *kept) *http.Request {
 		u.Path, _ = url.PathUnescape(u.RawPath)
 	}
 	to.URL = &u
-	if x.means.Models {
-		replayable(to.Header)
-	}
 	return to
-}
-
-// replayable lets the transport send a request again, over a new connection,
-// where a kept one ends before the first byte of an answer. Some servers of
-// models, llama.cpp's among them, close the connection right after a stream
-// although they say that they keep it. The header has no value: it is never
-// sent.
-func replayable(h http.Header) {
-	if _, known := h["Idempotency-Key"]; !known {
-		h["Idempotency-Key"] = nil
-	}
 }
 
 // kept is a body that outlives a connection that did not come about.

@@ -180,8 +180,7 @@ func (x *exchange) post(ctx context.Context, path string, body []byte) (*http.Re
 	}
 	x.forwardHeaders(req.Header)
 	req.Header.Set("Content-Type", "application/json")
-	replayable(req.Header)
-	return x.g.transport.RoundTrip(req)
+	return x.send(req)
 }
 
 // answerTGI makes one answer of the replica's.
