@@ -58,13 +58,13 @@ e2e() {
 go build -o "$root/report" scripts/report.go || exit 1
 case $part in
 all)
-	pieces postgres docker registry images python node mount given
+	pieces postgres docker registry images python node mount jinja given
 	lint
 	unit
 	e2e
 	;;
 lint) lint ;;
-unit) pieces postgres docker registry images mount given && unit "$@" ;;
+unit) pieces postgres docker registry images mount jinja given && unit "$@" ;;
 e2e) pieces postgres docker registry images python node mount given && e2e "$@" ;;
 bench)
 	pieces docker images nginx jinja given
