@@ -31,7 +31,7 @@ type answer struct {
 func oracle(t testing.TB) *python {
 	t.Helper()
 	if exec.Command("/usr/bin/python3", "-c", "import jinja2").Run() != nil {
-		t.Skip("needs python3-jinja2: /usr/bin/python3 cannot import jinja2 (apt-get install python3-jinja2)")
+		t.Skip("needs jinja: /usr/bin/python3 cannot import jinja2 (apt-get install python3-jinja2)")
 	}
 	cmd := exec.Command("/usr/bin/python3", filepath.Join("testdata", "oracle.py"))
 	in, err := cmd.StdinPipe()
