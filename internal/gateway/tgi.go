@@ -19,6 +19,7 @@ import (
 )
 
 const (
+	tgiBody    = 8 << 20  // bytes of a call; TGI itself takes 2 MB unless told otherwise, and reading costs 40 times as many
 	tgiChoices = 16       // in one call, each of which the replica is asked for
 	tgiAnswer  = 32 << 20 // bytes of the answers to one call
 	mostError  = 1 << 20  // bytes of an answer that is an error
@@ -27,6 +28,9 @@ const (
 // serveTGI answers one of OpenAI's calls by a replica that only continues
 // texts.
 func (x *exchange) serveTGI(body []byte) error {
+	if len(body) > tgiBody {
+		return tooLarge(tgiBody)
+	}
 	ask, err := openai.ReadTGI(x.call, body, x.tgiModel(), time.Now().Unix())
 	if err != nil && x.ctx.Err() != nil {
 		return x.ctx.Err()

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"dstack/internal/gateway"
 )
@@ -76,5 +77,16 @@ func TestTGI_AnthropicErrors(t *testing.T) {
 	got := r.do(r.ask("POST", "http://gateway.localhost/v1/messages", strings.NewReader(`{"model":"org/m","messages":[]}`), bearer(member)...))
 	if got.StatusCode != 404 || !strings.HasPrefix(got.body, `{"type":"error","error":{"type":"not_found_error"`) {
 		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+}
+
+// A body is read into many times its size: one that TGI would not take anyway
+// is refused before.
+func TestTGI_LargeBodies(t *testing.T) {
+	r := start(t, gateway.Limits{}, tgiRoute("m", template(chatml), replica(t, 0, generates("1"))))
+	began := time.Now()
+	got := r.chat(`{"model":"org/m","messages":[` + strings.Repeat("0,", 8<<20) + `0]}`)
+	if got.StatusCode != 413 || !strings.Contains(got.body, "larger than 8 MiB") {
+		t.Errorf("%d %s after %s", got.StatusCode, got.body, time.Since(began))
 	}
 }
