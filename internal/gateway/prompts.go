@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"runtime"
@@ -18,7 +19,7 @@ import (
 // prompts makes the prompts of models whose servers take only text. Each
 // template is compiled once.
 type prompts struct {
-	turns   chan struct{} // held while rendering: it keeps a processor busy
+	turns   *turns
 	compile func(dstack.ChatTemplate) (*prompt.Prompt, error)
 
 	mu    sync.Mutex
@@ -27,7 +28,17 @@ type prompts struct {
 }
 
 // told is what a replica said of its template, and what was known beside it.
-type told struct{ own, all *dstack.ChatTemplate }
+type told struct {
+	own, all *dstack.ChatTemplate
+	err      error // why it said nothing; then all is nil
+	at       time.Time
+}
+
+// useful says whether that still counts. A replica that told none is asked
+// again after a while: it may have been busy.
+func (t told) useful(own *dstack.ChatTemplate) bool {
+	return t.own == own && (t.err == nil || time.Since(t.at) < 10*time.Second)
+}
 
 // compiled is a template that is ready to be used, or why it is not.
 type compiled struct {
@@ -37,7 +48,7 @@ type compiled struct {
 
 func newPrompts() *prompts {
 	return &prompts{
-		turns: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)), compile: prompt.Compile,
+		turns: newTurns(runtime.GOMAXPROCS(0)), compile: prompt.Compile,
 		known: map[*dstack.ChatTemplate]func() compiled{}, asked: map[dstack.ReplicaID]told{},
 	}
 }
@@ -58,19 +69,29 @@ func (p *prompts) of(t *dstack.ChatTemplate) compiled {
 	return one()
 }
 
-// render makes the prompt of a request.
-func (p *prompts) render(ctx context.Context, t *dstack.ChatTemplate, request json.RawMessage) (string, error) {
+// render makes the prompt of a request to a run. An error that is none of the
+// request's is a *openai.Problem.
+func (p *prompts) render(ctx context.Context, run dstack.RunID, t *dstack.ChatTemplate, request json.RawMessage) (string, error) {
+	giveBack, err := p.turns.take(ctx, run)
+	if err != nil {
+		return "", err
+	}
+	defer giveBack()
 	one := p.of(t)
 	if one.err != nil {
-		return "", one.err
+		return "", badTemplate(one.err)
 	}
-	select {
-	case p.turns <- struct{}{}:
-		defer func() { <-p.turns }()
-	case <-ctx.Done():
-		return "", context.Cause(ctx)
+	text, err := one.Render(ctx, request, time.Now())
+	if errors.Is(err, prompt.ErrNoDefault) {
+		return "", badTemplate(err)
 	}
-	return one.Render(ctx, request, time.Now())
+	return text, err
+}
+
+// badTemplate is a template that works for no request.
+func badTemplate(err error) *openai.Problem {
+	return &openai.Problem{Status: http.StatusBadGateway, Code: "invalid_chat_template",
+		Message: "the model's chat template does not work: " + err.Error() + ". Write another one as model.chat_template into the configuration"}
 }
 
 // adopt forgets the templates that a table does not have any more.
@@ -81,7 +102,7 @@ func (p *prompts) adopt(x *route.Index) {
 	x.Runs(func(r *route.Route) {
 		live[r.Template] = true
 		for _, t := range r.Ready {
-			if one, known := p.asked[t.Replica]; known && one.own == r.Template {
+			if one, known := p.asked[t.Replica]; known && one.useful(r.Template) {
 				asked[t.Replica], live[one.all] = one, true
 			}
 		}
@@ -105,19 +126,34 @@ func (x *exchange) template() (*dstack.ChatTemplate, error) {
 	p.mu.Lock()
 	known, ok := p.asked[replica]
 	p.mu.Unlock()
-	if ok && known.own == r.Template {
-		return known.all, nil
+	if ok && known.useful(r.Template) {
+		return known.all, known.err
 	}
-	all, err := x.askForTemplate()
-	if err != nil {
-		x.g.log.Debug("replica tells no chat template", "id", x.id, "run", r.Name, "err", err)
-		return nil, &openai.Problem{Status: http.StatusBadGateway, Code: "no_chat_template",
-			Message: "no chat template is known for " + r.Model + ": write model.chat_template into the configuration, and apply it"}
+	known = told{own: r.Template, at: time.Now()}
+	known.all, known.err = x.askForTemplate()
+	if x.ctx.Err() != nil {
+		return nil, known.err // nobody waits for it any more
+	}
+	if known.err != nil {
+		x.g.log.Warn("replica tells no chat template", "run", r.Name, "replica", x.place.target.Num, "err", known.err)
+		known.err = &openai.Problem{Status: http.StatusBadGateway, Code: "no_chat_template",
+			Message: "no chat template is known for " + r.Model + ", and its replica " + whyNone(known.err) +
+				": write model.chat_template into the configuration, and apply it"}
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.asked[replica] = told{own: r.Template, all: all}
-	return all, nil
+	p.asked[replica] = known
+	return known.all, known.err
+}
+
+// errNoTemplate says that a replica answered, with no template in it.
+var errNoTemplate = errors.New("/info has no chat_template")
+
+func whyNone(err error) string {
+	if errors.Is(err, errNoTemplate) {
+		return "tells none"
+	}
+	return "cannot be asked"
 }
 
 // mostInfo is how long a replica's account of itself may be.
@@ -146,11 +182,9 @@ func (x *exchange) askForTemplate() (*dstack.ChatTemplate, error) {
 		EOS      string `json:"eos_token"`
 		BOS      string `json:"bos_token"`
 	}
-	if err := json.Unmarshal(body, &info); err != nil {
-		return nil, err
-	}
+	_ = json.Unmarshal(body, &info) // what is no JSON has no template
 	if res.StatusCode != http.StatusOK || info.Template == "" {
-		return nil, fmt.Errorf("/info answers %d, with no chat_template", res.StatusCode)
+		return nil, fmt.Errorf("%w: status %d", errNoTemplate, res.StatusCode)
 	}
 	all := &dstack.ChatTemplate{Default: info.Template, Tokens: map[string]string{}, From: "its replica"}
 	if own := x.place.route.Template; own != nil {

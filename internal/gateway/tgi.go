@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"slices"
 	"strconv"
 	"time"
@@ -85,7 +86,7 @@ func (x *exchange) tgiModel() openai.TGIModel {
 		if err != nil {
 			return "", err
 		}
-		return x.g.prompts.render(x.ctx, t, vars)
+		return x.g.prompts.render(x.ctx, r.Run, t, vars)
 	}
 	return m
 }
@@ -121,6 +122,7 @@ type choices struct {
 // askTGI asks the replica for every choice at once. Where it takes no
 // connection another one is asked: no answer has begun.
 func (x *exchange) askTGI(ask *openai.TGIRequest) (*choices, error) {
+	first := x.place.route
 	for {
 		c, err := x.askOnce(ask)
 		if err == nil {
@@ -134,7 +136,8 @@ func (x *exchange) askTGI(ask *openai.TGIRequest) (*choices, error) {
 		if err := x.obtain(); err != nil {
 			return nil, err
 		}
-		if x.place.route.Format != "tgi" {
+		now := x.place.route
+		if now.Format != "tgi" || x.call.Path == openai.Chat && !reflect.DeepEqual(now.Template, first.Template) { // another prompt is needed
 			return nil, &refusal{retry: 1, words: words{Kind: dstack.Unavailable, Message: "the model moved to another server", Hint: "try again"}}
 		}
 	}
@@ -275,7 +278,7 @@ func feed(stream *openai.TGIStream, i int, res *http.Response) error {
 // countPrompt asks for the tokens of a prompt, which older servers do not
 // tell in a stream. Without an answer they stay uncounted.
 func (x *exchange) countPrompt(ask *openai.TGIRequest, stream *openai.TGIStream, i int) {
-	ctx, cancel := context.WithTimeout(x.ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(x.ctx, time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+x.place.target.Address+"/tokenize", bytes.NewReader(ask.Tokenize(i)))
 	if err != nil {

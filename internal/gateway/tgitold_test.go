@@ -2,7 +2,10 @@ package gateway_test
 
 import (
 	"encoding/json"
+	"io"
+	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"dstack/internal/decide/route"
@@ -46,5 +49,61 @@ func TestTGI_TemplateOfTheReplicaAnew(t *testing.T) {
 			r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
 			return strings.Contains(c.asked.last.Load().(string), c.want)
 		})
+	}
+}
+
+// A replica that tells none is not asked again by every request.
+func TestTGI_NoTemplateAnywhere(t *testing.T) {
+	var infos atomic.Int64
+	mute := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		infos.Add(1)
+		io.WriteString(w, `{"model_id":"org/m"}`)
+	})
+	for _, c := range []struct {
+		up   route.Target
+		says string
+	}{{mute, "its replica tells none"}, {at("127.0.0.1:1", 0), "its replica cannot be asked"}} {
+		r := start(t, gateway.Limits{}, tgiRoute("m", nil, c.up))
+		for range 3 {
+			got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+			if got.StatusCode != 502 || !strings.Contains(got.body, "no_chat_template") || !strings.Contains(got.body, c.says) || !strings.Contains(got.body, "write model.chat_template") {
+				t.Errorf("%d %s, want: %s", got.StatusCode, got.body, c.says)
+			}
+		}
+	}
+	if n := infos.Load(); n != 1 {
+		t.Errorf("the replica was asked %d times, want once", n)
+	}
+}
+
+// What is wrong with a model is not told as a mistake of the request.
+func TestTGI_TemplateThatDoesNotWork(t *testing.T) {
+	said := &tgi{}
+	for name, wrong := range map[string]*dstack.ChatTemplate{
+		"it does not compile":  template("{% for %}"),
+		"only one with a name": {Named: []dstack.NamedTemplate{{Name: "rag", Source: "a"}}},
+	} {
+		r := start(t, gateway.Limits{}, tgiRoute("m", wrong, replica(t, 0, said.ServeHTTP)))
+		got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+		if got.StatusCode != 502 || !strings.Contains(got.body, "invalid_chat_template") {
+			t.Errorf("%s: %d %s", name, got.StatusCode, got.body)
+		}
+	}
+}
+
+// A prompt is for the template that made it: another run of the model, which
+// has another one, does not get it.
+func TestTGI_AnotherRunsTemplate(t *testing.T) {
+	other := &tgi{}
+	dead := tgiRoute("a", template("first {{ messages[0].content }}"), at("127.0.0.1:1", 0))
+	r := start(t, gateway.Limits{}, dead, tgiRoute("b", template("second {{ messages[0].content }}"), replica(t, 0, other.ServeHTTP)))
+	for range 8 {
+		got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+		if asked, _ := other.last.Load().(string); strings.Contains(asked, "first") {
+			t.Fatalf("the other run was asked %s", asked)
+		}
+		if got.StatusCode != 200 && got.StatusCode != 503 {
+			t.Errorf("%d %s", got.StatusCode, got.body)
+		}
 	}
 }
