@@ -88,7 +88,24 @@ type rendered struct {
 type renderFailed struct {
 	Kind    string `json:"kind"` // syntax, raise, runtime, limit
 	Message string `json:"message"`
-	Line    int    `json:"line"` // of the template
+	Line    int    `json:"line"` // of the template; 0: none of its lines
+}
+
+// failureOf is what a template said. Without a line it is none of its own: a
+// model may have templates with names only.
+func failureOf(err error) *renderFailed {
+	if wrong, ok := errors.AsType[*jinja.Error](err); ok {
+		return &renderFailed{Kind: wrong.Kind, Message: wrong.Message, Line: wrong.Line}
+	}
+	return &renderFailed{Kind: jinja.KindRuntime, Message: err.Error()}
+}
+
+// in says it to people.
+func (f *renderFailed) in(template string) string {
+	if f.Line == 0 {
+		return template + ": " + f.Message
+	}
+	return fmt.Sprintf("%s, line %d: %s", template, f.Line, f.Message)
 }
 
 func (a *app) render(ctx context.Context, r *rendering) error {
@@ -110,14 +127,11 @@ func (a *app) render(ctx context.Context, r *rendering) error {
 			results = append(results, rendered{Output: &text})
 			continue
 		}
-		wrong, ok := errors.AsType[*jinja.Error](err)
-		if !ok {
-			return invalid("", "%s: %v", r.from, err)
-		}
+		failed := failureOf(err)
 		if !r.asJSON {
-			return invalid("", "%s, line %d: %s", r.from, wrong.Line, wrong.Message)
+			return invalid("", "%s", failed.in(r.from))
 		}
-		results = append(results, rendered{Error: &renderFailed{Kind: wrong.Kind, Message: wrong.Message, Line: wrong.Line}})
+		results = append(results, rendered{Error: failed})
 	}
 	return a.showRendered(r, results)
 }

@@ -121,6 +121,13 @@ func TestTemplateRender_OfAModel(t *testing.T) {
 			t.Errorf("%s: %+v, want %s", c.more, got, c.out)
 		}
 	}
+	u.hub = func(context.Context, string, []string) (dstack.ChatTemplate, error) {
+		return dstack.ChatTemplate{Named: []dstack.NamedTemplate{{Name: "rag", Source: "a"}}}, nil
+	}
+	if got := u.types("template", "render", "--model", "org/model", "--messages", "one.json", "-o", "json"); got.code != ExitInvalid || !strings.Contains(got.out, "none of them is the default") {
+		t.Errorf("only a template with a name: %+v", got)
+	}
+	u.hub = asked
 	u.types("template", "render", "--model", "no/model", "--messages", "one.json").want(t, exitCode(&dstack.Error{Kind: dstack.NotFound}), nil, []string{"there is no no/model"})
 	u.hub = func(context.Context, string, []string) (dstack.ChatTemplate, error) {
 		return dstack.ChatTemplate{}, errors.New("broken")
