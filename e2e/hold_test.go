@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -62,9 +63,12 @@ func TestPostgres(t *testing.T) {
 	u.Path = "/" + name
 
 	h := newHouse(t, "process", "DSTACK_DATABASE_URL="+u.String())
-	if said := h.log.String(); !strings.Contains(said, "PostgreSQL") {
-		t.Errorf("the server does not say where its memory is:\n%s", said)
-	}
+	h.eventually(10*time.Second, "the server says where its memory is", func() error { // it answers before it greets
+		if !strings.Contains(h.log.String(), "PostgreSQL") {
+			return errors.New("it does not")
+		}
+		return nil
+	})
 	h.apply(h.folder(h.workload("elsewhere")))
 	before := h.about("elsewhere").PID
 	h.kill()
