@@ -193,6 +193,12 @@ func (x *exchange) takeRoom(n int64) error {
 	return nil
 }
 
+// giveRoom gives n bytes back before that.
+func (x *exchange) giveRoom(n int64) {
+	x.g.room.give(n)
+	x.bytes -= n
+}
+
 func tooLarge(most int64) *refusal {
 	return &refusal{words: words{Kind: dstack.TooLarge,
 		Message: "the request body is larger than " + strconv.FormatInt(most>>20, 10) + " MiB"}}

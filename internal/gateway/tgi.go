@@ -24,6 +24,7 @@ const (
 	tgiChoices = 16       // in one call, each of which the replica is asked for
 	tgiAnswer  = 32 << 20 // bytes of the answers to one call
 	mostError  = 1 << 20  // bytes of an answer that is an error
+	valueSize  = 80       // bytes that a value of a call takes while it is read, as measured with lists of numbers
 )
 
 // serveTGI answers one of OpenAI's calls by a replica that only continues
@@ -32,7 +33,7 @@ func (x *exchange) serveTGI(body []byte) error {
 	if len(body) > tgiBody {
 		return tooLarge(tgiBody)
 	}
-	ask, err := openai.ReadTGI(x.call, body, x.tgiModel(), time.Now().Unix())
+	ask, err := x.readTGI(body)
 	if err != nil && x.ctx.Err() != nil {
 		return x.ctx.Err()
 	}
@@ -55,6 +56,17 @@ func (x *exchange) serveTGI(body []byte) error {
 		return x.streamTGI(ask, c)
 	}
 	return x.answerTGI(ask, c.replies)
+}
+
+// readTGI reads a call. Beside the body that takes memory for each value in
+// it, about as many as there are commas.
+func (x *exchange) readTGI(body []byte) (*openai.TGIRequest, error) {
+	meanwhile := int64(len(body)) + valueSize*int64(bytes.Count(body, []byte(",")))
+	if err := x.takeRoom(meanwhile); err != nil {
+		return nil, err
+	}
+	defer x.giveRoom(meanwhile)
+	return openai.ReadTGI(x.call, body, x.tgiModel(), time.Now().Unix())
 }
 
 // roomFor takes the memory for the prompts: each choice sends one of its own.

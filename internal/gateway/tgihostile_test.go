@@ -90,3 +90,20 @@ func TestTGI_LargeBodies(t *testing.T) {
 		t.Errorf("%d %s after %s", got.StatusCode, got.body, time.Since(began))
 	}
 }
+
+// Many small values take far more memory than the body that they come in.
+// That is in the room for bodies, while they are read.
+func TestTGI_ManyValuesTakeRoom(t *testing.T) {
+	r := start(t, gateway.Limits{Body: 4 << 20, Bodies: 16 << 20}, tgiRoute("m", template(chatml), replica(t, 0, (&tgi{}).ServeHTTP)))
+	text := strings.Repeat("a word, ", 1<<15)
+	for range 3 {
+		got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}],"stop":[` + strings.Repeat("0,", 1<<19) + `0]}`)
+		if got.StatusCode != 503 || !strings.Contains(got.body, "too many large requests") {
+			t.Fatalf("half a million numbers: %d %.200s", got.StatusCode, got.body)
+		}
+		got = r.chat(`{"model":"org/m","messages":[{"role":"user","content":"` + text + `"}]}`)
+		if got.StatusCode != 200 {
+			t.Fatalf("a long text, after it: %d %.200s", got.StatusCode, got.body)
+		}
+	}
+}
