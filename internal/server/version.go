@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"dstack/internal/dstack"
 )
@@ -13,7 +14,9 @@ import (
 // speaks is the version of the reference whose wire this server speaks.
 var speaks = [3]int{0, 18, 10}
 
-var versionForm = regexp.MustCompile(`^v?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?(?:\.\d+)*(?:[-._]?(?:a|b|c|rc|alpha|beta|pre|post|dev)[-._]?\d*)*(?:\+[a-z0-9.]+)?$`)
+var versionForm = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`^v?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?(?:\.\d+)*(?:[-._]?(?:a|b|c|rc|alpha|beta|pre|post|dev)[-._]?\d*)*(?:\+[a-z0-9.]+)?$`)
+})
 
 // checkVersion refuses clients that speak another version of the wire: older
 // by major or minor, newer by anything. No header is no claim.
@@ -22,7 +25,7 @@ func checkVersion(r *http.Request) error {
 	if claim == "" || claim == "latest" {
 		return nil
 	}
-	parts := versionForm.FindStringSubmatch(strings.ToLower(claim))
+	parts := versionForm().FindStringSubmatch(strings.ToLower(claim))
 	if parts == nil {
 		return versionError("Bad API version specified", "give it as 0.18.10, or leave X-API-VERSION out")
 	}

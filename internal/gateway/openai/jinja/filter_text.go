@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"sort"
 	"strings"
+	"sync"
 	"unicode/utf8"
 )
 
@@ -257,14 +258,20 @@ func (w wrapper) long(chunks, current []string, left int) (rest, line []string) 
 	return append([]string{string(runes[end:])}, chunks[1:]...), append(current, string(runes[:end]))
 }
 
+// The patterns of urlize are large and seldom used: each is made when it is
+// first needed, not when the program starts.
 var (
-	urlPattern = regexp.MustCompile(`(?i)^(?:(?:https?://|www\.)(?:(?:[\p{L}\p{N}_%-]+\.)+)?(?:[a-z]{2,63}|xn--[\p{L}\p{N}_%]{2,59})` +
+	urlPattern = pattern(`(?i)^(?:(?:https?://|www\.)(?:(?:[\p{L}\p{N}_%-]+\.)+)?(?:[a-z]{2,63}|xn--[\p{L}\p{N}_%]{2,59})` +
 		`|(?:[\p{L}\p{N}_%-]{2,63}\.)+(?:com|net|int|edu|gov|org|info|mil)` +
 		`|(?:https?://)(?:\d{1,3}(?:\.\d{1,3}){3}|\[(?:[\da-f]{0,4}:){2}(?:[\da-f]{0,4}:?){1,6}\]))(?::\d{1,5})?(?:[/?#]\S*)?$`)
-	mailPattern = regexp.MustCompile(`^\S+@[\p{L}\p{N}_][\p{L}\p{N}_.-]*\.[\p{L}\p{N}_]+$`)
-	urlHead     = regexp.MustCompile(`^(?:[(<]|&lt;)+`)
-	urlTail     = regexp.MustCompile(`(?:[)>.,\n]|&gt;)+$`)
+	mailPattern = pattern(`^\S+@[\p{L}\p{N}_][\p{L}\p{N}_.-]*\.[\p{L}\p{N}_]+$`)
+	urlHead     = pattern(`^(?:[(<]|&lt;)+`)
+	urlTail     = pattern(`(?:[)>.,\n]|&gt;)+$`)
 )
+
+func pattern(expression string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
+}
 
 func urlizeFilter(m *machine, v Value, a args) Value {
 	got := a.bind("do_urlize", 0, "trim_url_limit", "nofollow", "target", "rel", "extra_schemes")
@@ -322,9 +329,9 @@ const maxLink = 8 << 10
 
 // linked makes a link of a word that looks like one.
 func linked(word, attrs string, limit int) string {
-	head := urlHead.FindString(word)
+	head := urlHead().FindString(word)
 	middle := word[len(head):]
-	tail := urlTail.FindString(middle)
+	tail := urlTail().FindString(middle)
 	middle = middle[:len(middle)-len(tail)]
 	for _, around := range [][2]string{{"(", ")"}, {"<", ">"}, {"&lt;", "&gt;"}} {
 		open := strings.Count(middle, around[0])
@@ -342,13 +349,13 @@ func linked(word, attrs string, limit int) string {
 		shown = string(runes[:limit]) + "..."
 	}
 	switch {
-	case urlPattern.MatchString(middle) && (strings.HasPrefix(middle, "https://") || strings.HasPrefix(middle, "http://")):
+	case urlPattern().MatchString(middle) && (strings.HasPrefix(middle, "https://") || strings.HasPrefix(middle, "http://")):
 		middle = `<a href="` + middle + `"` + attrs + `>` + shown + `</a>`
-	case urlPattern.MatchString(middle):
+	case urlPattern().MatchString(middle):
 		middle = `<a href="https://` + middle + `"` + attrs + `>` + shown + `</a>`
-	case strings.HasPrefix(middle, "mailto:") && mailPattern.MatchString(middle[7:]):
+	case strings.HasPrefix(middle, "mailto:") && mailPattern().MatchString(middle[7:]):
 		middle = `<a href="` + middle + `">` + middle[7:] + `</a>`
-	case strings.Contains(middle, "@") && !strings.HasPrefix(middle, "www.") && !strings.Contains(middle, ":") && mailPattern.MatchString(middle):
+	case strings.Contains(middle, "@") && !strings.HasPrefix(middle, "www.") && !strings.Contains(middle, ":") && mailPattern().MatchString(middle):
 		middle = `<a href="mailto:` + middle + `">` + middle + `</a>`
 	}
 	return head + middle + tail
