@@ -6,12 +6,15 @@ import (
 )
 
 // upper is str.upper.
-func upper(s string) string {
+func upper(m *machine, s string) string {
 	if isASCII(s) {
 		return strings.ToUpper(s)
 	}
 	var b strings.Builder
+	seen := 0
 	for _, r := range s {
+		seen++
+		m.along(seen)
 		if wide, is := wideCase[r]; is {
 			b.WriteString(wide[0])
 			continue
@@ -22,19 +25,20 @@ func upper(s string) string {
 }
 
 // lower is str.lower.
-func lower(s string) string {
+func lower(m *machine, s string) string {
 	if isASCII(s) {
 		return strings.ToLower(s)
 	}
-	return mapCase(s, func(runes []rune, i int) bool { return false })
+	return mapCase(m, s, func(runes []rune, i int) bool { return false })
 }
 
 // mapCase writes the characters for which raise tells so in title case, the
 // others in lower case.
-func mapCase(s string, raise func(runes []rune, i int) bool) string {
+func mapCase(m *machine, s string, raise func(runes []rune, i int) bool) string {
 	var b strings.Builder
 	runes := []rune(s)
 	for i, r := range runes {
+		m.along(i)
 		switch {
 		case raise(runes, i):
 			if wide, is := wideCase[r]; is {
@@ -78,26 +82,27 @@ func isLower(r rune) bool { return unicode.IsLower(r) || unicode.Is(unicode.Othe
 func isUpper(r rune) bool { return unicode.IsUpper(r) || unicode.Is(unicode.Other_Uppercase, r) }
 
 // capitalize is str.capitalize.
-func capitalize(s string) string {
-	return mapCase(s, func(_ []rune, i int) bool { return i == 0 })
+func capitalize(m *machine, s string) string {
+	return mapCase(m, s, func(_ []rune, i int) bool { return i == 0 })
 }
 
 // titleCase is str.title.
-func titleCase(s string) string {
-	return mapCase(s, func(runes []rune, i int) bool { return i == 0 || !isCased(runes[i-1]) })
+func titleCase(m *machine, s string) string {
+	return mapCase(m, s, func(runes []rune, i int) bool { return i == 0 || !isCased(runes[i-1]) })
 }
 
-func swapCase(s string) string {
+func swapCase(m *machine, s string) string {
 	var b strings.Builder
 	runes := []rune(s)
 	for i, r := range runes {
+		m.along(i)
 		switch {
 		case r == 'Σ' && endsWord(runes, i):
 			b.WriteRune('ς')
 		case isUpper(r):
-			b.WriteString(lower(string(r)))
+			b.WriteString(lower(m, string(r)))
 		case isLower(r):
-			b.WriteString(upper(string(r)))
+			b.WriteString(upper(m, string(r)))
 		default:
 			b.WriteRune(r)
 		}

@@ -41,15 +41,15 @@ func init() {
 }
 
 // textFilter maps the text of a value; markup stays markup.
-func textFilter(name string, f func(string) string) filter {
+func textFilter(name string, f func(*machine, string) string) filter {
 	return func(m *machine, v Value, a args) Value {
 		a.bind(name, 0)
 		s := m.str(v)
 		m.hold(len(s))
 		if _, is := v.(markup); is {
-			return markup(f(s))
+			return markup(f(m, s))
 		}
-		return f(s)
+		return f(m, s)
 	}
 }
 
@@ -57,22 +57,25 @@ func titleFilter(m *machine, v Value, a args) Value {
 	a.bind("do_title", 0)
 	s := m.str(v)
 	m.hold(len(s))
-	return titleWords(s)
+	return titleWords(m, s)
 }
 
 // titleWords is the filter title: words begin after space, hyphens, brackets.
-func titleWords(s string) string {
+func titleWords(m *machine, s string) string {
 	begins := true
 	var word []rune
 	var b strings.Builder
 	flush := func() {
 		if len(word) > 0 {
-			b.WriteString(upper(string(word[:1])))
-			b.WriteString(lower(string(word[1:])))
+			b.WriteString(upper(m, string(word[:1])))
+			b.WriteString(lower(m, string(word[1:])))
 			word = word[:0]
 		}
 	}
+	seen := 0
 	for _, r := range s {
+		seen++
+		m.along(seen)
 		begins = isSpace(r) || strings.ContainsRune("-({[<", r)
 		if !begins {
 			word = append(word, r)

@@ -40,7 +40,7 @@ func (g getter) get(m *machine, v Value) Value {
 	}
 	if s, is := text(v); is && g.fold {
 		m.hold(len(s))
-		return lower(s)
+		return lower(m, s)
 	}
 	return v
 }

@@ -145,14 +145,14 @@ func (w wrapper) chunks(m *machine, line string) []string {
 			out = append(out, word)
 			continue
 		}
-		out = append(out, splitHyphens(word)...)
+		out = append(out, splitHyphens(m, word)...)
 		m.holdItems(len(out))
 	}
 	return out
 }
 
 // splitHyphens follows textwrap.TextWrapper.wordsep_re.
-func splitHyphens(word string) []string {
+func splitHyphens(m *machine, word string) []string {
 	runes := []rune(word)
 	isLetter := func(i int) bool {
 		return i >= 0 && i < len(runes) && (isAlnumRune(runes[i]) || runes[i] == '_') && !isDigitRune(runes[i])
@@ -172,6 +172,7 @@ func splitHyphens(word string) []string {
 		}
 	}
 	for i := 0; i < len(runes); i++ {
+		m.along(i)
 		if runes[i] != '-' {
 			continue
 		}

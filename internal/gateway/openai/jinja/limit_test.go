@@ -11,7 +11,7 @@ import (
 
 // slack is what the race detector and the collector may add to the 250 ms of a
 // bomb.
-const slack = 1750 * time.Millisecond
+const slack = 750 * time.Millisecond
 
 // worked is how long this process has been on a processor. What others do on
 // the machine meanwhile is not in it.

@@ -117,6 +117,14 @@ func (m *machine) work(n int) {
 	}
 }
 
+// along pays, now and then, in a loop over a long text whose i-th character it
+// is at: the clock is looked at within the text, too.
+func (m *machine) along(i int) {
+	if i&0x3ff == 0x3ff {
+		m.work(1 << 15)
+	}
+}
+
 // hold pays for n bytes of new text or list, before they are built.
 func (m *machine) hold(n int) {
 	if n > m.limits.Output {

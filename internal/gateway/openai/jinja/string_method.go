@@ -13,11 +13,11 @@ type method func(m *machine, s string, a args) Value
 var stringMethods map[string]method
 
 func init() {
-	plain := func(name string, f func(string) string) method {
+	plain := func(name string, f func(*machine, string) string) method {
 		return func(m *machine, s string, a args) Value {
 			a.positional("str."+name, 0, 0)
 			m.hold(len(s))
-			return f(s)
+			return f(m, s)
 		}
 	}
 	check := func(name string, f func(string) bool) method {
@@ -33,7 +33,7 @@ func init() {
 	stringMethods = map[string]method{
 		"upper":        plain("upper", upper),
 		"lower":        plain("lower", lower),
-		"casefold":     plain("casefold", func(s string) string { return lower(strings.ReplaceAll(s, "ß", "ss")) }),
+		"casefold":     plain("casefold", func(m *machine, s string) string { return lower(m, strings.ReplaceAll(s, "ß", "ss")) }),
 		"title":        plain("title", titleCase),
 		"capitalize":   plain("capitalize", capitalize),
 		"swapcase":     plain("swapcase", swapCase),
@@ -113,30 +113,39 @@ func stripMethod(name string, left, right bool) method {
 		got := a.positional(name, 0, 1)
 		m.work(len(s))
 		if len(got) == 0 || got[0] == None {
-			return strip(s, isSpace, left, right)
+			return strip(m, s, isSpace, left, right)
 		}
 		chars, is := text(got[0])
 		if !is {
 			typeError("%s arg must be None or str", name)
 		}
 		if len(chars) <= 16 {
-			return strip(s, func(r rune) bool { return strings.ContainsRune(chars, r) }, left, right)
+			return strip(m, s, func(r rune) bool { return strings.ContainsRune(chars, r) }, left, right)
 		}
 		m.hold(len(chars))
 		set := map[rune]bool{}
+		seen := 0
 		for _, r := range chars {
+			seen++
+			m.along(seen)
 			set[r] = true
 		}
-		return strip(s, func(r rune) bool { return set[r] }, left, right)
+		return strip(m, s, func(r rune) bool { return set[r] }, left, right)
 	}
 }
 
-func strip(s string, is func(rune) bool, left, right bool) string {
+func strip(m *machine, s string, is func(rune) bool, left, right bool) string {
+	seen := 0
+	gone := func(r rune) bool {
+		seen++
+		m.along(seen)
+		return is(r)
+	}
 	if left {
-		s = strings.TrimLeftFunc(s, is)
+		s = strings.TrimLeftFunc(s, gone)
 	}
 	if right {
-		s = strings.TrimRightFunc(s, is)
+		s = strings.TrimRightFunc(s, gone)
 	}
 	return s
 }
