@@ -53,18 +53,6 @@ func (s Seconds) String() string {
 	return strconv.FormatInt(int64(s), 10) + "s"
 }
 
-// ParseMaxDuration reads `off` or a duration.
-func ParseMaxDuration(text string) (*MaxDuration, error) {
-	if strings.TrimSpace(text) == "off" {
-		return &MaxDuration{Off: true}, nil
-	}
-	s, err := ParseDuration(text)
-	if err != nil {
-		return nil, err
-	}
-	return maxDuration(s), nil
-}
-
 // maxDuration is off for 0: the original's client writes `off` as 0 where
 // its file did not quote the word.
 func maxDuration(s Seconds) *MaxDuration { return &MaxDuration{Off: s == 0, Seconds: s} }

@@ -35,15 +35,7 @@ var gpuBlock = newBlock("gpu", "`gpu`", "GPUs, written as a mapping.", []field[G
 		read:  func(r *reader, n *strictyaml.Node, g *GPU) { g.ComputeCapability = r.capability(n) }},
 })
 
-// ParseGPU reads `A100`, `24GB..`, `2`, or several of these between colons.
-func ParseGPU(text string) (*GPU, error) {
-	g, f := parseGPU(text)
-	if f != nil {
-		return nil, problemOf("resources.gpu", f)
-	}
-	return g, nil
-}
-
+// parseGPU reads `A100`, `24GB..`, `2`, or several of these between colons.
 func parseGPU(text string) (*GPU, *fault) {
 	g := anyGPU()
 	seen := map[string]bool{}

@@ -17,15 +17,7 @@ var sizeUnits = map[string]float64{"TB": 1024, "GB": 1, "": 1, "MB": 1.0 / 1024}
 // The largest size that is read.
 const mostGB = GB(1 << 30)
 
-// ParseGB reads a size: `16GB`, `512MB`, `1.5TB`, or `16`, which is GB.
-func ParseGB(text string) (GB, error) {
-	v, f := parseGB(text)
-	if f != nil {
-		return 0, problemOf("", f)
-	}
-	return v, nil
-}
-
+// parseGB reads a size: `16GB`, `512MB`, `1.5TB`, or `16`, which is GB.
 func parseGB(text string) (GB, *fault) {
 	clean := strings.ToUpper(strings.ReplaceAll(text, " ", ""))
 	m := sizeText.FindStringSubmatch(clean)
