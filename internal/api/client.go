@@ -167,6 +167,28 @@ func (c *Client) Delete(ctx context.Context, project string, names []string) err
 	return c.write(ctx, in(P+"/runs/delete", project), DeleteRuns{RunsNames: names}, nil)
 }
 
+// Events tells what happened to the runs of a name; see EventsRequest.
+func (c *Client) Events(ctx context.Context, project string, ask EventsRequest) ([]EventView, error) {
+	return read[[]EventView](ctx, c, in(PathEvents, project), ask, callLimit+time.Duration(ask.WaitSeconds)*time.Second)
+}
+
+// History lists a run's revisions, newest first.
+func (c *Client) History(ctx context.Context, project, name string) ([]RevisionView, error) {
+	return read[[]RevisionView](ctx, c, in(PathHistory, project), RunName{RunName: name}, callLimit)
+}
+
+// Rollback brings an earlier revision back; see RollbackRequest.
+func (c *Client) Rollback(ctx context.Context, project string, ask RollbackRequest) (View, error) {
+	var view View
+	err := c.write(ctx, in(PathRollback, project), ask, &view)
+	return view, err
+}
+
+// Explain tells why a run has the replicas that it has.
+func (c *Client) Explain(ctx context.Context, project, name string) (Explanation, error) {
+	return read[Explanation](ctx, c, in(PathExplain, project), RunName{RunName: name}, callLimit)
+}
+
 func in(path, project string) string {
 	return strings.Replace(path, "{project_name}", url.PathEscape(project), 1)
 }

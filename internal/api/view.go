@@ -26,6 +26,7 @@ type Preview struct {
 	Notes    []string `json:"notes"`    // python: plain processes use this machine's own
 	Existing *View    `json:"existing"` // the unfinished run of this name
 	Changes  []Change `json:"changes"`  // from it to this
+	How      string   `json:"how"`      // all of them together, by the most that any needs; empty: nothing changes
 	URL      string   `json:"url"`
 	ModelURL string   `json:"model_url,omitempty"`
 }
@@ -48,6 +49,7 @@ type Change struct {
 	Path string `json:"path"` // commands.1
 	From string `json:"from"`
 	To   string `json:"to"`
+	How  string `json:"how"` // HowInPlace, HowRolling or HowRecreate
 }
 
 // ApplyRequest submits a run, or gives a running one of the same name its
@@ -83,6 +85,10 @@ type View struct {
 	FinishedAt  *time.Time    `json:"finished_at"`
 	Wanted      int           `json:"replicas_wanted"`
 	Ready       int           `json:"replicas_ready"`
+	Serving     int           `json:"replicas_serving"` // ready ones of any revision
+	Min         int           `json:"replicas_min"`
+	Max         int           `json:"replicas_max"`
+	RolledBack  *RollbackView `json:"rolled_back"` // what became of the newest revision, if it failed; nil: it did not
 	Auth        bool          `json:"auth"`
 	URL         string        `json:"url"`      // http://<run>.localhost:3000/
 	PathURL     string        `json:"path_url"` // http://127.0.0.1:3000/proxy/services/<project>/<run>/
@@ -138,6 +144,8 @@ const (
 	StatusWaiting  Status = "waiting"  // for a machine
 	StatusStarting Status = "starting" // no replica is ready yet
 	StatusReady    Status = "ready"    // all are
+	StatusSleeping Status = "sleeping" // it needs none until a request comes
+	StatusUpdating Status = "updating" // serves, while a new revision takes over
 	StatusDegraded Status = "degraded" // some are
 	StatusFailing  Status = "failing"  // was ready, none is, restarting
 	StatusStopping Status = "stopping"

@@ -32,12 +32,13 @@ var rooms = []struct{ name, imports string }{
 	{"internal/decide", ""},
 	{"internal/decide/job", "spec dstack"},
 	{"internal/decide/placement", "spec dstack"},
+	{"internal/decide/autoscale", "spec dstack"},
 	{"internal/decide/lifecycle", "spec dstack"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "spec dstack"},
 
 	// The contract between the parts.
-	{"internal/api", "spec dstack decide/placement decide/route"},
+	{"internal/api", "spec dstack decide/placement decide/autoscale decide/route"},
 
 	// What runs replicas on a machine, and where machines come from.
 	{"internal/engine", "spec dstack"},
@@ -52,14 +53,14 @@ var rooms = []struct{ name, imports string }{
 	{"internal/hub/hubtest", ""},
 
 	// The server.
-	{"internal/server/store", "spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access"},
+	{"internal/server/store", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access"},
 	{"internal/server/logs", "dstack"},
-	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/lifecycle decide/route backend engine loop server/logs server/store"},
-	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile gateway/openai/jinja prompt"},
+	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route backend engine loop server/logs server/store"},
+	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile gateway/openai/jinja prompt"},
 
 	// The gateway.
 	{"internal/gateway/openai", ""},
-	{"internal/gateway", "dstack decide/route api loop gateway/openai prompt"},
+	{"internal/gateway", "spec dstack decide/route api loop gateway/openai prompt"},
 
 	// The command line.
 	{"internal/cli", "spec dstack api loop gateway/openai/jinja prompt"},

@@ -20,7 +20,10 @@ type Replica struct {
 	Crashes     int       // attempts in a row that ended before they were ready for long
 	CrashedAt   time.Time // when the first of them ended
 	DueAt       time.Time // when a back-off is over; zero: none
-	Grace       bool      // terminating: SIGTERM and time first
+	Grace       bool      // draining and terminating: SIGTERM and time first
+	DrainBy     time.Time // draining: when what is in flight is waited for no longer
+	ReadyAt     time.Time // when it last became ready; zero: never
+	Blocked     bool      // waiting: only older replicas of its own run hold the room that it needs
 	Past        []Attempt // earlier attempts, oldest first, the latest pastKept of them
 	SubmittedAt time.Time
 	FinishedAt  time.Time
@@ -46,8 +49,10 @@ type ReplicaStatus string
 const (
 	ReplicaWaiting     ReplicaStatus = "waiting"    // for a place
 	ReplicaStarting    ReplicaStatus = "starting"   // placed; not ready yet
-	ReplicaReady       ReplicaStatus = "ready"      // its port accepts; in the route table
+	ReplicaReady       ReplicaStatus = "ready"      // its port accepts, and its probes are answered; in the route table
+	ReplicaUnhealthy   ReplicaStatus = "unhealthy"  // was ready and runs, but does not answer; gets no requests
 	ReplicaRestarting  ReplicaStatus = "restarting" // crashed; a back-off passes before the next attempt
+	ReplicaDraining    ReplicaStatus = "draining"   // gets no new requests; ends once those in flight have
 	ReplicaTerminating ReplicaStatus = "terminating"
 	ReplicaTerminated  ReplicaStatus = "terminated"
 	ReplicaFailed      ReplicaStatus = "failed" // gave up
@@ -90,6 +95,7 @@ type Report struct {
 	Attempt   AttemptID
 	Outcome   Outcome
 	Ready     bool     // its port accepts connections
+	Probed    *Probed  // what its probes say; nil: it has none, or none was asked yet
 	Address   string   // host:port where the server reaches it; empty: not yet known
 	Progress  string   // pulling image 62% of 8.1GB, about 20s left
 	ExitCode  int      // meaningful with OutcomeExited
@@ -100,4 +106,15 @@ type Report struct {
 	StartedAt time.Time
 	EndedAt   time.Time
 	At        time.Time // when this was seen
+}
+
+// ProbeFails is how many failed answers in a row of one probe restart a
+// replica, if others serve meanwhile.
+const ProbeFails = 3
+
+// Probed is what the probes of an attempt say together.
+type Probed struct {
+	Ready bool   // every probe has had its good answers in a row, and none has failed since
+	Fails int    // failed answers in a row, of the probe that has most; ProbeFails at most
+	Why   string // of the last failed one, for people: GET /health answered 500
 }

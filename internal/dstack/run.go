@@ -15,14 +15,20 @@ type Run struct {
 	User        string // who submitted it
 	Name        string
 	Spec        RunSpec
-	Revision    int // grows with each accepted apply; the first is 1
+	Revision    int // the present one; the first is 1
+	Newest      int // the highest number that was given, at least Revision: a failed one is not given again
+	Shape       int // the first revision with the containers of the present one: replicas from it on are up to date
+	Proven      int // the last revision before Shape that has served; 0: none. A revision that fails falls back to it
+	Wanted      int // how many replicas there should be, within the range of the configuration
 	Status      RunStatus
 	Reason      Reason
 	Ending      Ending      // why it ends or ended; EndNone while it lives
 	Stop        StopRequest // what the user asked for
 	SubmittedAt time.Time
 	Since       time.Time // when Status last changed
-	ReadyAt     time.Time // when the current revision first had all replicas ready; zero: not yet
+	ScaledAt    time.Time // when Wanted last changed; at first when it was submitted
+	StartedAt   time.Time // when its first replica had a machine; zero: not yet
+	ReadyAt     time.Time // when the present shape first served as wanted; zero: not yet
 	FinishedAt  time.Time
 	Deleted     bool  // no longer listed
 	Version     int64 // grows with each save; a save of an older version is refused
@@ -78,8 +84,9 @@ type Ending string
 // Every ending there is.
 const (
 	EndNone       Ending = ""
-	EndStopped    Ending = "stopped"     // by its user
-	EndAborted    Ending = "aborted"     // by its user, at once
-	EndFailed     Ending = "failed"      // no replica could become ready
-	EndNoCapacity Ending = "no_capacity" // no machine suits
+	EndStopped    Ending = "stopped"      // by its user
+	EndAborted    Ending = "aborted"      // by its user, at once
+	EndFailed     Ending = "failed"       // no replica could become ready
+	EndNoCapacity Ending = "no_capacity"  // no machine suits
+	EndDuration   Ending = "max_duration" // it ran for as long as it may
 )

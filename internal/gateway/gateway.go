@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dstack/internal/api"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
@@ -23,6 +24,12 @@ type ControlPlane interface {
 	// since, 0 being none. It waits as long as ctx allows, and may give the
 	// same version again after a while. It may be repeated at any time.
 	Table(ctx context.Context, since uint64) (route.Table, error)
+
+	// Report takes note of what the gateway counts. It is told each second,
+	// and at once when a run without a replica gets its first request and when
+	// a replica that was taken out of the table has nothing in flight any
+	// more. Losing one costs a second; a later one replaces it.
+	Report(ctx context.Context, r api.Report) error
 }
 
 // Options is what a gateway is made of.

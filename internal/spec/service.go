@@ -33,7 +33,12 @@ type Service struct {
 	// The later dialect. The wire of 0.18.10 has none of it; see SourceJSON.
 	Probes     []Probe     `json:"-"`
 	RateLimits []RateLimit `json:"-"`
-	NotYet     []NotYet    `json:"-"`
+
+	// Ours. See Drain and Held for the defaults.
+	DrainTimeout *Seconds `json:"-"`
+	Hold         *Hold    `json:"-"`
+
+	NotYet []NotYet `json:"-"`
 }
 
 // Params are the fields that a configuration and a profile share.

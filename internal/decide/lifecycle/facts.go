@@ -11,7 +11,11 @@ import (
 // RunFacts is all that is known of a run.
 type RunFacts struct {
 	Run      dstack.Run
-	Replicas []dstack.Replica // every one that is not finished, and those that failed at this revision
+	Replicas []dstack.Replica         // every one that is not finished, and those that failed at this shape
+	Wanted   int                      // how many there should be, from autoscale
+	WhyScale dstack.Reason            // why that many
+	ScaleDue time.Time                // when that may change by itself; zero: only with the load
+	InFlight map[dstack.ReplicaID]int // where there is anything
 }
 
 // RunStep is what to do next with a run.
@@ -19,22 +23,37 @@ type RunStep struct {
 	To     dstack.RunStatus
 	Reason dstack.Reason
 	Ending dstack.Ending
-	Ready  bool               // all replicas are ready: remember since when
+	Ready  bool               // the present shape serves as wanted: remember since when
+	Begun  bool               // its first replica has a machine: remember since when
+	Wanted int                // how many replicas there should be
+	Back   *Back              // fall back to an earlier revision
 	Add    []int              // numbers of replicas to create at the current revision
 	Drop   []dstack.ReplicaID // replicas to terminate
-	Grace  bool               // those dropped get SIGTERM and time first
+	Grace  bool               // those dropped finish what they have begun, and get SIGTERM and time
+	Drain  time.Duration      // that those with requests may take for it
 	Why    dstack.Reason      // why they are dropped
 	Due    time.Time          // when to look again, if nothing happens; zero: only when something does
+}
+
+// Back is a fall back to the revision Run.Proven: the present one failed.
+type Back struct {
+	To      int
+	Reason  dstack.Reason // why, in words
+	Replica int           // the number of the one that failed
+	LastOut []string      // what it said last
 }
 
 // ReplicaFacts is all that is known of a replica.
 type ReplicaFacts struct {
 	Replica  dstack.Replica
-	Run      dstack.Run
+	Run      dstack.Run       // with the spec of the replica's own revision
+	Siblings []dstack.Replica // the run's other unfinished ones; only where the replica is unhealthy
+	Load     dstack.Load      // only while it drains
 	Instance *dstack.Instance // nil before placement
 	Report   *dstack.Report   // of the present attempt; nil until its engine has spoken of it
 	Places   []dstack.Place   // suitable and free, best first; looked up only while waiting
 	Misfits  []dstack.Misfit  // the machines that do not suit
+	Blocked  bool             // there would be a place if older replicas of the run had left
 	Limits   Limits
 }
 
@@ -54,6 +73,7 @@ type ReplicaStep struct {
 	Crashes int
 	Crashed time.Time
 	DueAt   time.Time // when a back-off is over
+	Blocked bool
 	Due     time.Time // when to look again
 }
 
@@ -66,7 +86,8 @@ type InstanceFacts struct {
 	Listed   bool            // the backend was asked and answered
 }
 
-// Placed is a replica on an instance, with what running it takes.
+// Placed is a replica on an instance, with what running it takes: the run has
+// the spec of the replica's own revision.
 type Placed struct {
 	Replica dstack.Replica
 	Run     dstack.Run

@@ -2,7 +2,10 @@
 package route
 
 import (
+	"time"
+
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // Table is every route a gateway serves, complete, at one version. It never
@@ -31,6 +34,22 @@ type Route struct {
 	Ready    []Target
 	// State tells people why there is no ready replica; empty when there is.
 	State dstack.Reason
+	// Ends says that the run is being stopped: it never has a replica again.
+	Ends bool
+	// Asleep says that it has no replica because nothing asked for one; a
+	// request that waits brings one. False where it never gets one.
+	Asleep bool
+	// Panic says that Ready holds those that run and fail their probes,
+	// because no replica answers them well.
+	Panic bool
+	Rules Rules
+}
+
+// Rules is what a configuration asks of a gateway. They never change once made.
+type Rules struct {
+	Window time.Duration    `json:"window,omitempty"` // over which load is averaged; 0: a minute
+	Limits []spec.RateLimit `json:"limits,omitempty"`
+	Hold   spec.Hold        `json:"hold,omitzero"`
 }
 
 // Target is one ready replica.
