@@ -111,22 +111,3 @@ const (
 	HowRolling  = "rolling"  // each new replica is ready before an old one leaves
 	HowRecreate = "recreate" // no machine has room for both: an old replica leaves first
 )
-
-// Report is what one gateway counted: all runs with anything to tell. A run
-// that is not in it has nothing in flight, waiting or counted.
-type Report struct {
-	Gateway string // names it, among all that report
-	// Table is the version of the route table that it goes by.
-	Table uint64
-	Runs  map[dstack.RunID]RunReport
-}
-
-// RunReport is what one gateway counted of one run.
-type RunReport struct {
-	Requests int                      `json:"requests"` // that came in within the window
-	Busy     float64                  `json:"busy"`     // in flight and waiting, averaged over the window
-	Watched  time.Duration            `json:"watched"`  // for how much of the window it counted
-	InFlight int                      `json:"in_flight"`
-	Held     int                      `json:"held"`
-	Replicas map[dstack.ReplicaID]int `json:"replicas,omitempty"` // in flight, where there is anything
-}

@@ -17,3 +17,24 @@ type Load struct {
 	// not known.
 	AsOf time.Time
 }
+
+// Counts is what one gateway counted: all runs with anything to tell. A run
+// that is not in it has nothing in flight, waiting or counted.
+type Counts struct {
+	Gateway string // names it, among all that tell
+	Table   uint64 // the version of the route table that it goes by
+	Runs    map[RunID]Count
+	// AsOf is what Table stands for, see Load.AsOf. The server fills it in.
+	AsOf time.Time
+}
+
+// Count is what one gateway counted of one run.
+type Count struct {
+	Window   time.Duration     `json:"window"`
+	Watched  time.Duration     `json:"watched"`  // for how much of the window it counted
+	Requests int               `json:"requests"` // that came in within the window
+	Busy     float64           `json:"busy"`     // in flight and waiting, averaged over the window
+	InFlight int               `json:"in_flight"`
+	Held     int               `json:"held"`
+	Replicas map[ReplicaID]int `json:"replicas,omitempty"` // in flight, where there is anything
+}

@@ -5,8 +5,8 @@ import (
 	"reflect"
 	"time"
 
-	"dstack/internal/api"
 	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
 )
 
 // tableAge is how old a reading of the routes may be when nobody rang.
@@ -74,4 +74,4 @@ func (s *Server) routesNow(ctx context.Context, news <-chan struct{}) (route.Tab
 }
 
 // Report takes a gateway's counts.
-func (s *Server) Report(ctx context.Context, r api.Report) error { return nil }
+func (s *Server) Report(ctx context.Context, c dstack.Counts) error { return nil }

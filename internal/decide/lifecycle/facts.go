@@ -11,7 +11,8 @@ import (
 // RunFacts is all that is known of a run.
 type RunFacts struct {
 	Run      dstack.Run
-	Replicas []dstack.Replica         // every one that is not finished, and those that failed at this shape
+	Replicas []dstack.Replica // every one that is not finished, and those that failed at this shape
+	Load     dstack.Load
 	Wanted   int                      // how many there should be, from autoscale
 	WhyScale dstack.Reason            // why that many
 	ScaleDue time.Time                // when that may change by itself; zero: only with the load
@@ -29,9 +30,10 @@ type RunStep struct {
 	Back   *Back              // fall back to an earlier revision
 	Add    []int              // numbers of replicas to create at the current revision
 	Drop   []dstack.ReplicaID // replicas to terminate
-	Grace  bool               // those dropped finish what they have begun, and get SIGTERM and time
-	Drain  time.Duration      // that those with requests may take for it
-	Why    dstack.Reason      // why they are dropped
+	Drain  []dstack.ReplicaID // replicas that get no new requests, and end gracefully once those in flight have
+	Limit  time.Duration      // that those drained may take for it
+	Grace  bool               // those dropped get SIGTERM and time first
+	Why    dstack.Reason      // why they are dropped or drained
 	Due    time.Time          // when to look again, if nothing happens; zero: only when something does
 }
 
