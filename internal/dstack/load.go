@@ -12,10 +12,9 @@ type Load struct {
 	InFlight int               // now
 	Held     int               // waiting for a replica now
 	Replicas map[ReplicaID]int // in flight now, where there is anything
-	// AsOf says that every gateway goes by routes that hold all that was saved
-	// until then: a replica that was taken out before gets nothing new. Zero:
-	// not known.
-	AsOf time.Time
+	// Quiet are draining replicas that get nothing any more: no gateway has
+	// them in its table, nor anything in flight to them.
+	Quiet map[ReplicaID]bool
 }
 
 // Counts is what one gateway counted: all runs with anything to tell. A run
@@ -24,8 +23,6 @@ type Counts struct {
 	Gateway string // names it, among all that tell
 	Table   uint64 // the version of the route table that it goes by
 	Runs    map[RunID]Count
-	// AsOf is what Table stands for, see Load.AsOf. The server fills it in.
-	AsOf time.Time
 }
 
 // Count is what one gateway counted of one run.

@@ -8,7 +8,8 @@ type Replica struct {
 	ID          ReplicaID
 	Run         RunID
 	Num         int // 0 is the first
-	Revision    int
+	Revision    int // the run's when it was asked for
+	Shape       int // the run's Shape then: as long as that is the run's, it is up to date
 	Status      ReplicaStatus
 	Reason      Reason
 	Since       time.Time // when Status last changed

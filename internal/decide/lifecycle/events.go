@@ -1,13 +1,76 @@
 package lifecycle
 
 import (
+	"fmt"
+	"strconv"
 	"time"
 
 	"dstack/internal/dstack"
 )
 
 // RunEvents is what a step of a run tells those who ask later.
-func RunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event { return nil }
+func RunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
+	run := seen.Run
+	var all []dstack.Event
+	tell := func(kind dstack.EventKind, from, to string, message dstack.Reason) *dstack.Event {
+		all = append(all, dstack.Event{At: now, Project: run.ProjectID, Run: run.ID, RunName: run.Name,
+			Kind: kind, Revision: run.Revision, From: from, To: to, Message: string(message)})
+		return &all[len(all)-1]
+	}
+	if step.Wanted != run.Wanted {
+		why := seen.WhyScale
+		if why == "" {
+			why = "the configuration asks for it"
+		}
+		tell(dstack.EventScaled, strconv.Itoa(run.Wanted), strconv.Itoa(step.Wanted), why)
+	}
+	if step.Back != nil {
+		why := dstack.Reason(fmt.Sprintf("revision %d did not become ready: %s", run.Revision, step.Back.Reason))
+		tell(dstack.EventRolledBack, strconv.Itoa(run.Revision), strconv.Itoa(step.Back.To), why)
+	}
+	if n := len(step.Add); n > 0 {
+		tell(dstack.EventReplica, "", string(dstack.ReplicaWaiting), asked(step.Add, run.Revision))
+	}
+	if step.Ready && run.ReadyAt.IsZero() {
+		tell(dstack.EventReady, "", "", dstack.Reason(fmt.Sprintf("revision %d serves", run.Revision)))
+	}
+	leave := map[dstack.ReplicaID]dstack.ReplicaStatus{}
+	for _, id := range step.Drain {
+		leave[id] = dstack.ReplicaDraining
+	}
+	for _, id := range step.Drop {
+		leave[id] = dstack.ReplicaTerminating
+	}
+	for _, r := range seen.Replicas {
+		if to, ok := leave[r.ID]; ok && to != r.Status {
+			e := tell(dstack.EventReplica, string(r.Status), string(to), step.Why)
+			e.Replica, e.Revision = &r.Num, r.Revision
+		}
+	}
+	if step.To != run.Status {
+		tell(dstack.EventRun, string(run.Status), string(step.To), step.Reason)
+	}
+	return all
+}
+
+// asked says which replicas a run asks for.
+func asked(nums []int, revision int) dstack.Reason {
+	if len(nums) == 1 {
+		return dstack.Reason(fmt.Sprintf("replica %d of revision %d is asked for", nums[0], revision))
+	}
+	return dstack.Reason(fmt.Sprintf("%d replicas of revision %d are asked for, number %d to %d", len(nums), revision, nums[0], nums[len(nums)-1]))
+}
 
 // ReplicaEvents is what a step of a replica tells those who ask later.
-func ReplicaEvents(seen ReplicaFacts, step ReplicaStep, now time.Time) []dstack.Event { return nil }
+func ReplicaEvents(seen ReplicaFacts, step ReplicaStep, now time.Time) []dstack.Event {
+	r := seen.Replica
+	if step.To == r.Status {
+		return nil
+	}
+	why := step.Reason
+	if step.Place != nil {
+		why = dstack.Reason("on " + step.Place.Offer.Backend + " " + step.Place.Offer.Type)
+	}
+	return []dstack.Event{{At: now, Project: seen.Run.ProjectID, Run: seen.Run.ID, RunName: seen.Run.Name,
+		Kind: dstack.EventReplica, Revision: r.Revision, Replica: &r.Num, From: string(r.Status), To: string(step.To), Message: string(why)}}
+}

@@ -11,7 +11,7 @@ import (
 // RunFacts is all that is known of a run.
 type RunFacts struct {
 	Run      dstack.Run
-	Replicas []dstack.Replica // every one that is not finished, and those that failed at this shape
+	Replicas []dstack.Replica // every one that is not finished, and those of the present shape that failed
 	Load     dstack.Load
 	Wanted   int                      // how many there should be, from autoscale
 	WhyScale dstack.Reason            // why that many

@@ -17,6 +17,8 @@ const (
 	mostBackoff  = time.Minute      //
 	placeAgain   = 5 * time.Second  // between looks for a place
 	lookAgain    = 10 * time.Second // in case that a wake was lost
+	mostDrain    = time.Hour        // the language allows no longer drain_timeout
+	allSick      = 2 * time.Minute  // before one of replicas that all fail their probes is restarted
 )
 
 // Replica decides the next step of a replica.
@@ -28,8 +30,12 @@ func Replica(seen ReplicaFacts, now time.Time) (ReplicaStep, error) {
 		return replicaStarting(seen, now), nil
 	case dstack.ReplicaReady:
 		return replicaReady(seen, now), nil
+	case dstack.ReplicaUnhealthy:
+		return replicaUnhealthy(seen, now), nil
 	case dstack.ReplicaRestarting:
 		return replicaRestarting(seen, now), nil
+	case dstack.ReplicaDraining:
+		return replicaDraining(seen, now), nil
 	case dstack.ReplicaTerminating:
 		return replicaTerminating(seen, now), nil
 	case dstack.ReplicaTerminated, dstack.ReplicaFailed:
@@ -52,9 +58,16 @@ func (seen ReplicaFacts) move(to dstack.ReplicaStatus, why dstack.Reason) Replic
 	return step
 }
 
-// everReady says that the run's present revision has served: from then on its
-// replicas are restarted for as long as it lives.
-func (seen ReplicaFacts) everReady() bool { return !seen.Run.ReadyAt.IsZero() }
+// proven says that the replica's shape has served: from then on its replicas
+// are restarted for as long as the run lives. Those of an older one are what
+// a failed update falls back to.
+func (seen ReplicaFacts) proven() bool {
+	return !seen.Run.ReadyAt.IsZero() || seen.Replica.Shape != seen.Run.Shape
+}
+
+// updates says that an earlier revision serves, or can serve again, should
+// this one fail. Then trying for long helps nobody.
+func (seen ReplicaFacts) updates() bool { return !seen.proven() && seen.Run.Proven > 0 }
 
 func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	if len(seen.Places) > 0 {
@@ -62,12 +75,17 @@ func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 		step.Place, step.Attempt = &seen.Places[0], true
 		return step
 	}
+	if seen.Blocked {
+		step := seen.stay("waits for an older replica of the same service to leave: " + noPlace(seen.Misfits))
+		step.Blocked, step.Due = true, now.Add(placeAgain)
+		return step
+	}
 	why := noPlace(seen.Misfits)
 	patience := seen.Limits.PlaceTimeout
 	if events, window := retryRule(seen.Run); events[spec.EventNoCapacity] {
 		patience = window
 	}
-	if !seen.everReady() && now.Sub(seen.Replica.Since) >= patience {
+	if !seen.proven() && now.Sub(seen.Replica.Since) >= patience {
 		return seen.move(dstack.ReplicaFailed, why)
 	}
 	step := seen.stay(why)
@@ -111,7 +129,7 @@ func replicaStarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	case dstack.OutcomeExited, dstack.OutcomeRefused:
 		return crashed(seen, now)
 	case dstack.OutcomeRunning:
-		if rep.Ready {
+		if healthy, _ := seen.health(); healthy {
 			return seen.move(dstack.ReplicaReady, "")
 		}
 		return replicaNotOpen(seen, now)
@@ -129,140 +147,65 @@ func lost(i *dstack.Instance) bool {
 	return i == nil || i.Status == dstack.InstanceDeleting || i.Status == dstack.InstanceDeleted
 }
 
-// replicaNotOpen waits for the port of a running replica, up to StartTimeout
-// since it began or was last ready, whichever is later.
+// replicaNotOpen waits for a running replica to answer, up to StartTimeout
+// since it began.
 func replicaNotOpen(seen ReplicaFacts, now time.Time) ReplicaStep {
 	since := seen.Report.StartedAt
 	if since.Before(seen.Replica.Since) {
 		since = seen.Replica.Since
 	}
-	port := seen.Run.Spec.Configuration.Port.Container
+	_, why := seen.health()
 	deadline := since.Add(seen.Limits.StartTimeout)
 	if now.Before(deadline) {
-		step := seen.stay(dstack.Reason(fmt.Sprintf("running; port %d does not accept connections yet", port)))
+		step := seen.stay("running; " + why + " yet")
+		if seen.Report.Ready {
+			step = seen.stay("running; " + why)
+		}
 		step.Due = now.Add(min(deadline.Sub(now), lookAgain))
 		return step
 	}
-	why := dstack.Reason(fmt.Sprintf("port %d did not open within %s", port, seen.Limits.StartTimeout))
+	if seen.Report.Ready {
+		why = dstack.Reason(fmt.Sprintf("its probes did not succeed within %s: %s", seen.Limits.StartTimeout, why))
+	} else {
+		why = dstack.Reason(fmt.Sprintf("port %d did not open within %s", seen.Run.Spec.Configuration.Port.Container, seen.Limits.StartTimeout))
+	}
 	return again(seen, now, why, dstack.OutcomeRunning, true)
 }
 
-// replicaReady watches what serves. A port that stops accepting takes it out
-// of rotation; only its own end restarts it.
+// replicaReady watches what serves. One that does not answer gets no requests
+// from then on; only its own end restarts it at once.
 func replicaReady(seen ReplicaFacts, now time.Time) ReplicaStep {
+	if step, ended := seen.runs(now); ended {
+		return step
+	}
+	if seen.Report == nil || seen.Report.Outcome != dstack.OutcomeRunning {
+		return seen.stay("")
+	}
+	if healthy, why := seen.health(); !healthy {
+		step := seen.move(dstack.ReplicaUnhealthy, why)
+		step.Due = now.Add(lookAgain)
+		return step
+	}
+	return seen.stay("")
+}
+
+// runs tells what has ended from what may still run: the step for the former.
+func (seen ReplicaFacts) runs(now time.Time) (step ReplicaStep, ended bool) {
 	rep := seen.Report
 	if lost(seen.Instance) {
-		return seen.move(dstack.ReplicaWaiting, "its machine is gone")
+		return seen.move(dstack.ReplicaWaiting, "its machine is gone"), true
 	}
 	if rep == nil {
-		return seen.stay("")
+		return ReplicaStep{}, false
 	}
 	switch rep.Outcome {
 	case dstack.OutcomeExited, dstack.OutcomeRefused, dstack.OutcomeAbsent:
-		return crashed(seen, now)
-	case dstack.OutcomeRunning:
-		if !rep.Ready {
-			step := seen.move(dstack.ReplicaStarting, "its port stopped accepting connections")
-			step.Due = now.Add(lookAgain)
-			return step
-		}
-		return seen.stay("")
-	case dstack.OutcomePulling, dstack.OutcomeStarting:
-		return seen.stay("")
+		return crashed(seen, now), true
+	case dstack.OutcomeRunning, dstack.OutcomePulling, dstack.OutcomeStarting:
+		return ReplicaStep{}, false
 	default:
-		return seen.stay(dstack.Reason(fmt.Sprintf("its engine reports the unknown outcome %q", rep.Outcome)))
+		return seen.stay(dstack.Reason(fmt.Sprintf("its engine reports the unknown outcome %q", rep.Outcome))), true
 	}
-}
-
-// crashed remembers an attempt that ended by itself and decides on the next.
-func crashed(seen ReplicaFacts, now time.Time) ReplicaStep {
-	rep := seen.Report
-	return again(seen, now, Ended(seen.Replica, *rep), rep.Outcome, rep.Permanent)
-}
-
-// Ended says how an attempt ended, in words for its user.
-func Ended(r dstack.Replica, rep dstack.Report) dstack.Reason {
-	switch rep.Outcome {
-	case dstack.OutcomeRefused:
-		return dstack.Reason(rep.Error)
-	case dstack.OutcomeAbsent:
-		return dstack.Reason(fmt.Sprintf("replica %d was removed from outside", r.Num))
-	case dstack.OutcomePulling, dstack.OutcomeStarting, dstack.OutcomeRunning, dstack.OutcomeExited:
-	}
-	if rep.Error != "" {
-		return dstack.Reason(rep.Error)
-	}
-	if rep.OOM {
-		return dstack.Reason(fmt.Sprintf("replica %d was killed for using too much memory", r.Num))
-	}
-	after := ""
-	if !rep.StartedAt.IsZero() && rep.EndedAt.After(rep.StartedAt) {
-		after = " after " + brief(rep.EndedAt.Sub(rep.StartedAt))
-	}
-	return dstack.Reason(fmt.Sprintf("replica %d exited with code %d%s", r.Num, rep.ExitCode, after))
-}
-
-// brief prints a duration as people say it: 0.3s, 14s, 3m, 2h.
-func brief(d time.Duration) string {
-	switch {
-	case d < 10*time.Second:
-		return fmt.Sprintf("%.1fs", d.Seconds())
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%.0fs", d.Seconds())
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%.0fm", d.Minutes())
-	default:
-		return fmt.Sprintf("%.0fh", d.Hours())
-	}
-}
-
-// again restarts a replica after a back-off, or gives it up. A run that has
-// been ready is never given up; one that has not is after three tries, after
-// its retry window, or at once when trying again cannot help.
-func again(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Outcome, permanent bool) ReplicaStep {
-	r := seen.Replica
-	crashes, first := r.Crashes, r.CrashedAt
-	if r.Status == dstack.ReplicaReady && now.Sub(r.Since) >= stableAfter {
-		crashes = 0
-	}
-	if crashes == 0 {
-		first = now
-	}
-	crashes++
-	step := seen.move(dstack.ReplicaRestarting, why)
-	step.Crashes, step.Crashed = crashes, first
-	step.Past = past(seen, now, why, how)
-	events, window := retryRule(seen.Run)
-	switch {
-	case seen.everReady():
-	case permanent:
-		step.To = dstack.ReplicaFailed
-	case events[spec.EventError]:
-		if now.Sub(first) >= window {
-			step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf("; tried for %s", brief(window)))
-		}
-	case crashes >= triesAtFirst:
-		step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf(", %d times in a row", crashes))
-	}
-	if step.To == dstack.ReplicaRestarting {
-		step.DueAt = now.Add(backoff(crashes))
-		step.Due = step.DueAt
-	}
-	return step
-}
-
-// past is the attempt that ends now.
-func past(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Outcome) *dstack.Attempt {
-	r := seen.Replica
-	a := &dstack.Attempt{ID: r.Attempt, Num: r.AttemptNum, From: r.AttemptAt, To: now, Reason: why, Ending: how}
-	if rep := seen.Report; rep != nil {
-		a.Exit, a.LastOut = rep.ExitCode, rep.LastOut
-	}
-	return a
-}
-
-func backoff(crashes int) time.Duration {
-	return min(firstBackoff<<min(crashes-1, 10), mostBackoff)
 }
 
 // replicaRestarting waits out the back-off, and for the last attempt to be
@@ -285,6 +228,28 @@ func replicaRestarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 		step.Attempt = true
 		return step
 	}
+}
+
+// replicaDraining waits for what is in flight, for as long as the service
+// allows. Without word from the gateways it waits for all of that.
+func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
+	r, rep := seen.Replica, seen.Report
+	load := seen.Load
+	switch {
+	case r.Attempt == "" || lost(seen.Instance) || rep != nil && rep.Outcome.Over():
+		return seen.move(dstack.ReplicaTerminating, r.Reason)
+	case load.Quiet[r.ID]:
+		return seen.move(dstack.ReplicaTerminating, r.Reason)
+	case !now.Before(r.DrainBy) || r.DrainBy.Sub(now) > mostDrain: // else the clock was set back
+		why := r.Reason
+		if n := load.Replicas[r.ID]; n > 0 {
+			why += dstack.Reason(fmt.Sprintf("; %d requests in flight were not waited for any longer", n))
+		}
+		return seen.move(dstack.ReplicaTerminating, why)
+	}
+	step := seen.stay("")
+	step.Due = now.Add(min(r.DrainBy.Sub(now), lookAgain))
+	return step
 }
 
 // replicaTerminating waits until no machine can still be running it: its

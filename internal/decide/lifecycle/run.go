@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 // Run decides the next step of a run. One that begins to end is looked at
@@ -13,102 +14,158 @@ func Run(seen RunFacts, now time.Time) (RunStep, error) {
 	var step RunStep
 	switch seen.Run.Status {
 	case dstack.RunSubmitted, dstack.RunActive:
-		step = runActive(seen)
+		step = runActive(seen, now)
 	case dstack.RunTerminating:
 		step = runTerminating(seen)
 	case dstack.RunTerminated, dstack.RunFailed:
-		return RunStep{To: seen.Run.Status, Reason: seen.Run.Reason, Ending: seen.Run.Ending}, nil
+		return RunStep{To: seen.Run.Status, Reason: seen.Run.Reason, Ending: seen.Run.Ending, Wanted: seen.Run.Wanted}, nil
 	default:
 		return RunStep{}, fmt.Errorf("run %s has the unknown status %q", seen.Run.ID, seen.Run.Status)
 	}
-	if step.To == dstack.RunTerminating && seen.Run.Status != dstack.RunTerminating {
-		step.Due = now
+	if step.To == dstack.RunTerminating {
+		step.Wanted = seen.Run.Wanted
+		if seen.Run.Status != dstack.RunTerminating {
+			step.Due = now
+		}
 	}
 	return step, nil
 }
 
-// runActive moves the replicas towards the wanted number at the current
-// revision. Replicas of an older revision leave first: where replicas share a
-// machine's ports, the new ones could not start before.
-func runActive(seen RunFacts) RunStep {
+// runActive moves the replicas towards the wanted number at the present
+// shape. Those of an older one leave as new ones become ready.
+func runActive(seen RunFacts, now time.Time) RunStep {
 	if seen.Run.Stop != dstack.StopNone {
 		return runStopped(seen)
 	}
-	fresh, old, failed := sortOut(seen)
-	if len(failed) > 0 && seen.Run.ReadyAt.IsZero() && countReady(fresh) == 0 {
-		return runGivesUp(seen, failed[0])
+	over, limited := endOf(seen.Run)
+	if limited && !now.Before(over) {
+		return runTimedOut(seen)
 	}
-	wanted := seen.Run.Spec.Configuration.Replicas.Min
-	step := RunStep{To: dstack.RunActive}
-	if len(old) > 0 {
-		step.Reason = dstack.Reason(fmt.Sprintf("ending revision %d", old[0].Revision))
-		step.Why, step.Grace = "replaced by a newer revision", true
-		step.Drop = unended(old)
-		return step
-	}
-	have := map[int]bool{}
-	for _, r := range fresh {
-		have[r.Num] = true
-		if r.Num >= wanted && r.Status != dstack.ReplicaTerminating {
-			step.Drop = append(step.Drop, r.ID)
-			step.Why, step.Grace = "not wanted any more", true
+	c := crewOf(seen)
+	if seen.Run.ReadyAt.IsZero() && len(c.failed) > 0 {
+		if seen.Run.Proven > 0 {
+			return runFallsBack(seen, c)
+		}
+		if len(c.fresh) == 0 { // nothing is left that could become ready
+			return runGivesUp(seen, c.failed[0])
 		}
 	}
-	for num := range wanted {
-		if !have[num] {
-			step.Add = append(step.Add, num)
+	step := RunStep{To: dstack.RunActive, Wanted: seen.Wanted, Limit: seen.Run.Spec.Configuration.Drain()}
+	step.Begun = begun(seen)
+	step.Ready = c.serves(seen)
+	step.Due = soonest(now, seen.ScaleDue, over)
+	c.hire(seen, &step)
+	if len(c.old) > 0 {
+		step.Reason = dstack.Reason(fmt.Sprintf("updating to revision %d", seen.Run.Revision))
+		if seen.Run.Newest > seen.Run.Revision {
+			step.Reason = dstack.Reason(fmt.Sprintf("going back to revision %d", seen.Run.Revision))
 		}
+		step.Why = dstack.Reason(fmt.Sprintf("replaced by revision %d", seen.Run.Revision))
+		step.Drop, step.Drain = told(c.leaving(seen))
+	} else if more := len(c.fresh) - seen.Wanted; more > 0 {
+		step.Why = "not wanted any more"
+		if seen.WhyScale != "" {
+			step.Why = "scaled down: " + seen.WhyScale
+		}
+		step.Drop, step.Drain = told(c.least(c.fresh, more))
 	}
-	step.Ready = countReady(fresh) > 0
+	step.Grace = true
 	return step
 }
 
-// sortOut tells the replicas of the current revision, those of older ones
-// that are not gone yet, and those of the current one that gave up.
-func sortOut(seen RunFacts) (fresh, old, failed []dstack.Replica) {
+// begun says that a run's first replica has a machine.
+func begun(seen RunFacts) bool {
 	for _, r := range seen.Replicas {
+		if r.Instance != "" {
+			return seen.Run.StartedAt.IsZero()
+		}
+	}
+	return false
+}
+
+// endOf is when a run has lived for as long as it may. It counts from when its
+// first replica had a machine.
+func endOf(run dstack.Run) (over time.Time, limited bool) {
+	most := spec.Merge(run.Spec.Configuration, run.Spec.Profile).MaxDuration
+	if most == nil || most.Off || run.StartedAt.IsZero() {
+		return time.Time{}, false
+	}
+	return run.StartedAt.Add(time.Duration(most.Seconds) * time.Second), true
+}
+
+// mostAhead is how far ahead anything is due: the store takes what is due
+// much later for a sign that the clock was set back.
+const mostAhead = time.Minute
+
+// soonest is the earliest of some times, of which zero ones do not count.
+func soonest(now time.Time, times ...time.Time) (first time.Time) {
+	for _, t := range times {
+		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	if limit := now.Add(mostAhead); first.After(limit) {
+		return limit
+	}
+	return first
+}
+
+// told sorts those that leave: who may have requests finishes them first.
+func told(rs []dstack.Replica) (drop, drain []dstack.ReplicaID) {
+	for _, r := range rs {
 		switch {
-		case r.Status == dstack.ReplicaFailed && r.Revision == seen.Run.Revision:
-			failed = append(failed, r)
-		case r.Status.Finished():
-		case r.Revision == seen.Run.Revision:
-			fresh = append(fresh, r)
+		case r.Status.Finished() || leaving(r):
+		case serving(r):
+			drain = append(drain, r.ID)
 		default:
-			old = append(old, r)
+			drop = append(drop, r.ID)
 		}
 	}
-	return fresh, old, failed
+	return drop, drain
 }
 
-func countReady(rs []dstack.Replica) (n int) {
-	for _, r := range rs {
-		if r.Status == dstack.ReplicaReady {
-			n++
-		}
+// serving says that requests may be in flight to a replica.
+func serving(r dstack.Replica) bool {
+	return r.Status == dstack.ReplicaReady || r.Status == dstack.ReplicaUnhealthy
+}
+
+// leaving says that a replica was told to end.
+func leaving(r dstack.Replica) bool {
+	return r.Status == dstack.ReplicaDraining || r.Status == dstack.ReplicaTerminating
+}
+
+// ends tells all of a run's replicas to end.
+func ends(seen RunFacts, why dstack.Reason, ending dstack.Ending) RunStep {
+	step := RunStep{To: dstack.RunTerminating, Reason: why, Ending: ending, Why: why, Grace: true,
+		Limit: seen.Run.Spec.Configuration.Drain()}
+	step.Drop, step.Drain = told(seen.Replicas)
+	return step
+}
+
+// runStopped ends a run by its user's wish.
+func runStopped(seen RunFacts) RunStep {
+	if seen.Run.Stop != dstack.StopAbort {
+		return ends(seen, "stopped by its user", dstack.EndStopped)
 	}
-	return n
+	step := ends(seen, "aborted by its user", dstack.EndAborted)
+	step.Drop, step.Drain, step.Grace = hurried(seen), nil, false
+	return step
 }
 
-// unended returns those that were not told to end yet.
-func unended(rs []dstack.Replica) (ids []dstack.ReplicaID) {
-	for _, r := range rs {
-		if r.Status != dstack.ReplicaTerminating && !r.Status.Finished() {
+// hurried are those that an abort ends at once.
+func hurried(seen RunFacts) (ids []dstack.ReplicaID) {
+	for _, r := range seen.Replicas {
+		if !r.Status.Finished() && (r.Status != dstack.ReplicaTerminating || r.Grace) {
 			ids = append(ids, r.ID)
 		}
 	}
 	return ids
 }
 
-// runStopped ends a run by its user's wish.
-func runStopped(seen RunFacts) RunStep {
-	step := RunStep{To: dstack.RunTerminating, Drop: unended(seen.Replicas)}
-	if seen.Run.Stop == dstack.StopAbort {
-		step.Reason, step.Ending = "aborted by its user", dstack.EndAborted
-	} else {
-		step.Reason, step.Ending, step.Grace = "stopped by its user", dstack.EndStopped, true
-	}
-	step.Why = step.Reason
-	return step
+// runTimedOut ends a run that has lived for as long as it may.
+func runTimedOut(seen RunFacts) RunStep {
+	most := spec.Merge(seen.Run.Spec.Configuration, seen.Run.Spec.Profile).MaxDuration
+	return ends(seen, dstack.Reason(fmt.Sprintf("it ran for its max_duration, %s", most.Seconds)), dstack.EndDuration)
 }
 
 // runGivesUp ends a run of which no replica was ever ready.
@@ -117,36 +174,47 @@ func runGivesUp(seen RunFacts, failed dstack.Replica) RunStep {
 	if failed.Attempt == "" {
 		ending = dstack.EndNoCapacity
 	}
+	step := ends(seen, failed.Reason, ending)
+	step.Why = "another replica could not start"
+	return step
+}
+
+// runFallsBack makes the last revision that has served the present one again:
+// a newer one has a replica that gave up before it served. What runs of the
+// earlier one was not touched but for what the new one had taken over; the
+// next look asks for that again.
+func runFallsBack(seen RunFacts, c crew) RunStep {
+	failed := c.failed[0]
+	back := &Back{To: seen.Run.Proven, Reason: failed.Reason, Replica: failed.Num}
+	if n := len(failed.Past); n > 0 {
+		back.LastOut = failed.Past[n-1].LastOut
+	}
 	return RunStep{
-		To: dstack.RunTerminating, Reason: failed.Reason, Ending: ending,
-		Drop: unended(seen.Replicas), Grace: true, Why: "another replica could not start",
+		To: dstack.RunActive, Wanted: seen.Wanted, Back: back,
+		Reason: dstack.Reason(fmt.Sprintf("revision %d did not become ready, rolled back to %d", seen.Run.Revision, seen.Run.Proven)),
 	}
 }
 
 // runTerminating waits for the replicas to be gone. An abort that comes
 // later makes the rest end at once.
 func runTerminating(seen RunFacts) RunStep {
-	step := RunStep{To: dstack.RunTerminating, Reason: seen.Run.Reason, Ending: seen.Run.Ending, Why: seen.Run.Reason}
-	aborted := seen.Run.Stop == dstack.StopAbort
-	step.Grace = !aborted
+	run := seen.Run
 	left := 0
 	for _, r := range seen.Replicas {
-		if r.Status.Finished() {
-			continue
-		}
-		left++
-		if r.Status != dstack.ReplicaTerminating || (aborted && r.Grace) {
-			step.Drop = append(step.Drop, r.ID)
+		if !r.Status.Finished() {
+			left++
 		}
 	}
 	if left > 0 {
+		step := ends(seen, run.Reason, run.Ending)
+		if run.Stop == dstack.StopAbort {
+			step.Drop, step.Drain, step.Grace = hurried(seen), nil, false
+		}
 		return step
 	}
-	switch seen.Run.Ending {
-	case dstack.EndFailed, dstack.EndNoCapacity:
+	step := RunStep{To: dstack.RunTerminated, Reason: run.Reason, Ending: run.Ending, Wanted: run.Wanted}
+	if run.Ending == dstack.EndFailed || run.Ending == dstack.EndNoCapacity {
 		step.To = dstack.RunFailed
-	default:
-		step.To = dstack.RunTerminated
 	}
 	return step
 }

@@ -80,7 +80,7 @@ func DueAfter(step InstanceStep, placed []Placed, heard []dstack.Report, now tim
 }
 
 func wanted(r dstack.Replica) bool {
-	return r.Status == dstack.ReplicaStarting || r.Status == dstack.ReplicaReady
+	return r.Status == dstack.ReplicaStarting || serving(r) || r.Status == dstack.ReplicaDraining
 }
 
 func graceOf(p *Placed) time.Duration {

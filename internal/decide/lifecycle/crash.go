@@ -1,0 +1,101 @@
+package lifecycle
+
+import (
+	"fmt"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// crashed remembers an attempt that ended by itself and decides on the next.
+func crashed(seen ReplicaFacts, now time.Time) ReplicaStep {
+	rep := seen.Report
+	return again(seen, now, Ended(seen.Replica, *rep), rep.Outcome, rep.Permanent)
+}
+
+// Ended says how an attempt ended, in words for its user.
+func Ended(r dstack.Replica, rep dstack.Report) dstack.Reason {
+	switch rep.Outcome {
+	case dstack.OutcomeRefused:
+		return dstack.Reason(rep.Error)
+	case dstack.OutcomeAbsent:
+		return dstack.Reason(fmt.Sprintf("replica %d was removed from outside", r.Num))
+	case dstack.OutcomePulling, dstack.OutcomeStarting, dstack.OutcomeRunning, dstack.OutcomeExited:
+	}
+	if rep.Error != "" {
+		return dstack.Reason(rep.Error)
+	}
+	if rep.OOM {
+		return dstack.Reason(fmt.Sprintf("replica %d was killed for using too much memory", r.Num))
+	}
+	after := ""
+	if !rep.StartedAt.IsZero() && rep.EndedAt.After(rep.StartedAt) {
+		after = " after " + brief(rep.EndedAt.Sub(rep.StartedAt))
+	}
+	return dstack.Reason(fmt.Sprintf("replica %d exited with code %d%s", r.Num, rep.ExitCode, after))
+}
+
+// brief prints a duration as people say it: 0.3s, 14s, 3m, 2h.
+func brief(d time.Duration) string {
+	switch {
+	case d < 10*time.Second:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.0fs", d.Seconds())
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%.0fm", d.Minutes())
+	default:
+		return fmt.Sprintf("%.0fh", d.Hours())
+	}
+}
+
+// again restarts a replica after a back-off, or gives it up. One whose shape
+// has served is never given up; another is after three tries, after its run's
+// retry window, or at once when trying again cannot help.
+func again(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Outcome, permanent bool) ReplicaStep {
+	r := seen.Replica
+	crashes, first := r.Crashes, r.CrashedAt
+	if serving(r) && !r.ReadyAt.IsZero() && now.Sub(r.ReadyAt) >= stableAfter {
+		crashes = 0
+	}
+	if crashes == 0 {
+		first = now
+	}
+	crashes++
+	step := seen.move(dstack.ReplicaRestarting, why)
+	step.Crashes, step.Crashed = crashes, first
+	step.Past = past(seen, now, why, how)
+	events, window := retryRule(seen.Run)
+	switch {
+	case seen.proven():
+	case permanent:
+		step.To = dstack.ReplicaFailed
+	case events[spec.EventError] && !seen.updates():
+		if now.Sub(first) >= window {
+			step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf("; tried for %s", brief(window)))
+		}
+	case crashes >= triesAtFirst:
+		step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf(", %d times in a row", crashes))
+	}
+	if step.To == dstack.ReplicaRestarting {
+		step.DueAt = now.Add(backoff(crashes))
+		step.Due = step.DueAt
+	}
+	return step
+}
+
+// past is the attempt that ends now.
+func past(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Outcome) *dstack.Attempt {
+	r := seen.Replica
+	a := &dstack.Attempt{ID: r.Attempt, Num: r.AttemptNum, From: r.AttemptAt, To: now, Reason: why, Ending: how}
+	if rep := seen.Report; rep != nil {
+		a.Exit, a.LastOut = rep.ExitCode, rep.LastOut
+	}
+	return a
+}
+
+func backoff(crashes int) time.Duration {
+	return min(firstBackoff<<min(crashes-1, 10), mostBackoff)
+}
+

@@ -1,0 +1,70 @@
+package lifecycle
+
+import (
+	"fmt"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// health says whether a running attempt answers, and what is missing.
+func (seen ReplicaFacts) health() (ok bool, why dstack.Reason) {
+	rep, conf := seen.Report, seen.Run.Spec.Configuration
+	switch {
+	case !rep.Ready:
+		return false, dstack.Reason(fmt.Sprintf("port %d does not accept connections", conf.Port.Container))
+	case len(conf.Probes) == 0:
+		return true, ""
+	case rep.Probed == nil:
+		return false, "its probes were not answered yet"
+	default:
+		return rep.Probed.Ready, dstack.Reason(rep.Probed.Why)
+	}
+}
+
+// replicaUnhealthy waits for a replica that runs and does not answer, and
+// restarts it when its probes have failed often enough and it is its turn.
+func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
+	if step, ended := seen.runs(now); ended {
+		return step
+	}
+	rep := seen.Report
+	if rep == nil || rep.Outcome != dstack.OutcomeRunning {
+		return seen.stay("")
+	}
+	healthy, why := seen.health()
+	switch {
+	case healthy:
+		return seen.move(dstack.ReplicaReady, "")
+	case !rep.Ready && now.Sub(seen.Replica.Since) >= seen.Limits.StartTimeout:
+		return again(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, brief(seen.Limits.StartTimeout))), dstack.OutcomeRunning, false)
+	case rep.Ready && rep.Probed != nil && rep.Probed.Fails >= dstack.ProbeFails && seen.turn(now):
+		return again(seen, now, dstack.Reason(fmt.Sprintf("%s, %d times in a row", why, dstack.ProbeFails)), dstack.OutcomeRunning, false)
+	}
+	step := seen.stay(why)
+	step.Due = now.Add(lookAgain)
+	return step
+}
+
+// turn says that a replica that fails its probes may be restarted: healthy
+// ones serve meanwhile, or else this has gone on for long, for probes that all
+// replicas fail say more about the probes, or the load, than about replicas.
+// Only one of a run is restarted at a time, the lowest number first.
+func (seen ReplicaFacts) turn(now time.Time) bool {
+	patience := allSick
+	for _, r := range seen.Siblings {
+		switch r.Status {
+		case dstack.ReplicaReady:
+			patience = 0
+		case dstack.ReplicaStarting, dstack.ReplicaRestarting:
+			return false
+		case dstack.ReplicaUnhealthy:
+			if r.Num < seen.Replica.Num || r.Num == seen.Replica.Num && r.ID < seen.Replica.ID {
+				return false
+			}
+		case dstack.ReplicaWaiting, dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed:
+		}
+	}
+	return now.Sub(seen.Replica.Since) >= patience
+}
+
