@@ -98,4 +98,3 @@ func past(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Outcom
 func backoff(crashes int) time.Duration {
 	return min(firstBackoff<<min(crashes-1, 10), mostBackoff)
 }
-

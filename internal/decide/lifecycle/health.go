@@ -67,4 +67,3 @@ func (seen ReplicaFacts) turn(now time.Time) bool {
 	}
 	return now.Sub(seen.Replica.Since) >= patience
 }
-

@@ -87,7 +87,7 @@ func TestReplica(t *testing.T) {
 
 		{"stays ready", facts(dstack.ReplicaReady, reports(ready)), dstack.ReplicaReady, "", false},
 		{"stays ready while its engine is silent", facts(dstack.ReplicaReady, nil), dstack.ReplicaReady, "", false},
-		{"leaves rotation when its port shuts", facts(dstack.ReplicaReady, reports(running)), dstack.ReplicaStarting, "stopped accepting", false},
+		{"leaves rotation when its port shuts", facts(dstack.ReplicaReady, reports(running)), dstack.ReplicaUnhealthy, "does not accept", false},
 		{"restarts when it exits", facts(dstack.ReplicaReady, all(reports(exited), served)), dstack.ReplicaRestarting, "exited", false},
 		{"restarts when it was removed", facts(dstack.ReplicaReady, all(reports(absent), served)), dstack.ReplicaRestarting, "removed from outside", false},
 
@@ -121,7 +121,7 @@ func TestReplica_BackoffDoublesAndForgets(t *testing.T) {
 	crash := func(n int, readyFor time.Duration) time.Duration {
 		seen := facts(dstack.ReplicaReady, func(f *lifecycle.ReplicaFacts) {
 			f.Run.ReadyAt = now.Add(-time.Hour)
-			f.Replica.Crashes, f.Replica.Since = n, now.Add(-readyFor)
+			f.Replica.Crashes, f.Replica.ReadyAt = n, now.Add(-readyFor)
 			f.Report = &dstack.Report{Outcome: dstack.OutcomeExited}
 		})
 		step, err := lifecycle.Replica(seen, now)

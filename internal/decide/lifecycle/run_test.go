@@ -13,7 +13,7 @@ import (
 var now = time.Unix(1e9, 0).UTC()
 
 func aRun(replicas int) dstack.Run {
-	run := dstack.Run{ID: "run", Name: "run", Status: dstack.RunActive, Revision: 2}
+	run := dstack.Run{ID: "run", Name: "run", Status: dstack.RunActive, Revision: 2, Newest: 2, Shape: 2, Wanted: replicas}
 	run.Spec.Configuration.Replicas = spec.Replicas{Min: replicas, Max: replicas}
 	run.Spec.Configuration.Port.Container = 8000
 	return run
@@ -21,7 +21,7 @@ func aRun(replicas int) dstack.Run {
 
 func rep(num, revision int, status dstack.ReplicaStatus) dstack.Replica {
 	return dstack.Replica{
-		ID: dstack.ReplicaID(string(rune('a'+num)) + "-" + string(rune('0'+revision))), Num: num, Revision: revision,
+		ID: dstack.ReplicaID(string(rune('a'+num)) + "-" + string(rune('0'+revision))), Num: num, Revision: revision, Shape: revision,
 		Status: status, Instance: "i", Attempt: "try", Since: now.Add(-time.Minute), AttemptAt: now.Add(-time.Minute), Reason: "why",
 	}
 }
@@ -45,21 +45,21 @@ func TestRun(t *testing.T) {
 		to       dstack.RunStatus
 		add      []int
 		drop     []dstack.ReplicaID
+		drain    []dstack.ReplicaID
 		ready    bool
 		ending   dstack.Ending
 	}{
 		{name: "asks for what is missing", run: aRun(3), replicas: []dstack.Replica{rep(1, 2, starting)}, to: dstack.RunActive, add: []int{0, 2}},
 		{name: "leaves a full set alone", run: aRun(1), replicas: []dstack.Replica{rep(0, 2, starting)}, to: dstack.RunActive},
 		{name: "notes the first ready one", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, waiting)}, to: dstack.RunActive, ready: true},
-		{name: "keeps the number of one that is still ending", run: aRun(1), replicas: []dstack.Replica{rep(0, 2, terminating)}, to: dstack.RunActive},
-		{name: "an older revision leaves first", run: aRun(1), replicas: []dstack.Replica{rep(0, 1, ready)}, to: dstack.RunActive, drop: []dstack.ReplicaID{"a-1"}},
-		{name: "and nothing is added before it has left", run: aRun(1), replicas: []dstack.Replica{rep(0, 1, terminating)}, to: dstack.RunActive},
-		{name: "gives up when none was ever ready", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, starting)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"b-2"}, ending: dstack.EndFailed},
+		{name: "does not take the number of one that is still ending", run: aRun(1), replicas: []dstack.Replica{rep(0, 2, terminating)}, to: dstack.RunActive, add: []int{1}},
+		{name: "gives up when none was ever ready nor can be", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, failed)}, to: dstack.RunTerminating, ending: dstack.EndFailed},
+		{name: "not while another one may still become ready", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, starting)}, to: dstack.RunActive},
 		{name: "says so when no machine suited", run: aRun(1), replicas: []dstack.Replica{noAttempt}, to: dstack.RunTerminating, ending: dstack.EndNoCapacity},
 		{name: "one that failed does not end what is ready", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, ready)}, to: dstack.RunActive, add: []int{0}, ready: true},
 		{name: "nor what has served", run: served(aRun(1)), replicas: []dstack.Replica{rep(0, 2, failed)}, to: dstack.RunActive, add: []int{0}},
 		{name: "a failure of an older revision does not count", run: aRun(1), replicas: []dstack.Replica{rep(0, 1, failed)}, to: dstack.RunActive, add: []int{0}},
-		{name: "a stop ends all", run: stopped(aRun(2), dstack.StopGrace), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, terminating)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
+		{name: "a stop ends all", run: stopped(aRun(2), dstack.StopGrace), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, terminating)}, to: dstack.RunTerminating, drain: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
 		{name: "an abort ends all", run: stopped(aRun(1), dstack.StopAbort), replicas: []dstack.Replica{rep(0, 2, ready)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndAborted},
 		{name: "waits for the last to end", run: ending(aRun(1), dstack.EndStopped), replicas: []dstack.Replica{rep(0, 2, terminating)}, to: dstack.RunTerminating, ending: dstack.EndStopped},
 		{name: "drops a straggler", run: ending(aRun(1), dstack.EndStopped), replicas: []dstack.Replica{rep(0, 2, starting)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
@@ -67,11 +67,11 @@ func TestRun(t *testing.T) {
 		{name: "is failed after a failure", run: ending(aRun(1), dstack.EndFailed), replicas: []dstack.Replica{rep(0, 2, failed)}, to: dstack.RunFailed, ending: dstack.EndFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			step, err := lifecycle.Run(lifecycle.RunFacts{Run: c.run, Replicas: c.replicas}, now)
+			step, err := lifecycle.Run(lifecycle.RunFacts{Run: c.run, Replicas: c.replicas, Wanted: c.run.Wanted}, now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if step.To != c.to || !slices.Equal(step.Add, c.add) || !slices.Equal(step.Drop, c.drop) || step.Ready != c.ready || step.Ending != c.ending {
+			if step.To != c.to || !slices.Equal(step.Add, c.add) || !slices.Equal(step.Drop, c.drop) || !slices.Equal(step.Drain, c.drain) || step.Ready != c.ready || step.Ending != c.ending {
 				t.Errorf("got %+v", step)
 			}
 		})

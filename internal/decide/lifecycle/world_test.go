@@ -13,9 +13,9 @@ import (
 	"dstack/internal/spec"
 )
 
-// world is one owned machine with its engine, and the store's rows of one
-// run, in memory. Time moves only by tick, and everything that can go wrong
-// does, one time in so many.
+// world is one owned machine with its engine, a gateway with its requests, and
+// the store's rows of one run, in memory. Time moves only by tick, and
+// everything that can go wrong does, one time in so many.
 type world struct {
 	t   *rapid.T
 	now time.Time
@@ -29,12 +29,25 @@ type world struct {
 	of     map[dstack.AttemptID]dstack.ReplicaID
 	next   int
 	faults bool
-	broken bool // what is applied now can never become ready
+
+	revisions []revision // the first is number 1
+	wanted    int        // by load
+	room      int        // how many replicas the machine takes
+	web       web
+}
+
+// revision is what was applied.
+type revision struct {
+	shape  int
+	broken bool // can never become ready
 }
 
 // proc is one attempt on the machine.
 type proc struct {
+	shape           int
 	runsAt, readyAt time.Time // image pulled; port open
+	sick            bool      // fails its probes
+	sickFor         int       // times in a row that it was seen so
 	diesAt          time.Time // when told to stop
 	stopping, ended bool
 	refused         bool
@@ -49,13 +62,16 @@ const (
 func newWorld(t *rapid.T) *world {
 	w := &world{
 		t: t, now: time.Unix(1e6, 0).UTC(), faults: true,
-		run:      dstack.Run{ID: "run", Name: "run", Status: dstack.RunSubmitted, Revision: 1},
+		run:      dstack.Run{ID: "run", Name: "run", Status: dstack.RunSubmitted},
+		room:     rapid.IntRange(1, 8).Draw(t, "room"),
 		replicas: map[dstack.ReplicaID]*dstack.Replica{},
 		reports:  map[dstack.AttemptID]dstack.Report{},
 		engine:   map[dstack.AttemptID]*proc{},
 		of:       map[dstack.AttemptID]dstack.ReplicaID{},
 	}
 	w.run.Spec.Configuration.Port.Container = 80
+	w.run.Spec.Configuration.Probes = []spec.Probe{{Type: "http"}}
+	w.web = web{table: map[dstack.ReplicaID]bool{}, inFlight: map[dstack.ReplicaID][]time.Time{}}
 	return w
 }
 
@@ -71,6 +87,7 @@ func (w *world) later(most int, what string) time.Time {
 func (w *world) tick() {
 	w.now = w.now.Add(tick)
 	w.live()
+	w.serve()
 	w.stepRun()
 	for _, id := range sorted(w.replicas) {
 		w.stepReplica(w.replicas[id])
@@ -88,21 +105,28 @@ func (w *world) live() {
 		switch {
 		case p.stopping && !w.now.Before(p.diesAt):
 			p.ended, p.code = true, 143
-		case !p.ended && w.broken && !w.now.Before(p.runsAt):
+		case !p.ended && w.broken(p.shape) && !w.now.Before(p.runsAt):
 			p.ended, p.code = true, 1
 		case !p.ended && w.chance(60, "it crashes"):
 			p.ended, p.code = true, 1
 		case w.chance(150, "somebody removes it"):
 			delete(w.engine, id)
+		case w.chance(40, "its health changes"):
+			p.sick = !p.sick
+		case !w.faults:
+			p.sick = false
 		}
 	}
 }
 
 func (w *world) stepRun() {
-	seen := lifecycle.RunFacts{Run: w.run}
+	seen := lifecycle.RunFacts{Run: w.run, Wanted: w.wanted, WhyScale: "the load asks for it", InFlight: map[dstack.ReplicaID]int{}}
+	for id, requests := range w.web.inFlight {
+		seen.InFlight[id] = len(requests)
+	}
 	for _, id := range sorted(w.replicas) {
 		r := w.replicas[id]
-		if !r.Status.Finished() || (r.Status == dstack.ReplicaFailed && r.Revision == w.run.Revision) {
+		if !r.Status.Finished() || (r.Status == dstack.ReplicaFailed && r.Shape == w.run.Shape) {
 			seen.Replicas = append(seen.Replicas, *r)
 		}
 	}
@@ -116,14 +140,26 @@ func (w *world) stepRun() {
 	if w.run.Status.Finished() && step.To != w.run.Status {
 		w.t.Fatalf("finished run moved from %s to %s", w.run.Status, step.To)
 	}
-	w.run.Status, w.run.Reason, w.run.Ending = step.To, step.Reason, step.Ending
+	w.run.Status, w.run.Reason, w.run.Ending, w.run.Wanted = step.To, step.Reason, step.Ending, step.Wanted
 	if step.Ready && w.run.ReadyAt.IsZero() {
 		w.run.ReadyAt = w.now
+	}
+	if b := step.Back; b != nil {
+		if b.To != w.run.Proven || b.Reason == "" {
+			w.t.Fatalf("falls back to %d with %q; %d has served", b.To, b.Reason, w.run.Proven)
+		}
+		w.run.Revision, w.run.Shape = b.To, w.revisions[b.To-1].shape
+		w.run.ReadyAt, w.run.Proven = w.now, 0
 	}
 	for _, num := range step.Add {
 		w.next++
 		id := dstack.ReplicaID(fmt.Sprintf("r%04d", w.next))
-		w.replicas[id] = &dstack.Replica{ID: id, Num: num, Revision: w.run.Revision, Status: dstack.ReplicaWaiting, Since: w.now}
+		w.replicas[id] = &dstack.Replica{ID: id, Num: num, Revision: w.run.Revision, Shape: w.run.Shape, Status: dstack.ReplicaWaiting, Since: w.now}
+	}
+	for _, id := range step.Drain {
+		r := w.replicas[id]
+		w.move(r, dstack.ReplicaDraining, step.Why)
+		r.Grace, r.DrainBy = true, w.now.Add(step.Limit)
 	}
 	for _, id := range step.Drop {
 		r := w.replicas[id]
@@ -141,6 +177,9 @@ func (w *world) move(r *dstack.Replica, to dstack.ReplicaStatus, why dstack.Reas
 	}
 	if r.Status != to {
 		r.Status, r.Since = to, w.now
+		if to == dstack.ReplicaReady {
+			r.ReadyAt = w.now
+		}
 	}
 	r.Reason = why
 }
@@ -160,8 +199,13 @@ func (w *world) stepReplica(r *dstack.Replica) {
 		return
 	}
 	seen := lifecycle.ReplicaFacts{
-		Replica: *r, Run: w.run,
+		Replica: *r, Run: w.run, Load: w.web.load(w),
 		Limits: lifecycle.Limits{StartTimeout: time.Minute, PlaceTimeout: time.Minute},
+	}
+	for _, id := range sorted(w.replicas) {
+		if other := w.replicas[id]; other != r && !other.Status.Finished() {
+			seen.Siblings = append(seen.Siblings, *other)
+		}
 	}
 	if r.Instance != "" {
 		seen.Instance = w.instance
@@ -170,7 +214,13 @@ func (w *world) stepReplica(r *dstack.Replica) {
 		seen.Report = &rep
 	}
 	if r.Status == dstack.ReplicaWaiting && !w.chance(3, "no place") {
-		seen.Places = []dstack.Place{{Offer: dstack.Offer{Type: "this", Owned: place}}}
+		all, older := w.placed(r.Shape)
+		switch {
+		case all < w.room:
+			seen.Places = []dstack.Place{{Offer: dstack.Offer{Type: "this", Owned: place}}}
+		case all-older < w.room:
+			seen.Blocked = true
+		}
 	}
 	step, err := lifecycle.Replica(seen, w.now)
 	if err != nil {
@@ -193,7 +243,10 @@ func (w *world) stepReplica(r *dstack.Replica) {
 		r.Attempt, r.AttemptAt = dstack.AttemptID(fmt.Sprintf("a%04d", w.next)), w.now
 		w.of[r.Attempt] = r.ID
 	}
-	r.Crashes, r.CrashedAt, r.DueAt = step.Crashes, step.Crashed, step.DueAt
+	if step.To == dstack.ReplicaWaiting {
+		r.Instance = ""
+	}
+	r.Crashes, r.CrashedAt, r.DueAt, r.Blocked = step.Crashes, step.Crashed, step.DueAt, step.Blocked
 	w.move(r, step.To, step.Reason)
 }
 
@@ -243,7 +296,7 @@ func (w *world) sync(placed []lifecycle.Placed) []dstack.Report {
 		case lifecycle.Start:
 			if w.engine[t.Attempt] == nil {
 				runs := w.later(6, "pulled in")
-				w.engine[t.Attempt] = &proc{runsAt: runs, readyAt: runs.Add(2 * tick), refused: w.chance(10, "refused")}
+				w.engine[t.Attempt] = &proc{shape: t.Placed.Replica.Shape, runsAt: runs, readyAt: runs.Add(2 * tick), refused: w.chance(10, "refused")}
 			}
 			heard[t.Attempt] = w.report(t.Attempt)
 		case lifecycle.Stop:
@@ -262,13 +315,18 @@ func (w *world) sync(placed []lifecycle.Placed) []dstack.Report {
 	return list
 }
 
-// tellStop checks that nothing healthy and wanted is told to stop.
+// tellStop checks that nothing healthy and wanted is told to stop, and that
+// nobody's request is cut before its time.
 func (w *world) tellStop(t lifecycle.Telling) {
 	p := w.engine[t.Attempt]
 	r := w.replicas[w.of[t.Attempt]]
-	healthy := !p.ended && !w.now.Before(p.readyAt) && !p.stopping
+	healthy := !p.ended && !w.now.Before(p.readyAt) && !p.stopping && !p.sick
 	if healthy && r.Status == dstack.ReplicaReady && r.Attempt == t.Attempt {
 		w.t.Fatalf("healthy attempt %s of replica %s was told to stop", t.Attempt, r.ID)
+	}
+	drained := r.Status == dstack.ReplicaTerminating && r.Grace && !r.DrainBy.IsZero()
+	if n := len(w.web.inFlight[r.ID]); healthy && n > 0 && drained && w.now.Before(r.DrainBy) {
+		w.t.Fatalf("attempt %s was told to stop with %d requests in flight, %s before its time", t.Attempt, n, r.DrainBy.Sub(w.now))
 	}
 	if !p.stopping {
 		p.stopping, p.diesAt = true, w.later(4, "dies in")
@@ -287,6 +345,10 @@ func (w *world) report(id dstack.AttemptID) dstack.Report {
 		rep.Outcome = dstack.OutcomePulling
 	default:
 		rep.Outcome, rep.Ready = dstack.OutcomeRunning, !w.now.Before(p.readyAt)
+		if p.sickFor++; !p.sick {
+			p.sickFor = 0
+		}
+		rep.Probed = &dstack.Probed{Ready: rep.Ready && !p.sick, Fails: min(p.sickFor, dstack.ProbeFails), Why: "GET / answered 500"}
 	}
 	return rep
 }
@@ -294,7 +356,7 @@ func (w *world) report(id dstack.AttemptID) dstack.Report {
 // check holds after every tick, whatever went wrong in it.
 func (w *world) check() {
 	runs := map[dstack.ReplicaID]dstack.AttemptID{}
-	nums := map[int]dstack.ReplicaID{}
+	nums := map[[2]int]dstack.ReplicaID{}
 	for _, id := range sorted(w.engine) {
 		p := w.engine[id]
 		if p.ended || p.refused || w.now.Before(p.runsAt) {
@@ -307,31 +369,58 @@ func (w *world) check() {
 	}
 	for _, id := range sorted(w.replicas) {
 		r := w.replicas[id]
-		if r.Status.Finished() || r.Status == dstack.ReplicaTerminating {
+		if r.Status.Finished() {
 			continue
 		}
-		if other, twice := nums[r.Num]; twice {
-			w.t.Fatalf("replicas %s and %s are both number %d", other, id, r.Num)
+		if other, twice := nums[[2]int{r.Shape, r.Num}]; twice {
+			w.t.Fatalf("replicas %s and %s are both number %d of shape %d", other, id, r.Num, r.Shape)
 		}
-		nums[r.Num] = id
+		nums[[2]int{r.Shape, r.Num}] = id
 	}
 }
 
-// apply is what the API does with a new revision.
-func (w *world) apply(replicas int, broken bool) {
-	w.run.Spec.Configuration.Replicas = spec.Replicas{Min: replicas, Max: replicas}
-	w.run.Revision++
-	w.run.ReadyAt = time.Time{}
-	w.broken = broken
+// apply is what the API and the store do with a new revision.
+func (w *world) apply(replicas int, rolls, broken bool) {
+	rolls = rolls || len(w.revisions) == 0
+	w.wanted = replicas
+	w.run.Newest++
+	shape := w.run.Newest
+	if rolls {
+		if !w.run.ReadyAt.IsZero() {
+			w.run.Proven = w.run.Revision
+		}
+		w.run.ReadyAt = time.Time{}
+	} else {
+		shape, broken = w.run.Shape, false
+	}
+	w.run.Revision, w.run.Shape = w.run.Newest, shape
+	w.revisions = append(w.revisions, revision{shape: shape, broken: broken})
 }
+
+func (w *world) broken(shape int) bool { return w.revisions[shape-1].broken }
 
 func (w *world) ready() (n int) {
 	for _, r := range w.replicas {
-		if r.Status == dstack.ReplicaReady && r.Revision == w.run.Revision {
+		if r.Status == dstack.ReplicaReady && r.Shape == w.run.Shape {
 			n++
 		}
 	}
 	return n
+}
+
+// placed counts those that hold room on the machine, and of them those of
+// another shape.
+func (w *world) placed(shape int) (all, older int) {
+	for _, r := range w.replicas {
+		if r.Status.Finished() || r.Instance == "" {
+			continue
+		}
+		all++
+		if r.Shape != shape {
+			older++
+		}
+	}
+	return all, older
 }
 
 func sorted[K cmp.Ordered, V any](m map[K]V) []K {

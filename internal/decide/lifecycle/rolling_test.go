@@ -1,0 +1,153 @@
+package lifecycle_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// updating is a run of which revision 1 has served and 2 is to take over.
+func updating(replicas int) dstack.Run {
+	run := aRun(replicas)
+	run.Proven = 1
+	return run
+}
+
+func decideRun(t *testing.T, seen lifecycle.RunFacts) lifecycle.RunStep {
+	t.Helper()
+	step, err := lifecycle.Run(seen, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return step
+}
+
+func TestRun_Rolling(t *testing.T) {
+	ready, starting, waiting, failed := dstack.ReplicaReady, dstack.ReplicaStarting, dstack.ReplicaWaiting, dstack.ReplicaFailed
+	draining, sick := dstack.ReplicaDraining, dstack.ReplicaUnhealthy
+	blocked := func(r dstack.Replica) dstack.Replica { r.Blocked = true; return r }
+	type all = []dstack.Replica
+	type ids = []dstack.ReplicaID
+	for _, c := range []struct {
+		name     string
+		wanted   int
+		replicas all
+		add      []int
+		drop     ids
+		drain    ids
+		ready    bool
+		back     int
+	}{
+		{name: "a new one is asked for while the old ones serve", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready)}, add: []int{0}},
+		{name: "no old one leaves before a new one is ready", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready), rep(0, 2, starting)}},
+		{name: "then one does, and the next is asked for", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready), rep(0, 2, ready)}, add: []int{1}, drain: ids{"b-1"}},
+		{name: "one that serves nobody leaves at once", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, starting)}, add: []int{0}, drop: ids{"b-1"}},
+		{name: "nothing is protected where nothing serves", wanted: 3, replicas: all{rep(0, 1, starting)}, add: []int{0, 1, 2}, drop: ids{"a-1"}},
+		{name: "an unhealthy one still serves, should all be", wanted: 1, replicas: all{rep(0, 1, sick)}, add: []int{0}},
+		{name: "it has taken over once all new ones are ready", wanted: 1, replicas: all{rep(0, 1, ready), rep(0, 2, ready)}, drain: ids{"a-1"}, ready: true},
+		{name: "a quarter of many starts at once", wanted: 8, replicas: all{
+			rep(0, 1, ready), rep(1, 1, ready), rep(2, 1, ready), rep(3, 1, ready), rep(4, 1, ready), rep(5, 1, ready), rep(6, 1, ready), rep(7, 1, ready)}, add: []int{0, 1}},
+		{name: "one that has no room beside the old one makes it leave", wanted: 1, replicas: all{rep(0, 1, ready), blocked(rep(0, 2, waiting))}, drain: ids{"a-1"}},
+		{name: "only one for each", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, draining), blocked(rep(0, 2, waiting))}},
+		{name: "a new one that gives up is rolled back", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready), rep(0, 2, failed)}, back: 1},
+		{name: "however many of it are ready", wanted: 2, replicas: all{rep(1, 1, ready), rep(0, 2, ready), rep(1, 2, failed)}, back: 1},
+		{name: "a sleeping service takes the new one when it wakes", wanted: 0, replicas: nil},
+		{name: "and has nothing left of the old one", wanted: 0, replicas: all{rep(0, 1, ready)}, drain: ids{"a-1"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			step := decideRun(t, lifecycle.RunFacts{Run: updating(c.wanted), Replicas: c.replicas, Wanted: c.wanted})
+			back := 0
+			if step.Back != nil {
+				back = step.Back.To
+			}
+			if step.To != dstack.RunActive || !slices.Equal(step.Add, c.add) || !slices.Equal(step.Drop, c.drop) ||
+				!slices.Equal(step.Drain, c.drain) || step.Ready != c.ready || back != c.back {
+				t.Errorf("got %+v", step)
+			}
+			if len(step.Drain) > 0 && (step.Limit != 30*time.Second || step.Why == "") {
+				t.Errorf("drains for %s because of %q", step.Limit, step.Why)
+			}
+		})
+	}
+}
+
+func TestRun_AFallBackSaysWhy(t *testing.T) {
+	broken := rep(0, 2, dstack.ReplicaFailed)
+	broken.Reason, broken.Past = "exited with code 1", []dstack.Attempt{{LastOut: []string{"boom"}}}
+	seen := lifecycle.RunFacts{Run: updating(1), Replicas: []dstack.Replica{rep(0, 1, dstack.ReplicaReady), broken}, Wanted: 1}
+	step := decideRun(t, seen)
+	if step.Back == nil || step.Back.Reason != broken.Reason || step.Back.LastOut[0] != "boom" || len(step.Drain)+len(step.Drop) > 0 {
+		t.Errorf("got %+v", step)
+	}
+	events := lifecycle.RunEvents(seen, step, now)
+	if len(events) != 1 || events[0].Kind != dstack.EventRolledBack || events[0].From != "2" || events[0].To != "1" || !strings.Contains(events[0].Message, "exited with code 1") {
+		t.Errorf("told %+v", events)
+	}
+}
+
+func TestRun_Scaling(t *testing.T) {
+	ready, starting, waiting, draining := dstack.ReplicaReady, dstack.ReplicaStarting, dstack.ReplicaWaiting, dstack.ReplicaDraining
+	run := aRun(3)
+	run.ReadyAt = now.Add(-time.Hour)
+	type all = []dstack.Replica
+	type ids = []dstack.ReplicaID
+	for _, c := range []struct {
+		name     string
+		wanted   int
+		replicas all
+		inFlight map[dstack.ReplicaID]int
+		add      []int
+		drop     ids
+		drain    ids
+	}{
+		{name: "asks for more with the lowest free numbers", wanted: 3, replicas: all{rep(1, 2, ready)}, add: []int{0, 2}},
+		{name: "not with the number of one that is still leaving", wanted: 2, replicas: all{rep(0, 2, draining), rep(1, 2, ready)}, add: []int{2}},
+		{name: "the one with the fewest requests leaves", wanted: 1, replicas: all{rep(0, 2, ready), rep(1, 2, ready)},
+			inFlight: map[dstack.ReplicaID]int{"a-2": 1, "b-2": 3}, drain: ids{"a-2"}},
+		{name: "of equals the newest", wanted: 1, replicas: all{rep(0, 2, ready), rep(1, 2, ready)}, drain: ids{"b-2"}},
+		{name: "what is not ready leaves before what is", wanted: 1, replicas: all{rep(0, 2, starting), rep(1, 2, ready), rep(2, 2, waiting)}, drop: ids{"c-2", "a-2"}},
+		{name: "to zero", wanted: 0, replicas: all{rep(0, 2, ready)}, drain: ids{"a-2"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			step := decideRun(t, lifecycle.RunFacts{Run: run, Replicas: c.replicas, Wanted: c.wanted, WhyScale: "so", InFlight: c.inFlight})
+			if !slices.Equal(step.Add, c.add) || !slices.Equal(step.Drop, c.drop) || !slices.Equal(step.Drain, c.drain) || step.Wanted != c.wanted {
+				t.Errorf("got %+v", step)
+			}
+		})
+	}
+}
+
+func TestRun_MaxDurationEndsItWithItsOwnReason(t *testing.T) {
+	run := aRun(1)
+	run.Spec.Configuration.MaxDuration = &spec.MaxDuration{Seconds: 7200}
+	seen := lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaReady)}, Wanted: 1}
+	if step := decideRun(t, seen); !step.Begun || step.To != dstack.RunActive {
+		t.Errorf("with a machine: %+v", step)
+	}
+	seen.Run.StartedAt = now.Add(-2*time.Hour + 10*time.Second)
+	if step := decideRun(t, seen); step.To != dstack.RunActive || !step.Due.Equal(now.Add(10*time.Second)) {
+		t.Errorf("before it is over: %+v", step)
+	}
+	seen.Run.StartedAt = now.Add(-2 * time.Hour)
+	step := decideRun(t, seen)
+	if step.To != dstack.RunTerminating || step.Ending != dstack.EndDuration || step.Reason != "it ran for its max_duration, 2h" || len(step.Drain) != 1 {
+		t.Errorf("when it is over: %+v", step)
+	}
+	seen.Run.Spec.Configuration.MaxDuration = &spec.MaxDuration{Off: true}
+	if step := decideRun(t, seen); step.To != dstack.RunActive {
+		t.Errorf("when it is off: %+v", step)
+	}
+}
+
+// Nothing is due later than the store trusts.
+func TestRun_IsNotDueTooFarAhead(t *testing.T) {
+	seen := lifecycle.RunFacts{Run: aRun(1), Wanted: 1, ScaleDue: now.Add(10 * time.Minute)}
+	if step := decideRun(t, seen); !step.Due.Equal(now.Add(time.Minute)) {
+		t.Errorf("due in %s", step.Due.Sub(now))
+	}
+}

@@ -1,0 +1,80 @@
+package lifecycle_test
+
+import (
+	"time"
+
+	"pgregory.net/rapid"
+
+	"dstack/internal/dstack"
+)
+
+// web is a gateway and those who ask it: which replicas its table has, which
+// may be older than the rows, and when the requests in flight to each end.
+type web struct {
+	table    map[dstack.ReplicaID]bool
+	inFlight map[dstack.ReplicaID][]time.Time
+	failed   int // requests that met nobody who answers
+	answered int
+}
+
+// serve is a tick of the gateway: a new table, if it hears of one, requests
+// that end, and one that comes.
+func (w *world) serve() {
+	if !w.chance(3, "the table is late") {
+		w.web.table = w.routes()
+	}
+	for id, requests := range w.web.inFlight {
+		var left []time.Time
+		for _, ends := range requests {
+			if w.now.Before(ends) {
+				left = append(left, ends)
+			}
+		}
+		if w.web.inFlight[id] = left; len(left) == 0 {
+			delete(w.web.inFlight, id)
+		}
+	}
+	if len(w.web.table) == 0 {
+		return // it is held
+	}
+	id := rapid.SampledFrom(sorted(w.web.table)).Draw(w.t, "goes to")
+	p := w.engine[w.replicas[id].Attempt]
+	if p == nil || p.ended || p.stopping || w.now.Before(p.readyAt) {
+		w.web.failed++
+		return
+	}
+	w.web.answered++
+	w.web.inFlight[id] = append(w.web.inFlight[id], w.later(20, "takes"))
+}
+
+// routes is the table of the present rows.
+func (w *world) routes() map[dstack.ReplicaID]bool {
+	ready, sick := map[dstack.ReplicaID]bool{}, map[dstack.ReplicaID]bool{}
+	for id, r := range w.replicas {
+		switch r.Status {
+		case dstack.ReplicaReady:
+			ready[id] = true
+		case dstack.ReplicaUnhealthy:
+			sick[id] = true
+		default:
+		}
+	}
+	if len(ready) == 0 {
+		return sick
+	}
+	return ready
+}
+
+// load is what the gateway tells of the run.
+func (g web) load(w *world) dstack.Load {
+	load := dstack.Load{Known: true, Replicas: map[dstack.ReplicaID]int{}, Quiet: map[dstack.ReplicaID]bool{}}
+	for id, requests := range g.inFlight {
+		load.Replicas[id] = len(requests)
+	}
+	for id, r := range w.replicas {
+		if r.Status == dstack.ReplicaDraining && !g.table[id] && load.Replicas[id] == 0 {
+			load.Quiet[id] = true
+		}
+	}
+	return load
+}
