@@ -17,6 +17,7 @@ import (
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/spec"
 )
 
 // t0 is when every test begins. Nothing in the store reads a clock to decide
@@ -150,6 +151,25 @@ func runSpec(name string) dstack.RunSpec {
 		panic(err)
 	}
 	return spec
+}
+
+// ranged is runSpec with a range of replicas.
+func ranged(name string, least, most int) dstack.RunSpec {
+	rs := runSpec(name)
+	rs.Configuration.Replicas = spec.Replicas{Min: least, Max: most}
+	if least != most {
+		window := spec.Seconds(30)
+		rs.Configuration.Scaling = &spec.Scaling{Metric: "rps", Target: 10, ScaleUpDelay: 300, ScaleDownDelay: 600, Window: &window}
+	}
+	return rs
+}
+
+// submitted makes a run of a spec.
+func (h *house) submitted(rs dstack.RunSpec, when time.Time) dstack.Run {
+	h.t.Helper()
+	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: h.project.ID, User: h.user.Name, Name: *rs.RunName, Spec: rs, SubmittedAt: when}
+	h.ok(h.s.SubmitRun(h.ctx(), run))
+	return run
 }
 
 // submit makes a run that is due at once.

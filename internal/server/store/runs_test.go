@@ -49,7 +49,8 @@ func TestRun_IsWhatWasSubmitted(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		when := t0.Add(123456 * time.Microsecond)
 		want := h.submit("web", when)
-		want.Project, want.Status, want.Since, want.Version = "Main", dstack.RunSubmitted, when, 1
+		want.Project, want.Status, want.Since, want.ScaledAt, want.Version = "Main", dstack.RunSubmitted, when, when, 1
+		want.Newest, want.Shape, want.Wanted = 1, 1, 1
 		got, err := h.s.Run(t.Context(), h.project.ID, "web")
 		if h.ok(err); !cmp.Equal(got, want) {
 			t.Error(cmp.Diff(want, got))

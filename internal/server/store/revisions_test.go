@@ -1,0 +1,264 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+	"dstack/internal/spec"
+)
+
+// revise gives a run a revision that is told by its command.
+func (h *house) revise(id dstack.RunID, command string, rolls bool, now time.Time) dstack.Run {
+	h.t.Helper()
+	present := h.whole(id).Run
+	rs := runSpec(present.Name)
+	rs.Configuration.Commands = []string{command}
+	run, err := h.s.ReviseRun(h.ctx(), id, store.Revise{Revision: present.Revision, Spec: rs, User: "bob", Rolls: rolls, Now: now})
+	h.ok(err)
+	return run
+}
+
+// stands is what a test says of a run's revisions.
+type stands struct {
+	Revision, Newest, Shape, Proven int
+	Ready                           bool
+	Command                         string
+}
+
+func standing(run dstack.Run) stands {
+	return stands{run.Revision, run.Newest, run.Shape, run.Proven, !run.ReadyAt.IsZero(), run.Spec.Configuration.Commands[0]}
+}
+
+func (h *house) revisions(id dstack.RunID) map[int]dstack.RevisionStatus {
+	h.t.Helper()
+	all, err := h.s.Revisions(h.ctx(), id)
+	h.ok(err)
+	got := map[int]dstack.RevisionStatus{}
+	for i, rev := range all {
+		if got[rev.Num] = rev.Status; i > 0 && all[i-1].Num <= rev.Num {
+			h.t.Errorf("revision %d comes after %d", rev.Num, all[i-1].Num)
+		}
+	}
+	return got
+}
+
+const (
+	pending = dstack.RevisionPending
+	served  = dstack.RevisionReady
+	failed  = dstack.RevisionFailed
+)
+
+// A run's whole life: what is the present revision, what it falls back to, and
+// what becomes of each.
+func TestRevisions_RollFailAndComeBack(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run := h.submit("web", t0)
+		step := lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Due: t0}
+		ready := step
+		ready.Ready = true
+		back := step
+		back.Back = &lifecycle.Back{To: 3, Reason: "replica 1 exited with code 1", Replica: 1, LastOut: []string{"bad \xff", "bye"}}
+		type statuses = map[int]dstack.RevisionStatus
+		for _, c := range []struct {
+			name string
+			do   func()
+			want stands
+			are  statuses
+		}{
+			{"submitted", func() {}, stands{1, 1, 1, 0, false, "serve"}, statuses{1: pending}},
+			{"in place before it served", func() { h.revise(run.ID, "two", false, t0) }, stands{2, 2, 1, 0, false, "two"}, statuses{1: pending, 2: pending}},
+			{"serves", func() { h.runStep(run.ID, ready, t0) }, stands{2, 2, 1, 0, true, "two"}, statuses{1: served, 2: served}},
+			{"in place", func() { h.revise(run.ID, "three", false, t0) }, stands{3, 3, 1, 0, true, "three"}, statuses{1: served, 2: served, 3: served}},
+			{"rolls", func() { h.revise(run.ID, "four", true, t0) }, stands{4, 4, 4, 3, false, "four"}, statuses{1: served, 2: served, 3: served, 4: pending}},
+			{"rolls before that has served", func() { h.revise(run.ID, "five", true, t0) }, stands{5, 5, 5, 3, false, "five"}, statuses{1: served, 2: served, 3: served, 4: pending, 5: pending}},
+			{"fails", func() { h.runStep(run.ID, back, t0) }, stands{3, 5, 1, 0, true, "three"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed}},
+			{"the number of one that failed is not given again", func() { h.revise(run.ID, "six", true, t0) }, stands{6, 6, 6, 3, false, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: pending}},
+			{"serves again", func() { h.runStep(run.ID, ready, t0) }, stands{6, 6, 6, 3, true, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: served}},
+		} {
+			c.do()
+			w := h.whole(run.ID)
+			if diff := cmp.Diff(c.want, standing(w.Run)); diff != "" {
+				t.Errorf("%s: %s", c.name, diff)
+			}
+			if diff := cmp.Diff(c.are, h.revisions(run.ID)); diff != "" {
+				t.Errorf("%s: %s", c.name, diff)
+			}
+			seen, err := h.s.RunFacts(t.Context(), run.ID)
+			if h.ok(err); !cmp.Equal(standing(seen.Run), c.want) {
+				t.Errorf("%s: a decision sees %+v", c.name, standing(seen.Run))
+			}
+			if (w.Failed != nil) != (c.name == "fails") {
+				t.Errorf("%s: the newest revision that failed: %+v", c.name, w.Failed)
+			}
+			if w.Failed != nil && (w.Failed.Num != 5 || w.Failed.Reason != "replica 1 exited with code 1" || w.Failed.Replica != 1 ||
+				!cmp.Equal(w.Failed.LastOut, []string{"bad \uFFFD", "bye"}) || w.Failed.Spec.Configuration.Commands[0] != "five") {
+				t.Errorf("got %+v", w.Failed)
+			}
+		}
+		old, err := h.s.Revision(t.Context(), run.ID, 2)
+		if h.ok(err); old.User != "bob" || old.Shape != 1 || old.Spec.Configuration.Commands[0] != "two" || !old.At.Equal(t0) {
+			t.Errorf("got %+v", old)
+		}
+		_, err = h.s.Revision(t.Context(), run.ID, 7)
+		h.want(dstack.NotFound, err)
+		_, err = h.s.Revisions(t.Context(), "nothing")
+		h.want(dstack.NotFound, err)
+	})
+}
+
+// What is in the open goes back with the spec.
+func TestRevisions_BackIsBackInTheOpen(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, _ := h.ready("web", "127.0.0.1:1", t0)
+		first := h.routes().Routes[0]
+		rs := ranged("web", 3, 5)
+		rs.Configuration.Auth, rs.Configuration.Model = !rs.Configuration.Auth, nil
+		rs.Configuration.RateLimits = []spec.RateLimit{{Prefix: "/", Key: spec.RateLimitKey{Type: "ip_address"}, RPS: 2}}
+		later := t0.Add(time.Minute)
+		got, err := h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: 1, Spec: rs, User: "bob", Rolls: true, Of: 7, Now: later})
+		h.ok(err)
+		if got.Wanted != 3 || !got.ScaledAt.Equal(later) {
+			t.Errorf("%d are wanted since %v", got.Wanted, got.ScaledAt)
+		}
+		if r := h.routes().Routes[0]; r.Auth == first.Auth || r.Model != "" || len(r.Rules.Limits) != 1 {
+			t.Errorf("the route is %+v", r)
+		}
+		if rev, err := h.s.Revision(t.Context(), run.ID, 2); err != nil || rev.Of != 7 {
+			t.Errorf("got %+v, %v", rev, err)
+		}
+		later = later.Add(time.Minute)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 3, Back: &lifecycle.Back{To: 1}}, later)
+		back := h.whole(run.ID).Run
+		if back.User != "admin" || back.Wanted != 1 || !back.ScaledAt.Equal(later) || !back.ReadyAt.Equal(later) {
+			t.Errorf("got %+v", back)
+		}
+		if diff := cmp.Diff(first, h.routes().Routes[0]); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func TestRevisions_WantedStaysWithinTheRange(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run := h.submit("web", t0)
+		for i, c := range []struct{ min, max, want int }{{0, 4, 1}, {2, 4, 2}, {1, 1, 1}, {0, 0, 0}, {0, 3, 0}, {3, 3, 3}} {
+			rs := ranged("web", c.min, c.max)
+			now := t0.Add(time.Duration(i) * time.Second)
+			before := h.whole(run.ID).Run
+			got, err := h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: i + 1, Spec: rs, Now: now})
+			if h.ok(err); got.Wanted != c.want || got.ScaledAt.Equal(now) != (before.Wanted != c.want || i == 0) {
+				t.Errorf("%d..%d: %d wanted since %v", c.min, c.max, got.Wanted, got.ScaledAt)
+			}
+			if diff := cmp.Diff(h.whole(run.ID).Run.Wanted, got.Wanted); diff != "" {
+				t.Error(diff)
+			}
+		}
+	})
+}
+
+func TestRevisions_OldOnesThatNothingNeedsGo(t *testing.T) {
+	if testing.Short() {
+		t.Skip("makes a hundred revisions")
+	}
+	onBoth(t, func(t *testing.T, h *house) {
+		run, _ := h.replica("web", t0) // of revision 1, and lives
+		for range 103 {
+			h.revise(run.ID, "next", false, t0)
+		}
+		got := h.revisions(run.ID)
+		for num, want := range map[int]bool{1: true, 2: false, 4: false, 5: true, 104: true} {
+			if _, there := got[num]; there != want {
+				t.Errorf("revision %d is there: %v", num, there)
+			}
+		}
+	})
+}
+
+// A replica runs what its own revision says, as long as its shape is not the
+// present one.
+func TestRevisions_AReplicaHasTheSpecOfItsOwn(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		ctx := t.Context()
+		run, r := h.ready("web", "127.0.0.1:1", t0)
+		command := func() (ofReplica, ofPlaced string) {
+			t.Helper()
+			seen, err := h.s.ReplicaFacts(ctx, r.ID)
+			h.ok(err)
+			on, err := h.s.InstanceFacts(ctx, "local-box")
+			if h.ok(err); len(on.Replicas) != 1 {
+				t.Fatalf("%d replicas are placed", len(on.Replicas))
+			}
+			return seen.Run.Spec.Configuration.Commands[0], on.Replicas[0].Run.Spec.Configuration.Commands[0]
+		}
+		for _, c := range []struct {
+			revision string
+			rolls    bool
+			want     string
+		}{{"two", false, "two"}, {"three", true, "serve"}, {"four", false, "serve"}} {
+			h.revise(run.ID, c.revision, c.rolls, t0)
+			for range 2 { // read, then known
+				if one, other := command(); one != c.want || other != c.want {
+					t.Errorf("at %q it is %q, and %q on its machine; want %q", c.revision, one, other, c.want)
+				}
+			}
+		}
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Back: &lifecycle.Back{To: 2}}, t0)
+		if one, other := command(); one != "two" || other != "two" {
+			t.Errorf("after a fall back it is %q, and %q on its machine", one, other)
+		}
+	})
+}
+
+// A revision that cannot be read stops nothing but the replicas of its own.
+func TestRevisions_ABrokenOne(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		ctx := t.Context()
+		run, r := h.replica("web", t0)
+		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Ready: true, Due: t0}, t0)
+		h.revise(run.ID, "two", true, t0)
+		for _, how := range []string{"UPDATE revisions SET spec = 'enc:v1:00000000:AAAA' WHERE num = 1", "DELETE FROM revisions WHERE num = 1"} {
+			_, err := h.raw().ExecContext(ctx, how)
+			h.ok(err)
+			seen, err := h.s.InstanceFacts(ctx, "local-box")
+			h.ok(err)
+			if tell := lifecycle.Sync(seen.Replicas, nil); len(seen.Replicas) != 1 || len(tell) != 0 {
+				t.Errorf("%s: the engine is told %v", how, tell)
+			}
+			if _, err := h.s.ReplicaFacts(ctx, r.ID); err == nil {
+				t.Errorf("%s: its replica goes on", how)
+			}
+			if _, err := h.s.RunFacts(ctx, run.ID); err != nil {
+				t.Errorf("%s: %v", how, err)
+			}
+			all, err := h.s.Revisions(ctx, run.ID)
+			if h.ok(err); all[0].Num != 2 || all[0].Reason != "" || len(all) == 2 && all[1].Reason == "" {
+				t.Errorf("%s: got %+v", how, all)
+			}
+		}
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Drain: []dstack.ReplicaID{r.ID}, Limit: time.Second}, t0)
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminating, Due: t0}, t0)
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0)
+	})
+}
+
+func TestSecrets_OfRevisions(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		h.submit("a", t0)
+		h.submit("b", t0)
+		_, err := h.raw().ExecContext(t.Context(), "UPDATE revisions SET spec = (SELECT spec FROM runs WHERE name = 'a')")
+		h.ok(err)
+		runs, err := h.s.Runs(t.Context(), store.RunQuery{})
+		h.ok(err)
+		for _, run := range runs {
+			if _, err := h.s.Revision(t.Context(), run.ID, 1); (err == nil) != (run.Name == "a") {
+				t.Errorf("%s: %v", run.Name, err)
+			}
+		}
+	})
+}
