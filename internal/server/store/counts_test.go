@@ -1,0 +1,222 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+// tells saves what a gateway counted, and makes that moment the present.
+func (h *house) tells(gateway string, drains int64, runs map[dstack.RunID]dstack.Count, now time.Time) (woke bool) {
+	h.t.Helper()
+	h.s.SetClock(func() time.Time { return now })
+	woke, err := h.s.SaveCounts(h.ctx(), dstack.Counts{Gateway: gateway, Drains: drains, Runs: runs}, now)
+	h.ok(err)
+	return woke
+}
+
+func (h *house) load(id dstack.RunID) dstack.Load {
+	h.t.Helper()
+	seen, err := h.s.RunFacts(h.ctx(), id)
+	h.ok(err)
+	if diff := cmp.Diff(seen.Load, h.whole(id).Load); diff != "" {
+		h.t.Errorf("decisions and people see another load: %s", diff)
+	}
+	if diff := cmp.Diff(seen.Load.Replicas, seen.InFlight); diff != "" {
+		h.t.Error(diff)
+	}
+	return seen.Load
+}
+
+type counts = map[dstack.RunID]dstack.Count
+
+func sec(n int) time.Duration { return time.Duration(n) * time.Second }
+
+func TestLoad_IsSummedOverGatewaysThatToldLately(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run := h.submitted(ranged("web", 0, 4), t0) // a window of 30 s
+		none := map[dstack.ReplicaID]bool{}
+		h.s.SetClock(func() time.Time { return t0 })
+		if diff := cmp.Diff(dstack.Load{}, h.load(run.ID)); diff != "" {
+			t.Errorf("nobody told anything: %s", diff)
+		}
+		h.tells("a", 0, counts{run.ID: {Window: sec(30), Watched: sec(20), Requests: 7, Busy: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}}}, t0)
+		want := dstack.Load{Known: true, Window: sec(30), Watched: sec(20), Requests: 7, Busy: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Quiet: none}
+		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
+			t.Errorf("one: %s", diff)
+		}
+		h.tells("b", 0, nil, t0.Add(sec(5)))
+		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
+			t.Errorf("one, and one with nothing to tell: %s", diff)
+		}
+		h.tells("b", 0, counts{run.ID: {Window: sec(30), Watched: sec(10), Requests: 1, Busy: 0.25, InFlight: 1, Replicas: map[dstack.ReplicaID]int{"y": 1}}}, t0.Add(sec(6)))
+		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(10), Requests: 8, Busy: 1.75, InFlight: 3, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 2}, Quiet: none}
+		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
+			t.Errorf("two: %s", diff)
+		}
+		h.tells("b", 0, nil, t0.Add(sec(10)))
+		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(30), Replicas: map[dstack.ReplicaID]int{}, Quiet: none}
+		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
+			t.Errorf("the first told nothing for ten seconds: %s", diff)
+		}
+		for name, now := range map[string]time.Time{"later": t0.Add(sec(20)), "the clock is set back": t0.Add(-sec(11))} {
+			h.s.SetClock(func() time.Time { return now })
+			if load := h.load(run.ID); load.Known {
+				t.Errorf("%s: %+v", name, load)
+			}
+		}
+	})
+}
+
+// What a gateway says again costs nothing for a while.
+func TestCounts_TheSameAgainIsWrittenSeldom(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run := h.submitted(ranged("web", 0, 4), t0)
+		raw := h.raw()
+		told := func() (drains int64, at time.Time) {
+			var us int64
+			h.ok(raw.QueryRowContext(t.Context(), "SELECT drains, at FROM gateways WHERE name = 'a'").Scan(&drains, &us))
+			return drains, time.UnixMicro(us).UTC()
+		}
+		one, two := counts{run.ID: {Requests: 1}}, counts{run.ID: {Requests: 2}}
+		for _, c := range []struct {
+			name     string
+			at       int
+			drains   int64
+			runs     counts
+			woke     bool
+			written  int
+			ofDrains int64
+		}{
+			{"the first", 0, 0, one, true, 0, 0},
+			{"the same", 1, 0, one, false, 0, 0},
+			{"a new table and nothing drains", 2, 5, one, false, 0, 0},
+			{"after three seconds", 3, 5, one, false, 3, 5},
+			{"another count", 4, 5, two, true, 4, 5},
+			{"none", 5, 5, nil, true, 5, 5},
+			{"none again", 6, 5, nil, false, 5, 5},
+		} {
+			if woke := h.tells("a", c.drains, c.runs, t0.Add(sec(c.at))); woke != c.woke {
+				t.Errorf("%s: woke %v", c.name, woke)
+			}
+			if drains, at := told(); !at.Equal(t0.Add(sec(c.written))) || drains != c.ofDrains {
+				t.Errorf("%s: written at %v of %d", c.name, at, drains)
+			}
+		}
+	})
+}
+
+func TestCounts_OnlyOfUnfinishedRunsAndForAMinute(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		live, ended := h.submit("live", t0), h.submit("ended", t0)
+		h.finish(ended.ID, t0)
+		h.tells("a", 0, counts{live.ID: {Requests: 1}, ended.ID: {Requests: 1}, "unknown": {Requests: 1}}, t0)
+		rows := func() (gateways, n int) {
+			h.ok(h.raw().QueryRowContext(t.Context(), "SELECT (SELECT COUNT(*) FROM gateways), (SELECT COUNT(*) FROM counts)").Scan(&gateways, &n))
+			return gateways, n
+		}
+		if gateways, n := rows(); gateways != 1 || n != 1 {
+			t.Errorf("%d gateways with %d counts", gateways, n)
+		}
+		h.tells("b", 0, nil, t0.Add(sec(60)))
+		if gateways, n := rows(); gateways != 2 || n != 1 {
+			t.Errorf("%d gateways with %d counts", gateways, n)
+		}
+		h.tells("b", 0, nil, t0.Add(sec(64)))
+		if gateways, n := rows(); gateways != 1 || n != 0 {
+			t.Errorf("%d gateways with %d counts", gateways, n)
+		}
+		h.tells("a", 0, nil, t0.Add(-time.Hour)) // the clock is set back
+		if gateways, _ := rows(); gateways != 1 {
+			t.Errorf("%d gateways", gateways)
+		}
+	})
+}
+
+func TestCounts_MakeDueWhatTheyChange(t *testing.T) {
+	now := t0.Add(time.Minute)
+	for _, c := range []struct {
+		name        string
+		least, most int
+		replica     bool
+		then        dstack.Count
+		want        bool
+	}{
+		{"a fixed number", 1, 1, true, dstack.Count{Requests: 9, Held: 1}, false},
+		{"a range", 1, 2, true, dstack.Count{Requests: 9}, true},
+		{"a range and nothing new", 1, 2, true, dstack.Count{Requests: 1}, false},
+		{"one waits and there is no replica", 1, 1, false, dstack.Count{Requests: 1, Held: 1}, true},
+		{"nobody waits and there is no replica", 1, 1, false, dstack.Count{Requests: 2}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			onBoth(t, func(t *testing.T, h *house) {
+				run := h.submitted(ranged("web", c.least, c.most), t0)
+				var add []int
+				if c.replica {
+					add = []int{0}
+				}
+				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Add: add, Due: t0}, t0)
+				h.tells("a", 0, counts{run.ID: {Requests: 1}}, t0)
+				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1}, t0)
+				woke := h.tells("a", 0, counts{run.ID: c.then}, now)
+				if due := h.isDue(store.Runs, string(run.ID), now); due != c.want || woke != c.want {
+					t.Errorf("due %v, woke %v", due, woke)
+				}
+			})
+		})
+	}
+}
+
+// A draining replica is quiet when every gateway has a table without it, and
+// nothing in flight to it.
+func TestDrain_QuietOnceEveryGatewayHasLetGo(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.ready("web", "127.0.0.1:1", t0)
+		before := h.routes().Drains
+		busy := counts{run.ID: {InFlight: 1, Replicas: map[dstack.ReplicaID]int{r.ID: 1}}}
+		h.tells("a", before, busy, t0)
+		h.tells("b", before, nil, t0)
+		h.revise(run.ID, "two", false, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Drain: []dstack.ReplicaID{r.ID}, Limit: time.Minute}, t0)
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaDraining}, t0)
+		after := h.routes().Drains
+		if after <= before || len(h.routes().Routes[0].Ready) > 0 {
+			t.Errorf("the table knows %d orders, earlier %d", after, before)
+		}
+		for i, c := range []struct {
+			name    string
+			gateway string
+			drains  int64
+			runs    counts
+			quiet   bool
+		}{
+			{"nothing in flight, and the old table", "a", before, nil, false},
+			{"the new table at one", "a", after, nil, false},
+			{"the new table at both, and a late request", "b", after, busy, false},
+			{"all let go", "b", after, nil, true},
+			{"the same again", "b", after, nil, false}, // not written
+			{"a newer table", "b", after + 1, nil, true},
+			{"a table that nobody knows", "a", 0, nil, false},
+		} {
+			now := t0.Add(time.Duration(i+1) * 100 * time.Millisecond)
+			if woke := h.tells(c.gateway, c.drains, c.runs, now); woke != c.quiet {
+				t.Errorf("%s: woke %v", c.name, woke)
+			}
+			if c.name == "the same again" {
+				continue
+			}
+			seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
+			if h.ok(err); seen.Load.Quiet[r.ID] != c.quiet || h.isDue(store.Replicas, string(r.ID), now) != c.quiet {
+				t.Errorf("%s: the load is %+v", c.name, seen.Load)
+			}
+			if c.quiet {
+				h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaDraining}, now)
+			}
+		}
+	})
+}

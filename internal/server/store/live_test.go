@@ -1,0 +1,216 @@
+package store_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+func TestRunStep_SinceWhenItBeganAndWasScaled(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run := h.submitted(ranged("web", 2, 5), t0)
+		if run = h.whole(run.ID).Run; run.Wanted != 2 || !run.ScaledAt.Equal(t0) || !run.StartedAt.IsZero() {
+			t.Errorf("got %+v", run)
+		}
+		for i, c := range []struct {
+			begun          bool
+			wanted         int
+			scaled, begins int // seconds after t0; negative: zero time
+		}{{false, 2, 0, -1}, {true, 2, 0, 1}, {true, 3, 2, 1}, {false, 3, 2, 1}, {false, 0, 4, 1}} {
+			now := t0.Add(sec(i))
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Begun: c.begun, Wanted: c.wanted, Due: t0}, now)
+			began := time.Time{}
+			if c.begins >= 0 {
+				began = t0.Add(sec(c.begins))
+			}
+			got := h.whole(run.ID).Run
+			if got.Wanted != c.wanted || !got.ScaledAt.Equal(t0.Add(sec(c.scaled))) || !got.StartedAt.Equal(began) {
+				t.Errorf("step %d: got %+v", i, got)
+			}
+			seen, err := h.s.RunFacts(t.Context(), run.ID)
+			if h.ok(err); seen.Wanted != c.wanted {
+				t.Errorf("step %d: a decision begins with %d", i, seen.Wanted)
+			}
+		}
+	})
+}
+
+func TestRunStep_Drain(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.ready("web", "127.0.0.1:1", t0)
+		order := func(step lifecycle.RunStep, now time.Time) dstack.Replica {
+			t.Helper()
+			h.revise(run.ID, "again", false, now) // makes it due
+			step.To, step.Wanted = dstack.RunActive, 1
+			h.runStep(run.ID, step, now)
+			_, r := h.reread(run.ID)
+			return r
+		}
+		ids := []dstack.ReplicaID{r.ID}
+		r = order(lifecycle.RunStep{Drain: ids, Limit: sec(30), Why: "replaced"}, t0.Add(sec(1)))
+		if r.Status != dstack.ReplicaDraining || r.Reason != "replaced" || !r.Since.Equal(t0.Add(sec(1))) || !r.DrainBy.Equal(t0.Add(sec(31))) || !r.Grace {
+			t.Errorf("got %+v", r)
+		}
+		if !h.isDue(store.Replicas, string(r.ID), t0.Add(sec(1))) {
+			t.Error("it is not due")
+		}
+		if again := order(lifecycle.RunStep{Drain: ids, Limit: time.Hour, Why: "again"}, t0.Add(sec(2))); !cmp.Equal(again, r) {
+			t.Error(cmp.Diff(r, again))
+		}
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminating, Reason: "replaced", Due: t0}, t0.Add(sec(3)))
+		_, r = h.reread(run.ID)
+		if !r.Grace || !r.DrainBy.Equal(t0.Add(sec(31))) || !r.Since.Equal(t0.Add(sec(3))) {
+			t.Errorf("got %+v", r)
+		}
+		if again := order(lifecycle.RunStep{Drain: ids, Limit: time.Hour}, t0.Add(sec(4))); !cmp.Equal(again, r) {
+			t.Error(cmp.Diff(r, again))
+		}
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0.Add(sec(5)))
+		_, r = h.reread(run.ID)
+		if again := order(lifecycle.RunStep{Drain: ids, Limit: time.Hour}, t0.Add(sec(6))); !cmp.Equal(again, r) {
+			t.Error(cmp.Diff(r, again))
+		}
+	})
+}
+
+func TestRunStep_DropHurriesWhatDrains(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.replica("web", t0)
+		ids := []dstack.ReplicaID{r.ID}
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Drain: ids, Limit: sec(30), Due: t0}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: ids, Why: "aborted by its user"}, t0.Add(sec(1)))
+		if _, r = h.reread(run.ID); r.Status != dstack.ReplicaTerminating || r.Grace || !r.Since.Equal(t0.Add(sec(1))) {
+			t.Errorf("got %+v", r)
+		}
+	})
+}
+
+// Old and new replicas of a number live side by side; one that leaves does not
+// keep its number either; one that stays does.
+func TestRunStep_NumbersAreTakenByThoseWhoStay(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, first := h.replica("web", t0)
+		add := func(step lifecycle.RunStep) error {
+			h.revise(run.ID, "again", false, t0) // makes it due
+			l := h.claim(store.Runs, string(run.ID), t0)
+			seen, err := h.s.RunFacts(t.Context(), run.ID)
+			h.ok(err)
+			step.To, step.Wanted, step.Add = dstack.RunActive, 1, []int{0}
+			err = h.s.SaveRunStep(t.Context(), l, seen, step, t0)
+			if err != nil {
+				h.ok(h.s.Release(t.Context(), l, t0))
+			}
+			return err
+		}
+		h.want(dstack.Conflict, add(lifecycle.RunStep{}))
+		h.revise(run.ID, "another shape", true, t0)
+		h.ok(add(lifecycle.RunStep{}))
+		h.want(dstack.Conflict, add(lifecycle.RunStep{}))
+		all := h.whole(run.ID).Replicas
+		var second dstack.Replica
+		for _, r := range all {
+			if r.ID != first.ID {
+				second = r
+			}
+		}
+		if first.Shape != 1 || second.Revision != 4 || second.Shape != 3 {
+			t.Errorf("got %+v and %+v", first, second)
+		}
+		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Drain: []dstack.ReplicaID{second.ID}})
+		h.ok(add(lifecycle.RunStep{}))
+		if n := len(h.whole(run.ID).Replicas); n != 3 {
+			t.Errorf("%d replicas", n)
+		}
+	})
+}
+
+// runStepDue is runStep of a run that is made due first.
+func (h *house) runStepDue(id dstack.RunID, step lifecycle.RunStep) {
+	h.t.Helper()
+	h.revise(id, "again", false, t0)
+	h.runStep(id, step, t0)
+}
+
+func TestReplicaStep_SinceWhenItIsReady(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.replica("web", t0)
+		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
+		for i, c := range []struct {
+			to    dstack.ReplicaStatus
+			ready int
+		}{
+			{dstack.ReplicaStarting, -1}, {dstack.ReplicaReady, 1}, {dstack.ReplicaReady, 1}, {dstack.ReplicaUnhealthy, 1}, {dstack.ReplicaReady, 4},
+		} {
+			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: c.to, Due: t0}, t0.Add(sec(i)))
+			want := time.Time{}
+			if c.ready >= 0 {
+				want = t0.Add(sec(c.ready))
+			}
+			if _, r = h.reread(run.ID); !r.ReadyAt.Equal(want) {
+				t.Errorf("step %d: ready at %v", i, r.ReadyAt)
+			}
+		}
+	})
+}
+
+func TestReplicaStep_BeingBlockedMakesItsRunDue(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.replica("web", t0)
+		for i, c := range []struct{ blocked, due bool }{{false, false}, {true, true}, {true, false}, {false, true}} {
+			h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1})
+			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaWaiting, Blocked: c.blocked, Due: t0}, t0)
+			if _, r = h.reread(run.ID); r.Blocked != c.blocked {
+				t.Errorf("step %d: blocked %v", i, r.Blocked)
+			}
+			if h.isDue(store.Runs, string(run.ID), t0) != c.due {
+				t.Errorf("step %d: the run's due is wrong", i)
+			}
+		}
+	})
+}
+
+func TestReplicaFacts_OnlyWhatItsStatusNeeds(t *testing.T) {
+	sick := func(a dstack.AttemptID, ready bool) dstack.Report {
+		rep := running(a, "127.0.0.1:1")
+		rep.Probed = &dstack.Probed{Ready: ready, Why: "GET /health answered 500"}
+		return rep
+	}
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.ready("web", "127.0.0.1:1", t0)
+		h.tells("a", 0, nil, t0)
+		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 2, Add: []int{1}})
+		for _, c := range []struct {
+			name           string
+			do             func()
+			siblings, load bool
+		}{
+			{"ready", func() {}, false, false},
+			{"its probes fail", func() {
+				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.heard(sick(r.Attempt, false)), nil, t0)
+			}, true, false},
+			{"unhealthy", func() { h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaUnhealthy, Due: t0}, t0) }, true, false},
+			{"and well again", func() {
+				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.heard(sick(r.Attempt, true)), nil, t0)
+			}, true, false},
+			{"ready again", func() { h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady, Due: t0}, t0) }, false, false},
+			{"draining", func() {
+				h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 2, Drain: []dstack.ReplicaID{r.ID}})
+			}, false, true},
+		} {
+			c.do()
+			seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
+			h.ok(err)
+			if (len(seen.Siblings) == 1) != c.siblings || len(seen.Siblings) > 1 || seen.Load.Known != c.load {
+				t.Errorf("%s: %d siblings, a load: %v", c.name, len(seen.Siblings), seen.Load.Known)
+			}
+			if c.siblings && seen.Siblings[0].Num != 1 {
+				t.Errorf("%s: the sibling is %+v", c.name, seen.Siblings[0])
+			}
+		}
+	})
+}

@@ -1,0 +1,64 @@
+package store_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/pressly/goose/v3"
+
+	"dstack/internal/dstack"
+)
+
+// A database of a server that knew no revisions is opened by one that does,
+// and can go back.
+func TestMigrate_RunsOfBefore(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.ready("web", "127.0.0.1:1", t0)
+		h.submit("new", t0.Add(time.Second))
+		h.revise(run.ID, "two", true, t0)
+		raw := h.raw()
+		dialect := goose.DialectSQLite3
+		if strings.HasPrefix(h.url, "postgres") {
+			dialect = goose.DialectPostgres
+		}
+		provider, err := goose.NewProvider(dialect, raw, os.DirFS("migrations"), goose.WithDisableGlobalRegistry(true))
+		h.ok(err)
+		h.ok(h.s.Close())
+		_, err = provider.DownTo(t.Context(), 2)
+		h.ok(err)
+		h.open()
+
+		got, old := h.reread(run.ID)
+		want := stands{2, 2, 2, 0, false, "two"}
+		if diff := cmp.Diff(want, standing(got)); diff != "" || !got.ScaledAt.Equal(t0) || got.Wanted != 1 {
+			t.Errorf("got %+v: %s", got, diff)
+		}
+		if old.ID != r.ID || old.Shape != 1 || old.Status != dstack.ReplicaReady {
+			t.Errorf("got %+v", old)
+		}
+		if diff := cmp.Diff(map[int]dstack.RevisionStatus{2: pending}, h.revisions(run.ID)); diff != "" {
+			t.Error(diff)
+		}
+		rev, err := h.s.Revision(t.Context(), run.ID, 2)
+		if h.ok(err); rev.Spec.Configuration.Commands[0] != "two" || rev.User != "bob" {
+			t.Errorf("got %+v", rev)
+		}
+		if next := h.revise(run.ID, "three", true, t0); next.Revision != 3 {
+			t.Errorf("got %+v", next)
+		}
+	})
+}
+
+// What is sealed is never written in the open by a change of a run.
+func TestSecrets_OfRevisionsAreNotReadable(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, _ := h.ready("web", "127.0.0.1:1", t0)
+		h.revise(run.ID, "canary-command", true, t0)
+		if strings.Contains(string(h.everything()), "canary-command") {
+			t.Error("a revision's spec is readable")
+		}
+	})
+}
