@@ -15,7 +15,7 @@ type Table struct {
 	// Drains is how often replicas were told to drain before the table was
 	// read: none of those is in it.
 	Drains int64
-	Routes  []Route
+	Routes []Route
 	// Tokens maps the SHA-256 (hexadecimal) of each token to the projects
 	// that it opens, by lower-case name. "*" opens all.
 	Tokens map[string][]string
