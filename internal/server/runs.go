@@ -222,7 +222,8 @@ func (s *Server) revise(c *call, p plan) error {
 	run := p.existing.Run
 	rs := p.spec
 	rs.RunName = &run.Name
-	if _, err := s.store.ReviseRun(c.ctx, run.ID, run.Revision, rs, c.user.Name, now()); err != nil {
+	_, err := s.store.ReviseRun(c.ctx, run.ID, store.Revise{Revision: run.Revision, Spec: rs, User: c.user.Name, Rolls: rolls(run.Spec, rs), Now: now()})
+	if err != nil {
 		return err
 	}
 	s.changed()
@@ -244,7 +245,7 @@ func (s *Server) stopRuns(c *call, in api.StopRuns) (nothing, error) {
 		if err != nil {
 			return nothing{}, err
 		}
-		if err := s.store.StopRun(c.ctx, run.ID, wish, now()); err != nil {
+		if err := s.store.StopRun(c.ctx, run.ID, wish, c.user.Name, now()); err != nil {
 			return nothing{}, err
 		}
 	}
