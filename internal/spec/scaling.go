@@ -4,6 +4,12 @@ import (
 	"dstack/internal/strictyaml"
 )
 
+// What a Scaling can measure.
+const (
+	MetricRPS         = "rps"         // requests a second
+	MetricConcurrency = "concurrency" // requests at once; ours
+)
+
 var scalingBlock = newBlock("scaling", "`scaling`", "How the number of replicas follows the load.", []field[Scaling]{
 	{Key: required("metric", "metric: rps"), about: "What is measured: requests a second.", shape: oneOf("rps"),
 		read: func(r *reader, n *strictyaml.Node, s *Scaling) { s.Metric, _ = r.OneOf(n, "rps") }},
