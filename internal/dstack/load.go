@@ -22,6 +22,7 @@ type Load struct {
 type Counts struct {
 	Gateway string // names it, among all that tell
 	Table   uint64 // the version of the route table that it goes by
+	Drains  int64  // what that table says of itself; 0: not known
 	Runs    map[RunID]Count
 }
 

@@ -73,28 +73,9 @@ func (s *Server) routesNow(ctx context.Context, news <-chan struct{}) (route.Tab
 	return c.table, nil
 }
 
-// Report takes note of what a gateway counts. No reading of the routes is
-// under way meanwhile, so that a replica which is not in the present table
-// comes into no later one either, once it drains.
+// Report takes note of what a gateway counts.
 func (s *Server) Report(ctx context.Context, counts dstack.Counts) error {
-	t := &s.table
-	select {
-	case t.turn <- struct{}{}:
-		defer func() { <-t.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	var routed func(dstack.ReplicaID) bool
-	if !t.at.IsZero() && counts.Table == t.table.Version {
-		has := map[dstack.ReplicaID]bool{}
-		for _, r := range t.table.Routes {
-			for _, target := range r.Ready {
-				has[target.Replica] = true
-			}
-		}
-		routed = func(id dstack.ReplicaID) bool { return has[id] }
-	}
-	woke, err := s.store.SaveCounts(ctx, counts, routed, now())
+	woke, err := s.store.SaveCounts(ctx, counts, now())
 	if woke {
 		s.wake()
 	}

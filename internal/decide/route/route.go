@@ -12,7 +12,10 @@ import (
 // changes once made.
 type Table struct {
 	Version uint64
-	Routes  []Route
+	// Drains is how often replicas were told to drain before the table was
+	// read: none of those is in it.
+	Drains int64
+	Routes []Route
 	// Tokens maps the SHA-256 (hexadecimal) of each token to the projects
 	// that it opens, by lower-case name. "*" opens all.
 	Tokens map[string][]string

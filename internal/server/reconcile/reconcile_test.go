@@ -171,7 +171,7 @@ func TestPasses_FromSubmitToReadyToStopped(t *testing.T) {
 		r.until(id, "noted as ready", func(w store.Whole) bool { return !w.Run.ReadyAt.IsZero() })
 	}
 
-	if err := r.store.StopRun(t.Context(), id, dstack.StopGrace, time.Now()); err != nil {
+	if err := r.store.StopRun(t.Context(), id, dstack.StopGrace, "admin", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	r.wake()
@@ -268,7 +268,7 @@ func TestPasses_KilledAgainAndAgain(t *testing.T) {
 		r.begin(lifecycle.Limits{})
 	}
 	r.until(id, "ready", ready(3))
-	if err := r.store.StopRun(t.Context(), id, dstack.StopAbort, time.Now()); err != nil {
+	if err := r.store.StopRun(t.Context(), id, dstack.StopAbort, "admin", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	r.kill()
@@ -304,7 +304,7 @@ func TestPasses_ANewRevisionReplacesTheOld(t *testing.T) {
 	r.begin(lifecycle.Limits{})
 	id := r.submit(1)
 	w := r.until(id, "ready", ready(1))
-	if _, err := r.store.ReviseRun(t.Context(), id, 1, w.Run.Spec, "admin", time.Now()); err != nil {
+	if _, err := r.store.ReviseRun(t.Context(), id, store.Revise{Revision: 1, Spec: w.Run.Spec, User: "admin", Rolls: true, Now: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	r.wake()

@@ -10,8 +10,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// RunFacts reads all that a decision on a run needs, in one reading. One whose
-// spec cannot be read is an error, unless it is being ended: that must go on.
+// RunFacts reads all that a decision on a run needs, in one reading; Wanted is
+// what it was. One whose spec cannot be read is an error, unless it is being
+// ended: that must go on.
 func (s *Store) RunFacts(ctx context.Context, id dstack.RunID) (lifecycle.RunFacts, error) {
 	var seen lifecycle.RunFacts
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -21,9 +22,15 @@ func (s *Store) RunFacts(ctx context.Context, id dstack.RunID) (lifecycle.RunFac
 		if err != nil && (seen.Run.ID == "" || !ends) {
 			return err
 		}
+		seen.Wanted = seen.Run.Wanted
 		seen.Replicas, err = findReplicas(ctx, tx, func(q *bun.SelectQuery) {
-			q.Where("r.run_id = ? AND (r.live OR (r.status = ? AND r.revision = ?))", string(id), string(dstack.ReplicaFailed), seen.Run.Revision)
+			q.Where("r.run_id = ? AND (r.live OR (r.status = ? AND r.shape = ?))", string(id), string(dstack.ReplicaFailed), seen.Run.Shape)
 		})
+		if err != nil {
+			return err
+		}
+		seen.Load, err = s.loadOf(ctx, tx, seen.Run)
+		seen.InFlight = seen.Load.Replicas
 		return err
 	})
 	return seen, err
@@ -38,27 +45,73 @@ func (s *Store) ReplicaFacts(ctx context.Context, id dstack.ReplicaID) (lifecycl
 		if seen.Replica, err = findReplica(ctx, tx, id); err != nil {
 			return err
 		}
-		seen.Run, err = findRun(ctx, tx, seen.Replica.Run, s.seeRun)
-		if err != nil && (seen.Run.ID == "" || seen.Replica.Status != dstack.ReplicaTerminating) {
+		status := seen.Replica.Status
+		ends := status == dstack.ReplicaDraining || status == dstack.ReplicaTerminating
+		seen.Run, err = s.runOf(ctx, tx, seen.Replica)
+		if err != nil && (seen.Run.ID == "" || !ends) {
 			return err
 		}
-		if seen.Replica.Instance == "" {
+		if status == dstack.ReplicaDraining {
+			if seen.Load, err = s.loadOf(ctx, tx, seen.Run); err != nil {
+				return err
+			}
+		}
+		if err := findPlace(ctx, tx, &seen); err != nil {
+			return err
+		}
+		if status == dstack.ReplicaWaiting { // what may hold its room
+			seen.Siblings, err = findReplicas(ctx, tx, func(q *bun.SelectQuery) {
+				q.Where("r.run_id = ? AND r.live AND r.shape <> ?", string(seen.Replica.Run), seen.Replica.Shape)
+			})
+			return err
+		}
+		sick := seen.Report != nil && seen.Report.Probed != nil && !seen.Report.Probed.Ready
+		if status != dstack.ReplicaUnhealthy && (!sick || ends) {
 			return nil
 		}
-		found, err := findInstances(ctx, tx, []string{string(seen.Replica.Instance)})
-		if err != nil {
-			return err
-		}
-		if i, ok := found[seen.Replica.Instance]; ok {
-			seen.Instance = &i
-		}
-		reports, err := findReports(ctx, tx, func(q *bun.SelectQuery) { q.Where("p.attempt_id = ?", string(seen.Replica.Attempt)) })
-		if len(reports) > 0 {
-			seen.Report = &reports[0]
-		}
+		seen.Siblings, err = findReplicas(ctx, tx, func(q *bun.SelectQuery) {
+			q.Where("r.run_id = ? AND r.live AND r.id <> ?", string(seen.Replica.Run), string(id))
+		})
 		return err
 	})
 	return seen, err
+}
+
+// runOf is a replica's run with the spec of the replica's own revision.
+func (s *Store) runOf(ctx context.Context, tx bun.Tx, r dstack.Replica) (dstack.Run, error) {
+	var sealed string
+	run, err := findRun(ctx, tx, r.Run, func(row runRow) (dstack.Run, error) {
+		if row.Shape == r.Shape {
+			return s.seeRun(row)
+		}
+		old, err := findRevision(ctx, tx, r.Run, r.Revision)
+		sealed = old.Spec
+		return row.noun(dstack.RunSpec{}), err
+	})
+	if err != nil || sealed == "" {
+		return run, err
+	}
+	run.Spec, err = s.knownSpec(specKey{string(r.Run), r.Revision}, sealed)
+	return run, err
+}
+
+// findPlace adds a replica's instance, and what was reported of its attempt.
+func findPlace(ctx context.Context, tx bun.Tx, seen *lifecycle.ReplicaFacts) error {
+	if seen.Replica.Instance == "" {
+		return nil
+	}
+	found, err := findInstances(ctx, tx, []string{string(seen.Replica.Instance)})
+	if err != nil {
+		return err
+	}
+	if i, ok := found[seen.Replica.Instance]; ok {
+		seen.Instance = &i
+	}
+	reports, err := findReports(ctx, tx, func(q *bun.SelectQuery) { q.Where("p.attempt_id = ?", string(seen.Replica.Attempt)) })
+	if len(reports) > 0 {
+		seen.Report = &reports[0]
+	}
+	return err
 }
 
 // InstanceFacts reads all that a decision on an instance needs, in one
@@ -85,7 +138,7 @@ func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecy
 }
 
 // placedOn returns the unfinished replicas of an instance with their runs. One
-// whose run cannot be read must not stop the machine's other replicas: it is
+// whose spec cannot be read must not stop the machine's other replicas: it is
 // shown as ready, so that what runs of it is kept and nothing is started from
 // a configuration that nobody could read.
 func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]lifecycle.Placed, error) {
@@ -100,17 +153,49 @@ func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) (
 	if err != nil {
 		return nil, err
 	}
-	runs, unread := make(map[dstack.RunID]dstack.Run, len(rows)), map[dstack.RunID]bool{}
+	runs := make(map[dstack.RunID]runRow, len(rows))
 	for _, row := range rows {
-		run, err := s.seeRun(row)
-		runs[run.ID], unread[run.ID] = run, err != nil
+		runs[dstack.RunID(row.ID)] = row
+	}
+	old, err := oldSpecs(ctx, tx, replicas, runs)
+	if err != nil {
+		return nil, err
 	}
 	placed := make([]lifecycle.Placed, len(replicas))
 	for i, r := range replicas {
-		if unread[r.Run] && r.Status == dstack.ReplicaStarting {
+		row := runs[r.Run]
+		key, sealed := specKey{run: row.ID}, row.Spec
+		if r.Shape != row.Shape {
+			key.revision = r.Revision
+			sealed = old[key]
+		}
+		rs, err := s.knownSpec(key, sealed)
+		if err != nil && r.Status == dstack.ReplicaStarting {
 			r.Status = dstack.ReplicaReady
 		}
-		placed[i] = lifecycle.Placed{Replica: r, Run: runs[r.Run]}
+		placed[i] = lifecycle.Placed{Replica: r, Run: row.noun(rs)}
 	}
 	return placed, nil
+}
+
+// oldSpecs reads the sealed specs of those replicas that have not the shape of
+// their run.
+func oldSpecs(ctx context.Context, tx bun.Tx, replicas []dstack.Replica, runs map[dstack.RunID]runRow) (map[specKey]string, error) {
+	var ids []string
+	for _, r := range replicas {
+		if r.Shape != runs[r.Run].Shape {
+			ids = append(ids, string(r.ID))
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	var rows []revisionRow
+	err := tx.NewSelect().Model(&rows).ColumnExpr("DISTINCT v.run_id, v.num, v.spec").
+		Join("JOIN replicas AS r ON r.run_id = v.run_id AND r.revision = v.num").Where("r.id IN (?)", bun.List(ids)).Scan(ctx)
+	old := make(map[specKey]string, len(rows))
+	for _, row := range rows {
+		old[specKey{row.RunID, row.Num}] = row.Spec
+	}
+	return old, err
 }

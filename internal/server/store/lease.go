@@ -135,10 +135,15 @@ func (s *Store) FreeLeases(ctx context.Context, host string) error {
 // touch makes unfinished rows due at now, or earlier if they are already. A
 // row that is leased is due again as soon as it is saved.
 func touch(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) error {
-	head := append([]any{bun.Ident(kind), micros(now), micros(now)}, args...)
-	_, err := tx.NewRaw(`UPDATE ? SET touches = touches + 1, due_at = CASE WHEN due_at < ? THEN due_at ELSE ? END
-		WHERE live AND `+where, head...).Exec(ctx)
+	_, err := touched(ctx, tx, kind, now, where, args...)
 	return err
+}
+
+// touched is touch, and says how many rows there were.
+func touched(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) (int64, error) {
+	head := append([]any{bun.Ident(kind), micros(now), micros(now)}, args...)
+	return affected(tx.NewRaw(`UPDATE ? SET touches = touches + 1, due_at = CASE WHEN due_at < ? THEN due_at ELSE ? END
+		WHERE live AND `+where, head...).Exec(ctx))
 }
 
 // saveRow writes a leased row and gives the lease back. It fails with Conflict
@@ -163,4 +168,9 @@ func list(names []string) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
 	}
 	return strings.Join(names, ", ")
+}
+
+// Touch makes an unfinished row due at now, or earlier if it is already.
+func (s *Store) Touch(ctx context.Context, kind Kind, id string, now time.Time) error {
+	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error { return touch(ctx, tx, kind, now, "id = ?", id) })
 }

@@ -158,7 +158,7 @@ func TestSave_RefusesWhatWasWrittenMeanwhile(t *testing.T) {
 		l := h.claim(store.Replicas, string(r.ID), t0)
 		seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
 		h.ok(err)
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, t0))
+		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}, Why: "stopped", Grace: true, Due: t0}, t0)
 		h.want(dstack.Conflict, h.s.SaveReplicaStep(t.Context(), l, seen, placed(dstack.Claim{}), t0))
 
@@ -173,7 +173,7 @@ func TestSave_RefusesWhatWasWrittenMeanwhile(t *testing.T) {
 		l = h.claim(store.Runs, string(run.ID), t0)
 		facts, err := h.s.RunFacts(t.Context(), run.ID)
 		h.ok(err)
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, t0))
+		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, "admin", t0))
 		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, facts, lifecycle.RunStep{To: dstack.RunTerminating}, t0))
 	})
 }
@@ -202,8 +202,8 @@ func TestFinished_IsFinal(t *testing.T) {
 
 		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive}, t0))
 		h.want(dstack.Conflict, h.s.SaveReplicaStep(t.Context(), lr, seenReplica, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0))
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, t0))
-		_, err = h.s.ReviseRun(t.Context(), run.ID, 1, runSpec("web"), "admin", t0)
+		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, "admin", t0))
+		_, err = h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: 1, Spec: runSpec("web"), User: "admin", Rolls: true, Now: t0})
 		h.want(dstack.Conflict, err)
 		far := t0.Add(1000 * time.Hour)
 		if len(h.due(store.Runs, far))+len(h.due(store.Replicas, far)) > 0 {
@@ -228,18 +228,18 @@ func TestSaves_MakeNeighboursDue(t *testing.T) {
 	}{
 		{"nothing", false, func(*house, dstack.Run, dstack.Replica) {}, nil},
 		{"a run is stopped", false, func(h *house, run dstack.Run, _ dstack.Replica) {
-			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, now))
+			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
 		}, []store.Kind{store.Runs}},
 		{"a run is revised", false, func(h *house, run dstack.Run, _ dstack.Replica) {
-			_, err := h.s.ReviseRun(h.ctx(), run.ID, 1, runSpec("web"), "admin", now)
+			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revise{Revision: 1, Spec: runSpec("web"), User: "admin", Rolls: true, Now: now})
 			h.ok(err)
 		}, []store.Kind{store.Runs}},
 		{"a replica is dropped", false, func(h *house, run dstack.Run, r dstack.Replica) {
-			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, now))
+			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drop: []dstack.ReplicaID{r.ID}}, now)
 		}, []store.Kind{store.Replicas, store.Instances}},
 		{"a run changes", false, func(h *house, run dstack.Run, _ dstack.Replica) {
-			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, now))
+			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating}, now)
 		}, []store.Kind{store.Replicas}},
 		{"a report changes", true, func(h *house, _ dstack.Run, _ dstack.Replica) {

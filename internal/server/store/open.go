@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
@@ -30,7 +31,7 @@ const (
 // has not the key the database was sealed with is refused.
 func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	scheme, _, _ := strings.Cut(where, ":")
-	s := &Store{sealer: sealer, specs: specCache{runs: map[string]cachedSpec{}}, patience: answerTime}
+	s := &Store{sealer: sealer, specs: specCache{runs: map[specKey]cachedSpec{}}, patience: answerTime, clock: time.Now}
 	var err error
 	switch scheme {
 	case "sqlite", "sqlite+aiosqlite":

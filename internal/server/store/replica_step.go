@@ -14,8 +14,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// SaveReplicaStep writes a step: the replica's row and claims; its run and
-// instance become due when status or attempt changed. With a Place it makes
+// SaveReplicaStep writes a step: the replica's row and claims, and what there
+// is to tell of it; its run and instance become due when status or attempt
+// changed, the run also when Blocked did. With a Place it makes
 // the instance row when there is none. Conflict when the replica's version is
 // not seen's any more, or what it claims is taken. What a finished replica
 // held is free, and so is what one held that waits for a place again.
@@ -33,18 +34,19 @@ func (s *Store) SaveReplicaStep(ctx context.Context, l Lease, seen lifecycle.Rep
 		step.Due = time.Time{}
 	}
 	changed := next.Status != seen.Replica.Status || step.Attempt
+	events := lifecycle.ReplicaEvents(seen, step, now)
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if changed {
+		if changed || next.Blocked != seen.Replica.Blocked {
 			if err := touch(ctx, tx, Runs, now, "id = ?", string(next.Run)); err != nil {
 				return err
 			}
 		}
 		err := saveRow(ctx, tx, l, seen.Replica.Version, step.Due,
 			`status = ?, reason = ?, since = ?, instance_id = ?, claim = ?, attempt_id = ?, attempt_num = ?, attempt_at = ?,
-			crashes = ?, crashed_at = ?, backoff_at = ?, past = ?, finished_at = ?, live = ?`,
+			crashes = ?, crashed_at = ?, backoff_at = ?, ready_at = ?, blocked = ?, past = ?, finished_at = ?, live = ?`,
 			string(next.Status), clean(next.Reason), micros(next.Since), string(next.Instance), string(claim),
 			string(next.Attempt), next.AttemptNum, micros(next.AttemptAt),
-			next.Crashes, micros(next.CrashedAt), micros(next.DueAt), string(past), micros(next.FinishedAt), !next.Status.Finished())
+			next.Crashes, micros(next.CrashedAt), micros(next.DueAt), micros(next.ReadyAt), next.Blocked, string(past), micros(next.FinishedAt), !next.Status.Finished())
 		if err != nil {
 			return err
 		}
@@ -59,7 +61,10 @@ func (s *Store) SaveReplicaStep(ctx context.Context, l Lease, seen lifecycle.Rep
 				return err
 			}
 		}
-		return s.settle(ctx, tx, next, step.Place, now)
+		if err := s.settle(ctx, tx, next, step.Place, now); err != nil {
+			return err
+		}
+		return addEvents(ctx, tx, events, now)
 	})
 }
 
@@ -67,11 +72,14 @@ func (s *Store) SaveReplicaStep(ctx context.Context, l Lease, seen lifecycle.Rep
 func nextReplica(r dstack.Replica, step lifecycle.ReplicaStep, now time.Time) dstack.Replica {
 	if step.To != r.Status {
 		r.Since = now
+		if step.To == dstack.ReplicaReady {
+			r.ReadyAt = now
+		}
 	}
 	if step.To == dstack.ReplicaWaiting {
 		r.Instance, r.Claim = "", dstack.Claim{}
 	}
-	r.Status, r.Reason = step.To, step.Reason
+	r.Status, r.Reason, r.Blocked = step.To, step.Reason, step.Blocked
 	r.Crashes, r.CrashedAt, r.DueAt = step.Crashes, step.Crashed, step.DueAt
 	if step.Place != nil {
 		r.Claim = step.Place.Claim

@@ -20,6 +20,7 @@ type replicaRow struct {
 	RunID       string
 	Num         int
 	Revision    int
+	Shape       int
 	Status      string
 	Reason      string
 	Since       int64
@@ -32,6 +33,10 @@ type replicaRow struct {
 	CrashedAt   int64
 	BackoffAt   int64
 	Grace       bool
+	DrainBy     int64
+	Drained     int64 // the number of the order to drain; 0: none
+	ReadyAt     int64
+	Blocked     bool
 	Past        string
 	SubmittedAt int64
 	FinishedAt  int64
@@ -41,11 +46,11 @@ type replicaRow struct {
 
 func (r replicaRow) noun() (dstack.Replica, error) {
 	replica := dstack.Replica{
-		ID: dstack.ReplicaID(r.ID), Run: dstack.RunID(r.RunID), Num: r.Num, Revision: r.Revision,
+		ID: dstack.ReplicaID(r.ID), Run: dstack.RunID(r.RunID), Num: r.Num, Revision: r.Revision, Shape: r.Shape,
 		Status: dstack.ReplicaStatus(r.Status), Reason: dstack.Reason(r.Reason), Since: at(r.Since),
 		Instance: dstack.InstanceID(r.InstanceID), Attempt: dstack.AttemptID(r.AttemptID), AttemptNum: r.AttemptNum,
 		AttemptAt: at(r.AttemptAt), Crashes: r.Crashes, CrashedAt: at(r.CrashedAt), DueAt: at(r.BackoffAt),
-		Grace: r.Grace, SubmittedAt: at(r.SubmittedAt), FinishedAt: at(r.FinishedAt), Version: r.Version,
+		Grace: r.Grace, DrainBy: at(r.DrainBy), ReadyAt: at(r.ReadyAt), Blocked: r.Blocked, SubmittedAt: at(r.SubmittedAt), FinishedAt: at(r.FinishedAt), Version: r.Version,
 	}
 	if err := json.Unmarshal([]byte(r.Claim), &replica.Claim); err != nil {
 		return replica, fmt.Errorf("read what replica %s holds: %w", r.ID, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/uptrace/bun"
@@ -14,12 +15,17 @@ import (
 
 // Routes returns the route table of everything: one route for each unfinished
 // run, the oldest first, and whom each token is known by. Its version is left
-// for the caller to number.
+// for the caller to number; Drains says which orders to drain it knows.
 func (s *Store) Routes(ctx context.Context) (route.Table, error) {
 	var table route.Table
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
+		table = route.Table{}
+		if err := tx.NewRaw("SELECT drains FROM installation").Scan(ctx, &table.Drains); err != nil {
+			return err
+		}
 		var runs []routeRow
-		err := tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.submitted_at, r.status, r.reason
+		err := tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.rules, r.scales,
+			r.wanted, r.submitted_at, r.status, r.reason, r.stop
 			FROM runs AS r JOIN projects AS p ON p.id = r.project_id WHERE r.live ORDER BY r.submitted_at, r.id`).Scan(ctx, &runs)
 		if err != nil {
 			return err
@@ -44,8 +50,17 @@ type routeRow struct {
 	Auth              bool
 	Model, Prefix     string
 	Format, Template  string
+	Rules             string
+	Scales            bool
+	Wanted            int
 	SubmittedAt       int64
 	Status, Reason    string
+	Stop              string
+}
+
+// ends says that the run never has a new replica again.
+func (r routeRow) ends() bool {
+	return dstack.RunStatus(r.Status) == dstack.RunTerminating || dstack.StopRequest(r.Stop) != dstack.StopNone
 }
 
 type targetRow struct {
@@ -55,8 +70,15 @@ type targetRow struct {
 	Report         string // empty: none yet
 }
 
+// leaves says that the replica was told to end.
+func (t targetRow) leaves() bool {
+	status := dstack.ReplicaStatus(t.Status)
+	return status == dstack.ReplicaDraining || status == dstack.ReplicaTerminating
+}
+
 func (s *Store) routes(runs []routeRow, targets []targetRow) ([]route.Route, error) {
-	s.templates.keep(runs)
+	s.templates.keep(runs, func(r routeRow) string { return r.Template })
+	s.rules.keep(runs, func(r routeRow) string { return r.Rules })
 	byRun := map[string][]targetRow{}
 	for _, t := range targets {
 		byRun[t.RunID] = append(byRun[t.RunID], t)
@@ -65,33 +87,74 @@ func (s *Store) routes(runs []routeRow, targets []targetRow) ([]route.Route, err
 	for i, run := range runs {
 		r := route.Route{
 			Run: dstack.RunID(run.ID), Project: run.Project, Name: run.Name, Auth: run.Auth,
-			Model: run.Model, Prefix: run.Prefix, Format: run.Format, Since: at(run.SubmittedAt).Unix(),
+			Model: run.Model, Prefix: run.Prefix, Format: run.Format, Since: at(run.SubmittedAt).Unix(), Ends: run.ends(),
 		}
 		var err error
 		if r.Template, err = s.templates.open(run.ID, run.Template); err != nil {
+			return nil, fmt.Errorf("read the chat template of run %s: %w", run.ID, err)
+		}
+		rules, err := s.rules.open(run.ID, run.Rules)
+		if err != nil {
+			return nil, fmt.Errorf("read the gateway's rules of run %s: %w", run.ID, err)
+		}
+		if rules != nil {
+			r.Rules = *rules
+		}
+		if err := aim(&r, run, byRun[run.ID]); err != nil {
 			return nil, err
-		}
-		for _, t := range byRun[run.ID] {
-			address, err := addressOf(t)
-			if err != nil {
-				return nil, err
-			}
-			if address != "" {
-				r.Ready = append(r.Ready, route.Target{Replica: dstack.ReplicaID(t.ID), Num: t.Num, Address: address})
-			}
-		}
-		if len(r.Ready) == 0 {
-			r.State = stateOf(run, byRun[run.ID])
 		}
 		all[i] = r
 	}
 	return all, nil
 }
 
-// addressOf is where a replica answers; empty when it is not ready, or when
-// its engine says that it is not any more.
+// aim says where the run answers, or why it does not.
+func aim(r *route.Route, run routeRow, replicas []targetRow) error {
+	var err error
+	if r.Ready, err = answering(replicas, dstack.ReplicaReady); err != nil || len(r.Ready) > 0 {
+		return err
+	}
+	if r.Ready, err = answering(replicas, dstack.ReplicaUnhealthy); err != nil {
+		return err
+	}
+	if r.Panic = len(r.Ready) > 0; r.Panic {
+		return nil
+	}
+	none := dstack.RunStatus(run.Status) == dstack.RunActive && run.Wanted == 0 && !run.ends() &&
+		!slices.ContainsFunc(replicas, func(t targetRow) bool { return !t.leaves() })
+	switch {
+	case none && run.Scales:
+		r.Asleep, r.State = true, "asleep: nobody asked for it lately; the next request starts a replica"
+	case none:
+		r.State = "it has no replicas: its configuration says replicas: 0"
+	default:
+		r.State = stateOf(run, replicas)
+	}
+	return nil
+}
+
+// answering returns where the replicas of a status answer.
+func answering(replicas []targetRow, status dstack.ReplicaStatus) (targets []route.Target, err error) {
+	for _, t := range replicas {
+		if dstack.ReplicaStatus(t.Status) != status {
+			continue
+		}
+		address, err := addressOf(t)
+		if err != nil {
+			return nil, err
+		}
+		if address != "" {
+			targets = append(targets, route.Target{Replica: dstack.ReplicaID(t.ID), Num: t.Num, Address: address})
+		}
+	}
+	return targets, nil
+}
+
+// addressOf is where a replica answers; empty when its engine says that it
+// does not run, or that its port is not open. What its probes say is in its
+// status.
 func addressOf(t targetRow) (string, error) {
-	if dstack.ReplicaStatus(t.Status) != dstack.ReplicaReady || t.Report == "" {
+	if t.Report == "" {
 		return "", nil
 	}
 	var rep dstack.Report

@@ -10,6 +10,7 @@ import (
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
+	"dstack/internal/server/store"
 )
 
 func (h *house) routes() route.Table {
@@ -115,7 +116,7 @@ func TestRoutes_HowPromptsAreMade(t *testing.T) {
 			t.Error(diff)
 		}
 		rs.Template = &dstack.ChatTemplate{Default: "other", From: "the configuration"}
-		_, err := h.s.ReviseRun(h.ctx(), run.ID, 1, rs, "admin", t0)
+		_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revise{Revision: 1, Spec: rs, User: "admin", Rolls: true, Now: t0})
 		h.ok(err)
 		if got := h.routes().Routes[0].Template; got == nil || got.Default != "other" {
 			t.Errorf("after a revision it is %+v", got)

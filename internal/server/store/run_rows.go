@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/uptrace/bun"
 
+	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 type runRow struct {
@@ -19,24 +22,25 @@ type runRow struct {
 	Project     string `bun:",scanonly"` // its name
 	Username    string
 	Name        string
-	Repo        string
 	Spec        string
-	Auth        bool
-	Model       string
-	Prefix      string
-	Format      string // of the model: openai, tgi
-	Template    string // JSON of a dstack.ChatTemplate; empty: none
 	Revision    int
+	Newest      int
+	Shape       int
+	Proven      int
+	Wanted      int
 	Status      string
 	Reason      string
 	Ending      string
 	Stop        string
 	SubmittedAt int64
 	Since       int64
+	ScaledAt    int64
+	StartedAt   int64
 	ReadyAt     int64
 	FinishedAt  int64
 	Deleted     bool
 	Version     int64
+	openly
 	turn
 }
 
@@ -48,17 +52,19 @@ func (s *Store) openRun(row runRow) (dstack.Run, error) {
 
 // seeRun is openRun for a decision, which never changes what it sees.
 func (s *Store) seeRun(row runRow) (dstack.Run, error) {
-	spec, err := s.knownSpec(row.ID, row.Spec)
+	spec, err := s.knownSpec(specKey{run: row.ID}, row.Spec)
 	return row.noun(spec), err
 }
 
 func (row runRow) noun(spec dstack.RunSpec) dstack.Run {
 	return dstack.Run{
 		ID: dstack.RunID(row.ID), ProjectID: dstack.ProjectID(row.ProjectID), Project: row.Project,
-		User: row.Username, Name: row.Name, Spec: spec, Revision: row.Revision,
+		User: row.Username, Name: row.Name, Spec: spec,
+		Revision: row.Revision, Newest: row.Newest, Shape: row.Shape, Proven: row.Proven, Wanted: row.Wanted,
 		Status: dstack.RunStatus(row.Status), Reason: dstack.Reason(row.Reason),
 		Ending: dstack.Ending(row.Ending), Stop: dstack.StopRequest(row.Stop),
-		SubmittedAt: at(row.SubmittedAt), Since: at(row.Since), ReadyAt: at(row.ReadyAt), FinishedAt: at(row.FinishedAt),
+		SubmittedAt: at(row.SubmittedAt), Since: at(row.Since), ScaledAt: at(row.ScaledAt), StartedAt: at(row.StartedAt),
+		ReadyAt: at(row.ReadyAt), FinishedAt: at(row.FinishedAt),
 		Deleted: row.Deleted, Version: row.Version,
 	}
 }
@@ -99,31 +105,71 @@ func (s *Store) rowOf(r dstack.Run) (runRow, error) {
 		return runRow{}, err
 	}
 	row := runRow{
-		ID: string(r.ID), ProjectID: string(r.ProjectID), Username: r.User, Name: r.Name, Repo: r.Spec.RepoID, Spec: spec,
-		Revision: max(r.Revision, 1), Status: string(dstack.RunSubmitted), Reason: clean(r.Reason),
-		Stop: string(dstack.StopNone), SubmittedAt: micros(r.SubmittedAt), Since: micros(r.SubmittedAt), Version: 1,
+		ID: string(r.ID), ProjectID: string(r.ProjectID), Username: r.User, Name: r.Name, Spec: spec,
+		Revision: 1, Newest: 1, Shape: 1, Wanted: r.Spec.Configuration.Replicas.Min,
+		Status: string(dstack.RunSubmitted), Reason: clean(r.Reason),
+		Stop: string(dstack.StopNone), SubmittedAt: micros(r.SubmittedAt), Since: micros(r.SubmittedAt), ScaledAt: micros(r.SubmittedAt), Version: 1,
 		turn: turn{Live: true, DueAt: new(micros(r.SubmittedAt))},
 	}
-	row.Auth = r.Spec.Configuration.Auth
-	row.Model, row.Prefix, row.Format, row.Template, err = published(r.Spec)
+	row.openly, err = published(r.Spec)
 	return row, err
 }
 
-// published is what the gateway needs to know of a run's model, kept in the
-// open so that the route table is made without unsealing anything.
-func published(spec dstack.RunSpec) (model, prefix, format, template string, err error) {
-	m := spec.Configuration.Model
-	if m == nil {
-		return "", "", "", "", nil
-	}
-	if spec.Template != nil {
-		text, err := json.Marshal(spec.Template)
+// openly is what queries and the route table need to know of a run's spec,
+// kept in the open so that nothing has to be unsealed for them.
+type openly struct {
+	Repo     string
+	Auth     bool
+	Model    string
+	Prefix   string
+	Format   string // of the model: openai, tgi
+	Template string // JSON of a dstack.ChatTemplate; empty: none
+	Rules    string // JSON of a route.Rules; empty: none
+	Scales   bool   // replicas is a range
+}
+
+// setOpenly and args write all of it.
+const setOpenly = "repo = ?, auth = ?, model = ?, prefix = ?, format = ?, template = ?, rules = ?, scales = ?"
+
+func (o openly) args() []any {
+	return []any{o.Repo, o.Auth, o.Model, o.Prefix, o.Format, o.Template, o.Rules, o.Scales}
+}
+
+// published is what a spec says in the open.
+func published(rs dstack.RunSpec) (openly, error) {
+	conf := rs.Configuration
+	o := openly{Repo: rs.RepoID, Auth: conf.Auth, Scales: conf.Replicas.Min != conf.Replicas.Max}
+	if rules := rulesOf(conf); !reflect.ValueOf(rules).IsZero() {
+		text, err := json.Marshal(rules)
 		if err != nil {
-			return "", "", "", "", fmt.Errorf("write the chat template of %s: %w", m.Name, err)
+			return o, fmt.Errorf("write the rules of the gateway: %w", err)
 		}
-		template = string(text)
+		o.Rules = string(text)
 	}
-	return m.Name, m.Prefix, m.Format, template, nil
+	if conf.Model == nil {
+		return o, nil
+	}
+	o.Model, o.Prefix, o.Format = conf.Model.Name, conf.Model.Prefix, conf.Model.Format
+	if rs.Template != nil {
+		text, err := json.Marshal(rs.Template)
+		if err != nil {
+			return o, fmt.Errorf("write the chat template of %s: %w", conf.Model.Name, err)
+		}
+		o.Template = string(text)
+	}
+	return o, nil
+}
+
+// rulesOf is what a configuration asks of gateways.
+func rulesOf(conf spec.Service) route.Rules {
+	rules := route.Rules{Limits: conf.RateLimits}
+	if conf.Scaling != nil && conf.Scaling.Window != nil {
+		rules.Window = time.Duration(*conf.Scaling.Window) * time.Second
+	}
+	if conf.Hold != nil {
+		rules.Hold = *conf.Hold
+	}
+	return rules
 }
 
 // orNow is for times that the caller left out.

@@ -11,33 +11,24 @@ import (
 	"dstack/internal/dstack"
 )
 
-// SaveRunStep writes a step: the run's row, new replicas (status waiting, due
-// now, IDs made here), drops (status terminating with step.Why, due now, their
-// instance due now). Conflict when the run's version is not seen's any more.
+// SaveRunStep writes a step: the run's row, new replicas (of the present
+// revision; status waiting, due now, IDs made here), those that drain, drops
+// (status terminating with step.Why, due now, their instance due now), and
+// what there is to tell of it. With Back, the earlier revision is the present
+// one from here on, and those that came after it and never served have failed.
+// Conflict when the run's version is not seen's any more.
 func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFacts, step lifecycle.RunStep, now time.Time) error {
-	run := seen.Run
-	since, readyAt, finishedAt := run.Since, run.ReadyAt, run.FinishedAt
-	if step.To != run.Status {
-		since = now
+	if step.To.Finished() {
+		step.Due = time.Time{}
+		defer s.forgetSpecs(seen.Run.ID)
 	}
-	if step.Ready && readyAt.IsZero() {
-		readyAt = now
-	}
-	finished := step.To.Finished()
-	if finished {
-		finishedAt, step.Due = now, time.Time{}
-	}
-	if finished {
-		defer s.forgetSpec(run.ID)
-	}
+	events := lifecycle.RunEvents(seen, step, now)
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		err := saveRow(ctx, tx, l, run.Version, step.Due,
-			"status = ?, reason = ?, ending = ?, since = ?, ready_at = ?, finished_at = ?, live = ?",
-			string(step.To), clean(step.Reason), string(step.Ending), micros(since), micros(readyAt), micros(finishedAt), !finished)
-		if err != nil {
+		run := nextRun(seen.Run, step, now)
+		if err := s.saveRun(ctx, tx, l, seen.Run, &run, step, now); err != nil {
 			return err
 		}
-		if step.To != run.Status || readyAt != run.ReadyAt {
+		if run.Status != seen.Run.Status || run.ReadyAt != seen.Run.ReadyAt {
 			if err := touch(ctx, tx, Replicas, now, "run_id = ?", string(run.ID)); err != nil {
 				return err
 			}
@@ -45,14 +36,63 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 		if err := addReplicas(ctx, tx, run, step.Add, now); err != nil {
 			return err
 		}
-		return dropReplicas(ctx, tx, run.ID, step, now)
+		if err := dropReplicas(ctx, tx, run.ID, step, now); err != nil {
+			return err
+		}
+		if err := drainReplicas(ctx, tx, run.ID, step, now); err != nil {
+			return err
+		}
+		return addEvents(ctx, tx, events, now)
 	})
+}
+
+// nextRun is a run after a step, but for a fall back.
+func nextRun(run dstack.Run, step lifecycle.RunStep, now time.Time) dstack.Run {
+	if step.To != run.Status {
+		run.Since = now
+	}
+	if step.Ready && run.ReadyAt.IsZero() {
+		run.ReadyAt = now
+	}
+	if step.Begun && run.StartedAt.IsZero() {
+		run.StartedAt = now
+	}
+	if step.To.Finished() {
+		run.FinishedAt = now
+	}
+	run.Status, run.Reason, run.Ending, run.Wanted = step.To, step.Reason, step.Ending, step.Wanted
+	return run
+}
+
+// saveRun writes a run's row, and what becomes of its revisions.
+func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run, run *dstack.Run, step lifecycle.RunStep, now time.Time) error {
+	var more string
+	var args []any
+	var err error
+	switch {
+	case step.Back != nil:
+		more, args, err = s.fallBack(ctx, tx, run, step.Back, now)
+	case run.ReadyAt != seen.ReadyAt:
+		err = provenNow(ctx, tx, *run)
+	}
+	if err != nil {
+		return err
+	}
+	if run.Wanted != seen.Wanted {
+		run.ScaledAt = now
+	}
+	head := []any{
+		string(run.Status), clean(run.Reason), string(run.Ending), micros(run.Since), micros(run.ReadyAt), micros(run.StartedAt),
+		run.Wanted, micros(run.ScaledAt), micros(run.FinishedAt), !run.Status.Finished(),
+	}
+	return saveRow(ctx, tx, l, seen.Version, step.Due, `status = ?, reason = ?, ending = ?, since = ?, ready_at = ?, started_at = ?,
+		wanted = ?, scaled_at = ?, finished_at = ?, live = ?`+more, append(head, args...)...)
 }
 
 func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now time.Time) error {
 	for _, num := range nums {
 		row := replicaRow{
-			ID: uuid.NewString(), RunID: string(run.ID), Num: num, Revision: run.Revision,
+			ID: uuid.NewString(), RunID: string(run.ID), Num: num, Revision: run.Revision, Shape: run.Shape,
 			Status: string(dstack.ReplicaWaiting), Since: micros(now), Claim: "{}", Past: "[]",
 			SubmittedAt: micros(now), Version: 1, turn: turn{Live: true, DueAt: due(now)},
 		}
@@ -67,16 +107,44 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 	return nil
 }
 
+// drainReplicas takes replicas out of the route table and lets them finish
+// what they have begun. One that leaves already is left alone.
+func drainReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecycle.RunStep, now time.Time) error {
+	if len(step.Drain) == 0 {
+		return nil
+	}
+	ids := bun.List(texts(step.Drain))
+	draining, terminating := string(dstack.ReplicaDraining), string(dstack.ReplicaTerminating)
+	n, err := affected(tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, since = ?, grace = TRUE, drain_by = ?, drained = 0, backoff_at = 0, version = version + 1
+		WHERE live AND run_id = ? AND id IN (?) AND status <> ? AND status <> ?`,
+		draining, clean(step.Why), micros(now), micros(now.Add(step.Limit)), string(run), ids, draining, terminating).Exec(ctx))
+	if err != nil || n == 0 {
+		return err
+	}
+	if err := touch(ctx, tx, Replicas, now, "run_id = ? AND id IN (?)", string(run), ids); err != nil {
+		return err
+	}
+	// Who reads this number reads the new status, too: orders have their
+	// numbers in the order of commits.
+	var order int64
+	if err := tx.NewRaw("UPDATE installation SET drains = drains + 1 WHERE one = 1 RETURNING drains").Scan(ctx, &order); err != nil {
+		return err
+	}
+	_, err = tx.NewRaw("UPDATE replicas SET drained = ? WHERE live AND run_id = ? AND status = ? AND drained = 0", order, string(run), draining).Exec(ctx)
+	return err
+}
+
+func texts[T ~string](ids []T) []string {
+	return nouns(ids, func(id T) string { return string(id) })
+}
+
 // dropReplicas tells replicas to end. One that was told before may only be
 // told to hurry; one that has ended stays as it is.
 func dropReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecycle.RunStep, now time.Time) error {
 	if len(step.Drop) == 0 {
 		return nil
 	}
-	ids := make([]string, len(step.Drop))
-	for i, id := range step.Drop {
-		ids[i] = string(id)
-	}
+	ids := texts(step.Drop)
 	ending := string(dstack.ReplicaTerminating)
 	_, err := tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, grace = (CASE WHEN status = ? THEN grace AND ? ELSE ? END),
 		since = CASE WHEN status = ? THEN since ELSE ? END, backoff_at = 0, version = version + 1

@@ -10,9 +10,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// SubmitRun inserts a run with status submitted, due now. In the same
-// transaction it makes earlier finished runs of the name Deleted; Conflict
-// when one is not finished, naming it.
+// SubmitRun inserts a run with status submitted, at revision 1, due now. In
+// the same transaction it makes earlier finished runs of the name Deleted;
+// Conflict when one is not finished, naming it.
 func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
 	r.SubmittedAt = orNow(r.SubmittedAt)
 	row, err := s.rowOf(r)
@@ -29,10 +29,16 @@ func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
 			return err
 		}
 		n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
-		if err == nil && n == 0 {
+		if err != nil {
+			return err
+		}
+		if n == 0 {
 			return conflict(fmt.Sprintf("stop it first: dstack stop %s", r.Name), "a run named %q exists and is not finished", r.Name)
 		}
-		return err
+		if err := putRevision(ctx, tx, row, r.User, 0, r.SubmittedAt); err != nil {
+			return err
+		}
+		return addEvents(ctx, tx, []dstack.Event{row.event(dstack.EventApplied, r.User, "revision 1")}, r.SubmittedAt)
 	})
 }
 
@@ -53,68 +59,29 @@ func (s *Store) holdProject(ctx context.Context, tx bun.Tx, id dstack.ProjectID)
 	return nil
 }
 
-// ReviseRun gives an unfinished run a new spec: revision+1, status kept,
-// ReadyAt cleared, due now. Conflict when its revision is not the given one
-// any more or it is being stopped.
-func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, revision int, spec dstack.RunSpec, by string, now time.Time) (dstack.Run, error) {
-	sealed, err := s.sealSpec(id, spec)
-	if err != nil {
-		return dstack.Run{}, err
-	}
-	model, prefix, format, template, err := published(spec)
-	if err != nil {
-		return dstack.Run{}, err
-	}
-	var run dstack.Run
-	err = s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		n, err := affected(tx.NewRaw(`UPDATE runs SET spec = ?, repo = ?, auth = ?, model = ?, prefix = ?, format = ?, template = ?, username = ?,
-			revision = revision + 1, ready_at = 0, version = version + 1 WHERE id = ? AND revision = ? AND live AND stop = '' AND status <> ?`,
-			sealed, spec.RepoID, spec.Configuration.Auth, model, prefix, format, template, by, string(id), revision, string(dstack.RunTerminating)).Exec(ctx))
-		if err != nil {
-			return err
-		}
-		if run, err = findRun(ctx, tx, id, s.openRun); err != nil {
-			return err
-		}
-		if n == 0 {
-			return whyNotRevised(run, revision)
-		}
-		return touch(ctx, tx, Runs, now, "id = ?", string(id))
-	})
-	if err != nil {
-		return dstack.Run{}, err
-	}
-	return run, nil
-}
-
-func whyNotRevised(run dstack.Run, revision int) error {
-	switch {
-	case run.Status.Finished():
-		return conflict("apply again to start it anew", "cannot change run %q: it has ended", run.Name)
-	case run.Revision != revision:
-		return conflict("apply again to see what changed", "cannot change run %q: somebody else changed it meanwhile", run.Name)
-	default:
-		return conflict("wait until it has ended and apply again", "cannot change run %q: it is being stopped", run.Name)
-	}
-}
-
-// StopRun notes the wish, due now. Abort overrides stop; a finished run is
-// left as it is.
-func (s *Store) StopRun(ctx context.Context, id dstack.RunID, stop dstack.StopRequest, now time.Time) error {
+// StopRun notes whose wish it is that a run ends, due now. Abort overrides
+// stop; a finished run is left as it is. NotFound.
+func (s *Store) StopRun(ctx context.Context, id dstack.RunID, stop dstack.StopRequest, by string, now time.Time) error {
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		_, err := tx.NewRaw("UPDATE runs SET stop = ?, version = version + 1 WHERE id = ? AND live AND stop <> ? AND stop <> ?",
-			string(stop), string(id), string(stop), string(dstack.StopAbort)).Exec(ctx)
-		if err != nil {
+		row, err := s.holdRun(ctx, tx, id)
+		if err != nil || !row.Live {
 			return err
 		}
 		if err := touch(ctx, tx, Runs, now, "id = ?", string(id)); err != nil {
 			return err
 		}
-		n, err := tx.NewSelect().Model((*runRow)(nil)).Where("id = ?", string(id)).Count(ctx)
-		if err == nil && n == 0 {
-			return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no run %s", id)}
+		if row.Stop == string(stop) || row.Stop == string(dstack.StopAbort) {
+			return nil
 		}
-		return err
+		if _, err := tx.NewRaw("UPDATE runs SET stop = ?, version = version + 1 WHERE id = ?", string(stop), string(id)).Exec(ctx); err != nil {
+			return err
+		}
+		e := row.event(dstack.EventStop, by, "asked to stop")
+		if stop == dstack.StopAbort {
+			e.Message = "asked to end at once"
+		}
+		e.To = string(stop)
+		return addEvents(ctx, tx, []dstack.Event{e}, now)
 	})
 }
 

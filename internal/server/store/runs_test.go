@@ -18,7 +18,7 @@ import (
 // finish ends a run as its passes would.
 func (h *house) finish(id dstack.RunID, now time.Time) {
 	h.t.Helper()
-	h.ok(h.s.StopRun(h.t.Context(), id, dstack.StopAbort, now))
+	h.ok(h.s.StopRun(h.t.Context(), id, dstack.StopAbort, "admin", now))
 	h.runStep(id, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndAborted}, now)
 }
 
@@ -71,16 +71,16 @@ func TestRevise(t *testing.T) {
 		}
 		spec := runSpec("web")
 		spec.Configuration.Commands = []string{"another"}
-		got, err := h.s.ReviseRun(ctx, run.ID, 1, spec, "bob", t0)
+		got, err := h.s.ReviseRun(ctx, run.ID, store.Revise{Revision: 1, Spec: spec, User: "bob", Rolls: true, Now: t0})
 		if h.ok(err); got.Revision != 2 || !got.ReadyAt.IsZero() || got.Status != dstack.RunActive || got.Spec.Configuration.Commands[0] != "another" || got.User != "bob" {
 			t.Errorf("got %+v", got)
 		}
-		_, err = h.s.ReviseRun(ctx, run.ID, 1, spec, "bob", t0)
+		_, err = h.s.ReviseRun(ctx, run.ID, store.Revise{Revision: 1, Spec: spec, User: "bob", Rolls: true, Now: t0})
 		h.want(dstack.Conflict, err)
-		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, t0))
-		_, err = h.s.ReviseRun(ctx, run.ID, 2, spec, "bob", t0)
+		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, "admin", t0))
+		_, err = h.s.ReviseRun(ctx, run.ID, store.Revise{Revision: 2, Spec: spec, User: "bob", Rolls: true, Now: t0})
 		h.want(dstack.Conflict, err)
-		_, err = h.s.ReviseRun(ctx, "nothing", 1, spec, "bob", t0)
+		_, err = h.s.ReviseRun(ctx, "nothing", store.Revise{Revision: 1, Spec: spec, User: "bob", Rolls: true, Now: t0})
 		h.want(dstack.NotFound, err)
 	})
 }
@@ -91,12 +91,12 @@ func TestStop_AbortOverridesStopAndNotTheOtherWay(t *testing.T) {
 		for _, c := range []struct{ ask, want dstack.StopRequest }{
 			{dstack.StopGrace, dstack.StopGrace}, {dstack.StopAbort, dstack.StopAbort}, {dstack.StopGrace, dstack.StopAbort},
 		} {
-			h.ok(h.s.StopRun(t.Context(), run.ID, c.ask, t0))
+			h.ok(h.s.StopRun(t.Context(), run.ID, c.ask, "admin", t0))
 			if got := h.whole(run.ID).Run.Stop; got != c.want {
 				t.Errorf("after %q it is %q, want %q", c.ask, got, c.want)
 			}
 		}
-		h.want(dstack.NotFound, h.s.StopRun(t.Context(), "nothing", dstack.StopGrace, t0))
+		h.want(dstack.NotFound, h.s.StopRun(t.Context(), "nothing", dstack.StopGrace, "admin", t0))
 	})
 }
 

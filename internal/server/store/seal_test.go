@@ -30,7 +30,7 @@ func (h *house) everything() []byte {
 		return all.Bytes()
 	}
 	db := h.raw()
-	tables := strings.Fields("installation users projects members repos codes runs replicas attempts instances claims reports")
+	tables := strings.Fields("installation users projects members repos codes runs revisions events replicas attempts instances claims reports")
 	for _, table := range tables {
 		rows, err := db.QueryContext(h.t.Context(), "SELECT row_to_json(x)::text FROM "+table+" AS x")
 		h.ok(err)
@@ -106,7 +106,7 @@ func TestSecrets_ABrokenRunOnAMachine(t *testing.T) {
 		if _, err := h.s.ReplicaFacts(ctx, r.ID); err == nil {
 			t.Error("a replica of a run that cannot be read goes on")
 		}
-		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, t0))
+		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}}, t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0)
 	})

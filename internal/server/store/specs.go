@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"sync"
 
@@ -70,7 +71,13 @@ const specsKept = 4096
 // look at each of them many times a second and never change one.
 type specCache struct {
 	mu   sync.Mutex
-	runs map[string]cachedSpec
+	runs map[specKey]cachedSpec
+}
+
+// specKey is a run's present spec, or that of one of its revisions.
+type specKey struct {
+	run      string
+	revision int // 0: the present one
 }
 
 type cachedSpec struct {
@@ -80,14 +87,14 @@ type cachedSpec struct {
 
 // knownSpec is openSpec, except that the same sealed text is opened once. The
 // caller must not change what the spec points to.
-func (s *Store) knownSpec(id, sealed string) (dstack.RunSpec, error) {
+func (s *Store) knownSpec(key specKey, sealed string) (dstack.RunSpec, error) {
 	s.specs.mu.Lock()
-	known, ok := s.specs.runs[id]
+	known, ok := s.specs.runs[key]
 	s.specs.mu.Unlock()
 	if ok && known.sealed == sealed {
 		return known.spec, nil
 	}
-	run, err := s.openSpec(id, sealed)
+	run, err := s.openSpec(key.run, sealed)
 	if err != nil {
 		return run, err
 	}
@@ -96,13 +103,13 @@ func (s *Store) knownSpec(id, sealed string) (dstack.RunSpec, error) {
 	if len(s.specs.runs) >= specsKept {
 		clear(s.specs.runs)
 	}
-	s.specs.runs[id] = cachedSpec{sealed: sealed, spec: run}
+	s.specs.runs[key] = cachedSpec{sealed: sealed, spec: run}
 	return run, nil
 }
 
-// forgetSpec is for runs that have ended.
-func (s *Store) forgetSpec(id dstack.RunID) {
+// forgetSpecs is for runs that have ended.
+func (s *Store) forgetSpecs(id dstack.RunID) {
 	s.specs.mu.Lock()
 	defer s.specs.mu.Unlock()
-	delete(s.specs.runs, string(id))
+	maps.DeleteFunc(s.specs.runs, func(key specKey, _ cachedSpec) bool { return key.run == string(id) })
 }

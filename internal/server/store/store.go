@@ -8,6 +8,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 )
 
@@ -18,11 +19,14 @@ type Store struct {
 	reader    *bun.DB // on PostgreSQL the same as writer
 	sealer    *Sealer // nil: nothing is sealed
 	specs     specCache
-	templates templateCache
+	templates textCache[dstack.ChatTemplate]
+	rules     textCache[route.Rules]
+	told      toldCache
 	kind      database
 	name      dstack.Installation
 
-	patience time.Duration // with one query or transaction
+	patience time.Duration    // with one query or transaction
+	clock    func() time.Time // says which gateways have told lately, and nothing else
 }
 
 // database is which of the two it is.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -14,10 +15,13 @@ type Whole struct {
 	Replicas  []dstack.Replica
 	Reports   map[dstack.AttemptID]dstack.Report
 	Instances map[dstack.InstanceID]dstack.Instance
+	Load      dstack.Load
+	Failed    *dstack.Revision // the newest revision, if it failed and was rolled back
 }
 
 // Whole returns runs, in the order asked for, with their replicas (finished
-// ones too, by number and then age) and the present reports, in one reading.
+// ones too, by number and then age), the present reports and loads, in one
+// reading.
 // Runs that are not there are left out.
 func (s *Store) Whole(ctx context.Context, ids ...dstack.RunID) ([]Whole, error) {
 	if len(ids) == 0 {
@@ -30,8 +34,21 @@ func (s *Store) Whole(ctx context.Context, ids ...dstack.RunID) ([]Whole, error)
 			return err
 		}
 		found := make(map[dstack.RunID]*Whole, len(rows))
+		windows := make(map[dstack.RunID]time.Duration, len(rows))
 		for _, run := range s.openRuns(rows) {
 			found[run.ID] = &Whole{Run: run, Reports: map[dstack.AttemptID]dstack.Report{}, Instances: map[dstack.InstanceID]dstack.Instance{}}
+			windows[run.ID] = windowOf(run.Spec)
+		}
+		loads, err := findLoads(ctx, tx, windows, s.clock())
+		if err != nil {
+			return err
+		}
+		failed, err := s.newestFailed(ctx, tx, rows)
+		if err != nil {
+			return err
+		}
+		for id, w := range found {
+			w.Load, w.Failed = loads[id], failed[id]
 		}
 		if err := fill(ctx, tx, ids, found); err != nil {
 			return err

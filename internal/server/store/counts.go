@@ -1,0 +1,217 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
+)
+
+// toldEvery is how often a gateway's word is written when nothing in it has
+// changed.
+const toldEvery = 3 * time.Second
+
+type countRow struct {
+	bun.BaseModel `bun:"table:counts"`
+
+	Gateway string `bun:",pk"`
+	RunID   string `bun:",pk"`
+	Counted string
+}
+
+// toldCache remembers what gateways told this server, so that saying the same
+// again costs nothing.
+type toldCache struct {
+	mu       sync.Mutex
+	gateways map[string]lastTold
+}
+
+type lastTold struct {
+	counts map[string]string
+	drains int64
+	at     time.Time // when it was written
+}
+
+func (c *toldCache) of(gateway string) lastTold {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gateways[gateway]
+}
+
+func (c *toldCache) keep(gateway string, last lastTold) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gateways == nil {
+		c.gateways = map[string]lastTold{}
+	}
+	maps.DeleteFunc(c.gateways, func(_ string, t lastTold) bool { return last.at.Sub(t.at).Abs() > toldAtAll })
+	c.gateways[gateway] = last
+}
+
+// SaveCounts makes what a gateway counted what is known of it: all of it, for
+// unfinished runs. It makes due what that may change: runs that scale, runs
+// without a replica that requests wait for, and draining replicas that get
+// nothing any more; woke says whether there is any. The same counts again are
+// written every three seconds only, unless its table proves something new
+// while a replica drains. What gateways told is forgotten after a minute.
+func (s *Store) SaveCounts(ctx context.Context, c dstack.Counts, now time.Time) (woke bool, err error) {
+	counts, err := countTexts(c.Runs)
+	if err != nil {
+		return false, err
+	}
+	if last := s.told.of(c.Gateway); maps.Equal(last.counts, counts) && now.Sub(last.at).Abs() < toldEvery {
+		if last.drains == c.Drains {
+			return false, nil
+		}
+		if any, err := s.anyDraining(ctx); err != nil || !any {
+			return false, err
+		}
+	}
+	err = s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var err error
+		woke, err = saveCounts(ctx, tx, c, counts, now)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	s.told.keep(c.Gateway, lastTold{counts: counts, drains: c.Drains, at: now})
+	return woke, nil
+}
+
+func countTexts(runs map[dstack.RunID]dstack.Count) (map[string]string, error) {
+	all := make(map[string]string, len(runs))
+	for id, count := range runs {
+		text, err := json.Marshal(count)
+		if err != nil {
+			return nil, fmt.Errorf("write what was counted of run %s: %w", id, err)
+		}
+		all[string(id)] = string(text)
+	}
+	return all, nil
+}
+
+func (s *Store) anyDraining(ctx context.Context) (bool, error) {
+	var ids []string
+	err := s.reader.NewRaw("SELECT id FROM replicas WHERE live AND status = 'draining' LIMIT 1").Scan(ctx, &ids)
+	return len(ids) > 0, explain(err)
+}
+
+func saveCounts(ctx context.Context, tx bun.Tx, c dstack.Counts, counts map[string]string, now time.Time) (woke bool, err error) {
+	_, err = tx.NewRaw(`INSERT INTO gateways (name, drains, at) VALUES (?, ?, ?)
+		ON CONFLICT (name) DO UPDATE SET drains = EXCLUDED.drains, at = EXCLUDED.at`, clean(c.Gateway), c.Drains, micros(now)).Exec(ctx)
+	if err != nil {
+		return false, err
+	}
+	_, err = tx.NewRaw("DELETE FROM gateways WHERE at < ? OR at > ?", micros(now.Add(-toldAtAll)), micros(now.Add(toldAtAll))).Exec(ctx)
+	if err != nil {
+		return false, err
+	}
+	changed, err := replaceCounts(ctx, tx, clean(c.Gateway), counts)
+	if err != nil {
+		return false, err
+	}
+	var held []string
+	for id, count := range c.Runs {
+		if count.Held > 0 {
+			held = append(held, string(id))
+		}
+	}
+	return wake(ctx, tx, changed, held, now)
+}
+
+// replaceCounts makes a gateway's rows those of unfinished runs in counts, and
+// returns the runs of which anything changed.
+func replaceCounts(ctx context.Context, tx bun.Tx, gateway string, counts map[string]string) (changed []string, err error) {
+	var rows []countRow
+	if err := tx.NewSelect().Model(&rows).Where("gateway = ?", gateway).Scan(ctx); err != nil {
+		return nil, err
+	}
+	saved := make(map[string]string, len(rows))
+	for _, row := range rows {
+		saved[row.RunID] = row.Counted
+	}
+	var live []string
+	for ids := range slices.Chunk(slices.Sorted(maps.Keys(counts)), 1000) {
+		var some []string
+		if err := tx.NewRaw("SELECT id FROM runs WHERE live AND id IN (?)", bun.List(ids)).Scan(ctx, &some); err != nil {
+			return nil, err
+		}
+		live = append(live, some...)
+	}
+	slices.Sort(live)
+	var fresh []countRow
+	for _, id := range live {
+		if old, ok := saved[id]; !ok || old != counts[id] {
+			fresh = append(fresh, countRow{Gateway: gateway, RunID: id, Counted: counts[id]})
+			changed = append(changed, id)
+		}
+		delete(saved, id)
+	}
+	for some := range slices.Chunk(fresh, 500) {
+		_, err := tx.NewInsert().Model(&some).On("CONFLICT (gateway, run_id) DO UPDATE").Set("counted = EXCLUDED.counted").Exec(ctx)
+		if err != nil {
+			return nil, err
+		}
+	}
+	gone := slices.Sorted(maps.Keys(saved))
+	for ids := range slices.Chunk(gone, 1000) {
+		if _, err := tx.NewRaw("DELETE FROM counts WHERE gateway = ? AND run_id IN (?)", gateway, bun.List(ids)).Exec(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return append(changed, gone...), nil
+}
+
+// wake makes due what other counts may change.
+func wake(ctx context.Context, tx bun.Tx, changed, held []string, now time.Time) (woke bool, err error) {
+	quiet, err := findQuiet(ctx, tx, now)
+	if err != nil {
+		return false, err
+	}
+	for _, t := range []struct {
+		kind  Kind
+		where string
+		ids   []string
+	}{
+		{Runs, "scales AND id IN (?)", changed},
+		{Runs, `id IN (?) AND NOT EXISTS (SELECT 1 FROM replicas AS x WHERE x.run_id = runs.id AND x.live
+			AND x.status <> 'draining' AND x.status <> 'terminating')`, held},
+		{Replicas, "id IN (?)", quiet},
+	} {
+		for ids := range slices.Chunk(t.ids, 1000) {
+			n, err := touched(ctx, tx, t.kind, now, t.where, bun.List(ids))
+			if err != nil {
+				return false, err
+			}
+			woke = woke || n > 0
+		}
+	}
+	return woke, nil
+}
+
+// findQuiet returns all draining replicas that get nothing any more.
+func findQuiet(ctx context.Context, tx bun.Tx, now time.Time) (ids []string, err error) {
+	var runs []string
+	if err := tx.NewRaw("SELECT DISTINCT run_id FROM replicas WHERE live AND status = 'draining'").Scan(ctx, &runs); err != nil {
+		return nil, err
+	}
+	windows := make(map[dstack.RunID]time.Duration, len(runs))
+	for _, id := range runs {
+		windows[dstack.RunID(id)] = usualWindow // of no interest here
+	}
+	loads, err := findLoads(ctx, tx, windows, now)
+	for _, load := range loads {
+		for id := range load.Quiet {
+			ids = append(ids, string(id))
+		}
+	}
+	return ids, err
+}

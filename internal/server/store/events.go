@@ -1,0 +1,100 @@
+package store
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
+)
+
+const (
+	eventsKept  = 1000                // of each name in a project, and a few more at times
+	eventsAge   = 90 * 24 * time.Hour // that none outlives for long
+	eventsTrim  = 50                  // how many are written between two looks for old ones
+	eventsLimit = 100                 // how many are listed where nobody says
+)
+
+type eventRow struct {
+	bun.BaseModel `bun:"table:events,alias:e"`
+
+	ID        int64 `bun:",pk"`
+	ProjectID string
+	RunID     string
+	RunName   string
+	At        int64
+	Kind      string
+	Revision  int
+	Replica   *int
+	Was       string
+	Became    string
+	Username  string
+	Message   string
+}
+
+func (r eventRow) noun() dstack.Event {
+	return dstack.Event{
+		ID: r.ID, At: at(r.At), Project: dstack.ProjectID(r.ProjectID), Run: dstack.RunID(r.RunID), RunName: r.RunName,
+		Kind: dstack.EventKind(r.Kind), Revision: r.Revision, Replica: r.Replica, From: r.Was, To: r.Became, User: r.Username, Message: r.Message,
+	}
+}
+
+// Events returns the latest events of all runs of a name, finished and
+// deleted ones too, with an ID above after, the oldest first: limit of them,
+// at most 1000; 0: 100. No event with a lower ID than one that was returned
+// ever comes to light later.
+func (s *Store) Events(ctx context.Context, p dstack.ProjectID, name string, after int64, limit int) ([]dstack.Event, error) {
+	if limit <= 0 {
+		limit = eventsLimit
+	}
+	var rows []eventRow
+	err := s.reader.NewSelect().Model(&rows).Where("project_id = ? AND run_name = ? AND id > ?", string(p), name, after).
+		OrderExpr("id DESC").Limit(int64(min(limit, eventsKept))).Scan(ctx)
+	slices.Reverse(rows)
+	return nouns(rows, eventRow.noun), explain(err)
+}
+
+// addEvents writes what happened to one run. It is the last that a
+// transaction does: from here on, others that have anything to tell wait for
+// its end, so that numbers are given in the order of commits.
+func addEvents(ctx context.Context, tx bun.Tx, events []dstack.Event, now time.Time) error {
+	if len(events) == 0 {
+		return nil
+	}
+	var last int64
+	err := tx.NewRaw("UPDATE installation SET events = events + ? WHERE one = 1 RETURNING events", len(events)).Scan(ctx, &last)
+	if err != nil {
+		return err
+	}
+	first := last - int64(len(events)) + 1
+	rows := make([]eventRow, len(events))
+	for i, e := range events {
+		if e.At.IsZero() {
+			e.At = now
+		}
+		rows[i] = eventRow{
+			ID: first + int64(i), ProjectID: string(e.Project), RunID: string(e.Run), RunName: e.RunName, At: micros(e.At),
+			Kind: string(e.Kind), Revision: e.Revision, Replica: e.Replica, Was: clean(e.From), Became: clean(e.To), Username: e.User, Message: clean(e.Message),
+		}
+	}
+	if _, err := tx.NewInsert().Model(&rows).Exec(ctx); err != nil {
+		return err
+	}
+	if first/eventsTrim == last/eventsTrim && first%eventsTrim != 0 {
+		return nil
+	}
+	return trimEvents(ctx, tx, events[0], now)
+}
+
+// trimEvents forgets old events, and those of one name that are too many.
+func trimEvents(ctx context.Context, tx bun.Tx, e dstack.Event, now time.Time) error {
+	if _, err := tx.NewRaw("DELETE FROM events WHERE at < ?", micros(now.Add(-eventsAge))).Exec(ctx); err != nil {
+		return err
+	}
+	_, err := tx.NewRaw(`DELETE FROM events WHERE project_id = ? AND run_name = ? AND id <=
+		(SELECT id FROM events WHERE project_id = ? AND run_name = ? ORDER BY id DESC LIMIT 1 OFFSET ?)`,
+		string(e.Project), e.RunName, string(e.Project), e.RunName, eventsKept).Exec(ctx)
+	return err
+}

@@ -1,0 +1,142 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
+)
+
+const (
+	toldFor     = 10 * time.Second // what a gateway told counts for so long
+	toldAtAll   = time.Minute      // then it is forgotten
+	usualWindow = time.Minute      // over which load is averaged where the configuration does not say
+)
+
+// windowOf is the time over which a run's load is averaged.
+func windowOf(rs dstack.RunSpec) time.Duration {
+	if w := rulesOf(rs.Configuration).Window; w > 0 {
+		return w
+	}
+	return usualWindow
+}
+
+// told is a gateway that has told lately.
+type told struct {
+	Name   string
+	Drains int64
+}
+
+// findLoads sums what the gateways told of runs, each with its window.
+func findLoads(ctx context.Context, db bun.IDB, windows map[dstack.RunID]time.Duration, now time.Time) (map[dstack.RunID]dstack.Load, error) {
+	loads := make(map[dstack.RunID]dstack.Load, len(windows))
+	if len(windows) == 0 {
+		return loads, nil
+	}
+	var gateways []told
+	err := db.NewRaw("SELECT name, drains FROM gateways WHERE at > ? AND at < ?", micros(now.Add(-toldFor)), micros(now.Add(toldFor))).Scan(ctx, &gateways)
+	if err != nil || len(gateways) == 0 {
+		return loads, err
+	}
+	ids := make([]string, 0, len(windows))
+	for id := range windows {
+		ids = append(ids, string(id))
+	}
+	counts, err := findCounts(ctx, db, ids)
+	if err != nil {
+		return nil, err
+	}
+	drained, err := findDrained(ctx, db, ids)
+	if err != nil {
+		return nil, err
+	}
+	for id, window := range windows {
+		loads[id] = sum(gateways, counts[id], drained[id], window)
+	}
+	return loads, nil
+}
+
+// findCounts reads what each gateway told of runs.
+func findCounts(ctx context.Context, db bun.IDB, ids []string) (map[dstack.RunID]map[string]dstack.Count, error) {
+	var rows []countRow
+	if err := db.NewSelect().Model(&rows).Where("run_id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
+		return nil, err
+	}
+	all := map[dstack.RunID]map[string]dstack.Count{}
+	for _, row := range rows {
+		var c dstack.Count
+		if err := json.Unmarshal([]byte(row.Counted), &c); err != nil {
+			return nil, fmt.Errorf("read what gateway %s counted of run %s: %w", row.Gateway, row.RunID, err)
+		}
+		id := dstack.RunID(row.RunID)
+		if all[id] == nil {
+			all[id] = map[string]dstack.Count{}
+		}
+		all[id][row.Gateway] = c
+	}
+	return all, nil
+}
+
+// findDrained returns the draining replicas of runs, with the numbers of the
+// orders to drain.
+func findDrained(ctx context.Context, db bun.IDB, runs []string) (map[dstack.RunID]map[dstack.ReplicaID]int64, error) {
+	var rows []struct {
+		ID, RunID string
+		Drained   int64
+	}
+	err := db.NewRaw("SELECT id, run_id, drained FROM replicas WHERE live AND status = 'draining' AND run_id IN (?)", bun.List(runs)).Scan(ctx, &rows)
+	if err != nil {
+		return nil, err
+	}
+	all := map[dstack.RunID]map[dstack.ReplicaID]int64{}
+	for _, row := range rows {
+		id := dstack.RunID(row.RunID)
+		if all[id] == nil {
+			all[id] = map[dstack.ReplicaID]int64{}
+		}
+		all[id][dstack.ReplicaID(row.ID)] = row.Drained
+	}
+	return all, nil
+}
+
+// sum is what gateways that told lately saw of one run. One that told nothing
+// of it had nothing to count for the whole window.
+func sum(gateways []told, counts map[string]dstack.Count, drained map[dstack.ReplicaID]int64, window time.Duration) dstack.Load {
+	load := dstack.Load{Known: true, Window: window, Watched: window, Replicas: map[dstack.ReplicaID]int{}, Quiet: map[dstack.ReplicaID]bool{}}
+	oldest := gateways[0].Drains
+	for _, g := range gateways {
+		oldest = min(oldest, g.Drains)
+		c, ok := counts[g.Name]
+		if !ok {
+			continue
+		}
+		if c.Window > 0 {
+			load.Window = min(load.Window, c.Window)
+		}
+		load.Watched = min(load.Watched, c.Watched)
+		load.Requests += c.Requests
+		load.Busy += c.Busy
+		load.InFlight += c.InFlight
+		load.Held += c.Held
+		for id, n := range c.Replicas {
+			load.Replicas[id] += n
+		}
+	}
+	load.Watched = min(load.Watched, load.Window)
+	for id, order := range drained {
+		if order > 0 && order <= oldest && load.Replicas[id] == 0 {
+			load.Quiet[id] = true
+		}
+	}
+	return load
+}
+
+// loadOf is findLoads for one run.
+func (s *Store) loadOf(ctx context.Context, db bun.IDB, run dstack.Run) (dstack.Load, error) {
+	loads, err := findLoads(ctx, db, map[dstack.RunID]time.Duration{run.ID: windowOf(run.Spec)}, s.clock())
+	return loads[run.ID], err
+}

@@ -1,0 +1,147 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// Revise is a new revision of a run.
+type Revise struct {
+	Revision int // the present one, as it was seen
+	Spec     dstack.RunSpec
+	User     string // whose wish it is
+	Rolls    bool   // it needs new containers
+	Of       int    // the revision that it brings back; 0: none
+	Now      time.Time
+}
+
+// ReviseRun gives an unfinished run a new revision, due now. Its number is one
+// above the newest that was ever given. One that rolls begins a new shape,
+// which has not served yet, and remembers the present revision if that has;
+// one that does not stands as the present shape does. How many replicas are
+// wanted stays, within the new range. Conflict when the present revision is
+// not the given one any more, or the run is being stopped.
+func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revise) (dstack.Run, error) {
+	r.Now = orNow(r.Now)
+	sealed, err := s.sealSpec(id, r.Spec)
+	if err != nil {
+		return dstack.Run{}, err
+	}
+	open, err := published(r.Spec)
+	if err != nil {
+		return dstack.Run{}, err
+	}
+	var run dstack.Run
+	err = s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+		row, err := s.holdRun(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		if err := revisable(row, r.Revision); err != nil {
+			return err
+		}
+		row = revised(row, r)
+		row.Spec, row.openly = sealed, open
+		if err := saveRevised(ctx, tx, row); err != nil {
+			return err
+		}
+		if err := putRevision(ctx, tx, row, r.User, r.Of, r.Now); err != nil {
+			return err
+		}
+		if err := touch(ctx, tx, Runs, r.Now, "id = ?", string(id)); err != nil {
+			return err
+		}
+		run = row.noun(r.Spec)
+		return addEvents(ctx, tx, []dstack.Event{applied(row, r)}, r.Now)
+	})
+	if err != nil {
+		return dstack.Run{}, err
+	}
+	return run, nil
+}
+
+// holdRun reads a run's row and keeps it from being written by others until
+// the transaction ends; NotFound.
+func (s *Store) holdRun(ctx context.Context, tx bun.Tx, id dstack.RunID) (runRow, error) {
+	var rows []runRow
+	query := selectRuns(tx, &rows).Where("r.id = ?", string(id))
+	if s.kind == postgres {
+		query.For("UPDATE OF r")
+	}
+	if err := query.Scan(ctx); err != nil {
+		return runRow{}, err
+	}
+	if len(rows) == 0 {
+		return runRow{}, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no run %s", id)}
+	}
+	return rows[0], nil
+}
+
+func revisable(run runRow, revision int) error {
+	switch {
+	case !run.Live:
+		return conflict("apply again to start it anew", "cannot change run %q: it has ended", run.Name)
+	case run.Revision != revision:
+		return conflict("apply again to see what changed", "cannot change run %q: somebody else changed it meanwhile", run.Name)
+	case dstack.StopRequest(run.Stop) != dstack.StopNone, dstack.RunStatus(run.Status) == dstack.RunTerminating:
+		return conflict("wait until it has ended and apply again", "cannot change run %q: it is being stopped", run.Name)
+	}
+	return nil
+}
+
+// revised is a run's row at its new revision.
+func revised(row runRow, r Revise) runRow {
+	num := row.Newest + 1
+	if r.Rolls {
+		if row.ReadyAt != 0 {
+			row.Proven = row.Revision
+		}
+		row.Shape, row.ReadyAt = num, 0
+	}
+	row.Revision, row.Newest, row.Username = num, num, r.User
+	if wanted := within(r.Spec.Configuration.Replicas, row.Wanted); wanted != row.Wanted {
+		row.Wanted, row.ScaledAt = wanted, micros(r.Now)
+	}
+	row.Version++
+	return row
+}
+
+// within is the number in a range that is nearest to n.
+func within(replicas spec.Replicas, n int) int {
+	return max(replicas.Min, min(replicas.Max, n))
+}
+
+func saveRevised(ctx context.Context, tx bun.Tx, row runRow) error {
+	args := []any{row.Spec, row.Username, row.Revision, row.Newest, row.Shape, row.Proven, row.ReadyAt, row.Wanted, row.ScaledAt, row.Version}
+	args = append(append(args, row.args()...), row.ID)
+	_, err := tx.NewRaw(`UPDATE runs SET spec = ?, username = ?, revision = ?, newest = ?, shape = ?, proven = ?, ready_at = ?,
+		wanted = ?, scaled_at = ?, version = ?, `+setOpenly+" WHERE id = ?", args...).Exec(ctx)
+	return err
+}
+
+// applied tells of a new revision.
+func applied(row runRow, r Revise) dstack.Event {
+	how := "in place"
+	if r.Rolls {
+		how = "rolling"
+	}
+	message := fmt.Sprintf("revision %d, %s", row.Revision, how)
+	if r.Of > 0 {
+		message += fmt.Sprintf(", brings back revision %d", r.Of)
+	}
+	return row.event(dstack.EventApplied, r.User, message)
+}
+
+// event is one of the run as a whole.
+func (row runRow) event(kind dstack.EventKind, by, message string) dstack.Event {
+	return dstack.Event{
+		Project: dstack.ProjectID(row.ProjectID), Run: dstack.RunID(row.ID), RunName: row.Name,
+		Kind: kind, Revision: row.Revision, User: by, Message: message,
+	}
+}

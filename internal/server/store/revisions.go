@@ -1,0 +1,172 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+)
+
+// revisionsKept is how many revisions of a run are remembered, besides those
+// that are still needed.
+const revisionsKept = 100
+
+type revisionRow struct {
+	bun.BaseModel `bun:"table:revisions,alias:v"`
+
+	RunID      string `bun:",pk"`
+	Num        int    `bun:",pk"`
+	Shape      int
+	Spec       string
+	Username   string
+	At         int64
+	BringsBack int
+	Status     string
+	Reason     string
+	Replica    int
+	LastOut    string
+}
+
+// openRevision turns a row into a revision; it fails when the spec cannot be
+// read.
+func (s *Store) openRevision(row revisionRow) (dstack.Revision, error) {
+	rev := dstack.Revision{
+		Run: dstack.RunID(row.RunID), Num: row.Num, Shape: row.Shape, User: row.Username, At: at(row.At), Of: row.BringsBack,
+		Status: dstack.RevisionStatus(row.Status), Reason: dstack.Reason(row.Reason), Replica: row.Replica,
+	}
+	if err := json.Unmarshal([]byte(row.LastOut), &rev.LastOut); err != nil {
+		return rev, fmt.Errorf("read the last output of revision %d of run %s: %w", row.Num, row.RunID, err)
+	}
+	var err error
+	rev.Spec, err = s.openSpec(row.RunID, row.Spec)
+	return rev, err
+}
+
+// openRevisions is for lists: one that cannot be read says so in its reason
+// and does not hide the others.
+func (s *Store) openRevisions(rows []revisionRow) []dstack.Revision {
+	return nouns(rows, func(row revisionRow) dstack.Revision {
+		rev, err := s.openRevision(row)
+		if err != nil {
+			rev.Reason = "its configuration cannot be read any more: " + dstack.Reason(err.Error())
+		}
+		return rev
+	})
+}
+
+// Revisions returns what was submitted for a run, the newest first; NotFound.
+// Of old ones only those are there that are still needed, and the latest 100.
+func (s *Store) Revisions(ctx context.Context, run dstack.RunID) ([]dstack.Revision, error) {
+	var rows []revisionRow
+	if err := s.reader.NewSelect().Model(&rows).Where("run_id = ?", string(run)).OrderExpr("num DESC").Scan(ctx); err != nil {
+		return nil, explain(err)
+	}
+	if len(rows) == 0 {
+		return nil, &dstack.Error{Kind: dstack.NotFound, Message: "there is no run " + string(run)}
+	}
+	return s.openRevisions(rows), nil
+}
+
+// Revision returns one revision of a run; NotFound.
+func (s *Store) Revision(ctx context.Context, run dstack.RunID, num int) (dstack.Revision, error) {
+	row, err := findRevision(ctx, s.reader, run, num)
+	if err != nil {
+		return dstack.Revision{}, explain(err)
+	}
+	return s.openRevision(row)
+}
+
+func findRevision(ctx context.Context, db bun.IDB, run dstack.RunID, num int) (revisionRow, error) {
+	var rows []revisionRow
+	if err := db.NewSelect().Model(&rows).Where("run_id = ? AND num = ?", string(run), num).Scan(ctx); err != nil {
+		return revisionRow{}, err
+	}
+	if len(rows) == 0 {
+		return revisionRow{}, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("this run has no revision %d", num)}
+	}
+	return rows[0], nil
+}
+
+// putRevision remembers the present revision of a run's row, and forgets
+// those that are old and not needed.
+func putRevision(ctx context.Context, tx bun.Tx, run runRow, by string, of int, now time.Time) error {
+	row := revisionRow{
+		RunID: run.ID, Num: run.Revision, Shape: run.Shape, Spec: run.Spec, Username: by, At: micros(now), BringsBack: of,
+		Status: string(dstack.RevisionPending), LastOut: "[]",
+	}
+	if run.ReadyAt != 0 {
+		row.Status = string(dstack.RevisionReady)
+	}
+	if _, err := tx.NewInsert().Model(&row).Exec(ctx); err != nil {
+		return err
+	}
+	_, err := tx.NewRaw(`DELETE FROM revisions WHERE run_id = ? AND num <= ? AND num <> ?
+		AND num NOT IN (SELECT revision FROM replicas WHERE run_id = ? AND live)`,
+		run.ID, run.Revision-revisionsKept, run.Proven, run.ID).Exec(ctx)
+	return err
+}
+
+// provenNow notes that all revisions of a shape have served.
+func provenNow(ctx context.Context, tx bun.Tx, run dstack.Run) error {
+	_, err := tx.NewRaw("UPDATE revisions SET status = ? WHERE run_id = ? AND shape = ? AND num <= ? AND status = ?",
+		string(dstack.RevisionReady), string(run.ID), run.Shape, run.Revision, string(dstack.RevisionPending)).Exec(ctx)
+	return err
+}
+
+// fallBack makes an earlier revision the present one again, in the run and in
+// what is returned to be written; later ones that never served have failed.
+func (s *Store) fallBack(ctx context.Context, tx bun.Tx, run *dstack.Run, back *lifecycle.Back, now time.Time) (set string, args []any, err error) {
+	row, err := findRevision(ctx, tx, run.ID, back.To)
+	if err != nil {
+		return "", nil, err
+	}
+	rs, err := s.openSpec(row.RunID, row.Spec)
+	if err != nil {
+		return "", nil, err
+	}
+	open, err := published(rs)
+	if err != nil {
+		return "", nil, err
+	}
+	run.Spec, run.User = rs, row.Username
+	run.Revision, run.Shape, run.Proven, run.ReadyAt = row.Num, row.Shape, 0, now // it has served
+	run.Wanted = within(rs.Configuration.Replicas, run.Wanted)
+	last, err := json.Marshal(append([]string{}, back.LastOut...))
+	if err != nil {
+		return "", nil, fmt.Errorf("write the last output of run %s: %w", run.ID, err)
+	}
+	_, err = tx.NewRaw("UPDATE revisions SET status = ?, reason = ?, replica = ?, last_out = ? WHERE run_id = ? AND num > ? AND status = ?",
+		string(dstack.RevisionFailed), clean(back.Reason), back.Replica, string(last), row.RunID, row.Num, string(dstack.RevisionPending)).Exec(ctx)
+	return ", spec = ?, username = ?, revision = ?, shape = ?, proven = 0, " + setOpenly,
+		append([]any{row.Spec, row.Username, row.Num, row.Shape}, open.args()...), err
+}
+
+// newestFailed returns the newest revision of each run that failed and was
+// rolled back since.
+func (s *Store) newestFailed(ctx context.Context, db bun.IDB, runs []runRow) (map[dstack.RunID]*dstack.Revision, error) {
+	var ids []string
+	for _, run := range runs {
+		if run.Newest > run.Revision {
+			ids = append(ids, run.ID)
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	var rows []revisionRow
+	err := db.NewSelect().Model(&rows).Join("JOIN runs ON runs.id = v.run_id AND runs.newest = v.num").
+		Where("v.run_id IN (?) AND v.status = ?", bun.List(ids), string(dstack.RevisionFailed)).Scan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	failed := make(map[dstack.RunID]*dstack.Revision, len(rows))
+	for _, rev := range s.openRevisions(rows) {
+		failed[rev.Run] = &rev
+	}
+	return failed, nil
+}

@@ -1,0 +1,58 @@
+package store
+
+import (
+	"encoding/json"
+	"sync"
+)
+
+// textCache keeps what was read from the JSON of unfinished runs: the route
+// table is made again and again, and they hardly ever change. The same text
+// gives the same pointer.
+type textCache[T any] struct {
+	mu   sync.Mutex
+	runs map[string]cachedText[T]
+}
+
+type cachedText[T any] struct {
+	text string
+	read *T
+}
+
+// open reads the text of a run; nil without one.
+func (c *textCache[T]) open(run, text string) (*T, error) {
+	if text == "" {
+		return nil, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if known := c.runs[run]; known.text == text {
+		return known.read, nil
+	}
+	fresh := new(T)
+	if err := json.Unmarshal([]byte(text), fresh); err != nil {
+		return nil, err
+	}
+	if c.runs == nil {
+		c.runs = map[string]cachedText[T]{}
+	}
+	c.runs[run] = cachedText[T]{text, fresh}
+	return fresh, nil
+}
+
+// keep forgets those of all runs that have no such text.
+func (c *textCache[T]) keep(runs []routeRow, textOf func(routeRow) string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.runs) == 0 {
+		return
+	}
+	live := make(map[string]bool, len(runs))
+	for _, run := range runs {
+		live[run.ID] = textOf(run) != ""
+	}
+	for id := range c.runs {
+		if !live[id] {
+			delete(c.runs, id)
+		}
+	}
+}
