@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/gateway/openai"
 )
@@ -121,19 +122,30 @@ func (x *exchange) aimed(out *http.Request, body *kept) *http.Request {
 	}
 	u := *out.URL
 	u.Host = x.place.target.Address
-	switch {
+	switch u.Path = x.targetPath(x.place.route); {
 	case x.means.Models:
-		u.Path, u.RawPath = x.call.Path, ""
-		if !x.call.Root {
-			u.Path = strings.TrimSuffix(x.place.route.Prefix, "/") + x.call.Path
-		}
+		u.RawPath = ""
 	case x.base() != "":
-		// EscapedPath is valid, and so is its rest.
 		u.RawPath = x.r.URL.EscapedPath()[len(x.base()):]
-		u.Path, _ = url.PathUnescape(u.RawPath)
 	}
 	to.URL = &u
 	return to
+}
+
+// targetPath is the request's path as a replica sees it.
+func (x *exchange) targetPath(r *route.Route) string {
+	switch {
+	case x.means.Models && x.call.Root:
+		return x.call.Path
+	case x.means.Models:
+		return strings.TrimSuffix(r.Prefix, "/") + x.call.Path
+	case x.base() != "":
+		// EscapedPath is valid, and so is its rest.
+		path, _ := url.PathUnescape(x.r.URL.EscapedPath()[len(x.base()):])
+		return path
+	default:
+		return x.r.URL.Path
+	}
 }
 
 // kept is a body that outlives a connection that did not come about.
@@ -168,6 +180,9 @@ func (x *exchange) fit(res *http.Response) error {
 		openai.Allow(res.Header)
 		x.meter(res, kind)
 	}
+	if x.opened {
+		return x.fitOpened(res)
+	}
 	return nil
 }
 
@@ -177,11 +192,15 @@ func (x *exchange) failed(_ http.ResponseWriter, _ *http.Request, err error) {
 		x.refuse(badBody())
 		return
 	}
-	if x.ctx.Err() != nil {
+	if x.ctx.Err() != nil || errors.Is(err, errLeft) {
 		x.gone()
 	}
 	if r, ok := errors.AsType[*refusal](err); ok {
 		x.refuse(r)
+		return
+	}
+	if _, ok := errors.AsType[*openai.Problem](err); ok {
+		_ = x.problem(err) // it is one
 		return
 	}
 	which := "replica " + strconv.Itoa(x.last.target.Num) + " of " + x.last.route.Name
@@ -196,6 +215,7 @@ func (x *exchange) failed(_ http.ResponseWriter, _ *http.Request, err error) {
 		x.refuse(&refusal{words: words{Kind: dstack.Timeout,
 			Message: which + " did not begin to answer within " + x.g.limits.Answer.String()}})
 	default:
+		x.g.loads.shun(x.last, time.Now().Add(shunFor))
 		x.refuse(&refusal{words: words{Kind: badGateway, Message: which + " gave no proper answer",
 			Hint: "see its output: dstack logs " + x.last.route.Name}})
 	}
