@@ -87,7 +87,8 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 }
 
 // RoundTrip sends the request to its place. Where no connection comes about
-// it goes to another one: nothing of it was sent.
+// it goes to another one: nothing of it was sent. A safe one does, too, where
+// its connection breaks.
 func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 	var body *kept
 	if out.Body != nil && out.GetBody == nil {
@@ -97,6 +98,12 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 		res, err := x.send(x.aimed(out, body))
 		if err == nil {
 			return res, nil
+		}
+		if _, broken := errors.AsType[*brokenError](err); broken {
+			if err := x.elsewhere(err); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if _, refused := errors.AsType[*dialError](err); !refused || body.touched() || x.ctx.Err() != nil {
 			return nil, err

@@ -166,7 +166,8 @@ func (x *exchange) readBody() ([]byte, error) {
 		if len(body) == cap(body) {
 			// One more than there can be, so that the end is seen.
 			n := min(max(4<<10, 2*int64(cap(body))), size+1)
-			if err := x.readOn(size+1, n); err != nil {
+			n, err := x.readOn(n)
+			if err != nil {
 				return nil, err
 			}
 			if err := x.takeRoom(n - int64(cap(body))); err != nil {

@@ -100,20 +100,20 @@ func (r *reading) end(who *reader) {
 	r.admit()
 }
 
-// readOn makes sure that the body, of a size as far as that is known, may take
-// so many bytes of memory.
-func (x *exchange) readOn(size, bytes int64) error {
-	if bytes <= readFree || bytes-readFree <= x.allowed {
-		return nil
+// readOn makes sure that the body may take n bytes of memory, or as many as it
+// returns: where it says that it is longer, those are more.
+func (x *exchange) readOn(n int64) (int64, error) {
+	if n <= readFree+x.allowed {
+		return n, nil
 	}
-	bytes = max(bytes, min(size, readAhead)) - readFree
-	if x.g.reading.take(x.ctx, &x.reader, bytes-x.allowed) != nil {
+	n = max(n, min(x.r.ContentLength+1, readAhead))
+	if err := x.g.reading.take(x.ctx, &x.reader, n-readFree-x.allowed); err != nil {
 		if x.ctx.Err() != nil {
-			return x.ctx.Err()
+			return 0, x.ctx.Err()
 		}
-		return &refusal{retry: 1, words: words{Kind: dstack.Unavailable,
+		return 0, &refusal{retry: 1, words: words{Kind: dstack.Unavailable,
 			Message: "the gateway reads too many large requests at the moment", Hint: "try again"}}
 	}
-	x.allowed = bytes
-	return nil
+	x.allowed = n - readFree
+	return n, nil
 }

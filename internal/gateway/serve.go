@@ -47,6 +47,7 @@ type exchange struct {
 	commentAt time.Time // when it is told of that next; zero: never
 	avoid     []string  // addresses that refused a connection
 	refusedAt time.Time // when the first of them did
+	resent    int       // to how many others it went because a connection broke
 	lastErr   error     // what the last of them said
 
 	opened  bool   // a stream of events was begun before there was a replica
