@@ -229,7 +229,7 @@ func (l *loads) counts() dstack.Counts {
 	defer l.mu.Unlock()
 	c := dstack.Counts{Runs: map[dstack.RunID]dstack.Count{}}
 	if v := l.view.Load(); v != nil {
-		c.Table = v.Version
+		c.Table, c.Drains = v.Version, v.Drains
 	}
 	now := l.now()
 	for id, run := range l.runs {

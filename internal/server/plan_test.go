@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 )
 
