@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dstack/internal/dstack"
+	"dstack/internal/gateway"
 )
 
 // serverOptions are the flags and the environment of `dstack server`.
@@ -32,6 +33,7 @@ type serverOptions struct {
 	publicURL    string
 	startTimeout time.Duration
 	metrics      string // host:port; empty: no metrics
+	limits       gateway.Limits
 	hostID       string
 }
 
@@ -81,8 +83,34 @@ func (o *serverOptions) complete() error {
 	if err != nil || o.startTimeout <= 0 {
 		return invalid("DSTACK_SERVER_START_TIMEOUT is not a duration: "+os.Getenv("DSTACK_SERVER_START_TIMEOUT"), "write it as 90s, 30m or 2h")
 	}
+	if err := o.completeLimits(); err != nil {
+		return err
+	}
 	o.hostID, err = hostID(o.dir)
 	return err
+}
+
+// completeLimits reads how much may wait for a service without a replica.
+// What a configuration says in `hold` comes first.
+func (o *serverOptions) completeLimits() (err error) {
+	if text := os.Getenv("DSTACK_GATEWAY_HOLD_TIMEOUT"); text != "" {
+		if o.limits.Hold, err = time.ParseDuration(text); err != nil || o.limits.Hold < time.Second || o.limits.Hold > time.Hour {
+			return invalid("DSTACK_GATEWAY_HOLD_TIMEOUT is not a duration from 1s to 1h: "+text, "write it as 90s or 5m")
+		}
+	}
+	for name, to := range map[string]*int64{"DSTACK_GATEWAY_HOLD_REQUESTS": new(int64(0)), "DSTACK_GATEWAY_HOLD_BYTES": &o.limits.HeldBytes} {
+		text := os.Getenv(name)
+		if text == "" {
+			continue
+		}
+		if *to, err = strconv.ParseInt(text, 10, 64); err != nil || *to < 1 {
+			return invalid(name+" is not a number: "+text, "give a whole number from 1 on")
+		}
+		if name == "DSTACK_GATEWAY_HOLD_REQUESTS" {
+			o.limits.Held = int(*to)
+		}
+	}
+	return nil
 }
 
 func invalid(message, hint string) error {

@@ -145,7 +145,7 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 		Numbers: func() map[dstack.RunID]api.Numbers { return h.gateway.Numbers() },
 	})
 	h.api = h.server.Handler()
-	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Log: h.log})
+	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Name: h.hostID, Limits: h.limits, Log: h.log})
 	// Last, since it may make a token, which is shown right afterwards or never.
 	return server.Boot(ctx, server.BootOptions{Store: h.store, Dir: h.dir, Token: h.token})
 }

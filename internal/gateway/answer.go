@@ -32,6 +32,9 @@ func newAnswer(w http.ResponseWriter, stall time.Duration) *answer {
 // WriteHeader passes a status on. Of informational ones, 100 is the server's
 // own to send, and a replica cannot flood a client with the others.
 func (a *answer) WriteHeader(status int) {
+	if a.sent { // comments went before
+		return
+	}
 	if status < http.StatusOK && status != http.StatusSwitchingProtocols {
 		if a.early++; status == http.StatusContinue || a.early > mostEarly {
 			return
@@ -40,9 +43,7 @@ func (a *answer) WriteHeader(status int) {
 		a.ResponseWriter.WriteHeader(status)
 		return
 	}
-	if !a.sent {
-		a.sent, a.status = true, status
-	}
+	a.sent, a.status = true, status
 	a.ResponseWriter.WriteHeader(status)
 }
 

@@ -16,12 +16,13 @@ var (
 	inFlight = prometheus.NewDesc("dstack_requests_in_flight", "Requests that a replica is answering.", []string{"project", "run"}, nil)
 	held     = prometheus.NewDesc("dstack_requests_held", "Requests that wait for a replica.", []string{"project", "run"}, nil)
 	accepted = prometheus.NewDesc("dstack_requests_total", "Requests given to a replica.", []string{"project", "run"}, nil)
+	limited  = prometheus.NewDesc("dstack_requests_limited_total", "Requests refused because their caller sent too many.", []string{"project", "run"}, nil)
 	ready    = prometheus.NewDesc("dstack_replicas_ready", "Replicas that take requests.", []string{"project", "run"}, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{inFlight, held, accepted, ready} {
+	for _, d := range []*prometheus.Desc{inFlight, held, accepted, limited, ready} {
 		to <- d
 	}
 	for _, v := range c.g.numbers.vectors() {
@@ -31,7 +32,7 @@ func (c collector) Describe(to chan<- *prometheus.Desc) {
 
 // Collect implements prometheus.Collector.
 func (c collector) Collect(to chan<- prometheus.Metric) {
-	if v := c.g.view.Load(); v != nil {
+	if v := c.g.loads.view.Load(); v != nil {
 		loads := c.g.Load()
 		v.Runs(func(r *route.Route) {
 			load := loads[r.Run]
@@ -42,6 +43,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			gauge(held, load.Held)
 			gauge(ready, len(r.Ready))
 			to <- prometheus.MustNewConstMetric(accepted, prometheus.CounterValue, float64(load.Accepted), r.Project, r.Name)
+			to <- prometheus.MustNewConstMetric(limited, prometheus.CounterValue, float64(load.Limited), r.Project, r.Name)
 		})
 	}
 	for _, v := range c.g.numbers.vectors() {

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/gateway/openai"
 )
@@ -86,7 +87,8 @@ func (x *exchange) rewrite(pr *httputil.ProxyRequest) {
 }
 
 // RoundTrip sends the request to its place. Where no connection comes about
-// it goes to another one: nothing of it was sent.
+// it goes to another one: nothing of it was sent. A safe one does, too, where
+// its connection breaks.
 func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 	var body *kept
 	if out.Body != nil && out.GetBody == nil {
@@ -96,6 +98,12 @@ func (x *exchange) RoundTrip(out *http.Request) (*http.Response, error) {
 		res, err := x.send(x.aimed(out, body))
 		if err == nil {
 			return res, nil
+		}
+		if _, broken := errors.AsType[*brokenError](err); broken {
+			if err := x.elsewhere(err); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if _, refused := errors.AsType[*dialError](err); !refused || body.touched() || x.ctx.Err() != nil {
 			return nil, err
@@ -121,19 +129,30 @@ func (x *exchange) aimed(out *http.Request, body *kept) *http.Request {
 	}
 	u := *out.URL
 	u.Host = x.place.target.Address
-	switch {
+	switch u.Path = x.targetPath(x.place.route); {
 	case x.means.Models:
-		u.Path, u.RawPath = x.call.Path, ""
-		if !x.call.Root {
-			u.Path = strings.TrimSuffix(x.place.route.Prefix, "/") + x.call.Path
-		}
+		u.RawPath = ""
 	case x.base() != "":
-		// EscapedPath is valid, and so is its rest.
 		u.RawPath = x.r.URL.EscapedPath()[len(x.base()):]
-		u.Path, _ = url.PathUnescape(u.RawPath)
 	}
 	to.URL = &u
 	return to
+}
+
+// targetPath is the request's path as a replica sees it.
+func (x *exchange) targetPath(r *route.Route) string {
+	switch {
+	case x.means.Models && x.call.Root:
+		return x.call.Path
+	case x.means.Models:
+		return strings.TrimSuffix(r.Prefix, "/") + x.call.Path
+	case x.base() != "":
+		// EscapedPath is valid, and so is its rest.
+		path, _ := url.PathUnescape(x.r.URL.EscapedPath()[len(x.base()):])
+		return path
+	default:
+		return x.r.URL.Path
+	}
 }
 
 // kept is a body that outlives a connection that did not come about.
@@ -168,6 +187,9 @@ func (x *exchange) fit(res *http.Response) error {
 		openai.Allow(res.Header)
 		x.meter(res, kind)
 	}
+	if x.opened {
+		return x.fitOpened(res)
+	}
 	return nil
 }
 
@@ -177,11 +199,15 @@ func (x *exchange) failed(_ http.ResponseWriter, _ *http.Request, err error) {
 		x.refuse(badBody())
 		return
 	}
-	if x.ctx.Err() != nil {
+	if x.ctx.Err() != nil || errors.Is(err, errLeft) {
 		x.gone()
 	}
 	if r, ok := errors.AsType[*refusal](err); ok {
 		x.refuse(r)
+		return
+	}
+	if _, ok := errors.AsType[*openai.Problem](err); ok {
+		_ = x.problem(err) // it is one
 		return
 	}
 	which := "replica " + strconv.Itoa(x.last.target.Num) + " of " + x.last.route.Name
@@ -196,6 +222,7 @@ func (x *exchange) failed(_ http.ResponseWriter, _ *http.Request, err error) {
 		x.refuse(&refusal{words: words{Kind: dstack.Timeout,
 			Message: which + " did not begin to answer within " + x.g.limits.Answer.String()}})
 	default:
+		x.g.loads.shun(x.last, time.Now().Add(shunFor))
 		x.refuse(&refusal{words: words{Kind: badGateway, Message: which + " gave no proper answer",
 			Hint: "see its output: dstack logs " + x.last.route.Name}})
 	}

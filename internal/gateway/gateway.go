@@ -8,7 +8,6 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"dstack/internal/decide/route"
@@ -36,32 +35,41 @@ type Options struct {
 	Control ControlPlane
 	Domain  string // <run>.<domain>; localhost when empty
 	Main    string // the project whose runs stand directly below it; main when empty
+	Name    string // tells this gateway from others in its reports; gateway when empty
 	Limits  Limits
 	Log     *slog.Logger // slog.Default when nil
 }
 
 // Limits are bounds. Zero stands for the default.
 type Limits struct {
-	Held    int           // requests that wait for one run; 1000
-	Hold    time.Duration // how long a request waits for a replica; 60s
+	Held    int           // requests that wait for one run, unless that says; 1000
+	Hold    time.Duration // how long a request waits for a replica, unless its run says; 60s
+	Comment time.Duration // how long until a stream that waits is told so, again and again; 5s
 	Refused time.Duration // how long one is tried whose ready replicas all refuse connections; 5s
 	Connect time.Duration // to open a connection to a replica; 5s
 	Answer  time.Duration // until a replica begins to answer; 15m, for long completions
 	Stall   time.Duration // between two pieces that a client sends or takes; 2m
 	Body    int64         // bytes of a request to a model; 64 MiB
 	Bodies  int64         // bytes of all those together; 512 MiB
+
+	HeldBytes int64 // bytes of requests to a model that wait for one run; 16 MiB
+	Reading   int64 // bytes of those that are read and neither wait nor have a replica; 8 MiB
 }
 
 func (l Limits) orDefaults() Limits {
 	return Limits{
 		Held:    cmp.Or(l.Held, 1000),
 		Hold:    cmp.Or(l.Hold, time.Minute),
+		Comment: cmp.Or(l.Comment, 5*time.Second),
 		Refused: cmp.Or(l.Refused, 5*time.Second),
 		Connect: cmp.Or(l.Connect, 5*time.Second),
 		Answer:  cmp.Or(l.Answer, 15*time.Minute),
 		Stall:   cmp.Or(l.Stall, 2*time.Minute),
 		Body:    cmp.Or(l.Body, 64<<20),
 		Bodies:  cmp.Or(l.Bodies, 512<<20),
+
+		HeldBytes: cmp.Or(l.HeldBytes, 16<<20),
+		Reading:   cmp.Or(l.Reading, 8<<20),
 	}
 }
 
@@ -69,16 +77,18 @@ func (l Limits) orDefaults() Limits {
 // “not yet” until it has one.
 type Gateway struct {
 	control   ControlPlane
+	name      string
 	domain    route.Domain
 	limits    Limits
 	log       *slog.Logger
 	errors    *log.Logger // what the proxy underneath has to say; it is never news
-	view      atomic.Pointer[view]
 	hold      *hold
 	loads     *loads
 	numbers   *numbers
 	prompts   *prompts
+	limited   *limits
 	room      *room
+	reading   *reading
 	transport *http.Transport
 	buffers   buffers
 }
@@ -89,8 +99,9 @@ func New(o Options) *Gateway {
 		o.Log = slog.Default()
 	}
 	limits := o.Limits.orDefaults()
-	return &Gateway{
+	g := &Gateway{
 		control:   o.Control,
+		name:      cmp.Or(o.Name, "gateway"),
 		domain:    route.Domain{Name: cmp.Or(o.Domain, "localhost"), Main: cmp.Or(o.Main, "main")},
 		limits:    limits,
 		log:       o.Log,
@@ -99,15 +110,19 @@ func New(o Options) *Gateway {
 		loads:     newLoads(),
 		numbers:   newNumbers(),
 		prompts:   newPrompts(),
+		limited:   newLimits(),
 		room:      newRoom(limits.Bodies),
+		reading:   newReading(limits.Reading),
 		transport: newTransport(limits),
 	}
+	g.hold.moved = g.loads.wait
+	return g
 }
 
 // Tasks is what must run while the gateway serves. When they end, requests
 // that wait for a replica are sent away, so that a server can stop.
 func (g *Gateway) Tasks() []loop.Task {
-	return []loop.Task{{Name: "route table", Run: g.follow}}
+	return []loop.Task{{Name: "route table", Run: g.follow}, {Name: "load report", Run: g.report}}
 }
 
 // Load returns what each run in the table does at this moment.
@@ -140,7 +155,7 @@ func (g *Gateway) follow(ctx context.Context) error {
 			return ctx.Err()
 		case err != nil:
 			g.log.Warn("cannot get the route table; the last one stays", "err", err, "again_in", wait)
-		case table.Version != since || g.view.Load() == nil:
+		case table.Version != since || g.loads.view.Load() == nil:
 			g.adopt(table)
 			since, wait = table.Version, retryFirst
 			continue
@@ -164,6 +179,7 @@ func (g *Gateway) adopt(t route.Table) {
 	index := route.NewIndex(t)
 	g.numbers.adopt(index)
 	g.prompts.adopt(index)
-	g.view.Store(g.loads.adopt(index))
+	g.limited.adopt(index)
+	g.loads.adopt(index)
 	g.hold.wake()
 }

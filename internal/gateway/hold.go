@@ -4,7 +4,6 @@ import (
 	"container/list"
 	"context"
 	"errors"
-	"maps"
 	"sync"
 
 	"dstack/internal/dstack"
@@ -12,8 +11,9 @@ import (
 
 // Why a request is not held (any longer).
 var (
-	errHoldFull = errors.New("too many requests wait for this run")
-	errStopping = errors.New("the gateway is stopping")
+	errHoldFull  = errors.New("too many requests wait for this run")
+	errHoldBytes = errors.New("the requests that wait for this run are too large together")
+	errStopping  = errors.New("the gateway is stopping")
 )
 
 // hold keeps requests that wait for a replica, in the order in which they
@@ -22,19 +22,30 @@ var (
 type hold struct {
 	mu      sync.Mutex
 	queue   list.List // of *waiter
-	waiting map[dstack.RunID]int
-	most    int // of one run
+	waiting map[dstack.RunID]crowd
+	most    int                            // of one run
+	moved   func(run dstack.RunID, by int) // hears of each that begins to wait, and ceases; nil: nobody does
 	stopped bool
 }
 
+// crowd is what waits for one run.
+type crowd struct {
+	requests int
+	bytes    int64 // of their bodies in memory
+}
+
+// waiter is a request that waits.
 type waiter struct {
+	run    dstack.RunID
+	bytes  int64
 	settle func() bool
 	done   chan struct{}
 	err    error
+	place  *list.Element
 }
 
 func newHold(most int) *hold {
-	return &hold{waiting: map[dstack.RunID]int{}, most: most}
+	return &hold{waiting: map[dstack.RunID]crowd{}, most: most}
 }
 
 // until returns once settle has returned true, or fails when the run has too
@@ -42,41 +53,72 @@ func newHold(most int) *hold {
 // and for each new table, by one goroutine at a time and never after until
 // has returned; it must not wait for anything.
 func (h *hold) until(ctx context.Context, run dstack.RunID, settle func() bool) error {
-	h.mu.Lock()
-	switch {
-	case settle():
-		h.mu.Unlock()
-		return nil
-	case h.stopped:
-		h.mu.Unlock()
-		return errStopping
-	case h.waiting[run] >= h.most:
-		h.mu.Unlock()
-		return errHoldFull
+	w := &waiter{run: run, settle: settle}
+	if waits, err := h.enter(w, crowd{requests: h.most}); !waits {
+		return err
 	}
-	w := &waiter{settle: settle, done: make(chan struct{})}
-	place := h.queue.PushBack(w)
-	h.waiting[run]++
-	h.mu.Unlock()
-
-	var left error
 	select {
 	case <-w.done:
+		return h.leave(w, nil)
 	case <-ctx.Done():
-		left = context.Cause(ctx)
+		return h.leave(w, context.Cause(ctx))
 	}
+}
 
+// enter is the first half of until: where it says that the request waits now,
+// w.done ends that, and the caller owes it leave. A body that alone is larger
+// than all may be waits where no other does.
+func (h *hold) enter(w *waiter, most crowd) (waits bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.waiting[run]--; h.waiting[run] == 0 {
-		delete(h.waiting, run)
+	there := h.waiting[w.run]
+	switch {
+	case w.settle():
+		return false, nil
+	case h.stopped:
+		return false, errStopping
+	case there.requests >= most.requests:
+		return false, errHoldFull
+	case w.bytes > 0 && there.bytes > 0 && there.bytes+w.bytes > most.bytes:
+		return false, errHoldBytes
 	}
+	w.done = make(chan struct{})
+	w.place = h.queue.PushBack(w)
+	h.count(w, 1)
+	return true, nil
+}
+
+// leave ends a wait. It fails with err, or as the wait did, unless the request
+// was settled, if only just now.
+func (h *hold) leave(w *waiter, err error) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	select {
-	case <-w.done: // settled, if only just as ctx ended
+	case <-w.done:
 		return w.err
 	default:
-		h.queue.Remove(place)
-		return left
+		h.end(w)
+		return err
+	}
+}
+
+// end takes a waiter out of the queue.
+func (h *hold) end(w *waiter) {
+	h.queue.Remove(w.place)
+	h.count(w, -1)
+	close(w.done)
+}
+
+func (h *hold) count(w *waiter, by int) {
+	there := h.waiting[w.run]
+	there.requests += by
+	there.bytes += int64(by) * w.bytes
+	h.waiting[w.run] = there
+	if there.requests == 0 {
+		delete(h.waiting, w.run)
+	}
+	if h.moved != nil && w.run != "" {
+		h.moved(w.run, by)
 	}
 }
 
@@ -87,8 +129,7 @@ func (h *hold) wake() {
 	for e := h.queue.Front(); e != nil; {
 		next := e.Next()
 		if w := e.Value.(*waiter); w.settle() {
-			h.queue.Remove(e)
-			close(w.done)
+			h.end(w)
 		}
 		e = next
 	}
@@ -99,17 +140,20 @@ func (h *hold) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stopped = true
-	for e := h.queue.Front(); e != nil; e = e.Next() {
+	for e := h.queue.Front(); e != nil; e = h.queue.Front() {
 		w := e.Value.(*waiter)
 		w.err = errStopping
-		close(w.done)
+		h.end(w)
 	}
-	h.queue.Init()
 }
 
 // all returns how many requests wait, by run.
 func (h *hold) all() map[dstack.RunID]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return maps.Clone(h.waiting)
+	all := make(map[dstack.RunID]int, len(h.waiting))
+	for run, there := range h.waiting {
+		all[run] = there.requests
+	}
+	return all
 }

@@ -2,15 +2,18 @@ package gateway
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 )
 
 // Load is what a run does at one moment.
 type Load struct {
 	Accepted uint64 // requests given to a replica since the gateway knows the run
+	Limited  uint64 // requests refused because their caller sent too many
 	InFlight int
 	Held     int // requests that wait for a replica: they are demand
 	Replicas map[dstack.ReplicaID]int
@@ -30,71 +33,178 @@ type place struct {
 	load   *load
 }
 
+// loadKey names the load of a replica, which is of one run.
+type loadKey struct {
+	run     dstack.RunID
+	replica dstack.ReplicaID
+}
+
 // load is what one replica does. It outlives tables.
 type load struct {
-	run      dstack.RunID
+	loadKey
 	inFlight int
+	left     bool      // it is in the table no more
 	turn     uint64    // when it was last picked
 	shunned  time.Time // until when others are preferred
 }
 
+// runLoad is what one run does. It outlives tables, too.
+type runLoad struct {
+	accepted, limited uint64
+	inFlight, held    int
+	left              bool // it is in the table no more
+	window            window
+}
+
 // loads counts. One lock serves all: what is done under it takes well under a
-// microsecond.
+// microsecond. Whoever is counted at a replica was picked from the view of
+// that moment, so that a count and its view's version say together what a
+// replica may still get.
 type loads struct {
+	view  atomic.Pointer[view] // changes under the lock
+	began time.Time
+	news  loop.Wake // something that is to be told at once
+
 	mu       sync.Mutex
 	turn     uint64
-	replicas map[dstack.ReplicaID]*load
-	accepted map[dstack.RunID]uint64
+	replicas map[loadKey]*load
+	runs     map[dstack.RunID]*runLoad
 }
 
 func newLoads() *loads {
-	return &loads{replicas: map[dstack.ReplicaID]*load{}, accepted: map[dstack.RunID]uint64{}}
+	return &loads{began: time.Now(), news: loop.NewWake(), replicas: map[loadKey]*load{}, runs: map[dstack.RunID]*runLoad{}}
 }
 
-// adopt makes a view of an index. A replica that it does not name any more is
-// forgotten once nothing is in flight to it.
+// now is the time of windows.
+func (l *loads) now() time.Duration { return time.Since(l.began) }
+
+// adopt makes a view of an index, the one that counts from now on. What it
+// does not name any more is forgotten once nothing is in flight to it.
 func (l *loads) adopt(x *route.Index) *view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v := &view{Index: x, places: map[dstack.RunID][]*place{}}
-	known := map[dstack.ReplicaID]bool{}
-	runs := map[dstack.RunID]uint64{}
+	known, runs := map[loadKey]bool{}, map[dstack.RunID]bool{}
 	x.Runs(func(r *route.Route) {
-		runs[r.Run] = l.accepted[r.Run]
+		runs[r.Run] = true
+		run := l.runOf(r.Run)
+		run.left = false
+		run.window.resize(l.now(), r.Rules.Window)
 		for _, t := range r.Ready {
-			known[t.Replica] = true
-			v.places[r.Run] = append(v.places[r.Run], &place{route: r, target: t, load: l.of(r.Run, t.Replica)})
+			known[loadKey{r.Run, t.Replica}] = true
+			v.places[r.Run] = append(v.places[r.Run], &place{route: r, target: t, load: l.of(loadKey{r.Run, t.Replica})})
 		}
 	})
-	for id, load := range l.replicas {
-		if !known[id] && load.inFlight == 0 {
-			delete(l.replicas, id)
+	for key, load := range l.replicas {
+		if known[key] {
+			continue
+		}
+		if !load.left {
+			load.left = true
+			l.news.Up()
+		}
+		l.forget(load)
+	}
+	for id, run := range l.runs {
+		if !runs[id] {
+			run.left = true
+			l.forgetRun(id, run)
 		}
 	}
-	l.accepted = runs
+	l.view.Store(v)
 	return v
 }
 
-func (l *loads) of(run dstack.RunID, id dstack.ReplicaID) *load {
-	if l.replicas[id] == nil {
-		l.replicas[id] = &load{run: run}
+func (l *loads) of(key loadKey) *load {
+	one := l.replicas[key]
+	if one == nil {
+		one = &load{loadKey: key}
+		l.replicas[key] = one
 	}
-	l.replicas[id].shunned = time.Time{} // the table is newer than what we saw
-	return l.replicas[id]
+	one.left, one.shunned = false, time.Time{} // the table is newer than what we saw
+	return one
+}
+
+// runOf is the load of a run, which may have left the table a moment ago.
+func (l *loads) runOf(id dstack.RunID) *runLoad {
+	if l.runs[id] == nil {
+		l.runs[id] = &runLoad{left: true, window: newWindow(l.now())}
+	}
+	return l.runs[id]
+}
+
+func (l *loads) forget(load *load) {
+	if load.left && load.inFlight == 0 {
+		delete(l.replicas, load.loadKey)
+	}
+}
+
+func (l *loads) forgetRun(id dstack.RunID, run *runLoad) {
+	if run.left && run.inFlight == 0 && run.held == 0 {
+		delete(l.runs, id)
+	}
 }
 
 // leave says that a request has left its replica.
 func (l *loads) leave(p *place) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	p.load.inFlight--
+	run := l.runOf(p.load.run)
+	run.inFlight--
+	run.window.busier(l.now(), -1)
+	l.forgetRun(p.load.run, run)
+	if p.load.inFlight--; p.load.left && p.load.inFlight == 0 {
+		l.news.Up()
+		l.forget(p.load)
+	}
 }
 
-// shun makes a replica that refused a connection the last choice until then.
+// shun makes a replica that refused a connection, or broke one, the last
+// choice until then.
 func (l *loads) shun(p *place, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p.load.shunned = until
+}
+
+// wait counts requests that begin to wait for a run, or cease to.
+func (l *loads) wait(id dstack.RunID, by int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	run := l.runOf(id)
+	if run.held += by; run.held == by {
+		l.news.Up()
+	}
+	run.window.busier(l.now(), by)
+	l.forgetRun(id, run)
+}
+
+// arrival is where a request was counted as one that came in.
+type arrival struct {
+	run    dstack.RunID
+	second int64
+}
+
+// arrive counts a request that comes in for a run, unless it was counted
+// there. One that was counted at another run moves: it counts once.
+func (l *loads) arrive(was *arrival, id dstack.RunID) {
+	if was.run == id {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := l.now()
+	if old := l.runs[was.run]; old != nil {
+		old.window.retract(now, was.second)
+	}
+	*was = arrival{id, l.runOf(id).window.arrive(now)}
+}
+
+// limit counts a request that was refused because its caller sent too many.
+func (l *loads) limit(id dstack.RunID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.runOf(id).limited++
 }
 
 // snapshot returns the load of every run in the table, and of those that have
@@ -102,18 +212,43 @@ func (l *loads) shun(p *place, until time.Time) {
 func (l *loads) snapshot() map[dstack.RunID]Load {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := make(map[dstack.RunID]Load, len(l.accepted))
-	for run, n := range l.accepted {
-		all[run] = Load{Accepted: n, Replicas: map[dstack.ReplicaID]int{}}
+	all := make(map[dstack.RunID]Load, len(l.runs))
+	for id, run := range l.runs {
+		all[id] = Load{Accepted: run.accepted, Limited: run.limited, InFlight: run.inFlight, Replicas: map[dstack.ReplicaID]int{}}
 	}
-	for id, load := range l.replicas {
-		sum := all[load.run]
-		if sum.Replicas == nil {
-			sum.Replicas = map[dstack.ReplicaID]int{}
-		}
-		sum.InFlight += load.inFlight
-		sum.Replicas[id] = load.inFlight
-		all[load.run] = sum
+	for key, load := range l.replicas {
+		all[key.run].Replicas[key.replica] = load.inFlight
 	}
 	return all
+}
+
+// counts is all there is to tell, with the version of the view that it was
+// counted by.
+func (l *loads) counts() dstack.Counts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	c := dstack.Counts{Runs: map[dstack.RunID]dstack.Count{}}
+	if v := l.view.Load(); v != nil {
+		c.Table, c.Drains = v.Version, v.Drains
+	}
+	now := l.now()
+	for id, run := range l.runs {
+		requests, busy, watched := run.window.tell(now)
+		if requests > 0 || run.inFlight > 0 || run.held > 0 || busy > 0 {
+			c.Runs[id] = dstack.Count{Window: time.Duration(run.window.length) * time.Second, Watched: watched,
+				Requests: requests, Busy: busy, InFlight: run.inFlight, Held: run.held}
+		}
+	}
+	for key, load := range l.replicas {
+		if load.inFlight == 0 {
+			continue
+		}
+		one := c.Runs[key.run]
+		if one.Replicas == nil {
+			one.Replicas = map[dstack.ReplicaID]int{}
+		}
+		one.Replicas[key.replica] = load.inFlight
+		c.Runs[key.run] = one
+	}
+	return c
 }

@@ -133,6 +133,7 @@ func (x *exchange) forwardToModel() error {
 	if err != nil {
 		return &refusal{param: "model", words: words{Kind: dstack.Invalid, Message: err.Error()}}
 	}
+	x.body = body
 	r := x.r.WithContext(x.ctx)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
@@ -165,6 +166,10 @@ func (x *exchange) readBody() ([]byte, error) {
 		if len(body) == cap(body) {
 			// One more than there can be, so that the end is seen.
 			n := min(max(4<<10, 2*int64(cap(body))), size+1)
+			n, err := x.readOn(n)
+			if err != nil {
+				return nil, err
+			}
 			if err := x.takeRoom(n - int64(cap(body))); err != nil {
 				return nil, err
 			}

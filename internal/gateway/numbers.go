@@ -156,7 +156,7 @@ func (n *numbers) fill(all map[dstack.RunID]api.Numbers) {
 // Numbers returns what each run in the table does and did.
 func (g *Gateway) Numbers() map[dstack.RunID]api.Numbers {
 	all := map[dstack.RunID]api.Numbers{}
-	v := g.view.Load()
+	v := g.loads.view.Load()
 	if v == nil {
 		return all
 	}

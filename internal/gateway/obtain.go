@@ -1,10 +1,13 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"strconv"
 	"time"
 
+	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 )
 
@@ -25,7 +28,7 @@ func (x *exchange) obtain() error {
 	defer cancel()
 	for missing(err) {
 		old := x.view
-		if x.g.hold.until(ctx, "", func() bool { return x.g.view.Load() != old }) != nil {
+		if x.g.hold.until(ctx, "", func() bool { return x.g.loads.view.Load() != old }) != nil {
 			return err
 		}
 		err = x.seek()
@@ -45,6 +48,8 @@ func (x *exchange) seek() error {
 	for !x.settle() {
 		err := x.wait()
 		switch {
+		case err == nil && x.view == nil: // there are routes now
+			continue
 		case err == nil && len(x.avoid) == 0:
 			x.refusedAt = time.Time{} // it had been away, and is back
 		case err == nil:
@@ -69,7 +74,18 @@ func (x *exchange) seek() error {
 // is known: a place, an error, or no need of a place. It runs under the lock
 // of hold, and waits for nothing.
 func (x *exchange) settle() bool {
-	v := x.g.view.Load()
+	for {
+		v := x.g.loads.view.Load()
+		if x.settleBy(v) {
+			return true
+		}
+		if x.g.loads.view.Load() == v { // else that one may have a place
+			return false
+		}
+	}
+}
+
+func (x *exchange) settleBy(v *view) bool {
 	x.view, x.waitsFor, x.err = v, nil, nil
 	if v == nil {
 		return false
@@ -79,32 +95,92 @@ func (x *exchange) settle() bool {
 		x.err = err
 		return true
 	}
-	x.waitsFor = routes[0]
-	x.place = x.g.loads.pick(v, routes, x.avoid, x.last != nil)
-	if x.place == nil {
-		return false
+	best := lasting(routes)
+	if x.err = x.limited(best); x.err != nil {
+		return true
 	}
-	x.last = x.place
-	return true
+	x.passed = true
+	x.place = x.g.loads.pick(v, routes, x.avoid, x.last != nil)
+	if x.place != nil {
+		x.last = x.place
+		x.g.loads.arrive(&x.arrival, x.place.route.Run)
+		return true
+	}
+	if best.Ends {
+		x.err = &refusal{words: words{Kind: dstack.Unavailable, Message: best.Name + " is being stopped",
+			Hint: "start it again: dstack apply"}}
+		return true
+	}
+	x.waitsFor = best
+	x.g.loads.arrive(&x.arrival, best.Run)
+	return false
+}
+
+// lasting is the route that a request waits for while none of them is ready:
+// the first that does not end.
+func lasting(routes []*route.Route) *route.Route {
+	for _, r := range routes {
+		if !r.Ends {
+			return r
+		}
+	}
+	return routes[0]
 }
 
 // wait holds the request until settle says so: as long as the hold allows, or
-// for a moment when there are replicas that refuse connections.
+// for a moment when there are replicas that refuse connections. Without any
+// table it waits for one.
 func (x *exchange) wait() error {
-	if x.patience.IsZero() {
-		x.patience = time.Now().Add(x.g.limits.Hold)
+	if x.waits.IsZero() {
+		x.waits = time.Now()
+		if x.body != nil && x.call.Streams() {
+			x.commentAt = x.waits.Add(x.g.limits.Comment)
+		}
 	}
-	until := x.patience
-	if len(x.avoid) > 0 {
-		until = time.Now().Add(refusedPause)
+	w, most, until := &waiter{settle: x.settle, bytes: x.bytes}, crowd{x.g.limits.Held, x.g.limits.HeldBytes}, x.g.limits.Hold
+	if x.view == nil {
+		w.settle = func() bool { return x.g.loads.view.Load() != nil }
 	}
-	ctx, cancel := context.WithDeadline(x.ctx, until)
-	defer cancel()
-	var run dstack.RunID
 	if x.waitsFor != nil {
-		run = x.waitsFor.Run
+		hold := x.waitsFor.Rules.Hold
+		w.run = x.waitsFor.Run
+		most.requests = cmp.Or(hold.Requests, most.requests)
+		until = cmp.Or(time.Duration(hold.Timeout)*time.Second, until)
 	}
-	return x.g.hold.until(ctx, run, x.settle)
+	deadline := x.waits.Add(until)
+	if len(x.avoid) > 0 {
+		deadline = time.Now().Add(refusedPause)
+	}
+	ctx, cancel := context.WithDeadline(x.ctx, deadline)
+	defer cancel()
+	waits, err := x.g.hold.enter(w, most)
+	if !waits {
+		return err
+	}
+	if w.run != "" {
+		x.g.reading.end(&x.reader) // its body counts there now
+	}
+	return x.g.hold.leave(w, x.await(ctx, w))
+}
+
+// await returns when the wait ends, nil, or before, because of an error.
+func (x *exchange) await(ctx context.Context, w *waiter) error {
+	for {
+		var comment <-chan time.Time
+		if !x.commentAt.IsZero() {
+			comment = time.After(time.Until(x.commentAt))
+		}
+		select {
+		case <-w.done:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-comment:
+			if err := x.comment(); err != nil {
+				return err
+			}
+		}
+	}
 }
 
 // refusedBy leaves a place that takes no connections.
@@ -121,10 +197,19 @@ func (x *exchange) refusedBy(err error) {
 
 // notNow refuses a request that may not wait.
 func (x *exchange) notNow(err error) error {
-	if !errors.Is(err, errHoldFull) && !errors.Is(err, errStopping) {
+	message := err.Error()
+	switch {
+	case errors.Is(err, errStopping):
+	case errors.Is(err, errHoldFull) && x.waitsFor != nil:
+		message = x.waitsFor.Name + " is not ready, and as many requests wait for it as may"
+	case errors.Is(err, errHoldBytes):
+		message = x.waitsFor.Name + " is not ready, and the requests that wait for it have as many bytes as may: " +
+			strconv.FormatInt(x.g.limits.HeldBytes>>20, 10) + " MiB"
+	case errors.Is(err, errHoldFull):
+	default:
 		return err
 	}
-	return &refusal{retry: 1, words: words{Kind: dstack.Unavailable, Message: err.Error(), Hint: "try again"}}
+	return &refusal{retry: 1, words: words{Kind: dstack.Unavailable, Message: message, Hint: "try again"}}
 }
 
 // tooLong refuses a request that has waited long enough.

@@ -10,10 +10,14 @@ import (
 // pick chooses one ready replica of any of the routes for a request and
 // counts the request there, until leave. It leaves out the addresses in not,
 // and returns nil when nobody is left. A request picked for again is not
-// counted as accepted twice.
+// counted as accepted twice. Only the view that counts may be picked from;
+// with another one nobody is left.
 func (l *loads) pick(v *view, routes []*route.Route, not []string, again bool) *place {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if v != l.view.Load() {
+		return nil
+	}
 	var best *place
 	for _, r := range routes {
 		for _, p := range v.places[r.Run] {
@@ -31,8 +35,11 @@ func (l *loads) pick(v *view, routes []*route.Route, not []string, again bool) *
 	l.turn++
 	best.load.turn = l.turn
 	best.load.inFlight++
+	run := l.runOf(best.route.Run)
+	run.inFlight++
+	run.window.busier(l.now(), 1)
 	if !again {
-		l.accepted[best.route.Run]++
+		run.accepted++
 	}
 	return best
 }

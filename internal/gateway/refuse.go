@@ -16,6 +16,7 @@ import (
 const (
 	badGateway dstack.Kind = "bad_gateway"            // the replica did not answer properly
 	badMethod  dstack.Kind = "method_not_allowed"     // see the Allow header
+	tooMany    dstack.Kind = "too_many_requests"      // of one caller
 	badCoding  dstack.Kind = "unsupported_media_type" // the body is compressed
 )
 
@@ -43,6 +44,7 @@ var kinds = map[dstack.Kind]struct {
 	badMethod:           {http.StatusMethodNotAllowed, "method_not_allowed"},
 	dstack.TooLarge:     {http.StatusRequestEntityTooLarge, "request_too_large"},
 	badCoding:           {http.StatusUnsupportedMediaType, "unsupported_content_encoding"},
+	tooMany:             {http.StatusTooManyRequests, openai.RateLimited},
 	dstack.Internal:     {http.StatusInternalServerError, "internal_error"},
 	badGateway:          {http.StatusBadGateway, "bad_gateway"},
 	dstack.Unavailable:  {http.StatusServiceUnavailable, "service_unavailable"},
@@ -58,6 +60,10 @@ func (x *exchange) refuse(e *refusal) {
 	}
 	if x.in != nil {
 		x.in.end()
+	}
+	if x.opened {
+		x.tellEvent(e.asProblem())
+		return
 	}
 	h := x.w.Header()
 	h.Set("X-Request-Id", x.id)
@@ -75,7 +81,7 @@ func (x *exchange) refuse(e *refusal) {
 	var err error
 	switch {
 	case x.means.Models:
-		err = x.refuseOpenAI(e, kind.status, kind.code)
+		err = x.refuseOpenAI(e)
 	case strings.Contains(x.r.Header.Get("Accept"), "text/html"):
 		err = x.refusePage(e, kind.status)
 	default:
@@ -86,19 +92,13 @@ func (x *exchange) refuse(e *refusal) {
 	}
 }
 
-func (x *exchange) refuseOpenAI(e *refusal, status int, code string) error {
+func (x *exchange) refuseOpenAI(e *refusal) error {
 	openai.Allow(x.w.Header())
-	if e.code != "" {
-		code = e.code
-	}
-	message := e.Message
-	if e.Hint != "" {
-		message += ": " + e.Hint
-	}
+	p := e.asProblem()
 	if x.forAnthropic() {
-		return openai.WriteAnthropicError(x.w, status, message)
+		return openai.WriteAnthropicError(x.w, p.Status, p.Message)
 	}
-	return openai.WriteError(x.w, status, code, e.param, message)
+	return p.Write(x.w)
 }
 
 func (x *exchange) refuseJSON(e *refusal, status int) error {

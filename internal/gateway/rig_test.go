@@ -32,6 +32,33 @@ type plane struct {
 	table route.Table
 	fail  error
 	asked int
+
+	counts     []dstack.Counts // what was reported
+	reportFail error           // what reports end with
+	reportHang bool            // they end with their context
+}
+
+// Report notes what it is told.
+func (p *plane) Report(ctx context.Context, c dstack.Counts) error {
+	p.mu.Lock()
+	p.counts = append(p.counts, c)
+	err, hang := p.reportFail, p.reportHang
+	p.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return err
+}
+
+// reported is the last that was, and how many there were.
+func (p *plane) reported() (dstack.Counts, int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.counts) == 0 {
+		return dstack.Counts{}, 0
+	}
+	return p.counts[len(p.counts)-1], len(p.counts)
 }
 
 func (p *plane) Table(ctx context.Context, since uint64) (route.Table, error) {

@@ -29,7 +29,11 @@ type exchange struct {
 
 	call  openai.Call // with means.Models
 	model string      // with a forwarded call, once its body is read
+	body  []byte      // that body
 	bytes int64       // of room taken
+
+	reader  reader // of that body
+	allowed int64  // bytes that it may read
 
 	one       [1]*route.Route
 	view      *view
@@ -37,17 +41,22 @@ type exchange struct {
 	last      *place // where it went, when it goes nowhere now
 	err       error  // why it goes nowhere
 	waitsFor  *route.Route
-	patience  time.Time // until when it waits for a replica
+	passed    bool      // its caller does not send too many
+	arrival   arrival   // where it was counted
+	waits     time.Time // since when it waits for a replica
+	commentAt time.Time // when it is told of that next; zero: never
 	avoid     []string  // addresses that refused a connection
 	refusedAt time.Time // when the first of them did
+	resent    int       // to how many others it went because a connection broke
 	lastErr   error     // what the last of them said
 
+	opened  bool   // a stream of events was begun before there was a replica
 	streams bool   // the replica's answer is a stream of events
 	timing  timing // of a call to a model
 }
 
 // ServeHTTP serves one request, in this order: request id, access log,
-// recover, identify, authorize, hold, pick and count, forward.
+// recover, identify, authorize, limit, count, hold, pick, forward.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{g: g, w: newAnswer(w, g.limits.Stall), r: r, ctx: r.Context(), id: requestID(r), began: time.Now()}
 	if r.Body != nil && r.Body != http.NoBody {
@@ -112,7 +121,7 @@ func (x *exchange) base() string {
 
 // fail answers with an error from obtain.
 func (x *exchange) fail(err error) {
-	if x.ctx.Err() != nil && !x.broken() {
+	if (x.ctx.Err() != nil || errors.Is(err, errLeft)) && !x.broken() {
 		x.gone()
 	}
 	if r, ok := errors.AsType[*refusal](err); ok {
@@ -156,6 +165,7 @@ func (x *exchange) end() {
 		x.in.end()
 	}
 	x.w.end()
+	x.g.reading.end(&x.reader)
 	x.g.room.give(x.bytes)
 	if x.call.Verb == openai.Forward && x.last != nil {
 		x.g.numbers.count(x.last.route, x.w.status, x.began, &x.timing)

@@ -115,6 +115,10 @@ func (x *exchange) problem(err error) error {
 	if x.in != nil {
 		x.in.end()
 	}
+	if x.opened {
+		x.tellEvent(p)
+		return nil
+	}
 	x.ours()
 	if x.forAnthropic() {
 		x.undelivered(openai.WriteAnthropicError(x.w, p.Status, p.Message))

@@ -28,6 +28,7 @@ type plan struct {
 	misfits  []dstack.Misfit
 	notes    []string
 	existing *store.Whole // the unfinished run of this name
+	crowded  bool         // no machine has room for it beside what runs of it
 }
 
 // plan checks a run and looks for machines. A backend that does not answer
@@ -49,12 +50,14 @@ func (s *Server) plan(c *call, rs dstack.RunSpec) (plan, error) {
 	if err != nil {
 		return p, err
 	}
-	if p.existing != nil {
-		used = without(used, p.existing.Replicas)
-	}
 	offers, failed := s.offers(c.ctx, c.project.Name)
+	if p.existing != nil {
+		beside, _ := placement.Rank(job.Need(rs), offers, used)
+		p.crowded = len(beside) == 0
+		used = placement.Without(used, p.existing.Replicas)
+	}
 	places, misfits := placement.Rank(job.Need(rs), offers, used)
-	p.places, p.misfits = apart(places, misfits, rs.Configuration.Replicas.Min, rs.Configuration.Port.Container)
+	p.places, p.misfits = apart(places, misfits, max(rs.Configuration.Replicas.Min, 1), rs.Configuration.Port.Container)
 	p.notes = append(append(notesOf(p, offers), failed...), templateNotes...)
 	return p, nil
 }
@@ -143,39 +146,6 @@ func (s *Server) findExisting(c *call, p *plan) error {
 	return err
 }
 
-// without is what is held of the machines once these replicas have left.
-func without(used map[dstack.InstanceID]dstack.Used, leaving []dstack.Replica) map[dstack.InstanceID]dstack.Used {
-	after := make(map[dstack.InstanceID]dstack.Used, len(used))
-	for id, u := range used {
-		after[id] = dstack.Used{CPUs: u.CPUs, MemoryMiB: u.MemoryMiB, DiskMiB: u.DiskMiB, GPUs: clone(u.GPUs), Ports: clone(u.Ports)}
-	}
-	for _, r := range leaving {
-		u, held := after[r.Instance]
-		if !held || r.Status.Finished() {
-			continue
-		}
-		u.CPUs -= r.Claim.CPUs
-		u.MemoryMiB -= r.Claim.MemoryMiB
-		u.DiskMiB -= r.Claim.DiskMiB
-		for _, g := range r.Claim.GPUs {
-			delete(u.GPUs, g.ID)
-		}
-		for _, port := range r.Claim.Ports {
-			delete(u.Ports, port)
-		}
-		after[r.Instance] = u
-	}
-	return after
-}
-
-func clone[K comparable, V any](m map[K]V) map[K]V {
-	copied := make(map[K]V, len(m))
-	for k, v := range m {
-		copied[k] = v
-	}
-	return copied
-}
-
 // apart finds the machines on which the replicas would be in each other's
 // way: plain processes share the ports of their machine, so each such machine
 // takes one replica.
@@ -221,6 +191,9 @@ func notesOf(p plan, offers []dstack.Offer) []string {
 	}
 	conf := p.spec.Configuration
 	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them")
+	if conf.Replicas.Max > len(p.places) && conf.Replicas.Max > 1 {
+		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once", len(p.places), conf.Replicas))
+	}
 	if conf.Python != "" {
 		notes = append(notes, fmt.Sprintf("python %s: plain processes use the machine's own Python", conf.Python))
 	}
@@ -275,7 +248,8 @@ func (s *Server) preview(c *call, in api.RunSpecRequest) (api.Preview, error) {
 	if p.existing != nil {
 		view := viewOfRun(*p.existing, s.names)
 		show.Existing = &view
-		show.Changes = changes(p.existing.Run.Spec, p.spec)
+		show.Changes = p.changes()
+		show.How = most(show.Changes)
 	}
 	if p.name != "" {
 		show.URL = s.names.service(c.project.Name, p.name) + "/"
@@ -284,24 +258,6 @@ func (s *Server) preview(c *call, in api.RunSpecRequest) (api.Preview, error) {
 		show.ModelURL = s.names.models(c.project.Name)
 	}
 	return show, nil
-}
-
-// changes is what differs for the service, wherever it was written.
-func changes(from, to dstack.RunSpec) []api.Change {
-	whole := func(rs dstack.RunSpec) spec.Service {
-		conf := rs.Configuration
-		conf.Params = spec.Merge(rs.Configuration, rs.Profile)
-		conf.Name = "" // the same run, by whatever way it was named
-		return conf
-	}
-	list := []api.Change{}
-	for _, change := range spec.Diff(whole(from), whole(to)) {
-		list = append(list, api.Change{Path: change.Path, From: change.From, To: change.To})
-	}
-	if code(from) != code(to) && code(to) != "" {
-		list = append(list, api.Change{Path: "code", From: brief(code(from)), To: brief(code(to))})
-	}
-	return list
 }
 
 func code(rs dstack.RunSpec) string {

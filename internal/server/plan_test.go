@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 )
 
@@ -104,7 +105,7 @@ func TestWithout_GivesBackWhatTheLeavingHold(t *testing.T) {
 	used := map[dstack.InstanceID]dstack.Used{"i": {CPUs: 3, MemoryMiB: 300, DiskMiB: 30,
 		GPUs: map[string]string{"g1": "a", "g2": "b"}, Ports: map[int]string{80: "a", 81: "b"}}}
 	claim := dstack.Claim{CPUs: 1, MemoryMiB: 100, DiskMiB: 10, GPUs: []dstack.GPU{{ID: "g1"}}, Ports: []int{80}}
-	after := without(used, []dstack.Replica{
+	after := placement.Without(used, []dstack.Replica{
 		{Instance: "i", Status: dstack.ReplicaReady, Claim: claim},
 		{Instance: "i", Status: dstack.ReplicaTerminated, Claim: claim},
 		{Instance: "elsewhere", Status: dstack.ReplicaReady, Claim: claim},

@@ -47,6 +47,10 @@ var endpoints = []endpoint{
 
 	large(post(api.PathPreview, access.Member, (*Server).preview, "a plan, with what a person wants to know of it")),
 	large(post(api.PathApply, access.Member, (*Server).apply, "submit a run, or give it its next revision")),
+	post(api.PathEvents, access.Member, (*Server).events, "what happened to the runs of a name, those that are gone included"),
+	post(api.PathHistory, access.Member, (*Server).history, "a run's revisions, newest first"),
+	post(api.PathRollback, access.Member, (*Server).rollback, "make an earlier revision the next one"),
+	post(api.PathExplain, access.Member, (*Server).explain, "why a run has the replicas that it has"),
 	post(api.PathView, access.Member, (*Server).view, "a run as people see it; waits for a change"),
 	post(api.PathViews, access.Auth, (*Server).views, "runs as people see them"),
 

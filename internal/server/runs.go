@@ -222,7 +222,8 @@ func (s *Server) revise(c *call, p plan) error {
 	run := p.existing.Run
 	rs := p.spec
 	rs.RunName = &run.Name
-	if _, err := s.store.ReviseRun(c.ctx, run.ID, store.Revise{Revision: run.Revision, Spec: rs, User: c.user.Name, Rolls: true, Now: now()}); err != nil {
+	_, err := s.store.ReviseRun(c.ctx, run.ID, store.Revise{Revision: run.Revision, Spec: rs, User: c.user.Name, Rolls: rolls(run.Spec, rs), Now: now()})
+	if err != nil {
 		return err
 	}
 	s.changed()

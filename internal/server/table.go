@@ -73,5 +73,11 @@ func (s *Server) routesNow(ctx context.Context, news <-chan struct{}) (route.Tab
 	return c.table, nil
 }
 
-// Report takes a gateway's counts.
-func (s *Server) Report(ctx context.Context, c dstack.Counts) error { return nil }
+// Report takes note of what a gateway counts.
+func (s *Server) Report(ctx context.Context, counts dstack.Counts) error {
+	woke, err := s.store.SaveCounts(ctx, counts, now())
+	if woke {
+		s.wake()
+	}
+	return err
+}

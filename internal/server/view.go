@@ -34,7 +34,8 @@ func viewOfRun(w store.Whole, at address) api.View {
 	v := api.View{
 		ID: run.ID, Project: run.Project, Name: run.Name, User: run.User, Revision: run.Revision,
 		Reason: string(run.Reason), Ending: run.Ending, SubmittedAt: run.SubmittedAt.UTC(), Since: run.Since.UTC(),
-		ReadyAt: timeOrNull(run.ReadyAt), FinishedAt: timeOrNull(run.FinishedAt), Wanted: conf.Replicas.Min,
+		ReadyAt: timeOrNull(run.ReadyAt), FinishedAt: timeOrNull(run.FinishedAt),
+		Wanted: run.Wanted, Min: conf.Replicas.Min, Max: conf.Replicas.Max, RolledBack: rolledBack(w),
 		Auth: conf.Auth, URL: at.service(run.Project, run.Name) + "/", PathURL: at.servicePath(run.Project, run.Name),
 		Replicas: []api.ReplicaView{},
 	}
@@ -42,8 +43,11 @@ func viewOfRun(w store.Whole, at address) api.View {
 		v.Model = &api.ModelView{Name: m.Name, URL: at.models(run.Project), PathURL: at.modelsPath(run.Project)}
 	}
 	for i, r := range w.Replicas {
-		if r.Status == dstack.ReplicaReady && r.Revision == run.Revision {
-			v.Ready++
+		if r.Status == dstack.ReplicaReady {
+			v.Serving++
+			if r.Shape == run.Shape {
+				v.Ready++
+			}
 		}
 		if shown(w, i) {
 			v.Replicas = append(v.Replicas, viewOfReplica(w, r))
@@ -95,32 +99,67 @@ func stopAsked(run dstack.Run) bool {
 	return run.Stop != dstack.StopNone && (run.Status == dstack.RunSubmitted || run.Status == dstack.RunActive)
 }
 
+// viewActive is the status of a run that replicas come and go for.
 func viewActive(w store.Whole, ready int) api.Status {
-	wanted := w.Run.Spec.Configuration.Replicas.Min
-	live, waiting, failed := 0, 0, 0
+	live, waiting, failed, serving, older := 0, 0, 0, 0, 0
 	for _, r := range w.Replicas {
-		switch {
-		case r.Status == dstack.ReplicaFailed && r.Revision == w.Run.Revision:
+		if r.Status == dstack.ReplicaFailed && r.Shape == w.Run.Shape {
 			failed++
-		case r.Status.Finished():
-		case r.Status == dstack.ReplicaWaiting:
-			live, waiting = live+1, waiting+1
-		default:
-			live++
+		}
+		if r.Status.Finished() || r.Status == dstack.ReplicaDraining || r.Status == dstack.ReplicaTerminating {
+			continue
+		}
+		live++
+		if r.Status == dstack.ReplicaWaiting {
+			waiting++
+		}
+		if r.Status == dstack.ReplicaReady {
+			serving++
+		}
+		if r.Shape != w.Run.Shape {
+			older++
 		}
 	}
 	switch {
-	case ready >= wanted && ready > 0:
+	case w.Run.Wanted == 0 && live == 0:
+		return api.StatusSleeping
+	case older > 0 && serving > 0:
+		return api.StatusUpdating
+	case ready >= w.Run.Wanted && ready > 0:
 		return api.StatusReady
-	case ready > 0:
+	case serving > 0:
 		return api.StatusDegraded
-	case !w.Run.ReadyAt.IsZero() || (failed > 0 && live == 0):
+	case !w.Run.ReadyAt.IsZero() && !wakes(w) || failed > 0 && live == 0:
 		return api.StatusFailing
 	case live == waiting && (live > 0 || len(w.Replicas) == 0):
 		return api.StatusWaiting
 	default:
 		return api.StatusStarting
 	}
+}
+
+// wakes says that a run which served has no replica because it slept: those it
+// has begin for the first time.
+func wakes(w store.Whole) bool {
+	for _, r := range w.Replicas {
+		if !r.Status.Finished() && (r.Crashes > 0 || !r.ReadyAt.IsZero()) {
+			return false
+		}
+	}
+	return w.Run.Spec.Configuration.Replicas.Min == 0
+}
+
+// rolledBack tells of the newest revision, if it failed.
+func rolledBack(w store.Whole) *api.RollbackView {
+	f := w.Failed
+	if f == nil {
+		return nil
+	}
+	last := f.LastOut
+	if last == nil {
+		last = []string{}
+	}
+	return &api.RollbackView{From: f.Num, To: w.Run.Revision, Reason: string(f.Reason), Replica: f.Replica, LastOutput: last, At: f.At.UTC()}
 }
 
 func viewOfReplica(w store.Whole, r dstack.Replica) api.ReplicaView {
@@ -138,12 +177,23 @@ func viewOfReplica(w store.Whole, r dstack.Replica) api.ReplicaView {
 	if r.Status == dstack.ReplicaRestarting {
 		v.RetryAt = timeOrNull(r.DueAt)
 	}
+	if n := w.Load.Replicas[r.ID]; r.Status == dstack.ReplicaDraining && n > 0 {
+		v.Progress = fmt.Sprintf("finishes %s", count(n, "request"))
+	}
 	if instance, ok := w.Instances[r.Instance]; ok {
 		offer := instance.Offer
 		v.Backend, v.Region, v.Instance, v.Spot, v.Price = offer.Backend, offer.Region, offer.Type, offer.Spot, offer.Price
 		v.Resources = plainHardware(offer.Hardware)
 	}
 	return v
+}
+
+// count is a number of things: 1 request, 3 requests.
+func count(n int, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // lastOutput is the last lines of what ended last. A replica that is ready

@@ -70,6 +70,7 @@ var runEndings = map[dstack.Ending]string{
 	dstack.EndAborted:    "aborted_by_user",
 	dstack.EndFailed:     "job_failed",
 	dstack.EndNoCapacity: "job_failed",
+	dstack.EndDuration:   "stopped_by_user", // its configuration said so; the reference has no word for it
 }
 
 // wireStatus is what the reference calls a run's status. Its client waits
@@ -100,7 +101,7 @@ func wireActive(w store.Whole) string {
 		count[r.Status]++
 	}
 	switch {
-	case count[dstack.ReplicaReady] > 0:
+	case count[dstack.ReplicaReady]+count[dstack.ReplicaUnhealthy] > 0:
 		return "running"
 	case count[dstack.ReplicaStarting] > 0:
 		return "provisioning"
@@ -184,7 +185,7 @@ func jobStatus(w store.Whole, r dstack.Replica) string {
 			return "pulling"
 		}
 		return "provisioning"
-	case dstack.ReplicaReady:
+	case dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaDraining:
 		return "running"
 	case dstack.ReplicaRestarting, dstack.ReplicaFailed:
 		return "failed"
@@ -224,6 +225,8 @@ func jobEnding(w store.Whole, r dstack.Replica) string {
 	switch w.Run.Ending {
 	case dstack.EndStopped:
 		return "terminated_by_user"
+	case dstack.EndDuration:
+		return "terminated_by_server"
 	case dstack.EndAborted:
 		return "aborted_by_user"
 	case dstack.EndFailed, dstack.EndNoCapacity:

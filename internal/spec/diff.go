@@ -78,7 +78,7 @@ var fieldOrder = []string{
 	"working_dir", "home_dir", "registry_auth", "python", "nvcc", "env", "setup", "resources", "volumes",
 	"commands", "backends", "regions", "instance_types", "spot_policy", "retry", "retry_policy",
 	"max_duration", "max_price", "pool_name", "instance_name", "creation_policy", "termination_policy",
-	"termination_idle_time", "probes", "rate_limits",
+	"termination_idle_time", "probes", "rate_limits", "drain_timeout", "hold",
 }
 
 // leaves collects values; an empty one is not there.
@@ -156,6 +156,15 @@ func (l *leaves) blocks(s Service) {
 		if c.Window != nil {
 			l.add("scaling.window", c.Window.String())
 		}
+	}
+	if s.DrainTimeout != nil {
+		l.add("drain_timeout", s.DrainTimeout.String())
+	}
+	if h := s.Held(); h.Requests > 0 {
+		l.add("hold.requests", strconv.Itoa(h.Requests))
+	}
+	if h := s.Held(); h.Timeout > 0 {
+		l.add("hold.timeout", h.Timeout.String())
 	}
 	if a := s.RegistryAuth; a != nil {
 		l.add("registry_auth.username", a.Username)

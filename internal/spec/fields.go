@@ -9,7 +9,7 @@ import (
 )
 
 // serviceBlock is every field of `type: service`: those of 0.18.10, what a
-// profile can say, too, and the later dialect.
+// profile can say, too, the later dialect, and ours.
 var serviceBlock = newBlock("service", "a service", "A service: what runs, where it listens, and what it needs.",
 	[]field[Service]{
 		{Key: required("type", "a line: type: service"), about: "What this file is.", shape: oneOf("service"),
@@ -32,12 +32,10 @@ var serviceBlock = newBlock("service", "a service", "A service: what runs, where
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Auth, _ = r.Bool(n) }},
 		{Key: plain("replicas"), about: "How many copies run: a number, or a range within which `scaling` chooses.", usual: "1", examples: []string{"2", "1..4", "0..2"},
 			shape: replicasShape,
-			unmet: &unmet[Service]{what: "ranges, 0, and groups of replicas", hint: "write one number from 1 on, such as replicas: 1; to have none, stop the run",
-				asks: func(s *Service) bool { return s.Replicas.Min != s.Replicas.Max || s.Replicas.Max == 0 }},
-			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Replicas, r.replicasRead = r.replicas(n) }},
+			unmet: &unmet[Service]{what: "groups of replicas", hint: replicasHint},
+			read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Replicas, r.replicasRead = r.replicas(n) }},
 		{Key: nullable("scaling"), about: "The rule by which the number of replicas follows the load.", shape: blockShape("scaling"), examples: []string{"{metric: rps, target: 10}"},
-			unmet: &unmet[Service]{hint: "remove it, and write one number of replicas", asks: func(s *Service) bool { return s.Scaling != nil }},
-			read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Scaling = r.scaling(n) }},
+			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Scaling = r.scaling(n) }},
 		{Key: nullable("name"), about: "The run's name, and the first part of its address: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.",
 			shape: textShape, examples: []string{"my-service"}, read: into(func(s *Service) *Text { return &s.Name })},
 		{Key: nullable("image"), about: "The container's image. Without one it is the base image, with Python, pip, conda and CUDA's drivers. It cannot stand beside `python` or `nvcc`, which choose a base image.",
@@ -75,6 +73,7 @@ var serviceBlock = newBlock("service", "a service", "A service: what runs, where
 	lift(paramFields, func(s *Service) *Params { return &s.Params }),
 	lift(laterParams, func(s *Service) *Params { return &s.Params }),
 	laterFields,
+	ownFields,
 )
 
 // service reads every field, and then what no field can say alone.

@@ -112,6 +112,8 @@ var fuzzedFields = []string{
 	`"max_duration": %s`, `"idle_duration": %s`, `"retry": %s`, `"max_price": %s`, `"python": %s`, `"auth": %s`, `"volumes": [%s]`, `"model": %s`,
 	`"name": %s`, `"priority": %s`, `"user": %s`, `"shell": %s`, `"files": [%s]`, `"gateway": %s`, `"https": %s`, `"rate_limits": [{"rps": %s}]`,
 	`"probes": [{"type": "http", "url": %s}]`, `"probes": [{"type": "http", "timeout": %s}]`, `"probes": [{"type": "http", "ready_after": %s}]`,
+	`"drain_timeout": %s`, `"hold": %s`, `"hold": {"requests": %s}`, `"hold": {"timeout": %s}`,
+	`"replicas": "1..2", "scaling": {"metric": "concurrency", "target": 1, "window": %s}`,
 }
 
 // Whatever text a field is given, as text or bare: the parser reads it or

@@ -14,10 +14,6 @@ import (
 // Files of the later dialect, each of which asks for one thing that nothing
 // acts on yet.
 var laterSpellings = []string{
-	"probes: [{type: http}]",
-	"probes: [{type: http, url: /health?x=1, method: post, headers: [{name: X-A, value: 1}], body: '{}', timeout: 5s, interval: 30, ready_after: 2, until_ready: true}]",
-	"rate_limits: [{rps: 1}]",
-	"rate_limits: [{prefix: /v1/, key: {type: header, header: Authorization}, rps: 0.5, burst: 10}, {rps: '2', key: {type: ip_address}}]",
 	"gateway: my-gateway",
 	"strip_prefix: false",
 	"router: {type: sglang, policy: cache_aware}",
@@ -48,8 +44,22 @@ var laterSpellings = []string{
 	"replicas:\n- {count: 1..4, commands: [a]}",
 	"setup: [a]",
 	"home_dir: /home/me",
-	"max_duration: 1h",
 	"pool_name: a",
+}
+
+// Files of the later dialect, and of ours, that are acted on.
+var livelySpellings = []string{
+	"probes: [{type: http}]",
+	"probes: [{type: http, url: /health?x=1, method: post, headers: [{name: X-A, value: 1}], body: '{}', timeout: 5s, interval: 30, ready_after: 2, until_ready: true}]",
+	"rate_limits: [{rps: 1}]",
+	"rate_limits: [{prefix: /v1/, key: {type: header, header: Authorization}, rps: 0.5, burst: 10}, {rps: '2', key: {type: ip_address}}]",
+	"max_duration: 1h",
+	"replicas: 0", "replicas: 3..3",
+	"replicas: 0..4\nscaling: {metric: rps, target: 10, window: 1h}",
+	"replicas: 1..2\nscaling: {metric: concurrency, target: 4, window: 1}",
+	"replicas: 1..2\nscaling: {metric: concurrency, target: 0.5, window: ~}",
+	"drain_timeout: 0", "drain_timeout: off", "drain_timeout: 1h", "drain_timeout: '90'", "drain_timeout: ~", "drain_timeout: 3600.5",
+	"hold: {}", "hold: ~", "hold: {requests: 1, timeout: 1s}", "hold: {requests: '10000', timeout: 60m}", "hold: {requests: ~, timeout: ~}",
 }
 
 func init() {
@@ -77,6 +87,19 @@ func TestTheLaterDialectIsReadAndNamedWhenPlanned(t *testing.T) {
 				t.Errorf("a plan says %+v", p)
 			}
 		})
+	}
+}
+
+func TestServicesThatLiveAreActedOn(t *testing.T) {
+	schema := compiled(t, spec.Schema)
+	for _, input := range livelySpellings {
+		s := parse(t, input)
+		if problems := spec.Unsupported(&s, spec.Profile{}); problems != nil {
+			t.Errorf("%s: %v", input, problems)
+		}
+		if err := schema.Validate(value(t, []byte(base(input)))); err != nil {
+			t.Errorf("%s: %v", input, err)
+		}
 	}
 }
 
@@ -108,7 +131,9 @@ func TestTheLaterDialectIsKeptInSourceJSON(t *testing.T) {
 	s := parse(t, `probes: [{type: http, url: /h, headers: [{name: A, value: b}], until_ready: true}]
 rate_limits: [{prefix: /v1/, key: {type: header, header: X}, rps: 0.5, burst: 3}]
 replicas: 1..2
-scaling: {metric: rps, target: 1, window: 30s}
+scaling: {metric: concurrency, target: 1, window: 30s}
+drain_timeout: 0
+hold: {requests: 5, timeout: 2m}
 resources: {gpu: "nvidia:A100:2"}
 model: {type: chat, name: m, format: tgi, bos_token: "<s>", chat_template_kwargs: {b: [1, 0x10, 1.0, ~, "x<y"], a: {c: true}}}
 volumes: ["v:/d", {instance_path: /v, path: /e, optional: true}]`)
@@ -126,7 +151,10 @@ volumes: ["v:/d", {instance_path: /v, path: /e, optional: true}]`)
 	if want := `{"b":[1,16,1.0,null,"x<y"],"a":{"c":true}}`; string(s.Model.Kwargs) != want {
 		t.Errorf("the variables for the template are %s, not %s", s.Model.Kwargs, want)
 	}
-	for _, key := range []string{"probes", "rate_limits", "window", "vendor", "bos_token", "chat_template_kwargs"} {
+	for _, key := range []string{"probes", "rate_limits", "window", "vendor", "bos_token", "chat_template_kwargs", "drain_timeout", "hold", "concurrency"} {
+		if !strings.Contains(string(text), `"`+key+`"`) {
+			t.Errorf("%s is lost", key)
+		}
 		if strings.Contains(string(normalForm(t, s)), `"`+key+`"`) {
 			t.Errorf("the wire of 0.18.10 has no %s", key)
 		}
@@ -176,6 +204,20 @@ var laterRefusals = []struct{ path, message, input string }{
 	{"idle_duration", "cannot parse", "idle_duration: 1.5h"},
 	{"files.0", "names no file", "files: [':/b']"},
 	{"files.0.path", "is missing", "files: [{local_path: a}]"},
+	{"scaling.window", "not between 1s and 1h", "replicas: 1..2\nscaling: {metric: rps, target: 1, window: 0}"},
+	{"scaling.window", "not between 1s and 1h", "replicas: 1..2\nscaling: {metric: rps, target: 1, window: 61m}"},
+	{"scaling.window", "not between 1s and 1h", "replicas: 1..2\nscaling: {metric: rps, target: 1, window: off}"},
+	{"drain_timeout", "not between 0s and 1h", "drain_timeout: 3601"},
+	{"drain_timeout", "not between 0s and 1h", "drain_timeout: 2h"},
+	{"drain_timeout", "negative", "drain_timeout: -1"},
+	{"drain_timeout", "is not a duration", "drain_timeout: true"},
+	{"hold", "is a mapping", "hold: 1m"},
+	{"hold.requests", "not between 1 and 10000", "hold: {requests: 0}"},
+	{"hold.requests", "not between 1 and 10000", "hold: {requests: 10001}"},
+	{"hold.timeout", "not between 1s and 1h", "hold: {timeout: off}"},
+	{"hold.timeout", "not between 1s and 1h", "hold: {timeout: 1d}"},
+	{"hold.request", "did you mean `requests`?", "hold: {request: 5}"},
+	{"drain_timout", "did you mean `drain_timeout`?", "drain_timout: 5s"},
 	{"probs", "did you mean `probes`?", "probs: []"},
 }
 

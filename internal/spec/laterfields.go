@@ -12,11 +12,9 @@ import (
 // read and checked; a plan refuses those that nothing acts on.
 var laterFields = []field[Service]{
 	{Key: nullable("probes"), about: "What a replica is asked before it gets requests. Without any, it is ready when its port accepts connections.", shape: listOf("list of {probes}", blockShape("probes")).atMostItems(mostProbes), examples: []string{"[{type: http, url: /health}]"},
-		unmet: &unmet[Service]{hint: "a service is ready once its port accepts connections", asks: func(s *Service) bool { return len(s.Probes) > 0 }},
-		read:  func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.probes(n) }},
+		read: func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.probes(n) }},
 	{Key: nullable("rate_limits"), about: "How many requests one caller may send.", shape: listOf("list of {rate_limits}", blockShape("rate_limits")), examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
-		unmet: &unmet[Service]{hint: "limit the rate in your service, or in front of the gateway", asks: func(s *Service) bool { return len(s.RateLimits) > 0 }},
-		read:  func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.rateLimits(n) }},
+		read: func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.rateLimits(n) }},
 	{Key: nullable("gateway"), about: "The gateway that publishes the service, by its name. `true` and `false` both leave it to the server.",
 		shape: anyOf("name, `true` or `false`", filledShape), examples: []string{"my-gateway"},
 		unmet: &unmet[Service]{what: "gateways by name", hint: gatewayHint},
@@ -50,7 +48,7 @@ var laterParams = []field[Params]{
 		usual: "5m", shape: anyOf(durationShape.words+", or `off`", durationShape, shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
 		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.Renamed }},
 		read:  func(r *reader, n *strictyaml.Node, p *Params) { r.idleDuration(n, p) }},
-	later[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; a replica has 30 seconds to stop", asDuration),
+	later[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; `drain_timeout` is how long a replica may finish its requests", asDuration),
 	later[Params]("utilization_policy", "When a run whose GPUs do little is stopped.", blockShape("utilization_policy"), "remove it", asBlock(utilizationBlock)),
 	later[Params]("tags", "Labels for what is made in the cloud.", mappingOf("mapping of text", textShape), "remove it", asTags),
 	later[Params]("fleets", "Only machines of these fleets.", textsShape, "use `backends`, `regions` or `instance_types`", asList),

@@ -175,14 +175,14 @@ termination_idle_time: 5m`)
 		got = append(got, p.Path)
 	}
 	want := []string{
-		"replicas", "scaling", "home_dir", "setup", "volumes", "max_duration", "pool_name", "instance_name",
+		"home_dir", "setup", "volumes", "pool_name", "instance_name",
 		"creation_policy", "termination_policy", "termination_idle_time", // what the configuration decides is not asked of the profile
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 	for _, fine := range []string{
-		"auth: true", "max_duration: off", "home_dir: /root", "replicas: 3",
+		"auth: true", "max_duration: off", "home_dir: /root", "replicas: 3", "replicas: 0",
 		"retry: true\nbackends: [aws]\nregions: [a]\ninstance_types: [b]\nspot_policy: spot\nmax_price: 1\nretry_policy: {retry: true}",
 	} {
 		s := parse(t, fine)
@@ -198,10 +198,6 @@ termination_idle_time: 5m`)
 	}
 	if diff := cmp.Diff([]string{"profile.pool_name", "profile.idle_duration", "profile.tags"}, got); diff != "" {
 		t.Error(diff)
-	}
-	zero := parse(t, "replicas: 0")
-	if problems := spec.Unsupported(&zero, spec.Profile{}); len(problems) != 1 {
-		t.Errorf("a service with no replicas: %v", problems)
 	}
 }
 
@@ -255,6 +251,12 @@ func TestDiffShowsWhatChangesAndNoSecret(t *testing.T) {
 		{Path: "commands.2", To: "b"},
 	}
 	if diff := cmp.Diff(want, spec.Diff(a, b)); diff != "" {
+		t.Error(diff)
+	}
+	ours := []spec.Change{
+		{Path: "drain_timeout", From: "5m"}, {Path: "hold.requests", From: "5", To: "6"}, {Path: "hold.timeout", To: "2m"},
+	}
+	if diff := cmp.Diff(ours, spec.Diff(parse(t, "drain_timeout: 5m\nhold: {requests: 5}"), parse(t, "hold: {requests: 6, timeout: 2m}"))); diff != "" {
 		t.Error(diff)
 	}
 	if same := spec.Diff(a, a); same != nil {

@@ -34,8 +34,7 @@ var paramFields = []field[Params]{
 	{Key: nullable("retry_policy"), about: "The old spelling of `retry`.", shape: blockShape("retry_policy"),
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.RetryPolicy = r.retryPolicy(n) }},
 	{Key: nullable("max_duration"), about: "How long the run may take in all.", usual: "off", shape: durationShape.like(durationShape.words + ", or `off`"), examples: []string{"8h"},
-		unmet: &unmet[Params]{hint: "remove it, or write off; a service runs until it is stopped", asks: func(p *Params) bool { return p.MaxDuration != nil && !p.MaxDuration.Off }},
-		read:  func(r *reader, n *strictyaml.Node, p *Params) { p.MaxDuration = r.maxDuration(n) }},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.MaxDuration = r.maxDuration(n) }},
 	{Key: nullable("max_price"), about: "The most that a machine may cost, in dollars an hour.", shape: aboveZeroShape, examples: []string{"1.5"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) {
 			v := r.above0(n, "the most dollars an hour, such as 1.5")

@@ -43,7 +43,7 @@ func describedBlocks() []described {
 		replicasBlock.described(), scalingBlock.described(), resourcesBlock.described(), gpuBlock.described(), diskBlock.described(),
 		registryBlock.described(), openVarBlock.described(), mountBlock.described(), folderBlock.described(),
 		retryBlock.described(), retryPolicyBlock.described(),
-		probeBlock.described(), headerBlock.described(), rateLimitBlock.described(), rateLimitKeyBlock.described(),
+		probeBlock.described(), headerBlock.described(), rateLimitBlock.described(), rateLimitKeyBlock.described(), holdBlock.described(),
 		filesBlock.described(), utilizationBlock.described(),
 		gatewayBlock.described(), certificateBlock.described(), volumeBlock.described(),
 		fleetBlock.described(), sshBlock.described(), sshHostBlock.described(),

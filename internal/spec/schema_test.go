@@ -125,7 +125,7 @@ var beyondSchemas = []string{
 	"duplicate environment variable", "gives the model twice", "gives the memory twice", "gives the count twice", "gives the maker twice",
 	"empty part", "empty GPU name", "invalid empty range", "more than one", "too large", "too long", "between 1 and 65535",
 	"not a GPU", "is not a size", "is not a whole number", "negative", "outside of the repo", "inside /workflow", "zero byte", "not supported yet",
-	"not a list", "for the service", "say the same", "can be", "two limits", "needs to know which", "belongs to type", "is no time", "less than one request", "is a list",
+	"not a list", "for the service", "say the same", "can be", "two limits", "needs to know which", "belongs to type", "is no time", "s and 1h", "less than one request", "is a list",
 	"invalid volume mount path", "a quote is not closed", "invalid compute capability",
 }
 

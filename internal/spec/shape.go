@@ -116,6 +116,8 @@ const (
 	floatExpression = `^\s*[+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([Ee][+-]?[0-9]+)?\s*$`
 	portExpression  = `[+]?0*[0-9]{1,5}`
 	rangeMark       = `[.] *[.]`
+
+	durationExpression = `^\s*([+]?[0-9]+|-0+|[0-9]+ *[smhdw])\s*$`
 )
 
 func rangePattern(words, one string) shape {
@@ -134,7 +136,8 @@ var (
 	sizeRangeShape = anyOf(sizeTextShape.words, sizeTextShape, endsOf("range.size"))
 
 	durationShape = define("duration", anyOf("duration: `90s`, `5m`, `2h`, `1d`, `2w`, or seconds", numeric("", schema{"minimum": 0}),
-		pattern("", `^\s*([+]?[0-9]+|-0+|[0-9]+ *[smhdw])\s*$`), pattern("", "^([Oo][Ff][Ff]|[Nn][Oo])$"), shape{"", schema{"const": false}}))
+		pattern("", durationExpression), offWord, offBool))
+	offWord, offBool = pattern("", "^([Oo][Ff][Ff]|[Nn][Oo])$"), shape{"", schema{"const": false}}
 
 	portShape = anyOf("port: `8000`; `80:8000` is accepted, and the first number ignored",
 		numeric("", schema{"minimum": 1, "exclusiveMaximum": 65536}), pattern("", `^\s*(0*[0-9]{1,5}:)?`+portExpression+`\s*$`), blockShape("port"))

@@ -7,12 +7,13 @@ import (
 
 // SourceJSON is the wire form with what the wire of 0.18.10 cannot say: which
 // sizes somebody asked for (those are written as text, the others are left
-// out), and the later dialect. It is what we send and keep; it reads back as
+// out), the later dialect, and ours. It is what we send and keep; it reads back as
 // the same configuration.
 func (s Service) SourceJSON() ([]byte, error) {
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
-	source := sourceService{plainService: plainService(s), Resources: s.Resources.source(), Probes: s.Probes, RateLimits: s.RateLimits}
+	source := sourceService{plainService: plainService(s), Resources: s.Resources.source(),
+		Probes: s.Probes, RateLimits: s.RateLimits, DrainTimeout: s.DrainTimeout, Hold: s.Hold}
 	source.Type = "service"
 	if s.Scaling != nil {
 		source.Scaling = &sourceScaling{s.Scaling.wire(), s.Scaling.Window}
@@ -49,6 +50,9 @@ type sourceService struct {
 	Resources  sourceResources `json:"resources"`
 	Probes     []Probe         `json:"probes,omitempty"`
 	RateLimits []RateLimit     `json:"rate_limits,omitempty"`
+
+	DrainTimeout *Seconds `json:"drain_timeout,omitempty"`
+	Hold         *Hold    `json:"hold,omitempty"`
 }
 
 type sourceScaling struct {

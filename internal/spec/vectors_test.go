@@ -113,6 +113,8 @@ var spellings = []struct{ path, want, inputs string }{
 	{"termination_idle_time", `3600`, "idle_duration: 1h"},
 	{"termination_policy", `"dont-destroy"`, "idle_duration: off | idle_duration: 'off' | idle_duration: -1"},
 	{"scaling", `{"metric":"rps","target":1.0,"scale_up_delay":0,"scale_down_delay":0}`, "replicas: 1..2\nscaling: {metric: rps, target: 1, scale_up_delay: off, scale_down_delay: 'off', window: 30s}"},
+	// The original knows no other metric, and would not read its wire.
+	{"scaling", `{"metric":"rps","target":4.0,"scale_up_delay":300,"scale_down_delay":600}`, "replicas: 1..2\nscaling: {metric: concurrency, target: 4}"},
 	{"https", `true`, "https: auto"},
 	{"retry", `true`, "retry: true | retry: yes | retry: 1"},
 	{"retry", `{"on_events":["no-capacity"],"duration":null}`, "retry: {on_events: [no-capacity]}"},

@@ -118,8 +118,12 @@ func (s Scaling) wire() wireScaling {
 	return wireScaling{s.Metric, float(s.Target), s.ScaleUpDelay, s.ScaleDownDelay}
 }
 
-// MarshalJSON writes target as a float.
-func (s Scaling) MarshalJSON() ([]byte, error) { return marshal(s.wire()) }
+// MarshalJSON writes target as a float, and the one metric that the original
+// knows: it would not read another one.
+func (s Scaling) MarshalJSON() ([]byte, error) {
+	s.Metric = MetricRPS
+	return marshal(s.wire())
+}
 
 // MarshalJSON writes a volume as the original does. It knows no folders of
 // the machine; they are written without a name, for people to see.

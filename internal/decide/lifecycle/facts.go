@@ -49,7 +49,7 @@ type Back struct {
 type ReplicaFacts struct {
 	Replica  dstack.Replica
 	Run      dstack.Run       // with the spec of the replica's own revision
-	Siblings []dstack.Replica // the run's other unfinished ones; only where the replica is unhealthy
+	Siblings []dstack.Replica // the run's other unfinished ones; where it is unhealthy; those of other shapes where it waits
 	Load     dstack.Load      // only while it drains
 	Instance *dstack.Instance // nil before placement
 	Report   *dstack.Report   // of the present attempt; nil until its engine has spoken of it

@@ -15,6 +15,7 @@ type Digest = [sha256.Size]byte
 // never changes once made.
 type Index struct {
 	Version  uint64
+	Drains   int64 // see Table
 	runs     map[named]*Route
 	models   map[named][]*Route
 	projects map[string][]Model
@@ -43,6 +44,7 @@ type Grant struct {
 func NewIndex(t Table) *Index {
 	x := &Index{
 		Version:  t.Version,
+		Drains:   t.Drains,
 		runs:     make(map[named]*Route, len(t.Routes)),
 		models:   map[named][]*Route{},
 		projects: map[string][]Model{},

@@ -15,6 +15,10 @@ const (
 // WriteAnthropicError answers with an error that Anthropic's clients turn
 // into the typed one of its status.
 func WriteAnthropicError(w http.ResponseWriter, status int, message string) error {
+	return write(w, status, anthropicError(status, message))
+}
+
+func anthropicError(status int, message string) any {
 	var e struct {
 		Type  string `json:"type"`
 		Error struct {
@@ -23,7 +27,7 @@ func WriteAnthropicError(w http.ResponseWriter, status int, message string) erro
 		} `json:"error"`
 	}
 	e.Type, e.Error.Type, e.Error.Message = "error", anthropicType(status), message
-	return write(w, status, e)
+	return e
 }
 
 // anthropicType is the error's type for a status.

@@ -31,10 +31,10 @@ type Call struct {
 const Chat = "/chat/completions"
 
 // forwarded are the calls that replicas answer, by their path behind /v1.
-var forwarded = map[string]struct{ root, anthropic bool }{
-	Chat:                     {},
-	"/completions":           {},
-	"/responses":             {},
+var forwarded = map[string]struct{ root, anthropic, streams bool }{
+	Chat:                     {streams: true},
+	"/completions":           {streams: true},
+	"/responses":             {streams: true},
 	"/embeddings":            {},
 	"/moderations":           {},
 	"/audio/speech":          {},
@@ -49,7 +49,7 @@ var forwarded = map[string]struct{ root, anthropic bool }{
 	"/pooling":               {root: true},
 	"/tokenize":              {root: true},
 	"/detokenize":            {root: true},
-	"/messages":              {anthropic: true},
+	"/messages":              {anthropic: true, streams: true},
 	"/messages/count_tokens": {anthropic: true},
 }
 
@@ -79,6 +79,10 @@ func CallOf(path string) Call {
 	}
 	return Call{}
 }
+
+// Streams says whether the answer is a stream of events where the body says
+// "stream": true.
+func (c Call) Streams() bool { return c.Verb == Forward && forwarded[c.Path].streams }
 
 // Methods returns the methods of a call, as an Allow header names them.
 func (c Call) Methods() []string {

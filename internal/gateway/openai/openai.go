@@ -44,6 +44,9 @@ func WriteError(w http.ResponseWriter, status int, code, param, message string) 
 	return write(w, status, errorBody(&Problem{Status: status, Code: code, Param: param, Message: message}))
 }
 
+// RateLimited is the code of an error that tells of too many requests.
+const RateLimited = "rate_limit_exceeded"
+
 // errorBody is a problem as OpenAI's clients read it, in an answer or a stream.
 func errorBody(p *Problem) any {
 	type told struct {
@@ -54,12 +57,14 @@ func errorBody(p *Problem) any {
 	}
 	return struct {
 		Error told `json:"error"`
-	}{told{p.Message, typeOf(p.Status), orNull(p.Param), orNull(p.Code)}}
+	}{told{p.Message, typeOf(p.Status, p.Code), orNull(p.Param), orNull(p.Code)}}
 }
 
-// typeOf is the error's type for a status.
-func typeOf(status int) string {
+// typeOf is the error's type for a status and a code.
+func typeOf(status int, code string) string {
 	switch {
+	case code == RateLimited:
+		return "requests" // what there are too many of
 	case status >= http.StatusInternalServerError:
 		return "server_error"
 	case status == http.StatusForbidden:

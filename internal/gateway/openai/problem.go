@@ -1,7 +1,9 @@
 package openai
 
 import (
+	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -32,6 +34,51 @@ func (p *Problem) Error() string {
 // Write answers with the problem.
 func (p *Problem) Write(w http.ResponseWriter) error {
 	return WriteError(w, p.Status, p.Code, p.Param, p.Message)
+}
+
+// WriteEvent tells the problem at the end of a stream of events, as OpenAI's
+// or Anthropic's clients read it.
+func (p *Problem) WriteEvent(w io.Writer, anthropic bool) error {
+	event, end, body := "", "data: [DONE]\n\n", errorBody(p)
+	if anthropic {
+		event, end, body = "event: error\n", "", anthropicError(p.Status, p.Message)
+	}
+	var data bytes.Buffer
+	out := json.NewEncoder(&data)
+	out.SetEscapeHTML(false)
+	if err := out.Encode(body); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, event+"data: "+data.String()+"\n"+end) // data ends with a line's end
+	return err
+}
+
+// ForeignError is the problem that an answer of a model's server with another
+// status than 200 tells, in its own words where they can be found.
+func ForeignError(status int, body []byte) *Problem {
+	if status < 400 || status > 599 {
+		return badAnswer("answered with status " + strconv.Itoa(status))
+	}
+	var told struct {
+		Error   json.RawMessage `json:"error"`
+		Message string          `json:"message"`
+	}
+	text := ""
+	if json.Unmarshal(body, &told) == nil {
+		text = told.Message
+		var inner struct {
+			Message string `json:"message"`
+		}
+		if json.Unmarshal(told.Error, &inner) == nil && inner.Message != "" {
+			text = inner.Message
+		} else if text == "" {
+			_ = json.Unmarshal(told.Error, &text) // what is no text says nothing
+		}
+	}
+	if text == "" {
+		text = "it answered with status " + strconv.Itoa(status)
+	}
+	return &Problem{Status: status, Code: "model_error", quotes: true, Message: "the model's server: " + quote(text)}
 }
 
 // wrong is a problem with a field of a request.

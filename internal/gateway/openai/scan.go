@@ -18,16 +18,15 @@ var (
 // maxDepth is how deep encoding/json goes, and so do we.
 const maxDepth = 10000
 
-// maxKey is as long as a key can be written that means "model": six bytes for
-// each letter.
-const maxKey = len("model") * len(`\u006d`)
+// maxEscape is how many bytes one letter of a key takes at most.
+const maxEscape = len(`\u006d`)
 
 // ModelOf returns the value of the top-level key "model", without decoding
 // anything else: prompts are long. Like encoding/json it takes the last of
 // several, understands escapes, and refuses whatever is not JSON, wherever in
 // the body that is.
 func ModelOf(body []byte) (string, error) {
-	s := scanner{in: body}
+	s := scanner{in: body, want: "model"}
 	from, to, err := s.top()
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNotJSON, err)
@@ -49,15 +48,25 @@ func ModelOf(body []byte) (string, error) {
 	return name, nil
 }
 
+// Streams says whether a body asks for a stream: the value of its top-level
+// key "stream" is true. As ModelOf it decodes nothing else, and takes the last
+// of several.
+func Streams(body []byte) bool {
+	s := scanner{in: body, want: "stream"}
+	from, to, err := s.top()
+	return err == nil && string(body[from:to]) == "true"
+}
+
 // scanner walks over JSON and remembers nothing but where it is.
 type scanner struct {
-	in []byte
-	at int
+	in   []byte
+	at   int
+	want string // the top-level key that is looked for
 	// inside has a byte for each open object ('{') or array ('[').
 	inside []byte
 }
 
-// top walks the whole body and returns where the last value of "model" is.
+// top walks the whole body and returns where the last value of the wanted key is.
 func (s *scanner) top() (from, to int, err error) {
 	s.space()
 	if s.peek() != '{' {
@@ -95,7 +104,7 @@ func (s *scanner) top() (from, to int, err error) {
 }
 
 // key reads a key and its colon, up to the value, and says whether the key is
-// "model".
+// the wanted one.
 func (s *scanner) key() (bool, error) {
 	begin := s.at
 	escaped, err := s.text()
@@ -103,13 +112,13 @@ func (s *scanner) key() (bool, error) {
 		return false, err
 	}
 	written := s.in[begin+1 : s.at-1]
-	wanted := string(written) == "model"
-	if escaped && len(written) <= maxKey {
+	wanted := string(written) == s.want
+	if escaped && len(written) <= len(s.want)*maxEscape {
 		var key string
 		if err := json.Unmarshal(s.in[begin:s.at], &key); err != nil {
 			return false, err
 		}
-		wanted = key == "model"
+		wanted = key == s.want
 	}
 	s.space()
 	if s.next() != ':' {

@@ -42,6 +42,7 @@ func (r *Reconciler) instance(ctx context.Context, l store.Lease) error {
 	var heard []dstack.Report
 	if fail == nil {
 		heard, fail = r.act(world, b, seen, step)
+		r.probe(id, seen.Replicas, heard)
 		step.Due = lifecycle.DueAfter(step, seen.Replicas, heard, time.Now())
 	}
 	changed, err := r.Store.SaveInstanceStep(ctx, l, seen, step, heard, fail, time.Now())
@@ -130,4 +131,42 @@ func (r *Reconciler) copyOutput(eng engine.Engine, placed []lifecycle.Placed, he
 			r.copies.begin(eng, logs.Key{Project: p.Run.Project, Run: p.Run.ID, RunName: p.Run.Name, Attempt: a})
 		}
 	}
+}
+
+// probe sees to it that all that runs with probes is asked, and adds what they
+// say to what the engine said.
+func (r *Reconciler) probe(id dstack.InstanceID, placed []lifecycle.Placed, heard []dstack.Report) {
+	if heard == nil {
+		return // the engine does not answer: all goes on
+	}
+	at := map[dstack.AttemptID]int{}
+	for i, rep := range heard {
+		if rep.Outcome == dstack.OutcomeRunning && rep.Address != "" {
+			at[rep.Attempt] = i
+		}
+	}
+	var on []probed
+	for _, p := range placed {
+		i, runs := at[p.Replica.Attempt]
+		asked := p.Run.Spec.Configuration.Probes
+		if runs && len(asked) > 0 {
+			on = append(on, probed{
+				Attempt: p.Replica.Attempt, Address: heard[i].Address, Probes: asked,
+				WasReady: p.Replica.ReadyAt.After(p.Replica.AttemptAt),
+			})
+		}
+	}
+	r.probes.keep(id, on)
+	for _, p := range on {
+		heard[at[p.Attempt]].Probed = r.probes.of(p.Attempt)
+	}
+}
+
+// probed makes an instance due because a probe of one of its replicas says
+// something new. Losing that costs an interval.
+func (r *Reconciler) probed(ctx context.Context, id dstack.InstanceID) {
+	if err := r.Store.Touch(ctx, store.Instances, string(id), time.Now()); err != nil && ctx.Err() == nil {
+		r.Log.Warn("an instance was not made due", "instance", id, "err", err)
+	}
+	r.wakes[store.Instances].Up()
 }

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"dstack/internal/backend"
+	"dstack/internal/decide/autoscale"
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
@@ -44,6 +45,7 @@ type Reconciler struct {
 	Options
 	wakes  map[store.Kind]loop.Wake
 	copies *copies
+	probes *probes
 }
 
 // New returns a Reconciler; nothing runs before its Tasks do.
@@ -55,6 +57,7 @@ func New(o Options) *Reconciler {
 	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances} {
 		r.wakes[kind] = loop.NewWake()
 	}
+	r.probes = newProbes(r.Log, r.probed)
 	return r
 }
 
@@ -73,6 +76,7 @@ func (r *Reconciler) Tasks() []loop.Task {
 		r.pass("replica pass", store.Replicas, r.replica),
 		r.pass("instance pass", store.Instances, r.instance),
 		{Name: "log copies", Run: r.copies.run},
+		{Name: "probes", Run: r.probes.run},
 	}
 }
 
@@ -139,6 +143,8 @@ func (r *Reconciler) run(ctx context.Context, l store.Lease) error {
 		return err
 	}
 	now := time.Now()
+	scale := autoscale.Decide(autoscale.Of(seen.Run, seen.Replicas, seen.Load), now)
+	seen.Wanted, seen.WhyScale, seen.ScaleDue = scale.Wanted, dstack.Reason(scale.Why), scale.NextAt
 	step, err := lifecycle.Run(seen, now)
 	if err != nil {
 		return err
@@ -147,7 +153,11 @@ func (r *Reconciler) run(ctx context.Context, l store.Lease) error {
 		return err
 	}
 	r.tell(seen.Run.Status != step.To, "run", seen.Run.Name, seen.Run.Status, step.To, step.Reason)
-	if len(step.Add)+len(step.Drop) > 0 {
+	if step.Back != nil {
+		r.Log.Warn("a revision was rolled back", "name", seen.Run.Name, "from", seen.Run.Revision, "to", step.Back.To, "why", step.Back.Reason)
+		r.wakes[store.Runs].Up()
+	}
+	if len(step.Add)+len(step.Drop)+len(step.Drain) > 0 {
 		r.wakes[store.Replicas].Up()
 		r.wakes[store.Instances].Up()
 	}

@@ -30,7 +30,7 @@ func (r *Reconciler) replica(ctx context.Context, l store.Lease) error {
 	if err := r.Store.SaveReplicaStep(ctx, l, seen, step, now); err != nil {
 		return err
 	}
-	if changed := seen.Replica.Status != step.To || step.Attempt; changed {
+	if changed := seen.Replica.Status != step.To || step.Attempt || step.Blocked != seen.Replica.Blocked; changed {
 		name := fmt.Sprintf("%s/%d", seen.Run.Name, seen.Replica.Num)
 		r.tell(true, "replica", name, seen.Replica.Status, step.To, step.Reason)
 		r.wakes[store.Runs].Up()
@@ -72,7 +72,21 @@ func (r *Reconciler) seeReplica(ctx context.Context, id dstack.ReplicaID) (lifec
 		return seen, err
 	}
 	offers := r.offers(ctx, seen.Run.Project)
-	seen.Places, seen.Misfits = placement.Rank(job.Need(seen.Run.Spec), offers, used)
+	need := job.Need(seen.Run.Spec)
+	seen.Places, seen.Misfits = placement.Rank(need, offers, used)
+	if len(seen.Places) > 0 {
+		return seen, nil
+	}
+	var older []dstack.Replica
+	for _, other := range seen.Siblings {
+		if other.Shape != seen.Replica.Shape {
+			older = append(older, other)
+		}
+	}
+	if len(older) > 0 {
+		places, _ := placement.Rank(need, offers, placement.Without(used, older))
+		seen.Blocked = len(places) > 0
+	}
 	return seen, nil
 }
 

@@ -59,6 +59,12 @@ func (s *Store) ReplicaFacts(ctx context.Context, id dstack.ReplicaID) (lifecycl
 		if err := findPlace(ctx, tx, &seen); err != nil {
 			return err
 		}
+		if status == dstack.ReplicaWaiting { // what may hold its room
+			seen.Siblings, err = findReplicas(ctx, tx, func(q *bun.SelectQuery) {
+				q.Where("r.run_id = ? AND r.live AND r.shape <> ?", string(seen.Replica.Run), seen.Replica.Shape)
+			})
+			return err
+		}
 		sick := seen.Report != nil && seen.Report.Probed != nil && !seen.Report.Probed.Ready
 		if status != dstack.ReplicaUnhealthy && (!sick || ends) {
 			return nil

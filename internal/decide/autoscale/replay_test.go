@@ -1,0 +1,172 @@
+package autoscale_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"dstack/internal/decide/autoscale"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// originals is the pseudo-code of spec §6, in whole numbers: target is in
+// tenths of a request a second. It returns the change.
+func originals(requests, tenths, least, most, n int, last time.Time, up, down time.Duration, now time.Time) int {
+	target := (requests*10 + 60*tenths - 1) / (60 * tenths) // ceil(requests / 60 / (tenths / 10))
+	target = min(max(target, least), most)
+	if target > n {
+		if n == 0 {
+			return target
+		}
+		if now.Sub(last) < up {
+			return 0
+		}
+		return target - n
+	}
+	if target < n {
+		if now.Sub(last) < down {
+			return 0
+		}
+		return target - n
+	}
+	return 0
+}
+
+// With nothing of what only we know, it goes as the original, step by step.
+func TestDecide_ReplaysAsTheOriginal(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		least := rapid.IntRange(0, 4).Draw(t, "min")
+		most := rapid.IntRange(least+1, least+6).Draw(t, "max")
+		tenths := rapid.IntRange(1, 200).Draw(t, "tenths")
+		up := rapid.IntRange(0, 600).Draw(t, "up")
+		down := rapid.IntRange(0, 900).Draw(t, "down")
+		n, last, at := rapid.IntRange(least, most).Draw(t, "n"), now, now
+		for range 40 {
+			at = at.Add(time.Duration(rapid.IntRange(0, 400).Draw(t, "step")) * time.Second)
+			requests := rapid.IntRange(0, 12).Draw(t, "load") * rapid.IntRange(1, 6*tenths).Draw(t, "times")
+			f := autoscale.Facts{
+				Replicas: spec.Replicas{Min: least, Max: most}, Wanted: n, ScaledAt: last,
+				Scaling: &spec.Scaling{Metric: "rps", Target: float64(tenths) / 10, ScaleUpDelay: spec.Seconds(up), ScaleDownDelay: spec.Seconds(down)},
+				Load:    dstack.Load{Known: true, Window: minute, Watched: minute, Requests: requests},
+			}
+			d := autoscale.Decide(f, at)
+			want := n + originals(requests, tenths, least, most, n, last, time.Duration(up)*time.Second, time.Duration(down)*time.Second, at)
+			if d.Wanted != want {
+				t.Fatalf("of %d, at %s: %d, and the original %d: %s", n, at, d.Wanted, want, d.Why)
+			}
+			if d.Wanted != n {
+				n, last = d.Wanted, at
+			}
+		}
+	})
+}
+
+var everyRule = []autoscale.Rule{
+	autoscale.RuleFixed, autoscale.RuleNoLoad, autoscale.RuleSteady, autoscale.RuleWake, autoscale.RuleUp, autoscale.RuleUpDelay,
+	autoscale.RuleDown, autoscale.RuleDownDelay, autoscale.RuleStarting, autoscale.RuleWatching, autoscale.RuleRange,
+}
+
+// anyFacts is whatever a pass may see.
+func anyFacts(t *rapid.T) autoscale.Facts {
+	least := rapid.IntRange(0, 4).Draw(t, "min")
+	ago := func(name string) time.Time {
+		return now.Add(-time.Duration(rapid.IntRange(-2000, 4000).Draw(t, name)) * time.Second)
+	}
+	f := autoscale.Facts{
+		Replicas: spec.Replicas{Min: least, Max: least + rapid.IntRange(0, 5).Draw(t, "more")},
+		Wanted:   rapid.IntRange(0, 12).Draw(t, "wanted"),
+		ScaledAt: ago("scaled"),
+		Starting: max(0, rapid.IntRange(-3, 3).Draw(t, "starting")),
+		Load: dstack.Load{
+			Known:    rapid.IntRange(0, 9).Draw(t, "known") > 0,
+			Window:   time.Duration(rapid.IntRange(0, 120).Draw(t, "window")) * time.Second,
+			Watched:  time.Duration(rapid.IntRange(0, 400).Draw(t, "watched")) * time.Second,
+			Requests: max(0, rapid.IntRange(-500, 4000).Draw(t, "requests")),
+			Busy:     max(0, rapid.Float64Range(-20, 60).Draw(t, "busy")),
+			InFlight: max(0, rapid.IntRange(-20, 40).Draw(t, "in flight")),
+			Held:     max(0, rapid.IntRange(-20, 40).Draw(t, "held")),
+		},
+	}
+	if rapid.Bool().Draw(t, "one is ready") {
+		f.ReadyAt = ago("ready")
+	}
+	if f.Replicas.Min != f.Replicas.Max {
+		f.Scaling = &spec.Scaling{
+			Metric: rapid.SampledFrom([]string{"rps", "concurrency"}).Draw(t, "metric"), Target: rapid.Float64Range(0.1, 20).Draw(t, "target"),
+			ScaleUpDelay: spec.Seconds(rapid.IntRange(0, 900).Draw(t, "up")), ScaleDownDelay: spec.Seconds(rapid.IntRange(0, 900).Draw(t, "down")),
+		}
+	}
+	return f
+}
+
+func TestDecide_Properties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := anyFacts(t)
+		d := autoscale.Decide(f, now)
+		load, scales := f.Load, f.Scaling != nil
+		within := f.Wanted >= f.Replicas.Min && f.Wanted <= f.Replicas.Max
+		switch {
+		case d.Wanted < f.Replicas.Min || d.Wanted > f.Replicas.Max || d.Target < f.Replicas.Min || d.Target > f.Replicas.Max:
+			t.Fatalf("outside of %s: %+v", f.Replicas, d)
+		case d.Why == "" || !slices.Contains(everyRule, d.Rule):
+			t.Fatalf("no rule, or no words: %+v", d)
+		case scales && load.Known && load.Held+load.InFlight > 0 && d.Wanted == 0:
+			t.Fatalf("none, while there are requests: %+v", d)
+		case scales && within && f.Starting > 0 && d.Wanted < f.Wanted:
+			t.Fatalf("down, while one starts: %+v", d)
+		case scales && within && load.Known && f.Wanted == 0 && d.Wanted != d.Target:
+			t.Fatalf("from none it waits: %+v", d)
+		case !d.NextAt.IsZero() && !d.NextAt.After(now):
+			t.Fatalf("it may change in the past: %+v", d)
+		case scales && f.Scaling.Metric == "concurrency" && within && load.Known && d.Wanted < f.Wanted &&
+			float64(d.Wanted)*f.Scaling.Target < float64(load.InFlight+load.Held)-0.001:
+			t.Fatalf("%d are in flight or wait, by %g: %+v", load.InFlight+load.Held, f.Scaling.Target, d)
+		}
+	})
+}
+
+// A load that stays changes the number once, and never again. (A range that
+// was changed comes first.)
+func TestDecide_DoesNotFlap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := anyFacts(t)
+		f.Wanted = min(max(f.Wanted, f.Replicas.Min), f.Replicas.Max)
+		changes, at := 0, now
+		for range 30 {
+			d := autoscale.Decide(f, at)
+			if d.Wanted != f.Wanted {
+				changes++
+				f.Wanted, f.ScaledAt = d.Wanted, at
+			}
+			at = at.Add(3 * minute)
+		}
+		if changes > 1 {
+			t.Fatalf("it changed %d times", changes)
+		}
+		if d := autoscale.Decide(f, at.Add(24*time.Hour)); d.Rule == autoscale.RuleUpDelay || d.Rule == autoscale.RuleDownDelay {
+			t.Fatalf("after a day it still waits: %+v", d)
+		}
+	})
+}
+
+// Whoever asks again when a delay is said to be over gets what was promised.
+func TestDecide_NextAtIsWhenItChanges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		f := anyFacts(t)
+		f.ScaledAt = now.Add(-time.Duration(rapid.IntRange(0, 2000).Draw(t, "scaled before")) * time.Second)
+		f.ReadyAt = time.Time{}
+		d := autoscale.Decide(f, now)
+		if d.Rule != autoscale.RuleUpDelay && d.Rule != autoscale.RuleDownDelay {
+			return
+		}
+		if before := autoscale.Decide(f, d.NextAt.Add(-time.Second)); before.Wanted != f.Wanted {
+			t.Fatalf("earlier than told: %+v", before)
+		}
+		if then := autoscale.Decide(f, d.NextAt); then.Wanted != d.Target {
+			t.Fatalf("not when told: %+v", then)
+		}
+	})
+}

@@ -1,0 +1,129 @@
+package gateway
+
+import "time"
+
+// How long a window is: what a configuration asks for, within these.
+const (
+	usualWindow = time.Minute
+	mostWindow  = time.Hour
+)
+
+// window is what came in and how busy a run was, second by second, over a
+// while. Times are since the gateway began. It takes memory once there is
+// something in it, and none after all of that has passed.
+type window struct {
+	length  int64         // seconds
+	ring    []second      // by the second's number; the present one and length before it
+	newest  int64         // the present second's number
+	at      time.Duration // until when busy time is summed up
+	watched time.Duration // since when it counts
+	busy    int           // requests in flight and waiting now
+}
+
+// second is one of them.
+type second struct {
+	requests int
+	busy     time.Duration // of all requests together
+}
+
+func newWindow(now time.Duration) window {
+	return window{length: int64(usualWindow / time.Second), newest: int64(now / time.Second), at: now, watched: now}
+}
+
+func (w *window) of(n int64) *second { return &w.ring[n%int64(len(w.ring))] }
+
+// pass brings the window up to now.
+func (w *window) pass(now time.Duration) {
+	newest := int64(now / time.Second)
+	if w.ring == nil {
+		w.newest, w.at = newest, now
+		return
+	}
+	if gap := newest - int64(len(w.ring)); gap > w.newest {
+		w.newest, w.at = gap, time.Duration(gap)*time.Second
+		*w.of(gap) = second{}
+	}
+	for w.newest < newest {
+		end := time.Duration(w.newest+1) * time.Second
+		w.of(w.newest).busy += time.Duration(w.busy) * (end - w.at)
+		w.newest, w.at = w.newest+1, end
+		*w.of(w.newest) = second{}
+	}
+	w.of(newest).busy += time.Duration(w.busy) * (now - w.at)
+	w.at = now
+}
+
+// present is the second that is now.
+func (w *window) present(now time.Duration) *second {
+	w.pass(now)
+	if w.ring == nil {
+		w.ring = make([]second, w.length+1)
+	}
+	return w.of(w.newest)
+}
+
+// busier says that so many requests more are in flight or wait from now on.
+func (w *window) busier(now time.Duration, by int) {
+	w.present(now)
+	w.busy += by
+}
+
+// arrive counts a request, and returns the number of its second.
+func (w *window) arrive(now time.Duration) int64 {
+	w.present(now).requests++
+	return w.newest
+}
+
+// retract takes a request back that was counted in a second.
+func (w *window) retract(now time.Duration, n int64) {
+	w.pass(now)
+	if w.ring != nil && w.newest-n < int64(len(w.ring)) && w.of(n).requests > 0 {
+		w.of(n).requests--
+	}
+}
+
+// resize makes the window as long as a configuration asks, and keeps of what
+// was counted as much as fits. What a longer one has not seen, it did not
+// watch.
+func (w *window) resize(now, to time.Duration) {
+	if to <= 0 {
+		to = usualWindow
+	}
+	length := int64((min(to, mostWindow) + time.Second - 1) / time.Second)
+	if length == w.length {
+		return
+	}
+	w.pass(now)
+	if length > w.length {
+		w.watched = max(w.watched, now-time.Duration(w.length)*time.Second)
+	}
+	old := *w
+	w.length = length
+	if old.ring == nil {
+		return
+	}
+	w.ring = make([]second, length+1)
+	for n := max(0, old.newest-min(length, old.length)); n <= old.newest; n++ {
+		*w.of(n) = *old.of(n)
+	}
+}
+
+// tell returns how many requests came in, how many were in flight or waited
+// on average, and how much of the window was watched.
+func (w *window) tell(now time.Duration) (requests int, busy float64, watched time.Duration) {
+	w.pass(now)
+	all := time.Duration(w.length) * time.Second
+	watched = min(all, now-w.watched)
+	var sum time.Duration
+	for _, s := range w.ring {
+		requests, sum = requests+s.requests, sum+s.busy
+	}
+	if requests == 0 && sum == 0 && w.busy == 0 {
+		w.ring = nil
+		return 0, 0, watched
+	}
+	if covered := min(now-w.watched, all+now%time.Second); covered > 0 {
+		busy = float64(sum) / float64(covered)
+	}
+	return requests, busy, watched
+}

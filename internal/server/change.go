@@ -1,0 +1,46 @@
+package server
+
+import (
+	"dstack/internal/api"
+	"dstack/internal/decide/job"
+	"dstack/internal/dstack"
+)
+
+// changes is what differs for the service, wherever it was written, and how
+// it comes about.
+func changes(from, to dstack.RunSpec) []api.Change {
+	list := []api.Change{}
+	for _, d := range job.Differences(from, to) {
+		list = append(list, api.Change{Path: d.Path, From: d.From, To: d.To, How: string(d.How)})
+	}
+	return list
+}
+
+// rolls says that new containers are needed. Applied without a change, a run
+// is started anew.
+func rolls(from, to dstack.RunSpec) bool {
+	return len(job.Differences(from, to)) == 0 || job.Rolls(from, to)
+}
+
+// most is how changes come about together.
+func most(list []api.Change) (all string) {
+	for _, c := range list {
+		if c.How != api.HowInPlace {
+			return c.How
+		}
+		all = c.How
+	}
+	return all
+}
+
+// changes is what a plan would change. Where there is no room for a new
+// replica beside an old one, the old one has to leave first.
+func (p plan) changes() []api.Change {
+	list := changes(p.existing.Run.Spec, p.spec)
+	for i := range list {
+		if list[i].How == api.HowRolling && p.crowded {
+			list[i].How = api.HowRecreate
+		}
+	}
+	return list
+}
