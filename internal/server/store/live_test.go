@@ -214,3 +214,19 @@ func TestReplicaFacts_OnlyWhatItsStatusNeeds(t *testing.T) {
 		}
 	})
 }
+
+// A replica that waits may wait for those of another shape only.
+func TestReplicaFacts_WhoMayHoldTheRoomOfOneThatWaits(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, old := h.replica("web", t0)
+		h.revise(run.ID, "two", true, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 2, Add: []int{0, 1}}, t0)
+		for _, r := range h.whole(run.ID).Replicas {
+			seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
+			h.ok(err)
+			if n := len(seen.Siblings); r.ID != old.ID && (n != 1 || seen.Siblings[0].ID != old.ID) || r.ID == old.ID && n != 2 {
+				t.Errorf("replica %d of revision %d has %d siblings", r.Num, r.Revision, n)
+			}
+		}
+	})
+}
