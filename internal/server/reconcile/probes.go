@@ -3,35 +3,24 @@ package reconcile
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/url"
-	"os"
 	"reflect"
 	"slices"
-	"strings"
 	"sync"
-	"syscall"
 	"time"
-	"unicode"
 
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
 
 const (
-	askAgain    = 100 * time.Millisecond // the first wait while an attempt starts; each next is twice as long
-	askSpread   = 10                     // a wait is shorter by up to one part in so many
-	probeHeader = 64 << 10               // bytes of an answer's header; more is no answer
-	probeBody   = 64 << 10               // bytes of an answer's body that are read
-	keptFor     = 5 * time.Minute        // probing goes on so long without a pass over the instance
-	keptLook    = time.Minute
-	longestPath = 60  // characters
-	longestWhy  = 200 // characters
+	askAgain  = 100 * time.Millisecond // the first wait while an attempt starts; each next is twice as long
+	askSpread = 10                     // a wait is shorter by up to one part in so many
+	keptFor   = 5 * time.Minute        // probing goes on so long without a pass over the instance
+	keptLook  = time.Minute
 )
 
 // probed is a running attempt that has probes.
@@ -47,7 +36,6 @@ type probed struct {
 // has saved it.
 type probes struct {
 	wake      func()
-	dial      func(ctx context.Context, network, address string) (net.Conn, error)
 	transport *http.Transport
 
 	mu     sync.Mutex
@@ -66,25 +54,12 @@ type keeping struct {
 // newProbes returns probes that call wake, from any goroutine, when an
 // attempt's Ready or Fails has changed. It asks nothing before run.
 func newProbes(wake func()) *probes {
-	p := &probes{
-		wake:   wake,
-		dial:   (&net.Dialer{KeepAlive: -1}).DialContext,
-		kept:   map[dstack.InstanceID]*keeping{},
-		active: map[dstack.AttemptID]*asked{},
+	return &probes{
+		wake:      wake,
+		transport: newProbeTransport((&net.Dialer{KeepAlive: -1}).DialContext),
+		kept:      map[dstack.InstanceID]*keeping{},
+		active:    map[dstack.AttemptID]*asked{},
 	}
-	// No proxy, no HTTP/2, one connection a question.
-	p.transport = &http.Transport{
-		DisableKeepAlives:      true,
-		DisableCompression:     true,
-		MaxResponseHeaderBytes: probeHeader,
-		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
-			if question, ok := ctx.Value(questionKey{}).(context.Context); ok {
-				ctx = question // a Transport's own dials outlive the question
-			}
-			return p.dial(ctx, network, address)
-		},
-	}
-	return p
 }
 
 // run lets probing go on until ctx ends, and returns when all of it has ended.
@@ -140,7 +115,8 @@ func (p *probes) keep(instance dstack.InstanceID, on []probed) {
 	for id, a := range after {
 		p.active[id] = a
 	}
-	if p.kept[instance] = (&keeping{at: time.Now(), attempts: after}); len(after) == 0 {
+	p.kept[instance] = &keeping{at: time.Now(), attempts: after}
+	if len(after) == 0 {
 		delete(p.kept, instance)
 	}
 }
@@ -198,13 +174,14 @@ func (p *probes) forget(since time.Time) {
 }
 
 // ask asks one probe of an attempt, after a first wait, for as long as it is
-// to be asked. The next question is never put before the last has ended.
+// to be asked. The next question is never put before the last has ended. A
+// replica that stops answering is out after one interval and one timeout.
 func (p *probes) ask(ctx context.Context, a *asked, i int, wait time.Duration) {
 	q := a.Probes[i]
 	interval := span(q.Interval)
 	soon := min(askAgain, interval)
 	for pause(ctx, wait) && !p.isDone(a, i) {
-		fail := p.question(ctx, a.Address, q)
+		fail := question(ctx, p.transport, a.Address, q)
 		if ctx.Err() != nil {
 			return // an answer that nobody waits for says nothing of the replica
 		}
@@ -316,107 +293,6 @@ func (a *asked) sum() *dstack.Probed {
 		said.Why = readable(fmt.Sprintf("%s has answered %d of %d times", title(q), got.good, q.ReadyAfter), longestWhy)
 	}
 	return said
-}
-
-// noAnswer is why there was no good answer.
-type noAnswer struct {
-	why  string // for people
-	ours bool   // this server lacked something, which says nothing of the replica
-}
-
-// questionKey finds the context of a question in the context of its dial.
-type questionKey struct{}
-
-// question puts one question, and waits for the answer as long as the probe
-// says, all in all. Nil is a good answer.
-func (p *probes) question(ctx context.Context, address string, q spec.Probe) *noAnswer {
-	ctx, cancel := context.WithTimeout(ctx, span(q.Timeout))
-	defer cancel()
-	request, err := request(context.WithValue(ctx, questionKey{}, ctx), address, q)
-	if err != nil {
-		return failed(q, err)
-	}
-	answer, err := p.transport.RoundTrip(request)
-	if err != nil {
-		return failed(q, err)
-	}
-	defer func() { _ = answer.Body.Close() }()
-	switch code := answer.StatusCode; {
-	case code >= 300 && code <= 399:
-		return bad(q, fmt.Sprintf(" answered %d, and probes do not follow redirects", code))
-	case code < 200 || code > 299:
-		return bad(q, fmt.Sprintf(" answered %d", code))
-	}
-	if _, err := io.Copy(io.Discard, io.LimitReader(answer.Body, probeBody)); err != nil {
-		return failed(q, err)
-	}
-	return nil
-}
-
-func request(ctx context.Context, address string, q spec.Probe) (*http.Request, error) {
-	r, err := http.NewRequestWithContext(ctx, strings.ToUpper(q.Method), "http://"+address+q.URL, strings.NewReader(string(q.Body)))
-	if err != nil {
-		return nil, err
-	}
-	for _, h := range q.Headers {
-		if strings.EqualFold(h.Name, "Host") {
-			r.Host = h.Value
-			continue
-		}
-		r.Header.Add(h.Name, h.Value)
-	}
-	if r.Header["User-Agent"] == nil {
-		r.Header.Set("User-Agent", "dstack-probe")
-	}
-	return r, nil
-}
-
-func bad(q spec.Probe, how string) *noAnswer {
-	return &noAnswer{why: readable(title(q)+how, longestWhy)}
-}
-
-// shortages are this server's own: each could hit every replica at once.
-var shortages = []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL}
-
-// failed says what went wrong on the way, without the wrapping.
-func failed(q spec.Probe, err error) *noAnswer {
-	var number syscall.Errno
-	var address *url.Error
-	switch {
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return bad(q, " did not answer within "+q.Timeout.String())
-	case errors.As(err, &number):
-		fail := bad(q, ": "+number.Error())
-		fail.ours = slices.Contains(shortages, number)
-		return fail
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		return bad(q, ": its answer was cut off")
-	case errors.Is(err, io.EOF):
-		return bad(q, ": it closed the connection without an answer")
-	case errors.As(err, &address):
-		err = address.Err
-	}
-	return bad(q, ": "+strings.TrimPrefix(err.Error(), "net/http: "))
-}
-
-// title names a probe, without a query, which may hold what is not for all.
-func title(q spec.Probe) string {
-	path, _, _ := strings.Cut(q.URL, "?")
-	return strings.ToUpper(q.Method) + " " + readable(path, longestPath)
-}
-
-// readable is text of at most most characters, all of which can be seen.
-func readable(text string, most int) string {
-	seen := []rune(strings.Map(func(c rune) rune {
-		if !unicode.IsPrint(c) {
-			return ' '
-		}
-		return c
-	}, text[:min(len(text), 4*most)]))
-	if len(seen) > most {
-		seen = append(seen[:most-1], '…')
-	}
-	return string(seen)
 }
 
 // span is a time that a probe has, within what can be waited for.
