@@ -34,6 +34,8 @@ type probedReplica struct {
 	hang   bool          // takes connections and questions, and answers none
 	slow   time.Duration // before each answer
 	short  error         // what this server lacks
+	drop   bool          // its host is gone: not even a refusal
+	dials  int           // to a host that is gone, at this moment
 	asked  []hit
 }
 
@@ -73,11 +75,18 @@ func (r *probeRig) begin() {
 	})
 }
 
-func (r *probeRig) dial(_ context.Context, network, address string) (net.Conn, error) {
+func (r *probeRig) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	one := r.replica(address)
 	switch {
+	case one.drop:
+		one.dials++
+		r.mu.Unlock()
+		<-ctx.Done()
+		r.mu.Lock()
+		one.dials--
+		return nil, ctx.Err()
 	case one.short != nil:
 		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("socket", one.short)}
 	case one.refuse:
