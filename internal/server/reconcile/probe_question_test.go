@@ -20,10 +20,10 @@ import (
 	"dstack/internal/spec"
 )
 
-// real is a transport as probes have it.
-func real() http.RoundTripper { return newProbes(func() {}).transport }
+// aTransport is a transport as probes have it.
+func aTransport() http.RoundTripper { return newProbes(func() {}).transport }
 
-func serve(t *testing.T, handler http.HandlerFunc) (address string) {
+func answering(t *testing.T, handler http.HandlerFunc) (address string) {
 	t.Helper()
 	s := httptest.NewServer(handler)
 	t.Cleanup(s.Close)
@@ -33,7 +33,7 @@ func serve(t *testing.T, handler http.HandlerFunc) (address string) {
 func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	got := make(chan string, 1)
-	address := serve(t, func(w http.ResponseWriter, r *http.Request) {
+	address := answering(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		var header bytes.Buffer
 		_ = r.Header.Write(&header)
@@ -52,7 +52,7 @@ func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			if fail := question(t.Context(), real(), address, c.with); fail != nil {
+			if fail := question(t.Context(), aTransport(), address, c.with); fail != nil {
 				t.Fatal(fail.why)
 			}
 			if got := <-got; got != c.want {
@@ -106,14 +106,14 @@ func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			address := serve(t, func(w http.ResponseWriter, r *http.Request) {
+			address := answering(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/other" {
 					followed.Store(true)
 				}
 				c.answer(w, r)
 			})
 			got := ""
-			if fail := question(t.Context(), real(), address, health(func(q *spec.Probe) { q.Timeout = 1 })); fail != nil {
+			if fail := question(t.Context(), aTransport(), address, health(func(q *spec.Probe) { q.Timeout = 1 })); fail != nil {
 				got = fail.why
 			}
 			if got != c.want {
@@ -138,19 +138,19 @@ func TestProbeQuestion_TheWordsAreShortAndReadable(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			fail := question(t.Context(), real(), closedPort(t), health(path(c.url)))
+			fail := question(t.Context(), aTransport(), closedPort(t), health(atPath(c.url)))
 			if fail == nil || fail.why != c.want {
 				t.Errorf("%+v, want %q", fail, c.want)
 			}
 		})
 	}
 	hostile := "HTTP/1.1 \x1b]0;owned\x07" + strings.Repeat("\x9b\u202e", 4000) + "\r\n\r\n"
-	address := serve(t, func(w http.ResponseWriter, _ *http.Request) {
+	address := answering(t, func(w http.ResponseWriter, _ *http.Request) {
 		c, _, _ := w.(http.Hijacker).Hijack()
 		_, _ = io.WriteString(c, hostile)
 		_ = c.Close()
 	})
-	why := question(t.Context(), real(), address, health()).why
+	why := question(t.Context(), aTransport(), address, health()).why
 	if utf8.RuneCountInString(why) > longestWhy || strings.ContainsFunc(why, func(c rune) bool { return !unicode.IsPrint(c) }) {
 		t.Errorf("not for people: %q", why)
 	}

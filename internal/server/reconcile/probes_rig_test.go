@@ -181,9 +181,9 @@ func (r *probeRig) want(id dstack.AttemptID, want *dstack.Probed) {
 	}
 }
 
-func ready() *dstack.Probed { return &dstack.Probed{Ready: true} }
+func isReady() *dstack.Probed { return &dstack.Probed{Ready: true} }
 
-func out(fails int, why string) *dstack.Probed { return &dstack.Probed{Fails: fails, Why: why} }
+func isOut(fails int, why string) *dstack.Probed { return &dstack.Probed{Fails: fails, Why: why} }
 
 // health is a probe of GET /health every 10 s, within 5 s, changed by knobs.
 func health(knobs ...func(*spec.Probe)) spec.Probe {
@@ -194,13 +194,13 @@ func health(knobs ...func(*spec.Probe)) spec.Probe {
 	return q
 }
 
-func path(p string) func(*spec.Probe)        { return func(q *spec.Probe) { q.URL = p } }
+func atPath(p string) func(*spec.Probe)      { return func(q *spec.Probe) { q.URL = p } }
 func readyAfter(n int) func(*spec.Probe)     { return func(q *spec.Probe) { q.ReadyAfter = n } }
 func untilReady() func(*spec.Probe)          { return func(q *spec.Probe) { q.UntilReady = true } }
 func every(s spec.Seconds) func(*spec.Probe) { return func(q *spec.Probe) { q.Interval = s } }
 
-// attempt is one at an address of its own name.
-func attempt(id dstack.AttemptID, probes ...spec.Probe) probed {
+// probedAt is one at an address of its own name.
+func probedAt(id dstack.AttemptID, probes ...spec.Probe) probed {
 	return probed{Attempt: id, Address: string(id) + ":80", Probes: probes}
 }
 
