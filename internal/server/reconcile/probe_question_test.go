@@ -1,0 +1,241 @@
+package reconcile
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"go.uber.org/goleak"
+
+	"dstack/internal/spec"
+)
+
+// aTransport is a transport as probes have it.
+func aTransport() http.RoundTripper { return newProbes(func() {}).transport }
+
+func answering(t *testing.T, handler http.HandlerFunc) (address string) {
+	t.Helper()
+	s := httptest.NewServer(handler)
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
+func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	got := make(chan string, 1)
+	address := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		var header bytes.Buffer
+		_ = r.Header.Write(&header)
+		got <- fmt.Sprintf("%s %s %s length %d\n%s\n%s", r.Method, r.RequestURI, r.Host, r.ContentLength, header.String(), body)
+	})
+	cases := []struct {
+		name string
+		with spec.Probe
+		want string
+	}{
+		{"plain", health(), "GET /health " + address + " length 0\nConnection: close\r\nUser-Agent: dstack-probe\r\n\n"},
+		{"with all", health(func(q *spec.Probe) {
+			q.Method, q.URL, q.Body = "post", "/v1/x?a=1&b=%20", `{"a": 1}`
+			q.Headers = []spec.Header{{Name: "host", Value: "model.example"}, {Name: "x-a", Value: "1"}, {Name: "X-A", Value: "2"}, {Name: "user-agent", Value: "mine"}}
+		}), "POST /v1/x?a=1&b=%20 model.example length 8\nConnection: close\r\nContent-Length: 8\r\nUser-Agent: mine\r\nX-A: 1\r\nX-A: 2\r\n\n{\"a\": 1}"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if fail := question(t.Context(), aTransport(), address, c.with); fail != nil {
+				t.Fatal(fail.why)
+			}
+			if got := <-got; got != c.want {
+				t.Errorf("asked\n%q, want\n%q", got, c.want)
+			}
+		})
+	}
+}
+
+func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
+	var followed atomic.Bool
+	status := func(code int) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Location", "/other")
+			w.WriteHeader(code)
+		}
+	}
+	raw := func(answer string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			c, _, _ := w.(http.Hijacker).Hijack()
+			_, _ = io.WriteString(c, answer)
+			_ = c.Close()
+		}
+	}
+	cases := []struct {
+		name   string
+		answer http.HandlerFunc
+		want   string // empty: good
+	}{
+		{"200", status(200), ""},
+		{"299", status(299), ""},
+		{"300", status(300), "GET /health answered 300, and probes do not follow redirects"},
+		{"302", status(302), "GET /health answered 302, and probes do not follow redirects"},
+		{"404", status(404), "GET /health answered 404"},
+		{"500", status(500), "GET /health answered 500"},
+		{"upgrade", raw("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"), "GET /health answered 101"},
+		{"hints first", raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n\r\nbody"), ""},
+		{"closed", raw(""), "GET /health: it closed the connection without an answer"},
+		{"cut off", raw("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"), "GET /health: its answer was cut off"},
+		{"a body without end", func(w http.ResponseWriter, r *http.Request) {
+			for r.Context().Err() == nil {
+				_, _ = w.Write(make([]byte, 8<<10))
+			}
+		}, ""},
+		{"a long header", raw("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 70<<10) + "\r\n\r\n"), "GET /health: server response headers exceeded 65536 bytes; aborted"},
+		{"a header that comes in time and a body that does not", func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(200)
+			w.(http.Flusher).Flush()
+			<-r.Context().Done()
+		}, "GET /health did not answer within 1s"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			address := answering(t, func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/other" {
+					followed.Store(true)
+				}
+				c.answer(w, r)
+			})
+			got := ""
+			if fail := question(t.Context(), aTransport(), address, health(func(q *spec.Probe) { q.Timeout = 1 })); fail != nil {
+				got = fail.why
+			}
+			if got != c.want {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
+	if followed.Load() {
+		t.Error("a redirect was followed")
+	}
+}
+
+func TestProbeQuestion_TheWordsAreShortAndReadable(t *testing.T) {
+	long := strings.Repeat("ä", 300)
+	cases := []struct {
+		name, url, want string
+	}{
+		{"no query, which may hold a key", "/health?key=secret", "GET /health: connection refused"},
+		{"a long path", "/" + long, "GET /" + strings.Repeat("ä", 58) + "…: connection refused"},
+		{"control characters", "/a\x1b[31m\nb", "GET /a [31m b: net/url: invalid control character in URL"},
+		{"no path at all", "/%zz", `GET /%zz: invalid URL escape "%zz"`},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			fail := question(t.Context(), aTransport(), closedPort(t), health(atPath(c.url)))
+			if fail == nil || fail.why != c.want {
+				t.Errorf("%+v, want %q", fail, c.want)
+			}
+		})
+	}
+	hostile := "HTTP/1.1 \x1b]0;owned\x07" + strings.Repeat("\x9b\u202e", 4000) + "\r\n\r\n"
+	address := answering(t, func(w http.ResponseWriter, _ *http.Request) {
+		c, _, _ := w.(http.Hijacker).Hijack()
+		_, _ = io.WriteString(c, hostile)
+		_ = c.Close()
+	})
+	why := question(t.Context(), aTransport(), address, health()).why
+	if utf8.RuneCountInString(why) > longestWhy || strings.ContainsFunc(why, func(c rune) bool { return !unicode.IsPrint(c) }) {
+		t.Errorf("not for people: %q", why)
+	}
+}
+
+func closedPort(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// A process that is stopped: the kernel takes connections, and nobody reads.
+func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})}
+	stopped := &stoppable{Listener: listener}
+	done := make(chan error, 1)
+	go func() { done <- served.Serve(stopped) }()
+
+	woken := make(chan struct{}, 100)
+	p := newProbes(func() { woken <- struct{}{} })
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- p.run(ctx) }()
+	one := probed{Attempt: "a", Address: listener.Addr().String(), Probes: []spec.Probe{health(every(1), func(q *spec.Probe) { q.Timeout = 1 })}}
+	until := func(what string, want func() bool) {
+		t.Helper()
+		limit := time.After(10 * time.Second)
+		for !want() {
+			select {
+			case <-woken:
+			case <-time.After(10 * time.Millisecond):
+			case <-limit:
+				t.Fatalf("not %s: %+v", what, p.of("a"))
+			}
+		}
+	}
+	until("ready", func() bool {
+		p.keep("i", []probed{one})
+		got := p.of("a")
+		return got != nil && got.Ready
+	})
+	stopped.now.Store(true)
+	from := time.Now()
+	until("out", func() bool { return !p.of("a").Ready })
+	if took := time.Since(from); took > 2*time.Second+200*time.Millisecond {
+		t.Errorf("out after %v", took)
+	}
+	if why := p.of("a").Why; why != "GET /health did not answer within 1s" {
+		t.Error(why)
+	}
+	cancel() // in the middle of a question or a wait
+	<-ended
+	_ = served.Close()
+	<-done
+	stopped.close()
+	goleak.VerifyNone(t, before)
+}
+
+// stoppable takes connections without a word once it is stopped.
+type stoppable struct {
+	net.Listener
+	now  atomic.Bool
+	held []net.Conn
+}
+
+func (s *stoppable) Accept() (net.Conn, error) {
+	for {
+		c, err := s.Listener.Accept()
+		if err != nil || !s.now.Load() {
+			return c, err
+		}
+		s.held = append(s.held, c)
+	}
+}
+
+func (s *stoppable) close() {
+	for _, c := range s.held {
+		_ = c.Close()
+	}
+}
