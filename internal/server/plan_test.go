@@ -42,8 +42,8 @@ func TestCheckSpec(t *testing.T) {
 			}
 		})
 	}
-	err := checkSpec(testSpec(t, head+"volumes: [{name: v, path: /d}]\nmax_duration: 2h\n"), "web")
-	if err == nil || !strings.Contains(err.Error(), "volumes") || !strings.Contains(err.Error(), "max_duration") {
+	err := checkSpec(testSpec(t, head+"volumes: [{name: v, path: /d}]\nhome_dir: /home/me\n"), "web")
+	if err == nil || !strings.Contains(err.Error(), "volumes") || !strings.Contains(err.Error(), "home_dir") {
 		t.Errorf("not all is named: %v", err)
 	}
 }

@@ -59,7 +59,7 @@ func testWhole(t *testing.T) store.Whole {
 	rs.RunName = &name
 	return store.Whole{
 		Run: dstack.Run{ID: "11111111-1111-4111-8111-111111111111", Project: "main", User: "admin", Name: name, Spec: rs,
-			Revision: 1, Status: dstack.RunActive, SubmittedAt: t0, Since: at(1), ReadyAt: at(20)},
+			Revision: 1, Wanted: 2, Status: dstack.RunActive, SubmittedAt: t0, Since: at(1), ReadyAt: at(20)},
 		Replicas: []dstack.Replica{
 			{ID: "22222222-2222-4222-8222-222222222220", Num: 0, Revision: 1, Status: dstack.ReplicaReady, Since: at(20),
 				Instance: "local-1-docker", Attempt: "33333333-3333-4333-8333-333333333331", AttemptNum: 1, AttemptAt: at(10), SubmittedAt: at(1),
@@ -111,13 +111,14 @@ func TestWire_GoldenShapes(t *testing.T) {
 func replicas(statuses ...dstack.ReplicaStatus) []dstack.Replica {
 	var all []dstack.Replica
 	for i, s := range statuses {
-		all = append(all, dstack.Replica{ID: "r", Num: i, Revision: 1, Status: s})
+		all = append(all, dstack.Replica{ID: "r", Num: i, Revision: 1, Shape: 1, Status: s})
 	}
 	return all
 }
 
 func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 	const waiting, starting, ready, again, going = dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaRestarting, dstack.ReplicaTerminating
+	const sick, draining = dstack.ReplicaUnhealthy, dstack.ReplicaDraining
 	for _, c := range []struct {
 		name     string
 		status   dstack.RunStatus
@@ -137,12 +138,15 @@ func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 		{"crashed before it was ever ready", dstack.RunActive, false, []dstack.ReplicaStatus{again, again}, "pending", api.StatusStarting},
 		{"crashed after", dstack.RunActive, true, []dstack.ReplicaStatus{again, again}, "pending", api.StatusFailing},
 		{"was ready, starts again", dstack.RunActive, true, []dstack.ReplicaStatus{starting, again}, "provisioning", api.StatusFailing},
+		{"one answers no probe", dstack.RunActive, true, []dstack.ReplicaStatus{ready, sick}, "running", api.StatusDegraded},
+		{"none does", dstack.RunActive, true, []dstack.ReplicaStatus{sick, sick}, "running", api.StatusFailing},
+		{"one leaves", dstack.RunActive, true, []dstack.ReplicaStatus{ready, ready, draining}, "running", api.StatusReady},
 		{"being stopped", dstack.RunTerminating, true, []dstack.ReplicaStatus{going, going}, "terminating", api.StatusStopping},
 		{"stopped", dstack.RunTerminated, true, nil, "terminated", api.StatusStopped},
 		{"failed", dstack.RunFailed, false, nil, "failed", api.StatusFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := store.Whole{Run: dstack.Run{Name: "a-1", Revision: 1, Status: c.status}, Replicas: replicas(c.replicas...)}
+			w := store.Whole{Run: dstack.Run{Name: "a-1", Revision: 1, Shape: 1, Wanted: 2, Status: c.status}, Replicas: replicas(c.replicas...)}
 			w.Run.Spec.Configuration.Replicas.Min = 2
 			if c.wasReady {
 				w.Run.ReadyAt = t0
@@ -154,6 +158,31 @@ func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 				t.Errorf("in our words %s, want %s", got, c.view)
 			}
 		})
+	}
+}
+
+// A service that scales has as many replicas as are wanted now.
+func TestStatuses_OfWhatScalesAndChanges(t *testing.T) {
+	of := func(wanted int, rs ...dstack.Replica) api.Status {
+		w := store.Whole{Run: dstack.Run{Name: "a-1", Revision: 2, Shape: 2, Wanted: wanted, Status: dstack.RunActive, ReadyAt: t0}, Replicas: rs}
+		w.Run.Spec.Configuration.Replicas.Max = 3
+		return viewOfRun(w, address{}).Status
+	}
+	one := func(shape int, s dstack.ReplicaStatus) dstack.Replica {
+		return dstack.Replica{ID: "r", Shape: shape, Status: s}
+	}
+	for name, c := range map[string]struct{ got, want api.Status }{
+		"asleep":                      {of(0), api.StatusSleeping},
+		"asleep, the last one leaves": {of(0, one(2, dstack.ReplicaDraining)), api.StatusSleeping},
+		"wakes":                       {of(1, one(2, dstack.ReplicaStarting)), api.StatusStarting},
+		"awake":                       {of(1, one(2, dstack.ReplicaReady)), api.StatusReady},
+		"crashed after it woke":       {of(1, dstack.Replica{Shape: 2, Status: dstack.ReplicaRestarting, Crashes: 1}), api.StatusFailing},
+		"a new revision takes over":   {of(1, one(1, dstack.ReplicaReady), one(2, dstack.ReplicaStarting)), api.StatusUpdating},
+		"and has taken over":          {of(1, one(1, dstack.ReplicaDraining), one(2, dstack.ReplicaReady)), api.StatusReady},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %s, want %s", name, c.got, c.want)
+		}
 	}
 }
 

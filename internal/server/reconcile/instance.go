@@ -141,7 +141,7 @@ func (r *Reconciler) probe(id dstack.InstanceID, placed []lifecycle.Placed, hear
 	}
 	at := map[dstack.AttemptID]int{}
 	for i, rep := range heard {
-		if rep.Outcome == dstack.OutcomeRunning && rep.Address != "" {
+		if rep.Outcome == dstack.OutcomeRunning {
 			at[rep.Attempt] = i
 		}
 	}
@@ -149,10 +149,12 @@ func (r *Reconciler) probe(id dstack.InstanceID, placed []lifecycle.Placed, hear
 	for _, p := range placed {
 		i, runs := at[p.Replica.Attempt]
 		asked := p.Run.Spec.Configuration.Probes
-		if runs && len(asked) > 0 {
+		open := runs && (heard[i].Ready || serves(p.Replica)) // a port that never opened answers no probe
+		if open && len(asked) > 0 {
 			on = append(on, probed{
 				Attempt: p.Replica.Attempt, Address: heard[i].Address, Probes: asked,
-				WasReady: p.Replica.ReadyAt.After(p.Replica.AttemptAt),
+				WasReady: p.Replica.Status == dstack.ReplicaReady || p.Replica.Status == dstack.ReplicaDraining,
+				Served:   p.Replica.ReadyAt.After(p.Replica.AttemptAt),
 			})
 		}
 	}
@@ -169,4 +171,9 @@ func (r *Reconciler) probed(ctx context.Context, id dstack.InstanceID) {
 		r.Log.Warn("an instance was not made due", "instance", id, "err", err)
 	}
 	r.wakes[store.Instances].Up()
+}
+
+// serves says that a replica was ready.
+func serves(r dstack.Replica) bool {
+	return r.Status == dstack.ReplicaReady || r.Status == dstack.ReplicaUnhealthy || r.Status == dstack.ReplicaDraining
 }

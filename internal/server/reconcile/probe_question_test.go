@@ -17,11 +17,12 @@ import (
 
 	"go.uber.org/goleak"
 
+	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
 
 // aTransport is a transport as probes have it.
-func aTransport() http.RoundTripper { return newProbes(func() {}).transport }
+func aTransport() http.RoundTripper { return newProbes(nil).transport }
 
 func answering(t *testing.T, handler http.HandlerFunc) (address string) {
 	t.Helper()
@@ -178,7 +179,7 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 	go func() { done <- served.Serve(stopped) }()
 
 	woken := make(chan struct{}, 100)
-	p := newProbes(func() { woken <- struct{}{} })
+	p := newProbes(func(context.Context, dstack.InstanceID) { woken <- struct{}{} })
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(ctx) }()

@@ -29,13 +29,14 @@ type probed struct {
 	Address  string // host:port; empty: not yet known, and it is not asked yet
 	Probes   []spec.Probe
 	WasReady bool // it was in rotation when this server began with it: so it is until a probe fails
+	Served   bool // it was in rotation before, so that its failures count, though it is not now
 }
 
 // probes asks running attempts what their probes ask, one goroutine a probe.
 // run waits for all of them. What they say is a hint until an instance pass
 // has saved it.
 type probes struct {
-	wake      func()
+	wake      func(context.Context, dstack.InstanceID)
 	transport *http.Transport
 
 	mu     sync.Mutex
@@ -51,9 +52,10 @@ type keeping struct {
 	attempts map[dstack.AttemptID]*asked
 }
 
-// newProbes returns probes that call wake, from any goroutine, when an
-// attempt's Ready or Fails has changed. It asks nothing before run.
-func newProbes(wake func()) *probes {
+// newProbes returns probes that call wake, from any goroutine, when the Ready
+// or Fails of an attempt of that instance has changed. It asks nothing before
+// run.
+func newProbes(wake func(context.Context, dstack.InstanceID)) *probes {
 	return &probes{
 		wake:      wake,
 		transport: newProbeTransport((&net.Dialer{KeepAlive: -1}).DialContext),
@@ -103,7 +105,7 @@ func (p *probes) keep(instance dstack.InstanceID, on []probed) {
 		case one.Address == "":
 			continue
 		default:
-			a = p.begin(one)
+			a = p.begin(instance, one)
 		}
 		after[one.Attempt] = a
 	}
@@ -136,7 +138,7 @@ func (p *probes) of(attempt dstack.AttemptID) *dstack.Probed {
 
 // begin starts the questions of one attempt. Who was ready before needs no
 // hurry: a server that starts does not ask all replicas in one instant.
-func (p *probes) begin(one probed) *asked {
+func (p *probes) begin(instance dstack.InstanceID, one probed) *asked {
 	ctx, stop := context.WithCancel(p.ctx)
 	a := newAsked(one, stop)
 	for i, q := range a.Probes {
@@ -147,7 +149,7 @@ func (p *probes) begin(one probed) *asked {
 		if a.WasReady {
 			first = spread(span(q.Interval))
 		}
-		p.wg.Go(func() { p.ask(ctx, a, i, first) })
+		p.wg.Go(func() { p.ask(ctx, instance, a, i, first) })
 	}
 	return a
 }
@@ -176,7 +178,7 @@ func (p *probes) forget(since time.Time) {
 // ask asks one probe of an attempt, after a first wait, for as long as it is
 // to be asked. The next question is never put before the last has ended. A
 // replica that stops answering is out after one interval and one timeout.
-func (p *probes) ask(ctx context.Context, a *asked, i int, wait time.Duration) {
+func (p *probes) ask(ctx context.Context, instance dstack.InstanceID, a *asked, i int, wait time.Duration) {
 	q := a.Probes[i]
 	interval := span(q.Interval)
 	soon := min(askAgain, interval)
@@ -186,7 +188,11 @@ func (p *probes) ask(ctx context.Context, a *asked, i int, wait time.Duration) {
 			return // an answer that nobody waits for says nothing of the replica
 		}
 		wait = interval
-		if !p.hear(a, i, fail) {
+		news, wasReady := p.hear(a, i, fail)
+		if news {
+			p.wake(ctx, instance)
+		}
+		if !wasReady {
 			wait, soon = soon, min(2*soon, interval)
 		}
 		wait -= spread(wait)
@@ -199,16 +205,12 @@ func (p *probes) isDone(a *asked, i int) bool {
 	return a.done(i)
 }
 
-// hear takes note of an answer. It says whether the attempt has been ready.
-func (p *probes) hear(a *asked, i int, fail *noAnswer) (wasReady bool) {
+// hear takes note of an answer. It says whether that is news, and whether the
+// attempt has been ready.
+func (p *probes) hear(a *asked, i int, fail *noAnswer) (news, wasReady bool) {
 	p.mu.Lock()
-	news := a.hear(i, fail)
-	wasReady = a.WasReady
-	p.mu.Unlock()
-	if news {
-		p.wake()
-	}
-	return wasReady
+	defer p.mu.Unlock()
+	return a.hear(i, fail), a.WasReady
 }
 
 // asked is an attempt and what it has answered. probes.mu guards it, but for
@@ -235,6 +237,12 @@ func newAsked(one probed, stop context.CancelFunc) *asked {
 		a.said = &dstack.Probed{Ready: true}
 		for i := range a.answers {
 			a.answers[i].in = true
+		}
+	}
+	if one.Served {
+		a.WasReady = true
+		for i, q := range a.Probes {
+			a.answers[i].in = a.answers[i].in || q.UntilReady // it is asked no more
 		}
 	}
 	return a

@@ -47,7 +47,7 @@ type hit struct {
 func inBubble(t *testing.T, test func(r *probeRig)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &probeRig{t: t, replicas: map[string]*probedReplica{}}
-		r.probes = newProbes(func() {
+		r.probes = newProbes(func(context.Context, dstack.InstanceID) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
 			r.of("a") // would hang if wake were called under the lock

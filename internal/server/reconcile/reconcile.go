@@ -57,7 +57,7 @@ func New(o Options) *Reconciler {
 	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances} {
 		r.wakes[kind] = loop.NewWake()
 	}
-	r.probes = newProbes(r.Log, r.probed)
+	r.probes = newProbes(r.probed)
 	return r
 }
 

@@ -3,8 +3,10 @@ package reconcile_test
 import (
 	"context"
 	"log/slog"
+	"maps"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -32,6 +34,9 @@ type rig struct {
 	actTime time.Duration
 	stop    func()
 	passes  *reconcile.Reconciler
+
+	mu    sync.Mutex
+	count map[dstack.RunID]dstack.Count // what a gateway tells
 }
 
 func newRig(t *testing.T) *rig {
@@ -77,13 +82,47 @@ func (r *rig) begin(limits lifecycle.Limits) {
 	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
-	go func() { done <- loop.Run(ctx, r.passes.Tasks()...) }()
+	tasks := append(r.passes.Tasks(), loop.Task{Name: "gateway", Run: r.gateway})
+	go func() { done <- loop.Run(ctx, tasks...) }()
 	r.stop = func() {
 		cancel()
 		if err := <-done; err != nil {
 			r.t.Error(err)
 		}
 	}
+}
+
+// gateway follows the routes, and tells what the test says that it counts.
+func (r *rig) gateway(ctx context.Context) error {
+	for {
+		rung := r.bell.Next()
+		table, err := r.store.Routes(ctx)
+		if err == nil {
+			r.mu.Lock()
+			counts := dstack.Counts{Gateway: "here", Drains: table.Drains, Runs: maps.Clone(r.count)}
+			r.mu.Unlock()
+			var woke bool
+			if woke, err = r.store.SaveCounts(ctx, counts, time.Now()); woke {
+				r.passes.Wake()
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-rung:
+		case <-time.After(100 * time.Millisecond):
+		}
+		if err != nil && ctx.Err() == nil {
+			return err
+		}
+	}
+}
+
+// counts makes the gateway tell something of a run.
+func (r *rig) counts(id dstack.RunID, c dstack.Count) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.count = map[dstack.RunID]dstack.Count{id: c}
 }
 
 // kill ends the passes where they are.
