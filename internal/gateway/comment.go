@@ -24,7 +24,7 @@ var errLeft = errors.New("the client has left")
 func (x *exchange) comment() error {
 	if !x.opened {
 		if !openai.Streams(x.body) {
-			x.commentAt = time.Time{}
+			x.silent, x.commentAt = true, time.Time{}
 			return nil
 		}
 		x.open()
