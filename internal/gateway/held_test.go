@@ -201,6 +201,23 @@ func TestHeld_Memory(t *testing.T) {
 	}
 }
 
+// Large bodies that come slowly keep no others from being read: small ones
+// never wait for them, and one large one goes on.
+func TestHeld_SlowBodies(t *testing.T) {
+	r := start(t, gateway.Limits{Reading: 64 << 10}, model("m", "org/m", replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })))
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: gateway.localhost\r\nAuthorization: Bearer %s\r\nContent-Length: 50000\r\n\r\n%s", member, strings.Repeat(" ", 40000))
+	for _, size := range []int{10, 10_000, 100_000, 1_000_000} {
+		if got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", size) + `"}`); got.StatusCode != 200 {
+			t.Errorf("%d bytes: %d %s", size, got.StatusCode, got.body)
+		}
+	}
+}
+
 // sendRaw sends a call and returns the answer's status; 0 where there is none,
 // or one of 503 does not say when to try again.
 func (r *rig) sendRaw(body []byte) int {
