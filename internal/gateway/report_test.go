@@ -97,7 +97,7 @@ func TestReport_FailuresAreSaidOnce(t *testing.T) {
 		p.reportFail = errAway
 		p.mu.Unlock()
 		_, before := p.reported()
-		time.Sleep(10 * time.Second)
+		time.Sleep(10*time.Second + time.Second/2)
 		if _, n := p.reported(); n != before+10 || strings.Count(said.String(), errAway.Error()) != 1 {
 			t.Errorf("%d reports in 10s, said:\n%s", n-before, said.String())
 		}
