@@ -224,6 +224,31 @@ func TestHeld_SlowBodies(t *testing.T) {
 	}
 }
 
+// A body that has its replica is none that is read any more.
+func TestHeld_LongAnswersKeepNoBodyFromBeingRead(t *testing.T) {
+	arrived, finish := make(chan struct{}, 3), make(chan struct{})
+	r := start(t, gateway.Limits{Reading: 64 << 10}, model("m", "org/m", replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		arrived <- struct{}{}
+		<-finish
+	})))
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer close(finish)
+	for range 3 {
+		all.Go(func() {
+			if got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", 1_000_000) + `"}`); got.StatusCode != 200 {
+				t.Errorf("%d %s", got.StatusCode, got.body)
+			}
+		})
+		select {
+		case <-arrived:
+		case <-time.After(5 * time.Second):
+			t.Fatal("it never came")
+		}
+	}
+}
+
 // sendRaw sends a call and returns the answer's status; 0 where there is none,
 // or one of 503 does not say when to try again.
 func (r *rig) sendRaw(body []byte) int {

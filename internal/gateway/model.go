@@ -142,6 +142,7 @@ func (x *exchange) forwardToModel() error {
 	if err := x.obtain(); err != nil {
 		return err
 	}
+	x.g.reading.end(&x.reader)
 	if x.place.route.Format == "tgi" {
 		return x.serveTGI(body)
 	}
