@@ -102,6 +102,9 @@ func (j *applying) packFolder(ctx context.Context) error {
 		return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "cannot find the folder you are in", Hint: "go to another one"}
 	}
 	away := []string{filepath.Join(j.home, ".dstack")}
+	// A change of the file is a change of what it says, and told as such. Were
+	// it among the code, too, no change could be made in place.
+	away = append(away, j.path(j.request.file.name))
 	for _, name := range j.flags.envFiles { // what is in them is for the run's environment only
 		away = append(away, j.path(name))
 	}
@@ -166,7 +169,10 @@ func (j *applying) compareCode(ctx context.Context, preview *api.Preview) error 
 		old = *run.RunSpec.RepoCodeHash
 	}
 	if old != j.code.Hash {
-		preview.Changes = append(preview.Changes, api.Change{Path: "code", From: fmt.Sprintf("%.8s", old), To: fmt.Sprintf("%.8s", j.code.Hash)})
+		preview.Changes = append(preview.Changes, api.Change{Path: "code", From: fmt.Sprintf("%.8s", old), To: fmt.Sprintf("%.8s", j.code.Hash), How: api.HowRolling})
+		if preview.How != api.HowRecreate {
+			preview.How = api.HowRolling
+		}
 	}
 	return nil
 }
@@ -262,8 +268,8 @@ func (j *applying) stay(ctx context.Context, view api.View) error {
 		return nil
 	}
 	began, waited := time.Now(), time.Duration(0)
-	settled, err := j.waitReady(ctx, view)
-	if view.ReadyAt == nil || view.Status != api.StatusReady {
+	settled, err := j.waitReady(ctx, j.client, j.project, view, j.flags.timeout)
+	if settled.Status == api.StatusReady && (view.ReadyAt == nil || view.Status != api.StatusReady) {
 		waited = time.Since(began)
 	}
 	if j.flags.json && settled.Name != "" {
@@ -276,7 +282,7 @@ func (j *applying) stay(ctx context.Context, view api.View) error {
 		return err
 	}
 	j.settle(settled, waited)
-	if j.flags.wait != "" {
+	if j.flags.wait != "" || settled.Status == api.StatusSleeping {
 		return nil
 	}
 	j.say(" Following its logs; Ctrl-C detaches, the service keeps running.")

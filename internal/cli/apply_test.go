@@ -63,7 +63,7 @@ func TestApply_FromTheFileToTheLogs(t *testing.T) {
 		t.Errorf("sent %+v", sent)
 	}
 	names := tarNames(t, f.uploads[*sent.RepoCodeHash])
-	if want := []string{"index.html", "service.dstack.yml"}; !slices.Equal(names, want) {
+	if want := []string{"index.html"}; !slices.Equal(names, want) {
 		t.Errorf("uploaded %v, want %v", names, want)
 	}
 }
@@ -255,7 +255,7 @@ func TestApply_ARunOfTheSameName(t *testing.T) {
 
 	f.preview.Changes = []api.Change{{Path: "commands.1", From: "vllm serve", To: "vllm serve --max"}}
 	u.types("apply", "-y", "-f", "service.dstack.yml", "--wait", "ready").want(t, ExitDone, nil,
-		[]string{"web changes from revision 3 to 4", "commands.1   vllm serve  →  vllm serve --max", "code ", "requests are held"})
+		[]string{"web changes from revision 3 to 4", "commands.1   vllm serve  →  vllm serve --max", "code ", "rolling", "One new replica becomes ready before an old one leaves"})
 	if len(f.applied) != 1 || f.applied[0].Revision != 3 {
 		t.Fatalf("applied %+v", f.applied)
 	}

@@ -14,7 +14,6 @@ func TestFlags_WhatNothingActsOn(t *testing.T) {
 		flags []string
 		says  string
 	}{
-		{[]string{"--max-duration", "2h"}, "error: --max-duration: not supported yet: max_duration\n  try   "},
 		{[]string{"--pool", "gpus"}, "error: --pool: not supported yet: pool_name\n  try   "},
 		{[]string{"--reuse"}, "error: --reuse: not supported yet: creation_policy\n  try   "},
 		{[]string{"--dont-destroy"}, "error: --dont-destroy: not supported yet: termination_policy\n  try   "},

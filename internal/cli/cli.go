@@ -77,7 +77,7 @@ func New(o Options) *cobra.Command {
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Hidden: true, RunE: showHelp})
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.set("NO_COLOR"), "plain text, also on a terminal (NO_COLOR)")
 	root.AddCommand(
-		applyCommand(a), psCommand(a), logsCommand(a), stopCommand(a), deleteCommand(a), validateCommand(a), schemaCommand(a), templateCommand(a),
+		applyCommand(a), psCommand(a), explainCommand(a), logsCommand(a), eventsCommand(a), historyCommand(a), rollbackCommand(a), stopCommand(a), deleteCommand(a), validateCommand(a), schemaCommand(a), templateCommand(a),
 		configCommand(a), initCommand(a), versionCommand(a), completionCommand(a),
 	)
 	if o.Server != nil {

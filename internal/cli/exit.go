@@ -32,7 +32,7 @@ var exits = []struct {
 		dstack.Unauthorized, dstack.Forbidden, dstack.NotFound, dstack.Conflict, dstack.Unavailable, dstack.Internal}},
 	{ExitInvalid, "invalid input", "What was asked cannot be meant: a wrong file, flag or command. Nothing was changed.", []dstack.Kind{
 		dstack.Invalid, dstack.Unsupported, dstack.TooLarge}},
-	{ExitRolledBack, "rolled back", "A new revision did not become ready, and the earlier one serves on. Not used yet.", nil},
+	{ExitRolledBack, "rolled back", "A new revision did not become ready, and the earlier one serves on.", []dstack.Kind{dstack.RolledBack}},
 	{ExitNoCapacity, "no capacity", "No machine suits, or none is free.", []dstack.Kind{dstack.NoCapacity}},
 	{ExitTimeout, "timed out", "It was not ready in the time given, or the server did not answer in time. It may still come.", []dstack.Kind{dstack.Timeout}},
 }

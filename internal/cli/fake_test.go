@@ -29,7 +29,10 @@ type fake struct {
 	looked  int
 	list    []api.View
 	run     *api.Run
-	logs    [][]api.LogEntry // what each opened stream brings
+	logs    [][]api.LogEntry  // what each opened stream brings
+	events  [][]api.EventView // what each poll brings
+	history []api.RevisionView
+	explain api.Explanation
 
 	// Faults.
 	refuse  map[string]refusal // path's end → answer
@@ -43,6 +46,8 @@ type fake struct {
 	uploads  map[string][]byte
 	repos    []api.InitRepo
 	stopped  []api.StopRuns
+	polls    []api.EventsRequest
+	backs    []api.RollbackRequest
 	deleted  []string
 	follows  []api.FollowLogs
 	streamed int
@@ -119,6 +124,22 @@ func (f *fake) call(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(path, "/runs/delete"):
 		f.deleted = append(f.deleted, body[api.DeleteRuns](r).RunsNames...)
 		answer(w, 200, nil)
+	case strings.HasSuffix(path, "/runs/events"):
+		f.polls = append(f.polls, body[api.EventsRequest](r))
+		if n := len(f.polls); n <= len(f.events) {
+			answer(w, 200, f.events[n-1])
+			return
+		}
+		f.mu.Unlock()
+		<-r.Context().Done()
+		f.mu.Lock()
+	case strings.HasSuffix(path, "/runs/history"):
+		answer(w, 200, f.history)
+	case strings.HasSuffix(path, "/runs/rollback"):
+		f.backs = append(f.backs, body[api.RollbackRequest](r))
+		answer(w, 200, f.views[0])
+	case strings.HasSuffix(path, "/runs/explain"):
+		answer(w, 200, f.explain)
 	default:
 		answer(w, 404, `{"detail":"Not Found"}`)
 	}

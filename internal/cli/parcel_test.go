@@ -145,11 +145,12 @@ func TestPack_TokensNeverTravel(t *testing.T) {
 	f, u := applier(t, ready)
 	u.dir = u.home
 	u.write("service.dstack.yml", serviceFile)
+	u.write("app.py", "pass\n")
 	u.write(".dstack/config.yml", "projects: []\n")
 	u.write(".dstack/server/key", "secret")
 	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, nil)
 	for _, content := range f.uploads {
-		if got := tarNames(t, content); !slices.Equal(got, []string{"service.dstack.yml"}) {
+		if got := tarNames(t, content); !slices.Equal(got, []string{"app.py"}) {
 			t.Errorf("uploaded %q", got)
 		}
 	}

@@ -50,7 +50,7 @@ func psCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return l.print(views)
+			return l.print(c.Context(), views)
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
@@ -78,6 +78,24 @@ func (l *listing) views(ctx context.Context) ([]api.View, error) {
 		_, err = l.client.Project(ctx, l.project) // or is there none of that name?
 	}
 	return views[:min(1, len(views))], err
+}
+
+// why is, with -v, why each run that scales has as many replicas as it has. It
+// is help for people: where it cannot be had, the list is shown without it.
+func (l *listing) why(ctx context.Context, views []api.View) map[dstack.RunID]string {
+	if !l.verbose {
+		return nil
+	}
+	all := map[dstack.RunID]string{}
+	for _, v := range views {
+		if v.Min == v.Max || v.Status.Finished() {
+			continue
+		}
+		if x, err := l.client.Explain(ctx, v.Project, v.Name); err == nil {
+			all[v.ID] = cleanLine(x.Decision.Why)
+		}
+	}
+	return all
 }
 
 func (l *listing) named(ctx context.Context) ([]api.View, error) {
@@ -112,7 +130,7 @@ func (a *app) orMeant(ctx context.Context, client *api.Client, project, name str
 		Hint: didYouMean(name, names, "see: dstack ps -a"), Cause: err}
 }
 
-func (l *listing) print(views []api.View) error {
+func (l *listing) print(ctx context.Context, views []api.View) error {
 	if l.json {
 		if views == nil {
 			views = []api.View{}
@@ -123,7 +141,7 @@ func (l *listing) print(views []api.View) error {
 		l.say("no runs in project %s; submit one: dstack apply -f service.dstack.yml", cleanLine(l.project))
 		return nil
 	}
-	runsTable(views, l.verbose, time.Now()).write(l.out)
+	runsTable(views, l.why(ctx, views), l.verbose, time.Now()).write(l.out)
 	return nil
 }
 
@@ -141,7 +159,7 @@ func (l *listing) keepShowing(ctx context.Context) error {
 			return nil
 		case err == nil:
 			silentSince = time.Time{}
-			if err := l.redraw(&up, &before, views); err != nil {
+			if err := l.redraw(ctx, &up, &before, views); err != nil {
 				return err
 			}
 		case dstack.KindOf(err) != dstack.Unavailable:
@@ -163,9 +181,9 @@ func (l *listing) keepShowing(ctx context.Context) error {
 
 // redraw replaces the list on a terminal; elsewhere it writes another one
 // when something but the time has changed, in JSON one document a line.
-func (l *listing) redraw(up *block, before *[]byte, views []api.View) error {
+func (l *listing) redraw(ctx context.Context, up *block, before *[]byte, views []api.View) error {
 	if l.out.terminal && !l.json {
-		lines := runsTable(views, l.verbose, time.Now()).lines(l.out)
+		lines := runsTable(views, l.why(ctx, views), l.verbose, time.Now()).lines(l.out)
 		up.draw(append(lines, l.out.paint(dim, " Ctrl-C ends this")))
 		return nil
 	}
@@ -181,11 +199,11 @@ func (l *listing) redraw(up *block, before *[]byte, views []api.View) error {
 		_, err = l.out.Write(append(now, '\n'))
 		return err
 	}
-	return l.print(views)
+	return l.print(ctx, views)
 }
 
 // runsTable is the list for people.
-func runsTable(views []api.View, verbose bool, now time.Time) *table {
+func runsTable(views []api.View, why map[dstack.RunID]string, verbose bool, now time.Time) *table {
 	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, loose: []int{3, 0}}
 	if verbose {
 		t.head = append(t.head, "MACHINE", "RESOURCES", "PRICE", "RESTARTS")
@@ -199,6 +217,9 @@ func runsTable(views []api.View, verbose bool, now time.Time) *table {
 			}
 			if line := numbersLine(v); line != "" {
 				t.rows = append(t.rows, []string{line})
+			}
+			if line := why[v.ID]; line != "" {
+				t.rows = append(t.rows, []string{"  " + line})
 			}
 		}
 		for _, line := range troubles(v, verbose, now) {
@@ -218,6 +239,9 @@ func runRow(v api.View, columns int, now time.Time) []string {
 	replicas := "-"
 	if !v.Status.Finished() {
 		replicas = fmt.Sprintf("%d of %d", v.Ready, v.Wanted)
+		if v.Min != v.Max {
+			replicas = fmt.Sprintf("%d of %d..%d", v.Ready, v.Min, v.Max)
+		}
 	}
 	row := []string{cleanLine(v.Name), string(v.Status), replicas, cleanLine(v.URL), age(now.Sub(v.SubmittedAt))}
 	for len(row) < columns {
@@ -288,9 +312,9 @@ func statusPaint(status string) (paint, bool) {
 		return yellow, true
 	case api.StatusFailed:
 		return red, true
-	case api.StatusStopped:
+	case api.StatusStopped, api.StatusSleeping:
 		return dim, true
-	case api.StatusStarting, api.StatusStopping:
+	case api.StatusStarting, api.StatusStopping, api.StatusUpdating:
 		return 0, false
 	}
 	return 0, false

@@ -16,7 +16,11 @@ func (a *app) settle(v api.View, waited time.Duration) {
 	if waited > 0 {
 		took = " after " + elapsed(waited.Round(time.Second))
 	}
-	a.say(" %s is %s%s", a.err.paint(bold, cleanLine(v.Name)), a.err.paint(green, string(v.Status)), took)
+	if v.Status == api.StatusSleeping {
+		a.say(" %s %s until a request comes", a.err.paint(bold, cleanLine(v.Name)), a.err.paint(dim, "sleeps"))
+	} else {
+		a.say(" %s is %s%s", a.err.paint(bold, cleanLine(v.Name)), a.err.paint(green, string(v.Status)), took)
+	}
 	a.say("")
 	a.show("   service  %s", cleanLine(v.URL))
 	if unresolvable(v.URL) && v.PathURL != "" {

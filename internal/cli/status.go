@@ -153,6 +153,13 @@ func headline(v api.View) string {
 	if words == "" {
 		words = "is " + string(v.Status)
 	}
+	if v.Status == api.StatusUpdating {
+		words = fmt.Sprintf("is updating to revision %d", v.Revision)
+		if v.Wanted == 1 {
+			return cleanLine(v.Name + " " + words)
+		}
+		return cleanLine(fmt.Sprintf("%s %s, %d of %s are new", v.Name, words, v.Ready, count(v.Wanted, "replica")))
+	}
 	if v.Wanted > 1 {
 		words += fmt.Sprintf(", %d of %d replicas ready", v.Ready, v.Wanted)
 	}

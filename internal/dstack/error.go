@@ -16,6 +16,7 @@ const (
 	Conflict     Kind = "conflict"     // it is in a state that does not allow this
 	TooLarge     Kind = "too_large"    // a bound was passed
 	NoCapacity   Kind = "no_capacity"  // no machine suits
+	RolledBack   Kind = "rolled_back"  // a change did not work out, and was undone
 	Unavailable  Kind = "unavailable"  // not now; try again
 	Timeout      Kind = "timeout"      // it took too long
 	Internal     Kind = "internal"     // our fault

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -24,7 +25,7 @@ var errLeft = errors.New("the client has left")
 func (x *exchange) comment() error {
 	if !x.opened {
 		if !openai.Streams(x.body) {
-			x.commentAt = time.Time{}
+			x.silent, x.commentAt = true, time.Time{}
 			return nil
 		}
 		x.open()
@@ -104,18 +105,28 @@ type opened struct {
 	io.ReadCloser
 	x    *exchange
 	some bool
+	last *bytes.Buffer // the event; nil: it did not break
 }
 
 func (o *opened) Read(p []byte) (int, error) {
+	if o.last != nil {
+		return o.last.Read(p)
+	}
 	n, err := o.ReadCloser.Read(p)
 	o.some = o.some || n > 0
 	if err == nil || o.some || o.x.ctx.Err() != nil {
 		return n, err
 	}
 	o.x.g.loads.shun(o.x.place, time.Now().Add(shunFor))
-	o.x.refuse(&refusal{words: words{Kind: badGateway,
-		Message: "replica " + strconv.Itoa(o.x.place.target.Num) + " of " + o.x.place.route.Name + " broke off before it said anything"}})
-	return 0, io.EOF
+	told := &refusal{words: words{Kind: badGateway,
+		Message: "replica " + strconv.Itoa(o.x.place.target.Num) + " of " + o.x.place.route.Name + " broke off before it said anything"}}
+	// The proxy writes it, as all of a stream: it may be flushing right now.
+	o.x.w.status = kinds[badGateway].status
+	o.last = &bytes.Buffer{}
+	if err := told.asProblem().WriteEvent(o.last, o.x.forAnthropic()); err != nil {
+		return 0, err
+	}
+	return o.last.Read(p)
 }
 
 // tellEvent ends a stream that has begun with an error. The status is for

@@ -133,7 +133,6 @@ func (x *exchange) forwardToModel() error {
 	if err != nil {
 		return &refusal{param: "model", words: words{Kind: dstack.Invalid, Message: err.Error()}}
 	}
-	x.body = body
 	r := x.r.WithContext(x.ctx)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
@@ -143,6 +142,7 @@ func (x *exchange) forwardToModel() error {
 	if err := x.obtain(); err != nil {
 		return err
 	}
+	x.g.reading.end(&x.reader)
 	if x.place.route.Format == "tgi" {
 		return x.serveTGI(body)
 	}
@@ -151,8 +151,8 @@ func (x *exchange) forwardToModel() error {
 }
 
 // readBody reads the body whole, because the model may be named at its end.
-// Its memory is never used again for another: a replica that answers early
-// may still be reading it.
+// Once it was sent, its memory is never used again for another: a replica that
+// answers early may still be reading it.
 func (x *exchange) readBody() ([]byte, error) {
 	size, most := x.r.ContentLength, x.g.limits.Body
 	if size > most {
@@ -173,10 +173,11 @@ func (x *exchange) readBody() ([]byte, error) {
 			if err := x.takeRoom(n - int64(cap(body))); err != nil {
 				return nil, err
 			}
-			body = append(make([]byte, 0, n), body...)
+			body = append(x.g.buffers.body(n), body...)
 		}
 		n, err := x.r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
+		x.body = body
 		switch {
 		case int64(len(body)) > most:
 			return nil, tooLarge(most)

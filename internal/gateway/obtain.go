@@ -133,9 +133,9 @@ func lasting(routes []*route.Route) *route.Route {
 func (x *exchange) wait() error {
 	if x.waits.IsZero() {
 		x.waits = time.Now()
-		if x.body != nil && x.call.Streams() {
-			x.commentAt = x.waits.Add(x.g.limits.Comment)
-		}
+	}
+	if x.commentAt.IsZero() && x.waitsFor != nil && x.call.Streams() && !x.silent {
+		x.commentAt = time.Now().Add(x.g.limits.Comment)
 	}
 	w, most, until := &waiter{settle: x.settle, bytes: x.bytes}, crowd{x.g.limits.Held, x.g.limits.HeldBytes}, x.g.limits.Hold
 	if x.view == nil {

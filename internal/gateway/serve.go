@@ -29,7 +29,7 @@ type exchange struct {
 
 	call  openai.Call // with means.Models
 	model string      // with a forwarded call, once its body is read
-	body  []byte      // that body
+	body  []byte      // that body, as far as it is read
 	bytes int64       // of room taken
 
 	reader  reader // of that body
@@ -50,6 +50,7 @@ type exchange struct {
 	resent    int       // to how many others it went because a connection broke
 	lastErr   error     // what the last of them said
 
+	silent  bool   // it asks for no stream
 	opened  bool   // a stream of events was begun before there was a replica
 	streams bool   // the replica's answer is a stream of events
 	timing  timing // of a call to a model
@@ -167,6 +168,9 @@ func (x *exchange) end() {
 	x.w.end()
 	x.g.reading.end(&x.reader)
 	x.g.room.give(x.bytes)
+	if x.last == nil {
+		x.g.buffers.recycle(x.body)
+	}
 	if x.call.Verb == openai.Forward && x.last != nil {
 		x.g.numbers.count(x.last.route, x.w.status, x.began, &x.timing)
 	}

@@ -30,6 +30,7 @@ var answers = map[dstack.Kind]struct {
 	dstack.Forbidden:    {http.StatusForbidden, ""},
 	dstack.NotFound:     {http.StatusBadRequest, "resource_not_exists"},
 	dstack.Conflict:     {http.StatusBadRequest, "error"},
+	dstack.RolledBack:   {http.StatusBadRequest, "error"},
 	dstack.TooLarge:     {http.StatusRequestEntityTooLarge, "error"},
 	dstack.NoCapacity:   {http.StatusBadRequest, "error"},
 	dstack.Unavailable:  {http.StatusServiceUnavailable, "error"},

@@ -66,3 +66,39 @@ func TestProblem_Write(t *testing.T) {
 		t.Errorf("got %d %s", w.Code, got)
 	}
 }
+
+func TestForeignError(t *testing.T) {
+	for _, c := range []struct {
+		status     int
+		body       string
+		wantStatus int
+		want       string
+	}{
+		{400, `{"error":{"message":"too\nlong","type":"x"}}`, 400, "the model's server: too long"},
+		{400, `{"object":"error","message":"too long"}`, 400, "the model's server: too long"},
+		{422, `{"error":"too long"}`, 422, "the model's server: too long"},
+		{500, `{"error":{}}`, 500, "the model's server: it answered with status 500"},
+		{500, `oops`, 500, "the model's server: it answered with status 500"},
+		{503, ``, 503, "the model's server: it answered with status 503"},
+		{204, ``, 502, "the model's server answered with status 204"},
+		{302, ``, 502, "the model's server answered with status 302"},
+	} {
+		p := openai.ForeignError(c.status, []byte(c.body))
+		if p.Status != c.wantStatus || p.Message != c.want || strings.Contains(p.Error(), "long") {
+			t.Errorf("%d %s: %d %s, logged as %s", c.status, c.body, p.Status, p.Message, p.Error())
+		}
+	}
+}
+
+func TestProblem_WriteEvent(t *testing.T) {
+	p := &openai.Problem{Status: 503, Code: "c", Message: "a <b>\nc"}
+	for anthropic, want := range map[bool]string{
+		false: `data: {"error":{"message":"a <b>\nc","type":"server_error","param":null,"code":"c"}}` + "\n\ndata: [DONE]\n\n",
+		true:  "event: error\n" + `data: {"type":"error","error":{"type":"overloaded_error","message":"a <b>\nc"}}` + "\n\n",
+	} {
+		var b strings.Builder
+		if err := p.WriteEvent(&b, anthropic); err != nil || b.String() != want {
+			t.Errorf("%v, %s", err, b.String())
+		}
+	}
+}

@@ -148,3 +148,28 @@ func BenchmarkModelOf(b *testing.B) {
 		})
 	}
 }
+
+func TestStreams(t *testing.T) {
+	cases := map[string]bool{
+		`{"model":"m","stream":true}`:              true,
+		"{ \"stream\" :\n true , \"model\":\"m\"}": true,
+		`{"str\u0065am":true}`:                     true,
+		`{"stream":false,"stream":true}`:           true,
+		`{"stream":true,"stream":false}`:           false,
+		`{"stream":1}`:                             false,
+		`{"stream":"true"}`:                        false,
+		`{"stream":null}`:                          false,
+		`{"stream":{"x":true}}`:                    false,
+		`{"messages":[{"stream":true}]}`:           false,
+		`{"Stream":true,"streams":true}`:           false,
+		`{}`:                                       false,
+		``:                                         false,
+		`{"stream":true`:                           false,
+		`[true]`:                                   false,
+	}
+	for body, want := range cases {
+		if got := openai.Streams([]byte(body)); got != want {
+			t.Errorf("%s: %v", body, got)
+		}
+	}
+}

@@ -133,7 +133,7 @@ func (s *Store) settle(ctx context.Context, tx bun.Tx, r dstack.Replica, place *
 		}
 	}
 	if place == nil {
-		return nil
+		return madeRoom(ctx, tx, r, now)
 	}
 	if err := s.putInstance(ctx, tx, r.Instance, place.Offer, now); err != nil {
 		return err
@@ -152,6 +152,19 @@ func (s *Store) settle(ctx context.Context, tx bun.Tx, r dstack.Replica, place *
 		}
 	}
 	return nil
+}
+
+// roomLooks is how many of those that wait for room look when some is made.
+const roomLooks = 16
+
+// madeRoom lets those that wait longest look for a place again: what a
+// finished replica held is free.
+func madeRoom(ctx context.Context, tx bun.Tx, r dstack.Replica, now time.Time) error {
+	if !r.Status.Finished() || r.Instance == "" {
+		return nil
+	}
+	return touch(ctx, tx, Replicas, now, "id IN (SELECT id FROM replicas WHERE live AND status = ? ORDER BY submitted_at, id LIMIT ?)",
+		string(dstack.ReplicaWaiting), roomLooks)
 }
 
 // things names all that only one replica can hold.

@@ -1,0 +1,273 @@
+package gateway_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/gateway"
+	"dstack/internal/spec"
+)
+
+func TestHeld_BoundsOfTheConfiguration(t *testing.T) {
+	open := public("open")
+	open.Rules.Hold = spec.Hold{Requests: 1, Timeout: 1}
+	r := start(t, gateway.Limits{Held: 5, Hold: time.Minute}, open)
+	began := time.Now()
+	done := make(chan reply, 1)
+	go func() { done <- r.get("http://open.localhost/") }()
+	until(t, "a held request", func() bool { return r.gateway.Load()["run-open"].Held == 1 })
+	if got := r.get("http://open.localhost/"); got.StatusCode != 503 || got.Header.Get("Retry-After") != "1" || !strings.Contains(got.body, "as many requests wait for it as may") {
+		t.Errorf("second of one: %d %s", got.StatusCode, got.body)
+	}
+	if got := <-done; got.StatusCode != 503 || time.Since(began) < time.Second || time.Since(began) > 10*time.Second {
+		t.Errorf("after %s: %d %s", time.Since(began), got.StatusCode, got.body)
+	}
+}
+
+func TestHeld_RunThatEnds(t *testing.T) {
+	ends, lives := model("llama31", "org/m"), model("b", "org/m")
+	ends.Ends, lives.Since = true, 2
+	r := start(t, gateway.Limits{}, ends)
+	got := r.chat(`{"model":"org/m"}`)
+	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "" || !strings.Contains(got.body, "llama31 is being stopped") {
+		t.Errorf("%d %v %s", got.StatusCode, got.Header, got.body)
+	}
+	up := replica(t, 0, hello)
+	ends.Ready = []route.Target{up}
+	r.plane.set(ends)
+	until(t, "what is still ready is still used", func() bool { return r.chat(`{"model":"org/m"}`).StatusCode == 200 })
+
+	ends.Ready = nil
+	r.plane.set(ends, lives)
+	until(t, "the new table", func() bool { _, ok := r.gateway.Load()["run-b"]; return ok })
+	done := make(chan reply, 1)
+	go func() { done <- r.chat(`{"model":"org/m"}`) }()
+	until(t, "it waits for the one that lives", func() bool { return r.gateway.Load()["run-b"].Held == 1 })
+	lives.Ends = true
+	r.plane.set(ends, lives)
+	if got := <-done; got.StatusCode != 503 || !strings.Contains(got.body, "being stopped") {
+		t.Errorf("when that ends, too: %d %s", got.StatusCode, got.body)
+	}
+}
+
+func TestHeld_Bytes(t *testing.T) {
+	r := start(t, gateway.Limits{HeldBytes: 1 << 20}, model("m", "org/m"))
+	ask := func(ctx context.Context, size int) <-chan int {
+		body := `{"model":"org/m","user":"` + strings.Repeat("x", size) + `"}`
+		done := make(chan int, 1)
+		go func() {
+			res, err := r.client.Do(r.ask("POST", "http://gateway.localhost/v1/completions", strings.NewReader(body), bearer(member)...).WithContext(ctx))
+			if err != nil {
+				done <- 0
+				return
+			}
+			res.Body.Close()
+			done <- res.StatusCode
+		}()
+		return done
+	}
+	held := func(n int) {
+		t.Helper()
+		until(t, fmt.Sprint(n, " held"), func() bool { return r.gateway.Load()["run-m"].Held == n })
+	}
+	ctx, leave := context.WithCancel(t.Context())
+	alone := ask(ctx, 2<<20) // larger than all may be, and alone
+	held(1)
+	if got := <-ask(t.Context(), 100); got != 503 {
+		t.Errorf("beside a large one: %d", got)
+	}
+	leave()
+	<-alone
+	held(0)
+	ctx, leave = context.WithCancel(t.Context())
+	var all []<-chan int
+	for i := range 3 {
+		all = append(all, ask(ctx, 300<<10))
+		held(i + 1)
+	}
+	got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", 300<<10) + `"}`)
+	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "1" || !strings.Contains(got.body, "as many bytes as may: 1 MiB") {
+		t.Errorf("the fourth: %d %s", got.StatusCode, got.body)
+	}
+	leave()
+	for _, done := range all {
+		<-done
+	}
+	held(0)
+}
+
+// Five replicas take what was held in turn, and each holds on until all of it
+// is there: so a request's replica tells when its turn was.
+func TestHeld_AllAreAnsweredInOrder(t *testing.T) {
+	const n = 500
+	var arrived atomic.Int64
+	all := make(chan struct{})
+	var ready []route.Target
+	for i := range 5 {
+		ready = append(ready, replica(t, i, func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
+			if arrived.Add(1) == n {
+				close(all)
+			}
+			<-all
+			io.WriteString(w, strconv.Itoa(i))
+		}))
+	}
+	r := start(t, gateway.Limits{}, model("m", "org/m"))
+	got := make([]string, n)
+	var clients sync.WaitGroup
+	for i := range n {
+		clients.Go(func() {
+			if said := r.chat(`{"model":"org/m"}`); said.StatusCode == 200 {
+				got[i] = said.body
+			}
+		})
+		until(t, "the next to wait", func() bool { return r.gateway.Load()["run-m"].Held == i+1 })
+	}
+	r.plane.set(model("m", "org/m", ready...))
+	clients.Wait()
+	for i := range n {
+		if got[i] != strconv.Itoa(i%5) {
+			t.Fatalf("request %d was answered %q", i, got[i])
+		}
+	}
+	if load := r.gateway.Load()["run-m"]; load.Held != 0 || load.Accepted != n {
+		t.Errorf("%+v", load)
+	}
+}
+
+// inUse is the memory of the heap that lives.
+func inUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse
+}
+
+// TestHeld_Memory: what waits for a model without a replica takes little
+// memory, however much of it comes at once. The clients are in this process,
+// too: they write from one body, without Go's client and its buffers.
+func TestHeld_Memory(t *testing.T) {
+	clients, most := int64(500), int64(64<<20)
+	if raced { // there is nothing to be measured
+		clients, most = 100, 1<<30
+	}
+	body := []byte(`{"model":"org/m","user":"` + strings.Repeat("x", 1_000_000) + `"}`)
+	r := start(t, gateway.Limits{}, model("m", "org/m"))
+	before := inUse()
+	var served, refused, other atomic.Int64
+	var all sync.WaitGroup
+	for range clients {
+		all.Go(func() {
+			switch status := r.sendRaw(body); status {
+			case 200:
+				served.Add(1)
+			case 503:
+				refused.Add(1)
+			default:
+				other.Add(1)
+			}
+		})
+	}
+	var peak uint64
+	var looked time.Time
+	until(t, "all but those that fit are refused", func() bool {
+		if time.Since(looked) > 20*time.Millisecond { // collecting all the time, nothing is used again
+			peak, looked = max(peak, inUse()), time.Now()
+		}
+		return refused.Load() == clients-16
+	})
+	grown := int64(max(peak, inUse())) - int64(before)
+	t.Logf("the heap grew by %d MiB at the most", grown>>20)
+	if grown > most {
+		t.Errorf("the heap grew by %d MiB", grown>>20)
+	}
+	r.plane.set(model("m", "org/m", replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		got, _ := io.ReadAll(r.Body)
+		if !bytes.Equal(got, body) {
+			w.WriteHeader(400)
+		}
+	})))
+	all.Wait()
+	if served.Load() != 16 || other.Load() != 0 {
+		t.Errorf("%d served, %d refused, %d neither", served.Load(), refused.Load(), other.Load())
+	}
+}
+
+// Large bodies that come slowly keep no others from being read: small ones
+// never wait for them, and one large one goes on.
+func TestHeld_SlowBodies(t *testing.T) {
+	r := start(t, gateway.Limits{Reading: 64 << 10}, model("m", "org/m", replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })))
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: gateway.localhost\r\nAuthorization: Bearer %s\r\nContent-Length: 50000\r\n\r\n%s", member, strings.Repeat(" ", 40000))
+	for _, size := range []int{10, 10_000, 100_000, 1_000_000} {
+		if got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", size) + `"}`); got.StatusCode != 200 {
+			t.Errorf("%d bytes: %d %s", size, got.StatusCode, got.body)
+		}
+	}
+}
+
+// A body that has its replica is none that is read any more.
+func TestHeld_LongAnswersKeepNoBodyFromBeingRead(t *testing.T) {
+	arrived, finish := make(chan struct{}, 3), make(chan struct{})
+	r := start(t, gateway.Limits{Reading: 64 << 10}, model("m", "org/m", replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		arrived <- struct{}{}
+		<-finish
+	})))
+	var all sync.WaitGroup
+	defer all.Wait()
+	defer close(finish)
+	for range 3 {
+		all.Go(func() {
+			if got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", 1_000_000) + `"}`); got.StatusCode != 200 {
+				t.Errorf("%d %s", got.StatusCode, got.body)
+			}
+		})
+		select {
+		case <-arrived:
+		case <-time.After(5 * time.Second):
+			t.Fatal("it never came")
+		}
+	}
+}
+
+// sendRaw sends a call and returns the answer's status; 0 where there is none,
+// or one of 503 does not say when to try again.
+func (r *rig) sendRaw(body []byte) int {
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		return 0
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, "POST /v1/completions HTTP/1.1\r\nHost: gateway.localhost\r\nAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n", member, len(body))
+	if _, err := conn.Write(body); err != nil {
+		return 0
+	}
+	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		return 0
+	}
+	defer res.Body.Close()
+	if res.StatusCode == 503 && res.Header.Get("Retry-After") == "" {
+		return 0
+	}
+	return res.StatusCode
+}
