@@ -65,7 +65,7 @@ func TestHistoryAndRollback(t *testing.T) {
 	f.views = life(api.View{Status: api.StatusUpdating, Revision: 6}, api.View{Status: api.StatusReady, Revision: 6, ReadyAt: &at})
 	u.types("rollback", "web", "-y").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web goes back: revision 6 is what 2 was", "web is ready"})
 	u.types("rollback", "web", "--to", "3", "-y", "-d").want(t, ExitDone, nil, []string{"revision 6 is what 3 was"})
-	if len(f.backs) != 2 || f.backs[0].Revision != 4 || f.backs[0].To != 0 || f.backs[1].To != 3 {
+	if len(f.backs) != 2 || f.backs[0].Revision != 4 || f.backs[0].To != 2 || f.backs[1].To != 3 {
 		t.Errorf("asked for %+v", f.backs)
 	}
 }
@@ -99,7 +99,7 @@ func TestApply_ARevisionThatIsRolledBack(t *testing.T) {
 	f.preview.Existing, f.preview.How = &known, api.HowRolling
 	f.preview.Changes = []api.Change{{Path: "commands.0", From: "a", To: "b", How: api.HowRolling}}
 	u.types("apply", "-y", "-f", "service.dstack.yml").want(t, ExitRolledBack, nil, []string{
-		"revision 4 of web did not become ready, rolled back to 3", "exited with code 1 after 14s", "ValueError: 8192", "revision 3 serves, 2 of 2 replicas ready", "dstack events web"})
+		"revision 4 of web did not become ready, rolled back to 3", "exited with code 1 after 14s", "ValueError: 8192", "  now   revision 3 serves, 2 of 2 replicas\n", "dstack events web"})
 }
 
 // A change in the file alone is made in place: the file is no code.
