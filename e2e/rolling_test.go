@@ -93,8 +93,8 @@ func TestInPlace(t *testing.T) {
 	steps := []struct{ from, to string }{
 		{"replicas: 1", "replicas: 3"},
 		{"auth: true", "auth: false"},
-		{"replicas: 3", "replicas: 3\nrate_limits: [{rps: 1000}]"},
-		{"replicas: 3", "replicas: 1..3\n" + quick("rps", 5)},
+		{"replicas: 3", "replicas: 3\nrate_limits: [{rps: 1000, burst: 1000}]"},
+		{"replicas: 3", "replicas: 1..3\n" + quick("rps", 3)},
 	}
 	for i, step := range steps {
 		config = strings.Replace(config, step.from, step.to, 1)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -129,6 +130,8 @@ func (l *traffic) endsWell(what string) []shot {
 	l.h.t.Logf("%s: %d requests, the longest took %s", what, len(all), longest.Round(time.Millisecond))
 	return all
 }
+
+var errNotYet = errors.New("not yet")
 
 func failed(all []shot) (bad []shot) {
 	for _, s := range all {
