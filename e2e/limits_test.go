@@ -82,7 +82,7 @@ func TestMaxDuration(t *testing.T) {
 			t.Errorf("it lived for %s", lived)
 		}
 		areWhole(h, "the stream that was there", []*stream{s})
-		h.cli("ps", "-a").exits(0).says("max_duration")
+		h.cli("ps", "-a", "-v").exits(0).says("max_duration")
 		h.tells("short", dstack.EventRun, "", "terminating", "max_duration")
 		h.eventually(5*time.Second, "nothing is left", h.nothingLeft)
 	})
