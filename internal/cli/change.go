@@ -63,7 +63,9 @@ func changeLines(changes []api.Change) []string {
 	for i, c := range changes {
 		from, to := unlike(orNone(c.From), orNone(c.To))
 		whole[i] = [2]string{from, to}
-		froms = max(froms, min(lipgloss.Width(from), alignedFrom))
+		if w := lipgloss.Width(from); w <= alignedFrom {
+			froms = max(froms, w)
+		}
 	}
 	lines := make([]string, 0, len(changes))
 	for i, c := range changes {
@@ -73,7 +75,7 @@ func changeLines(changes []api.Change) []string {
 }
 
 const (
-	alignedFrom = 40 // a longer value moves its arrow, and no other
+	alignedFrom = 24 // a longer value moves its arrow, and no other
 	shortEnough = 24 // values up to this are shown whole
 	leastAlike  = 8  // less than this that two values share is not left out
 )

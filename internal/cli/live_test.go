@@ -84,32 +84,3 @@ func TestExplain(t *testing.T) {
 	f.list = life(api.View{Status: api.StatusSleeping, Wanted: 0, Min: 0, Max: 2})
 	u.types("ps", "-v").want(t, ExitDone, []string{"sleeping  0 of 0..2", "ceil(14.2 / 10) = 2"}, nil)
 }
-
-func TestApply_ASleepingServiceIsNotWaitedFor(t *testing.T) {
-	_, u := applier(t, api.View{Status: api.StatusSleeping, Revision: 1, Max: 1})
-	u.types("apply", "-y", "-f", "service.dstack.yml").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web sleeps until a request comes"})
-}
-
-func TestApply_ARevisionThatIsRolledBack(t *testing.T) {
-	f, u := applier(t, api.View{Status: api.StatusUpdating, Revision: 4},
-		api.View{Status: api.StatusReady, Revision: 3, Wanted: 2, Serving: 2, RolledBack: &api.RollbackView{From: 4, To: 3,
-			Reason: "replica 0 exited with code 1 after 14s, 3 times in a row", LastOutput: []string{"ValueError: 8192 is larger than 4096"}}})
-	known := life(ready)[0]
-	known.Revision = 3
-	f.preview.Existing, f.preview.How = &known, api.HowRolling
-	f.preview.Changes = []api.Change{{Path: "commands.0", From: "a", To: "b", How: api.HowRolling}}
-	u.types("apply", "-y", "-f", "service.dstack.yml").want(t, ExitRolledBack, nil, []string{
-		"revision 4 of web did not become ready, rolled back to 3", "exited with code 1 after 14s", "ValueError: 8192", "  now   revision 3 serves, 2 of 2 replicas\n", "dstack events web"})
-}
-
-// A change in the file alone is made in place: the file is no code.
-func TestApply_TheFileIsNotAmongTheCode(t *testing.T) {
-	f, u := applier(t, ready)
-	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, nil)
-	before := *f.applied[0].RunSpec.RepoCodeHash
-	u.write("service.dstack.yml", serviceFile+"replicas: 2\n")
-	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, nil)
-	if after := *f.applied[1].RunSpec.RepoCodeHash; after != before {
-		t.Errorf("the code changed with the file: %s, %s", before, after)
-	}
-}

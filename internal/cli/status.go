@@ -191,18 +191,22 @@ func tellsMore(v api.View) bool {
 
 // replicaLine is what one replica does now.
 func replicaLine(r api.ReplicaView, now time.Time) string {
-	reason := strings.TrimPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
 	if r.Progress != "" {
 		return cleanLine(r.Progress)
 	}
+	reason, _ := ownReason(r)
 	switch r.Status {
 	case dstack.ReplicaRestarting:
 		return strings.TrimPrefix(sentence(r), fmt.Sprintf("replica %d ", r.Num)) + nextTry(r, now)
-	case dstack.ReplicaStarting, dstack.ReplicaWaiting, dstack.ReplicaDraining:
+	case dstack.ReplicaStarting, dstack.ReplicaWaiting:
 		if reason != "" {
 			return reason + nextTry(r, now) // it says what it does
 		}
-	case dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed:
+	case dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaDraining,
+		dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed:
+		if strings.HasPrefix(reason, "finishes ") {
+			return reason
+		}
 		if reason != "" {
 			return string(r.Status) + ": " + reason
 		}
@@ -210,16 +214,25 @@ func replicaLine(r api.ReplicaView, now time.Time) string {
 	return string(r.Status)
 }
 
+// ownReason is a replica's reason without its name. It is whole if it began
+// with that, and so is a sentence.
+func ownReason(r api.ReplicaView) (reason string, whole bool) {
+	return strings.CutPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
+}
+
 // sentence says why a replica is as it is: replica 0 exited with code 1.
 func sentence(r api.ReplicaView) string {
-	reason := cleanLine(r.Reason)
-	if reason == "" {
+	reason, whole := ownReason(r)
+	switch {
+	case reason == "":
 		reason = "ended and is started again"
+	case whole, strings.HasPrefix(reason, "finishes "), strings.HasPrefix(reason, "waits "):
+	case r.Status == dstack.ReplicaWaiting:
+		reason = "waits: " + reason
+	case r.Status == dstack.ReplicaUnhealthy, r.Status == dstack.ReplicaDraining, r.Status == dstack.ReplicaTerminating:
+		reason = "is " + string(r.Status) + ": " + reason
 	}
-	if who := fmt.Sprintf("replica %d", r.Num); !strings.HasPrefix(reason, who) {
-		return who + " " + reason
-	}
-	return reason
+	return fmt.Sprintf("replica %d %s", r.Num, reason)
 }
 
 func nextTry(r api.ReplicaView, now time.Time) string {
