@@ -134,7 +134,7 @@ func howItGoes(changes []api.Change, how string) string {
 	case how == api.HowRecreate:
 		return "There is no room for both: an old replica leaves before a new one starts. Requests wait meanwhile."
 	case len(changes) == 0:
-		return "Nothing differs: its replicas are replaced one by one. A new one becomes ready before an old one leaves."
+		return "Nothing differs: its replicas are replaced one by one."
 	}
 	return "One new replica becomes ready before an old one leaves. Nothing is interrupted."
 }

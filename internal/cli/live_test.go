@@ -43,6 +43,8 @@ func TestEvents(t *testing.T) {
 	defer time.AfterFunc(200*time.Millisecond, press).Stop()
 	u.ctx = ctx
 	u.types("events", "web", "-f").want(t, ExitDone, []string{"starting → ready", "rolled back", "4 → 3"}, nil)
+	f.mu.Lock() // the last poll had no answer
+	defer f.mu.Unlock()
 	if len(f.polls) != 3 || f.polls[1].After != 9 || f.polls[2].After != 10 || f.polls[1].WaitSeconds == 0 {
 		t.Errorf("polled %+v", f.polls)
 	}
