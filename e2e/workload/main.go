@@ -12,10 +12,8 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/signal"
 	"strconv"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -28,13 +26,8 @@ func main() {
 	if len(os.Args) > 1 {
 		port = os.Args[1]
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
-	go func() {
-		<-signals
-		fmt.Println("workload: asked to stop")
-		os.Exit(0)
-	}()
+	conductOf().begin()
+	live()
 	http.HandleFunc("/", about)
 	http.HandleFunc("/echo", echo)
 	http.HandleFunc("/events", events)
@@ -45,7 +38,7 @@ func main() {
 	fmt.Println("workload: listening on", port)
 	// All addresses: in a container the gateway comes from outside. Tests that
 	// run it as a process give HOST.
-	log.Fatal(http.ListenAndServe(net.JoinHostPort(os.Getenv("HOST"), port), nil))
+	log.Fatal(http.ListenAndServe(net.JoinHostPort(os.Getenv("HOST"), port), identified(http.DefaultServeMux)))
 }
 
 // about tells who answers and what it got.

@@ -2,13 +2,11 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,7 +16,7 @@ import (
 )
 
 func applyCommand(a *app) *cobra.Command {
-	job := &applying{app: a}
+	job := &applying{staying: staying{app: a}}
 	c := &cobra.Command{
 		Use:   "apply [flags] [-- ARGUMENT...]",
 		Short: "Show what a configuration would run where, then run it.",
@@ -34,6 +32,7 @@ func applyCommand(a *app) *cobra.Command {
 			if err := job.flags.check(c.Flags()); err != nil {
 				return err
 			}
+			job.after = job.flags.afterFlags
 			return job.run(c.Context(), args)
 		},
 	}
@@ -44,10 +43,8 @@ func applyCommand(a *app) *cobra.Command {
 
 // applying is one apply, from the file to the running service.
 type applying struct {
-	*app
+	staying
 	flags   applyFlags
-	client  *api.Client
-	project string
 	request *request
 	spec    dstack.RunSpec
 	code    *parcel
@@ -254,60 +251,4 @@ func (c counted) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
 	c.n.Add(int64(n))
 	return n, err
-}
-
-// stay is what comes after the submission: nothing, waiting, or waiting and
-// then the logs.
-func (j *applying) stay(ctx context.Context, view api.View) error {
-	if j.flags.detach {
-		if j.flags.json {
-			return j.showJSON(view)
-		}
-		j.say(" %s is submitted", view.Name)
-		j.sayHowToReturn(view.Name)
-		return nil
-	}
-	began, waited := time.Now(), time.Duration(0)
-	settled, err := j.waitReady(ctx, j.client, j.project, view, j.flags.timeout)
-	if settled.Status == api.StatusReady && (view.ReadyAt == nil || view.Status != api.StatusReady) {
-		waited = time.Since(began)
-	}
-	if j.flags.json && settled.Name != "" {
-		err = errors.Join(j.showJSON(settled), err)
-	}
-	if err != nil && ctx.Err() != nil {
-		return j.leave(view.Name)
-	}
-	if err != nil || j.flags.json {
-		return err
-	}
-	j.settle(settled, waited)
-	if j.flags.wait != "" || settled.Status == api.StatusSleeping {
-		return nil
-	}
-	j.say(" Following its logs; Ctrl-C detaches, the service keeps running.")
-	j.say("")
-	if err := j.followRun(ctx, settled); err != nil {
-		if ctx.Err() != nil {
-			return j.leave(view.Name)
-		}
-		return err
-	}
-	return nil
-}
-
-// leave ends the watching, not the run. Who waited for it to be ready does
-// not know that it is.
-func (j *applying) leave(name string) error {
-	j.say("detached; %s keeps running", name)
-	j.sayHowToReturn(name)
-	if j.flags.wait != "" || j.flags.json {
-		return &dstack.Error{Kind: dstack.Conflict, Message: "interrupted before " + name + " was ready"}
-	}
-	return nil
-}
-
-func (a *app) sayHowToReturn(name string) {
-	a.say("  %s  dstack logs %s -f", a.err.paint(bold, "back"), name)
-	a.say("  %s  dstack stop %s", a.err.paint(bold, "stop"), name)
 }

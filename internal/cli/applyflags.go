@@ -2,7 +2,6 @@ package cli
 
 import (
 	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -10,18 +9,15 @@ import (
 
 // applyFlags is what can be said to apply beside the file.
 type applyFlags struct {
+	afterFlags
 	file      string
 	name      string
 	yes       bool
-	detach    bool
 	force     bool
-	wait      string
-	timeout   time.Duration
 	env       []string
 	envFiles  []string
 	profile   string
 	maxOffers int
-	json      bool
 
 	maxPrice      string
 	backends      []string
@@ -50,15 +46,12 @@ func (f *applyFlags) add(c *cobra.Command) {
 	flags.StringVarP(&f.file, "file", "f", "", "the configuration `FILE`, - for the input (.dstack.yml)")
 	flags.StringVarP(&f.name, "name", "n", "", "the run's `NAME`, instead of the file's")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
-	flags.BoolVarP(&f.detach, "detach", "d", false, "return once it is submitted")
-	flags.StringVar(&f.wait, "wait", "", "`ready`: return once it is ready")
-	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for it to be ready (with --wait: 10m)")
+	f.afterFlags.add(c, "with --wait: 10m")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "`NAME=VALUE`, or NAME to pass yours on; repeatable")
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` of such lines, of which -e wins; repeatable")
 	flags.StringVar(&f.profile, "profile", "", "the profile `NAME` of .dstack/profiles.yml (DSTACK_PROFILE)")
 	flags.BoolVar(&f.force, "force", false, "start it anew although nothing changed")
 	flags.IntVar(&f.maxOffers, "max-offers", 3, "how many machines to show")
-	outputFlag(c, &f.json)
 	flags.StringVar(&f.gpu, "gpu", "", "`SPEC`, such as 24GB or A100:2")
 	flags.StringVar(&f.disk, "disk", "", "`RANGE`, such as 100GB..")
 	flags.StringVar(&f.maxPrice, "max-price", "", "the most `DOLLARS` an hour")
@@ -94,16 +87,28 @@ func (f *applyFlags) check(given *pflag.FlagSet) error {
 	if empty != nil {
 		return empty
 	}
-	for _, group := range [][]struct {
-		flag string
-		set  bool
-	}{
-		{{"--spot", f.spot}, {"--on-demand", f.onDemand}, {"--spot-auto", f.spotAuto}, {"--spot-policy", f.spotPolicy != ""}},
-		{{"--retry", f.retry}, {"--no-retry", f.noRetry}, {"--retry-duration", f.retryDuration != ""}},
-		{{"--dont-destroy", f.dontDestroy}, {"--idle-duration", f.idleDuration != ""}},
-		{{"--detach", f.detach}, {"--wait", f.wait != ""}},
-		{{"--detach", f.detach}, {"--timeout", f.timeout != 0}},
-	} {
+	if err := together(
+		[]choice{{"--spot", f.spot}, {"--on-demand", f.onDemand}, {"--spot-auto", f.spotAuto}, {"--spot-policy", f.spotPolicy != ""}},
+		[]choice{{"--retry", f.retry}, {"--no-retry", f.noRetry}, {"--retry-duration", f.retryDuration != ""}},
+		[]choice{{"--dont-destroy", f.dontDestroy}, {"--idle-duration", f.idleDuration != ""}},
+	); err != nil {
+		return err
+	}
+	if f.maxOffers < 0 {
+		return invalid("write a number such as 10", "--max-offers: a number of machines cannot be negative")
+	}
+	return f.afterFlags.check()
+}
+
+// choice is one of several flags that do not go together.
+type choice struct {
+	flag string
+	set  bool
+}
+
+// together refuses flags of which at most one may be set.
+func together(groups ...[]choice) error {
+	for _, group := range groups {
 		first := ""
 		for _, one := range group {
 			if one.set && first != "" {
@@ -113,16 +118,6 @@ func (f *applyFlags) check(given *pflag.FlagSet) error {
 				first = one.flag
 			}
 		}
-	}
-	switch {
-	case f.wait != "" && f.wait != "ready":
-		return invalid("write: --wait ready", "--wait: %q is nothing to wait for", f.wait)
-	case f.timeout < 0:
-		return invalid("write a time such as 10m", "--timeout: a time cannot be negative")
-	case f.maxOffers < 0:
-		return invalid("write a number such as 10", "--max-offers: a number of machines cannot be negative")
-	case f.wait == "ready" && f.timeout == 0:
-		f.timeout = 10 * time.Minute
 	}
 	return nil
 }

@@ -23,6 +23,11 @@ type watchingEvents struct {
 	last   int
 	follow bool
 	json   bool
+
+	client  *api.Client
+	project string
+	from    time.Time // of since
+	columns []int     // how wide those were that are shown already; nil: nothing is
 }
 
 func eventsCommand(a *app) *cobra.Command {
@@ -44,93 +49,140 @@ func eventsCommand(a *app) *cobra.Command {
 	return c
 }
 
-func (w *watchingEvents) run(ctx context.Context, name string) error {
+func (w *watchingEvents) run(ctx context.Context, name string) (err error) {
 	if w.last < 1 || w.last > 1000 {
 		return invalid("give a number from 1 to 1000", "--last: %d events cannot be shown", w.last)
 	}
-	var from time.Time
 	if w.since != "" {
-		var err error
-		if from, err = sinceWhen(w.since, time.Now()); err != nil {
+		if w.from, err = sinceWhen(w.since, time.Now()); err != nil {
 			return err
 		}
 	}
-	client, project, err := w.remote(ctx)
-	if err != nil {
+	if w.client, w.project, err = w.remote(ctx); err != nil {
 		return err
 	}
-	defer client.Close()
+	defer w.client.Close()
 	ask := api.EventsRequest{RunName: name, Limit: w.last}
-	events, err := client.Events(ctx, project, ask)
+	events, err := w.client.Events(ctx, w.project, ask)
 	if err != nil {
-		return w.orMeant(ctx, client, project, name, err)
+		return w.orMeant(ctx, w.client, w.project, name, err)
 	}
 	recent := events[:0:0]
 	for _, e := range events {
 		ask.After = max(ask.After, e.ID)
-		if !e.At.Before(from) {
+		if !e.At.Before(w.from) {
 			recent = append(recent, e)
 		}
 	}
-	if err := w.print(recent, true); err != nil || !w.follow {
+	if err := w.print(recent); err != nil {
 		return err
 	}
+	if w.follow {
+		return w.goOn(ctx, ask)
+	}
+	if len(recent) == 0 && !w.json {
+		w.say("nothing happened to %s%s", cleanLine(name), map[bool]string{true: " since " + w.since}[w.since != ""])
+	}
+	return nil
+}
+
+// goOn shows what happens from now on, until Ctrl-C. A server that is away
+// for a while is waited for.
+func (w *watchingEvents) goOn(ctx context.Context, ask api.EventsRequest) error {
 	ask.Limit, ask.WaitSeconds = 1000, eventPoll
+	silentSince := time.Time{}
 	for {
-		events, err := client.Events(ctx, project, ask)
+		events, err := w.client.Events(ctx, w.project, ask)
 		switch {
 		case ctx.Err() != nil:
-			return nil
-		case err != nil:
+			return nil // Ctrl-C ends the looking, and nothing else
+		case err == nil:
+			silentSince = time.Time{}
+		case dstack.KindOf(err) != dstack.Unavailable:
 			return err
+		case silentSince.IsZero():
+			silentSince = time.Now()
+			w.say(" %s; trying again", cleanLine(err.Error()))
+		case time.Since(silentSince) > silenceLimit:
+			return err
+		}
+		if err != nil {
+			rest(ctx, reconnectPause)
+			continue
 		}
 		for _, e := range events {
 			ask.After = max(ask.After, e.ID)
 		}
-		if err := w.print(events, false); err != nil {
+		if err := w.print(events); err != nil {
 			return err
 		}
 	}
 }
 
-// print shows events: as a table the first time, then line by line.
-func (w *watchingEvents) print(events []api.EventView, first bool) error {
+// print shows events: in JSON a list, or one a line where more may come.
+func (w *watchingEvents) print(events []api.EventView) error {
 	if w.json && !w.follow {
-		if events == nil {
-			events = []api.EventView{}
-		}
-		return w.showJSON(events)
+		return w.showJSON(orEmpty(events))
 	}
-	if w.json {
-		for _, e := range events {
-			line, err := json.Marshal(e)
-			if err != nil {
-				return fmt.Errorf("write an event: %w", err)
-			}
-			if _, err := w.out.Write(append(line, '\n')); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	if len(events) == 0 {
-		return nil
-	}
-	t := &table{loose: []int{3, 2}}
-	if first {
-		t.head = []string{"TIME", "WHAT", "CHANGE", "WHY"}
-	} else {
-		t.head = []string{"", "", "", ""}
+	if !w.json {
+		return w.printTable(events)
 	}
 	for _, e := range events {
-		t.rows = append(t.rows, []string{e.At.Local().Format("Jan 02 15:04:05"), eventWhat(e), eventChange(e), eventWhy(e)})
+		line, err := json.Marshal(e)
+		if err == nil {
+			_, err = w.out.Write(append(line, '\n'))
+		}
+		if err != nil {
+			return fmt.Errorf("write an event: %w", err)
+		}
+	}
+	return nil
+}
+
+// printTable shows events below those before: the head comes once, and
+// columns never become narrower.
+func (w *watchingEvents) printTable(events []api.EventView) error {
+	if len(events) == 0 && (w.columns != nil || !w.follow) {
+		return nil
+	}
+	t := &table{head: []string{"TIME", "WHAT", "CHANGE", "WHY"}, loose: []int{3, 2}}
+	if t.least = w.columns; w.columns == nil && w.follow {
+		t.least = []int{8, 11, 24}
+	}
+	for _, e := range events {
+		t.rows = append(t.rows, []string{w.when(e.At), eventWhat(e), eventChange(e), eventWhy(e)})
+	}
+	t.tint = func(row, column int) (paint, bool) {
+		switch {
+		case column == 0:
+			return dim, true
+		case column == 1 && events[row].Kind == dstack.EventRolledBack:
+			return red, true
+		}
+		return 0, false
 	}
 	lines := t.lines(w.out)
-	if !first {
+	if w.columns != nil {
 		lines = lines[1:]
 	}
-	_, err := fmt.Fprintln(w.out, strings.Join(lines, "\n"))
-	return err
+	w.columns = t.widths(w.out.width())[:3]
+	if _, err := fmt.Fprintln(w.out, strings.Join(lines, "\n")); err != nil {
+		return fmt.Errorf("write the events: %w", err)
+	}
+	return nil
+}
+
+// when is how long ago something was; the time of day on lines that stay
+// while it goes on.
+func (w *watchingEvents) when(at time.Time) string {
+	now := time.Now()
+	switch {
+	case !w.follow:
+		return age(now.Sub(at)) + " ago"
+	case now.Sub(at) > 12*time.Hour:
+		return at.Local().Format("Jan 02 15:04")
+	}
+	return at.Local().Format("15:04:05")
 }
 
 // eventWhat is what an event is about.
@@ -140,84 +192,28 @@ func eventWhat(e api.EventView) string {
 		return fmt.Sprintf("replica %d", *e.Replica)
 	case e.Kind == dstack.EventReplica:
 		return "replicas"
-	case e.Kind == dstack.EventApplied, e.Kind == dstack.EventReady:
-		return fmt.Sprintf("revision %d", e.Revision)
-	case e.Kind == dstack.EventRolledBack:
-		return "rolled back"
 	}
-	return cleanLine(string(e.Kind))
+	return cleanLine(strings.ReplaceAll(string(e.Kind), "_", " "))
 }
 
+// eventChange is what became what, or which revision it is about.
 func eventChange(e api.EventView) string {
+	from, to := cleanLine(e.From), cleanLine(e.To)
 	switch {
-	case e.From == "" && e.To == "":
+	case from == "" && to == "" && e.Revision > 0:
+		return fmt.Sprintf("revision %d", e.Revision)
+	case from == "" && to == "":
 		return "-"
-	case e.From == "":
-		return "→ " + cleanLine(e.To)
+	case from == "":
+		return "→ " + to
 	}
-	return cleanLine(e.From) + " → " + cleanLine(e.To)
+	return from + " → " + to
 }
 
 func eventWhy(e api.EventView) string {
 	why := cleanLine(e.Message)
-	if e.User != "" {
-		why = strings.TrimSpace(why + " · by " + cleanLine(e.User))
+	if user := cleanLine(e.User); user != "" {
+		why = strings.TrimPrefix(why+" · by "+user, " · ")
 	}
 	return orDash(why)
-}
-
-func explainCommand(a *app) *cobra.Command {
-	var asJSON bool
-	c := &cobra.Command{
-		Use:   "explain RUN",
-		Short: "Say why a run has the replicas that it has, and when that may change.",
-		Example: "dstack explain llama31\n" +
-			"dstack explain llama31 -o json",
-		Args: wants(1, 1, "the name of a run"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, project, err := a.remote(c.Context())
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			x, err := client.Explain(c.Context(), project, args[0])
-			if err != nil {
-				return a.orMeant(c.Context(), client, project, args[0], err)
-			}
-			if asJSON {
-				return a.showJSON(x)
-			}
-			for _, line := range explained(x, time.Now()) {
-				a.show("%s", line)
-			}
-			return nil
-		},
-		ValidArgsFunction: a.completeRuns,
-	}
-	outputFlag(c, &asJSON)
-	a.projectFlags(c)
-	return c
-}
-
-// explained is an explanation in words.
-func explained(x api.Explanation, now time.Time) []string {
-	if x.Status.Finished() {
-		return []string{fmt.Sprintf("%s is %s, and wants no replica", cleanLine(x.RunName), x.Status)}
-	}
-	lines := []string{fmt.Sprintf("wants %s, has %d ready", count(x.Wanted, "replica"), x.Ready)}
-	if why := cleanLine(x.Decision.Why); why != "" {
-		lines = append(lines, "   "+why)
-	}
-	facts := []string{fmt.Sprintf("in flight %d", x.Load.InFlight), fmt.Sprintf("held %d", x.Load.Held)}
-	if x.Min != x.Max {
-		facts = append([]string{fmt.Sprintf("range %d..%d", x.Min, x.Max)}, facts...)
-	}
-	lines = append(lines, "   "+strings.Join(facts, " · "))
-	if at := x.Decision.NextAt; !at.IsZero() {
-		lines = append(lines, fmt.Sprintf("   could change at %s at the earliest, in %s", at.Local().Format("15:04:05"), elapsed(max(at.Sub(now), 0))))
-	}
-	for _, why := range x.Why {
-		lines = append(lines, "   "+cleanLine(why))
-	}
-	return lines
 }

@@ -35,10 +35,11 @@ type fake struct {
 	explain api.Explanation
 
 	// Faults.
-	refuse  map[string]refusal // path's end → answer
-	cutView int                // so many looks end without an answer
-	cutLogs int                // so many streams end in the middle of a line
-	cutCode bool               // uploads end half way
+	refuse    map[string]refusal // path's end → answer
+	cutView   int                // so many looks end without an answer
+	cutEvents int                // so many polls for more events do
+	cutLogs   int                // so many streams end in the middle of a line
+	cutCode   bool               // uploads end half way
 
 	// What came.
 	asked    []string
@@ -125,7 +126,12 @@ func (f *fake) call(w http.ResponseWriter, r *http.Request) {
 		f.deleted = append(f.deleted, body[api.DeleteRuns](r).RunsNames...)
 		answer(w, 200, nil)
 	case strings.HasSuffix(path, "/runs/events"):
-		f.polls = append(f.polls, body[api.EventsRequest](r))
+		ask := body[api.EventsRequest](r)
+		if ask.After > 0 && f.cutEvents > 0 {
+			f.cutEvents--
+			panic(http.ErrAbortHandler)
+		}
+		f.polls = append(f.polls, ask)
 		if n := len(f.polls); n <= len(f.events) {
 			answer(w, 200, f.events[n-1])
 			return

@@ -127,7 +127,7 @@ type heard struct {
 }
 
 // followRun shows a run's output and what becomes of it, until it is over.
-func (a *applying) followRun(ctx context.Context, view api.View) error {
+func (a *staying) followRun(ctx context.Context, view api.View) error {
 	ctx, cancel := context.WithCancel(ctx)
 	reader := &logReader{client: a.client, project: a.project, pause: reconnectPause,
 		ask:    api.FollowLogs{RunName: view.Name, Follow: true, Present: true},
@@ -152,7 +152,7 @@ func (a *applying) followRun(ctx context.Context, view api.View) error {
 }
 
 // tell prints lines as they come, and between them what happens to the run.
-func (a *applying) tell(ctx context.Context, view api.View, lines <-chan heard, looks <-chan look) error {
+func (a *staying) tell(ctx context.Context, view api.View, lines <-chan heard, looks <-chan look) error {
 	print := newLogPrinter(a.screen, logStyle{many: view.Wanted > 1})
 	for {
 		select {
@@ -185,7 +185,7 @@ func (a *applying) tell(ctx context.Context, view api.View, lines <-chan heard, 
 }
 
 // finale says how a run ended whose output is over.
-func (a *applying) finale(ctx context.Context, view api.View) error {
+func (a *staying) finale(ctx context.Context, view api.View) error {
 	last, err := a.client.View(ctx, a.project, api.ViewRequest{RunName: view.Name, RunID: string(view.ID)})
 	if dstack.KindOf(err) == dstack.NotFound {
 		last, err = view, nil

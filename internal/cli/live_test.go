@@ -43,6 +43,8 @@ func TestEvents(t *testing.T) {
 	defer time.AfterFunc(200*time.Millisecond, press).Stop()
 	u.ctx = ctx
 	u.types("events", "web", "-f").want(t, ExitDone, []string{"starting → ready", "rolled back", "4 → 3"}, nil)
+	f.mu.Lock() // the last poll had no answer
+	defer f.mu.Unlock()
 	if len(f.polls) != 3 || f.polls[1].After != 9 || f.polls[2].After != 10 || f.polls[1].WaitSeconds == 0 {
 		t.Errorf("polled %+v", f.polls)
 	}
@@ -65,7 +67,7 @@ func TestHistoryAndRollback(t *testing.T) {
 	f.views = life(api.View{Status: api.StatusUpdating, Revision: 6}, api.View{Status: api.StatusReady, Revision: 6, ReadyAt: &at})
 	u.types("rollback", "web", "-y").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web goes back: revision 6 is what 2 was", "web is ready"})
 	u.types("rollback", "web", "--to", "3", "-y", "-d").want(t, ExitDone, nil, []string{"revision 6 is what 3 was"})
-	if len(f.backs) != 2 || f.backs[0].Revision != 4 || f.backs[0].To != 0 || f.backs[1].To != 3 {
+	if len(f.backs) != 2 || f.backs[0].Revision != 4 || f.backs[0].To != 2 || f.backs[1].To != 3 {
 		t.Errorf("asked for %+v", f.backs)
 	}
 }
@@ -85,31 +87,166 @@ func TestExplain(t *testing.T) {
 	u.types("ps", "-v").want(t, ExitDone, []string{"sleeping  0 of 0..2", "ceil(14.2 / 10) = 2"}, nil)
 }
 
-func TestApply_ASleepingServiceIsNotWaitedFor(t *testing.T) {
-	_, u := applier(t, api.View{Status: api.StatusSleeping, Revision: 1, Max: 1})
-	u.types("apply", "-y", "-f", "service.dstack.yml").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web sleeps until a request comes"})
+func TestEvents_TimesAndWords(t *testing.T) {
+	f := newFake(t)
+	u := newUser(t, f)
+	long := strings.Repeat("because ", 40) + "of that"
+	at := time.Now().Add(-3 * time.Minute)
+	f.events = [][]api.EventView{{
+		{ID: 1, At: at, Kind: dstack.EventApplied, Revision: 4, User: "ann"},
+		{ID: 2, At: at, Kind: dstack.EventReplica, To: "waiting", Message: long},
+		{ID: 3, At: at, Kind: dstack.EventRolledBack, From: "4", To: "3"},
+	}, {}, {}, {}}
+	got := u.types("events", "web")
+	got.want(t, ExitDone, []string{" TIME    WHAT         CHANGE      WHY\n", " 3m ago  applied      revision 4  by ann\n",
+		" 3m ago  replicas     → waiting   " + long + "\n", " 3m ago  rolled back  4 → 3       -\n"}, nil)
+	u.types("events", "web").want(t, ExitDone, nil, []string{"nothing happened to web\n"})
+	u.types("events", "web", "--since", "1h").want(t, ExitDone, nil, []string{"nothing happened to web since 1h\n"})
+	u.types("events", "web", "-o", "json").want(t, ExitDone, []string{"[]\n"}, nil)
+	u.types("events", "web", "--since", "yesterday").want(t, ExitInvalid, nil, []string{"--since: `yesterday` is not a time"})
+	f.list = life(ready)
+	f.refuse["events"] = refusal{400, `{"detail":[{"msg":"Run not found","code":"resource_not_exists"}]}`}
+	u.types("events", "wbe").want(t, ExitFailed, nil, []string{"there is no run `wbe`", "did you mean `web`?"})
+	u.types("events").want(t, ExitInvalid, nil, []string{"dstack events wants the name of a run"})
 }
 
-func TestApply_ARevisionThatIsRolledBack(t *testing.T) {
-	f, u := applier(t, api.View{Status: api.StatusUpdating, Revision: 4},
-		api.View{Status: api.StatusReady, Revision: 3, Wanted: 2, Serving: 2, RolledBack: &api.RollbackView{From: 4, To: 3,
-			Reason: "replica 0 exited with code 1 after 14s, 3 times in a row", LastOutput: []string{"ValueError: 8192 is larger than 4096"}}})
-	known := life(ready)[0]
-	known.Revision = 3
-	f.preview.Existing, f.preview.How = &known, api.HowRolling
-	f.preview.Changes = []api.Change{{Path: "commands.0", From: "a", To: "b", How: api.HowRolling}}
-	u.types("apply", "-y", "-f", "service.dstack.yml").want(t, ExitRolledBack, nil, []string{
-		"revision 4 of web did not become ready, rolled back to 3", "exited with code 1 after 14s", "ValueError: 8192", "revision 3 serves, 2 of 2 replicas ready", "dstack events web"})
+func TestEvents_FollowedAsJSONPastAnAbsence(t *testing.T) {
+	f := newFake(t)
+	u := newUser(t, f)
+	f.events = [][]api.EventView{{{ID: 7, Kind: dstack.EventApplied}}, {{ID: 8, Kind: dstack.EventReady}}}
+	f.cutEvents = 5 // more than one call tries
+	ctx, press := context.WithCancel(t.Context())
+	defer time.AfterFunc(2*time.Second, press).Stop()
+	u.ctx = ctx
+	got := u.types("events", "web", "-f", "-o", "json")
+	got.want(t, ExitDone, nil, []string{"cannot reach the dstack server", "trying again"})
+	lines := strings.Split(strings.TrimSpace(got.out), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("got %s", got.out)
+	}
+	for i, line := range lines {
+		var e api.EventView
+		if err := json.Unmarshal([]byte(line), &e); err != nil || e.ID != int64(7+i) {
+			t.Errorf("%v: %s", err, line)
+		}
+	}
 }
 
-// A change in the file alone is made in place: the file is no code.
-func TestApply_TheFileIsNotAmongTheCode(t *testing.T) {
-	f, u := applier(t, ready)
-	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, nil)
-	before := *f.applied[0].RunSpec.RepoCodeHash
-	u.write("service.dstack.yml", serviceFile+"replicas: 2\n")
-	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, nil)
-	if after := *f.applied[1].RunSpec.RepoCodeHash; after != before {
-		t.Errorf("the code changed with the file: %s, %s", before, after)
+func TestEvents_FitTheTerminal(t *testing.T) {
+	s, out := onTerminal(60)
+	w := &watchingEvents{app: &app{screen: s}, follow: true}
+	event := api.EventView{At: time.Now(), Kind: dstack.EventScaled, From: "1", To: "3", Message: "14.2 requests a second over the last 60s"}
+	for range 2 { // the head comes once, and columns stay
+		if err := w.printTable([]api.EventView{event}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lines := strings.Split(strings.TrimRight(out.String(), "\n"), "\n")
+	if len(lines) != 3 || lines[1] != lines[2] || !strings.HasSuffix(lines[1], "…") || len([]rune(lines[1])) > 60 {
+		t.Errorf("got\n%s", out)
+	}
+}
+
+func TestExplained_WhenItMayChange(t *testing.T) {
+	now := time.Now()
+	scaling := &api.ScalingView{UpDelay: 300, DownDelay: 600}
+	for _, c := range []struct {
+		name           string
+		target, wanted int
+		at, scaled     time.Time
+		scaling        *api.ScalingView
+		want           string
+	}{
+		{"never", 2, 2, time.Time{}, now, scaling, ""},
+		{"down", 1, 2, now.Add(7 * time.Minute), now.Add(-3 * time.Minute), scaling, "could go down at %s at the earliest, in 7m: scale_down_delay 10m since the last change"},
+		{"up", 3, 2, now.Add(2 * time.Minute), now.Add(-3 * time.Minute), scaling, "could go up at %s at the earliest, in 2m: scale_up_delay 5m since the last change"},
+		{"something else is waited for", 1, 2, now.Add(time.Minute), now.Add(-time.Hour), scaling, "could go down at %s at the earliest, in 1m"},
+		{"the way is not known", 2, 2, now.Add(time.Minute), now, scaling, "could change at %s at the earliest, in 1m"},
+	} {
+		x := api.Explanation{Scaling: c.scaling, ScaledAt: c.scaled, Decision: autoscale.Decision{Target: c.target, Wanted: c.wanted, NextAt: c.at}}
+		if want := strings.ReplaceAll(c.want, "%s", c.at.Local().Format("15:04:05")); nextChange(x, now) != want {
+			t.Errorf("%s: %q, want %q", c.name, nextChange(x, now), want)
+		}
+	}
+	got := strings.Join(explained(api.Explanation{Status: api.StatusReady, Wanted: 1, Min: 1, Max: 1, Why: []string{"a\x1b[2J"}}, now), "\n")
+	if want := "wants 1 replica, has 0 ready\n   no gateway has told lately what comes in\n   a"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := explained(api.Explanation{RunName: "web", Status: api.StatusStopped}, now)[0]; got != "web is stopped, and wants no replica" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestPS_OfRunsThatScaleAndChange(t *testing.T) {
+	f := newFake(t)
+	u := newUser(t, f)
+	retry := time.Now().Add(40*time.Second + 500*time.Millisecond)
+	f.explain.Decision.Why = "14.2 requests a second"
+	f.list = life(
+		api.View{Status: api.StatusReady, Wanted: 2, Min: 1, Max: 4, RolledBack: &api.RollbackView{From: 4, To: 3, Reason: "replica 0 exited with code 1"}},
+		api.View{Status: api.StatusUpdating, Wanted: 2, Ready: 1, Serving: 3, Reason: "updating to revision 4", Replicas: []api.ReplicaView{
+			{Num: 0, Status: dstack.ReplicaDraining, Progress: "finishes 3 requests"},
+			{Num: 1, Status: dstack.ReplicaUnhealthy, Reason: "GET /health answered 500"},
+			{Num: 2, Status: dstack.ReplicaDraining, Reason: "replaced by revision 4"}}},
+		api.View{Status: api.StatusDegraded, Wanted: 2, Ready: 1, Min: 2, Max: 2, Replicas: []api.ReplicaView{
+			{Num: 1, Status: dstack.ReplicaWaiting, Reason: "no machine suits: 2×H100 at most $8", RetryAt: &retry}}},
+		api.View{Status: api.StatusSleeping, Max: 2, Reason: "no request for 10m"})
+	f.list[1].Name, f.list[2].Name, f.list[3].Name, f.list[3].Wanted = "new", "mixtral", "whisper", 0
+	for i := range f.list {
+		f.list[i].ID = dstack.RunID(f.list[i].Name)
+	}
+	got := u.types("ps")
+	got.want(t, ExitDone, []string{" web      ready     2 of 1..4 ", "revision 4 was rolled back to 3: replica 0 exited with code 1\n",
+		" new      updating  3 of 2 ", "replica 0 finishes 3 requests\n", "replica 1 is unhealthy: GET /health answered 500\n", "replica 2 is draining: replaced by revision 4\n",
+		" mixtral  degraded  1 of 2 ", "replica 1 waits: no machine suits: 2×H100 at most $8, next try in 40s\n", " whisper  sleeping  0 of 0..2 "}, nil)
+	if strings.Contains(got.out, "no request for 10m") || strings.Contains(got.out, "updating to") {
+		t.Errorf("the status is told twice:\n%s", got.out)
+	}
+	for _, path := range f.asked {
+		if strings.HasSuffix(path, "/explain") {
+			t.Error("it asks why without -v")
+		}
+	}
+	f.asked = nil
+	u.types("ps", "-v").want(t, ExitDone, []string{"  wants 2: 14.2 requests a second\n", "  wants 0: 14.2 requests a second\n"}, nil)
+	asked := 0
+	for _, path := range f.asked {
+		if strings.HasSuffix(path, "/explain") {
+			asked++
+		}
+	}
+	if asked != 2 {
+		t.Errorf("it asked why %d times, of two runs that scale", asked)
+	}
+}
+
+func TestStatusPaint_EveryStatusIsKnown(t *testing.T) {
+	for status, want := range map[string]paint{
+		"ready": green, "sleeping": dim, "degraded": yellow, "failing": yellow, "failed": red, "stopped": dim,
+		"unhealthy": yellow, "restarting": yellow, "draining": dim, "terminating": dim, "terminated": dim,
+	} {
+		if got, ok := statusPaint(status); !ok || got != want {
+			t.Errorf("%s is painted %v (%v)", status, got, ok)
+		}
+	}
+	for _, status := range []string{"starting", "updating", "stopping", "what comes later"} {
+		if _, ok := statusPaint(status); ok {
+			t.Errorf("%s has a colour", status)
+		}
+	}
+}
+
+func TestStop_SaysWhatIsWaitedFor(t *testing.T) {
+	f := newFake(t)
+	f.views = life(ready, api.View{Status: api.StatusStopping, Replicas: []api.ReplicaView{
+		{Num: 0, Status: dstack.ReplicaDraining, Reason: "replica 0 finishes 3 requests, up to 30s"}}}, stopped)
+	newUser(t, f).types("stop", "web", "-y").want(t, ExitDone, nil, []string{"   replica 0  finishes 3 requests, up to 30s\n", "web is stopped"})
+}
+
+func TestCompletion_OfRunNames(t *testing.T) {
+	f := newFake(t)
+	f.list = life(ready)
+	for _, command := range []string{"events", "history", "rollback", "explain", "ps", "logs", "stop"} {
+		newUser(t, f).types("__complete", command, "").want(t, ExitDone, []string{"web\n"}, nil)
 	}
 }

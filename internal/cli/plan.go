@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"charm.land/lipgloss/v2"
-
 	"dstack/internal/api"
 )
 
@@ -95,56 +93,4 @@ func count(n int, what string) string {
 		return "1 " + what
 	}
 	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// showChanges shows what a running service would become.
-func (j *applying) showChanges(preview api.Preview) {
-	known := preview.Existing
-	if known == nil || (len(preview.Changes) == 0 && !j.flags.force) {
-		return
-	}
-	j.say(" %s changes from revision %d to %d", j.err.paint(bold, cleanLine(known.Name)), known.Revision, known.Revision+1)
-	j.say("")
-	j.listChanges(preview.Changes)
-	if len(preview.Changes) > 0 {
-		j.say("")
-	}
-	j.say(" %s", howItGoes(preview.How))
-}
-
-// listChanges shows one change a line, with how it is made at the end.
-func (a *app) listChanges(changes []api.Change) {
-	width := 0
-	for _, c := range changes {
-		width = max(width, len(c.Path))
-	}
-	room := min(a.err.width(), 100) - 1
-	for _, c := range changes {
-		line := fmt.Sprintf("   %s   %s  →  %s", pad(cleanLine(c.Path), width), orNone(c.From), orNone(c.To))
-		if c.How == "" {
-			a.say("%s", fit(line, a.err.width()))
-			continue
-		}
-		line = fit(line, room-len(c.How)-2)
-		a.say("%s%s%s", line, strings.Repeat(" ", max(2, room-lipgloss.Width(line)-len(c.How))), a.err.paint(dim, c.How))
-	}
-}
-
-// howItGoes says what a change means for those who use the service.
-func howItGoes(how string) string {
-	switch how {
-	case api.HowInPlace:
-		return "Nothing is restarted."
-	case api.HowRecreate:
-		return "There is no room for both: an old replica leaves before a new one starts. Requests wait meanwhile."
-	default:
-		return "One new replica becomes ready before an old one leaves. Nothing is interrupted."
-	}
-}
-
-func orNone(value string) string {
-	if value = cleanLine(value); value == "" {
-		return "(none)"
-	}
-	return value
 }

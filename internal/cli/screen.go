@@ -137,3 +137,11 @@ func pad(text string, width int) string {
 	}
 	return text
 }
+
+// orEmpty is a result that JSON shows as [] where there is nothing.
+func orEmpty[T any](found []T) []T {
+	if found == nil {
+		return []T{}
+	}
+	return found
+}

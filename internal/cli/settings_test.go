@@ -106,7 +106,7 @@ func TestSettings_FitTheTerminal(t *testing.T) {
 	}
 	for _, width := range []int{20, 40, 60, 68, 80, 100, 200} {
 		var out strings.Builder
-		j := &applying{app: &app{screen: newScreen(nil, &out, &out)}}
+		j := &applying{staying: staying{app: &app{screen: newScreen(nil, &out, &out)}}}
 		j.err.width = func() int { return width }
 		j.showSettings(rows)
 		for line := range strings.Lines(out.String()) {
@@ -125,7 +125,7 @@ func TestSettings_FitTheTerminal(t *testing.T) {
 
 func TestSettings_InAPipeNothingIsCut(t *testing.T) {
 	var out strings.Builder
-	j := &applying{app: &app{screen: newScreen(nil, &out, &out)}}
+	j := &applying{staying: staying{app: &app{screen: newScreen(nil, &out, &out)}}}
 	j.showSettings([]setting{{"replicas", "1", "default"}, {"max duration", "2h 5m", "--max-duration"}, {"image", strings.Repeat("x", 60), "f.yml"}, {"env", "A, B", ""}})
 	want := " replicas     1      default\n max duration 2h 5m  --max-duration\n image        " + strings.Repeat("x", 60) + "  f.yml\n env          A, B\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {

@@ -9,18 +9,18 @@ import (
 	"dstack/internal/api"
 )
 
-// settle prints the lines that stay once a service is ready. waited is how
-// long that took; 0: nobody waited.
+// settle prints the lines that stay once a service is ready, or need not be
+// before a request comes. waited is how long that took; 0: nobody waited.
 func (a *app) settle(v api.View, waited time.Duration) {
-	took := ""
-	if waited > 0 {
-		took = " after " + elapsed(waited.Round(time.Second))
+	name := cleanLine(v.Name)
+	words := strings.TrimPrefix(headline(v), name)
+	if v.Status == api.StatusReady {
+		words = " is " + a.err.paint(green, string(v.Status))
+		if waited > 0 {
+			words += " after " + elapsed(waited.Round(time.Second))
+		}
 	}
-	if v.Status == api.StatusSleeping {
-		a.say(" %s %s until a request comes", a.err.paint(bold, cleanLine(v.Name)), a.err.paint(dim, "sleeps"))
-	} else {
-		a.say(" %s is %s%s", a.err.paint(bold, cleanLine(v.Name)), a.err.paint(green, string(v.Status)), took)
-	}
+	a.say(" %s%s", a.err.paint(bold, name), words)
 	a.say("")
 	a.show("   service  %s", cleanLine(v.URL))
 	if unresolvable(v.URL) && v.PathURL != "" {

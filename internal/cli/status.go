@@ -56,13 +56,13 @@ func (b *statusBoard) draw(now time.Time) {
 		b.up.draw(b.blockLines(now))
 		return
 	}
-	if b.view.Status == api.StatusReady {
+	if b.view.Status == api.StatusReady || b.view.Status == api.StatusSleeping {
 		return // the lines that settle say so
 	}
 	b.say1("run", headline(b.view), now)
 	for _, r := range b.view.Replicas {
 		if !r.Status.Finished() && (r.Progress != "" || r.Reason != "") {
-			b.say1(fmt.Sprint("replica ", r.Num), replicaLine(r, now), now)
+			b.say1(fmt.Sprint("replica ", r.Num), b.line(r, now), now)
 		}
 	}
 }
@@ -104,7 +104,7 @@ func (b *statusBoard) blockLines(now time.Time) []string {
 		if r.Status.Finished() {
 			continue
 		}
-		line := fmt.Sprintf("   replica %d  %s", r.Num, replicaLine(r, now))
+		line := fmt.Sprintf("   replica %d  %s", r.Num, b.line(r, now))
 		where := cleanLine(strings.TrimSpace(r.Backend + " " + r.Instance))
 		if where != "" && lipgloss.Width(line)+len(where)+6 <= width {
 			line += "      " + b.err.paint(dim, where)
@@ -133,8 +133,18 @@ func (b *statusBoard) tellCrashes(now time.Time) {
 		for _, line := range r.LastOutput {
 			b.say("     %s", b.err.paint(dim, fit(cleanLine(line), b.err.width()-6)))
 		}
-		b.said[fmt.Sprint("replica ", r.Num, " exact")] = replicaLine(r, now)
+		b.said[fmt.Sprint("replica ", r.Num, " exact")] = b.line(r, now)
 	}
+}
+
+// line is what a replica does; beside those of a new revision, old ones say
+// that they are.
+func (b *statusBoard) line(r api.ReplicaView, now time.Time) string {
+	line := replicaLine(r, now)
+	if b.view.Status == api.StatusUpdating && r.Revision > 0 && r.Revision != b.view.Revision {
+		line += fmt.Sprintf(", of revision %d", r.Revision)
+	}
+	return line
 }
 
 // crashesOf counts those that were, and the one that is being answered.
@@ -149,51 +159,80 @@ func crashesOf(r api.ReplicaView) int {
 func headline(v api.View) string {
 	words := map[api.Status]string{
 		api.StatusWaiting: "waits for a machine", api.StatusFailed: "failed", api.StatusStopped: "is stopped",
+		api.StatusSleeping: "sleeps until a request comes",
+		api.StatusUpdating: fmt.Sprintf("is updating to revision %d", v.Revision),
 	}[v.Status]
 	if words == "" {
 		words = "is " + string(v.Status)
 	}
-	if v.Status == api.StatusUpdating {
-		words = fmt.Sprintf("is updating to revision %d", v.Revision)
-		if v.Wanted == 1 {
-			return cleanLine(v.Name + " " + words)
-		}
-		return cleanLine(fmt.Sprintf("%s %s, %d of %s are new", v.Name, words, v.Ready, count(v.Wanted, "replica")))
-	}
-	if v.Wanted > 1 {
+	switch {
+	case v.Status == api.StatusUpdating && v.Wanted > 1:
+		words += fmt.Sprintf(", %d of %d replicas new", v.Ready, v.Wanted)
+	case v.Wanted > 1:
 		words += fmt.Sprintf(", %d of %d replicas ready", v.Ready, v.Wanted)
 	}
-	if v.Reason != "" && v.Status != api.StatusReady {
+	if v.Reason != "" && tellsMore(v) {
 		words += ": " + v.Reason
 	}
 	return cleanLine(v.Name + " " + words)
 }
 
+// tellsMore says that a run's reason is worth reading beside its status.
+func tellsMore(v api.View) bool {
+	switch v.Status {
+	case api.StatusReady, api.StatusSleeping, api.StatusUpdating:
+		return false // the status says it all
+	case api.StatusWaiting, api.StatusStarting, api.StatusDegraded, api.StatusFailing,
+		api.StatusStopping, api.StatusStopped, api.StatusFailed:
+		return true
+	}
+	return true
+}
+
 // replicaLine is what one replica does now.
 func replicaLine(r api.ReplicaView, now time.Time) string {
-	switch {
-	case r.Progress != "":
+	if r.Progress != "" {
 		return cleanLine(r.Progress)
-	case r.Status == dstack.ReplicaRestarting:
+	}
+	reason, _ := ownReason(r)
+	switch r.Status {
+	case dstack.ReplicaRestarting:
 		return strings.TrimPrefix(sentence(r), fmt.Sprintf("replica %d ", r.Num)) + nextTry(r, now)
-	case r.Reason != "" && (r.Status == dstack.ReplicaStarting || r.Status == dstack.ReplicaWaiting):
-		return strings.TrimPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
-	case r.Reason != "":
-		return string(r.Status) + ": " + strings.TrimPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
+	case dstack.ReplicaStarting, dstack.ReplicaWaiting:
+		if reason != "" {
+			return reason + nextTry(r, now) // it says what it does
+		}
+	case dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaDraining,
+		dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed:
+		if strings.HasPrefix(reason, "finishes ") {
+			return reason
+		}
+		if reason != "" {
+			return string(r.Status) + ": " + reason
+		}
 	}
 	return string(r.Status)
 }
 
+// ownReason is a replica's reason without its name. It is whole if it began
+// with that, and so is a sentence.
+func ownReason(r api.ReplicaView) (reason string, whole bool) {
+	return strings.CutPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
+}
+
 // sentence says why a replica is as it is: replica 0 exited with code 1.
 func sentence(r api.ReplicaView) string {
-	reason := cleanLine(r.Reason)
-	if reason == "" {
+	reason, whole := ownReason(r)
+	switch {
+	case reason == "":
 		reason = "ended and is started again"
+	case whole, strings.HasPrefix(reason, "finishes "), strings.HasPrefix(reason, "waits "):
+	case r.Status == dstack.ReplicaWaiting:
+		reason = "waits: " + reason
+	case r.Status == dstack.ReplicaUnhealthy, r.Status == dstack.ReplicaDraining, r.Status == dstack.ReplicaTerminating:
+		reason = "is " + string(r.Status) + ": " + reason
 	}
-	if who := fmt.Sprintf("replica %d", r.Num); !strings.HasPrefix(reason, who) {
-		return who + " " + reason
-	}
-	return reason
+	return fmt.Sprintf("replica %d %s", r.Num, reason)
 }
 
 func nextTry(r api.ReplicaView, now time.Time) string {

@@ -13,6 +13,7 @@ type table struct {
 	head  []string
 	rows  [][]string
 	tint  func(row, column int) (paint, bool) // nil: none
+	least []int                               // how wide the first columns are at least
 	loose []int                               // columns that may be cut where the room ends, best first
 }
 
@@ -69,6 +70,9 @@ func (t *table) widths(room int) []int {
 	total := 0
 	for i := range t.head {
 		widths[i] = lipgloss.Width(t.head[i])
+		if i < len(t.least) {
+			widths[i] = max(widths[i], t.least[i])
+		}
 		for _, row := range t.rows {
 			if len(row) > 1 {
 				widths[i] = max(widths[i], lipgloss.Width(row[i]))

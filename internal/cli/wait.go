@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"dstack/internal/api"
@@ -102,51 +101,6 @@ func (w *waiting) until(ctx context.Context, view api.View) (api.View, error) {
 }
 
 var errLate = &dstack.Error{Kind: dstack.Timeout, Message: "the time is over"}
-
-// settledAt says whether the wait for a revision of a run is over, and how.
-func settledAt(v api.View, revision int) (bool, error) {
-	switch {
-	case v.RolledBack != nil && v.RolledBack.From == revision:
-		return true, rolledBack(v)
-	case v.Revision > revision:
-		return true, &dstack.Error{Kind: dstack.Conflict,
-			Message: fmt.Sprintf("revision %d of %s was replaced by revision %d before it was ready", revision, v.Name, v.Revision),
-			Hint:    "see: dstack ps " + v.Name}
-	case v.Status.Finished():
-		return true, ended(v)
-	case v.Status == api.StatusStopping && v.Ending != dstack.EndFailed && v.Ending != dstack.EndNoCapacity:
-		return true, ended(v)
-	case v.Status == api.StatusSleeping:
-		return true, nil // there is nothing to wait for before a request comes
-	}
-	return v.Status == api.StatusReady && v.ReadyAt != nil, nil
-}
-
-// waitReady waits until a revision of a run has been ready once.
-func (a *app) waitReady(ctx context.Context, client *api.Client, project string, view api.View, limit time.Duration) (api.View, error) {
-	revision := view.Revision
-	w := &waiting{app: a, client: client, project: project, limit: limit}
-	w.done = func(v api.View) (bool, error) { return settledAt(v, revision) }
-	w.late = func(v api.View) error {
-		late := &verdict{now: headline(v), err: &dstack.Error{Kind: dstack.Timeout,
-			Message: fmt.Sprintf("%s was not ready within %s", v.Name, limit),
-			Hint:    fmt.Sprintf("it goes on: dstack logs %s -f\nor end it: dstack stop %s", v.Name, v.Name)}}
-		late.take(v)
-		return late
-	}
-	return w.until(ctx, view)
-}
-
-// rolledBack is the story of a revision that did not become ready.
-func rolledBack(v api.View) error {
-	b := v.RolledBack
-	story := &verdict{err: &dstack.Error{Kind: dstack.RolledBack,
-		Message: fmt.Sprintf("revision %d of %s did not become ready, rolled back to %d", b.From, v.Name, b.To),
-		Hint:    fmt.Sprintf("dstack events %s\ndstack history %s -v", v.Name, v.Name)}}
-	story.why, story.output = []string{b.Reason}, b.LastOutput
-	story.now = fmt.Sprintf("revision %d serves, %d of %s ready", b.To, v.Serving, count(v.Wanted, "replica"))
-	return story
-}
 
 // ended is the story of a run that is over, or about to be.
 func ended(v api.View) error {

@@ -135,6 +135,11 @@ func (r *rig) kill() {
 
 func (r *rig) submit(replicas int) dstack.RunID {
 	r.t.Helper()
+	return r.submitLike(func(s *spec.Service) { s.Replicas = spec.Replicas{Min: replicas, Max: replicas} })
+}
+
+func (r *rig) submitLike(change func(*spec.Service)) dstack.RunID {
+	r.t.Helper()
 	run := dstack.Run{
 		ID: dstack.RunID(uuid.NewString()), ProjectID: r.project.ID, Project: "main", User: "admin", Name: "web",
 		Revision: 1, Status: dstack.RunSubmitted, SubmittedAt: time.Now(), Since: time.Now(),
@@ -143,7 +148,7 @@ func (r *rig) submit(replicas int) dstack.RunID {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	service.Replicas = spec.Replicas{Min: replicas, Max: replicas}
+	change(service)
 	run.Spec = dstack.RunSpec{Configuration: *service, Profile: spec.Profile{Name: "default"}, WorkingDir: ".", RepoData: []byte(`{"repo_type":"virtual"}`)}
 	if err := r.store.SubmitRun(r.t.Context(), run); err != nil {
 		r.t.Fatal(err)

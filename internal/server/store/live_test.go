@@ -230,3 +230,24 @@ func TestReplicaFacts_WhoMayHoldTheRoomOfOneThatWaits(t *testing.T) {
 		}
 	})
 }
+
+// A service that scales up and down for months does not pile up what it had.
+func TestSaveRunStep_ForgetsLongFinishedReplicas(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run := h.submit("web", t0)
+		now := t0
+		for i := range 60 {
+			now = now.Add(time.Second)
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{i}, Wanted: 1}, now)
+			for _, r := range h.whole(run.ID).Replicas {
+				if !r.Status.Finished() {
+					h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, now)
+				}
+			}
+		}
+		left := h.whole(run.ID).Replicas
+		if len(left) != 51 || left[len(left)-1].Num != 59 || left[0].Num != 9 {
+			t.Errorf("%d replicas are left, from number %d to %d", len(left), left[0].Num, left[len(left)-1].Num)
+		}
+	})
+}

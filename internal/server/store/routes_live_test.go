@@ -22,7 +22,7 @@ func TestRoutes_WhatAConfigurationAsksOfGateways(t *testing.T) {
 		if diff := cmp.Diff(want, h.routes().Routes[0].Rules); diff != "" {
 			t.Error(diff)
 		}
-		if &h.routes().Routes[0].Rules.Limits[0] != &h.routes().Routes[0].Rules.Limits[0] {
+		if once, again := h.routes(), h.routes(); &once.Routes[0].Rules.Limits[0] != &again.Routes[0].Rules.Limits[0] {
 			t.Error("the same rules are read again")
 		}
 		h.revise(run.ID, "without", false, t0)

@@ -95,7 +95,16 @@ func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run
 		wanted = ?, scaled_at = ?, finished_at = ?, live = ?`+more, append(head, args...)...)
 }
 
+// endedKept is how many finished replicas of a run are remembered: one that
+// scales up and down for months has had thousands.
+const endedKept = 50
+
 func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now time.Time) error {
+	if len(nums) > 0 {
+		if err := forgetEnded(ctx, tx, run); err != nil {
+			return err
+		}
+	}
 	for some := range slices.Chunk(nums, 500) {
 		rows := nouns(some, func(num int) replicaRow {
 			return replicaRow{
@@ -113,6 +122,15 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 		}
 	}
 	return nil
+}
+
+// forgetEnded deletes all but the latest finished replicas of a run. Those of
+// the present shape that gave up still count for what is decided.
+func forgetEnded(ctx context.Context, tx bun.Tx, run dstack.Run) error {
+	_, err := tx.NewRaw(`DELETE FROM replicas WHERE run_id = ? AND NOT live AND NOT (status = ? AND shape = ?)
+		AND id NOT IN (SELECT id FROM replicas WHERE run_id = ? AND NOT live ORDER BY finished_at DESC, id LIMIT ?)`,
+		string(run.ID), string(dstack.ReplicaFailed), run.Shape, string(run.ID), endedKept).Exec(ctx)
+	return err
 }
 
 // drainReplicas takes replicas out of the route table and lets them finish

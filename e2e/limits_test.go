@@ -1,0 +1,129 @@
+package e2e
+
+import (
+	"net/http"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+// TestRateLimits: a caller's burst passes, and what is beyond it is told when
+// to come again; callers do not pay for each other.
+func TestRateLimits(t *testing.T) {
+	h := needEngine(t, "process")
+	h.apply(h.folder(h.workload("limited",
+		"rate_limits: [{prefix: /slow, rps: 0.5, burst: 3, key: {type: header, header: X-Caller}}, {prefix: /size, rps: 0.2}]")))
+	ask := func(path, caller string) (int, http.Header) {
+		req, err := http.NewRequestWithContext(t.Context(), "GET", h.service("limited", path), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+h.token)
+		req.Header.Set("X-Caller", caller)
+		res, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		return res.StatusCode, res.Header
+	}
+	for i := range 4 { // the first, and the burst
+		if status, _ := ask("/slow?ms=0", "one"); status != 200 {
+			t.Errorf("request %d: status %d", i, status)
+		}
+	}
+	status, header := ask("/slow?ms=0", "one")
+	seconds, err := strconv.Atoi(header.Get("Retry-After"))
+	if status != 429 || err != nil || seconds < 1 || seconds > 2 {
+		t.Fatalf("beyond the burst: status %d, Retry-After %q; want 429 and two seconds at most", status, header.Get("Retry-After"))
+	}
+	again := time.Now().Add(time.Duration(seconds) * time.Second)
+	if status, _ := ask("/slow?ms=0", "two"); status != 200 {
+		t.Errorf("another caller gets status %d", status)
+	}
+	if status, _ := ask("/who", "one"); status != 200 {
+		t.Errorf("another path gets status %d", status)
+	}
+	if status, _ := ask("/size", "one"); status != 200 {
+		t.Errorf("by address: status %d", status)
+	}
+	if status, _ := ask("/size", "two"); status != 429 { // it is the same address
+		t.Errorf("by address, again: status %d", status)
+	}
+	time.Sleep(time.Until(again)) // as it was told
+	if status, _ := ask("/slow?ms=0", "one"); status != 200 {
+		t.Errorf("after Retry-After it gets status %d", status)
+	}
+}
+
+// TestMaxDuration: a run ends when it has run for as long as it may, by a
+// reason of its own, and in order.
+func TestMaxDuration(t *testing.T) {
+	onEngines(t, func(t *testing.T, engine string) {
+		t.Parallel()
+		h := newHouse(t, engine)
+		h.apply(h.folder(h.workload("short", "max_duration: 5s", "drain_timeout: 10s")))
+		s := h.streams(t.Context(), "short", 35, 200)
+		h.eventually(30*time.Second, "it ends by itself", func() error {
+			if v := h.look("short"); !v.Status.Finished() {
+				return errNotYet
+			}
+			return nil
+		})
+		v := h.run("short")
+		if v.Ending != dstack.EndDuration || v.Status != api.StatusStopped || v.ReadyAt == nil {
+			t.Errorf("it is %s, ended by %q: %s", v.Status, v.Ending, v.Reason)
+		}
+		if lived := v.FinishedAt.Sub(v.SubmittedAt); lived < 5*time.Second {
+			t.Errorf("it lived for %s", lived)
+		}
+		areWhole(h, "the stream that was there", []*stream{s})
+		h.cli("ps", "-a", "-v").exits(0).says("max_duration")
+		h.tells("short", dstack.EventRun, "", "terminating", "max_duration")
+		h.eventually(5*time.Second, "nothing is left", h.nothingLeft)
+	})
+}
+
+// TestEventsOutlive: what happened can be asked after the run is gone, and
+// tells who did what.
+func TestEventsOutlive(t *testing.T) {
+	h := needEngine(t, "process")
+	config := h.workload("gone", "- VERSION=1")
+	dir := h.folder(config)
+	h.apply(dir)
+	h.becomes(dir, version(config, 1, 2))
+	h.stopped("gone")
+	before := h.happened("gone")
+	h.cli("delete", "gone", "-y").exits(0)
+	after := h.happened("gone")
+	if len(after) < len(before) {
+		t.Errorf("%d events became %d with the run", len(before), len(after))
+	}
+	var kinds []dstack.EventKind
+	last := int64(0)
+	for _, e := range after {
+		kinds = append(kinds, e.Kind)
+		if e.RunName != "gone" || e.At.IsZero() || e.ID <= last {
+			t.Errorf("an event is out of order, or of another run: %+v", e)
+		}
+		last = e.ID
+		if (e.Kind == dstack.EventApplied || e.Kind == dstack.EventStop) && e.User != "admin" {
+			t.Errorf("it is not said whose wish it was: %+v", e)
+		}
+	}
+	for _, kind := range []dstack.EventKind{dstack.EventApplied, dstack.EventReplica, dstack.EventReady, dstack.EventRun, dstack.EventStop} {
+		if !slices.Contains(kinds, kind) {
+			t.Errorf("no event is of kind %s:\n%s", kind, told(after))
+		}
+	}
+	h.cli("events", "gone").exits(0).says("revision 2")
+	h.apply(dir) // a new run of the name
+	if now := h.happened("gone"); len(now) <= len(after) {
+		t.Errorf("%d events became %d with a new run of the name", len(after), len(now))
+	}
+	h.cli("events", "nobody").refuses(1, "nobody")
+}

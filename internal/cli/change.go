@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"charm.land/lipgloss/v2"
+
+	"dstack/internal/api"
+)
+
+// widestChange is where how a change is made ends, on a wide terminal.
+const widestChange = 100
+
+// showChanges shows what a running service would become.
+func (j *applying) showChanges(preview api.Preview) {
+	known := preview.Existing
+	if known == nil || (len(preview.Changes) == 0 && !j.flags.force) {
+		return
+	}
+	next := known.Revision + 1
+	if b := known.RolledBack; b != nil {
+		next = max(next, b.From+1) // a failed one's number is not given again
+	}
+	j.say(" %s changes from revision %d to %d", j.err.paint(bold, cleanLine(known.Name)), known.Revision, next)
+	j.say("")
+	j.listChanges(preview.Changes)
+	j.say(" %s", howItGoes(preview.Changes, preview.How))
+}
+
+// listChanges shows one change a line, with how it is made at the end of it.
+func (a *app) listChanges(changes []api.Change) {
+	if len(changes) == 0 {
+		return
+	}
+	lines, hows, widest := changeLines(changes), 0, 0
+	for i, c := range changes {
+		hows = max(hows, len(c.How))
+		widest = max(widest, lipgloss.Width(lines[i]))
+	}
+	room := min(a.err.width(), widestChange) - 4 - hows
+	if a.err.width() <= 0 { // a pipe has room for all of it
+		room = min(widest, widestChange) + 5
+	}
+	for i, line := range lines {
+		if a.err.width() > 0 {
+			line = fit(line, room-2)
+		}
+		how := strings.Repeat(" ", hows-len(changes[i].How)) + changes[i].How
+		a.say("   %s", strings.TrimRight(pad(line, room)+a.err.paint(dim, how), " "))
+	}
+	a.say("")
+}
+
+// changeLines is one line a change: commands.1   a  →  b.
+func changeLines(changes []api.Change) []string {
+	paths, froms := 0, 0
+	for _, c := range changes {
+		paths = max(paths, lipgloss.Width(cleanLine(c.Path)))
+	}
+	whole := make([][2]string, len(changes))
+	for i, c := range changes {
+		from, to := unlike(orNone(c.From), orNone(c.To))
+		whole[i] = [2]string{from, to}
+		if w := lipgloss.Width(from); w <= alignedFrom {
+			froms = max(froms, w)
+		}
+	}
+	lines := make([]string, 0, len(changes))
+	for i, c := range changes {
+		lines = append(lines, fmt.Sprintf("%s   %s  →  %s", pad(cleanLine(c.Path), paths), pad(whole[i][0], froms), whole[i][1]))
+	}
+	return lines
+}
+
+const (
+	alignedFrom = 24 // a longer value moves its arrow, and no other
+	shortEnough = 24 // values up to this are shown whole
+	leastAlike  = 8  // less than this that two values share is not left out
+)
+
+// unlike leaves out what two long values have in common, whole words only:
+// vllm serve … --port 1 and … --port 2.
+func unlike(from, to string) (short, other string) {
+	if max(lipgloss.Width(from), lipgloss.Width(to)) <= shortEnough {
+		return from, to
+	}
+	x, y := strings.Split(from, " "), strings.Split(to, " ")
+	head := 0
+	for head < min(len(x), len(y))-1 && x[head] == y[head] {
+		head++
+	}
+	if head > 0 && strings.HasPrefix(x[head-1], "-") {
+		head-- // a flag stays with its value
+	}
+	tail := 0
+	for tail < min(len(x), len(y))-head-1 && x[len(x)-1-tail] == y[len(y)-1-tail] {
+		tail++
+	}
+	return without(x, head, tail, 2), without(y, head, tail, 0)
+}
+
+// without is words without those that stand before head, but for the first lead
+// of them, and without the last tail ones.
+func without(words []string, head, tail, lead int) string {
+	start, end := strings.Join(words[:head], " "), strings.Join(words[len(words)-tail:], " ")
+	middle := strings.Join(words[head:len(words)-tail], " ")
+	switch {
+	case start == "":
+	case len(start) < leastAlike, head <= lead:
+		middle = start + " " + middle
+	case lead > 0:
+		middle = strings.Join(words[:lead], " ") + " … " + middle
+	default:
+		middle = "… " + middle
+	}
+	switch {
+	case end == "":
+	case len(end) < leastAlike:
+		middle += " " + end
+	default:
+		middle += " …"
+	}
+	return middle
+}
+
+// howItGoes says what changes mean for those who use the service. Without a
+// change it is a run that is started anew.
+func howItGoes(changes []api.Change, how string) string {
+	switch {
+	case how == api.HowInPlace:
+		return "Nothing is restarted."
+	case how == api.HowRecreate:
+		return "There is no room for both: an old replica leaves before a new one starts. Requests wait meanwhile."
+	case len(changes) == 0:
+		return "Nothing differs: its replicas are replaced one by one."
+	}
+	return "One new replica becomes ready before an old one leaves. Nothing is interrupted."
+}
+
+// most is how changes come about together: by the most that any needs.
+func most(changes []api.Change) string {
+	how := ""
+	for _, rank := range []string{api.HowInPlace, api.HowRolling, api.HowRecreate} {
+		if slices.ContainsFunc(changes, func(c api.Change) bool { return c.How == rank }) {
+			how = rank
+		}
+	}
+	return how
+}
+
+func orNone(value string) string {
+	if value = cleanLine(value); value == "" {
+		return "(none)"
+	}
+	return value
+}

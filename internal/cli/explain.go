@@ -1,0 +1,112 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dstack/internal/api"
+)
+
+func explainCommand(a *app) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "explain RUN",
+		Short: "Say why a run has the replicas that it has, and when that may change.",
+		Example: "dstack explain llama31\n" +
+			"dstack explain llama31 -o json",
+		Args: wants(1, 1, "the name of a run"),
+		RunE: func(c *cobra.Command, args []string) error {
+			client, project, err := a.remote(c.Context())
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			x, err := client.Explain(c.Context(), project, args[0])
+			if err != nil {
+				return a.orMeant(c.Context(), client, project, args[0], err)
+			}
+			if asJSON {
+				x.Why = orEmpty(x.Why)
+				return a.showJSON(x)
+			}
+			for _, line := range explained(x, time.Now()) {
+				a.show("%s", line)
+			}
+			return nil
+		},
+		ValidArgsFunction: a.completeRuns,
+	}
+	outputFlag(c, &asJSON)
+	a.projectFlags(c)
+	return c
+}
+
+// explained is an explanation in words.
+func explained(x api.Explanation, now time.Time) []string {
+	if x.Status.Finished() {
+		return []string{fmt.Sprintf("%s is %s, and wants no replica", cleanLine(x.RunName), x.Status)}
+	}
+	lines := []string{fmt.Sprintf("wants %s, has %d ready", count(x.Wanted, "replica"), x.Ready)}
+	add := func(line string) {
+		if line = cleanLine(line); line != "" {
+			lines = append(lines, "   "+line)
+		}
+	}
+	add(x.Decision.Why)
+	add(traffic(x))
+	add(nextChange(x, now))
+	for _, why := range x.Why {
+		add(why)
+	}
+	return lines
+}
+
+// traffic is what a run may have and what it has to do.
+func traffic(x api.Explanation) string {
+	var facts []string
+	if x.Min != x.Max {
+		facts = append(facts, fmt.Sprintf("range %d..%d", x.Min, x.Max))
+	}
+	if x.Load.Known || x.Load.InFlight+x.Load.Held > 0 {
+		facts = append(facts, fmt.Sprintf("in flight %d", x.Load.InFlight), fmt.Sprintf("held %d", x.Load.Held))
+	} else {
+		facts = append(facts, "no gateway has told lately what comes in")
+	}
+	return strings.Join(facts, " · ")
+}
+
+// nextChange is when another number of replicas may be wanted though the load
+// stays. Why not sooner is in the decision's own words.
+func nextChange(x api.Explanation, now time.Time) string {
+	at := x.Decision.NextAt
+	if at.IsZero() {
+		return ""
+	}
+	way := "could change"
+	switch {
+	case x.Decision.Target > x.Decision.Wanted:
+		way = "could go up"
+	case x.Decision.Target < x.Decision.Wanted:
+		way = "could go down"
+	}
+	when := at.Local().Format("15:04:05")
+	if at.Sub(now) > 12*time.Hour {
+		when = at.Local().Format("Jan 02 15:04:05")
+	}
+	line := fmt.Sprintf("%s at %s at the earliest, in %s", way, when, elapsed(at.Sub(now)))
+	if x.Scaling == nil || x.ScaledAt.IsZero() || way == "could change" {
+		return line
+	}
+	field, delay := "scale_up_delay", x.Scaling.UpDelay
+	if way == "could go down" {
+		field, delay = "scale_down_delay", x.Scaling.DownDelay
+	}
+	wait := time.Duration(delay) * time.Second
+	if gap := at.Sub(x.ScaledAt) - wait; gap > time.Second || gap < -time.Second {
+		return line // something else is waited for
+	}
+	return fmt.Sprintf("%s: %s %s since the last change", line, field, elapsed(wait))
+}

@@ -1,0 +1,262 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+func TestApply_ASleepingServiceIsNotWaitedFor(t *testing.T) {
+	_, u := applier(t, api.View{Status: api.StatusSleeping, Revision: 1, Max: 1})
+	u.types("apply", "-y", "-f", "service.dstack.yml").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web sleeps until a request comes"})
+}
+
+func TestApply_ARevisionThatIsRolledBack(t *testing.T) {
+	f, u := applier(t, api.View{Status: api.StatusUpdating, Revision: 4},
+		api.View{Status: api.StatusReady, Revision: 3, Wanted: 2, Serving: 2, RolledBack: &api.RollbackView{From: 4, To: 3,
+			Reason: "replica 0 exited with code 1 after 14s, 3 times in a row", LastOutput: []string{"ValueError: 8192 is larger than 4096"}}})
+	known := life(ready)[0]
+	known.Revision = 3
+	f.preview.Existing, f.preview.How = &known, api.HowRolling
+	f.preview.Changes = []api.Change{{Path: "commands.0", From: "a", To: "b", How: api.HowRolling}}
+	u.types("apply", "-y", "-f", "service.dstack.yml").want(t, ExitRolledBack, nil, []string{
+		"revision 4 of web did not become ready, rolled back to 3", "exited with code 1 after 14s", "ValueError: 8192", "  now   revision 3 serves, 2 of 2 replicas\n", "dstack events web"})
+}
+
+// A change in the file alone is made in place: the file is no code.
+func TestApply_TheFileIsNotAmongTheCode(t *testing.T) {
+	f, u := applier(t, ready)
+	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, nil)
+	before := *f.applied[0].RunSpec.RepoCodeHash
+	u.write("service.dstack.yml", serviceFile+"replicas: 2\n")
+	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, nil)
+	if after := *f.applied[1].RunSpec.RepoCodeHash; after != before {
+		t.Errorf("the code changed with the file: %s, %s", before, after)
+	}
+}
+
+func TestSettledAt(t *testing.T) {
+	at := time.Now()
+	of := func(status api.Status, revision int, readyAt *time.Time) api.View {
+		return api.View{Name: "web", Status: status, Revision: revision, ReadyAt: readyAt}
+	}
+	back := func(v api.View, from int) api.View {
+		v.RolledBack = &api.RollbackView{From: from, To: v.Revision}
+		return v
+	}
+	for _, c := range []struct {
+		name string
+		view api.View
+		over bool
+		kind dstack.Kind
+	}{
+		{"starts", of(api.StatusStarting, 4, nil), false, ""},
+		{"has some", of(api.StatusDegraded, 4, nil), false, ""},
+		{"has all", of(api.StatusReady, 4, &at), true, ""},
+		{"is ready as it was, and not yet as it will be", of(api.StatusReady, 4, nil), false, ""},
+		{"has served, and has too few for the load", of(api.StatusDegraded, 4, &at), true, ""},
+		{"has served, and takes over", of(api.StatusUpdating, 4, &at), false, ""},
+		{"has served, and all have crashed", of(api.StatusFailing, 4, &at), false, ""},
+		{"sleeps", of(api.StatusSleeping, 4, nil), true, ""},
+		{"sleeps as it did before", back(of(api.StatusSleeping, 3, &at), 4), true, dstack.RolledBack},
+		{"was rolled back", back(of(api.StatusReady, 3, &at), 4), true, dstack.RolledBack},
+		{"an earlier one was rolled back", back(of(api.StatusStarting, 4, nil), 3), false, ""},
+		{"ours and a later one were rolled back", back(of(api.StatusReady, 3, &at), 5), true, dstack.Conflict},
+		{"was replaced", of(api.StatusReady, 5, &at), true, dstack.Conflict},
+		{"was stopped", of(api.StatusStopping, 4, &at), true, dstack.Conflict},
+		{"failed", of(api.StatusFailed, 4, nil), true, dstack.Conflict},
+	} {
+		over, err := settledAt(c.view, 4)
+		kind := dstack.KindOf(err)
+		if err == nil {
+			kind = ""
+		}
+		if over != c.over || kind != c.kind {
+			t.Errorf("%s: %v %v", c.name, over, err)
+		}
+	}
+}
+
+// revised is a user whose service runs at revision 3 and is to be changed.
+func revised(t *testing.T, how string, changes []api.Change, views ...api.View) (*fake, *user) {
+	f, u := applier(t, views...)
+	known := life(ready)[0]
+	known.Revision = 3
+	f.preview.Existing, f.preview.How, f.preview.Changes = &known, how, changes
+	return f, u
+}
+
+// runs is a run as the server has it.
+func runs(t *testing.T, code string) *api.Run {
+	parsed, err := spec.Parse("", []byte(strings.ReplaceAll(serviceFile, "GREETING", "A=b")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &api.Run{RunSpec: dstack.RunSpec{Configuration: *parsed, RepoCodeHash: &code, Profile: spec.Profile{Name: "default"}}}
+}
+
+func TestApply_SaysHowChangesAreMade(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		how   string
+		force bool
+		says  []string
+	}{
+		{"in place", api.HowInPlace, false, []string{"scaling.target   10  →  20     in place\n", "Nothing is restarted."}},
+		{"rolling", api.HowRolling, false, []string{"One new replica becomes ready before an old one leaves. Nothing is interrupted."}},
+		{"recreate", api.HowRecreate, false, []string{"There is no room for both: an old replica leaves before a new one starts. Requests wait meanwhile."}},
+		{"force", "", true, []string{"Nothing differs: its replicas are replaced one by one."}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, u := revised(t, c.how, nil, ready)
+			f.preview.Existing.RolledBack = &api.RollbackView{From: 7, To: 3}
+			args := []string{"apply", "-y", "-d", "-f", "service.dstack.yml"}
+			f.run = runs(t, "other code")
+			u.types(args...).want(t, ExitDone, nil, nil)
+			f.run = runs(t, *f.applied[0].RunSpec.RepoCodeHash)
+			if c.force {
+				args = append(args, "--force")
+			} else {
+				f.preview.Changes = []api.Change{{Path: "scaling.target", From: "10", To: "20", How: api.HowInPlace},
+					{Path: "port", From: "1", To: "2", How: c.how}}
+			}
+			got := u.types(args...)
+			got.want(t, ExitDone, nil, append(c.says, "web changes from revision 3 to 8"))
+		})
+	}
+}
+
+func TestApply_CodeThatDiffersIsRolling(t *testing.T) {
+	f, u := revised(t, api.HowInPlace, []api.Change{{Path: "scaling.target", From: "10", To: "20", How: api.HowInPlace}}, ready)
+	f.run = runs(t, "other code")
+	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, []string{"code", "rolling", "One new replica becomes ready"})
+}
+
+func TestApply_ShowsAnUpdate(t *testing.T) {
+	replica := func(num, revision int, status dstack.ReplicaStatus, reason string) api.ReplicaView {
+		return api.ReplicaView{Num: num, Revision: revision, Status: status, Reason: reason}
+	}
+	_, u := applier(t,
+		api.View{Status: api.StatusUpdating, Revision: 4, Wanted: 2, Ready: 1, Reason: "updating to revision 4", Replicas: []api.ReplicaView{
+			replica(0, 3, dstack.ReplicaDraining, "replica 0 finishes 3 requests, up to 30s"), replica(2, 4, dstack.ReplicaUnhealthy, "GET /health answered 500")}},
+		api.View{Status: api.StatusReady, Revision: 4, Wanted: 2})
+	u.types("apply", "-y", "--wait", "ready", "-f", "service.dstack.yml").want(t, ExitDone, nil, []string{
+		" web is updating to revision 4, 1 of 2 replicas new (0s)\n", "replica 0  finishes 3 requests, up to 30s, of revision 3\n",
+		"replica 2  unhealthy: GET /health answered 500\n", "web is ready after 0s"})
+}
+
+func TestApply_ARollbackInJSONHasItsViewToo(t *testing.T) {
+	_, u := applier(t, api.View{Status: api.StatusUpdating, Revision: 4},
+		api.View{Status: api.StatusUpdating, Revision: 3, Wanted: 2, Serving: 1, RolledBack: &api.RollbackView{From: 4, To: 3, Reason: "gave up"}})
+	got := u.types("apply", "-y", "-f", "service.dstack.yml", "-o", "json")
+	got.want(t, ExitRolledBack, nil, []string{"  why   gave up\n  now   revision 3 serves, 1 of 2 replicas\n  try   dstack events web\n        dstack logs web\n"})
+	var view api.View
+	if err := json.Unmarshal([]byte(got.out), &view); err != nil || view.RolledBack == nil {
+		t.Errorf("%v: %s", err, got.out)
+	}
+}
+
+// turned is a run of five revisions that was changed back and forth.
+func turned(f *fake) {
+	at := time.Now().Add(-time.Hour)
+	change := func(path, from, to, how string) api.Change {
+		return api.Change{Path: path, From: from, To: to, How: how}
+	}
+	f.history = []api.RevisionView{
+		{Num: 5, Present: true, Status: dstack.RevisionReady, At: at, Changes: []api.Change{change("commands.0", "b", "a", api.HowRolling), change("env.KEY", "•••", "•••", api.HowRolling)}},
+		{Num: 4, Status: dstack.RevisionFailed, At: at, Reason: "replica 0 exited with code 1", Changes: []api.Change{change("commands.0", "a", "b", api.HowRolling), change("scaling.target", "10", "20", api.HowInPlace)}},
+		{Num: 3, Status: dstack.RevisionReady, At: at, Changes: []api.Change{change("scaling.target", "5", "10", api.HowInPlace)}},
+		{Num: 2, Status: dstack.RevisionPending, At: at},
+	}
+	f.views = life(api.View{Status: api.StatusUpdating, Revision: 6}, api.View{Status: api.StatusReady, Revision: 6})
+}
+
+func TestRollback_ShowsTheWay(t *testing.T) {
+	f := newFake(t)
+	u := newUser(t, f)
+	turned(f)
+	got := u.types("rollback", "web")
+	got.want(t, ExitInvalid, nil, []string{"web changes from revision 5 to what revision 3 was", "scaling.target   20   →  10      in place\n",
+		"env.KEY          •••  →  •••      rolling\n", `cannot ask "Bring revision 3 back?"`, "add -y"})
+	if strings.Contains(got.err, "commands.0") {
+		t.Error("what is as it was is told as a change")
+	}
+	u.types("rollback", "web", "--to", "4", "-y", "-d").want(t, ExitDone, nil, []string{"commands.0   a    →  b ", "revision 4 failed: replica 0 exited", "web is submitted"})
+	if len(f.backs) != 1 || f.backs[0].To != 4 || f.backs[0].Revision != 5 {
+		t.Errorf("asked for %+v", f.backs)
+	}
+	for _, same := range []string{"5", "9"} { // the server says what is wrong with that
+		f.refuse["rollback"] = refusal{400, api.ErrorBody{Error: api.ErrorView{Kind: dstack.NotFound, Message: "web has no such revision"}}}
+		u.types("rollback", "web", "--to", same).want(t, ExitFailed, nil, []string{"web has no such revision"})
+	}
+	u.types("rollback", "web", "--to", "0").want(t, ExitInvalid, nil, []string{"revisions begin with 1"})
+	u.types("rollback", "web", "-d", "--wait", "ready").want(t, ExitInvalid, nil, []string{"do not go together"})
+	f.list = life(ready)
+	f.refuse["history"] = refusal{400, `{"detail":[{"msg":"Run not found","code":"resource_not_exists"}]}`}
+	u.types("rollback", "wbe").want(t, ExitFailed, nil, []string{"there is no run `wbe`", "did you mean `web`?"})
+	u.types("history", "wbe").want(t, ExitFailed, nil, []string{"did you mean `web`?"})
+}
+
+func TestRollback_WaitsAsApplyDoes(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		args  []string
+		views []api.View
+		code  int
+		out   string
+		err   string
+	}{
+		{"ready", nil, []api.View{{Status: api.StatusUpdating, Revision: 6}, {Status: api.StatusReady, Revision: 6}}, ExitDone, "service  http://web", "web is ready after"},
+		{"json", []string{"-o", "json", "--wait", "ready"}, []api.View{{Status: api.StatusUpdating, Revision: 6}, {Status: api.StatusReady, Revision: 6}}, ExitDone, `"status": "ready"`, "is updating to revision 6"},
+		{"sleeping", nil, []api.View{{Status: api.StatusSleeping, Revision: 6}}, ExitDone, "service  http://web", " web sleeps until a request comes\n"},
+		{"rolled back", nil, []api.View{{Status: api.StatusUpdating, Revision: 6},
+			{Status: api.StatusReady, Revision: 5, RolledBack: &api.RollbackView{From: 6, To: 5}}}, ExitRolledBack, "", "revision 6 of web did not become ready, rolled back to 5"},
+		{"late", []string{"--timeout", "60ms"}, []api.View{{Status: api.StatusUpdating, Revision: 6}}, ExitTimeout, "", "not ready within 60ms"},
+		{"Ctrl-C", nil, []api.View{{Status: api.StatusUpdating, Revision: 6}}, ExitDone, "", "detached; web keeps running"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFake(t)
+			u := newUser(t, f)
+			turned(f)
+			f.views = life(c.views...)
+			if c.name == "Ctrl-C" {
+				ctx, press := context.WithCancelCause(t.Context())
+				defer time.AfterFunc(150*time.Millisecond, func() { press(errInterrupted) }).Stop()
+				u.ctx = ctx
+			}
+			u.types(append([]string{"rollback", "web", "-y"}, c.args...)...).want(t, c.code, []string{c.out}, []string{c.err})
+		})
+	}
+}
+
+func TestUnlike_LeavesOutWhatTwoValuesShare(t *testing.T) {
+	for _, c := range []struct{ from, to, short, other string }{
+		{"10", "20", "10", "20"},
+		{"vllm serve meta-llama/Meta-Llama-3.1-8B-Instruct --max-model-len 4096", "vllm serve meta-llama/Meta-Llama-3.1-8B-Instruct --max-model-len 8192",
+			"vllm serve … --max-model-len 4096", "… --max-model-len 8192"},
+		{"python3 serve.py --port 8000 --workers 4", "python3 serve.py --port 9000 --workers 4", "python3 serve.py --port 8000 …", "… --port 9000 …"},
+		{"(none)", "python3 -m http.server 8000 --bind ::", "(none)", "python3 -m http.server 8000 --bind ::"},
+		{"a-word-that-is-rather-long-1", "a-word-that-is-rather-long-2", "a-word-that-is-rather-long-1", "a-word-that-is-rather-long-2"},
+	} {
+		if short, other := unlike(c.from, c.to); short != c.short || other != c.other {
+			t.Errorf("%q and %q\nwant %q and %q", short, other, c.short, c.other)
+		}
+	}
+}
+
+func TestChanges_HowStandsAtTheEdge(t *testing.T) {
+	s, out := onTerminal(60)
+	(&app{screen: s}).listChanges([]api.Change{{Path: "commands.1", From: "vllm serve some/model --max-model-len 4096", To: "vllm serve some/model --max-model-len 8192", How: api.HowRolling},
+		{Path: "scaling.target", From: "10", To: "20", How: api.HowInPlace}})
+	want := "   commands.1       vllm serve … --max-model-len…   rolling\n" +
+		"   scaling.target   10  →  20                      in place\n\n"
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out, want)
+	}
+}

@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+// runsTable is the list for people.
+func runsTable(views []api.View, why map[dstack.RunID]string, verbose bool, now time.Time) *table {
+	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, loose: []int{3, 0}}
+	if verbose {
+		t.head = append(t.head, "MACHINE", "RESOURCES", "PRICE", "RESTARTS")
+		t.loose = []int{6, 5, 3}
+	}
+	for _, v := range views {
+		t.rows = append(t.rows, runRow(v, len(t.head), now))
+		if verbose {
+			for _, r := range v.Replicas {
+				t.rows = append(t.rows, replicaRow(r, now))
+			}
+			if line := numbersLine(v); line != "" {
+				t.rows = append(t.rows, []string{line})
+			}
+			if line := why[v.ID]; line != "" {
+				t.rows = append(t.rows, []string{fmt.Sprintf("  wants %d: %s", v.Wanted, line)})
+			}
+		}
+		for _, line := range troubles(v, verbose, now) {
+			t.rows = append(t.rows, []string{line})
+		}
+	}
+	t.tint = func(row, column int) (paint, bool) {
+		if column != 1 {
+			return 0, false
+		}
+		return statusPaint(t.rows[row][1])
+	}
+	return t
+}
+
+func runRow(v api.View, columns int, now time.Time) []string {
+	replicas := "-"
+	if !v.Status.Finished() {
+		serving := max(v.Ready, v.Serving) // while a revision takes over, old ones count
+		replicas = fmt.Sprintf("%d of %d", serving, v.Wanted)
+		if v.Min != v.Max {
+			replicas = fmt.Sprintf("%d of %d..%d", serving, v.Min, v.Max)
+		}
+	}
+	row := []string{cleanLine(v.Name), string(v.Status), replicas, cleanLine(v.URL), age(now.Sub(v.SubmittedAt))}
+	for len(row) < columns {
+		row = append(row, "")
+	}
+	return row
+}
+
+func replicaRow(r api.ReplicaView, now time.Time) []string {
+	return []string{
+		fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", age(now.Sub(r.Since)),
+		orDash(r.Backend + " " + r.Instance), orDash(r.Resources), dollars(r.Price), fmt.Sprint(r.Restarts),
+	}
+}
+
+// numbersLine is what a run does and did; empty: nothing.
+func numbersLine(v api.View) string {
+	n := v.Numbers
+	if n == nil || v.Status.Finished() {
+		return ""
+	}
+	said := []string{count(int(n.Requests), "request"), fmt.Sprintf("%d in flight", n.InFlight)}
+	if n.Held > 0 {
+		said = append(said, fmt.Sprintf("%d held", n.Held))
+	}
+	if v.Model != nil {
+		if n.FirstToken != nil {
+			said = append(said, "first token after "+brief(*n.FirstToken))
+		}
+		said = append(said, fmt.Sprintf("tokens %s in, %s out", many(n.TokensIn), many(n.TokensOut)))
+	}
+	return "  " + strings.Join(said, " · ")
+}
+
+// brief is a time in seconds, in few letters: 210ms, 1.4s.
+func brief(seconds float64) string {
+	if seconds < 1 {
+		return fmt.Sprintf("%.0fms", seconds*1000)
+	}
+	return fmt.Sprintf("%.1fs", seconds)
+}
+
+// many is a number in few letters: 950, 1.2k, 3.4M.
+func many(n int64) string {
+	switch {
+	case n >= 1e6:
+		return fmt.Sprintf("%.1fM", float64(n)/1e6)
+	case n >= 1e4:
+		return fmt.Sprintf("%.0fk", float64(n)/1e3)
+	case n >= 1e3:
+		return fmt.Sprintf("%.1fk", float64(n)/1e3)
+	}
+	return fmt.Sprint(n)
+}
+
+func orDash(text string) string {
+	if text = cleanLine(text); text == "" {
+		return "-"
+	}
+	return text
+}
+
+// statusPaint is the colour of a run's status, or of a replica's.
+func statusPaint(status string) (paint, bool) {
+	switch api.Status(status) {
+	case api.StatusReady:
+		return green, true
+	case api.StatusDegraded, api.StatusFailing, api.StatusWaiting:
+		return yellow, true
+	case api.StatusFailed:
+		return red, true
+	case api.StatusStopped, api.StatusSleeping:
+		return dim, true
+	case api.StatusStarting, api.StatusStopping, api.StatusUpdating:
+		return 0, false
+	}
+	switch dstack.ReplicaStatus(status) {
+	case dstack.ReplicaUnhealthy, dstack.ReplicaRestarting:
+		return yellow, true
+	case dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated:
+		return dim, true
+	case dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaFailed: // as those of runs
+	}
+	return 0, false
+}
+
+// troubles are the reasons that stand below a run which is not well.
+func troubles(v api.View, verbose bool, now time.Time) []string {
+	var lines []string
+	add := func(line string) {
+		if line != "" && !slices.Contains(lines, line) {
+			lines = append(lines, line)
+		}
+	}
+	if tellsMore(v) && v.Status != api.StatusStopped {
+		add(cleanLine(v.Reason))
+	}
+	for _, r := range v.Replicas {
+		switch {
+		case r.Status.Finished() && !verbose, r.Status == dstack.ReplicaReady:
+		case r.Progress != "":
+			add(fmt.Sprintf("replica %d %s", r.Num, cleanLine(r.Progress)))
+		case r.Reason != "":
+			add(sentence(r) + nextTry(r, now))
+		}
+	}
+	if b := v.RolledBack; b != nil && !v.Status.Finished() {
+		add(fmt.Sprintf("revision %d was rolled back to %d: %s", b.From, b.To, orDash(b.Reason)))
+	}
+	return lines
+}

@@ -1,0 +1,107 @@
+package reconcile_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+	"dstack/internal/spec"
+)
+
+// scaled makes a service scale between two numbers, at once.
+func scaled(least, most int) func(*spec.Service) {
+	return func(s *spec.Service) {
+		s.Replicas = spec.Replicas{Min: least, Max: most}
+		s.Scaling = &spec.Scaling{Metric: spec.MetricRPS, Target: 1}
+	}
+}
+
+// asked is a load of so many requests a second.
+func asked(rps int) dstack.Count {
+	return dstack.Count{Window: time.Minute, Watched: time.Minute, Requests: 60 * rps}
+}
+
+func (r *rig) events(kind dstack.EventKind) (all []dstack.Event) {
+	r.t.Helper()
+	events, err := r.store.Events(r.t.Context(), r.project.ID, "web", 0, 1000)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return slices.DeleteFunc(events, func(e dstack.Event) bool { return e.Kind != kind })
+}
+
+func TestPasses_ScaleWithTheLoadAndSleepWithoutOne(t *testing.T) {
+	r := newRig(t)
+	r.begin(lifecycle.Limits{})
+	id := r.submitLike(scaled(0, 4))
+	r.until(id, "active", func(w store.Whole) bool { return w.Run.Status == dstack.RunActive })
+	if n := r.engine.count(); n != 0 {
+		t.Fatalf("%d attempts of a service that nobody asked for", n)
+	}
+	r.counts(id, dstack.Count{Window: time.Minute, Watched: time.Minute, Requests: 1, Held: 1})
+	r.until(id, "awake", ready(1))
+	r.counts(id, asked(3))
+	r.until(id, "scaled up", ready(3))
+	r.counts(id, asked(0))
+	r.until(id, "asleep", func(w store.Whole) bool { return w.Run.Wanted == 0 && r.engine.count() == 0 })
+	if n := len(r.events(dstack.EventScaled)); n < 3 {
+		t.Errorf("%d events tell of scaling", n)
+	}
+}
+
+// One with requests in flight is not ended before they have, and of several
+// the one with the fewest leaves.
+func TestPasses_DrainWhatIsInFlight(t *testing.T) {
+	r := newRig(t)
+	r.begin(lifecycle.Limits{})
+	id := r.submitLike(scaled(1, 2))
+	r.counts(id, asked(2))
+	w := r.until(id, "scaled up", ready(2))
+	busy, idle := w.Replicas[0], w.Replicas[1]
+	load := dstack.Count{Window: time.Minute, Watched: time.Minute, Requests: 1, InFlight: 3, Replicas: map[dstack.ReplicaID]int{busy.ID: 2, idle.ID: 1}}
+	r.counts(id, load)
+	status := func(id dstack.ReplicaID, s dstack.ReplicaStatus) func(store.Whole) bool {
+		return func(w store.Whole) bool {
+			return slices.ContainsFunc(w.Replicas, func(r dstack.Replica) bool { return r.ID == id && r.Status == s })
+		}
+	}
+	r.until(id, "draining", status(idle.ID, dstack.ReplicaDraining))
+	time.Sleep(500 * time.Millisecond) // longer than any pass takes
+	if w := r.until(id, "there", func(store.Whole) bool { return true }); !status(idle.ID, dstack.ReplicaDraining)(w) || !status(busy.ID, dstack.ReplicaReady)(w) {
+		t.Fatalf("replicas %+v", w.Replicas)
+	}
+	load.InFlight, load.Replicas = 2, map[dstack.ReplicaID]int{busy.ID: 2}
+	r.counts(id, load)
+	r.until(id, "gone", status(idle.ID, dstack.ReplicaTerminated))
+}
+
+// A revision that cannot work is rolled back, and what serves is not touched.
+func TestPasses_RollBackWhatDoesNotBecomeReady(t *testing.T) {
+	r := newRig(t)
+	r.begin(lifecycle.Limits{})
+	id := r.submit(2)
+	w := r.until(id, "served", func(w store.Whole) bool { return readyCount(w) == 2 && !w.Run.ReadyAt.IsZero() })
+	first := []dstack.AttemptID{w.Replicas[0].Attempt, w.Replicas[1].Attempt}
+	r.engine.with(func(e *fakeEngine) { e.refuse = "there is no image x" })
+	bad := w.Run.Spec
+	bad.Configuration.Commands = []string{"other"}
+	if _, err := r.store.ReviseRun(t.Context(), id, store.Revise{Revision: 1, Spec: bad, User: "admin", Rolls: true, Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	r.wake()
+	w = r.until(id, "rolled back", func(w store.Whole) bool { return w.Failed != nil })
+	if w.Run.Revision != 1 || w.Run.Newest != 2 || w.Failed.Num != 2 || w.Failed.Reason != "there is no image x" || w.Run.Spec.Configuration.Commands[0] == "other" {
+		t.Errorf("run %+v, failed %+v", w.Run, w.Failed)
+	}
+	for _, rep := range w.Replicas {
+		if rep.Revision == 1 && (rep.Status != dstack.ReplicaReady || !slices.Contains(first, rep.Attempt)) {
+			t.Errorf("what served was touched: %+v", rep)
+		}
+	}
+	if told := r.events(dstack.EventRolledBack); len(told) != 1 || told[0].From != "2" || told[0].To != "1" {
+		t.Errorf("told %+v", told)
+	}
+}
