@@ -4,6 +4,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -104,7 +105,7 @@ func (r *Reconciler) each(work func(context.Context, store.Lease) error) func(co
 		for _, l := range leases {
 			group.Go(func() error {
 				if err := safely(func() error { return work(ctx, l) }); err != nil {
-					r.failed(ctx, l, err)
+					r.failed(ctx, []failure{{l, err}})
 				}
 				return nil
 			})
@@ -122,20 +123,38 @@ func (r *Reconciler) wait(ctx context.Context, kind store.Kind) (time.Duration, 
 	return min(max(time.Until(next), 0), lookAgain), nil
 }
 
-// failed gives a row back on which a step failed or panicked. That concerns
-// this row alone: it is logged, and tried again later.
-func (r *Reconciler) failed(ctx context.Context, l store.Lease, err error) {
+// failure is a step that failed or panicked.
+type failure struct {
+	lease store.Lease
+	err   error
+}
+
+// failed gives rows back on which a step failed. That concerns those rows
+// alone: it is logged, and tried again later.
+func (r *Reconciler) failed(ctx context.Context, all []failure) {
+	if len(all) == 0 {
+		return
+	}
+	var last string
+	var crossed, later []store.Lease
+	for _, f := range all {
+		if dstack.KindOf(f.err) == dstack.Conflict {
+			crossed = append(crossed, f.lease)
+			continue
+		}
+		later = append(later, f.lease)
+		if f.err.Error() != last && ctx.Err() == nil { // one cause is told once
+			r.Log.Error("a step failed", "kind", f.lease.Kind, "id", f.lease.ID, "err", f.err)
+		}
+		last = f.err.Error()
+	}
 	if ctx.Err() != nil {
 		return
 	}
-	again := time.Now().Add(lookAgain)
-	if dstack.KindOf(err) == dstack.Conflict {
-		again = time.Now() // somebody wrote in between: look afresh
-	} else {
-		r.Log.Error("a step failed", "kind", l.Kind, "id", l.ID, "err", err)
-	}
-	if err := r.Store.Release(ctx, l, again); err != nil && ctx.Err() == nil {
-		r.Log.Error("a lease was not given back", "kind", l.Kind, "id", l.ID, "err", err)
+	// Where somebody wrote in between, it is looked at afresh at once.
+	err := errors.Join(r.Store.ReleaseAll(ctx, crossed, time.Now()), r.Store.ReleaseAll(ctx, later, time.Now().Add(lookAgain)))
+	if err != nil && ctx.Err() == nil {
+		r.Log.Error("leases were not given back", "kind", all[0].lease.Kind, "id", all[0].lease.ID, "of", len(all), "err", err)
 	}
 }
 
