@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -34,7 +35,7 @@ type Options struct {
 	Store    *store.Store
 	Backends *backend.Set
 	Logs     *logs.Store
-	Bell     *loop.Bell // rung after each change
+	Bell     *loop.Bell // rung after each change, and at times without one
 	Owner    string     // this server, among all that share the database
 	Host     string     // this installation's host: see dstack.Instance.Host
 	Limits   lifecycle.Limits
@@ -82,15 +83,15 @@ func (r *Reconciler) Tasks() []loop.Task {
 	}
 }
 
-// pass claims what is due of a kind and works on it.
-func (r *Reconciler) pass(name string, kind store.Kind, most int, work func(context.Context, []store.Lease)) loop.Task {
+// pass claims what is due of a kind and works on it. work says whether there
+// may be news.
+func (r *Reconciler) pass(name string, kind store.Kind, most int, work func(context.Context, []store.Lease) bool) loop.Task {
 	return loop.Repeat(name, r.wakes[kind], func(ctx context.Context) (time.Duration, error) {
 		leases, err := r.Store.Claim(ctx, kind, r.Owner, r.Host, time.Now(), leaseTime, most)
 		if err != nil {
 			return 0, err
 		}
-		if len(leases) > 0 {
-			work(ctx, leases)
+		if len(leases) > 0 && work(ctx, leases) {
 			r.Bell.Ring()
 		}
 		return r.wait(ctx, kind)
@@ -98,19 +99,28 @@ func (r *Reconciler) pass(name string, kind store.Kind, most int, work func(cont
 }
 
 // each works on several rows at once, on each of them alone.
-func (r *Reconciler) each(work func(context.Context, store.Lease) error) func(context.Context, []store.Lease) {
-	return func(ctx context.Context, leases []store.Lease) {
+func (r *Reconciler) each(work func(context.Context, store.Lease) (news bool, err error)) func(context.Context, []store.Lease) bool {
+	return func(ctx context.Context, leases []store.Lease) bool {
 		var group errgroup.Group
 		group.SetLimit(atOnce)
+		var news atomic.Bool
 		for _, l := range leases {
 			group.Go(func() error {
-				if err := safely(func() error { return work(ctx, l) }); err != nil {
+				err := safely(func() error {
+					some, err := work(ctx, l)
+					if some || err != nil {
+						news.Store(true)
+					}
+					return err
+				})
+				if err != nil {
 					r.failed(ctx, []failure{{l, err}})
 				}
 				return nil
 			})
 		}
 		_ = group.Wait() // none fails: each is logged
+		return news.Load()
 	}
 }
 
@@ -168,20 +178,20 @@ func safely(work func() error) (err error) {
 }
 
 // run is one pass over a run.
-func (r *Reconciler) run(ctx context.Context, l store.Lease) error {
+func (r *Reconciler) run(ctx context.Context, l store.Lease) (news bool, err error) {
 	seen, err := r.Store.RunFacts(ctx, dstack.RunID(l.ID))
 	if err != nil {
-		return err
+		return false, err
 	}
 	now := time.Now()
 	scale := autoscale.Decide(autoscale.Of(seen.Run, seen.Replicas, seen.Load), now)
 	seen.Wanted, seen.WhyScale, seen.ScaleDue = scale.Wanted, dstack.Reason(scale.Why), scale.NextAt
 	step, err := lifecycle.Run(seen, now)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := r.Store.SaveRunStep(ctx, l, seen, step, now); err != nil {
-		return err
+		return false, err
 	}
 	r.tell(seen.Run.Status != step.To, "run", seen.Run.Name, seen.Run.Status, step.To, step.Reason)
 	if step.Back != nil {
@@ -192,7 +202,7 @@ func (r *Reconciler) run(ctx context.Context, l store.Lease) error {
 		r.wakes[store.Replicas].Up()
 		r.wakes[store.Instances].Up()
 	}
-	return nil
+	return true, nil
 }
 
 // tell logs a change of status.

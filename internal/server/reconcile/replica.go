@@ -14,7 +14,7 @@ import (
 // replicas is one pass over some replicas. What is known of all of them is
 // read at once, and what becomes of them is saved at once; each is decided
 // alone, and what fails concerns that one.
-func (r *Reconciler) replicas(ctx context.Context, leases []store.Lease) {
+func (r *Reconciler) replicas(ctx context.Context, leases []store.Lease) bool {
 	ids := make([]dstack.ReplicaID, len(leases))
 	for i, l := range leases {
 		ids[i] = dstack.ReplicaID(l.ID)
@@ -49,6 +49,7 @@ func (r *Reconciler) replicas(ctx context.Context, leases []store.Lease) {
 		r.stepped(saves[i])
 	}
 	r.failed(ctx, failures)
+	return true
 }
 
 // decide adds the next step of a replica.
