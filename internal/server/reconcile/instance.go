@@ -16,11 +16,11 @@ import (
 )
 
 // instance is one pass over an instance. It alone touches the world.
-func (r *Reconciler) instance(ctx context.Context, l store.Lease) error {
+func (r *Reconciler) instance(ctx context.Context, l store.Lease) (news bool, err error) {
 	id := dstack.InstanceID(l.ID)
 	seen, err := r.Store.InstanceFacts(ctx, id)
 	if err != nil {
-		return err
+		return false, err
 	}
 	// For the world alone: what took too long is saved as a failure.
 	world, cancel := context.WithTimeout(ctx, r.ActTime)
@@ -37,7 +37,7 @@ func (r *Reconciler) instance(ctx context.Context, l store.Lease) error {
 	}
 	step, err := lifecycle.Instance(seen, time.Now())
 	if err != nil {
-		return err
+		return false, err
 	}
 	var heard []dstack.Report
 	if fail == nil {
@@ -47,7 +47,7 @@ func (r *Reconciler) instance(ctx context.Context, l store.Lease) error {
 	}
 	changed, err := r.Store.SaveInstanceStep(ctx, l, seen, step, heard, fail, time.Now())
 	if err != nil {
-		return err
+		return false, err
 	}
 	if fail != nil {
 		r.Log.Warn("an act failed", "instance", id, "act", step.Do, "err", fail)
@@ -56,7 +56,7 @@ func (r *Reconciler) instance(ctx context.Context, l store.Lease) error {
 	if changed {
 		r.wakes[store.Replicas].Up()
 	}
-	return nil
+	return changed || seen.Instance.Reason != step.Reason || (fail != nil) != (seen.Instance.Fails > 0), nil
 }
 
 func (r *Reconciler) act(ctx context.Context, b backend.Backend, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) ([]dstack.Report, error) {

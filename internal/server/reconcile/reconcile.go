@@ -4,8 +4,10 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,7 +35,7 @@ type Options struct {
 	Store    *store.Store
 	Backends *backend.Set
 	Logs     *logs.Store
-	Bell     *loop.Bell // rung after each change
+	Bell     *loop.Bell // rung after each change, and at times without one
 	Owner    string     // this server, among all that share the database
 	Host     string     // this installation's host: see dstack.Instance.Host
 	Limits   lifecycle.Limits
@@ -81,15 +83,15 @@ func (r *Reconciler) Tasks() []loop.Task {
 	}
 }
 
-// pass claims what is due of a kind and works on it.
-func (r *Reconciler) pass(name string, kind store.Kind, most int, work func(context.Context, []store.Lease)) loop.Task {
+// pass claims what is due of a kind and works on it. work says whether there
+// may be news.
+func (r *Reconciler) pass(name string, kind store.Kind, most int, work func(context.Context, []store.Lease) bool) loop.Task {
 	return loop.Repeat(name, r.wakes[kind], func(ctx context.Context) (time.Duration, error) {
 		leases, err := r.Store.Claim(ctx, kind, r.Owner, r.Host, time.Now(), leaseTime, most)
 		if err != nil {
 			return 0, err
 		}
-		if len(leases) > 0 {
-			work(ctx, leases)
+		if len(leases) > 0 && work(ctx, leases) {
 			r.Bell.Ring()
 		}
 		return r.wait(ctx, kind)
@@ -97,19 +99,28 @@ func (r *Reconciler) pass(name string, kind store.Kind, most int, work func(cont
 }
 
 // each works on several rows at once, on each of them alone.
-func (r *Reconciler) each(work func(context.Context, store.Lease) error) func(context.Context, []store.Lease) {
-	return func(ctx context.Context, leases []store.Lease) {
+func (r *Reconciler) each(work func(context.Context, store.Lease) (news bool, err error)) func(context.Context, []store.Lease) bool {
+	return func(ctx context.Context, leases []store.Lease) bool {
 		var group errgroup.Group
 		group.SetLimit(atOnce)
+		var news atomic.Bool
 		for _, l := range leases {
 			group.Go(func() error {
-				if err := safely(func() error { return work(ctx, l) }); err != nil {
-					r.failed(ctx, l, err)
+				err := safely(func() error {
+					some, err := work(ctx, l)
+					if some || err != nil {
+						news.Store(true)
+					}
+					return err
+				})
+				if err != nil {
+					r.failed(ctx, []failure{{l, err}})
 				}
 				return nil
 			})
 		}
 		_ = group.Wait() // none fails: each is logged
+		return news.Load()
 	}
 }
 
@@ -122,20 +133,38 @@ func (r *Reconciler) wait(ctx context.Context, kind store.Kind) (time.Duration, 
 	return min(max(time.Until(next), 0), lookAgain), nil
 }
 
-// failed gives a row back on which a step failed or panicked. That concerns
-// this row alone: it is logged, and tried again later.
-func (r *Reconciler) failed(ctx context.Context, l store.Lease, err error) {
+// failure is a step that failed or panicked.
+type failure struct {
+	lease store.Lease
+	err   error
+}
+
+// failed gives rows back on which a step failed. That concerns those rows
+// alone: it is logged, and tried again later.
+func (r *Reconciler) failed(ctx context.Context, all []failure) {
+	if len(all) == 0 {
+		return
+	}
+	var last string
+	var crossed, later []store.Lease
+	for _, f := range all {
+		if dstack.KindOf(f.err) == dstack.Conflict {
+			crossed = append(crossed, f.lease)
+			continue
+		}
+		later = append(later, f.lease)
+		if f.err.Error() != last && ctx.Err() == nil { // one cause is told once
+			r.Log.Error("a step failed", "kind", f.lease.Kind, "id", f.lease.ID, "err", f.err)
+		}
+		last = f.err.Error()
+	}
 	if ctx.Err() != nil {
 		return
 	}
-	again := time.Now().Add(lookAgain)
-	if dstack.KindOf(err) == dstack.Conflict {
-		again = time.Now() // somebody wrote in between: look afresh
-	} else {
-		r.Log.Error("a step failed", "kind", l.Kind, "id", l.ID, "err", err)
-	}
-	if err := r.Store.Release(ctx, l, again); err != nil && ctx.Err() == nil {
-		r.Log.Error("a lease was not given back", "kind", l.Kind, "id", l.ID, "err", err)
+	// Where somebody wrote in between, it is looked at afresh at once.
+	err := errors.Join(r.Store.ReleaseAll(ctx, crossed, time.Now()), r.Store.ReleaseAll(ctx, later, time.Now().Add(lookAgain)))
+	if err != nil && ctx.Err() == nil {
+		r.Log.Error("leases were not given back", "kind", all[0].lease.Kind, "id", all[0].lease.ID, "of", len(all), "err", err)
 	}
 }
 
@@ -149,20 +178,20 @@ func safely(work func() error) (err error) {
 }
 
 // run is one pass over a run.
-func (r *Reconciler) run(ctx context.Context, l store.Lease) error {
+func (r *Reconciler) run(ctx context.Context, l store.Lease) (news bool, err error) {
 	seen, err := r.Store.RunFacts(ctx, dstack.RunID(l.ID))
 	if err != nil {
-		return err
+		return false, err
 	}
 	now := time.Now()
 	scale := autoscale.Decide(autoscale.Of(seen.Run, seen.Replicas, seen.Load), now)
 	seen.Wanted, seen.WhyScale, seen.ScaleDue = scale.Wanted, dstack.Reason(scale.Why), scale.NextAt
 	step, err := lifecycle.Run(seen, now)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if err := r.Store.SaveRunStep(ctx, l, seen, step, now); err != nil {
-		return err
+		return false, err
 	}
 	r.tell(seen.Run.Status != step.To, "run", seen.Run.Name, seen.Run.Status, step.To, step.Reason)
 	if step.Back != nil {
@@ -173,7 +202,7 @@ func (r *Reconciler) run(ctx context.Context, l store.Lease) error {
 		r.wakes[store.Replicas].Up()
 		r.wakes[store.Instances].Up()
 	}
-	return nil
+	return true, nil
 }
 
 // tell logs a change of status.

@@ -32,6 +32,7 @@ type rig struct {
 	bell    loop.Bell
 	project dstack.Project
 	actTime time.Duration
+	log     *slog.Logger // nil: nobody reads it
 	stop    func()
 	passes  *reconcile.Reconciler
 
@@ -76,9 +77,12 @@ func (r *rig) begin(limits lifecycle.Limits) {
 	if err := r.store.FreeLeases(r.t.Context(), "here"); err != nil {
 		r.t.Fatal(err)
 	}
+	if r.log == nil {
+		r.log = slog.New(slog.DiscardHandler)
+	}
 	r.passes = reconcile.New(reconcile.Options{
 		Store: r.store, Backends: r.set, Logs: r.logs, Bell: &r.bell, Owner: "here/" + uuid.NewString(), Host: "here",
-		Limits: limits, ActTime: r.actTime, Log: slog.New(slog.DiscardHandler),
+		Limits: limits, ActTime: r.actTime, Log: r.log,
 	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)

@@ -14,39 +14,42 @@ import (
 // replicas is one pass over some replicas. What is known of all of them is
 // read at once, and what becomes of them is saved at once; each is decided
 // alone, and what fails concerns that one.
-func (r *Reconciler) replicas(ctx context.Context, leases []store.Lease) {
+func (r *Reconciler) replicas(ctx context.Context, leases []store.Lease) bool {
 	ids := make([]dstack.ReplicaID, len(leases))
 	for i, l := range leases {
 		ids[i] = dstack.ReplicaID(l.ID)
 	}
 	all, err := r.Store.ReplicasFacts(ctx, ids)
 	if err != nil {
-		for _, l := range leases {
-			r.failed(ctx, l, err)
-		}
-		return
+		all = make([]store.SeenReplica, len(leases)) // nothing could be read of any
 	}
-	rooms := r.newRooms()
-	now, saves := time.Now(), make([]store.ReplicaSave, 0, len(leases))
+	var failures []failure
+	rooms, now := r.newRooms(), time.Now()
+	saves := make([]store.ReplicaSave, 0, len(leases))
 	for i, l := range leases {
 		save := store.ReplicaSave{Lease: l, Seen: all[i].ReplicaFacts}
-		err := all[i].Err
-		if err == nil {
-			err = safely(func() error { return r.decide(ctx, &save, rooms, now) })
+		fail := err
+		if fail == nil {
+			fail = all[i].Err
 		}
-		if err != nil {
-			r.failed(ctx, l, err)
+		if fail == nil {
+			fail = safely(func() error { return r.decide(ctx, &save, rooms, now) })
+		}
+		if fail != nil {
+			failures = append(failures, failure{l, fail})
 			continue
 		}
 		saves = append(saves, save)
 	}
 	for i, err := range r.Store.SaveReplicaSteps(ctx, saves, now) {
 		if err != nil {
-			r.failed(ctx, saves[i].Lease, err)
+			failures = append(failures, failure{saves[i].Lease, err})
 			continue
 		}
 		r.stepped(saves[i])
 	}
+	r.failed(ctx, failures)
+	return true
 }
 
 // decide adds the next step of a replica.

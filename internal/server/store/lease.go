@@ -104,14 +104,27 @@ func (s *Store) NextDue(ctx context.Context, kind Kind, host string) (time.Time,
 	return at(*next), nil
 }
 
-// Release gives a lease back without a step, due again at the given time, or
+// Release is ReleaseAll for one.
+func (s *Store) Release(ctx context.Context, l Lease, again time.Time) error {
+	return s.ReleaseAll(ctx, []Lease{l}, again)
+}
+
+// ReleaseAll gives leases back without a step, due again at the given time, or
 // at once when somebody touched the row meanwhile. A lease that another has
 // taken since stays with that one.
-func (s *Store) Release(ctx context.Context, l Lease, again time.Time) error {
+func (s *Store) ReleaseAll(ctx context.Context, leases []Lease, again time.Time) error {
+	if len(leases) == 0 {
+		return nil
+	}
 	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
-		_, err := tx.NewRaw(`UPDATE ? SET lease_owner = '', lease_until = 0, due_at = CASE WHEN touches = ? THEN ? ELSE due_at END
-			WHERE id = ? AND lease_owner = ? AND live`, bun.Ident(l.Kind), l.Touches, due(again), l.ID, l.Owner).Exec(ctx)
-		return err
+		for _, l := range leases {
+			_, err := tx.NewRaw(`UPDATE ? SET lease_owner = '', lease_until = 0, due_at = CASE WHEN touches = ? THEN ? ELSE due_at END
+				WHERE id = ? AND lease_owner = ? AND live`, bun.Ident(l.Kind), l.Touches, due(again), l.ID, l.Owner).Exec(ctx)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

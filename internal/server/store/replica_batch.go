@@ -36,22 +36,33 @@ func (s *Store) SaveReplicaStep(ctx context.Context, l Lease, seen lifecycle.Rep
 // saved. The errors are in the order of the steps: Conflict when the replica's
 // version is not seen's any more, or what it claims is taken.
 func (s *Store) SaveReplicaSteps(ctx context.Context, saves []ReplicaSave, now time.Time) []error {
+	if len(saves) == 0 {
+		return nil
+	}
 	errs, err := s.saveReplicas(ctx, saves, now)
-	switch {
-	case err == nil:
+	if err == nil {
 		return errs
-	case len(saves) == 1:
-		return []error{err}
 	}
 	errs = make([]error, len(saves))
-	for i := range saves { // one of them cannot be saved
-		if alone, err := s.saveReplicas(ctx, saves[i:i+1], now); err != nil {
+	for i := range saves {
+		switch {
+		case len(saves) == 1 || isLasting(ctx, err): // it would be the same for each
 			errs[i] = err
-		} else {
-			errs[i] = alone[0]
+		default: // one of them cannot be saved: which?
+			var alone []error
+			if alone, err = s.saveReplicas(ctx, saves[i:i+1], now); err == nil {
+				errs[i] = alone[0]
+			} else {
+				errs[i] = err
+			}
 		}
 	}
 	return errs
+}
+
+// isLasting says that an error is none of what was to be written.
+func isLasting(ctx context.Context, err error) bool {
+	return err != nil && (ctx.Err() != nil || dstack.KindOf(err) == dstack.Unavailable)
 }
 
 // saveReplicas saves steps in one transaction. errs tells of those whose rows

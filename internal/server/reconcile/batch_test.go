@@ -1,0 +1,62 @@
+package reconcile_test
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+	"dstack/internal/spec"
+)
+
+// output is a log that tests may read.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// Replicas that are decided together see what each of them was given: no more
+// are placed than there is room for, and the others say why they wait.
+func TestPasses_ManyReplicasAndRoomForTwo(t *testing.T) {
+	r := newRig(t)
+	var said output
+	r.log = slog.New(slog.NewTextHandler(&said, nil))
+	r.begin(lifecycle.Limits{PlaceTimeout: time.Minute})
+	one := 1
+	id := r.submitLike(func(s *spec.Service) {
+		s.Replicas = spec.Replicas{Min: 40, Max: 40}
+		s.Resources.CPU, s.Resources.Asked.CPU = spec.Range[int]{Min: &one, Max: &one}, true
+	})
+	w := r.until(id, "placed", func(w store.Whole) bool {
+		waiting := 0
+		for _, rep := range w.Replicas {
+			if rep.Status == dstack.ReplicaWaiting && strings.Contains(string(rep.Reason), "0 free, 1 asked for") {
+				waiting++
+			}
+		}
+		return readyCount(w) == 2 && waiting == 38
+	})
+	if n := r.engine.count(); n != 2 || len(w.Replicas) != 40 {
+		t.Errorf("%d attempts of %d replicas", n, len(w.Replicas))
+	}
+	if text := said.String(); strings.Contains(text, "a step failed") {
+		t.Error(text)
+	}
+}

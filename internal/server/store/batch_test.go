@@ -1,0 +1,121 @@
+package store_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+// batch is steps that place replicas, each of a run of its own.
+func (h *house) batch(claims ...dstack.Claim) (runs []dstack.RunID, saves []store.ReplicaSave) {
+	h.t.Helper()
+	var ids []dstack.ReplicaID
+	for i := range claims {
+		run, r := h.replica(fmt.Sprintf("run-%d", i), t0)
+		runs, ids = append(runs, run.ID), append(ids, r.ID)
+	}
+	leases := map[string]store.Lease{}
+	for _, l := range h.due(store.Replicas, t0) {
+		leases[l.ID] = l
+	}
+	all, err := h.s.ReplicasFacts(h.ctx(), ids)
+	h.ok(err)
+	for i, seen := range all {
+		h.ok(seen.Err)
+		saves = append(saves, store.ReplicaSave{Lease: leases[string(ids[i])], Seen: seen.ReplicaFacts, Step: placed(claims[i])})
+	}
+	return runs, saves
+}
+
+func TestBatch_WhatCannotBeSavedKeepsBackNothingElse(t *testing.T) {
+	port := dstack.Claim{Ports: []int{8000}}
+	onBoth(t, func(t *testing.T, h *house) {
+		runs, saves := h.batch(dstack.Claim{CPUs: 2}, port, dstack.Claim{}, port, dstack.Claim{CPUs: 3}, dstack.Claim{CPUs: 2})
+		h.runStep(runs[2], lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{saves[2].Seen.Replica.ID}}, t0)
+		errs := h.s.SaveReplicaSteps(t.Context(), saves, t0)
+		for i, want := range []dstack.ReplicaStatus{
+			dstack.ReplicaStarting, dstack.ReplicaStarting,
+			dstack.ReplicaTerminating, // changed meanwhile
+			dstack.ReplicaWaiting,     // the port is taken by the one before
+			dstack.ReplicaWaiting,     // so are the CPUs
+			dstack.ReplicaStarting,
+		} {
+			_, r := h.reread(runs[i])
+			if r.Status != want || (r.Attempt != "") != (want == dstack.ReplicaStarting) {
+				t.Errorf("%d is %s with attempt %q, not %s", i, r.Status, r.Attempt, want)
+			}
+			if want == dstack.ReplicaStarting {
+				h.ok(errs[i])
+			} else {
+				h.want(dstack.Conflict, errs[i])
+			}
+			events, err := h.s.Events(t.Context(), h.project.ID, fmt.Sprintf("run-%d", i), 0, 0)
+			h.ok(err)
+			if told := events[len(events)-1].To == string(dstack.ReplicaStarting); told != (want == dstack.ReplicaStarting) {
+				t.Errorf("%d: the last event is %+v", i, events[len(events)-1])
+			}
+		}
+	})
+}
+
+// A step of which the row was not ours any more writes nothing, though its
+// neighbours are saved in the same transaction.
+func TestBatch_ALostLeaseWritesNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		gpu := func(id string) dstack.Claim { return dstack.Claim{GPUs: []dstack.GPU{{ID: id}}} }
+		runs, saves := h.batch(gpu("GPU-a"), gpu("GPU-b"))
+		saves[0].Lease.Owner = "here/2"
+		errs := h.s.SaveReplicaSteps(t.Context(), saves, t0)
+		h.want(dstack.Conflict, errs[0])
+		h.ok(errs[1])
+		used, err := h.s.Used(t.Context(), h.project.ID)
+		h.ok(err)
+		if _, r := h.reread(runs[0]); r.Status != dstack.ReplicaWaiting || len(used["local-box"].GPUs) != 1 {
+			t.Errorf("it is %s, and %v is held", r.Status, used)
+		}
+		if _, _, err := h.s.AttemptOf(t.Context(), h.project.ID, "run-0", ""); dstack.KindOf(err) != dstack.NotFound {
+			t.Errorf("an attempt was remembered: %v", err)
+		}
+	})
+}
+
+// A database that does not answer is asked once, not once for each.
+func TestBatch_AnAwayDatabaseIsNotAskedForEach(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		_, saves := h.batch(make([]dstack.Claim, 20)...)
+		h.s.SetPatience(100 * time.Millisecond)
+		hold, err := h.raw().BeginTx(t.Context(), nil)
+		h.ok(err)
+		_, err = hold.ExecContext(t.Context(), "UPDATE replicas SET reason = reason")
+		h.ok(err)
+		began := time.Now()
+		for _, err := range h.s.SaveReplicaSteps(t.Context(), saves, t0) {
+			h.want(dstack.Unavailable, err)
+		}
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("it took %s", took)
+		}
+		h.ok(hold.Rollback())
+		h.s.SetPatience(15 * time.Second)
+	})
+}
+
+// Facts of a replica that cannot be read, or is not there, are no matter for
+// the others.
+func TestBatch_FactsOfTheOthers(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		a, ra := h.replica("a", t0)
+		_, rb := h.replica("b", t0)
+		_, err := h.raw().ExecContext(t.Context(), "UPDATE runs SET spec = 'enc:v1:00000000:AAAA' WHERE id = '"+string(a.ID)+"'")
+		h.ok(err)
+		all, err := h.s.ReplicasFacts(t.Context(), []dstack.ReplicaID{ra.ID, "nobody", rb.ID})
+		h.ok(err)
+		if all[0].Err == nil || dstack.KindOf(all[1].Err) != dstack.NotFound || all[2].Err != nil || all[2].Replica.ID != rb.ID {
+			t.Errorf("got %v, %v, %v", all[0].Err, all[1].Err, all[2].Err)
+		}
+	})
+}

@@ -1,0 +1,170 @@
+package store_test
+
+import (
+	"errors"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+// What is kept from an earlier reading is as a store would read it that has
+// just been opened, whoever wrote in between.
+func TestKept_IsWhatIsThere(t *testing.T) {
+	later := t0.Add(time.Minute)
+	up := lifecycle.InstanceStep{To: dstack.InstanceUp, Due: later}
+	for _, c := range []struct {
+		name string
+		act  func(h *house, run dstack.Run, r dstack.Replica)
+	}{
+		{"nothing changes", func(*house, dstack.Run, dstack.Replica) {}},
+		{"the same is heard again", func(h *house, _ dstack.Run, r dstack.Replica) {
+			h.instanceStep("local-box", up, h.heard(running(r.Attempt, "127.0.0.1:1")), nil, later)
+		}},
+		{"something else is heard", func(h *house, _ dstack.Run, r dstack.Replica) {
+			h.instanceStep("local-box", up, h.heard(running(r.Attempt, "127.0.0.1:2")), nil, later)
+		}},
+		{"nothing is heard of it", func(h *house, _ dstack.Run, _ dstack.Replica) {
+			h.instanceStep("local-box", up, []dstack.Report{}, nil, later)
+		}},
+		{"an engine fails", func(h *house, _ dstack.Run, _ dstack.Replica) {
+			h.instanceStep("local-box", up, nil, errors.New("it is away"), later)
+		}},
+		{"it drains", func(h *house, run dstack.Run, r dstack.Replica) {
+			h.ok(h.s.Touch(h.ctx(), store.Runs, string(run.ID), t0))
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, Limit: time.Minute}, later)
+		}},
+		{"it is told to end, and then to hurry", func(h *house, run dstack.Run, r dstack.Replica) {
+			for _, grace := range []bool{true, false} {
+				h.ok(h.s.Touch(h.ctx(), store.Runs, string(run.ID), t0))
+				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}, Grace: grace}, later)
+				h.facts()
+			}
+		}},
+		{"it crashes and starts again", func(h *house, _ dstack.Run, r dstack.Replica) {
+			h.ok(h.s.Touch(h.ctx(), store.Replicas, string(r.ID), t0))
+			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, Due: later}, later)
+			h.facts()
+			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Attempt: true}, later)
+		}},
+		{"its machine is lost", func(h *house, _ dstack.Run, r dstack.Replica) {
+			h.ok(h.s.Touch(h.ctx(), store.Replicas, string(r.ID), t0))
+			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaWaiting, Due: later}, later)
+		}},
+		{"another is placed beside it", func(h *house, _ dstack.Run, _ dstack.Replica) {
+			_, b := h.replica("other", t0)
+			h.replicaStep(b.ID, placed(dstack.Claim{}), t0)
+		}},
+		{"its run is changed in place", func(h *house, run dstack.Run, _ dstack.Replica) {
+			rs := run.Spec
+			rs.Configuration.Auth = !rs.Configuration.Auth
+			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revise{Revision: 1, Spec: rs, User: "admin", Now: later})
+			h.ok(err)
+		}},
+		{"its run is rolled, and falls back", func(h *house, run dstack.Run, _ dstack.Replica) {
+			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revise{Revision: 1, Spec: run.Spec, Rolls: true, User: "admin", Now: later})
+			h.ok(err)
+			h.facts()
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Back: &lifecycle.Back{To: 1, Reason: "it fails"}}, later)
+		}},
+		{"a user gets a new token", func(h *house, _ dstack.Run, _ dstack.Replica) {
+			h.ok(h.s.SetToken(h.ctx(), h.user.ID, hash("new")))
+		}},
+		{"a run is submitted", func(h *house, _ dstack.Run, _ dstack.Replica) { h.submit("third", t0) }},
+	} {
+		for who, another := range map[string]bool{"by this server": false, "by another": true} {
+			t.Run(c.name+" "+who, func(t *testing.T) {
+				onBoth(t, func(t *testing.T, h *house) {
+					run, r := h.ready("web", "127.0.0.1:1", t0)
+					h.facts()
+					kept := h.s
+					if another {
+						h.open()
+					}
+					c.act(h, run, r)
+					if another {
+						h.ok(h.s.Close())
+					}
+					h.s = kept
+					got := h.facts()
+					h.restart()
+					if diff := cmp.Diff(h.facts(), got); diff != "" {
+						t.Error(diff)
+					}
+				})
+			})
+		}
+	}
+}
+
+// facts is what passes and gateways see, in short.
+func (h *house) facts() map[string]any {
+	h.t.Helper()
+	seen, err := h.s.InstanceFacts(h.ctx(), "local-box")
+	h.ok(err)
+	table, err := h.s.Routes(h.ctx())
+	h.ok(err)
+	all := map[string]any{"instance": seen.Instance, "reports": seen.Reports, "routes": table}
+	for _, p := range seen.Replicas {
+		r := p.Replica
+		all[string(r.ID)] = []any{r.Status, r.Since, r.Attempt, r.AttemptAt, r.AttemptNum, r.Grace, r.ReadyAt, r.Claim, r.Revision, p.Run.Spec}
+	}
+	return all
+}
+
+// As long as nothing changes there is one table, and it is not read again.
+func TestRoutes_AreReadAgainOnlyWhenSomethingChanged(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		_, r := h.ready("web", "127.0.0.1:1", t0)
+		first, err := h.s.Routes(t.Context())
+		h.ok(err)
+		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, h.heard(running(r.Attempt, "127.0.0.1:1")), nil, t0.Add(time.Minute))
+		again, err := h.s.Routes(t.Context())
+		h.ok(err)
+		if &first.Routes[0] != &again.Routes[0] {
+			t.Error("it was read again")
+		}
+	})
+}
+
+// A report that differs in anything but the time at which it was seen is a new
+// one.
+func TestReports_EverythingCounts(t *testing.T) {
+	one := dstack.Report{Attempt: "a", Outcome: dstack.OutcomeRunning, Probed: &dstack.Probed{}}
+	if !store.SameReport(one, one) {
+		t.Fatal("it differs from itself")
+	}
+	differs := func(name string, field func(*dstack.Report) reflect.Value) {
+		other := one
+		other.Probed = &dstack.Probed{}
+		v := field(&other)
+		switch v.Kind() {
+		case reflect.String:
+			v.SetString("other")
+		case reflect.Bool:
+			v.SetBool(!v.Bool())
+		case reflect.Int:
+			v.SetInt(7)
+		case reflect.Slice:
+			v.Set(reflect.ValueOf([]string{"line"}))
+		case reflect.Pointer:
+			v.SetZero()
+		default:
+			v.Set(reflect.ValueOf(t0))
+		}
+		if same := store.SameReport(one, other) || store.SameReport(other, one); same != (name == "At" || name == "Attempt") {
+			t.Errorf("%s: the same: %v", name, same)
+		}
+	}
+	for i, of := 0, reflect.TypeFor[dstack.Report](); i < of.NumField(); i++ {
+		differs(of.Field(i).Name, func(r *dstack.Report) reflect.Value { return reflect.ValueOf(r).Elem().Field(i) })
+	}
+	for i, of := 0, reflect.TypeFor[dstack.Probed](); i < of.NumField(); i++ {
+		differs("Probed."+of.Field(i).Name, func(r *dstack.Report) reflect.Value { return reflect.ValueOf(r.Probed).Elem().Field(i) })
+	}
+}
