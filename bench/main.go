@@ -1,6 +1,7 @@
 // Bench measures what a user waits for, against the floor on the same machine
 // in the same run: from `dstack apply` to the first answer through the
 // gateway, the start of the command line, and the memory of an idle server;
+// how services follow their load, and what thousands of replicas take;
 // a model's answers through the gateway, against none and against nginx; and
 // the making of a prompt, against Python.
 //
@@ -9,10 +10,10 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,7 +23,7 @@ import (
 func main() {
 	rounds := flag.Int("rounds", 7, "how often everything is measured, in another order each time")
 	binary := flag.String("dstack", "bin/dstack", "the binary to measure")
-	only := flag.String("only", "", "measure nothing but this: start, chat or templates")
+	only := flag.String("only", "", "measure nothing but this: start, live, chat or templates")
 	flag.Parse()
 	if err := run(*binary, max(*rounds, 5), *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -40,7 +41,7 @@ func run(binary string, rounds int, only string) error {
 	for _, part := range []struct {
 		name    string
 		measure func(rounds int) error
-	}{{"start", b.measureStart}, {"chat", b.measureChat}, {"templates", measureTemplates}} {
+	}{{"start", b.measureStart}, {"live", b.measureLive}, {"chat", b.measureChat}, {"templates", measureTemplates}} {
 		if only != "" && only != part.name {
 			continue
 		}
@@ -64,21 +65,9 @@ func (b *bench) measureStart(rounds int) error {
 	if err := b.startServers(); err != nil {
 		return err
 	}
-	cases := b.cases()
-	for _, c := range cases { // once for nothing: what is read for the first time is slow
-		if _, err := c.measure(); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
-	}
-	samples := map[string][]float64{}
-	for range rounds {
-		for _, i := range rand.Perm(len(cases)) {
-			v, err := cases[i].measure()
-			if err != nil {
-				return fmt.Errorf("%s: %w", cases[i].name, err)
-			}
-			samples[cases[i].name] = append(samples[cases[i].name], v)
-		}
+	samples, err := b.rounds(b.cases(), rounds)
+	if err != nil {
+		return err
 	}
 	memory, err := b.idleMemory()
 	if err != nil {
@@ -153,7 +142,7 @@ func newBench(binary string) (*bench, error) {
 }
 
 func (b *bench) prepare() error {
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.workload, "./e2e/workload")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.workload, "dstack/e2e/workload")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot build the workload: %w: %s", err, out)
@@ -167,6 +156,7 @@ func (b *bench) startServers() error {
 	tar := os.Getenv("DSTACK_TEST_BASE_TAR")
 	if os.Getenv("DSTACK_TEST_DOCKER") == "" || tar == "" {
 		b.docker = strings.TrimSpace(os.Getenv("DSTACK_TEST_WITHOUT_DOCKER") + " " + os.Getenv("DSTACK_TEST_WITHOUT_IMAGES"))
+		b.docker = cmp.Or(b.docker, "DSTACK_TEST_DOCKER and DSTACK_TEST_BASE_TAR are not set; scripts/test.sh bench sets them")
 	} else {
 		if err := b.makeImage(tar); err != nil {
 			return err

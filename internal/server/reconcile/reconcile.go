@@ -22,6 +22,7 @@ import (
 const (
 	leaseTime = time.Minute // a pass that takes longer may be repeated by another server
 	batch     = 64          // rows claimed at once
+	wide      = 256         // of those that are read and saved together
 	atOnce    = 8           // of one kind worked on at once
 	lookAgain = time.Second // when nothing is due: another server may have made something due
 	actTime   = 30 * time.Second
@@ -72,32 +73,44 @@ func (r *Reconciler) Wake() {
 // Tasks are the passes and the copying of output.
 func (r *Reconciler) Tasks() []loop.Task {
 	return []loop.Task{
-		r.pass("run pass", store.Runs, r.run),
-		r.pass("replica pass", store.Replicas, r.replica),
-		r.pass("instance pass", store.Instances, r.instance),
+		r.pass("run pass", store.Runs, batch, r.each(r.run)),
+		r.pass("replica pass", store.Replicas, wide, r.replicas),
+		r.pass("instance pass", store.Instances, batch, r.each(r.instance)),
 		{Name: "log copies", Run: r.copies.run},
 		{Name: "probes", Run: r.probes.run},
 	}
 }
 
 // pass claims what is due of a kind and works on it.
-func (r *Reconciler) pass(name string, kind store.Kind, work func(context.Context, store.Lease) error) loop.Task {
+func (r *Reconciler) pass(name string, kind store.Kind, most int, work func(context.Context, []store.Lease)) loop.Task {
 	return loop.Repeat(name, r.wakes[kind], func(ctx context.Context) (time.Duration, error) {
-		leases, err := r.Store.Claim(ctx, kind, r.Owner, r.Host, time.Now(), leaseTime, batch)
+		leases, err := r.Store.Claim(ctx, kind, r.Owner, r.Host, time.Now(), leaseTime, most)
 		if err != nil {
 			return 0, err
 		}
-		var group errgroup.Group
-		group.SetLimit(atOnce)
-		for _, l := range leases {
-			group.Go(func() error { r.one(ctx, l, work); return nil })
-		}
-		_ = group.Wait() // none fails: each is logged
 		if len(leases) > 0 {
+			work(ctx, leases)
 			r.Bell.Ring()
 		}
 		return r.wait(ctx, kind)
 	})
+}
+
+// each works on several rows at once, on each of them alone.
+func (r *Reconciler) each(work func(context.Context, store.Lease) error) func(context.Context, []store.Lease) {
+	return func(ctx context.Context, leases []store.Lease) {
+		var group errgroup.Group
+		group.SetLimit(atOnce)
+		for _, l := range leases {
+			group.Go(func() error {
+				if err := safely(func() error { return work(ctx, l) }); err != nil {
+					r.failed(ctx, l, err)
+				}
+				return nil
+			})
+		}
+		_ = group.Wait() // none fails: each is logged
+	}
 }
 
 // wait is how long until the next row of a kind falls due.
@@ -109,11 +122,10 @@ func (r *Reconciler) wait(ctx context.Context, kind store.Kind) (time.Duration, 
 	return min(max(time.Until(next), 0), lookAgain), nil
 }
 
-// one works on one row. A failure or panic concerns that row alone: it is
-// logged and the row is tried again later.
-func (r *Reconciler) one(ctx context.Context, l store.Lease, work func(context.Context, store.Lease) error) {
-	err := safely(func() error { return work(ctx, l) })
-	if err == nil || ctx.Err() != nil {
+// failed gives a row back on which a step failed or panicked. That concerns
+// this row alone: it is logged, and tried again later.
+func (r *Reconciler) failed(ctx context.Context, l store.Lease, err error) {
+	if ctx.Err() != nil {
 		return
 	}
 	again := time.Now().Add(lookAgain)

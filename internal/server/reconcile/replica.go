@@ -5,38 +5,83 @@ import (
 	"fmt"
 	"time"
 
-	"dstack/internal/decide/job"
 	"dstack/internal/decide/lifecycle"
-	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
 )
 
-// replica is one pass over a replica.
-func (r *Reconciler) replica(ctx context.Context, l store.Lease) error {
-	seen, err := r.seeReplica(ctx, dstack.ReplicaID(l.ID))
-	if err != nil {
-		return err
+// replicas is one pass over some replicas. What is known of all of them is
+// read at once, and what becomes of them is saved at once; each is decided
+// alone, and what fails concerns that one.
+func (r *Reconciler) replicas(ctx context.Context, leases []store.Lease) {
+	ids := make([]dstack.ReplicaID, len(leases))
+	for i, l := range leases {
+		ids[i] = dstack.ReplicaID(l.ID)
 	}
-	now := time.Now()
-	step, err := lifecycle.Replica(seen, now)
+	all, err := r.Store.ReplicasFacts(ctx, ids)
+	if err != nil {
+		for _, l := range leases {
+			r.failed(ctx, l, err)
+		}
+		return
+	}
+	rooms := r.newRooms()
+	now, saves := time.Now(), make([]store.ReplicaSave, 0, len(leases))
+	for i, l := range leases {
+		save := store.ReplicaSave{Lease: l, Seen: all[i].ReplicaFacts}
+		err := all[i].Err
+		if err == nil {
+			err = safely(func() error { return r.decide(ctx, &save, rooms, now) })
+		}
+		if err != nil {
+			r.failed(ctx, l, err)
+			continue
+		}
+		saves = append(saves, save)
+	}
+	for i, err := range r.Store.SaveReplicaSteps(ctx, saves, now) {
+		if err != nil {
+			r.failed(ctx, saves[i].Lease, err)
+			continue
+		}
+		r.stepped(saves[i])
+	}
+}
+
+// decide adds the next step of a replica.
+func (r *Reconciler) decide(ctx context.Context, save *store.ReplicaSave, rooms *rooms, now time.Time) error {
+	seen := &save.Seen
+	seen.Limits = r.Limits
+	if seen.Replica.Status == dstack.ReplicaWaiting {
+		if err := rooms.look(ctx, seen); err != nil {
+			return err
+		}
+	}
+	step, err := lifecycle.Replica(*seen, now)
 	if err != nil {
 		return err
 	}
 	if step.Past != nil && len(step.Past.LastOut) == 0 {
-		step.Past.LastOut = r.lastOutput(ctx, seen, step.Past.ID)
+		step.Past.LastOut = r.lastOutput(ctx, *seen, step.Past.ID)
 	}
-	if err := r.Store.SaveReplicaStep(ctx, l, seen, step, now); err != nil {
-		return err
+	if step.Place != nil {
+		rooms.take(*seen, *step.Place)
 	}
-	if changed := seen.Replica.Status != step.To || step.Attempt || step.Blocked != seen.Replica.Blocked; changed {
-		name := fmt.Sprintf("%s/%d", seen.Run.Name, seen.Replica.Num)
-		r.tell(true, "replica", name, seen.Replica.Status, step.To, step.Reason)
-		r.wakes[store.Runs].Up()
-		r.wakes[store.Instances].Up()
-	}
+	save.Step = step
 	return nil
+}
+
+// stepped tells of a step that was saved.
+func (r *Reconciler) stepped(save store.ReplicaSave) {
+	seen, step := save.Seen, save.Step
+	if seen.Replica.Status == step.To && !step.Attempt && step.Blocked == seen.Replica.Blocked {
+		return
+	}
+	name := fmt.Sprintf("%s/%d", seen.Run.Name, seen.Replica.Num)
+	r.tell(true, "replica", name, seen.Replica.Status, step.To, step.Reason)
+	r.wakes[store.Runs].Up()
+	r.wakes[store.Instances].Up()
 }
 
 // lastLines is how much of an attempt's output is kept with it.
@@ -54,48 +99,4 @@ func (r *Reconciler) lastOutput(ctx context.Context, seen lifecycle.ReplicaFacts
 		last = last[max(0, len(last)-lastLines):]
 	}
 	return last
-}
-
-// seeReplica reads all that is known of a replica, and where it could go
-// while it waits for a place.
-func (r *Reconciler) seeReplica(ctx context.Context, id dstack.ReplicaID) (lifecycle.ReplicaFacts, error) {
-	seen, err := r.Store.ReplicaFacts(ctx, id)
-	if err != nil {
-		return seen, err
-	}
-	seen.Limits = r.Limits
-	if seen.Replica.Status != dstack.ReplicaWaiting {
-		return seen, nil
-	}
-	used, err := r.Store.Used(ctx, seen.Run.ProjectID)
-	if err != nil {
-		return seen, err
-	}
-	offers := r.offers(ctx, seen.Run.Project)
-	need := job.Need(seen.Run.Spec)
-	seen.Places, seen.Misfits = placement.Rank(need, offers, used)
-	if len(seen.Places) > 0 {
-		return seen, nil
-	}
-	var older []dstack.Replica
-	for _, other := range seen.Siblings {
-		if other.Shape != seen.Replica.Shape {
-			older = append(older, other)
-		}
-	}
-	if len(older) > 0 {
-		places, _ := placement.Rank(need, offers, placement.Without(used, older))
-		seen.Blocked = len(places) > 0
-	}
-	return seen, nil
-}
-
-// offers asks every backend of a project. One that does not answer offers
-// nothing this time.
-func (r *Reconciler) offers(ctx context.Context, project string) (all []dstack.Offer) {
-	all, silent := r.Backends.Offers(ctx, project)
-	for _, b := range silent {
-		r.Log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
-	}
-	return all
 }

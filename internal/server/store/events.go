@@ -56,7 +56,7 @@ func (s *Store) Events(ctx context.Context, p dstack.ProjectID, name string, aft
 	return nouns(rows, eventRow.noun), explain(err)
 }
 
-// addEvents writes what happened to one run. It is the last that a
+// addEvents writes what happened to runs. It is the last that a
 // transaction does: from here on, others that have anything to tell wait for
 // its end, so that numbers are given in the order of commits.
 func addEvents(ctx context.Context, tx bun.Tx, events []dstack.Event, now time.Time) error {
@@ -85,16 +85,32 @@ func addEvents(ctx context.Context, tx bun.Tx, events []dstack.Event, now time.T
 	if first/eventsTrim == last/eventsTrim && first%eventsTrim != 0 {
 		return nil
 	}
-	return trimEvents(ctx, tx, events[0], now)
+	return trimEvents(ctx, tx, events, now)
 }
 
-// trimEvents forgets old events, and those of one name that are too many.
-func trimEvents(ctx context.Context, tx bun.Tx, e dstack.Event, now time.Time) error {
+// trimEvents forgets old events, and those of the names of some that are too
+// many.
+func trimEvents(ctx context.Context, tx bun.Tx, some []dstack.Event, now time.Time) error {
 	if _, err := tx.NewRaw("DELETE FROM events WHERE at < ?", micros(now.Add(-eventsAge))).Exec(ctx); err != nil {
 		return err
 	}
-	_, err := tx.NewRaw(`DELETE FROM events WHERE project_id = ? AND run_name = ? AND id <=
-		(SELECT id FROM events WHERE project_id = ? AND run_name = ? ORDER BY id DESC LIMIT 1 OFFSET ?)`,
-		string(e.Project), e.RunName, string(e.Project), e.RunName, eventsKept).Exec(ctx)
-	return err
+	type name struct {
+		project dstack.ProjectID
+		run     string
+	}
+	trimmed := map[name]bool{}
+	for _, e := range some {
+		of := name{e.Project, e.RunName}
+		if trimmed[of] {
+			continue
+		}
+		trimmed[of] = true
+		_, err := tx.NewRaw(`DELETE FROM events WHERE project_id = ? AND run_name = ? AND id <=
+			(SELECT id FROM events WHERE project_id = ? AND run_name = ? ORDER BY id DESC LIMIT 1 OFFSET ?)`,
+			string(e.Project), e.RunName, string(e.Project), e.RunName, eventsKept).Exec(ctx)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -157,9 +157,13 @@ func saveRow(ctx context.Context, tx bun.Tx, l Lease, seen int64, again time.Tim
 		due_at = CASE WHEN touches = ? THEN ? ELSE due_at END
 		WHERE id = ? AND version = ? AND lease_owner = ? AND live`, args...).Exec(ctx))
 	if err == nil && n == 0 {
-		return conflict("look at it afresh", "cannot save %s %s: it was changed meanwhile, has ended, or is another server's now", l.Kind, l.ID)
+		return changedMeanwhile(l)
 	}
 	return err
+}
+
+func changedMeanwhile(l Lease) error {
+	return conflict("look at it afresh", "cannot save %s %s: it was changed meanwhile, has ended, or is another server's now", l.Kind, l.ID)
 }
 
 func list(names []string) string {

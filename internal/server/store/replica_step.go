@@ -14,60 +14,6 @@ import (
 	"dstack/internal/dstack"
 )
 
-// SaveReplicaStep writes a step: the replica's row and claims, and what there
-// is to tell of it; its run and instance become due when status or attempt
-// changed, the run also when Blocked did. With a Place it makes
-// the instance row when there is none. Conflict when the replica's version is
-// not seen's any more, or what it claims is taken. What a finished replica
-// held is free, and so is what one held that waits for a place again.
-func (s *Store) SaveReplicaStep(ctx context.Context, l Lease, seen lifecycle.ReplicaFacts, step lifecycle.ReplicaStep, now time.Time) error {
-	next := nextReplica(seen.Replica, step, now)
-	claim, err := json.Marshal(next.Claim)
-	if err != nil {
-		return fmt.Errorf("write what replica %s holds: %w", next.ID, err)
-	}
-	past, err := json.Marshal(orNone(next.Past))
-	if err != nil {
-		return fmt.Errorf("write the attempts of replica %s: %w", next.ID, err)
-	}
-	if next.Status.Finished() {
-		step.Due = time.Time{}
-	}
-	changed := next.Status != seen.Replica.Status || step.Attempt
-	events := lifecycle.ReplicaEvents(seen, step, now)
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if changed || next.Blocked != seen.Replica.Blocked {
-			if err := touch(ctx, tx, Runs, now, "id = ?", string(next.Run)); err != nil {
-				return err
-			}
-		}
-		err := saveRow(ctx, tx, l, seen.Replica.Version, step.Due,
-			`status = ?, reason = ?, since = ?, instance_id = ?, claim = ?, attempt_id = ?, attempt_num = ?, attempt_at = ?,
-			crashes = ?, crashed_at = ?, backoff_at = ?, ready_at = ?, blocked = ?, past = ?, finished_at = ?, live = ?`,
-			string(next.Status), clean(next.Reason), micros(next.Since), string(next.Instance), string(claim),
-			string(next.Attempt), next.AttemptNum, micros(next.AttemptAt),
-			next.Crashes, micros(next.CrashedAt), micros(next.DueAt), micros(next.ReadyAt), next.Blocked, string(past), micros(next.FinishedAt), !next.Status.Finished())
-		if err != nil {
-			return err
-		}
-		if step.Attempt {
-			if err := rememberAttempt(ctx, tx, next); err != nil {
-				return err
-			}
-		}
-		if changed {
-			places := []string{string(seen.Replica.Instance), string(next.Instance)}
-			if err := touch(ctx, tx, Instances, now, "id IN (?)", bun.List(places)); err != nil {
-				return err
-			}
-		}
-		if err := s.settle(ctx, tx, next, step.Place, now); err != nil {
-			return err
-		}
-		return addEvents(ctx, tx, events, now)
-	})
-}
-
 // nextReplica is a replica after a step.
 func nextReplica(r dstack.Replica, step lifecycle.ReplicaStep, now time.Time) dstack.Replica {
 	if step.To != r.Status {
@@ -110,63 +56,6 @@ func orNone(past []dstack.Attempt) []dstack.Attempt {
 	return past
 }
 
-// rememberAttempt notes whose a new attempt is, and forgets those that are
-// too old to be listed.
-func rememberAttempt(ctx context.Context, tx bun.Tx, r dstack.Replica) error {
-	_, err := tx.NewRaw("INSERT INTO attempts (attempt_id, replica_id, num) VALUES (?, ?, ?)",
-		string(r.Attempt), string(r.ID), r.AttemptNum).Exec(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = tx.NewRaw("DELETE FROM attempts WHERE replica_id = ? AND num < ?", string(r.ID), r.AttemptNum-pastKept).Exec(ctx)
-	return err
-}
-
-// settle brings the claims of a replica in step with its row.
-func (s *Store) settle(ctx context.Context, tx bun.Tx, r dstack.Replica, place *dstack.Place, now time.Time) error {
-	if place == nil && !r.Status.Finished() && r.Status != dstack.ReplicaWaiting {
-		return nil
-	}
-	for _, table := range []string{"claims", "reports"} {
-		if _, err := tx.NewRaw("DELETE FROM ? WHERE replica_id = ?", bun.Ident(table), string(r.ID)).Exec(ctx); err != nil {
-			return err
-		}
-	}
-	if place == nil {
-		return madeRoom(ctx, tx, r, now)
-	}
-	if err := s.putInstance(ctx, tx, r.Instance, place.Offer, now); err != nil {
-		return err
-	}
-	if err := fits(ctx, tx, r, place.Offer); err != nil {
-		return err
-	}
-	for _, thing := range things(r.Claim) {
-		n, err := affected(tx.NewRaw("INSERT INTO claims (instance_id, thing, replica_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-			string(r.Instance), thing, string(r.ID)).Exec(ctx))
-		if err != nil {
-			return err
-		}
-		if n == 0 {
-			return conflict("look at it afresh", "cannot place replica %s: %s of instance %s is taken", r.ID, thing, r.Instance)
-		}
-	}
-	return nil
-}
-
-// roomLooks is how many of those that wait for room look when some is made.
-const roomLooks = 16
-
-// madeRoom lets those that wait longest look for a place again: what a
-// finished replica held is free.
-func madeRoom(ctx context.Context, tx bun.Tx, r dstack.Replica, now time.Time) error {
-	if !r.Status.Finished() || r.Instance == "" {
-		return nil
-	}
-	return touch(ctx, tx, Replicas, now, "id IN (SELECT id FROM replicas WHERE live AND status = ? ORDER BY submitted_at, id LIMIT ?)",
-		string(dstack.ReplicaWaiting), roomLooks)
-}
-
 // things names all that only one replica can hold.
 func things(c dstack.Claim) (names []string) {
 	for _, g := range c.GPUs {
@@ -202,34 +91,49 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, id dstack.InstanceID
 	return err
 }
 
-// fits checks what replicas hold of a machine together: two placements may
-// have been decided on the same facts.
-func fits(ctx context.Context, tx bun.Tx, r dstack.Replica, o dstack.Offer) error {
-	if o.Owned == "" || (r.Claim.CPUs == 0 && r.Claim.MemoryMiB == 0 && r.Claim.DiskMiB == 0) {
+// fits checks what replicas hold of a machine together: placements may have
+// been decided on the same facts. claim is what the new ones hold of it; they
+// are among the machine's replicas by now.
+func fits(ctx context.Context, tx bun.Tx, id dstack.InstanceID, claim dstack.Claim, o dstack.Offer) error {
+	if o.Owned == "" || (claim.CPUs == 0 && claim.MemoryMiB == 0 && claim.DiskMiB == 0) {
 		return nil
 	}
-	placed, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.live AND r.instance_id = ?", string(r.Instance)) })
+	var rows []struct {
+		Claim string
+		Times int
+	}
+	err := tx.NewRaw("SELECT claim, COUNT(*) AS times FROM replicas WHERE live AND instance_id = ? GROUP BY claim", string(id)).Scan(ctx, &rows)
 	if err != nil {
 		return err
 	}
-	var sum dstack.Claim // r is among them by now
-	for _, p := range placed {
-		sum.CPUs += p.Claim.CPUs
-		sum.MemoryMiB += p.Claim.MemoryMiB
-		sum.DiskMiB += p.Claim.DiskMiB
+	var sum dstack.Claim
+	for _, row := range rows {
+		var c dstack.Claim
+		if err := json.Unmarshal([]byte(row.Claim), &c); err != nil {
+			return fmt.Errorf("read what a replica on instance %s holds: %w", id, err)
+		}
+		sum = holds(sum, c, row.Times)
 	}
 	var short []string
-	if r.Claim.CPUs > 0 && sum.CPUs > o.Hardware.CPUs {
+	if claim.CPUs > 0 && sum.CPUs > o.Hardware.CPUs {
 		short = append(short, "CPUs")
 	}
-	if r.Claim.MemoryMiB > 0 && sum.MemoryMiB > o.Hardware.MemoryMiB {
+	if claim.MemoryMiB > 0 && sum.MemoryMiB > o.Hardware.MemoryMiB {
 		short = append(short, "memory")
 	}
-	if r.Claim.DiskMiB > 0 && sum.DiskMiB > o.Hardware.DiskMiB {
+	if claim.DiskMiB > 0 && sum.DiskMiB > o.Hardware.DiskMiB {
 		short = append(short, "disk")
 	}
 	if len(short) > 0 {
-		return conflict("look at it afresh", "cannot place replica %s: instance %s has not enough %s left", r.ID, r.Instance, strings.Join(short, ", "))
+		return conflict("look at it afresh", "cannot place a replica: instance %s has not enough %s left", id, strings.Join(short, ", "))
 	}
 	return nil
+}
+
+// holds adds what some replicas hold that only its size tells apart.
+func holds(sum, c dstack.Claim, times int) dstack.Claim {
+	sum.CPUs += times * c.CPUs
+	sum.MemoryMiB += int64(times) * c.MemoryMiB
+	sum.DiskMiB += int64(times) * c.DiskMiB
+	return sum
 }

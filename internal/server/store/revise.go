@@ -57,6 +57,9 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revise) (dstac
 		if err := touch(ctx, tx, Runs, r.Now, "id = ?", string(id)); err != nil {
 			return err
 		}
+		if err := renewMachines(ctx, tx, id); err != nil {
+			return err
+		}
 		run = row.noun(r.Spec)
 		return addEvents(ctx, tx, []dstack.Event{applied(row, r)}, r.Now)
 	})

@@ -15,33 +15,54 @@ import (
 
 // Routes returns the route table of everything: one route for each unfinished
 // run, the oldest first, and whom each token is known by. Its version is left
-// for the caller to number; Drains says which orders to drain it knows.
+// for the caller to number; Drains says which orders to drain it knows. As long
+// as nothing changes it is the same table, which nobody may write to.
 func (s *Store) Routes(ctx context.Context) (route.Table, error) {
 	var table route.Table
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
-		table = route.Table{}
-		if err := tx.NewRaw("SELECT drains FROM installation").Scan(ctx, &table.Drains); err != nil {
+		var now struct{ Drains, Changes int64 }
+		if err := tx.NewRaw("SELECT drains, changes FROM installation").Scan(ctx, &now.Drains, &now.Changes); err != nil {
 			return err
 		}
-		var runs []routeRow
-		err := tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.rules, r.scales,
-			r.wanted, r.submitted_at, r.status, r.reason, r.stop
-			FROM runs AS r JOIN projects AS p ON p.id = r.project_id WHERE r.live ORDER BY r.submitted_at, r.id`).Scan(ctx, &runs)
-		if err != nil {
+		if last := s.table.Load(); last != nil && last.changes == now.Changes {
+			table = last.Table
+			return nil
+		}
+		var err error
+		if table, err = s.readRoutes(ctx, tx); err != nil {
 			return err
 		}
-		var targets []targetRow
-		err = tx.NewRaw(`SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report
-			FROM replicas AS r LEFT JOIN reports AS p ON p.attempt_id = r.attempt_id WHERE r.live ORDER BY r.num, r.submitted_at, r.id`).Scan(ctx, &targets)
-		if err != nil {
-			return err
-		}
-		if table.Routes, err = s.routes(runs, targets); err != nil {
-			return err
-		}
-		table.Tokens, err = tokens(ctx, tx)
-		return err
+		table.Drains = now.Drains
+		s.table.Store(&tableAt{table, now.Changes})
+		return nil
 	})
+	return table, err
+}
+
+// tableAt is a route table and the number of changes that it knows.
+type tableAt struct {
+	route.Table
+	changes int64
+}
+
+func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, err error) {
+	var runs []routeRow
+	err = tx.NewRaw(`SELECT r.id, p.name_lower AS project, r.name, r.auth, r.model, r.prefix, r.format, r.template, r.rules, r.scales,
+		r.wanted, r.submitted_at, r.status, r.reason, r.stop
+		FROM runs AS r JOIN projects AS p ON p.id = r.project_id WHERE r.live ORDER BY r.submitted_at, r.id`).Scan(ctx, &runs)
+	if err != nil {
+		return table, err
+	}
+	var targets []targetRow
+	err = tx.NewRaw(`SELECT r.run_id, r.id, r.num, r.status, r.reason, COALESCE(p.report, '') AS report
+		FROM replicas AS r LEFT JOIN reports AS p ON p.attempt_id = r.attempt_id WHERE r.live ORDER BY r.num, r.submitted_at, r.id`).Scan(ctx, &targets)
+	if err != nil {
+		return table, err
+	}
+	if table.Routes, err = s.routes(runs, targets); err != nil {
+		return table, err
+	}
+	table.Tokens, err = tokens(ctx, tx)
 	return table, err
 }
 

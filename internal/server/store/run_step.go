@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,6 +31,11 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 		}
 		if run.Status != seen.Run.Status || run.ReadyAt != seen.Run.ReadyAt {
 			if err := touch(ctx, tx, Replicas, now, "run_id = ?", string(run.ID)); err != nil {
+				return err
+			}
+		}
+		if step.Back != nil { // they run by another configuration now
+			if err := renewMachines(ctx, tx, run.ID); err != nil {
 				return err
 			}
 		}
@@ -99,18 +105,20 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 			return err
 		}
 	}
-	for _, num := range nums {
-		row := replicaRow{
-			ID: uuid.NewString(), RunID: string(run.ID), Num: num, Revision: run.Revision, Shape: run.Shape,
-			Status: string(dstack.ReplicaWaiting), Since: micros(now), Claim: "{}", Past: "[]",
-			SubmittedAt: micros(now), Version: 1, turn: turn{Live: true, DueAt: due(now)},
-		}
-		n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+	for some := range slices.Chunk(nums, 500) {
+		rows := nouns(some, func(num int) replicaRow {
+			return replicaRow{
+				ID: uuid.NewString(), RunID: string(run.ID), Num: num, Revision: run.Revision, Shape: run.Shape,
+				Status: string(dstack.ReplicaWaiting), Since: micros(now), Claim: "{}", Past: "[]",
+				SubmittedAt: micros(now), Version: 1, turn: turn{Live: true, DueAt: due(now)},
+			}
+		})
+		n, err := affected(tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Exec(ctx))
 		if err != nil {
 			return err
 		}
-		if n == 0 {
-			return conflict("look at it afresh", "cannot add replica %d of run %s: there is one", num, run.ID)
+		if n < int64(len(some)) {
+			return conflict("look at it afresh", "cannot add replicas %d to %d of run %s: one of them is there", some[0], some[len(some)-1], run.ID)
 		}
 	}
 	return nil
@@ -140,6 +148,9 @@ func drainReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecy
 		return err
 	}
 	if err := touch(ctx, tx, Replicas, now, "run_id = ? AND id IN (?)", string(run), ids); err != nil {
+		return err
+	}
+	if err := touchMachines(ctx, tx, now, "id IN (?)", ids); err != nil {
 		return err
 	}
 	// Who reads this number reads the new status, too: orders have their
@@ -174,5 +185,18 @@ func dropReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecyc
 	if err := touch(ctx, tx, Replicas, now, "run_id = ? AND id IN (?)", string(run), bun.List(ids)); err != nil {
 		return err
 	}
-	return touch(ctx, tx, Instances, now, "id IN (SELECT instance_id FROM replicas WHERE live AND id IN (?))", bun.List(ids))
+	return touchMachines(ctx, tx, now, "id IN (?)", bun.List(ids))
+}
+
+// renewMachines makes old what was seen of the instances that a run's replicas
+// are on: it has another configuration. None is due for that.
+func renewMachines(ctx context.Context, tx bun.Tx, run dstack.RunID) error {
+	_, err := tx.NewRaw(`UPDATE instances SET version = version + 1
+		WHERE live AND id IN (SELECT instance_id FROM replicas WHERE live AND run_id = ?)`, string(run)).Exec(ctx)
+	return err
+}
+
+// touchMachines touches the instances of unfinished replicas.
+func touchMachines(ctx context.Context, tx bun.Tx, now time.Time, where string, args ...any) error {
+	return touch(ctx, tx, Instances, now, "id IN (SELECT instance_id FROM replicas WHERE live AND "+where+")", args...)
 }

@@ -4,6 +4,7 @@ package store
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/uptrace/bun"
@@ -22,6 +23,8 @@ type Store struct {
 	templates textCache[dstack.ChatTemplate]
 	rules     textCache[route.Rules]
 	told      toldCache
+	placed    placedCache
+	table     atomic.Pointer[tableAt] // the last that was read
 	kind      database
 	name      dstack.Installation
 

@@ -41,10 +41,23 @@ const (
 // write runs do in one transaction: all of it happens, or nothing. do may run
 // more than once and must not keep anything from a run that failed.
 func (s *Store) write(ctx context.Context, do func(context.Context, bun.Tx) error) error {
-	return s.tryWrite(ctx, durable, do)
+	return s.tryWrite(ctx, durable, func(ctx context.Context, tx bun.Tx) error {
+		if err := do(ctx, tx); err != nil {
+			return err
+		}
+		return countChange(ctx, tx)
+	})
 }
 
-// note is write for what is found out again anyway; see relaxed.
+// countChange says that this transaction writes what a route table is made of.
+// Like addEvents, it comes last.
+func countChange(ctx context.Context, tx bun.Tx) error {
+	_, err := tx.NewRaw("UPDATE installation SET changes = changes + 1 WHERE one = 1").Exec(ctx)
+	return err
+}
+
+// note is write for what is found out again anyway; see relaxed. One that
+// writes what a route table is made of counts that itself.
 func (s *Store) note(ctx context.Context, do func(context.Context, bun.Tx) error) error {
 	return s.tryWrite(ctx, relaxed, do)
 }

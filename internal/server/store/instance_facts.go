@@ -1,0 +1,170 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+)
+
+// InstanceFacts reads all that a decision on an instance needs, in one
+// reading, except Machine and Listed. What it returns may be shared with later
+// callers: nobody may write to it.
+func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecycle.InstanceFacts, error) {
+	var seen lifecycle.InstanceFacts
+	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
+		var rows []instanceRow
+		if err := tx.NewSelect().Model(&rows).Where("i.id = ?", string(id)).Scan(ctx); err != nil {
+			return err
+		}
+		if len(rows) == 0 {
+			return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no instance %s", id)}
+		}
+		var err error
+		if seen.Instance, err = rows[0].noun(); err != nil {
+			return err
+		}
+		state := stateOfInstance{rows[0].Version, rows[0].Touches}
+		on, known := s.placed.of(id, state)
+		if !known {
+			if on, err = s.readPlaced(ctx, tx, id); err != nil {
+				return err
+			}
+			on.state = state
+			s.placed.keep(id, on)
+		}
+		seen.Reports, seen.Replicas = on.reports, on.replicas
+		return nil
+	})
+	return seen, err
+}
+
+// placedCache keeps what is placed on each instance, and what was reported of
+// it. Whoever writes what decisions on instances use of that touches the
+// instance in the same transaction, or makes it another version: while its row
+// is in the same state, all of it is the same.
+type placedCache struct {
+	mu        sync.Mutex
+	instances map[dstack.InstanceID]placedOn
+}
+
+type placedOn struct {
+	state    stateOfInstance
+	replicas []lifecycle.Placed
+	reports  []dstack.Report
+}
+
+// stateOfInstance is how often the row of an instance was saved and touched.
+type stateOfInstance struct{ version, touches int64 }
+
+func (c *placedCache) of(id dstack.InstanceID, now stateOfInstance) (placedOn, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	on, ok := c.instances[id]
+	return on, ok && on.state == now
+}
+
+// placedKept bounds the cache; it is emptied when it is full.
+const placedKept = 4096
+
+func (c *placedCache) keep(id dstack.InstanceID, on placedOn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.instances == nil {
+		c.instances = map[dstack.InstanceID]placedOn{}
+	}
+	if len(c.instances) >= placedKept {
+		clear(c.instances)
+	}
+	c.instances[id] = on
+}
+
+// saved is told of each save of an instance whose version was before. One that
+// changed no report leaves all that is known as it is.
+func (c *placedCache) saved(id dstack.InstanceID, before int64, changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	on, ok := c.instances[id]
+	if !ok || changed || on.state.version != before {
+		delete(c.instances, id)
+		return
+	}
+	on.state.version++
+	c.instances[id] = on
+}
+
+func (s *Store) readPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID) (on placedOn, err error) {
+	on.reports, err = findReports(ctx, tx, func(q *bun.SelectQuery) { q.Where("p.instance_id = ?", string(id)) })
+	if err != nil {
+		return on, err
+	}
+	on.replicas, err = s.placedOn(ctx, tx, id)
+	return on, err
+}
+
+// placedOn returns the unfinished replicas of an instance with their runs. One
+// whose spec cannot be read must not stop the machine's other replicas: it is
+// shown as ready, so that what runs of it is kept and nothing is started from
+// a configuration that nobody could read.
+func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]lifecycle.Placed, error) {
+	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) {
+		q.Where("r.live AND r.instance_id = ?", string(id)).OrderExpr("r.run_id")
+	})
+	if err != nil || len(replicas) == 0 {
+		return nil, err
+	}
+	var rows []runRow
+	err = selectRuns(tx, &rows).Where("r.id IN (SELECT run_id FROM replicas WHERE live AND instance_id = ?)", string(id)).Scan(ctx)
+	if err != nil {
+		return nil, err
+	}
+	runs := make(map[dstack.RunID]runRow, len(rows))
+	for _, row := range rows {
+		runs[dstack.RunID(row.ID)] = row
+	}
+	old, err := oldSpecs(ctx, tx, replicas, runs)
+	if err != nil {
+		return nil, err
+	}
+	placed := make([]lifecycle.Placed, len(replicas))
+	for i, r := range replicas {
+		row := runs[r.Run]
+		key, sealed := specKey{run: row.ID}, row.Spec
+		if r.Shape != row.Shape {
+			key.revision = r.Revision
+			sealed = old[key]
+		}
+		rs, err := s.knownSpec(key, sealed)
+		if err != nil && r.Status == dstack.ReplicaStarting {
+			r.Status = dstack.ReplicaReady
+		}
+		placed[i] = lifecycle.Placed{Replica: r, Run: row.noun(rs)}
+	}
+	return placed, nil
+}
+
+// oldSpecs reads the sealed specs of those replicas that have not the shape of
+// their run.
+func oldSpecs(ctx context.Context, tx bun.Tx, replicas []dstack.Replica, runs map[dstack.RunID]runRow) (map[specKey]string, error) {
+	var ids []string
+	for _, r := range replicas {
+		if r.Shape != runs[r.Run].Shape {
+			ids = append(ids, string(r.ID))
+		}
+	}
+	if len(ids) == 0 {
+		return nil, nil
+	}
+	var rows []revisionRow
+	err := tx.NewSelect().Model(&rows).ColumnExpr("DISTINCT v.run_id, v.num, v.spec").
+		Join("JOIN replicas AS r ON r.run_id = v.run_id AND r.revision = v.num").Where("r.id IN (?)", bun.List(ids)).Scan(ctx)
+	old := make(map[specKey]string, len(rows))
+	for _, row := range rows {
+		old[specKey{row.RunID, row.Num}] = row.Spec
+	}
+	return old, err
+}

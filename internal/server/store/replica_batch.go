@@ -1,0 +1,221 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+)
+
+// ReplicaSave is a step of a replica that is to be saved.
+type ReplicaSave struct {
+	Lease Lease
+	Seen  lifecycle.ReplicaFacts
+	Step  lifecycle.ReplicaStep
+}
+
+// SaveReplicaStep is SaveReplicaSteps for one.
+func (s *Store) SaveReplicaStep(ctx context.Context, l Lease, seen lifecycle.ReplicaFacts, step lifecycle.ReplicaStep, now time.Time) error {
+	return s.SaveReplicaSteps(ctx, []ReplicaSave{{l, seen, step}}, now)[0]
+}
+
+// SaveReplicaSteps writes steps of different replicas: of each its row and
+// claims, and what there is to tell of it; its run and instance become due
+// when status or attempt changed, the run also when Blocked did. With a Place
+// it makes the instance row when there is none. What a finished replica held
+// is free, and so is what one held that waits for a place again.
+//
+// Each step is saved wholly or not at all, and none keeps another from being
+// saved. The errors are in the order of the steps: Conflict when the replica's
+// version is not seen's any more, or what it claims is taken.
+func (s *Store) SaveReplicaSteps(ctx context.Context, saves []ReplicaSave, now time.Time) []error {
+	errs, err := s.saveReplicas(ctx, saves, now)
+	switch {
+	case err == nil:
+		return errs
+	case len(saves) == 1:
+		return []error{err}
+	}
+	errs = make([]error, len(saves))
+	for i := range saves { // one of them cannot be saved
+		if alone, err := s.saveReplicas(ctx, saves[i:i+1], now); err != nil {
+			errs[i] = err
+		} else {
+			errs[i] = alone[0]
+		}
+	}
+	return errs
+}
+
+// saveReplicas saves steps in one transaction. errs tells of those whose rows
+// were changed meanwhile, of which nothing is written; with err, nothing at all
+// is.
+func (s *Store) saveReplicas(ctx context.Context, saves []ReplicaSave, now time.Time) (errs []error, err error) {
+	all := make([]steppedReplica, len(saves))
+	for i, save := range saves {
+		if all[i], err = stepReplica(save, now); err != nil {
+			return nil, err
+		}
+	}
+	err = s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+		errs = make([]error, len(all))
+		if err := touchSome(ctx, tx, Runs, now, all, steppedReplica.runToTell); err != nil {
+			return err
+		}
+		written, err := putReplicas(ctx, tx, all)
+		if err != nil {
+			return err
+		}
+		var done []steppedReplica
+		for i, r := range all {
+			if written[string(r.next.ID)] {
+				done = append(done, r)
+			} else {
+				errs[i] = changedMeanwhile(r.lease)
+			}
+		}
+		return s.follow(ctx, tx, done, now)
+	})
+	return errs, err
+}
+
+// follow writes what comes with the rows of replicas.
+func (s *Store) follow(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
+	if len(done) == 0 {
+		return nil
+	}
+	if err := rememberAttempts(ctx, tx, done); err != nil {
+		return err
+	}
+	if err := touchSome(ctx, tx, Instances, now, done, steppedReplica.placesToTell); err != nil {
+		return err
+	}
+	if err := s.settle(ctx, tx, done, now); err != nil {
+		return err
+	}
+	var events []dstack.Event
+	for _, r := range done {
+		events = append(events, r.events...)
+	}
+	return addEvents(ctx, tx, events, now)
+}
+
+// steppedReplica is a replica after a step, as it is written.
+type steppedReplica struct {
+	lease   Lease
+	before  dstack.Replica
+	next    dstack.Replica
+	place   *dstack.Place
+	attempt bool // a new one begins
+	row     steppedRow
+	events  []dstack.Event
+}
+
+// steppedRow is what a step writes of a replica's row, and what that has to be
+// before. No name in it is one of replicaRow's: both are told apart in queries.
+type steppedRow struct {
+	bun.BaseModel `bun:"table:stepped,alias:v"`
+
+	Of, Holder        string
+	Seen, Touched     int64
+	Again             *int64
+	NextStatus        string
+	NextReason        string
+	NextSince         int64
+	Place, Claims     string
+	Attempt           string
+	AttemptNo         int
+	AttemptSince      int64
+	Crashed           int
+	FirstCrash        int64
+	Backoff, WasReady int64
+	Blocks            bool
+	Attempts          string
+	Finished          int64
+	Lives             bool
+}
+
+func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
+	next, step, before := nextReplica(save.Seen.Replica, save.Step, now), save.Step, save.Seen.Replica
+	r := steppedReplica{lease: save.Lease, before: before, next: next, place: step.Place, attempt: step.Attempt,
+		events: lifecycle.ReplicaEvents(save.Seen, step, now)}
+	claim, err := json.Marshal(next.Claim)
+	if err != nil {
+		return r, fmt.Errorf("write what replica %s holds: %w", next.ID, err)
+	}
+	past, err := json.Marshal(orNone(next.Past))
+	if err != nil {
+		return r, fmt.Errorf("write the attempts of replica %s: %w", next.ID, err)
+	}
+	if next.Status.Finished() {
+		step.Due = time.Time{}
+	}
+	r.row = steppedRow{
+		Of: string(next.ID), Holder: save.Lease.Owner, Seen: before.Version, Touched: save.Lease.Touches, Again: due(step.Due),
+		NextStatus: string(next.Status), NextReason: clean(next.Reason), NextSince: micros(next.Since),
+		Place: string(next.Instance), Claims: string(claim), Attempt: string(next.Attempt), AttemptNo: next.AttemptNum, AttemptSince: micros(next.AttemptAt),
+		Crashed: next.Crashes, FirstCrash: micros(next.CrashedAt), Backoff: micros(next.DueAt), WasReady: micros(next.ReadyAt),
+		Blocks: next.Blocked, Attempts: string(past), Finished: micros(next.FinishedAt), Lives: !next.Status.Finished(),
+	}
+	return r, nil
+}
+
+// changed says that status or attempt did.
+func (r steppedReplica) changed() bool { return r.next.Status != r.before.Status || r.attempt }
+
+func (r steppedReplica) runToTell() []string {
+	if r.changed() || r.next.Blocked != r.before.Blocked {
+		return []string{string(r.next.Run)}
+	}
+	return nil
+}
+
+func (r steppedReplica) placesToTell() []string {
+	if r.changed() {
+		return []string{string(r.before.Instance), string(r.next.Instance)}
+	}
+	return nil
+}
+
+// touchSome touches what some replicas name, each once and in one order.
+func touchSome(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, all []steppedReplica, names func(steppedReplica) []string) error {
+	ids := map[string]bool{}
+	for _, r := range all {
+		for _, id := range names(r) {
+			ids[id] = true
+		}
+	}
+	if delete(ids, ""); len(ids) == 0 {
+		return nil
+	}
+	return touch(ctx, tx, kind, now, "id IN (?)", bun.List(slices.Sorted(maps.Keys(ids))))
+}
+
+// putReplicas writes leased rows and gives the leases back, as saveRow does,
+// and returns the IDs of those that were still as they were seen.
+func putReplicas(ctx context.Context, tx bun.Tx, all []steppedReplica) (map[string]bool, error) {
+	rows := make([]steppedRow, len(all))
+	for i, r := range all {
+		rows[i] = r.row
+	}
+	var ids []string
+	err := tx.NewUpdate().With("v", tx.NewValues(&rows)).Model((*replicaRow)(nil)).TableExpr("v").
+		Set("status = next_status, reason = next_reason, since = next_since, instance_id = place, claim = claims").
+		Set("attempt_id = attempt, attempt_num = attempt_no, attempt_at = attempt_since").
+		Set("crashes = crashed, crashed_at = first_crash, backoff_at = backoff, ready_at = was_ready, blocked = blocks, past = attempts").
+		Set("finished_at = finished, live = lives, version = r.version + 1, lease_owner = '', lease_until = 0").
+		Set("due_at = CASE WHEN r.touches = touched THEN again ELSE r.due_at END").
+		Where("r.id = v.of AND r.version = seen AND r.lease_owner = holder AND r.live").Returning("id").Scan(ctx, &ids)
+	written := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		written[id] = true
+	}
+	return written, err
+}

@@ -1,0 +1,206 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/uptrace/bun"
+
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dstack"
+)
+
+// SeenReplica is what is known of one replica, or why that could not be read.
+type SeenReplica struct {
+	lifecycle.ReplicaFacts
+	Err error
+}
+
+// ReplicaFacts is ReplicasFacts for one.
+func (s *Store) ReplicaFacts(ctx context.Context, id dstack.ReplicaID) (lifecycle.ReplicaFacts, error) {
+	all, err := s.ReplicasFacts(ctx, []dstack.ReplicaID{id})
+	if err != nil {
+		return lifecycle.ReplicaFacts{}, err
+	}
+	return all[0].ReplicaFacts, all[0].Err
+}
+
+// ReplicasFacts reads all that decisions on replicas need, in one reading and
+// in the order of ids, except Places, Misfits and Limits. As with RunFacts,
+// what ends may end. What cannot be read of one is no matter for the others.
+func (s *Store) ReplicasFacts(ctx context.Context, ids []dstack.ReplicaID) ([]SeenReplica, error) {
+	var all []SeenReplica
+	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
+		near, err := s.findAround(ctx, tx, ids)
+		if err != nil {
+			return err
+		}
+		all = make([]SeenReplica, len(ids))
+		for i, id := range ids {
+			if all[i], err = near.see(ctx, tx, id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return all, err
+}
+
+// around is what lies around some replicas, each thing read once.
+type around struct {
+	store     *Store
+	replicas  map[dstack.ReplicaID]dstack.Replica
+	runs      map[dstack.RunID]runRow
+	instances map[dstack.InstanceID]dstack.Instance
+	reports   map[dstack.AttemptID]dstack.Report
+	old       map[specKey]string // sealed specs of earlier shapes
+
+	// What only some need is read for the first of them.
+	loads    map[dstack.RunID]dstack.Load
+	siblings map[crowd][]dstack.Replica
+}
+
+// crowd is the unfinished replicas of a run, but for those of one shape; 0: of
+// none.
+type crowd struct {
+	run   dstack.RunID
+	other int
+}
+
+func (s *Store) findAround(ctx context.Context, tx bun.Tx, ids []dstack.ReplicaID) (*around, error) {
+	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.id IN (?)", bun.List(texts(ids))) })
+	if err != nil {
+		return nil, err
+	}
+	a := &around{
+		store: s, replicas: make(map[dstack.ReplicaID]dstack.Replica, len(replicas)), runs: map[dstack.RunID]runRow{},
+		reports: map[dstack.AttemptID]dstack.Report{}, loads: map[dstack.RunID]dstack.Load{}, siblings: map[crowd][]dstack.Replica{},
+	}
+	runs, places, attempts := map[string]bool{}, map[string]bool{}, []string{}
+	for _, r := range replicas {
+		a.replicas[r.ID] = r
+		runs[string(r.Run)] = true
+		if r.Instance != "" {
+			places[string(r.Instance)] = true
+			attempts = append(attempts, string(r.Attempt))
+		}
+	}
+	if len(replicas) == 0 {
+		return a, nil
+	}
+	var rows []runRow
+	if err := selectRuns(tx, &rows).Where("r.id IN (?)", bun.List(slices.Collect(maps.Keys(runs)))).Scan(ctx); err != nil {
+		return nil, err
+	}
+	for _, row := range rows {
+		a.runs[dstack.RunID(row.ID)] = row
+	}
+	if a.old, err = oldSpecs(ctx, tx, replicas, a.runs); err != nil {
+		return nil, err
+	}
+	if len(places) == 0 {
+		return a, nil
+	}
+	if a.instances, err = findInstances(ctx, tx, slices.Collect(maps.Keys(places))); err != nil {
+		return nil, err
+	}
+	reports, err := findReports(ctx, tx, func(q *bun.SelectQuery) { q.Where("p.attempt_id IN (?)", bun.List(attempts)) })
+	for _, rep := range reports {
+		a.reports[rep.Attempt] = rep
+	}
+	return a, err
+}
+
+// see is what is known of one replica. Its error is one of the database.
+func (a *around) see(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen SeenReplica, err error) {
+	var ok bool
+	if seen.Replica, ok = a.replicas[id]; !ok {
+		seen.Err = &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no replica %s", id)}
+		return seen, nil
+	}
+	status := seen.Replica.Status
+	ends := status == dstack.ReplicaDraining || status == dstack.ReplicaTerminating
+	var unread error
+	if seen.Run, unread = a.runOf(seen.Replica); unread != nil && (seen.Run.ID == "" || !ends) {
+		seen.Err = explain(unread)
+		return seen, nil
+	}
+	if status == dstack.ReplicaDraining {
+		if seen.Load, err = a.loadOf(ctx, tx, seen.Run); err != nil {
+			return seen, err
+		}
+	}
+	a.place(&seen.ReplicaFacts)
+	sick := seen.Report != nil && seen.Report.Probed != nil && !seen.Report.Probed.Ready
+	switch {
+	case status == dstack.ReplicaWaiting: // what may hold its room
+		seen.Siblings, err = a.others(ctx, tx, id, crowd{seen.Replica.Run, seen.Replica.Shape})
+	case status == dstack.ReplicaUnhealthy, sick && !ends:
+		seen.Siblings, err = a.others(ctx, tx, id, crowd{run: seen.Replica.Run})
+	}
+	return seen, err
+}
+
+// runOf is a replica's run with the spec of the replica's own revision.
+func (a *around) runOf(r dstack.Replica) (dstack.Run, error) {
+	row, ok := a.runs[r.Run]
+	if !ok {
+		return dstack.Run{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no run " + string(r.Run)}
+	}
+	if row.Shape == r.Shape {
+		return a.store.seeRun(row)
+	}
+	key := specKey{string(r.Run), r.Revision}
+	run := row.noun(dstack.RunSpec{})
+	sealed, ok := a.old[key]
+	if !ok {
+		return run, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("run %s has no revision %d", r.Run, r.Revision)}
+	}
+	var err error
+	run.Spec, err = a.store.knownSpec(key, sealed)
+	return run, err
+}
+
+// place adds a replica's instance, and what was reported of its attempt.
+func (a *around) place(seen *lifecycle.ReplicaFacts) {
+	if seen.Replica.Instance == "" {
+		return
+	}
+	if i, ok := a.instances[seen.Replica.Instance]; ok {
+		seen.Instance = &i
+	}
+	if rep, ok := a.reports[seen.Replica.Attempt]; ok {
+		seen.Report = &rep
+	}
+}
+
+func (a *around) loadOf(ctx context.Context, tx bun.Tx, run dstack.Run) (dstack.Load, error) {
+	if load, ok := a.loads[run.ID]; ok {
+		return load, nil
+	}
+	load, err := a.store.loadOf(ctx, tx, run)
+	a.loads[run.ID] = load
+	return load, err
+}
+
+// others is a crowd without one of it.
+func (a *around) others(ctx context.Context, tx bun.Tx, id dstack.ReplicaID, of crowd) (some []dstack.Replica, err error) {
+	all, ok := a.siblings[of]
+	if !ok {
+		all, err = findReplicas(ctx, tx, func(q *bun.SelectQuery) {
+			q.Where("r.run_id = ? AND r.live AND r.shape <> ?", string(of.run), of.other)
+		})
+		if err != nil {
+			return nil, err
+		}
+		a.siblings[of] = all
+	}
+	for _, r := range all {
+		if r.ID != id {
+			some = append(some, r)
+		}
+	}
+	return some, nil
+}
