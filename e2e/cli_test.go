@@ -135,7 +135,7 @@ func (h *house) view(r *result) api.View {
 	var v api.View
 	r.read(&v)
 	if v.Status != api.StatusReady {
-		h.t.Fatalf("%s: status %s, want ready", r.line, v.Status)
+		h.t.Fatalf("%s: status %s, want ready: revision %d, %d of %d: %s", r.line, v.Status, v.Revision, v.Ready, v.Wanted, replicasOf(v))
 	}
 	return v
 }

@@ -90,8 +90,8 @@ func TestAbort(t *testing.T) {
 	h.eventually(5*time.Second, "nothing is left", h.nothingLeft)
 	<-s.done
 	<-stop
-	if took := time.Since(began); took > 8*time.Second || h.run("aborted").Ending != dstack.EndAborted {
-		t.Errorf("it was gone after %s, as %q", took, h.run("aborted").Ending)
+	if took, v := time.Since(began), h.run("aborted"); took > 8*time.Second || v.Status != api.StatusStopped {
+		t.Errorf("it was gone after %s, and is %s", took, v.Status)
 	}
 }
 
@@ -106,11 +106,17 @@ func TestIdlestLeaves(t *testing.T) {
 	newest := h.streamOn("idle", h.containerOfReplica("idle", 2), all)
 	second := h.streamOn("idle", h.containerOfReplica("idle", 0), all)
 	idle := h.containerOfReplica("idle", 1)
+	h.eventually(5*time.Second, "the server has heard of two requests in flight", func() error {
+		if load := h.explained("idle").Load; load.InFlight != 2 {
+			return fmt.Errorf("it knows of %+v", load)
+		}
+		return nil
+	})
 	began := time.Now()
 	h.becomes(dir, strings.Replace(config, "replicas: 3", "replicas: 2", 1))
 	h.eventually(10*time.Second, "the idle one is gone", func() error {
 		if now := h.ids(); slices.Contains(now, idle) {
-			return fmt.Errorf("there are %v", now)
+			return fmt.Errorf("there are %v: %s", now, replicasOf(h.look("idle")))
 		}
 		return nil
 	})

@@ -3,6 +3,9 @@ package e2e
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,7 +28,7 @@ func TestFrozenReplica(t *testing.T) {
 		}
 		return nil
 	})
-	docker(t, "kill", "-s", "STOP", victim)
+	freeze(t, victim)
 	at := time.Now()
 	h.eventually(time.Minute, "it was restarted, and all three are ready", func() error {
 		v := h.look("frozen")
@@ -55,6 +58,22 @@ func TestFrozenReplica(t *testing.T) {
 	}
 	h.tells("frozen", dstack.EventReplica, "ready", "unhealthy", "/health")
 	h.tells("frozen", dstack.EventReplica, "unhealthy", "restarting", "3 times in a row")
+}
+
+// freeze stops all processes of a container, as a kernel does that has none
+// left for them: its port still takes connections.
+func freeze(t *testing.T, container string) {
+	t.Helper()
+	lines := strings.Split(docker(t, "top", container, "-o", "pid"), "\n")
+	for _, line := range lines[1:] {
+		pid, err := strconv.Atoi(strings.TrimSpace(line))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestKilledReplica: no more requests fail than were in flight on a replica

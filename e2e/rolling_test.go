@@ -28,9 +28,10 @@ func TestRollsUnderStreams(t *testing.T) {
 	dir := h.folder(config)
 	h.apply(dir)
 	first := h.ids()
-	requests := h.asks(10, h.service("rolls", "/who"))
-	streams := h.listens("rolls", n, 200, 500*time.Millisecond)
+	requests := h.asks(20, h.service("rolls", "/who"))
+	streams := h.listens("rolls", n, 200, 250*time.Millisecond)
 	for i := range updates {
+		h.eventually(time.Minute, "streams have begun", func() error { return streams.have(8 * (i + 1)) })
 		config = version(config, i, i+1)
 		v := h.becomes(dir, config)
 		if v.Revision != i+2 || v.Ready != 2 {
@@ -71,8 +72,9 @@ func TestUpdateOfProcess(t *testing.T) {
 	config := h.workload("recreates", "drain_timeout: 10s", "- VERSION=0")
 	dir := h.folder(config)
 	h.apply(dir)
-	requests := h.asks(10, h.service("recreates", "/who"))
-	streams := h.listens("recreates", 20, 100, 400*time.Millisecond)
+	requests := h.asks(20, h.service("recreates", "/who"))
+	streams := h.listens("recreates", 20, 100, 200*time.Millisecond)
+	h.eventually(time.Minute, "streams have begun", func() error { return streams.have(5) })
 	h.becomes(dir, version(config, 0, 1))
 	if s := h.shot("GET", h.service("recreates", "/who"), nil); s.version != "1" {
 		t.Errorf("after the update a request was answered by version %q: %v", s.version, s.err)
@@ -89,7 +91,7 @@ func TestInPlace(t *testing.T) {
 	dir := h.folder(config)
 	h.apply(dir)
 	before := h.ids()
-	requests := h.asks(10, h.service("stays", "/who"))
+	requests := h.asks(30, h.service("stays", "/who"))
 	steps := []struct{ from, to string }{
 		{"replicas: 1", "replicas: 3"},
 		{"auth: true", "auth: false"},

@@ -238,6 +238,16 @@ func (h *house) listens(run string, n, ms int, pause time.Duration) *listening {
 	return l
 }
 
+// have checks that as many streams have begun.
+func (l *listening) have(n int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.all) < n {
+		return fmt.Errorf("%d streams have begun, not %d yet", len(l.all), n)
+	}
+	return nil
+}
+
 // endWell opens no more, and checks that not one was cut.
 func (l *listening) endWell(what string) []*stream {
 	l.h.t.Helper()

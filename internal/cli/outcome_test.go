@@ -44,7 +44,7 @@ func TestApply_TheFileIsNotAmongTheCode(t *testing.T) {
 func TestSettledAt(t *testing.T) {
 	at := time.Now()
 	of := func(status api.Status, revision int, readyAt *time.Time) api.View {
-		return api.View{Name: "web", Status: status, Revision: revision, ReadyAt: readyAt}
+		return api.View{Name: "web", Status: status, Revision: revision, ReadyAt: readyAt, Ready: 1, Min: 1, Max: 2}
 	}
 	back := func(v api.View, from int) api.View {
 		v.RolledBack = &api.RollbackView{From: from, To: v.Revision}
@@ -59,6 +59,7 @@ func TestSettledAt(t *testing.T) {
 		{"starts", of(api.StatusStarting, 4, nil), false, ""},
 		{"has some", of(api.StatusDegraded, 4, nil), false, ""},
 		{"has all", of(api.StatusReady, 4, &at), true, ""},
+		{"has some of those that it always has", api.View{Status: api.StatusDegraded, Revision: 4, ReadyAt: &at, Ready: 1, Min: 2, Max: 2}, false, ""},
 		{"is ready as it was, and not yet as it will be", of(api.StatusReady, 4, nil), false, ""},
 		{"has served, and has too few for the load", of(api.StatusDegraded, 4, &at), true, ""},
 		{"has served, and takes over", of(api.StatusUpdating, 4, &at), false, ""},

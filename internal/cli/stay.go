@@ -156,7 +156,7 @@ func arrived(v api.View) bool {
 	case api.StatusSleeping:
 		return true
 	case api.StatusReady, api.StatusDegraded, api.StatusStarting, api.StatusWaiting:
-		return v.ReadyAt != nil
+		return v.ReadyAt != nil && v.Ready >= max(v.Min, 1)
 	case api.StatusUpdating, api.StatusFailing, api.StatusStopping, api.StatusStopped, api.StatusFailed:
 		return false
 	}

@@ -20,9 +20,10 @@ type Load struct {
 // Counts is what one gateway counted: all runs with anything to tell. A run
 // that is not in it has nothing in flight, waiting or counted.
 type Counts struct {
-	Gateway string // names it, among all that tell
-	Table   uint64 // the version of the route table that it goes by
-	Drains  int64  // what that table says of itself; 0: not known
+	Gateway string        // names it, among all that tell
+	Table   uint64        // the version of the route table that it goes by
+	Drains  int64         // what that table says of itself; 0: not known
+	Watched time.Duration // for how long it has counted at all
 	Runs    map[RunID]Count
 }
 

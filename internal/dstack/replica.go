@@ -23,7 +23,7 @@ type Replica struct {
 	DueAt       time.Time // when a back-off is over; zero: none
 	Grace       bool      // draining and terminating: SIGTERM and time first
 	DrainBy     time.Time // draining: when what is in flight is waited for no longer
-	ReadyAt     time.Time // when it last became ready; zero: never
+	ReadyAt     time.Time // when an attempt of it, the present or an earlier one, first became ready; zero: never
 	Blocked     bool      // waiting: only older replicas of its own run hold the room that it needs
 	Past        []Attempt // earlier attempts, oldest first, the latest pastKept of them
 	SubmittedAt time.Time

@@ -232,10 +232,13 @@ func (l *loads) counts() dstack.Counts {
 		c.Table, c.Drains = v.Version, v.Drains
 	}
 	now := l.now()
+	c.Watched = now
 	for id, run := range l.runs {
 		requests, busy, watched := run.window.tell(now)
-		if requests > 0 || run.inFlight > 0 || run.held > 0 || busy > 0 {
-			c.Runs[id] = dstack.Count{Window: time.Duration(run.window.length) * time.Second, Watched: watched,
+		length := time.Duration(run.window.length) * time.Second
+		young := watched < min(length, now-time.Second) // it was not counted for as long as others
+		if requests > 0 || run.inFlight > 0 || run.held > 0 || busy > 0 || young {
+			c.Runs[id] = dstack.Count{Window: length, Watched: watched,
 				Requests: requests, Busy: busy, InFlight: run.inFlight, Held: run.held}
 		}
 	}

@@ -115,7 +115,7 @@ func wireActive(w store.Whole) string {
 // wireJobs is the replicas by number, each with all its attempts.
 func wireJobs(w store.Whole) []api.Job {
 	byNum := map[int][]api.JobSubmission{}
-	for _, r := range w.Replicas {
+	for _, r := range lastCounts(w) {
 		byNum[r.Num] = append(byNum[r.Num], submissionsOf(w, r)...)
 	}
 	nums := make([]int, 0, len(byNum))
@@ -131,6 +131,26 @@ func wireJobs(w store.Whole) []api.Job {
 		jobs = append(jobs, api.Job{JobSpec: jobSpec(w.Run.Spec, w.Run.Name, num), JobSubmissions: byNum[num]})
 	}
 	return jobs
+}
+
+// lastCounts are the replicas in such an order that the last of a number is the
+// one that counts: clients look at the latest submission. Those that ended come
+// first, then those of another revision that leave.
+func lastCounts(w store.Whole) []dstack.Replica {
+	rank := func(r dstack.Replica) int {
+		switch {
+		case r.Status.Finished():
+			return 0
+		case r.Shape != w.Run.Shape && !(w.Run.ReadyAt.IsZero() && r.Status == dstack.ReplicaReady):
+			return 1
+		case r.Shape == w.Run.Shape && r.Status != dstack.ReplicaReady && w.Run.ReadyAt.IsZero():
+			return 2 // during an update what serves counts
+		}
+		return 3
+	}
+	sorted := slices.Clone(w.Replicas)
+	slices.SortStableFunc(sorted, func(a, b dstack.Replica) int { return rank(a) - rank(b) })
+	return sorted
 }
 
 // submissionsOf is a replica's attempts, oldest first. One that has none yet

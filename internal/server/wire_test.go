@@ -303,3 +303,28 @@ func TestAddress_OfServicesAndModels(t *testing.T) {
 		}
 	}
 }
+
+// Clients look at the latest submission: it is that of what serves, or of what
+// comes, and not of what has failed or leaves.
+func TestWireJobs_TheLastSubmissionIsTheOneThatCounts(t *testing.T) {
+	one := func(id string, shape int, s dstack.ReplicaStatus) dstack.Replica {
+		return dstack.Replica{ID: dstack.ReplicaID(id), Attempt: dstack.AttemptID(id), Shape: shape, Revision: shape, Status: s}
+	}
+	for _, c := range []struct {
+		name     string
+		run      dstack.Run
+		replicas []dstack.Replica // in the order in which they were submitted
+		want     dstack.AttemptID
+	}{
+		{"after a fall back", dstack.Run{Shape: 1, ReadyAt: t0}, []dstack.Replica{one("old", 1, dstack.ReplicaReady), one("failed", 2, dstack.ReplicaFailed)}, "old"},
+		{"during an update", dstack.Run{Shape: 2, Proven: 1}, []dstack.Replica{one("old", 1, dstack.ReplicaReady), one("new", 2, dstack.ReplicaStarting)}, "old"},
+		{"after an update", dstack.Run{Shape: 2, ReadyAt: t0}, []dstack.Replica{one("old", 1, dstack.ReplicaDraining), one("new", 2, dstack.ReplicaReady)}, "new"},
+		{"at first", dstack.Run{Shape: 1}, []dstack.Replica{one("first", 1, dstack.ReplicaFailed), one("next", 1, dstack.ReplicaStarting)}, "next"},
+		{"asleep", dstack.Run{Shape: 1, ReadyAt: t0}, []dstack.Replica{one("first", 1, dstack.ReplicaTerminated), one("next", 1, dstack.ReplicaTerminated)}, "next"},
+	} {
+		jobs := wireJobs(store.Whole{Run: c.run, Replicas: c.replicas})
+		if n := len(jobs[0].JobSubmissions); n != 2 || jobs[0].JobSubmissions[n-1].ID != c.want {
+			t.Errorf("%s: %+v", c.name, jobs[0].JobSubmissions)
+		}
+	}
+}

@@ -2,6 +2,7 @@ package autoscale
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"dstack/internal/spec"
@@ -30,7 +31,11 @@ func Decide(f Facts, now time.Time) Decision {
 		return d.by(RuleSteady, asked.why+"; as many as there are")
 	case f.Wanted == 0:
 		d.Wanted = asked.replicas
-		return d.by(RuleWake, asked.why+"; from none there is no delay")
+		why := asked.why
+		if wait := unanswered(0, f.Load.Held); f.Load.Held > 0 && !strings.Contains(why, wait) {
+			why += "; " + wait
+		}
+		return d.by(RuleWake, why+"; from none there is no delay")
 	case asked.replicas > f.Wanted:
 		return f.up(d, asked, now)
 	default:

@@ -15,6 +15,7 @@ type crew struct {
 	going    int              // of another shape, told to end and not gone yet
 	held     map[int]bool     // numbers of the present shape that are taken
 	ready    int              // of fresh
+	homeless int              // of fresh: never had a machine
 	inFlight map[dstack.ReplicaID]int
 }
 
@@ -36,8 +37,11 @@ func crewOf(seen RunFacts) crew {
 				continue
 			}
 			c.fresh = append(c.fresh, r)
-			if r.Status == dstack.ReplicaReady {
+			switch {
+			case r.Status == dstack.ReplicaReady:
 				c.ready++
+			case r.Status == dstack.ReplicaWaiting && r.Attempt == "":
+				c.homeless++
 			}
 		}
 	}
@@ -46,12 +50,17 @@ func crewOf(seen RunFacts) crew {
 
 // serves says that the present shape has proven itself. Where another one
 // served before, it has to take over wholly first: until then it can fall
-// back.
+// back. It has, too, when all but it is gone and the rest of it finds no
+// machine: that says nothing about the revision.
 func (c crew) serves(seen RunFacts) bool {
-	if seen.Run.Proven == 0 {
-		return c.ready > 0
+	switch {
+	case c.ready == 0:
+		return false
+	case seen.Run.Proven == 0, c.ready >= seen.Wanted:
+		return true
+	default:
+		return len(c.old)+c.going == 0 && c.ready+c.homeless == len(c.fresh)
 	}
-	return c.ready > 0 && c.ready >= seen.Wanted
 }
 
 // protected says that there are older replicas with requests.

@@ -76,11 +76,42 @@ func TestRun_Rolling(t *testing.T) {
 	}
 }
 
+// A service that wants more than the machines hold can be updated all the same.
+func TestRun_TakesOverWithFewerPlacesThanWanted(t *testing.T) {
+	homeless := rep(2, 2, dstack.ReplicaWaiting)
+	homeless.Attempt, homeless.Instance = "", ""
+	fresh := []dstack.Replica{rep(0, 2, dstack.ReplicaReady), rep(1, 2, dstack.ReplicaReady), homeless}
+	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: fresh, Wanted: 3}); !step.Ready {
+		t.Errorf("all that has room is ready: %+v", step)
+	}
+	beside := append(fresh, rep(0, 1, dstack.ReplicaReady))
+	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: beside, Wanted: 3}); step.Ready {
+		t.Errorf("an old one still holds room: %+v", step)
+	}
+	broken := append(fresh[:2:2], rep(2, 2, dstack.ReplicaStarting))
+	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: broken, Wanted: 3}); step.Ready {
+		t.Errorf("one may still fail: %+v", step)
+	}
+}
+
+// What serves is never ended because another revision failed, whatever is
+// known of the former.
+func TestRun_IsNotGivenUpWhileAnythingServes(t *testing.T) {
+	step := decideRun(t, lifecycle.RunFacts{Run: aRun(1), Wanted: 1,
+		Replicas: []dstack.Replica{rep(0, 1, dstack.ReplicaReady), rep(0, 2, dstack.ReplicaFailed)}})
+	if step.To != dstack.RunActive || len(step.Drain)+len(step.Drop) > 0 {
+		t.Errorf("got %+v", step)
+	}
+}
+
 func TestRun_AFallBackSaysWhy(t *testing.T) {
 	broken := rep(0, 2, dstack.ReplicaFailed)
 	broken.Reason, broken.Past = "exited with code 1", []dstack.Attempt{{LastOut: []string{"boom"}}}
 	seen := lifecycle.RunFacts{Run: updating(1), Replicas: []dstack.Replica{rep(0, 1, dstack.ReplicaReady), broken}, Wanted: 1}
 	step := decideRun(t, seen)
+	if !step.Due.Equal(now) {
+		t.Error("what is missing of the earlier one is not looked at at once")
+	}
 	if step.Back == nil || step.Back.Reason != broken.Reason || step.Back.LastOut[0] != "boom" || len(step.Drain)+len(step.Drop) > 0 {
 		t.Errorf("got %+v", step)
 	}

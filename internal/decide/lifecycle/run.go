@@ -44,9 +44,9 @@ func runActive(seen RunFacts, now time.Time) RunStep {
 	c := crewOf(seen)
 	if seen.Run.ReadyAt.IsZero() && len(c.failed) > 0 {
 		if seen.Run.Proven > 0 {
-			return runFallsBack(seen, c)
+			return runFallsBack(seen, c, now)
 		}
-		if len(c.fresh) == 0 { // nothing is left that could become ready
+		if len(c.fresh) == 0 && !c.protected() { // nothing is left that could become ready, or serves
 			return runGivesUp(seen, c.failed[0])
 		}
 	}
@@ -183,14 +183,14 @@ func runGivesUp(seen RunFacts, failed dstack.Replica) RunStep {
 // a newer one has a replica that gave up before it served. What runs of the
 // earlier one was not touched but for what the new one had taken over; the
 // next look asks for that again.
-func runFallsBack(seen RunFacts, c crew) RunStep {
+func runFallsBack(seen RunFacts, c crew, now time.Time) RunStep {
 	failed := c.failed[0]
 	back := &Back{To: seen.Run.Proven, Reason: failed.Reason, Replica: failed.Num}
 	if n := len(failed.Past); n > 0 {
 		back.LastOut = failed.Past[n-1].LastOut
 	}
 	return RunStep{
-		To: dstack.RunActive, Wanted: seen.Wanted, Back: back,
+		To: dstack.RunActive, Wanted: seen.Wanted, Back: back, Due: now,
 		Reason: dstack.Reason(fmt.Sprintf("revision %d did not become ready, rolled back to %d", seen.Run.Revision, seen.Run.Proven)),
 	}
 }

@@ -30,6 +30,9 @@ type world struct {
 	next   int
 	faults bool
 
+	runDue  time.Time // when the run is looked at by itself; zero: never
+	touched bool      // somebody made it due
+
 	revisions []revision // the first is number 1
 	wanted    int        // by load
 	room      int        // how many replicas the machine takes
@@ -119,7 +122,19 @@ func (w *world) live() {
 	}
 }
 
+// isDue says that the run is looked at, as the store would: when it is due, or
+// something about its replicas or wishes has changed.
+func (w *world) isDue() bool {
+	return w.touched || !w.runDue.IsZero() && !w.now.Before(w.runDue)
+}
+
 func (w *world) stepRun() {
+	if w.wanted != w.run.Wanted || w.run.Stop != dstack.StopNone {
+		w.touched = true // the load, or its user
+	}
+	if !w.isDue() {
+		return
+	}
 	seen := lifecycle.RunFacts{Run: w.run, Wanted: w.wanted, WhyScale: "the load asks for it", InFlight: map[dstack.ReplicaID]int{}}
 	for id, requests := range w.web.inFlight {
 		seen.InFlight[id] = len(requests)
@@ -140,6 +155,7 @@ func (w *world) stepRun() {
 	if w.run.Status.Finished() && step.To != w.run.Status {
 		w.t.Fatalf("finished run moved from %s to %s", w.run.Status, step.To)
 	}
+	w.touched, w.runDue = false, step.Due
 	w.run.Status, w.run.Reason, w.run.Ending, w.run.Wanted = step.To, step.Reason, step.Ending, step.Wanted
 	if step.Ready && w.run.ReadyAt.IsZero() {
 		w.run.ReadyAt = w.now
@@ -246,6 +262,7 @@ func (w *world) stepReplica(r *dstack.Replica) {
 	if step.To == dstack.ReplicaWaiting {
 		r.Instance = ""
 	}
+	w.touched = w.touched || step.To != r.Status || step.Attempt || step.Blocked != r.Blocked
 	r.Crashes, r.CrashedAt, r.DueAt, r.Blocked = step.Crashes, step.Crashed, step.DueAt, step.Blocked
 	w.move(r, step.To, step.Reason)
 }
@@ -381,7 +398,7 @@ func (w *world) check() {
 
 // apply is what the API and the store do with a new revision.
 func (w *world) apply(replicas int, rolls, broken bool) {
-	rolls = rolls || len(w.revisions) == 0
+	rolls, w.touched = rolls || len(w.revisions) == 0, true
 	w.wanted = replicas
 	w.run.Newest++
 	shape := w.run.Newest

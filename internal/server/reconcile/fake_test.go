@@ -24,6 +24,8 @@ type fakeEngine struct {
 	hangs    bool               // takes calls, and answers none
 	stubborn bool               // does not end when told
 	refuse   string             // refuses to start, saying so
+	// refuseAfter is how many are started before it refuses.
+	refuseAfter int
 }
 
 type fakeAttempt struct {
@@ -59,7 +61,10 @@ func (e *fakeEngine) Start(_ context.Context, o dstack.Order) error {
 		}
 	}
 	e.started = append(e.started, o.Attempt)
-	a := &fakeAttempt{order: o, started: time.Now(), refused: e.refuse, changed: make(chan struct{})}
+	a := &fakeAttempt{order: o, started: time.Now(), changed: make(chan struct{})}
+	if len(e.started) > e.refuseAfter {
+		a.refused = e.refuse
+	}
 	e.attempts[o.Attempt] = a
 	if a.refused == "" {
 		a.print("hello from " + string(o.Attempt))

@@ -105,3 +105,32 @@ func TestPasses_RollBackWhatDoesNotBecomeReady(t *testing.T) {
 		t.Errorf("told %+v", told)
 	}
 }
+
+// What a revision had taken over before it failed comes back, and what runs of
+// it leaves.
+func TestPasses_RollBackAfterATakeOverInPart(t *testing.T) {
+	r := newRig(t)
+	r.begin(lifecycle.Limits{})
+	id := r.submit(4)
+	w := r.until(id, "served", func(w store.Whole) bool { return readyCount(w) == 4 && !w.Run.ReadyAt.IsZero() })
+	r.engine.with(func(e *fakeEngine) { e.refuseAfter, e.refuse = len(e.started)+1, "there is no image x" })
+	bad := w.Run.Spec
+	bad.Configuration.Commands = []string{"other"}
+	if _, err := r.store.ReviseRun(t.Context(), id, store.Revise{Revision: 1, Spec: bad, User: "admin", Rolls: true, Now: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	r.wake()
+	r.until(id, "rolled back", func(w store.Whole) bool { return w.Failed != nil })
+	r.engine.with(func(e *fakeEngine) { e.refuse = "" })
+	r.until(id, "as it was", func(w store.Whole) bool {
+		live := 0
+		for _, rep := range w.Replicas {
+			if !rep.Status.Finished() {
+				live++
+			}
+		}
+		return live == 4 && !slices.ContainsFunc(w.Replicas, func(rep dstack.Replica) bool {
+			return !rep.Status.Finished() && (rep.Revision != 1 || rep.Status != dstack.ReplicaReady)
+		})
+	})
+}

@@ -103,7 +103,7 @@ func (r *rig) gateway(ctx context.Context) error {
 		table, err := r.store.Routes(ctx)
 		if err == nil {
 			r.mu.Lock()
-			counts := dstack.Counts{Gateway: "here", Drains: table.Drains, Runs: maps.Clone(r.count)}
+			counts := dstack.Counts{Gateway: "here", Watched: time.Hour, Drains: table.Drains, Runs: maps.Clone(r.count)}
 			r.mu.Unlock()
 			var woke bool
 			if woke, err = r.store.SaveCounts(ctx, counts, time.Now()); woke {

@@ -105,8 +105,9 @@ func (s *Store) anyDraining(ctx context.Context) (bool, error) {
 }
 
 func saveCounts(ctx context.Context, tx bun.Tx, c dstack.Counts, counts map[string]string, now time.Time) (woke bool, err error) {
-	_, err = tx.NewRaw(`INSERT INTO gateways (name, drains, at) VALUES (?, ?, ?)
-		ON CONFLICT (name) DO UPDATE SET drains = EXCLUDED.drains, at = EXCLUDED.at`, clean(c.Gateway), c.Drains, micros(now)).Exec(ctx)
+	_, err = tx.NewRaw(`INSERT INTO gateways (name, drains, watched, at) VALUES (?, ?, ?, ?)
+		ON CONFLICT (name) DO UPDATE SET drains = EXCLUDED.drains, watched = EXCLUDED.watched, at = EXCLUDED.at`,
+		clean(c.Gateway), c.Drains, c.Watched.Microseconds(), micros(now)).Exec(ctx)
 	if err != nil {
 		return false, err
 	}

@@ -15,7 +15,7 @@ import (
 func (h *house) tells(gateway string, drains int64, runs map[dstack.RunID]dstack.Count, now time.Time) (woke bool) {
 	h.t.Helper()
 	h.s.SetClock(func() time.Time { return now })
-	woke, err := h.s.SaveCounts(h.ctx(), dstack.Counts{Gateway: gateway, Drains: drains, Runs: runs}, now)
+	woke, err := h.s.SaveCounts(h.ctx(), dstack.Counts{Gateway: gateway, Drains: drains, Watched: time.Hour, Runs: runs}, now)
 	h.ok(err)
 	return woke
 }
@@ -60,7 +60,7 @@ func TestLoad_IsSummedOverGatewaysThatToldLately(t *testing.T) {
 			t.Errorf("two: %s", diff)
 		}
 		h.tells("b", 0, nil, t0.Add(sec(10)))
-		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(30), Replicas: map[dstack.ReplicaID]int{}, Quiet: none}
+		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(30), Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Quiet: none} // it may still answer those
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
 			t.Errorf("the first told nothing for ten seconds: %s", diff)
 		}
@@ -68,6 +68,41 @@ func TestLoad_IsSummedOverGatewaysThatToldLately(t *testing.T) {
 			h.s.SetClock(func() time.Time { return now })
 			if load := h.load(run.ID); load.Known {
 				t.Errorf("%s: %+v", name, load)
+			}
+		}
+	})
+}
+
+// A gateway that has just begun has not seen a whole window of any run.
+func TestLoad_OfAGatewayThatBegan(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run := h.submitted(ranged("web", 0, 4), t0)
+		h.s.SetClock(func() time.Time { return t0 })
+		for _, c := range []struct{ counts, want int }{{0, 0}, {12, 12}, {90, 30}} {
+			_, err := h.s.SaveCounts(h.ctx(), dstack.Counts{Gateway: "a", Watched: sec(c.counts), Runs: counts{"other": {Requests: c.counts}}}, t0)
+			h.ok(err)
+			if load := h.load(run.ID); load.Watched != sec(c.want) || !load.Known {
+				t.Errorf("after %d seconds: %+v", c.counts, load)
+			}
+		}
+	})
+}
+
+// A gateway that cannot tell may still stream from what drains.
+func TestLoad_OnlyAllGatewaysMakeAReplicaQuiet(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, r := h.ready("web", "127.0.0.1:80", t0)
+		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, Limit: sec(600)})
+		h.tells("b", 1, counts{run.ID: {InFlight: 1, Replicas: map[dstack.ReplicaID]int{r.ID: 1}}}, t0)
+		for _, c := range []struct {
+			after int
+			quiet bool
+		}{{5, false}, {15, false}, {50, false}, {70, true}} {
+			now := t0.Add(sec(c.after))
+			h.s.SetClock(func() time.Time { return now })
+			h.tells("a", 1, nil, now)
+			if load := h.load(run.ID); load.Quiet[r.ID] != c.quiet {
+				t.Errorf("%d seconds after b told of a request: %+v", c.after, load)
 			}
 		}
 	})

@@ -121,7 +121,7 @@ func TestLease_FreedReleasedOrLost(t *testing.T) {
 		}
 		seen, err := h.s.RunFacts(t.Context(), run.ID)
 		h.ok(err)
-		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive}, t0))
+		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Reason: "late"}, t0))
 
 		h.ok(h.s.Release(t.Context(), other[0], t0.Add(time.Second)))
 		if h.isDue(store.Runs, id, t0) || !h.isDue(store.Runs, id, t0.Add(time.Second)) {
@@ -174,7 +174,7 @@ func TestSave_RefusesWhatWasWrittenMeanwhile(t *testing.T) {
 		facts, err := h.s.RunFacts(t.Context(), run.ID)
 		h.ok(err)
 		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, "admin", t0))
-		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, facts, lifecycle.RunStep{To: dstack.RunTerminating}, t0))
+		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, facts, lifecycle.RunStep{To: dstack.RunTerminating, Reason: "late"}, t0))
 	})
 }
 
@@ -200,7 +200,7 @@ func TestFinished_IsFinal(t *testing.T) {
 			t.Errorf("a finished replica holds %v (%v)", used, err)
 		}
 
-		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive}, t0))
+		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Reason: "late"}, t0))
 		h.want(dstack.Conflict, h.s.SaveReplicaStep(t.Context(), lr, seenReplica, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0))
 		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, "admin", t0))
 		_, err = h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: 1, Spec: runSpec("web"), User: "admin", Rolls: true, Now: t0})

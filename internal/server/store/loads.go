@@ -25,11 +25,17 @@ func windowOf(rs dstack.RunSpec) time.Duration {
 	return usualWindow
 }
 
-// told is a gateway that has told lately.
+// told is a gateway that has told.
 type told struct {
-	Name   string
-	Drains int64
+	Name    string
+	Drains  int64
+	Watched int64
+	At      int64
 }
+
+// lately says that what a gateway told counts. One that is silent for longer
+// may still answer requests, and go by an old table.
+func (g told) lately(now time.Time) bool { return now.Sub(at(g.At)).Abs() < toldFor }
 
 // findLoads sums what the gateways told of runs, each with its window.
 func findLoads(ctx context.Context, db bun.IDB, windows map[dstack.RunID]time.Duration, now time.Time) (map[dstack.RunID]dstack.Load, error) {
@@ -38,7 +44,7 @@ func findLoads(ctx context.Context, db bun.IDB, windows map[dstack.RunID]time.Du
 		return loads, nil
 	}
 	var gateways []told
-	err := db.NewRaw("SELECT name, drains FROM gateways WHERE at > ? AND at < ?", micros(now.Add(-toldFor)), micros(now.Add(toldFor))).Scan(ctx, &gateways)
+	err := db.NewRaw("SELECT name, drains, watched, at FROM gateways WHERE at > ? AND at < ?", micros(now.Add(-toldAtAll)), micros(now.Add(toldAtAll))).Scan(ctx, &gateways)
 	if err != nil || len(gateways) == 0 {
 		return loads, err
 	}
@@ -55,7 +61,7 @@ func findLoads(ctx context.Context, db bun.IDB, windows map[dstack.RunID]time.Du
 		return nil, err
 	}
 	for id, window := range windows {
-		loads[id] = sum(gateways, counts[id], drained[id], window)
+		loads[id] = sum(gateways, counts[id], drained[id], window, now)
 	}
 	return loads, nil
 }
@@ -104,14 +110,24 @@ func findDrained(ctx context.Context, db bun.IDB, runs []string) (map[dstack.Run
 }
 
 // sum is what gateways that told lately saw of one run. One that told nothing
-// of it had nothing to count for the whole window.
-func sum(gateways []told, counts map[string]dstack.Count, drained map[dstack.ReplicaID]int64, window time.Duration) dstack.Load {
-	load := dstack.Load{Known: true, Window: window, Watched: window, Replicas: map[dstack.ReplicaID]int{}, Quiet: map[dstack.ReplicaID]bool{}}
-	oldest := gateways[0].Drains
+// of it had nothing to count since it began. A draining replica is quiet by
+// the word of all gateways, the silent ones included.
+func sum(gateways []told, counts map[string]dstack.Count, drained map[dstack.ReplicaID]int64, window time.Duration, now time.Time) dstack.Load {
+	load := dstack.Load{Window: window, Watched: window, Replicas: map[dstack.ReplicaID]int{}, Quiet: map[dstack.ReplicaID]bool{}}
+	oldest, silent := gateways[0].Drains, false
 	for _, g := range gateways {
 		oldest = min(oldest, g.Drains)
 		c, ok := counts[g.Name]
+		for id, n := range c.Replicas {
+			load.Replicas[id] += n
+		}
+		if !g.lately(now) {
+			silent = true
+			continue
+		}
+		load.Known = true
 		if !ok {
+			load.Watched = min(load.Watched, time.Duration(g.Watched)*time.Microsecond)
 			continue
 		}
 		if c.Window > 0 {
@@ -122,11 +138,11 @@ func sum(gateways []told, counts map[string]dstack.Count, drained map[dstack.Rep
 		load.Busy += c.Busy
 		load.InFlight += c.InFlight
 		load.Held += c.Held
-		for id, n := range c.Replicas {
-			load.Replicas[id] += n
-		}
 	}
 	load.Watched = min(load.Watched, load.Window)
+	if silent {
+		return load
+	}
 	for id, order := range drained {
 		if order > 0 && order <= oldest && load.Replicas[id] == 0 {
 			load.Quiet[id] = true

@@ -18,7 +18,7 @@ import (
 func nextReplica(r dstack.Replica, step lifecycle.ReplicaStep, now time.Time) dstack.Replica {
 	if step.To != r.Status {
 		r.Since = now
-		if step.To == dstack.ReplicaReady {
+		if step.To == dstack.ReplicaReady && !r.ReadyAt.After(r.AttemptAt) { // coming back is no beginning
 			r.ReadyAt = now
 		}
 	}

@@ -3,10 +3,12 @@ package store
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"time"
 
 	"github.com/uptrace/bun"
 
+	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
@@ -46,7 +48,10 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revise) (dstac
 		if err := revisable(row, r.Revision); err != nil {
 			return err
 		}
-		row = revised(row, r)
+		was := row
+		if row, err = s.revised(ctx, tx, row, r); err != nil {
+			return err
+		}
 		row.Spec, row.openly = sealed, open
 		if err := saveRevised(ctx, tx, row); err != nil {
 			return err
@@ -61,7 +66,7 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revise) (dstac
 			return err
 		}
 		run = row.noun(r.Spec)
-		return addEvents(ctx, tx, []dstack.Event{applied(row, r)}, r.Now)
+		return addEvents(ctx, tx, applied(was, row, r), r.Now)
 	})
 	if err != nil {
 		return dstack.Run{}, err
@@ -99,20 +104,61 @@ func revisable(run runRow, revision int) error {
 }
 
 // revised is a run's row at its new revision.
-func revised(row runRow, r Revise) runRow {
+func (s *Store) revised(ctx context.Context, tx bun.Tx, row runRow, r Revise) (runRow, error) {
 	num := row.Newest + 1
 	if r.Rolls {
-		if row.ReadyAt != 0 {
+		served, err := hasServed(ctx, tx, row)
+		if err != nil {
+			return row, err
+		}
+		if served {
 			row.Proven = row.Revision
 		}
-		row.Shape, row.ReadyAt = num, 0
+		back, err := s.likeProven(ctx, tx, row, served, r.Spec)
+		switch {
+		case err != nil:
+			return row, err
+		case back != nil:
+			row.Shape, row.Proven, row.ReadyAt = back.Shape, 0, micros(r.Now) // it has served, and what runs of it stays
+		default:
+			row.Shape, row.ReadyAt = num, 0
+		}
 	}
 	row.Revision, row.Newest, row.Username = num, num, r.User
 	if wanted := within(r.Spec.Configuration.Replicas, row.Wanted); wanted != row.Wanted {
 		row.Wanted, row.ScaledAt = wanted, micros(r.Now)
 	}
 	row.Version++
-	return row
+	return row, nil
+}
+
+// hasServed says that the present shape of a run has. A replica may have
+// become ready a moment ago, before the run has taken note.
+func hasServed(ctx context.Context, tx bun.Tx, row runRow) (bool, error) {
+	if row.ReadyAt != 0 || row.Proven != 0 {
+		return row.ReadyAt != 0, nil
+	}
+	var ids []string
+	err := tx.NewRaw("SELECT id FROM replicas WHERE live AND run_id = ? AND shape = ? AND status = ? LIMIT 1",
+		row.ID, row.Shape, string(dstack.ReplicaReady)).Scan(ctx, &ids)
+	return len(ids) > 0, err
+}
+
+// likeProven returns the revision that an update would fall back to, if the
+// new one needs the same containers: then those that still serve are its own.
+func (s *Store) likeProven(ctx context.Context, tx bun.Tx, row runRow, served bool, rs dstack.RunSpec) (*revisionRow, error) {
+	if served || row.Proven == 0 {
+		return nil, nil
+	}
+	proven, err := findRevision(ctx, tx, dstack.RunID(row.ID), row.Proven)
+	if err != nil {
+		return nil, err
+	}
+	old, err := s.openSpec(row.ID, proven.Spec)
+	if err != nil || job.Rolls(old, rs) {
+		return nil, nil // what cannot be read cannot be gone back to
+	}
+	return &proven, nil
 }
 
 // within is the number in a range that is nearest to n.
@@ -128,17 +174,24 @@ func saveRevised(ctx context.Context, tx bun.Tx, row runRow) error {
 	return err
 }
 
-// applied tells of a new revision.
-func applied(row runRow, r Revise) dstack.Event {
+// applied tells of a new revision, and of the number of replicas that it
+// changes by itself.
+func applied(was, row runRow, r Revise) []dstack.Event {
 	how := "in place"
-	if r.Rolls {
+	if row.Shape != was.Shape {
 		how = "rolling"
 	}
 	message := fmt.Sprintf("revision %d, %s", row.Revision, how)
 	if r.Of > 0 {
 		message += fmt.Sprintf(", brings back revision %d", r.Of)
 	}
-	return row.event(dstack.EventApplied, r.User, message)
+	all := []dstack.Event{row.event(dstack.EventApplied, r.User, message)}
+	if row.Wanted != was.Wanted {
+		e := row.event(dstack.EventScaled, r.User, "replicas: "+r.Spec.Configuration.Replicas.String())
+		e.From, e.To = strconv.Itoa(was.Wanted), strconv.Itoa(row.Wanted)
+		all = append(all, e)
+	}
+	return all
 }
 
 // event is one of the run as a whole.

@@ -262,3 +262,36 @@ func TestSecrets_OfRevisions(t *testing.T) {
 		}
 	})
 }
+
+// Who goes back during an update gets the replicas that still serve, and no
+// others in their place.
+func TestRevisions_GoingBackDuringAnUpdateKeepsWhatServes(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, _ := h.ready("web", "127.0.0.1:80", t0)
+		first := h.whole(run.ID).Run
+		h.revise(run.ID, "other", true, t0)
+		if got := h.whole(run.ID).Run; got.Proven != first.Revision || got.Shape == first.Shape || !got.ReadyAt.IsZero() {
+			t.Fatalf("updating: %+v", got)
+		}
+		back, err := h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: 2, Spec: first.Spec, User: "admin", Rolls: true, Of: 1, Now: t0})
+		h.ok(err)
+		if back.Revision != 3 || back.Shape != first.Shape || back.Proven != 0 || back.ReadyAt.IsZero() {
+			t.Errorf("went back: %+v", back)
+		}
+		if got := h.revisions(run.ID)[3]; got != dstack.RevisionReady {
+			t.Errorf("revision 3 is %s", got)
+		}
+	})
+}
+
+// A replica that has just become ready has served, though its run has not
+// taken note yet.
+func TestRevisions_AReplicaThatIsReadyHasServed(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		run, _ := h.ready("web", "127.0.0.1:80", t0)
+		h.revise(run.ID, "other", true, t0)
+		if got := h.whole(run.ID).Run; got.Proven != 1 {
+			t.Errorf("got %+v", got)
+		}
+	})
+}

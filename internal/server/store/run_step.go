@@ -17,13 +17,17 @@ import (
 // (status terminating with step.Why, due now, their instance due now), and
 // what there is to tell of it. With Back, the earlier revision is the present
 // one from here on, and those that came after it and never served have failed.
-// Conflict when the run's version is not seen's any more.
+// Conflict when the run's version is not seen's any more. A step that changes
+// nothing is not written: the lease is given back.
 func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFacts, step lifecycle.RunStep, now time.Time) error {
 	if step.To.Finished() {
 		step.Due = time.Time{}
 		defer s.forgetSpecs(seen.Run.ID)
 	}
 	events := lifecycle.RunEvents(seen, step, now)
+	if len(events)+len(step.Add)+len(step.Drop)+len(step.Drain) == 0 && step.Back == nil && sameRun(seen.Run, nextRun(seen.Run, step, now)) {
+		return s.Release(ctx, l, step.Due) // it is looked at each second while it has load
+	}
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
 		run := nextRun(seen.Run, step, now)
 		if err := s.saveRun(ctx, tx, l, seen.Run, &run, step, now); err != nil {
@@ -50,6 +54,12 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 		}
 		return addEvents(ctx, tx, events, now)
 	})
+}
+
+// sameRun says that a step changes nothing about a run.
+func sameRun(a, b dstack.Run) bool {
+	return a.Status == b.Status && a.Reason == b.Reason && a.Ending == b.Ending && a.Wanted == b.Wanted &&
+		a.ReadyAt.Equal(b.ReadyAt) && a.StartedAt.Equal(b.StartedAt)
 }
 
 // nextRun is a run after a step, but for a fall back.
@@ -167,6 +177,18 @@ func texts[T ~string](ids []T) []string {
 	return nouns(ids, func(id T) string { return string(id) })
 }
 
+// noneServes refuses to end replicas without draining them that have become
+// ready since they were seen.
+func noneServes(ctx context.Context, tx bun.Tx, run dstack.RunID, ids []string) error {
+	var serving []string
+	err := tx.NewRaw("SELECT id FROM replicas WHERE live AND run_id = ? AND id IN (?) AND (status = ? OR status = ?)", string(run), bun.List(ids),
+		string(dstack.ReplicaReady), string(dstack.ReplicaUnhealthy)).Scan(ctx, &serving)
+	if err == nil && len(serving) > 0 {
+		return conflict("look at it afresh", "cannot end replicas of run %s without draining them: they serve by now", run)
+	}
+	return err
+}
+
 // dropReplicas tells replicas to end. One that was told before may only be
 // told to hurry; one that has ended stays as it is.
 func dropReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecycle.RunStep, now time.Time) error {
@@ -175,6 +197,11 @@ func dropReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecyc
 	}
 	ids := texts(step.Drop)
 	ending := string(dstack.ReplicaTerminating)
+	if step.Grace {
+		if err := noneServes(ctx, tx, run, ids); err != nil {
+			return err
+		}
+	}
 	_, err := tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, grace = (CASE WHEN status = ? THEN grace AND ? ELSE ? END),
 		since = CASE WHEN status = ? THEN since ELSE ? END, backoff_at = 0, version = version + 1
 		WHERE live AND run_id = ? AND id IN (?)`,

@@ -12,7 +12,10 @@ ALTER TABLE runs ADD COLUMN scaled_at  BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN started_at BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN scales     BOOLEAN NOT NULL DEFAULT FALSE; -- replicas is a range
 ALTER TABLE runs ADD COLUMN rules      TEXT NOT NULL DEFAULT '';       -- JSON of a route.Rules; empty: none
-UPDATE runs SET newest = revision, shape = revision, scaled_at = submitted_at;
+UPDATE runs SET newest = revision, shape = revision, scaled_at = submitted_at, wanted = 1;
+UPDATE runs SET wanted = (SELECT COUNT(*) FROM replicas WHERE replicas.run_id = runs.id AND replicas.live AND replicas.revision = runs.revision)
+    WHERE EXISTS (SELECT 1 FROM replicas WHERE replicas.run_id = runs.id AND replicas.live AND replicas.revision = runs.revision);
+UPDATE runs SET due_at = 0 WHERE live; -- whatever is new is looked at
 
 ALTER TABLE replicas ADD COLUMN shape    BIGINT NOT NULL DEFAULT 1;
 ALTER TABLE replicas ADD COLUMN drain_by BIGINT NOT NULL DEFAULT 0;
@@ -64,6 +67,7 @@ CREATE INDEX events_by_time ON events (at);
 CREATE TABLE gateways (
     name   TEXT PRIMARY KEY,
     drains BIGINT NOT NULL, -- installation.drains, as its route table knows it
+    watched BIGINT NOT NULL, -- for how long it has counted, in microseconds
     at     BIGINT NOT NULL
 );
 CREATE TABLE counts (
