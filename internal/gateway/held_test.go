@@ -163,7 +163,7 @@ func inUse() uint64 {
 func TestHeld_Memory(t *testing.T) {
 	clients, most := int64(500), int64(64<<20)
 	const fit = 12 // bodies of nearly a MiB in the 12 MiB that may wait
-	if raced { // there is nothing to be measured
+	if raced {     // there is nothing to be measured
 		clients, most = 100, 1<<30
 	}
 	body := []byte(`{"model":"org/m","user":"` + strings.Repeat("x", 1_000_000) + `"}`)
