@@ -52,7 +52,7 @@ type Limits struct {
 	Body    int64         // bytes of a request to a model; 64 MiB
 	Bodies  int64         // bytes of all those together; 512 MiB
 
-	HeldBytes int64 // bytes of requests to a model that wait for one run; 12 MiB
+	HeldBytes int64 // bytes in memory of requests that wait for one run; 12 MiB
 	Reading   int64 // bytes of those that are read and neither wait nor have a replica; 6 MiB
 }
 

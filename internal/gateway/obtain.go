@@ -137,6 +137,9 @@ func (x *exchange) wait() error {
 	if x.commentAt.IsZero() && x.waitsFor != nil && x.call.Streams() && !x.silent {
 		x.commentAt = time.Now().Add(x.g.limits.Comment)
 	}
+	if err := x.mayReadAhead(); err != nil {
+		return err
+	}
 	w, most, until := &waiter{settle: x.settle, bytes: x.bytes}, crowd{x.g.limits.Held, x.g.limits.HeldBytes}, x.g.limits.Hold
 	if x.view == nil {
 		w.settle = func() bool { return x.g.loads.view.Load() != nil }
@@ -160,11 +163,12 @@ func (x *exchange) wait() error {
 	if w.run != "" {
 		x.g.reading.end(&x.reader) // its body counts there now
 	}
-	return x.g.hold.leave(w, x.await(ctx, w))
+	return x.g.hold.leave(w, x.await(ctx, w, x.readAhead()))
 }
 
-// await returns when the wait ends, nil, or before, because of an error.
-func (x *exchange) await(ctx context.Context, w *waiter) error {
+// await returns when the wait ends, nil, or before, because of an error or of
+// a body that failed.
+func (x *exchange) await(ctx context.Context, w *waiter, failed <-chan struct{}) error {
 	for {
 		var comment <-chan time.Time
 		if !x.commentAt.IsZero() {
@@ -175,6 +179,8 @@ func (x *exchange) await(ctx context.Context, w *waiter) error {
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
+		case <-failed:
+			return badBody() // most likely for nobody
 		case <-comment:
 			if err := x.comment(); err != nil {
 				return err

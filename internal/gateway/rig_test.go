@@ -236,6 +236,17 @@ func (r *rig) ask(method, url string, body io.Reader, more ...string) *http.Requ
 	return req
 }
 
+// dial is a connection to the gateway, for what Go's client would not send.
+func (r *rig) dial() net.Conn {
+	r.t.Helper()
+	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
 // reply is an answer, read whole.
 type reply struct {
 	*http.Response
