@@ -53,7 +53,11 @@ type Limits struct {
 	Bodies  int64         // bytes of all those together; 512 MiB
 
 	HeldBytes int64 // bytes in memory of requests that wait for one run; 12 MiB
-	Reading   int64 // bytes of those that are read and neither wait nor have a replica; 6 MiB
+	Reading   int64 // bytes of those that are read and neither wait nor have a replica; 6 MiB, half of it for one project
+
+	// Behind is by how much such a body may lag behind 64 KiB a second, once
+	// others may have to wait for it; 10s.
+	Behind time.Duration
 }
 
 func (l Limits) orDefaults() Limits {
@@ -70,6 +74,7 @@ func (l Limits) orDefaults() Limits {
 
 		HeldBytes: cmp.Or(l.HeldBytes, 12<<20),
 		Reading:   cmp.Or(l.Reading, 6<<20),
+		Behind:    cmp.Or(l.Behind, 10*time.Second),
 	}
 }
 
@@ -112,7 +117,7 @@ func New(o Options) *Gateway {
 		prompts:   newPrompts(),
 		limited:   newLimits(),
 		room:      newRoom(limits.Bodies),
-		reading:   newReading(limits.Reading),
+		reading:   newReading(limits.Reading, limits.Reading/2),
 		transport: newTransport(limits),
 	}
 	g.hold.moved = g.loads.wait

@@ -19,6 +19,7 @@ type intake struct {
 	control *http.ResponseController
 	stall   time.Duration
 	due     time.Time // the reader's own
+	most    time.Time // when the next piece must have come, whatever the stall; zero: no matter
 	may     int64     // bytes that may be read before there is a place
 	ahead   *ahead    // reads them; nil: nobody does
 
@@ -76,16 +77,29 @@ func (i *intake) stop(err error) {
 // extend moves the deadline, not at every piece: that costs more than it tells.
 func (i *intake) extend() {
 	now := time.Now()
-	if i.due.Sub(now) > i.stall/2 {
+	due, enough := now.Add(i.stall), i.due.Sub(now) > i.stall/2
+	if !i.most.IsZero() && i.most.Before(due) {
+		due, enough = i.most, i.most.Sub(i.due).Abs() < paceStep
+	}
+	if enough {
 		return
 	}
-	i.due = now.Add(i.stall)
+	i.due = due
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if !i.over {
 		_ = i.control.SetReadDeadline(i.due) // not every writer has one
 	}
 }
+
+// paceStep is how exactly a pace is kept.
+const paceStep = 50 * time.Millisecond
+
+// by sets when the next piece must have come.
+func (i *intake) by(most time.Time) { i.most = most }
+
+// late says that it did not come by then.
+func (i *intake) late() bool { return !i.most.IsZero() && !time.Now().Before(i.most.Add(-paceStep)) }
 
 // end bounds what the server does with the rest: nothing, once the client has
 // failed. The server lifts the deadline before it reads the connection's next

@@ -175,6 +175,7 @@ func (x *exchange) readBody() ([]byte, error) {
 			}
 			body = append(x.g.buffers.body(n), body...)
 		}
+		x.keepPace(len(body))
 		n, err := x.r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 		x.body = body
@@ -183,6 +184,8 @@ func (x *exchange) readBody() ([]byte, error) {
 			return nil, tooLarge(most)
 		case err == io.EOF:
 			return body, nil
+		case err != nil && x.in.late():
+			return nil, &refusal{words: words{Kind: tooSlowly, Message: "the request body came too slowly", Hint: "try again"}}
 		case err != nil:
 			return nil, badBody()
 		}

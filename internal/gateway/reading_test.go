@@ -12,7 +12,7 @@ import (
 
 func TestReading(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newReading(100)
+		r := newReading(100, 100)
 		var all sync.WaitGroup
 		defer all.Wait()
 		var order []string
@@ -71,9 +71,46 @@ func TestReading(t *testing.T) {
 	})
 }
 
+// What one project reads keeps no other from reading, but for the one body
+// that is beyond all bounds.
+func TestReading_ShareOfOneProject(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReading(100, 50)
+		take := func(who *reader, n int64) chan error {
+			done := make(chan error, 1)
+			go func() { done <- r.take(t.Context(), who, n) }()
+			synctest.Wait()
+			return done
+		}
+		in, beyond, waits, theirs, small := reader{project: "a"}, reader{project: "a"}, reader{project: "a"}, reader{project: "b"}, reader{project: "a"}
+		for _, done := range []chan error{take(&in, 40), take(&beyond, 40)} {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		third, fourth := take(&waits, 40), take(&small, 10)
+		if err := <-take(&theirs, 50); err != nil || len(third) != 0 {
+			t.Errorf("another project: %v; a third of the first: %d", err, len(third))
+		}
+		if len(fourth) != 0 {
+			t.Error("a fourth went before the third")
+		}
+		r.end(&in)
+		if err := errors.Join(<-third, <-fourth); err != nil || waits.beyond || small.beyond {
+			t.Errorf("when there is room: %v, beyond: %v, %v", err, waits.beyond, small.beyond)
+		}
+		for _, who := range []*reader{&beyond, &waits, &theirs, &small} {
+			r.end(who)
+		}
+		if r.left != 100 || r.beyond || r.queue.Len() != 0 || len(r.taken) != 0 {
+			t.Errorf("%d left, beyond %v, queue %d, taken %v", r.left, r.beyond, r.queue.Len(), r.taken)
+		}
+	})
+}
+
 func TestReading_NotForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r := newReading(10)
+		r := newReading(10, 10)
 		var a, b, c reader
 		for _, who := range []*reader{&a, &b} { // one within, one beyond
 			if err := r.take(t.Context(), who, 10); err != nil {

@@ -17,6 +17,7 @@ const (
 	badGateway dstack.Kind = "bad_gateway"            // the replica did not answer properly
 	badMethod  dstack.Kind = "method_not_allowed"     // see the Allow header
 	tooMany    dstack.Kind = "too_many_requests"      // of one caller
+	tooSlowly  dstack.Kind = "request_timeout"        // the body comes too slowly
 	badCoding  dstack.Kind = "unsupported_media_type" // the body is compressed
 )
 
@@ -44,6 +45,7 @@ var kinds = map[dstack.Kind]struct {
 	badMethod:           {http.StatusMethodNotAllowed, "method_not_allowed"},
 	dstack.TooLarge:     {http.StatusRequestEntityTooLarge, "request_too_large"},
 	badCoding:           {http.StatusUnsupportedMediaType, "unsupported_content_encoding"},
+	tooSlowly:           {http.StatusRequestTimeout, "request_timeout"},
 	tooMany:             {http.StatusTooManyRequests, openai.RateLimited},
 	dstack.Internal:     {http.StatusInternalServerError, "internal_error"},
 	badGateway:          {http.StatusBadGateway, "bad_gateway"},

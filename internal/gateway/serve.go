@@ -32,8 +32,9 @@ type exchange struct {
 	body  []byte      // that body, as far as it is read
 	bytes int64       // of room taken
 
-	reader  reader // of that body
-	allowed int64  // bytes that it may read
+	reader   reader    // of that body
+	allowed  int64     // bytes that it may read
+	paceFrom time.Time // since when it must keep a pace; zero: it need not
 
 	one       [1]*route.Route
 	view      *view

@@ -1,0 +1,87 @@
+package gateway_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"dstack/internal/gateway"
+)
+
+// slowly sends the beginning of a long body to a model, then a byte now and
+// then, until the answer or the test ends.
+func (r *rig) slowly(token, project string) <-chan *http.Response {
+	conn := r.dial()
+	fmt.Fprintf(conn, "POST /proxy/models/%s/v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 1048576\r\n\r\n%s",
+		project, token, strings.Repeat(" ", 17<<10))
+	done := make(chan *http.Response, 1)
+	go func() {
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			res = &http.Response{}
+		}
+		done <- res
+	}()
+	go func() {
+		for {
+			time.Sleep(20 * time.Millisecond)
+			if _, err := conn.Write([]byte(" ")); err != nil {
+				return
+			}
+		}
+	}()
+	return done
+}
+
+// Nine connections of one tenant, which send a byte now and then, keep nobody
+// else's prompt from being read: it has its share at once.
+func TestPace_SlowBodiesStopNobodyElse(t *testing.T) {
+	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	theirs := model("theirs", "org/m", up)
+	theirs.Project = "team"
+	r := start(t, gateway.Limits{}, model("m", "org/m", up), theirs)
+	for range 9 {
+		r.slowly(other, "team")
+	}
+	time.Sleep(50 * time.Millisecond) // some of them are read; the rest wait
+	began := time.Now()
+	for _, size := range []int{200 << 10, 1 << 20, 2 << 20} {
+		if got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", size) + `"}`); got.StatusCode != 200 || time.Since(began) > 5*time.Second {
+			t.Errorf("%d bytes: %d after %s: %s", size, got.StatusCode, time.Since(began), got.body)
+		}
+	}
+}
+
+// A body that keeps no pace is given up, however steadily its bytes drip, and
+// what it took is there for others.
+func TestPace_WhoIsTooSlowIsTold(t *testing.T) {
+	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	r := start(t, gateway.Limits{Reading: 2 << 20, Behind: 300 * time.Millisecond}, model("m", "org/m", up))
+	began := time.Now()
+	var all []<-chan *http.Response
+	for range 3 {
+		all = append(all, r.slowly(member, "main"))
+	}
+	if got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", 1<<20) + `"}`); got.StatusCode != 200 {
+		t.Errorf("%d %s", got.StatusCode, got.body)
+	}
+	for _, one := range all {
+		got := <-one
+		if got.StatusCode != 408 {
+			t.Errorf("%d", got.StatusCode)
+			continue
+		}
+		said, _ := io.ReadAll(got.Body)
+		got.Body.Close()
+		if !strings.Contains(string(said), `"code":"request_timeout"`) {
+			t.Errorf("%s", said)
+		}
+	}
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
