@@ -50,7 +50,7 @@ type Limits struct {
 	Answer  time.Duration // until a replica begins to answer; 15m, for long completions
 	Stall   time.Duration // between two pieces that a client sends or takes; 2m
 	Body    int64         // bytes of a request to a model; 64 MiB
-	Bodies  int64         // bytes of all those together; 512 MiB
+	Bodies  int64         // bytes of all those together; 512 MiB, half of it for one project
 
 	HeldBytes int64 // bytes in memory of requests that wait for one run; 12 MiB
 	Reading   int64 // bytes of those that are read and neither wait nor have a replica; 6 MiB, half of it for one project
@@ -116,7 +116,7 @@ func New(o Options) *Gateway {
 		numbers:   newNumbers(),
 		prompts:   newPrompts(),
 		limited:   newLimits(),
-		room:      newRoom(limits.Bodies),
+		room:      newRoom(limits.Bodies, limits.Body),
 		reading:   newReading(limits.Reading, limits.Reading/2),
 		transport: newTransport(limits),
 	}

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 
 	"dstack/internal/dstack"
 	"dstack/internal/gateway/openai"
@@ -192,22 +191,6 @@ func (x *exchange) readBody() ([]byte, error) {
 	}
 }
 
-// takeRoom takes memory for n bytes until the exchange ends.
-func (x *exchange) takeRoom(n int64) error {
-	if !x.g.room.take(n) {
-		return &refusal{retry: 1, words: words{Kind: dstack.Unavailable,
-			Message: "the gateway holds too many large requests", Hint: "try again"}}
-	}
-	x.bytes += n
-	return nil
-}
-
-// giveRoom gives n bytes back before that.
-func (x *exchange) giveRoom(n int64) {
-	x.g.room.give(n)
-	x.bytes -= n
-}
-
 func tooLarge(most int64) *refusal {
 	return &refusal{words: words{Kind: dstack.TooLarge,
 		Message: "the request body is larger than " + strconv.FormatInt(most>>20, 10) + " MiB"}}
@@ -216,26 +199,5 @@ func tooLarge(most int64) *refusal {
 func badBody() *refusal {
 	return &refusal{words: words{Kind: dstack.Invalid, Message: "the request body ended early or came too slowly"}}
 }
-
-// room is the memory for bodies, of all requests together.
-type room struct{ left atomic.Int64 }
-
-func newRoom(n int64) *room {
-	r := &room{}
-	r.left.Store(n)
-	return r
-}
-
-// take takes n bytes, or nothing when there are not as many.
-func (r *room) take(n int64) bool {
-	if r.left.Add(-n) < 0 {
-		r.left.Add(n)
-		return false
-	}
-	return true
-}
-
-// give gives bytes back.
-func (r *room) give(n int64) { r.left.Add(n) }
 
 var _ http.Handler = (*Gateway)(nil)

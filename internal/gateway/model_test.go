@@ -206,6 +206,43 @@ func TestModels_RoomForBodiesIsBounded(t *testing.T) {
 	until(t, "the room being given back", func() bool { return post().StatusCode == 200 })
 }
 
+// One project's requests in flight leave room for the bodies of others.
+func TestModels_RoomForBodiesIsShared(t *testing.T) {
+	block := make(chan struct{})
+	sink := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-block })
+	theirs := model("sink", "org/sink", sink)
+	theirs.Project = "team"
+	r := start(t, gateway.Limits{Body: 1 << 20, Bodies: 8 << 20}, model("m", "org/m", replica(t, 1, hello)), theirs)
+	defer close(block)
+	statuses := make(chan int, 7)
+	for range 7 {
+		go func() {
+			body := `{"model":"org/sink","user":"` + strings.Repeat("x", 1<<20-100) + `"}`
+			res, err := r.client.Do(r.ask("POST", "http://localhost/proxy/models/team/v1/chat/completions", strings.NewReader(body), bearer(other)...))
+			if err != nil {
+				statuses <- 0
+				return
+			}
+			res.Body.Close()
+			statuses <- res.StatusCode
+		}()
+	}
+	until(t, "half of it is used", func() bool { return r.gateway.Load()["run-sink"].InFlight == 4 })
+	for range 3 {
+		if got := <-statuses; got != 503 {
+			t.Errorf("one more: %d", got)
+		}
+	}
+	for _, size := range []int{1000, 1<<20 - 100} {
+		if got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", size) + `"}`); got.StatusCode != 200 {
+			t.Errorf("another project's %d bytes: %d %s", size, got.StatusCode, got.body)
+		}
+	}
+	if got := r.do(r.ask("POST", "http://localhost/proxy/models/team/v1/chat/completions", strings.NewReader(`{"model":"org/m"}`), bearer(other)...)); got.StatusCode != 404 {
+		t.Errorf("a small one of the same: %d %s", got.StatusCode, got.body)
+	}
+}
+
 func TestModels_OfficialClient(t *testing.T) {
 	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)

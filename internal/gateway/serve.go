@@ -168,7 +168,9 @@ func (x *exchange) end() {
 	}
 	x.w.end()
 	x.g.reading.end(&x.reader)
-	x.g.room.give(x.bytes)
+	if x.bytes > 0 {
+		x.giveRoom(x.bytes)
+	}
 	if x.last == nil {
 		x.g.buffers.recycle(x.body)
 	}
