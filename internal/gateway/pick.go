@@ -9,7 +9,7 @@ import (
 
 // pick chooses one ready replica of any of the routes for a request and
 // counts the request there, until leave. It leaves out the addresses in not,
-// and returns nil when nobody is left. A request picked for again is not
+// and returns nil when nobody is left. Routes in panic are the last choice. A request picked for again is not
 // counted as accepted twice. Only the view that counts may be picked from;
 // with another one nobody is left.
 func (l *loads) pick(v *view, routes []*route.Route, not []string, again bool) *place {
@@ -18,17 +18,7 @@ func (l *loads) pick(v *view, routes []*route.Route, not []string, again bool) *
 	if v != l.view.Load() {
 		return nil
 	}
-	var best *place
-	for _, r := range routes {
-		for _, p := range v.places[r.Run] {
-			if slices.Contains(not, p.target.Address) {
-				continue
-			}
-			if best == nil || fewest(p.load, best.load) {
-				best = p
-			}
-		}
-	}
+	best := v.best(routes, not)
 	if best == nil {
 		return nil
 	}
@@ -42,6 +32,30 @@ func (l *loads) pick(v *view, routes []*route.Route, not []string, again bool) *
 		run.accepted++
 	}
 	return best
+}
+
+// best is the replica that is picked next. Loads are read: their lock is held.
+func (v *view) best(routes []*route.Route, not []string) (best *place) {
+	for _, r := range routes {
+		for _, p := range v.places[r.Run] {
+			if slices.Contains(not, p.target.Address) {
+				continue
+			}
+			if best == nil || better(p, best) {
+				best = p
+			}
+		}
+	}
+	return best
+}
+
+// better prefers a replica that answers its probes to one that is tried only
+// because no other of its run does.
+func better(a, b *place) bool {
+	if a.route.Panic != b.route.Panic {
+		return b.route.Panic
+	}
+	return fewest(a.load, b.load)
 }
 
 // fewest prefers a to b when it has fewer requests in flight, and among equals

@@ -78,6 +78,29 @@ func TestPick_RefusingReplicasComeLast(t *testing.T) {
 	})
 }
 
+// A run whose replicas all fail their probes takes no requests from one whose
+// replica is well, however busy that is.
+func TestPick_PanicComesLast(t *testing.T) {
+	sick, well := placesOf("a"), placesOf("b")
+	sick.Run, sick.Name, sick.Panic = "sick", "sick", true
+	l := newLoads()
+	v := l.adopt(route.NewIndex(route.Table{Routes: []route.Route{sick, well}}))
+	routes := []*route.Route{v.Run("main", "sick"), v.Run("main", "llama")}
+	for range 5 {
+		if p := l.pick(v, routes, nil, false); p.target.Address != "b" {
+			t.Errorf("picked %s", p.target.Address)
+		}
+	}
+	b := l.pick(v, routes, []string{"a"}, false)
+	l.shun(b, time.Now().Add(shunFor))
+	if p := l.pick(v, routes, nil, false); p != b {
+		t.Error("one that has just refused is no worse than one that fails its probes")
+	}
+	if p := l.pick(v, routes, []string{"b"}, false); p == nil || p.target.Address != "a" {
+		t.Errorf("the last choice is none at all: %v", p)
+	}
+}
+
 func TestLoads_OutliveTables(t *testing.T) {
 	l := newLoads()
 	v := l.adopt(route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b")}}))
