@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
 	"dstack/internal/gateway"
 	"dstack/internal/spec"
 )
@@ -61,6 +62,46 @@ func TestHeld_RunThatEnds(t *testing.T) {
 	if got := <-done; got.StatusCode != 503 || !strings.Contains(got.body, "being stopped") {
 		t.Errorf("when that ends, too: %d %s", got.StatusCode, got.body)
 	}
+}
+
+// A request for a shared model waits for the run that is the nearest to a
+// replica: one that starts, else one that it wakes, never one that gets none.
+func TestHeld_SharedModel(t *testing.T) {
+	never, ends, sleeps, starts := model("never", "org/m"), model("ends", "org/m"), model("sleeps", "org/m"), model("starts", "org/m")
+	never.Never, ends.Ends, sleeps.Asleep = true, true, true
+	for name, c := range map[string]struct {
+		waits  string
+		routes []route.Route
+	}{
+		"one sleeps":          {"sleeps", []route.Route{never, ends, sleeps}},
+		"one starts":          {"starts", []route.Route{never, ends, sleeps, starts}},
+		"one of two that may": {"starts", []route.Route{starts, sleeps}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for i := range c.routes {
+				c.routes[i].Since = int64(i + 1)
+			}
+			r := start(t, gateway.Limits{Hold: 50 * time.Millisecond}, c.routes...)
+			if got := r.chat(`{"model":"org/m"}`); got.StatusCode != 503 || !strings.Contains(got.body, c.waits+" is not ready") {
+				t.Errorf("%d %s", got.StatusCode, got.body)
+			}
+			run := dstack.RunID("run-" + c.waits)
+			until(t, "the one that it waited for is told of", func() bool { c, _ := r.plane.reported(); return c.Runs[run].Requests == 1 })
+		})
+	}
+}
+
+func TestHeld_RunThatGetsNoReplica(t *testing.T) {
+	never := public("open")
+	never.Never, never.State = true, "it has no replicas: its configuration says replicas: 0"
+	r := start(t, gateway.Limits{}, never)
+	got := r.get("http://open.localhost/")
+	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "" || !strings.Contains(got.body, "open is not ready: it has no replicas: its configuration says replicas: 0") {
+		t.Errorf("%d %v %s", got.StatusCode, got.Header, got.body)
+	}
+	never.Ready = []route.Target{replica(t, 0, hello)}
+	r.plane.set(never)
+	until(t, "what is still ready is still used", func() bool { return r.get("http://open.localhost/").StatusCode == 200 })
 }
 
 func TestHeld_Bytes(t *testing.T) {

@@ -126,10 +126,10 @@ func (l *limit) forget(e *list.Element) {
 	l.used.Remove(e)
 }
 
-// limited refuses a request whose caller sends too many. Each is looked at
-// once, however long it is on its way.
+// limited refuses a request whose caller sends a run too many. Each is looked
+// at once for a run, however long it is on its way there.
 func (x *exchange) limited(r *route.Route) error {
-	if x.passed || len(r.Rules.Limits) == 0 {
+	if x.passed == r.Run || len(r.Rules.Limits) == 0 {
 		return nil
 	}
 	rule, ok := ruleFor(r.Rules.Limits, path.Clean("/"+x.targetPath(r)))
@@ -138,6 +138,7 @@ func (x *exchange) limited(r *route.Route) error {
 	}
 	wait := x.g.limited.take(r.Run, rule, x.caller(rule.Key))
 	if wait == 0 {
+		x.passed = r.Run
 		return nil
 	}
 	x.g.loads.limit(r.Run)

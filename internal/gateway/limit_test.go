@@ -193,6 +193,26 @@ func TestLimit_ModelsAreToldInTheirShape(t *testing.T) {
 	}
 }
 
+// Of runs that share a model, the limits of the one that gets the request
+// count, or of the one that it waits for.
+func TestLimit_OfTheRunThatGetsTheRequest(t *testing.T) {
+	slow := spec.RateLimit{Prefix: "/", Key: spec.RateLimitKey{Type: "ip_address"}, RPS: 0.02}
+	first, second := limited(model("first", "org/m"), slow), model("second", "org/m", replica(t, 0, hello))
+	second.Since = 2
+	r := start(t, gateway.Limits{Hold: 20 * time.Millisecond}, first, second)
+	for range 3 {
+		if got := r.chat(`{"model":"org/m"}`); got.StatusCode != 200 {
+			t.Errorf("the run without a limit: %d %s", got.StatusCode, got.body)
+		}
+	}
+	second.Ready, second.Never = nil, true
+	r.plane.set(first, second)
+	until(t, "it waits for the first", func() bool { return r.chat(`{"model":"org/m"}`).StatusCode == 503 })
+	if got := r.chat(`{"model":"org/m"}`); got.StatusCode != 429 {
+		t.Errorf("the run with a limit: %d %s", got.StatusCode, got.body)
+	}
+}
+
 // Callers that are known are bounded: those who used nothing lately go first,
 // then the one who was away longest.
 func TestLimit_ManyCallers(t *testing.T) {

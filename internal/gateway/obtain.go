@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"strconv"
 	"time"
 
@@ -95,20 +96,21 @@ func (x *exchange) settleBy(v *view) bool {
 		x.err = err
 		return true
 	}
-	best := lasting(routes)
+	best := x.g.loads.toward(v, routes, x.avoid)
+	if best == nil {
+		best = lasting(routes)
+	}
 	if x.err = x.limited(best); x.err != nil {
 		return true
 	}
-	x.passed = true
-	x.place = x.g.loads.pick(v, routes, x.avoid, x.last != nil)
+	x.one[0] = best
+	x.place = x.g.loads.pick(v, x.one[:], x.avoid, x.last != nil)
 	if x.place != nil {
 		x.last = x.place
 		x.g.loads.arrive(&x.arrival, x.place.route.Run)
 		return true
 	}
-	if best.Ends {
-		x.err = &refusal{words: words{Kind: dstack.Unavailable, Message: best.Name + " is being stopped",
-			Hint: "start it again: dstack apply"}}
+	if x.err = inVain(best); x.err != nil {
 		return true
 	}
 	x.waitsFor = best
@@ -116,15 +118,38 @@ func (x *exchange) settleBy(v *view) bool {
 	return false
 }
 
-// lasting is the route that a request waits for while none of them is ready:
-// the first that does not end.
-func lasting(routes []*route.Route) *route.Route {
-	for _, r := range routes {
-		if !r.Ends {
-			return r
-		}
+// inVain refuses to let a request wait for a run that gets no replica.
+func inVain(r *route.Route) error {
+	switch {
+	case r.Ends:
+		return &refusal{words: words{Kind: dstack.Unavailable, Message: r.Name + " is being stopped",
+			Hint: "start it again: dstack apply"}}
+	case r.Never:
+		return &refusal{words: words{Kind: dstack.Unavailable, Message: notReady(r),
+			Hint: "change its configuration: dstack apply"}}
+	default:
+		return nil
 	}
-	return routes[0]
+}
+
+// lasting is the route that a request waits for while none of them is ready:
+// one that starts; else one that the request wakes.
+func lasting(routes []*route.Route) *route.Route {
+	return slices.MinFunc(routes, func(a, b *route.Route) int { return cmp.Compare(hopeless(a), hopeless(b)) })
+}
+
+// hopeless is how far a run is from a replica.
+func hopeless(r *route.Route) int {
+	switch {
+	case r.Ends:
+		return 3
+	case r.Never:
+		return 2
+	case r.Asleep:
+		return 1
+	default:
+		return 0
+	}
 }
 
 // wait holds the request until settle says so: as long as the hold allows, or
@@ -223,11 +248,16 @@ func (x *exchange) tooLong() error {
 	r := &refusal{retry: 5, words: words{Kind: dstack.Unavailable,
 		Message: "the gateway has no routes yet", Hint: "try again"}}
 	if x.waitsFor != nil {
-		r.Message = x.waitsFor.Name + " is not ready"
-		if x.waitsFor.State != "" {
-			r.Message += ": " + string(x.waitsFor.State)
-		}
+		r.Message = notReady(x.waitsFor)
 		r.Hint = "try again, or see what it does: dstack logs " + x.waitsFor.Name
 	}
 	return r
+}
+
+// notReady says why a run has no replica.
+func notReady(r *route.Route) string {
+	if r.State == "" {
+		return r.Name + " is not ready"
+	}
+	return r.Name + " is not ready: " + string(r.State)
 }

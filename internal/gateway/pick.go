@@ -9,9 +9,9 @@ import (
 
 // pick chooses one ready replica of any of the routes for a request and
 // counts the request there, until leave. It leaves out the addresses in not,
-// and returns nil when nobody is left. Routes in panic are the last choice. A request picked for again is not
-// counted as accepted twice. Only the view that counts may be picked from;
-// with another one nobody is left.
+// and returns nil when nobody is left. Routes in panic are the last choice. A
+// request picked for again is not counted as accepted twice. Only the view
+// that counts may be picked from; with another one nobody is left.
 func (l *loads) pick(v *view, routes []*route.Route, not []string, again bool) *place {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -32,6 +32,16 @@ func (l *loads) pick(v *view, routes []*route.Route, not []string, again bool) *
 		run.accepted++
 	}
 	return best
+}
+
+// toward is the route of the replica that pick would choose, or nil.
+func (l *loads) toward(v *view, routes []*route.Route, not []string) *route.Route {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if best := v.best(routes, not); best != nil {
+		return best.route
+	}
+	return nil
 }
 
 // best is the replica that is picked next. Loads are read: their lock is held.

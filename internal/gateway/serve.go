@@ -42,14 +42,14 @@ type exchange struct {
 	last      *place // where it went, when it goes nowhere now
 	err       error  // why it goes nowhere
 	waitsFor  *route.Route
-	passed    bool      // its caller does not send too many
-	arrival   arrival   // where it was counted
-	waits     time.Time // since when it waits for a replica
-	commentAt time.Time // when it is told of that next; zero: never
-	avoid     []string  // addresses that refused a connection
-	refusedAt time.Time // when the first of them did
-	resent    int       // to how many others it went because a connection broke
-	lastErr   error     // what the last of them said
+	passed    dstack.RunID // the run that its caller does not send too many
+	arrival   arrival      // where it was counted
+	waits     time.Time    // since when it waits for a replica
+	commentAt time.Time    // when it is told of that next; zero: never
+	avoid     []string     // addresses that refused a connection
+	refusedAt time.Time    // when the first of them did
+	resent    int          // to how many others it went because a connection broke
+	lastErr   error        // what the last of them said
 
 	silent  bool   // it asks for no stream
 	opened  bool   // a stream of events was begun before there was a replica
