@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,7 +18,8 @@ import (
 	"dstack/internal/spec"
 )
 
-// mostCallers is how many callers one limit knows at once.
+// mostCallers is how many callers are known of one run at once, those of all
+// its limits together.
 const mostCallers = 10_000
 
 // caller is a digest of what tells a caller from others.
@@ -26,43 +28,41 @@ type caller [sha256.Size]byte
 // limits bound how many requests a second each caller may send.
 type limits struct {
 	mu  sync.Mutex
-	all map[limitKey]*limit
+	all map[dstack.RunID]*callers
 }
 
-// limitKey is a limit of a run. As long as a table has the very same one, what
-// callers have used of it stays used.
-type limitKey struct {
-	run dstack.RunID
-	spec.RateLimit
+// callers are those of one run that its limits know. Each has a bucket of
+// tokens: it fills at the limit's rate, and a request takes one. As long as a
+// table has the very same limit, what was used of it stays used.
+type callers struct {
+	all   map[counted]*list.Element
+	used  list.List // of *bucket, the one that is longest unused first
+	swept time.Time
 }
 
-// limit has a bucket of tokens for each caller: it fills at the limit's rate,
-// and a request takes one.
-type limit struct {
-	rate, size float64
-	callers    map[caller]*list.Element
-	used       list.List // of *bucket, the one that is longest unused first
-	swept      time.Time
+// counted is a caller as one limit counts it.
+type counted struct {
+	limit  spec.RateLimit
+	caller caller
 }
 
 type bucket struct {
-	caller caller
+	counted
 	tokens float64
 	at     time.Time // when there were as many
 }
 
-func newLimits() *limits { return &limits{all: map[limitKey]*limit{}} }
+func newLimits() *limits { return &limits{all: map[dstack.RunID]*callers{}} }
 
 // adopt forgets the limits that a table does not have any more.
 func (l *limits) adopt(x *route.Index) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := map[limitKey]*limit{}
+	all := map[dstack.RunID]*callers{}
 	x.Runs(func(r *route.Route) {
-		for _, rule := range r.Rules.Limits {
-			if key := (limitKey{r.Run, rule}); l.all[key] != nil {
-				all[key] = l.all[key]
-			}
+		if c := l.all[r.Run]; c != nil && len(r.Rules.Limits) > 0 {
+			c.drop(func(b *bucket) bool { return !slices.Contains(r.Rules.Limits, b.limit) })
+			all[r.Run] = c
 		}
 	})
 	l.all = all
@@ -72,58 +72,64 @@ func (l *limits) adopt(x *route.Index) {
 func (l *limits) take(run dstack.RunID, rule spec.RateLimit, who caller) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	key := limitKey{run, rule}
-	if l.all[key] == nil {
-		l.all[key] = &limit{rate: rule.RPS, size: float64(1 + rule.Burst), callers: map[caller]*list.Element{}}
+	if l.all[run] == nil {
+		l.all[run] = &callers{all: map[counted]*list.Element{}}
 	}
-	return l.all[key].take(who, time.Now())
+	return l.all[run].take(counted{rule, who}, time.Now())
 }
 
-func (l *limit) take(who caller, now time.Time) time.Duration {
-	e := l.callers[who]
+func (c *callers) take(who counted, now time.Time) time.Duration {
+	e := c.all[who]
 	if e == nil {
-		if len(l.callers) >= mostCallers {
-			l.makeRoom(now)
+		if len(c.all) >= mostCallers {
+			c.makeRoom(now)
 		}
-		e = l.used.PushBack(&bucket{caller: who, tokens: l.size, at: now})
-		l.callers[who] = e
+		e = c.used.PushBack(&bucket{counted: who, tokens: who.size(), at: now})
+		c.all[who] = e
 	}
-	l.used.MoveToBack(e)
+	c.used.MoveToBack(e)
 	b := e.Value.(*bucket)
-	b.tokens, b.at = l.level(b, now), now
+	b.tokens, b.at = b.level(now), now
 	if b.tokens >= 1 {
 		b.tokens--
 		return 0
 	}
-	return time.Duration((1 - b.tokens) / l.rate * float64(time.Second))
+	return time.Duration((1 - b.tokens) / b.limit.RPS * float64(time.Second))
 }
 
+// size is how many tokens a bucket has at the most.
+func (c counted) size() float64 { return float64(1 + c.limit.Burst) }
+
 // level is how many tokens a bucket has by now.
-func (l *limit) level(b *bucket, now time.Time) float64 {
-	return min(l.size, b.tokens+max(0, now.Sub(b.at).Seconds())*l.rate)
+func (b *bucket) level(now time.Time) float64 {
+	return min(b.size(), b.tokens+max(0, now.Sub(b.at).Seconds())*b.limit.RPS)
 }
 
 // makeRoom forgets those who have used nothing, as far as one can still see,
 // else the one who was away longest. It looks at all at most once a second.
-func (l *limit) makeRoom(now time.Time) {
-	if now.Sub(l.swept) >= time.Second {
-		l.swept = now
-		for e := l.used.Front(); e != nil; {
-			next := e.Next()
-			if l.level(e.Value.(*bucket), now) >= l.size {
-				l.forget(e)
-			}
-			e = next
-		}
+func (c *callers) makeRoom(now time.Time) {
+	if now.Sub(c.swept) >= time.Second {
+		c.swept = now
+		c.drop(func(b *bucket) bool { return b.level(now) >= b.size() })
 	}
-	if len(l.callers) >= mostCallers {
-		l.forget(l.used.Front())
+	if len(c.all) >= mostCallers {
+		c.forget(c.used.Front())
 	}
 }
 
-func (l *limit) forget(e *list.Element) {
-	delete(l.callers, e.Value.(*bucket).caller)
-	l.used.Remove(e)
+func (c *callers) drop(which func(*bucket) bool) {
+	for e := c.used.Front(); e != nil; {
+		next := e.Next()
+		if which(e.Value.(*bucket)) {
+			c.forget(e)
+		}
+		e = next
+	}
+}
+
+func (c *callers) forget(e *list.Element) {
+	delete(c.all, e.Value.(*bucket).counted)
+	c.used.Remove(e)
 }
 
 // limited refuses a request whose caller sends a run too many. Each is looked

@@ -239,3 +239,22 @@ func TestLimit_ManyCallers(t *testing.T) {
 		c.want("who is not idle stays", "10.0.0.1:1", "http://open.localhost/", []int{429}, user(20_000)...)
 	})
 }
+
+// The callers of all limits of a run are bounded together.
+func TestLimit_ManyLimits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ends := public("open")
+		ends.Ends = true
+		for i := range 16 {
+			ends = limited(ends, append(ends.Rules.Limits, byIP(fmt.Sprintf("/%d/", i), 0.02, 0))...)
+		}
+		g, _ := still(t, gateway.Options{}, ends, public("other"))
+		c := callers{t, g}
+		for i := range 10_000 {
+			c.want("new", fmt.Sprintf("10.1.%d.%d:1", i/250, i%250), fmt.Sprintf("http://open.localhost/%d/", i%16), []int{503})
+		}
+		c.want("still known", "10.1.0.0:1", "http://open.localhost/0/", []int{429})
+		c.want("not of another limit", "10.1.0.0:1", "http://open.localhost/1/", []int{503})
+		c.want("the first to ask is forgotten", "10.1.0.1:1", "http://open.localhost/1/", []int{503})
+	})
+}
