@@ -192,6 +192,7 @@ var laterRefusals = []struct{ path, message, input string }{
 	{"rate_limits.0.rps", "less than one request a minute", "rate_limits: [{rps: 0.001}]"},
 	{"rate_limits.0.key", "needs to know which", "rate_limits: [{rps: 1, key: {type: header}}]"},
 	{"rate_limits.0.key.header", "belongs to type header", "rate_limits: [{rps: 1, key: {type: ip_address, header: X}}]"},
+	{"rate_limits", "17 rate limits", "rate_limits: [{rps: 1, prefix: /" + strings.Join(strings.Split("abcdefghijklmnopq", ""), "}, {rps: 1, prefix: /") + "}]"},
 	{"rate_limits.1", "two limits for `/`", "rate_limits: [{rps: 1}, {rps: 2}]"},
 	{"priority", "not between 0 and 100", "priority: 101"},
 	{"shell", "write sh, bash or an absolute path", "shell: zsh"},

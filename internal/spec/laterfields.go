@@ -13,7 +13,7 @@ import (
 var laterFields = []field[Service]{
 	{Key: nullable("probes"), about: "What a replica is asked before it gets requests. Without any, it is ready when its port accepts connections.", shape: listOf("list of {probes}", blockShape("probes")).atMostItems(mostProbes), examples: []string{"[{type: http, url: /health}]"},
 		read: func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.probes(n) }},
-	{Key: nullable("rate_limits"), about: "How many requests one caller may send.", shape: listOf("list of {rate_limits}", blockShape("rate_limits")), examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
+	{Key: nullable("rate_limits"), about: "How many requests one caller may send.", shape: listOf("list of {rate_limits}", blockShape("rate_limits")).atMostItems(mostRateLimits), examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
 		read: func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.rateLimits(n) }},
 	{Key: nullable("gateway"), about: "The gateway that publishes the service, by its name. `true` and `false` both leave it to the server.",
 		shape: anyOf("name, `true` or `false`", filledShape), examples: []string{"my-gateway"},

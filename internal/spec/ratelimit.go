@@ -21,8 +21,10 @@ type RateLimitKey struct {
 	Header string `json:"header,omitempty"` // of type header
 }
 
-// The slowest rate: one request a minute.
-const leastRPS = 1.0 / 60
+const (
+	mostRateLimits = 16
+	leastRPS       = 1.0 / 60 // one request a minute
+)
 
 var rateLimitBlock = newBlock("rate_limits", "a rate limit", "How many requests a second one caller may send. Those beyond it are answered 429.", []field[RateLimit]{
 	{Key: nullable("prefix"), about: "The paths that it is for.", usual: "/", shape: pattern("path", "^/"), examples: []string{"/v1/"},
@@ -43,7 +45,10 @@ var rateLimitKeyBlock = newBlock("rate_limits.key", "`key`", "What tells callers
 })
 
 func (r *reader) rateLimits(n *strictyaml.Node) []RateLimit {
-	items, _ := r.Items(n, "`rate_limits`")
+	items, ok := r.Items(n, "`rate_limits`")
+	if ok && len(items) > mostRateLimits {
+		r.At(n, fmt.Sprintf("there are %d rate limits", len(items)), fmt.Sprintf("write %d at most", mostRateLimits))
+	}
 	var limits []RateLimit
 	seen := map[string]int{}
 	for _, item := range items {
