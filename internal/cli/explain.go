@@ -11,36 +11,22 @@ import (
 )
 
 func explainCommand(a *app) *cobra.Command {
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "explain RUN",
 		Short: "Say why a run has the replicas that it has, and when that may change.",
 		Example: "dstack explain llama31\n" +
 			"dstack explain llama31 -o json",
-		Args: wants(1, 1, "the name of a run"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, project, err := a.remote(c.Context())
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			x, err := client.Explain(c.Context(), project, args[0])
-			if err != nil {
-				return a.orMeant(c.Context(), client, project, args[0], err)
-			}
-			if asJSON {
-				x.Why = orEmpty(x.Why)
-				return a.showJSON(x)
-			}
-			for _, line := range explained(x, time.Now()) {
-				a.show("%s", line)
-			}
-			return nil
-		},
-		ValidArgsFunction: a.completeRuns,
 	}
-	outputFlag(c, &asJSON)
-	a.projectFlags(c)
+	question(a, c, (*api.Client).Explain, func(x api.Explanation, asJSON bool) error {
+		if asJSON {
+			x.Why = orEmpty(x.Why)
+			return a.showJSON(x)
+		}
+		for _, line := range explained(x, time.Now()) {
+			a.show("%s", line)
+		}
+		return nil
+	})
 	return c
 }
 

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"time"
@@ -12,34 +13,41 @@ import (
 )
 
 func historyCommand(a *app) *cobra.Command {
-	var asJSON bool
 	c := &cobra.Command{
 		Use:   "history RUN",
 		Short: "List a run's revisions, and what became of them.",
 		Example: "dstack history llama31\n" +
 			"dstack history llama31 -v     # each change, from what to what",
-		Args: wants(1, 1, "the name of a run"),
-		RunE: func(c *cobra.Command, args []string) error {
-			client, project, err := a.remote(c.Context())
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			revisions, err := client.History(c.Context(), project, args[0])
-			if err != nil {
-				return a.orMeant(c.Context(), client, project, args[0], err)
-			}
-			if asJSON {
-				return a.showJSON(orEmpty(revisions))
-			}
-			historyTable(revisions, a.verbose, time.Now()).write(a.out)
-			return nil
-		},
-		ValidArgsFunction: a.completeRuns,
+	}
+	question(a, c, (*api.Client).History, func(revisions []api.RevisionView, asJSON bool) error {
+		if asJSON {
+			return a.showJSON(orEmpty(revisions))
+		}
+		historyTable(revisions, a.verbose, time.Now()).write(a.out)
+		return nil
+	})
+	return c
+}
+
+// question makes a command ask one thing about one run, and show the answer.
+func question[T any](a *app, c *cobra.Command, ask func(client *api.Client, ctx context.Context, project, run string) (T, error), show func(answer T, asJSON bool) error) {
+	var asJSON bool
+	c.Args = wants(1, 1, "the name of a run")
+	c.ValidArgsFunction = a.completeRuns
+	c.RunE = func(c *cobra.Command, args []string) error {
+		client, project, err := a.remote(c.Context())
+		if err != nil {
+			return err
+		}
+		defer client.Close()
+		answer, err := ask(client, c.Context(), project, args[0])
+		if err != nil {
+			return a.orMeant(c.Context(), client, project, args[0], err)
+		}
+		return show(answer, asJSON)
 	}
 	outputFlag(c, &asJSON)
 	a.projectFlags(c)
-	return c
 }
 
 func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *table {

@@ -52,8 +52,8 @@ type Limits struct {
 	Body    int64         // bytes of a request to a model; 64 MiB
 	Bodies  int64         // bytes of all those together; 512 MiB
 
-	HeldBytes int64 // bytes of requests to a model that wait for one run; 16 MiB
-	Reading   int64 // bytes of those that are read and neither wait nor have a replica; 8 MiB
+	HeldBytes int64 // bytes of requests to a model that wait for one run; 12 MiB
+	Reading   int64 // bytes of those that are read and neither wait nor have a replica; 6 MiB
 }
 
 func (l Limits) orDefaults() Limits {
@@ -68,8 +68,8 @@ func (l Limits) orDefaults() Limits {
 		Body:    cmp.Or(l.Body, 64<<20),
 		Bodies:  cmp.Or(l.Bodies, 512<<20),
 
-		HeldBytes: cmp.Or(l.HeldBytes, 16<<20),
-		Reading:   cmp.Or(l.Reading, 8<<20),
+		HeldBytes: cmp.Or(l.HeldBytes, 12<<20),
+		Reading:   cmp.Or(l.Reading, 6<<20),
 	}
 }
 

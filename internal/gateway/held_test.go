@@ -162,7 +162,8 @@ func inUse() uint64 {
 // too: they write from one body, without Go's client and its buffers.
 func TestHeld_Memory(t *testing.T) {
 	clients, most := int64(500), int64(64<<20)
-	if raced { // there is nothing to be measured
+	const fit = 12 // bodies of nearly a MiB in the 12 MiB that may wait
+	if raced {     // there is nothing to be measured
 		clients, most = 100, 1<<30
 	}
 	body := []byte(`{"model":"org/m","user":"` + strings.Repeat("x", 1_000_000) + `"}`)
@@ -188,7 +189,7 @@ func TestHeld_Memory(t *testing.T) {
 		if time.Since(looked) > 20*time.Millisecond { // collecting all the time, nothing is used again
 			peak, looked = max(peak, inUse()), time.Now()
 		}
-		return refused.Load() == clients-16
+		return refused.Load() == clients-fit
 	})
 	grown := int64(max(peak, inUse())) - int64(before)
 	t.Logf("the heap grew by %d MiB at the most", grown>>20)
@@ -202,7 +203,7 @@ func TestHeld_Memory(t *testing.T) {
 		}
 	})))
 	all.Wait()
-	if served.Load() != 16 || other.Load() != 0 {
+	if served.Load() != fit || other.Load() != 0 {
 		t.Errorf("%d served, %d refused, %d neither", served.Load(), refused.Load(), other.Load())
 	}
 }

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"errors"
+	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -77,28 +78,35 @@ func TestKept_IsWhatIsThere(t *testing.T) {
 		}},
 		{"a run is submitted", func(h *house, _ dstack.Run, _ dstack.Replica) { h.submit("third", t0) }},
 	} {
-		for who, another := range map[string]bool{"by this server": false, "by another": true} {
-			t.Run(c.name+" "+who, func(t *testing.T) {
-				onBoth(t, func(t *testing.T, h *house) {
-					run, r := h.ready("web", "127.0.0.1:1", t0)
-					h.facts()
-					kept := h.s
-					if another {
-						h.open()
-					}
-					c.act(h, run, r)
-					if another {
-						h.ok(h.s.Close())
-					}
-					h.s = kept
-					got := h.facts()
-					h.restart()
-					if diff := cmp.Diff(h.facts(), got); diff != "" {
-						t.Error(diff)
-					}
-				})
-			})
-		}
+		t.Run(c.name+" by this server", func(t *testing.T) {
+			h := newHouse(t, "sqlite://"+filepath.Join(t.TempDir(), "server.db"))
+			h.keeps(c.act, false)
+		})
+		t.Run(c.name+" by another", func(t *testing.T) {
+			onBoth(t, func(_ *testing.T, h *house) { h.keeps(c.act, true) })
+		})
+	}
+}
+
+// keeps compares what a store knows once something was done, by itself or by
+// another one, with what a new store knows.
+func (h *house) keeps(act func(*house, dstack.Run, dstack.Replica), byAnother bool) {
+	h.t.Helper()
+	run, r := h.ready("web", "127.0.0.1:1", t0)
+	h.facts()
+	kept := h.s
+	if byAnother {
+		h.open()
+	}
+	act(h, run, r)
+	if byAnother {
+		h.ok(h.s.Close())
+	}
+	h.s = kept
+	got := h.facts()
+	h.restart()
+	if diff := cmp.Diff(h.facts(), got); diff != "" {
+		h.t.Error(diff)
 	}
 }
 

@@ -162,9 +162,6 @@ func TestRevisions_WantedStaysWithinTheRange(t *testing.T) {
 }
 
 func TestRevisions_OldOnesThatNothingNeedsGo(t *testing.T) {
-	if testing.Short() {
-		t.Skip("makes a hundred revisions")
-	}
 	onBoth(t, func(t *testing.T, h *house) {
 		run, _ := h.replica("web", t0) // of revision 1, and lives
 		for range 103 {
