@@ -29,7 +29,9 @@ func TestBadFiles(t *testing.T) {
 			[]string{"comands", "did you mean `commands`?", "16G", "2 problems in service.dstack.yml"}},
 		{"no port", "service.dstack.yml", "type: service\ncommands:\n- true\n", 2, []string{"port", "service.dstack.yml:1:"}},
 		{"other type", "service.dstack.yml", "type: task\ncommands:\n- true\n", 2, []string{"task", "service.dstack.yml:1:"}},
-		{"later", "service.dstack.yml", good + "replicas: 1..4\nscaling:\n  metric: rps\n  target: 10\n", 2, []string{"not supported yet", "scaling"}},
+		{"no scaling", "service.dstack.yml", good + "replicas: 1..4\n", 2, []string{"service.dstack.yml:8:11", "scaling: {metric: rps, target: 10}"}},
+		{"no range", "service.dstack.yml", good + "scaling: {metric: rps, target: 10}\n", 2, []string{"replicas: 1..4"}},
+		{"no metric", "service.dstack.yml", good + "replicas: 1..4\nscaling: {metric: cpu, target: 10}\n", 2, []string{"cpu", "rps", "concurrency"}},
 		{"volumes", "service.dstack.yml", good + "volumes:\n- name: data\n  path: /data\n", 2, []string{"not supported yet: volumes"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

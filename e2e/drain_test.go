@@ -106,8 +106,9 @@ func TestIdlestLeaves(t *testing.T) {
 	newest := h.streamOn("idle", h.containerOfReplica("idle", 2), all)
 	second := h.streamOn("idle", h.containerOfReplica("idle", 0), all)
 	idle := h.containerOfReplica("idle", 1)
-	h.eventually(5*time.Second, "the server has heard of two requests in flight", func() error {
-		if load := h.explained("idle").Load; load.InFlight != 2 {
+	since := time.Now()
+	h.eventually(10*time.Second, "the server has heard of these two", func() error {
+		if load := h.explained("idle").Load; load.InFlight != 2 || time.Since(since) < 1500*time.Millisecond { // it hears each second
 			return fmt.Errorf("it knows of %+v", load)
 		}
 		return nil

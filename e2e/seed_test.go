@@ -57,9 +57,11 @@ func TestSeedExamples(t *testing.T) {
 					makeImage(t, baseImage+"-devel", func() { docker(t, "tag", baseImage, baseImage+"-devel") })
 				}
 				dir := h.folder(seed(t, name))
+				h.write(filepath.Join(dir, "notes.txt"), "what a page says")
 				h.apply(dir)
-				h.answers(h.service("http-server-service", "/"), 200, "Directory listing", "service.dstack.yml")
-				h.answers(h.byPath("http-server-service", "/service.dstack.yml"), 200, "python3 -m http.server")
+				h.answers(h.service("http-server-service", "/"), 200, "Directory listing", "notes.txt")
+				h.answers(h.byPath("http-server-service", "/notes.txt"), 200, "what a page says")
+				h.expect("GET", h.service("http-server-service", "/service.dstack.yml"), h.token, "", 404) // the file is no code
 				if name == "auth" {
 					h.expect("GET", h.service("http-server-service", "/"), "", "", 200)
 				} else {

@@ -57,7 +57,8 @@ func (c *Client) UploadCode(ctx context.Context, project, repoID string, code Up
 }
 
 // Watch yields a run each time it changes, beginning with how it is now
-// (or, with After set, with the first change from that). While the server
+// (or, with After set, with the first change from that), and every half minute
+// without a change as it is: so the caller knows that the server answers. While the server
 // cannot be reached it yields that error, again and again with a pause
 // between, until the caller breaks off; any other error is the last it
 // yields. It never ends by itself otherwise.
@@ -71,9 +72,6 @@ func (c *Client) Watch(ctx context.Context, project string, ask ViewRequest) ite
 					return
 				}
 				continue
-			}
-			if ask.After != "" && view.Version == ask.After {
-				continue // the wait was over, nothing changed
 			}
 			if !yield(view, nil) {
 				return

@@ -91,13 +91,13 @@ func (s *Server) rollback(c *call, in api.RollbackRequest) (api.View, error) {
 	if err != nil {
 		return api.View{}, err
 	}
-	_, err = s.store.ReviseRun(c.ctx, w.Run.ID, store.Revise{Revision: w.Run.Revision, Spec: target.Spec, User: c.user.Name,
+	run, err := s.store.ReviseRun(c.ctx, w.Run.ID, store.Revise{Revision: w.Run.Revision, Spec: target.Spec, User: c.user.Name,
 		Rolls: rolls(w.Run.Spec, target.Spec), Of: target.Num, Now: now()})
 	if err != nil {
 		return api.View{}, err
 	}
 	s.changed()
-	return s.viewNamed(c, api.ViewRequest{RunName: in.RunName})
+	return s.viewAt(c, run)
 }
 
 // backTo finds the revision that is meant: the one of a number, or the last

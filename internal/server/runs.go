@@ -191,17 +191,24 @@ func (s *Server) apply(c *call, in api.ApplyRequest) (api.View, error) {
 		return api.View{}, &dstack.Error{Kind: dstack.Conflict, Message: changedSince(p.name, in.Revision, have),
 			Hint: "apply again, and look at what would change now"}
 	}
-	name := p.name
+	var run dstack.Run
 	if p.existing == nil {
-		run, err := s.submit(c, p)
-		if err != nil {
-			return api.View{}, err
-		}
-		name = run.Name
-	} else if err := s.revise(c, p); err != nil {
+		run, err = s.submit(c, p)
+	} else {
+		run, err = s.revise(c, p)
+	}
+	if err != nil {
 		return api.View{}, err
 	}
-	return s.viewNamed(c, api.ViewRequest{RunName: name})
+	return s.viewAt(c, run)
+}
+
+// viewAt shows a run that was just given a revision, with the number of that
+// one: who asked for it waits for it, and not for one that came right after.
+func (s *Server) viewAt(c *call, run dstack.Run) (api.View, error) {
+	v, err := s.viewNamed(c, api.ViewRequest{RunName: run.Name, RunID: string(run.ID)})
+	v.Revision = run.Revision
+	return v, err
 }
 
 func changedSince(name string, shown, have int) string {
@@ -215,19 +222,18 @@ func changedSince(name string, shown, have int) string {
 	}
 }
 
-func (s *Server) revise(c *call, p plan) error {
+func (s *Server) revise(c *call, p plan) (dstack.Run, error) {
 	if err := s.ready(c, p); err != nil {
-		return err
+		return dstack.Run{}, err
 	}
 	run := p.existing.Run
 	rs := p.spec
 	rs.RunName = &run.Name
-	_, err := s.store.ReviseRun(c.ctx, run.ID, store.Revise{Revision: run.Revision, Spec: rs, User: c.user.Name, Rolls: rolls(run.Spec, rs), Now: now()})
-	if err != nil {
-		return err
+	run, err := s.store.ReviseRun(c.ctx, run.ID, store.Revise{Revision: run.Revision, Spec: rs, User: c.user.Name, Rolls: rolls(run.Spec, rs), Now: now()})
+	if err == nil {
+		s.changed()
 	}
-	s.changed()
-	return nil
+	return run, err
 }
 
 // stopRuns notes the wish and returns at once. Names that nobody has, and

@@ -45,6 +45,8 @@ type Route struct {
 	// Asleep says that it has no replica because nothing asked for one; a
 	// request that waits brings one. False where it never gets one.
 	Asleep bool
+	// Never says that its configuration allows no replica.
+	Never bool
 	// Panic says that Ready holds those that run and fail their probes,
 	// because no replica answers them well.
 	Panic bool

@@ -24,7 +24,7 @@ import (
 const (
 	leaseTime = time.Minute // a pass that takes longer may be repeated by another server
 	batch     = 64          // rows claimed at once
-	wide      = 256         // of those that are read and saved together
+	wide      = 512         // of those that are read and saved together
 	atOnce    = 8           // of one kind worked on at once
 	lookAgain = time.Second // when nothing is due: another server may have made something due
 	actTime   = 30 * time.Second

@@ -40,10 +40,12 @@ func TestKept_IsWhatIsThere(t *testing.T) {
 			h.ok(h.s.Touch(h.ctx(), store.Runs, string(run.ID), t0))
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, Limit: time.Minute}, later)
 		}},
-		{"it is told to end, and then to hurry", func(h *house, run dstack.Run, r dstack.Replica) {
-			for _, grace := range []bool{true, false} {
+		{"it is told to drain, to end, and then to hurry", func(h *house, run dstack.Run, r dstack.Replica) {
+			one := []dstack.ReplicaID{r.ID}
+			for _, step := range []lifecycle.RunStep{{Drain: one, Limit: time.Minute}, {Drop: one, Grace: true}, {Drop: one}} {
+				step.To = dstack.RunTerminating
 				h.ok(h.s.Touch(h.ctx(), store.Runs, string(run.ID), t0))
-				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}, Grace: grace}, later)
+				h.runStep(run.ID, step, later)
 				h.facts()
 			}
 		}},

@@ -251,3 +251,19 @@ func TestSaveRunStep_ForgetsLongFinishedReplicas(t *testing.T) {
 		}
 	})
 }
+
+// One that waits for room looks again as soon as some is made.
+func TestSaveReplicaStep_MadeRoomIsTold(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *house) {
+		_, leaves := h.ready("old", "127.0.0.1:80", t0)
+		_, waits := h.replica("new", t0)
+		h.replicaStep(waits.ID, lifecycle.ReplicaStep{To: dstack.ReplicaWaiting, Due: t0.Add(sec(50))}, t0)
+		if h.isDue(store.Replicas, string(waits.ID), t0.Add(sec(1))) {
+			t.Fatal("it is due without a reason")
+		}
+		h.replicaStep(leaves.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0.Add(sec(2)))
+		if !h.isDue(store.Replicas, string(waits.ID), t0.Add(sec(2))) {
+			t.Error("it is not due, though a replica has left its machine")
+		}
+	})
+}

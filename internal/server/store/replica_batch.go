@@ -111,6 +111,9 @@ func (s *Store) follow(ctx context.Context, tx bun.Tx, done []steppedReplica, no
 	if err := s.settle(ctx, tx, done, now); err != nil {
 		return err
 	}
+	if err := madeRoom(ctx, tx, done, now); err != nil {
+		return err
+	}
 	var events []dstack.Event
 	for _, r := range done {
 		events = append(events, r.events...)

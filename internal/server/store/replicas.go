@@ -52,11 +52,15 @@ func (r replicaRow) noun() (dstack.Replica, error) {
 		AttemptAt: at(r.AttemptAt), Crashes: r.Crashes, CrashedAt: at(r.CrashedAt), DueAt: at(r.BackoffAt),
 		Grace: r.Grace, DrainBy: at(r.DrainBy), ReadyAt: at(r.ReadyAt), Blocked: r.Blocked, SubmittedAt: at(r.SubmittedAt), FinishedAt: at(r.FinishedAt), Version: r.Version,
 	}
-	if err := json.Unmarshal([]byte(r.Claim), &replica.Claim); err != nil {
-		return replica, fmt.Errorf("read what replica %s holds: %w", r.ID, err)
+	if r.Claim != "{}" {
+		if err := json.Unmarshal([]byte(r.Claim), &replica.Claim); err != nil {
+			return replica, fmt.Errorf("read what replica %s holds: %w", r.ID, err)
+		}
 	}
-	if err := json.Unmarshal([]byte(r.Past), &replica.Past); err != nil {
-		return replica, fmt.Errorf("read the attempts of replica %s: %w", r.ID, err)
+	if replica.Past = []dstack.Attempt{}; r.Past != "[]" {
+		if err := json.Unmarshal([]byte(r.Past), &replica.Past); err != nil {
+			return replica, fmt.Errorf("read the attempts of replica %s: %w", r.ID, err)
+		}
 	}
 	return replica, nil
 }

@@ -147,7 +147,7 @@ func aim(r *route.Route, run routeRow, replicas []targetRow) error {
 	case none && run.Scales:
 		r.Asleep, r.State = true, "asleep: nobody asked for it lately; the next request starts a replica"
 	case none:
-		r.State = "it has no replicas: its configuration says replicas: 0"
+		r.Never, r.State = true, "it has no replicas: its configuration says replicas: 0"
 	default:
 		r.State = stateOf(run, replicas)
 	}

@@ -116,3 +116,16 @@ func putClaims(ctx context.Context, tx bun.Tx, claims []claimRow) error {
 	}
 	return err
 }
+
+// roomLooks is how many of those that wait for room look when some is made.
+const roomLooks = 16
+
+// madeRoom lets those that wait longest look for a place again: what finished
+// replicas held is free.
+func madeRoom(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
+	if !slices.ContainsFunc(done, func(r steppedReplica) bool { return r.next.Status.Finished() && r.before.Instance != "" }) {
+		return nil
+	}
+	return touch(ctx, tx, Replicas, now, "id IN (SELECT id FROM replicas WHERE live AND status = ? ORDER BY submitted_at, id LIMIT ?)",
+		string(dstack.ReplicaWaiting), roomLooks)
+}
