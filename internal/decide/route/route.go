@@ -39,9 +39,6 @@ type Route struct {
 	State dstack.Reason
 	// Ends says that the run is being stopped: it never has a replica again.
 	Ends bool
-	// Never says that its configuration allows no replica. It may be another
-	// one some day.
-	Never bool
 	// Asleep says that it has no replica because nothing asked for one; a
 	// request that waits brings one. False where it never gets one.
 	Asleep bool
