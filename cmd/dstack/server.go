@@ -212,6 +212,7 @@ func (h *house) listen(ctx context.Context) error {
 	srv := &http.Server{
 		Handler: h, ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, MaxHeaderBytes: headerBytes,
 		BaseContext: func(net.Listener) context.Context { return requests },
+		ConnContext: gateway.WithConn,
 		ErrorLog:    slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan struct{})

@@ -191,9 +191,16 @@ func (x *exchange) wait() error {
 	return x.g.hold.leave(w, x.await(ctx, w, x.readAhead()))
 }
 
-// await returns when the wait ends, nil, or before, because of an error or of
-// a body that failed.
+// await returns when the wait ends, nil, or before, because of an error, of a
+// body that failed, or of a client that has left.
 func (x *exchange) await(ctx context.Context, w *waiter, failed <-chan struct{}) error {
+	var look <-chan time.Time
+	peer := x.peer()
+	if peer != nil {
+		every := time.NewTicker(peerEvery)
+		defer every.Stop()
+		look = every.C
+	}
 	for {
 		var comment <-chan time.Time
 		if !x.commentAt.IsZero() {
@@ -206,6 +213,10 @@ func (x *exchange) await(ctx context.Context, w *waiter, failed <-chan struct{})
 			return context.Cause(ctx)
 		case <-failed:
 			return badBody() // most likely for nobody
+		case <-look:
+			if hungUp(peer) {
+				return errLeft
+			}
 		case <-comment:
 			if err := x.comment(); err != nil {
 				return err

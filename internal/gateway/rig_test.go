@@ -155,13 +155,15 @@ func start(t testing.TB, limits gateway.Limits, routes ...route.Route) *rig {
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- loop.Run(ctx, r.gateway.Tasks()...) }()
-	r.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	r.server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if !r.gateway.Serves(req) {
 			http.Error(w, "the api", http.StatusTeapot)
 			return
 		}
 		r.gateway.ServeHTTP(w, req)
 	}))
+	r.server.Config.ConnContext = gateway.WithConn
+	r.server.Start()
 	r.client = &http.Client{
 		Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 64},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

@@ -1,0 +1,36 @@
+package gateway
+
+import (
+	"context"
+	"net"
+	"syscall"
+	"time"
+)
+
+// peerEvery is how often a client that may have left is looked for.
+const peerEvery = time.Second
+
+type peerKey struct{}
+
+// WithConn keeps a connection in the context of its requests: it is an
+// http.Server's ConnContext. With it the gateway notices that a client has
+// left whose body is too long to be read while it waits, as far as the system
+// can tell. Without it, that shows once the body is forwarded.
+func WithConn(ctx context.Context, conn net.Conn) context.Context {
+	if c, ok := conn.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			return context.WithValue(ctx, peerKey{}, raw)
+		}
+	}
+	return ctx
+}
+
+// peer is what tells whether the client of a request is there, or nil. It is
+// for bodies that stream; what is without a body or read whole net/http watches.
+func (x *exchange) peer() syscall.RawConn {
+	if x.in == nil || x.in.ended() {
+		return nil
+	}
+	conn, _ := x.r.Context().Value(peerKey{}).(syscall.RawConn)
+	return conn
+}
