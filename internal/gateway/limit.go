@@ -35,6 +35,7 @@ type limits struct {
 // tokens: it fills at the limit's rate, and a request takes one. As long as a
 // table has the very same limit, what was used of it stays used.
 type callers struct {
+	rules []*spec.RateLimit // each once
 	all   map[counted]*list.Element
 	used  list.List // of *bucket, the one that is longest unused first
 	swept time.Time
@@ -42,7 +43,7 @@ type callers struct {
 
 // counted is a caller as one limit counts it.
 type counted struct {
-	limit  spec.RateLimit
+	limit  *spec.RateLimit // of the rules
 	caller caller
 }
 
@@ -61,7 +62,9 @@ func (l *limits) adopt(x *route.Index) {
 	all := map[dstack.RunID]*callers{}
 	x.Runs(func(r *route.Route) {
 		if c := l.all[r.Run]; c != nil && len(r.Rules.Limits) > 0 {
-			c.drop(func(b *bucket) bool { return !slices.Contains(r.Rules.Limits, b.limit) })
+			gone := func(rule *spec.RateLimit) bool { return !slices.Contains(r.Rules.Limits, *rule) }
+			c.drop(func(b *bucket) bool { return gone(b.limit) })
+			c.rules = slices.DeleteFunc(c.rules, gone)
 			all[r.Run] = c
 		}
 	})
@@ -75,7 +78,19 @@ func (l *limits) take(run dstack.RunID, rule spec.RateLimit, who caller) time.Du
 	if l.all[run] == nil {
 		l.all[run] = &callers{all: map[counted]*list.Element{}}
 	}
-	return l.all[run].take(counted{rule, who}, time.Now())
+	c := l.all[run]
+	return c.take(counted{c.rule(rule), who}, time.Now())
+}
+
+// rule is the one of the rules that is as this one.
+func (c *callers) rule(as spec.RateLimit) *spec.RateLimit {
+	for _, r := range c.rules {
+		if *r == as {
+			return r
+		}
+	}
+	c.rules = append(c.rules, &as)
+	return &as
 }
 
 func (c *callers) take(who counted, now time.Time) time.Duration {
