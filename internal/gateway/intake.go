@@ -13,15 +13,13 @@ const drain = time.Second
 
 // intake is a request's body as it comes in. It gives up on clients that send
 // nothing for too long, and notes when it was the client that failed. One
-// goroutine at a time reads it, which may be at it when the exchange ends.
+// goroutine reads it, which may be at it when the exchange ends.
 type intake struct {
 	io.ReadCloser
 	control *http.ResponseController
 	stall   time.Duration
 	due     time.Time // the reader's own
 	most    time.Time // when the next piece must have come, whatever the stall; zero: no matter
-	may     int64     // bytes that may be read before there is a place
-	ahead   *ahead    // reads them; nil: nobody does
 
 	mu    sync.Mutex // never held while reading
 	whole bool       // read to its end
@@ -38,16 +36,6 @@ func newIntake(body io.ReadCloser, control *http.ResponseController, stall time.
 }
 
 func (i *intake) Read(p []byte) (int, error) {
-	if i.ahead != nil {
-		if n, err, ok := i.ahead.read(p); ok {
-			return n, err
-		}
-	}
-	return i.pull(p)
-}
-
-// pull reads from the client.
-func (i *intake) pull(p []byte) (int, error) {
 	if i.ended() {
 		// The proxy asks once more after the end. By then the server may have
 		// closed the body, and would answer with an error for which the

@@ -162,9 +162,6 @@ func (x *exchange) wait() error {
 	if x.commentAt.IsZero() && x.waitsFor != nil && x.call.Streams() && !x.silent {
 		x.commentAt = time.Now().Add(x.g.limits.Comment)
 	}
-	if err := x.mayReadAhead(); err != nil {
-		return err
-	}
 	w, most, until := &waiter{settle: x.settle, bytes: x.bytes}, crowd{x.g.limits.Held, x.g.limits.HeldBytes}, x.g.limits.Hold
 	if x.view == nil {
 		w.settle = func() bool { return x.g.loads.view.Load() != nil }
@@ -188,12 +185,12 @@ func (x *exchange) wait() error {
 	if w.run != "" {
 		x.g.reading.end(&x.reader) // its body counts there now
 	}
-	return x.g.hold.leave(w, x.await(ctx, w, x.readAhead()))
+	return x.g.hold.leave(w, x.await(ctx, w))
 }
 
-// await returns when the wait ends, nil, or before, because of an error, of a
-// body that failed, or of a client that has left.
-func (x *exchange) await(ctx context.Context, w *waiter, failed <-chan struct{}) error {
+// await returns when the wait ends, nil, or before, because of an error or of
+// a client that has left.
+func (x *exchange) await(ctx context.Context, w *waiter) error {
 	var look <-chan time.Time
 	peer := x.peer()
 	if peer != nil {
@@ -211,8 +208,6 @@ func (x *exchange) await(ctx context.Context, w *waiter, failed <-chan struct{})
 			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
-		case <-failed:
-			return badBody() // most likely for nobody
 		case <-look:
 			if hungUp(peer) {
 				return errLeft

@@ -6,6 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+const tellsHangUps = true
+
 // hungUp says that the other side has closed the connection. It reads nothing
 // and waits for nothing: what came before the end need not be read.
 func hungUp(c syscall.RawConn) bool {
