@@ -28,18 +28,9 @@ func (s *Server) events(c *call, in api.EventsRequest) ([]api.EventView, error) 
 			}
 			return eventViews(found), err
 		}
-		again := time.NewTimer(recheck)
-		select {
-		case <-c.ctx.Done():
-			again.Stop()
-			return nil, c.ctx.Err()
-		case <-over:
-			again.Stop()
-			return []api.EventView{}, nil
-		case <-news:
-		case <-again.C:
+		if more, err := awaited(c.ctx, news, over); !more {
+			return []api.EventView{}, err
 		}
-		again.Stop()
 	}
 }
 

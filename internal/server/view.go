@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -256,19 +257,26 @@ func (s *Server) view(c *call, in api.ViewRequest) (api.View, error) {
 		if err != nil || over == nil || v.Version != in.After {
 			return v, err
 		}
-		again := time.NewTimer(recheck)
-		select {
-		case <-c.ctx.Done():
-			again.Stop()
-			return v, c.ctx.Err()
-		case <-over:
-			again.Stop()
-			return v, nil
-		case <-news:
-		case <-again.C:
+		if more, err := awaited(c.ctx, news, over); !more {
+			return v, err
 		}
-		again.Stop()
 	}
+}
+
+// awaited waits until it is time to look again: something rang, or nothing has
+// for a while. More is false when the wait as a whole is over.
+func awaited(ctx context.Context, news <-chan struct{}, over <-chan time.Time) (more bool, err error) {
+	again := time.NewTimer(recheck)
+	defer again.Stop()
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-over:
+		return false, nil
+	case <-news:
+	case <-again.C:
+	}
+	return true, nil
 }
 
 func (s *Server) viewNamed(c *call, in api.ViewRequest) (api.View, error) {
