@@ -62,7 +62,7 @@ func (x *exchange) whatItWaitsFor() string {
 		return "waiting for a replica"
 	}
 	r := lasting(routes)
-	text := r.Name + " is starting"
+	text := "waiting for " + r.Name
 	if r.State != "" {
 		text += ": " + oneLine(string(r.State))
 	}

@@ -60,7 +60,7 @@ func TestComment_UntilThereIsAReplica(t *testing.T) {
 			for range 3 {
 				line, _ := in.ReadString('\n')
 				empty, _ := in.ReadString('\n')
-				if line != ": llama31 is starting: pulling image 62%\n" || empty != "\n" {
+				if line != ": waiting for llama31: pulling image 62%\n" || empty != "\n" {
 					t.Fatalf("%q %q", line, empty)
 				}
 			}
@@ -158,7 +158,7 @@ func TestComment_ErrorsAreEvents(t *testing.T) {
 			}
 			r := start(t, limits, starting("openai"))
 			_, in := r.stream(c.path, chatStream)
-			if line, err := in.ReadString('\n'); !strings.HasPrefix(line, ": llama31 is starting") {
+			if line, err := in.ReadString('\n'); !strings.HasPrefix(line, ": waiting for llama31") {
 				t.Fatal(line, err)
 			}
 			r.plane.set(c.next)
@@ -219,7 +219,7 @@ func TestComment_StateIsCut(t *testing.T) {
 	r := start(t, gateway.Limits{Comment: quick}, long)
 	_, in := r.stream("/v1/chat/completions", chatStream)
 	line, _ := in.ReadString('\n')
-	if state := strings.TrimPrefix(strings.TrimSuffix(line, "\n"), ": llama31 is starting: "); len(state) > 200 || len(state) < 198 || strings.Contains(state, "\ufffd") {
+	if state := strings.TrimPrefix(strings.TrimSuffix(line, "\n"), ": waiting for llama31: "); len(state) > 200 || len(state) < 198 || strings.Contains(state, "\ufffd") {
 		t.Errorf("%d bytes: %s", len(state), state)
 	}
 }

@@ -3,6 +3,7 @@ package autoscale
 import (
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"dstack/internal/spec"
@@ -37,6 +38,9 @@ func (f Facts) asked() need {
 	}
 	amount, what := f.measured()
 	whole := f.enough(amount)
+	if number(amount) == "1" {
+		what = strings.Replace(what, "requests", "request", 1)
+	}
 	n := need{f.clamp(whole), fmt.Sprintf("%s %s over the last %s, target %s a replica: ceil(%s / %s) = %s",
 		number(amount), what, span(f.window()), exact(f.Scaling.Target), number(amount), exact(f.Scaling.Target), many(whole))}
 	switch {
