@@ -121,6 +121,7 @@ type bench struct {
 	docker   string // why it is not measured; empty: it is
 	servers  map[string]*server
 	runs     int
+	starts   int
 }
 
 const image = "dstack-bench:1"
@@ -163,8 +164,9 @@ func (b *bench) startServers() error {
 		}
 		engines = append(engines, "docker")
 	}
+	b.starts++ // each start has a home of its own, in which nobody knows an older server
 	for _, engine := range engines {
-		s, err := startServer(b.binary, filepath.Join(b.dir, engine), engine)
+		s, err := startServer(b.binary, filepath.Join(b.dir, fmt.Sprintf("%s-%d", engine, b.starts)), engine)
 		if err != nil {
 			return err
 		}
