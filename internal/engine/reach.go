@@ -23,7 +23,7 @@ const (
 // Limits of one call. Both ends are on this machine or a bridge of it.
 const (
 	callLimit = 150 * time.Millisecond
-	settle    = 150 * time.Millisecond
+	settle    = 300 * time.Millisecond // on a busy machine the proxy takes its time to find out
 )
 
 // Call connects to a replica and hangs up. proxied says that something stands
