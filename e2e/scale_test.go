@@ -35,7 +35,7 @@ func TestScalesByLoad(t *testing.T) {
 	few.endsWell("all the time")
 
 	h.tells("scales", dstack.EventScaled, "", "4", "requests a second", "target 4")
-	h.tells("scales", dstack.EventScaled, "", "1", "requests a second", "down from")
+	h.tells("scales", dstack.EventScaled, "", "1", "a second over the last 5s", "down from")
 	h.tells("scales", dstack.EventReplica, "ready", "draining", "scaled down")
 	if v := h.run("scales"); v.Revision != 1 || v.Replicas[0].Restarts != 0 {
 		t.Errorf("scaling made revision %d, with %d restarts", v.Revision, v.Replicas[0].Restarts)
