@@ -98,19 +98,26 @@ func (o *serverOptions) completeLimits() (err error) {
 			return invalid("DSTACK_GATEWAY_HOLD_TIMEOUT is not a duration from 1s to 1h: "+text, "write it as 90s or 5m")
 		}
 	}
-	for name, to := range map[string]*int64{"DSTACK_GATEWAY_HOLD_REQUESTS": new(int64(0)), "DSTACK_GATEWAY_HOLD_BYTES": &o.limits.HeldBytes} {
-		text := os.Getenv(name)
-		if text == "" {
-			continue
-		}
-		if *to, err = strconv.ParseInt(text, 10, 64); err != nil || *to < 1 {
-			return invalid(name+" is not a number: "+text, "give a whole number from 1 on")
-		}
-		if name == "DSTACK_GATEWAY_HOLD_REQUESTS" {
-			o.limits.Held = int(*to)
-		}
+	held, err := wholeNumber("DSTACK_GATEWAY_HOLD_REQUESTS")
+	if err != nil {
+		return err
 	}
-	return nil
+	o.limits.Held = int(held)
+	o.limits.HeldBytes, err = wholeNumber("DSTACK_GATEWAY_HOLD_BYTES")
+	return err
+}
+
+// wholeNumber reads a variable that is a number from 1 on; 0: it is not set.
+func wholeNumber(name string) (int64, error) {
+	text := os.Getenv(name)
+	if text == "" {
+		return 0, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || n < 1 {
+		return 0, invalid(name+" is not a number: "+text, "give a whole number from 1 on")
+	}
+	return n, nil
 }
 
 func invalid(message, hint string) error {

@@ -137,16 +137,15 @@ func wireJobs(w store.Whole) []api.Job {
 // one that counts: clients look at the latest submission. Those that ended come
 // first, then those of another revision that leave.
 func lastCounts(w store.Whole) []dstack.Replica {
+	updating := w.Run.Proven > 0 && w.Run.ReadyAt.IsZero() // then what serves counts, of whichever revision
 	rank := func(r dstack.Replica) int {
 		switch {
 		case r.Status.Finished():
 			return 0
-		case r.Shape != w.Run.Shape && !(w.Run.ReadyAt.IsZero() && r.Status == dstack.ReplicaReady):
+		case updating && r.Status != dstack.ReplicaReady, !updating && r.Shape != w.Run.Shape:
 			return 1
-		case r.Shape == w.Run.Shape && r.Status != dstack.ReplicaReady && w.Run.ReadyAt.IsZero():
-			return 2 // during an update what serves counts
 		}
-		return 3
+		return 2
 	}
 	sorted := slices.Clone(w.Replicas)
 	slices.SortStableFunc(sorted, func(a, b dstack.Replica) int { return rank(a) - rank(b) })

@@ -1,0 +1,70 @@
+package gateway_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"dstack/internal/gateway"
+)
+
+// Who has left is not held any more, and its POST is never sent: a client with
+// a time limit that tries again would pay twice.
+func TestPeer_WhoHasLeftIsNeverSent(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		size    int
+		chunked bool
+	}{{"small", 3, false}, {"thirty kilobytes", 30_000, false}, {"chunked", 3, true}, {"chunked and long", 100_000, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // it is looked at each second
+			var got atomic.Int64
+			up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+				got.Add(1)
+				io.Copy(io.Discard, r.Body)
+			})
+			r := start(t, gateway.Limits{}, public("open"))
+			held := func(n int) {
+				until(t, fmt.Sprint(n, " held"), func() bool { return r.gateway.Load()["run-open"].Held == n })
+			}
+			ctx, leave := context.WithCancel(t.Context())
+			left := make(chan error, 3)
+			for i := range 3 {
+				var body io.Reader = strings.NewReader(strings.Repeat("x", c.size))
+				if c.chunked {
+					body = io.MultiReader(body)
+				}
+				go func() {
+					_, err := r.client.Do(r.ask("POST", "http://open.localhost/", body).WithContext(ctx))
+					left <- err
+				}()
+				held(i + 1)
+			}
+			leave()
+			for range 3 {
+				if <-left == nil {
+					t.Error("answered")
+				}
+			}
+			held(0)
+			r.plane.set(public("open", up))
+			if res := r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("stays"))); res.StatusCode != 200 || got.Load() != 1 {
+				t.Errorf("%d %s; the replica was given %d requests", res.StatusCode, res.body, got.Load())
+			}
+		})
+	}
+}
+
+// One that leaves in the middle of its body is noticed, too.
+func TestPeer_WhoLeavesInTheMiddle(t *testing.T) {
+	r := start(t, gateway.Limits{}, public("open"))
+	conn := r.dial()
+	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: open.localhost\r\nContent-Length: 10\r\n\r\nhalf")
+	until(t, "a held request", func() bool { return r.gateway.Load()["run-open"].Held == 1 })
+	conn.Close()
+	until(t, "it is held no more", func() bool { return r.gateway.Load()["run-open"].Held == 0 })
+}
