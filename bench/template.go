@@ -13,9 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"dstack/internal/chattemplate"
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai/jinja"
-	"dstack/internal/prompt"
+	"dstack/internal/jinja"
 )
 
 // cost is what one chat template takes, in microseconds.
@@ -112,7 +112,7 @@ func (c *corpus) renderAs(python map[string]cost) (map[string]cost, error) {
 	for name, theirs := range python {
 		source := dstack.ChatTemplate{Default: c.templates[name]}
 		began := time.Now()
-		p, err := prompt.Compile(source)
+		p, err := chattemplate.Compile(source)
 		compiled := microseconds(time.Since(began))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)

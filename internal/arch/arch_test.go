@@ -20,13 +20,13 @@ var rooms = []struct{ name, imports string }{
 	// Tools: know nothing of the rest.
 	{"internal/strictyaml", ""},
 	{"internal/loop", ""},
-	{"internal/gateway/openai/jinja", ""},
+	{"internal/jinja", ""},
 
 	// Words.
 	{"internal/spec", "strictyaml"},
 	{"internal/dstack", "spec"},
 
-	{"internal/prompt", "dstack gateway/openai/jinja"},
+	{"internal/chattemplate", "dstack jinja"},
 
 	// Decisions: no I/O, no clock, no dice.
 	{"internal/decide", ""},
@@ -56,14 +56,14 @@ var rooms = []struct{ name, imports string }{
 	{"internal/server/store", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access"},
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route backend engine loop server/logs server/store"},
-	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile gateway/openai/jinja prompt"},
+	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile jinja chattemplate"},
 
 	// The gateway.
-	{"internal/gateway/openai", ""},
-	{"internal/gateway", "spec dstack decide/route api loop gateway/openai prompt"},
+	{"internal/openai", ""},
+	{"internal/gateway", "spec dstack decide/route api loop openai chattemplate"},
 
 	// The command line.
-	{"internal/cli", "spec dstack api loop gateway/openai/jinja prompt"},
+	{"internal/cli", "spec dstack api loop jinja chattemplate"},
 	{"cmd/dstack", "*"},
 }
 

@@ -10,9 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"dstack/internal/chattemplate"
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai/jinja"
-	"dstack/internal/prompt"
+	"dstack/internal/jinja"
 )
 
 func templateCommand(a *app) *cobra.Command {
@@ -113,7 +113,7 @@ func (a *app) render(ctx context.Context, r *rendering) error {
 		return err
 	}
 	results := make([]rendered, 0, len(r.messages))
-	p, compileErr := prompt.Compile(r.template)
+	p, compileErr := chattemplate.Compile(r.template)
 	for _, name := range r.messages {
 		vars, err := a.variables(r, name)
 		if err != nil {

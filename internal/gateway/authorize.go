@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // authorize makes sure that the caller's token opens a project. It asks

@@ -11,7 +11,7 @@ import (
 	"unicode"
 
 	"dstack/internal/decide/route"
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // mostComment is how many bytes of a run's state a comment tells.

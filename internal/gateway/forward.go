@@ -16,7 +16,7 @@ import (
 
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 const (

@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"strings"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // forwardHeaders sets the headers that tell a replica about its client, and removes

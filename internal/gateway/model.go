@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // serveModels serves the models of a project. It always asks for a token.

@@ -13,7 +13,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // firstsKept is of how many answers the time to the first token is known.

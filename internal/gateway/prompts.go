@@ -10,17 +10,17 @@ import (
 	"sync"
 	"time"
 
+	"dstack/internal/chattemplate"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai"
-	"dstack/internal/prompt"
+	"dstack/internal/openai"
 )
 
 // prompts makes the prompts of models whose servers take only text. Each
 // template is compiled once.
 type prompts struct {
 	turns   *turns
-	compile func(dstack.ChatTemplate) (*prompt.Prompt, error)
+	compile func(dstack.ChatTemplate) (*chattemplate.Prompt, error)
 
 	mu    sync.Mutex
 	known map[*dstack.ChatTemplate]func() compiled
@@ -42,13 +42,13 @@ func (t told) useful(own *dstack.ChatTemplate) bool {
 
 // compiled is a template that is ready to be used, or why it is not.
 type compiled struct {
-	*prompt.Prompt
+	*chattemplate.Prompt
 	err error
 }
 
 func newPrompts() *prompts {
 	return &prompts{
-		turns: newTurns(runtime.GOMAXPROCS(0)), compile: prompt.Compile,
+		turns: newTurns(runtime.GOMAXPROCS(0)), compile: chattemplate.Compile,
 		known: map[*dstack.ChatTemplate]func() compiled{}, asked: map[dstack.ReplicaID]told{},
 	}
 }
@@ -82,7 +82,7 @@ func (p *prompts) render(ctx context.Context, run dstack.RunID, t *dstack.ChatTe
 		return "", badTemplate(one.err)
 	}
 	text, err := one.Render(ctx, request, time.Now())
-	if errors.Is(err, prompt.ErrNoDefault) {
+	if errors.Is(err, chattemplate.ErrNoDefault) {
 		return "", badTemplate(err)
 	}
 	return text, err

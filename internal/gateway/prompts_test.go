@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"dstack/internal/chattemplate"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
-	"dstack/internal/prompt"
 )
 
 // A large template takes long to be read. Nobody but those who need it waits,
@@ -16,7 +16,7 @@ import (
 func TestPrompts_NobodyWaitsForAnothersTemplate(t *testing.T) {
 	p := newPrompts()
 	reading, proceed := make(chan struct{}, 2), make(chan struct{})
-	p.compile = func(dstack.ChatTemplate) (*prompt.Prompt, error) {
+	p.compile = func(dstack.ChatTemplate) (*chattemplate.Prompt, error) {
 		reading <- struct{}{}
 		<-proceed
 		return nil, errors.New("it does not compile")

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // Kinds of errors that only a gateway has.

@@ -12,7 +12,7 @@ import (
 
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // exchange is one request on its way.

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // turnWait is how long a request waits until its prompt is made.

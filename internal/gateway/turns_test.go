@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // A run that uses up its turns leaves some for the others, and its own

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"strings"
 
+	"dstack/internal/chattemplate"
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai/jinja"
-	"dstack/internal/prompt"
+	"dstack/internal/jinja"
 	"dstack/internal/spec"
 )
 
@@ -112,7 +112,7 @@ func (s *Server) repositoryOf(ctx context.Context, conf spec.Service) (dstack.Ch
 
 // compiles refuses a template that could never make a prompt.
 func compiles(t dstack.ChatTemplate) error {
-	_, err := prompt.Compile(t)
+	_, err := chattemplate.Compile(t)
 	if err == nil {
 		return nil
 	}

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 var usages = []struct {

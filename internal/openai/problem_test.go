@@ -6,7 +6,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 func TestTGIError(t *testing.T) {

@@ -12,7 +12,7 @@ import (
 	openaigo "github.com/openai/openai-go/v3"
 	"github.com/openai/openai-go/v3/option"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // tgiTrip is the way from OpenAI's own client to TGI and back, without a

@@ -1,6 +1,6 @@
-// Package prompt makes the prompts of models whose servers take only text: a
+// Package chattemplate makes the prompts of models whose servers take only text: a
 // chat template, compiled once, and rendered as transformers does.
-package prompt
+package chattemplate
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai/jinja"
+	"dstack/internal/jinja"
 )
 
 // Prompt is a chat template that is ready to be used, by many at once.

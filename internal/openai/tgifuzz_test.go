@@ -8,7 +8,7 @@ import (
 	"testing"
 	"unicode/utf8"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // FuzzReadTGI: no call makes a panic, a body that is no JSON, or an error that

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 func reply(body string, header ...string) openai.TGIReply {

@@ -4,7 +4,7 @@ import (
 	"encoding/json"
 	"testing"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // TestReadTGI_TemplateVars: what a template is given, whole and in its order.

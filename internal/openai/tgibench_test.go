@@ -5,7 +5,7 @@ import (
 	"runtime"
 	"testing"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 func BenchmarkStream_Event(b *testing.B) {

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 func TestModelOf(t *testing.T) {

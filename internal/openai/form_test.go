@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // form writes fields, pairs of name and value, and a file.

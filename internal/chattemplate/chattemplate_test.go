@@ -1,4 +1,4 @@
-package prompt_test
+package chattemplate_test
 
 import (
 	"encoding/json"
@@ -8,9 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"dstack/internal/chattemplate"
 	"dstack/internal/dstack"
-	"dstack/internal/gateway/openai/jinja"
-	"dstack/internal/prompt"
+	"dstack/internal/jinja"
 )
 
 func TestPrompt(t *testing.T) {
@@ -20,7 +20,7 @@ func TestPrompt(t *testing.T) {
 		Tokens:  map[string]string{"bos_token": "<s>", "eos_token": "</s>"},
 		Kwargs:  json.RawMessage(`{"loud": "!", "eos_token": "</k>"}`),
 	}
-	p, err := prompt.Compile(model)
+	p, err := chattemplate.Compile(model)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,22 +42,22 @@ func TestPrompt(t *testing.T) {
 }
 
 func TestPrompt_WhatIsWrong(t *testing.T) {
-	_, err := prompt.Compile(dstack.ChatTemplate{Default: "a\n{% if %}"})
+	_, err := chattemplate.Compile(dstack.ChatTemplate{Default: "a\n{% if %}"})
 	if wrong, ok := errors.AsType[*jinja.Error](err); !ok || wrong.Kind != jinja.KindSyntax || wrong.Line != 2 {
 		t.Errorf("it is %v", err)
 	}
-	_, err = prompt.Compile(dstack.ChatTemplate{Default: "a", Named: []dstack.NamedTemplate{{Name: "rag", Source: "{{"}}})
+	_, err = chattemplate.Compile(dstack.ChatTemplate{Default: "a", Named: []dstack.NamedTemplate{{Name: "rag", Source: "{{"}}})
 	if wrong, ok := errors.AsType[*jinja.Error](err); !ok || wrong.Line != 1 || !strings.Contains(err.Error(), "rag") {
 		t.Errorf("it is %v", err)
 	}
-	if _, err := prompt.Compile(dstack.ChatTemplate{Default: "a", Kwargs: json.RawMessage("[]")}); err == nil {
+	if _, err := chattemplate.Compile(dstack.ChatTemplate{Default: "a", Kwargs: json.RawMessage("[]")}); err == nil {
 		t.Error("kwargs may be a list")
 	}
-	only, err := prompt.Compile(dstack.ChatTemplate{Named: []dstack.NamedTemplate{{Name: "rag", Source: "a"}}})
+	only, err := chattemplate.Compile(dstack.ChatTemplate{Named: []dstack.NamedTemplate{{Name: "rag", Source: "a"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := only.Render(t.Context(), []byte("{}"), time.Now()); !errors.Is(err, prompt.ErrNoDefault) {
+	if _, err := only.Render(t.Context(), []byte("{}"), time.Now()); !errors.Is(err, chattemplate.ErrNoDefault) {
 		t.Errorf("it is %v", err)
 	}
 }
@@ -65,7 +65,7 @@ func TestPrompt_WhatIsWrong(t *testing.T) {
 // A template that takes elements off a list must find them there the next
 // time, also when it makes many prompts at once.
 func TestPrompt_WhatATemplateChangesIsItsOwn(t *testing.T) {
-	p, err := prompt.Compile(dstack.ChatTemplate{
+	p, err := chattemplate.Compile(dstack.ChatTemplate{
 		Default: "{{ always.pop() }}{{ always | length }}{{ messages.pop() }}",
 		Kwargs:  json.RawMessage(`{"always": [1, 2, 3]}`),
 	})

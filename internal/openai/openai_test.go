@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 func TestCallOf(t *testing.T) {

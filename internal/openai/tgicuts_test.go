@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 	"pgregory.net/rapid"
 )
 

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"dstack/internal/gateway/openai"
+	"dstack/internal/openai"
 )
 
 // piece is a token of a stream as version 2 sends it.
