@@ -26,9 +26,9 @@ func newMachines(n, cpus int) *machines {
 		name := fmt.Sprintf("box-%02d", i)
 		id := dstack.InstanceID(name)
 		m.offers = append(m.offers, dstack.Offer{
-			Backend: "simulated", Key: "simulated", Region: "here", Type: name, Owned: id, Host: simulatedHost,
+			Backend: "simulated", Key: "simulated", Region: "here", Type: name, OwnedInstance: id, Host: simulatedHost,
 			Hardware: dstack.Hardware{CPUs: cpus, MemoryMiB: 1 << 40, DiskMiB: 1 << 40},
-			Engine:   dstack.Traits{Name: "simulated", Containers: true},
+			Engine:   dstack.EngineCapabilities{Name: "simulated", Containers: true},
 		})
 		m.listed[id] = dstack.Machine{Ref: name, Alive: true}
 		m.engines[id] = &pretender{ip: fmt.Sprintf("10.0.0.%d", i+1), runs: map[dstack.AttemptID]pretended{}}
@@ -59,7 +59,7 @@ type pretended struct {
 	port int
 }
 
-func (p *pretender) Start(_ context.Context, o dstack.Order) error {
+func (p *pretender) Start(_ context.Context, o dstack.AttemptSpec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, runs := p.runs[o.Attempt]; !runs {
@@ -84,7 +84,7 @@ func (p *pretender) Running(context.Context) ([]dstack.Report, error) {
 	defer p.mu.Unlock()
 	now, all := time.Now(), make([]dstack.Report, 0, len(p.runs))
 	for id, run := range p.runs {
-		all = append(all, dstack.Report{Attempt: id, Outcome: dstack.OutcomeRunning, Ready: true,
+		all = append(all, dstack.Report{Attempt: id, State: dstack.AttemptRunning, Ready: true,
 			Address: fmt.Sprintf("%s:%d", p.ip, run.port), StartedAt: run.at, At: now})
 	}
 	return all, nil

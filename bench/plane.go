@@ -55,7 +55,7 @@ func newPlane(dir string, m *machines) (*plane, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	p.project = main.ID
-	set, bell, quiet := backend.NewSet(), &loop.Bell{}, slog.New(slog.DiscardHandler)
+	set, bell, quiet := backend.NewSet(), &loop.Broadcast{}, slog.New(slog.DiscardHandler)
 	set.Add(control.DefaultProject, "simulated", m)
 	output := logs.New(filepath.Join(dir, "projects"), 1<<20)
 	p.passes = reconcile.New(reconcile.Options{

@@ -124,43 +124,43 @@ func (h *house) copyFile(from, to string) {
 }
 
 // apply applies a folder's configuration and waits until it is ready.
-func (h *house) apply(dir string, args ...string) api.View {
+func (h *house) apply(dir string, args ...string) api.RunView {
 	h.t.Helper()
 	return h.view(h.cliIn(dir, append([]string{"apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "2m", "-o", "json"}, args...)...))
 }
 
-func (h *house) view(r *result) api.View {
+func (h *house) view(r *result) api.RunView {
 	h.t.Helper()
 	r.exits(0)
-	var v api.View
+	var v api.RunView
 	r.read(&v)
 	if v.Status != api.StatusReady {
-		h.t.Fatalf("%s: status %s, want ready: revision %d, %d of %d: %s", r.line, v.Status, v.Revision, v.Ready, v.Wanted, replicasOf(v))
+		h.t.Fatalf("%s: status %s, want ready: revision %d, %d of %d: %s", r.line, v.Status, v.Revision, v.Ready, v.DesiredReplicas, replicasOf(v))
 	}
 	return v
 }
 
 // ps lists what is not finished.
-func (h *house) ps() []api.View {
+func (h *house) ps() []api.RunView {
 	h.t.Helper()
-	var active []api.View
+	var active []api.RunView
 	for _, v := range h.psAll() {
-		if !v.Status.Finished() {
+		if !v.Status.IsFinished() {
 			active = append(active, v)
 		}
 	}
 	return active
 }
 
-func (h *house) psAll() []api.View {
+func (h *house) psAll() []api.RunView {
 	h.t.Helper()
-	var all []api.View
+	var all []api.RunView
 	h.cli("ps", "-a", "-o", "json").exits(0).read(&all)
 	return all
 }
 
 // run finds a run by name.
-func (h *house) run(name string) api.View {
+func (h *house) run(name string) api.RunView {
 	h.t.Helper()
 	for _, v := range h.psAll() {
 		if v.Name == name {
@@ -168,7 +168,7 @@ func (h *house) run(name string) api.View {
 		}
 	}
 	h.t.Fatalf("there is no run %s", name)
-	return api.View{}
+	return api.RunView{}
 }
 
 // stopped stops a run and waits for it.

@@ -113,8 +113,8 @@ func TestCrashLoop(t *testing.T) {
 	})
 	h.eventually(20*time.Second, "it waits for its next try", func() error { return h.replicaIs("loops", 1, dstack.ReplicaRestarting) })
 	v := h.run("loops")
-	if v.Status != api.StatusDegraded || v.Ready != 1 || v.Wanted != 2 {
-		t.Errorf("the run is %s with %d of %d ready, want degraded", v.Status, v.Ready, v.Wanted)
+	if v.Status != api.StatusDegraded || v.Ready != 1 || v.DesiredReplicas != 2 {
+		t.Errorf("the run is %s with %d of %d ready, want degraded", v.Status, v.Ready, v.DesiredReplicas)
 	}
 	if after := replica(v, 0); after.SubmissionID != before.SubmissionID || after.Restarts != 0 || after.Status != dstack.ReplicaReady {
 		t.Errorf("replica 0 was %+v and is %+v", before, after)
@@ -123,14 +123,14 @@ func TestCrashLoop(t *testing.T) {
 		t.Errorf("of the one that crashes it is said: %+v", r)
 	}
 	var wire struct{ Status string }
-	h.posts(api.P+"/runs/get", map[string]string{"run_name": "loops"}, &wire)
+	h.posts(api.ProjectPrefix+"/runs/get", map[string]string{"run_name": "loops"}, &wire)
 	if wire.Status != "running" {
 		t.Errorf("on the wire the run is %q, want running", wire.Status)
 	}
 	requests.endsWell("requests") // those that a crash cut went on to the other one
 }
 
-func replica(v api.View, num int) api.ReplicaView {
+func replica(v api.RunView, num int) api.ReplicaView {
 	for _, r := range v.Replicas {
 		if r.Num == num {
 			return r

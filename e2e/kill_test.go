@@ -44,7 +44,7 @@ func TestKilledServer(t *testing.T) {
 			h.counts(round, replicas)
 
 			h.killDuring(dice, func() { h.cli("stop", "survivor", "-y") })
-			if v := h.run("survivor"); !v.Status.Finished() {
+			if v := h.run("survivor"); !v.Status.IsFinished() {
 				h.stopped("survivor")
 			}
 			h.eventually(20*time.Second, "nothing of it is left", h.nothingLeft)

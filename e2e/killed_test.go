@@ -54,8 +54,8 @@ func (h *house) killedWhileWaking(run string) {
 }
 
 func (h *house) wants(run string, n int) error {
-	if v := h.look(run); v.Wanted < n {
-		return fmt.Errorf("%d are wanted", v.Wanted)
+	if v := h.look(run); v.DesiredReplicas < n {
+		return fmt.Errorf("%d are wanted", v.DesiredReplicas)
 	}
 	return nil
 }
@@ -65,10 +65,10 @@ func (h *house) asleepOrAwake(run string) {
 	h.t.Helper()
 	h.eventually(30*time.Second, "it has come to rest", func() error {
 		v := h.look(run)
-		if v.Ready != v.Wanted {
-			return fmt.Errorf("%d are wanted, %d ready: %s", v.Wanted, v.Ready, replicasOf(v))
+		if v.Ready != v.DesiredReplicas {
+			return fmt.Errorf("%d are wanted, %d ready: %s", v.DesiredReplicas, v.Ready, replicasOf(v))
 		}
-		return h.runs(v.Wanted)
+		return h.runs(v.DesiredReplicas)
 	})
 }
 

@@ -69,7 +69,7 @@ func TestMaxDuration(t *testing.T) {
 		h.apply(h.folder(h.workload("short", "max_duration: 5s", "drain_timeout: 10s")))
 		s := h.streams(t.Context(), "short", 35, 200)
 		h.eventually(30*time.Second, "it ends by itself", func() error {
-			if v := h.look("short"); !v.Status.Finished() {
+			if v := h.look("short"); !v.Status.IsFinished() {
 				return errNotYet
 			}
 			return nil

@@ -30,7 +30,7 @@ func needEngine(t *testing.T, engine string, env ...string) *house {
 
 // becomes applies another configuration in a folder and waits until it is
 // ready.
-func (h *house) becomes(dir, config string, args ...string) api.View {
+func (h *house) becomes(dir, config string, args ...string) api.RunView {
 	h.t.Helper()
 	h.write(filepath.Join(dir, "service.dstack.yml"), config)
 	return h.apply(dir, args...)
@@ -103,18 +103,18 @@ func (h *house) reaches(limit time.Duration, run string, ready int) {
 	h.t.Helper()
 	h.eventually(limit, fmt.Sprintf("%s has %d ready replicas, and no others", run, ready), func() error {
 		v := h.look(run)
-		if v.Ready != ready || v.Wanted != ready {
-			return fmt.Errorf("%s: %d are wanted, %d ready: %s", v.Status, v.Wanted, v.Ready, replicasOf(v))
+		if v.Ready != ready || v.DesiredReplicas != ready {
+			return fmt.Errorf("%s: %d are wanted, %d ready: %s", v.Status, v.DesiredReplicas, v.Ready, replicasOf(v))
 		}
 		return h.runs(ready)
 	})
 }
 
 // look is run for those who look again and again: it starts no command.
-func (h *house) look(run string) api.View {
+func (h *house) look(run string) api.RunView {
 	h.t.Helper()
-	var v api.View
-	h.posts(api.PathView, api.ViewRequest{RunName: run}, &v)
+	var v api.RunView
+	h.posts(api.PathView, api.RunViewRequest{RunName: run}, &v)
 	return v
 }
 
@@ -132,7 +132,7 @@ func (h *house) posts(path string, in, out any) {
 	}
 }
 
-func replicasOf(v api.View) string {
+func replicasOf(v api.RunView) string {
 	var all []string
 	for _, r := range v.Replicas {
 		all = append(all, fmt.Sprintf("%d is %s of revision %d (%s)", r.Num, r.Status, r.Revision, r.Reason))

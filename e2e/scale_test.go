@@ -25,10 +25,10 @@ func TestScalesByLoad(t *testing.T) {
 	h.reaches(time.Minute, "scales", 4)
 	e := h.explained("scales")
 	if e.Wanted != 4 || e.Ready != 4 || e.Min != 1 || e.Max != 4 || e.Scaling == nil || e.Decision.Target != 4 ||
-		!e.Load.Known || e.Load.RPS < 10 || !strings.Contains(e.Decision.Why, "requests a second over the last 5s, target 4") {
+		!e.Load.Known || e.Load.RPS < 10 || !strings.Contains(e.Decision.Reason, "requests a second over the last 5s, target 4") {
 		t.Errorf("at four replicas the explanation is %+v, with the scaling %+v", e, e.Scaling)
 	}
-	h.cli("explain", "scales").exits(0).says(e.Decision.Why)
+	h.cli("explain", "scales").exits(0).says(e.Decision.Reason)
 	h.instances("scales", 4) // they share the load
 	many.endsWell("on the way up")
 	h.reaches(time.Minute, "scales", 1)
@@ -88,10 +88,10 @@ func (h *house) fallsAsleep(dir string) {
 	h.t.Helper()
 	began := time.Now()
 	r := h.cliIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "-o", "json").exits(0)
-	var v api.View
+	var v api.RunView
 	r.read(&v)
-	if took := time.Since(began); v.Status != api.StatusSleeping || v.Wanted != 0 || took > 5*time.Second {
-		h.t.Errorf("applied, it is %s with %d replicas wanted, after %s; want sleeping at once", v.Status, v.Wanted, took)
+	if took := time.Since(began); v.Status != api.StatusSleeping || v.DesiredReplicas != 0 || took > 5*time.Second {
+		h.t.Errorf("applied, it is %s with %d replicas wanted, after %s; want sleeping at once", v.Status, v.DesiredReplicas, took)
 	}
 	if err := h.nothingLeft(); err != nil {
 		h.t.Errorf("it sleeps, and %v", err)
@@ -104,7 +104,7 @@ func (h *house) asleep(run string) {
 	h.t.Helper()
 	h.eventually(time.Minute, run+" sleeps", func() error {
 		if v := h.look(run); v.Status != api.StatusSleeping {
-			return fmt.Errorf("it is %s, %d are wanted: %s", v.Status, v.Wanted, replicasOf(v))
+			return fmt.Errorf("it is %s, %d are wanted: %s", v.Status, v.DesiredReplicas, replicasOf(v))
 		}
 		return h.nothingLeft()
 	})

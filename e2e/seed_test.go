@@ -106,7 +106,7 @@ func TestPrivateRegistry(t *testing.T) {
 	refused := h.cliIn(with(user, "wrong-password"), "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
 	refused.refuses(1, image, "registry_auth")
 	refused.saysNot("wrong-password")
-	if v := h.run("http-server-service"); !v.Status.Finished() {
+	if v := h.run("http-server-service"); !v.Status.IsFinished() {
 		t.Errorf("the run is %s after its image could not be pulled, want failed", v.Status)
 	}
 	h.eventually(10*time.Second, "nothing is left of it", h.nothingLeft)

@@ -128,7 +128,7 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 	if err := h.store.FreeLeases(ctx, h.hostID); err != nil {
 		return none, err
 	}
-	bell := &loop.Bell{}
+	bell := &loop.Broadcast{}
 	output := logs.New(h.path("projects"), logsPerRun)
 	h.passes = reconcile.New(reconcile.Options{
 		Store: h.store, Backends: h.backends, Logs: output, Bell: bell, Log: h.log,
@@ -142,7 +142,7 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Bell: bell,
 		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
 		Hub:     h.hub,
-		Numbers: func() map[dstack.RunID]api.Numbers { return h.gateway.Numbers() },
+		Numbers: func() map[dstack.RunID]api.RunMetrics { return h.gateway.Numbers() },
 	})
 	h.api = h.server.Handler()
 	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Name: h.hostID, Limits: h.limits, Log: h.log})
@@ -187,8 +187,8 @@ func (h *house) openBackends(ctx context.Context, config server.Config) error {
 }
 
 // code opens an order's upload for an engine.
-func (h *house) code(ctx context.Context, o dstack.Order) (io.ReadCloser, error) {
-	return h.store.Code(ctx, o.CodeOf, o.CodeRepo, o.CodeHash)
+func (h *house) code(ctx context.Context, o dstack.AttemptSpec) (io.ReadCloser, error) {
+	return h.store.Code(ctx, o.CodeProject, o.CodeRepo, o.CodeHash)
 }
 
 // ServeHTTP gives a request to the gateway or to the API, by its host and path.

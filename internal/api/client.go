@@ -95,12 +95,12 @@ func (c *Client) Me(ctx context.Context) (User, error) {
 
 // Repo looks a folder's registration up.
 func (c *Client) Repo(ctx context.Context, project, id string) (RepoHead, error) {
-	return read[RepoHead](ctx, c, in(P+"/repos/get", project), GetRepo{RepoID: id}, callLimit)
+	return read[RepoHead](ctx, c, in(ProjectPrefix+"/repos/get", project), GetRepo{RepoID: id}, callLimit)
 }
 
 // InitRepo registers a folder, or registers it again.
 func (c *Client) InitRepo(ctx context.Context, project string, repo InitRepo) error {
-	return c.write(ctx, in(P+"/repos/init", project), repo, nil)
+	return c.write(ctx, in(ProjectPrefix+"/repos/init", project), repo, nil)
 }
 
 // Preview tells what applying a run would mean. It changes nothing.
@@ -113,12 +113,12 @@ func (c *Client) Preview(ctx context.Context, project string, run dstack.RunSpec
 }
 
 // Apply submits a run, or revises the one of that name; see ApplyRequest.
-func (c *Client) Apply(ctx context.Context, project string, run dstack.RunSpec, revision int) (View, error) {
+func (c *Client) Apply(ctx context.Context, project string, run dstack.RunSpec, revision int) (RunView, error) {
 	body, err := sourceForm(run)
 	if err != nil {
-		return View{}, err
+		return RunView{}, err
 	}
-	var view View
+	var view RunView
 	err = c.write(ctx, in(PathApply, project), map[string]any{"run_spec": body, "revision": revision}, &view)
 	return view, err
 }
@@ -138,33 +138,33 @@ func sourceForm(run dstack.RunSpec) (sourceSpec, error) {
 	return sourceSpec{RunSpec: run, Configuration: config}, nil
 }
 
-// View shows a run; see ViewRequest.
-func (c *Client) View(ctx context.Context, project string, ask ViewRequest) (View, error) {
+// View shows a run; see RunViewRequest.
+func (c *Client) View(ctx context.Context, project string, ask RunViewRequest) (RunView, error) {
 	limit := callLimit
 	if wait := time.Duration(ask.WaitSeconds)*time.Second + pollGrace; wait > limit {
 		limit = wait
 	}
-	return read[View](ctx, c, in(PathView, project), ask, limit)
+	return read[RunView](ctx, c, in(PathView, project), ask, limit)
 }
 
 // Views lists runs, latest first.
-func (c *Client) Views(ctx context.Context, ask ListRuns) ([]View, error) {
-	return read[[]View](ctx, c, PathViews, ask, callLimit)
+func (c *Client) Views(ctx context.Context, ask ListRuns) ([]RunView, error) {
+	return read[[]RunView](ctx, c, PathViews, ask, callLimit)
 }
 
 // Run is a run in the wire form of the reference, with its configuration.
 func (c *Client) Run(ctx context.Context, project, name string) (Run, error) {
-	return read[Run](ctx, c, in(P+"/runs/get", project), RunName{RunName: name}, callLimit)
+	return read[Run](ctx, c, in(ProjectPrefix+"/runs/get", project), RunName{RunName: name}, callLimit)
 }
 
 // Stop asks runs to end. Finished ones are left alone.
 func (c *Client) Stop(ctx context.Context, project string, names []string, abort bool) error {
-	return c.write(ctx, in(P+"/runs/stop", project), StopRuns{RunsNames: names, Abort: abort}, nil)
+	return c.write(ctx, in(ProjectPrefix+"/runs/stop", project), StopRuns{RunsNames: names, Abort: abort}, nil)
 }
 
 // Delete takes finished runs off the list.
 func (c *Client) Delete(ctx context.Context, project string, names []string) error {
-	return c.write(ctx, in(P+"/runs/delete", project), DeleteRuns{RunsNames: names}, nil)
+	return c.write(ctx, in(ProjectPrefix+"/runs/delete", project), DeleteRuns{RunsNames: names}, nil)
 }
 
 // Events tells what happened to the runs of a name; see EventsRequest.
@@ -178,8 +178,8 @@ func (c *Client) History(ctx context.Context, project, name string) ([]RevisionV
 }
 
 // Rollback brings an earlier revision back; see RollbackRequest.
-func (c *Client) Rollback(ctx context.Context, project string, ask RollbackRequest) (View, error) {
-	var view View
+func (c *Client) Rollback(ctx context.Context, project string, ask RollbackRequest) (RunView, error) {
+	var view RunView
 	err := c.write(ctx, in(PathRollback, project), ask, &view)
 	return view, err
 }

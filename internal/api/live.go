@@ -9,10 +9,10 @@ import (
 
 // Paths about a run's life. All are POST, and ours.
 const (
-	PathEvents   = P + "/runs/events"   // EventsRequest → []EventView, oldest first
-	PathHistory  = P + "/runs/history"  // RunName → []RevisionView, newest first
-	PathRollback = P + "/runs/rollback" // RollbackRequest → View
-	PathExplain  = P + "/runs/explain"  // RunName → Explanation
+	PathEvents   = ProjectPrefix + "/runs/events"   // EventsRequest → []EventView, oldest first
+	PathHistory  = ProjectPrefix + "/runs/history"  // RunName → []RevisionView, newest first
+	PathRollback = ProjectPrefix + "/runs/rollback" // RollbackRequest → View
+	PathExplain  = ProjectPrefix + "/runs/explain"  // RunName → Explanation
 )
 
 // EventsRequest asks for what happened to the runs of a name, those that are
@@ -63,7 +63,7 @@ type RollbackRequest struct {
 // Explanation says why a run has the replicas that it has.
 type Explanation struct {
 	RunName  string             `json:"run_name"`
-	Status   Status             `json:"status"`
+	Status   RunStatus          `json:"status"`
 	Wanted   int                `json:"replicas_wanted"`
 	Ready    int                `json:"replicas_ready"`
 	Min      int                `json:"replicas_min"`

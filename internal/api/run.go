@@ -10,8 +10,8 @@ import (
 	"dstack/internal/spec"
 )
 
-// P is the prefix of what belongs to a project; the name goes in the middle.
-const P = "/api/project/{project_name}"
+// ProjectPrefix is the prefix of what belongs to a project; the name goes in the middle.
+const ProjectPrefix = "/api/project/{project_name}"
 
 // RunPlan answers P/runs/get_plan.
 type RunPlan struct {
@@ -103,8 +103,8 @@ type Run struct {
 	ID                  dstack.RunID   `json:"id"`
 	ProjectName         string         `json:"project_name"`
 	User                string         `json:"user"`
-	SubmittedAt         Stamp          `json:"submitted_at"`
-	LastProcessedAt     Stamp          `json:"last_processed_at"`
+	SubmittedAt         Timestamp      `json:"submitted_at"`
+	LastProcessedAt     Timestamp      `json:"last_processed_at"`
 	Status              string         `json:"status"`
 	TerminationReason   *string        `json:"termination_reason"`
 	RunSpec             dstack.RunSpec `json:"run_spec"`
@@ -124,9 +124,9 @@ type Job struct {
 type JobSubmission struct {
 	ID                       dstack.AttemptID     `json:"id"`
 	SubmissionNum            int                  `json:"submission_num"`
-	SubmittedAt              Stamp                `json:"submitted_at"`
-	LastProcessedAt          Stamp                `json:"last_processed_at"`
-	FinishedAt               *Stamp               `json:"finished_at"`
+	SubmittedAt              Timestamp            `json:"submitted_at"`
+	LastProcessedAt          Timestamp            `json:"last_processed_at"`
+	FinishedAt               *Timestamp           `json:"finished_at"`
 	Status                   string               `json:"status"`
 	TerminationReason        *string              `json:"termination_reason"`
 	TerminationReasonMessage *string              `json:"termination_reason_message"`
@@ -212,8 +212,8 @@ type (
 	}
 	// LogEvent is one piece of output.
 	LogEvent struct {
-		Timestamp Stamp  `json:"timestamp"`
-		LogSource string `json:"log_source"`
-		Message   []byte `json:"message"` // base64 on the wire
+		Timestamp Timestamp `json:"timestamp"`
+		LogSource string    `json:"log_source"`
+		Message   []byte    `json:"message"` // base64 on the wire
 	}
 )

@@ -2,15 +2,15 @@ package api
 
 import "time"
 
-// Stamp is a time as the wire of the reference writes it: microseconds, and
+// Timestamp is a time as the wire of the reference writes it: microseconds, and
 // UTC as an offset: 2024-08-21T10:00:00+00:00. It reads any RFC 3339 time.
-type Stamp struct{ time.Time }
+type Timestamp struct{ time.Time }
 
-// StampOf returns t as a Stamp.
-func StampOf(t time.Time) Stamp { return Stamp{t.UTC().Truncate(time.Microsecond)} }
+// NewTimestamp returns t as a Stamp.
+func NewTimestamp(t time.Time) Timestamp { return Timestamp{t.UTC().Truncate(time.Microsecond)} }
 
 // MarshalJSON writes six digits of a second, or none at all.
-func (s Stamp) MarshalJSON() ([]byte, error) {
+func (s Timestamp) MarshalJSON() ([]byte, error) {
 	layout := `"2006-01-02T15:04:05-07:00"`
 	if s.Nanosecond() >= int(time.Microsecond) {
 		layout = `"2006-01-02T15:04:05.000000-07:00"`

@@ -19,11 +19,11 @@ func TestStamp_WritesAnOffsetAndMicroseconds(t *testing.T) {
 		{whole.Add(250 * time.Millisecond), `"2024-08-21T10:00:00.250000+00:00"`},
 		{whole.Add(10 * time.Nanosecond), `"2024-08-21T10:00:00+00:00"`},
 	} {
-		got, err := json.Marshal(api.StampOf(c.at))
+		got, err := json.Marshal(api.NewTimestamp(c.at))
 		if err != nil || string(got) != c.want {
 			t.Errorf("%s is %s (%v), want %s", c.at, got, err, c.want)
 		}
-		var back api.Stamp
+		var back api.Timestamp
 		if err := json.Unmarshal(got, &back); err != nil || !back.Equal(c.at.Truncate(time.Microsecond)) {
 			t.Errorf("%s came back as %s (%v)", got, back, err)
 		}

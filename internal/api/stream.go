@@ -48,7 +48,7 @@ func (c *Client) UploadCode(ctx context.Context, project, repoID string, code Up
 	}
 	body := io.MultiReader(bytes.NewReader(head), io.LimitReader(code.Body, code.Size), &frame)
 	size := int64(len(head)) + code.Size + int64(frame.Len())
-	path := in(P+"/repos/upload_code", project) + "?repo_id=" + url.QueryEscape(repoID)
+	path := in(ProjectPrefix+"/repos/upload_code", project) + "?repo_id=" + url.QueryEscape(repoID)
 	response, err := c.send(ctx, path, form.FormDataContentType(), body, size)
 	if err != nil {
 		return err
@@ -62,13 +62,13 @@ func (c *Client) UploadCode(ctx context.Context, project, repoID string, code Up
 // cannot be reached it yields that error, again and again with a pause
 // between, until the caller breaks off; any other error is the last it
 // yields. It never ends by itself otherwise.
-func (c *Client) Watch(ctx context.Context, project string, ask ViewRequest) iter.Seq2[View, error] {
-	return func(yield func(View, error) bool) {
+func (c *Client) Watch(ctx context.Context, project string, ask RunViewRequest) iter.Seq2[RunView, error] {
+	return func(yield func(RunView, error) bool) {
 		ask.WaitSeconds = int(pollWait / time.Second)
 		for {
 			view, err := c.View(ctx, project, ask)
 			if err != nil {
-				if !yield(View{}, err) || dstack.KindOf(err) != dstack.Unavailable || !pause(ctx, awayPause) {
+				if !yield(RunView{}, err) || dstack.KindOf(err) != dstack.Unavailable || !pause(ctx, awayPause) {
 					return
 				}
 				continue

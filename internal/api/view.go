@@ -11,45 +11,45 @@ import (
 
 // Paths of our own calls. All are POST.
 const (
-	PathPreview = P + "/runs/preview" // RunSpecRequest → Preview
-	PathApply   = P + "/runs/apply"   // ApplyRequest → View
-	PathView    = P + "/runs/view"    // ViewRequest → View; waits for a change
-	PathViews   = "/api/runs/views"   // ListRuns → []View
-	PathFollow  = P + "/logs/follow"  // FollowLogs → one LogEntry a line, JSON
+	PathPreview = ProjectPrefix + "/runs/preview" // RunSpecRequest → Preview
+	PathApply   = ProjectPrefix + "/runs/apply"   // ApplyRequest → View
+	PathView    = ProjectPrefix + "/runs/view"    // RunViewRequest → View; waits for a change
+	PathViews   = "/api/runs/views"               // ListRuns → []View
+	PathFollow  = ProjectPrefix + "/logs/follow"  // FollowLogs → one LogEntry a line, JSON
 )
 
 // Preview is a plan with what a person wants to know before saying yes.
 type Preview struct {
-	Plan     RunPlan  `json:"plan"`
-	Places   []Fit    `json:"places"`   // where it could run, best first
-	Misfits  []Misfit `json:"misfits"`  // where it could not, and why
-	Notes    []string `json:"notes"`    // python: plain processes use this machine's own
-	Existing *View    `json:"existing"` // the unfinished run of this name
-	Changes  []Change `json:"changes"`  // from it to this
-	How      string   `json:"how"`      // all of them together, by the most that any needs; empty: nothing changes
-	URL      string   `json:"url"`
-	ModelURL string   `json:"model_url,omitempty"`
+	Plan       RunPlan     `json:"plan"`
+	Placements []Placement `json:"places"`   // where it could run, best first
+	Rejections []Rejection `json:"misfits"`  // where it could not, and why
+	Notes      []string    `json:"notes"`    // python: plain processes use this machine's own
+	Existing   *RunView    `json:"existing"` // the unfinished run of this name
+	Changes    []Change    `json:"changes"`  // from it to this
+	Strategy   string      `json:"how"`      // all of them together, by the most that any needs; empty: nothing changes
+	URL        string      `json:"url"`
+	ModelURL   string      `json:"model_url,omitempty"`
 }
 
-// Fit is a machine that suits.
-type Fit struct {
+// Placement is a machine that suits.
+type Placement struct {
 	Offer Offer  `json:"offer"`
 	Free  string `json:"free"` // 1 of 2 GPUs free
 }
 
-// Misfit is a machine that does not suit, and why.
-type Misfit struct {
-	Offer Offer  `json:"offer"`
-	Why   string `json:"why"`
+// Rejection is a machine that does not suit, and why.
+type Rejection struct {
+	Offer  Offer  `json:"offer"`
+	Reason string `json:"why"`
 }
 
 // Change is one field that differs. From or To is empty where it is absent;
 // values of secrets are not shown.
 type Change struct {
-	Path string `json:"path"` // commands.1
-	From string `json:"from"`
-	To   string `json:"to"`
-	How  string `json:"how"` // HowInPlace, HowRolling or HowRecreate
+	Path     string `json:"path"` // commands.1
+	From     string `json:"from"`
+	To       string `json:"to"`
+	Strategy string `json:"how"` // HowInPlace, HowRolling or HowRecreate
 }
 
 // ApplyRequest submits a run, or gives a running one of the same name its
@@ -60,47 +60,47 @@ type ApplyRequest struct {
 	Revision int            `json:"revision"`
 }
 
-// ViewRequest asks for a run; with After set to a View's Version it waits
+// RunViewRequest asks for a run; with After set to a View's Version it waits
 // until that is no longer the present one, WaitSeconds at most (60).
-type ViewRequest struct {
+type RunViewRequest struct {
 	RunName     string `json:"run_name"`
 	RunID       string `json:"run_id,omitempty"` // refuses another run of the same name
 	After       string `json:"after,omitempty"`
 	WaitSeconds int    `json:"wait_seconds,omitempty" minimum:"0" maximum:"60"`
 }
 
-// View is a run as a person sees it.
-type View struct {
-	ID          dstack.RunID  `json:"id"`
-	Project     string        `json:"project"`
-	Name        string        `json:"name"`
-	User        string        `json:"user"`
-	Revision    int           `json:"revision"`
-	Status      Status        `json:"status"`
-	Reason      string        `json:"reason"`
-	Ending      dstack.Ending `json:"ending"`
-	SubmittedAt time.Time     `json:"submitted_at"`
-	Since       time.Time     `json:"since"` // in this status
-	ReadyAt     *time.Time    `json:"ready_at"`
-	FinishedAt  *time.Time    `json:"finished_at"`
-	Wanted      int           `json:"replicas_wanted"`
-	Ready       int           `json:"replicas_ready"`
-	Serving     int           `json:"replicas_serving"` // ready ones of any revision
-	Min         int           `json:"replicas_min"`
-	Max         int           `json:"replicas_max"`
-	RolledBack  *RollbackView `json:"rolled_back"` // what became of the newest revision, if it failed; nil: it did not
-	Auth        bool          `json:"auth"`
-	URL         string        `json:"url"`      // http://<run>.localhost:3000/
-	PathURL     string        `json:"path_url"` // http://127.0.0.1:3000/proxy/services/<project>/<run>/
-	Model       *ModelView    `json:"model"`
-	Replicas    []ReplicaView `json:"replicas"`
-	Version     string        `json:"version"` // changes when anything above does
-	Numbers     *Numbers      `json:"numbers"` // nil: nothing is known
+// RunView is a run as a person sees it.
+type RunView struct {
+	ID              dstack.RunID  `json:"id"`
+	Project         string        `json:"project"`
+	Name            string        `json:"name"`
+	User            string        `json:"user"`
+	Revision        int           `json:"revision"`
+	Status          RunStatus     `json:"status"`
+	Reason          string        `json:"reason"`
+	Ending          dstack.Ending `json:"ending"`
+	SubmittedAt     time.Time     `json:"submitted_at"`
+	Since           time.Time     `json:"since"` // in this status
+	ReadyAt         *time.Time    `json:"ready_at"`
+	FinishedAt      *time.Time    `json:"finished_at"`
+	DesiredReplicas int           `json:"replicas_wanted"`
+	Ready           int           `json:"replicas_ready"`
+	Serving         int           `json:"replicas_serving"` // ready ones of any revision
+	Min             int           `json:"replicas_min"`
+	Max             int           `json:"replicas_max"`
+	RolledBack      *RollbackView `json:"rolled_back"` // what became of the newest revision, if it failed; nil: it did not
+	Auth            bool          `json:"auth"`
+	URL             string        `json:"url"`      // http://<run>.localhost:3000/
+	PathURL         string        `json:"path_url"` // http://127.0.0.1:3000/proxy/services/<project>/<run>/
+	Model           *ModelView    `json:"model"`
+	Replicas        []ReplicaView `json:"replicas"`
+	Version         string        `json:"version"` // changes when anything above does
+	Metrics         *RunMetrics   `json:"numbers"` // nil: nothing is known
 }
 
-// Numbers are what a run does and did, as far as the gateway knows: since it
+// RunMetrics are what a run does and did, as far as the gateway knows: since it
 // began, for a run that is older.
-type Numbers struct {
+type RunMetrics struct {
 	Requests   uint64   `json:"requests"` // given to a replica
 	InFlight   int      `json:"in_flight"`
 	Held       int      `json:"held"` // waiting for a replica
@@ -136,25 +136,25 @@ type ReplicaView struct {
 	SubmissionID dstack.AttemptID     `json:"submission_id"`
 }
 
-// Status is a run's status in our own words.
-type Status string
+// RunStatus is a run's status in our own words.
+type RunStatus string
 
 // Every status of a view.
 const (
-	StatusWaiting  Status = "waiting"  // for a machine
-	StatusStarting Status = "starting" // no replica is ready yet
-	StatusReady    Status = "ready"    // all are
-	StatusSleeping Status = "sleeping" // it needs none until a request comes
-	StatusUpdating Status = "updating" // serves, while a new revision takes over
-	StatusDegraded Status = "degraded" // some are
-	StatusFailing  Status = "failing"  // was ready, none is, restarting
-	StatusStopping Status = "stopping"
-	StatusStopped  Status = "stopped"
-	StatusFailed   Status = "failed"
+	StatusWaiting  RunStatus = "waiting"  // for a machine
+	StatusStarting RunStatus = "starting" // no replica is ready yet
+	StatusReady    RunStatus = "ready"    // all are
+	StatusSleeping RunStatus = "sleeping" // it needs none until a request comes
+	StatusUpdating RunStatus = "updating" // serves, while a new revision takes over
+	StatusDegraded RunStatus = "degraded" // some are
+	StatusFailing  RunStatus = "failing"  // was ready, none is, restarting
+	StatusStopping RunStatus = "stopping"
+	StatusStopped  RunStatus = "stopped"
+	StatusFailed   RunStatus = "failed"
 )
 
-// Finished says that nothing will ever change again.
-func (s Status) Finished() bool { return s == StatusStopped || s == StatusFailed }
+// IsFinished says that nothing will ever change again.
+func (s RunStatus) IsFinished() bool { return s == StatusStopped || s == StatusFailed }
 
 // FollowLogs asks for output.
 type FollowLogs struct {

@@ -80,15 +80,15 @@ func (s *Set) All() []string {
 // offersTime is how long one backend may take to answer.
 const offersTime = 8 * time.Second
 
-// Silent is a backend that did not say what it offers.
-type Silent struct {
+// UnansweredBackend is a backend that did not say what it offers.
+type UnansweredBackend struct {
 	Key string
 	Err error
 }
 
 // Offers asks all backends of a project at once, each for a bounded time. One
 // that does not answer keeps back none of what the others offer.
-func (s *Set) Offers(ctx context.Context, project string) (all []dstack.Offer, silent []Silent) {
+func (s *Set) Offers(ctx context.Context, project string) (all []dstack.Offer, silent []UnansweredBackend) {
 	keys := s.Of(project)
 	found, errs := make([][]dstack.Offer, len(keys)), make([]error, len(keys))
 	var asking sync.WaitGroup
@@ -106,7 +106,7 @@ func (s *Set) Offers(ctx context.Context, project string) (all []dstack.Offer, s
 	asking.Wait()
 	for i, key := range keys {
 		if errs[i] != nil {
-			silent = append(silent, Silent{key, errs[i]})
+			silent = append(silent, UnansweredBackend{key, errs[i]})
 			continue
 		}
 		for _, o := range found[i] {

@@ -14,8 +14,8 @@ import (
 	"dstack/internal/jinja"
 )
 
-// Prompt is a chat template that is ready to be used, by many at once.
-type Prompt struct {
+// Template is a chat template that is ready to be used, by many at once.
+type Template struct {
 	usual  *jinja.Template
 	named  map[string]*jinja.Template
 	tokens map[string]string
@@ -28,8 +28,8 @@ var ErrNoDefault = errors.New("this model has only chat templates with names, an
 
 // Compile reads a model's templates and what they are always given. An error
 // of a template is a *jinja.Error, in an Error that names the template.
-func Compile(t dstack.ChatTemplate) (*Prompt, error) {
-	p := &Prompt{named: map[string]*jinja.Template{}, tokens: t.Tokens, kwargs: t.Kwargs}
+func Compile(t dstack.ChatTemplate) (*Template, error) {
+	p := &Template{named: map[string]*jinja.Template{}, tokens: t.Tokens, kwargs: t.Kwargs}
 	if len(p.kwargs) > 0 {
 		if _, err := object(p.kwargs); err != nil {
 			return nil, fmt.Errorf("read chat_template_kwargs: %w", err)
@@ -53,7 +53,7 @@ func Compile(t dstack.ChatTemplate) (*Prompt, error) {
 // over what the model is always given. Of a model with several templates the
 // one for tools is taken where there are tools, as transformers does. An
 // error of the template is a *jinja.Error.
-func (p *Prompt) Render(ctx context.Context, request []byte, now time.Time) (string, error) {
+func (p *Template) Render(ctx context.Context, request []byte, now time.Time) (string, error) {
 	given, err := object(request)
 	if err != nil {
 		return "", err

@@ -121,7 +121,7 @@ func (j *applying) packFolder(ctx context.Context) error {
 }
 
 // decide shows the plan, asks, and applies. A nil view: the user said no.
-func (j *applying) decide(ctx context.Context) (*api.View, error) {
+func (j *applying) decide(ctx context.Context) (*api.RunView, error) {
 	var preview api.Preview
 	err := j.working(func() string { return "looking for machines" }, func() (err error) {
 		preview, err = j.client.Preview(ctx, j.project, j.spec)
@@ -166,9 +166,9 @@ func (j *applying) compareCode(ctx context.Context, preview *api.Preview) error 
 		old = *run.RunSpec.RepoCodeHash
 	}
 	if old != j.code.Hash {
-		preview.Changes = append(preview.Changes, api.Change{Path: "code", From: fmt.Sprintf("%.8s", old), To: fmt.Sprintf("%.8s", j.code.Hash), How: api.HowRolling})
-		if preview.How != api.HowRecreate {
-			preview.How = api.HowRolling
+		preview.Changes = append(preview.Changes, api.Change{Path: "code", From: fmt.Sprintf("%.8s", old), To: fmt.Sprintf("%.8s", j.code.Hash), Strategy: api.HowRolling})
+		if preview.Strategy != api.HowRecreate {
+			preview.Strategy = api.HowRolling
 		}
 	}
 	return nil
@@ -177,16 +177,16 @@ func (j *applying) compareCode(ctx context.Context, preview *api.Preview) error 
 // capacity refuses what no machine suits, unless it may wait for one.
 func (j *applying) capacity(preview api.Preview) error {
 	events, _ := spec.Merge(j.spec.Configuration, j.spec.Profile).RetryRule()
-	if len(preview.Places) > 0 || preview.Existing != nil || slices.Contains(events, spec.EventNoCapacity) {
+	if len(preview.Placements) > 0 || preview.Existing != nil || slices.Contains(events, spec.EventNoCapacity) {
 		return nil
 	}
 	refused := &verdict{err: &dstack.Error{Kind: dstack.NoCapacity,
 		Message: fmt.Sprintf("cannot run %s: no machine suits", j.title(preview)),
 		Hint:    "ask for less, or let it wait for a machine: --retry"}}
-	for _, m := range preview.Misfits {
+	for _, m := range preview.Rejections {
 		refused.why = append(refused.why, misfit(m))
 	}
-	if len(preview.Misfits) == 0 {
+	if len(preview.Rejections) == 0 {
 		refused.why = []string{"project " + j.project + " has no machine"}
 		refused.err.Hint = "look at the backends in the server's config.yml"
 	}
@@ -210,19 +210,19 @@ func (j *applying) mayGo(ctx context.Context, preview api.Preview) (bool, error)
 }
 
 // submit hands the folder in, and then the run.
-func (j *applying) submit(ctx context.Context, preview api.Preview) (api.View, error) {
+func (j *applying) submit(ctx context.Context, preview api.Preview) (api.RunView, error) {
 	repo := api.InitRepo{RepoID: j.spec.RepoID, RepoInfo: j.spec.RepoData}
 	if err := j.client.InitRepo(ctx, j.project, repo); err != nil {
-		return api.View{}, err
+		return api.RunView{}, err
 	}
 	if err := j.upload(ctx); err != nil {
-		return api.View{}, err
+		return api.RunView{}, err
 	}
 	revision := 0
 	if preview.Existing != nil {
 		revision = preview.Existing.Revision
 	}
-	var view api.View
+	var view api.RunView
 	err := j.working(func() string { return "submitting" }, func() (err error) {
 		view, err = j.client.Apply(ctx, j.project, j.spec, revision)
 		return err

@@ -20,9 +20,9 @@ import (
 )
 
 // applier is a user with a service that a fake server would run.
-func applier(t *testing.T, views ...api.View) (*fake, *user) {
+func applier(t *testing.T, views ...api.RunView) (*fake, *user) {
 	f := newFake(t)
-	f.preview = api.Preview{Places: []api.Fit{place()}, URL: "http://web.localhost:3000/"}
+	f.preview = api.Preview{Placements: []api.Placement{place()}, URL: "http://web.localhost:3000/"}
 	f.views = life(views...)
 	u := newUser(t, f)
 	u.env["GREETING"] = "hello"
@@ -106,19 +106,19 @@ func TestApply_JSONIsOneDocument(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		args  []string
-		views []api.View
-		want  api.Status
+		views []api.RunView
+		want  api.RunStatus
 		code  int
 	}{
-		{"ready", nil, []api.View{starting(""), ready}, api.StatusReady, ExitDone},
-		{"detached", []string{"-d"}, []api.View{starting("")}, api.StatusStarting, ExitDone},
-		{"failed", nil, []api.View{starting(""), {Status: api.StatusFailed, Ending: dstack.EndFailed}}, api.StatusFailed, ExitFailed},
+		{"ready", nil, []api.RunView{starting(""), ready}, api.StatusReady, ExitDone},
+		{"detached", []string{"-d"}, []api.RunView{starting("")}, api.StatusStarting, ExitDone},
+		{"failed", nil, []api.RunView{starting(""), {Status: api.StatusFailed, Ending: dstack.EndFailed}}, api.StatusFailed, ExitFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, u := applier(t, c.views...)
 			got := u.types(append([]string{"apply", "-f", "service.dstack.yml", "-y", "-o", "json"}, c.args...)...)
 			got.want(t, c.code, nil, nil)
-			var view api.View
+			var view api.RunView
 			if err := json.Unmarshal([]byte(got.out), &view); err != nil || view.Status != c.want {
 				t.Errorf("%v: %s", err, got.out)
 			}
@@ -168,8 +168,8 @@ func TestApply_FilesThatAreNotThere(t *testing.T) {
 
 func TestApply_NoMachineSuits(t *testing.T) {
 	f, u := applier(t, ready)
-	f.preview.Places = nil
-	f.preview.Misfits = []api.Misfit{{Offer: place().Offer, Why: "has no GPU"}}
+	f.preview.Placements = nil
+	f.preview.Rejections = []api.Rejection{{Offer: place().Offer, Reason: "has no GPU"}}
 	u.types("apply", "-f", "service.dstack.yml").want(t, ExitNoCapacity, nil, []string{"no machine suits", "local box: has no GPU"})
 	if len(f.applied) > 0 {
 		t.Error("it was submitted")
@@ -182,8 +182,8 @@ func TestApply_ARunThatFailsTellsItsStory(t *testing.T) {
 	over := crash
 	over.Status = dstack.ReplicaFailed
 	_, u := applier(t, starting(""),
-		api.View{Status: api.StatusStarting, Replicas: []api.ReplicaView{crash}},
-		api.View{Status: api.StatusFailed, Ending: dstack.EndFailed, Reason: "replica 0 exited with code 1 after 14s, three times", Replicas: []api.ReplicaView{over}})
+		api.RunView{Status: api.StatusStarting, Replicas: []api.ReplicaView{crash}},
+		api.RunView{Status: api.StatusFailed, Ending: dstack.EndFailed, Reason: "replica 0 exited with code 1 after 14s, three times", Replicas: []api.ReplicaView{over}})
 	got := u.types("apply", "-y", "-f", "service.dstack.yml")
 	got.want(t, ExitFailed, nil, []string{"error: web did not become ready\n  why   replica 0 exited with code 1 after 14s, three times",
 		"          ValueError: no\n", "  try   dstack logs web"})
@@ -198,13 +198,13 @@ func TestApply_ARunThatFailsTellsItsStory(t *testing.T) {
 func TestApply_EndsAndTheirExitCodes(t *testing.T) {
 	for _, c := range []struct {
 		name string
-		end  api.View
+		end  api.RunView
 		code int
 		err  string
 	}{
-		{"no capacity", api.View{Status: api.StatusFailed, Ending: dstack.EndNoCapacity, Reason: "no machine suits"}, ExitNoCapacity, "no machine suits"},
+		{"no capacity", api.RunView{Status: api.StatusFailed, Ending: dstack.EndNoCapacity, Reason: "no machine suits"}, ExitNoCapacity, "no machine suits"},
 		{"stopped by somebody", stopped, ExitFailed, "web was stopped"},
-		{"replaced by somebody", api.View{Status: api.StatusStarting, Revision: 2}, ExitFailed, "replaced by revision 2"},
+		{"replaced by somebody", api.RunView{Status: api.StatusStarting, Revision: 2}, ExitFailed, "replaced by revision 2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, u := applier(t, starting(""), c.end)
@@ -223,12 +223,12 @@ func TestApply_CtrlCDetaches(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		args  []string
-		views []api.View
+		views []api.RunView
 		code  int
 	}{
-		{"while it starts", nil, []api.View{starting("")}, ExitDone},
-		{"while its logs are followed", nil, []api.View{ready}, ExitDone},
-		{"while a script waits", []string{"--wait", "ready"}, []api.View{starting("")}, ExitFailed},
+		{"while it starts", nil, []api.RunView{starting("")}, ExitDone},
+		{"while its logs are followed", nil, []api.RunView{ready}, ExitDone},
+		{"while a script waits", []string{"--wait", "ready"}, []api.RunView{starting("")}, ExitFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, u := applier(t, c.views...)

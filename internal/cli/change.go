@@ -26,7 +26,7 @@ func (j *applying) showChanges(preview api.Preview) {
 	j.say(" %s changes from revision %d to %d", j.err.paint(bold, cleanLine(known.Name)), known.Revision, next)
 	j.say("")
 	j.listChanges(preview.Changes)
-	j.say(" %s", howItGoes(preview.Changes, preview.How))
+	j.say(" %s", howItGoes(preview.Changes, preview.Strategy))
 }
 
 // listChanges shows one change a line, with how it is made at the end of it.
@@ -36,7 +36,7 @@ func (a *app) listChanges(changes []api.Change) {
 	}
 	lines, hows, widest := changeLines(changes), 0, 0
 	for i, c := range changes {
-		hows = max(hows, len(c.How))
+		hows = max(hows, len(c.Strategy))
 		widest = max(widest, lipgloss.Width(lines[i]))
 	}
 	room := min(a.err.width(), widestChange) - 4 - hows
@@ -47,7 +47,7 @@ func (a *app) listChanges(changes []api.Change) {
 		if a.err.width() > 0 {
 			line = fit(line, room-2)
 		}
-		how := strings.Repeat(" ", hows-len(changes[i].How)) + changes[i].How
+		how := strings.Repeat(" ", hows-len(changes[i].Strategy)) + changes[i].Strategy
 		a.say("   %s", strings.TrimRight(pad(line, room)+a.err.paint(dim, how), " "))
 	}
 	a.say("")
@@ -143,7 +143,7 @@ func howItGoes(changes []api.Change, how string) string {
 func most(changes []api.Change) string {
 	how := ""
 	for _, rank := range []string{api.HowInPlace, api.HowRolling, api.HowRecreate} {
-		if slices.ContainsFunc(changes, func(c api.Change) bool { return c.How == rank }) {
+		if slices.ContainsFunc(changes, func(c api.Change) bool { return c.Strategy == rank }) {
 			how = rank
 		}
 	}

@@ -65,11 +65,11 @@ func (a *app) delete(ctx context.Context, names []string, yes bool) error {
 	}
 	defer client.Close()
 	for _, name := range names {
-		view, err := client.View(ctx, project, api.ViewRequest{RunName: name})
+		view, err := client.View(ctx, project, api.RunViewRequest{RunName: name})
 		if err != nil {
 			return a.orMeant(ctx, client, project, name, err)
 		}
-		if !view.Status.Finished() {
+		if !view.Status.IsFinished() {
 			return &dstack.Error{Kind: dstack.Conflict, Message: "cannot delete " + name + ": it is " + string(view.Status),
 				Hint: "first: dstack stop " + name}
 		}

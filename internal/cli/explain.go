@@ -32,7 +32,7 @@ func explainCommand(a *app) *cobra.Command {
 
 // explained is an explanation in words.
 func explained(x api.Explanation, now time.Time) []string {
-	if x.Status.Finished() {
+	if x.Status.IsFinished() {
 		return []string{fmt.Sprintf("%s is %s, and wants no replica", cleanLine(x.RunName), x.Status)}
 	}
 	lines := []string{fmt.Sprintf("wants %s, has %d ready", count(x.Wanted, "replica"), x.Ready)}
@@ -41,7 +41,7 @@ func explained(x api.Explanation, now time.Time) []string {
 			lines = append(lines, "   "+line)
 		}
 	}
-	add(x.Decision.Why)
+	add(x.Decision.Reason)
 	add(traffic(x))
 	add(nextChange(x, now))
 	for _, why := range x.Why {
@@ -73,9 +73,9 @@ func nextChange(x api.Explanation, now time.Time) string {
 	}
 	way := "could change"
 	switch {
-	case x.Decision.Target > x.Decision.Wanted:
+	case x.Decision.Target > x.Decision.DesiredReplicas:
 		way = "could go up"
-	case x.Decision.Target < x.Decision.Wanted:
+	case x.Decision.Target < x.Decision.DesiredReplicas:
 		way = "could go down"
 	}
 	when := at.Local().Format("15:04:05")

@@ -25,9 +25,9 @@ type fake struct {
 	*httptest.Server
 	mu      sync.Mutex
 	preview api.Preview
-	views   []api.View // what the run becomes, one look after the other
+	views   []api.RunView // what the run becomes, one look after the other
 	looked  int
-	list    []api.View
+	list    []api.RunView
 	run     *api.Run
 	logs    [][]api.LogEntry  // what each opened stream brings
 	events  [][]api.EventView // what each poll brings
@@ -152,7 +152,7 @@ func (f *fake) call(w http.ResponseWriter, r *http.Request) {
 }
 
 func (f *fake) view(w http.ResponseWriter, r *http.Request) {
-	ask := body[api.ViewRequest](r)
+	ask := body[api.RunViewRequest](r)
 	if f.cutView > 0 {
 		f.cutView--
 		panic(http.ErrAbortHandler)
@@ -182,9 +182,9 @@ func (f *fake) view(w http.ResponseWriter, r *http.Request) {
 
 func (f *fake) answerList(w http.ResponseWriter, r *http.Request) {
 	ask := body[api.ListRuns](r)
-	list := []api.View{}
+	list := []api.RunView{}
 	for _, v := range f.list {
-		if !ask.OnlyActive || !v.Status.Finished() {
+		if !ask.OnlyActive || !v.Status.IsFinished() {
 			list = append(list, v)
 		}
 	}
@@ -322,36 +322,36 @@ env:
   - MODE=plain
 `
 
-func place() api.Fit {
-	return api.Fit{Free: "1 of 2 GPUs free", Offer: api.Offer{Backend: "local", Region: "local",
+func place() api.Placement {
+	return api.Placement{Free: "1 of 2 GPUs free", Offer: api.Offer{Backend: "local", Region: "local",
 		Instance: api.InstanceType{Name: "box", Resources: api.Resources{CPUs: 16, MemoryMiB: 64 << 10,
 			GPUs: []api.GPU{{Name: "L4", MemoryMiB: 24 << 10}}}}}}
 }
 
 // life is a run that becomes ready: its views, each with its own version.
-func life(steps ...api.View) []api.View {
+func life(steps ...api.RunView) []api.RunView {
 	began := time.Now().Add(-30 * time.Second)
 	for i := range steps {
 		v := &steps[i]
 		v.ID, v.Name, v.Project, v.SubmittedAt = "11111111-1111-4111-8111-111111111111", "web", "main", began
 		v.Version = string(rune('a' + i))
 		v.Revision = max(v.Revision, 1)
-		v.Wanted = max(v.Wanted, 1)
+		v.DesiredReplicas = max(v.DesiredReplicas, 1)
 		v.URL, v.PathURL, v.Auth = "http://web.localhost:3000/", "http://127.0.0.1:3000/proxy/services/main/web/", true
 		if v.Status == api.StatusReady {
 			at := began.Add(20 * time.Second)
-			v.ReadyAt, v.Ready = &at, v.Wanted
+			v.ReadyAt, v.Ready = &at, v.DesiredReplicas
 		}
 	}
 	return steps
 }
 
-func starting(progress string) api.View {
-	return api.View{Status: api.StatusStarting, Replicas: []api.ReplicaView{{Status: dstack.ReplicaStarting, Progress: progress, Backend: "local", Instance: "box"}}}
+func starting(progress string) api.RunView {
+	return api.RunView{Status: api.StatusStarting, Replicas: []api.ReplicaView{{Status: dstack.ReplicaStarting, Progress: progress, Backend: "local", Instance: "box"}}}
 }
 
-var ready = api.View{Status: api.StatusReady, Replicas: []api.ReplicaView{{Status: dstack.ReplicaReady}}}
-var stopped = api.View{Status: api.StatusStopped, Ending: dstack.EndStopped}
+var ready = api.RunView{Status: api.StatusReady, Replicas: []api.ReplicaView{{Status: dstack.ReplicaReady}}}
+var stopped = api.RunView{Status: api.StatusStopped, Ending: dstack.EndStopped}
 
 func line(seconds int, text string) api.LogEntry {
 	return api.LogEntry{Timestamp: time.Unix(1700000000+int64(seconds), 0).UTC(), Attempt: "a", Stream: "stdout", Message: []byte(text)}

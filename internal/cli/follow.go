@@ -92,11 +92,11 @@ func (l *logReader) over(ctx context.Context) (bool, error) {
 	if !l.ask.Follow {
 		return true, nil
 	}
-	view, err := l.client.View(ctx, l.project, api.ViewRequest{RunName: l.ask.RunName})
+	view, err := l.client.View(ctx, l.project, api.RunViewRequest{RunName: l.ask.RunName})
 	if dstack.KindOf(err) == dstack.NotFound {
 		return true, nil // deleted meanwhile
 	}
-	return err == nil && view.Status.Finished(), err
+	return err == nil && view.Status.IsFinished(), err
 }
 
 // again says whether it is worth asking once more.
@@ -127,7 +127,7 @@ type heard struct {
 }
 
 // followRun shows a run's output and what becomes of it, until it is over.
-func (a *staying) followRun(ctx context.Context, view api.View) error {
+func (a *staying) followRun(ctx context.Context, view api.RunView) error {
 	ctx, cancel := context.WithCancel(ctx)
 	reader := &logReader{client: a.client, project: a.project, pause: reconnectPause,
 		ask:    api.FollowLogs{RunName: view.Name, Follow: true, Present: true},
@@ -146,14 +146,14 @@ func (a *staying) followRun(ctx context.Context, view api.View) error {
 		}
 	}()
 	defer func() { cancel(); <-stopped }()
-	looks, stop := watch(ctx, a.client, a.project, api.ViewRequest{RunName: view.Name, RunID: string(view.ID), After: view.Version})
+	looks, stop := watch(ctx, a.client, a.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID), After: view.Version})
 	defer stop()
 	return a.tell(ctx, view, lines, looks)
 }
 
 // tell prints lines as they come, and between them what happens to the run.
-func (a *staying) tell(ctx context.Context, view api.View, lines <-chan heard, looks <-chan look) error {
-	print := newLogPrinter(a.screen, logStyle{many: view.Wanted > 1})
+func (a *staying) tell(ctx context.Context, view api.RunView, lines <-chan heard, looks <-chan look) error {
+	print := newLogPrinter(a.screen, logStyle{many: view.DesiredReplicas > 1})
 	for {
 		select {
 		case <-ctx.Done():
@@ -185,8 +185,8 @@ func (a *staying) tell(ctx context.Context, view api.View, lines <-chan heard, l
 }
 
 // finale says how a run ended whose output is over.
-func (a *staying) finale(ctx context.Context, view api.View) error {
-	last, err := a.client.View(ctx, a.project, api.ViewRequest{RunName: view.Name, RunID: string(view.ID)})
+func (a *staying) finale(ctx context.Context, view api.RunView) error {
+	last, err := a.client.View(ctx, a.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
 	if dstack.KindOf(err) == dstack.NotFound {
 		last, err = view, nil
 	}

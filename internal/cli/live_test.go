@@ -64,7 +64,7 @@ func TestHistoryAndRollback(t *testing.T) {
 	u.types("history", "web").want(t, ExitDone, []string{"5         failed", "commands.0", "exited with code 1", "4 *       serves", "brings back 2", "3         replaced", "2         served"}, nil)
 	u.types("history", "web", "-v").want(t, ExitDone, []string{"commands.0   a  →  b"}, nil)
 
-	f.views = life(api.View{Status: api.StatusUpdating, Revision: 6}, api.View{Status: api.StatusReady, Revision: 6, ReadyAt: &at})
+	f.views = life(api.RunView{Status: api.StatusUpdating, Revision: 6}, api.RunView{Status: api.StatusReady, Revision: 6, ReadyAt: &at})
 	u.types("rollback", "web", "-y").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web goes back: revision 6 is what 2 was", "web is ready"})
 	u.types("rollback", "web", "--to", "3", "-y", "-d").want(t, ExitDone, nil, []string{"revision 6 is what 3 was"})
 	if len(f.backs) != 2 || f.backs[0].Revision != 4 || f.backs[0].To != 2 || f.backs[1].To != 3 {
@@ -76,14 +76,14 @@ func TestExplain(t *testing.T) {
 	f := newFake(t)
 	u := newUser(t, f)
 	f.explain = api.Explanation{RunName: "web", Status: api.StatusReady, Wanted: 2, Ready: 2, Min: 1, Max: 4,
-		Decision: autoscale.Decision{Why: "14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2", NextAt: time.Now().Add(10 * time.Minute)},
+		Decision: autoscale.Decision{Reason: "14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2", NextAt: time.Now().Add(10 * time.Minute)},
 		Load:     api.LoadView{InFlight: 9, Held: 1}, Why: []string{"replica 1 is waiting: no machine suits"}}
 	u.types("explain", "web").want(t, ExitDone, []string{"wants 2 replicas, has 2 ready\n", "ceil(14.2 / 10) = 2", "range 1..4 · in flight 9 · held 1", "could change at ", "replica 1 is waiting"}, nil)
 	var x api.Explanation
 	if got := u.types("explain", "web", "-o", "json"); json.Unmarshal([]byte(got.out), &x) != nil || x.Wanted != 2 {
 		t.Errorf("got %s", got.out)
 	}
-	f.list = life(api.View{Status: api.StatusSleeping, Wanted: 0, Min: 0, Max: 2})
+	f.list = life(api.RunView{Status: api.StatusSleeping, DesiredReplicas: 0, Min: 0, Max: 2})
 	u.types("ps", "-v").want(t, ExitDone, []string{"sleeping  0 of 0..2", "ceil(14.2 / 10) = 2"}, nil)
 }
 
@@ -163,7 +163,7 @@ func TestExplained_WhenItMayChange(t *testing.T) {
 		{"something else is waited for", 1, 2, now.Add(time.Minute), now.Add(-time.Hour), scaling, "could go down at %s at the earliest, in 1m"},
 		{"the way is not known", 2, 2, now.Add(time.Minute), now, scaling, "could change at %s at the earliest, in 1m"},
 	} {
-		x := api.Explanation{Scaling: c.scaling, ScaledAt: c.scaled, Decision: autoscale.Decision{Target: c.target, Wanted: c.wanted, NextAt: c.at}}
+		x := api.Explanation{Scaling: c.scaling, ScaledAt: c.scaled, Decision: autoscale.Decision{Target: c.target, DesiredReplicas: c.wanted, NextAt: c.at}}
 		if want := strings.ReplaceAll(c.want, "%s", c.at.Local().Format("15:04:05")); nextChange(x, now) != want {
 			t.Errorf("%s: %q, want %q", c.name, nextChange(x, now), want)
 		}
@@ -181,17 +181,17 @@ func TestPS_OfRunsThatScaleAndChange(t *testing.T) {
 	f := newFake(t)
 	u := newUser(t, f)
 	retry := time.Now().Add(40*time.Second + 500*time.Millisecond)
-	f.explain.Decision.Why = "14.2 requests a second"
+	f.explain.Decision.Reason = "14.2 requests a second"
 	f.list = life(
-		api.View{Status: api.StatusReady, Wanted: 2, Min: 1, Max: 4, RolledBack: &api.RollbackView{From: 4, To: 3, Reason: "replica 0 exited with code 1"}},
-		api.View{Status: api.StatusUpdating, Wanted: 2, Ready: 1, Serving: 3, Reason: "updating to revision 4", Replicas: []api.ReplicaView{
+		api.RunView{Status: api.StatusReady, DesiredReplicas: 2, Min: 1, Max: 4, RolledBack: &api.RollbackView{From: 4, To: 3, Reason: "replica 0 exited with code 1"}},
+		api.RunView{Status: api.StatusUpdating, DesiredReplicas: 2, Ready: 1, Serving: 3, Reason: "updating to revision 4", Replicas: []api.ReplicaView{
 			{Num: 0, Status: dstack.ReplicaDraining, Progress: "finishes 3 requests"},
 			{Num: 1, Status: dstack.ReplicaUnhealthy, Reason: "GET /health answered 500"},
 			{Num: 2, Status: dstack.ReplicaDraining, Reason: "replaced by revision 4"}}},
-		api.View{Status: api.StatusDegraded, Wanted: 2, Ready: 1, Min: 2, Max: 2, Replicas: []api.ReplicaView{
+		api.RunView{Status: api.StatusDegraded, DesiredReplicas: 2, Ready: 1, Min: 2, Max: 2, Replicas: []api.ReplicaView{
 			{Num: 1, Status: dstack.ReplicaWaiting, Reason: "no machine suits: 2×H100 at most $8", RetryAt: &retry}}},
-		api.View{Status: api.StatusSleeping, Max: 2, Reason: "no request for 10m"})
-	f.list[1].Name, f.list[2].Name, f.list[3].Name, f.list[3].Wanted = "new", "mixtral", "whisper", 0
+		api.RunView{Status: api.StatusSleeping, Max: 2, Reason: "no request for 10m"})
+	f.list[1].Name, f.list[2].Name, f.list[3].Name, f.list[3].DesiredReplicas = "new", "mixtral", "whisper", 0
 	for i := range f.list {
 		f.list[i].ID = dstack.RunID(f.list[i].Name)
 	}
@@ -238,7 +238,7 @@ func TestStatusPaint_EveryStatusIsKnown(t *testing.T) {
 
 func TestStop_SaysWhatIsWaitedFor(t *testing.T) {
 	f := newFake(t)
-	f.views = life(ready, api.View{Status: api.StatusStopping, Replicas: []api.ReplicaView{
+	f.views = life(ready, api.RunView{Status: api.StatusStopping, Replicas: []api.ReplicaView{
 		{Num: 0, Status: dstack.ReplicaDraining, Reason: "replica 0 finishes 3 requests, up to 30s"}}}, stopped)
 	newUser(t, f).types("stop", "web", "-y").want(t, ExitDone, nil, []string{"   replica 0  finishes 3 requests, up to 30s\n", "web is stopped"})
 }

@@ -70,7 +70,7 @@ func (a *app) showLogs(c *cobra.Command, ask api.FollowLogs, style logStyle) err
 		return err
 	}
 	defer client.Close()
-	view, err := client.View(ctx, project, api.ViewRequest{RunName: ask.RunName})
+	view, err := client.View(ctx, project, api.RunViewRequest{RunName: ask.RunName})
 	if err != nil {
 		return a.orMeant(ctx, client, project, ask.RunName, err)
 	}

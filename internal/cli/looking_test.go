@@ -18,15 +18,15 @@ func TestPS(t *testing.T) {
 	u.types("ps", "-o", "json").want(t, ExitDone, []string{"[]\n"}, nil)
 
 	f.list = life(
-		api.View{Status: api.StatusReady},
-		api.View{Status: api.StatusDegraded, Wanted: 2, Ready: 1, Replicas: []api.ReplicaView{
+		api.RunView{Status: api.StatusReady},
+		api.RunView{Status: api.StatusDegraded, DesiredReplicas: 2, Ready: 1, Replicas: []api.ReplicaView{
 			{Num: 0, Status: dstack.ReplicaReady, Backend: "local", Instance: "box", Resources: "1×L4"},
 			{Num: 1, Status: dstack.ReplicaWaiting, Reason: "waits for capacity: 2×H100"}}},
-		api.View{Status: api.StatusFailed, Reason: "gave up\x1b[2J"})
+		api.RunView{Status: api.StatusFailed, Reason: "gave up\x1b[2J"})
 	f.list[1].Name, f.list[2].Name = "mixtral", "dead"
 	first := 0.21
-	f.list[0].Numbers = &api.Numbers{Requests: 1, InFlight: 0}
-	f.list[1].Model, f.list[1].Numbers = &api.ModelView{Name: "m"}, &api.Numbers{Requests: 12, InFlight: 2, Held: 3, TokensIn: 1234, TokensOut: 12345678, FirstToken: &first}
+	f.list[0].Metrics = &api.RunMetrics{Requests: 1, InFlight: 0}
+	f.list[1].Model, f.list[1].Metrics = &api.ModelView{Name: "m"}, &api.RunMetrics{Requests: 12, InFlight: 2, Held: 3, TokensIn: 1234, TokensOut: 12345678, FirstToken: &first}
 	got := u.types("ps")
 	got.want(t, ExitDone, []string{" NAME     STATUS    REPLICAS  URL", " mixtral  degraded  1 of 2 ", "replica 1 waits for capacity: 2×H100", " web      ready     1 of 1    http://web.localhost:3000/"}, nil)
 	if strings.Contains(got.out, "dead") {
@@ -35,7 +35,7 @@ func TestPS(t *testing.T) {
 	got = u.types("ps", "-a", "-v")
 	got.want(t, ExitDone, []string{"dead     ", "gave up\n", "  replica 0  ready ", "local box",
 		"  1 request · 0 in flight\n", "  12 requests · 2 in flight · 3 held · first token after 210ms · tokens 1.2k in, 12.3M out\n"}, nil)
-	var views []api.View
+	var views []api.RunView
 	if got := u.types("ps", "-a", "-o", "json"); json.Unmarshal([]byte(got.out), &views) != nil || len(views) != 3 {
 		t.Errorf("got %s", got.out)
 	}
@@ -113,7 +113,7 @@ func TestLogs_CtrlCEndsTheLooking(t *testing.T) {
 
 func TestStop(t *testing.T) {
 	f := newFake(t)
-	f.views = life(ready, api.View{Status: api.StatusStopping, Reason: "1 replica is ending"}, stopped)
+	f.views = life(ready, api.RunView{Status: api.StatusStopping, Reason: "1 replica is ending"}, stopped)
 	u := newUser(t, f)
 	u.types("stop", "web").want(t, ExitInvalid, nil, []string{`cannot ask "Stop web?"`, "add -y"})
 	u.types("stop", "wbe", "-y").want(t, ExitFailed, nil, []string{"there is no run `wbe`"})

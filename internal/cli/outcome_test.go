@@ -13,18 +13,18 @@ import (
 )
 
 func TestApply_ASleepingServiceIsNotWaitedFor(t *testing.T) {
-	_, u := applier(t, api.View{Status: api.StatusSleeping, Revision: 1, Max: 1})
+	_, u := applier(t, api.RunView{Status: api.StatusSleeping, Revision: 1, Max: 1})
 	u.types("apply", "-y", "-f", "service.dstack.yml").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web sleeps until a request comes"})
 }
 
 func TestApply_ARevisionThatIsRolledBack(t *testing.T) {
-	f, u := applier(t, api.View{Status: api.StatusUpdating, Revision: 4},
-		api.View{Status: api.StatusReady, Revision: 3, Wanted: 2, Serving: 2, RolledBack: &api.RollbackView{From: 4, To: 3,
+	f, u := applier(t, api.RunView{Status: api.StatusUpdating, Revision: 4},
+		api.RunView{Status: api.StatusReady, Revision: 3, DesiredReplicas: 2, Serving: 2, RolledBack: &api.RollbackView{From: 4, To: 3,
 			Reason: "replica 0 exited with code 1 after 14s, 3 times in a row", LastOutput: []string{"ValueError: 8192 is larger than 4096"}}})
 	known := life(ready)[0]
 	known.Revision = 3
-	f.preview.Existing, f.preview.How = &known, api.HowRolling
-	f.preview.Changes = []api.Change{{Path: "commands.0", From: "a", To: "b", How: api.HowRolling}}
+	f.preview.Existing, f.preview.Strategy = &known, api.HowRolling
+	f.preview.Changes = []api.Change{{Path: "commands.0", From: "a", To: "b", Strategy: api.HowRolling}}
 	u.types("apply", "-y", "-f", "service.dstack.yml").want(t, ExitRolledBack, nil, []string{
 		"revision 4 of web did not become ready, rolled back to 3", "exited with code 1 after 14s", "ValueError: 8192", "  now   revision 3 serves, 2 of 2 replicas\n", "dstack events web"})
 }
@@ -43,23 +43,23 @@ func TestApply_TheFileIsNotAmongTheCode(t *testing.T) {
 
 func TestSettledAt(t *testing.T) {
 	at := time.Now()
-	of := func(status api.Status, revision int, readyAt *time.Time) api.View {
-		return api.View{Name: "web", Status: status, Revision: revision, ReadyAt: readyAt, Ready: 1, Min: 1, Max: 2}
+	of := func(status api.RunStatus, revision int, readyAt *time.Time) api.RunView {
+		return api.RunView{Name: "web", Status: status, Revision: revision, ReadyAt: readyAt, Ready: 1, Min: 1, Max: 2}
 	}
-	back := func(v api.View, from int) api.View {
+	back := func(v api.RunView, from int) api.RunView {
 		v.RolledBack = &api.RollbackView{From: from, To: v.Revision}
 		return v
 	}
 	for _, c := range []struct {
 		name string
-		view api.View
+		view api.RunView
 		over bool
 		kind dstack.Kind
 	}{
 		{"starts", of(api.StatusStarting, 4, nil), false, ""},
 		{"has some", of(api.StatusDegraded, 4, nil), false, ""},
 		{"has all", of(api.StatusReady, 4, &at), true, ""},
-		{"has some of those that it always has", api.View{Status: api.StatusDegraded, Revision: 4, ReadyAt: &at, Ready: 1, Min: 2, Max: 2}, false, ""},
+		{"has some of those that it always has", api.RunView{Status: api.StatusDegraded, Revision: 4, ReadyAt: &at, Ready: 1, Min: 2, Max: 2}, false, ""},
 		{"is ready as it was, and not yet as it will be", of(api.StatusReady, 4, nil), false, ""},
 		{"has served, and has too few for the load", of(api.StatusDegraded, 4, &at), true, ""},
 		{"has served, and takes over", of(api.StatusUpdating, 4, &at), false, ""},
@@ -85,11 +85,11 @@ func TestSettledAt(t *testing.T) {
 }
 
 // revised is a user whose service runs at revision 3 and is to be changed.
-func revised(t *testing.T, how string, changes []api.Change, views ...api.View) (*fake, *user) {
+func revised(t *testing.T, how string, changes []api.Change, views ...api.RunView) (*fake, *user) {
 	f, u := applier(t, views...)
 	known := life(ready)[0]
 	known.Revision = 3
-	f.preview.Existing, f.preview.How, f.preview.Changes = &known, how, changes
+	f.preview.Existing, f.preview.Strategy, f.preview.Changes = &known, how, changes
 	return f, u
 }
 
@@ -124,8 +124,8 @@ func TestApply_SaysHowChangesAreMade(t *testing.T) {
 			if c.force {
 				args = append(args, "--force")
 			} else {
-				f.preview.Changes = []api.Change{{Path: "scaling.target", From: "10", To: "20", How: api.HowInPlace},
-					{Path: "port", From: "1", To: "2", How: c.how}}
+				f.preview.Changes = []api.Change{{Path: "scaling.target", From: "10", To: "20", Strategy: api.HowInPlace},
+					{Path: "port", From: "1", To: "2", Strategy: c.how}}
 			}
 			got := u.types(args...)
 			got.want(t, ExitDone, nil, append(c.says, "web changes from revision 3 to 8"))
@@ -134,7 +134,7 @@ func TestApply_SaysHowChangesAreMade(t *testing.T) {
 }
 
 func TestApply_CodeThatDiffersIsRolling(t *testing.T) {
-	f, u := revised(t, api.HowInPlace, []api.Change{{Path: "scaling.target", From: "10", To: "20", How: api.HowInPlace}}, ready)
+	f, u := revised(t, api.HowInPlace, []api.Change{{Path: "scaling.target", From: "10", To: "20", Strategy: api.HowInPlace}}, ready)
 	f.run = runs(t, "other code")
 	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, []string{"code", "rolling", "One new replica becomes ready"})
 }
@@ -144,20 +144,20 @@ func TestApply_ShowsAnUpdate(t *testing.T) {
 		return api.ReplicaView{Num: num, Revision: revision, Status: status, Reason: reason}
 	}
 	_, u := applier(t,
-		api.View{Status: api.StatusUpdating, Revision: 4, Wanted: 2, Ready: 1, Reason: "updating to revision 4", Replicas: []api.ReplicaView{
+		api.RunView{Status: api.StatusUpdating, Revision: 4, DesiredReplicas: 2, Ready: 1, Reason: "updating to revision 4", Replicas: []api.ReplicaView{
 			replica(0, 3, dstack.ReplicaDraining, "replica 0 finishes 3 requests, up to 30s"), replica(2, 4, dstack.ReplicaUnhealthy, "GET /health answered 500")}},
-		api.View{Status: api.StatusReady, Revision: 4, Wanted: 2})
+		api.RunView{Status: api.StatusReady, Revision: 4, DesiredReplicas: 2})
 	u.types("apply", "-y", "--wait", "ready", "-f", "service.dstack.yml").want(t, ExitDone, nil, []string{
 		" web is updating to revision 4, 1 of 2 replicas new (0s)\n", "replica 0  finishes 3 requests, up to 30s, of revision 3\n",
 		"replica 2  unhealthy: GET /health answered 500\n", "web is ready after 0s"})
 }
 
 func TestApply_ARollbackInJSONHasItsViewToo(t *testing.T) {
-	_, u := applier(t, api.View{Status: api.StatusUpdating, Revision: 4},
-		api.View{Status: api.StatusUpdating, Revision: 3, Wanted: 2, Serving: 1, RolledBack: &api.RollbackView{From: 4, To: 3, Reason: "gave up"}})
+	_, u := applier(t, api.RunView{Status: api.StatusUpdating, Revision: 4},
+		api.RunView{Status: api.StatusUpdating, Revision: 3, DesiredReplicas: 2, Serving: 1, RolledBack: &api.RollbackView{From: 4, To: 3, Reason: "gave up"}})
 	got := u.types("apply", "-y", "-f", "service.dstack.yml", "-o", "json")
 	got.want(t, ExitRolledBack, nil, []string{"  why   gave up\n  now   revision 3 serves, 1 of 2 replicas\n  try   dstack events web\n        dstack logs web\n"})
-	var view api.View
+	var view api.RunView
 	if err := json.Unmarshal([]byte(got.out), &view); err != nil || view.RolledBack == nil {
 		t.Errorf("%v: %s", err, got.out)
 	}
@@ -167,7 +167,7 @@ func TestApply_ARollbackInJSONHasItsViewToo(t *testing.T) {
 func turned(f *fake) {
 	at := time.Now().Add(-time.Hour)
 	change := func(path, from, to, how string) api.Change {
-		return api.Change{Path: path, From: from, To: to, How: how}
+		return api.Change{Path: path, From: from, To: to, Strategy: how}
 	}
 	f.history = []api.RevisionView{
 		{Num: 5, Present: true, Status: dstack.RevisionReady, At: at, Changes: []api.Change{change("commands.0", "b", "a", api.HowRolling), change("env.KEY", "•••", "•••", api.HowRolling)}},
@@ -175,7 +175,7 @@ func turned(f *fake) {
 		{Num: 3, Status: dstack.RevisionReady, At: at, Changes: []api.Change{change("scaling.target", "5", "10", api.HowInPlace)}},
 		{Num: 2, Status: dstack.RevisionPending, At: at},
 	}
-	f.views = life(api.View{Status: api.StatusUpdating, Revision: 6}, api.View{Status: api.StatusReady, Revision: 6})
+	f.views = life(api.RunView{Status: api.StatusUpdating, Revision: 6}, api.RunView{Status: api.StatusReady, Revision: 6})
 }
 
 func TestRollback_ShowsTheWay(t *testing.T) {
@@ -208,18 +208,18 @@ func TestRollback_WaitsAsApplyDoes(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		args  []string
-		views []api.View
+		views []api.RunView
 		code  int
 		out   string
 		err   string
 	}{
-		{"ready", nil, []api.View{{Status: api.StatusUpdating, Revision: 6}, {Status: api.StatusReady, Revision: 6}}, ExitDone, "service  http://web", "web is ready after"},
-		{"json", []string{"-o", "json", "--wait", "ready"}, []api.View{{Status: api.StatusUpdating, Revision: 6}, {Status: api.StatusReady, Revision: 6}}, ExitDone, `"status": "ready"`, "is updating to revision 6"},
-		{"sleeping", nil, []api.View{{Status: api.StatusSleeping, Revision: 6}}, ExitDone, "service  http://web", " web sleeps until a request comes\n"},
-		{"rolled back", nil, []api.View{{Status: api.StatusUpdating, Revision: 6},
+		{"ready", nil, []api.RunView{{Status: api.StatusUpdating, Revision: 6}, {Status: api.StatusReady, Revision: 6}}, ExitDone, "service  http://web", "web is ready after"},
+		{"json", []string{"-o", "json", "--wait", "ready"}, []api.RunView{{Status: api.StatusUpdating, Revision: 6}, {Status: api.StatusReady, Revision: 6}}, ExitDone, `"status": "ready"`, "is updating to revision 6"},
+		{"sleeping", nil, []api.RunView{{Status: api.StatusSleeping, Revision: 6}}, ExitDone, "service  http://web", " web sleeps until a request comes\n"},
+		{"rolled back", nil, []api.RunView{{Status: api.StatusUpdating, Revision: 6},
 			{Status: api.StatusReady, Revision: 5, RolledBack: &api.RollbackView{From: 6, To: 5}}}, ExitRolledBack, "", "revision 6 of web did not become ready, rolled back to 5"},
-		{"late", []string{"--timeout", "60ms"}, []api.View{{Status: api.StatusUpdating, Revision: 6}}, ExitTimeout, "", "not ready within 60ms"},
-		{"Ctrl-C", nil, []api.View{{Status: api.StatusUpdating, Revision: 6}}, ExitDone, "", "detached; web keeps running"},
+		{"late", []string{"--timeout", "60ms"}, []api.RunView{{Status: api.StatusUpdating, Revision: 6}}, ExitTimeout, "", "not ready within 60ms"},
+		{"Ctrl-C", nil, []api.RunView{{Status: api.StatusUpdating, Revision: 6}}, ExitDone, "", "detached; web keeps running"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFake(t)
@@ -253,8 +253,8 @@ func TestUnlike_LeavesOutWhatTwoValuesShare(t *testing.T) {
 
 func TestChanges_HowStandsAtTheEdge(t *testing.T) {
 	s, out := onTerminal(60)
-	(&app{screen: s}).listChanges([]api.Change{{Path: "commands.1", From: "vllm serve some/model --max-model-len 4096", To: "vllm serve some/model --max-model-len 8192", How: api.HowRolling},
-		{Path: "scaling.target", From: "10", To: "20", How: api.HowInPlace}})
+	(&app{screen: s}).listChanges([]api.Change{{Path: "commands.1", From: "vllm serve some/model --max-model-len 4096", To: "vllm serve some/model --max-model-len 8192", Strategy: api.HowRolling},
+		{Path: "scaling.target", From: "10", To: "20", Strategy: api.HowInPlace}})
 	want := "   commands.1       vllm serve … --max-model-len…   rolling\n" +
 		"   scaling.target   10  →  20                      in place\n\n"
 	if out.String() != want {

@@ -33,36 +33,36 @@ func (j *applying) showPlan(preview api.Preview) {
 }
 
 func (j *applying) showPlaces(preview api.Preview) {
-	if len(preview.Places) == 0 {
+	if len(preview.Placements) == 0 {
 		return
 	}
-	shown := preview.Places[:min(j.flags.maxOffers, len(preview.Places))]
+	shown := preview.Placements[:min(j.flags.maxOffers, len(preview.Placements))]
 	if len(shown) > 0 {
 		offers(shown).write(j.err)
 	}
 	var rest []string
-	if more := preview.Places[len(shown):]; len(more) > 0 {
-		dearest := slices.MaxFunc(more, func(x, y api.Fit) int { return int(1e6 * (x.Offer.Price - y.Offer.Price)) })
+	if more := preview.Placements[len(shown):]; len(more) > 0 {
+		dearest := slices.MaxFunc(more, func(x, y api.Placement) int { return int(1e6 * (x.Offer.Price - y.Offer.Price)) })
 		rest = append(rest, fmt.Sprintf("%s up to %s", count(len(more), "more offer"), dollars(dearest.Offer.Price)))
 	}
-	switch n := len(preview.Misfits); {
+	switch n := len(preview.Rejections); {
 	case n == 1:
-		rest = append(rest, "1 machine does not suit: "+misfit(preview.Misfits[0]))
+		rest = append(rest, "1 machine does not suit: "+misfit(preview.Rejections[0]))
 	case n > 1:
 		rest = append(rest, fmt.Sprintf("%d machines do not suit", n))
 	}
 	if len(rest) > 0 {
 		j.say(" %s", j.err.paint(dim, strings.Join(rest, " · ")))
 	}
-	if len(preview.Misfits) > 1 {
-		for _, m := range preview.Misfits[:min(j.flags.maxOffers, len(preview.Misfits))] {
+	if len(preview.Rejections) > 1 {
+		for _, m := range preview.Rejections[:min(j.flags.maxOffers, len(preview.Rejections))] {
 			j.say("   %s", j.err.paint(dim, fit(misfit(m), j.err.width()-3)))
 		}
 	}
 	j.say("")
 }
 
-func offers(places []api.Fit) *table {
+func offers(places []api.Placement) *table {
 	t := &table{head: []string{"#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""}, loose: []int{7, 3, 4}}
 	for i, p := range places {
 		t.rows = append(t.rows, []string{
@@ -84,8 +84,8 @@ func spotWord(o api.Offer) string {
 	return "no"
 }
 
-func misfit(m api.Misfit) string {
-	return cleanLine(fmt.Sprintf("%s %s: %s", m.Offer.Backend, m.Offer.Instance.Name, m.Why))
+func misfit(m api.Rejection) string {
+	return cleanLine(fmt.Sprintf("%s %s: %s", m.Offer.Backend, m.Offer.Instance.Name, m.Reason))
 }
 
 func count(n int, what string) string {

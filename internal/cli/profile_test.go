@@ -119,7 +119,7 @@ func TestProfile_EveryFieldIsSentAndRetryIsNotLost(t *testing.T) {
 
 func TestProfile_ItsRetryLetsARunWait(t *testing.T) {
 	f, u := applier(t, ready)
-	f.preview.Places = nil
+	f.preview.Placements = nil
 	u.types(strings.Fields(applyIt)...).want(t, ExitNoCapacity, nil, nil)
 	u.write(".dstack/profiles.yml", profiles("- name: patient\n  default: true\n  retry: true"))
 	u.sends(f)

@@ -61,7 +61,7 @@ func psCommand(a *app) *cobra.Command {
 }
 
 // views are the runs that were asked for.
-func (l *listing) views(ctx context.Context) ([]api.View, error) {
+func (l *listing) views(ctx context.Context) ([]api.RunView, error) {
 	if len(l.names) > 0 {
 		return l.named(ctx)
 	}
@@ -81,26 +81,26 @@ func (l *listing) views(ctx context.Context) ([]api.View, error) {
 
 // why is, with -v, why each run that scales has as many replicas as it has. It
 // is help for people: where it cannot be had, the list is shown without it.
-func (l *listing) why(ctx context.Context, views []api.View) map[dstack.RunID]string {
+func (l *listing) why(ctx context.Context, views []api.RunView) map[dstack.RunID]string {
 	if !l.verbose {
 		return nil
 	}
 	all := map[dstack.RunID]string{}
 	for _, v := range views {
-		if v.Min == v.Max || v.Status.Finished() {
+		if v.Min == v.Max || v.Status.IsFinished() {
 			continue
 		}
 		if x, err := l.client.Explain(ctx, v.Project, v.Name); err == nil {
-			all[v.ID] = cleanLine(x.Decision.Why)
+			all[v.ID] = cleanLine(x.Decision.Reason)
 		}
 	}
 	return all
 }
 
-func (l *listing) named(ctx context.Context) ([]api.View, error) {
-	views := make([]api.View, 0, len(l.names))
+func (l *listing) named(ctx context.Context) ([]api.RunView, error) {
+	views := make([]api.RunView, 0, len(l.names))
 	for _, name := range l.names {
-		view, err := l.client.View(ctx, l.project, api.ViewRequest{RunName: name})
+		view, err := l.client.View(ctx, l.project, api.RunViewRequest{RunName: name})
 		if err != nil {
 			return nil, l.orMeant(ctx, l.client, l.project, name, err)
 		}
@@ -129,10 +129,10 @@ func (a *app) orMeant(ctx context.Context, client *api.Client, project, name str
 		Hint: didYouMean(name, names, "see: dstack ps -a"), Cause: err}
 }
 
-func (l *listing) print(ctx context.Context, views []api.View) error {
+func (l *listing) print(ctx context.Context, views []api.RunView) error {
 	if l.json {
 		if views == nil {
-			views = []api.View{}
+			views = []api.RunView{}
 		}
 		return l.showJSON(views)
 	}
@@ -180,7 +180,7 @@ func (l *listing) keepShowing(ctx context.Context) error {
 
 // redraw replaces the list on a terminal; elsewhere it writes another one
 // when something but the time has changed, in JSON one document a line.
-func (l *listing) redraw(ctx context.Context, up *block, before *[]byte, views []api.View) error {
+func (l *listing) redraw(ctx context.Context, up *block, before *[]byte, views []api.RunView) error {
 	if l.out.terminal && !l.json {
 		lines := runsTable(views, l.why(ctx, views), l.verbose, time.Now()).lines(l.out)
 		up.draw(append(lines, l.out.paint(dim, " Ctrl-C ends this")))

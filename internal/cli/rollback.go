@@ -140,7 +140,7 @@ func between(revisions []api.RevisionView, from, to int) []api.Change {
 				all = append(all, way{Change: c})
 			}
 			all[at].To, all[at].secret = c.To, all[at].secret || c.From == c.To
-			all[at].How = most([]api.Change{all[at].Change, c})
+			all[at].Strategy = most([]api.Change{all[at].Change, c})
 		}
 	}
 	var changes []api.Change

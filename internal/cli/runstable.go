@@ -11,7 +11,7 @@ import (
 )
 
 // runsTable is the list for people.
-func runsTable(views []api.View, why map[dstack.RunID]string, verbose bool, now time.Time) *table {
+func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, now time.Time) *table {
 	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, loose: []int{3, 0}}
 	if verbose {
 		t.head = append(t.head, "MACHINE", "RESOURCES", "PRICE", "RESTARTS")
@@ -27,7 +27,7 @@ func runsTable(views []api.View, why map[dstack.RunID]string, verbose bool, now 
 				t.rows = append(t.rows, []string{line})
 			}
 			if line := why[v.ID]; line != "" {
-				t.rows = append(t.rows, []string{fmt.Sprintf("  wants %d: %s", v.Wanted, line)})
+				t.rows = append(t.rows, []string{fmt.Sprintf("  wants %d: %s", v.DesiredReplicas, line)})
 			}
 		}
 		for _, line := range troubles(v, verbose, now) {
@@ -43,11 +43,11 @@ func runsTable(views []api.View, why map[dstack.RunID]string, verbose bool, now 
 	return t
 }
 
-func runRow(v api.View, columns int, now time.Time) []string {
+func runRow(v api.RunView, columns int, now time.Time) []string {
 	replicas := "-"
-	if !v.Status.Finished() {
+	if !v.Status.IsFinished() {
 		serving := max(v.Ready, v.Serving) // while a revision takes over, old ones count
-		replicas = fmt.Sprintf("%d of %d", serving, v.Wanted)
+		replicas = fmt.Sprintf("%d of %d", serving, v.DesiredReplicas)
 		if v.Min != v.Max {
 			replicas = fmt.Sprintf("%d of %d..%d", serving, v.Min, v.Max)
 		}
@@ -67,9 +67,9 @@ func replicaRow(r api.ReplicaView, now time.Time) []string {
 }
 
 // numbersLine is what a run does and did; empty: nothing.
-func numbersLine(v api.View) string {
-	n := v.Numbers
-	if n == nil || v.Status.Finished() {
+func numbersLine(v api.RunView) string {
+	n := v.Metrics
+	if n == nil || v.Status.IsFinished() {
 		return ""
 	}
 	said := []string{count(int(n.Requests), "request"), fmt.Sprintf("%d in flight", n.InFlight)}
@@ -115,7 +115,7 @@ func orDash(text string) string {
 
 // statusPaint is the colour of a run's status, or of a replica's.
 func statusPaint(status string) (paint, bool) {
-	switch api.Status(status) {
+	switch api.RunStatus(status) {
 	case api.StatusReady:
 		return green, true
 	case api.StatusDegraded, api.StatusFailing, api.StatusWaiting:
@@ -138,7 +138,7 @@ func statusPaint(status string) (paint, bool) {
 }
 
 // troubles are the reasons that stand below a run which is not well.
-func troubles(v api.View, verbose bool, now time.Time) []string {
+func troubles(v api.RunView, verbose bool, now time.Time) []string {
 	var lines []string
 	add := func(line string) {
 		if line != "" && !slices.Contains(lines, line) {
@@ -150,14 +150,14 @@ func troubles(v api.View, verbose bool, now time.Time) []string {
 	}
 	for _, r := range v.Replicas {
 		switch {
-		case r.Status.Finished() && !verbose, r.Status == dstack.ReplicaReady:
+		case r.Status.IsFinished() && !verbose, r.Status == dstack.ReplicaReady:
 		case r.Progress != "":
 			add(fmt.Sprintf("replica %d %s", r.Num, cleanLine(r.Progress)))
 		case r.Reason != "":
 			add(sentence(r) + nextTry(r, now))
 		}
 	}
-	if b := v.RolledBack; b != nil && !v.Status.Finished() {
+	if b := v.RolledBack; b != nil && !v.Status.IsFinished() {
 		add(fmt.Sprintf("revision %d was rolled back to %d: %s", b.From, b.To, orDash(b.Reason)))
 	}
 	return lines

@@ -11,7 +11,7 @@ import (
 
 // settle prints the lines that stay once a service is ready, or need not be
 // before a request comes. waited is how long that took; 0: nobody waited.
-func (a *app) settle(v api.View, waited time.Duration) {
+func (a *app) settle(v api.RunView, waited time.Duration) {
 	name := cleanLine(v.Name)
 	words := strings.TrimPrefix(headline(v), name)
 	if v.Status == api.StatusReady {
@@ -47,7 +47,7 @@ func unresolvable(address string) bool {
 }
 
 // example is how to call the service, ready to be pasted.
-func example(v api.View) []string {
+func example(v api.RunView) []string {
 	token := ""
 	if v.Auth {
 		token = ` -H "Authorization: Bearer $DSTACK_TOKEN"`

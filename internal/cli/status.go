@@ -18,13 +18,13 @@ type statusBoard struct {
 	*screen
 	up      block
 	began   time.Time
-	view    api.View
+	view    api.RunView
 	trouble string         // why there is no news
 	said    map[string]any // what the lines said last
 	crashes map[int]int    // how many of each replica's were told
 }
 
-func newBoard(s *screen, first api.View, now time.Time) *statusBoard {
+func newBoard(s *screen, first api.RunView, now time.Time) *statusBoard {
 	b := &statusBoard{screen: s, up: block{to: s.err}, began: now, view: first,
 		said: map[string]any{}, crashes: map[int]int{}}
 	for _, r := range first.Replicas {
@@ -34,7 +34,7 @@ func newBoard(s *screen, first api.View, now time.Time) *statusBoard {
 }
 
 // news takes a newer view in.
-func (b *statusBoard) news(v api.View, now time.Time) {
+func (b *statusBoard) news(v api.RunView, now time.Time) {
 	b.view, b.trouble = v, ""
 	b.tellCrashes(now)
 	b.draw(now)
@@ -61,7 +61,7 @@ func (b *statusBoard) draw(now time.Time) {
 	}
 	b.say1("run", headline(b.view), now)
 	for _, r := range b.view.Replicas {
-		if !r.Status.Finished() && (r.Progress != "" || r.Reason != "") {
+		if !r.Status.IsFinished() && (r.Progress != "" || r.Reason != "") {
 			b.say1(fmt.Sprint("replica ", r.Num), b.line(r, now), now)
 		}
 	}
@@ -101,7 +101,7 @@ func (b *statusBoard) blockLines(now time.Time) []string {
 	gap := max(2, width-lipgloss.Width(head)-len(since))
 	lines := []string{head + strings.Repeat(" ", gap) + b.err.paint(dim, since)}
 	for _, r := range b.view.Replicas {
-		if r.Status.Finished() {
+		if r.Status.IsFinished() {
 			continue
 		}
 		line := fmt.Sprintf("   replica %d  %s", r.Num, b.line(r, now))
@@ -156,8 +156,8 @@ func crashesOf(r api.ReplicaView) int {
 }
 
 // headline is a run's status in words: llama31 is starting.
-func headline(v api.View) string {
-	words := map[api.Status]string{
+func headline(v api.RunView) string {
+	words := map[api.RunStatus]string{
 		api.StatusWaiting: "waits for a machine", api.StatusFailed: "failed", api.StatusStopped: "is stopped",
 		api.StatusSleeping: "sleeps until a request comes",
 		api.StatusUpdating: fmt.Sprintf("is updating to revision %d", v.Revision),
@@ -166,10 +166,10 @@ func headline(v api.View) string {
 		words = "is " + string(v.Status)
 	}
 	switch {
-	case v.Status == api.StatusUpdating && v.Wanted > 1:
-		words += fmt.Sprintf(", %d of %d replicas new", v.Ready, v.Wanted)
-	case v.Wanted > 1:
-		words += fmt.Sprintf(", %d of %d replicas ready", v.Ready, v.Wanted)
+	case v.Status == api.StatusUpdating && v.DesiredReplicas > 1:
+		words += fmt.Sprintf(", %d of %d replicas new", v.Ready, v.DesiredReplicas)
+	case v.DesiredReplicas > 1:
+		words += fmt.Sprintf(", %d of %d replicas ready", v.Ready, v.DesiredReplicas)
 	}
 	if v.Reason != "" && tellsMore(v) {
 		words += ": " + v.Reason
@@ -178,7 +178,7 @@ func headline(v api.View) string {
 }
 
 // tellsMore says that a run's reason is worth reading beside its status.
-func tellsMore(v api.View) bool {
+func tellsMore(v api.RunView) bool {
 	switch v.Status {
 	case api.StatusReady, api.StatusSleeping, api.StatusUpdating:
 		return false // the status says it all

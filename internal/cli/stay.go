@@ -62,7 +62,7 @@ type staying struct {
 
 // stay is what comes after the submission: nothing, waiting, or waiting and
 // then the logs.
-func (s *staying) stay(ctx context.Context, view api.View) error {
+func (s *staying) stay(ctx context.Context, view api.RunView) error {
 	if s.after.detach {
 		if s.after.json {
 			return s.showJSON(view)
@@ -117,11 +117,11 @@ func (a *app) sayHowToReturn(name string) {
 }
 
 // waitReady waits until this revision has been ready once.
-func (s *staying) waitReady(ctx context.Context, view api.View) (api.View, error) {
+func (s *staying) waitReady(ctx context.Context, view api.RunView) (api.RunView, error) {
 	revision := view.Revision
 	w := &waiting{app: s.app, client: s.client, project: s.project, limit: s.after.timeout}
-	w.done = func(v api.View) (bool, error) { return settledAt(v, revision) }
-	w.late = func(v api.View) error {
+	w.done = func(v api.RunView) (bool, error) { return settledAt(v, revision) }
+	w.late = func(v api.RunView) error {
 		late := &verdict{now: headline(v), err: &dstack.Error{Kind: dstack.Timeout,
 			Message: fmt.Sprintf("%s was not ready within %s", v.Name, s.after.timeout),
 			Hint:    fmt.Sprintf("it goes on: dstack logs %s -f\nor end it: dstack stop %s", v.Name, v.Name)}}
@@ -132,7 +132,7 @@ func (s *staying) waitReady(ctx context.Context, view api.View) (api.View, error
 }
 
 // settledAt says whether the wait for a revision of a run is over, and how.
-func settledAt(v api.View, revision int) (bool, error) {
+func settledAt(v api.RunView, revision int) (bool, error) {
 	switch {
 	case v.RolledBack != nil && v.RolledBack.From == revision:
 		return true, rolledBack(v)
@@ -140,7 +140,7 @@ func settledAt(v api.View, revision int) (bool, error) {
 		return true, &dstack.Error{Kind: dstack.Conflict,
 			Message: fmt.Sprintf("revision %d of %s was replaced by revision %d before it was ready", revision, v.Name, v.Revision),
 			Hint:    "see: dstack history " + v.Name}
-	case v.Status.Finished():
+	case v.Status.IsFinished():
 		return true, ended(v)
 	case v.Status == api.StatusStopping && v.Ending != dstack.EndFailed && v.Ending != dstack.EndNoCapacity:
 		return true, ended(v)
@@ -151,7 +151,7 @@ func settledAt(v api.View, revision int) (bool, error) {
 // arrived says that the present revision has served as wanted, or need not
 // before a request comes. Once it has, fewer replicas than wanted are a matter
 // of load, unless all that served have crashed.
-func arrived(v api.View) bool {
+func arrived(v api.RunView) bool {
 	switch v.Status {
 	case api.StatusSleeping:
 		return true
@@ -164,7 +164,7 @@ func arrived(v api.View) bool {
 }
 
 // rolledBack is the story of a revision that did not become ready.
-func rolledBack(v api.View) error {
+func rolledBack(v api.RunView) error {
 	b := v.RolledBack
 	story := &verdict{output: b.LastOutput, err: &dstack.Error{Kind: dstack.RolledBack,
 		Message: fmt.Sprintf("revision %d of %s did not become ready, rolled back to %d", b.From, v.Name, b.To),
@@ -177,7 +177,7 @@ func rolledBack(v api.View) error {
 	serving := max(v.Ready, v.Serving)
 	switch {
 	case v.Revision == b.To && serving > 0:
-		story.now = fmt.Sprintf("revision %d serves, %d of %s", b.To, serving, count(v.Wanted, "replica"))
+		story.now = fmt.Sprintf("revision %d serves, %d of %s", b.To, serving, count(v.DesiredReplicas, "replica"))
 	case v.Revision == b.To && v.Status == api.StatusSleeping:
 		story.now = fmt.Sprintf("revision %d sleeps until a request comes", b.To)
 	default:

@@ -73,14 +73,14 @@ func (s *stopping) run(ctx context.Context, names []string) error {
 }
 
 // unfinished looks all named runs up, before any is stopped.
-func (s *stopping) unfinished(ctx context.Context, client *api.Client, project string, names []string) ([]api.View, error) {
-	var live []api.View
+func (s *stopping) unfinished(ctx context.Context, client *api.Client, project string, names []string) ([]api.RunView, error) {
+	var live []api.RunView
 	for _, name := range names {
-		view, err := client.View(ctx, project, api.ViewRequest{RunName: name})
+		view, err := client.View(ctx, project, api.RunViewRequest{RunName: name})
 		if err != nil {
 			return nil, s.orMeant(ctx, client, project, name, err)
 		}
-		if view.Status.Finished() {
+		if view.Status.IsFinished() {
 			s.say(" %s", headline(view))
 			continue
 		}
@@ -90,11 +90,11 @@ func (s *stopping) unfinished(ctx context.Context, client *api.Client, project s
 }
 
 // await waits until a run has ended. An interrupt ends the waiting only.
-func (s *stopping) await(ctx context.Context, client *api.Client, project string, view api.View) error {
+func (s *stopping) await(ctx context.Context, client *api.Client, project string, view api.RunView) error {
 	// It is told as it will be, not as it was before it was asked to stop.
 	view.Status, view.Reason = api.StatusStopping, ""
 	w := &waiting{app: s.app, client: client, project: project,
-		done: func(v api.View) (bool, error) { return v.Status.Finished(), nil }}
+		done: func(v api.RunView) (bool, error) { return v.Status.IsFinished(), nil }}
 	last, err := w.until(ctx, view)
 	switch {
 	case ctx.Err() != nil:

@@ -14,13 +14,13 @@ const silenceLimit = 2 * time.Minute
 
 // look is one answer of a watched run.
 type look struct {
-	view api.View
+	view api.RunView
 	err  error
 }
 
 // watch looks at a run until stop is called, which returns when the looking
 // has ended.
-func watch(ctx context.Context, client *api.Client, project string, ask api.ViewRequest) (looks <-chan look, stop func()) {
+func watch(ctx context.Context, client *api.Client, project string, ask api.RunViewRequest) (looks <-chan look, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	out := make(chan look)
 	ended := make(chan struct{})
@@ -47,13 +47,13 @@ type waiting struct {
 	project string
 	limit   time.Duration // 0: none
 	// done says that the wait is over, with an error if it was in vain.
-	done func(api.View) (bool, error)
+	done func(api.RunView) (bool, error)
 	// late is the error when the limit passed.
-	late func(api.View) error
+	late func(api.RunView) error
 }
 
 // until waits, showing how things go. The last view is returned in any case.
-func (w *waiting) until(ctx context.Context, view api.View) (api.View, error) {
+func (w *waiting) until(ctx context.Context, view api.RunView) (api.RunView, error) {
 	if over, err := w.done(view); over {
 		return view, err
 	}
@@ -62,7 +62,7 @@ func (w *waiting) until(ctx context.Context, view api.View) (api.View, error) {
 		ctx, cancel = context.WithTimeoutCause(ctx, w.limit, errLate)
 		defer cancel()
 	}
-	looks, stop := watch(ctx, w.client, w.project, api.ViewRequest{RunName: view.Name, RunID: string(view.ID)})
+	looks, stop := watch(ctx, w.client, w.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
 	defer stop()
 	board := newBoard(w.screen, view, time.Now())
 	defer board.clear()
@@ -103,7 +103,7 @@ func (w *waiting) until(ctx context.Context, view api.View) (api.View, error) {
 var errLate = &dstack.Error{Kind: dstack.Timeout, Message: "the time is over"}
 
 // ended is the story of a run that is over, or about to be.
-func ended(v api.View) error {
+func ended(v api.RunView) error {
 	story := &verdict{err: &dstack.Error{Kind: dstack.Conflict, Message: v.Name + " failed", Hint: "dstack logs " + v.Name}}
 	if v.ReadyAt == nil {
 		story.err.Message = v.Name + " did not become ready"
@@ -125,7 +125,7 @@ func ended(v api.View) error {
 }
 
 // take adds why replicas are not ready, and what the first of them said last.
-func (s *verdict) take(v api.View) {
+func (s *verdict) take(v api.RunView) {
 	for _, r := range v.Replicas {
 		if r.Status == dstack.ReplicaReady || r.Reason == "" {
 			continue

@@ -33,18 +33,18 @@ const (
 
 // Revision is one submitted state of a run.
 type Revision struct {
-	Run    RunID
-	Num    int
-	Shape  int // see Run.Shape
-	Spec   RunSpec
-	User   string
-	At     time.Time
-	Of     int // the revision that it brings back; 0: none
-	Status RevisionStatus
-	Reason Reason // why it failed
+	Run              RunID
+	Num              int
+	TemplateRevision int // see Run.Shape
+	Spec             RunSpec
+	User             string
+	At               time.Time
+	Restores         int // the revision that it brings back; 0: none
+	Status           RevisionStatus
+	Reason           Reason // why it failed
 	// What failed first, with RevisionFailed.
-	Replica int
-	LastOut []string
+	Replica    int
+	LastOutput []string
 }
 
 // RevisionStatus is what became of a revision.

@@ -8,17 +8,17 @@ import (
 
 // Instance is a rented or owned place to run replicas.
 type Instance struct {
-	ID       InstanceID
-	Backend  string // key in backend.Set
-	Offer    Offer
-	Status   InstanceStatus
-	Reason   Reason
-	Since    time.Time // when Status last changed
-	Host     string    // the installation that alone can reach it; empty: any server can
-	HeardAt  time.Time // when its engine last answered; saved at most every half minute
-	LastFail string    // what last went wrong with it, for people
-	Fails    int       // in a row
-	Version  int64
+	ID                  InstanceID
+	Backend             string // key in backend.Set
+	Offer               Offer
+	Status              InstanceStatus
+	Reason              Reason
+	Since               time.Time // when Status last changed
+	Host                string    // the installation that alone can reach it; empty: any server can
+	LastResponseAt      time.Time // when its engine last answered; saved at most every half minute
+	LastError           string    // what last went wrong with it, for people
+	ConsecutiveFailures int       // in a row
+	Version             int64
 }
 
 // InstanceStatus is where an instance is in its life.
@@ -40,20 +40,20 @@ type Machine struct {
 
 // Offer is a place that could be had, and its price.
 type Offer struct {
-	Backend  string     `json:"backend"` // its type: local
-	Key      string     `json:"key"`     // which of the configured backends: key in backend.Set
-	Region   string     `json:"region"`
-	Type     string     `json:"type"` // the instance type; for owned machines their name
-	Hardware Hardware   `json:"hardware"`
-	Spot     bool       `json:"spot"`
-	Price    float64    `json:"price"`           // dollars an hour
-	Owned    InstanceID `json:"owned,omitempty"` // this very machine, shared; empty: rented for one replica
-	Host     string     `json:"host,omitempty"`  // see Instance.Host
-	Engine   Traits     `json:"engine"`
+	Backend       string             `json:"backend"` // its type: local
+	Key           string             `json:"key"`     // which of the configured backends: key in backend.Set
+	Region        string             `json:"region"`
+	Type          string             `json:"type"` // the instance type; for owned machines their name
+	Hardware      Hardware           `json:"hardware"`
+	Spot          bool               `json:"spot"`
+	Price         float64            `json:"price"`           // dollars an hour
+	OwnedInstance InstanceID         `json:"owned,omitempty"` // this very machine, shared; empty: rented for one replica
+	Host          string             `json:"host,omitempty"`  // see Instance.Host
+	Engine        EngineCapabilities `json:"engine"`
 }
 
-// Traits is what the engine of a machine can and cannot do.
-type Traits struct {
+// EngineCapabilities is what the engine of a machine can and cannot do.
+type EngineCapabilities struct {
 	Name        string `json:"name"`         // docker, process
 	Containers  bool   `json:"containers"`   // understands images
 	SharesPorts bool   `json:"shares_ports"` // a replica's port is the machine's own
@@ -90,21 +90,21 @@ type Requirements struct {
 	MaxPrice      *float64
 }
 
-// Place is where a replica could go.
-type Place struct {
+// Placement is where a replica could go.
+type Placement struct {
 	Offer Offer
 	Claim Claim
 	Free  string // what is free of it, for people: 1 of 2 GPUs free
 }
 
-// Misfit is a machine that does not suit, and why.
-type Misfit struct {
-	Offer Offer
-	Why   string // has no GPU; 24GB of memory, 64GB asked for
+// Rejection is a machine that does not suit, and why.
+type Rejection struct {
+	Offer  Offer
+	Reason string // has no GPU; 24GB of memory, 64GB asked for
 }
 
-// Used is what unfinished replicas hold of an instance.
-type Used struct {
+// Allocation is what unfinished replicas hold of an instance.
+type Allocation struct {
 	CPUs      int
 	MemoryMiB int64
 	DiskMiB   int64

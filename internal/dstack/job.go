@@ -12,29 +12,29 @@ const BaseImage = "dstackai/base:py%s-0.5-cuda-12.1"
 // DefaultPython is the Python of the base image when none is named.
 const DefaultPython = "3.10"
 
-// Order is all that an engine needs to know to run one attempt.
-type Order struct {
-	Attempt    AttemptID
-	AttemptNum int
-	Replica    ReplicaID
-	ReplicaNum int
-	Run        string // its name
-	Project    string
-	Image      string            // always set; process engines do not look at it
-	Auth       *RegistryAuth     // nil: none
-	Argv       []string          // in a container; empty: the image's own command
-	Script     string            // the commands joined, for a shell on the machine itself
-	WorkingDir string            // below the code's folder; empty: the image's own, and no code
-	Env        map[string]string // complete, DSTACK_* included
-	Port       int
-	ShmBytes   int64 // 0: the engine's default
-	CPUs       int   // 0: no limit
-	MemoryMiB  int64 // 0: no limit
-	GPUs       []GPU // to be given to it, and no others
-	CodeHash   string
-	CodeRepo   string
-	CodeOf     ProjectID
-	Grace      time.Duration // from SIGTERM to SIGKILL
+// AttemptSpec is all that an engine needs to know to run one attempt.
+type AttemptSpec struct {
+	Attempt         AttemptID
+	AttemptNum      int
+	Replica         ReplicaID
+	ReplicaNum      int
+	Run             string // its name
+	Project         string
+	Image           string            // always set; process engines do not look at it
+	Auth            *RegistryAuth     // nil: none
+	Argv            []string          // in a container; empty: the image's own command
+	Script          string            // the commands joined, for a shell on the machine itself
+	WorkingDir      string            // below the code's folder; empty: the image's own, and no code
+	Env             map[string]string // complete, DSTACK_* included
+	Port            int
+	ShmBytes        int64 // 0: the engine's default
+	CPUs            int   // 0: no limit
+	MemoryMiB       int64 // 0: no limit
+	GPUs            []GPU // to be given to it, and no others
+	CodeHash        string
+	CodeRepo        string
+	CodeProject     ProjectID
+	StopGracePeriod time.Duration // from SIGTERM to SIGKILL
 }
 
 // RegistryAuth is a login to an image registry.

@@ -9,29 +9,29 @@ import (
 
 // Run is a service as submitted: the desired state of everything below it.
 type Run struct {
-	ID          RunID
-	ProjectID   ProjectID
-	Project     string // its project's name
-	User        string // who submitted it
-	Name        string
-	Spec        RunSpec
-	Revision    int // the present one; the first is 1
-	Newest      int // the highest number that was given, at least Revision: a failed one is not given again
-	Shape       int // the first revision with the containers of the present one: replicas from it on are up to date
-	Proven      int // the last revision before Shape that has served; 0: none. A revision that fails falls back to it
-	Wanted      int // how many replicas there should be, within the range of the configuration
-	Status      RunStatus
-	Reason      Reason
-	Ending      Ending      // why it ends or ended; EndNone while it lives
-	Stop        StopRequest // what the user asked for
-	SubmittedAt time.Time
-	Since       time.Time // when Status last changed
-	ScaledAt    time.Time // when Wanted last changed; at first when it was submitted
-	StartedAt   time.Time // when its first replica had a machine; zero: not yet
-	ReadyAt     time.Time // when the present shape first served as wanted; zero: not yet
-	FinishedAt  time.Time
-	Deleted     bool  // no longer listed
-	Version     int64 // grows with each save; a save of an older version is refused
+	ID               RunID
+	ProjectID        ProjectID
+	Project          string // its project's name
+	User             string // who submitted it
+	Name             string
+	Spec             RunSpec
+	Revision         int // the present one; the first is 1
+	LatestRevision   int // the highest number that was given, at least Revision: a failed one is not given again
+	TemplateRevision int // the first revision with the containers of the present one: replicas from it on are up to date
+	StableRevision   int // the last revision before Shape that has served; 0: none. A revision that fails falls back to it
+	DesiredReplicas  int // how many replicas there should be, within the range of the configuration
+	Status           RunStatus
+	Reason           Reason
+	Ending           Ending      // why it ends or ended; EndNone while it lives
+	Stop             StopRequest // what the user asked for
+	SubmittedAt      time.Time
+	Since            time.Time // when Status last changed
+	ScaledAt         time.Time // when Wanted last changed; at first when it was submitted
+	StartedAt        time.Time // when its first replica had a machine; zero: not yet
+	ReadyAt          time.Time // when the present shape first served as wanted; zero: not yet
+	FinishedAt       time.Time
+	Deleted          bool  // no longer listed
+	Version          int64 // grows with each save; a save of an older version is refused
 }
 
 // RunSpec is what a client submits, in the wire form of spec §4.5. Its
@@ -65,8 +65,8 @@ const (
 	RunFailed      RunStatus = "failed"      // ended because it could not go on
 )
 
-// Finished says that nothing will ever change again.
-func (s RunStatus) Finished() bool { return s == RunTerminated || s == RunFailed }
+// IsFinished says that nothing will ever change again.
+func (s RunStatus) IsFinished() bool { return s == RunTerminated || s == RunFailed }
 
 // StopRequest is what the user asked of a run.
 type StopRequest string

@@ -13,15 +13,15 @@ type ChatTemplate struct {
 	// Tokens are the special tokens by the names that templates know them by:
 	// bos_token, eos_token, pad_token, unk_token, …
 	Tokens map[string]string `json:"tokens,omitempty"`
-	// BOSAlone says that nobody but the template puts bos_token before a
+	// OnlyTemplateAddsBOS says that nobody but the template puts bos_token before a
 	// prompt: the model's tokenizer does not.
-	BOSAlone bool `json:"bos_alone,omitempty"`
+	OnlyTemplateAddsBOS bool `json:"bos_alone,omitempty"`
 	// Kwargs are variables that the configuration gives to every rendering, a
 	// JSON object; empty: none.
 	Kwargs json.RawMessage `json:"kwargs,omitempty"`
-	// From says where it was found, for people: the configuration,
+	// Source says where it was found, for people: the configuration,
 	// org/model at 1a2b3c4, the replica.
-	From string `json:"from"`
+	Source string `json:"from"`
 }
 
 // NamedTemplate is one of several templates of a model.

@@ -24,9 +24,9 @@ const (
 	maxUnpacked = 256 << 20
 )
 
-// WorkingDir is the folder, below the code's, that an order's command starts
+// ResolveWorkingDir is the folder, below the code's, that an order's command starts
 // in. It never leads out of it.
-func WorkingDir(o dstack.Order) (string, error) {
+func ResolveWorkingDir(o dstack.AttemptSpec) (string, error) {
 	dir := o.WorkingDir
 	if rest, ok := strings.CutPrefix(dir, CodeFolder); ok && (rest == "" || rest[0] == '/') {
 		dir = "." + rest
@@ -118,9 +118,9 @@ func refuseCode(format string, args ...any) error {
 	}
 }
 
-// Unpack writes uploaded code below root. No entry can reach outside it, not
+// UnpackArchive writes uploaded code below root. No entry can reach outside it, not
 // through links either.
-func Unpack(ctx context.Context, root *os.Root, code io.Reader) error {
+func UnpackArchive(ctx context.Context, root *os.Root, code io.Reader) error {
 	for h, body := range entries(ctx, code) {
 		if h == nil {
 			return readError(body)
@@ -164,9 +164,9 @@ func unpackOne(root *os.Root, h *tar.Header, body io.Reader) error {
 	return errors.Join(err, f.Close())
 }
 
-// Repack writes uploaded code to w as a clean tar for a container, below
+// RepackArchive writes uploaded code to w as a clean tar for a container, below
 // folder, all of it root's.
-func Repack(ctx context.Context, w io.Writer, folder string, code io.Reader) error {
+func RepackArchive(ctx context.Context, w io.Writer, folder string, code io.Reader) error {
 	out := tar.NewWriter(w)
 	if err := out.WriteHeader(&tar.Header{Name: folder, Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
 		return err

@@ -51,7 +51,7 @@ func unpack(t testing.TB, code io.Reader) (string, error) {
 		t.Fatal(err)
 	}
 	defer root.Close()
-	return dir, engine.Unpack(context.Background(), root, code)
+	return dir, engine.UnpackArchive(context.Background(), root, code)
 }
 
 func TestUnpack_FilesFoldersAndLinks(t *testing.T) {
@@ -135,7 +135,7 @@ func TestUnpack_CutOff(t *testing.T) {
 func TestRepack_PutsAllBelowAFolder(t *testing.T) {
 	var out bytes.Buffer
 	code := archive(t, entry{"./", tar.TypeDir, "", ""}, entry{"a/run.sh", tar.TypeReg, "", "run"}, entry{"l", tar.TypeSymlink, "a/run.sh", ""})
-	if err := engine.Repack(context.Background(), &out, "workflow", bytes.NewReader(code)); err != nil {
+	if err := engine.RepackArchive(context.Background(), &out, "workflow", bytes.NewReader(code)); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -157,7 +157,7 @@ func TestRepack_PutsAllBelowAFolder(t *testing.T) {
 	}
 	for name, entries := range evil {
 		if name == "parent" || name == "absolute" || name == "device" || name == "absolute link" {
-			if err := engine.Repack(context.Background(), io.Discard, "workflow", bytes.NewReader(archive(t, entries...))); err == nil {
+			if err := engine.RepackArchive(context.Background(), io.Discard, "workflow", bytes.NewReader(archive(t, entries...))); err == nil {
 				t.Errorf("%s was taken", name)
 			}
 		}
@@ -169,7 +169,7 @@ func TestWorkingDir(t *testing.T) {
 		"": ".", ".": ".", "app": "app", "./app/": "app", "a/../b": "b", "/workflow": ".", "/workflow/app": "app",
 		"..": "", "../x": "", "a/../..": "", "/etc": "", "/workflow/..": "", "/workflowx": "",
 	} {
-		got, err := engine.WorkingDir(dstack.Order{WorkingDir: given})
+		got, err := engine.ResolveWorkingDir(dstack.AttemptSpec{WorkingDir: given})
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%q becomes %q, %v; want %q", given, got, err, want)
 		}

@@ -20,7 +20,7 @@ type Engine interface {
 	// Running (pulling, starting, running, exited or refused). Started again
 	// with an attempt that exists in any state, it does nothing. An error
 	// means that the engine cannot be reached.
-	Start(ctx context.Context, o dstack.Order) error
+	Start(ctx context.Context, o dstack.AttemptSpec) error
 
 	// Stop asks the attempt to end: SIGTERM to all of its processes, and
 	// SIGKILL once grace has passed; at once when it is zero. A second call
@@ -43,6 +43,6 @@ type Engine interface {
 	Remove(ctx context.Context, id dstack.AttemptID) error
 }
 
-// Code opens the uploaded code of an order, a tar stream; the caller closes
+// CodeOpener opens the uploaded code of an order, a tar stream; the caller closes
 // it. An order without a CodeHash has none.
-type Code func(ctx context.Context, o dstack.Order) (io.ReadCloser, error)
+type CodeOpener func(ctx context.Context, o dstack.AttemptSpec) (io.ReadCloser, error)

@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// Answer is what an address says when it is called.
-type Answer int
+// PortState is what an address says when it is called.
+type PortState int
 
 // Every answer there is. Slow is no refusal: a busy server whose queue is full
 // answers so, and is not to be called broken for it.
 const (
-	Refused Answer = iota
-	Accepted
-	Slow
+	PortRefused PortState = iota
+	PortAccepted
+	PortSlow
 )
 
 // Limits of one call. Both ends are on this machine or a bridge of it.
@@ -26,10 +26,10 @@ const (
 	settle    = 300 * time.Millisecond // on a busy machine the proxy takes its time to find out
 )
 
-// Call connects to a replica and hangs up. proxied says that something stands
+// CheckPort connects to a replica and hangs up. proxied says that something stands
 // before it which accepts for it (Docker's port proxy), and that a connection
 // counts only once it has lasted a moment.
-func Call(ctx context.Context, address string, proxied bool) Answer {
+func CheckPort(ctx context.Context, address string, proxied bool) PortState {
 	dialer := net.Dialer{Timeout: callLimit}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
@@ -37,22 +37,22 @@ func Call(ctx context.Context, address string, proxied bool) Answer {
 	}
 	defer conn.Close()
 	if !proxied {
-		return Accepted
+		return PortAccepted
 	}
 	_ = conn.SetReadDeadline(time.Now().Add(settle))
 	n, err := conn.Read(make([]byte, 1))
 	if n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
-		return Accepted
+		return PortAccepted
 	}
-	return Refused
+	return PortRefused
 }
 
-func answerOf(err error) Answer {
+func answerOf(err error) PortState {
 	if netErr, ok := errors.AsType[net.Error](err); ok && netErr.Timeout() {
-		return Slow
+		return PortSlow
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.EADDRNOTAVAIL) {
-		return Slow // our trouble, not the replica's
+		return PortSlow // our trouble, not the replica's
 	}
-	return Refused
+	return PortRefused
 }

@@ -20,21 +20,21 @@ func TestCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	address := l.Addr().String()
-	if got := engine.Call(t.Context(), address, false); got != engine.Accepted {
+	if got := engine.CheckPort(t.Context(), address, false); got != engine.PortAccepted {
 		t.Errorf("a listener: %v", got)
 	}
-	if got := engine.Call(t.Context(), address, true); got != engine.Accepted {
+	if got := engine.CheckPort(t.Context(), address, true); got != engine.PortAccepted {
 		t.Errorf("a quiet listener behind a proxy: %v", got)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := engine.Call(t.Context(), address, false); got != engine.Refused {
+	if got := engine.CheckPort(t.Context(), address, false); got != engine.PortRefused {
 		t.Errorf("nobody: %v", got)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got := engine.Call(gone, address, false); got != engine.Slow {
+	if got := engine.CheckPort(gone, address, false); got != engine.PortSlow {
 		t.Errorf("our own end: %v", got)
 	}
 }
@@ -55,7 +55,7 @@ func TestCall_IsNotFooledByAProxy(t *testing.T) {
 			_ = conn.Close()
 		}
 	})
-	if got := engine.Call(t.Context(), l.Addr().String(), true); got != engine.Refused {
+	if got := engine.CheckPort(t.Context(), l.Addr().String(), true); got != engine.PortRefused {
 		t.Errorf("a proxy without anything behind: %v", got)
 	}
 	_ = l.Close()
@@ -63,7 +63,7 @@ func TestCall_IsNotFooledByAProxy(t *testing.T) {
 }
 
 func TestStamps_GrowStrictly(t *testing.T) {
-	var s engine.Stamps
+	var s engine.MonotonicClock
 	at := time.Date(2026, 11, 23, 12, 0, 0, 1999, time.UTC)
 	first := s.Next(at)
 	if want := at.Truncate(time.Microsecond); !first.Equal(want) {
@@ -86,8 +86,8 @@ func TestRefusal(t *testing.T) {
 		{fmt.Errorf("write x: %w", syscall.ENOSPC), "the disk of the server's folder is full; free some space there", false},
 		{errors.New("odd"), "odd", false},
 	} {
-		r := engine.Refusal("a", c.err, now)
-		if r.Error != c.says || r.Permanent != c.permanent || r.Outcome != dstack.OutcomeRefused {
+		r := engine.NewRefusedReport("a", c.err, now)
+		if r.Error != c.says || r.Permanent != c.permanent || r.State != dstack.AttemptRefused {
 			t.Errorf("%v became %+v", c.err, r)
 		}
 	}

@@ -8,12 +8,12 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Refusal is the report of an attempt that could not be started: why, what to
+// NewRefusedReport is the report of an attempt that could not be started: why, what to
 // do, and whether it never could. What is not known to be the order's own
 // fault may be tried again.
-func Refusal(id dstack.AttemptID, err error, at time.Time) dstack.Report {
+func NewRefusedReport(id dstack.AttemptID, err error, at time.Time) dstack.Report {
 	r := dstack.Report{
-		Attempt: id, Outcome: dstack.OutcomeRefused, Error: err.Error(),
+		Attempt: id, State: dstack.AttemptRefused, Error: err.Error(),
 		StartedAt: at, EndedAt: at, At: at,
 	}
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {

@@ -2,13 +2,13 @@ package engine
 
 import "time"
 
-// Stamps makes times strictly growing microseconds, so that a reader can ask
+// MonotonicClock makes times strictly growing microseconds, so that a reader can ask
 // for what came after a line. The zero value works.
-type Stamps struct{ last time.Time }
+type MonotonicClock struct{ last time.Time }
 
 // Next returns at in microseconds, or the microsecond after the last one
 // returned if that is later.
-func (s *Stamps) Next(at time.Time) time.Time {
+func (s *MonotonicClock) Next(at time.Time) time.Time {
 	at = at.UTC().Truncate(time.Microsecond)
 	if next := s.last.Add(time.Microsecond); !at.After(s.last) {
 		at = next

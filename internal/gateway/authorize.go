@@ -28,7 +28,7 @@ func (x *exchange) authorize(v *view, project string) error {
 			Message: "this token is not known",
 			Hint:    "yours is in ~/.dstack/config.yml"}}
 	}
-	if !grant.Opens(project) {
+	if !grant.Allows(project) {
 		return &refusal{words: words{Kind: dstack.Forbidden,
 			Message: "this token does not open the project " + project,
 			Hint:    "ask an administrator of the project to make you a member"}}

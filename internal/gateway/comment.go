@@ -24,7 +24,7 @@ var errLeft = errors.New("the client has left")
 // first begins the answer: from then on errors are events.
 func (x *exchange) comment() error {
 	if !x.opened {
-		if !openai.Streams(x.body) {
+		if !openai.WantsStream(x.body) {
 			x.silent, x.commentAt = true, time.Time{}
 			return nil
 		}

@@ -126,7 +126,7 @@ func status(code int, kind, body string) http.HandlerFunc {
 func TestComment_ErrorsAreEvents(t *testing.T) {
 	const sse = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 	ends := starting("openai")
-	ends.Ends = true
+	ends.IsStopping = true
 	refuses := at(closedPort(t), 0)
 	for _, c := range []struct {
 		name   string
@@ -153,7 +153,7 @@ func TestComment_ErrorsAreEvents(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			limits := gateway.Limits{Comment: 5 * time.Millisecond, Refused: time.Millisecond}
-			if len(c.next.Ready) == 0 && !c.next.Ends {
+			if len(c.next.Ready) == 0 && !c.next.IsStopping {
 				limits.Hold = 2 * quick
 			}
 			r := start(t, limits, starting("openai"))

@@ -184,7 +184,7 @@ func (x *exchange) fit(res *http.Response) error {
 		res.Header.Set("Connection", "close")
 	}
 	if x.means.Models {
-		openai.Allow(res.Header)
+		openai.AllowOrigin(res.Header)
 		x.meter(res, kind)
 	}
 	if x.opened {

@@ -27,7 +27,7 @@ type ControlPlane interface {
 	// and at once when a run without a replica gets its first request and when
 	// a replica that was taken out of the table has nothing in flight any
 	// more. Losing one costs a second; a later one replaces it.
-	Report(ctx context.Context, c dstack.Counts) error
+	Report(ctx context.Context, c dstack.LoadReport) error
 }
 
 // Options is what a gateway is made of.

@@ -40,7 +40,7 @@ func TestHeld_BoundsOfTheConfiguration(t *testing.T) {
 
 func TestHeld_RunThatEnds(t *testing.T) {
 	ends, lives := model("llama31", "org/m"), model("b", "org/m")
-	ends.Ends, lives.Since = true, 2
+	ends.IsStopping, lives.Since = true, 2
 	r := start(t, gateway.Limits{}, ends)
 	got := r.chat(`{"model":"org/m"}`)
 	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "" || !strings.Contains(got.body, "llama31 is being stopped") {
@@ -57,7 +57,7 @@ func TestHeld_RunThatEnds(t *testing.T) {
 	done := make(chan reply, 1)
 	go func() { done <- r.chat(`{"model":"org/m"}`) }()
 	until(t, "it waits for the one that lives", func() bool { return r.gateway.Load()["run-b"].Held == 1 })
-	lives.Ends = true
+	lives.IsStopping = true
 	r.plane.set(ends, lives)
 	if got := <-done; got.StatusCode != 503 || !strings.Contains(got.body, "being stopped") {
 		t.Errorf("when that ends, too: %d %s", got.StatusCode, got.body)
@@ -68,7 +68,7 @@ func TestHeld_RunThatEnds(t *testing.T) {
 // replica: one that starts, else one that it wakes, never one that gets none.
 func TestHeld_SharedModel(t *testing.T) {
 	never, ends, sleeps, starts := model("never", "org/m"), model("ends", "org/m"), model("sleeps", "org/m"), model("starts", "org/m")
-	never.Never, ends.Ends, sleeps.Asleep = true, true, true
+	never.NeverServes, ends.IsStopping, sleeps.IsSleeping = true, true, true
 	for name, c := range map[string]struct {
 		waits  string
 		routes []route.Route
@@ -93,7 +93,7 @@ func TestHeld_SharedModel(t *testing.T) {
 
 func TestHeld_RunThatGetsNoReplica(t *testing.T) {
 	never := public("open")
-	never.Never, never.State = true, "it has no replicas: its configuration says replicas: 0"
+	never.NeverServes, never.State = true, "it has no replicas: its configuration says replicas: 0"
 	r := start(t, gateway.Limits{}, never)
 	got := r.get("http://open.localhost/")
 	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "" || !strings.Contains(got.body, "open is not ready: it has no replicas: its configuration says replicas: 0") {

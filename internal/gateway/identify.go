@@ -14,11 +14,11 @@ func (g *Gateway) Serves(r *http.Request) bool {
 	return ok
 }
 
-func (g *Gateway) identify(r *http.Request) (route.Meaning, bool) {
+func (g *Gateway) identify(r *http.Request) (route.Destination, bool) {
 	if m, ok := g.domain.ByHost(r.Host); ok {
 		return m, true
 	}
-	return route.ByPath(r.URL.EscapedPath())
+	return route.ParsePath(r.URL.EscapedPath())
 }
 
 // admit finds the routes of a request in a view and makes sure that the
@@ -50,8 +50,8 @@ func (x *exchange) admit(v *view) ([]*route.Route, error) {
 	return x.one[:], nil
 }
 
-func noRun(m route.Meaning) error {
-	if m.Nothing() {
+func noRun(m route.Destination) error {
+	if m.IsEmpty() {
 		return &refusal{words: words{Kind: dstack.NotFound,
 			Message: "this address names no service",
 			Hint:    "services are at <run>.<domain> or /proxy/services/<project>/<run>/"}}

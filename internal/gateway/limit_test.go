@@ -58,7 +58,7 @@ func (c callers) want(name, from, url string, statuses []int, more ...string) {
 func TestLimit_RateAndBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ends := limited(public("open"), byIP("/", 2, 3))
-		ends.Ends = true // what passes is answered 503
+		ends.IsStopping = true // what passes is answered 503
 		g, p := still(t, gateway.Options{}, ends)
 		c := callers{t, g}
 		const passes, not = 503, 429
@@ -103,7 +103,7 @@ func TestLimit_RateAndBurst(t *testing.T) {
 func TestLimit_ByHeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ends := limited(public("open"), byHeader("X-User", 1, 0))
-		ends.Ends = true
+		ends.IsStopping = true
 		g, _ := still(t, gateway.Options{}, ends)
 		c := callers{t, g}
 		c.want("a", "10.0.0.1:1", "http://open.localhost/", []int{503, 429}, "X-User", "a")
@@ -117,7 +117,7 @@ func TestLimit_ByHeader(t *testing.T) {
 func TestLimit_LongestPrefix(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ends := limited(public("open"), byIP("/api/", 1, 1), byIP("/api/slow", 1, 0))
-		ends.Ends = true
+		ends.IsStopping = true
 		for _, c := range []struct {
 			path   string
 			passes int
@@ -205,7 +205,7 @@ func TestLimit_OfTheRunThatGetsTheRequest(t *testing.T) {
 			t.Errorf("the run without a limit: %d %s", got.StatusCode, got.body)
 		}
 	}
-	second.Ready, second.Never = nil, true
+	second.Ready, second.NeverServes = nil, true
 	r.plane.set(first, second)
 	until(t, "it waits for the first", func() bool { return r.chat(`{"model":"org/m"}`).StatusCode == 503 })
 	if got := r.chat(`{"model":"org/m"}`); got.StatusCode != 429 {
@@ -218,7 +218,7 @@ func TestLimit_OfTheRunThatGetsTheRequest(t *testing.T) {
 func TestLimit_ManyCallers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ends := limited(public("open"), byHeader("X-User", 0.02, 0))
-		ends.Ends = true
+		ends.IsStopping = true
 		g, _ := still(t, gateway.Options{}, ends)
 		c := callers{t, g}
 		user := func(n int) []string { return []string{"X-User", fmt.Sprint(n)} }
@@ -244,7 +244,7 @@ func TestLimit_ManyCallers(t *testing.T) {
 func TestLimit_ManyLimits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ends := public("open")
-		ends.Ends = true
+		ends.IsStopping = true
 		for i := range 16 {
 			ends = limited(ends, append(ends.Rules.Limits, byIP(fmt.Sprintf("/%d/", i), 0.02, 0))...)
 		}

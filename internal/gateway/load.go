@@ -101,7 +101,7 @@ func (l *loads) adopt(x *route.Index) *view {
 		}
 		if !load.left {
 			load.left = true
-			l.news.Up()
+			l.news.Signal()
 		}
 		l.forget(load)
 	}
@@ -154,7 +154,7 @@ func (l *loads) leave(p *place) {
 	run.window.busier(l.now(), -1)
 	l.forgetRun(p.load.run, run)
 	if p.load.inFlight--; p.load.left && p.load.inFlight == 0 {
-		l.news.Up()
+		l.news.Signal()
 		l.forget(p.load)
 	}
 }
@@ -173,7 +173,7 @@ func (l *loads) wait(id dstack.RunID, by int) {
 	defer l.mu.Unlock()
 	run := l.runOf(id)
 	if run.held += by; run.held == by {
-		l.news.Up()
+		l.news.Signal()
 	}
 	run.window.busier(l.now(), by)
 	l.forgetRun(id, run)
@@ -224,12 +224,12 @@ func (l *loads) snapshot() map[dstack.RunID]Load {
 
 // counts is all there is to tell, with the version of the view that it was
 // counted by.
-func (l *loads) counts() dstack.Counts {
+func (l *loads) counts() dstack.LoadReport {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	c := dstack.Counts{Runs: map[dstack.RunID]dstack.Count{}}
+	c := dstack.LoadReport{Runs: map[dstack.RunID]dstack.RunLoad{}}
 	if v := l.view.Load(); v != nil {
-		c.Table, c.Drains = v.Version, v.Drains
+		c.TableVersion, c.DrainSequence = v.Version, v.DrainSequence
 	}
 	now := l.now()
 	c.Watched = now
@@ -238,8 +238,8 @@ func (l *loads) counts() dstack.Counts {
 		length := time.Duration(run.window.length) * time.Second
 		young := watched < min(length, now-time.Second) // it was not counted for as long as others
 		if requests > 0 || run.inFlight > 0 || run.held > 0 || busy > 0 || young {
-			c.Runs[id] = dstack.Count{Window: length, Watched: watched,
-				Requests: requests, Busy: busy, InFlight: run.inFlight, Held: run.held}
+			c.Runs[id] = dstack.RunLoad{Window: length, Watched: watched,
+				Requests: requests, Concurrency: busy, InFlight: run.inFlight, Held: run.held}
 		}
 	}
 	for key, load := range l.replicas {

@@ -16,13 +16,13 @@ import (
 
 // serveModels serves the models of a project. It always asks for a token.
 func (x *exchange) serveModels() {
-	if openai.Preflight(x.r) {
+	if openai.IsPreflight(x.r) {
 		x.w.Header().Set("X-Request-Id", x.id)
 		openai.WritePreflight(x.w, x.r)
 		return
 	}
 	x.own = true
-	x.call = openai.CallOf(x.r.URL.EscapedPath()[len(x.means.Base):])
+	x.call = openai.ParseCall(x.r.URL.EscapedPath()[len(x.means.Base):])
 	if err := x.obtain(); err != nil { // no place yet: whether the caller may
 		x.fail(err)
 		return
@@ -33,7 +33,7 @@ func (x *exchange) serveModels() {
 }
 
 func (x *exchange) answerModels() error {
-	if x.call.Verb == openai.None {
+	if x.call.Operation == openai.None {
 		return &refusal{words: words{Kind: dstack.NotFound, Message: "no such path on the model endpoint",
 			Hint: "there are /v1/models, /v1" + strings.Join(openai.Forwarded(), ", /v1")}}
 	}
@@ -41,7 +41,7 @@ func (x *exchange) answerModels() error {
 		return &refusal{allow: methods, words: words{Kind: badMethod,
 			Message: "this path takes " + strings.Join(methods, " and ") + ", not " + x.r.Method}}
 	}
-	switch x.call.Verb {
+	switch x.call.Operation {
 	case openai.List:
 		return x.listModels()
 	case openai.Show:
@@ -49,7 +49,7 @@ func (x *exchange) answerModels() error {
 	case openai.Forward:
 		return x.forwardToModel()
 	default:
-		return errors.New("gateway: unknown verb " + strconv.Itoa(int(x.call.Verb)))
+		return errors.New("gateway: unknown verb " + strconv.Itoa(int(x.call.Operation)))
 	}
 }
 
@@ -107,7 +107,7 @@ func (x *exchange) forAnthropic() bool {
 
 // ours sets the headers of an answer that is not a replica's.
 func (x *exchange) ours() {
-	openai.Allow(x.w.Header())
+	openai.AllowOrigin(x.w.Header())
 	x.w.Header().Set("X-Request-Id", x.id)
 }
 
@@ -128,7 +128,7 @@ func (x *exchange) forwardToModel() error {
 	if err != nil {
 		return err
 	}
-	x.model, err = openai.ModelIn(x.r.Header.Get("Content-Type"), body)
+	x.model, err = openai.FindModelInForm(x.r.Header.Get("Content-Type"), body)
 	if err != nil {
 		return &refusal{param: "model", words: words{Kind: dstack.Invalid, Message: err.Error()}}
 	}

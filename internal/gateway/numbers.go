@@ -135,7 +135,7 @@ func (n *numbers) forget(id dstack.RunID, one *runNumbers) {
 }
 
 // fill adds what is known of each run.
-func (n *numbers) fill(all map[dstack.RunID]api.Numbers) {
+func (n *numbers) fill(all map[dstack.RunID]api.RunMetrics) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for id, one := range n.runs {
@@ -154,8 +154,8 @@ func (n *numbers) fill(all map[dstack.RunID]api.Numbers) {
 }
 
 // Numbers returns what each run in the table does and did.
-func (g *Gateway) Numbers() map[dstack.RunID]api.Numbers {
-	all := map[dstack.RunID]api.Numbers{}
+func (g *Gateway) Numbers() map[dstack.RunID]api.RunMetrics {
+	all := map[dstack.RunID]api.RunMetrics{}
 	v := g.loads.view.Load()
 	if v == nil {
 		return all
@@ -163,7 +163,7 @@ func (g *Gateway) Numbers() map[dstack.RunID]api.Numbers {
 	loads := g.Load()
 	v.Runs(func(r *route.Route) {
 		load := loads[r.Run]
-		all[r.Run] = api.Numbers{Requests: load.Accepted, InFlight: load.InFlight, Held: load.Held}
+		all[r.Run] = api.RunMetrics{Requests: load.Accepted, InFlight: load.InFlight, Held: load.Held}
 	})
 	g.numbers.fill(all)
 	return all

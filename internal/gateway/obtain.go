@@ -121,10 +121,10 @@ func (x *exchange) settleBy(v *view) bool {
 // inVain refuses to let a request wait for a run that gets no replica.
 func inVain(r *route.Route) error {
 	switch {
-	case r.Ends:
+	case r.IsStopping:
 		return &refusal{words: words{Kind: dstack.Unavailable, Message: r.Name + " is being stopped",
 			Hint: "start it again: dstack apply"}}
-	case r.Never:
+	case r.NeverServes:
 		return &refusal{words: words{Kind: dstack.Unavailable, Message: notReady(r),
 			Hint: "change its configuration: dstack apply"}}
 	default:
@@ -141,11 +141,11 @@ func lasting(routes []*route.Route) *route.Route {
 // hopeless is how far a run is from a replica.
 func hopeless(r *route.Route) int {
 	switch {
-	case r.Ends:
+	case r.IsStopping:
 		return 3
-	case r.Never:
+	case r.NeverServes:
 		return 2
-	case r.Asleep:
+	case r.IsSleeping:
 		return 1
 	default:
 		return 0

@@ -62,8 +62,8 @@ func (v *view) best(routes []*route.Route, not []string) (best *place) {
 // better prefers a replica that answers its probes to one that is tried only
 // because no other of its run does.
 func better(a, b *place) bool {
-	if a.route.Panic != b.route.Panic {
-		return b.route.Panic
+	if a.route.PanicMode != b.route.PanicMode {
+		return b.route.PanicMode
 	}
 	return fewest(a.load, b.load)
 }

@@ -82,7 +82,7 @@ func TestPick_RefusingReplicasComeLast(t *testing.T) {
 // replica is well, however busy that is.
 func TestPick_PanicComesLast(t *testing.T) {
 	sick, well := placesOf("a"), placesOf("b")
-	sick.Run, sick.Name, sick.Panic = "sick", "sick", true
+	sick.Run, sick.Name, sick.PanicMode = "sick", "sick", true
 	l := newLoads()
 	v := l.adopt(route.NewIndex(route.Table{Routes: []route.Route{sick, well}}))
 	routes := []*route.Route{v.Run("main", "sick"), v.Run("main", "llama")}

@@ -20,7 +20,7 @@ import (
 // template is compiled once.
 type prompts struct {
 	turns   *turns
-	compile func(dstack.ChatTemplate) (*chattemplate.Prompt, error)
+	compile func(dstack.ChatTemplate) (*chattemplate.Template, error)
 
 	mu    sync.Mutex
 	known map[*dstack.ChatTemplate]func() compiled
@@ -42,7 +42,7 @@ func (t told) useful(own *dstack.ChatTemplate) bool {
 
 // compiled is a template that is ready to be used, or why it is not.
 type compiled struct {
-	*chattemplate.Prompt
+	*chattemplate.Template
 	err error
 }
 
@@ -60,7 +60,7 @@ func (p *prompts) of(t *dstack.ChatTemplate) compiled {
 	one, known := p.known[t]
 	if !known {
 		one = sync.OnceValue(func() (c compiled) {
-			c.Prompt, c.err = p.compile(*t)
+			c.Template, c.err = p.compile(*t)
 			return c
 		})
 		p.known[t] = one
@@ -186,7 +186,7 @@ func (x *exchange) askForTemplate() (*dstack.ChatTemplate, error) {
 	if res.StatusCode != http.StatusOK || info.Template == "" {
 		return nil, fmt.Errorf("%w: status %d", errNoTemplate, res.StatusCode)
 	}
-	all := &dstack.ChatTemplate{Default: info.Template, Tokens: map[string]string{}, From: "its replica"}
+	all := &dstack.ChatTemplate{Default: info.Template, Tokens: map[string]string{}, Source: "its replica"}
 	if own := x.place.route.Template; own != nil {
 		all.Kwargs = own.Kwargs
 		for name, token := range own.Tokens {

@@ -16,7 +16,7 @@ import (
 func TestPrompts_NobodyWaitsForAnothersTemplate(t *testing.T) {
 	p := newPrompts()
 	reading, proceed := make(chan struct{}, 2), make(chan struct{})
-	p.compile = func(dstack.ChatTemplate) (*chattemplate.Prompt, error) {
+	p.compile = func(dstack.ChatTemplate) (*chattemplate.Template, error) {
 		reading <- struct{}{}
 		<-proceed
 		return nil, errors.New("it does not compile")

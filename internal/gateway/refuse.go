@@ -95,7 +95,7 @@ func (x *exchange) refuse(e *refusal) {
 }
 
 func (x *exchange) refuseOpenAI(e *refusal) error {
-	openai.Allow(x.w.Header())
+	openai.AllowOrigin(x.w.Header())
 	p := e.asProblem()
 	if x.forAnthropic() {
 		return openai.WriteAnthropicError(x.w, p.Status, p.Message)

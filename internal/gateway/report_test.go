@@ -62,7 +62,7 @@ func TestReport_HeldRequestsAreToldAtOnce(t *testing.T) {
 		_, before := p.reported()
 		leaveFirst := begin(t, g, "http://open.localhost/")
 		c, n := p.reported()
-		if got := c.Runs["run-open"]; n != before+1 || c.Gateway != "east" || c.Table != 1 || len(c.Runs) != 1 ||
+		if got := c.Runs["run-open"]; n != before+1 || c.Gateway != "east" || c.TableVersion != 1 || len(c.Runs) != 1 ||
 			got.Held != 1 || got.Requests != 1 || got.InFlight != 0 || got.Window != 30*time.Second || got.Watched != 300*time.Millisecond {
 			t.Errorf("the first: %+v, report %d after %d", c, n, before)
 		}
@@ -72,7 +72,7 @@ func TestReport_HeldRequestsAreToldAtOnce(t *testing.T) {
 		}
 		time.Sleep(time.Second)
 		c, _ = p.reported()
-		if got := c.Runs["run-open"]; got.Held != 2 || got.Requests != 2 || got.Busy < 1.3 || got.Busy > 1.5 { // 0.7s of two after 0.3s of none
+		if got := c.Runs["run-open"]; got.Held != 2 || got.Requests != 2 || got.Concurrency < 1.3 || got.Concurrency > 1.5 { // 0.7s of two after 0.3s of none
 			t.Errorf("both: %+v", got)
 		}
 		leaveFirst()
@@ -146,16 +146,16 @@ func TestReport_DrainingReplica(t *testing.T) {
 	next <- "one "
 	until(t, "a report of it", func() bool {
 		c, _ := r.plane.reported()
-		return c.Table == 1 && c.Runs["run-open"].Replicas[old.Replica] == 1
+		return c.TableVersion == 1 && c.Runs["run-open"].Replicas[old.Replica] == 1
 	})
 	panics := public("open", young)
-	panics.Panic = true
+	panics.PanicMode = true
 	for i, table := range [][]route.Route{{panics}, {}} {
 		r.plane.set(table...)
 		version := uint64(2 + i)
 		until(t, "a report by the new table", func() bool {
 			c, _ := r.plane.reported()
-			return c.Table == version && c.Runs["run-open"].Replicas[old.Replica] == 1
+			return c.TableVersion == version && c.Runs["run-open"].Replicas[old.Replica] == 1
 		})
 		next <- "more "
 	}
@@ -185,7 +185,7 @@ func TestReport_ANewTableWithoutAReplicaIsToldAtOnce(t *testing.T) {
 		}
 		p.set(public("open", at("10.0.0.1:80", 0), at("10.0.0.3:80", 2)))
 		synctest.Wait()
-		if c, n := p.reported(); n != before+1 || c.Table != 3 {
+		if c, n := p.reported(); n != before+1 || c.TableVersion != 3 {
 			t.Errorf("a replica less is not: %d, %+v", n-before, c)
 		}
 	})
@@ -194,7 +194,7 @@ func TestReport_ANewTableWithoutAReplicaIsToldAtOnce(t *testing.T) {
 func TestReport_WhatCounts(t *testing.T) {
 	up := replica(t, 0, hello)
 	ends := public("ends")
-	ends.Ends = true
+	ends.IsStopping = true
 	r := start(t, gateway.Limits{Hold: time.Millisecond}, public("open", up), service("secret", up), ends, public("none"))
 	for range 3 {
 		r.get("http://open.localhost/")

@@ -28,18 +28,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // plane is a control plane with a table that tests set, and knobs.
 type plane struct {
 	mu    sync.Mutex
-	bell  loop.Bell
+	bell  loop.Broadcast
 	table route.Table
 	fail  error
 	asked int
 
-	counts     []dstack.Counts // what was reported
-	reportFail error           // what reports end with
-	reportHang bool            // they end with their context
+	counts     []dstack.LoadReport // what was reported
+	reportFail error               // what reports end with
+	reportHang bool                // they end with their context
 }
 
 // Report notes what it is told.
-func (p *plane) Report(ctx context.Context, c dstack.Counts) error {
+func (p *plane) Report(ctx context.Context, c dstack.LoadReport) error {
 	p.mu.Lock()
 	p.counts = append(p.counts, c)
 	err, hang := p.reportFail, p.reportHang
@@ -52,18 +52,18 @@ func (p *plane) Report(ctx context.Context, c dstack.Counts) error {
 }
 
 // reported is the last that was, and how many there were.
-func (p *plane) reported() (dstack.Counts, int) {
+func (p *plane) reported() (dstack.LoadReport, int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.counts) == 0 {
-		return dstack.Counts{}, 0
+		return dstack.LoadReport{}, 0
 	}
 	return p.counts[len(p.counts)-1], len(p.counts)
 }
 
 func (p *plane) Table(ctx context.Context, since uint64) (route.Table, error) {
 	for {
-		next := p.bell.Next()
+		next := p.bell.Changed()
 		p.mu.Lock()
 		table, err := p.table, p.fail
 		p.asked++
@@ -91,14 +91,14 @@ func (p *plane) set(routes ...route.Route) {
 		hash(other):  {"team"},
 	}}
 	p.mu.Unlock()
-	p.bell.Ring()
+	p.bell.Notify()
 }
 
 func (p *plane) failWith(err error) {
 	p.mu.Lock()
 	p.fail = err
 	p.mu.Unlock()
-	p.bell.Ring()
+	p.bell.Notify()
 }
 
 // The tokens there are.

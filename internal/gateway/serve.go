@@ -24,7 +24,7 @@ type exchange struct {
 	ctx   context.Context
 	id    string
 	began time.Time
-	means route.Meaning
+	means route.Destination
 	own   bool // the Authorization header is the platform's, not the service's
 
 	call  openai.Call // with means.Models
@@ -82,7 +82,7 @@ func (x *exchange) serve() {
 		x.refuse(&refusal{words: words{Kind: dstack.Invalid, Message: "the request names no proper host"}})
 		return
 	}
-	if x.means.Nothing() {
+	if x.means.IsEmpty() {
 		x.fail(noRun(x.means))
 		return
 	}
@@ -174,7 +174,7 @@ func (x *exchange) end() {
 	if x.last == nil {
 		x.g.buffers.recycle(x.body)
 	}
-	if x.call.Verb == openai.Forward && x.last != nil {
+	if x.call.Operation == openai.Forward && x.last != nil {
 		x.g.numbers.count(x.last.route, x.w.status, x.began, &x.timing)
 	}
 	if !x.g.log.Enabled(x.ctx, slog.LevelDebug) {

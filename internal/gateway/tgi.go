@@ -90,7 +90,7 @@ func (x *exchange) tgiModel() openai.TGIModel {
 	}
 	if t != nil {
 		m.EOS = t.Tokens["eos_token"]
-		if !t.BOSAlone {
+		if !t.OnlyTemplateAddsBOS {
 			m.BOS = t.Tokens["bos_token"]
 		}
 	}

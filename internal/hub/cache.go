@@ -50,9 +50,9 @@ type entry struct {
 func (e entry) told(host string, offline bool) dstack.ChatTemplate {
 	t := e.Template // several callers may get this entry
 	t.Named, t.Tokens = slices.Clone(t.Named), maps.Clone(t.Tokens)
-	t.From = fmt.Sprintf("%s at %s on %s", e.ID, e.Commit[:7], host)
+	t.Source = fmt.Sprintf("%s at %s on %s", e.ID, e.Commit[:7], host)
 	if offline {
-		t.From += fmt.Sprintf(" (offline copy of %s)", e.Asked.UTC().Format("2006-01-02 15:04 UTC"))
+		t.Source += fmt.Sprintf(" (offline copy of %s)", e.Asked.UTC().Format("2006-01-02 15:04 UTC"))
 	}
 	return t
 }

@@ -27,7 +27,7 @@ func TestCache_FreshIsNotAsked(t *testing.T) {
 	r.template()
 	r.client.Close()
 	r.client = r.open() // a restarted server
-	if got := r.template(); got.From != llama+" at 1111111 on "+r.hub.Host() {
+	if got := r.template(); got.Source != llama+" at 1111111 on "+r.hub.Host() {
 		t.Errorf("%+v", got)
 	}
 	if got := r.asked(); len(got) != 0 {
@@ -45,7 +45,7 @@ func TestCache_SameCommitIsNotReadAgain(t *testing.T) {
 		t.Errorf("asked %q", got)
 	}
 	r.put(withFiles("chat_template.jinja", "new"), func(repo *hubtest.Repo) { repo.Commit = hubtest.Commit(2) })
-	if got := r.template(); got.Default != "new" || got.From != llama+" at 2222222 on "+r.hub.Host() || len(r.kept()) != 1 {
+	if got := r.template(); got.Default != "new" || got.Source != llama+" at 2222222 on "+r.hub.Host() || len(r.kept()) != 1 {
 		t.Errorf("%+v, kept %v", got, r.kept())
 	}
 }
@@ -66,12 +66,12 @@ func TestCache_OfflineCopy(t *testing.T) {
 			r.client.Close()
 			r.client = calm
 			day := time.Now().UTC().Format("2006-01-02")
-			if got.Default != plain || !strings.HasPrefix(got.From, llama+" at 1111111 on "+r.hub.Host()+" (offline copy of "+day) {
+			if got.Default != plain || !strings.HasPrefix(got.Source, llama+" at 1111111 on "+r.hub.Host()+" (offline copy of "+day) {
 				t.Errorf("%+v", got)
 			}
 			r.hub.Mend()
-			if got := r.template(); strings.Contains(got.From, "offline") {
-				t.Errorf("afterwards: %s", got.From)
+			if got := r.template(); strings.Contains(got.Source, "offline") {
+				t.Errorf("afterwards: %s", got.Source)
 			}
 		})
 	}
@@ -80,7 +80,7 @@ func TestCache_OfflineCopy(t *testing.T) {
 		r.put()
 		r.template()
 		r.hub.Close()
-		if got := r.template(); !strings.Contains(got.From, "offline copy") {
+		if got := r.template(); !strings.Contains(got.Source, "offline copy") {
 			t.Errorf("%+v", got)
 		}
 	})
@@ -93,7 +93,7 @@ func TestCache_OfflineCopyBesideAStaleToken(t *testing.T) {
 		r.put()
 		r.template()
 		r.hub.Fail(hubtest.Fault{Status: 429, Times: 1})
-		if got := r.template(token); !strings.Contains(got.From, "offline copy") {
+		if got := r.template(token); !strings.Contains(got.Source, "offline copy") {
 			t.Errorf("%+v", got)
 		}
 	}

@@ -64,7 +64,7 @@ func TestGet_BelowAPrefix(t *testing.T) {
 func TestGet_Renamed(t *testing.T) {
 	r := newRig(t)
 	r.put(func(repo *hubtest.Repo) { repo.Name, repo.Was = "meta/llama", []string{llama} }, asGated("hf_reader"))
-	if got := r.template("hf_reader"); got.Default != plain || got.From != "meta/llama at 1111111 on "+r.hub.Host() {
+	if got := r.template("hf_reader"); got.Default != plain || got.Source != "meta/llama at 1111111 on "+r.hub.Host() {
 		t.Errorf("%+v", got)
 	}
 }

@@ -16,7 +16,7 @@ func TestChatTemplate_Names(t *testing.T) {
 	long := strings.Repeat("a", 97)
 	for _, model := range []string{"", "/", "a/", "/a", "a/b/c", "../a", "a/..", "a..b", "a b", "a/b?x=1", "a/b#c", "a%2fb", "-a", "a/-b", ".a", "a.", "a--b", "a/b.git", "https://a/b", "a/b\n", "ä", long, "a/" + long, long + long + long} {
 		got, err := r.client.ChatTemplate(t.Context(), model, nil)
-		if dstack.KindOf(err) != dstack.Invalid || len(err.Error()) > 400 || got.From != "" {
+		if dstack.KindOf(err) != dstack.Invalid || len(err.Error()) > 400 || got.Source != "" {
 			t.Errorf("%q: %v", model, err)
 		}
 	}

@@ -108,7 +108,7 @@ func (r *rig) refused(kind dstack.Kind, message, hint string, tokens ...string) 
 	r.Helper()
 	got, err := r.client.ChatTemplate(r.Context(), llama, tokens)
 	r.mustBe(err, kind, message, hint)
-	if got.Default != "" || got.From != "" {
+	if got.Default != "" || got.Source != "" {
 		r.Errorf("and %+v beside it", got)
 	}
 }

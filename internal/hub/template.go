@@ -44,7 +44,7 @@ func (r repository) template(ctx context.Context) (dstack.ChatTemplate, *trouble
 	}
 	if t == nil {
 		found.Tokens, t = r.tokens(ctx, config)
-		found.BOSAlone = addsNoBOS(config)
+		found.OnlyTemplateAddsBOS = addsNoBOS(config)
 	}
 	return found, t
 }

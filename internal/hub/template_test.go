@@ -45,7 +45,7 @@ func TestChatTemplate_Files(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
 			r.put(withFiles(c.files...))
-			c.want.From = llama + " at 1111111 on " + r.hub.Host()
+			c.want.Source = llama + " at 1111111 on " + r.hub.Host()
 			if diff := cmp.Diff(c.want, r.template()); diff != "" {
 				t.Error(diff)
 			}
@@ -93,7 +93,7 @@ func TestChatTemplate_BOSAlone(t *testing.T) {
 	} {
 		r := newRig(t)
 		r.put(withFiles("tokenizer_config.json", `{"chat_template": "C", `+config+`}`))
-		if got := r.template().BOSAlone; got != want {
+		if got := r.template().OnlyTemplateAddsBOS; got != want {
 			t.Errorf("%s: %v", config, got)
 		}
 	}

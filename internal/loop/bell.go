@@ -2,16 +2,16 @@ package loop
 
 import "sync"
 
-// Bell tells any number of listeners that something changed. The zero value
+// Broadcast tells any number of listeners that something changed. The zero value
 // works.
-type Bell struct {
+type Broadcast struct {
 	mu sync.Mutex
 	ch chan struct{}
 }
 
-// Next returns a channel that the next Ring closes. Take it before looking at
+// Changed returns a channel that the next Ring closes. Take it before looking at
 // what may change, so that no ring falls between the look and the wait.
-func (b *Bell) Next() <-chan struct{} {
+func (b *Broadcast) Changed() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ch == nil {
@@ -20,8 +20,8 @@ func (b *Bell) Next() <-chan struct{} {
 	return b.ch
 }
 
-// Ring wakes all who wait.
-func (b *Bell) Ring() {
+// Notify wakes all who wait.
+func (b *Broadcast) Notify() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.ch != nil {

@@ -7,20 +7,20 @@ import (
 	"strings"
 )
 
-// Verb is what a call does.
-type Verb int
+// Operation is what a call does.
+type Operation int
 
 // Every verb there is.
 const (
-	None    Verb = iota // no such path
-	List                // all models
-	Show                // one model
-	Forward             // a call that a replica answers
+	None    Operation = iota // no such path
+	List                     // all models
+	Show                     // one model
+	Forward                  // a call that a replica answers
 )
 
 // Call is a request to the model endpoint, as its path says it.
 type Call struct {
-	Verb      Verb
+	Operation Operation
 	Path      string // with Forward: behind the replica's prefix, such as /chat/completions
 	Root      bool   // with Forward: the replica has it at its root, not behind its prefix
 	Anthropic bool   // it is Anthropic's, whose errors look otherwise
@@ -63,30 +63,30 @@ func Forwarded() []string {
 	return paths
 }
 
-// CallOf reads an escaped path, with or without /v1 before it.
-func CallOf(path string) Call {
+// ParseCall reads an escaped path, with or without /v1 before it.
+func ParseCall(path string) Call {
 	if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
 		path = "/" + rest
 	}
 	if f, ok := forwarded[path]; ok {
-		return Call{Verb: Forward, Path: path, Root: f.root, Anthropic: f.anthropic}
+		return Call{Operation: Forward, Path: path, Root: f.root, Anthropic: f.anthropic}
 	}
 	if path == "/models" || path == "/models/" {
-		return Call{Verb: List}
+		return Call{Operation: List}
 	}
 	if name, ok := strings.CutPrefix(path, "/models/"); ok {
-		return Call{Verb: Show, Rest: name}
+		return Call{Operation: Show, Rest: name}
 	}
 	return Call{}
 }
 
 // Streams says whether the answer is a stream of events where the body says
 // "stream": true.
-func (c Call) Streams() bool { return c.Verb == Forward && forwarded[c.Path].streams }
+func (c Call) Streams() bool { return c.Operation == Forward && forwarded[c.Path].streams }
 
 // Methods returns the methods of a call, as an Allow header names them.
 func (c Call) Methods() []string {
-	switch c.Verb {
+	switch c.Operation {
 	case List, Show:
 		return []string{http.MethodGet, http.MethodHead}
 	case Forward:
@@ -94,6 +94,6 @@ func (c Call) Methods() []string {
 	case None:
 		return nil
 	default:
-		panic("openai: a verb without methods: " + strconv.Itoa(int(c.Verb)))
+		panic("openai: a verb without methods: " + strconv.Itoa(int(c.Operation)))
 	}
 }

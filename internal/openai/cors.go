@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Preflight says whether a browser asks if a page of another origin may make
+// IsPreflight says whether a browser asks if a page of another origin may make
 // a call. Such a question carries no token.
-func Preflight(r *http.Request) bool {
+func IsPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions &&
 		r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
@@ -16,7 +16,7 @@ func Preflight(r *http.Request) bool {
 // token opens a model, and no browser sends one by itself.
 func WritePreflight(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
-	Allow(h)
+	AllowOrigin(h)
 	h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
 	// A star would leave Authorization out.
 	if asked := r.Header.Get("Access-Control-Request-Headers"); names(asked) {
@@ -27,9 +27,9 @@ func WritePreflight(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// Allow lets pages of any origin read an answer. What a replica said about
+// AllowOrigin lets pages of any origin read an answer. What a replica said about
 // that is replaced: two such headers contradict each other.
-func Allow(h http.Header) {
+func AllowOrigin(h http.Header) {
 	for name := range h {
 		if strings.HasPrefix(name, "Access-Control-") {
 			delete(h, name)

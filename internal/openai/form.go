@@ -19,17 +19,17 @@ const (
 	mostName  = 4 << 10
 )
 
-// ModelIn returns the model that a body names, whatever the body is: a form,
+// FindModelInForm returns the model that a body names, whatever the body is: a form,
 // as calls with files have it, or JSON. The body stays as it came.
-func ModelIn(contentType string, body []byte) (string, error) {
+func FindModelInForm(contentType string, body []byte) (string, error) {
 	kind, params, err := mime.ParseMediaType(contentType)
 	if err != nil || kind != "multipart/form-data" {
-		return ModelOf(body)
+		return FindModel(body)
 	}
 	return modelOfForm(params["boundary"], body)
 }
 
-// modelOfForm takes the last field called model, as ModelOf does.
+// modelOfForm takes the last field called model, as FindModel does.
 func modelOfForm(boundary string, body []byte) (name string, err error) {
 	if boundary == "" {
 		return "", fmt.Errorf("%w: it names no boundary", ErrNotForm)

@@ -51,7 +51,7 @@ func TestModelIn(t *testing.T) {
 		{"JSON called a form", kind, `{"model": "m"}`, "", openai.ErrNotForm},
 		{"a form called JSON", "application/json", body, "", openai.ErrNotJSON},
 	} {
-		got, err := openai.ModelIn(c.kind, []byte(c.body))
+		got, err := openai.FindModelInForm(c.kind, []byte(c.body))
 		if got != c.want || !errors.Is(err, c.err) {
 			t.Errorf("%s: %q, %v", c.name, got, err)
 		}
@@ -63,7 +63,7 @@ func FuzzModelIn(f *testing.F) {
 	f.Add(kind, []byte(body))
 	f.Add("multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n--x--"))
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {
-		if name, err := openai.ModelIn(kind, body); err == nil && name == "" {
+		if name, err := openai.FindModelInForm(kind, body); err == nil && name == "" {
 			t.Error("no model and no error")
 		}
 	})

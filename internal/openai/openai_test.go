@@ -11,20 +11,20 @@ import (
 
 func TestCallOf(t *testing.T) {
 	cases := map[string]openai.Call{
-		"/models":                         {Verb: openai.List},
-		"/v1/models":                      {Verb: openai.List},
-		"/models/":                        {Verb: openai.List},
-		"/models/org/m":                   {Verb: openai.Show, Rest: "org/m"},
-		"/v1/models/org%2Fm":              {Verb: openai.Show, Rest: "org%2Fm"},
-		"/chat/completions":               {Verb: openai.Forward, Path: "/chat/completions"},
-		"/v1/chat/completions":            {Verb: openai.Forward, Path: "/chat/completions"},
-		"/completions":                    {Verb: openai.Forward, Path: "/completions"},
-		"/v1/embeddings":                  {Verb: openai.Forward, Path: "/embeddings"},
-		"/v1/audio/transcriptions":        {Verb: openai.Forward, Path: "/audio/transcriptions"},
-		"/tokenize":                       {Verb: openai.Forward, Path: "/tokenize", Root: true},
-		"/v1/tokenize":                    {Verb: openai.Forward, Path: "/tokenize", Root: true},
-		"/v1/messages":                    {Verb: openai.Forward, Path: "/messages", Anthropic: true},
-		"/v1/messages/count_tokens":       {Verb: openai.Forward, Path: "/messages/count_tokens", Anthropic: true},
+		"/models":                         {Operation: openai.List},
+		"/v1/models":                      {Operation: openai.List},
+		"/models/":                        {Operation: openai.List},
+		"/models/org/m":                   {Operation: openai.Show, Rest: "org/m"},
+		"/v1/models/org%2Fm":              {Operation: openai.Show, Rest: "org%2Fm"},
+		"/chat/completions":               {Operation: openai.Forward, Path: "/chat/completions"},
+		"/v1/chat/completions":            {Operation: openai.Forward, Path: "/chat/completions"},
+		"/completions":                    {Operation: openai.Forward, Path: "/completions"},
+		"/v1/embeddings":                  {Operation: openai.Forward, Path: "/embeddings"},
+		"/v1/audio/transcriptions":        {Operation: openai.Forward, Path: "/audio/transcriptions"},
+		"/tokenize":                       {Operation: openai.Forward, Path: "/tokenize", Root: true},
+		"/v1/tokenize":                    {Operation: openai.Forward, Path: "/tokenize", Root: true},
+		"/v1/messages":                    {Operation: openai.Forward, Path: "/messages", Anthropic: true},
+		"/v1/messages/count_tokens":       {Operation: openai.Forward, Path: "/messages/count_tokens", Anthropic: true},
 		"/v1/responses/resp_1":            {},
 		"/v1/v1/embeddings":               {},
 		"/v2/embeddings":                  {},
@@ -38,7 +38,7 @@ func TestCallOf(t *testing.T) {
 		"//chat/completions":              {},
 	}
 	for path, want := range cases {
-		if got := openai.CallOf(path); got != want {
+		if got := openai.ParseCall(path); got != want {
 			t.Errorf("%s: got %+v, want %+v", path, got, want)
 		}
 	}
@@ -95,11 +95,11 @@ func TestPreflight(t *testing.T) {
 		}
 		return r
 	}
-	if openai.Preflight(ask("OPTIONS", "Origin", "https://page")) || openai.Preflight(ask("GET", "Origin", "https://page", "Access-Control-Request-Method", "GET")) {
+	if openai.IsPreflight(ask("OPTIONS", "Origin", "https://page")) || openai.IsPreflight(ask("GET", "Origin", "https://page", "Access-Control-Request-Method", "GET")) {
 		t.Error("something else was taken for a preflight")
 	}
 	r := ask("OPTIONS", "Origin", "https://page", "Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type,x-stainless-os")
-	if !openai.Preflight(r) {
+	if !openai.IsPreflight(r) {
 		t.Fatal("a preflight was not seen")
 	}
 	w := httptest.NewRecorder()
@@ -119,7 +119,7 @@ func TestPreflight(t *testing.T) {
 
 func TestAllow_ReplacesWhatTheReplicaSaid(t *testing.T) {
 	h := http.Header{"Access-Control-Allow-Origin": {"https://one"}, "Access-Control-Allow-Credentials": {"true"}, "X-Other": {"1"}}
-	openai.Allow(h)
+	openai.AllowOrigin(h)
 	if got := h.Values("Access-Control-Allow-Origin"); len(got) != 1 || got[0] != "*" {
 		t.Errorf("origin: %v", got)
 	}

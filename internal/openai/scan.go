@@ -21,11 +21,11 @@ const maxDepth = 10000
 // maxEscape is how many bytes one letter of a key takes at most.
 const maxEscape = len(`\u006d`)
 
-// ModelOf returns the value of the top-level key "model", without decoding
+// FindModel returns the value of the top-level key "model", without decoding
 // anything else: prompts are long. Like encoding/json it takes the last of
 // several, understands escapes, and refuses whatever is not JSON, wherever in
 // the body that is.
-func ModelOf(body []byte) (string, error) {
+func FindModel(body []byte) (string, error) {
 	s := scanner{in: body, want: "model"}
 	from, to, err := s.top()
 	if err != nil {
@@ -48,10 +48,10 @@ func ModelOf(body []byte) (string, error) {
 	return name, nil
 }
 
-// Streams says whether a body asks for a stream: the value of its top-level
-// key "stream" is true. As ModelOf it decodes nothing else, and takes the last
+// WantsStream says whether a body asks for a stream: the value of its top-level
+// key "stream" is true. As FindModel it decodes nothing else, and takes the last
 // of several.
-func Streams(body []byte) bool {
+func WantsStream(body []byte) bool {
 	s := scanner{in: body, want: "stream"}
 	from, to, err := s.top()
 	return err == nil && string(body[from:to]) == "true"

@@ -57,7 +57,7 @@ func TestModelOf(t *testing.T) {
 		{`{"model":"m","n":` + strings.Repeat("[", 20000) + strings.Repeat("]", 20000) + `}`, "", openai.ErrNotJSON},
 	}
 	for _, c := range cases {
-		got, err := openai.ModelOf([]byte(c.body))
+		got, err := openai.FindModel([]byte(c.body))
 		if got != c.want || !errors.Is(err, c.err) || (c.err == nil && err != nil) {
 			t.Errorf("%.60s: got %q, %v; want %q, %v", c.body, got, err, c.want, c.err)
 		}
@@ -68,7 +68,7 @@ func TestModelOf(t *testing.T) {
 // up in logs.
 func TestModelOf_TellsNobodyWhatIsWritten(t *testing.T) {
 	for _, body := range []string{`{"canary": canary}`, `{"model":"m","x":"\canary"}`, `{"x":"canary`, `canary`} {
-		_, err := openai.ModelOf([]byte(body))
+		_, err := openai.FindModel([]byte(body))
 		if err == nil || strings.Contains(err.Error(), "canary") {
 			t.Errorf("%s: %v", body, err)
 		}
@@ -112,7 +112,7 @@ func FuzzModelOf(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		got, err := openai.ModelOf(body)
+		got, err := openai.FindModel(body)
 		want, wantErr := byTheBook(body)
 		if got != want || !errors.Is(err, wantErr) || (wantErr == nil && err != nil) {
 			t.Fatalf("%q: got %q, %v; encoding/json: %q, %v", body, got, err, want, wantErr)
@@ -126,7 +126,7 @@ func TestModelOf_DepthIsThatOfEncodingJSON(t *testing.T) {
 			open, end := kind[:len(kind)-1], kind[len(kind)-1:]
 			inner := "1"
 			body := []byte(`{"model":"m","n":` + strings.Repeat(open, n) + inner + strings.Repeat(end, n) + `}`)
-			_, err := openai.ModelOf(body)
+			_, err := openai.FindModel(body)
 			_, want := byTheBook(body)
 			if (err == nil) != (want == nil) {
 				t.Errorf("%d deep %s: got %v, encoding/json: %v", n, kind, err, want)
@@ -141,7 +141,7 @@ func BenchmarkModelOf(b *testing.B) {
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
 			b.SetBytes(int64(len(body)))
 			for b.Loop() {
-				if _, err := openai.ModelOf(body); err != nil {
+				if _, err := openai.FindModel(body); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -168,7 +168,7 @@ func TestStreams(t *testing.T) {
 		`[true]`:                                   false,
 	}
 	for body, want := range cases {
-		if got := openai.Streams([]byte(body)); got != want {
+		if got := openai.WantsStream([]byte(body)); got != want {
 			t.Errorf("%s: %v", body, got)
 		}
 	}

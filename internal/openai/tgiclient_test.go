@@ -25,7 +25,7 @@ func (trip tgiTrip) RoundTrip(req *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = trip.serve(w, openai.CallOf(req.URL.Path), body)
+	err = trip.serve(w, openai.ParseCall(req.URL.Path), body)
 	return w.Result(), err
 }
 

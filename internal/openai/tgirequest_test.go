@@ -11,8 +11,8 @@ import (
 )
 
 var (
-	chatCall = openai.CallOf("/v1/chat/completions")
-	textCall = openai.CallOf("/v1/completions")
+	chatCall = openai.ParseCall("/v1/chat/completions")
+	textCall = openai.ParseCall("/v1/completions")
 )
 
 // plain is a template that shows what it is given: role and content of each
@@ -245,7 +245,7 @@ func TestReadTGI_Refuses(t *testing.T) {
 			t.Errorf("%.120s: got %+v, want param %s", c.body, p, c.param)
 		}
 	}
-	if _, err := openai.ReadTGI(openai.CallOf("/embeddings"), []byte(`{"input":"x"}`), llama(), 0); err == nil || !strings.Contains(err.Error(), "/embeddings") {
+	if _, err := openai.ReadTGI(openai.ParseCall("/embeddings"), []byte(`{"input":"x"}`), llama(), 0); err == nil || !strings.Contains(err.Error(), "/embeddings") {
 		t.Errorf("embeddings: %v", err)
 	}
 }

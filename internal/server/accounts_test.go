@@ -173,9 +173,9 @@ func TestProjects(t *testing.T) {
 
 func TestLaterAndEmpty(t *testing.T) {
 	h := newHouse(t)
-	h.refused(api.P+"/secrets/add", `{"name": "x"}`, 400, dstack.Unsupported, "not supported yet: secrets")
+	h.refused(api.ProjectPrefix+"/secrets/add", `{"name": "x"}`, 400, dstack.Unsupported, "not supported yet: secrets")
 	h.refused("/api/backends/config_values", `{"type": "aws"}`, 400, dstack.Unsupported, "aws")
-	for _, path := range []string{api.P + "/gateways/list", api.P + "/fleets/list", api.P + "/pool/list", "/api/volumes/list"} {
+	for _, path := range []string{api.ProjectPrefix + "/gateways/list", api.ProjectPrefix + "/fleets/list", api.ProjectPrefix + "/pool/list", "/api/volumes/list"} {
 		if a := h.post(h.admin, path, `{"limit": 5}`); a.status != 200 || a.text != "[]" {
 			t.Errorf("%s: %d %s", path, a.status, a.text)
 		}

@@ -10,8 +10,8 @@ import (
 // it comes about.
 func changes(from, to dstack.RunSpec) []api.Change {
 	list := []api.Change{}
-	for _, d := range job.Differences(from, to) {
-		list = append(list, api.Change{Path: d.Path, From: d.From, To: d.To, How: string(d.How)})
+	for _, d := range job.CompareSpecs(from, to) {
+		list = append(list, api.Change{Path: d.Path, From: d.From, To: d.To, Strategy: string(d.Strategy)})
 	}
 	return list
 }
@@ -19,16 +19,16 @@ func changes(from, to dstack.RunSpec) []api.Change {
 // rolls says that new containers are needed. Applied without a change, a run
 // is started anew.
 func rolls(from, to dstack.RunSpec) bool {
-	return len(job.Differences(from, to)) == 0 || job.Rolls(from, to)
+	return len(job.CompareSpecs(from, to)) == 0 || job.NeedsRollout(from, to)
 }
 
 // most is how changes come about together.
 func most(list []api.Change) (all string) {
 	for _, c := range list {
-		if c.How != api.HowInPlace {
-			return c.How
+		if c.Strategy != api.HowInPlace {
+			return c.Strategy
 		}
-		all = c.How
+		all = c.Strategy
 	}
 	return all
 }
@@ -38,8 +38,8 @@ func most(list []api.Change) (all string) {
 func (p plan) changes() []api.Change {
 	list := changes(p.existing.Run.Spec, p.spec)
 	for i := range list {
-		if list[i].How == api.HowRolling && p.crowded {
-			list[i].How = api.HowRecreate
+		if list[i].Strategy == api.HowRolling && p.crowded {
+			list[i].Strategy = api.HowRecreate
 		}
 	}
 	return list

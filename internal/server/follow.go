@@ -80,7 +80,7 @@ func (s *Server) followLogs(c *call) error {
 var skipped = time.Unix(1<<40, 0)
 
 // sources is a run's attempts, by replica and then by age.
-func (f *follower) sources(w store.Whole) []source {
+func (f *follower) sources(w store.RunDetails) []source {
 	var all []source
 	for _, r := range w.Replicas {
 		if f.in.Replica != nil && *f.in.Replica != r.Num {
@@ -90,13 +90,13 @@ func (f *follower) sources(w store.Whole) []source {
 			key := logs.Key{Project: w.Run.Project, Run: w.Run.ID, RunName: w.Run.Name, Attempt: id}
 			all = append(all, source{key: key, replica: r.Num, present: present})
 		}
-		for _, past := range r.Past {
+		for _, past := range r.PastAttempts {
 			if past.ID != r.Attempt {
 				add(past.ID, false)
 			}
 		}
 		if r.Attempt != "" {
-			add(r.Attempt, !r.Status.Finished() || w.Run.Status.Finished())
+			add(r.Attempt, !r.Status.IsFinished() || w.Run.Status.IsFinished())
 		}
 	}
 	return all
@@ -216,8 +216,8 @@ func (f *follower) live(ctx context.Context) error {
 	}()
 	var over <-chan time.Time // set once the run has finished
 	for {
-		news := f.s.bell.Next()
-		found, err := f.s.store.Whole(ctx, f.run)
+		news := f.s.bell.Changed()
+		found, err := f.s.store.RunDetails(ctx, f.run)
 		if err != nil || len(found) == 0 {
 			return err
 		}
@@ -228,7 +228,7 @@ func (f *follower) live(ctx context.Context) error {
 				group.Go(func() error { return f.copy(ctx, src, from, lines, ended) })
 			}
 		}
-		if finished := found[0].Run.Status.Finished(); finished && open == 0 {
+		if finished := found[0].Run.Status.IsFinished(); finished && open == 0 {
 			return nil
 		} else if finished && over == nil {
 			over = time.After(lastWords)

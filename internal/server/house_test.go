@@ -32,7 +32,7 @@ type house struct {
 	dir    string
 	store  *store.Store
 	logs   *logs.Store
-	bell   *loop.Bell
+	bell   *loop.Broadcast
 	server *Server
 	url    string
 	admin  string // its token
@@ -76,7 +76,7 @@ func (f *farm) Engine(context.Context, dstack.InstanceID) (engine.Engine, error)
 
 func newHouse(t *testing.T, change ...func(*Options)) *house {
 	t.Helper()
-	h := &house{t: t, dir: t.TempDir(), bell: &loop.Bell{}, admin: "admin-token", farm: &farm{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
+	h := &house{t: t, dir: t.TempDir(), bell: &loop.Broadcast{}, admin: "admin-token", farm: &farm{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
 	var err error
 	h.store, err = store.Open(t.Context(), "sqlite:///"+filepath.Join(h.dir, "sqlite.db"), nil)
 	if err != nil {
@@ -189,7 +189,7 @@ func (h *house) user(name string, role dstack.Role) string {
 // repo makes the test's repo known.
 func (h *house) repo() {
 	h.t.Helper()
-	h.ok(api.P+"/repos/init", api.InitRepo{RepoID: "web-12345678", RepoInfo: dstack.JSON(`{"repo_type":"local","repo_dir":"/web"}`)}, nil)
+	h.ok(api.ProjectPrefix+"/repos/init", api.InitRepo{RepoID: "web-12345678", RepoInfo: dstack.JSON(`{"repo_type":"local","repo_dir":"/web"}`)}, nil)
 }
 
 const plainService = "type: service\nport: 8000\ncommands: [a]\n"
@@ -206,7 +206,7 @@ func (h *house) spec(name, yaml string) dstack.RunSpec {
 func (h *house) submit(name string) api.Run {
 	h.t.Helper()
 	var run api.Run
-	h.ok(api.P+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec(name, plainService)}, &run)
+	h.ok(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec(name, plainService)}, &run)
 	return run
 }
 
@@ -221,7 +221,7 @@ func (h *house) stepRun(id dstack.RunID, step lifecycle.RunStep) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.bell.Ring()
+	h.bell.Notify()
 }
 
 // stepReplica does what the replica pass would do.
@@ -237,7 +237,7 @@ func (h *house) stepReplica(id dstack.ReplicaID, change func(dstack.Replica) lif
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.bell.Ring()
+	h.bell.Notify()
 }
 
 func (h *house) claim(kind store.Kind, id string) store.Lease {
@@ -261,14 +261,14 @@ func (h *house) begin(id dstack.RunID) dstack.Replica {
 	h.stepRun(id, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}})
 	r := h.replica(id)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep {
-		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Place: &dstack.Place{Offer: testOffer()}, Attempt: true}
+		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Placement: &dstack.Placement{Offer: testOffer()}, NewAttempt: true}
 	})
 	return h.replica(id)
 }
 
 func (h *house) replica(id dstack.RunID) dstack.Replica {
 	h.t.Helper()
-	found, err := h.store.Whole(h.t.Context(), id)
+	found, err := h.store.RunDetails(h.t.Context(), id)
 	if err != nil || len(found) != 1 || len(found[0].Replicas) == 0 {
 		h.t.Fatalf("no replica: %+v, %v", found, err)
 	}

@@ -20,7 +20,7 @@ func (s *Server) events(c *call, in api.EventsRequest) ([]api.EventView, error) 
 		over = limit.C
 	}
 	for {
-		news := s.bell.Next()
+		news := s.bell.Changed()
 		found, err := s.store.Events(c.ctx, c.project.ID, in.RunName, in.After, in.Limit)
 		if err != nil || len(found) > 0 || over == nil {
 			if err == nil && len(found) == 0 && in.After == 0 {
@@ -56,7 +56,7 @@ func (s *Server) history(c *call, in api.RunName) ([]api.RevisionView, error) {
 	views := make([]api.RevisionView, 0, len(found))
 	for i, r := range found {
 		v := api.RevisionView{Num: r.Num, Present: r.Num == w.Run.Revision, Status: r.Status, User: r.User, At: r.At.UTC(),
-			Of: r.Of, Reason: string(r.Reason), Changes: []api.Change{}}
+			Of: r.Restores, Reason: string(r.Reason), Changes: []api.Change{}}
 		if i+1 < len(found) {
 			v.Changes = changes(found[i+1].Spec, r.Spec)
 		}
@@ -66,26 +66,26 @@ func (s *Server) history(c *call, in api.RunName) ([]api.RevisionView, error) {
 }
 
 // rollback brings an earlier revision back, as a new one.
-func (s *Server) rollback(c *call, in api.RollbackRequest) (api.View, error) {
+func (s *Server) rollback(c *call, in api.RollbackRequest) (api.RunView, error) {
 	w, err := s.whole(c, in.RunName)
 	if err != nil {
-		return api.View{}, err
+		return api.RunView{}, err
 	}
-	if w.Run.Status.Finished() {
-		return api.View{}, &dstack.Error{Kind: dstack.Conflict, Message: in.RunName + " does not run any more", Hint: "start it again: dstack apply"}
+	if w.Run.Status.IsFinished() {
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: in.RunName + " does not run any more", Hint: "start it again: dstack apply"}
 	}
 	if in.Revision != w.Run.Revision {
-		return api.View{}, &dstack.Error{Kind: dstack.Conflict, Message: changedSince(in.RunName, in.Revision, w.Run.Revision),
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: changedSince(in.RunName, in.Revision, w.Run.Revision),
 			Hint: "look at it again: dstack history " + in.RunName}
 	}
 	target, err := s.backTo(c, w.Run, in.To)
 	if err != nil {
-		return api.View{}, err
+		return api.RunView{}, err
 	}
-	run, err := s.store.ReviseRun(c.ctx, w.Run.ID, store.Revise{Revision: w.Run.Revision, Spec: target.Spec, User: c.user.Name,
-		Rolls: rolls(w.Run.Spec, target.Spec), Of: target.Num, Now: now()})
+	run, err := s.store.ReviseRun(c.ctx, w.Run.ID, store.Revision{Revision: w.Run.Revision, Spec: target.Spec, User: c.user.Name,
+		NeedsRollout: rolls(w.Run.Spec, target.Spec), Restores: target.Num, Now: now()})
 	if err != nil {
-		return api.View{}, err
+		return api.RunView{}, err
 	}
 	s.changed()
 	return s.viewAt(c, run)
@@ -123,18 +123,18 @@ func (s *Server) explain(c *call, in api.RunName) (api.Explanation, error) {
 		return api.Explanation{}, err
 	}
 	view := viewOfRun(w, s.names)
-	x := api.Explanation{RunName: w.Run.Name, Status: view.Status, Wanted: view.Wanted, Ready: view.Ready,
+	x := api.Explanation{RunName: w.Run.Name, Status: view.Status, Wanted: view.DesiredReplicas, Ready: view.Ready,
 		Min: view.Min, Max: view.Max, Scaling: scalingView(w.Run), ScaledAt: w.Run.ScaledAt.UTC(), Load: loadView(w.Load), Why: whyNot(w, view)}
-	if w.Run.Status.Finished() || w.Run.Status == dstack.RunTerminating {
+	if w.Run.Status.IsFinished() || w.Run.Status == dstack.RunTerminating {
 		return x, nil
 	}
 	var live []dstack.Replica
 	for _, r := range w.Replicas {
-		if !r.Status.Finished() {
+		if !r.Status.IsFinished() {
 			live = append(live, r)
 		}
 	}
-	x.Decision = autoscale.Decide(autoscale.Of(w.Run, live, w.Load), now())
+	x.Decision = autoscale.Decide(autoscale.BuildFacts(w.Run, live, w.Load), now())
 	return x, nil
 }
 
@@ -151,7 +151,7 @@ func scalingView(run dstack.Run) *api.ScalingView {
 }
 
 func loadView(l dstack.Load) api.LoadView {
-	v := api.LoadView{Known: l.Known, Requests: l.Requests, Busy: l.Busy, InFlight: l.InFlight, Held: l.Held, Watched: l.Watched.Seconds()}
+	v := api.LoadView{Known: l.Known, Requests: l.Requests, Busy: l.Concurrency, InFlight: l.InFlight, Held: l.Held, Watched: l.Watched.Seconds()}
 	if l.Window > 0 {
 		v.RPS = float64(l.Requests) / l.Window.Seconds()
 	}
@@ -159,17 +159,17 @@ func loadView(l dstack.Load) api.LoadView {
 }
 
 // whyNot says what keeps a run from what is wanted, one thing a line.
-func whyNot(w store.Whole, v api.View) []string {
+func whyNot(w store.RunDetails, v api.RunView) []string {
 	why := []string{}
 	if v.Reason != "" {
 		why = append(why, v.Reason)
 	}
 	for _, r := range w.Replicas {
-		if r.Status.Finished() || r.Status == dstack.ReplicaReady {
+		if r.Status.IsFinished() || r.Status == dstack.ReplicaReady {
 			continue
 		}
 		line := fmt.Sprintf("replica %d is %s", r.Num, r.Status)
-		if r.Shape != w.Run.Shape {
+		if r.TemplateRevision != w.Run.TemplateRevision {
 			line = fmt.Sprintf("replica %d of revision %d is %s", r.Num, r.Revision, r.Status)
 		}
 		if r.Reason != "" {

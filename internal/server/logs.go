@@ -53,7 +53,7 @@ func (s *Server) pollLogs(c *call, in api.PollLogs) (api.LogEvents, error) {
 
 // logEvent is a line as the reference's client writes it out: with its end.
 func logEvent(line dstack.LogLine) api.LogEvent {
-	return api.LogEvent{Timestamp: api.StampOf(line.At), LogSource: line.Stream, Message: append(slices.Clone(line.Text), '\n')}
+	return api.LogEvent{Timestamp: api.NewTimestamp(line.At), LogSource: line.Stream, Message: append(slices.Clone(line.Text), '\n')}
 }
 
 func orZero(t *time.Time) time.Time {

@@ -45,7 +45,7 @@ func TestPollLogs(t *testing.T) {
 			in.JobSubmissionID = string(r.Attempt)
 		}
 		var events api.LogEvents
-		h.ok(api.P+"/logs/poll", in, &events)
+		h.ok(api.ProjectPrefix+"/logs/poll", in, &events)
 		said := ""
 		for _, e := range events.Logs {
 			said += string(e.Message)
@@ -91,7 +91,7 @@ func TestPollLogs_AsThePublishedClientDoes(t *testing.T) {
 	two := 2
 	for range 20 {
 		var events api.LogEvents
-		h.ok(api.P+"/logs/poll", api.PollLogs{RunName: "web", JobSubmissionID: string(r.Attempt), StartTime: from, Limit: &two}, &events)
+		h.ok(api.ProjectPrefix+"/logs/poll", api.PollLogs{RunName: "web", JobSubmissionID: string(r.Attempt), StartTime: from, Limit: &two}, &events)
 		if len(events.Logs) == 0 {
 			break
 		}
@@ -186,11 +186,11 @@ func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 		t.Errorf("%+v", seen)
 	}
 	h.stepReplica(r.ID, func(r dstack.Replica) lifecycle.ReplicaStep {
-		return lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, Past: &dstack.Attempt{ID: r.Attempt, From: base, To: time.Now(), Ending: dstack.OutcomeExited}, Due: time.Now()}
+		return lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, EndedAttempt: &dstack.Attempt{ID: r.Attempt, StartedAt: base, EndedAt: time.Now(), EndState: dstack.AttemptExited}, Due: time.Now()}
 	})
 	h.logs.Finish(first)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep {
-		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Attempt: true}
+		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true}
 	})
 	second := h.key(run, h.replica(run.ID))
 	h.write(second, base.Add(3*time.Second), "four")
@@ -224,16 +224,16 @@ func TestFollowLogs_ReplicasInOneOrder(t *testing.T) {
 	h.repo()
 	run := h.submit("web")
 	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0, 1}})
-	found, err := h.store.Whole(t.Context(), run.ID)
+	found, err := h.store.RunDetails(t.Context(), run.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	base := time.Now().UTC().Truncate(time.Microsecond)
 	for i, r := range found[0].Replicas {
 		h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep {
-			return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Place: &dstack.Place{Offer: testOffer()}, Attempt: true}
+			return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Placement: &dstack.Placement{Offer: testOffer()}, NewAttempt: true}
 		})
-		now, err := h.store.Whole(t.Context(), run.ID)
+		now, err := h.store.RunDetails(t.Context(), run.ID)
 		if err != nil {
 			t.Fatal(err)
 		}

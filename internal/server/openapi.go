@@ -36,7 +36,7 @@ func (s *Server) openapi(w http.ResponseWriter, r *http.Request) {
 // aliases is how types that write themselves look on the wire.
 var aliases = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[json.RawMessage]():  reflect.TypeFor[any](),
-	reflect.TypeFor[api.Stamp]():        reflect.TypeFor[timeSchema](),
+	reflect.TypeFor[api.Timestamp]():    reflect.TypeFor[timeSchema](),
 	reflect.TypeFor[nothing]():          reflect.TypeFor[any](),
 	reflect.TypeFor[spec.Env]():         reflect.TypeFor[map[string]string](),
 	reflect.TypeFor[spec.Retry]():       reflect.TypeFor[any](), // a bool or a mapping
@@ -137,7 +137,7 @@ func content(t reflect.Type, media string, schemas huma.Registry) map[string]*hu
 
 // areaOf is what the calls of a path are about.
 func areaOf(p string) string {
-	rest := strings.TrimPrefix(strings.TrimPrefix(p, api.P), "/api")
+	rest := strings.TrimPrefix(strings.TrimPrefix(p, api.ProjectPrefix), "/api")
 	area, _, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
 	return area
 }

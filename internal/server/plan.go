@@ -24,11 +24,11 @@ const (
 type plan struct {
 	spec     dstack.RunSpec
 	name     string // empty: one will be made up
-	places   []dstack.Place
-	misfits  []dstack.Misfit
+	places   []dstack.Placement
+	misfits  []dstack.Rejection
 	notes    []string
-	existing *store.Whole // the unfinished run of this name
-	crowded  bool         // no machine has room for it beside what runs of it
+	existing *store.RunDetails // the unfinished run of this name
+	crowded  bool              // no machine has room for it beside what runs of it
 }
 
 // plan checks a run and looks for machines. A backend that does not answer
@@ -46,17 +46,17 @@ func (s *Server) plan(c *call, rs dstack.RunSpec) (plan, error) {
 		return p, err
 	}
 	p.spec.Template = template
-	used, err := s.store.Used(c.ctx, c.project.ID)
+	used, err := s.store.Allocations(c.ctx, c.project.ID)
 	if err != nil {
 		return p, err
 	}
 	offers, failed := s.offers(c.ctx, c.project.Name)
 	if p.existing != nil {
-		beside, _ := placement.Rank(job.Need(rs), offers, used)
+		beside, _ := placement.RankOffers(job.BuildRequirements(rs), offers, used)
 		p.crowded = len(beside) == 0
-		used = placement.Without(used, p.existing.Replicas)
+		used = placement.ReleaseAllocations(used, p.existing.Replicas)
 	}
-	places, misfits := placement.Rank(job.Need(rs), offers, used)
+	places, misfits := placement.RankOffers(job.BuildRequirements(rs), offers, used)
 	p.places, p.misfits = apart(places, misfits, max(rs.Configuration.Replicas.Min, 1), rs.Configuration.Port.Container)
 	p.notes = append(append(notesOf(p, offers), failed...), templateNotes...)
 	return p, nil
@@ -133,13 +133,13 @@ func (s *Server) findExisting(c *call, p *plan) error {
 		return nil
 	}
 	run, err := s.store.Run(c.ctx, c.project.ID, p.name)
-	if dstack.KindOf(err) == dstack.NotFound || err == nil && run.Status.Finished() {
+	if dstack.KindOf(err) == dstack.NotFound || err == nil && run.Status.IsFinished() {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	found, err := s.store.Whole(c.ctx, run.ID)
+	found, err := s.store.RunDetails(c.ctx, run.ID)
 	if err == nil && len(found) == 1 {
 		p.existing = &found[0]
 	}
@@ -149,7 +149,7 @@ func (s *Server) findExisting(c *call, p *plan) error {
 // apart finds the machines on which the replicas would be in each other's
 // way: plain processes share the ports of their machine, so each such machine
 // takes one replica.
-func apart(places []dstack.Place, misfits []dstack.Misfit, replicas, port int) ([]dstack.Place, []dstack.Misfit) {
+func apart(places []dstack.Placement, misfits []dstack.Rejection, replicas, port int) ([]dstack.Placement, []dstack.Rejection) {
 	room := 0
 	for _, p := range places {
 		if !p.Offer.Engine.SharesPorts {
@@ -161,7 +161,7 @@ func apart(places []dstack.Place, misfits []dstack.Misfit, replicas, port int) (
 		return places, misfits
 	}
 	for _, p := range places {
-		misfits = append(misfits, dstack.Misfit{Offer: p.Offer, Why: crowded(replicas, port)})
+		misfits = append(misfits, dstack.Rejection{Offer: p.Offer, Reason: crowded(replicas, port)})
 	}
 	return nil, misfits
 }
@@ -236,20 +236,20 @@ func (s *Server) preview(c *call, in api.RunSpecRequest) (api.Preview, error) {
 	if err != nil {
 		return api.Preview{}, err
 	}
-	show := api.Preview{Plan: wirePlan(c, p), Places: []api.Fit{}, Misfits: []api.Misfit{}, Notes: p.notes, Changes: []api.Change{}}
+	show := api.Preview{Plan: wirePlan(c, p), Placements: []api.Placement{}, Rejections: []api.Rejection{}, Notes: p.notes, Changes: []api.Change{}}
 	for _, place := range p.places {
-		show.Places = append(show.Places, api.Fit{Offer: wireOffer(place), Free: place.Free})
+		show.Placements = append(show.Placements, api.Placement{Offer: wireOffer(place), Free: place.Free})
 	}
 	for _, m := range p.misfits {
-		offer := wireOffer(dstack.Place{Offer: m.Offer})
+		offer := wireOffer(dstack.Placement{Offer: m.Offer})
 		offer.Availability = "not_available"
-		show.Misfits = append(show.Misfits, api.Misfit{Offer: offer, Why: m.Why})
+		show.Rejections = append(show.Rejections, api.Rejection{Offer: offer, Reason: m.Reason})
 	}
 	if p.existing != nil {
 		view := viewOfRun(*p.existing, s.names)
 		show.Existing = &view
 		show.Changes = p.changes()
-		show.How = most(show.Changes)
+		show.Strategy = most(show.Changes)
 	}
 	if p.name != "" {
 		show.URL = s.names.service(c.project.Name, p.name) + "/"
@@ -282,8 +282,8 @@ func (p plan) room() error {
 	}
 	conf := p.spec.Configuration
 	for _, m := range p.misfits {
-		if m.Why == crowded(conf.Replicas.Min, conf.Port.Container) {
-			return &dstack.Error{Kind: dstack.Invalid, Message: m.Why,
+		if m.Reason == crowded(conf.Replicas.Min, conf.Port.Container) {
+			return &dstack.Error{Kind: dstack.Invalid, Message: m.Reason,
 				Hint: "ask for one replica, or run it where Docker is: engine: docker in the server's config.yml"}
 		}
 	}
@@ -293,7 +293,7 @@ func (p plan) room() error {
 	}
 	said := make([]string, 0, len(p.misfits)+len(p.notes))
 	for _, m := range p.misfits {
-		said = append(said, m.Offer.Type+": "+m.Why)
+		said = append(said, m.Offer.Type+": "+m.Reason)
 	}
 	if len(said) == 0 {
 		said = p.notes

@@ -48,22 +48,22 @@ func TestCheckSpec(t *testing.T) {
 	}
 }
 
-func place(name string, shares bool) dstack.Place {
-	return dstack.Place{Offer: dstack.Offer{Type: name, Engine: dstack.Traits{SharesPorts: shares}}}
+func place(name string, shares bool) dstack.Placement {
+	return dstack.Placement{Offer: dstack.Offer{Type: name, Engine: dstack.EngineCapabilities{SharesPorts: shares}}}
 }
 
 func TestApart_ReplicasOnSharedPorts(t *testing.T) {
 	for _, c := range []struct {
 		name            string
-		places          []dstack.Place
+		places          []dstack.Placement
 		replicas        int
 		places2, misfit int
 	}{
-		{"one replica", []dstack.Place{place("a", true)}, 1, 1, 0},
-		{"two on one machine", []dstack.Place{place("a", true)}, 2, 0, 1},
-		{"two on two machines", []dstack.Place{place("a", true), place("b", true)}, 2, 2, 0},
-		{"three on two machines", []dstack.Place{place("a", true), place("b", true)}, 3, 0, 2},
-		{"containers have their own ports", []dstack.Place{place("a", true), place("b", false)}, 5, 2, 0},
+		{"one replica", []dstack.Placement{place("a", true)}, 1, 1, 0},
+		{"two on one machine", []dstack.Placement{place("a", true)}, 2, 0, 1},
+		{"two on two machines", []dstack.Placement{place("a", true), place("b", true)}, 2, 2, 0},
+		{"three on two machines", []dstack.Placement{place("a", true), place("b", true)}, 3, 0, 2},
+		{"containers have their own ports", []dstack.Placement{place("a", true), place("b", false)}, 5, 2, 0},
 		{"nowhere", nil, 2, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -77,15 +77,15 @@ func TestApart_ReplicasOnSharedPorts(t *testing.T) {
 
 func TestRoom(t *testing.T) {
 	const head = "type: service\nport: 8000\ncommands: [a]\nreplicas: 2\n"
-	misfit := func(why string) []dstack.Misfit {
-		return []dstack.Misfit{{Offer: dstack.Offer{Type: "box"}, Why: why}}
+	misfit := func(why string) []dstack.Rejection {
+		return []dstack.Rejection{{Offer: dstack.Offer{Type: "box"}, Reason: why}}
 	}
 	for _, c := range []struct {
 		name, yaml string
 		plan       plan
 		kind       dstack.Kind
 	}{
-		{"a place", head, plan{places: []dstack.Place{place("a", true)}}, ""},
+		{"a place", head, plan{places: []dstack.Placement{place("a", true)}}, ""},
 		{"none", head, plan{misfits: misfit("it has no GPU")}, dstack.NoCapacity},
 		{"none, but it may wait", head + "retry: true\n", plan{misfits: misfit("it has no GPU")}, ""},
 		{"in each other's way", head + "retry: true\n", plan{misfits: misfit(crowded(2, 8000))}, dstack.Invalid},
@@ -102,10 +102,10 @@ func TestRoom(t *testing.T) {
 }
 
 func TestWithout_GivesBackWhatTheLeavingHold(t *testing.T) {
-	used := map[dstack.InstanceID]dstack.Used{"i": {CPUs: 3, MemoryMiB: 300, DiskMiB: 30,
+	used := map[dstack.InstanceID]dstack.Allocation{"i": {CPUs: 3, MemoryMiB: 300, DiskMiB: 30,
 		GPUs: map[string]string{"g1": "a", "g2": "b"}, Ports: map[int]string{80: "a", 81: "b"}}}
 	claim := dstack.Claim{CPUs: 1, MemoryMiB: 100, DiskMiB: 10, GPUs: []dstack.GPU{{ID: "g1"}}, Ports: []int{80}}
-	after := placement.Without(used, []dstack.Replica{
+	after := placement.ReleaseAllocations(used, []dstack.Replica{
 		{Instance: "i", Status: dstack.ReplicaReady, Claim: claim},
 		{Instance: "i", Status: dstack.ReplicaTerminated, Claim: claim},
 		{Instance: "elsewhere", Status: dstack.ReplicaReady, Claim: claim},

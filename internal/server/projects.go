@@ -78,7 +78,7 @@ func (s *Server) createProject(c *call, in api.CreateProject) (api.Project, erro
 		return api.Project{}, taken(err)
 	}
 	s.tellAccount(c, "project "+project.Name, nil)
-	s.bell.Ring()
+	s.bell.Notify()
 	return s.wireProject(c.ctx, project)
 }
 
@@ -126,7 +126,7 @@ func (s *Server) deleteProjects(c *call, in api.DeleteProjects) (nothing, error)
 	}
 	err = s.store.DeleteProjects(c.ctx, in.ProjectsNames)
 	s.tellAccount(c, "projects "+strings.Join(in.ProjectsNames, ","), err)
-	s.bell.Ring()
+	s.bell.Notify()
 	if err != nil {
 		return nothing{}, err
 	}
@@ -202,7 +202,7 @@ func (s *Server) setMembers(c *call, in api.SetMembers) (api.Project, error) {
 		return api.Project{}, err
 	}
 	s.tellAccount(c, "members of "+c.project.Name, nil)
-	s.bell.Ring()
+	s.bell.Notify()
 	return s.wireProject(c.ctx, c.project)
 }
 

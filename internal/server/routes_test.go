@@ -62,7 +62,7 @@ func TestEndpoints_EveryOneIsClosedToWhomItShouldBe(t *testing.T) {
 
 // TestEndpoints_HaveEveryLineOfTheReference lists the paths of spec §4.4.
 func TestEndpoints_HaveEveryLineOfTheReference(t *testing.T) {
-	const p = api.P + "/"
+	const p = api.ProjectPrefix + "/"
 	want := strings.Fields(`/healthcheck
 		/api/users/list /api/users/get_my_user /api/users/get_user /api/users/create /api/users/update /api/users/refresh_token /api/users/delete
 		/api/projects/list /api/projects/create /api/projects/delete /api/projects/{project_name}/get /api/projects/{project_name}/set_members

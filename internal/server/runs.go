@@ -14,17 +14,17 @@ import (
 )
 
 // whole reads the run of a name with all below it.
-func (s *Server) whole(c *call, name string) (store.Whole, error) {
+func (s *Server) whole(c *call, name string) (store.RunDetails, error) {
 	run, err := s.store.Run(c.ctx, c.project.ID, name)
 	if err != nil {
-		return store.Whole{}, noRun(name, err)
+		return store.RunDetails{}, noRun(name, err)
 	}
-	found, err := s.store.Whole(c.ctx, run.ID)
+	found, err := s.store.RunDetails(c.ctx, run.ID)
 	if err != nil {
-		return store.Whole{}, err
+		return store.RunDetails{}, err
 	}
 	if len(found) != 1 {
-		return store.Whole{}, noRun(name, &dstack.Error{Kind: dstack.NotFound, Message: "it is gone"})
+		return store.RunDetails{}, noRun(name, &dstack.Error{Kind: dstack.NotFound, Message: "it is gone"})
 	}
 	return found[0], nil
 }
@@ -55,7 +55,7 @@ func (s *Server) listRuns(c *call, in api.ListRuns) ([]api.Run, error) {
 }
 
 // listWhole is a page of the runs that a caller may see.
-func (s *Server) listWhole(c *call, in api.ListRuns) ([]store.Whole, error) {
+func (s *Server) listWhole(c *call, in api.ListRuns) ([]store.RunDetails, error) {
 	q, some, err := s.query(c, in)
 	if err != nil || !some {
 		return nil, err
@@ -68,8 +68,8 @@ func (s *Server) listWhole(c *call, in api.ListRuns) ([]store.Whole, error) {
 	for _, r := range runs {
 		ids = append(ids, r.ID)
 	}
-	found, err := s.store.Whole(c.ctx, ids...)
-	slices.SortFunc(found, func(a, b store.Whole) int { return slices.Index(ids, a.Run.ID) - slices.Index(ids, b.Run.ID) })
+	found, err := s.store.RunDetails(c.ctx, ids...)
+	slices.SortFunc(found, func(a, b store.RunDetails) int { return slices.Index(ids, a.Run.ID) - slices.Index(ids, b.Run.ID) })
 	return found, err
 }
 
@@ -130,7 +130,7 @@ func (s *Server) submit(c *call, p plan) (dstack.Run, error) {
 	}
 	s.naming.Lock()
 	defer s.naming.Unlock()
-	taken, err := s.store.Names(c.ctx, c.project.ID)
+	taken, err := s.store.RunNames(c.ctx, c.project.ID)
 	if err != nil {
 		return dstack.Run{}, err
 	}
@@ -178,17 +178,17 @@ func (s *Server) insert(c *call, rs dstack.RunSpec, name string) (dstack.Run, er
 
 // apply submits a run, or gives a running one its next revision, if it is
 // still the one that its user was shown.
-func (s *Server) apply(c *call, in api.ApplyRequest) (api.View, error) {
+func (s *Server) apply(c *call, in api.ApplyRequest) (api.RunView, error) {
 	p, err := s.plan(c, in.RunSpec)
 	if err != nil {
-		return api.View{}, err
+		return api.RunView{}, err
 	}
 	have := 0
 	if p.existing != nil {
 		have = p.existing.Run.Revision
 	}
 	if have != in.Revision {
-		return api.View{}, &dstack.Error{Kind: dstack.Conflict, Message: changedSince(p.name, in.Revision, have),
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: changedSince(p.name, in.Revision, have),
 			Hint: "apply again, and look at what would change now"}
 	}
 	var run dstack.Run
@@ -198,15 +198,15 @@ func (s *Server) apply(c *call, in api.ApplyRequest) (api.View, error) {
 		run, err = s.revise(c, p)
 	}
 	if err != nil {
-		return api.View{}, err
+		return api.RunView{}, err
 	}
 	return s.viewAt(c, run)
 }
 
 // viewAt shows a run that was just given a revision, with the number of that
 // one: who asked for it waits for it, and not for one that came right after.
-func (s *Server) viewAt(c *call, run dstack.Run) (api.View, error) {
-	v, err := s.viewNamed(c, api.ViewRequest{RunName: run.Name, RunID: string(run.ID)})
+func (s *Server) viewAt(c *call, run dstack.Run) (api.RunView, error) {
+	v, err := s.viewNamed(c, api.RunViewRequest{RunName: run.Name, RunID: string(run.ID)})
 	v.Revision = run.Revision
 	return v, err
 }
@@ -229,7 +229,7 @@ func (s *Server) revise(c *call, p plan) (dstack.Run, error) {
 	run := p.existing.Run
 	rs := p.spec
 	rs.RunName = &run.Name
-	run, err := s.store.ReviseRun(c.ctx, run.ID, store.Revise{Revision: run.Revision, Spec: rs, User: c.user.Name, Rolls: rolls(run.Spec, rs), Now: now()})
+	run, err := s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name, NeedsRollout: rolls(run.Spec, rs), Now: now()})
 	if err == nil {
 		s.changed()
 	}
@@ -245,7 +245,7 @@ func (s *Server) stopRuns(c *call, in api.StopRuns) (nothing, error) {
 	}
 	for _, name := range in.RunsNames {
 		run, err := s.store.Run(c.ctx, c.project.ID, name)
-		if dstack.KindOf(err) == dstack.NotFound || err == nil && run.Status.Finished() {
+		if dstack.KindOf(err) == dstack.NotFound || err == nil && run.Status.IsFinished() {
 			continue
 		}
 		if err != nil {
@@ -261,7 +261,7 @@ func (s *Server) stopRuns(c *call, in api.StopRuns) (nothing, error) {
 
 // deleteRuns forgets finished runs and their output.
 func (s *Server) deleteRuns(c *call, in api.DeleteRuns) (nothing, error) {
-	taken, err := s.store.Names(c.ctx, c.project.ID)
+	taken, err := s.store.RunNames(c.ctx, c.project.ID)
 	if err != nil {
 		return nothing{}, err
 	}
@@ -278,7 +278,7 @@ func (s *Server) deleteRuns(c *call, in api.DeleteRuns) (nothing, error) {
 			}
 		}
 	}
-	s.bell.Ring()
+	s.bell.Notify()
 	return nothing{}, nil
 }
 
@@ -286,7 +286,7 @@ func (s *Server) deleteRuns(c *call, in api.DeleteRuns) (nothing, error) {
 func (s *Server) activeOf(c *call, names []string) string {
 	var active []string
 	for _, name := range names {
-		if run, err := s.store.Run(c.ctx, c.project.ID, name); err == nil && !run.Status.Finished() {
+		if run, err := s.store.Run(c.ctx, c.project.ID, name); err == nil && !run.Status.IsFinished() {
 			active = append(active, "'"+name+"'")
 		}
 	}

@@ -15,7 +15,7 @@ import (
 
 func TestSubmit_GetAndList(t *testing.T) {
 	h := newHouse(t)
-	h.refused(api.P+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("web", plainService)}, 400, dstack.NotFound, "repo_does_not_exist")
+	h.refused(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("web", plainService)}, 400, dstack.NotFound, "repo_does_not_exist")
 	h.repo()
 	before := h.wakes.Load()
 	run := h.submit("web")
@@ -26,8 +26,8 @@ func TestSubmit_GetAndList(t *testing.T) {
 	if h.wakes.Load() == before {
 		t.Error("nobody was told")
 	}
-	h.refused(api.P+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("web", plainService)}, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
-	h.refused(api.P+"/runs/get", `{"run_name": "none"}`, 400, dstack.NotFound, `"msg":"Run not found","code":"resource_not_exists"`)
+	h.refused(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("web", plainService)}, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
+	h.refused(api.ProjectPrefix+"/runs/get", `{"run_name": "none"}`, 400, dstack.NotFound, `"msg":"Run not found","code":"resource_not_exists"`)
 
 	var list []api.Run
 	h.ok("/api/runs/list", `{"project_name": "main", "only_active": true, "limit": 100}`, &list)
@@ -35,7 +35,7 @@ func TestSubmit_GetAndList(t *testing.T) {
 		t.Errorf("%+v", list)
 	}
 	h.begin(run.ID)
-	h.ok(api.P+"/runs/get", `{"run_name": "web"}`, &run)
+	h.ok(api.ProjectPrefix+"/runs/get", `{"run_name": "web"}`, &run)
 	if run.Status != "provisioning" || len(run.Jobs) != 1 || run.LatestJobSubmission.Status != "provisioning" ||
 		run.LatestJobSubmission.JobProvisioningData.InstanceType.Name != "box" {
 		t.Errorf("%s, %+v", run.Status, run.LatestJobSubmission)
@@ -50,7 +50,7 @@ func TestSubmit_MakesUpANameThatOnlyTheRunHas(t *testing.T) {
 	if !regexp.MustCompile(`^[a-z]+-[a-z]+-1$`).MatchString(name) || run.RunSpec.Configuration.Name != "" {
 		t.Errorf("%q, %q", name, run.RunSpec.Configuration.Name)
 	}
-	h.ok(api.P+"/runs/get", api.RunName{RunName: name}, nil)
+	h.ok(api.ProjectPrefix+"/runs/get", api.RunName{RunName: name}, nil)
 }
 
 func TestSubmit_IsRefusedWithAllItsReasons(t *testing.T) {
@@ -58,21 +58,21 @@ func TestSubmit_IsRefusedWithAllItsReasons(t *testing.T) {
 	h.repo()
 	submit := func(name, yaml string) api.RunSpecRequest { return api.RunSpecRequest{RunSpec: h.spec(name, yaml)} }
 	gpus := plainService + "resources: {gpu: 2}\n"
-	h.refused(api.P+"/runs/submit", submit("Web", plainService), 400, dstack.Invalid, `"msg":"Resource name should match regex '^[a-z][a-z0-9-]{1,40}$'","code":"error"`)
-	h.refused(api.P+"/runs/submit", submit("gateway", plainService), 400, dstack.Invalid, "cannot be called")
-	h.refused(api.P+"/runs/submit", submit("web", plainService+"volumes: [{name: v, path: /v}]\nmax_duration: 1h\n"), 400, dstack.Unsupported, "not supported yet: ")
-	h.refused(api.P+"/runs/submit", submit("web", gpus), 400, dstack.NoCapacity, "box: ")
+	h.refused(api.ProjectPrefix+"/runs/submit", submit("Web", plainService), 400, dstack.Invalid, `"msg":"Resource name should match regex '^[a-z][a-z0-9-]{1,40}$'","code":"error"`)
+	h.refused(api.ProjectPrefix+"/runs/submit", submit("gateway", plainService), 400, dstack.Invalid, "cannot be called")
+	h.refused(api.ProjectPrefix+"/runs/submit", submit("web", plainService+"volumes: [{name: v, path: /v}]\nmax_duration: 1h\n"), 400, dstack.Unsupported, "not supported yet: ")
+	h.refused(api.ProjectPrefix+"/runs/submit", submit("web", gpus), 400, dstack.NoCapacity, "box: ")
 	h.submitOK(submit("waits", gpus+"retry: true\n"))
 
 	missing := h.spec("web", plainService)
 	hash := sha("never uploaded")
 	missing.RepoCodeHash = &hash
-	h.refused(api.P+"/runs/submit", api.RunSpecRequest{RunSpec: missing}, 400, dstack.Invalid, "was not uploaded")
+	h.refused(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: missing}, 400, dstack.Invalid, "was not uploaded")
 
 	raw := `{"run_spec": {"repo_id": "web-12345678", "repo_data": {"repo_type": "local"}, "working_dir": ".", "configuration_path": "f",
 		"configuration": {"type": "service", "port": 70000, "comands": ["a"], "image": "x"}, "profile": {"name": "default"}, "ssh_key_pub": ""}}`
-	h.refused(api.P+"/runs/submit", raw, 422, dstack.Invalid, `"loc":["body","run_spec","configuration","port"]`)
-	h.refused(api.P+"/runs/submit", raw, 422, dstack.Invalid, `"loc":["body","run_spec","configuration","comands"]`)
+	h.refused(api.ProjectPrefix+"/runs/submit", raw, 422, dstack.Invalid, `"loc":["body","run_spec","configuration","port"]`)
+	h.refused(api.ProjectPrefix+"/runs/submit", raw, 422, dstack.Invalid, `"loc":["body","run_spec","configuration","comands"]`)
 	var list []api.Run
 	h.ok("/api/runs/list", `{}`, &list)
 	if len(list) != 1 {
@@ -82,15 +82,15 @@ func TestSubmit_IsRefusedWithAllItsReasons(t *testing.T) {
 
 func (h *house) submitOK(in api.RunSpecRequest) {
 	h.t.Helper()
-	h.ok(api.P+"/runs/submit", in, nil)
+	h.ok(api.ProjectPrefix+"/runs/submit", in, nil)
 }
 
 func TestStopAndDelete(t *testing.T) {
 	h := newHouse(t)
 	h.repo()
 	run := h.submit("web")
-	h.refused(api.P+"/runs/delete", `{"runs_names": ["web", "none"]}`, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
-	if a := h.post(h.admin, api.P+"/runs/stop", `{"runs_names": ["web", "none"], "abort": true}`); a.status != 200 || a.text != "null" {
+	h.refused(api.ProjectPrefix+"/runs/delete", `{"runs_names": ["web", "none"]}`, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
+	if a := h.post(h.admin, api.ProjectPrefix+"/runs/stop", `{"runs_names": ["web", "none"], "abort": true}`); a.status != 200 || a.text != "null" {
 		t.Fatalf("%d %s", a.status, a.text)
 	}
 	kept, err := h.store.Run(t.Context(), run2project(t, h), "web")
@@ -98,13 +98,13 @@ func TestStopAndDelete(t *testing.T) {
 		t.Errorf("%+v, %v", kept, err)
 	}
 	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndAborted})
-	h.ok(api.P+"/runs/get", `{"run_name": "web"}`, &run)
+	h.ok(api.ProjectPrefix+"/runs/get", `{"run_name": "web"}`, &run)
 	if run.Status != "terminated" || orEmpty(run.TerminationReason) != "aborted_by_user" {
 		t.Errorf("%s, %v", run.Status, orEmpty(run.TerminationReason))
 	}
-	h.ok(api.P+"/runs/stop", `{"runs_names": ["web"], "abort": false}`, nil) // finished: no error
-	h.ok(api.P+"/runs/delete", `{"runs_names": ["web", "none"]}`, nil)
-	h.refused(api.P+"/runs/get", `{"run_name": "web"}`, 400, dstack.NotFound, "Run not found")
+	h.ok(api.ProjectPrefix+"/runs/stop", `{"runs_names": ["web"], "abort": false}`, nil) // finished: no error
+	h.ok(api.ProjectPrefix+"/runs/delete", `{"runs_names": ["web", "none"]}`, nil)
+	h.refused(api.ProjectPrefix+"/runs/get", `{"run_name": "web"}`, 400, dstack.NotFound, "Run not found")
 	h.submit("web") // the name is free again
 }
 
@@ -153,7 +153,7 @@ func TestListRuns_PagesAndFilters(t *testing.T) {
 func TestGetPlan(t *testing.T) {
 	h := newHouse(t)
 	var plan api.RunPlan
-	h.ok(api.P+"/runs/get_plan", api.RunSpecRequest{RunSpec: h.spec("web", plainService)}, &plan)
+	h.ok(api.ProjectPrefix+"/runs/get_plan", api.RunSpecRequest{RunSpec: h.spec("web", plainService)}, &plan)
 	one := plan.JobPlans[0]
 	if len(plan.JobPlans) != 1 || one.TotalOffers != 1 || one.JobSpec.JobName != "dry-run-0-0" || one.MaxPrice == nil ||
 		one.Offers[0].Instance.Resources.Description != "8xCPU, 32GB, 1xL4 (24GB), 100.0GB (disk)" || plan.RunSpec.Profile.PoolName != "" {
@@ -161,7 +161,7 @@ func TestGetPlan(t *testing.T) {
 	}
 	// What comes back can be submitted as it is: the published client does.
 	h.repo()
-	h.ok(api.P+"/runs/submit", api.RunSpecRequest{RunSpec: plan.RunSpec}, nil)
+	h.ok(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: plan.RunSpec}, nil)
 }
 
 func TestPreview(t *testing.T) {
@@ -173,15 +173,15 @@ func TestPreview(t *testing.T) {
 		return p
 	}
 	p := preview(plainService + "model: {type: chat, name: m, format: openai}\n")
-	if len(p.Places) != 1 || p.Existing != nil || p.URL != "http://web.localhost:3000/" || p.ModelURL != "http://gateway.localhost:3000" {
+	if len(p.Placements) != 1 || p.Existing != nil || p.URL != "http://web.localhost:3000/" || p.ModelURL != "http://gateway.localhost:3000" {
 		t.Errorf("%+v", p)
 	}
 	p = preview(plainService + "resources: {gpu: 2}\n")
-	if len(p.Places) != 0 || len(p.Misfits) != 1 || p.Misfits[0].Why == "" {
+	if len(p.Placements) != 0 || len(p.Rejections) != 1 || p.Rejections[0].Reason == "" {
 		t.Errorf("nowhere to go is no error: %+v", p)
 	}
 	processes := testOffer()
-	processes.Engine = dstack.Traits{Name: "process", SharesPorts: true}
+	processes.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true}
 	h.farm.offers = []dstack.Offer{processes}
 	p = preview(plainService + "python: \"3.11\"\n")
 	if len(p.Notes) != 2 || !strings.Contains(p.Notes[1], "python 3.11") {
@@ -189,13 +189,13 @@ func TestPreview(t *testing.T) {
 	}
 	two := plainService + "replicas: 2\n"
 	p = preview(two)
-	if len(p.Places) != 0 || !strings.Contains(p.Misfits[0].Why, "2 replicas want port 8000 on one machine: plain processes share its ports") {
+	if len(p.Placements) != 0 || !strings.Contains(p.Rejections[0].Reason, "2 replicas want port 8000 on one machine: plain processes share its ports") {
 		t.Errorf("%+v", p)
 	}
-	h.refused(api.P+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("web", two)}, 400, dstack.Invalid, "plain processes share its ports")
+	h.refused(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("web", two)}, 400, dstack.Invalid, "plain processes share its ports")
 	h.farm.offers, h.farm.fail = nil, errors.New("no answer from the daemon")
 	p = preview(plainService)
-	if len(p.Places) != 0 || !strings.Contains(strings.Join(p.Notes, " "), "no answer from the daemon") {
+	if len(p.Placements) != 0 || !strings.Contains(strings.Join(p.Notes, " "), "no answer from the daemon") {
 		t.Errorf("notes %v", p.Notes)
 	}
 }
@@ -207,7 +207,7 @@ func TestApply_SubmitsThenRevises(t *testing.T) {
 		return api.ApplyRequest{RunSpec: h.spec("web", yaml), Revision: revision}
 	}
 	h.refused(api.PathApply, apply(plainService, 1), 400, dstack.Conflict, "does not run any more")
-	var v api.View
+	var v api.RunView
 	h.ok(api.PathApply, apply(plainService, 0), &v)
 	if v.Revision != 1 || v.Status != api.StatusWaiting || v.Version == "" {
 		t.Errorf("%+v", v)
@@ -234,15 +234,15 @@ func TestApply_WhatTheOldOneHoldsIsFree(t *testing.T) {
 	h := newHouse(t)
 	h.repo()
 	offer := testOffer()
-	offer.Engine = dstack.Traits{Name: "process", SharesPorts: true}
+	offer.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true}
 	h.farm.offers = []dstack.Offer{offer}
 	run := h.submit("web")
 	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}})
 	h.stepReplica(h.replica(run.ID).ID, func(dstack.Replica) lifecycle.ReplicaStep {
-		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Attempt: true,
-			Place: &dstack.Place{Offer: offer, Claim: dstack.Claim{Ports: []int{8000}}}}
+		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true,
+			Placement: &dstack.Placement{Offer: offer, Claim: dstack.Claim{Ports: []int{8000}}}}
 	})
-	h.refused(api.P+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("other", plainService)}, 400, dstack.NoCapacity, "port 8000 is taken by web replica 0")
+	h.refused(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("other", plainService)}, 400, dstack.NoCapacity, "port 8000 is taken by web replica 0")
 	h.ok(api.PathApply, api.ApplyRequest{RunSpec: h.spec("web", plainService), Revision: 1}, nil)
 }
 
@@ -250,19 +250,19 @@ func TestView_WaitsForAChange(t *testing.T) {
 	h := newHouse(t)
 	h.repo()
 	run := h.submit("web")
-	var v api.View
-	h.ok(api.PathView, api.ViewRequest{RunName: "web"}, &v)
+	var v api.RunView
+	h.ok(api.PathView, api.RunViewRequest{RunName: "web"}, &v)
 
 	began := time.Now()
-	var same api.View
-	h.ok(api.PathView, api.ViewRequest{RunName: "web", After: v.Version, WaitSeconds: 1}, &same)
+	var same api.RunView
+	h.ok(api.PathView, api.RunViewRequest{RunName: "web", After: v.Version, WaitSeconds: 1}, &same)
 	if same.Version != v.Version || time.Since(began) < 900*time.Millisecond {
 		t.Errorf("it did not wait: %s", time.Since(began))
 	}
-	changed := make(chan api.View, 1)
+	changed := make(chan api.RunView, 1)
 	go func() {
-		var next api.View
-		h.ok(api.PathView, api.ViewRequest{RunName: "web", After: v.Version, WaitSeconds: 30}, &next)
+		var next api.RunView
+		h.ok(api.PathView, api.RunViewRequest{RunName: "web", After: v.Version, WaitSeconds: 30}, &next)
 		changed <- next
 	}()
 	h.begin(run.ID)
@@ -274,9 +274,9 @@ func TestView_WaitsForAChange(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("the change was not told")
 	}
-	h.refused(api.PathView, api.ViewRequest{RunName: "web", RunID: "11111111-1111-4111-8111-111111111111"}, 400, dstack.Conflict, "replaced")
+	h.refused(api.PathView, api.RunViewRequest{RunName: "web", RunID: "11111111-1111-4111-8111-111111111111"}, 400, dstack.Conflict, "replaced")
 	h.refused(api.PathView, `{"run_name": "web", "wait_seconds": 61}`, 422, dstack.Invalid, "less than or equal to 60")
-	var list []api.View
+	var list []api.RunView
 	h.ok(api.PathViews, `{"only_active": true}`, &list)
 	if len(list) != 1 || list[0].Status != api.StatusStarting || len(list[0].Replicas) != 1 {
 		t.Errorf("%+v", list)

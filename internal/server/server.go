@@ -25,20 +25,20 @@ type Options struct {
 	Store       *store.Store
 	Logs        *logs.Store
 	Backends    *backend.Set
-	Dir         string       // the server's folder; uploads are spooled below it
-	Wake        func()       // called when there is work for the passes
-	Bell        *loop.Bell   // rings when something changed; who waits looks again
-	Domain      string       // services are published as <run>.<domain>
-	MainProject string       // its services need no project in their name
-	PublicURL   string       // where clients reach this server
-	Log         *slog.Logger // problems of ours
-	UploadLimit int64        // bytes of one upload of code
+	Dir         string          // the server's folder; uploads are spooled below it
+	Wake        func()          // called when there is work for the passes
+	Bell        *loop.Broadcast // rings when something changed; who waits looks again
+	Domain      string          // services are published as <run>.<domain>
+	MainProject string          // its services need no project in their name
+	PublicURL   string          // where clients reach this server
+	Log         *slog.Logger    // problems of ours
+	UploadLimit int64           // bytes of one upload of code
 
 	// Hub is where chat templates are found; nil: nowhere.
 	Hub *hub.Client
 
 	// Numbers tells what runs do and did, where the gateway is here; may be nil.
-	Numbers func() map[dstack.RunID]api.Numbers
+	Numbers func() map[dstack.RunID]api.RunMetrics
 }
 
 // defaultUpload is how large a folder may be.
@@ -51,9 +51,9 @@ type Server struct {
 	backends *backend.Set
 	dir      string
 	wake     func()
-	bell     *loop.Bell
+	bell     *loop.Broadcast
 	hub      *hub.Client
-	numbers  func() map[dstack.RunID]api.Numbers
+	numbers  func() map[dstack.RunID]api.RunMetrics
 	names    address
 	log      *slog.Logger
 	upload   int64
@@ -71,7 +71,7 @@ func New(o Options) *Server {
 		s.wake = func() {}
 	}
 	if s.bell == nil {
-		s.bell = &loop.Bell{}
+		s.bell = &loop.Broadcast{}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -80,7 +80,7 @@ func New(o Options) *Server {
 		s.upload = defaultUpload
 	}
 	if s.numbers == nil {
-		s.numbers = func() map[dstack.RunID]api.Numbers { return nil }
+		s.numbers = func() map[dstack.RunID]api.RunMetrics { return nil }
 	}
 	if s.backends == nil {
 		s.backends = backend.NewSet()
@@ -96,7 +96,7 @@ func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 // changed tells the passes and everybody who waits that there is news.
 func (s *Server) changed() {
 	s.wake()
-	s.bell.Ring()
+	s.bell.Notify()
 }
 
 // address makes the addresses under which services are published.

@@ -31,7 +31,7 @@ func newTableCache() tableCache {
 // number of callers cost one reading.
 func (s *Server) Table(ctx context.Context, since uint64) (route.Table, error) {
 	for {
-		news := s.bell.Next()
+		news := s.bell.Changed()
 		table, err := s.routesNow(ctx, news)
 		if err != nil || table.Version != since {
 			return table, err
@@ -60,7 +60,7 @@ func (s *Server) routesNow(ctx context.Context, news <-chan struct{}) (route.Tab
 	if c.mark == news && time.Since(c.at) < tableAge {
 		return c.table, nil
 	}
-	mark, at := s.bell.Next(), time.Now()
+	mark, at := s.bell.Changed(), time.Now()
 	fresh, err := s.store.Routes(ctx)
 	if err != nil {
 		return route.Table{}, err
@@ -74,8 +74,8 @@ func (s *Server) routesNow(ctx context.Context, news <-chan struct{}) (route.Tab
 }
 
 // Report takes note of what a gateway counts.
-func (s *Server) Report(ctx context.Context, counts dstack.Counts) error {
-	woke, err := s.store.SaveCounts(ctx, counts, now())
+func (s *Server) Report(ctx context.Context, counts dstack.LoadReport) error {
+	woke, err := s.store.SaveLoadReport(ctx, counts, now())
 	if woke {
 		s.wake()
 	}

@@ -19,7 +19,7 @@ func TestTable_TellsOfChangesAtOnce(t *testing.T) {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	// Many follow; all hear of it, and an unchanged table keeps its number.
-	h.bell.Ring()
+	h.bell.Notify()
 	var following sync.WaitGroup
 	tables := make([]route.Table, 20)
 	for i := range tables {

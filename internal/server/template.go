@@ -55,7 +55,7 @@ const templateHint = "write model.chat_template into the configuration"
 func ownTemplate(m *spec.Model) dstack.ChatTemplate {
 	t := dstack.ChatTemplate{Default: string(m.ChatTemplate), Kwargs: m.Kwargs, Tokens: map[string]string{}}
 	if t.Default != "" {
-		t.From = "the configuration"
+		t.Source = "the configuration"
 	}
 	for name, token := range map[string]spec.Text{"eos_token": m.EOSToken, "bos_token": m.BOSToken} {
 		if token != "" {
@@ -75,9 +75,9 @@ func complete(t dstack.ChatTemplate) bool {
 func joined(own, found dstack.ChatTemplate) dstack.ChatTemplate {
 	all := own
 	if own.Default == "" {
-		all.Default, all.Named, all.From = found.Default, found.Named, found.From
+		all.Default, all.Named, all.Source = found.Default, found.Named, found.Source
 	}
-	all.BOSAlone = found.BOSAlone
+	all.OnlyTemplateAddsBOS = found.OnlyTemplateAddsBOS
 	all.Tokens = map[string]string{}
 	for _, tokens := range []map[string]string{found.Tokens, own.Tokens} {
 		for name, token := range tokens {
@@ -121,6 +121,6 @@ func compiles(t dstack.ChatTemplate) error {
 		why = strings.Replace(why, wrong.Error(), fmt.Sprintf("line %d: %s", wrong.Line, wrong.Message), 1)
 	}
 	return &dstack.Error{Kind: dstack.Invalid, Cause: err,
-		Message: fmt.Sprintf("the chat template of %s does not compile: %s", t.From, why),
+		Message: fmt.Sprintf("the chat template of %s does not compile: %s", t.Source, why),
 		Hint:    "try it: dstack template render; or write another one as model.chat_template"}
 }

@@ -77,8 +77,8 @@ func TestTemplateOf(t *testing.T) {
 				}
 				return
 			}
-			if got.Default != c.template || !strings.HasPrefix(got.From, c.from) {
-				t.Errorf("it is %q from %q", got.Default, got.From)
+			if got.Default != c.template || !strings.HasPrefix(got.Source, c.from) {
+				t.Errorf("it is %q from %q", got.Default, got.Source)
 			}
 			for name, token := range c.tokens {
 				if got.Tokens[name] != token {
@@ -108,7 +108,7 @@ func TestTemplate_IsKeptWithTheRun(t *testing.T) {
 		t.Errorf("the wire has %s", text)
 	}
 	table, err := h.server.Table(t.Context(), 0)
-	if err != nil || len(table.Routes) != 1 || table.Routes[0].Template == nil || !table.Routes[0].Template.BOSAlone {
+	if err != nil || len(table.Routes) != 1 || table.Routes[0].Template == nil || !table.Routes[0].Template.OnlyTemplateAddsBOS {
 		t.Errorf("the table is %+v, %v", table.Routes, err)
 	}
 	h.refused("/api/project/main/runs/get_plan", api.RunSpecRequest{RunSpec: h.spec("web2", tgiService+"model: {type: chat, name: org/gated, format: tgi}\n")}, 400, dstack.Invalid, "org/gated")

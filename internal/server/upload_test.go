@@ -181,20 +181,20 @@ func TestRepos(t *testing.T) {
 	h.repo()
 	h.repo() // again is no error
 	var repos []api.RepoHead
-	h.ok(api.P+"/repos/list", "", &repos)
+	h.ok(api.ProjectPrefix+"/repos/list", "", &repos)
 	if len(repos) != 1 || repos[0].RepoID != "web-12345678" {
 		t.Errorf("%+v", repos)
 	}
-	a := h.post(h.admin, api.P+"/repos/get", `{"repo_id": "web-12345678", "include_creds": false}`)
+	a := h.post(h.admin, api.ProjectPrefix+"/repos/get", `{"repo_id": "web-12345678", "include_creds": false}`)
 	if a.text != `{"repo_id":"web-12345678","repo_info":{"repo_type":"local","repo_dir":"/web"},"repo_creds":null}` {
 		t.Errorf("%s", a.text)
 	}
-	h.refused(api.P+"/repos/get", `{"repo_id": "none"}`, 400, dstack.NotFound, `"msg":"Repo none does not exist","code":"repo_does_not_exist"`)
-	h.refused(api.P+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "remote"}}`, 400, dstack.Unsupported, "remote")
-	h.refused(api.P+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "virtual"}, "repo_creds": {"protocol": "https"}}`, 400, dstack.Unsupported, "repo_creds")
-	h.refused(api.P+"/repos/init", `{"repo_id": "", "repo_info": {"repo_type": "virtual"}, "repo_creds": null}`, 400, dstack.Invalid, "id")
-	h.ok(api.P+"/repos/delete", `{"repos_ids": ["web-12345678"]}`, nil)
-	h.ok(api.P+"/repos/list", "", &repos)
+	h.refused(api.ProjectPrefix+"/repos/get", `{"repo_id": "none"}`, 400, dstack.NotFound, `"msg":"Repo none does not exist","code":"repo_does_not_exist"`)
+	h.refused(api.ProjectPrefix+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "remote"}}`, 400, dstack.Unsupported, "remote")
+	h.refused(api.ProjectPrefix+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "virtual"}, "repo_creds": {"protocol": "https"}}`, 400, dstack.Unsupported, "repo_creds")
+	h.refused(api.ProjectPrefix+"/repos/init", `{"repo_id": "", "repo_info": {"repo_type": "virtual"}, "repo_creds": null}`, 400, dstack.Invalid, "id")
+	h.ok(api.ProjectPrefix+"/repos/delete", `{"repos_ids": ["web-12345678"]}`, nil)
+	h.ok(api.ProjectPrefix+"/repos/list", "", &repos)
 	if len(repos) != 0 {
 		t.Errorf("%+v", repos)
 	}

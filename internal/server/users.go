@@ -92,7 +92,7 @@ func (s *Server) updateUser(c *call, in api.PutUser) (api.User, error) {
 	user.GlobalRole, user.Email = in.GlobalRole, orEmpty(in.Email)
 	err = s.store.UpdateUser(c.ctx, user)
 	s.tellAccount(c, in.Username, err)
-	s.bell.Ring() // what their token opens may have changed
+	s.bell.Notify() // what their token opens may have changed
 	return wireUser(user), err
 }
 
@@ -107,7 +107,7 @@ func (s *Server) refreshToken(c *call, in api.Username) (api.UserWithCreds, erro
 	if err != nil {
 		return api.UserWithCreds{}, err
 	}
-	s.bell.Ring()
+	s.bell.Notify()
 	return api.UserWithCreds{User: wireUser(user), Creds: api.UserCreds{Token: token}}, nil
 }
 
@@ -118,7 +118,7 @@ func (s *Server) deleteUsers(c *call, in api.DeleteUsers) (nothing, error) {
 	}
 	err := s.store.DeleteUsers(c.ctx, in.Users)
 	s.tellAccount(c, strings.Join(in.Users, ","), err)
-	s.bell.Ring()
+	s.bell.Notify()
 	return nothing{}, err
 }
 

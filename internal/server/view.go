@@ -16,13 +16,13 @@ import (
 )
 
 // viewsOf are runs as people see them, with what the gateway counted.
-func (s *Server) viewsOf(found ...store.Whole) []api.View {
+func (s *Server) viewsOf(found ...store.RunDetails) []api.RunView {
 	numbers := s.numbers()
-	views := make([]api.View, 0, len(found))
+	views := make([]api.RunView, 0, len(found))
 	for _, w := range found {
 		v := viewOfRun(w, s.names)
 		if n, known := numbers[w.Run.ID]; known {
-			v.Numbers = &n
+			v.Metrics = &n
 		}
 		views = append(views, v)
 	}
@@ -30,13 +30,13 @@ func (s *Server) viewsOf(found ...store.Whole) []api.View {
 }
 
 // viewOfRun is a run as a person sees it.
-func viewOfRun(w store.Whole, at address) api.View {
+func viewOfRun(w store.RunDetails, at address) api.RunView {
 	run, conf := w.Run, w.Run.Spec.Configuration
-	v := api.View{
+	v := api.RunView{
 		ID: run.ID, Project: run.Project, Name: run.Name, User: run.User, Revision: run.Revision,
 		Reason: string(run.Reason), Ending: run.Ending, SubmittedAt: run.SubmittedAt.UTC(), Since: run.Since.UTC(),
 		ReadyAt: timeOrNull(run.ReadyAt), FinishedAt: timeOrNull(run.FinishedAt),
-		Wanted: run.Wanted, Min: conf.Replicas.Min, Max: conf.Replicas.Max, RolledBack: rolledBack(w),
+		DesiredReplicas: run.DesiredReplicas, Min: conf.Replicas.Min, Max: conf.Replicas.Max, RolledBack: rolledBack(w),
 		Auth: conf.Auth, URL: at.service(run.Project, run.Name) + "/", PathURL: at.servicePath(run.Project, run.Name),
 		Replicas: []api.ReplicaView{},
 	}
@@ -46,7 +46,7 @@ func viewOfRun(w store.Whole, at address) api.View {
 	for i, r := range w.Replicas {
 		if r.Status == dstack.ReplicaReady {
 			v.Serving++
-			if r.Shape == run.Shape {
+			if r.TemplateRevision == run.TemplateRevision {
 				v.Ready++
 			}
 		}
@@ -61,9 +61,9 @@ func viewOfRun(w store.Whole, at address) api.View {
 
 // shown says whether a replica is of interest: those that live, those that
 // failed, and in the end the last of each number.
-func shown(w store.Whole, i int) bool {
+func shown(w store.RunDetails, i int) bool {
 	r := w.Replicas[i]
-	if !r.Status.Finished() {
+	if !r.Status.IsFinished() {
 		return true
 	}
 	for _, later := range w.Replicas[i+1:] {
@@ -71,11 +71,11 @@ func shown(w store.Whole, i int) bool {
 			return false
 		}
 	}
-	return w.Run.Status.Finished() || w.Run.Status == dstack.RunTerminating || r.Status == dstack.ReplicaFailed
+	return w.Run.Status.IsFinished() || w.Run.Status == dstack.RunTerminating || r.Status == dstack.ReplicaFailed
 }
 
 // viewStatus is a run's status in our own words.
-func viewStatus(w store.Whole, ready int) api.Status {
+func viewStatus(w store.RunDetails, ready int) api.RunStatus {
 	if stopAsked(w.Run) {
 		return api.StatusStopping
 	}
@@ -101,13 +101,13 @@ func stopAsked(run dstack.Run) bool {
 }
 
 // viewActive is the status of a run that replicas come and go for.
-func viewActive(w store.Whole, ready int) api.Status {
+func viewActive(w store.RunDetails, ready int) api.RunStatus {
 	live, waiting, failed, serving, older := 0, 0, 0, 0, 0
 	for _, r := range w.Replicas {
-		if r.Status == dstack.ReplicaFailed && r.Shape == w.Run.Shape {
+		if r.Status == dstack.ReplicaFailed && r.TemplateRevision == w.Run.TemplateRevision {
 			failed++
 		}
-		if r.Status.Finished() || r.Status == dstack.ReplicaDraining || r.Status == dstack.ReplicaTerminating {
+		if r.Status.IsFinished() || r.Status == dstack.ReplicaDraining || r.Status == dstack.ReplicaTerminating {
 			continue
 		}
 		live++
@@ -117,16 +117,16 @@ func viewActive(w store.Whole, ready int) api.Status {
 		if r.Status == dstack.ReplicaReady {
 			serving++
 		}
-		if r.Shape != w.Run.Shape {
+		if r.TemplateRevision != w.Run.TemplateRevision {
 			older++
 		}
 	}
 	switch {
-	case w.Run.Wanted == 0 && live == 0:
+	case w.Run.DesiredReplicas == 0 && live == 0:
 		return api.StatusSleeping
 	case older > 0 && serving > 0:
 		return api.StatusUpdating
-	case ready >= w.Run.Wanted && ready > 0:
+	case ready >= w.Run.DesiredReplicas && ready > 0:
 		return api.StatusReady
 	case serving > 0:
 		return api.StatusDegraded
@@ -141,9 +141,9 @@ func viewActive(w store.Whole, ready int) api.Status {
 
 // wakes says that a run which served has no replica because it slept: those it
 // has begin for the first time.
-func wakes(w store.Whole) bool {
+func wakes(w store.RunDetails) bool {
 	for _, r := range w.Replicas {
-		if !r.Status.Finished() && (r.Crashes > 0 || !r.ReadyAt.IsZero()) {
+		if !r.Status.IsFinished() && (r.Crashes > 0 || !r.ReadyAt.IsZero()) {
 			return false
 		}
 	}
@@ -151,19 +151,19 @@ func wakes(w store.Whole) bool {
 }
 
 // rolledBack tells of the newest revision, if it failed.
-func rolledBack(w store.Whole) *api.RollbackView {
+func rolledBack(w store.RunDetails) *api.RollbackView {
 	f := w.Failed
 	if f == nil {
 		return nil
 	}
-	last := f.LastOut
+	last := f.LastOutput
 	if last == nil {
 		last = []string{}
 	}
 	return &api.RollbackView{From: f.Num, To: w.Run.Revision, Reason: string(f.Reason), Replica: f.Replica, LastOutput: last, At: f.At.UTC()}
 }
 
-func viewOfReplica(w store.Whole, r dstack.Replica) api.ReplicaView {
+func viewOfReplica(w store.RunDetails, r dstack.Replica) api.ReplicaView {
 	report := w.Reports[r.Attempt]
 	v := api.ReplicaView{
 		Num: r.Num, Revision: r.Revision, Status: r.Status, Reason: string(r.Reason), Since: r.Since.UTC(),
@@ -176,7 +176,7 @@ func viewOfReplica(w store.Whole, r dstack.Replica) api.ReplicaView {
 		v.Progress = report.Progress
 	}
 	if r.Status == dstack.ReplicaRestarting {
-		v.RetryAt = timeOrNull(r.DueAt)
+		v.RetryAt = timeOrNull(r.RetryAt)
 	}
 	if n := w.Load.Replicas[r.ID]; r.Status == dstack.ReplicaDraining && n > 0 {
 		v.Progress = fmt.Sprintf("finishes %s", count(n, "request"))
@@ -203,10 +203,10 @@ func lastOutput(r dstack.Replica, report dstack.Report) []string {
 	switch {
 	case r.Status == dstack.ReplicaReady:
 		return []string{}
-	case report.Outcome.Over() && len(report.LastOut) > 0:
-		return report.LastOut
-	case len(r.Past) > 0 && r.Past[len(r.Past)-1].LastOut != nil:
-		return r.Past[len(r.Past)-1].LastOut
+	case report.State.IsOver() && len(report.LastOutput) > 0:
+		return report.LastOutput
+	case len(r.PastAttempts) > 0 && r.PastAttempts[len(r.PastAttempts)-1].LastOutput != nil:
+		return r.PastAttempts[len(r.PastAttempts)-1].LastOutput
 	default:
 		return []string{}
 	}
@@ -230,7 +230,7 @@ func timeOrNull(t time.Time) *time.Time {
 }
 
 // versionOf changes when anything that a view shows does.
-func versionOf(v api.View) string {
+func versionOf(v api.RunView) string {
 	v.Version = ""
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -244,7 +244,7 @@ func versionOf(v api.View) string {
 const recheck = time.Second
 
 // view shows a run; with a version given it waits until that one is past.
-func (s *Server) view(c *call, in api.ViewRequest) (api.View, error) {
+func (s *Server) view(c *call, in api.RunViewRequest) (api.RunView, error) {
 	var over <-chan time.Time
 	if in.After != "" && in.WaitSeconds > 0 {
 		limit := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
@@ -252,7 +252,7 @@ func (s *Server) view(c *call, in api.ViewRequest) (api.View, error) {
 		over = limit.C
 	}
 	for {
-		news := s.bell.Next()
+		news := s.bell.Changed()
 		v, err := s.viewNamed(c, in)
 		if err != nil || over == nil || v.Version != in.After {
 			return v, err
@@ -279,20 +279,20 @@ func awaited(ctx context.Context, news <-chan struct{}, over <-chan time.Time) (
 	return true, nil
 }
 
-func (s *Server) viewNamed(c *call, in api.ViewRequest) (api.View, error) {
+func (s *Server) viewNamed(c *call, in api.RunViewRequest) (api.RunView, error) {
 	w, err := s.whole(c, in.RunName)
 	if err != nil {
-		return api.View{}, err
+		return api.RunView{}, err
 	}
 	if in.RunID != "" && in.RunID != string(w.Run.ID) {
-		return api.View{}, &dstack.Error{Kind: dstack.Conflict, Message: "the run " + in.RunName + " was replaced by another of the same name",
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: "the run " + in.RunName + " was replaced by another of the same name",
 			Hint: "look at the present one: dstack ps"}
 	}
 	return s.viewsOf(w)[0], nil
 }
 
 // views lists runs as people see them.
-func (s *Server) views(c *call, in api.ListRuns) ([]api.View, error) {
+func (s *Server) views(c *call, in api.ListRuns) ([]api.RunView, error) {
 	found, err := s.listWhole(c, in)
 	return s.viewsOf(found...), err
 }

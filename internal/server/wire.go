@@ -16,10 +16,10 @@ import (
 )
 
 // wireRun is a run in the form of the reference (spec §4.5).
-func wireRun(w store.Whole, at address, now time.Time) api.Run {
+func wireRun(w store.RunDetails, at address, now time.Time) api.Run {
 	run := api.Run{
 		ID: w.Run.ID, ProjectName: w.Run.Project, User: w.Run.User,
-		SubmittedAt: api.StampOf(w.Run.SubmittedAt), LastProcessedAt: api.StampOf(lastSeen(w)),
+		SubmittedAt: api.NewTimestamp(w.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(lastSeen(w)),
 		Status: wireStatus(w), TerminationReason: textOrNull(runEndings[w.Run.Ending]),
 		RunSpec: w.Run.Spec, Jobs: wireJobs(w), Service: wireService(w.Run, at),
 	}
@@ -47,7 +47,7 @@ func costOf(s api.JobSubmission, now time.Time) float64 {
 }
 
 // lastSeen is when anything of a run last changed.
-func lastSeen(w store.Whole) time.Time {
+func lastSeen(w store.RunDetails) time.Time {
 	last := w.Run.SubmittedAt
 	consider := func(at time.Time) {
 		if at.After(last) {
@@ -75,7 +75,7 @@ var runEndings = map[dstack.Ending]string{
 
 // wireStatus is what the reference calls a run's status. Its client waits
 // while a run is submitted, pending or provisioning.
-func wireStatus(w store.Whole) string {
+func wireStatus(w store.RunDetails) string {
 	if stopAsked(w.Run) {
 		return "terminating"
 	}
@@ -95,7 +95,7 @@ func wireStatus(w store.Whole) string {
 	}
 }
 
-func wireActive(w store.Whole) string {
+func wireActive(w store.RunDetails) string {
 	count := map[dstack.ReplicaStatus]int{}
 	for _, r := range w.Replicas {
 		count[r.Status]++
@@ -113,7 +113,7 @@ func wireActive(w store.Whole) string {
 }
 
 // wireJobs is the replicas by number, each with all its attempts.
-func wireJobs(w store.Whole) []api.Job {
+func wireJobs(w store.RunDetails) []api.Job {
 	byNum := map[int][]api.JobSubmission{}
 	for _, r := range lastCounts(w) {
 		byNum[r.Num] = append(byNum[r.Num], submissionsOf(w, r)...)
@@ -136,13 +136,13 @@ func wireJobs(w store.Whole) []api.Job {
 // lastCounts are the replicas in such an order that the last of a number is the
 // one that counts: clients look at the latest submission. Those that ended come
 // first, then those of another revision that leave.
-func lastCounts(w store.Whole) []dstack.Replica {
-	updating := w.Run.Proven > 0 && w.Run.ReadyAt.IsZero() // then what serves counts, of whichever revision
+func lastCounts(w store.RunDetails) []dstack.Replica {
+	updating := w.Run.StableRevision > 0 && w.Run.ReadyAt.IsZero() // then what serves counts, of whichever revision
 	rank := func(r dstack.Replica) int {
 		switch {
-		case r.Status.Finished():
+		case r.Status.IsFinished():
 			return 0
-		case updating && r.Status != dstack.ReplicaReady, !updating && r.Shape != w.Run.Shape:
+		case updating && r.Status != dstack.ReplicaReady, !updating && r.TemplateRevision != w.Run.TemplateRevision:
 			return 1
 		}
 		return 2
@@ -154,40 +154,40 @@ func lastCounts(w store.Whole) []dstack.Replica {
 
 // submissionsOf is a replica's attempts, oldest first. One that has none yet
 // is shown as one that was submitted: clients count on one being there.
-func submissionsOf(w store.Whole, r dstack.Replica) []api.JobSubmission {
+func submissionsOf(w store.RunDetails, r dstack.Replica) []api.JobSubmission {
 	var all []api.JobSubmission
 	present := r.Attempt
-	for _, past := range r.Past {
+	for _, past := range r.PastAttempts {
 		if past.ID == present {
 			continue // it ended, and is still the latest
 		}
 		why := string(past.Reason)
-		to := api.StampOf(past.To)
-		all = append(all, api.JobSubmission{ID: past.ID, SubmittedAt: api.StampOf(past.From), LastProcessedAt: to, FinishedAt: &to,
-			Status: "failed", TerminationReason: textOrNull(attemptEndings[past.Ending]), TerminationReasonMessage: textOrNull(why),
+		to := api.NewTimestamp(past.EndedAt)
+		all = append(all, api.JobSubmission{ID: past.ID, SubmittedAt: api.NewTimestamp(past.StartedAt), LastProcessedAt: to, FinishedAt: &to,
+			Status: "failed", TerminationReason: textOrNull(attemptEndings[past.EndState]), TerminationReasonMessage: textOrNull(why),
 			JobProvisioningData: provisioning(w, r, past.ID)})
 	}
 	return append(all, presentSubmission(w, r))
 }
 
-func presentSubmission(w store.Whole, r dstack.Replica) api.JobSubmission {
-	s := api.JobSubmission{ID: r.Attempt, SubmittedAt: api.StampOf(r.AttemptAt), LastProcessedAt: api.StampOf(r.Since)}
+func presentSubmission(w store.RunDetails, r dstack.Replica) api.JobSubmission {
+	s := api.JobSubmission{ID: r.Attempt, SubmittedAt: api.NewTimestamp(r.AttemptAt), LastProcessedAt: api.NewTimestamp(r.Since)}
 	if r.Attempt == "" {
-		s.ID, s.SubmittedAt = dstack.AttemptID(r.ID), api.StampOf(r.SubmittedAt)
+		s.ID, s.SubmittedAt = dstack.AttemptID(r.ID), api.NewTimestamp(r.SubmittedAt)
 	} else {
 		s.JobProvisioningData = provisioning(w, r, r.Attempt)
 	}
 	s.Status = jobStatus(w, r)
-	if r.Status.Finished() || r.Status == dstack.ReplicaTerminating || s.Status == "failed" {
+	if r.Status.IsFinished() || r.Status == dstack.ReplicaTerminating || s.Status == "failed" {
 		s.TerminationReason = textOrNull(jobEnding(w, r))
 		s.TerminationReasonMessage = textOrNull(string(r.Reason))
 	}
-	if r.Status.Finished() || s.Status == "failed" {
+	if r.Status.IsFinished() || s.Status == "failed" {
 		end := r.FinishedAt
 		if end.IsZero() {
 			end = r.Since
 		}
-		stamp := api.StampOf(end)
+		stamp := api.NewTimestamp(end)
 		s.FinishedAt, s.LastProcessedAt = &stamp, stamp
 	}
 	return s
@@ -195,12 +195,12 @@ func presentSubmission(w store.Whole, r dstack.Replica) api.JobSubmission {
 
 // jobStatus is what the reference calls the status of a replica's present
 // attempt.
-func jobStatus(w store.Whole, r dstack.Replica) string {
+func jobStatus(w store.RunDetails, r dstack.Replica) string {
 	switch r.Status {
 	case dstack.ReplicaWaiting:
 		return "submitted"
 	case dstack.ReplicaStarting:
-		if w.Reports[r.Attempt].Outcome == dstack.OutcomePulling {
+		if w.Reports[r.Attempt].State == dstack.AttemptPulling {
 			return "pulling"
 		}
 		return "provisioning"
@@ -221,25 +221,25 @@ func jobStatus(w store.Whole, r dstack.Replica) string {
 }
 
 // attemptEndings is what the reference calls the ways an attempt ends.
-var attemptEndings = map[dstack.Outcome]string{
-	dstack.OutcomeExited:   "container_exited_with_error",
-	dstack.OutcomeRefused:  "creating_container_error",
-	dstack.OutcomeAbsent:   "interrupted_by_no_capacity",
-	dstack.OutcomePulling:  "waiting_runner_limit_exceeded",
-	dstack.OutcomeStarting: "waiting_runner_limit_exceeded",
-	dstack.OutcomeRunning:  "waiting_runner_limit_exceeded",
+var attemptEndings = map[dstack.AttemptState]string{
+	dstack.AttemptExited:   "container_exited_with_error",
+	dstack.AttemptRefused:  "creating_container_error",
+	dstack.AttemptAbsent:   "interrupted_by_no_capacity",
+	dstack.AttemptPulling:  "waiting_runner_limit_exceeded",
+	dstack.AttemptStarting: "waiting_runner_limit_exceeded",
+	dstack.AttemptRunning:  "waiting_runner_limit_exceeded",
 }
 
 // jobEnding is why a replica's present attempt ends or ended.
-func jobEnding(w store.Whole, r dstack.Replica) string {
+func jobEnding(w store.RunDetails, r dstack.Replica) string {
 	if r.Status == dstack.ReplicaFailed || r.Status == dstack.ReplicaRestarting {
 		if r.Attempt == "" {
 			return "failed_to_start_due_to_no_capacity"
 		}
-		if n := len(r.Past); n > 0 && r.Past[n-1].ID == r.Attempt {
-			return attemptEndings[r.Past[n-1].Ending]
+		if n := len(r.PastAttempts); n > 0 && r.PastAttempts[n-1].ID == r.Attempt {
+			return attemptEndings[r.PastAttempts[n-1].EndState]
 		}
-		return attemptEndings[w.Reports[r.Attempt].Outcome]
+		return attemptEndings[w.Reports[r.Attempt].State]
 	}
 	switch w.Run.Ending {
 	case dstack.EndStopped:
@@ -258,7 +258,7 @@ func jobEnding(w store.Whole, r dstack.Replica) string {
 }
 
 // provisioning is where an attempt runs; null when its machine is not known.
-func provisioning(w store.Whole, r dstack.Replica, attempt dstack.AttemptID) *api.JobProvisioningData {
+func provisioning(w store.RunDetails, r dstack.Replica, attempt dstack.AttemptID) *api.JobProvisioningData {
 	instance, ok := w.Instances[r.Instance]
 	if !ok {
 		return nil
@@ -290,7 +290,7 @@ func describe(hw dstack.Hardware) string {
 	return strings.Join(append(parts, fmt.Sprintf("%.1fGB (disk)", float64(hw.DiskMiB)/1024)), ", ")
 }
 
-func wireOffer(p dstack.Place) api.Offer {
+func wireOffer(p dstack.Placement) api.Offer {
 	runtime := "runner"
 	if p.Offer.Engine.Containers {
 		runtime = "shim"
@@ -302,11 +302,11 @@ func wireOffer(p dstack.Place) api.Offer {
 // jobSpec is what one replica runs.
 func jobSpec(rs dstack.RunSpec, run string, num int) api.JobSpec {
 	conf, params := rs.Configuration, spec.Merge(rs.Configuration, rs.Profile)
-	need := job.Need(rs)
+	need := job.BuildRequirements(rs)
 	js := api.JobSpec{
 		ReplicaNum: num, JobName: fmt.Sprintf("%s-%d-0", run, num), JobsPerReplica: 1, AppSpecs: []struct{}{},
-		Commands: job.Argv(rs), Env: map[string]string{}, HomeDir: "/root", ImageName: job.Image(rs),
-		RegistryAuth: conf.RegistryAuth, WorkingDir: textOrNull(job.WorkingDir(rs)),
+		Commands: job.BuildArgv(rs), Env: map[string]string{}, HomeDir: "/root", ImageName: job.ChooseImage(rs),
+		RegistryAuth: conf.RegistryAuth, WorkingDir: textOrNull(job.ResolveWorkingDir(rs)),
 		Requirements: api.Requirements{Resources: need.Resources, MaxPrice: need.MaxPrice, Spot: need.Spot},
 	}
 	if js.Commands == nil {

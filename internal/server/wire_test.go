@@ -46,29 +46,29 @@ replicas: 2
 `
 
 func testOffer() dstack.Offer {
-	return dstack.Offer{Backend: "local", Key: "local-docker", Region: "local", Type: "box", Owned: "local-1-docker",
+	return dstack.Offer{Backend: "local", Key: "local-docker", Region: "local", Type: "box", OwnedInstance: "local-1-docker",
 		Hardware: dstack.Hardware{CPUs: 8, MemoryMiB: 32768, DiskMiB: 102400, GPUs: []dstack.GPU{{ID: "GPU-1", Name: "L4", MemoryMiB: 24576}}},
-		Engine:   dstack.Traits{Name: "docker", Containers: true}}
+		Engine:   dstack.EngineCapabilities{Name: "docker", Containers: true}}
 }
 
 // testWhole is a run with one ready replica, that crashed once before, and
 // one that waits.
-func testWhole(t *testing.T) store.Whole {
+func testWhole(t *testing.T) store.RunDetails {
 	rs := testSpec(t, llama)
 	name := "llama31"
 	rs.RunName = &name
-	return store.Whole{
+	return store.RunDetails{
 		Run: dstack.Run{ID: "11111111-1111-4111-8111-111111111111", Project: "main", User: "admin", Name: name, Spec: rs,
-			Revision: 1, Wanted: 2, Status: dstack.RunActive, SubmittedAt: t0, Since: at(1), ReadyAt: at(20)},
+			Revision: 1, DesiredReplicas: 2, Status: dstack.RunActive, SubmittedAt: t0, Since: at(1), ReadyAt: at(20)},
 		Replicas: []dstack.Replica{
 			{ID: "22222222-2222-4222-8222-222222222220", Num: 0, Revision: 1, Status: dstack.ReplicaReady, Since: at(20),
 				Instance: "local-1-docker", Attempt: "33333333-3333-4333-8333-333333333331", AttemptNum: 1, AttemptAt: at(10), SubmittedAt: at(1),
-				Past: []dstack.Attempt{{ID: "33333333-3333-4333-8333-333333333330", From: at(2), To: at(9), Reason: "replica 0 exited with code 1 after 7s",
-					Ending: dstack.OutcomeExited, Exit: 1, LastOut: []string{"boom"}}}},
+				PastAttempts: []dstack.Attempt{{ID: "33333333-3333-4333-8333-333333333330", StartedAt: at(2), EndedAt: at(9), Reason: "replica 0 exited with code 1 after 7s",
+					EndState: dstack.AttemptExited, ExitCode: 1, LastOutput: []string{"boom"}}}},
 			{ID: "22222222-2222-4222-8222-222222222221", Num: 1, Revision: 1, Status: dstack.ReplicaWaiting, Since: at(1.5), SubmittedAt: at(1),
 				Reason: "no machine suits: box: 0 of 1 GPUs free"},
 		},
-		Reports: map[dstack.AttemptID]dstack.Report{"33333333-3333-4333-8333-333333333331": {Outcome: dstack.OutcomeRunning, Ready: true, Address: "127.0.0.1:32768"}},
+		Reports: map[dstack.AttemptID]dstack.Report{"33333333-3333-4333-8333-333333333331": {State: dstack.AttemptRunning, Ready: true, Address: "127.0.0.1:32768"}},
 		Instances: map[dstack.InstanceID]dstack.Instance{"local-1-docker": {ID: "local-1-docker", Backend: "local-docker", Offer: testOffer(),
 			Status: dstack.InstanceUp}},
 	}
@@ -105,13 +105,13 @@ func TestWire_GoldenShapes(t *testing.T) {
 	golden(t, "run.json", wireRun(testWhole(t), names, at(3600)))
 	golden(t, "view.json", viewOfRun(testWhole(t), names))
 	c := &call{user: dstack.User{Name: "admin"}, project: dstack.Project{Name: "main"}}
-	golden(t, "plan.json", wirePlan(c, plan{spec: testSpec(t, llama), places: []dstack.Place{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}))
+	golden(t, "plan.json", wirePlan(c, plan{spec: testSpec(t, llama), places: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}))
 }
 
 func replicas(statuses ...dstack.ReplicaStatus) []dstack.Replica {
 	var all []dstack.Replica
 	for i, s := range statuses {
-		all = append(all, dstack.Replica{ID: "r", Num: i, Revision: 1, Shape: 1, Status: s})
+		all = append(all, dstack.Replica{ID: "r", Num: i, Revision: 1, TemplateRevision: 1, Status: s})
 	}
 	return all
 }
@@ -125,7 +125,7 @@ func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 		wasReady bool
 		replicas []dstack.ReplicaStatus
 		wire     string
-		view     api.Status
+		view     api.RunStatus
 	}{
 		{"just submitted", dstack.RunSubmitted, false, nil, "submitted", api.StatusWaiting},
 		{"no replica made yet", dstack.RunActive, false, nil, "pending", api.StatusWaiting},
@@ -146,7 +146,7 @@ func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 		{"failed", dstack.RunFailed, false, nil, "failed", api.StatusFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := store.Whole{Run: dstack.Run{Name: "a-1", Revision: 1, Shape: 1, Wanted: 2, Status: c.status}, Replicas: replicas(c.replicas...)}
+			w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, TemplateRevision: 1, DesiredReplicas: 2, Status: c.status}, Replicas: replicas(c.replicas...)}
 			w.Run.Spec.Configuration.Replicas.Min = 2
 			if c.wasReady {
 				w.Run.ReadyAt = t0
@@ -163,20 +163,20 @@ func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 
 // A service that scales has as many replicas as are wanted now.
 func TestStatuses_OfWhatScalesAndChanges(t *testing.T) {
-	of := func(wanted int, rs ...dstack.Replica) api.Status {
-		w := store.Whole{Run: dstack.Run{Name: "a-1", Revision: 2, Shape: 2, Wanted: wanted, Status: dstack.RunActive, ReadyAt: t0}, Replicas: rs}
+	of := func(wanted int, rs ...dstack.Replica) api.RunStatus {
+		w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 2, TemplateRevision: 2, DesiredReplicas: wanted, Status: dstack.RunActive, ReadyAt: t0}, Replicas: rs}
 		w.Run.Spec.Configuration.Replicas.Max = 3
 		return viewOfRun(w, address{}).Status
 	}
 	one := func(shape int, s dstack.ReplicaStatus) dstack.Replica {
-		return dstack.Replica{ID: "r", Shape: shape, Status: s}
+		return dstack.Replica{ID: "r", TemplateRevision: shape, Status: s}
 	}
-	for name, c := range map[string]struct{ got, want api.Status }{
+	for name, c := range map[string]struct{ got, want api.RunStatus }{
 		"asleep":                      {of(0), api.StatusSleeping},
 		"asleep, the last one leaves": {of(0, one(2, dstack.ReplicaDraining)), api.StatusSleeping},
 		"wakes":                       {of(1, one(2, dstack.ReplicaStarting)), api.StatusStarting},
 		"awake":                       {of(1, one(2, dstack.ReplicaReady)), api.StatusReady},
-		"crashed after it woke":       {of(1, dstack.Replica{Shape: 2, Status: dstack.ReplicaRestarting, Crashes: 1}), api.StatusFailing},
+		"crashed after it woke":       {of(1, dstack.Replica{TemplateRevision: 2, Status: dstack.ReplicaRestarting, Crashes: 1}), api.StatusFailing},
 		"a new revision takes over":   {of(1, one(1, dstack.ReplicaReady), one(2, dstack.ReplicaStarting)), api.StatusUpdating},
 		"and has taken over":          {of(1, one(1, dstack.ReplicaDraining), one(2, dstack.ReplicaReady)), api.StatusReady},
 	} {
@@ -187,9 +187,9 @@ func TestStatuses_OfWhatScalesAndChanges(t *testing.T) {
 }
 
 func TestStatuses_AWishToStopCountsAtOnce(t *testing.T) {
-	for status, want := range map[dstack.RunStatus]api.Status{dstack.RunSubmitted: api.StatusStopping, dstack.RunActive: api.StatusStopping,
+	for status, want := range map[dstack.RunStatus]api.RunStatus{dstack.RunSubmitted: api.StatusStopping, dstack.RunActive: api.StatusStopping,
 		dstack.RunTerminated: api.StatusStopped, dstack.RunFailed: api.StatusFailed} {
-		w := store.Whole{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGrace}, Replicas: replicas(dstack.ReplicaReady)}
+		w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGrace}, Replicas: replicas(dstack.ReplicaReady)}
 		if got := viewOfRun(w, address{}).Status; got != want {
 			t.Errorf("%s: %s, want %s", status, got, want)
 		}
@@ -200,7 +200,7 @@ func TestStatuses_AWishToStopCountsAtOnce(t *testing.T) {
 }
 
 func TestSubmissions_StatusAndReason(t *testing.T) {
-	past := []dstack.Attempt{{ID: "a0", From: at(1), To: at(2), Ending: dstack.OutcomeExited, Reason: "exited"}}
+	past := []dstack.Attempt{{ID: "a0", StartedAt: at(1), EndedAt: at(2), EndState: dstack.AttemptExited, Reason: "exited"}}
 	for _, c := range []struct {
 		name           string
 		replica        dstack.Replica
@@ -211,19 +211,19 @@ func TestSubmissions_StatusAndReason(t *testing.T) {
 		finished       bool
 	}{
 		{"without an attempt", dstack.Replica{ID: "r0", Status: dstack.ReplicaWaiting}, "", dstack.Report{}, 1, "submitted", "", false},
-		{"pulling", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaStarting}, "", dstack.Report{Outcome: dstack.OutcomePulling}, 1, "pulling", "", false},
-		{"starting", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaStarting, Past: past}, "", dstack.Report{Outcome: dstack.OutcomeRunning}, 2, "provisioning", "", false},
-		{"between two attempts", dstack.Replica{Attempt: "a0", Status: dstack.ReplicaRestarting, Past: past, Since: at(2)}, "", dstack.Report{}, 1, "failed", "container_exited_with_error", true},
+		{"pulling", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaStarting}, "", dstack.Report{State: dstack.AttemptPulling}, 1, "pulling", "", false},
+		{"starting", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaStarting, PastAttempts: past}, "", dstack.Report{State: dstack.AttemptRunning}, 2, "provisioning", "", false},
+		{"between two attempts", dstack.Replica{Attempt: "a0", Status: dstack.ReplicaRestarting, PastAttempts: past, Since: at(2)}, "", dstack.Report{}, 1, "failed", "container_exited_with_error", true},
 		{"no capacity", dstack.Replica{ID: "r0", Status: dstack.ReplicaFailed, FinishedAt: at(3)}, dstack.EndNoCapacity, dstack.Report{}, 1, "failed", "failed_to_start_due_to_no_capacity", true},
-		{"refused", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaFailed, FinishedAt: at(3)}, dstack.EndFailed, dstack.Report{Outcome: dstack.OutcomeRefused}, 1, "failed", "creating_container_error", true},
-		{"never opened its port", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaFailed, FinishedAt: at(3)}, dstack.EndFailed, dstack.Report{Outcome: dstack.OutcomeRunning}, 1, "failed", "waiting_runner_limit_exceeded", true},
+		{"refused", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaFailed, FinishedAt: at(3)}, dstack.EndFailed, dstack.Report{State: dstack.AttemptRefused}, 1, "failed", "creating_container_error", true},
+		{"never opened its port", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaFailed, FinishedAt: at(3)}, dstack.EndFailed, dstack.Report{State: dstack.AttemptRunning}, 1, "failed", "waiting_runner_limit_exceeded", true},
 		{"stopped", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminated, FinishedAt: at(3)}, dstack.EndStopped, dstack.Report{}, 1, "terminated", "terminated_by_user", true},
 		{"aborted", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminated, FinishedAt: at(3)}, dstack.EndAborted, dstack.Report{}, 1, "aborted", "aborted_by_user", true},
 		{"pulled down with another", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminated, FinishedAt: at(3)}, dstack.EndFailed, dstack.Report{}, 1, "terminated", "terminated_by_server", true},
 		{"replaced", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminating}, dstack.EndNone, dstack.Report{}, 1, "terminating", "scaled_down", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := store.Whole{Run: dstack.Run{Ending: c.ending}, Replicas: []dstack.Replica{c.replica},
+			w := store.RunDetails{Run: dstack.Run{Ending: c.ending}, Replicas: []dstack.Replica{c.replica},
 				Reports: map[dstack.AttemptID]dstack.Report{"a1": c.report}}
 			all := submissionsOf(w, c.replica)
 			if len(all) != c.n {
@@ -254,7 +254,7 @@ func TestWireRun_CostIsPriceTimesHours(t *testing.T) {
 func TestJobs_OfManyRevisionsAreOneANumber(t *testing.T) {
 	w := testWhole(t)
 	old := w.Replicas[0]
-	old.ID, old.Attempt, old.Past, old.Status = "old", "oldattempt", nil, dstack.ReplicaTerminated
+	old.ID, old.Attempt, old.PastAttempts, old.Status = "old", "oldattempt", nil, dstack.ReplicaTerminated
 	w.Replicas = append([]dstack.Replica{old}, w.Replicas...)
 	jobs := wireJobs(w)
 	if len(jobs) != 2 || len(jobs[0].JobSubmissions) != 3 {
@@ -308,7 +308,7 @@ func TestAddress_OfServicesAndModels(t *testing.T) {
 // comes, and not of what has failed or leaves.
 func TestWireJobs_TheLastSubmissionIsTheOneThatCounts(t *testing.T) {
 	one := func(id string, shape int, s dstack.ReplicaStatus) dstack.Replica {
-		return dstack.Replica{ID: dstack.ReplicaID(id), Attempt: dstack.AttemptID(id), Shape: shape, Revision: shape, Status: s}
+		return dstack.Replica{ID: dstack.ReplicaID(id), Attempt: dstack.AttemptID(id), TemplateRevision: shape, Revision: shape, Status: s}
 	}
 	for _, c := range []struct {
 		name     string
@@ -316,13 +316,13 @@ func TestWireJobs_TheLastSubmissionIsTheOneThatCounts(t *testing.T) {
 		replicas []dstack.Replica // in the order in which they were submitted
 		want     dstack.AttemptID
 	}{
-		{"after a fall back", dstack.Run{Shape: 1, ReadyAt: t0}, []dstack.Replica{one("old", 1, dstack.ReplicaReady), one("failed", 2, dstack.ReplicaFailed)}, "old"},
-		{"during an update", dstack.Run{Shape: 2, Proven: 1}, []dstack.Replica{one("old", 1, dstack.ReplicaReady), one("new", 2, dstack.ReplicaStarting)}, "old"},
-		{"after an update", dstack.Run{Shape: 2, ReadyAt: t0}, []dstack.Replica{one("old", 1, dstack.ReplicaDraining), one("new", 2, dstack.ReplicaReady)}, "new"},
-		{"at first", dstack.Run{Shape: 1}, []dstack.Replica{one("first", 1, dstack.ReplicaFailed), one("next", 1, dstack.ReplicaStarting)}, "next"},
-		{"asleep", dstack.Run{Shape: 1, ReadyAt: t0}, []dstack.Replica{one("first", 1, dstack.ReplicaTerminated), one("next", 1, dstack.ReplicaTerminated)}, "next"},
+		{"after a fall back", dstack.Run{TemplateRevision: 1, ReadyAt: t0}, []dstack.Replica{one("old", 1, dstack.ReplicaReady), one("failed", 2, dstack.ReplicaFailed)}, "old"},
+		{"during an update", dstack.Run{TemplateRevision: 2, StableRevision: 1}, []dstack.Replica{one("old", 1, dstack.ReplicaReady), one("new", 2, dstack.ReplicaStarting)}, "old"},
+		{"after an update", dstack.Run{TemplateRevision: 2, ReadyAt: t0}, []dstack.Replica{one("old", 1, dstack.ReplicaDraining), one("new", 2, dstack.ReplicaReady)}, "new"},
+		{"at first", dstack.Run{TemplateRevision: 1}, []dstack.Replica{one("first", 1, dstack.ReplicaFailed), one("next", 1, dstack.ReplicaStarting)}, "next"},
+		{"asleep", dstack.Run{TemplateRevision: 1, ReadyAt: t0}, []dstack.Replica{one("first", 1, dstack.ReplicaTerminated), one("next", 1, dstack.ReplicaTerminated)}, "next"},
 	} {
-		jobs := wireJobs(store.Whole{Run: c.run, Replicas: c.replicas})
+		jobs := wireJobs(store.RunDetails{Run: c.run, Replicas: c.replicas})
 		if n := len(jobs[0].JobSubmissions); n != 2 || jobs[0].JobSubmissions[n-1].ID != c.want {
 			t.Errorf("%s: %+v", c.name, jobs[0].JobSubmissions)
 		}

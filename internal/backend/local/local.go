@@ -32,7 +32,7 @@ type Options struct {
 	Installation dstack.Installation
 	HostID       string // this machine, among all servers of one database
 	Self         string // our own binary, for keepers
-	Code         engine.Code
+	Code         engine.CodeOpener
 	Log          *slog.Logger
 }
 
@@ -46,7 +46,7 @@ type closer interface {
 type Local struct {
 	Options
 	engine closer
-	traits dstack.Traits
+	traits dstack.EngineCapabilities
 	about  string       // the engine, for people
 	docker docker.About // zero without one
 	notice string
@@ -93,7 +93,7 @@ func (l *Local) useDocker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.engine, l.traits = e, dstack.Traits{Name: "docker", Containers: true}
+	l.engine, l.traits = e, dstack.EngineCapabilities{Name: "docker", Containers: true}
 	l.docker = e.About()
 	l.about = "Docker " + l.docker.Version + " (containers)"
 	return nil
@@ -106,7 +106,7 @@ func (l *Local) useProcesses(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.engine, l.traits = e, dstack.Traits{Name: "process", SharesPorts: true}
+	l.engine, l.traits = e, dstack.EngineCapabilities{Name: "process", SharesPorts: true}
 	l.about = "plain processes"
 	return nil
 }
@@ -146,7 +146,7 @@ func (l *Local) id() dstack.InstanceID {
 func (l *Local) Offers(ctx context.Context) ([]dstack.Offer, error) {
 	return []dstack.Offer{{
 		Backend: "local", Key: l.Key(), Region: "local", Type: l.name, Hardware: l.hardware(ctx),
-		Owned: l.id(), Host: l.HostID, Engine: l.traits,
+		OwnedInstance: l.id(), Host: l.HostID, Engine: l.traits,
 	}}, nil
 }
 

@@ -17,17 +17,17 @@ func TestLocal_IsOneOwnedMachine(t *testing.T) {
 		t.Fatal(offers, err)
 	}
 	o := offers[0]
-	if o.Owned != "local-abc-process" || o.Host != "abc" || o.Key != "local-process" || !o.Engine.SharesPorts || o.Engine.Containers {
+	if o.OwnedInstance != "local-abc-process" || o.Host != "abc" || o.Key != "local-process" || !o.Engine.SharesPorts || o.Engine.Containers {
 		t.Errorf("offer %+v", o)
 	}
 	if o.Hardware.CPUs < 1 || o.Hardware.MemoryMiB < 64 || o.Hardware.DiskMiB < 1 {
 		t.Errorf("hardware %+v", o.Hardware)
 	}
 	machines, err := l.Machines(t.Context())
-	if err != nil || !machines[o.Owned].Alive {
+	if err != nil || !machines[o.OwnedInstance].Alive {
 		t.Errorf("machines %+v, %v", machines, err)
 	}
-	if _, err := l.Engine(t.Context(), o.Owned); err != nil {
+	if _, err := l.Engine(t.Context(), o.OwnedInstance); err != nil {
 		t.Error(err)
 	}
 	if _, err := l.Engine(t.Context(), "local-abc-docker"); dstack.KindOf(err) != dstack.Unavailable {

@@ -10,10 +10,10 @@ import (
 
 // Facts is all that a decision may use.
 type Facts struct {
-	Replicas spec.Replicas
-	Scaling  *spec.Scaling // nil: the number is fixed
-	Wanted   int           // how many were wanted until now
-	ScaledAt time.Time     // since when
+	Replicas        spec.Replicas
+	Scaling         *spec.Scaling // nil: the number is fixed
+	DesiredReplicas int           // how many were wanted until now
+	ScaledAt        time.Time     // since when
 	// Starting is how many replicas have a machine and start for the first
 	// time: they have not crashed.
 	Starting int
@@ -23,11 +23,11 @@ type Facts struct {
 
 // Decision is how many replicas there should be.
 type Decision struct {
-	Wanted int       `json:"wanted"`
-	Target int       `json:"target"` // what the load alone asks for, within the range
-	Rule   Rule      `json:"rule"`
-	Why    string    `json:"why"`     // 14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2
-	NextAt time.Time `json:"next_at"` // when Wanted may change though the load stays; zero: never
+	DesiredReplicas int       `json:"wanted"`
+	Target          int       `json:"target"` // what the load alone asks for, within the range
+	Rule            Rule      `json:"rule"`
+	Reason          string    `json:"why"`     // 14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2
+	NextAt          time.Time `json:"next_at"` // when Wanted may change though the load stays; zero: never
 }
 
 // Rule names why a decision is as it is.

@@ -16,27 +16,27 @@ import (
 // when the latest replica became ready.
 func Decide(f Facts, now time.Time) Decision {
 	asked := f.asked()
-	d := Decision{Wanted: f.Wanted, Target: asked.replicas}
-	within := f.clamp(f.Wanted)
+	d := Decision{DesiredReplicas: f.DesiredReplicas, Target: asked.replicas}
+	within := f.clamp(f.DesiredReplicas)
 	switch {
 	case f.Scaling == nil || f.Replicas.Min == f.Replicas.Max:
-		d.Wanted, d.Target = f.Replicas.Min, f.Replicas.Min
+		d.DesiredReplicas, d.Target = f.Replicas.Min, f.Replicas.Min
 		return d.by(RuleFixed, "the configuration asks for "+replicas(f.Replicas.Min))
-	case within != f.Wanted:
-		d.Wanted = within
-		return d.by(RuleRange, fmt.Sprintf("the configuration allows %s replicas, and %s", f.Replicas, wanted(f.Wanted)))
+	case within != f.DesiredReplicas:
+		d.DesiredReplicas = within
+		return d.by(RuleRange, fmt.Sprintf("the configuration allows %s replicas, and %s", f.Replicas, wanted(f.DesiredReplicas)))
 	case !f.Load.Known:
-		return d.by(RuleNoLoad, "no gateway has told of its load lately, so nothing changes: "+replicas(f.Wanted))
-	case asked.replicas == f.Wanted:
+		return d.by(RuleNoLoad, "no gateway has told of its load lately, so nothing changes: "+replicas(f.DesiredReplicas))
+	case asked.replicas == f.DesiredReplicas:
 		return d.by(RuleSteady, asked.why+"; as many as there are")
-	case f.Wanted == 0:
-		d.Wanted = asked.replicas
+	case f.DesiredReplicas == 0:
+		d.DesiredReplicas = asked.replicas
 		why := asked.why
 		if wait := unanswered(0, f.Load.Held); f.Load.Held > 0 && !strings.Contains(why, wait) {
 			why += "; " + wait
 		}
 		return d.by(RuleWake, why+"; from none there is no delay")
-	case asked.replicas > f.Wanted:
+	case asked.replicas > f.DesiredReplicas:
 		return f.up(d, asked, now)
 	default:
 		return f.down(d, asked, now)
@@ -50,8 +50,8 @@ func (f Facts) up(d Decision, asked need, now time.Time) Decision {
 		d.NextAt = now.Add(rest)
 		return d.by(RuleUpDelay, asked.why+notOver("scale_up_delay", delay, rest))
 	}
-	d.Wanted = asked.replicas
-	return d.by(RuleUp, fmt.Sprintf("%s; up from %d", asked.why, f.Wanted))
+	d.DesiredReplicas = asked.replicas
+	return d.by(RuleUp, fmt.Sprintf("%s; up from %d", asked.why, f.DesiredReplicas))
 }
 
 // down takes replicas away, unless it would be rash.
@@ -70,8 +70,8 @@ func (f Facts) down(d Decision, asked need, now time.Time) Decision {
 		d.NextAt = now.Add(rest)
 		return d.by(RuleDownDelay, asked.why+notOver("scale_down_delay", delay, rest))
 	}
-	d.Wanted = asked.replicas
-	return d.by(RuleDown, fmt.Sprintf("%s; down from %d", asked.why, f.Wanted))
+	d.DesiredReplicas = asked.replicas
+	return d.by(RuleDown, fmt.Sprintf("%s; down from %d", asked.why, f.DesiredReplicas))
 }
 
 // left is how much of a delay is not over. A beginning that lies as far ahead
@@ -93,6 +93,6 @@ func (f Facts) clamp(n int) int { return min(max(n, f.Replicas.Min), f.Replicas.
 
 // by completes a decision.
 func (d Decision) by(rule Rule, why string) Decision {
-	d.Rule, d.Why = rule, why
+	d.Rule, d.Reason = rule, why
 	return d
 }

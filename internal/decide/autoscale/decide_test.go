@@ -19,11 +19,11 @@ const minute = time.Minute
 // second each, and the usual delays.
 func of(wanted int, rps float64, change ...func(*autoscale.Facts)) autoscale.Facts {
 	f := autoscale.Facts{
-		Replicas: spec.Replicas{Min: 0, Max: 5},
-		Scaling:  &spec.Scaling{Metric: "rps", Target: 10, ScaleUpDelay: 300, ScaleDownDelay: 600},
-		Wanted:   wanted,
-		ScaledAt: now.Add(-time.Hour),
-		Load:     dstack.Load{Known: true, Window: minute, Watched: minute, Requests: int(math.Round(rps * 60))},
+		Replicas:        spec.Replicas{Min: 0, Max: 5},
+		Scaling:         &spec.Scaling{Metric: "rps", Target: 10, ScaleUpDelay: 300, ScaleDownDelay: 600},
+		DesiredReplicas: wanted,
+		ScaledAt:        now.Add(-time.Hour),
+		Load:            dstack.Load{Known: true, Window: minute, Watched: minute, Requests: int(math.Round(rps * 60))},
 	}
 	for _, c := range change {
 		c(&f)
@@ -35,7 +35,7 @@ func of(wanted int, rps float64, change ...func(*autoscale.Facts)) autoscale.Fac
 func busy(average float64, inFlight, held int) func(*autoscale.Facts) {
 	return func(f *autoscale.Facts) {
 		f.Scaling.Metric, f.Scaling.Target = "concurrency", 4
-		f.Load.Busy, f.Load.InFlight, f.Load.Held = average, inFlight, held
+		f.Load.Concurrency, f.Load.InFlight, f.Load.Held = average, inFlight, held
 	}
 }
 
@@ -71,8 +71,8 @@ func TestDecide_AsTheOriginal(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := autoscale.Decide(c.facts, now)
-			if got := d.Wanted - c.facts.Wanted; got != c.change {
-				t.Errorf("it changes by %+d, not %+d: %s", got, c.change, d.Why)
+			if got := d.DesiredReplicas - c.facts.DesiredReplicas; got != c.change {
+				t.Errorf("it changes by %+d, not %+d: %s", got, c.change, d.Reason)
 			}
 		})
 	}
@@ -135,7 +135,7 @@ func TestDecide_Rules(t *testing.T) {
 	for _, c := range rules() {
 		t.Run(c.name, func(t *testing.T) {
 			got := autoscale.Decide(c.facts, now)
-			want := autoscale.Decision{Wanted: c.wanted, Target: c.target, Rule: c.rule, Why: c.why}
+			want := autoscale.Decision{DesiredReplicas: c.wanted, Target: c.target, Rule: c.rule, Reason: c.why}
 			if c.nextIn > 0 {
 				want.NextAt = now.Add(c.nextIn)
 			}
@@ -162,23 +162,23 @@ func TestDecide_CountsAsPeopleDo(t *testing.T) {
 		{60, 0, 5, "= very many, and 5 at most"}, // from before targets were checked
 	} {
 		d := autoscale.Decide(of(0, 0, func(f *autoscale.Facts) { f.Load.Requests, f.Scaling.Target = c.requests, c.target }), now)
-		if d.Wanted != c.want || !strings.Contains(d.Why, c.sum) {
-			t.Errorf("%d requests a minute by %g: %d, %s", c.requests, c.target, d.Wanted, d.Why)
+		if d.DesiredReplicas != c.want || !strings.Contains(d.Reason, c.sum) {
+			t.Errorf("%d requests a minute by %g: %d, %s", c.requests, c.target, d.DesiredReplicas, d.Reason)
 		}
 	}
 }
 
 func TestDecide_ALoadWithoutAWindow(t *testing.T) {
 	d := autoscale.Decide(of(0, 0, func(f *autoscale.Facts) { f.Load = dstack.Load{Known: true, Requests: 1200} }), now)
-	if d.Wanted != 2 {
-		t.Errorf("it wants %d: %s", d.Wanted, d.Why)
+	if d.DesiredReplicas != 2 {
+		t.Errorf("it wants %d: %s", d.DesiredReplicas, d.Reason)
 	}
 }
 
 func TestDecide_AClockThatWasSetBack(t *testing.T) {
 	for name, f := range map[string]autoscale.Facts{"up": of(1, 20, scaled(-time.Hour)), "down": of(3, 20, scaled(-time.Hour))} {
-		if d := autoscale.Decide(f, now); d.Wanted != 2 {
-			t.Errorf("%s waits for an hour that may never come: %s", name, d.Why)
+		if d := autoscale.Decide(f, now); d.DesiredReplicas != 2 {
+			t.Errorf("%s waits for an hour that may never come: %s", name, d.Reason)
 		}
 	}
 	// Clocks of two machines differ a little.

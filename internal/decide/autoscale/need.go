@@ -34,7 +34,7 @@ func (f Facts) window() time.Duration {
 // asked is what the load asks for. Of a load that is not known: what there is.
 func (f Facts) asked() need {
 	if f.Scaling == nil || !f.Load.Known {
-		return need{replicas: f.clamp(f.Wanted)}
+		return need{replicas: f.clamp(f.DesiredReplicas)}
 	}
 	amount, what := f.measured()
 	whole := f.enough(amount)
@@ -55,7 +55,7 @@ func (f Facts) asked() need {
 // measured is the metric, averaged over the window.
 func (f Facts) measured() (amount float64, what string) {
 	if f.Scaling.Metric == spec.MetricConcurrency {
-		return f.Load.Busy, "requests at once"
+		return f.Load.Concurrency, "requests at once"
 	}
 	return float64(f.Load.Requests) / f.window().Seconds(), "requests a second"
 }
@@ -67,8 +67,8 @@ func (f Facts) present(n need) need {
 	now := f.Load.Held + f.Load.InFlight
 	least := min(now, 1)
 	if f.Scaling.Metric == spec.MetricConcurrency {
-		busy := min(f.enough(float64(now)), f.Wanted) // only an average adds replicas,
-		if f.Wanted == 0 {                            // but where there are none
+		busy := min(f.enough(float64(now)), f.DesiredReplicas) // only an average adds replicas,
+		if f.DesiredReplicas == 0 {                            // but where there are none
 			busy = f.enough(float64(f.Load.Held))
 		}
 		least = max(least, busy)

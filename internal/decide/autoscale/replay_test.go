@@ -48,17 +48,17 @@ func TestDecide_ReplaysAsTheOriginal(t *testing.T) {
 			at = at.Add(time.Duration(rapid.IntRange(0, 400).Draw(t, "step")) * time.Second)
 			requests := rapid.IntRange(0, 12).Draw(t, "load") * rapid.IntRange(1, 6*tenths).Draw(t, "times")
 			f := autoscale.Facts{
-				Replicas: spec.Replicas{Min: least, Max: most}, Wanted: n, ScaledAt: last,
+				Replicas: spec.Replicas{Min: least, Max: most}, DesiredReplicas: n, ScaledAt: last,
 				Scaling: &spec.Scaling{Metric: "rps", Target: float64(tenths) / 10, ScaleUpDelay: spec.Seconds(up), ScaleDownDelay: spec.Seconds(down)},
 				Load:    dstack.Load{Known: true, Window: minute, Watched: minute, Requests: requests},
 			}
 			d := autoscale.Decide(f, at)
 			want := n + originals(requests, tenths, least, most, n, last, time.Duration(up)*time.Second, time.Duration(down)*time.Second, at)
-			if d.Wanted != want {
-				t.Fatalf("of %d, at %s: %d, and the original %d: %s", n, at, d.Wanted, want, d.Why)
+			if d.DesiredReplicas != want {
+				t.Fatalf("of %d, at %s: %d, and the original %d: %s", n, at, d.DesiredReplicas, want, d.Reason)
 			}
-			if d.Wanted != n {
-				n, last = d.Wanted, at
+			if d.DesiredReplicas != n {
+				n, last = d.DesiredReplicas, at
 			}
 		}
 	})
@@ -76,18 +76,18 @@ func anyFacts(t *rapid.T) autoscale.Facts {
 		return now.Add(-time.Duration(rapid.IntRange(-2000, 4000).Draw(t, name)) * time.Second)
 	}
 	f := autoscale.Facts{
-		Replicas: spec.Replicas{Min: least, Max: least + rapid.IntRange(0, 5).Draw(t, "more")},
-		Wanted:   rapid.IntRange(0, 12).Draw(t, "wanted"),
-		ScaledAt: ago("scaled"),
-		Starting: max(0, rapid.IntRange(-3, 3).Draw(t, "starting")),
+		Replicas:        spec.Replicas{Min: least, Max: least + rapid.IntRange(0, 5).Draw(t, "more")},
+		DesiredReplicas: rapid.IntRange(0, 12).Draw(t, "wanted"),
+		ScaledAt:        ago("scaled"),
+		Starting:        max(0, rapid.IntRange(-3, 3).Draw(t, "starting")),
 		Load: dstack.Load{
-			Known:    rapid.IntRange(0, 9).Draw(t, "known") > 0,
-			Window:   time.Duration(rapid.IntRange(0, 120).Draw(t, "window")) * time.Second,
-			Watched:  time.Duration(rapid.IntRange(0, 400).Draw(t, "watched")) * time.Second,
-			Requests: max(0, rapid.IntRange(-500, 4000).Draw(t, "requests")),
-			Busy:     max(0, rapid.Float64Range(-20, 60).Draw(t, "busy")),
-			InFlight: max(0, rapid.IntRange(-20, 40).Draw(t, "in flight")),
-			Held:     max(0, rapid.IntRange(-20, 40).Draw(t, "held")),
+			Known:       rapid.IntRange(0, 9).Draw(t, "known") > 0,
+			Window:      time.Duration(rapid.IntRange(0, 120).Draw(t, "window")) * time.Second,
+			Watched:     time.Duration(rapid.IntRange(0, 400).Draw(t, "watched")) * time.Second,
+			Requests:    max(0, rapid.IntRange(-500, 4000).Draw(t, "requests")),
+			Concurrency: max(0, rapid.Float64Range(-20, 60).Draw(t, "busy")),
+			InFlight:    max(0, rapid.IntRange(-20, 40).Draw(t, "in flight")),
+			Held:        max(0, rapid.IntRange(-20, 40).Draw(t, "held")),
 		},
 	}
 	if rapid.Bool().Draw(t, "one is ready") {
@@ -107,22 +107,22 @@ func TestDecide_Properties(t *testing.T) {
 		f := anyFacts(t)
 		d := autoscale.Decide(f, now)
 		load, scales := f.Load, f.Scaling != nil
-		within := f.Wanted >= f.Replicas.Min && f.Wanted <= f.Replicas.Max
+		within := f.DesiredReplicas >= f.Replicas.Min && f.DesiredReplicas <= f.Replicas.Max
 		switch {
-		case d.Wanted < f.Replicas.Min || d.Wanted > f.Replicas.Max || d.Target < f.Replicas.Min || d.Target > f.Replicas.Max:
+		case d.DesiredReplicas < f.Replicas.Min || d.DesiredReplicas > f.Replicas.Max || d.Target < f.Replicas.Min || d.Target > f.Replicas.Max:
 			t.Fatalf("outside of %s: %+v", f.Replicas, d)
-		case d.Why == "" || !slices.Contains(everyRule, d.Rule):
+		case d.Reason == "" || !slices.Contains(everyRule, d.Rule):
 			t.Fatalf("no rule, or no words: %+v", d)
-		case scales && load.Known && load.Held+load.InFlight > 0 && d.Wanted == 0:
+		case scales && load.Known && load.Held+load.InFlight > 0 && d.DesiredReplicas == 0:
 			t.Fatalf("none, while there are requests: %+v", d)
-		case scales && within && f.Starting > 0 && d.Wanted < f.Wanted:
+		case scales && within && f.Starting > 0 && d.DesiredReplicas < f.DesiredReplicas:
 			t.Fatalf("down, while one starts: %+v", d)
-		case scales && within && load.Known && f.Wanted == 0 && d.Wanted != d.Target:
+		case scales && within && load.Known && f.DesiredReplicas == 0 && d.DesiredReplicas != d.Target:
 			t.Fatalf("from none it waits: %+v", d)
 		case !d.NextAt.IsZero() && !d.NextAt.After(now):
 			t.Fatalf("it may change in the past: %+v", d)
-		case scales && f.Scaling.Metric == "concurrency" && within && load.Known && d.Wanted < f.Wanted &&
-			float64(d.Wanted)*f.Scaling.Target < float64(load.InFlight+load.Held)-0.001:
+		case scales && f.Scaling.Metric == "concurrency" && within && load.Known && d.DesiredReplicas < f.DesiredReplicas &&
+			float64(d.DesiredReplicas)*f.Scaling.Target < float64(load.InFlight+load.Held)-0.001:
 			t.Fatalf("%d are in flight or wait, by %g: %+v", load.InFlight+load.Held, f.Scaling.Target, d)
 		}
 	})
@@ -133,13 +133,13 @@ func TestDecide_Properties(t *testing.T) {
 func TestDecide_DoesNotFlap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := anyFacts(t)
-		f.Wanted = min(max(f.Wanted, f.Replicas.Min), f.Replicas.Max)
+		f.DesiredReplicas = min(max(f.DesiredReplicas, f.Replicas.Min), f.Replicas.Max)
 		changes, at := 0, now
 		for range 30 {
 			d := autoscale.Decide(f, at)
-			if d.Wanted != f.Wanted {
+			if d.DesiredReplicas != f.DesiredReplicas {
 				changes++
-				f.Wanted, f.ScaledAt = d.Wanted, at
+				f.DesiredReplicas, f.ScaledAt = d.DesiredReplicas, at
 			}
 			at = at.Add(3 * minute)
 		}
@@ -162,10 +162,10 @@ func TestDecide_NextAtIsWhenItChanges(t *testing.T) {
 		if d.Rule != autoscale.RuleUpDelay && d.Rule != autoscale.RuleDownDelay {
 			return
 		}
-		if before := autoscale.Decide(f, d.NextAt.Add(-time.Second)); before.Wanted != f.Wanted {
+		if before := autoscale.Decide(f, d.NextAt.Add(-time.Second)); before.DesiredReplicas != f.DesiredReplicas {
 			t.Fatalf("earlier than told: %+v", before)
 		}
-		if then := autoscale.Decide(f, d.NextAt); then.Wanted != d.Target {
+		if then := autoscale.Decide(f, d.NextAt); then.DesiredReplicas != d.Target {
 			t.Fatalf("not when told: %+v", then)
 		}
 	})

@@ -8,13 +8,13 @@ import (
 	"dstack/internal/spec"
 )
 
-// How is what a change of a service needs.
-type How string
+// UpdateStrategy is what a change of a service needs.
+type UpdateStrategy string
 
 // Every way there is.
 const (
-	InPlace How = "in place" // nothing is started or stopped: replicas stay as they are
-	Rolling How = "rolling"  // replicas are replaced by new ones
+	InPlace UpdateStrategy = "in place" // nothing is started or stopped: replicas stay as they are
+	Rolling UpdateStrategy = "rolling"  // replicas are replaced by new ones
 )
 
 // Code is the path of the one change that no configuration tells: other files
@@ -25,7 +25,7 @@ const Code = "code"
 // order or a requirement is made of, or will be: nothing acts on volumes, setup
 // and home_dir yet. Probes are, too: a new replica must pass the new ones
 // before an old one leaves.
-var ways = map[string]How{
+var ways = map[string]UpdateStrategy{
 	"model": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
 	"replicas": InPlace, "scaling": InPlace, "rate_limits": InPlace, "hold": InPlace, "drain_timeout": InPlace,
 	"max_duration": InPlace, "retry": InPlace, "retry_policy": InPlace,
@@ -39,9 +39,9 @@ var ways = map[string]How{
 	"probes": Rolling, "type": Rolling, Code: Rolling,
 }
 
-// Change says how a change is made, by its path as spec.Diff names it:
+// StrategyOfChange says how a change is made, by its path as spec.Diff names it:
 // commands.1. What is not known is rolling, which is always right.
-func Change(path string) How {
+func StrategyOfChange(path string) UpdateStrategy {
 	field, _, _ := strings.Cut(path, ".")
 	if how, known := ways[field]; known {
 		return how
@@ -52,39 +52,39 @@ func Change(path string) How {
 // Difference is one change between two specs of a run, and how it is made.
 type Difference struct {
 	spec.Change
-	How How
+	Strategy UpdateStrategy
 }
 
-// Differences tells all that differs for the replicas of a run, wherever it
+// CompareSpecs tells all that differs for the replicas of a run, wherever it
 // was written: in the configuration, its profile or beside both. The name is
 // not among it: both are of one run. Those of the configuration come first,
 // in the order of spec.Diff.
-func Differences(from, to dstack.RunSpec) []Difference {
+func CompareSpecs(from, to dstack.RunSpec) []Difference {
 	var all []Difference
 	for _, c := range spec.Diff(whole(from), whole(to)) {
-		all = append(all, Difference{c, Change(c.Path)})
+		all = append(all, Difference{c, StrategyOfChange(c.Path)})
 	}
 	listed := slices.ContainsFunc(all, func(d Difference) bool { return d.Path == "working_dir" })
-	if old, fresh := WorkingDir(from), WorkingDir(to); old != fresh && old != "" && fresh != "" && !listed {
+	if old, fresh := ResolveWorkingDir(from), ResolveWorkingDir(to); old != fresh && old != "" && fresh != "" && !listed {
 		all = append(all, Difference{spec.Change{Path: "working_dir", From: old, To: fresh}, Rolling})
 	}
 	if old, fresh := codeOf(from), codeOf(to); old != fresh {
-		d := Difference{spec.Change{Path: Code, From: brief(old), To: brief(fresh)}, Change(Code)}
+		d := Difference{spec.Change{Path: Code, From: brief(old), To: brief(fresh)}, StrategyOfChange(Code)}
 		if len(to.Configuration.Commands) == 0 {
-			d.How = InPlace // an image without commands gets no code
+			d.Strategy = InPlace // an image without commands gets no code
 		}
 		all = append(all, d)
 	}
 	return all
 }
 
-// Rolls tells whether one of the differences needs new containers. While it
+// NeedsRollout tells whether one of the differences needs new containers. While it
 // is false, replicas of one spec are as good as those of the other.
-func Rolls(from, to dstack.RunSpec) bool {
-	return slices.ContainsFunc(Differences(from, to), isRolling)
+func NeedsRollout(from, to dstack.RunSpec) bool {
+	return slices.ContainsFunc(CompareSpecs(from, to), isRolling)
 }
 
-func isRolling(d Difference) bool { return d.How == Rolling }
+func isRolling(d Difference) bool { return d.Strategy == Rolling }
 
 // whole is a configuration with what its profile fills in.
 func whole(s dstack.RunSpec) spec.Service {

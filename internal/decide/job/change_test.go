@@ -102,10 +102,10 @@ func actedOn(t *testing.T) []string {
 // same tells whether replicas of both specs are the same to an engine, and to
 // whoever looks for a machine.
 func same(a, b dstack.RunSpec) bool {
-	order := func(s dstack.RunSpec) dstack.Order {
-		return job.Order(dstack.Run{Name: "run", Spec: s}, dstack.Replica{})
+	order := func(s dstack.RunSpec) dstack.AttemptSpec {
+		return job.BuildAttemptSpec(dstack.Run{Name: "run", Spec: s}, dstack.Replica{})
 	}
-	return reflect.DeepEqual(order(a), order(b)) && reflect.DeepEqual(job.Need(a), job.Need(b))
+	return reflect.DeepEqual(order(a), order(b)) && reflect.DeepEqual(job.BuildRequirements(a), job.BuildRequirements(b))
 }
 
 // What the table calls rolling is what changes containers or their machine,
@@ -125,7 +125,7 @@ func TestChange_IsRollingWhereReplicasDiffer(t *testing.T) {
 				return
 			}
 			a, b := parsed(t, pair[0]), parsed(t, pair[1])
-			found := job.Differences(a, b)
+			found := job.CompareSpecs(a, b)
 			for _, d := range found {
 				if top, _, _ := strings.Cut(d.Path, "."); top != field && top+"_policy" != field {
 					t.Errorf("%s changes, too", d.Path)
@@ -134,24 +134,24 @@ func TestChange_IsRollingWhereReplicasDiffer(t *testing.T) {
 			if len(found) == 0 && field != "name" {
 				t.Error("nobody would be told that it changes")
 			}
-			rolling := job.Change(field) == job.Rolling
+			rolling := job.StrategyOfChange(field) == job.Rolling
 			if differs := !same(a, b); differs != rolling && field != "probes" {
-				t.Errorf("containers differ: %v, but it is made %s", differs, job.Change(field))
+				t.Errorf("containers differ: %v, but it is made %s", differs, job.StrategyOfChange(field))
 			}
-			if job.Rolls(a, b) != rolling {
-				t.Errorf("it is made %s, and yet it rolls: %v", job.Change(field), !rolling)
+			if job.NeedsRollout(a, b) != rolling {
+				t.Errorf("it is made %s, and yet it rolls: %v", job.StrategyOfChange(field), !rolling)
 			}
 		})
 	}
 }
 
 func TestChange(t *testing.T) {
-	for path, want := range map[string]job.How{
+	for path, want := range map[string]job.UpdateStrategy{
 		"commands.1": job.Rolling, "env.A": job.Rolling, "resources.gpu": job.Rolling, "probes.0": job.Rolling, "code": job.Rolling,
 		"scaling.target": job.InPlace, "rate_limits.0": job.InPlace, "hold.timeout": job.InPlace, "model.name": job.InPlace, "replicas": job.InPlace,
 		"volumes.v": job.Rolling, "something.new": job.Rolling, "": job.Rolling,
 	} {
-		if got := job.Change(path); got != want {
+		if got := job.StrategyOfChange(path); got != want {
 			t.Errorf("%q is made %s, not %s", path, got, want)
 		}
 	}
@@ -200,11 +200,11 @@ func TestRolls(t *testing.T) {
 		{"the configuration's folder wins", in(".", "working_dir: a"), in("below", "working_dir: a"), false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := job.Rolls(c.from, c.to); got != c.rolls {
+			if got := job.NeedsRollout(c.from, c.to); got != c.rolls {
 				t.Errorf("it rolls: %v", got)
 			}
 			var paths []string
-			for _, d := range job.Differences(c.from, c.to) {
+			for _, d := range job.CompareSpecs(c.from, c.to) {
 				paths = append(paths, d.Path)
 				if strings.Contains(d.From+d.To, "23456789") {
 					t.Errorf("%+v is too long", d)
@@ -239,17 +239,17 @@ func TestRolls_OrReplicasAreTheSame(t *testing.T) {
 			texts[1] += pairs[field][b] + "\n"
 			if a != b && field != "name" && field != "retry_policy" { // beside retry, the latter says nothing
 				differ = true
-				rolling = rolling || job.Change(field) == job.Rolling
+				rolling = rolling || job.StrategyOfChange(field) == job.Rolling
 			}
 		}
 		a, b := parsed(t, texts[0]), parsed(t, texts[1])
-		if got := job.Rolls(a, b); got != rolling {
+		if got := job.NeedsRollout(a, b); got != rolling {
 			t.Fatalf("it rolls: %v", got)
 		}
 		if !rolling && !same(a, b) {
 			t.Fatal("containers differ, and it does not roll")
 		}
-		if found := job.Differences(a, b); (len(found) > 0) != differ {
+		if found := job.CompareSpecs(a, b); (len(found) > 0) != differ {
 			t.Fatalf("what differs is %v", found)
 		}
 	})

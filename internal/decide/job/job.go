@@ -15,8 +15,8 @@ import (
 // stopGrace is how long a replica has between SIGTERM and SIGKILL.
 const stopGrace = 10 * time.Second
 
-// Image is the image that a service runs in.
-func Image(s dstack.RunSpec) string {
+// ChooseImage is the image that a service runs in.
+func ChooseImage(s dstack.RunSpec) string {
 	c := s.Configuration
 	if c.Image != "" {
 		return string(c.Image)
@@ -32,8 +32,8 @@ func Image(s dstack.RunSpec) string {
 	return image
 }
 
-// Argv is a container's command line; empty: the image's own.
-func Argv(s dstack.RunSpec) []string {
+// BuildArgv is a container's command line; empty: the image's own.
+func BuildArgv(s dstack.RunSpec) []string {
 	c := s.Configuration
 	switch {
 	case c.Entrypoint != "":
@@ -48,13 +48,13 @@ func Argv(s dstack.RunSpec) []string {
 	}
 }
 
-// Script is what a shell on the machine itself runs: a && b.
-func Script(s dstack.RunSpec) string {
+// BuildScript is what a shell on the machine itself runs: a && b.
+func BuildScript(s dstack.RunSpec) string {
 	c := s.Configuration
 	if c.Entrypoint == "" {
 		return joined(c.Commands)
 	}
-	quoted := Argv(s)
+	quoted := BuildArgv(s)
 	for i, word := range quoted {
 		quoted[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 	}
@@ -75,9 +75,9 @@ func joined(commands []string) string {
 	return strings.Join(parts, " && ")
 }
 
-// Need is what a replica needs of a machine. Profile fields fill what the
+// BuildRequirements is what a replica needs of a machine. Profile fields fill what the
 // configuration leaves open.
-func Need(s dstack.RunSpec) dstack.Requirements {
+func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 	c, p := s.Configuration, spec.Merge(s.Configuration, s.Profile)
 	need := dstack.Requirements{
 		Resources:     c.Resources,
@@ -94,26 +94,26 @@ func Need(s dstack.RunSpec) dstack.Requirements {
 	return need
 }
 
-// Order is all that an engine needs to run the present attempt of a replica.
-func Order(run dstack.Run, r dstack.Replica) dstack.Order {
+// BuildAttemptSpec is all that an engine needs to run the present attempt of a replica.
+func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 	c := run.Spec.Configuration
-	o := dstack.Order{
-		Attempt:    r.Attempt,
-		AttemptNum: r.AttemptNum,
-		Replica:    r.ID,
-		ReplicaNum: r.Num,
-		Run:        run.Name,
-		Project:    run.Project,
-		Image:      Image(run.Spec),
-		Argv:       Argv(run.Spec),
-		Script:     Script(run.Spec),
-		WorkingDir: WorkingDir(run.Spec),
-		Env:        Env(run, r),
-		Port:       c.Port.Container,
-		GPUs:       r.Claim.GPUs,
-		CodeRepo:   run.Spec.RepoID,
-		CodeOf:     run.ProjectID,
-		Grace:      stopGrace,
+	o := dstack.AttemptSpec{
+		Attempt:         r.Attempt,
+		AttemptNum:      r.AttemptNum,
+		Replica:         r.ID,
+		ReplicaNum:      r.Num,
+		Run:             run.Name,
+		Project:         run.Project,
+		Image:           ChooseImage(run.Spec),
+		Argv:            BuildArgv(run.Spec),
+		Script:          BuildScript(run.Spec),
+		WorkingDir:      ResolveWorkingDir(run.Spec),
+		Env:             BuildEnv(run, r),
+		Port:            c.Port.Container,
+		GPUs:            r.Claim.GPUs,
+		CodeRepo:        run.Spec.RepoID,
+		CodeProject:     run.ProjectID,
+		StopGracePeriod: stopGrace,
 	}
 	if c.RegistryAuth != nil {
 		o.Auth = &dstack.RegistryAuth{Username: c.RegistryAuth.Username, Password: c.RegistryAuth.Password}
@@ -133,9 +133,9 @@ func Order(run dstack.Run, r dstack.Replica) dstack.Order {
 	return o
 }
 
-// WorkingDir is the folder below the uploaded code that commands run in;
+// ResolveWorkingDir is the folder below the uploaded code that commands run in;
 // empty when there are no commands, so that the image's own stays.
-func WorkingDir(s dstack.RunSpec) string {
+func ResolveWorkingDir(s dstack.RunSpec) string {
 	switch {
 	case len(s.Configuration.Commands) == 0:
 		return ""
@@ -148,8 +148,8 @@ func WorkingDir(s dstack.RunSpec) string {
 	}
 }
 
-// Env is the whole environment of a replica; what the user sets wins.
-func Env(run dstack.Run, r dstack.Replica) map[string]string {
+// BuildEnv is the whole environment of a replica; what the user sets wins.
+func BuildEnv(run dstack.Run, r dstack.Replica) map[string]string {
 	gpus := strconv.Itoa(len(r.Claim.GPUs))
 	env := map[string]string{
 		"RUN_NAME":              run.Name,

@@ -24,7 +24,7 @@ func TestArgv(t *testing.T) {
 		{"the image's own", spec.Service{Image: "x"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := job.Argv(of(c.s)); !slices.Equal(got, c.want) {
+			if got := job.BuildArgv(of(c.s)); !slices.Equal(got, c.want) {
 				t.Errorf("got %q", got)
 			}
 		})
@@ -32,7 +32,7 @@ func TestArgv(t *testing.T) {
 }
 
 func TestScript_QuotesAnEntrypoint(t *testing.T) {
-	got := job.Script(of(spec.Service{Entrypoint: "a 'b c'", Commands: []string{"it's"}}))
+	got := job.BuildScript(of(spec.Service{Entrypoint: "a 'b c'", Commands: []string{"it's"}}))
 	if want := `'a' 'b c' 'it'\''s'`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -46,7 +46,7 @@ func TestImage(t *testing.T) {
 		"dstackai/base:py3.10-0.5-cuda-12.1-devel": {NVCC: &yes},
 		"mine:1": {Image: "mine:1"},
 	} {
-		if got := job.Image(of(s)); got != want {
+		if got := job.ChooseImage(of(s)); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
@@ -55,7 +55,7 @@ func TestImage(t *testing.T) {
 func TestEnv_TheUsersWins(t *testing.T) {
 	run := dstack.Run{Name: "llama", Spec: of(spec.Service{Env: spec.Env{{Name: "A", Value: "1"}, {Name: "DSTACK_RUN_NAME", Value: "mine"}}})}
 	run.Spec.RepoID = "repo-1"
-	env := job.Env(run, dstack.Replica{Num: 2, Claim: dstack.Claim{GPUs: []dstack.GPU{{}, {}}}})
+	env := job.BuildEnv(run, dstack.Replica{Num: 2, Claim: dstack.Claim{GPUs: []dstack.GPU{{}, {}}}})
 	for k, want := range map[string]string{
 		"A": "1", "DSTACK_RUN_NAME": "mine", "RUN_NAME": "llama", "DSTACK_REPO_ID": "repo-1",
 		"DSTACK_REPLICA_NUM": "2", "DSTACK_GPUS_NUM": "2", "DSTACK_NODES_NUM": "1",
@@ -69,11 +69,11 @@ func TestEnv_TheUsersWins(t *testing.T) {
 func TestOrder_LimitsOnlyWhatWasAsked(t *testing.T) {
 	two, eight := 2, spec.GB(8)
 	s := spec.Service{Resources: spec.Resources{CPU: spec.Range[int]{Min: &two, Max: &two}, Memory: spec.Range[spec.GB]{Min: &eight, Max: &eight}}}
-	if o := job.Order(dstack.Run{Spec: of(s)}, dstack.Replica{}); o.CPUs != 0 || o.MemoryMiB != 0 {
+	if o := job.BuildAttemptSpec(dstack.Run{Spec: of(s)}, dstack.Replica{}); o.CPUs != 0 || o.MemoryMiB != 0 {
 		t.Errorf("defaults became limits: %+v", o)
 	}
 	s.Resources.Asked = spec.Asked{CPU: true, Memory: true}
-	if o := job.Order(dstack.Run{Spec: of(s)}, dstack.Replica{}); o.CPUs != 2 || o.MemoryMiB != 8192 {
+	if o := job.BuildAttemptSpec(dstack.Run{Spec: of(s)}, dstack.Replica{}); o.CPUs != 2 || o.MemoryMiB != 8192 {
 		t.Errorf("got %d CPUs, %d MiB", o.CPUs, o.MemoryMiB)
 	}
 }

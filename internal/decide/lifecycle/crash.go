@@ -11,17 +11,17 @@ import (
 // crashed remembers an attempt that ended by itself and decides on the next.
 func crashed(seen ReplicaFacts, now time.Time) ReplicaStep {
 	rep := seen.Report
-	return again(seen, now, Ended(seen.Replica, *rep), rep.Outcome, rep.Permanent)
+	return again(seen, now, DescribeExit(seen.Replica, *rep), rep.State, rep.Permanent)
 }
 
-// Ended says how an attempt ended, in words for its user.
-func Ended(r dstack.Replica, rep dstack.Report) dstack.Reason {
-	switch rep.Outcome {
-	case dstack.OutcomeRefused:
+// DescribeExit says how an attempt ended, in words for its user.
+func DescribeExit(r dstack.Replica, rep dstack.Report) dstack.Reason {
+	switch rep.State {
+	case dstack.AttemptRefused:
 		return dstack.Reason(rep.Error)
-	case dstack.OutcomeAbsent:
+	case dstack.AttemptAbsent:
 		return dstack.Reason(fmt.Sprintf("replica %d was removed from outside", r.Num))
-	case dstack.OutcomePulling, dstack.OutcomeStarting, dstack.OutcomeRunning, dstack.OutcomeExited:
+	case dstack.AttemptPulling, dstack.AttemptStarting, dstack.AttemptRunning, dstack.AttemptExited:
 	}
 	if rep.Error != "" {
 		return dstack.Reason(rep.Error)
@@ -53,9 +53,9 @@ func brief(d time.Duration) string {
 // again restarts a replica after a back-off, or gives it up. One whose shape
 // has served is never given up; another is after three tries, after its run's
 // retry window, or at once when trying again cannot help.
-func again(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Outcome, permanent bool) ReplicaStep {
+func again(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState, permanent bool) ReplicaStep {
 	r := seen.Replica
-	crashes, first := r.Crashes, r.CrashedAt
+	crashes, first := r.Crashes, r.FirstCrashAt
 	if serving(r) && !r.ReadyAt.IsZero() && now.Sub(r.ReadyAt) >= stableAfter {
 		crashes = 0
 	}
@@ -64,8 +64,8 @@ func again(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Outco
 	}
 	crashes++
 	step := seen.move(dstack.ReplicaRestarting, why)
-	step.Crashes, step.Crashed = crashes, first
-	step.Past = past(seen, now, why, how)
+	step.Crashes, step.FirstCrashAt = crashes, first
+	step.EndedAttempt = past(seen, now, why, how)
 	events, window := retryRule(seen.Run)
 	switch {
 	case seen.proven():
@@ -79,18 +79,18 @@ func again(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Outco
 		step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf(", %d times in a row", crashes))
 	}
 	if step.To == dstack.ReplicaRestarting {
-		step.DueAt = now.Add(backoff(crashes))
-		step.Due = step.DueAt
+		step.RetryAt = now.Add(backoff(crashes))
+		step.Due = step.RetryAt
 	}
 	return step
 }
 
 // past is the attempt that ends now.
-func past(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Outcome) *dstack.Attempt {
+func past(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState) *dstack.Attempt {
 	r := seen.Replica
-	a := &dstack.Attempt{ID: r.Attempt, Num: r.AttemptNum, From: r.AttemptAt, To: now, Reason: why, Ending: how}
+	a := &dstack.Attempt{ID: r.Attempt, Num: r.AttemptNum, StartedAt: r.AttemptAt, EndedAt: now, Reason: why, EndState: how}
 	if rep := seen.Report; rep != nil {
-		a.Exit, a.LastOut = rep.ExitCode, rep.LastOut
+		a.ExitCode, a.LastOutput = rep.ExitCode, rep.LastOutput
 	}
 	return a
 }

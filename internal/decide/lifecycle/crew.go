@@ -22,11 +22,11 @@ type crew struct {
 func crewOf(seen RunFacts) crew {
 	c := crew{held: map[int]bool{}, inFlight: seen.InFlight}
 	for _, r := range seen.Replicas {
-		present := r.Shape == seen.Run.Shape
+		present := r.TemplateRevision == seen.Run.TemplateRevision
 		switch {
 		case r.Status == dstack.ReplicaFailed && present:
 			c.failed = append(c.failed, r)
-		case r.Status.Finished():
+		case r.Status.IsFinished():
 		case !present && leaving(r):
 			c.going++
 		case !present:
@@ -56,7 +56,7 @@ func (c crew) serves(seen RunFacts) bool {
 	switch {
 	case c.ready == 0:
 		return false
-	case seen.Run.Proven == 0, c.ready >= seen.Wanted:
+	case seen.Run.StableRevision == 0, c.ready >= seen.DesiredReplicas:
 		return true
 	default:
 		return len(c.old)+c.going == 0 && c.ready+c.homeless == len(c.fresh)
@@ -74,12 +74,12 @@ func surge(wanted int) int { return max(1, wanted/4) }
 // for a few at a time, so that a bad revision shows before much of it is paid
 // for. One that gave up is not asked for again before the shape has served.
 func (c crew) hire(seen RunFacts, step *RunStep) {
-	missing := seen.Wanted - len(c.fresh)
+	missing := seen.DesiredReplicas - len(c.fresh)
 	if seen.Run.ReadyAt.IsZero() && !step.Ready {
 		missing -= len(c.failed)
 	}
 	if c.protected() {
-		missing = min(missing, surge(seen.Wanted)-(len(c.fresh)-c.ready))
+		missing = min(missing, surge(seen.DesiredReplicas)-(len(c.fresh)-c.ready))
 	}
 	for num := 0; missing > 0; num++ {
 		if !c.held[num] {
@@ -107,7 +107,7 @@ func (c crew) leaving(seen RunFacts) []dstack.Replica {
 			blocked++
 		}
 	}
-	surplus := len(stay) - max(seen.Wanted-c.ready, 0)
+	surplus := len(stay) - max(seen.DesiredReplicas-c.ready, 0)
 	surplus = max(surplus, blocked-c.going-len(go1))
 	return append(go1, c.least(stay, surplus)...)
 }

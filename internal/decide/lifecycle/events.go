@@ -8,8 +8,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// RunEvents is what a step of a run tells those who ask later.
-func RunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
+// BuildRunEvents is what a step of a run tells those who ask later.
+func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 	run := seen.Run
 	var all []dstack.Event
 	tell := func(kind dstack.EventKind, from, to string, message dstack.Reason) *dstack.Event {
@@ -17,16 +17,16 @@ func RunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 			Kind: kind, Revision: run.Revision, From: from, To: to, Message: string(message)})
 		return &all[len(all)-1]
 	}
-	if step.Wanted != run.Wanted {
-		why := seen.WhyScale
+	if step.DesiredReplicas != run.DesiredReplicas {
+		why := seen.ScaleReason
 		if why == "" {
 			why = "the configuration asks for it"
 		}
-		tell(dstack.EventScaled, strconv.Itoa(run.Wanted), strconv.Itoa(step.Wanted), why)
+		tell(dstack.EventScaled, strconv.Itoa(run.DesiredReplicas), strconv.Itoa(step.DesiredReplicas), why)
 	}
-	if step.Back != nil {
-		why := dstack.Reason(fmt.Sprintf("revision %d did not become ready: %s", run.Revision, step.Back.Reason))
-		tell(dstack.EventRolledBack, strconv.Itoa(run.Revision), strconv.Itoa(step.Back.To), why)
+	if step.Rollback != nil {
+		why := dstack.Reason(fmt.Sprintf("revision %d did not become ready: %s", run.Revision, step.Rollback.Reason))
+		tell(dstack.EventRolledBack, strconv.Itoa(run.Revision), strconv.Itoa(step.Rollback.ToRevision), why)
 	}
 	if n := len(step.Add); n > 0 {
 		tell(dstack.EventReplica, "", string(dstack.ReplicaWaiting), asked(step.Add, run.Revision))
@@ -38,12 +38,12 @@ func RunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 	for _, id := range step.Drain {
 		leave[id] = dstack.ReplicaDraining
 	}
-	for _, id := range step.Drop {
+	for _, id := range step.Terminate {
 		leave[id] = dstack.ReplicaTerminating
 	}
 	for _, r := range seen.Replicas {
 		if to, ok := leave[r.ID]; ok && to != r.Status {
-			e := tell(dstack.EventReplica, string(r.Status), string(to), step.Why)
+			e := tell(dstack.EventReplica, string(r.Status), string(to), step.StopReason)
 			e.Replica, e.Revision = &r.Num, r.Revision
 		}
 	}
@@ -61,15 +61,15 @@ func asked(nums []int, revision int) dstack.Reason {
 	return dstack.Reason(fmt.Sprintf("%d replicas of revision %d are asked for, number %d to %d", len(nums), revision, nums[0], nums[len(nums)-1]))
 }
 
-// ReplicaEvents is what a step of a replica tells those who ask later.
-func ReplicaEvents(seen ReplicaFacts, step ReplicaStep, now time.Time) []dstack.Event {
+// BuildReplicaEvents is what a step of a replica tells those who ask later.
+func BuildReplicaEvents(seen ReplicaFacts, step ReplicaStep, now time.Time) []dstack.Event {
 	r := seen.Replica
 	if step.To == r.Status {
 		return nil
 	}
 	why := step.Reason
-	if step.Place != nil {
-		why = dstack.Reason("on " + step.Place.Offer.Backend + " " + step.Place.Offer.Type)
+	if step.Placement != nil {
+		why = dstack.Reason("on " + step.Placement.Offer.Backend + " " + step.Placement.Offer.Type)
 	}
 	return []dstack.Event{{At: now, Project: seen.Run.ProjectID, Run: seen.Run.ID, RunName: seen.Run.Name,
 		Kind: dstack.EventReplica, Revision: r.Revision, Replica: &r.Num, From: string(r.Status), To: string(step.To), Message: string(why)}}

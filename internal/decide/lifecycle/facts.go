@@ -10,53 +10,53 @@ import (
 
 // RunFacts is all that is known of a run.
 type RunFacts struct {
-	Run      dstack.Run
-	Replicas []dstack.Replica // every one that is not finished, and those of the present shape that failed
-	Load     dstack.Load
-	Wanted   int                      // how many there should be, from autoscale
-	WhyScale dstack.Reason            // why that many
-	ScaleDue time.Time                // when that may change by itself; zero: only with the load
-	InFlight map[dstack.ReplicaID]int // where there is anything
+	Run             dstack.Run
+	Replicas        []dstack.Replica // every one that is not finished, and those of the present shape that failed
+	Load            dstack.Load
+	DesiredReplicas int                      // how many there should be, from autoscale
+	ScaleReason     dstack.Reason            // why that many
+	ScaleDue        time.Time                // when that may change by itself; zero: only with the load
+	InFlight        map[dstack.ReplicaID]int // where there is anything
 }
 
 // RunStep is what to do next with a run.
 type RunStep struct {
-	To     dstack.RunStatus
-	Reason dstack.Reason
-	Ending dstack.Ending
-	Ready  bool               // the present shape serves as wanted: remember since when
-	Begun  bool               // its first replica has a machine: remember since when
-	Wanted int                // how many replicas there should be
-	Back   *Back              // fall back to an earlier revision
-	Add    []int              // numbers of replicas to create at the current revision
-	Drop   []dstack.ReplicaID // replicas to terminate
-	Drain  []dstack.ReplicaID // replicas that get no new requests, and end gracefully once those in flight have
-	Limit  time.Duration      // that those drained may take for it
-	Grace  bool               // those dropped get SIGTERM and time first
-	Why    dstack.Reason      // why they are dropped or drained
-	Due    time.Time          // when to look again, if nothing happens; zero: only when something does
+	To              dstack.RunStatus
+	Reason          dstack.Reason
+	Ending          dstack.Ending
+	Ready           bool               // the present shape serves as wanted: remember since when
+	Started         bool               // its first replica has a machine: remember since when
+	DesiredReplicas int                // how many replicas there should be
+	Rollback        *Rollback          // fall back to an earlier revision
+	Add             []int              // numbers of replicas to create at the current revision
+	Terminate       []dstack.ReplicaID // replicas to terminate
+	Drain           []dstack.ReplicaID // replicas that get no new requests, and end gracefully once those in flight have
+	DrainTimeout    time.Duration      // that those drained may take for it
+	Graceful        bool               // those dropped get SIGTERM and time first
+	StopReason      dstack.Reason      // why they are dropped or drained
+	Due             time.Time          // when to look again, if nothing happens; zero: only when something does
 }
 
-// Back is a fall back to the revision Run.Proven: the present one failed.
-type Back struct {
-	To      int
-	Reason  dstack.Reason // why, in words
-	Replica int           // the number of the one that failed
-	LastOut []string      // what it said last
+// Rollback is a fall back to the revision Run.Proven: the present one failed.
+type Rollback struct {
+	ToRevision int
+	Reason     dstack.Reason // why, in words
+	Replica    int           // the number of the one that failed
+	LastOutput []string      // what it said last
 }
 
 // ReplicaFacts is all that is known of a replica.
 type ReplicaFacts struct {
-	Replica  dstack.Replica
-	Run      dstack.Run       // with the spec of the replica's own revision
-	Siblings []dstack.Replica // the run's other unfinished ones; where it is unhealthy; those of other shapes where it waits
-	Load     dstack.Load      // only while it drains
-	Instance *dstack.Instance // nil before placement
-	Report   *dstack.Report   // of the present attempt; nil until its engine has spoken of it
-	Places   []dstack.Place   // suitable and free, best first; looked up only while waiting
-	Misfits  []dstack.Misfit  // the machines that do not suit
-	Blocked  bool             // there would be a place if older replicas of the run had left
-	Limits   Limits
+	Replica    dstack.Replica
+	Run        dstack.Run         // with the spec of the replica's own revision
+	Siblings   []dstack.Replica   // the run's other unfinished ones; where it is unhealthy; those of other shapes where it waits
+	Load       dstack.Load        // only while it drains
+	Instance   *dstack.Instance   // nil before placement
+	Report     *dstack.Report     // of the present attempt; nil until its engine has spoken of it
+	Placements []dstack.Placement // suitable and free, best first; looked up only while waiting
+	Rejections []dstack.Rejection // the machines that do not suit
+	Blocked    bool               // there would be a place if older replicas of the run had left
+	Limits     Limits
 }
 
 // Limits are the waits that the server's owner can set.
@@ -67,30 +67,30 @@ type Limits struct {
 
 // ReplicaStep is what to do next with a replica.
 type ReplicaStep struct {
-	To      dstack.ReplicaStatus
-	Reason  dstack.Reason
-	Place   *dstack.Place   // put it here
-	Attempt bool            // begin a new attempt
-	Past    *dstack.Attempt // the attempt that ended, to remember
-	Crashes int
-	Crashed time.Time
-	DueAt   time.Time // when a back-off is over
-	Blocked bool
-	Due     time.Time // when to look again
+	To           dstack.ReplicaStatus
+	Reason       dstack.Reason
+	Placement    *dstack.Placement // put it here
+	NewAttempt   bool              // begin a new attempt
+	EndedAttempt *dstack.Attempt   // the attempt that ended, to remember
+	Crashes      int
+	FirstCrashAt time.Time
+	RetryAt      time.Time // when a back-off is over
+	Blocked      bool
+	Due          time.Time // when to look again
 }
 
 // InstanceFacts is all that is known of an instance.
 type InstanceFacts struct {
 	Instance dstack.Instance
-	Replicas []Placed        // placed on it and unfinished
+	Replicas []PlacedReplica // placed on it and unfinished
 	Reports  []dstack.Report // as saved at the last sync
 	Machine  *dstack.Machine // as its backend describes it; nil: the backend knows none
 	Listed   bool            // the backend was asked and answered
 }
 
-// Placed is a replica on an instance, with what running it takes: the run has
+// PlacedReplica is a replica on an instance, with what running it takes: the run has
 // the spec of the replica's own revision.
-type Placed struct {
+type PlacedReplica struct {
 	Replica dstack.Replica
 	Run     dstack.Run
 }
@@ -100,17 +100,17 @@ type Placed struct {
 type InstanceStep struct {
 	To     dstack.InstanceStatus
 	Reason dstack.Reason
-	Do     Act
+	Action Action
 	Due    time.Time
 }
 
-// Act is something done to the world. Each is safe to repeat.
-type Act string
+// Action is something done to the world. Each is safe to repeat.
+type Action string
 
 // Every act there is.
 const (
-	Nothing       Act = ""
-	CreateMachine Act = "create machine"
-	SyncEngine    Act = "sync engine" // tell it all it should run; hear all it does
-	DeleteMachine Act = "delete machine"
+	NoAction      Action = ""
+	CreateMachine Action = "create machine"
+	SyncEngine    Action = "sync engine" // tell it all it should run; hear all it does
+	DeleteMachine Action = "delete machine"
 )

@@ -15,10 +15,10 @@ func (seen ReplicaFacts) health() (ok bool, why dstack.Reason) {
 		return false, dstack.Reason(fmt.Sprintf("port %d does not accept connections", conf.Port.Container))
 	case len(conf.Probes) == 0:
 		return true, ""
-	case rep.Probed == nil:
+	case rep.Probes == nil:
 		return false, "its probes were not answered yet"
 	default:
-		return rep.Probed.Ready, dstack.Reason(rep.Probed.Why)
+		return rep.Probes.Ready, dstack.Reason(rep.Probes.Message)
 	}
 }
 
@@ -29,7 +29,7 @@ func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
 		return step
 	}
 	rep := seen.Report
-	if rep == nil || rep.Outcome != dstack.OutcomeRunning {
+	if rep == nil || rep.State != dstack.AttemptRunning {
 		return seen.stay("")
 	}
 	healthy, why := seen.health()
@@ -37,9 +37,9 @@ func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
 	case healthy:
 		return seen.move(dstack.ReplicaReady, "")
 	case !rep.Ready && now.Sub(seen.Replica.Since) >= seen.Limits.StartTimeout:
-		return again(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, brief(seen.Limits.StartTimeout))), dstack.OutcomeRunning, false)
-	case rep.Ready && rep.Probed != nil && rep.Probed.Fails >= dstack.ProbeFails && seen.turn(now):
-		return again(seen, now, dstack.Reason(fmt.Sprintf("%s, %d times in a row", why, dstack.ProbeFails)), dstack.OutcomeRunning, false)
+		return again(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, brief(seen.Limits.StartTimeout))), dstack.AttemptRunning, false)
+	case rep.Ready && rep.Probes != nil && rep.Probes.ConsecutiveFailures >= dstack.ProbeFailureThreshold && seen.turn(now):
+		return again(seen, now, dstack.Reason(fmt.Sprintf("%s, %d times in a row", why, dstack.ProbeFailureThreshold)), dstack.AttemptRunning, false)
 	}
 	step := seen.stay(why)
 	step.Due = now.Add(lookAgain)

@@ -12,14 +12,16 @@ import (
 
 func TestReplica_ProbesAndDraining(t *testing.T) {
 	type F = *lifecycle.ReplicaFacts
-	probed := func(p *dstack.Probed) func(F) {
+	probed := func(p *dstack.ProbeStatus) func(F) {
 		return func(f F) {
 			f.Run.Spec.Configuration.Probes = []spec.Probe{{Type: "http"}}
 			f.Run.ReadyAt = now
-			f.Report = &dstack.Report{Outcome: dstack.OutcomeRunning, Ready: true, Probed: p, StartedAt: now}
+			f.Report = &dstack.Report{State: dstack.AttemptRunning, Ready: true, Probes: p, StartedAt: now}
 		}
 	}
-	fails := func(n int) *dstack.Probed { return &dstack.Probed{Fails: n, Why: "GET /health answered 500"} }
+	fails := func(n int) *dstack.ProbeStatus {
+		return &dstack.ProbeStatus{ConsecutiveFailures: n, Message: "GET /health answered 500"}
+	}
 	beside := func(change func(F), siblings ...dstack.Replica) func(F) {
 		return func(f F) { change(f); f.Siblings = siblings }
 	}
@@ -28,8 +30,8 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 	}
 	drains := func(left time.Duration, load dstack.Load) func(F) {
 		return func(f F) {
-			f.Replica.DrainBy, f.Load, f.Replica.Reason = now.Add(left), load, "scaled down"
-			f.Report = &dstack.Report{Outcome: dstack.OutcomeRunning, Ready: true}
+			f.Replica.DrainDeadline, f.Load, f.Replica.Reason = now.Add(left), load, "scaled down"
+			f.Report = &dstack.Report{State: dstack.AttemptRunning, Ready: true}
 		}
 	}
 	ready, sick := dstack.ReplicaReady, dstack.ReplicaUnhealthy
@@ -41,41 +43,41 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 	}{
 		{"is not ready before its probes are", facts(dstack.ReplicaStarting, probed(nil)), dstack.ReplicaStarting, "probes were not answered yet"},
 		{"says what they answer", facts(dstack.ReplicaStarting, probed(fails(0))), dstack.ReplicaStarting, "GET /health answered 500"},
-		{"is ready when they are", facts(dstack.ReplicaStarting, probed(&dstack.Probed{Ready: true})), ready, ""},
+		{"is ready when they are", facts(dstack.ReplicaStarting, probed(&dstack.ProbeStatus{Ready: true})), ready, ""},
 		{"leaves rotation with the first that fails", facts(ready, probed(fails(1))), sick, "answered 500"},
-		{"comes back", facts(sick, probed(&dstack.Probed{Ready: true})), ready, ""},
+		{"comes back", facts(sick, probed(&dstack.ProbeStatus{Ready: true})), ready, ""},
 		{"is not restarted for a few failures", facts(sick, beside(probed(fails(2)), rep(1, 2, ready))), sick, ""},
 		{"is restarted after three while another serves", facts(sick, beside(probed(fails(3)), rep(1, 2, ready))), dstack.ReplicaRestarting, "3 times in a row"},
 		{"not while another one restarts", facts(sick, beside(probed(fails(3)), rep(1, 2, ready), rep(2, 2, dstack.ReplicaRestarting))), sick, ""},
 		{"the lowest number first", facts(sick, beside(func(f F) { probed(fails(3))(f); f.Replica.Num = 2 }, rep(1, 2, sick), rep(3, 2, ready))), sick, ""},
 		{"not soon when all fail: it may be the probe", facts(sick, since(time.Minute, probed(fails(3)))), sick, ""},
 		{"but when that goes on", facts(sick, since(3*time.Minute, probed(fails(3)))), dstack.ReplicaRestarting, ""},
-		{"restarts at once when it exits", facts(sick, func(f F) { f.Run.ReadyAt = now; f.Report = &dstack.Report{Outcome: dstack.OutcomeExited} }), dstack.ReplicaRestarting, "exited"},
+		{"restarts at once when it exits", facts(sick, func(f F) { f.Run.ReadyAt = now; f.Report = &dstack.Report{State: dstack.AttemptExited} }), dstack.ReplicaRestarting, "exited"},
 		{"waits while its engine is silent", facts(sick, nil), sick, ""},
 
 		{"drains while requests are in flight", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{Known: true, Replicas: map[dstack.ReplicaID]int{"a-2": 3}})), dstack.ReplicaDraining, "scaled down"},
 		{"and while nobody has said that there are none", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{})), dstack.ReplicaDraining, ""},
-		{"ends when it is quiet", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{Quiet: map[dstack.ReplicaID]bool{"a-2": true}})), dstack.ReplicaTerminating, "scaled down"},
+		{"ends when it is quiet", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{Drained: map[dstack.ReplicaID]bool{"a-2": true}})), dstack.ReplicaTerminating, "scaled down"},
 		{"ends when the time is over", facts(dstack.ReplicaDraining, drains(0, dstack.Load{Replicas: map[dstack.ReplicaID]int{"a-2": 3}})), dstack.ReplicaTerminating, "3 requests in flight were not waited for"},
 		{"or the clock was set back", facts(dstack.ReplicaDraining, drains(9*time.Hour, dstack.Load{})), dstack.ReplicaTerminating, ""},
 		{"or it has ended by itself", facts(dstack.ReplicaDraining, func(f F) {
-			f.Replica.DrainBy, f.Report = now.Add(time.Minute), &dstack.Report{Outcome: dstack.OutcomeExited}
+			f.Replica.DrainDeadline, f.Report = now.Add(time.Minute), &dstack.Report{State: dstack.AttemptExited}
 		}), dstack.ReplicaTerminating, ""},
 
 		{"waits for an older one to leave", facts(dstack.ReplicaWaiting, func(f F) { f.Blocked = true; f.Replica.Since = now.Add(-time.Hour) }), dstack.ReplicaWaiting, "older replica"},
 		{"an update gives up after three crashes though it may retry", facts(dstack.ReplicaStarting, func(f F) {
 			always := true
-			f.Run.Spec.Configuration.Retry, f.Run.Proven = &spec.Retry{Always: &always}, 1
-			f.Replica.Crashes, f.Replica.CrashedAt = 2, now.Add(-time.Second)
-			f.Report = &dstack.Report{Outcome: dstack.OutcomeExited}
+			f.Run.Spec.Configuration.Retry, f.Run.StableRevision = &spec.Retry{Always: &always}, 1
+			f.Replica.Crashes, f.Replica.FirstCrashAt = 2, now.Add(-time.Second)
+			f.Report = &dstack.Report{State: dstack.AttemptExited}
 		}), dstack.ReplicaFailed, ""},
 		{"what it falls back to is never given up", facts(dstack.ReplicaStarting, func(f F) {
-			f.Run.Shape, f.Run.Proven, f.Replica.Crashes = 3, 2, 50
-			f.Report = &dstack.Report{Outcome: dstack.OutcomeExited}
+			f.Run.TemplateRevision, f.Run.StableRevision, f.Replica.Crashes = 3, 2, 50
+			f.Report = &dstack.Report{State: dstack.AttemptExited}
 		}), dstack.ReplicaRestarting, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			step, err := lifecycle.Replica(c.seen, now)
+			step, err := lifecycle.DecideReplica(c.seen, now)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,7 +87,7 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 			if step.Due.Sub(now) > time.Minute {
 				t.Errorf("looks again in %s only", step.Due.Sub(now))
 			}
-			events := lifecycle.ReplicaEvents(c.seen, step, now)
+			events := lifecycle.BuildReplicaEvents(c.seen, step, now)
 			if changed := step.To != c.seen.Replica.Status; changed != (len(events) == 1) {
 				t.Errorf("told %+v", events)
 			}
@@ -95,13 +97,13 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 
 // What drains goes on running, and an unhealthy one does too.
 func TestSync_KeepsWhatDrains(t *testing.T) {
-	heard := []dstack.Report{{Attempt: "try", Outcome: dstack.OutcomeRunning}}
+	heard := []dstack.Report{{Attempt: "try", State: dstack.AttemptRunning}}
 	for _, status := range []dstack.ReplicaStatus{dstack.ReplicaDraining, dstack.ReplicaUnhealthy} {
-		if tell := lifecycle.Sync([]lifecycle.Placed{{Replica: rep(0, 2, status)}}, heard); len(tell) > 0 {
+		if tell := lifecycle.PlanEngineCommands([]lifecycle.PlacedReplica{{Replica: rep(0, 2, status)}}, heard); len(tell) > 0 {
 			t.Errorf("%s: told %+v", status, tell)
 		}
 	}
-	if tell := lifecycle.Sync([]lifecycle.Placed{{Replica: rep(0, 2, dstack.ReplicaUnhealthy)}}, nil); len(tell) > 0 {
+	if tell := lifecycle.PlanEngineCommands([]lifecycle.PlacedReplica{{Replica: rep(0, 2, dstack.ReplicaUnhealthy)}}, nil); len(tell) > 0 {
 		t.Errorf("an unhealthy one that is gone was started again under its old name: %+v", tell)
 	}
 }

@@ -23,8 +23,8 @@ const (
 	paceIdle  = 30 * time.Second
 )
 
-// Instance decides the next step of an instance.
-func Instance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
+// DecideInstance decides the next step of an instance.
+func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 	switch seen.Instance.Status {
 	case dstack.InstanceCreating:
 		return instanceCreating(seen, now), nil
@@ -40,7 +40,7 @@ func Instance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 }
 
 // rented machines end when nobody needs them; owned ones stay.
-func rented(i dstack.Instance) bool { return i.Offer.Owned == "" }
+func rented(i dstack.Instance) bool { return i.Offer.OwnedInstance == "" }
 
 func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
@@ -50,11 +50,11 @@ func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	case rented(i) && now.Sub(i.Since) >= createTimeout:
 		return InstanceStep{To: dstack.InstanceDeleting, Reason: "did not come up in time", Due: now}
 	case seen.Machine != nil && seen.Machine.Alive:
-		return InstanceStep{To: dstack.InstanceUp, Do: SyncEngine, Due: now.Add(pace(seen, now))}
+		return InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(pace(seen, now))}
 	case !seen.Listed:
 		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(paceCalm)}
 	case seen.Machine == nil:
-		return InstanceStep{To: dstack.InstanceCreating, Do: CreateMachine, Due: now.Add(paceCalm)}
+		return InstanceStep{To: dstack.InstanceCreating, Action: CreateMachine, Due: now.Add(paceCalm)}
 	default:
 		return InstanceStep{To: dstack.InstanceCreating, Due: now.Add(paceCalm)}
 	}
@@ -67,11 +67,11 @@ func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 	if rented(i) && seen.Listed && seen.Machine == nil {
 		return InstanceStep{To: dstack.InstanceDeleting, Reason: "its machine disappeared", Due: now}
 	}
-	step := InstanceStep{To: dstack.InstanceUp, Do: SyncEngine, Due: now.Add(pace(seen, now))}
-	if i.Fails > 0 {
+	step := InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(pace(seen, now))}
+	if i.ConsecutiveFailures > 0 {
 		step.Due = now.Add(paceCalm)
-		if now.Sub(i.HeardAt) >= silentAfter {
-			step.Reason = dstack.Reason("its engine does not answer: " + i.LastFail)
+		if now.Sub(i.LastResponseAt) >= silentAfter {
+			step.Reason = dstack.Reason("its engine does not answer: " + i.LastError)
 		}
 	}
 	return step
@@ -126,7 +126,7 @@ func instanceDeleting(seen InstanceFacts, now time.Time) InstanceStep {
 	switch {
 	case !seen.Listed:
 	case seen.Machine != nil:
-		step.Do = DeleteMachine
+		step.Action = DeleteMachine
 	case now.Sub(seen.Instance.Since) >= settleTime:
 		step.To = dstack.InstanceDeleted
 	}

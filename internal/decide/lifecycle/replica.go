@@ -21,8 +21,8 @@ const (
 	allSick      = 2 * time.Minute  // before one of replicas that all fail their probes is restarted
 )
 
-// Replica decides the next step of a replica.
-func Replica(seen ReplicaFacts, now time.Time) (ReplicaStep, error) {
+// DecideReplica decides the next step of a replica.
+func DecideReplica(seen ReplicaFacts, now time.Time) (ReplicaStep, error) {
 	switch seen.Replica.Status {
 	case dstack.ReplicaWaiting:
 		return replicaWaiting(seen, now), nil
@@ -48,13 +48,13 @@ func Replica(seen ReplicaFacts, now time.Time) (ReplicaStep, error) {
 // stay keeps everything, with another reason if one is given.
 func (seen ReplicaFacts) stay(why dstack.Reason) ReplicaStep {
 	r := seen.Replica
-	return ReplicaStep{To: r.Status, Reason: cmp.Or(why, r.Reason), Crashes: r.Crashes, Crashed: r.CrashedAt, DueAt: r.DueAt}
+	return ReplicaStep{To: r.Status, Reason: cmp.Or(why, r.Reason), Crashes: r.Crashes, FirstCrashAt: r.FirstCrashAt, RetryAt: r.RetryAt}
 }
 
 // go moves to another status, keeping the count of crashes.
 func (seen ReplicaFacts) move(to dstack.ReplicaStatus, why dstack.Reason) ReplicaStep {
 	step := seen.stay("")
-	step.To, step.Reason, step.DueAt = to, why, time.Time{}
+	step.To, step.Reason, step.RetryAt = to, why, time.Time{}
 	return step
 }
 
@@ -62,25 +62,25 @@ func (seen ReplicaFacts) move(to dstack.ReplicaStatus, why dstack.Reason) Replic
 // are restarted for as long as the run lives. Those of an older one are what
 // a failed update falls back to.
 func (seen ReplicaFacts) proven() bool {
-	return !seen.Run.ReadyAt.IsZero() || seen.Replica.Shape != seen.Run.Shape
+	return !seen.Run.ReadyAt.IsZero() || seen.Replica.TemplateRevision != seen.Run.TemplateRevision
 }
 
 // updates says that an earlier revision serves, or can serve again, should
 // this one fail. Then trying for long helps nobody.
-func (seen ReplicaFacts) updates() bool { return !seen.proven() && seen.Run.Proven > 0 }
+func (seen ReplicaFacts) updates() bool { return !seen.proven() && seen.Run.StableRevision > 0 }
 
 func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
-	if len(seen.Places) > 0 {
+	if len(seen.Placements) > 0 {
 		step := seen.move(dstack.ReplicaStarting, "")
-		step.Place, step.Attempt = &seen.Places[0], true
+		step.Placement, step.NewAttempt = &seen.Placements[0], true
 		return step
 	}
 	if seen.Blocked {
-		step := seen.stay("waits for an older replica of the same service to leave: " + noPlace(seen.Misfits))
+		step := seen.stay("waits for an older replica of the same service to leave: " + noPlace(seen.Rejections))
 		step.Blocked, step.Due = true, now.Add(placeAgain)
 		return step
 	}
-	why := noPlace(seen.Misfits)
+	why := noPlace(seen.Rejections)
 	patience := seen.Limits.PlaceTimeout
 	if events, window := retryRule(seen.Run); events[spec.EventNoCapacity] {
 		patience = window
@@ -94,13 +94,13 @@ func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 }
 
 // noPlace says why no machine suits.
-func noPlace(misfits []dstack.Misfit) dstack.Reason {
+func noPlace(misfits []dstack.Rejection) dstack.Reason {
 	if len(misfits) == 0 {
 		return "no machine is configured for this project"
 	}
 	parts := make([]string, len(misfits))
 	for i, m := range misfits {
-		parts[i] = m.Offer.Type + ": " + m.Why
+		parts[i] = m.Offer.Type + ": " + m.Reason
 	}
 	return dstack.Reason("no machine suits: " + strings.Join(parts, " · "))
 }
@@ -125,20 +125,20 @@ func replicaStarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 		step.Due = now.Add(lookAgain)
 		return step
 	}
-	switch rep.Outcome {
-	case dstack.OutcomeExited, dstack.OutcomeRefused:
+	switch rep.State {
+	case dstack.AttemptExited, dstack.AttemptRefused:
 		return crashed(seen, now)
-	case dstack.OutcomeRunning:
+	case dstack.AttemptRunning:
 		if healthy, _ := seen.health(); healthy {
 			return seen.move(dstack.ReplicaReady, "")
 		}
 		return replicaNotOpen(seen, now)
-	case dstack.OutcomePulling, dstack.OutcomeStarting, dstack.OutcomeAbsent:
+	case dstack.AttemptPulling, dstack.AttemptStarting, dstack.AttemptAbsent:
 		step := seen.stay(dstack.Reason(rep.Progress))
 		step.Due = now.Add(lookAgain)
 		return step
 	default:
-		return seen.stay(dstack.Reason(fmt.Sprintf("its engine reports the unknown outcome %q", rep.Outcome)))
+		return seen.stay(dstack.Reason(fmt.Sprintf("its engine reports the unknown outcome %q", rep.State)))
 	}
 }
 
@@ -169,7 +169,7 @@ func replicaNotOpen(seen ReplicaFacts, now time.Time) ReplicaStep {
 	} else {
 		why = dstack.Reason(fmt.Sprintf("port %d did not open within %s", seen.Run.Spec.Configuration.Port.Container, seen.Limits.StartTimeout))
 	}
-	return again(seen, now, why, dstack.OutcomeRunning, true)
+	return again(seen, now, why, dstack.AttemptRunning, true)
 }
 
 // replicaReady watches what serves. One that does not answer gets no requests
@@ -178,7 +178,7 @@ func replicaReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	if step, ended := seen.runs(now); ended {
 		return step
 	}
-	if seen.Report == nil || seen.Report.Outcome != dstack.OutcomeRunning {
+	if seen.Report == nil || seen.Report.State != dstack.AttemptRunning {
 		return seen.stay("")
 	}
 	if healthy, why := seen.health(); !healthy {
@@ -198,13 +198,13 @@ func (seen ReplicaFacts) runs(now time.Time) (step ReplicaStep, ended bool) {
 	if rep == nil {
 		return ReplicaStep{}, false
 	}
-	switch rep.Outcome {
-	case dstack.OutcomeExited, dstack.OutcomeRefused, dstack.OutcomeAbsent:
+	switch rep.State {
+	case dstack.AttemptExited, dstack.AttemptRefused, dstack.AttemptAbsent:
 		return crashed(seen, now), true
-	case dstack.OutcomeRunning, dstack.OutcomePulling, dstack.OutcomeStarting:
+	case dstack.AttemptRunning, dstack.AttemptPulling, dstack.AttemptStarting:
 		return ReplicaStep{}, false
 	default:
-		return seen.stay(dstack.Reason(fmt.Sprintf("its engine reports the unknown outcome %q", rep.Outcome))), true
+		return seen.stay(dstack.Reason(fmt.Sprintf("its engine reports the unknown outcome %q", rep.State))), true
 	}
 }
 
@@ -215,17 +215,17 @@ func replicaRestarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	switch {
 	case lost(seen.Instance):
 		return seen.move(dstack.ReplicaWaiting, "its machine is gone")
-	case now.Before(r.DueAt) && r.DueAt.Sub(now) <= mostBackoff: // else the clock was set back
+	case now.Before(r.RetryAt) && r.RetryAt.Sub(now) <= mostBackoff: // else the clock was set back
 		step := seen.stay("")
-		step.Due = r.DueAt
+		step.Due = r.RetryAt
 		return step
-	case seen.Report != nil && !seen.Report.Outcome.Over():
+	case seen.Report != nil && !seen.Report.State.IsOver():
 		step := seen.stay("")
 		step.Due = now.Add(lookAgain)
 		return step
 	default:
 		step := seen.move(dstack.ReplicaStarting, r.Reason)
-		step.Attempt = true
+		step.NewAttempt = true
 		return step
 	}
 }
@@ -236,11 +236,11 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r, rep := seen.Replica, seen.Report
 	load := seen.Load
 	switch {
-	case r.Attempt == "" || lost(seen.Instance) || rep != nil && rep.Outcome.Over():
+	case r.Attempt == "" || lost(seen.Instance) || rep != nil && rep.State.IsOver():
 		return seen.move(dstack.ReplicaTerminating, r.Reason)
-	case load.Quiet[r.ID]:
+	case load.Drained[r.ID]:
 		return seen.move(dstack.ReplicaTerminating, r.Reason)
-	case !now.Before(r.DrainBy) || r.DrainBy.Sub(now) > mostDrain: // else the clock was set back
+	case !now.Before(r.DrainDeadline) || r.DrainDeadline.Sub(now) > mostDrain: // else the clock was set back
 		why := r.Reason
 		if n := load.Replicas[r.ID]; n > 0 {
 			why += dstack.Reason(fmt.Sprintf("; %d requests in flight were not waited for any longer", n))
@@ -248,7 +248,7 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 		return seen.move(dstack.ReplicaTerminating, why)
 	}
 	step := seen.stay("")
-	step.Due = now.Add(min(r.DrainBy.Sub(now), lookAgain))
+	step.Due = now.Add(min(r.DrainDeadline.Sub(now), lookAgain))
 	return step
 }
 
@@ -258,7 +258,7 @@ func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r, rep := seen.Replica, seen.Report
 	never := r.Instance == "" || r.Attempt == ""
 	gone := seen.Instance == nil || seen.Instance.Status == dstack.InstanceDeleted
-	silent := rep != nil && rep.Outcome == dstack.OutcomeAbsent && !rep.At.Before(r.Since)
+	silent := rep != nil && rep.State == dstack.AttemptAbsent && !rep.At.Before(r.Since)
 	if never || gone || silent {
 		return seen.move(dstack.ReplicaTerminated, r.Reason)
 	}

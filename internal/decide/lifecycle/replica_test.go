@@ -28,12 +28,12 @@ func facts(status dstack.ReplicaStatus, change func(*lifecycle.ReplicaFacts)) li
 }
 
 func TestReplica(t *testing.T) {
-	running := &dstack.Report{Outcome: dstack.OutcomeRunning, StartedAt: now.Add(-30 * time.Second)}
-	ready := &dstack.Report{Outcome: dstack.OutcomeRunning, Ready: true}
-	exited := &dstack.Report{Outcome: dstack.OutcomeExited, ExitCode: 1, StartedAt: now.Add(-14 * time.Second), EndedAt: now, LastOut: []string{"boom"}}
-	refused := &dstack.Report{Outcome: dstack.OutcomeRefused, Error: "no such image", Permanent: true}
-	absent := &dstack.Report{Outcome: dstack.OutcomeAbsent, At: now}
-	stale := &dstack.Report{Outcome: dstack.OutcomeAbsent, At: now.Add(-time.Hour)}
+	running := &dstack.Report{State: dstack.AttemptRunning, StartedAt: now.Add(-30 * time.Second)}
+	ready := &dstack.Report{State: dstack.AttemptRunning, Ready: true}
+	exited := &dstack.Report{State: dstack.AttemptExited, ExitCode: 1, StartedAt: now.Add(-14 * time.Second), EndedAt: now, LastOutput: []string{"boom"}}
+	refused := &dstack.Report{State: dstack.AttemptRefused, Error: "no such image", Permanent: true}
+	absent := &dstack.Report{State: dstack.AttemptAbsent, At: now}
+	stale := &dstack.Report{State: dstack.AttemptAbsent, At: now.Add(-time.Hour)}
 	type F = *lifecycle.ReplicaFacts
 	served := func(f F) { f.Run.ReadyAt = now.Add(-time.Hour) }
 	retries := func(f F) {
@@ -49,7 +49,7 @@ func TestReplica(t *testing.T) {
 	}
 	reports := func(r *dstack.Report) func(F) { return func(f F) { f.Report = r } }
 	crashes := func(n int, since time.Duration) func(F) {
-		return func(f F) { f.Replica.Crashes, f.Replica.CrashedAt = n, now.Add(-since) }
+		return func(f F) { f.Replica.Crashes, f.Replica.FirstCrashAt = n, now.Add(-since) }
 	}
 
 	for _, c := range []struct {
@@ -60,15 +60,15 @@ func TestReplica(t *testing.T) {
 		attempt bool
 	}{
 		{"waits for a place", facts(dstack.ReplicaWaiting, func(f F) { f.Replica.Since = now }), dstack.ReplicaWaiting, "no machine is configured", false},
-		{"takes the best place", facts(dstack.ReplicaWaiting, func(f F) { f.Places = []dstack.Place{{}, {}} }), dstack.ReplicaStarting, "", true},
+		{"takes the best place", facts(dstack.ReplicaWaiting, func(f F) { f.Placements = []dstack.Placement{{}, {}} }), dstack.ReplicaStarting, "", true},
 		{"gives up without one", facts(dstack.ReplicaWaiting, func(f F) {
-			f.Misfits = []dstack.Misfit{{Offer: dstack.Offer{Type: "box"}, Why: "it has no GPU"}}
+			f.Rejections = []dstack.Rejection{{Offer: dstack.Offer{Type: "box"}, Reason: "it has no GPU"}}
 		}), dstack.ReplicaFailed, "no machine suits: box: it has no GPU", false},
 		{"waits on while its run serves", facts(dstack.ReplicaWaiting, served), dstack.ReplicaWaiting, "", false},
 		{"waits on while it may retry", facts(dstack.ReplicaWaiting, retries), dstack.ReplicaWaiting, "", false},
 
 		{"starts until its engine speaks", facts(dstack.ReplicaStarting, nil), dstack.ReplicaStarting, "", false},
-		{"shows the pull", facts(dstack.ReplicaStarting, reports(&dstack.Report{Outcome: dstack.OutcomePulling, Progress: "pulling 62%"})), dstack.ReplicaStarting, "pulling 62%", false},
+		{"shows the pull", facts(dstack.ReplicaStarting, reports(&dstack.Report{State: dstack.AttemptPulling, Progress: "pulling 62%"})), dstack.ReplicaStarting, "pulling 62%", false},
 		{"says that the port is shut", facts(dstack.ReplicaStarting, reports(running)), dstack.ReplicaStarting, "port 8000 does not accept", false},
 		{"is ready when the port accepts", facts(dstack.ReplicaStarting, reports(ready)), dstack.ReplicaReady, "", false},
 		{"gives up a port that never opens", facts(dstack.ReplicaStarting, all(reports(running), func(f F) {
@@ -91,8 +91,8 @@ func TestReplica(t *testing.T) {
 		{"restarts when it exits", facts(dstack.ReplicaReady, all(reports(exited), served)), dstack.ReplicaRestarting, "exited", false},
 		{"restarts when it was removed", facts(dstack.ReplicaReady, all(reports(absent), served)), dstack.ReplicaRestarting, "removed from outside", false},
 
-		{"waits out the back-off", facts(dstack.ReplicaRestarting, func(f F) { f.Replica.DueAt = now.Add(time.Second) }), dstack.ReplicaRestarting, "", false},
-		{"not when the clock was set back", facts(dstack.ReplicaRestarting, func(f F) { f.Replica.DueAt = now.Add(time.Hour) }), dstack.ReplicaStarting, "", true},
+		{"waits out the back-off", facts(dstack.ReplicaRestarting, func(f F) { f.Replica.RetryAt = now.Add(time.Second) }), dstack.ReplicaRestarting, "", false},
+		{"not when the clock was set back", facts(dstack.ReplicaRestarting, func(f F) { f.Replica.RetryAt = now.Add(time.Hour) }), dstack.ReplicaStarting, "", true},
 		{"then tries again", facts(dstack.ReplicaRestarting, reports(exited)), dstack.ReplicaStarting, "", true},
 		{"but not beside the attempt before", facts(dstack.ReplicaRestarting, reports(running)), dstack.ReplicaRestarting, "", false},
 
@@ -103,11 +103,11 @@ func TestReplica(t *testing.T) {
 		{"ends at once when it never began", facts(dstack.ReplicaTerminating, func(f F) { f.Replica.Attempt, f.Replica.Instance = "", "" }), dstack.ReplicaTerminated, "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			step, err := lifecycle.Replica(c.seen, now)
+			step, err := lifecycle.DecideReplica(c.seen, now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if step.To != c.to || !strings.Contains(string(step.Reason), c.reason) || step.Attempt != c.attempt {
+			if step.To != c.to || !strings.Contains(string(step.Reason), c.reason) || step.NewAttempt != c.attempt {
 				t.Errorf("got %+v", step)
 			}
 			if step.Due.Sub(now) > time.Minute { // the store takes what is due much later for due now
@@ -122,13 +122,13 @@ func TestReplica_BackoffDoublesAndForgets(t *testing.T) {
 		seen := facts(dstack.ReplicaReady, func(f *lifecycle.ReplicaFacts) {
 			f.Run.ReadyAt = now.Add(-time.Hour)
 			f.Replica.Crashes, f.Replica.ReadyAt = n, now.Add(-readyFor)
-			f.Report = &dstack.Report{Outcome: dstack.OutcomeExited}
+			f.Report = &dstack.Report{State: dstack.AttemptExited}
 		})
-		step, err := lifecycle.Replica(seen, now)
+		step, err := lifecycle.DecideReplica(seen, now)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return step.DueAt.Sub(now)
+		return step.RetryAt.Sub(now)
 	}
 	for n, want := range []time.Duration{time.Second, 2 * time.Second, 4 * time.Second} {
 		if got := crash(n, time.Second); got != want {
@@ -145,10 +145,10 @@ func TestReplica_BackoffDoublesAndForgets(t *testing.T) {
 
 func TestReplica_RemembersTheAttemptThatEnded(t *testing.T) {
 	seen := facts(dstack.ReplicaStarting, func(f *lifecycle.ReplicaFacts) {
-		f.Report = &dstack.Report{Outcome: dstack.OutcomeExited, ExitCode: 7, LastOut: []string{"boom"}}
+		f.Report = &dstack.Report{State: dstack.AttemptExited, ExitCode: 7, LastOutput: []string{"boom"}}
 	})
-	step, err := lifecycle.Replica(seen, now)
-	if err != nil || step.Past == nil || step.Past.ID != "try" || step.Past.Exit != 7 || step.Past.LastOut[0] != "boom" {
-		t.Errorf("got %+v, %v", step.Past, err)
+	step, err := lifecycle.DecideReplica(seen, now)
+	if err != nil || step.EndedAttempt == nil || step.EndedAttempt.ID != "try" || step.EndedAttempt.ExitCode != 7 || step.EndedAttempt.LastOutput[0] != "boom" {
+		t.Errorf("got %+v, %v", step.EndedAttempt, err)
 	}
 }

@@ -14,13 +14,13 @@ import (
 // updating is a run of which revision 1 has served and 2 is to take over.
 func updating(replicas int) dstack.Run {
 	run := aRun(replicas)
-	run.Proven = 1
+	run.StableRevision = 1
 	return run
 }
 
 func decideRun(t *testing.T, seen lifecycle.RunFacts) lifecycle.RunStep {
 	t.Helper()
-	step, err := lifecycle.Run(seen, now)
+	step, err := lifecycle.DecideRun(seen, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,17 +60,17 @@ func TestRun_Rolling(t *testing.T) {
 		{name: "and has nothing left of the old one", wanted: 0, replicas: all{rep(0, 1, ready)}, drain: ids{"a-1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			step := decideRun(t, lifecycle.RunFacts{Run: updating(c.wanted), Replicas: c.replicas, Wanted: c.wanted})
+			step := decideRun(t, lifecycle.RunFacts{Run: updating(c.wanted), Replicas: c.replicas, DesiredReplicas: c.wanted})
 			back := 0
-			if step.Back != nil {
-				back = step.Back.To
+			if step.Rollback != nil {
+				back = step.Rollback.ToRevision
 			}
-			if step.To != dstack.RunActive || !slices.Equal(step.Add, c.add) || !slices.Equal(step.Drop, c.drop) ||
+			if step.To != dstack.RunActive || !slices.Equal(step.Add, c.add) || !slices.Equal(step.Terminate, c.drop) ||
 				!slices.Equal(step.Drain, c.drain) || step.Ready != c.ready || back != c.back {
 				t.Errorf("got %+v", step)
 			}
-			if len(step.Drain) > 0 && (step.Limit != 30*time.Second || step.Why == "") {
-				t.Errorf("drains for %s because of %q", step.Limit, step.Why)
+			if len(step.Drain) > 0 && (step.DrainTimeout != 30*time.Second || step.StopReason == "") {
+				t.Errorf("drains for %s because of %q", step.DrainTimeout, step.StopReason)
 			}
 		})
 	}
@@ -81,15 +81,15 @@ func TestRun_TakesOverWithFewerPlacesThanWanted(t *testing.T) {
 	homeless := rep(2, 2, dstack.ReplicaWaiting)
 	homeless.Attempt, homeless.Instance = "", ""
 	fresh := []dstack.Replica{rep(0, 2, dstack.ReplicaReady), rep(1, 2, dstack.ReplicaReady), homeless}
-	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: fresh, Wanted: 3}); !step.Ready {
+	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: fresh, DesiredReplicas: 3}); !step.Ready {
 		t.Errorf("all that has room is ready: %+v", step)
 	}
 	beside := append(fresh, rep(0, 1, dstack.ReplicaReady))
-	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: beside, Wanted: 3}); step.Ready {
+	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: beside, DesiredReplicas: 3}); step.Ready {
 		t.Errorf("an old one still holds room: %+v", step)
 	}
 	broken := append(fresh[:2:2], rep(2, 2, dstack.ReplicaStarting))
-	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: broken, Wanted: 3}); step.Ready {
+	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: broken, DesiredReplicas: 3}); step.Ready {
 		t.Errorf("one may still fail: %+v", step)
 	}
 }
@@ -97,25 +97,25 @@ func TestRun_TakesOverWithFewerPlacesThanWanted(t *testing.T) {
 // What serves is never ended because another revision failed, whatever is
 // known of the former.
 func TestRun_IsNotGivenUpWhileAnythingServes(t *testing.T) {
-	step := decideRun(t, lifecycle.RunFacts{Run: aRun(1), Wanted: 1,
+	step := decideRun(t, lifecycle.RunFacts{Run: aRun(1), DesiredReplicas: 1,
 		Replicas: []dstack.Replica{rep(0, 1, dstack.ReplicaReady), rep(0, 2, dstack.ReplicaFailed)}})
-	if step.To != dstack.RunActive || len(step.Drain)+len(step.Drop) > 0 {
+	if step.To != dstack.RunActive || len(step.Drain)+len(step.Terminate) > 0 {
 		t.Errorf("got %+v", step)
 	}
 }
 
 func TestRun_AFallBackSaysWhy(t *testing.T) {
 	broken := rep(0, 2, dstack.ReplicaFailed)
-	broken.Reason, broken.Past = "exited with code 1", []dstack.Attempt{{LastOut: []string{"boom"}}}
-	seen := lifecycle.RunFacts{Run: updating(1), Replicas: []dstack.Replica{rep(0, 1, dstack.ReplicaReady), broken}, Wanted: 1}
+	broken.Reason, broken.PastAttempts = "exited with code 1", []dstack.Attempt{{LastOutput: []string{"boom"}}}
+	seen := lifecycle.RunFacts{Run: updating(1), Replicas: []dstack.Replica{rep(0, 1, dstack.ReplicaReady), broken}, DesiredReplicas: 1}
 	step := decideRun(t, seen)
 	if !step.Due.Equal(now) {
 		t.Error("what is missing of the earlier one is not looked at at once")
 	}
-	if step.Back == nil || step.Back.Reason != broken.Reason || step.Back.LastOut[0] != "boom" || len(step.Drain)+len(step.Drop) > 0 {
+	if step.Rollback == nil || step.Rollback.Reason != broken.Reason || step.Rollback.LastOutput[0] != "boom" || len(step.Drain)+len(step.Terminate) > 0 {
 		t.Errorf("got %+v", step)
 	}
-	events := lifecycle.RunEvents(seen, step, now)
+	events := lifecycle.BuildRunEvents(seen, step, now)
 	if len(events) != 1 || events[0].Kind != dstack.EventRolledBack || events[0].From != "2" || events[0].To != "1" || !strings.Contains(events[0].Message, "exited with code 1") {
 		t.Errorf("told %+v", events)
 	}
@@ -145,8 +145,8 @@ func TestRun_Scaling(t *testing.T) {
 		{name: "to zero", wanted: 0, replicas: all{rep(0, 2, ready)}, drain: ids{"a-2"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			step := decideRun(t, lifecycle.RunFacts{Run: run, Replicas: c.replicas, Wanted: c.wanted, WhyScale: "so", InFlight: c.inFlight})
-			if !slices.Equal(step.Add, c.add) || !slices.Equal(step.Drop, c.drop) || !slices.Equal(step.Drain, c.drain) || step.Wanted != c.wanted {
+			step := decideRun(t, lifecycle.RunFacts{Run: run, Replicas: c.replicas, DesiredReplicas: c.wanted, ScaleReason: "so", InFlight: c.inFlight})
+			if !slices.Equal(step.Add, c.add) || !slices.Equal(step.Terminate, c.drop) || !slices.Equal(step.Drain, c.drain) || step.DesiredReplicas != c.wanted {
 				t.Errorf("got %+v", step)
 			}
 		})
@@ -156,8 +156,8 @@ func TestRun_Scaling(t *testing.T) {
 func TestRun_MaxDurationEndsItWithItsOwnReason(t *testing.T) {
 	run := aRun(1)
 	run.Spec.Configuration.MaxDuration = &spec.MaxDuration{Seconds: 7200}
-	seen := lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaReady)}, Wanted: 1}
-	if step := decideRun(t, seen); !step.Begun || step.To != dstack.RunActive {
+	seen := lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaReady)}, DesiredReplicas: 1}
+	if step := decideRun(t, seen); !step.Started || step.To != dstack.RunActive {
 		t.Errorf("with a machine: %+v", step)
 	}
 	seen.Run.StartedAt = now.Add(-2*time.Hour + 10*time.Second)
@@ -177,7 +177,7 @@ func TestRun_MaxDurationEndsItWithItsOwnReason(t *testing.T) {
 
 // Nothing is due later than the store trusts.
 func TestRun_IsNotDueTooFarAhead(t *testing.T) {
-	seen := lifecycle.RunFacts{Run: aRun(1), Wanted: 1, ScaleDue: now.Add(10 * time.Minute)}
+	seen := lifecycle.RunFacts{Run: aRun(1), DesiredReplicas: 1, ScaleDue: now.Add(10 * time.Minute)}
 	if step := decideRun(t, seen); !step.Due.Equal(now.Add(time.Minute)) {
 		t.Errorf("due in %s", step.Due.Sub(now))
 	}

@@ -8,9 +8,9 @@ import (
 	"dstack/internal/spec"
 )
 
-// Run decides the next step of a run. One that begins to end is looked at
+// DecideRun decides the next step of a run. One that begins to end is looked at
 // again at once: it may have nothing left to wait for.
-func Run(seen RunFacts, now time.Time) (RunStep, error) {
+func DecideRun(seen RunFacts, now time.Time) (RunStep, error) {
 	var step RunStep
 	switch seen.Run.Status {
 	case dstack.RunSubmitted, dstack.RunActive:
@@ -18,12 +18,12 @@ func Run(seen RunFacts, now time.Time) (RunStep, error) {
 	case dstack.RunTerminating:
 		step = runTerminating(seen)
 	case dstack.RunTerminated, dstack.RunFailed:
-		return RunStep{To: seen.Run.Status, Reason: seen.Run.Reason, Ending: seen.Run.Ending, Wanted: seen.Run.Wanted}, nil
+		return RunStep{To: seen.Run.Status, Reason: seen.Run.Reason, Ending: seen.Run.Ending, DesiredReplicas: seen.Run.DesiredReplicas}, nil
 	default:
 		return RunStep{}, fmt.Errorf("run %s has the unknown status %q", seen.Run.ID, seen.Run.Status)
 	}
 	if step.To == dstack.RunTerminating {
-		step.Wanted = seen.Run.Wanted
+		step.DesiredReplicas = seen.Run.DesiredReplicas
 		if seen.Run.Status != dstack.RunTerminating {
 			step.Due = now
 		}
@@ -43,33 +43,33 @@ func runActive(seen RunFacts, now time.Time) RunStep {
 	}
 	c := crewOf(seen)
 	if seen.Run.ReadyAt.IsZero() && len(c.failed) > 0 {
-		if seen.Run.Proven > 0 {
+		if seen.Run.StableRevision > 0 {
 			return runFallsBack(seen, c, now)
 		}
 		if len(c.fresh) == 0 && !c.protected() { // nothing is left that could become ready, or serves
 			return runGivesUp(seen, c.failed[0])
 		}
 	}
-	step := RunStep{To: dstack.RunActive, Wanted: seen.Wanted, Limit: seen.Run.Spec.Configuration.Drain()}
-	step.Begun = begun(seen)
+	step := RunStep{To: dstack.RunActive, DesiredReplicas: seen.DesiredReplicas, DrainTimeout: seen.Run.Spec.Configuration.Drain()}
+	step.Started = begun(seen)
 	step.Ready = c.serves(seen)
 	step.Due = soonest(now, seen.ScaleDue, over)
 	c.hire(seen, &step)
 	if len(c.old) > 0 {
 		step.Reason = dstack.Reason(fmt.Sprintf("updating to revision %d", seen.Run.Revision))
-		if seen.Run.Newest > seen.Run.Revision {
+		if seen.Run.LatestRevision > seen.Run.Revision {
 			step.Reason = dstack.Reason(fmt.Sprintf("going back to revision %d", seen.Run.Revision))
 		}
-		step.Why = dstack.Reason(fmt.Sprintf("replaced by revision %d", seen.Run.Revision))
-		step.Drop, step.Drain = told(c.leaving(seen))
-	} else if more := len(c.fresh) - seen.Wanted; more > 0 {
-		step.Why = "not wanted any more"
-		if seen.WhyScale != "" {
-			step.Why = "scaled down: " + seen.WhyScale
+		step.StopReason = dstack.Reason(fmt.Sprintf("replaced by revision %d", seen.Run.Revision))
+		step.Terminate, step.Drain = told(c.leaving(seen))
+	} else if more := len(c.fresh) - seen.DesiredReplicas; more > 0 {
+		step.StopReason = "not wanted any more"
+		if seen.ScaleReason != "" {
+			step.StopReason = "scaled down: " + seen.ScaleReason
 		}
-		step.Drop, step.Drain = told(c.least(c.fresh, more))
+		step.Terminate, step.Drain = told(c.least(c.fresh, more))
 	}
-	step.Grace = true
+	step.Graceful = true
 	return step
 }
 
@@ -114,7 +114,7 @@ func soonest(now time.Time, times ...time.Time) (first time.Time) {
 func told(rs []dstack.Replica) (drop, drain []dstack.ReplicaID) {
 	for _, r := range rs {
 		switch {
-		case r.Status.Finished() || leaving(r):
+		case r.Status.IsFinished() || leaving(r):
 		case serving(r):
 			drain = append(drain, r.ID)
 		default:
@@ -136,9 +136,9 @@ func leaving(r dstack.Replica) bool {
 
 // ends tells all of a run's replicas to end.
 func ends(seen RunFacts, why dstack.Reason, ending dstack.Ending) RunStep {
-	step := RunStep{To: dstack.RunTerminating, Reason: why, Ending: ending, Why: why, Grace: true,
-		Limit: seen.Run.Spec.Configuration.Drain()}
-	step.Drop, step.Drain = told(seen.Replicas)
+	step := RunStep{To: dstack.RunTerminating, Reason: why, Ending: ending, StopReason: why, Graceful: true,
+		DrainTimeout: seen.Run.Spec.Configuration.Drain()}
+	step.Terminate, step.Drain = told(seen.Replicas)
 	return step
 }
 
@@ -148,14 +148,14 @@ func runStopped(seen RunFacts) RunStep {
 		return ends(seen, "stopped by its user", dstack.EndStopped)
 	}
 	step := ends(seen, "aborted by its user", dstack.EndAborted)
-	step.Drop, step.Drain, step.Grace = hurried(seen), nil, false
+	step.Terminate, step.Drain, step.Graceful = hurried(seen), nil, false
 	return step
 }
 
 // hurried are those that an abort ends at once.
 func hurried(seen RunFacts) (ids []dstack.ReplicaID) {
 	for _, r := range seen.Replicas {
-		if !r.Status.Finished() && (r.Status != dstack.ReplicaTerminating || r.Grace) {
+		if !r.Status.IsFinished() && (r.Status != dstack.ReplicaTerminating || r.Graceful) {
 			ids = append(ids, r.ID)
 		}
 	}
@@ -175,7 +175,7 @@ func runGivesUp(seen RunFacts, failed dstack.Replica) RunStep {
 		ending = dstack.EndNoCapacity
 	}
 	step := ends(seen, failed.Reason, ending)
-	step.Why = "another replica could not start"
+	step.StopReason = "another replica could not start"
 	return step
 }
 
@@ -185,13 +185,13 @@ func runGivesUp(seen RunFacts, failed dstack.Replica) RunStep {
 // next look asks for that again.
 func runFallsBack(seen RunFacts, c crew, now time.Time) RunStep {
 	failed := c.failed[0]
-	back := &Back{To: seen.Run.Proven, Reason: failed.Reason, Replica: failed.Num}
-	if n := len(failed.Past); n > 0 {
-		back.LastOut = failed.Past[n-1].LastOut
+	back := &Rollback{ToRevision: seen.Run.StableRevision, Reason: failed.Reason, Replica: failed.Num}
+	if n := len(failed.PastAttempts); n > 0 {
+		back.LastOutput = failed.PastAttempts[n-1].LastOutput
 	}
 	return RunStep{
-		To: dstack.RunActive, Wanted: seen.Wanted, Back: back, Due: now,
-		Reason: dstack.Reason(fmt.Sprintf("revision %d did not become ready, rolled back to %d", seen.Run.Revision, seen.Run.Proven)),
+		To: dstack.RunActive, DesiredReplicas: seen.DesiredReplicas, Rollback: back, Due: now,
+		Reason: dstack.Reason(fmt.Sprintf("revision %d did not become ready, rolled back to %d", seen.Run.Revision, seen.Run.StableRevision)),
 	}
 }
 
@@ -201,18 +201,18 @@ func runTerminating(seen RunFacts) RunStep {
 	run := seen.Run
 	left := 0
 	for _, r := range seen.Replicas {
-		if !r.Status.Finished() {
+		if !r.Status.IsFinished() {
 			left++
 		}
 	}
 	if left > 0 {
 		step := ends(seen, run.Reason, run.Ending)
 		if run.Stop == dstack.StopAbort {
-			step.Drop, step.Drain, step.Grace = hurried(seen), nil, false
+			step.Terminate, step.Drain, step.Graceful = hurried(seen), nil, false
 		}
 		return step
 	}
-	step := RunStep{To: dstack.RunTerminated, Reason: run.Reason, Ending: run.Ending, Wanted: run.Wanted}
+	step := RunStep{To: dstack.RunTerminated, Reason: run.Reason, Ending: run.Ending, DesiredReplicas: run.DesiredReplicas}
 	if run.Ending == dstack.EndFailed || run.Ending == dstack.EndNoCapacity {
 		step.To = dstack.RunFailed
 	}

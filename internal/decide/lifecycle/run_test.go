@@ -13,7 +13,7 @@ import (
 var now = time.Unix(1e9, 0).UTC()
 
 func aRun(replicas int) dstack.Run {
-	run := dstack.Run{ID: "run", Name: "run", Status: dstack.RunActive, Revision: 2, Newest: 2, Shape: 2, Wanted: replicas}
+	run := dstack.Run{ID: "run", Name: "run", Status: dstack.RunActive, Revision: 2, LatestRevision: 2, TemplateRevision: 2, DesiredReplicas: replicas}
 	run.Spec.Configuration.Replicas = spec.Replicas{Min: replicas, Max: replicas}
 	run.Spec.Configuration.Port.Container = 8000
 	return run
@@ -21,7 +21,7 @@ func aRun(replicas int) dstack.Run {
 
 func rep(num, revision int, status dstack.ReplicaStatus) dstack.Replica {
 	return dstack.Replica{
-		ID: dstack.ReplicaID(string(rune('a'+num)) + "-" + string(rune('0'+revision))), Num: num, Revision: revision, Shape: revision,
+		ID: dstack.ReplicaID(string(rune('a'+num)) + "-" + string(rune('0'+revision))), Num: num, Revision: revision, TemplateRevision: revision,
 		Status: status, Instance: "i", Attempt: "try", Since: now.Add(-time.Minute), AttemptAt: now.Add(-time.Minute), Reason: "why",
 	}
 }
@@ -67,11 +67,11 @@ func TestRun(t *testing.T) {
 		{name: "is failed after a failure", run: ending(aRun(1), dstack.EndFailed), replicas: []dstack.Replica{rep(0, 2, failed)}, to: dstack.RunFailed, ending: dstack.EndFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			step, err := lifecycle.Run(lifecycle.RunFacts{Run: c.run, Replicas: c.replicas, Wanted: c.run.Wanted}, now)
+			step, err := lifecycle.DecideRun(lifecycle.RunFacts{Run: c.run, Replicas: c.replicas, DesiredReplicas: c.run.DesiredReplicas}, now)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if step.To != c.to || !slices.Equal(step.Add, c.add) || !slices.Equal(step.Drop, c.drop) || !slices.Equal(step.Drain, c.drain) || step.Ready != c.ready || step.Ending != c.ending {
+			if step.To != c.to || !slices.Equal(step.Add, c.add) || !slices.Equal(step.Terminate, c.drop) || !slices.Equal(step.Drain, c.drain) || step.Ready != c.ready || step.Ending != c.ending {
 				t.Errorf("got %+v", step)
 			}
 		})
@@ -83,9 +83,9 @@ func TestRun_AbortHurriesAStop(t *testing.T) {
 	run := aRun(1)
 	run.Status, run.Stop, run.Ending = dstack.RunTerminating, dstack.StopAbort, dstack.EndStopped
 	gentle := rep(0, 2, dstack.ReplicaTerminating)
-	gentle.Grace = true
-	step, err := lifecycle.Run(lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{gentle}}, now)
-	if err != nil || step.Grace || !slices.Equal(step.Drop, []dstack.ReplicaID{gentle.ID}) {
+	gentle.Graceful = true
+	step, err := lifecycle.DecideRun(lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{gentle}}, now)
+	if err != nil || step.Graceful || !slices.Equal(step.Terminate, []dstack.ReplicaID{gentle.ID}) {
 		t.Errorf("got %+v, %v", step, err)
 	}
 }
@@ -95,20 +95,20 @@ func TestRun_BeginningToEndLooksAgainAtOnce(t *testing.T) {
 	stopped := aRun(1)
 	stopped.Stop = dstack.StopGrace
 	for _, seen := range []lifecycle.RunFacts{{Run: stopped}, {Run: aRun(1), Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaFailed)}}} {
-		if step, err := lifecycle.Run(seen, now); err != nil || step.To != dstack.RunTerminating || !step.Due.Equal(now) {
+		if step, err := lifecycle.DecideRun(seen, now); err != nil || step.To != dstack.RunTerminating || !step.Due.Equal(now) {
 			t.Errorf("got %+v, %v", step, err)
 		}
 	}
 }
 
 func TestUnknownStatusIsAnError(t *testing.T) {
-	if _, err := lifecycle.Run(lifecycle.RunFacts{Run: dstack.Run{Status: "new"}}, now); err == nil {
+	if _, err := lifecycle.DecideRun(lifecycle.RunFacts{Run: dstack.Run{Status: "new"}}, now); err == nil {
 		t.Error("a run of an unknown status was stepped")
 	}
-	if _, err := lifecycle.Replica(lifecycle.ReplicaFacts{Replica: dstack.Replica{Status: "new"}}, now); err == nil {
+	if _, err := lifecycle.DecideReplica(lifecycle.ReplicaFacts{Replica: dstack.Replica{Status: "new"}}, now); err == nil {
 		t.Error("a replica of an unknown status was stepped")
 	}
-	if _, err := lifecycle.Instance(lifecycle.InstanceFacts{Instance: dstack.Instance{Status: "new"}}, now); err == nil {
+	if _, err := lifecycle.DecideInstance(lifecycle.InstanceFacts{Instance: dstack.Instance{Status: "new"}}, now); err == nil {
 		t.Error("an instance of an unknown status was stepped")
 	}
 }
@@ -117,18 +117,18 @@ func TestFinishedIsFinal(t *testing.T) {
 	for _, status := range []dstack.RunStatus{dstack.RunTerminated, dstack.RunFailed} {
 		run := aRun(2)
 		run.Status, run.Stop = status, dstack.StopGrace
-		step, err := lifecycle.Run(lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaFailed)}}, now)
-		if err != nil || step.To != status || len(step.Add)+len(step.Drop) > 0 {
+		step, err := lifecycle.DecideRun(lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaFailed)}}, now)
+		if err != nil || step.To != status || len(step.Add)+len(step.Terminate) > 0 {
 			t.Errorf("%s: got %+v, %v", status, step, err)
 		}
 	}
 	for _, status := range []dstack.ReplicaStatus{dstack.ReplicaTerminated, dstack.ReplicaFailed} {
 		seen := lifecycle.ReplicaFacts{
-			Replica: rep(0, 2, status), Run: aRun(1), Report: &dstack.Report{Outcome: dstack.OutcomeRunning, Ready: true},
-			Places: []dstack.Place{{}},
+			Replica: rep(0, 2, status), Run: aRun(1), Report: &dstack.Report{State: dstack.AttemptRunning, Ready: true},
+			Placements: []dstack.Placement{{}},
 		}
-		step, err := lifecycle.Replica(seen, now)
-		if err != nil || step.To != status || step.Place != nil || step.Attempt {
+		step, err := lifecycle.DecideReplica(seen, now)
+		if err != nil || step.To != status || step.Placement != nil || step.NewAttempt {
 			t.Errorf("%s: got %+v, %v", status, step, err)
 		}
 	}

@@ -21,7 +21,7 @@ func TestSim_ConvergesAndCleansUp(t *testing.T) {
 			for range rapid.IntRange(1, 40).Draw(t, "ticks") {
 				w.tick()
 			}
-			if w.run.Status.Finished() || w.run.Status == dstack.RunTerminating {
+			if w.run.Status.IsFinished() || w.run.Status == dstack.RunTerminating {
 				break
 			}
 			switch rapid.IntRange(0, 3).Draw(t, "change") {
@@ -40,13 +40,13 @@ func TestSim_ConvergesAndCleansUp(t *testing.T) {
 		}
 		switch w.run.Status {
 		case dstack.RunActive:
-			if w.broken(w.run.Shape) && w.wanted > 0 {
+			if w.broken(w.run.TemplateRevision) && w.wanted > 0 {
 				t.Fatalf("a revision that cannot work is the present one: %+v", w.run)
 			}
 			if got := w.ready(); got != w.wanted {
 				t.Fatalf("%d replicas ready, want %d of revision %d", got, w.wanted, w.run.Revision)
 			}
-			if all, _ := w.placed(w.run.Shape); all != w.wanted {
+			if all, _ := w.placed(w.run.TemplateRevision); all != w.wanted {
 				t.Fatalf("%d replicas placed, want %d", all, w.wanted)
 			}
 		case dstack.RunFailed:
@@ -120,14 +120,14 @@ func TestSim_UpdatesLowerNothing(t *testing.T) {
 			if !w.run.ReadyAt.IsZero() {
 				good = w.run.Revision
 			}
-			if ticks == 300 && (w.run.Revision != good || w.broken(w.run.Shape) || w.run.ReadyAt.IsZero()) {
+			if ticks == 300 && (w.run.Revision != good || w.broken(w.run.TemplateRevision) || w.run.ReadyAt.IsZero()) {
 				t.Fatalf("revision %d is the present one, the last good one is %d: %+v", w.run.Revision, good, w.run)
 			}
 		}
 		for range 300 {
 			w.tick()
 		}
-		if w.broken(w.run.Shape) || w.ready() != wanted {
+		if w.broken(w.run.TemplateRevision) || w.ready() != wanted {
 			t.Fatalf("%d ready of revision %d", w.ready(), w.run.Revision)
 		}
 		if w.web.failed > 0 || w.web.answered == 0 {
@@ -142,7 +142,7 @@ func (w *world) empty(t *rapid.T) {
 		t.Fatalf("%d attempts left behind on the machine", len(w.engine))
 	}
 	for _, r := range w.replicas {
-		if !r.Status.Finished() {
+		if !r.Status.IsFinished() {
 			t.Fatalf("replica %s is left %s", r.ID, r.Status)
 		}
 	}

@@ -9,63 +9,63 @@ import (
 // orphanGrace is given to what runs without anybody wanting it.
 const orphanGrace = 10 * time.Second
 
-// Telling is one thing that an engine is told.
-type Telling struct {
-	Do      Verb
-	Attempt dstack.AttemptID
-	Grace   time.Duration // with Stop
-	Placed  *Placed       // with Start
+// EngineCommand is one thing that an engine is told.
+type EngineCommand struct {
+	Command     Command
+	Attempt     dstack.AttemptID
+	GracePeriod time.Duration  // with Stop
+	Placed      *PlacedReplica // with Start
 }
 
-// Verb is what an engine can be told.
-type Verb string
+// Command is what an engine can be told.
+type Command string
 
 // Every verb there is.
 const (
-	Start  Verb = "start"
-	Stop   Verb = "stop"
-	Remove Verb = "remove"
+	StartAttempt  Command = "start"
+	StopAttempt   Command = "stop"
+	RemoveAttempt Command = "remove"
 )
 
-// Sync decides what an engine must be told, so that it runs what is placed on
+// PlanEngineCommands decides what an engine must be told, so that it runs what is placed on
 // it and nothing else. heard is all that it has.
 //
 // Only a starting replica is started: a ready one that the engine lost gets a
 // new attempt first, so that an attempt never runs twice. What ended is kept
 // until the replica's row has taken note of it.
-func Sync(placed []Placed, heard []dstack.Report) []Telling {
-	of := map[dstack.AttemptID]*Placed{}
+func PlanEngineCommands(placed []PlacedReplica, heard []dstack.Report) []EngineCommand {
+	of := map[dstack.AttemptID]*PlacedReplica{}
 	for i := range placed {
 		if placed[i].Replica.Attempt != "" {
 			of[placed[i].Replica.Attempt] = &placed[i]
 		}
 	}
-	var tell []Telling
+	var tell []EngineCommand
 	has := map[dstack.AttemptID]bool{}
 	for _, rep := range heard {
 		has[rep.Attempt] = true
 		p := of[rep.Attempt]
 		switch {
 		case p != nil && wanted(p.Replica):
-		case rep.Outcome.Over():
-			tell = append(tell, Telling{Do: Remove, Attempt: rep.Attempt})
+		case rep.State.IsOver():
+			tell = append(tell, EngineCommand{Command: RemoveAttempt, Attempt: rep.Attempt})
 		default:
-			tell = append(tell, Telling{Do: Stop, Attempt: rep.Attempt, Grace: graceOf(p)})
+			tell = append(tell, EngineCommand{Command: StopAttempt, Attempt: rep.Attempt, GracePeriod: graceOf(p)})
 		}
 	}
 	for i := range placed {
 		r := placed[i].Replica
 		if r.Status == dstack.ReplicaStarting && r.Attempt != "" && !has[r.Attempt] {
-			tell = append(tell, Telling{Do: Start, Attempt: r.Attempt, Placed: &placed[i]})
+			tell = append(tell, EngineCommand{Command: StartAttempt, Attempt: r.Attempt, Placed: &placed[i]})
 		}
 	}
 	return tell
 }
 
-// DueAfter is when an instance is looked at again, now that its engine was
+// NextSyncTime is when an instance is looked at again, now that its engine was
 // heard: soon, for as long as the engine has something that nobody wants. An
 // attempt may outlive its replica's interest by its time to end.
-func DueAfter(step InstanceStep, placed []Placed, heard []dstack.Report, now time.Time) time.Time {
+func NextSyncTime(step InstanceStep, placed []PlacedReplica, heard []dstack.Report, now time.Time) time.Time {
 	on := map[dstack.AttemptID]bool{}
 	for _, p := range placed {
 		on[p.Replica.Attempt] = wanted(p.Replica)
@@ -83,8 +83,8 @@ func wanted(r dstack.Replica) bool {
 	return r.Status == dstack.ReplicaStarting || serving(r) || r.Status == dstack.ReplicaDraining
 }
 
-func graceOf(p *Placed) time.Duration {
-	if p != nil && p.Replica.Status == dstack.ReplicaTerminating && !p.Replica.Grace {
+func graceOf(p *PlacedReplica) time.Duration {
+	if p != nil && p.Replica.Status == dstack.ReplicaTerminating && !p.Replica.Graceful {
 		return 0
 	}
 	return orphanGrace

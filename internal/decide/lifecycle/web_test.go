@@ -67,13 +67,13 @@ func (w *world) routes() map[dstack.ReplicaID]bool {
 
 // load is what the gateway tells of the run.
 func (g web) load(w *world) dstack.Load {
-	load := dstack.Load{Known: true, Replicas: map[dstack.ReplicaID]int{}, Quiet: map[dstack.ReplicaID]bool{}}
+	load := dstack.Load{Known: true, Replicas: map[dstack.ReplicaID]int{}, Drained: map[dstack.ReplicaID]bool{}}
 	for id, requests := range g.inFlight {
 		load.Replicas[id] = len(requests)
 	}
 	for id, r := range w.replicas {
 		if r.Status == dstack.ReplicaDraining && !g.table[id] && load.Replicas[id] == 0 {
-			load.Quiet[id] = true
+			load.Drained[id] = true
 		}
 	}
 	return load

@@ -129,63 +129,63 @@ func (w *world) isDue() bool {
 }
 
 func (w *world) stepRun() {
-	if w.wanted != w.run.Wanted || w.run.Stop != dstack.StopNone {
+	if w.wanted != w.run.DesiredReplicas || w.run.Stop != dstack.StopNone {
 		w.touched = true // the load, or its user
 	}
 	if !w.isDue() {
 		return
 	}
-	seen := lifecycle.RunFacts{Run: w.run, Wanted: w.wanted, WhyScale: "the load asks for it", InFlight: map[dstack.ReplicaID]int{}}
+	seen := lifecycle.RunFacts{Run: w.run, DesiredReplicas: w.wanted, ScaleReason: "the load asks for it", InFlight: map[dstack.ReplicaID]int{}}
 	for id, requests := range w.web.inFlight {
 		seen.InFlight[id] = len(requests)
 	}
 	for _, id := range sorted(w.replicas) {
 		r := w.replicas[id]
-		if !r.Status.Finished() || (r.Status == dstack.ReplicaFailed && r.Shape == w.run.Shape) {
+		if !r.Status.IsFinished() || (r.Status == dstack.ReplicaFailed && r.TemplateRevision == w.run.TemplateRevision) {
 			seen.Replicas = append(seen.Replicas, *r)
 		}
 	}
-	step, err := lifecycle.Run(seen, w.now)
+	step, err := lifecycle.DecideRun(seen, w.now)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	if w.chance(20, "crash before saving a run") {
 		return
 	}
-	if w.run.Status.Finished() && step.To != w.run.Status {
+	if w.run.Status.IsFinished() && step.To != w.run.Status {
 		w.t.Fatalf("finished run moved from %s to %s", w.run.Status, step.To)
 	}
 	w.touched, w.runDue = false, step.Due
-	w.run.Status, w.run.Reason, w.run.Ending, w.run.Wanted = step.To, step.Reason, step.Ending, step.Wanted
+	w.run.Status, w.run.Reason, w.run.Ending, w.run.DesiredReplicas = step.To, step.Reason, step.Ending, step.DesiredReplicas
 	if step.Ready && w.run.ReadyAt.IsZero() {
 		w.run.ReadyAt = w.now
 	}
-	if b := step.Back; b != nil {
-		if b.To != w.run.Proven || b.Reason == "" {
-			w.t.Fatalf("falls back to %d with %q; %d has served", b.To, b.Reason, w.run.Proven)
+	if b := step.Rollback; b != nil {
+		if b.ToRevision != w.run.StableRevision || b.Reason == "" {
+			w.t.Fatalf("falls back to %d with %q; %d has served", b.ToRevision, b.Reason, w.run.StableRevision)
 		}
-		w.run.Revision, w.run.Shape = b.To, w.revisions[b.To-1].shape
-		w.run.ReadyAt, w.run.Proven = w.now, 0
+		w.run.Revision, w.run.TemplateRevision = b.ToRevision, w.revisions[b.ToRevision-1].shape
+		w.run.ReadyAt, w.run.StableRevision = w.now, 0
 	}
 	for _, num := range step.Add {
 		w.next++
 		id := dstack.ReplicaID(fmt.Sprintf("r%04d", w.next))
-		w.replicas[id] = &dstack.Replica{ID: id, Num: num, Revision: w.run.Revision, Shape: w.run.Shape, Status: dstack.ReplicaWaiting, Since: w.now}
+		w.replicas[id] = &dstack.Replica{ID: id, Num: num, Revision: w.run.Revision, TemplateRevision: w.run.TemplateRevision, Status: dstack.ReplicaWaiting, Since: w.now}
 	}
 	for _, id := range step.Drain {
 		r := w.replicas[id]
-		w.move(r, dstack.ReplicaDraining, step.Why)
-		r.Grace, r.DrainBy = true, w.now.Add(step.Limit)
+		w.move(r, dstack.ReplicaDraining, step.StopReason)
+		r.Graceful, r.DrainDeadline = true, w.now.Add(step.DrainTimeout)
 	}
-	for _, id := range step.Drop {
+	for _, id := range step.Terminate {
 		r := w.replicas[id]
-		w.move(r, dstack.ReplicaTerminating, step.Why)
-		r.Grace = step.Grace
+		w.move(r, dstack.ReplicaTerminating, step.StopReason)
+		r.Graceful = step.Graceful
 	}
 }
 
 func (w *world) move(r *dstack.Replica, to dstack.ReplicaStatus, why dstack.Reason) {
-	if r.Status.Finished() && to != r.Status {
+	if r.Status.IsFinished() && to != r.Status {
 		w.t.Fatalf("finished replica %s moved from %s to %s", r.ID, r.Status, to)
 	}
 	if to == dstack.ReplicaTerminated {
@@ -211,7 +211,7 @@ func (w *world) nothingRuns(r *dstack.Replica) {
 }
 
 func (w *world) stepReplica(r *dstack.Replica) {
-	if r.Status.Finished() {
+	if r.Status.IsFinished() {
 		return
 	}
 	seen := lifecycle.ReplicaFacts{
@@ -219,7 +219,7 @@ func (w *world) stepReplica(r *dstack.Replica) {
 		Limits: lifecycle.Limits{StartTimeout: time.Minute, PlaceTimeout: time.Minute},
 	}
 	for _, id := range sorted(w.replicas) {
-		if other := w.replicas[id]; other != r && !other.Status.Finished() {
+		if other := w.replicas[id]; other != r && !other.Status.IsFinished() {
 			seen.Siblings = append(seen.Siblings, *other)
 		}
 	}
@@ -230,28 +230,28 @@ func (w *world) stepReplica(r *dstack.Replica) {
 		seen.Report = &rep
 	}
 	if r.Status == dstack.ReplicaWaiting && !w.chance(3, "no place") {
-		all, older := w.placed(r.Shape)
+		all, older := w.placed(r.TemplateRevision)
 		switch {
 		case all < w.room:
-			seen.Places = []dstack.Place{{Offer: dstack.Offer{Type: "this", Owned: place}}}
+			seen.Placements = []dstack.Placement{{Offer: dstack.Offer{Type: "this", OwnedInstance: place}}}
 		case all-older < w.room:
 			seen.Blocked = true
 		}
 	}
-	step, err := lifecycle.Replica(seen, w.now)
+	step, err := lifecycle.DecideReplica(seen, w.now)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	if w.chance(20, "crash before saving a replica") {
 		return
 	}
-	if step.Place != nil {
-		r.Instance = step.Place.Offer.Owned
+	if step.Placement != nil {
+		r.Instance = step.Placement.Offer.OwnedInstance
 		if w.instance == nil {
-			w.instance = &dstack.Instance{ID: place, Offer: step.Place.Offer, Status: dstack.InstanceCreating, Since: w.now}
+			w.instance = &dstack.Instance{ID: place, Offer: step.Placement.Offer, Status: dstack.InstanceCreating, Since: w.now}
 		}
 	}
-	if step.Attempt {
+	if step.NewAttempt {
 		if r.Attempt != "" {
 			r.AttemptNum++
 		}
@@ -262,8 +262,8 @@ func (w *world) stepReplica(r *dstack.Replica) {
 	if step.To == dstack.ReplicaWaiting {
 		r.Instance = ""
 	}
-	w.touched = w.touched || step.To != r.Status || step.Attempt || step.Blocked != r.Blocked
-	r.Crashes, r.CrashedAt, r.DueAt, r.Blocked = step.Crashes, step.Crashed, step.DueAt, step.Blocked
+	w.touched = w.touched || step.To != r.Status || step.NewAttempt || step.Blocked != r.Blocked
+	r.Crashes, r.FirstCrashAt, r.RetryAt, r.Blocked = step.Crashes, step.FirstCrashAt, step.RetryAt, step.Blocked
 	w.move(r, step.To, step.Reason)
 }
 
@@ -283,13 +283,13 @@ func (w *world) check() {
 	}
 	for _, id := range sorted(w.replicas) {
 		r := w.replicas[id]
-		if r.Status.Finished() {
+		if r.Status.IsFinished() {
 			continue
 		}
-		if other, twice := nums[[2]int{r.Shape, r.Num}]; twice {
-			w.t.Fatalf("replicas %s and %s are both number %d of shape %d", other, id, r.Num, r.Shape)
+		if other, twice := nums[[2]int{r.TemplateRevision, r.Num}]; twice {
+			w.t.Fatalf("replicas %s and %s are both number %d of shape %d", other, id, r.Num, r.TemplateRevision)
 		}
-		nums[[2]int{r.Shape, r.Num}] = id
+		nums[[2]int{r.TemplateRevision, r.Num}] = id
 	}
 }
 
@@ -297,17 +297,17 @@ func (w *world) check() {
 func (w *world) apply(replicas int, rolls, broken bool) {
 	rolls, w.touched = rolls || len(w.revisions) == 0, true
 	w.wanted = replicas
-	w.run.Newest++
-	shape := w.run.Newest
+	w.run.LatestRevision++
+	shape := w.run.LatestRevision
 	if rolls {
 		if !w.run.ReadyAt.IsZero() {
-			w.run.Proven = w.run.Revision
+			w.run.StableRevision = w.run.Revision
 		}
 		w.run.ReadyAt = time.Time{}
 	} else {
-		shape, broken = w.run.Shape, false
+		shape, broken = w.run.TemplateRevision, false
 	}
-	w.run.Revision, w.run.Shape = w.run.Newest, shape
+	w.run.Revision, w.run.TemplateRevision = w.run.LatestRevision, shape
 	w.revisions = append(w.revisions, revision{shape: shape, broken: broken})
 }
 
@@ -315,7 +315,7 @@ func (w *world) broken(shape int) bool { return w.revisions[shape-1].broken }
 
 func (w *world) ready() (n int) {
 	for _, r := range w.replicas {
-		if r.Status == dstack.ReplicaReady && r.Shape == w.run.Shape {
+		if r.Status == dstack.ReplicaReady && r.TemplateRevision == w.run.TemplateRevision {
 			n++
 		}
 	}
@@ -326,11 +326,11 @@ func (w *world) ready() (n int) {
 // another shape.
 func (w *world) placed(shape int) (all, older int) {
 	for _, r := range w.replicas {
-		if r.Status.Finished() || r.Instance == "" {
+		if r.Status.IsFinished() || r.Instance == "" {
 			continue
 		}
 		all++
-		if r.Shape != shape {
+		if r.TemplateRevision != shape {
 			older++
 		}
 	}

@@ -18,9 +18,9 @@ const (
 
 // pickGPUs returns the GPUs that a replica would get, or why there are not
 // enough. On owned machines it takes as few as will do, else all.
-func pickGPUs(want *spec.GPU, o dstack.Offer, taken dstack.Used) ([]dstack.GPU, []string) {
+func pickGPUs(want *spec.GPU, o dstack.Offer, taken dstack.Allocation) ([]dstack.GPU, []string) {
 	if want == nil || (want.Count.Max != nil && *want.Count.Max == 0) {
-		if want != nil && o.Owned == "" && len(o.Hardware.GPUs) > 0 {
+		if want != nil && o.OwnedInstance == "" && len(o.Hardware.GPUs) > 0 {
 			return nil, []string{"it has a GPU, none is asked for"}
 		}
 		return nil, nil
@@ -66,7 +66,7 @@ func pickCount(want *spec.GPU, o dstack.Offer, free []dstack.GPU, least int) []d
 		most = min(most, *want.Count.Max)
 	}
 	n := min(least, most)
-	if o.Owned == "" {
+	if o.OwnedInstance == "" {
 		n = most
 	}
 	for want.TotalMemory != nil && n < most && !inMemory(*want.TotalMemory, total(free[:n])) {

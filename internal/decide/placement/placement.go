@@ -12,32 +12,32 @@ import (
 	"dstack/internal/spec"
 )
 
-// Rank splits offers into places, best first, and misfits with the reason.
+// RankOffers splits offers into places, best first, and misfits with the reason.
 // used is what is held of owned machines.
-func Rank(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Used) ([]dstack.Place, []dstack.Misfit) {
-	var places []dstack.Place
-	var misfits []dstack.Misfit
+func RankOffers(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) ([]dstack.Placement, []dstack.Rejection) {
+	var places []dstack.Placement
+	var misfits []dstack.Rejection
 	for _, o := range offers {
-		taken := dstack.Used{}
-		if o.Owned != "" {
-			taken = used[o.Owned]
+		taken := dstack.Allocation{}
+		if o.OwnedInstance != "" {
+			taken = used[o.OwnedInstance]
 		}
 		claim, whyNot := fit(need, o, taken)
 		if len(whyNot) > 0 {
-			misfits = append(misfits, dstack.Misfit{Offer: o, Why: strings.Join(whyNot, "; ")})
+			misfits = append(misfits, dstack.Rejection{Offer: o, Reason: strings.Join(whyNot, "; ")})
 			continue
 		}
-		places = append(places, dstack.Place{Offer: o, Claim: claim, Free: free(o, taken)})
+		places = append(places, dstack.Placement{Offer: o, Claim: claim, Free: free(o, taken)})
 	}
-	slices.SortStableFunc(places, func(a, b dstack.Place) int {
+	slices.SortStableFunc(places, func(a, b dstack.Placement) int {
 		return cmp.Or(owned(a)-owned(b), cmp.Compare(a.Offer.Price, b.Offer.Price))
 	})
 	return places, misfits
 }
 
 // owned sorts what is paid for already before what is not.
-func owned(p dstack.Place) int {
-	if p.Offer.Owned != "" {
+func owned(p dstack.Placement) int {
+	if p.Offer.OwnedInstance != "" {
 		return 0
 	}
 	return 1
@@ -45,7 +45,7 @@ func owned(p dstack.Place) int {
 
 // fit returns what a replica would hold of a machine, or every reason why it
 // does not suit.
-func fit(need dstack.Requirements, o dstack.Offer, taken dstack.Used) (dstack.Claim, []string) {
+func fit(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation) (dstack.Claim, []string) {
 	why := filters(need, o)
 	if need.NeedsImage && !o.Engine.Containers {
 		why = append(why, "it runs plain processes, and `image` needs containers")
@@ -87,9 +87,9 @@ func filters(need dstack.Requirements, o dstack.Offer) (why []string) {
 // sizes compares CPUs, memory and disk. On an owned machine only what
 // somebody wrote down counts, only its lower bound, and only what others do
 // not hold of it; it is then held.
-func sizes(need dstack.Requirements, o dstack.Offer, taken dstack.Used, claim *dstack.Claim) []string {
+func sizes(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation, claim *dstack.Claim) []string {
 	res, hw := need.Resources, o.Hardware
-	mine := o.Owned != ""
+	mine := o.OwnedInstance != ""
 	var why []string
 	if !mine || res.Asked.CPU {
 		why = append(why, compare("CPUs", res.CPU, hw.CPUs, taken.CPUs, mine)...)
@@ -148,8 +148,8 @@ func size[T int | spec.GB](v T) string {
 }
 
 // free says what is left of an owned machine, for people.
-func free(o dstack.Offer, taken dstack.Used) string {
-	if o.Owned == "" || len(o.Hardware.GPUs) == 0 {
+func free(o dstack.Offer, taken dstack.Allocation) string {
+	if o.OwnedInstance == "" || len(o.Hardware.GPUs) == 0 {
 		return ""
 	}
 	return fmt.Sprintf("%d of %d GPUs free", len(o.Hardware.GPUs)-len(taken.GPUs), len(o.Hardware.GPUs))

@@ -11,9 +11,9 @@ import (
 
 func box(change func(*dstack.Offer)) dstack.Offer {
 	o := dstack.Offer{
-		Backend: "local", Region: "local", Type: "box", Owned: "this",
+		Backend: "local", Region: "local", Type: "box", OwnedInstance: "this",
 		Hardware: dstack.Hardware{CPUs: 8, MemoryMiB: 32 << 10, DiskMiB: 50 << 10},
-		Engine:   dstack.Traits{Name: "docker", Containers: true},
+		Engine:   dstack.EngineCapabilities{Name: "docker", Containers: true},
 	}
 	if change != nil {
 		change(&o)
@@ -40,7 +40,7 @@ func TestRank_OwnedMachine(t *testing.T) {
 		return dstack.Requirements{Resources: r, Port: 8000}
 	}
 	gpu := func(g spec.GPU) dstack.Requirements { return asked(func(r *spec.Resources) { r.GPU = &g }) }
-	process := func(o *dstack.Offer) { o.Engine = dstack.Traits{Name: "process", SharesPorts: true} }
+	process := func(o *dstack.Offer) { o.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true} }
 	with := func(names ...string) func(*dstack.Offer) {
 		return func(o *dstack.Offer) { o.Hardware.GPUs = gpus(names...) }
 	}
@@ -52,19 +52,19 @@ func TestRank_OwnedMachine(t *testing.T) {
 		name string
 		need dstack.Requirements
 		box  func(*dstack.Offer)
-		used dstack.Used
+		used dstack.Allocation
 		why  string // empty: it suits
 	}{
 		{name: "defaults are not held against it", need: asked(func(*spec.Resources) {})},
 		{name: "what was asked for is", need: asked(func(r *spec.Resources) { r.Asked.Disk = true }), why: "it has 50GB of disk, 100GB asked for"},
 		{name: "CPUs", need: asked(func(r *spec.Resources) { r.CPU, r.Asked.CPU = exactly(16), true }), why: "it has 8 CPUs, 16 asked for"},
 		{name: "upper bounds do not bind a shared machine", need: asked(func(r *spec.Resources) { r.CPU, r.Asked.CPU = exactly(4), true })},
-		{name: "what others hold is not free", need: asked(func(r *spec.Resources) { r.Memory, r.Asked.Memory = least(spec.GB(16)), true }), used: dstack.Used{MemoryMiB: 20 << 10}, why: "it has 32GB of memory, 12GB free, 16GB asked for"},
+		{name: "what others hold is not free", need: asked(func(r *spec.Resources) { r.Memory, r.Asked.Memory = least(spec.GB(16)), true }), used: dstack.Allocation{MemoryMiB: 20 << 10}, why: "it has 32GB of memory, 12GB free, 16GB asked for"},
 		{name: "every reason at once", need: asked(func(r *spec.Resources) { r.CPU, r.Asked.CPU, r.GPU = exactly(16), true, &spec.GPU{Count: exactly(1)} }), why: "16 asked for; it has no GPU"},
 
 		{name: "no GPU", need: gpu(spec.GPU{Count: exactly(1)}), why: "it has no GPU"},
 		{name: "one of two GPUs", need: gpu(spec.GPU{Count: exactly(1)}), box: with("L4", "L4")},
-		{name: "GPUs are handed out one by one", need: gpu(spec.GPU{Count: exactly(2)}), box: with("L4", "L4"), used: dstack.Used{GPUs: map[string]string{"a": "x"}}, why: "1 of its 2 suitable GPUs free, 2 asked for"},
+		{name: "GPUs are handed out one by one", need: gpu(spec.GPU{Count: exactly(2)}), box: with("L4", "L4"), used: dstack.Allocation{GPUs: map[string]string{"a": "x"}}, why: "1 of its 2 suitable GPUs free, 2 asked for"},
 		{name: "a name counts without case", need: gpu(spec.GPU{Count: exactly(1), Name: []string{"l4"}}), box: with("L4")},
 		{name: "its maker", need: gpu(spec.GPU{Count: exactly(1), Vendor: "NVIDIA"}), box: with("L4")},
 		{name: "another maker", need: gpu(spec.GPU{Count: exactly(1), Vendor: "amd"}), box: with("L4"), why: "it has 1×L4 22GB, amd asked for"},
@@ -75,8 +75,8 @@ func TestRank_OwnedMachine(t *testing.T) {
 		{name: "none wanted, none taken", need: gpu(spec.GPU{Count: exactly(0)}), box: with("L4")},
 
 		{name: "an image needs containers", need: dstack.Requirements{NeedsImage: true}, box: process, why: "`image` needs containers"},
-		{name: "a port is held once", need: dstack.Requirements{Port: 8000}, box: process, used: dstack.Used{Ports: map[int]string{8000: "llama replica 0"}}, why: "port 8000 is taken by llama replica 0"},
-		{name: "containers have ports of their own", need: dstack.Requirements{Port: 8000}, used: dstack.Used{Ports: map[int]string{8000: "llama replica 0"}}},
+		{name: "a port is held once", need: dstack.Requirements{Port: 8000}, box: process, used: dstack.Allocation{Ports: map[int]string{8000: "llama replica 0"}}, why: "port 8000 is taken by llama replica 0"},
+		{name: "containers have ports of their own", need: dstack.Requirements{Port: 8000}, used: dstack.Allocation{Ports: map[int]string{8000: "llama replica 0"}}},
 
 		{name: "backends", need: dstack.Requirements{Backends: []string{"aws", "gcp"}}, why: "backend local is not among aws, gcp"},
 		{name: "regions", need: dstack.Requirements{Regions: []string{"eu-west-1"}}, why: "region local is not among eu-west-1"},
@@ -85,11 +85,11 @@ func TestRank_OwnedMachine(t *testing.T) {
 		{name: "on-demand", need: dstack.Requirements{Spot: &no}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			places, misfits := placement.Rank(c.need, []dstack.Offer{box(c.box)}, map[dstack.InstanceID]dstack.Used{"this": c.used})
+			places, misfits := placement.RankOffers(c.need, []dstack.Offer{box(c.box)}, map[dstack.InstanceID]dstack.Allocation{"this": c.used})
 			switch {
 			case c.why == "" && len(places) != 1:
 				t.Errorf("does not suit: %+v", misfits)
-			case c.why != "" && (len(misfits) != 1 || !strings.Contains(misfits[0].Why, c.why)):
+			case c.why != "" && (len(misfits) != 1 || !strings.Contains(misfits[0].Reason, c.why)):
 				t.Errorf("got places %+v, misfits %+v", places, misfits)
 			}
 		})
@@ -103,10 +103,10 @@ func TestRank_ClaimsWhatWasAsked(t *testing.T) {
 	}}
 	o := box(func(o *dstack.Offer) {
 		o.Hardware.GPUs = gpus("L4", "L4", "L4")
-		o.Engine = dstack.Traits{SharesPorts: true}
+		o.Engine = dstack.EngineCapabilities{SharesPorts: true}
 	})
-	used := map[dstack.InstanceID]dstack.Used{"this": {GPUs: map[string]string{"a": "x"}}}
-	places, _ := placement.Rank(need, []dstack.Offer{o}, used)
+	used := map[dstack.InstanceID]dstack.Allocation{"this": {GPUs: map[string]string{"a": "x"}}}
+	places, _ := placement.RankOffers(need, []dstack.Offer{o}, used)
 	if len(places) != 1 {
 		t.Fatal("does not suit")
 	}
@@ -118,9 +118,9 @@ func TestRank_ClaimsWhatWasAsked(t *testing.T) {
 
 func TestRank_OwnedFirstThenByPrice(t *testing.T) {
 	rented := func(name string, price float64) dstack.Offer {
-		return box(func(o *dstack.Offer) { o.Type, o.Price, o.Owned = name, price, "" })
+		return box(func(o *dstack.Offer) { o.Type, o.Price, o.OwnedInstance = name, price, "" })
 	}
-	places, _ := placement.Rank(dstack.Requirements{}, []dstack.Offer{rented("dear", 2), rented("cheap", 1), box(nil)}, nil)
+	places, _ := placement.RankOffers(dstack.Requirements{}, []dstack.Offer{rented("dear", 2), rented("cheap", 1), box(nil)}, nil)
 	var got []string
 	for _, p := range places {
 		got = append(got, p.Offer.Type)

@@ -6,15 +6,15 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Without is what is held of the machines once these replicas have left.
-func Without(used map[dstack.InstanceID]dstack.Used, leaving []dstack.Replica) map[dstack.InstanceID]dstack.Used {
-	after := make(map[dstack.InstanceID]dstack.Used, len(used))
+// ReleaseAllocations is what is held of the machines once these replicas have left.
+func ReleaseAllocations(used map[dstack.InstanceID]dstack.Allocation, leaving []dstack.Replica) map[dstack.InstanceID]dstack.Allocation {
+	after := make(map[dstack.InstanceID]dstack.Allocation, len(used))
 	for id, u := range used {
-		after[id] = dstack.Used{CPUs: u.CPUs, MemoryMiB: u.MemoryMiB, DiskMiB: u.DiskMiB, GPUs: maps.Clone(u.GPUs), Ports: maps.Clone(u.Ports)}
+		after[id] = dstack.Allocation{CPUs: u.CPUs, MemoryMiB: u.MemoryMiB, DiskMiB: u.DiskMiB, GPUs: maps.Clone(u.GPUs), Ports: maps.Clone(u.Ports)}
 	}
 	for _, r := range leaving {
 		u, held := after[r.Instance]
-		if !held || r.Status.Finished() {
+		if !held || r.Status.IsFinished() {
 			continue
 		}
 		u.CPUs -= r.Claim.CPUs

@@ -14,12 +14,12 @@ type Digest = [sha256.Size]byte
 // Index is a table made ready to be asked: no question walks through it. It
 // never changes once made.
 type Index struct {
-	Version  uint64
-	Drains   int64 // see Table
-	runs     map[named]*Route
-	models   map[named][]*Route
-	projects map[string][]Model
-	tokens   map[Digest]*Grant
+	Version       uint64
+	DrainSequence int64 // see Table
+	runs          map[named]*Route
+	models        map[named][]*Route
+	projects      map[string][]Model
+	tokens        map[Digest]*Grant
 }
 
 // named is a run or a model within its project.
@@ -43,12 +43,12 @@ type Grant struct {
 // whose digest is not one opens nothing.
 func NewIndex(t Table) *Index {
 	x := &Index{
-		Version:  t.Version,
-		Drains:   t.Drains,
-		runs:     make(map[named]*Route, len(t.Routes)),
-		models:   map[named][]*Route{},
-		projects: map[string][]Model{},
-		tokens:   make(map[Digest]*Grant, len(t.Tokens)),
+		Version:       t.Version,
+		DrainSequence: t.DrainSequence,
+		runs:          make(map[named]*Route, len(t.Routes)),
+		models:        map[named][]*Route{},
+		projects:      map[string][]Model{},
+		tokens:        make(map[Digest]*Grant, len(t.Tokens)),
 	}
 	routes := slices.Clone(t.Routes)
 	slices.SortStableFunc(routes, func(a, b Route) int { return cmp.Compare(a.Since, b.Since) })
@@ -120,8 +120,8 @@ func (x *Index) Grant(token Digest) *Grant {
 	return g
 }
 
-// Opens says whether the token may use the services of a project. A nil
+// Allows says whether the token may use the services of a project. A nil
 // grant opens nothing.
-func (g *Grant) Opens(project string) bool {
+func (g *Grant) Allows(project string) bool {
 	return g != nil && (g.all || g.projects[project])
 }

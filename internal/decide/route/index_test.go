@@ -92,8 +92,8 @@ func TestGrant(t *testing.T) {
 	}
 	for _, c := range cases {
 		g := x.Grant(sha256.Sum256([]byte(c.token)))
-		if (g != nil) != c.known || g.Opens(c.project) != c.opens {
-			t.Errorf("%q for %q: known %v, opens %v", c.token, c.project, g != nil, g.Opens(c.project))
+		if (g != nil) != c.known || g.Allows(c.project) != c.opens {
+			t.Errorf("%q for %q: known %v, opens %v", c.token, c.project, g != nil, g.Allows(c.project))
 		}
 	}
 }

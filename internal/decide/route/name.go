@@ -13,9 +13,9 @@ const (
 // domain. No run may be called so.
 const modelsLabel = "gateway"
 
-// Meaning is what a request asks for, as its address says it. Whether such a
+// Destination is what a request asks for, as its address says it. Whether such a
 // run exists is for the table to say.
-type Meaning struct {
+type Destination struct {
 	Project string // lower case
 	Run     string // empty with Models, and where the address names nothing
 	Models  bool   // the models of Project
@@ -24,8 +24,8 @@ type Meaning struct {
 	Base string
 }
 
-// Nothing says that the address is a gateway's, and names nothing.
-func (m Meaning) Nothing() bool { return m.Run == "" && !m.Models }
+// IsEmpty says that the address is a gateway's, and names nothing.
+func (m Destination) IsEmpty() bool { return m.Run == "" && !m.Models }
 
 // Domain is where a gateway publishes.
 type Domain struct {
@@ -37,51 +37,51 @@ type Domain struct {
 // <run>.<project>.<domain>, and "gateway" in the run's place for models. All
 // that lies below the domain is the gateway's, names that mean nothing
 // included, so that nobody can put the API behind a name of their choice.
-func (d Domain) ByHost(host string) (Meaning, bool) {
+func (d Domain) ByHost(host string) (Destination, bool) {
 	host, ok := withoutPort(host)
 	if !ok {
-		return Meaning{}, false
+		return Destination{}, false
 	}
 	host = strings.TrimSuffix(host, ".")
 	dot := len(host) - len(d.Name) - 1
 	if d.Name == "" || dot < 0 || host[dot] != '.' || !equalASCII(host[dot+1:], d.Name) {
-		return Meaning{}, false
+		return Destination{}, false
 	}
 	run, project, two := strings.Cut(lowerASCII(host[:dot]), ".")
 	if !two {
 		project = lowerASCII(d.Main)
 	}
 	if run == "" || project == "" || strings.Contains(project, ".") {
-		return Meaning{}, true
+		return Destination{}, true
 	}
 	if run == modelsLabel {
-		return Meaning{Project: project, Models: true}, true
+		return Destination{Project: project, Models: true}, true
 	}
-	return Meaning{Project: project, Run: run}, true
+	return Destination{Project: project, Run: run}, true
 }
 
-// ByPath reads an escaped path: /proxy/services/<project>/<run>/… and
+// ParsePath reads an escaped path: /proxy/services/<project>/<run>/… and
 // /proxy/models/<project>/…. A path below these is the gateway's even when it
 // names nothing.
-func ByPath(path string) (Meaning, bool) {
+func ParsePath(path string) (Destination, bool) {
 	if rest, ok := strings.CutPrefix(path, ServicesPath); ok {
 		project, rest, _ := strings.Cut(rest, "/")
 		run, _, _ := strings.Cut(rest, "/")
 		if project == "" || run == "" {
-			return Meaning{}, true
+			return Destination{}, true
 		}
 		base := path[:len(ServicesPath)+len(project)+1+len(run)]
-		return Meaning{Project: lowerASCII(project), Run: run, Base: base}, true
+		return Destination{Project: lowerASCII(project), Run: run, Base: base}, true
 	}
 	if rest, ok := strings.CutPrefix(path, ModelsPath); ok {
 		project, _, _ := strings.Cut(rest, "/")
 		if project == "" {
-			return Meaning{}, true
+			return Destination{}, true
 		}
 		base := path[:len(ModelsPath)+len(project)]
-		return Meaning{Project: lowerASCII(project), Models: true, Base: base}, true
+		return Destination{Project: lowerASCII(project), Models: true, Base: base}, true
 	}
-	return Meaning{}, false
+	return Destination{}, false
 }
 
 // withoutPort cuts a port off. An IPv6 address or a port that is no number is

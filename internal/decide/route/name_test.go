@@ -9,12 +9,12 @@ import (
 
 func TestByHost(t *testing.T) {
 	local := route.Domain{Name: "localhost", Main: "main"}
-	run := func(project, name string) route.Meaning { return route.Meaning{Project: project, Run: name} }
-	models := func(project string) route.Meaning { return route.Meaning{Project: project, Models: true} }
-	none := route.Meaning{}
+	run := func(project, name string) route.Destination { return route.Destination{Project: project, Run: name} }
+	models := func(project string) route.Destination { return route.Destination{Project: project, Models: true} }
+	none := route.Destination{}
 	cases := []struct {
 		host  string
-		want  route.Meaning
+		want  route.Destination
 		below bool
 	}{
 		{"llama.localhost", run("main", "llama"), true},
@@ -79,31 +79,31 @@ func TestByHost(t *testing.T) {
 func TestByPath(t *testing.T) {
 	cases := []struct {
 		path  string
-		want  route.Meaning
+		want  route.Destination
 		below bool
 	}{
-		{"/proxy/services/main/llama/", route.Meaning{Project: "main", Run: "llama", Base: "/proxy/services/main/llama"}, true},
-		{"/proxy/services/main/llama/a/b", route.Meaning{Project: "main", Run: "llama", Base: "/proxy/services/main/llama"}, true},
-		{"/proxy/services/main/llama", route.Meaning{Project: "main", Run: "llama", Base: "/proxy/services/main/llama"}, true},
-		{"/proxy/services/Team/llama/", route.Meaning{Project: "team", Run: "llama", Base: "/proxy/services/Team/llama"}, true},
-		{"/proxy/services/main/gateway/", route.Meaning{Project: "main", Run: "gateway", Base: "/proxy/services/main/gateway"}, true},
-		{"/proxy/models/main/v1/models", route.Meaning{Project: "main", Models: true, Base: "/proxy/models/main"}, true},
-		{"/proxy/models/main", route.Meaning{Project: "main", Models: true, Base: "/proxy/models/main"}, true},
-		{"/proxy/services/", route.Meaning{}, true},
-		{"/proxy/services/main", route.Meaning{}, true},
-		{"/proxy/services/main/", route.Meaning{}, true},
-		{"/proxy/services//llama/", route.Meaning{}, true},
-		{"/proxy/models/", route.Meaning{}, true},
-		{"/proxy/models//", route.Meaning{}, true},
-		{"/proxy/services", route.Meaning{}, false},
-		{"/proxy/", route.Meaning{}, false},
-		{"/Proxy/services/main/llama/", route.Meaning{}, false},
-		{"/api/../proxy/services/main/llama/", route.Meaning{}, false},
-		{"/", route.Meaning{}, false},
-		{"", route.Meaning{}, false},
+		{"/proxy/services/main/llama/", route.Destination{Project: "main", Run: "llama", Base: "/proxy/services/main/llama"}, true},
+		{"/proxy/services/main/llama/a/b", route.Destination{Project: "main", Run: "llama", Base: "/proxy/services/main/llama"}, true},
+		{"/proxy/services/main/llama", route.Destination{Project: "main", Run: "llama", Base: "/proxy/services/main/llama"}, true},
+		{"/proxy/services/Team/llama/", route.Destination{Project: "team", Run: "llama", Base: "/proxy/services/Team/llama"}, true},
+		{"/proxy/services/main/gateway/", route.Destination{Project: "main", Run: "gateway", Base: "/proxy/services/main/gateway"}, true},
+		{"/proxy/models/main/v1/models", route.Destination{Project: "main", Models: true, Base: "/proxy/models/main"}, true},
+		{"/proxy/models/main", route.Destination{Project: "main", Models: true, Base: "/proxy/models/main"}, true},
+		{"/proxy/services/", route.Destination{}, true},
+		{"/proxy/services/main", route.Destination{}, true},
+		{"/proxy/services/main/", route.Destination{}, true},
+		{"/proxy/services//llama/", route.Destination{}, true},
+		{"/proxy/models/", route.Destination{}, true},
+		{"/proxy/models//", route.Destination{}, true},
+		{"/proxy/services", route.Destination{}, false},
+		{"/proxy/", route.Destination{}, false},
+		{"/Proxy/services/main/llama/", route.Destination{}, false},
+		{"/api/../proxy/services/main/llama/", route.Destination{}, false},
+		{"/", route.Destination{}, false},
+		{"", route.Destination{}, false},
 	}
 	for _, c := range cases {
-		got, below := route.ByPath(c.path)
+		got, below := route.ParsePath(c.path)
 		if got != c.want || below != c.below {
 			t.Errorf("%q: got %+v, %v; want %+v, %v", c.path, got, below, c.want, c.below)
 		}
@@ -119,7 +119,7 @@ func FuzzHost(f *testing.F) {
 	domain := route.Domain{Name: "localhost", Main: "main"}
 	f.Fuzz(func(t *testing.T, host string) {
 		m, below := domain.ByHost(host)
-		if !below && m != (route.Meaning{}) {
+		if !below && m != (route.Destination{}) {
 			t.Fatalf("%q is not below the domain and means %+v", host, m)
 		}
 		if below && !strings.Contains(strings.ToLower(host), ".localhost") {

@@ -12,10 +12,10 @@ import (
 // changes once made.
 type Table struct {
 	Version uint64
-	// Drains is how often replicas were told to drain before the table was
+	// DrainSequence is how often replicas were told to drain before the table was
 	// read: none of those is in it.
-	Drains int64
-	Routes []Route
+	DrainSequence int64
+	Routes        []Route
 	// Tokens maps the SHA-256 (hexadecimal) of each token to the projects
 	// that it opens, by lower-case name. "*" opens all.
 	Tokens map[string][]string
@@ -37,17 +37,17 @@ type Route struct {
 	Ready    []Target
 	// State tells people why there is no ready replica; empty when there is.
 	State dstack.Reason
-	// Ends says that the run is being stopped: it never has a replica again.
-	Ends bool
-	// Asleep says that it has no replica because nothing asked for one; a
+	// IsStopping says that the run is being stopped: it never has a replica again.
+	IsStopping bool
+	// IsSleeping says that it has no replica because nothing asked for one; a
 	// request that waits brings one. False where it never gets one.
-	Asleep bool
-	// Never says that its configuration allows no replica.
-	Never bool
-	// Panic says that Ready holds those that run and fail their probes,
+	IsSleeping bool
+	// NeverServes says that its configuration allows no replica.
+	NeverServes bool
+	// PanicMode says that Ready holds those that run and fail their probes,
 	// because no replica answers them well.
-	Panic bool
-	Rules Rules
+	PanicMode bool
+	Rules     Rules
 }
 
 // Rules is what a configuration asks of a gateway. They never change once made.

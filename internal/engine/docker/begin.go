@@ -23,12 +23,12 @@ type beginning struct {
 	done   chan struct{}
 
 	mu      sync.Mutex
-	outcome dstack.Outcome // pulling or starting
+	outcome dstack.AttemptState // pulling or starting
 	said    string
 	stopped bool
 }
 
-func (b *beginning) say(outcome dstack.Outcome, what string) {
+func (b *beginning) say(outcome dstack.AttemptState, what string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.outcome, b.said = outcome, what
@@ -50,11 +50,11 @@ func (b *beginning) wasStopped() bool {
 func (b *beginning) report(id dstack.AttemptID) dstack.Report {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return dstack.Report{Attempt: id, Outcome: b.outcome, Progress: b.said}
+	return dstack.Report{Attempt: id, State: b.outcome, Progress: b.said}
 }
 
 // Start is described at engine.Engine.
-func (e *Engine) Start(ctx context.Context, o dstack.Order) error {
+func (e *Engine) Start(ctx context.Context, o dstack.AttemptSpec) error {
 	if e.knows(o.Attempt) {
 		return nil
 	}
@@ -72,7 +72,7 @@ func (e *Engine) Start(ctx context.Context, o dstack.Order) error {
 		return nil
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
-	b := &beginning{cancel: cancel, done: make(chan struct{}), outcome: dstack.OutcomeStarting}
+	b := &beginning{cancel: cancel, done: make(chan struct{}), outcome: dstack.AttemptStarting}
 	e.begun[o.Attempt] = b
 	e.work.Go(func() { e.begin(ctx, b, o) })
 	return nil
@@ -93,7 +93,7 @@ func (e *Engine) beginning(id dstack.AttemptID) *beginning {
 
 // begin takes an attempt from its order to a running container. When that
 // fails, no container is left, and the engine remembers why.
-func (e *Engine) begin(ctx context.Context, b *beginning, o dstack.Order) {
+func (e *Engine) begin(ctx context.Context, b *beginning, o dstack.AttemptSpec) {
 	err := e.makeAndStart(ctx, b, o)
 	if err != nil && e.ctx.Err() == nil {
 		e.clear(o.Attempt)
@@ -105,12 +105,12 @@ func (e *Engine) begin(ctx context.Context, b *beginning, o dstack.Order) {
 	case err == nil:
 	case b.wasStopped():
 		e.ended[o.Attempt] = dstack.Report{
-			Attempt: o.Attempt, Outcome: dstack.OutcomeExited, ExitCode: 143,
+			Attempt: o.Attempt, State: dstack.AttemptExited, ExitCode: 143,
 			Error: "stopped before it had started", StartedAt: now, EndedAt: now,
 		}
 	case e.ctx.Err() == nil:
 		e.opts.Log.Info("a container was not started", "run", o.Run, "attempt", o.Attempt, "err", err)
-		e.ended[o.Attempt] = engine.Refusal(o.Attempt, err, now)
+		e.ended[o.Attempt] = engine.NewRefusedReport(o.Attempt, err, now)
 	}
 	delete(e.begun, o.Attempt)
 	b.cancel()
@@ -126,16 +126,16 @@ func (e *Engine) clear(id dstack.AttemptID) {
 	}
 }
 
-func (e *Engine) makeAndStart(ctx context.Context, b *beginning, o dstack.Order) error {
+func (e *Engine) makeAndStart(ctx context.Context, b *beginning, o dstack.AttemptSpec) error {
 	if _, err := e.plan(o, o.Image, true); err != nil { // before a long pull
 		return err
 	}
-	image, err := e.fetch(ctx, o, func(said string) { b.say(dstack.OutcomePulling, said) })
+	image, err := e.fetch(ctx, o, func(said string) { b.say(dstack.AttemptPulling, said) })
 	if err != nil {
 		return err
 	}
 	b.mu.Lock()
-	b.outcome = dstack.OutcomeStarting
+	b.outcome = dstack.AttemptStarting
 	if strings.HasPrefix(b.said, "pulling") || strings.HasPrefix(b.said, "unpacking") {
 		b.said = ""
 	}
@@ -148,7 +148,7 @@ func (e *Engine) makeAndStart(ctx context.Context, b *beginning, o dstack.Order)
 	return explain(err, startTroubles, o.Image)
 }
 
-func (e *Engine) run(ctx context.Context, o dstack.Order, image string, withInit bool) error {
+func (e *Engine) run(ctx context.Context, o dstack.AttemptSpec, image string, withInit bool) error {
 	plan, err := e.plan(o, image, withInit)
 	if err != nil {
 		return err
@@ -178,7 +178,7 @@ func (e *Engine) run(ctx context.Context, o dstack.Order, image string, withInit
 }
 
 // copyCode puts the uploaded code into a container that has not started.
-func (e *Engine) copyCode(ctx context.Context, id string, o dstack.Order) error {
+func (e *Engine) copyCode(ctx context.Context, id string, o dstack.AttemptSpec) error {
 	if o.CodeHash == "" || o.WorkingDir == "" || e.opts.Code == nil {
 		return nil
 	}
@@ -191,7 +191,7 @@ func (e *Engine) copyCode(ctx context.Context, id string, o dstack.Order) error 
 	var packed error
 	var packing sync.WaitGroup
 	packing.Go(func() {
-		packed = engine.Repack(ctx, w, engine.CodeFolder[1:], code)
+		packed = engine.RepackArchive(ctx, w, engine.CodeFolder[1:], code)
 		_ = w.CloseWithError(packed)
 	})
 	_, err = e.docker.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: r})

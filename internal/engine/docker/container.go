@@ -34,12 +34,12 @@ const (
 )
 
 // name is a container's: for people, and to make it once.
-func name(o dstack.Order) string {
+func name(o dstack.AttemptSpec) string {
 	id := string(o.Attempt)
 	return fmt.Sprintf("dstack-%s-%d-%d-%s", o.Run, o.ReplicaNum, o.AttemptNum, id[:min(8, len(id))])
 }
 
-func (e *Engine) labels(o dstack.Order) map[string]string {
+func (e *Engine) labels(o dstack.AttemptSpec) map[string]string {
 	return map[string]string{
 		labelInstallation: string(e.opts.Installation),
 		labelAttempt:      string(o.Attempt),
@@ -52,7 +52,7 @@ func (e *Engine) labels(o dstack.Order) map[string]string {
 
 // plan is the container of an order. withInit puts Docker's small init before
 // the command, which passes SIGTERM to its whole group and reaps orphans.
-func (e *Engine) plan(o dstack.Order, image string, withInit bool) (client.ContainerCreateOptions, error) {
+func (e *Engine) plan(o dstack.AttemptSpec, image string, withInit bool) (client.ContainerCreateOptions, error) {
 	port, ok := network.PortFrom(uint16(o.Port), network.TCP) // parsed ports are 1 to 65535
 	if !ok {
 		return client.ContainerCreateOptions{}, &dstack.Error{
@@ -64,7 +64,7 @@ func (e *Engine) plan(o dstack.Order, image string, withInit bool) (client.Conta
 		Labels: e.labels(o), ExposedPorts: network.PortSet{port: {}},
 	}
 	if o.WorkingDir != "" {
-		dir, err := engine.WorkingDir(o)
+		dir, err := engine.ResolveWorkingDir(o)
 		if err != nil {
 			return client.ContainerCreateOptions{}, err
 		}
@@ -99,7 +99,7 @@ func devices(gpus []dstack.GPU) []container.DeviceRequest {
 	return []container.DeviceRequest{{DeviceIDs: ids, Capabilities: [][]string{{"gpu"}}}}
 }
 
-func environment(o dstack.Order, withInit bool) []string {
+func environment(o dstack.AttemptSpec, withInit bool) []string {
 	env := map[string]string{"HOME": "/root"}
 	if len(o.GPUs) == 0 { // images may ask for all of them
 		env["NVIDIA_VISIBLE_DEVICES"] = "void"

@@ -19,7 +19,7 @@ import (
 
 func TestPlan_IsConfined(t *testing.T) {
 	e := &Engine{opts: Options{Installation: "here"}, direct: true}
-	o := dstack.Order{
+	o := dstack.AttemptSpec{
 		Attempt: "0123456789ab", AttemptNum: 2, Replica: "r", ReplicaNum: 1, Run: "llama", Project: "main",
 		Port: 8000, WorkingDir: "app", Env: map[string]string{"A": "b"}, GPUs: []dstack.GPU{{ID: "GPU-a"}},
 		CPUs: 3, MemoryMiB: 512, ShmBytes: 1 << 20,

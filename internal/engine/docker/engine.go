@@ -26,7 +26,7 @@ import (
 type Options struct {
 	Host         string // such as unix:///var/run/docker.sock; empty: as the docker command finds it
 	Installation dstack.Installation
-	Code         engine.Code // nil: no order has code
+	Code         engine.CodeOpener // nil: no order has code
 	Log          *slog.Logger
 	Publish      bool // reach replicas by published ports even where their own addresses would do
 }

@@ -88,7 +88,7 @@ var errNobodyListens = errors.New("nobody listens any more")
 func demux(r io.Reader, since time.Time, yield func(dstack.LogLine) bool) error {
 	frames := bufio.NewReader(r)
 	open := map[string]*dstack.LogLine{}
-	var stamps engine.Stamps
+	var stamps engine.MonotonicClock
 	send := func(l *dstack.LogLine) bool {
 		delete(open, l.Stream)
 		l.At, l.Text = stamps.Next(l.At), bytes.TrimSuffix(l.Text, []byte("\r"))

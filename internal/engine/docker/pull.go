@@ -27,7 +27,7 @@ const (
 // fetch makes an image available and returns its full name. say tells how far
 // it is. One that is here is used as it is, except for :latest, which is
 // looked up again; where that fails, the one that is here does.
-func (e *Engine) fetch(ctx context.Context, o dstack.Order, say func(string)) (string, error) {
+func (e *Engine) fetch(ctx context.Context, o dstack.AttemptSpec, say func(string)) (string, error) {
 	named, err := reference.ParseNormalizedNamed(o.Image)
 	if err != nil {
 		return "", explain(fmt.Errorf("invalid reference format: %w", err), pullTroubles, o.Image)

@@ -31,10 +31,10 @@ func TestEngine_Published(t *testing.T) {
 	enginetest.Run(t, fixture(docker.Options{Publish: true}))
 }
 
-func order(image, script string) dstack.Order {
-	return dstack.Order{
+func order(image, script string) dstack.AttemptSpec {
+	return dstack.AttemptSpec{
 		Attempt: dstack.AttemptID(uuid.NewString()), Run: "r", Image: image, WorkingDir: ".", Port: 8000,
-		Argv: []string{"/bin/sh", "-i", "-c", script}, Env: map[string]string{}, Grace: time.Second,
+		Argv: []string{"/bin/sh", "-i", "-c", script}, Env: map[string]string{}, StopGracePeriod: time.Second,
 	}
 }
 
@@ -63,12 +63,12 @@ func at(t *testing.T) (*docker.Engine, dstack.Installation) {
 	return e, mine
 }
 
-func ended(t *testing.T, e *docker.Engine, o dstack.Order) dstack.Report {
+func ended(t *testing.T, e *docker.Engine, o dstack.AttemptSpec) dstack.Report {
 	t.Helper()
 	if err := e.Start(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	return until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome.Over() })
+	return until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 }
 
 func until(t *testing.T, e *docker.Engine, id dstack.AttemptID, good func(dstack.Report) bool) dstack.Report {
@@ -163,7 +163,7 @@ func TestStart_Refused(t *testing.T) {
 		name      string
 		image     string
 		auth      *dstack.RegistryAuth
-		change    func(*dstack.Order)
+		change    func(*dstack.AttemptSpec)
 		says      string
 		permanent bool
 	}{
@@ -174,9 +174,9 @@ func TestStart_Refused(t *testing.T) {
 		{"no registry", "127.0.0.1:1/some/image:1", nil, nil, "cannot be reached", false},
 		{"no name", "Not A Name", nil, nil, "no name of an image", true},
 		{"no shell", host + "/some/image:1", right, nil, "cannot be run in image", true},
-		{"no command", host + "/some/image:1", right, func(o *dstack.Order) { o.Argv = nil }, "does not say what to run", true},
-		{"no GPUs", image, nil, func(o *dstack.Order) { o.GPUs = []dstack.GPU{{ID: "GPU-none"}} }, "cannot give GPUs", true},
-		{"unknown code", image, nil, func(o *dstack.Order) { o.CodeHash = "none" }, "no code", false},
+		{"no command", host + "/some/image:1", right, func(o *dstack.AttemptSpec) { o.Argv = nil }, "does not say what to run", true},
+		{"no GPUs", image, nil, func(o *dstack.AttemptSpec) { o.GPUs = []dstack.GPU{{ID: "GPU-none"}} }, "cannot give GPUs", true},
+		{"unknown code", image, nil, func(o *dstack.AttemptSpec) { o.CodeHash = "none" }, "no code", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := order(c.image, "echo up")
@@ -185,7 +185,7 @@ func TestStart_Refused(t *testing.T) {
 				c.change(&o)
 			}
 			r := ended(t, e, o)
-			if r.Outcome != dstack.OutcomeRefused || r.Permanent != c.permanent || !strings.Contains(r.Error, c.says) {
+			if r.State != dstack.AttemptRefused || r.Permanent != c.permanent || !strings.Contains(r.Error, c.says) {
 				t.Errorf("%+v", r)
 			}
 			if strings.Contains(fmt.Sprintf("%+v", r), "wrong") {
@@ -257,11 +257,11 @@ func TestStop_WhilePulling(t *testing.T) {
 	if err := e.Start(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome == dstack.OutcomePulling && r.Progress != "" })
+	until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptPulling && r.Progress != "" })
 	if err := e.Stop(t.Context(), o.Attempt, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome.Over() }); r.Outcome != dstack.OutcomeExited {
+	if r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() }); r.State != dstack.AttemptExited {
 		t.Errorf("%+v", r)
 	}
 }

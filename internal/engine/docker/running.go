@@ -82,7 +82,7 @@ func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
 	for _, c := range got.Items {
 		alive[c.ID] = true
 		id := dstack.AttemptID(c.Labels[labelAttempt])
-		if r, ok := reports[id]; ok && !r.Outcome.Over() && c.State != container.StateRunning && c.State != container.StatePaused {
+		if r, ok := reports[id]; ok && !r.State.IsOver() && c.State != container.StateRunning && c.State != container.StatePaused {
 			continue // a start that fails passes through other states
 		}
 		if c.State == container.StateCreated {
@@ -143,7 +143,7 @@ func (e *Engine) look(ctx context.Context, c container.Summary, id dstack.Attemp
 	if err != nil {
 		return dstack.Report{}, err
 	}
-	now := sighting{state: c.State, joined: joined(c), report: dstack.Report{Attempt: id, Outcome: dstack.OutcomeRunning}}
+	now := sighting{state: c.State, joined: joined(c), report: dstack.Report{Attempt: id, State: dstack.AttemptRunning}}
 	state := got.Container.State
 	if state == nil {
 		return now.report, nil
@@ -152,10 +152,10 @@ func (e *Engine) look(ctx context.Context, c container.Summary, id dstack.Attemp
 	if state.Running {
 		now.report.Address = e.address(got.Container)
 	} else {
-		now.report.Outcome = dstack.OutcomeExited
+		now.report.State = dstack.AttemptExited
 		now.report.ExitCode, now.report.OOM, now.report.Error = state.ExitCode, state.OOMKilled, state.Error
 		now.report.EndedAt = timeOf(state.FinishedAt)
-		now.report.LastOut = e.lastOf(ctx, c.ID)
+		now.report.LastOutput = e.lastOf(ctx, c.ID)
 		now.report = orRefused(now.report, c.Image)
 	}
 	settled := state.Running == (c.State == container.StateRunning || c.State == container.StatePaused)
@@ -170,12 +170,12 @@ func (e *Engine) look(ctx context.Context, c container.Summary, id dstack.Attemp
 // orRefused tells a command that cannot be run from one that ended: started by
 // the init program, the former shows only in what that says.
 func orRefused(r dstack.Report, image string) dstack.Report {
-	n := len(r.LastOut)
-	if r.ExitCode != 126 && r.ExitCode != 127 || n == 0 || !strings.HasPrefix(r.LastOut[n-1], "[FATAL tini") {
+	n := len(r.LastOutput)
+	if r.ExitCode != 126 && r.ExitCode != 127 || n == 0 || !strings.HasPrefix(r.LastOutput[n-1], "[FATAL tini") {
 		return r
 	}
-	no := engine.Refusal(r.Attempt, explain(errors.New(r.LastOut[n-1]), startTroubles, image), r.EndedAt)
-	no.StartedAt, no.LastOut = r.StartedAt, r.LastOut
+	no := engine.NewRefusedReport(r.Attempt, explain(errors.New(r.LastOutput[n-1]), startTroubles, image), r.EndedAt)
+	no.StartedAt, no.LastOutput = r.StartedAt, r.LastOutput
 	return no
 }
 
@@ -228,7 +228,7 @@ func (e *Engine) called(ctx context.Context, reports map[dstack.AttemptID]dstack
 	}
 	var calls sync.WaitGroup
 	for i := range out {
-		if out[i].Outcome == dstack.OutcomeRunning && out[i].Address != "" {
+		if out[i].State == dstack.AttemptRunning && out[i].Address != "" {
 			calls.Go(func() { out[i].Ready = e.answers(ctx, out[i]) })
 		}
 	}
@@ -240,12 +240,12 @@ func (e *Engine) called(ctx context.Context, reports map[dstack.AttemptID]dstack
 // it was.
 func (e *Engine) answers(ctx context.Context, r dstack.Report) bool {
 	host, _, _ := net.SplitHostPort(r.Address)
-	got := engine.Call(ctx, r.Address, host == "127.0.0.1")
+	got := engine.CheckPort(ctx, r.Address, host == "127.0.0.1")
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	was := e.answered[r.Attempt]
-	if got != engine.Slow {
-		was = got == engine.Accepted
+	if got != engine.PortSlow {
+		was = got == engine.PortAccepted
 		e.answered[r.Attempt] = was
 	}
 	return was

@@ -52,7 +52,7 @@ func becomesReady(b *bench) {
 func seesEnvironment(b *bench) {
 	b.t.Setenv("DSTACK_SERVER_ADMIN_TOKEN", "canary-of-the-server")
 	b.again() // the server's environment is read now
-	id := b.start(b.order("env", func(o *dstack.Order) {
+	id := b.start(b.order("env", func(o *dstack.AttemptSpec) {
 		maps.Copy(o.Env, map[string]string{"SPACED": "a b  c", "QUOTED": `"$HOME"'`, "EMPTY": ""})
 	}))
 	b.until(id, "ended", exited)
@@ -69,7 +69,7 @@ func seesEnvironment(b *bench) {
 }
 
 func hasCode(b *bench) {
-	id := b.start(b.order("cat hello.txt; echo; ../run.sh; pwd", func(o *dstack.Order) {
+	id := b.start(b.order("cat hello.txt; echo; ../run.sh; pwd", func(o *dstack.AttemptSpec) {
 		o.CodeHash, o.WorkingDir = codeHash, "app"
 	}))
 	b.until(id, "ended", exited)
@@ -78,9 +78,9 @@ func hasCode(b *bench) {
 
 func refusesOutside(b *bench) {
 	for _, dir := range []string{"..", "a/../..", "/etc"} {
-		id := b.start(b.order("pwd", func(o *dstack.Order) { o.WorkingDir = dir }))
+		id := b.start(b.order("pwd", func(o *dstack.AttemptSpec) { o.WorkingDir = dir }))
 		r := b.until(id, "over", over)
-		if r.Outcome != dstack.OutcomeRefused || !r.Permanent || !strings.Contains(r.Error, "working_dir") {
+		if r.State != dstack.AttemptRefused || !r.Permanent || !strings.Contains(r.Error, "working_dir") {
 			b.t.Errorf("%s: %+v", dir, r)
 		}
 	}
@@ -150,8 +150,8 @@ func exitsWithCode(b *bench) {
 	if r.ExitCode != 7 || r.Ready || r.OOM {
 		b.t.Errorf("%+v", r)
 	}
-	if len(r.LastOut) != 10 || !slices.Contains(r.LastOut, "broken") || !slices.Contains(r.LastOut, "line 14") {
-		b.t.Errorf("last output: %q", r.LastOut)
+	if len(r.LastOutput) != 10 || !slices.Contains(r.LastOutput, "broken") || !slices.Contains(r.LastOutput, "line 14") {
+		b.t.Errorf("last output: %q", r.LastOutput)
 	}
 	if r.EndedAt.Before(r.StartedAt) || r.EndedAt.IsZero() {
 		b.t.Errorf("from %v to %v", r.StartedAt, r.EndedAt)
@@ -290,7 +290,7 @@ func survivesRestartEnded(b *bench) {
 	before := b.until(id, "ended", exited)
 	b.again()
 	after := b.report(id)
-	if after.ExitCode != 3 || !after.EndedAt.Equal(before.EndedAt) || !slices.Equal(after.LastOut, before.LastOut) {
+	if after.ExitCode != 3 || !after.EndedAt.Equal(before.EndedAt) || !slices.Equal(after.LastOutput, before.LastOutput) {
 		b.t.Errorf("before: %+v\nafter: %+v", before, after)
 	}
 	b.wantLines(id, "up")
@@ -302,7 +302,7 @@ func removesRunning(b *bench) {
 	if err := b.Remove(b.ctx(), id); err != nil {
 		b.t.Fatalf("remove: %v", err)
 	}
-	if r := b.report(id); r.Outcome != dstack.OutcomeAbsent {
+	if r := b.report(id); r.State != dstack.AttemptAbsent {
 		b.t.Errorf("%+v", r)
 	}
 	if left := b.f.Left(b.t, id); len(left) > 0 {
@@ -335,7 +335,7 @@ func killedKeeper(b *bench) {
 	b.waitFor(id, "two is up")
 	b.f.KillKeeper(b.t, id)
 	r := b.until(id, "ended", exited)
-	if !strings.Contains(r.Error, "keeper") || !slices.Contains(r.LastOut, "two is up") {
+	if !strings.Contains(r.Error, "keeper") || !slices.Contains(r.LastOutput, "two is up") {
 		b.t.Errorf("%+v", r)
 	}
 }

@@ -50,7 +50,7 @@ type Engine interface {
 const codeHash = "code-of-enginetest"
 
 // Code is the engine.Code of a fixture's engine.
-func Code(_ context.Context, o dstack.Order) (io.ReadCloser, error) {
+func Code(_ context.Context, o dstack.AttemptSpec) (io.ReadCloser, error) {
 	if o.CodeHash != codeHash {
 		return nil, fmt.Errorf("no code %q", o.CodeHash)
 	}
@@ -114,13 +114,13 @@ func (b *bench) end() {
 	}
 }
 
-func (b *bench) order(script string, change ...func(*dstack.Order)) dstack.Order {
+func (b *bench) order(script string, change ...func(*dstack.AttemptSpec)) dstack.AttemptSpec {
 	b.t.Helper()
 	port := freePort(b.t)
-	o := dstack.Order{
+	o := dstack.AttemptSpec{
 		Attempt: dstack.AttemptID(uuid.NewString()), Replica: "r", Run: "suite", Project: "main",
 		Image: b.f.Image, Argv: []string{"/bin/sh", "-i", "-c", script}, Script: script,
-		WorkingDir: ".", Port: port, Grace: 5 * time.Second,
+		WorkingDir: ".", Port: port, StopGracePeriod: 5 * time.Second,
 		Env: map[string]string{"PORT": strconv.Itoa(port), "DSTACK_RUN_NAME": "suite"},
 	}
 	for _, f := range change {
@@ -149,7 +149,7 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
-func (b *bench) start(o dstack.Order) dstack.AttemptID {
+func (b *bench) start(o dstack.AttemptSpec) dstack.AttemptID {
 	b.t.Helper()
 	b.mu.Lock()
 	b.started = append(b.started, o.Attempt)
@@ -174,7 +174,7 @@ func (b *bench) report(id dstack.AttemptID) dstack.Report {
 	}
 	switch len(found) {
 	case 0:
-		return dstack.Report{Attempt: id, Outcome: dstack.OutcomeAbsent}
+		return dstack.Report{Attempt: id, State: dstack.AttemptAbsent}
 	case 1:
 		return found[0]
 	}
@@ -208,10 +208,10 @@ func (b *bench) eventually(what string, good func() bool, seen func() string) {
 	}
 }
 
-func ready(r dstack.Report) bool   { return r.Outcome == dstack.OutcomeRunning && r.Ready }
-func running(r dstack.Report) bool { return r.Outcome == dstack.OutcomeRunning }
-func exited(r dstack.Report) bool  { return r.Outcome == dstack.OutcomeExited }
-func over(r dstack.Report) bool    { return r.Outcome.Over() && r.Outcome != dstack.OutcomeAbsent }
+func ready(r dstack.Report) bool   { return r.State == dstack.AttemptRunning && r.Ready }
+func running(r dstack.Report) bool { return r.State == dstack.AttemptRunning }
+func exited(r dstack.Report) bool  { return r.State == dstack.AttemptExited }
+func over(r dstack.Report) bool    { return r.State.IsOver() && r.State != dstack.AttemptAbsent }
 
 // output is all that an attempt has written until now.
 func (b *bench) output(id dstack.AttemptID) []string {

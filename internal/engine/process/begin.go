@@ -20,7 +20,7 @@ import (
 
 // preparation is an attempt between Start and its keeper.
 type preparation struct {
-	order  dstack.Order
+	order  dstack.AttemptSpec
 	lock   *os.File
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -63,7 +63,7 @@ func (e *Engine) preparation(id dstack.AttemptID) *preparation {
 func (e *Engine) preparing(id dstack.AttemptID) bool { return e.preparation(id) != nil }
 
 // Start is described at engine.Engine.
-func (e *Engine) Start(_ context.Context, o dstack.Order) error {
+func (e *Engine) Start(_ context.Context, o dstack.AttemptSpec) error {
 	if !known(o.Attempt) {
 		return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("%q is no ID of an attempt", o.Attempt)}
 	}
@@ -117,7 +117,7 @@ func (e *Engine) prepare(ctx context.Context, p *preparation) {
 	case p.wasStopped():
 		now := time.Now().UTC()
 		err = dir.write("exit.json", exit{
-			Outcome: dstack.OutcomeExited, Code: 128 + int(syscall.SIGTERM),
+			Outcome: dstack.AttemptExited, Code: 128 + int(syscall.SIGTERM),
 			Error: "stopped before it had started", StartedAt: now, EndedAt: now,
 		})
 		if err != nil {
@@ -135,14 +135,14 @@ func (e *Engine) prepare(ctx context.Context, p *preparation) {
 // refuse writes down that an attempt could not begin, and returns the report,
 // which stands in memory even where nothing can be written.
 func (e *Engine) refuse(dir folder, id dstack.AttemptID, err error) dstack.Report {
-	no := engine.Refusal(id, err, time.Now().UTC())
+	no := engine.NewRefusedReport(id, err, time.Now().UTC())
 	_ = dir.write("exit.json", exitOf(no))
 	return no
 }
 
 func (e *Engine) makeReady(ctx context.Context, dir folder, p *preparation) (keeper int, err error) {
 	o := p.order
-	workingDir, err := engine.WorkingDir(o)
+	workingDir, err := engine.ResolveWorkingDir(o)
 	if err != nil {
 		return 0, err
 	}
@@ -165,11 +165,11 @@ func (e *Engine) makeReady(ctx context.Context, dir folder, p *preparation) (kee
 		Argv:  []string{bash, "-c", o.Script},
 		Env:   environment(o, os.Environ(), e.opts.GPUs),
 		Dir:   filepath.Join(dir.file("work"), filepath.FromSlash(workingDir)),
-		Grace: o.Grace,
+		Grace: o.StopGracePeriod,
 	})
 }
 
-func shell(o dstack.Order) (string, error) {
+func shell(o dstack.AttemptSpec) (string, error) {
 	if o.Script == "" {
 		return "", &dstack.Error{
 			Kind: dstack.Invalid, Message: "there is no command to run without a container",
@@ -232,7 +232,7 @@ func portIsFree(ctx context.Context, port int) error {
 // answered says whether somebody listens on a port, or might.
 func answered(ctx context.Context, port int) bool {
 	for _, host := range []string{"127.0.0.1", "::1"} {
-		if engine.Call(ctx, net.JoinHostPort(host, strconv.Itoa(port)), false) != engine.Refused {
+		if engine.CheckPort(ctx, net.JoinHostPort(host, strconv.Itoa(port)), false) != engine.PortRefused {
 			return true
 		}
 	}
@@ -253,7 +253,7 @@ func tryPort(port int) error {
 	return nil
 }
 
-func (e *Engine) unpack(ctx context.Context, work, workingDir string, o dstack.Order) error {
+func (e *Engine) unpack(ctx context.Context, work, workingDir string, o dstack.AttemptSpec) error {
 	if err := os.RemoveAll(work); err != nil {
 		return err
 	}
@@ -271,7 +271,7 @@ func (e *Engine) unpack(ctx context.Context, work, workingDir string, o dstack.O
 			return err
 		}
 		defer code.Close()
-		if err := engine.Unpack(ctx, root, code); err != nil {
+		if err := engine.UnpackArchive(ctx, root, code); err != nil {
 			return err
 		}
 	}

@@ -24,7 +24,7 @@ func TestStart_PortHeldByAConnection(t *testing.T) {
 	o := order("sleep 60")
 	o.Port = conn.LocalAddr().(*net.TCPAddr).Port
 	r := ended(t, at(t, t.TempDir()), o)
-	if r.Outcome != dstack.OutcomeRefused || r.Permanent || !strings.Contains(r.Error, "held by a connection") {
+	if r.State != dstack.AttemptRefused || r.Permanent || !strings.Contains(r.Error, "held by a connection") {
 		t.Errorf("%+v", r)
 	}
 }

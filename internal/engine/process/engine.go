@@ -25,10 +25,10 @@ import (
 
 // Options are what a process engine needs.
 type Options struct {
-	Dir  string      // where attempts live; made when missing, and nobody else's
-	Self string      // the program whose command "keep FOLDER" calls Keep
-	Code engine.Code // nil: no order has code
-	GPUs bool        // the machine has NVIDIA GPUs, so those that an order may not use are hidden from it
+	Dir  string            // where attempts live; made when missing, and nobody else's
+	Self string            // the program whose command "keep FOLDER" calls Keep
+	Code engine.CodeOpener // nil: no order has code
+	GPUs bool              // the machine has NVIDIA GPUs, so those that an order may not use are hidden from it
 }
 
 // Engine runs attempts as processes.

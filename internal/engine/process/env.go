@@ -32,7 +32,7 @@ func inherited(server []string) []string {
 
 // environment is all that a replica's process sees. The order's variables win.
 // On a machine with GPUs it sees those that it was given, and no others.
-func environment(o dstack.Order, server []string, gpus bool) []string {
+func environment(o dstack.AttemptSpec, server []string, gpus bool) []string {
 	all := map[string]string{}
 	for _, v := range inherited(server) {
 		name, value, _ := strings.Cut(v, "=")

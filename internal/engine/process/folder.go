@@ -44,7 +44,7 @@ type stop struct {
 
 // exit is how an attempt ended.
 type exit struct {
-	Outcome   dstack.Outcome // exited or refused
+	Outcome   dstack.AttemptState // exited or refused
 	Code      int
 	Error     string   `json:",omitempty"`
 	Permanent bool     `json:",omitempty"`
@@ -55,8 +55,8 @@ type exit struct {
 
 func exitOf(r dstack.Report) exit {
 	return exit{
-		Outcome: r.Outcome, Code: r.ExitCode, Error: r.Error, Permanent: r.Permanent,
-		LastOut: r.LastOut, StartedAt: r.StartedAt, EndedAt: r.EndedAt,
+		Outcome: r.State, Code: r.ExitCode, Error: r.Error, Permanent: r.Permanent,
+		LastOut: r.LastOutput, StartedAt: r.StartedAt, EndedAt: r.EndedAt,
 	}
 }
 

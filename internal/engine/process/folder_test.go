@@ -17,7 +17,7 @@ func TestRunning_LockThatCannotBeOpened(t *testing.T) {
 	if err := e.Start(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome == dstack.OutcomeRunning })
+	until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptRunning })
 	lock := filepath.Join(dir, string(o.Attempt), "lock")
 	if err := os.Rename(lock, lock+".away"); err != nil {
 		t.Fatal(err)
@@ -29,10 +29,10 @@ func TestRunning_LockThatCannotBeOpened(t *testing.T) {
 	if err := os.Rename(lock+".away", lock); err != nil {
 		t.Fatal(err)
 	}
-	if err != nil || len(all) != 1 || all[0].Outcome != dstack.OutcomeRunning {
+	if err != nil || len(all) != 1 || all[0].State != dstack.AttemptRunning {
 		t.Errorf("reports %+v, %v", all, err)
 	}
-	if r := until(t, e, o.Attempt, func(dstack.Report) bool { return true }); r.Outcome != dstack.OutcomeRunning {
+	if r := until(t, e, o.Attempt, func(dstack.Report) bool { return true }); r.State != dstack.AttemptRunning {
 		t.Errorf("afterwards %+v", r)
 	}
 }

@@ -31,7 +31,7 @@ type journal struct {
 	num    int
 	size   int64
 	unsent []byte // whole lines
-	stamps engine.Stamps
+	stamps engine.MonotonicClock
 	last   []string
 
 	lost      int   // lines that no line on disk tells of

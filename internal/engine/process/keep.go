@@ -116,7 +116,7 @@ func (k *keeper) run() error {
 	status := k.wait(order.Grace)
 	k.drain()
 	return k.tell(exit{
-		Outcome: dstack.OutcomeExited, Code: codeOf(status),
+		Outcome: dstack.AttemptExited, Code: codeOf(status),
 		LastOut: k.journal.tail(), StartedAt: k.started, EndedAt: time.Now().UTC(),
 	})
 }
@@ -302,7 +302,7 @@ func (k *keeper) refuse(err error) error {
 		_ = r.Close()
 	}
 	k.streams.Wait()
-	return k.tell(exitOf(engine.Refusal("", err, time.Now().UTC())))
+	return k.tell(exitOf(engine.NewRefusedReport("", err, time.Now().UTC())))
 }
 
 // tell writes exit.json into the room set aside for it.

@@ -34,20 +34,20 @@ func keeperOf(t *testing.T, dir string, id dstack.AttemptID) int {
 	return kept.Keeper
 }
 
-func order(script string) dstack.Order {
-	return dstack.Order{
+func order(script string) dstack.AttemptSpec {
+	return dstack.AttemptSpec{
 		Attempt: dstack.AttemptID(uuid.NewString()), Run: "r", WorkingDir: ".", Script: script,
-		Port: 11999, Grace: 5 * time.Second, Env: map[string]string{},
+		Port: 11999, StopGracePeriod: 5 * time.Second, Env: map[string]string{},
 	}
 }
 
 // ended starts an order and returns its report once it is over.
-func ended(t *testing.T, e *process.Engine, o dstack.Order) dstack.Report {
+func ended(t *testing.T, e *process.Engine, o dstack.AttemptSpec) dstack.Report {
 	t.Helper()
 	if err := e.Start(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	return until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome.Over() })
+	return until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 }
 
 func until(t *testing.T, e *process.Engine, id dstack.AttemptID, good func(dstack.Report) bool) dstack.Report {
@@ -103,7 +103,7 @@ func TestStart_PortInUse(t *testing.T) {
 		o := order("sleep 60")
 		o.Port = l.Addr().(*net.TCPAddr).Port
 		r := ended(t, at(t, t.TempDir()), o)
-		if want := fmt.Sprintf("port %d is already in use on this machine", o.Port); r.Outcome != dstack.OutcomeRefused ||
+		if want := fmt.Sprintf("port %d is already in use on this machine", o.Port); r.State != dstack.AttemptRefused ||
 			!r.Permanent || !strings.Contains(r.Error, want) {
 			t.Errorf("on %q: %+v", host, r)
 		}
@@ -119,7 +119,7 @@ func TestStart_SecretsAreNotOnDisk(t *testing.T) {
 	if err := e.Start(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome == dstack.OutcomeRunning })
+	until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptRunning })
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -146,12 +146,12 @@ func TestStart_HidesGPUs(t *testing.T) {
 	}
 	defer e.Close()
 	o := order(`echo "gpus: [$CUDA_VISIBLE_DEVICES] ${CUDA_VISIBLE_DEVICES+set}"`)
-	if got := ended(t, e, o).LastOut; !slices.Equal(got, []string{"gpus: [] set"}) {
+	if got := ended(t, e, o).LastOutput; !slices.Equal(got, []string{"gpus: [] set"}) {
 		t.Errorf("without: %q", got)
 	}
 	o = order(`echo "gpus: [$CUDA_VISIBLE_DEVICES]"`)
 	o.GPUs = []dstack.GPU{{ID: "GPU-a"}, {ID: "GPU-b"}}
-	if got := ended(t, e, o).LastOut; !slices.Equal(got, []string{"gpus: [GPU-a,GPU-b]"}) {
+	if got := ended(t, e, o).LastOutput; !slices.Equal(got, []string{"gpus: [GPU-a,GPU-b]"}) {
 		t.Errorf("with two: %q", got)
 	}
 }
@@ -175,7 +175,7 @@ func TestRunning_SweepsWhatNeverBegan(t *testing.T) {
 	if _, err := os.Stat(half); err == nil {
 		t.Error("the folder is still there")
 	}
-	if r := ended(t, e, o); r.Outcome != dstack.OutcomeExited || r.ExitCode != 0 {
+	if r := ended(t, e, o); r.State != dstack.AttemptExited || r.ExitCode != 0 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -226,7 +226,7 @@ func TestStart_FullDisk(t *testing.T) {
 	fill(t, dir)
 	e := at(t, dir)
 	r := ended(t, e, order("echo up"))
-	if r.Outcome != dstack.OutcomeRefused || r.Permanent || !strings.Contains(r.Error, "full") {
+	if r.State != dstack.AttemptRefused || r.Permanent || !strings.Contains(r.Error, "full") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -250,7 +250,7 @@ func TestOutput_FullDisk(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, string(o.Attempt), "work", "full")); err != nil {
 		t.Fatal(err)
 	}
-	r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome.Over() })
+	r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 	if r.ExitCode != 5 {
 		t.Errorf("%+v", r)
 	}
@@ -322,8 +322,8 @@ func TestOutput_IsBounded(t *testing.T) {
 	if err := e.Start(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
-	r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome.Over() })
-	if r.ExitCode != 0 || len(r.LastOut) != 10 || !strings.HasPrefix(r.LastOut[9], "20000 ") {
+	r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
+	if r.ExitCode != 0 || len(r.LastOutput) != 10 || !strings.HasPrefix(r.LastOutput[9], "20000 ") {
 		t.Errorf("%+v", r)
 	}
 	var size int64
@@ -373,7 +373,7 @@ func TestStop_BeforeItStarted(t *testing.T) {
 		if err := e.Stop(t.Context(), o.Attempt, 0); err != nil {
 			t.Fatal(err)
 		}
-		if r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Outcome.Over() }); r.Outcome != dstack.OutcomeExited {
+		if r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() }); r.State != dstack.AttemptExited {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -385,7 +385,7 @@ func TestStart_MissingProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if r := ended(t, e, order("echo")); r.Outcome != dstack.OutcomeRefused || !strings.Contains(r.Error, "/no/such/dstack") {
+	if r := ended(t, e, order("echo")); r.State != dstack.AttemptRefused || !strings.Contains(r.Error, "/no/such/dstack") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -49,7 +49,7 @@ func TestRunning_KeepersNumberBelongsToAnother(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := until(t, at(t, dir), o.Attempt, func(r dstack.Report) bool { return r.Outcome.Over() })
+	r := until(t, at(t, dir), o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 	if !strings.Contains(r.Error, "was killed") {
 		t.Errorf("report %+v", r)
 	}

@@ -40,7 +40,7 @@ func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
 	var calls sync.WaitGroup
 	for i := range reports {
 		reports[i].At = now
-		if reports[i].Outcome == dstack.OutcomeRunning {
+		if reports[i].State == dstack.AttemptRunning {
 			calls.Go(func() { e.call(ctx, &reports[i]) })
 		}
 	}
@@ -67,7 +67,7 @@ func (e *Engine) unwritten() []dstack.Report {
 		if p.wasSpawned() {
 			continue // its folder tells
 		}
-		out = append(out, dstack.Report{Attempt: id, Outcome: dstack.OutcomeStarting})
+		out = append(out, dstack.Report{Attempt: id, State: dstack.AttemptStarting})
 	}
 	for _, r := range e.refused {
 		out = append(out, r)
@@ -92,9 +92,9 @@ func (e *Engine) see(id dstack.AttemptID) (dstack.Report, bool) {
 	var k kept
 	switch found, _ := dir.read("kept.json", &k); {
 	case held && found:
-		return dstack.Report{Attempt: id, Outcome: dstack.OutcomeRunning, StartedAt: k.StartedAt}, true
+		return dstack.Report{Attempt: id, State: dstack.AttemptRunning, StartedAt: k.StartedAt}, true
 	case held:
-		return dstack.Report{Attempt: id, Outcome: dstack.OutcomeStarting}, true
+		return dstack.Report{Attempt: id, State: dstack.AttemptStarting}, true
 	case found:
 		return e.remember(e.orphaned(dir, id, k)), true
 	default:
@@ -118,7 +118,7 @@ func (e *Engine) orphaned(dir folder, id dstack.AttemptID, k kept) dstack.Report
 		why = "the machine was restarted"
 	}
 	end := exit{
-		Outcome: dstack.OutcomeExited, Code: 128 + int(syscall.SIGKILL), Error: why,
+		Outcome: dstack.AttemptExited, Code: 128 + int(syscall.SIGKILL), Error: why,
 		LastOut: lastOf(dir), StartedAt: k.StartedAt, EndedAt: time.Now().UTC(),
 	}
 	_ = dir.write("exit.json", end)
@@ -160,7 +160,7 @@ func (e *Engine) unbegun(dir folder, id dstack.AttemptID) (dstack.Report, bool) 
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.prepared[id] != nil || dir.held() || dir.has("kept.json") || dir.has("exit.json") {
-		return dstack.Report{Attempt: id, Outcome: dstack.OutcomeStarting}, true // it went on meanwhile
+		return dstack.Report{Attempt: id, State: dstack.AttemptStarting}, true // it went on meanwhile
 	}
 	if _, mine := e.keepers[id]; mine {
 		said, _ := os.ReadFile(dir.file("keeper.log"))
@@ -192,7 +192,7 @@ func (e *Engine) call(ctx context.Context, r *dstack.Report) {
 	e.mu.Lock()
 	was, ok := e.answered[r.Attempt]
 	e.mu.Unlock()
-	var o dstack.Order
+	var o dstack.AttemptSpec
 	if !ok {
 		if found, err := e.folder(r.Attempt).read("order.json", &o); err != nil || !found {
 			return
@@ -204,12 +204,12 @@ func (e *Engine) call(ctx context.Context, r *dstack.Report) {
 		hosts = []string{was.address}
 	}
 	for _, host := range hosts {
-		got := engine.Call(ctx, net.JoinHostPort(host, was.port), false)
-		if got == engine.Accepted {
+		got := engine.CheckPort(ctx, net.JoinHostPort(host, was.port), false)
+		if got == engine.PortAccepted {
 			was.address, was.ready = host, true
 			break
 		}
-		if got == engine.Refused {
+		if got == engine.PortRefused {
 			was.ready = false
 		}
 	}
@@ -224,7 +224,7 @@ func (e *Engine) call(ctx context.Context, r *dstack.Report) {
 
 func (x exit) report(id dstack.AttemptID) dstack.Report {
 	return dstack.Report{
-		Attempt: id, Outcome: x.Outcome, ExitCode: x.Code, Error: x.Error, Permanent: x.Permanent,
-		LastOut: x.LastOut, StartedAt: x.StartedAt, EndedAt: x.EndedAt,
+		Attempt: id, State: x.Outcome, ExitCode: x.Code, Error: x.Error, Permanent: x.Permanent,
+		LastOutput: x.LastOut, StartedAt: x.StartedAt, EndedAt: x.EndedAt,
 	}
 }

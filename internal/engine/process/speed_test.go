@@ -28,10 +28,10 @@ func BenchmarkStart(b *testing.B) {
 				b.Fatal(err)
 			}
 			for _, r := range all {
-				if r.Outcome.Over() {
+				if r.State.IsOver() {
 					b.Fatalf("%+v", r)
 				}
-				ready = r.Ready && r.Outcome == dstack.OutcomeRunning
+				ready = r.Ready && r.State == dstack.AttemptRunning
 			}
 		}
 		b.StopTimer()

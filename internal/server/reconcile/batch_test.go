@@ -44,7 +44,7 @@ func TestPasses_ManyReplicasAndRoomForTwo(t *testing.T) {
 		s.Replicas = spec.Replicas{Min: 40, Max: 40}
 		s.Resources.CPU, s.Resources.Asked.CPU = spec.Range[int]{Min: &one, Max: &one}, true
 	})
-	w := r.until(id, "placed", func(w store.Whole) bool {
+	w := r.until(id, "placed", func(w store.RunDetails) bool {
 		waiting := 0
 		for _, rep := range w.Replicas {
 			if rep.Status == dstack.ReplicaWaiting && strings.Contains(string(rep.Reason), "0 free, 1 asked for") {

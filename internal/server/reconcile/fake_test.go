@@ -29,7 +29,7 @@ type fakeEngine struct {
 }
 
 type fakeAttempt struct {
-	order   dstack.Order
+	order   dstack.AttemptSpec
 	started time.Time
 	ended   time.Time
 	stopped bool
@@ -46,7 +46,7 @@ func newFakeEngine() *fakeEngine {
 
 var errSilent = errors.New("engine: connection refused")
 
-func (e *fakeEngine) Start(_ context.Context, o dstack.Order) error {
+func (e *fakeEngine) Start(_ context.Context, o dstack.AttemptSpec) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.silent {
@@ -113,12 +113,12 @@ func (e *fakeEngine) Running(ctx context.Context) ([]dstack.Report, error) {
 		rep := dstack.Report{Attempt: id, StartedAt: a.started, At: time.Now()}
 		switch {
 		case a.refused != "":
-			rep.Outcome, rep.Error, rep.Permanent = dstack.OutcomeRefused, a.refused, true
+			rep.State, rep.Error, rep.Permanent = dstack.AttemptRefused, a.refused, true
 		case !a.ended.IsZero():
-			rep.Outcome, rep.ExitCode, rep.EndedAt = dstack.OutcomeExited, a.code, a.ended
-			rep.LastOut = []string{"last words"}
+			rep.State, rep.ExitCode, rep.EndedAt = dstack.AttemptExited, a.code, a.ended
+			rep.LastOutput = []string{"last words"}
 		default:
-			rep.Outcome, rep.Ready = dstack.OutcomeRunning, !a.shut
+			rep.State, rep.Ready = dstack.AttemptRunning, !a.shut
 			rep.Address = fmt.Sprintf("127.0.0.1:%d", a.order.Port)
 		}
 		reports = append(reports, rep)
@@ -199,7 +199,7 @@ func (b *fakeBackend) Offers(context.Context) ([]dstack.Offer, error) {
 }
 func (b *fakeBackend) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
 func (b *fakeBackend) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
-	return map[dstack.InstanceID]dstack.Machine{b.offer.Owned: {Ref: "this", Alive: true}}, nil
+	return map[dstack.InstanceID]dstack.Machine{b.offer.OwnedInstance: {Ref: "this", Alive: true}}, nil
 }
 func (b *fakeBackend) Delete(context.Context, dstack.InstanceID) error { return nil }
 func (b *fakeBackend) Engine(context.Context, dstack.InstanceID) (engine.Engine, error) {

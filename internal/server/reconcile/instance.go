@@ -35,7 +35,7 @@ func (r *Reconciler) instance(ctx context.Context, l store.Lease) (news bool, er
 			}
 		}
 	}
-	step, err := lifecycle.Instance(seen, time.Now())
+	step, err := lifecycle.DecideInstance(seen, time.Now())
 	if err != nil {
 		return false, err
 	}
@@ -43,26 +43,26 @@ func (r *Reconciler) instance(ctx context.Context, l store.Lease) (news bool, er
 	if fail == nil {
 		heard, fail = r.act(world, b, seen, step)
 		r.probe(id, seen.Replicas, heard)
-		step.Due = lifecycle.DueAfter(step, seen.Replicas, heard, time.Now())
+		step.Due = lifecycle.NextSyncTime(step, seen.Replicas, heard, time.Now())
 	}
 	changed, err := r.Store.SaveInstanceStep(ctx, l, seen, step, heard, fail, time.Now())
 	if err != nil {
 		return false, err
 	}
 	if fail != nil {
-		r.Log.Warn("an act failed", "instance", id, "act", step.Do, "err", fail)
+		r.Log.Warn("an act failed", "instance", id, "act", step.Action, "err", fail)
 	}
 	r.tell(seen.Instance.Status != step.To, "instance", string(id), seen.Instance.Status, step.To, step.Reason)
 	if changed {
-		r.wakes[store.Replicas].Up()
+		r.wakes[store.Replicas].Signal()
 	}
-	return changed || seen.Instance.Reason != step.Reason || (fail != nil) != (seen.Instance.Fails > 0), nil
+	return changed || seen.Instance.Reason != step.Reason || (fail != nil) != (seen.Instance.ConsecutiveFailures > 0), nil
 }
 
 func (r *Reconciler) act(ctx context.Context, b backend.Backend, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) ([]dstack.Report, error) {
 	id := seen.Instance.ID
-	switch step.Do {
-	case lifecycle.Nothing:
+	switch step.Action {
+	case lifecycle.NoAction:
 		return nil, nil
 	case lifecycle.CreateMachine:
 		return nil, b.Create(ctx, id, seen.Instance.Offer)
@@ -75,7 +75,7 @@ func (r *Reconciler) act(ctx context.Context, b backend.Backend, seen lifecycle.
 		}
 		return r.sync(ctx, eng, seen)
 	default:
-		return nil, fmt.Errorf("unknown act %q", step.Do)
+		return nil, fmt.Errorf("unknown act %q", step.Action)
 	}
 }
 
@@ -88,22 +88,22 @@ func (r *Reconciler) sync(ctx context.Context, eng engine.Engine, seen lifecycle
 	r.copyOutput(eng, seen.Replicas, heard)
 	var fails []error
 	gone := map[dstack.AttemptID]bool{}
-	for _, t := range lifecycle.Sync(seen.Replicas, heard) {
-		switch t.Do {
-		case lifecycle.Start:
-			err = eng.Start(ctx, job.Order(t.Placed.Run, t.Placed.Replica))
+	for _, t := range lifecycle.PlanEngineCommands(seen.Replicas, heard) {
+		switch t.Command {
+		case lifecycle.StartAttempt:
+			err = eng.Start(ctx, job.BuildAttemptSpec(t.Placed.Run, t.Placed.Replica))
 			if err == nil {
-				heard = append(heard, dstack.Report{Attempt: t.Attempt, Outcome: dstack.OutcomeStarting})
+				heard = append(heard, dstack.Report{Attempt: t.Attempt, State: dstack.AttemptStarting})
 			}
-		case lifecycle.Stop:
-			err = eng.Stop(ctx, t.Attempt, t.Grace)
-		case lifecycle.Remove:
+		case lifecycle.StopAttempt:
+			err = eng.Stop(ctx, t.Attempt, t.GracePeriod)
+		case lifecycle.RemoveAttempt:
 			r.copies.drain(ctx, t.Attempt)
 			if err = eng.Remove(ctx, t.Attempt); err == nil {
 				gone[t.Attempt] = true
 			}
 		default:
-			err = fmt.Errorf("unknown verb %q", t.Do)
+			err = fmt.Errorf("unknown verb %q", t.Command)
 		}
 		fails = append(fails, err)
 	}
@@ -121,10 +121,10 @@ func without(heard []dstack.Report, gone map[dstack.AttemptID]bool) []dstack.Rep
 }
 
 // copyOutput sees to it that the output of everything placed is copied.
-func (r *Reconciler) copyOutput(eng engine.Engine, placed []lifecycle.Placed, heard []dstack.Report) {
+func (r *Reconciler) copyOutput(eng engine.Engine, placed []lifecycle.PlacedReplica, heard []dstack.Report) {
 	has := map[dstack.AttemptID]bool{}
 	for _, rep := range heard {
-		has[rep.Attempt] = rep.Outcome == dstack.OutcomeRunning || rep.Outcome == dstack.OutcomeExited
+		has[rep.Attempt] = rep.State == dstack.AttemptRunning || rep.State == dstack.AttemptExited
 	}
 	for _, p := range placed {
 		if a := p.Replica.Attempt; has[a] {
@@ -135,13 +135,13 @@ func (r *Reconciler) copyOutput(eng engine.Engine, placed []lifecycle.Placed, he
 
 // probe sees to it that all that runs with probes is asked, and adds what they
 // say to what the engine said.
-func (r *Reconciler) probe(id dstack.InstanceID, placed []lifecycle.Placed, heard []dstack.Report) {
+func (r *Reconciler) probe(id dstack.InstanceID, placed []lifecycle.PlacedReplica, heard []dstack.Report) {
 	if heard == nil {
 		return // the engine does not answer: all goes on
 	}
 	at := map[dstack.AttemptID]int{}
 	for i, rep := range heard {
-		if rep.Outcome == dstack.OutcomeRunning {
+		if rep.State == dstack.AttemptRunning {
 			at[rep.Attempt] = i
 		}
 	}
@@ -160,17 +160,17 @@ func (r *Reconciler) probe(id dstack.InstanceID, placed []lifecycle.Placed, hear
 	}
 	r.probes.keep(id, on)
 	for _, p := range on {
-		heard[at[p.Attempt]].Probed = r.probes.of(p.Attempt)
+		heard[at[p.Attempt]].Probes = r.probes.of(p.Attempt)
 	}
 }
 
 // probed makes an instance due because a probe of one of its replicas says
 // something new. Losing that costs an interval.
 func (r *Reconciler) probed(ctx context.Context, id dstack.InstanceID) {
-	if err := r.Store.Touch(ctx, store.Instances, string(id), time.Now()); err != nil && ctx.Err() == nil {
+	if err := r.Store.MarkDue(ctx, store.Instances, string(id), time.Now()); err != nil && ctx.Err() == nil {
 		r.Log.Warn("an instance was not made due", "instance", id, "err", err)
 	}
-	r.wakes[store.Instances].Up()
+	r.wakes[store.Instances].Signal()
 }
 
 // serves says that a replica was ready.

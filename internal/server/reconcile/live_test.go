@@ -20,8 +20,8 @@ func scaled(least, most int) func(*spec.Service) {
 }
 
 // asked is a load of so many requests a second.
-func asked(rps int) dstack.Count {
-	return dstack.Count{Window: time.Minute, Watched: time.Minute, Requests: 60 * rps}
+func asked(rps int) dstack.RunLoad {
+	return dstack.RunLoad{Window: time.Minute, Watched: time.Minute, Requests: 60 * rps}
 }
 
 func (r *rig) events(kind dstack.EventKind) (all []dstack.Event) {
@@ -37,16 +37,16 @@ func TestPasses_ScaleWithTheLoadAndSleepWithoutOne(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submitLike(scaled(0, 4))
-	r.until(id, "active", func(w store.Whole) bool { return w.Run.Status == dstack.RunActive })
+	r.until(id, "active", func(w store.RunDetails) bool { return w.Run.Status == dstack.RunActive })
 	if n := r.engine.count(); n != 0 {
 		t.Fatalf("%d attempts of a service that nobody asked for", n)
 	}
-	r.counts(id, dstack.Count{Window: time.Minute, Watched: time.Minute, Requests: 1, Held: 1})
+	r.counts(id, dstack.RunLoad{Window: time.Minute, Watched: time.Minute, Requests: 1, Held: 1})
 	r.until(id, "awake", ready(1))
 	r.counts(id, asked(3))
 	r.until(id, "scaled up", ready(3))
 	r.counts(id, asked(0))
-	r.until(id, "asleep", func(w store.Whole) bool { return w.Run.Wanted == 0 && r.engine.count() == 0 })
+	r.until(id, "asleep", func(w store.RunDetails) bool { return w.Run.DesiredReplicas == 0 && r.engine.count() == 0 })
 	if n := len(r.events(dstack.EventScaled)); n < 3 {
 		t.Errorf("%d events tell of scaling", n)
 	}
@@ -61,16 +61,16 @@ func TestPasses_DrainWhatIsInFlight(t *testing.T) {
 	r.counts(id, asked(2))
 	w := r.until(id, "scaled up", ready(2))
 	busy, idle := w.Replicas[0], w.Replicas[1]
-	load := dstack.Count{Window: time.Minute, Watched: time.Minute, Requests: 1, InFlight: 3, Replicas: map[dstack.ReplicaID]int{busy.ID: 2, idle.ID: 1}}
+	load := dstack.RunLoad{Window: time.Minute, Watched: time.Minute, Requests: 1, InFlight: 3, Replicas: map[dstack.ReplicaID]int{busy.ID: 2, idle.ID: 1}}
 	r.counts(id, load)
-	status := func(id dstack.ReplicaID, s dstack.ReplicaStatus) func(store.Whole) bool {
-		return func(w store.Whole) bool {
+	status := func(id dstack.ReplicaID, s dstack.ReplicaStatus) func(store.RunDetails) bool {
+		return func(w store.RunDetails) bool {
 			return slices.ContainsFunc(w.Replicas, func(r dstack.Replica) bool { return r.ID == id && r.Status == s })
 		}
 	}
 	r.until(id, "draining", status(idle.ID, dstack.ReplicaDraining))
 	time.Sleep(500 * time.Millisecond) // longer than any pass takes
-	if w := r.until(id, "there", func(store.Whole) bool { return true }); !status(idle.ID, dstack.ReplicaDraining)(w) || !status(busy.ID, dstack.ReplicaReady)(w) {
+	if w := r.until(id, "there", func(store.RunDetails) bool { return true }); !status(idle.ID, dstack.ReplicaDraining)(w) || !status(busy.ID, dstack.ReplicaReady)(w) {
 		t.Fatalf("replicas %+v", w.Replicas)
 	}
 	load.InFlight, load.Replicas = 2, map[dstack.ReplicaID]int{busy.ID: 2}
@@ -83,17 +83,17 @@ func TestPasses_RollBackWhatDoesNotBecomeReady(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submit(2)
-	w := r.until(id, "served", func(w store.Whole) bool { return readyCount(w) == 2 && !w.Run.ReadyAt.IsZero() })
+	w := r.until(id, "served", func(w store.RunDetails) bool { return readyCount(w) == 2 && !w.Run.ReadyAt.IsZero() })
 	first := []dstack.AttemptID{w.Replicas[0].Attempt, w.Replicas[1].Attempt}
 	r.engine.with(func(e *fakeEngine) { e.refuse = "there is no image x" })
 	bad := w.Run.Spec
 	bad.Configuration.Commands = []string{"other"}
-	if _, err := r.store.ReviseRun(t.Context(), id, store.Revise{Revision: 1, Spec: bad, User: "admin", Rolls: true, Now: time.Now()}); err != nil {
+	if _, err := r.store.ReviseRun(t.Context(), id, store.Revision{Revision: 1, Spec: bad, User: "admin", NeedsRollout: true, Now: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	r.wake()
-	w = r.until(id, "rolled back", func(w store.Whole) bool { return w.Failed != nil })
-	if w.Run.Revision != 1 || w.Run.Newest != 2 || w.Failed.Num != 2 || w.Failed.Reason != "there is no image x" || w.Run.Spec.Configuration.Commands[0] == "other" {
+	w = r.until(id, "rolled back", func(w store.RunDetails) bool { return w.Failed != nil })
+	if w.Run.Revision != 1 || w.Run.LatestRevision != 2 || w.Failed.Num != 2 || w.Failed.Reason != "there is no image x" || w.Run.Spec.Configuration.Commands[0] == "other" {
 		t.Errorf("run %+v, failed %+v", w.Run, w.Failed)
 	}
 	for _, rep := range w.Replicas {
@@ -112,25 +112,25 @@ func TestPasses_RollBackAfterATakeOverInPart(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submit(4)
-	w := r.until(id, "served", func(w store.Whole) bool { return readyCount(w) == 4 && !w.Run.ReadyAt.IsZero() })
+	w := r.until(id, "served", func(w store.RunDetails) bool { return readyCount(w) == 4 && !w.Run.ReadyAt.IsZero() })
 	r.engine.with(func(e *fakeEngine) { e.refuseAfter, e.refuse = len(e.started)+1, "there is no image x" })
 	bad := w.Run.Spec
 	bad.Configuration.Commands = []string{"other"}
-	if _, err := r.store.ReviseRun(t.Context(), id, store.Revise{Revision: 1, Spec: bad, User: "admin", Rolls: true, Now: time.Now()}); err != nil {
+	if _, err := r.store.ReviseRun(t.Context(), id, store.Revision{Revision: 1, Spec: bad, User: "admin", NeedsRollout: true, Now: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	r.wake()
-	r.until(id, "rolled back", func(w store.Whole) bool { return w.Failed != nil })
+	r.until(id, "rolled back", func(w store.RunDetails) bool { return w.Failed != nil })
 	r.engine.with(func(e *fakeEngine) { e.refuse = "" })
-	r.until(id, "as it was", func(w store.Whole) bool {
+	r.until(id, "as it was", func(w store.RunDetails) bool {
 		live := 0
 		for _, rep := range w.Replicas {
-			if !rep.Status.Finished() {
+			if !rep.Status.IsFinished() {
 				live++
 			}
 		}
 		return live == 4 && !slices.ContainsFunc(w.Replicas, func(rep dstack.Replica) bool {
-			return !rep.Status.Finished() && (rep.Revision != 1 || rep.Status != dstack.ReplicaReady)
+			return !rep.Status.IsFinished() && (rep.Revision != 1 || rep.Status != dstack.ReplicaReady)
 		})
 	})
 }

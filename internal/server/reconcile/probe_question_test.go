@@ -207,7 +207,7 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 	if took := time.Since(from); took > 2*time.Second+200*time.Millisecond {
 		t.Errorf("out after %v", took)
 	}
-	if why := p.of("a").Why; why != "GET /health did not answer within 1s" {
+	if why := p.of("a").Message; why != "GET /health did not answer within 1s" {
 		t.Error(why)
 	}
 	cancel() // in the middle of a question or a wait

@@ -125,7 +125,7 @@ func (p *probes) keep(instance dstack.InstanceID, on []probed) {
 
 // of is what the probes of an attempt say now; nil: none was answered yet, or
 // it is not asked.
-func (p *probes) of(attempt dstack.AttemptID) *dstack.Probed {
+func (p *probes) of(attempt dstack.AttemptID) *dstack.ProbeStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	a := p.active[attempt]
@@ -219,7 +219,7 @@ type asked struct {
 	probed  // WasReady becomes true once it is ready as a whole
 	stop    context.CancelFunc
 	answers []answers // of each probe
-	said    *dstack.Probed
+	said    *dstack.ProbeStatus
 }
 
 // answers is what one probe has had.
@@ -234,7 +234,7 @@ func newAsked(one probed, stop context.CancelFunc) *asked {
 	one.Probes = slices.Clone(one.Probes)
 	a := &asked{probed: one, stop: stop, answers: make([]answers, len(one.Probes))}
 	if one.WasReady {
-		a.said = &dstack.Probed{Ready: true}
+		a.said = &dstack.ProbeStatus{Ready: true}
 		for i := range a.answers {
 			a.answers[i].in = true
 		}
@@ -273,11 +273,11 @@ func (a *asked) hear(i int, fail *noAnswer) bool {
 	}
 	before := a.said
 	a.said = a.sum()
-	return before == nil || before.Ready != a.said.Ready || before.Fails != a.said.Fails
+	return before == nil || before.Ready != a.said.Ready || before.ConsecutiveFailures != a.said.ConsecutiveFailures
 }
 
 // sum is what all probes say together.
-func (a *asked) sum() *dstack.Probed {
+func (a *asked) sum() *dstack.ProbeStatus {
 	worst := -1
 	for i, got := range a.answers {
 		if !got.in && (worst < 0 || got.bad > a.answers[worst].bad) {
@@ -286,19 +286,19 @@ func (a *asked) sum() *dstack.Probed {
 	}
 	if worst < 0 {
 		a.WasReady = true
-		return &dstack.Probed{Ready: true}
+		return &dstack.ProbeStatus{Ready: true}
 	}
-	said, got, q := &dstack.Probed{}, a.answers[worst], a.Probes[worst]
+	said, got, q := &dstack.ProbeStatus{}, a.answers[worst], a.Probes[worst]
 	if a.WasReady {
-		said.Fails = min(got.bad, dstack.ProbeFails)
+		said.ConsecutiveFailures = min(got.bad, dstack.ProbeFailureThreshold)
 	}
 	switch {
 	case got.bad > 0:
-		said.Why = got.why
+		said.Message = got.why
 	case got.good == 0:
-		said.Why = readable(title(q)+" has not answered yet", longestWhy)
+		said.Message = readable(title(q)+" has not answered yet", longestWhy)
 	default:
-		said.Why = readable(fmt.Sprintf("%s has answered %d of %d times", title(q), got.good, q.ReadyAfter), longestWhy)
+		said.Message = readable(fmt.Sprintf("%s has answered %d of %d times", title(q), got.good, q.ReadyAfter), longestWhy)
 	}
 	return said
 }

@@ -173,7 +173,7 @@ func (r *probeRig) woken() int {
 	return n
 }
 
-func (r *probeRig) want(id dstack.AttemptID, want *dstack.Probed) {
+func (r *probeRig) want(id dstack.AttemptID, want *dstack.ProbeStatus) {
 	r.t.Helper()
 	got := r.of(id)
 	if (got == nil) != (want == nil) || got != nil && *got != *want {
@@ -181,9 +181,11 @@ func (r *probeRig) want(id dstack.AttemptID, want *dstack.Probed) {
 	}
 }
 
-func isReady() *dstack.Probed { return &dstack.Probed{Ready: true} }
+func isReady() *dstack.ProbeStatus { return &dstack.ProbeStatus{Ready: true} }
 
-func isOut(fails int, why string) *dstack.Probed { return &dstack.Probed{Fails: fails, Why: why} }
+func isOut(fails int, why string) *dstack.ProbeStatus {
+	return &dstack.ProbeStatus{ConsecutiveFailures: fails, Message: why}
+}
 
 // health is a probe of GET /health every 10 s, within 5 s, changed by knobs.
 func health(knobs ...func(*spec.Probe)) spec.Probe {

@@ -110,7 +110,7 @@ func TestProbes_OneFailTakesItOutAndGoodOnesInARowBringItBack(t *testing.T) {
 		r.set("a:80", func(one *probedReplica) { one.status["/health"] = 500 })
 		for fails := range 5 {
 			r.pass(10 * second)
-			r.want("a", isOut(min(fails+1, dstack.ProbeFails), "GET /health answered 500"))
+			r.want("a", isOut(min(fails+1, dstack.ProbeFailureThreshold), "GET /health answered 500"))
 		}
 		if n := r.woken(); n != 3 {
 			t.Errorf("woken %d times, want once for each of 3 fails", n)
@@ -140,7 +140,7 @@ func TestProbes_AreReadyTogetherAndTheWorstIsNamed(t *testing.T) {
 		r.want("a", isOut(3, "GET /b answered 500"))
 		r.set("a:80", func(one *probedReplica) { delete(one.status, "/b") })
 		r.pass(2 * second)
-		if got := r.of("a"); got.Ready || got.Fails < 1 || got.Why != "GET /a answered 418" {
+		if got := r.of("a"); got.Ready || got.ConsecutiveFailures < 1 || got.Message != "GET /a answered 418" {
 			t.Errorf("one of two is well: %+v", got)
 		}
 	})
@@ -178,7 +178,7 @@ func TestProbes_AReplicaThatHangsIsOutWithinTwoIntervals(t *testing.T) {
 				r.want("a", isReady())
 				r.set("a:80", func(one *probedReplica) { one.hang = true })
 				r.pass(2 * time.Duration(interval) * second)
-				if got := r.of("a"); got.Ready || got.Fails < 1 || got.Why != "GET /health did not answer within 5s" {
+				if got := r.of("a"); got.Ready || got.ConsecutiveFailures < 1 || got.Message != "GET /health did not answer within 5s" {
 					t.Errorf("after two intervals: %+v", got)
 				}
 				r.set("a:80", func(one *probedReplica) { one.hang = false })
@@ -269,7 +269,7 @@ func TestProbes_KeepBeginsEndsAndBeginsAfresh(t *testing.T) {
 		name   string
 		next   []probed
 		asked  []string // paths at a:80 in the next moment
-		wanted *dstack.Probed
+		wanted *dstack.ProbeStatus
 	}{
 		{"the same", []probed{probedAt("a", health())}, nil, isReady()},
 		{"the same and ready", []probed{wasReady(probedAt("a", health()))}, nil, isReady()},

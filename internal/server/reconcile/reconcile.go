@@ -35,9 +35,9 @@ type Options struct {
 	Store    *store.Store
 	Backends *backend.Set
 	Logs     *logs.Store
-	Bell     *loop.Bell // rung after each change, and at times without one
-	Owner    string     // this server, among all that share the database
-	Host     string     // this installation's host: see dstack.Instance.Host
+	Bell     *loop.Broadcast // rung after each change, and at times without one
+	Owner    string          // this server, among all that share the database
+	Host     string          // this installation's host: see dstack.Instance.Host
 	Limits   lifecycle.Limits
 	ActTime  time.Duration // that one look at a machine and what follows may take; 0: 30 s
 	Log      *slog.Logger
@@ -68,7 +68,7 @@ func New(o Options) *Reconciler {
 // interval, never correctness.
 func (r *Reconciler) Wake() {
 	for _, w := range r.wakes {
-		w.Up()
+		w.Signal()
 	}
 }
 
@@ -92,7 +92,7 @@ func (r *Reconciler) pass(name string, kind store.Kind, most int, work func(cont
 			return 0, err
 		}
 		if len(leases) > 0 && work(ctx, leases) {
-			r.Bell.Ring()
+			r.Bell.Notify()
 		}
 		return r.wait(ctx, kind)
 	})
@@ -184,9 +184,9 @@ func (r *Reconciler) run(ctx context.Context, l store.Lease) (news bool, err err
 		return false, err
 	}
 	now := time.Now()
-	scale := autoscale.Decide(autoscale.Of(seen.Run, seen.Replicas, seen.Load), now)
-	seen.Wanted, seen.WhyScale, seen.ScaleDue = scale.Wanted, dstack.Reason(scale.Why), scale.NextAt
-	step, err := lifecycle.Run(seen, now)
+	scale := autoscale.Decide(autoscale.BuildFacts(seen.Run, seen.Replicas, seen.Load), now)
+	seen.DesiredReplicas, seen.ScaleReason, seen.ScaleDue = scale.DesiredReplicas, dstack.Reason(scale.Reason), scale.NextAt
+	step, err := lifecycle.DecideRun(seen, now)
 	if err != nil {
 		return false, err
 	}
@@ -194,13 +194,13 @@ func (r *Reconciler) run(ctx context.Context, l store.Lease) (news bool, err err
 		return false, err
 	}
 	r.tell(seen.Run.Status != step.To, "run", seen.Run.Name, seen.Run.Status, step.To, step.Reason)
-	if step.Back != nil {
-		r.Log.Warn("a revision was rolled back", "name", seen.Run.Name, "from", seen.Run.Revision, "to", step.Back.To, "why", step.Back.Reason)
-		r.wakes[store.Runs].Up()
+	if step.Rollback != nil {
+		r.Log.Warn("a revision was rolled back", "name", seen.Run.Name, "from", seen.Run.Revision, "to", step.Rollback.ToRevision, "why", step.Rollback.Reason)
+		r.wakes[store.Runs].Signal()
 	}
-	if len(step.Add)+len(step.Drop)+len(step.Drain) > 0 {
-		r.wakes[store.Replicas].Up()
-		r.wakes[store.Instances].Up()
+	if len(step.Add)+len(step.Terminate)+len(step.Drain) > 0 {
+		r.wakes[store.Replicas].Signal()
+		r.wakes[store.Instances].Signal()
 	}
 	return true, nil
 }

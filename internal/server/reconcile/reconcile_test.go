@@ -29,7 +29,7 @@ type rig struct {
 	engine  *fakeEngine
 	set     *backend.Set
 	logs    *logs.Store
-	bell    loop.Bell
+	bell    loop.Broadcast
 	project dstack.Project
 	actTime time.Duration
 	log     *slog.Logger // nil: nobody reads it
@@ -37,7 +37,7 @@ type rig struct {
 	passes  *reconcile.Reconciler
 
 	mu    sync.Mutex
-	count map[dstack.RunID]dstack.Count // what a gateway tells
+	count map[dstack.RunID]dstack.RunLoad // what a gateway tells
 }
 
 func newRig(t *testing.T) *rig {
@@ -63,8 +63,8 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r.set.Add("main", "local", &fakeBackend{engine: r.engine, offer: dstack.Offer{
-		Backend: "local", Region: "local", Type: "box", Owned: "this", Key: "local", Host: "here",
-		Hardware: dstack.Hardware{CPUs: 2, MemoryMiB: 4096, DiskMiB: 10240}, Engine: dstack.Traits{Name: "fake", Containers: true},
+		Backend: "local", Region: "local", Type: "box", OwnedInstance: "this", Key: "local", Host: "here",
+		Hardware: dstack.Hardware{CPUs: 2, MemoryMiB: 4096, DiskMiB: 10240}, Engine: dstack.EngineCapabilities{Name: "fake", Containers: true},
 	}})
 	return r
 }
@@ -99,14 +99,14 @@ func (r *rig) begin(limits lifecycle.Limits) {
 // gateway follows the routes, and tells what the test says that it counts.
 func (r *rig) gateway(ctx context.Context) error {
 	for {
-		rung := r.bell.Next()
+		rung := r.bell.Changed()
 		table, err := r.store.Routes(ctx)
 		if err == nil {
 			r.mu.Lock()
-			counts := dstack.Counts{Gateway: "here", Watched: time.Hour, Drains: table.Drains, Runs: maps.Clone(r.count)}
+			counts := dstack.LoadReport{Gateway: "here", Watched: time.Hour, DrainSequence: table.DrainSequence, Runs: maps.Clone(r.count)}
 			r.mu.Unlock()
 			var woke bool
-			if woke, err = r.store.SaveCounts(ctx, counts, time.Now()); woke {
+			if woke, err = r.store.SaveLoadReport(ctx, counts, time.Now()); woke {
 				r.passes.Wake()
 			}
 		}
@@ -123,10 +123,10 @@ func (r *rig) gateway(ctx context.Context) error {
 }
 
 // counts makes the gateway tell something of a run.
-func (r *rig) counts(id dstack.RunID, c dstack.Count) {
+func (r *rig) counts(id dstack.RunID, c dstack.RunLoad) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.count = map[dstack.RunID]dstack.Count{id: c}
+	r.count = map[dstack.RunID]dstack.RunLoad{id: c}
 }
 
 // kill ends the passes where they are.
@@ -168,12 +168,12 @@ func (r *rig) wake() {
 }
 
 // until waits for something to become true of a run.
-func (r *rig) until(id dstack.RunID, what string, ok func(store.Whole) bool) store.Whole {
+func (r *rig) until(id dstack.RunID, what string, ok func(store.RunDetails) bool) store.RunDetails {
 	r.t.Helper()
 	deadline := time.Now().Add(15 * time.Second)
 	for {
-		rung := r.bell.Next()
-		found, err := r.store.Whole(r.t.Context(), id)
+		rung := r.bell.Changed()
+		found, err := r.store.RunDetails(r.t.Context(), id)
 		if err != nil || len(found) != 1 {
 			r.t.Fatal(len(found), err)
 		}
@@ -190,7 +190,7 @@ func (r *rig) until(id dstack.RunID, what string, ok func(store.Whole) bool) sto
 	}
 }
 
-func readyCount(w store.Whole) (n int) {
+func readyCount(w store.RunDetails) (n int) {
 	for _, rep := range w.Replicas {
 		if rep.Status == dstack.ReplicaReady {
 			n++
@@ -199,11 +199,11 @@ func readyCount(w store.Whole) (n int) {
 	return n
 }
 
-func ready(n int) func(store.Whole) bool {
-	return func(w store.Whole) bool { return readyCount(w) == n }
+func ready(n int) func(store.RunDetails) bool {
+	return func(w store.RunDetails) bool { return readyCount(w) == n }
 }
 
-func finished(w store.Whole) bool { return w.Run.Status.Finished() }
+func finished(w store.RunDetails) bool { return w.Run.Status.IsFinished() }
 
 func TestPasses_FromSubmitToReadyToStopped(t *testing.T) {
 	r := newRig(t)
@@ -216,7 +216,7 @@ func TestPasses_FromSubmitToReadyToStopped(t *testing.T) {
 		t.Errorf("route table %+v, %v", table, err)
 	}
 	if w.Run.ReadyAt.IsZero() {
-		r.until(id, "noted as ready", func(w store.Whole) bool { return !w.Run.ReadyAt.IsZero() })
+		r.until(id, "noted as ready", func(w store.RunDetails) bool { return !w.Run.ReadyAt.IsZero() })
 	}
 
 	if err := r.store.StopRun(t.Context(), id, dstack.StopGrace, "admin", time.Now()); err != nil {
@@ -246,11 +246,11 @@ func TestPasses_ACrashIsRestartedAndRemembered(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submit(1)
-	first := r.until(id, "ready", func(w store.Whole) bool { return readyCount(w) == 1 && !w.Run.ReadyAt.IsZero() }).Replicas[0].Attempt
+	first := r.until(id, "ready", func(w store.RunDetails) bool { return readyCount(w) == 1 && !w.Run.ReadyAt.IsZero() }).Replicas[0].Attempt
 	r.engine.crash(7)
-	w := r.until(id, "ready again", func(w store.Whole) bool { return readyCount(w) == 1 && w.Replicas[0].Attempt != first })
+	w := r.until(id, "ready again", func(w store.RunDetails) bool { return readyCount(w) == 1 && w.Replicas[0].Attempt != first })
 	rep := w.Replicas[0]
-	if len(rep.Past) != 1 || rep.Past[0].ID != first || rep.Past[0].Exit != 7 || rep.Past[0].LastOut[0] != "last words" || rep.AttemptNum != 1 {
+	if len(rep.PastAttempts) != 1 || rep.PastAttempts[0].ID != first || rep.PastAttempts[0].ExitCode != 7 || rep.PastAttempts[0].LastOutput[0] != "last words" || rep.AttemptNum != 1 {
 		t.Errorf("remembered %+v", rep)
 	}
 }
@@ -293,12 +293,12 @@ func TestPasses_AnEngineThatHangsIsNotedAsOneThatDoesNotAnswer(t *testing.T) {
 	id := r.submit(1)
 	r.until(id, "ready", ready(1))
 	r.engine.with(func(e *fakeEngine) { e.hangs = true })
-	w := r.until(id, "noted", func(w store.Whole) bool { return w.Instances["this"].Fails > 1 })
-	if i := w.Instances["this"]; i.LastFail == "" || readyCount(w) != 1 {
+	w := r.until(id, "noted", func(w store.RunDetails) bool { return w.Instances["this"].ConsecutiveFailures > 1 })
+	if i := w.Instances["this"]; i.LastError == "" || readyCount(w) != 1 {
 		t.Errorf("instance %+v, %d ready", i, readyCount(w))
 	}
 	r.engine.with(func(e *fakeEngine) { e.hangs = false })
-	r.until(id, "heard again", func(w store.Whole) bool { return w.Instances["this"].Fails == 0 })
+	r.until(id, "heard again", func(w store.RunDetails) bool { return w.Instances["this"].ConsecutiveFailures == 0 })
 }
 
 // A server that is killed at any moment and started again loses nothing,
@@ -332,7 +332,7 @@ func TestPasses_KilledAgainAndAgain(t *testing.T) {
 // What an earlier server started and nobody wants any more is ended.
 func TestPasses_OrphansAreEnded(t *testing.T) {
 	r := newRig(t)
-	if err := r.engine.Start(t.Context(), dstack.Order{Attempt: "orphan", Replica: "gone"}); err != nil {
+	if err := r.engine.Start(t.Context(), dstack.AttemptSpec{Attempt: "orphan", Replica: "gone"}); err != nil {
 		t.Fatal(err)
 	}
 	r.begin(lifecycle.Limits{})
@@ -352,11 +352,11 @@ func TestPasses_ANewRevisionReplacesTheOld(t *testing.T) {
 	r.begin(lifecycle.Limits{})
 	id := r.submit(1)
 	w := r.until(id, "ready", ready(1))
-	if _, err := r.store.ReviseRun(t.Context(), id, store.Revise{Revision: 1, Spec: w.Run.Spec, User: "admin", Rolls: true, Now: time.Now()}); err != nil {
+	if _, err := r.store.ReviseRun(t.Context(), id, store.Revision{Revision: 1, Spec: w.Run.Spec, User: "admin", NeedsRollout: true, Now: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	r.wake()
-	w = r.until(id, "ready at revision 2", func(w store.Whole) bool {
+	w = r.until(id, "ready at revision 2", func(w store.RunDetails) bool {
 		for _, rep := range w.Replicas {
 			if rep.Status == dstack.ReplicaReady && rep.Revision == 2 {
 				return true

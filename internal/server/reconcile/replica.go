@@ -61,15 +61,15 @@ func (r *Reconciler) decide(ctx context.Context, save *store.ReplicaSave, rooms 
 			return err
 		}
 	}
-	step, err := lifecycle.Replica(*seen, now)
+	step, err := lifecycle.DecideReplica(*seen, now)
 	if err != nil {
 		return err
 	}
-	if step.Past != nil && len(step.Past.LastOut) == 0 {
-		step.Past.LastOut = r.lastOutput(ctx, *seen, step.Past.ID)
+	if step.EndedAttempt != nil && len(step.EndedAttempt.LastOutput) == 0 {
+		step.EndedAttempt.LastOutput = r.lastOutput(ctx, *seen, step.EndedAttempt.ID)
 	}
-	if step.Place != nil {
-		rooms.take(*seen, *step.Place)
+	if step.Placement != nil {
+		rooms.take(*seen, *step.Placement)
 	}
 	save.Step = step
 	return nil
@@ -78,13 +78,13 @@ func (r *Reconciler) decide(ctx context.Context, save *store.ReplicaSave, rooms 
 // stepped tells of a step that was saved.
 func (r *Reconciler) stepped(save store.ReplicaSave) {
 	seen, step := save.Seen, save.Step
-	if seen.Replica.Status == step.To && !step.Attempt && step.Blocked == seen.Replica.Blocked {
+	if seen.Replica.Status == step.To && !step.NewAttempt && step.Blocked == seen.Replica.Blocked {
 		return
 	}
 	name := fmt.Sprintf("%s/%d", seen.Run.Name, seen.Replica.Num)
 	r.tell(true, "replica", name, seen.Replica.Status, step.To, step.Reason)
-	r.wakes[store.Runs].Up()
-	r.wakes[store.Instances].Up()
+	r.wakes[store.Runs].Signal()
+	r.wakes[store.Instances].Signal()
 }
 
 // lastLines is how much of an attempt's output is kept with it.

@@ -30,7 +30,7 @@ type given struct {
 // roomOf is what the machines of one project offer, and what is held of them.
 type roomOf struct {
 	offers []dstack.Offer
-	used   map[dstack.InstanceID]dstack.Used
+	used   map[dstack.InstanceID]dstack.Allocation
 }
 
 func (r *Reconciler) newRooms() *rooms {
@@ -43,19 +43,19 @@ func (m *rooms) look(ctx context.Context, seen *lifecycle.ReplicaFacts) error {
 	if err != nil {
 		return err
 	}
-	need := job.Need(seen.Run.Spec)
-	seen.Places, seen.Misfits = placement.Rank(need, room.offers, room.used)
-	if len(seen.Places) > 0 {
+	need := job.BuildRequirements(seen.Run.Spec)
+	seen.Placements, seen.Rejections = placement.RankOffers(need, room.offers, room.used)
+	if len(seen.Placements) > 0 {
 		return nil
 	}
 	var older []dstack.Replica
 	for _, other := range seen.Siblings {
-		if other.Shape != seen.Replica.Shape {
+		if other.TemplateRevision != seen.Replica.TemplateRevision {
 			older = append(older, other)
 		}
 	}
 	if len(older) > 0 {
-		places, _ := placement.Rank(need, room.offers, placement.Without(room.used, older))
+		places, _ := placement.RankOffers(need, room.offers, placement.ReleaseAllocations(room.used, older))
 		seen.Blocked = len(places) > 0
 	}
 	return nil
@@ -65,7 +65,7 @@ func (m *rooms) of(ctx context.Context, run dstack.Run) (*roomOf, error) {
 	if room, ok := m.projects[run.ProjectID]; ok {
 		return room, nil
 	}
-	used, err := m.r.Store.Used(ctx, run.ProjectID)
+	used, err := m.r.Store.Allocations(ctx, run.ProjectID)
 	if err != nil {
 		return nil, err
 	}
@@ -78,11 +78,11 @@ func (m *rooms) of(ctx context.Context, run dstack.Run) (*roomOf, error) {
 }
 
 // take notes what a replica has been given, for those that look after it.
-func (m *rooms) take(seen lifecycle.ReplicaFacts, place dstack.Place) {
-	if place.Offer.Owned == "" {
+func (m *rooms) take(seen lifecycle.ReplicaFacts, place dstack.Placement) {
+	if place.Offer.OwnedInstance == "" {
 		return // rented for it alone
 	}
-	g := given{project: seen.Run.ProjectID, on: place.Offer.Owned, claim: place.Claim,
+	g := given{project: seen.Run.ProjectID, on: place.Offer.OwnedInstance, claim: place.Claim,
 		holder: fmt.Sprintf("%s replica %d", seen.Run.Name, seen.Replica.Num)}
 	m.given = append(m.given, g)
 	for project, room := range m.projects {

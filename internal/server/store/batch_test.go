@@ -35,7 +35,7 @@ func TestBatch_WhatCannotBeSavedKeepsBackNothingElse(t *testing.T) {
 	port := dstack.Claim{Ports: []int{8000}}
 	onBoth(t, func(t *testing.T, h *house) {
 		runs, saves := h.batch(dstack.Claim{CPUs: 2}, port, dstack.Claim{}, port, dstack.Claim{CPUs: 3}, dstack.Claim{CPUs: 2})
-		h.runStep(runs[2], lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{saves[2].Seen.Replica.ID}}, t0)
+		h.runStep(runs[2], lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{saves[2].Seen.Replica.ID}}, t0)
 		errs := h.s.SaveReplicaSteps(t.Context(), saves, t0)
 		for i, want := range []dstack.ReplicaStatus{
 			dstack.ReplicaStarting, dstack.ReplicaStarting,
@@ -72,7 +72,7 @@ func TestBatch_ALostLeaseWritesNothing(t *testing.T) {
 		errs := h.s.SaveReplicaSteps(t.Context(), saves, t0)
 		h.want(dstack.Conflict, errs[0])
 		h.ok(errs[1])
-		used, err := h.s.Used(t.Context(), h.project.ID)
+		used, err := h.s.Allocations(t.Context(), h.project.ID)
 		h.ok(err)
 		if _, r := h.reread(runs[0]); r.Status != dstack.ReplicaWaiting || len(used["local-box"].GPUs) != 1 {
 			t.Errorf("it is %s, and %v is held", r.Status, used)

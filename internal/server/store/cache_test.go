@@ -37,26 +37,26 @@ func TestKept_IsWhatIsThere(t *testing.T) {
 			h.instanceStep("local-box", up, nil, errors.New("it is away"), later)
 		}},
 		{"it drains", func(h *house, run dstack.Run, r dstack.Replica) {
-			h.ok(h.s.Touch(h.ctx(), store.Runs, string(run.ID), t0))
-			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, Limit: time.Minute}, later)
+			h.ok(h.s.MarkDue(h.ctx(), store.Runs, string(run.ID), t0))
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, DrainTimeout: time.Minute}, later)
 		}},
 		{"it is told to drain, to end, and then to hurry", func(h *house, run dstack.Run, r dstack.Replica) {
 			one := []dstack.ReplicaID{r.ID}
-			for _, step := range []lifecycle.RunStep{{Drain: one, Limit: time.Minute}, {Drop: one, Grace: true}, {Drop: one}} {
+			for _, step := range []lifecycle.RunStep{{Drain: one, DrainTimeout: time.Minute}, {Terminate: one, Graceful: true}, {Terminate: one}} {
 				step.To = dstack.RunTerminating
-				h.ok(h.s.Touch(h.ctx(), store.Runs, string(run.ID), t0))
+				h.ok(h.s.MarkDue(h.ctx(), store.Runs, string(run.ID), t0))
 				h.runStep(run.ID, step, later)
 				h.facts()
 			}
 		}},
 		{"it crashes and starts again", func(h *house, _ dstack.Run, r dstack.Replica) {
-			h.ok(h.s.Touch(h.ctx(), store.Replicas, string(r.ID), t0))
+			h.ok(h.s.MarkDue(h.ctx(), store.Replicas, string(r.ID), t0))
 			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, Due: later}, later)
 			h.facts()
-			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Attempt: true}, later)
+			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true}, later)
 		}},
 		{"its machine is lost", func(h *house, _ dstack.Run, r dstack.Replica) {
-			h.ok(h.s.Touch(h.ctx(), store.Replicas, string(r.ID), t0))
+			h.ok(h.s.MarkDue(h.ctx(), store.Replicas, string(r.ID), t0))
 			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaWaiting, Due: later}, later)
 		}},
 		{"another is placed beside it", func(h *house, _ dstack.Run, _ dstack.Replica) {
@@ -66,14 +66,14 @@ func TestKept_IsWhatIsThere(t *testing.T) {
 		{"its run is changed in place", func(h *house, run dstack.Run, _ dstack.Replica) {
 			rs := run.Spec
 			rs.Configuration.Auth = !rs.Configuration.Auth
-			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revise{Revision: 1, Spec: rs, User: "admin", Now: later})
+			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: rs, User: "admin", Now: later})
 			h.ok(err)
 		}},
 		{"its run is rolled, and falls back", func(h *house, run dstack.Run, _ dstack.Replica) {
-			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revise{Revision: 1, Spec: run.Spec, Rolls: true, User: "admin", Now: later})
+			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: run.Spec, NeedsRollout: true, User: "admin", Now: later})
 			h.ok(err)
 			h.facts()
-			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Back: &lifecycle.Back{To: 1, Reason: "it fails"}}, later)
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Rollback: &lifecycle.Rollback{ToRevision: 1, Reason: "it fails"}}, later)
 		}},
 		{"a user gets a new token", func(h *house, _ dstack.Run, _ dstack.Replica) {
 			h.ok(h.s.SetToken(h.ctx(), h.user.ID, hash("new")))
@@ -122,7 +122,7 @@ func (h *house) facts() map[string]any {
 	all := map[string]any{"instance": seen.Instance, "reports": seen.Reports, "routes": table}
 	for _, p := range seen.Replicas {
 		r := p.Replica
-		all[string(r.ID)] = []any{r.Status, r.Since, r.Attempt, r.AttemptAt, r.AttemptNum, r.Grace, r.ReadyAt, r.Claim, r.Revision, p.Run.Spec}
+		all[string(r.ID)] = []any{r.Status, r.Since, r.Attempt, r.AttemptAt, r.AttemptNum, r.Graceful, r.ReadyAt, r.Claim, r.Revision, p.Run.Spec}
 	}
 	return all
 }
@@ -145,13 +145,13 @@ func TestRoutes_AreReadAgainOnlyWhenSomethingChanged(t *testing.T) {
 // A report that differs in anything but the time at which it was seen is a new
 // one.
 func TestReports_EverythingCounts(t *testing.T) {
-	one := dstack.Report{Attempt: "a", Outcome: dstack.OutcomeRunning, Probed: &dstack.Probed{}}
+	one := dstack.Report{Attempt: "a", State: dstack.AttemptRunning, Probes: &dstack.ProbeStatus{}}
 	if !store.SameReport(one, one) {
 		t.Fatal("it differs from itself")
 	}
 	differs := func(name string, field func(*dstack.Report) reflect.Value) {
 		other := one
-		other.Probed = &dstack.Probed{}
+		other.Probes = &dstack.ProbeStatus{}
 		v := field(&other)
 		switch v.Kind() {
 		case reflect.String:
@@ -174,7 +174,7 @@ func TestReports_EverythingCounts(t *testing.T) {
 	for i, of := 0, reflect.TypeFor[dstack.Report](); i < of.NumField(); i++ {
 		differs(of.Field(i).Name, func(r *dstack.Report) reflect.Value { return reflect.ValueOf(r).Elem().Field(i) })
 	}
-	for i, of := 0, reflect.TypeFor[dstack.Probed](); i < of.NumField(); i++ {
-		differs("Probed."+of.Field(i).Name, func(r *dstack.Report) reflect.Value { return reflect.ValueOf(r.Probed).Elem().Field(i) })
+	for i, of := 0, reflect.TypeFor[dstack.ProbeStatus](); i < of.NumField(); i++ {
+		differs("Probed."+of.Field(i).Name, func(r *dstack.Report) reflect.Value { return reflect.ValueOf(r.Probes).Elem().Field(i) })
 	}
 }

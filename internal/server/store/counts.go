@@ -55,19 +55,19 @@ func (c *toldCache) keep(gateway string, last lastTold) {
 	c.gateways[gateway] = last
 }
 
-// SaveCounts makes what a gateway counted what is known of it: all of it, for
+// SaveLoadReport makes what a gateway counted what is known of it: all of it, for
 // unfinished runs. It makes due what that may change: runs that scale, runs
 // without a replica that requests wait for, and draining replicas that get
 // nothing any more; woke says whether there is any. The same counts again are
 // written every three seconds only, unless its table proves something new
 // while a replica drains. What gateways told is forgotten after a minute.
-func (s *Store) SaveCounts(ctx context.Context, c dstack.Counts, now time.Time) (woke bool, err error) {
+func (s *Store) SaveLoadReport(ctx context.Context, c dstack.LoadReport, now time.Time) (woke bool, err error) {
 	counts, err := countTexts(c.Runs)
 	if err != nil {
 		return false, err
 	}
 	if last := s.told.of(c.Gateway); maps.Equal(last.counts, counts) && now.Sub(last.at).Abs() < toldEvery {
-		if last.drains == c.Drains {
+		if last.drains == c.DrainSequence {
 			return false, nil
 		}
 		if any, err := s.anyDraining(ctx); err != nil || !any {
@@ -82,11 +82,11 @@ func (s *Store) SaveCounts(ctx context.Context, c dstack.Counts, now time.Time) 
 	if err != nil {
 		return false, err
 	}
-	s.told.keep(c.Gateway, lastTold{counts: counts, drains: c.Drains, at: now})
+	s.told.keep(c.Gateway, lastTold{counts: counts, drains: c.DrainSequence, at: now})
 	return woke, nil
 }
 
-func countTexts(runs map[dstack.RunID]dstack.Count) (map[string]string, error) {
+func countTexts(runs map[dstack.RunID]dstack.RunLoad) (map[string]string, error) {
 	all := make(map[string]string, len(runs))
 	for id, count := range runs {
 		text, err := json.Marshal(count)
@@ -104,10 +104,10 @@ func (s *Store) anyDraining(ctx context.Context) (bool, error) {
 	return len(ids) > 0, explain(err)
 }
 
-func saveCounts(ctx context.Context, tx bun.Tx, c dstack.Counts, counts map[string]string, now time.Time) (woke bool, err error) {
+func saveCounts(ctx context.Context, tx bun.Tx, c dstack.LoadReport, counts map[string]string, now time.Time) (woke bool, err error) {
 	_, err = tx.NewRaw(`INSERT INTO gateways (name, drains, watched, at) VALUES (?, ?, ?, ?)
 		ON CONFLICT (name) DO UPDATE SET drains = EXCLUDED.drains, watched = EXCLUDED.watched, at = EXCLUDED.at`,
-		clean(c.Gateway), c.Drains, c.Watched.Microseconds(), micros(now)).Exec(ctx)
+		clean(c.Gateway), c.DrainSequence, c.Watched.Microseconds(), micros(now)).Exec(ctx)
 	if err != nil {
 		return false, err
 	}
@@ -210,7 +210,7 @@ func findQuiet(ctx context.Context, tx bun.Tx, now time.Time) (ids []string, err
 	}
 	loads, err := findLoads(ctx, tx, windows, now)
 	for _, load := range loads {
-		for id := range load.Quiet {
+		for id := range load.Drained {
 			ids = append(ids, string(id))
 		}
 	}

@@ -12,10 +12,10 @@ import (
 )
 
 // tells saves what a gateway counted, and makes that moment the present.
-func (h *house) tells(gateway string, drains int64, runs map[dstack.RunID]dstack.Count, now time.Time) (woke bool) {
+func (h *house) tells(gateway string, drains int64, runs map[dstack.RunID]dstack.RunLoad, now time.Time) (woke bool) {
 	h.t.Helper()
 	h.s.SetClock(func() time.Time { return now })
-	woke, err := h.s.SaveCounts(h.ctx(), dstack.Counts{Gateway: gateway, Drains: drains, Watched: time.Hour, Runs: runs}, now)
+	woke, err := h.s.SaveLoadReport(h.ctx(), dstack.LoadReport{Gateway: gateway, DrainSequence: drains, Watched: time.Hour, Runs: runs}, now)
 	h.ok(err)
 	return woke
 }
@@ -33,7 +33,7 @@ func (h *house) load(id dstack.RunID) dstack.Load {
 	return seen.Load
 }
 
-type counts = map[dstack.RunID]dstack.Count
+type counts = map[dstack.RunID]dstack.RunLoad
 
 func sec(n int) time.Duration { return time.Duration(n) * time.Second }
 
@@ -45,8 +45,8 @@ func TestLoad_IsSummedOverGatewaysThatToldLately(t *testing.T) {
 		if diff := cmp.Diff(dstack.Load{}, h.load(run.ID)); diff != "" {
 			t.Errorf("nobody told anything: %s", diff)
 		}
-		h.tells("a", 0, counts{run.ID: {Window: sec(30), Watched: sec(20), Requests: 7, Busy: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}}}, t0)
-		want := dstack.Load{Known: true, Window: sec(30), Watched: sec(20), Requests: 7, Busy: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Quiet: none}
+		h.tells("a", 0, counts{run.ID: {Window: sec(30), Watched: sec(20), Requests: 7, Concurrency: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}}}, t0)
+		want := dstack.Load{Known: true, Window: sec(30), Watched: sec(20), Requests: 7, Concurrency: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Drained: none}
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
 			t.Errorf("one: %s", diff)
 		}
@@ -54,13 +54,13 @@ func TestLoad_IsSummedOverGatewaysThatToldLately(t *testing.T) {
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
 			t.Errorf("one, and one with nothing to tell: %s", diff)
 		}
-		h.tells("b", 0, counts{run.ID: {Window: sec(30), Watched: sec(10), Requests: 1, Busy: 0.25, InFlight: 1, Replicas: map[dstack.ReplicaID]int{"y": 1}}}, t0.Add(sec(6)))
-		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(10), Requests: 8, Busy: 1.75, InFlight: 3, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 2}, Quiet: none}
+		h.tells("b", 0, counts{run.ID: {Window: sec(30), Watched: sec(10), Requests: 1, Concurrency: 0.25, InFlight: 1, Replicas: map[dstack.ReplicaID]int{"y": 1}}}, t0.Add(sec(6)))
+		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(10), Requests: 8, Concurrency: 1.75, InFlight: 3, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 2}, Drained: none}
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
 			t.Errorf("two: %s", diff)
 		}
 		h.tells("b", 0, nil, t0.Add(sec(10)))
-		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(30), Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Quiet: none} // it may still answer those
+		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(30), Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Drained: none} // it may still answer those
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
 			t.Errorf("the first told nothing for ten seconds: %s", diff)
 		}
@@ -79,7 +79,7 @@ func TestLoad_OfAGatewayThatBegan(t *testing.T) {
 		run := h.submitted(ranged("web", 0, 4), t0)
 		h.s.SetClock(func() time.Time { return t0 })
 		for _, c := range []struct{ counts, want int }{{0, 0}, {12, 12}, {90, 30}} {
-			_, err := h.s.SaveCounts(h.ctx(), dstack.Counts{Gateway: "a", Watched: sec(c.counts), Runs: counts{"other": {Requests: c.counts}}}, t0)
+			_, err := h.s.SaveLoadReport(h.ctx(), dstack.LoadReport{Gateway: "a", Watched: sec(c.counts), Runs: counts{"other": {Requests: c.counts}}}, t0)
 			h.ok(err)
 			if load := h.load(run.ID); load.Watched != sec(c.want) || !load.Known {
 				t.Errorf("after %d seconds: %+v", c.counts, load)
@@ -92,7 +92,7 @@ func TestLoad_OfAGatewayThatBegan(t *testing.T) {
 func TestLoad_OnlyAllGatewaysMakeAReplicaQuiet(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, r := h.ready("web", "127.0.0.1:80", t0)
-		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, Limit: sec(600)})
+		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, DrainTimeout: sec(600)})
 		h.tells("b", 1, counts{run.ID: {InFlight: 1, Replicas: map[dstack.ReplicaID]int{r.ID: 1}}}, t0)
 		for _, c := range []struct {
 			after int
@@ -101,7 +101,7 @@ func TestLoad_OnlyAllGatewaysMakeAReplicaQuiet(t *testing.T) {
 			now := t0.Add(sec(c.after))
 			h.s.SetClock(func() time.Time { return now })
 			h.tells("a", 1, nil, now)
-			if load := h.load(run.ID); load.Quiet[r.ID] != c.quiet {
+			if load := h.load(run.ID); load.Drained[r.ID] != c.quiet {
 				t.Errorf("%d seconds after b told of a request: %+v", c.after, load)
 			}
 		}
@@ -179,14 +179,14 @@ func TestCounts_MakeDueWhatTheyChange(t *testing.T) {
 		name        string
 		least, most int
 		replica     bool
-		then        dstack.Count
+		then        dstack.RunLoad
 		want        bool
 	}{
-		{"a fixed number", 1, 1, true, dstack.Count{Requests: 9, Held: 1}, false},
-		{"a range", 1, 2, true, dstack.Count{Requests: 9}, true},
-		{"a range and nothing new", 1, 2, true, dstack.Count{Requests: 1}, false},
-		{"one waits and there is no replica", 1, 1, false, dstack.Count{Requests: 1, Held: 1}, true},
-		{"nobody waits and there is no replica", 1, 1, false, dstack.Count{Requests: 2}, false},
+		{"a fixed number", 1, 1, true, dstack.RunLoad{Requests: 9, Held: 1}, false},
+		{"a range", 1, 2, true, dstack.RunLoad{Requests: 9}, true},
+		{"a range and nothing new", 1, 2, true, dstack.RunLoad{Requests: 1}, false},
+		{"one waits and there is no replica", 1, 1, false, dstack.RunLoad{Requests: 1, Held: 1}, true},
+		{"nobody waits and there is no replica", 1, 1, false, dstack.RunLoad{Requests: 2}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, h *house) {
@@ -195,9 +195,9 @@ func TestCounts_MakeDueWhatTheyChange(t *testing.T) {
 				if c.replica {
 					add = []int{0}
 				}
-				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Add: add, Due: t0}, t0)
+				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Add: add, Due: t0}, t0)
 				h.tells("a", 0, counts{run.ID: {Requests: 1}}, t0)
-				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1}, t0)
+				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1}, t0)
 				woke := h.tells("a", 0, counts{run.ID: c.then}, now)
 				if due := h.isDue(store.Runs, string(run.ID), now); due != c.want || woke != c.want {
 					t.Errorf("due %v, woke %v", due, woke)
@@ -212,14 +212,14 @@ func TestCounts_MakeDueWhatTheyChange(t *testing.T) {
 func TestDrain_QuietOnceEveryGatewayHasLetGo(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
-		before := h.routes().Drains
+		before := h.routes().DrainSequence
 		busy := counts{run.ID: {InFlight: 1, Replicas: map[dstack.ReplicaID]int{r.ID: 1}}}
 		h.tells("a", before, busy, t0)
 		h.tells("b", before, nil, t0)
 		h.revise(run.ID, "two", false, t0)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Drain: []dstack.ReplicaID{r.ID}, Limit: time.Minute}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Drain: []dstack.ReplicaID{r.ID}, DrainTimeout: time.Minute}, t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaDraining}, t0)
-		after := h.routes().Drains
+		after := h.routes().DrainSequence
 		if after <= before || len(h.routes().Routes[0].Ready) > 0 {
 			t.Errorf("the table knows %d orders, earlier %d", after, before)
 		}
@@ -246,7 +246,7 @@ func TestDrain_QuietOnceEveryGatewayHasLetGo(t *testing.T) {
 				continue
 			}
 			seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
-			if h.ok(err); seen.Load.Quiet[r.ID] != c.quiet || h.isDue(store.Replicas, string(r.ID), now) != c.quiet {
+			if h.ok(err); seen.Load.Drained[r.ID] != c.quiet || h.isDue(store.Replicas, string(r.ID), now) != c.quiet {
 				t.Errorf("%s: the load is %+v", c.name, seen.Load)
 			}
 			if c.quiet {

@@ -35,9 +35,9 @@ func TestEvents_Wishes(t *testing.T) {
 		run := h.submit("web", t0)
 		h.revise(run.ID, "two", true, t0)
 		h.revise(run.ID, "three", false, t0)
-		_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revise{Revision: 3, Spec: runSpec("web"), User: "bob", Rolls: true, Of: 1, Now: t0})
+		_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 3, Spec: runSpec("web"), User: "bob", NeedsRollout: true, Restores: 1, Now: t0})
 		h.ok(err)
-		_, err = h.s.ReviseRun(h.ctx(), run.ID, store.Revise{Revision: 3, Spec: runSpec("web"), User: "eve", Now: t0})
+		_, err = h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 3, Spec: runSpec("web"), User: "eve", Now: t0})
 		h.want(dstack.Conflict, err)
 		for _, stop := range []dstack.StopRequest{dstack.StopGrace, dstack.StopGrace, dstack.StopAbort, dstack.StopGrace} {
 			h.ok(h.s.StopRun(h.ctx(), run.ID, stop, "ann", t0))
@@ -58,7 +58,7 @@ func TestEvents_OfSteps(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		h.revise(run.ID, "two", false, t0)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Drain: []dstack.ReplicaID{r.ID}, Why: "tired"}, t0.Add(time.Second))
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Drain: []dstack.ReplicaID{r.ID}, StopReason: "tired"}, t0.Add(time.Second))
 		all := h.events("web", 0, 0)
 		if len(all) < 5 {
 			t.Fatalf("got %+v", all)
@@ -156,7 +156,7 @@ func TestEvents_AreNumberedInTheOrderOfCommits(t *testing.T) {
 			group.Go(func() {
 				for i := range 5 {
 					rs := runSpec(run.Name)
-					if _, err := h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: i + 1, Spec: rs, Now: t0}); err != nil {
+					if _, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: i + 1, Spec: rs, Now: t0}); err != nil {
 						t.Error(err)
 					}
 				}

@@ -21,9 +21,9 @@ func (s *Store) RunFacts(ctx context.Context, id dstack.RunID) (lifecycle.RunFac
 		if err != nil && (seen.Run.ID == "" || !ends) {
 			return err
 		}
-		seen.Wanted = seen.Run.Wanted
+		seen.DesiredReplicas = seen.Run.DesiredReplicas
 		seen.Replicas, err = findReplicas(ctx, tx, func(q *bun.SelectQuery) {
-			q.Where("r.run_id = ? AND (r.live OR (r.status = ? AND r.shape = ?))", string(id), string(dstack.ReplicaFailed), seen.Run.Shape)
+			q.Where("r.run_id = ? AND (r.live OR (r.status = ? AND r.shape = ?))", string(id), string(dstack.ReplicaFailed), seen.Run.TemplateRevision)
 		})
 		if err != nil {
 			return err

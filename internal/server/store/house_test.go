@@ -252,14 +252,14 @@ func (h *house) instanceStep(id dstack.InstanceID, step lifecycle.InstanceStep, 
 // box is an owned machine with two GPUs.
 func box() dstack.Offer {
 	return dstack.Offer{
-		Backend: "local", Key: "local", Region: "local", Type: "box", Owned: "local-box", Host: "here",
+		Backend: "local", Key: "local", Region: "local", Type: "box", OwnedInstance: "local-box", Host: "here",
 		Hardware: dstack.Hardware{CPUs: 4, MemoryMiB: 8192, DiskMiB: 1 << 20, GPUs: []dstack.GPU{{ID: "GPU-a"}, {ID: "GPU-b"}}},
 	}
 }
 
 // placed is the step that puts a waiting replica on the box.
 func placed(claim dstack.Claim) lifecycle.ReplicaStep {
-	return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Attempt: true, Place: &dstack.Place{Offer: box(), Claim: claim}, Due: t0}
+	return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true, Placement: &dstack.Placement{Offer: box(), Claim: claim}, Due: t0}
 }
 
 // replica submits a run and gives it one waiting replica.
@@ -280,9 +280,9 @@ func (h *house) reread(id dstack.RunID) (dstack.Run, dstack.Replica) {
 	return w.Run, w.Replicas[len(w.Replicas)-1]
 }
 
-func (h *house) whole(id dstack.RunID) store.Whole {
+func (h *house) whole(id dstack.RunID) store.RunDetails {
 	h.t.Helper()
-	found, err := h.s.Whole(h.ctx(), id)
+	found, err := h.s.RunDetails(h.ctx(), id)
 	h.ok(err)
 	if len(found) != 1 {
 		h.t.Fatalf("got %d runs, want 1", len(found))
@@ -320,5 +320,5 @@ func (h *house) heard(reports ...dstack.Report) []dstack.Report {
 }
 
 func running(a dstack.AttemptID, address string) dstack.Report {
-	return dstack.Report{Attempt: a, Outcome: dstack.OutcomeRunning, Ready: true, Address: address, StartedAt: t0}
+	return dstack.Report{Attempt: a, State: dstack.AttemptRunning, Ready: true, Address: address, StartedAt: t0}
 }

@@ -54,7 +54,7 @@ type placedCache struct {
 
 type placedOn struct {
 	state    stateOfInstance
-	replicas []lifecycle.Placed
+	replicas []lifecycle.PlacedReplica
 	reports  []dstack.Report
 }
 
@@ -110,7 +110,7 @@ func (s *Store) readPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID)
 // whose spec cannot be read must not stop the machine's other replicas: it is
 // shown as ready, so that what runs of it is kept and nothing is started from
 // a configuration that nobody could read.
-func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]lifecycle.Placed, error) {
+func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]lifecycle.PlacedReplica, error) {
 	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) {
 		q.Where("r.live AND r.instance_id = ?", string(id)).OrderExpr("r.run_id")
 	})
@@ -130,11 +130,11 @@ func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) (
 	if err != nil {
 		return nil, err
 	}
-	placed := make([]lifecycle.Placed, len(replicas))
+	placed := make([]lifecycle.PlacedReplica, len(replicas))
 	for i, r := range replicas {
 		row := runs[r.Run]
 		key, sealed := specKey{run: row.ID}, row.Spec
-		if r.Shape != row.Shape {
+		if r.TemplateRevision != row.Shape {
 			key.revision = r.Revision
 			sealed = old[key]
 		}
@@ -142,7 +142,7 @@ func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) (
 		if err != nil && r.Status == dstack.ReplicaStarting {
 			r.Status = dstack.ReplicaReady
 		}
-		placed[i] = lifecycle.Placed{Replica: r, Run: row.noun(rs)}
+		placed[i] = lifecycle.PlacedReplica{Replica: r, Run: row.noun(rs)}
 	}
 	return placed, nil
 }
@@ -152,7 +152,7 @@ func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) (
 func oldSpecs(ctx context.Context, tx bun.Tx, replicas []dstack.Replica, runs map[dstack.RunID]runRow) (map[specKey]string, error) {
 	var ids []string
 	for _, r := range replicas {
-		if r.Shape != runs[r.Run].Shape {
+		if r.TemplateRevision != runs[r.Run].Shape {
 			ids = append(ids, string(r.ID))
 		}
 	}

@@ -43,7 +43,7 @@ func (s *Store) SaveInstanceStep(ctx context.Context, l Lease, seen lifecycle.In
 		}
 		err := saveRow(ctx, tx, l, seen.Instance.Version, step.Due,
 			"status = ?, reason = ?, since = ?, heard_at = ?, last_fail = ?, fails = ?, live = ?",
-			string(next.Status), clean(next.Reason), micros(next.Since), micros(next.HeardAt), clean(next.LastFail), next.Fails, !deleted)
+			string(next.Status), clean(next.Reason), micros(next.Since), micros(next.LastResponseAt), clean(next.LastError), next.ConsecutiveFailures, !deleted)
 		if err != nil || !wrote {
 			return err
 		}
@@ -61,13 +61,13 @@ func nextInstance(i dstack.Instance, step lifecycle.InstanceStep, answered bool,
 		i.Since = now
 	}
 	i.Status, i.Reason = step.To, step.Reason
-	if answered && (i.Fails > 0 || now.Sub(i.HeardAt) >= heardEvery) {
-		i.HeardAt = now
+	if answered && (i.ConsecutiveFailures > 0 || now.Sub(i.LastResponseAt) >= heardEvery) {
+		i.LastResponseAt = now
 	}
 	if fail == nil {
-		i.Fails, i.LastFail = 0, ""
+		i.ConsecutiveFailures, i.LastError = 0, ""
 	} else {
-		i.Fails, i.LastFail = i.Fails+1, fail.Error()
+		i.ConsecutiveFailures, i.LastError = i.ConsecutiveFailures+1, fail.Error()
 	}
 	return i
 }

@@ -30,7 +30,7 @@ type instanceRow struct {
 func (r instanceRow) noun() (dstack.Instance, error) {
 	i := dstack.Instance{
 		ID: dstack.InstanceID(r.ID), Backend: r.Backend, Status: dstack.InstanceStatus(r.Status), Reason: dstack.Reason(r.Reason),
-		Since: at(r.Since), Host: r.Host, HeardAt: at(r.HeardAt), LastFail: r.LastFail, Fails: r.Fails, Version: r.Version,
+		Since: at(r.Since), Host: r.Host, LastResponseAt: at(r.HeardAt), LastError: r.LastFail, ConsecutiveFailures: r.Fails, Version: r.Version,
 	}
 	if err := json.Unmarshal([]byte(r.Offer), &i.Offer); err != nil {
 		return i, fmt.Errorf("read the offer of instance %s: %w", r.ID, err)

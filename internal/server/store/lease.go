@@ -187,7 +187,7 @@ func list(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// Touch makes an unfinished row due at now, or earlier if it is already.
-func (s *Store) Touch(ctx context.Context, kind Kind, id string, now time.Time) error {
+// MarkDue makes an unfinished row due at now, or earlier if it is already.
+func (s *Store) MarkDue(ctx context.Context, kind Kind, id string, now time.Time) error {
 	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error { return touch(ctx, tx, kind, now, "id = ?", id) })
 }

@@ -159,14 +159,14 @@ func TestSave_RefusesWhatWasWrittenMeanwhile(t *testing.T) {
 		seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
 		h.ok(err)
 		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}, Why: "stopped", Grace: true, Due: t0}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}, StopReason: "stopped", Graceful: true, Due: t0}, t0)
 		h.want(dstack.Conflict, h.s.SaveReplicaStep(t.Context(), l, seen, placed(dstack.Claim{}), t0))
 
 		_, r = h.reread(run.ID)
-		if r.Status != dstack.ReplicaTerminating || r.Instance != "" || r.Reason != "stopped" || !r.Grace {
+		if r.Status != dstack.ReplicaTerminating || r.Instance != "" || r.Reason != "stopped" || !r.Graceful {
 			t.Errorf("got %+v", r)
 		}
-		if used, err := h.s.Used(t.Context(), h.project.ID); err != nil || len(used) > 0 {
+		if used, err := h.s.Allocations(t.Context(), h.project.ID); err != nil || len(used) > 0 {
 			t.Errorf("a refused placement left %v (%v)", used, err)
 		}
 
@@ -196,14 +196,14 @@ func TestFinished_IsFinal(t *testing.T) {
 		if !ended.FinishedAt.Equal(t0) || !replica.FinishedAt.Equal(t0) {
 			t.Errorf("finished at %v and %v", ended.FinishedAt, replica.FinishedAt)
 		}
-		if used, err := h.s.Used(t.Context(), h.project.ID); err != nil || len(used) > 0 {
+		if used, err := h.s.Allocations(t.Context(), h.project.ID); err != nil || len(used) > 0 {
 			t.Errorf("a finished replica holds %v (%v)", used, err)
 		}
 
 		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Reason: "late"}, t0))
 		h.want(dstack.Conflict, h.s.SaveReplicaStep(t.Context(), lr, seenReplica, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0))
 		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, "admin", t0))
-		_, err = h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: 1, Spec: runSpec("web"), User: "admin", Rolls: true, Now: t0})
+		_, err = h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: 1, Spec: runSpec("web"), User: "admin", NeedsRollout: true, Now: t0})
 		h.want(dstack.Conflict, err)
 		far := t0.Add(1000 * time.Hour)
 		if len(h.due(store.Runs, far))+len(h.due(store.Replicas, far)) > 0 {
@@ -231,12 +231,12 @@ func TestSaves_MakeNeighboursDue(t *testing.T) {
 			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
 		}, []store.Kind{store.Runs}},
 		{"a run is revised", false, func(h *house, run dstack.Run, _ dstack.Replica) {
-			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revise{Revision: 1, Spec: runSpec("web"), User: "admin", Rolls: true, Now: now})
+			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: runSpec("web"), User: "admin", NeedsRollout: true, Now: now})
 			h.ok(err)
 		}, []store.Kind{store.Runs}},
 		{"a replica is dropped", false, func(h *house, run dstack.Run, r dstack.Replica) {
 			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
-			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drop: []dstack.ReplicaID{r.ID}}, now)
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Terminate: []dstack.ReplicaID{r.ID}}, now)
 		}, []store.Kind{store.Replicas, store.Instances}},
 		{"a run changes", false, func(h *house, run dstack.Run, _ dstack.Replica) {
 			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))

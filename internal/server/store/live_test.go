@@ -14,7 +14,7 @@ import (
 func TestRunStep_SinceWhenItBeganAndWasScaled(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run := h.submitted(ranged("web", 2, 5), t0)
-		if run = h.whole(run.ID).Run; run.Wanted != 2 || !run.ScaledAt.Equal(t0) || !run.StartedAt.IsZero() {
+		if run = h.whole(run.ID).Run; run.DesiredReplicas != 2 || !run.ScaledAt.Equal(t0) || !run.StartedAt.IsZero() {
 			t.Errorf("got %+v", run)
 		}
 		for i, c := range []struct {
@@ -23,18 +23,18 @@ func TestRunStep_SinceWhenItBeganAndWasScaled(t *testing.T) {
 			scaled, begins int // seconds after t0; negative: zero time
 		}{{false, 2, 0, -1}, {true, 2, 0, 1}, {true, 3, 2, 1}, {false, 3, 2, 1}, {false, 0, 4, 1}} {
 			now := t0.Add(sec(i))
-			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Begun: c.begun, Wanted: c.wanted, Due: t0}, now)
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Started: c.begun, DesiredReplicas: c.wanted, Due: t0}, now)
 			began := time.Time{}
 			if c.begins >= 0 {
 				began = t0.Add(sec(c.begins))
 			}
 			got := h.whole(run.ID).Run
-			if got.Wanted != c.wanted || !got.ScaledAt.Equal(t0.Add(sec(c.scaled))) || !got.StartedAt.Equal(began) {
+			if got.DesiredReplicas != c.wanted || !got.ScaledAt.Equal(t0.Add(sec(c.scaled))) || !got.StartedAt.Equal(began) {
 				t.Errorf("step %d: got %+v", i, got)
 			}
 			seen, err := h.s.RunFacts(t.Context(), run.ID)
-			if h.ok(err); seen.Wanted != c.wanted {
-				t.Errorf("step %d: a decision begins with %d", i, seen.Wanted)
+			if h.ok(err); seen.DesiredReplicas != c.wanted {
+				t.Errorf("step %d: a decision begins with %d", i, seen.DesiredReplicas)
 			}
 		}
 	})
@@ -46,33 +46,33 @@ func TestRunStep_Drain(t *testing.T) {
 		order := func(step lifecycle.RunStep, now time.Time) dstack.Replica {
 			t.Helper()
 			h.revise(run.ID, "again", false, now) // makes it due
-			step.To, step.Wanted = dstack.RunActive, 1
+			step.To, step.DesiredReplicas = dstack.RunActive, 1
 			h.runStep(run.ID, step, now)
 			_, r := h.reread(run.ID)
 			return r
 		}
 		ids := []dstack.ReplicaID{r.ID}
-		r = order(lifecycle.RunStep{Drain: ids, Limit: sec(30), Why: "replaced"}, t0.Add(sec(1)))
-		if r.Status != dstack.ReplicaDraining || r.Reason != "replaced" || !r.Since.Equal(t0.Add(sec(1))) || !r.DrainBy.Equal(t0.Add(sec(31))) || !r.Grace {
+		r = order(lifecycle.RunStep{Drain: ids, DrainTimeout: sec(30), StopReason: "replaced"}, t0.Add(sec(1)))
+		if r.Status != dstack.ReplicaDraining || r.Reason != "replaced" || !r.Since.Equal(t0.Add(sec(1))) || !r.DrainDeadline.Equal(t0.Add(sec(31))) || !r.Graceful {
 			t.Errorf("got %+v", r)
 		}
 		if !h.isDue(store.Replicas, string(r.ID), t0.Add(sec(1))) {
 			t.Error("it is not due")
 		}
-		if again := order(lifecycle.RunStep{Drain: ids, Limit: time.Hour, Why: "again"}, t0.Add(sec(2))); !cmp.Equal(again, r) {
+		if again := order(lifecycle.RunStep{Drain: ids, DrainTimeout: time.Hour, StopReason: "again"}, t0.Add(sec(2))); !cmp.Equal(again, r) {
 			t.Error(cmp.Diff(r, again))
 		}
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminating, Reason: "replaced", Due: t0}, t0.Add(sec(3)))
 		_, r = h.reread(run.ID)
-		if !r.Grace || !r.DrainBy.Equal(t0.Add(sec(31))) || !r.Since.Equal(t0.Add(sec(3))) {
+		if !r.Graceful || !r.DrainDeadline.Equal(t0.Add(sec(31))) || !r.Since.Equal(t0.Add(sec(3))) {
 			t.Errorf("got %+v", r)
 		}
-		if again := order(lifecycle.RunStep{Drain: ids, Limit: time.Hour}, t0.Add(sec(4))); !cmp.Equal(again, r) {
+		if again := order(lifecycle.RunStep{Drain: ids, DrainTimeout: time.Hour}, t0.Add(sec(4))); !cmp.Equal(again, r) {
 			t.Error(cmp.Diff(r, again))
 		}
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0.Add(sec(5)))
 		_, r = h.reread(run.ID)
-		if again := order(lifecycle.RunStep{Drain: ids, Limit: time.Hour}, t0.Add(sec(6))); !cmp.Equal(again, r) {
+		if again := order(lifecycle.RunStep{Drain: ids, DrainTimeout: time.Hour}, t0.Add(sec(6))); !cmp.Equal(again, r) {
 			t.Error(cmp.Diff(r, again))
 		}
 	})
@@ -82,9 +82,9 @@ func TestRunStep_DropHurriesWhatDrains(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, r := h.replica("web", t0)
 		ids := []dstack.ReplicaID{r.ID}
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Drain: ids, Limit: sec(30), Due: t0}, t0)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: ids, Why: "aborted by its user"}, t0.Add(sec(1)))
-		if _, r = h.reread(run.ID); r.Status != dstack.ReplicaTerminating || r.Grace || !r.Since.Equal(t0.Add(sec(1))) {
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Drain: ids, DrainTimeout: sec(30), Due: t0}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: ids, StopReason: "aborted by its user"}, t0.Add(sec(1)))
+		if _, r = h.reread(run.ID); r.Status != dstack.ReplicaTerminating || r.Graceful || !r.Since.Equal(t0.Add(sec(1))) {
 			t.Errorf("got %+v", r)
 		}
 	})
@@ -100,7 +100,7 @@ func TestRunStep_NumbersAreTakenByThoseWhoStay(t *testing.T) {
 			l := h.claim(store.Runs, string(run.ID), t0)
 			seen, err := h.s.RunFacts(t.Context(), run.ID)
 			h.ok(err)
-			step.To, step.Wanted, step.Add = dstack.RunActive, 1, []int{0}
+			step.To, step.DesiredReplicas, step.Add = dstack.RunActive, 1, []int{0}
 			err = h.s.SaveRunStep(t.Context(), l, seen, step, t0)
 			if err != nil {
 				h.ok(h.s.Release(t.Context(), l, t0))
@@ -118,10 +118,10 @@ func TestRunStep_NumbersAreTakenByThoseWhoStay(t *testing.T) {
 				second = r
 			}
 		}
-		if first.Shape != 1 || second.Revision != 4 || second.Shape != 3 {
+		if first.TemplateRevision != 1 || second.Revision != 4 || second.TemplateRevision != 3 {
 			t.Errorf("got %+v and %+v", first, second)
 		}
-		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Drain: []dstack.ReplicaID{second.ID}})
+		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Drain: []dstack.ReplicaID{second.ID}})
 		h.ok(add(lifecycle.RunStep{}))
 		if n := len(h.whole(run.ID).Replicas); n != 3 {
 			t.Errorf("%d replicas", n)
@@ -162,7 +162,7 @@ func TestReplicaStep_BeingBlockedMakesItsRunDue(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, r := h.replica("web", t0)
 		for i, c := range []struct{ blocked, due bool }{{false, false}, {true, true}, {true, false}, {false, true}} {
-			h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1})
+			h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1})
 			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaWaiting, Blocked: c.blocked, Due: t0}, t0)
 			if _, r = h.reread(run.ID); r.Blocked != c.blocked {
 				t.Errorf("step %d: blocked %v", i, r.Blocked)
@@ -177,13 +177,13 @@ func TestReplicaStep_BeingBlockedMakesItsRunDue(t *testing.T) {
 func TestReplicaFacts_OnlyWhatItsStatusNeeds(t *testing.T) {
 	sick := func(a dstack.AttemptID, ready bool) dstack.Report {
 		rep := running(a, "127.0.0.1:1")
-		rep.Probed = &dstack.Probed{Ready: ready, Why: "GET /health answered 500"}
+		rep.Probes = &dstack.ProbeStatus{Ready: ready, Message: "GET /health answered 500"}
 		return rep
 	}
 	onBoth(t, func(t *testing.T, h *house) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		h.tells("a", 0, nil, t0)
-		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 2, Add: []int{1}})
+		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Add: []int{1}})
 		for _, c := range []struct {
 			name           string
 			do             func()
@@ -199,7 +199,7 @@ func TestReplicaFacts_OnlyWhatItsStatusNeeds(t *testing.T) {
 			}, true, false},
 			{"ready again", func() { h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady, Due: t0}, t0) }, false, false},
 			{"draining", func() {
-				h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 2, Drain: []dstack.ReplicaID{r.ID}})
+				h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Drain: []dstack.ReplicaID{r.ID}})
 			}, false, true},
 		} {
 			c.do()
@@ -220,7 +220,7 @@ func TestReplicaFacts_WhoMayHoldTheRoomOfOneThatWaits(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, old := h.replica("web", t0)
 		h.revise(run.ID, "two", true, t0)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 2, Add: []int{0, 1}}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Add: []int{0, 1}}, t0)
 		for _, r := range h.whole(run.ID).Replicas {
 			seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
 			h.ok(err)
@@ -238,9 +238,9 @@ func TestSaveRunStep_ForgetsLongFinishedReplicas(t *testing.T) {
 		now := t0
 		for i := range 60 {
 			now = now.Add(time.Second)
-			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{i}, Wanted: 1}, now)
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{i}, DesiredReplicas: 1}, now)
 			for _, r := range h.whole(run.ID).Replicas {
-				if !r.Status.Finished() {
+				if !r.Status.IsFinished() {
 					h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, now)
 				}
 			}

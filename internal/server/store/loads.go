@@ -67,20 +67,20 @@ func findLoads(ctx context.Context, db bun.IDB, windows map[dstack.RunID]time.Du
 }
 
 // findCounts reads what each gateway told of runs.
-func findCounts(ctx context.Context, db bun.IDB, ids []string) (map[dstack.RunID]map[string]dstack.Count, error) {
+func findCounts(ctx context.Context, db bun.IDB, ids []string) (map[dstack.RunID]map[string]dstack.RunLoad, error) {
 	var rows []countRow
 	if err := db.NewSelect().Model(&rows).Where("run_id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
 		return nil, err
 	}
-	all := map[dstack.RunID]map[string]dstack.Count{}
+	all := map[dstack.RunID]map[string]dstack.RunLoad{}
 	for _, row := range rows {
-		var c dstack.Count
+		var c dstack.RunLoad
 		if err := json.Unmarshal([]byte(row.Counted), &c); err != nil {
 			return nil, fmt.Errorf("read what gateway %s counted of run %s: %w", row.Gateway, row.RunID, err)
 		}
 		id := dstack.RunID(row.RunID)
 		if all[id] == nil {
-			all[id] = map[string]dstack.Count{}
+			all[id] = map[string]dstack.RunLoad{}
 		}
 		all[id][row.Gateway] = c
 	}
@@ -112,8 +112,8 @@ func findDrained(ctx context.Context, db bun.IDB, runs []string) (map[dstack.Run
 // sum is what gateways that told lately saw of one run. One that told nothing
 // of it had nothing to count since it began. A draining replica is quiet by
 // the word of all gateways, the silent ones included.
-func sum(gateways []told, counts map[string]dstack.Count, drained map[dstack.ReplicaID]int64, window time.Duration, now time.Time) dstack.Load {
-	load := dstack.Load{Window: window, Watched: window, Replicas: map[dstack.ReplicaID]int{}, Quiet: map[dstack.ReplicaID]bool{}}
+func sum(gateways []told, counts map[string]dstack.RunLoad, drained map[dstack.ReplicaID]int64, window time.Duration, now time.Time) dstack.Load {
+	load := dstack.Load{Window: window, Watched: window, Replicas: map[dstack.ReplicaID]int{}, Drained: map[dstack.ReplicaID]bool{}}
 	oldest, silent := gateways[0].Drains, false
 	for _, g := range gateways {
 		oldest = min(oldest, g.Drains)
@@ -135,7 +135,7 @@ func sum(gateways []told, counts map[string]dstack.Count, drained map[dstack.Rep
 		}
 		load.Watched = min(load.Watched, c.Watched)
 		load.Requests += c.Requests
-		load.Busy += c.Busy
+		load.Concurrency += c.Concurrency
 		load.InFlight += c.InFlight
 		load.Held += c.Held
 	}
@@ -145,7 +145,7 @@ func sum(gateways []told, counts map[string]dstack.Count, drained map[dstack.Rep
 	}
 	for id, order := range drained {
 		if order > 0 && order <= oldest && load.Replicas[id] == 0 {
-			load.Quiet[id] = true
+			load.Drained[id] = true
 		}
 	}
 	return load

@@ -33,10 +33,10 @@ func TestMigrate_RunsOfBefore(t *testing.T) {
 
 		got, old := h.reread(run.ID)
 		want := stands{2, 2, 2, 0, false, "two"}
-		if diff := cmp.Diff(want, standing(got)); diff != "" || !got.ScaledAt.Equal(t0) || got.Wanted != 1 {
+		if diff := cmp.Diff(want, standing(got)); diff != "" || !got.ScaledAt.Equal(t0) || got.DesiredReplicas != 1 {
 			t.Errorf("got %+v: %s", got, diff)
 		}
-		if old.ID != r.ID || old.Shape != 1 || old.Status != dstack.ReplicaReady {
+		if old.ID != r.ID || old.TemplateRevision != 1 || old.Status != dstack.ReplicaReady {
 			t.Errorf("got %+v", old)
 		}
 		if diff := cmp.Diff(map[int]dstack.RevisionStatus{2: pending}, h.revisions(run.ID)); diff != "" {

@@ -126,7 +126,7 @@ type steppedReplica struct {
 	lease   Lease
 	before  dstack.Replica
 	next    dstack.Replica
-	place   *dstack.Place
+	place   *dstack.Placement
 	attempt bool // a new one begins
 	row     steppedRow
 	events  []dstack.Event
@@ -158,25 +158,25 @@ type steppedRow struct {
 
 func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
 	next, step, before := nextReplica(save.Seen.Replica, save.Step, now), save.Step, save.Seen.Replica
-	r := steppedReplica{lease: save.Lease, before: before, next: next, place: step.Place, attempt: step.Attempt,
-		events: lifecycle.ReplicaEvents(save.Seen, step, now)}
+	r := steppedReplica{lease: save.Lease, before: before, next: next, place: step.Placement, attempt: step.NewAttempt,
+		events: lifecycle.BuildReplicaEvents(save.Seen, step, now)}
 	claim, err := json.Marshal(next.Claim)
 	if err != nil {
 		return r, fmt.Errorf("write what replica %s holds: %w", next.ID, err)
 	}
-	past, err := json.Marshal(orNone(next.Past))
+	past, err := json.Marshal(orNone(next.PastAttempts))
 	if err != nil {
 		return r, fmt.Errorf("write the attempts of replica %s: %w", next.ID, err)
 	}
-	if next.Status.Finished() {
+	if next.Status.IsFinished() {
 		step.Due = time.Time{}
 	}
 	r.row = steppedRow{
 		Of: string(next.ID), Holder: save.Lease.Owner, Seen: before.Version, Touched: save.Lease.Touches, Again: due(step.Due),
 		NextStatus: string(next.Status), NextReason: clean(next.Reason), NextSince: micros(next.Since),
 		Place: string(next.Instance), Claims: string(claim), Attempt: string(next.Attempt), AttemptNo: next.AttemptNum, AttemptSince: micros(next.AttemptAt),
-		Crashed: next.Crashes, FirstCrash: micros(next.CrashedAt), Backoff: micros(next.DueAt), WasReady: micros(next.ReadyAt),
-		Blocks: next.Blocked, Attempts: string(past), Finished: micros(next.FinishedAt), Lives: !next.Status.Finished(),
+		Crashed: next.Crashes, FirstCrash: micros(next.FirstCrashAt), Backoff: micros(next.RetryAt), WasReady: micros(next.ReadyAt),
+		Blocks: next.Blocked, Attempts: string(past), Finished: micros(next.FinishedAt), Lives: !next.Status.IsFinished(),
 	}
 	return r, nil
 }

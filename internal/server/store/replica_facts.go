@@ -133,10 +133,10 @@ func (a *around) see(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen 
 		}
 	}
 	a.place(&seen.ReplicaFacts)
-	sick := seen.Report != nil && seen.Report.Probed != nil && !seen.Report.Probed.Ready
+	sick := seen.Report != nil && seen.Report.Probes != nil && !seen.Report.Probes.Ready
 	switch {
 	case status == dstack.ReplicaWaiting: // what may hold its room
-		seen.Siblings, err = a.others(ctx, tx, id, crowd{seen.Replica.Run, seen.Replica.Shape})
+		seen.Siblings, err = a.others(ctx, tx, id, crowd{seen.Replica.Run, seen.Replica.TemplateRevision})
 	case status == dstack.ReplicaUnhealthy, sick && !ends:
 		seen.Siblings, err = a.others(ctx, tx, id, crowd{run: seen.Replica.Run})
 	}
@@ -149,7 +149,7 @@ func (a *around) runOf(r dstack.Replica) (dstack.Run, error) {
 	if !ok {
 		return dstack.Run{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no run " + string(r.Run)}
 	}
-	if row.Shape == r.Shape {
+	if row.Shape == r.TemplateRevision {
 		return a.store.seeRun(row)
 	}
 	key := specKey{string(r.Run), r.Revision}

@@ -26,24 +26,24 @@ func nextReplica(r dstack.Replica, step lifecycle.ReplicaStep, now time.Time) ds
 		r.Instance, r.Claim = "", dstack.Claim{}
 	}
 	r.Status, r.Reason, r.Blocked = step.To, step.Reason, step.Blocked
-	r.Crashes, r.CrashedAt, r.DueAt = step.Crashes, step.Crashed, step.DueAt
-	if step.Place != nil {
-		r.Claim = step.Place.Claim
-		if r.Instance = step.Place.Offer.Owned; r.Instance == "" {
+	r.Crashes, r.FirstCrashAt, r.RetryAt = step.Crashes, step.FirstCrashAt, step.RetryAt
+	if step.Placement != nil {
+		r.Claim = step.Placement.Claim
+		if r.Instance = step.Placement.Offer.OwnedInstance; r.Instance == "" {
 			r.Instance = dstack.InstanceID(uuid.NewString())
 		}
 	}
-	if step.Past != nil {
-		past := append(r.Past[:len(r.Past):len(r.Past)], *step.Past)
-		r.Past = past[max(0, len(past)-pastKept):]
+	if step.EndedAttempt != nil {
+		past := append(r.PastAttempts[:len(r.PastAttempts):len(r.PastAttempts)], *step.EndedAttempt)
+		r.PastAttempts = past[max(0, len(past)-pastKept):]
 	}
-	if step.Attempt {
+	if step.NewAttempt {
 		if r.Attempt != "" {
 			r.AttemptNum++
 		}
 		r.Attempt, r.AttemptAt = dstack.AttemptID(uuid.NewString()), now
 	}
-	if step.To.Finished() {
+	if step.To.IsFinished() {
 		r.FinishedAt = now
 	}
 	return r
@@ -95,7 +95,7 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, id dstack.InstanceID
 // been decided on the same facts. claim is what the new ones hold of it; they
 // are among the machine's replicas by now.
 func fits(ctx context.Context, tx bun.Tx, id dstack.InstanceID, claim dstack.Claim, o dstack.Offer) error {
-	if o.Owned == "" || (claim.CPUs == 0 && claim.MemoryMiB == 0 && claim.DiskMiB == 0) {
+	if o.OwnedInstance == "" || (claim.CPUs == 0 && claim.MemoryMiB == 0 && claim.DiskMiB == 0) {
 		return nil
 	}
 	var rows []struct {

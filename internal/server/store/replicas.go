@@ -46,19 +46,19 @@ type replicaRow struct {
 
 func (r replicaRow) noun() (dstack.Replica, error) {
 	replica := dstack.Replica{
-		ID: dstack.ReplicaID(r.ID), Run: dstack.RunID(r.RunID), Num: r.Num, Revision: r.Revision, Shape: r.Shape,
+		ID: dstack.ReplicaID(r.ID), Run: dstack.RunID(r.RunID), Num: r.Num, Revision: r.Revision, TemplateRevision: r.Shape,
 		Status: dstack.ReplicaStatus(r.Status), Reason: dstack.Reason(r.Reason), Since: at(r.Since),
 		Instance: dstack.InstanceID(r.InstanceID), Attempt: dstack.AttemptID(r.AttemptID), AttemptNum: r.AttemptNum,
-		AttemptAt: at(r.AttemptAt), Crashes: r.Crashes, CrashedAt: at(r.CrashedAt), DueAt: at(r.BackoffAt),
-		Grace: r.Grace, DrainBy: at(r.DrainBy), ReadyAt: at(r.ReadyAt), Blocked: r.Blocked, SubmittedAt: at(r.SubmittedAt), FinishedAt: at(r.FinishedAt), Version: r.Version,
+		AttemptAt: at(r.AttemptAt), Crashes: r.Crashes, FirstCrashAt: at(r.CrashedAt), RetryAt: at(r.BackoffAt),
+		Graceful: r.Grace, DrainDeadline: at(r.DrainBy), ReadyAt: at(r.ReadyAt), Blocked: r.Blocked, SubmittedAt: at(r.SubmittedAt), FinishedAt: at(r.FinishedAt), Version: r.Version,
 	}
 	if r.Claim != "{}" {
 		if err := json.Unmarshal([]byte(r.Claim), &replica.Claim); err != nil {
 			return replica, fmt.Errorf("read what replica %s holds: %w", r.ID, err)
 		}
 	}
-	if replica.Past = []dstack.Attempt{}; r.Past != "[]" {
-		if err := json.Unmarshal([]byte(r.Past), &replica.Past); err != nil {
+	if replica.PastAttempts = []dstack.Attempt{}; r.Past != "[]" {
+		if err := json.Unmarshal([]byte(r.Past), &replica.PastAttempts); err != nil {
 			return replica, fmt.Errorf("read the attempts of replica %s: %w", r.ID, err)
 		}
 	}

@@ -113,9 +113,9 @@ func (h hearing) compare(now time.Time) (news []reportRow, gone []dstack.Attempt
 			if since, wasAsked := asked[r.attempt]; !wasAsked || !since.Equal(r.since) {
 				continue // placed or ended meanwhile: silence is no answer yet; the change made us due again
 			}
-			rep = &dstack.Report{Attempt: r.attempt, Outcome: dstack.OutcomeAbsent}
+			rep = &dstack.Report{Attempt: r.attempt, State: dstack.AttemptAbsent}
 		}
-		stale := rep.Outcome == dstack.OutcomeAbsent && old != nil && r.since.After(old.At)
+		stale := rep.State == dstack.AttemptAbsent && old != nil && r.since.After(old.At)
 		text, isNew, err := newText(old, *rep)
 		if err != nil {
 			return nil, nil, fmt.Errorf("write the report of attempt %s: %w", r.attempt, err)
@@ -137,7 +137,7 @@ func (h hearing) compare(now time.Time) (news []reportRow, gone []dstack.Attempt
 // newText is a report as it is kept, and whether that differs from the old one.
 // Most are the same, and telling that takes no text.
 func newText(old *dstack.Report, rep dstack.Report) (text string, isNew bool, err error) {
-	if old != nil && rep.Outcome != dstack.OutcomeAbsent && sameReport(*old, rep) {
+	if old != nil && rep.State != dstack.AttemptAbsent && sameReport(*old, rep) {
 		return "", false, nil
 	}
 	if text, err = reportText(rep); err != nil || old == nil {
@@ -151,12 +151,12 @@ func newText(old *dstack.Report, rep dstack.Report) (text string, isNew bool, er
 // kept: but for the time at which they were seen, and other times to the
 // microsecond.
 func sameReport(a, b dstack.Report) bool {
-	if (a.Probed == nil) != (b.Probed == nil) || a.Probed != nil && *a.Probed != *b.Probed {
+	if (a.Probes == nil) != (b.Probes == nil) || a.Probes != nil && *a.Probes != *b.Probes {
 		return false
 	}
-	return a.Outcome == b.Outcome && a.Ready == b.Ready && a.Address == b.Address && a.Progress == b.Progress &&
+	return a.State == b.State && a.Ready == b.Ready && a.Address == b.Address && a.Progress == b.Progress &&
 		a.ExitCode == b.ExitCode && a.OOM == b.OOM && a.Error == b.Error && a.Permanent == b.Permanent &&
-		slices.Equal(a.LastOut, b.LastOut) && micros(a.StartedAt) == micros(b.StartedAt) && micros(a.EndedAt) == micros(b.EndedAt)
+		slices.Equal(a.LastOutput, b.LastOutput) && micros(a.StartedAt) == micros(b.StartedAt) && micros(a.EndedAt) == micros(b.EndedAt)
 }
 
 // putReports writes reports, and makes their replicas due.

@@ -13,14 +13,14 @@ import (
 	"dstack/internal/spec"
 )
 
-// Revise is a new revision of a run.
-type Revise struct {
-	Revision int // the present one, as it was seen
-	Spec     dstack.RunSpec
-	User     string // whose wish it is
-	Rolls    bool   // it needs new containers
-	Of       int    // the revision that it brings back; 0: none
-	Now      time.Time
+// Revision is a new revision of a run.
+type Revision struct {
+	Revision     int // the present one, as it was seen
+	Spec         dstack.RunSpec
+	User         string // whose wish it is
+	NeedsRollout bool   // it needs new containers
+	Restores     int    // the revision that it brings back; 0: none
+	Now          time.Time
 }
 
 // ReviseRun gives an unfinished run a new revision, due now. Its number is one
@@ -29,7 +29,7 @@ type Revise struct {
 // one that does not stands as the present shape does. How many replicas are
 // wanted stays, within the new range. Conflict when the present revision is
 // not the given one any more, or the run is being stopped.
-func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revise) (dstack.Run, error) {
+func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dstack.Run, error) {
 	r.Now = orNow(r.Now)
 	sealed, err := s.sealSpec(id, r.Spec)
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revise) (dstac
 		if err := saveRevised(ctx, tx, row); err != nil {
 			return err
 		}
-		if err := putRevision(ctx, tx, row, r.User, r.Of, r.Now); err != nil {
+		if err := putRevision(ctx, tx, row, r.User, r.Restores, r.Now); err != nil {
 			return err
 		}
 		if err := touch(ctx, tx, Runs, r.Now, "id = ?", string(id)); err != nil {
@@ -104,9 +104,9 @@ func revisable(run runRow, revision int) error {
 }
 
 // revised is a run's row at its new revision.
-func (s *Store) revised(ctx context.Context, tx bun.Tx, row runRow, r Revise) (runRow, error) {
+func (s *Store) revised(ctx context.Context, tx bun.Tx, row runRow, r Revision) (runRow, error) {
 	num := row.Newest + 1
-	if r.Rolls {
+	if r.NeedsRollout {
 		served, err := hasServed(ctx, tx, row)
 		if err != nil {
 			return row, err
@@ -155,7 +155,7 @@ func (s *Store) likeProven(ctx context.Context, tx bun.Tx, row runRow, served bo
 		return nil, err
 	}
 	old, err := s.openSpec(row.ID, proven.Spec)
-	if err != nil || job.Rolls(old, rs) {
+	if err != nil || job.NeedsRollout(old, rs) {
 		return nil, nil // what cannot be read cannot be gone back to
 	}
 	return &proven, nil
@@ -176,14 +176,14 @@ func saveRevised(ctx context.Context, tx bun.Tx, row runRow) error {
 
 // applied tells of a new revision, and of the number of replicas that it
 // changes by itself.
-func applied(was, row runRow, r Revise) []dstack.Event {
+func applied(was, row runRow, r Revision) []dstack.Event {
 	how := "in place"
 	if row.Shape != was.Shape {
 		how = "rolling"
 	}
 	message := fmt.Sprintf("revision %d, %s", row.Revision, how)
-	if r.Of > 0 {
-		message += fmt.Sprintf(", brings back revision %d", r.Of)
+	if r.Restores > 0 {
+		message += fmt.Sprintf(", brings back revision %d", r.Restores)
 	}
 	all := []dstack.Event{row.event(dstack.EventApplied, r.User, message)}
 	if row.Wanted != was.Wanted {

@@ -36,10 +36,10 @@ type revisionRow struct {
 // read.
 func (s *Store) openRevision(row revisionRow) (dstack.Revision, error) {
 	rev := dstack.Revision{
-		Run: dstack.RunID(row.RunID), Num: row.Num, Shape: row.Shape, User: row.Username, At: at(row.At), Of: row.BringsBack,
+		Run: dstack.RunID(row.RunID), Num: row.Num, TemplateRevision: row.Shape, User: row.Username, At: at(row.At), Restores: row.BringsBack,
 		Status: dstack.RevisionStatus(row.Status), Reason: dstack.Reason(row.Reason), Replica: row.Replica,
 	}
-	if err := json.Unmarshal([]byte(row.LastOut), &rev.LastOut); err != nil {
+	if err := json.Unmarshal([]byte(row.LastOut), &rev.LastOutput); err != nil {
 		return rev, fmt.Errorf("read the last output of revision %d of run %s: %w", row.Num, row.RunID, err)
 	}
 	var err error
@@ -114,14 +114,14 @@ func putRevision(ctx context.Context, tx bun.Tx, run runRow, by string, of int, 
 // provenNow notes that all revisions of a shape have served.
 func provenNow(ctx context.Context, tx bun.Tx, run dstack.Run) error {
 	_, err := tx.NewRaw("UPDATE revisions SET status = ? WHERE run_id = ? AND shape = ? AND num <= ? AND status = ?",
-		string(dstack.RevisionReady), string(run.ID), run.Shape, run.Revision, string(dstack.RevisionPending)).Exec(ctx)
+		string(dstack.RevisionReady), string(run.ID), run.TemplateRevision, run.Revision, string(dstack.RevisionPending)).Exec(ctx)
 	return err
 }
 
 // fallBack makes an earlier revision the present one again, in the run and in
 // what is returned to be written; later ones that never served have failed.
-func (s *Store) fallBack(ctx context.Context, tx bun.Tx, run *dstack.Run, back *lifecycle.Back, now time.Time) (set string, args []any, err error) {
-	row, err := findRevision(ctx, tx, run.ID, back.To)
+func (s *Store) fallBack(ctx context.Context, tx bun.Tx, run *dstack.Run, back *lifecycle.Rollback, now time.Time) (set string, args []any, err error) {
+	row, err := findRevision(ctx, tx, run.ID, back.ToRevision)
 	if err != nil {
 		return "", nil, err
 	}
@@ -134,9 +134,9 @@ func (s *Store) fallBack(ctx context.Context, tx bun.Tx, run *dstack.Run, back *
 		return "", nil, err
 	}
 	run.Spec, run.User = rs, row.Username
-	run.Revision, run.Shape, run.Proven, run.ReadyAt = row.Num, row.Shape, 0, now // it has served
-	run.Wanted = within(rs.Configuration.Replicas, run.Wanted)
-	last, err := json.Marshal(append([]string{}, back.LastOut...))
+	run.Revision, run.TemplateRevision, run.StableRevision, run.ReadyAt = row.Num, row.Shape, 0, now // it has served
+	run.DesiredReplicas = within(rs.Configuration.Replicas, run.DesiredReplicas)
+	last, err := json.Marshal(append([]string{}, back.LastOutput...))
 	if err != nil {
 		return "", nil, fmt.Errorf("write the last output of run %s: %w", run.ID, err)
 	}

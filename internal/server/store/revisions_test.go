@@ -18,7 +18,7 @@ func (h *house) revise(id dstack.RunID, command string, rolls bool, now time.Tim
 	present := h.whole(id).Run
 	rs := runSpec(present.Name)
 	rs.Configuration.Commands = []string{command}
-	run, err := h.s.ReviseRun(h.ctx(), id, store.Revise{Revision: present.Revision, Spec: rs, User: "bob", Rolls: rolls, Now: now})
+	run, err := h.s.ReviseRun(h.ctx(), id, store.Revision{Revision: present.Revision, Spec: rs, User: "bob", NeedsRollout: rolls, Now: now})
 	h.ok(err)
 	return run
 }
@@ -31,7 +31,7 @@ type stands struct {
 }
 
 func standing(run dstack.Run) stands {
-	return stands{run.Revision, run.Newest, run.Shape, run.Proven, !run.ReadyAt.IsZero(), run.Spec.Configuration.Commands[0]}
+	return stands{run.Revision, run.LatestRevision, run.TemplateRevision, run.StableRevision, !run.ReadyAt.IsZero(), run.Spec.Configuration.Commands[0]}
 }
 
 func (h *house) revisions(id dstack.RunID) map[int]dstack.RevisionStatus {
@@ -58,11 +58,11 @@ const (
 func TestRevisions_RollFailAndComeBack(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run := h.submit("web", t0)
-		step := lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Due: t0}
+		step := lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Due: t0}
 		ready := step
 		ready.Ready = true
 		back := step
-		back.Back = &lifecycle.Back{To: 3, Reason: "replica 1 exited with code 1", Replica: 1, LastOut: []string{"bad \xff", "bye"}}
+		back.Rollback = &lifecycle.Rollback{ToRevision: 3, Reason: "replica 1 exited with code 1", Replica: 1, LastOutput: []string{"bad \xff", "bye"}}
 		type statuses = map[int]dstack.RevisionStatus
 		for _, c := range []struct {
 			name string
@@ -96,12 +96,12 @@ func TestRevisions_RollFailAndComeBack(t *testing.T) {
 				t.Errorf("%s: the newest revision that failed: %+v", c.name, w.Failed)
 			}
 			if w.Failed != nil && (w.Failed.Num != 5 || w.Failed.Reason != "replica 1 exited with code 1" || w.Failed.Replica != 1 ||
-				!cmp.Equal(w.Failed.LastOut, []string{"bad \uFFFD", "bye"}) || w.Failed.Spec.Configuration.Commands[0] != "five") {
+				!cmp.Equal(w.Failed.LastOutput, []string{"bad \uFFFD", "bye"}) || w.Failed.Spec.Configuration.Commands[0] != "five") {
 				t.Errorf("got %+v", w.Failed)
 			}
 		}
 		old, err := h.s.Revision(t.Context(), run.ID, 2)
-		if h.ok(err); old.User != "bob" || old.Shape != 1 || old.Spec.Configuration.Commands[0] != "two" || !old.At.Equal(t0) {
+		if h.ok(err); old.User != "bob" || old.TemplateRevision != 1 || old.Spec.Configuration.Commands[0] != "two" || !old.At.Equal(t0) {
 			t.Errorf("got %+v", old)
 		}
 		_, err = h.s.Revision(t.Context(), run.ID, 7)
@@ -120,21 +120,21 @@ func TestRevisions_BackIsBackInTheOpen(t *testing.T) {
 		rs.Configuration.Auth, rs.Configuration.Model = !rs.Configuration.Auth, nil
 		rs.Configuration.RateLimits = []spec.RateLimit{{Prefix: "/", Key: spec.RateLimitKey{Type: "ip_address"}, RPS: 2}}
 		later := t0.Add(time.Minute)
-		got, err := h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: 1, Spec: rs, User: "bob", Rolls: true, Of: 7, Now: later})
+		got, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: 1, Spec: rs, User: "bob", NeedsRollout: true, Restores: 7, Now: later})
 		h.ok(err)
-		if got.Wanted != 3 || !got.ScaledAt.Equal(later) {
-			t.Errorf("%d are wanted since %v", got.Wanted, got.ScaledAt)
+		if got.DesiredReplicas != 3 || !got.ScaledAt.Equal(later) {
+			t.Errorf("%d are wanted since %v", got.DesiredReplicas, got.ScaledAt)
 		}
 		if r := h.routes().Routes[0]; r.Auth == first.Auth || r.Model != "" || len(r.Rules.Limits) != 1 {
 			t.Errorf("the route is %+v", r)
 		}
-		if rev, err := h.s.Revision(t.Context(), run.ID, 2); err != nil || rev.Of != 7 {
+		if rev, err := h.s.Revision(t.Context(), run.ID, 2); err != nil || rev.Restores != 7 {
 			t.Errorf("got %+v, %v", rev, err)
 		}
 		later = later.Add(time.Minute)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 3, Back: &lifecycle.Back{To: 1}}, later)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 3, Rollback: &lifecycle.Rollback{ToRevision: 1}}, later)
 		back := h.whole(run.ID).Run
-		if back.User != "admin" || back.Wanted != 1 || !back.ScaledAt.Equal(later) || !back.ReadyAt.Equal(later) {
+		if back.User != "admin" || back.DesiredReplicas != 1 || !back.ScaledAt.Equal(later) || !back.ReadyAt.Equal(later) {
 			t.Errorf("got %+v", back)
 		}
 		if diff := cmp.Diff(first, h.routes().Routes[0]); diff != "" {
@@ -150,11 +150,11 @@ func TestRevisions_WantedStaysWithinTheRange(t *testing.T) {
 			rs := ranged("web", c.min, c.max)
 			now := t0.Add(time.Duration(i) * time.Second)
 			before := h.whole(run.ID).Run
-			got, err := h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: i + 1, Spec: rs, Now: now})
-			if h.ok(err); got.Wanted != c.want || got.ScaledAt.Equal(now) != (before.Wanted != c.want || i == 0) {
-				t.Errorf("%d..%d: %d wanted since %v", c.min, c.max, got.Wanted, got.ScaledAt)
+			got, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: i + 1, Spec: rs, Now: now})
+			if h.ok(err); got.DesiredReplicas != c.want || got.ScaledAt.Equal(now) != (before.DesiredReplicas != c.want || i == 0) {
+				t.Errorf("%d..%d: %d wanted since %v", c.min, c.max, got.DesiredReplicas, got.ScaledAt)
 			}
-			if diff := cmp.Diff(h.whole(run.ID).Run.Wanted, got.Wanted); diff != "" {
+			if diff := cmp.Diff(h.whole(run.ID).Run.DesiredReplicas, got.DesiredReplicas); diff != "" {
 				t.Error(diff)
 			}
 		}
@@ -204,7 +204,7 @@ func TestRevisions_AReplicaHasTheSpecOfItsOwn(t *testing.T) {
 				}
 			}
 		}
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Back: &lifecycle.Back{To: 2}}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Rollback: &lifecycle.Rollback{ToRevision: 2}}, t0)
 		if one, other := command(); one != "two" || other != "two" {
 			t.Errorf("after a fall back it is %q, and %q on its machine", one, other)
 		}
@@ -217,14 +217,14 @@ func TestRevisions_ABrokenOne(t *testing.T) {
 		ctx := t.Context()
 		run, r := h.replica("web", t0)
 		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Ready: true, Due: t0}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Ready: true, Due: t0}, t0)
 		h.revise(run.ID, "two", true, t0)
 		for _, how := range []string{"UPDATE revisions SET spec = 'enc:v1:00000000:AAAA' WHERE num = 1", "DELETE FROM revisions WHERE num = 1"} {
 			_, err := h.raw().ExecContext(ctx, how)
 			h.ok(err)
 			seen, err := h.s.InstanceFacts(ctx, "local-box")
 			h.ok(err)
-			if tell := lifecycle.Sync(seen.Replicas, nil); len(seen.Replicas) != 1 || len(tell) != 0 {
+			if tell := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(tell) != 0 {
 				t.Errorf("%s: the engine is told %v", how, tell)
 			}
 			if _, err := h.s.ReplicaFacts(ctx, r.ID); err == nil {
@@ -238,7 +238,7 @@ func TestRevisions_ABrokenOne(t *testing.T) {
 				t.Errorf("%s: got %+v", how, all)
 			}
 		}
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Drain: []dstack.ReplicaID{r.ID}, Limit: time.Second}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Drain: []dstack.ReplicaID{r.ID}, DrainTimeout: time.Second}, t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminating, Due: t0}, t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0)
 	})
@@ -267,12 +267,12 @@ func TestRevisions_GoingBackDuringAnUpdateKeepsWhatServes(t *testing.T) {
 		run, _ := h.ready("web", "127.0.0.1:80", t0)
 		first := h.whole(run.ID).Run
 		h.revise(run.ID, "other", true, t0)
-		if got := h.whole(run.ID).Run; got.Proven != first.Revision || got.Shape == first.Shape || !got.ReadyAt.IsZero() {
+		if got := h.whole(run.ID).Run; got.StableRevision != first.Revision || got.TemplateRevision == first.TemplateRevision || !got.ReadyAt.IsZero() {
 			t.Fatalf("updating: %+v", got)
 		}
-		back, err := h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: 2, Spec: first.Spec, User: "admin", Rolls: true, Of: 1, Now: t0})
+		back, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: 2, Spec: first.Spec, User: "admin", NeedsRollout: true, Restores: 1, Now: t0})
 		h.ok(err)
-		if back.Revision != 3 || back.Shape != first.Shape || back.Proven != 0 || back.ReadyAt.IsZero() {
+		if back.Revision != 3 || back.TemplateRevision != first.TemplateRevision || back.StableRevision != 0 || back.ReadyAt.IsZero() {
 			t.Errorf("went back: %+v", back)
 		}
 		if got := h.revisions(run.ID)[3]; got != dstack.RevisionReady {
@@ -287,7 +287,7 @@ func TestRevisions_AReplicaThatIsReadyHasServed(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, _ := h.ready("web", "127.0.0.1:80", t0)
 		h.revise(run.ID, "other", true, t0)
-		if got := h.whole(run.ID).Run; got.Proven != 1 {
+		if got := h.whole(run.ID).Run; got.StableRevision != 1 {
 			t.Errorf("got %+v", got)
 		}
 	})

@@ -32,7 +32,7 @@ func (s *Store) Routes(ctx context.Context) (route.Table, error) {
 		if table, err = s.readRoutes(ctx, tx); err != nil {
 			return err
 		}
-		table.Drains = now.Drains
+		table.DrainSequence = now.Drains
 		s.table.Store(&tableAt{table, now.Changes})
 		return nil
 	})
@@ -108,7 +108,7 @@ func (s *Store) routes(runs []routeRow, targets []targetRow) ([]route.Route, err
 	for i, run := range runs {
 		r := route.Route{
 			Run: dstack.RunID(run.ID), Project: run.Project, Name: run.Name, Auth: run.Auth,
-			Model: run.Model, Prefix: run.Prefix, Format: run.Format, Since: at(run.SubmittedAt).Unix(), Ends: run.ends(),
+			Model: run.Model, Prefix: run.Prefix, Format: run.Format, Since: at(run.SubmittedAt).Unix(), IsStopping: run.ends(),
 		}
 		var err error
 		if r.Template, err = s.templates.open(run.ID, run.Template); err != nil {
@@ -138,16 +138,16 @@ func aim(r *route.Route, run routeRow, replicas []targetRow) error {
 	if r.Ready, err = answering(replicas, dstack.ReplicaUnhealthy); err != nil {
 		return err
 	}
-	if r.Panic = len(r.Ready) > 0; r.Panic {
+	if r.PanicMode = len(r.Ready) > 0; r.PanicMode {
 		return nil
 	}
 	none := dstack.RunStatus(run.Status) == dstack.RunActive && run.Wanted == 0 && !run.ends() &&
 		!slices.ContainsFunc(replicas, func(t targetRow) bool { return !t.leaves() })
 	switch {
 	case none && run.Scales:
-		r.Asleep, r.State = true, "asleep: nobody asked for it lately; the next request starts a replica"
+		r.IsSleeping, r.State = true, "asleep: nobody asked for it lately; the next request starts a replica"
 	case none:
-		r.Never, r.State = true, "it has no replicas: its configuration says replicas: 0"
+		r.NeverServes, r.State = true, "it has no replicas: its configuration says replicas: 0"
 	default:
 		r.State = stateOf(run, replicas)
 	}
@@ -182,7 +182,7 @@ func addressOf(t targetRow) (string, error) {
 	if err := json.Unmarshal([]byte(t.Report), &rep); err != nil {
 		return "", fmt.Errorf("read the report of replica %s: %w", t.ID, err)
 	}
-	if !rep.Ready || rep.Outcome != dstack.OutcomeRunning {
+	if !rep.Ready || rep.State != dstack.AttemptRunning {
 		return "", nil
 	}
 	return rep.Address, nil

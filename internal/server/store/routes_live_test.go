@@ -41,7 +41,7 @@ func TestRoutes_AsleepAndWithoutReplicas(t *testing.T) {
 		state       string
 	}{
 		{"a range down to zero", 0, 2, lifecycle.RunStep{To: dstack.RunActive}, true, "asleep"},
-		{"one is wanted", 0, 2, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1}, false, "active"},
+		{"one is wanted", 0, 2, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1}, false, "active"},
 		{"one is there", 0, 2, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}}, false, "waiting"},
 		{"it ends", 0, 2, lifecycle.RunStep{To: dstack.RunTerminating, Reason: "stopped by its user"}, false, "terminating: stopped by its user"},
 		{"replicas: 0", 0, 0, lifecycle.RunStep{To: dstack.RunActive}, false, "replicas: 0"},
@@ -49,12 +49,12 @@ func TestRoutes_AsleepAndWithoutReplicas(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, h *house) {
 				run := h.submitted(ranged("web", c.least, c.most), t0)
-				if h.routes().Routes[0].Asleep {
+				if h.routes().Routes[0].IsSleeping {
 					t.Error("it sleeps before it has begun")
 				}
 				h.runStep(run.ID, c.step, t0)
 				r := h.routes().Routes[0]
-				if r.Asleep != c.asleep || !strings.Contains(string(r.State), c.state) || r.Ends != (c.step.To == dstack.RunTerminating) || len(r.Ready) > 0 {
+				if r.IsSleeping != c.asleep || !strings.Contains(string(r.State), c.state) || r.IsStopping != (c.step.To == dstack.RunTerminating) || len(r.Ready) > 0 {
 					t.Errorf("got %+v", r)
 				}
 			})
@@ -65,21 +65,21 @@ func TestRoutes_AsleepAndWithoutReplicas(t *testing.T) {
 func TestRoutes_WhileAReplicaFailsDrainsAndEnds(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run := h.submitted(ranged("web", 0, 2), t0)
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Wanted: 1, Add: []int{0}, Due: t0}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Add: []int{0}, Due: t0}, t0)
 		_, r := h.reread(run.ID)
 		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
 		_, r = h.reread(run.ID)
 		hears := func(change func(*dstack.Report)) {
 			rep := running(r.Attempt, "127.0.0.1:4321")
-			rep.Probed = &dstack.Probed{Ready: true}
+			rep.Probes = &dstack.ProbeStatus{Ready: true}
 			change(&rep)
 			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.heard(rep), nil, t0)
 		}
 		becomes := func(to dstack.ReplicaStatus) {
 			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: to, Due: t0}, t0)
 		}
-		failing := func(rep *dstack.Report) { rep.Probed = &dstack.Probed{Why: "GET / answered 500"} }
-		drain := lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, Limit: sec(1)}
+		failing := func(rep *dstack.Report) { rep.Probes = &dstack.ProbeStatus{Message: "GET / answered 500"} }
+		drain := lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, DrainTimeout: sec(1)}
 		for _, c := range []struct {
 			name          string
 			do            func()
@@ -101,11 +101,11 @@ func TestRoutes_WhileAReplicaFailsDrainsAndEnds(t *testing.T) {
 		} {
 			c.do()
 			got := h.routes().Routes[0]
-			if (len(got.Ready) == 1) != c.answers || got.Panic != c.panic || got.Asleep != c.asleep || !strings.HasPrefix(string(got.State), c.state) || (got.State == "") != c.answers {
+			if (len(got.Ready) == 1) != c.answers || got.PanicMode != c.panic || got.IsSleeping != c.asleep || !strings.HasPrefix(string(got.State), c.state) || (got.State == "") != c.answers {
 				t.Errorf("%s: got %+v", c.name, got)
 			}
-			if got.Ends != (c.name == "to be stopped") {
-				t.Errorf("%s: ends %v", c.name, got.Ends)
+			if got.IsStopping != (c.name == "to be stopped") {
+				t.Errorf("%s: ends %v", c.name, got.IsStopping)
 			}
 		}
 	})

@@ -62,7 +62,7 @@ func TestRoutes_WhereRunsAnswerAndWhyNot(t *testing.T) {
 			t.Errorf("state %q", got)
 		}
 		got = state(func() {
-			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Reason: "stopped by its user", Drop: []dstack.ReplicaID{r.ID}}, t0)
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Reason: "stopped by its user", Terminate: []dstack.ReplicaID{r.ID}}, t0)
 		})
 		if got != "terminating: stopped by its user" {
 			t.Errorf("state %q", got)
@@ -96,7 +96,7 @@ func TestRoutes_HowPromptsAreMade(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		rs := runSpec("tgi")
 		rs.Configuration.Model.Format, rs.Configuration.Model.Prefix = "tgi", ""
-		rs.Template = &dstack.ChatTemplate{Default: "{{ messages }}", Tokens: map[string]string{"eos_token": "</s>"}, From: "org/m at 1a2b"}
+		rs.Template = &dstack.ChatTemplate{Default: "{{ messages }}", Tokens: map[string]string{"eos_token": "</s>"}, Source: "org/m at 1a2b"}
 		run := dstack.Run{ID: "tgi", ProjectID: h.project.ID, User: "admin", Name: "tgi", Spec: rs, SubmittedAt: t0}
 		h.ok(h.s.SubmitRun(h.ctx(), run))
 		plain := h.submit("plain", t0.Add(time.Second))
@@ -115,8 +115,8 @@ func TestRoutes_HowPromptsAreMade(t *testing.T) {
 		if diff := cmp.Diff(rs.Template, kept); diff != "" {
 			t.Error(diff)
 		}
-		rs.Template = &dstack.ChatTemplate{Default: "other", From: "the configuration"}
-		_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revise{Revision: 1, Spec: rs, User: "admin", Rolls: true, Now: t0})
+		rs.Template = &dstack.ChatTemplate{Default: "other", Source: "the configuration"}
+		_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: rs, User: "admin", NeedsRollout: true, Now: t0})
 		h.ok(err)
 		if got := h.routes().Routes[0].Template; got == nil || got.Default != "other" {
 			t.Errorf("after a revision it is %+v", got)

@@ -60,7 +60,7 @@ func (row runRow) noun(spec dstack.RunSpec) dstack.Run {
 	return dstack.Run{
 		ID: dstack.RunID(row.ID), ProjectID: dstack.ProjectID(row.ProjectID), Project: row.Project,
 		User: row.Username, Name: row.Name, Spec: spec,
-		Revision: row.Revision, Newest: row.Newest, Shape: row.Shape, Proven: row.Proven, Wanted: row.Wanted,
+		Revision: row.Revision, LatestRevision: row.Newest, TemplateRevision: row.Shape, StableRevision: row.Proven, DesiredReplicas: row.Wanted,
 		Status: dstack.RunStatus(row.Status), Reason: dstack.Reason(row.Reason),
 		Ending: dstack.Ending(row.Ending), Stop: dstack.StopRequest(row.Stop),
 		SubmittedAt: at(row.SubmittedAt), Since: at(row.Since), ScaledAt: at(row.ScaledAt), StartedAt: at(row.StartedAt),

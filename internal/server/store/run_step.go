@@ -20,12 +20,12 @@ import (
 // Conflict when the run's version is not seen's any more. A step that changes
 // nothing is not written: the lease is given back.
 func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFacts, step lifecycle.RunStep, now time.Time) error {
-	if step.To.Finished() {
+	if step.To.IsFinished() {
 		step.Due = time.Time{}
 		defer s.forgetSpecs(seen.Run.ID)
 	}
-	events := lifecycle.RunEvents(seen, step, now)
-	if len(events)+len(step.Add)+len(step.Drop)+len(step.Drain) == 0 && step.Back == nil && sameRun(seen.Run, nextRun(seen.Run, step, now)) {
+	events := lifecycle.BuildRunEvents(seen, step, now)
+	if len(events)+len(step.Add)+len(step.Terminate)+len(step.Drain) == 0 && step.Rollback == nil && sameRun(seen.Run, nextRun(seen.Run, step, now)) {
 		return s.Release(ctx, l, step.Due) // it is looked at each second while it has load
 	}
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -38,7 +38,7 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 				return err
 			}
 		}
-		if step.Back != nil { // they run by another configuration now
+		if step.Rollback != nil { // they run by another configuration now
 			if err := renewMachines(ctx, tx, run.ID); err != nil {
 				return err
 			}
@@ -58,7 +58,7 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 
 // sameRun says that a step changes nothing about a run.
 func sameRun(a, b dstack.Run) bool {
-	return a.Status == b.Status && a.Reason == b.Reason && a.Ending == b.Ending && a.Wanted == b.Wanted &&
+	return a.Status == b.Status && a.Reason == b.Reason && a.Ending == b.Ending && a.DesiredReplicas == b.DesiredReplicas &&
 		a.ReadyAt.Equal(b.ReadyAt) && a.StartedAt.Equal(b.StartedAt)
 }
 
@@ -70,13 +70,13 @@ func nextRun(run dstack.Run, step lifecycle.RunStep, now time.Time) dstack.Run {
 	if step.Ready && run.ReadyAt.IsZero() {
 		run.ReadyAt = now
 	}
-	if step.Begun && run.StartedAt.IsZero() {
+	if step.Started && run.StartedAt.IsZero() {
 		run.StartedAt = now
 	}
-	if step.To.Finished() {
+	if step.To.IsFinished() {
 		run.FinishedAt = now
 	}
-	run.Status, run.Reason, run.Ending, run.Wanted = step.To, step.Reason, step.Ending, step.Wanted
+	run.Status, run.Reason, run.Ending, run.DesiredReplicas = step.To, step.Reason, step.Ending, step.DesiredReplicas
 	return run
 }
 
@@ -86,20 +86,20 @@ func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run
 	var args []any
 	var err error
 	switch {
-	case step.Back != nil:
-		more, args, err = s.fallBack(ctx, tx, run, step.Back, now)
+	case step.Rollback != nil:
+		more, args, err = s.fallBack(ctx, tx, run, step.Rollback, now)
 	case run.ReadyAt != seen.ReadyAt:
 		err = provenNow(ctx, tx, *run)
 	}
 	if err != nil {
 		return err
 	}
-	if run.Wanted != seen.Wanted {
+	if run.DesiredReplicas != seen.DesiredReplicas {
 		run.ScaledAt = now
 	}
 	head := []any{
 		string(run.Status), clean(run.Reason), string(run.Ending), micros(run.Since), micros(run.ReadyAt), micros(run.StartedAt),
-		run.Wanted, micros(run.ScaledAt), micros(run.FinishedAt), !run.Status.Finished(),
+		run.DesiredReplicas, micros(run.ScaledAt), micros(run.FinishedAt), !run.Status.IsFinished(),
 	}
 	return saveRow(ctx, tx, l, seen.Version, step.Due, `status = ?, reason = ?, ending = ?, since = ?, ready_at = ?, started_at = ?,
 		wanted = ?, scaled_at = ?, finished_at = ?, live = ?`+more, append(head, args...)...)
@@ -118,7 +118,7 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 	for some := range slices.Chunk(nums, 500) {
 		rows := nouns(some, func(num int) replicaRow {
 			return replicaRow{
-				ID: uuid.NewString(), RunID: string(run.ID), Num: num, Revision: run.Revision, Shape: run.Shape,
+				ID: uuid.NewString(), RunID: string(run.ID), Num: num, Revision: run.Revision, Shape: run.TemplateRevision,
 				Status: string(dstack.ReplicaWaiting), Since: micros(now), Claim: "{}", Past: "[]",
 				SubmittedAt: micros(now), Version: 1, turn: turn{Live: true, DueAt: due(now)},
 			}
@@ -139,7 +139,7 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 func forgetEnded(ctx context.Context, tx bun.Tx, run dstack.Run) error {
 	_, err := tx.NewRaw(`DELETE FROM replicas WHERE run_id = ? AND NOT live AND NOT (status = ? AND shape = ?)
 		AND id NOT IN (SELECT id FROM replicas WHERE run_id = ? AND NOT live ORDER BY finished_at DESC, id LIMIT ?)`,
-		string(run.ID), string(dstack.ReplicaFailed), run.Shape, string(run.ID), endedKept).Exec(ctx)
+		string(run.ID), string(dstack.ReplicaFailed), run.TemplateRevision, string(run.ID), endedKept).Exec(ctx)
 	return err
 }
 
@@ -153,7 +153,7 @@ func drainReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecy
 	draining, terminating := string(dstack.ReplicaDraining), string(dstack.ReplicaTerminating)
 	n, err := affected(tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, since = ?, grace = TRUE, drain_by = ?, drained = 0, backoff_at = 0, version = version + 1
 		WHERE live AND run_id = ? AND id IN (?) AND status <> ? AND status <> ?`,
-		draining, clean(step.Why), micros(now), micros(now.Add(step.Limit)), string(run), ids, draining, terminating).Exec(ctx))
+		draining, clean(step.StopReason), micros(now), micros(now.Add(step.DrainTimeout)), string(run), ids, draining, terminating).Exec(ctx))
 	if err != nil || n == 0 {
 		return err
 	}
@@ -192,12 +192,12 @@ func noneServes(ctx context.Context, tx bun.Tx, run dstack.RunID, ids []string) 
 // dropReplicas tells replicas to end. One that was told before may only be
 // told to hurry; one that has ended stays as it is.
 func dropReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecycle.RunStep, now time.Time) error {
-	if len(step.Drop) == 0 {
+	if len(step.Terminate) == 0 {
 		return nil
 	}
-	ids := texts(step.Drop)
+	ids := texts(step.Terminate)
 	ending := string(dstack.ReplicaTerminating)
-	if step.Grace {
+	if step.Graceful {
 		if err := noneServes(ctx, tx, run, ids); err != nil {
 			return err
 		}
@@ -205,7 +205,7 @@ func dropReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecyc
 	_, err := tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, grace = (CASE WHEN status = ? THEN grace AND ? ELSE ? END),
 		since = CASE WHEN status = ? THEN since ELSE ? END, backoff_at = 0, version = version + 1
 		WHERE live AND run_id = ? AND id IN (?)`,
-		ending, clean(step.Why), ending, step.Grace, step.Grace, ending, micros(now), string(run), bun.List(ids)).Exec(ctx)
+		ending, clean(step.StopReason), ending, step.Graceful, step.Graceful, ending, micros(now), string(run), bun.List(ids)).Exec(ctx)
 	if err != nil {
 		return err
 	}

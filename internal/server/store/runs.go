@@ -172,8 +172,8 @@ func (s *Store) Runs(ctx context.Context, q RunQuery) ([]dstack.Run, error) {
 	return s.openRuns(rows), nil
 }
 
-// Names returns the names of all runs of a project that are not Deleted.
-func (s *Store) Names(ctx context.Context, p dstack.ProjectID) (map[string]bool, error) {
+// RunNames returns the names of all runs of a project that are not Deleted.
+func (s *Store) RunNames(ctx context.Context, p dstack.ProjectID) (map[string]bool, error) {
 	var names []string
 	err := s.reader.NewRaw("SELECT name FROM runs WHERE project_id = ? AND NOT deleted", string(p)).Scan(ctx, &names)
 	if err != nil {

@@ -50,7 +50,7 @@ func TestRun_IsWhatWasSubmitted(t *testing.T) {
 		when := t0.Add(123456 * time.Microsecond)
 		want := h.submit("web", when)
 		want.Project, want.Status, want.Since, want.ScaledAt, want.Version = "Main", dstack.RunSubmitted, when, when, 1
-		want.Newest, want.Shape, want.Wanted = 1, 1, 1
+		want.LatestRevision, want.TemplateRevision, want.DesiredReplicas = 1, 1, 1
 		got, err := h.s.Run(t.Context(), h.project.ID, "web")
 		if h.ok(err); !cmp.Equal(got, want) {
 			t.Error(cmp.Diff(want, got))
@@ -72,16 +72,16 @@ func TestRevise(t *testing.T) {
 		}
 		spec := runSpec("web")
 		spec.Configuration.Commands = []string{"another"}
-		got, err := h.s.ReviseRun(ctx, run.ID, store.Revise{Revision: 1, Spec: spec, User: "bob", Rolls: true, Now: t0})
+		got, err := h.s.ReviseRun(ctx, run.ID, store.Revision{Revision: 1, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
 		if h.ok(err); got.Revision != 2 || !got.ReadyAt.IsZero() || got.Status != dstack.RunActive || got.Spec.Configuration.Commands[0] != "another" || got.User != "bob" {
 			t.Errorf("got %+v", got)
 		}
-		_, err = h.s.ReviseRun(ctx, run.ID, store.Revise{Revision: 1, Spec: spec, User: "bob", Rolls: true, Now: t0})
+		_, err = h.s.ReviseRun(ctx, run.ID, store.Revision{Revision: 1, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
 		h.want(dstack.Conflict, err)
 		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, "admin", t0))
-		_, err = h.s.ReviseRun(ctx, run.ID, store.Revise{Revision: 2, Spec: spec, User: "bob", Rolls: true, Now: t0})
+		_, err = h.s.ReviseRun(ctx, run.ID, store.Revision{Revision: 2, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
 		h.want(dstack.Conflict, err)
-		_, err = h.s.ReviseRun(ctx, "nothing", store.Revise{Revision: 1, Spec: spec, User: "bob", Rolls: true, Now: t0})
+		_, err = h.s.ReviseRun(ctx, "nothing", store.Revision{Revision: 1, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
 		h.want(dstack.NotFound, err)
 	})
 }
@@ -111,11 +111,11 @@ func TestDelete_AllOrNone(t *testing.T) {
 		if h.want(dstack.Conflict, err); !strings.Contains(err.Error(), "live") || strings.Contains(err.Error(), "ended") {
 			t.Errorf("%v names the wrong run", err)
 		}
-		if names, err := h.s.Names(ctx, h.project.ID); err != nil || !names["ended"] || !names["live"] {
+		if names, err := h.s.RunNames(ctx, h.project.ID); err != nil || !names["ended"] || !names["live"] {
 			t.Errorf("names %v, %v", names, err)
 		}
 		h.ok(h.s.DeleteRuns(ctx, h.project.ID, []string{"ended", "unknown"}))
-		if names, err := h.s.Names(ctx, h.project.ID); err != nil || names["ended"] || !names["live"] {
+		if names, err := h.s.RunNames(ctx, h.project.ID); err != nil || names["ended"] || !names["live"] {
 			t.Errorf("names %v, %v", names, err)
 		}
 	})
@@ -183,17 +183,17 @@ func TestRuns_PagesMeetWithoutGapOrOverlap(t *testing.T) {
 func TestWhole_SurvivesARestart(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
-		exit := dstack.Report{Attempt: r.Attempt, Outcome: dstack.OutcomeExited, ExitCode: 3, LastOut: []string{"bad \xff byte", "\x00"}, StartedAt: t0, EndedAt: t0.Add(time.Second)}
+		exit := dstack.Report{Attempt: r.Attempt, State: dstack.AttemptExited, ExitCode: 3, LastOutput: []string{"bad \xff byte", "\x00"}, StartedAt: t0, EndedAt: t0.Add(time.Second)}
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0)
 		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, h.heard(exit), nil, t0)
-		past := &dstack.Attempt{ID: r.Attempt, From: t0, To: t0.Add(time.Second), Reason: "it crashed", Ending: dstack.OutcomeExited, Exit: 3, LastOut: []string{"bye"}}
-		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, Past: past, Crashes: 1, Crashed: t0, DueAt: t0.Add(time.Second)}, t0)
+		past := &dstack.Attempt{ID: r.Attempt, StartedAt: t0, EndedAt: t0.Add(time.Second), Reason: "it crashed", EndState: dstack.AttemptExited, ExitCode: 3, LastOutput: []string{"bye"}}
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, EndedAttempt: past, Crashes: 1, FirstCrashAt: t0, RetryAt: t0.Add(time.Second)}, t0)
 
 		before := h.whole(run.ID)
 		if len(before.Replicas) != 1 || len(before.Reports) != 1 || len(before.Instances) != 1 {
 			t.Fatalf("got %d replicas, %d reports, %d instances", len(before.Replicas), len(before.Reports), len(before.Instances))
 		}
-		if diff := cmp.Diff([]dstack.Attempt{*past}, before.Replicas[0].Past); diff != "" {
+		if diff := cmp.Diff([]dstack.Attempt{*past}, before.Replicas[0].PastAttempts); diff != "" {
 			t.Error(diff)
 		}
 		name, err := h.s.Installation(t.Context())
@@ -208,7 +208,7 @@ func TestWhole_SurvivesARestart(t *testing.T) {
 		if _, err := h.s.UserByToken(t.Context(), hash("admin")); err != nil {
 			t.Error(err)
 		}
-		twice, err := h.s.Whole(t.Context(), "nothing", run.ID, run.ID)
+		twice, err := h.s.RunDetails(t.Context(), "nothing", run.ID, run.ID)
 		if h.ok(err); len(twice) != 1 {
 			t.Errorf("asked twice for a run: %d answers", len(twice))
 		}

@@ -100,14 +100,14 @@ func TestSecrets_ABrokenRunOnAMachine(t *testing.T) {
 		h.ok(err)
 		seen, err := h.s.InstanceFacts(ctx, "local-box")
 		h.ok(err)
-		if tell := lifecycle.Sync(seen.Replicas, nil); len(seen.Replicas) != 1 || len(tell) != 0 {
+		if tell := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(tell) != 0 {
 			t.Errorf("the engine is told %v", tell)
 		}
 		if _, err := h.s.ReplicaFacts(ctx, r.ID); err == nil {
 			t.Error("a replica of a run that cannot be read goes on")
 		}
 		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, "admin", t0))
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}}, t0)
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}}, t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0)
 	})
 }

@@ -62,7 +62,7 @@ func (s *Store) settle(ctx context.Context, tx bun.Tx, done []steppedReplica, no
 	rooms := map[dstack.InstanceID]room{}
 	var claims []claimRow
 	for _, r := range done {
-		if r.place != nil || r.next.Status.Finished() || r.next.Status == dstack.ReplicaWaiting {
+		if r.place != nil || r.next.Status.IsFinished() || r.next.Status == dstack.ReplicaWaiting {
 			free = append(free, string(r.next.ID))
 		}
 		if r.place == nil {
@@ -123,7 +123,7 @@ const roomLooks = 16
 // madeRoom lets those that wait longest look for a place again: what finished
 // replicas held is free.
 func madeRoom(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
-	if !slices.ContainsFunc(done, func(r steppedReplica) bool { return r.next.Status.Finished() && r.before.Instance != "" }) {
+	if !slices.ContainsFunc(done, func(r steppedReplica) bool { return r.next.Status.IsFinished() && r.before.Instance != "" }) {
 		return nil
 	}
 	return touch(ctx, tx, Replicas, now, "id IN (SELECT id FROM replicas WHERE live AND status = ? ORDER BY submitted_at, id LIMIT ?)",

@@ -67,21 +67,21 @@ func TestPlace_MakesTheMachineOnce(t *testing.T) {
 
 		_, b := h.replica("b", t0)
 		step := placed(dstack.Claim{CPUs: 1})
-		step.Place.Offer.Hardware.CPUs = 16
+		step.Placement.Offer.Hardware.CPUs = 16
 		h.replicaStep(b.ID, step, t0)
 		again := h.whole(run.ID).Instances["local-box"]
 		if again.Status != dstack.InstanceUp || again.Offer.Hardware.CPUs != 16 {
 			t.Errorf("got %+v", again)
 		}
-		used, err := h.s.Used(t.Context(), h.project.ID)
+		used, err := h.s.Allocations(t.Context(), h.project.ID)
 		h.ok(err)
-		held := map[dstack.InstanceID]dstack.Used{"local-box": {
+		held := map[dstack.InstanceID]dstack.Allocation{"local-box": {
 			CPUs: 2, GPUs: map[string]string{"GPU-a": "a replica 0"}, Ports: map[int]string{8000: "a replica 0"},
 		}}
 		if diff := cmp.Diff(held, used); diff != "" {
 			t.Error(diff)
 		}
-		used, err = h.s.Used(t.Context(), "another project")
+		used, err = h.s.Allocations(t.Context(), "another project")
 		h.ok(err)
 		held["local-box"].GPUs["GPU-a"], held["local-box"].Ports[8000] = "a run of another project", "a run of another project"
 		if diff := cmp.Diff(held, used); diff != "" {
@@ -94,7 +94,7 @@ func TestPlace_RentsAnInstanceOfItsOwn(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, r := h.replica("a", t0)
 		step := placed(dstack.Claim{})
-		step.Place.Offer.Owned, step.Place.Offer.Host, step.Place.Offer.Key = "", "", "cloud"
+		step.Placement.Offer.OwnedInstance, step.Placement.Offer.Host, step.Placement.Offer.Key = "", "", "cloud"
 		h.replicaStep(r.ID, step, t0)
 		w := h.whole(run.ID)
 		got := w.Instances[w.Replicas[0].Instance]
@@ -140,13 +140,13 @@ func TestAttempts_TheLatestAreRemembered(t *testing.T) {
 		for i := range 25 {
 			_, r = h.reread(run.ID)
 			ids = append(ids, r.Attempt)
-			past := &dstack.Attempt{ID: r.Attempt, Num: r.AttemptNum, From: r.AttemptAt, To: t0}
-			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, Past: past, Crashes: i + 1, Due: t0}, t0)
-			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Attempt: true, Crashes: i + 1, Due: t0}, t0)
+			past := &dstack.Attempt{ID: r.Attempt, Num: r.AttemptNum, StartedAt: r.AttemptAt, EndedAt: t0}
+			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, EndedAttempt: past, Crashes: i + 1, Due: t0}, t0)
+			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true, Crashes: i + 1, Due: t0}, t0)
 		}
 		_, r = h.reread(run.ID)
-		if len(r.Past) != 20 || r.Past[19].Num != 24 || r.Past[0].ID != ids[5] || r.AttemptNum != 25 {
-			t.Errorf("it remembers %d attempts, %d to %d, and is at %d", len(r.Past), r.Past[0].Num, r.Past[19].Num, r.AttemptNum)
+		if len(r.PastAttempts) != 20 || r.PastAttempts[19].Num != 24 || r.PastAttempts[0].ID != ids[5] || r.AttemptNum != 25 {
+			t.Errorf("it remembers %d attempts, %d to %d, and is at %d", len(r.PastAttempts), r.PastAttempts[0].Num, r.PastAttempts[19].Num, r.AttemptNum)
 		}
 		for _, a := range append(ids[5:], r.Attempt) {
 			of, replica, err := h.s.AttemptOf(ctx, h.project.ID, "a", a)
@@ -209,8 +209,8 @@ func TestRunStep_DropHurriesAndNeverSlows(t *testing.T) {
 		run, r := h.replica("a", t0)
 		for i, c := range []struct{ grace, want bool }{{true, true}, {false, false}, {true, false}} {
 			now := t0.Add(time.Duration(i) * time.Second)
-			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}, Grace: c.grace, Why: "stopped", Due: now}, now)
-			if _, r = h.reread(run.ID); r.Grace != c.want || !r.Since.Equal(t0) || r.Status != dstack.ReplicaTerminating {
+			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}, Graceful: c.grace, StopReason: "stopped", Due: now}, now)
+			if _, r = h.reread(run.ID); r.Graceful != c.want || !r.Since.Equal(t0) || r.Status != dstack.ReplicaTerminating {
 				t.Errorf("step %d: got %+v", i, r)
 			}
 		}
@@ -230,7 +230,7 @@ func TestRunFacts_UnfinishedAndFailedAtThisRevision(t *testing.T) {
 		if n := count(); n != 3 {
 			t.Errorf("%d replicas, want the two that live and the one that failed", n)
 		}
-		_, err := h.s.ReviseRun(t.Context(), run.ID, store.Revise{Revision: 1, Spec: runSpec("a"), User: "admin", Rolls: true, Now: t0})
+		_, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: 1, Spec: runSpec("a"), User: "admin", NeedsRollout: true, Now: t0})
 		h.ok(err)
 		if n := count(); n != 2 {
 			t.Errorf("%d replicas, want the two that live", n)
@@ -256,10 +256,10 @@ func TestReports_SilenceIsAbsence(t *testing.T) {
 		if up(h.heard(), 1) || !report().At.Equal(t0) {
 			t.Error("the same report again is a change")
 		}
-		if up(nil, 2) || report().Outcome != dstack.OutcomeRunning {
+		if up(nil, 2) || report().State != dstack.AttemptRunning {
 			t.Error("an engine that does not answer says that nothing runs")
 		}
-		if !up([]dstack.Report{}, 3) || report().Outcome != dstack.OutcomeAbsent || !report().At.Equal(t0.Add(3*time.Second)) {
+		if !up([]dstack.Report{}, 3) || report().State != dstack.AttemptAbsent || !report().At.Equal(t0.Add(3*time.Second)) {
 			t.Errorf("an engine that is silent on an attempt: %+v", report())
 		}
 		if up([]dstack.Report{}, 4) || !report().At.Equal(t0.Add(3*time.Second)) {
@@ -267,11 +267,11 @@ func TestReports_SilenceIsAbsence(t *testing.T) {
 		}
 		// The replica is told to end: only silence after that ends it.
 		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}}, t0.Add(5*time.Second))
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}}, t0.Add(5*time.Second))
 		if !up([]dstack.Report{}, 6) || !report().At.Equal(t0.Add(6*time.Second)) {
 			t.Errorf("silence after the replica changed: %+v", report())
 		}
-		if up([]dstack.Report{{Attempt: "an orphan", Outcome: dstack.OutcomeRunning}}, 7) {
+		if up([]dstack.Report{{Attempt: "an orphan", State: dstack.AttemptRunning}}, 7) {
 			t.Error("a report of what nobody placed is a change")
 		}
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0.Add(7*time.Second))
@@ -285,9 +285,9 @@ func TestReports_OnlyOfPresentAttempts(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run, r := h.ready("a", "127.0.0.1:1", t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady, Due: t0}, t0)
-		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Attempt: true}, t0)
+		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true}, t0)
 		_, again := h.reread(run.ID)
-		starting := dstack.Report{Attempt: again.Attempt, Outcome: dstack.OutcomeStarting}
+		starting := dstack.Report{Attempt: again.Attempt, State: dstack.AttemptStarting}
 		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, []dstack.Report{running(r.Attempt, "127.0.0.1:1"), starting}, nil, t0)
 		seen, err := h.s.InstanceFacts(t.Context(), "local-box")
 		h.ok(err)
@@ -328,10 +328,10 @@ func TestReports_OfWhatWasToldToEndMeanwhile(t *testing.T) {
 		seen, err := h.s.InstanceFacts(t.Context(), "local-box")
 		h.ok(err)
 		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
-		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Drop: []dstack.ReplicaID{r.ID}}, t0.Add(time.Second))
+		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}}, t0.Add(time.Second))
 		_, err = h.s.SaveInstanceStep(t.Context(), l, seen, lifecycle.InstanceStep{To: dstack.InstanceUp}, []dstack.Report{}, nil, t0.Add(2*time.Second))
 		h.ok(err)
-		if rep := h.whole(run.ID).Reports[r.Attempt]; rep.Outcome != dstack.OutcomeRunning {
+		if rep := h.whole(run.ID).Reports[r.Attempt]; rep.State != dstack.AttemptRunning {
 			t.Errorf("it has the report %+v", rep)
 		}
 		if !h.isDue(store.Instances, "local-box", t0.Add(time.Second)) {
@@ -359,8 +359,8 @@ func TestInstance_FailsAreCountedAndAnswersNoted(t *testing.T) {
 			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, heard, c.fail, t0.Add(time.Duration(c.sec)*time.Second))
 			got := h.whole(run.ID).Instances["local-box"]
 			want := map[bool]string{true: "no route to host"}[c.fail != nil]
-			if got.Fails != c.fails || got.LastFail != want || !got.HeardAt.Equal(t0.Add(time.Duration(c.heard)*time.Second)) {
-				t.Errorf("step %d: %d fails (%q), heard at %v", i, got.Fails, got.LastFail, got.HeardAt)
+			if got.ConsecutiveFailures != c.fails || got.LastError != want || !got.LastResponseAt.Equal(t0.Add(time.Duration(c.heard)*time.Second)) {
+				t.Errorf("step %d: %d fails (%q), heard at %v", i, got.ConsecutiveFailures, got.LastError, got.LastResponseAt)
 			}
 		}
 	})

@@ -8,10 +8,10 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Used returns what unfinished replicas hold of each instance, with the run
+// Allocations returns what unfinished replicas hold of each instance, with the run
 // that holds each GPU and port. It is for the eyes of one project: runs of
 // others are not named.
-func (s *Store) Used(ctx context.Context, by dstack.ProjectID) (map[dstack.InstanceID]dstack.Used, error) {
+func (s *Store) Allocations(ctx context.Context, by dstack.ProjectID) (map[dstack.InstanceID]dstack.Allocation, error) {
 	var rows []struct {
 		InstanceID string
 		Claim      string
@@ -24,7 +24,7 @@ func (s *Store) Used(ctx context.Context, by dstack.ProjectID) (map[dstack.Insta
 	if err != nil {
 		return nil, explain(err)
 	}
-	all := map[dstack.InstanceID]dstack.Used{}
+	all := map[dstack.InstanceID]dstack.Allocation{}
 	for _, row := range rows {
 		var c dstack.Claim
 		if err := json.Unmarshal([]byte(row.Claim), &c); err != nil {
@@ -33,7 +33,7 @@ func (s *Store) Used(ctx context.Context, by dstack.ProjectID) (map[dstack.Insta
 		id := dstack.InstanceID(row.InstanceID)
 		u, ok := all[id]
 		if !ok {
-			u = dstack.Used{GPUs: map[string]string{}, Ports: map[int]string{}}
+			u = dstack.Allocation{GPUs: map[string]string{}, Ports: map[int]string{}}
 		}
 		holder := "a run of another project"
 		if row.ProjectID == string(by) {

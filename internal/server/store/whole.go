@@ -9,8 +9,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Whole is a run with all below it.
-type Whole struct {
+// RunDetails is a run with all below it.
+type RunDetails struct {
 	Run       dstack.Run
 	Replicas  []dstack.Replica
 	Reports   map[dstack.AttemptID]dstack.Report
@@ -19,24 +19,24 @@ type Whole struct {
 	Failed    *dstack.Revision // the newest revision, if it failed and was rolled back
 }
 
-// Whole returns runs, in the order asked for, with their replicas (finished
+// RunDetails returns runs, in the order asked for, with their replicas (finished
 // ones too, by number and then age), the present reports and loads, in one
 // reading.
 // Runs that are not there are left out.
-func (s *Store) Whole(ctx context.Context, ids ...dstack.RunID) ([]Whole, error) {
+func (s *Store) RunDetails(ctx context.Context, ids ...dstack.RunID) ([]RunDetails, error) {
 	if len(ids) == 0 {
 		return nil, nil
 	}
-	var all []Whole
+	var all []RunDetails
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var rows []runRow
 		if err := selectRuns(tx, &rows).Where("r.id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
 			return err
 		}
-		found := make(map[dstack.RunID]*Whole, len(rows))
+		found := make(map[dstack.RunID]*RunDetails, len(rows))
 		windows := make(map[dstack.RunID]time.Duration, len(rows))
 		for _, run := range s.openRuns(rows) {
-			found[run.ID] = &Whole{Run: run, Reports: map[dstack.AttemptID]dstack.Report{}, Instances: map[dstack.InstanceID]dstack.Instance{}}
+			found[run.ID] = &RunDetails{Run: run, Reports: map[dstack.AttemptID]dstack.Report{}, Instances: map[dstack.InstanceID]dstack.Instance{}}
 			windows[run.ID] = windowOf(run.Spec)
 		}
 		loads, err := findLoads(ctx, tx, windows, s.clock())
@@ -53,7 +53,7 @@ func (s *Store) Whole(ctx context.Context, ids ...dstack.RunID) ([]Whole, error)
 		if err := fill(ctx, tx, ids, found); err != nil {
 			return err
 		}
-		all = make([]Whole, 0, len(found))
+		all = make([]RunDetails, 0, len(found))
 		for _, id := range ids {
 			if w := found[id]; w != nil {
 				all = append(all, *w)
@@ -66,7 +66,7 @@ func (s *Store) Whole(ctx context.Context, ids ...dstack.RunID) ([]Whole, error)
 }
 
 // fill adds what is below the runs.
-func fill(ctx context.Context, tx bun.Tx, ids []dstack.RunID, found map[dstack.RunID]*Whole) error {
+func fill(ctx context.Context, tx bun.Tx, ids []dstack.RunID, found map[dstack.RunID]*RunDetails) error {
 	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.run_id IN (?)", bun.List(ids)) })
 	if err != nil {
 		return err
