@@ -85,7 +85,7 @@ func (p *pretender) Running(context.Context) ([]dstack.Report, error) {
 	now, all := time.Now(), make([]dstack.Report, 0, len(p.runs))
 	for id, run := range p.runs {
 		all = append(all, dstack.Report{Attempt: id, State: dstack.AttemptRunning, Ready: true,
-			Address: fmt.Sprintf("%s:%d", p.ip, run.port), StartedAt: run.at, At: now})
+			Endpoint: dstack.Endpoint{Address: fmt.Sprintf("%s:%d", p.ip, run.port)}, StartedAt: run.at, At: now})
 	}
 	return all, nil
 }

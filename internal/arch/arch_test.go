@@ -25,6 +25,7 @@ var rooms = []struct{ name, imports string }{
 	// Words.
 	{"internal/spec", "strictyaml"},
 	{"internal/dstack", "spec"},
+	{"internal/dial", "dstack"},
 
 	{"internal/chattemplate", "dstack jinja"},
 

@@ -99,7 +99,7 @@ type Report struct {
 	State      AttemptState `json:"Outcome"`
 	Ready      bool         // its port accepts connections
 	Probes     *ProbeStatus `json:"Probed"` // what its probes say; nil: it has none, or none was asked yet
-	Address    string       // host:port where the server reaches it; empty: not yet known
+	Endpoint                // where its port is reached; without an address: not known yet
 	Progress   string       // pulling image 62% of 8.1GB, about 20s left
 	ExitCode   int          // meaningful with AttemptExited
 	OOM        bool         // killed for memory

@@ -12,7 +12,7 @@ import (
 func placesOf(names ...string) route.Route {
 	r := route.Route{Run: "run", Project: "main", Name: "llama"}
 	for i, name := range names {
-		r.Ready = append(r.Ready, route.Target{Replica: dstack.ReplicaID(name), Num: i, Address: name})
+		r.Ready = append(r.Ready, route.Target{Replica: dstack.ReplicaID(name), Num: i, Endpoint: dstack.Endpoint{Address: name}})
 	}
 	return r
 }

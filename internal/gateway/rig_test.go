@@ -193,7 +193,7 @@ func replica(t testing.TB, num int, serve http.HandlerFunc) route.Target {
 }
 
 func at(address string, num int) route.Target {
-	return route.Target{Replica: dstack.ReplicaID(address), Num: num, Address: address}
+	return route.Target{Replica: dstack.ReplicaID(address), Num: num, Endpoint: dstack.Endpoint{Address: address}}
 }
 
 // closedPort is an address that refuses connections.

@@ -68,7 +68,7 @@ func testWhole(t *testing.T) store.RunDetails {
 			{ID: "22222222-2222-4222-8222-222222222221", Num: 1, Revision: 1, Status: dstack.ReplicaWaiting, Since: at(1.5), SubmittedAt: at(1),
 				Reason: "no machine suits: box: 0 of 1 GPUs free"},
 		},
-		Reports: map[dstack.AttemptID]dstack.Report{"33333333-3333-4333-8333-333333333331": {State: dstack.AttemptRunning, Ready: true, Address: "127.0.0.1:32768"}},
+		Reports: map[dstack.AttemptID]dstack.Report{"33333333-3333-4333-8333-333333333331": {State: dstack.AttemptRunning, Ready: true, Endpoint: dstack.Endpoint{Address: "127.0.0.1:32768"}}},
 		Instances: map[dstack.InstanceID]dstack.Instance{"local-1-docker": {ID: "local-1-docker", Backend: "local-docker", Offer: testOffer(),
 			Status: dstack.InstanceUp}},
 	}

@@ -61,5 +61,5 @@ type Rules struct {
 type Target struct {
 	Replica dstack.ReplicaID
 	Num     int
-	Address string // host:port
+	dstack.Endpoint
 }

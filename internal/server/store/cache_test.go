@@ -164,6 +164,12 @@ func TestReports_EverythingCounts(t *testing.T) {
 			v.Set(reflect.ValueOf([]string{"line"}))
 		case reflect.Pointer:
 			v.SetZero()
+		case reflect.Struct:
+			if v.Type() == reflect.TypeFor[dstack.Endpoint]() {
+				v.Set(reflect.ValueOf(dstack.Endpoint{Host: "other"}))
+				break
+			}
+			v.Set(reflect.ValueOf(t0))
 		default:
 			v.Set(reflect.ValueOf(t0))
 		}

@@ -320,5 +320,5 @@ func (h *house) heard(reports ...dstack.Report) []dstack.Report {
 }
 
 func running(a dstack.AttemptID, address string) dstack.Report {
-	return dstack.Report{Attempt: a, State: dstack.AttemptRunning, Ready: true, Address: address, StartedAt: t0}
+	return dstack.Report{Attempt: a, State: dstack.AttemptRunning, Ready: true, Endpoint: dstack.Endpoint{Address: address}, StartedAt: t0}
 }

@@ -154,7 +154,7 @@ func sameReport(a, b dstack.Report) bool {
 	if (a.Probes == nil) != (b.Probes == nil) || a.Probes != nil && *a.Probes != *b.Probes {
 		return false
 	}
-	return a.State == b.State && a.Ready == b.Ready && a.Address == b.Address && a.Progress == b.Progress &&
+	return a.State == b.State && a.Ready == b.Ready && a.Endpoint == b.Endpoint && a.Progress == b.Progress &&
 		a.ExitCode == b.ExitCode && a.OOM == b.OOM && a.Error == b.Error && a.Permanent == b.Permanent &&
 		slices.Equal(a.LastOutput, b.LastOutput) && micros(a.StartedAt) == micros(b.StartedAt) && micros(a.EndedAt) == micros(b.EndedAt)
 }

@@ -160,32 +160,32 @@ func answering(replicas []targetRow, status dstack.ReplicaStatus) (targets []rou
 		if dstack.ReplicaStatus(t.Status) != status {
 			continue
 		}
-		address, err := addressOf(t)
+		endpoint, err := findEndpoint(t)
 		if err != nil {
 			return nil, err
 		}
-		if address != "" {
-			targets = append(targets, route.Target{Replica: dstack.ReplicaID(t.ID), Num: t.Num, Address: address})
+		if endpoint.Address != "" {
+			targets = append(targets, route.Target{Replica: dstack.ReplicaID(t.ID), Num: t.Num, Endpoint: endpoint})
 		}
 	}
 	return targets, nil
 }
 
-// addressOf is where a replica answers; empty when its engine says that it
-// does not run, or that its port is not open. What its probes say is in its
-// status.
-func addressOf(t targetRow) (string, error) {
+// findEndpoint returns where a replica accepts connections; empty when its
+// engine says that it does not run, or that its port is not open. What its
+// probes say is in its status.
+func findEndpoint(t targetRow) (dstack.Endpoint, error) {
 	if t.Report == "" {
-		return "", nil
+		return dstack.Endpoint{}, nil
 	}
 	var rep dstack.Report
 	if err := json.Unmarshal([]byte(t.Report), &rep); err != nil {
-		return "", fmt.Errorf("read the report of replica %s: %w", t.ID, err)
+		return dstack.Endpoint{}, fmt.Errorf("read the report of replica %s: %w", t.ID, err)
 	}
 	if !rep.Ready || rep.State != dstack.AttemptRunning {
-		return "", nil
+		return dstack.Endpoint{}, nil
 	}
-	return rep.Address, nil
+	return rep.Endpoint, nil
 }
 
 // stateOf says why a run has no ready replica. It is never empty.

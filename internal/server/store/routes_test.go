@@ -30,7 +30,7 @@ func TestRoutes_WhereRunsAnswerAndWhyNot(t *testing.T) {
 		want := []route.Route{
 			{
 				Run: run.ID, Project: "main", Name: "web", Auth: true, Model: "smol", Prefix: "/v1", Format: "openai", Since: t0.Unix(),
-				Ready: []route.Target{{Replica: r.ID, Num: 0, Address: "127.0.0.1:4321"}},
+				Ready: []route.Target{{Replica: r.ID, Num: 0, Endpoint: dstack.Endpoint{Address: "127.0.0.1:4321"}}},
 			},
 			{Run: waiting.ID, Project: "main", Name: "waiting", Auth: true, Model: "smol", Prefix: "/v1", Format: "openai", Since: t0.Unix() + 1, State: "submitted"},
 		}
