@@ -37,6 +37,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/decide/lifecycle", "spec dstack"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "spec dstack"},
+	{"internal/decide/status", "dstack"},
 
 	// The contract between the parts.
 	{"internal/api", "spec dstack decide/placement decide/autoscale decide/route"},
@@ -57,7 +58,8 @@ var rooms = []struct{ name, imports string }{
 	{"internal/server/store", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access"},
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route backend engine loop server/logs server/store"},
-	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile jinja chattemplate"},
+	{"internal/server/wire", "spec dstack decide/job decide/status api server/store"},
+	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access decide/status api backend engine hub loop server/logs server/store server/reconcile server/wire jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", ""},

@@ -14,6 +14,7 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 )
 
 const (
@@ -70,7 +71,7 @@ func (s *Server) followLogs(c *call) error {
 	}
 	if err != nil {
 		s.log.Warn("a stream of output broke", "run", in.RunName, "err", err)
-		_ = f.out.send(api.LogEntry{Error: "output was lost: " + viewOf(err).Message}) // it breaks off either way
+		_ = f.out.send(api.LogEntry{Error: "output was lost: " + wire.BuildErrorView(err).Message}) // it breaks off either way
 	}
 	f.out.done()
 	return nil
@@ -281,7 +282,7 @@ func (f *follower) copy(ctx context.Context, src source, from time.Time, lines c
 	for line, err := range f.s.logs.Follow(ctx, src.key, from) {
 		entry := f.entry(src, line)
 		if err != nil {
-			entry = api.LogEntry{Timestamp: now(), Replica: src.replica, Attempt: src.key.Attempt, Error: "output was lost: " + viewOf(err).Message}
+			entry = api.LogEntry{Timestamp: now(), Replica: src.replica, Attempt: src.key.Attempt, Error: "output was lost: " + wire.BuildErrorView(err).Message}
 		}
 		if ctx.Err() != nil || !pass(entry) || err != nil {
 			break

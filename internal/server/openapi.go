@@ -12,6 +12,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/decide/access"
+	"dstack/internal/server/wire"
 	"dstack/internal/spec"
 )
 
@@ -37,7 +38,7 @@ func (s *Server) openapi(w http.ResponseWriter, r *http.Request) {
 var aliases = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[json.RawMessage]():  reflect.TypeFor[any](),
 	reflect.TypeFor[api.Timestamp]():    reflect.TypeFor[timeSchema](),
-	reflect.TypeFor[nothing]():          reflect.TypeFor[any](),
+	reflect.TypeFor[wire.Null]():        reflect.TypeFor[any](),
 	reflect.TypeFor[spec.Env]():         reflect.TypeFor[map[string]string](),
 	reflect.TypeFor[spec.Retry]():       reflect.TypeFor[any](), // a bool or a mapping
 	reflect.TypeFor[spec.MaxDuration](): reflect.TypeFor[string](),
@@ -60,7 +61,7 @@ func describeAPI() *huma.OpenAPI {
 	}
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
-		Info:    &huma.Info{Title: "dstack", Version: versionText(), Description: "The API of the dstack server. Global admins may call everything."},
+		Info:    &huma.Info{Title: "dstack", Version: wire.Version(), Description: "The API of the dstack server. Global admins may call everything."},
 		Paths:   map[string]*huma.PathItem{},
 		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"token": {Type: "http", Scheme: "bearer"}}},
@@ -119,7 +120,7 @@ func describeBody(op *huma.Operation, e *endpoint, schemas huma.Registry) {
 		file := &huma.Schema{Type: huma.TypeString, Format: "binary"}
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {
 			Schema: &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": file}, Required: []string{"file"}}}}}
-	case e.in != reflect.TypeFor[nothing]():
+	case e.in != reflect.TypeFor[wire.Null]():
 		op.RequestBody = &huma.RequestBody{Required: true, Content: content(e.in, "application/json", schemas)}
 	}
 }

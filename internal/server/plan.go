@@ -12,12 +12,8 @@ import (
 	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 	"dstack/internal/spec"
-)
-
-const (
-	offersShown = 50        // in a plan, as the reference
-	dryRun      = "dry-run" // what the reference calls a run in a plan
 )
 
 // plan is what a run would need and where it could go.
@@ -73,7 +69,7 @@ func nameOf(rs dstack.RunSpec) string {
 func checkSpec(rs dstack.RunSpec, name string) error {
 	if name != "" {
 		if err := spec.CheckName(name); err != nil {
-			return worded{msg: badName(name), err: asInvalid(err)}
+			return wire.Error{Msg: badName(name), Err: asInvalid(err)}
 		}
 	}
 	if problems := spec.Unsupported(&rs.Configuration, rs.Profile); len(problems) > 0 {
@@ -89,7 +85,7 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 		}
 	}
 	if len(open) > 0 {
-		return worded{msg: "not all variables are resolved: " + strings.Join(open, ", "), err: &dstack.Error{Kind: dstack.Invalid,
+		return wire.Error{Msg: "not all variables are resolved: " + strings.Join(open, ", "), Err: &dstack.Error{Kind: dstack.Invalid,
 			Message: "these environment variables have no value: " + strings.Join(open, ", "),
 			Hint:    "set them where you apply, or give them with -e NAME=VALUE"}}
 	}
@@ -213,20 +209,11 @@ func (s *Server) getPlan(c *call, in api.RunSpecRequest) (api.RunPlan, error) {
 	if err != nil {
 		return api.RunPlan{}, err
 	}
-	return wirePlan(c, p), nil
+	return p.build(c), nil
 }
 
-func wirePlan(c *call, p plan) api.RunPlan {
-	one := api.JobPlan{JobSpec: jobSpec(p.spec, dryRun, 0), Offers: []api.Offer{}, TotalOffers: len(p.places)}
-	for i, place := range p.places {
-		if i < offersShown {
-			one.Offers = append(one.Offers, wireOffer(place))
-		}
-		if one.MaxPrice == nil || place.Offer.Price > *one.MaxPrice {
-			one.MaxPrice = &place.Offer.Price
-		}
-	}
-	return api.RunPlan{ProjectName: c.project.Name, User: c.user.Name, RunSpec: p.spec, JobPlans: []api.JobPlan{one}}
+func (p plan) build(c *call) api.RunPlan {
+	return wire.BuildPlan(c.project.Name, c.user.Name, p.spec, p.places)
 }
 
 // preview is a plan with what a person wants to know. It changes nothing,
@@ -236,12 +223,12 @@ func (s *Server) preview(c *call, in api.RunSpecRequest) (api.Preview, error) {
 	if err != nil {
 		return api.Preview{}, err
 	}
-	show := api.Preview{Plan: wirePlan(c, p), Placements: []api.Placement{}, Rejections: []api.Rejection{}, Notes: p.notes, Changes: []api.Change{}}
+	show := api.Preview{Plan: p.build(c), Placements: []api.Placement{}, Rejections: []api.Rejection{}, Notes: p.notes, Changes: []api.Change{}}
 	for _, place := range p.places {
-		show.Placements = append(show.Placements, api.Placement{Offer: wireOffer(place), Free: place.Free})
+		show.Placements = append(show.Placements, api.Placement{Offer: wire.BuildOffer(place), Free: place.Free})
 	}
 	for _, m := range p.misfits {
-		offer := wireOffer(dstack.Placement{Offer: m.Offer})
+		offer := wire.BuildOffer(dstack.Placement{Offer: m.Offer})
 		offer.Availability = "not_available"
 		show.Rejections = append(show.Rejections, api.Rejection{Offer: offer, Reason: m.Reason})
 	}

@@ -11,6 +11,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/backend"
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
 // projectName is narrow because projects are parts of host names and paths.
@@ -40,7 +41,7 @@ func (s *Server) projectsOf(c *call) ([]dstack.Project, error) {
 	return mine, nil
 }
 
-func (s *Server) listProjects(c *call, _ nothing) ([]api.Project, error) {
+func (s *Server) listProjects(c *call, _ wire.Null) ([]api.Project, error) {
 	projects, err := s.projectsOf(c)
 	if err != nil {
 		return nil, err
@@ -97,17 +98,17 @@ func (s *Server) checkQuota(c *call) error {
 		}
 	}
 	if own >= projectQuota {
-		return worded{msg: "User project quota exceeded", err: &dstack.Error{Kind: dstack.Forbidden,
+		return wire.Error{Msg: "User project quota exceeded", Err: &dstack.Error{Kind: dstack.Forbidden,
 			Message: fmt.Sprintf("you own %d projects already, the most there may be", own),
 			Hint:    "delete one, or ask an admin to make it"}}
 	}
 	return nil
 }
 
-func (s *Server) deleteProjects(c *call, in api.DeleteProjects) (nothing, error) {
+func (s *Server) deleteProjects(c *call, in api.DeleteProjects) (wire.Null, error) {
 	all, err := s.store.Projects(c.ctx)
 	if err != nil {
-		return nothing{}, err
+		return wire.Null{}, err
 	}
 	left := len(all)
 	for _, p := range all {
@@ -117,18 +118,18 @@ func (s *Server) deleteProjects(c *call, in api.DeleteProjects) (nothing, error)
 	}
 	for _, name := range in.ProjectsNames {
 		if err := s.mayDelete(c, name); err != nil {
-			return nothing{}, err
+			return wire.Null{}, err
 		}
 	}
 	if left == 0 && len(all) > 0 {
-		return nothing{}, worded{msg: "Cannot delete the only project", err: &dstack.Error{Kind: dstack.Conflict,
+		return wire.Null{}, wire.Error{Msg: "Cannot delete the only project", Err: &dstack.Error{Kind: dstack.Conflict,
 			Message: "the only project cannot be deleted", Hint: "make another one first"}}
 	}
 	err = s.store.DeleteProjects(c.ctx, in.ProjectsNames)
 	s.tellAccount(c, "projects "+strings.Join(in.ProjectsNames, ","), err)
 	s.bell.Notify()
 	if err != nil {
-		return nothing{}, err
+		return wire.Null{}, err
 	}
 	for _, p := range all {
 		if !containsFold(in.ProjectsNames, p.Name) {
@@ -138,7 +139,7 @@ func (s *Server) deleteProjects(c *call, in api.DeleteProjects) (nothing, error)
 			s.log.Warn("the output of a deleted project was not removed", "project", p.Name, "err", err)
 		}
 	}
-	return nothing{}, nil
+	return wire.Null{}, nil
 }
 
 // mayDelete lets global admins and a project's own admins delete it. To
@@ -174,7 +175,7 @@ func containsFold(names []string, name string) bool {
 	return false
 }
 
-func (s *Server) getProject(c *call, _ nothing) (api.Project, error) {
+func (s *Server) getProject(c *call, _ wire.Null) (api.Project, error) {
 	return s.wireProject(c.ctx, c.project)
 }
 
@@ -237,7 +238,9 @@ func wireBackends(set *backend.Set, project string) []api.Backend {
 	return wire
 }
 
-func (s *Server) listBackendTypes(*call, nothing) ([]string, error) { return []string{localType}, nil }
+func (s *Server) listBackendTypes(*call, wire.Null) ([]string, error) {
+	return []string{localType}, nil
+}
 
 // backendValues tells what a backend's configuration may say.
 func (s *Server) backendValues(_ *call, in map[string]any) (map[string]any, error) {

@@ -7,6 +7,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/access"
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 	"dstack/internal/spec"
 )
 
@@ -35,8 +36,8 @@ var endpoints = []endpoint{
 	post(api.ProjectPrefix+"/repos/init", access.Member, (*Server).initRepo, "make a repo known, or again"),
 	post(api.ProjectPrefix+"/repos/delete", access.Member, (*Server).deleteRepos, "forget repos and what was uploaded to them"),
 	{method: http.MethodPost, path: api.ProjectPrefix + "/repos/upload_code", level: access.Member, form: formUpload, limit: noLimit,
-		about: "upload code: a file named by the SHA-256 of its content", in: reflect.TypeFor[nothing](),
-		out: reflect.TypeFor[nothing](), serve: (*Server).uploadCode},
+		about: "upload code: a file named by the SHA-256 of its content", in: reflect.TypeFor[wire.Null](),
+		out: reflect.TypeFor[wire.Null](), serve: (*Server).uploadCode},
 
 	post("/api/runs/list", access.Auth, (*Server).listRuns, "runs, newest first"),
 	post(api.ProjectPrefix+"/runs/get", access.Member, (*Server).getRun, "a run"),
@@ -99,7 +100,7 @@ var endpoints = []endpoint{
 	later(api.ProjectPrefix+"/pool/add_remote", access.Member, "pools"),
 
 	{method: http.MethodGet, path: "/healthcheck", level: access.None, about: "whether the server runs",
-		in: reflect.TypeFor[nothing](), out: reflect.TypeFor[health](), serve: (*Server).healthcheck},
+		in: reflect.TypeFor[wire.Null](), out: reflect.TypeFor[health](), serve: (*Server).healthcheck},
 
 	schema("/schema/dstack.yml.json", "of a configuration, for editors", spec.Schema),
 	schema("/schema/profiles.yml.json", "of a profiles.yml, for editors", spec.ProfilesSchema),
@@ -112,9 +113,9 @@ const noLimit = 1 << 40
 // is asked for does not matter.
 func none(path string, level access.Level) endpoint {
 	return endpoint{method: http.MethodPost, path: path, level: level, limit: bodyLimit, about: "always empty: not supported yet",
-		in: reflect.TypeFor[map[string]any](), out: reflect.TypeFor[[]nothing](),
+		in: reflect.TypeFor[map[string]any](), out: reflect.TypeFor[[]wire.Null](),
 		serve: func(s *Server, c *call) error {
-			s.write(c.w, http.StatusOK, []nothing{})
+			s.write(c.w, http.StatusOK, []wire.Null{})
 			return nil
 		}}
 }
@@ -122,7 +123,7 @@ func none(path string, level access.Level) endpoint {
 // later is a call of the reference that has nothing behind it yet.
 func later(path string, level access.Level, what string) endpoint {
 	return endpoint{method: http.MethodPost, path: path, level: level, limit: bodyLimit, about: "not supported yet",
-		in: reflect.TypeFor[map[string]any](), out: reflect.TypeFor[nothing](),
+		in: reflect.TypeFor[map[string]any](), out: reflect.TypeFor[wire.Null](),
 		serve: func(*Server, *call) error {
 			return &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: " + what,
 				Hint: laterHints[what]}
@@ -166,12 +167,12 @@ func (s *Server) unknown(w http.ResponseWriter, r *http.Request) {
 		probe.Method = method
 		if _, pattern := s.mux.Handler(probe); pattern != "/" && method != r.Method {
 			w.Header().Set("Allow", method)
-			s.refuse(w, r, gate{http.StatusMethodNotAllowed, "Method Not Allowed", &dstack.Error{Kind: dstack.Invalid,
+			s.refuse(w, r, wire.StatusError{Status: http.StatusMethodNotAllowed, Detail: "Method Not Allowed", Err: &dstack.Error{Kind: dstack.Invalid,
 				Message: r.URL.Path + " is not called by " + r.Method, Hint: "call it by " + method}})
 			return
 		}
 	}
-	s.refuse(w, r, gate{http.StatusNotFound, "Not Found", &dstack.Error{Kind: dstack.NotFound,
+	s.refuse(w, r, wire.StatusError{Status: http.StatusNotFound, Detail: "Not Found", Err: &dstack.Error{Kind: dstack.NotFound,
 		Message: "there is no call " + quote(r.URL.Path),
 		Hint:    "what there is, is listed at " + openapiPath}})
 }

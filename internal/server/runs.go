@@ -11,6 +11,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 )
 
 // whole reads the run of a name with all below it.
@@ -33,7 +34,7 @@ func noRun(name string, err error) error {
 	if dstack.KindOf(err) != dstack.NotFound {
 		return err
 	}
-	return worded{msg: "Run not found", err: &dstack.Error{Kind: dstack.NotFound, Cause: err,
+	return wire.Error{Msg: "Run not found", Err: &dstack.Error{Kind: dstack.NotFound, Cause: err,
 		Message: "there is no run " + quote(name) + " in this project", Hint: "what there is: dstack ps -a"}}
 }
 
@@ -42,14 +43,14 @@ func (s *Server) getRun(c *call, in api.RunName) (api.Run, error) {
 	if err != nil {
 		return api.Run{}, err
 	}
-	return wireRun(w, s.names, time.Now()), nil
+	return wire.BuildRun(w, s.names.runURLs(w.Run), time.Now()), nil
 }
 
 func (s *Server) listRuns(c *call, in api.ListRuns) ([]api.Run, error) {
 	found, err := s.listWhole(c, in)
 	runs := make([]api.Run, 0, len(found))
 	for _, w := range found {
-		runs = append(runs, wireRun(w, s.names, time.Now()))
+		runs = append(runs, wire.BuildRun(w, s.names.runURLs(w.Run), time.Now()))
 	}
 	return runs, err
 }
@@ -86,7 +87,7 @@ func (s *Server) query(c *call, in api.ListRuns) (q store.RunQuery, some bool, e
 	}
 	if q.User != "" {
 		if _, err := s.store.User(c.ctx, q.User); err != nil {
-			return q, false, worded{msg: "User not found", err: err}
+			return q, false, wire.Error{Msg: "User not found", Err: err}
 		}
 	}
 	if q.Repo != "" && in.ProjectName == nil || q.Limit == 0 {
@@ -119,7 +120,7 @@ func (s *Server) submitRun(c *call, in api.RunSpecRequest) (api.Run, error) {
 // submit makes a run of a plan. Its name is made up where it has none.
 func (s *Server) submit(c *call, p plan) (dstack.Run, error) {
 	if p.existing != nil {
-		return dstack.Run{}, worded{msg: fmt.Sprintf("Cannot delete active runs: ['%s']", p.name), err: &dstack.Error{
+		return dstack.Run{}, wire.Error{Msg: fmt.Sprintf("Cannot delete active runs: ['%s']", p.name), Err: &dstack.Error{
 			Kind: dstack.Conflict, Message: p.name + " runs already", Hint: "stop it first: dstack stop " + p.name}}
 	}
 	if err := s.ready(c, p); err != nil {
@@ -238,7 +239,7 @@ func (s *Server) revise(c *call, p plan) (dstack.Run, error) {
 
 // stopRuns notes the wish and returns at once. Names that nobody has, and
 // runs that have ended, are no error.
-func (s *Server) stopRuns(c *call, in api.StopRuns) (nothing, error) {
+func (s *Server) stopRuns(c *call, in api.StopRuns) (wire.Null, error) {
 	wish := dstack.StopGrace
 	if in.Abort {
 		wish = dstack.StopAbort
@@ -249,27 +250,27 @@ func (s *Server) stopRuns(c *call, in api.StopRuns) (nothing, error) {
 			continue
 		}
 		if err != nil {
-			return nothing{}, err
+			return wire.Null{}, err
 		}
 		if err := s.store.StopRun(c.ctx, run.ID, wish, c.user.Name, now()); err != nil {
-			return nothing{}, err
+			return wire.Null{}, err
 		}
 	}
 	s.changed()
-	return nothing{}, nil
+	return wire.Null{}, nil
 }
 
 // deleteRuns forgets finished runs and their output.
-func (s *Server) deleteRuns(c *call, in api.DeleteRuns) (nothing, error) {
+func (s *Server) deleteRuns(c *call, in api.DeleteRuns) (wire.Null, error) {
 	taken, err := s.store.RunNames(c.ctx, c.project.ID)
 	if err != nil {
-		return nothing{}, err
+		return wire.Null{}, err
 	}
 	if err := s.store.DeleteRuns(c.ctx, c.project.ID, in.RunsNames); err != nil {
 		if dstack.KindOf(err) == dstack.Conflict {
-			err = worded{msg: "Cannot delete active runs: " + s.activeOf(c, in.RunsNames), err: err}
+			err = wire.Error{Msg: "Cannot delete active runs: " + s.activeOf(c, in.RunsNames), Err: err}
 		}
-		return nothing{}, err
+		return wire.Null{}, err
 	}
 	for _, name := range in.RunsNames {
 		if taken[name] {
@@ -279,7 +280,7 @@ func (s *Server) deleteRuns(c *call, in api.DeleteRuns) (nothing, error) {
 		}
 	}
 	s.bell.Notify()
-	return nothing{}, nil
+	return wire.Null{}, nil
 }
 
 // activeOf lists the unfinished among runs, in the form of the reference.

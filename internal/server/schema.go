@@ -5,13 +5,14 @@ import (
 	"reflect"
 
 	"dstack/internal/decide/access"
+	"dstack/internal/server/wire"
 )
 
 // schema is a call that gives the JSON Schema of what people write; what it
 // says is no secret.
 func schema(at, what string, make func() ([]byte, error)) endpoint {
 	return endpoint{method: http.MethodGet, path: at, level: access.None, about: "the JSON Schema " + what,
-		in: reflect.TypeFor[nothing](), out: reflect.TypeFor[map[string]any](),
+		in: reflect.TypeFor[wire.Null](), out: reflect.TypeFor[map[string]any](),
 		serve: func(_ *Server, c *call) error {
 			text, err := make()
 			if err != nil {

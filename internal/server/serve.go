@@ -11,6 +11,7 @@ import (
 
 	"dstack/internal/decide/access"
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
 // endpoint is one thing that can be called.
@@ -84,7 +85,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	defer s.survive(w, r)
 	hurry(w, bodyTime)
 	if strings.HasPrefix(r.URL.Path, "/api/") && r.URL.Path != docsPath {
-		if err := checkVersion(r); err != nil {
+		if err := wire.CheckVersion(r); err != nil {
 			s.refuse(w, r, err)
 			return
 		}
@@ -105,7 +106,7 @@ func (s *Server) survive(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 		w.Header().Set("Connection", "close")
-		status, body := refusalOf(&dstack.Error{Kind: dstack.Internal, Message: "the server failed to do this",
+		status, body := wire.BuildRefusal(&dstack.Error{Kind: dstack.Internal, Message: "the server failed to do this",
 			Hint: "the reason is in the server's own output"})
 		s.write(w, status, body)
 	}
@@ -153,10 +154,10 @@ func (s *Server) admit(c *call) error {
 	case access.Allowed:
 		return nil
 	case access.Unknown:
-		return gate{http.StatusForbidden, "Not authenticated", &dstack.Error{Kind: dstack.Unauthorized,
+		return wire.StatusError{Status: http.StatusForbidden, Detail: "Not authenticated", Err: &dstack.Error{Kind: dstack.Unauthorized,
 			Message: "nobody is logged in with this request", Hint: "send the header Authorization: Bearer <token>"}}
 	case access.Hidden:
-		return gate{http.StatusNotFound, message{Msg: "Not found"}, &dstack.Error{Kind: dstack.NotFound,
+		return wire.StatusError{Status: http.StatusNotFound, Detail: wire.Message{Msg: "Not found"}, Err: &dstack.Error{Kind: dstack.NotFound,
 			Message: "there is no project " + quote(c.r.PathValue("project_name")) + " that you may see",
 			Hint:    "ask an admin of the project to add you, or check its name"}}
 	case access.Denied:
@@ -167,8 +168,7 @@ func (s *Server) admit(c *call) error {
 }
 
 func denied(why, hint string) error {
-	return gate{http.StatusForbidden, message{Msg: "Access denied"},
-		&dstack.Error{Kind: dstack.Forbidden, Message: why, Hint: hint}}
+	return wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Access denied"}, Err: &dstack.Error{Kind: dstack.Forbidden, Message: why, Hint: hint}}
 }
 
 // identify looks the caller up by the hash of the token. A store that fails
@@ -186,14 +186,14 @@ func (s *Server) identify(c *call) (known bool, err error) {
 			Message: "the server cannot look up who you are", Hint: "try again in a moment"}
 	}
 	if err != nil || subtle.ConstantTimeCompare([]byte(user.TokenHash), []byte(hash)) != 1 {
-		return false, gate{http.StatusForbidden, message{Msg: "Invalid token"}, &dstack.Error{Kind: dstack.Unauthorized,
+		return false, wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Invalid token"}, Err: &dstack.Error{Kind: dstack.Unauthorized,
 			Message: "the token is not valid", Hint: "give the present one: dstack config --url URL, which asks for it"}}
 	}
 	c.user = user
 	return true, nil
 }
 
-// placeOf finds the project of a call and how its caller stands to it.
+// formatLocation finds the project of a call and how its caller stands to it.
 func (s *Server) placeOf(c *call, known bool) (access.Project, error) {
 	name := c.r.PathValue("project_name")
 	if !known || name == "" {

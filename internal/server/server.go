@@ -17,6 +17,7 @@ import (
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 )
 
 // Options is what a Server works with. Wake, Bell, Log and the names may be
@@ -120,6 +121,11 @@ func addressOf(o Options) address {
 	}
 	a.base = url.URL{Scheme: base.Scheme, Host: base.Host}
 	return a
+}
+
+// runURLs returns where a run is published, in the form of the reference.
+func (a address) runURLs(run dstack.Run) wire.RunURLs {
+	return wire.RunURLs{Service: a.service(run.Project, run.Name), Models: a.models(run.Project)}
 }
 
 // host is the URL of a name below the domain, without a slash at its end.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
 // around is how much a request may hold besides its file.
@@ -41,14 +42,14 @@ func (s *Server) uploadCode(c *call) error {
 	if err != nil {
 		return err
 	}
-	s.write(c.w, http.StatusOK, nothing{})
+	s.write(c.w, http.StatusOK, wire.Null{})
 	return nil
 }
 
 func (s *Server) takeCode(c *call) error {
 	id := c.r.URL.Query().Get("repo_id")
 	if id == "" {
-		return complaints{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
+		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
 	}
 	if _, err := s.repo(c, id); err != nil {
 		return err
@@ -66,9 +67,9 @@ func (s *Server) takeCode(c *call) error {
 }
 
 func (s *Server) tooMuchCode() error {
-	return worded{
-		msg: fmt.Sprintf("Repo diff size exceeds the limit of %s. Use .gitignore to exclude large files from the repo.", sizeText(s.upload)),
-		err: &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the folder is larger than %s, or its size was not told", sizeText(s.upload)),
+	return wire.Error{
+		Msg: fmt.Sprintf("Repo diff size exceeds the limit of %s. Use .gitignore to exclude large files from the repo.", formatSize(s.upload)),
+		Err: &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the folder is larger than %s, or its size was not told", formatSize(s.upload)),
 			Hint: "list what the service does not need in .dstackignore or .gitignore"},
 	}
 }
@@ -77,11 +78,11 @@ func (s *Server) tooMuchCode() error {
 func filePart(r *http.Request) (*multipart.Part, error) {
 	parts, err := r.MultipartReader()
 	if err != nil {
-		return nil, complaints{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
+		return nil, wire.ValidationErrors{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
 	}
 	part, err := parts.NextPart()
 	if err != nil || part.FormName() != "file" {
-		return nil, complaints{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
+		return nil, wire.ValidationErrors{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
 	}
 	return part, nil
 }

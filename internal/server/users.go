@@ -13,6 +13,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
 // AdminName is the user that the first start makes.
@@ -37,7 +38,7 @@ func wireUser(u dstack.User) api.User {
 	return wire
 }
 
-func (s *Server) listUsers(c *call, _ nothing) ([]api.User, error) {
+func (s *Server) listUsers(c *call, _ wire.Null) ([]api.User, error) {
 	if !c.overall() {
 		return []api.User{wireUser(c.user)}, nil
 	}
@@ -52,7 +53,7 @@ func (s *Server) listUsers(c *call, _ nothing) ([]api.User, error) {
 	return wire, nil
 }
 
-func (s *Server) getMyUser(c *call, _ nothing) (api.User, error) { return wireUser(c.user), nil }
+func (s *Server) getMyUser(c *call, _ wire.Null) (api.User, error) { return wireUser(c.user), nil }
 
 // visibleUser finds a user that the caller may see: itself, or anybody.
 func (s *Server) visibleUser(c *call, name string) (dstack.User, error) {
@@ -111,15 +112,15 @@ func (s *Server) refreshToken(c *call, in api.Username) (api.UserWithCreds, erro
 	return api.UserWithCreds{User: wireUser(user), Creds: api.UserCreds{Token: token}}, nil
 }
 
-func (s *Server) deleteUsers(c *call, in api.DeleteUsers) (nothing, error) {
+func (s *Server) deleteUsers(c *call, in api.DeleteUsers) (wire.Null, error) {
 	if slices.Contains(in.Users, c.user.Name) {
-		return nothing{}, &dstack.Error{Kind: dstack.Conflict, Message: "you cannot delete yourself",
+		return wire.Null{}, &dstack.Error{Kind: dstack.Conflict, Message: "you cannot delete yourself",
 			Hint: "let another admin do it"}
 	}
 	err := s.store.DeleteUsers(c.ctx, in.Users)
 	s.tellAccount(c, strings.Join(in.Users, ","), err)
 	s.bell.Notify()
-	return nothing{}, err
+	return wire.Null{}, err
 }
 
 // tellAccount logs a change of who may do what.
@@ -137,7 +138,7 @@ func invalidAccount(what, name string) error {
 // taken gives a conflict over a name the code of the reference.
 func taken(err error) error {
 	if dstack.KindOf(err) == dstack.Conflict {
-		return worded{code: "resource_exists", err: err}
+		return wire.Error{Code: "resource_exists", Err: err}
 	}
 	return err
 }

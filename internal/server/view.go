@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 	"dstack/internal/spec"
@@ -43,18 +44,13 @@ func viewOfRun(w store.RunDetails, at address) api.RunView {
 	if m := conf.Model; m != nil {
 		v.Model = &api.ModelView{Name: m.Name, URL: at.models(run.Project), PathURL: at.modelsPath(run.Project)}
 	}
+	summary := status.Summarize(status.NewFacts(run, w.Replicas))
+	v.Status, v.Ready, v.Serving = viewStates[summary.State], summary.Ready, summary.Serving
 	for i, r := range w.Replicas {
-		if r.Status == dstack.ReplicaReady {
-			v.Serving++
-			if r.TemplateRevision == run.TemplateRevision {
-				v.Ready++
-			}
-		}
 		if shown(w, i) {
 			v.Replicas = append(v.Replicas, viewOfReplica(w, r))
 		}
 	}
-	v.Status = viewStatus(w, v.Ready)
 	v.Version = versionOf(v)
 	return v
 }
@@ -74,80 +70,21 @@ func shown(w store.RunDetails, i int) bool {
 	return w.Run.Status.IsFinished() || w.Run.Status == dstack.RunTerminating || r.Status == dstack.ReplicaFailed
 }
 
-// viewStatus is a run's status in our own words.
-func viewStatus(w store.RunDetails, ready int) api.RunStatus {
-	if stopAsked(w.Run) {
-		return api.StatusStopping
-	}
-	switch w.Run.Status {
-	case dstack.RunSubmitted:
-		return api.StatusWaiting
-	case dstack.RunActive:
-		return viewActive(w, ready)
-	case dstack.RunTerminating:
-		return api.StatusStopping
-	case dstack.RunTerminated:
-		return api.StatusStopped
-	case dstack.RunFailed:
-		return api.StatusFailed
-	default:
-		return api.StatusFailing
-	}
-}
-
-// stopAsked says that a run lives on only until the next pass sees the wish.
-func stopAsked(run dstack.Run) bool {
-	return run.Stop != dstack.StopNone && (run.Status == dstack.RunSubmitted || run.Status == dstack.RunActive)
-}
-
-// viewActive is the status of a run that replicas come and go for.
-func viewActive(w store.RunDetails, ready int) api.RunStatus {
-	live, waiting, failed, serving, older := 0, 0, 0, 0, 0
-	for _, r := range w.Replicas {
-		if r.Status == dstack.ReplicaFailed && r.TemplateRevision == w.Run.TemplateRevision {
-			failed++
-		}
-		if r.Status.IsFinished() || r.Status == dstack.ReplicaDraining || r.Status == dstack.ReplicaTerminating {
-			continue
-		}
-		live++
-		if r.Status == dstack.ReplicaWaiting {
-			waiting++
-		}
-		if r.Status == dstack.ReplicaReady {
-			serving++
-		}
-		if r.TemplateRevision != w.Run.TemplateRevision {
-			older++
-		}
-	}
-	switch {
-	case w.Run.DesiredReplicas == 0 && live == 0:
-		return api.StatusSleeping
-	case older > 0 && serving > 0:
-		return api.StatusUpdating
-	case ready >= w.Run.DesiredReplicas && ready > 0:
-		return api.StatusReady
-	case serving > 0:
-		return api.StatusDegraded
-	case !w.Run.ReadyAt.IsZero() && !wakes(w) || failed > 0 && live == 0:
-		return api.StatusFailing
-	case live == waiting && (live > 0 || len(w.Replicas) == 0):
-		return api.StatusWaiting
-	default:
-		return api.StatusStarting
-	}
-}
-
-// wakes says that a run which served has no replica because it slept: those it
-// has begin for the first time.
-func wakes(w store.RunDetails) bool {
-	for _, r := range w.Replicas {
-		if !r.Status.IsFinished() && (r.Crashes > 0 || !r.ReadyAt.IsZero()) {
-			return false
-		}
-	}
-	return w.Run.Spec.Configuration.Replicas.Min == 0
+// viewStates maps the state of a run to the status that a view shows.
+var viewStates = map[status.State]api.RunStatus{
+	status.Submitted: api.StatusWaiting,
+	status.Waiting:   api.StatusWaiting,
+	status.Starting:  api.StatusStarting,
+	status.Ready:     api.StatusReady,
+	status.Updating:  api.StatusUpdating,
+	status.Degraded:  api.StatusDegraded,
+	status.Failing:   api.StatusFailing,
+	status.Sleeping:  api.StatusSleeping,
+	status.Disabled:  api.StatusSleeping,
+	status.Stopping:  api.StatusStopping,
+	status.Stopped:   api.StatusStopped,
+	status.Failed:    api.StatusFailed,
+	status.Unknown:   api.StatusFailing,
 }
 
 // rolledBack tells of the newest revision, if it failed.

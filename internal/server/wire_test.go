@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 	"dstack/internal/spec"
 )
 
@@ -102,10 +104,10 @@ func golden(t *testing.T, name string, value any) {
 
 func TestWire_GoldenShapes(t *testing.T) {
 	names := addressOf(Options{PublicURL: "http://127.0.0.1:3000"})
-	golden(t, "run.json", wireRun(testWhole(t), names, at(3600)))
+	golden(t, "run.json", wire.BuildRun(testWhole(t), names.runURLs(testWhole(t).Run), at(3600)))
 	golden(t, "view.json", viewOfRun(testWhole(t), names))
 	c := &call{user: dstack.User{Name: "admin"}, project: dstack.Project{Name: "main"}}
-	golden(t, "plan.json", wirePlan(c, plan{spec: testSpec(t, llama), places: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}))
+	golden(t, "plan.json", plan{spec: testSpec(t, llama), places: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}.build(c))
 }
 
 func replicas(statuses ...dstack.ReplicaStatus) []dstack.Replica {
@@ -151,7 +153,7 @@ func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 			if c.wasReady {
 				w.Run.ReadyAt = t0
 			}
-			if got := wireStatus(w); got != c.wire {
+			if got := wire.BuildRun(w, wire.RunURLs{}, t0).Status; got != c.wire {
 				t.Errorf("on the wire %s, want %s", got, c.wire)
 			}
 			if got := viewOfRun(w, address{}).Status; got != c.view {
@@ -193,7 +195,7 @@ func TestStatuses_AWishToStopCountsAtOnce(t *testing.T) {
 		if got := viewOfRun(w, address{}).Status; got != want {
 			t.Errorf("%s: %s, want %s", status, got, want)
 		}
-		if wire := wireStatus(w); (wire == "terminating") != (want == api.StatusStopping) {
+		if wire := wire.BuildRun(w, wire.RunURLs{}, t0).Status; (wire == "terminating") != (want == api.StatusStopping) {
 			t.Errorf("%s: on the wire %s", status, wire)
 		}
 	}
@@ -225,7 +227,7 @@ func TestSubmissions_StatusAndReason(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := store.RunDetails{Run: dstack.Run{Ending: c.ending}, Replicas: []dstack.Replica{c.replica},
 				Reports: map[dstack.AttemptID]dstack.Report{"a1": c.report}}
-			all := submissionsOf(w, c.replica)
+			all := wire.BuildRun(w, wire.RunURLs{}, t0).Jobs[0].JobSubmissions
 			if len(all) != c.n {
 				t.Fatalf("%d submissions, want %d", len(all), c.n)
 			}
@@ -245,7 +247,7 @@ func TestWireRun_CostIsPriceTimesHours(t *testing.T) {
 	i := w.Instances["local-1-docker"]
 	i.Offer.Price = 0.5
 	w.Instances["local-1-docker"] = i
-	run := wireRun(w, address{}, at(10+7200)) // 7s of the first attempt, 2h of the second
+	run := wire.BuildRun(w, wire.RunURLs{}, at(10+7200)) // 7s of the first attempt, 2h of the second
 	if run.Cost != 1.001 {
 		t.Errorf("cost %v", run.Cost)
 	}
@@ -256,7 +258,7 @@ func TestJobs_OfManyRevisionsAreOneANumber(t *testing.T) {
 	old := w.Replicas[0]
 	old.ID, old.Attempt, old.PastAttempts, old.Status = "old", "oldattempt", nil, dstack.ReplicaTerminated
 	w.Replicas = append([]dstack.Replica{old}, w.Replicas...)
-	jobs := wireJobs(w)
+	jobs := wire.BuildRun(w, wire.RunURLs{}, t0).Jobs
 	if len(jobs) != 2 || len(jobs[0].JobSubmissions) != 3 {
 		t.Fatalf("%d jobs, %d submissions", len(jobs), len(jobs[0].JobSubmissions))
 	}
@@ -322,9 +324,29 @@ func TestWireJobs_TheLastSubmissionIsTheOneThatCounts(t *testing.T) {
 		{"at first", dstack.Run{TemplateRevision: 1}, []dstack.Replica{one("first", 1, dstack.ReplicaFailed), one("next", 1, dstack.ReplicaStarting)}, "next"},
 		{"asleep", dstack.Run{TemplateRevision: 1, ReadyAt: t0}, []dstack.Replica{one("first", 1, dstack.ReplicaTerminated), one("next", 1, dstack.ReplicaTerminated)}, "next"},
 	} {
-		jobs := wireJobs(store.RunDetails{Run: c.run, Replicas: c.replicas})
+		jobs := wire.BuildRun(store.RunDetails{Run: c.run, Replicas: c.replicas}, wire.RunURLs{}, t0).Jobs
 		if n := len(jobs[0].JobSubmissions); n != 2 || jobs[0].JobSubmissions[n-1].ID != c.want {
 			t.Errorf("%s: %+v", c.name, jobs[0].JobSubmissions)
+		}
+	}
+}
+
+// Every state has a status in views and, alone or by its furthest replica, a
+// status on the wire: neither answers an empty word.
+func TestStates_EveryStateHasAName(t *testing.T) {
+	for _, state := range []status.State{status.Submitted, status.Waiting, status.Starting, status.Ready, status.Updating, status.Degraded,
+		status.Failing, status.Sleeping, status.Disabled, status.Stopping, status.Stopped, status.Failed, status.Unknown} {
+		if viewStates[state] == "" {
+			t.Errorf("%s has no status in views", state)
+		}
+	}
+	for _, run := range []dstack.RunStatus{dstack.RunSubmitted, dstack.RunActive, dstack.RunTerminating, dstack.RunTerminated, dstack.RunFailed, "paused"} {
+		for _, replica := range []dstack.ReplicaStatus{dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaUnhealthy,
+			dstack.ReplicaRestarting, dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed} {
+			w := store.RunDetails{Run: dstack.Run{Name: "a-1", Status: run}, Replicas: replicas(replica)}
+			if wire.BuildRun(w, wire.RunURLs{}, t0).Status == "" {
+				t.Errorf("a %s run with a %s replica has no status on the wire", run, replica)
+			}
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package server
+package wire
 
 import (
 	"encoding/json"
@@ -29,22 +29,22 @@ func TestRefusalOf_AnswersInTheShapesOfTheReference(t *testing.T) {
 		{"too large", plain(dstack.TooLarge), 413, list("error", dstack.TooLarge)},
 		{"not now", plain(dstack.Unavailable), 503, list("error", dstack.Unavailable)},
 		{"too long", plain(dstack.Timeout), 504, list("error", dstack.Timeout)},
-		{"a name that is taken", worded{code: "resource_exists", msg: "Resource exists", err: plain(dstack.Conflict)}, 400,
+		{"a name that is taken", Error{Code: "resource_exists", Msg: "Resource exists", Err: plain(dstack.Conflict)}, 400,
 			`{"detail":[{"msg":"Resource exists","code":"resource_exists"}],` + ours(dstack.Conflict) + `}`},
 		{"denied inside a call", plain(dstack.Forbidden), 403, `{"msg":"Access denied","code":null,` + ours(dstack.Forbidden) + `}`},
-		{"denied at the gate", gate{403, message{Msg: "Access denied"}, &dstack.Error{Kind: dstack.Forbidden, Message: "m", Hint: "h"}}, 403,
+		{"denied at the gate", StatusError{403, Message{Msg: "Access denied"}, &dstack.Error{Kind: dstack.Forbidden, Message: "m", Hint: "h"}}, 403,
 			`{"detail":{"msg":"Access denied","code":null},` + ours(dstack.Forbidden) + `}`},
 		{"a wrapped error keeps its kind", fmt.Errorf("while: %w", plain(dstack.Invalid)), 400, list("error", dstack.Invalid)},
 		{"our own fault tells nothing", errors.New("secret path"), 500,
 			`{"detail":"Internal Server Error","error":{"kind":"internal","message":"the server failed to do this","hint":"the reason is in the server's own output"}}`},
 		{"a kind that is not known is our fault", &dstack.Error{Kind: "new", Message: "m", Hint: "h"}, 500,
 			`{"detail":"Internal Server Error",` + ours("new") + `}`},
-		{"wrong requests", complaints{{Loc: []any{"body", "run_spec", "configuration", "commands", 1}, Msg: "m", Type: "t", hint: "h"}}, 422,
+		{"wrong requests", ValidationErrors{{Loc: []any{"body", "run_spec", "configuration", "commands", 1}, Msg: "m", Type: "t", Hint: "h"}}, 422,
 			`{"detail":[{"loc":["body","run_spec","configuration","commands",1],"msg":"m","type":"t"}],"error":{"kind":"invalid","message":"commands.1: m","hint":"h"}}`},
-		{"requests that come too early", complaints{{Loc: []any{"body", "x"}, Msg: "m", hint: "h", later: true}}, 400, list("error", dstack.Unsupported)},
+		{"requests that come too early", ValidationErrors{{Loc: []any{"body", "x"}, Msg: "m", Hint: "h", Unsupported: true}}, 400, list("error", dstack.Unsupported)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			status, body := refusalOf(c.err)
+			status, body := BuildRefusal(c.err)
 			text, err := json.Marshal(body)
 			if err != nil || status != c.status || string(text) != c.body {
 				t.Errorf("%d %s (%v)\nwant %d %s", status, text, err, c.status, c.body)
@@ -56,7 +56,7 @@ func TestRefusalOf_AnswersInTheShapesOfTheReference(t *testing.T) {
 func TestAnswers_EveryKindHasOne(t *testing.T) {
 	for _, kind := range []dstack.Kind{dstack.Invalid, dstack.Unsupported, dstack.Unauthorized, dstack.Forbidden, dstack.NotFound,
 		dstack.Conflict, dstack.TooLarge, dstack.NoCapacity, dstack.Unavailable, dstack.Timeout, dstack.Internal} {
-		if answers[kind].status == 0 {
+		if responses[kind].status == 0 {
 			t.Errorf("%s has no answer", kind)
 		}
 	}

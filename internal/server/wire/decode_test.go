@@ -1,26 +1,18 @@
-package server
+package wire
 
 import (
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
 	"dstack/internal/api"
-	"dstack/internal/dstack"
 )
 
-func decoding[In any](text string) (In, error) {
-	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(text))
-	w := httptest.NewRecorder()
-	r.Body = http.MaxBytesReader(w, r.Body, 4096)
-	return decode[In](&call{w: w, r: r, route: &endpoint{limit: 4096}})
-}
+func decoding[In any](text string) (In, error) { return Decode[In]([]byte(text)) }
 
 func said(err error) string {
-	found, ok := errors.AsType[complaints](err)
+	found, ok := errors.AsType[ValidationErrors](err)
 	if !ok {
 		return fmt.Sprint(err)
 	}
@@ -74,21 +66,14 @@ func TestDecode_ListsNumbersAndTimes(t *testing.T) {
 
 func TestDecode_CallsWithoutABody(t *testing.T) {
 	for _, body := range []string{"", "null", "{}", " \n"} {
-		if _, err := decoding[nothing](body); err != nil {
+		if _, err := decoding[Null](body); err != nil {
 			t.Errorf("%q: %v", body, err)
 		}
 	}
 	for _, body := range []string{`{"a": 1}`, "[]", "1", "x"} {
-		if _, err := decoding[nothing](body); err == nil {
+		if _, err := decoding[Null](body); err == nil {
 			t.Errorf("%q was accepted", body)
 		}
-	}
-}
-
-func TestDecode_TooLargeIsSaidSo(t *testing.T) {
-	_, err := decoding[api.Username](`{"username": "` + strings.Repeat("a", 5000) + `"}`)
-	if dstack.KindOf(err) != dstack.TooLarge {
-		t.Errorf("got %v", err)
 	}
 }
 

@@ -1,4 +1,4 @@
-package server
+package wire
 
 import (
 	"net/http/httptest"
@@ -18,7 +18,7 @@ func TestCheckVersion(t *testing.T) {
 		r := httptest.NewRequest("POST", "/api/users/list", nil)
 		r.Header.Set("X-API-VERSION", c.claim)
 		got := ""
-		if err := checkVersion(r); err != nil {
+		if err := CheckVersion(r); err != nil {
 			got = err.Error()
 		}
 		if got != c.want && (c.want == "" || !strings.HasSuffix(got, c.want)) {

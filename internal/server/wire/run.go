@@ -1,4 +1,4 @@
-package server
+package wire
 
 import (
 	"fmt"
@@ -10,22 +10,29 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
+	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 	"dstack/internal/spec"
 )
 
-// wireRun is a run in the form of the reference (spec §4.5).
-func wireRun(w store.RunDetails, at address, now time.Time) api.Run {
+// RunURLs are the addresses at which a run is published.
+type RunURLs struct {
+	Service string // https://<run>.<domain>, without a slash at its end
+	Models  string // of the model endpoint; used where the run has a model
+}
+
+// BuildRun is a run in the form of the reference (spec §4.5).
+func BuildRun(w store.RunDetails, urls RunURLs, now time.Time) api.Run {
 	run := api.Run{
 		ID: w.Run.ID, ProjectName: w.Run.Project, User: w.Run.User,
-		SubmittedAt: api.NewTimestamp(w.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(lastSeen(w)),
-		Status: wireStatus(w), TerminationReason: textOrNull(runEndings[w.Run.Ending]),
-		RunSpec: w.Run.Spec, Jobs: wireJobs(w), Service: wireService(w.Run, at),
+		SubmittedAt: api.NewTimestamp(w.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(findLastChange(w)),
+		Status: runStatus(w), TerminationReason: nullIfEmpty(runTerminationReasons[w.Run.Ending]),
+		RunSpec: w.Run.Spec, Jobs: buildJobs(w), Service: buildService(w.Run, urls),
 	}
 	for _, j := range run.Jobs {
 		for _, submission := range j.JobSubmissions {
-			run.Cost += costOf(submission, now)
+			run.Cost += computeCost(submission, now)
 		}
 	}
 	run.Cost = math.Round(run.Cost*10000) / 10000
@@ -35,7 +42,7 @@ func wireRun(w store.RunDetails, at address, now time.Time) api.Run {
 	return run
 }
 
-func costOf(s api.JobSubmission, now time.Time) float64 {
+func computeCost(s api.JobSubmission, now time.Time) float64 {
 	if s.JobProvisioningData == nil {
 		return 0
 	}
@@ -46,8 +53,8 @@ func costOf(s api.JobSubmission, now time.Time) float64 {
 	return s.JobProvisioningData.Price * max(0, end.Sub(s.SubmittedAt.Time).Hours())
 }
 
-// lastSeen is when anything of a run last changed.
-func lastSeen(w store.RunDetails) time.Time {
+// findLastChange is when anything of a run last changed.
+func findLastChange(w store.RunDetails) time.Time {
 	last := w.Run.SubmittedAt
 	consider := func(at time.Time) {
 		if at.After(last) {
@@ -63,8 +70,8 @@ func lastSeen(w store.RunDetails) time.Time {
 	return last
 }
 
-// runEndings is what the reference calls the ways a run ends.
-var runEndings = map[dstack.Ending]string{
+// runTerminationReasons is what the reference calls the ways a run ends.
+var runTerminationReasons = map[dstack.Ending]string{
 	dstack.EndNone:       "",
 	dstack.EndStopped:    "stopped_by_user",
 	dstack.EndAborted:    "aborted_by_user",
@@ -73,50 +80,41 @@ var runEndings = map[dstack.Ending]string{
 	dstack.EndDuration:   "stopped_by_user", // its configuration said so; the reference has no word for it
 }
 
-// wireStatus is what the reference calls a run's status. Its client waits
-// while a run is submitted, pending or provisioning.
-func wireStatus(w store.RunDetails) string {
-	if stopAsked(w.Run) {
-		return "terminating"
-	}
-	switch w.Run.Status {
-	case dstack.RunSubmitted:
-		return "submitted"
-	case dstack.RunActive:
-		return wireActive(w)
-	case dstack.RunTerminating:
-		return "terminating"
-	case dstack.RunTerminated:
-		return "terminated"
-	case dstack.RunFailed:
-		return "failed"
-	default:
-		return "pending"
-	}
+// runStates maps the state of a run to what the reference calls it; the
+// states of a run that is neither starting up nor ending are in replicaStates.
+// The reference's client waits while a run is submitted, pending or
+// provisioning.
+var runStates = map[status.State]string{
+	status.Submitted: "submitted",
+	status.Stopping:  "terminating",
+	status.Stopped:   "terminated",
+	status.Failed:    "failed",
+	status.Unknown:   "pending",
 }
 
-func wireActive(w store.RunDetails) string {
-	count := map[dstack.ReplicaStatus]int{}
-	for _, r := range w.Replicas {
-		count[r.Status]++
-	}
-	switch {
-	case count[dstack.ReplicaReady]+count[dstack.ReplicaUnhealthy] > 0:
-		return "running"
-	case count[dstack.ReplicaStarting] > 0:
-		return "provisioning"
-	case count[dstack.ReplicaWaiting] > 0:
-		return "submitted"
-	default:
-		return "pending" // between two tries, or between two revisions
-	}
+// replicaStates maps the furthest replica of an active run to what the
+// reference calls the run.
+var replicaStates = map[dstack.ReplicaStatus]string{
+	dstack.ReplicaReady:     "running",
+	dstack.ReplicaUnhealthy: "running",
+	dstack.ReplicaStarting:  "provisioning",
+	dstack.ReplicaWaiting:   "submitted",
+	"":                      "pending", // between two attempts, or between two revisions
 }
 
-// wireJobs is the replicas by number, each with all its attempts.
-func wireJobs(w store.RunDetails) []api.Job {
+func runStatus(w store.RunDetails) string {
+	summary := status.Summarize(status.NewFacts(w.Run, w.Replicas))
+	if name, ok := runStates[summary.State]; ok {
+		return name
+	}
+	return replicaStates[summary.Furthest]
+}
+
+// buildJobs is the replicas by number, each with all its attempts.
+func buildJobs(w store.RunDetails) []api.Job {
 	byNum := map[int][]api.JobSubmission{}
-	for _, r := range lastCounts(w) {
-		byNum[r.Num] = append(byNum[r.Num], submissionsOf(w, r)...)
+	for _, r := range sortForLatest(w) {
+		byNum[r.Num] = append(byNum[r.Num], buildSubmissions(w, r)...)
 	}
 	nums := make([]int, 0, len(byNum))
 	for num := range byNum {
@@ -128,15 +126,15 @@ func wireJobs(w store.RunDetails) []api.Job {
 		for i := range byNum[num] {
 			byNum[num][i].SubmissionNum = i
 		}
-		jobs = append(jobs, api.Job{JobSpec: jobSpec(w.Run.Spec, w.Run.Name, num), JobSubmissions: byNum[num]})
+		jobs = append(jobs, api.Job{JobSpec: BuildJobSpec(w.Run.Spec, w.Run.Name, num), JobSubmissions: byNum[num]})
 	}
 	return jobs
 }
 
-// lastCounts are the replicas in such an order that the last of a number is the
+// sortForLatest are the replicas in such an order that the last of a number is the
 // one that counts: clients look at the latest submission. Those that ended come
 // first, then those of another revision that leave.
-func lastCounts(w store.RunDetails) []dstack.Replica {
+func sortForLatest(w store.RunDetails) []dstack.Replica {
 	updating := w.Run.StableRevision > 0 && w.Run.ReadyAt.IsZero() // then what serves counts, of whichever revision
 	rank := func(r dstack.Replica) int {
 		switch {
@@ -152,9 +150,9 @@ func lastCounts(w store.RunDetails) []dstack.Replica {
 	return sorted
 }
 
-// submissionsOf is a replica's attempts, oldest first. One that has none yet
+// buildSubmissions is a replica's attempts, oldest first. One that has none yet
 // is shown as one that was submitted: clients count on one being there.
-func submissionsOf(w store.RunDetails, r dstack.Replica) []api.JobSubmission {
+func buildSubmissions(w store.RunDetails, r dstack.Replica) []api.JobSubmission {
 	var all []api.JobSubmission
 	present := r.Attempt
 	for _, past := range r.PastAttempts {
@@ -164,23 +162,23 @@ func submissionsOf(w store.RunDetails, r dstack.Replica) []api.JobSubmission {
 		why := string(past.Reason)
 		to := api.NewTimestamp(past.EndedAt)
 		all = append(all, api.JobSubmission{ID: past.ID, SubmittedAt: api.NewTimestamp(past.StartedAt), LastProcessedAt: to, FinishedAt: &to,
-			Status: "failed", TerminationReason: textOrNull(attemptEndings[past.EndState]), TerminationReasonMessage: textOrNull(why),
-			JobProvisioningData: provisioning(w, r, past.ID)})
+			Status: "failed", TerminationReason: nullIfEmpty(attemptTerminationReasons[past.EndState]), TerminationReasonMessage: nullIfEmpty(why),
+			JobProvisioningData: buildProvisioningData(w, r, past.ID)})
 	}
-	return append(all, presentSubmission(w, r))
+	return append(all, buildCurrentSubmission(w, r))
 }
 
-func presentSubmission(w store.RunDetails, r dstack.Replica) api.JobSubmission {
+func buildCurrentSubmission(w store.RunDetails, r dstack.Replica) api.JobSubmission {
 	s := api.JobSubmission{ID: r.Attempt, SubmittedAt: api.NewTimestamp(r.AttemptAt), LastProcessedAt: api.NewTimestamp(r.Since)}
 	if r.Attempt == "" {
 		s.ID, s.SubmittedAt = dstack.AttemptID(r.ID), api.NewTimestamp(r.SubmittedAt)
 	} else {
-		s.JobProvisioningData = provisioning(w, r, r.Attempt)
+		s.JobProvisioningData = buildProvisioningData(w, r, r.Attempt)
 	}
 	s.Status = jobStatus(w, r)
 	if r.Status.IsFinished() || r.Status == dstack.ReplicaTerminating || s.Status == "failed" {
-		s.TerminationReason = textOrNull(jobEnding(w, r))
-		s.TerminationReasonMessage = textOrNull(string(r.Reason))
+		s.TerminationReason = nullIfEmpty(jobTerminationReason(w, r))
+		s.TerminationReasonMessage = nullIfEmpty(string(r.Reason))
 	}
 	if r.Status.IsFinished() || s.Status == "failed" {
 		end := r.FinishedAt
@@ -220,8 +218,8 @@ func jobStatus(w store.RunDetails, r dstack.Replica) string {
 	}
 }
 
-// attemptEndings is what the reference calls the ways an attempt ends.
-var attemptEndings = map[dstack.AttemptState]string{
+// attemptTerminationReasons is what the reference calls the ways an attempt ends.
+var attemptTerminationReasons = map[dstack.AttemptState]string{
 	dstack.AttemptExited:   "container_exited_with_error",
 	dstack.AttemptRefused:  "creating_container_error",
 	dstack.AttemptAbsent:   "interrupted_by_no_capacity",
@@ -230,16 +228,16 @@ var attemptEndings = map[dstack.AttemptState]string{
 	dstack.AttemptRunning:  "waiting_runner_limit_exceeded",
 }
 
-// jobEnding is why a replica's present attempt ends or ended.
-func jobEnding(w store.RunDetails, r dstack.Replica) string {
+// jobTerminationReason is why a replica's present attempt ends or ended.
+func jobTerminationReason(w store.RunDetails, r dstack.Replica) string {
 	if r.Status == dstack.ReplicaFailed || r.Status == dstack.ReplicaRestarting {
 		if r.Attempt == "" {
 			return "failed_to_start_due_to_no_capacity"
 		}
 		if n := len(r.PastAttempts); n > 0 && r.PastAttempts[n-1].ID == r.Attempt {
-			return attemptEndings[r.PastAttempts[n-1].EndState]
+			return attemptTerminationReasons[r.PastAttempts[n-1].EndState]
 		}
-		return attemptEndings[w.Reports[r.Attempt].State]
+		return attemptTerminationReasons[w.Reports[r.Attempt].State]
 	}
 	switch w.Run.Ending {
 	case dstack.EndStopped:
@@ -257,32 +255,32 @@ func jobEnding(w store.RunDetails, r dstack.Replica) string {
 	}
 }
 
-// provisioning is where an attempt runs; null when its machine is not known.
-func provisioning(w store.RunDetails, r dstack.Replica, attempt dstack.AttemptID) *api.JobProvisioningData {
+// buildProvisioningData is where an attempt runs; null when its machine is not known.
+func buildProvisioningData(w store.RunDetails, r dstack.Replica, attempt dstack.AttemptID) *api.JobProvisioningData {
 	instance, ok := w.Instances[r.Instance]
 	if !ok {
 		return nil
 	}
 	host, _, _ := net.SplitHostPort(w.Reports[attempt].Address) // empty is what is not known yet
 	return &api.JobProvisioningData{
-		Backend: instance.Offer.Backend, InstanceType: wireInstance(instance.Offer), InstanceID: string(instance.ID),
+		Backend: instance.Offer.Backend, InstanceType: buildInstanceType(instance.Offer), InstanceID: string(instance.ID),
 		Hostname: host, Region: instance.Offer.Region, Price: instance.Offer.Price, PublicIPEnabled: true,
 		Username: "root", SSHPort: 22, Dockerized: instance.Offer.Engine.Containers,
 	}
 }
 
-func wireInstance(o dstack.Offer) api.InstanceType {
+func buildInstanceType(o dstack.Offer) api.InstanceType {
 	hw := o.Hardware
 	gpus := make([]api.GPU, 0, len(hw.GPUs))
 	for _, g := range hw.GPUs {
 		gpus = append(gpus, api.GPU{Name: g.Name, MemoryMiB: g.MemoryMiB})
 	}
 	return api.InstanceType{Name: o.Type, Resources: api.Resources{CPUs: hw.CPUs, MemoryMiB: hw.MemoryMiB, GPUs: gpus,
-		Spot: o.Spot, Disk: api.Disk{SizeMiB: hw.DiskMiB}, Description: describe(hw)}}
+		Spot: o.Spot, Disk: api.Disk{SizeMiB: hw.DiskMiB}, Description: describeHardware(hw)}}
 }
 
-// describe prints hardware as the reference does.
-func describe(hw dstack.Hardware) string {
+// describeHardware prints hardware as the reference does.
+func describeHardware(hw dstack.Hardware) string {
 	parts := []string{fmt.Sprintf("%dxCPU, %.0fGB", hw.CPUs, float64(hw.MemoryMiB)/1024)}
 	if n := len(hw.GPUs); n > 0 {
 		parts = append(parts, fmt.Sprintf("%dx%s (%.0fGB)", n, hw.GPUs[0].Name, float64(hw.GPUs[0].MemoryMiB)/1024))
@@ -290,23 +288,23 @@ func describe(hw dstack.Hardware) string {
 	return strings.Join(append(parts, fmt.Sprintf("%.1fGB (disk)", float64(hw.DiskMiB)/1024)), ", ")
 }
 
-func wireOffer(p dstack.Placement) api.Offer {
+func BuildOffer(p dstack.Placement) api.Offer {
 	runtime := "runner"
 	if p.Offer.Engine.Containers {
 		runtime = "shim"
 	}
-	return api.Offer{Backend: p.Offer.Backend, Instance: wireInstance(p.Offer), Region: p.Offer.Region, Price: p.Offer.Price,
+	return api.Offer{Backend: p.Offer.Backend, Instance: buildInstanceType(p.Offer), Region: p.Offer.Region, Price: p.Offer.Price,
 		Availability: "available", InstanceRuntime: runtime}
 }
 
-// jobSpec is what one replica runs.
-func jobSpec(rs dstack.RunSpec, run string, num int) api.JobSpec {
+// BuildJobSpec is what one replica runs.
+func BuildJobSpec(rs dstack.RunSpec, run string, num int) api.JobSpec {
 	conf, params := rs.Configuration, spec.Merge(rs.Configuration, rs.Profile)
 	need := job.BuildRequirements(rs)
 	js := api.JobSpec{
 		ReplicaNum: num, JobName: fmt.Sprintf("%s-%d-0", run, num), JobsPerReplica: 1, AppSpecs: []struct{}{},
 		Commands: job.BuildArgv(rs), Env: map[string]string{}, HomeDir: "/root", ImageName: job.ChooseImage(rs),
-		RegistryAuth: conf.RegistryAuth, WorkingDir: textOrNull(job.ResolveWorkingDir(rs)),
+		RegistryAuth: conf.RegistryAuth, WorkingDir: nullIfEmpty(job.ResolveWorkingDir(rs)),
 		Requirements: api.Requirements{Resources: need.Resources, MaxPrice: need.MaxPrice, Spot: need.Spot},
 	}
 	if js.Commands == nil {
@@ -325,17 +323,17 @@ func jobSpec(rs dstack.RunSpec, run string, num int) api.JobSpec {
 	return js
 }
 
-func wireService(run dstack.Run, at address) *api.Service {
-	service := &api.Service{URL: at.service(run.Project, run.Name), Options: map[string]any{}}
+func buildService(run dstack.Run, urls RunURLs) *api.Service {
+	service := &api.Service{URL: urls.Service, Options: map[string]any{}}
 	if m := run.Spec.Configuration.Model; m != nil {
-		service.Model = &api.ServiceModel{Name: m.Name, BaseURL: at.models(run.Project), Type: m.Type}
-		service.Options["openai"] = map[string]any{"model": filled(m, run.Spec.Template)}
+		service.Model = &api.ServiceModel{Name: m.Name, BaseURL: urls.Models, Type: m.Type}
+		service.Options["openai"] = map[string]any{"model": fillModel(m, run.Spec.Template)}
 	}
 	return service
 }
 
-// filled is a model with what was found of it, as the wire has it.
-func filled(m *spec.Model, t *dstack.ChatTemplate) *spec.Model {
+// fillModel is a model with what was found of it, as the wire has it.
+func fillModel(m *spec.Model, t *dstack.ChatTemplate) *spec.Model {
 	if t == nil {
 		return m
 	}
@@ -344,7 +342,7 @@ func filled(m *spec.Model, t *dstack.ChatTemplate) *spec.Model {
 	return &whole
 }
 
-func textOrNull(s string) *string {
+func nullIfEmpty(s string) *string {
 	if s == "" {
 		return nil
 	}
