@@ -14,23 +14,9 @@ func (p *parser) subscript(n node) node {
 		}
 		p.fail(t.line, "expected name or number")
 	}
-	var indexes []node
-	for !p.is("]") {
-		if indexes != nil {
-			p.expect(",")
-		}
-		indexes = append(indexes, p.index())
-	}
+	index := p.index()
 	p.expect("]")
-	if len(indexes) == 1 {
-		return &itemNode{n, indexes[0]}
-	}
-	for _, i := range indexes {
-		if _, is := i.(*sliceNode); is {
-			p.fail(p.current().line, "invalid syntax: a slice among several indexes")
-		}
-	}
-	return &itemNode{n, &tupleNode{indexes}}
+	return &itemNode{n, index}
 }
 
 func (p *parser) index() node {
@@ -43,10 +29,10 @@ func (p *parser) index() node {
 		s.start = n
 	}
 	p.next()
-	if !p.is(":") && !p.is("]") && !p.is(",") {
+	if !p.is(":") && !p.is("]") {
 		s.stop = p.expression(true)
 	}
-	if p.skipIf(":") && !p.is("]") && !p.is(",") {
+	if p.skipIf(":") && !p.is("]") {
 		s.step = p.expression(true)
 	}
 	return s

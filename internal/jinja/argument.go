@@ -1,9 +1,6 @@
 package jinja
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
 // arguments compiles the arguments of a call.
 func (c *compiler) arguments(a callArgs, s scope) func(m *machine, f *frame) args {
@@ -125,16 +122,7 @@ next:
 func (a args) positional(fn string, least, most int) []Value {
 	a.noKeywords(fn)
 	if len(a.pos) < least || len(a.pos) > most {
-		want := fmt.Sprintf("from %d to %d arguments", least, most)
-		switch {
-		case most == 0:
-			want = "no arguments"
-		case least == most && most == 1:
-			want = "exactly one argument"
-		case least == most:
-			want = fmt.Sprintf("exactly %d arguments", most)
-		}
-		typeError("%s() takes %s (%d given)", fn, want, len(a.pos))
+		typeError("%s() takes from %d to %d arguments (%d given)", fn, least, most, len(a.pos))
 	}
 	return a.pos
 }

@@ -191,7 +191,7 @@ func (m *machine) own(v Value, name string) Value {
 			return hidden(v, name)
 		}
 		if method := dictMethods[name]; method != nil {
-			return bound(v, name, func(m *machine, a args) Value { return method(m, v, a) })
+			return newFunction(name, func(m *machine, a args) Value { return method(m, v, a) })
 		}
 	case *List:
 		if listMutators[name] {
@@ -216,7 +216,9 @@ func (m *machine) own(v Value, name string) Value {
 	case *macro:
 		return v.attribute(name)
 	case *interval:
-		return v.attribute(m, name)
+		if name == "count" || name == "index" {
+			return listMethod(v, m.gather(v), name)
+		}
 	case *cycler:
 		return v.attribute(name)
 	case int, bool, float64, *big.Int:
@@ -253,11 +255,6 @@ var objectAttributes = map[string]bool{
 var dictMutators = map[string]bool{"clear": true, "pop": true, "popitem": true, "setdefault": true, "update": true}
 var listMutators = map[string]bool{"append": true, "reverse": true, "insert": true, "sort": true, "extend": true, "remove": true}
 
-// bound makes a method of an object.
-func bound(v Value, name string, call func(m *machine, a args) Value) *function {
-	return &function{name: name, repr: "<built-in method " + name + " of " + typeName(v) + " object at " + pointerText(nil) + ">", call: call}
-}
-
 func (mc *macro) attribute(name string) Value {
 	switch name {
 	case "name":
@@ -277,22 +274,6 @@ func (mc *macro) attribute(name string) Value {
 		return mc.varargs >= 0
 	case "caller":
 		return mc.macroCode.caller >= 0 || mc.explicit
-	case "explicit_caller":
-		return mc.explicit
-	}
-	return nil
-}
-
-func (r *interval) attribute(m *machine, name string) Value {
-	switch name {
-	case "start":
-		return r.start
-	case "stop":
-		return r.stop
-	case "step":
-		return r.step
-	case "count", "index":
-		return listMethod(r, m.gather(r), name)
 	}
 	return nil
 }
@@ -300,31 +281,13 @@ func (r *interval) attribute(m *machine, name string) Value {
 func numberAttribute(v Value, name string) Value {
 	f, isFloat := v.(float64)
 	switch name {
-	case "real":
-		if b, is := v.(bool); is {
-			return toInt(b)
-		}
-		return v
-	case "imag":
-		if isFloat {
-			return 0.0
-		}
-		return 0
-	case "numerator":
-		if !isFloat {
-			return toInt(v)
-		}
-	case "denominator":
-		if !isFloat {
-			return 1
-		}
 	case "is_integer":
 		if isFloat {
-			return bound(v, name, func(m *machine, a args) Value { a.bind(name, 0); return f == float64(int(f)) })
+			return newFunction(name, func(m *machine, a args) Value { a.bind(name, 0); return f == float64(int(f)) })
 		}
 	case "bit_length":
 		if !isFloat {
-			return bound(v, name, func(m *machine, a args) Value { a.bind(name, 0); return bigOf(v).BitLen() })
+			return newFunction(name, func(m *machine, a args) Value { a.bind(name, 0); return bigOf(v).BitLen() })
 		}
 	}
 	return nil

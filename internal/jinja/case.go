@@ -3,6 +3,10 @@ package jinja
 import (
 	"strings"
 	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/language"
 )
 
 // upper is str.upper.
@@ -10,18 +14,8 @@ func upper(m *machine, s string) string {
 	if isASCII(s) {
 		return strings.ToUpper(s)
 	}
-	var b strings.Builder
-	seen := 0
-	for _, r := range s {
-		seen++
-		m.along(seen)
-		if wide, is := wideCase[r]; is {
-			b.WriteString(wide[0])
-			continue
-		}
-		b.WriteRune(unicode.ToUpper(r))
-	}
-	return b.String()
+	m.work(32 * len(s))
+	return cases.Upper(language.Und).String(s)
 }
 
 // lower is str.lower.
@@ -41,11 +35,7 @@ func mapCase(m *machine, s string, raise func(runes []rune, i int) bool) string 
 		m.along(i)
 		switch {
 		case raise(runes, i):
-			if wide, is := wideCase[r]; is {
-				b.WriteString(wide[1])
-			} else {
-				b.WriteRune(unicode.ToTitle(r))
-			}
+			b.WriteString(titleRune(r))
 		case r == 'İ':
 			b.WriteString("i̇")
 		case r == 'Σ' && endsWord(runes, i):
@@ -55,6 +45,14 @@ func mapCase(m *machine, s string, raise func(runes []rune, i int) bool) string 
 		}
 	}
 	return b.String()
+}
+
+// titleRune is the title case of one character, which may be several.
+func titleRune(r rune) string {
+	if r < utf8.RuneSelf {
+		return string(unicode.ToUpper(r))
+	}
+	return cases.Title(language.Und).String(string(r))
 }
 
 // endsWord tells whether a sigma takes its final form.

@@ -57,12 +57,6 @@ func equalAt(m *machine, a, b Value, depth int) bool {
 	case *interval:
 		y, is := b.(*interval)
 		return is && equalItems(m, m.gather(x), m.gather(y), depth)
-	case *view:
-		y, is := b.(*view)
-		if !is || x.what == "values" || y.what == "values" {
-			return a == b
-		}
-		return x.dict.Len() == y.dict.Len() && equalViews(m, x, y, depth)
 	}
 	return a == b
 }
@@ -94,33 +88,6 @@ func equalDicts(m *machine, a, b *Dict, depth int) bool {
 		}
 	}
 	return true
-}
-
-// equalViews compares keys or items as sets.
-func equalViews(m *machine, a, b *view, depth int) bool {
-	items := m.gather(b)
-	for _, x := range m.gather(a) {
-		found := false
-		for _, y := range items {
-			m.step()
-			if found = equalAt(m, x, y, depth+1); found {
-				break
-			}
-		}
-		if !found {
-			return false
-		}
-	}
-	return true
-}
-
-// same is a is b.
-func same(a, b Value) bool {
-	switch a.(type) {
-	case none, bool, string, int, markup, *List, *tuple, *Dict, *namespace, *macro, *function, *loop:
-		return a == b
-	}
-	return a == b
 }
 
 // order compares numbers: -1, 0, 1, or 2 when one is NaN.
@@ -248,10 +215,6 @@ func contains(m *machine, container, x Value) bool {
 			_, ok := c.dict.find(m, x)
 			return ok
 		}
-	case *interval:
-		if n, is := toInt(x).(int); is {
-			return c.has(n)
-		}
 	}
 	it := iteratorOf(container)
 	if it == nil {
@@ -276,11 +239,4 @@ func (m *machine) hasText(s string, x Value) bool {
 	}
 	m.work(len(s))
 	return strings.Contains(s, part)
-}
-
-func (r *interval) has(n int) bool {
-	if r.step > 0 {
-		return n >= r.start && n < r.stop && (n-r.start)%r.step == 0
-	}
-	return n <= r.start && n > r.stop && (r.start-n)%(-r.step) == 0
 }

@@ -19,7 +19,7 @@ var noon = time.Date(2024, 7, 26, 12, 34, 56, 0, time.UTC)
 func corpus(t testing.TB) string {
 	t.Helper()
 	root := os.Getenv("DSTACK_CORPUS")
-	for up := filepath.Join("..", "..", "..", ".."); root == "" && strings.Count(up, "..") < 8; up = filepath.Join(up, "..") {
+	for up := filepath.Join("..", ".."); root == "" && strings.Count(up, "..") < 8; up = filepath.Join(up, "..") {
 		if dir := filepath.Join(up, "shared", "corpus"); exists(dir) {
 			root = dir
 		}

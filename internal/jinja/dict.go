@@ -169,5 +169,5 @@ func tagged(id Value) string {
 	case none:
 		return "n"
 	}
-	return "p" + pointerText(id)
+	return "p" + address
 }

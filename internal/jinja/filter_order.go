@@ -155,7 +155,7 @@ func uniqueFilter(m *machine, v Value, a args) Value {
 	g := getter{parts: attributeParts(got[1]), fold: !flag(m, got[0])}
 	seen := NewDict()
 	var it iterator
-	return lazily("do_unique", func() (Value, bool) {
+	return newGenerator(func() (Value, bool) {
 		if it == nil {
 			it = m.iterate(v)
 		}

@@ -43,7 +43,7 @@ func lastFilter(m *machine, v Value, a args) Value {
 	if g == nil {
 		typeError("'%s' object is not reversible", typeName(v))
 	}
-	if last, ok := g.next(); ok {
+	if last, ok := g.produce(); ok {
 		return last
 	}
 	return &undefined{hint: "No last item, sequence was empty."}
@@ -77,7 +77,7 @@ func listFilter(m *machine, v Value, a args) Value {
 func itemsFilter(m *machine, v Value, a args) Value {
 	a.bind("do_items", 0)
 	var it iterator
-	return lazily("do_items", func() (Value, bool) {
+	return newGenerator(func() (Value, bool) {
 		if it == nil {
 			switch v := v.(type) {
 			case *undefined:
@@ -119,7 +119,7 @@ func batchFilter(m *machine, v Value, a args) Value {
 	got := a.bind("do_batch", 1, "linecount", "fill_with")
 	it := iterator(nil)
 	ended := false
-	return lazily("do_batch", func() (Value, bool) {
+	return newGenerator(func() (Value, bool) {
 		if it == nil {
 			it = m.iterate(v)
 		}
@@ -154,7 +154,7 @@ func sliceFilter(m *machine, v Value, a args) Value {
 	got := a.bind("do_slice", 1, "slices", "fill_with")
 	var seq []Value
 	at, n, offset := 0, 0, 0
-	return lazily("sync_do_slice", func() (Value, bool) {
+	return newGenerator(func() (Value, bool) {
 		if n == 0 {
 			seq = m.gather(v)
 			mustDefine(got[0])
@@ -185,7 +185,7 @@ func sliceFilter(m *machine, v Value, a args) Value {
 func mapFilter(m *machine, v Value, a args) Value {
 	var it iterator
 	var apply func(Value) Value
-	return lazily("sync_do_map", func() (Value, bool) {
+	return newGenerator(func() (Value, bool) {
 		if it == nil {
 			if !truth(m, v) {
 				return nil, false
@@ -237,7 +237,7 @@ func selectFilter(name string, keep, byAttribute bool) filter {
 	return func(m *machine, v Value, a args) Value {
 		var it iterator
 		var pass func(Value) bool
-		return lazily("select_or_reject", func() (Value, bool) {
+		return newGenerator(func() (Value, bool) {
 			if it == nil {
 				if !truth(m, v) {
 					return nil, false

@@ -18,7 +18,7 @@ func FuzzRender(f *testing.F) {
 	for _, source := range bombs {
 		f.Add(source, `{}`)
 	}
-	for _, c := range cases {
+	for _, c := range languageCases {
 		f.Add(c.template, languageVars)
 	}
 	f.Fuzz(func(t *testing.T, source, vars string) {

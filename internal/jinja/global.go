@@ -6,17 +6,14 @@ import "math/big"
 var globals map[string]Value
 
 func init() {
-	class := func(name, module string, call func(m *machine, a args) Value) *function {
-		return &function{name: name, repr: "<class '" + module + name + "'>", call: call}
-	}
 	globals = map[string]Value{
-		"range":           &function{name: "safe_range", call: rangeGlobal},
-		"dict":            class("dict", "", func(m *machine, a args) Value { return m.dictOf("dict", a) }),
-		"namespace":       class("Namespace", "jinja2.utils.", func(m *machine, a args) Value { return &namespace{m.dictOf("dict", a)} }),
-		"cycler":          class("Cycler", "jinja2.utils.", newCycler),
-		"joiner":          class("Joiner", "jinja2.utils.", newJoiner),
-		"raise_exception": &function{name: "raise_exception", call: raiseGlobal},
-		"strftime_now":    &function{name: "<lambda>", call: strftimeGlobal},
+		"range":           newFunction("safe_range", rangeGlobal),
+		"dict":            &function{name: "dict", call: func(m *machine, a args) Value { return m.dictOf("dict", a) }},
+		"namespace":       &function{name: "Namespace", call: func(m *machine, a args) Value { return &namespace{m.dictOf("dict", a)} }},
+		"cycler":          newFunction("Cycler", newCycler),
+		"joiner":          newFunction("Joiner", newJoiner),
+		"raise_exception": newFunction("raise_exception", raiseGlobal),
+		"strftime_now":    newFunction("<lambda>", strftimeGlobal),
 	}
 }
 

@@ -112,7 +112,7 @@ var textPatterns = []string{
 var numberPatterns = []string{
 	`$N + $N`, `$N - $N`, `$N * $N`, `$N / $N`, `$N // $N`, `$N % $N`, `2 ** 3`, `$N ** 2`, `-$N`, `+$N`, `($N)`, `$L|length`, `$S|length`, `$D|count`, `$N|abs`, `$N|round`, `$N|round(1)`, `$N|round(1, 'floor')`, `$N|round(0, 'ceil')`,
 	`$S|int`, `$N|int`, `$S|int(7)`, `$S|int(default=3, base=16)`, `$S|float`, `$N|float`, `$S|float(1.5)`, `$L|sum`, `$L|sum(start=2)`, `$L|max`, `$L|min`, `$S|wordcount`, `$S.find($S)`, `$S.rfind('a')`, `$S.count($S)`, `$S.index('a')`,
-	`$L.index($N)`, `$L.count(1)`, `$N if $B else $N`, `$L[$N]`, `$L[0]`, `xs[-1]`, `n.real`, `$N or $N`, `$L|first`, `$L|last`, `$N and $N`, `messages|length`, `(1).bit_length()`,
+	`$L.index($N)`, `$L.count(1)`, `$N if $B else $N`, `$L[$N]`, `$L[0]`, `xs[-1]`, `$N or $N`, `$L|first`, `$L|last`, `$N and $N`, `messages|length`, `(1).bit_length()`,
 }
 
 var listPatterns = []string{
@@ -177,7 +177,7 @@ var soupParts = []string{
 	"{{ n }}", "{{- s -}}", "{{n}}", "{%", "%}", "{#", "#}", "{{", "}}", "-", "+", "raw", "endraw", "\n", "\n", "\n\n", "  ", " ", "\t", "\r\n", "\r", "x", "x ", " y",
 	"{% if n %}", "{%- if n -%}", "{%+ if n +%}", "{% endif %}", "{%- endif -%}", "{%+ endif +%}", "{% endif +%}\n", "  {% if n %}\n", "  {% else %}\n", "{% raw %}", "{%- raw -%}", "{%+ raw %}", "{% raw -%}",
 	"{% endraw %}", "{%- endraw -%}", "{%+ endraw +%}", "{%endraw%}\n", "{# c #}", "{#- c -#}", "{#+ c +#}\n", "{##}", "{#-#}", "{#--#}", "  {# c #}\n", "'", "\"", "(", ")", "[", "]", "{", "}", "|", "~", "{{ {'a': {}} }}", "{{ 1_0.5e+2 }}", "{{ 08 }}",
-	"{{ 1..real }}", "{{ 'a\\nb' }}", "{{ \"\\x41\\u00e9\\'\" }}", "{% set a = 1 %}", "{% set a = 1 -%}\n ", "{{ a.b }}", "{{ é }}", "\u00a0", "\x1c", "{{ n!= 1 }}", "{{ n==3and s }}", "{{ not n in [1] }}", "{{ n is not none }}", "{{ -n**2 }}", "{{ 1if n else 2 }}", "{% print n, s %}", "{% if n %}a{% elif s %}b{% else %}c{% endif %}",
+	"{{ 1..bit_length() }}", "{{ 'a\\nb' }}", "{{ \"\\x41\\u00e9\\'\" }}", "{% set a = 1 %}", "{% set a = 1 -%}\n ", "{{ a.b }}", "{{ é }}", "\u00a0", "\x1c", "{{ n!= 1 }}", "{{ n==3and s }}", "{{ not n in [1] }}", "{{ n is not none }}", "{{ -n**2 }}", "{{ 1if n else 2 }}", "{% if n %}a{% elif s %}b{% else %}c{% endif %}",
 }
 
 func (g *grammar) block(depth int) string {

@@ -78,10 +78,6 @@ func (i *itemsIterator) next(*machine) (Value, bool) {
 	return pair(k, v), true
 }
 
-func (g *generatorIterator) next(*machine) (Value, bool) { return g.from.next() }
-
-type generatorIterator struct{ from *generator }
-
 // iteratorOf returns nil when v is not iterable.
 func iteratorOf(v Value) iterator {
 	switch v := v.(type) {
@@ -108,8 +104,6 @@ func iteratorOf(v Value) iterator {
 	case *undefined:
 		return &sliceIterator{}
 	case *generator:
-		return &generatorIterator{v}
-	case *loop:
 		return v
 	}
 	return nil
@@ -176,8 +170,6 @@ func lengthOf(m *machine, v Value) (int, bool) {
 		return v.len(), true
 	case *undefined:
 		return 0, true
-	case *loop:
-		return v.length(m), true
 	}
 	return 0, false
 }
@@ -190,24 +182,18 @@ func (m *machine) length(v Value) int {
 	return n
 }
 
-// lazily makes a generator that a builtin function of that name returns.
-func lazily(what string, next func() (Value, bool)) *generator {
-	return &generator{kind: "generator", what: what, next: next}
-}
-
 // reversed is Python's reversed(v): nil when v cannot be read backwards.
 func (m *machine) reversed(v Value) *generator {
 	var items []Value
-	kind := "reversed"
 	switch v := v.(type) {
 	case *List:
-		items, kind = v.items, "list_reverseiterator"
+		items = v.items
 	case *tuple:
 		items = v.items
 	case *Dict:
-		items, kind = v.keys, "dict_reversekeyiterator"
+		items = v.keys
 	case *interval:
-		items, kind = m.gather(v), "range_iterator"
+		items = m.gather(v)
 	case *view:
 		items = m.gather(v)
 	case *undefined:
@@ -217,7 +203,7 @@ func (m *machine) reversed(v Value) *generator {
 		return nil
 	}
 	at := len(items)
-	return &generator{kind: kind, next: func() (Value, bool) {
+	return &generator{func() (Value, bool) {
 		if at == 0 {
 			return nil, false
 		}

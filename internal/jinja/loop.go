@@ -36,15 +36,6 @@ func (l *loop) advance(m *machine) (Value, bool) {
 	return v, true
 }
 
-// next is how a loop over a loop sees it.
-func (l *loop) next(m *machine) (Value, bool) {
-	v, ok := l.advance(m)
-	if !ok {
-		return nil, false
-	}
-	return pair(v, l), true
-}
-
 func (l *loop) peek(m *machine) Value {
 	if l.after == nil {
 		l.after, _ = l.from.next(m)
@@ -111,9 +102,9 @@ func (l *loop) attribute(m *machine, name string) Value {
 		}
 		return &undefined{hint: "there is no next item"}
 	case "cycle":
-		return &function{name: "cycle", call: l.cycle}
+		return newFunction("cycle", l.cycle)
 	case "changed":
-		return &function{name: "changed", call: l.hasChanged}
+		return newFunction("changed", l.hasChanged)
 	}
 	return nil
 }
@@ -245,7 +236,7 @@ func (c *compiler) loopFilter(n *forNode, s scope) func(*machine, *frame, Value)
 				return item, true
 			}
 		}
-		return &generatorIterator{&generator{next: next}}
+		return newGenerator(next)
 	}
 }
 

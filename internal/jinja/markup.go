@@ -64,7 +64,7 @@ func without(s, open, end string) string {
 // return markup.
 var escapedMethods = map[string]bool{
 	"capitalize": true, "title": true, "lower": true, "upper": true, "replace": true, "ljust": true, "rjust": true,
-	"lstrip": true, "rstrip": true, "center": true, "strip": true, "translate": true, "expandtabs": true, "swapcase": true,
+	"lstrip": true, "rstrip": true, "center": true, "strip": true, "expandtabs": true, "swapcase": true,
 	"zfill": true,
 }
 

@@ -44,9 +44,6 @@ func (m *machine) percent(format string, v Value, escaped bool) Value {
 		if _, is := v.(*undefined); is {
 			unused = false
 		}
-		if _, is := v.(*interval); is {
-			unused = false
-		}
 	}
 	if unused {
 		typeError("not all arguments converted during string formatting")

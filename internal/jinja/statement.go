@@ -33,8 +33,6 @@ func (p *parser) statement() node {
 		n := &scopeNode{option: p.expression(true)}
 		n.body = p.block("endautoescape")
 		return n
-	case "print":
-		return p.print()
 	case "break", "continue":
 		p.next()
 		return &jumpNode{map[string]flow{"break": flowBreak, "continue": flowContinue}[t.text], t.line}
@@ -154,19 +152,6 @@ func (p *parser) with() node {
 		n.values = append(n.values, p.expression(true))
 	}
 	n.body = p.block("endwith")
-	return n
-}
-
-func (p *parser) print() node {
-	n := &outputNode{}
-	line := p.next().line
-	for !p.is(tokenBlockEnd) {
-		if n.items != nil {
-			p.expect(",")
-		}
-		n.items = append(n.items, p.expression(true))
-		n.lines = append(n.lines, line)
-	}
 	return n
 }
 

@@ -82,12 +82,12 @@ func init() {
 func stringMethod(s, name string, isMarkup bool) Value {
 	call := stringMethods[name]
 	if isMarkup && (call != nil || name == "striptags" || name == "unescape") {
-		return bound(markup(s), name, func(m *machine, a args) Value { return markupMethod(m, s, name, a) })
+		return newFunction(name, func(m *machine, a args) Value { return markupMethod(m, s, name, a) })
 	}
 	if call == nil {
 		return nil
 	}
-	return bound(s, name, func(m *machine, a args) Value { return call(m, s, a) })
+	return newFunction(name, func(m *machine, a args) Value { return call(m, s, a) })
 }
 
 // textArg gives a string argument.

@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -149,9 +150,6 @@ func rsplitMethod(m *machine, s string, a args) Value {
 		}
 		at, width := lastSeparator(s, sep, bySpace)
 		if at < 0 || most >= 0 && len(parts) >= most {
-			if bySpace {
-				s = strings.TrimLeftFunc(s, isSpace)
-			}
 			parts = append(parts, s)
 			break
 		}
@@ -159,9 +157,7 @@ func rsplitMethod(m *machine, s string, a args) Value {
 		m.parts(len(parts))
 		s = s[:at]
 	}
-	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
-		parts[i], parts[j] = parts[j], parts[i]
-	}
+	slices.Reverse(parts)
 	return m.texts(parts)
 }
 
@@ -259,7 +255,7 @@ func init() {
 func listMethod(v Value, items []Value, name string) Value {
 	switch name {
 	case "count":
-		return bound(v, name, func(m *machine, a args) Value {
+		return newFunction(name, func(m *machine, a args) Value {
 			want := a.positional("count", 1, 1)[0]
 			n := 0
 			for _, item := range items {
@@ -271,7 +267,7 @@ func listMethod(v Value, items []Value, name string) Value {
 			return n
 		})
 	case "index":
-		return bound(v, name, func(m *machine, a args) Value { return indexIn(m, v, items, a) })
+		return newFunction(name, func(m *machine, a args) Value { return indexIn(m, v, items, a) })
 	}
 	return nil
 }
@@ -304,18 +300,18 @@ func indexIn(m *machine, v Value, items []Value, a args) Value {
 func ownListMethod(l *List, name string) Value {
 	switch name {
 	case "copy":
-		return bound(l, name, func(m *machine, a args) Value {
+		return newFunction(name, func(m *machine, a args) Value {
 			a.positional("list.copy", 0, 0)
 			return &List{l.items}
 		})
 	case "clear":
-		return bound(l, name, func(m *machine, a args) Value {
+		return newFunction(name, func(m *machine, a args) Value {
 			a.positional("list.clear", 0, 0)
 			l.items = nil
 			return None
 		})
 	case "pop":
-		return bound(l, name, func(m *machine, a args) Value { return l.pop(m, a) })
+		return newFunction(name, func(m *machine, a args) Value { return l.pop(m, a) })
 	}
 	return listMethod(l, l.items, name)
 }

@@ -36,7 +36,7 @@ func init() {
 			return is && (filters[name] != nil || name == "random" || name == "pprint")
 		}),
 		"test":   bare("test_test", func(m *machine, v Value) bool { name, is := text(v); return is && tests[name] != nil }),
-		"sameas": against("test_sameas", func(_ *machine, v, other Value) bool { return same(v, other) }),
+		"sameas": against("test_sameas", func(_ *machine, v, other Value) bool { return v == other }),
 		"in":     against("test_in", func(m *machine, v, container Value) bool { return contains(m, container, v) }),
 	}
 	for op, names := range map[string][]string{

@@ -98,8 +98,6 @@ func (m *machine) appendRepr(b []byte, v Value, depth int) []byte {
 		return append(m.appendItems(append(b, "(["...), m.gather(v), depth), "])"...)
 	case *namespace:
 		return append(m.appendDict(append(b, "<Namespace "...), v.attrs, depth), '>')
-	case *loop:
-		return fmt.Appendf(b, "<LoopContext %d/%d>", v.index0+1, v.length(m))
 	}
 	return append(b, objectRepr(v)...)
 }
@@ -118,22 +116,14 @@ func objectRepr(v Value) string {
 			return "<Macro anonymous>"
 		}
 		return "<Macro " + plainRepr(v.name) + ">"
-	case *generator:
-		if v.kind == "generator" {
-			return "<generator object " + v.what + " at " + pointerText(v) + ">"
-		}
-		return "<" + v.kind + " object at " + pointerText(v) + ">"
 	case *function:
-		if v.repr != "" {
-			return v.repr
-		}
-		return "<function " + v.name + " at " + pointerText(v) + ">"
+		return "<function " + v.name + " at " + address + ">"
 	}
-	return "<" + objectName(v) + " at " + pointerText(v) + ">"
+	return "<" + objectName(v) + " at " + address + ">"
 }
 
-// pointerText stands for an address, which a template has no business with.
-func pointerText(Value) string { return "0x7f0000000000" }
+// address stands for the address of an object, which templates must not see.
+const address = "0x7f0000000000"
 
 func (m *machine) appendItems(b []byte, items []Value, depth int) []byte {
 	m.nest(depth)

@@ -16,9 +16,6 @@ type none struct{}
 // List is Python's list.
 type List struct{ items []Value }
 
-// NewList makes a list; it keeps items.
-func NewList(items ...Value) *List { return &List{items} }
-
 // tuple is Python's tuple; a named tuple has names.
 type tuple struct {
 	items []Value
@@ -91,11 +88,11 @@ func (r *interval) len() int {
 }
 
 // generator yields values once: what map, select and their like return.
-type generator struct {
-	kind string // Python's name for the type
-	what string // the function that made it
-	next func() (Value, bool)
-}
+type generator struct{ produce func() (Value, bool) }
+
+func newGenerator(produce func() (Value, bool)) *generator { return &generator{produce} }
+
+func (g *generator) next(*machine) (Value, bool) { return g.produce() }
 
 // view is what a dict's keys, values and items return.
 type view struct {
@@ -106,8 +103,11 @@ type view struct {
 // function is a callable: a global or a method bound to its object.
 type function struct {
 	name string
-	repr string
 	call func(m *machine, a args) Value
+}
+
+func newFunction(name string, call func(m *machine, a args) Value) *function {
+	return &function{name, call}
 }
 
 // args are the arguments of a call.
@@ -163,7 +163,7 @@ func typeName(v Value) string {
 	case *interval:
 		return "range"
 	case *generator:
-		return v.kind
+		return "generator"
 	case *view:
 		return "dict_" + v.what
 	case *function:
@@ -220,8 +220,6 @@ func truth(m *machine, v Value) bool {
 		return v.len() > 0
 	case *view:
 		return v.dict.Len() > 0
-	case *loop:
-		return v.length(m) > 0
 	}
 	return true
 }
