@@ -3,11 +3,11 @@ package jinja
 // node is a piece of the parsed template.
 type node interface{}
 
-// use says what a name is for.
-type use uint8
+// nameUse says what a name is for.
+type nameUse uint8
 
 const (
-	useLoad use = iota
+	useLoad nameUse = iota
 	useStore
 	useParam
 )
@@ -16,7 +16,7 @@ const (
 type (
 	nameNode struct {
 		name string
-		use  use
+		use  nameUse
 		line int
 	}
 	constNode struct{ value Value }
@@ -65,7 +65,7 @@ type (
 	}
 )
 
-// callArgs are the written arguments of a call.
+// parseCallArgs are the written arguments of a call.
 type callArgs struct {
 	args     []node
 	kwargs   []kwargNode
@@ -140,9 +140,9 @@ type (
 	}
 )
 
-// children calls visit with each direct part of a node, in the order in
+// visitChildren calls visit with each direct part of a node, in the order in
 // which jinja2 visits them: the scoping rules depend on it.
-func children(n node, visit func(node)) {
+func visitChildren(n node, visit func(node)) {
 	all := func(list []node) {
 		for _, c := range list {
 			visit(c)
@@ -202,11 +202,11 @@ func children(n node, visit func(node)) {
 	case *testNode:
 		call(&n.callNode)
 	default:
-		statementChildren(n, visit, all, some)
+		visitStatementChildren(n, visit, all, some)
 	}
 }
 
-func statementChildren(n node, visit func(node), all func([]node), some func(node)) {
+func visitStatementChildren(n node, visit func(node), all func([]node), some func(node)) {
 	switch n := n.(type) {
 	case *outputNode:
 		all(n.items)

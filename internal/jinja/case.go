@@ -9,17 +9,17 @@ import (
 	"golang.org/x/text/language"
 )
 
-// upper is str.upper.
-func upper(m *machine, s string) string {
+// toUpper is str.upper.
+func toUpper(m *machine, s string) string {
 	if isASCII(s) {
 		return strings.ToUpper(s)
 	}
-	m.work(32 * len(s))
+	m.payWork(32 * len(s))
 	return cases.Upper(language.Und).String(s)
 }
 
-// lower is str.lower.
-func lower(m *machine, s string) string {
+// toLower is str.lower.
+func toLower(m *machine, s string) string {
 	if isASCII(s) {
 		return strings.ToLower(s)
 	}
@@ -32,13 +32,13 @@ func mapCase(m *machine, s string, raise func(runes []rune, i int) bool) string 
 	var b strings.Builder
 	runes := []rune(s)
 	for i, r := range runes {
-		m.along(i)
+		m.payRune(i)
 		switch {
 		case raise(runes, i):
 			b.WriteString(titleRune(r))
 		case r == 'İ':
 			b.WriteString("i̇")
-		case r == 'Σ' && endsWord(runes, i):
+		case r == 'Σ' && isFinalSigma(runes, i):
 			b.WriteRune('ς')
 		default:
 			b.WriteRune(unicode.ToLower(r))
@@ -55,20 +55,20 @@ func titleRune(r rune) string {
 	return cases.Title(language.Und).String(string(r))
 }
 
-// endsWord tells whether a sigma takes its final form.
-func endsWord(runes []rune, i int) bool {
+// isFinalSigma tells whether a sigma takes its final form.
+func isFinalSigma(runes []rune, i int) bool {
 	before := i - 1
-	for before >= 0 && caseIgnorable(runes[before]) {
+	for before >= 0 && isCaseIgnorable(runes[before]) {
 		before--
 	}
 	after := i + 1
-	for after < len(runes) && caseIgnorable(runes[after]) {
+	for after < len(runes) && isCaseIgnorable(runes[after]) {
 		after++
 	}
 	return before >= 0 && isCased(runes[before]) && (after == len(runes) || !isCased(runes[after]))
 }
 
-func caseIgnorable(r rune) bool {
+func isCaseIgnorable(r rune) bool {
 	return unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk) || strings.ContainsRune("'.:·\u2018\u2019", r)
 }
 
@@ -79,8 +79,8 @@ func isCased(r rune) bool {
 func isLower(r rune) bool { return unicode.IsLower(r) || unicode.Is(unicode.Other_Lowercase, r) }
 func isUpper(r rune) bool { return unicode.IsUpper(r) || unicode.Is(unicode.Other_Uppercase, r) }
 
-// capitalize is str.capitalize.
-func capitalize(m *machine, s string) string {
+// capitalizeText is str.capitalize.
+func capitalizeText(m *machine, s string) string {
 	return mapCase(m, s, func(_ []rune, i int) bool { return i == 0 })
 }
 
@@ -93,14 +93,14 @@ func swapCase(m *machine, s string) string {
 	var b strings.Builder
 	runes := []rune(s)
 	for i, r := range runes {
-		m.along(i)
+		m.payRune(i)
 		switch {
-		case r == 'Σ' && endsWord(runes, i):
+		case r == 'Σ' && isFinalSigma(runes, i):
 			b.WriteRune('ς')
 		case isUpper(r):
-			b.WriteString(lower(m, string(r)))
+			b.WriteString(toLower(m, string(r)))
 		case isLower(r):
-			b.WriteString(upper(m, string(r)))
+			b.WriteString(toUpper(m, string(r)))
 		default:
 			b.WriteRune(r)
 		}
@@ -108,8 +108,8 @@ func swapCase(m *machine, s string) string {
 	return b.String()
 }
 
-// allCased tells whether a string has cased characters, and all of one kind.
-func allCased(s string, wanted func(rune) bool) bool {
+// isAllCased tells whether a string has cased characters, and all of one kind.
+func isAllCased(s string, wanted func(rune) bool) bool {
 	any := false
 	for _, r := range s {
 		if wanted(r) {
@@ -143,8 +143,8 @@ func isTitle(s string) bool {
 	return any
 }
 
-// all tells whether a string is not empty and every character is such.
-func all(s string, is func(rune) bool) bool {
+// allRunes tells whether a string is not empty and every character is such.
+func allRunes(s string, is func(rune) bool) bool {
 	for _, r := range s {
 		if !is(r) {
 			return false

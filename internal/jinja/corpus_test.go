@@ -143,5 +143,5 @@ func firstDifference(got, want string) string {
 	}
 	around := func(s string) string { return s[max(0, i-60):min(len(s), i+60)] }
 	q := func(s string) string { b, _ := json.Marshal(around(s)); return string(b) }
-	return "output differs at byte " + decimal(i) + "\n  got " + q(got) + "\n want " + q(want)
+	return "output differs at byte " + formatDecimal(i) + "\n  got " + q(got) + "\n want " + q(want)
 }

@@ -13,8 +13,8 @@ type Dict struct {
 	index  map[Value]int // by identity of the key; nil while the dict is small
 }
 
-// few is how many keys are found faster by looking at each.
-const few = 8
+// maxUnindexedKeys is how many keys are found faster by looking at each.
+const maxUnindexedKeys = 8
 
 // NewDict makes an empty dict.
 func NewDict() *Dict { return &Dict{} }
@@ -51,25 +51,25 @@ func (d *Dict) Get(key string) (Value, bool) {
 }
 
 // Set gives a string key its value, in the key's old place if it has one.
-func (d *Dict) Set(key string, value Value) { d.put(key, key, value) }
+func (d *Dict) Set(key string, value Value) { d.putValue(key, key, value) }
 
-// set is Set for any key that Python can hash.
-func (d *Dict) set(m *machine, key, value Value) { d.put(identity(m, key, 0), key, value) }
+// setValue is Set for any key that Python can hash.
+func (d *Dict) setValue(m *machine, key, value Value) { d.putValue(keyIdentity(m, key, 0), key, value) }
 
-// find is Get for any key that Python can hash.
-func (d *Dict) find(m *machine, key Value) (Value, bool) {
+// findValue is Get for any key that Python can hash.
+func (d *Dict) findValue(m *machine, key Value) (Value, bool) {
 	if s, is := key.(string); is {
-		m.work(len(s))
+		m.payWork(len(s))
 		return d.Get(s)
 	}
-	if i := d.at(identity(m, key, 0)); i >= 0 {
+	if i := d.indexOf(keyIdentity(m, key, 0)); i >= 0 {
 		return d.values[i], true
 	}
 	return nil, false
 }
 
-func (d *Dict) put(id, key, value Value) {
-	if i := d.at(id); i >= 0 {
+func (d *Dict) putValue(id, key, value Value) {
+	if i := d.indexOf(id); i >= 0 {
 		d.values[i] = value
 		return
 	}
@@ -78,15 +78,15 @@ func (d *Dict) put(id, key, value Value) {
 	switch {
 	case d.index != nil:
 		d.index[id] = len(d.keys) - 1
-	case len(d.keys) > few:
+	case len(d.keys) > maxUnindexedKeys:
 		d.index = make(map[Value]int, 2*len(d.keys))
 		for i, k := range d.keys {
-			d.index[identity(nil, k, 0)] = i
+			d.index[keyIdentity(nil, k, 0)] = i
 		}
 	}
 }
 
-func (d *Dict) at(id Value) int {
+func (d *Dict) indexOf(id Value) int {
 	if d.index != nil {
 		if i, ok := d.index[id]; ok {
 			return i
@@ -100,7 +100,7 @@ func (d *Dict) at(id Value) int {
 			}
 			continue
 		}
-		if identity(nil, k, 0) == id {
+		if keyIdentity(nil, k, 0) == id {
 			return i
 		}
 	}
@@ -110,9 +110,9 @@ func (d *Dict) at(id Value) int {
 // bytesKey is the identity of a key that Go cannot compare itself.
 type bytesKey string
 
-// identity returns a comparable Go value that two keys share exactly when
+// keyIdentity returns a comparable Go value that two keys share exactly when
 // Python takes them for the same key: 1, 1.0 and True are.
-func identity(m *machine, key Value, depth int) Value {
+func keyIdentity(m *machine, key Value, depth int) Value {
 	switch k := key.(type) {
 	case string:
 		return k
@@ -136,27 +136,27 @@ func identity(m *machine, key Value, depth int) Value {
 		return bytesKey("undefined")
 	case *tuple:
 		if m != nil {
-			m.nest(depth)
-			m.step()
+			m.checkNesting(depth)
+			m.payStep()
 		}
 		id := []byte("(")
 		for _, item := range k.items {
-			part := tagged(identity(m, item, depth+1))
+			part := encodeIdentity(keyIdentity(m, item, depth+1))
 			if m != nil {
-				m.hold(len(id) + len(part))
+				m.payMemory(len(id) + len(part))
 			}
 			id = binary.AppendUvarint(id, uint64(len(part)))
 			id = append(id, part...)
 		}
 		return bytesKey(id)
 	case *List, *Dict:
-		typeError("unhashable type: '%s'", typeName(key))
+		failType("unhashable type: '%s'", typeName(key))
 	}
 	return key // by its pointer
 }
 
-// tagged writes an identity so that different ones never look alike.
-func tagged(id Value) string {
+// encodeIdentity writes an identity so that different ones never look alike.
+func encodeIdentity(id Value) string {
 	switch id := id.(type) {
 	case string:
 		return "s" + id

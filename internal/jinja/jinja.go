@@ -84,7 +84,7 @@ func Compile(source string, limits Limits) (t *Template, err error) {
 			t, err = nil, e
 		}
 	}()
-	return compile(parse(source, limits), limits), nil
+	return compileTemplate(parseTemplate(source, limits), limits), nil
 }
 
 // Render runs the template on variables; now is what strftime_now tells. It
@@ -102,13 +102,13 @@ func (t *Template) Render(ctx context.Context, vars *Dict, now time.Time) (out s
 			located.Line = m.line
 			out, err = "", &located
 		}
-		m.free()
+		m.release()
 	}()
 	for _, name := range t.names {
 		m.vars = append(m.vars, lookUp(vars, name))
 	}
-	m.run(t.body, newFrame(t.slots, nil))
-	m.watch()
+	m.runBody(t.body, newFrame(t.slots, nil))
+	m.checkLimits()
 	return string(m.out), nil
 }
 

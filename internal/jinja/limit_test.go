@@ -140,7 +140,7 @@ func TestNestedSourceIsRefused(t *testing.T) {
 	}
 	var names strings.Builder
 	for i := range 10_000 {
-		names.WriteString("{% set x" + decimal(i) + " = 1 %}{% if x %}{% endif %}")
+		names.WriteString("{% set x" + formatDecimal(i) + " = 1 %}{% if x %}{% endif %}")
 	}
 	for _, source := range []string{strings.Repeat("x", 1<<20), names.String()[:250_000]} {
 		if err := compileError(t, source); err.Kind != KindLimit && err.Kind != KindSyntax {

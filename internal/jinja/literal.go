@@ -85,13 +85,13 @@ func stringEnd(s string, at int) int {
 	return 0
 }
 
-func (l *lexer) quoted(end int) bool {
-	value, problem := unescape(l.source[l.at+1 : end-1])
+func (l *lexer) lexString(end int) bool {
+	value, problem := unescapeLiteral(l.source[l.at+1 : end-1])
 	if problem != "" {
-		return l.fail(problem)
+		return l.addError(problem)
 	}
-	l.add(tokenString, "", value)
-	l.advance(end)
+	l.addToken(tokenString, "", value)
+	l.advanceTo(end)
 	return true
 }
 
@@ -100,8 +100,8 @@ var simpleEscapes = map[byte]string{
 	'n': "\n", 'r': "\r", 't': "\t", 'v': "\v",
 }
 
-// unescape reads the escapes of a string literal as Python's unicode-escape.
-func unescape(s string) (value, problem string) {
+// unescapeLiteral reads the escapes of a string literal as Python's unicode-escape.
+func unescapeLiteral(s string) (value, problem string) {
 	if !strings.Contains(s, "\\") {
 		return s, ""
 	}

@@ -13,8 +13,8 @@ import (
 // maxDigits is how long an integer Python writes or reads as text.
 const maxDigits = 4300
 
-// write appends str(v) to the output.
-func (m *machine) write(v Value) {
+// writeValue appends str(v) to the output.
+func (m *machine) writeValue(v Value) {
 	switch v := v.(type) {
 	case string:
 		m.out = append(m.out, v...)
@@ -28,10 +28,10 @@ func (m *machine) write(v Value) {
 
 // writeText writes what must be text already.
 func (m *machine) writeText(v Value) {
-	if _, is := text(v); !is {
-		typeError("sequence item 0: expected str instance, %s found", typeName(v))
+	if _, is := asText(v); !is {
+		failType("sequence item 0: expected str instance, %s found", typeName(v))
 	}
-	m.write(v)
+	m.writeValue(v)
 }
 
 // str is str(v).
@@ -50,7 +50,7 @@ func (m *machine) str(v Value) string {
 // repr is repr(v).
 func (m *machine) repr(v Value) string {
 	b := m.appendRepr(nil, v, 0)
-	m.hold(len(b))
+	m.payMemory(len(b))
 	return string(b)
 }
 
@@ -61,7 +61,7 @@ func plainRepr(v Value) string {
 
 // newPlainMachine is a machine for values that cost nothing.
 func newPlainMachine() *machine {
-	return &machine{limits: Limits{}.orDefaults(), steps: 1 << 20, memory: 1 << 20, tick: 1 << 20}
+	return &machine{limits: Limits{}.orDefaults(), steps: 1 << 20, memory: 1 << 20, ticksLeft: 1 << 20}
 }
 
 func (m *machine) appendRepr(b []byte, v Value, depth int) []byte {
@@ -93,9 +93,9 @@ func (m *machine) appendRepr(b []byte, v Value, depth int) []byte {
 		return append(b, ')')
 	case *Dict:
 		return m.appendDict(b, v, depth)
-	case *view:
-		b = append(append(b, "dict_"...), v.what...)
-		return append(m.appendItems(append(b, "(["...), m.gather(v), depth), "])"...)
+	case *dictView:
+		b = append(append(b, "dict_"...), v.kind...)
+		return append(m.appendItems(append(b, "(["...), m.copyItems(v), depth), "])"...)
 	case *namespace:
 		return append(m.appendDict(append(b, "<Namespace "...), v.attrs, depth), '>')
 	}
@@ -106,7 +106,7 @@ func objectRepr(v Value) string {
 	switch v := v.(type) {
 	case *undefined:
 		return "Undefined"
-	case *interval:
+	case *rangeValue:
 		if v.step == 1 {
 			return fmt.Sprintf("range(%d, %d)", v.start, v.stop)
 		}
@@ -126,19 +126,19 @@ func objectRepr(v Value) string {
 const address = "0x7f0000000000"
 
 func (m *machine) appendItems(b []byte, items []Value, depth int) []byte {
-	m.nest(depth)
+	m.checkNesting(depth)
 	for i, item := range items {
 		if i > 0 {
 			b = append(b, ", "...)
 		}
 		b = m.appendRepr(b, item, depth+1)
-		m.grown(b)
+		m.checkText(b)
 	}
 	return b
 }
 
 func (m *machine) appendDict(b []byte, d *Dict, depth int) []byte {
-	m.nest(depth)
+	m.checkNesting(depth)
 	b = append(b, '{')
 	for i, key := range d.keys {
 		if i > 0 {
@@ -146,28 +146,28 @@ func (m *machine) appendDict(b []byte, d *Dict, depth int) []byte {
 		}
 		b = append(m.appendRepr(b, key, depth+1), ": "...)
 		b = m.appendRepr(b, d.values[i], depth+1)
-		m.grown(b)
+		m.checkText(b)
 	}
 	return append(b, '}')
 }
 
-// grown pays for one more item of a text that is being built.
-func (m *machine) grown(b []byte) {
-	m.step()
+// checkText pays for one more item of a text that is being built.
+func (m *machine) checkText(b []byte) {
+	m.payStep()
 	if len(b) > m.limits.Output {
-		exceed("a text of more than %d bytes", m.limits.Output)
+		failLimit("a text of more than %d bytes", m.limits.Output)
 	}
 }
 
-func decimal(n int) string { return strconv.Itoa(n) }
+func formatDecimal(n int) string { return strconv.Itoa(n) }
 
 func bigText(n *big.Int) string {
 	if n.BitLen() > 4*maxDigits {
-		valueError("Exceeds the limit (%d digits) for integer string conversion", maxDigits)
+		failValue("Exceeds the limit (%d digits) for integer string conversion", maxDigits)
 	}
 	s := n.String()
 	if len(strings.TrimPrefix(s, "-")) > maxDigits {
-		valueError("Exceeds the limit (%d digits) for integer string conversion", maxDigits)
+		failValue("Exceeds the limit (%d digits) for integer string conversion", maxDigits)
 	}
 	return s
 }

@@ -22,7 +22,7 @@ type tuple struct {
 	names []string
 }
 
-func pair(a, b Value) *tuple {
+func newPair(a, b Value) *tuple {
 	p := &struct {
 		tuple
 		room [2]Value
@@ -57,13 +57,13 @@ func (u *undefined) message() string {
 
 func (u *undefined) fail() {
 	if u.unsafe {
-		fail("SecurityError", "%s", u.message())
+		failRuntime("SecurityError", "%s", u.message())
 	}
-	fail("UndefinedError", "%s", u.message())
+	failRuntime("UndefinedError", "%s", u.message())
 }
 
-// mustDefine fails when one of the values is undefined.
-func mustDefine(values ...Value) {
+// requireDefined fails when one of the values is undefined.
+func requireDefined(values ...Value) {
 	for _, v := range values {
 		if u, is := v.(*undefined); is {
 			u.fail()
@@ -74,10 +74,10 @@ func mustDefine(values ...Value) {
 // namespace is the one value that a template may change.
 type namespace struct{ attrs *Dict }
 
-// interval is Python's range.
-type interval struct{ start, stop, step int }
+// rangeValue is Python's range.
+type rangeValue struct{ start, stop, step int }
 
-func (r *interval) len() int {
+func (r *rangeValue) len() int {
 	switch {
 	case r.step > 0 && r.start < r.stop:
 		return (r.stop-r.start-1)/r.step + 1
@@ -88,16 +88,16 @@ func (r *interval) len() int {
 }
 
 // generator yields values once: what map, select and their like return.
-type generator struct{ produce func() (Value, bool) }
+type generator struct{ produceNext func() (Value, bool) }
 
 func newGenerator(produce func() (Value, bool)) *generator { return &generator{produce} }
 
-func (g *generator) next(*machine) (Value, bool) { return g.produce() }
+func (g *generator) next(*machine) (Value, bool) { return g.produceNext() }
 
-// view is what a dict's keys, values and items return.
-type view struct {
+// dictView is what a dict's keys, values and items return.
+type dictView struct {
 	dict *Dict
-	what string // keys, values, items
+	kind string // keys, values, items
 }
 
 // function is a callable: a global or a method bound to its object.
@@ -121,8 +121,8 @@ type keyword struct {
 	value Value
 }
 
-// text returns the string in v, escaped or not.
-func text(v Value) (string, bool) {
+// asText returns the string in v, escaped or not.
+func asText(v Value) (string, bool) {
 	switch v := v.(type) {
 	case string:
 		return v, true
@@ -160,17 +160,17 @@ func typeName(v Value) string {
 		return "Undefined"
 	case *namespace:
 		return "Namespace"
-	case *interval:
+	case *rangeValue:
 		return "range"
 	case *generator:
 		return "generator"
-	case *view:
-		return "dict_" + v.what
+	case *dictView:
+		return "dict_" + v.kind
 	case *function:
 		return "function"
 	case *macro:
 		return "Macro"
-	case *loop:
+	case *loopVar:
 		return "LoopContext"
 	case *cycler:
 		return "Cycler"
@@ -187,7 +187,7 @@ func objectName(v Value) string {
 		return "None"
 	case *namespace, *cycler, *joiner:
 		return "jinja2.utils." + typeName(v) + " object"
-	case *macro, *loop:
+	case *macro, *loopVar:
 		return "jinja2.runtime." + typeName(v) + " object"
 	case markup:
 		return "markupsafe.Markup object"
@@ -195,8 +195,8 @@ func objectName(v Value) string {
 	return typeName(v) + " object"
 }
 
-// truth is bool(v).
-func truth(m *machine, v Value) bool {
+// isTruthy is bool(v).
+func isTruthy(m *machine, v Value) bool {
 	switch v := v.(type) {
 	case none, *undefined:
 		return false
@@ -216,9 +216,9 @@ func truth(m *machine, v Value) bool {
 		return len(v.items) > 0
 	case *Dict:
 		return v.Len() > 0
-	case *interval:
+	case *rangeValue:
 		return v.len() > 0
-	case *view:
+	case *dictView:
 		return v.dict.Len() > 0
 	}
 	return true
