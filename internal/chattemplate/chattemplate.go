@@ -16,7 +16,7 @@ import (
 
 // Template is a chat template that is ready to be used, by many at once.
 type Template struct {
-	usual  *jinja.Template
+	main   *jinja.Template
 	named  map[string]*jinja.Template
 	tokens map[string]string
 	kwargs []byte // read anew for every rendering: templates can change a list
@@ -31,13 +31,13 @@ var ErrNoDefault = errors.New("this model has only chat templates with names, an
 func Compile(t dstack.ChatTemplate) (*Template, error) {
 	p := &Template{named: map[string]*jinja.Template{}, tokens: t.Tokens, kwargs: t.Kwargs}
 	if len(p.kwargs) > 0 {
-		if _, err := object(p.kwargs); err != nil {
+		if _, err := readObject(p.kwargs); err != nil {
 			return nil, fmt.Errorf("read chat_template_kwargs: %w", err)
 		}
 	}
 	var err error
 	if t.Default != "" {
-		if p.usual, err = jinja.Compile(t.Default, jinja.Limits{}); err != nil {
+		if p.main, err = jinja.Compile(t.Default, jinja.Limits{}); err != nil {
 			return nil, err
 		}
 	}
@@ -54,11 +54,11 @@ func Compile(t dstack.ChatTemplate) (*Template, error) {
 // one for tools is taken where there are tools, as transformers does. An
 // error of the template is a *jinja.Error.
 func (p *Template) Render(ctx context.Context, request []byte, now time.Time) (string, error) {
-	given, err := object(request)
+	given, err := readObject(request)
 	if err != nil {
 		return "", err
 	}
-	template := p.usual
+	template := p.main
 	if tools, _ := given.Get("tools"); tools != nil && tools != jinja.None && p.named["tool_use"] != nil {
 		template = p.named["tool_use"]
 	}
@@ -70,26 +70,26 @@ func (p *Template) Render(ctx context.Context, request []byte, now time.Time) (s
 		vars.Set(name, p.tokens[name])
 	}
 	if len(p.kwargs) > 0 {
-		always, err := object(p.kwargs)
+		always, err := readObject(p.kwargs)
 		if err != nil {
 			return "", err
 		}
-		fill(vars, always)
+		setAll(vars, always)
 	}
-	fill(vars, given)
+	setAll(vars, given)
 	return template.Render(ctx, vars, now)
 }
 
-// fill sets all that from has.
-func fill(vars, from *jinja.Dict) {
+// setAll sets all that from has.
+func setAll(vars, from *jinja.Dict) {
 	for _, name := range from.Names() {
 		value, _ := from.Get(name)
 		vars.Set(name, value)
 	}
 }
 
-// object reads a JSON object, in its order.
-func object(text []byte) (*jinja.Dict, error) {
+// readObject reads a JSON object, in its order.
+func readObject(text []byte) (*jinja.Dict, error) {
 	read, err := jinja.FromJSON(text)
 	if err != nil {
 		return nil, err

@@ -36,7 +36,7 @@ func TestCache_FreshIsNotAsked(t *testing.T) {
 }
 
 func TestCache_SameCommitIsNotReadAgain(t *testing.T) {
-	r := newRig(t, never)
+	r := newRig(t, withoutFresh)
 	r.put()
 	r.template()
 	r.asked()
@@ -56,12 +56,12 @@ func TestCache_OfflineCopy(t *testing.T) {
 		"slow": {Delay: time.Hour}, "files alone": {Path: "/revision/", Status: 500},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, never)
+			r := newRig(t, withoutFresh)
 			r.put()
 			r.template()
 			r.hub.Fail(fault)
 			calm := r.client
-			r.client = r.open(never, hasty)
+			r.client = r.open(withoutFresh, withShortPatience)
 			got := r.template()
 			r.client.Close()
 			r.client = calm
@@ -76,7 +76,7 @@ func TestCache_OfflineCopy(t *testing.T) {
 		})
 	}
 	t.Run("nobody there", func(t *testing.T) {
-		r := newRig(t, never)
+		r := newRig(t, withoutFresh)
 		r.put()
 		r.template()
 		r.hub.Close()
@@ -89,7 +89,7 @@ func TestCache_OfflineCopy(t *testing.T) {
 // A stale token takes nothing away of what everybody may read.
 func TestCache_OfflineCopyBesideAStaleToken(t *testing.T) {
 	for _, token := range []string{"hf_stale", "hf_strängé"} {
-		r := newRig(t, never)
+		r := newRig(t, withoutFresh)
 		r.put()
 		r.template()
 		r.hub.Fail(hubtest.Fault{Status: 429, Times: 1})
@@ -136,7 +136,7 @@ func TestCache_PrivateIsForItsReaders(t *testing.T) {
 // A gated model's listing is public, at the commit that is known, and must
 // not pass for leave to read.
 func TestCache_ListingIsNoLeave(t *testing.T) {
-	r := newRig(t, never)
+	r := newRig(t, withoutFresh)
 	r.put()
 	r.template()
 	r.put(asGated("hf_a"))
@@ -158,7 +158,7 @@ func TestCache_RefusedIsForgotten(t *testing.T) {
 		{"private, then refused", asPrivate("hf_a", "hf_b"), asPrivate("hf_b"), []string{"hf_a"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := newRig(t, never)
+			r := newRig(t, withoutFresh)
 			r.hub.Account("hf_a")
 			r.put(c.before)
 			r.template("hf_b")
@@ -176,9 +176,9 @@ func TestCache_RefusedIsForgotten(t *testing.T) {
 }
 
 func TestCache_CorruptIsReadAgain(t *testing.T) {
-	good := func(change func(*entry)) func([]byte) []byte {
+	good := func(change func(*cacheEntry)) func([]byte) []byte {
 		return func(text []byte) []byte {
-			var e entry
+			var e cacheEntry
 			if err := json.Unmarshal(text, &e); err != nil {
 				return nil
 			}
@@ -191,12 +191,12 @@ func TestCache_CorruptIsReadAgain(t *testing.T) {
 		"empty":            func([]byte) []byte { return nil },
 		"cut off":          func(text []byte) []byte { return text[:len(text)/2] },
 		"noise":            func([]byte) []byte { return []byte("\x00\x01") },
-		"another format":   good(func(e *entry) { e.Format = 2 }),
-		"another hub":      good(func(e *entry) { e.Base = "https://elsewhere" }),
-		"another model":    good(func(e *entry) { e.Model = "a/b" }),
-		"a strange commit": good(func(e *entry) { e.Commit = "1" }),
-		"a strange name":   good(func(e *entry) { e.ID = "../x" }),
-		"no template":      good(func(e *entry) { e.Template = dstack.ChatTemplate{} }),
+		"another format":   good(func(e *cacheEntry) { e.Format = 2 }),
+		"another hub":      good(func(e *cacheEntry) { e.Base = "https://elsewhere" }),
+		"another model":    good(func(e *cacheEntry) { e.Model = "a/b" }),
+		"a strange commit": good(func(e *cacheEntry) { e.Commit = "1" }),
+		"a strange name":   good(func(e *cacheEntry) { e.ID = "../x" }),
+		"no template":      good(func(e *cacheEntry) { e.Template = dstack.ChatTemplate{} }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
@@ -253,7 +253,7 @@ func TestCache_IsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		at := old.Add(time.Duration(i) * time.Minute)
-		if err := os.Chtimes(r.client.cache.file(model), at, at); err != nil {
+		if err := os.Chtimes(r.client.cache.filePath(model), at, at); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -270,17 +270,17 @@ func TestCache_IsBounded(t *testing.T) {
 }
 
 func TestCache_TokensAreBounded(t *testing.T) {
-	r := newRig(t, never)
+	r := newRig(t, withoutFresh)
 	var tokens []string
-	for i := range markCount + 3 {
+	for i := range maxMarks + 3 {
 		tokens = append(tokens, fmt.Sprintf("hf_%d", i))
 	}
 	r.put(asGated(tokens...))
 	for _, token := range tokens {
 		r.template(token)
 	}
-	e, ok := r.client.cache.load(llama)
-	if !ok || len(e.Accepted) != markCount || !e.serves(tokens[markCount+2:], time.Time{}) || e.serves(tokens[:1], time.Time{}) {
+	e, ok := r.client.cache.loadEntry(llama)
+	if !ok || len(e.Accepted) != maxMarks || !e.isAllowedFor(tokens[maxMarks+2:], time.Time{}) || e.isAllowedFor(tokens[:1], time.Time{}) {
 		t.Errorf("%d marks", len(e.Accepted))
 	}
 }

@@ -12,9 +12,9 @@ import (
 )
 
 const (
-	nameLimit  = 96   // of either part of a model's name, as on the hub
-	tokenLimit = 4096 // characters; theirs have under 100
-	tokenCount = 8
+	maxNamePart    = 96   // of either part of a model's name, as on the hub
+	maxTokenLength = 4096 // characters; theirs have under 100
+	maxTokens      = 8
 )
 
 var modelName = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
@@ -24,14 +24,14 @@ var modelName = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_]
 func checkModel(model string) error {
 	well := modelName.MatchString(model) && !strings.Contains(model, "..") && !strings.Contains(model, "--")
 	for part := range strings.SplitSeq(model, "/") {
-		well = well && len(part) <= nameLimit && !strings.HasSuffix(part, ".") && !strings.HasSuffix(part, "-") && !strings.HasSuffix(part, ".git")
+		well = well && len(part) <= maxNamePart && !strings.HasSuffix(part, ".") && !strings.HasSuffix(part, "-") && !strings.HasSuffix(part, ".git")
 	}
 	if well {
 		return nil
 	}
 	shown := model
-	if len(shown) > 2*nameLimit {
-		shown = shown[:2*nameLimit] + "…"
+	if len(shown) > 2*maxNamePart {
+		shown = shown[:2*maxNamePart] + "…"
 	}
 	return &dstack.Error{
 		Kind: dstack.Invalid, Message: fmt.Sprintf("cannot read the chat template of %q: it is not a model's name on a hub", shown),
@@ -39,25 +39,25 @@ func checkModel(model string) error {
 	}
 }
 
-// credentials are nobody's and then the tokens, each once. Strange tells that
+// splitCallers are nobody's and then the tokens, each once. Strange tells that
 // one is left out which no header can hold.
-func credentials(tokens []string) (all []string, strange bool) {
+func splitCallers(tokens []string) (all []string, strange bool) {
 	all = []string{""}
 	for _, token := range tokens {
 		token = strings.TrimSpace(token)
 		switch {
-		case len(token) > tokenLimit || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		case len(token) > maxTokenLength || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
 			strange = true
-		case len(all) <= tokenCount && !slices.Contains(all, token):
+		case len(all) <= maxTokens && !slices.Contains(all, token):
 			all = append(all, token)
 		}
 	}
 	return all, strange
 }
 
-// markOf stands for a token where it must be told from others and cannot be
+// tokenMark stands for a token where it must be told from others and cannot be
 // kept: another one for each model.
-func markOf(model, token string) string {
+func tokenMark(model, token string) string {
 	sum := sha256.Sum256([]byte(model + "\x00" + token))
 	return hex.EncodeToString(sum[:])
 }

@@ -12,38 +12,38 @@ import (
 	"time"
 )
 
-const headerLimit = 64 << 10
+const maxHeader = 64 << 10
 
 func (c *Client) newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  nil, // the environment is not asked
-		DialContext:            c.dial,
+		DialContext:            c.dialHub,
 		TLSClientConfig:        c.opts.TLS.Clone(),
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true, // sizes are counted as they come
-		MaxResponseHeaderBytes: headerLimit,
+		MaxResponseHeaderBytes: maxHeader,
 		MaxIdleConnsPerHost:    4,
 		IdleConnTimeout:        30 * time.Second,
 		TLSHandshakeTimeout:    c.opts.Patience,
 	}
 }
 
-// dial connects to the hub wherever it is, since the operator names it. To
+// dialHub connects to the hub wherever it is, since the operator names it. To
 // where it redirects, a public hub is not to lead into our own network: the
 // address is looked at when it is connected to, so that no name can change
 // its mind between.
-func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (c *Client) dialHub(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: c.opts.Patience}
-	if strings.EqualFold(address, withPort(c.base)) {
+	if strings.EqualFold(address, hostPort(c.base)) {
 		conn, err := dialer.DialContext(ctx, network, address)
-		if err == nil && c.inner(conn.RemoteAddr().String()) {
-			c.inside.Store(true)
+		if err == nil && c.isInner(conn.RemoteAddr().String()) {
+			c.hubIsInner.Store(true)
 		}
 		return conn, err
 	}
-	if !c.inside.Load() {
+	if !c.hubIsInner.Load() {
 		dialer.Control = func(_, address string, _ syscall.RawConn) error {
-			if c.inner(address) {
+			if c.isInner(address) {
 				return fmt.Errorf("the hub redirects to %s, which is in no public network", address)
 			}
 			return nil
@@ -52,8 +52,8 @@ func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, e
 	return dialer.DialContext(ctx, network, address)
 }
 
-// withPort is where a URL's host is dialled.
-func withPort(u *url.URL) string {
+// hostPort is where a URL's host is dialled.
+func hostPort(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
@@ -61,13 +61,13 @@ func withPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// sameHost tells whether two URLs are of one scheme, host and port.
-func sameHost(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(withPort(a), withPort(b))
+// isSameHost tells whether two URLs are of one scheme, host and port.
+func isSameHost(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(hostPort(a), hostPort(b))
 }
 
-// special are the networks that are not public, beside those that netip knows.
-var special = []netip.Prefix{
+// specialNetworks are the networks that are not public, beside those that netip knows.
+var specialNetworks = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
 	netip.MustParsePrefix("100.64.0.0/10"), // shared by carriers and some clouds' metadata
 	netip.MustParsePrefix("192.0.0.0/24"),
@@ -78,9 +78,9 @@ var special = []netip.Prefix{
 	netip.MustParsePrefix("2002::/16"),
 }
 
-// isInner tells an address, with its port, of no public network. One that it
+// isInnerAddress tells an address, with its port, of no public network. One that it
 // cannot read is as well.
-func isInner(address string) bool {
+func isInnerAddress(address string) bool {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return true
@@ -89,7 +89,7 @@ func isInner(address string) bool {
 	if !ip.IsGlobalUnicast() || ip.IsPrivate() {
 		return true
 	}
-	for _, p := range special {
+	for _, p := range specialNetworks {
 		if p.Contains(ip) {
 			return true
 		}

@@ -165,7 +165,7 @@ func TestGet_Redirects(t *testing.T) {
 // A public hub must not lead the server into its own network; one inside may.
 func TestDial_PublicHubIntoOurNetwork(t *testing.T) {
 	r := newRig(t)
-	r.client.inner = func(address string) bool { return address == r.hub.StorageHost() }
+	r.client.isInner = func(address string) bool { return address == r.hub.StorageHost() }
 	r.put(func(repo *hubtest.Repo) { repo.Stored = []string{"tokenizer_config.json"} })
 	_, err := r.client.ChatTemplate(t.Context(), llama, nil)
 	r.mustBe(err, dstack.Unavailable, "cannot be reached", "")
@@ -177,7 +177,7 @@ func TestDial_PublicHubIntoOurNetwork(t *testing.T) {
 			t.Errorf("asked %s", q.Path)
 		}
 	}
-	r.client.inner = isInner
+	r.client.isInner = isInnerAddress
 	r.client.transport.CloseIdleConnections()
 	r.template()
 }
@@ -186,12 +186,12 @@ func TestIsInner(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:80", "10.1.2.3:443", "172.16.0.1:1", "192.168.1.1:1", "169.254.169.254:80", "100.100.100.200:80", "0.0.0.0:80", "0.1.2.3:80",
 		"224.0.0.1:1", "255.255.255.255:1", "240.0.0.1:1", "198.18.0.1:1", "192.0.0.192:80", "[::1]:80", "[::]:80", "[fe80::1%eth0]:80", "[fd00:ec2::254]:80", "[ff02::1]:1",
 		"[::ffff:127.0.0.1]:80", "[::ffff:10.0.0.1]:80", "[64:ff9b::a00:1]:80", "[2002:a00:1::]:80", "localhost:80", ""} {
-		if !isInner(address) {
+		if !isInnerAddress(address) {
 			t.Errorf("%q is let through", address)
 		}
 	}
 	for _, address := range []string{"8.8.8.8:443", "172.32.0.1:1", "[2606:4700::1111]:443", "[::ffff:8.8.8.8]:443"} {
-		if isInner(address) {
+		if isInnerAddress(address) {
 			t.Errorf("%q is not", address)
 		}
 	}
@@ -244,7 +244,7 @@ func TestShare_NotTooManyAtOnce(t *testing.T) {
 	until := make(chan struct{})
 	r.hub.Fail(hubtest.Fault{Path: "/revision/", Until: until})
 	var all sync.WaitGroup
-	for i := range atOnce + 2 {
+	for i := range maxFetches + 2 {
 		model := fmt.Sprintf("org/m%d", i)
 		r.hub.Put(hubtest.Repo{Name: model, Files: map[string]string{"chat_template.jinja": "J"}})
 		all.Go(func() {
@@ -253,8 +253,8 @@ func TestShare_NotTooManyAtOnce(t *testing.T) {
 			}
 		})
 	}
-	waitFor(t, func() bool { return len(r.hub.Requests()) >= atOnce && len(r.client.slots) == atOnce })
-	if n := len(r.hub.Requests()); n != atOnce {
+	waitFor(t, func() bool { return len(r.hub.Requests()) >= maxFetches && len(r.client.slots) == maxFetches })
+	if n := len(r.hub.Requests()); n != maxFetches {
 		t.Errorf("%d requests", n)
 	}
 	close(until)

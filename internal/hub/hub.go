@@ -25,10 +25,10 @@ const DefaultBase = "https://huggingface.co"
 
 // The bounds where the options have none.
 const (
-	patience = 10 * time.Second
-	fresh    = 10 * time.Minute
-	entries  = 256
-	atOnce   = 8 // fetches, each of which may hold tens of megabytes
+	defaultPatience = 10 * time.Second
+	defaultFresh    = 10 * time.Minute
+	defaultEntries  = 256
+	maxFetches      = 8 // fetches, each of which may hold tens of megabytes
 )
 
 // Options is which hub to ask, and how.
@@ -44,18 +44,18 @@ type Options struct {
 
 // Client asks one hub. Its methods may be called at any time by anybody.
 type Client struct {
-	opts      Options
-	base      *url.URL // without a slash at its end
-	cache     *cache
-	transport *http.Transport
-	inside    atomic.Bool               // the hub has been reached at an address of no public network
-	inner     func(address string) bool // tells such addresses
-	flights   singleflight.Group        // one fetch a model and token
-	slots     chan struct{}             // held by the fetches that go on
-	ctx       context.Context           // ends when the client closes
-	cancel    context.CancelFunc
-	closing   sync.RWMutex // held while work begins
-	work      sync.WaitGroup
+	opts       Options
+	base       *url.URL // without a slash at its end
+	cache      *diskCache
+	transport  *http.Transport
+	hubIsInner atomic.Bool               // the hub has been reached at an address of no public network
+	isInner    func(address string) bool // tells such addresses
+	flights    singleflight.Group        // one fetch a model and token
+	slots      chan struct{}             // held by the fetches that go on
+	ctx        context.Context           // ends when the client closes
+	cancel     context.CancelFunc
+	closing    sync.RWMutex // held while work begins
+	work       sync.WaitGroup
 }
 
 // New returns a client of the hub at opts.Base. It asks nothing yet.
@@ -64,18 +64,18 @@ func New(opts Options) (*Client, error) {
 		opts.Base = DefaultBase
 	}
 	if opts.Patience <= 0 {
-		opts.Patience = patience
+		opts.Patience = defaultPatience
 	}
 	if opts.Fresh <= 0 {
-		opts.Fresh = fresh
+		opts.Fresh = defaultFresh
 	}
 	if opts.Entries <= 0 {
-		opts.Entries = entries
+		opts.Entries = defaultEntries
 	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	base, err := readBase(opts.Base)
+	base, err := parseBase(opts.Base)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +83,7 @@ func New(opts Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{opts: opts, base: base, cache: kept, inner: isInner, slots: make(chan struct{}, atOnce)}
+	c := &Client{opts: opts, base: base, cache: kept, isInner: isInnerAddress, slots: make(chan struct{}, maxFetches)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.transport = c.newTransport()
 	return c, nil
@@ -98,9 +98,9 @@ func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 }
 
-// readBase reads an HF_ENDPOINT. What it refuses is not repeated where it may
+// parseBase reads an HF_ENDPOINT. What it refuses is not repeated where it may
 // hold a password.
-func readBase(text string) (*url.URL, error) {
+func parseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimSpace(text))
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, &dstack.Error{
@@ -123,58 +123,58 @@ func (c *Client) ChatTemplate(ctx context.Context, model string, tokens []string
 	if err := checkModel(model); err != nil {
 		return dstack.ChatTemplate{}, err
 	}
-	callers, strange := credentials(tokens)
+	callers, strange := splitCallers(tokens)
 	since := time.Now().Add(-c.opts.Fresh)
-	if e, ok := c.cache.find(model, callers, since); ok {
-		return e.told(c.base.Host, false), nil
+	if e, ok := c.cache.findEntry(model, callers, since); ok {
+		return e.toTemplate(c.base.Host, false), nil
 	}
 	limited, cancel := context.WithTimeout(ctx, c.opts.Patience)
 	defer cancel()
 	e, all := c.askAs(limited, model, callers)
 	if all == nil {
-		return e.told(c.base.Host, false), nil
+		return e.toTemplate(c.base.Host, false), nil
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return dstack.ChatTemplate{}, context.Cause(ctx)
 	}
-	if strange && all[len(all)-1].what.anotherMay() {
-		all = append(all, &trouble{what: unknown, Cause: errors.New("it has characters that no token has")})
+	if strange && all[len(all)-1].kind.mayHelpOther() {
+		all = append(all, &hubError{kind: kindUnknownToken, Cause: errors.New("it has characters that no token has")})
 	}
-	t := worst(all)
-	if slices.ContainsFunc(all, func(t *trouble) bool { return t.what.passes() }) { // whom the hub has refused, the cache refuses
-		if e, ok := c.cache.find(model, callers, time.Time{}); ok {
+	t := worstError(all)
+	if slices.ContainsFunc(all, func(t *hubError) bool { return t.kind.isTemporary() }) { // whom the hub has refused, the cache refuses
+		if e, ok := c.cache.findEntry(model, callers, time.Time{}); ok {
 			c.opts.Log.Info("a model hub cannot be asked, and the last chat template it gave is used", "model", model, "hub", c.base.Host, "err", t.Cause)
-			return e.told(c.base.Host, true), nil
+			return e.toTemplate(c.base.Host, true), nil
 		}
 	}
-	return dstack.ChatTemplate{}, asking{client: c, model: model}.explain(t, len(callers) > 1 || strange)
+	return dstack.ChatTemplate{}, query{client: c, model: model}.explainError(t, len(callers) > 1 || strange)
 }
 
 // askAs asks as one caller after the other, until one is answered or no other
 // would fare better. Without an answer it returns the trouble of each.
-func (c *Client) askAs(ctx context.Context, model string, callers []string) (e entry, all []*trouble) {
+func (c *Client) askAs(ctx context.Context, model string, callers []string) (e cacheEntry, all []*hubError) {
 	for _, token := range callers {
-		e, t := c.share(ctx, model, token)
-		if t != nil && t.what == slow && ctx.Err() == nil { // the fetch had begun long before this caller came
-			e, t = c.share(ctx, model, token)
+		e, t := c.fetchShared(ctx, model, token)
+		if t != nil && t.kind == kindTimeout && ctx.Err() == nil { // the fetch had begun long before this caller came
+			e, t = c.fetchShared(ctx, model, token)
 		}
 		if t == nil {
 			return e, nil
 		}
 		all = append(all, t)
-		if !t.what.anotherMay() {
+		if !t.kind.mayHelpOther() {
 			break
 		}
 	}
-	return entry{}, all
+	return cacheEntry{}, all
 }
 
-// share lets all who ask at once for a model with the same token wait for one
+// fetchShared lets all who ask at once for a model with the same token wait for one
 // fetch. It goes on, for as long as its own patience lasts, when they leave.
-func (c *Client) share(ctx context.Context, model, token string) (entry, *trouble) {
-	came := c.flights.DoChan(markOf(model, token), func() (any, error) {
-		if !c.begin() {
-			return nil, &trouble{what: away, Cause: context.Canceled}
+func (c *Client) fetchShared(ctx context.Context, model, token string) (cacheEntry, *hubError) {
+	came := c.flights.DoChan(tokenMark(model, token), func() (any, error) {
+		if !c.beginWork() {
+			return nil, &hubError{kind: kindUnavailable, Cause: context.Canceled}
 		}
 		defer c.work.Done()
 		ctx, cancel := context.WithTimeout(c.ctx, c.opts.Patience)
@@ -183,9 +183,9 @@ func (c *Client) share(ctx context.Context, model, token string) (entry, *troubl
 		case c.slots <- struct{}{}:
 			defer func() { <-c.slots }()
 		case <-ctx.Done():
-			return nil, unreached(ctx, ctx.Err())
+			return nil, connectionError(ctx, ctx.Err())
 		}
-		e, t := asking{client: c, model: model, token: token}.attempt(ctx)
+		e, t := query{client: c, model: model, token: token}.askAndCache(ctx)
 		if t != nil {
 			return nil, t
 		}
@@ -193,17 +193,17 @@ func (c *Client) share(ctx context.Context, model, token string) (entry, *troubl
 	})
 	select {
 	case <-ctx.Done():
-		return entry{}, &trouble{what: slow, Cause: ctx.Err()}
+		return cacheEntry{}, &hubError{kind: kindTimeout, Cause: ctx.Err()}
 	case r := <-came:
-		if t, ok := errors.AsType[*trouble](r.Err); ok {
-			return entry{}, t
+		if t, ok := errors.AsType[*hubError](r.Err); ok {
+			return cacheEntry{}, t
 		}
-		return r.Val.(entry), nil
+		return r.Val.(cacheEntry), nil
 	}
 }
 
-// begin tells whether new work may begin, which the caller then ends.
-func (c *Client) begin() bool {
+// beginWork tells whether new work may begin, which the caller then ends.
+func (c *Client) beginWork() bool {
 	c.closing.RLock()
 	defer c.closing.RUnlock()
 	if c.ctx.Err() != nil {

@@ -80,7 +80,7 @@ func TestChatTemplate_TokenOfStrangeCharacters(t *testing.T) {
 }
 
 func TestChatTemplate_TokenOnlyWhereNeeded(t *testing.T) {
-	r := newRig(t, never)
+	r := newRig(t, withoutFresh)
 	r.put()
 	r.template(canary)
 	for _, q := range r.hub.Requests() {
@@ -140,7 +140,7 @@ func TestChatTemplate_NobodyThere(t *testing.T) {
 // The whole takes no longer than its patience, however many requests it is.
 func TestChatTemplate_Slow(t *testing.T) {
 	for _, path := range []string{"/revision/", "/resolve/", "/resolve-cache/"} {
-		r := newRig(t, hasty)
+		r := newRig(t, withShortPatience)
 		r.put()
 		r.hub.Fail(hubtest.Fault{Path: path, Delay: time.Hour})
 		r.refused(dstack.Timeout, "has not answered in time, which is at most 100ms", "try again")

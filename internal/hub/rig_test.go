@@ -26,8 +26,8 @@ const (
 	config = `{"chat_template": "` + plain + `", "bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false}}`
 )
 
-// rig is a hub and a client of it, whose log is looked at for tokens.
-type rig struct {
+// testRig is a hub and a client of it, whose log is looked at for tokens.
+type testRig struct {
 	*testing.T
 	hub    *hubtest.Hub
 	client *Client
@@ -35,9 +35,9 @@ type rig struct {
 	log    bytes.Buffer
 }
 
-func newRig(t *testing.T, change ...func(*Options)) *rig {
+func newRig(t *testing.T, change ...func(*Options)) *testRig {
 	t.Helper()
-	r := &rig{T: t, hub: hubtest.New(t, hubtest.Options{}), dir: filepath.Join(t.TempDir(), "hub")}
+	r := &testRig{T: t, hub: hubtest.New(t, hubtest.Options{}), dir: filepath.Join(t.TempDir(), "hub")}
 	r.client = r.open(change...)
 	t.Cleanup(func() {
 		r.client.Close()
@@ -50,7 +50,7 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 }
 
 // open makes a client of the rig's hub and folder, as a restarted server has.
-func (r *rig) open(change ...func(*Options)) *Client {
+func (r *testRig) open(change ...func(*Options)) *Client {
 	r.Helper()
 	opts := Options{Base: r.hub.URL(), Dir: r.dir, Log: slog.New(slog.NewTextHandler(&r.log, nil))}
 	for _, do := range change {
@@ -63,12 +63,12 @@ func (r *rig) open(change ...func(*Options)) *Client {
 	return c
 }
 
-func never(o *Options) { o.Fresh = time.Nanosecond }
+func withoutFresh(o *Options) { o.Fresh = time.Nanosecond }
 
-func hasty(o *Options) { o.Patience = 100 * time.Millisecond }
+func withShortPatience(o *Options) { o.Patience = 100 * time.Millisecond }
 
 // put adds a repository with a tokenizer_config.json.
-func (r *rig) put(change ...func(*hubtest.Repo)) {
+func (r *testRig) put(change ...func(*hubtest.Repo)) {
 	repo := hubtest.Repo{Name: llama, Files: map[string]string{"tokenizer_config.json": config}}
 	for _, do := range change {
 		do(&repo)
@@ -94,7 +94,7 @@ func withFiles(files ...string) func(*hubtest.Repo) {
 }
 
 // template asks for the model's template, which is there.
-func (r *rig) template(tokens ...string) dstack.ChatTemplate {
+func (r *testRig) template(tokens ...string) dstack.ChatTemplate {
 	r.Helper()
 	got, err := r.client.ChatTemplate(r.Context(), llama, tokens)
 	if err != nil {
@@ -104,7 +104,7 @@ func (r *rig) template(tokens ...string) dstack.ChatTemplate {
 }
 
 // refused asks for the model's template, and must be refused in these words.
-func (r *rig) refused(kind dstack.Kind, message, hint string, tokens ...string) {
+func (r *testRig) refused(kind dstack.Kind, message, hint string, tokens ...string) {
 	r.Helper()
 	got, err := r.client.ChatTemplate(r.Context(), llama, tokens)
 	r.mustBe(err, kind, message, hint)
@@ -113,7 +113,7 @@ func (r *rig) refused(kind dstack.Kind, message, hint string, tokens ...string) 
 	}
 }
 
-func (r *rig) mustBe(err error, kind dstack.Kind, message, hint string) {
+func (r *testRig) mustBe(err error, kind dstack.Kind, message, hint string) {
 	r.Helper()
 	e, ok := errors.AsType[*dstack.Error](err)
 	if !ok || e.Kind != kind || !strings.Contains(e.Message, message) || !strings.Contains(e.Hint, hint) {
@@ -135,7 +135,7 @@ func causeOf(err error) string {
 }
 
 // asked are the paths that came since the last call, with who asked.
-func (r *rig) asked() []string {
+func (r *testRig) asked() []string {
 	var all []string
 	for _, q := range r.hub.Requests() {
 		who, _ := strings.CutPrefix(q.Header.Get("Authorization"), "Bearer ")
@@ -146,7 +146,7 @@ func (r *rig) asked() []string {
 }
 
 // kept are the files of the cache.
-func (r *rig) kept() []string {
+func (r *testRig) kept() []string {
 	files, err := filepath.Glob(filepath.Join(r.dir, "*"))
 	if err != nil {
 		r.Fatal(err)
@@ -154,7 +154,7 @@ func (r *rig) kept() []string {
 	return files
 }
 
-func (r *rig) mustNotKeep(secret string) {
+func (r *testRig) mustNotKeep(secret string) {
 	r.Helper()
 	err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

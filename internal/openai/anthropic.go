@@ -15,7 +15,7 @@ const (
 // WriteAnthropicError answers with an error that Anthropic's clients turn
 // into the typed one of its status.
 func WriteAnthropicError(w http.ResponseWriter, status int, message string) error {
-	return write(w, status, anthropicError(status, message))
+	return writeJSON(w, status, anthropicError(status, message))
 }
 
 func anthropicError(status int, message string) any {
@@ -62,7 +62,7 @@ type bothModel struct {
 	CreatedAt   string `json:"created_at"`
 }
 
-func both(m Model) bothModel {
+func newBothModel(m Model) bothModel {
 	return bothModel{m, "model", m.ID, time.Unix(m.Created, 0).UTC().Format(time.RFC3339)}
 }
 
@@ -76,15 +76,15 @@ func WriteAnthropicModels(w http.ResponseWriter, models []Model) error {
 		LastID  *string     `json:"last_id"`
 	}{Object: "list", Data: []bothModel{}}
 	for _, m := range models {
-		list.Data = append(list.Data, both(m))
+		list.Data = append(list.Data, newBothModel(m))
 	}
 	if n := len(models); n > 0 {
 		list.FirstID, list.LastID = &models[0].ID, &models[n-1].ID
 	}
-	return write(w, http.StatusOK, list)
+	return writeJSON(w, http.StatusOK, list)
 }
 
 // WriteAnthropicModel answers GET /models/{id} for Anthropic's clients.
 func WriteAnthropicModel(w http.ResponseWriter, m Model) error {
-	return write(w, http.StatusOK, both(m))
+	return writeJSON(w, http.StatusOK, newBothModel(m))
 }

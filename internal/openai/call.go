@@ -30,8 +30,8 @@ type Call struct {
 // Chat is the path of the call that has messages.
 const Chat = "/chat/completions"
 
-// forwarded are the calls that replicas answer, by their path behind /v1.
-var forwarded = map[string]struct{ root, anthropic, streams bool }{
+// forwardedCalls are the calls that replicas answer, by their path behind /v1.
+var forwardedCalls = map[string]struct{ root, anthropic, streams bool }{
 	Chat:                     {streams: true},
 	"/completions":           {streams: true},
 	"/responses":             {streams: true},
@@ -55,8 +55,8 @@ var forwarded = map[string]struct{ root, anthropic, streams bool }{
 
 // Forwarded lists the paths of calls that replicas answer, in order.
 func Forwarded() []string {
-	paths := make([]string, 0, len(forwarded))
-	for path := range forwarded {
+	paths := make([]string, 0, len(forwardedCalls))
+	for path := range forwardedCalls {
 		paths = append(paths, path)
 	}
 	slices.Sort(paths)
@@ -68,7 +68,7 @@ func ParseCall(path string) Call {
 	if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
 		path = "/" + rest
 	}
-	if f, ok := forwarded[path]; ok {
+	if f, ok := forwardedCalls[path]; ok {
 		return Call{Operation: Forward, Path: path, Root: f.root, Anthropic: f.anthropic}
 	}
 	if path == "/models" || path == "/models/" {
@@ -82,7 +82,7 @@ func ParseCall(path string) Call {
 
 // Streams says whether the answer is a stream of events where the body says
 // "stream": true.
-func (c Call) Streams() bool { return c.Operation == Forward && forwarded[c.Path].streams }
+func (c Call) Streams() bool { return c.Operation == Forward && forwardedCalls[c.Path].streams }
 
 // Methods returns the methods of a call, as an Allow header names them.
 func (c Call) Methods() []string {

@@ -19,7 +19,7 @@ func WritePreflight(w http.ResponseWriter, r *http.Request) {
 	AllowOrigin(h)
 	h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
 	// A star would leave Authorization out.
-	if asked := r.Header.Get("Access-Control-Request-Headers"); names(asked) {
+	if asked := r.Header.Get("Access-Control-Request-Headers"); isHeaderNameList(asked) {
 		h.Set("Access-Control-Allow-Headers", asked)
 	}
 	h.Set("Access-Control-Max-Age", "600")
@@ -39,8 +39,8 @@ func AllowOrigin(h http.Header) {
 	h.Set("Access-Control-Expose-Headers", "*")
 }
 
-// names says whether s is a list of header names, and one of a decent length.
-func names(s string) bool {
+// isHeaderNameList says whether s is a list of header names, and one of a decent length.
+func isHeaderNameList(s string) bool {
 	const legal = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~, "
 	return s != "" && len(s) <= 2048 && strings.Trim(s, legal) == ""
 }

@@ -12,11 +12,11 @@ import (
 // ErrNotForm says that a body is no form, although its header calls it one.
 var ErrNotForm = errors.New("the request body is not the form that its Content-Type says")
 
-// mostParts is how many fields of a form are looked at, and mostName how long
+// maxFormParts is how many fields of a form are looked at, and maxModelName how long
 // a model's name may be there.
 const (
-	mostParts = 1000
-	mostName  = 4 << 10
+	maxFormParts = 1000
+	maxModelName = 4 << 10
 )
 
 // FindModelInForm returns the model that a body names, whatever the body is: a form,
@@ -26,16 +26,16 @@ func FindModelInForm(contentType string, body []byte) (string, error) {
 	if err != nil || kind != "multipart/form-data" {
 		return FindModel(body)
 	}
-	return modelOfForm(params["boundary"], body)
+	return findModelField(params["boundary"], body)
 }
 
-// modelOfForm takes the last field called model, as FindModel does.
-func modelOfForm(boundary string, body []byte) (name string, err error) {
+// findModelField takes the last field called model, as FindModel does.
+func findModelField(boundary string, body []byte) (name string, err error) {
 	if boundary == "" {
 		return "", fmt.Errorf("%w: it names no boundary", ErrNotForm)
 	}
 	form := multipart.NewReader(bytes.NewReader(body), boundary)
-	for range mostParts {
+	for range maxFormParts {
 		part, err := form.NextRawPart()
 		if err == io.EOF { // its end; one that is wrapped is a body cut short
 			if name == "" {
@@ -49,14 +49,14 @@ func modelOfForm(boundary string, body []byte) (name string, err error) {
 		if part.FormName() != "model" {
 			continue
 		}
-		text, err := io.ReadAll(io.LimitReader(part, mostName+1))
+		text, err := io.ReadAll(io.LimitReader(part, maxModelName+1))
 		switch {
 		case err != nil:
 			return "", fmt.Errorf("%w: %w", ErrNotForm, err)
-		case len(text) > mostName:
+		case len(text) > maxModelName:
 			return "", ErrNoString
 		}
 		name = string(text)
 	}
-	return "", fmt.Errorf("%w: it has more than %d fields", ErrNotForm, mostParts)
+	return "", fmt.Errorf("%w: it has more than %d fields", ErrNotForm, maxFormParts)
 }

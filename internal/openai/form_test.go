@@ -10,8 +10,8 @@ import (
 	"dstack/internal/openai"
 )
 
-// form writes fields, pairs of name and value, and a file.
-func form(t testing.TB, fields ...string) (contentType, body string) {
+// answerForm writes fields, pairs of name and value, and a file.
+func answerForm(t testing.TB, fields ...string) (contentType, body string) {
 	t.Helper()
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
@@ -30,11 +30,11 @@ func form(t testing.TB, fields ...string) (contentType, body string) {
 }
 
 func TestModelIn(t *testing.T) {
-	kind, body := form(t, "language", "en", "model", "org/whisper")
-	twoKind, two := form(t, "model", "a", "model", "b")
-	noneKind, none := form(t, "language", "en")
-	longKind, long := form(t, "model", strings.Repeat("x", 5000))
-	manyKind, many := form(t, strings.Split(strings.Repeat("a b ", 1001), " ")[:2002]...)
+	kind, body := answerForm(t, "language", "en", "model", "org/whisper")
+	twoKind, two := answerForm(t, "model", "a", "model", "b")
+	noneKind, none := answerForm(t, "language", "en")
+	longKind, long := answerForm(t, "model", strings.Repeat("x", 5000))
+	manyKind, many := answerForm(t, strings.Split(strings.Repeat("a b ", 1001), " ")[:2002]...)
 	for _, c := range []struct {
 		name, kind, body, want string
 		err                    error
@@ -59,7 +59,7 @@ func TestModelIn(t *testing.T) {
 }
 
 func FuzzModelIn(f *testing.F) {
-	kind, body := form(f, "model", "m")
+	kind, body := answerForm(f, "model", "m")
 	f.Add(kind, []byte(body))
 	f.Add("multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n--x--"))
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {

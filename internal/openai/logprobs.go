@@ -1,11 +1,11 @@
 package openai
 
-// unlikely is OpenAI's logprob for what has none.
-const unlikely = -9999.0
+// missingLogprob is OpenAI's logprob for what has none.
+const missingLogprob = -9999.0
 
 func logprobOf(p *float64) float64 {
 	if p == nil {
-		return unlikely
+		return missingLogprob
 	}
 	return *p
 }
@@ -35,7 +35,7 @@ func newTokenLogprob(text string, p *float64) tokenLogprob {
 	return t
 }
 
-func newChatLogprobs(told []scored) *chatLogprobs {
+func newChatLogprobs(told []scoredToken) *chatLogprobs {
 	l := &chatLogprobs{Content: make([]chatLogprob, 0, len(told))}
 	for _, s := range told {
 		one := chatLogprob{newTokenLogprob(s.text, s.logprob), make([]tokenLogprob, 0, len(s.top))}
@@ -55,7 +55,7 @@ type textLogprobs struct {
 	Offsets  []int                `json:"text_offset"`
 }
 
-func newTextLogprobs(told []scored, top int) *textLogprobs {
+func newTextLogprobs(told []scoredToken, top int) *textLogprobs {
 	l := &textLogprobs{Tokens: []string{}, Logprobs: []float64{}, Offsets: []int{}}
 	for _, s := range told {
 		l.Tokens = append(l.Tokens, s.text)

@@ -29,19 +29,19 @@ func WriteModels(w http.ResponseWriter, models []Model) error {
 	if models == nil {
 		models = []Model{}
 	}
-	return write(w, http.StatusOK, struct {
+	return writeJSON(w, http.StatusOK, struct {
 		Object string  `json:"object"`
 		Data   []Model `json:"data"`
 	}{"list", models})
 }
 
 // WriteModel answers GET /models/{id}.
-func WriteModel(w http.ResponseWriter, m Model) error { return write(w, http.StatusOK, m) }
+func WriteModel(w http.ResponseWriter, m Model) error { return writeJSON(w, http.StatusOK, m) }
 
 // WriteError answers with an error that OpenAI's clients turn into the typed
 // one of its status. Code and param may be empty; they are null then.
 func WriteError(w http.ResponseWriter, status int, code, param, message string) error {
-	return write(w, status, errorBody(&Problem{Status: status, Code: code, Param: param, Message: message}))
+	return writeJSON(w, status, errorBody(&Problem{Status: status, Code: code, Param: param, Message: message}))
 }
 
 // RateLimited is the code of an error that tells of too many requests.
@@ -57,11 +57,11 @@ func errorBody(p *Problem) any {
 	}
 	return struct {
 		Error told `json:"error"`
-	}{told{p.Message, typeOf(p.Status, p.Code), orNull(p.Param), orNull(p.Code)}}
+	}{told{p.Message, errorType(p.Status, p.Code), orNull(p.Param), orNull(p.Code)}}
 }
 
-// typeOf is the error's type for a status and a code.
-func typeOf(status int, code string) string {
+// errorType is the error's type for a status and a code.
+func errorType(status int, code string) string {
 	switch {
 	case code == RateLimited:
 		return "requests" // what there are too many of
@@ -83,7 +83,7 @@ func orNull(s string) *string {
 	return &s
 }
 
-func write(w http.ResponseWriter, status int, v any) error {
+func writeJSON(w http.ResponseWriter, status int, v any) error {
 	var body bytes.Buffer
 	out := json.NewEncoder(&body)
 	out.SetEscapeHTML(false) // it is read in terminals, and never as a page

@@ -57,7 +57,7 @@ func (p *Problem) WriteEvent(w io.Writer, anthropic bool) error {
 // status than 200 tells, in its own words where they can be found.
 func ForeignError(status int, body []byte) *Problem {
 	if status < 400 || status > 599 {
-		return badAnswer("answered with status " + strconv.Itoa(status))
+		return badServerAnswer("answered with status " + strconv.Itoa(status))
 	}
 	var told struct {
 		Error   json.RawMessage `json:"error"`
@@ -78,36 +78,36 @@ func ForeignError(status int, body []byte) *Problem {
 	if text == "" {
 		text = "it answered with status " + strconv.Itoa(status)
 	}
-	return &Problem{Status: status, Code: "model_error", quotes: true, Message: "the model's server: " + quote(text)}
+	return &Problem{Status: status, Code: "model_error", quotes: true, Message: "the model's server: " + quoteText(text)}
 }
 
-// wrong is a problem with a field of a request.
-func wrong(param, message string) *Problem {
+// invalidField is a problem with a field of a request.
+func invalidField(param, message string) *Problem {
 	return &Problem{Status: http.StatusBadRequest, Code: "invalid_value", Param: param, Message: param + " " + message}
 }
 
-// unsupported is a problem with a field that is right, but not for TGI.
-func unsupported(param, message string) *Problem {
+// unsupportedField is a problem with a field that is right, but not for TGI.
+func unsupportedField(param, message string) *Problem {
 	return &Problem{Status: http.StatusBadRequest, Code: "unsupported_parameter", Param: param, Message: param + " " + message}
 }
 
-// badAnswer is a problem with what the model's server sent.
-func badAnswer(what string) *Problem {
+// badServerAnswer is a problem with what the model's server sent.
+func badServerAnswer(what string) *Problem {
 	return &Problem{Status: http.StatusBadGateway, Code: "bad_gateway", Message: "the model's server " + what}
 }
 
-// tgiStatus is the status of each error that TGI has. In a stream only the
+// tgiErrorStatus is the status of each error that TGI has. In a stream only the
 // error's type is told.
-var tgiStatus = map[string]int{
+var tgiErrorStatus = map[string]int{
 	"validation":            http.StatusUnprocessableEntity,
 	"overloaded":            http.StatusTooManyRequests,
 	"generation":            http.StatusFailedDependency,
 	"incomplete_generation": http.StatusInternalServerError,
 }
 
-// foreign are statuses that TGI never gives. A client would take them for the
+// impossibleStatus are statuses that TGI never gives. A client would take them for the
 // gateway's own words about its token, or the model's name.
-var foreign = map[int]bool{
+var impossibleStatus = map[int]bool{
 	http.StatusUnauthorized: true, http.StatusForbidden: true,
 	http.StatusNotFound: true, http.StatusMethodNotAllowed: true,
 }
@@ -121,9 +121,9 @@ func TGIError(status int, body []byte) *Problem {
 	}
 	switch {
 	case status < 400 || status > 599:
-		return badAnswer("answered with status " + strconv.Itoa(status))
-	case foreign[status]:
-		return badAnswer("answered with status " + strconv.Itoa(status) + " to /generate: is it TGI?")
+		return badServerAnswer("answered with status " + strconv.Itoa(status))
+	case impossibleStatus[status]:
+		return badServerAnswer("answered with status " + strconv.Itoa(status) + " to /generate: is it TGI?")
 	}
 	if json.Unmarshal(body, &told) == nil && told.Error != "" {
 		return tgiProblem(status, told.ErrorType, told.Error)
@@ -140,25 +140,25 @@ func TGIError(status int, body []byte) *Problem {
 // tgiProblem is an error in TGI's words.
 func tgiProblem(status int, kind, text string) *Problem {
 	if status == 0 {
-		status = tgiStatus[kind]
+		status = tgiErrorStatus[kind]
 	}
 	if status == 0 {
 		status = http.StatusInternalServerError
 	}
-	code := plainWord(kind)
+	code := asCode(kind)
 	if code == "" {
 		code = "model_error"
-		for k, s := range tgiStatus {
+		for k, s := range tgiErrorStatus {
 			if s == status {
 				code = k
 			}
 		}
 	}
-	return &Problem{Status: status, Code: code, quotes: true, Message: "the model's server: " + quote(text)}
+	return &Problem{Status: status, Code: code, quotes: true, Message: "the model's server: " + quoteText(text)}
 }
 
-// plainWord is s where it is a short word of letters and underscores.
-func plainWord(s string) string {
+// asCode is s where it is a short word of letters and underscores.
+func asCode(s string) string {
 	s = strings.ReplaceAll(s, " ", "_")
 	if len(s) > 64 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {
 		return ""
@@ -166,8 +166,8 @@ func plainWord(s string) string {
 	return s
 }
 
-// quote is the beginning of a text, in one line and without controls.
-func quote(text string) string {
+// quoteText is the beginning of a text, in one line and without controls.
+func quoteText(text string) string {
 	if len(text) > maxQuote {
 		text = strings.ToValidUTF8(text[:maxQuote], "") + "…" // the cut may go through a letter
 	}

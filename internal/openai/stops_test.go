@@ -31,10 +31,10 @@ func TestStopper_AgainstByTheLetter(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		pieces := rapid.SliceOf(some).Draw(t, "pieces")
 		stops := rapid.SliceOfN(stop, 0, 4).Draw(t, "stops")
-		s := stopper{stops: stops}
+		s := stopFilter{stops: stops}
 		var got strings.Builder
 		for _, piece := range pieces {
-			out := s.feed(piece)
+			out := s.addText(piece)
 			if !utf8.ValidString(out) {
 				t.Fatalf("a letter was split: %q", out)
 			}

@@ -73,7 +73,7 @@ type tgiDetails struct {
 	TopTokens       [][]tgiToken      `json:"top_tokens"`
 }
 
-// promptTokens is 0 where they do not tell.
+// promptTokensFromHeader is 0 where they do not tell.
 func (d *tgiDetails) promptTokens() int {
 	if d.InputLength > 0 {
 		return d.InputLength
@@ -91,17 +91,17 @@ type tgiAnswer struct {
 type tgiEvent struct {
 	Token         *tgiToken   `json:"token"`
 	TopTokens     []tgiToken  `json:"top_tokens"`
-	GeneratedText present     `json:"generated_text"`
+	GeneratedText isPresent   `json:"generated_text"`
 	Details       *tgiDetails `json:"details"`
 	Error         *string     `json:"error"`
 	ErrorType     string      `json:"error_type"`
 }
 
-// present is whether there is a value, whatever it is.
-type present bool
+// isPresent is whether there is a value, whatever it is.
+type isPresent bool
 
 // UnmarshalJSON keeps nothing of the value.
-func (p *present) UnmarshalJSON(value []byte) error {
+func (p *isPresent) UnmarshalJSON(value []byte) error {
 	*p = string(value) != "null"
 	return nil
 }

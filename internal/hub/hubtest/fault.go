@@ -37,8 +37,8 @@ func (h *Hub) Mend() {
 	h.faults = nil
 }
 
-// fault is the one that means a path. The caller holds the lock.
-func (h *Hub) fault(path string) *Fault {
+// takeFault is the one that means a path. The caller holds the lock.
+func (h *Hub) takeFault(path string) *Fault {
 	for i, f := range h.faults {
 		if !strings.Contains(path, f.Path) {
 			continue
@@ -52,9 +52,9 @@ func (h *Hub) fault(path string) *Fault {
 	return nil
 }
 
-// spoil does what a fault says, and tells whether that was the answer.
-func (h *Hub) spoil(w http.ResponseWriter, r *http.Request, f *Fault) bool {
-	if !h.wait(r, f) {
+// applyFault does what a fault says, and tells whether that was the answer.
+func (h *Hub) applyFault(w http.ResponseWriter, r *http.Request, f *Fault) bool {
+	if !h.waitForFault(r, f) {
 		return true
 	}
 	if f.Code != "" {
@@ -75,7 +75,7 @@ func (h *Hub) spoil(w http.ResponseWriter, r *http.Request, f *Fault) bool {
 		_ = http.NewResponseController(w).Flush() // else nothing comes at all, and clients try again
 		panic(http.ErrAbortHandler)
 	case f.Huge > 0:
-		pour(w, f.Huge)
+		writeSpaces(w, f.Huge)
 	case f.Body != "":
 		_, _ = w.Write([]byte(f.Body))
 	default:
@@ -84,8 +84,8 @@ func (h *Hub) spoil(w http.ResponseWriter, r *http.Request, f *Fault) bool {
 	return true
 }
 
-// wait tells whether anybody still waits for the answer afterwards.
-func (h *Hub) wait(r *http.Request, f *Fault) bool {
+// waitForFault tells whether anybody still waits for the answer afterwards.
+func (h *Hub) waitForFault(r *http.Request, f *Fault) bool {
 	until := f.Until
 	if until == nil {
 		if f.Delay == 0 {
@@ -110,7 +110,7 @@ func (h *Hub) wait(r *http.Request, f *Fault) bool {
 	return false
 }
 
-func pour(w http.ResponseWriter, n int64) {
+func writeSpaces(w http.ResponseWriter, n int64) {
 	block := bytes.Repeat([]byte{' '}, 64<<10)
 	for n > 0 {
 		m, err := w.Write(block[:min(n, int64(len(block)))])

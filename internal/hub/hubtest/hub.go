@@ -54,20 +54,20 @@ type Hub struct {
 	repos    map[string]Repo
 	accounts map[string]bool
 	faults   []*Fault
-	came     []Request
+	requests []Request
 }
 
 // New serves an empty hub until the test ends.
 func New(t testing.TB, opts Options) *Hub {
 	t.Helper()
 	h := &Hub{opts: opts, closing: make(chan struct{}), repos: map[string]Repo{}, accounts: map[string]bool{}}
-	h.server, h.storage = h.start(false), h.start(true)
+	h.server, h.storage = h.startServer(false), h.startServer(true)
 	t.Cleanup(h.Close)
 	return h
 }
 
-func (h *Hub) start(storage bool) *httptest.Server {
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, storage) }))
+func (h *Hub) startServer(storage bool) *httptest.Server {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serveRequest(w, r, storage) }))
 	s.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that hang up are often meant to
 	if h.opts.TLS {
 		s.StartTLS()
@@ -142,18 +142,18 @@ func (h *Hub) Account(token string) {
 func (h *Hub) Requests() []Request {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.came)
+	return slices.Clone(h.requests)
 }
 
 // Forget empties the list of requests.
 func (h *Hub) Forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.came = nil
+	h.requests = nil
 }
 
-// repo finds a repository by its name or a former one.
-func (h *Hub) repo(name string) (r Repo, renamed, found bool) {
+// findRepo finds a repository by its name or a former one.
+func (h *Hub) findRepo(name string) (r Repo, renamed, found bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r, found = h.repos[name]; found {
@@ -167,8 +167,8 @@ func (h *Hub) repo(name string) (r Repo, renamed, found bool) {
 	return Repo{}, false, false
 }
 
-// knows tells whether a token is anybody's.
-func (h *Hub) knows(token string) bool {
+// isKnownToken tells whether a token is anybody's.
+func (h *Hub) isKnownToken(token string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.accounts[token] {
