@@ -83,7 +83,8 @@ func (p *parser) parseCallArgs() (a callArgs) {
 	return a
 }
 
-// parseFilter reads "|name(args)..."; inline means that the first has no bar.
+// parseFilter parses a chain of filters such as |name(args)|other. With
+// inline, the first filter has no bar before it, as in {% filter name %}.
 func (p *parser) parseFilter(n node, inline bool) *filterNode {
 	var f *filterNode
 	for p.is("|") || inline {

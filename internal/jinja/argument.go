@@ -43,8 +43,8 @@ func (c *compiler) compileArgs(a callArgs, s scope) func(m *machine, f *frame) a
 	}
 }
 
-// constantArgs gives arguments that never change; a callee keeps them as they
-// are.
+// constantArgs returns the arguments when all of them are constant. One value
+// serves every render, so a callee must not change it.
 func constantArgs(a callArgs) (shared args, ok bool) {
 	if a.star != nil || a.starStar != nil {
 		return args{}, false
@@ -88,8 +88,8 @@ func (a *args) addKeywords(v Value) {
 	}
 }
 
-// bindNames gives the arguments of a function in the order of its parameters, nil
-// for those left out; the first ones are required.
+// bindNames returns the arguments in the order of the parameter names, nil for
+// an argument that is missing. The first required parameters must be present.
 func (a args) bindNames(fn string, required int, names ...string) []Value {
 	if len(a.pos) > len(names) {
 		failType("%s() takes %d positional arguments but %d were given", fn, len(names), len(a.pos))
@@ -118,11 +118,12 @@ next:
 	return got
 }
 
-// requirePositional is bind for functions that take no keywords.
-func (a args) requirePositional(fn string, least, most int) []Value {
+// requirePositional returns the arguments of a function that takes no
+// keywords.
+func (a args) requirePositional(fn string, minArgs, maxArgs int) []Value {
 	a.refuseKeywords(fn)
-	if len(a.pos) < least || len(a.pos) > most {
-		failType("%s() takes from %d to %d arguments (%d given)", fn, least, most, len(a.pos))
+	if len(a.pos) < minArgs || len(a.pos) > maxArgs {
+		failType("%s() takes from %d to %d arguments (%d given)", fn, minArgs, maxArgs, len(a.pos))
 	}
 	return a.pos
 }

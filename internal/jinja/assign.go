@@ -1,6 +1,6 @@
 package jinja
 
-// assignFunc puts a value where a target says.
+// assignFunc assigns a value to a compiled target.
 type assignFunc func(m *machine, f *frame, v Value)
 
 func (c *compiler) compileTarget(n node, s scope) assignFunc {
@@ -23,7 +23,8 @@ func (c *compiler) compileTarget(n node, s scope) assignFunc {
 	return nil
 }
 
-// unpackItems takes a value apart as a Python assignment to n names does.
+// unpackItems returns the n items of v, as Python unpacks a value that is
+// assigned to n names.
 func (m *machine) unpackItems(v Value, n int) []Value {
 	var items []Value
 	switch v := v.(type) {
@@ -99,7 +100,7 @@ func requireNamespace(v Value) *namespace {
 func (c *compiler) compileAssignBlock(n *assignBlockNode, s scope) stmt {
 	inner := s.newInner()
 	inner.visitNodes(n.body)
-	body, leave := c.compileScope(n.body, inner)
+	body, slots := c.compileScope(n.body, inner)
 	taken := func(m *machine, f *frame) Value { return m.captured }
 	value := expr(taken)
 	if n.filter != nil {
@@ -123,7 +124,7 @@ func (c *compiler) compileAssignBlock(n *assignBlockNode, s scope) stmt {
 		}
 		m.captured = text
 		put(m, f, value(m, f))
-		f.clearSlots(leave)
+		f.clearSlots(slots)
 		return flowOn
 	}
 }

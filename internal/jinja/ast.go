@@ -1,9 +1,9 @@
 package jinja
 
-// node is a piece of the parsed template.
+// node is an element of the syntax tree: an expression or a statement.
 type node interface{}
 
-// nameUse says what a name is for.
+// nameUse says whether a name is read, assigned or a parameter.
 type nameUse uint8
 
 const (
@@ -48,7 +48,7 @@ type (
 	itemNode  struct{ x, index node }
 	sliceNode struct{ start, stop, step node } // each may be nil
 	callNode  struct {
-		x node // what is called; what a filter or test is applied to, nil in a filter block
+		x node // the callee, or the operand of a filter or test; nil in a filter block
 		callArgs
 		line int
 	}
@@ -65,7 +65,7 @@ type (
 	}
 )
 
-// parseCallArgs are the written arguments of a call.
+// callArgs are the arguments of a call as the template writes them.
 type callArgs struct {
 	args     []node
 	kwargs   []kwargNode
@@ -83,7 +83,7 @@ type (
 	dataNode   struct{ text string }
 	outputNode struct {
 		items []node // dataNode or expression
-		lines []int  // of each
+		lines []int  // the line of each item
 	}
 	forNode struct {
 		target, iter, test node // test may be nil
@@ -98,7 +98,7 @@ type (
 		otherwise []node
 		line      int
 	}
-	macroNode struct { // also a call block, whose body is a macro without name
+	macroNode struct { // a macro, or the body of a call block, which has no name
 		name     string
 		args     []*nameNode
 		defaults []node
@@ -106,7 +106,7 @@ type (
 		line     int
 	}
 	callBlockNode struct {
-		call  *callNode // nil: {% generation %}, which calls its body
+		call  *callNode // nil for {% generation %}, which calls its own body
 		macro *macroNode
 		line  int
 	}
@@ -140,8 +140,8 @@ type (
 	}
 )
 
-// visitChildren calls visit with each direct part of a node, in the order in
-// which jinja2 visits them: the scoping rules depend on it.
+// visitChildren calls visit with each direct child of n in the order of
+// jinja2's visitors. The scoping rules depend on that order.
 func visitChildren(n node, visit func(node)) {
 	all := func(list []node) {
 		for _, c := range list {

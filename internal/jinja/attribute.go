@@ -22,7 +22,8 @@ func (c *compiler) compileAttribute(n *attrNode, s scope) expr {
 	}
 }
 
-// missingKey is what a dict without a key gives; no dict's message differs.
+// missingKey returns the undefined value for a key that a dict lacks. Its
+// message is the same for every dict.
 func missingKey(name string) Value { return missingAttribute(&Dict{}, name, name) }
 
 // compileItem compiles x[index].
@@ -56,8 +57,8 @@ func (c *compiler) compileItem(n *itemNode, s scope) expr {
 	}
 }
 
-// getAttribute is environment.getattr of the sandbox: first an attribute, then
-// an item of that name.
+// getAttribute returns v.name as environment.getattr of the sandbox does: an
+// attribute, else the item of that name.
 func (m *machine) getAttribute(v Value, name string) Value {
 	if got := m.ownAttribute(v, name); got != nil {
 		return got
@@ -70,8 +71,8 @@ func (m *machine) getAttribute(v Value, name string) Value {
 	return missingAttribute(v, name, name)
 }
 
-// getItem is environment.getitem of the sandbox: first an item, then an
-// attribute of that name.
+// getItem returns v[index] as environment.getitem of the sandbox does: an
+// item, else the attribute of that name.
 func (m *machine) getItem(v, index Value) Value {
 	if got := m.findElement(v, index); got != nil {
 		return got
@@ -85,7 +86,7 @@ func (m *machine) getItem(v, index Value) Value {
 	return &undefined{obj: v, name: index}
 }
 
-// findElement is v[index], nil when there is none.
+// findElement returns v[index], or nil when there is no such element.
 func (m *machine) findElement(v, index Value) Value {
 	switch v := v.(type) {
 	case *undefined:
@@ -157,7 +158,7 @@ func (m *machine) runeAt(s string, i int) (string, bool) {
 	return string(runes[i]), true
 }
 
-// indexOf gives a value that Python takes for an index.
+// indexOf returns v as an index, and false when v is not an integer or a bool.
 func indexOf(v Value) (int, bool) {
 	switch v := v.(type) {
 	case int:
@@ -176,8 +177,8 @@ func indexOf(v Value) (int, bool) {
 	return 0, false
 }
 
-// ownAttribute finds an attribute that the value's type has, nil when it has none.
-// What the sandbox hides is undefined.
+// ownAttribute returns an attribute that the type of v has, or nil. An
+// attribute that the sandbox hides is undefined.
 func (m *machine) ownAttribute(v Value, name string) Value {
 	switch v := v.(type) {
 	case *undefined:
@@ -227,8 +228,8 @@ func (m *machine) ownAttribute(v Value, name string) Value {
 	return nil
 }
 
-// missingAttribute tells what an attribute is that was not found: Python's own
-// attributes exist, but the sandbox hides them.
+// missingAttribute returns the undefined value for an attribute that v lacks.
+// Attributes that every Python object has count as unsafe.
 func missingAttribute(v Value, name string, written Value) Value {
 	if strings.HasPrefix(name, "__") && objectAttributes[name] {
 		if _, is := v.(*namespace); !is || name == "__class__" {

@@ -1,7 +1,7 @@
 package jinja
 
-// compileCall compiles f(...). A method of a string or dict is called without
-// making it first.
+// compileCall compiles f(...). It calls the methods of strings and dicts
+// directly, without a bound method in between.
 func (c *compiler) compileCall(n *callNode, s scope) expr {
 	arguments := c.compileArgs(n.callArgs, s)
 	line := n.line
@@ -62,8 +62,8 @@ func isCallable(v Value) bool {
 	return false
 }
 
-// compileFilter compiles an application of a filter; start replaces what a filter
-// block applies its filters to.
+// compileFilter compiles a chain of filters. In a filter block, which has no
+// operand, start provides the value.
 func (c *compiler) compileFilter(n *filterNode, s scope, start expr) expr {
 	var x expr
 	switch inner := n.x.(type) {

@@ -26,15 +26,15 @@ func toLower(m *machine, s string) string {
 	return mapCase(m, s, func(runes []rune, i int) bool { return false })
 }
 
-// mapCase writes the characters for which raise tells so in title case, the
-// others in lower case.
-func mapCase(m *machine, s string, raise func(runes []rune, i int) bool) string {
+// mapCase writes the runes for which toTitle returns true in title case and
+// all others in lower case.
+func mapCase(m *machine, s string, toTitle func(runes []rune, i int) bool) string {
 	var b strings.Builder
 	runes := []rune(s)
 	for i, r := range runes {
 		m.payRune(i)
 		switch {
-		case raise(runes, i):
+		case toTitle(runes, i):
 			b.WriteString(titleRune(r))
 		case r == 'İ':
 			b.WriteString("i̇")
@@ -47,7 +47,7 @@ func mapCase(m *machine, s string, raise func(runes []rune, i int) bool) string 
 	return b.String()
 }
 
-// titleRune is the title case of one character, which may be several.
+// titleRune returns the title case of r, which may have several characters.
 func titleRune(r rune) string {
 	if r < utf8.RuneSelf {
 		return string(unicode.ToUpper(r))
@@ -55,7 +55,8 @@ func titleRune(r rune) string {
 	return cases.Title(language.Und).String(string(r))
 }
 
-// isFinalSigma tells whether a sigma takes its final form.
+// isFinalSigma reports whether the sigma at i ends a word, where its lower
+// case is ς.
 func isFinalSigma(runes []rune, i int) bool {
 	before := i - 1
 	for before >= 0 && isCaseIgnorable(runes[before]) {
@@ -108,7 +109,8 @@ func swapCase(m *machine, s string) string {
 	return b.String()
 }
 
-// isAllCased tells whether a string has cased characters, and all of one kind.
+// isAllCased reports whether s has cased characters and wanted holds for all
+// of them.
 func isAllCased(s string, wanted func(rune) bool) bool {
 	any := false
 	for _, r := range s {
@@ -143,7 +145,8 @@ func isTitle(s string) bool {
 	return any
 }
 
-// allRunes tells whether a string is not empty and every character is such.
+// allRunes reports whether s is not empty and is holds for each of its
+// characters.
 func allRunes(s string, is func(rune) bool) bool {
 	for _, r := range s {
 		if !is(r) {

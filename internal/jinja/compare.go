@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// compareValues is a op b.
+// compareValues returns the result of a op b.
 func compareValues(m *machine, op string, a, b Value) bool {
 	switch op {
 	case "==":
@@ -21,7 +21,7 @@ func compareValues(m *machine, op string, a, b Value) bool {
 	return isOrdered(m, op, a, b)
 }
 
-// isEqual is a == b.
+// isEqual returns a == b.
 func isEqual(m *machine, a, b Value) bool { return isEqualAt(m, a, b, 0) }
 
 func isEqualAt(m *machine, a, b Value, depth int) bool {
@@ -90,7 +90,8 @@ func isEqualDicts(m *machine, a, b *Dict, depth int) bool {
 	return true
 }
 
-// compareNumbers compares numbers: -1, 0, 1, or 2 when one is NaN.
+// compareNumbers returns -1, 0 or 1 for a < b, a == b and a > b, and 2 when
+// one of them is NaN.
 func compareNumbers(a, b Value) int {
 	x, aFloat := a.(float64)
 	y, bFloat := b.(float64)
@@ -128,7 +129,8 @@ func compareFloats(x, y float64) int {
 	return 2
 }
 
-// compareMixed compares a float with an integer, exactly.
+// compareMixed compares a float with an integer exactly. sign is -1 when the
+// operands are swapped.
 func compareMixed(x float64, n *big.Int, sign int) int {
 	switch {
 	case math.IsNaN(x):
@@ -142,7 +144,7 @@ func compareMixed(x float64, n *big.Int, sign int) int {
 	return sign * new(big.Float).SetFloat64(x).Cmp(new(big.Float).SetInt(n))
 }
 
-// isOrdered is a < b and its like.
+// isOrdered returns the result of a op b for <, <=, > and >=.
 func isOrdered(m *machine, op string, a, b Value) bool {
 	c, ok := compareSequences(m, op, a, b, 0)
 	if !ok {
@@ -182,7 +184,8 @@ func compareSequences(m *machine, op string, a, b Value, depth int) (int, bool) 
 	return 0, false
 }
 
-// compareItems finds the first items that differ, and compares those.
+// compareItems compares the first items that differ; without such items, the
+// shorter list is less.
 func compareItems(m *machine, op string, a, b []Value, depth int) int {
 	m.checkNesting(depth)
 	for i := range min(len(a), len(b)) {
@@ -200,7 +203,7 @@ func compareItems(m *machine, op string, a, b []Value, depth int) int {
 	return compareFloats(float64(len(a)), float64(len(b)))
 }
 
-// containsValue is x in container.
+// containsValue returns x in container.
 func containsValue(m *machine, container, x Value) bool {
 	switch c := container.(type) {
 	case string:

@@ -5,21 +5,21 @@ import (
 	"slices"
 )
 
-// A template is compiled to closures.
+// The compiler turns each node of the syntax tree into one of these closures.
 type (
 	stmt       func(m *machine, f *frame) flow
 	expr       func(m *machine, f *frame) Value
-	textWriter func(m *machine, f *frame) // writes the text of an expression
+	textWriter func(m *machine, f *frame) // appends the text of an expression to the output
 	condition  func(m *machine, f *frame) bool
 )
 
-// frameLayout is what one frame will hold: the variables of the template, of
-// a macro, of a recursive loop or of a loop's filter.
+// frameLayout assigns slots of a frame to variables. The template, each macro,
+// each recursive loop and each loop filter has a frame.
 type frameLayout struct {
 	outer *frameLayout
-	level int // the lowest level of its own variables
+	level int // of the scope that the frame belongs to; variables of lower levels are in outer frames
 	slots []variableID
-	loops int // open at this point, for break and continue
+	loops int // that enclose the node being compiled, for break and continue
 }
 
 func (a *frameLayout) slotOf(v variableID) int {
@@ -30,11 +30,11 @@ func (a *frameLayout) slotOf(v variableID) int {
 	return len(a.slots) - 1
 }
 
-// scope is where a node is compiled.
+// scope is the context in which a node is compiled.
 type scope struct {
 	*symbolTable
 	layout     *frameLayout
-	lateErrors bool // inside an if: an unknown filter fails only when it is reached
+	lateErrors bool // inside an if, an unknown filter fails at run time only
 }
 
 func (s scope) newInner() scope {
@@ -46,7 +46,7 @@ func (s scope) withLateErrors() scope {
 	return s
 }
 
-// withNewFrame begins a new activation at a scope's level.
+// withNewFrame returns the scope with a frame layout of its own.
 func (s scope) withNewFrame() scope {
 	s.layout = &frameLayout{outer: s.layout, level: s.level}
 	return s
@@ -55,7 +55,7 @@ func (s scope) withNewFrame() scope {
 type compiler struct {
 	names []string
 	limit int
-	line  int // of the last statement
+	line  int // of the statement being compiled
 }
 
 func compileTemplate(body []node, limits Limits) *Template {
@@ -69,7 +69,8 @@ func compileTemplate(body []node, limits Limits) *Template {
 	return &Template{limits: limits, names: c.names, slots: len(root.layout.slots), body: stmts}
 }
 
-// checkDepth refuses what would nest calls too deep when it runs.
+// checkDepth fails for expressions so deep that running them would overflow
+// the stack.
 func (c *compiler) checkDepth(n node, depth int) {
 	if depth > c.limit {
 		panic(&Error{Kind: KindLimit, Message: fmt.Sprintf("an expression is more than %d operations deep", c.limit), Line: c.line})
@@ -78,7 +79,7 @@ func (c *compiler) checkDepth(n node, depth int) {
 	visitChildren(n, func(child node) { c.checkDepth(child, depth+1) })
 }
 
-// rememberLine remembers the line of a statement.
+// rememberLine stores the line of a statement for error messages.
 func (c *compiler) rememberLine(n node) {
 	switch n := n.(type) {
 	case *outputNode:
@@ -98,7 +99,8 @@ func (c *compiler) failSyntax(line int, format string, args ...any) {
 	panic(&Error{Kind: KindSyntax, Message: fmt.Sprintf(format, args...), Line: line})
 }
 
-// contextIndex gives the place of a name among what the template looks up.
+// contextIndex returns the index of a name in Template.names and adds the name
+// when it is new.
 func (c *compiler) contextIndex(name string) int {
 	if i := slices.Index(c.names, name); i >= 0 {
 		return i
@@ -107,7 +109,8 @@ func (c *compiler) contextIndex(name string) int {
 	return len(c.names) - 1
 }
 
-// locate finds a variable: how many frames out, and its slot there.
+// locate returns how many frames further out a variable is, and its slot in
+// that frame.
 func (c *compiler) locate(v variableID, s scope) (up, slot int) {
 	a := s.layout
 	for v.level < a.level {
@@ -125,7 +128,8 @@ func (c *compiler) locateName(name string, line int, s scope) (up, slot int) {
 	return c.locate(v, s)
 }
 
-// compileLoads loads the variables of a scope when it is entered.
+// compileLoads compiles the initialization of a scope's variables; nil when
+// there is nothing to initialize.
 func (c *compiler) compileLoads(s scope) stmt {
 	type move struct {
 		slot, up, from int
@@ -161,7 +165,8 @@ func (c *compiler) compileLoads(s scope) stmt {
 	}
 }
 
-// scopeSlots forgets the variables of a scope.
+// scopeSlots returns the slots of a scope's variables, which are cleared when
+// the scope ends.
 func (c *compiler) scopeSlots(s scope) []int {
 	var slots []int
 	for _, l := range s.loads {
@@ -187,12 +192,13 @@ func (c *compiler) compileBody(list []node, s scope) []stmt {
 	return out
 }
 
-// compileScope compiles a body that has names of its own.
-func (c *compiler) compileScope(list []node, s scope) (body []stmt, leave []int) {
-	enter := c.compileLoads(s)
+// compileScope compiles a body with a scope of its own. It returns the slots
+// to clear after the body.
+func (c *compiler) compileScope(list []node, s scope) (body []stmt, slots []int) {
+	load := c.compileLoads(s)
 	body = c.compileBody(list, s)
-	if enter != nil {
-		body = slices.Insert(body, 0, enter)
+	if load != nil {
+		body = slices.Insert(body, 0, load)
 	}
 	return body, c.scopeSlots(s)
 }
@@ -299,7 +305,7 @@ func (c *compiler) compileFilterBlock(n *filterBlockNode, s scope) stmt {
 	inner := s.newInner()
 	inner.visitNodes(n.body)
 	inner.visitNode(n.filter)
-	body, leave := c.compileScope(n.body, inner)
+	body, slots := c.compileScope(n.body, inner)
 	start := func(m *machine, f *frame) Value { return m.captured }
 	apply := c.compileFilter(n.filter, inner, start)
 	line := n.line
@@ -312,7 +318,7 @@ func (c *compiler) compileFilterBlock(n *filterBlockNode, s scope) stmt {
 		m.line = line
 		m.captured = text
 		m.writeText(apply(m, f))
-		f.clearSlots(leave)
+		f.clearSlots(slots)
 		return flowOn
 	}
 }
@@ -321,7 +327,7 @@ func (c *compiler) compileWith(n *withNode, s scope) stmt {
 	inner := s.newInner()
 	inner.visitNodes(n.targets)
 	inner.visitNodes(n.body)
-	enter := c.compileLoads(inner)
+	load := c.compileLoads(inner)
 	type binding struct {
 		store assignFunc
 		value expr
@@ -331,24 +337,25 @@ func (c *compiler) compileWith(n *withNode, s scope) stmt {
 		bindings = append(bindings, binding{c.compileTarget(target, inner), c.compileExpr(n.values[i], s)})
 	}
 	body := c.compileBody(n.body, inner)
-	leave := c.scopeSlots(inner)
+	slots := c.scopeSlots(inner)
 	line := n.line
 	return func(m *machine, f *frame) flow {
 		m.payStep()
 		m.line = line
-		if enter != nil {
-			enter(m, f)
+		if load != nil {
+			load(m, f)
 		}
 		for _, b := range bindings {
 			b.store(m, f, b.value(m, f))
 		}
 		end := m.runBody(body, f)
-		f.clearSlots(leave)
+		f.clearSlots(slots)
 		return end
 	}
 }
 
-// compileAutoescape passes {% autoescape false %} through: nothing is escaped here.
+// compileAutoescape compiles {% autoescape false %}, which changes nothing.
+// Only false is supported.
 func (c *compiler) compileAutoescape(n *scopeNode, s scope) stmt {
 	if v, ok := constantValue(n.option); !ok || isTruthy(nil, v) {
 		c.failSyntax(c.line, "{%% autoescape %%} can only be false: a chat template is no HTML")
@@ -356,10 +363,10 @@ func (c *compiler) compileAutoescape(n *scopeNode, s scope) stmt {
 	inner := s.newInner()
 	inner.visitNode(n.option)
 	inner.visitNodes(n.body)
-	body, leave := c.compileScope(n.body, inner)
+	body, slots := c.compileScope(n.body, inner)
 	return func(m *machine, f *frame) flow {
 		end := m.runBody(body, f)
-		f.clearSlots(leave)
+		f.clearSlots(slots)
 		return end
 	}
 }

@@ -6,23 +6,24 @@ import (
 	"math/big"
 )
 
-// Dict is Python's dict: it keeps the order in which keys came.
+// Dict is Python's dict. It keeps its keys in insertion order.
 type Dict struct {
 	keys   []Value
 	values []Value
-	index  map[Value]int // by identity of the key; nil while the dict is small
+	index  map[Value]int // position by keyIdentity; nil up to maxUnindexedKeys
 }
 
-// maxUnindexedKeys is how many keys are found faster by looking at each.
+// maxUnindexedKeys is the number of keys up to which a linear search is faster
+// than an index.
 const maxUnindexedKeys = 8
 
-// NewDict makes an empty dict.
+// NewDict returns an empty dict.
 func NewDict() *Dict { return &Dict{} }
 
-// Len counts the keys.
+// Len returns the number of keys.
 func (d *Dict) Len() int { return len(d.keys) }
 
-// Names are the keys that are strings, in their order.
+// Names returns the keys that are strings, in insertion order.
 func (d *Dict) Names() []string {
 	names := make([]string, 0, len(d.keys))
 	for _, k := range d.keys {
@@ -33,7 +34,7 @@ func (d *Dict) Names() []string {
 	return names
 }
 
-// Get finds the value of a string key.
+// Get returns the value of a string key.
 func (d *Dict) Get(key string) (Value, bool) {
 	if d.index == nil {
 		for i, k := range d.keys {
@@ -50,13 +51,13 @@ func (d *Dict) Get(key string) (Value, bool) {
 	return d.values[i], true
 }
 
-// Set gives a string key its value, in the key's old place if it has one.
+// Set stores the value of a string key. An existing key keeps its position.
 func (d *Dict) Set(key string, value Value) { d.putValue(key, key, value) }
 
-// setValue is Set for any key that Python can hash.
+// setValue is Set for any hashable key.
 func (d *Dict) setValue(m *machine, key, value Value) { d.putValue(keyIdentity(m, key, 0), key, value) }
 
-// findValue is Get for any key that Python can hash.
+// findValue is Get for any hashable key.
 func (d *Dict) findValue(m *machine, key Value) (Value, bool) {
 	if s, is := key.(string); is {
 		m.payWork(len(s))
@@ -107,11 +108,12 @@ func (d *Dict) indexOf(id Value) int {
 	return -1
 }
 
-// bytesKey is the identity of a key that Go cannot compare itself.
+// bytesKey is the identity of a key that has no comparable Go value, such as a
+// tuple.
 type bytesKey string
 
-// keyIdentity returns a comparable Go value that two keys share exactly when
-// Python takes them for the same key: 1, 1.0 and True are.
+// keyIdentity returns a comparable Go value that is equal for two keys if and
+// only if Python treats them as the same key: 1, 1.0 and True are one key.
 func keyIdentity(m *machine, key Value, depth int) Value {
 	switch k := key.(type) {
 	case string:
@@ -155,7 +157,8 @@ func keyIdentity(m *machine, key Value, depth int) Value {
 	return key // by its pointer
 }
 
-// encodeIdentity writes an identity so that different ones never look alike.
+// encodeIdentity encodes an identity with its type, so that different
+// identities have different encodings.
 func encodeIdentity(id Value) string {
 	switch id := id.(type) {
 	case string:

@@ -1,7 +1,7 @@
 package jinja
 
-// constantValue gives the value of an expression that never changes. A list is
-// none: a template may take items out of it.
+// constantValue returns the value of a constant expression. A list is not
+// constant because templates can pop items from it.
 func constantValue(n node) (Value, bool) {
 	switch n := n.(type) {
 	case *constNode:
@@ -184,7 +184,8 @@ func (c *compiler) compileBinary(n *binaryNode, s scope) expr {
 	}
 }
 
-// compileChain is a comparison with several operators: a < b < c.
+// compileChain compiles a comparison with several operators, such as a < b <
+// c.
 func (c *compiler) compileChain(n *compareNode, s scope) expr {
 	first, rest, ops := c.compileExpr(n.first, s), c.compileExprs(n.rest, s), n.ops
 	return func(m *machine, f *frame) Value {
@@ -200,7 +201,7 @@ func (c *compiler) compileChain(n *compareNode, s scope) expr {
 	}
 }
 
-// compileCondition compiles an expression of which only the truth counts.
+// compileCondition compiles an expression that is used as a condition.
 func (c *compiler) compileCondition(n node, s scope) condition {
 	switch n := n.(type) {
 	case *testNode:

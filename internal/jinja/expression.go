@@ -1,11 +1,12 @@
 package jinja
 
-// tupleOptions say how an expression with commas is read.
+// tupleOptions control how parseTuple reads an expression that may have
+// commas.
 type tupleOptions struct {
 	simple      bool   // names and literals only
-	conditional bool   // "a if b else c" is read too
-	end         string // a name that ends it
-	parenthesis bool   // it may be empty
+	conditional bool   // also a conditional expression: a if b else c
+	end         string // a keyword that ends the tuple
+	parenthesis bool   // in parentheses, where a tuple may be empty
 }
 
 func (p *parser) parseTuple(o tupleOptions) node {

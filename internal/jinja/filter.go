@@ -5,11 +5,12 @@ import (
 	"unicode/utf8"
 )
 
-// filterFunc is what stands behind "|": a function of a value and arguments.
+// filterFunc implements a filter: value|name(args).
 type filterFunc func(m *machine, v Value, a args) Value
 
-// filters are jinja2's, with tojson as transformers replaces it. random and
-// pprint are left out: the one is not one text, the other is for people.
+// filters are the built-in filters of jinja2, with the tojson of transformers.
+// random is missing because a render must be repeatable, and pprint because
+// its output is for people.
 var filters map[string]filterFunc
 
 func init() {
@@ -40,7 +41,7 @@ func init() {
 	}
 }
 
-// newTextFilter maps the text of a value; markup stays markup.
+// newTextFilter returns a filter that maps text. Markup stays markup.
 func newTextFilter(name string, f func(*machine, string) string) filterFunc {
 	return func(m *machine, v Value, a args) Value {
 		a.bindNames(name, 0)
@@ -60,7 +61,8 @@ func titleFilter(m *machine, v Value, a args) Value {
 	return titleWords(m, s)
 }
 
-// titleWords is the filter title: words begin after space, hyphens, brackets.
+// titleWords implements the filter title: a word begins after white space, a
+// hyphen or an opening bracket.
 func titleWords(m *machine, s string) string {
 	begins := true
 	var word []rune

@@ -78,7 +78,7 @@ func parseFloat(s string) (float64, bool) {
 	return f, true
 }
 
-// truncateFloat is int(f), false where Python raises ValueError.
+// truncateFloat is int(f). It returns false where Python raises ValueError.
 func truncateFloat(f float64) (Value, bool) {
 	if math.IsNaN(f) {
 		return nil, false
@@ -99,9 +99,9 @@ func intFilter(m *machine, v Value, a args) Value {
 	if got[1] != nil {
 		base = intArg(got[1])
 	}
-	otherwise := got[0]
-	if otherwise == nil {
-		otherwise = 0
+	defaultValue := got[0]
+	if defaultValue == nil {
+		defaultValue = 0
 	}
 	switch n := toInt(v).(type) {
 	case int, *big.Int:
@@ -110,13 +110,13 @@ func intFilter(m *machine, v Value, a args) Value {
 		if i, ok := truncateFloat(n); ok {
 			return i
 		}
-		return otherwise
+		return defaultValue
 	case *undefined:
 		n.fail()
 	}
 	s, is := asText(v)
 	if !is {
-		return otherwise
+		return defaultValue
 	}
 	m.payWork(len(s))
 	if base == 0 || base >= 2 && base <= 36 {
@@ -129,7 +129,7 @@ func intFilter(m *machine, v Value, a args) Value {
 			return i
 		}
 	}
-	return otherwise
+	return defaultValue
 }
 
 func floatFilter(m *machine, v Value, a args) Value {
@@ -191,7 +191,7 @@ func roundFilter(m *machine, v Value, a args) Value {
 	return numberArithmetic("/", n, scale)
 }
 
-// roundTo is round(v, precision): half to even.
+// roundTo is round(v, precision), which rounds half to even.
 func roundTo(v Value, precision int) Value {
 	f, is := v.(float64)
 	if !is {

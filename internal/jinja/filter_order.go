@@ -5,11 +5,11 @@ import (
 	"strings"
 )
 
-// keyReader reads an attribute like "a.b.0" of items.
+// keyReader reads the key of an item by an attribute path such as "a.b.0".
 type keyReader struct {
 	parts    []Value
-	fold     bool  // strings are compared without case
-	fallback Value // instead of undefined; nil is none
+	fold     bool  // lower-case strings, for comparison without case
+	fallback Value // replaces an undefined value; nil for no replacement
 }
 
 func attributeParts(attribute Value) []Value {
@@ -47,7 +47,8 @@ func (g keyReader) readKey(m *machine, v Value) Value {
 
 func isSet(m *machine, v Value) bool { return v != nil && isTruthy(m, v) }
 
-// sortByKeys sorts by keys, stably; less may fail.
+// sortByKeys sorts items stably by their keys. It fails when two keys cannot
+// be compared.
 func sortByKeys(m *machine, items, keys []Value, reverse bool) []Value {
 	m.payItems(2 * len(items))
 	order := make([]int, len(items))

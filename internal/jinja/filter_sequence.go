@@ -181,7 +181,7 @@ func sliceFilter(m *machine, v Value, a args) Value {
 	})
 }
 
-// mapFilter applies a filter, or reads an attribute, of each item.
+// mapFilter applies a filter to each item or reads an attribute of each item.
 func mapFilter(m *machine, v Value, a args) Value {
 	var it iterator
 	var apply func(Value) Value
@@ -231,8 +231,8 @@ func (m *machine) newMapper(a args) func(Value) Value {
 	}
 }
 
-// newSelectFilter keeps the items, or the items with an attribute, that pass a
-// test.
+// newSelectFilter returns a filter that keeps the items which pass, or with
+// keep false fail, a test.
 func newSelectFilter(name string, keep, byAttribute bool) filterFunc {
 	return func(m *machine, v Value, a args) Value {
 		var it iterator

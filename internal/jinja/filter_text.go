@@ -26,7 +26,7 @@ func indentFilter(m *machine, v Value, a args) Value {
 	}
 	s, is := asText(v)
 	if !is {
-		addValues(m, v, "\n") // fails as Python does
+		addValues(m, v, "\n") // fails with Python's message
 		return v
 	}
 	lines := m.splitLines(s+"\n", false)
@@ -115,17 +115,18 @@ func wordWrapFilter(m *machine, v Value, a args) Value {
 	return strings.Join(lines, joint)
 }
 
-// textWrapper is Python's textwrap, as wordwrap uses it.
+// textWrapper is Python's textwrap.TextWrapper with the options of wordwrap.
 type textWrapper struct {
 	width     int
 	breakLong bool
 	hyphens   bool
 }
 
-// wrapSpace is what textwrap takes for white space.
+// wrapSpace is the white space of Python's textwrap.
 const wrapSpace = "\t\n\v\f\r "
 
-// splitChunks splits a line into words and spaces; with hyphens, words too.
+// splitChunks splits a line into words and white space, and with hyphens also
+// at the hyphens of words.
 func (w textWrapper) splitChunks(m *machine, line string) []string {
 	var out []string
 	for line != "" {
@@ -151,7 +152,7 @@ func (w textWrapper) splitChunks(m *machine, line string) []string {
 	return out
 }
 
-// splitHyphens follows textwrap.TextWrapper.wordsep_re.
+// splitHyphens splits a word like textwrap.TextWrapper.wordsep_re.
 func splitHyphens(m *machine, word string) []string {
 	runes := []rune(word)
 	isLetter := func(i int) bool {
@@ -180,7 +181,7 @@ func splitHyphens(m *machine, word string) []string {
 		for run < len(runes) && runes[run] == '-' {
 			run++
 		}
-		if run-i >= 2 && isWord(run) && (i == from || isWordPunct(i-1)) { // an em-dash
+		if run-i >= 2 && isWord(run) && (i == from || isWordPunct(i-1)) { // a dash of several hyphens
 			flush(i)
 			flush(run)
 			i = run - 1
@@ -232,7 +233,7 @@ func (w textWrapper) wrapLine(m *machine, line string) []string {
 	return lines
 }
 
-// breakLongWord breaks a chunk that is longer than a line.
+// breakLongWord breaks the first chunk, which is longer than a line.
 func (w textWrapper) breakLongWord(chunks, current []string, left int) (rest, line []string) {
 	if !w.breakLong {
 		if len(current) == 0 {
@@ -259,8 +260,8 @@ func (w textWrapper) breakLongWord(chunks, current []string, left int) (rest, li
 	return append([]string{string(runes[end:])}, chunks[1:]...), append(current, string(runes[:end]))
 }
 
-// The patterns of urlize are large and seldom used: each is made when it is
-// first needed, not when the program starts.
+// The patterns of urlize are large and rarely used, so each is compiled on
+// first use.
 var (
 	urlPattern = lazyPattern(`(?i)^(?:(?:https?://|www\.)(?:(?:[\p{L}\p{N}_%-]+\.)+)?(?:[a-z]{2,63}|xn--[\p{L}\p{N}_%]{2,59})` +
 		`|(?:[\p{L}\p{N}_%-]{2,63}\.)+(?:com|net|int|edu|gov|org|info|mil)` +
@@ -325,10 +326,11 @@ func urlizeFilter(m *machine, v Value, a args) Value {
 	return b.String()
 }
 
-// maxLink bounds a word that may be a link.
+// maxLink is the longest word, in bytes, that urlize checks for a link.
 const maxLink = 8 << 10
 
-// linkWord makes a link of a word that looks like one.
+// linkWord returns word with an HTML link where it looks like a URL or an
+// email address.
 func linkWord(word, attrs string, limit int) string {
 	head := urlHead().FindString(word)
 	middle := word[len(head):]

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// floatArithmetic is arithmetic on floats.
+// floatArithmetic returns a op b, where one operand is a float or op is /.
 func floatArithmetic(op string, a, b Value) Value {
 	if op == "/" && !fitsFloat(a) || op == "/" && !fitsFloat(b) {
 		if n, d := bigOf(a), bigOf(b); n != nil && d != nil && d.Sign() != 0 {
@@ -64,8 +64,8 @@ func floatArithmetic(op string, a, b Value) Value {
 	return floor
 }
 
-// fitsFloat tells whether a number is a float, or an integer that is exact as
-// one.
+// fitsFloat reports whether v is a float or an integer that a float represents
+// exactly.
 func fitsFloat(v Value) bool {
 	switch v := v.(type) {
 	case int:
@@ -76,7 +76,7 @@ func fitsFloat(v Value) bool {
 	return true
 }
 
-// divideIntegers divides integers, rounding once.
+// divideIntegers returns n / d with a single rounding.
 func divideIntegers(n, d *big.Int) Value {
 	f, _ := new(big.Rat).SetFrac(n, d).Float64()
 	if math.IsInf(f, 0) {
@@ -99,7 +99,7 @@ func floatPower(x, y float64) Value {
 	return f
 }
 
-// formatFloat writes a float that is not negative as C does: verb is one of
+// formatFloat formats a float that is not negative as C does. verb is one of
 // eEfFgG%.
 func formatFloat(f float64, verb byte, precision int, alternate bool) string {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
@@ -131,7 +131,7 @@ func formatFloat(f float64, verb byte, precision int, alternate bool) string {
 	return s
 }
 
-// generalFloat is %g; from 10**limit on it writes an exponent.
+// generalFloat formats with %g, using an exponent from 10**limit on.
 func generalFloat(f float64, precision, limit int, zeros bool) string {
 	precision = max(precision, 1)
 	_, exponent, _ := strings.Cut(strconv.FormatFloat(f, 'e', precision-1, 64), "e")
@@ -150,7 +150,7 @@ func generalFloat(f float64, precision, limit int, zeros bool) string {
 	return s
 }
 
-// formatBig writes an integer in a base, grouped from the right.
+// formatBig formats the digits of n in a base, in groups of size digits.
 func formatBig(n *big.Int, base int, group string, size int) string {
 	digits := new(big.Int).Abs(n).Text(base)
 	return groupDigits(digits, group, size)

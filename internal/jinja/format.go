@@ -5,13 +5,13 @@ import (
 	"strings"
 )
 
-// stringFormatter is str.format while it runs, looking fields up by the rules of
-// the sandbox.
+// stringFormatter runs str.format. It looks up fields by the rules of the
+// sandbox.
 type stringFormatter struct {
 	m      *machine
 	args   args
-	named  *Dict // of format_map, instead of args.kw
-	auto   int   // the next {}; -1 once fields are numbered by hand
+	named  *Dict // the argument of format_map; nil in format
+	auto   int   // number of the next {}
 	manual bool
 	escape bool
 }
@@ -70,7 +70,7 @@ func (f *stringFormatter) formatAll(format string, depth int) string {
 	return f.m.takeOutput(start)
 }
 
-// cutField splits at the brace that closes a field.
+// cutField splits s at the brace that closes the field at its beginning.
 func cutField(s string) (field, after string) {
 	if s == "" {
 		failValue("Single '{' encountered in format string")
@@ -157,7 +157,7 @@ func fieldNameEnd(field string) int {
 	return len(field)
 }
 
-// lookUp finds the value of "name.attribute[index]".
+// lookUp returns the value of a field such as "name.attribute[index]".
 func (f *stringFormatter) lookUp(name string) Value {
 	first := name
 	if i := strings.IndexAny(name, ".["); i >= 0 {

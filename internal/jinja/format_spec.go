@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// formatSpec is the mini language behind the colon of a field.
+// formatSpec is a parsed format specification, the text after the colon of a
+// field.
 type formatSpec struct {
 	fill      string
 	align     byte
@@ -16,7 +17,7 @@ type formatSpec struct {
 	zero      bool
 	width     int
 	group     string
-	precision int // -1 without
+	precision int // -1 if not given
 	verb      byte
 }
 
@@ -112,7 +113,7 @@ func (m *machine) formatText(s, written string) string {
 	case spec.align == '=' && !spec.zero:
 		failValue("'=' alignment not allowed in string format specifier")
 	}
-	if spec.align == '=' { // from a zero before the width
+	if spec.align == '=' { // set by a zero before the width
 		spec.align = '<'
 	}
 	if spec.precision >= 0 {
@@ -217,8 +218,8 @@ func (m *machine) formatFloat(f float64, spec formatSpec) string {
 	}
 	if spec.group != "" {
 		end := len(strings.TrimLeft(digits, "0123456789"))
-		whole := digits[:len(digits)-end]
-		digits = groupDigits(whole, spec.group, 3) + digits[len(whole):]
+		integer := digits[:len(digits)-end]
+		digits = groupDigits(integer, spec.group, 3) + digits[len(integer):]
 	}
 	return m.alignText(spec.signFor(math.Signbit(f) && !math.IsNaN(f)), digits, spec, '>')
 }
@@ -247,13 +248,13 @@ func (m *machine) alignText(sign, s string, spec formatSpec, align byte) string 
 	return fill(pad) + sign + s
 }
 
-// padGrouped fills grouped digits up with zeros, which are grouped too.
+// padGrouped pads grouped digits with zeros, which are grouped as well.
 func padGrouped(s, group string, width int) string {
-	whole, rest := s, ""
+	integer, rest := s, ""
 	if i := strings.IndexAny(s, ".e%"); i >= 0 {
-		whole, rest = s[:i], s[i:]
+		integer, rest = s[:i], s[i:]
 	}
-	digits := strings.ReplaceAll(whole, group, "")
+	digits := strings.ReplaceAll(integer, group, "")
 	n := len(digits)
 	for n+(n-1)/3+len(rest) < width {
 		n++

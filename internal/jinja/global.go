@@ -2,7 +2,7 @@ package jinja
 
 import "math/big"
 
-// globals are what every template can call.
+// globals are the functions that every template can call.
 var globals map[string]Value
 
 func init() {
@@ -57,7 +57,7 @@ func callRange(m *machine, a args) Value {
 	return r
 }
 
-// buildDict is dict(...).
+// buildDict implements dict(...) and the arguments of namespace(...).
 func (m *machine) buildDict(name string, a args) *Dict {
 	d := NewDict()
 	if len(a.pos) > 1 {
@@ -94,7 +94,7 @@ func (m *machine) fillDict(d *Dict, from Value) {
 	}
 }
 
-// callRaiseException is how a template refuses what it was given.
+// callRaiseException implements raise_exception(message).
 func callRaiseException(m *machine, a args) Value {
 	panic(&Error{Kind: KindRaise, Message: m.str(a.bindNames("raise_exception", 1, "m")[0])})
 }
@@ -107,7 +107,7 @@ func callStrftimeNow(m *machine, a args) Value {
 	return m.formatTime(format)
 }
 
-// cycler goes through its items over and over.
+// cycler returns its items in turn, over and over.
 type cycler struct {
 	items []Value
 	at    int
@@ -146,7 +146,7 @@ func (c *cycler) getAttribute(name string) Value {
 	return nil
 }
 
-// joiner gives nothing when it is first called, then its separator.
+// joiner returns an empty text on its first call and its separator afterwards.
 type joiner struct {
 	separator Value
 	used      bool

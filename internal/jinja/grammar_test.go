@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// grammar writes random templates. Most operands have the type that their
-// operator wants, so that most templates mean something; some do not.
+// grammar generates random templates. Most operands have the type that their
+// operator needs, so that most templates render.
 type grammar struct {
 	*rand.Rand
 	depth int
-	names []string // that are set in the template
+	names []string // variables that the template sets
 	loops int
 	macro int
 }
 
 func (g *grammar) pick(options ...string) string { return options[g.IntN(len(options))] }
 
-// of fills the places of a pattern: S text, N number, L list, D dict, B
-// truth, A anything.
+// of replaces the operands of a pattern: $S text, $N number, $L list, $D dict,
+// $B condition, $A any value.
 func (g *grammar) of(pattern string) string {
 	var b strings.Builder
 	for i := 0; i < len(pattern); i++ {
@@ -143,7 +143,7 @@ var loopPatterns = map[byte][]string{
 	'A': {`loop.previtem`, `loop.nextitem`, `loop.nothing`},
 }
 
-// template writes a whole template.
+// template generates a template.
 func (g *grammar) template() string {
 	g.depth, g.names, g.loops, g.macro = 0, nil, 0, 0
 	if g.IntN(8) == 0 {
@@ -164,7 +164,8 @@ func (g *grammar) percentSpec() string {
 	return "%" + g.pick("", "", "(a)") + g.pick("", "-", "+", " ", "0", "#", "0-", "+#") + g.pick("", "3", "12") + g.pick("", "", ".0", ".3") + g.pick("d", "i", "f", "e", "g", "s", "r", "a", "x", "X", "o", "c", "E", "G", "F", "%", "q")
 }
 
-// soup is what the lexer has to make sense of, or not.
+// soup generates a random sequence of delimiters, signs and fragments for the
+// lexer.
 func (g *grammar) soup() string {
 	var b strings.Builder
 	for range 1 + g.IntN(12) {
@@ -190,7 +191,7 @@ func (g *grammar) block(depth int) string {
 	return b.String()
 }
 
-// tag writes a statement's tag with random white-space control.
+// tag generates a tag with random white-space control.
 func (g *grammar) tag(code string) string {
 	return "{%" + g.pick("", "", "-", "+") + " " + code + " " + g.pick("", "", "-", "+") + "%}"
 }

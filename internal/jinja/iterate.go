@@ -4,7 +4,8 @@ import (
 	"unicode/utf8"
 )
 
-// iterator yields the values of an iterable one by one.
+// iterator yields the values of an iterable. next returns false after the last
+// one.
 type iterator interface {
 	next(m *machine) (Value, bool)
 }
@@ -23,7 +24,7 @@ func (i *sliceIterator) next(*machine) (Value, bool) {
 	return v, true
 }
 
-// listIterator sees what pop takes away.
+// listIterator reads the list itself, so that it notices items removed by pop.
 type listIterator struct {
 	list *List
 	at   int
@@ -78,7 +79,7 @@ func (i *itemsIterator) next(*machine) (Value, bool) {
 	return newPair(k, v), true
 }
 
-// iteratorOf returns nil when v is not iterable.
+// iteratorOf returns an iterator over v, or nil when v is not iterable.
 func iteratorOf(v Value) iterator {
 	switch v := v.(type) {
 	case *List:
@@ -117,7 +118,8 @@ func (m *machine) newIterator(v Value) iterator {
 	return it
 }
 
-// sharedItems is list(v), for reading only: it may share the value's own items.
+// sharedItems is list(v) for reading only: the result may be the slice of v
+// itself.
 func (m *machine) sharedItems(v Value) []Value {
 	switch v := v.(type) {
 	case *List:
@@ -130,7 +132,7 @@ func (m *machine) sharedItems(v Value) []Value {
 	return m.copyItems(v)
 }
 
-// copyItems is list(v), always a new slice.
+// copyItems is list(v). The result is always a new slice.
 func (m *machine) copyItems(v Value) []Value {
 	if n, ok := lengthIfAny(m, v); ok {
 		m.payItems(n)
@@ -150,7 +152,7 @@ func (m *machine) copyItems(v Value) []Value {
 	}
 }
 
-// lengthIfAny is len(v), where v has one.
+// lengthIfAny is len(v), and false when v has no length.
 func lengthIfAny(m *machine, v Value) (int, bool) {
 	switch v := v.(type) {
 	case string:
@@ -182,7 +184,7 @@ func (m *machine) requireLength(v Value) int {
 	return n
 }
 
-// reverseItems is Python's reversed(v): nil when v cannot be read backwards.
+// reverseItems is reversed(v), or nil when v cannot be reversed.
 func (m *machine) reverseItems(v Value) *generator {
 	var items []Value
 	switch v := v.(type) {

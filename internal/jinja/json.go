@@ -9,19 +9,19 @@ import (
 	"unicode/utf8"
 )
 
-// jsonWriter writes values as Python's json.dumps does.
+// jsonWriter encodes values as Python's json.dumps does.
 type jsonWriter struct {
 	m             *machine
 	b             []byte
 	ascii         bool
 	indent        string
-	lines         bool // indented at all
+	lines         bool // write line breaks
 	itemSeparator string
 	keySeparator  string
 	sortKeys      bool
 }
 
-// toJSON is the filter tojson of transformers: nothing is escaped for HTML.
+// toJSON is the filter tojson of transformers, which does not escape HTML.
 func toJSON(m *machine, v Value, a args) Value {
 	start := len(m.out)
 	m.writeJSON(v, a)
@@ -169,7 +169,8 @@ func (w *jsonWriter) writeDict(d *Dict, depth int) {
 	w.b = append(w.b, '}')
 }
 
-// sortedKeys gives the places of the keys once they are sorted, nil when they stay.
+// sortedKeys returns the positions of the keys in sorted order, or nil without
+// sort_keys.
 func (w *jsonWriter) sortedKeys(d *Dict) []int {
 	if !w.sortKeys {
 		return nil
@@ -209,7 +210,7 @@ func (w *jsonWriter) keyText(key Value) string {
 
 const hexDigits = "0123456789abcdef"
 
-// appendJSON writes a string in quotes.
+// appendJSON appends s as a JSON string.
 func appendJSON(b []byte, s string, ascii bool) []byte {
 	b = append(b, '"')
 	from := 0

@@ -6,13 +6,13 @@ import (
 	"testing"
 )
 
-// languageVars is what the cases are rendered with.
+// languageVars are the variables of the language cases.
 const languageVars = `{"name": "Ann", "n": 3, "f": 2.0, "none_": null, "yes": true, "xs": [3, 1, 2],
 "users": [{"role": "user", "age": 3}, {"role": "bot"}], "d": {"b": 1, "a": {"x": [1, 2.5, null, "é\"'"]}}, "html": "<a href='x'>1 & 2</a>",
 "text": "one two\nthree", "tree": [{"v": 1, "kids": [{"v": 2, "kids": []}]}]}`
 
-// cases are the rules of the language, one by one; what each gives is what
-// Python gives, and a kind of error stands for an error.
+// languageCases are the rules of the language with their output in Python, or
+// with the kind of the error.
 var languageCases = []struct{ name, template, want string }{
 	{"data", "a {b} % }}", "a {b} % }}"},
 	{"one newline at the end is dropped", "a\n\n", "a\n"},
@@ -128,11 +128,10 @@ var languageCases = []struct{ name, template, want string }{
 	{"tests", "{{ 3 is odd, 4 is divisibleby 2, 'a' is string, xs is sequence, d is mapping, none is none, 1 is sameas 1, 'A' is upper, 2 is in [2] }}", "(True, True, True, True, True, True, True, True, True)"},
 }
 
-// Each rule of the language, with what it gives here; what it gives in
-// Python is asked where python3-jinja2 is installed.
+// TestLanguage checks each case without Python.
 func TestLanguage(t *testing.T) {
 	for _, c := range languageCases {
-		out, err := render(t, c.template, languageVars)
+		out, err := renderTemplate(t, c.template, languageVars)
 		if e, is := err.(*Error); is {
 			out = e.Kind
 		}
@@ -142,20 +141,20 @@ func TestLanguage(t *testing.T) {
 	}
 }
 
-func TestLanguageIsPythons(t *testing.T) {
-	p := oracle(t)
+func TestLanguageAsInPython(t *testing.T) {
+	p := startOracle(t)
 	for _, c := range languageCases {
 		if c.name == "other templates" {
-			continue // Python looks for the file first
+			continue // Python fails because the file is missing
 		}
-		out, err := render(t, c.template, languageVars)
-		if problem := differs(p.ask(t, question{Template: c.template, Vars: []byte(languageVars)}).expected, out, err); problem != "" {
+		out, err := renderTemplate(t, c.template, languageVars)
+		if problem := findDifference(p.render(t, question{Template: c.template, Vars: []byte(languageVars)}).expected, out, err); problem != "" {
 			t.Errorf("%s: %s\n%s", c.name, c.template, problem)
 		}
 	}
 }
 
-// An error names the line.
+// TestErrorsNameTheLine checks the line and the text of errors.
 func TestErrorsNameTheLine(t *testing.T) {
 	for template, want := range map[string]string{
 		"a\nb\n{{ x. }}":                   "chat template, line 3: expected name or number",
@@ -164,14 +163,14 @@ func TestErrorsNameTheLine(t *testing.T) {
 		"\n{% for x in 5 %}\n{% endfor %}": "chat template, line 2: TypeError: 'int' object is not iterable",
 		"\n{% if yes %}\n{{ raise_exception('roles must alternate') }}{% endif %}": "chat template, line 3: roles must alternate",
 	} {
-		_, err := render(t, template, languageVars)
+		_, err := renderTemplate(t, template, languageVars)
 		if err == nil || err.Error() != want {
 			t.Errorf("%q: %v\nwant %s", template, err, want)
 		}
 	}
 }
 
-// A template renders many times at once.
+// TestRenderIsSafeForConcurrentUse renders a template in several goroutines.
 func TestRenderIsSafeForConcurrentUse(t *testing.T) {
 	template, err := Compile("{% macro m(a) %}{{ a }}{% endmacro %}{% for x in xs|sort %}{{ m(x) }}{{ loop.index }} {% endfor %}{{ ['a', [name]] }}", Limits{})
 	if err != nil {
@@ -192,7 +191,7 @@ func TestRenderIsSafeForConcurrentUse(t *testing.T) {
 	all.Wait()
 }
 
-// JSON is read as Python reads it.
+// TestFromJSON compares the decoding of JSON with Python's results.
 func TestFromJSON(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"b": 1, "a": 2, "b": 3}`:                         `{'b': 3, 'a': 2}`,

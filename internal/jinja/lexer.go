@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// tokenKind is what a token is; its string is how messages name it.
+// tokenKind is the kind of a token, as error messages name it.
 type tokenKind string
 
 const (
@@ -22,14 +22,14 @@ const (
 	tokenString        tokenKind = "string"
 	tokenInteger       tokenKind = "integer"
 	tokenFloat         tokenKind = "float"
-	tokenError         tokenKind = "error" // what follows cannot be read; text says why
-	// An operator is its own kind: "+", "==", ...
+	tokenError         tokenKind = "error" // invalid source; the token's text is the message
+	// An operator is its own kind: "+", "==" and so on.
 )
 
 type token struct {
 	kind  tokenKind
 	text  string
-	value Value // of a literal
+	value Value // value of a literal
 	line  int
 }
 
@@ -40,18 +40,19 @@ func (t token) displayName() string {
 	return string(t.kind)
 }
 
-// lexer splits a template into tokens, with trim_blocks and lstrip_blocks.
+// lexer splits a template into tokens, with the options trim_blocks and
+// lstrip_blocks.
 type lexer struct {
 	source       string
 	at           int
 	line         int
-	lineStarting bool // what was read last ended a line
+	lineStarting bool // the source before at ends with a line break
 	tokens       []token
-	open         []byte // closing brackets that are waited for
+	open         []byte // closing brackets of the open ones
 }
 
-// splitTokens never fails: where the source cannot be read on, the last token
-// says so.
+// splitTokens returns the tokens of a template. Invalid source ends with a
+// token of kind tokenError.
 func splitTokens(source string) []token {
 	source = strings.ReplaceAll(strings.ReplaceAll(source, "\r\n", "\n"), "\r", "\n")
 	l := &lexer{
@@ -76,7 +77,7 @@ func (l *lexer) addError(message string) bool {
 	return false
 }
 
-// advanceTo moves on to a place, counting lines.
+// advanceTo moves to a position of the source and counts the lines.
 func (l *lexer) advanceTo(to int) {
 	if to > l.at {
 		l.line += strings.Count(l.source[l.at:to], "\n")
@@ -85,7 +86,8 @@ func (l *lexer) advanceTo(to int) {
 	}
 }
 
-// lexTextAndTag reads text up to a tag, and the tag.
+// lexTextAndTag reads the text up to the next tag, and the tag. It returns
+// false on invalid source, as do the other lex functions.
 func (l *lexer) lexTextAndTag() bool {
 	rest := l.source[l.at:]
 	start := findTagStart(rest)
@@ -139,7 +141,8 @@ func findTagStart(s string) int {
 	}
 }
 
-// addData adds the text before a tag, stripped as the tag's sign asks.
+// addData adds the text before a tag. sign is the - or + of the tag;
+// strippable tells whether lstrip_blocks applies.
 func (l *lexer) addData(s string, sign byte, strippable bool) {
 	switch {
 	case sign == '-':
@@ -166,7 +169,8 @@ func (l *lexer) skipSpace(at int) int {
 	return at
 }
 
-// findRawBegin tells whether a tag is {% raw %}, and where it ends.
+// findRawBegin reports whether the tag at a position is {% raw %}, and returns
+// its end.
 func (l *lexer) findRawBegin(at int) (int, bool) {
 	at = l.skipSign(at)
 	at = l.skipSpace(at)
@@ -187,7 +191,7 @@ func (l *lexer) skipSign(at int) int {
 	return at
 }
 
-// lexRaw reads up to {% endraw %}, as text.
+// lexRaw reads text up to {% endraw %}.
 func (l *lexer) lexRaw() bool {
 	for from := l.at; ; {
 		i := strings.Index(l.source[from:], "{%")
@@ -218,7 +222,8 @@ func (l *lexer) lexRaw() bool {
 	}
 }
 
-// matchTagEnd matches the end of a tag: %}, -%} with the space after it, +%}.
+// matchTagEnd matches the end of a tag at a position: %}, +%}, or -%} with the
+// white space after it. It returns the position after it.
 func (l *lexer) matchTagEnd(at int, kind byte) (int, bool) {
 	if at >= len(l.source) {
 		return 0, false
@@ -258,7 +263,8 @@ func (l *lexer) lexComment() bool {
 	return true
 }
 
-// lexCode reads the tokens of a statement or expression up to its end.
+// lexCode reads the tokens of a statement or expression up to the end of its
+// tag.
 func (l *lexer) lexCode(end byte, endKind tokenKind) bool {
 	l.open = l.open[:0]
 	for l.at < len(l.source) {

@@ -2,13 +2,13 @@ package jinja
 
 import "slices"
 
-// loopVar is the variable "loop" of a for loop.
+// loopVar is the variable loop of a for loop.
 type loopVar struct {
 	iterable Value
 	from     iterator
-	list     listIterator // what from is, over a list
+	list     listIterator // storage of from for a loop over a list
 	index0   int
-	size     int // -1 until it is known
+	size     int // -1 until computed
 	after    Value
 	current  Value
 	before   Value
@@ -21,7 +21,7 @@ func newLoop(v Value, from iterator) *loopVar {
 	return &loopVar{iterable: v, from: from, index0: -1, size: -1}
 }
 
-// advanceItem goes to the next item.
+// advanceItem moves to the next item.
 func (l *loopVar) advanceItem(m *machine) (Value, bool) {
 	v := l.after
 	if v == nil {
@@ -70,7 +70,7 @@ func (l *loopVar) countItems(m *machine) int {
 	return l.size
 }
 
-// getAttribute gives loop.name, nil when there is none.
+// getAttribute returns loop.name, or nil.
 func (l *loopVar) getAttribute(m *machine, name string) Value {
 	switch name {
 	case "index0":
@@ -141,7 +141,7 @@ type forCode struct {
 	filter    func(m *machine, outer *frame, v Value) iterator // nil without "if"
 	filterUp  int
 	assign    assignFunc
-	loopSlot  int // of the variable loop; -1 when the body does not use it
+	loopSlot  int // slot of the variable loop; -1 when the body does not use it
 	load      stmt
 	body      []stmt
 	slots     []int
@@ -202,21 +202,22 @@ func checkLoopTarget(c *compiler, n node) {
 	})
 }
 
-// compileLoopFilter compiles "for ... if": a generator with variables of its own.
+// compileLoopFilter compiles the condition of "for ... if", which has a frame
+// of its own.
 func (c *compiler) compileLoopFilter(n *forNode, s scope) func(*machine, *frame, Value) iterator {
 	test := s.newInner()
 	test.visitTarget(n.target)
 	test.visitNode(n.test)
 	test = test.withNewFrame()
-	enter := c.compileLoads(test)
+	load := c.compileLoads(test)
 	put := c.compileTarget(n.target, test)
 	keep := c.compileCondition(n.test, test)
 	_, isTuple := n.target.(*tupleNode)
 	in := test.layout
 	return func(m *machine, outer *frame, v Value) iterator {
 		f := newFrame(len(in.slots), outer)
-		if enter != nil {
-			enter(m, f)
+		if load != nil {
+			load(m, f)
 		}
 		from := m.newIterator(v)
 		next := func() (Value, bool) {
@@ -240,7 +241,8 @@ func (c *compiler) compileLoopFilter(n *forNode, s scope) func(*machine, *frame,
 	}
 }
 
-// runLoop goes through the items, then through "else" if that is due.
+// runLoop runs the body for each item, and then the else body if no iteration
+// completed.
 func (code *forCode) runLoop(m *machine, f *frame, items Value, recurse func(*machine, Value, int) string, depth int) flow {
 	var from iterator
 	list, isList := items.(*List)
@@ -259,14 +261,14 @@ func (code *forCode) runLoop(m *machine, f *frame, items Value, recurse func(*ma
 			l.from = &l.list
 		}
 	}
-	var whole bool
+	var completed bool
 	if l == nil && isList {
-		whole = code.runListItems(m, f, list)
+		completed = code.runListItems(m, f, list)
 	} else {
-		whole = code.runItems(m, f, from, l)
+		completed = code.runItems(m, f, from, l)
 	}
 	f.clearSlots(code.slots)
-	if whole || code.otherwise == nil {
+	if completed || code.otherwise == nil {
 		return flowOn
 	}
 	end := m.runBody(code.otherwise, f)
@@ -274,9 +276,9 @@ func (code *forCode) runLoop(m *machine, f *frame, items Value, recurse func(*ma
 	return end
 }
 
-// runItems tells whether an iteration ran to its end: without one, "else" runs,
-// even after a break.
-func (code *forCode) runItems(m *machine, f *frame, from iterator, l *loopVar) (whole bool) {
+// runItems runs the body for each item. It reports whether an iteration
+// completed; otherwise the else body runs, even after break, as in jinja2.
+func (code *forCode) runItems(m *machine, f *frame, from iterator, l *loopVar) (completed bool) {
 	for {
 		var item Value
 		var ok bool
@@ -286,26 +288,27 @@ func (code *forCode) runItems(m *machine, f *frame, from iterator, l *loopVar) (
 			item, ok = from.next(m)
 		}
 		if !ok {
-			return whole
+			return completed
 		}
 		end := code.runBody(m, f, item, l)
 		if end == flowBreak {
-			return whole
+			return completed
 		}
-		whole = whole || end == flowOn
+		completed = completed || end == flowOn
 	}
 }
 
-// runListItems is over for the most usual loop.
-func (code *forCode) runListItems(m *machine, f *frame, list *List) (whole bool) {
+// runListItems is runItems for a list without the variable loop, the most
+// common case.
+func (code *forCode) runListItems(m *machine, f *frame, list *List) (completed bool) {
 	for i := 0; i < len(list.items); i++ {
 		end := code.runBody(m, f, list.items[i], nil)
 		if end == flowBreak {
-			return whole
+			return completed
 		}
-		whole = whole || end == flowOn
+		completed = completed || end == flowOn
 	}
-	return whole
+	return completed
 }
 
 func (code *forCode) runBody(m *machine, f *frame, item Value, l *loopVar) flow {
@@ -320,7 +323,8 @@ func (code *forCode) runBody(m *machine, f *frame, item Value, l *loopVar) flow 
 	return m.runBody(code.body, f)
 }
 
-// compileRecursive makes a loop that can be called.
+// compileRecursive returns the statement of a recursive loop, which loop(...)
+// can call.
 func (code *forCode) compileRecursive(iter expr, in *frameLayout) stmt {
 	return func(m *machine, outer *frame) flow {
 		m.line = code.line

@@ -7,31 +7,31 @@ import (
 	"time"
 )
 
-// machine is one render: what it has written and what it may still spend.
+// machine is the state of one render: its output and its remaining budget.
 type machine struct {
 	limits   Limits
 	ctx      context.Context
 	now      time.Time
 	deadline time.Time
 
-	vars      []Value // the template's names, looked up once; nil is missing
-	out       []byte  // output, and on top of it whatever is being captured
-	line      int     // of the statement that runs
-	depth     int     // of macros and recursive loops
+	vars      []Value // values of Template.names; nil for a missing variable
+	out       []byte  // output, followed by the text being captured
+	line      int     // of the running statement
+	depth     int     // of calls of macros and recursive loops
 	steps     int     // left
 	memory    int     // left
-	ticksLeft int     // until the next look at the clock
-	captured  Value   // what a filter or set block has captured, until it is used
+	ticksLeft int     // until the next check of the clock
+	captured  Value   // text of a filter or set block, until it is used
 }
 
 // frame holds the variables of one activation: of the template, a macro, a
-// recursive loop or a loop's filter. A nil slot is a missing variable.
+// recursive loop or a loop filter. A nil slot is a missing variable.
 type frame struct {
 	slots []Value
 	outer *frame
 }
 
-// outerFrame returns the frame that many functions further out.
+// outerFrame returns the frame that is levels frames further out.
 func (f *frame) outerFrame(levels int) *frame {
 	for ; levels > 0; levels-- {
 		f = f.outer
@@ -48,13 +48,13 @@ const (
 	flowContinue
 )
 
-// clockInterval between two looks at the clock.
+// clockInterval is the number of ticks between two checks of the clock.
 const clockInterval = 256
 
-// machinePool are kept for their output buffers.
+// machinePool reuses machines for their output buffers.
 var machinePool = sync.Pool{New: func() any { return &machine{out: make([]byte, 0, 4096)} }}
 
-// maxKeptOutput is the largest buffer that is kept.
+// maxKeptOutput is the largest output buffer that the pool keeps.
 const maxKeptOutput = 256 << 10
 
 func newMachine(ctx context.Context, limits Limits, now time.Time) *machine {
@@ -68,7 +68,7 @@ func newMachine(ctx context.Context, limits Limits, now time.Time) *machine {
 	return m
 }
 
-// release gives the machine back; nothing that it made may still use it.
+// release returns the machine to the pool. Nothing may use it afterwards.
 func (m *machine) release() {
 	if cap(m.out) > maxKeptOutput {
 		return
@@ -78,7 +78,7 @@ func (m *machine) release() {
 	machinePool.Put(m)
 }
 
-// newFrame makes a frame; a small one is one piece of memory.
+// newFrame returns a frame. A small frame takes a single allocation.
 func newFrame(slots int, outer *frame) *frame {
 	if slots > 8 {
 		return &frame{make([]Value, slots), outer}
@@ -100,7 +100,7 @@ func (m *machine) runBody(body []stmt, f *frame) flow {
 	return flowOn
 }
 
-// payStep pays for a statement, an iteration or a call.
+// payStep charges for a statement, an iteration or a call.
 func (m *machine) payStep() {
 	m.steps--
 	m.ticksLeft--
@@ -109,7 +109,7 @@ func (m *machine) payStep() {
 	}
 }
 
-// payWork pays for an operation that looks at n bytes or items.
+// payWork charges for an operation that reads n bytes or items.
 func (m *machine) payWork(n int) {
 	m.ticksLeft -= 1 + n>>5
 	if m.ticksLeft < 0 {
@@ -117,15 +117,15 @@ func (m *machine) payWork(n int) {
 	}
 }
 
-// payRune pays, now and then, in a loop over a long text whose i-th character it
-// is at: the clock is looked at within the text, too.
+// payRune charges from time to time in a loop over a long text, where i is the
+// index of the character. It bounds the time between two checks of the clock.
 func (m *machine) payRune(i int) {
 	if i&0x3ff == 0x3ff {
 		m.payWork(1 << 15)
 	}
 }
 
-// payMemory pays for n bytes of new text or list, before they are built.
+// payMemory charges for n bytes of a text or list before they are allocated.
 func (m *machine) payMemory(n int) {
 	if n > m.limits.Output {
 		failLimit("a text or list of more than %d bytes", m.limits.Output)
@@ -137,7 +137,7 @@ func (m *machine) payMemory(n int) {
 	}
 }
 
-// payItems pays for a list of n items.
+// payItems charges for a list of n items.
 func (m *machine) payItems(n int) {
 	if n > m.limits.Output>>3 {
 		failLimit("a list of more than %d items", m.limits.Output>>3)
@@ -145,14 +145,15 @@ func (m *machine) payItems(n int) {
 	m.payMemory(8 * n)
 }
 
-// payParts pays, now and then, for a list that grows to an unknown length.
+// payParts charges from time to time for a list that grows to an unknown
+// length.
 func (m *machine) payParts(n int) {
 	if n&0xfff == 0xfff {
 		m.payItems(n)
 	}
 }
 
-// checkLimits ends a render that has spent too much.
+// checkLimits ends a render that has used up its budget.
 func (m *machine) checkLimits() {
 	m.ticksLeft = clockInterval
 	switch {
@@ -169,7 +170,8 @@ func (m *machine) checkLimits() {
 	}
 }
 
-// checkOutput checks the output after something was appended to it.
+// checkOutput checks the output limit after an append. before is the length
+// that the output had.
 func (m *machine) checkOutput(before int) {
 	n := len(m.out) - before
 	m.ticksLeft -= n >> 6
@@ -178,7 +180,8 @@ func (m *machine) checkOutput(before int) {
 	}
 }
 
-// enterCall goes one call deeper; the caller defers nothing and calls leave.
+// enterCall begins a nested call. The caller calls leaveCall afterwards,
+// without defer.
 func (m *machine) enterCall() {
 	m.payStep()
 	m.depth++
@@ -189,14 +192,14 @@ func (m *machine) enterCall() {
 
 func (m *machine) leaveCall() { m.depth-- }
 
-// captureOutput runs a body and takes what it wrote.
+// captureOutput runs a body and returns its output.
 func (m *machine) captureOutput(body []stmt, f *frame) (string, flow) {
 	start := len(m.out)
 	end := m.runBody(body, f)
 	return m.takeOutput(start), end
 }
 
-// takeOutput removes and returns the output from start on.
+// takeOutput removes the output from start on and returns it.
 func (m *machine) takeOutput(start int) string {
 	m.payMemory(len(m.out) - start)
 	text := string(m.out[start:])
@@ -204,14 +207,15 @@ func (m *machine) takeOutput(start int) string {
 	return text
 }
 
-// checkNesting refuses values that hold values too deep to be walked.
+// checkNesting fails for values that are nested too deep.
 func (m *machine) checkNesting(depth int) {
 	if depth > m.limits.Depth {
 		failLimit("values more than %d deep", m.limits.Depth)
 	}
 }
 
-// failRuntime stops the render as Python's exception of that class would.
+// failRuntime ends the render with the message that a Python exception of that
+// class would have.
 func failRuntime(class, format string, args ...any) {
 	panic(&Error{Kind: KindRuntime, Message: class + ": " + fmt.Sprintf(format, args...)})
 }

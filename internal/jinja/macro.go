@@ -4,25 +4,25 @@ import "slices"
 
 // macroCode is a compiled macro.
 type macroCode struct {
-	name     string // empty for the body of a call block
+	name     string // empty for a call block
 	args     []string
 	slots    []int
-	defaults []expr // of each argument, nil without
-	caller   int    // the slot, -1 when the body does not use it
+	defaults []expr // of each argument; nil if it has none
+	caller   int    // slots of the special variables; -1 when the body does not use them
 	kwargs   int
 	varargs  int
-	explicit bool // caller is one of args
+	explicit bool // caller is a declared argument
 	body     []stmt
 	layout   *frameLayout
 }
 
-// macro is a macro with the variables around it.
+// macro is a macro with the frame in which it was defined.
 type macro struct {
 	*macroCode
 	outer *frame
 }
 
-// compileMacro compiles a macro's body; s is the scope around it.
+// compileMacro compiles the body of a macro. s is the scope of its definition.
 func (c *compiler) compileMacro(n *macroNode, s scope) *macroCode {
 	inner := s.newInner()
 	see := func() {
@@ -52,7 +52,7 @@ func (c *compiler) compileMacro(n *macroNode, s scope) *macroCode {
 		}
 	}
 	see()
-	enter := c.compileLoads(inner)
+	load := c.compileLoads(inner)
 	for i, a := range n.args {
 		_, slot := c.locateName(a.name, a.line, inner)
 		code.slots = append(code.slots, slot)
@@ -63,8 +63,8 @@ func (c *compiler) compileMacro(n *macroNode, s scope) *macroCode {
 		code.defaults = append(code.defaults, value)
 	}
 	code.body = c.compileBody(n.body, inner)
-	if enter != nil {
-		code.body = slices.Insert(code.body, 0, code.compileDefaults(enter))
+	if load != nil {
+		code.body = slices.Insert(code.body, 0, code.compileDefaults(load))
 	} else {
 		code.body = slices.Insert(code.body, 0, code.compileDefaults(nil))
 	}
@@ -72,15 +72,16 @@ func (c *compiler) compileMacro(n *macroNode, s scope) *macroCode {
 	return code
 }
 
-// compileDefaults gives the arguments that were left out their defaults.
-func (code *macroCode) compileDefaults(enter stmt) stmt {
+// compileDefaults returns the statement that sets missing arguments to their
+// defaults.
+func (code *macroCode) compileDefaults(load stmt) stmt {
 	absent := make([]Value, len(code.args))
 	for i, name := range code.args {
 		absent[i] = &undefined{hint: "parameter '" + name + "' was not provided", name: name}
 	}
 	return func(m *machine, f *frame) flow {
-		if enter != nil {
-			enter(m, f)
+		if load != nil {
+			load(m, f)
 		}
 		for i, slot := range code.slots {
 			if f.slots[slot] != nil {
@@ -137,7 +138,7 @@ func (c *compiler) compileCallBlock(n *callBlockNode, s scope) stmt {
 	}
 }
 
-// callMacro runs a macro: Macro.__call__ of jinja2.
+// callMacro calls the macro as Macro.__call__ of jinja2 does.
 func (mc *macro) callMacro(m *machine, a args) Value {
 	m.enterCall()
 	line := m.line
@@ -170,7 +171,8 @@ func (mc *macro) callMacro(m *machine, a args) Value {
 	return m.takeOutput(start)
 }
 
-// takeExtraArgs takes the arguments that no parameter took.
+// takeExtraArgs stores the arguments without a parameter in varargs and
+// kwargs, and fails when the macro does not use those.
 func (mc *macro) takeExtraArgs(m *machine, f *frame, pos []Value, kw []keyword) {
 	name := Value(None)
 	if mc.name != "" {

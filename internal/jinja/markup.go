@@ -19,8 +19,8 @@ func escapeHTML(m *machine, v Value) markup {
 	return markup(out)
 }
 
-// addMarkup is + where one side is markup: the other is escaped. It returns
-// nil for anything else.
+// addMarkup is a + b where one side is markup; it escapes the other. It
+// returns nil when neither side is markup.
 func addMarkup(m *machine, a, b Value) Value {
 	_, left := a.(markup)
 	_, right := b.(markup)
@@ -41,7 +41,7 @@ func removeTags(m *machine, s string) string {
 	return html.UnescapeString(strings.Join(m.splitBySpace(s, -1), " "))
 }
 
-// removeBetween drops whatever stands between two marks, and the marks.
+// removeBetween removes all text between two delimiters, and the delimiters.
 func removeBetween(s, open, end string) string {
 	var b strings.Builder
 	for {
@@ -60,15 +60,15 @@ func removeBetween(s, open, end string) string {
 	return b.String()
 }
 
-// escapedMethods are the methods of markup that escape their arguments and
-// return markup.
+// escapedMethods are the string methods that escape their arguments and return
+// markup when called on markup.
 var escapedMethods = map[string]bool{
 	"capitalize": true, "title": true, "lower": true, "upper": true, "replace": true, "ljust": true, "rjust": true,
 	"lstrip": true, "rstrip": true, "center": true, "strip": true, "expandtabs": true, "swapcase": true,
 	"zfill": true,
 }
 
-// markupMethod calls a string's method on markup.
+// markupMethod calls a string method on markup.
 func markupMethod(m *machine, s string, name string, a args) Value {
 	switch {
 	case escapedMethods[name]:

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// maxBits bounds integers; Python has no bound but time.
+// maxBits is the size limit of integers. Python has no such limit.
 const maxBits = 1 << 17
 
 func bigOf(v Value) *big.Int {
@@ -25,7 +25,7 @@ func bigOf(v Value) *big.Int {
 	return nil
 }
 
-// normalizeBig makes an int of a big one where it fits.
+// normalizeBig returns n as an int when it fits.
 func normalizeBig(n *big.Int) Value {
 	if n.IsInt64() {
 		return int(n.Int64())
@@ -46,7 +46,7 @@ func toInt(v Value) Value {
 	return v
 }
 
-// isNumber tells bool, int and float.
+// isNumber reports whether v is a bool, an int or a float.
 func isNumber(v Value) bool {
 	switch v.(type) {
 	case bool, int, float64, *big.Int:
@@ -156,7 +156,7 @@ func failOperands(op string, a, b Value) {
 	failType("unsupported operand type(s) for %s: '%s' and '%s'", op, typeName(a), typeName(b))
 }
 
-// arithmetic is a op b, but for +.
+// arithmetic is a op b for every arithmetic operator but +.
 func arithmetic(m *machine, op string, a, b Value) Value {
 	if s, is := asText(a); is && op == "%" {
 		_, escape := a.(markup)
@@ -192,7 +192,7 @@ func isSequence(v Value) bool {
 	return false
 }
 
-// repeatSequence is sequence * n, nil when they are not that.
+// repeatSequence is sequence * n, or nil when the operands have other types.
 func repeatSequence(m *machine, sequence, n Value) Value {
 	times, is := indexOf(n)
 	if !is {
@@ -238,7 +238,7 @@ func (m *machine) repeatItems(items []Value, times int) []Value {
 	return out
 }
 
-// numberArithmetic is arithmetic on numbers.
+// numberArithmetic is a op b for two numbers.
 func numberArithmetic(op string, a, b Value) Value {
 	_, aFloat := a.(float64)
 	_, bFloat := b.(float64)
@@ -255,7 +255,7 @@ func numberArithmetic(op string, a, b Value) Value {
 	return bigArithmetic(op, bigOf(a), bigOf(b))
 }
 
-// intArithmetic is nil when the result may not fit.
+// intArithmetic is x op y, or nil when the result may overflow.
 func intArithmetic(op string, x, y int) Value {
 	switch op {
 	case "+":

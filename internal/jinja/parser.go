@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// parser reads tokens into nodes, as jinja2's parser does.
+// parser builds the syntax tree from tokens by the grammar of jinja2.
 type parser struct {
 	tokens   []token
 	at       int
 	nesting  int
 	limit    int
-	openEnds [][]string // what the open blocks wait for
-	openTags []string   // the open blocks
+	openEnds [][]string // statements that end or continue the open blocks
+	openTags []string   // names of the open blocks
 }
 
 func parseTemplate(source string, limits Limits) []node {
@@ -31,7 +31,7 @@ func (p *parser) peekKind() tokenKind {
 	return tokenEOF
 }
 
-// next moves on and returns the token it leaves.
+// next returns the current token and moves to the one after it.
 func (p *parser) next() *token {
 	t := &p.tokens[p.at]
 	if p.at+1 < len(p.tokens) {
@@ -41,7 +41,7 @@ func (p *parser) next() *token {
 	return t
 }
 
-// checkToken fails where the lexer did.
+// checkToken fails at an invalid token.
 func (p *parser) checkToken() {
 	if t := p.current(); t.kind == tokenError {
 		p.failSyntax(t.line, "%s", t.text)
@@ -52,7 +52,8 @@ func (p *parser) failSyntax(line int, format string, args ...any) {
 	panic(&Error{Kind: KindSyntax, Message: fmt.Sprintf(format, args...), Line: line})
 }
 
-// enterNesting counts nesting; call the result when done.
+// enterNesting begins a nested construct. The caller decrements nesting
+// afterwards.
 func (p *parser) enterNesting() {
 	p.nesting++
 	if p.nesting > p.limit {
@@ -104,7 +105,7 @@ func (p *parser) failExpected(wanted string) {
 	p.failSyntax(t.line, "expected token '%s', got %s", wanted, plainRepr(t.displayName()))
 }
 
-// parseUntil reads up to a statement whose name is one of ends.
+// parseUntil parses up to a statement whose name is in ends.
 func (p *parser) parseUntil(ends []string) []node {
 	p.enterNesting()
 	defer func() { p.nesting-- }()
@@ -132,7 +133,7 @@ func (p *parser) parseUntil(ends []string) []node {
 			p.next()
 			emit(p.parseTuple(tupleOptions{conditional: true}), t.line)
 			p.expect(tokenVariableEnd)
-		default: // begin of a statement
+		default: // tokenBlockBegin
 			output = nil
 			p.next()
 			if p.isName(ends...) {
@@ -145,7 +146,8 @@ func (p *parser) parseUntil(ends []string) []node {
 	return body
 }
 
-// parseBody reads the body of a statement up to one of ends.
+// parseBody parses the body of a statement up to a statement whose name is in
+// ends.
 func (p *parser) parseBody(ends ...string) []node {
 	p.skipIf(":")
 	p.expect(tokenBlockEnd)
@@ -156,7 +158,7 @@ func (p *parser) parseBody(ends ...string) []node {
 	return body
 }
 
-// parseBlock is statements, and goes past the end's name.
+// parseBlock is parseBody that also skips the name of the ending statement.
 func (p *parser) parseBlock(end string) []node {
 	body := p.parseBody(end)
 	p.next()

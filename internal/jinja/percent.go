@@ -7,27 +7,27 @@ import (
 	"unicode/utf8"
 )
 
-// percentSpec is one directive of a printf-style format.
+// percentSpec is a parsed conversion of a printf-style format, such as %-5.2f.
 type percentSpec struct {
 	flags     string
 	width     int
-	precision int // -1 without
+	precision int // -1 if not given
 	verb      byte
 }
 
-// percentFormat is "format % values" while it runs.
+// percentFormat runs format % values.
 type percentFormat struct {
 	m       *machine
 	format  string
 	at      int
 	values  []Value
 	next    int
-	mapping *Dict // of %(key)s
-	used    bool  // by key
+	mapping *Dict // the values of %(key)s
+	used    bool  // a conversion has read the mapping
 	escape  bool
 }
 
-// formatPercent is format % v; markup escapes what it formats.
+// formatPercent is format % v. When format is markup, it escapes the values.
 func (m *machine) formatPercent(format string, v Value, escaped bool) Value {
 	p := &percentFormat{m: m, format: format, values: []Value{v}, escape: escaped}
 	if t, is := v.(*tuple); is {
@@ -39,7 +39,7 @@ func (m *machine) formatPercent(format string, v Value, escaped bool) Value {
 	_, isTuple := v.(*tuple)
 	unused := isTuple && p.next < len(p.values)
 	if !isTuple && p.next == 0 && !p.used && p.mapping == nil {
-		_, isList := v.(*List) // a list counts as a mapping here
+		_, isList := v.(*List) // Python treats a list as a mapping here
 		unused = !isList
 		if _, is := v.(*undefined); is {
 			unused = false
@@ -225,7 +225,8 @@ func (p *percentFormat) convertChar(v Value) string {
 	return string(rune(n))
 }
 
-// convertInt gives an integer; %d cuts floats off.
+// convertInt returns v as an integer. With floats, as for %d, it truncates
+// floats.
 func (p *percentFormat) convertInt(v Value, verb byte, floats bool) *big.Int {
 	if n := bigOf(v); n != nil {
 		return n
@@ -284,8 +285,8 @@ func (s percentSpec) padText(v string) string {
 	return strings.Repeat(" ", n) + v
 }
 
-// padNumber adds the sign and pads a number, with zeros behind the sign if so
-// asked.
+// padNumber adds the sign and pads a number, with the flag 0 by zeros after
+// the sign.
 func (s percentSpec) padNumber(negative bool, prefix, digits string) string {
 	sign := ""
 	switch {

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// FromJSON reads JSON as Python's json.loads does: objects keep the order of
-// their keys, the last of equal keys counts, 1 is an int and 1.0 a float, NaN
-// and Infinity are read. A lone surrogate becomes U+FFFD.
+// FromJSON decodes JSON as Python's json.loads does: objects keep the order of
+// their keys, the last of equal keys wins, 1 is an int and 1.0 a float, NaN
+// and Infinity are valid. A lone surrogate becomes U+FFFD.
 func FromJSON(data []byte) (v Value, err error) {
 	r := &jsonReader{s: string(data)}
 	defer func() {
@@ -32,7 +32,7 @@ func FromJSON(data []byte) (v Value, err error) {
 	return v, nil
 }
 
-// maxJSONDepth bounds how deep values nest.
+// maxJSONDepth is how deep JSON values may nest.
 const maxJSONDepth = 512
 
 type jsonError string
@@ -137,7 +137,8 @@ func (r *jsonReader) readArray(depth int) Value {
 	}
 }
 
-// atEnd reads a comma or the end.
+// atEnd reads a comma or the closing bracket, and reports whether it was the
+// bracket.
 func (r *jsonReader) atEnd(end byte) bool {
 	switch r.peek() {
 	case end:
@@ -166,11 +167,11 @@ func (r *jsonReader) readNumber() Value {
 		r.at = start
 		r.failJSON("no value")
 	}
-	whole := true
+	isInt := true
 	if r.at+1 < len(r.s) && r.s[r.at] == '.' && isDecimal(r.s[r.at+1]) {
 		r.at++
 		digits()
-		whole = false
+		isInt = false
 	}
 	if r.at < len(r.s) && r.s[r.at]|0x20 == 'e' {
 		back := r.at
@@ -181,11 +182,11 @@ func (r *jsonReader) readNumber() Value {
 		if digits() == 0 {
 			r.at = back
 		} else {
-			whole = false
+			isInt = false
 		}
 	}
 	word := r.s[start:r.at]
-	if !whole {
+	if !isInt {
 		f, _ := strconv.ParseFloat(word, 64)
 		return f
 	}
@@ -219,7 +220,7 @@ func (r *jsonReader) readText() string {
 	return ""
 }
 
-// readEscapedText reads on a string that holds escapes.
+// readEscapedText reads the rest of a string that has escapes.
 func (r *jsonReader) readEscapedText(start int) string {
 	b := []byte(r.s[start:r.at])
 	for r.at < len(r.s) {

@@ -18,7 +18,7 @@ func (c *compiler) compileSlice(n *sliceNode, x expr, s scope) expr {
 	}
 }
 
-// sliceRange is a slice that was fitted to a length.
+// sliceRange is a slice resolved for a length; n is the number of its items.
 type sliceRange struct{ start, stop, step, n int }
 
 func (m *machine) sliceValue(v, start, stop, step Value) Value {
@@ -87,9 +87,9 @@ func resolveSlice(n int, start, stop, step Value) sliceRange {
 	if by < 0 {
 		low, high = -1, n-1
 	}
-	bound := func(v Value, otherwise int) int {
+	bound := func(v Value, unset int) int {
 		if v == None {
-			return otherwise
+			return unset
 		}
 		i := sliceIndex(v)
 		if i < 0 {

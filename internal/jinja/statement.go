@@ -155,7 +155,7 @@ func (p *parser) parseWith() node {
 	return n
 }
 
-// parseTarget reads what may be assigned to.
+// parseTarget parses the target of an assignment.
 func (p *parser) parseTarget(o tupleOptions) node {
 	o.simple = true
 	line := p.current().line

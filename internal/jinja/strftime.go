@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// formatTime writes the render's time as C's strftime does in the C locale; the
-// time has no zone, as Python's datetime.now().
+// formatTime formats the render's time like strftime of C in the C locale. The
+// time has no zone, as datetime.now() of Python.
 func (m *machine) formatTime(format string) string {
 	start := len(m.out)
 	for i := 0; i < len(format); i++ {
@@ -32,13 +32,14 @@ func (m *machine) formatTime(format string) string {
 	return m.takeOutput(start)
 }
 
-// composites are conversions that stand for several.
+// composites are conversions that stand for several others.
 var composites = map[byte]string{
 	'c': "%a %b %e %H:%M:%S %Y", 'D': "%m/%d/%y", 'x': "%m/%d/%y", 'F': "%Y-%m-%d",
 	'r': "%I:%M:%S %p", 'R': "%H:%M", 'T': "%H:%M:%S", 'X': "%H:%M:%S",
 }
 
-// formatDirective writes one conversion.
+// formatDirective formats a single conversion, and returns false when it is
+// unknown.
 func formatDirective(t time.Time, c, flag byte) (text string, known bool) {
 	if several, is := composites[c]; is {
 		var b strings.Builder
@@ -77,7 +78,7 @@ func formatDirective(t time.Time, c, flag byte) (text string, known bool) {
 	return text, known
 }
 
-// numberFor gives what a conversion counts, and how it is padded.
+// numberFor returns the number of a numeric conversion and its padding.
 func numberFor(t time.Time, c byte) (n, width int, pad byte, is bool) {
 	hour12 := (t.Hour()+11)%12 + 1
 	isoYear, isoWeek := t.ISOWeek()
@@ -129,7 +130,7 @@ func numberFor(t time.Time, c byte) (n, width int, pad byte, is bool) {
 	return 0, 0, 0, false
 }
 
-// wordFor gives what a conversion names.
+// wordFor returns the text of any other conversion.
 func wordFor(t time.Time, c byte) (word string, known bool) {
 	switch c {
 	case 'a':

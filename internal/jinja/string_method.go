@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// methodFunc is a method of a string; its arguments may be anything.
+// methodFunc implements a method of str.
 type methodFunc func(m *machine, s string, a args) Value
 
-// stringMethods are the methods of str. What returns bytes is left out.
+// stringMethods are the methods of str, without those that return bytes.
 var stringMethods map[string]methodFunc
 
 func init() {
@@ -78,7 +78,8 @@ func init() {
 	}
 }
 
-// stringMethod gives a bound method, nil when there is none of that name.
+// stringMethod returns a bound method of s, or nil when str has no such
+// method.
 func stringMethod(s, name string, isMarkup bool) Value {
 	call := stringMethods[name]
 	if isMarkup && (call != nil || name == "striptags" || name == "unescape") {
@@ -90,7 +91,7 @@ func stringMethod(s, name string, isMarkup bool) Value {
 	return newFunction(name, func(m *machine, a args) Value { return call(m, s, a) })
 }
 
-// textArg gives a string argument.
+// textArg returns an argument that must be a string.
 func textArg(fn string, v Value) string {
 	s, is := asText(v)
 	if !is {
@@ -99,7 +100,7 @@ func textArg(fn string, v Value) string {
 	return s
 }
 
-// intArg gives an integer argument.
+// intArg returns an argument that must be an integer.
 func intArg(v Value) int {
 	n, is := indexOf(v)
 	if !is {
@@ -210,7 +211,7 @@ func newAffixMethod(name string, has func(s, affix string) bool) methodFunc {
 	return func(m *machine, s string, a args) Value {
 		got := a.requirePositional(name, 1, 3)
 		if len(got) > 1 {
-			s = m.sliceBounds(s, got[1:])
+			s = m.sliceByBounds(s, got[1:])
 			if s == noWindow {
 				return false
 			}
@@ -249,7 +250,7 @@ func countMethod(m *machine, s string, a args) Value {
 		failType("must be str, not %s", typeName(got[0]))
 	}
 	if len(got) > 1 {
-		if s = m.sliceBounds(s, got[1:]); s == noWindow {
+		if s = m.sliceByBounds(s, got[1:]); s == noWindow {
 			return 0
 		}
 	}
@@ -289,7 +290,8 @@ func zfillMethod(m *machine, s string, a args) Value {
 	return sign + strings.Repeat("0", pad) + s
 }
 
-// centerPadding is how many of the padding go to the left.
+// centerPadding returns how much of the padding is on the left, as in
+// str.center.
 func centerPadding(pad, width int) int { return pad/2 + pad&width&1 }
 
 func newPadMethod(name string, left func(pad, width int) int) methodFunc {

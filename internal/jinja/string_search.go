@@ -6,18 +6,19 @@ import (
 	"unicode/utf8"
 )
 
-// noWindow is what window gives when the start lies behind the end: not even
-// the empty string is found there. No template can make it, as it is not
-// valid UTF-8.
+// noWindow is the result of sliceByBounds when the start is after the end, where
+// not even the empty string is found. It is not valid UTF-8, so no template
+// can produce it.
 const noWindow = "\xff"
 
-// sliceBounds is s[start:end] of str.find and its like.
-func (m *machine) sliceBounds(s string, bounds []Value) string {
+// sliceByBounds returns s[start:end] for the bounds of str.find and similar
+// methods.
+func (m *machine) sliceByBounds(s string, bounds []Value) string {
 	m.payWork(len(s))
 	n := utf8.RuneCountInString(s)
-	limit := func(i, otherwise int) int {
+	limit := func(i, unset int) int {
 		if i >= len(bounds) || bounds[i] == None {
-			return otherwise
+			return unset
 		}
 		v := sliceIndex(bounds[i])
 		if v < 0 {
@@ -32,7 +33,7 @@ func (m *machine) sliceBounds(s string, bounds []Value) string {
 	return m.sliceText(s, start, end, None)
 }
 
-// findText finds a part in characters, -1 when it is not there.
+// findText returns the index of a substring in characters, or -1.
 func findText(m *machine, name, s string, a args, index func(s, part string) int) int {
 	got := a.requirePositional(name, 1, 3)
 	part, is := asText(got[0])
@@ -43,7 +44,7 @@ func findText(m *machine, name, s string, a args, index func(s, part string) int
 	from := 0
 	in := s
 	if len(got) > 1 {
-		if in = m.sliceBounds(s, got[1:]); in == noWindow {
+		if in = m.sliceByBounds(s, got[1:]); in == noWindow {
 			return -1
 		}
 		if got[1] != None {
@@ -73,7 +74,7 @@ func newIndexMethod(name string, index func(s, part string) int) methodFunc {
 	}
 }
 
-// newTextList makes a list of strings.
+// newTextList returns a list of strings.
 func (m *machine) newTextList(parts []string) *List {
 	m.payItems(len(parts))
 	list := &List{make([]Value, len(parts))}
@@ -83,15 +84,16 @@ func (m *machine) newTextList(parts []string) *List {
 	return list
 }
 
-// splitArgs reads the arguments of split: no separator means white space.
-func splitArgs(name string, a args) (sep string, bySpace bool, most int) {
+// splitArgs returns the arguments of split and rsplit. Without a separator
+// they split at white space; maxSplit is -1 without a limit.
+func splitArgs(name string, a args) (sep string, bySpace bool, maxSplit int) {
 	got := a.bindNames(name, 0, "sep", "maxsplit")
-	most = -1
+	maxSplit = -1
 	if got[1] != nil {
-		most = intArg(got[1])
+		maxSplit = intArg(got[1])
 	}
 	if got[0] == nil || got[0] == None {
-		return "", true, most
+		return "", true, maxSplit
 	}
 	sep, is := asText(got[0])
 	if !is {
@@ -100,24 +102,24 @@ func splitArgs(name string, a args) (sep string, bySpace bool, most int) {
 	if sep == "" {
 		failValue("empty separator")
 	}
-	return sep, false, most
+	return sep, false, maxSplit
 }
 
 func splitMethod(m *machine, s string, a args) Value {
-	sep, bySpace, most := splitArgs("split", a)
+	sep, bySpace, maxSplit := splitArgs("split", a)
 	m.payMemory(len(s))
 	if bySpace {
-		return m.newTextList(m.splitBySpace(s, most))
+		return m.newTextList(m.splitBySpace(s, maxSplit))
 	}
 	m.payItems(strings.Count(s, sep))
 	n := -1
-	if most >= 0 && most < len(s)+1 {
-		n = most + 1
+	if maxSplit >= 0 && maxSplit < len(s)+1 {
+		n = maxSplit + 1
 	}
 	return m.newTextList(strings.SplitN(s, sep, n))
 }
 
-func (m *machine) splitBySpace(s string, most int) []string {
+func (m *machine) splitBySpace(s string, maxSplit int) []string {
 	var parts []string
 	for {
 		s = strings.TrimLeftFunc(s, isSpace)
@@ -128,7 +130,7 @@ func (m *machine) splitBySpace(s string, most int) []string {
 		if end < 0 {
 			return append(parts, s)
 		}
-		if most >= 0 && len(parts) >= most {
+		if maxSplit >= 0 && len(parts) >= maxSplit {
 			return append(parts, strings.TrimRightFunc(s, isSpace))
 		}
 		parts = append(parts, s[:end])
@@ -138,7 +140,7 @@ func (m *machine) splitBySpace(s string, most int) []string {
 }
 
 func rsplitMethod(m *machine, s string, a args) Value {
-	sep, bySpace, most := splitArgs("rsplit", a)
+	sep, bySpace, maxSplit := splitArgs("rsplit", a)
 	m.payMemory(len(s))
 	var parts []string
 	for {
@@ -149,7 +151,7 @@ func rsplitMethod(m *machine, s string, a args) Value {
 			}
 		}
 		at, width := lastSeparator(s, sep, bySpace)
-		if at < 0 || most >= 0 && len(parts) >= most {
+		if at < 0 || maxSplit >= 0 && len(parts) >= maxSplit {
 			parts = append(parts, s)
 			break
 		}
@@ -208,7 +210,7 @@ func isLineEnd(r rune) bool {
 	return false
 }
 
-// dictMethods are the methods of dict that change nothing.
+// dictMethods are the methods of dict that do not change it.
 var dictMethods map[string]func(m *machine, d *Dict, a args) Value
 
 func init() {
@@ -251,7 +253,7 @@ func init() {
 	}
 }
 
-// listMethod gives a method of a list or tuple, nil when there is none.
+// listMethod returns a method that lists and tuples have, or nil.
 func listMethod(v Value, items []Value, name string) Value {
 	switch name {
 	case "count":
@@ -295,8 +297,8 @@ func indexOfItem(m *machine, v Value, items []Value, a args) Value {
 	return nil
 }
 
-// listMethodOf gives a method that only a list has, nil when there is none.
-// The sandbox of jinja2 forgets pop and clear, and templates use that.
+// listMethodOf returns a method of a list, or nil. pop and clear change the
+// list: the sandbox of jinja2 allows both, and templates use pop.
 func listMethodOf(l *List, name string) Value {
 	switch name {
 	case "copy":
@@ -316,7 +318,8 @@ func listMethodOf(l *List, name string) Value {
 	return listMethod(l, l.items, name)
 }
 
-// popItem never writes into the items, as other lists may share them.
+// popItem removes an item. It never writes to the slice, which other lists may
+// share.
 func (l *List) popItem(m *machine, a args) Value {
 	got := a.requirePositional("pop", 0, 1)
 	i := -1

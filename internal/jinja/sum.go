@@ -1,6 +1,6 @@
 package jinja
 
-// flattenSum flattens a + b + c.
+// flattenSum returns the terms of a + b + c.
 func flattenSum(n node) []node {
 	if b, is := n.(*binaryNode); is && b.op == "+" {
 		return append(flattenSum(b.left), b.right)
@@ -8,8 +8,8 @@ func flattenSum(n node) []node {
 	return []node{n}
 }
 
-// compileSum adds from left to right. As long as all are strings it only writes
-// them one after the other.
+// compileSum adds from left to right. While all terms are strings, it appends
+// them to the output buffer instead of concatenating.
 func (c *compiler) compileSum(n *binaryNode, s scope) expr {
 	parts := c.compileExprs(flattenSum(n), s)
 	return func(m *machine, f *frame) Value {
@@ -35,7 +35,7 @@ func (m *machine) addTerms(v Value, parts []expr, f *frame) Value {
 	return v
 }
 
-// firstNonText is the first term that was no string, and where it stood.
+// firstNonText is the first term that is not a string, and its index.
 type firstNonText struct {
 	at   int
 	term Value
@@ -56,7 +56,7 @@ func (m *machine) writeTerms(first string, parts []expr, f *frame) firstNonText 
 	return firstNonText{at: len(parts)}
 }
 
-// compileWriter compiles an expression of which only the text counts.
+// compileWriter compiles an expression whose text is appended to the output.
 func (c *compiler) compileWriter(n node, s scope) textWriter {
 	switch n := n.(type) {
 	case *dataNode:

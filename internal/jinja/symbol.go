@@ -2,10 +2,10 @@ package jinja
 
 import "slices"
 
-// The scoping rules of jinja2 follow from how it compiles to Python. These
-// are its symbol tables, rule by rule: jinja2/idtracking.py.
+// The scoping rules of jinja2 follow from its compilation to Python. The
+// symbol tables reproduce jinja2/idtracking.py.
 
-// variableID is a name at a level of nesting; blocks side by side share it.
+// variableID is a name at a nesting level. Sibling blocks share the variable.
 type variableID struct {
 	level int
 	name  string
@@ -15,19 +15,19 @@ type variableID struct {
 type loadKind uint8
 
 const (
-	loadNothing   loadKind = iota // it is missing
-	loadParameter                 // whoever enters sets it
-	loadContext                   // what the template was given by that name
-	loadAlias                     // what the scope around calls by that name
+	loadNothing   loadKind = iota // no value
+	loadParameter                 // the value that the statement assigns, such as a loop item
+	loadContext                   // the render's variable of that name
+	loadAlias                     // the variable of that name in an outer scope
 )
 
 type variableLoad struct {
 	variableID
 	load loadKind
-	from variableID // of an alias
+	from variableID // source of an alias
 }
 
-// maxNames bounds the names of a scope, which are looked through one by one.
+// maxNames is the number of names that a scope may have. Lookups are linear.
 const maxNames = 400
 
 type reference struct {
@@ -35,7 +35,7 @@ type reference struct {
 	to   variableID
 }
 
-// symbolTable are the names of one scope.
+// symbolTable holds the names of one scope.
 type symbolTable struct {
 	level  int
 	parent *symbolTable
@@ -136,8 +136,8 @@ func (s *symbolTable) useName(name string) {
 	}
 }
 
-// mergeBranches merges the branches of an if: a name that not every branch sets
-// keeps what it was.
+// mergeBranches merges the branches of an if. A name that only some branches
+// set is loaded from the outer scope.
 func (s *symbolTable) mergeBranches(branches []*symbolTable) {
 	type count struct {
 		name string
@@ -181,7 +181,7 @@ func (s *symbolTable) mergeBranches(branches []*symbolTable) {
 	}
 }
 
-// visitNode notes the names of a node that belong to this scope.
+// visitNode adds the names of a node that belong to this scope.
 func (s *symbolTable) visitNode(n node) {
 	switch n := n.(type) {
 	case *nameNode:
@@ -214,7 +214,7 @@ func (s *symbolTable) visitNode(n node) {
 		s.visitNodes(n.values)
 	case *assignBlockNode:
 		s.visitNode(n.target)
-	case *scopeNode: // a scope of its own
+	case *scopeNode: // has a scope of its own
 	default:
 		visitChildren(n, s.visitNode)
 	}
@@ -237,7 +237,7 @@ func (s *symbolTable) visitIf(n *ifNode) {
 	s.mergeBranches([]*symbolTable{body, elifs, otherwise})
 }
 
-// visitTarget notes the names that a loop sets.
+// visitTarget adds the names that a loop assigns.
 func (s *symbolTable) visitTarget(n node) {
 	if name, is := n.(*nameNode); is {
 		s.addParameter(name.name)
@@ -246,7 +246,7 @@ func (s *symbolTable) visitTarget(n node) {
 	visitChildren(n, s.visitTarget)
 }
 
-// undeclaredNames tells which of the names a body reads before it sets them.
+// undeclaredNames returns the names that a body reads before it assigns them.
 func undeclaredNames(body []node, names ...string) []string {
 	var found []string
 	var visit func(n node)

@@ -2,7 +2,7 @@ package jinja
 
 import "math/big"
 
-// testFunc is what stands behind "is".
+// testFunc implements a test: value is name(args).
 type testFunc func(m *machine, v Value, a args) bool
 
 var tests map[string]testFunc
@@ -49,7 +49,7 @@ func init() {
 	}
 }
 
-// testWithoutArgs is a test without arguments.
+// testWithoutArgs returns a test that takes no arguments.
 func testWithoutArgs(name string, f func(m *machine, v Value) bool) testFunc {
 	return func(m *machine, v Value, a args) bool {
 		if len(a.pos)+len(a.kw) > 0 {
@@ -59,7 +59,7 @@ func testWithoutArgs(name string, f func(m *machine, v Value) bool) testFunc {
 	}
 }
 
-// testWithArg is a test with one argument.
+// testWithArg returns a test that takes one argument.
 func testWithArg(name string, f func(m *machine, v, other Value) bool) testFunc {
 	parameter := map[string]string{"test_divisibleby": "num", "test_sameas": "other", "test_in": "seq"}[name]
 	return func(m *machine, v Value, a args) bool {
@@ -80,7 +80,7 @@ func isInteger(v Value) bool {
 	return false
 }
 
-// isIndexed tells what has a length and items.
+// isIndexed reports whether v has a length and items.
 func isIndexed(v Value) bool {
 	switch v.(type) {
 	case string, markup, *List, *tuple, *Dict, *rangeValue, *undefined:

@@ -10,7 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxDigits is how long an integer Python writes or reads as text.
+// maxDigits is the number of digits up to which Python converts integers to
+// and from text.
 const maxDigits = 4300
 
 // writeValue appends str(v) to the output.
@@ -26,7 +27,7 @@ func (m *machine) writeValue(v Value) {
 	}
 }
 
-// writeText writes what must be text already.
+// writeText appends v, which must be a string.
 func (m *machine) writeText(v Value) {
 	if _, is := asText(v); !is {
 		failType("sequence item 0: expected str instance, %s found", typeName(v))
@@ -54,12 +55,12 @@ func (m *machine) repr(v Value) string {
 	return string(b)
 }
 
-// plainRepr is repr of a value that holds no others.
+// plainRepr is repr of a value that contains no other values.
 func plainRepr(v Value) string {
 	return string(newPlainMachine().appendRepr(nil, v, 0))
 }
 
-// newPlainMachine is a machine for values that cost nothing.
+// newPlainMachine returns a machine for operations outside of a render.
 func newPlainMachine() *machine {
 	return &machine{limits: Limits{}.orDefaults(), steps: 1 << 20, memory: 1 << 20, ticksLeft: 1 << 20}
 }
@@ -122,7 +123,8 @@ func objectRepr(v Value) string {
 	return "<" + objectName(v) + " at " + address + ">"
 }
 
-// address stands for the address of an object, which templates must not see.
+// address replaces the address of an object in its repr. Templates must not
+// see real addresses.
 const address = "0x7f0000000000"
 
 func (m *machine) appendItems(b []byte, items []Value, depth int) []byte {
@@ -151,7 +153,7 @@ func (m *machine) appendDict(b []byte, d *Dict, depth int) []byte {
 	return append(b, '}')
 }
 
-// checkText pays for one more item of a text that is being built.
+// checkText charges for one more item of a text and checks its length.
 func (m *machine) checkText(b []byte) {
 	m.payStep()
 	if len(b) > m.limits.Output {
@@ -172,7 +174,7 @@ func bigText(n *big.Int) string {
 	return s
 }
 
-// appendFloat writes a float as repr does.
+// appendFloat appends repr(f).
 func appendFloat(b []byte, f float64) []byte {
 	switch {
 	case math.IsNaN(f):
@@ -193,7 +195,7 @@ func appendFloat(b []byte, f float64) []byte {
 	return b
 }
 
-// appendQuoted writes a string as repr does.
+// appendQuoted appends repr(s).
 func appendQuoted(b []byte, s string) []byte {
 	quote := byte('\'')
 	if strings.Contains(s, "'") && !strings.Contains(s, `"`) {
@@ -223,7 +225,7 @@ func appendQuoted(b []byte, s string) []byte {
 	return append(b, quote)
 }
 
-// ascii is Python's ascii(): repr without characters beyond ASCII.
+// ascii is ascii(v): repr with all characters beyond ASCII escaped.
 func (m *machine) ascii(v Value) string {
 	var b []byte
 	for _, r := range m.repr(v) {

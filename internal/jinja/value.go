@@ -4,8 +4,8 @@ import (
 	"math/big"
 )
 
-// Value is a value of the template language. It is one of None, bool, int,
-// float64, string, *List and *Dict, or something that only a template makes.
+// Value is a value of the template language: None, bool, int, float64,
+// *big.Int, string, *List, *Dict, or a type that only templates create.
 type Value = any
 
 // None is Python's None.
@@ -16,7 +16,7 @@ type none struct{}
 // List is Python's list.
 type List struct{ items []Value }
 
-// tuple is Python's tuple; a named tuple has names.
+// tuple is Python's tuple. A named tuple has names.
 type tuple struct {
 	items []Value
 	names []string
@@ -31,15 +31,16 @@ func newPair(a, b Value) *tuple {
 	return &p.tuple
 }
 
-// markup is text that counts as escaped HTML, as the filter safe makes it.
+// markup is text that counts as escaped HTML, such as the result of the filter
+// safe.
 type markup string
 
-// undefined is what a name, attribute or item that does not exist gives.
+// undefined is the value of a name, attribute or item that does not exist.
 type undefined struct {
 	hint   string
-	obj    Value // nil where a name was looked up
+	obj    Value // the object that lacks it; nil for a variable
 	name   Value
-	unsafe bool // the sandbox hides it
+	unsafe bool // hidden by the sandbox
 }
 
 func (u *undefined) message() string {
@@ -71,7 +72,8 @@ func requireDefined(values ...Value) {
 	}
 }
 
-// namespace is the one value that a template may change.
+// namespace is the result of namespace(...), whose attributes templates can
+// set.
 type namespace struct{ attrs *Dict }
 
 // rangeValue is Python's range.
@@ -87,20 +89,20 @@ func (r *rangeValue) len() int {
 	return 0
 }
 
-// generator yields values once: what map, select and their like return.
+// generator yields values once. Filters such as map and select return it.
 type generator struct{ produceNext func() (Value, bool) }
 
 func newGenerator(produce func() (Value, bool)) *generator { return &generator{produce} }
 
 func (g *generator) next(*machine) (Value, bool) { return g.produceNext() }
 
-// dictView is what a dict's keys, values and items return.
+// dictView is the result of a dict's keys, values and items.
 type dictView struct {
 	dict *Dict
-	kind string // keys, values, items
+	kind string // "keys", "values" or "items"
 }
 
-// function is a callable: a global or a method bound to its object.
+// function is a callable: a global or a bound method.
 type function struct {
 	name string
 	call func(m *machine, a args) Value
@@ -121,7 +123,7 @@ type keyword struct {
 	value Value
 }
 
-// asText returns the string in v, escaped or not.
+// asText returns the string in v, which may be markup.
 func asText(v Value) (string, bool) {
 	switch v := v.(type) {
 	case string:
@@ -180,7 +182,7 @@ func typeName(v Value) string {
 	return "object"
 }
 
-// objectName is how jinja2 names the type of a value in messages.
+// objectName is the name of v's type in messages of jinja2.
 func objectName(v Value) string {
 	switch v.(type) {
 	case none:
