@@ -23,32 +23,35 @@ import (
 
 const (
 	cacheFormat  = 1
-	maxEntry     = 80 << 20 // what one file may be: 33 templates of 1 MB, escaped
-	maxMarks     = 64       // tokens remembered for one model
+	maxEntry     = 80 << 20 // bytes of one file: 33 templates of 1 MB, with JSON escapes
+	maxMarks     = 64       // tokens stored for one model
 	tempLifetime = time.Hour
 	tempPrefix   = ".entry-"
 	entrySuffix  = ".json"
 )
 
-// cacheEntry is what the hub last said of a model, and to whom.
+// cacheEntry is the last result of the hub for a model, with the tokens that
+// may read it.
 type cacheEntry struct {
 	Format int    `json:"format"`
 	Base   string `json:"base"`
-	Model  string `json:"model"` // as asked for
-	ID     string `json:"id"`    // as it is called now
+	Model  string `json:"model"` // the requested name
+	ID     string `json:"id"`    // the current name
 	Commit string `json:"commit"`
-	// Public tells that it was read without a token.
+	// Public says that anonymous callers may read the model.
 	Public bool `json:"public"`
-	// Asked is when main was last known to be Commit.
+	// Asked is the last time at which the hub confirmed that main is at
+	// Commit.
 	Asked time.Time `json:"asked"`
-	// Accepted are the marks of the tokens that it was read with, and when.
+	// Accepted maps the marks of the tokens that have read the model to the
+	// time of the last read.
 	Accepted map[string]time.Time `json:"accepted,omitempty"`
 	Template dstack.ChatTemplate  `json:"template"`
 }
 
-// toTemplate is the template for people.
+// toTemplate returns a copy of the template with its source for people.
 func (e cacheEntry) toTemplate(host string, offline bool) dstack.ChatTemplate {
-	t := e.Template // several callers may get this entry
+	t := e.Template // callers share the entry and may change their copy
 	t.Named, t.Tokens = slices.Clone(t.Named), maps.Clone(t.Tokens)
 	t.Source = fmt.Sprintf("%s at %s on %s", e.ID, e.Commit[:7], host)
 	if offline {
@@ -57,8 +60,8 @@ func (e cacheEntry) toTemplate(host string, offline bool) dstack.ChatTemplate {
 	return t
 }
 
-// isAllowedFor tells whether one of these callers may have the entry, and the hub
-// has said so since then.
+// isAllowedFor reports whether the hub has allowed one of the callers to read
+// the entry since a time.
 func (e cacheEntry) isAllowedFor(callers []string, since time.Time) bool {
 	if e.Public && !e.Asked.Before(since) {
 		return true
@@ -72,34 +75,36 @@ func (e cacheEntry) isAllowedFor(callers []string, since time.Time) bool {
 	return false
 }
 
-// diskCache keeps entries in a folder, one file for each model.
+// diskCache stores entries in a directory, one file per model.
 type diskCache struct {
 	dir, base  string
 	maxEntries int
-	mu         sync.Mutex // held while a file is read to be changed
+	mu         sync.Mutex // held during read-modify-write of a file
 }
 
 func openCache(dir, base string, entries int) (*diskCache, error) {
-	err := errors.New("no folder is given")
+	err := errors.New("no directory is given")
 	if dir != "" {
 		err = errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700))
 	}
 	if err != nil {
 		return nil, &dstack.Error{
-			Kind: dstack.Internal, Message: "cannot keep what model hubs say: " + err.Error(),
-			Hint: "let the server write below its folder", Cause: err,
+			Kind: dstack.Internal, Message: "cannot create the cache of model hubs: " + err.Error(),
+			Hint: "let the server write to its directory", Cause: err,
 		}
 	}
 	return &diskCache{dir: dir, base: base, maxEntries: entries}, nil
 }
 
-// filePath is a model's file. Its beginning is for people.
+// filePath returns the path of a model's file. It begins with the model's name
+// for people who look into the directory.
 func (c *diskCache) filePath(model string) string {
 	sum := sha256.Sum256([]byte(c.base + "\x00" + model))
 	return filepath.Join(c.dir, strings.ReplaceAll(model, "/", "--")+"-"+hex.EncodeToString(sum[:8])+entrySuffix)
 }
 
-// loadEntry reads an entry. One that is not in order is as good as none.
+// loadEntry reads an entry. It returns false for an entry that is missing or
+// invalid.
 func (c *diskCache) loadEntry(model string) (cacheEntry, bool) {
 	file, err := os.Open(c.filePath(model))
 	if err != nil {
@@ -111,19 +116,20 @@ func (c *diskCache) loadEntry(model string) (cacheEntry, bool) {
 	if err != nil || json.Unmarshal(text, &e) != nil {
 		return cacheEntry{}, false
 	}
-	whole := e.Template.Default != "" || len(e.Template.Named) > 0
-	ok := e.Format == cacheFormat && e.Base == c.base && e.Model == model && commitName.MatchString(e.Commit) && checkModel(e.ID) == nil && whole
+	hasTemplate := e.Template.Default != "" || len(e.Template.Named) > 0
+	ok := e.Format == cacheFormat && e.Base == c.base && e.Model == model && commitName.MatchString(e.Commit) && checkModel(e.ID) == nil && hasTemplate
 	return e, ok
 }
 
-// findEntry is the entry that one of these callers may have, if the hub has said
-// so since then; the zero time: ever.
+// findEntry returns the entry if the hub has allowed one of the callers to
+// read it since a time. The zero time accepts an entry of any age.
 func (c *diskCache) findEntry(model string, callers []string, since time.Time) (cacheEntry, bool) {
 	e, ok := c.loadEntry(model)
 	return e, ok && e.isAllowedFor(callers, since)
 }
 
-// storeEntry writes what the hub has said to a token, or to nobody.
+// storeEntry stores what the hub has returned for a token; an empty token
+// stands for anonymous access.
 func (c *diskCache) storeEntry(e cacheEntry, token string, log *slog.Logger) cacheEntry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -141,7 +147,8 @@ func (c *diskCache) storeEntry(e cacheEntry, token string, log *slog.Logger) cac
 	return e
 }
 
-// revokeCaller takes back what a caller may have, when the hub refuses it.
+// revokeCaller removes a caller's access to an entry after the hub has refused
+// it.
 func (c *diskCache) revokeCaller(model, token string, log *slog.Logger) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -161,8 +168,8 @@ func (c *diskCache) revokeCaller(model, token string, log *slog.Logger) {
 	c.saveEntry(e, log)
 }
 
-// saveEntry writes an entry whole or not at all. A cache that cannot be written is
-// no reason to refuse what has been read.
+// saveEntry writes an entry atomically. A write error is logged only, because
+// the template itself has been read.
 func (c *diskCache) saveEntry(e cacheEntry, log *slog.Logger) {
 	text, err := json.Marshal(e)
 	if err == nil {
@@ -172,12 +179,12 @@ func (c *diskCache) saveEntry(e cacheEntry, log *slog.Logger) {
 		err = c.pruneEntries(time.Now())
 	}
 	if err != nil {
-		log.Warn("what a model hub has said cannot be kept", "model", e.Model, "dir", c.dir, "err", err)
+		log.Warn("cannot store a chat template in the cache", "model", e.Model, "dir", c.dir, "err", err)
 	}
 }
 
 func writeAtomically(file string, text []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(file), tempPrefix) // of mode 0600
+	temp, err := os.CreateTemp(filepath.Dir(file), tempPrefix) // with mode 0600
 	if err != nil {
 		return err
 	}
@@ -192,26 +199,26 @@ func writeAtomically(file string, text []byte) error {
 	return nil
 }
 
-// pruneEntries removes the entries written longest ago, when there are too many, and
-// what a server that was killed has left.
+// pruneEntries removes the oldest entries over the limit, and old temporary
+// files that a killed server has left.
 func (c *diskCache) pruneEntries(now time.Time) error {
 	all, err := os.ReadDir(c.dir)
 	if err != nil {
 		return err
 	}
-	var kept []fs.FileInfo
-	for _, one := range all {
-		info, err := one.Info()
+	var entries []fs.FileInfo
+	for _, file := range all {
+		info, err := file.Info()
 		switch {
 		case err != nil || !info.Mode().IsRegular():
 		case strings.HasPrefix(info.Name(), tempPrefix) && now.Sub(info.ModTime()) > tempLifetime:
 			_ = os.Remove(filepath.Join(c.dir, info.Name()))
 		case strings.HasSuffix(info.Name(), entrySuffix):
-			kept = append(kept, info)
+			entries = append(entries, info)
 		}
 	}
-	slices.SortFunc(kept, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
-	for _, old := range kept[min(len(kept), c.maxEntries):] {
+	slices.SortFunc(entries, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	for _, old := range entries[min(len(entries), c.maxEntries):] {
 		err = cmp.Or(err, os.Remove(filepath.Join(c.dir, old.Name())))
 	}
 	return err

@@ -16,11 +16,11 @@ const maxHeader = 64 << 10
 
 func (c *Client) newTransport() *http.Transport {
 	return &http.Transport{
-		Proxy:                  nil, // the environment is not asked
+		Proxy:                  nil, // ignore the proxy settings of the environment
 		DialContext:            c.dialHub,
 		TLSClientConfig:        c.opts.TLS.Clone(),
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // sizes are counted as they come
+		DisableCompression:     true, // limits count the bytes as sent
 		MaxResponseHeaderBytes: maxHeader,
 		MaxIdleConnsPerHost:    4,
 		IdleConnTimeout:        30 * time.Second,
@@ -28,10 +28,10 @@ func (c *Client) newTransport() *http.Transport {
 	}
 }
 
-// dialHub connects to the hub wherever it is, since the operator names it. To
-// where it redirects, a public hub is not to lead into our own network: the
-// address is looked at when it is connected to, so that no name can change
-// its mind between.
+// dialHub connects to the hub or to the target of its redirects. The operator
+// chooses the hub, so it may have any address. A public hub must not redirect
+// into the server's own network; the check uses the address of the connection,
+// so a DNS change cannot bypass it.
 func (c *Client) dialHub(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: c.opts.Patience}
 	if strings.EqualFold(address, hostPort(c.base)) {
@@ -44,7 +44,7 @@ func (c *Client) dialHub(ctx context.Context, network, address string) (net.Conn
 	if !c.hubIsInner.Load() {
 		dialer.Control = func(_, address string, _ syscall.RawConn) error {
 			if c.isInner(address) {
-				return fmt.Errorf("the hub redirects to %s, which is in no public network", address)
+				return fmt.Errorf("the hub redirects to %s, which is not in a public network", address)
 			}
 			return nil
 		}
@@ -52,7 +52,8 @@ func (c *Client) dialHub(ctx context.Context, network, address string) (net.Conn
 	return dialer.DialContext(ctx, network, address)
 }
 
-// hostPort is where a URL's host is dialled.
+// hostPort returns the host and port of a URL, with the default port of its
+// scheme.
 func hostPort(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
@@ -61,25 +62,26 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// isSameHost tells whether two URLs are of one scheme, host and port.
+// isSameHost reports whether two URLs have the same scheme, host and port.
 func isSameHost(a, b *url.URL) bool {
 	return a.Scheme == b.Scheme && strings.EqualFold(hostPort(a), hostPort(b))
 }
 
-// specialNetworks are the networks that are not public, beside those that netip knows.
+// specialNetworks are networks that are not public, in addition to those that
+// netip recognizes.
 var specialNetworks = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
-	netip.MustParsePrefix("100.64.0.0/10"), // shared by carriers and some clouds' metadata
+	netip.MustParsePrefix("100.64.0.0/10"), // carrier-grade NAT, and the metadata service of some clouds
 	netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("198.18.0.0/15"),
 	netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), // IPv4 in IPv6, three ways
+	netip.MustParsePrefix("64:ff9b::/96"), // IPv4 addresses embedded in IPv6
 	netip.MustParsePrefix("64:ff9b:1::/48"),
 	netip.MustParsePrefix("2002::/16"),
 }
 
-// isInnerAddress tells an address, with its port, of no public network. One that it
-// cannot read is as well.
+// isInnerAddress reports whether a host:port address is outside of the public
+// networks. An invalid address counts as inner.
 func isInnerAddress(address string) bool {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {

@@ -13,51 +13,54 @@ import (
 	"dstack/internal/dstack"
 )
 
-// failureKind sorts the ways in which an attempt fails.
+// failureKind classifies failed attempts.
 type failureKind int
 
-// The later ones say more, when several tokens have failed.
+// After several tokens have failed, the error with the highest kind is
+// returned.
 const (
-	kindHidden       failureKind = iota // there is none, or none for this caller: hubs do not tell which
-	kindUnknownToken                    // the hub does not know the token
-	kindDenied                          // the hub knows the token, and shows nothing
-	kindGated                           // only those may read who have accepted the terms
-	kindUnusable                        // it was read, and is not usable; nobody else would fare better
-	kindBusy                            // too many requests, of this caller
-	kindUnavailable                     // no answer, or none of a hub in order
-	kindTimeout                         // no answer yet
+	kindHidden       failureKind = iota // no such model, or not for this caller; hubs do not tell the difference
+	kindUnknownToken                    // the hub rejects the token
+	kindDenied                          // the hub accepts the token but not the access
+	kindGated                           // readers must accept the model's terms first
+	kindUnusable                        // the files were read but have no usable template
+	kindBusy                            // too many requests of this caller
+	kindUnavailable                     // no response, or not one of a working hub
+	kindTimeout                         // no response in time
 )
 
-// mayHelpOther tells whether another token may do better.
+// mayHelpOther reports whether another token may succeed.
 func (w failureKind) mayHelpOther() bool { return w <= kindGated || w == kindBusy }
 
-// isRefusal tells whether the hub has said that this caller may not read.
+// isRefusal reports whether the hub has denied access to this caller.
 func (w failureKind) isRefusal() bool { return w <= kindGated }
 
-// isTemporary tells whether it may do later.
+// isTemporary reports whether a later attempt may succeed.
 func (w failureKind) isTemporary() bool { return w >= kindBusy }
 
-// hubError is why an attempt failed. Cause never holds an address, which may
-// be signed, nor a token.
+// hubError is the error of an attempt. Cause contains neither a token nor a
+// URL, which may be signed.
 type hubError struct {
 	kind      failureKind
-	userError *dstack.Error // of content: the whole of it
-	reason    string        // of away: what the hub did; empty: it was not reached
+	userError *dstack.Error // the complete error, for kindUnusable
+	reason    string        // what the hub did, for kindUnavailable; empty if it was not reached
 	Cause     error
 }
 
-func (t *hubError) Error() string { return fmt.Sprintf("trouble %d: %s %v", t.kind, t.reason, t.Cause) }
+func (failure *hubError) Error() string {
+	return fmt.Sprintf("hub failure %d: %s %v", failure.kind, failure.reason, failure.Cause)
+}
 
-// worstError is the trouble to tell of those that nobody, the first, and then each
-// token had.
+// worstError selects the error to return from those of the anonymous attempt
+// and of each token.
 func worstError(all []*hubError) *hubError {
 	if len(all) > 1 {
-		all = all[1:] // nobody can read more than somebody
+		all = all[1:] // a token can read whatever an anonymous caller can
 	}
 	return slices.MaxFunc(all, func(a, b *hubError) int { return cmp.Compare(a.kind, b.kind) })
 }
 
-// connectionError is the trouble of a request that brought no whole answer.
+// connectionError returns the error for a request without a complete response.
 func connectionError(ctx context.Context, err error) *hubError {
 	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
@@ -69,47 +72,47 @@ func connectionError(ctx context.Context, err error) *hubError {
 	return &hubError{kind: kindUnavailable, Cause: err}
 }
 
-// statusError is the trouble that an answer's status and X-Error-Code mean.
+// statusError returns the error for a status and its X-Error-Code.
 func statusError(status int, header http.Header, token string) *hubError {
 	code := header.Get("X-Error-Code")
-	t := &hubError{kind: kindUnavailable, reason: fmt.Sprintf("answered with status %d", status),
+	failure := &hubError{kind: kindUnavailable, reason: fmt.Sprintf("responded with status %d", status),
 		Cause: fmt.Errorf("status %d, code %.40q, %.200q", status, code, header.Get("X-Error-Message"))}
 	switch {
 	case status == http.StatusTooManyRequests:
-		t.kind = kindBusy
+		failure.kind = kindBusy
 	case code == "GatedRepo":
-		t.kind = kindGated
+		failure.kind = kindGated
 	case code == "RepoNotFound" || status == http.StatusNotFound || status == http.StatusGone:
-		t.kind = kindHidden
+		failure.kind = kindHidden
 	case status == http.StatusUnauthorized && token != "":
-		t.kind = kindUnknownToken
-	case status == http.StatusUnauthorized: // also where there is no such model
-		t.kind = kindHidden
+		failure.kind = kindUnknownToken
+	case status == http.StatusUnauthorized: // the hub's answer for a missing model, too
+		failure.kind = kindHidden
 	case status == http.StatusForbidden:
-		t.kind = kindDenied
+		failure.kind = kindDenied
 	}
-	return t
+	return failure
 }
 
-// explainError makes a trouble an error for the people who run the model.
-func (a query) explainError(t *hubError, withToken bool) error {
-	if t.userError != nil {
-		return t.userError
+// explainError returns the error for the people who run the model.
+func (q query) explainError(failure *hubError, withToken bool) error {
+	if failure.userError != nil {
+		return failure.userError
 	}
-	e := a.temporaryMessage(t)
-	if t.kind.isRefusal() {
-		e = a.refusalMessage(t.kind, withToken)
+	e := q.temporaryMessage(failure)
+	if failure.kind.isRefusal() {
+		e = q.refusalMessage(failure.kind, withToken)
 	}
-	e.Message = fmt.Sprintf("cannot read the chat template of %s: %s", a.model, e.Message)
+	e.Message = fmt.Sprintf("cannot read the chat template of %s: %s", q.model, e.Message)
 	e.Hint += ", or set model.chat_template"
-	e.Cause = t.Cause
+	e.Cause = failure.Cause
 	return &e
 }
 
-// refusalMessage say why the hub gives nothing, and what helps.
-func (a query) refusalMessage(w failureKind, withToken bool) dstack.Error {
-	host := a.client.base.Host
-	page := a.client.base.String() + "/" + a.model
+// refusalMessage says why the hub denies access, and what helps.
+func (q query) refusalMessage(w failureKind, withToken bool) dstack.Error {
+	host := q.client.base.Host
+	page := q.client.base.String() + "/" + q.model
 	switch {
 	case w == kindGated && withToken:
 		return dstack.Error{Kind: dstack.Forbidden, Message: "it is gated, and the token in env has no access to it on " + host,
@@ -121,28 +124,28 @@ func (a query) refusalMessage(w failureKind, withToken bool) dstack.Error {
 		return dstack.Error{Kind: dstack.Invalid, Message: host + " does not accept the token in env",
 			Hint: "give a valid HF_TOKEN (or HUGGING_FACE_HUB_TOKEN) in env"}
 	case w == kindDenied:
-		return dstack.Error{Kind: dstack.Forbidden, Message: host + " does not show it", Hint: fmt.Sprintf("see %s for the reason", page)}
+		return dstack.Error{Kind: dstack.Forbidden, Message: host + " denies access to it", Hint: fmt.Sprintf("see %s for the reason", page)}
 	case withToken:
 		return dstack.Error{Kind: dstack.NotFound, Message: "there is no such model on " + host + ", or the token in env may not see it",
-			Hint: "check the model's name, give the HF_TOKEN of somebody who sees it"}
+			Hint: "check the model's name, give an HF_TOKEN with access"}
 	default:
 		return dstack.Error{Kind: dstack.NotFound, Message: "there is no such model on " + host + ", or it is private",
 			Hint: "check the model's name; for a private model give HF_TOKEN in env"}
 	}
 }
 
-// temporaryMessage say why there was no answer.
-func (a query) temporaryMessage(t *hubError) dstack.Error {
-	host := a.client.base.Host
-	const another = "try again, let the server's HF_ENDPOINT name a hub that it reaches"
-	switch t.kind {
+// temporaryMessage says why there is no response.
+func (q query) temporaryMessage(failure *hubError) dstack.Error {
+	host := q.client.base.Host
+	const another = "try again, set HF_ENDPOINT of the server to a hub that it can reach"
+	switch failure.kind {
 	case kindBusy:
-		return dstack.Error{Kind: dstack.Unavailable, Message: host + " has had too many requests from here",
+		return dstack.Error{Kind: dstack.Unavailable, Message: host + " has received too many requests from this server",
 			Hint: "try again in some minutes, give HF_TOKEN in env"}
 	case kindTimeout:
 		return dstack.Error{Kind: dstack.Timeout, Hint: another,
-			Message: fmt.Sprintf("%s has not answered in time, which is at most %v", host, a.client.opts.Patience)}
+			Message: fmt.Sprintf("%s did not respond in time (limit %v)", host, q.client.opts.Patience)}
 	default:
-		return dstack.Error{Kind: dstack.Unavailable, Message: host + " " + cmp.Or(t.reason, "cannot be reached"), Hint: another}
+		return dstack.Error{Kind: dstack.Unavailable, Message: host + " " + cmp.Or(failure.reason, "cannot be reached"), Hint: another}
 	}
 }

@@ -11,17 +11,18 @@ import (
 
 const maxRedirects = 5
 
-var errTooLarge = errors.New("it is larger than its bound")
+var errTooLarge = errors.New("larger than the limit")
 
-// response is what came of a request. Only that of status 200 has a body.
+// response is the result of a request. Only status 200 has a body.
 type response struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// fetchPage reads a page below the hub's address, by way of its redirects. The
-// token goes to the hub alone, and no more once a redirect has left it.
+// fetchPage reads a page below the hub's address and follows its redirects. It
+// sends the token to the hub only, and no longer after a redirect to another
+// host.
 func (c *Client) fetchPage(ctx context.Context, path, token string, limit int64) (response, error) {
 	at := c.base.JoinPath(path)
 	for range maxRedirects + 1 {
@@ -59,11 +60,12 @@ func (c *Client) fetchOnce(ctx context.Context, at *url.URL, token string, limit
 		a.body, err = readLimited(resp, limit)
 		return a, nil, err
 	}
-	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // so that the connection can be used again
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // lets the transport reuse the connection
 	return a, next, err
 }
 
-// resolveRedirect is where a redirect leads, when that is a place to go to.
+// resolveRedirect returns the target of a redirect, or an error if the client
+// must not follow it.
 func (c *Client) resolveRedirect(from *url.URL, location string) (*url.URL, error) {
 	to, err := from.Parse(location)
 	if err != nil || location == "" {
@@ -71,7 +73,7 @@ func (c *Client) resolveRedirect(from *url.URL, location string) (*url.URL, erro
 	}
 	safe := to.Scheme == "https" || to.Scheme == "http" && c.base.Scheme == "http"
 	if !safe || to.User != nil || to.Hostname() == "" {
-		return nil, errors.New("the hub redirects to where a server does not go")
+		return nil, errors.New("the hub redirects to an unsafe address")
 	}
 	to.Host, to.Fragment = strings.ToLower(to.Host), ""
 	return to, nil

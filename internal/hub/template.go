@@ -16,7 +16,7 @@ import (
 const (
 	maxTemplate      = 1 << 20
 	maxTemplates     = 32
-	maxSpecialTokens = 64 << 10 // bytes of all special tokens and their names
+	maxSpecialTokens = 64 << 10 // bytes of all special tokens with their names
 )
 
 var (
@@ -24,39 +24,39 @@ var (
 	tokenName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*_token$`)
 )
 
-// readTemplate reads a repository's chat template as the transformers library
-// does: chat_template.jinja wins over what tokenizer_config.json says, which
-// wins over chat_template.json, the older processors' file.
+// readTemplate reads the chat template in the order of the transformers
+// library: chat_template.jinja, then tokenizer_config.json, then
+// chat_template.json of older processors.
 func (r repository) readTemplate(ctx context.Context) (dstack.ChatTemplate, *hubError) {
-	config, t := r.readObject(ctx, "tokenizer_config.json", maxConfig)
-	if t != nil {
-		return dstack.ChatTemplate{}, t
+	config, failure := r.readObject(ctx, "tokenizer_config.json", maxConfig)
+	if failure != nil {
+		return dstack.ChatTemplate{}, failure
 	}
-	found, t := r.readDefault(ctx, config)
-	if t == nil {
-		t = r.addNamed(ctx, &found)
+	found, failure := r.readDefault(ctx, config)
+	if failure == nil {
+		failure = r.addNamed(ctx, &found)
 	}
-	if t == nil && found.Default == "" && len(found.Named) == 0 {
-		t = r.unusableError(dstack.NotFound, fmt.Sprintf("there is none in its files on %s", r.client.base.Host), nil)
+	if failure == nil && found.Default == "" && len(found.Named) == 0 {
+		failure = r.unusableError(dstack.NotFound, fmt.Sprintf("its repository on %s has none", r.client.base.Host), nil)
 	}
-	if t == nil {
-		t = r.checkSizes(found)
+	if failure == nil {
+		failure = r.checkSizes(found)
 	}
-	if t == nil {
-		found.Tokens, t = r.readTokens(ctx, config)
+	if failure == nil {
+		found.Tokens, failure = r.readTokens(ctx, config)
 		found.OnlyTemplateAddsBOS = addsNoBOS(config)
 	}
-	return found, t
+	return found, failure
 }
 
-// tokenizersWithoutBOS are the classes of tokenizers that put no bos_token before a text
-// unless they are told to, with or without Fast at their end. Some of their
-// models, such as SmolLM2, call by that name what every turn begins with.
+// tokenizersWithoutBOS are tokenizer classes that do not put bos_token before
+// a text by default, also with the suffix Fast. Some of their models, such as
+// SmolLM2, use bos_token to begin each turn.
 var tokenizersWithoutBOS = map[string]bool{
 	"BloomTokenizer": true, "CodeGenTokenizer": true, "GPT2Tokenizer": true, "GPTNeoXTokenizer": true, "Qwen2Tokenizer": true,
 }
 
-// addsNoBOS says whether the tokenizer of a tokenizer_config.json leaves
+// addsNoBOS reports whether the tokenizer of a tokenizer_config.json leaves
 // bos_token to the template.
 func addsNoBOS(config map[string]json.RawMessage) bool {
 	var adds *bool
@@ -64,32 +64,32 @@ func addsNoBOS(config map[string]json.RawMessage) bool {
 		return !*adds
 	}
 	var class string
-	_ = json.Unmarshal(config["tokenizer_class"], &class) // no text: none that is known
+	_ = json.Unmarshal(config["tokenizer_class"], &class) // not a text: an unknown class
 	return tokenizersWithoutBOS[strings.TrimSuffix(class, "Fast")]
 }
 
-// readDefault reads the template, or templates, of the first file that has any.
+// readDefault reads the templates of the first file that has any.
 func (r repository) readDefault(ctx context.Context, config map[string]json.RawMessage) (dstack.ChatTemplate, *hubError) {
-	source, found, t := r.readSource(ctx, "chat_template.jinja")
-	if t != nil || found {
-		return dstack.ChatTemplate{Default: source}, t
+	source, found, failure := r.readSource(ctx, "chat_template.jinja")
+	if failure != nil || found {
+		return dstack.ChatTemplate{Default: source}, failure
 	}
-	inside, t := r.parseTemplateField("tokenizer_config.json", config["chat_template"])
-	if t != nil || inside.Default != "" || len(inside.Named) > 0 {
-		return inside, t
+	field, failure := r.parseTemplateField("tokenizer_config.json", config["chat_template"])
+	if failure != nil || field.Default != "" || len(field.Named) > 0 {
+		return field, failure
 	}
-	processor, t := r.readObject(ctx, "chat_template.json", maxConfig)
-	if t != nil {
-		return dstack.ChatTemplate{}, t
+	processor, failure := r.readObject(ctx, "chat_template.json", maxConfig)
+	if failure != nil {
+		return dstack.ChatTemplate{}, failure
 	}
 	return r.parseTemplateField("chat_template.json", processor["chat_template"])
 }
 
-// readSource reads a file that is a template.
+// readSource reads a file that contains a template.
 func (r repository) readSource(ctx context.Context, file string) (string, bool, *hubError) {
-	text, found, t := r.readFile(ctx, file, maxTemplate)
-	if t != nil || !found {
-		return "", false, t
+	text, found, failure := r.readFile(ctx, file, maxTemplate)
+	if failure != nil || !found {
+		return "", false, failure
 	}
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	if !utf8.Valid(text) {
@@ -98,11 +98,12 @@ func (r repository) readSource(ctx context.Context, file string) (string, bool, 
 	return string(text), len(text) > 0, nil
 }
 
-// readObject reads a file that is a JSON object; none there is an empty one.
+// readObject reads a file that contains a JSON object. It returns nil for a
+// missing file.
 func (r repository) readObject(ctx context.Context, file string, limit int64) (map[string]json.RawMessage, *hubError) {
-	text, found, t := r.readFile(ctx, file, limit)
-	if t != nil || !found {
-		return nil, t
+	text, found, failure := r.readFile(ctx, file, limit)
+	if failure != nil || !found {
+		return nil, failure
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(bytes.TrimPrefix(text, []byte("\ufeff")), &object); err != nil {
@@ -111,8 +112,9 @@ func (r repository) readObject(ctx context.Context, file string, limit int64) (m
 	return object, nil
 }
 
-// parseTemplateField reads a chat_template field: text, or a list of {name, template}.
-func (r repository) parseTemplateField(file string, field json.RawMessage) (found dstack.ChatTemplate, t *hubError) {
+// parseTemplateField parses a chat_template field: a text, or a list of {name,
+// template}.
+func (r repository) parseTemplateField(file string, field json.RawMessage) (found dstack.ChatTemplate, failure *hubError) {
 	if isNull(field) || json.Unmarshal(field, &found.Default) == nil {
 		return found, nil
 	}
@@ -136,7 +138,7 @@ func (r repository) parseTemplateField(file string, field json.RawMessage) (foun
 	return found, nil
 }
 
-// addNamed adds the templates that have a file each.
+// addNamed adds the templates of additional_chat_templates.
 func (r repository) addNamed(ctx context.Context, to *dstack.ChatTemplate) *hubError {
 	var files []string
 	for _, file := range r.files {
@@ -148,15 +150,15 @@ func (r repository) addNamed(ctx context.Context, to *dstack.ChatTemplate) *hubE
 	if len(files) > maxTemplates {
 		return r.tooManyTemplates()
 	}
-	whole := to.Default != ""
+	hasDefault := to.Default != ""
 	for _, file := range files {
 		name := namedFile.FindStringSubmatch(file)[1]
-		if name == "default" && whole {
+		if name == "default" && hasDefault {
 			continue
 		}
-		source, found, t := r.readSource(ctx, file)
-		if t != nil {
-			return t
+		source, found, failure := r.readSource(ctx, file)
+		if failure != nil {
+			return failure
 		}
 		if found {
 			setTemplate(to, name, source)
@@ -165,7 +167,8 @@ func (r repository) addNamed(ctx context.Context, to *dstack.ChatTemplate) *hubE
 	return nil
 }
 
-// setTemplate gives a template its place by its name, where the last one wins.
+// setTemplate stores a template under its name. The last template of a name
+// wins.
 func setTemplate(to *dstack.ChatTemplate, name, source string) {
 	if name == "default" {
 		to.Default = source
@@ -197,22 +200,23 @@ func (r repository) tooManyTemplates() *hubError {
 	return r.unusableError(dstack.TooLarge, fmt.Sprintf("it has more than %d of them", maxTemplates), nil)
 }
 
-// readTokens reads the special tokens: those of tokenizer_config.json, and of
-// special_tokens_map.json where it says nothing, not even null.
+// readTokens reads the special tokens of tokenizer_config.json, and of
+// special_tokens_map.json those that tokenizer_config.json does not have, not
+// even as null.
 func (r repository) readTokens(ctx context.Context, config map[string]json.RawMessage) (map[string]string, *hubError) {
-	further, t := r.readObject(ctx, "special_tokens_map.json", maxTemplate)
-	if t != nil {
-		return nil, t
+	tokensMap, failure := r.readObject(ctx, "special_tokens_map.json", maxTemplate)
+	if failure != nil {
+		return nil, failure
 	}
 	var extra map[string]json.RawMessage
-	_ = json.Unmarshal(config["extra_special_tokens"], &extra) // a list, where they have no names
+	_ = json.Unmarshal(config["extra_special_tokens"], &extra) // a list has no names
 	tokens, size := map[string]string{}, 0
-	for i, from := range []map[string]json.RawMessage{config, extra, further} {
+	for i, from := range []map[string]json.RawMessage{config, extra, tokensMap} {
 		for name, value := range from {
-			_, said := config[name]
-			_, have := tokens[name]
+			_, inConfig := config[name]
+			_, known := tokens[name]
 			text, simple := tokenText(value)
-			if have || said && i > 0 || !simple || !tokenName.MatchString(name) {
+			if known || inConfig && i > 0 || !simple || !tokenName.MatchString(name) {
 				continue
 			}
 			tokens[name] = text
@@ -225,7 +229,8 @@ func (r repository) readTokens(ctx context.Context, config map[string]json.RawMe
 	return tokens, nil
 }
 
-// tokenText reads a token: text, or an object with its content.
+// tokenText returns the text of a token: a JSON text, or an object with
+// content.
 func tokenText(value json.RawMessage) (text string, ok bool) {
 	if isNull(value) {
 		return "", false

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// fetchPage asks a hub for a page, without following redirects.
+// fetchPage requests a page without following redirects.
 func fetchPage(t *testing.T, h *Hub, path, token string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.URL()+path, nil)
@@ -30,7 +30,8 @@ func fetchPage(t *testing.T, h *Hub, path, token string) (*http.Response, string
 	return resp, string(text)
 }
 
-// What Hugging Face's hub answered in September 2026.
+// TestHub_Answers checks the responses that the Hugging Face Hub gave in
+// September 2026.
 func TestHub_Answers(t *testing.T) {
 	h := New(t, Options{Prefix: "/hf"})
 	h.Account("hf_other")
@@ -41,7 +42,7 @@ func TestHub_Answers(t *testing.T) {
 	for _, c := range []struct {
 		path, token string
 		status      int
-		code, text  string // a part of the body or of where it redirects
+		code, text  string // text is part of the body or of Location
 	}{
 		{"/api/models/a/open/revision/main", "", 200, "", `"gated":false`},
 		{"/api/models/a/open", "", 200, "", `"siblings":[{"rfilename":"big.bin"},{"rfilename":"x.json"}]`},

@@ -30,7 +30,7 @@ func (h *Hub) serveRequest(w http.ResponseWriter, r *http.Request, storage bool)
 	h.routeRequest(w, r, path)
 }
 
-// routeRequest takes a request to the page it means.
+// routeRequest authenticates a request and calls the handler of its path.
 func (h *Hub) routeRequest(w http.ResponseWriter, r *http.Request, path string) {
 	token, given := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if given && !h.isKnownToken(token) {
@@ -54,7 +54,8 @@ func (h *Hub) routeRequest(w http.ResponseWriter, r *http.Request, path string) 
 	http.NotFound(w, r)
 }
 
-// authorizeRepo finds a repository for a token, or answers why not.
+// authorizeRepo returns a repository that the token may list. Otherwise it
+// writes the error and returns false.
 func (h *Hub) authorizeRepo(w http.ResponseWriter, r *http.Request, name, revision, token string) (Repo, bool) {
 	repo, renamed, found := h.findRepo(name)
 	reads := slices.Contains(repo.Readers, token)
@@ -79,22 +80,23 @@ func (h *Hub) serveListing(w http.ResponseWriter, r *http.Request, name, revisio
 	if !ok {
 		return
 	}
-	said := map[string]any{"sha": repo.Commit, "private": repo.Private, "gated": false}
+	listing := map[string]any{"sha": repo.Commit, "private": repo.Private, "gated": false}
 	if repo.Gated {
-		said["gated"] = "manual"
+		listing["gated"] = "manual"
 	}
 	if !repo.Bare {
 		siblings := []map[string]string{}
 		for _, file := range slices.Sorted(maps.Keys(repo.Files)) {
 			siblings = append(siblings, map[string]string{"rfilename": file})
 		}
-		said["id"], said["siblings"] = repo.Name, siblings
+		listing["id"], listing["siblings"] = repo.Name, siblings
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	_ = json.NewEncoder(w).Encode(said)
+	_ = json.NewEncoder(w).Encode(listing)
 }
 
-// redirectToFile sends to where a file is: below the hub, or in the storage.
+// redirectToFile redirects to the location of a file: below the hub or on the
+// storage host.
 func (h *Hub) redirectToFile(w http.ResponseWriter, r *http.Request, name, revision, file, token string) {
 	repo, ok := h.authorizeRepo(w, r, name, revision, token)
 	if !ok || !mayReadFiles(w, repo, token) {
@@ -105,15 +107,15 @@ func (h *Hub) redirectToFile(w http.ResponseWriter, r *http.Request, name, revis
 		writeError(w, http.StatusNotFound, "EntryNotFound", "Entry not found")
 		return
 	}
-	place := fmt.Sprintf("%s/api/resolve-cache/models/%s/%s/%s", h.opts.Prefix, repo.Name, repo.Commit, file)
+	location := fmt.Sprintf("%s/api/resolve-cache/models/%s/%s/%s", h.opts.Prefix, repo.Name, repo.Commit, file)
 	if slices.Contains(repo.Stored, file) {
-		place = h.storage.URL + h.opts.Prefix + "/" + repo.Name + "/" + file + "?signature=canary-signature"
+		location = h.storage.URL + h.opts.Prefix + "/" + repo.Name + "/" + file + "?signature=canary-signature"
 	}
-	w.Header().Set("Location", place)
+	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusTemporaryRedirect)
 }
 
-// serveCachedFile serves a file: rest is org/model/commit/path/of/file.
+// serveCachedFile serves a file. rest is org/model/commit/path.
 func (h *Hub) serveCachedFile(w http.ResponseWriter, rest, token string) {
 	for _, n := range []int{2, 1} {
 		parts := strings.SplitN(rest, "/", n+2)
@@ -132,7 +134,7 @@ func (h *Hub) serveCachedFile(w http.ResponseWriter, rest, token string) {
 	writeError(w, http.StatusNotFound, "EntryNotFound", "Entry not found")
 }
 
-// serveStoredFile serves a file of the storage, which asks nobody who they are.
+// serveStoredFile serves a file of the storage, without authentication.
 func (h *Hub) serveStoredFile(w http.ResponseWriter, path string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -146,8 +148,8 @@ func (h *Hub) serveStoredFile(w http.ResponseWriter, path string) {
 	w.WriteHeader(http.StatusNotFound)
 }
 
-// mayReadFiles tells whether a token reads a repository's files, and answers when
-// it does not.
+// mayReadFiles reports whether the token may read the files of a repository,
+// and writes the error if not.
 func mayReadFiles(w http.ResponseWriter, repo Repo, token string) bool {
 	switch {
 	case !repo.Gated && !repo.Private || slices.Contains(repo.Readers, token):
