@@ -5,15 +5,16 @@ import (
 	"time"
 )
 
-// Anthropic's clients speak to the same endpoint: they send their token in a
-// header of its own, and expect errors and lists of another shape.
+// Headers of Anthropic's clients. They use the same endpoint as OpenAI's
+// clients, but send the token in X-Api-Key and expect other forms of errors
+// and lists.
 const (
 	AnthropicKey     = "X-Api-Key"
 	AnthropicVersion = "Anthropic-Version"
 )
 
-// WriteAnthropicError answers with an error that Anthropic's clients turn
-// into the typed one of its status.
+// WriteAnthropicError writes an error in Anthropic's form. The type depends on
+// the status.
 func WriteAnthropicError(w http.ResponseWriter, status int, message string) error {
 	return writeJSON(w, status, anthropicError(status, message))
 }
@@ -30,7 +31,7 @@ func anthropicError(status int, message string) any {
 	return e
 }
 
-// anthropicType is the error's type for a status.
+// anthropicType returns the error type for a status.
 func anthropicType(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
@@ -54,7 +55,7 @@ func anthropicType(status int) string {
 	return "invalid_request_error"
 }
 
-// bothModel is a model with what the clients of either read.
+// bothModel describes a model with the fields of both OpenAI and Anthropic.
 type bothModel struct {
 	Model
 	Type        string `json:"type"`
@@ -66,7 +67,8 @@ func newBothModel(m Model) bothModel {
 	return bothModel{m, "model", m.ID, time.Unix(m.Created, 0).UTC().Format(time.RFC3339)}
 }
 
-// WriteAnthropicModels answers GET /models for Anthropic's clients.
+// WriteAnthropicModels writes the response of GET /models for Anthropic's
+// clients.
 func WriteAnthropicModels(w http.ResponseWriter, models []Model) error {
 	list := struct {
 		Object  string      `json:"object"`
@@ -84,7 +86,8 @@ func WriteAnthropicModels(w http.ResponseWriter, models []Model) error {
 	return writeJSON(w, http.StatusOK, list)
 }
 
-// WriteAnthropicModel answers GET /models/{id} for Anthropic's clients.
+// WriteAnthropicModel writes the response of GET /models/{id} for Anthropic's
+// clients.
 func WriteAnthropicModel(w http.ResponseWriter, m Model) error {
 	return writeJSON(w, http.StatusOK, newBothModel(m))
 }

@@ -5,12 +5,13 @@ import (
 	"unicode/utf8"
 )
 
-// maxPendingTokens is how many tokens may wait for their text to be let through. It
-// is held back for a stop text's length at most, but nothing keeps a server
-// from sending tokens without text.
+// maxPendingTokens is the limit of tokens whose text is held back. Text is
+// held back for at most the length of a stop text, but a server may send any
+// number of tokens without text.
 const maxPendingTokens = 1 << 14
 
-// maxPendingBytes is how much text they and their alternatives may have.
+// maxPendingBytes is the limit of their text, with the text of their
+// alternatives.
 const maxPendingBytes = 8 << 20
 
 // scoredToken is a token with its logprob.
@@ -19,10 +20,10 @@ type scoredToken struct {
 	logprob *float64
 	top     []tgiToken
 	start   int // bytes of text before it
-	offset  int // letters of text before it
+	offset  int // characters of text before it
 }
 
-// textBytes is how many bytes of text it keeps.
+// textBytes returns the size of all text that the token holds.
 func (s *scoredToken) textBytes() int {
 	n := len(s.text)
 	for _, t := range s.top {
@@ -31,29 +32,29 @@ func (s *scoredToken) textBytes() int {
 	return n
 }
 
-// isFlooded says whether more waits than any server means to send.
+// isFlooded reports whether the pending tokens exceed the limits.
 func (c *choiceText) isFlooded() bool {
 	return len(c.pending) > maxPendingTokens || c.pendingBytes > maxPendingBytes
 }
 
-// choiceText is the text of one choice as it comes, token by token.
+// choiceText is the text of one choice, received token by token.
 type choiceText struct {
 	stopFilter
-	wantsLogprobs     bool // logprobs are asked for
-	topCount          int  // and how many besides the chosen one
-	bytesIn, bytesOut int  // bytes of text that came, and that were let through
+	wantsLogprobs     bool // the request asks for logprobs
+	topCount          int  // number of alternatives per token
+	bytesIn, bytesOut int  // bytes of text received and released
 	letters           int
 	tokens            int
 	pending           []scoredToken
-	pendingBytes      int // bytes of text of those waiting, and of their alternatives
+	pendingBytes      int // bytes of text of pending tokens
 }
 
 func (r *TGIRequest) newChoiceText() choiceText {
 	return choiceText{stopFilter: stopFilter{stops: r.stops}, wantsLogprobs: r.wantsLogprobs, topCount: r.topCount}
 }
 
-// addToken takes a token and returns the text and the scores that can be told now.
-// Special tokens are no text.
+// addToken adds a token and returns the text and the logprobs that can be sent
+// now. Special tokens have no text.
 func (c *choiceText) addToken(t *tgiToken, top []tgiToken) (text string, told []scoredToken) {
 	c.tokens++
 	if t.Special || c.ended {
@@ -71,15 +72,16 @@ func (c *choiceText) addToken(t *tgiToken, top []tgiToken) (text string, told []
 	return text, c.releaseScores()
 }
 
-// finishText returns what was held back, and why the text ended.
+// finishText returns the text held back, its logprobs, and why the choice
+// ended.
 func (c *choiceText) finishText(reason string) (text string, told []scoredToken, why string) {
 	text = c.flush()
 	c.bytesOut += len(text)
 	return text, c.releaseScores(), c.finishReason(reason)
 }
 
-// finishReason is OpenAI's word for the reason that TGI gives. On its last token, TGI
-// says "length" even where that token completed a stop text.
+// finishReason returns OpenAI's finish_reason for the reason of TGI. When the
+// last token completes a stop text, TGI may still say "length".
 func (c *choiceText) finishReason(reason string) string {
 	if reason == "length" && !c.ended {
 		return "length"
@@ -87,8 +89,8 @@ func (c *choiceText) finishReason(reason string) string {
 	return "stop"
 }
 
-// releaseScores gives the scores of tokens of which some text was let through, and of
-// those without text in between.
+// releaseScores returns the tokens whose text has been released at least in
+// part, and the tokens without text among them.
 func (c *choiceText) releaseScores() []scoredToken {
 	n := 0
 	for n < len(c.pending) {

@@ -2,15 +2,15 @@ package openai
 
 import "encoding/json"
 
-// Usage is how many tokens a call took.
+// Usage is the number of tokens of a call.
 type Usage struct {
 	Prompt     int  `json:"prompt_tokens"`
 	Completion int  `json:"completion_tokens"`
 	Total      int  `json:"total_tokens"`
-	Counted    bool `json:"-"` // false where the server did not tell the prompt's
+	Counted    bool `json:"-"` // the server has reported the prompt's tokens
 }
 
-// completion is an answer, or a chunk of one.
+// completion is a response, or a chunk of one.
 type completion struct {
 	ID          string          `json:"id"`
 	Object      string          `json:"object"`
@@ -21,19 +21,20 @@ type completion struct {
 	Usage       json.RawMessage `json:"usage,omitempty"`
 }
 
-// answerForm is how one of the two calls writes its answers.
+// answerForm builds the JSON of the responses of one call. Its methods are
+// pure and return new values.
 type answerForm interface {
-	// objectNames are the names of an answer and of a chunk.
+	// objectNames returns the "object" of a whole response and of a chunk.
 	objectNames() (whole, chunk string)
 	newChoice(i int, text, reason string, logprobs any) any
-	// newOpening is the chunk before any text; nil: there is none.
+	// newOpening returns the chunk before any text, or nil if there is none.
 	newOpening(i int) any
 	newDelta(i int, text string, logprobs any) any
 	newClosing(i int, reason string) any
 	newLogprobs(told []scoredToken, top int) any
 }
 
-// chatForm is that of /chat/completions.
+// chatForm is the answerForm of /chat/completions.
 type chatForm struct{}
 
 type chatMessage struct {
@@ -82,7 +83,7 @@ func (chatForm) newClosing(i int, reason string) any { return chatChunk{Index: i
 
 func (chatForm) newLogprobs(told []scoredToken, _ int) any { return newChatLogprobs(told) }
 
-// textForm is that of /completions.
+// textForm is the answerForm of /completions.
 type textForm struct{}
 
 type textChoice struct {

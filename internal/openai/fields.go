@@ -8,8 +8,9 @@ import (
 	"strconv"
 )
 
-// requestFields reads a request's fields by their type, and remembers the first that
-// is wrong. A field that is null is not there. No message repeats a value.
+// requestFields decodes the fields of a request and keeps the first problem. A
+// field that is null counts as missing. Messages never contain the value of a
+// field.
 type requestFields struct {
 	raw     map[string]json.RawMessage
 	problem *Problem
@@ -23,7 +24,7 @@ func readFields(body []byte) (*requestFields, *Problem) {
 	return &requestFields{raw: all}, nil
 }
 
-// rawField returns a field, nil where it is not there.
+// rawField returns the JSON of a field, or nil if it is missing.
 func (f *requestFields) rawField(name string) json.RawMessage {
 	if raw := f.raw[name]; string(raw) != "null" {
 		return raw
@@ -31,14 +32,15 @@ func (f *requestFields) rawField(name string) json.RawMessage {
 	return nil
 }
 
-// keepProblem keeps the first problem.
+// keepProblem stores p unless there is a problem already.
 func (f *requestFields) keepProblem(p *Problem) {
 	if f.problem == nil {
 		f.problem = p
 	}
 }
 
-// decodeField decodes a field. It is false where there is none, or a wrong one.
+// decodeField decodes a field into v. It returns false if the field is missing
+// or invalid.
 func (f *requestFields) decodeField(name, kind string, v any) bool {
 	raw := f.rawField(name)
 	if raw == nil {
@@ -66,7 +68,7 @@ func (f *requestFields) readList(name string) (values []json.RawMessage) {
 	return values
 }
 
-// readInteger reads a whole number from least to most.
+// readInteger reads an integer between least and most, inclusive.
 func (f *requestFields) readInteger(name string, least, most int64) (value int64, ok bool) {
 	if !f.decodeField(name, "a whole number", &value) {
 		return 0, false
@@ -80,7 +82,7 @@ func (f *requestFields) readInteger(name string, least, most int64) (value int64
 	return value, true
 }
 
-// readNumber reads a number from least to most.
+// readNumber reads a number between least and most, inclusive.
 func (f *requestFields) readNumber(name string, least, most float64) (value float64, ok bool) {
 	if !f.decodeField(name, "a number", &value) {
 		return 0, false
@@ -97,13 +99,13 @@ func (f *requestFields) readNumber(name string, least, most float64) (value floa
 
 func formatShort(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
-// readTexts reads one text or a list of them.
+// readTexts reads a text or a list of texts.
 func (f *requestFields) readTexts(name string) (values []string) {
 	if raw := f.rawField(name); raw != nil && raw[0] == '"' {
 		one, _ := f.readText(name)
 		return []string{one}
 	}
-	var some []*string // a null among them is no text
+	var some []*string // pointers detect null
 	f.decodeField(name, "a text or a list of texts", &some)
 	for _, one := range some {
 		if one == nil {
@@ -115,7 +117,8 @@ func (f *requestFields) readTexts(name string) (values []string) {
 	return values
 }
 
-// readSeed reads any integer of 64 bits. TGI's have no sign.
+// readSeed reads a signed or unsigned integer of 64 bits. The seeds of TGI are
+// unsigned.
 func (f *requestFields) readSeed(name string) *uint64 {
 	raw := f.rawField(name)
 	if raw == nil {
@@ -132,14 +135,14 @@ func (f *requestFields) readSeed(name string) *uint64 {
 	return nil
 }
 
-// keyValue is a key of an object and its value.
+// keyValue is an entry of a JSON object.
 type keyValue struct {
 	key   string
 	value json.RawMessage
 }
 
-// decodeObject returns what an object has, in its order. It is false for what is no
-// object.
+// decodeObject returns the entries of a JSON object in order, and false for
+// any other value.
 func decodeObject(raw json.RawMessage) (all []keyValue, ok bool) {
 	in := json.NewDecoder(bytes.NewReader(raw))
 	if open, err := in.Token(); err != nil || open != json.Delim('{') {
@@ -160,7 +163,7 @@ func decodeObject(raw json.RawMessage) (all []keyValue, ok bool) {
 	return all, true
 }
 
-// encodeObject is the opposite of pairs.
+// encodeObject is the inverse of decodeObject.
 func encodeObject(all []keyValue) json.RawMessage {
 	var out bytes.Buffer
 	out.WriteByte('{')
@@ -176,7 +179,7 @@ func encodeObject(all []keyValue) json.RawMessage {
 	return out.Bytes()
 }
 
-// encodeArray is a list of values.
+// encodeArray returns a JSON array of values.
 func encodeArray(values []json.RawMessage) json.RawMessage {
 	var out bytes.Buffer
 	out.WriteByte('[')
@@ -190,8 +193,8 @@ func encodeArray(values []json.RawMessage) json.RawMessage {
 	return out.Bytes()
 }
 
-// encodeJSON encodes without the escapes that only pages need. It panics where
-// a value has no JSON; none that is given to it is so.
+// encodeJSON encodes v without HTML escapes. It panics if v has no JSON form,
+// which is a programming error.
 func encodeJSON(v any) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)

@@ -2,16 +2,16 @@ package openai
 
 import "encoding/json"
 
-// tgiGrammar is what an answer must look like.
+// tgiGrammar constrains the text that TGI generates.
 type tgiGrammar struct {
-	Type  string          `json:"type"` // json, with a schema, or regex
+	Type  string          `json:"type"` // json (a schema) or regex
 	Value json.RawMessage `json:"value"`
 }
 
 const formatHint = `: use {"type": "json_schema", "json_schema": {"schema": …}}`
 
-// readGrammar reads response_format: OpenAI's, and what TGI's own endpoint takes
-// under that name. TGI follows a schema. "Any JSON" is none.
+// readGrammar reads response_format, in OpenAI's form or in that of TGI's own
+// endpoint. TGI needs a schema: it has no mode for arbitrary JSON.
 func (f *requestFields) readGrammar() *tgiGrammar {
 	raw := f.rawField("response_format")
 	if raw == nil {
@@ -52,7 +52,7 @@ func (f *requestFields) readJSONSchema(format *requestFields) *tgiGrammar {
 	return f.readSchema(inner.rawField("schema"), "response_format.json_schema.schema")
 }
 
-// readSchema makes sure of what TGI asks of a schema beyond being one.
+// readSchema checks what TGI requires of a schema.
 func (f *requestFields) readSchema(raw json.RawMessage, at string) *tgiGrammar {
 	schema, problem := readFields(raw)
 	if problem != nil {

@@ -1,6 +1,6 @@
 package openai
 
-// missingLogprob is OpenAI's logprob for what has none.
+// missingLogprob is the value that OpenAI uses for a token without a logprob.
 const missingLogprob = -9999.0
 
 func logprobOf(p *float64) float64 {
@@ -10,7 +10,7 @@ func logprobOf(p *float64) float64 {
 	return *p
 }
 
-// chatLogprobs are those of /chat/completions.
+// chatLogprobs are the logprobs of /chat/completions.
 type chatLogprobs struct {
 	Content []chatLogprob `json:"content"`
 	Refusal *string       `json:"refusal"` // always null
@@ -47,11 +47,11 @@ func newChatLogprobs(told []scoredToken) *chatLogprobs {
 	return l
 }
 
-// textLogprobs are those of /completions.
+// textLogprobs are the logprobs of /completions.
 type textLogprobs struct {
 	Tokens   []string             `json:"tokens"`
 	Logprobs []float64            `json:"token_logprobs"`
-	Top      []map[string]float64 `json:"top_logprobs"` // null where none are asked for
+	Top      []map[string]float64 `json:"top_logprobs"` // null if the request asks for none
 	Offsets  []int                `json:"text_offset"`
 }
 
@@ -66,7 +66,7 @@ func newTextLogprobs(told []scoredToken, top int) *textLogprobs {
 		}
 		likely := map[string]float64{}
 		for _, t := range s.top {
-			if _, twice := likely[t.Text]; !twice { // two tokens of one text: the likelier comes first
+			if _, twice := likely[t.Text]; !twice { // of tokens with the same text, the first is the likeliest
 				likely[t.Text] = logprobOf(t.Logprob)
 			}
 		}

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// renderPrompt renders the messages.
+// renderPrompt renders the messages with the model's chat template.
 func (f *requestFields) renderPrompt(m TGIModel) string {
 	vars := f.readTemplateVars()
 	if f.problem != nil {
@@ -27,8 +27,9 @@ func (f *requestFields) renderPrompt(m TGIModel) string {
 	return strings.TrimPrefix(prompt, m.BOS)
 }
 
-// readTemplateVars are what a template sees of a request. Tools and documents are
-// none where there are none, as transformers has it: templates ask for that.
+// readTemplateVars returns the variables of the chat template. tools and
+// documents are null if they are missing or empty, as in transformers;
+// templates test for that.
 func (f *requestFields) readTemplateVars() json.RawMessage {
 	messages := f.readList("messages")
 	if len(messages) == 0 {
@@ -52,8 +53,9 @@ func (f *requestFields) readTemplateVars() json.RawMessage {
 	})
 }
 
-// readTools are those that the model may call. It cannot be made to call one, nor
-// are its calls told from its text: that is each model's own language.
+// readTools returns the tools that the model may call. Forced calls are
+// unsupported. Calls stay in the text, because each model has its own syntax
+// for them.
 func (f *requestFields) readTools() json.RawMessage {
 	tools := f.readObjects("tools")
 	choice := f.rawField("tool_choice")
@@ -77,7 +79,7 @@ func (f *requestFields) readTools() json.RawMessage {
 	return nil
 }
 
-// readWord is a text, or empty where the field is something else.
+// readWord returns a field if it is a text.
 func (f *requestFields) readWord(name string) (word string, ok bool) {
 	raw := f.rawField(name)
 	if raw == nil || raw[0] != '"' {
@@ -86,7 +88,8 @@ func (f *requestFields) readWord(name string) (word string, ok bool) {
 	return f.readText(name)
 }
 
-// readObjects reads a list of objects, null where there is none.
+// readObjects reads a list of objects; the result is null if it is missing or
+// empty.
 func (f *requestFields) readObjects(name string) json.RawMessage {
 	all := f.readList(name)
 	for i, raw := range all {
@@ -101,8 +104,8 @@ func (f *requestFields) readObjects(name string) json.RawMessage {
 	return f.rawField(name)
 }
 
-// readMessage is a message as templates take it: all as it came, but the content
-// one text, and the arguments of calls an object.
+// readMessage returns a message for the template. Its content becomes a single
+// text, and the arguments of tool calls become objects.
 func readMessage(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 	all, ok := decodeObject(raw)
 	if !ok {
@@ -136,7 +139,7 @@ func readMessage(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 	return encodeObject(all), nil
 }
 
-// readContent joins the parts of a text with nothing between, as TGI does.
+// readContent joins the parts of a message without a separator, as TGI does.
 func readContent(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 	switch raw[0] {
 	case '"', 'n':
@@ -170,8 +173,8 @@ func readContent(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 	return encodeJSON(whole.String()), nil
 }
 
-// readToolCalls are calls whose arguments templates can look into: OpenAI writes
-// them as a text, templates want what it says.
+// readToolCalls decodes the arguments of calls. OpenAI encodes them as a text,
+// while templates expect an object.
 func readToolCalls(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 	var calls []json.RawMessage
 	if json.Unmarshal(raw, &calls) != nil {
@@ -191,7 +194,8 @@ func readToolCalls(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 	return encodeArray(calls), nil
 }
 
-// rewriteKey is an object with another value of a key. What is no object stays.
+// rewriteKey returns an object with the value of a key replaced. Any other
+// value is unchanged.
 func rewriteKey(raw json.RawMessage, key string, anew func(json.RawMessage) json.RawMessage) json.RawMessage {
 	all, ok := decodeObject(raw)
 	if !ok {
@@ -205,7 +209,8 @@ func rewriteKey(raw json.RawMessage, key string, anew func(json.RawMessage) json
 	return encodeObject(all)
 }
 
-// parseArguments is the object that a text says; anything else stays.
+// parseArguments returns the object encoded in a text. Any other value is
+// unchanged.
 func parseArguments(raw json.RawMessage) json.RawMessage {
 	var text string
 	if raw[0] != '"' || json.Unmarshal(raw, &text) != nil {

@@ -7,12 +7,12 @@ import (
 	"slices"
 )
 
-// minTemperature is the least temperature that is not just greedy: dividing by less
-// overflows where models compute with 16 bits.
+// minTemperature is the lowest temperature that is not greedy. Dividing by
+// less overflows in 16-bit floats.
 const minTemperature = 1e-5
 
-// readSampling reads how the next token is chosen. Greedy, TGI must not see
-// top_p or its like at all: they would make it sample.
+// readSampling reads how tokens are sampled. Greedy requests must not contain
+// top_p and similar fields, because TGI would sample then.
 func (r *TGIRequest) readSampling(f *requestFields) {
 	ask := &r.params
 	ask.DoSample = true // OpenAI's default is a temperature of 1
@@ -22,7 +22,7 @@ func (r *TGIRequest) readSampling(f *requestFields) {
 	}
 	if p, ok := f.readNumber("top_p", 0, 1); ok && p < 1 {
 		ask.TopP = &p
-		ask.DoSample = ask.DoSample && p > 0 // of no mass at all only the likeliest is left
+		ask.DoSample = ask.DoSample && p > 0 // 0 leaves the likeliest token only
 	}
 	if p, ok := f.readNumber("typical_p", 0, 1); ok && p < 1 {
 		ask.TypicalP = &p
@@ -48,11 +48,11 @@ func (r *TGIRequest) readSampling(f *requestFields) {
 	ask.Seed = f.readSeed("seed")
 }
 
-// refusedField is a field that cannot be had, except with a value that asks for
-// nothing.
+// refusedField is an unsupported field. Neutral values, which have no effect,
+// are accepted.
 type refusedField struct {
 	field   string
-	neutral []string // such values, besides false, 0, "", [] and {}
+	neutral []string // neutral values besides false, 0, "", [] and {}
 	why     string
 }
 
@@ -84,7 +84,7 @@ var (
 	}
 )
 
-// refuseFields looks for fields that cannot be had.
+// refuseFields reports unsupported fields with values that are not neutral.
 func refuseFields(f *requestFields, rows []refusedField) {
 	for _, row := range rows {
 		if raw := f.rawField(row.field); raw != nil && !isNeutral(raw) && !slices.Contains(row.neutral, compactJSON(raw)) {
@@ -93,7 +93,7 @@ func refuseFields(f *requestFields, rows []refusedField) {
 	}
 }
 
-// isNeutral says whether a value is one of false, 0, "", [] and {}.
+// isNeutral reports whether a value is false, 0, "", [] or {}.
 func isNeutral(raw json.RawMessage) bool {
 	switch s := compactJSON(raw); s {
 	case "false", `""`, "[]", "{}":

@@ -8,23 +8,23 @@ import (
 	"math/bits"
 )
 
-// Why a body names no model.
+// Errors of FindModel.
 var (
 	ErrNotJSON  = errors.New("the request body is not a JSON object")
 	ErrNoModel  = errors.New("the request body has no model")
 	ErrNoString = errors.New("the model is not a text")
 )
 
-// maxDepth is how deep encoding/json goes, and so do we.
+// maxDepth is the nesting limit of encoding/json.
 const maxDepth = 10000
 
-// maxEscapeBytes is how many bytes one letter of a key takes at most.
+// maxEscapeBytes is the most bytes that an escaped character of a key has.
 const maxEscapeBytes = len(`\u006d`)
 
-// FindModel returns the value of the top-level key "model", without decoding
-// anything else: prompts are long. Like encoding/json it takes the last of
-// several, understands escapes, and refuses whatever is not JSON, wherever in
-// the body that is.
+// FindModel returns the value of the top-level key "model". To be fast on long
+// prompts, it decodes nothing else. Like encoding/json, it uses the last of
+// duplicate keys, decodes escapes, and rejects invalid JSON anywhere in the
+// body. The error is or wraps ErrNotJSON, ErrNoModel or ErrNoString.
 func FindModel(body []byte) (string, error) {
 	s := jsonScanner{body: body, wantedKey: "model"}
 	from, to, err := s.findValue()
@@ -48,25 +48,25 @@ func FindModel(body []byte) (string, error) {
 	return name, nil
 }
 
-// WantsStream says whether a body asks for a stream: the value of its top-level
-// key "stream" is true. As FindModel it decodes nothing else, and takes the last
-// of several.
+// WantsStream reports whether the value of the top-level key "stream" is true.
+// Like FindModel, it decodes nothing else and uses the last of duplicate keys.
 func WantsStream(body []byte) bool {
 	s := jsonScanner{body: body, wantedKey: "stream"}
 	from, to, err := s.findValue()
 	return err == nil && string(body[from:to]) == "true"
 }
 
-// jsonScanner walks over JSON and remembers nothing but where it is.
+// jsonScanner validates JSON and tracks positions without decoding values.
 type jsonScanner struct {
 	body      []byte
 	at        int
-	wantedKey string // the top-level key that is looked for
-	// open has a byte for each open object ('{') or array ('[').
+	wantedKey string // the top-level key to find
+	// open has a byte for each open object ('{') and array ('[').
 	open []byte
 }
 
-// findValue walks the whole body and returns where the last value of the wanted key is.
+// findValue scans the whole body and returns the position of the last value of
+// the wanted key, or zeros if it is missing.
 func (s *jsonScanner) findValue() (from, to int, err error) {
 	s.skipSpace()
 	if s.peek() != '{' {
@@ -103,8 +103,7 @@ func (s *jsonScanner) findValue() (from, to int, err error) {
 	}
 }
 
-// scanKey reads a key and its colon, up to the value, and says whether the key is
-// the wanted one.
+// scanKey scans a key and its colon, and reports whether it is the wanted key.
 func (s *jsonScanner) scanKey() (bool, error) {
 	begin := s.at
 	escaped, err := s.scanString()
@@ -129,7 +128,7 @@ func (s *jsonScanner) scanKey() (bool, error) {
 	return wanted, nil
 }
 
-// scanValue walks over one value of any kind and depth, without recursion.
+// scanValue scans a value of any type and depth, without recursion.
 func (s *jsonScanner) scanValue() error {
 	s.open = s.open[:0]
 	for {
@@ -147,8 +146,8 @@ func (s *jsonScanner) scanValue() error {
 	}
 }
 
-// scanOne reads a scalar, an empty object or array, or the opening of one up to
-// where its first value begins: then opened is true.
+// scanOne scans a scalar or an empty object or array. For any other object or
+// array it scans up to the first value and returns true.
 func (s *jsonScanner) scanOne() (opened bool, err error) {
 	switch c := s.peek(); c {
 	case '{', '[':
@@ -157,7 +156,7 @@ func (s *jsonScanner) scanOne() (opened bool, err error) {
 			return false, fmt.Errorf("nested deeper than %d at byte %d", maxDepth, s.at)
 		}
 		s.skipSpace()
-		if s.peek() == c+2 { // } and ] stand two behind { and [
+		if s.peek() == c+2 { // in ASCII, } and ] are two after { and [
 			s.at++
 			return false, nil
 		}
@@ -180,9 +179,8 @@ func (s *jsonScanner) scanOne() (opened bool, err error) {
 	}
 }
 
-// scanClose reads what follows a value within the objects and arrays that are
-// open: it returns true where a next value begins, and false once all are
-// closed.
+// scanClose scans what follows a value inside open objects and arrays. It
+// returns true before a next value, and false after all are closed.
 func (s *jsonScanner) scanClose() (bool, error) {
 	for len(s.open) > 0 {
 		open := s.open[len(s.open)-1]
@@ -205,7 +203,7 @@ func (s *jsonScanner) scanClose() (bool, error) {
 	return false, nil
 }
 
-// scanString walks over a string and says whether it has escapes.
+// scanString scans a string and reports whether it has escapes.
 func (s *jsonScanner) scanString() (escaped bool, err error) {
 	if s.next() != '"' {
 		s.at--
@@ -228,8 +226,8 @@ func (s *jsonScanner) scanString() (escaped bool, err error) {
 	}
 }
 
-// skipPlain moves on to the next byte of a string that is a quote, a backslash or
-// a control character; eight at a time.
+// skipPlain skips to the next quote, backslash or control character of a
+// string, eight bytes at a time.
 func (s *jsonScanner) skipPlain() {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
 	at, in := s.at, s.body
@@ -237,8 +235,8 @@ func (s *jsonScanner) skipPlain() {
 		x := binary.LittleEndian.Uint64(in[at:])
 		quote := x ^ ones*'"'
 		slash := x ^ ones*'\\'
-		// A byte's high bit is set where it is special. Bytes after the first
-		// such one may be set wrongly; only the first is looked at.
+		// The high bit of each special byte is set. Bytes after the first
+		// special byte may be wrong, but only the first one matters.
 		special := ((x - ones*' ') &^ x) | ((quote - ones) &^ quote) | ((slash - ones) &^ slash)
 		if special &= highs; special != 0 {
 			s.at = at + bits.TrailingZeros64(special)/8
@@ -251,7 +249,7 @@ func (s *jsonScanner) skipPlain() {
 	s.at = at
 }
 
-// scanEscape reads what follows a backslash.
+// scanEscape scans an escape after its backslash.
 func (s *jsonScanner) scanEscape() error {
 	switch s.next() {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
@@ -271,7 +269,7 @@ func (s *jsonScanner) scanEscape() error {
 	}
 }
 
-// scanNumber walks over a number.
+// scanNumber scans a number.
 func (s *jsonScanner) scanNumber() error {
 	if s.peek() == '-' {
 		s.at++
@@ -318,7 +316,7 @@ func (s *jsonScanner) scanWord(w string) error {
 	return nil
 }
 
-// checkEnd makes sure that nothing follows.
+// checkEnd checks that nothing but white space follows.
 func (s *jsonScanner) checkEnd() error {
 	s.skipSpace()
 	if s.at < len(s.body) {
@@ -338,8 +336,8 @@ func (s *jsonScanner) skipSpace() {
 	}
 }
 
-// peek returns the byte that comes next, 0 at the end. No JSON has a 0
-// outside a string, and none unescaped inside one, so it is never mistaken.
+// peek returns the next byte, or 0 at the end. A 0 is invalid everywhere in
+// JSON, so the end is unambiguous.
 func (s *jsonScanner) peek() byte {
 	if s.at < len(s.body) {
 		return s.body[s.at]
@@ -347,14 +345,16 @@ func (s *jsonScanner) peek() byte {
 	return 0
 }
 
-// next is peek that moves on, past the end as well: s.at-- always undoes it.
+// next returns the next byte and moves on, even at the end, so that s.at--
+// always undoes it.
 func (s *jsonScanner) next() byte {
 	c := s.peek()
 	s.at++
 	return c
 }
 
-// errExpected names the place, never what stands there: bodies are private.
+// errExpected returns an error with the position but without the content,
+// which may be private.
 func (s *jsonScanner) errExpected(want string) error {
 	if s.at >= len(s.body) {
 		return fmt.Errorf("it ends where %s should be", want)

@@ -2,21 +2,20 @@ package openai
 
 import "bytes"
 
-// eventReader takes a stream of server-sent events apart, however it is cut
-// into pieces. It keeps a line, and an event's data, until they are whole.
+// eventReader parses a stream of server-sent events that arrives in arbitrary
+// pieces.
 type eventReader struct {
-	maxEvent int    // bytes of one event
-	line     []byte // the begun line
-	data     []byte // of the begun event
-	hasData  bool   // it has a data line
-	wasCR    bool   // a line feed now belongs to the line before
-	started  bool   // the stream has begun: a byte order mark is over
-	closed   bool   // nothing more is read
+	maxEvent int    // limit of bytes of one event
+	line     []byte // incomplete line
+	data     []byte // data of the incomplete event
+	hasData  bool   // the incomplete event has a data line
+	wasCR    bool   // a line feed that follows belongs to the previous line break
+	started  bool   // the first line, which may have a byte order mark, is read
+	closed   bool   // ignore all further input
 }
 
-// readEvents calls each with the data of every event that is whole now. It returns
-// false for an event that is too large. The data is each's only until it
-// returns.
+// readEvents calls each with the data of every complete event. It returns
+// false if an event is too large. each must not keep the data.
 func (e *eventReader) readEvents(p []byte, each func(data []byte) error) (fits bool, err error) {
 	for len(p) > 0 && !e.closed {
 		if e.wasCR && p[0] == '\n' {
@@ -48,10 +47,10 @@ func (e *eventReader) readEvents(p []byte, each func(data []byte) error) (fits b
 	return true, nil
 }
 
-// close ends the reading, even from within each.
+// close stops the reading. It may be called from within each.
 func (e *eventReader) close() { *e = eventReader{closed: true} }
 
-// readLast takes a last event that no empty line ended.
+// readLast handles a last event without an empty line after it.
 func (e *eventReader) readLast(each func(data []byte) error) error {
 	if len(e.line) > 0 {
 		if err := e.addLine(e.line, each); err != nil {
@@ -61,7 +60,7 @@ func (e *eventReader) readLast(each func(data []byte) error) error {
 	return e.addLine(nil, each)
 }
 
-// addLine takes a line. Of its fields only the data counts.
+// addLine adds a line to the event. All fields but data are ignored.
 func (e *eventReader) addLine(line []byte, each func(data []byte) error) error {
 	if !e.started {
 		line = bytes.TrimPrefix(line, []byte("\ufeff"))
@@ -87,8 +86,8 @@ func (e *eventReader) addLine(line []byte, each func(data []byte) error) error {
 	return nil
 }
 
-// reuseBuffer is memory for the next line or event. A large one is let go: few
-// events are large, and many streams are open.
+// reuseBuffer returns the memory for the next line or event. It drops a large
+// buffer: large events are rare, and open streams are many.
 func reuseBuffer(used []byte) []byte {
 	if cap(used) > 16<<10 {
 		return nil

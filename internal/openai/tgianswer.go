@@ -7,14 +7,14 @@ import (
 	"strconv"
 )
 
-// TGIReply is what /generate answered to one body.
+// TGIReply is the response of /generate for one choice.
 type TGIReply struct {
 	Header http.Header
 	Body   []byte
 }
 
-// Answer makes OpenAI's answer of TGI's, one for each choice in their order.
-// An error is a *Problem.
+// Answer translates TGI's replies, one for each choice in order, into OpenAI's
+// response. The error is a *Problem for an invalid reply.
 func (r *TGIRequest) Answer(replies []TGIReply) ([]byte, Usage, error) {
 	if len(replies) != r.Choices() {
 		return nil, Usage{}, fmt.Errorf("openai: %d replies for %d choices", len(replies), r.Choices())
@@ -51,8 +51,8 @@ func (r *TGIRequest) readAnswer(body []byte) (*tgiAnswer, *Problem) {
 	return &answer, nil
 }
 
-// buildChoice is one choice of an answer. The text ends before a stop text, which
-// TGI leaves at its end.
+// buildChoice returns one choice of a response. It cuts the text before a stop
+// text, which TGI leaves in.
 func (r *TGIRequest) buildChoice(i int, answer *tgiAnswer) any {
 	c := r.newChoiceText()
 	text := c.addText(*answer.GeneratedText)
@@ -68,7 +68,7 @@ func (r *TGIRequest) buildChoice(i int, answer *tgiAnswer) any {
 	return r.form.newChoice(i, text, reason, logprobs)
 }
 
-// readScores are those of the tokens whose text is in the choice.
+// readScores returns the tokens whose text is in the choice.
 func (r *TGIRequest) readScores(d *tgiDetails) (all []scoredToken) {
 	c := r.newChoiceText()
 	for i := range d.Tokens {
@@ -83,7 +83,8 @@ func (r *TGIRequest) readScores(d *tgiDetails) (all []scoredToken) {
 	return append(all, told...)
 }
 
-// promptTokensFromHeader is what a header of TGI's answers says, 0 where it is missing.
+// promptTokensFromHeader returns the header x-prompt-tokens of TGI, or 0 if it
+// is missing.
 func promptTokensFromHeader(h http.Header) int {
 	n, err := strconv.Atoi(h.Get("X-Prompt-Tokens"))
 	if err != nil || n < 0 {

@@ -10,26 +10,26 @@ import (
 	"strconv"
 )
 
-// TGIRequest is one of OpenAI's calls, as TGI is to be asked it.
+// TGIRequest is an OpenAI call, translated to calls of TGI.
 type TGIRequest struct {
-	ID      string // of the answer
-	Created int64  // of the answer, in unix seconds
+	ID      string // of the response
+	Created int64  // of the response, in Unix seconds
 
 	model      TGIModel
 	form       answerForm
 	streams    bool
-	wantsUsage bool // a stream ends with the usage
+	wantsUsage bool // the stream ends with the usage
 	echo       bool
 
 	prompts       []string
 	n             int // choices for each prompt
 	params        tgiParameters
-	stops         []string // what ends an answer
-	wantsLogprobs bool     // logprobs are asked for
-	topCount      int      // and how many besides the chosen one
+	stops         []string // texts that end an answer
+	wantsLogprobs bool     // the request asks for logprobs
+	topCount      int      // number of alternatives per token
 }
 
-// tgiParameters are those of /generate.
+// tgiParameters are the parameters of /generate.
 type tgiParameters struct {
 	DoSample            bool        `json:"do_sample"`
 	Temperature         *float64    `json:"temperature,omitempty"`
@@ -47,14 +47,13 @@ type tgiParameters struct {
 	DecoderInputDetails bool        `json:"decoder_input_details,omitempty"`
 }
 
-// ReadTGI reads one of OpenAI's calls. Created, in unix seconds, is what the
-// answer will say. An error is a *Problem.
+// ReadTGI translates an OpenAI call. created, in Unix seconds, is the creation
+// time of the response. The error is a *Problem.
 //
-// Fields that TGI has no counterpart for are refused where they would change
-// the answer. Accepted without effect are those that would not: user,
-// metadata, store, service_tier, safety_identifier, prompt_cache_key,
-// prediction, parallel_tool_calls, reasoning_effort, verbosity, and whatever
-// is unknown here.
+// Fields without a counterpart in TGI are rejected if they would change the
+// answer. Fields that would not are ignored: user, metadata, store,
+// service_tier, safety_identifier, prompt_cache_key, prediction,
+// parallel_tool_calls, reasoning_effort, verbosity, and unknown fields.
 func ReadTGI(call Call, body []byte, m TGIModel, created int64) (*TGIRequest, error) {
 	m.Limits = m.Limits.orDefaults()
 	f, problem := readFields(body)
@@ -86,8 +85,8 @@ func ReadTGI(call Call, body []byte, m TGIModel, created int64) (*TGIRequest, er
 	return r, nil
 }
 
-// readChat reads what only /chat/completions has. The template comes last: it
-// is the dear part.
+// readChat reads the fields of /chat/completions. It renders the template
+// last, because that is expensive.
 func (r *TGIRequest) readChat(f *requestFields) {
 	refuseFields(f, notInChat)
 	if n, ok := f.readInteger("max_completion_tokens", 1, math.MaxInt32); ok {
@@ -106,7 +105,7 @@ func (r *TGIRequest) readChat(f *requestFields) {
 	}
 }
 
-// readText reads what only /completions has.
+// readText reads the fields of /completions.
 func (r *TGIRequest) readText(f *requestFields) {
 	refuseFields(f, notInText)
 	r.echo = f.readFlag("echo")
@@ -130,7 +129,7 @@ func (r *TGIRequest) limitTopCount(f *requestFields, name string) {
 	r.params.TopNTokens = r.topCount
 }
 
-// readPrompts reads one text or several. TGI takes no token ids.
+// readPrompts reads a text or a list of texts. TGI does not accept token IDs.
 func (f *requestFields) readPrompts() []string {
 	var ids []json.RawMessage
 	if raw := f.rawField("prompt"); raw != nil && raw[0] == '[' && json.Unmarshal(raw, &ids) == nil && len(ids) > 0 &&
@@ -145,7 +144,7 @@ func (f *requestFields) readPrompts() []string {
 	return all
 }
 
-// readParameters reads what both calls have.
+// readParameters reads the fields that both calls have.
 func (r *TGIRequest) readParameters(f *requestFields) {
 	refuseFields(f, notInTGI)
 	if n, ok := f.readInteger("n", 1, int64(r.model.Limits.Choices)); ok {
@@ -170,9 +169,9 @@ func (r *TGIRequest) readParameters(f *requestFields) {
 	r.params.DecoderInputDetails = r.model.Prefill && !r.streams
 }
 
-// readStops takes the stop texts, and the model's end as one of them. The
-// server takes only so many: the end is not sent then, for the server knows
-// the token it is.
+// readStops reads the stop texts and adds the model's EOS. If that exceeds the
+// server's limit, EOS is not sent, because the server stops at its token
+// anyway.
 func (r *TGIRequest) readStops(f *requestFields) {
 	for _, stop := range f.readTexts("stop") {
 		switch {
@@ -193,7 +192,7 @@ func (r *TGIRequest) readStops(f *requestFields) {
 	r.params.Stop = r.stops[:min(len(r.stops), r.model.Limits.Stops)]
 }
 
-// Path is where TGI is asked.
+// Path returns the path of TGI to call.
 func (r *TGIRequest) Path() string {
 	if r.streams {
 		return "/generate_stream"
@@ -201,13 +200,13 @@ func (r *TGIRequest) Path() string {
 	return "/generate"
 }
 
-// Streams says whether the answer is a stream.
+// Streams reports whether the response is a stream.
 func (r *TGIRequest) Streams() bool { return r.streams }
 
-// Choices is how many times TGI is to be asked, each with its own body.
+// Choices returns the number of calls of TGI, each with its own body.
 func (r *TGIRequest) Choices() int { return len(r.prompts) * r.n }
 
-// Size is how many bytes of prompts all bodies have together.
+// Size returns the bytes of the prompts in all bodies together.
 func (r *TGIRequest) Size() (n int64) {
 	for _, prompt := range r.prompts {
 		n += int64(len(prompt)) * int64(r.n)
@@ -215,8 +214,8 @@ func (r *TGIRequest) Size() (n int64) {
 	return n
 }
 
-// Body is what TGI is asked for choice i. It is built anew each time: many
-// choices of a long prompt need not be held together.
+// Body returns the body for choice i. It is built on each call, so that many
+// choices of a long prompt need not be in memory together.
 func (r *TGIRequest) Body(i int) []byte {
 	ask := r.params
 	if ask.Seed != nil {
@@ -229,20 +228,21 @@ func (r *TGIRequest) Body(i int) []byte {
 	}{r.prompts[i/r.n], ask})
 }
 
-// Counts says whether the prompt's tokens are to be asked for with choice i:
-// with the first of each prompt, where a stream shall end with its usage. In a
-// stream, only newer versions of TGI tell them, from about 2.4 on; others can
-// be asked at /tokenize.
+// Counts reports whether the prompt's tokens of choice i must be counted: for
+// the first choice of each prompt, when a stream ends with its usage. In
+// streams, TGI reports them from about version 2.4 on; older servers need a
+// call of /tokenize.
 func (r *TGIRequest) Counts(i int) bool { return r.streams && r.wantsUsage && i%r.n == 0 }
 
-// Tokenize is what /tokenize is to be asked for choice i.
+// Tokenize returns the body of /tokenize for choice i.
 func (r *TGIRequest) Tokenize(i int) []byte {
 	return encodeJSON(struct {
 		Inputs string `json:"inputs"`
 	}{r.prompts[i/r.n]})
 }
 
-// fingerprint is known before any answer where a seed is asked for.
+// fingerprint returns the fingerprint if the request has a seed; otherwise it
+// depends on the response.
 func (r *TGIRequest) fingerprint() *string { return formatFingerprint(r.params.Seed) }
 
 func formatFingerprint(seed *uint64) *string {

@@ -9,31 +9,31 @@ import (
 	"sync"
 )
 
-// TGIStream makes one stream of OpenAI's of TGI's, one for each choice. Those
-// may be fed at once, by several goroutines: only whole events are written,
-// and never two at the same time.
+// TGIStream merges TGI's streams, one for each choice, into one stream of
+// OpenAI's. It is safe for concurrent use: it writes whole events, one at a
+// time.
 type TGIStream struct {
 	mu          sync.Mutex
 	request     *TGIRequest
 	w           io.Writer
-	out         bytes.Buffer // the events that a call of Feed makes
+	out         bytes.Buffer // events not written yet
 	choices     []choiceStream
-	openChoices int // choices that are not over
+	openChoices int // number of choices that are not done
 	tokens      tokenCounter
-	began       bool  // something was written
-	failed      error // why nothing more is
+	began       bool  // an event has been written
+	failed      error // the error that has ended the stream
 }
 
-// choiceStream is a choice and where its stream is.
+// choiceStream is a choice and the state of its stream.
 type choiceStream struct {
 	choiceText
 	events   eventReader
-	started  bool // its first chunk is told
-	finished bool // its last one is
-	done     bool // and no event of it is waited for
+	started  bool // its first chunk is written
+	finished bool // its last chunk is written
+	done     bool // no event of it is expected any more
 }
 
-// Stream makes a stream that writes to w, whole events at a time.
+// Stream returns a stream that writes whole events to w.
 func (r *TGIRequest) Stream(w io.Writer) *TGIStream {
 	s := &TGIStream{request: r, w: w, choices: make([]choiceStream, r.Choices()), openChoices: r.Choices(), tokens: newCounter(r)}
 	for i := range s.choices {
@@ -43,15 +43,15 @@ func (r *TGIRequest) Stream(w io.Writer) *TGIStream {
 	return s
 }
 
-// Header takes the header that TGI answered choice i with.
+// Header reads the header of TGI's response for choice i.
 func (s *TGIStream) Header(i int, h http.Header) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokens.setPrompt(i, promptTokensFromHeader(h))
 }
 
-// Tokenized takes what /tokenize answered for choice i: a list with an entry
-// for each token. Anything else leaves the prompt uncounted.
+// Tokenized reads the response of /tokenize for choice i: a list with an entry
+// per token. After any other response the prompt stays uncounted.
 func (s *TGIStream) Tokenized(i int, body []byte) {
 	var tokens []struct{}
 	if json.Unmarshal(body, &tokens) != nil {
@@ -62,10 +62,10 @@ func (s *TGIStream) Tokenized(i int, body []byte) {
 	s.tokens.setPrompt(i, len(tokens))
 }
 
-// Feed takes a piece of what TGI sends for choice i, cut anywhere. An error
-// ends the whole stream. It is a *Problem where TGI failed: then the client was
-// told so by an event, unless the stream has not begun. Then nothing is
-// written, and an answer with the problem's status still can be.
+// Feed adds a piece of TGI's stream for choice i, cut anywhere. An error ends
+// the whole stream. It is a *Problem if TGI failed. A stream that has begun
+// then ends with an error event; otherwise nothing is written, and the caller
+// can still respond with the problem's status.
 func (s *TGIStream) Feed(i int, p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,7 +79,7 @@ func (s *TGIStream) Feed(i int, p []byte) error {
 	return s.flushEvents(err)
 }
 
-// End says that nothing more comes for choice i. Too early, that is an error,
+// End marks the end of TGI's stream for choice i. A premature end is an error,
 // as in Feed.
 func (s *TGIStream) End(i int) error {
 	s.mu.Lock()
@@ -108,32 +108,32 @@ func (s *TGIStream) Fail(p *Problem) error {
 	return s.flushEvents(p)
 }
 
-// Wants says whether more of choice i is needed. A stop text inside of a token
-// ends the text while TGI goes on: it can be cut off then.
+// Wants reports whether the stream needs more of choice i. When a stop text
+// has ended a choice, the caller can disconnect from TGI.
 func (s *TGIStream) Wants(i int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.failed == nil && !s.choices[i].done
 }
 
-// Began says whether anything was written.
+// Began reports whether an event has been written.
 func (s *TGIStream) Began() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.began
 }
 
-// Usage is what was counted so far.
+// Usage returns the tokens counted so far.
 func (s *TGIStream) Usage() Usage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.tokens.sumUsage()
 }
 
-// handleEvent takes one of TGI's.
+// handleEvent handles an event of TGI.
 func (s *TGIStream) handleEvent(i int, data []byte) error {
 	c := &s.choices[i]
-	if c.done || len(data) == 0 || string(data) == "[DONE]" { // the latter only of servers that mean to be TGI
+	if c.done || len(data) == 0 || string(data) == "[DONE]" { // some servers compatible with TGI send [DONE]
 		return nil
 	}
 	var e tgiEvent
@@ -162,7 +162,7 @@ func (s *TGIStream) handleEvent(i int, data []byte) error {
 	return nil
 }
 
-// handleLast takes the last event of a choice.
+// handleLast handles the last event of a choice.
 func (s *TGIStream) handleLast(i int, d *tgiDetails) {
 	c := &s.choices[i]
 	if d == nil {
@@ -178,7 +178,8 @@ func (s *TGIStream) handleLast(i int, d *tgiDetails) {
 	s.closeChoice(c)
 }
 
-// writeDelta writes a piece of a choice, after its opening.
+// writeDelta writes a piece of text, and the opening chunk before the first
+// one.
 func (s *TGIStream) writeDelta(i int, text string, told []scoredToken) {
 	c := &s.choices[i]
 	if !c.started {
@@ -200,7 +201,7 @@ func (s *TGIStream) writeDelta(i int, text string, told []scoredToken) {
 	s.writeChunk(s.request.form.newDelta(i, text, logprobs))
 }
 
-// finishChoice writes the last chunk of a choice, and before it what was held back.
+// finishChoice writes the text held back and the last chunk of a choice.
 func (s *TGIStream) finishChoice(i int, reason string) {
 	text, told, why := s.choices[i].finishText(reason)
 	s.writeDelta(i, text, told)
@@ -208,7 +209,7 @@ func (s *TGIStream) finishChoice(i int, reason string) {
 	s.choices[i].finished = true
 }
 
-// closeChoice is the end of a choice. That of the last one is the stream's.
+// closeChoice ends a choice. The last choice ends the stream.
 func (s *TGIStream) closeChoice(c *choiceStream) {
 	c.done = true
 	c.held, c.pending = "", nil
@@ -225,7 +226,7 @@ func (s *TGIStream) closeChoice(c *choiceStream) {
 func (s *TGIStream) writeChunk(choice any) {
 	var usage json.RawMessage
 	if s.request.wantsUsage {
-		usage = json.RawMessage("null") // as OpenAI has it in all chunks but the last
+		usage = json.RawMessage("null") // in all chunks but the last, as in OpenAI's API
 	}
 	s.appendEvent(s.newChunk([]any{choice}, usage))
 }
@@ -244,8 +245,7 @@ func (s *TGIStream) appendEvent(v any) {
 	s.out.WriteString("\n\n")
 }
 
-// flushEvents writes the events that came about, and ends the stream where it
-// failed.
+// flushEvents writes the pending events. An error ends the stream.
 func (s *TGIStream) flushEvents(err error) error {
 	p, _ := err.(*Problem)
 	if p != nil && (s.began || s.out.Len() > 0) {

@@ -2,15 +2,15 @@ package openai
 
 import "math"
 
-// maxTokens is more than any call has. Servers may say anything, and what they
-// say is added up.
+// maxTokens is more than any call has. It keeps sums from overflowing,
+// whatever a server reports.
 const maxTokens = math.MaxInt32
 
-// tokenCounter counts a call's tokens. A prompt counts once, however many choices
-// it has.
+// tokenCounter counts the tokens of a call. A prompt counts once for all its
+// choices.
 type tokenCounter struct {
 	perPrompt   int   // choices for each prompt
-	prompts     []int // 0: not known
+	prompts     []int // 0 for unknown
 	completions []int
 }
 
@@ -18,19 +18,21 @@ func newCounter(r *TGIRequest) tokenCounter {
 	return tokenCounter{r.n, make([]int, len(r.prompts)), make([]int, r.Choices())}
 }
 
-// setPrompt takes what the answer of choice i says; the first to say it counts.
+// setPrompt stores the tokens of the prompt of choice i, unless they are known
+// already.
 func (c *tokenCounter) setPrompt(i, tokens int) {
 	if tokens > 0 && c.prompts[i/c.perPrompt] == 0 {
 		c.prompts[i/c.perPrompt] = min(tokens, maxTokens)
 	}
 }
 
-// setCompletion takes how many tokens choice i has.
+// setCompletion stores the number of tokens of choice i.
 func (c *tokenCounter) setCompletion(i, tokens int) {
 	c.completions[i] = min(max(tokens, 0), maxTokens)
 }
 
-// isPromptKnown says whether the prompt of choice i is counted.
+// isPromptKnown reports whether the tokens of the prompt of choice i are
+// known.
 func (c *tokenCounter) isPromptKnown(i int) bool { return c.prompts[i/c.perPrompt] > 0 }
 
 func (c *tokenCounter) sumUsage() Usage {
