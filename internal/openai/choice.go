@@ -55,7 +55,7 @@ func (r *TGIRequest) newChoiceText() choiceText {
 
 // addToken adds a token and returns the text and the logprobs that can be sent
 // now. Special tokens have no text.
-func (c *choiceText) addToken(t *tgiToken, top []tgiToken) (text string, told []scoredToken) {
+func (c *choiceText) addToken(t *tgiToken, top []tgiToken) (text string, scored []scoredToken) {
 	c.tokens++
 	if t.Special || c.ended {
 		return "", nil
@@ -74,7 +74,7 @@ func (c *choiceText) addToken(t *tgiToken, top []tgiToken) (text string, told []
 
 // finishText returns the text held back, its logprobs, and why the choice
 // ended.
-func (c *choiceText) finishText(reason string) (text string, told []scoredToken, why string) {
+func (c *choiceText) finishText(reason string) (text string, scored []scoredToken, why string) {
 	text = c.flush()
 	c.bytesOut += len(text)
 	return text, c.releaseScores(), c.finishReason(reason)
@@ -100,13 +100,13 @@ func (c *choiceText) releaseScores() []scoredToken {
 		}
 		n++
 	}
-	told := c.pending[:n:n]
-	for _, one := range told {
+	scored := c.pending[:n:n]
+	for _, one := range scored {
 		c.pendingBytes -= one.textBytes()
 	}
 	c.pending = c.pending[n:]
 	if c.ended || len(c.pending) == 0 {
 		c.pending = nil
 	}
-	return told
+	return scored
 }

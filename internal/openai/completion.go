@@ -31,7 +31,7 @@ type answerForm interface {
 	newOpening(i int) any
 	newDelta(i int, text string, logprobs any) any
 	newClosing(i int, reason string) any
-	newLogprobs(told []scoredToken, top int) any
+	newLogprobs(scored []scoredToken, top int) any
 }
 
 // chatForm is the answerForm of /chat/completions.
@@ -81,7 +81,7 @@ func (chatForm) newDelta(i int, text string, logprobs any) any {
 
 func (chatForm) newClosing(i int, reason string) any { return chatChunk{Index: i, Reason: &reason} }
 
-func (chatForm) newLogprobs(told []scoredToken, _ int) any { return newChatLogprobs(told) }
+func (chatForm) newLogprobs(scored []scoredToken, _ int) any { return newChatLogprobs(scored) }
 
 // textForm is the answerForm of /completions.
 type textForm struct{}
@@ -107,4 +107,4 @@ func (textForm) newDelta(i int, text string, logprobs any) any {
 
 func (textForm) newClosing(i int, reason string) any { return textChoice{i, "", nil, &reason} }
 
-func (textForm) newLogprobs(told []scoredToken, top int) any { return newTextLogprobs(told, top) }
+func (textForm) newLogprobs(scored []scoredToken, top int) any { return newTextLogprobs(scored, top) }

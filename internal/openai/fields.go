@@ -68,29 +68,29 @@ func (f *requestFields) readList(name string) (values []json.RawMessage) {
 	return values
 }
 
-// readInteger reads an integer between least and most, inclusive.
-func (f *requestFields) readInteger(name string, least, most int64) (value int64, ok bool) {
+// readInteger reads an integer between minValue and maxValue, inclusive.
+func (f *requestFields) readInteger(name string, minValue, maxValue int64) (value int64, ok bool) {
 	if !f.decodeField(name, "a whole number", &value) {
 		return 0, false
 	}
 	switch {
-	case value < least:
-		f.keepProblem(invalidField(name, fmt.Sprintf("must be at least %d", least)))
-	case value > most:
-		f.keepProblem(invalidField(name, fmt.Sprintf("must be at most %d", most)))
+	case value < minValue:
+		f.keepProblem(invalidField(name, fmt.Sprintf("must be at least %d", minValue)))
+	case value > maxValue:
+		f.keepProblem(invalidField(name, fmt.Sprintf("must be at most %d", maxValue)))
 	}
 	return value, true
 }
 
-// readNumber reads a number between least and most, inclusive.
-func (f *requestFields) readNumber(name string, least, most float64) (value float64, ok bool) {
+// readNumber reads a number between minValue and maxValue, inclusive.
+func (f *requestFields) readNumber(name string, minValue, maxValue float64) (value float64, ok bool) {
 	if !f.decodeField(name, "a number", &value) {
 		return 0, false
 	}
-	if value < least || value > most {
-		limits := "from " + formatShort(least) + " to " + formatShort(most)
-		if math.IsInf(most, 1) {
-			limits = "at least " + formatShort(least)
+	if value < minValue || value > maxValue {
+		limits := "from " + formatShort(minValue) + " to " + formatShort(maxValue)
+		if math.IsInf(maxValue, 1) {
+			limits = "at least " + formatShort(minValue)
 		}
 		f.keepProblem(invalidField(name, "must be "+limits))
 	}

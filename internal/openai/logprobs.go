@@ -35,9 +35,9 @@ func newTokenLogprob(text string, p *float64) tokenLogprob {
 	return t
 }
 
-func newChatLogprobs(told []scoredToken) *chatLogprobs {
-	l := &chatLogprobs{Content: make([]chatLogprob, 0, len(told))}
-	for _, s := range told {
+func newChatLogprobs(scored []scoredToken) *chatLogprobs {
+	l := &chatLogprobs{Content: make([]chatLogprob, 0, len(scored))}
+	for _, s := range scored {
 		one := chatLogprob{newTokenLogprob(s.text, s.logprob), make([]tokenLogprob, 0, len(s.top))}
 		for _, t := range s.top {
 			one.Top = append(one.Top, newTokenLogprob(t.Text, t.Logprob))
@@ -55,9 +55,9 @@ type textLogprobs struct {
 	Offsets  []int                `json:"text_offset"`
 }
 
-func newTextLogprobs(told []scoredToken, top int) *textLogprobs {
+func newTextLogprobs(scored []scoredToken, top int) *textLogprobs {
 	l := &textLogprobs{Tokens: []string{}, Logprobs: []float64{}, Offsets: []int{}}
-	for _, s := range told {
+	for _, s := range scored {
 		l.Tokens = append(l.Tokens, s.text)
 		l.Logprobs = append(l.Logprobs, logprobOf(s.logprob))
 		l.Offsets = append(l.Offsets, s.offset)

@@ -156,21 +156,21 @@ func readContent(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 	if json.Unmarshal(raw, &parts) != nil {
 		return nil, invalidField(at, "must be a text, or a list of parts")
 	}
-	var whole strings.Builder
+	var joined strings.Builder
 	for i, part := range parts {
 		at := fmt.Sprintf("%s[%d]", at, i)
 		switch {
 		case part.Type == "text" && part.Text != nil:
-			whole.WriteString(*part.Text)
+			joined.WriteString(*part.Text)
 		case part.Type == "refusal" && part.Refusal != nil:
-			whole.WriteString(*part.Refusal)
+			joined.WriteString(*part.Refusal)
 		case part.Type == "text" || part.Type == "refusal" || part.Type == "":
 			return nil, invalidField(at, `must be {"type": "text", "text": …}`)
 		default:
 			return nil, unsupportedField(at, "is no text: this model takes text only")
 		}
 	}
-	return encodeJSON(whole.String()), nil
+	return encodeJSON(joined.String()), nil
 }
 
 // readToolCalls decodes the arguments of calls. OpenAI encodes them as a text,

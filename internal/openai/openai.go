@@ -51,15 +51,15 @@ const RateLimited = "rate_limit_exceeded"
 // errorBody returns the JSON of a problem in OpenAI's form, for a response or
 // a stream.
 func errorBody(p *Problem) any {
-	type told struct {
+	type apiError struct {
 		Message string  `json:"message"`
 		Type    string  `json:"type"`
 		Param   *string `json:"param"`
 		Code    *string `json:"code"`
 	}
 	return struct {
-		Error told `json:"error"`
-	}{told{p.Message, errorType(p.Status, p.Code), orNull(p.Param), orNull(p.Code)}}
+		Error apiError `json:"error"`
+	}{apiError{p.Message, errorType(p.Status, p.Code), orNull(p.Param), orNull(p.Code)}}
 }
 
 // errorType returns the error type for a status and a code.

@@ -59,20 +59,20 @@ func ForeignError(status int, body []byte) *Problem {
 	if status < 400 || status > 599 {
 		return badServerAnswer("answered with status " + strconv.Itoa(status))
 	}
-	var told struct {
+	var reply struct {
 		Error   json.RawMessage `json:"error"`
 		Message string          `json:"message"`
 	}
 	text := ""
-	if json.Unmarshal(body, &told) == nil {
-		text = told.Message
+	if json.Unmarshal(body, &reply) == nil {
+		text = reply.Message
 		var inner struct {
 			Message string `json:"message"`
 		}
-		if json.Unmarshal(told.Error, &inner) == nil && inner.Message != "" {
+		if json.Unmarshal(reply.Error, &inner) == nil && inner.Message != "" {
 			text = inner.Message
 		} else if text == "" {
-			_ = json.Unmarshal(told.Error, &text) // ignored unless it is a text
+			_ = json.Unmarshal(reply.Error, &text) // ignored unless it is a text
 		}
 	}
 	if text == "" {
@@ -117,7 +117,7 @@ var impossibleStatus = map[int]bool{
 // TGIError returns the problem for a response of TGI with a status other than
 // 200.
 func TGIError(status int, body []byte) *Problem {
-	var told struct {
+	var reply struct {
 		Error     string `json:"error"`
 		ErrorType string `json:"error_type"`
 	}
@@ -127,8 +127,8 @@ func TGIError(status int, body []byte) *Problem {
 	case impossibleStatus[status]:
 		return badServerAnswer("answered with status " + strconv.Itoa(status) + " to /generate: is it TGI?")
 	}
-	if json.Unmarshal(body, &told) == nil && told.Error != "" {
-		return tgiProblem(status, told.ErrorType, told.Error)
+	if json.Unmarshal(body, &reply) == nil && reply.Error != "" {
+		return tgiProblem(status, reply.ErrorType, reply.Error)
 	}
 	// TGI rejects an invalid body in plain text. HTML comes from a proxy in
 	// between and is of no use to clients.

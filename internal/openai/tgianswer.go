@@ -20,24 +20,24 @@ func (r *TGIRequest) Answer(replies []TGIReply) ([]byte, Usage, error) {
 		return nil, Usage{}, fmt.Errorf("openai: %d replies for %d choices", len(replies), r.Choices())
 	}
 	object, _ := r.form.objectNames()
-	whole := completion{ID: r.ID, Object: object, Created: r.Created, Model: r.model.Name, Fingerprint: r.fingerprint()}
+	response := completion{ID: r.ID, Object: object, Created: r.Created, Model: r.model.Name, Fingerprint: r.fingerprint()}
 	count := newCounter(r)
 	for i, reply := range replies {
 		answer, problem := r.readAnswer(reply.Body)
 		if problem != nil {
 			return nil, Usage{}, problem
 		}
-		if whole.Fingerprint == nil {
-			whole.Fingerprint = formatFingerprint(answer.Details.Seed)
+		if response.Fingerprint == nil {
+			response.Fingerprint = formatFingerprint(answer.Details.Seed)
 		}
-		whole.Choices = append(whole.Choices, r.buildChoice(i, answer))
+		response.Choices = append(response.Choices, r.buildChoice(i, answer))
 		count.setPrompt(i, promptTokensFromHeader(reply.Header))
 		count.setPrompt(i, answer.Details.promptTokens())
 		count.setCompletion(i, answer.Details.GeneratedTokens)
 	}
 	usage := count.sumUsage()
-	whole.Usage = encodeJSON(usage)
-	return encodeJSON(whole), usage, nil
+	response.Usage = encodeJSON(usage)
+	return encodeJSON(response), usage, nil
 }
 
 func (r *TGIRequest) readAnswer(body []byte) (*tgiAnswer, *Problem) {
@@ -76,11 +76,11 @@ func (r *TGIRequest) readScores(d *tgiDetails) (all []scoredToken) {
 		if i < len(d.TopTokens) {
 			top = d.TopTokens[i]
 		}
-		_, told := c.addToken(&d.Tokens[i], top)
-		all = append(all, told...)
+		_, scored := c.addToken(&d.Tokens[i], top)
+		all = append(all, scored...)
 	}
-	_, told, _ := c.finishText("")
-	return append(all, told...)
+	_, scored, _ := c.finishText("")
+	return append(all, scored...)
 }
 
 // promptTokensFromHeader returns the header x-prompt-tokens of TGI, or 0 if it

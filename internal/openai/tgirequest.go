@@ -123,8 +123,8 @@ func (r *TGIRequest) readText(f *requestFields) {
 }
 
 func (r *TGIRequest) limitTopCount(f *requestFields, name string) {
-	if most := r.model.Limits.TopTokens; r.topCount > most {
-		f.keepProblem(invalidField(name, fmt.Sprintf("must be at most %d with this model (--max-top-n-tokens of its server)", most)))
+	if limit := r.model.Limits.TopTokens; r.topCount > limit {
+		f.keepProblem(invalidField(name, fmt.Sprintf("must be at most %d with this model (--max-top-n-tokens of its server)", limit)))
 	}
 	r.params.TopNTokens = r.topCount
 }
@@ -183,8 +183,8 @@ func (r *TGIRequest) readStops(f *requestFields) {
 			r.stops = append(r.stops, stop)
 		}
 	}
-	if most := r.model.Limits.Stops; len(r.stops) > most {
-		f.keepProblem(invalidField("stop", fmt.Sprintf("must not have more than %d texts", most)))
+	if limit := r.model.Limits.Stops; len(r.stops) > limit {
+		f.keepProblem(invalidField("stop", fmt.Sprintf("must not have more than %d texts", limit)))
 	}
 	if end := r.model.EOS; end != "" && !slices.Contains(r.stops, end) {
 		r.stops = append(r.stops, end)

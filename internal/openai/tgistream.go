@@ -143,12 +143,12 @@ func (s *TGIStream) handleEvent(i int, data []byte) error {
 	if e.Error != nil {
 		return tgiProblem(0, e.ErrorType, *e.Error)
 	}
-	text, told := c.addToken(e.Token, e.TopTokens)
+	text, scored := c.addToken(e.Token, e.TopTokens)
 	if c.isFlooded() {
 		return badServerAnswer("sent too many tokens without text")
 	}
 	s.tokens.setCompletion(i, c.tokens)
-	s.writeDelta(i, text, told)
+	s.writeDelta(i, text, scored)
 	if e.Details != nil || bool(e.GeneratedText) {
 		s.handleLast(i, e.Details)
 		return nil
@@ -180,7 +180,7 @@ func (s *TGIStream) handleLast(i int, d *tgiDetails) {
 
 // writeDelta writes a piece of text, and the opening chunk before the first
 // one.
-func (s *TGIStream) writeDelta(i int, text string, told []scoredToken) {
+func (s *TGIStream) writeDelta(i int, text string, scored []scoredToken) {
 	c := &s.choices[i]
 	if !c.started {
 		c.started = true
@@ -191,20 +191,20 @@ func (s *TGIStream) writeDelta(i int, text string, told []scoredToken) {
 			s.writeChunk(s.request.form.newDelta(i, s.request.prompts[i/s.request.n], nil))
 		}
 	}
-	if text == "" && len(told) == 0 {
+	if text == "" && len(scored) == 0 {
 		return
 	}
 	var logprobs any
 	if s.request.wantsLogprobs {
-		logprobs = s.request.form.newLogprobs(told, s.request.topCount)
+		logprobs = s.request.form.newLogprobs(scored, s.request.topCount)
 	}
 	s.writeChunk(s.request.form.newDelta(i, text, logprobs))
 }
 
 // finishChoice writes the text held back and the last chunk of a choice.
 func (s *TGIStream) finishChoice(i int, reason string) {
-	text, told, why := s.choices[i].finishText(reason)
-	s.writeDelta(i, text, told)
+	text, scored, why := s.choices[i].finishText(reason)
+	s.writeDelta(i, text, scored)
 	s.writeChunk(s.request.form.newClosing(i, why))
 	s.choices[i].finished = true
 }
