@@ -2,7 +2,7 @@ package jinja
 
 import "slices"
 
-func (p *parser) subscript(n node) node {
+func (p *parser) parseSubscript(n node) node {
 	if p.next().kind == "." {
 		t := p.current()
 		p.next()
@@ -12,56 +12,42 @@ func (p *parser) subscript(n node) node {
 		case tokenInteger:
 			return &itemNode{n, &constNode{t.value}}
 		}
-		p.fail(t.line, "expected name or number")
+		p.failSyntax(t.line, "expected name or number")
 	}
-	var indexes []node
-	for !p.is("]") {
-		if indexes != nil {
-			p.expect(",")
-		}
-		indexes = append(indexes, p.index())
-	}
+	index := p.parseIndex()
 	p.expect("]")
-	if len(indexes) == 1 {
-		return &itemNode{n, indexes[0]}
-	}
-	for _, i := range indexes {
-		if _, is := i.(*sliceNode); is {
-			p.fail(p.current().line, "invalid syntax: a slice among several indexes")
-		}
-	}
-	return &itemNode{n, &tupleNode{indexes}}
+	return &itemNode{n, index}
 }
 
-func (p *parser) index() node {
+func (p *parser) parseIndex() node {
 	s := &sliceNode{}
 	if !p.is(":") {
-		n := p.expression(true)
+		n := p.parseExpression(true)
 		if !p.is(":") {
 			return n
 		}
 		s.start = n
 	}
 	p.next()
-	if !p.is(":") && !p.is("]") && !p.is(",") {
-		s.stop = p.expression(true)
+	if !p.is(":") && !p.is("]") {
+		s.stop = p.parseExpression(true)
 	}
-	if p.skipIf(":") && !p.is("]") && !p.is(",") {
-		s.step = p.expression(true)
+	if p.skipIf(":") && !p.is("]") {
+		s.step = p.parseExpression(true)
 	}
 	return s
 }
 
-func (p *parser) call(n node) node {
+func (p *parser) parseCall(n node) node {
 	line := p.current().line
-	return &callNode{n, p.callArgs(), line}
+	return &callNode{n, p.parseCallArgs(), line}
 }
 
-func (p *parser) callArgs() (a callArgs) {
+func (p *parser) parseCallArgs() (a callArgs) {
 	line := p.expect("(").line
 	ensure := func(ok bool) {
 		if !ok {
-			p.fail(line, "invalid syntax for function call expression")
+			p.failSyntax(line, "invalid syntax for function call expression")
 		}
 	}
 	for comma := false; !p.is(")"); comma = true {
@@ -75,39 +61,40 @@ func (p *parser) callArgs() (a callArgs) {
 		case p.is("*"):
 			ensure(a.star == nil && a.starStar == nil)
 			p.next()
-			a.star = p.expression(true)
+			a.star = p.parseExpression(true)
 		case p.is("**"):
 			ensure(a.starStar == nil)
 			p.next()
-			a.starStar = p.expression(true)
-		case p.is(tokenName) && p.look() == "=":
+			a.starStar = p.parseExpression(true)
+		case p.is(tokenName) && p.peekKind() == "=":
 			ensure(a.starStar == nil)
 			name := p.next().text
 			p.next()
 			if slices.ContainsFunc(a.kwargs, func(k kwargNode) bool { return k.name == name }) {
-				p.fail(line, "keyword argument repeated: %s", name)
+				p.failSyntax(line, "keyword argument repeated: %s", name)
 			}
-			a.kwargs = append(a.kwargs, kwargNode{name, p.expression(true)})
+			a.kwargs = append(a.kwargs, kwargNode{name, p.parseExpression(true)})
 		default:
 			ensure(a.star == nil && a.starStar == nil && a.kwargs == nil)
-			a.args = append(a.args, p.expression(true))
+			a.args = append(a.args, p.parseExpression(true))
 		}
 	}
 	p.expect(")")
 	return a
 }
 
-// filter reads "|name(args)..."; inline means that the first has no bar.
-func (p *parser) filter(n node, inline bool) *filterNode {
+// parseFilter parses a chain of filters such as |name(args)|other. With
+// inline, the first filter has no bar before it, as in {% filter name %}.
+func (p *parser) parseFilter(n node, inline bool) *filterNode {
 	var f *filterNode
 	for p.is("|") || inline {
 		if !inline {
 			p.next()
 		}
 		t := p.expect(tokenName)
-		f = &filterNode{p.dotted(t.text), callNode{x: n, line: t.line}}
+		f = &filterNode{p.parseDottedName(t.text), callNode{x: n, line: t.line}}
 		if p.is("(") {
-			f.callArgs = p.callArgs()
+			f.callArgs = p.parseCallArgs()
 		}
 		inline = false
 		n = f
@@ -115,28 +102,28 @@ func (p *parser) filter(n node, inline bool) *filterNode {
 	return f
 }
 
-func (p *parser) dotted(name string) string {
+func (p *parser) parseDottedName(name string) string {
 	for p.skipIf(".") {
 		name += "." + p.expect(tokenName).text
 	}
 	return name
 }
 
-func (p *parser) test(n node) node {
+func (p *parser) parseTest(n node) node {
 	line := p.next().line
 	negated := p.skipName("not")
-	t := &testNode{p.dotted(p.expect(tokenName).text), callNode{x: n, line: line}}
+	t := &testNode{p.parseDottedName(p.expect(tokenName).text), callNode{x: n, line: line}}
 	switch p.current().kind {
 	case "(":
-		t.callArgs = p.callArgs()
+		t.callArgs = p.parseCallArgs()
 	case tokenName, tokenString, tokenInteger, tokenFloat, "[", "{":
 		if p.isName("else", "or", "and") {
 			break
 		}
 		if p.isName("is") {
-			p.fail(p.current().line, "You cannot chain multiple tests with is")
+			p.failSyntax(p.current().line, "You cannot chain multiple tests with is")
 		}
-		t.args = []node{p.postfix(p.primary())}
+		t.args = []node{p.parsePostfix(p.parsePrimary())}
 	}
 	if negated {
 		return &unaryNode{"not", t}

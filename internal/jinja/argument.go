@@ -1,35 +1,32 @@
 package jinja
 
-import (
-	"fmt"
-	"slices"
-)
+import "slices"
 
-// arguments compiles the arguments of a call.
-func (c *compiler) arguments(a callArgs, s scope) func(m *machine, f *frame) args {
+// compileArgs compiles the arguments of a call.
+func (c *compiler) compileArgs(a callArgs, s scope) func(m *machine, f *frame) args {
 	if len(a.args)+len(a.kwargs) == 0 && a.star == nil && a.starStar == nil {
 		return func(*machine, *frame) args { return args{} }
 	}
 	if shared, ok := constantArgs(a); ok {
 		return func(*machine, *frame) args { return shared }
 	}
-	pos := c.exprs(a.args, s)
+	pos := c.compileExprs(a.args, s)
 	if len(a.kwargs) == 0 && a.star == nil && a.starStar == nil {
-		return func(m *machine, f *frame) args { return args{pos: m.values(pos, f)} }
+		return func(m *machine, f *frame) args { return args{pos: m.evalAll(pos, f)} }
 	}
 	values := make([]expr, len(a.kwargs))
 	for i, k := range a.kwargs {
-		values[i] = c.expr(k.value, s)
+		values[i] = c.compileExpr(k.value, s)
 	}
 	var star, starStar expr
 	if a.star != nil {
-		star = c.expr(a.star, s)
+		star = c.compileExpr(a.star, s)
 	}
 	if a.starStar != nil {
-		starStar = c.expr(a.starStar, s)
+		starStar = c.compileExpr(a.starStar, s)
 	}
 	return func(m *machine, f *frame) args {
-		got := args{pos: m.values(pos, f)}
+		got := args{pos: m.evalAll(pos, f)}
 		if len(values) > 0 {
 			got.kw = make([]keyword, len(values))
 			for i, value := range values {
@@ -37,26 +34,26 @@ func (c *compiler) arguments(a callArgs, s scope) func(m *machine, f *frame) arg
 			}
 		}
 		if star != nil {
-			got.spread(m, star(m, f))
+			got.addPositional(m, star(m, f))
 		}
 		if starStar != nil {
-			got.spreadNamed(starStar(m, f))
+			got.addKeywords(starStar(m, f))
 		}
 		return got
 	}
 }
 
-// constantArgs gives arguments that never change; a callee keeps them as they
-// are.
+// constantArgs returns the arguments when all of them are constant. One value
+// serves every render, so a callee must not change it.
 func constantArgs(a callArgs) (shared args, ok bool) {
 	if a.star != nil || a.starStar != nil {
 		return args{}, false
 	}
-	if shared.pos, ok = constants(a.args); !ok {
+	if shared.pos, ok = constantValues(a.args); !ok {
 		return args{}, false
 	}
 	for _, k := range a.kwargs {
-		v, ok := constant(k.value)
+		v, ok := constantValue(k.value)
 		if !ok {
 			return args{}, false
 		}
@@ -65,37 +62,37 @@ func constantArgs(a callArgs) (shared args, ok bool) {
 	return shared, true
 }
 
-func (a *args) spread(m *machine, v Value) {
+func (a *args) addPositional(m *machine, v Value) {
 	if iteratorOf(v) == nil {
-		typeError("argument after * must be an iterable, not %s", typeName(v))
+		failType("argument after * must be an iterable, not %s", typeName(v))
 	}
-	a.pos = append(slices.Clip(a.pos), m.collect(v)...)
+	a.pos = append(slices.Clip(a.pos), m.sharedItems(v)...)
 }
 
-func (a *args) spreadNamed(v Value) {
+func (a *args) addKeywords(v Value) {
 	d, is := v.(*Dict)
 	if !is {
-		typeError("argument after ** must be a mapping, not %s", typeName(v))
+		failType("argument after ** must be a mapping, not %s", typeName(v))
 	}
 	for i, key := range d.keys {
-		name, is := text(key)
+		name, is := asText(key)
 		if !is {
-			typeError("keywords must be strings")
+			failType("keywords must be strings")
 		}
 		for _, k := range a.kw {
 			if k.name == name {
-				typeError("got multiple values for keyword argument '%s'", name)
+				failType("got multiple values for keyword argument '%s'", name)
 			}
 		}
 		a.kw = append(a.kw, keyword{name, d.values[i]})
 	}
 }
 
-// bind gives the arguments of a function in the order of its parameters, nil
-// for those left out; the first ones are required.
-func (a args) bind(fn string, required int, names ...string) []Value {
+// bindNames returns the arguments in the order of the parameter names, nil for
+// an argument that is missing. The first required parameters must be present.
+func (a args) bindNames(fn string, required int, names ...string) []Value {
 	if len(a.pos) > len(names) {
-		typeError("%s() takes %d positional arguments but %d were given", fn, len(names), len(a.pos))
+		failType("%s() takes %d positional arguments but %d were given", fn, len(names), len(a.pos))
 	}
 	got := make([]Value, len(names))
 	copy(got, a.pos)
@@ -106,41 +103,33 @@ next:
 				continue
 			}
 			if got[i] != nil {
-				typeError("%s() got multiple values for argument '%s'", fn, name)
+				failType("%s() got multiple values for argument '%s'", fn, name)
 			}
 			got[i] = k.value
 			continue next
 		}
-		typeError("%s() got an unexpected keyword argument '%s'", fn, k.name)
+		failType("%s() got an unexpected keyword argument '%s'", fn, k.name)
 	}
 	for i := range required {
 		if got[i] == nil {
-			typeError("%s() missing 1 required positional argument: '%s'", fn, names[i])
+			failType("%s() missing 1 required positional argument: '%s'", fn, names[i])
 		}
 	}
 	return got
 }
 
-// positional is bind for functions that take no keywords.
-func (a args) positional(fn string, least, most int) []Value {
-	a.noKeywords(fn)
-	if len(a.pos) < least || len(a.pos) > most {
-		want := fmt.Sprintf("from %d to %d arguments", least, most)
-		switch {
-		case most == 0:
-			want = "no arguments"
-		case least == most && most == 1:
-			want = "exactly one argument"
-		case least == most:
-			want = fmt.Sprintf("exactly %d arguments", most)
-		}
-		typeError("%s() takes %s (%d given)", fn, want, len(a.pos))
+// requirePositional returns the arguments of a function that takes no
+// keywords.
+func (a args) requirePositional(fn string, minArgs, maxArgs int) []Value {
+	a.refuseKeywords(fn)
+	if len(a.pos) < minArgs || len(a.pos) > maxArgs {
+		failType("%s() takes from %d to %d arguments (%d given)", fn, minArgs, maxArgs, len(a.pos))
 	}
 	return a.pos
 }
 
-func (a args) noKeywords(fn string) {
+func (a args) refuseKeywords(fn string) {
 	if len(a.kw) > 0 {
-		typeError("%s() takes no keyword arguments", fn)
+		failType("%s() takes no keyword arguments", fn)
 	}
 }

@@ -1,15 +1,15 @@
 package jinja
 
-// callOf compiles f(...). A method of a string or dict is called without
-// making it first.
-func (c *compiler) callOf(n *callNode, s scope) expr {
-	arguments := c.arguments(n.callArgs, s)
+// compileCall compiles f(...). It calls the methods of strings and dicts
+// directly, without a bound method in between.
+func (c *compiler) compileCall(n *callNode, s scope) expr {
+	arguments := c.compileArgs(n.callArgs, s)
 	line := n.line
 	if attr, is := n.x.(*attrNode); is {
-		obj, name := c.expr(attr.x, s), attr.name
+		obj, name := c.compileExpr(attr.x, s), attr.name
 		ofString, ofDict := stringMethods[name], dictMethods[name]
 		return func(m *machine, f *frame) Value {
-			m.step()
+			m.payStep()
 			v := obj(m, f)
 			switch v := v.(type) {
 			case string:
@@ -21,89 +21,89 @@ func (c *compiler) callOf(n *callNode, s scope) expr {
 					return ofDict(m, v, arguments(m, f))
 				}
 			}
-			fn := m.attribute(v, name)
+			fn := m.getAttribute(v, name)
 			a := arguments(m, f)
 			m.line = line
-			return m.call(fn, a)
+			return m.callValue(fn, a)
 		}
 	}
-	callee := c.expr(n.x, s)
+	callee := c.compileExpr(n.x, s)
 	return func(m *machine, f *frame) Value {
-		m.step()
+		m.payStep()
 		fn := callee(m, f)
 		a := arguments(m, f)
 		m.line = line
-		return m.call(fn, a)
+		return m.callValue(fn, a)
 	}
 }
 
-func (m *machine) call(fn Value, a args) Value {
+func (m *machine) callValue(fn Value, a args) Value {
 	switch fn := fn.(type) {
 	case *undefined:
 		fn.fail()
 	case *macro:
-		return fn.call(m, a)
+		return fn.callMacro(m, a)
 	case *function:
 		return fn.call(m, a)
-	case *loop:
-		return fn.call(m, a)
+	case *loopVar:
+		return fn.callRecursively(m, a)
 	case *joiner:
-		return fn.call(a)
+		return fn.joinNext(a)
 	}
-	typeError("'%s' object is not callable", typeName(fn))
+	failType("'%s' object is not callable", typeName(fn))
 	return nil
 }
 
 func isCallable(v Value) bool {
 	switch v.(type) {
-	case *undefined, *macro, *function, *loop, *joiner:
+	case *undefined, *macro, *function, *loopVar, *joiner:
 		return true
 	}
 	return false
 }
 
-// filterOf compiles an application of a filter; start replaces what a filter
-// block applies its filters to.
-func (c *compiler) filterOf(n *filterNode, s scope, start expr) expr {
+// compileFilter compiles a chain of filters. In a filter block, which has no
+// operand, start provides the value.
+func (c *compiler) compileFilter(n *filterNode, s scope, start expr) expr {
 	var x expr
 	switch inner := n.x.(type) {
 	case nil:
 		x = start
 	case *filterNode:
-		x = c.filterOf(inner, s, start)
+		x = c.compileFilter(inner, s, start)
 	default:
-		x = c.expr(n.x, s)
+		x = c.compileExpr(n.x, s)
 	}
-	arguments := c.arguments(n.callArgs, s)
+	arguments := c.compileArgs(n.callArgs, s)
 	apply, known := filters[n.name]
 	if !known {
-		if !s.soft {
-			c.fail(n.line, "No filter named '%s'.", n.name)
+		if !s.lateErrors {
+			c.failSyntax(n.line, "No filter named '%s'.", n.name)
 		}
 		name := n.name
 		apply = func(*machine, Value, args) Value {
-			fail("TemplateRuntimeError", "No filter named '%s' found.", name)
+			failRuntime("TemplateRuntimeError", "No filter named '%s' found.", name)
 			return nil
 		}
 	}
 	return func(m *machine, f *frame) Value {
-		m.step()
+		m.payStep()
 		v := x(m, f)
 		return apply(m, v, arguments(m, f))
 	}
 }
 
-func (c *compiler) test(n *testNode, s scope) cond {
-	x := c.expr(n.x, s)
-	arguments := c.arguments(n.callArgs, s)
+func (c *compiler) compileTest(n *testNode, s scope) condition {
+	x := c.compileExpr(n.x, s)
+	arguments := c.compileArgs(n.callArgs, s)
 	apply, known := tests[n.name]
 	if !known {
-		if !s.soft {
-			c.fail(n.line, "No test named '%s'.", n.name)
+		if !s.lateErrors {
+			c.failSyntax(n.line, "No test named '%s'.", n.name)
 		}
 		name := n.name
 		apply = func(*machine, Value, args) bool {
-			fail("TemplateRuntimeError", "No test named '%s' found.", name)
+			failRuntime("TemplateRuntimeError", "No test named '%s' found.", name)
 			return false
 		}
 	}

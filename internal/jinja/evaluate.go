@@ -1,13 +1,13 @@
 package jinja
 
-// constant gives the value of an expression that never changes. A list is
-// none: a template may take items out of it.
-func constant(n node) (Value, bool) {
+// constantValue returns the value of a constant expression. A list is not
+// constant because templates can pop items from it.
+func constantValue(n node) (Value, bool) {
 	switch n := n.(type) {
 	case *constNode:
 		return n.value, true
 	case *tupleNode:
-		items, ok := constants(n.items)
+		items, ok := constantValues(n.items)
 		return &tuple{items: items}, ok
 	case *dictNode:
 		d := NewDict()
@@ -17,7 +17,7 @@ func constant(n node) (Value, bool) {
 				return nil, false
 			}
 			name, is := key.value.(string)
-			value, ok := constant(n.values[i])
+			value, ok := constantValue(n.values[i])
 			if !is || !ok {
 				return nil, false
 			}
@@ -28,10 +28,10 @@ func constant(n node) (Value, bool) {
 	return nil, false
 }
 
-func constants(list []node) ([]Value, bool) {
+func constantValues(list []node) ([]Value, bool) {
 	out := make([]Value, 0, len(list))
 	for _, n := range list {
-		v, ok := constant(n)
+		v, ok := constantValue(n)
 		if !ok {
 			return nil, false
 		}
@@ -40,61 +40,61 @@ func constants(list []node) ([]Value, bool) {
 	return out, true
 }
 
-func (c *compiler) exprs(list []node, s scope) []expr {
+func (c *compiler) compileExprs(list []node, s scope) []expr {
 	out := make([]expr, len(list))
 	for i, n := range list {
-		out[i] = c.expr(n, s)
+		out[i] = c.compileExpr(n, s)
 	}
 	return out
 }
 
-func (c *compiler) expr(n node, s scope) expr {
-	if v, ok := constant(n); ok {
+func (c *compiler) compileExpr(n node, s scope) expr {
+	if v, ok := constantValue(n); ok {
 		return func(*machine, *frame) Value { return v }
 	}
 	switch n := n.(type) {
 	case *nameNode:
-		return c.name(n, s)
+		return c.compileName(n, s)
 	case *attrNode:
-		return c.attribute(n, s)
+		return c.compileAttribute(n, s)
 	case *itemNode:
-		return c.item(n, s)
+		return c.compileItem(n, s)
 	case *callNode:
-		return c.callOf(n, s)
+		return c.compileCall(n, s)
 	case *filterNode:
-		return c.filterOf(n, s, nil)
+		return c.compileFilter(n, s, nil)
 	case *condNode:
-		return c.conditional(n, s)
+		return c.compileConditional(n, s)
 	case *binaryNode:
-		return c.binary(n, s)
+		return c.compileBinary(n, s)
 	case *unaryNode:
-		return c.unary(n, s)
+		return c.compileUnary(n, s)
 	case *concatNode:
-		write := c.sink(n, s)
+		write := c.compileWriter(n, s)
 		return func(m *machine, f *frame) Value {
 			start := len(m.out)
 			write(m, f)
-			return m.take(start)
+			return m.takeOutput(start)
 		}
 	case *tupleNode:
-		items := c.exprs(n.items, s)
-		return func(m *machine, f *frame) Value { return &tuple{items: m.values(items, f)} }
+		items := c.compileExprs(n.items, s)
+		return func(m *machine, f *frame) Value { return &tuple{items: m.evalAll(items, f)} }
 	case *listNode:
-		items := c.exprs(n.items, s)
-		return func(m *machine, f *frame) Value { return &List{m.values(items, f)} }
+		items := c.compileExprs(n.items, s)
+		return func(m *machine, f *frame) Value { return &List{m.evalAll(items, f)} }
 	case *dictNode:
-		return c.dict(n, s)
+		return c.compileDict(n, s)
 	case *compareNode:
 		if len(n.ops) > 1 {
-			return c.chain(n, s)
+			return c.compileChain(n, s)
 		}
 	}
-	test := c.cond(n, s) // a test or a comparison
+	test := c.compileCondition(n, s) // a test or a comparison
 	return func(m *machine, f *frame) Value { return test(m, f) }
 }
 
-func (m *machine) values(list []expr, f *frame) []Value {
-	m.holdItems(len(list))
+func (m *machine) evalAll(list []expr, f *frame) []Value {
+	m.payItems(len(list))
 	out := make([]Value, len(list))
 	for i, e := range list {
 		out[i] = e(m, f)
@@ -102,8 +102,8 @@ func (m *machine) values(list []expr, f *frame) []Value {
 	return out
 }
 
-func (c *compiler) name(n *nameNode, s scope) expr {
-	up, slot := c.placeName(n.name, n.line, s)
+func (c *compiler) compileName(n *nameNode, s scope) expr {
+	up, slot := c.locateName(n.name, n.line, s)
 	missing := &undefined{name: n.name}
 	if up == 0 {
 		return func(m *machine, f *frame) Value {
@@ -114,30 +114,30 @@ func (c *compiler) name(n *nameNode, s scope) expr {
 		}
 	}
 	return func(m *machine, f *frame) Value {
-		if v := f.up(up).slots[slot]; v != nil {
+		if v := f.outerFrame(up).slots[slot]; v != nil {
 			return v
 		}
 		return missing
 	}
 }
 
-func (c *compiler) dict(n *dictNode, s scope) expr {
-	keys, values := c.exprs(n.keys, s), c.exprs(n.values, s)
+func (c *compiler) compileDict(n *dictNode, s scope) expr {
+	keys, values := c.compileExprs(n.keys, s), c.compileExprs(n.values, s)
 	return func(m *machine, f *frame) Value {
-		m.holdItems(2 * len(keys))
+		m.payItems(2 * len(keys))
 		d := NewDict()
 		for i, key := range keys {
 			k := key(m, f)
-			d.set(m, k, values[i](m, f))
+			d.setValue(m, k, values[i](m, f))
 		}
 		return d
 	}
 }
 
-func (c *compiler) conditional(n *condNode, s scope) expr {
-	s = s.softly()
-	test, then := c.cond(n.test, s), c.expr(n.then, s)
-	otherwise := c.otherwise(n, s)
+func (c *compiler) compileConditional(n *condNode, s scope) expr {
+	s = s.withLateErrors()
+	test, then := c.compileCondition(n.test, s), c.compileExpr(n.then, s)
+	otherwise := c.compileElse(n, s)
 	return func(m *machine, f *frame) Value {
 		if test(m, f) {
 			return then(m, f)
@@ -146,52 +146,53 @@ func (c *compiler) conditional(n *condNode, s scope) expr {
 	}
 }
 
-func (c *compiler) otherwise(n *condNode, s scope) expr {
+func (c *compiler) compileElse(n *condNode, s scope) expr {
 	if n.otherwise != nil {
-		return c.expr(n.otherwise, s)
+		return c.compileExpr(n.otherwise, s)
 	}
-	none := &undefined{hint: "the inline if-expression on line " + decimal(n.line) + " evaluated to false and no else section was defined."}
+	none := &undefined{hint: "the inline if-expression on line " + formatDecimal(n.line) + " evaluated to false and no else section was defined."}
 	return func(*machine, *frame) Value { return none }
 }
 
-func (c *compiler) unary(n *unaryNode, s scope) expr {
+func (c *compiler) compileUnary(n *unaryNode, s scope) expr {
 	if n.op == "not" {
-		test := c.cond(n, s)
+		test := c.compileCondition(n, s)
 		return func(m *machine, f *frame) Value { return test(m, f) }
 	}
-	x, negative := c.expr(n.x, s), n.op == "-"
-	return func(m *machine, f *frame) Value { return signed(x(m, f), negative) }
+	x, negative := c.compileExpr(n.x, s), n.op == "-"
+	return func(m *machine, f *frame) Value { return applySign(x(m, f), negative) }
 }
 
-func (c *compiler) binary(n *binaryNode, s scope) expr {
+func (c *compiler) compileBinary(n *binaryNode, s scope) expr {
 	switch n.op {
 	case "+":
-		return c.sum(n, s)
+		return c.compileSum(n, s)
 	case "and", "or":
-		left, right, and := c.expr(n.left, s), c.expr(n.right, s), n.op == "and"
+		left, right, and := c.compileExpr(n.left, s), c.compileExpr(n.right, s), n.op == "and"
 		return func(m *machine, f *frame) Value {
 			v := left(m, f)
-			if truth(m, v) == and {
+			if isTruthy(m, v) == and {
 				return right(m, f)
 			}
 			return v
 		}
 	}
-	left, right, op := c.expr(n.left, s), c.expr(n.right, s), n.op
+	left, right, op := c.compileExpr(n.left, s), c.compileExpr(n.right, s), n.op
 	return func(m *machine, f *frame) Value {
 		a := left(m, f)
 		return arithmetic(m, op, a, right(m, f))
 	}
 }
 
-// chain is a comparison with several operators: a < b < c.
-func (c *compiler) chain(n *compareNode, s scope) expr {
-	first, rest, ops := c.expr(n.first, s), c.exprs(n.rest, s), n.ops
+// compileChain compiles a comparison with several operators, such as a < b <
+// c.
+func (c *compiler) compileChain(n *compareNode, s scope) expr {
+	first, rest, ops := c.compileExpr(n.first, s), c.compileExprs(n.rest, s), n.ops
 	return func(m *machine, f *frame) Value {
 		a := first(m, f)
 		for i, op := range ops {
 			b := rest[i](m, f)
-			if !compare(m, op, a, b) {
+			if !compareValues(m, op, a, b) {
 				return false
 			}
 			a = b
@@ -200,19 +201,19 @@ func (c *compiler) chain(n *compareNode, s scope) expr {
 	}
 }
 
-// cond compiles an expression of which only the truth counts.
-func (c *compiler) cond(n node, s scope) cond {
+// compileCondition compiles an expression that is used as a condition.
+func (c *compiler) compileCondition(n node, s scope) condition {
 	switch n := n.(type) {
 	case *testNode:
-		return c.test(n, s)
+		return c.compileTest(n, s)
 	case *unaryNode:
 		if n.op == "not" {
-			x := c.cond(n.x, s)
+			x := c.compileCondition(n.x, s)
 			return func(m *machine, f *frame) bool { return !x(m, f) }
 		}
 	case *binaryNode:
 		if n.op == "and" || n.op == "or" {
-			left, right, and := c.cond(n.left, s), c.cond(n.right, s), n.op == "and"
+			left, right, and := c.compileCondition(n.left, s), c.compileCondition(n.right, s), n.op == "and"
 			return func(m *machine, f *frame) bool {
 				if left(m, f) == and {
 					return right(m, f)
@@ -222,22 +223,22 @@ func (c *compiler) cond(n node, s scope) cond {
 		}
 	case *compareNode:
 		if len(n.ops) == 1 {
-			return c.comparison(n, s)
+			return c.compileComparison(n, s)
 		}
 	}
-	x := c.expr(n, s)
+	x := c.compileExpr(n, s)
 	return func(m *machine, f *frame) bool {
 		v := x(m, f)
 		if b, is := v.(bool); is {
 			return b
 		}
-		return truth(m, v)
+		return isTruthy(m, v)
 	}
 }
 
-func (c *compiler) comparison(n *compareNode, s scope) cond {
-	left, op := c.expr(n.first, s), n.ops[0]
-	if v, ok := constant(n.rest[0]); ok && (op == "==" || op == "!=") {
+func (c *compiler) compileComparison(n *compareNode, s scope) condition {
+	left, op := c.compileExpr(n.first, s), n.ops[0]
+	if v, ok := constantValue(n.rest[0]); ok && (op == "==" || op == "!=") {
 		if want, is := v.(string); is {
 			equals := op == "=="
 			return func(m *machine, f *frame) bool {
@@ -245,19 +246,19 @@ func (c *compiler) comparison(n *compareNode, s scope) cond {
 				if s, is := v.(string); is {
 					return (s == want) == equals
 				}
-				return compare(m, op, v, want)
+				return compareValues(m, op, v, want)
 			}
 		}
 	}
-	right := c.expr(n.rest[0], s)
+	right := c.compileExpr(n.rest[0], s)
 	if list, is := n.rest[0].(*listNode); is && (op == "in" || op == "not in") {
-		if items, ok := constants(list.items); ok {
+		if items, ok := constantValues(list.items); ok {
 			shared := &List{items}
 			right = func(*machine, *frame) Value { return shared }
 		}
 	}
 	return func(m *machine, f *frame) bool {
 		a := left(m, f)
-		return compare(m, op, a, right(m, f))
+		return compareValues(m, op, a, right(m, f))
 	}
 }

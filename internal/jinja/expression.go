@@ -1,14 +1,15 @@
 package jinja
 
-// tupleOptions say how an expression with commas is read.
+// tupleOptions control how parseTuple reads an expression that may have
+// commas.
 type tupleOptions struct {
 	simple      bool   // names and literals only
-	conditional bool   // "a if b else c" is read too
-	end         string // a name that ends it
-	parenthesis bool   // it may be empty
+	conditional bool   // also a conditional expression: a if b else c
+	end         string // a keyword that ends the tuple
+	parenthesis bool   // in parentheses, where a tuple may be empty
 }
 
-func (p *parser) tuple(o tupleOptions) node {
+func (p *parser) parseTuple(o tupleOptions) node {
 	var items []node
 	isTuple := false
 	for {
@@ -19,9 +20,9 @@ func (p *parser) tuple(o tupleOptions) node {
 			break
 		}
 		if o.simple {
-			items = append(items, p.primary())
+			items = append(items, p.parsePrimary())
 		} else {
-			items = append(items, p.expression(o.conditional))
+			items = append(items, p.parseExpression(o.conditional))
 		}
 		if !p.is(",") {
 			break
@@ -33,25 +34,25 @@ func (p *parser) tuple(o tupleOptions) node {
 			return items[0]
 		}
 		if !o.parenthesis {
-			p.fail(p.current().line, "Expected an expression, got %s", plainRepr(p.current().describe()))
+			p.failSyntax(p.current().line, "Expected an expression, got %s", plainRepr(p.current().displayName()))
 		}
 	}
 	return &tupleNode{items}
 }
 
-func (p *parser) expression(conditional bool) node {
-	p.deeper()
+func (p *parser) parseExpression(conditional bool) node {
+	p.enterNesting()
 	defer func() { p.nesting-- }()
 	if !conditional {
-		return p.or()
+		return p.parseOr()
 	}
 	line := p.current().line
-	n := p.or()
+	n := p.parseOr()
 	for p.skipName("if") {
-		test := p.or()
+		test := p.parseOr()
 		var otherwise node
 		if p.skipName("else") {
-			otherwise = p.expression(true)
+			otherwise = p.parseExpression(true)
 		}
 		n = &condNode{test, n, otherwise, line}
 		line = p.current().line
@@ -59,33 +60,33 @@ func (p *parser) expression(conditional bool) node {
 	return n
 }
 
-func (p *parser) or() node {
-	left := p.and()
+func (p *parser) parseOr() node {
+	left := p.parseAnd()
 	for p.skipName("or") {
-		left = &binaryNode{"or", left, p.and()}
+		left = &binaryNode{"or", left, p.parseAnd()}
 	}
 	return left
 }
 
-func (p *parser) and() node {
-	left := p.not()
+func (p *parser) parseAnd() node {
+	left := p.parseNot()
 	for p.skipName("and") {
-		left = &binaryNode{"and", left, p.not()}
+		left = &binaryNode{"and", left, p.parseNot()}
 	}
 	return left
 }
 
-func (p *parser) not() node {
+func (p *parser) parseNot() node {
 	if !p.skipName("not") {
-		return p.compare()
+		return p.parseCompare()
 	}
-	p.deeper()
+	p.enterNesting()
 	defer func() { p.nesting-- }()
-	return &unaryNode{"not", p.not()}
+	return &unaryNode{"not", p.parseNot()}
 }
 
-func (p *parser) compare() node {
-	n := &compareNode{first: p.sum()}
+func (p *parser) parseCompare() node {
+	n := &compareNode{first: p.parseSum()}
 	for {
 		t := p.current()
 		switch {
@@ -103,66 +104,66 @@ func (p *parser) compare() node {
 		default:
 			return n
 		}
-		n.rest = append(n.rest, p.sum())
+		n.rest = append(n.rest, p.parseSum())
 	}
 }
 
-func (p *parser) sum() node {
-	left := p.concat()
+func (p *parser) parseSum() node {
+	left := p.parseConcat()
 	for p.is("+") || p.is("-") {
 		op := string(p.next().kind)
-		left = &binaryNode{op, left, p.concat()}
+		left = &binaryNode{op, left, p.parseConcat()}
 	}
 	return left
 }
 
-func (p *parser) concat() node {
-	first := p.product()
+func (p *parser) parseConcat() node {
+	first := p.parseProduct()
 	if !p.is("~") {
 		return first
 	}
 	items := []node{first}
 	for p.skipIf("~") {
-		items = append(items, p.product())
+		items = append(items, p.parseProduct())
 	}
 	return &concatNode{items}
 }
 
-func (p *parser) product() node {
-	left := p.power()
+func (p *parser) parseProduct() node {
+	left := p.parsePower()
 	for p.is("*") || p.is("/") || p.is("//") || p.is("%") {
 		op := string(p.next().kind)
-		left = &binaryNode{op, left, p.power()}
+		left = &binaryNode{op, left, p.parsePower()}
 	}
 	return left
 }
 
-func (p *parser) power() node {
-	left := p.unary(true)
+func (p *parser) parsePower() node {
+	left := p.parseUnary(true)
 	for p.skipIf("**") {
-		left = &binaryNode{"**", left, p.unary(true)}
+		left = &binaryNode{"**", left, p.parseUnary(true)}
 	}
 	return left
 }
 
-func (p *parser) unary(filters bool) node {
+func (p *parser) parseUnary(filters bool) node {
 	var n node
 	if p.is("-") || p.is("+") {
 		op := string(p.next().kind)
-		p.deeper()
-		n = &unaryNode{op, p.unary(false)}
+		p.enterNesting()
+		n = &unaryNode{op, p.parseUnary(false)}
 		p.nesting--
 	} else {
-		n = p.primary()
+		n = p.parsePrimary()
 	}
-	n = p.postfix(n)
+	n = p.parsePostfix(n)
 	if filters {
-		n = p.filters(n)
+		n = p.parseFilters(n)
 	}
 	return n
 }
 
-func (p *parser) primary() node {
+func (p *parser) parsePrimary() node {
 	t := p.current()
 	switch t.kind {
 	case tokenName:
@@ -187,21 +188,21 @@ func (p *parser) primary() node {
 		return &constNode{t.value}
 	case "(":
 		p.next()
-		p.deeper()
-		n := p.tuple(tupleOptions{conditional: true, parenthesis: true})
+		p.enterNesting()
+		n := p.parseTuple(tupleOptions{conditional: true, parenthesis: true})
 		p.nesting--
 		p.expect(")")
 		return n
 	case "[":
-		return p.list()
+		return p.parseList()
 	case "{":
-		return p.dict()
+		return p.parseDict()
 	}
-	p.fail(t.line, "unexpected %s", plainRepr(t.describe()))
+	p.failSyntax(t.line, "unexpected %s", plainRepr(t.displayName()))
 	return nil
 }
 
-func (p *parser) list() node {
+func (p *parser) parseList() node {
 	p.next()
 	n := &listNode{}
 	for !p.is("]") {
@@ -211,13 +212,13 @@ func (p *parser) list() node {
 				break
 			}
 		}
-		n.items = append(n.items, p.expression(true))
+		n.items = append(n.items, p.parseExpression(true))
 	}
 	p.expect("]")
 	return n
 }
 
-func (p *parser) dict() node {
+func (p *parser) parseDict() node {
 	p.next()
 	n := &dictNode{}
 	for !p.is("}") {
@@ -227,36 +228,36 @@ func (p *parser) dict() node {
 				break
 			}
 		}
-		n.keys = append(n.keys, p.expression(true))
+		n.keys = append(n.keys, p.parseExpression(true))
 		p.expect(":")
-		n.values = append(n.values, p.expression(true))
+		n.values = append(n.values, p.parseExpression(true))
 	}
 	p.expect("}")
 	return n
 }
 
-func (p *parser) postfix(n node) node {
+func (p *parser) parsePostfix(n node) node {
 	for {
 		switch p.current().kind {
 		case ".", "[":
-			n = p.subscript(n)
+			n = p.parseSubscript(n)
 		case "(":
-			n = p.call(n)
+			n = p.parseCall(n)
 		default:
 			return n
 		}
 	}
 }
 
-func (p *parser) filters(n node) node {
+func (p *parser) parseFilters(n node) node {
 	for {
 		switch {
 		case p.is("|"):
-			n = p.filter(n, false)
+			n = p.parseFilter(n, false)
 		case p.isName("is"):
-			n = p.test(n)
+			n = p.parseTest(n)
 		case p.is("("):
-			n = p.call(n)
+			n = p.parseCall(n)
 		default:
 			return n
 		}

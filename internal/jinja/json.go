@@ -9,75 +9,75 @@ import (
 	"unicode/utf8"
 )
 
-// jsonWriter writes values as Python's json.dumps does.
+// jsonWriter encodes values as Python's json.dumps does.
 type jsonWriter struct {
-	m        *machine
-	b        []byte
-	ascii    bool
-	indent   string
-	lines    bool // indented at all
-	item     string
-	key      string
-	sortKeys bool
+	m             *machine
+	b             []byte
+	ascii         bool
+	indent        string
+	lines         bool // write line breaks
+	itemSeparator string
+	keySeparator  string
+	sortKeys      bool
 }
 
-// toJSON is the filter tojson of transformers: nothing is escaped for HTML.
+// toJSON is the filter tojson of transformers, which does not escape HTML.
 func toJSON(m *machine, v Value, a args) Value {
 	start := len(m.out)
 	m.writeJSON(v, a)
-	return m.take(start)
+	return m.takeOutput(start)
 }
 
 func (m *machine) writeJSON(v Value, a args) {
-	w := jsonWriter{m: m, b: m.out, item: ", ", key: ": "}
+	w := jsonWriter{m: m, b: m.out, itemSeparator: ", ", keySeparator: ": "}
 	if len(a.pos)+len(a.kw) > 0 {
-		w.options(a.bind("tojson", 0, "ensure_ascii", "indent", "separators", "sort_keys"))
+		w.setOptions(a.bindNames("tojson", 0, "ensure_ascii", "indent", "separators", "sort_keys"))
 	}
-	w.value(v, 0)
+	w.writeValue(v, 0)
 	m.out = w.b
 }
 
-// jsonSink compiles {{ x|tojson }}.
-func (c *compiler) jsonSink(n *filterNode, s scope) sink {
-	x, arguments := c.expr(n.x, s), c.arguments(n.callArgs, s)
+// compileJSONWriter compiles {{ x|tojson }}.
+func (c *compiler) compileJSONWriter(n *filterNode, s scope) textWriter {
+	x, arguments := c.compileExpr(n.x, s), c.compileArgs(n.callArgs, s)
 	return func(m *machine, f *frame) {
-		m.step()
+		m.payStep()
 		v := x(m, f)
 		m.writeJSON(v, arguments(m, f))
 	}
 }
 
-func (w *jsonWriter) options(got []Value) {
-	is := func(v Value) bool { return v != nil && truth(w.m, v) }
+func (w *jsonWriter) setOptions(got []Value) {
+	is := func(v Value) bool { return v != nil && isTruthy(w.m, v) }
 	w.ascii, w.sortKeys = is(got[0]), is(got[3])
 	if got[1] != nil && got[1] != None {
-		w.lines, w.item = true, ","
+		w.lines, w.itemSeparator = true, ","
 		switch indent := toInt(got[1]).(type) {
 		case int:
-			w.m.hold(max(indent, 0))
+			w.m.payMemory(max(indent, 0))
 			w.indent = strings.Repeat(" ", max(indent, 0))
 		case string:
 			w.indent = indent
 		case markup:
 			w.indent = string(indent)
 		default:
-			mustDefine(got[1])
-			typeError("can't multiply sequence by non-int of type '%s'", typeName(got[1]))
+			requireDefined(got[1])
+			failType("can't multiply sequence by non-int of type '%s'", typeName(got[1]))
 		}
 	}
 	if got[2] == nil || got[2] == None {
 		return
 	}
-	parts := w.m.unpack(got[2], 2)
-	item, isText := text(parts[0])
-	key, isText2 := text(parts[1])
+	parts := w.m.unpackItems(got[2], 2)
+	item, isText := asText(parts[0])
+	key, isText2 := asText(parts[1])
 	if !isText || !isText2 {
-		typeError("make_encoder() argument 1 must be str, not %s", typeName(parts[0]))
+		failType("make_encoder() argument 1 must be str, not %s", typeName(parts[0]))
 	}
-	w.item, w.key = item, key
+	w.itemSeparator, w.keySeparator = item, key
 }
 
-func (w *jsonWriter) value(v Value, depth int) {
+func (w *jsonWriter) writeValue(v Value, depth int) {
 	switch v := v.(type) {
 	case none:
 		w.b = append(w.b, "null"...)
@@ -92,13 +92,13 @@ func (w *jsonWriter) value(v Value, depth int) {
 	case markup:
 		w.b = appendJSON(w.b, string(v), w.ascii)
 	case *List:
-		w.list(v.items, depth)
+		w.writeList(v.items, depth)
 	case *tuple:
-		w.list(v.items, depth)
+		w.writeList(v.items, depth)
 	case *Dict:
-		w.dict(v, depth)
+		w.writeDict(v, depth)
 	default:
-		typeError("Object of type %s is not JSON serializable", typeName(v))
+		failType("Object of type %s is not JSON serializable", typeName(v))
 	}
 }
 
@@ -114,19 +114,19 @@ func jsonFloat(f float64) string {
 	return string(appendFloat(nil, f))
 }
 
-func (w *jsonWriter) line(depth int) {
+func (w *jsonWriter) writeLineBreak(depth int) {
 	if !w.lines {
 		return
 	}
 	w.b = append(w.b, '\n')
 	for range depth {
 		w.b = append(w.b, w.indent...)
-		w.m.grown(w.b)
+		w.m.checkText(w.b)
 	}
 }
 
-func (w *jsonWriter) list(items []Value, depth int) {
-	w.m.nest(depth)
+func (w *jsonWriter) writeList(items []Value, depth int) {
+	w.m.checkNesting(depth)
 	if len(items) == 0 {
 		w.b = append(w.b, "[]"...)
 		return
@@ -134,43 +134,44 @@ func (w *jsonWriter) list(items []Value, depth int) {
 	w.b = append(w.b, '[')
 	for i, item := range items {
 		if i > 0 {
-			w.b = append(w.b, w.item...)
+			w.b = append(w.b, w.itemSeparator...)
 		}
-		w.line(depth + 1)
-		w.value(item, depth+1)
-		w.m.grown(w.b)
+		w.writeLineBreak(depth + 1)
+		w.writeValue(item, depth+1)
+		w.m.checkText(w.b)
 	}
-	w.line(depth)
+	w.writeLineBreak(depth)
 	w.b = append(w.b, ']')
 }
 
-func (w *jsonWriter) dict(d *Dict, depth int) {
-	w.m.nest(depth)
+func (w *jsonWriter) writeDict(d *Dict, depth int) {
+	w.m.checkNesting(depth)
 	if d.Len() == 0 {
 		w.b = append(w.b, "{}"...)
 		return
 	}
 	w.b = append(w.b, '{')
-	order := w.order(d)
+	order := w.sortedKeys(d)
 	for n := range d.keys {
 		i := n
 		if order != nil {
 			i = order[n]
 		}
 		if n > 0 {
-			w.b = append(w.b, w.item...)
+			w.b = append(w.b, w.itemSeparator...)
 		}
-		w.line(depth + 1)
-		w.b = append(appendJSON(w.b, w.keyText(d.keys[i]), w.ascii), w.key...)
-		w.value(d.values[i], depth+1)
-		w.m.grown(w.b)
+		w.writeLineBreak(depth + 1)
+		w.b = append(appendJSON(w.b, w.keyText(d.keys[i]), w.ascii), w.keySeparator...)
+		w.writeValue(d.values[i], depth+1)
+		w.m.checkText(w.b)
 	}
-	w.line(depth)
+	w.writeLineBreak(depth)
 	w.b = append(w.b, '}')
 }
 
-// order gives the places of the keys once they are sorted, nil when they stay.
-func (w *jsonWriter) order(d *Dict) []int {
+// sortedKeys returns the positions of the keys in sorted order, or nil without
+// sort_keys.
+func (w *jsonWriter) sortedKeys(d *Dict) []int {
 	if !w.sortKeys {
 		return nil
 	}
@@ -179,8 +180,8 @@ func (w *jsonWriter) order(d *Dict) []int {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(i, j int) int {
-		w.m.step()
-		if ordered(w.m, "<", d.keys[i], d.keys[j]) {
+		w.m.payStep()
+		if isOrdered(w.m, "<", d.keys[i], d.keys[j]) {
 			return -1
 		}
 		return 1
@@ -203,13 +204,13 @@ func (w *jsonWriter) keyText(key Value) string {
 	case float64:
 		return jsonFloat(key)
 	}
-	typeError("keys must be str, int, float, bool or None, not %s", typeName(key))
+	failType("keys must be str, int, float, bool or None, not %s", typeName(key))
 	return ""
 }
 
 const hexDigits = "0123456789abcdef"
 
-// appendJSON writes a string in quotes.
+// appendJSON appends s as a JSON string.
 func appendJSON(b []byte, s string, ascii bool) []byte {
 	b = append(b, '"')
 	from := 0

@@ -10,41 +10,41 @@ import (
 	"unicode/utf8"
 )
 
-// FromJSON reads JSON as Python's json.loads does: objects keep the order of
-// their keys, the last of equal keys counts, 1 is an int and 1.0 a float, NaN
-// and Infinity are read. A lone surrogate becomes U+FFFD.
+// FromJSON decodes JSON as Python's json.loads does: objects keep the order of
+// their keys, the last of equal keys wins, 1 is an int and 1.0 a float, NaN
+// and Infinity are valid. A lone surrogate becomes U+FFFD.
 func FromJSON(data []byte) (v Value, err error) {
 	r := &jsonReader{s: string(data)}
 	defer func() {
 		if p := recover(); p != nil {
-			problem, ours := p.(jsonProblem)
+			problem, ours := p.(jsonError)
 			if !ours {
 				panic(p)
 			}
 			v, err = nil, fmt.Errorf("JSON, byte %d: %s", r.at, string(problem))
 		}
 	}()
-	v = r.value(0)
-	r.space()
+	v = r.readValue(0)
+	r.skipSpace()
 	if r.at < len(r.s) {
-		r.fail("something follows the value")
+		r.failJSON("something follows the value")
 	}
 	return v, nil
 }
 
-// jsonDepth bounds how deep values nest.
-const jsonDepth = 512
+// maxJSONDepth is how deep JSON values may nest.
+const maxJSONDepth = 512
 
-type jsonProblem string
+type jsonError string
 
 type jsonReader struct {
 	s  string
 	at int
 }
 
-func (r *jsonReader) fail(problem string) { panic(jsonProblem(problem)) }
+func (r *jsonReader) failJSON(problem string) { panic(jsonError(problem)) }
 
-func (r *jsonReader) space() {
+func (r *jsonReader) skipSpace() {
 	for r.at < len(r.s) {
 		switch r.s[r.at] {
 		case ' ', '\t', '\n', '\r':
@@ -56,14 +56,14 @@ func (r *jsonReader) space() {
 }
 
 func (r *jsonReader) peek() byte {
-	r.space()
+	r.skipSpace()
 	if r.at >= len(r.s) {
-		r.fail("it ends too early")
+		r.failJSON("it ends too early")
 	}
 	return r.s[r.at]
 }
 
-func (r *jsonReader) skip(word string) bool {
+func (r *jsonReader) skipWord(word string) bool {
 	if strings.HasPrefix(r.s[r.at:], word) {
 		r.at += len(word)
 		return true
@@ -71,35 +71,35 @@ func (r *jsonReader) skip(word string) bool {
 	return false
 }
 
-func (r *jsonReader) value(depth int) Value {
-	if depth > jsonDepth {
-		r.fail("it is nested too deep")
+func (r *jsonReader) readValue(depth int) Value {
+	if depth > maxJSONDepth {
+		r.failJSON("it is nested too deep")
 	}
 	c := r.peek()
 	switch {
 	case c == '"':
-		return r.text()
+		return r.readText()
 	case c == '{':
-		return r.object(depth)
+		return r.readObject(depth)
 	case c == '[':
-		return r.array(depth)
-	case r.skip("null"):
+		return r.readArray(depth)
+	case r.skipWord("null"):
 		return None
-	case r.skip("true"):
+	case r.skipWord("true"):
 		return true
-	case r.skip("false"):
+	case r.skipWord("false"):
 		return false
-	case r.skip("NaN"):
+	case r.skipWord("NaN"):
 		return math.NaN()
-	case r.skip("Infinity"):
+	case r.skipWord("Infinity"):
 		return math.Inf(1)
-	case r.skip("-Infinity"):
+	case r.skipWord("-Infinity"):
 		return math.Inf(-1)
 	}
-	return r.number()
+	return r.readNumber()
 }
 
-func (r *jsonReader) object(depth int) Value {
+func (r *jsonReader) readObject(depth int) Value {
 	d := NewDict()
 	r.at++
 	if r.peek() == '}' {
@@ -108,21 +108,21 @@ func (r *jsonReader) object(depth int) Value {
 	}
 	for {
 		if r.peek() != '"' {
-			r.fail("a key must be a string")
+			r.failJSON("a key must be a string")
 		}
-		key := r.text()
+		key := r.readText()
 		if r.peek() != ':' {
-			r.fail("a key needs a colon")
+			r.failJSON("a key needs a colon")
 		}
 		r.at++
-		d.Set(key, r.value(depth+1))
-		if r.more('}') {
+		d.Set(key, r.readValue(depth+1))
+		if r.atEnd('}') {
 			return d
 		}
 	}
 }
 
-func (r *jsonReader) array(depth int) Value {
+func (r *jsonReader) readArray(depth int) Value {
 	list := &List{}
 	r.at++
 	if r.peek() == ']' {
@@ -130,15 +130,16 @@ func (r *jsonReader) array(depth int) Value {
 		return list
 	}
 	for {
-		list.items = append(list.items, r.value(depth+1))
-		if r.more(']') {
+		list.items = append(list.items, r.readValue(depth+1))
+		if r.atEnd(']') {
 			return list
 		}
 	}
 }
 
-// more reads a comma or the end.
-func (r *jsonReader) more(end byte) bool {
+// atEnd reads a comma or the closing bracket, and reports whether it was the
+// bracket.
+func (r *jsonReader) atEnd(end byte) bool {
 	switch r.peek() {
 	case end:
 		r.at++
@@ -147,11 +148,11 @@ func (r *jsonReader) more(end byte) bool {
 		r.at++
 		return false
 	}
-	r.fail("a comma or '" + string(end) + "' is missing")
+	r.failJSON("a comma or '" + string(end) + "' is missing")
 	return false
 }
 
-func (r *jsonReader) number() Value {
+func (r *jsonReader) readNumber() Value {
 	start := r.at
 	digits := func() int {
 		from := r.at
@@ -160,32 +161,32 @@ func (r *jsonReader) number() Value {
 		}
 		return r.at - from
 	}
-	r.skip("-")
+	r.skipWord("-")
 	zero := r.at < len(r.s) && r.s[r.at] == '0'
 	if n := digits(); n == 0 || zero && n > 1 {
 		r.at = start
-		r.fail("no value")
+		r.failJSON("no value")
 	}
-	whole := true
+	isInt := true
 	if r.at+1 < len(r.s) && r.s[r.at] == '.' && isDecimal(r.s[r.at+1]) {
 		r.at++
 		digits()
-		whole = false
+		isInt = false
 	}
 	if r.at < len(r.s) && r.s[r.at]|0x20 == 'e' {
 		back := r.at
 		r.at++
-		if !r.skip("+") {
-			r.skip("-")
+		if !r.skipWord("+") {
+			r.skipWord("-")
 		}
 		if digits() == 0 {
 			r.at = back
 		} else {
-			whole = false
+			isInt = false
 		}
 	}
 	word := r.s[start:r.at]
-	if !whole {
+	if !isInt {
 		f, _ := strconv.ParseFloat(word, 64)
 		return f
 	}
@@ -193,13 +194,13 @@ func (r *jsonReader) number() Value {
 		return n
 	}
 	if len(word) > maxDigits {
-		r.fail("an integer has too many digits")
+		r.failJSON("an integer has too many digits")
 	}
 	n, _ := new(big.Int).SetString(word, 10)
 	return n
 }
 
-func (r *jsonReader) text() string {
+func (r *jsonReader) readText() string {
 	r.at++
 	start := r.at
 	for r.at < len(r.s) {
@@ -209,18 +210,18 @@ func (r *jsonReader) text() string {
 			r.at++
 			return strings.ToValidUTF8(s, "\uFFFD")
 		case c == '\\':
-			return r.escaped(start)
+			return r.readEscapedText(start)
 		case c < ' ':
-			r.fail("a control character in a string")
+			r.failJSON("a control character in a string")
 		}
 		r.at++
 	}
-	r.fail("a string has no end")
+	r.failJSON("a string has no end")
 	return ""
 }
 
-// escaped reads on a string that holds escapes.
-func (r *jsonReader) escaped(start int) string {
+// readEscapedText reads the rest of a string that has escapes.
+func (r *jsonReader) readEscapedText(start int) string {
 	b := []byte(r.s[start:r.at])
 	for r.at < len(r.s) {
 		switch c := r.s[r.at]; {
@@ -228,22 +229,22 @@ func (r *jsonReader) escaped(start int) string {
 			r.at++
 			return strings.ToValidUTF8(string(b), "\uFFFD")
 		case c < ' ':
-			r.fail("a control character in a string")
+			r.failJSON("a control character in a string")
 		case c == '\\':
-			b = r.escape(b)
+			b = r.readEscape(b)
 		default:
 			b = append(b, c)
 			r.at++
 		}
 	}
-	r.fail("a string has no end")
+	r.failJSON("a string has no end")
 	return ""
 }
 
-func (r *jsonReader) escape(b []byte) []byte {
+func (r *jsonReader) readEscape(b []byte) []byte {
 	r.at++
 	if r.at >= len(r.s) {
-		r.fail("a string has no end")
+		r.failJSON("a string has no end")
 	}
 	c := r.s[r.at]
 	r.at++
@@ -261,25 +262,25 @@ func (r *jsonReader) escape(b []byte) []byte {
 	case 't':
 		return append(b, '\t')
 	case 'u':
-		unit := r.unit()
+		unit := r.readHexUnit()
 		if utf16.IsSurrogate(unit) && strings.HasPrefix(r.s[r.at:], `\u`) {
 			back := r.at
 			r.at += 2
-			if full := utf16.DecodeRune(unit, r.unit()); full != utf8.RuneError {
+			if full := utf16.DecodeRune(unit, r.readHexUnit()); full != utf8.RuneError {
 				return utf8.AppendRune(b, full)
 			}
 			r.at = back
 		}
 		return utf8.AppendRune(b, unit)
 	}
-	r.fail("an unknown escape in a string")
+	r.failJSON("an unknown escape in a string")
 	return nil
 }
 
-func (r *jsonReader) unit() rune {
+func (r *jsonReader) readHexUnit() rune {
 	unit, ok := hexRune(r.s[r.at:], 4)
 	if !ok {
-		r.fail("an escape needs four hex digits")
+		r.failJSON("an escape needs four hex digits")
 	}
 	r.at += 4
 	return unit

@@ -1,191 +1,176 @@
 package jinja
 
-func (p *parser) statement() node {
+func (p *parser) parseStatement() node {
 	t := p.current()
 	if t.kind != tokenName {
-		p.fail(t.line, "tag name expected")
+		p.failSyntax(t.line, "tag name expected")
 	}
-	p.tags = append(p.tags, t.text)
-	defer func() { p.tags = p.tags[:len(p.tags)-1] }()
+	p.openTags = append(p.openTags, t.text)
+	defer func() { p.openTags = p.openTags[:len(p.openTags)-1] }()
 	switch t.text {
 	case "for":
-		return p.forLoop()
+		return p.parseFor()
 	case "if":
-		return p.ifElse()
+		return p.parseIf()
 	case "set":
-		return p.set()
+		return p.parseSet()
 	case "macro":
-		return p.macro()
+		return p.parseMacro()
 	case "call":
-		return p.callBlock()
+		return p.parseCallBlock()
 	case "generation":
 		p.next()
-		return &callBlockNode{macro: &macroNode{body: p.block("endgeneration"), line: t.line}, line: t.line}
+		return &callBlockNode{macro: &macroNode{body: p.parseBlock("endgeneration"), line: t.line}, line: t.line}
 	case "filter":
 		p.next()
-		n := &filterBlockNode{line: t.line, filter: p.filter(nil, true)}
-		n.body = p.block("endfilter")
+		n := &filterBlockNode{line: t.line, filter: p.parseFilter(nil, true)}
+		n.body = p.parseBlock("endfilter")
 		return n
 	case "with":
-		return p.with()
+		return p.parseWith()
 	case "autoescape":
 		p.next()
-		n := &scopeNode{option: p.expression(true)}
-		n.body = p.block("endautoescape")
+		n := &scopeNode{option: p.parseExpression(true)}
+		n.body = p.parseBlock("endautoescape")
 		return n
-	case "print":
-		return p.print()
 	case "break", "continue":
 		p.next()
 		return &jumpNode{map[string]flow{"break": flowBreak, "continue": flowContinue}[t.text], t.line}
 	case "include", "import", "from", "extends", "block":
-		p.fail(t.line, "{%% %s %%} is not supported: a chat template stands alone", t.text)
+		p.failSyntax(t.line, "{%% %s %%} is not supported: a chat template stands alone", t.text)
 	}
-	p.tags = p.tags[:len(p.tags)-1]
-	defer func() { p.tags = append(p.tags, "") }()
-	p.failTag(t.text, p.ends)
+	p.openTags = p.openTags[:len(p.openTags)-1]
+	defer func() { p.openTags = append(p.openTags, "") }()
+	p.failTag(t.text, p.openEnds)
 	return nil
 }
 
-func (p *parser) forLoop() node {
+func (p *parser) parseFor() node {
 	n := &forNode{line: p.next().line}
-	n.target = p.target(tupleOptions{end: "in"})
+	n.target = p.parseTarget(tupleOptions{end: "in"})
 	p.expectName("in")
-	n.iter = p.tuple(tupleOptions{end: "recursive"})
+	n.iter = p.parseTuple(tupleOptions{end: "recursive"})
 	if p.skipName("if") {
-		n.test = p.expression(true)
+		n.test = p.parseExpression(true)
 	}
 	n.recursive = p.skipName("recursive")
-	n.body = p.statements("endfor", "else")
+	n.body = p.parseBody("endfor", "else")
 	if p.next().text == "else" {
-		n.otherwise = p.block("endfor")
+		n.otherwise = p.parseBlock("endfor")
 	}
 	return n
 }
 
-func (p *parser) ifElse() node {
+func (p *parser) parseIf() node {
 	first := &ifNode{line: p.next().line}
 	n := first
 	for {
-		n.test = p.tuple(tupleOptions{})
-		n.body = p.statements("elif", "else", "endif")
+		n.test = p.parseTuple(tupleOptions{})
+		n.body = p.parseBody("elif", "else", "endif")
 		switch p.next().text {
 		case "elif":
 			n = &ifNode{line: p.current().line}
 			first.elifs = append(first.elifs, n)
 			continue
 		case "else":
-			first.otherwise = p.block("endif")
+			first.otherwise = p.parseBlock("endif")
 		}
 		return first
 	}
 }
 
-func (p *parser) set() node {
+func (p *parser) parseSet() node {
 	line := p.next().line
-	target := p.setTarget()
+	target := p.parseSetTarget()
 	if p.skipIf("=") {
-		return &assignNode{target, p.tuple(tupleOptions{conditional: true}), line}
+		return &assignNode{target, p.parseTuple(tupleOptions{conditional: true}), line}
 	}
-	filter := p.filter(nil, false)
-	return &assignBlockNode{target, filter, p.block("endset"), line}
+	filter := p.parseFilter(nil, false)
+	return &assignBlockNode{target, filter, p.parseBlock("endset"), line}
 }
 
-func (p *parser) setTarget() node {
-	if p.look() == "." {
+func (p *parser) parseSetTarget() node {
+	if p.peekKind() == "." {
 		name := p.expect(tokenName)
 		p.next()
 		return &namespaceNode{name.text, p.expect(tokenName).text}
 	}
-	return p.target(tupleOptions{})
+	return p.parseTarget(tupleOptions{})
 }
 
-func (p *parser) macro() node {
+func (p *parser) parseMacro() node {
 	n := &macroNode{line: p.next().line}
-	n.name = p.nameTarget().name
-	p.signature(n)
-	n.body = p.block("endmacro")
+	n.name = p.parseNameTarget().name
+	p.parseSignature(n)
+	n.body = p.parseBlock("endmacro")
 	return n
 }
 
-func (p *parser) signature(n *macroNode) {
+func (p *parser) parseSignature(n *macroNode) {
 	p.expect("(")
 	for !p.is(")") {
 		if n.args != nil {
 			p.expect(",")
 		}
-		arg := p.nameTarget()
+		arg := p.parseNameTarget()
 		arg.use = useParam
 		if p.skipIf("=") {
-			n.defaults = append(n.defaults, p.expression(true))
+			n.defaults = append(n.defaults, p.parseExpression(true))
 		} else if n.defaults != nil {
-			p.fail(p.current().line, "non-default argument follows default argument")
+			p.failSyntax(p.current().line, "non-default argument follows default argument")
 		}
 		n.args = append(n.args, arg)
 	}
 	p.expect(")")
 }
 
-func (p *parser) callBlock() node {
+func (p *parser) parseCallBlock() node {
 	line := p.next().line
 	n := &callBlockNode{macro: &macroNode{line: line}, line: line}
 	if p.is("(") {
-		p.signature(n.macro)
+		p.parseSignature(n.macro)
 	}
-	call, is := p.expression(true).(*callNode)
+	call, is := p.parseExpression(true).(*callNode)
 	if !is {
-		p.fail(line, "expected call")
+		p.failSyntax(line, "expected call")
 	}
 	n.call = call
-	n.macro.body = p.block("endcall")
+	n.macro.body = p.parseBlock("endcall")
 	return n
 }
 
-func (p *parser) with() node {
+func (p *parser) parseWith() node {
 	n := &withNode{line: p.next().line}
 	for !p.is(tokenBlockEnd) {
 		if n.targets != nil {
 			p.expect(",")
 		}
-		target := p.target(tupleOptions{})
+		target := p.parseTarget(tupleOptions{})
 		setUse(target, useParam)
 		n.targets = append(n.targets, target)
 		p.expect("=")
-		n.values = append(n.values, p.expression(true))
+		n.values = append(n.values, p.parseExpression(true))
 	}
-	n.body = p.block("endwith")
+	n.body = p.parseBlock("endwith")
 	return n
 }
 
-func (p *parser) print() node {
-	n := &outputNode{}
-	line := p.next().line
-	for !p.is(tokenBlockEnd) {
-		if n.items != nil {
-			p.expect(",")
-		}
-		n.items = append(n.items, p.expression(true))
-		n.lines = append(n.lines, line)
-	}
-	return n
-}
-
-// target reads what may be assigned to.
-func (p *parser) target(o tupleOptions) node {
+// parseTarget parses the target of an assignment.
+func (p *parser) parseTarget(o tupleOptions) node {
 	o.simple = true
 	line := p.current().line
-	n := p.tuple(o)
-	if what := notAssignable(n); what != "" {
-		p.fail(line, "can't assign to '%s'", what)
+	n := p.parseTuple(o)
+	if what := unassignableKind(n); what != "" {
+		p.failSyntax(line, "can't assign to '%s'", what)
 	}
 	setUse(n, useStore)
 	return n
 }
 
-func (p *parser) nameTarget() *nameNode {
+func (p *parser) parseNameTarget() *nameNode {
 	t := p.expect(tokenName)
 	if isConstantName(t.text) {
-		p.fail(t.line, "can't assign to 'name'")
+		p.failSyntax(t.line, "can't assign to 'name'")
 	}
 	return &nameNode{t.text, useStore, t.line}
 }
@@ -198,13 +183,13 @@ func isConstantName(s string) bool {
 	return false
 }
 
-func notAssignable(n node) string {
+func unassignableKind(n node) string {
 	switch n := n.(type) {
 	case *nameNode:
 		return ""
 	case *tupleNode:
 		for _, item := range n.items {
-			if notAssignable(item) != "" {
+			if unassignableKind(item) != "" {
 				return "tuple"
 			}
 		}
@@ -219,10 +204,10 @@ func notAssignable(n node) string {
 	return "expression"
 }
 
-func setUse(n node, u use) {
+func setUse(n node, u nameUse) {
 	if name, is := n.(*nameNode); is {
 		name.use = u
 		return
 	}
-	children(n, func(c node) { setUse(c, u) })
+	visitChildren(n, func(c node) { setUse(c, u) })
 }
