@@ -73,7 +73,7 @@ func TestSleeps(t *testing.T) {
 			busy.endsWell("when it was awake")
 			h.asleep("sleeps")
 		}
-		h.tells("sleeps", dstack.EventScaled, "0", "1", "from none there is no delay")
+		h.tells("sleeps", dstack.EventScaled, "0", "1", "scaling up from zero has no delay")
 		h.tells("sleeps", dstack.EventScaled, "", "0", "down from")
 		h.cli("stop", "sleeps", "-y").exits(0) // in its sleep
 		if v := h.run("sleeps"); v.Status != api.StatusStopped {
