@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-var reference = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
+var referenceName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
 
 // Interpolate fills in ${{ run.args }} in commands, and ${{ env.X }} in the
 // registry's login: from the service's own variables, else by lookup.
@@ -14,9 +14,9 @@ var reference = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9
 func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) Problems {
 	var all Problems
 	fill := func(path string, text *string, value func(name string) (string, bool), known string) {
-		filled, f := interpolate(*text, value, known)
+		filled, f := fillReferences(*text, value, known)
 		if f != nil {
-			all = append(all, problemOf(path, f))
+			all = append(all, newProblem(path, f))
 			return
 		}
 		*text = filled
@@ -50,9 +50,9 @@ func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) 
 	return all
 }
 
-// interpolate replaces references. `$$` is a dollar sign where it is the
+// fillReferences replaces references. `$$` is a dollar sign where it is the
 // first one after the last reference; after any other it stays as it is.
-func interpolate(text string, value func(string) (string, bool), known string) (string, *fault) {
+func fillReferences(text string, value func(string) (string, bool), known string) (string, *fault) {
 	var b strings.Builder
 	var missing []string
 	for text != "" {
@@ -75,7 +75,7 @@ func interpolate(text string, value func(string) (string, bool), known string) (
 			return "", &fault{Message: fmt.Sprintf("no pattern closing: `%.60s`", text[open:]), Hint: "close it with }}, or write $$ for a dollar sign"}
 		}
 		name := strings.TrimSpace(inside)
-		if !reference.MatchString(name) {
+		if !referenceName.MatchString(name) {
 			return "", &fault{Message: fmt.Sprintf("illegal reference name: `%.60s`", name), Hint: "write a group and a name: ${{ run.args }}"}
 		}
 		switch v, ok := value(name); {
@@ -101,7 +101,7 @@ func interpolate(text string, value func(string) (string, bool), known string) (
 func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, bool)) Problems {
 	env := append(Env{}, s.Env...)
 	for _, v := range overrides {
-		env.set(v)
+		env.setVar(v)
 	}
 	var all Problems
 	for i, v := range env {

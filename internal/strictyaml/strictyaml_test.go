@@ -175,17 +175,17 @@ func TestNearest(t *testing.T) {
 func TestScalars(t *testing.T) {
 	node := func(text string) *Node { return Load([]byte(text), &Problems{}) }
 	for text, want := range map[string]int{"8": 8, "'8'": 8, "8.9": 8, "1_000": 1000, "0x10": 16, "-3": -3, "08": 8} {
-		if got, ok := IntOf(node(text)); !ok || got != want {
+		if got, ok := ParseInt(node(text)); !ok || got != want {
 			t.Errorf("%s is %d (%v), not %d", text, got, ok, want)
 		}
 	}
 	for _, text := range []string{"'8.5'", "x", "true", "[1]", ".inf", ".nan", "1e300", "99999999999999999999", "null", "'1_0'"} {
-		if got, ok := IntOf(node(text)); ok {
+		if got, ok := ParseInt(node(text)); ok {
 			t.Errorf("%s is the whole number %d", text, got)
 		}
 	}
 	for _, text := range []string{".inf", "-.inf", ".nan", "'nan'", "'inf'", "1e999", "true", "'0x10'", "''"} {
-		if got, ok := FloatOf(node(text)); ok {
+		if got, ok := ParseFloat(node(text)); ok {
 			t.Errorf("%s is the number %g", text, got)
 		}
 	}
@@ -200,13 +200,13 @@ func TestFieldsReportsAllAtOnce(t *testing.T) {
 		f.Read = func(n *Node) { read = append(read, n.Path) }
 		return f
 	}
-	found.Fields(root, "a thing", []Field{
+	found.ReadFields(root, "a thing", []Field{
 		field(Field{Name: "name", Required: "name: x"}), field(Field{Name: "size", Required: "size: 1"}),
-		field(Field{Name: "empty"}), field(Field{Name: "other"}), {Name: "soon", Read: func(n *Node) { found.NotYet(n, "soon", "wait") }},
+		field(Field{Name: "empty"}), field(Field{Name: "other"}), {Name: "soon", Read: func(n *Node) { found.AddUnsupported(n, "soon", "wait") }},
 	})
 	var got []string
 	for _, p := range found.All() {
-		got = append(got, fmt.Sprintf("%d:%d %s (%s) %v", p.Line, p.Col, p.Message, p.Hint, p.Later))
+		got = append(got, fmt.Sprintf("%d:%d %s (%s) %v", p.Line, p.Col, p.Message, p.Hint, p.Unsupported))
 	}
 	want := []string{
 		"1:1 unknown field `nmae` (did you mean `name`?) false",
