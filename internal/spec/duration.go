@@ -34,11 +34,11 @@ func parseDuration(text string) (Seconds, *fault) {
 	v, err := strconv.ParseInt(number, 10, 64)
 	switch {
 	case err != nil && strings.Trim(number, "0123456789") != "", number == "":
-		return 0, &fault{Message: fmt.Sprintf("cannot parse the duration `%s`", text), Hint: "write a whole number and one of s, m, h, d, w: 90s, 5m, 2h, 1d, 2w"}
+		return 0, &fault{Message: fmt.Sprintf("`%s` is not a duration", text), Hint: "write a whole number and a unit: 90s, 5m, 2h, 1d or 2w"}
 	case v < 0:
 		return 0, &fault{Message: fmt.Sprintf("the duration `%s` is negative", text), Hint: "write 0 or more"}
 	case err != nil, v > int64(maxSeconds/durationUnits[unit]):
-		return 0, &fault{Message: fmt.Sprintf("the duration `%s` is too long", text), Hint: "write 68 years at most"}
+		return 0, &fault{Message: fmt.Sprintf("the duration `%s` is too long", text), Hint: "write at most 68 years"}
 	}
 	return Seconds(v) * durationUnits[unit], nil
 }
@@ -66,7 +66,7 @@ func (m MaxDuration) String() string {
 }
 
 // readDuration reads a length of time in seconds; a fraction is cut off. The word
-// off is no time at all, as older YAML had it.
+// off is too short, as older YAML had it.
 func (r *reader) readDuration(n *strictyaml.Node) (Seconds, bool) {
 	if isOff(n) {
 		return 0, true

@@ -45,15 +45,15 @@ var synonyms = map[string]string{
 func hintForUnknown(n *strictyaml.Node, key string) string {
 	if n.Path != "" {
 		if slices.ContainsFunc(serviceBlock.keys, func(k strictyaml.Key) bool { return k.Name == key && !k.Unlisted }) {
-			return fmt.Sprintf("`%s` belongs to the configuration itself, not here", key)
+			return fmt.Sprintf("`%s` is a top-level field; move it out of this mapping", key)
 		}
 		return ""
 	}
 	if better := synonyms[key]; better != "" {
-		return fmt.Sprintf("that is called `%s` here", better)
+		return fmt.Sprintf("use `%s` instead", better)
 	}
 	if where := nestedFields()[key]; where != "" {
-		return fmt.Sprintf("`%s` belongs into `%s`", key, where)
+		return fmt.Sprintf("move `%s` into `%s`", key, where)
 	}
 	return ""
 }

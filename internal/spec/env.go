@@ -49,8 +49,8 @@ func checkEnvName(name string) *fault {
 		return &fault{Message: "an environment variable has no name", Hint: "write NAME=value, or NAME to take it from your environment"}
 	}
 	return &fault{
-		Message: fmt.Sprintf("`%.60s` is not a name for an environment variable", name),
-		Hint:    "use letters, digits and underscores, and no digit first",
+		Message: fmt.Sprintf("`%.60s` is not a valid name for an environment variable", name),
+		Hint:    "use letters, digits and underscores; the first character cannot be a digit",
 	}
 }
 
@@ -60,7 +60,7 @@ func (r *reader) readEnv(n *strictyaml.Node) Env {
 		return r.readEnvMapping(n)
 	}
 	if n.IsScalar() { // which is not shown
-		r.Add(n, "`env` is a list, not one text", "write it as a list: [NAME=value]")
+		r.Add(n, "`env` must be a list or a mapping, not text", "write a list: [NAME=value]")
 		return Env{}
 	}
 	items, ok := r.ReadItems(n, "`env`")
@@ -75,7 +75,7 @@ func (r *reader) readEnv(n *strictyaml.Node) Env {
 			continue
 		}
 		if seen[v.Name] {
-			r.Add(item, fmt.Sprintf("duplicate environment variable: `%s`", v.Name), "keep one of them")
+			r.Add(item, fmt.Sprintf("duplicate environment variable: `%s`", v.Name), "remove one of them")
 			continue
 		}
 		seen[v.Name] = true
@@ -87,7 +87,7 @@ func (r *reader) readEnv(n *strictyaml.Node) Env {
 func (r *reader) readEnvItem(n *strictyaml.Node) (EnvVar, bool) {
 	if n.Kind == strictyaml.Mapping && len(n.Pairs) > 0 {
 		name, _, _ := strings.Cut(n.Pairs[0].Key.Text, "=")
-		r.Add(n, "an environment variable in a list is text, not a mapping", fmt.Sprintf("write %s=value, or remove the dashes; text that holds `: ` is put in quotes", name))
+		r.Add(n, "in a list, an environment variable must be text, not a mapping", fmt.Sprintf("write %s=value, or remove the dash of each item; put text that contains `: ` in quotes", name))
 		return EnvVar{}, false
 	}
 	text, ok := r.ReadText(n)
@@ -112,7 +112,7 @@ func (r *reader) readEnvMapping(n *strictyaml.Node) Env {
 		v := EnvVar{Name: p.Key.Text}
 		switch p.Value.Kind {
 		case strictyaml.Null:
-			r.Add(p.Key, fmt.Sprintf("`%s` has no value", v.Name), fmt.Sprintf("write `%s: \"\"` for empty text; to take it from your environment, write env as a list with `- %s`", v.Name, v.Name))
+			r.Add(p.Key, fmt.Sprintf("`%s` has no value", v.Name), fmt.Sprintf("write `%s: \"\"` for an empty value; to take it from your environment, write `env` as a list with `- %s`", v.Name, v.Name))
 			continue
 		case strictyaml.Mapping:
 			v.Open = true

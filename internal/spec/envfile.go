@@ -84,7 +84,7 @@ func scanEnvFile(file string, text []byte) *envReader {
 	}
 	for ; r.at < len(r.lines); r.at++ {
 		if len(r.found) >= maxEnvProblems {
-			r.addProblem(r.at, 0, 0, 1, "what follows was not read after so many problems", "is this a file of environment variables?")
+			r.addProblem(r.at, 0, 0, 1, "there are too many problems to show", "check that this is a file of environment variables")
 			break
 		}
 		r.readLine()
@@ -101,10 +101,10 @@ func (r *envReader) checkCharacters() bool {
 		for at, c := range line {
 			switch {
 			case c == utf8.RuneError && !strings.HasPrefix(line[at:], "\ufffd"):
-				r.addProblem(i, 0, at, 1, "this is not UTF-8 text", "save the file as UTF-8")
+				r.addProblem(i, 0, at, 1, "the file is not valid UTF-8", "save the file as UTF-8")
 				return false
 			case c < ' ' && c != '\t', c == 0x7f:
-				r.addProblem(i, 0, at, 1, fmt.Sprintf("there is a control character (code %d)", c), "remove it, or write it as an escape in double quotes: \\n, \\t or \\r")
+				r.addProblem(i, 0, at, 1, fmt.Sprintf("the file contains a control character (code %d)", c), "remove it, or write it as an escape in double quotes: \\n, \\t or \\r")
 				return false
 			}
 		}
@@ -140,7 +140,7 @@ func (r *envReader) readLine() {
 		return
 	}
 	if first, twice := r.seen[name]; twice {
-		r.addProblem(at, start+len(name), start, len(name), fmt.Sprintf("`%s` is written twice", name), fmt.Sprintf("it is already in line %d; keep one", first+1))
+		r.addProblem(at, start+len(name), start, len(name), fmt.Sprintf("`%s` is set twice", name), fmt.Sprintf("it is already set on line %d; remove one of them", first+1))
 		return
 	}
 	r.seen[name] = at
@@ -157,16 +157,16 @@ func (r *envReader) addNameProblem(start int, name, behind string) {
 	if closed && len(head) <= 60 && strings.Trim(value, "=") != "" {
 		shown = start + len(head)
 	}
-	message, hint := "this is not a name for an environment variable", "write NAME=value, with letters, digits and underscores in the name, and no digit first"
+	message, hint := "this is not a valid name for an environment variable", "write NAME=value; the name has letters, digits and underscores, and does not begin with a digit"
 	switch trimmed := strings.TrimLeft(behind, blankCharacters); {
 	case name == "" && strings.HasPrefix(behind, "="):
 		message, hint = "an environment variable has no name", "write NAME=value, or NAME to take it from your environment"
 	case name != "" && strings.HasPrefix(trimmed, "="):
-		message, hint = "there is a space before `=`", "write NAME=value, without it"
+		message, hint = "there is a space before `=`", "write NAME=value without the space"
 	case name != "" && strings.HasPrefix(trimmed, ":"):
-		message, hint = "there is a colon behind the name", "write NAME=value"
+		message, hint = "there is a colon after the name", "write NAME=value"
 	case !closed:
-		hint = "write NAME=value; put a value of several lines in quotes"
+		hint = "write NAME=value; put values that span several lines in quotes"
 	}
 	r.addProblem(r.at, shown, at, 1, message, hint)
 }
@@ -185,11 +185,11 @@ func (r *envReader) readValue(from int) (string, bool) {
 	}
 	line = r.lines[r.at]
 	if stripComment(line[end:]) != "" {
-		hint := "put all of the value in the quotes, or a space before a comment"
+		hint := "put the whole value in the quotes; write a space before a comment"
 		if r.at != opened {
-			from, hint = 0, fmt.Sprintf("the value begins in line %d; is its quote closed there?", opened+1)
+			from, hint = 0, fmt.Sprintf("the value begins on line %d; check that its quote is closed there", opened+1)
 		}
-		r.addProblem(r.at, from, len(line)-len(strings.TrimLeft(line[end:], blankCharacters)), 1, "there is text behind the closing quote", hint)
+		r.addProblem(r.at, from, len(line)-len(strings.TrimLeft(line[end:], blankCharacters)), 1, "there is text after the closing quote", hint)
 	}
 	return value, len(r.found) == before
 }
@@ -233,7 +233,7 @@ func (r *envReader) readQuoted(begin int) (value string, end int) {
 				if r.at == opened {
 					shown = begin + 1
 				}
-				r.addProblem(r.at, shown, i, 2, "this escape is not known", `write \\ for a backslash; \n, \t, \r, \" and \$ are known too, and single quotes have no escapes`)
+				r.addProblem(r.at, shown, i, 2, "this escape sequence is not supported", `write \\ for a backslash; \n, \t, \r, \" and \$ are supported, too; single quotes have no escapes`)
 				continue
 			}
 			b.WriteByte(c)

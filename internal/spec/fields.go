@@ -12,9 +12,9 @@ import (
 // profile can say, too, the later dialect, and ours.
 var serviceBlock = newMapping("service", "a service", "A service: what runs, where it listens, and what it needs.",
 	[]field[Service]{
-		{Key: requiredKey("type", "a line: type: service"), description: "What this file is.", shape: oneOfShape("service"),
+		{Key: requiredKey("type", "type: service"), description: "What this file is.", shape: oneOfShape("service"),
 			read: func(r *reader, n *strictyaml.Node, _ *Service) { r.ReadOneOf(n, supportedTypes...) }},
-		{Key: requiredKey("port", "a line: port: 8000, where 8000 is where your service listens"),
+		{Key: requiredKey("port", "port: 8000 (the port on which your service listens)"),
 			description: "The port on which the service listens inside of its container.", shape: portShape, examples: []string{"8000"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Port = r.readServicePort(n) }},
 		{Key: nullableKey("model"),
@@ -45,7 +45,7 @@ var serviceBlock = newMapping("service", "a service", "A service: what runs, whe
 		{Key: nullableKey("working_dir"), description: "Where commands begin, relative to the folder that was applied from.", defaultText: ".",
 			shape: textShape, examples: []string{"server"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.WorkingDir = r.readWorkingDir(n) }},
 		{Key: plainKey("home_dir"), description: "The home folder in the container.", defaultText: "/root", shape: nonEmptyShape,
-			unsupported: &unsupportedUse[Service]{hint: "remove it; the home folder is /root", isUsed: func(s *Service) bool { return s.HomeDir != "/root" && s.HomeDir != "" }},
+			unsupported: &unsupportedUse[Service]{hint: "remove it; the home directory is /root", isUsed: func(s *Service) bool { return s.HomeDir != "/root" && s.HomeDir != "" }},
 			read:        func(r *reader, n *strictyaml.Node, s *Service) { s.HomeDir = r.readNonEmpty(n) }},
 		{Key: nullableKey("registry_auth"), description: "The login of the image's registry. `${{ env.NAME }}` is filled in.", shape: mappingShape("registry_auth"),
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.RegistryAuth = r.readRegistryAuth(n) }},
@@ -60,12 +60,12 @@ var serviceBlock = newMapping("service", "a service", "A service: what runs, whe
 		{Key: plainKey("env"), description: "Environment variables. One without a value must be given where the file is applied: in the environment, by `-e`, or by `--env-file`.",
 			shape: envShape, examples: []string{"[HF_TOKEN, MODE=fast]", "{MODE: fast}"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Env = r.readEnv(n) }},
 		{Key: plainKey("setup"), description: "Commands of old files, which ran before `commands`.", shape: textsShape,
-			unsupported: &unsupportedUse[Service]{hint: "move these lines to the beginning of `commands`", isUsed: func(s *Service) bool { return len(s.Setup) > 0 }},
+			unsupported: &unsupportedUse[Service]{hint: "move these lines to the start of `commands`", isUsed: func(s *Service) bool { return len(s.Setup) > 0 }},
 			read:        func(r *reader, n *strictyaml.Node, s *Service) { s.Setup = r.readTexts(n, "`setup`") }},
 		{Key: plainKey("resources"), description: "What a replica needs of its machine.", shape: anyOfShape(mappingShape("resources").words, mappingShape("resources"), shape{"", schema{"type": "array", "maxItems": 0}}),
 			examples: []string{"{gpu: 24GB}"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Resources = r.readResources(n) }},
 		{Key: plainKey("volumes"), description: "What is mounted into the container and outlives it.", shape: volumesShape, examples: []string{"[my-volume:/data]", "[{name: my-volume, path: /data}]"},
-			unsupported: &unsupportedUse[Service]{hint: "remove them; files outside of a volume are gone with the replica", isUsed: func(s *Service) bool { return len(s.Volumes) > 0 }},
+			unsupported: &unsupportedUse[Service]{hint: "remove them; files in a replica are lost when it ends", isUsed: func(s *Service) bool { return len(s.Volumes) > 0 }},
 			read:        func(r *reader, n *strictyaml.Node, s *Service) { s.Volumes = r.readMounts(n) }},
 		{Key: plainKey("commands"), description: "What runs, one shell line an item: each begins when the one before it has ended well.",
 			shape: textsShape, examples: []string{"[python3 -m http.server]"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Commands = r.readCommands(n) }},
@@ -104,7 +104,7 @@ func (r *reader) checkImage(n *strictyaml.Node, s *Service) {
 			continue // says nothing
 		}
 		if v := n.Get(key); !v.IsNull() {
-			r.Add(v, fmt.Sprintf("`image` and `%s` are mutually exclusive", key), fmt.Sprintf("remove one: an image brings its own, `%s` is about the base image", key))
+			r.Add(v, fmt.Sprintf("`image` and `%s` are mutually exclusive", key), fmt.Sprintf("remove one of them: `%s` configures the base image, which `image` replaces", key))
 		}
 	}
 }
@@ -129,12 +129,12 @@ func (r *reader) checkCommands(n *strictyaml.Node) {
 // readEntrypoint reads one line, which is split as a shell would.
 func (r *reader) readEntrypoint(n *strictyaml.Node) Text {
 	if n.Kind == strictyaml.Sequence {
-		r.Add(n, "`entrypoint` is text, not a list", "write it as one line")
+		r.Add(n, "`entrypoint` must be text, not a list", "write one line of text")
 		return ""
 	}
 	v, ok := r.ReadText(n)
 	if _, err := Words(v); ok && err != nil {
-		r.Add(n, fmt.Sprintf("in `entrypoint` %v", err), `close it; a backslash before a quote makes it a character like any other: \'`)
+		r.Add(n, fmt.Sprintf("`entrypoint`: %v", err), `close the quote, or write a backslash before it: \'`)
 	}
 	return Text(v)
 }
@@ -143,7 +143,7 @@ func (r *reader) readEntrypoint(n *strictyaml.Node) Text {
 func (r *reader) readWorkingDir(n *strictyaml.Node) Text {
 	v, ok := r.ReadText(n)
 	if clean := path.Clean(v); ok && (path.IsAbs(v) || clean == ".." || strings.HasPrefix(clean, "../")) {
-		r.Add(n, "the working directory is outside of the repo", "write a path relative to the folder that you apply from")
+		r.Add(n, "the working directory is outside of the uploaded folder", "write a path relative to the folder that you apply from")
 	}
 	return Text(v)
 }
@@ -158,11 +158,11 @@ func (r *reader) readCommands(n *strictyaml.Node) []string {
 	for _, item := range items {
 		switch item.Kind {
 		case strictyaml.Mapping:
-			r.Add(item, "a command is text, and this is a mapping because of its `: `", "put the command in quotes: "+quoteCommand(item))
+			r.Add(item, "a command must be text, but `: ` makes this a mapping", "put the command in quotes: "+quoteCommand(item))
 		case strictyaml.Sequence:
-			r.Add(item, "a command is text, not a list", "write one command an item")
+			r.Add(item, "a command must be text, not a list", "write one command per item")
 		case strictyaml.Null:
-			r.Add(item, "a command is empty", "remove the item, or write a command")
+			r.Add(item, "the command is empty", "write a command, or remove the item")
 		case strictyaml.Bool, strictyaml.Int, strictyaml.Float, strictyaml.String:
 			if v, ok := r.ReadText(item); ok {
 				list = append(list, v)

@@ -80,11 +80,11 @@ var (
 	gpuBlocksShape = anyOfShape("whole number, or `auto`", intShape(1, 100), oneOfShape("auto"))
 )
 
-const gpuBlocksHint = "a machine's GPUs are handed out one by one anyway"
+const gpuBlocksHint = "remove it; replicas can already share a machine, each with its own GPUs"
 
 var fleetBlock = newMapping("fleet", "a fleet", "Machines that are kept at hand for runs: rented ones, or your own by SSH.",
 	[]field[Fleet]{
-		{Key: requiredKey("type", "a line: type: fleet"), description: "What this file is.", shape: oneOfShape("fleet"),
+		{Key: requiredKey("type", "type: fleet"), description: "What this file is.", shape: oneOfShape("fleet"),
 			read: func(r *reader, n *strictyaml.Node, _ *Fleet) { r.ReadOneOf(n, supportedTypes...) }},
 		{Key: nullableKey("name"), description: "The fleet's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-fleet"},
 			read: readTextInto(func(f *Fleet) *Text { return &f.Name })},
@@ -115,7 +115,7 @@ var sshBlock = newMapping("fleet.ssh_config", "`ssh_config`", "Your own machines
 	{Key: nullableKey("network"), description: "The private network in which they reach each other.", shape: patternShape("network", "^[0-9a-fA-F.:]+/[0-9]{1,3}$"), examples: []string{"10.0.0.0/24"},
 		read: func(r *reader, n *strictyaml.Node, s *SSHMachines) { s.Network = r.readNetwork(n) }},
 	newNullField[SSHMachines]("ssh_key"),
-	unsupportedField[SSHMachines]("proxy_jump", "A machine to go through.", anyShape, "log in directly", alwaysUsed),
+	unsupportedField[SSHMachines]("proxy_jump", "A machine to go through.", anyShape, "remove it; the server connects to the hosts directly", alwaysUsed),
 })
 
 var sshHostBlock = newMapping("fleet.ssh_config.hosts", "a host", "One machine, where it differs from the others.", []field[SSHHost]{
@@ -127,7 +127,7 @@ var sshHostBlock = newMapping("fleet.ssh_config.hosts", "a host", "One machine, 
 	newNullField[SSHHost]("ssh_key"),
 	unsupportedField[SSHHost]("internal_ip", "Its address in the private network.", textShape, "remove it", usesText("", "")),
 	unsupportedField[SSHHost]("blocks", "Into how many parts it is divided.", gpuBlocksShape, gpuBlocksHint, usesBlocks),
-	unsupportedField[SSHHost]("proxy_jump", "A machine to go through.", anyShape, "log in directly", alwaysUsed),
+	unsupportedField[SSHHost]("proxy_jump", "A machine to go through.", anyShape, "remove it; the server connects to the hosts directly", alwaysUsed),
 })
 
 // newNullField is a key of the wire that a file leaves out, and that is always
@@ -135,7 +135,7 @@ var sshHostBlock = newMapping("fleet.ssh_config.hosts", "a host", "One machine, 
 func newNullField[T any](name string) field[T] {
 	return field[T]{Key: strictyaml.Key{Name: name, Nullable: true, Unlisted: true}, description: "Only in answers of the API, where it is empty.", shape: nothingShape,
 		read: func(r *reader, n *strictyaml.Node, _ *T) {
-			r.Add(n, "a key is no part of a configuration", "write identity_file: followed by the path of the private key")
+			r.Add(n, "a configuration cannot contain a key", "write identity_file: followed by the path of the private key")
 		}}
 }
 
@@ -149,9 +149,9 @@ func (r *reader) readFleet(n *strictyaml.Node) *Fleet {
 	switch ssh, nodes, env := n.Get("ssh_config"), n.Get("nodes"), n.Get("env"); {
 	case r.IsMisspelled("nodes"), r.IsMisspelled("ssh_config"):
 	case ssh.IsNull() && nodes.IsNull():
-		r.Add(n, "a fleet needs `nodes` or `ssh_config`", "add nodes: 1 to rent machines, or ssh_config: {user: ubuntu, hosts: [192.0.2.10]} for your own")
+		r.Add(n, "a fleet needs `nodes` or `ssh_config`", "add nodes: 1 to rent machines, or ssh_config: {user: ubuntu, hosts: [192.0.2.10]} to use your own")
 	case ssh.IsNull() && len(f.Env) > 0:
-		r.Add(env, "`env` is for machines by SSH only", "remove it, and write env in each service")
+		r.Add(env, "`env` can only be used with `ssh_config`", "remove it, and set `env` in each service instead")
 	}
 	f.NotYet = r.unsupported
 	return f
@@ -166,7 +166,7 @@ func (r *reader) readSSHMachines(n *strictyaml.Node) *SSHMachines {
 func (r *reader) readSSHHosts(n *strictyaml.Node) []SSHHost {
 	items, ok := r.ReadItems(n, "`hosts`")
 	if ok && len(items) == 0 {
-		r.Add(n, "there is no host", "name at least one: [192.0.2.10]")
+		r.Add(n, "`hosts` is empty", "add at least one host: [192.0.2.10]")
 	}
 	hosts := make([]SSHHost, 0, len(items))
 	for _, item := range items {
@@ -182,7 +182,7 @@ func (r *reader) readSSHHosts(n *strictyaml.Node) []SSHHost {
 }
 
 func (r *reader) readSSHPort(n *strictyaml.Node) *int {
-	if v, ok := r.readPort(n, n.Text, "write the port of SSH: 22"); ok {
+	if v, ok := r.readPort(n, n.Text, "write the port of the SSH server, such as 22"); ok {
 		return &v
 	}
 	return nil
@@ -207,9 +207,9 @@ func (r *reader) readNetwork(n *strictyaml.Node) Text {
 	network, err := netip.ParsePrefix(v)
 	switch {
 	case err != nil:
-		r.Add(n, n.Describe()+" is not a network", "write an address and the length of its prefix: 10.0.0.0/24")
+		r.Add(n, n.Describe()+" is not a network", "write an address and a prefix length: 10.0.0.0/24")
 	case !isWithin(privateNetworks, network):
-		r.Add(n, fmt.Sprintf("the network %s is public, and a private one is required", n.Describe()), "write one such as 10.0.0.0/24 or 192.168.0.0/16")
+		r.Add(n, fmt.Sprintf("the network %s is not private", n.Describe()), "write a private network, such as 10.0.0.0/24 or 192.168.0.0/16")
 	}
 	return Text(v)
 }
@@ -218,7 +218,7 @@ func (r *reader) readNetwork(n *strictyaml.Node) Text {
 // wanted now.
 func (r *reader) readNodes(n *strictyaml.Node) *Range[int] {
 	if n.Get("target") != nil {
-		r.addUnsupportedUse(n.Get("target"), "nodes.target", "leave it out: the least is what is wanted")
+		r.addUnsupportedUse(n.Get("target"), "nodes.target", "remove it; the minimum of `nodes` is started")
 		least := *n
 		least.Pairs = nil
 		for _, p := range n.Pairs {

@@ -52,7 +52,7 @@ func (g Gateway) MarshalJSON() ([]byte, error) {
 }
 
 var gatewayBlock = newMapping("gateway", "a gateway", "A machine that publishes services below a domain.", []field[Gateway]{
-	{Key: requiredKey("type", "a line: type: gateway"), description: "What this file is.", shape: oneOfShape("gateway"),
+	{Key: requiredKey("type", "type: gateway"), description: "What this file is.", shape: oneOfShape("gateway"),
 		read: func(r *reader, n *strictyaml.Node, _ *Gateway) { r.ReadOneOf(n, supportedTypes...) }},
 	{Key: nullableKey("name"), description: "The gateway's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-gateway"},
 		read: readTextInto(func(g *Gateway) *Text { return &g.Name })},
@@ -87,9 +87,9 @@ func (r *reader) readCertificate(n *strictyaml.Node) *Certificate {
 	}
 	switch arn := n.Get("arn"); {
 	case c.Type == "acm" && arn.IsNull():
-		r.Add(n, "a certificate of type acm needs `arn`", "add arn: followed by AWS's name of the certificate")
+		r.Add(n, "`arn` is required with type: acm", "add arn: followed by the ARN of the certificate in AWS Certificate Manager")
 	case c.Type == "lets-encrypt" && !arn.IsNull():
-		r.Add(arn, "`arn` belongs to type acm", "remove it, or write type: acm")
+		r.Add(arn, "`arn` can only be used with type: acm", "remove it, or set type: acm")
 	}
 	return c
 }

@@ -41,14 +41,14 @@ func parseGPU(text string) (*GPU, *fault) {
 	seen := map[string]bool{}
 	for token := range strings.SplitSeq(strings.ReplaceAll(text, " ", ""), ":") {
 		if token == "" {
-			return nil, &fault{Message: fmt.Sprintf("there is an empty part in `%s`", text), Hint: gpuHint}
+			return nil, &fault{Message: fmt.Sprintf("`%s` has an empty part", text), Hint: gpuHint}
 		}
 		what, f := g.parsePart(token)
 		if f != nil {
 			return nil, f
 		}
 		if seen[what] {
-			return nil, &fault{Message: fmt.Sprintf("`%s` gives the %s twice", text, what), Hint: gpuHint}
+			return nil, &fault{Message: fmt.Sprintf("`%s` sets the %s twice", text, what), Hint: gpuHint}
 		}
 		seen[what] = true
 	}
@@ -91,7 +91,7 @@ func parseGPUNames(token string) ([]string, *fault) {
 	names := strings.Split(token, ",")
 	for _, name := range names {
 		if name == "" {
-			return nil, &fault{Message: fmt.Sprintf("there is an empty GPU name in `%s`", token), Hint: "write A10G,A100"}
+			return nil, &fault{Message: fmt.Sprintf("`%s` has an empty GPU name", token), Hint: "write a list such as A10G,A100"}
 		}
 	}
 	return names, nil
@@ -186,6 +186,6 @@ func (r *reader) readCapability(n *strictyaml.Node) *[2]int {
 			}
 		}
 	}
-	r.Add(n, "invalid compute capability: "+n.Describe(), "write both parts: 8.0")
+	r.Add(n, "invalid compute capability: "+n.Describe(), "write major and minor version: 8.0")
 	return nil
 }

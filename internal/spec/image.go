@@ -36,6 +36,6 @@ func (r *reader) readPython(n *strictyaml.Node) Text {
 	if slices.Contains(pythonVersions, text) {
 		return Text(text)
 	}
-	r.Add(n, n.Describe()+" is not a Python version that is offered", "write one of: "+strings.Join(pythonVersions, ", ")+"; for another, set `image`")
+	r.Add(n, n.Describe()+" is not an available Python version", "write one of: "+strings.Join(pythonVersions, ", ")+"; for another version, set `image`")
 	return ""
 }

@@ -22,7 +22,7 @@ func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) 
 		*text = filled
 	}
 	run := func(name string) (string, bool) { return strings.Join(args, " "), name == "run.args" }
-	const knownRun = "only ${{ run.args }} is known here: what follows the command line"
+	const knownRun = "only ${{ run.args }} can be used here, the arguments after -- on the command line"
 	for _, list := range []struct {
 		path  string
 		lines []string
@@ -44,7 +44,7 @@ func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) 
 		}
 		return lookup(name)
 	}
-	const knownEnv = "set the environment variable before you apply; only ${{ env.NAME }} is known here"
+	const knownEnv = "only ${{ env.NAME }} can be used here; set the variable in `env` or in your environment"
 	fill("registry_auth.username", &s.RegistryAuth.Username, env, knownEnv)
 	fill("registry_auth.password", &s.RegistryAuth.Password, env, knownEnv)
 	return all
@@ -72,11 +72,11 @@ func fillReferences(text string, value func(string) (string, bool), known string
 		b.WriteString(text[:open])
 		inside, rest, closed := strings.Cut(text[open+3:], "}}")
 		if !closed {
-			return "", &fault{Message: fmt.Sprintf("no pattern closing: `%.60s`", text[open:]), Hint: "close it with }}, or write $$ for a dollar sign"}
+			return "", &fault{Message: fmt.Sprintf("the reference is not closed: `%.60s`", text[open:]), Hint: "close it with }}, or write $$ for a dollar sign"}
 		}
 		name := strings.TrimSpace(inside)
 		if !referenceName.MatchString(name) {
-			return "", &fault{Message: fmt.Sprintf("illegal reference name: `%.60s`", name), Hint: "write a group and a name: ${{ run.args }}"}
+			return "", &fault{Message: fmt.Sprintf("invalid reference: `%.60s`", name), Hint: "write ${{ run.args }} or ${{ env.NAME }}"}
 		}
 		switch v, ok := value(name); {
 		case ok:
@@ -116,7 +116,7 @@ func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, boo
 			all = append(all, Problem{
 				Path:    "env." + v.Name,
 				Message: fmt.Sprintf("environment variable `%s` is not set", v.From),
-				Hint:    fmt.Sprintf("export %s=…, or apply with -e %s=…", v.From, v.Name),
+				Hint:    fmt.Sprintf("run export %s=…, or apply with -e %s=…", v.From, v.Name),
 			})
 			continue
 		}

@@ -30,16 +30,16 @@ var newerFields = []field[Service]{
 				r.addUnsupportedUse(n, n.Path, stripHint)
 			}
 		}},
-	unsupportedField[Service]("router", "A router between the gateway and the replicas.", openMappingShape("mapping", anyShape), "requests go to the replica with the fewest of them", usesAnyMapping("router")),
-	unsupportedField[Service]("cors", "Which web pages may call the service.", anyShape, "answer CORS requests in your service", alwaysUsed),
-	unsupportedField[Service]("privileged", "Whether the container may do everything that its machine's root may.", boolShape, "containers run without extra rights", usesBool),
-	unsupportedField[Service]("user", "The user in the container: `name`, `id`, or `user:group`.", patternShape("text", userExpression).orTypes("number", "boolean"), "remove it, or switch users in `commands`", usesText(userExpression, "write a user, or user:group")),
-	unsupportedField[Service]("shell", "The shell that runs the commands.", patternShape("`sh`, `bash`, or an absolute path", shellExpression), "commands run in bash, with an image of your own in sh", usesText(shellExpression, "write sh, bash or an absolute path")),
-	unsupportedField[Service]("docker", "Whether commands may start containers.", boolShape, "commands cannot start containers", usesBool),
-	unsupportedField[Service]("files", "Files of yours to bring into the container: `local:container`, or one path for both.", listShape("list of {files}", anyOfShape("", patternShape("", "^[^:]").orTypes("number", "boolean"), mappingShape("files"))), "the folder that you apply from is uploaded whole", usesFiles),
-	unsupportedField[Service]("repos", "Git repositories to clone into the container.", anyShape, "the folder that you apply from is uploaded whole", alwaysUsed),
+	unsupportedField[Service]("router", "A router between the gateway and the replicas.", openMappingShape("mapping", anyShape), "remove it; requests go to the replica with the fewest requests in flight", usesAnyMapping("router")),
+	unsupportedField[Service]("cors", "Which web pages may call the service.", anyShape, "remove it; handle CORS in your service", alwaysUsed),
+	unsupportedField[Service]("privileged", "Whether the container may do everything that its machine's root may.", boolShape, "remove it; containers run without additional privileges", usesBool),
+	unsupportedField[Service]("user", "The user in the container: `name`, `id`, or `user:group`.", patternShape("text", userExpression).orTypes("number", "boolean"), "remove it; switch users in `commands` instead", usesText(userExpression, "write a user or user:group")),
+	unsupportedField[Service]("shell", "The shell that runs the commands.", patternShape("`sh`, `bash`, or an absolute path", shellExpression), "remove it; commands run in bash in the base image, and in sh in other images", usesText(shellExpression, "write sh, bash or an absolute path")),
+	unsupportedField[Service]("docker", "Whether commands may start containers.", boolShape, "remove it; commands cannot start containers", usesBool),
+	unsupportedField[Service]("files", "Files of yours to bring into the container: `local:container`, or one path for both.", listShape("list of {files}", anyOfShape("", patternShape("", "^[^:]").orTypes("number", "boolean"), mappingShape("files"))), "remove it; the folder that you apply from is uploaded", usesFiles),
+	unsupportedField[Service]("repos", "Git repositories to clone into the container.", anyShape, "remove it; the folder that you apply from is uploaded", alwaysUsed),
 	unsupportedField[Service]("single_branch", "Whether only one branch is cloned.", boolShape, "remove it", usesBool),
-	unsupportedField[Service]("priority", "Which run gets a machine first, from 0 to 100.", intShape(0, 100).withWords("whole number up to 100"), "runs are started in the order in which they were submitted", usesInt(0, 100)),
+	unsupportedField[Service]("priority", "Which run gets a machine first, from 0 to 100.", intShape(0, 100).withWords("whole number up to 100"), "remove it; runs start in the order in which they were submitted", usesInt(0, 100)),
 }
 
 // newerParams are those that a profile may say, too.
@@ -48,16 +48,16 @@ var newerParams = []field[Params]{
 		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape, shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
 		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.Renamed }},
 		read:        func(r *reader, n *strictyaml.Node, p *Params) { r.readIdleDuration(n, p) }},
-	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; `drain_timeout` is how long a replica may finish its requests", usesDuration),
+	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; use `drain_timeout` to limit how long a replica may finish its requests", usesDuration),
 	unsupportedField[Params]("utilization_policy", "When a run whose GPUs do little is stopped.", mappingShape("utilization_policy"), "remove it", usesMapping(utilizationBlock)),
 	unsupportedField[Params]("tags", "Labels for what is made in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
-	unsupportedField[Params]("fleets", "Only machines of these fleets.", textsShape, "use `backends`, `regions` or `instance_types`", usesList),
-	unsupportedField[Params]("instances", "Only these machines.", anyShape, "use `instance_types`", alwaysUsed),
+	unsupportedField[Params]("fleets", "Only machines of these fleets.", textsShape, "remove it; use `backends`, `regions` or `instance_types`", usesList),
+	unsupportedField[Params]("instances", "Only these machines.", anyShape, "remove it; use `instance_types`", alwaysUsed),
 	unsupportedField[Params]("reservation", "The cloud's reservation to use.", textShape, "remove it", usesText("", "")),
-	unsupportedField[Params]("availability_zones", "Only machines in these zones.", textsShape, "use `regions`", usesList),
-	unsupportedField[Params]("startup_order", "In which order the jobs of a run begin.", textShape, "a replica is one job; remove it", usesText("", "")),
+	unsupportedField[Params]("availability_zones", "Only machines in these zones.", textsShape, "remove it; use `regions`", usesList),
+	unsupportedField[Params]("startup_order", "In which order the jobs of a run begin.", textShape, "remove it; a replica has only one job", usesText("", "")),
 	unsupportedField[Params]("stop_criteria", "When a run of many jobs has ended.", textShape, "remove it", usesText("", "")),
-	unsupportedField[Params]("schedule", "When the run begins, again and again.", anyShape, "run apply from a scheduler of your own", alwaysUsed),
+	unsupportedField[Params]("schedule", "When the run begins, again and again.", anyShape, "remove it; run `dstack apply` from a scheduler such as cron", alwaysUsed),
 	unsupportedField[Params]("backend_options", "What only one backend understands.", anyShape, "remove it", alwaysUsed),
 }
 
@@ -65,8 +65,8 @@ const (
 	userExpression  = `^[^:\s]+(:[^:\s]+)?$`
 	shellExpression = `^(sh|bash|/.+)$`
 
-	gatewayHint = "remove it; the server publishes the service itself"
-	stripHint   = "remove it; the path is passed on without /proxy/services/<project>/<run>"
+	gatewayHint = "remove it; the server itself publishes the service"
+	stripHint   = "remove it; the replica receives the path without /proxy/services/<project>/<run>"
 )
 
 var anyShape = shape{"anything", schema{}}
@@ -107,7 +107,7 @@ func usesText(expression, hint string) func(*reader, *strictyaml.Node) bool {
 	return func(r *reader, n *strictyaml.Node) bool {
 		v := r.readNonEmpty(n)
 		if v != "" && !like.MatchString(v) {
-			r.Add(n, fmt.Sprintf("%s is not understood here", n.Describe()), hint)
+			r.Add(n, fmt.Sprintf("%s is not valid here", n.Describe()), hint)
 			return false
 		}
 		return v != ""
@@ -121,7 +121,7 @@ func usesList(r *reader, n *strictyaml.Node) bool {
 func usesAnyMapping(name string) func(*reader, *strictyaml.Node) bool {
 	return func(r *reader, n *strictyaml.Node) bool {
 		if n.Kind != strictyaml.Mapping {
-			r.Add(n, fmt.Sprintf("`%s` is a mapping of keys, not %s", name, n.Describe()), fmt.Sprintf("write %s: {key: value}", name))
+			r.Add(n, fmt.Sprintf("`%s` must be a mapping, not %s", name, n.Describe()), fmt.Sprintf("write %s: {key: value}", name))
 			return false
 		}
 		return true
@@ -160,7 +160,7 @@ func usesFiles(r *reader, n *strictyaml.Node) bool {
 	for _, item := range items {
 		if item.IsScalar() {
 			if from, _, _ := strings.Cut(r.readNonEmpty(item), ":"); from == "" && item.Text != "" {
-				r.Add(item, item.Describe()+" names no file", "write config.yml:/etc/config.yml")
+				r.Add(item, item.Describe()+" does not name a file", "write config.yml:/etc/config.yml")
 			}
 			continue
 		}
@@ -199,7 +199,7 @@ func (r *reader) checkIdle(n *strictyaml.Node) {
 	idle := n.Get("idle_duration")
 	for _, old := range []string{"termination_idle_time", "termination_policy"} {
 		if v := n.Get(old); !v.IsNull() && !idle.IsNull() {
-			r.Add(idle, fmt.Sprintf("`idle_duration` and `%s` say the same", old), "keep `idle_duration`")
+			r.Add(idle, fmt.Sprintf("`idle_duration` and `%s` cannot both be set", old), "keep `idle_duration`, and remove the other")
 			return
 		}
 	}

@@ -43,7 +43,7 @@ var tgiFields = []field[Model]{
 // file.
 func (r *reader) readKwargs(n *strictyaml.Node) json.RawMessage {
 	if n.Kind != strictyaml.Mapping {
-		r.Add(n, "`chat_template_kwargs` is a mapping of keys, not "+n.Describe(), "write chat_template_kwargs: {enable_thinking: false}")
+		r.Add(n, "`chat_template_kwargs` must be a mapping, not "+n.Describe(), "write chat_template_kwargs: {enable_thinking: false}")
 		return nil
 	}
 	var b bytes.Buffer
@@ -79,7 +79,7 @@ func (r *reader) readModel(n *strictyaml.Node) *Model {
 		}
 		for _, f := range other.fields {
 			if v := n.Get(f.Name); v != nil {
-				r.Add(v, fmt.Sprintf("`%s` belongs to format %s", f.Name, other.of), fmt.Sprintf("remove it, or write format: %s", other.of))
+				r.Add(v, fmt.Sprintf("`%s` can only be used with format: %s", f.Name, other.of), fmt.Sprintf("remove it, or set format: %s", other.of))
 				f.Nullable = true
 				f.read = func(*reader, *strictyaml.Node, *Model) {}
 				table = *newMapping(table.name, table.what, "", table.fields, []field[Model]{f})

@@ -56,11 +56,11 @@ func (r *reader) readShortMount(n *strictyaml.Node) (m Mount) {
 	}
 	from, to, ok := strings.Cut(text, ":")
 	if !ok || from == "" {
-		r.Add(n, n.Describe()+" does not say what to mount where", "write my-volume:/data for a volume, /var/cache:/data for a folder of the machine")
+		r.Add(n, n.Describe()+" does not name a volume and a path", "write my-volume:/data for a volume, or /var/cache:/data for a folder of the machine")
 		return m
 	}
 	if strings.Contains(to, ":") {
-		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", to), "write one colon, and nothing behind the path: my-volume:/data")
+		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", to), "write one colon and nothing after the path: my-volume:/data")
 		return m
 	}
 	m.Path = r.checkMountPath(n, to)
@@ -93,9 +93,9 @@ func (r *reader) readMountPath(n *strictyaml.Node) string {
 func (r *reader) checkMountPath(n *strictyaml.Node, v string) string {
 	switch {
 	case v != "/" && !mountPath.MatchString(v):
-		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", v), "write an absolute path without a slash at its end: /data")
+		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", v), "write an absolute path without a trailing slash: /data")
 	case v == "/workflow" || strings.HasPrefix(v, "/workflow/"):
-		r.Add(n, "mounting volumes inside /workflow is not supported", "your code lies there; choose another path: /data")
+		r.Add(n, "mounting volumes inside /workflow is not supported", "it holds your code; choose another path, such as /data")
 	}
 	return v
 }

@@ -25,12 +25,12 @@ func (s *Service) NameProblems() Problems {
 func CheckName(name string) error {
 	switch {
 	case name == "gateway":
-		return Problem{Path: "name", Message: "a run cannot be called `gateway`", Hint: "that name is where the models are; choose another"}
+		return Problem{Path: "name", Message: "a run cannot be called `gateway`", Hint: "the model endpoint uses this name; choose another one"}
 	case !runNamePattern.MatchString(name):
 		return Problem{
 			Path:    "name",
-			Message: fmt.Sprintf("`%.60s` is not a name for a run", name),
-			Hint:    "use 2 to 41 lower-case letters, digits and dashes, a letter first: " + runNamePattern.String(),
+			Message: fmt.Sprintf("`%.60s` is not a valid name for a run", name),
+			Hint:    "use 2 to 41 lowercase letters, digits and dashes, and begin with a letter: " + runNamePattern.String(),
 		}
 	}
 	return nil

@@ -37,7 +37,7 @@ var paramFields = []field[Params]{
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.MaxDuration = r.readMaxDuration(n) }},
 	{Key: nullableKey("max_price"), description: "The most that a machine may cost, in dollars an hour.", shape: aboveZeroShape, examples: []string{"1.5"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) {
-			v := r.readPositive(n, "the most dollars an hour, such as 1.5")
+			v := r.readPositive(n, "the maximum price in dollars per hour, such as 1.5")
 			p.MaxPrice = &v
 		}},
 	{Key: nullableKey("pool_name"), description: "The pool of machines, in old files.", shape: textShape,
@@ -71,7 +71,7 @@ func (r *reader) readBackends(n *strictyaml.Node) []string {
 // readBackend reads the name of one, or "" with a problem.
 func (r *reader) readBackend(n *strictyaml.Node) string {
 	if n.Text == "ssh" {
-		r.Add(n, "`ssh` is not known here", "machines reached by SSH are called `remote`")
+		r.Add(n, "`ssh` is not a valid value", "write `remote`, the backend of machines reached by SSH")
 		return ""
 	}
 	name, _ := r.ReadOneOf(n, backendNames...)
@@ -105,7 +105,7 @@ var retryBlock = newMapping("retry", "`retry`", "Which endings are tried again."
 func (r *reader) readRetryEvents(n *strictyaml.Node) []string {
 	items, ok := r.ReadItems(n, "`on_events`")
 	if ok && len(items) == 0 {
-		r.Add(n, "`on_events` cannot be empty", "name at least one of: no-capacity, interruption, error")
+		r.Add(n, "`on_events` cannot be empty", "add at least one of: no-capacity, interruption, error")
 	}
 	events := make([]string, 0, len(items))
 	for _, item := range items {

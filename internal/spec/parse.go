@@ -117,16 +117,16 @@ func addSource(all Problems, text []byte, root *strictyaml.Node) {
 func (r *reader) readConfiguration(n *strictyaml.Node) Configuration {
 	switch {
 	case n.IsNull():
-		r.Add(n, "the file is empty", "begin with a line: type: service")
+		r.Add(n, "the file is empty", "begin the file with the line: type: service")
 		return nil
 	case n.Kind != strictyaml.Mapping:
-		r.Add(n, "a configuration is a mapping of keys, not "+n.Describe(), "begin with a line: type: service")
+		r.Add(n, "a configuration must be a mapping, not "+n.Describe(), "begin the file with the line: type: service")
 		return nil
 	}
 	kind := n.Get("type")
 	switch chooseType(kind) {
 	case "":
-		r.AddUnsupported(kind, "type "+kind.Text, "this version reads "+strings.Join(supportedTypes, ", "))
+		r.AddUnsupported(kind, "type "+kind.Text, "this version supports "+strings.Join(supportedTypes, ", "))
 		return nil // its fields are none of ours
 	case "fleet":
 		return r.readFleet(n)
@@ -171,7 +171,7 @@ func readWordInto[T any](to func(*T) *Text, allowed ...string) func(*reader, *st
 func (r *reader) readNonEmpty(n *strictyaml.Node) string {
 	v, ok := r.ReadText(n)
 	if ok && v == "" {
-		r.Add(n, "this cannot be empty", "write something")
+		r.Add(n, "the value cannot be empty", "write a value, or remove the line")
 	}
 	return v
 }
@@ -197,7 +197,7 @@ func (r *reader) readTexts(n *strictyaml.Node, what string) []string {
 	}
 	for _, item := range items {
 		if item.IsNull() {
-			r.Add(item, "there is an empty item in "+what, `remove it, or write ""`)
+			r.Add(item, what+" has an empty item", `remove it, or write ""`)
 			continue
 		}
 		if v, ok := r.ReadText(item); ok {

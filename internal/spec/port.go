@@ -24,7 +24,7 @@ var portBlock = newMapping("port", "`port`", "A port, written as a mapping.", []
 
 var portPair = regexp.MustCompile(`^([0-9]+):([0-9]+)$`)
 
-const portHint = "write the port on which your service listens: 8000"
+const portHint = "write the port on which your service listens, such as 8000"
 
 // readServicePort reads 8000, "80:8000" or {local_port, container_port}.
 func (r *reader) readServicePort(n *strictyaml.Node) Port {

@@ -65,7 +65,7 @@ var headerBlock = newMapping("probes.headers", "a header", "A header of a reques
 func (r *reader) readProbes(n *strictyaml.Node) []Probe {
 	items, ok := r.ReadItems(n, "`probes`")
 	if ok && len(items) > maxProbes {
-		r.Add(n, fmt.Sprintf("there are %d probes", len(items)), fmt.Sprintf("write %d at most", maxProbes))
+		r.Add(n, fmt.Sprintf("there are %d probes", len(items)), fmt.Sprintf("write at most %d", maxProbes))
 	}
 	var probes []Probe
 	for _, item := range items {
@@ -79,7 +79,7 @@ func (r *reader) readProbes(n *strictyaml.Node) []Probe {
 func (r *reader) readHeaders(n *strictyaml.Node) []Header {
 	items, ok := r.ReadItems(n, "`headers`")
 	if ok && len(items) > maxHeaders {
-		r.Add(n, fmt.Sprintf("there are %d headers", len(items)), fmt.Sprintf("write %d at most", maxHeaders))
+		r.Add(n, fmt.Sprintf("there are %d headers", len(items)), fmt.Sprintf("write at most %d", maxHeaders))
 	}
 	headers := make([]Header, 0, len(items))
 	for _, item := range items {
@@ -97,7 +97,7 @@ var headerToken = regexp.MustCompile(headerExpression)
 func (r *reader) readHeaderName(n *strictyaml.Node) string {
 	v, ok := r.ReadText(n)
 	if ok && !headerToken.MatchString(v) {
-		r.Add(n, n.Describe()+" is not a name for a header", "write letters, digits and dashes: X-Probe")
+		r.Add(n, n.Describe()+" is not a valid header name", "write letters, digits and dashes: X-Probe")
 	}
 	return v
 }
@@ -114,7 +114,7 @@ func (r *reader) readURLPath(n *strictyaml.Node) string {
 func (r *reader) readPositiveDuration(n *strictyaml.Node, to *Seconds) {
 	v, ok := r.readDuration(n)
 	if ok && v < 1 {
-		r.Add(n, n.Describe()+" is no time at all", "write 1s or more")
+		r.Add(n, n.Describe()+" is too short", "write 1s or more")
 		return
 	}
 	if ok {
@@ -125,7 +125,7 @@ func (r *reader) readPositiveDuration(n *strictyaml.Node, to *Seconds) {
 func (r *reader) readBounded(n *strictyaml.Node, most int) Text {
 	v, ok := r.ReadText(n)
 	if ok && len(v) > most {
-		r.Add(n, fmt.Sprintf("this is longer than %d bytes", most), "make it shorter")
+		r.Add(n, fmt.Sprintf("the text is longer than %d bytes", most), "make it shorter")
 	}
 	return Text(v)
 }

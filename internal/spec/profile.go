@@ -8,7 +8,7 @@ import (
 
 var profileBlock = newMapping("profile", "a profile", "A named set of what runs have in common.",
 	[]field[Profile]{
-		{Key: requiredKey("name", "name: followed by what to call it"), description: "Its name, for `--profile`.", shape: nonEmptyShape, examples: []string{"cheap"},
+		{Key: requiredKey("name", "name: followed by a name for the profile"), description: "Its name, for `--profile`.", shape: nonEmptyShape, examples: []string{"cheap"},
 			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Name = r.readNonEmpty(n) }},
 		{Key: plainKey("default"), description: "Whether it is used where no profile is named.", defaultText: "false", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Default, _ = r.ReadBool(n) }},
@@ -45,7 +45,7 @@ func (r *reader) readProfiles(n *strictyaml.Node) []Profile {
 	for _, item := range items {
 		p := r.readProfile(item)
 		if line, twice := lines[p.Name]; twice && p.Name != "" {
-			r.Add(item.Get("name"), fmt.Sprintf("there are two profiles called `%.60s`", p.Name), fmt.Sprintf("the other one is in line %d; rename one of them", line))
+			r.Add(item.Get("name"), fmt.Sprintf("there are two profiles called `%.60s`", p.Name), fmt.Sprintf("the other one is on line %d; rename one of them", line))
 		}
 		if name := item.Get("name"); name != nil {
 			lines[p.Name] = name.Line

@@ -22,7 +22,7 @@ func parseRange[T int | GB](text string, one parseEnd[T]) (Range[T], *fault) {
 		return Range[T]{Min: &v, Max: &v}, f
 	}
 	if strings.Contains(to, "..") {
-		return Range[T]{}, &fault{Message: fmt.Sprintf("`%s` has more than one `..`", text), Hint: "write a range as 4..8, 4.. or ..8"}
+		return Range[T]{}, &fault{Message: fmt.Sprintf("`%s` has more than one `..`", text), Hint: "write a range such as 4..8, 4.. or ..8"}
 	}
 	var r Range[T]
 	for _, end := range []struct {
@@ -45,9 +45,9 @@ func parseRange[T int | GB](text string, one parseEnd[T]) (Range[T], *fault) {
 func (r Range[T]) checkOrder() *fault {
 	switch {
 	case r.Min == nil && r.Max == nil:
-		return &fault{Message: "invalid empty range: ..", Hint: "write a range as 4..8, 4.. or ..8"}
+		return &fault{Message: "invalid empty range: ..", Hint: "write a range such as 4..8, 4.. or ..8"}
 	case r.Min != nil && r.Max != nil && *r.Min > *r.Max:
-		return &fault{Message: "invalid range order: " + r.String(), Hint: "write the smaller end first: " + Range[T]{Min: r.Max, Max: r.Min}.String()}
+		return &fault{Message: "invalid range order: " + r.String(), Hint: "write the smaller number first: " + Range[T]{Min: r.Max, Max: r.Min}.String()}
 	}
 	return nil
 }
@@ -87,7 +87,7 @@ func parseCount(text string) (int, *fault) {
 	if err != nil {
 		hint := "write a whole number such as 4, or a range such as 4..8"
 		if f := strings.TrimRight(strings.ToUpper(text), "GMTBI"); f != strings.ToUpper(text) {
-			hint = "this is a count, not a size: " + hint
+			hint = "this is a count, not a size; " + hint
 		}
 		return 0, &fault{Message: fmt.Sprintf("`%s` is not a whole number", text), Hint: hint}
 	}
@@ -99,7 +99,7 @@ func checkCount(text string, v int) *fault {
 	case v < 0:
 		return &fault{Message: fmt.Sprintf("`%s` is negative", text), Hint: "write 0 or more"}
 	case v > maxCount:
-		return &fault{Message: fmt.Sprintf("`%d` is too many", v), Hint: fmt.Sprintf("write %d at most", maxCount)}
+		return &fault{Message: fmt.Sprintf("`%d` is too many", v), Hint: fmt.Sprintf("write at most %d", maxCount)}
 	}
 	return nil
 }
@@ -157,7 +157,7 @@ func readRangeMapping[T int | GB](r *reader, n *strictyaml.Node, text parseEnd[T
 			case strictyaml.String:
 				x, f = text(n.Text)
 			case strictyaml.Null, strictyaml.Bool, strictyaml.Mapping, strictyaml.Sequence:
-				f = &fault{Message: n.Describe() + " is not an end of a range", Hint: "write one value, or leave the key out: that end is open then"}
+				f = &fault{Message: n.Describe() + " is not a valid end of a range", Hint: "write one value, or remove the key for no limit"}
 			}
 			if f != nil {
 				r.AddFault(n, f)

@@ -49,7 +49,7 @@ var rateLimitKeyBlock = newMapping("rate_limits.key", "`key`", "What tells calle
 func (r *reader) readRateLimits(n *strictyaml.Node) []RateLimit {
 	items, ok := r.ReadItems(n, "`rate_limits`")
 	if ok && len(items) > maxRateLimits {
-		r.Add(n, fmt.Sprintf("there are %d rate limits", len(items)), fmt.Sprintf("write %d at most", maxRateLimits))
+		r.Add(n, fmt.Sprintf("there are %d rate limits", len(items)), fmt.Sprintf("write at most %d", maxRateLimits))
 	}
 	var limits []RateLimit
 	seen := map[string]int{}
@@ -57,7 +57,7 @@ func (r *reader) readRateLimits(n *strictyaml.Node) []RateLimit {
 		l := RateLimit{Prefix: "/", Key: RateLimitKey{Type: "ip_address"}}
 		rateLimitBlock.read(r, item, &l)
 		if line, twice := seen[l.Prefix]; twice {
-			r.Add(item, fmt.Sprintf("there are two limits for `%s`", l.Prefix), fmt.Sprintf("the other one is in line %d; keep one of them", line))
+			r.Add(item, fmt.Sprintf("there are two rate limits for `%s`", l.Prefix), fmt.Sprintf("the other one is on line %d; remove one of them", line))
 		}
 		seen[l.Prefix] = item.Line
 		limits = append(limits, l)
@@ -71,9 +71,9 @@ func (r *reader) readRateLimitKey(n *strictyaml.Node, k *RateLimitKey) {
 	}
 	switch header := n.Get("header"); {
 	case k.Type == "header" && header.IsNull():
-		r.Add(n, "a limit by header needs to know which", "add header: Authorization")
+		r.Add(n, "`header` is required with type: header", "add header: Authorization")
 	case k.Type == "ip_address" && !header.IsNull():
-		r.Add(header, "`header` belongs to type header", "remove it, or write type: header")
+		r.Add(header, "`header` can only be used with type: header", "remove it, or set type: header")
 	}
 }
 

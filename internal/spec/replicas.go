@@ -99,7 +99,7 @@ func parseReplicas(text string) (v Replicas, f *fault) {
 		v.Max = v.Min
 		return v, nil
 	case to == "":
-		return v, &fault{Message: "the maximum number of replicas is required", Hint: replicasHint}
+		return v, &fault{Message: "the range has no maximum", Hint: replicasHint}
 	case from != "" && !read(from, &v.Min), !read(to, &v.Max):
 		return v, bad
 	}
@@ -109,11 +109,11 @@ func parseReplicas(text string) (v Replicas, f *fault) {
 func (v Replicas) checkBounds() *fault {
 	switch {
 	case v.Min < 0:
-		return &fault{Message: "the minimum number of replicas must be greater than or equal to 0", Hint: replicasHint}
+		return &fault{Message: "the number of replicas cannot be negative", Hint: replicasHint}
 	case v.Max < v.Min:
-		return &fault{Message: "the maximum number of replicas must be greater than or equal to the minimum number of replicas", Hint: replicasHint}
+		return &fault{Message: "the maximum number of replicas is below the minimum", Hint: replicasHint}
 	case v.Max > maxReplicas:
-		return &fault{Message: "there can be " + strconv.Itoa(maxReplicas) + " replicas at most", Hint: replicasHint}
+		return &fault{Message: "a service can have at most " + strconv.Itoa(maxReplicas) + " replicas", Hint: replicasHint}
 	}
 	return nil
 }

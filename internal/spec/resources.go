@@ -27,7 +27,7 @@ var resourcesBlock = newMapping("resources", "`resources`", "What a replica need
 		unsupported: &unsupportedUse[Resources]{hint: countHint}, read: func(r *reader, n *strictyaml.Node, _ *Resources) { r.addUnsupportedUse(n, n.Path, countHint) }},
 })
 
-const countHint = "the number of GPUs belongs into gpu: write gpu: {count: 2..}"
+const countHint = "move it into `gpu`: write gpu: {count: 2..}"
 
 // readResources reads sizes; what is not written keeps its default.
 func (r *reader) readResources(n *strictyaml.Node) Resources {
@@ -59,7 +59,7 @@ func (r *reader) readCPU(n *strictyaml.Node, res *Resources) {
 			r.AddFault(n, f)
 			return
 		}
-		r.addUnsupportedUse(n, "the processor kind "+kind, "leave it out: cpu: "+cmp.Or(strings.TrimSpace(rest), "2.."))
+		r.addUnsupportedUse(n, "the processor type "+kind, "remove it: write cpu: "+cmp.Or(strings.TrimSpace(rest), "2.."))
 		return
 	}
 	if v, ok := readCountRange(r, n); ok {

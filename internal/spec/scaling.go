@@ -48,8 +48,8 @@ func (r *reader) checkScaling(root *strictyaml.Node, s *Service) {
 	switch {
 	case r.IsMisspelled("replicas"), r.IsMisspelled("scaling"), n != nil && n.IsNull(): // reported already
 	case s.Replicas.Min != s.Replicas.Max && scaled.IsNull():
-		r.Add(n, "when you set `replicas` to a range, ensure to specify `scaling`", "add scaling: {metric: rps, target: 10}, or write one number of replicas")
+		r.Add(n, "`scaling` is required when `replicas` is a range", "add scaling: {metric: rps, target: 10}, or write one number of replicas")
 	case s.Replicas.Min == s.Replicas.Max && !scaled.IsNull():
-		r.Add(scaled, "to use `scaling`, `replicas` must be set to a range", "write replicas: 1..4, or remove scaling")
+		r.Add(scaled, "`scaling` requires `replicas` to be a range", "write replicas: 1..4, or remove scaling")
 	}
 }

@@ -86,7 +86,7 @@ func (r *reader) readSize(n *strictyaml.Node) *GB {
 		f = &fault{Message: n.Describe() + " is not a size"}
 	}
 	if f != nil {
-		hint := "write one size such as 16GB"
+		hint := "write one size, such as 16GB"
 		if size, _, _ := correctSize(n.Text); size != "" {
 			hint = "write " + size
 		}

@@ -31,17 +31,17 @@ func (p *Profile) Unsupported() Problems {
 
 // Unsupported is all of it: there are no fleets yet.
 func (f *Fleet) Unsupported() Problems {
-	return unsupportedType("fleet", "machines come from the backends in the server's config.yml", f.NotYet)
+	return unsupportedType("fleet", "remove the file; machines come from the backends in the server's config.yml", f.NotYet)
 }
 
 // Unsupported is all of it: there are no volumes yet.
 func (v *Volume) Unsupported() Problems {
-	return unsupportedType("volume", "keep data outside of the service", v.NotYet)
+	return unsupportedType("volume", "remove the file; store data outside of the service for now", v.NotYet)
 }
 
 // Unsupported is all of it: the server publishes services itself.
 func (g *Gateway) Unsupported() Problems {
-	return unsupportedType("gateway", "the server publishes services itself, at its own address", g.NotYet)
+	return unsupportedType("gateway", "remove the file; the server itself publishes services, at its own address", g.NotYet)
 }
 
 func unsupportedType(kind, hint string, notes []NotYet) Problems {

@@ -28,7 +28,7 @@ func (v Volume) MarshalJSON() ([]byte, error) {
 }
 
 var volumeBlock = newMapping("volume", "a volume", "A disk that outlives the runs that use it.", []field[Volume]{
-	{Key: requiredKey("type", "a line: type: volume"), description: "What this file is.", shape: oneOfShape("volume"),
+	{Key: requiredKey("type", "type: volume"), description: "What this file is.", shape: oneOfShape("volume"),
 		read: func(r *reader, n *strictyaml.Node, _ *Volume) { r.ReadOneOf(n, supportedTypes...) }},
 	{Key: nullableKey("name"), description: "The volume's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-volume"},
 		read: readTextInto(func(v *Volume) *Text { return &v.Name })},
@@ -50,7 +50,7 @@ func (r *reader) readVolume(n *strictyaml.Node) *Volume {
 	volumeBlock.read(r, n, v)
 	id := n.Get("volume_id")
 	if n.Get("size").IsNull() && (id.IsNull() || id.IsScalar() && id.Text == "") && !r.IsMisspelled("size") && !r.IsMisspelled("volume_id") {
-		r.Add(n, "a volume must say either `volume_id` or `size`", "add size: 100GB for a new one, or volume_id: followed by the cloud's name of one that exists")
+		r.Add(n, "either `volume_id` or `size` must be set", "add size: 100GB for a new volume, or volume_id: followed by the cloud's ID of an existing one")
 	}
 	v.NotYet = r.unsupported
 	return v

@@ -66,7 +66,7 @@ func (r *reader) writeNumber(b *bytes.Buffer, n *strictyaml.Node) {
 	}
 	v, ok := strictyaml.ParseFloat(n)
 	if !ok {
-		r.Add(n, n.Describe()+" is not a number that JSON has", "write it as text, in quotes")
+		r.Add(n, n.Describe()+" cannot be written as a JSON number", "put it in quotes")
 	}
 	b.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
 }

@@ -39,7 +39,7 @@ func (p *Problems) ReadFields(n *Node, what string, table []Field) bool {
 // It returns false when n is no mapping.
 func (p *Problems) ReadKeys(n *Node, what string, table []Key, read func(i int, value *Node)) bool {
 	if n.Kind != Mapping {
-		p.Add(n, fmt.Sprintf("%s is a mapping of keys, not %s", what, n.Describe()), mappingHint(table))
+		p.Add(n, fmt.Sprintf("%s must be a mapping, not %s", what, n.Describe()), mappingHint(table))
 		return false
 	}
 	for _, pair := range n.Pairs {
@@ -50,9 +50,9 @@ func (p *Problems) ReadKeys(n *Node, what string, table []Key, read func(i int, 
 		case !pair.Value.IsNull():
 			read(i, pair.Value)
 		case !table[i].Nullable:
-			hint := "give it one, or remove the line"
+			hint := "add a value, or remove the line"
 			if table[i].Required != "" {
-				hint = "write " + strings.TrimPrefix(table[i].Required, "a line: ")
+				hint = "write " + table[i].Required
 			}
 			p.Add(pair.Key, fmt.Sprintf("`%s` has no value", table[i].Name), hint)
 		}
@@ -71,10 +71,10 @@ func (p *Problems) ReadKeys(n *Node, what string, table []Key, read func(i int, 
 func mappingHint(table []Key) string {
 	for _, k := range table {
 		if k.Required != "" {
-			return "write it as keys and values, one of them " + strings.TrimPrefix(k.Required, "a line: ")
+			return "write keys and values, including " + k.Required
 		}
 	}
-	return "write it as keys and values, such as " + table[0].Name + ": …"
+	return "write keys and values, such as " + table[0].Name + ": …"
 }
 
 func (p *Problems) addUnknown(n, key *Node, table []Key) {
@@ -100,9 +100,9 @@ func (p *Problems) addUnknown(n, key *Node, table []Key) {
 		}
 		p.misspelled[joinPath(n.Path, near)] = true
 	} else if len(names) <= 12 {
-		hint = "known here: " + strings.Join(names, ", ")
+		hint = "valid fields: " + strings.Join(names, ", ")
 	} else {
-		hint = "remove it; `dstack schema` prints what is known"
+		hint = "remove it; `dstack schema` lists the valid fields"
 	}
 	p.Add(key, fmt.Sprintf("unknown field `%s`", shortenText(key.Text)), hint)
 }
@@ -123,7 +123,7 @@ func (p *Problems) ReadText(n *Node) (string, bool) {
 		return strings.ToUpper(n.Text[:1]) + strings.ToLower(n.Text[1:]), true
 	case Int, Float, String:
 		if strings.ContainsRune(n.Text, 0) {
-			p.Add(n, "there is a zero byte in this text", "remove it")
+			p.Add(n, "the text contains a zero byte", "remove it")
 			return "", false
 		}
 		return n.Text, true
@@ -136,12 +136,12 @@ func (p *Problems) ReadText(n *Node) (string, bool) {
 func textHint(n *Node) string {
 	switch n.Kind {
 	case Mapping:
-		return "if text holds `: `, put it in quotes"
+		return "put text that contains `: ` in quotes"
 	case Sequence:
-		return "if text begins with [ or -, put it in quotes"
+		return "put text that begins with [ or - in quotes"
 	case Null, Bool, Int, Float, String:
 	}
-	return `write text, "" for none`
+	return `write text, or "" for an empty value`
 }
 
 // ReadBool reads true, false and their other spellings.
@@ -163,7 +163,7 @@ func (p *Problems) ReadBool(n *Node) (value, ok bool) {
 func (p *Problems) ReadInt(n *Node, least, most int) (int, bool) {
 	if v, ok := ParseInt(n); ok {
 		if v < least || v > most {
-			p.Add(n, fmt.Sprintf("%s is not between %d and %d", n.Describe(), least, most), fmt.Sprintf("write %d to %d", least, most))
+			p.Add(n, fmt.Sprintf("%s is not between %d and %d", n.Describe(), least, most), fmt.Sprintf("write a number from %d to %d", least, most))
 			return 0, false
 		}
 		return v, true
@@ -222,11 +222,11 @@ func (p *Problems) ReadItems(n *Node, what string) ([]*Node, bool) {
 	if n.Kind == Sequence {
 		return n.Items, true
 	}
-	hint := "write it as a list: each item in a line of its own, behind `- `"
+	hint := "write a list, each item on its own line after `- `"
 	if n.IsScalar() && len(n.Text) <= 57 && !strings.ContainsAny(n.Text, "\n,[]{}:#&*!|>'\"%@`\\") {
-		hint = fmt.Sprintf("write it as a list: [%s]", n.Text)
+		hint = fmt.Sprintf("write a list: [%s]", n.Text)
 	}
-	p.Add(n, fmt.Sprintf("%s is a list, not %s", what, n.Describe()), hint)
+	p.Add(n, fmt.Sprintf("%s must be a list, not %s", what, n.Describe()), hint)
 	return nil, false
 }
 
@@ -245,6 +245,6 @@ func (p *Problems) ReadOneOf(n *Node, allowed ...string) (string, bool) {
 	} else if near := Nearest(text, allowed); near != "" {
 		hint = fmt.Sprintf("did you mean `%s`?", near)
 	}
-	p.Add(n, n.Describe()+" is not known here", hint)
+	p.Add(n, n.Describe()+" is not a valid value", hint)
 	return "", false
 }

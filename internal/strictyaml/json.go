@@ -24,7 +24,7 @@ func LoadJSON(text []byte, found *Problems) *Node {
 	if err == nil {
 		_, err = d.Token()
 		if err == nil {
-			err = errors.New("there is more after its end")
+			err = errors.New("there is more text after the end of the document")
 		} else if errors.Is(err, io.EOF) {
 			err = nil
 		}
@@ -34,7 +34,7 @@ func LoadJSON(text []byte, found *Problems) *Node {
 		return nil
 	}
 	if err != nil {
-		found.addAt(0, 0, 0, "this is not JSON: "+err.Error(), "")
+		found.addAt(0, 0, 0, "invalid JSON: "+err.Error(), "")
 		return nil
 	}
 	return n
@@ -89,7 +89,7 @@ func (r *jsonReader) readObject(n *Node, depth int) error {
 		}
 		name, ok := token.(string)
 		if !ok {
-			return fmt.Errorf("%v is no key", token)
+			return fmt.Errorf("%v is not a key", token)
 		}
 		path := joinPath(n.Path, name)
 		value, err := r.readValue(path, depth+1)
@@ -98,7 +98,7 @@ func (r *jsonReader) readObject(n *Node, depth int) error {
 		}
 		key := &Node{Kind: String, Text: name, Quoted: true, Path: path}
 		if seen[name] {
-			r.found.Add(key, fmt.Sprintf("`%s` is written twice", shortenText(name)), "keep one")
+			r.found.Add(key, fmt.Sprintf("`%s` is set twice", shortenText(name)), "remove one of them")
 			continue
 		}
 		seen[name] = true

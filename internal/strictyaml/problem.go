@@ -54,7 +54,7 @@ func (p *Problems) record(one Problem) {
 		p.found = append(p.found, one)
 	case len(p.found) == maxProblems:
 		p.found = append(p.found, Problem{Line: one.Line, Col: one.Col, Width: one.Width,
-			Message: "there is more wrong than this", Hint: "is this a configuration?"})
+			Message: "there are too many problems to show", Hint: "check that this file is a configuration"})
 	}
 }
 

@@ -82,20 +82,20 @@ func TestRefusals(t *testing.T) {
 		line, col int
 		message   string
 	}{
-		{"a: 1\nb: 2\na: 3", 3, 1, "`a` is written twice"},
+		{"a: 1\nb: 2\na: 3", 3, 1, "`a` is set twice"},
 		{"a: {<<: 1}", 1, 9, "only mappings can be merged"},
-		{"a: !x 1", 1, 4, "the tag `!x` means nothing here"},
-		{"a: !!binary aGk=", 1, 4, "the tag `!!binary` means nothing here"},
-		{"a: &a [*a]", 1, 8, "stands inside itself"},
-		{"a: &a\n  <<: *a", 2, 7, "itself"},
+		{"a: !x 1", 1, 4, "the tag `!x` is not supported"},
+		{"a: !!binary aGk=", 1, 4, "the tag `!!binary` is not supported"},
+		{"a: &a [*a]", 1, 8, "a value that contains it"},
+		{"a: &a\n  <<: *a", 2, 7, "a value that contains it"},
 		{"a: &a [{<<: *a}]", 1, 8, "merged into itself"},
 		{"[a]: 1", 1, 1, "a key must be plain text"},
 		{"a: 1\n---\nb: 1", 2, 1, "a second document"},
-		{"a: b: c", 1, 5, "this is not YAML"},
-		{"a: [1", 2, 1, "this is not YAML"},
-		{"a: *b", 1, 4, "this is not YAML"},
-		{"a: \"x", 1, 6, "this is not YAML"},
-		{"a: 1\nb: x\xff", 2, 5, "not UTF-8"},
+		{"a: b: c", 1, 5, "invalid YAML"},
+		{"a: [1", 2, 1, "invalid YAML"},
+		{"a: *b", 1, 4, "invalid YAML"},
+		{"a: \"x", 1, 6, "invalid YAML"},
+		{"a: 1\nb: x\xff", 2, 5, "not valid UTF-8"},
 		{"a: 1\nb: \x01", 2, 4, "control character"},
 	} {
 		var found Problems
@@ -106,10 +106,10 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	for text, message := range map[string]string{
-		`{"a": 1, "a": 2}`: "`a` is written twice",
-		`{"a": 1} 2`:       "more after its end",
-		`{"a"`:             "this is not JSON",
-		``:                 "this is not JSON",
+		`{"a": 1, "a": 2}`: "`a` is set twice",
+		`{"a": 1} 2`:       "more text after the end",
+		`{"a"`:             "invalid JSON",
+		``:                 "invalid JSON",
 	} {
 		var found Problems
 		LoadJSON([]byte(text), &found)
@@ -212,7 +212,7 @@ func TestFieldsReportsAllAtOnce(t *testing.T) {
 		"1:1 unknown field `nmae` (did you mean `name`?) false",
 		"1:1 `size` is missing (add size: 1) false",
 		"2:7 not supported yet: soon (wait) true",
-		"3:1 `empty` has no value (give it one, or remove the line) false",
+		"3:1 `empty` has no value (add a value, or remove the line) false",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

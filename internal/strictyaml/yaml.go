@@ -17,7 +17,7 @@ import (
 // all or oversized; then found says why. An empty document is a Null node.
 func Load(text []byte, found *Problems) *Node {
 	if len(text) > MaxBytes {
-		found.addAt(0, 0, 0, fmt.Sprintf("the file is larger than %d KB", MaxBytes>>10), "is this a configuration? data does not belong into one")
+		found.addAt(0, 0, 0, fmt.Sprintf("the file is larger than %d KB", MaxBytes>>10), "check that this is the right file; a configuration should not contain data")
 		return nil
 	}
 	if !checkCharacters(text, found) {
@@ -45,10 +45,10 @@ func checkCharacters(text []byte, found *Problems) bool {
 		r, size := utf8.DecodeRune(text[i:])
 		switch {
 		case r == utf8.RuneError && size == 1:
-			found.addAt(line, col, 1, "this is not UTF-8 text", "save the file as UTF-8")
+			found.addAt(line, col, 1, "the file is not valid UTF-8", "save the file as UTF-8")
 			return false
 		case r < ' ' && r != '\t' && r != '\n' && r != '\r', r == 0x7f:
-			found.addAt(line, col, 1, fmt.Sprintf("there is a control character (code %d)", r), "remove it")
+			found.addAt(line, col, 1, fmt.Sprintf("the file contains a control character (code %d)", r), "remove it")
 			return false
 		case r == '\n':
 			line, col = line+1, 1
@@ -75,7 +75,7 @@ func parseDocument(text []byte, found *Problems) *yaml.Node {
 		}))
 	loader, err := yaml.NewLoader(bytes.NewReader(text), yaml.WithPlugin(limits))
 	if err != nil {
-		found.addAt(0, 0, 0, "the YAML reader does not start: "+err.Error(), "")
+		found.addAt(0, 0, 0, "cannot start the YAML parser: "+err.Error(), "")
 		return nil
 	}
 	var doc, second yaml.Node
@@ -89,7 +89,7 @@ func parseDocument(text []byte, found *Problems) *yaml.Node {
 			return &doc
 		}
 		if err == nil {
-			found.addAt(second.Line, second.Column, 1, "there is a second document", "one file holds one configuration; remove the `---` and what follows, or move it to its own file")
+			found.addAt(second.Line, second.Column, 1, "the file contains a second document", "a file holds one configuration; remove the `---` and everything after it, or move it to another file")
 			return nil
 		}
 	}
@@ -101,44 +101,44 @@ func parseDocument(text []byte, found *Problems) *yaml.Node {
 func reportSyntaxError(text []byte, err error, deep bool, found *Problems) {
 	e, ok := errors.AsType[*yaml.LoadError](err)
 	if !ok {
-		found.addAt(0, 0, 0, "this is not YAML: "+err.Error(), "")
+		found.addAt(0, 0, 0, "invalid YAML: "+err.Error(), "")
 		return
 	}
 	line, col := max(e.Mark.Line, 1), max(e.Mark.Column, 1)
 	if deep {
-		found.addAt(line, col, 1, messageTooDeep, "no configuration is so deep; look for a bracket that is not closed")
+		found.addAt(line, col, 1, messageTooDeep, "look for a bracket that is not closed")
 		return
 	}
-	found.addAt(line, col, 1, "this is not YAML: "+e.Message, syntaxHint(text, line, col))
+	found.addAt(line, col, 1, "invalid YAML: "+e.Message, syntaxHint(text, line, col))
 }
 
 // syntaxHint reads the character at which the parser gave up.
 func syntaxHint(text []byte, line, col int) string {
 	lines := strings.Split(string(text), "\n")
 	if line > len(lines) {
-		return "something that was opened above is not closed"
+		return "close the bracket or quote that is opened above"
 	}
 	row := []rune(lines[line-1])
 	if strings.ContainsRune(indentation(lines[line-1]), '\t') {
-		return "indent with spaces, not with tabs"
+		return "indent with spaces, not tabs"
 	}
 	if col > len(row) {
-		return "something that was opened above is not closed"
+		return "close the bracket or quote that is opened above"
 	}
 	switch row[col-1] {
 	case ':':
-		return "put text that holds `: ` in quotes"
+		return "put text that contains `: ` in quotes"
 	case '@', '`', '%', '&', '*', '!', '|', '>':
 		return fmt.Sprintf("put text that begins with %c in quotes", row[col-1])
 	}
-	return "look at the indentation and the quotes here and in the line above"
+	return "check the indentation and the quotes on this line and on the line above"
 }
 
 func indentation(line string) string { return line[:len(line)-len(strings.TrimLeft(line, " \t"))] }
 
 var (
-	messageTooDeep = fmt.Sprintf("this is nested deeper than %d levels", MaxDepth)
-	messageTooMany = fmt.Sprintf("there are more than %d values", MaxNodes)
+	messageTooDeep = fmt.Sprintf("the nesting is deeper than %d levels", MaxDepth)
+	messageTooMany = fmt.Sprintf("the configuration has more than %d values", MaxNodes)
 )
 
 // builder turns parsed nodes into a tree. It stops for good at a bound.
@@ -164,25 +164,25 @@ func (b *builder) buildNode(y *yaml.Node, path string, depth int) *Node {
 		return nil
 	}
 	if b.count++; b.count > MaxNodes {
-		return b.fail(y, messageTooMany, "aliases count each time they are used; write less")
+		return b.fail(y, messageTooMany, "an alias counts with all values that it repeats; make the file smaller")
 	}
 	if depth > MaxDepth {
-		return b.fail(y, messageTooDeep, "no configuration is so deep; look for a bracket that is not closed")
+		return b.fail(y, messageTooDeep, "look for a bracket that is not closed")
 	}
 	if y.Kind == yaml.AliasNode {
 		if b.open[y.Alias] {
-			return b.fail(y, fmt.Sprintf("`*%s` stands inside itself", y.Value), "write what is meant out")
+			return b.fail(y, fmt.Sprintf("the alias `*%s` refers to a value that contains it", y.Value), "write the value out instead of using the alias")
 		}
 		return b.buildNode(y.Alias, path, depth)
 	}
 	if b.open[y] {
-		return b.fail(y, "this is merged into itself", "write what is meant out")
+		return b.fail(y, "this mapping is merged into itself", "write its keys out instead of `<<`")
 	}
 	n := &Node{Path: path, Line: y.Line, Col: y.Column}
 	b.open[y] = true
 	defer delete(b.open, y)
 	if !knownTags[y.ShortTag()] {
-		b.found.addAt(y.Line, y.Column, len(y.Tag), fmt.Sprintf("the tag `%s` means nothing here", y.Tag), "remove it, or quote the text if it begins with an exclamation mark")
+		b.found.addAt(y.Line, y.Column, len(y.Tag), fmt.Sprintf("the tag `%s` is not supported", y.Tag), "remove it, or quote the text if it begins with an exclamation mark")
 		n.Kind = Null
 		return n
 	}
@@ -253,7 +253,7 @@ func (b *builder) buildMapping(n *Node, y *yaml.Node, depth int) {
 			return
 		}
 		if first := own[key.Text]; first != nil {
-			b.found.Add(key, fmt.Sprintf("`%s` is written twice", shortenText(key.Text)), fmt.Sprintf("it is already in line %d; keep one", first.Line))
+			b.found.Add(key, fmt.Sprintf("`%s` is set twice", shortenText(key.Text)), fmt.Sprintf("it is already set on line %d; remove one of them", first.Line))
 			continue
 		}
 		own[key.Text] = key
@@ -285,7 +285,7 @@ func (b *builder) resolveMerge(y *yaml.Node, path string, depth int) []Pair {
 			return nil
 		}
 		if n.Kind != Mapping {
-			b.found.Add(n, "only mappings can be merged with `<<`", "write `<<: *name`, where &name stands before a mapping")
+			b.found.Add(n, "only mappings can be merged with `<<`", "write `<<: *name`, where `&name` marks a mapping")
 			return nil
 		}
 		pairs = append(pairs, n.Pairs...)
