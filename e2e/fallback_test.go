@@ -85,7 +85,7 @@ func (h *house) fallsBack(dir, config string, c bad, num int) {
 		h.t.Errorf("it is %s at revision %d, rolled back: %+v", v.Status, v.Revision, v.RolledBack)
 	}
 	newest := h.revisions(run)[0]
-	if newest.Num != num || newest.Status != dstack.RevisionFailed || newest.Present || !strings.Contains(newest.Reason, c.words[0]) {
+	if newest.Num != num || newest.Status != dstack.RevisionFailed || newest.Current || !strings.Contains(newest.Reason, c.words[0]) {
 		h.t.Errorf("the newest revision in the history is %+v, want %d, failed for %q", newest, num, c.words[0])
 	}
 	h.tells(run, dstack.EventRolledBack, fmt.Sprint(num), "1", c.words[0])

@@ -146,8 +146,8 @@ func TestRollbackByHand(t *testing.T) {
 
 		var told []string
 		for _, r := range h.revisions("back") {
-			told = append(told, fmt.Sprintf("%d of %d %s", r.Num, r.Of, r.Status))
-			if r.Present != (r.Num == 5) || r.User == "" || r.At.IsZero() {
+			told = append(told, fmt.Sprintf("%d of %d %s", r.Num, r.Restores, r.Status))
+			if r.Current != (r.Num == 5) || r.User == "" || r.At.IsZero() {
 				t.Errorf("revision %d: %+v", r.Num, r)
 			}
 		}

@@ -24,7 +24,7 @@ func TestScalesByLoad(t *testing.T) {
 	many := h.asks(14, h.service("scales", "/slow?ms=100"))
 	h.reaches(time.Minute, "scales", 4)
 	e := h.explained("scales")
-	if e.Wanted != 4 || e.Ready != 4 || e.Min != 1 || e.Max != 4 || e.Scaling == nil || e.Decision.Target != 4 ||
+	if e.DesiredReplicas != 4 || e.Ready != 4 || e.Min != 1 || e.Max != 4 || e.Scaling == nil || e.Decision.Target != 4 ||
 		!e.Load.Known || e.Load.RPS < 10 || !strings.Contains(e.Decision.Reason, "requests a second over the last 5s, target 4") {
 		t.Errorf("at four replicas the explanation is %+v, with the scaling %+v", e, e.Scaling)
 	}
@@ -73,7 +73,7 @@ func TestSleeps(t *testing.T) {
 			busy.endsWell("when it was awake")
 			h.asleep("sleeps")
 		}
-		h.tells("sleeps", dstack.EventScaled, "0", "1", "from none there is no delay")
+		h.tells("sleeps", dstack.EventScaled, "0", "1", "scaling up from zero has no delay")
 		h.tells("sleeps", dstack.EventScaled, "", "0", "down from")
 		h.cli("stop", "sleeps", "-y").exits(0) // in its sleep
 		if v := h.run("sleeps"); v.Status != api.StatusStopped {

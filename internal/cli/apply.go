@@ -166,9 +166,9 @@ func (j *applying) compareCode(ctx context.Context, preview *api.Preview) error 
 		old = *run.RunSpec.RepoCodeHash
 	}
 	if old != j.code.Hash {
-		preview.Changes = append(preview.Changes, api.Change{Path: "code", From: fmt.Sprintf("%.8s", old), To: fmt.Sprintf("%.8s", j.code.Hash), Strategy: api.HowRolling})
-		if preview.Strategy != api.HowRecreate {
-			preview.Strategy = api.HowRolling
+		preview.Changes = append(preview.Changes, api.Change{Path: "code", From: fmt.Sprintf("%.8s", old), To: fmt.Sprintf("%.8s", j.code.Hash), Strategy: api.StrategyRolling})
+		if preview.Strategy != api.StrategyRecreate {
+			preview.Strategy = api.StrategyRolling
 		}
 	}
 	return nil

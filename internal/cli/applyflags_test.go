@@ -65,7 +65,7 @@ func TestFlags_WhatTheyStandFor(t *testing.T) {
 
 func TestFlags_WrongValuesNameTheFlag(t *testing.T) {
 	for _, c := range []struct{ flag, value, says string }{
-		{"--max-duration", "soon", "error: --max-duration: cannot parse the duration `soon`"},
+		{"--max-duration", "soon", "error: --max-duration: `soon` is not a duration"},
 		{"--idle-duration", "-5m", "error: --idle-duration: "},
 		{"--retry-duration", "1.5h", "error: --retry-duration: "},
 		{"--spot-policy", "sopt", "error: --spot-policy: "},

@@ -129,9 +129,9 @@ func without(words []string, head, tail, lead int) string {
 // change it is a run that is started anew.
 func howItGoes(changes []api.Change, how string) string {
 	switch {
-	case how == api.HowInPlace:
+	case how == api.StrategyInPlace:
 		return "Nothing is restarted."
-	case how == api.HowRecreate:
+	case how == api.StrategyRecreate:
 		return "There is no room for both: an old replica leaves before a new one starts. Requests wait meanwhile."
 	case len(changes) == 0:
 		return "Nothing differs: its replicas are replaced one by one."
@@ -142,7 +142,7 @@ func howItGoes(changes []api.Change, how string) string {
 // most is how changes come about together: by the most that any needs.
 func most(changes []api.Change) string {
 	how := ""
-	for _, rank := range []string{api.HowInPlace, api.HowRolling, api.HowRecreate} {
+	for _, rank := range []string{api.StrategyInPlace, api.StrategyRolling, api.StrategyRecreate} {
 		if slices.ContainsFunc(changes, func(c api.Change) bool { return c.Strategy == rank }) {
 			how = rank
 		}

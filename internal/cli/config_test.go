@@ -15,7 +15,7 @@ func TestConfig(t *testing.T) {
 	u.types("config").want(t, ExitInvalid, nil, []string{"no server is configured", "dstack config --project main --url URL"})
 	u.types("config", "--project", "main").want(t, ExitInvalid, nil, []string{"the server's address is missing"})
 	u.types("config", "--url", f.URL).want(t, ExitInvalid, nil, []string{"the token is missing", "--token -"})
-	u.types("config", "--url", "localhost", "--token", "x").want(t, ExitInvalid, nil, []string{"is not the URL of a server"})
+	u.types("config", "--url", "localhost", "--token", "x").want(t, ExitInvalid, nil, []string{"is not the URL of a dstack server"})
 	u.types("config", "--url", f.URL, "--token", "dst_bad").want(t, ExitFailed, nil, []string{"does not know this token"})
 	if _, err := os.Stat(bookPath(u.home)); err == nil {
 		t.Fatal("something was written although nothing worked")

@@ -19,7 +19,7 @@ func explainCommand(a *app) *cobra.Command {
 	}
 	question(a, c, (*api.Client).Explain, func(x api.Explanation, asJSON bool) error {
 		if asJSON {
-			x.Why = orEmpty(x.Why)
+			x.Obstacles = orEmpty(x.Obstacles)
 			return a.showJSON(x)
 		}
 		for _, line := range explained(x, time.Now()) {
@@ -35,7 +35,7 @@ func explained(x api.Explanation, now time.Time) []string {
 	if x.Status.IsFinished() {
 		return []string{fmt.Sprintf("%s is %s, and wants no replica", cleanLine(x.RunName), x.Status)}
 	}
-	lines := []string{fmt.Sprintf("wants %s, has %d ready", count(x.Wanted, "replica"), x.Ready)}
+	lines := []string{fmt.Sprintf("wants %s, has %d ready", count(x.DesiredReplicas, "replica"), x.Ready)}
 	add := func(line string) {
 		if line = cleanLine(line); line != "" {
 			lines = append(lines, "   "+line)
@@ -44,7 +44,7 @@ func explained(x api.Explanation, now time.Time) []string {
 	add(x.Decision.Reason)
 	add(traffic(x))
 	add(nextChange(x, now))
-	for _, why := range x.Why {
+	for _, why := range x.Obstacles {
 		add(why)
 	}
 	return lines

@@ -130,7 +130,7 @@ type heard struct {
 func (a *staying) followRun(ctx context.Context, view api.RunView) error {
 	ctx, cancel := context.WithCancel(ctx)
 	reader := &logReader{client: a.client, project: a.project, pause: reconnectPause,
-		ask:    api.FollowLogs{RunName: view.Name, Follow: true, Present: true},
+		ask:    api.FollowLogs{RunName: view.Name, Follow: true, CurrentOnly: true},
 		notice: func(text string) { a.say(" %s", cleanLine(text)) }}
 	lines := make(chan heard)
 	stopped := make(chan struct{})

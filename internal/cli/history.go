@@ -54,7 +54,7 @@ func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *ta
 	t := &table{head: []string{"REVISION", "STATUS", "AGE", "BY", "CHANGES"}, loose: []int{4, 3}}
 	for _, r := range revisions {
 		num := fmt.Sprint(r.Num)
-		if r.Present {
+		if r.Current {
 			num += " *"
 		}
 		t.rows = append(t.rows, []string{num, revisionStatus(r), age(now.Sub(r.At)), orDash(r.User), revisionChanges(r)})
@@ -88,12 +88,12 @@ func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *ta
 func revisionStatus(r api.RevisionView) string {
 	switch r.Status {
 	case dstack.RevisionReady:
-		if r.Present {
+		if r.Current {
 			return "serves"
 		}
 		return "served"
 	case dstack.RevisionPending:
-		if !r.Present {
+		if !r.Current {
 			return "replaced" // before it was ready
 		}
 		return string(r.Status)
@@ -105,8 +105,8 @@ func revisionStatus(r api.RevisionView) string {
 
 func revisionChanges(r api.RevisionView) string {
 	var said []string
-	if r.Of > 0 {
-		said = append(said, fmt.Sprintf("brings back %d", r.Of))
+	if r.Restores > 0 {
+		said = append(said, fmt.Sprintf("brings back %d", r.Restores))
 	}
 	for _, c := range r.Changes {
 		said = append(said, cleanLine(c.Path))

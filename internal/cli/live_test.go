@@ -57,7 +57,7 @@ func TestHistoryAndRollback(t *testing.T) {
 	at := time.Now().Add(-time.Hour)
 	f.history = []api.RevisionView{
 		{Num: 5, Status: dstack.RevisionFailed, At: at, User: "ann", Reason: "replica 0 exited with code 1", Changes: []api.Change{{Path: "commands.0", From: "a", To: "b"}}},
-		{Num: 4, Present: true, Status: dstack.RevisionReady, At: at, Of: 2},
+		{Num: 4, Current: true, Status: dstack.RevisionReady, At: at, Restores: 2},
 		{Num: 3, Status: dstack.RevisionPending, At: at},
 		{Num: 2, Status: dstack.RevisionReady, At: at},
 	}
@@ -75,12 +75,12 @@ func TestHistoryAndRollback(t *testing.T) {
 func TestExplain(t *testing.T) {
 	f := newFake(t)
 	u := newUser(t, f)
-	f.explain = api.Explanation{RunName: "web", Status: api.StatusReady, Wanted: 2, Ready: 2, Min: 1, Max: 4,
+	f.explain = api.Explanation{RunName: "web", Status: api.StatusReady, DesiredReplicas: 2, Ready: 2, Min: 1, Max: 4,
 		Decision: autoscale.Decision{Reason: "14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2", NextAt: time.Now().Add(10 * time.Minute)},
-		Load:     api.LoadView{InFlight: 9, Held: 1}, Why: []string{"replica 1 is waiting: no machine suits"}}
+		Load:     api.LoadView{InFlight: 9, Held: 1}, Obstacles: []string{"replica 1 is waiting: no machine suits"}}
 	u.types("explain", "web").want(t, ExitDone, []string{"wants 2 replicas, has 2 ready\n", "ceil(14.2 / 10) = 2", "range 1..4 · in flight 9 · held 1", "could change at ", "replica 1 is waiting"}, nil)
 	var x api.Explanation
-	if got := u.types("explain", "web", "-o", "json"); json.Unmarshal([]byte(got.out), &x) != nil || x.Wanted != 2 {
+	if got := u.types("explain", "web", "-o", "json"); json.Unmarshal([]byte(got.out), &x) != nil || x.DesiredReplicas != 2 {
 		t.Errorf("got %s", got.out)
 	}
 	f.list = life(api.RunView{Status: api.StatusSleeping, DesiredReplicas: 0, Min: 0, Max: 2})
@@ -168,7 +168,7 @@ func TestExplained_WhenItMayChange(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.name, nextChange(x, now), want)
 		}
 	}
-	got := strings.Join(explained(api.Explanation{Status: api.StatusReady, Wanted: 1, Min: 1, Max: 1, Why: []string{"a\x1b[2J"}}, now), "\n")
+	got := strings.Join(explained(api.Explanation{Status: api.StatusReady, DesiredReplicas: 1, Min: 1, Max: 1, Obstacles: []string{"a\x1b[2J"}}, now), "\n")
 	if want := "wants 1 replica, has 0 ready\n   no gateway has told lately what comes in\n   a"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}

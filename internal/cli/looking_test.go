@@ -162,7 +162,7 @@ func TestValidate(t *testing.T) {
 	u.types("validate", "fleet.dstack.yml").want(t, ExitDone, []string{"fleet.dstack.yml: valid, but"}, []string{"fleet.dstack.yml:1:7: note: not supported yet: type fleet"})
 	u.types("validate", ".").want(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, []string{"sub/bad.dstack.yml:2:7", "not supported yet: pool_name"})
 	u.write(".hidden/Name.dstack.yml", "type: service\nname: My_Service\nport: 1\ncommands: [a]\n")
-	u.types("validate", ".hidden/Name.dstack.yml").want(t, ExitInvalid, nil, []string{".hidden/Name.dstack.yml:2:7: `My_Service` is not a name for a run"})
+	u.types("validate", ".hidden/Name.dstack.yml").want(t, ExitInvalid, nil, []string{".hidden/Name.dstack.yml:2:7: `My_Service` is not a valid name for a run"})
 	u.types("validate", "nowhere.yml", "service.dstack.yml").want(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, []string{"cannot read nowhere.yml"})
 	u.types("validate").want(t, ExitInvalid, nil, []string{"there is no .dstack.yml"})
 	u.in = strings.NewReader(serviceFile)

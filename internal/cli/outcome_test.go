@@ -23,8 +23,8 @@ func TestApply_ARevisionThatIsRolledBack(t *testing.T) {
 			Reason: "replica 0 exited with code 1 after 14s, 3 times in a row", LastOutput: []string{"ValueError: 8192 is larger than 4096"}}})
 	known := life(ready)[0]
 	known.Revision = 3
-	f.preview.Existing, f.preview.Strategy = &known, api.HowRolling
-	f.preview.Changes = []api.Change{{Path: "commands.0", From: "a", To: "b", Strategy: api.HowRolling}}
+	f.preview.Existing, f.preview.Strategy = &known, api.StrategyRolling
+	f.preview.Changes = []api.Change{{Path: "commands.0", From: "a", To: "b", Strategy: api.StrategyRolling}}
 	u.types("apply", "-y", "-f", "service.dstack.yml").want(t, ExitRolledBack, nil, []string{
 		"revision 4 of web did not become ready, rolled back to 3", "exited with code 1 after 14s", "ValueError: 8192", "  now   revision 3 serves, 2 of 2 replicas\n", "dstack events web"})
 }
@@ -109,9 +109,9 @@ func TestApply_SaysHowChangesAreMade(t *testing.T) {
 		force bool
 		says  []string
 	}{
-		{"in place", api.HowInPlace, false, []string{"scaling.target   10  →  20     in place\n", "Nothing is restarted."}},
-		{"rolling", api.HowRolling, false, []string{"One new replica becomes ready before an old one leaves. Nothing is interrupted."}},
-		{"recreate", api.HowRecreate, false, []string{"There is no room for both: an old replica leaves before a new one starts. Requests wait meanwhile."}},
+		{"in place", api.StrategyInPlace, false, []string{"scaling.target   10  →  20     in place\n", "Nothing is restarted."}},
+		{"rolling", api.StrategyRolling, false, []string{"One new replica becomes ready before an old one leaves. Nothing is interrupted."}},
+		{"recreate", api.StrategyRecreate, false, []string{"There is no room for both: an old replica leaves before a new one starts. Requests wait meanwhile."}},
 		{"force", "", true, []string{"Nothing differs: its replicas are replaced one by one."}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -124,7 +124,7 @@ func TestApply_SaysHowChangesAreMade(t *testing.T) {
 			if c.force {
 				args = append(args, "--force")
 			} else {
-				f.preview.Changes = []api.Change{{Path: "scaling.target", From: "10", To: "20", Strategy: api.HowInPlace},
+				f.preview.Changes = []api.Change{{Path: "scaling.target", From: "10", To: "20", Strategy: api.StrategyInPlace},
 					{Path: "port", From: "1", To: "2", Strategy: c.how}}
 			}
 			got := u.types(args...)
@@ -134,7 +134,7 @@ func TestApply_SaysHowChangesAreMade(t *testing.T) {
 }
 
 func TestApply_CodeThatDiffersIsRolling(t *testing.T) {
-	f, u := revised(t, api.HowInPlace, []api.Change{{Path: "scaling.target", From: "10", To: "20", Strategy: api.HowInPlace}}, ready)
+	f, u := revised(t, api.StrategyInPlace, []api.Change{{Path: "scaling.target", From: "10", To: "20", Strategy: api.StrategyInPlace}}, ready)
 	f.run = runs(t, "other code")
 	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, []string{"code", "rolling", "One new replica becomes ready"})
 }
@@ -170,9 +170,9 @@ func turned(f *fake) {
 		return api.Change{Path: path, From: from, To: to, Strategy: how}
 	}
 	f.history = []api.RevisionView{
-		{Num: 5, Present: true, Status: dstack.RevisionReady, At: at, Changes: []api.Change{change("commands.0", "b", "a", api.HowRolling), change("env.KEY", "•••", "•••", api.HowRolling)}},
-		{Num: 4, Status: dstack.RevisionFailed, At: at, Reason: "replica 0 exited with code 1", Changes: []api.Change{change("commands.0", "a", "b", api.HowRolling), change("scaling.target", "10", "20", api.HowInPlace)}},
-		{Num: 3, Status: dstack.RevisionReady, At: at, Changes: []api.Change{change("scaling.target", "5", "10", api.HowInPlace)}},
+		{Num: 5, Current: true, Status: dstack.RevisionReady, At: at, Changes: []api.Change{change("commands.0", "b", "a", api.StrategyRolling), change("env.KEY", "•••", "•••", api.StrategyRolling)}},
+		{Num: 4, Status: dstack.RevisionFailed, At: at, Reason: "replica 0 exited with code 1", Changes: []api.Change{change("commands.0", "a", "b", api.StrategyRolling), change("scaling.target", "10", "20", api.StrategyInPlace)}},
+		{Num: 3, Status: dstack.RevisionReady, At: at, Changes: []api.Change{change("scaling.target", "5", "10", api.StrategyInPlace)}},
 		{Num: 2, Status: dstack.RevisionPending, At: at},
 	}
 	f.views = life(api.RunView{Status: api.StatusUpdating, Revision: 6}, api.RunView{Status: api.StatusReady, Revision: 6})
@@ -253,8 +253,8 @@ func TestUnlike_LeavesOutWhatTwoValuesShare(t *testing.T) {
 
 func TestChanges_HowStandsAtTheEdge(t *testing.T) {
 	s, out := onTerminal(60)
-	(&app{screen: s}).listChanges([]api.Change{{Path: "commands.1", From: "vllm serve some/model --max-model-len 4096", To: "vllm serve some/model --max-model-len 8192", Strategy: api.HowRolling},
-		{Path: "scaling.target", From: "10", To: "20", Strategy: api.HowInPlace}})
+	(&app{screen: s}).listChanges([]api.Change{{Path: "commands.1", From: "vllm serve some/model --max-model-len 4096", To: "vllm serve some/model --max-model-len 8192", Strategy: api.StrategyRolling},
+		{Path: "scaling.target", From: "10", To: "20", Strategy: api.StrategyInPlace}})
 	want := "   commands.1       vllm serve … --max-model-len…   rolling\n" +
 		"   scaling.target   10  →  20                      in place\n\n"
 	if out.String() != want {

@@ -164,7 +164,7 @@ func TestProfile_BadFiles(t *testing.T) {
 		says       []string
 	}{
 		{"an unknown field", profiles("- name: a\n  spot_polic: spot"), []string{".dstack/profiles.yml:3:3: unknown field `spot_polic`", "did you mean `spot_policy`?", "1 problem in "}},
-		{"no YAML", "profiles: [", []string{".dstack/profiles.yml:2:", "this is not YAML"}},
+		{"no YAML", "profiles: [", []string{".dstack/profiles.yml:2:", "invalid YAML"}},
 		{"no name", profiles("- spot_policy: spot"), []string{".dstack/profiles.yml:2:3"}},
 		{"two of one name", profiles("- name: a", "- name: b", "- name: a"), []string{".dstack/profiles.yml:4:9: there are two profiles called `a`", "line 2"}},
 	} {

@@ -85,7 +85,7 @@ func (g *goingBack) run(ctx context.Context, name string) (err error) {
 // server will say that there is none.
 func (g *goingBack) meant(revisions []api.RevisionView) (present, target int) {
 	for _, r := range revisions {
-		if r.Present {
+		if r.Current {
 			present = r.Num
 		}
 	}
@@ -114,7 +114,7 @@ func (g *goingBack) showWay(name string, revisions []api.RevisionView, present, 
 	switch {
 	case len(changes) == 0:
 		g.say(" Nothing differs: its replicas are replaced one by one.")
-	case most(changes) == api.HowInPlace:
+	case most(changes) == api.StrategyInPlace:
 		g.say(" Nothing is restarted.")
 	default: // whether there is room for both is not known here
 		g.say(" Where there is room for both, a new replica becomes ready before an old one leaves.")

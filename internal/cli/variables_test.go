@@ -60,7 +60,7 @@ func TestEnvFile_Refused(t *testing.T) {
 		says  []string
 	}{
 		{"a bad file", map[string]string{"a.env": "A=1\nA=secret\n\nB: secret"}, []string{"--env-file", "a.env"},
-			[]string{"a.env:2:1: `A` is written twice", "it is already in line 1; keep one", "a.env:4:2: there is a colon", "write NAME=value", "2 problems in a.env\n"}},
+			[]string{"a.env:2:1: `A` is set twice", "it is already set on line 1; remove one of them", "a.env:4:2: there is a colon", "write NAME=value", "2 problems in a.env\n"}},
 		{"two bad files", map[string]string{"a.env": "1=secret", "b.env": "B='secret"}, []string{"--env-file", "a.env", "--env-file", "b.env"},
 			[]string{"1 problem in a.env\n\nb.env:1:3: this quote is not closed", "1 problem in b.env\n"}},
 		{"no such file", nil, []string{"--env-file", "a.env"}, []string{"a.env: this file cannot be read: no such file or directory\n  check the path"}},
@@ -92,7 +92,7 @@ func TestEnvFile_MissingVariables(t *testing.T) {
 		{"in a .env that is wrong", "SECOND=secret\n!\n", nil, []string{"export SECOND=…, or apply with -e SECOND=…"}},
 		{"asked for by a file", "# mine\nFIRST=secret\nTHIRD # secret\n", []string{"--env-file", ".env"},
 			[]string{"service.dstack.yml:8:5: environment variable `SECOND`", "1 problem in service.dstack.yml\n\n.env:3:1: environment variable `THIRD` is not set\n   3 | THIRD…\n     | ^^^^^\n", "1 problem in .env"}},
-		{"asked for by -e", "", []string{"-e", "FIRST=secret", "-e", "SECOND=secret", "-e", "THIRD"}, []string{"error: --env: environment variable `THIRD` is not set\n  try   export THIRD=…"}},
+		{"asked for by -e", "", []string{"-e", "FIRST=secret", "-e", "SECOND=secret", "-e", "THIRD"}, []string{"error: --env: environment variable `THIRD` is not set\n  try   run export THIRD=…"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, u := applier(t, ready)

@@ -5,44 +5,46 @@ import (
 	"time"
 )
 
-// BaseImage is what a service runs in when it names no image: the variant is
-// the Python version, with "-devel" behind it when nvcc is asked for.
+// BaseImage is the format of the image for services that name none. The verb
+// takes the Python version; services with nvcc add the suffix "-devel".
 const BaseImage = "dstackai/base:py%s-0.5-cuda-12.1"
 
-// DefaultPython is the Python of the base image when none is named.
+// DefaultPython is the Python version of the base image when the service
+// names none.
 const DefaultPython = "3.10"
 
-// AttemptSpec is all that an engine needs to know to run one attempt.
+// AttemptSpec is everything that an engine needs to run one attempt.
 type AttemptSpec struct {
 	Attempt         AttemptID
 	AttemptNum      int
 	Replica         ReplicaID
 	ReplicaNum      int
-	Run             string // its name
-	Project         string
-	Image           string            // always set; process engines do not look at it
-	Auth            *RegistryAuth     // nil: none
-	Argv            []string          // in a container; empty: the image's own command
-	Script          string            // the commands joined, for a shell on the machine itself
-	WorkingDir      string            // below the code's folder; empty: the image's own, and no code
-	Env             map[string]string // complete, DSTACK_* included
+	Run             string            // name of the run
+	Project         string            // name of the project
+	Image           string            // always set; the process engine ignores it
+	Auth            *RegistryAuth     // login for the image; nil: none
+	Argv            []string          // command line in the container; empty: the image's own command
+	Script          string            // the same commands joined into one shell script, for the process engine
+	WorkingDir      string            // relative to the uploaded code; empty: the image's own, and no code is copied
+	Env             map[string]string // the complete environment, DSTACK_* variables included
 	Port            int
-	ShmBytes        int64 // 0: the engine's default
-	CPUs            int   // 0: no limit
-	MemoryMiB       int64 // 0: no limit
-	GPUs            []GPU // to be given to it, and no others
+	ShmBytes        int64 // size of /dev/shm; 0: the engine's default
+	CPUs            int   // limit; 0: none
+	MemoryMiB       int64 // limit; 0: none
+	GPUs            []GPU // the only GPUs that the attempt can see
 	CodeHash        string
 	CodeRepo        string
 	CodeProject     ProjectID
-	StopGracePeriod time.Duration // from SIGTERM to SIGKILL
+	StopGracePeriod time.Duration // time between SIGTERM and SIGKILL
 }
 
 // RegistryAuth is a login to an image registry.
 type RegistryAuth struct{ Username, Password string }
 
-// Installation names one dstack server's data: engines label what they make
-// with it, so that two servers on one machine leave each other's alone.
+// Installation identifies the data directory of one dstack server. Engines
+// label everything they create with it, so that two servers on one machine do
+// not touch each other's containers and processes.
 type Installation string
 
-// JSON is a value kept as it came.
+// JSON is a value that is stored and returned exactly as it was received.
 type JSON = json.RawMessage

@@ -25,7 +25,7 @@ func rolls(from, to dstack.RunSpec) bool {
 // most is how changes come about together.
 func most(list []api.Change) (all string) {
 	for _, c := range list {
-		if c.Strategy != api.HowInPlace {
+		if c.Strategy != api.StrategyInPlace {
 			return c.Strategy
 		}
 		all = c.Strategy
@@ -38,8 +38,8 @@ func most(list []api.Change) (all string) {
 func (p plan) changes() []api.Change {
 	list := changes(p.existing.Run.Spec, p.spec)
 	for i := range list {
-		if list[i].Strategy == api.HowRolling && p.crowded {
-			list[i].Strategy = api.HowRecreate
+		if list[i].Strategy == api.StrategyRolling && p.crowded {
+			list[i].Strategy = api.StrategyRecreate
 		}
 	}
 	return list

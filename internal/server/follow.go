@@ -52,7 +52,7 @@ func (s *Server) followLogs(c *call) error {
 	}
 	f := &follower{s: s, in: in, run: w.Run.ID, out: newLineWriter(c.w), since: map[dstack.AttemptID]time.Time{}}
 	sources := f.sources(w)
-	if in.Present {
+	if in.CurrentOnly {
 		sources = slices.DeleteFunc(sources, func(src source) bool {
 			if !src.present {
 				f.since[src.key.Attempt] = skipped

@@ -55,8 +55,8 @@ func (s *Server) history(c *call, in api.RunName) ([]api.RevisionView, error) {
 	}
 	views := make([]api.RevisionView, 0, len(found))
 	for i, r := range found {
-		v := api.RevisionView{Num: r.Num, Present: r.Num == w.Run.Revision, Status: r.Status, User: r.User, At: r.At.UTC(),
-			Of: r.Restores, Reason: string(r.Reason), Changes: []api.Change{}}
+		v := api.RevisionView{Num: r.Num, Current: r.Num == w.Run.Revision, Status: r.Status, User: r.User, At: r.At.UTC(),
+			Restores: r.Restores, Reason: string(r.Reason), Changes: []api.Change{}}
 		if i+1 < len(found) {
 			v.Changes = changes(found[i+1].Spec, r.Spec)
 		}
@@ -123,8 +123,8 @@ func (s *Server) explain(c *call, in api.RunName) (api.Explanation, error) {
 		return api.Explanation{}, err
 	}
 	view := viewOfRun(w, s.names)
-	x := api.Explanation{RunName: w.Run.Name, Status: view.Status, Wanted: view.DesiredReplicas, Ready: view.Ready,
-		Min: view.Min, Max: view.Max, Scaling: scalingView(w.Run), ScaledAt: w.Run.ScaledAt.UTC(), Load: loadView(w.Load), Why: whyNot(w, view)}
+	x := api.Explanation{RunName: w.Run.Name, Status: view.Status, DesiredReplicas: view.DesiredReplicas, Ready: view.Ready,
+		Min: view.Min, Max: view.Max, Scaling: scalingView(w.Run), ScaledAt: w.Run.ScaledAt.UTC(), Load: loadView(w.Load), Obstacles: whyNot(w, view)}
 	if w.Run.Status.IsFinished() || w.Run.Status == dstack.RunTerminating {
 		return x, nil
 	}
@@ -151,7 +151,7 @@ func scalingView(run dstack.Run) *api.ScalingView {
 }
 
 func loadView(l dstack.Load) api.LoadView {
-	v := api.LoadView{Known: l.Known, Requests: l.Requests, Busy: l.Concurrency, InFlight: l.InFlight, Held: l.Held, Watched: l.Watched.Seconds()}
+	v := api.LoadView{Known: l.Known, Requests: l.Requests, Concurrency: l.Concurrency, InFlight: l.InFlight, Held: l.Held, Watched: l.Watched.Seconds()}
 	if l.Window > 0 {
 		v.RPS = float64(l.Requests) / l.Window.Seconds()
 	}

@@ -199,7 +199,7 @@ func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 	resumed := h.stream(api.FollowLogs{RunName: "web", Follow: true, After: map[dstack.AttemptID]time.Time{seen.Attempt: base.Add(time.Second)}})
 	h.hear(resumed, "three", "four")
 	h.hear(h.stream(api.FollowLogs{RunName: "web", Follow: true, StartTime: &seen.Timestamp}), "four")
-	h.hear(h.stream(api.FollowLogs{RunName: "web", Follow: true, Present: true}), "four")
+	h.hear(h.stream(api.FollowLogs{RunName: "web", Follow: true, CurrentOnly: true}), "four")
 	once, other := h.stream(api.FollowLogs{RunName: "web"}), 1
 	h.hear(once, "one", "two", "three", "four")
 	h.silence(once)

@@ -17,7 +17,7 @@ type Change struct {
 }
 
 // What is shown of a secret.
-const hidden = "•••"
+const maskedValue = "•••"
 
 // Diff tells what differs between the normal forms of two configurations, in
 // the order of the wire. Values of variables and the registry's password are
@@ -25,38 +25,38 @@ const hidden = "•••"
 func Diff(a, b Service) []Change {
 	from, to := flatten(a), flatten(b)
 	var changes []Change
-	for _, path := range paths(from, to) {
-		f, t := find(from, path), find(to, path)
+	for _, path := range mergePaths(from, to) {
+		f, t := findValue(from, path), findValue(to, path)
 		if f == t {
 			continue
 		}
-		changes = append(changes, Change{Path: path, From: f.shown(), To: t.shown()})
+		changes = append(changes, Change{Path: path, From: f.display(), To: t.display()})
 	}
 	return changes
 }
 
-// leaf is one value of a flattened configuration.
-type leaf struct {
+// configValue is one value of a flattened configuration.
+type configValue struct {
 	path, value string
 	secret      bool
 }
 
-func (l leaf) shown() string {
+func (l configValue) display() string {
 	if l.secret {
-		return hidden
+		return maskedValue
 	}
 	return l.value
 }
 
-func find(list []leaf, path string) leaf {
-	if i := slices.IndexFunc(list, func(l leaf) bool { return l.path == path }); i >= 0 {
+func findValue(list []configValue, path string) configValue {
+	if i := slices.IndexFunc(list, func(l configValue) bool { return l.path == path }); i >= 0 {
 		return list[i]
 	}
-	return leaf{}
+	return configValue{}
 }
 
-// paths returns every path once, those of one field together.
-func paths(from, to []leaf) []string {
+// mergePaths returns every path once, those of one field together.
+func mergePaths(from, to []configValue) []string {
 	var all []string
 	seen := map[string]bool{}
 	for _, l := range slices.Concat(from, to) {
@@ -81,27 +81,27 @@ var fieldOrder = []string{
 	"termination_idle_time", "probes", "rate_limits", "drain_timeout", "hold",
 }
 
-// leaves collects values; an empty one is not there.
-type leaves []leaf
+// configValues collects values; an empty one is not there.
+type configValues []configValue
 
-func (l *leaves) add(path, value string) {
+func (l *configValues) add(path, value string) {
 	if value != "" {
-		*l = append(*l, leaf{path: path, value: value})
+		*l = append(*l, configValue{path: path, value: value})
 	}
 }
 
-func (l *leaves) secret(path, value string) {
-	*l = append(*l, leaf{path: path, value: value, secret: true})
+func (l *configValues) addSecret(path, value string) {
+	*l = append(*l, configValue{path: path, value: value, secret: true})
 }
 
-func (l *leaves) list(path string, values []string) {
+func (l *configValues) addList(path string, values []string) {
 	for i, v := range values {
 		l.add(path+"."+strconv.Itoa(i), v)
 	}
 }
 
-func flatten(s Service) []leaf {
-	var l leaves
+func flatten(s Service) []configValue {
+	var l configValues
 	l.add("port", strconv.Itoa(s.Port.Container))
 	l.add("https", strconv.FormatBool(s.HTTPS))
 	l.add("auth", strconv.FormatBool(s.Auth))
@@ -112,32 +112,32 @@ func flatten(s Service) []leaf {
 	l.add("working_dir", string(s.WorkingDir))
 	l.add("home_dir", s.HomeDir)
 	l.add("python", string(s.Python))
-	l.list("setup", s.Setup)
-	l.list("commands", s.Commands)
-	l.blocks(s)
+	l.addList("setup", s.Setup)
+	l.addList("commands", s.Commands)
+	l.addOptional(s)
 	for _, v := range s.Env {
 		if v.Open {
 			l.add("env."+v.Name, "from your environment: "+v.From)
 			continue
 		}
-		l.secret("env."+v.Name, v.Value)
+		l.addSecret("env."+v.Name, v.Value)
 	}
 	for i, v := range s.Volumes {
 		l.add("volumes."+cmp.Or(v.Name, strconv.Itoa(i)), strings.TrimPrefix(v.InstancePath+":"+v.Path, ":"))
 	}
 	for i, p := range s.Probes {
-		l.add("probes."+strconv.Itoa(i), asJSON(p))
+		l.add("probes."+strconv.Itoa(i), formatJSON(p))
 	}
 	for i, limit := range s.RateLimits {
-		l.add("rate_limits."+strconv.Itoa(i), asJSON(limit))
+		l.add("rate_limits."+strconv.Itoa(i), formatJSON(limit))
 	}
-	l.resources(s.Resources)
-	l.params(s.Params)
+	l.addResources(s.Resources)
+	l.addParams(s.Params)
 	return l
 }
 
-// blocks adds what may be there or not.
-func (l *leaves) blocks(s Service) {
+// addOptional adds what may be there or not.
+func (l *configValues) addOptional(s Service) {
 	if m := s.Model; m != nil {
 		l.add("model.name", m.Name)
 		l.add("model.type", m.Type)
@@ -150,7 +150,7 @@ func (l *leaves) blocks(s Service) {
 	}
 	if c := s.Scaling; c != nil {
 		l.add("scaling.metric", c.Metric)
-		l.add("scaling.target", number(c.Target))
+		l.add("scaling.target", formatNumber(c.Target))
 		l.add("scaling.scale_up_delay", c.ScaleUpDelay.String())
 		l.add("scaling.scale_down_delay", c.ScaleDownDelay.String())
 		if c.Window != nil {
@@ -168,14 +168,14 @@ func (l *leaves) blocks(s Service) {
 	}
 	if a := s.RegistryAuth; a != nil {
 		l.add("registry_auth.username", a.Username)
-		l.secret("registry_auth.password", a.Password)
+		l.addSecret("registry_auth.password", a.Password)
 	}
 	if s.NVCC != nil {
 		l.add("nvcc", strconv.FormatBool(*s.NVCC))
 	}
 }
 
-func (l *leaves) resources(r Resources) {
+func (l *configValues) addResources(r Resources) {
 	usual := func(value string, asked bool) string {
 		if asked {
 			return value
@@ -195,19 +195,19 @@ func (l *leaves) resources(r Resources) {
 	}
 }
 
-func (l *leaves) params(p Params) {
+func (l *configValues) addParams(p Params) {
 	l.add("backends", strings.Join(p.Backends, ", "))
 	l.add("regions", strings.Join(p.Regions, ", "))
 	l.add("instance_types", strings.Join(p.InstanceTypes, ", "))
 	if p.Retry != nil || p.RetryPolicy != nil {
 		events, window := p.RetryRule()
-		l.add("retry", retryText(events, window))
+		l.add("retry", formatRetry(events, window))
 	}
 	if p.MaxDuration != nil {
 		l.add("max_duration", p.MaxDuration.String())
 	}
 	if p.MaxPrice != nil {
-		l.add("max_price", "$"+number(*p.MaxPrice))
+		l.add("max_price", "$"+formatNumber(*p.MaxPrice))
 	}
 	if p.TerminationIdleTime != nil {
 		l.add("termination_idle_time", p.TerminationIdleTime.String())
@@ -219,20 +219,20 @@ func (l *leaves) params(p Params) {
 	l.add("termination_policy", string(p.TerminationPolicy))
 }
 
-// asJSON shows a block on one line.
-func asJSON(v any) string {
-	text, err := marshal(v)
+// formatJSON shows a block on one line.
+func formatJSON(v any) string {
+	text, err := marshalJSON(v)
 	if err != nil { // they are plain structs
 		return err.Error()
 	}
 	return string(text)
 }
 
-func retryText(events []string, window Seconds) string {
+func formatRetry(events []string, window Seconds) string {
 	if len(events) == 0 {
 		return "off"
 	}
 	return fmt.Sprintf("%s for %s", strings.Join(events, ", "), window)
 }
 
-func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+func formatNumber(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }

@@ -8,12 +8,12 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// misplaced says where fields belong that people write into the service
+// nestedFields says where fields belong that people write into the service
 // itself, or beside where they belong. Names that many mappings have are not
 // among them.
-var misplaced = sync.OnceValue(func() map[string]string {
+var nestedFields = sync.OnceValue(func() map[string]string {
 	places := map[string]string{}
-	put := func(where string, rows []row) {
+	put := func(where string, rows []fieldRow) {
 		for _, r := range rows {
 			switch r.name {
 			case "name", "type", "path", "count", "port", "key", "size", "memory", "vendor":
@@ -24,13 +24,13 @@ var misplaced = sync.OnceValue(func() map[string]string {
 			}
 		}
 	}
-	put("resources", resourcesBlock.described().rows)
-	put("resources.gpu", gpuBlock.described().rows)
-	put("scaling", scalingBlock.described().rows)
-	put("registry_auth", registryBlock.described().rows)
-	put("model", modelTables["openai"].described().rows)
-	put("model", modelTables["tgi"].described().rows)
-	put("ssh_config", sshBlock.described().rows)
+	put("resources", resourcesBlock.describe().rows)
+	put("resources.gpu", gpuBlock.describe().rows)
+	put("scaling", scalingBlock.describe().rows)
+	put("registry_auth", registryBlock.describe().rows)
+	put("model", modelTables["openai"].describe().rows)
+	put("model", modelTables["tgi"].describe().rows)
+	put("ssh_config", sshBlock.describe().rows)
 	places["memory"] = "resources"
 	return places
 })
@@ -41,19 +41,19 @@ var synonyms = map[string]string{
 	"gpus": "resources.gpu", "accelerators": "resources.gpu", "ram": "resources.memory", "healthcheck": "probes", "health_check": "probes",
 }
 
-// elsewhere is the hint for a key that is right, but in another place.
-func elsewhere(n *strictyaml.Node, key string) string {
+// hintForUnknown is the hint for a key that is right, but in another place.
+func hintForUnknown(n *strictyaml.Node, key string) string {
 	if n.Path != "" {
-		if slices.ContainsFunc(serviceBlock.keys, func(k strictyaml.Key) bool { return k.Name == key && !k.Rare }) {
-			return fmt.Sprintf("`%s` belongs to the configuration itself, not here", key)
+		if slices.ContainsFunc(serviceBlock.keys, func(k strictyaml.Key) bool { return k.Name == key && !k.Unlisted }) {
+			return fmt.Sprintf("`%s` is a top-level field; move it out of this mapping", key)
 		}
 		return ""
 	}
 	if better := synonyms[key]; better != "" {
-		return fmt.Sprintf("that is called `%s` here", better)
+		return fmt.Sprintf("use `%s` instead", better)
 	}
-	if where := misplaced()[key]; where != "" {
-		return fmt.Sprintf("`%s` belongs into `%s`", key, where)
+	if where := nestedFields()[key]; where != "" {
+		return fmt.Sprintf("move `%s` into `%s`", key, where)
 	}
 	return ""
 }

@@ -62,22 +62,22 @@ func TestEnvFile_WhatIsRefused(t *testing.T) {
 		want       []string // line:col, message
 	}{
 		{"no name", "=secret", []string{"1:1 an environment variable has no name"}},
-		{"a digit first", "1A=secret", []string{"1:1 this is not a name"}},
-		{"a dash in the name", "A=1\nMY-VAR=secret", []string{"2:3 this is not a name"}},
+		{"a digit first", "1A=secret", []string{"1:1 this is not a valid name"}},
+		{"a dash in the name", "A=1\nMY-VAR=secret", []string{"2:3 this is not a valid name"}},
 		{"a space before the sign", "A =secret", []string{"1:2 there is a space before `=`"}},
-		{"YAML", "A: secret", []string{"1:2 there is a colon behind the name"}},
-		{"two words", "A secret", []string{"1:2 this is not a name"}},
-		{"a key of several lines without quotes", "A=x\nsecret+/secret==\n-----END-----", []string{"2:7 this is not a name", "3:1 this is not a name"}},
-		{"written twice", "A=secret\n\nB=2\nexport A=secret2", []string{"4:8 `A` is written twice"}},
+		{"YAML", "A: secret", []string{"1:2 there is a colon after the name"}},
+		{"two words", "A secret", []string{"1:2 this is not a valid name"}},
+		{"a key of several lines without quotes", "A=x\nsecret+/secret==\n-----END-----", []string{"2:7 this is not a valid name", "3:1 this is not a valid name"}},
+		{"written twice", "A=secret\n\nB=2\nexport A=secret2", []string{"4:8 `A` is set twice"}},
 		{"no closing quote", "B=1\nA=\"secret\n\nsecret", []string{"2:3 this quote is not closed"}},
 		{"no closing single quote", "A='secret", []string{"1:3 this quote is not closed"}},
-		{"text behind a quote", `A="secret"secret`, []string{"1:11 there is text behind the closing quote"}},
-		{"a comment right behind a quote", `A='secret'#secret`, []string{"1:11 there is text behind the closing quote"}},
-		{"a quote closed too late", "A=\"secret\nB=\"secret\"\nC=1 2", []string{"2:4 there is text behind the closing quote"}},
-		{"an unknown escape", `A="secret\x"` + "\nB=\"\nsecret\\", []string{"1:10 this escape is not known", "2:3 this quote is not closed", "3:7 this escape is not known"}},
-		{"not UTF-8", "A=1\nB=secret\xff", []string{"2:9 this is not UTF-8 text"}},
-		{"a control character", "A=sec\x00ret", []string{"1:6 there is a control character (code 0)"}},
-		{"columns are characters", "ä=secret", []string{"1:1 this is not a name"}},
+		{"text behind a quote", `A="secret"secret`, []string{"1:11 there is text after the closing quote"}},
+		{"a comment right behind a quote", `A='secret'#secret`, []string{"1:11 there is text after the closing quote"}},
+		{"a quote closed too late", "A=\"secret\nB=\"secret\"\nC=1 2", []string{"2:4 there is text after the closing quote"}},
+		{"an unknown escape", `A="secret\x"` + "\nB=\"\nsecret\\", []string{"1:10 this escape sequence is not supported", "2:3 this quote is not closed", "3:7 this escape sequence is not supported"}},
+		{"not UTF-8", "A=1\nB=secret\xff", []string{"2:9 the file is not valid UTF-8"}},
+		{"a control character", "A=sec\x00ret", []string{"1:6 the file contains a control character (code 0)"}},
+		{"columns are characters", "ä=secret", []string{"1:1 this is not a valid name"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := spec.ParseEnvFile("prod.env", []byte(c.text))
@@ -103,20 +103,20 @@ func TestEnvFile_WhatIsRefused(t *testing.T) {
 
 func TestEnvFile_TheCaretIsBelowWhatIsMeant(t *testing.T) {
 	_, err := spec.ParseEnvFile(".env", []byte("A=1\nMY-VAR=secret\nB=\"secr\\et\"\nexport A=2\n"))
-	want := `.env:2:3: this is not a name for an environment variable
+	want := `.env:2:3: this is not a valid name for an environment variable
    2 | MY-VAR…
      |   ^
-  write NAME=value, with letters, digits and underscores in the name, and no digit first
+  write NAME=value; the name has letters, digits and underscores, and does not begin with a digit
 
-.env:3:8: this escape is not known
+.env:3:8: this escape sequence is not supported
    3 | B="••••••…
      |        ^^
-  write \\ for a backslash; \n, \t, \r, \" and \$ are known too, and single quotes have no escapes
+  write \\ for a backslash; \n, \t, \r, \" and \$ are supported, too; single quotes have no escapes
 
-.env:4:8: ` + "`A`" + ` is written twice
+.env:4:8: ` + "`A`" + ` is set twice
    4 | export A…
      |        ^
-  it is already in line 1; keep one
+  it is already set on line 1; remove one of them
 
 3 problems in .env
 `
@@ -135,7 +135,7 @@ func TestEnvFile_Bounds(t *testing.T) {
 		t.Errorf("the largest file: %v", err)
 	}
 	_, err = spec.ParseEnvFile(".env", []byte(strings.Repeat("a wrong file\n", 1000)))
-	if problems, ok := errors.AsType[spec.Problems](err); !ok || len(problems) != 21 || !strings.Contains(problems[20].Hint, "is this a file of environment variables?") {
+	if problems, ok := errors.AsType[spec.Problems](err); !ok || len(problems) != 21 || !strings.Contains(problems[20].Hint, "check that this is a file of environment variables") {
 		t.Errorf("a wrong file: %d problems", len(problems))
 	}
 }

@@ -5,7 +5,7 @@ package spec
 func ParseGB(text string) (GB, error) {
 	v, f := parseGB(text)
 	if f != nil {
-		return 0, problemOf("", f)
+		return 0, newProblem("", f)
 	}
 	return v, nil
 }
@@ -13,7 +13,7 @@ func ParseGB(text string) (GB, error) {
 func ParseGPU(text string) (*GPU, error) {
 	g, f := parseGPU(text)
 	if f != nil {
-		return nil, problemOf("resources.gpu", f)
+		return nil, newProblem("resources.gpu", f)
 	}
 	return g, nil
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-var reference = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
+var referenceName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
 
 // Interpolate fills in ${{ run.args }} in commands, and ${{ env.X }} in the
 // registry's login: from the service's own variables, else by lookup.
@@ -14,15 +14,15 @@ var reference = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9
 func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) Problems {
 	var all Problems
 	fill := func(path string, text *string, value func(name string) (string, bool), known string) {
-		filled, f := interpolate(*text, value, known)
+		filled, f := fillReferences(*text, value, known)
 		if f != nil {
-			all = append(all, problemOf(path, f))
+			all = append(all, newProblem(path, f))
 			return
 		}
 		*text = filled
 	}
 	run := func(name string) (string, bool) { return strings.Join(args, " "), name == "run.args" }
-	const knownRun = "only ${{ run.args }} is known here: what follows the command line"
+	const knownRun = "only ${{ run.args }} can be used here, the arguments after -- on the command line"
 	for _, list := range []struct {
 		path  string
 		lines []string
@@ -44,15 +44,15 @@ func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) 
 		}
 		return lookup(name)
 	}
-	const knownEnv = "set the environment variable before you apply; only ${{ env.NAME }} is known here"
+	const knownEnv = "only ${{ env.NAME }} can be used here; set the variable in `env` or in your environment"
 	fill("registry_auth.username", &s.RegistryAuth.Username, env, knownEnv)
 	fill("registry_auth.password", &s.RegistryAuth.Password, env, knownEnv)
 	return all
 }
 
-// interpolate replaces references. `$$` is a dollar sign where it is the
+// fillReferences replaces references. `$$` is a dollar sign where it is the
 // first one after the last reference; after any other it stays as it is.
-func interpolate(text string, value func(string) (string, bool), known string) (string, *fault) {
+func fillReferences(text string, value func(string) (string, bool), known string) (string, *fault) {
 	var b strings.Builder
 	var missing []string
 	for text != "" {
@@ -72,11 +72,11 @@ func interpolate(text string, value func(string) (string, bool), known string) (
 		b.WriteString(text[:open])
 		inside, rest, closed := strings.Cut(text[open+3:], "}}")
 		if !closed {
-			return "", &fault{Message: fmt.Sprintf("no pattern closing: `%.60s`", text[open:]), Hint: "close it with }}, or write $$ for a dollar sign"}
+			return "", &fault{Message: fmt.Sprintf("the reference is not closed: `%.60s`", text[open:]), Hint: "close it with }}, or write $$ for a dollar sign"}
 		}
 		name := strings.TrimSpace(inside)
-		if !reference.MatchString(name) {
-			return "", &fault{Message: fmt.Sprintf("illegal reference name: `%.60s`", name), Hint: "write a group and a name: ${{ run.args }}"}
+		if !referenceName.MatchString(name) {
+			return "", &fault{Message: fmt.Sprintf("invalid reference: `%.60s`", name), Hint: "write ${{ run.args }} or ${{ env.NAME }}"}
 		}
 		switch v, ok := value(name); {
 		case ok:
@@ -101,7 +101,7 @@ func interpolate(text string, value func(string) (string, bool), known string) (
 func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, bool)) Problems {
 	env := append(Env{}, s.Env...)
 	for _, v := range overrides {
-		env.set(v)
+		env.setVar(v)
 	}
 	var all Problems
 	for i, v := range env {
@@ -116,7 +116,7 @@ func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, boo
 			all = append(all, Problem{
 				Path:    "env." + v.Name,
 				Message: fmt.Sprintf("environment variable `%s` is not set", v.From),
-				Hint:    fmt.Sprintf("export %s=…, or apply with -e %s=…", v.From, v.Name),
+				Hint:    fmt.Sprintf("run export %s=…, or apply with -e %s=…", v.From, v.Name),
 			})
 			continue
 		}

@@ -39,10 +39,10 @@ func TestReferencesThatMeanNothingAreRefused(t *testing.T) {
 	for input, want := range map[string]string{
 		"${{ env.A }}":            "there is no value for `env.A`",
 		"${{ env.A }} ${{ x.y }}": "there is no value for `env.A`, `x.y`",
-		"${{ run }}":              "illegal reference name: `run`",
-		"${{ run.a.b }}":          "illegal reference name: `run.a.b`",
-		"${{ 1run.args }}":        "illegal reference name: `1run.args`",
-		"${{ run.args":            "no pattern closing: `${{ run.args`",
+		"${{ run }}":              "invalid reference: `run`",
+		"${{ run.a.b }}":          "invalid reference: `run.a.b`",
+		"${{ 1run.args }}":        "invalid reference: `1run.args`",
+		"${{ run.args":            "the reference is not closed: `${{ run.args`",
 	} {
 		s := spec.Service{Commands: []string{"a", input}}
 		problems := spec.Interpolate(&s, nil, from(map[string]string{"A": "1"}))

@@ -8,65 +8,65 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// laterFields are those of later versions that belong to a service. They are
+// newerFields are those of later versions that belong to a service. They are
 // read and checked; a plan refuses those that nothing acts on.
-var laterFields = []field[Service]{
-	{Key: nullable("probes"), about: "What a replica is asked before it gets requests. Without any, it is ready when its port accepts connections.", shape: listOf("list of {probes}", blockShape("probes")).atMostItems(mostProbes), examples: []string{"[{type: http, url: /health}]"},
-		read: func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.probes(n) }},
-	{Key: nullable("rate_limits"), about: "How many requests one caller may send.", shape: listOf("list of {rate_limits}", blockShape("rate_limits")).atMostItems(mostRateLimits), examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
-		read: func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.rateLimits(n) }},
-	{Key: nullable("gateway"), about: "The gateway that publishes the service, by its name. `true` and `false` both leave it to the server.",
-		shape: anyOf("name, `true` or `false`", filledShape), examples: []string{"my-gateway"},
-		unmet: &unmet[Service]{what: "gateways by name", hint: gatewayHint},
+var newerFields = []field[Service]{
+	{Key: nullableKey("probes"), description: "What a replica is asked before it gets requests. Without any, it is ready when its port accepts connections.", shape: listShape("list of {probes}", mappingShape("probes")).withMaxItems(maxProbes), examples: []string{"[{type: http, url: /health}]"},
+		read: func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.readProbes(n) }},
+	{Key: nullableKey("rate_limits"), description: "How many requests one caller may send.", shape: listShape("list of {rate_limits}", mappingShape("rate_limits")).withMaxItems(maxRateLimits), examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
+		read: func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.readRateLimits(n) }},
+	{Key: nullableKey("gateway"), description: "The gateway that publishes the service, by its name. `true` and `false` both leave it to the server.",
+		shape: anyOfShape("name, `true` or `false`", nonEmptyShape), examples: []string{"my-gateway"},
+		unsupported: &unsupportedUse[Service]{what: "gateways by name", hint: gatewayHint},
 		read: func(r *reader, n *strictyaml.Node, _ *Service) {
-			if n.Kind != strictyaml.Bool && r.filled(n) != "" {
-				r.note(n, n.Path, gatewayHint)
+			if n.Kind != strictyaml.Bool && r.readNonEmpty(n) != "" {
+				r.addUnsupportedUse(n, n.Path, gatewayHint)
 			}
 		}},
-	{Key: nullable("strip_prefix"), about: "Whether `/proxy/services/<project>/<run>` is taken off the path before a request is passed on.", usual: "true", shape: boolShape,
-		unmet: &unmet[Service]{what: "`false`", hint: stripHint},
+	{Key: nullableKey("strip_prefix"), description: "Whether `/proxy/services/<project>/<run>` is taken off the path before a request is passed on.", defaultText: "true", shape: boolShape,
+		unsupported: &unsupportedUse[Service]{what: "`false`", hint: stripHint},
 		read: func(r *reader, n *strictyaml.Node, _ *Service) {
-			if v, ok := r.Bool(n); ok && !v {
-				r.note(n, n.Path, stripHint)
+			if v, ok := r.ReadBool(n); ok && !v {
+				r.addUnsupportedUse(n, n.Path, stripHint)
 			}
 		}},
-	later[Service]("router", "A router between the gateway and the replicas.", mappingOf("mapping", anyShape), "requests go to the replica with the fewest of them", asMapping("router")),
-	later[Service]("cors", "Which web pages may call the service.", anyShape, "answer CORS requests in your service", anything),
-	later[Service]("privileged", "Whether the container may do everything that its machine's root may.", boolShape, "containers run without extra rights", asBool),
-	later[Service]("user", "The user in the container: `name`, `id`, or `user:group`.", pattern("text", userExpression).or("number", "boolean"), "remove it, or switch users in `commands`", asText(userExpression, "write a user, or user:group")),
-	later[Service]("shell", "The shell that runs the commands.", pattern("`sh`, `bash`, or an absolute path", shellExpression), "commands run in bash, with an image of your own in sh", asText(shellExpression, "write sh, bash or an absolute path")),
-	later[Service]("docker", "Whether commands may start containers.", boolShape, "commands cannot start containers", asBool),
-	later[Service]("files", "Files of yours to bring into the container: `local:container`, or one path for both.", listOf("list of {files}", anyOf("", pattern("", "^[^:]").or("number", "boolean"), blockShape("files"))), "the folder that you apply from is uploaded whole", asFiles),
-	later[Service]("repos", "Git repositories to clone into the container.", anyShape, "the folder that you apply from is uploaded whole", anything),
-	later[Service]("single_branch", "Whether only one branch is cloned.", boolShape, "remove it", asBool),
-	later[Service]("priority", "Which run gets a machine first, from 0 to 100.", wholeBetween(0, 100).like("whole number up to 100"), "runs are started in the order in which they were submitted", asWhole(0, 100)),
+	unsupportedField[Service]("router", "A router between the gateway and the replicas.", openMappingShape("mapping", anyShape), "remove it; requests go to the replica with the fewest requests in flight", usesAnyMapping("router")),
+	unsupportedField[Service]("cors", "Which web pages may call the service.", anyShape, "remove it; handle CORS in your service", alwaysUsed),
+	unsupportedField[Service]("privileged", "Whether the container may do everything that its machine's root may.", boolShape, "remove it; containers run without additional privileges", usesBool),
+	unsupportedField[Service]("user", "The user in the container: `name`, `id`, or `user:group`.", patternShape("text", userExpression).orTypes("number", "boolean"), "remove it; switch users in `commands` instead", usesText(userExpression, "write a user or user:group")),
+	unsupportedField[Service]("shell", "The shell that runs the commands.", patternShape("`sh`, `bash`, or an absolute path", shellExpression), "remove it; commands run in bash in the base image, and in sh in other images", usesText(shellExpression, "write sh, bash or an absolute path")),
+	unsupportedField[Service]("docker", "Whether commands may start containers.", boolShape, "remove it; commands cannot start containers", usesBool),
+	unsupportedField[Service]("files", "Files of yours to bring into the container: `local:container`, or one path for both.", listShape("list of {files}", anyOfShape("", patternShape("", "^[^:]").orTypes("number", "boolean"), mappingShape("files"))), "remove it; the folder that you apply from is uploaded", usesFiles),
+	unsupportedField[Service]("repos", "Git repositories to clone into the container.", anyShape, "remove it; the folder that you apply from is uploaded", alwaysUsed),
+	unsupportedField[Service]("single_branch", "Whether only one branch is cloned.", boolShape, "remove it", usesBool),
+	unsupportedField[Service]("priority", "Which run gets a machine first, from 0 to 100.", intShape(0, 100).withWords("whole number up to 100"), "remove it; runs start in the order in which they were submitted", usesInt(0, 100)),
 }
 
-// laterParams are those that a profile may say, too.
-var laterParams = []field[Params]{
-	{Key: nullable("idle_duration"), about: "How long a rented machine may be idle before it is given back; `off`: for ever. The new spelling of `termination_idle_time`.",
-		usual: "5m", shape: anyOf(durationShape.words+", or `off`", durationShape, shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
-		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.Renamed }},
-		read:  func(r *reader, n *strictyaml.Node, p *Params) { r.idleDuration(n, p) }},
-	later[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; `drain_timeout` is how long a replica may finish its requests", asDuration),
-	later[Params]("utilization_policy", "When a run whose GPUs do little is stopped.", blockShape("utilization_policy"), "remove it", asBlock(utilizationBlock)),
-	later[Params]("tags", "Labels for what is made in the cloud.", mappingOf("mapping of text", textShape), "remove it", asTags),
-	later[Params]("fleets", "Only machines of these fleets.", textsShape, "use `backends`, `regions` or `instance_types`", asList),
-	later[Params]("instances", "Only these machines.", anyShape, "use `instance_types`", anything),
-	later[Params]("reservation", "The cloud's reservation to use.", textShape, "remove it", asText("", "")),
-	later[Params]("availability_zones", "Only machines in these zones.", textsShape, "use `regions`", asList),
-	later[Params]("startup_order", "In which order the jobs of a run begin.", textShape, "a replica is one job; remove it", asText("", "")),
-	later[Params]("stop_criteria", "When a run of many jobs has ended.", textShape, "remove it", asText("", "")),
-	later[Params]("schedule", "When the run begins, again and again.", anyShape, "run apply from a scheduler of your own", anything),
-	later[Params]("backend_options", "What only one backend understands.", anyShape, "remove it", anything),
+// newerParams are those that a profile may say, too.
+var newerParams = []field[Params]{
+	{Key: nullableKey("idle_duration"), description: "How long a rented machine may be idle before it is given back; `off`: for ever. The new spelling of `termination_idle_time`.",
+		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape, shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
+		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.Renamed }},
+		read:        func(r *reader, n *strictyaml.Node, p *Params) { r.readIdleDuration(n, p) }},
+	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; use `drain_timeout` to limit how long a replica may finish its requests", usesDuration),
+	unsupportedField[Params]("utilization_policy", "When a run whose GPUs do little is stopped.", mappingShape("utilization_policy"), "remove it", usesMapping(utilizationBlock)),
+	unsupportedField[Params]("tags", "Labels for what is made in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
+	unsupportedField[Params]("fleets", "Only machines of these fleets.", textsShape, "remove it; use `backends`, `regions` or `instance_types`", usesList),
+	unsupportedField[Params]("instances", "Only these machines.", anyShape, "remove it; use `instance_types`", alwaysUsed),
+	unsupportedField[Params]("reservation", "The cloud's reservation to use.", textShape, "remove it", usesText("", "")),
+	unsupportedField[Params]("availability_zones", "Only machines in these zones.", textsShape, "remove it; use `regions`", usesList),
+	unsupportedField[Params]("startup_order", "In which order the jobs of a run begin.", textShape, "remove it; a replica has only one job", usesText("", "")),
+	unsupportedField[Params]("stop_criteria", "When a run of many jobs has ended.", textShape, "remove it", usesText("", "")),
+	unsupportedField[Params]("schedule", "When the run begins, again and again.", anyShape, "remove it; run `dstack apply` from a scheduler such as cron", alwaysUsed),
+	unsupportedField[Params]("backend_options", "What only one backend understands.", anyShape, "remove it", alwaysUsed),
 }
 
 const (
 	userExpression  = `^[^:\s]+(:[^:\s]+)?$`
 	shellExpression = `^(sh|bash|/.+)$`
 
-	gatewayHint = "remove it; the server publishes the service itself"
-	stripHint   = "remove it; the path is passed on without /proxy/services/<project>/<run>"
+	gatewayHint = "remove it; the server itself publishes the service"
+	stripHint   = "remove it; the replica receives the path without /proxy/services/<project>/<run>"
 )
 
 var anyShape = shape{"anything", schema{}}
@@ -74,98 +74,98 @@ var anyShape = shape{"anything", schema{}}
 // The checks of fields that are kept nowhere tell whether the value asks for
 // anything.
 
-func anything(*reader, *strictyaml.Node) bool { return true }
+func alwaysUsed(*reader, *strictyaml.Node) bool { return true }
 
-func asBool(r *reader, n *strictyaml.Node) bool {
-	v, ok := r.Bool(n)
+func usesBool(r *reader, n *strictyaml.Node) bool {
+	v, ok := r.ReadBool(n)
 	return ok && v
 }
 
-func asWhole(least, most int) func(*reader, *strictyaml.Node) bool {
+func usesInt(least, most int) func(*reader, *strictyaml.Node) bool {
 	return func(r *reader, n *strictyaml.Node) bool {
-		_, ok := r.Int(n, least, most)
+		_, ok := r.ReadInt(n, least, most)
 		return ok
 	}
 }
 
-// asBlocks reads into how many parts a machine is divided; 1 is not at all.
-func asBlocks(r *reader, n *strictyaml.Node) bool {
+// usesBlocks reads into how many parts a machine is divided; 1 is not at all.
+func usesBlocks(r *reader, n *strictyaml.Node) bool {
 	if n.Text == "auto" {
 		return true
 	}
-	v, ok := r.Int(n, 1, 100)
+	v, ok := r.ReadInt(n, 1, 100)
 	return ok && v > 1
 }
 
-func asDuration(r *reader, n *strictyaml.Node) bool {
-	_, ok := r.duration(n)
+func usesDuration(r *reader, n *strictyaml.Node) bool {
+	_, ok := r.readDuration(n)
 	return ok
 }
 
-func asText(expression, hint string) func(*reader, *strictyaml.Node) bool {
+func usesText(expression, hint string) func(*reader, *strictyaml.Node) bool {
 	like := regexp.MustCompile(expression)
 	return func(r *reader, n *strictyaml.Node) bool {
-		v := r.filled(n)
+		v := r.readNonEmpty(n)
 		if v != "" && !like.MatchString(v) {
-			r.At(n, fmt.Sprintf("%s is not understood here", n.Shown()), hint)
+			r.Add(n, fmt.Sprintf("%s is not valid here", n.Describe()), hint)
 			return false
 		}
 		return v != ""
 	}
 }
 
-func asList(r *reader, n *strictyaml.Node) bool {
-	return len(r.texts(n, "`"+n.Path+"`")) > 0
+func usesList(r *reader, n *strictyaml.Node) bool {
+	return len(r.readTexts(n, "`"+n.Path+"`")) > 0
 }
 
-func asMapping(name string) func(*reader, *strictyaml.Node) bool {
+func usesAnyMapping(name string) func(*reader, *strictyaml.Node) bool {
 	return func(r *reader, n *strictyaml.Node) bool {
 		if n.Kind != strictyaml.Mapping {
-			r.At(n, fmt.Sprintf("`%s` is a mapping of keys, not %s", name, n.Shown()), fmt.Sprintf("write %s: {key: value}", name))
+			r.Add(n, fmt.Sprintf("`%s` must be a mapping, not %s", name, n.Describe()), fmt.Sprintf("write %s: {key: value}", name))
 			return false
 		}
 		return true
 	}
 }
 
-func asTags(r *reader, n *strictyaml.Node) bool {
-	if !asMapping("tags")(r, n) {
+func usesTags(r *reader, n *strictyaml.Node) bool {
+	if !usesAnyMapping("tags")(r, n) {
 		return false
 	}
 	for _, p := range n.Pairs {
-		r.Text(p.Value)
+		r.ReadText(p.Value)
 	}
 	return len(n.Pairs) > 0
 }
 
-func asBlock[T any](b *block[T]) func(*reader, *strictyaml.Node) bool {
+func usesMapping[T any](b *mapping[T]) func(*reader, *strictyaml.Node) bool {
 	return func(r *reader, n *strictyaml.Node) bool {
 		var v T
-		return b.into(r, n, &v)
+		return b.read(r, n, &v)
 	}
 }
 
 // fileMapping is a file to bring into the container.
 type fileMapping struct{ local, path string }
 
-var filesBlock = newBlock("files", "a file", "A file or folder to bring into the container. On one line: `config.yml:/etc/config.yml`.", []field[fileMapping]{
-	{Key: required("local_path", "local_path: config.yml"), about: "Where it is here, relative to the configuration's folder.", shape: filledShape, examples: []string{"config.yml"},
-		read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.local = r.filled(n) }},
-	{Key: required("path", "path: /etc/config.yml"), about: "Where it will be in the container.", shape: filledShape, examples: []string{"/etc/config.yml"},
-		read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.path = r.filled(n) }},
+var filesBlock = newMapping("files", "a file", "A file or folder to bring into the container. On one line: `config.yml:/etc/config.yml`.", []field[fileMapping]{
+	{Key: requiredKey("local_path", "local_path: config.yml"), description: "Where it is here, relative to the configuration's folder.", shape: nonEmptyShape, examples: []string{"config.yml"},
+		read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.local = r.readNonEmpty(n) }},
+	{Key: requiredKey("path", "path: /etc/config.yml"), description: "Where it will be in the container.", shape: nonEmptyShape, examples: []string{"/etc/config.yml"},
+		read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.path = r.readNonEmpty(n) }},
 })
 
-func asFiles(r *reader, n *strictyaml.Node) bool {
-	items, _ := r.Items(n, "`files`")
+func usesFiles(r *reader, n *strictyaml.Node) bool {
+	items, _ := r.ReadItems(n, "`files`")
 	for _, item := range items {
 		if item.IsScalar() {
-			if from, _, _ := strings.Cut(r.filled(item), ":"); from == "" && item.Text != "" {
-				r.At(item, item.Shown()+" names no file", "write config.yml:/etc/config.yml")
+			if from, _, _ := strings.Cut(r.readNonEmpty(item), ":"); from == "" && item.Text != "" {
+				r.Add(item, item.Describe()+" does not name a file", "write config.yml:/etc/config.yml")
 			}
 			continue
 		}
 		var f fileMapping
-		filesBlock.into(r, item, &f)
+		filesBlock.read(r, item, &f)
 	}
 	return len(items) > 0
 }
@@ -176,22 +176,22 @@ type utilization struct {
 	window Seconds
 }
 
-var utilizationBlock = newBlock("utilization_policy", "`utilization_policy`", "When a run whose GPUs do little is stopped.", []field[utilization]{
-	{Key: required("min_gpu_utilization", "min_gpu_utilization: 30"), about: "The least use of each GPU, in percent.", shape: wholeBetween(0, 100).like("whole number up to 100"), examples: []string{"30"},
-		read: func(r *reader, n *strictyaml.Node, u *utilization) { u.least, _ = r.Int(n, 0, 100) }},
-	{Key: required("time_window", "time_window: 30m"), about: "How long it may be less.", shape: durationShape, examples: []string{"30m"},
-		read: func(r *reader, n *strictyaml.Node, u *utilization) { r.moment(n, &u.window) }},
+var utilizationBlock = newMapping("utilization_policy", "`utilization_policy`", "When a run whose GPUs do little is stopped.", []field[utilization]{
+	{Key: requiredKey("min_gpu_utilization", "min_gpu_utilization: 30"), description: "The least use of each GPU, in percent.", shape: intShape(0, 100).withWords("whole number up to 100"), examples: []string{"30"},
+		read: func(r *reader, n *strictyaml.Node, u *utilization) { u.least, _ = r.ReadInt(n, 0, 100) }},
+	{Key: requiredKey("time_window", "time_window: 30m"), description: "How long it may be less.", shape: durationShape, examples: []string{"30m"},
+		read: func(r *reader, n *strictyaml.Node, u *utilization) { r.readPositiveDuration(n, &u.window) }},
 })
 
-// idleDuration is termination_idle_time by its new name; off and -1 mean
+// readIdleDuration is termination_idle_time by its new name; off and -1 mean
 // that a machine is kept.
-func (r *reader) idleDuration(n *strictyaml.Node, p *Params) {
+func (r *reader) readIdleDuration(n *strictyaml.Node, p *Params) {
 	p.Renamed = true
 	if isOff(n) || n.Kind == strictyaml.Int && n.Text == "-1" {
 		p.TerminationPolicy = "dont-destroy"
 		return
 	}
-	p.TerminationIdleTime = r.durationIfAny(n)
+	p.TerminationIdleTime = r.readOptionalDuration(n)
 }
 
 // checkIdle refuses both spellings at once.
@@ -199,7 +199,7 @@ func (r *reader) checkIdle(n *strictyaml.Node) {
 	idle := n.Get("idle_duration")
 	for _, old := range []string{"termination_idle_time", "termination_policy"} {
 		if v := n.Get(old); !v.IsNull() && !idle.IsNull() {
-			r.At(idle, fmt.Sprintf("`idle_duration` and `%s` say the same", old), "keep `idle_duration`")
+			r.Add(idle, fmt.Sprintf("`idle_duration` and `%s` cannot both be set", old), "keep `idle_duration`, and remove the other")
 			return
 		}
 	}

@@ -20,7 +20,7 @@ func Locate(file string, text []byte, problems Problems) Problems {
 		if root == nil || p.Line > 0 {
 			continue
 		}
-		if n := place(root, p.Path); n != nil {
+		if n := findNode(root, p.Path); n != nil {
 			p.Line, p.Col, p.Width = n.Line, n.Col, n.Width
 		}
 	}
@@ -31,8 +31,8 @@ func Locate(file string, text []byte, problems Problems) Problems {
 	return all
 }
 
-// place finds what to underline: a value that is written out, else its key.
-func place(root *strictyaml.Node, path string) *strictyaml.Node {
+// findNode finds what to underline: a value that is written out, else its key.
+func findNode(root *strictyaml.Node, path string) *strictyaml.Node {
 	n, key := root.Find(path)
 	if name, ok := strings.CutPrefix(path, "env."); ok && n.Kind == strictyaml.Sequence {
 		for _, item := range n.Items {

@@ -82,7 +82,7 @@ func TestJSONIsReadLikeAFile(t *testing.T) {
 		got = append(got, p.Path+" "+p.Message)
 	}
 	slices.Sort(got)
-	want := []string{"comands unknown field `comands`", "port `port` is written twice", "port port 0 is not between 1 and 65535"}
+	want := []string{"comands unknown field `comands`", "port `port` is set twice", "port port 0 is not between 1 and 65535"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

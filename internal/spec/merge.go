@@ -18,15 +18,15 @@ func Merge(s Service, p Profile) Params {
 	merged := defaultParams
 	merged.TerminationIdleTime = new(*defaultParams.TerminationIdleTime)
 	for _, over := range []Params{p.Params, s.Params} {
-		merged.cover(over)
+		merged.overrideWith(over)
 	}
 	return merged
 }
 
-func (p *Params) cover(over Params) {
-	coverList(&p.Backends, over.Backends)
-	coverList(&p.Regions, over.Regions)
-	coverList(&p.InstanceTypes, over.InstanceTypes)
+func (p *Params) overrideWith(over Params) {
+	overrideList(&p.Backends, over.Backends)
+	overrideList(&p.Regions, over.Regions)
+	overrideList(&p.InstanceTypes, over.InstanceTypes)
 	if over.Retry != nil || over.RetryPolicy != nil {
 		p.Retry, p.RetryPolicy = over.Retry, over.RetryPolicy
 	}
@@ -39,42 +39,42 @@ func (p *Params) cover(over Params) {
 	if over.TerminationIdleTime != nil {
 		p.TerminationIdleTime = over.TerminationIdleTime
 	}
-	coverText(&p.SpotPolicy, over.SpotPolicy)
-	coverText(&p.PoolName, over.PoolName)
-	coverText(&p.InstanceName, over.InstanceName)
-	coverText(&p.CreationPolicy, over.CreationPolicy)
-	coverText(&p.TerminationPolicy, over.TerminationPolicy)
+	overrideText(&p.SpotPolicy, over.SpotPolicy)
+	overrideText(&p.PoolName, over.PoolName)
+	overrideText(&p.InstanceName, over.InstanceName)
+	overrideText(&p.CreationPolicy, over.CreationPolicy)
+	overrideText(&p.TerminationPolicy, over.TerminationPolicy)
 }
 
-func coverList(to *[]string, over []string) {
+func overrideList(to *[]string, over []string) {
 	if over != nil {
 		*to = slices.Clone(over)
 	}
 }
 
-func coverText(to *Text, over Text) {
+func overrideText(to *Text, over Text) {
 	if over != "" {
 		*to = over
 	}
 }
 
 // How long a replica is tried again where nobody says.
-const defaultRetry = Seconds(3600)
+const defaultRetryDuration = Seconds(3600)
 
 // RetryRule returns after which endings a replica is tried again, and for
 // how long. No events: it is not tried again.
 func (p Params) RetryRule() (events []string, window Seconds) {
-	window = defaultRetry
+	window = defaultRetryDuration
 	var asked *Seconds
 	switch {
 	case p.Retry != nil && p.Retry.Always != nil:
 		if *p.Retry.Always {
-			events = slices.Clone(retryEvents)
+			events = slices.Clone(allRetryEvents)
 		}
 	case p.Retry != nil:
 		events, asked = slices.Clone(p.Retry.OnEvents), p.Retry.Duration
 	case p.RetryPolicy != nil && p.RetryPolicy.Retry:
-		events, asked = slices.Clone(retryEvents), p.RetryPolicy.Duration
+		events, asked = slices.Clone(allRetryEvents), p.RetryPolicy.Duration
 	}
 	if asked != nil {
 		window = *asked

@@ -13,9 +13,9 @@ import (
 
 // unseen are messages that no file can bring about, each with its reason.
 var unseen = map[string]string{
-	"this is not JSON: %s":                   "only the wire is JSON",
+	"invalid JSON: %s":                   "only the wire is JSON",
 	"the configuration is larger than %d KB": "only the wire is JSON",
-	"the YAML reader does not start: %s":     "nobody can bring it about",
+	"cannot start the YAML parser: %s":     "nobody can bring it about",
 	"type %s as a run":                       "only the wire asks for a run of another type",
 	"the file is larger than %d KB":          "TestBoundsHold makes such files; they would be large here",
 }
@@ -52,7 +52,7 @@ func TestEveryMessageIsSaidOfAFileInTestdata(t *testing.T) {
 
 // sayers are the calls that report a problem, and which argument is the
 // message.
-var sayers = map[string]int{"At": 1, "add": 3, "stop": 1, "note": 1, "NotYet": 1, "wholly": 0, "refuse": 4}
+var sayers = map[string]int{"Add": 1, "addAt": 3, "fail": 1, "addUnsupportedUse": 1, "AddUnsupported": 1, "unsupportedType": 0, "addProblem": 4}
 
 // messagesIn finds the messages of a file, by their place. What is put
 // together stands with its literal parts and %s between them.
@@ -88,7 +88,7 @@ func messagesIn(t *testing.T, file string) map[string]string {
 			}
 		case *ast.ValueSpec:
 			for i, name := range n.Names {
-				if i < len(n.Values) && (name.Name == "tooDeep" || name.Name == "tooMany") {
+				if i < len(n.Values) && (name.Name == "messageTooDeep" || name.Name == "messageTooMany") {
 					take(n.Values[i])
 				}
 			}

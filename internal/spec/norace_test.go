@@ -4,6 +4,6 @@ package spec_test
 
 import "time"
 
-// bound is how long a refusal may take. It takes milliseconds; the rest is for
+// parseEnd is how long a refusal may take. It takes milliseconds; the rest is for
 // machines that are busy.
-const bound = time.Second
+const parseEnd = time.Second

@@ -15,7 +15,7 @@ const (
 // Origins tells for every field of Params, by its name in a file, where Merge
 // takes it from. The name retry stands for both of its spellings.
 func Origins(s Service, p Profile) map[string]Origin {
-	configured, profiled := s.Params.given(), p.Params.given()
+	configured, profiled := s.Params.setFields(), p.Params.setFields()
 	origins := make(map[string]Origin, len(configured))
 	for field := range configured {
 		switch {
@@ -30,8 +30,8 @@ func Origins(s Service, p Profile) map[string]Origin {
 	return origins
 }
 
-// given tells for every field whether it has a value here.
-func (p Params) given() map[string]bool {
+// setFields tells for every field whether it has a value here.
+func (p Params) setFields() map[string]bool {
 	return map[string]bool{
 		"backends":              p.Backends != nil,
 		"regions":               p.Regions != nil,

@@ -26,7 +26,7 @@ func (p Problems) Error() string {
 	if len(p) == 0 {
 		return "no problem"
 	}
-	s := p[0].where() + clean(p[0].Message)
+	s := p[0].formatPlace() + removeControls(p[0].Message)
 	if len(p) > 1 {
 		s += fmt.Sprintf(" (and %d more)", len(p)-1)
 	}
@@ -45,13 +45,13 @@ func (p Problems) Unsupported() bool {
 }
 
 // Error tells the message; the hint is apart.
-func (p Problem) Error() string { return clean(p.Message) }
+func (p Problem) Error() string { return removeControls(p.Message) }
 
 // Place is where it stands, in a form that editors and terminals follow, and
 // with a colon behind it; empty: nowhere.
-func (p Problem) Place() string { return p.where() }
+func (p Problem) Place() string { return p.formatPlace() }
 
-// problemOf is a fault of a value that stands in no file.
-func problemOf(path string, f *fault) Problem {
+// newProblem is a fault of a value that stands in no file.
+func newProblem(path string, f *fault) Problem {
 	return Problem{Path: path, Message: f.Message, Hint: f.Hint}
 }

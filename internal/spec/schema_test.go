@@ -121,11 +121,11 @@ func TestSchemaAcceptsOddSpellings(t *testing.T) {
 // What a schema cannot see: sums, order, sameness, and what two fields mean
 // together.
 var beyondSchemas = []string{
-	"the minimum", "the maximum number of replicas must be", "invalid range order", "ensure to specify `scaling`", "must be set to a range",
-	"duplicate environment variable", "gives the model twice", "gives the memory twice", "gives the count twice", "gives the maker twice",
+	"the minimum", "is below the minimum", "invalid range order", "`scaling` is required", "requires `replicas` to be a range",
+	"duplicate environment variable", "sets the model twice", "sets the memory twice", "sets the count twice", "sets the maker twice",
 	"empty part", "empty GPU name", "invalid empty range", "more than one", "too large", "too long", "between 1 and 65535",
-	"not a GPU", "is not a size", "is not a whole number", "negative", "outside of the repo", "inside /workflow", "zero byte", "not supported yet",
-	"not a list", "for the service", "say the same", "can be", "two limits", "needs to know which", "belongs to type", "is no time", "s and 1h", "less than one request", "is a list",
+	"not a GPU", "is not a size", "is not a whole number", "negative", "outside of the uploaded folder", "inside /workflow", "zero byte", "not supported yet",
+	"not a list", "for the service", "cannot both be set", "can have at most", "two rate limits", "is required with type: header", "can only be used with type", "is too short", "s and 1h", "less than one request", "must be a list",
 	"invalid volume mount path", "a quote is not closed", "invalid compute capability",
 }
 

@@ -7,80 +7,80 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// masked returns the lines of a file with bullets in place of what is nobody's
+// maskLines returns the lines of a file with bullets in place of what is nobody's
 // business: values of variables, and passwords. Reports are read in places
 // where such things do not belong. What stands where keeps its column.
-func masked(text []byte, root *strictyaml.Node) []string {
+func maskLines(text []byte, root *strictyaml.Node) []string {
 	lines := strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n")
 	if root == nil { // no YAML: what looks like one
 		for i, line := range lines {
-			if at := secretLook.FindStringIndex(line); at != nil {
-				lines[i] = line[:at[1]] + bullets(line[at[1]:])
+			if at := secretLine.FindStringIndex(line); at != nil {
+				lines[i] = line[:at[1]] + maskText(line[at[1]:])
 			}
 		}
 		return lines
 	}
-	m := masker{lines: lines}
-	m.look(root)
+	m := secretMasker{lines: lines}
+	m.maskSecrets(root)
 	return lines
 }
 
-// secretLook is how lines begin that hold a value to hide.
-var secretLook = regexp.MustCompile(`^\s*-\s*["']?[A-Za-z_][A-Za-z0-9_]*=|password["']?\s*:\s*`)
+// secretLine is how lines begin that hold a value to hide.
+var secretLine = regexp.MustCompile(`^\s*-\s*["']?[A-Za-z_][A-Za-z0-9_]*=|password["']?\s*:\s*`)
 
-type masker struct{ lines []string }
+type secretMasker struct{ lines []string }
 
-// look finds what to hide, at any depth.
-func (m masker) look(n *strictyaml.Node) {
+// maskSecrets finds what to hide, at any depth.
+func (m secretMasker) maskSecrets(n *strictyaml.Node) {
 	for _, p := range n.Pairs {
 		switch p.Key.Text {
 		case "env":
-			m.hideAll(p.Value)
+			m.maskEnv(p.Value)
 		case "password":
-			m.hide(p.Value, false)
+			m.maskScalar(p.Value, false)
 		default:
-			m.look(p.Value)
+			m.maskSecrets(p.Value)
 		}
 	}
 	for _, item := range n.Items {
-		m.look(item)
+		m.maskSecrets(item)
 	}
 }
 
-// hideAll hides the values of variables, in either spelling.
-func (m masker) hideAll(env *strictyaml.Node) {
+// maskEnv hides the values of variables, in either spelling.
+func (m secretMasker) maskEnv(env *strictyaml.Node) {
 	if env.IsScalar() {
-		m.hide(env, true)
+		m.maskScalar(env, true)
 	}
 	for _, item := range env.Items {
-		m.hide(item, true)
+		m.maskScalar(item, true)
 		for _, p := range item.Pairs { // a mapping by mistake
-			m.hide(p.Key, true)
-			m.hideWhole(p.Value)
+			m.maskScalar(p.Key, true)
+			m.maskValue(p.Value)
 		}
 	}
 	for _, p := range env.Pairs {
-		m.hideWhole(p.Value)
+		m.maskValue(p.Value)
 	}
 }
 
-// hideWhole hides a value, also a list by mistake; {key: NAME} is no secret.
-func (m masker) hideWhole(n *strictyaml.Node) {
-	m.hide(n, false)
+// maskValue hides a value, also a list by mistake; {key: NAME} is no secret.
+func (m secretMasker) maskValue(n *strictyaml.Node) {
+	m.maskScalar(n, false)
 	for _, item := range n.Items {
-		m.hideWhole(item)
+		m.maskValue(item)
 	}
 }
 
-// hide hides a scalar, or only what follows its equals sign.
-func (m masker) hide(n *strictyaml.Node, behindEquals bool) {
+// maskScalar hides a scalar, or only what follows its equals sign.
+func (m secretMasker) maskScalar(n *strictyaml.Node, behindEquals bool) {
 	if !n.IsScalar() || n.Line < 1 || n.Line > len(m.lines) {
 		return
 	}
 	row := []rune(m.lines[n.Line-1])
 	from, to := min(n.Col-1, len(row)), min(n.Col-1+n.Width, len(row))
 	if from < len(row) && (row[from] == '|' || row[from] == '>') && n.Quoted {
-		m.hideBlock(n.Line)
+		m.maskIndentedLines(n.Line)
 		return
 	}
 	shown := from
@@ -94,25 +94,25 @@ func (m masker) hide(n *strictyaml.Node, behindEquals bool) {
 	if !behindEquals && strings.HasPrefix(n.Text, "${{") {
 		return // where it comes from is no secret
 	}
-	m.lines[n.Line-1] = string(row[:shown]) + bullets(string(row[shown:to])) + string(row[to:])
+	m.lines[n.Line-1] = string(row[:shown]) + maskText(string(row[shown:to])) + string(row[to:])
 	if n.Quoted && to == len(row) { // it may go on
-		m.hideBlock(n.Line)
+		m.maskIndentedLines(n.Line)
 	}
 }
 
-// hideBlock hides the lines that are indented more than a line, below it.
-func (m masker) hideBlock(line int) {
+// maskIndentedLines hides the lines that are indented more than a line, below it.
+func (m secretMasker) maskIndentedLines(line int) {
 	indent := func(s string) int { return len(s) - len(strings.TrimLeft(s, " ")) }
 	for i := line; i < len(m.lines); i++ {
 		if strings.TrimSpace(m.lines[i]) != "" && indent(m.lines[i]) <= indent(m.lines[line-1]) {
 			return
 		}
-		m.lines[i] = bullets(m.lines[i])
+		m.lines[i] = maskText(m.lines[i])
 	}
 }
 
-// bullets hides text, and keeps its length and its spaces.
-func bullets(text string) string {
+// maskText hides text, and keeps its length and its spaces.
+func maskText(text string) string {
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune(" \t\r\"'", r) {
 			return r

@@ -12,16 +12,16 @@ import (
 func (s Service) SourceJSON() ([]byte, error) {
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
-	source := sourceService{plainService: plainService(s), Resources: s.Resources.source(),
+	source := sourceService{plainService: plainService(s), Resources: s.Resources.newSource(),
 		Probes: s.Probes, RateLimits: s.RateLimits, DrainTimeout: s.DrainTimeout, Hold: s.Hold}
 	source.Type = "service"
 	if s.Scaling != nil {
-		source.Scaling = &sourceScaling{s.Scaling.wire(), s.Scaling.Window}
+		source.Scaling = &sourceScaling{s.Scaling.newWire(), s.Scaling.Window}
 	}
 	if s.Model != nil {
 		source.Model = &sourceModel{*s.Model}
 	}
-	return marshal(source)
+	return marshalJSON(source)
 }
 
 // sourceModel is a model with all that its file says.
@@ -30,13 +30,13 @@ type sourceModel struct{ Model }
 // MarshalJSON writes the keys of the model's format, ours included.
 func (m sourceModel) MarshalJSON() ([]byte, error) {
 	if m.Format != "tgi" {
-		return marshal(m.Model)
+		return marshalJSON(m.Model)
 	}
-	return marshal(struct {
-		wireTGI
+	return marshalJSON(struct {
+		tgiModel
 		BOSToken Text            `json:"bos_token,omitempty"`
 		Kwargs   json.RawMessage `json:"chat_template_kwargs,omitempty"`
-	}{m.tgi(), m.BOSToken, m.Kwargs})
+	}{m.wireTGI(), m.BOSToken, m.Kwargs})
 }
 
 type plainService Service
@@ -73,7 +73,7 @@ type sourceGPU struct {
 	wireGPU
 }
 
-func (r Resources) source() sourceResources {
+func (r Resources) newSource() sourceResources {
 	s := sourceResources{ShmSize: r.ShmSize}
 	if r.GPU != nil {
 		s.GPU = &sourceGPU{r.GPU.Vendor, wireGPU(*r.GPU)}
@@ -93,11 +93,13 @@ func (r Resources) source() sourceResources {
 	return s
 }
 
-// sourceFolder is a mounted folder of the machine.
-type sourceFolder struct {
+// instanceMount is a mounted folder of the machine.
+type instanceMount struct {
 	InstancePath string `json:"instance_path"`
 	Path         string `json:"path"`
 	Optional     bool   `json:"optional"`
 }
 
-func (m Mount) folder() sourceFolder { return sourceFolder{m.InstancePath, m.Path, m.Optional} }
+func (m Mount) wireInstanceMount() instanceMount {
+	return instanceMount{m.InstancePath, m.Path, m.Optional}
+}

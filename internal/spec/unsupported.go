@@ -7,7 +7,7 @@ import "strings"
 // can still be read, shown and compared.
 func Unsupported(s *Service, p Profile) Problems {
 	all := s.Unsupported()
-	given := s.Params.given()
+	given := s.Params.setFields()
 	given["idle_duration"] = given["termination_idle_time"] || given["termination_policy"]
 	for _, problem := range p.Unsupported() {
 		if given[problem.Path] {
@@ -20,43 +20,47 @@ func Unsupported(s *Service, p Profile) Problems {
 }
 
 // Unsupported is the part of the configuration that nothing acts on yet.
-func (s *Service) Unsupported() Problems { return append(serviceBlock.unmetIn(s), noted(s.NotYet)...) }
+func (s *Service) Unsupported() Problems {
+	return append(serviceBlock.findUnsupported(s), problemsOf(s.NotYet)...)
+}
 
 // Unsupported is the part of the profile that nothing acts on yet.
-func (p *Profile) Unsupported() Problems { return append(profileBlock.unmetIn(p), noted(p.NotYet)...) }
+func (p *Profile) Unsupported() Problems {
+	return append(profileBlock.findUnsupported(p), problemsOf(p.NotYet)...)
+}
 
 // Unsupported is all of it: there are no fleets yet.
 func (f *Fleet) Unsupported() Problems {
-	return wholly("fleet", "machines come from the backends in the server's config.yml", f.NotYet)
+	return unsupportedType("fleet", "remove the file; machines come from the backends in the server's config.yml", f.NotYet)
 }
 
 // Unsupported is all of it: there are no volumes yet.
 func (v *Volume) Unsupported() Problems {
-	return wholly("volume", "keep data outside of the service", v.NotYet)
+	return unsupportedType("volume", "remove the file; store data outside of the service for now", v.NotYet)
 }
 
 // Unsupported is all of it: the server publishes services itself.
 func (g *Gateway) Unsupported() Problems {
-	return wholly("gateway", "the server publishes services itself, at its own address", g.NotYet)
+	return unsupportedType("gateway", "remove the file; the server itself publishes services, at its own address", g.NotYet)
 }
 
-func wholly(kind, hint string, notes []NotYet) Problems {
-	return append(Problems{unsupported("type", "type "+kind, hint)}, noted(notes)...)
+func unsupportedType(kind, hint string, notes []NotYet) Problems {
+	return append(Problems{newUnsupported("type", "type "+kind, hint)}, problemsOf(notes)...)
 }
 
-func noted(notes []NotYet) Problems {
+func problemsOf(notes []NotYet) Problems {
 	var all Problems
 	for _, n := range notes {
-		all = append(all, unsupported(n.Path, n.What, n.Hint))
+		all = append(all, newUnsupported(n.Path, n.What, n.Hint))
 	}
 	return all
 }
 
-func unsupported(path, field, hint string) Problem {
+func newUnsupported(path, field, hint string) Problem {
 	return Problem{Path: path, Message: "not supported yet: " + field, Hint: hint, Unsupported: true}
 }
 
-// relative is a path below another one.
-func relative(to, path string) string {
+// trimPath is a path below another one.
+func trimPath(to, path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, to), ".")
 }

@@ -17,12 +17,12 @@ func (s Service) MarshalJSON() ([]byte, error) {
 	}
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
-	return marshal(plain(s))
+	return marshalJSON(plain(s))
 }
 
-// marshal is json.Marshal, but leaves < > & as they are, so that people can
+// marshalJSON is json.Marshal, but leaves < > & as they are, so that people can
 // read commands. Whoever writes JSON into HTML escapes it there.
-func marshal(v any) ([]byte, error) {
+func marshalJSON(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -45,7 +45,7 @@ func readJSON(text []byte, read func(*reader, *strictyaml.Node)) error {
 	if n := strictyaml.LoadJSON(text, r.Problems); n != nil {
 		read(r, n)
 	}
-	if problems := r.report("", nil); problems != nil {
+	if problems := r.buildProblems("", nil); problems != nil {
 		return problems
 	}
 	return nil
@@ -55,11 +55,11 @@ func readJSON(text []byte, read func(*reader, *strictyaml.Node)) error {
 // if any, is Problems.
 func (s *Service) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
-		switch v := r.root(n).(type) {
+		switch v := r.readConfiguration(n).(type) {
 		case *Service:
 			*s = *v
 		case *Fleet, *Volume, *Gateway:
-			r.NotYet(n.Get("type"), "type "+n.Get("type").Text+" as a run", "submit a service")
+			r.AddUnsupported(n.Get("type"), "type "+n.Get("type").Text+" as a run", "submit a service")
 		}
 	})
 }
@@ -68,7 +68,7 @@ func (s *Service) UnmarshalJSON(text []byte) error {
 func (p *Profile) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
 		if !n.IsNull() {
-			*p = r.profile(n)
+			*p = r.readProfile(n)
 		}
 	})
 }
@@ -77,7 +77,7 @@ func (p *Profile) UnmarshalJSON(text []byte) error {
 func (r *Resources) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(read *reader, n *strictyaml.Node) {
 		if !n.IsNull() {
-			*r = read.resources(n)
+			*r = read.readResources(n)
 		}
 	})
 }
@@ -87,51 +87,51 @@ func (t Text) MarshalJSON() ([]byte, error) {
 	if t == "" {
 		return []byte("null"), nil
 	}
-	return marshal(string(t))
+	return marshalJSON(string(t))
 }
 
 // MarshalJSON writes 8 as 8.0, as the original does.
-func (g GB) MarshalJSON() ([]byte, error) { return floatJSON(float64(g)) }
+func (g GB) MarshalJSON() ([]byte, error) { return marshalFloat(float64(g)) }
 
-// floatJSON writes a number so that every reader takes it for a float.
-func floatJSON(v float64) ([]byte, error) {
-	b, err := marshal(v)
+// marshalFloat writes a number so that every reader takes it for a float.
+func marshalFloat(v float64) ([]byte, error) {
+	b, err := marshalJSON(v)
 	if err == nil && !bytes.ContainsAny(b, ".e") {
 		b = append(b, ".0"...)
 	}
 	return b, err
 }
 
-type float float64
+type jsonFloat float64
 
-func (f float) MarshalJSON() ([]byte, error) { return floatJSON(float64(f)) }
+func (f jsonFloat) MarshalJSON() ([]byte, error) { return marshalFloat(float64(f)) }
 
 // wireScaling is a Scaling on the wire.
 type wireScaling struct {
-	Metric         string  `json:"metric"`
-	Target         float   `json:"target"`
-	ScaleUpDelay   Seconds `json:"scale_up_delay"`
-	ScaleDownDelay Seconds `json:"scale_down_delay"`
+	Metric         string    `json:"metric"`
+	Target         jsonFloat `json:"target"`
+	ScaleUpDelay   Seconds   `json:"scale_up_delay"`
+	ScaleDownDelay Seconds   `json:"scale_down_delay"`
 }
 
-func (s Scaling) wire() wireScaling {
-	return wireScaling{s.Metric, float(s.Target), s.ScaleUpDelay, s.ScaleDownDelay}
+func (s Scaling) newWire() wireScaling {
+	return wireScaling{s.Metric, jsonFloat(s.Target), s.ScaleUpDelay, s.ScaleDownDelay}
 }
 
 // MarshalJSON writes target as a float, and the one metric that the original
 // knows: it would not read another one.
 func (s Scaling) MarshalJSON() ([]byte, error) {
 	s.Metric = MetricRPS
-	return marshal(s.wire())
+	return marshalJSON(s.newWire())
 }
 
 // MarshalJSON writes a volume as the original does. It knows no folders of
 // the machine; they are written without a name, for people to see.
 func (m Mount) MarshalJSON() ([]byte, error) {
 	if m.InstancePath != "" {
-		return marshal(m.folder())
+		return marshalJSON(m.wireInstanceMount())
 	}
-	return marshal(struct {
+	return marshalJSON(struct {
 		Name string `json:"name"`
 		Path string `json:"path"`
 	}{m.Name, m.Path})
@@ -145,7 +145,7 @@ func (g GPU) MarshalJSON() ([]byte, error) {
 	if g.Vendor != "" && len(g.Name) == 0 {
 		g.Name = []string{string(g.Vendor)}
 	}
-	return marshal(wireGPU(g))
+	return marshalJSON(wireGPU(g))
 }
 
 // MarshalJSON writes "7200" or "off".
@@ -159,7 +159,7 @@ func (m MaxDuration) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads a duration or off.
 func (m *MaxDuration) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
-		if v := r.maxDuration(n); v != nil {
+		if v := r.readMaxDuration(n); v != nil {
 			*m = *v
 		}
 	})
@@ -168,9 +168,9 @@ func (m *MaxDuration) UnmarshalJSON(text []byte) error {
 // MarshalJSON writes a bool, or which endings are tried again.
 func (r Retry) MarshalJSON() ([]byte, error) {
 	if r.Always != nil {
-		return marshal(*r.Always)
+		return marshalJSON(*r.Always)
 	}
-	return marshal(struct {
+	return marshalJSON(struct {
 		OnEvents []string `json:"on_events"`
 		Duration *Seconds `json:"duration"`
 	}{orEmpty(r.OnEvents), r.Duration})
@@ -179,14 +179,14 @@ func (r Retry) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads a bool or a mapping.
 func (r *Retry) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(read *reader, n *strictyaml.Node) {
-		if v := read.retry(n); v != nil {
+		if v := read.readRetry(n); v != nil {
 			*r = *v
 		}
 	})
 }
 
-// wireTGI is a model of format tgi on the wire.
-type wireTGI struct {
+// tgiModel is a model of format tgi on the wire.
+type tgiModel struct {
 	Type         string `json:"type"`
 	Name         string `json:"name"`
 	Format       string `json:"format"`
@@ -194,14 +194,16 @@ type wireTGI struct {
 	EOSToken     Text   `json:"eos_token"`
 }
 
-func (m Model) tgi() wireTGI { return wireTGI{m.Type, m.Name, m.Format, m.ChatTemplate, m.EOSToken} }
+func (m Model) wireTGI() tgiModel {
+	return tgiModel{m.Type, m.Name, m.Format, m.ChatTemplate, m.EOSToken}
+}
 
 // MarshalJSON writes only the keys of the model's format.
 func (m Model) MarshalJSON() ([]byte, error) {
 	if m.Format == "tgi" {
-		return marshal(m.tgi())
+		return marshalJSON(m.wireTGI())
 	}
-	return marshal(struct {
+	return marshalJSON(struct {
 		Type   string `json:"type"`
 		Name   string `json:"name"`
 		Format string `json:"format"`
@@ -212,7 +214,7 @@ func (m Model) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads a model of either format.
 func (m *Model) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
-		if v := r.model(n); v != nil {
+		if v := r.readModel(n); v != nil {
 			*m = *v
 		}
 	})
@@ -227,7 +229,7 @@ func (e Env) MarshalJSON() ([]byte, error) {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		name, err := marshal(v.Name)
+		name, err := marshalJSON(v.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -235,7 +237,7 @@ func (e Env) MarshalJSON() ([]byte, error) {
 		if v.Open {
 			value = map[string]string{"key": v.From}
 		}
-		text, err := marshal(value)
+		text, err := marshalJSON(value)
 		if err != nil {
 			return nil, err
 		}
@@ -251,7 +253,7 @@ func (e Env) MarshalJSON() ([]byte, error) {
 func (e *Env) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
 		if !n.IsNull() {
-			*e = r.env(n)
+			*e = r.readEnv(n)
 		}
 	})
 }

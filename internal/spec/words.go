@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-var errUnclosed = errors.New("a quote is not closed, or nothing follows a backslash")
+var errUnclosed = errors.New("a quote is not closed, or a backslash is the last character")
 
 // Words splits a command line as a POSIX shell would, without expanding
 // anything: quotes group, a backslash takes the next character as it is.

@@ -9,15 +9,15 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// written is a piece of YAML as JSON.
-func written(text string) json.RawMessage {
+// yamlToJSON is a piece of YAML as JSON.
+func yamlToJSON(text string) json.RawMessage {
 	r := newReader()
 	var b bytes.Buffer
 	if n := strictyaml.Load([]byte(text), r.Problems); n != nil {
 		r.writeJSON(&b, n)
 		return b.Bytes()
 	}
-	writeText(&b, text)
+	writeString(&b, text)
 	return b.Bytes()
 }
 
@@ -31,7 +31,7 @@ func (r *reader) writeJSON(b *bytes.Buffer, n *strictyaml.Node) {
 	case strictyaml.Int, strictyaml.Float:
 		r.writeNumber(b, n)
 	case strictyaml.String:
-		writeText(b, n.Text)
+		writeString(b, n.Text)
 	case strictyaml.Sequence:
 		b.WriteByte('[')
 		for i, item := range n.Items {
@@ -47,7 +47,7 @@ func (r *reader) writeJSON(b *bytes.Buffer, n *strictyaml.Node) {
 			if i > 0 {
 				b.WriteByte(',')
 			}
-			writeText(b, p.Key.Text)
+			writeString(b, p.Key.Text)
 			b.WriteByte(':')
 			r.writeJSON(b, p.Value)
 		}
@@ -60,19 +60,19 @@ func (r *reader) writeNumber(b *bytes.Buffer, n *strictyaml.Node) {
 		b.WriteString(n.Text)
 		return
 	}
-	if v, ok := strictyaml.IntOf(n); ok && n.Kind == strictyaml.Int {
+	if v, ok := strictyaml.ParseInt(n); ok && n.Kind == strictyaml.Int {
 		b.WriteString(strconv.Itoa(v))
 		return
 	}
-	v, ok := strictyaml.FloatOf(n)
+	v, ok := strictyaml.ParseFloat(n)
 	if !ok {
-		r.At(n, n.Shown()+" is not a number that JSON has", "write it as text, in quotes")
+		r.Add(n, n.Describe()+" cannot be written as a JSON number", "put it in quotes")
 	}
 	b.WriteString(strconv.FormatFloat(v, 'g', -1, 64))
 }
 
-func writeText(b *bytes.Buffer, text string) {
-	quoted, err := marshal(text)
+func writeString(b *bytes.Buffer, text string) {
+	quoted, err := marshalJSON(text)
 	if err != nil { // text is always JSON
 		quoted = []byte(`""`)
 	}

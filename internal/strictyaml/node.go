@@ -71,8 +71,8 @@ func (n *Node) IsScalar() bool {
 	return n != nil && n.Kind != Null && n.Kind != Mapping && n.Kind != Sequence
 }
 
-// Shown names n in a message: a scalar as it was written, shortened.
-func (n *Node) Shown() string {
+// Describe names n in a message: a scalar as it was written, shortened.
+func (n *Node) Describe() string {
 	switch n.Kind {
 	case Null:
 		return "an empty value"
@@ -81,13 +81,13 @@ func (n *Node) Shown() string {
 	case Sequence:
 		return "a list"
 	case Bool, Int, Float, String:
-		return "`" + shorten(n.Text) + "`"
+		return "`" + shortenText(n.Text) + "`"
 	}
 	return "kind " + strconv.Itoa(int(n.Kind))
 }
 
-// shorten keeps messages to one line.
-func shorten(s string) string {
+// shortenText keeps messages to one line.
+func shortenText(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
 	if r := []rune(s); len(r) > 60 {
 		return string(r[:57]) + "..."
@@ -100,7 +100,7 @@ func shorten(s string) string {
 func (n *Node) Find(path string) (node, key *Node) {
 	node = n
 	for path != "" && node != nil {
-		next, nextKey := node.child(path)
+		next, nextKey := node.findChild(path)
 		if next == nil {
 			return node, key
 		}
@@ -112,8 +112,8 @@ func (n *Node) Find(path string) (node, key *Node) {
 	return node, key
 }
 
-// child is the child whose path is path or leads to it.
-func (n *Node) child(path string) (node, key *Node) {
+// findChild is the child whose path is path or leads to it.
+func (n *Node) findChild(path string) (node, key *Node) {
 	leads := func(p string) bool { return p == path || strings.HasPrefix(path, p+".") }
 	for _, p := range n.Pairs {
 		if leads(p.Value.Path) {
@@ -128,7 +128,7 @@ func (n *Node) child(path string) (node, key *Node) {
 	return nil, nil
 }
 
-func join(path, key string) string {
+func joinPath(path, key string) string {
 	if path == "" {
 		return key
 	}

@@ -11,7 +11,7 @@ type Problem struct {
 	Line, Col, Width int
 	Message          string
 	Hint             string
-	Later            bool // right, but not read yet, see NotYet
+	Unsupported      bool // right, but not read yet, see AddUnsupported
 }
 
 // Fault is what a value parser says: what is wrong and what to write
@@ -23,43 +23,43 @@ func (f *Fault) Error() string { return f.Message }
 
 // Problems collects what is found, and hands it out in file order.
 type Problems struct {
-	// Elsewhere may say where a key belongs that is not known where it
+	// HintForUnknown may say where a key belongs that is not known where it
 	// stands; empty: nowhere.
-	Elsewhere func(n *Node, key string) string
+	HintForUnknown func(n *Node, key string) string
 
-	found []Problem
-	meant map[string]bool // paths that an unknown key was likely meant to be
+	found      []Problem
+	misspelled map[string]bool // paths that an unknown key was likely meant to be
 }
 
-// Meant tells whether the key at a path is not missing, but misspelled.
-func (p *Problems) Meant(path string) bool { return p.meant[path] }
+// IsMisspelled tells whether the key at a path is not missing, but misspelled.
+func (p *Problems) IsMisspelled(path string) bool { return p.misspelled[path] }
 
-// mostProblems is how many are told of one document. Whoever has more has
+// maxProblems is how many are told of one document. Whoever has more has
 // another file than was meant.
-const mostProblems = 200
+const maxProblems = 200
 
-// At adds a problem at a node.
-func (p *Problems) At(n *Node, message, hint string) {
-	p.put(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: message, Hint: hint})
+// Add adds a problem at a node.
+func (p *Problems) Add(n *Node, message, hint string) {
+	p.record(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: message, Hint: hint})
 }
 
-// add adds a problem at a place that has no node.
-func (p *Problems) add(line, col, width int, message, hint string) {
-	p.put(Problem{Line: line, Col: col, Width: width, Message: message, Hint: hint})
+// addAt adds a problem at a place that has no node.
+func (p *Problems) addAt(line, col, width int, message, hint string) {
+	p.record(Problem{Line: line, Col: col, Width: width, Message: message, Hint: hint})
 }
 
-func (p *Problems) put(one Problem) {
+func (p *Problems) record(one Problem) {
 	switch {
-	case len(p.found) < mostProblems:
+	case len(p.found) < maxProblems:
 		p.found = append(p.found, one)
-	case len(p.found) == mostProblems:
+	case len(p.found) == maxProblems:
 		p.found = append(p.found, Problem{Line: one.Line, Col: one.Col, Width: one.Width,
-			Message: "there is more wrong than this", Hint: "is this a configuration?"})
+			Message: "there are too many problems to show", Hint: "check that this file is a configuration"})
 	}
 }
 
-// full tells that what is found from now on is told to nobody.
-func (p *Problems) full() bool { return len(p.found) > mostProblems }
+// isFull tells that what is found from now on is told to nobody.
+func (p *Problems) isFull() bool { return len(p.found) > maxProblems }
 
 // Any tells whether anything was found.
 func (p *Problems) Any() bool { return len(p.found) > 0 }

@@ -82,20 +82,20 @@ func TestRefusals(t *testing.T) {
 		line, col int
 		message   string
 	}{
-		{"a: 1\nb: 2\na: 3", 3, 1, "`a` is written twice"},
+		{"a: 1\nb: 2\na: 3", 3, 1, "`a` is set twice"},
 		{"a: {<<: 1}", 1, 9, "only mappings can be merged"},
-		{"a: !x 1", 1, 4, "the tag `!x` means nothing here"},
-		{"a: !!binary aGk=", 1, 4, "the tag `!!binary` means nothing here"},
-		{"a: &a [*a]", 1, 8, "stands inside itself"},
-		{"a: &a\n  <<: *a", 2, 7, "itself"},
+		{"a: !x 1", 1, 4, "the tag `!x` is not supported"},
+		{"a: !!binary aGk=", 1, 4, "the tag `!!binary` is not supported"},
+		{"a: &a [*a]", 1, 8, "a value that contains it"},
+		{"a: &a\n  <<: *a", 2, 7, "a value that contains it"},
 		{"a: &a [{<<: *a}]", 1, 8, "merged into itself"},
 		{"[a]: 1", 1, 1, "a key must be plain text"},
 		{"a: 1\n---\nb: 1", 2, 1, "a second document"},
-		{"a: b: c", 1, 5, "this is not YAML"},
-		{"a: [1", 2, 1, "this is not YAML"},
-		{"a: *b", 1, 4, "this is not YAML"},
-		{"a: \"x", 1, 6, "this is not YAML"},
-		{"a: 1\nb: x\xff", 2, 5, "not UTF-8"},
+		{"a: b: c", 1, 5, "invalid YAML"},
+		{"a: [1", 2, 1, "invalid YAML"},
+		{"a: *b", 1, 4, "invalid YAML"},
+		{"a: \"x", 1, 6, "invalid YAML"},
+		{"a: 1\nb: x\xff", 2, 5, "not valid UTF-8"},
 		{"a: 1\nb: \x01", 2, 4, "control character"},
 	} {
 		var found Problems
@@ -106,10 +106,10 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	for text, message := range map[string]string{
-		`{"a": 1, "a": 2}`: "`a` is written twice",
-		`{"a": 1} 2`:       "more after its end",
-		`{"a"`:             "this is not JSON",
-		``:                 "this is not JSON",
+		`{"a": 1, "a": 2}`: "`a` is set twice",
+		`{"a": 1} 2`:       "more text after the end",
+		`{"a"`:             "invalid JSON",
+		``:                 "invalid JSON",
 	} {
 		var found Problems
 		LoadJSON([]byte(text), &found)
@@ -175,17 +175,17 @@ func TestNearest(t *testing.T) {
 func TestScalars(t *testing.T) {
 	node := func(text string) *Node { return Load([]byte(text), &Problems{}) }
 	for text, want := range map[string]int{"8": 8, "'8'": 8, "8.9": 8, "1_000": 1000, "0x10": 16, "-3": -3, "08": 8} {
-		if got, ok := IntOf(node(text)); !ok || got != want {
+		if got, ok := ParseInt(node(text)); !ok || got != want {
 			t.Errorf("%s is %d (%v), not %d", text, got, ok, want)
 		}
 	}
 	for _, text := range []string{"'8.5'", "x", "true", "[1]", ".inf", ".nan", "1e300", "99999999999999999999", "null", "'1_0'"} {
-		if got, ok := IntOf(node(text)); ok {
+		if got, ok := ParseInt(node(text)); ok {
 			t.Errorf("%s is the whole number %d", text, got)
 		}
 	}
 	for _, text := range []string{".inf", "-.inf", ".nan", "'nan'", "'inf'", "1e999", "true", "'0x10'", "''"} {
-		if got, ok := FloatOf(node(text)); ok {
+		if got, ok := ParseFloat(node(text)); ok {
 			t.Errorf("%s is the number %g", text, got)
 		}
 	}
@@ -200,19 +200,19 @@ func TestFieldsReportsAllAtOnce(t *testing.T) {
 		f.Read = func(n *Node) { read = append(read, n.Path) }
 		return f
 	}
-	found.Fields(root, "a thing", []Field{
+	found.ReadFields(root, "a thing", []Field{
 		field(Field{Name: "name", Required: "name: x"}), field(Field{Name: "size", Required: "size: 1"}),
-		field(Field{Name: "empty"}), field(Field{Name: "other"}), {Name: "soon", Read: func(n *Node) { found.NotYet(n, "soon", "wait") }},
+		field(Field{Name: "empty"}), field(Field{Name: "other"}), {Name: "soon", Read: func(n *Node) { found.AddUnsupported(n, "soon", "wait") }},
 	})
 	var got []string
 	for _, p := range found.All() {
-		got = append(got, fmt.Sprintf("%d:%d %s (%s) %v", p.Line, p.Col, p.Message, p.Hint, p.Later))
+		got = append(got, fmt.Sprintf("%d:%d %s (%s) %v", p.Line, p.Col, p.Message, p.Hint, p.Unsupported))
 	}
 	want := []string{
 		"1:1 unknown field `nmae` (did you mean `name`?) false",
 		"1:1 `size` is missing (add size: 1) false",
 		"2:7 not supported yet: soon (wait) true",
-		"3:1 `empty` has no value (give it one, or remove the line) false",
+		"3:1 `empty` has no value (add a value, or remove the line) false",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

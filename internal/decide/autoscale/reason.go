@@ -10,7 +10,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// count is a number of things.
+// count returns a number with a noun in singular or plural.
 func count(n int, one, more string) string {
 	if n == 1 {
 		return "1 " + one
@@ -18,22 +18,15 @@ func count(n int, one, more string) string {
 	return strconv.Itoa(n) + " " + more
 }
 
-func replicas(n int) string {
+func describeReplicas(n int) string {
 	if n == 0 {
 		return "no replicas"
 	}
 	return count(n, "replica", "replicas")
 }
 
-func wanted(n int) string {
-	if n == 0 {
-		return "none was wanted"
-	}
-	return count(n, "was wanted", "were wanted")
-}
-
-// unanswered tells of the requests that are not answered yet.
-func unanswered(inFlight, held int) string {
+// describeOpenRequests describes the requests that are not answered yet.
+func describeOpenRequests(inFlight, held int) string {
 	wait := count(held, "request waits for a replica", "requests wait for a replica")
 	flight := count(inFlight, "request is in flight", "requests are in flight")
 	switch {
@@ -46,28 +39,28 @@ func unanswered(inFlight, held int) string {
 	}
 }
 
-func notOver(field string, delay spec.Seconds, rest time.Duration) string {
+func describeDelay(field string, delay spec.Seconds, rest time.Duration) string {
 	return fmt.Sprintf("; %s of %s is not over for another %s", field, delay, span(rest))
 }
 
-// many is a number of replicas, which may be beyond all bounds.
-func many(n int) string {
-	if n >= boundless {
-		return "very many"
+// formatTarget formats a number of replicas, which may be maxTarget.
+func formatTarget(n int) string {
+	if n >= maxTarget {
+		return "a very large number"
 	}
 	return strconv.Itoa(n)
 }
 
-// number has two decimals at most and is rounded up, so that the sum that is
-// shown comes out as shown.
-func number(v float64) string {
+// roundUp formats v with at most two decimals, rounded up, so that the printed
+// division gives the printed result.
+func roundUp(v float64) string {
 	const noise = 1e-9
-	return exact(math.Ceil(v*100*(1-noise)) / 100)
+	return formatFloat(math.Ceil(v*100*(1-noise)) / 100)
 }
 
-func exact(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+func formatFloat(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
 
-// span is a length of time as people say it: 60s, 2m53s, 10m.
+// span formats a duration, rounded up to seconds: 60s, 2m53s, 10m.
 func span(d time.Duration) string {
 	if whole := d.Truncate(time.Second); whole < d {
 		d = whole + time.Second

@@ -8,7 +8,7 @@ import (
 	"dstack/internal/api"
 )
 
-func TestStamp_WritesAnOffsetAndMicroseconds(t *testing.T) {
+func TestTimestamp_WritesOffsetAndMicroseconds(t *testing.T) {
 	whole := time.Date(2024, 8, 21, 12, 0, 0, 0, time.FixedZone("CEST", 2*60*60))
 	for _, c := range []struct {
 		at   time.Time

@@ -4,7 +4,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-// BuildFacts gathers the facts about a run from its replicas and its load.
+// BuildFacts derives the facts about a run from its replicas and its load.
 func BuildFacts(run dstack.Run, replicas []dstack.Replica, load dstack.Load) Facts {
 	conf := run.Spec.Configuration
 	f := Facts{Replicas: conf.Replicas, Scaling: conf.Scaling, DesiredReplicas: run.DesiredReplicas, ScaledAt: run.ScaledAt, Load: load}

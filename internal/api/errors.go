@@ -13,9 +13,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// kindOfStatus is what an HTTP status means where the answer itself does not
-// say. What is not here is Internal.
-var kindOfStatus = map[int]dstack.Kind{
+// kindByStatus maps HTTP statuses to error kinds, for responses without a kind.
+// All other statuses are Internal.
+var kindByStatus = map[int]dstack.Kind{
 	http.StatusBadRequest:            dstack.Invalid,
 	http.StatusUnauthorized:          dstack.Unauthorized,
 	http.StatusForbidden:             dstack.Forbidden,
@@ -30,58 +30,60 @@ var kindOfStatus = map[int]dstack.Kind{
 	http.StatusGatewayTimeout:        dstack.Unavailable,
 }
 
-// kindOfCode is what the codes of the reference mean (spec §4.3).
-var kindOfCode = map[string]dstack.Kind{
+// kindByCode maps the error codes of dstack 0.18.10 to error kinds (spec §4.3).
+var kindByCode = map[string]dstack.Kind{
 	"resource_exists":     dstack.Conflict,
 	"resource_not_exists": dstack.NotFound,
 	"repo_does_not_exist": dstack.NotFound,
 }
 
-// unreach marks an error as "no answer came", which alone is worth another
-// try of a read.
-type unreach struct{ err error }
+// noResponseError marks the cause of an error as a missing or incomplete
+// response. Only such errors make readWithRetry try again.
+type noResponseError struct{ err error }
 
-func (u unreach) Error() string { return u.err.Error() }
-func (u unreach) Unwrap() error { return u.err }
+func (u noResponseError) Error() string { return u.err.Error() }
+func (u noResponseError) Unwrap() error { return u.err }
 
-func unreached(err error) bool {
-	_, ok := errors.AsType[unreach](err)
+func isNoResponse(err error) bool {
+	_, ok := errors.AsType[noResponseError](err)
 	return ok
 }
 
-// unreachable is the error of a call that got no answer, or half of one.
-func (c *Client) unreachable(ctx context.Context, err error) error {
+// unreachableError returns the error of a call without a complete response.
+func (c *Client) unreachableError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return context.Cause(ctx) // the caller's own doing, or its limit
+		return context.Cause(ctx) // canceled by the caller, or timed out
 	}
-	return &dstack.Error{Kind: dstack.Unavailable, Cause: unreach{err},
+	return &dstack.Error{Kind: dstack.Unavailable, Cause: noResponseError{err},
 		Message: fmt.Sprintf("cannot reach the dstack server at %s", c.base),
 		Hint:    "start it with: dstack server"}
 }
 
-func (c *Client) tooSlow(limit time.Duration) error {
+// timeoutError returns the error of a call that took longer than limit.
+func (c *Client) timeoutError(limit time.Duration) error {
 	return &dstack.Error{Kind: dstack.Timeout,
 		Message: fmt.Sprintf("the dstack server at %s did not answer within %s", c.base, limit),
-		Hint:    "look at the server's own output, then try again"}
+		Hint:    "check the output of the server, then try again"}
 }
 
-// notOurs is the error for an answer that no dstack server gives.
-func (c *Client) notOurs(cause error) error {
+// unexpectedResponseError returns the error for a response that is not in the
+// format of a dstack server.
+func (c *Client) unexpectedResponseError(cause error) error {
 	return &dstack.Error{Kind: dstack.Unavailable, Cause: cause,
 		Message: fmt.Sprintf("%s does not answer like a dstack server", c.base),
-		Hint:    "check the URL (dstack config), and that client and server have one version"}
+		Hint:    "check the URL (dstack config), and that client and server have the same version"}
 }
 
-// refusal makes an error of an answer that is not 200.
-func (c *Client) refusal(response *http.Response) error {
+// responseError turns a response with a status other than 200 into an error.
+func (c *Client) responseError(response *http.Response) error {
 	text, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
 	if err != nil {
-		return c.unreachable(response.Request.Context(), err)
+		return c.unreachableError(response.Request.Context(), err)
 	}
 	if to := response.Header.Get("Location"); to != "" && response.StatusCode/100 == 3 {
 		return &dstack.Error{Kind: dstack.Invalid,
-			Message: fmt.Sprintf("%s sends us on to %s", c.base, to),
-			Hint:    "set that address: dstack config --url"}
+			Message: fmt.Sprintf("%s redirects to %s", c.base, to),
+			Hint:    "set the new URL: dstack config --url"}
 	}
 	var body struct {
 		Detail json.RawMessage `json:"detail"`
@@ -93,28 +95,29 @@ func (c *Client) refusal(response *http.Response) error {
 		Cause: fmt.Errorf("%s answered %s", response.Request.URL, response.Status)}
 	if refused.Message == "" {
 		if !isJSON && response.StatusCode < 500 {
-			return c.notOurs(refused.Cause)
+			return c.unexpectedResponseError(refused.Cause)
 		}
-		refused.Kind, refused.Message = fromDetail(response.StatusCode, body.Detail, body.Msg)
+		refused.Kind, refused.Message = parseDetail(response.StatusCode, body.Detail, body.Msg)
 	}
 	if refused.Message == "" {
 		refused.Message = fmt.Sprintf("the dstack server at %s answered %s", c.base, response.Status)
 	}
 	if refused.Hint == "" && refused.Kind == dstack.Unauthorized {
-		refused.Hint = "give the token again: dstack config --url " + c.base.String()
+		refused.Hint = "set the token again: dstack config --url " + c.base.String()
 	}
 	return refused
 }
 
-// fromDetail reads the shapes of the reference: a text, one message, a list
-// of messages, or the complaints of a validation.
-func fromDetail(status int, detail json.RawMessage, msg string) (dstack.Kind, string) {
+// parseDetail returns the kind and message of an error in the format of dstack
+// 0.18.10. The detail is a text, one message, a list of messages, or a list of
+// validation errors.
+func parseDetail(status int, detail json.RawMessage, msg string) (dstack.Kind, string) {
 	type item struct {
 		Msg  string `json:"msg"`
 		Code string `json:"code"`
 		Loc  []any  `json:"loc"`
 	}
-	kind, known := kindOfStatus[status]
+	kind, known := kindByStatus[status]
 	if !known {
 		kind = dstack.Internal
 	}
@@ -126,12 +129,12 @@ func fromDetail(status int, detail json.RawMessage, msg string) (dstack.Kind, st
 		one.Msg = words
 	case json.Unmarshal(detail, &one) == nil && one.Msg != "":
 	case json.Unmarshal(detail, &many) == nil && len(many) > 0:
-		if byCode, ok := kindOfCode[many[0].Code]; ok {
+		if byCode, ok := kindByCode[many[0].Code]; ok {
 			kind = byCode
 		}
 		said := make([]string, 0, len(many))
 		for _, m := range many {
-			said = append(said, strings.TrimPrefix(place(m.Loc)+": "+m.Msg, ": "))
+			said = append(said, strings.TrimPrefix(joinLocation(m.Loc)+": "+m.Msg, ": "))
 		}
 		return kind, strings.Join(said, "; ")
 	default:
@@ -140,7 +143,9 @@ func fromDetail(status int, detail json.RawMessage, msg string) (dstack.Kind, st
 	return kind, one.Msg
 }
 
-func place(loc []any) string {
+// joinLocation joins the location of a validation error to a path, without the
+// leading "body".
+func joinLocation(loc []any) string {
 	parts := make([]string, 0, len(loc))
 	for _, l := range loc {
 		if l != "body" {
