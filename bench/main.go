@@ -211,7 +211,7 @@ func (b *bench) close() {
 // output runs a command and returns what it printed, without the last newline.
 func output(name string, args ...string) (string, error) {
 	out, err := exec.Command(name, args...).Output()
-	if exit, ok := err.(*exec.ExitError); ok {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%w: %s", err, exit.Stderr)
 	}
 	if err != nil {
