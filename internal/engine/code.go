@@ -20,36 +20,36 @@ const CodeFolder = "/workflow"
 
 // The bounds on uploaded code, once unpacked.
 const (
-	maxEntries  = 20_000
-	maxUnpacked = 256 << 20
+	maxArchiveEntries = 20_000
+	maxUnpackedBytes  = 256 << 20
 )
 
 // ResolveWorkingDir is the folder, below the code's, that an order's command starts
 // in. It never leads out of it.
-func ResolveWorkingDir(o dstack.AttemptSpec) (string, error) {
-	dir := o.WorkingDir
+func ResolveWorkingDir(spec dstack.AttemptSpec) (string, error) {
+	dir := spec.WorkingDir
 	if rest, ok := strings.CutPrefix(dir, CodeFolder); ok && (rest == "" || rest[0] == '/') {
 		dir = "." + rest
 	}
 	dir = path.Clean(dir)
-	if path.IsAbs(dir) || !within(dir) {
+	if path.IsAbs(dir) || !isInside(dir) {
 		return "", &dstack.Error{
 			Kind:    dstack.Invalid,
-			Message: fmt.Sprintf("working_dir %q is outside the uploaded folder", o.WorkingDir),
+			Message: fmt.Sprintf("working_dir %q is outside the uploaded folder", spec.WorkingDir),
 			Hint:    "give a path relative to the folder that dstack apply is run in",
 		}
 	}
 	return dir, nil
 }
 
-// within says whether a clean relative path stays below its start.
-func within(name string) bool { return name != ".." && !strings.HasPrefix(name, "../") }
+// isInside says whether a clean relative path stays below its start.
+func isInside(name string) bool { return name != ".." && !strings.HasPrefix(name, "../") }
 
-// entries yields what a code upload holds, cleaned: relative names that stay
+// readArchive yields what a code upload holds, cleaned: relative names that stay
 // inside, only folders, plain files and links that stay inside, bounded in
 // number and size. Anything else ends it with an error: half a folder of code
 // is worse than none.
-func entries(ctx context.Context, r io.Reader) iter.Seq2[*tar.Header, io.Reader] {
+func readArchive(ctx context.Context, r io.Reader) iter.Seq2[*tar.Header, io.Reader] {
 	return func(yield func(*tar.Header, io.Reader) bool) {
 		source := tar.NewReader(r)
 		var size int64
@@ -62,18 +62,18 @@ func entries(ctx context.Context, r io.Reader) iter.Seq2[*tar.Header, io.Reader]
 				err = ctx.Err()
 			}
 			if err != nil {
-				yield(nil, broken{fmt.Errorf("the uploaded code cannot be read: %w", err)})
+				yield(nil, failedReader{fmt.Errorf("the uploaded code cannot be read: %w", err)})
 				return
 			}
 			if h.Typeflag == tar.TypeXGlobalHeader {
 				continue
 			}
-			clean, err := cleaned(h)
-			if size += h.Size; err == nil && (size > maxUnpacked || count >= maxEntries) {
-				err = refuseCode("it has more than %d files or is larger than %d MiB", maxEntries, maxUnpacked>>20)
+			clean, err := sanitizeHeader(h)
+			if size += h.Size; err == nil && (size > maxUnpackedBytes || count >= maxArchiveEntries) {
+				err = newCodeError("it has more than %d files or is larger than %d MiB", maxArchiveEntries, maxUnpackedBytes>>20)
 			}
 			if err != nil {
-				yield(nil, broken{err})
+				yield(nil, failedReader{err})
 				return
 			}
 			if !yield(clean, source) {
@@ -83,15 +83,15 @@ func entries(ctx context.Context, r io.Reader) iter.Seq2[*tar.Header, io.Reader]
 	}
 }
 
-// broken is the content of an entry that cannot be had.
-type broken struct{ err error }
+// failedReader is the content of an entry that cannot be had.
+type failedReader struct{ err error }
 
-func (b broken) Read([]byte) (int, error) { return 0, b.err }
+func (b failedReader) Read([]byte) (int, error) { return 0, b.err }
 
-func cleaned(h *tar.Header) (*tar.Header, error) {
+func sanitizeHeader(h *tar.Header) (*tar.Header, error) {
 	name := path.Clean(h.Name)
-	if path.IsAbs(h.Name) || !within(name) || strings.ContainsRune(name, 0) {
-		return nil, refuseCode("%q leads out of the folder", h.Name)
+	if path.IsAbs(h.Name) || !isInside(name) || strings.ContainsRune(name, 0) {
+		return nil, newCodeError("%q leads out of the folder", h.Name)
 	}
 	c := &tar.Header{Name: name, Mode: h.Mode & 0o777, ModTime: h.ModTime, Typeflag: h.Typeflag}
 	switch h.Typeflag {
@@ -100,17 +100,17 @@ func cleaned(h *tar.Header) (*tar.Header, error) {
 	case tar.TypeReg:
 		c.Size, c.Mode = h.Size, c.Mode|0o600
 	case tar.TypeSymlink:
-		if path.IsAbs(h.Linkname) || !within(path.Join(path.Dir(name), h.Linkname)) {
-			return nil, refuseCode("the link %q leads out of the folder, to %q", h.Name, h.Linkname)
+		if path.IsAbs(h.Linkname) || !isInside(path.Join(path.Dir(name), h.Linkname)) {
+			return nil, newCodeError("the link %q leads out of the folder, to %q", h.Name, h.Linkname)
 		}
 		c.Linkname = h.Linkname
 	default:
-		return nil, refuseCode("%q is neither a file, a folder nor a symbolic link", h.Name)
+		return nil, newCodeError("%q is neither a file, a folder nor a symbolic link", h.Name)
 	}
 	return c, nil
 }
 
-func refuseCode(format string, args ...any) error {
+func newCodeError(format string, args ...any) error {
 	return &dstack.Error{
 		Kind:    dstack.Invalid,
 		Message: "the uploaded code is refused: " + fmt.Sprintf(format, args...),
@@ -121,11 +121,11 @@ func refuseCode(format string, args ...any) error {
 // UnpackArchive writes uploaded code below root. No entry can reach outside it, not
 // through links either.
 func UnpackArchive(ctx context.Context, root *os.Root, code io.Reader) error {
-	for h, body := range entries(ctx, code) {
+	for h, body := range readArchive(ctx, code) {
 		if h == nil {
 			return readError(body)
 		}
-		if err := unpackOne(root, h, body); err != nil {
+		if err := unpackEntry(root, h, body); err != nil {
 			return fmt.Errorf("cannot unpack %q of the uploaded code: %w", h.Name, err)
 		}
 	}
@@ -137,7 +137,7 @@ func readError(r io.Reader) error {
 	return err
 }
 
-func unpackOne(root *os.Root, h *tar.Header, body io.Reader) error {
+func unpackEntry(root *os.Root, h *tar.Header, body io.Reader) error {
 	mode := fs.FileMode(h.Mode)
 	if h.Typeflag == tar.TypeDir {
 		if h.Name == "." {
@@ -171,7 +171,7 @@ func RepackArchive(ctx context.Context, w io.Writer, folder string, code io.Read
 	if err := out.WriteHeader(&tar.Header{Name: folder, Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
 		return err
 	}
-	for h, body := range entries(ctx, code) {
+	for h, body := range readArchive(ctx, code) {
 		if h == nil {
 			return readError(body)
 		}

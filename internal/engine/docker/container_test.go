@@ -18,13 +18,13 @@ import (
 )
 
 func TestPlan_IsConfined(t *testing.T) {
-	e := &Engine{opts: Options{Installation: "here"}, direct: true}
+	e := &Engine{opts: Options{Installation: "here"}, usesContainerIP: true}
 	o := dstack.AttemptSpec{
 		Attempt: "0123456789ab", AttemptNum: 2, Replica: "r", ReplicaNum: 1, Run: "llama", Project: "main",
 		Port: 8000, WorkingDir: "app", Env: map[string]string{"A": "b"}, GPUs: []dstack.GPU{{ID: "GPU-a"}},
 		CPUs: 3, MemoryMiB: 512, ShmBytes: 1 << 20,
 	}
-	plan, err := e.plan(o, "x:1", true)
+	plan, err := e.newContainerOptions(o, "x:1", true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,9 +45,9 @@ func TestPlan_IsConfined(t *testing.T) {
 	if c.WorkingDir != "/workflow/app" || !slices.Equal(c.Env, []string{"A=b", "HOME=/root", "TINI_KILL_PROCESS_GROUP=1"}) {
 		t.Errorf("%s %q", c.WorkingDir, c.Env)
 	}
-	e.direct, o.GPUs, o.WorkingDir, o.Env = false, nil, "", map[string]string{"HOME": "/home/x"}
+	e.usesContainerIP, o.GPUs, o.WorkingDir, o.Env = false, nil, "", map[string]string{"HOME": "/home/x"}
 	o.MemoryMiB, o.CPUs = 0, 0
-	if plan, err = e.plan(o, "x:1", false); err != nil {
+	if plan, err = e.newContainerOptions(o, "x:1", false); err != nil {
 		t.Fatal(err)
 	}
 	for port, bindings := range plan.HostConfig.PortBindings {
@@ -65,14 +65,14 @@ func TestPlan_IsConfined(t *testing.T) {
 
 func TestEntrypoint(t *testing.T) {
 	for _, argv := range [][]string{nil, {"python", "app.py"}, {"/bin/zsh", "-i", "-c", "x"}, {"/bin/sh", "-c", "x"}} {
-		if got := entrypoint(argv); !slices.Equal(got, argv) {
+		if got := buildEntrypoint(argv); !slices.Equal(got, argv) {
 			t.Errorf("%q became %q", argv, got)
 		}
 	}
-	if got := entrypoint([]string{"/bin/sh", "-i", "-c", "x"}); slices.Contains(got, "-i") || !strings.HasSuffix(got[2], "\nx") {
+	if got := buildEntrypoint([]string{"/bin/sh", "-i", "-c", "x"}); slices.Contains(got, "-i") || !strings.HasSuffix(got[2], "\nx") {
 		t.Errorf("%q", got)
 	}
-	if got := entrypoint([]string{"/bin/bash", "-i", "-c", "x"}); !strings.Contains(got[2], "-i -c") || !strings.HasSuffix(got[4], "\nx") {
+	if got := buildEntrypoint([]string{"/bin/bash", "-i", "-c", "x"}); !strings.Contains(got[2], "-i -c") || !strings.HasSuffix(got[4], "\nx") {
 		t.Errorf("%q", got)
 	}
 }
@@ -100,7 +100,7 @@ func TestDemux(t *testing.T) {
 	long := strings.Repeat("x", 16<<10)
 	read := func(since time.Time, step time.Duration) (lines []dstack.LogLine) {
 		in := frames(at, step, "one\n", "e:oops\r\n", long, "e:between\n", long+"end\n", "\n", long, long, "next\n", "no end")
-		if err := demux(in, since, func(l dstack.LogLine) bool { lines = append(lines, l); return true }); err != nil {
+		if err := demuxLogs(in, since, func(l dstack.LogLine) bool { lines = append(lines, l); return true }); err != nil {
 			t.Fatal(err)
 		}
 		return lines
@@ -133,11 +133,11 @@ func TestDemux_Broken(t *testing.T) {
 		"cut in a head": whole[:5], "cut in a body": whole[:20],
 		"too large": {1, 0, 0, 0, 0xff, 0, 0, 0}, "no stream": {9, 0, 0, 0, 0, 0, 0, 1, 'x'}, "no time": {1, 0, 0, 0, 0, 0, 0, 2, 'x', '\n'},
 	} {
-		if err := demux(bytes.NewReader(in), time.Time{}, yes); err == nil {
+		if err := demuxLogs(bytes.NewReader(in), time.Time{}, yes); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if err := demux(bytes.NewReader(whole), time.Time{}, func(dstack.LogLine) bool { return false }); err == nil {
+	if err := demuxLogs(bytes.NewReader(whole), time.Time{}, func(dstack.LogLine) bool { return false }); err == nil {
 		t.Error("it goes on though nobody listens")
 	}
 }
@@ -150,13 +150,13 @@ func TestUsualHost(t *testing.T) {
 		{"/run/user/7/docker.sock", "unix:///run/user/7/docker.sock"},
 		{"/home/x/.docker/run/docker.sock", "unix:///home/x/.docker/run/docker.sock"},
 	} {
-		got := usualHost(func(name string) string { return env[name] }, func(path string) bool { return path == c.there })
+		got := findSocket(func(name string) string { return env[name] }, func(path string) bool { return path == c.there })
 		if got != c.want {
 			t.Errorf("with %s it is %q, want %q", c.there, got, c.want)
 		}
 	}
 	env["DOCKER_HOST"] = "unix:///mine"
-	if got := usualHost(func(name string) string { return env[name] }, func(string) bool { return true }); got != "" {
+	if got := findSocket(func(name string) string { return env[name] }, func(string) bool { return true }); got != "" {
 		t.Errorf("DOCKER_HOST is overruled by %q", got)
 	}
 }
@@ -168,14 +168,14 @@ func TestEntrypoint_Run(t *testing.T) {
 	const script = `echo "rc: $FROM_RC"; echo err >&2; (trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done) & wait; echo after`
 	for _, shell := range []string{"/bin/bash", "/bin/sh"} {
 		t.Run(shell, func(t *testing.T) {
-			if !exists(shell) {
+			if !pathExists(shell) {
 				t.Skip("needs " + shell + ": this machine has none")
 			}
 			home := t.TempDir()
 			if err := os.WriteFile(filepath.Join(home, ".bashrc"), []byte("FROM_RC=yes; echo noise; echo noise >&2\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			argv := entrypoint([]string{shell, "-i", "-c", script})
+			argv := buildEntrypoint([]string{shell, "-i", "-c", script})
 			cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 			cmd.Env = []string{"HOME=" + home, "PATH=/bin:/usr/bin"}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -118,7 +118,7 @@ func fixture(o docker.Options) func(t *testing.T) enginetest.Fixture {
 			Open:  func(t *testing.T) enginetest.Engine { return open(t, o) },
 			Image: image,
 			Serve: "exec httpd -f -p $PORT",
-			Left: func(t *testing.T, id dstack.AttemptID) []string {
+			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string {
 				return dockerPS(t, "dstack.installation="+string(o.Installation), "dstack.attempt="+string(id))
 			},
 		}

@@ -34,8 +34,8 @@ type Fixture struct {
 	// Serve is a shell command that serves the files of its working folder by
 	// HTTP, on $PORT, until it is ended.
 	Serve string
-	// Left names what is left of an attempt: processes, containers, folders.
-	Left func(t *testing.T, id dstack.AttemptID) []string
+	// ListLeftovers names what is left of an attempt: processes, containers, folders.
+	ListLeftovers func(t *testing.T, id dstack.AttemptID) []string
 	// KillKeeper kills what looks after an attempt; nil when nothing does.
 	KillKeeper func(t *testing.T, id dstack.AttemptID)
 }
@@ -50,9 +50,9 @@ type Engine interface {
 const codeHash = "code-of-enginetest"
 
 // Code is the engine.Code of a fixture's engine.
-func Code(_ context.Context, o dstack.AttemptSpec) (io.ReadCloser, error) {
-	if o.CodeHash != codeHash {
-		return nil, fmt.Errorf("no code %q", o.CodeHash)
+func Code(_ context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error) {
+	if spec.CodeHash != codeHash {
+		return nil, fmt.Errorf("no code %q", spec.CodeHash)
 	}
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -74,18 +74,18 @@ func Code(_ context.Context, o dstack.AttemptSpec) (io.ReadCloser, error) {
 
 // Run tests an engine. make is called for each case.
 func Run(t *testing.T, make func(t *testing.T) Fixture) {
-	for _, c := range cases {
+	for _, c := range contractCases {
 		t.Run(c.name, func(t *testing.T) {
 			f := make(t)
-			b := &bench{t: t, f: f, Engine: f.Open(t)}
-			t.Cleanup(b.end)
+			b := &harness{t: t, f: f, Engine: f.Open(t)}
+			t.Cleanup(b.cleanUp)
 			c.run(b)
 		})
 	}
 }
 
-// bench is one case at work.
-type bench struct {
+// harness is one case at work.
+type harness struct {
 	t *testing.T
 	f Fixture
 	Engine
@@ -93,33 +93,33 @@ type bench struct {
 	started []dstack.AttemptID
 }
 
-// limit is far more than anything takes; a case that meets it has failed.
-const limit = 30 * time.Second
+// caseTimeout is far more than anything takes; a case that meets it has failed.
+const caseTimeout = 30 * time.Second
 
-func (b *bench) ctx() context.Context { return context.Background() }
+func (h *harness) ctx() context.Context { return context.Background() }
 
-func (b *bench) end() {
-	for _, id := range b.started {
-		if err := b.Remove(b.ctx(), id); err != nil {
-			b.t.Errorf("remove at the end: %v", err)
+func (h *harness) cleanUp() {
+	for _, id := range h.started {
+		if err := h.Remove(h.ctx(), id); err != nil {
+			h.t.Errorf("remove at the end: %v", err)
 		}
 	}
-	if err := b.Close(); err != nil {
-		b.t.Errorf("close: %v", err)
+	if err := h.Close(); err != nil {
+		h.t.Errorf("close: %v", err)
 	}
-	for _, id := range b.started {
-		if left := b.f.Left(b.t, id); len(left) > 0 {
-			b.t.Errorf("left after remove: %v", left)
+	for _, id := range h.started {
+		if left := h.f.ListLeftovers(h.t, id); len(left) > 0 {
+			h.t.Errorf("left after remove: %v", left)
 		}
 	}
 }
 
-func (b *bench) order(script string, change ...func(*dstack.AttemptSpec)) dstack.AttemptSpec {
-	b.t.Helper()
-	port := freePort(b.t)
+func (h *harness) newSpec(script string, change ...func(*dstack.AttemptSpec)) dstack.AttemptSpec {
+	h.t.Helper()
+	port := freePort(h.t)
 	o := dstack.AttemptSpec{
 		Attempt: dstack.AttemptID(uuid.NewString()), Replica: "r", Run: "suite", Project: "main",
-		Image: b.f.Image, Argv: []string{"/bin/sh", "-i", "-c", script}, Script: script,
+		Image: h.f.Image, Argv: []string{"/bin/sh", "-i", "-c", script}, Script: script,
 		WorkingDir: ".", Port: port, StopGracePeriod: 5 * time.Second,
 		Env: map[string]string{"PORT": strconv.Itoa(port), "DSTACK_RUN_NAME": "suite"},
 	}
@@ -149,22 +149,22 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
-func (b *bench) start(o dstack.AttemptSpec) dstack.AttemptID {
-	b.t.Helper()
-	b.mu.Lock()
-	b.started = append(b.started, o.Attempt)
-	b.mu.Unlock()
-	if err := b.Start(b.ctx(), o); err != nil {
-		b.t.Fatalf("start: %v", err)
+func (h *harness) startAttempt(spec dstack.AttemptSpec) dstack.AttemptID {
+	h.t.Helper()
+	h.mu.Lock()
+	h.started = append(h.started, spec.Attempt)
+	h.mu.Unlock()
+	if err := h.Start(h.ctx(), spec); err != nil {
+		h.t.Fatalf("start: %v", err)
 	}
-	return o.Attempt
+	return spec.Attempt
 }
 
-func (b *bench) report(id dstack.AttemptID) dstack.Report {
-	b.t.Helper()
-	all, err := b.Running(b.ctx())
+func (h *harness) findReport(id dstack.AttemptID) dstack.Report {
+	h.t.Helper()
+	all, err := h.Running(h.ctx())
 	if err != nil {
-		b.t.Fatalf("running: %v", err)
+		h.t.Fatalf("running: %v", err)
 	}
 	var found []dstack.Report
 	for _, r := range all {
@@ -178,53 +178,53 @@ func (b *bench) report(id dstack.AttemptID) dstack.Report {
 	case 1:
 		return found[0]
 	}
-	b.t.Fatalf("attempt %s is reported %d times: %+v", id, len(found), found)
+	h.t.Fatalf("attempt %s is reported %d times: %+v", id, len(found), found)
 	return dstack.Report{}
 }
 
-// until looks until the report of an attempt is as wanted.
-func (b *bench) until(id dstack.AttemptID, what string, good func(dstack.Report) bool) dstack.Report {
-	b.t.Helper()
+// waitForReport looks until the report of an attempt is as wanted.
+func (h *harness) waitForReport(id dstack.AttemptID, what string, good func(dstack.Report) bool) dstack.Report {
+	h.t.Helper()
 	var last dstack.Report
-	b.eventually(what, func() bool {
-		if last = b.report(id); over(last) && !good(last) {
-			b.t.Fatalf("it is over before it is %s: %+v\noutput: %q", what, last, b.output(id))
+	h.eventually(what, func() bool {
+		if last = h.findReport(id); isOver(last) && !good(last) {
+			h.t.Fatalf("it is over before it is %s: %+v\noutput: %q", what, last, h.outputSoFar(id))
 		}
 		return good(last)
-	}, func() string { return fmt.Sprintf("%+v\noutput: %q", last, b.output(id)) })
+	}, func() string { return fmt.Sprintf("%+v\noutput: %q", last, h.outputSoFar(id)) })
 	return last
 }
 
-func (b *bench) eventually(what string, good func() bool, seen func() string) {
-	b.t.Helper()
+func (h *harness) eventually(what string, good func() bool, seen func() string) {
+	h.t.Helper()
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	for late := time.After(limit); !good(); {
+	for late := time.After(caseTimeout); !good(); {
 		select {
 		case <-look.C:
 		case <-late:
-			b.t.Fatalf("not within %v: %s; last seen: %s", limit, what, seen())
+			h.t.Fatalf("not within %v: %s; last seen: %s", caseTimeout, what, seen())
 		}
 	}
 }
 
-func ready(r dstack.Report) bool   { return r.State == dstack.AttemptRunning && r.Ready }
-func running(r dstack.Report) bool { return r.State == dstack.AttemptRunning }
-func exited(r dstack.Report) bool  { return r.State == dstack.AttemptExited }
-func over(r dstack.Report) bool    { return r.State.IsOver() && r.State != dstack.AttemptAbsent }
+func isReady(r dstack.Report) bool   { return r.State == dstack.AttemptRunning && r.Ready }
+func isRunning(r dstack.Report) bool { return r.State == dstack.AttemptRunning }
+func isExited(r dstack.Report) bool  { return r.State == dstack.AttemptExited }
+func isOver(r dstack.Report) bool    { return r.State.IsOver() && r.State != dstack.AttemptAbsent }
 
-// output is all that an attempt has written until now.
-func (b *bench) output(id dstack.AttemptID) []string {
-	ctx, cancel := context.WithTimeout(b.ctx(), 300*time.Millisecond)
+// outputSoFar is all that an attempt has written until now.
+func (h *harness) outputSoFar(id dstack.AttemptID) []string {
+	ctx, cancel := context.WithTimeout(h.ctx(), 300*time.Millisecond)
 	defer cancel()
-	return texts(b.collect(ctx, id, time.Time{}))
+	return lineTexts(h.readLogs(ctx, id, time.Time{}))
 }
 
-func (b *bench) collect(ctx context.Context, id dstack.AttemptID, since time.Time) []dstack.LogLine {
+func (h *harness) readLogs(ctx context.Context, id dstack.AttemptID, since time.Time) []dstack.LogLine {
 	var lines []dstack.LogLine
-	for l, err := range b.Logs(ctx, id, since) {
+	for l, err := range h.Logs(ctx, id, since) {
 		if err != nil {
-			b.t.Errorf("logs: %v", err)
+			h.t.Errorf("logs: %v", err)
 			break
 		}
 		lines = append(lines, l)
@@ -232,37 +232,37 @@ func (b *bench) collect(ctx context.Context, id dstack.AttemptID, since time.Tim
 	return lines
 }
 
-// all is the whole output of an attempt that ends.
-func (b *bench) all(id dstack.AttemptID, since time.Time) []dstack.LogLine {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx(), limit)
+// readAllLogs is the whole output of an attempt that ends.
+func (h *harness) readAllLogs(id dstack.AttemptID, since time.Time) []dstack.LogLine {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
 	defer cancel()
-	lines := b.collect(ctx, id, since)
+	lines := h.readLogs(ctx, id, since)
 	if ctx.Err() != nil {
-		b.t.Fatalf("the output of an ended attempt does not end; got %q", texts(lines))
+		h.t.Fatalf("the output of an ended attempt does not end; got %q", lineTexts(lines))
 	}
 	return lines
 }
 
-// waitFor waits until an attempt has written a line.
-func (b *bench) waitFor(id dstack.AttemptID, want string) {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx(), limit)
+// waitForLine waits until an attempt has written a line.
+func (h *harness) waitForLine(id dstack.AttemptID, want string) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
 	defer cancel()
 	var got []string
-	for l, err := range b.Logs(ctx, id, time.Time{}) {
+	for l, err := range h.Logs(ctx, id, time.Time{}) {
 		if err != nil {
-			b.t.Fatalf("logs: %v", err)
+			h.t.Fatalf("logs: %v", err)
 		}
 		if string(l.Text) == want {
 			return
 		}
 		got = append(got, string(l.Text))
 	}
-	b.t.Fatalf("no line %q, only %q; %+v", want, got, b.report(id))
+	h.t.Fatalf("no line %q, only %q; %+v", want, got, h.findReport(id))
 }
 
-func texts(lines []dstack.LogLine) []string {
+func lineTexts(lines []dstack.LogLine) []string {
 	out := make([]string, 0, len(lines))
 	for _, l := range lines {
 		out = append(out, string(l.Text))
@@ -270,49 +270,49 @@ func texts(lines []dstack.LogLine) []string {
 	return out
 }
 
-func (b *bench) get(address string) string {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx(), limit)
+func (h *harness) fetchIndex(address string) string {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/index.html", nil)
 	if err != nil {
-		b.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
-		b.t.Fatalf("get: %v", err)
+		h.t.Fatalf("get: %v", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		b.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	return strings.TrimSpace(string(body))
 }
 
-// again closes the engine and opens it anew, as a restarted server does.
-func (b *bench) again() {
-	b.t.Helper()
-	if err := b.Close(); err != nil {
-		b.t.Fatalf("close: %v", err)
+// reopen closes the engine and opens it anew, as a restarted server does.
+func (h *harness) reopen() {
+	h.t.Helper()
+	if err := h.Close(); err != nil {
+		h.t.Fatalf("close: %v", err)
 	}
-	b.Engine = b.f.Open(b.t)
+	h.Engine = h.f.Open(h.t)
 }
 
-func (b *bench) stop(id dstack.AttemptID, grace time.Duration) {
-	b.t.Helper()
-	if err := b.Stop(b.ctx(), id, grace); err != nil {
-		b.t.Fatalf("stop: %v", err)
+func (h *harness) stopAttempt(id dstack.AttemptID, grace time.Duration) {
+	h.t.Helper()
+	if err := h.Stop(h.ctx(), id, grace); err != nil {
+		h.t.Fatalf("stop: %v", err)
 	}
 }
 
-func (b *bench) wantLines(id dstack.AttemptID, want ...string) {
-	b.t.Helper()
-	got := texts(b.all(id, time.Time{}))
+func (h *harness) expectLines(id dstack.AttemptID, want ...string) {
+	h.t.Helper()
+	got := lineTexts(h.readAllLogs(id, time.Time{}))
 	for _, w := range want {
 		if !slices.Contains(got, w) {
-			b.t.Errorf("no line %q in %q", w, got)
+			h.t.Errorf("no line %q in %q", w, got)
 		}
 	}
 }

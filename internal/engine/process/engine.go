@@ -38,16 +38,16 @@ type Engine struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // preparations
 
-	mu       sync.Mutex
-	prepared map[dstack.AttemptID]*preparation  // those under way
-	refused  map[dstack.AttemptID]dstack.Report // those whose folder cannot tell
-	over     map[dstack.AttemptID]dstack.Report // ended, as their folder tells
-	answered map[dstack.AttemptID]answer        // what a running one's port said last
-	keepers  map[dstack.AttemptID]int           // keepers that this engine spawned; zero once collected
+	mu           sync.Mutex
+	preparations map[dstack.AttemptID]*preparation  // those under way
+	refusals     map[dstack.AttemptID]dstack.Report // those whose folder cannot tell
+	endedReports map[dstack.AttemptID]dstack.Report // ended, as their folder tells
+	ports        map[dstack.AttemptID]portStatus    // what a running one's port said last
+	keeperPIDs   map[dstack.AttemptID]int           // keepers that this engine spawned; zero once collected
 }
 
-// answer is what a port said, and where.
-type answer struct {
+// portStatus is what a port said, and where.
+type portStatus struct {
 	ready   bool
 	port    string
 	address string // without the port; empty: it never answered
@@ -68,16 +68,16 @@ func New(opts Options) (*Engine, error) {
 	}
 	gone, _ := filepath.Glob(filepath.Join(opts.Dir, ".gone-*"))
 	for _, dir := range gone {
-		_ = folder(dir).remove()
+		_ = folder(dir).removeAll()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Engine{
 		opts: opts, ctx: ctx, cancel: cancel,
-		prepared: map[dstack.AttemptID]*preparation{},
-		refused:  map[dstack.AttemptID]dstack.Report{},
-		over:     map[dstack.AttemptID]dstack.Report{},
-		answered: map[dstack.AttemptID]answer{},
-		keepers:  map[dstack.AttemptID]int{},
+		preparations: map[dstack.AttemptID]*preparation{},
+		refusals:     map[dstack.AttemptID]dstack.Report{},
+		endedReports: map[dstack.AttemptID]dstack.Report{},
+		ports:        map[dstack.AttemptID]portStatus{},
+		keeperPIDs:   map[dstack.AttemptID]int{},
 	}, nil
 }
 
@@ -88,56 +88,56 @@ func (e *Engine) Close() error {
 	return nil
 }
 
-func (e *Engine) folder(id dstack.AttemptID) folder {
+func (e *Engine) folderOf(id dstack.AttemptID) folder {
 	return folder(filepath.Join(e.opts.Dir, string(id)))
 }
 
-// known refuses IDs that are no name of a folder; nothing was ever started
+// isValidID refuses IDs that are no name of a folder; nothing was ever started
 // with one.
-func known(id dstack.AttemptID) bool {
+func isValidID(id dstack.AttemptID) bool {
 	return id != "" && id[0] != '.' && !strings.ContainsAny(string(id), `/\`) && filepath.IsLocal(string(id))
 }
 
 // Stop is described at engine.Engine.
 func (e *Engine) Stop(_ context.Context, id dstack.AttemptID, grace time.Duration) error {
-	if !known(id) {
+	if !isValidID(id) {
 		return nil
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if p := e.prepared[id]; p != nil && p.stop() {
+	if p := e.preparations[id]; p != nil && p.abort() {
 		return nil
 	}
-	dir := e.folder(id)
-	if dir.over() {
+	dir := e.folderOf(id)
+	if dir.isOver() {
 		return nil
 	}
-	want := stop{Deadline: time.Now().Add(grace), Gently: grace > 0}
-	var had stop
-	if found, err := dir.read("stop.json", &had); err == nil && found && !had.Deadline.After(want.Deadline) {
+	want := stopRequest{Deadline: time.Now().Add(grace), Graceful: grace > 0}
+	var had stopRequest
+	if found, err := dir.readJSON("stop.json", &had); err == nil && found && !had.Deadline.After(want.Deadline) {
 		return nil
 	}
-	if err := dir.write("stop.json", want); err != nil {
-		return e.stopWithoutWriting(dir, err)
+	if err := dir.writeJSON("stop.json", want); err != nil {
+		return e.stopWithoutRequest(dir, err)
 	}
-	return e.toKeeper(dir, syscall.SIGTERM)
+	return e.signalKeeper(dir, syscall.SIGTERM)
 }
 
-// stopWithoutWriting is for a full disk: the keeper then gives the grace of
+// stopWithoutRequest is for a full disk: the keeper then gives the grace of
 // its order.
-func (e *Engine) stopWithoutWriting(dir folder, err error) error {
-	if dir.has("kept.json") {
-		return e.toKeeper(dir, syscall.SIGTERM)
+func (e *Engine) stopWithoutRequest(dir folder, err error) error {
+	if dir.hasFile("kept.json") {
+		return e.signalKeeper(dir, syscall.SIGTERM)
 	}
 	return err
 }
 
-// toKeeper signals a folder's keeper; none there is no error. While the lock
+// signalKeeper signals a folder's keeper; none there is no error. While the lock
 // is held, the number in kept.json is the keeper's.
-func (e *Engine) toKeeper(dir folder, sig syscall.Signal) error {
-	var k kept
-	found, err := dir.read("kept.json", &k)
-	if err != nil || !found || !dir.held() {
+func (e *Engine) signalKeeper(dir folder, sig syscall.Signal) error {
+	var k keeperState
+	found, err := dir.readJSON("kept.json", &k)
+	if err != nil || !found || !dir.isLocked() {
 		return err
 	}
 	if err := syscall.Kill(k.Keeper, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
@@ -148,96 +148,96 @@ func (e *Engine) toKeeper(dir folder, sig syscall.Signal) error {
 
 // Limits of Remove's wait for a killed attempt.
 const (
-	removeLimit = 3 * time.Second
-	removeLook  = 3 * time.Millisecond
+	removeTimeout      = 3 * time.Second
+	removePollInterval = 3 * time.Millisecond
 )
 
 // Remove is described at engine.Engine.
 func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
-	if !known(id) {
+	if !isValidID(id) {
 		return nil
 	}
-	if p := e.preparation(id); p != nil {
-		p.stop()
+	if p := e.findPreparation(id); p != nil {
+		p.abort()
 		select {
 		case <-p.done:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	dir := e.folder(id)
-	if dir.held() && !dir.has("exit.json") {
+	dir := e.folderOf(id)
+	if dir.isLocked() && !dir.hasFile("exit.json") {
 		if err := e.Stop(ctx, id, 0); err != nil {
 			return err
 		}
 	}
-	if err := e.waitUntilFree(ctx, dir); err != nil {
+	if err := e.waitForKeeper(ctx, dir); err != nil {
 		return err
 	}
-	e.collect()
-	if err := e.discard(id); err != nil {
+	e.reapKeepers()
+	if err := e.deleteFolder(id); err != nil {
 		return fmt.Errorf("cannot remove %s: %w", dir, err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.refused, id)
-	delete(e.over, id)
-	delete(e.answered, id)
-	if e.keepers[id] == 0 {
-		delete(e.keepers, id)
+	delete(e.refusals, id)
+	delete(e.endedReports, id)
+	delete(e.ports, id)
+	if e.keeperPIDs[id] == 0 {
+		delete(e.keeperPIDs, id)
 	}
 	return nil
 }
 
-// waitUntilFree returns once a folder's keeper has ended; it kills one that
+// waitForKeeper returns once a folder's keeper has ended; it kills one that
 // takes too long.
-func (e *Engine) waitUntilFree(ctx context.Context, dir folder) error {
-	look := time.NewTicker(removeLook)
+func (e *Engine) waitForKeeper(ctx context.Context, dir folder) error {
+	look := time.NewTicker(removePollInterval)
 	defer look.Stop()
-	late := time.After(removeLimit)
-	for dir.held() {
+	late := time.After(removeTimeout)
+	for dir.isLocked() {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-late:
-			if err := e.toKeeper(dir, syscall.SIGKILL); err != nil {
+			if err := e.signalKeeper(dir, syscall.SIGKILL); err != nil {
 				return err
 			}
 			late = nil
 		case <-look.C:
 		}
 	}
-	var k kept
-	if found, _ := dir.read("kept.json", &k); found && !dir.has("exit.json") {
-		bury(k)
+	var k keeperState
+	if found, _ := dir.readJSON("kept.json", &k); found && !dir.hasFile("exit.json") {
+		killOrphans(k)
 	}
 	return nil
 }
 
-// discard deletes a folder under another name first, so that half of it is
+// deleteFolder deletes a folder under another name first, so that half of it is
 // never taken for an attempt.
-func (e *Engine) discard(id dstack.AttemptID) error {
+func (e *Engine) deleteFolder(id dstack.AttemptID) error {
 	gone := filepath.Join(e.opts.Dir, ".gone-"+string(id))
-	err := os.Rename(string(e.folder(id)), gone)
+	err := os.Rename(string(e.folderOf(id)), gone)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return folder(gone).remove()
+	return folder(gone).removeAll()
 }
 
-// collect lets the system forget keepers that have ended.
-func (e *Engine) collect() {
+// reapKeepers lets the system forget keepers that have ended.
+func (e *Engine) reapKeepers() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for id, pid := range e.keepers {
+	for id, pid := range e.keeperPIDs {
 		if pid == 0 {
 			continue
 		}
 		if got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); got == pid || errors.Is(err, syscall.ECHILD) {
-			e.keepers[id] = 0
+			e.keeperPIDs[id] = 0
 		}
 	}
 }

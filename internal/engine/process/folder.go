@@ -25,10 +25,10 @@ import (
 //	work/       the code
 type folder string
 
-func (f folder) file(name string) string { return filepath.Join(string(f), name) }
+func (f folder) path(name string) string { return filepath.Join(string(f), name) }
 
-// kept is what the keeper says of the process that it started.
-type kept struct {
+// keeperState is what the keeper says of the process that it started.
+type keeperState struct {
 	Keeper    int
 	Leader    int    // the process, and the session and group it leads
 	Birth     string // when that process was born, so that nobody else's is taken for it
@@ -36,14 +36,14 @@ type kept struct {
 	StartedAt time.Time
 }
 
-// stop is when an attempt has to have ended.
-type stop struct {
+// stopRequest is when an attempt has to have ended.
+type stopRequest struct {
 	Deadline time.Time
-	Gently   bool // SIGTERM first
+	Graceful bool // SIGTERM first
 }
 
-// exit is how an attempt ended.
-type exit struct {
+// exitRecord is how an attempt ended.
+type exitRecord struct {
 	Outcome   dstack.AttemptState // exited or refused
 	Code      int
 	Error     string   `json:",omitempty"`
@@ -53,16 +53,16 @@ type exit struct {
 	EndedAt   time.Time
 }
 
-func exitOf(r dstack.Report) exit {
-	return exit{
+func newExitRecord(r dstack.Report) exitRecord {
+	return exitRecord{
 		Outcome: r.State, Code: r.ExitCode, Error: r.Error, Permanent: r.Permanent,
 		LastOut: r.LastOutput, StartedAt: r.StartedAt, EndedAt: r.EndedAt,
 	}
 }
 
-// read fills v from a file of the folder; false when there is no such file.
-func (f folder) read(name string, v any) (bool, error) {
-	data, err := os.ReadFile(f.file(name))
+// readJSON fills v from a file of the folder; false when there is no such file.
+func (f folder) readJSON(name string, v any) (bool, error) {
+	data, err := os.ReadFile(f.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -70,44 +70,44 @@ func (f folder) read(name string, v any) (bool, error) {
 		err = json.Unmarshal(data, v)
 	}
 	if err != nil {
-		return false, fmt.Errorf("cannot read %s: %w", f.file(name), err)
+		return false, fmt.Errorf("cannot read %s: %w", f.path(name), err)
 	}
 	return true, nil
 }
 
-// write puts v into a file of the folder, whole or not at all.
-func (f folder) write(name string, v any) error {
+// writeJSON puts v into a file of the folder, whole or not at all.
+func (f folder) writeJSON(name string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", f.file(name), err)
+		return fmt.Errorf("cannot write %s: %w", f.path(name), err)
 	}
 	draft, err := os.CreateTemp(string(f), name+".*")
 	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", f.file(name), err)
+		return fmt.Errorf("cannot write %s: %w", f.path(name), err)
 	}
 	_, err = draft.Write(data)
 	if err = errors.Join(err, draft.Close()); err == nil {
-		err = os.Rename(draft.Name(), f.file(name))
+		err = os.Rename(draft.Name(), f.path(name))
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("cannot write %s: %w", f.file(name), err), os.Remove(draft.Name()))
+		return errors.Join(fmt.Errorf("cannot write %s: %w", f.path(name), err), os.Remove(draft.Name()))
 	}
 	return nil
 }
 
-func (f folder) has(name string) bool {
-	_, err := os.Lstat(f.file(name))
+func (f folder) hasFile(name string) bool {
+	_, err := os.Lstat(f.path(name))
 	return err == nil
 }
 
-// lock takes the lock, or returns nil when somebody holds it. It is free once
+// tryLock takes the lock, or returns nil when somebody holds it. It is free once
 // every copy of the file is closed, in whatever process.
-func (f folder) lock() (*os.File, error) {
-	file, err := os.OpenFile(f.file("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+func (f folder) tryLock() (*os.File, error) {
+	file, err := os.OpenFile(f.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	err = retried(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) })
+	err = retryInterrupted(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) })
 	if err == nil {
 		return file, nil
 	}
@@ -115,22 +115,22 @@ func (f folder) lock() (*os.File, error) {
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return nil, nil
 	}
-	return nil, fmt.Errorf("cannot lock %s: %w", f.file("lock"), err)
+	return nil, fmt.Errorf("cannot lock %s: %w", f.path("lock"), err)
 }
 
-// held says whether somebody holds the lock. One that cannot be looked at, for
+// isLocked says whether somebody holds the lock. One that cannot be looked at, for
 // want of file descriptors, counts as held: what runs is not to be buried.
-func (f folder) held() bool {
-	file, err := os.Open(f.file("lock"))
+func (f folder) isLocked() bool {
+	file, err := os.Open(f.path("lock"))
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
 	defer file.Close()
-	err = retried(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) })
+	err = retryInterrupted(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) })
 	return errors.Is(err, syscall.EWOULDBLOCK)
 }
 
-func retried(call func() error) error {
+func retryInterrupted(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, syscall.EINTR) {
 			return err
@@ -138,14 +138,14 @@ func retried(call func() error) error {
 	}
 }
 
-// over says that no more output will come.
-func (f folder) over() bool {
-	return f.has("exit.json") || !f.held()
+// isOver says that no more output will come.
+func (f folder) isOver() bool {
+	return f.hasFile("exit.json") || !f.isLocked()
 }
 
-// remove deletes the folder, folders without write permission included, as
+// removeAll deletes the folder, folders without write permission included, as
 // package caches leave them.
-func (f folder) remove() error {
+func (f folder) removeAll() error {
 	if os.RemoveAll(string(f)) == nil {
 		return nil
 	}

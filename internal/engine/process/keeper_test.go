@@ -42,12 +42,12 @@ func order(script string) dstack.AttemptSpec {
 }
 
 // ended starts an order and returns its report once it is over.
-func ended(t *testing.T, e *process.Engine, o dstack.AttemptSpec) dstack.Report {
+func ended(t *testing.T, e *process.Engine, spec dstack.AttemptSpec) dstack.Report {
 	t.Helper()
-	if err := e.Start(t.Context(), o); err != nil {
+	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	return until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
+	return until(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 }
 
 func until(t *testing.T, e *process.Engine, id dstack.AttemptID, good func(dstack.Report) bool) dstack.Report {

@@ -48,9 +48,9 @@ func TestEngine(t *testing.T) {
 	enginetest.Run(t, func(t *testing.T) enginetest.Fixture {
 		dir := filepath.Join(t.TempDir(), "attempts")
 		return enginetest.Fixture{
-			Open:  func(t *testing.T) enginetest.Engine { return open(t, dir) },
-			Serve: "exec " + self + " serve",
-			Left:  func(t *testing.T, id dstack.AttemptID) []string { return left(t, dir, id) },
+			Open:          func(t *testing.T) enginetest.Engine { return open(t, dir) },
+			Serve:         "exec " + self + " serve",
+			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string { return left(t, dir, id) },
 			KillKeeper: func(t *testing.T, id dstack.AttemptID) {
 				if err := syscall.Kill(keeperOf(t, dir, id), syscall.SIGKILL); err != nil {
 					t.Fatal(err)

@@ -8,11 +8,11 @@ type MonotonicClock struct{ last time.Time }
 
 // Next returns at in microseconds, or the microsecond after the last one
 // returned if that is later.
-func (s *MonotonicClock) Next(at time.Time) time.Time {
+func (c *MonotonicClock) Next(at time.Time) time.Time {
 	at = at.UTC().Truncate(time.Microsecond)
-	if next := s.last.Add(time.Microsecond); !at.After(s.last) {
+	if next := c.last.Add(time.Microsecond); !at.After(c.last) {
 		at = next
 	}
-	s.last = at
+	c.last = at
 	return at
 }

@@ -63,12 +63,12 @@ func at(t *testing.T) (*docker.Engine, dstack.Installation) {
 	return e, mine
 }
 
-func ended(t *testing.T, e *docker.Engine, o dstack.AttemptSpec) dstack.Report {
+func ended(t *testing.T, e *docker.Engine, spec dstack.AttemptSpec) dstack.Report {
 	t.Helper()
-	if err := e.Start(t.Context(), o); err != nil {
+	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	return until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
+	return until(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 }
 
 func until(t *testing.T, e *docker.Engine, id dstack.AttemptID, good func(dstack.Report) bool) dstack.Report {

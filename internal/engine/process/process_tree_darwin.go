@@ -11,9 +11,9 @@ import (
 // becomeReaper does nothing here: launchd takes orphans.
 func becomeReaper() error { return nil }
 
-// boot names the present start of the machine: process numbers are only good
+// bootID names the present start of the machine: process numbers are only good
 // within one.
-func boot() string {
+func bootID() string {
 	at, err := unix.SysctlTimeval("kern.boottime")
 	if err != nil {
 		return ""
@@ -21,8 +21,8 @@ func boot() string {
 	return strconv.FormatInt(at.Sec, 10)
 }
 
-// birth says when a process was born; empty when there is none of that number.
-func birth(pid int) string {
+// startTime says when a process was born; empty when there is none of that number.
+func startTime(pid int) string {
 	info, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
 	if err != nil || int(info.Proc.P_pid) != pid {
 		return ""
@@ -31,16 +31,16 @@ func birth(pid int) string {
 	return strconv.FormatInt(at.Sec*1e6+int64(at.Usec), 10)
 }
 
-// signal reaches a leader's group. Whoever left it for one of their own is
+// signalTree reaches a leader's group. Whoever left it for one of their own is
 // out of reach on this system.
-func signal(_, leader int, sig syscall.Signal) { _ = syscall.Kill(-leader, sig) }
+func signalTree(_, leader int, sig syscall.Signal) { _ = syscall.Kill(-leader, sig) }
 
-// empty says that nobody is left in the leader's group.
-func empty(leader int) bool {
+// isGroupEmpty says that nobody is left in the leader's group.
+func isGroupEmpty(leader int) bool {
 	err := syscall.Kill(-leader, 0)
 	return errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EPERM) // EPERM: only zombies are left
 }
 
-// forbidForks does nothing here: making a socket takes the same lock on this
+// blockForks does nothing here: making a socket takes the same lock on this
 // system. The port is looked at more than once anyway.
-func forbidForks() (allow func()) { return func() {} }
+func blockForks() (allow func()) { return func() {} }

@@ -16,21 +16,21 @@ import (
 	"dstack/internal/engine"
 )
 
-// launch is what a keeper is told through its standard input: it holds the
+// launchSpec is what a keeper is told through its standard input: it holds the
 // user's secrets, so it never lies on disk.
-type launch struct {
+type launchSpec struct {
 	Argv  []string
 	Env   []string
 	Dir   string
 	Grace time.Duration // when the keeper is told to end and nothing else is known
 }
 
-// Limits of a keeper's waits. drainLimit is for output that somebody outside
+// Limits of a keeper's waits. drainTimeout is for output that somebody outside
 // the family still holds open.
 const (
-	killLimit  = 2 * time.Second
-	drainLimit = time.Second
-	lookAgain  = 5 * time.Millisecond
+	killTimeout      = 2 * time.Second
+	drainTimeout     = time.Second
+	treePollInterval = 5 * time.Millisecond
 )
 
 // lockFD is the file descriptor that a keeper is born with: the folder's
@@ -54,7 +54,7 @@ func Keep(path string) int {
 	terms := make(chan os.Signal, 8)
 	ossignal.Notify(terms, syscall.SIGTERM)
 	ossignal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
-	k := &keeper{dir: dir, terms: terms}
+	k := &keeper{dir: dir, sigterms: terms}
 	if err := k.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "dstack keep:", err)
 		return 1
@@ -64,7 +64,7 @@ func Keep(path string) int {
 
 // inheritedLock is the folder's lock, which this process was born with.
 func inheritedLock(dir folder) (*os.File, error) {
-	want, err := os.Stat(dir.file("lock"))
+	want, err := os.Stat(dir.path("lock"))
 	if err != nil {
 		return nil, err
 	}
@@ -79,45 +79,45 @@ func inheritedLock(dir folder) (*os.File, error) {
 
 // keeper runs one process and its family.
 type keeper struct {
-	dir     folder
-	terms   chan os.Signal
-	journal *journal
-	leader  int
-	started time.Time
-	streams sync.WaitGroup
-	readers []*os.File
-	spare   *os.File // room for exit.json, set aside while there was some
+	dir      folder
+	sigterms chan os.Signal
+	journal  *journal
+	leader   int
+	started  time.Time
+	streams  sync.WaitGroup
+	readers  []*os.File
+	reserved *os.File // room for exit.json, set aside while there was some
 
-	ended    chan syscall.WaitStatus // the leader has
-	alone    chan struct{}           // closed: no child is left
-	stopping bool
-	kill     <-chan time.Time // when to stop being gentle
-	killed   bool
+	leaderExited chan syscall.WaitStatus // the leader has
+	childless    chan struct{}           // closed: no child is left
+	stopping     bool
+	killTimer    <-chan time.Time // when to stop being gentle
+	killed       bool
 }
 
 func (k *keeper) run() error {
-	var order launch
+	var order launchSpec
 	if err := json.NewDecoder(os.Stdin).Decode(&order); err != nil {
 		return fmt.Errorf("cannot read what to run: %w", err) // the engine died: nothing has begun
 	}
 	if err := k.prepare(); err != nil {
-		return k.refuse(err)
+		return k.writeRefusal(err)
 	}
-	if err := k.start(order); err != nil {
-		return k.refuse(err)
+	if err := k.startCommand(order); err != nil {
+		return k.writeRefusal(err)
 	}
 	k.started = time.Now().UTC()
-	err := k.dir.write("kept.json", kept{os.Getpid(), k.leader, birth(k.leader), boot(), k.started})
+	err := k.dir.writeJSON("kept.json", keeperState{os.Getpid(), k.leader, startTime(k.leader), bootID(), k.started})
 	if err != nil { // nobody could find it again
-		signal(os.Getpid(), k.leader, syscall.SIGKILL)
-		return k.refuse(err)
+		signalTree(os.Getpid(), k.leader, syscall.SIGKILL)
+		return k.writeRefusal(err)
 	}
-	k.obey(order.Grace, false) // a stop may have come before kept.json told whom to signal
-	status := k.wait(order.Grace)
-	k.drain()
-	return k.tell(exit{
-		Outcome: dstack.AttemptExited, Code: codeOf(status),
-		LastOut: k.journal.tail(), StartedAt: k.started, EndedAt: time.Now().UTC(),
+	k.applyStop(order.Grace, false) // a stop may have come before kept.json told whom to signal
+	status := k.waitForExit(order.Grace)
+	k.drainOutput()
+	return k.writeExit(exitRecord{
+		Outcome: dstack.AttemptExited, Code: exitCodeOf(status),
+		LastOut: k.journal.copyLastLines(), StartedAt: k.started, EndedAt: time.Now().UTC(),
 	})
 }
 
@@ -128,28 +128,28 @@ func (k *keeper) prepare() (err error) {
 	if k.journal, err = openJournal(k.dir); err != nil {
 		return err
 	}
-	k.spare, err = os.OpenFile(k.dir.file("exit.spare"), os.O_CREATE|os.O_WRONLY, 0o600)
+	k.reserved, err = os.OpenFile(k.dir.path("exit.spare"), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = k.spare.Write(make([]byte, lastLines*lastWidth*2))
+	_, err = k.reserved.Write(make([]byte, maxLastLines*maxLastLineBytes*2))
 	return err
 }
 
-// start runs the command in a session of its own, so that its whole group can
+// startCommand runs the command in a session of its own, so that its whole group can
 // be signalled.
-func (k *keeper) start(order launch) error {
+func (k *keeper) startCommand(order launchSpec) error {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
 	}
 	defer null.Close()
-	stdout, err := k.stream("stdout")
+	stdout, err := k.openStream("stdout")
 	if err != nil {
 		return err
 	}
 	defer stdout.Close()
-	stderr, err := k.stream("stderr")
+	stderr, err := k.openStream("stderr")
 	if err != nil {
 		return err
 	}
@@ -162,20 +162,20 @@ func (k *keeper) start(order launch) error {
 	if err != nil {
 		return fmt.Errorf("cannot run %s: %w", order.Argv[0], err)
 	}
-	k.ended, k.alone = make(chan syscall.WaitStatus, 1), make(chan struct{})
-	go k.reap() // ends when no child is left; wait waits for that
+	k.leaderExited, k.childless = make(chan syscall.WaitStatus, 1), make(chan struct{})
+	go k.reapChildren() // ends when no child is left; wait waits for that
 	return nil
 }
 
-// stream copies what comes through the returned end into the journal.
-func (k *keeper) stream(name string) (*os.File, error) {
+// openStream copies what comes through the returned end into the journal.
+func (k *keeper) openStream(name string) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	k.readers = append(k.readers, r)
 	k.streams.Go(func() {
-		lines := bufio.NewReaderSize(r, longestLine)
+		lines := bufio.NewReaderSize(r, maxLineBytes)
 		for {
 			line, err := lines.ReadSlice('\n')
 			if len(line) > 0 {
@@ -195,9 +195,9 @@ func (k *keeper) stream(name string) (*os.File, error) {
 	return w, nil
 }
 
-// reap collects every child that ends: the leader, and orphans of its family.
-func (k *keeper) reap() {
-	defer close(k.alone)
+// reapChildren collects every child that ends: the leader, and orphans of its family.
+func (k *keeper) reapChildren() {
+	defer close(k.childless)
 	for {
 		var status syscall.WaitStatus
 		pid, err := syscall.Wait4(-1, &status, 0, nil)
@@ -206,50 +206,50 @@ func (k *keeper) reap() {
 		case err != nil: // ECHILD
 			return
 		case pid == k.leader:
-			k.ended <- status
+			k.leaderExited <- status
 		}
 	}
 }
 
-// wait returns how the leader ended, once the whole family has.
-func (k *keeper) wait(grace time.Duration) syscall.WaitStatus {
+// waitForExit returns how the leader ended, once the whole family has.
+func (k *keeper) waitForExit(grace time.Duration) syscall.WaitStatus {
 	var status syscall.WaitStatus
 	for leading := true; leading; {
 		select {
-		case status = <-k.ended:
+		case status = <-k.leaderExited:
 			leading = false
-		case <-k.terms:
-			k.obey(grace, true)
-		case <-k.kill:
-			k.finish()
+		case <-k.sigterms:
+			k.applyStop(grace, true)
+		case <-k.killTimer:
+			k.killTree()
 		}
 	}
 	if !k.stopping { // what it leaves behind ends with it, as in a container
-		k.finish()
+		k.killTree()
 	}
-	k.waitForFamily(grace)
+	k.waitForTree(grace)
 	return status
 }
 
-func (k *keeper) waitForFamily(grace time.Duration) {
-	look := time.NewTicker(lookAgain)
+func (k *keeper) waitForTree(grace time.Duration) {
+	look := time.NewTicker(treePollInterval)
 	defer look.Stop()
-	alone := k.alone
+	alone := k.childless
 	limit := (<-chan time.Time)(nil)
-	for alone != nil || !empty(k.leader) {
+	for alone != nil || !isGroupEmpty(k.leader) {
 		if k.killed && limit == nil {
-			limit = time.After(killLimit)
+			limit = time.After(killTimeout)
 		}
 		select {
 		case <-alone:
 			alone = nil
-		case <-k.terms:
-			k.obey(grace, true)
-		case <-k.kill:
-			k.finish()
+		case <-k.sigterms:
+			k.applyStop(grace, true)
+		case <-k.killTimer:
+			k.killTree()
 		case <-look.C:
 			if k.killed {
-				k.finish()
+				k.killTree()
 			}
 		case <-limit: // stuck in the kernel: nothing can be done about it
 			return
@@ -257,73 +257,73 @@ func (k *keeper) waitForFamily(grace time.Duration) {
 	}
 }
 
-// obey does what stop.json says. Told to end by somebody else, it gives the
+// applyStop does what stop.json says. Told to end by somebody else, it gives the
 // order's grace.
-func (k *keeper) obey(grace time.Duration, told bool) {
-	var s stop
-	found, err := k.dir.read("stop.json", &s)
+func (k *keeper) applyStop(grace time.Duration, told bool) {
+	var s stopRequest
+	found, err := k.dir.readJSON("stop.json", &s)
 	if err != nil || !found {
 		if !told || k.stopping {
 			return
 		}
-		s = stop{Deadline: time.Now().Add(grace), Gently: grace > 0}
+		s = stopRequest{Deadline: time.Now().Add(grace), Graceful: grace > 0}
 	}
 	left := time.Until(s.Deadline)
 	if left <= 0 {
 		k.stopping = true
-		k.finish()
+		k.killTree()
 		return
 	}
-	k.kill = time.After(left)
-	if s.Gently && !k.stopping {
-		signal(os.Getpid(), k.leader, syscall.SIGTERM)
+	k.killTimer = time.After(left)
+	if s.Graceful && !k.stopping {
+		signalTree(os.Getpid(), k.leader, syscall.SIGTERM)
 	}
 	k.stopping = true
 }
 
-// finish kills the whole family.
-func (k *keeper) finish() {
-	k.killed, k.kill = true, nil
-	signal(os.Getpid(), k.leader, syscall.SIGKILL)
+// killTree kills the whole family.
+func (k *keeper) killTree() {
+	k.killed, k.killTimer = true, nil
+	signalTree(os.Getpid(), k.leader, syscall.SIGKILL)
 }
 
-// drain waits until all output is in the journal, but not for somebody who
+// drainOutput waits until all output is in the journal, but not for somebody who
 // escaped and holds the pipes.
-func (k *keeper) drain() {
+func (k *keeper) drainOutput() {
 	for _, r := range k.readers {
-		_ = r.SetReadDeadline(time.Now().Add(drainLimit))
+		_ = r.SetReadDeadline(time.Now().Add(drainTimeout))
 	}
 	k.streams.Wait()
 	k.journal.finish()
 }
 
-func (k *keeper) refuse(err error) error {
+func (k *keeper) writeRefusal(err error) error {
 	for _, r := range k.readers {
 		_ = r.Close()
 	}
 	k.streams.Wait()
-	return k.tell(exitOf(engine.NewRefusedReport("", err, time.Now().UTC())))
+	return k.writeExit(newExitRecord(engine.NewRefusedReport("", err, time.Now().UTC())))
 }
 
-// tell writes exit.json into the room set aside for it.
-func (k *keeper) tell(e exit) error {
-	if k.spare == nil {
-		return k.dir.write("exit.json", e)
+// writeExit writes exit.json into the room set aside for it.
+func (k *keeper) writeExit(e exitRecord) error {
+	if k.reserved == nil {
+		return k.dir.writeJSON("exit.json", e)
 	}
 	data, err := json.Marshal(e)
 	if err == nil {
-		_, err = k.spare.WriteAt(data, 0)
+		_, err = k.reserved.WriteAt(data, 0)
 	}
 	if err == nil {
-		err = k.spare.Truncate(int64(len(data)))
+		err = k.reserved.Truncate(int64(len(data)))
 	}
-	if err = errors.Join(err, k.spare.Close()); err != nil {
+	if err = errors.Join(err, k.reserved.Close()); err != nil {
 		return err
 	}
-	return os.Rename(k.dir.file("exit.spare"), k.dir.file("exit.json"))
+	return os.Rename(k.dir.path("exit.spare"), k.dir.path("exit.json"))
 }
 
-func codeOf(s syscall.WaitStatus) int {
+func exitCodeOf(s syscall.WaitStatus) int {
 	if s.Signaled() {
 		return 128 + int(s.Signal())
 	}

@@ -11,17 +11,17 @@ import (
 	"dstack/internal/dstack"
 )
 
-// trouble is an error that Docker has only words for. This table is the one
+// errorPattern is an error that Docker has only words for. This table is the one
 // place where an error's text is looked at: the engine's API sends most of
 // what registries and runtimes say as text with status 500.
-type trouble struct {
-	words   []string // any of them, in lower case
+type errorPattern struct {
+	phrases []string // any of them, in lower case
 	kind    dstack.Kind
 	message string
 	hint    string
 }
 
-var pullTroubles = []trouble{
+var pullErrors = []errorPattern{
 	{
 		[]string{"unauthorized", "no basic auth credentials", "authentication required", "incorrect username or password"},
 		dstack.Unauthorized, "the registry refused the login for %s",
@@ -67,7 +67,7 @@ var pullTroubles = []trouble{
 	},
 }
 
-var startTroubles = []trouble{
+var startErrors = []errorPattern{
 	{
 		[]string{"could not select device driver", "unknown or invalid runtime name: nvidia", "nvidia-container-cli"},
 		dstack.Unsupported, "Docker on this machine cannot give GPUs to containers",
@@ -95,9 +95,9 @@ var startTroubles = []trouble{
 	},
 }
 
-// explain turns what Docker says into an error for people; what no row of the
+// translateError turns what Docker says into an error for people; what no row of the
 // table fits is given in Docker's own words.
-func explain(err error, table []trouble, image string) error {
+func translateError(err error, table []errorPattern, image string) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -105,13 +105,13 @@ func explain(err error, table []trouble, image string) error {
 		return err
 	}
 	if client.IsErrConnectionFailed(err) {
-		return unreachable(err)
+		return newUnreachableError(err)
 	}
 	said := strings.ToLower(err.Error())
 	for _, t := range table {
-		for _, w := range t.words {
+		for _, w := range t.phrases {
 			if strings.Contains(said, w) {
-				return &dstack.Error{Kind: t.kind, Message: naming(t.message, image) + ": " + short(err), Hint: t.hint, Cause: err}
+				return &dstack.Error{Kind: t.kind, Message: insertImage(t.message, image) + ": " + shortenError(err), Hint: t.hint, Cause: err}
 			}
 		}
 	}
@@ -119,18 +119,18 @@ func explain(err error, table []trouble, image string) error {
 	if errdefs.IsNotFound(err) {
 		kind = dstack.NotFound
 	}
-	return &dstack.Error{Kind: kind, Message: "Docker cannot start image " + image + ": " + short(err), Cause: err}
+	return &dstack.Error{Kind: kind, Message: "Docker cannot start image " + image + ": " + shortenError(err), Cause: err}
 }
 
-// naming puts the image's name into a message that has room for it.
-func naming(message, image string) string {
+// insertImage puts the image's name into a message that has room for it.
+func insertImage(message, image string) string {
 	message = strings.ReplaceAll(message, "%q", `"`+image+`"`)
 	return strings.ReplaceAll(message, "%s", image)
 }
 
-// short is an error's text in one line of bearable length, without Docker's
+// shortenError is an error's text in one line of bearable length, without Docker's
 // usual first words.
-func short(err error) string {
+func shortenError(err error) string {
 	const most = 300
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	text = strings.TrimPrefix(text, "Error response from daemon: ")
@@ -140,7 +140,7 @@ func short(err error) string {
 	return text
 }
 
-// missingInit says that the engine lacks the small init program.
-func missingInit(err error) bool {
+// isInitMissing says that the engine lacks the small init program.
+func isInitMissing(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "docker-init")
 }

@@ -17,17 +17,17 @@ import (
 
 // How often a follower looks for more: often after output, seldom after none.
 const (
-	lookSoon = 10 * time.Millisecond
-	lookLate = 200 * time.Millisecond
+	minPollInterval = 10 * time.Millisecond
+	maxPollInterval = 200 * time.Millisecond
 )
 
 // Logs is described at engine.Engine.
 func (e *Engine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
-		r := reader{dir: e.folder(id), since: since}
+		r := logReader{dir: e.folderOf(id), since: since}
 		defer r.close()
-		for wait := lookSoon; ; {
-			over := r.dir.over() && !e.preparing(id)
+		for wait := minPollInterval; ; {
+			over := r.dir.isOver() && !e.isPreparing(id)
 			more, goOn := r.drain(yield)
 			switch {
 			case !goOn:
@@ -36,10 +36,10 @@ func (e *Engine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time)
 				yield(dstack.LogLine{}, r.err)
 				return
 			case more:
-				wait = lookSoon
+				wait = minPollInterval
 			case over:
-				if r.lost > 0 {
-					yield(dstack.LogLine{}, fmt.Errorf("%d files of output were dropped before they were read", r.lost))
+				if r.lostFiles > 0 {
+					yield(dstack.LogLine{}, fmt.Errorf("%d files of output were dropped before they were read", r.lostFiles))
 				}
 				return
 			}
@@ -48,48 +48,48 @@ func (e *Engine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time)
 				return
 			case <-time.After(wait):
 			}
-			wait = min(wait*3/2, lookLate)
+			wait = min(wait*3/2, maxPollInterval)
 		}
 	}
 }
 
-// reader walks through the files of a journal that may still grow.
-type reader struct {
-	dir   folder
-	since time.Time
-	file  *os.File
-	num   int
-	rest  []byte // the start of a line
-	lost  int
-	err   error
+// logReader walks through the files of a journal that may still grow.
+type logReader struct {
+	dir         folder
+	since       time.Time
+	file        *os.File
+	num         int
+	partialLine []byte // the start of a line
+	lostFiles   int
+	err         error
 }
 
-func (r *reader) close() {
+func (r *logReader) close() {
 	if r.file != nil {
 		_ = r.file.Close()
 	}
 }
 
 // drain yields all there is by now; goOn is false when nobody listens any more.
-func (r *reader) drain(yield func(dstack.LogLine, error) bool) (more, goOn bool) {
+func (r *logReader) drain(yield func(dstack.LogLine, error) bool) (more, goOn bool) {
 	for {
-		if r.file == nil && !r.open(0) {
+		if r.file == nil && !r.openFile(0) {
 			return more, true
 		}
-		later := r.following() // looked up first: once it is there, this file grows no more
+		later := r.nextFile() // looked up first: once it is there, this file grows no more
 		got, goOn := r.drainFile(yield)
 		more = more || got
 		if !goOn || r.err != nil || later == 0 {
 			return more, goOn
 		}
-		if r.lost += later - r.num - 1; !r.open(later) {
+		if r.lostFiles += later - r.num - 1; !r.openFile(later) {
 			return more, true
 		}
 	}
 }
 
-func (r *reader) following() int {
-	nums := journals(r.dir)
+func (r *logReader) nextFile() int {
+	nums := listJournals(r.dir)
 	slices.Sort(nums)
 	for _, n := range nums {
 		if n > r.num {
@@ -99,13 +99,13 @@ func (r *reader) following() int {
 	return 0
 }
 
-func (r *reader) open(num int) bool {
+func (r *logReader) openFile(num int) bool {
 	if num == 0 {
-		if num = r.following(); num == 0 {
+		if num = r.nextFile(); num == 0 {
 			return false
 		}
 	}
-	f, err := os.Open(r.dir.file(journalName(num)))
+	f, err := os.Open(r.dir.path(journalName(num)))
 	if err != nil {
 		if !errors.Is(err, fs.ErrNotExist) {
 			r.err = err
@@ -113,15 +113,15 @@ func (r *reader) open(num int) bool {
 		return false
 	}
 	r.close()
-	r.file, r.num, r.rest = f, num, nil
+	r.file, r.num, r.partialLine = f, num, nil
 	return true
 }
 
-func (r *reader) drainFile(yield func(dstack.LogLine, error) bool) (more, goOn bool) {
+func (r *logReader) drainFile(yield func(dstack.LogLine, error) bool) (more, goOn bool) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := r.file.Read(buf)
-		data := append(r.rest, buf[:n]...)
+		data := append(r.partialLine, buf[:n]...)
 		for {
 			line, tail, found := bytes.Cut(data, []byte("\n"))
 			if !found {
@@ -135,7 +135,7 @@ func (r *reader) drainFile(yield func(dstack.LogLine, error) bool) (more, goOn b
 				}
 			}
 		}
-		r.rest = bytes.Clone(data)
+		r.partialLine = bytes.Clone(data)
 		if err != nil {
 			if !errors.Is(err, io.EOF) {
 				r.err = err

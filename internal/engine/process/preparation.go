@@ -20,7 +20,7 @@ import (
 
 // preparation is an attempt between Start and its keeper.
 type preparation struct {
-	order  dstack.AttemptSpec
+	spec   dstack.AttemptSpec
 	lock   *os.File
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -30,8 +30,8 @@ type preparation struct {
 	spawned bool
 }
 
-// stop ends the preparation; false when the keeper has been spawned already.
-func (p *preparation) stop() bool {
+// abort ends the preparation; false when the keeper has been spawned already.
+func (p *preparation) abort() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.spawned {
@@ -42,135 +42,135 @@ func (p *preparation) stop() bool {
 	return true
 }
 
-func (p *preparation) wasStopped() bool {
+func (p *preparation) isStopped() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.stopped
 }
 
-func (p *preparation) wasSpawned() bool {
+func (p *preparation) isSpawned() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.spawned
 }
 
-func (e *Engine) preparation(id dstack.AttemptID) *preparation {
+func (e *Engine) findPreparation(id dstack.AttemptID) *preparation {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.prepared[id]
+	return e.preparations[id]
 }
 
-func (e *Engine) preparing(id dstack.AttemptID) bool { return e.preparation(id) != nil }
+func (e *Engine) isPreparing(id dstack.AttemptID) bool { return e.findPreparation(id) != nil }
 
 // Start is described at engine.Engine.
-func (e *Engine) Start(_ context.Context, o dstack.AttemptSpec) error {
-	if !known(o.Attempt) {
-		return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("%q is no ID of an attempt", o.Attempt)}
+func (e *Engine) Start(_ context.Context, spec dstack.AttemptSpec) error {
+	if !isValidID(spec.Attempt) {
+		return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("%q is no ID of an attempt", spec.Attempt)}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if _, ok := e.refused[o.Attempt]; ok || e.prepared[o.Attempt] != nil || e.ctx.Err() != nil {
+	if _, ok := e.refusals[spec.Attempt]; ok || e.preparations[spec.Attempt] != nil || e.ctx.Err() != nil {
 		return nil
 	}
-	dir := e.folder(o.Attempt)
-	if dir.has("kept.json") || dir.has("exit.json") {
+	dir := e.folderOf(spec.Attempt)
+	if dir.hasFile("kept.json") || dir.hasFile("exit.json") {
 		return nil
 	}
-	lock, err := e.open(dir)
+	lock, err := e.lockFolder(dir)
 	if err != nil {
-		e.refused[o.Attempt] = e.refuse(dir, o.Attempt, err)
+		e.refusals[spec.Attempt] = e.recordRefusal(dir, spec.Attempt, err)
 		return nil
 	}
-	if lock == nil || dir.has("kept.json") || dir.has("exit.json") { // its keeper is at it
-		return closed(lock)
+	if lock == nil || dir.hasFile("kept.json") || dir.hasFile("exit.json") { // its keeper is at it
+		return closeFile(lock)
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
-	p := &preparation{order: o, lock: lock, cancel: cancel, done: make(chan struct{})}
-	e.prepared[o.Attempt] = p
-	e.work.Go(func() { e.prepare(ctx, p) })
+	p := &preparation{spec: spec, lock: lock, cancel: cancel, done: make(chan struct{})}
+	e.preparations[spec.Attempt] = p
+	e.work.Go(func() { e.prepareAttempt(ctx, p) })
 	return nil
 }
 
-func closed(f *os.File) error {
+func closeFile(f *os.File) error {
 	if f == nil {
 		return nil
 	}
 	return f.Close()
 }
 
-func (e *Engine) open(dir folder) (*os.File, error) {
+func (e *Engine) lockFolder(dir folder) (*os.File, error) {
 	if err := os.Mkdir(string(dir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
-	return dir.lock()
+	return dir.tryLock()
 }
 
-// prepare makes the attempt's folder and hands it over to a keeper.
-func (e *Engine) prepare(ctx context.Context, p *preparation) {
-	id, dir := p.order.Attempt, e.folder(p.order.Attempt)
-	keeper, err := e.makeReady(ctx, dir, p)
+// prepareAttempt makes the attempt's folder and hands it over to a keeper.
+func (e *Engine) prepareAttempt(ctx context.Context, p *preparation) {
+	id, dir := p.spec.Attempt, e.folderOf(p.spec.Attempt)
+	keeper, err := e.spawnAttempt(ctx, dir, p)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	switch {
 	case err == nil:
-		e.keepers[id] = keeper
-	case p.wasStopped():
+		e.keeperPIDs[id] = keeper
+	case p.isStopped():
 		now := time.Now().UTC()
-		err = dir.write("exit.json", exit{
+		err = dir.writeJSON("exit.json", exitRecord{
 			Outcome: dstack.AttemptExited, Code: 128 + int(syscall.SIGTERM),
 			Error: "stopped before it had started", StartedAt: now, EndedAt: now,
 		})
 		if err != nil {
-			e.refused[id] = e.refuse(dir, id, err)
+			e.refusals[id] = e.recordRefusal(dir, id, err)
 		}
 	case e.ctx.Err() == nil:
-		e.refused[id] = e.refuse(dir, id, err)
+		e.refusals[id] = e.recordRefusal(dir, id, err)
 	}
-	delete(e.prepared, id)
+	delete(e.preparations, id)
 	p.cancel()
 	_ = p.lock.Close() // the keeper has its own
 	close(p.done)
 }
 
-// refuse writes down that an attempt could not begin, and returns the report,
+// recordRefusal writes down that an attempt could not begin, and returns the report,
 // which stands in memory even where nothing can be written.
-func (e *Engine) refuse(dir folder, id dstack.AttemptID, err error) dstack.Report {
+func (e *Engine) recordRefusal(dir folder, id dstack.AttemptID, err error) dstack.Report {
 	no := engine.NewRefusedReport(id, err, time.Now().UTC())
-	_ = dir.write("exit.json", exitOf(no))
+	_ = dir.writeJSON("exit.json", newExitRecord(no))
 	return no
 }
 
-func (e *Engine) makeReady(ctx context.Context, dir folder, p *preparation) (keeper int, err error) {
-	o := p.order
+func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (keeper int, err error) {
+	o := p.spec
 	workingDir, err := engine.ResolveWorkingDir(o)
 	if err != nil {
 		return 0, err
 	}
-	bash, err := shell(o)
+	bash, err := findBash(o)
 	if err != nil {
 		return 0, err
 	}
-	if err := portIsFree(ctx, o.Port); err != nil {
+	if err := waitForFreePort(ctx, o.Port); err != nil {
 		return 0, err
 	}
 	public := o // what is left on disk has no secrets in it
 	public.Env, public.Auth, public.Script, public.Argv = nil, nil, "", nil
-	if err := dir.write("order.json", public); err != nil {
+	if err := dir.writeJSON("order.json", public); err != nil {
 		return 0, err
 	}
-	if err := e.unpack(ctx, dir.file("work"), workingDir, o); err != nil {
+	if err := e.unpackCode(ctx, dir.path("work"), workingDir, o); err != nil {
 		return 0, err
 	}
-	return e.spawn(dir, p, launch{
+	return e.spawnKeeper(dir, p, launchSpec{
 		Argv:  []string{bash, "-c", o.Script},
-		Env:   environment(o, os.Environ(), e.opts.GPUs),
-		Dir:   filepath.Join(dir.file("work"), filepath.FromSlash(workingDir)),
+		Env:   buildEnv(o, os.Environ(), e.opts.GPUs),
+		Dir:   filepath.Join(dir.path("work"), filepath.FromSlash(workingDir)),
 		Grace: o.StopGracePeriod,
 	})
 }
 
-func shell(o dstack.AttemptSpec) (string, error) {
-	if o.Script == "" {
+func findBash(spec dstack.AttemptSpec) (string, error) {
+	if spec.Script == "" {
 		return "", &dstack.Error{
 			Kind: dstack.Invalid, Message: "there is no command to run without a container",
 			Hint: "add commands to the configuration, or install Docker to run an image's own",
@@ -191,18 +191,18 @@ func shell(o dstack.AttemptSpec) (string, error) {
 
 // Limits of the wait for a port that somebody is just leaving.
 const (
-	portLimit = 300 * time.Millisecond
-	portLook  = 20 * time.Millisecond
+	portTimeout      = 300 * time.Millisecond
+	portPollInterval = 20 * time.Millisecond
 )
 
-// portIsFree refuses a port that somebody listens on, who would be taken for
+// waitForFreePort refuses a port that somebody listens on, who would be taken for
 // the replica. One that only a connection holds, or the last minute of one,
 // will be free again: that is no fault of the order's.
-func portIsFree(ctx context.Context, port int) error {
-	look := time.NewTicker(portLook)
+func waitForFreePort(ctx context.Context, port int) error {
+	look := time.NewTicker(portPollInterval)
 	defer look.Stop()
-	for late := time.After(portLimit); ; {
-		err := tryPort(port)
+	for late := time.After(portTimeout); ; {
+		err := tryListen(port)
 		if err == nil {
 			return nil
 		}
@@ -211,7 +211,7 @@ func portIsFree(ctx context.Context, port int) error {
 			return ctx.Err()
 		case <-look.C:
 		case <-late:
-			if !answered(ctx, port) {
+			if !mayHaveListener(ctx, port) {
 				return &dstack.Error{
 					Kind:    dstack.Unavailable,
 					Message: fmt.Sprintf("port %d of this machine is still held by a connection", port),
@@ -229,8 +229,8 @@ func portIsFree(ctx context.Context, port int) error {
 	}
 }
 
-// answered says whether somebody listens on a port, or might.
-func answered(ctx context.Context, port int) bool {
+// mayHaveListener says whether somebody listens on a port, or might.
+func mayHaveListener(ctx context.Context, port int) bool {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		if engine.CheckPort(ctx, net.JoinHostPort(host, strconv.Itoa(port)), false) != engine.PortRefused {
 			return true
@@ -239,9 +239,9 @@ func answered(ctx context.Context, port int) bool {
 	return false
 }
 
-// tryPort returns an error when a port is in use.
-func tryPort(port int) error {
-	defer forbidForks()()
+// tryListen returns an error when a port is in use.
+func tryListen(port int) error {
+	defer blockForks()()
 	for _, host := range []string{"127.0.0.1", "0.0.0.0", "::"} {
 		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
 		if err == nil {
@@ -253,7 +253,7 @@ func tryPort(port int) error {
 	return nil
 }
 
-func (e *Engine) unpack(ctx context.Context, work, workingDir string, o dstack.AttemptSpec) error {
+func (e *Engine) unpackCode(ctx context.Context, work, workingDir string, spec dstack.AttemptSpec) error {
 	if err := os.RemoveAll(work); err != nil {
 		return err
 	}
@@ -265,8 +265,8 @@ func (e *Engine) unpack(ctx context.Context, work, workingDir string, o dstack.A
 		return err
 	}
 	defer root.Close()
-	if o.CodeHash != "" && e.opts.Code != nil {
-		code, err := e.opts.Code(ctx, o)
+	if spec.CodeHash != "" && e.opts.Code != nil {
+		code, err := e.opts.Code(ctx, spec)
 		if err != nil {
 			return err
 		}
@@ -278,12 +278,12 @@ func (e *Engine) unpack(ctx context.Context, work, workingDir string, o dstack.A
 	return root.MkdirAll(workingDir, 0o755)
 }
 
-const launchLimit = 5 * time.Second
+const launchTimeout = 5 * time.Second
 
-// spawn starts the keeper, in a session of its own, with the lock, and tells
+// spawnKeeper starts the keeper, in a session of its own, with the lock, and tells
 // it what to run.
-func (e *Engine) spawn(dir folder, p *preparation, order launch) (int, error) {
-	out, err := os.OpenFile(dir.file("keeper.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+func (e *Engine) spawnKeeper(dir folder, p *preparation, launch launchSpec) (int, error) {
+	out, err := os.OpenFile(dir.path("keeper.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return 0, err
 	}
@@ -300,7 +300,7 @@ func (e *Engine) spawn(dir folder, p *preparation, order launch) (int, error) {
 		return 0, context.Canceled
 	}
 	keeper := exec.Command(e.opts.Self, "keep", string(dir)) // our own binary
-	keeper.Env = inherited(os.Environ())
+	keeper.Env = inheritEnv(os.Environ())
 	keeper.Dir = string(dir)
 	keeper.Stdin, keeper.Stdout, keeper.Stderr = r, out, out
 	keeper.ExtraFiles = []*os.File{p.lock} // becomes lockFD
@@ -314,8 +314,8 @@ func (e *Engine) spawn(dir folder, p *preparation, order launch) (int, error) {
 	pid := keeper.Process.Pid
 	_ = keeper.Process.Release() // collected when it has ended, see collect
 	_ = r.Close()
-	_ = w.SetWriteDeadline(time.Now().Add(launchLimit))
-	if err := json.NewEncoder(w).Encode(order); err != nil {
+	_ = w.SetWriteDeadline(time.Now().Add(launchTimeout))
+	if err := json.NewEncoder(w).Encode(launch); err != nil {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 		_, _ = syscall.Wait4(pid, nil, 0, nil)
 		return 0, fmt.Errorf("cannot tell the keeper what to run: %w", err)

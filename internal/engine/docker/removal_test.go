@@ -36,8 +36,8 @@ func TestRemove_DockerTakesItsTime(t *testing.T) {
 	})}}
 	s.Start()
 	defer s.Close()
-	defer func(was time.Duration) { removeLimit = was }(removeLimit)
-	removeLimit = 50 * time.Millisecond
+	defer func(was time.Duration) { removeTimeout = was }(removeTimeout)
+	removeTimeout = 50 * time.Millisecond
 	e, err := New(t.Context(), Options{Host: "unix://" + socket, Installation: "here"})
 	if err != nil {
 		t.Fatal(err)

@@ -19,15 +19,15 @@ func becomeReaper() error {
 	return nil
 }
 
-// boot names the present start of the machine: process numbers are only good
+// bootID names the present start of the machine: process numbers are only good
 // within one.
-func boot() string {
+func bootID() string {
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(id))
 }
 
-// birth says when a process was born; empty when there is none of that number.
-func birth(pid int) string {
+// startTime says when a process was born; empty when there is none of that number.
+func startTime(pid int) string {
 	f, ok := statOf(pid)
 	if !ok {
 		return ""
@@ -45,17 +45,17 @@ func statOf(pid int) ([]string, bool) {
 	return fields, len(fields) > 19
 }
 
-// signal reaches a leader's group, and whoever left that group for one of
+// signalTree reaches a leader's group, and whoever left that group for one of
 // their own: those of the leader's session, and all that descend from keeper.
-func signal(keeper, leader int, sig syscall.Signal) {
+func signalTree(keeper, leader int, sig syscall.Signal) {
 	_ = syscall.Kill(-leader, sig)
 	for _, pid := range strays(keeper, leader) {
 		_ = syscall.Kill(pid, sig)
 	}
 }
 
-// empty says that nobody is left in the leader's group.
-func empty(leader int) bool {
+// isGroupEmpty says that nobody is left in the leader's group.
+func isGroupEmpty(leader int) bool {
 	return errors.Is(syscall.Kill(-leader, 0), syscall.ESRCH)
 }
 
@@ -88,9 +88,9 @@ func strays(keeper, leader int) []int {
 	return out
 }
 
-// forbidForks keeps this program from forking until the returned function is
+// blockForks keeps this program from forking until the returned function is
 // called: until a fork has become another program, it holds our sockets.
-func forbidForks() (allow func()) {
+func blockForks() (allow func()) {
 	syscall.ForkLock.RLock()
 	return syscall.ForkLock.RUnlock
 }

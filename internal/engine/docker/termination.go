@@ -11,22 +11,22 @@ import (
 	"dstack/internal/dstack"
 )
 
-// stopping is a container that was asked to end.
-type stopping struct {
+// termination is a container that was asked to end.
+type termination struct {
 	deadline time.Time
-	sooner   chan struct{} // the deadline has moved
+	advanced chan struct{} // the deadline has moved
 }
 
 // Stop is described at engine.Engine.
 func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Duration) error {
-	if b := e.beginning(id); b != nil {
-		b.stop()
+	if s := e.findStartup(id); s != nil {
+		s.abort()
 		return nil
 	}
-	if e.alreadyStopping(id, time.Now().Add(grace)) {
+	if e.advanceDeadline(id, time.Now().Add(grace)) {
 		return nil
 	}
-	found, err := e.find(ctx, id)
+	found, err := e.findContainer(ctx, id)
 	if err != nil || found == nil {
 		return err
 	}
@@ -35,45 +35,45 @@ func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Durat
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.stopping[id] != nil || e.ctx.Err() != nil {
+	if e.terminations[id] != nil || e.ctx.Err() != nil {
 		return nil
 	}
-	s := &stopping{deadline: time.Now().Add(grace), sooner: make(chan struct{}, 1)}
-	e.stopping[id] = s
+	s := &termination{deadline: time.Now().Add(grace), advanced: make(chan struct{}, 1)}
+	e.terminations[id] = s
 	e.work.Go(func() {
-		e.end(s, found.ID, grace > 0)
+		e.terminate(s, found.ID, grace > 0)
 		e.mu.Lock()
 		defer e.mu.Unlock()
-		delete(e.stopping, id)
+		delete(e.terminations, id)
 	})
 	return nil
 }
 
-// alreadyStopping says whether a container is being stopped, and moves its
+// advanceDeadline says whether a container is being stopped, and moves its
 // deadline forward if this one is earlier.
-func (e *Engine) alreadyStopping(id dstack.AttemptID, deadline time.Time) bool {
+func (e *Engine) advanceDeadline(id dstack.AttemptID, deadline time.Time) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	s := e.stopping[id]
+	s := e.terminations[id]
 	if s == nil {
 		return false
 	}
 	if deadline.Before(s.deadline) {
 		s.deadline = deadline
 		select {
-		case s.sooner <- struct{}{}:
+		case s.advanced <- struct{}{}:
 		default:
 		}
 	}
 	return true
 }
 
-// end sends SIGTERM, and SIGKILL at the deadline, and returns once the
+// terminate sends SIGTERM, and SIGKILL at the deadline, and returns once the
 // container has ended or the engine is closed. What goes wrong is tried again
 // by the next Stop.
-func (e *Engine) end(s *stopping, id string, gently bool) {
+func (e *Engine) terminate(s *termination, id string, graceful bool) {
 	wait := e.docker.ContainerWait(e.ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
-	if gently && e.signal(id, "SIGTERM") != nil {
+	if graceful && e.sendSignal(id, "SIGTERM") != nil {
 		return
 	}
 	for {
@@ -81,24 +81,24 @@ func (e *Engine) end(s *stopping, id string, gently bool) {
 		left := time.Until(s.deadline)
 		e.mu.Unlock()
 		if left <= 0 {
-			if e.signal(id, "SIGKILL") != nil {
+			if e.sendSignal(id, "SIGKILL") != nil {
 				return
 			}
-			left = answerLimit
+			left = callTimeout
 		}
 		select {
 		case <-wait.Result:
 			return
 		case <-wait.Error:
 			return
-		case <-s.sooner:
+		case <-s.advanced:
 		case <-time.After(left):
 		}
 	}
 }
 
-func (e *Engine) signal(id, name string) error {
-	ctx, cancel := context.WithTimeout(e.ctx, answerLimit)
+func (e *Engine) sendSignal(id, name string) error {
+	ctx, cancel := context.WithTimeout(e.ctx, callTimeout)
 	defer cancel()
 	_, err := e.docker.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: name})
 	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // it has ended
@@ -107,35 +107,35 @@ func (e *Engine) signal(id, name string) error {
 	return err
 }
 
-// removeLimit is how long the engine may take over one container. It goes on
+// removeTimeout is how long the engine may take over one container. It goes on
 // by itself after that, and says so when it is asked again.
-var removeLimit = 5 * time.Second
+var removeTimeout = 5 * time.Second
 
 // Remove is described at engine.Engine.
 func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
-	if b := e.beginning(id); b != nil {
-		b.stop()
+	if s := e.findStartup(id); s != nil {
+		s.abort()
 		select {
-		case <-b.done:
+		case <-s.done:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	found, err := e.find(ctx, id)
+	found, err := e.findContainer(ctx, id)
 	if err != nil {
 		return err
 	}
 	if found != nil {
-		ctx, cancel := context.WithTimeout(ctx, removeLimit)
+		ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 		defer cancel()
 		_, err := e.docker.ContainerRemove(ctx, found.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) { // conflict: it is being removed
-			return unreachable(err)
+			return newUnreachableError(err)
 		}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.ended, id)
-	delete(e.answered, id)
+	delete(e.endedReports, id)
+	delete(e.portOpen, id)
 	return nil
 }

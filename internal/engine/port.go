@@ -22,24 +22,24 @@ const (
 
 // Limits of one call. Both ends are on this machine or a bridge of it.
 const (
-	callLimit = 150 * time.Millisecond
-	settle    = 300 * time.Millisecond // on a busy machine the proxy takes its time to find out
+	dialTimeout  = 150 * time.Millisecond
+	proxyTimeout = 300 * time.Millisecond // on a busy machine the proxy takes its time to find out
 )
 
 // CheckPort connects to a replica and hangs up. proxied says that something stands
 // before it which accepts for it (Docker's port proxy), and that a connection
 // counts only once it has lasted a moment.
 func CheckPort(ctx context.Context, address string, proxied bool) PortState {
-	dialer := net.Dialer{Timeout: callLimit}
+	dialer := net.Dialer{Timeout: dialTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
 	if err != nil {
-		return answerOf(err)
+		return classifyDialError(err)
 	}
 	defer conn.Close()
 	if !proxied {
 		return PortAccepted
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(settle))
+	_ = conn.SetReadDeadline(time.Now().Add(proxyTimeout))
 	n, err := conn.Read(make([]byte, 1))
 	if n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
 		return PortAccepted
@@ -47,7 +47,7 @@ func CheckPort(ctx context.Context, address string, proxied bool) PortState {
 	return PortRefused
 }
 
-func answerOf(err error) PortState {
+func classifyDialError(err error) PortState {
 	if netErr, ok := errors.AsType[net.Error](err); ok && netErr.Timeout() {
 		return PortSlow
 	}

@@ -17,16 +17,16 @@ import (
 	"dstack/internal/engine"
 )
 
-// sighting is a container as it was last looked at closely.
-type sighting struct {
-	state  container.ContainerState
-	joined string // see joined
-	report dstack.Report
+// inspection is a container as it was last looked at closely.
+type inspection struct {
+	state    container.ContainerState
+	networks string // see joined
+	report   dstack.Report
 }
 
-// joined names a container's connections to networks, which are new each time
+// networkKey names a container's connections to networks, which are new each time
 // it starts. One that was restarted by hand has another address.
-func joined(c container.Summary) string {
+func networkKey(c container.Summary) string {
 	var ids []string
 	if c.NetworkSettings != nil {
 		for _, n := range c.NetworkSettings.Networks {
@@ -39,11 +39,11 @@ func joined(c container.Summary) string {
 	return strings.Join(ids, " ")
 }
 
-// leftoverAge is how old a container must be that was made and never started,
+// minAbandonedAge is how old a container must be that was made and never started,
 // before it counts as left behind by a server that was killed.
-const leftoverAge = time.Minute
+const minAbandonedAge = time.Minute
 
-func (e *Engine) filter(attempt dstack.AttemptID) client.Filters {
+func (e *Engine) labelFilter(attempt dstack.AttemptID) client.Filters {
 	f := client.Filters{}.Add("label", labelInstallation+"="+string(e.opts.Installation))
 	if attempt != "" {
 		f = f.Add("label", labelAttempt+"="+string(attempt))
@@ -51,16 +51,16 @@ func (e *Engine) filter(attempt dstack.AttemptID) client.Filters {
 	return f
 }
 
-// find returns an attempt's container; nil when there is none.
-func (e *Engine) find(ctx context.Context, id dstack.AttemptID) (*container.Summary, error) {
+// findContainer returns an attempt's container; nil when there is none.
+func (e *Engine) findContainer(ctx context.Context, id dstack.AttemptID) (*container.Summary, error) {
 	if id == "" {
 		return nil, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	got, err := e.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.filter(id)})
+	got, err := e.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.labelFilter(id)})
 	if err != nil {
-		return nil, unreachable(err)
+		return nil, newUnreachableError(err)
 	}
 	if len(got.Items) == 0 {
 		return nil, nil
@@ -71,12 +71,12 @@ func (e *Engine) find(ctx context.Context, id dstack.AttemptID) (*container.Summ
 // Running is described at engine.Engine. It costs one list, and a close look
 // at each container whose state has changed.
 func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
-	reports := e.uncontained() // before the list: what is begun meanwhile is in one of them
-	ctx, cancel := context.WithTimeout(ctx, answerLimit)
+	reports := e.reportsWithoutContainer() // before the list: what is begun meanwhile is in one of them
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	got, err := e.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.filter("")})
+	got, err := e.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.labelFilter("")})
 	if err != nil {
-		return nil, unreachable(err)
+		return nil, newUnreachableError(err)
 	}
 	alive := map[string]bool{}
 	for _, c := range got.Items {
@@ -86,100 +86,100 @@ func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
 			continue // a start that fails passes through other states
 		}
 		if c.State == container.StateCreated {
-			if err := e.sweep(ctx, c, id); err != nil {
+			if err := e.removeIfAbandoned(ctx, c, id); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		r, err := e.look(ctx, c, id)
+		r, err := e.inspectContainer(ctx, c, id)
 		if errdefs.IsNotFound(err) {
 			continue
 		}
 		if err != nil {
-			return nil, unreachable(err)
+			return nil, newUnreachableError(err)
 		}
 		reports[id] = r
 	}
-	e.forget(alive)
-	return e.called(ctx, reports), nil
+	e.forgetRemoved(alive)
+	return e.checkPorts(ctx, reports), nil
 }
 
-// uncontained returns what no container tells: attempts at their beginning,
+// reportsWithoutContainer returns what no container tells: attempts at their beginning,
 // and those that ended there.
-func (e *Engine) uncontained() map[dstack.AttemptID]dstack.Report {
+func (e *Engine) reportsWithoutContainer() map[dstack.AttemptID]dstack.Report {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	reports := map[dstack.AttemptID]dstack.Report{}
-	for id, b := range e.begun {
+	for id, b := range e.startups {
 		reports[id] = b.report(id)
 	}
-	for id, r := range e.ended {
+	for id, r := range e.endedReports {
 		reports[id] = r
 	}
 	return reports
 }
 
-// sweep removes a container that was made and never started, if nobody is
+// removeIfAbandoned removes a container that was made and never started, if nobody is
 // about to.
-func (e *Engine) sweep(ctx context.Context, c container.Summary, id dstack.AttemptID) error {
-	if e.beginning(id) != nil || time.Since(time.Unix(c.Created, 0)) < leftoverAge {
+func (e *Engine) removeIfAbandoned(ctx context.Context, c container.Summary, id dstack.AttemptID) error {
+	if e.findStartup(id) != nil || time.Since(time.Unix(c.Created, 0)) < minAbandonedAge {
 		return nil
 	}
 	_, err := e.docker.ContainerRemove(ctx, c.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
 	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {
-		return unreachable(err)
+		return newUnreachableError(err)
 	}
 	return nil
 }
 
-func (e *Engine) look(ctx context.Context, c container.Summary, id dstack.AttemptID) (dstack.Report, error) {
+func (e *Engine) inspectContainer(ctx context.Context, c container.Summary, id dstack.AttemptID) (dstack.Report, error) {
 	e.mu.Lock()
-	was, ok := e.seen[c.ID]
+	was, ok := e.inspections[c.ID]
 	e.mu.Unlock()
-	if ok && was.state == c.State && was.joined == joined(c) {
+	if ok && was.state == c.State && was.networks == networkKey(c) {
 		return was.report, nil
 	}
 	got, err := e.docker.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 	if err != nil {
 		return dstack.Report{}, err
 	}
-	now := sighting{state: c.State, joined: joined(c), report: dstack.Report{Attempt: id, State: dstack.AttemptRunning}}
+	now := inspection{state: c.State, networks: networkKey(c), report: dstack.Report{Attempt: id, State: dstack.AttemptRunning}}
 	state := got.Container.State
 	if state == nil {
 		return now.report, nil
 	}
-	now.report.StartedAt = timeOf(state.StartedAt)
+	now.report.StartedAt = parseTime(state.StartedAt)
 	if state.Running {
-		now.report.Address = e.address(got.Container)
+		now.report.Address = e.findAddress(got.Container)
 	} else {
 		now.report.State = dstack.AttemptExited
 		now.report.ExitCode, now.report.OOM, now.report.Error = state.ExitCode, state.OOMKilled, state.Error
-		now.report.EndedAt = timeOf(state.FinishedAt)
-		now.report.LastOutput = e.lastOf(ctx, c.ID)
-		now.report = orRefused(now.report, c.Image)
+		now.report.EndedAt = parseTime(state.FinishedAt)
+		now.report.LastOutput = e.readLastLines(ctx, c.ID)
+		now.report = refusedIfNotExecuted(now.report, c.Image)
 	}
 	settled := state.Running == (c.State == container.StateRunning || c.State == container.StatePaused)
 	if settled && (now.report.Address != "" || !state.Running) {
 		e.mu.Lock()
-		e.seen[c.ID] = now
+		e.inspections[c.ID] = now
 		e.mu.Unlock()
 	}
 	return now.report, nil
 }
 
-// orRefused tells a command that cannot be run from one that ended: started by
+// refusedIfNotExecuted tells a command that cannot be run from one that ended: started by
 // the init program, the former shows only in what that says.
-func orRefused(r dstack.Report, image string) dstack.Report {
+func refusedIfNotExecuted(r dstack.Report, image string) dstack.Report {
 	n := len(r.LastOutput)
 	if r.ExitCode != 126 && r.ExitCode != 127 || n == 0 || !strings.HasPrefix(r.LastOutput[n-1], "[FATAL tini") {
 		return r
 	}
-	no := engine.NewRefusedReport(r.Attempt, explain(errors.New(r.LastOutput[n-1]), startTroubles, image), r.EndedAt)
+	no := engine.NewRefusedReport(r.Attempt, translateError(errors.New(r.LastOutput[n-1]), startErrors, image), r.EndedAt)
 	no.StartedAt, no.LastOutput = r.StartedAt, r.LastOutput
 	return no
 }
 
-func timeOf(text string) time.Time {
+func parseTime(text string) time.Time {
 	at, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil || at.Year() < 2000 {
 		return time.Time{}
@@ -187,9 +187,9 @@ func timeOf(text string) time.Time {
 	return at.UTC()
 }
 
-// address is where a running container's port is reached; empty when it is
+// findAddress is where a running container's port is reached; empty when it is
 // not connected yet.
-func (e *Engine) address(c container.InspectResponse) string {
+func (e *Engine) findAddress(c container.InspectResponse) string {
 	port := c.Config.Labels[labelPort]
 	if c.NetworkSettings == nil {
 		return ""
@@ -207,19 +207,19 @@ func (e *Engine) address(c container.InspectResponse) string {
 	return ""
 }
 
-// forget drops what is known of containers that are gone.
-func (e *Engine) forget(alive map[string]bool) {
+// forgetRemoved drops what is known of containers that are gone.
+func (e *Engine) forgetRemoved(listed map[string]bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for id := range e.seen {
-		if !alive[id] {
-			delete(e.seen, id)
+	for id := range e.inspections {
+		if !listed[id] {
+			delete(e.inspections, id)
 		}
 	}
 }
 
-// called asks every running container's port whether it answers.
-func (e *Engine) called(ctx context.Context, reports map[dstack.AttemptID]dstack.Report) []dstack.Report {
+// checkPorts asks every running container's port whether it answers.
+func (e *Engine) checkPorts(ctx context.Context, reports map[dstack.AttemptID]dstack.Report) []dstack.Report {
 	now := time.Now().UTC()
 	out := make([]dstack.Report, 0, len(reports))
 	for _, r := range reports {
@@ -229,24 +229,24 @@ func (e *Engine) called(ctx context.Context, reports map[dstack.AttemptID]dstack
 	var calls sync.WaitGroup
 	for i := range out {
 		if out[i].State == dstack.AttemptRunning && out[i].Address != "" {
-			calls.Go(func() { out[i].Ready = e.answers(ctx, out[i]) })
+			calls.Go(func() { out[i].Ready = e.checkPort(ctx, out[i]) })
 		}
 	}
 	calls.Wait()
 	return out
 }
 
-// answers calls a container's port. One that is only slow to answer stays what
+// checkPort calls a container's port. One that is only slow to answer stays what
 // it was.
-func (e *Engine) answers(ctx context.Context, r dstack.Report) bool {
+func (e *Engine) checkPort(ctx context.Context, r dstack.Report) bool {
 	host, _, _ := net.SplitHostPort(r.Address)
 	got := engine.CheckPort(ctx, r.Address, host == "127.0.0.1")
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	was := e.answered[r.Attempt]
+	was := e.portOpen[r.Attempt]
 	if got != engine.PortSlow {
 		was = got == engine.PortAccepted
-		e.answered[r.Attempt] = was
+		e.portOpen[r.Attempt] = was
 	}
 	return was
 }
