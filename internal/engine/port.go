@@ -9,26 +9,27 @@ import (
 	"time"
 )
 
-// PortState is what an address says when it is called.
+// PortState is the result of connecting to a port.
 type PortState int
 
-// Every answer there is. Slow is no refusal: a busy server whose queue is full
-// answers so, and is not to be called broken for it.
+// Every result. PortSlow says nothing about the server: the connection timed out,
+// as it does when the accept queue of a busy server is full.
 const (
 	PortRefused PortState = iota
 	PortAccepted
 	PortSlow
 )
 
-// Limits of one call. Both ends are on this machine or a bridge of it.
+// Timeouts of CheckPort. Both ends of the connection are on this machine.
 const (
 	dialTimeout  = 150 * time.Millisecond
-	proxyTimeout = 300 * time.Millisecond // on a busy machine the proxy takes its time to find out
+	proxyTimeout = 300 * time.Millisecond // time for the proxy to notice that the container refuses
 )
 
-// CheckPort connects to a replica and hangs up. proxied says that something stands
-// before it which accepts for it (Docker's port proxy), and that a connection
-// counts only once it has lasted a moment.
+// CheckPort connects to a replica's address (host:port) and closes the connection.
+// With proxied, a port proxy accepts connections on behalf of the replica, as Docker's
+// does: the port counts as open only if the proxy does not close the connection
+// within proxyTimeout.
 func CheckPort(ctx context.Context, address string, proxied bool) PortState {
 	dialer := net.Dialer{Timeout: dialTimeout}
 	conn, err := dialer.DialContext(ctx, "tcp", address)
@@ -52,7 +53,7 @@ func classifyDialError(err error) PortState {
 		return PortSlow
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.EADDRNOTAVAIL) {
-		return PortSlow // our trouble, not the replica's
+		return PortSlow // a limit of this process, not a refusal by the replica
 	}
 	return PortRefused
 }

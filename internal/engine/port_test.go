@@ -14,7 +14,7 @@ import (
 	"dstack/internal/engine"
 )
 
-func TestCall(t *testing.T) {
+func TestCheckPort(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -30,17 +30,18 @@ func TestCall(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := engine.CheckPort(t.Context(), address, false); got != engine.PortRefused {
-		t.Errorf("nobody: %v", got)
+		t.Errorf("no listener: %v", got)
 	}
-	gone, cancel := context.WithCancel(t.Context())
+	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got := engine.CheckPort(gone, address, false); got != engine.PortSlow {
-		t.Errorf("our own end: %v", got)
+	if got := engine.CheckPort(canceled, address, false); got != engine.PortSlow {
+		t.Errorf("a canceled context: %v", got)
 	}
 }
 
-// Docker's port proxy accepts, tries the container, and hangs up.
-func TestCall_IsNotFooledByAProxy(t *testing.T) {
+// Docker's port proxy accepts a connection, fails to connect to the container, and
+// then closes the connection.
+func TestCheckPort_ProxyWithoutServer(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -56,29 +57,29 @@ func TestCall_IsNotFooledByAProxy(t *testing.T) {
 		}
 	})
 	if got := engine.CheckPort(t.Context(), l.Addr().String(), true); got != engine.PortRefused {
-		t.Errorf("a proxy without anything behind: %v", got)
+		t.Errorf("a proxy without a server behind it: %v", got)
 	}
 	_ = l.Close()
 	serving.Wait()
 }
 
-func TestStamps_GrowStrictly(t *testing.T) {
-	var s engine.MonotonicClock
+func TestMonotonicClock_StrictlyIncreases(t *testing.T) {
+	var clock engine.MonotonicClock
 	at := time.Date(2026, 11, 23, 12, 0, 0, 1999, time.UTC)
-	first := s.Next(at)
+	first := clock.Next(at)
 	if want := at.Truncate(time.Microsecond); !first.Equal(want) {
 		t.Errorf("%v, want %v", first, want)
 	}
-	if second := s.Next(at.Add(-time.Hour)); second.Sub(first) != time.Microsecond {
+	if second := clock.Next(at.Add(-time.Hour)); second.Sub(first) != time.Microsecond {
 		t.Errorf("%v after %v", second, first)
 	}
 }
 
-func TestRefusal(t *testing.T) {
+func TestNewRefusedReport(t *testing.T) {
 	now := time.Now()
 	for _, c := range []struct {
 		err       error
-		says      string
+		message   string
 		permanent bool
 	}{
 		{&dstack.Error{Kind: dstack.Conflict, Message: "port taken", Hint: "free it"}, "port taken; free it", true},
@@ -87,8 +88,8 @@ func TestRefusal(t *testing.T) {
 		{errors.New("odd"), "odd", false},
 	} {
 		r := engine.NewRefusedReport("a", c.err, now)
-		if r.Error != c.says || r.Permanent != c.permanent || r.State != dstack.AttemptRefused {
-			t.Errorf("%v became %+v", c.err, r)
+		if r.Error != c.message || r.Permanent != c.permanent || r.State != dstack.AttemptRefused {
+			t.Errorf("the report of %v is %+v", c.err, r)
 		}
 	}
 }
