@@ -16,7 +16,7 @@ import (
 	"dstack/internal/engine"
 )
 
-// The labels of our containers.
+// Labels of the engine's containers and volumes.
 const (
 	labelInstallation = "dstack.installation"
 	labelAttempt      = "dstack.attempt"
@@ -26,14 +26,15 @@ const (
 	labelProject      = "dstack.project"
 )
 
-// The bounds on a container where its order has none.
+// Limits on every container.
 const (
 	maxPIDs     = 32 << 10
 	maxLogSize  = "16m"
 	maxLogFiles = "2"
 )
 
-// containerName is a container's: for people, and to make it once.
+// containerName returns the name of an attempt's container. The name is for people,
+// and makes Docker refuse a second container of the attempt.
 func containerName(spec dstack.AttemptSpec) string {
 	id := string(spec.Attempt)
 	return fmt.Sprintf("dstack-%s-%d-%d-%s", spec.Run, spec.ReplicaNum, spec.AttemptNum, id[:min(8, len(id))])
@@ -50,13 +51,14 @@ func (e *Engine) attemptLabels(spec dstack.AttemptSpec) map[string]string {
 	}
 }
 
-// newContainerOptions is the container of an order. withInit puts Docker's small init before
-// the command, which passes SIGTERM to its whole group and reaps orphans.
+// newContainerOptions returns the options to create the container of an attempt. With
+// withInit the container runs Docker's init program (tini), which passes SIGTERM to
+// the command's process group and reaps orphans.
 func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, withInit bool) (client.ContainerCreateOptions, error) {
-	port, ok := network.PortFrom(uint16(spec.Port), network.TCP) // parsed ports are 1 to 65535
+	port, ok := network.PortFrom(uint16(spec.Port), network.TCP) // configurations allow ports from 1 to 65535
 	if !ok {
 		return client.ContainerCreateOptions{}, &dstack.Error{
-			Kind: dstack.Invalid, Message: fmt.Sprintf("%d is no port", spec.Port), Hint: "choose one from 1 to 65535",
+			Kind: dstack.Invalid, Message: fmt.Sprintf("%d is not a port number", spec.Port), Hint: "choose a port from 1 to 65535",
 		}
 	}
 	config := &container.Config{
@@ -87,7 +89,7 @@ func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, with
 	return client.ContainerCreateOptions{Config: config, HostConfig: host, Name: containerName(spec)}, nil
 }
 
-// newDeviceRequests asks for the order's GPUs by ID, and no others.
+// newDeviceRequests requests the given GPUs by ID, and no others.
 func newDeviceRequests(gpus []dstack.GPU) []container.DeviceRequest {
 	if len(gpus) == 0 {
 		return nil
@@ -101,7 +103,7 @@ func newDeviceRequests(gpus []dstack.GPU) []container.DeviceRequest {
 
 func buildEnv(spec dstack.AttemptSpec, withInit bool) []string {
 	env := map[string]string{"HOME": "/root"}
-	if len(spec.GPUs) == 0 { // images may ask for all of them
+	if len(spec.GPUs) == 0 { // an image may set it to all
 		env["NVIDIA_VISIBLE_DEVICES"] = "void"
 	}
 	if withInit {
@@ -115,22 +117,22 @@ func buildEnv(spec dstack.AttemptSpec, withInit bool) []string {
 	return out
 }
 
-// buildEntrypoint is what the container runs; empty: what the image says.
+// buildEntrypoint returns the command of the container; empty means the image's own.
 //
-// The wire asks for interactive shells. bash stays one, so that it reads its
-// start-up files, which is where conda lives; what it says about having no
-// terminal, and what those files say, is kept from the output. sh reads none
-// when it is given commands, and an interactive one would pass on to its last
-// command that it ignores SIGTERM: it becomes a plain one.
+// argv asks for an interactive shell ("-i -c SCRIPT"). bash stays interactive, so that
+// it reads its start-up files, where conda is set up; its complaints about a missing
+// terminal and the output of those files are discarded. sh reads no start-up files when
+// it runs a script, and an interactive sh makes its last command ignore SIGTERM, so sh
+// becomes non-interactive.
 //
-// Both wait for what they have started when SIGTERM comes, which reaches that
-// as well: the container ends with its first process, ready or not.
+// On SIGTERM, which reaches the whole process group, both shells wait for the processes
+// that they started: the container ends with its first process.
 func buildEntrypoint(argv []string) []string {
 	if len(argv) != 4 || argv[1] != "-i" || argv[2] != "-c" {
 		return argv
 	}
-	const waitAtTheEnd = "trap 'trap - TERM; wait; exit 143' TERM\n"
-	shell, script := argv[0], waitAtTheEnd+argv[3]
+	const waitOnSIGTERM = "trap 'trap - TERM; wait; exit 143' TERM\n"
+	shell, script := argv[0], waitOnSIGTERM+argv[3]
 	switch shell {
 	case "/bin/bash":
 		return []string{

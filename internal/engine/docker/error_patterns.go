@@ -3,6 +3,7 @@ package docker
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -11,13 +12,13 @@ import (
 	"dstack/internal/dstack"
 )
 
-// errorPattern is an error that Docker has only words for. This table is the one
-// place where an error's text is looked at: the engine's API sends most of
-// what registries and runtimes say as text with status 500.
+// errorPattern recognizes an error of Docker by its text: Docker's API returns most
+// errors of registries and runtimes only as text, with status 500. Only this file
+// depends on the text of errors.
 type errorPattern struct {
-	phrases []string // any of them, in lower case
+	phrases []string // in lower case; the text has at least one of them
 	kind    dstack.Kind
-	message string
+	message string // %s and %q stand for the image's name
 	hint    string
 }
 
@@ -40,7 +41,7 @@ var pullErrors = []errorPattern{
 	{
 		[]string{"no matching manifest"},
 		dstack.NotFound, "image %s is not made for this machine's processor",
-		"choose an image for it",
+		"choose an image for that processor",
 	},
 	{
 		[]string{"toomanyrequests"},
@@ -49,7 +50,7 @@ var pullErrors = []errorPattern{
 	},
 	{
 		[]string{"invalid reference format"},
-		dstack.Invalid, "%q is no name of an image", "write it as registry/name:tag",
+		dstack.Invalid, "%q is not an image name", "write it as registry/name:tag",
 	},
 	{
 		[]string{"no space left on device"},
@@ -81,7 +82,7 @@ var startErrors = []errorPattern{
 	{
 		[]string{"executable file not found", "no such file or directory", "permission denied: unknown", "exec format error", "[fatal tini"},
 		dstack.Invalid, "the command cannot be run in image %s",
-		"check that the image has it: commands need a shell, /bin/sh",
+		"check that the image has it; commands need /bin/sh",
 	},
 	{
 		[]string{"minimum memory limit", "range of cpus"},
@@ -95,9 +96,9 @@ var startErrors = []errorPattern{
 	},
 }
 
-// translateError turns what Docker says into an error for people; what no row of the
-// table fits is given in Docker's own words.
-func translateError(err error, table []errorPattern, image string) error {
+// translateError returns an error with a kind and a hint for an error of Docker. An error
+// that no pattern matches keeps Docker's text.
+func translateError(err error, patterns []errorPattern, image string) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -107,12 +108,11 @@ func translateError(err error, table []errorPattern, image string) error {
 	if client.IsErrConnectionFailed(err) {
 		return newUnreachableError(err)
 	}
-	said := strings.ToLower(err.Error())
-	for _, t := range table {
-		for _, w := range t.phrases {
-			if strings.Contains(said, w) {
-				return &dstack.Error{Kind: t.kind, Message: insertImage(t.message, image) + ": " + shortenError(err), Hint: t.hint, Cause: err}
-			}
+	text := strings.ToLower(err.Error())
+	for _, p := range patterns {
+		if slices.ContainsFunc(p.phrases, func(phrase string) bool { return strings.Contains(text, phrase) }) {
+			message := insertImage(p.message, image) + ": " + shortenError(err)
+			return &dstack.Error{Kind: p.kind, Message: message, Hint: p.hint, Cause: err}
 		}
 	}
 	kind := dstack.Unavailable
@@ -122,25 +122,26 @@ func translateError(err error, table []errorPattern, image string) error {
 	return &dstack.Error{Kind: kind, Message: "Docker cannot start image " + image + ": " + shortenError(err), Cause: err}
 }
 
-// insertImage puts the image's name into a message that has room for it.
+// insertImage replaces %s and %q in a message with the image's name.
 func insertImage(message, image string) string {
 	message = strings.ReplaceAll(message, "%q", `"`+image+`"`)
 	return strings.ReplaceAll(message, "%s", image)
 }
 
-// shortenError is an error's text in one line of bearable length, without Docker's
-// usual first words.
+// shortenError returns an error's text in one line of limited length, without the prefix
+// that Docker's client puts before each error.
 func shortenError(err error) string {
-	const most = 300
+	const maxBytes = 300
 	text := strings.Join(strings.Fields(err.Error()), " ")
 	text = strings.TrimPrefix(text, "Error response from daemon: ")
-	if len(text) > most {
-		text = text[:most] + "…"
+	if len(text) > maxBytes {
+		text = text[:maxBytes] + "…"
 	}
 	return text
 }
 
-// isInitMissing says that the engine lacks the small init program.
+// isInitMissing reports whether a container could not be started because Docker's init
+// program is not installed.
 func isInitMissing(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "docker-init")
 }

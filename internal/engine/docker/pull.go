@@ -17,16 +17,16 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Limits of a pull. An image that is here already is not waited for long when
+// Timeouts of a pull. refreshTimeout applies if the image is on the machine already and
 // its registry is slow to say whether there is a newer one.
 const (
 	pullTimeout    = 20 * time.Minute
 	refreshTimeout = 20 * time.Second
 )
 
-// ensureImage makes an image available and returns its full name. say tells how far
-// it is. One that is here is used as it is, except for :latest, which is
-// looked up again; where that fails, the one that is here does.
+// ensureImage pulls the attempt's image if needed and returns its full name. An image
+// that is on the machine is used without a pull, except if its tag is latest: then
+// ensureImage pulls it again, and uses the local image if that fails.
 func (e *Engine) ensureImage(ctx context.Context, spec dstack.AttemptSpec, setProgress func(string)) (string, error) {
 	named, err := reference.ParseNormalizedNamed(spec.Image)
 	if err != nil {
@@ -57,12 +57,12 @@ func (e *Engine) pullImage(ctx context.Context, image reference.Named, auth *dst
 		Hint: "pull it by hand with docker pull, then apply again",
 	})
 	defer cancel()
-	impatient := time.AfterFunc(refreshTimeout, func() {
+	refreshTimer := time.AfterFunc(refreshTimeout, func() {
 		if isLocal {
 			cancel()
 		}
 	})
-	defer impatient.Stop()
+	defer refreshTimer.Stop()
 	login, err := encodeAuth(image, auth)
 	if err != nil {
 		return err
@@ -81,17 +81,18 @@ func (e *Engine) pullImage(ctx context.Context, image reference.Named, auth *dst
 			return m.Error
 		}
 		if p.update(m) {
-			impatient.Stop() // there is a newer one, and it comes
+			refreshTimer.Stop() // a newer image is being downloaded
 		}
 		setProgress(p.format(time.Now()))
 	}
 	return nil
 }
 
-// preferTimeoutCause prefers our own words about a pull that took too long.
+// preferTimeoutCause returns the error for a pull that took too long if ctx has that
+// cause, else err.
 func preferTimeoutCause(ctx context.Context, err error) error {
-	if ours, ok := errors.AsType[*dstack.Error](context.Cause(ctx)); ok {
-		return ours
+	if timeoutErr, ok := errors.AsType[*dstack.Error](context.Cause(ctx)); ok {
+		return timeoutErr
 	}
 	return err
 }
@@ -105,7 +106,7 @@ func encodeAuth(image reference.Named, auth *dstack.RegistryAuth) (string, error
 	})
 }
 
-// pullProgress adds up what a pull says of its layers.
+// pullProgress adds up the progress of an image's layers.
 type pullProgress struct {
 	startedAt time.Time
 	layers    map[string]*layerProgress
@@ -117,7 +118,8 @@ type layerProgress struct {
 	isDownloaded, isComplete bool
 }
 
-// update notes one message; true when bytes come.
+// update applies one message of Docker. It returns true if the message says that bytes
+// of a layer are being downloaded.
 func (p *pullProgress) update(m jsonstream.Message) bool {
 	if m.ID == "" || strings.HasPrefix(m.Status, "Pulling from") {
 		return false
@@ -148,31 +150,31 @@ func (p *pullProgress) update(m jsonstream.Message) bool {
 	return false
 }
 
-// format says how far it is: with a share and a guess of the time left once the
-// sizes of all layers are known.
+// format returns the progress for people. It has a percentage and an estimate of the
+// time left once the sizes of all layers are known.
 func (p *pullProgress) format(now time.Time) string {
-	var size, got, unpacked int64
-	known, fetched := true, true
-	done := 0
+	var size, downloaded, extracted int64
+	allSizesKnown, allDownloaded := true, true
+	complete := 0
 	for _, l := range p.layers {
-		size, got, unpacked = size+l.size, got+l.downloaded, unpacked+l.extracted
-		known = known && (l.size > 0 || l.isDownloaded)
-		fetched = fetched && l.isDownloaded
+		size, downloaded, extracted = size+l.size, downloaded+l.downloaded, extracted+l.extracted
+		allSizesKnown = allSizesKnown && (l.size > 0 || l.isDownloaded)
+		allDownloaded = allDownloaded && l.isDownloaded
 		if l.isComplete {
-			done++
+			complete++
 		}
 	}
 	switch {
 	case size == 0:
 		return "pulling image"
-	case fetched:
-		return fmt.Sprintf("unpacking image %d%% of %s", unpacked*100/size, formatBytes(size))
-	case !known:
-		return fmt.Sprintf("pulling image, %s so far, %d of %d layers", formatBytes(got), done, len(p.layers))
+	case allDownloaded:
+		return fmt.Sprintf("unpacking image %d%% of %s", extracted*100/size, formatBytes(size))
+	case !allSizesKnown:
+		return fmt.Sprintf("pulling image, %s so far, %d of %d layers", formatBytes(downloaded), complete, len(p.layers))
 	}
-	text := fmt.Sprintf("pulling image %d%% of %s", got*100/size, formatBytes(size))
-	if took := now.Sub(p.startedAt); took > 2*time.Second && got > 0 {
-		left := time.Duration(float64(took) * float64(size-got) / float64(got))
+	text := fmt.Sprintf("pulling image %d%% of %s", downloaded*100/size, formatBytes(size))
+	if elapsed := now.Sub(p.startedAt); elapsed > 2*time.Second && downloaded > 0 {
+		left := time.Duration(float64(elapsed) * float64(size-downloaded) / float64(downloaded))
 		text += ", about " + formatTimeLeft(left) + " left"
 	}
 	return text
@@ -185,7 +187,7 @@ func formatTimeLeft(d time.Duration) string {
 	return fmt.Sprintf("%dm", int(d.Round(time.Minute)/time.Minute))
 }
 
-// formatBytes writes a size as registries do, in powers of ten.
+// formatBytes formats a size in powers of ten, as registries do.
 func formatBytes(n int64) string {
 	switch {
 	case n >= 1e9:

@@ -23,26 +23,27 @@ import (
 	"dstack/internal/engine/enginetest"
 )
 
-// Where no address of a container can be reached, ports are published.
-func TestEngine_Published(t *testing.T) {
-	if why := needDocker(); why != "" {
-		t.Skip("needs docker: " + why)
+// Publish is for machines on which container addresses cannot be reached.
+func TestEngine_PublishedPorts(t *testing.T) {
+	if reason := findDocker(); reason != "" {
+		t.Skip("needs docker: " + reason)
 	}
-	enginetest.Run(t, fixture(docker.Options{Publish: true}))
+	enginetest.Run(t, newFixture(docker.Options{Publish: true}))
 }
 
-func order(image, script string) dstack.AttemptSpec {
+func newSpec(image, script string) dstack.AttemptSpec {
 	return dstack.AttemptSpec{
 		Attempt: dstack.AttemptID(uuid.NewString()), Run: "r", Image: image, WorkingDir: ".", Port: 8000,
 		Argv: []string{"/bin/sh", "-i", "-c", script}, Env: map[string]string{}, StopGracePeriod: time.Second,
 	}
 }
 
-// at opens an engine that leaves nothing behind.
-func at(t *testing.T) (*docker.Engine, dstack.Installation) {
+// openClean opens an engine of its own installation. The test fails if containers are
+// left at its end.
+func openClean(t *testing.T) (*docker.Engine, dstack.Installation) {
 	t.Helper()
-	if why := needDocker(); why != "" {
-		t.Skip("needs docker: " + why)
+	if reason := findDocker(); reason != "" {
+		t.Skip("needs docker: " + reason)
 	}
 	mine := dstack.Installation("test-" + uuid.NewString())
 	e := open(t, docker.Options{Installation: mine})
@@ -56,57 +57,58 @@ func at(t *testing.T) (*docker.Engine, dstack.Installation) {
 		if err := e.Close(); err != nil {
 			t.Error(err)
 		}
-		if left := dockerPS(t, "dstack.installation="+string(mine)); len(left) != 0 {
+		if left := listContainers(t, "dstack.installation="+string(mine)); len(left) != 0 {
 			t.Errorf("left: %v", left)
 		}
 	})
 	return e, mine
 }
 
-func ended(t *testing.T, e *docker.Engine, spec dstack.AttemptSpec) dstack.Report {
+// runToEnd starts an attempt and returns its report once it has ended.
+func runToEnd(t *testing.T, e *docker.Engine, spec dstack.AttemptSpec) dstack.Report {
 	t.Helper()
 	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	return until(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
+	return waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 }
 
-func until(t *testing.T, e *docker.Engine, id dstack.AttemptID, good func(dstack.Report) bool) dstack.Report {
+func waitForReport(t *testing.T, e *docker.Engine, id dstack.AttemptID, accept func(dstack.Report) bool) dstack.Report {
 	t.Helper()
-	look := time.NewTicker(10 * time.Millisecond)
-	defer look.Stop()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
 	var last dstack.Report
-	for late := time.After(40 * time.Second); ; {
+	for timeout := time.After(40 * time.Second); ; {
 		all, err := e.Running(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range all {
 			if r.Attempt == id {
-				if last = r; good(r) {
+				if last = r; accept(r) {
 					return r
 				}
 			}
 		}
 		select {
-		case <-look.C:
-		case <-late:
-			t.Fatalf("it stays %+v", last)
+		case <-poll.C:
+		case <-timeout:
+			t.Fatalf("no expected report; the last one is %+v", last)
 		}
 	}
 }
 
 const user, password = "somebody", "right"
 
-// privateRegistry serves one image, some/image:1, to somebody. The image has
-// one file, and does not say what to run.
-func privateRegistry(t *testing.T) (host string) {
+// servePrivateRegistry serves one image, some/image:1, and asks for user and password.
+// The image has one file and no command.
+func servePrivateRegistry(t *testing.T) (host string) {
 	t.Helper()
 	var plain, layer bytes.Buffer
 	w, z := tar.NewWriter(&plain), gzip.NewWriter(&layer)
 	err := errors.Join(w.WriteHeader(&tar.Header{Name: "file", Typeflag: tar.TypeReg, Mode: 0o644}), w.Close())
-	if _, zipped := z.Write(plain.Bytes()); err != nil || zipped != nil {
-		t.Fatal(err, zipped)
+	if _, zipErr := z.Write(plain.Bytes()); err != nil || zipErr != nil {
+		t.Fatal(err, zipErr)
 	}
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
@@ -117,14 +119,14 @@ func privateRegistry(t *testing.T) (host string) {
 		"config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":%d,"digest":%q},
 		"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","size":%d,"digest":%q}]}`,
 		kind, len(config), digest(config), layer.Len(), digest(layer.Bytes()))
-	has := map[string][]byte{
+	contents := map[string][]byte{
 		"/v2/some/image/manifests/1":                    manifest,
 		"/v2/some/image/manifests/" + digest(manifest):  manifest,
 		"/v2/some/image/blobs/" + digest(config):        config,
 		"/v2/some/image/blobs/" + digest(layer.Bytes()): layer.Bytes(),
 		"/v2/": []byte("{}"),
 	}
-	say := func(w http.ResponseWriter, status int, code string) {
+	writeError := func(w http.ResponseWriter, status int, code string) {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(status)
 		_, _ = fmt.Fprintf(w, `{"errors":[{"code":%q,"message":%q}]}`, code, strings.ToLower(strings.ReplaceAll(code, "_", " ")))
@@ -132,15 +134,15 @@ func privateRegistry(t *testing.T) (host string) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if u, p, _ := r.BasicAuth(); u != user || p != password {
 			w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
-			say(w, http.StatusUnauthorized, "UNAUTHORIZED")
+			writeError(w, http.StatusUnauthorized, "UNAUTHORIZED")
 			return
 		}
-		data, ok := has[r.URL.Path]
+		data, ok := contents[r.URL.Path]
 		switch {
 		case !ok && strings.HasPrefix(r.URL.Path, "/v2/some/image/"):
-			say(w, http.StatusNotFound, "MANIFEST_UNKNOWN")
+			writeError(w, http.StatusNotFound, "MANIFEST_UNKNOWN")
 		case !ok:
-			say(w, http.StatusNotFound, "NAME_UNKNOWN")
+			writeError(w, http.StatusNotFound, "NAME_UNKNOWN")
 		default:
 			if strings.Contains(r.URL.Path, "/manifests/") {
 				w.Header().Set("Content-Type", kind)
@@ -156,15 +158,15 @@ func privateRegistry(t *testing.T) (host string) {
 func digest(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
 
 func TestStart_Refused(t *testing.T) {
-	e, _ := at(t)
-	host := privateRegistry(t)
+	e, _ := openClean(t)
+	host := servePrivateRegistry(t)
 	right := &dstack.RegistryAuth{Username: user, Password: password}
 	for _, c := range []struct {
 		name      string
 		image     string
 		auth      *dstack.RegistryAuth
 		change    func(*dstack.AttemptSpec)
-		says      string
+		message   string
 		permanent bool
 	}{
 		{"no login", host + "/some/image:1", nil, nil, "login", true},
@@ -172,78 +174,77 @@ func TestStart_Refused(t *testing.T) {
 		{"unknown tag", host + "/some/image:2", right, nil, "there is no image " + host + "/some/image:2", true},
 		{"unknown image", host + "/none:1", right, nil, "there is no image", true},
 		{"no registry", "127.0.0.1:1/some/image:1", nil, nil, "cannot be reached", false},
-		{"no name", "Not A Name", nil, nil, "no name of an image", true},
+		{"no name", "Not A Name", nil, nil, "not an image name", true},
 		{"no shell", host + "/some/image:1", right, nil, "cannot be run in image", true},
-		{"no command", host + "/some/image:1", right, func(o *dstack.AttemptSpec) { o.Argv = nil }, "does not say what to run", true},
-		{"no GPUs", image, nil, func(o *dstack.AttemptSpec) { o.GPUs = []dstack.GPU{{ID: "GPU-none"}} }, "cannot give GPUs", true},
-		{"unknown code", image, nil, func(o *dstack.AttemptSpec) { o.CodeHash = "none" }, "no code", false},
+		{"no command", host + "/some/image:1", right, func(spec *dstack.AttemptSpec) { spec.Argv = nil }, "does not say what to run", true},
+		{"no GPUs", image, nil, func(spec *dstack.AttemptSpec) { spec.GPUs = []dstack.GPU{{ID: "GPU-none"}} }, "cannot give GPUs", true},
+		{"unknown code", image, nil, func(spec *dstack.AttemptSpec) { spec.CodeHash = "none" }, "no code", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			o := order(c.image, "echo up")
-			o.Auth = c.auth
+			spec := newSpec(c.image, "echo up")
+			spec.Auth = c.auth
 			if c.change != nil {
-				c.change(&o)
+				c.change(&spec)
 			}
-			r := ended(t, e, o)
-			if r.State != dstack.AttemptRefused || r.Permanent != c.permanent || !strings.Contains(r.Error, c.says) {
+			r := runToEnd(t, e, spec)
+			if r.State != dstack.AttemptRefused || r.Permanent != c.permanent || !strings.Contains(r.Error, c.message) {
 				t.Errorf("%+v", r)
 			}
 			if strings.Contains(fmt.Sprintf("%+v", r), "wrong") {
-				t.Errorf("the password is in it: %+v", r)
+				t.Errorf("the report has the password: %+v", r)
 			}
 			t.Log(r.Error)
 		})
 	}
-	_ = exec.Command("docker", "rmi", "-f", host+"/some/image:1").Run() // what the test pulled
+	_ = exec.Command("docker", "rmi", "-f", host+"/some/image:1").Run() // pulled by this test
 }
 
-// The registry of a :latest that is here may be out of reach.
-func TestStart_LatestThatIsHere(t *testing.T) {
-	e, _ := at(t)
+// The local image is used if the registry of a :latest image cannot be reached.
+func TestStart_LatestWithoutRegistry(t *testing.T) {
+	e, _ := openClean(t)
 	const latest = "127.0.0.1:1/enginetest"
 	if out, err := exec.Command("docker", "tag", image, latest).CombinedOutput(); err != nil {
 		t.Fatalf("docker tag: %s", out)
 	}
 	defer func() { _ = exec.Command("docker", "rmi", latest).Run() }()
-	if r := ended(t, e, order(latest, "exit 3")); r.ExitCode != 3 {
+	if r := runToEnd(t, e, newSpec(latest, "exit 3")); r.ExitCode != 3 {
 		t.Errorf("%+v", r)
 	}
 }
 
-// A server was killed between making a container and starting it.
-func TestStart_GoesOnWithWhatWasMade(t *testing.T) {
-	e, mine := at(t)
-	o := order(image, "exit 4")
-	made, err := exec.Command("docker", "create", "--name", "dstack-r-0-0-"+string(o.Attempt[:8]),
-		"--label", "dstack.installation="+string(mine), "--label", "dstack.attempt="+string(o.Attempt),
+// The server was killed after it had created a container and before it started it.
+func TestStart_ReusesCreatedContainer(t *testing.T) {
+	e, mine := openClean(t)
+	spec := newSpec(image, "exit 4")
+	out, err := exec.Command("docker", "create", "--name", "dstack-r-0-0-"+string(spec.Attempt[:8]),
+		"--label", "dstack.installation="+string(mine), "--label", "dstack.attempt="+string(spec.Attempt),
 		image, "sh", "-c", "exit 4").CombinedOutput()
 	if err != nil {
-		t.Fatalf("%s", made)
+		t.Fatalf("docker create: %s", out)
 	}
 	if all, err := e.Running(t.Context()); err != nil || len(all) != 0 {
-		t.Errorf("it counts already: %+v, %v", all, err)
+		t.Errorf("the created container is reported: %+v, %v", all, err)
 	}
-	if r := ended(t, e, o); r.ExitCode != 4 {
+	if r := runToEnd(t, e, spec); r.ExitCode != 4 {
 		t.Errorf("%+v", r)
 	}
-	if n := dockerPS(t, "dstack.attempt="+string(o.Attempt)); len(n) != 1 {
+	if n := listContainers(t, "dstack.attempt="+string(spec.Attempt)); len(n) != 1 {
 		t.Errorf("%d containers", len(n))
 	}
 }
 
 func TestRunning_OOM(t *testing.T) {
-	e, _ := at(t)
-	// Not at once: the engine does not hear of it within a container's first
-	// milliseconds.
-	o := order(image, "sleep 0.3; exec dd if=/dev/zero of=/dev/null bs=100M count=10")
-	o.MemoryMiB = 16
-	if r := ended(t, e, o); !r.OOM || r.ExitCode != 137 {
+	e, _ := openClean(t)
+	// Docker misses an out-of-memory kill in a container's first milliseconds.
+	spec := newSpec(image, "sleep 0.3; exec dd if=/dev/zero of=/dev/null bs=100M count=10")
+	spec.MemoryMiB = 16
+	if r := runToEnd(t, e, spec); !r.OOM || r.ExitCode != 137 {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestStop_WhilePulling(t *testing.T) {
-	e, _ := at(t)
+	e, _ := openClean(t)
 	hang := make(chan struct{})
 	s := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		select {
@@ -253,20 +254,20 @@ func TestStop_WhilePulling(t *testing.T) {
 	}))
 	defer s.Close()
 	defer close(hang)
-	o := order(strings.TrimPrefix(s.URL, "http://")+"/slow:1", "echo up")
-	if err := e.Start(t.Context(), o); err != nil {
+	spec := newSpec(strings.TrimPrefix(s.URL, "http://")+"/slow:1", "echo up")
+	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptPulling && r.Progress != "" })
-	if err := e.Stop(t.Context(), o.Attempt, time.Minute); err != nil {
+	waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptPulling && r.Progress != "" })
+	if err := e.Stop(t.Context(), spec.Attempt, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() }); r.State != dstack.AttemptExited {
+	if r := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() }); r.State != dstack.AttemptExited {
 		t.Errorf("%+v", r)
 	}
 }
 
-func TestPing_NobodyAnswers(t *testing.T) {
+func TestPing_NoDocker(t *testing.T) {
 	_, err := docker.Ping(t.Context(), "unix:///no/such/docker.sock")
 	if dstack.KindOf(err) != dstack.Unavailable || !strings.Contains(err.Error(), "does not answer") {
 		t.Errorf("%v", err)

@@ -14,9 +14,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// A container whose files take long to delete must not hold up the pass over
-// the whole machine.
-func TestRemove_DockerTakesItsTime(t *testing.T) {
+// A container whose files take long to delete must not delay the pass over the whole
+// machine.
+func TestRemove_SlowDocker(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "docker.sock")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
@@ -36,7 +36,7 @@ func TestRemove_DockerTakesItsTime(t *testing.T) {
 	})}}
 	s.Start()
 	defer s.Close()
-	defer func(was time.Duration) { removeTimeout = was }(removeTimeout)
+	defer func(previous time.Duration) { removeTimeout = previous }(removeTimeout)
 	removeTimeout = 50 * time.Millisecond
 	e, err := New(t.Context(), Options{Host: "unix://" + socket, Installation: "here"})
 	if err != nil {
@@ -49,6 +49,6 @@ func TestRemove_DockerTakesItsTime(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if ctx.Err() != nil {
-		t.Error("it waits for as long as it may")
+		t.Error("Remove waited for the whole time of its context")
 	}
 }

@@ -17,15 +17,17 @@ import (
 	"dstack/internal/engine"
 )
 
-// inspection is a container as it was last looked at closely.
+// inspection is the result of the last inspection of a container. It is valid as long as
+// the container's state and networks stay the same.
 type inspection struct {
 	state    container.ContainerState
-	networks string // see joined
+	networks string // see networkKey
 	report   dstack.Report
 }
 
-// networkKey names a container's connections to networks, which are new each time
-// it starts. One that was restarted by hand has another address.
+// networkKey identifies the network endpoints of a container. Docker creates new ones at
+// each start, so the key shows that a container was restarted by hand and has a new
+// address.
 func networkKey(c container.Summary) string {
 	var ids []string
 	if c.NetworkSettings != nil {
@@ -39,8 +41,8 @@ func networkKey(c container.Summary) string {
 	return strings.Join(ids, " ")
 }
 
-// minAbandonedAge is how old a container must be that was made and never started,
-// before it counts as left behind by a server that was killed.
+// minAbandonedAge is the age at which a container that was created and not started
+// counts as left over from a server that was killed.
 const minAbandonedAge = time.Minute
 
 func (e *Engine) labelFilter(attempt dstack.AttemptID) client.Filters {
@@ -51,7 +53,7 @@ func (e *Engine) labelFilter(attempt dstack.AttemptID) client.Filters {
 	return f
 }
 
-// findContainer returns an attempt's container; nil when there is none.
+// findContainer returns the container of an attempt; nil if there is none.
 func (e *Engine) findContainer(ctx context.Context, id dstack.AttemptID) (*container.Summary, error) {
 	if id == "" {
 		return nil, nil
@@ -68,22 +70,22 @@ func (e *Engine) findContainer(ctx context.Context, id dstack.AttemptID) (*conta
 	return &got.Items[0], nil
 }
 
-// Running is described at engine.Engine. It costs one list, and a close look
-// at each container whose state has changed.
+// Running implements engine.Engine. It lists the containers and inspects only those
+// whose state has changed.
 func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
-	reports := e.reportsWithoutContainer() // before the list: what is begun meanwhile is in one of them
+	reports := e.reportsWithoutContainer() // before the list, so that no attempt is missed in between
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	got, err := e.docker.ContainerList(ctx, client.ContainerListOptions{All: true, Filters: e.labelFilter("")})
 	if err != nil {
 		return nil, newUnreachableError(err)
 	}
-	alive := map[string]bool{}
+	listed := map[string]bool{}
 	for _, c := range got.Items {
-		alive[c.ID] = true
+		listed[c.ID] = true
 		id := dstack.AttemptID(c.Labels[labelAttempt])
 		if r, ok := reports[id]; ok && !r.State.IsOver() && c.State != container.StateRunning && c.State != container.StatePaused {
-			continue // a start that fails passes through other states
+			continue // the startup reports it, also while a failing start passes through other states
 		}
 		if c.State == container.StateCreated {
 			if err := e.removeIfAbandoned(ctx, c, id); err != nil {
@@ -100,18 +102,18 @@ func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
 		}
 		reports[id] = r
 	}
-	e.forgetRemoved(alive)
+	e.forgetRemoved(listed)
 	return e.checkPorts(ctx, reports), nil
 }
 
-// reportsWithoutContainer returns what no container tells: attempts at their beginning,
-// and those that ended there.
+// reportsWithoutContainer returns the reports of attempts that are starting up and of
+// attempts that ended without a container.
 func (e *Engine) reportsWithoutContainer() map[dstack.AttemptID]dstack.Report {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	reports := map[dstack.AttemptID]dstack.Report{}
-	for id, b := range e.startups {
-		reports[id] = b.report(id)
+	for id, s := range e.startups {
+		reports[id] = s.report(id)
 	}
 	for id, r := range e.endedReports {
 		reports[id] = r
@@ -119,8 +121,8 @@ func (e *Engine) reportsWithoutContainer() map[dstack.AttemptID]dstack.Report {
 	return reports
 }
 
-// removeIfAbandoned removes a container that was made and never started, if nobody is
-// about to.
+// removeIfAbandoned removes a container that was created long ago, was never started
+// and does not belong to a startup of this server.
 func (e *Engine) removeIfAbandoned(ctx context.Context, c container.Summary, id dstack.AttemptID) error {
 	if e.findStartup(id) != nil || time.Since(time.Unix(c.Created, 0)) < minAbandonedAge {
 		return nil
@@ -132,53 +134,56 @@ func (e *Engine) removeIfAbandoned(ctx context.Context, c container.Summary, id 
 	return nil
 }
 
+// inspectContainer returns the report of a container. It asks Docker only if the state
+// or the networks of the container have changed since the last inspection.
 func (e *Engine) inspectContainer(ctx context.Context, c container.Summary, id dstack.AttemptID) (dstack.Report, error) {
 	e.mu.Lock()
-	was, ok := e.inspections[c.ID]
+	last, ok := e.inspections[c.ID]
 	e.mu.Unlock()
-	if ok && was.state == c.State && was.networks == networkKey(c) {
-		return was.report, nil
+	if ok && last.state == c.State && last.networks == networkKey(c) {
+		return last.report, nil
 	}
 	got, err := e.docker.ContainerInspect(ctx, c.ID, client.ContainerInspectOptions{})
 	if err != nil {
 		return dstack.Report{}, err
 	}
-	now := inspection{state: c.State, networks: networkKey(c), report: dstack.Report{Attempt: id, State: dstack.AttemptRunning}}
+	report := dstack.Report{Attempt: id, State: dstack.AttemptRunning}
 	state := got.Container.State
 	if state == nil {
-		return now.report, nil
+		return report, nil
 	}
-	now.report.StartedAt = parseTime(state.StartedAt)
+	report.StartedAt = parseTime(state.StartedAt)
 	if state.Running {
-		now.report.Address = e.findAddress(got.Container)
+		report.Address = e.findAddress(got.Container)
 	} else {
-		now.report.State = dstack.AttemptExited
-		now.report.ExitCode, now.report.OOM, now.report.Error = state.ExitCode, state.OOMKilled, state.Error
-		now.report.EndedAt = parseTime(state.FinishedAt)
-		now.report.LastOutput = e.readLastLines(ctx, c.ID)
-		now.report = refusedIfNotExecuted(now.report, c.Image)
+		report.State = dstack.AttemptExited
+		report.ExitCode, report.OOM, report.Error = state.ExitCode, state.OOMKilled, state.Error
+		report.EndedAt = parseTime(state.FinishedAt)
+		report.LastOutput = e.readLastLines(ctx, c.ID)
+		report = refusedIfNotExecuted(report, c.Image)
 	}
-	settled := state.Running == (c.State == container.StateRunning || c.State == container.StatePaused)
-	if settled && (now.report.Address != "" || !state.Running) {
+	consistent := state.Running == (c.State == container.StateRunning || c.State == container.StatePaused)
+	if consistent && (report.Address != "" || !state.Running) {
 		e.mu.Lock()
-		e.inspections[c.ID] = now
+		e.inspections[c.ID] = inspection{state: c.State, networks: networkKey(c), report: report}
 		e.mu.Unlock()
 	}
-	return now.report, nil
+	return report, nil
 }
 
-// refusedIfNotExecuted tells a command that cannot be run from one that ended: started by
-// the init program, the former shows only in what that says.
+// refusedIfNotExecuted turns the report of an exited attempt into a refusal if the init
+// program could not execute the command. Only the init program's output shows that.
 func refusedIfNotExecuted(r dstack.Report, image string) dstack.Report {
 	n := len(r.LastOutput)
 	if r.ExitCode != 126 && r.ExitCode != 127 || n == 0 || !strings.HasPrefix(r.LastOutput[n-1], "[FATAL tini") {
 		return r
 	}
-	no := engine.NewRefusedReport(r.Attempt, translateError(errors.New(r.LastOutput[n-1]), startErrors, image), r.EndedAt)
-	no.StartedAt, no.LastOutput = r.StartedAt, r.LastOutput
-	return no
+	refusal := engine.NewRefusedReport(r.Attempt, translateError(errors.New(r.LastOutput[n-1]), startErrors, image), r.EndedAt)
+	refusal.StartedAt, refusal.LastOutput = r.StartedAt, r.LastOutput
+	return refusal
 }
 
+// parseTime parses a time of Docker's API, which uses the year 1 for no time.
 func parseTime(text string) time.Time {
 	at, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil || at.Year() < 2000 {
@@ -187,8 +192,8 @@ func parseTime(text string) time.Time {
 	return at.UTC()
 }
 
-// findAddress is where a running container's port is reached; empty when it is
-// not connected yet.
+// findAddress returns the host:port at which a running container's port is reached;
+// empty if the container is not connected to a network yet.
 func (e *Engine) findAddress(c container.InspectResponse) string {
 	port := c.Config.Labels[labelPort]
 	if c.NetworkSettings == nil {
@@ -207,7 +212,7 @@ func (e *Engine) findAddress(c container.InspectResponse) string {
 	return ""
 }
 
-// forgetRemoved drops what is known of containers that are gone.
+// forgetRemoved deletes the inspections of containers that are not in the list.
 func (e *Engine) forgetRemoved(listed map[string]bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -218,7 +223,8 @@ func (e *Engine) forgetRemoved(listed map[string]bool) {
 	}
 }
 
-// checkPorts asks every running container's port whether it answers.
+// checkPorts sets Ready in the reports of running containers. All ports are checked at
+// the same time.
 func (e *Engine) checkPorts(ctx context.Context, reports map[dstack.AttemptID]dstack.Report) []dstack.Report {
 	now := time.Now().UTC()
 	out := make([]dstack.Report, 0, len(reports))
@@ -226,27 +232,25 @@ func (e *Engine) checkPorts(ctx context.Context, reports map[dstack.AttemptID]ds
 		r.At = now
 		out = append(out, r)
 	}
-	var calls sync.WaitGroup
+	var checks sync.WaitGroup
 	for i := range out {
 		if out[i].State == dstack.AttemptRunning && out[i].Address != "" {
-			calls.Go(func() { out[i].Ready = e.checkPort(ctx, out[i]) })
+			checks.Go(func() { out[i].Ready = e.checkPort(ctx, out[i]) })
 		}
 	}
-	calls.Wait()
+	checks.Wait()
 	return out
 }
 
-// checkPort calls a container's port. One that is only slow to answer stays what
-// it was.
+// checkPort reports whether a container's port accepts connections. If the port is
+// slow, the result of the last check stands.
 func (e *Engine) checkPort(ctx context.Context, r dstack.Report) bool {
 	host, _, _ := net.SplitHostPort(r.Address)
-	got := engine.CheckPort(ctx, r.Address, host == "127.0.0.1")
+	state := engine.CheckPort(ctx, r.Address, host == "127.0.0.1")
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	was := e.portOpen[r.Attempt]
-	if got != engine.PortSlow {
-		was = got == engine.PortAccepted
-		e.portOpen[r.Attempt] = was
+	if state != engine.PortSlow {
+		e.portOpen[r.Attempt] = state == engine.PortAccepted
 	}
-	return was
+	return e.portOpen[r.Attempt]
 }

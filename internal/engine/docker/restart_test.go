@@ -9,20 +9,20 @@ import (
 	"dstack/internal/engine/docker"
 )
 
-// Somebody restarts a container by hand between two looks: it has another
-// address, and the old one may be another's by now.
+// A container that is restarted by hand between two calls of Running has a new address;
+// another container may have the old one.
 func TestRunning_RestartedByHand(t *testing.T) {
-	for name, publish := range map[string]bool{"its own address": false, "a published port": true} {
+	for name, publish := range map[string]bool{"container address": false, "published port": true} {
 		t.Run(name, func(t *testing.T) {
-			_, mine := at(t)
+			_, mine := openClean(t)
 			e := open(t, docker.Options{Installation: mine, Publish: publish})
 			t.Cleanup(func() { _ = e.Close() })
-			o := order(image, "exec httpd -f -p 8000")
-			if err := e.Start(t.Context(), o); err != nil {
+			spec := newSpec(image, "exec httpd -f -p 8000")
+			if err := e.Start(t.Context(), spec); err != nil {
 				t.Fatal(err)
 			}
-			was := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Ready })
-			id := dockerPS(t, "dstack.attempt="+string(o.Attempt))[0]
+			before := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.Ready })
+			id := listContainers(t, "dstack.attempt="+string(spec.Attempt))[0]
 			run := func(args ...string) string {
 				out, err := exec.Command("docker", args...).CombinedOutput()
 				if err != nil {
@@ -31,18 +31,18 @@ func TestRunning_RestartedByHand(t *testing.T) {
 				return strings.TrimSpace(string(out))
 			}
 			run("kill", id)
-			if !publish { // somebody takes its address
+			if !publish { // another container takes the address
 				other := run("run", "-d", "--label", "dstack.installation="+string(mine), "--label", "dstack.attempt=other", image, "sleep", "60")
 				defer run("rm", "-f", other)
 			}
 			run("start", id)
-			is := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.Ready })
-			if is.Address == was.Address {
+			after := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.Ready })
+			if after.Address == before.Address {
 				port := run("port", id)
-				t.Errorf("still at %s; docker says %s %s", is.Address, run("inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", id), port)
+				t.Errorf("the address is still %s; docker reports %s %s", after.Address, run("inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", id), port)
 			}
-			if !is.StartedAt.After(was.StartedAt) {
-				t.Errorf("started at %v, as before", is.StartedAt)
+			if !after.StartedAt.After(before.StartedAt) {
+				t.Errorf("started at %v, not after %v", after.StartedAt, before.StartedAt)
 			}
 		})
 	}

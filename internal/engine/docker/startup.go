@@ -17,7 +17,7 @@ import (
 	"dstack/internal/engine"
 )
 
-// startup is an attempt between Start and its container's start.
+// startup is an attempt between the call of Start and the start of its container.
 type startup struct {
 	cancel context.CancelFunc
 	done   chan struct{}
@@ -32,6 +32,17 @@ func (s *startup) setProgress(state dstack.AttemptState, progress string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state, s.progress = state, progress
+}
+
+// finishPull sets the state to starting and clears the progress of the pull. Other
+// progress, such as a warning about the image, stays.
+func (s *startup) finishPull() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = dstack.AttemptStarting
+	if strings.HasPrefix(s.progress, "pulling") || strings.HasPrefix(s.progress, "unpacking") {
+		s.progress = ""
+	}
 }
 
 func (s *startup) abort() {
@@ -53,7 +64,7 @@ func (s *startup) report(id dstack.AttemptID) dstack.Report {
 	return dstack.Report{Attempt: id, State: s.state, Progress: s.progress}
 }
 
-// Start is described at engine.Engine.
+// Start implements engine.Engine.
 func (e *Engine) Start(ctx context.Context, spec dstack.AttemptSpec) error {
 	if e.isStarted(spec.Attempt) {
 		return nil
@@ -91,12 +102,12 @@ func (e *Engine) findStartup(id dstack.AttemptID) *startup {
 	return e.startups[id]
 }
 
-// runStartup takes an attempt from its order to a running container. When that
-// fails, no container is left, and the engine remembers why.
+// runStartup pulls the image, creates the container and starts it. If that fails, it
+// removes the container and keeps the error for Running to report.
 func (e *Engine) runStartup(ctx context.Context, s *startup, spec dstack.AttemptSpec) {
 	err := e.pullAndStart(ctx, s, spec)
 	if err != nil && e.ctx.Err() == nil {
-		e.removeContainer(spec.Attempt)
+		e.removeFailedContainer(spec.Attempt)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -117,8 +128,8 @@ func (e *Engine) runStartup(ctx context.Context, s *startup, spec dstack.Attempt
 	close(s.done)
 }
 
-// removeContainer removes what a failed beginning has made.
-func (e *Engine) removeContainer(id dstack.AttemptID) {
+// removeFailedContainer removes the container of an attempt that could not be started.
+func (e *Engine) removeFailedContainer(id dstack.AttemptID) {
 	ctx, cancel := context.WithTimeout(e.ctx, callTimeout)
 	defer cancel()
 	if found, err := e.findContainer(ctx, id); err == nil && found != nil {
@@ -127,46 +138,28 @@ func (e *Engine) removeContainer(id dstack.AttemptID) {
 }
 
 func (e *Engine) pullAndStart(ctx context.Context, s *startup, spec dstack.AttemptSpec) error {
-	if _, err := e.newContainerOptions(spec, spec.Image, true); err != nil { // before a long pull
+	if _, err := e.newContainerOptions(spec, spec.Image, true); err != nil { // fail before a long pull
 		return err
 	}
-	image, err := e.ensureImage(ctx, spec, func(said string) { s.setProgress(dstack.AttemptPulling, said) })
+	image, err := e.ensureImage(ctx, spec, func(progress string) { s.setProgress(dstack.AttemptPulling, progress) })
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	s.state = dstack.AttemptStarting
-	if strings.HasPrefix(s.progress, "pulling") || strings.HasPrefix(s.progress, "unpacking") {
-		s.progress = ""
-	}
-	s.mu.Unlock()
+	s.finishPull()
 	err = e.createAndStart(ctx, spec, image, true)
 	if isInitMissing(err) {
-		e.removeContainer(spec.Attempt)
+		e.removeFailedContainer(spec.Attempt)
 		err = e.createAndStart(ctx, spec, image, false)
 	}
 	return translateError(err, startErrors, spec.Image)
 }
 
 func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, image string, withInit bool) error {
-	plan, err := e.newContainerOptions(spec, image, withInit)
+	options, err := e.newContainerOptions(spec, image, withInit)
 	if err != nil {
 		return err
 	}
-	made, err := e.docker.ContainerCreate(ctx, plan)
-	id := made.ID
-	if errdefs.IsConflict(err) { // an earlier server made it, and was killed before it started it
-		var found *container.Summary
-		if found, err = e.findContainer(ctx, spec.Attempt); err == nil && found == nil {
-			err = &dstack.Error{
-				Kind: dstack.Conflict, Message: fmt.Sprintf("there is a container named %s already, and it is not ours", plan.Name),
-				Hint: "remove it with docker rm",
-			}
-		}
-		if found != nil {
-			id = found.ID
-		}
-	}
+	id, err := e.createContainer(ctx, spec.Attempt, options)
 	if err != nil {
 		return err
 	}
@@ -177,7 +170,28 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 	return err
 }
 
-// copyCode puts the uploaded code into a container that has not started.
+// createContainer creates the container of an attempt and returns its ID. If an
+// earlier server created it and was killed before it started it, createContainer
+// returns that container.
+func (e *Engine) createContainer(ctx context.Context, id dstack.AttemptID, options client.ContainerCreateOptions) (string, error) {
+	created, err := e.docker.ContainerCreate(ctx, options)
+	if !errdefs.IsConflict(err) {
+		return created.ID, err
+	}
+	found, err := e.findContainer(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if found == nil {
+		return "", &dstack.Error{
+			Kind: dstack.Conflict, Message: fmt.Sprintf("a container named %s exists already, and this server did not create it", options.Name),
+			Hint: "remove it with docker rm",
+		}
+	}
+	return found.ID, nil
+}
+
+// copyCode copies the uploaded code into a container that has not been started.
 func (e *Engine) copyCode(ctx context.Context, id string, spec dstack.AttemptSpec) error {
 	if spec.CodeHash == "" || spec.WorkingDir == "" || e.opts.Code == nil {
 		return nil
@@ -188,17 +202,17 @@ func (e *Engine) copyCode(ctx context.Context, id string, spec dstack.AttemptSpe
 	}
 	defer code.Close()
 	r, w := io.Pipe()
-	var packed error
-	var packing sync.WaitGroup
-	packing.Go(func() {
-		packed = engine.RepackArchive(ctx, w, engine.CodeFolder[1:], code)
-		_ = w.CloseWithError(packed)
+	var repackErr error
+	var repacking sync.WaitGroup
+	repacking.Go(func() {
+		repackErr = engine.RepackArchive(ctx, w, engine.CodeFolder[1:], code)
+		_ = w.CloseWithError(repackErr)
 	})
 	_, err = e.docker.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: r})
-	_ = r.CloseWithError(errors.New("the container takes no more"))
-	packing.Wait()
-	if refused, ok := errors.AsType[*dstack.Error](packed); ok {
-		return refused
+	_ = r.CloseWithError(errors.New("the copy to the container has ended"))
+	repacking.Wait()
+	if refusal, ok := errors.AsType[*dstack.Error](repackErr); ok {
+		return refusal
 	}
 	return err
 }

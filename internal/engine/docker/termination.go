@@ -11,13 +11,13 @@ import (
 	"dstack/internal/dstack"
 )
 
-// termination is a container that was asked to end.
+// termination is the stop of a container, from SIGTERM to its end.
 type termination struct {
 	deadline time.Time
-	advanced chan struct{} // the deadline has moved
+	advanced chan struct{} // receives a value when the deadline becomes earlier
 }
 
-// Stop is described at engine.Engine.
+// Stop implements engine.Engine.
 func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Duration) error {
 	if s := e.findStartup(id); s != nil {
 		s.abort()
@@ -49,8 +49,8 @@ func (e *Engine) Stop(ctx context.Context, id dstack.AttemptID, grace time.Durat
 	return nil
 }
 
-// advanceDeadline says whether a container is being stopped, and moves its
-// deadline forward if this one is earlier.
+// advanceDeadline reports whether an attempt is being stopped already. If so, it moves
+// the deadline of that stop forward to an earlier deadline.
 func (e *Engine) advanceDeadline(id dstack.AttemptID, deadline time.Time) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -68,9 +68,9 @@ func (e *Engine) advanceDeadline(id dstack.AttemptID, deadline time.Time) bool {
 	return true
 }
 
-// terminate sends SIGTERM, and SIGKILL at the deadline, and returns once the
-// container has ended or the engine is closed. What goes wrong is tried again
-// by the next Stop.
+// terminate sends SIGTERM, and SIGKILL at the deadline. It returns once the container
+// has ended, a signal could not be sent or the engine is closed; the next Stop tries
+// again.
 func (e *Engine) terminate(s *termination, id string, graceful bool) {
 	wait := e.docker.ContainerWait(e.ctx, id, client.ContainerWaitOptions{Condition: container.WaitConditionNotRunning})
 	if graceful && e.sendSignal(id, "SIGTERM") != nil {
@@ -78,13 +78,13 @@ func (e *Engine) terminate(s *termination, id string, graceful bool) {
 	}
 	for {
 		e.mu.Lock()
-		left := time.Until(s.deadline)
+		remaining := time.Until(s.deadline)
 		e.mu.Unlock()
-		if left <= 0 {
+		if remaining <= 0 {
 			if e.sendSignal(id, "SIGKILL") != nil {
 				return
 			}
-			left = callTimeout
+			remaining = callTimeout
 		}
 		select {
 		case <-wait.Result:
@@ -92,7 +92,7 @@ func (e *Engine) terminate(s *termination, id string, graceful bool) {
 		case <-wait.Error:
 			return
 		case <-s.advanced:
-		case <-time.After(left):
+		case <-time.After(remaining):
 		}
 	}
 }
@@ -101,17 +101,17 @@ func (e *Engine) sendSignal(id, name string) error {
 	ctx, cancel := context.WithTimeout(e.ctx, callTimeout)
 	defer cancel()
 	_, err := e.docker.ContainerKill(ctx, id, client.ContainerKillOptions{Signal: name})
-	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // it has ended
+	if errdefs.IsNotFound(err) || errdefs.IsConflict(err) { // the container has ended
 		return nil
 	}
 	return err
 }
 
-// removeTimeout is how long the engine may take over one container. It goes on
-// by itself after that, and says so when it is asked again.
+// removeTimeout limits the wait for Docker to remove a container. Docker continues after
+// that, and answers the next Remove with a conflict until it is done.
 var removeTimeout = 5 * time.Second
 
-// Remove is described at engine.Engine.
+// Remove implements engine.Engine.
 func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 	if s := e.findStartup(id); s != nil {
 		s.abort()
@@ -129,7 +129,7 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 		ctx, cancel := context.WithTimeout(ctx, removeTimeout)
 		defer cancel()
 		_, err := e.docker.ContainerRemove(ctx, found.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
-		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) { // conflict: it is being removed
+		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) { // conflict: Docker is removing it
 			return newUnreachableError(err)
 		}
 	}
