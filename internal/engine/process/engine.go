@@ -1,10 +1,10 @@
-// Package process runs replicas as plain processes of this machine, for
-// machines without Docker and for Macs, whose GPU containers cannot use.
-// Nothing is isolated: a replica sees the machine's files and programs.
+// Package process runs replicas as plain processes of this machine. It is for machines
+// without Docker, and for Macs, because containers cannot use their GPUs. Nothing is
+// isolated: a replica sees the machine's files and programs.
 //
-// Each attempt is run by a keeper, a process of our own binary (see Keep)
-// which outlives the server. All that is known of an attempt lies in its
-// folder, so that the next server finds it again.
+// A keeper, a process of this program's own binary (see Keep), runs each attempt and
+// outlives the server. The attempt's folder holds everything that the engine has to
+// know about it, so that a restarted server finds it again.
 package process
 
 import (
@@ -23,12 +23,12 @@ import (
 	"dstack/internal/engine"
 )
 
-// Options are what a process engine needs.
+// Options configures an Engine.
 type Options struct {
-	Dir  string            // where attempts live; made when missing, and nobody else's
+	Dir  string            // the folder of the attempts' folders; created if missing, used by one engine only
 	Self string            // the program whose command "keep FOLDER" calls Keep
-	Code engine.CodeOpener // nil: no order has code
-	GPUs bool              // the machine has NVIDIA GPUs, so those that an order may not use are hidden from it
+	Code engine.CodeOpener // nil: attempts have no code
+	GPUs bool              // the machine has NVIDIA GPUs: an attempt sees only those that it was given
 }
 
 // Engine runs attempts as processes.
@@ -39,35 +39,35 @@ type Engine struct {
 	work   sync.WaitGroup // preparations
 
 	mu           sync.Mutex
-	preparations map[dstack.AttemptID]*preparation  // those under way
-	refusals     map[dstack.AttemptID]dstack.Report // those whose folder cannot tell
-	endedReports map[dstack.AttemptID]dstack.Report // ended, as their folder tells
-	ports        map[dstack.AttemptID]portStatus    // what a running one's port said last
-	keeperPIDs   map[dstack.AttemptID]int           // keepers that this engine spawned; zero once collected
+	preparations map[dstack.AttemptID]*preparation  // attempts whose keeper is not running yet
+	refusals     map[dstack.AttemptID]dstack.Report // refused attempts, also if exit.json could not be written
+	endedReports map[dstack.AttemptID]dstack.Report // the contents of exit.json
+	ports        map[dstack.AttemptID]portStatus    // of running attempts
+	keeperPIDs   map[dstack.AttemptID]int           // keepers of this engine; 0: ended and reaped
 }
 
-// portStatus is what a port said, and where.
+// portStatus is the last definite result of checkPort.
 type portStatus struct {
-	ready   bool
-	port    string
-	address string // without the port; empty: it never answered
+	ready bool
+	port  string
+	host  string // where the port accepted a connection; empty: never
 }
 
 var _ engine.Engine = (*Engine)(nil)
 
-// New opens the engine over a folder. Attempts in it, of an earlier server
-// too, are known at once.
+// New opens the engine of a folder. Running reports the attempts of an earlier server
+// in the folder, too.
 func New(opts Options) (*Engine, error) {
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, &dstack.Error{
 			Kind:    dstack.Unavailable,
-			Message: "cannot make the folder for processes: " + opts.Dir,
-			Hint:    "make it writable, or choose another place with DSTACK_SERVER_DIR",
+			Message: "cannot create the folder for processes: " + opts.Dir,
+			Hint:    "make it writable, or choose another folder with DSTACK_SERVER_DIR",
 			Cause:   err,
 		}
 	}
-	gone, _ := filepath.Glob(filepath.Join(opts.Dir, ".gone-*"))
-	for _, dir := range gone {
+	deleted, _ := filepath.Glob(filepath.Join(opts.Dir, ".gone-*"))
+	for _, dir := range deleted {
 		_ = folder(dir).removeAll()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -81,7 +81,12 @@ func New(opts Options) (*Engine, error) {
 	}, nil
 }
 
-// Close ends what the engine is preparing. What runs goes on.
+// Capabilities returns what the process engine can do.
+func Capabilities() dstack.EngineCapabilities {
+	return dstack.EngineCapabilities{Name: "process", SharesPorts: true}
+}
+
+// Close cancels preparations and waits for them. Attempts keep running.
 func (e *Engine) Close() error {
 	e.cancel()
 	e.work.Wait()
@@ -92,13 +97,13 @@ func (e *Engine) folderOf(id dstack.AttemptID) folder {
 	return folder(filepath.Join(e.opts.Dir, string(id)))
 }
 
-// isValidID refuses IDs that are no name of a folder; nothing was ever started
-// with one.
+// isValidID reports whether an ID can be the name of a folder. No attempt has an ID for
+// which it is false.
 func isValidID(id dstack.AttemptID) bool {
 	return id != "" && id[0] != '.' && !strings.ContainsAny(string(id), `/\`) && filepath.IsLocal(string(id))
 }
 
-// Stop is described at engine.Engine.
+// Stop implements engine.Engine.
 func (e *Engine) Stop(_ context.Context, id dstack.AttemptID, grace time.Duration) error {
 	if !isValidID(id) {
 		return nil
@@ -112,19 +117,19 @@ func (e *Engine) Stop(_ context.Context, id dstack.AttemptID, grace time.Duratio
 	if dir.isOver() {
 		return nil
 	}
-	want := stopRequest{Deadline: time.Now().Add(grace), Graceful: grace > 0}
-	var had stopRequest
-	if found, err := dir.readJSON("stop.json", &had); err == nil && found && !had.Deadline.After(want.Deadline) {
+	request := stopRequest{Deadline: time.Now().Add(grace), Graceful: grace > 0}
+	var earlier stopRequest
+	if found, err := dir.readJSON("stop.json", &earlier); err == nil && found && !earlier.Deadline.After(request.Deadline) {
 		return nil
 	}
-	if err := dir.writeJSON("stop.json", want); err != nil {
+	if err := dir.writeJSON("stop.json", request); err != nil {
 		return e.stopWithoutRequest(dir, err)
 	}
 	return e.signalKeeper(dir, syscall.SIGTERM)
 }
 
-// stopWithoutRequest is for a full disk: the keeper then gives the grace of
-// its order.
+// stopWithoutRequest stops an attempt whose stop.json cannot be written, as on a full
+// disk. The keeper then uses the grace period of the specification.
 func (e *Engine) stopWithoutRequest(dir folder, err error) error {
 	if dir.hasFile("kept.json") {
 		return e.signalKeeper(dir, syscall.SIGTERM)
@@ -132,27 +137,27 @@ func (e *Engine) stopWithoutRequest(dir folder, err error) error {
 	return err
 }
 
-// signalKeeper signals a folder's keeper; none there is no error. While the lock
-// is held, the number in kept.json is the keeper's.
+// signalKeeper sends a signal to the keeper of a folder, if it runs. While the lock is
+// held, the process number in kept.json belongs to the keeper.
 func (e *Engine) signalKeeper(dir folder, sig syscall.Signal) error {
 	var k keeperState
 	found, err := dir.readJSON("kept.json", &k)
 	if err != nil || !found || !dir.isLocked() {
 		return err
 	}
-	if err := syscall.Kill(k.Keeper, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("cannot signal process %d: %w", k.Keeper, err)
+	if err := syscall.Kill(k.KeeperPID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("cannot signal process %d: %w", k.KeeperPID, err)
 	}
 	return nil
 }
 
-// Limits of Remove's wait for a killed attempt.
+// Times of Remove's wait for a killed attempt.
 const (
 	removeTimeout      = 3 * time.Second
 	removePollInterval = 3 * time.Millisecond
 )
 
-// Remove is described at engine.Engine.
+// Remove implements engine.Engine.
 func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 	if !isValidID(id) {
 		return nil
@@ -189,22 +194,22 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 	return nil
 }
 
-// waitForKeeper returns once a folder's keeper has ended; it kills one that
-// takes too long.
+// waitForKeeper waits until the keeper of a folder has ended. It kills the keeper if
+// that takes longer than removeTimeout.
 func (e *Engine) waitForKeeper(ctx context.Context, dir folder) error {
-	look := time.NewTicker(removePollInterval)
-	defer look.Stop()
-	late := time.After(removeTimeout)
+	poll := time.NewTicker(removePollInterval)
+	defer poll.Stop()
+	timeout := time.After(removeTimeout)
 	for dir.isLocked() {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-late:
+		case <-timeout:
 			if err := e.signalKeeper(dir, syscall.SIGKILL); err != nil {
 				return err
 			}
-			late = nil
-		case <-look.C:
+			timeout = nil
+		case <-poll.C:
 		}
 	}
 	var k keeperState
@@ -214,21 +219,21 @@ func (e *Engine) waitForKeeper(ctx context.Context, dir folder) error {
 	return nil
 }
 
-// deleteFolder deletes a folder under another name first, so that half of it is
-// never taken for an attempt.
+// deleteFolder deletes the folder of an attempt. It renames the folder first, so that a
+// partly deleted folder never counts as an attempt.
 func (e *Engine) deleteFolder(id dstack.AttemptID) error {
-	gone := filepath.Join(e.opts.Dir, ".gone-"+string(id))
-	err := os.Rename(string(e.folderOf(id)), gone)
+	deleted := filepath.Join(e.opts.Dir, ".gone-"+string(id))
+	err := os.Rename(string(e.folderOf(id)), deleted)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return folder(gone).removeAll()
+	return folder(deleted).removeAll()
 }
 
-// reapKeepers lets the system forget keepers that have ended.
+// reapKeepers waits for keepers that have ended, so that they do not stay zombies.
 func (e *Engine) reapKeepers() {
 	e.mu.Lock()
 	defer e.mu.Unlock()

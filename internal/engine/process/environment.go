@@ -7,31 +7,32 @@ import (
 	"dstack/internal/dstack"
 )
 
-// inheritedNames are the server's own variables that a replica gets, and all it gets:
-// no token or setting of the server reaches it.
+// inheritedNames are the only variables of the server's environment that a replica gets.
+// The others may be tokens and settings of the server.
 var inheritedNames = []string{"PATH", "HOME", "LANG", "TMPDIR", "USER"}
 
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// inheritEnv returns those of the server's variables that are passed on.
+// inheritEnv returns the variables of the server's environment that a replica gets.
 func inheritEnv(server []string) []string {
 	env := []string{}
-	path := false
+	hasPath := false
 	for _, v := range server {
 		name, value, _ := strings.Cut(v, "=")
 		if value != "" && slices.Contains(inheritedNames, name) {
 			env = append(env, v)
-			path = path || name == "PATH"
+			hasPath = hasPath || name == "PATH"
 		}
 	}
-	if !path {
+	if !hasPath {
 		env = append(env, "PATH="+defaultPath)
 	}
 	return env
 }
 
-// buildEnv is all that a replica's process sees. The order's variables win.
-// On a machine with GPUs it sees those that it was given, and no others.
+// buildEnv returns the complete environment of a replica's process. The variables of the
+// specification override inherited ones. If the machine has GPUs, the process sees only
+// those that the specification lists.
 func buildEnv(spec dstack.AttemptSpec, server []string, gpus bool) []string {
 	all := map[string]string{}
 	for _, v := range inheritEnv(server) {

@@ -14,31 +14,33 @@ import (
 	"dstack/internal/engine"
 )
 
-// The bounds on one attempt's output on disk: the oldest goes first.
+// Limits on the output of one attempt on disk. The oldest file is deleted first.
 const (
-	maxJournalBytes = 8 << 20
+	maxJournalBytes = 8 << 20 // of one file
 	maxJournalFiles = 2
-	maxLineBytes    = 32 << 10 // what is longer becomes several lines
+	maxLineBytes    = 32 << 10  // a longer line is split
+	maxPendingBytes = 256 << 10 // more is written without waiting for a flush
 )
 
-// journal is the output of one attempt, written by its keeper. A full disk
-// loses output, and says how much once there is room again; it never stops
-// the process.
+// journal writes the output of one attempt to files; the keeper owns it. If the disk is
+// full, output is lost but the attempt keeps running; once there is space again, the
+// journal has a line that says how much was lost.
 type journal struct {
 	mu        sync.Mutex
 	dir       folder
 	file      *os.File
 	num       int
 	size      int64
-	pending   []byte // whole lines
+	pending   []byte // complete lines that are not on disk yet
 	clock     engine.MonotonicClock
 	lastLines []string
 
-	lostLines     int   // lines that no line on disk tells of
+	lostLines     int   // lines that were lost and that no notice on disk counts
 	lossCause     error // of the loss
-	noticePending bool  // unsent begins with a line about it
+	noticePending bool  // pending begins with a notice about the loss
 }
 
+// Limits on the last lines in an attempt's report.
 const maxLastLines, maxLastLineBytes = 10, 2 << 10
 
 func openJournal(dir folder) (*journal, error) {
@@ -61,7 +63,7 @@ func (j *journal) openFile(num int) error {
 	return nil
 }
 
-// add takes a line. It reaches the disk with the next flush.
+// add appends a line. The line is on disk after the next flush.
 func (j *journal) add(stream string, text []byte) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -72,25 +74,26 @@ func (j *journal) add(stream string, text []byte) {
 	if j.lastLines = append(j.lastLines, line); len(j.lastLines) > maxLastLines {
 		j.lastLines = j.lastLines[1:]
 	}
-	if len(j.pending) > 256<<10 {
+	if len(j.pending) > maxPendingBytes {
 		j.writePending()
 	}
 }
 
 func (j *journal) appendLine(at time.Time, stream string, text []byte) {
 	j.pending = strconv.AppendInt(j.pending, j.clock.Next(at).UnixMicro(), 10)
-	j.pending = append(j.pending, ' ', stream[3], ' ') // stdOut, stdErr
+	j.pending = append(j.pending, ' ', stream[3], ' ') // o for stdout, e for stderr
 	j.pending = append(append(j.pending, text...), '\n')
 }
 
-// flush brings to disk what was added.
+// flush writes the added lines to disk.
 func (j *journal) flush() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.writePending()
 }
 
-// finish flushes; nothing is added any more.
+// finish writes all lines to disk, and a notice if any were lost. No line may be added
+// after it.
 func (j *journal) finish() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -99,7 +102,7 @@ func (j *journal) finish() {
 	j.writePending()
 }
 
-// addLossNotice begins unsent with a line about what was lost.
+// addLossNotice puts a notice about lost lines into pending, if any were lost.
 func (j *journal) addLossNotice() {
 	if j.lostLines > 0 && !j.noticePending {
 		j.noticePending = true
@@ -107,6 +110,8 @@ func (j *journal) addLossNotice() {
 	}
 }
 
+// writePending writes the pending lines to the current file, or to a new one if that is
+// full. If the write fails, the lines are lost: the keeper must not run out of memory.
 func (j *journal) writePending() {
 	if len(j.pending) == 0 {
 		return
@@ -123,14 +128,14 @@ func (j *journal) writePending() {
 		j.size += int64(n)
 		return
 	}
-	n = bytes.LastIndexByte(j.pending[:n], '\n') + 1 // whole lines only: readers count on it
+	n = bytes.LastIndexByte(j.pending[:n], '\n') + 1 // readers need complete lines
 	j.size += int64(n)
 	_ = j.file.Truncate(j.size)
 	_, _ = j.file.Seek(j.size, io.SeekStart)
 	j.recordLoss(n, err)
 }
 
-// recordLoss counts what of unsent was not written, from the n-th byte on.
+// recordLoss counts the pending lines from the n-th byte on as lost and empties pending.
 func (j *journal) recordLoss(n int, err error) {
 	lines := bytes.Count(j.pending[n:], []byte("\n"))
 	switch {
@@ -142,14 +147,14 @@ func (j *journal) recordLoss(n int, err error) {
 	j.lostLines, j.lossCause, j.noticePending, j.pending = lines, err, false, j.pending[:0]
 }
 
-// copyLastLines returns the last lines.
+// copyLastLines returns the last lines of the output.
 func (j *journal) copyLastLines() []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return append([]string(nil), j.lastLines...)
 }
 
-// parseLine reads a line as append writes it.
+// parseLine parses a line as appendLine writes it.
 func parseLine(line []byte) (dstack.LogLine, bool) {
 	micros, rest, ok := bytes.Cut(line, []byte(" "))
 	at, err := strconv.ParseInt(string(micros), 10, 64)
@@ -163,7 +168,7 @@ func parseLine(line []byte) (dstack.LogLine, bool) {
 	return dstack.LogLine{At: time.UnixMicro(at).UTC(), Stream: stream, Text: bytes.Clone(rest[2:])}, true
 }
 
-// listJournals returns the numbers of the files there are, lowest first.
+// listJournals returns the numbers of a journal's files, in no particular order.
 func listJournals(dir folder) []int {
 	names, _ := filepath.Glob(dir.path("log.*"))
 	var nums []int

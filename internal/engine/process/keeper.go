@@ -16,45 +16,45 @@ import (
 	"dstack/internal/engine"
 )
 
-// launchSpec is what a keeper is told through its standard input: it holds the
-// user's secrets, so it never lies on disk.
+// launchSpec is the command that a keeper runs. The engine writes it to the keeper's
+// standard input, because it contains secrets, which must not be on disk.
 type launchSpec struct {
 	Argv  []string
 	Env   []string
 	Dir   string
-	Grace time.Duration // when the keeper is told to end and nothing else is known
+	Grace time.Duration // from SIGTERM to SIGKILL if stop.json does not say it
 }
 
-// Limits of a keeper's waits. drainTimeout is for output that somebody outside
-// the family still holds open.
+// Times of a keeper's waits. drainTimeout limits the wait for output if a process outside
+// of the process tree holds a pipe open.
 const (
 	killTimeout      = 2 * time.Second
 	drainTimeout     = time.Second
 	treePollInterval = 5 * time.Millisecond
 )
 
-// lockFD is the file descriptor that a keeper is born with: the folder's
-// lock, taken by the engine.
+// lockFD is the file descriptor of the folder's lock, which a keeper inherits from the
+// engine.
 const lockFD = 3
 
-// Keep runs one attempt whose folder the process engine has prepared, and
-// stays until it and all of its descendants have ended. It is what the hidden
-// command "dstack keep FOLDER" does; only the engine calls that, with the
-// folder's lock as file 3 and the launch on standard input. It returns the
-// exit code of the command.
+// Keep runs one attempt in a folder that the process engine has prepared, and returns
+// once the command and all of its descendants have ended. It returns an exit code for
+// this process. Keep is the hidden command "dstack keep FOLDER", which only the engine
+// calls: it passes the folder's lock as file descriptor 3 and a launchSpec on standard
+// input.
 func Keep(path string) int {
 	dir := folder(path)
-	lock, err := inheritedLock(dir)
+	lock, err := openInheritedLock(dir)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "dstack keep:", err)
 		return 2
 	}
-	// Never closed: the end of the process frees it, and not a moment before.
+	// The lock is never closed, so that exactly the end of this process releases it.
 	defer runtime.KeepAlive(lock)
-	terms := make(chan os.Signal, 8)
-	ossignal.Notify(terms, syscall.SIGTERM)
+	stopSignals := make(chan os.Signal, 8)
+	ossignal.Notify(stopSignals, syscall.SIGTERM)
 	ossignal.Ignore(syscall.SIGINT, syscall.SIGHUP, syscall.SIGQUIT)
-	k := &keeper{dir: dir, sigterms: terms}
+	k := &keeper{dir: dir, stopSignals: stopSignals}
 	if err := k.run(); err != nil {
 		fmt.Fprintln(os.Stderr, "dstack keep:", err)
 		return 1
@@ -62,8 +62,9 @@ func Keep(path string) int {
 	return 0
 }
 
-// inheritedLock is the folder's lock, which this process was born with.
-func inheritedLock(dir folder) (*os.File, error) {
+// openInheritedLock returns the folder's lock, which this process inherited. An error
+// means that the engine has not started this process.
+func openInheritedLock(dir folder) (*os.File, error) {
 	want, err := os.Stat(dir.path("lock"))
 	if err != nil {
 		return nil, err
@@ -77,53 +78,59 @@ func inheritedLock(dir folder) (*os.File, error) {
 	return lock, nil
 }
 
-// keeper runs one process and its family.
+// keeper runs the command of one attempt and waits for its process tree: the command,
+// which is the leader of a session and a process group, and all of its descendants.
 type keeper struct {
-	dir      folder
-	sigterms chan os.Signal
-	journal  *journal
-	leader   int
-	started  time.Time
-	streams  sync.WaitGroup
-	readers  []*os.File
-	reserved *os.File // room for exit.json, set aside while there was some
+	dir         folder
+	stopSignals chan os.Signal
+	journal     *journal
+	leaderPID   int
+	startedAt   time.Time
+	streams     sync.WaitGroup
+	readers     []*os.File // the keeper's ends of the output pipes
+	reserved    *os.File   // disk space for exit.json, allocated at the start
 
-	leaderExited chan syscall.WaitStatus // the leader has
-	childless    chan struct{}           // closed: no child is left
+	leaderExited chan syscall.WaitStatus
+	childless    chan struct{} // closed once no child is left
 	stopping     bool
-	killTimer    <-chan time.Time // when to stop being gentle
+	killTimer    <-chan time.Time // end of the grace period
 	killed       bool
 }
 
 func (k *keeper) run() error {
-	var order launchSpec
-	if err := json.NewDecoder(os.Stdin).Decode(&order); err != nil {
-		return fmt.Errorf("cannot read what to run: %w", err) // the engine died: nothing has begun
+	var launch launchSpec
+	if err := json.NewDecoder(os.Stdin).Decode(&launch); err != nil {
+		return fmt.Errorf("cannot read what to run: %w", err) // the engine was killed
 	}
 	if err := k.prepare(); err != nil {
 		return k.writeRefusal(err)
 	}
-	if err := k.startCommand(order); err != nil {
+	if err := k.startCommand(launch); err != nil {
 		return k.writeRefusal(err)
 	}
-	k.started = time.Now().UTC()
-	err := k.dir.writeJSON("kept.json", keeperState{os.Getpid(), k.leader, startTime(k.leader), bootID(), k.started})
-	if err != nil { // nobody could find it again
-		signalTree(os.Getpid(), k.leader, syscall.SIGKILL)
+	k.startedAt = time.Now().UTC()
+	err := k.dir.writeJSON("kept.json", keeperState{
+		KeeperPID: os.Getpid(), LeaderPID: k.leaderPID, LeaderStartTime: startTime(k.leaderPID),
+		BootID: bootID(), StartedAt: k.startedAt,
+	})
+	if err != nil { // a later server could not find the attempt
+		signalTree(os.Getpid(), k.leaderPID, syscall.SIGKILL)
 		return k.writeRefusal(err)
 	}
-	k.applyStop(order.Grace, false) // a stop may have come before kept.json told whom to signal
-	status := k.waitForExit(order.Grace)
+	k.applyStop(launch.Grace, false) // stop.json may have been written before kept.json
+	status := k.waitForExit(launch.Grace)
 	k.drainOutput()
 	return k.writeExit(exitRecord{
-		Outcome: dstack.AttemptExited, Code: exitCodeOf(status),
-		LastOut: k.journal.copyLastLines(), StartedAt: k.started, EndedAt: time.Now().UTC(),
+		State: dstack.AttemptExited, ExitCode: exitCodeOf(status),
+		LastOutput: k.journal.copyLastLines(), StartedAt: k.startedAt, EndedAt: time.Now().UTC(),
 	})
 }
 
+// prepare opens the journal and reserves disk space for exit.json, so that the end of the
+// attempt can be recorded on a full disk, too.
 func (k *keeper) prepare() (err error) {
 	if err = becomeReaper(); err != nil {
-		return fmt.Errorf("cannot look after orphans: %w", err)
+		return fmt.Errorf("cannot adopt orphans: %w", err)
 	}
 	if k.journal, err = openJournal(k.dir); err != nil {
 		return err
@@ -136,9 +143,9 @@ func (k *keeper) prepare() (err error) {
 	return err
 }
 
-// startCommand runs the command in a session of its own, so that its whole group can
-// be signalled.
-func (k *keeper) startCommand(order launchSpec) error {
+// startCommand starts the command in a session of its own, so that its whole process group
+// can be signaled.
+func (k *keeper) startCommand(launch launchSpec) error {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return err
@@ -154,20 +161,20 @@ func (k *keeper) startCommand(order launchSpec) error {
 		return err
 	}
 	defer stderr.Close()
-	k.leader, err = syscall.ForkExec(order.Argv[0], order.Argv, &syscall.ProcAttr{
-		Dir: order.Dir, Env: order.Env,
+	k.leaderPID, err = syscall.ForkExec(launch.Argv[0], launch.Argv, &syscall.ProcAttr{
+		Dir: launch.Dir, Env: launch.Env,
 		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
-		return fmt.Errorf("cannot run %s: %w", order.Argv[0], err)
+		return fmt.Errorf("cannot run %s: %w", launch.Argv[0], err)
 	}
 	k.leaderExited, k.childless = make(chan syscall.WaitStatus, 1), make(chan struct{})
-	go k.reapChildren() // ends when no child is left; wait waits for that
+	go k.reapChildren() // ends when no child is left; waitForTree waits for that
 	return nil
 }
 
-// openStream copies what comes through the returned end into the journal.
+// openStream returns the write end of a pipe whose output is copied into the journal.
 func (k *keeper) openStream(name string) (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -195,7 +202,8 @@ func (k *keeper) openStream(name string) (*os.File, error) {
 	return w, nil
 }
 
-// reapChildren collects every child that ends: the leader, and orphans of its family.
+// reapChildren waits for all children: the leader, and the orphans that this process has
+// adopted.
 func (k *keeper) reapChildren() {
 	defer close(k.childless)
 	for {
@@ -205,90 +213,93 @@ func (k *keeper) reapChildren() {
 		case errors.Is(err, syscall.EINTR):
 		case err != nil: // ECHILD
 			return
-		case pid == k.leader:
+		case pid == k.leaderPID:
 			k.leaderExited <- status
 		}
 	}
 }
 
-// waitForExit returns how the leader ended, once the whole family has.
+// waitForExit waits until the whole process tree has ended, and returns the status of the
+// leader. When the leader ends by itself, its descendants are killed, as in a container.
 func (k *keeper) waitForExit(grace time.Duration) syscall.WaitStatus {
 	var status syscall.WaitStatus
-	for leading := true; leading; {
+	for leaderRuns := true; leaderRuns; {
 		select {
 		case status = <-k.leaderExited:
-			leading = false
-		case <-k.sigterms:
+			leaderRuns = false
+		case <-k.stopSignals:
 			k.applyStop(grace, true)
 		case <-k.killTimer:
 			k.killTree()
 		}
 	}
-	if !k.stopping { // what it leaves behind ends with it, as in a container
+	if !k.stopping {
 		k.killTree()
 	}
 	k.waitForTree(grace)
 	return status
 }
 
+// waitForTree waits until no child and no process of the leader's group is left. Once the
+// tree has been killed, it waits for killTimeout at most.
 func (k *keeper) waitForTree(grace time.Duration) {
-	look := time.NewTicker(treePollInterval)
-	defer look.Stop()
-	alone := k.childless
-	limit := (<-chan time.Time)(nil)
-	for alone != nil || !isGroupEmpty(k.leader) {
-		if k.killed && limit == nil {
-			limit = time.After(killTimeout)
+	poll := time.NewTicker(treePollInterval)
+	defer poll.Stop()
+	childless := k.childless
+	timeout := (<-chan time.Time)(nil)
+	for childless != nil || !isGroupEmpty(k.leaderPID) {
+		if k.killed && timeout == nil {
+			timeout = time.After(killTimeout)
 		}
 		select {
-		case <-alone:
-			alone = nil
-		case <-k.sigterms:
+		case <-childless:
+			childless = nil
+		case <-k.stopSignals:
 			k.applyStop(grace, true)
 		case <-k.killTimer:
 			k.killTree()
-		case <-look.C:
+		case <-poll.C:
 			if k.killed {
 				k.killTree()
 			}
-		case <-limit: // stuck in the kernel: nothing can be done about it
+		case <-timeout: // a process is blocked in the kernel
 			return
 		}
 	}
 }
 
-// applyStop does what stop.json says. Told to end by somebody else, it gives the
-// order's grace.
-func (k *keeper) applyStop(grace time.Duration, told bool) {
-	var s stopRequest
-	found, err := k.dir.readJSON("stop.json", &s)
+// applyStop does what stop.json says. If there is no stop.json and the keeper was
+// signaled, as on shutdown of the machine, it stops the attempt with grace.
+func (k *keeper) applyStop(grace time.Duration, signaled bool) {
+	var request stopRequest
+	found, err := k.dir.readJSON("stop.json", &request)
 	if err != nil || !found {
-		if !told || k.stopping {
+		if !signaled || k.stopping {
 			return
 		}
-		s = stopRequest{Deadline: time.Now().Add(grace), Graceful: grace > 0}
+		request = stopRequest{Deadline: time.Now().Add(grace), Graceful: grace > 0}
 	}
-	left := time.Until(s.Deadline)
-	if left <= 0 {
+	remaining := time.Until(request.Deadline)
+	if remaining <= 0 {
 		k.stopping = true
 		k.killTree()
 		return
 	}
-	k.killTimer = time.After(left)
-	if s.Graceful && !k.stopping {
-		signalTree(os.Getpid(), k.leader, syscall.SIGTERM)
+	k.killTimer = time.After(remaining)
+	if request.Graceful && !k.stopping {
+		signalTree(os.Getpid(), k.leaderPID, syscall.SIGTERM)
 	}
 	k.stopping = true
 }
 
-// killTree kills the whole family.
+// killTree sends SIGKILL to the whole process tree.
 func (k *keeper) killTree() {
 	k.killed, k.killTimer = true, nil
-	signalTree(os.Getpid(), k.leader, syscall.SIGKILL)
+	signalTree(os.Getpid(), k.leaderPID, syscall.SIGKILL)
 }
 
-// drainOutput waits until all output is in the journal, but not for somebody who
-// escaped and holds the pipes.
+// drainOutput waits until all output is in the journal. If a process outside of the tree
+// holds a pipe open, it waits for drainTimeout.
 func (k *keeper) drainOutput() {
 	for _, r := range k.readers {
 		_ = r.SetReadDeadline(time.Now().Add(drainTimeout))
@@ -297,6 +308,7 @@ func (k *keeper) drainOutput() {
 	k.journal.finish()
 }
 
+// writeRefusal records that the command could not be started because of err.
 func (k *keeper) writeRefusal(err error) error {
 	for _, r := range k.readers {
 		_ = r.Close()
@@ -305,12 +317,12 @@ func (k *keeper) writeRefusal(err error) error {
 	return k.writeExit(newExitRecord(engine.NewRefusedReport("", err, time.Now().UTC())))
 }
 
-// writeExit writes exit.json into the room set aside for it.
-func (k *keeper) writeExit(e exitRecord) error {
+// writeExit writes exit.json, into the reserved disk space if there is any.
+func (k *keeper) writeExit(exit exitRecord) error {
 	if k.reserved == nil {
-		return k.dir.writeJSON("exit.json", e)
+		return k.dir.writeJSON("exit.json", exit)
 	}
-	data, err := json.Marshal(e)
+	data, err := json.Marshal(exit)
 	if err == nil {
 		_, err = k.reserved.WriteAt(data, 0)
 	}
@@ -323,9 +335,11 @@ func (k *keeper) writeExit(e exitRecord) error {
 	return os.Rename(k.dir.path("exit.spare"), k.dir.path("exit.json"))
 }
 
-func exitCodeOf(s syscall.WaitStatus) int {
-	if s.Signaled() {
-		return 128 + int(s.Signal())
+// exitCodeOf returns the exit code as shells report it: 128 + the signal's number for a
+// process that a signal ended.
+func exitCodeOf(status syscall.WaitStatus) int {
+	if status.Signaled() {
+		return 128 + int(status.Signal())
 	}
-	return s.ExitStatus()
+	return status.ExitStatus()
 }

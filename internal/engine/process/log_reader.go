@@ -15,22 +15,22 @@ import (
 	"dstack/internal/dstack"
 )
 
-// How often a follower looks for more: often after output, seldom after none.
+// The poll interval of Logs is short after new output and grows while there is none.
 const (
 	minPollInterval = 10 * time.Millisecond
 	maxPollInterval = 200 * time.Millisecond
 )
 
-// Logs is described at engine.Engine.
+// Logs implements engine.Engine.
 func (e *Engine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
 		r := logReader{dir: e.folderOf(id), since: since}
 		defer r.close()
 		for wait := minPollInterval; ; {
 			over := r.dir.isOver() && !e.isPreparing(id)
-			more, goOn := r.drain(yield)
+			more, proceed := r.drain(yield)
 			switch {
-			case !goOn:
+			case !proceed:
 				return
 			case r.err != nil:
 				yield(dstack.LogLine{}, r.err)
@@ -53,13 +53,13 @@ func (e *Engine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time)
 	}
 }
 
-// logReader walks through the files of a journal that may still grow.
+// logReader reads the files of a journal, which may still grow.
 type logReader struct {
 	dir         folder
 	since       time.Time
 	file        *os.File
 	num         int
-	partialLine []byte // the start of a line
+	partialLine []byte // the start of a line whose end has not been read yet
 	lostFiles   int
 	err         error
 }
@@ -70,24 +70,27 @@ func (r *logReader) close() {
 	}
 }
 
-// drain yields all there is by now; goOn is false when nobody listens any more.
-func (r *logReader) drain(yield func(dstack.LogLine, error) bool) (more, goOn bool) {
+// drain yields all lines that are in the journal now. more says that there were any;
+// proceed is false if the consumer has stopped.
+func (r *logReader) drain(yield func(dstack.LogLine, error) bool) (more, proceed bool) {
 	for {
 		if r.file == nil && !r.openFile(0) {
 			return more, true
 		}
-		later := r.nextFile() // looked up first: once it is there, this file grows no more
-		got, goOn := r.drainFile(yield)
+		next := r.nextFile() // before reading: once a later file exists, this file is complete
+		got, proceed := r.drainFile(yield)
 		more = more || got
-		if !goOn || r.err != nil || later == 0 {
-			return more, goOn
+		if !proceed || r.err != nil || next == 0 {
+			return more, proceed
 		}
-		if r.lostFiles += later - r.num - 1; !r.openFile(later) {
+		if r.lostFiles += next - r.num - 1; !r.openFile(next) {
 			return more, true
 		}
 	}
 }
 
+// nextFile returns the number of the oldest file after the current one; 0 if there is
+// none.
 func (r *logReader) nextFile() int {
 	nums := listJournals(r.dir)
 	slices.Sort(nums)
@@ -99,6 +102,8 @@ func (r *logReader) nextFile() int {
 	return 0
 }
 
+// openFile opens a file of the journal; number 0 means the oldest. It returns false if
+// the file does not exist or cannot be opened.
 func (r *logReader) openFile(num int) bool {
 	if num == 0 {
 		if num = r.nextFile(); num == 0 {
@@ -117,7 +122,7 @@ func (r *logReader) openFile(num int) bool {
 	return true
 }
 
-func (r *logReader) drainFile(yield func(dstack.LogLine, error) bool) (more, goOn bool) {
+func (r *logReader) drainFile(yield func(dstack.LogLine, error) bool) (more, proceed bool) {
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := r.file.Read(buf)

@@ -18,7 +18,7 @@ import (
 	"dstack/internal/engine"
 )
 
-// preparation is an attempt between Start and its keeper.
+// preparation is an attempt between the call of Start and the start of its keeper.
 type preparation struct {
 	spec   dstack.AttemptSpec
 	lock   *os.File
@@ -30,7 +30,7 @@ type preparation struct {
 	spawned bool
 }
 
-// abort ends the preparation; false when the keeper has been spawned already.
+// abort cancels the preparation. It returns false if the keeper has been spawned already.
 func (p *preparation) abort() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -62,10 +62,10 @@ func (e *Engine) findPreparation(id dstack.AttemptID) *preparation {
 
 func (e *Engine) isPreparing(id dstack.AttemptID) bool { return e.findPreparation(id) != nil }
 
-// Start is described at engine.Engine.
+// Start implements engine.Engine.
 func (e *Engine) Start(_ context.Context, spec dstack.AttemptSpec) error {
 	if !isValidID(spec.Attempt) {
-		return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("%q is no ID of an attempt", spec.Attempt)}
+		return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("%q is not an attempt ID", spec.Attempt)}
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -81,7 +81,7 @@ func (e *Engine) Start(_ context.Context, spec dstack.AttemptSpec) error {
 		e.refusals[spec.Attempt] = e.recordRefusal(dir, spec.Attempt, err)
 		return nil
 	}
-	if lock == nil || dir.hasFile("kept.json") || dir.hasFile("exit.json") { // its keeper is at it
+	if lock == nil || dir.hasFile("kept.json") || dir.hasFile("exit.json") { // a keeper runs it, or has
 		return closeFile(lock)
 	}
 	ctx, cancel := context.WithCancel(e.ctx)
@@ -98,6 +98,8 @@ func closeFile(f *os.File) error {
 	return f.Close()
 }
 
+// lockFolder creates the folder if needed and locks it; nil if another process holds the
+// lock.
 func (e *Engine) lockFolder(dir folder) (*os.File, error) {
 	if err := os.Mkdir(string(dir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
@@ -105,7 +107,7 @@ func (e *Engine) lockFolder(dir folder) (*os.File, error) {
 	return dir.tryLock()
 }
 
-// prepareAttempt makes the attempt's folder and hands it over to a keeper.
+// prepareAttempt fills the attempt's folder and spawns the keeper.
 func (e *Engine) prepareAttempt(ctx context.Context, p *preparation) {
 	id, dir := p.spec.Attempt, e.folderOf(p.spec.Attempt)
 	keeper, err := e.spawnAttempt(ctx, dir, p)
@@ -117,7 +119,7 @@ func (e *Engine) prepareAttempt(ctx context.Context, p *preparation) {
 	case p.isStopped():
 		now := time.Now().UTC()
 		err = dir.writeJSON("exit.json", exitRecord{
-			Outcome: dstack.AttemptExited, Code: 128 + int(syscall.SIGTERM),
+			State: dstack.AttemptExited, ExitCode: 128 + int(syscall.SIGTERM),
 			Error: "stopped before it had started", StartedAt: now, EndedAt: now,
 		})
 		if err != nil {
@@ -128,44 +130,46 @@ func (e *Engine) prepareAttempt(ctx context.Context, p *preparation) {
 	}
 	delete(e.preparations, id)
 	p.cancel()
-	_ = p.lock.Close() // the keeper has its own
+	_ = p.lock.Close() // the keeper has a copy
 	close(p.done)
 }
 
-// recordRefusal writes down that an attempt could not begin, and returns the report,
-// which stands in memory even where nothing can be written.
+// recordRefusal writes exit.json for an attempt that could not be started, and returns
+// its report. The caller keeps the report in memory, because the write may fail.
 func (e *Engine) recordRefusal(dir folder, id dstack.AttemptID, err error) dstack.Report {
-	no := engine.NewRefusedReport(id, err, time.Now().UTC())
-	_ = dir.writeJSON("exit.json", newExitRecord(no))
-	return no
+	refusal := engine.NewRefusedReport(id, err, time.Now().UTC())
+	_ = dir.writeJSON("exit.json", newExitRecord(refusal))
+	return refusal
 }
 
+// spawnAttempt checks the specification, fills the folder, spawns the keeper and returns
+// its process number.
 func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (keeper int, err error) {
-	o := p.spec
-	workingDir, err := engine.ResolveWorkingDir(o)
+	spec := p.spec
+	workingDir, err := engine.ResolveWorkingDir(spec)
 	if err != nil {
 		return 0, err
 	}
-	bash, err := findBash(o)
+	bash, err := findBash(spec)
 	if err != nil {
 		return 0, err
 	}
-	if err := waitForFreePort(ctx, o.Port); err != nil {
+	if err := waitForFreePort(ctx, spec.Port); err != nil {
 		return 0, err
 	}
-	public := o // what is left on disk has no secrets in it
+	public := spec // the file on disk must not have secrets
 	public.Env, public.Auth, public.Script, public.Argv = nil, nil, "", nil
 	if err := dir.writeJSON("order.json", public); err != nil {
 		return 0, err
 	}
-	if err := e.unpackCode(ctx, dir.path("work"), workingDir, o); err != nil {
+	if err := e.unpackCode(ctx, dir.path("work"), workingDir, spec); err != nil {
 		return 0, err
 	}
 	return e.spawnKeeper(dir, p, launchSpec{
-		Argv:  []string{bash, "-c", o.Script},
-		Env:   buildEnv(o, os.Environ(), e.opts.GPUs),
+		Argv:  []string{bash, "-c", spec.Script},
+		Env:   buildEnv(spec, os.Environ(), e.opts.GPUs),
 		Dir:   filepath.Join(dir.path("work"), filepath.FromSlash(workingDir)),
-		Grace: o.StopGracePeriod,
+		Grace: spec.StopGracePeriod,
 	})
 }
 
@@ -189,19 +193,20 @@ func findBash(spec dstack.AttemptSpec) (string, error) {
 	return filepath.Abs(shell)
 }
 
-// Limits of the wait for a port that somebody is just leaving.
+// Times of the wait for a port that another process is about to release.
 const (
 	portTimeout      = 300 * time.Millisecond
 	portPollInterval = 20 * time.Millisecond
 )
 
-// waitForFreePort refuses a port that somebody listens on, who would be taken for
-// the replica. One that only a connection holds, or the last minute of one,
-// will be free again: that is no fault of the order's.
+// waitForFreePort returns an error if the port is in use, because its listener would be
+// mistaken for the replica. The error is permanent (Conflict) if a process listens on
+// the port, and temporary (Unavailable) if only a connection, possibly a closed one in
+// TIME_WAIT, uses it.
 func waitForFreePort(ctx context.Context, port int) error {
-	look := time.NewTicker(portPollInterval)
-	defer look.Stop()
-	for late := time.After(portTimeout); ; {
+	poll := time.NewTicker(portPollInterval)
+	defer poll.Stop()
+	for timeout := time.After(portTimeout); ; {
 		err := tryListen(port)
 		if err == nil {
 			return nil
@@ -209,13 +214,13 @@ func waitForFreePort(ctx context.Context, port int) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-look.C:
-		case <-late:
+		case <-poll.C:
+		case <-timeout:
 			if !mayHaveListener(ctx, port) {
 				return &dstack.Error{
 					Kind:    dstack.Unavailable,
 					Message: fmt.Sprintf("port %d of this machine is still held by a connection", port),
-					Hint:    "it is tried again by itself; such connections last a minute at most once they are closed",
+					Hint:    "the server tries again by itself; a closed connection holds its port for a minute at most",
 					Cause:   err,
 				}
 			}
@@ -229,7 +234,7 @@ func waitForFreePort(ctx context.Context, port int) error {
 	}
 }
 
-// mayHaveListener says whether somebody listens on a port, or might.
+// mayHaveListener reports whether a process listens on a port, or may do so.
 func mayHaveListener(ctx context.Context, port int) bool {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		if engine.CheckPort(ctx, net.JoinHostPort(host, strconv.Itoa(port)), false) != engine.PortRefused {
@@ -239,7 +244,7 @@ func mayHaveListener(ctx context.Context, port int) bool {
 	return false
 }
 
-// tryListen returns an error when a port is in use.
+// tryListen returns an error if a port is in use on any of the machine's addresses.
 func tryListen(port int) error {
 	defer blockForks()()
 	for _, host := range []string{"127.0.0.1", "0.0.0.0", "::"} {
@@ -278,10 +283,12 @@ func (e *Engine) unpackCode(ctx context.Context, work, workingDir string, spec d
 	return root.MkdirAll(workingDir, 0o755)
 }
 
+// launchTimeout limits the time in which the keeper has to read its launchSpec.
 const launchTimeout = 5 * time.Second
 
-// spawnKeeper starts the keeper, in a session of its own, with the lock, and tells
-// it what to run.
+// spawnKeeper starts the keeper in a session of its own, passes it the lock of the folder
+// and writes the launchSpec to its standard input. It returns the keeper's process
+// number.
 func (e *Engine) spawnKeeper(dir folder, p *preparation, launch launchSpec) (int, error) {
 	out, err := os.OpenFile(dir.path("keeper.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -299,7 +306,7 @@ func (e *Engine) spawnKeeper(dir folder, p *preparation, launch launchSpec) (int
 		p.mu.Unlock()
 		return 0, context.Canceled
 	}
-	keeper := exec.Command(e.opts.Self, "keep", string(dir)) // our own binary
+	keeper := exec.Command(e.opts.Self, "keep", string(dir))
 	keeper.Env = inheritEnv(os.Environ())
 	keeper.Dir = string(dir)
 	keeper.Stdin, keeper.Stdout, keeper.Stderr = r, out, out
@@ -312,13 +319,13 @@ func (e *Engine) spawnKeeper(dir folder, p *preparation, launch launchSpec) (int
 		return 0, fmt.Errorf("cannot run %s: %w", e.opts.Self, err)
 	}
 	pid := keeper.Process.Pid
-	_ = keeper.Process.Release() // collected when it has ended, see collect
+	_ = keeper.Process.Release() // see reapKeepers
 	_ = r.Close()
 	_ = w.SetWriteDeadline(time.Now().Add(launchTimeout))
 	if err := json.NewEncoder(w).Encode(launch); err != nil {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 		_, _ = syscall.Wait4(pid, nil, 0, nil)
-		return 0, fmt.Errorf("cannot tell the keeper what to run: %w", err)
+		return 0, fmt.Errorf("cannot send the command to the keeper: %w", err)
 	}
 	return pid, nil
 }

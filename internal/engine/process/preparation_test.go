@@ -8,9 +8,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// A port that was somebody's end of a connection is held for a minute after
-// that, though nobody listens.
-func TestStart_PortHeldByAConnection(t *testing.T) {
+// A closed connection holds its port for a minute, although no process listens on it.
+func TestStart_PortHeldByConnection(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -21,9 +20,9 @@ func TestStart_PortHeldByAConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	o := order("sleep 60")
-	o.Port = conn.LocalAddr().(*net.TCPAddr).Port
-	r := ended(t, at(t, t.TempDir()), o)
+	spec := newSpec("sleep 60")
+	spec.Port = conn.LocalAddr().(*net.TCPAddr).Port
+	r := runToEnd(t, openClean(t, t.TempDir()), spec)
 	if r.State != dstack.AttemptRefused || r.Permanent || !strings.Contains(r.Error, "held by a connection") {
 		t.Errorf("%+v", r)
 	}

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// becomeReaper does nothing here: launchd takes orphans.
+// becomeReaper does nothing on macOS, where launchd adopts orphans.
 func becomeReaper() error { return nil }
 
-// bootID names the present start of the machine: process numbers are only good
-// within one.
+// bootID identifies the current boot of the machine. Process numbers are valid only
+// within one boot.
 func bootID() string {
 	at, err := unix.SysctlTimeval("kern.boottime")
 	if err != nil {
@@ -21,7 +21,8 @@ func bootID() string {
 	return strconv.FormatInt(at.Sec, 10)
 }
 
-// startTime says when a process was born; empty when there is none of that number.
+// startTime returns the start time of a process, in a format of the system's own; empty
+// if no process has that number.
 func startTime(pid int) string {
 	info, err := unix.SysctlKinfoProc("kern.proc.pid", pid)
 	if err != nil || int(info.Proc.P_pid) != pid {
@@ -31,16 +32,16 @@ func startTime(pid int) string {
 	return strconv.FormatInt(at.Sec*1e6+int64(at.Usec), 10)
 }
 
-// signalTree reaches a leader's group. Whoever left it for one of their own is
-// out of reach on this system.
+// signalTree sends a signal to the leader's process group. On macOS it cannot find
+// descendants that have left the group.
 func signalTree(_, leader int, sig syscall.Signal) { _ = syscall.Kill(-leader, sig) }
 
-// isGroupEmpty says that nobody is left in the leader's group.
+// isGroupEmpty reports whether no process is left in the leader's process group.
 func isGroupEmpty(leader int) bool {
 	err := syscall.Kill(-leader, 0)
 	return errors.Is(err, syscall.ESRCH) || errors.Is(err, syscall.EPERM) // EPERM: only zombies are left
 }
 
-// blockForks does nothing here: making a socket takes the same lock on this
-// system. The port is looked at more than once anyway.
-func blockForks() (allow func()) { return func() {} }
+// blockForks does nothing on macOS, where creating a socket takes the same lock.
+// waitForFreePort checks the port more than once anyway.
+func blockForks() (unblock func()) { return func() {} }

@@ -9,34 +9,36 @@ import (
 	"syscall"
 )
 
-// becomeReaper makes orphans of this process's descendants its children, so
-// that none gets out of sight.
+// becomeReaper makes this process adopt the orphans among its descendants, so that it
+// can find and wait for all of them.
 func becomeReaper() error {
-	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER
+	const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER in linux/prctl.h
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 1, 0); errno != 0 {
 		return errno
 	}
 	return nil
 }
 
-// bootID names the present start of the machine: process numbers are only good
-// within one.
+// bootID identifies the current boot of the machine. Process numbers are valid only
+// within one boot.
 func bootID() string {
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(id))
 }
 
-// startTime says when a process was born; empty when there is none of that number.
+// startTime returns the start time of a process, in a format of the system's own; empty
+// if no process has that number.
 func startTime(pid int) string {
-	f, ok := statOf(pid)
+	f, ok := readProcStat(pid)
 	if !ok {
 		return ""
 	}
 	return f[19]
 }
 
-// statOf returns the fields of /proc/<pid>/stat from the state on.
-func statOf(pid int) ([]string, bool) {
+// readProcStat returns the fields of /proc/PID/stat that follow the command name; the
+// first is the state. It returns false if there is no such process.
+func readProcStat(pid int) ([]string, bool) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return nil, false
@@ -45,21 +47,23 @@ func statOf(pid int) ([]string, bool) {
 	return fields, len(fields) > 19
 }
 
-// signalTree reaches a leader's group, and whoever left that group for one of
-// their own: those of the leader's session, and all that descend from keeper.
+// signalTree sends a signal to the leader's process group, and to processes that have
+// left the group but are in the leader's session or descend from the keeper.
 func signalTree(keeper, leader int, sig syscall.Signal) {
 	_ = syscall.Kill(-leader, sig)
-	for _, pid := range strays(keeper, leader) {
+	for _, pid := range findStrays(keeper, leader) {
 		_ = syscall.Kill(pid, sig)
 	}
 }
 
-// isGroupEmpty says that nobody is left in the leader's group.
+// isGroupEmpty reports whether no process is left in the leader's process group.
 func isGroupEmpty(leader int) bool {
 	return errors.Is(syscall.Kill(-leader, 0), syscall.ESRCH)
 }
 
-func strays(keeper, leader int) []int {
+// findStrays returns the processes outside of the leader's group that are in its session
+// or descend from the keeper.
+func findStrays(keeper, leader int) []int {
 	type relation struct{ parent, group, session int }
 	all := map[int]relation{}
 	dirs, _ := os.ReadDir("/proc")
@@ -68,7 +72,7 @@ func strays(keeper, leader int) []int {
 		if err != nil {
 			continue
 		}
-		if f, ok := statOf(pid); ok && f[0] != "Z" {
+		if f, ok := readProcStat(pid); ok && f[0] != "Z" {
 			parent, _ := strconv.Atoi(f[1])
 			group, _ := strconv.Atoi(f[2])
 			session, _ := strconv.Atoi(f[3])
@@ -88,9 +92,9 @@ func strays(keeper, leader int) []int {
 	return out
 }
 
-// blockForks keeps this program from forking until the returned function is
-// called: until a fork has become another program, it holds our sockets.
-func blockForks() (allow func()) {
+// blockForks prevents this process from forking until unblock is called. Between fork and
+// exec, a child holds copies of this process's sockets.
+func blockForks() (unblock func()) {
 	syscall.ForkLock.RLock()
 	return syscall.ForkLock.RUnlock
 }

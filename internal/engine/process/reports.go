@@ -15,7 +15,7 @@ import (
 	"dstack/internal/engine"
 )
 
-// Running is described at engine.Engine.
+// Running implements engine.Engine.
 func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
 	dirs, err := os.ReadDir(e.opts.Dir)
 	if err != nil {
@@ -37,14 +37,14 @@ func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
 			reports = append(reports, r)
 		}
 	}
-	var calls sync.WaitGroup
+	var checks sync.WaitGroup
 	for i := range reports {
 		reports[i].At = now
 		if reports[i].State == dstack.AttemptRunning {
-			calls.Go(func() { e.checkPort(ctx, &reports[i]) })
+			checks.Go(func() { e.checkPort(ctx, &reports[i]) })
 		}
 	}
-	calls.Wait()
+	checks.Wait()
 	return reports, nil
 }
 
@@ -57,15 +57,15 @@ func hasAttempt(reports []dstack.Report, id dstack.AttemptID) bool {
 	return false
 }
 
-// reportsWithoutFolder returns what this engine knows and no folder tells: attempts being
-// prepared, and those that were refused where nothing could be written.
+// reportsWithoutFolder returns the reports of attempts that are being prepared and of
+// attempts that were refused, whose exit.json may not have been written.
 func (e *Engine) reportsWithoutFolder() []dstack.Report {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	var out []dstack.Report
 	for id, p := range e.preparations {
 		if p.isSpawned() {
-			continue // its folder tells
+			continue // reported from its folder
 		}
 		out = append(out, dstack.Report{Attempt: id, State: dstack.AttemptStarting})
 	}
@@ -75,25 +75,26 @@ func (e *Engine) reportsWithoutFolder() []dstack.Report {
 	return out
 }
 
-// readReport reads an attempt's folder; false when nothing of it counts.
+// readReport returns the report of an attempt from its folder. It returns false, and
+// deletes the folder, if the attempt was never started.
 func (e *Engine) readReport(id dstack.AttemptID) (dstack.Report, bool) {
 	e.mu.Lock()
-	done, ok := e.endedReports[id]
+	ended, ok := e.endedReports[id]
 	e.mu.Unlock()
 	if ok {
-		return done, true
+		return ended, true
 	}
 	dir := e.folderOf(id)
-	held := dir.isLocked() // before the files: they are written before it is given up
-	var end exitRecord
-	if found, err := dir.readJSON("exit.json", &end); err == nil && found {
-		return e.cacheEnded(end.toReport(id)), true
+	locked := dir.isLocked() // before reading the files: the keeper writes them before it releases the lock
+	var exit exitRecord
+	if found, err := dir.readJSON("exit.json", &exit); err == nil && found {
+		return e.cacheEnded(exit.toReport(id)), true
 	}
 	var k keeperState
 	switch found, _ := dir.readJSON("kept.json", &k); {
-	case held && found:
+	case locked && found:
 		return dstack.Report{Attempt: id, State: dstack.AttemptRunning, StartedAt: k.StartedAt}, true
-	case held:
+	case locked:
 		return dstack.Report{Attempt: id, State: dstack.AttemptStarting}, true
 	case found:
 		return e.cacheEnded(e.endOrphaned(dir, id, k)), true
@@ -109,62 +110,64 @@ func (e *Engine) cacheEnded(r dstack.Report) dstack.Report {
 	return r
 }
 
-// endOrphaned ends an attempt whose keeper was killed: nobody looks after its
-// processes or reads their output any more.
+// endOrphaned kills the processes of an attempt whose keeper was killed, because nothing
+// reads their output any more, and records the attempt's end.
 func (e *Engine) endOrphaned(dir folder, id dstack.AttemptID, k keeperState) dstack.Report {
 	killOrphans(k)
-	why := "its keeper, process " + strconv.Itoa(k.Keeper) + ", was killed, so it was ended"
-	if k.Boot != bootID() {
-		why = "the machine was restarted"
+	reason := "its keeper, process " + strconv.Itoa(k.KeeperPID) + ", was killed, so it was ended"
+	if k.BootID != bootID() {
+		reason = "the machine was restarted"
 	}
-	end := exitRecord{
-		Outcome: dstack.AttemptExited, Code: 128 + int(syscall.SIGKILL), Error: why,
-		LastOut: readLastLines(dir), StartedAt: k.StartedAt, EndedAt: time.Now().UTC(),
+	exit := exitRecord{
+		State: dstack.AttemptExited, ExitCode: 128 + int(syscall.SIGKILL), Error: reason,
+		LastOutput: readLastLines(dir), StartedAt: k.StartedAt, EndedAt: time.Now().UTC(),
 	}
-	_ = dir.writeJSON("exit.json", end)
-	return end.toReport(id)
+	_ = dir.writeJSON("exit.json", exit)
+	return exit.toReport(id)
 }
 
-// Limits of the wait for killed processes to be gone.
+// Times of the wait for killed processes to end.
 const (
 	orphanTimeout      = time.Second
 	orphanPollInterval = 2 * time.Millisecond
 )
 
-// killOrphans kills what a dead keeper left behind, unless its number belongs to
-// somebody else by now.
+// killOrphans kills the processes that a killed keeper left behind, unless the leader's
+// process number belongs to another process by now.
 func killOrphans(k keeperState) {
-	if k.Leader <= 1 || k.Boot != bootID() {
+	if k.LeaderPID <= 1 || k.BootID != bootID() {
 		return
 	}
-	if born := startTime(k.Leader); born != "" && born != k.Birth {
+	if started := startTime(k.LeaderPID); started != "" && started != k.LeaderStartTime {
 		return
 	}
-	const nobody = 0 // descends from a dead keeper: its number may be another's by now
-	look := time.NewTicker(orphanPollInterval)
-	defer look.Stop()
-	for late := time.After(orphanTimeout); !isGroupEmpty(k.Leader); {
-		signalTree(nobody, k.Leader, syscall.SIGKILL)
+	const noKeeper = 0 // the keeper's number may belong to another process by now
+	poll := time.NewTicker(orphanPollInterval)
+	defer poll.Stop()
+	for timeout := time.After(orphanTimeout); !isGroupEmpty(k.LeaderPID); {
+		signalTree(noKeeper, k.LeaderPID, syscall.SIGKILL)
 		select {
-		case <-look.C:
-		case <-late: // stuck in the kernel, or nobody collects the dead
+		case <-poll.C:
+		case <-timeout: // processes are blocked in the kernel, or are zombies that are not reaped
 			return
 		}
 	}
-	signalTree(nobody, k.Leader, syscall.SIGKILL) // who had left the group
+	signalTree(noKeeper, k.LeaderPID, syscall.SIGKILL) // processes that had left the group
 }
 
-// reportUnstarted is a folder that never got as far as a process: its server was
-// killed meanwhile, or its keeper could not begin.
+// reportUnstarted returns the report of a folder whose command was never started. If a
+// keeper of this engine failed before that, the attempt is refused. If an earlier
+// server was killed while it prepared the attempt, reportUnstarted deletes the folder
+// and returns false.
 func (e *Engine) reportUnstarted(dir folder, id dstack.AttemptID) (dstack.Report, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.preparations[id] != nil || dir.isLocked() || dir.hasFile("kept.json") || dir.hasFile("exit.json") {
-		return dstack.Report{Attempt: id, State: dstack.AttemptStarting}, true // it went on meanwhile
+		return dstack.Report{Attempt: id, State: dstack.AttemptStarting}, true // the state changed since the caller read it
 	}
-	if _, mine := e.keeperPIDs[id]; mine {
-		said, _ := os.ReadFile(dir.path("keeper.log"))
-		err := fmt.Errorf("its keeper could not begin: %s", strings.TrimSpace(string(said)))
+	if _, spawned := e.keeperPIDs[id]; spawned {
+		log, _ := os.ReadFile(dir.path("keeper.log"))
+		err := fmt.Errorf("its keeper could not start: %s", strings.TrimSpace(string(log)))
 		e.refusals[id] = e.recordRefusal(dir, id, err)
 		return e.refusals[id], true
 	}
@@ -172,7 +175,7 @@ func (e *Engine) reportUnstarted(dir folder, id dstack.AttemptID) (dstack.Report
 	return dstack.Report{}, false
 }
 
-// readLastLines reads the last lines of an attempt whose keeper cannot tell.
+// readLastLines reads the last lines of output from the journal.
 func readLastLines(dir folder) []string {
 	var last []string
 	r := logReader{dir: dir}
@@ -186,45 +189,45 @@ func readLastLines(dir folder) []string {
 	return last
 }
 
-// checkPort asks a running attempt's port whether it answers. One that is only slow
-// to answer stays what it was.
+// checkPort sets Ready and Address of a running attempt's report. If the port is slow, the
+// result of the last check stands.
 func (e *Engine) checkPort(ctx context.Context, r *dstack.Report) {
 	e.mu.Lock()
-	was, ok := e.ports[r.Attempt]
+	status, ok := e.ports[r.Attempt]
 	e.mu.Unlock()
-	var o dstack.AttemptSpec
 	if !ok {
-		if found, err := e.folderOf(r.Attempt).readJSON("order.json", &o); err != nil || !found {
+		var spec dstack.AttemptSpec
+		if found, err := e.folderOf(r.Attempt).readJSON("order.json", &spec); err != nil || !found {
 			return
 		}
-		was.port = strconv.Itoa(o.Port)
+		status.port = strconv.Itoa(spec.Port)
 	}
 	hosts := []string{"127.0.0.1", "::1"}
-	if was.address != "" {
-		hosts = []string{was.address}
+	if status.host != "" {
+		hosts = []string{status.host}
 	}
 	for _, host := range hosts {
-		got := engine.CheckPort(ctx, net.JoinHostPort(host, was.port), false)
-		if got == engine.PortAccepted {
-			was.address, was.ready = host, true
+		state := engine.CheckPort(ctx, net.JoinHostPort(host, status.port), false)
+		if state == engine.PortAccepted {
+			status.host, status.ready = host, true
 			break
 		}
-		if got == engine.PortRefused {
-			was.ready = false
+		if state == engine.PortRefused {
+			status.ready = false
 		}
 	}
-	r.Ready, r.Address = was.ready, net.JoinHostPort("127.0.0.1", was.port)
-	if was.address != "" {
-		r.Address = net.JoinHostPort(was.address, was.port)
+	r.Ready, r.Address = status.ready, net.JoinHostPort("127.0.0.1", status.port)
+	if status.host != "" {
+		r.Address = net.JoinHostPort(status.host, status.port)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.ports[r.Attempt] = was
+	e.ports[r.Attempt] = status
 }
 
 func (x exitRecord) toReport(id dstack.AttemptID) dstack.Report {
 	return dstack.Report{
-		Attempt: id, State: x.Outcome, ExitCode: x.Code, Error: x.Error, Permanent: x.Permanent,
-		LastOutput: x.LastOut, StartedAt: x.StartedAt, EndedAt: x.EndedAt,
+		Attempt: id, State: x.State, ExitCode: x.ExitCode, Error: x.Error, Permanent: x.Permanent,
+		LastOutput: x.LastOutput, StartedAt: x.StartedAt, EndedAt: x.EndedAt,
 	}
 }

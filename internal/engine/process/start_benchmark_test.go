@@ -7,7 +7,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-// BenchmarkStart is the time from Start to ready of a server that needs none.
+// BenchmarkStart measures the time from Start until a small web server is ready.
 func BenchmarkStart(b *testing.B) {
 	self, err := os.Executable()
 	if err != nil {
@@ -16,10 +16,10 @@ func BenchmarkStart(b *testing.B) {
 	dir := b.TempDir()
 	for b.Loop() {
 		e := open(b, dir)
-		o := order("exec " + self + " serve")
-		o.Port = 11990
-		o.Env["PORT"] = "11990"
-		if err := e.Start(b.Context(), o); err != nil {
+		spec := newSpec("exec " + self + " serve")
+		spec.Port = 11990
+		spec.Env["PORT"] = "11990"
+		if err := e.Start(b.Context(), spec); err != nil {
 			b.Fatal(err)
 		}
 		for ready := false; !ready; {
@@ -35,7 +35,7 @@ func BenchmarkStart(b *testing.B) {
 			}
 		}
 		b.StopTimer()
-		if err := e.Remove(b.Context(), o.Attempt); err != nil {
+		if err := e.Remove(b.Context(), spec.Attempt); err != nil {
 			b.Fatal(err)
 		}
 		if err := e.Close(); err != nil {
