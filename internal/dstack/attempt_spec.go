@@ -31,11 +31,31 @@ type AttemptSpec struct {
 	CPUs            int   // 0: no limit
 	MemoryMiB       int64 // 0: no limit
 	GPUs            []GPU // to be given to it, and no others
+	Mounts          []Mount
 	CodeHash        string
 	CodeRepo        string
 	CodeProject     ProjectID
 	StopGracePeriod time.Duration // from SIGTERM to SIGKILL
 }
+
+// Mount makes files from outside of an attempt visible in it. They outlive the attempt.
+// Engines mount every host path that they are asked to; the server decides which host
+// paths a user may have.
+type Mount struct {
+	Source   string // of MountVolume: the volume's name; of MountHostPath: an absolute path of the machine
+	Target   string // an absolute path in the container
+	ReadOnly bool
+	Kind     MountKind
+}
+
+// MountKind says what the source of a mount is.
+type MountKind string
+
+// Every kind of mount.
+const (
+	MountVolume   MountKind = "volume"    // a named volume, which the engine creates if it does not exist
+	MountHostPath MountKind = "host_path" // a file or folder of the machine, which must exist
+)
 
 // RegistryAuth is a login to an image registry.
 type RegistryAuth struct{ Username, Password string }

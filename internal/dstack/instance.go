@@ -57,6 +57,7 @@ type EngineCapabilities struct {
 	Name        string `json:"name"`         // docker, process
 	Containers  bool   `json:"containers"`   // understands images
 	SharesPorts bool   `json:"shares_ports"` // a replica's port is the machine's own
+	Mounts      bool   `json:"mounts"`       // mounts volumes and host paths at any target
 }
 
 // Hardware is what a machine has in all.

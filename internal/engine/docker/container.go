@@ -61,6 +61,9 @@ func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, with
 			Kind: dstack.Invalid, Message: fmt.Sprintf("%d is not a port number", spec.Port), Hint: "choose a port from 1 to 65535",
 		}
 	}
+	if err := engine.ValidateMounts(spec); err != nil {
+		return client.ContainerCreateOptions{}, err
+	}
 	config := &container.Config{
 		User: "0", Env: buildEnv(spec, withInit), Entrypoint: buildEntrypoint(spec.Argv), Image: image,
 		Labels: e.attemptLabels(spec), ExposedPorts: network.PortSet{port: {}},
@@ -77,6 +80,7 @@ func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, with
 		LogConfig:   container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": maxLogSize, "max-file": maxLogFiles}},
 		SecurityOpt: []string{"no-new-privileges"},
 		ShmSize:     spec.ShmBytes,
+		Mounts:      newMounts(spec.Mounts),
 		Init:        &withInit,
 		Resources: container.Resources{
 			Memory: spec.MemoryMiB << 20, NanoCPUs: int64(spec.CPUs) * 1e9, PidsLimit: &pids,

@@ -116,8 +116,14 @@ func newFixture(o docker.Options) func(t *testing.T) enginetest.Fixture {
 		o := o
 		o.Installation = dstack.Installation("test-" + uuid.NewString())
 		return enginetest.Fixture{
-			Open:  func(t *testing.T) enginetest.Engine { return open(t, o) },
-			Image: image,
+			Open:         func(t *testing.T) enginetest.Engine { return open(t, o) },
+			Capabilities: docker.Capabilities(),
+			Image:        image,
+			RemoveVolume: func(t *testing.T, name string) {
+				if out, err := exec.Command("docker", "volume", "rm", name).CombinedOutput(); err != nil {
+					t.Errorf("docker volume rm: %s", out)
+				}
+			},
 			Serve: "exec httpd -f -p $PORT",
 			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string {
 				return listContainers(t, "dstack.installation="+string(o.Installation), "dstack.attempt="+string(id))

@@ -185,7 +185,7 @@ func New(ctx context.Context, opts Options) (*Engine, error) {
 
 // Capabilities returns what Docker engines can do.
 func Capabilities() dstack.EngineCapabilities {
-	return dstack.EngineCapabilities{Name: "docker", Containers: true}
+	return dstack.EngineCapabilities{Name: "docker", Containers: true, Mounts: true}
 }
 
 // About returns what the Docker Engine reported about itself to New.

@@ -70,6 +70,11 @@ var pullErrors = []errorPattern{
 
 var startErrors = []errorPattern{
 	{
+		[]string{"bind source path does not exist"},
+		dstack.NotFound, "a host path of the mounts does not exist on this machine",
+		"create it, or correct the path in the configuration",
+	},
+	{
 		[]string{"could not select device driver", "unknown or invalid runtime name: nvidia", "nvidia-container-cli"},
 		dstack.Unsupported, "Docker on this machine cannot give GPUs to containers",
 		"install the NVIDIA Container Toolkit and restart Docker",

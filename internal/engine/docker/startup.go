@@ -159,6 +159,9 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 	if err != nil {
 		return err
 	}
+	if err := e.createVolumes(ctx, spec.Mounts); err != nil {
+		return err
+	}
 	id, err := e.createContainer(ctx, spec.Attempt, options)
 	if err != nil {
 		return err

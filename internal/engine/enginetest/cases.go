@@ -15,34 +15,39 @@ var contractCases = []struct {
 	name string
 	run  func(*harness)
 }{
-	{"it becomes ready and answers at its address", becomesReady},
-	{"it sees its environment, and none of the server's tokens", seesEnvironment},
-	{"it starts in its working folder, beside its code", seesCode},
-	{"a working folder outside is refused", refusesOutside},
-	{"its output has streams and growing times", recordsOutput},
-	{"its output is followed live", followsLive},
-	{"its output can be read on from any line", readsOn},
-	{"it exits with a code and its last output", exitsWithCode},
-	{"a port that never opens is running and not ready", neverReady},
-	{"SIGTERM reaches all of its processes", stopsGently},
-	{"one that ignores SIGTERM is killed after its grace", killsAfterGrace},
-	{"a second stop shortens the wait", shortensStop},
-	{"it is stopped at once when there is no grace", killsWithoutGrace},
-	{"what it leaves in the background ends with it", endsBackground},
-	{"started twice, it runs once", startsOnce},
-	{"a restarted server finds it again", survivesRestart},
-	{"a restarted server finds how it ended", survivesRestartEnded},
-	{"removed while it runs, nothing is left", removesRunning},
-	{"an unknown attempt is no error", unknownIsFine},
-	{"a killed keeper ends it", killedKeeper},
-	{"twenty at once", runsTwentyAttempts},
+	{"an attempt becomes ready and answers at its address", becomesReady},
+	{"an attempt sees its environment and no tokens of the server", seesEnvironment},
+	{"an attempt starts in its working folder, with its code", seesCode},
+	{"a working folder outside of the code is refused", refusesOutsideDir},
+	{"output lines have streams and increasing times", recordsOutput},
+	{"output is followed live", followsLive},
+	{"output can be read from any line on", resumesLogs},
+	{"an exited attempt has an exit code and its last output", exitsWithCode},
+	{"an attempt whose port never opens is running and not ready", neverReady},
+	{"SIGTERM reaches all processes", stopsGracefully},
+	{"an attempt that ignores SIGTERM is killed after its grace period", killsAfterGrace},
+	{"a second stop shortens the grace period", shortensStop},
+	{"a stop without a grace period kills at once", killsWithoutGrace},
+	{"background processes end with the attempt", endsBackground},
+	{"an attempt that is started twice runs once", startsOnce},
+	{"a reopened engine finds a running attempt", survivesRestart},
+	{"a reopened engine finds an ended attempt", survivesRestartEnded},
+	{"the removal of a running attempt leaves nothing", removesRunning},
+	{"an unknown attempt is no error", acceptsUnknown},
+	{"an attempt ends if its keeper is killed", endsWithoutKeeper},
+	{"twenty attempts run at the same time", runsTwentyAttempts},
+	{"a writable host path is mounted", mountsHostPath},
+	{"a read-only host path cannot be written to", mountsReadOnly},
+	{"a missing host path is refused", refusesMissingPath},
+	{"a volume outlives its attempts", keepsVolume},
+	{"an invalid mount is refused", refusesInvalidMount},
 }
 
 func becomesReady(h *harness) {
 	id := h.startAttempt(h.newSpec("echo hello > index.html; " + h.f.Serve))
 	r := h.waitForReport(id, "ready", isReady)
 	if got := h.fetchIndex(r.Address); got != "hello" {
-		h.t.Errorf("it answered %q", got)
+		h.t.Errorf("the response is %q", got)
 	}
 	if r.StartedAt.IsZero() || time.Since(r.StartedAt) > caseTimeout || r.At.IsZero() {
 		h.t.Errorf("times: %+v", r)
@@ -51,15 +56,15 @@ func becomesReady(h *harness) {
 
 func seesEnvironment(h *harness) {
 	h.t.Setenv("DSTACK_SERVER_ADMIN_TOKEN", "canary-of-the-server")
-	h.reopen() // the server's environment is read now
-	id := h.startAttempt(h.newSpec("env", func(o *dstack.AttemptSpec) {
-		maps.Copy(o.Env, map[string]string{"SPACED": "a b  c", "QUOTED": `"$HOME"'`, "EMPTY": ""})
+	h.reopen() // the engine reads the server's environment when it opens
+	id := h.startAttempt(h.newSpec("env", func(spec *dstack.AttemptSpec) {
+		maps.Copy(spec.Env, map[string]string{"SPACED": "a b  c", "QUOTED": `"$HOME"'`, "EMPTY": ""})
 	}))
 	h.waitForReport(id, "ended", isExited)
 	h.expectLines(id, "SPACED=a b  c", `QUOTED="$HOME"'`, "EMPTY=", "DSTACK_RUN_NAME=suite")
 	all := strings.Join(lineTexts(h.readAllLogs(id, time.Time{})), "\n")
 	if strings.Contains(all, "canary") {
-		h.t.Errorf("the server's token is in it: %s", all)
+		h.t.Errorf("the environment has a token of the server: %s", all)
 	}
 	for _, name := range []string{"HOME=", "PATH="} {
 		if !strings.Contains("\n"+all, "\n"+name) {
@@ -69,16 +74,16 @@ func seesEnvironment(h *harness) {
 }
 
 func seesCode(h *harness) {
-	id := h.startAttempt(h.newSpec("cat hello.txt; echo; ../run.sh; pwd", func(o *dstack.AttemptSpec) {
-		o.CodeHash, o.WorkingDir = codeHash, "app"
+	id := h.startAttempt(h.newSpec("cat hello.txt; echo; ../run.sh; pwd", func(spec *dstack.AttemptSpec) {
+		spec.CodeHash, spec.WorkingDir = codeHash, "app"
 	}))
 	h.waitForReport(id, "ended", isExited)
 	h.expectLines(id, "hello from the folder", "run by ../run.sh")
 }
 
-func refusesOutside(h *harness) {
+func refusesOutsideDir(h *harness) {
 	for _, dir := range []string{"..", "a/../..", "/etc"} {
-		id := h.startAttempt(h.newSpec("pwd", func(o *dstack.AttemptSpec) { o.WorkingDir = dir }))
+		id := h.startAttempt(h.newSpec("pwd", func(spec *dstack.AttemptSpec) { spec.WorkingDir = dir }))
 		r := h.waitForReport(id, "over", isOver)
 		if r.State != dstack.AttemptRefused || !r.Permanent || !strings.Contains(r.Error, "working_dir") {
 			h.t.Errorf("%s: %+v", dir, r)
@@ -95,7 +100,7 @@ func recordsOutput(h *harness) {
 	for _, l := range lines {
 		streams[l.Stream] = append(streams[l.Stream], string(l.Text))
 		if !l.At.After(last) || !l.At.Equal(l.At.Truncate(time.Microsecond)) {
-			h.t.Errorf("%q at %v, after one at %v", l.Text, l.At, last)
+			h.t.Errorf("line %q is at %v, and the line before it at %v", l.Text, l.At, last)
 		}
 		last = l.At
 	}
@@ -109,9 +114,9 @@ func recordsOutput(h *harness) {
 
 func followsLive(h *harness) {
 	id := h.startAttempt(h.newSpec("echo first; while :; do sleep 0.02; done"))
-	h.waitForLine(id, "first") // though it has not ended
+	h.waitForLine(id, "first") // before the attempt has ended
 	if r := h.findReport(id); !isRunning(r) {
-		h.t.Errorf("it does not run: %+v", r)
+		h.t.Errorf("the attempt does not run: %+v", r)
 	}
 	got := make(chan []string, 1)
 	var wait sync.WaitGroup
@@ -123,7 +128,7 @@ func followsLive(h *harness) {
 	}
 }
 
-func readsOn(h *harness) {
+func resumesLogs(h *harness) {
 	const n = 500
 	id := h.startAttempt(h.newSpec(fmt.Sprintf("i=0; while [ $i -lt %d ]; do echo line $i; i=$((i+1)); done", n)))
 	h.waitForReport(id, "ended", isExited)
@@ -134,7 +139,7 @@ func readsOn(h *harness) {
 	for _, i := range []int{0, 1, 250, n - 2, n - 1} {
 		rest := h.readAllLogs(id, lines[i].At)
 		if len(rest) != n-1-i || len(rest) > 0 && string(rest[0].Text) != fmt.Sprint("line ", i+1) {
-			h.t.Errorf("after line %d came %d lines: %.60q", i, len(rest), lineTexts(rest))
+			h.t.Errorf("line %d is followed by %d lines: %.60q", i, len(rest), lineTexts(rest))
 		}
 		for j, l := range rest {
 			if !l.At.Equal(lines[i+1+j].At) {
@@ -168,35 +173,36 @@ func neverReady(h *harness) {
 	}
 }
 
-// Two processes tell that they were asked; the second one is a child.
-const reportsSIGTERM = `ask() { trap "echo $1 was asked; exit 0" TERM; echo $1 is up; while :; do sleep 0.02; done; }; ask one & ask two & wait; sleep 0.2`
+// reportsSIGTERM runs two processes that report SIGTERM; the second is a child.
+const reportsSIGTERM = `report() { trap "echo $1 got SIGTERM; exit 0" TERM; echo $1 is up; while :; do sleep 0.02; done; }; report one & report two & wait; sleep 0.2`
 
-func stopsGently(h *harness) {
+func stopsGracefully(h *harness) {
 	id := h.startAttempt(h.newSpec(reportsSIGTERM))
 	h.waitForLine(id, "one is up")
 	h.waitForLine(id, "two is up")
 	h.stopAttempt(id, 20*time.Second)
-	begun := time.Now()
+	start := time.Now()
 	h.waitForReport(id, "ended", isExited)
-	if took := time.Since(begun); took > 15*time.Second {
-		h.t.Errorf("it took %v", took)
+	if elapsed := time.Since(start); elapsed > 15*time.Second {
+		h.t.Errorf("the end took %v", elapsed)
 	}
-	h.expectLines(id, "one was asked", "two was asked")
+	h.expectLines(id, "one got SIGTERM", "two got SIGTERM")
 }
 
+// ignoresSIGTERM runs until it is killed.
 const ignoresSIGTERM = `trap "" TERM; echo up; while :; do sleep 0.02; done`
 
 func killsAfterGrace(h *harness) {
 	id := h.startAttempt(h.newSpec(ignoresSIGTERM))
 	h.waitForLine(id, "up")
-	begun := time.Now()
+	start := time.Now()
 	h.stopAttempt(id, 300*time.Millisecond)
 	if r := h.findReport(id); !isRunning(r) {
-		h.t.Errorf("stop waited, or killed at once: %+v", r)
+		h.t.Errorf("Stop waited for the end, or killed at once: %+v", r)
 	}
 	r := h.waitForReport(id, "ended", isExited)
-	if took := time.Since(begun); took < 250*time.Millisecond || took > 10*time.Second {
-		h.t.Errorf("it took %v", took)
+	if elapsed := time.Since(start); elapsed < 250*time.Millisecond || elapsed > 10*time.Second {
+		h.t.Errorf("the end took %v", elapsed)
 	}
 	if r.ExitCode != 137 || r.OOM {
 		h.t.Errorf("%+v", r)
@@ -206,13 +212,13 @@ func killsAfterGrace(h *harness) {
 func shortensStop(h *harness) {
 	id := h.startAttempt(h.newSpec(ignoresSIGTERM))
 	h.waitForLine(id, "up")
-	begun := time.Now()
+	start := time.Now()
 	h.stopAttempt(id, 10*time.Minute)
 	h.stopAttempt(id, 200*time.Millisecond)
-	h.stopAttempt(id, 10*time.Minute) // never lengthens
+	h.stopAttempt(id, 10*time.Minute) // does not lengthen it
 	h.waitForReport(id, "ended", isExited)
-	if took := time.Since(begun); took > 10*time.Second {
-		h.t.Errorf("it took %v", took)
+	if elapsed := time.Since(start); elapsed > 10*time.Second {
+		h.t.Errorf("the end took %v", elapsed)
 	}
 }
 
@@ -221,8 +227,8 @@ func killsWithoutGrace(h *harness) {
 	h.waitForLine(id, "one is up")
 	h.stopAttempt(id, 0)
 	h.waitForReport(id, "ended", isExited)
-	if got := lineTexts(h.readAllLogs(id, time.Time{})); slices.Contains(got, "one was asked") {
-		h.t.Errorf("it was asked first: %q", got)
+	if got := lineTexts(h.readAllLogs(id, time.Time{})); slices.Contains(got, "one got SIGTERM") {
+		h.t.Errorf("the attempt got SIGTERM first: %q", got)
 	}
 }
 
@@ -235,51 +241,51 @@ func endsBackground(h *harness) {
 }
 
 func startsOnce(h *harness) {
-	o := h.newSpec("echo began; exec sleep 600")
-	h.started = append(h.started, o.Attempt)
+	spec := h.newSpec("echo started; exec sleep 600")
+	h.started = append(h.started, spec.Attempt)
 	var wait sync.WaitGroup
 	for range 4 {
 		wait.Go(func() {
-			if err := h.Start(h.ctx(), o); err != nil {
+			if err := h.Start(h.ctx(), spec); err != nil {
 				h.t.Errorf("start: %v", err)
 			}
 		})
 	}
 	wait.Wait()
-	h.waitForLine(o.Attempt, "began")
+	h.waitForLine(spec.Attempt, "started")
 	for range 3 {
-		if err := h.Start(h.ctx(), o); err != nil {
+		if err := h.Start(h.ctx(), spec); err != nil {
 			h.t.Errorf("start: %v", err)
 		}
 	}
-	h.stopAttempt(o.Attempt, 0)
-	h.waitForReport(o.Attempt, "ended", isExited)
-	if err := h.Start(h.ctx(), o); err != nil {
-		h.t.Errorf("start once ended: %v", err)
+	h.stopAttempt(spec.Attempt, 0)
+	h.waitForReport(spec.Attempt, "ended", isExited)
+	if err := h.Start(h.ctx(), spec); err != nil {
+		h.t.Errorf("start after the end: %v", err)
 	}
-	if r := h.findReport(o.Attempt); !isExited(r) {
-		h.t.Errorf("it was begun again: %+v", r)
+	if r := h.findReport(spec.Attempt); !isExited(r) {
+		h.t.Errorf("the attempt was started again: %+v", r)
 	}
-	if got := lineTexts(h.readAllLogs(o.Attempt, time.Time{})); !slices.Equal(got, []string{"began"}) {
+	if got := lineTexts(h.readAllLogs(spec.Attempt, time.Time{})); !slices.Equal(got, []string{"started"}) {
 		h.t.Errorf("output: %q", got)
 	}
 }
 
 func survivesRestart(h *harness) {
-	o := h.newSpec("echo hello > index.html; echo up; " + h.f.Serve)
-	id := h.startAttempt(o)
+	spec := h.newSpec("echo hello > index.html; echo up; " + h.f.Serve)
+	id := h.startAttempt(spec)
 	h.waitForReport(id, "ready", isReady)
 	lines := h.outputSoFar(id)
 	h.reopen()
 	r := h.waitForReport(id, "ready after the restart", isReady)
 	if got := h.fetchIndex(r.Address); got != "hello" {
-		h.t.Errorf("it answered %q", got)
+		h.t.Errorf("the response is %q", got)
 	}
-	if err := h.Start(h.ctx(), o); err != nil {
+	if err := h.Start(h.ctx(), spec); err != nil {
 		h.t.Errorf("start: %v", err)
 	}
 	if got := h.outputSoFar(id); len(got) < len(lines) || got[0] != "up" {
-		h.t.Errorf("output was %q and is %q", lines, got)
+		h.t.Errorf("the output was %q and is %q", lines, got)
 	}
 	h.stopAttempt(id, 5*time.Second)
 	h.waitForReport(id, "ended", isExited)
@@ -306,14 +312,14 @@ func removesRunning(h *harness) {
 		h.t.Errorf("%+v", r)
 	}
 	if left := h.f.ListLeftovers(h.t, id); len(left) > 0 {
-		h.t.Errorf("left: %v", left)
+		h.t.Errorf("left after remove: %v", left)
 	}
 	if err := h.Remove(h.ctx(), id); err != nil {
-		h.t.Errorf("removed again: %v", err)
+		h.t.Errorf("second remove: %v", err)
 	}
 }
 
-func unknownIsFine(h *harness) {
+func acceptsUnknown(h *harness) {
 	for _, id := range []dstack.AttemptID{"3ad7c9f3-0c0e-4e43-9e6c-9f6b34fba3b0", "", "..", "../x", ".gone-x"} {
 		if err := h.Stop(h.ctx(), id, time.Second); err != nil {
 			h.t.Errorf("stop %q: %v", id, err)
@@ -327,9 +333,9 @@ func unknownIsFine(h *harness) {
 	}
 }
 
-func killedKeeper(h *harness) {
+func endsWithoutKeeper(h *harness) {
 	if h.f.KillKeeper == nil {
-		return // nothing but the engine itself keeps it there
+		return // the engine has no keepers
 	}
 	id := h.startAttempt(h.newSpec(reportsSIGTERM))
 	h.waitForLine(id, "two is up")
@@ -348,7 +354,7 @@ func runsTwentyAttempts(h *harness) {
 	for i, id := range ids {
 		r := h.waitForReport(id, "ready", isReady)
 		if got := h.fetchIndex(r.Address); got != fmt.Sprint(i) {
-			h.t.Errorf("%d answered %q", i, got)
+			h.t.Errorf("the response of attempt %d is %q", i, got)
 		}
 	}
 	for _, id := range ids {

@@ -1,5 +1,5 @@
-// Package enginetest is the contract of engine.Engine as a test, the same for
-// every engine.
+// Package enginetest tests that an engine follows the contract of engine.Engine. All
+// engines pass the same tests.
 package enginetest
 
 import (
@@ -25,18 +25,22 @@ import (
 	"dstack/internal/engine"
 )
 
-// Fixture is an engine to be tested.
+// Fixture describes an engine to be tested.
 type Fixture struct {
-	// Open opens an engine; opened again, it is a new server's on the same
-	// state. The engine's code comes from Code, and Close is called.
-	Open  func(t *testing.T) Engine
-	Image string
-	// Serve is a shell command that serves the files of its working folder by
-	// HTTP, on $PORT, until it is ended.
+	// Open opens the engine. Opened again, it has the same state, as for a restarted
+	// server. The engine reads code with Code. The suite closes it.
+	Open         func(t *testing.T) Engine
+	Capabilities dstack.EngineCapabilities
+	Image        string
+	// Serve is a shell command that serves the files of its working folder by HTTP on
+	// $PORT until it is stopped.
 	Serve string
 	// ListLeftovers names what is left of an attempt: processes, containers, folders.
 	ListLeftovers func(t *testing.T, id dstack.AttemptID) []string
-	// KillKeeper kills what looks after an attempt; nil when nothing does.
+	// RemoveVolume removes a volume at the end of a test. It is called only if
+	// Capabilities has Mounts.
+	RemoveVolume func(t *testing.T, name string)
+	// KillKeeper kills the keeper of an attempt; nil: the engine has no keepers.
 	KillKeeper func(t *testing.T, id dstack.AttemptID)
 }
 
@@ -46,10 +50,10 @@ type Engine interface {
 	Close() error
 }
 
-// The code that Code knows.
+// codeHash is the hash of the only code that Code has.
 const codeHash = "code-of-enginetest"
 
-// Code is the engine.Code of a fixture's engine.
+// Code is the engine.CodeOpener of a fixture's engine.
 func Code(_ context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error) {
 	if spec.CodeHash != codeHash {
 		return nil, fmt.Errorf("no code %q", spec.CodeHash)
@@ -72,28 +76,29 @@ func Code(_ context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error) {
 	return io.NopCloser(&buf), w.Close()
 }
 
-// Run tests an engine. make is called for each case.
-func Run(t *testing.T, make func(t *testing.T) Fixture) {
+// Run tests an engine. It calls newFixture for each case.
+func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 	for _, c := range contractCases {
 		t.Run(c.name, func(t *testing.T) {
-			f := make(t)
-			b := &harness{t: t, f: f, Engine: f.Open(t)}
-			t.Cleanup(b.cleanUp)
-			c.run(b)
+			f := newFixture(t)
+			h := &harness{t: t, f: f, Engine: f.Open(t)}
+			t.Cleanup(h.cleanUp)
+			c.run(h)
 		})
 	}
 }
 
-// harness is one case at work.
+// harness runs one case.
 type harness struct {
 	t *testing.T
 	f Fixture
 	Engine
 	mu      sync.Mutex
 	started []dstack.AttemptID
+	volumes []string
 }
 
-// caseTimeout is far more than anything takes; a case that meets it has failed.
+// caseTimeout limits each wait of a case. It is much longer than any wait should take.
 const caseTimeout = 30 * time.Second
 
 func (h *harness) ctx() context.Context { return context.Background() }
@@ -101,7 +106,7 @@ func (h *harness) ctx() context.Context { return context.Background() }
 func (h *harness) cleanUp() {
 	for _, id := range h.started {
 		if err := h.Remove(h.ctx(), id); err != nil {
-			h.t.Errorf("remove at the end: %v", err)
+			h.t.Errorf("remove at the end of the case: %v", err)
 		}
 	}
 	if err := h.Close(); err != nil {
@@ -112,33 +117,36 @@ func (h *harness) cleanUp() {
 			h.t.Errorf("left after remove: %v", left)
 		}
 	}
+	for _, name := range h.volumes {
+		h.f.RemoveVolume(h.t, name)
+	}
 }
 
 func (h *harness) newSpec(script string, change ...func(*dstack.AttemptSpec)) dstack.AttemptSpec {
 	h.t.Helper()
-	port := freePort(h.t)
-	o := dstack.AttemptSpec{
+	port := findFreePort(h.t)
+	spec := dstack.AttemptSpec{
 		Attempt: dstack.AttemptID(uuid.NewString()), Replica: "r", Run: "suite", Project: "main",
 		Image: h.f.Image, Argv: []string{"/bin/sh", "-i", "-c", script}, Script: script,
 		WorkingDir: ".", Port: port, StopGracePeriod: 5 * time.Second,
 		Env: map[string]string{"PORT": strconv.Itoa(port), "DSTACK_RUN_NAME": "suite"},
 	}
 	for _, f := range change {
-		f(&o)
+		f(&spec)
 	}
-	return o
+	return spec
 }
 
 var lastPort atomic.Int64
 
-// freePort returns a port that nobody listens on, below those that systems
-// hand out by themselves, and another one each time.
-func freePort(t *testing.T) int {
+// findFreePort returns a port that is not in use, and a different one for each call. The
+// ports are below the range from which systems choose ports for connections.
+func findFreePort(t *testing.T) int {
 	t.Helper()
-	const lowest, count = 12000, 20000
-	lastPort.CompareAndSwap(0, rand.Int64N(count)) // to stay clear of other tests
-	for range count {
-		port := int(lowest + lastPort.Add(1)%count)
+	const minPort, portCount = 12000, 20000
+	lastPort.CompareAndSwap(0, rand.Int64N(portCount)) // to avoid the ports of other tests
+	for range portCount {
+		port := int(minPort + lastPort.Add(1)%portCount)
 		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
 		if err == nil {
 			_ = l.Close()
@@ -182,28 +190,31 @@ func (h *harness) findReport(id dstack.AttemptID) dstack.Report {
 	return dstack.Report{}
 }
 
-// waitForReport looks until the report of an attempt is as wanted.
-func (h *harness) waitForReport(id dstack.AttemptID, what string, good func(dstack.Report) bool) dstack.Report {
+// waitForReport waits until accept returns true for the report of an attempt. The test
+// fails if the attempt ends before that.
+func (h *harness) waitForReport(id dstack.AttemptID, want string, accept func(dstack.Report) bool) dstack.Report {
 	h.t.Helper()
 	var last dstack.Report
-	h.eventually(what, func() bool {
-		if last = h.findReport(id); isOver(last) && !good(last) {
-			h.t.Fatalf("it is over before it is %s: %+v\noutput: %q", what, last, h.outputSoFar(id))
+	h.waitUntil(want, func() bool {
+		if last = h.findReport(id); isOver(last) && !accept(last) {
+			h.t.Fatalf("the attempt ended before it was %s: %+v\noutput: %q", want, last, h.outputSoFar(id))
 		}
-		return good(last)
+		return accept(last)
 	}, func() string { return fmt.Sprintf("%+v\noutput: %q", last, h.outputSoFar(id)) })
 	return last
 }
 
-func (h *harness) eventually(what string, good func() bool, seen func() string) {
+// waitUntil polls until condition returns true. describe describes the last state for
+// the error message.
+func (h *harness) waitUntil(want string, condition func() bool, describe func() string) {
 	h.t.Helper()
-	look := time.NewTicker(10 * time.Millisecond)
-	defer look.Stop()
-	for late := time.After(caseTimeout); !good(); {
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for timeout := time.After(caseTimeout); !condition(); {
 		select {
-		case <-look.C:
-		case <-late:
-			h.t.Fatalf("not within %v: %s; last seen: %s", caseTimeout, what, seen())
+		case <-poll.C:
+		case <-timeout:
+			h.t.Fatalf("not %s within %v; the last state is %s", want, caseTimeout, describe())
 		}
 	}
 }
@@ -213,7 +224,7 @@ func isRunning(r dstack.Report) bool { return r.State == dstack.AttemptRunning }
 func isExited(r dstack.Report) bool  { return r.State == dstack.AttemptExited }
 func isOver(r dstack.Report) bool    { return r.State.IsOver() && r.State != dstack.AttemptAbsent }
 
-// outputSoFar is all that an attempt has written until now.
+// outputSoFar returns the output that an attempt has written until now.
 func (h *harness) outputSoFar(id dstack.AttemptID) []string {
 	ctx, cancel := context.WithTimeout(h.ctx(), 300*time.Millisecond)
 	defer cancel()
@@ -232,7 +243,7 @@ func (h *harness) readLogs(ctx context.Context, id dstack.AttemptID, since time.
 	return lines
 }
 
-// readAllLogs is the whole output of an attempt that ends.
+// readAllLogs returns the whole output of an attempt that ends.
 func (h *harness) readAllLogs(id dstack.AttemptID, since time.Time) []dstack.LogLine {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
@@ -244,7 +255,7 @@ func (h *harness) readAllLogs(id dstack.AttemptID, since time.Time) []dstack.Log
 	return lines
 }
 
-// waitForLine waits until an attempt has written a line.
+// waitForLine waits until an attempt has written the line.
 func (h *harness) waitForLine(id dstack.AttemptID, want string) {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
@@ -259,7 +270,7 @@ func (h *harness) waitForLine(id dstack.AttemptID, want string) {
 		}
 		got = append(got, string(l.Text))
 	}
-	h.t.Fatalf("no line %q, only %q; %+v", want, got, h.findReport(id))
+	h.t.Fatalf("no line %q in %q; the report is %+v", want, got, h.findReport(id))
 }
 
 func lineTexts(lines []dstack.LogLine) []string {
@@ -291,7 +302,7 @@ func (h *harness) fetchIndex(address string) string {
 	return strings.TrimSpace(string(body))
 }
 
-// reopen closes the engine and opens it anew, as a restarted server does.
+// reopen closes the engine and opens it again, as a restarted server does.
 func (h *harness) reopen() {
 	h.t.Helper()
 	if err := h.Close(); err != nil {

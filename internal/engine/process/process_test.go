@@ -48,6 +48,7 @@ func TestEngine(t *testing.T) {
 	enginetest.Run(t, func(t *testing.T) enginetest.Fixture {
 		dir := filepath.Join(t.TempDir(), "attempts")
 		return enginetest.Fixture{
+			Capabilities:  process.Capabilities(),
 			Open:          func(t *testing.T) enginetest.Engine { return open(t, dir) },
 			Serve:         "exec " + self + " serve",
 			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string { return listLeftovers(t, dir, id) },
