@@ -14,14 +14,14 @@ import (
 	"dstack/internal/engine"
 )
 
-type entry struct {
+type testEntry struct {
 	name string
 	kind byte
 	link string
 	text string
 }
 
-func archive(t testing.TB, entries ...entry) []byte {
+func buildArchive(t testing.TB, entries ...testEntry) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -40,7 +40,7 @@ func archive(t testing.TB, entries ...entry) []byte {
 	return buf.Bytes()
 }
 
-func unpack(t testing.TB, code io.Reader) (string, error) {
+func unpackToTemp(t testing.TB, code io.Reader) (string, error) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "in")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -55,13 +55,13 @@ func unpack(t testing.TB, code io.Reader) (string, error) {
 }
 
 func TestUnpackArchive_FilesFoldersAndLinks(t *testing.T) {
-	dir, err := unpack(t, bytes.NewReader(archive(t,
-		entry{"./", tar.TypeDir, "", ""},
-		entry{"a/b/run.sh", tar.TypeReg, "", "run"},
-		entry{"a/link", tar.TypeSymlink, "b/run.sh", ""},
-		entry{"a/up", tar.TypeSymlink, "../top", ""},
-		entry{"top", tar.TypeReg, "", "old"},
-		entry{"top", tar.TypeReg, "", "new"},
+	dir, err := unpackToTemp(t, bytes.NewReader(buildArchive(t,
+		testEntry{"./", tar.TypeDir, "", ""},
+		testEntry{"a/b/run.sh", tar.TypeReg, "", "run"},
+		testEntry{"a/link", tar.TypeSymlink, "b/run.sh", ""},
+		testEntry{"a/up", tar.TypeSymlink, "../top", ""},
+		testEntry{"top", tar.TypeReg, "", "old"},
+		testEntry{"top", tar.TypeReg, "", "new"},
 	)))
 	if err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestUnpackArchive_FilesFoldersAndLinks(t *testing.T) {
 }
 
 // maliciousArchives try to write outside of the folder that they are unpacked to.
-var maliciousArchives = map[string][]entry{
+var maliciousArchives = map[string][]testEntry{
 	"parent":              {{"../out", tar.TypeReg, "", "x"}},
 	"deep parent":         {{"a/../../out", tar.TypeReg, "", "x"}},
 	"absolute":            {{"/tmp/out-of-it", tar.TypeReg, "", "x"}},
@@ -96,7 +96,7 @@ var maliciousArchives = map[string][]entry{
 func TestUnpackArchive_RefusesPathsOutside(t *testing.T) {
 	for name, entries := range maliciousArchives {
 		t.Run(name, func(t *testing.T) {
-			dir, err := unpack(t, bytes.NewReader(archive(t, entries...)))
+			dir, err := unpackToTemp(t, bytes.NewReader(buildArchive(t, entries...)))
 			if err == nil {
 				t.Errorf("the archive was accepted")
 			}
@@ -109,32 +109,32 @@ func TestUnpackArchive_RefusesPathsOutside(t *testing.T) {
 }
 
 func TestUnpackArchive_Limits(t *testing.T) {
-	many := make([]entry, 20_001)
+	many := make([]testEntry, 20_001)
 	for i := range many {
-		many[i] = entry{name: "d", kind: tar.TypeDir}
+		many[i] = testEntry{name: "d", kind: tar.TypeDir}
 	}
-	_, err := unpack(t, bytes.NewReader(archive(t, many...)))
+	_, err := unpackToTemp(t, bytes.NewReader(buildArchive(t, many...)))
 	if dstack.KindOf(err) != dstack.Invalid {
 		t.Errorf("too many entries: %v", err)
 	}
 	var head bytes.Buffer // the declared size alone is refused
 	_ = tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Mode: 0o644, Size: 257 << 20})
-	_, err = unpack(t, &head)
+	_, err = unpackToTemp(t, &head)
 	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "256 MiB") {
 		t.Errorf("too many bytes: %v", err)
 	}
 }
 
 func TestUnpackArchive_TruncatedArchive(t *testing.T) {
-	whole := archive(t, entry{"a", tar.TypeReg, "", strings.Repeat("x", 5000)})
-	if _, err := unpack(t, bytes.NewReader(whole[:2000])); err == nil {
+	whole := buildArchive(t, testEntry{"a", tar.TypeReg, "", strings.Repeat("x", 5000)})
+	if _, err := unpackToTemp(t, bytes.NewReader(whole[:2000])); err == nil {
 		t.Error("a truncated file was accepted")
 	}
 }
 
 func TestRepackArchive_WritesEntriesBelowFolder(t *testing.T) {
 	var out bytes.Buffer
-	code := archive(t, entry{"./", tar.TypeDir, "", ""}, entry{"a/run.sh", tar.TypeReg, "", "run"}, entry{"l", tar.TypeSymlink, "a/run.sh", ""})
+	code := buildArchive(t, testEntry{"./", tar.TypeDir, "", ""}, testEntry{"a/run.sh", tar.TypeReg, "", "run"}, testEntry{"l", tar.TypeSymlink, "a/run.sh", ""})
 	if err := engine.RepackArchive(context.Background(), &out, "workflow", bytes.NewReader(code)); err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ func TestRepackArchive_WritesEntriesBelowFolder(t *testing.T) {
 	}
 	for name, entries := range maliciousArchives {
 		if name == "parent" || name == "absolute" || name == "device" || name == "absolute link" {
-			if err := engine.RepackArchive(context.Background(), io.Discard, "workflow", bytes.NewReader(archive(t, entries...))); err == nil {
+			if err := engine.RepackArchive(context.Background(), io.Discard, "workflow", bytes.NewReader(buildArchive(t, entries...))); err == nil {
 				t.Errorf("the archive %q was accepted", name)
 			}
 		}
@@ -178,10 +178,10 @@ func TestResolveWorkingDir(t *testing.T) {
 
 func FuzzUnpackArchive(f *testing.F) {
 	for _, entries := range maliciousArchives {
-		f.Add(archive(f, entries...))
+		f.Add(buildArchive(f, entries...))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		dir, _ := unpack(t, bytes.NewReader(data))
+		dir, _ := unpackToTemp(t, bytes.NewReader(data))
 		if found, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "*")); len(found) != 1 {
 			t.Errorf("files outside of the folder: %v", found)
 		}

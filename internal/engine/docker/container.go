@@ -58,7 +58,8 @@ func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, with
 	port, ok := network.PortFrom(uint16(spec.Port), network.TCP) // configurations allow ports from 1 to 65535
 	if !ok {
 		return client.ContainerCreateOptions{}, &dstack.Error{
-			Kind: dstack.Invalid, Message: fmt.Sprintf("%d is not a port number", spec.Port), Hint: "choose a port from 1 to 65535",
+			Kind: dstack.Invalid, Message: fmt.Sprintf("%d is not a port number", spec.Port),
+			Hint: "choose a port from 1 to 65535",
 		}
 	}
 	if err := engine.ValidateMounts(spec); err != nil {
@@ -77,7 +78,9 @@ func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, with
 	}
 	pids := int64(maxPIDs)
 	host := &container.HostConfig{
-		LogConfig:   container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": maxLogSize, "max-file": maxLogFiles}},
+		LogConfig: container.LogConfig{
+			Type: "json-file", Config: map[string]string{"max-size": maxLogSize, "max-file": maxLogFiles},
+		},
 		SecurityOpt: []string{"no-new-privileges"},
 		ShmSize:     spec.ShmBytes,
 		Mounts:      newMounts(spec.Mounts),

@@ -77,9 +77,9 @@ func TestBuildEntrypoint(t *testing.T) {
 	}
 }
 
-// frames returns a log stream as Docker sends it, with one frame per text and step
+// buildLogStream returns a log stream as Docker sends it, with one frame per text and step
 // between their times. A text that begins with "e:" is on stderr.
-func frames(at time.Time, step time.Duration, texts ...string) *bytes.Buffer {
+func buildLogStream(at time.Time, step time.Duration, texts ...string) *bytes.Buffer {
 	var out bytes.Buffer
 	for _, text := range texts {
 		kind := byte(1)
@@ -100,7 +100,7 @@ func TestDemuxLogs(t *testing.T) {
 	at := time.Date(2026, 11, 23, 12, 0, 0, 123456789, time.UTC)
 	long := strings.Repeat("x", 16<<10)
 	read := func(since time.Time, step time.Duration) (lines []dstack.LogLine) {
-		in := frames(at, step, "one\n", "e:oops\r\n", long, "e:between\n", long+"end\n", "\n", long, long, "next\n", "no end")
+		in := buildLogStream(at, step, "one\n", "e:oops\r\n", long, "e:between\n", long+"end\n", "\n", long, long, "next\n", "no end")
 		if err := demuxLogs(in, since, func(l dstack.LogLine) bool { lines = append(lines, l); return true }); err != nil {
 			t.Fatal(err)
 		}
@@ -129,7 +129,7 @@ func TestDemuxLogs(t *testing.T) {
 
 func TestDemuxLogs_InvalidStream(t *testing.T) {
 	accept := func(dstack.LogLine) bool { return true }
-	whole := frames(time.Now(), 0, "one\n").Bytes()
+	whole := buildLogStream(time.Now(), 0, "one\n").Bytes()
 	for name, in := range map[string][]byte{
 		"cut in a head": whole[:5], "cut in a body": whole[:20],
 		"too large": {1, 0, 0, 0, 0xff, 0, 0, 0}, "no stream": {9, 0, 0, 0, 0, 0, 0, 1, 'x'}, "no time": {1, 0, 0, 0, 0, 0, 0, 2, 'x', '\n'},

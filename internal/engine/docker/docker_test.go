@@ -88,7 +88,7 @@ func makeImage(busybox string) error {
 	return err
 }
 
-func open(t *testing.T, o docker.Options) *docker.Engine {
+func openEngine(t *testing.T, o docker.Options) *docker.Engine {
 	t.Helper()
 	o.Code = enginetest.Code
 	e, err := docker.New(context.Background(), o)
@@ -116,7 +116,7 @@ func newFixture(o docker.Options) func(t *testing.T) enginetest.Fixture {
 		o := o
 		o.Installation = dstack.Installation("test-" + uuid.NewString())
 		return enginetest.Fixture{
-			Open:         func(t *testing.T) enginetest.Engine { return open(t, o) },
+			Open:         func(t *testing.T) enginetest.Engine { return openEngine(t, o) },
 			Capabilities: docker.Capabilities(),
 			Image:        image,
 			RemoveVolume: func(t *testing.T, name string) {

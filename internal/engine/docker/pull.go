@@ -44,14 +44,16 @@ func (e *Engine) ensureImage(ctx context.Context, spec dstack.AttemptSpec, setPr
 	err = e.pullImage(ctx, named, spec.Auth, isLocal, setProgress)
 	if isLocal && err != nil && ctx.Err() == nil {
 		err = translateError(err, pullErrors, spec.Image)
-		e.opts.Log.Warn("an image was not looked up again; the one that is here is used", "image", spec.Image, "err", err)
-		setProgress("using the image that is here, as it could not be looked up again: " + err.Error())
+		e.opts.Log.Warn("an image could not be pulled again; the local image is used", "image", spec.Image, "err", err)
+		setProgress("using the local image, because it could not be pulled again: " + err.Error())
 		return named.String(), nil
 	}
 	return named.String(), translateError(err, pullErrors, spec.Image)
 }
 
-func (e *Engine) pullImage(ctx context.Context, image reference.Named, auth *dstack.RegistryAuth, isLocal bool, setProgress func(string)) error {
+func (e *Engine) pullImage(
+	ctx context.Context, image reference.Named, auth *dstack.RegistryAuth, isLocal bool, setProgress func(string),
+) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, pullTimeout, &dstack.Error{
 		Kind: dstack.Timeout, Message: fmt.Sprintf("image %s was not pulled within %v", reference.FamiliarString(image), pullTimeout),
 		Hint: "pull it by hand with docker pull, then apply again",

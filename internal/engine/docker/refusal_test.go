@@ -46,7 +46,7 @@ func openClean(t *testing.T) (*docker.Engine, dstack.Installation) {
 		t.Skip("needs docker: " + reason)
 	}
 	mine := dstack.Installation("test-" + uuid.NewString())
-	e := open(t, docker.Options{Installation: mine})
+	e := openEngine(t, docker.Options{Installation: mine})
 	t.Cleanup(func() {
 		all, _ := e.Running(context.Background())
 		for _, r := range all {
@@ -113,17 +113,17 @@ func servePrivateRegistry(t *testing.T) (host string) {
 	if err := z.Close(); err != nil {
 		t.Fatal(err)
 	}
-	config := fmt.Appendf(nil, `{"architecture":%q,"os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[%q]}}`, runtime.GOARCH, digest(plain.Bytes()))
+	config := fmt.Appendf(nil, `{"architecture":%q,"os":"linux","config":{},"rootfs":{"type":"layers","diff_ids":[%q]}}`, runtime.GOARCH, digestOf(plain.Bytes()))
 	const kind = "application/vnd.docker.distribution.manifest.v2+json"
 	manifest := fmt.Appendf(nil, `{"schemaVersion":2,"mediaType":%q,
 		"config":{"mediaType":"application/vnd.docker.container.image.v1+json","size":%d,"digest":%q},
 		"layers":[{"mediaType":"application/vnd.docker.image.rootfs.diff.tar.gzip","size":%d,"digest":%q}]}`,
-		kind, len(config), digest(config), layer.Len(), digest(layer.Bytes()))
+		kind, len(config), digestOf(config), layer.Len(), digestOf(layer.Bytes()))
 	contents := map[string][]byte{
-		"/v2/some/image/manifests/1":                    manifest,
-		"/v2/some/image/manifests/" + digest(manifest):  manifest,
-		"/v2/some/image/blobs/" + digest(config):        config,
-		"/v2/some/image/blobs/" + digest(layer.Bytes()): layer.Bytes(),
+		"/v2/some/image/manifests/1":                      manifest,
+		"/v2/some/image/manifests/" + digestOf(manifest):  manifest,
+		"/v2/some/image/blobs/" + digestOf(config):        config,
+		"/v2/some/image/blobs/" + digestOf(layer.Bytes()): layer.Bytes(),
 		"/v2/": []byte("{}"),
 	}
 	writeError := func(w http.ResponseWriter, status int, code string) {
@@ -146,7 +146,7 @@ func servePrivateRegistry(t *testing.T) (host string) {
 		default:
 			if strings.Contains(r.URL.Path, "/manifests/") {
 				w.Header().Set("Content-Type", kind)
-				w.Header().Set("Docker-Content-Digest", digest(manifest))
+				w.Header().Set("Docker-Content-Digest", digestOf(manifest))
 			}
 			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(data))
 		}
@@ -155,7 +155,7 @@ func servePrivateRegistry(t *testing.T) (host string) {
 	return strings.TrimPrefix(s.URL, "http://")
 }
 
-func digest(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
+func digestOf(data []byte) string { return fmt.Sprintf("sha256:%x", sha256.Sum256(data)) }
 
 func TestStart_Refused(t *testing.T) {
 	e, _ := openClean(t)

@@ -15,7 +15,7 @@ func TestRunning_RestartedByHand(t *testing.T) {
 	for name, publish := range map[string]bool{"container address": false, "published port": true} {
 		t.Run(name, func(t *testing.T) {
 			_, mine := openClean(t)
-			e := open(t, docker.Options{Installation: mine, Publish: publish})
+			e := openEngine(t, docker.Options{Installation: mine, Publish: publish})
 			t.Cleanup(func() { _ = e.Close() })
 			spec := newSpec(image, "exec httpd -f -p 8000")
 			if err := e.Start(t.Context(), spec); err != nil {

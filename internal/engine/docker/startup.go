@@ -137,6 +137,8 @@ func (e *Engine) removeFailedContainer(id dstack.AttemptID) {
 	}
 }
 
+// pullAndStart starts the container with Docker's init program, or without it if Docker
+// does not have the program.
 func (e *Engine) pullAndStart(ctx context.Context, s *startup, spec dstack.AttemptSpec) error {
 	if _, err := e.newContainerOptions(spec, spec.Image, true); err != nil { // fail before a long pull
 		return err
@@ -154,6 +156,7 @@ func (e *Engine) pullAndStart(ctx context.Context, s *startup, spec dstack.Attem
 	return translateError(err, startErrors, spec.Image)
 }
 
+// createAndStart creates the container, copies the code into it and starts it.
 func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, image string, withInit bool) error {
 	options, err := e.newContainerOptions(spec, image, withInit)
 	if err != nil {
@@ -176,7 +179,9 @@ func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, im
 // createContainer creates the container of an attempt and returns its ID. If an
 // earlier server created it and was killed before it started it, createContainer
 // returns that container.
-func (e *Engine) createContainer(ctx context.Context, id dstack.AttemptID, options client.ContainerCreateOptions) (string, error) {
+func (e *Engine) createContainer(
+	ctx context.Context, id dstack.AttemptID, options client.ContainerCreateOptions,
+) (string, error) {
 	created, err := e.docker.ContainerCreate(ctx, options)
 	if !errdefs.IsConflict(err) {
 		return created.ID, err
@@ -187,8 +192,9 @@ func (e *Engine) createContainer(ctx context.Context, id dstack.AttemptID, optio
 	}
 	if found == nil {
 		return "", &dstack.Error{
-			Kind: dstack.Conflict, Message: fmt.Sprintf("a container named %s exists already, and this server did not create it", options.Name),
-			Hint: "remove it with docker rm",
+			Kind:    dstack.Conflict,
+			Message: fmt.Sprintf("a container named %s exists already, and this server did not create it", options.Name),
+			Hint:    "remove it with docker rm",
 		}
 	}
 	return found.ID, nil

@@ -78,7 +78,7 @@ func waitForReport(t *testing.T, e *process.Engine, id dstack.AttemptID, accept 
 // openClean opens an engine and removes all of its attempts at the end of the test.
 func openClean(t *testing.T, dir string) *process.Engine {
 	t.Helper()
-	e := open(t, dir)
+	e := openEngine(t, dir)
 	t.Cleanup(func() {
 		all, _ := e.Running(context.Background())
 		for _, r := range all {

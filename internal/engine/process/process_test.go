@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func open(t testing.TB, dir string) *process.Engine {
+func openEngine(t testing.TB, dir string) *process.Engine {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -49,7 +49,7 @@ func TestEngine(t *testing.T) {
 		dir := filepath.Join(t.TempDir(), "attempts")
 		return enginetest.Fixture{
 			Capabilities:  process.Capabilities(),
-			Open:          func(t *testing.T) enginetest.Engine { return open(t, dir) },
+			Open:          func(t *testing.T) enginetest.Engine { return openEngine(t, dir) },
 			Serve:         "exec " + self + " serve",
 			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string { return listLeftovers(t, dir, id) },
 			KillKeeper: func(t *testing.T, id dstack.AttemptID) {

@@ -15,7 +15,7 @@ func BenchmarkStart(b *testing.B) {
 	}
 	dir := b.TempDir()
 	for b.Loop() {
-		e := open(b, dir)
+		e := openEngine(b, dir)
 		spec := newSpec("exec " + self + " serve")
 		spec.Port = 11990
 		spec.Env["PORT"] = "11990"
