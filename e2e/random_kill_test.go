@@ -10,10 +10,10 @@ import (
 	"dstack/internal/api"
 )
 
-// TestKilledServer kills the server at random moments of a run's life, and
+// TestServerKilledAtRandom kills the server at random moments of a run's life, and
 // looks after each restart for what was lost, doubled or left.
-func TestKilledServer(t *testing.T) {
-	onEngines(t, func(t *testing.T, engine string) {
+func TestServerKilledAtRandom(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
 		rounds, replicas := 5, 1 // three kills a round
 		extra := []string{}
@@ -24,32 +24,32 @@ func TestKilledServer(t *testing.T) {
 		seed := time.Now().UnixNano()
 		t.Logf("seed %d", seed)
 		dice := rand.New(rand.NewPCG(uint64(seed), 0))
-		h := newHouse(t, engine)
-		dir := h.folder(h.workload("survivor", extra...))
+		h := newHarness(t, engine)
+		dir := h.newFolder(h.workloadConfig("survivor", extra...))
 		for round := range rounds {
-			h.killDuring(dice, func() { h.cliIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d") })
-			v := h.apply(dir)
-			h.counts(round, replicas)
+			h.killDuring(dice, func() { h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d") })
+			v := h.applyAndWait(dir)
+			h.expectReplicaCount(round, replicas)
 			if v.Ready != replicas {
 				t.Fatalf("round %d: %d replicas are ready, want %d", round, v.Ready, replicas)
 			}
 
-			before := h.pids(replicas)
-			h.kill()
-			h.start()
-			h.answers(h.service("survivor", "/"), 200) // at once
-			if after := h.pids(replicas); after != before {
+			before := h.identifyReplicas(replicas)
+			h.killServer()
+			h.startServer()
+			h.expectStatus(h.serviceURL("survivor", "/"), 200) // at once
+			if after := h.identifyReplicas(replicas); after != before {
 				t.Errorf("round %d: processes %s became %s while the server was away", round, before, after)
 			}
-			h.counts(round, replicas)
+			h.expectReplicaCount(round, replicas)
 
-			h.killDuring(dice, func() { h.cli("stop", "survivor", "-y") })
-			if v := h.run("survivor"); !v.Status.IsFinished() {
-				h.stopped("survivor")
+			h.killDuring(dice, func() { h.runCLI("stop", "survivor", "-y") })
+			if v := h.findRun("survivor"); !v.Status.IsFinished() {
+				h.stopRun("survivor")
 			}
-			h.eventually(20*time.Second, "nothing of it is left", h.nothingLeft)
+			h.waitUntil(20*time.Second, "nothing of it is left", h.checkNothingLeft)
 		}
-		if all := h.psAll(); len(all) != 1 || all[0].Status != api.StatusStopped {
+		if all := h.listRuns(); len(all) != 1 || all[0].Status != api.StatusStopped {
 			t.Errorf("the history of one name is %+v, want the last run, stopped", all)
 		}
 	})
@@ -57,7 +57,7 @@ func TestKilledServer(t *testing.T) {
 
 // killDuring kills the server at a random moment while something is asked of
 // it, and starts it again. What was asked may fail: the server went away.
-func (h *house) killDuring(dice *rand.Rand, ask func()) {
+func (h *harness) killDuring(dice *rand.Rand, ask func()) {
 	h.t.Helper()
 	ended := make(chan struct{})
 	go func() {
@@ -66,21 +66,21 @@ func (h *house) killDuring(dice *rand.Rand, ask func()) {
 	}()
 	after := time.Duration(dice.IntN(600)) * time.Millisecond
 	time.Sleep(after)
-	h.kill()
-	h.start()
+	h.killServer()
+	h.startServer()
 	<-ended
 	h.t.Logf("killed after %s", after)
 }
 
-// counts checks that as many replicas run as there should, and no more.
-func (h *house) counts(round, want int) {
+// expectReplicaCount checks that as many replicas run as there should, and no more.
+func (h *harness) expectReplicaCount(round, want int) {
 	h.t.Helper()
-	if active := h.ps(); len(active) != 1 {
+	if active := h.listActiveRuns(); len(active) != 1 {
 		h.t.Fatalf("round %d: %d runs are active, want 1: %+v", round, len(active), active)
 	}
-	running := h.workloads()
+	running := h.listWorkloads()
 	if h.engine == "docker" {
-		names, err := h.containers()
+		names, err := h.listContainers()
 		if err != nil {
 			h.t.Fatal(err)
 		}
@@ -91,10 +91,10 @@ func (h *house) counts(round, want int) {
 	}
 }
 
-// workloads are the processes of this house that run the workload.
-func (h *house) workloads() []string {
+// listWorkloads are the processes of this house that run the workload.
+func (h *harness) listWorkloads() []string {
 	var found []string
-	for _, p := range h.processes() {
+	for _, p := range h.listProcesses() {
 		if fields := strings.Fields(p); strings.HasSuffix(fields[min(1, len(fields)-1)], "/workload") {
 			found = append(found, p)
 		}
@@ -102,11 +102,11 @@ func (h *house) workloads() []string {
 	return found
 }
 
-// pids tells the replicas apart: containers by their names, processes by number.
-func (h *house) pids(replicas int) string {
+// identifyReplicas tells the replicas apart: containers by their names, processes by number.
+func (h *harness) identifyReplicas(replicas int) string {
 	h.t.Helper()
 	if h.engine == "docker" {
-		names, err := h.containers()
+		names, err := h.listContainers()
 		if err != nil {
 			h.t.Fatal(err)
 		}
@@ -115,5 +115,5 @@ func (h *house) pids(replicas int) string {
 	if replicas != 1 {
 		h.t.Fatal("processes share this machine's ports")
 	}
-	return fmt.Sprint(h.about("survivor").PID)
+	return fmt.Sprint(h.fetchInfo("survivor").PID)
 }

@@ -30,20 +30,22 @@ var client = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// answer is what came back.
-type answer struct {
+// response is what came back.
+type response struct {
 	status int
 	body   string
 	header http.Header
 }
 
-func (h *house) get(address string) (answer, error) { return h.call("GET", address, "", "") }
+func (h *harness) getURL(address string) (response, error) {
+	return h.sendRequest("GET", address, "", "")
+}
 
-// call makes a request; token and body may be empty.
-func (h *house) call(method, address, token, body string) (answer, error) {
+// sendRequest makes a request; token and body may be empty.
+func (h *harness) sendRequest(method, address, token, body string) (response, error) {
 	req, err := http.NewRequest(method, address, strings.NewReader(body))
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
@@ -53,41 +55,41 @@ func (h *house) call(method, address, token, body string) (answer, error) {
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	return answer{res.StatusCode, string(text), res.Header}, err
+	return response{res.StatusCode, string(text), res.Header}, err
 }
 
-// service is where a run of the project main answers, by its host.
-func (h *house) service(run, path string) string {
+// serviceURL is where a run of the project main answers, by its host.
+func (h *harness) serviceURL(run, path string) string {
 	return fmt.Sprintf("http://%s.localhost:%d%s", run, h.port, path)
 }
 
-// byPath is where it answers for those who cannot resolve such names.
-func (h *house) byPath(run, path string) string {
-	return fmt.Sprintf("%s/proxy/services/main/%s%s", h.url(), run, path)
+// servicePathURL is where it answers for those who cannot resolve such names.
+func (h *harness) servicePathURL(run, path string) string {
+	return fmt.Sprintf("%s/proxy/services/main/%s%s", h.serverURL(), run, path)
 }
 
-// answers checks one call with the user's token.
-func (h *house) answers(address string, status int, words ...string) answer {
+// expectStatus checks one call with the user's token.
+func (h *harness) expectStatus(address string, status int, words ...string) response {
 	h.t.Helper()
-	return h.expect("GET", address, h.token, "", status, words...)
+	return h.expectResponse("GET", address, h.token, "", status, words...)
 }
 
-// refused checks one call without a token.
-func (h *house) refused(address string) {
+// expectUnauthorized checks one call without a token.
+func (h *harness) expectUnauthorized(address string) {
 	h.t.Helper()
-	a := h.expect("GET", address, "", "", http.StatusUnauthorized)
-	if kind := kindOf(h.t, a); kind != "unauthorized" {
+	a := h.expectResponse("GET", address, "", "", http.StatusUnauthorized)
+	if kind := errorKindOf(h.t, a); kind != "unauthorized" {
 		h.t.Errorf("GET %s without a token: kind %q", address, kind)
 	}
 }
 
-func (h *house) expect(method, address, token, body string, status int, words ...string) answer {
+func (h *harness) expectResponse(method, address, token, body string, status int, words ...string) response {
 	h.t.Helper()
-	a, err := h.call(method, address, token, body)
+	a, err := h.sendRequest(method, address, token, body)
 	if err != nil {
 		h.t.Fatalf("%s %s: %v", method, address, err)
 	}
@@ -102,8 +104,8 @@ func (h *house) expect(method, address, token, body string, status int, words ..
 	return a
 }
 
-// about is what the workload tells about itself.
-type about struct {
+// workloadInfo is what the workload tells about itself.
+type workloadInfo struct {
 	PID     int
 	Path    string
 	Host    string
@@ -111,8 +113,8 @@ type about struct {
 	Env     []string
 }
 
-// env looks a variable of the replica up.
-func (a about) env(name string) (string, bool) {
+// lookUpEnv looks a variable of the replica up.
+func (a workloadInfo) lookUpEnv(name string) (string, bool) {
 	for _, v := range a.Env {
 		if value, found := strings.CutPrefix(v, name+"="); found {
 			return value, true
@@ -121,18 +123,18 @@ func (a about) env(name string) (string, bool) {
 	return "", false
 }
 
-func (h *house) about(run string) about {
+func (h *harness) fetchInfo(run string) workloadInfo {
 	h.t.Helper()
-	var a about
-	body := h.answers(h.service(run, "/"), 200).body
+	var a workloadInfo
+	body := h.expectStatus(h.serviceURL(run, "/"), 200).body
 	if err := json.Unmarshal([]byte(body), &a); err != nil {
 		h.t.Fatalf("%v: %s", err, body)
 	}
 	return a
 }
 
-// kindOf is the machine-readable word of a refusal.
-func kindOf(t *testing.T, a answer) string {
+// errorKindOf is the machine-readable word of a refusal.
+func errorKindOf(t *testing.T, a response) string {
 	t.Helper()
 	var e struct {
 		Error struct{ Kind, Message, Hint string }

@@ -15,16 +15,16 @@ import (
 	"time"
 )
 
-// house is one server with a home of its own, and the user who lives in it.
-type house struct {
-	t      *testing.T
-	engine string
-	home   string
-	dir    string // of the server
-	port   int
-	token  string
-	extra  []string // environment
-	limit  time.Duration
+// harness is one server with a home of its own, and the user who lives in it.
+type harness struct {
+	t              *testing.T
+	engine         string
+	home           string
+	serverDir      string // of the server
+	port           int
+	token          string
+	extraEnv       []string // environment
+	cleanUpTimeout time.Duration
 
 	installation string // what the server's database calls itself, once known
 
@@ -33,27 +33,27 @@ type house struct {
 	log  safeBuffer
 }
 
-// newHouse starts a server whose only backend is local with this engine. At
+// newHarness starts a server whose only backend is local with this engine. At
 // the end of the test it stops every run, stops the server, and looks for
 // anything that is left.
-func newHouse(t *testing.T, engine string, env ...string) *house {
+func newHarness(t *testing.T, engine string, env ...string) *harness {
 	t.Helper()
-	h := unbuiltHouse(t, engine, env...)
-	h.start()
+	h := newStoppedHarness(t, engine, env...)
+	h.startServer()
 	return h
 }
 
-// unbuiltHouse is a house whose server does not run yet.
-func unbuiltHouse(t *testing.T, engine string, env ...string) *house {
+// newStoppedHarness is a house whose server does not run yet.
+func newStoppedHarness(t *testing.T, engine string, env ...string) *harness {
 	t.Helper()
 	home := t.TempDir()
-	h := &house{t: t, engine: engine, home: home, dir: filepath.Join(home, ".dstack", "server"), port: freePort(t), extra: env, limit: time.Minute}
-	h.write(filepath.Join(h.dir, "config.yml"), fmt.Sprintf("projects:\n- name: main\n  backends:\n  - type: local\n    engine: %s\n", engine))
-	t.Cleanup(h.leave)
+	h := &harness{t: t, engine: engine, home: home, serverDir: filepath.Join(home, ".dstack", "server"), port: findFreePort(t), extraEnv: env, cleanUpTimeout: time.Minute}
+	h.writeFile(filepath.Join(h.serverDir, "config.yml"), fmt.Sprintf("projects:\n- name: main\n  backends:\n  - type: local\n    engine: %s\n", engine))
+	t.Cleanup(h.cleanUp)
 	return h
 }
 
-func (h *house) write(path, text string) {
+func (h *harness) writeFile(path, text string) {
 	h.t.Helper()
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		h.t.Fatal(err)
@@ -63,28 +63,28 @@ func (h *house) write(path, text string) {
 	}
 }
 
-// env is the environment of everything in this house.
-func (h *house) env() []string {
+// buildEnv is the environment of everything in this house.
+func (h *harness) buildEnv() []string {
 	var env []string
 	for _, v := range os.Environ() {
 		if !strings.HasPrefix(v, "DSTACK_") && !strings.HasPrefix(v, "HOME=") {
 			env = append(env, v)
 		}
 	}
-	return append(append(env, "HOME="+h.home, "DSTACK_SERVER_DIR="+h.dir), h.extra...)
+	return append(append(env, "HOME="+h.home, "DSTACK_SERVER_DIR="+h.serverDir), h.extraEnv...)
 }
 
-// start starts the server and waits until it answers.
-func (h *house) start() {
+// startServer starts the server and waits until it answers.
+func (h *harness) startServer() {
 	h.t.Helper()
-	h.spawn()
-	h.await()
+	h.spawnServer()
+	h.waitForServer()
 }
 
-func (h *house) spawn() {
+func (h *harness) spawnServer() {
 	h.t.Helper()
 	h.cmd = exec.Command(dstackBinary, "server", "--port", strconv.Itoa(h.port), "--default")
-	h.cmd.Env = h.env()
+	h.cmd.Env = h.buildEnv()
 	h.cmd.Stdout, h.cmd.Stderr = &h.log, &h.log
 	// A group of its own: a kill of the tests by Ctrl-C comes to it in order.
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -100,15 +100,15 @@ func (h *house) spawn() {
 	}()
 }
 
-func (h *house) await() {
+func (h *harness) waitForServer() {
 	h.t.Helper()
-	h.eventually(20*time.Second, "the server answers", func() error {
+	h.waitUntil(20*time.Second, "the server answers", func() error {
 		select {
 		case <-h.done:
 			h.t.Fatalf("the server ended by itself:\n%s", h.log.String())
 		default:
 		}
-		a, err := h.get(h.url() + "/healthcheck")
+		a, err := h.getURL(h.serverURL() + "/healthcheck")
 		if err == nil && a.status != 200 {
 			err = fmt.Errorf("status %d", a.status)
 		}
@@ -120,11 +120,11 @@ func (h *house) await() {
 }
 
 // readToken takes the token from where the first start put it for the CLI.
-func (h *house) readToken() string {
+func (h *harness) readToken() string {
 	h.t.Helper()
 	path := filepath.Join(h.home, ".dstack", "config.yml")
 	var token string
-	h.eventually(5*time.Second, "the first start writes "+path, func() error {
+	h.waitUntil(5*time.Second, "the first start writes "+path, func() error {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return err
@@ -140,13 +140,13 @@ func (h *house) readToken() string {
 	return token
 }
 
-// kill ends the server as a power cut of only itself would.
-func (h *house) kill() { h.end(syscall.SIGKILL) }
+// killServer ends the server as a power cut of only itself would.
+func (h *harness) killServer() { h.endServer(syscall.SIGKILL) }
 
-// stop ends the server as Ctrl-C does.
-func (h *house) stop() { h.end(syscall.SIGINT) }
+// stopServer ends the server as Ctrl-C does.
+func (h *harness) stopServer() { h.endServer(syscall.SIGINT) }
 
-func (h *house) end(sig syscall.Signal) {
+func (h *harness) endServer(sig syscall.Signal) {
 	h.t.Helper()
 	if h.done == nil {
 		return
@@ -164,8 +164,8 @@ func (h *house) end(sig syscall.Signal) {
 	h.done = nil
 }
 
-// running says whether the server has not ended.
-func (h *house) running() bool {
+// isRunning says whether the server has not ended.
+func (h *harness) isRunning() bool {
 	if h.done == nil {
 		return false
 	}
@@ -177,35 +177,35 @@ func (h *house) running() bool {
 	}
 }
 
-// leave tidies up, and fails the test when the server leaves anything behind.
-func (h *house) leave() {
+// cleanUp tidies up, and fails the test when the server leaves anything behind.
+func (h *harness) cleanUp() {
 	if h.done == nil && h.token != "" {
-		h.spawn()
-		h.await()
+		h.spawnServer()
+		h.waitForServer()
 	}
-	if h.running() {
-		for _, v := range h.ps() {
-			h.cli("stop", v.Name, "-y", "--abort")
+	if h.isRunning() {
+		for _, v := range h.listActiveRuns() {
+			h.runCLI("stop", v.Name, "-y", "--abort")
 		}
-		h.eventually(h.limit, "nothing runs any more", h.nothingLeft)
-		h.stop()
+		h.waitUntil(h.cleanUpTimeout, "nothing runs any more", h.checkNothingLeft)
+		h.stopServer()
 	}
 	if h.t.Failed() {
 		h.t.Logf("the server said:\n%s", h.log.String())
 	}
 }
 
-func (h *house) url() string { return fmt.Sprintf("http://127.0.0.1:%d", h.port) }
+func (h *harness) serverURL() string { return fmt.Sprintf("http://127.0.0.1:%d", h.port) }
 
-// eventually asks until there is no error.
-func (h *house) eventually(limit time.Duration, what string, check func() error) {
+// waitUntil asks until there is no error.
+func (h *harness) waitUntil(limit time.Duration, what string, check func() error) {
 	h.t.Helper()
-	if err := within(limit, check); err != nil {
+	if err := retryFor(limit, check); err != nil {
 		h.t.Fatalf("within %s not: %s: %v\nthe server said:\n%s", limit, what, err, h.log.String())
 	}
 }
 
-func within(limit time.Duration, check func() error) error {
+func retryFor(limit time.Duration, check func() error) error {
 	for end := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
 		err := check()
 		if err == nil || time.Now().After(end) {
@@ -214,26 +214,26 @@ func within(limit time.Duration, check func() error) error {
 	}
 }
 
-// freePort finds a port below those that the system gives to clients, so that
+// findFreePort finds a port below those that the system gives to clients, so that
 // no connection of another test takes it meanwhile.
-func freePort(t *testing.T) int {
+func findFreePort(t *testing.T) int {
 	t.Helper()
-	ports.Lock()
-	defer ports.Unlock()
-	for ; ports.next < 32000; ports.next++ {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", ports.next))
+	portCounter.Lock()
+	defer portCounter.Unlock()
+	for ; portCounter.next < 32000; portCounter.next++ {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", portCounter.next))
 		if err != nil {
 			continue
 		}
 		_ = l.Close()
-		ports.next++
-		return ports.next - 1
+		portCounter.next++
+		return portCounter.next - 1
 	}
 	t.Fatal("no port is free")
 	return 0
 }
 
-var ports = struct {
+var portCounter = struct {
 	sync.Mutex
 	next int
 }{next: 21000 + os.Getpid()%8000}

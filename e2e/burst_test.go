@@ -16,27 +16,27 @@ import (
 )
 
 const (
-	crowdSize = 500
-	crowdBody = 1_000_000
-	crowdRoom = 64 << 20 // by how much the server may grow for all of them
+	requestCount   = 500
+	bodyBytes      = 1_000_000
+	maxGrowthBytes = 64 << 20 // by how much the server may grow for all of them
 )
 
-// reply is what one of a crowd got.
-type reply struct {
-	answer
+// requestOutcome is what one of a crowd got.
+type requestOutcome struct {
+	response
 	err error
 }
 
-// crowd sends as many requests at once, each with its own body of the same
+// sendAtOnce sends as many requests at once, each with its own body of the same
 // bytes, and returns what all got.
-func (h *house) crowd(n int, address string, body []byte) []reply {
-	all := make([]reply, n)
+func (h *harness) sendAtOnce(n int, address string, body []byte) []requestOutcome {
+	all := make([]requestOutcome, n)
 	gate := make(chan struct{})
 	var wg sync.WaitGroup
 	for i := range all {
 		wg.Go(func() {
 			<-gate
-			all[i].answer, all[i].err = h.post(address, bytes.NewReader(body))
+			all[i].response, all[i].err = h.postBody(address, bytes.NewReader(body))
 		})
 	}
 	close(gate)
@@ -44,39 +44,39 @@ func (h *house) crowd(n int, address string, body []byte) []reply {
 	return all
 }
 
-func (h *house) post(address string, body io.Reader) (answer, error) {
+func (h *harness) postBody(address string, body io.Reader) (response, error) {
 	req, err := http.NewRequestWithContext(h.t.Context(), "POST", address, body)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	req.Header.Set("Authorization", "Bearer "+h.token)
 	req.Header.Set("Content-Type", "application/json")
 	res, err := client.Do(req)
 	if err != nil {
-		return answer{}, err
+		return response{}, err
 	}
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	return answer{res.StatusCode, string(text), res.Header}, err
+	return response{res.StatusCode, string(text), res.Header}, err
 }
 
-// grows measures by how much the server's memory grows at most meanwhile.
-func (h *house) grows(what string, most int64, meanwhile func()) {
+// expectGrowthBelow measures by how much the server's memory grows at most meanwhile.
+func (h *harness) expectGrowthBelow(what string, most int64, meanwhile func()) {
 	h.t.Helper()
 	proc := filepath.Join("/proc", strconv.Itoa(h.cmd.Process.Pid))
 	if err := os.WriteFile(filepath.Join(proc, "clear_refs"), []byte("5"), 0); err != nil { // the peak begins anew
 		h.t.Fatal(err)
 	}
-	before := statusKiB(h.t, proc, "VmRSS")
+	before := readStatusKiB(h.t, proc, "VmRSS")
 	meanwhile()
-	peak, after := statusKiB(h.t, proc, "VmHWM"), statusKiB(h.t, proc, "VmRSS")
+	peak, after := readStatusKiB(h.t, proc, "VmHWM"), readStatusKiB(h.t, proc, "VmRSS")
 	h.t.Logf("%s: the server had %d KiB, %d at most, and %d after: %.1f MiB more", what, before, peak, after, float64(peak-before)/1024)
 	if grown := (peak - before) << 10; grown >= most {
 		h.t.Errorf("%s: the server grew by %d bytes, which is not less than %d", what, grown, most)
 	}
 }
 
-func statusKiB(t *testing.T, proc, name string) int64 {
+func readStatusKiB(t *testing.T, proc, name string) int64 {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(proc, "status"))
 	if err != nil {
@@ -95,17 +95,17 @@ func statusKiB(t *testing.T, proc, name string) int64 {
 	return 0
 }
 
-// TestCrowdWakes: five hundred clients at once, each with a megabyte, wake a
+// TestManyRequestsWakeService: five hundred clients at once, each with a megabyte, wake a
 // sleeping service; all are answered, and the server hardly grows.
-func TestCrowdWakes(t *testing.T) {
-	h := needEngine(t, "process")
-	h.fallsAsleep(h.folder(h.workload("crowded", "replicas: 0..1", quick("rps", 1000), "- LISTEN_AFTER=2000")))
-	body := bytes.Repeat([]byte("x"), crowdBody)
+func TestManyRequestsWakeService(t *testing.T) {
+	h := newParallelHarness(t, "process")
+	h.applySleeping(h.newFolder(h.workloadConfig("crowded", "replicas: 0..1", fastScaling("rps", 1000), "- LISTEN_AFTER=2000")))
+	body := bytes.Repeat([]byte("x"), bodyBytes)
 	began := time.Now()
-	h.grows(fmt.Sprintf("%d requests of %d bytes", crowdSize, crowdBody), crowdRoom, func() {
+	h.expectGrowthBelow(fmt.Sprintf("%d requests of %d bytes", requestCount, bodyBytes), maxGrowthBytes, func() {
 		bad := 0
-		for _, r := range h.crowd(crowdSize, h.service("crowded", "/size"), body) {
-			if r.err == nil && r.status == 200 && r.body == strconv.Itoa(crowdBody) {
+		for _, r := range h.sendAtOnce(requestCount, h.serviceURL("crowded", "/size"), body) {
+			if r.err == nil && r.status == 200 && r.body == strconv.Itoa(bodyBytes) {
 				continue
 			}
 			if bad++; bad <= 5 {
@@ -113,29 +113,29 @@ func TestCrowdWakes(t *testing.T) {
 			}
 		}
 		if bad > 0 {
-			t.Errorf("%d of %d were not answered", bad, crowdSize)
+			t.Errorf("%d of %d were not answered", bad, requestCount)
 		}
 	})
 	if took := time.Since(began); took < 2*time.Second {
 		t.Errorf("all were answered after %s: it cannot have slept", took)
 	}
-	if v := h.look("crowded"); len(v.Replicas) != 1 || v.Replicas[0].Restarts != 0 {
-		t.Errorf("one replica was to start once: %s", replicasOf(v))
+	if v := h.fetchRun("crowded"); len(v.Replicas) != 1 || v.Replicas[0].Restarts != 0 {
+		t.Errorf("one replica was to start once: %s", formatReplicas(v))
 	}
 }
 
-// TestModelCrowdWakes: calls to a model have to be read before it is known
+// TestManyModelRequestsWakeService: calls to a model have to be read before it is known
 // what they mean, so not all of them can wait: those beyond the bound are told
 // to come again, as OpenAI's clients understand it, and do so.
-func TestModelCrowdWakes(t *testing.T) {
-	h := needEngine(t, "process")
-	h.fallsAsleep(h.folder(h.workload("models", "replicas: 0..1", quick("rps", 1000),
+func TestManyModelRequestsWakeService(t *testing.T) {
+	h := newParallelHarness(t, "process")
+	h.applySleeping(h.newFolder(h.workloadConfig("models", "replicas: 0..1", fastScaling("rps", 1000),
 		"model: {type: chat, name: crowd, format: openai}", "- LISTEN_AFTER=2000")))
 	address := fmt.Sprintf("http://gateway.localhost:%d/v1/chat/completions", h.port)
-	body := fmt.Appendf(nil, `{"model":"crowd","messages":[{"role":"user","content":%q}]}`, strings.Repeat("x", crowdBody))
+	body := fmt.Appendf(nil, `{"model":"crowd","messages":[{"role":"user","content":%q}]}`, strings.Repeat("x", bodyBytes))
 	answered, refused := 0, 0
-	h.grows(fmt.Sprintf("%d calls of %d bytes", crowdSize, len(body)), crowdRoom, func() {
-		for _, r := range h.crowd(crowdSize, address, body) {
+	h.expectGrowthBelow(fmt.Sprintf("%d calls of %d bytes", requestCount, len(body)), maxGrowthBytes, func() {
+		for _, r := range h.sendAtOnce(requestCount, address, body) {
 			switch {
 			case r.err != nil:
 				t.Errorf("not answered: %v", r.err)
@@ -143,7 +143,7 @@ func TestModelCrowdWakes(t *testing.T) {
 				answered++
 			default:
 				refused++
-				comesAgain(t, r.answer)
+				expectRetryLater(t, r.response)
 			}
 		}
 	})
@@ -151,14 +151,14 @@ func TestModelCrowdWakes(t *testing.T) {
 	if answered < 8 || refused == 0 {
 		t.Errorf("%d calls were answered and %d refused: there should be some of both", answered, refused)
 	}
-	streamed := h.expect("POST", address, h.token, `{"model":"crowd","stream":true,"messages":[{"role":"user","content":"hi"}]}`, 200)
+	streamed := h.expectResponse("POST", address, h.token, `{"model":"crowd","stream":true,"messages":[{"role":"user","content":"hi"}]}`, 200)
 	if !strings.HasSuffix(strings.TrimSpace(streamed.body), "[DONE]") {
 		t.Errorf("a stream after that does not end in order: %.300s", streamed.body)
 	}
 }
 
-// comesAgain checks a refusal in the form of OpenAI, with the time to wait.
-func comesAgain(t *testing.T, a answer) {
+// expectRetryLater checks a refusal in the form of OpenAI, with the time to wait.
+func expectRetryLater(t *testing.T, a response) {
 	t.Helper()
 	var e struct {
 		Error struct{ Message, Type, Code string }
@@ -170,14 +170,14 @@ func comesAgain(t *testing.T, a answer) {
 	}
 }
 
-// TestStreamsWaitAwake: a call for a stream that waits for a sleeping model is
+// TestStreamWaitsForSleepingModel: a call for a stream that waits for a sleeping model is
 // answered with a stream at once, and told that it waits.
-func TestStreamsWaitAwake(t *testing.T) {
-	h := needEngine(t, "process")
-	h.fallsAsleep(h.folder(h.workload("wakes", "replicas: 0..1", quick("rps", 1000),
+func TestStreamWaitsForSleepingModel(t *testing.T) {
+	h := newParallelHarness(t, "process")
+	h.applySleeping(h.newFolder(h.workloadConfig("wakes", "replicas: 0..1", fastScaling("rps", 1000),
 		"model: {type: chat, name: wakes, format: openai}", "- LISTEN_AFTER=7000")))
 	address := fmt.Sprintf("http://gateway.localhost:%d/v1/chat/completions", h.port)
-	a := h.expect("POST", address, h.token, `{"model":"wakes","stream":true,"messages":[{"role":"user","content":"hi"}]}`, 200)
+	a := h.expectResponse("POST", address, h.token, `{"model":"wakes","stream":true,"messages":[{"role":"user","content":"hi"}]}`, 200)
 	if kind := a.header.Get("Content-Type"); !strings.HasPrefix(kind, "text/event-stream") {
 		t.Errorf("the answer is %q", kind)
 	}

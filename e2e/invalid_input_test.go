@@ -12,11 +12,11 @@ import (
 	"dstack/internal/api"
 )
 
-// TestBadFiles refuses files before anybody is asked anything.
-func TestBadFiles(t *testing.T) {
+// TestInvalidFiles refuses files before anybody is asked anything.
+func TestInvalidFiles(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, "process")
-	good := h.workload("fine")
+	h := newHarness(t, "process")
+	good := h.workloadConfig("fine")
 	for _, c := range []struct {
 		name, file, text string
 		code             int
@@ -35,19 +35,19 @@ func TestBadFiles(t *testing.T) {
 		{"volumes", "service.dstack.yml", good + "volumes:\n- name: data\n  path: /data\n", 2, []string{"not supported yet: volumes"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			dir := h.folder(c.text)
-			h.in(t).cliIn(dir, "apply", "-f", c.file, "-y", "-d").refuses(c.code, c.words...)
+			dir := h.newFolder(c.text)
+			h.withT(t).runCLIIn(dir, "apply", "-f", c.file, "-y", "-d").expectError(c.code, c.words...)
 		})
 	}
-	if all := h.psAll(); len(all) > 0 {
+	if all := h.listRuns(); len(all) > 0 {
 		t.Errorf("a refused file made a run: %+v", all)
 	}
 }
 
-// TestBadCommandLine refuses what cannot be meant, and says what could.
-func TestBadCommandLine(t *testing.T) {
+// TestInvalidCommandLine refuses what cannot be meant, and says what could.
+func TestInvalidCommandLine(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, "process")
+	h := newHarness(t, "process")
 	for _, c := range []struct {
 		line  string
 		code  int
@@ -60,42 +60,42 @@ func TestBadCommandLine(t *testing.T) {
 		{"stop nobody -y", 1, []string{"nobody"}},
 		{"ps --project nowhere", 2, []string{"nowhere", "main"}},
 	} {
-		h.cli(strings.Fields(c.line)...).refuses(c.code, c.words...)
+		h.runCLI(strings.Fields(c.line)...).expectError(c.code, c.words...)
 	}
 }
 
-// TestBadConnection: no server, a wrong token, a project that is not there.
-func TestBadConnection(t *testing.T) {
+// TestFailedConnection: no server, a wrong token, a project that is not there.
+func TestFailedConnection(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, "process")
-	dir := h.folder(h.workload("nobody"))
+	h := newHarness(t, "process")
+	dir := h.newFolder(h.workloadConfig("nobody"))
 	apply := []string{"apply", "-f", "service.dstack.yml", "-y", "-d"}
 
-	h.extra = []string{"DSTACK_URL=" + h.url(), "DSTACK_TOKEN=wrong"}
+	h.extraEnv = []string{"DSTACK_URL=" + h.serverURL(), "DSTACK_TOKEN=wrong"}
 	for _, args := range [][]string{{"ps"}, apply} {
-		h.cliIn(dir, args...).refuses(1, "token", "dstack config")
+		h.runCLIIn(dir, args...).expectError(1, "token", "dstack config")
 	}
-	h.extra = []string{"DSTACK_URL=" + h.url(), "DSTACK_TOKEN=" + h.token}
+	h.extraEnv = []string{"DSTACK_URL=" + h.serverURL(), "DSTACK_TOKEN=" + h.token}
 	for _, args := range [][]string{{"ps", "--project", "nowhere"}, append(apply, "--project", "nowhere")} {
-		h.cliIn(dir, args...).refuses(1, "nowhere")
+		h.runCLIIn(dir, args...).expectError(1, "nowhere")
 	}
-	h.extra = nil
-	if all := h.psAll(); len(all) > 0 {
+	h.extraEnv = nil
+	if all := h.listRuns(); len(all) > 0 {
 		t.Errorf("there is a run: %+v", all)
 	}
-	h.stop()
+	h.stopServer()
 	for _, args := range [][]string{{"ps"}, apply, {"logs", "nobody"}, {"stop", "nobody", "-y"}} {
-		h.cliIn(dir, args...).refuses(1, "cannot reach the dstack server at "+h.url(), "dstack server")
+		h.runCLIIn(dir, args...).expectError(1, "cannot reach the dstack server at "+h.serverURL(), "dstack server")
 	}
 }
 
-// TestBadReplicas are services that never serve. Each ends by itself, tells
+// TestReplicasThatNeverServe are services that never serve. Each ends by itself, tells
 // why with the last lines of its output, and leaves nothing.
-func TestBadReplicas(t *testing.T) {
-	onEngines(t, func(t *testing.T, engine string) {
+func TestReplicasThatNeverServe(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
-		h := newHouse(t, engine, "DSTACK_SERVER_START_TIMEOUT=2s")
-		port := freePort(t)
+		h := newHarness(t, engine, "DSTACK_SERVER_START_TIMEOUT=2s")
+		port := findFreePort(t)
 		service := func(name string, commands ...string) string {
 			return fmt.Sprintf("type: service\nname: %s\nport: %d\ncommands:\n- %s\n", name, port, strings.Join(commands, "\n- "))
 		}
@@ -110,77 +110,77 @@ func TestBadReplicas(t *testing.T) {
 			{"closed", service("closed", "echo taking my time", "exec sleep 100"),
 				[]string{fmt.Sprintf("port %d did not open within 2s", port), "taking my time"}},
 		} {
-			t.Run(c.name, func(t *testing.T) { h.in(t).neverReady(c.name, c.config, 1, c.words...) })
+			t.Run(c.name, func(t *testing.T) { h.withT(t).expectNeverReady(c.name, c.config, 1, c.words...) })
 		}
 	})
 }
 
-// neverReady applies what cannot become ready, and looks that nothing is
+// expectNeverReady applies what cannot become ready, and looks that nothing is
 // left half done: no run that goes on, no process, no container.
-func (h *house) neverReady(name, config string, code int, words ...string) {
+func (h *harness) expectNeverReady(name, config string, code int, words ...string) {
 	h.t.Helper()
-	dir := h.folder(config)
-	h.cliIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m").
-		refuses(code, append(words, name+" did not become ready", "dstack logs "+name)...)
-	h.eventually(20*time.Second, name+" has failed", func() error {
-		if v := h.run(name); v.Status != api.StatusFailed {
+	dir := h.newFolder(config)
+	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m").
+		expectError(code, append(words, name+" did not become ready", "dstack logs "+name)...)
+	h.waitUntil(20*time.Second, name+" has failed", func() error {
+		if v := h.findRun(name); v.Status != api.StatusFailed {
 			return fmt.Errorf("it is %s: %s", v.Status, v.Reason)
 		}
 		return nil
 	})
-	h.eventually(20*time.Second, "nothing is left of "+name, h.nothingLeft)
-	if kind := kindOf(h.t, h.expect("GET", h.service(name, "/"), h.token, "", 404)); kind != "not_found" {
+	h.waitUntil(20*time.Second, "nothing is left of "+name, h.checkNothingLeft)
+	if kind := errorKindOf(h.t, h.expectResponse("GET", h.serviceURL(name, "/"), h.token, "", 404)); kind != "not_found" {
 		h.t.Errorf("a service that failed is refused as %q", kind)
 	}
 }
 
-// TestBadImages: the registry answers that there is none, nobody answers, and
+// TestMissingImages: the registry answers that there is none, nobody answers, and
 // no registry could be meant.
-func TestBadImages(t *testing.T) {
+func TestMissingImages(t *testing.T) {
 	t.Parallel()
-	needBase(t)
-	registry := need(t, "registry", "DSTACK_TEST_REGISTRY")
+	needBaseImage(t)
+	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
 	auth := fmt.Sprintf("registry_auth:\n  username: %s\n  password: %s",
 		os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD"))
-	h := newHouse(t, "docker")
+	h := newHarness(t, "docker")
 	for _, c := range []struct {
 		name, image, more string
 		words             []string
 	}{
 		{"unknown-image", registry + "/no/such:1", auth, []string{"no/such:1"}},
 		{"unknown-tag", registry + "/" + strings.Replace(baseImage, ":", ":not-", 1), auth, []string{"not-py3.10"}},
-		{"no-registry", fmt.Sprintf("127.0.0.1:%d/no/such:1", freePort(t)), "", []string{"no/such:1"}},
+		{"no-registry", fmt.Sprintf("127.0.0.1:%d/no/such:1", findFreePort(t)), "", []string{"no/such:1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h.in(t).neverReady(c.name, h.workload(c.name, "image: "+c.image, c.more), 1, c.words...)
+			h.withT(t).expectNeverReady(c.name, h.workloadConfig(c.name, "image: "+c.image, c.more), 1, c.words...)
 		})
 	}
-	dir := h.folder(h.workload("odd-image", "image: 'Not An Image'"))
-	r := h.cliIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
+	dir := h.newFolder(h.workloadConfig("odd-image", "image: 'Not An Image'"))
+	r := h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
 	if r.code != 1 && r.code != 2 {
 		t.Errorf("exit status %d for an image that cannot be one, want 1 or 2", r.code)
 	}
-	r.refuses(r.code, "Not An Image")
+	r.expectError(r.code, "Not An Image")
 }
 
 // TestTakenPort: processes share this machine's ports; a second service on a
 // port is told so, and is no crash loop.
 func TestTakenPort(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, "process")
-	config := h.workload("first")
-	h.apply(h.folder(config))
-	second := h.folder(strings.Replace(config, "name: first", "name: second", 1))
-	h.cliIn(second, "apply", "-f", "service.dstack.yml", "-y").refuses(4, "is taken by first replica 0")
-	h.answers(h.service("first", "/"), 200)
+	h := newHarness(t, "process")
+	config := h.workloadConfig("first")
+	h.applyAndWait(h.newFolder(config))
+	second := h.newFolder(strings.Replace(config, "name: first", "name: second", 1))
+	h.runCLIIn(second, "apply", "-f", "service.dstack.yml", "-y").expectError(4, "is taken by first replica 0")
+	h.expectStatus(h.serviceURL("first", "/"), 200)
 
-	dir := h.folder(h.workload("twins", "replicas: 2"))
+	dir := h.newFolder(h.workloadConfig("twins", "replicas: 2"))
 	began := time.Now()
-	r := h.cliIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
+	r := h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
 	if r.code == 0 {
 		t.Error("two replicas with one port are ready on one machine")
 	}
-	r.refuses(r.code, "port")
+	r.expectError(r.code, "port")
 	if took := time.Since(began); took > 20*time.Second {
 		t.Errorf("it took %s to say so", took)
 	}
@@ -189,26 +189,26 @@ func TestTakenPort(t *testing.T) {
 // TestForeignPort: a program that dstack knows nothing of has the port.
 func TestForeignPort(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, "process")
+	h := newHarness(t, "process")
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
 	port := strings.TrimPrefix(l.Addr().String(), "127.0.0.1:")
-	h.neverReady("late", fmt.Sprintf("type: service\nname: late\nport: %s\nenv:\n- HOST=127.0.0.1\ncommands:\n- exec ./workload %s\n", port, port),
+	h.expectNeverReady("late", fmt.Sprintf("type: service\nname: late\nport: %s\nenv:\n- HOST=127.0.0.1\ncommands:\n- exec ./workload %s\n", port, port),
 		1, "port "+port)
 }
 
-// TestStrangeFiles refuses an upload by the names of what cannot travel.
-func TestStrangeFiles(t *testing.T) {
+// TestUploadLimit refuses an upload by the names of what cannot travel.
+func TestUploadLimit(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, "process")
-	dir := h.folder(h.workload("large"))
+	h := newHarness(t, "process")
+	dir := h.newFolder(h.workloadConfig("large"))
 	if err := os.Truncate(filepath.Join(dir, "workload"), 17<<20); err != nil {
 		t.Fatal(err)
 	}
-	h.cliIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").refuses(2, "workload", ".dstackignore")
-	h.write(filepath.Join(dir, ".dstackignore"), "workload\n")
-	h.cliIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").exits(0)
+	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").expectError(2, "workload", ".dstackignore")
+	h.writeFile(filepath.Join(dir, ".dstackignore"), "workload\n")
+	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").expectExit(0)
 }
