@@ -12,7 +12,7 @@ import (
 // nothing.
 func TestDemo(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
-		need(t, "python", "DSTACK_TEST_PYTHON")
+		needPiece(t, "python", "DSTACK_TEST_PYTHON")
 	}
 	home, temp := t.TempDir(), t.TempDir()
 	cmd := exec.Command("bash", "../scripts/demo.sh", dstackBinary)

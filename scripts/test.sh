@@ -4,7 +4,7 @@
 #   scripts/test.sh                 all of it; this is `make test`
 #   scripts/test.sh lint            only the linters
 #   scripts/test.sh unit [FLAGS]    only the tests of the packages
-#   scripts/test.sh e2e [FLAGS]     only the real binary, e.g. e2e -run Bad -v
+#   scripts/test.sh e2e [FLAGS]     only the real binary, e.g. e2e -run Invalid -v
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
 #
 # What the tests need beside Go is found, or installed when this is root, or

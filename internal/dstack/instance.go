@@ -58,6 +58,7 @@ type EngineCapabilities struct {
 	Name        string `json:"name"`         // docker, process
 	Containers  bool   `json:"containers"`   // the engine runs images
 	SharesPorts bool   `json:"shares_ports"` // replicas listen on the ports of the machine itself
+	Mounts      bool   `json:"mounts"`       // mounts volumes and host paths at any target
 }
 
 // Hardware is the total capacity of a machine, whether in use or not.

@@ -93,7 +93,7 @@ func (l *Local) useDocker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.engine, l.traits = e, dstack.EngineCapabilities{Name: "docker", Containers: true}
+	l.engine, l.traits = e, docker.Capabilities()
 	l.docker = e.About()
 	l.about = "Docker " + l.docker.Version + " (containers)"
 	return nil
@@ -106,7 +106,7 @@ func (l *Local) useProcesses(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.engine, l.traits = e, dstack.EngineCapabilities{Name: "process", SharesPorts: true}
+	l.engine, l.traits = e, process.Capabilities()
 	l.about = "plain processes"
 	return nil
 }

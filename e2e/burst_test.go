@@ -1,0 +1,188 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const (
+	requestCount   = 500
+	bodyBytes      = 1_000_000
+	maxGrowthBytes = 64 << 20 // by how much the server may grow for all of them
+)
+
+// requestOutcome is what one of a crowd got.
+type requestOutcome struct {
+	response
+	err error
+}
+
+// sendAtOnce sends as many requests at once, each with its own body of the same
+// bytes, and returns what all got.
+func (h *harness) sendAtOnce(n int, address string, body []byte) []requestOutcome {
+	all := make([]requestOutcome, n)
+	gate := make(chan struct{})
+	var wg sync.WaitGroup
+	for i := range all {
+		wg.Go(func() {
+			<-gate
+			all[i].response, all[i].err = h.postBody(address, bytes.NewReader(body))
+		})
+	}
+	close(gate)
+	wg.Wait()
+	return all
+}
+
+func (h *harness) postBody(address string, body io.Reader) (response, error) {
+	req, err := http.NewRequestWithContext(h.t.Context(), "POST", address, body)
+	if err != nil {
+		return response{}, err
+	}
+	req.Header.Set("Authorization", "Bearer "+h.token)
+	req.Header.Set("Content-Type", "application/json")
+	res, err := client.Do(req)
+	if err != nil {
+		return response{}, err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return response{res.StatusCode, string(text), res.Header}, err
+}
+
+// expectGrowthBelow measures by how much the server's memory grows at most meanwhile.
+func (h *harness) expectGrowthBelow(what string, most int64, meanwhile func()) {
+	h.t.Helper()
+	proc := filepath.Join("/proc", strconv.Itoa(h.cmd.Process.Pid))
+	if err := os.WriteFile(filepath.Join(proc, "clear_refs"), []byte("5"), 0); err != nil { // the peak begins anew
+		h.t.Fatal(err)
+	}
+	before := readStatusKiB(h.t, proc, "VmRSS")
+	meanwhile()
+	peak, after := readStatusKiB(h.t, proc, "VmHWM"), readStatusKiB(h.t, proc, "VmRSS")
+	h.t.Logf("%s: the server had %d KiB, %d at most, and %d after: %.1f MiB more", what, before, peak, after, float64(peak-before)/1024)
+	if grown := (peak - before) << 10; grown >= most {
+		h.t.Errorf("%s: the server grew by %d bytes, which is not less than %d", what, grown, most)
+	}
+}
+
+func readStatusKiB(t *testing.T, proc, name string) int64 {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(proc, "status"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, found := strings.CutPrefix(line, name+":"); found {
+			n, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(value), " kB"), 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("%s has no %s", proc, name)
+	return 0
+}
+
+// TestManyRequestsWakeService: five hundred clients at once, each with a megabyte, wake a
+// sleeping service; all are answered, and the server hardly grows.
+func TestManyRequestsWakeService(t *testing.T) {
+	h := newParallelHarness(t, "process")
+	h.applySleeping(h.newFolder(h.workloadConfig("crowded", "replicas: 0..1", fastScaling("rps", 1000), "- LISTEN_AFTER=2000")))
+	body := bytes.Repeat([]byte("x"), bodyBytes)
+	began := time.Now()
+	h.expectGrowthBelow(fmt.Sprintf("%d requests of %d bytes", requestCount, bodyBytes), maxGrowthBytes, func() {
+		bad := 0
+		for _, r := range h.sendAtOnce(requestCount, h.serviceURL("crowded", "/size"), body) {
+			if r.err == nil && r.status == 200 && r.body == strconv.Itoa(bodyBytes) {
+				continue
+			}
+			if bad++; bad <= 5 {
+				t.Errorf("status %d, %.200s, %v", r.status, r.body, r.err)
+			}
+		}
+		if bad > 0 {
+			t.Errorf("%d of %d were not answered", bad, requestCount)
+		}
+	})
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("all were answered after %s: it cannot have slept", took)
+	}
+	if v := h.fetchRun("crowded"); len(v.Replicas) != 1 || v.Replicas[0].Restarts != 0 {
+		t.Errorf("one replica was to start once: %s", formatReplicas(v))
+	}
+}
+
+// TestManyModelRequestsWakeService: calls to a model have to be read before it is known
+// what they mean, so not all of them can wait: those beyond the bound are told
+// to come again, as OpenAI's clients understand it, and do so.
+func TestManyModelRequestsWakeService(t *testing.T) {
+	h := newParallelHarness(t, "process")
+	h.applySleeping(h.newFolder(h.workloadConfig("models", "replicas: 0..1", fastScaling("rps", 1000),
+		"model: {type: chat, name: crowd, format: openai}", "- LISTEN_AFTER=2000")))
+	address := fmt.Sprintf("http://gateway.localhost:%d/v1/chat/completions", h.port)
+	body := fmt.Appendf(nil, `{"model":"crowd","messages":[{"role":"user","content":%q}]}`, strings.Repeat("x", bodyBytes))
+	answered, refused := 0, 0
+	h.expectGrowthBelow(fmt.Sprintf("%d calls of %d bytes", requestCount, len(body)), maxGrowthBytes, func() {
+		for _, r := range h.sendAtOnce(requestCount, address, body) {
+			switch {
+			case r.err != nil:
+				t.Errorf("not answered: %v", r.err)
+			case r.status == 200 && strings.Contains(r.body, "chat.completion"):
+				answered++
+			default:
+				refused++
+				expectRetryLater(t, r.response)
+			}
+		}
+	})
+	t.Logf("%d calls were answered, %d refused", answered, refused)
+	if answered < 8 || refused == 0 {
+		t.Errorf("%d calls were answered and %d refused: there should be some of both", answered, refused)
+	}
+	streamed := h.expectResponse("POST", address, h.token, `{"model":"crowd","stream":true,"messages":[{"role":"user","content":"hi"}]}`, 200)
+	if !strings.HasSuffix(strings.TrimSpace(streamed.body), "[DONE]") {
+		t.Errorf("a stream after that does not end in order: %.300s", streamed.body)
+	}
+}
+
+// expectRetryLater checks a refusal in the form of OpenAI, with the time to wait.
+func expectRetryLater(t *testing.T, a response) {
+	t.Helper()
+	var e struct {
+		Error struct{ Message, Type, Code string }
+	}
+	err := json.Unmarshal([]byte(a.body), &e)
+	seconds, wait := strconv.Atoi(a.header.Get("Retry-After"))
+	if a.status != 503 || err != nil || e.Error.Message == "" || e.Error.Type == "" || e.Error.Code == "" || wait != nil || seconds < 1 {
+		t.Errorf("status %d, Retry-After %q, %.300s; want 503 in OpenAI's form", a.status, a.header.Get("Retry-After"), a.body)
+	}
+}
+
+// TestStreamWaitsForSleepingModel: a call for a stream that waits for a sleeping model is
+// answered with a stream at once, and told that it waits.
+func TestStreamWaitsForSleepingModel(t *testing.T) {
+	h := newParallelHarness(t, "process")
+	h.applySleeping(h.newFolder(h.workloadConfig("wakes", "replicas: 0..1", fastScaling("rps", 1000),
+		"model: {type: chat, name: wakes, format: openai}", "- LISTEN_AFTER=7000")))
+	address := fmt.Sprintf("http://gateway.localhost:%d/v1/chat/completions", h.port)
+	a := h.expectResponse("POST", address, h.token, `{"model":"wakes","stream":true,"messages":[{"role":"user","content":"hi"}]}`, 200)
+	if kind := a.header.Get("Content-Type"); !strings.HasPrefix(kind, "text/event-stream") {
+		t.Errorf("the answer is %q", kind)
+	}
+	first, _, _ := strings.Cut(a.body, "\n")
+	if !strings.HasPrefix(first, ":") || !strings.HasSuffix(strings.TrimSpace(a.body), "[DONE]") || strings.Contains(a.body, "error") {
+		t.Errorf("a stream that waited seven seconds begins with %q and ends with %q", first, a.body[max(0, len(a.body)-100):])
+	}
+}

@@ -1,0 +1,178 @@
+package e2e
+
+import (
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// readSeedExample is an example of the page that the product was built from, as it
+// stands there.
+func readSeedExample(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("testdata", "seed", name+".dstack.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// waitForPort waits for a port of this machine that an example wants: examples
+// as they stand use 8000, and processes of the process engine share it with
+// everybody.
+func waitForPort(t *testing.T, engine string, address string) {
+	t.Helper()
+	if engine == "docker" {
+		return
+	}
+	err := retryFor(20*time.Second, func() error {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return err
+		}
+		return l.Close()
+	})
+	if err != nil {
+		t.Fatalf("this example needs the port at %s, and something else on this machine has it: %v", address, err)
+	}
+}
+
+// TestSeedExamples runs the examples that serve a folder. They share a port
+// and a name, so one comes after the other.
+func TestSeedExamples(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, engine string) {
+		h := newHarness(t, engine)
+		for _, name := range []string{"python", "plain", "auth", "nvcc", "image"} {
+			if engine == "process" && (name == "nvcc" || name == "image") {
+				continue // no image there; TestProcessIgnoresNothing has what is said instead
+			}
+			t.Run(name, func(t *testing.T) {
+				h := h.withT(t)
+				waitForPort(t, engine, ":8000")
+				if name == "nvcc" {
+					createImageOnce(t, baseImage+"-devel", func() { runDocker(t, "tag", baseImage, baseImage+"-devel") })
+				}
+				dir := h.newFolder(readSeedExample(t, name))
+				h.writeFile(filepath.Join(dir, "notes.txt"), "what a page says")
+				h.applyAndWait(dir)
+				h.expectStatus(h.serviceURL("http-server-service", "/"), 200, "Directory listing", "notes.txt")
+				h.expectStatus(h.servicePathURL("http-server-service", "/notes.txt"), 200, "what a page says")
+				h.expectResponse("GET", h.serviceURL("http-server-service", "/service.dstack.yml"), h.token, "", 404) // the file is no code
+				if name == "auth" {
+					h.expectResponse("GET", h.serviceURL("http-server-service", "/"), "", "", 200)
+				} else {
+					h.expectUnauthorized(h.serviceURL("http-server-service", "/"))
+					h.expectUnauthorized(h.servicePathURL("http-server-service", "/"))
+				}
+				h.stopRun("http-server-service")
+			})
+		}
+	})
+}
+
+// TestHTTPServerExample runs the example of this repository.
+func TestHTTPServerExample(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, engine string) {
+		waitForPort(t, engine, ":8000")
+		h := newHarness(t, engine)
+		h.applyAndWait(h.copyFolder("../examples/http-server"))
+		h.expectStatus(h.serviceURL("http-server-service", "/"), 200, "It works")
+		h.expectUnauthorized(h.serviceURL("http-server-service", "/"))
+	})
+}
+
+// TestPrivateRegistry pulls with the right password, and does not with a wrong one.
+func TestPrivateRegistry(t *testing.T) {
+	needBaseImage(t)
+	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
+	user, password := os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD")
+	image := registry + "/" + baseImage
+	config := t.TempDir() // of the Docker client: the test's login is not the user's
+	runDocker(t, "tag", baseImage, image)
+	runDocker(t, "--config", config, "login", "-u", user, "-p", password, registry)
+	runDocker(t, "--config", config, "push", "-q", image)
+	runDocker(t, "rmi", image)
+
+	h := newHarness(t, "docker")
+	text := strings.Replace(readSeedExample(t, "registry"), baseImage, image, 1)
+	with := func(user, password string) string {
+		return h.newFolder(strings.NewReplacer("peterschmidt85", user, "<token>", password).Replace(text))
+	}
+
+	refused := h.runCLIIn(with(user, "wrong-password"), "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
+	refused.expectError(1, image, "registry_auth")
+	refused.expectNoText("wrong-password")
+	if v := h.findRun("http-server-service"); !v.Status.IsFinished() {
+		t.Errorf("the run is %s after its image could not be pulled, want failed", v.Status)
+	}
+	h.waitUntil(10*time.Second, "nothing is left of it", h.checkNothingLeft)
+
+	h.applyAndWait(with(user, password))
+	h.expectStatus(h.serviceURL("http-server-service", "/"), 200, "Directory listing")
+	h.stopRun("http-server-service")
+	runDocker(t, "rmi", image)
+}
+
+// TestEnvironment gives values in every way there is, and no way at all.
+func TestEnvironment(t *testing.T) {
+	forEachEngine(t, func(t *testing.T, engine string) {
+		t.Parallel()
+		h := newHarness(t, engine)
+		dir := h.newFolder(h.workloadConfig("variables", "- HUGGING_FACE_HUB_TOKEN", "- MODEL=NousResearch/Llama-2-7b-chat-hf"))
+
+		h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").
+			expectError(2, "HUGGING_FACE_HUB_TOKEN", "-e HUGGING_FACE_HUB_TOKEN=")
+		if all := h.listRuns(); len(all) > 0 {
+			t.Errorf("there is a run although its environment was not complete: %+v", all)
+		}
+
+		h.applyAndWait(dir, "-e", "HUGGING_FACE_HUB_TOKEN=hf_1", "-e", "MODEL=mine")
+		a := h.fetchInfo("variables")
+		for name, want := range map[string]string{
+			"HUGGING_FACE_HUB_TOKEN": "hf_1", "MODEL": "mine",
+			"DSTACK_RUN_NAME": "variables", "DSTACK_GPUS_NUM": "0", "DSTACK_REPLICA_NUM": "0",
+		} {
+			if got, _ := a.lookUpEnv(name); got != want {
+				t.Errorf("%s is %q in the replica, want %q", name, got, want)
+			}
+		}
+		if id, _ := a.lookUpEnv("DSTACK_REPO_ID"); id == "" {
+			t.Error("DSTACK_REPO_ID is empty in the replica")
+		}
+		if home, _ := a.lookUpEnv("HOME"); engine == "docker" && home != "/root" {
+			t.Errorf("HOME is %q in the container, want /root", home)
+		}
+		if strings.Contains(strings.Join(a.Env, "\n"), h.token) {
+			t.Error("the platform's token is in the replica's environment")
+		}
+
+		h.extraEnv = append(h.extraEnv, "HUGGING_FACE_HUB_TOKEN=hf_2") // the user's own environment
+		h.applyAndWait(dir)
+		a = h.fetchInfo("variables")
+		if got, _ := a.lookUpEnv("HUGGING_FACE_HUB_TOKEN"); got != "hf_2" {
+			t.Errorf("HUGGING_FACE_HUB_TOKEN is %q, want the one of the user's environment", got)
+		}
+		if got, _ := a.lookUpEnv("MODEL"); got != "NousResearch/Llama-2-7b-chat-hf" {
+			t.Errorf("MODEL is %q, want the file's", got)
+		}
+	})
+}
+
+// TestExampleWithoutGPU: the page's example with a GPU ends with the
+// reason, and exit status 4, where there is none.
+func TestExampleWithoutGPU(t *testing.T) {
+	t.Parallel()
+	if _, err := os.Stat("/dev/nvidia0"); !errors.Is(err, os.ErrNotExist) {
+		t.Log("this machine has a GPU: another 1 TB of it is asked for")
+	}
+	h := newHarness(t, "process")
+	dir := h.newFolder(strings.Replace(readSeedExample(t, "env"), "gpu: 24GB", "gpu: 1TB", 1))
+	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-e", "HUGGING_FACE_HUB_TOKEN=x").expectError(4, "no machine suits", "GPU")
+	if all := h.listRuns(); len(all) > 0 {
+		t.Errorf("there is a run although no machine suits: %+v", all)
+	}
+}
