@@ -15,7 +15,7 @@ import (
 	"dstack/internal/server/wire"
 )
 
-func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
+func (s *Server) respondError(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) { // the client is gone, or the server is going
 		err = &dstack.Error{Kind: dstack.Unavailable, Message: "the server is stopping", Hint: "try again in a moment"}
 	}
@@ -27,11 +27,11 @@ func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", "2")
 	}
-	s.write(w, status, body)
+	s.respondJSON(w, status, body)
 }
 
-// write answers with JSON, whole or not at all.
-func (s *Server) write(w http.ResponseWriter, status int, body any) {
+// respondJSON answers with JSON, whole or not at all.
+func (s *Server) respondJSON(w http.ResponseWriter, status int, body any) {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
@@ -41,23 +41,23 @@ func (s *Server) write(w http.ResponseWriter, status int, body any) {
 		text.Reset()
 		text.WriteString(`{"detail":"Internal Server Error","error":{"kind":"internal","message":"the answer cannot be written"}}`)
 	}
-	send(w, status, text.Bytes())
+	writeJSON(w, status, text.Bytes())
 }
 
 const (
-	pieceSize = 256 << 10
-	pieceTime = time.Minute // that a client may take for one piece of an answer
+	writeChunkSize = 256 << 10
+	maxChunkTime   = time.Minute // that a client may take for one piece of an answer
 )
 
-// send writes a whole answer of JSON. A client that does not read it is let
+// writeJSON writes a whole answer of JSON. A client that does not read it is let
 // go, and so is one that is gone: there is nobody else to tell.
-func send(w http.ResponseWriter, status int, text []byte) {
+func writeJSON(w http.ResponseWriter, status int, text []byte) {
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
-	for piece := range slices.Chunk(text, pieceSize) {
-		_ = control.SetWriteDeadline(time.Now().Add(pieceTime)) // where it can be set
+	for piece := range slices.Chunk(text, writeChunkSize) {
+		_ = control.SetWriteDeadline(time.Now().Add(maxChunkTime)) // where it can be set
 		if _, err := w.Write(piece); err != nil {
 			return
 		}

@@ -11,27 +11,27 @@ import (
 	"errors"
 )
 
-// decode reads the body of a call; see wire.Decode.
-func decode[In any](c *call) (In, error) {
+// decodeBody reads the body of a call; see wire.Decode.
+func decodeBody[In any](c *request) (In, error) {
 	text, err := io.ReadAll(c.r.Body)
 	if err != nil {
 		var in In
 		return in, newBodyError(err, c.route.limit)
 	}
-	c.hurry(0)
+	c.setReadDeadline(0)
 	return wire.Decode[In](text)
 }
 
-// bodyTime is how long a client may take to send a body.
-const bodyTime = 30 * time.Second
+// maxBodyTime is how long a client may take to send a body.
+const maxBodyTime = 30 * time.Second
 
-// hurry gives the client so long to send the rest; zero: as long as it likes.
+// setReadDeadline gives the client so long to send the rest; zero: as long as it likes.
 // It must be lifted before anything waits, for its end cuts the call, and only
 // once the body was read: what a refused call leaves of it is read before the
 // next one.
-func (c *call) hurry(limit time.Duration) { hurry(c.w, limit) }
+func (c *request) setReadDeadline(limit time.Duration) { setReadDeadline(c.w, limit) }
 
-func hurry(w http.ResponseWriter, limit time.Duration) {
+func setReadDeadline(w http.ResponseWriter, limit time.Duration) {
 	var until time.Time
 	if limit > 0 {
 		until = time.Now().Add(limit)

@@ -25,13 +25,13 @@ const (
 
 var description = sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI()) })
 
-func (s *Server) openapi(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request) {
 	text, err := description()
 	if err != nil {
-		s.refuse(w, r, err)
+		s.respondError(w, r, err)
 		return
 	}
-	send(w, http.StatusOK, text)
+	writeJSON(w, http.StatusOK, text)
 }
 
 // aliases is how types that write themselves look on the wire.
@@ -68,9 +68,9 @@ func describeAPI() *huma.OpenAPI {
 	}
 	for i := range endpoints {
 		e := &endpoints[i]
-		item := &huma.PathItem{Post: operation(e, schemas)}
+		item := &huma.PathItem{Post: describeOperation(e, schemas)}
 		if e.method == http.MethodGet {
-			item = &huma.PathItem{Get: operation(e, schemas)}
+			item = &huma.PathItem{Get: describeOperation(e, schemas)}
 		}
 		doc.Paths[e.path] = item
 	}
@@ -89,15 +89,15 @@ func schemaName(t reflect.Type, hint string) string {
 	return name
 }
 
-func operation(e *endpoint, schemas huma.Registry) *huma.Operation {
+func describeOperation(e *apiCall, schemas huma.Registry) *huma.Operation {
 	op := &huma.Operation{
 		Method: e.method, Path: e.path, Summary: e.about,
 		Tags:      []string{areaOf(e.path)},
-		Responses: map[string]*huma.Response{"200": {Description: "done", Content: content(e.out, answerType(e), schemas)}},
+		Responses: map[string]*huma.Response{"200": {Description: "done", Content: describeContent(e.out, answerType(e), schemas)}},
 	}
 	op.OperationID = strings.Trim(strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(e.path), "_")
 	op.Responses["default"] = &huma.Response{Description: "refused: why, and what to do",
-		Content: content(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)}
+		Content: describeContent(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)}
 	if e.level != access.None {
 		op.Security = []map[string][]string{{"token": {}}}
 		op.Description = "For: " + string(e.level)
@@ -112,7 +112,7 @@ func operation(e *endpoint, schemas huma.Registry) *huma.Operation {
 	return op
 }
 
-func describeBody(op *huma.Operation, e *endpoint, schemas huma.Registry) {
+func describeBody(op *huma.Operation, e *apiCall, schemas huma.Registry) {
 	switch {
 	case e.form == formUpload:
 		op.Parameters = append(op.Parameters, &huma.Param{Name: "repo_id", In: "query", Required: true,
@@ -121,18 +121,18 @@ func describeBody(op *huma.Operation, e *endpoint, schemas huma.Registry) {
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {
 			Schema: &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": file}, Required: []string{"file"}}}}}
 	case e.in != reflect.TypeFor[wire.Null]():
-		op.RequestBody = &huma.RequestBody{Required: true, Content: content(e.in, "application/json", schemas)}
+		op.RequestBody = &huma.RequestBody{Required: true, Content: describeContent(e.in, "application/json", schemas)}
 	}
 }
 
-func answerType(e *endpoint) string {
+func answerType(e *apiCall) string {
 	if e.form == formLines {
 		return "application/x-ndjson"
 	}
 	return "application/json"
 }
 
-func content(t reflect.Type, media string, schemas huma.Registry) map[string]*huma.MediaType {
+func describeContent(t reflect.Type, media string, schemas huma.Registry) map[string]*huma.MediaType {
 	return map[string]*huma.MediaType{media: {Schema: schemas.Schema(t, true, "")}}
 }
 

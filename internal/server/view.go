@@ -16,12 +16,12 @@ import (
 	"dstack/internal/spec"
 )
 
-// viewsOf are runs as people see them, with what the gateway counted.
-func (s *Server) viewsOf(found ...store.RunDetails) []api.RunView {
+// buildViews are runs as people see them, with what the gateway counted.
+func (s *Server) buildViews(found ...store.RunDetails) []api.RunView {
 	numbers := s.numbers()
 	views := make([]api.RunView, 0, len(found))
 	for _, w := range found {
-		v := viewOfRun(w, s.names)
+		v := buildRunView(w, s.urls)
 		if n, known := numbers[w.Run.ID]; known {
 			v.Metrics = &n
 		}
@@ -30,34 +30,34 @@ func (s *Server) viewsOf(found ...store.RunDetails) []api.RunView {
 	return views
 }
 
-// viewOfRun is a run as a person sees it.
-func viewOfRun(w store.RunDetails, at address) api.RunView {
+// buildRunView is a run as a person sees it.
+func buildRunView(w store.RunDetails, at publicURLs) api.RunView {
 	run, conf := w.Run, w.Run.Spec.Configuration
 	v := api.RunView{
 		ID: run.ID, Project: run.Project, Name: run.Name, User: run.User, Revision: run.Revision,
 		Reason: string(run.Reason), Ending: run.Ending, SubmittedAt: run.SubmittedAt.UTC(), Since: run.Since.UTC(),
-		ReadyAt: timeOrNull(run.ReadyAt), FinishedAt: timeOrNull(run.FinishedAt),
-		DesiredReplicas: run.DesiredReplicas, Min: conf.Replicas.Min, Max: conf.Replicas.Max, RolledBack: rolledBack(w),
-		Auth: conf.Auth, URL: at.service(run.Project, run.Name) + "/", PathURL: at.servicePath(run.Project, run.Name),
+		ReadyAt: nullIfZero(run.ReadyAt), FinishedAt: nullIfZero(run.FinishedAt),
+		DesiredReplicas: run.DesiredReplicas, Min: conf.Replicas.Min, Max: conf.Replicas.Max, RolledBack: buildRollbackView(w),
+		Auth: conf.Auth, URL: at.serviceURL(run.Project, run.Name) + "/", PathURL: at.servicePathURL(run.Project, run.Name),
 		Replicas: []api.ReplicaView{},
 	}
 	if m := conf.Model; m != nil {
-		v.Model = &api.ModelView{Name: m.Name, URL: at.models(run.Project), PathURL: at.modelsPath(run.Project)}
+		v.Model = &api.ModelView{Name: m.Name, URL: at.modelsURL(run.Project), PathURL: at.modelsPathURL(run.Project)}
 	}
 	summary := status.Summarize(status.NewFacts(run, w.Replicas))
 	v.Status, v.Ready, v.Serving = viewStates[summary.State], summary.Ready, summary.Serving
 	for i, r := range w.Replicas {
-		if shown(w, i) {
-			v.Replicas = append(v.Replicas, viewOfReplica(w, r))
+		if isShown(w, i) {
+			v.Replicas = append(v.Replicas, buildReplicaView(w, r))
 		}
 	}
-	v.Version = versionOf(v)
+	v.Version = hashView(v)
 	return v
 }
 
-// shown says whether a replica is of interest: those that live, those that
+// isShown says whether a replica is of interest: those that live, those that
 // failed, and in the end the last of each number.
-func shown(w store.RunDetails, i int) bool {
+func isShown(w store.RunDetails, i int) bool {
 	r := w.Replicas[i]
 	if !r.Status.IsFinished() {
 		return true
@@ -87,8 +87,8 @@ var viewStates = map[status.State]api.RunStatus{
 	status.Unknown:   api.StatusFailing,
 }
 
-// rolledBack tells of the newest revision, if it failed.
-func rolledBack(w store.RunDetails) *api.RollbackView {
+// buildRollbackView tells of the newest revision, if it failed.
+func buildRollbackView(w store.RunDetails) *api.RollbackView {
 	f := w.Failed
 	if f == nil {
 		return nil
@@ -100,11 +100,11 @@ func rolledBack(w store.RunDetails) *api.RollbackView {
 	return &api.RollbackView{From: f.Num, To: w.Run.Revision, Reason: string(f.Reason), Replica: f.Replica, LastOutput: last, At: f.At.UTC()}
 }
 
-func viewOfReplica(w store.RunDetails, r dstack.Replica) api.ReplicaView {
+func buildReplicaView(w store.RunDetails, r dstack.Replica) api.ReplicaView {
 	report := w.Reports[r.Attempt]
 	v := api.ReplicaView{
 		Num: r.Num, Revision: r.Revision, Status: r.Status, Reason: string(r.Reason), Since: r.Since.UTC(),
-		Restarts: r.AttemptNum, SubmissionID: r.Attempt, LastOutput: lastOutput(r, report),
+		Restarts: r.AttemptNum, SubmissionID: r.Attempt, LastOutput: findLastOutput(r, report),
 	}
 	if r.Attempt == "" {
 		v.SubmissionID = dstack.AttemptID(r.ID)
@@ -113,30 +113,30 @@ func viewOfReplica(w store.RunDetails, r dstack.Replica) api.ReplicaView {
 		v.Progress = report.Progress
 	}
 	if r.Status == dstack.ReplicaRestarting {
-		v.RetryAt = timeOrNull(r.RetryAt)
+		v.RetryAt = nullIfZero(r.RetryAt)
 	}
 	if n := w.Load.Replicas[r.ID]; r.Status == dstack.ReplicaDraining && n > 0 {
-		v.Progress = fmt.Sprintf("finishes %s", count(n, "request"))
+		v.Progress = fmt.Sprintf("finishes %s", formatCount(n, "request"))
 	}
 	if instance, ok := w.Instances[r.Instance]; ok {
 		offer := instance.Offer
 		v.Backend, v.Region, v.Instance, v.Spot, v.Price = offer.Backend, offer.Region, offer.Type, offer.Spot, offer.Price
-		v.Resources = plainHardware(offer.Hardware)
+		v.Resources = formatHardware(offer.Hardware)
 	}
 	return v
 }
 
-// count is a number of things: 1 request, 3 requests.
-func count(n int, thing string) string {
+// formatCount is a number of things: 1 request, 3 requests.
+func formatCount(n int, thing string) string {
 	if n == 1 {
 		return "1 " + thing
 	}
 	return fmt.Sprintf("%d %ss", n, thing)
 }
 
-// lastOutput is the last lines of what ended last. A replica that is ready
+// findLastOutput is the last lines of what ended last. A replica that is ready
 // again needs no reminder.
-func lastOutput(r dstack.Replica, report dstack.Report) []string {
+func findLastOutput(r dstack.Replica, report dstack.Report) []string {
 	switch {
 	case r.Status == dstack.ReplicaReady:
 		return []string{}
@@ -149,8 +149,8 @@ func lastOutput(r dstack.Replica, report dstack.Report) []string {
 	}
 }
 
-// plainHardware prints hardware as our plans do: 4 cpu, 16GB, 1×L4 24GB.
-func plainHardware(hw dstack.Hardware) string {
+// formatHardware prints hardware as our plans do: 4 cpu, 16GB, 1×L4 24GB.
+func formatHardware(hw dstack.Hardware) string {
 	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), spec.GB(float64((hw.MemoryMiB + 512) / 1024)).String()}
 	if n := len(hw.GPUs); n > 0 {
 		parts = append(parts, fmt.Sprintf("%d×%s %s", n, hw.GPUs[0].Name, spec.GB(float64((hw.GPUs[0].MemoryMiB+512)/1024)).String()))
@@ -158,7 +158,7 @@ func plainHardware(hw dstack.Hardware) string {
 	return strings.Join(parts, ", ")
 }
 
-func timeOrNull(t time.Time) *time.Time {
+func nullIfZero(t time.Time) *time.Time {
 	if t.IsZero() {
 		return nil
 	}
@@ -166,8 +166,8 @@ func timeOrNull(t time.Time) *time.Time {
 	return &t
 }
 
-// versionOf changes when anything that a view shows does.
-func versionOf(v api.RunView) string {
+// hashView changes when anything that a view shows does.
+func hashView(v api.RunView) string {
 	v.Version = ""
 	text, err := json.Marshal(v)
 	if err != nil {
@@ -177,11 +177,11 @@ func versionOf(v api.RunView) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// recheck is how often those who wait look without having been called.
-const recheck = time.Second
+// recheckInterval is how often those who wait look without having been called.
+const recheckInterval = time.Second
 
-// view shows a run; with a version given it waits until that one is past.
-func (s *Server) view(c *call, in api.RunViewRequest) (api.RunView, error) {
+// waitForView shows a run; with a version given it waits until that one is past.
+func (s *Server) waitForView(c *request, in api.RunViewRequest) (api.RunView, error) {
 	var over <-chan time.Time
 	if in.After != "" && in.WaitSeconds > 0 {
 		limit := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
@@ -189,21 +189,21 @@ func (s *Server) view(c *call, in api.RunViewRequest) (api.RunView, error) {
 		over = limit.C
 	}
 	for {
-		news := s.bell.Changed()
-		v, err := s.viewNamed(c, in)
+		news := s.broadcast.Changed()
+		v, err := s.findView(c, in)
 		if err != nil || over == nil || v.Version != in.After {
 			return v, err
 		}
-		if more, err := awaited(c.ctx, news, over); !more {
+		if more, err := waitForChange(c.ctx, news, over); !more {
 			return v, err
 		}
 	}
 }
 
-// awaited waits until it is time to look again: something rang, or nothing has
+// waitForChange waits until it is time to look again: something rang, or nothing has
 // for a while. More is false when the wait as a whole is over.
-func awaited(ctx context.Context, news <-chan struct{}, over <-chan time.Time) (more bool, err error) {
-	again := time.NewTimer(recheck)
+func waitForChange(ctx context.Context, news <-chan struct{}, over <-chan time.Time) (more bool, err error) {
+	again := time.NewTimer(recheckInterval)
 	defer again.Stop()
 	select {
 	case <-ctx.Done():
@@ -216,8 +216,8 @@ func awaited(ctx context.Context, news <-chan struct{}, over <-chan time.Time) (
 	return true, nil
 }
 
-func (s *Server) viewNamed(c *call, in api.RunViewRequest) (api.RunView, error) {
-	w, err := s.whole(c, in.RunName)
+func (s *Server) findView(c *request, in api.RunViewRequest) (api.RunView, error) {
+	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.RunView{}, err
 	}
@@ -225,11 +225,11 @@ func (s *Server) viewNamed(c *call, in api.RunViewRequest) (api.RunView, error) 
 		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: "the run " + in.RunName + " was replaced by another of the same name",
 			Hint: "look at the present one: dstack ps"}
 	}
-	return s.viewsOf(w)[0], nil
+	return s.buildViews(w)[0], nil
 }
 
-// views lists runs as people see them.
-func (s *Server) views(c *call, in api.ListRuns) ([]api.RunView, error) {
-	found, err := s.listWhole(c, in)
-	return s.viewsOf(found...), err
+// listViews lists runs as people see them.
+func (s *Server) listViews(c *request, in api.ListRuns) ([]api.RunView, error) {
+	found, err := s.listRunDetails(c, in)
+	return s.buildViews(found...), err
 }
