@@ -358,7 +358,7 @@ func (c *compiler) compileWith(n *withNode, s scope) stmt {
 // Only false is supported.
 func (c *compiler) compileAutoescape(n *scopeNode, s scope) stmt {
 	if v, ok := constantValue(n.option); !ok || isTruthy(nil, v) {
-		c.failSyntax(c.line, "{%% autoescape %%} can only be false: a chat template is no HTML")
+		c.failSyntax(c.line, "{%% autoescape %%} supports only false, because chat templates are not HTML")
 	}
 	inner := s.newInner()
 	inner.visitNode(n.option)
