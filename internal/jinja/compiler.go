@@ -296,7 +296,11 @@ func (c *compiler) compileIf(n *ifNode, s scope) stmt {
 
 func (c *compiler) compileJump(n *jumpNode, s scope) stmt {
 	if s.layout.loops == 0 {
-		c.failSyntax(n.line, "%s", map[flow]string{flowBreak: "'break' outside loop", flowContinue: "'continue' not properly in loop"}[n.flow])
+		message := "'break' outside loop"
+		if n.flow == flowContinue {
+			message = "'continue' not properly in loop"
+		}
+		c.failSyntax(n.line, "%s", message)
 	}
 	return func(*machine, *frame) flow { return n.flow }
 }
