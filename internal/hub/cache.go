@@ -117,8 +117,9 @@ func (c *diskCache) loadEntry(model string) (cacheEntry, bool) {
 		return cacheEntry{}, false
 	}
 	hasTemplate := e.Template.Default != "" || len(e.Template.Named) > 0
-	ok := e.Format == cacheFormat && e.Base == c.base && e.Model == model && commitName.MatchString(e.Commit) && checkModel(e.ID) == nil && hasTemplate
-	return e, ok
+	matches := e.Format == cacheFormat && e.Base == c.base && e.Model == model
+	valid := commitName.MatchString(e.Commit) && checkModel(e.ID) == nil && hasTemplate
+	return e, matches && valid
 }
 
 // findEntry returns the entry if the hub has allowed one of the callers to

@@ -24,7 +24,8 @@ var modelName = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_]
 func checkModel(model string) error {
 	valid := modelName.MatchString(model) && !strings.Contains(model, "..") && !strings.Contains(model, "--")
 	for part := range strings.SplitSeq(model, "/") {
-		valid = valid && len(part) <= maxNamePart && !strings.HasSuffix(part, ".") && !strings.HasSuffix(part, "-") && !strings.HasSuffix(part, ".git")
+		badEnd := strings.HasSuffix(part, ".") || strings.HasSuffix(part, "-") || strings.HasSuffix(part, ".git")
+		valid = valid && len(part) <= maxNamePart && !badEnd
 	}
 	if valid {
 		return nil
@@ -34,8 +35,9 @@ func checkModel(model string) error {
 		shown = shown[:2*maxNamePart] + "…"
 	}
 	return &dstack.Error{
-		Kind: dstack.Invalid, Message: fmt.Sprintf("cannot read the chat template of %q: it is not the name of a model on a hub", shown),
-		Hint: "write the name as org/model, or set model.chat_template",
+		Kind:    dstack.Invalid,
+		Message: fmt.Sprintf("cannot read the chat template of %q: it is not the name of a model on a hub", shown),
+		Hint:    "write the name as org/model, or set model.chat_template",
 	}
 }
 

@@ -54,7 +54,8 @@ func (c *Client) fetchOnce(ctx context.Context, at *url.URL, token string, limit
 	defer resp.Body.Close()
 	a = response{status: resp.StatusCode, header: resp.Header}
 	switch resp.StatusCode {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
 		next, err = c.resolveRedirect(at, resp.Header.Get("Location"))
 	case http.StatusOK:
 		a.body, err = readLimited(resp, limit)

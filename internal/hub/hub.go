@@ -103,7 +103,8 @@ func (c *Client) Close() {
 // contain a password.
 func parseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimSpace(text))
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	valid := err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != ""
+	if !valid || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, &dstack.Error{
 			Kind: dstack.Invalid, Message: "cannot use the model hub: HF_ENDPOINT is not a valid address",
 			Hint: "write it as " + DefaultBase + ", without user, password, query or fragment",
@@ -144,9 +145,11 @@ func (c *Client) ChatTemplate(ctx context.Context, model string, tokens []string
 		all = append(all, &hubError{kind: kindUnknownToken, Cause: errors.New("it has characters that a token cannot have")})
 	}
 	failure := worstError(all)
-	if slices.ContainsFunc(all, func(failure *hubError) bool { return failure.kind.isTemporary() }) { // a refused caller gets no cached copy
+	// The cache no longer returns a copy to a caller that the hub has refused.
+	if slices.ContainsFunc(all, func(failure *hubError) bool { return failure.kind.isTemporary() }) {
 		if e, ok := c.cache.findEntry(model, callers, time.Time{}); ok {
-			c.opts.Log.Info("using a cached chat template, because the model hub is unavailable", "model", model, "hub", c.base.Host, "err", failure.Cause)
+			c.opts.Log.Info("using a cached chat template, because the model hub is unavailable",
+				"model", model, "hub", c.base.Host, "err", failure.Cause)
 			return e.toTemplate(c.base.Host, true), nil
 		}
 	}

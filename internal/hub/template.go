@@ -133,7 +133,8 @@ func (r repository) parseTemplateField(file string, field json.RawMessage) (foun
 		setTemplate(&found, *one.Name, *one.Template)
 	}
 	if bad {
-		return dstack.ChatTemplate{}, r.unusableError(dstack.Invalid, fmt.Sprintf("the chat_template in its %s is neither text nor a list of names and templates", file), nil)
+		why := fmt.Sprintf("the chat_template in its %s is neither text nor a list of names and templates", file)
+		return dstack.ChatTemplate{}, r.unusableError(dstack.Invalid, why, nil)
 	}
 	return found, nil
 }

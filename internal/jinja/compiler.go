@@ -296,7 +296,11 @@ func (c *compiler) compileIf(n *ifNode, s scope) stmt {
 
 func (c *compiler) compileJump(n *jumpNode, s scope) stmt {
 	if s.layout.loops == 0 {
-		c.failSyntax(n.line, "%s", map[flow]string{flowBreak: "'break' outside loop", flowContinue: "'continue' not properly in loop"}[n.flow])
+		message := "'break' outside loop"
+		if n.flow == flowContinue {
+			message = "'continue' not properly in loop"
+		}
+		c.failSyntax(n.line, "%s", message)
 	}
 	return func(*machine, *frame) flow { return n.flow }
 }
@@ -358,7 +362,7 @@ func (c *compiler) compileWith(n *withNode, s scope) stmt {
 // Only false is supported.
 func (c *compiler) compileAutoescape(n *scopeNode, s scope) stmt {
 	if v, ok := constantValue(n.option); !ok || isTruthy(nil, v) {
-		c.failSyntax(c.line, "{%% autoescape %%} can only be false: a chat template is no HTML")
+		c.failSyntax(c.line, "{%% autoescape %%} supports only false, because chat templates are not HTML")
 	}
 	inner := s.newInner()
 	inner.visitNode(n.option)

@@ -189,7 +189,8 @@ func splitHyphens(m *machine, word string) []string {
 		}
 		twoBefore := isLetter(i-1) && (isLetter(i-2) || i >= 2 && runes[i-2] == '-' && isLetter(i-3)) && i-2 >= from
 		oneAround := isLetter(i-1) && i >= 2 && runes[i-2] == '-'
-		if run-i == 1 && (twoBefore || oneAround) && isLetter(i+1) && (isLetter(i+2) || i+2 < len(runes) && runes[i+2] == '-' && isLetter(i+3)) {
+		after := isLetter(i+1) && (isLetter(i+2) || i+2 < len(runes) && runes[i+2] == '-' && isLetter(i+3))
+		if run-i == 1 && (twoBefore || oneAround) && after {
 			flush(i + 1)
 		}
 		i = run - 1
@@ -358,7 +359,8 @@ func linkWord(word, attrs string, limit int) string {
 		middle = `<a href="https://` + middle + `"` + attrs + `>` + shown + `</a>`
 	case strings.HasPrefix(middle, "mailto:") && mailPattern().MatchString(middle[7:]):
 		middle = `<a href="` + middle + `">` + middle[7:] + `</a>`
-	case strings.Contains(middle, "@") && !strings.HasPrefix(middle, "www.") && !strings.Contains(middle, ":") && mailPattern().MatchString(middle):
+	case strings.Contains(middle, "@") && !strings.HasPrefix(middle, "www.") && !strings.Contains(middle, ":") &&
+		mailPattern().MatchString(middle):
 		middle = `<a href="mailto:` + middle + `">` + middle + `</a>`
 	}
 	return head + middle + tail

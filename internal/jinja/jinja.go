@@ -74,7 +74,8 @@ type Template struct {
 func Compile(source string, limits Limits) (t *Template, err error) {
 	limits = limits.orDefaults()
 	if len(source) > limits.Source {
-		return nil, &Error{Kind: KindLimit, Message: fmt.Sprintf("the template has %d bytes; at most %d are allowed", len(source), limits.Source), Line: 1}
+		message := fmt.Sprintf("the template has %d bytes; at most %d are allowed", len(source), limits.Source)
+		return nil, &Error{Kind: KindLimit, Message: message, Line: 1}
 	}
 	defer func() {
 		if r := recover(); r != nil {

@@ -164,7 +164,7 @@ func (m *machine) checkLimits() {
 	case len(m.out) > m.limits.Output:
 		failLimit("more than %d bytes of output", m.limits.Output)
 	case m.ctx.Err() != nil:
-		failLimit("the caller has gone: %v", context.Cause(m.ctx))
+		failLimit("the request ended: %v", context.Cause(m.ctx))
 	case time.Now().After(m.deadline):
 		failLimit("longer than %v", m.limits.Time)
 	}
@@ -224,5 +224,5 @@ func failType(format string, args ...any)  { failRuntime("TypeError", format, ar
 func failValue(format string, args ...any) { failRuntime("ValueError", format, args...) }
 
 func failLimit(format string, args ...any) {
-	panic(&Error{Kind: KindLimit, Message: "the template costs too much: " + fmt.Sprintf(format, args...)})
+	panic(&Error{Kind: KindLimit, Message: "the template exceeds a limit: " + fmt.Sprintf(format, args...)})
 }

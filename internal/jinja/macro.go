@@ -34,18 +34,20 @@ func (c *compiler) compileMacro(n *macroNode, s scope) *macroCode {
 	}
 	see()
 	code := &macroCode{name: n.name, caller: -1, kwargs: -1, varargs: -1}
+	special := undeclaredNames(n.body, "caller", "kwargs", "varargs")
 	for i, a := range n.args {
 		if slices.Contains(code.args, a.name) {
 			c.failSyntax(n.line, "duplicate argument '%s' in function definition", a.name)
 		}
 		code.args = append(code.args, a.name)
 		code.explicit = code.explicit || a.name == "caller"
-		if a.name == "caller" && i < len(n.args)-len(n.defaults) && slices.Contains(undeclaredNames(n.body, "caller", "kwargs", "varargs"), "caller") {
+		hasDefault := i >= len(n.args)-len(n.defaults)
+		if a.name == "caller" && !hasDefault && slices.Contains(special, "caller") {
 			c.failSyntax(n.line, "When defining macros or call blocks the special \"caller\" argument must be omitted or be given a default.")
 		}
 	}
 	inner = inner.withNewFrame()
-	for _, name := range undeclaredNames(n.body, "caller", "kwargs", "varargs") {
+	for _, name := range special {
 		if !slices.Contains(code.args, name) {
 			_, slot := c.locate(inner.addParameter(name), inner)
 			*map[string]*int{"caller": &code.caller, "kwargs": &code.kwargs, "varargs": &code.varargs}[name] = slot

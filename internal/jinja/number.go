@@ -310,7 +310,11 @@ func bigArithmetic(op string, x, y *big.Int) Value {
 		return bigPower(x, y)
 	}
 	if y.Sign() == 0 {
-		failRuntime("ZeroDivisionError", "%s", map[string]string{"//": "integer division or modulo by zero", "%": "integer modulo by zero"}[op])
+		message := "integer modulo by zero"
+		if op == "//" {
+			message = "integer division or modulo by zero"
+		}
+		failRuntime("ZeroDivisionError", "%s", message)
 	}
 	r := new(big.Int)
 	z.QuoRem(x, y, r)

@@ -94,6 +94,6 @@ func (c Call) Methods() []string {
 	case None:
 		return nil
 	default:
-		panic("openai: a verb without methods: " + strconv.Itoa(int(c.Operation)))
+		panic("openai: an operation without methods: " + strconv.Itoa(int(c.Operation)))
 	}
 }

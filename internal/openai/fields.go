@@ -200,7 +200,7 @@ func encodeJSON(v any) []byte {
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		panic("openai: no JSON for a value: " + err.Error())
+		panic("openai: cannot encode a value as JSON: " + err.Error())
 	}
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }

@@ -33,7 +33,7 @@ func FindModelInForm(contentType string, body []byte) (string, error) {
 // findModelField returns the last field "model" of a form.
 func findModelField(boundary string, body []byte) (name string, err error) {
 	if boundary == "" {
-		return "", fmt.Errorf("%w: it names no boundary", ErrNotForm)
+		return "", fmt.Errorf("%w: it has no boundary", ErrNotForm)
 	}
 	form := multipart.NewReader(bytes.NewReader(body), boundary)
 	for range maxFormParts {

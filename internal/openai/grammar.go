@@ -60,7 +60,7 @@ func (f *requestFields) readSchema(raw json.RawMessage, at string) *tgiGrammar {
 		return nil
 	}
 	if p := schema.rawField("properties"); p == nil || p[0] != '{' {
-		f.keepProblem(unsupportedField(at, `must have "properties" at its top: this model's server knows no other schemas`))
+		f.keepProblem(unsupportedField(at, `must have "properties" at its top: this model's server supports no other schemas`))
 		return nil
 	}
 	return &tgiGrammar{"json", raw}

@@ -21,7 +21,7 @@ func (f *requestFields) renderPrompt(m TGIModel) string {
 			return ""
 		}
 		f.keepProblem(&Problem{Status: http.StatusBadRequest, Code: "invalid_prompt", Param: "messages", quotes: true,
-			Message: "the chat template does not take these messages: " + quoteText(err.Error())})
+			Message: "the chat template rejects these messages: " + quoteText(err.Error())})
 		return ""
 	}
 	return strings.TrimPrefix(prompt, m.BOS)
@@ -167,7 +167,7 @@ func readContent(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 		case part.Type == "text" || part.Type == "refusal" || part.Type == "":
 			return nil, invalidField(at, `must be {"type": "text", "text": …}`)
 		default:
-			return nil, unsupportedField(at, "is no text: this model takes text only")
+			return nil, unsupportedField(at, "is not text: this model accepts text only")
 		}
 	}
 	return encodeJSON(joined.String()), nil

@@ -58,29 +58,29 @@ type refusedField struct {
 
 var (
 	notInTGI = []refusedField{
-		{"presence_penalty", nil, "is not known to this model's server: use frequency_penalty, or repetition_penalty"},
-		{"logit_bias", nil, "is not known to this model's server"},
-		{"min_p", nil, "is not known to this model's server: use top_p, top_k or typical_p"},
-		{"min_tokens", nil, "is not known to this model's server"},
-		{"ignore_eos", nil, "is not known to this model's server"},
-		{"guided_json", nil, "is not known here: use response_format"},
-		{"guided_regex", nil, "is not known here: use response_format"},
-		{"guided_choice", nil, "is not known here: use response_format"},
-		{"guided_grammar", nil, "is not known here: use response_format"},
+		{"presence_penalty", nil, "is not supported by this model's server: use frequency_penalty, or repetition_penalty"},
+		{"logit_bias", nil, "is not supported by this model's server"},
+		{"min_p", nil, "is not supported by this model's server: use top_p, top_k or typical_p"},
+		{"min_tokens", nil, "is not supported by this model's server"},
+		{"ignore_eos", nil, "is not supported by this model's server"},
+		{"guided_json", nil, "is not supported: use response_format"},
+		{"guided_regex", nil, "is not supported: use response_format"},
+		{"guided_choice", nil, "is not supported: use response_format"},
+		{"guided_grammar", nil, "is not supported: use response_format"},
 	}
 	notInChat = []refusedField{
-		{"functions", nil, "is not known here: use tools"},
-		{"function_call", []string{`"none"`, `"auto"`}, "is not known here: use tool_choice"},
+		{"functions", nil, "is not supported: use tools"},
+		{"function_call", []string{`"none"`, `"auto"`}, "is not supported: use tool_choice"},
 		{"modalities", []string{`["text"]`}, `can only be ["text"] with this model`},
-		{"audio", nil, "cannot be had from this model: it writes text only"},
-		{"web_search_options", nil, "cannot be had from this model: it does not search"},
-		{"chat_template", nil, "is never taken from a request: set chat_template in the service's configuration"},
-		{"chat_template_kwargs", nil, "are never taken from a request: set them in the service's configuration"},
+		{"audio", nil, "is not supported: this model generates text only"},
+		{"web_search_options", nil, "is not supported: this model does not search"},
+		{"chat_template", nil, "is not accepted in a request: set chat_template in the service's configuration"},
+		{"chat_template_kwargs", nil, "are not accepted in a request: set them in the service's configuration"},
 		{"add_generation_prompt", []string{"true"}, "is always true here"},
-		{"continue_final_message", nil, "cannot be had from this model: use /completions"},
+		{"continue_final_message", nil, "is not supported: use /completions"},
 	}
 	notInText = []refusedField{
-		{"suffix", nil, "cannot be had from this model: write it into the prompt, as the model wants it"},
+		{"suffix", nil, "is not supported: put it into the prompt in the model's own format"},
 	}
 )
 

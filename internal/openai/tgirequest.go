@@ -68,7 +68,7 @@ func ReadTGI(call Call, body []byte, m TGIModel, created int64) (*TGIRequest, er
 		r.ID, r.form = "cmpl-"+rand.Text(), textForm{}
 	default:
 		return nil, &Problem{Status: http.StatusNotFound, Code: "not_found",
-			Message: "this model has no " + call.Path + ": its server is TGI, which only continues texts"}
+			Message: "this model has no " + call.Path + ": its server is TGI, which only continues text"}
 	}
 	r.readParameters(f)
 	if _, chat := r.form.(chatForm); chat {
@@ -114,10 +114,10 @@ func (r *TGIRequest) readText(f *requestFields) {
 	}
 	r.limitTopCount(f, "logprobs")
 	if r.echo && r.wantsLogprobs {
-		f.keepProblem(unsupportedField("logprobs", "cannot be had together with echo from this model: TGI does not tell those of the prompt"))
+		f.keepProblem(unsupportedField("logprobs", "are not supported together with echo: TGI does not return those of the prompt"))
 	}
 	if best, ok := f.readInteger("best_of", 1, math.MaxInt32); ok && best != int64(r.n) {
-		f.keepProblem(unsupportedField("best_of", "must be n, or not be there: this model does not choose among answers"))
+		f.keepProblem(unsupportedField("best_of", "must be equal to n or missing: this model does not choose among answers"))
 	}
 	r.prompts = f.readPrompts()
 }

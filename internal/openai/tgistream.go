@@ -90,7 +90,7 @@ func (s *TGIStream) End(i int) error {
 	}
 	err := c.events.readLast(func(data []byte) error { return s.handleEvent(i, data) })
 	if err == nil && !c.finished {
-		err = badServerAnswer("ended its stream before the answer's end")
+		err = badServerAnswer("ended its stream before the end of the answer")
 	}
 	if err == nil && !c.done {
 		s.closeChoice(c)
@@ -138,7 +138,7 @@ func (s *TGIStream) handleEvent(i int, data []byte) error {
 	}
 	var e tgiEvent
 	if err := json.Unmarshal(data, &e); err != nil || e.Error == nil && e.Token == nil {
-		return badServerAnswer("sent an event that is none of TGI's")
+		return badServerAnswer("sent an event that TGI does not have")
 	}
 	if e.Error != nil {
 		return tgiProblem(0, e.ErrorType, *e.Error)

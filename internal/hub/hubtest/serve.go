@@ -12,7 +12,9 @@ import (
 
 func (h *Hub) serveRequest(w http.ResponseWriter, r *http.Request, storage bool) {
 	h.mu.Lock()
-	h.requests = append(h.requests, Request{Host: r.Host, Method: r.Method, Path: r.URL.RequestURI(), Header: r.Header.Clone(), Store: storage})
+	h.requests = append(h.requests, Request{
+		Host: r.Host, Method: r.Method, Path: r.URL.RequestURI(), Header: r.Header.Clone(), Store: storage,
+	})
 	fault := h.takeFault(r.URL.Path)
 	h.mu.Unlock()
 	if fault != nil && h.applyFault(w, r, fault) {
@@ -151,13 +153,15 @@ func (h *Hub) serveStoredFile(w http.ResponseWriter, path string) {
 // mayReadFiles reports whether the token may read the files of a repository,
 // and writes the error if not.
 func mayReadFiles(w http.ResponseWriter, repo Repo, token string) bool {
+	restricted := "Access to model " + repo.Name + " is restricted"
 	switch {
 	case !repo.Gated && !repo.Private || slices.Contains(repo.Readers, token):
 		return true
 	case token == "":
-		writeError(w, http.StatusUnauthorized, "GatedRepo", "Access to model "+repo.Name+" is restricted. You must have access to it and be authenticated to access it. Please log in.")
+		writeError(w, http.StatusUnauthorized, "GatedRepo", restricted+
+			". You must have access to it and be authenticated to access it. Please log in.")
 	default:
-		writeError(w, http.StatusForbidden, "GatedRepo", "Access to model "+repo.Name+" is restricted and you are not in the authorized list.")
+		writeError(w, http.StatusForbidden, "GatedRepo", restricted+" and you are not in the authorized list.")
 	}
 	return false
 }

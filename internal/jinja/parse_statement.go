@@ -37,7 +37,7 @@ func (p *parser) parseStatement() node {
 		p.next()
 		return &jumpNode{map[string]flow{"break": flowBreak, "continue": flowContinue}[t.text], t.line}
 	case "include", "import", "from", "extends", "block":
-		p.failSyntax(t.line, "{%% %s %%} is not supported: a chat template stands alone", t.text)
+		p.failSyntax(t.line, "{%% %s %%} is not supported, because a chat template cannot use other templates", t.text)
 	}
 	p.openTags = p.openTags[:len(p.openTags)-1]
 	defer func() { p.openTags = append(p.openTags, "") }()

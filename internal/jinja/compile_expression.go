@@ -150,8 +150,9 @@ func (c *compiler) compileElse(n *condNode, s scope) expr {
 	if n.otherwise != nil {
 		return c.compileExpr(n.otherwise, s)
 	}
-	none := &undefined{hint: "the inline if-expression on line " + formatDecimal(n.line) + " evaluated to false and no else section was defined."}
-	return func(*machine, *frame) Value { return none }
+	hint := "the inline if-expression on line " + formatDecimal(n.line) + " evaluated to false and no else section was defined."
+	missing := &undefined{hint: hint}
+	return func(*machine, *frame) Value { return missing }
 }
 
 func (c *compiler) compileUnary(n *unaryNode, s scope) expr {

@@ -27,7 +27,7 @@ func FromJSON(data []byte) (v Value, err error) {
 	v = r.readValue(0)
 	r.skipSpace()
 	if r.at < len(r.s) {
-		r.failJSON("something follows the value")
+		r.failJSON("unexpected data after the value")
 	}
 	return v, nil
 }
@@ -58,7 +58,7 @@ func (r *jsonReader) skipSpace() {
 func (r *jsonReader) peek() byte {
 	r.skipSpace()
 	if r.at >= len(r.s) {
-		r.failJSON("it ends too early")
+		r.failJSON("unexpected end")
 	}
 	return r.s[r.at]
 }
@@ -73,7 +73,7 @@ func (r *jsonReader) skipWord(word string) bool {
 
 func (r *jsonReader) readValue(depth int) Value {
 	if depth > maxJSONDepth {
-		r.failJSON("it is nested too deep")
+		r.failJSON("nested too deep")
 	}
 	c := r.peek()
 	switch {
@@ -112,7 +112,7 @@ func (r *jsonReader) readObject(depth int) Value {
 		}
 		key := r.readText()
 		if r.peek() != ':' {
-			r.failJSON("a key needs a colon")
+			r.failJSON("missing colon after a key")
 		}
 		r.at++
 		d.Set(key, r.readValue(depth+1))
@@ -165,7 +165,7 @@ func (r *jsonReader) readNumber() Value {
 	zero := r.at < len(r.s) && r.s[r.at] == '0'
 	if n := digits(); n == 0 || zero && n > 1 {
 		r.at = start
-		r.failJSON("no value")
+		r.failJSON("expected a value")
 	}
 	isInt := true
 	if r.at+1 < len(r.s) && r.s[r.at] == '.' && isDecimal(r.s[r.at+1]) {
@@ -212,11 +212,11 @@ func (r *jsonReader) readText() string {
 		case c == '\\':
 			return r.readEscapedText(start)
 		case c < ' ':
-			r.failJSON("a control character in a string")
+			r.failJSON("control character in a string")
 		}
 		r.at++
 	}
-	r.failJSON("a string has no end")
+	r.failJSON("string is not closed")
 	return ""
 }
 
@@ -229,7 +229,7 @@ func (r *jsonReader) readEscapedText(start int) string {
 			r.at++
 			return strings.ToValidUTF8(string(b), "\uFFFD")
 		case c < ' ':
-			r.failJSON("a control character in a string")
+			r.failJSON("control character in a string")
 		case c == '\\':
 			b = r.readEscape(b)
 		default:
@@ -237,14 +237,14 @@ func (r *jsonReader) readEscapedText(start int) string {
 			r.at++
 		}
 	}
-	r.failJSON("a string has no end")
+	r.failJSON("string is not closed")
 	return ""
 }
 
 func (r *jsonReader) readEscape(b []byte) []byte {
 	r.at++
 	if r.at >= len(r.s) {
-		r.failJSON("a string has no end")
+		r.failJSON("string is not closed")
 	}
 	c := r.s[r.at]
 	r.at++
@@ -273,7 +273,7 @@ func (r *jsonReader) readEscape(b []byte) []byte {
 		}
 		return utf8.AppendRune(b, unit)
 	}
-	r.failJSON("an unknown escape in a string")
+	r.failJSON("unknown escape in a string")
 	return nil
 }
 
