@@ -15,7 +15,8 @@ import (
 	"dstack/internal/api"
 )
 
-// TestFirstStart makes a home from nothing, and says the token once.
+// TestFirstStart checks that the first start of a server creates its configuration
+// and prints the token once.
 func TestFirstStart(t *testing.T) {
 	t.Parallel()
 	h := newStoppedHarness(t, "process")
@@ -56,7 +57,7 @@ func TestFirstStart(t *testing.T) {
 	}
 }
 
-// findFilesWith finds files of the server's folder in which a word stands as it is.
+// findFilesWith returns the files of the server's folder that contain a word.
 func (h *harness) findFilesWith(word string) []string {
 	h.t.Helper()
 	var found []string
@@ -69,7 +70,7 @@ func (h *harness) findFilesWith(word string) []string {
 	return found
 }
 
-// TestChosenToken starts a server whose token somebody else chose.
+// TestChosenToken starts a server with a token from the environment.
 func TestChosenToken(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process", "DSTACK_SERVER_ADMIN_TOKEN=chosen-by-hand-0123456789")
@@ -79,7 +80,7 @@ func TestChosenToken(t *testing.T) {
 	h.runCLI("ps").expectExit(0)
 }
 
-// TestRestart keeps runs, tokens and logs.
+// TestRestart checks that a restarted server still has its runs, tokens and logs.
 func TestRestart(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -103,7 +104,7 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// TestPsAndLogs: ps, logs and JSON, as scripts and people use them.
+// TestPsAndLogs checks ps, logs and their JSON output.
 func TestPsAndLogs(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -148,7 +149,8 @@ func TestPsAndLogs(t *testing.T) {
 	})
 }
 
-// TestDetach: Ctrl-C ends the watching, not the run.
+// TestDetach checks that Ctrl-C detaches apply from the run and does not stop the
+// run.
 func TestDetach(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -179,7 +181,8 @@ func TestDetach(t *testing.T) {
 	h.expectStatus(h.serviceURL("left", "/"), 200)
 }
 
-// TestConfirmationWithoutTerminal: without a terminal nothing is asked, and nothing done.
+// TestConfirmationWithoutTerminal checks that commands that need a confirmation are
+// refused without a terminal.
 func TestConfirmationWithoutTerminal(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -193,7 +196,8 @@ func TestConfirmationWithoutTerminal(t *testing.T) {
 	h.expectStatus(h.serviceURL("asked", "/"), 200)
 }
 
-// TestApplyAgain shows what would change, and replaces.
+// TestApplyAgain checks that a second apply shows the changes and makes a new
+// revision.
 func TestApplyAgain(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -222,8 +226,8 @@ func TestApplyAgain(t *testing.T) {
 	})
 }
 
-// TestCrash: a service that was ready is restarted when it crashes, and the
-// status says why.
+// TestCrash checks that a service that was ready is restarted when it crashes, and
+// that its status has the reason.
 func TestCrash(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -247,7 +251,8 @@ func TestCrash(t *testing.T) {
 	})
 }
 
-// TestTwoServersOnOneMachine: two servers on one machine leave each other's replicas alone.
+// TestTwoServersOnOneMachine checks that two servers do not touch each other's
+// replicas.
 func TestTwoServersOnOneMachine(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -269,7 +274,7 @@ func TestTwoServersOnOneMachine(t *testing.T) {
 	})
 }
 
-// TestCommandsWithoutServer are the commands that need no server.
+// TestCommandsWithoutServer checks the commands that need no server.
 func TestCommandsWithoutServer(t *testing.T) {
 	t.Parallel()
 	h := newStoppedHarness(t, "process")

@@ -21,14 +21,14 @@ const (
 	maxGrowthBytes = 64 << 20 // by how much the server may grow for all of them
 )
 
-// requestOutcome is what one of a crowd got.
+// requestOutcome is the response to one request, or its error.
 type requestOutcome struct {
 	response
 	err error
 }
 
-// sendAtOnce sends as many requests at once, each with its own body of the same
-// bytes, and returns what all got.
+// sendAtOnce sends n requests with the same body at the same time and returns their
+// outcomes.
 func (h *harness) sendAtOnce(n int, address string, body []byte) []requestOutcome {
 	all := make([]requestOutcome, n)
 	gate := make(chan struct{})
@@ -60,7 +60,8 @@ func (h *harness) postBody(address string, body io.Reader) (response, error) {
 	return response{res.StatusCode, string(text), res.Header}, err
 }
 
-// expectGrowthBelow measures by how much the server's memory grows at most meanwhile.
+// expectGrowthBelow runs a function and checks how much the server's memory grows at
+// most during it.
 func (h *harness) expectGrowthBelow(what string, most int64, meanwhile func()) {
 	h.t.Helper()
 	proc := filepath.Join("/proc", strconv.Itoa(h.cmd.Process.Pid))
@@ -95,8 +96,8 @@ func readStatusKiB(t *testing.T, proc, name string) int64 {
 	return 0
 }
 
-// TestManyRequestsWakeService: five hundred clients at once, each with a megabyte, wake a
-// sleeping service; all are answered, and the server hardly grows.
+// TestManyRequestsWakeService sends 500 requests of a megabyte to a sleeping service
+// at the same time. All get a response, and the server's memory hardly grows.
 func TestManyRequestsWakeService(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	h.applySleeping(h.newFolder(h.workloadConfig("crowded", "replicas: 0..1", fastScaling("rps", 1000), "- LISTEN_AFTER=2000")))
@@ -124,9 +125,10 @@ func TestManyRequestsWakeService(t *testing.T) {
 	}
 }
 
-// TestManyModelRequestsWakeService: calls to a model have to be read before it is known
-// what they mean, so not all of them can wait: those beyond the bound are told
-// to come again, as OpenAI's clients understand it, and do so.
+// TestManyModelRequestsWakeService sends many requests to a sleeping model. The
+// gateway has to read a request to know its model, so it cannot hold all of them: it
+// refuses those over the limit with a Retry-After, in the form that OpenAI's clients
+// understand.
 func TestManyModelRequestsWakeService(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	h.applySleeping(h.newFolder(h.workloadConfig("models", "replicas: 0..1", fastScaling("rps", 1000),
@@ -157,7 +159,8 @@ func TestManyModelRequestsWakeService(t *testing.T) {
 	}
 }
 
-// expectRetryLater checks a refusal in the form of OpenAI, with the time to wait.
+// expectRetryLater checks that a response is a refusal in OpenAI's form with a
+// Retry-After.
 func expectRetryLater(t *testing.T, a response) {
 	t.Helper()
 	var e struct {
@@ -170,8 +173,9 @@ func expectRetryLater(t *testing.T, a response) {
 	}
 }
 
-// TestStreamWaitsForSleepingModel: a call for a stream that waits for a sleeping model is
-// answered with a stream at once, and told that it waits.
+// TestStreamWaitsForSleepingModel checks that a streaming request for a sleeping
+// model gets a stream at once, with comments that keep it alive until the model
+// answers.
 func TestStreamWaitsForSleepingModel(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	h.applySleeping(h.newFolder(h.workloadConfig("wakes", "replicas: 0..1", fastScaling("rps", 1000),

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestDemo runs what `make demo` runs, in a home in which it must leave
-// nothing.
+// TestDemo runs the script of `make demo` in an empty home folder, which must be
+// empty afterwards.
 func TestDemo(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
 		needPiece(t, "python", "DSTACK_TEST_PYTHON")

@@ -16,9 +16,8 @@ import (
 	"dstack/internal/api"
 )
 
-// TestFullDisk fills the disk on which the server keeps logs. The service
-// serves on, the server says what is wrong, and when there is room again logs
-// are kept again.
+// TestFullDisk fills the disk of the server's logs. The service stays ready, the
+// server logs the problem once, and logs are kept again as soon as there is space.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	needPiece(t, "mount", "DSTACK_TEST_MOUNT")
@@ -71,8 +70,8 @@ func TestFullDisk(t *testing.T) {
 	h.stopRun("talker")
 }
 
-// TestInterruptedUpload ends an upload half way. Nothing of it is kept, and the same
-// upload once more is whole.
+// TestInterruptedUpload interrupts an upload. The server keeps no part of it, and
+// accepts the same upload afterwards.
 func TestInterruptedUpload(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -99,8 +98,8 @@ func TestInterruptedUpload(t *testing.T) {
 	}
 }
 
-// uploadCode sends the first part of an upload and closes the connection. It
-// returns the first line of the answer, if there is one.
+// uploadCode sends the first part of an upload (part is from 0 to 1) and closes the
+// connection. It returns the status line of the response, if there is one.
 func (h *harness) uploadCode(code, hash string, part float64) string {
 	h.t.Helper()
 	body := "--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"" + hash + "\"\r\n\r\n" + code + "\r\n--edge--\r\n"
@@ -124,8 +123,7 @@ func (h *harness) uploadCode(code, hash string, part float64) string {
 	return line
 }
 
-// listFiles lists what the server keeps beside its database, which grows by
-// itself.
+// listFiles lists the server's files except the database.
 func (h *harness) listFiles() string {
 	h.t.Helper()
 	var list strings.Builder

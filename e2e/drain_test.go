@@ -12,8 +12,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// TestStopDuringStreams: fewer replicas, and then none, under streams. Each
-// is finished, and who has nothing more to do is not waited for.
+// TestStopDuringStreams scales a run down, and then stops it, during streams. Every
+// stream is completed, and the stop does not wait longer than for the streams.
 func TestStopDuringStreams(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	n, drain := 20, 20 // streams of four seconds
@@ -47,8 +47,8 @@ func TestStopDuringStreams(t *testing.T) {
 	h.expectEvent("ends", dstack.EventReplica, "draining", "terminating")
 }
 
-// TestDrainTimeout: what does not end is cut, but never before its time, and
-// a replica that does not mind SIGTERM is killed.
+// TestDrainTimeout checks that streams are cut after the drain timeout, and not
+// before, and that a replica that ignores SIGTERM is killed.
 func TestDrainTimeout(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -74,7 +74,7 @@ func TestDrainTimeout(t *testing.T) {
 	})
 }
 
-// TestAbort waits for nobody.
+// TestAbort checks that an aborted run ends at once.
 func TestAbort(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	h.applyAndWait(h.newFolder(h.workloadConfig("aborted", "drain_timeout: 60s", "- IGNORE_TERM=1")))
@@ -95,8 +95,8 @@ func TestAbort(t *testing.T) {
 	}
 }
 
-// TestScaleDownRemovesIdleReplica: of three replicas the one without a stream leaves, at
-// once, and whoever has one stays.
+// TestScaleDownRemovesIdleReplica checks that a scale-down removes the one of three
+// replicas that has no stream.
 func TestScaleDownRemovesIdleReplica(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	config := h.workloadConfig("idle", "replicas: 3", "drain_timeout: 30s")
@@ -129,7 +129,8 @@ func TestScaleDownRemovesIdleReplica(t *testing.T) {
 	h.waitForReplicas(5*time.Second, "idle", 2)
 }
 
-// findReplicaContainer is the present container of a replica, by its number.
+// findReplicaContainer returns the name of the container of a replica's present
+// attempt.
 func (h *harness) findReplicaContainer(run string, num int) string {
 	h.t.Helper()
 	attempt := string(findReplica(h.fetchRun(run), num).SubmissionID)
@@ -140,8 +141,8 @@ func (h *harness) findReplicaContainer(run string, num int) string {
 	return runDocker(h.t, "inspect", "-f", "{{slice .Name 1}}", name)
 }
 
-// openStreamOn opens a stream of 15 seconds to a certain container: streams that
-// come to others are left again at once.
+// openStreamOn opens a stream of 15 seconds to a given container. It closes streams
+// that reach other containers.
 func (h *harness) openStreamOn(run, container string, all []string) *eventStream {
 	h.t.Helper()
 	for range 10 * len(all) {
@@ -157,7 +158,7 @@ func (h *harness) openStreamOn(run, container string, all []string) *eventStream
 	return nil
 }
 
-// TestDrainingRefusesRequests: the run that stops takes no new request, and says so.
+// TestDrainingRefusesRequests checks that a run that stops refuses new requests.
 func TestDrainingRefusesRequests(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	h.applyAndWait(h.newFolder(h.workloadConfig("leaves", "drain_timeout: 20s")))

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// readSeedExample is an example of the page that the product was built from, as it
-// stands there.
+// readSeedExample returns an example of the documentation page that the product was
+// specified by, unchanged.
 func readSeedExample(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "seed", name+".dstack.yml"))
@@ -21,9 +21,8 @@ func readSeedExample(t *testing.T, name string) string {
 	return string(text)
 }
 
-// waitForPort waits for a port of this machine that an example wants: examples
-// as they stand use 8000, and processes of the process engine share it with
-// everybody.
+// waitForPort waits until a port of this machine is free. The examples use port
+// 8000, and processes share the machine's ports.
 func waitForPort(t *testing.T, engine string, address string) {
 	t.Helper()
 	if engine == "docker" {
@@ -41,8 +40,8 @@ func waitForPort(t *testing.T, engine string, address string) {
 	}
 }
 
-// TestSeedExamples runs the examples that serve a folder. They share a port
-// and a name, so one comes after the other.
+// TestSeedExamples runs the examples that serve a folder. They have the same port
+// and name, so they run one after the other.
 func TestSeedExamples(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
@@ -85,7 +84,8 @@ func TestHTTPServerExample(t *testing.T) {
 	})
 }
 
-// TestPrivateRegistry pulls with the right password, and does not with a wrong one.
+// TestPrivateRegistry pulls an image with the right password, and is refused with a
+// wrong one.
 func TestPrivateRegistry(t *testing.T) {
 	needBaseImage(t)
 	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
@@ -117,7 +117,8 @@ func TestPrivateRegistry(t *testing.T) {
 	runDocker(t, "rmi", image)
 }
 
-// TestEnvironment gives values in every way there is, and no way at all.
+// TestEnvironment sets variables in every possible way, and leaves a required one
+// out.
 func TestEnvironment(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -162,8 +163,8 @@ func TestEnvironment(t *testing.T) {
 	})
 }
 
-// TestExampleWithoutGPU: the page's example with a GPU ends with the
-// reason, and exit status 4, where there is none.
+// TestExampleWithoutGPU checks that apply ends with the reason and exit status 4 if
+// no machine has the GPU.
 func TestExampleWithoutGPU(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/dev/nvidia0"); !errors.Is(err, os.ErrNotExist) {

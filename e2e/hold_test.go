@@ -15,7 +15,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestRequestHeldUntilReady: a request that comes before its service is ready waits for it.
+// TestRequestHeldUntilReady checks that a request that arrives before its service is
+// ready waits for it.
 func TestRequestHeldUntilReady(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -38,7 +39,7 @@ func TestRequestHeldUntilReady(t *testing.T) {
 	})
 }
 
-// TestPostgres is a server with its memory in PostgreSQL, killed half way.
+// TestPostgres kills and restarts a server whose database is in PostgreSQL.
 func TestPostgres(t *testing.T) {
 	t.Parallel()
 	address := needPiece(t, "postgres", "DSTACK_TEST_POSTGRES_URL")
@@ -82,7 +83,7 @@ func TestPostgres(t *testing.T) {
 	}
 }
 
-// TestConfig gives the command line another home, as on another machine.
+// TestConfig runs commands with another home folder, as on another machine.
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")

@@ -12,7 +12,8 @@ import (
 	"dstack/internal/api"
 )
 
-// TestInvalidFiles refuses files before anybody is asked anything.
+// TestInvalidFiles checks that invalid files are refused before anything is
+// submitted.
 func TestInvalidFiles(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -44,7 +45,8 @@ func TestInvalidFiles(t *testing.T) {
 	}
 }
 
-// TestInvalidCommandLine refuses what cannot be meant, and says what could.
+// TestInvalidCommandLine checks that invalid command lines are refused with a
+// suggestion.
 func TestInvalidCommandLine(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -64,7 +66,8 @@ func TestInvalidCommandLine(t *testing.T) {
 	}
 }
 
-// TestFailedConnection: no server, a wrong token, a project that is not there.
+// TestFailedConnection checks commands without a server, with a wrong token and with
+// an unknown project.
 func TestFailedConnection(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -89,8 +92,8 @@ func TestFailedConnection(t *testing.T) {
 	}
 }
 
-// TestReplicasThatNeverServe are services that never serve. Each ends by itself, tells
-// why with the last lines of its output, and leaves nothing.
+// TestReplicasThatNeverServe runs services that never become ready. Each run fails
+// with a reason and its last lines of output, and leaves nothing.
 func TestReplicasThatNeverServe(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -115,8 +118,8 @@ func TestReplicasThatNeverServe(t *testing.T) {
 	})
 }
 
-// expectNeverReady applies what cannot become ready, and looks that nothing is
-// left half done: no run that goes on, no process, no container.
+// expectNeverReady applies a configuration that cannot become ready, and checks that
+// the run fails and leaves no process and no container.
 func (h *harness) expectNeverReady(name, config string, code int, words ...string) {
 	h.t.Helper()
 	dir := h.newFolder(config)
@@ -134,8 +137,8 @@ func (h *harness) expectNeverReady(name, config string, code int, words ...strin
 	}
 }
 
-// TestMissingImages: the registry answers that there is none, nobody answers, and
-// no registry could be meant.
+// TestMissingImages checks images that the registry does not have, a registry that
+// does not answer, and an invalid image name.
 func TestMissingImages(t *testing.T) {
 	t.Parallel()
 	needBaseImage(t)
@@ -163,8 +166,8 @@ func TestMissingImages(t *testing.T) {
 	r.expectError(r.code, "Not An Image")
 }
 
-// TestTakenPort: processes share this machine's ports; a second service on a
-// port is told so, and is no crash loop.
+// TestTakenPort checks that a second service on a port of this machine is refused,
+// and is not a crash loop. Processes share the machine's ports.
 func TestTakenPort(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -186,7 +189,7 @@ func TestTakenPort(t *testing.T) {
 	}
 }
 
-// TestForeignPort: a program that dstack knows nothing of has the port.
+// TestForeignPort checks that a port that another program uses is refused.
 func TestForeignPort(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -200,7 +203,8 @@ func TestForeignPort(t *testing.T) {
 		1, "port "+port)
 }
 
-// TestUploadLimit refuses an upload by the names of what cannot travel.
+// TestUploadLimit checks that a file that is too large for the upload is refused by
+// name.
 func TestUploadLimit(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")

@@ -10,9 +10,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// TestServerKilledDuringChanges kills the server in the middle of each thing that a
-// service that lives goes through. Started again, it brings it to its end:
-// nothing is doubled, and nothing is left behind.
+// TestServerKilledDuringChanges kills the server during each kind of change of a
+// run. The restarted server completes the change; nothing is doubled and nothing is
+// left.
 func TestServerKilledDuringChanges(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	config := h.workloadConfig("phoenix", "replicas: 0..3", fastScaling("concurrency", 1), "drain_timeout: 20s", "- VERSION=1", "- LISTEN_AFTER=300")
@@ -32,7 +32,7 @@ func TestServerKilledDuringChanges(t *testing.T) {
 	}
 }
 
-// killWhen kills the server as soon as something is so, and starts it again.
+// killWhen kills the server as soon as check returns no error, and starts it again.
 func (h *harness) killWhen(what string, check func() error) {
 	h.t.Helper()
 	h.waitUntil(30*time.Second, what, check)
@@ -60,7 +60,7 @@ func (h *harness) checkDesiredReplicas(run string, n int) error {
 	return nil
 }
 
-// waitUntilStable waits until what was begun is done, one way or the other.
+// waitUntilStable waits until the number of ready replicas is the desired one.
 func (h *harness) waitUntilStable(run string) {
 	h.t.Helper()
 	h.waitUntil(30*time.Second, "it has come to rest", func() error {

@@ -11,8 +11,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// TestRateLimits: a caller's burst passes, and what is beyond it is told when
-// to come again; callers do not pay for each other.
+// TestRateLimits checks that a caller's burst passes, that requests over it get 429
+// with a Retry-After, and that callers have separate limits.
 func TestRateLimits(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	h.applyAndWait(h.newFolder(h.workloadConfig("limited",
@@ -60,8 +60,8 @@ func TestRateLimits(t *testing.T) {
 	}
 }
 
-// TestMaxDuration: a run ends when it has run for as long as it may, by a
-// reason of its own, and in order.
+// TestMaxDuration checks that a run stops by itself after max_duration, and
+// completes its streams.
 func TestMaxDuration(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -88,8 +88,8 @@ func TestMaxDuration(t *testing.T) {
 	})
 }
 
-// TestEventsOutliveRun: what happened can be asked after the run is gone, and
-// tells who did what.
+// TestEventsOutliveRun checks that the events of a deleted run can be read, and have
+// the user who did something.
 func TestEventsOutliveRun(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	config := h.workloadConfig("gone", "- VERSION=1")

@@ -45,7 +45,7 @@ func runTests(m *testing.M) int {
 	return code
 }
 
-// buildBinary makes a static binary, as a release is built.
+// buildBinary builds a static binary, as for a release.
 func buildBinary(dir, name, pkg string) string {
 	out := filepath.Join(dir, name)
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=0.0.0-e2e", "-o", out, pkg)
@@ -57,8 +57,9 @@ func buildBinary(dir, name, pkg string) string {
 	return out
 }
 
-// needPiece skips a test whose piece is not there, in the words that the report of
-// scripts/test.sh understands, or returns what the piece is.
+// needPiece returns the value of an environment variable that describes a piece
+// which the test needs. Without it, it skips the test with a message that
+// scripts/test.sh understands.
 func needPiece(t *testing.T, piece, variable string) string {
 	t.Helper()
 	if value := os.Getenv(variable); value != "" {

@@ -14,7 +14,7 @@ import (
 	"dstack/internal/hub/hubtest"
 )
 
-// clientResult is what one question of a program of e2e/clients gave.
+// clientResult is the result of one question of a program in e2e/clients.
 type clientResult struct {
 	Error     string
 	Status    int
@@ -46,10 +46,10 @@ You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
 '}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
 ' }}{% endif %}`
 
-// TestModelAPI: official clients ask all that they can of one model, by
-// its own API of OpenAI, by TGI with the template of a hub, and by an older
-// TGI with a template of the configuration. What the model's server answers
-// directly is what every way must give.
+// TestModelAPI asks one model with official clients in three ways: by its own OpenAI
+// API, by TGI with the chat template of a hub, and by an older TGI with a chat
+// template in the configuration. All ways must give the results of the model's
+// server.
 func TestModelAPI(t *testing.T) {
 	m := newModelHarness(t)
 	t.Run("counted", m.testMetrics)
@@ -69,7 +69,7 @@ func TestModelAPI(t *testing.T) {
 	})
 }
 
-// modelHarness is a house with the services of TestModelAPI.
+// modelHarness is a harness with the services of TestModelAPI.
 type modelHarness struct {
 	*harness
 	python      string
@@ -93,8 +93,8 @@ func newModelHarness(t *testing.T) *modelHarness {
 	return m
 }
 
-// serveModel applies a service of a folder with a serve.py, and returns where it
-// answers without the gateway.
+// serveModel applies a service of a folder with a serve.py, and returns its address
+// without the gateway.
 func (m *modelHarness) serveModel(name, folder, generation, model string) string {
 	m.t.Helper()
 	dir, port := m.copyFolder(folder), findFreePort(m.t)
@@ -110,7 +110,8 @@ func (m *modelHarness) serveModel(name, folder, generation, model string) string
 	return fmt.Sprintf("http://127.0.0.1:%d", port)
 }
 
-// tokenizerConfig is that of SmolLM2's repository, as far as we read it.
+// tokenizerConfig returns those fields of SmolLM2's tokenizer_config.json that the
+// gateway reads.
 func tokenizerConfig(t *testing.T) string {
 	return encodeJSON(t, map[string]any{
 		"add_prefix_space": false, "bos_token": "<|im_start|>", "chat_template": smolTemplate, "clean_up_tokenization_spaces": false,
@@ -128,12 +129,12 @@ func encodeJSON(t *testing.T, v any) string {
 	return string(text)
 }
 
-// gatewayURL is where all of the house's models answer.
+// gatewayURL returns the base URL of all models.
 func (m *modelHarness) gatewayURL() string {
 	return fmt.Sprintf("http://gateway.localhost:%d/v1", m.port)
 }
 
-// runClient runs a program of e2e/clients and returns what came of each question.
+// runClient runs a program of e2e/clients and returns its results by question.
 func (m *modelHarness) runClient(t *testing.T, script, base, model string) map[string]clientResult {
 	t.Helper()
 	program, path := m.python, "clients/"+script
@@ -155,8 +156,8 @@ func (m *modelHarness) runClient(t *testing.T, script, base, model string) map[s
 	return all
 }
 
-// testOpenAI: through the gateway, every answer is the one that the model's
-// server gives. Only what is the gateway's own is not.
+// testOpenAI checks that the gateway passes on the responses of the model's server
+// unchanged, except those that the gateway makes itself.
 func (m *modelHarness) testOpenAI(t *testing.T, direct map[string]clientResult) {
 	for _, script := range []string{"surface.py", "surface.mjs"} {
 		got := m.runClient(t, script, m.gatewayURL(), openaiModel)
@@ -167,7 +168,7 @@ func (m *modelHarness) testOpenAI(t *testing.T, direct map[string]clientResult) 
 	t.Run("anthropic", m.testAnthropic)
 }
 
-// expectGatewayResults checks what the gateway answers by itself.
+// expectGatewayResults checks the results that the gateway makes itself.
 func (m *modelHarness) expectGatewayResults(t *testing.T, got map[string]clientResult, model string) {
 	t.Helper()
 	listed := slices.Sorted(slices.Values(got["list"].Texts))
@@ -191,7 +192,7 @@ func expectFailure(t *testing.T, got map[string]clientResult, question, class st
 	}
 }
 
-// expectSameResults compares all outcomes but some.
+// expectSameResults compares all results except those of some questions.
 func expectSameResults(t *testing.T, who string, got, want map[string]clientResult, but ...string) {
 	t.Helper()
 	if len(got) != len(want) {

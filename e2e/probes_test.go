@@ -14,9 +14,9 @@ import (
 
 const probesConfig = "probes: [{type: http, url: /health, timeout: 1s, interval: 1s}]"
 
-// TestFrozenReplica: a replica that takes connections and answers nothing is
-// out of rotation within two intervals of its probe, and restarted after its
-// third failure.
+// TestFrozenReplica checks that a replica that accepts connections and does not
+// answer gets no requests after two probe intervals, and is restarted after its
+// third failed probe.
 func TestFrozenReplica(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	h.applyAndWait(h.newFolder(h.workloadConfig("frozen", "replicas: 3", probesConfig)))
@@ -60,8 +60,8 @@ func TestFrozenReplica(t *testing.T) {
 	h.expectEvent("frozen", dstack.EventReplica, "unhealthy", "restarting", "3 times in a row")
 }
 
-// freezeContainer stops all processes of a container, as a kernel does that has none
-// left for them: its port still takes connections.
+// freezeContainer stops all processes of a container with SIGSTOP. Its port still
+// accepts connections.
 func freezeContainer(t *testing.T, container string) {
 	t.Helper()
 	lines := strings.Split(runDocker(t, "top", container, "-o", "pid"), "\n")
@@ -76,8 +76,8 @@ func freezeContainer(t *testing.T, container string) {
 	}
 }
 
-// TestKilledReplica: no more requests fail than were in flight on a replica
-// that ends all of a sudden; and those that may be repeated do not either.
+// TestKilledReplica kills a replica under load. Only requests in flight may fail,
+// and those that can be repeated must not fail.
 func TestKilledReplica(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	h.applyAndWait(h.newFolder(h.workloadConfig("killed", "replicas: 3", probesConfig)))
@@ -112,8 +112,8 @@ func TestKilledReplica(t *testing.T) {
 	}
 }
 
-// TestAllReplicasUnhealthy: when every replica fails its probes, the probes are as likely
-// to be wrong as the replicas: traffic still flows.
+// TestAllReplicasUnhealthy checks that requests still reach the replicas if all of
+// them fail their probes, because then the probes are as likely to be wrong.
 func TestAllReplicasUnhealthy(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	h.applyAndWait(h.newFolder(h.workloadConfig("sick", "replicas: 2", probesConfig)))

@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// TestProfileAndEnvFile: what neither the configuration nor the command line
-// says comes from a profile and from files of variables, to the replica.
+// TestProfileAndEnvFile checks values from profiles and from files of variables.
 func TestProfileAndEnvFile(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()

@@ -10,8 +10,8 @@ import (
 	"dstack/internal/api"
 )
 
-// TestServerKilledAtRandom kills the server at random moments of a run's life, and
-// looks after each restart for what was lost, doubled or left.
+// TestServerKilledAtRandom kills the server at random moments of a run's life. After
+// each restart nothing may be lost, doubled or left.
 func TestServerKilledAtRandom(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -55,8 +55,8 @@ func TestServerKilledAtRandom(t *testing.T) {
 	})
 }
 
-// killDuring kills the server at a random moment while something is asked of
-// it, and starts it again. What was asked may fail: the server went away.
+// killDuring kills the server at a random moment during action, and starts it again.
+// The action may fail.
 func (h *harness) killDuring(dice *rand.Rand, ask func()) {
 	h.t.Helper()
 	ended := make(chan struct{})
@@ -72,7 +72,7 @@ func (h *harness) killDuring(dice *rand.Rand, ask func()) {
 	h.t.Logf("killed after %s", after)
 }
 
-// expectReplicaCount checks that as many replicas run as there should, and no more.
+// expectReplicaCount checks that exactly want replicas run.
 func (h *harness) expectReplicaCount(round, want int) {
 	h.t.Helper()
 	if active := h.listActiveRuns(); len(active) != 1 {
@@ -91,7 +91,7 @@ func (h *harness) expectReplicaCount(round, want int) {
 	}
 }
 
-// listWorkloads are the processes of this house that run the workload.
+// listWorkloads returns the processes that run the workload.
 func (h *harness) listWorkloads() []string {
 	var found []string
 	for _, p := range h.listProcesses() {
@@ -102,7 +102,8 @@ func (h *harness) listWorkloads() []string {
 	return found
 }
 
-// identifyReplicas tells the replicas apart: containers by their names, processes by number.
+// identifyReplicas returns a text that identifies the replicas: container names or
+// process numbers.
 func (h *harness) identifyReplicas(replicas int) string {
 	h.t.Helper()
 	if h.engine == "docker" {

@@ -19,8 +19,8 @@ type badRevision struct {
 	output         string   // the last line of its output
 }
 
-// TestFailedRevisions: a revision that does not become ready takes no request,
-// costs no request, goes by itself, and is told of.
+// TestFailedRevisions checks that a revision that does not become ready gets no
+// requests, makes no request fail, is rolled back and is reported.
 func TestFailedRevisions(t *testing.T) {
 	needBaseImage(t)
 	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
@@ -52,8 +52,8 @@ func TestFailedRevisions(t *testing.T) {
 	}
 }
 
-// TestFailedRevisionOfProcess is one where the old replica must leave before the
-// new one can show that it is bad.
+// TestFailedRevisionOfProcess checks a failed revision whose replica could start
+// only after the old one had ended.
 func TestFailedRevisionOfProcess(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	config := h.workloadConfig("returns", "drain_timeout: 5s", "- VERSION=1")
@@ -63,8 +63,8 @@ func TestFailedRevisionOfProcess(t *testing.T) {
 		[]string{"code 9", "3 times in a row"}, "the model is not there"}, 2)
 }
 
-// expectRollback applies a bad revision under load, and checks that the one before
-// serves on, and that all that can be asked says so.
+// expectRollback applies a bad revision under load. It checks that the revision
+// before keeps serving, and that status, history and events report the rollback.
 func (h *harness) expectRollback(dir, config string, c badRevision, num int) {
 	h.t.Helper()
 	run := h.listActiveRuns()[0].Name
@@ -91,13 +91,14 @@ func (h *harness) expectRollback(dir, config string, c badRevision, num int) {
 	h.expectEvent(run, dstack.EventRolledBack, fmt.Sprint(num), "1", c.words[0])
 }
 
-// hasLine says whether a line begins with words; no words are in all.
+// hasLine reports whether a line begins with prefix; an empty prefix is always
+// there.
 func hasLine(lines []string, words string) bool {
 	return words == "" || slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, words) })
 }
 
-// TestCrashLoop: one replica that crashes again and again changes neither its
-// neighbour nor the run.
+// TestCrashLoop checks that a replica in a crash loop affects neither the other
+// replica nor the run.
 func TestCrashLoop(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	config := h.workloadConfig("loops", "replicas: 2", "- ONLY=1", "- CRASH_AFTER=1500")

@@ -11,13 +11,13 @@ import (
 	"dstack/internal/dstack"
 )
 
-// setVersion is a configuration with another VERSION.
+// setVersion returns the configuration with another VERSION.
 func setVersion(config string, from, to int) string {
 	return strings.Replace(config, fmt.Sprintf("VERSION=%d", from), fmt.Sprintf("VERSION=%d", to), 1)
 }
 
-// TestRolloutDuringStreams: update after update, and not one stream is cut, not
-// one request fails, and there are never fewer replicas than wanted.
+// TestRolloutDuringStreams updates a run several times. No stream is cut, no request
+// fails, and there are never fewer ready replicas than desired.
 func TestRolloutDuringStreams(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	updates, n, drain := 3, 25, 15 // streams of five seconds
@@ -65,8 +65,8 @@ func TestRolloutDuringStreams(t *testing.T) {
 	h.expectEvent("rolls", dstack.EventReplica, "ready", "draining", fmt.Sprintf("replaced by revision %d", updates+1))
 }
 
-// TestUpdateOfProcess: where two replicas cannot be at once, the old one
-// leaves first, and requests wait meanwhile.
+// TestUpdateOfProcess checks an update where two replicas cannot run at the same
+// time: the old replica ends first, and requests wait.
 func TestUpdateOfProcess(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	config := h.workloadConfig("recreates", "drain_timeout: 10s", "- VERSION=0")
@@ -84,7 +84,8 @@ func TestUpdateOfProcess(t *testing.T) {
 	h.waitForReplicas(20*time.Second, "recreates", 1)
 }
 
-// TestInPlaceUpdate: what touches no container keeps them all.
+// TestInPlaceUpdate checks that changes that do not affect containers keep all of
+// them.
 func TestInPlaceUpdate(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	config := h.workloadConfig("stays", "replicas: 1", "auth: true")
@@ -121,7 +122,7 @@ func TestInPlaceUpdate(t *testing.T) {
 	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").expectExit(0).expectText("nothing changed")
 }
 
-// TestManualRollback brings an earlier revision back: the one before, or any.
+// TestManualRollback rolls back to the revision before and to a given one.
 func TestManualRollback(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -159,7 +160,8 @@ func TestManualRollback(t *testing.T) {
 	})
 }
 
-// waitForRevision waits until a revision is ready and all answer with a version.
+// waitForRevision waits until a revision is ready and checks the version that
+// answers.
 func (h *harness) waitForRevision(run string, revision int, version string) {
 	h.t.Helper()
 	h.waitUntil(30*time.Second, fmt.Sprintf("%s is ready at revision %d", run, revision), func() error {

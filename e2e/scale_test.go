@@ -10,13 +10,13 @@ import (
 	"dstack/internal/dstack"
 )
 
-// fastScaling is scaling with delays that a test can wait for.
+// fastScaling returns a scaling configuration with short delays.
 func fastScaling(metric string, target float64) string {
 	return fmt.Sprintf("scaling: {metric: %s, target: %g, scale_up_delay: 1s, scale_down_delay: 3s, window: 5s}", metric, target)
 }
 
-// TestAutoscaling: one replica becomes four and one again by nothing but
-// requests, and none of them fails.
+// TestAutoscaling checks that load scales a run from one replica to four and back,
+// and that no request fails.
 func TestAutoscaling(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	h.applyAndWait(h.newFolder(h.workloadConfig("scales", "replicas: 1..4", fastScaling("rps", 4), "drain_timeout: 5s")))
@@ -42,8 +42,8 @@ func TestAutoscaling(t *testing.T) {
 	}
 }
 
-// TestScaleToZero: a service that may have no replica has none until a request
-// comes, which waits for the first, and has none again when no more come.
+// TestScaleToZero checks that a service with a minimum of zero replicas sleeps
+// without requests, and that a request wakes it and waits for the first replica.
 func TestScaleToZero(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -82,8 +82,8 @@ func TestScaleToZero(t *testing.T) {
 	})
 }
 
-// applySleeping applies a service that may have no replica: it is asleep at
-// once, and nothing is started for it.
+// applySleeping applies a service with a minimum of zero replicas, and checks that
+// it sleeps at once.
 func (h *harness) applySleeping(dir string) {
 	h.t.Helper()
 	began := time.Now()
@@ -99,7 +99,7 @@ func (h *harness) applySleeping(dir string) {
 	h.runCLI("ps").expectExit(0).expectText("sleeping")
 }
 
-// waitUntilAsleep waits until a service sleeps, and nothing runs.
+// waitUntilAsleep waits until a service sleeps and nothing of it runs.
 func (h *harness) waitUntilAsleep(run string) {
 	h.t.Helper()
 	h.waitUntil(time.Minute, run+" sleeps", func() error {
@@ -110,7 +110,8 @@ func (h *harness) waitUntilAsleep(run string) {
 	})
 }
 
-// TestUnauthorizedRequestsDoNotWake: whoever may not call a service does not wake it.
+// TestUnauthorizedRequestsDoNotWake checks that requests without a token do not wake
+// a service.
 func TestUnauthorizedRequestsDoNotWake(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	h.applySleeping(h.newFolder(h.workloadConfig("private", "replicas: 0..1", fastScaling("rps", 1))))

@@ -11,7 +11,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// TestStreams carries server-sent events and a WebSocket, by host and by path.
+// TestStreams checks server-sent events and WebSockets, by host and by path.
 func TestStreams(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -58,7 +58,8 @@ func (h *harness) openResponse(ctx context.Context, address string) *http.Respon
 	return res
 }
 
-// expectSpacedEvents checks that each event comes when it is sent, not with the last.
+// expectSpacedEvents checks that events arrive when they are sent, and not all at
+// the end.
 func (h *harness) expectSpacedEvents(address string) {
 	h.t.Helper()
 	res := h.openResponse(h.t.Context(), address)
@@ -78,7 +79,7 @@ func (h *harness) expectSpacedEvents(address string) {
 	}
 }
 
-// expectCancel checks that the replica hears of it when its client goes away.
+// expectCancel checks that the replica notices when its client disconnects.
 func (h *harness) expectCancel(address string) {
 	h.t.Helper()
 	before := h.expectStatus(h.serviceURL("streams", "/cancelled"), 200).body
