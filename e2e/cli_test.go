@@ -62,7 +62,7 @@ func (r *result) expectText(words ...string) *result {
 	r.t.Helper()
 	for _, w := range words {
 		if !strings.Contains(r.out+r.err, w) {
-			r.t.Errorf("%s: does not say %q\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
+			r.t.Errorf("%s: no %q in the output\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
 		}
 	}
 	return r
@@ -73,7 +73,7 @@ func (r *result) expectNoText(words ...string) *result {
 	r.t.Helper()
 	for _, w := range words {
 		if strings.Contains(r.out+r.err, w) {
-			r.t.Errorf("%s: says %q\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
+			r.t.Errorf("%s: %q is in the output\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
 		}
 	}
 	return r
@@ -169,7 +169,7 @@ func (h *harness) findRun(name string) api.RunView {
 			return v
 		}
 	}
-	h.t.Fatalf("there is no run %s", name)
+	h.t.Fatalf("no run is named %s", name)
 	return api.RunView{}
 }
 

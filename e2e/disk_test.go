@@ -32,7 +32,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	mount("-o", "size=256k")
-	t.Cleanup(func() { // before the house is left: cleanups run backwards
+	t.Cleanup(func() { // runs before the cleanup of the harness
 		if out, err := exec.Command("umount", "-l", logs).CombinedOutput(); err != nil {
 			t.Errorf("umount: %v: %s", err, out)
 		}
@@ -45,9 +45,9 @@ func TestFullDisk(t *testing.T) {
 	h.applyAndWait(h.newFolder(config))
 	h.expectStatus(h.serviceURL("talker", "/"), 200)
 	const full = "the disk is full: output is lost until there is room again"
-	h.waitUntil(20*time.Second, "the server says that its disk is full", func() error {
+	h.waitUntil(20*time.Second, "the server logs that its disk is full", func() error {
 		if !strings.Contains(h.log.String(), full) {
-			return fmt.Errorf("it has not")
+			return fmt.Errorf("it does not")
 		}
 		return nil
 	})
@@ -57,7 +57,7 @@ func TestFullDisk(t *testing.T) {
 	}
 
 	mount("-o", "remount,size=64m")
-	h.waitUntil(30*time.Second, "logs are kept again, and tell what is missing", func() error {
+	h.waitUntil(30*time.Second, "logs are kept again, with a line about lost output", func() error {
 		r := h.runCLI("logs", "talker")
 		if r.code != 0 || !strings.Contains(r.out, "still here") || !strings.Contains(r.out, "lines lost: the disk was full") {
 			return fmt.Errorf("exit status %d, %d bytes, ending with %q", r.code, len(r.out), r.out[max(0, len(r.out)-200):])
@@ -65,7 +65,7 @@ func TestFullDisk(t *testing.T) {
 		return nil
 	})
 	if times := strings.Count(h.log.String(), full); times != 1 {
-		t.Errorf("the server said so %d times, want once", times)
+		t.Errorf("the server logged that %d times, want once", times)
 	}
 	h.stopRun("talker")
 }
@@ -81,20 +81,20 @@ func TestInterruptedUpload(t *testing.T) {
 	before := h.listFiles()
 	for _, part := range []float64{0, 0.01, 0.5, 0.99} {
 		if got := h.uploadCode(code, hash, part); strings.Contains(got, " 200 ") {
-			t.Errorf("after %.0f%% of the upload the server says %s", part*100, got)
+			t.Errorf("after %.0f%% of the upload the response is %s", part*100, got)
 		}
 	}
 	h.waitUntil(10*time.Second, "no part of the upload is kept", func() error {
 		if after := h.listFiles(); after != before {
-			return fmt.Errorf("the server's folder had\n%snow it has\n%s", before, after)
+			return fmt.Errorf("the server's folder contained\n%sand contains\n%s", before, after)
 		}
 		return nil
 	})
 	if got := h.uploadCode(code, strings.Repeat("0", 64), 1); !strings.Contains(got, " 400 ") {
-		t.Errorf("an upload under another's name gives %s", got)
+		t.Errorf("the response to an upload with a wrong hash is %s", got)
 	}
 	if got := h.uploadCode(code, hash, 1); !strings.Contains(got, " 200 ") {
-		t.Errorf("the whole upload gives %s", got)
+		t.Errorf("the response to the complete upload is %s", got)
 	}
 }
 

@@ -101,7 +101,7 @@ func (h *harness) workloadConfig(name string, lines ...string) string {
 	}
 	env := []string{"env:", "- HOST=" + host}
 	for _, l := range lines {
-		if strings.HasPrefix(l, "- ") { // one more variable
+		if strings.HasPrefix(l, "- ") { // an environment variable
 			env = append(env, l)
 		} else {
 			text += l + "\n"
@@ -138,7 +138,7 @@ func (h *harness) listProcesses() []string {
 		if pid, _ := strconv.Atoi(filepath.Base(p)); h.cmd != nil && h.cmd.Process != nil && pid == h.cmd.Process.Pid {
 			continue
 		}
-		cwd, _ := os.Readlink(filepath.Join(p, "cwd")) // one that ended meanwhile has none
+		cwd, _ := os.Readlink(filepath.Join(p, "cwd")) // empty if the process has ended
 		line, _ := os.ReadFile(filepath.Join(p, "cmdline"))
 		if isInside(cwd, h.serverDir) || bytes.Contains(line, []byte(h.serverDir+"/")) {
 			ours = append(ours, filepath.Base(p)+" "+strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " ")))

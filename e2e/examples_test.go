@@ -36,7 +36,7 @@ func waitForPort(t *testing.T, engine string, address string) {
 		return l.Close()
 	})
 	if err != nil {
-		t.Fatalf("this example needs the port at %s, and something else on this machine has it: %v", address, err)
+		t.Fatalf("the example needs the port at %s, and another program uses it: %v", address, err)
 	}
 }
 
@@ -47,7 +47,7 @@ func TestSeedExamples(t *testing.T) {
 		h := newHarness(t, engine)
 		for _, name := range []string{"python", "plain", "auth", "nvcc", "image"} {
 			if engine == "process" && (name == "nvcc" || name == "image") {
-				continue // no image there; TestProcessIgnoresNothing has what is said instead
+				continue // the process engine has no images
 			}
 			t.Run(name, func(t *testing.T) {
 				h := h.withT(t)
@@ -60,7 +60,7 @@ func TestSeedExamples(t *testing.T) {
 				h.applyAndWait(dir)
 				h.expectStatus(h.serviceURL("http-server-service", "/"), 200, "Directory listing", "notes.txt")
 				h.expectStatus(h.servicePathURL("http-server-service", "/notes.txt"), 200, "what a page says")
-				h.expectResponse("GET", h.serviceURL("http-server-service", "/service.dstack.yml"), h.token, "", 404) // the file is no code
+				h.expectResponse("GET", h.serviceURL("http-server-service", "/service.dstack.yml"), h.token, "", 404) // the configuration is not uploaded
 				if name == "auth" {
 					h.expectResponse("GET", h.serviceURL("http-server-service", "/"), "", "", 200)
 				} else {
@@ -91,7 +91,7 @@ func TestPrivateRegistry(t *testing.T) {
 	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
 	user, password := os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD")
 	image := registry + "/" + baseImage
-	config := t.TempDir() // of the Docker client: the test's login is not the user's
+	config := t.TempDir() // of the docker command: the test must not change the user's login
 	runDocker(t, "tag", baseImage, image)
 	runDocker(t, "--config", config, "login", "-u", user, "-p", password, registry)
 	runDocker(t, "--config", config, "push", "-q", image)
@@ -109,7 +109,7 @@ func TestPrivateRegistry(t *testing.T) {
 	if v := h.findRun("http-server-service"); !v.Status.IsFinished() {
 		t.Errorf("the run is %s after its image could not be pulled, want failed", v.Status)
 	}
-	h.waitUntil(10*time.Second, "nothing is left of it", h.checkNothingLeft)
+	h.waitUntil(10*time.Second, "nothing is left of the run", h.checkNothingLeft)
 
 	h.applyAndWait(with(user, password))
 	h.expectStatus(h.serviceURL("http-server-service", "/"), 200, "Directory listing")
@@ -128,7 +128,7 @@ func TestEnvironment(t *testing.T) {
 		h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").
 			expectError(2, "HUGGING_FACE_HUB_TOKEN", "-e HUGGING_FACE_HUB_TOKEN=")
 		if all := h.listRuns(); len(all) > 0 {
-			t.Errorf("there is a run although its environment was not complete: %+v", all)
+			t.Errorf("a run was submitted without its variables: %+v", all)
 		}
 
 		h.applyAndWait(dir, "-e", "HUGGING_FACE_HUB_TOKEN=hf_1", "-e", "MODEL=mine")
@@ -138,7 +138,7 @@ func TestEnvironment(t *testing.T) {
 			"DSTACK_RUN_NAME": "variables", "DSTACK_GPUS_NUM": "0", "DSTACK_REPLICA_NUM": "0",
 		} {
 			if got, _ := a.lookUpEnv(name); got != want {
-				t.Errorf("%s is %q in the replica, want %q", name, got, want)
+				t.Errorf("the replica has %s=%q, want %q", name, got, want)
 			}
 		}
 		if id, _ := a.lookUpEnv("DSTACK_REPO_ID"); id == "" {
@@ -148,17 +148,17 @@ func TestEnvironment(t *testing.T) {
 			t.Errorf("HOME is %q in the container, want /root", home)
 		}
 		if strings.Contains(strings.Join(a.Env, "\n"), h.token) {
-			t.Error("the platform's token is in the replica's environment")
+			t.Error("the replica's environment has the user's token")
 		}
 
-		h.extraEnv = append(h.extraEnv, "HUGGING_FACE_HUB_TOKEN=hf_2") // the user's own environment
+		h.extraEnv = append(h.extraEnv, "HUGGING_FACE_HUB_TOKEN=hf_2") // of the dstack command
 		h.applyAndWait(dir)
 		a = h.fetchInfo("variables")
 		if got, _ := a.lookUpEnv("HUGGING_FACE_HUB_TOKEN"); got != "hf_2" {
-			t.Errorf("HUGGING_FACE_HUB_TOKEN is %q, want the one of the user's environment", got)
+			t.Errorf("HUGGING_FACE_HUB_TOKEN is %q, want the value of the command's environment", got)
 		}
 		if got, _ := a.lookUpEnv("MODEL"); got != "NousResearch/Llama-2-7b-chat-hf" {
-			t.Errorf("MODEL is %q, want the file's", got)
+			t.Errorf("MODEL is %q, want the value of the file", got)
 		}
 	})
 }
@@ -168,12 +168,12 @@ func TestEnvironment(t *testing.T) {
 func TestExampleWithoutGPU(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/dev/nvidia0"); !errors.Is(err, os.ErrNotExist) {
-		t.Log("this machine has a GPU: another 1 TB of it is asked for")
+		t.Log("this machine has a GPU, but not one of 1 TB")
 	}
 	h := newHarness(t, "process")
 	dir := h.newFolder(strings.Replace(readSeedExample(t, "env"), "gpu: 24GB", "gpu: 1TB", 1))
 	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-e", "HUGGING_FACE_HUB_TOKEN=x").expectError(4, "no machine suits", "GPU")
 	if all := h.listRuns(); len(all) > 0 {
-		t.Errorf("there is a run although no machine suits: %+v", all)
+		t.Errorf("a run was submitted although no machine suits: %+v", all)
 	}
 }

@@ -20,16 +20,16 @@ type harness struct {
 	t              *testing.T
 	engine         string
 	home           string
-	serverDir      string // of the server
+	serverDir      string // the server's folder
 	port           int
 	token          string
-	extraEnv       []string // environment
+	extraEnv       []string // of the server and of commands
 	cleanUpTimeout time.Duration
 
-	installation string // what the server's database calls itself, once known
+	installation string // read from the server's database on first use
 
 	cmd  *exec.Cmd
-	done chan struct{} // the server has ended
+	done chan struct{} // closed when the server has ended; nil if it was not started
 	log  safeBuffer
 }
 
@@ -85,7 +85,7 @@ func (h *harness) spawnServer() {
 	h.cmd = exec.Command(dstackBinary, "server", "--port", strconv.Itoa(h.port), "--default")
 	h.cmd.Env = h.buildEnv()
 	h.cmd.Stdout, h.cmd.Stderr = &h.log, &h.log
-	// A group of its own: a kill of the tests by Ctrl-C comes to it in order.
+	// With a process group of its own, the server does not get the Ctrl-C of a terminal.
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	h.cmd.WaitDelay = 5 * time.Second
 	if err := h.cmd.Start(); err != nil {
@@ -104,7 +104,7 @@ func (h *harness) waitForServer() {
 	h.waitUntil(20*time.Second, "the server answers", func() error {
 		select {
 		case <-h.done:
-			h.t.Fatalf("the server ended by itself:\n%s", h.log.String())
+			h.t.Fatalf("the server ended at its start:\n%s", h.log.String())
 		default:
 		}
 		a, err := h.getURL(h.serverURL() + "/healthcheck")
@@ -187,11 +187,11 @@ func (h *harness) cleanUp() {
 		for _, v := range h.listActiveRuns() {
 			h.runCLI("stop", v.Name, "-y", "--abort")
 		}
-		h.waitUntil(h.cleanUpTimeout, "nothing runs any more", h.checkNothingLeft)
+		h.waitUntil(h.cleanUpTimeout, "no replica runs", h.checkNothingLeft)
 		h.stopServer()
 	}
 	if h.t.Failed() {
-		h.t.Logf("the server said:\n%s", h.log.String())
+		h.t.Logf("the log of the server:\n%s", h.log.String())
 	}
 }
 
@@ -201,7 +201,7 @@ func (h *harness) serverURL() string { return fmt.Sprintf("http://127.0.0.1:%d",
 func (h *harness) waitUntil(limit time.Duration, what string, check func() error) {
 	h.t.Helper()
 	if err := retryFor(limit, check); err != nil {
-		h.t.Fatalf("within %s not: %s: %v\nthe server said:\n%s", limit, what, err, h.log.String())
+		h.t.Fatalf("not within %s: %s: %v\nthe log of the server:\n%s", limit, what, err, h.log.String())
 	}
 }
 

@@ -99,7 +99,7 @@ func (h *harness) expectResponse(method, address, token, body string, status int
 	}
 	for _, w := range words {
 		if !strings.Contains(a.body, w) {
-			h.t.Errorf("%s %s: the answer does not say %q: %.2000s", method, address, w, a.body)
+			h.t.Errorf("%s %s: the response does not contain %q: %.2000s", method, address, w, a.body)
 		}
 	}
 	return a
@@ -141,7 +141,7 @@ func errorKindOf(t *testing.T, a response) string {
 		Error struct{ Kind, Message, Hint string }
 	}
 	if err := json.Unmarshal([]byte(a.body), &e); err != nil || e.Error.Message == "" {
-		t.Fatalf("the refusal is not as it should be: %s", a.body)
+		t.Fatalf("the error has another form: %s", a.body)
 	}
 	return e.Error.Kind
 }

@@ -41,7 +41,7 @@ func TestInvalidFiles(t *testing.T) {
 		})
 	}
 	if all := h.listRuns(); len(all) > 0 {
-		t.Errorf("a refused file made a run: %+v", all)
+		t.Errorf("a refused file was submitted: %+v", all)
 	}
 }
 
@@ -84,7 +84,7 @@ func TestFailedConnection(t *testing.T) {
 	}
 	h.extraEnv = nil
 	if all := h.listRuns(); len(all) > 0 {
-		t.Errorf("there is a run: %+v", all)
+		t.Errorf("a run was submitted: %+v", all)
 	}
 	h.stopServer()
 	for _, args := range [][]string{{"ps"}, apply, {"logs", "nobody"}, {"stop", "nobody", "-y"}} {
@@ -127,13 +127,13 @@ func (h *harness) expectNeverReady(name, config string, code int, words ...strin
 		expectError(code, append(words, name+" did not become ready", "dstack logs "+name)...)
 	h.waitUntil(20*time.Second, name+" has failed", func() error {
 		if v := h.findRun(name); v.Status != api.StatusFailed {
-			return fmt.Errorf("it is %s: %s", v.Status, v.Reason)
+			return fmt.Errorf("the run is %s: %s", v.Status, v.Reason)
 		}
 		return nil
 	})
 	h.waitUntil(20*time.Second, "nothing is left of "+name, h.checkNothingLeft)
 	if kind := errorKindOf(h.t, h.expectResponse("GET", h.serviceURL(name, "/"), h.token, "", 404)); kind != "not_found" {
-		h.t.Errorf("a service that failed is refused as %q", kind)
+		h.t.Errorf("the error for a failed service is %q", kind)
 	}
 }
 
@@ -147,21 +147,21 @@ func TestMissingImages(t *testing.T) {
 		os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD"))
 	h := newHarness(t, "docker")
 	for _, c := range []struct {
-		name, image, more string
-		words             []string
+		name, image, extra string
+		words              []string
 	}{
 		{"unknown-image", registry + "/no/such:1", auth, []string{"no/such:1"}},
 		{"unknown-tag", registry + "/" + strings.Replace(baseImage, ":", ":not-", 1), auth, []string{"not-py3.10"}},
 		{"no-registry", fmt.Sprintf("127.0.0.1:%d/no/such:1", findFreePort(t)), "", []string{"no/such:1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h.withT(t).expectNeverReady(c.name, h.workloadConfig(c.name, "image: "+c.image, c.more), 1, c.words...)
+			h.withT(t).expectNeverReady(c.name, h.workloadConfig(c.name, "image: "+c.image, c.extra), 1, c.words...)
 		})
 	}
 	dir := h.newFolder(h.workloadConfig("odd-image", "image: 'Not An Image'"))
 	r := h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
 	if r.code != 1 && r.code != 2 {
-		t.Errorf("exit status %d for an image that cannot be one, want 1 or 2", r.code)
+		t.Errorf("exit status %d for an invalid image name, want 1 or 2", r.code)
 	}
 	r.expectError(r.code, "Not An Image")
 }
@@ -178,14 +178,14 @@ func TestTakenPort(t *testing.T) {
 	h.expectStatus(h.serviceURL("first", "/"), 200)
 
 	dir := h.newFolder(h.workloadConfig("twins", "replicas: 2"))
-	began := time.Now()
+	start := time.Now()
 	r := h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
 	if r.code == 0 {
-		t.Error("two replicas with one port are ready on one machine")
+		t.Error("two replicas with the same port are ready on one machine")
 	}
 	r.expectError(r.code, "port")
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("it took %s to say so", took)
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("the error took %s", took)
 	}
 }
 

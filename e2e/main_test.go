@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// What is built once for all tests.
+// The binaries are built once for all tests.
 var (
 	dstackBinary   string
 	workloadBinary string
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 func runTests(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "dstack-e2e.")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "cannot make a folder for the tests:", err)
+		fmt.Fprintln(os.Stderr, "cannot create a folder for the tests:", err)
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
@@ -65,10 +65,10 @@ func needPiece(t *testing.T, piece, variable string) string {
 	if value := os.Getenv(variable); value != "" {
 		return value
 	}
-	why := os.Getenv("DSTACK_TEST_WITHOUT_" + strings.ToUpper(piece))
-	if why == "" {
-		why = "run the tests with `make test`, which brings it"
+	reason := os.Getenv("DSTACK_TEST_WITHOUT_" + strings.ToUpper(piece))
+	if reason == "" {
+		reason = "run the tests with `make test`, which brings it"
 	}
-	t.Skipf("needs %s: %s", piece, why)
+	t.Skipf("needs %s: %s", piece, reason)
 	return ""
 }

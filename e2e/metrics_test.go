@@ -59,11 +59,11 @@ func (m *modelHarness) testLogPrivacy(t *testing.T) {
 		log := m.log.String()
 		for _, secret := range []string{marker, answer} {
 			if len(secret) < 8 || strings.Contains(log, secret) {
-				t.Errorf("%s: %q is in the server's log, or too short to tell", model, secret)
+				t.Errorf("%s: %q is in the server's log, or is too short for this test", model, secret)
 			}
 		}
 		if !strings.Contains(log, "level=DEBUG msg=request") {
-			t.Errorf("the log says nothing of requests:\n%s", log)
+			t.Errorf("the log has no requests:\n%s", log)
 		}
 	}
 }

@@ -21,7 +21,7 @@ type clientResult struct {
 	Param     string
 	Texts     []string
 	Ends      []string
-	Prompt    int // tokens, as the answer counts them
+	Prompt    int // tokens, as the response reports them
 	Tokens    int
 	Pieces    int  // of a stream
 	UsageLast bool `json:"usage_last"`
@@ -31,7 +31,7 @@ type clientResult struct {
 	Seconds   float64
 }
 
-// The models of the house, by the formats of their servers.
+// The models of TestModelAPI.
 const (
 	openaiModel = "smollm2"
 	hubModel    = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -74,8 +74,8 @@ type modelHarness struct {
 	*harness
 	python      string
 	metricsPort int    // the port of /metrics
-	directURL   string // the model's own endpoint
-	tgiURL      string // and its TGI's
+	directURL   string // the endpoint of the model's server
+	tgiURL      string // the endpoint of TGI
 }
 
 func newModelHarness(t *testing.T) *modelHarness {
@@ -88,7 +88,7 @@ func newModelHarness(t *testing.T) *modelHarness {
 	m.tgiURL = m.serveModel("tgi3", "tgi", "3", "model:\n  type: chat\n  name: "+hubModel+"\n  format: tgi\n")
 	m.serveModel("tgi1", "tgi", "1", "model:\n  type: chat\n  name: "+ownModel+"\n  format: tgi\n  eos_token: <|im_end|>\n  chat_template: "+encodeJSON(t, smolTemplate)+"\n")
 	if n := len(hub.Requests()); n == 0 {
-		t.Error("the hub was not asked for the template")
+		t.Error("the gateway did not request the template from the hub")
 	}
 	return m
 }
@@ -181,7 +181,7 @@ func (m *modelHarness) expectGatewayResults(t *testing.T, got map[string]clientR
 	expectFailure(t, got, "wrong token", "AuthenticationError", 401)
 	expectFailure(t, got, "wrong model", "NotFoundError", 404)
 	if after := got["left"]; after.Error != "" || after.Pieces != 3 || after.Seconds > 10 {
-		t.Errorf("after a stream was left: %+v", after)
+		t.Errorf("after a canceled stream: %+v", after)
 	}
 }
 
@@ -193,16 +193,16 @@ func expectFailure(t *testing.T, got map[string]clientResult, question, class st
 }
 
 // expectSameResults compares all results except those of some questions.
-func expectSameResults(t *testing.T, who string, got, want map[string]clientResult, but ...string) {
+func expectSameResults(t *testing.T, program string, got, want map[string]clientResult, except ...string) {
 	t.Helper()
 	if len(got) != len(want) {
-		t.Errorf("%s has %d outcomes, want %d", who, len(got), len(want))
+		t.Errorf("%s has %d results, want %d", program, len(got), len(want))
 	}
 	for question, w := range want {
 		g := got[question]
 		g.Seconds, w.Seconds = 0, 0
-		if !slices.Contains(but, question) && !reflect.DeepEqual(g, w) {
-			t.Errorf("%s, %s:\ngot  %+v\nwant %+v", who, question, g, w)
+		if !slices.Contains(except, question) && !reflect.DeepEqual(g, w) {
+			t.Errorf("%s, %s:\ngot  %+v\nwant %+v", program, question, g, w)
 		}
 	}
 }

@@ -75,16 +75,16 @@ func runChatClient(t *testing.T, program, script, base, token string) {
 		t.Errorf("the list of models is %v", c.Models)
 	}
 	if len(strings.Fields(c.Answer)) < 5 || c.Tokens < 5 {
-		t.Errorf("the answer has no words in it: %q, %d tokens", c.Answer, c.Tokens)
+		t.Errorf("the answer has too few words: %q, %d tokens", c.Answer, c.Tokens)
 	}
 	if len(strings.Fields(c.Streamed)) < 5 || c.Pieces < 5 || c.Spread <= 0 {
-		t.Errorf("the stream did not come in pieces: %d pieces within %fs: %q", c.Pieces, c.Spread, c.Streamed)
+		t.Errorf("the stream arrived in %d pieces within %fs: %q", c.Pieces, c.Spread, c.Streamed)
 	}
 	if c.WrongToken != "AuthenticationError" {
-		t.Errorf("a wrong token gives %s, want AuthenticationError", c.WrongToken)
+		t.Errorf("the error for a wrong token is %s, want AuthenticationError", c.WrongToken)
 	}
 	if c.WrongModel != "NotFoundError" {
-		t.Errorf("an unknown model gives %s, want NotFoundError", c.WrongModel)
+		t.Errorf("the error for an unknown model is %s, want NotFoundError", c.WrongModel)
 	}
 }
 

@@ -66,7 +66,7 @@ func (h *harness) expectEvent(run string, kind dstack.EventKind, from, to string
 			return e
 		}
 	}
-	h.t.Errorf("no event of %s is of kind %s from %q to %q with %q:\n%s", run, kind, from, to, words, formatEvents(all))
+	h.t.Errorf("no event of %s has the kind %s from %q to %q with %q:\n%s", run, kind, from, to, words, formatEvents(all))
 	return api.EventView{}
 }
 
@@ -102,10 +102,10 @@ func (h *harness) listRevisions(run string) []api.RevisionView {
 // others run.
 func (h *harness) waitForReplicas(limit time.Duration, run string, ready int) {
 	h.t.Helper()
-	h.waitUntil(limit, fmt.Sprintf("%s has %d ready replicas, and no others", run, ready), func() error {
+	h.waitUntil(limit, fmt.Sprintf("%s has exactly %d replicas, all ready", run, ready), func() error {
 		v := h.fetchRun(run)
 		if v.Ready != ready || v.DesiredReplicas != ready {
-			return fmt.Errorf("%s: %d are wanted, %d ready: %s", v.Status, v.DesiredReplicas, v.Ready, formatReplicas(v))
+			return fmt.Errorf("%s: %d replicas are desired, %d ready: %s", v.Status, v.DesiredReplicas, v.Ready, formatReplicas(v))
 		}
 		return h.checkReplicaCount(ready)
 	})
@@ -176,7 +176,7 @@ func (h *harness) findContainer(instance string) string {
 			return name
 		}
 	}
-	h.t.Fatalf("no container is %q", instance)
+	h.t.Fatalf("no container has the ID %q", instance)
 	return ""
 }
 
@@ -191,7 +191,7 @@ func (h *harness) waitForInstances(run string, n int) []string {
 			found = append(found, s.instance)
 		}
 		if len(found) != n {
-			return fmt.Errorf("%v answered: %v", found, s.err)
+			return fmt.Errorf("the replicas that answered are %v: %v", found, s.err)
 		}
 		return nil
 	})

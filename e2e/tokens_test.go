@@ -28,7 +28,7 @@ func (m *modelHarness) testOpenAITokens(t *testing.T) {
 	path := "/chat/completions"
 	direct, through := m.readEvents(t, m.directURL+path, body), m.readEvents(t, m.gatewayURL()+path, body)
 	if len(direct) < 20 || len(direct) != len(through) {
-		t.Fatalf("%d events of the server became %d", len(direct), len(through))
+		t.Fatalf("the server sent %d events, the gateway %d", len(direct), len(through))
 	}
 	for i := range direct {
 		if d, g := comparableEvent(t, direct[i]), comparableEvent(t, through[i]); !reflect.DeepEqual(d, g) {
@@ -104,7 +104,7 @@ func (m *modelHarness) testTGITokens(t *testing.T) {
 		}
 	}
 	if len(want) < 5 || special != 1 {
-		t.Fatalf("the model did not end by itself: %q, %d special tokens", want, special)
+		t.Fatalf("the model did not end its text: %q, %d special tokens", want, special)
 	}
 	got := decodeDeltas(t, m.readEvents(t, m.gatewayURL()+"/chat/completions", encodeJSON(t, map[string]any{"model": hubModel, "messages": hiMessages, "max_tokens": 80, "temperature": 0, "stream": true})))
 	if !slices.Equal(got, want) {

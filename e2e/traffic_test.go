@@ -16,7 +16,7 @@ import (
 // requestResult is the result of one request.
 type requestResult struct {
 	startedAt, endedAt time.Time
-	status             int // 0: no answer, see err
+	status             int // 0: no response, see err
 	err                error
 	version            string
 	instance           string
@@ -62,7 +62,7 @@ func (l *traffic) sendOne(address string) {
 	l.open++
 	tooMany := l.open > maxOpenRequests
 	l.mu.Unlock()
-	s := requestResult{startedAt: time.Now(), err: fmt.Errorf("more than %d requests wait for an answer", maxOpenRequests)}
+	s := requestResult{startedAt: time.Now(), err: fmt.Errorf("more than %d requests have no response", maxOpenRequests)}
 	if !tooMany {
 		s = l.h.measureRequest("GET", address, nil)
 	}
@@ -121,7 +121,7 @@ func (l *traffic) expectNoFailure(what string) []requestResult {
 	}
 	for i, s := range bad {
 		if i < 5 {
-			l.h.t.Errorf("%s: a request failed, begun %s, after %s: %v", what, s.startedAt.Format("15:04:05.000"), s.duration().Round(time.Millisecond), s.err)
+			l.h.t.Errorf("%s: a request failed, sent at %s, after %s: %v", what, s.startedAt.Format("15:04:05.000"), s.duration().Round(time.Millisecond), s.err)
 		}
 	}
 	if len(bad) > 0 || len(all) == 0 {
@@ -146,7 +146,7 @@ func filterFailed(all []requestResult) (bad []requestResult) {
 type eventStream struct {
 	requestResult
 	lastEvent int  // the number of the last event
-	complete  bool // all came, in order, and the last one that says so
+	complete  bool // all events arrived in order, and the end event
 	started   chan struct{}
 	done      chan struct{}
 }
@@ -244,7 +244,7 @@ func (l *streamTraffic) checkStarted(n int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.all) < n {
-		return fmt.Errorf("%d streams have begun, not %d yet", len(l.all), n)
+		return fmt.Errorf("%d streams have started, want %d", len(l.all), n)
 	}
 	return nil
 }
@@ -269,7 +269,7 @@ func expectCompleteStreams(h *harness, what string, all []*eventStream) {
 			continue
 		}
 		if cut++; cut <= 5 {
-			h.t.Errorf("%s: a stream of %s, begun %s, was cut after %s at event %d: %v",
+			h.t.Errorf("%s: a stream of %s, started at %s, was cut after %s at event %d: %v",
 				what, s.instance, s.startedAt.Format("15:04:05.000"), s.duration().Round(time.Millisecond), s.lastEvent, s.err)
 		}
 	}
