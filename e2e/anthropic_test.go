@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// testAnthropic: the same model, by Anthropic's official client and its own
-// header for the token. llama.cpp answers /v1/messages itself.
+// testAnthropic checks the model with Anthropic's official client and its own header
+// for the token. The model's server, llama.cpp, answers /v1/messages itself.
 func (m *modelHarness) testAnthropic(t *testing.T) {
 	base := strings.TrimSuffix(m.gatewayURL(), "/v1")
 	direct := m.runClient(t, "messages.py", strings.TrimSuffix(m.directURL, "/v1"), openaiModel)

@@ -15,15 +15,16 @@ import (
 	"dstack/internal/api"
 )
 
-// TestFirstStart makes a home from nothing, and says the token once.
+// TestFirstStart checks that the first start of a server creates its configuration
+// and prints the token once.
 func TestFirstStart(t *testing.T) {
 	t.Parallel()
 	h := newStoppedHarness(t, "process")
-	if err := os.RemoveAll(h.serverDir); err != nil { // the server writes a configuration itself
+	if err := os.RemoveAll(h.serverDir); err != nil { // without a configuration the server writes one
 		t.Fatal(err)
 	}
 	h.startServer()
-	h.waitUntil(5*time.Second, "the greeting ends", func() error { // the token is in its file before it is said
+	h.waitUntil(5*time.Second, "the server has printed its greeting", func() error { // it writes the token to the file before that
 		if !strings.Contains(h.log.String(), "next: ") {
 			return errors.New(h.log.String())
 		}
@@ -32,7 +33,7 @@ func TestFirstStart(t *testing.T) {
 	first := h.log.String()
 	for _, want := range []string{h.serverURL(), h.token, "SQLite", "dstack apply"} {
 		if !strings.Contains(first, want) {
-			t.Errorf("the first start does not say %q:\n%s", want, first)
+			t.Errorf("the first start does not print %q:\n%s", want, first)
 		}
 	}
 	for _, path := range []string{filepath.Join(h.serverDir, "config.yml"), filepath.Join(h.home, ".dstack", "config.yml")} {
@@ -41,22 +42,22 @@ func TestFirstStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		if path != filepath.Join(h.serverDir, "config.yml") && info.Mode().Perm()&0o077 != 0 {
-			t.Errorf("%s holds a token and has the mode %s", path, info.Mode())
+			t.Errorf("%s contains a token and has the mode %s", path, info.Mode())
 		}
 	}
 	h.runCLI("ps").expectExit(0)
 	h.stopServer()
 	h.startServer()
 	if again := strings.TrimPrefix(h.log.String(), first); strings.Contains(again, h.token) {
-		t.Errorf("the second start says the token again:\n%s", again)
+		t.Errorf("the second start prints the token again:\n%s", again)
 	}
 	h.runCLI("ps").expectExit(0)
 	if kept := h.findFilesWith(h.token); len(kept) > 0 {
-		t.Errorf("the server keeps the token itself in %v", kept)
+		t.Errorf("the server stores the unhashed token in %v", kept)
 	}
 }
 
-// findFilesWith finds files of the server's folder in which a word stands as it is.
+// findFilesWith returns the files of the server's folder that contain a word.
 func (h *harness) findFilesWith(word string) []string {
 	h.t.Helper()
 	var found []string
@@ -69,7 +70,7 @@ func (h *harness) findFilesWith(word string) []string {
 	return found
 }
 
-// TestChosenToken starts a server whose token somebody else chose.
+// TestChosenToken starts a server with a token from the environment.
 func TestChosenToken(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process", "DSTACK_SERVER_ADMIN_TOKEN=chosen-by-hand-0123456789")
@@ -79,7 +80,7 @@ func TestChosenToken(t *testing.T) {
 	h.runCLI("ps").expectExit(0)
 }
 
-// TestRestart keeps runs, tokens and logs.
+// TestRestart checks that a restarted server still has its runs, tokens and logs.
 func TestRestart(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -92,10 +93,10 @@ func TestRestart(t *testing.T) {
 		h.startServer()
 		h.expectStatus(h.serviceURL("kept", "/"), 200)
 		if after := h.fetchInfo("kept").PID; after != before {
-			t.Errorf("the replica was restarted with the server: its process %d became %d", before, after)
+			t.Errorf("the replica was restarted with the server: its process was %d and is %d", before, after)
 		}
 		if v := h.findRun("ended"); v.Status != api.StatusStopped {
-			t.Errorf("the stopped run is %s now", v.Status)
+			t.Errorf("the stopped run is %s", v.Status)
 		}
 		for _, name := range []string{"kept", "ended"} {
 			h.runCLI("logs", name).expectExit(0).expectText("workload: listening on")
@@ -103,7 +104,7 @@ func TestRestart(t *testing.T) {
 	})
 }
 
-// TestPsAndLogs: ps, logs and JSON, as scripts and people use them.
+// TestPsAndLogs checks ps, logs and their JSON output.
 func TestPsAndLogs(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -137,31 +138,32 @@ func TestPsAndLogs(t *testing.T) {
 		})
 		h.stopRun("seen")
 		if err := follow.Wait(); err != nil {
-			t.Errorf("logs -f does not end in order when the run does: %v", err)
+			t.Errorf("logs -f fails when the run ends: %v", err)
 		}
 		if got := out.String(); !strings.Contains(got, "workload: asked to stop") {
 			t.Errorf("the follower missed the last line: %q", got)
 		}
-		h.runCLI("logs", "seen").expectExit(0).expectText("workload: asked to stop") // and the replica is gone
+		h.runCLI("logs", "seen").expectExit(0).expectText("workload: asked to stop") // also after the replica has ended
 		h.runCLI("delete", "seen", "-y").expectExit(0)
 		h.runCLI("logs", "seen").expectExit(1).expectText("seen")
 	})
 }
 
-// TestDetach: Ctrl-C ends the watching, not the run.
+// TestDetach checks that Ctrl-C detaches apply from the run and does not stop the
+// run.
 func TestDetach(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
 	dir := h.newFolder(h.workloadConfig("left"))
 	apply := h.newCommand(dir, "apply", "-f", "service.dstack.yml", "-y")
-	var said safeBuffer
-	apply.Stdout, apply.Stderr = &said, &said
+	var output safeBuffer
+	apply.Stdout, apply.Stderr = &output, &output
 	if err := apply.Start(); err != nil {
 		t.Fatal(err)
 	}
 	h.waitUntil(20*time.Second, "apply follows the logs", func() error {
-		if !strings.Contains(said.String(), "Following its logs") {
-			return fmt.Errorf("%s", said.String())
+		if !strings.Contains(output.String(), "Following its logs") {
+			return fmt.Errorf("%s", output.String())
 		}
 		return nil
 	})
@@ -172,28 +174,30 @@ func TestDetach(t *testing.T) {
 		t.Errorf("Ctrl-C: %v, want exit status 0", err)
 	}
 	for _, want := range []string{h.serviceURL("left", "/"), "detached", "dstack logs left -f", "dstack stop left"} {
-		if !strings.Contains(said.String(), want) {
-			t.Errorf("it does not say %q:\n%s", want, said.String())
+		if !strings.Contains(output.String(), want) {
+			t.Errorf("the output does not contain %q:\n%s", want, output.String())
 		}
 	}
 	h.expectStatus(h.serviceURL("left", "/"), 200)
 }
 
-// TestConfirmationWithoutTerminal: without a terminal nothing is asked, and nothing done.
+// TestConfirmationWithoutTerminal checks that commands that need a confirmation are
+// refused without a terminal.
 func TestConfirmationWithoutTerminal(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
 	dir := h.newFolder(h.workloadConfig("asked"))
 	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml").expectError(2, "-y")
 	if all := h.listRuns(); len(all) > 0 {
-		t.Errorf("it was submitted: %+v", all)
+		t.Errorf("a run was submitted: %+v", all)
 	}
 	h.applyAndWait(dir)
 	h.runCLI("stop", "asked").expectError(2, "-y")
 	h.expectStatus(h.serviceURL("asked", "/"), 200)
 }
 
-// TestApplyAgain shows what would change, and replaces.
+// TestApplyAgain checks that a second apply shows the changes and makes a new
+// revision.
 func TestApplyAgain(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -204,7 +208,7 @@ func TestApplyAgain(t *testing.T) {
 		before := h.fetchInfo("again")
 		h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").expectExit(0).expectText("nothing changed")
 		if h.fetchInfo("again").PID != before.PID {
-			t.Error("applied again without a change, it was restarted")
+			t.Error("apply without a change restarted the replica")
 		}
 		h.writeFile(filepath.Join(dir, "service.dstack.yml"), strings.Replace(config, "red", "green", 1))
 		h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready").expectExit(0).expectText("env")
@@ -222,32 +226,33 @@ func TestApplyAgain(t *testing.T) {
 	})
 }
 
-// TestCrash: a service that was ready is restarted when it crashes, and the
-// status says why.
+// TestCrash checks that a service that was ready is restarted when it crashes, and
+// that its status has the reason.
 func TestCrash(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
 		h := newHarness(t, engine)
 		h.applyAndWait(h.newFolder(h.workloadConfig("crashes")))
 		before := h.fetchInfo("crashes")
-		_, _ = h.sendRequest("POST", h.serviceURL("crashes", "/exit"), h.token, "") // the answer never comes
-		h.waitUntil(10*time.Second, "ps says why", func() error {
+		_, _ = h.sendRequest("POST", h.serviceURL("crashes", "/exit"), h.token, "") // the response never arrives
+		h.waitUntil(10*time.Second, "ps has the reason", func() error {
 			if r := h.runCLI("ps", "-v"); !strings.Contains(r.out, "exited with code 3") {
 				return fmt.Errorf("%s", r.out)
 			}
 			return nil
 		})
-		h.expectStatus(h.serviceURL("crashes", "/"), 200) // held until it is back
+		h.expectStatus(h.serviceURL("crashes", "/"), 200) // held until the replica is ready again
 		if v := h.findRun("crashes"); v.Replicas[0].Restarts != 1 {
-			t.Errorf("%d restarts are counted, want 1", v.Replicas[0].Restarts)
+			t.Errorf("%d restarts, want 1", v.Replicas[0].Restarts)
 		}
 		if after := h.fetchInfo("crashes"); engine == "process" && after.PID == before.PID {
-			t.Error("the process is the same one")
+			t.Error("the process was not restarted")
 		}
 	})
 }
 
-// TestTwoServersOnOneMachine: two servers on one machine leave each other's replicas alone.
+// TestTwoServersOnOneMachine checks that two servers do not touch each other's
+// replicas.
 func TestTwoServersOnOneMachine(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -258,18 +263,18 @@ func TestTwoServersOnOneMachine(t *testing.T) {
 		other.stopServer()
 		other.startServer()
 		other.stopRun("same-name")
-		other.waitUntil(20*time.Second, "nothing of it is left", other.checkNothingLeft)
+		other.waitUntil(20*time.Second, "nothing is left of the run", other.checkNothingLeft)
 		one.killServer()
 		one.startServer()
 		if after := one.fetchInfo("same-name").Env; strings.Join(before, "\n") != strings.Join(after, "\n") {
-			t.Error("the neighbour's replica is another one now")
+			t.Error("the replica of the other server was replaced")
 		}
 		other.runCLI("ps", "-a").expectExit(0)
 		one.expectResponse("GET", one.serviceURL("same-name", "/"), other.token, "", 401)
 	})
 }
 
-// TestCommandsWithoutServer are the commands that need no server.
+// TestCommandsWithoutServer checks the commands that need no server.
 func TestCommandsWithoutServer(t *testing.T) {
 	t.Parallel()
 	h := newStoppedHarness(t, "process")

@@ -18,28 +18,28 @@ import (
 const (
 	requestCount   = 500
 	bodyBytes      = 1_000_000
-	maxGrowthBytes = 64 << 20 // by how much the server may grow for all of them
+	maxGrowthBytes = 64 << 20 // of the server, for all requests
 )
 
-// requestOutcome is what one of a crowd got.
+// requestOutcome is the response to one request, or its error.
 type requestOutcome struct {
 	response
 	err error
 }
 
-// sendAtOnce sends as many requests at once, each with its own body of the same
-// bytes, and returns what all got.
+// sendAtOnce sends n requests with the same body at the same time and returns their
+// outcomes.
 func (h *harness) sendAtOnce(n int, address string, body []byte) []requestOutcome {
 	all := make([]requestOutcome, n)
-	gate := make(chan struct{})
+	start := make(chan struct{})
 	var wg sync.WaitGroup
 	for i := range all {
 		wg.Go(func() {
-			<-gate
+			<-start
 			all[i].response, all[i].err = h.postBody(address, bytes.NewReader(body))
 		})
 	}
-	close(gate)
+	close(start)
 	wg.Wait()
 	return all
 }
@@ -60,19 +60,20 @@ func (h *harness) postBody(address string, body io.Reader) (response, error) {
 	return response{res.StatusCode, string(text), res.Header}, err
 }
 
-// expectGrowthBelow measures by how much the server's memory grows at most meanwhile.
-func (h *harness) expectGrowthBelow(what string, most int64, meanwhile func()) {
+// expectGrowthBelow runs a function and checks how much the server's memory grows at
+// most during it.
+func (h *harness) expectGrowthBelow(what string, maxBytes int64, run func()) {
 	h.t.Helper()
 	proc := filepath.Join("/proc", strconv.Itoa(h.cmd.Process.Pid))
-	if err := os.WriteFile(filepath.Join(proc, "clear_refs"), []byte("5"), 0); err != nil { // the peak begins anew
+	if err := os.WriteFile(filepath.Join(proc, "clear_refs"), []byte("5"), 0); err != nil { // resets the peak
 		h.t.Fatal(err)
 	}
 	before := readStatusKiB(h.t, proc, "VmRSS")
-	meanwhile()
+	run()
 	peak, after := readStatusKiB(h.t, proc, "VmHWM"), readStatusKiB(h.t, proc, "VmRSS")
-	h.t.Logf("%s: the server had %d KiB, %d at most, and %d after: %.1f MiB more", what, before, peak, after, float64(peak-before)/1024)
-	if grown := (peak - before) << 10; grown >= most {
-		h.t.Errorf("%s: the server grew by %d bytes, which is not less than %d", what, grown, most)
+	h.t.Logf("%s: the server used %d KiB before, %d at most and %d after: it grew by %.1f MiB", what, before, peak, after, float64(peak-before)/1024)
+	if grown := (peak - before) << 10; grown >= maxBytes {
+		h.t.Errorf("%s: the server grew by %d bytes, want less than %d", what, grown, maxBytes)
 	}
 }
 
@@ -95,13 +96,13 @@ func readStatusKiB(t *testing.T, proc, name string) int64 {
 	return 0
 }
 
-// TestManyRequestsWakeService: five hundred clients at once, each with a megabyte, wake a
-// sleeping service; all are answered, and the server hardly grows.
+// TestManyRequestsWakeService sends 500 requests of a megabyte to a sleeping service
+// at the same time. All get a response, and the server's memory hardly grows.
 func TestManyRequestsWakeService(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	h.applySleeping(h.newFolder(h.workloadConfig("crowded", "replicas: 0..1", fastScaling("rps", 1000), "- LISTEN_AFTER=2000")))
 	body := bytes.Repeat([]byte("x"), bodyBytes)
-	began := time.Now()
+	start := time.Now()
 	h.expectGrowthBelow(fmt.Sprintf("%d requests of %d bytes", requestCount, bodyBytes), maxGrowthBytes, func() {
 		bad := 0
 		for _, r := range h.sendAtOnce(requestCount, h.serviceURL("crowded", "/size"), body) {
@@ -113,20 +114,21 @@ func TestManyRequestsWakeService(t *testing.T) {
 			}
 		}
 		if bad > 0 {
-			t.Errorf("%d of %d were not answered", bad, requestCount)
+			t.Errorf("%d of %d requests have no good response", bad, requestCount)
 		}
 	})
-	if took := time.Since(began); took < 2*time.Second {
-		t.Errorf("all were answered after %s: it cannot have slept", took)
+	if took := time.Since(start); took < 2*time.Second {
+		t.Errorf("all requests have a response after %s: the service was not asleep", took)
 	}
 	if v := h.fetchRun("crowded"); len(v.Replicas) != 1 || v.Replicas[0].Restarts != 0 {
-		t.Errorf("one replica was to start once: %s", formatReplicas(v))
+		t.Errorf("the replica did not start exactly once: %s", formatReplicas(v))
 	}
 }
 
-// TestManyModelRequestsWakeService: calls to a model have to be read before it is known
-// what they mean, so not all of them can wait: those beyond the bound are told
-// to come again, as OpenAI's clients understand it, and do so.
+// TestManyModelRequestsWakeService sends many requests to a sleeping model. The
+// gateway has to read a request to know its model, so it cannot hold all of them: it
+// refuses those over the limit with a Retry-After, in the form that OpenAI's clients
+// understand.
 func TestManyModelRequestsWakeService(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	h.applySleeping(h.newFolder(h.workloadConfig("models", "replicas: 0..1", fastScaling("rps", 1000),
@@ -134,11 +136,11 @@ func TestManyModelRequestsWakeService(t *testing.T) {
 	address := fmt.Sprintf("http://gateway.localhost:%d/v1/chat/completions", h.port)
 	body := fmt.Appendf(nil, `{"model":"crowd","messages":[{"role":"user","content":%q}]}`, strings.Repeat("x", bodyBytes))
 	answered, refused := 0, 0
-	h.expectGrowthBelow(fmt.Sprintf("%d calls of %d bytes", requestCount, len(body)), maxGrowthBytes, func() {
+	h.expectGrowthBelow(fmt.Sprintf("%d model requests of %d bytes", requestCount, len(body)), maxGrowthBytes, func() {
 		for _, r := range h.sendAtOnce(requestCount, address, body) {
 			switch {
 			case r.err != nil:
-				t.Errorf("not answered: %v", r.err)
+				t.Errorf("no response: %v", r.err)
 			case r.status == 200 && strings.Contains(r.body, "chat.completion"):
 				answered++
 			default:
@@ -147,17 +149,18 @@ func TestManyModelRequestsWakeService(t *testing.T) {
 			}
 		}
 	})
-	t.Logf("%d calls were answered, %d refused", answered, refused)
+	t.Logf("%d requests succeeded, %d were refused", answered, refused)
 	if answered < 8 || refused == 0 {
-		t.Errorf("%d calls were answered and %d refused: there should be some of both", answered, refused)
+		t.Errorf("%d requests succeeded and %d were refused, want some of both", answered, refused)
 	}
 	streamed := h.expectResponse("POST", address, h.token, `{"model":"crowd","stream":true,"messages":[{"role":"user","content":"hi"}]}`, 200)
 	if !strings.HasSuffix(strings.TrimSpace(streamed.body), "[DONE]") {
-		t.Errorf("a stream after that does not end in order: %.300s", streamed.body)
+		t.Errorf("the stream after that is incomplete: %.300s", streamed.body)
 	}
 }
 
-// expectRetryLater checks a refusal in the form of OpenAI, with the time to wait.
+// expectRetryLater checks that a response is a refusal in OpenAI's form with a
+// Retry-After.
 func expectRetryLater(t *testing.T, a response) {
 	t.Helper()
 	var e struct {
@@ -170,8 +173,9 @@ func expectRetryLater(t *testing.T, a response) {
 	}
 }
 
-// TestStreamWaitsForSleepingModel: a call for a stream that waits for a sleeping model is
-// answered with a stream at once, and told that it waits.
+// TestStreamWaitsForSleepingModel checks that a streaming request for a sleeping
+// model gets a stream at once, with comments that keep it alive until the model
+// answers.
 func TestStreamWaitsForSleepingModel(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	h.applySleeping(h.newFolder(h.workloadConfig("wakes", "replicas: 0..1", fastScaling("rps", 1000),
@@ -179,7 +183,7 @@ func TestStreamWaitsForSleepingModel(t *testing.T) {
 	address := fmt.Sprintf("http://gateway.localhost:%d/v1/chat/completions", h.port)
 	a := h.expectResponse("POST", address, h.token, `{"model":"wakes","stream":true,"messages":[{"role":"user","content":"hi"}]}`, 200)
 	if kind := a.header.Get("Content-Type"); !strings.HasPrefix(kind, "text/event-stream") {
-		t.Errorf("the answer is %q", kind)
+		t.Errorf("the Content-Type is %q", kind)
 	}
 	first, _, _ := strings.Cut(a.body, "\n")
 	if !strings.HasPrefix(first, ":") || !strings.HasSuffix(strings.TrimSpace(a.body), "[DONE]") || strings.Contains(a.body, "error") {

@@ -14,7 +14,7 @@ import (
 	"dstack/internal/api"
 )
 
-// result is what a command said, and how it ended.
+// result is the output of a command and its exit status.
 type result struct {
 	t    *testing.T
 	line string
@@ -23,10 +23,10 @@ type result struct {
 	code int
 }
 
-// runCLI runs a command of dstack without a terminal and with its input closed.
+// runCLI runs a dstack command without a terminal and with closed standard input.
 func (h *harness) runCLI(args ...string) *result { return h.runCLIIn(h.home, args...) }
 
-// runCLIIn does so in a folder.
+// runCLIIn runs a dstack command in a folder.
 func (h *harness) runCLIIn(dir string, args ...string) *result {
 	h.t.Helper()
 	cmd := h.newCommand(dir, args...)
@@ -57,30 +57,30 @@ func (r *result) expectExit(code int) *result {
 	return r
 }
 
-// expectText checks that each of the words is somewhere in what it printed.
+// expectText checks that the output contains each of the words.
 func (r *result) expectText(words ...string) *result {
 	r.t.Helper()
 	for _, w := range words {
 		if !strings.Contains(r.out+r.err, w) {
-			r.t.Errorf("%s: does not say %q\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
+			r.t.Errorf("%s: no %q in the output\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
 		}
 	}
 	return r
 }
 
-// expectNoText checks that none of the words is.
+// expectNoText checks that the output contains none of the words.
 func (r *result) expectNoText(words ...string) *result {
 	r.t.Helper()
 	for _, w := range words {
 		if strings.Contains(r.out+r.err, w) {
-			r.t.Errorf("%s: says %q\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
+			r.t.Errorf("%s: %q is in the output\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
 		}
 	}
 	return r
 }
 
-// expectError checks an error's manners: on standard error, in one message with a
-// way out, and nothing that a developer only would read.
+// expectError checks that the command failed with one error message that contains
+// the words, and without internals such as stack traces.
 func (r *result) expectError(code int, words ...string) *result {
 	r.t.Helper()
 	r.expectExit(code)
@@ -92,7 +92,7 @@ func (r *result) expectError(code int, words ...string) *result {
 	return r
 }
 
-// decode takes the JSON from the output.
+// decode decodes the JSON on standard output.
 func (r *result) decode(v any) {
 	r.t.Helper()
 	if err := json.Unmarshal([]byte(r.out), v); err != nil {
@@ -100,7 +100,8 @@ func (r *result) decode(v any) {
 	}
 }
 
-// newFolder makes a folder with a service's configuration and the workload.
+// newFolder creates a folder with a service's configuration and the workload
+// program.
 func (h *harness) newFolder(config string) string {
 	h.t.Helper()
 	dir, err := os.MkdirTemp(h.home, "code")
@@ -123,7 +124,8 @@ func (h *harness) copyFile(from, to string) {
 	}
 }
 
-// applyAndWait applies a folder's configuration and waits until it is ready.
+// applyAndWait applies the configuration in a folder and waits until the run is
+// ready.
 func (h *harness) applyAndWait(dir string, args ...string) api.RunView {
 	h.t.Helper()
 	return h.decodeReadyRun(h.runCLIIn(dir, append([]string{"apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "2m", "-o", "json"}, args...)...))
@@ -140,7 +142,7 @@ func (h *harness) decodeReadyRun(r *result) api.RunView {
 	return v
 }
 
-// listActiveRuns lists what is not finished.
+// listActiveRuns returns the runs that are not finished.
 func (h *harness) listActiveRuns() []api.RunView {
 	h.t.Helper()
 	var active []api.RunView
@@ -159,7 +161,7 @@ func (h *harness) listRuns() []api.RunView {
 	return all
 }
 
-// findRun finds a run by name.
+// findRun returns the run of a name.
 func (h *harness) findRun(name string) api.RunView {
 	h.t.Helper()
 	for _, v := range h.listRuns() {
@@ -167,11 +169,11 @@ func (h *harness) findRun(name string) api.RunView {
 			return v
 		}
 	}
-	h.t.Fatalf("there is no run %s", name)
+	h.t.Fatalf("no run is named %s", name)
 	return api.RunView{}
 }
 
-// stopRun stops a run and waits for it.
+// stopRun stops a run and waits for its end.
 func (h *harness) stopRun(name string) {
 	h.t.Helper()
 	h.runCLI("stop", name, "-y").expectExit(0)

@@ -16,9 +16,8 @@ import (
 	"dstack/internal/api"
 )
 
-// TestFullDisk fills the disk on which the server keeps logs. The service
-// serves on, the server says what is wrong, and when there is room again logs
-// are kept again.
+// TestFullDisk fills the disk of the server's logs. The service stays ready, the
+// server logs the problem once, and logs are kept again as soon as there is space.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
 	needPiece(t, "mount", "DSTACK_TEST_MOUNT")
@@ -33,7 +32,7 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	mount("-o", "size=256k")
-	t.Cleanup(func() { // before the house is left: cleanups run backwards
+	t.Cleanup(func() { // runs before the cleanup of the harness
 		if out, err := exec.Command("umount", "-l", logs).CombinedOutput(); err != nil {
 			t.Errorf("umount: %v: %s", err, out)
 		}
@@ -46,9 +45,9 @@ func TestFullDisk(t *testing.T) {
 	h.applyAndWait(h.newFolder(config))
 	h.expectStatus(h.serviceURL("talker", "/"), 200)
 	const full = "the disk is full: output is lost until there is room again"
-	h.waitUntil(20*time.Second, "the server says that its disk is full", func() error {
+	h.waitUntil(20*time.Second, "the server logs that its disk is full", func() error {
 		if !strings.Contains(h.log.String(), full) {
-			return fmt.Errorf("it has not")
+			return fmt.Errorf("it does not")
 		}
 		return nil
 	})
@@ -58,7 +57,7 @@ func TestFullDisk(t *testing.T) {
 	}
 
 	mount("-o", "remount,size=64m")
-	h.waitUntil(30*time.Second, "logs are kept again, and tell what is missing", func() error {
+	h.waitUntil(30*time.Second, "logs are kept again, with a line about lost output", func() error {
 		r := h.runCLI("logs", "talker")
 		if r.code != 0 || !strings.Contains(r.out, "still here") || !strings.Contains(r.out, "lines lost: the disk was full") {
 			return fmt.Errorf("exit status %d, %d bytes, ending with %q", r.code, len(r.out), r.out[max(0, len(r.out)-200):])
@@ -66,13 +65,13 @@ func TestFullDisk(t *testing.T) {
 		return nil
 	})
 	if times := strings.Count(h.log.String(), full); times != 1 {
-		t.Errorf("the server said so %d times, want once", times)
+		t.Errorf("the server logged that %d times, want once", times)
 	}
 	h.stopRun("talker")
 }
 
-// TestInterruptedUpload ends an upload half way. Nothing of it is kept, and the same
-// upload once more is whole.
+// TestInterruptedUpload interrupts an upload. The server keeps no part of it, and
+// accepts the same upload afterwards.
 func TestInterruptedUpload(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -82,25 +81,25 @@ func TestInterruptedUpload(t *testing.T) {
 	before := h.listFiles()
 	for _, part := range []float64{0, 0.01, 0.5, 0.99} {
 		if got := h.uploadCode(code, hash, part); strings.Contains(got, " 200 ") {
-			t.Errorf("after %.0f%% of the upload the server says %s", part*100, got)
+			t.Errorf("after %.0f%% of the upload the response is %s", part*100, got)
 		}
 	}
 	h.waitUntil(10*time.Second, "no part of the upload is kept", func() error {
 		if after := h.listFiles(); after != before {
-			return fmt.Errorf("the server's folder had\n%snow it has\n%s", before, after)
+			return fmt.Errorf("the server's folder contained\n%sand contains\n%s", before, after)
 		}
 		return nil
 	})
 	if got := h.uploadCode(code, strings.Repeat("0", 64), 1); !strings.Contains(got, " 400 ") {
-		t.Errorf("an upload under another's name gives %s", got)
+		t.Errorf("the response to an upload with a wrong hash is %s", got)
 	}
 	if got := h.uploadCode(code, hash, 1); !strings.Contains(got, " 200 ") {
-		t.Errorf("the whole upload gives %s", got)
+		t.Errorf("the response to the complete upload is %s", got)
 	}
 }
 
-// uploadCode sends the first part of an upload and closes the connection. It
-// returns the first line of the answer, if there is one.
+// uploadCode sends the first part of an upload (part is from 0 to 1) and closes the
+// connection. It returns the status line of the response, if there is one.
 func (h *harness) uploadCode(code, hash string, part float64) string {
 	h.t.Helper()
 	body := "--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"" + hash + "\"\r\n\r\n" + code + "\r\n--edge--\r\n"
@@ -124,8 +123,7 @@ func (h *harness) uploadCode(code, hash string, part float64) string {
 	return line
 }
 
-// listFiles lists what the server keeps beside its database, which grows by
-// itself.
+// listFiles lists the server's files except the database.
 func (h *harness) listFiles() string {
 	h.t.Helper()
 	var list strings.Builder

@@ -18,11 +18,11 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// baseImage is what a configuration without an image runs in. Under this name
-// the tests put a stand-in, where the real one is not there already.
+// baseImage is the image of configurations that name none. The tests create a small
+// image of this name if the machine does not have the real one.
 const baseImage = "dstackai/base:py3.10-0.5-cuda-12.1"
 
-// forEachEngine runs a test on each engine that is there.
+// forEachEngine runs a test for each engine.
 func forEachEngine(t *testing.T, test func(t *testing.T, engine string)) {
 	for _, engine := range []string{"process", "docker"} {
 		t.Run(engine, func(t *testing.T) {
@@ -34,13 +34,15 @@ func forEachEngine(t *testing.T, test func(t *testing.T, engine string)) {
 	}
 }
 
-// createdImages remembers what the tests made, so that it goes when they end.
+// createdImages lists the images that the tests have created, which are removed at
+// the end.
 var createdImages struct {
 	sync.Mutex
 	made []string
 }
 
-// needBaseImage makes the stand-in for the base image.
+// needBaseImage creates the small base image if needed. It skips the test without
+// Docker.
 func needBaseImage(t *testing.T) {
 	t.Helper()
 	needPiece(t, "docker", "DSTACK_TEST_DOCKER")
@@ -48,7 +50,7 @@ func needBaseImage(t *testing.T) {
 	createImageOnce(t, baseImage, func() { runDocker(t, "import", tar, baseImage) })
 }
 
-// createImageOnce makes an image once, unless somebody has it already.
+// createImageOnce creates an image unless the machine has it.
 func createImageOnce(t *testing.T, name string, how func()) {
 	t.Helper()
 	createdImages.Lock()
@@ -72,7 +74,7 @@ func removeImages() error {
 	return errors.Join(errs...)
 }
 
-// runDocker runs the Docker client and returns what it printed.
+// runDocker runs the docker command and returns its output.
 func runDocker(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
@@ -87,7 +89,9 @@ func runDocker(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// workloadConfig is a configuration of the workload on a port that is free here.
+// workloadConfig returns a configuration that runs the workload on a free port.
+// Lines that begin with "- " are environment variables, other lines are added as
+// they are.
 func (h *harness) workloadConfig(name string, lines ...string) string {
 	port := findFreePort(h.t)
 	text := fmt.Sprintf("type: service\nname: %s\ncommands:\n- exec ./workload %d\nport: %d\n", name, port, port)
@@ -97,7 +101,7 @@ func (h *harness) workloadConfig(name string, lines ...string) string {
 	}
 	env := []string{"env:", "- HOST=" + host}
 	for _, l := range lines {
-		if strings.HasPrefix(l, "- ") { // one more variable
+		if strings.HasPrefix(l, "- ") { // an environment variable
 			env = append(env, l)
 		} else {
 			text += l + "\n"
@@ -106,7 +110,8 @@ func (h *harness) workloadConfig(name string, lines ...string) string {
 	return text + strings.Join(env, "\n") + "\n"
 }
 
-// checkNothingLeft finds processes and containers of this house's runs.
+// checkNothingLeft returns an error if processes or containers of this server's runs
+// exist.
 func (h *harness) checkNothingLeft() error {
 	if left := h.listProcesses(); len(left) > 0 {
 		return fmt.Errorf("processes are left: %s", strings.Join(left, "; "))
@@ -121,8 +126,8 @@ func (h *harness) checkNothingLeft() error {
 	return err
 }
 
-// listProcesses are those that work inside the server's folder, or were started
-// for it: keepers and replicas, but not the server itself.
+// listProcesses returns the processes in the server's folder, such as keepers and
+// replicas, but not the server itself.
 func (h *harness) listProcesses() []string {
 	all, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -133,7 +138,7 @@ func (h *harness) listProcesses() []string {
 		if pid, _ := strconv.Atoi(filepath.Base(p)); h.cmd != nil && h.cmd.Process != nil && pid == h.cmd.Process.Pid {
 			continue
 		}
-		cwd, _ := os.Readlink(filepath.Join(p, "cwd")) // one that ended meanwhile has none
+		cwd, _ := os.Readlink(filepath.Join(p, "cwd")) // empty if the process has ended
 		line, _ := os.ReadFile(filepath.Join(p, "cmdline"))
 		if isInside(cwd, h.serverDir) || bytes.Contains(line, []byte(h.serverDir+"/")) {
 			ours = append(ours, filepath.Base(p)+" "+strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " ")))
@@ -144,7 +149,8 @@ func (h *harness) listProcesses() []string {
 
 func isInside(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// listContainers are those that are labelled with this house's installation.
+// listContainers returns the containers with the label of this server's
+// installation.
 func (h *harness) listContainers() ([]string, error) {
 	if h.installation == "" {
 		db, err := sql.Open("sqlite", "file:"+filepath.Join(h.serverDir, "data", "sqlite.db")+"?mode=ro")

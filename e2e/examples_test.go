@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// readSeedExample is an example of the page that the product was built from, as it
-// stands there.
+// readSeedExample returns an example of the documentation page that the product was
+// specified by, unchanged.
 func readSeedExample(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("testdata", "seed", name+".dstack.yml"))
@@ -21,9 +21,8 @@ func readSeedExample(t *testing.T, name string) string {
 	return string(text)
 }
 
-// waitForPort waits for a port of this machine that an example wants: examples
-// as they stand use 8000, and processes of the process engine share it with
-// everybody.
+// waitForPort waits until a port of this machine is free. The examples use port
+// 8000, and processes share the machine's ports.
 func waitForPort(t *testing.T, engine string, address string) {
 	t.Helper()
 	if engine == "docker" {
@@ -37,18 +36,18 @@ func waitForPort(t *testing.T, engine string, address string) {
 		return l.Close()
 	})
 	if err != nil {
-		t.Fatalf("this example needs the port at %s, and something else on this machine has it: %v", address, err)
+		t.Fatalf("the example needs the port at %s, and another program uses it: %v", address, err)
 	}
 }
 
-// TestSeedExamples runs the examples that serve a folder. They share a port
-// and a name, so one comes after the other.
+// TestSeedExamples runs the examples that serve a folder. They have the same port
+// and name, so they run one after the other.
 func TestSeedExamples(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		h := newHarness(t, engine)
 		for _, name := range []string{"python", "plain", "auth", "nvcc", "image"} {
 			if engine == "process" && (name == "nvcc" || name == "image") {
-				continue // no image there; TestProcessIgnoresNothing has what is said instead
+				continue // the process engine has no images
 			}
 			t.Run(name, func(t *testing.T) {
 				h := h.withT(t)
@@ -61,7 +60,7 @@ func TestSeedExamples(t *testing.T) {
 				h.applyAndWait(dir)
 				h.expectStatus(h.serviceURL("http-server-service", "/"), 200, "Directory listing", "notes.txt")
 				h.expectStatus(h.servicePathURL("http-server-service", "/notes.txt"), 200, "what a page says")
-				h.expectResponse("GET", h.serviceURL("http-server-service", "/service.dstack.yml"), h.token, "", 404) // the file is no code
+				h.expectResponse("GET", h.serviceURL("http-server-service", "/service.dstack.yml"), h.token, "", 404) // the configuration is not uploaded
 				if name == "auth" {
 					h.expectResponse("GET", h.serviceURL("http-server-service", "/"), "", "", 200)
 				} else {
@@ -85,13 +84,14 @@ func TestHTTPServerExample(t *testing.T) {
 	})
 }
 
-// TestPrivateRegistry pulls with the right password, and does not with a wrong one.
+// TestPrivateRegistry pulls an image with the right password, and is refused with a
+// wrong one.
 func TestPrivateRegistry(t *testing.T) {
 	needBaseImage(t)
 	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
 	user, password := os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD")
 	image := registry + "/" + baseImage
-	config := t.TempDir() // of the Docker client: the test's login is not the user's
+	config := t.TempDir() // of the docker command: the test must not change the user's login
 	runDocker(t, "tag", baseImage, image)
 	runDocker(t, "--config", config, "login", "-u", user, "-p", password, registry)
 	runDocker(t, "--config", config, "push", "-q", image)
@@ -109,7 +109,7 @@ func TestPrivateRegistry(t *testing.T) {
 	if v := h.findRun("http-server-service"); !v.Status.IsFinished() {
 		t.Errorf("the run is %s after its image could not be pulled, want failed", v.Status)
 	}
-	h.waitUntil(10*time.Second, "nothing is left of it", h.checkNothingLeft)
+	h.waitUntil(10*time.Second, "nothing is left of the run", h.checkNothingLeft)
 
 	h.applyAndWait(with(user, password))
 	h.expectStatus(h.serviceURL("http-server-service", "/"), 200, "Directory listing")
@@ -117,7 +117,8 @@ func TestPrivateRegistry(t *testing.T) {
 	runDocker(t, "rmi", image)
 }
 
-// TestEnvironment gives values in every way there is, and no way at all.
+// TestEnvironment sets variables in every possible way, and leaves a required one
+// out.
 func TestEnvironment(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -127,7 +128,7 @@ func TestEnvironment(t *testing.T) {
 		h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").
 			expectError(2, "HUGGING_FACE_HUB_TOKEN", "-e HUGGING_FACE_HUB_TOKEN=")
 		if all := h.listRuns(); len(all) > 0 {
-			t.Errorf("there is a run although its environment was not complete: %+v", all)
+			t.Errorf("a run was submitted without its variables: %+v", all)
 		}
 
 		h.applyAndWait(dir, "-e", "HUGGING_FACE_HUB_TOKEN=hf_1", "-e", "MODEL=mine")
@@ -137,7 +138,7 @@ func TestEnvironment(t *testing.T) {
 			"DSTACK_RUN_NAME": "variables", "DSTACK_GPUS_NUM": "0", "DSTACK_REPLICA_NUM": "0",
 		} {
 			if got, _ := a.lookUpEnv(name); got != want {
-				t.Errorf("%s is %q in the replica, want %q", name, got, want)
+				t.Errorf("the replica has %s=%q, want %q", name, got, want)
 			}
 		}
 		if id, _ := a.lookUpEnv("DSTACK_REPO_ID"); id == "" {
@@ -147,32 +148,32 @@ func TestEnvironment(t *testing.T) {
 			t.Errorf("HOME is %q in the container, want /root", home)
 		}
 		if strings.Contains(strings.Join(a.Env, "\n"), h.token) {
-			t.Error("the platform's token is in the replica's environment")
+			t.Error("the replica's environment has the user's token")
 		}
 
-		h.extraEnv = append(h.extraEnv, "HUGGING_FACE_HUB_TOKEN=hf_2") // the user's own environment
+		h.extraEnv = append(h.extraEnv, "HUGGING_FACE_HUB_TOKEN=hf_2") // of the dstack command
 		h.applyAndWait(dir)
 		a = h.fetchInfo("variables")
 		if got, _ := a.lookUpEnv("HUGGING_FACE_HUB_TOKEN"); got != "hf_2" {
-			t.Errorf("HUGGING_FACE_HUB_TOKEN is %q, want the one of the user's environment", got)
+			t.Errorf("HUGGING_FACE_HUB_TOKEN is %q, want the value of the command's environment", got)
 		}
 		if got, _ := a.lookUpEnv("MODEL"); got != "NousResearch/Llama-2-7b-chat-hf" {
-			t.Errorf("MODEL is %q, want the file's", got)
+			t.Errorf("MODEL is %q, want the value of the file", got)
 		}
 	})
 }
 
-// TestExampleWithoutGPU: the page's example with a GPU ends with the
-// reason, and exit status 4, where there is none.
+// TestExampleWithoutGPU checks that apply ends with the reason and exit status 4 if
+// no machine has the GPU.
 func TestExampleWithoutGPU(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/dev/nvidia0"); !errors.Is(err, os.ErrNotExist) {
-		t.Log("this machine has a GPU: another 1 TB of it is asked for")
+		t.Log("this machine has a GPU, but not one of 1 TB")
 	}
 	h := newHarness(t, "process")
 	dir := h.newFolder(strings.Replace(readSeedExample(t, "env"), "gpu: 24GB", "gpu: 1TB", 1))
 	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-e", "HUGGING_FACE_HUB_TOKEN=x").expectError(4, "no machine suits", "GPU")
 	if all := h.listRuns(); len(all) > 0 {
-		t.Errorf("there is a run although no machine suits: %+v", all)
+		t.Errorf("a run was submitted although no machine suits: %+v", all)
 	}
 }

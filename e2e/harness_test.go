@@ -15,27 +15,26 @@ import (
 	"time"
 )
 
-// harness is one server with a home of its own, and the user who lives in it.
+// harness is a server with a home folder of its own, and the user of that server.
 type harness struct {
 	t              *testing.T
 	engine         string
 	home           string
-	serverDir      string // of the server
+	serverDir      string // the server's folder
 	port           int
 	token          string
-	extraEnv       []string // environment
+	extraEnv       []string // of the server and of commands
 	cleanUpTimeout time.Duration
 
-	installation string // what the server's database calls itself, once known
+	installation string // read from the server's database on first use
 
 	cmd  *exec.Cmd
-	done chan struct{} // the server has ended
+	done chan struct{} // closed when the server has ended; nil if it was not started
 	log  safeBuffer
 }
 
-// newHarness starts a server whose only backend is local with this engine. At
-// the end of the test it stops every run, stops the server, and looks for
-// anything that is left.
+// newHarness starts a server with the local backend and the given engine. At the end
+// of the test it stops every run and the server, and checks that nothing is left.
 func newHarness(t *testing.T, engine string, env ...string) *harness {
 	t.Helper()
 	h := newStoppedHarness(t, engine, env...)
@@ -43,7 +42,7 @@ func newHarness(t *testing.T, engine string, env ...string) *harness {
 	return h
 }
 
-// newStoppedHarness is a house whose server does not run yet.
+// newStoppedHarness returns a harness whose server has not been started.
 func newStoppedHarness(t *testing.T, engine string, env ...string) *harness {
 	t.Helper()
 	home := t.TempDir()
@@ -63,7 +62,7 @@ func (h *harness) writeFile(path, text string) {
 	}
 }
 
-// buildEnv is the environment of everything in this house.
+// buildEnv returns the environment of the server and of commands.
 func (h *harness) buildEnv() []string {
 	var env []string
 	for _, v := range os.Environ() {
@@ -86,7 +85,7 @@ func (h *harness) spawnServer() {
 	h.cmd = exec.Command(dstackBinary, "server", "--port", strconv.Itoa(h.port), "--default")
 	h.cmd.Env = h.buildEnv()
 	h.cmd.Stdout, h.cmd.Stderr = &h.log, &h.log
-	// A group of its own: a kill of the tests by Ctrl-C comes to it in order.
+	// With a process group of its own, the server does not get the Ctrl-C of a terminal.
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	h.cmd.WaitDelay = 5 * time.Second
 	if err := h.cmd.Start(); err != nil {
@@ -105,7 +104,7 @@ func (h *harness) waitForServer() {
 	h.waitUntil(20*time.Second, "the server answers", func() error {
 		select {
 		case <-h.done:
-			h.t.Fatalf("the server ended by itself:\n%s", h.log.String())
+			h.t.Fatalf("the server ended at its start:\n%s", h.log.String())
 		default:
 		}
 		a, err := h.getURL(h.serverURL() + "/healthcheck")
@@ -119,7 +118,8 @@ func (h *harness) waitForServer() {
 	}
 }
 
-// readToken takes the token from where the first start put it for the CLI.
+// readToken reads the token from the CLI's configuration, which the first start
+// writes.
 func (h *harness) readToken() string {
 	h.t.Helper()
 	path := filepath.Join(h.home, ".dstack", "config.yml")
@@ -140,7 +140,7 @@ func (h *harness) readToken() string {
 	return token
 }
 
-// killServer ends the server as a power cut of only itself would.
+// killServer ends the server with SIGKILL.
 func (h *harness) killServer() { h.endServer(syscall.SIGKILL) }
 
 // stopServer ends the server as Ctrl-C does.
@@ -164,7 +164,7 @@ func (h *harness) endServer(sig syscall.Signal) {
 	h.done = nil
 }
 
-// isRunning says whether the server has not ended.
+// isRunning reports whether the server has been started and has not ended.
 func (h *harness) isRunning() bool {
 	if h.done == nil {
 		return false
@@ -177,7 +177,7 @@ func (h *harness) isRunning() bool {
 	}
 }
 
-// cleanUp tidies up, and fails the test when the server leaves anything behind.
+// cleanUp stops the runs and the server, and fails the test if anything is left.
 func (h *harness) cleanUp() {
 	if h.done == nil && h.token != "" {
 		h.spawnServer()
@@ -187,21 +187,21 @@ func (h *harness) cleanUp() {
 		for _, v := range h.listActiveRuns() {
 			h.runCLI("stop", v.Name, "-y", "--abort")
 		}
-		h.waitUntil(h.cleanUpTimeout, "nothing runs any more", h.checkNothingLeft)
+		h.waitUntil(h.cleanUpTimeout, "no replica runs", h.checkNothingLeft)
 		h.stopServer()
 	}
 	if h.t.Failed() {
-		h.t.Logf("the server said:\n%s", h.log.String())
+		h.t.Logf("the log of the server:\n%s", h.log.String())
 	}
 }
 
 func (h *harness) serverURL() string { return fmt.Sprintf("http://127.0.0.1:%d", h.port) }
 
-// waitUntil asks until there is no error.
+// waitUntil polls until check returns no error. After limit it fails the test.
 func (h *harness) waitUntil(limit time.Duration, what string, check func() error) {
 	h.t.Helper()
 	if err := retryFor(limit, check); err != nil {
-		h.t.Fatalf("within %s not: %s: %v\nthe server said:\n%s", limit, what, err, h.log.String())
+		h.t.Fatalf("not within %s: %s: %v\nthe log of the server:\n%s", limit, what, err, h.log.String())
 	}
 }
 
@@ -214,8 +214,8 @@ func retryFor(limit time.Duration, check func() error) error {
 	}
 }
 
-// findFreePort finds a port below those that the system gives to clients, so that
-// no connection of another test takes it meanwhile.
+// findFreePort returns a free port below the range from which the system chooses
+// ports for connections, and a different one for each call.
 func findFreePort(t *testing.T) int {
 	t.Helper()
 	portCounter.Lock()
@@ -238,7 +238,7 @@ var portCounter = struct {
 	next int
 }{next: 21000 + os.Getpid()%8000}
 
-// safeBuffer is written by a process and read by the test meanwhile.
+// safeBuffer is a buffer that a process writes while the test reads.
 type safeBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -15,19 +15,20 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// TestRequestHeldUntilReady: a request that comes before its service is ready waits for it.
+// TestRequestHeldUntilReady checks that a request that arrives before its service is
+// ready waits for it.
 func TestRequestHeldUntilReady(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
 		h := newHarness(t, engine)
 		dir := h.newFolder(strings.Replace(h.workloadConfig("slow"), "- exec", "- sleep 1\n- exec", 1))
 		h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").expectExit(0).expectText("dstack logs slow -f")
-		began := time.Now()
-		h.expectUnauthorized(h.serviceURL("slow", "/")) // at once, held or not
-		if took := time.Since(began); took > 500*time.Millisecond {
-			t.Errorf("a call without a token was held for %s", took)
+		start := time.Now()
+		h.expectUnauthorized(h.serviceURL("slow", "/")) // at once, not held
+		if took := time.Since(start); took > 500*time.Millisecond {
+			t.Errorf("a request without a token was held for %s", took)
 		}
-		h.waitUntil(500*time.Millisecond, "the gateway knows of the run, and holds the call", func() error {
+		h.waitUntil(500*time.Millisecond, "the gateway has the run and holds the request", func() error {
 			a, err := h.sendRequest("GET", h.serviceURL("slow", "/"), h.token, "")
 			if err == nil && a.status != 200 {
 				err = fmt.Errorf("status %d: %s", a.status, a.body)
@@ -38,7 +39,7 @@ func TestRequestHeldUntilReady(t *testing.T) {
 	})
 }
 
-// TestPostgres is a server with its memory in PostgreSQL, killed half way.
+// TestPostgres kills and restarts a server whose database is in PostgreSQL.
 func TestPostgres(t *testing.T) {
 	t.Parallel()
 	address := needPiece(t, "postgres", "DSTACK_TEST_POSTGRES_URL")
@@ -50,7 +51,7 @@ func TestPostgres(t *testing.T) {
 	if _, err := db.Exec(t.Context(), "CREATE DATABASE "+name); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // after the server has left it
+	t.Cleanup(func() { // runs after the cleanup of the server
 		if _, err := db.Exec(context.Background(), "DROP DATABASE "+name); err != nil {
 			t.Error(err)
 		}
@@ -63,7 +64,7 @@ func TestPostgres(t *testing.T) {
 	u.Path = "/" + name
 
 	h := newHarness(t, "process", "DSTACK_DATABASE_URL="+u.String())
-	h.waitUntil(10*time.Second, "the server says where its memory is", func() error { // it answers before it greets
+	h.waitUntil(10*time.Second, "the greeting names the database", func() error { // it comes after the first response
 		if !strings.Contains(h.log.String(), "PostgreSQL") {
 			return errors.New("it does not")
 		}
@@ -74,25 +75,25 @@ func TestPostgres(t *testing.T) {
 	h.killServer()
 	h.startServer()
 	if after := h.fetchInfo("elsewhere").PID; after != before {
-		t.Errorf("process %d became %d while the server was away", before, after)
+		t.Errorf("the process was %d before the restart of the server and is %d after it", before, after)
 	}
 	h.stopRun("elsewhere")
 	if _, err := os.Stat(filepath.Join(h.serverDir, "data", "sqlite.db")); err == nil {
-		t.Error("there is a SQLite file beside it")
+		t.Error("the server has also created a SQLite file")
 	}
 }
 
-// TestConfig gives the command line another home, as on another machine.
+// TestConfig runs commands with another home folder, as on another machine.
 func TestConfig(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
-	away := &harness{t: t, engine: h.engine, home: t.TempDir(), serverDir: h.serverDir, port: h.port, token: h.token}
-	away.runCLI("ps").expectError(2, "no server is configured", "dstack server")
-	away.runCLI("config", "--url", h.serverURL(), "--project", "main", "--token", "wrong").expectError(1, "token")
-	away.runCLI("config", "--url", h.serverURL(), "--project", "nowhere", "--token", h.token).expectError(1, "nowhere")
-	away.runCLI("config", "--url", h.serverURL(), "--project", "main", "--token", h.token).expectExit(0)
-	away.runCLI("ps").expectExit(0)
-	info, err := os.Stat(filepath.Join(away.home, ".dstack", "config.yml"))
+	other := &harness{t: t, engine: h.engine, home: t.TempDir(), serverDir: h.serverDir, port: h.port, token: h.token}
+	other.runCLI("ps").expectError(2, "no server is configured", "dstack server")
+	other.runCLI("config", "--url", h.serverURL(), "--project", "main", "--token", "wrong").expectError(1, "token")
+	other.runCLI("config", "--url", h.serverURL(), "--project", "nowhere", "--token", h.token).expectError(1, "nowhere")
+	other.runCLI("config", "--url", h.serverURL(), "--project", "main", "--token", h.token).expectExit(0)
+	other.runCLI("ps").expectExit(0)
+	info, err := os.Stat(filepath.Join(other.home, ".dstack", "config.yml"))
 	if err != nil || info.Mode().Perm()&0o077 != 0 {
 		t.Errorf("the file with the token: %v, %v", fmt.Sprint(info), err)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // client resolves every name to this machine, as browsers do with names below
-// localhost, and reuses no connection between tests.
+// localhost, and does not reuse connections.
 var client = &http.Client{
 	Timeout: time.Minute,
 	Transport: &http.Transport{
@@ -30,7 +30,7 @@ var client = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// response is what came back.
+// response is an HTTP response.
 type response struct {
 	status int
 	body   string
@@ -41,7 +41,7 @@ func (h *harness) getURL(address string) (response, error) {
 	return h.sendRequest("GET", address, "", "")
 }
 
-// sendRequest makes a request; token and body may be empty.
+// sendRequest sends a request; token and body may be empty.
 func (h *harness) sendRequest(method, address, token, body string) (response, error) {
 	req, err := http.NewRequest(method, address, strings.NewReader(body))
 	if err != nil {
@@ -62,23 +62,24 @@ func (h *harness) sendRequest(method, address, token, body string) (response, er
 	return response{res.StatusCode, string(text), res.Header}, err
 }
 
-// serviceURL is where a run of the project main answers, by its host.
+// serviceURL returns the address of a run in the project main, by host name.
 func (h *harness) serviceURL(run, path string) string {
 	return fmt.Sprintf("http://%s.localhost:%d%s", run, h.port, path)
 }
 
-// servicePathURL is where it answers for those who cannot resolve such names.
+// servicePathURL returns the address of a run by path, for clients that cannot
+// resolve its host name.
 func (h *harness) servicePathURL(run, path string) string {
 	return fmt.Sprintf("%s/proxy/services/main/%s%s", h.serverURL(), run, path)
 }
 
-// expectStatus checks one call with the user's token.
+// expectStatus sends a GET with the user's token and checks the response.
 func (h *harness) expectStatus(address string, status int, words ...string) response {
 	h.t.Helper()
 	return h.expectResponse("GET", address, h.token, "", status, words...)
 }
 
-// expectUnauthorized checks one call without a token.
+// expectUnauthorized checks that a GET without a token is refused.
 func (h *harness) expectUnauthorized(address string) {
 	h.t.Helper()
 	a := h.expectResponse("GET", address, "", "", http.StatusUnauthorized)
@@ -98,13 +99,13 @@ func (h *harness) expectResponse(method, address, token, body string, status int
 	}
 	for _, w := range words {
 		if !strings.Contains(a.body, w) {
-			h.t.Errorf("%s %s: the answer does not say %q: %.2000s", method, address, w, a.body)
+			h.t.Errorf("%s %s: the response does not contain %q: %.2000s", method, address, w, a.body)
 		}
 	}
 	return a
 }
 
-// workloadInfo is what the workload tells about itself.
+// workloadInfo is what the workload reports about itself.
 type workloadInfo struct {
 	PID     int
 	Path    string
@@ -113,7 +114,7 @@ type workloadInfo struct {
 	Env     []string
 }
 
-// lookUpEnv looks a variable of the replica up.
+// lookUpEnv returns a variable of the replica's environment.
 func (a workloadInfo) lookUpEnv(name string) (string, bool) {
 	for _, v := range a.Env {
 		if value, found := strings.CutPrefix(v, name+"="); found {
@@ -133,14 +134,14 @@ func (h *harness) fetchInfo(run string) workloadInfo {
 	return a
 }
 
-// errorKindOf is the machine-readable word of a refusal.
+// errorKindOf returns the kind of error in a response.
 func errorKindOf(t *testing.T, a response) string {
 	t.Helper()
 	var e struct {
 		Error struct{ Kind, Message, Hint string }
 	}
 	if err := json.Unmarshal([]byte(a.body), &e); err != nil || e.Error.Message == "" {
-		t.Fatalf("the refusal is not as it should be: %s", a.body)
+		t.Fatalf("the error has another form: %s", a.body)
 	}
 	return e.Error.Kind
 }

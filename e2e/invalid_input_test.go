@@ -12,7 +12,8 @@ import (
 	"dstack/internal/api"
 )
 
-// TestInvalidFiles refuses files before anybody is asked anything.
+// TestInvalidFiles checks that invalid files are refused before anything is
+// submitted.
 func TestInvalidFiles(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -40,11 +41,12 @@ func TestInvalidFiles(t *testing.T) {
 		})
 	}
 	if all := h.listRuns(); len(all) > 0 {
-		t.Errorf("a refused file made a run: %+v", all)
+		t.Errorf("a refused file was submitted: %+v", all)
 	}
 }
 
-// TestInvalidCommandLine refuses what cannot be meant, and says what could.
+// TestInvalidCommandLine checks that invalid command lines are refused with a
+// suggestion.
 func TestInvalidCommandLine(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -64,7 +66,8 @@ func TestInvalidCommandLine(t *testing.T) {
 	}
 }
 
-// TestFailedConnection: no server, a wrong token, a project that is not there.
+// TestFailedConnection checks commands without a server, with a wrong token and with
+// an unknown project.
 func TestFailedConnection(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -81,7 +84,7 @@ func TestFailedConnection(t *testing.T) {
 	}
 	h.extraEnv = nil
 	if all := h.listRuns(); len(all) > 0 {
-		t.Errorf("there is a run: %+v", all)
+		t.Errorf("a run was submitted: %+v", all)
 	}
 	h.stopServer()
 	for _, args := range [][]string{{"ps"}, apply, {"logs", "nobody"}, {"stop", "nobody", "-y"}} {
@@ -89,8 +92,8 @@ func TestFailedConnection(t *testing.T) {
 	}
 }
 
-// TestReplicasThatNeverServe are services that never serve. Each ends by itself, tells
-// why with the last lines of its output, and leaves nothing.
+// TestReplicasThatNeverServe runs services that never become ready. Each run fails
+// with a reason and its last lines of output, and leaves nothing.
 func TestReplicasThatNeverServe(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -115,8 +118,8 @@ func TestReplicasThatNeverServe(t *testing.T) {
 	})
 }
 
-// expectNeverReady applies what cannot become ready, and looks that nothing is
-// left half done: no run that goes on, no process, no container.
+// expectNeverReady applies a configuration that cannot become ready, and checks that
+// the run fails and leaves no process and no container.
 func (h *harness) expectNeverReady(name, config string, code int, words ...string) {
 	h.t.Helper()
 	dir := h.newFolder(config)
@@ -124,18 +127,18 @@ func (h *harness) expectNeverReady(name, config string, code int, words ...strin
 		expectError(code, append(words, name+" did not become ready", "dstack logs "+name)...)
 	h.waitUntil(20*time.Second, name+" has failed", func() error {
 		if v := h.findRun(name); v.Status != api.StatusFailed {
-			return fmt.Errorf("it is %s: %s", v.Status, v.Reason)
+			return fmt.Errorf("the run is %s: %s", v.Status, v.Reason)
 		}
 		return nil
 	})
 	h.waitUntil(20*time.Second, "nothing is left of "+name, h.checkNothingLeft)
 	if kind := errorKindOf(h.t, h.expectResponse("GET", h.serviceURL(name, "/"), h.token, "", 404)); kind != "not_found" {
-		h.t.Errorf("a service that failed is refused as %q", kind)
+		h.t.Errorf("the error for a failed service is %q", kind)
 	}
 }
 
-// TestMissingImages: the registry answers that there is none, nobody answers, and
-// no registry could be meant.
+// TestMissingImages checks images that the registry does not have, a registry that
+// does not answer, and an invalid image name.
 func TestMissingImages(t *testing.T) {
 	t.Parallel()
 	needBaseImage(t)
@@ -144,27 +147,27 @@ func TestMissingImages(t *testing.T) {
 		os.Getenv("DSTACK_TEST_REGISTRY_USER"), os.Getenv("DSTACK_TEST_REGISTRY_PASSWORD"))
 	h := newHarness(t, "docker")
 	for _, c := range []struct {
-		name, image, more string
-		words             []string
+		name, image, extra string
+		words              []string
 	}{
 		{"unknown-image", registry + "/no/such:1", auth, []string{"no/such:1"}},
 		{"unknown-tag", registry + "/" + strings.Replace(baseImage, ":", ":not-", 1), auth, []string{"not-py3.10"}},
 		{"no-registry", fmt.Sprintf("127.0.0.1:%d/no/such:1", findFreePort(t)), "", []string{"no/such:1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			h.withT(t).expectNeverReady(c.name, h.workloadConfig(c.name, "image: "+c.image, c.more), 1, c.words...)
+			h.withT(t).expectNeverReady(c.name, h.workloadConfig(c.name, "image: "+c.image, c.extra), 1, c.words...)
 		})
 	}
 	dir := h.newFolder(h.workloadConfig("odd-image", "image: 'Not An Image'"))
 	r := h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
 	if r.code != 1 && r.code != 2 {
-		t.Errorf("exit status %d for an image that cannot be one, want 1 or 2", r.code)
+		t.Errorf("exit status %d for an invalid image name, want 1 or 2", r.code)
 	}
 	r.expectError(r.code, "Not An Image")
 }
 
-// TestTakenPort: processes share this machine's ports; a second service on a
-// port is told so, and is no crash loop.
+// TestTakenPort checks that a second service on a port of this machine is refused,
+// and is not a crash loop. Processes share the machine's ports.
 func TestTakenPort(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -175,18 +178,18 @@ func TestTakenPort(t *testing.T) {
 	h.expectStatus(h.serviceURL("first", "/"), 200)
 
 	dir := h.newFolder(h.workloadConfig("twins", "replicas: 2"))
-	began := time.Now()
+	start := time.Now()
 	r := h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "1m")
 	if r.code == 0 {
-		t.Error("two replicas with one port are ready on one machine")
+		t.Error("two replicas with the same port are ready on one machine")
 	}
 	r.expectError(r.code, "port")
-	if took := time.Since(began); took > 20*time.Second {
-		t.Errorf("it took %s to say so", took)
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("the error took %s", took)
 	}
 }
 
-// TestForeignPort: a program that dstack knows nothing of has the port.
+// TestForeignPort checks that a port that another program uses is refused.
 func TestForeignPort(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")
@@ -200,7 +203,8 @@ func TestForeignPort(t *testing.T) {
 		1, "port "+port)
 }
 
-// TestUploadLimit refuses an upload by the names of what cannot travel.
+// TestUploadLimit checks that a file that is too large for the upload is refused by
+// name.
 func TestUploadLimit(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t, "process")

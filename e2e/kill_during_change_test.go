@@ -10,9 +10,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// TestServerKilledDuringChanges kills the server in the middle of each thing that a
-// service that lives goes through. Started again, it brings it to its end:
-// nothing is doubled, and nothing is left behind.
+// TestServerKilledDuringChanges kills the server during each kind of change of a
+// run. The restarted server completes the change; nothing is doubled and nothing is
+// left.
 func TestServerKilledDuringChanges(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	config := h.workloadConfig("phoenix", "replicas: 0..3", fastScaling("concurrency", 1), "drain_timeout: 20s", "- VERSION=1", "- LISTEN_AFTER=300")
@@ -28,11 +28,11 @@ func TestServerKilledDuringChanges(t *testing.T) {
 	h.killWhileDraining("phoenix", dir, strings.Replace(setVersion(fixed, 1, 2), "replicas: 2", "replicas: 1", 1))
 	h.killWhileStopping("phoenix")
 	if all := h.listRuns(); len(all) != 1 || all[0].Ending != dstack.EndStopped {
-		t.Errorf("in the end there are the runs %+v", all)
+		t.Errorf("the runs at the end are %+v", all)
 	}
 }
 
-// killWhen kills the server as soon as something is so, and starts it again.
+// killWhen kills the server as soon as check returns no error, and starts it again.
 func (h *harness) killWhen(what string, check func() error) {
 	h.t.Helper()
 	h.waitUntil(30*time.Second, what, check)
@@ -43,30 +43,30 @@ func (h *harness) killWhen(what string, check func() error) {
 
 func (h *harness) killWhileWaking(run string) {
 	h.t.Helper()
-	lost := h.startTraffic(0.001, h.serviceURL(run, "/who")) // it is lost with the server
-	h.killWhen("it wakes", func() error { return h.checkDesiredReplicas(run, 1) })
+	lost := h.startTraffic(0.001, h.serviceURL(run, "/who")) // fails when the server is killed
+	h.killWhen("the service wakes", func() error { return h.checkDesiredReplicas(run, 1) })
 	lost.finish()
 	h.waitUntilStable(run)
 	if s := h.measureRequest("GET", h.serviceURL(run, "/who"), nil); s.err != nil {
-		h.t.Errorf("after the server was killed while it woke: %v", s.err)
+		h.t.Errorf("a request after the server was killed during a wake-up: %v", s.err)
 	}
 	h.waitForReplicas(20*time.Second, run, 1)
 }
 
 func (h *harness) checkDesiredReplicas(run string, n int) error {
 	if v := h.fetchRun(run); v.DesiredReplicas < n {
-		return fmt.Errorf("%d are wanted", v.DesiredReplicas)
+		return fmt.Errorf("%d replicas are desired", v.DesiredReplicas)
 	}
 	return nil
 }
 
-// waitUntilStable waits until what was begun is done, one way or the other.
+// waitUntilStable waits until the number of ready replicas is the desired one.
 func (h *harness) waitUntilStable(run string) {
 	h.t.Helper()
-	h.waitUntil(30*time.Second, "it has come to rest", func() error {
+	h.waitUntil(30*time.Second, "the run is stable", func() error {
 		v := h.fetchRun(run)
 		if v.Ready != v.DesiredReplicas {
-			return fmt.Errorf("%d are wanted, %d ready: %s", v.DesiredReplicas, v.Ready, formatReplicas(v))
+			return fmt.Errorf("%d replicas are desired, %d ready: %s", v.DesiredReplicas, v.Ready, formatReplicas(v))
 		}
 		return h.checkReplicaCount(v.DesiredReplicas)
 	})
@@ -75,11 +75,11 @@ func (h *harness) waitUntilStable(run string) {
 func (h *harness) killWhileScaling(run string) {
 	h.t.Helper()
 	busy := h.startTraffic(5, h.serviceURL(run, "/slow?ms=1000"))
-	h.killWhen("it scales", func() error { return h.checkDesiredReplicas(run, 2) })
-	h.waitForReplicas(time.Minute, run, 3) // the traffic went on
+	h.killWhen("the service scales", func() error { return h.checkDesiredReplicas(run, 2) })
+	h.waitForReplicas(time.Minute, run, 3) // the traffic continues
 	for _, s := range filterFailed(busy.finish()) {
-		if s.status != 0 { // no answer from a server that is away; anything else is the new one's
-			h.t.Errorf("after the server was killed while it scaled: %v", s.err)
+		if s.status != 0 { // 0: the server was not running; another status is from the restarted server
+			h.t.Errorf("a request after the server was killed during scaling: %v", s.err)
 		}
 	}
 }
@@ -87,7 +87,7 @@ func (h *harness) killWhileScaling(run string) {
 func (h *harness) killDuringRollout(run, dir, config string) {
 	h.t.Helper()
 	h.submitConfig(dir, config)
-	h.killWhen("the first new replica is there", func() error {
+	h.killWhen("the first new replica starts", func() error {
 		for _, r := range h.fetchRun(run).Replicas {
 			if r.Revision == h.fetchRun(run).Revision && r.Status == dstack.ReplicaStarting {
 				return nil
@@ -97,16 +97,16 @@ func (h *harness) killDuringRollout(run, dir, config string) {
 	})
 	requests := h.startTraffic(10, h.serviceURL(run, "/who"))
 	h.waitForReplicas(time.Minute, run, 2)
-	h.waitUntil(time.Minute, "all are of the new version", func() error {
+	h.waitUntil(time.Minute, "all replicas have the new version", func() error {
 		if v := h.fetchRun(run); v.Status != api.StatusReady {
-			return fmt.Errorf("it is %s: %s", v.Status, formatReplicas(v))
+			return fmt.Errorf("the run is %s: %s", v.Status, formatReplicas(v))
 		}
 		return nil
 	})
 	if s := h.measureRequest("GET", h.serviceURL(run, "/who"), nil); s.version != "2" {
-		h.t.Errorf("version %q answers: %v", s.version, s.err)
+		h.t.Errorf("the response is of version %q: %v", s.version, s.err)
 	}
-	requests.expectNoFailure("requests after the server was killed while it rolled")
+	requests.expectNoFailure("requests after the server was killed during a rollout")
 }
 
 func (h *harness) killDuringRollback(run, dir, config string) {
@@ -121,15 +121,15 @@ func (h *harness) killDuringRollback(run, dir, config string) {
 		}
 		return errNotYet
 	})
-	h.waitUntil(time.Minute, "it is back at what served", func() error {
+	h.waitUntil(time.Minute, "the run is rolled back", func() error {
 		if v := h.fetchRun(run); v.RolledBack == nil || v.Status != api.StatusReady {
-			return fmt.Errorf("it is %s at revision %d: %s", v.Status, v.Revision, formatReplicas(v))
+			return fmt.Errorf("the run is %s at revision %d: %s", v.Status, v.Revision, formatReplicas(v))
 		}
 		return nil
 	})
 	h.waitForReplicas(20*time.Second, run, 2)
 	if after := h.listContainerNames(); fmt.Sprint(before) != fmt.Sprint(after) {
-		h.t.Errorf("a bad revision and a killed server made of the containers %v %v", before, after)
+		h.t.Errorf("the containers were %v before the rollback and are %v after it", before, after)
 	}
 }
 
@@ -137,13 +137,13 @@ func (h *harness) killWhileDraining(run, dir, config string) {
 	h.t.Helper()
 	streams := []*eventStream{h.openStream(h.t.Context(), run, 100, 100), h.openStream(h.t.Context(), run, 100, 100)}
 	h.submitConfig(dir, config)
-	h.killWhen("one drains", func() error { return h.checkAnyReplica(run, dstack.ReplicaDraining) })
+	h.killWhen("a replica drains", func() error { return h.checkAnyReplica(run, dstack.ReplicaDraining) })
 	for _, s := range streams {
-		<-s.done // the gateway was in the server
+		<-s.done // the gateway is part of the server
 	}
-	began := time.Now()
+	start := time.Now()
 	h.waitForReplicas(30*time.Second, run, 1)
-	h.t.Logf("it had drained %s after the server was back", time.Since(began).Round(time.Millisecond))
+	h.t.Logf("the replica was drained %s after the restart of the server", time.Since(start).Round(time.Millisecond))
 	if s := h.measureRequest("GET", h.serviceURL(run, "/who"), nil); s.err != nil {
 		h.t.Error(s.err)
 	}
@@ -156,7 +156,7 @@ func (h *harness) checkAnyReplica(run string, status dstack.ReplicaStatus) error
 			return nil
 		}
 	}
-	return fmt.Errorf("none is %s: %s", status, formatReplicas(v))
+	return fmt.Errorf("no replica is %s: %s", status, formatReplicas(v))
 }
 
 func (h *harness) killWhileStopping(run string) {
@@ -167,12 +167,12 @@ func (h *harness) killWhileStopping(run string) {
 		defer close(stop)
 		_ = h.newCommand(h.home, "stop", run, "-y").Run()
 	}()
-	h.killWhen("it stops", func() error { return h.checkAnyReplica(run, dstack.ReplicaDraining) })
+	h.killWhen("the run stops", func() error { return h.checkAnyReplica(run, dstack.ReplicaDraining) })
 	<-s.done
 	<-stop
-	h.waitUntil(40*time.Second, "it has stopped", func() error {
+	h.waitUntil(40*time.Second, "the run has stopped", func() error {
 		if v := h.findRun(run); v.Status != api.StatusStopped {
-			return fmt.Errorf("it is %s: %s", v.Status, formatReplicas(v))
+			return fmt.Errorf("the run is %s: %s", v.Status, formatReplicas(v))
 		}
 		return h.checkNothingLeft()
 	})

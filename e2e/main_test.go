@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// What is built once for all tests.
+// The binaries are built once for all tests.
 var (
 	dstackBinary   string
 	workloadBinary string
@@ -28,7 +28,7 @@ func TestMain(m *testing.M) {
 func runTests(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "dstack-e2e.")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "cannot make a folder for the tests:", err)
+		fmt.Fprintln(os.Stderr, "cannot create a folder for the tests:", err)
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
@@ -45,7 +45,7 @@ func runTests(m *testing.M) int {
 	return code
 }
 
-// buildBinary makes a static binary, as a release is built.
+// buildBinary builds a static binary, as for a release.
 func buildBinary(dir, name, pkg string) string {
 	out := filepath.Join(dir, name)
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=0.0.0-e2e", "-o", out, pkg)
@@ -57,17 +57,18 @@ func buildBinary(dir, name, pkg string) string {
 	return out
 }
 
-// needPiece skips a test whose piece is not there, in the words that the report of
-// scripts/test.sh understands, or returns what the piece is.
+// needPiece returns the value of an environment variable that describes a piece
+// which the test needs. Without it, it skips the test with a message that
+// scripts/test.sh understands.
 func needPiece(t *testing.T, piece, variable string) string {
 	t.Helper()
 	if value := os.Getenv(variable); value != "" {
 		return value
 	}
-	why := os.Getenv("DSTACK_TEST_WITHOUT_" + strings.ToUpper(piece))
-	if why == "" {
-		why = "run the tests with `make test`, which brings it"
+	reason := os.Getenv("DSTACK_TEST_WITHOUT_" + strings.ToUpper(piece))
+	if reason == "" {
+		reason = "run the tests with `make test`, which brings it"
 	}
-	t.Skipf("needs %s: %s", piece, why)
+	t.Skipf("needs %s: %s", piece, reason)
 	return ""
 }

@@ -7,10 +7,11 @@ import (
 	"time"
 )
 
-// marker is a word that nobody says but the tests' prompts.
+// marker is a word that occurs only in the tests' prompts.
 const marker = "zyzzyva-7351"
 
-// newMarkerRequest is a call about the marker, with more fields or others.
+// newMarkerRequest returns a request with the marker in its prompt. Fields of more
+// are added to it or replace its own.
 func newMarkerRequest(t *testing.T, model string, more map[string]any) string {
 	all := map[string]any{"model": model, "max_tokens": 16, "temperature": 0, "messages": newMessages("Spell " + marker)}
 	for name, value := range more {
@@ -25,7 +26,7 @@ func newMessages(text string) []map[string]string {
 
 var streamWithUsage = map[string]any{"stream": true, "stream_options": map[string]bool{"include_usage": true}}
 
-// testMetrics: what requests took is counted by model and run, for Prometheus and
+// testMetrics checks that requests are counted by model and run, for Prometheus and
 // for `dstack ps -v`.
 func (m *modelHarness) testMetrics(t *testing.T) {
 	h := m.withT(t)
@@ -42,8 +43,8 @@ func (m *modelHarness) testMetrics(t *testing.T) {
 	h.runCLI("ps", "-v").expectExit(0).expectText("3 requests", "82 in, 32 out", "first token after")
 }
 
-// testLogPrivacy: whatever becomes of a request, neither its prompt nor its answer is
-// in the server's log, not even for those who look for faults.
+// testLogPrivacy checks that neither prompts nor completions are in the server's
+// log, not even at debug level or after errors.
 func (m *modelHarness) testLogPrivacy(t *testing.T) {
 	h := m.withT(t)
 	path := m.gatewayURL() + "/chat/completions"
@@ -58,17 +59,17 @@ func (m *modelHarness) testLogPrivacy(t *testing.T) {
 		log := m.log.String()
 		for _, secret := range []string{marker, answer} {
 			if len(secret) < 8 || strings.Contains(log, secret) {
-				t.Errorf("%s: %q is in the server's log, or too short to tell", model, secret)
+				t.Errorf("%s: %q is in the server's log, or is too short for this test", model, secret)
 			}
 		}
 		if !strings.Contains(log, "level=DEBUG msg=request") {
-			t.Errorf("the log says nothing of requests:\n%s", log)
+			t.Errorf("the log has no requests:\n%s", log)
 		}
 	}
 }
 
-// expectMetrics checks lines of /metrics: a request is counted once its answer is
-// out, which is when its client may already ask for the next thing.
+// expectMetrics checks lines of /metrics. It polls, because a request is counted
+// after its response has been sent.
 func (m *modelHarness) expectMetrics(t *testing.T, lines ...string) {
 	t.Helper()
 	h := m.withT(t)
@@ -89,7 +90,8 @@ func (m *modelHarness) expectMetrics(t *testing.T, lines ...string) {
 	}
 }
 
-// filterMetrics are the lines that begin with something.
+// filterMetrics returns the lines of metrics with a prefix, except the buckets of
+// histograms.
 func filterMetrics(text, with string) string {
 	var all strings.Builder
 	for line := range strings.Lines(text) {

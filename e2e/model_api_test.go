@@ -14,14 +14,14 @@ import (
 	"dstack/internal/hub/hubtest"
 )
 
-// clientResult is what one question of a program of e2e/clients gave.
+// clientResult is the result of one question of a program in e2e/clients.
 type clientResult struct {
 	Error     string
 	Status    int
 	Param     string
 	Texts     []string
 	Ends      []string
-	Prompt    int // tokens, as the answer counts them
+	Prompt    int // tokens, as the response reports them
 	Tokens    int
 	Pieces    int  // of a stream
 	UsageLast bool `json:"usage_last"`
@@ -31,7 +31,7 @@ type clientResult struct {
 	Seconds   float64
 }
 
-// The models of the house, by the formats of their servers.
+// The models of TestModelAPI.
 const (
 	openaiModel = "smollm2"
 	hubModel    = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -46,10 +46,10 @@ You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>
 '}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant
 ' }}{% endif %}`
 
-// TestModelAPI: official clients ask all that they can of one model, by
-// its own API of OpenAI, by TGI with the template of a hub, and by an older
-// TGI with a template of the configuration. What the model's server answers
-// directly is what every way must give.
+// TestModelAPI asks one model with official clients in three ways: by its own OpenAI
+// API, by TGI with the chat template of a hub, and by an older TGI with a chat
+// template in the configuration. All ways must give the results of the model's
+// server.
 func TestModelAPI(t *testing.T) {
 	m := newModelHarness(t)
 	t.Run("counted", m.testMetrics)
@@ -69,13 +69,13 @@ func TestModelAPI(t *testing.T) {
 	})
 }
 
-// modelHarness is a house with the services of TestModelAPI.
+// modelHarness is a harness with the services of TestModelAPI.
 type modelHarness struct {
 	*harness
 	python      string
 	metricsPort int    // the port of /metrics
-	directURL   string // the model's own endpoint
-	tgiURL      string // and its TGI's
+	directURL   string // the endpoint of the model's server
+	tgiURL      string // the endpoint of TGI
 }
 
 func newModelHarness(t *testing.T) *modelHarness {
@@ -88,13 +88,13 @@ func newModelHarness(t *testing.T) *modelHarness {
 	m.tgiURL = m.serveModel("tgi3", "tgi", "3", "model:\n  type: chat\n  name: "+hubModel+"\n  format: tgi\n")
 	m.serveModel("tgi1", "tgi", "1", "model:\n  type: chat\n  name: "+ownModel+"\n  format: tgi\n  eos_token: <|im_end|>\n  chat_template: "+encodeJSON(t, smolTemplate)+"\n")
 	if n := len(hub.Requests()); n == 0 {
-		t.Error("the hub was not asked for the template")
+		t.Error("the gateway did not request the template from the hub")
 	}
 	return m
 }
 
-// serveModel applies a service of a folder with a serve.py, and returns where it
-// answers without the gateway.
+// serveModel applies a service of a folder with a serve.py, and returns its address
+// without the gateway.
 func (m *modelHarness) serveModel(name, folder, generation, model string) string {
 	m.t.Helper()
 	dir, port := m.copyFolder(folder), findFreePort(m.t)
@@ -110,7 +110,8 @@ func (m *modelHarness) serveModel(name, folder, generation, model string) string
 	return fmt.Sprintf("http://127.0.0.1:%d", port)
 }
 
-// tokenizerConfig is that of SmolLM2's repository, as far as we read it.
+// tokenizerConfig returns those fields of SmolLM2's tokenizer_config.json that the
+// gateway reads.
 func tokenizerConfig(t *testing.T) string {
 	return encodeJSON(t, map[string]any{
 		"add_prefix_space": false, "bos_token": "<|im_start|>", "chat_template": smolTemplate, "clean_up_tokenization_spaces": false,
@@ -128,12 +129,12 @@ func encodeJSON(t *testing.T, v any) string {
 	return string(text)
 }
 
-// gatewayURL is where all of the house's models answer.
+// gatewayURL returns the base URL of all models.
 func (m *modelHarness) gatewayURL() string {
 	return fmt.Sprintf("http://gateway.localhost:%d/v1", m.port)
 }
 
-// runClient runs a program of e2e/clients and returns what came of each question.
+// runClient runs a program of e2e/clients and returns its results by question.
 func (m *modelHarness) runClient(t *testing.T, script, base, model string) map[string]clientResult {
 	t.Helper()
 	program, path := m.python, "clients/"+script
@@ -155,8 +156,8 @@ func (m *modelHarness) runClient(t *testing.T, script, base, model string) map[s
 	return all
 }
 
-// testOpenAI: through the gateway, every answer is the one that the model's
-// server gives. Only what is the gateway's own is not.
+// testOpenAI checks that the gateway passes on the responses of the model's server
+// unchanged, except those that the gateway makes itself.
 func (m *modelHarness) testOpenAI(t *testing.T, direct map[string]clientResult) {
 	for _, script := range []string{"surface.py", "surface.mjs"} {
 		got := m.runClient(t, script, m.gatewayURL(), openaiModel)
@@ -167,7 +168,7 @@ func (m *modelHarness) testOpenAI(t *testing.T, direct map[string]clientResult) 
 	t.Run("anthropic", m.testAnthropic)
 }
 
-// expectGatewayResults checks what the gateway answers by itself.
+// expectGatewayResults checks the results that the gateway makes itself.
 func (m *modelHarness) expectGatewayResults(t *testing.T, got map[string]clientResult, model string) {
 	t.Helper()
 	listed := slices.Sorted(slices.Values(got["list"].Texts))
@@ -180,7 +181,7 @@ func (m *modelHarness) expectGatewayResults(t *testing.T, got map[string]clientR
 	expectFailure(t, got, "wrong token", "AuthenticationError", 401)
 	expectFailure(t, got, "wrong model", "NotFoundError", 404)
 	if after := got["left"]; after.Error != "" || after.Pieces != 3 || after.Seconds > 10 {
-		t.Errorf("after a stream was left: %+v", after)
+		t.Errorf("after a canceled stream: %+v", after)
 	}
 }
 
@@ -191,17 +192,17 @@ func expectFailure(t *testing.T, got map[string]clientResult, question, class st
 	}
 }
 
-// expectSameResults compares all outcomes but some.
-func expectSameResults(t *testing.T, who string, got, want map[string]clientResult, but ...string) {
+// expectSameResults compares all results except those of some questions.
+func expectSameResults(t *testing.T, program string, got, want map[string]clientResult, except ...string) {
 	t.Helper()
 	if len(got) != len(want) {
-		t.Errorf("%s has %d outcomes, want %d", who, len(got), len(want))
+		t.Errorf("%s has %d results, want %d", program, len(got), len(want))
 	}
 	for question, w := range want {
 		g := got[question]
 		g.Seconds, w.Seconds = 0, 0
-		if !slices.Contains(but, question) && !reflect.DeepEqual(g, w) {
-			t.Errorf("%s, %s:\ngot  %+v\nwant %+v", who, question, g, w)
+		if !slices.Contains(except, question) && !reflect.DeepEqual(g, w) {
+			t.Errorf("%s, %s:\ngot  %+v\nwant %+v", program, question, g, w)
 		}
 	}
 }

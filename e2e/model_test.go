@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// conversation is what a program of e2e/clients reports.
+// conversation is the report of the programs chat.py and chat.mjs of e2e/clients.
 type conversation struct {
 	Models     []string
 	Answer     string
@@ -24,8 +24,8 @@ type conversation struct {
 	WrongModel string  `json:"wrong_model"`
 }
 
-// TestModel serves a real language model, and lets the official clients of
-// the OpenAI API talk to it through the gateway.
+// TestModel serves a language model and uses it through the gateway with the
+// official clients of the OpenAI API.
 func TestModel(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		python := needPiece(t, "python", "DSTACK_TEST_PYTHON")
@@ -57,7 +57,7 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// runChatClient runs a client program and checks what it heard.
+// runChatClient runs a client program and checks its report.
 func runChatClient(t *testing.T, program, script, base, token string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), program, script, base, token, "smollm2")
@@ -75,20 +75,20 @@ func runChatClient(t *testing.T, program, script, base, token string) {
 		t.Errorf("the list of models is %v", c.Models)
 	}
 	if len(strings.Fields(c.Answer)) < 5 || c.Tokens < 5 {
-		t.Errorf("the answer has no words in it: %q, %d tokens", c.Answer, c.Tokens)
+		t.Errorf("the answer has too few words: %q, %d tokens", c.Answer, c.Tokens)
 	}
 	if len(strings.Fields(c.Streamed)) < 5 || c.Pieces < 5 || c.Spread <= 0 {
-		t.Errorf("the stream did not come in pieces: %d pieces within %fs: %q", c.Pieces, c.Spread, c.Streamed)
+		t.Errorf("the stream arrived in %d pieces within %fs: %q", c.Pieces, c.Spread, c.Streamed)
 	}
 	if c.WrongToken != "AuthenticationError" {
-		t.Errorf("a wrong token gives %s, want AuthenticationError", c.WrongToken)
+		t.Errorf("the error for a wrong token is %s, want AuthenticationError", c.WrongToken)
 	}
 	if c.WrongModel != "NotFoundError" {
-		t.Errorf("an unknown model gives %s, want NotFoundError", c.WrongModel)
+		t.Errorf("the error for an unknown model is %s, want NotFoundError", c.WrongModel)
 	}
 }
 
-// createModelImage puts the two packages of the example on top of the base image.
+// createModelImage adds the two packages of the example to the base image.
 func createModelImage(t *testing.T, python string) {
 	t.Helper()
 	out, err := exec.Command(python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])").Output()
@@ -103,7 +103,7 @@ func createModelImage(t *testing.T, python string) {
 	runDocker(t, "commit", "-c", "ENV PYTHONPATH=/opt", id, "smollm2:local")
 }
 
-// copyFolder copies a folder of files into the house.
+// copyFolder copies a folder to a new folder of the harness.
 func (h *harness) copyFolder(folder string) string {
 	h.t.Helper()
 	dir, err := os.MkdirTemp(h.home, "code")
@@ -116,7 +116,7 @@ func (h *harness) copyFolder(folder string) string {
 	return dir
 }
 
-// withT is the same house for a test inside of the test.
+// withT returns the same harness for a subtest.
 func (h *harness) withT(t *testing.T) *harness {
 	return &harness{t: t, engine: h.engine, home: h.home, serverDir: h.serverDir, port: h.port, token: h.token, extraEnv: h.extraEnv, cleanUpTimeout: h.cleanUpTimeout, cmd: h.cmd, done: h.done}
 }

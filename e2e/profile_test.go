@@ -6,8 +6,7 @@ import (
 	"testing"
 )
 
-// TestProfileAndEnvFile: what neither the configuration nor the command line
-// says comes from a profile and from files of variables, to the replica.
+// TestProfileAndEnvFile checks values from profiles and from files of variables.
 func TestProfileAndEnvFile(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -36,7 +35,7 @@ func TestProfileAndEnvFile(t *testing.T) {
 		r = h.runCLIIn(dir, append(apply, "--profile", "here", "--no-retry", "--pool", "gpus")...)
 		r.expectError(2, "--pool: not supported yet: pool_name")
 		if strings.Contains(r.err, "service.dstack.yml") {
-			t.Errorf("the file is blamed for a flag:\n%s", r.err)
+			t.Errorf("the error of a flag names the file:\n%s", r.err)
 		}
 	})
 }

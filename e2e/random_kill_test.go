@@ -10,15 +10,15 @@ import (
 	"dstack/internal/api"
 )
 
-// TestServerKilledAtRandom kills the server at random moments of a run's life, and
-// looks after each restart for what was lost, doubled or left.
+// TestServerKilledAtRandom kills the server at random moments of a run's life. After
+// each restart nothing may be lost, doubled or left.
 func TestServerKilledAtRandom(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
-		rounds, replicas := 5, 1 // three kills a round
+		rounds, replicas := 5, 1 // with three kills each
 		extra := []string{}
 		if engine == "docker" {
-			replicas = 2 // each has an address of its own there
+			replicas = 2 // containers have addresses of their own
 			extra = append(extra, "replicas: 2")
 		}
 		seed := time.Now().UnixNano()
@@ -37,9 +37,9 @@ func TestServerKilledAtRandom(t *testing.T) {
 			before := h.identifyReplicas(replicas)
 			h.killServer()
 			h.startServer()
-			h.expectStatus(h.serviceURL("survivor", "/"), 200) // at once
+			h.expectStatus(h.serviceURL("survivor", "/"), 200)
 			if after := h.identifyReplicas(replicas); after != before {
-				t.Errorf("round %d: processes %s became %s while the server was away", round, before, after)
+				t.Errorf("round %d: the processes were %s before the restart of the server and are %s after it", round, before, after)
 			}
 			h.expectReplicaCount(round, replicas)
 
@@ -47,22 +47,22 @@ func TestServerKilledAtRandom(t *testing.T) {
 			if v := h.findRun("survivor"); !v.Status.IsFinished() {
 				h.stopRun("survivor")
 			}
-			h.waitUntil(20*time.Second, "nothing of it is left", h.checkNothingLeft)
+			h.waitUntil(20*time.Second, "nothing is left of the run", h.checkNothingLeft)
 		}
 		if all := h.listRuns(); len(all) != 1 || all[0].Status != api.StatusStopped {
-			t.Errorf("the history of one name is %+v, want the last run, stopped", all)
+			t.Errorf("the runs are %+v, want only the last one, stopped", all)
 		}
 	})
 }
 
-// killDuring kills the server at a random moment while something is asked of
-// it, and starts it again. What was asked may fail: the server went away.
-func (h *harness) killDuring(dice *rand.Rand, ask func()) {
+// killDuring kills the server at a random moment during action, and starts it again.
+// The action may fail.
+func (h *harness) killDuring(dice *rand.Rand, action func()) {
 	h.t.Helper()
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		ask()
+		action()
 	}()
 	after := time.Duration(dice.IntN(600)) * time.Millisecond
 	time.Sleep(after)
@@ -72,7 +72,7 @@ func (h *harness) killDuring(dice *rand.Rand, ask func()) {
 	h.t.Logf("killed after %s", after)
 }
 
-// expectReplicaCount checks that as many replicas run as there should, and no more.
+// expectReplicaCount checks that exactly want replicas run.
 func (h *harness) expectReplicaCount(round, want int) {
 	h.t.Helper()
 	if active := h.listActiveRuns(); len(active) != 1 {
@@ -91,7 +91,7 @@ func (h *harness) expectReplicaCount(round, want int) {
 	}
 }
 
-// listWorkloads are the processes of this house that run the workload.
+// listWorkloads returns the processes that run the workload.
 func (h *harness) listWorkloads() []string {
 	var found []string
 	for _, p := range h.listProcesses() {
@@ -102,7 +102,8 @@ func (h *harness) listWorkloads() []string {
 	return found
 }
 
-// identifyReplicas tells the replicas apart: containers by their names, processes by number.
+// identifyReplicas returns a text that identifies the replicas: container names or
+// process numbers.
 func (h *harness) identifyReplicas(replicas int) string {
 	h.t.Helper()
 	if h.engine == "docker" {
@@ -113,7 +114,7 @@ func (h *harness) identifyReplicas(replicas int) string {
 		return fmt.Sprint(names)
 	}
 	if replicas != 1 {
-		h.t.Fatal("processes share this machine's ports")
+		h.t.Fatal("the process engine runs one replica")
 	}
 	return fmt.Sprint(h.fetchInfo("survivor").PID)
 }

@@ -14,13 +14,13 @@ import (
 
 // badRevision is a revision that cannot become ready.
 type badRevision struct {
-	name, from, to string   // how its configuration differs
-	words          []string // what is said of it
+	name, from, to string   // to replaces from in the configuration
+	words          []string // in its error
 	output         string   // the last line of its output
 }
 
-// TestFailedRevisions: a revision that does not become ready takes no request,
-// costs no request, goes by itself, and is told of.
+// TestFailedRevisions checks that a revision that does not become ready gets no
+// requests, makes no request fail, is rolled back and is reported.
 func TestFailedRevisions(t *testing.T) {
 	needBaseImage(t)
 	registry := needPiece(t, "registry", "DSTACK_TEST_REGISTRY")
@@ -42,18 +42,18 @@ func TestFailedRevisions(t *testing.T) {
 			h := h.withT(t)
 			h.expectRollback(dir, config, c, i+2)
 			if now := h.listContainerNames(); !slices.Equal(now, before) {
-				t.Errorf("the containers %v became %v", before, now)
+				t.Errorf("the containers were %v and are %v", before, now)
 			}
 		})
 	}
 	v := h.applyChange(dir, setVersion(config, 1, 2))
 	if v.Revision != 6 || v.RolledBack != nil {
-		t.Errorf("after a good one the revision is %d, and %+v was rolled back", v.Revision, v.RolledBack)
+		t.Errorf("after a good revision the revision is %d, and %+v was rolled back", v.Revision, v.RolledBack)
 	}
 }
 
-// TestFailedRevisionOfProcess is one where the old replica must leave before the
-// new one can show that it is bad.
+// TestFailedRevisionOfProcess checks a failed revision whose replica could start
+// only after the old one had ended.
 func TestFailedRevisionOfProcess(t *testing.T) {
 	h := newParallelHarness(t, "process")
 	config := h.workloadConfig("returns", "drain_timeout: 5s", "- VERSION=1")
@@ -63,8 +63,8 @@ func TestFailedRevisionOfProcess(t *testing.T) {
 		[]string{"code 9", "3 times in a row"}, "the model is not there"}, 2)
 }
 
-// expectRollback applies a bad revision under load, and checks that the one before
-// serves on, and that all that can be asked says so.
+// expectRollback applies a bad revision under load. It checks that the revision
+// before keeps serving, and that status, history and events report the rollback.
 func (h *harness) expectRollback(dir, config string, c badRevision, num int) {
 	h.t.Helper()
 	run := h.listActiveRuns()[0].Name
@@ -76,13 +76,13 @@ func (h *harness) expectRollback(dir, config string, c badRevision, num int) {
 	h.waitForReplicas(30*time.Second, run, replicas)
 	for _, s := range requests.expectNoFailure(c.name) {
 		if s.err == nil && s.version != "1" {
-			h.t.Errorf("a request was answered by version %q", s.version)
+			h.t.Errorf("a response is of version %q", s.version)
 		}
 	}
 	v := h.findRun(run)
 	if v.Status != api.StatusReady || v.Revision != 1 || v.RolledBack == nil || v.RolledBack.From != num || v.RolledBack.To != 1 ||
 		!strings.Contains(v.RolledBack.Reason, c.words[0]) || !hasLine(v.RolledBack.LastOutput, c.output) {
-		h.t.Errorf("it is %s at revision %d, rolled back: %+v", v.Status, v.Revision, v.RolledBack)
+		h.t.Errorf("the run is %s at revision %d, rolled back: %+v", v.Status, v.Revision, v.RolledBack)
 	}
 	newest := h.listRevisions(run)[0]
 	if newest.Num != num || newest.Status != dstack.RevisionFailed || newest.Current || !strings.Contains(newest.Reason, c.words[0]) {
@@ -91,13 +91,14 @@ func (h *harness) expectRollback(dir, config string, c badRevision, num int) {
 	h.expectEvent(run, dstack.EventRolledBack, fmt.Sprint(num), "1", c.words[0])
 }
 
-// hasLine says whether a line begins with words; no words are in all.
-func hasLine(lines []string, words string) bool {
-	return words == "" || slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, words) })
+// hasLine reports whether a line begins with prefix; an empty prefix is always
+// there.
+func hasLine(lines []string, prefix string) bool {
+	return prefix == "" || slices.ContainsFunc(lines, func(l string) bool { return strings.HasPrefix(l, prefix) })
 }
 
-// TestCrashLoop: one replica that crashes again and again changes neither its
-// neighbour nor the run.
+// TestCrashLoop checks that a replica in a crash loop affects neither the other
+// replica nor the run.
 func TestCrashLoop(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	config := h.workloadConfig("loops", "replicas: 2", "- ONLY=1", "- CRASH_AFTER=1500")
@@ -107,11 +108,11 @@ func TestCrashLoop(t *testing.T) {
 	requests := h.startTraffic(10, h.serviceURL("loops", "/who"))
 	h.waitUntil(time.Minute, "replica 1 has crashed four times", func() error {
 		if r := findReplica(h.fetchRun("loops"), 1); r.Restarts < 4 {
-			return fmt.Errorf("it has %d restarts, and is %s: %s", r.Restarts, r.Status, r.Reason)
+			return fmt.Errorf("replica 1 has %d restarts and is %s: %s", r.Restarts, r.Status, r.Reason)
 		}
 		return nil
 	})
-	h.waitUntil(20*time.Second, "it waits for its next try", func() error { return h.checkReplicaStatus("loops", 1, dstack.ReplicaRestarting) })
+	h.waitUntil(20*time.Second, "replica 1 waits for its next attempt", func() error { return h.checkReplicaStatus("loops", 1, dstack.ReplicaRestarting) })
 	v := h.findRun("loops")
 	if v.Status != api.StatusDegraded || v.Ready != 1 || v.DesiredReplicas != 2 {
 		t.Errorf("the run is %s with %d of %d ready, want degraded", v.Status, v.Ready, v.DesiredReplicas)
@@ -120,14 +121,14 @@ func TestCrashLoop(t *testing.T) {
 		t.Errorf("replica 0 was %+v and is %+v", before, after)
 	}
 	if r := findReplica(v, 1); !hasLine(r.LastOutput, "workload: crashing") || !strings.Contains(r.Reason, "code 7") || r.RetryAt == nil {
-		t.Errorf("of the one that crashes it is said: %+v", r)
+		t.Errorf("the crashing replica is %+v", r)
 	}
 	var wire struct{ Status string }
 	h.postJSON(api.ProjectPrefix+"/runs/get", map[string]string{"run_name": "loops"}, &wire)
 	if wire.Status != "running" {
-		t.Errorf("on the wire the run is %q, want running", wire.Status)
+		t.Errorf("the run is %q in the 0.18.10 API, want running", wire.Status)
 	}
-	requests.expectNoFailure("requests") // those that a crash cut went on to the other one
+	requests.expectNoFailure("requests") // the gateway repeats interrupted requests
 }
 
 func findReplica(v api.RunView, num int) api.ReplicaView {

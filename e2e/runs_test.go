@@ -14,11 +14,12 @@ import (
 	"dstack/internal/dstack"
 )
 
-// isLongRun says that the tests of services that live take the time that their
-// promises speak of, instead of the short ones that show the same.
+// isLongRun reports whether the tests of running services use realistic times
+// instead of short ones.
 func isLongRun() bool { return os.Getenv("DSTACK_TEST_LONG") != "" }
 
-// newParallelHarness is forEachEngine for one engine.
+// newParallelHarness starts a server for a test that runs in parallel with others
+// and needs one engine.
 func newParallelHarness(t *testing.T, engine string, env ...string) *harness {
 	t.Helper()
 	t.Parallel()
@@ -28,22 +29,22 @@ func newParallelHarness(t *testing.T, engine string, env ...string) *harness {
 	return newHarness(t, engine, env...)
 }
 
-// applyChange applies another configuration in a folder and waits until it is
-// ready.
+// applyChange writes another configuration to a folder, applies it and waits until
+// it is ready.
 func (h *harness) applyChange(dir, config string, args ...string) api.RunView {
 	h.t.Helper()
 	h.writeFile(filepath.Join(dir, "service.dstack.yml"), config)
 	return h.applyAndWait(dir, args...)
 }
 
-// submitConfig applies a configuration in a folder and returns at once.
+// submitConfig writes a configuration to a folder and applies it without waiting.
 func (h *harness) submitConfig(dir, config string) {
 	h.t.Helper()
 	h.writeFile(filepath.Join(dir, "service.dstack.yml"), config)
 	h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "-d").expectExit(0)
 }
 
-// listEvents is what the events tell of a run.
+// listEvents returns the events of a run.
 func (h *harness) listEvents(run string) []api.EventView {
 	h.t.Helper()
 	var all []api.EventView
@@ -52,7 +53,7 @@ func (h *harness) listEvents(run string) []api.EventView {
 }
 
 // expectEvent checks that there is an event of a kind, with words in its message,
-// and returns the last one.
+// and returns the last such event.
 func (h *harness) expectEvent(run string, kind dstack.EventKind, from, to string, words ...string) api.EventView {
 	h.t.Helper()
 	all := h.listEvents(run)
@@ -65,7 +66,7 @@ func (h *harness) expectEvent(run string, kind dstack.EventKind, from, to string
 			return e
 		}
 	}
-	h.t.Errorf("no event of %s is of kind %s from %q to %q with %q:\n%s", run, kind, from, to, words, formatEvents(all))
+	h.t.Errorf("no event of %s has the kind %s from %q to %q with %q:\n%s", run, kind, from, to, words, formatEvents(all))
 	return api.EventView{}
 }
 
@@ -81,7 +82,7 @@ func formatEvents(all []api.EventView) string {
 	return b.String()
 }
 
-// explainRun is why a run has as many replicas as it has.
+// explainRun returns the explanation of a run's number of replicas.
 func (h *harness) explainRun(run string) api.Explanation {
 	h.t.Helper()
 	var e api.Explanation
@@ -89,7 +90,7 @@ func (h *harness) explainRun(run string) api.Explanation {
 	return e
 }
 
-// listRevisions are a run's, newest first.
+// listRevisions returns the revisions of a run, newest first.
 func (h *harness) listRevisions(run string) []api.RevisionView {
 	h.t.Helper()
 	var all []api.RevisionView
@@ -97,20 +98,21 @@ func (h *harness) listRevisions(run string) []api.RevisionView {
 	return all
 }
 
-// waitForReplicas waits until a run has as many replicas ready, and no more than
-// these.
+// waitForReplicas waits until exactly as many replicas as desired are ready, and no
+// others run.
 func (h *harness) waitForReplicas(limit time.Duration, run string, ready int) {
 	h.t.Helper()
-	h.waitUntil(limit, fmt.Sprintf("%s has %d ready replicas, and no others", run, ready), func() error {
+	h.waitUntil(limit, fmt.Sprintf("%s has exactly %d replicas, all ready", run, ready), func() error {
 		v := h.fetchRun(run)
 		if v.Ready != ready || v.DesiredReplicas != ready {
-			return fmt.Errorf("%s: %d are wanted, %d ready: %s", v.Status, v.DesiredReplicas, v.Ready, formatReplicas(v))
+			return fmt.Errorf("%s: %d replicas are desired, %d ready: %s", v.Status, v.DesiredReplicas, v.Ready, formatReplicas(v))
 		}
 		return h.checkReplicaCount(ready)
 	})
 }
 
-// fetchRun is run for those who look again and again: it starts no command.
+// fetchRun returns a run through the API. For polling it is faster than findRun,
+// which runs a command.
 func (h *harness) fetchRun(run string) api.RunView {
 	h.t.Helper()
 	var v api.RunView
@@ -140,7 +142,7 @@ func formatReplicas(v api.RunView) string {
 	return strings.Join(all, "; ")
 }
 
-// checkReplicaCount checks that as many containers or processes are there.
+// checkReplicaCount returns an error unless want containers or processes run.
 func (h *harness) checkReplicaCount(want int) error {
 	running := h.listWorkloads()
 	if h.engine == "docker" {
@@ -155,7 +157,7 @@ func (h *harness) checkReplicaCount(want int) error {
 	return nil
 }
 
-// listContainerNames are the present containers, in order.
+// listContainerNames returns the names of the containers, sorted.
 func (h *harness) listContainerNames() []string {
 	h.t.Helper()
 	names, err := h.listContainers()
@@ -166,7 +168,7 @@ func (h *harness) listContainerNames() []string {
 	return names
 }
 
-// findContainer is the container of a replica, by what it says in X-Instance.
+// findContainer returns the container of a replica by its X-Instance header.
 func (h *harness) findContainer(instance string) string {
 	h.t.Helper()
 	for _, name := range h.listContainerNames() {
@@ -174,11 +176,12 @@ func (h *harness) findContainer(instance string) string {
 			return name
 		}
 	}
-	h.t.Fatalf("no container is %q", instance)
+	h.t.Fatalf("no container has the ID %q", instance)
 	return ""
 }
 
-// waitForInstances asks until as many different replicas have answered.
+// waitForInstances sends requests until n different replicas have answered, and
+// returns their X-Instance headers.
 func (h *harness) waitForInstances(run string, n int) []string {
 	h.t.Helper()
 	var found []string
@@ -188,7 +191,7 @@ func (h *harness) waitForInstances(run string, n int) []string {
 			found = append(found, s.instance)
 		}
 		if len(found) != n {
-			return fmt.Errorf("%v answered: %v", found, s.err)
+			return fmt.Errorf("the replicas that answered are %v: %v", found, s.err)
 		}
 		return nil
 	})

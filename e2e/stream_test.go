@@ -11,7 +11,7 @@ import (
 	"github.com/coder/websocket"
 )
 
-// TestStreams carries server-sent events and a WebSocket, by host and by path.
+// TestStreams checks server-sent events and WebSockets, by host and by path.
 func TestStreams(t *testing.T) {
 	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
@@ -24,19 +24,19 @@ func TestStreams(t *testing.T) {
 			t.Run("large body by "+name, func(t *testing.T) {
 				body := strings.Repeat("0123456789abcdef", 1<<18) // 4 MiB
 				if a := h.withT(t).expectResponse("POST", at("streams", "/echo"), h.token, body, 200); a.body != body {
-					t.Errorf("%d bytes came back changed, as %d", len(body), len(a.body))
+					t.Errorf("the response to %d bytes has %d other bytes", len(body), len(a.body))
 				}
 			})
 		}
 		a := h.fetchInfo("streams")
 		if got := a.Headers.Get("Authorization"); got != "" {
-			t.Errorf("the platform's token reached the replica: Authorization: %s", got)
+			t.Errorf("the replica got the user's token: Authorization: %s", got)
 		}
 		if got := a.Headers.Get("X-Forwarded-Host"); got != hostOf(t, h.serviceURL("streams", "")) {
 			t.Errorf("X-Forwarded-Host is %q", got)
 		}
 		if got := a.Headers.Get("X-Forwarded-For"); got != "127.0.0.1" {
-			t.Errorf("X-Forwarded-For is %q, want the client's address alone", got)
+			t.Errorf("X-Forwarded-For is %q, want only the client's address", got)
 		}
 	})
 }
@@ -58,7 +58,8 @@ func (h *harness) openResponse(ctx context.Context, address string) *http.Respon
 	return res
 }
 
-// expectSpacedEvents checks that each event comes when it is sent, not with the last.
+// expectSpacedEvents checks that events arrive when they are sent, and not all at
+// the end.
 func (h *harness) expectSpacedEvents(address string) {
 	h.t.Helper()
 	res := h.openResponse(h.t.Context(), address)
@@ -71,14 +72,14 @@ func (h *harness) expectSpacedEvents(address string) {
 		}
 	}
 	if len(at) != 5 {
-		h.t.Fatalf("%d events came, want 5: %v", len(at), lines.Err())
+		h.t.Fatalf("%d events arrived, want 5: %v", len(at), lines.Err())
 	}
 	if spread := at[4].Sub(at[0]); spread < 500*time.Millisecond {
-		h.t.Errorf("five events, 200ms apart, came within %s: they were held back", spread)
+		h.t.Errorf("five events, 200ms apart, arrived within %s: they were buffered", spread)
 	}
 }
 
-// expectCancel checks that the replica hears of it when its client goes away.
+// expectCancel checks that the replica notices when its client disconnects.
 func (h *harness) expectCancel(address string) {
 	h.t.Helper()
 	before := h.expectStatus(h.serviceURL("streams", "/cancelled"), 200).body
@@ -90,7 +91,7 @@ func (h *harness) expectCancel(address string) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.waitUntil(5*time.Second, "the replica hears that its client went away", func() error {
+	h.waitUntil(5*time.Second, "the replica notices that its client has disconnected", func() error {
 		if now := h.expectStatus(h.serviceURL("streams", "/cancelled"), 200).body; now == before {
 			return context.DeadlineExceeded
 		}
@@ -114,14 +115,14 @@ func (h *harness) expectWebSocket(address string) {
 		}
 		_, back, err := c.Read(ctx)
 		if err != nil || string(back) != word {
-			h.t.Fatalf("%.20q came back as %.20q: %v", word, back, err)
+			h.t.Fatalf("the response to %.20q is %.20q: %v", word, back, err)
 		}
 	}
 	if err := c.Close(websocket.StatusNormalClosure, ""); err != nil {
-		h.t.Errorf("the socket does not close in order: %v", err)
+		h.t.Errorf("the WebSocket does not close cleanly: %v", err)
 	}
 	options.HTTPHeader = nil
 	if _, res, err := websocket.Dial(ctx, address, options); err == nil || res == nil || res.StatusCode != http.StatusUnauthorized {
-		h.t.Errorf("a socket without a token is not refused with 401: %v", err)
+		h.t.Errorf("a WebSocket without a token is not refused with 401: %v", err)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// testTGI: a model whose server only continues texts answers as if it had the
-// API of OpenAI, by the same client.
+// testTGI checks that a model whose server only continues texts gives the same
+// results through the gateway as with an OpenAI API.
 func (m *modelHarness) testTGI(t *testing.T, script, model string, direct map[string]clientResult) {
 	got := m.runClient(t, script, m.gatewayURL(), model)
 	m.expectGatewayResults(t, got, model)
@@ -26,8 +26,8 @@ func (m *modelHarness) testTGI(t *testing.T, script, model string, direct map[st
 	}
 }
 
-// expectTGIStops: TGI leaves a stop text in the answer, and streams it. Ours does
-// not, and counts the tokens that there were.
+// expectTGIStops checks stop texts, which TGI leaves in its text and the gateway
+// removes.
 func expectTGIStops(t *testing.T, got, direct map[string]clientResult) {
 	t.Helper()
 	for _, question := range []string{"stop", "stop, a list", "stop in a stream"} {
@@ -38,7 +38,8 @@ func expectTGIStops(t *testing.T, got, direct map[string]clientResult) {
 	}
 }
 
-// expectTGIChoices: several choices, streamed or not, are TGI's own calls.
+// expectTGIChoices checks requests with several choices, for which the gateway makes
+// several requests to TGI.
 func expectTGIChoices(t *testing.T, got, direct map[string]clientResult) {
 	t.Helper()
 	two, streamed := got["two"], got["two in a stream"]

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// readEvents are the data of a stream of server-sent events.
+// readEvents returns the data of a stream of server-sent events.
 func (m *modelHarness) readEvents(t *testing.T, address, body string) []string {
 	t.Helper()
 	a := m.withT(t).expectResponse("POST", address, m.token, body, 200)
@@ -21,14 +21,14 @@ func (m *modelHarness) readEvents(t *testing.T, address, body string) []string {
 	return all
 }
 
-// testOpenAITokens: the gateway passes a stream on as it is, event by event.
+// testOpenAITokens checks that the gateway passes on a stream event by event.
 func (m *modelHarness) testOpenAITokens(t *testing.T) {
 	body := encodeJSON(t, map[string]any{"model": openaiModel, "messages": hiMessages, "max_tokens": 60, "temperature": 0, "seed": 1,
 		"stream": true, "cache_prompt": false, "stream_options": map[string]bool{"include_usage": true}})
 	path := "/chat/completions"
 	direct, through := m.readEvents(t, m.directURL+path, body), m.readEvents(t, m.gatewayURL()+path, body)
 	if len(direct) < 20 || len(direct) != len(through) {
-		t.Fatalf("%d events of the server became %d", len(direct), len(through))
+		t.Fatalf("the server sent %d events, the gateway %d", len(direct), len(through))
 	}
 	for i := range direct {
 		if d, g := comparableEvent(t, direct[i]), comparableEvent(t, through[i]); !reflect.DeepEqual(d, g) {
@@ -42,7 +42,8 @@ func (m *modelHarness) testOpenAITokens(t *testing.T) {
 
 var hiMessages = newMessages("Say hi.")
 
-// comparableEvent is an event without what differs from request to request.
+// comparableEvent decodes an event and removes the fields that differ between
+// requests.
 func comparableEvent(t *testing.T, data string) any {
 	t.Helper()
 	if data == "[DONE]" {
@@ -58,7 +59,7 @@ func comparableEvent(t *testing.T, data string) any {
 	return event
 }
 
-// decodeDeltas are the pieces of a stream that have text.
+// decodeDeltas returns the texts of a stream's events.
 func decodeDeltas(t *testing.T, events []string) (all []string) {
 	t.Helper()
 	for _, data := range events {
@@ -80,7 +81,7 @@ func decodeDeltas(t *testing.T, events []string) (all []string) {
 	return all
 }
 
-// testTGITokens: each token that TGI gives becomes a piece of its own.
+// testTGITokens checks that each token of TGI becomes one event.
 func (m *modelHarness) testTGITokens(t *testing.T) {
 	const prompt = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n" +
 		"<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
@@ -103,7 +104,7 @@ func (m *modelHarness) testTGITokens(t *testing.T) {
 		}
 	}
 	if len(want) < 5 || special != 1 {
-		t.Fatalf("the model did not end by itself: %q, %d special tokens", want, special)
+		t.Fatalf("the model did not end its text: %q, %d special tokens", want, special)
 	}
 	got := decodeDeltas(t, m.readEvents(t, m.gatewayURL()+"/chat/completions", encodeJSON(t, map[string]any{"model": hubModel, "messages": hiMessages, "max_tokens": 80, "temperature": 0, "stream": true})))
 	if !slices.Equal(got, want) {

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-// requestResult is one request of a traffic, and what became of it.
+// requestResult is the result of one request.
 type requestResult struct {
 	startedAt, endedAt time.Time
-	status             int // 0: no answer, see err
+	status             int // 0: no response, see err
 	err                error
 	version            string
 	instance           string
@@ -24,8 +24,7 @@ type requestResult struct {
 
 func (s requestResult) duration() time.Duration { return s.endedAt.Sub(s.startedAt) }
 
-// traffic asks at a fixed rate, however long the answers take: as people do,
-// who do not know of each other.
+// traffic sends requests at a fixed rate, independently of the responses.
 type traffic struct {
 	h    *harness
 	stop chan struct{}
@@ -35,10 +34,10 @@ type traffic struct {
 	open int
 }
 
-// maxOpenRequests bounds the requests of one traffic that are not answered yet.
+// maxOpenRequests limits the requests of one traffic that have no response yet.
 const maxOpenRequests = 400
 
-// startTraffic begins a traffic of GETs. The test must end it, or else its end does.
+// startTraffic starts to send GETs. They end with finish, or with the test.
 func (h *harness) startTraffic(perSecond float64, address string) *traffic {
 	l := &traffic{h: h, stop: make(chan struct{})}
 	l.wg.Go(func() {
@@ -63,7 +62,7 @@ func (l *traffic) sendOne(address string) {
 	l.open++
 	tooMany := l.open > maxOpenRequests
 	l.mu.Unlock()
-	s := requestResult{startedAt: time.Now(), err: fmt.Errorf("more than %d requests wait for an answer", maxOpenRequests)}
+	s := requestResult{startedAt: time.Now(), err: fmt.Errorf("more than %d requests have no response", maxOpenRequests)}
 	if !tooMany {
 		s = l.h.measureRequest("GET", address, nil)
 	}
@@ -73,7 +72,7 @@ func (l *traffic) sendOne(address string) {
 	l.mu.Unlock()
 }
 
-// measureRequest makes one request with the user's token, and reads the answer.
+// measureRequest sends a request with the user's token and reads the response.
 func (h *harness) measureRequest(method, address string, body io.Reader) (s requestResult) {
 	s.startedAt = time.Now()
 	defer func() { s.endedAt = time.Now() }()
@@ -97,21 +96,22 @@ func (h *harness) measureRequest(method, address string, body io.Reader) (s requ
 	return s
 }
 
-// resultsSoFar is what was answered so far.
+// resultsSoFar returns the results of all requests that have ended.
 func (l *traffic) resultsSoFar() []requestResult {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return append([]requestResult(nil), l.all...)
 }
 
-// finish asks no more, and returns all once the last is answered.
+// finish stops the traffic, waits for the open requests and returns all results.
 func (l *traffic) finish() []requestResult {
 	close(l.stop)
 	l.wg.Wait()
 	return l.all
 }
 
-// expectNoFailure checks that there was traffic, and each request was answered.
+// expectNoFailure finishes the traffic and checks that there were requests and none
+// failed.
 func (l *traffic) expectNoFailure(what string) []requestResult {
 	l.h.t.Helper()
 	all := l.finish()
@@ -121,7 +121,7 @@ func (l *traffic) expectNoFailure(what string) []requestResult {
 	}
 	for i, s := range bad {
 		if i < 5 {
-			l.h.t.Errorf("%s: a request failed, begun %s, after %s: %v", what, s.startedAt.Format("15:04:05.000"), s.duration().Round(time.Millisecond), s.err)
+			l.h.t.Errorf("%s: a request failed, sent at %s, after %s: %v", what, s.startedAt.Format("15:04:05.000"), s.duration().Round(time.Millisecond), s.err)
 		}
 	}
 	if len(bad) > 0 || len(all) == 0 {
@@ -142,17 +142,17 @@ func filterFailed(all []requestResult) (bad []requestResult) {
 	return bad
 }
 
-// eventStream is a stream of events, as its client saw it.
+// eventStream is a stream of events as its client received it.
 type eventStream struct {
 	requestResult
 	lastEvent int  // the number of the last event
-	complete  bool // all came, in order, and the last one that says so
+	complete  bool // all events arrived in order, and the end event
 	started   chan struct{}
 	done      chan struct{}
 }
 
-// openStream opens a stream of n events, ms apart, and returns once the first
-// event or a refusal is there; done is closed at its end.
+// openStream opens a stream of n events, ms milliseconds apart. It returns when the
+// first event or a refusal has arrived; done is closed at the end of the stream.
 func (h *harness) openStream(ctx context.Context, run string, n, ms int) *eventStream {
 	s := &eventStream{started: make(chan struct{}), done: make(chan struct{})}
 	s.startedAt = time.Now()
@@ -200,10 +200,10 @@ func (h *harness) readStream(ctx context.Context, address string, s *eventStream
 	return lines.Err()
 }
 
-// clientWithoutTimeout is the client without its limit on time, for long streams.
+// clientWithoutTimeout is client without its timeout, for long streams.
 var clientWithoutTimeout = &http.Client{Transport: client.Transport}
 
-// streamTraffic opens streams one after the other, each as long as it is.
+// streamTraffic opens streams at a fixed rate.
 type streamTraffic struct {
 	h    *harness
 	stop chan struct{}
@@ -212,7 +212,8 @@ type streamTraffic struct {
 	all  []*eventStream
 }
 
-// startStreams begins to open streams of n events, ms apart, one each pause.
+// startStreams starts to open streams of n events, ms milliseconds apart, with a
+// pause between their starts.
 func (h *harness) startStreams(run string, n, ms int, pause time.Duration) *streamTraffic {
 	l := &streamTraffic{h: h, stop: make(chan struct{})}
 	l.wg.Go(func() {
@@ -238,17 +239,18 @@ func (h *harness) startStreams(run string, n, ms int, pause time.Duration) *stre
 	return l
 }
 
-// checkStarted checks that as many streams have begun.
+// checkStarted returns an error unless n streams have been started.
 func (l *streamTraffic) checkStarted(n int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.all) < n {
-		return fmt.Errorf("%d streams have begun, not %d yet", len(l.all), n)
+		return fmt.Errorf("%d streams have started, want %d", len(l.all), n)
 	}
 	return nil
 }
 
-// expectComplete opens no more, and checks that not one was cut.
+// expectComplete stops to open streams, waits for the open ones and checks that all
+// are complete.
 func (l *streamTraffic) expectComplete(what string) []*eventStream {
 	l.h.t.Helper()
 	close(l.stop)
@@ -257,7 +259,7 @@ func (l *streamTraffic) expectComplete(what string) []*eventStream {
 	return l.all
 }
 
-// expectCompleteStreams waits for streams, and checks that none was cut.
+// expectCompleteStreams waits for streams and checks that all are complete.
 func expectCompleteStreams(h *harness, what string, all []*eventStream) {
 	h.t.Helper()
 	cut := 0
@@ -267,7 +269,7 @@ func expectCompleteStreams(h *harness, what string, all []*eventStream) {
 			continue
 		}
 		if cut++; cut <= 5 {
-			h.t.Errorf("%s: a stream of %s, begun %s, was cut after %s at event %d: %v",
+			h.t.Errorf("%s: a stream of %s, started at %s, was cut after %s at event %d: %v",
 				what, s.instance, s.startedAt.Format("15:04:05.000"), s.duration().Round(time.Millisecond), s.lastEvent, s.err)
 		}
 	}
