@@ -18,12 +18,13 @@ const module = "dstack/"
 // may be used only by names below it, so the list itself shows the order.
 var rooms = []struct{ name, imports string }{
 	// Tools: know nothing of the rest.
-	{"internal/strictyaml", ""},
+	{"internal/human", ""},
+	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
 	{"internal/jinja", ""},
 
 	// Words.
-	{"internal/spec", "strictyaml"},
+	{"internal/spec", "human strictyaml"},
 	{"internal/dstack", "spec"},
 
 	{"internal/chattemplate", "dstack jinja"},
@@ -31,9 +32,9 @@ var rooms = []struct{ name, imports string }{
 	// Decisions: no I/O, no clock, no dice.
 	{"internal/decide", ""},
 	{"internal/decide/job", "spec dstack"},
-	{"internal/decide/placement", "spec dstack"},
-	{"internal/decide/autoscale", "spec dstack"},
-	{"internal/decide/lifecycle", "spec dstack"},
+	{"internal/decide/placement", "human spec dstack"},
+	{"internal/decide/autoscale", "human spec dstack"},
+	{"internal/decide/lifecycle", "human spec dstack"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "spec dstack"},
 
@@ -43,10 +44,10 @@ var rooms = []struct{ name, imports string }{
 	// What runs replicas on a machine, and where machines come from.
 	{"internal/engine", "spec dstack"},
 	{"internal/engine/enginetest", "spec dstack engine"},
-	{"internal/engine/docker", "spec dstack engine"},
+	{"internal/engine/docker", "human spec dstack engine"},
 	{"internal/engine/process", "spec dstack engine"},
 	{"internal/backend", "spec dstack engine"},
-	{"internal/backend/local", "spec dstack engine backend engine/docker engine/process"},
+	{"internal/backend/local", "human spec dstack engine backend engine/docker engine/process"},
 
 	// Where models come from.
 	{"internal/hub", "dstack"},
@@ -56,14 +57,14 @@ var rooms = []struct{ name, imports string }{
 	{"internal/server/store", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access"},
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route backend engine loop server/logs server/store"},
-	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile jinja chattemplate"},
+	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", ""},
 	{"internal/gateway", "spec dstack decide/route api loop openai chattemplate"},
 
 	// The command line.
-	{"internal/cli", "spec dstack api loop jinja chattemplate"},
+	{"internal/cli", "human spec dstack api loop jinja chattemplate"},
 	{"cmd/dstack", "*"},
 }
 

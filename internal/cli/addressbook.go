@@ -15,6 +15,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 )
 
 // addressBook is ~/.dstack/config.yml: which projects there are, where their
@@ -45,6 +46,7 @@ type folder struct {
 const (
 	bookLimit = 1 << 20
 	lockLimit = 10 * time.Second
+	lockRetry = 20 * time.Millisecond
 )
 
 func bookPath(home string) string { return filepath.Join(home, ".dstack", "config.yml") }
@@ -192,10 +194,8 @@ func lock(path string) (func(), error) {
 	if err != nil {
 		return nil, err
 	}
-	until := time.NewTimer(lockLimit)
-	defer until.Stop()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
+	ctx, cancel := context.WithTimeout(context.Background(), lockLimit)
+	defer cancel()
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
@@ -205,11 +205,9 @@ func lock(path string) (func(), error) {
 			f.Close()
 			return nil, err
 		}
-		select {
-		case <-until.C:
+		if loop.Sleep(ctx, lockRetry) != nil {
 			f.Close()
 			return nil, fmt.Errorf("another process has held %s for %s", path, lockLimit)
-		case <-again.C:
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -233,7 +234,7 @@ func (j *applying) submit(ctx context.Context, preview api.Preview) (api.RunView
 func (j *applying) upload(ctx context.Context) error {
 	var sent atomic.Int64
 	words := func() string {
-		return fmt.Sprintf("uploading %d files, %s of %s", j.code.Files, bytesOf(sent.Load()), bytesOf(j.code.Size))
+		return fmt.Sprintf("uploading %d files, %s of %s", j.code.Files, human.Bytes(sent.Load()), human.Bytes(j.code.Size))
 	}
 	return j.working(words, func() error {
 		return j.client.UploadCode(ctx, j.project, j.spec.RepoID,

@@ -11,6 +11,8 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
+	"dstack/internal/loop"
 )
 
 // eventPoll is how long the server waits for something to happen, in seconds.
@@ -107,7 +109,7 @@ func (w *watchingEvents) goOn(ctx context.Context, ask api.EventsRequest) error 
 			return err
 		}
 		if err != nil {
-			rest(ctx, reconnectPause)
+			_ = loop.Sleep(ctx, reconnectPause)
 			continue
 		}
 		for _, e := range events {
@@ -178,7 +180,7 @@ func (w *watchingEvents) when(at time.Time) string {
 	now := time.Now()
 	switch {
 	case !w.follow:
-		return age(now.Sub(at)) + " ago"
+		return human.Age(now.Sub(at)) + " ago"
 	case now.Sub(at) > 12*time.Hour:
 		return at.Local().Format("Jan 02 15:04")
 	}

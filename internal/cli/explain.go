@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"dstack/internal/api"
+	"dstack/internal/human"
 )
 
 func explainCommand(a *app) *cobra.Command {
@@ -35,7 +36,7 @@ func explained(x api.Explanation, now time.Time) []string {
 	if x.Status.IsFinished() {
 		return []string{fmt.Sprintf("%s is %s, and wants no replica", cleanLine(x.RunName), x.Status)}
 	}
-	lines := []string{fmt.Sprintf("wants %s, has %d ready", count(x.Wanted, "replica"), x.Ready)}
+	lines := []string{fmt.Sprintf("wants %s, has %d ready", human.Count(x.Wanted, "replica"), x.Ready)}
 	add := func(line string) {
 		if line = cleanLine(line); line != "" {
 			lines = append(lines, "   "+line)
@@ -82,7 +83,7 @@ func nextChange(x api.Explanation, now time.Time) string {
 	if at.Sub(now) > 12*time.Hour {
 		when = at.Local().Format("Jan 02 15:04:05")
 	}
-	line := fmt.Sprintf("%s at %s at the earliest, in %s", way, when, elapsed(at.Sub(now)))
+	line := fmt.Sprintf("%s at %s at the earliest, in %s", way, when, human.Duration(at.Sub(now)))
 	if x.Scaling == nil || x.ScaledAt.IsZero() || way == "could change" {
 		return line
 	}
@@ -94,5 +95,5 @@ func nextChange(x api.Explanation, now time.Time) string {
 	if gap := at.Sub(x.ScaledAt) - wait; gap > time.Second || gap < -time.Second {
 		return line // something else is waited for
 	}
-	return fmt.Sprintf("%s: %s %s since the last change", line, field, elapsed(wait))
+	return fmt.Sprintf("%s: %s %s since the last change", line, field, human.Duration(wait))
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 const sourceLimit = 2 << 20 // the parser refuses less, in better words
@@ -94,7 +95,7 @@ func (a *app) otherFiles(name, orElse string) string {
 			there = append(there, f)
 		}
 	}
-	if near := closest(name, there); near != "" {
+	if near := human.Nearest(name, there); near != "" {
 		return "did you mean `" + near + "`?"
 	}
 	if len(there) > 0 {

@@ -8,6 +8,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 )
 
 // reconnectPause is between two tries to go on reading.
@@ -60,7 +61,7 @@ func (l *logReader) lines(ctx context.Context) iter.Seq2[api.LogEntry, error] {
 				yield(api.LogEntry{}, fault)
 				return
 			}
-			rest(ctx, l.pause)
+			_ = loop.Sleep(ctx, l.pause)
 		}
 	}
 }
@@ -110,14 +111,6 @@ func (l *logReader) again(fault error, silentSince time.Time) bool {
 		return time.Since(silentSince) < shortSilence
 	}
 	return time.Since(silentSince) < silenceLimit
-}
-
-// rest waits a little, or until ctx ends.
-func rest(ctx context.Context, d time.Duration) {
-	select {
-	case <-ctx.Done():
-	case <-time.After(d):
-	}
 }
 
 // heard is one line, or the error that ended them.

@@ -10,6 +10,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 func historyCommand(a *app) *cobra.Command {
@@ -57,7 +58,7 @@ func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *ta
 		if r.Present {
 			num += " *"
 		}
-		t.rows = append(t.rows, []string{num, revisionStatus(r), age(now.Sub(r.At)), orDash(r.User), revisionChanges(r)})
+		t.rows = append(t.rows, []string{num, revisionStatus(r), human.Age(now.Sub(r.At)), orDash(r.User), revisionChanges(r)})
 		if why := cleanLine(r.Reason); why != "" {
 			t.rows = append(t.rows, []string{why})
 		}

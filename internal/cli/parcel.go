@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // What a folder may hold at most.
@@ -165,7 +166,7 @@ func (p *packing) regular(name string) error {
 		return nil
 	}
 	if info.Size() > fileLimit {
-		p.refuse(name, fmt.Sprintf("has %s, %s are the most", bytesOf(info.Size()), bytesOf(fileLimit)))
+		p.refuse(name, fmt.Sprintf("has %s, %s are the most", human.Bytes(info.Size()), human.Bytes(fileLimit)))
 		return nil
 	}
 	content, err := io.ReadAll(io.LimitReader(f, fileLimit+1))
@@ -234,7 +235,7 @@ func (p *packing) refusal() error {
 }
 
 func (p *packing) tooMuch() error {
-	why := fmt.Sprintf("its files have more than %s in all", bytesOf(parcelLimit))
+	why := fmt.Sprintf("its files have more than %s in all", human.Bytes(parcelLimit))
 	if p.files > filesLimit {
 		why = fmt.Sprintf("it has more than %d files", filesLimit)
 	}

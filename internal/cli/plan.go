@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dstack/internal/api"
+	"dstack/internal/human"
 )
 
 // title is what the run is called, as far as that is known.
@@ -43,7 +44,7 @@ func (j *applying) showPlaces(preview api.Preview) {
 	var rest []string
 	if more := preview.Placements[len(shown):]; len(more) > 0 {
 		dearest := slices.MaxFunc(more, func(x, y api.Placement) int { return int(1e6 * (x.Offer.Price - y.Offer.Price)) })
-		rest = append(rest, fmt.Sprintf("%s up to %s", count(len(more), "more offer"), dollars(dearest.Offer.Price)))
+		rest = append(rest, fmt.Sprintf("%s up to %s", human.Count(len(more), "more offer"), dollars(dearest.Offer.Price)))
 	}
 	switch n := len(preview.Rejections); {
 	case n == 1:
@@ -86,11 +87,4 @@ func spotWord(o api.Offer) string {
 
 func misfit(m api.Rejection) string {
 	return cleanLine(fmt.Sprintf("%s %s: %s", m.Offer.Backend, m.Offer.Instance.Name, m.Reason))
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

@@ -13,6 +13,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 )
 
 // psInterval is how often the watched list is asked for.
@@ -146,8 +147,6 @@ func (l *listing) print(ctx context.Context, views []api.RunView) error {
 
 // keepShowing shows the list anew whenever it changes.
 func (l *listing) keepShowing(ctx context.Context) error {
-	tick := time.NewTicker(psInterval)
-	defer tick.Stop()
 	up := block{to: l.out}
 	var before []byte
 	silentSince := time.Time{}
@@ -170,10 +169,8 @@ func (l *listing) keepShowing(ctx context.Context) error {
 		case time.Since(silentSince) > silenceLimit:
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if loop.Sleep(ctx, psInterval) != nil {
 			return nil
-		case <-tick.C:
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // runsTable is the list for people.
@@ -52,7 +53,7 @@ func runRow(v api.RunView, columns int, now time.Time) []string {
 			replicas = fmt.Sprintf("%d of %d..%d", serving, v.Min, v.Max)
 		}
 	}
-	row := []string{cleanLine(v.Name), string(v.Status), replicas, cleanLine(v.URL), age(now.Sub(v.SubmittedAt))}
+	row := []string{cleanLine(v.Name), string(v.Status), replicas, cleanLine(v.URL), human.Age(now.Sub(v.SubmittedAt))}
 	for len(row) < columns {
 		row = append(row, "")
 	}
@@ -61,7 +62,7 @@ func runRow(v api.RunView, columns int, now time.Time) []string {
 
 func replicaRow(r api.ReplicaView, now time.Time) []string {
 	return []string{
-		fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", age(now.Sub(r.Since)),
+		fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", human.Age(now.Sub(r.Since)),
 		orDash(r.Backend + " " + r.Instance), orDash(r.Resources), dollars(r.Price), fmt.Sprint(r.Restarts),
 	}
 }
@@ -72,38 +73,17 @@ func numbersLine(v api.RunView) string {
 	if n == nil || v.Status.IsFinished() {
 		return ""
 	}
-	said := []string{count(int(n.Requests), "request"), fmt.Sprintf("%d in flight", n.InFlight)}
+	said := []string{human.Count(int(n.Requests), "request"), fmt.Sprintf("%d in flight", n.InFlight)}
 	if n.Held > 0 {
 		said = append(said, fmt.Sprintf("%d held", n.Held))
 	}
 	if v.Model != nil {
 		if n.FirstToken != nil {
-			said = append(said, "first token after "+brief(*n.FirstToken))
+			said = append(said, "first token after "+human.Latency(time.Duration(*n.FirstToken*float64(time.Second))))
 		}
-		said = append(said, fmt.Sprintf("tokens %s in, %s out", many(n.TokensIn), many(n.TokensOut)))
+		said = append(said, fmt.Sprintf("tokens %s in, %s out", human.ShortNumber(n.TokensIn), human.ShortNumber(n.TokensOut)))
 	}
 	return "  " + strings.Join(said, " · ")
-}
-
-// brief is a time in seconds, in few letters: 210ms, 1.4s.
-func brief(seconds float64) string {
-	if seconds < 1 {
-		return fmt.Sprintf("%.0fms", seconds*1000)
-	}
-	return fmt.Sprintf("%.1fs", seconds)
-}
-
-// many is a number in few letters: 950, 1.2k, 3.4M.
-func many(n int64) string {
-	switch {
-	case n >= 1e6:
-		return fmt.Sprintf("%.1fM", float64(n)/1e6)
-	case n >= 1e4:
-		return fmt.Sprintf("%.0fk", float64(n)/1e3)
-	case n >= 1e3:
-		return fmt.Sprintf("%.1fk", float64(n)/1e3)
-	}
-	return fmt.Sprint(n)
 }
 
 func orDash(text string) string {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/human"
 )
 
 // settle prints the lines that stay once a service is ready, or need not be
@@ -17,7 +18,7 @@ func (a *app) settle(v api.RunView, waited time.Duration) {
 	if v.Status == api.StatusReady {
 		words = " is " + a.err.paint(green, string(v.Status))
 		if waited > 0 {
-			words += " after " + elapsed(waited.Round(time.Second))
+			words += " after " + human.Duration(waited.Round(time.Second))
 		}
 	}
 	a.say(" %s%s", a.err.paint(bold, name), words)

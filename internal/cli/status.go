@@ -9,6 +9,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // statusBoard shows a run on its way: on a terminal as one block that is
@@ -87,7 +88,7 @@ func (b *statusBoard) say1(about, line string, now time.Time) {
 	}
 	b.said[about], b.said[about+" exact"] = told{digitless, now}, line
 	if about == "run" {
-		b.say(" %s (%s)", line, elapsed(now.Sub(b.began)))
+		b.say(" %s (%s)", line, human.Duration(now.Sub(b.began)))
 	} else {
 		b.say("   %s  %s", about, line)
 	}
@@ -96,7 +97,7 @@ func (b *statusBoard) say1(about, line string, now time.Time) {
 func (b *statusBoard) blockLines(now time.Time) []string {
 	width := min(b.err.width()-1, 100)
 	head := " " + headline(b.view)
-	since := elapsed(now.Sub(b.began))
+	since := human.Duration(now.Sub(b.began))
 	head = fit(head, width-len(since)-2)
 	gap := max(2, width-lipgloss.Width(head)-len(since))
 	lines := []string{head + strings.Repeat(" ", gap) + b.err.paint(dim, since)}
@@ -239,5 +240,5 @@ func nextTry(r api.ReplicaView, now time.Time) string {
 	if r.RetryAt == nil || r.RetryAt.Sub(now) < time.Second {
 		return ""
 	}
-	return ", next try in " + elapsed(r.RetryAt.Sub(now))
+	return ", next try in " + human.Duration(r.RetryAt.Sub(now))
 }

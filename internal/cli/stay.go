@@ -10,6 +10,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // afterFlags say what comes after a submission.
@@ -177,7 +178,7 @@ func rolledBack(v api.RunView) error {
 	serving := max(v.Ready, v.Serving)
 	switch {
 	case v.Revision == b.To && serving > 0:
-		story.now = fmt.Sprintf("revision %d serves, %d of %s", b.To, serving, count(v.DesiredReplicas, "replica"))
+		story.now = fmt.Sprintf("revision %d serves, %d of %s", b.To, serving, human.Count(v.DesiredReplicas, "replica"))
 	case v.Revision == b.To && v.Status == api.StatusSleeping:
 		story.now = fmt.Sprintf("revision %d sleeps until a request comes", b.To)
 	default:

@@ -2,54 +2,15 @@ package cli
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"dstack/internal/human"
 )
 
-// closest is the candidate that was most likely meant, if any.
-func closest(word string, candidates []string) string {
-	best, least := "", 1+max(1, len(word)/3)
-	for _, candidate := range candidates {
-		d := distance(strings.ToLower(word), strings.ToLower(candidate))
-		if len(word) > 2 && strings.HasPrefix(candidate, word) {
-			d = min(d, 1)
-		}
-		if d < least {
-			best, least = candidate, d
-		}
-	}
-	return best
-}
-
-// distance counts the letters to add, drop, change or swap with their
-// neighbour on the way from a to b.
-func distance(a, b string) int {
-	x, y := []rune(a), []rune(b)
-	before, last, row := make([]int, len(y)+1), make([]int, len(y)+1), make([]int, len(y)+1)
-	for j := range last {
-		last[j] = j
-	}
-	for i := 1; i <= len(x); i++ {
-		row[0] = i
-		for j := 1; j <= len(y); j++ {
-			cost := 1
-			if x[i-1] == y[j-1] {
-				cost = 0
-			}
-			row[j] = min(last[j]+1, row[j-1]+1, last[j-1]+cost)
-			if i > 1 && j > 1 && x[i-1] == y[j-2] && x[i-2] == y[j-1] {
-				row[j] = min(row[j], before[j-2]+1)
-			}
-		}
-		before, last, row = last, row, before
-	}
-	return last[len(y)]
-}
-
 func didYouMean(word string, candidates []string, orElse string) string {
-	if near := closest(word, candidates); near != "" {
+	if near := human.Nearest(word, candidates); near != "" {
 		return "did you mean `" + near + "`?"
 	}
 	return orElse
@@ -66,7 +27,7 @@ func unknownCommand(c *cobra.Command, args []string) error {
 		}
 	}
 	hint := "see: " + c.CommandPath() + " --help"
-	if near := closest(args[0], names); near != "" {
+	if near := human.Nearest(args[0], names); near != "" {
 		hint = "did you mean `" + c.CommandPath() + " " + near + "`?"
 	}
 	return invalid(hint, "unknown command `%s`", args[0])

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"time"
+
+	"dstack/internal/human"
 )
 
 // patience is how long something may take before we say what it is.
@@ -24,7 +26,7 @@ func (s *screen) working(words func() string, do func() error) error {
 			up.clear()
 			return err
 		case <-tick.C:
-			line := fmt.Sprintf(" %s %s", cleanLine(words()), s.err.paint(dim, elapsed(time.Since(began))))
+			line := fmt.Sprintf(" %s %s", cleanLine(words()), s.err.paint(dim, human.Duration(time.Since(began))))
 			if s.err.terminal {
 				up.draw([]string{fit(line, s.err.width())})
 			} else if !told {

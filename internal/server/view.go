@@ -11,8 +11,8 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/server/store"
-	"dstack/internal/spec"
 )
 
 // viewsOf are runs as people see them, with what the gateway counted.
@@ -179,7 +179,7 @@ func viewOfReplica(w store.RunDetails, r dstack.Replica) api.ReplicaView {
 		v.RetryAt = timeOrNull(r.RetryAt)
 	}
 	if n := w.Load.Replicas[r.ID]; r.Status == dstack.ReplicaDraining && n > 0 {
-		v.Progress = fmt.Sprintf("finishes %s", count(n, "request"))
+		v.Progress = fmt.Sprintf("finishes %s", human.Count(n, "request"))
 	}
 	if instance, ok := w.Instances[r.Instance]; ok {
 		offer := instance.Offer
@@ -187,14 +187,6 @@ func viewOfReplica(w store.RunDetails, r dstack.Replica) api.ReplicaView {
 		v.Resources = plainHardware(offer.Hardware)
 	}
 	return v
-}
-
-// count is a number of things: 1 request, 3 requests.
-func count(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // lastOutput is the last lines of what ended last. A replica that is ready
@@ -214,9 +206,9 @@ func lastOutput(r dstack.Replica, report dstack.Report) []string {
 
 // plainHardware prints hardware as our plans do: 4 cpu, 16GB, 1×L4 24GB.
 func plainHardware(hw dstack.Hardware) string {
-	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), spec.GB(float64((hw.MemoryMiB + 512) / 1024)).String()}
+	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), human.Gigabytes(hw.MemoryMiB)}
 	if n := len(hw.GPUs); n > 0 {
-		parts = append(parts, fmt.Sprintf("%d×%s %s", n, hw.GPUs[0].Name, spec.GB(float64((hw.GPUs[0].MemoryMiB+512)/1024)).String()))
+		parts = append(parts, fmt.Sprintf("%d×%s %s", n, hw.GPUs[0].Name, human.Gigabytes(hw.GPUs[0].MemoryMiB)))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"dstack/internal/human"
 	"dstack/internal/strictyaml"
 )
 
@@ -145,7 +146,7 @@ func kindOf(n *strictyaml.Node) string {
 	if slices.Contains(otherKinds, n.Text) {
 		return ""
 	}
-	return cmp.Or(strictyaml.Nearest(n.Text, kinds), "service")
+	return cmp.Or(human.Nearest(n.Text, kinds), "service")
 }
 
 // into returns a reader of optional text.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+
+	"dstack/internal/human"
 )
 
 // How much of a long line is shown, and how much of it before the caret.
@@ -32,15 +34,11 @@ func (p Problems) Render(colour bool) string {
 		problem.render(&b, look)
 		b.WriteByte('\n')
 	}
-	what := "problems"
-	if len(p) == 1 {
-		what = "problem"
-	}
 	where := ""
 	if p[0].File != "" {
 		where = " in " + p[0].File
 	}
-	fmt.Fprintf(&b, "%d %s%s\n", len(p), what, clean(where))
+	fmt.Fprintf(&b, "%s%s\n", human.Count(len(p), "problem"), clean(where))
 	return b.String()
 }
 

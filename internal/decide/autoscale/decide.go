@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -61,11 +62,11 @@ func (f Facts) down(d Decision, asked need, now time.Time) Decision {
 	window := f.window()
 	switch {
 	case f.Starting > 0:
-		return d.by(RuleStarting, fmt.Sprintf("%s; none is taken away while %s", asked.why, count(f.Starting, "replica starts", "replicas start")))
+		return d.by(RuleStarting, fmt.Sprintf("%s; none is taken away while %s", asked.why, human.CountOf(f.Starting, "replica starts", "replicas start")))
 	case f.Load.Watched < window:
 		d.NextAt = now.Add(window - f.Load.Watched)
 		return d.by(RuleWatching, fmt.Sprintf("%s; the gateway has counted for %s of the %s only, which is too short to take any away",
-			asked.why, span(f.Load.Watched), span(window)))
+			asked.why, human.ExactDuration(f.Load.Watched), human.ExactDuration(window)))
 	case rest > 0:
 		d.NextAt = now.Add(rest)
 		return d.by(RuleDownDelay, asked.why+notOver("scale_down_delay", delay, rest))

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -42,7 +43,7 @@ func (f Facts) asked() need {
 		what = strings.Replace(what, "requests", "request", 1)
 	}
 	n := need{f.clamp(whole), fmt.Sprintf("%s %s over the last %s, target %s a replica: ceil(%s / %s) = %s",
-		number(amount), what, span(f.window()), exact(f.Scaling.Target), number(amount), exact(f.Scaling.Target), many(whole))}
+		number(amount), what, human.ExactDuration(f.window()), exact(f.Scaling.Target), number(amount), exact(f.Scaling.Target), many(whole))}
 	switch {
 	case whole > n.replicas:
 		n.why += fmt.Sprintf(", and %d at most", n.replicas)

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // Limits of a pull. An image that is here already is not waited for long when
@@ -166,33 +167,18 @@ func (p *progress) text(now time.Time) string {
 	case size == 0:
 		return "pulling image"
 	case fetched:
-		return fmt.Sprintf("unpacking image %d%% of %s", unpacked*100/size, sized(size))
+		return fmt.Sprintf("unpacking image %d%% of %s", unpacked*100/size, human.ImageBytes(size))
 	case !known:
-		return fmt.Sprintf("pulling image, %s so far, %d of %d layers", sized(got), done, len(p.layers))
+		return fmt.Sprintf("pulling image, %s so far, %d of %d layers", human.ImageBytes(got), done, len(p.layers))
 	}
-	text := fmt.Sprintf("pulling image %d%% of %s", got*100/size, sized(size))
+	text := fmt.Sprintf("pulling image %d%% of %s", got*100/size, human.ImageBytes(size))
 	if took := now.Sub(p.begun); took > 2*time.Second && got > 0 {
 		left := time.Duration(float64(took) * float64(size-got) / float64(got))
-		text += ", about " + roughly(left) + " left"
+		unit := time.Second
+		if left >= time.Minute {
+			unit = time.Minute
+		}
+		text += ", about " + human.Duration(max(left.Round(unit), time.Second)) + " left"
 	}
 	return text
-}
-
-func roughly(d time.Duration) string {
-	if d < time.Minute {
-		return fmt.Sprintf("%ds", max(1, int(d.Round(time.Second)/time.Second)))
-	}
-	return fmt.Sprintf("%dm", int(d.Round(time.Minute)/time.Minute))
-}
-
-// sized writes a size as registries do, in powers of ten.
-func sized(n int64) string {
-	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.1fGB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%dMB", n/1e6)
-	default:
-		return fmt.Sprintf("%dkB", max(1, n/1e3))
-	}
 }

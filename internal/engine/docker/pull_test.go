@@ -45,14 +45,6 @@ func TestProgress(t *testing.T) {
 	})
 }
 
-func TestSized(t *testing.T) {
-	for n, want := range map[int64]string{0: "1kB", 999: "1kB", 120e3: "120kB", 3e6: "3MB", 999e6: "999MB", 8.14e9: "8.1GB"} {
-		if got := sized(n); got != want {
-			t.Errorf("%d is %s, want %s", n, got, want)
-		}
-	}
-}
-
 // What Docker engines of several versions say, and what becomes of it.
 func TestExplain(t *testing.T) {
 	for _, c := range []struct {
