@@ -131,9 +131,6 @@ func (j *applying) decide(ctx context.Context) (*api.RunView, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := j.compareCode(ctx, &preview); err != nil {
-		return nil, err
-	}
 	j.showPlan(preview)
 	if known := preview.Existing; known != nil && len(preview.Changes) == 0 && !j.flags.force {
 		j.say(" %s runs already, and nothing changed%s", known.Name, "; start it anew with --force")
@@ -147,32 +144,6 @@ func (j *applying) decide(ctx context.Context) (*api.RunView, error) {
 	}
 	view, err := j.submit(ctx, preview)
 	return &view, err
-}
-
-// compareCode notes whether the folder's files differ from those that run.
-func (j *applying) compareCode(ctx context.Context, preview *api.Preview) error {
-	listed := func(c api.Change) bool { return c.Path == "code" || c.Path == "repo_code_hash" }
-	if preview.Existing == nil || slices.ContainsFunc(preview.Changes, listed) {
-		return nil
-	}
-	run, err := j.client.Run(ctx, j.project, preview.Existing.Name)
-	if dstack.KindOf(err) == dstack.NotFound {
-		return nil // gone meanwhile; the server will say what that means
-	}
-	if err != nil {
-		return err
-	}
-	old := ""
-	if run.RunSpec.RepoCodeHash != nil {
-		old = *run.RunSpec.RepoCodeHash
-	}
-	if old != j.code.Hash {
-		preview.Changes = append(preview.Changes, api.Change{Path: "code", From: fmt.Sprintf("%.8s", old), To: fmt.Sprintf("%.8s", j.code.Hash), Strategy: api.HowRolling})
-		if preview.Strategy != api.HowRecreate {
-			preview.Strategy = api.HowRolling
-		}
-	}
-	return nil
 }
 
 // capacity refuses what no machine suits, unless it may wait for one.

@@ -16,7 +16,6 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
-	"dstack/internal/spec"
 )
 
 // applier is a user with a service that a fake server would run.
@@ -247,25 +246,50 @@ func TestApply_ARunOfTheSameName(t *testing.T) {
 	known.Revision = 3
 	f.preview.Existing = &known
 	f.views[0].Revision = 4
-	parsed, err := spec.Parse("", []byte(strings.ReplaceAll(serviceFile, "GREETING", "A=b")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.run = &api.Run{RunSpec: dstack.RunSpec{Configuration: *parsed, Profile: spec.Profile{Name: "default"}}}
-
-	f.preview.Changes = []api.Change{{Path: "commands.1", From: "vllm serve", To: "vllm serve --max"}}
+	f.preview.Strategy, f.preview.Changes = api.HowRolling, []api.Change{
+		{Path: "commands.1", From: "vllm serve", To: "vllm serve --max", Strategy: api.HowRolling},
+		{Path: "code", From: "01234567", To: "89abcdef", Strategy: api.HowRolling}}
 	u.types("apply", "-y", "-f", "service.dstack.yml", "--wait", "ready").want(t, ExitDone, nil,
-		[]string{"web changes from revision 3 to 4", "commands.1   vllm serve  →  vllm serve --max", "code ", "rolling", "One new replica becomes ready before an old one leaves"})
+		[]string{"web changes from revision 3 to 4", "commands.1   vllm serve  →  vllm serve --max", "code         01234567    →  89abcdef ", "rolling", "One new replica becomes ready before an old one leaves"})
 	if len(f.applied) != 1 || f.applied[0].Revision != 3 {
 		t.Fatalf("applied %+v", f.applied)
 	}
 
-	f.preview.Changes, f.run.RunSpec.RepoCodeHash = nil, f.applied[0].RunSpec.RepoCodeHash
+	f.preview.Changes = nil
 	u.types("apply", "-f", "service.dstack.yml", "--wait", "ready").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"nothing changed"})
 	if len(f.applied) != 1 {
 		t.Error("it was applied although nothing changed")
 	}
 	u.types("apply", "-y", "-f", "service.dstack.yml", "--force", "-d").want(t, ExitDone, nil, []string{"web is submitted"})
+}
+
+// The preview says everything that changes, the code included: nothing else is
+// asked about a run that exists.
+func TestApply_Requests(t *testing.T) {
+	const project = "/api/project/main/"
+	sent := []string{project + "runs/preview", project + "repos/init", project + "repos/upload_code", project + "runs/apply"}
+	change := api.Change{Path: "code", From: "01234567", To: "89abcdef", Strategy: api.HowRolling}
+	for _, c := range []struct {
+		name    string
+		exists  bool
+		changes []api.Change
+		want    []string
+	}{
+		{"a new run", false, nil, sent},
+		{"a changed run", true, []api.Change{change}, sent},
+		{"an unchanged run", true, nil, sent[:1]},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f, u := applier(t, ready)
+			if c.exists {
+				f.preview.Existing, f.preview.Changes = &life(ready)[0], c.changes
+			}
+			u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, nil)
+			if !slices.Equal(f.asked, c.want) {
+				t.Errorf("requested %q, want %q", f.asked, c.want)
+			}
+		})
+	}
 }
 
 func TestApply_TheServerGoesAwayForAMoment(t *testing.T) {

@@ -28,7 +28,6 @@ type fake struct {
 	views   []api.RunView // what the run becomes, one look after the other
 	looked  int
 	list    []api.RunView
-	run     *api.Run
 	logs    [][]api.LogEntry  // what each opened stream brings
 	events  [][]api.EventView // what each poll brings
 	history []api.RevisionView
@@ -113,8 +112,6 @@ func (f *fake) call(w http.ResponseWriter, r *http.Request) {
 	case strings.HasSuffix(path, "/runs/apply"):
 		f.applied = append(f.applied, body[api.ApplyRequest](r))
 		answer(w, 200, f.views[0])
-	case strings.HasSuffix(path, "/runs/get"):
-		answer(w, 200, f.run)
 	case strings.HasSuffix(path, "/runs/view"):
 		f.view(w, r)
 	case path == "/api/runs/views":

@@ -9,7 +9,6 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
-	"dstack/internal/spec"
 )
 
 func TestApply_ASleepingServiceIsNotWaitedFor(t *testing.T) {
@@ -93,15 +92,6 @@ func revised(t *testing.T, how string, changes []api.Change, views ...api.RunVie
 	return f, u
 }
 
-// runs is a run as the server has it.
-func runs(t *testing.T, code string) *api.Run {
-	parsed, err := spec.Parse("", []byte(strings.ReplaceAll(serviceFile, "GREETING", "A=b")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &api.Run{RunSpec: dstack.RunSpec{Configuration: *parsed, RepoCodeHash: &code, Profile: spec.Profile{Name: "default"}}}
-}
-
 func TestApply_SaysHowChangesAreMade(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -118,9 +108,6 @@ func TestApply_SaysHowChangesAreMade(t *testing.T) {
 			f, u := revised(t, c.how, nil, ready)
 			f.preview.Existing.RolledBack = &api.RollbackView{From: 7, To: 3}
 			args := []string{"apply", "-y", "-d", "-f", "service.dstack.yml"}
-			f.run = runs(t, "other code")
-			u.types(args...).want(t, ExitDone, nil, nil)
-			f.run = runs(t, *f.applied[0].RunSpec.RepoCodeHash)
 			if c.force {
 				args = append(args, "--force")
 			} else {
@@ -134,9 +121,9 @@ func TestApply_SaysHowChangesAreMade(t *testing.T) {
 }
 
 func TestApply_CodeThatDiffersIsRolling(t *testing.T) {
-	f, u := revised(t, api.HowInPlace, []api.Change{{Path: "scaling.target", From: "10", To: "20", Strategy: api.HowInPlace}}, ready)
-	f.run = runs(t, "other code")
-	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, []string{"code", "rolling", "One new replica becomes ready"})
+	_, u := revised(t, api.HowRolling, []api.Change{{Path: "scaling.target", From: "10", To: "20", Strategy: api.HowInPlace},
+		{Path: "code", From: "01234567", To: "89abcdef", Strategy: api.HowRolling}}, ready)
+	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, []string{"code             01234567  →  89abcdef      rolling\n", "One new replica becomes ready"})
 }
 
 func TestApply_ShowsAnUpdate(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -197,6 +198,26 @@ func TestPreview(t *testing.T) {
 	p = preview(plainService)
 	if len(p.Placements) != 0 || !strings.Contains(strings.Join(p.Notes, " "), "no answer from the daemon") {
 		t.Errorf("notes %v", p.Notes)
+	}
+}
+
+// Clients upload the code after the preview, which knows it by its hash alone.
+func TestPreview_CodeThatDiffersIsAChange(t *testing.T) {
+	h := newHouse(t)
+	h.repo()
+	h.submit("web")
+	for _, c := range []struct{ name, yaml, strategy string }{
+		{"commands run the code", plainService, api.HowRolling},
+		{"an image without commands gets none", "type: service\nport: 8000\nimage: nginx\n", api.HowInPlace},
+	} {
+		rs, hash := h.spec("web", c.yaml), sha("not uploaded yet")
+		rs.RepoCodeHash = &hash
+		var p api.Preview
+		h.ok(api.PathPreview, api.RunSpecRequest{RunSpec: rs}, &p)
+		want := api.Change{Path: "code", To: hash[:8], Strategy: c.strategy}
+		if !slices.Contains(p.Changes, want) {
+			t.Errorf("%s: the changes are %+v, want %+v among them", c.name, p.Changes, want)
+		}
 	}
 }
 
