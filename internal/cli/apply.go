@@ -16,8 +16,8 @@ import (
 	"dstack/internal/spec"
 )
 
-func applyCommand(a *app) *cobra.Command {
-	job := &applying{staying: staying{app: a}}
+func newApplyCommand(a *app) *cobra.Command {
+	job := &applyCommand{runWatcher: runWatcher{app: a}}
 	c := &cobra.Command{
 		Use:   "apply [flags] [-- ARGUMENT...]",
 		Short: "Show what a configuration would run where, then run it.",
@@ -25,57 +25,57 @@ func applyCommand(a *app) *cobra.Command {
 			"dstack apply -f service.dstack.yml -y --wait ready --timeout 10m -o json   # in a script",
 		Args: func(c *cobra.Command, args []string) error {
 			if at := c.ArgsLenAtDash(); at != 0 && len(args) > 0 {
-				return invalid("name the file with -f, and put arguments for the commands behind --", "dstack apply does not understand `%s`", args[0])
+				return invalidInput("name the file with -f, and put arguments for the commands behind --", "dstack apply does not understand `%s`", args[0])
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := job.flags.check(c.Flags()); err != nil {
+			if err := job.flags.validate(c.Flags()); err != nil {
 				return err
 			}
-			job.after = job.flags.afterFlags
+			job.waitFlags = job.flags.waitFlags
 			return job.run(c.Context(), args)
 		},
 	}
-	job.flags.add(c)
-	a.projectFlags(c)
+	job.flags.addTo(c)
+	a.addProjectFlags(c)
 	return c
 }
 
-// applying is one apply, from the file to the running service.
-type applying struct {
-	staying
+// applyCommand is one apply, from the file to the running service.
+type applyCommand struct {
+	runWatcher
 	flags   applyFlags
-	request *request
+	request *runRequest
 	spec    dstack.RunSpec
-	code    *parcel
+	archive *archive
 }
 
-func (j *applying) run(ctx context.Context, args []string) error {
+func (j *applyCommand) run(ctx context.Context, args []string) error {
 	if err := j.readSpec(args); err != nil {
 		return err
 	}
-	client, project, err := j.remote(ctx)
+	client, project, err := j.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	j.client, j.project = client, project
-	if err := j.packFolder(ctx); err != nil {
+	if err := j.createArchive(ctx); err != nil {
 		return err
 	}
-	defer j.code.Close()
+	defer j.archive.Close()
 
-	view, err := j.decide(ctx)
+	view, err := j.planAndApply(ctx)
 	if err != nil || view == nil {
 		return err
 	}
-	return j.stay(ctx, *view)
+	return j.watchRun(ctx, *view)
 }
 
 // readSpec reads what is asked for. All that is wrong is reported at once,
 // and before anybody is asked anything.
-func (j *applying) readSpec(args []string) error {
+func (j *applyCommand) readSpec(args []string) error {
 	request, err := j.readRequest(&j.flags, args)
 	if err != nil {
 		return err
@@ -93,8 +93,8 @@ func (j *applying) readSpec(args []string) error {
 	return nil
 }
 
-// packFolder packs the folder that the user is in.
-func (j *applying) packFolder(ctx context.Context) error {
+// createArchive packs the folder that the user is in.
+func (j *applyCommand) createArchive(ctx context.Context) error {
 	dir, err := filepath.EvalSymlinks(j.dir)
 	if err != nil {
 		return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "cannot find the folder you are in", Hint: "go to another one"}
@@ -102,61 +102,61 @@ func (j *applying) packFolder(ctx context.Context) error {
 	away := []string{filepath.Join(j.home, ".dstack")}
 	// A change of the file is a change of what it says, and told as such. Were
 	// it among the code, too, no change could be made in place.
-	away = append(away, j.path(j.request.file.name))
+	away = append(away, j.resolvePath(j.request.file.name))
 	for _, name := range j.flags.envFiles { // what is in them is for the run's environment only
-		away = append(away, j.path(name))
+		away = append(away, j.resolvePath(name))
 	}
 	for i, name := range away {
 		if real, err := filepath.EvalSymlinks(name); err == nil {
 			away[i] = real
 		}
 	}
-	repo := repoOf(dir)
+	repo := newLocalRepo(dir)
 	j.spec.RepoID, j.spec.RepoData = repo.RepoID, repo.RepoInfo
-	return j.working(func() string { return "packing " + dir }, func() (err error) {
-		if j.code, err = pack(ctx, dir, away...); err == nil {
-			j.spec.RepoCodeHash = &j.code.Hash
+	return j.withProgress(func() string { return "packing " + dir }, func() (err error) {
+		if j.archive, err = archiveFolder(ctx, dir, away...); err == nil {
+			j.spec.RepoCodeHash = &j.archive.Hash
 		}
 		return err
 	})
 }
 
-// decide shows the plan, asks, and applies. A nil view: the user said no.
-func (j *applying) decide(ctx context.Context) (*api.RunView, error) {
+// planAndApply shows the plan, asks, and applies. A nil view: the user said no.
+func (j *applyCommand) planAndApply(ctx context.Context) (*api.RunView, error) {
 	var preview api.Preview
-	err := j.working(func() string { return "looking for machines" }, func() (err error) {
+	err := j.withProgress(func() string { return "looking for machines" }, func() (err error) {
 		preview, err = j.client.Preview(ctx, j.project, j.spec)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	j.showPlan(preview)
+	j.printPlan(preview)
 	if known := preview.Existing; known != nil && len(preview.Changes) == 0 && !j.flags.force {
-		j.say(" %s runs already, and nothing changed%s", known.Name, "; start it anew with --force")
+		j.printInfo(" %s runs already, and nothing changed%s", known.Name, "; start it anew with --force")
 		return known, nil
 	}
-	if err := j.capacity(preview); err != nil {
+	if err := j.checkCapacity(preview); err != nil {
 		return nil, err
 	}
-	if yes, err := j.mayGo(ctx, preview); err != nil || !yes {
+	if yes, err := j.confirmApply(ctx, preview); err != nil || !yes {
 		return nil, err
 	}
-	view, err := j.submit(ctx, preview)
+	view, err := j.submitRun(ctx, preview)
 	return &view, err
 }
 
-// capacity refuses what no machine suits, unless it may wait for one.
-func (j *applying) capacity(preview api.Preview) error {
+// checkCapacity refuses what no machine suits, unless it may wait for one.
+func (j *applyCommand) checkCapacity(preview api.Preview) error {
 	events, _ := spec.Merge(j.spec.Configuration, j.spec.Profile).RetryRule()
 	if len(preview.Placements) > 0 || preview.Existing != nil || slices.Contains(events, spec.EventNoCapacity) {
 		return nil
 	}
-	refused := &verdict{err: &dstack.Error{Kind: dstack.NoCapacity,
-		Message: fmt.Sprintf("cannot run %s: no machine suits", j.title(preview)),
+	refused := &failureReport{err: &dstack.Error{Kind: dstack.NoCapacity,
+		Message: fmt.Sprintf("cannot run %s: no machine suits", j.runTitle(preview)),
 		Hint:    "ask for less, or let it wait for a machine: --retry"}}
 	for _, m := range preview.Rejections {
-		refused.why = append(refused.why, misfit(m))
+		refused.why = append(refused.why, formatRejection(m))
 	}
 	if len(preview.Rejections) == 0 {
 		refused.why = []string{"project " + j.project + " has no machine"}
@@ -165,29 +165,29 @@ func (j *applying) capacity(preview api.Preview) error {
 	return refused
 }
 
-// mayGo asks, unless -y said so.
-func (j *applying) mayGo(ctx context.Context, preview api.Preview) (bool, error) {
+// confirmApply asks, unless -y said so.
+func (j *applyCommand) confirmApply(ctx context.Context, preview api.Preview) (bool, error) {
 	if j.flags.yes {
 		return true, nil
 	}
-	question := "Submit " + j.title(preview) + "?"
+	question := "Submit " + j.runTitle(preview) + "?"
 	if preview.Existing != nil {
 		question = "Apply?"
 	}
 	yes, err := j.confirm(ctx, question)
 	if err == nil && !yes {
-		j.say("nothing was submitted")
+		j.printInfo("nothing was submitted")
 	}
 	return yes, err
 }
 
-// submit hands the folder in, and then the run.
-func (j *applying) submit(ctx context.Context, preview api.Preview) (api.RunView, error) {
+// submitRun hands the folder in, and then the run.
+func (j *applyCommand) submitRun(ctx context.Context, preview api.Preview) (api.RunView, error) {
 	repo := api.InitRepo{RepoID: j.spec.RepoID, RepoInfo: j.spec.RepoData}
 	if err := j.client.InitRepo(ctx, j.project, repo); err != nil {
 		return api.RunView{}, err
 	}
-	if err := j.upload(ctx); err != nil {
+	if err := j.uploadCode(ctx); err != nil {
 		return api.RunView{}, err
 	}
 	revision := 0
@@ -195,32 +195,32 @@ func (j *applying) submit(ctx context.Context, preview api.Preview) (api.RunView
 		revision = preview.Existing.Revision
 	}
 	var view api.RunView
-	err := j.working(func() string { return "submitting" }, func() (err error) {
+	err := j.withProgress(func() string { return "submitting" }, func() (err error) {
 		view, err = j.client.Apply(ctx, j.project, j.spec, revision)
 		return err
 	})
 	return view, err
 }
 
-func (j *applying) upload(ctx context.Context) error {
+func (j *applyCommand) uploadCode(ctx context.Context) error {
 	var sent atomic.Int64
 	words := func() string {
-		return fmt.Sprintf("uploading %d files, %s of %s", j.code.Files, human.Bytes(sent.Load()), human.Bytes(j.code.Size))
+		return fmt.Sprintf("uploading %d files, %s of %s", j.archive.Files, human.Bytes(sent.Load()), human.Bytes(j.archive.Size))
 	}
-	return j.working(words, func() error {
+	return j.withProgress(words, func() error {
 		return j.client.UploadCode(ctx, j.project, j.spec.RepoID,
-			api.Upload{Hash: j.code.Hash, Size: j.code.Size, Body: counted{j.code.content(), &sent}})
+			api.Upload{Hash: j.archive.Hash, Size: j.archive.Size, Body: countingReader{j.archive.newReader(), &sent}})
 	})
 }
 
-// counted is a reader that tells how far it is.
-type counted struct {
+// countingReader is a reader that tells how far it is.
+type countingReader struct {
 	io.Reader
-	n *atomic.Int64
+	count *atomic.Int64
 }
 
-func (c counted) Read(p []byte) (int, error) {
+func (c countingReader) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
-	c.n.Add(int64(n))
+	c.count.Add(int64(n))
 	return n, err
 }

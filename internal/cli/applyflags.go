@@ -9,7 +9,7 @@ import (
 
 // applyFlags is what can be said to apply beside the file.
 type applyFlags struct {
-	afterFlags
+	waitFlags
 	file      string
 	name      string
 	yes       bool
@@ -40,13 +40,13 @@ type applyFlags struct {
 	idleDuration  string
 }
 
-func (f *applyFlags) add(c *cobra.Command) {
+func (f *applyFlags) addTo(c *cobra.Command) {
 	flags := c.Flags()
 	flags.SortFlags = false
 	flags.StringVarP(&f.file, "file", "f", "", "the configuration `FILE`, - for the input (.dstack.yml)")
 	flags.StringVarP(&f.name, "name", "n", "", "the run's `NAME`, instead of the file's")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
-	f.afterFlags.add(c, "with --wait: 10m")
+	f.waitFlags.addTo(c, "with --wait: 10m")
 	flags.StringArrayVarP(&f.env, "env", "e", nil, "`NAME=VALUE`, or NAME to pass yours on; repeatable")
 	flags.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` of such lines, of which -e wins; repeatable")
 	flags.StringVar(&f.profile, "profile", "", "the profile `NAME` of .dstack/profiles.yml (DSTACK_PROFILE)")
@@ -73,46 +73,46 @@ func (f *applyFlags) add(c *cobra.Command) {
 	flags.StringVar(&f.idleDuration, "idle-duration", "", "keep a machine that has nothing to do for this `TIME`")
 }
 
-// check refuses flags that do not go together, and those given without a
+// validate refuses flags that do not go together, and those given without a
 // value, as by a script whose variable is empty.
-func (f *applyFlags) check(given *pflag.FlagSet) error {
+func (f *applyFlags) validate(given *pflag.FlagSet) error {
 	var empty error
 	given.Visit(func(flag *pflag.Flag) {
 		list, repeatable := flag.Value.(pflag.SliceValue)
 		missing := flag.Value.Type() == "string" && flag.Value.String() == "" || repeatable && slices.Contains(list.GetSlice(), "")
 		if missing && empty == nil {
-			empty = invalid("give it one, or leave it out", "--%s wants a value", flag.Name)
+			empty = invalidInput("give it one, or leave it out", "--%s wants a value", flag.Name)
 		}
 	})
 	if empty != nil {
 		return empty
 	}
-	if err := together(
-		[]choice{{"--spot", f.spot}, {"--on-demand", f.onDemand}, {"--spot-auto", f.spotAuto}, {"--spot-policy", f.spotPolicy != ""}},
-		[]choice{{"--retry", f.retry}, {"--no-retry", f.noRetry}, {"--retry-duration", f.retryDuration != ""}},
-		[]choice{{"--dont-destroy", f.dontDestroy}, {"--idle-duration", f.idleDuration != ""}},
+	if err := checkExclusive(
+		[]exclusiveFlag{{"--spot", f.spot}, {"--on-demand", f.onDemand}, {"--spot-auto", f.spotAuto}, {"--spot-policy", f.spotPolicy != ""}},
+		[]exclusiveFlag{{"--retry", f.retry}, {"--no-retry", f.noRetry}, {"--retry-duration", f.retryDuration != ""}},
+		[]exclusiveFlag{{"--dont-destroy", f.dontDestroy}, {"--idle-duration", f.idleDuration != ""}},
 	); err != nil {
 		return err
 	}
 	if f.maxOffers < 0 {
-		return invalid("write a number such as 10", "--max-offers: a number of machines cannot be negative")
+		return invalidInput("write a number such as 10", "--max-offers: a number of machines cannot be negative")
 	}
-	return f.afterFlags.check()
+	return f.waitFlags.validate()
 }
 
-// choice is one of several flags that do not go together.
-type choice struct {
+// exclusiveFlag is one of several flags that do not go together.
+type exclusiveFlag struct {
 	flag string
 	set  bool
 }
 
-// together refuses flags of which at most one may be set.
-func together(groups ...[]choice) error {
+// checkExclusive refuses flags of which at most one may be set.
+func checkExclusive(groups ...[]exclusiveFlag) error {
 	for _, group := range groups {
 		first := ""
 		for _, one := range group {
 			if one.set && first != "" {
-				return invalid("leave one of them out", "%s and %s do not go together", first, one.flag)
+				return invalidInput("leave one of them out", "%s and %s do not go together", first, one.flag)
 			}
 			if one.set {
 				first = one.flag

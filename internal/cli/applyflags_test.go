@@ -55,7 +55,7 @@ func TestFlags_WhatTheyStandFor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			changed := *contrary
-			flags, problems := c.flags.alter(&changed)
+			flags, problems := c.flags.overrideFields(&changed)
 			if len(problems) > 0 || len(flags) != 1 || !c.want(&changed) {
 				t.Errorf("%v, %v: %+v", flags, problems, changed.Params)
 			}

@@ -59,7 +59,7 @@ func New(o Options) *cobra.Command {
 		Args: unknownCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
-			a.screen.plain(a.noColor)
+			a.screen.disableColour(a.noColor)
 			return nil
 		},
 		SilenceErrors:     true,
@@ -73,18 +73,18 @@ func New(o Options) *cobra.Command {
 	root.SetVersionTemplate("dstack {{.Version}}\n")
 	root.SetHelpTemplate(helpText)
 	root.SetUsageTemplate(helpText)
-	root.SetFlagErrorFunc(wrongFlag)
+	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Hidden: true, RunE: showHelp})
-	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.set("NO_COLOR"), "plain text, also on a terminal (NO_COLOR)")
+	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"), "plain text, also on a terminal (NO_COLOR)")
 	root.AddCommand(
-		applyCommand(a), psCommand(a), explainCommand(a), logsCommand(a), eventsCommand(a), historyCommand(a), rollbackCommand(a), stopCommand(a), deleteCommand(a), validateCommand(a), schemaCommand(a), templateCommand(a),
-		configCommand(a), initCommand(a), versionCommand(a), completionCommand(a),
+		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newEventsCommand(a), newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a), newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
+		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
 	if o.Server != nil {
 		root.AddCommand(o.Server)
 	}
 	root.AddCommand(o.Extra...)
-	tellApart(root)
+	markRunErrors(root)
 	return root
 }
 
@@ -101,22 +101,22 @@ func newApp(o Options) *app {
 	}
 	a.screen = newScreen(o.In, o.Out, o.Err)
 	if term, _ := a.env("TERM"); term == "dumb" {
-		a.screen.dumb()
+		a.screen.disableTerminal()
 	}
 	return a
 }
 
-// set says that a variable is there and not empty.
-func (a *app) set(name string) bool {
+// isSet says that a variable is there and not empty.
+func (a *app) isSet(name string) bool {
 	value, _ := a.env(name)
 	return value != ""
 }
 
-// tellApart marks the errors of a command's own work, and of those under it, so
+// markRunErrors marks the errors of a command's own work, and of those under it, so
 // that those of its usage, which cobra makes, are the ones left.
-func tellApart(c *cobra.Command) {
+func markRunErrors(c *cobra.Command) {
 	for _, under := range c.Commands() {
-		tellApart(under)
+		markRunErrors(under)
 	}
 	work := c.RunE
 	if work == nil {
@@ -133,46 +133,46 @@ func tellApart(c *cobra.Command) {
 	}
 }
 
-// usage is the error of a command that was called in a wrong way.
-func usage(c *cobra.Command, err error) error {
+// usageError is the error of a command that was called in a wrong way.
+func usageError(c *cobra.Command, err error) error {
 	_, said := errors.AsType[*dstack.Error](err)
 	_, problems := errors.AsType[spec.Problems](err)
 	if said || problems {
 		return err
 	}
-	return invalid("see: "+c.CommandPath()+" --help", "%v", err)
+	return invalidInput("see: "+c.CommandPath()+" --help", "%v", err)
 }
 
 // Execute runs the command line and returns its exit status. The first
 // interrupt cancels the context, so that the command can say how things
 // stand; the second ends the process at once.
 func Execute(ctx context.Context, root *cobra.Command) int {
-	ctx, stop := interruptible(ctx)
+	ctx, stop := withInterrupt(ctx)
 	defer stop()
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return ExitDone
 	}
-	err = usage(cmd, err)
-	if _, told := errors.AsType[*quiet](err); told {
+	err = usageError(cmd, err)
+	if _, told := errors.AsType[*reportedError](err); told {
 		return exitCode(err)
 	}
 	plain, _ := root.PersistentFlags().GetBool("no-color")
 	verbose, _ := cmd.Flags().GetBool("verbose")
 	s := newScreen(nil, nil, root.ErrOrStderr())
-	s.plain(plain)
-	s.failure(err, verbose)
+	s.disableColour(plain)
+	s.printError(err, verbose)
 	return exitCode(err)
 }
 
-// sameInterrupt is how close two signals are that mean one: some programs
+// interruptWindow is how close two signals are that mean one: some programs
 // signal both a process and its group.
-const sameInterrupt = 100 * time.Millisecond
+const interruptWindow = 100 * time.Millisecond
 
 // errInterrupted is why a context ended when the user pressed Ctrl-C.
 var errInterrupted = &dstack.Error{Kind: dstack.Conflict, Message: "interrupted"}
 
-func interruptible(parent context.Context) (context.Context, func()) {
+func withInterrupt(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
@@ -190,7 +190,7 @@ func interruptible(parent context.Context) (context.Context, func()) {
 				case first.IsZero():
 					first = time.Now()
 					cancel(errInterrupted)
-				case time.Since(first) > sameInterrupt:
+				case time.Since(first) > interruptWindow:
 					os.Exit(130)
 				}
 			}
@@ -204,18 +204,18 @@ func interruptible(parent context.Context) (context.Context, func()) {
 	}
 }
 
-// projectFlags are what every command that talks to a server takes.
-func (a *app) projectFlags(c *cobra.Command) {
+// addProjectFlags are what every command that talks to a server takes.
+func (a *app) addProjectFlags(c *cobra.Command) {
 	c.Flags().StringVar(&a.project, "project", "", "project `NAME` (DSTACK_PROJECT)")
-	a.verboseFlag(c)
+	a.addVerboseFlag(c)
 }
 
-func (a *app) verboseFlag(c *cobra.Command) {
+func (a *app) addVerboseFlag(c *cobra.Command) {
 	c.Flags().BoolVarP(&a.verbose, "verbose", "v", false, "show more, and the causes of errors")
 }
 
-// outputFlag adds -o; its one format is json.
-func outputFlag(c *cobra.Command, to *bool) {
+// addOutputFlag adds -o; its one format is json.
+func addOutputFlag(c *cobra.Command, to *bool) {
 	c.Flags().VarP((*jsonOutput)(to), "output", "o", "`json`: results for programs")
 }
 
@@ -248,11 +248,11 @@ everywhere:
 {{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
 {{end}}`
 
-func indented(text string) string {
+func indent(text string) string {
 	return "  " + strings.ReplaceAll(text, "\n", "\n  ")
 }
 
-func init() { cobra.AddTemplateFunc("indented", indented) }
+func init() { cobra.AddTemplateFunc("indented", indent) }
 
 func showHelp(c *cobra.Command, args []string) error {
 	about, rest, err := c.Root().Find(args)

@@ -43,7 +43,7 @@ func TestExitCodes_EveryKindHasOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	var inTable []string
-	for _, exit := range exits {
+	for _, exit := range exitStatuses {
 		for _, k := range exit.Kinds {
 			inTable = append(inTable, string(k))
 		}
@@ -79,9 +79,9 @@ func TestExitCode(t *testing.T) {
 		{&dstack.Error{Kind: dstack.Conflict}, 1},
 		{spec.Problems{{}}, 2},
 		{&dstack.Error{Kind: dstack.Unavailable, Cause: spec.Problems{{}}}, 1},
-		{&verdict{err: &dstack.Error{Kind: dstack.NoCapacity}}, 4},
+		{&failureReport{err: &dstack.Error{Kind: dstack.NoCapacity}}, 4},
 		{errors.Join(nil, &dstack.Error{Kind: dstack.Timeout}), 5},
-		{&quiet{&dstack.Error{Kind: dstack.TooLarge}}, 2},
+		{&reportedError{&dstack.Error{Kind: dstack.TooLarge}}, 2},
 	} {
 		if got := exitCode(c.err); got != c.want {
 			t.Errorf("%v gives %d, want %d", c.err, got, c.want)

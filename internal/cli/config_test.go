@@ -17,7 +17,7 @@ func TestConfig(t *testing.T) {
 	u.types("config", "--url", f.URL).want(t, ExitInvalid, nil, []string{"the token is missing", "--token -"})
 	u.types("config", "--url", "localhost", "--token", "x").want(t, ExitInvalid, nil, []string{"is not the URL of a server"})
 	u.types("config", "--url", f.URL, "--token", "dst_bad").want(t, ExitFailed, nil, []string{"does not know this token"})
-	if _, err := os.Stat(bookPath(u.home)); err == nil {
+	if _, err := os.Stat(clientConfigPath(u.home)); err == nil {
 		t.Fatal("something was written although nothing worked")
 	}
 	u.in = strings.NewReader("dst_good\n")
@@ -30,14 +30,14 @@ func TestConfig(t *testing.T) {
 		t.Error("the token is shown")
 	}
 	u.types("config", "--project", "other", "--default").want(t, ExitDone, nil, nil)
-	if place, err := newTestApp(u).address(); err != nil || place.Name != "other" {
+	if place, err := newTestApp(u).resolveProject(); err != nil || place.Name != "other" {
 		t.Errorf("the default is %+v (%v)", place, err)
 	}
 	// A known token is not sent to another address.
 	u.types("config", "--project", "other", "--url", "http://127.0.0.1:9").want(t, ExitInvalid, nil, []string{"the token is missing"})
 	u.types("config", "--project", "othr", "--remove").want(t, ExitInvalid, nil, []string{"did you mean `other`?"})
 	u.types("config", "--project", "other", "--remove").want(t, ExitDone, nil, []string{"project other is forgotten"})
-	info, err := os.Stat(bookPath(u.home))
+	info, err := os.Stat(clientConfigPath(u.home))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
@@ -71,7 +71,7 @@ func TestAddress_WhatGoesBeforeWhat(t *testing.T) {
 		u.env = c.env
 		a := newTestApp(u)
 		a.project = c.flag
-		place, err := a.address()
+		place, err := a.resolveProject()
 		got := strings.Join([]string{place.Name, place.URL, place.Token}, " ")
 		if err != nil {
 			got = err.Error()
@@ -88,7 +88,7 @@ func TestConfigure_KeepsWhatOthersWrote(t *testing.T) {
 		t.Fatal(err)
 	}
 	old := "projects:\n- {name: main, url: http://old, token: t, default: true, colour: red}\n- {name: b, url: u, token: t, default: null}\nrepos:\n- {path: /x, repo_id: r, repo_type: remote, ssh_key_path: /k}\nnews: [1, 2]\n"
-	if err := os.WriteFile(bookPath(home), []byte(old), 0o644); err != nil {
+	if err := os.WriteFile(clientConfigPath(home), []byte(old), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
@@ -103,11 +103,11 @@ func TestConfigure_KeepsWhatOthersWrote(t *testing.T) {
 	if err := Configure(home, "main", "http://new", "t2", false); err != nil {
 		t.Fatal(err)
 	}
-	book, err := readBook(home)
+	book, err := readClientConfig(home)
 	if err != nil || len(book.Projects) != 10 {
 		t.Fatalf("%+v %v", book, err)
 	}
-	text, err := os.ReadFile(bookPath(home))
+	text, err := os.ReadFile(clientConfigPath(home))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,10 +116,10 @@ func TestConfigure_KeepsWhatOthersWrote(t *testing.T) {
 			t.Errorf("%q is lost in\n%s", want, text)
 		}
 	}
-	if main := book.find("main"); main.Token != "t2" || !main.Default {
+	if main := book.findProject("main"); main.Token != "t2" || !main.Default {
 		t.Errorf("got %+v", main)
 	}
-	if info, err := os.Stat(bookPath(home)); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(clientConfigPath(home)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("others may read the token: %v %v", info.Mode(), err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(home, ".dstack", ".config-*")); len(left) > 0 {
@@ -132,8 +132,8 @@ func TestConfig_ABrokenFileIsNamed(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(u.home, ".dstack"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(bookPath(u.home), []byte("projects: [\n"), 0o600); err != nil {
+	if err := os.WriteFile(clientConfigPath(u.home), []byte("projects: [\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	u.types("ps").want(t, ExitInvalid, nil, []string{"cannot read " + bookPath(u.home), "mend that file"})
+	u.types("ps").want(t, ExitInvalid, nil, []string{"cannot read " + clientConfigPath(u.home), "mend that file"})
 }

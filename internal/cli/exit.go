@@ -19,9 +19,9 @@ const (
 	ExitTimeout    = 5
 )
 
-// exits is the one table of exit statuses. Every kind of error stands in it
+// exitStatuses is the one table of exit statuses. Every kind of error stands in it
 // once.
-var exits = []struct {
+var exitStatuses = []struct {
 	Code    int
 	Name    string
 	Meaning string
@@ -47,7 +47,7 @@ func exitCode(err error) int {
 	} else if _, bad := errors.AsType[spec.Problems](err); bad {
 		kind = dstack.Invalid
 	}
-	for _, exit := range exits {
+	for _, exit := range exitStatuses {
 		for _, k := range exit.Kinds {
 			if k == kind {
 				return exit.Code
@@ -62,7 +62,7 @@ func ExitCodes() string {
 	var b strings.Builder
 	b.WriteString("# Exit codes\n\n<!-- Written by `go test ./internal/cli -run TestExitCodes -update`. -->\n\n")
 	b.WriteString("| Code | Name | Meaning | Kinds of error |\n|---|---|---|---|\n")
-	for _, exit := range exits {
+	for _, exit := range exitStatuses {
 		kinds := make([]string, 0, len(exit.Kinds))
 		for _, k := range exit.Kinds {
 			kinds = append(kinds, "`"+string(k)+"`")

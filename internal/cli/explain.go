@@ -11,28 +11,28 @@ import (
 	"dstack/internal/human"
 )
 
-func explainCommand(a *app) *cobra.Command {
+func newExplainCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain RUN",
 		Short: "Say why a run has the replicas that it has, and when that may change.",
 		Example: "dstack explain llama31\n" +
 			"dstack explain llama31 -o json",
 	}
-	question(a, c, (*api.Client).Explain, func(x api.Explanation, asJSON bool) error {
+	addRunQuery(a, c, (*api.Client).Explain, func(x api.Explanation, asJSON bool) error {
 		if asJSON {
 			x.Why = orEmpty(x.Why)
-			return a.showJSON(x)
+			return a.printJSON(x)
 		}
-		for _, line := range explained(x, time.Now()) {
-			a.show("%s", line)
+		for _, line := range explanationLines(x, time.Now()) {
+			a.printResult("%s", line)
 		}
 		return nil
 	})
 	return c
 }
 
-// explained is an explanation in words.
-func explained(x api.Explanation, now time.Time) []string {
+// explanationLines is an explanation in words.
+func explanationLines(x api.Explanation, now time.Time) []string {
 	if x.Status.IsFinished() {
 		return []string{fmt.Sprintf("%s is %s, and wants no replica", cleanLine(x.RunName), x.Status)}
 	}
@@ -43,16 +43,16 @@ func explained(x api.Explanation, now time.Time) []string {
 		}
 	}
 	add(x.Decision.Reason)
-	add(traffic(x))
-	add(nextChange(x, now))
+	add(describeLoad(x))
+	add(describeNextChange(x, now))
 	for _, why := range x.Why {
 		add(why)
 	}
 	return lines
 }
 
-// traffic is what a run may have and what it has to do.
-func traffic(x api.Explanation) string {
+// describeLoad is what a run may have and what it has to do.
+func describeLoad(x api.Explanation) string {
 	var facts []string
 	if x.Min != x.Max {
 		facts = append(facts, fmt.Sprintf("range %d..%d", x.Min, x.Max))
@@ -65,9 +65,9 @@ func traffic(x api.Explanation) string {
 	return strings.Join(facts, " · ")
 }
 
-// nextChange is when another number of replicas may be wanted though the load
+// describeNextChange is when another number of replicas may be wanted though the load
 // stays. Why not sooner is in the decision's own words.
-func nextChange(x api.Explanation, now time.Time) string {
+func describeNextChange(x api.Explanation, now time.Time) string {
 	at := x.Decision.NextAt
 	if at.IsZero() {
 		return ""

@@ -13,16 +13,16 @@ import (
 	"dstack/internal/human"
 )
 
-func historyCommand(a *app) *cobra.Command {
+func newHistoryCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "history RUN",
 		Short: "List a run's revisions, and what became of them.",
 		Example: "dstack history llama31\n" +
 			"dstack history llama31 -v     # each change, from what to what",
 	}
-	question(a, c, (*api.Client).History, func(revisions []api.RevisionView, asJSON bool) error {
+	addRunQuery(a, c, (*api.Client).History, func(revisions []api.RevisionView, asJSON bool) error {
 		if asJSON {
-			return a.showJSON(orEmpty(revisions))
+			return a.printJSON(orEmpty(revisions))
 		}
 		historyTable(revisions, a.verbose, time.Now()).write(a.out)
 		return nil
@@ -30,29 +30,29 @@ func historyCommand(a *app) *cobra.Command {
 	return c
 }
 
-// question makes a command ask one thing about one run, and show the answer.
-func question[T any](a *app, c *cobra.Command, ask func(client *api.Client, ctx context.Context, project, run string) (T, error), show func(answer T, asJSON bool) error) {
+// addRunQuery makes a command ask one thing about one run, and show the answer.
+func addRunQuery[T any](a *app, c *cobra.Command, ask func(client *api.Client, ctx context.Context, project, run string) (T, error), show func(answer T, asJSON bool) error) {
 	var asJSON bool
-	c.Args = wants(1, 1, "the name of a run")
+	c.Args = expectArgs(1, 1, "the name of a run")
 	c.ValidArgsFunction = a.completeRuns
 	c.RunE = func(c *cobra.Command, args []string) error {
-		client, project, err := a.remote(c.Context())
+		client, project, err := a.connect(c.Context())
 		if err != nil {
 			return err
 		}
 		defer client.Close()
 		answer, err := ask(client, c.Context(), project, args[0])
 		if err != nil {
-			return a.orMeant(c.Context(), client, project, args[0], err)
+			return a.suggestRun(c.Context(), client, project, args[0], err)
 		}
 		return show(answer, asJSON)
 	}
-	outputFlag(c, &asJSON)
-	a.projectFlags(c)
+	addOutputFlag(c, &asJSON)
+	a.addProjectFlags(c)
 }
 
 func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *table {
-	t := &table{head: []string{"REVISION", "STATUS", "AGE", "BY", "CHANGES"}, loose: []int{4, 3}}
+	t := &table{head: []string{"REVISION", "STATUS", "AGE", "BY", "CHANGES"}, shrinkable: []int{4, 3}}
 	for _, r := range revisions {
 		num := fmt.Sprint(r.Num)
 		if r.Present {
@@ -63,12 +63,12 @@ func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *ta
 			t.rows = append(t.rows, []string{why})
 		}
 		if verbose {
-			for _, line := range changeLines(r.Changes) {
+			for _, line := range formatChanges(r.Changes) {
 				t.rows = append(t.rows, []string{"  " + line})
 			}
 		}
 	}
-	t.tint = func(row, column int) (paint, bool) {
+	t.style = func(row, column int) (textStyle, bool) {
 		if column != 1 {
 			return 0, false
 		}

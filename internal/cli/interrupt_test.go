@@ -59,7 +59,7 @@ func TestInterrupt_TheFirstIsHeardTheSecondEndsAtOnce(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }()
-	again := time.NewTicker(sameInterrupt / 4)
+	again := time.NewTicker(interruptWindow / 4)
 	defer again.Stop()
 	for err = nil; err == nil; {
 		select {

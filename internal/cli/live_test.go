@@ -134,10 +134,10 @@ func TestEvents_FollowedAsJSONPastAnAbsence(t *testing.T) {
 
 func TestEvents_FitTheTerminal(t *testing.T) {
 	s, out := onTerminal(60)
-	w := &watchingEvents{app: &app{screen: s}, follow: true}
+	w := &eventsCommand{app: &app{screen: s}, follow: true}
 	event := api.EventView{At: time.Now(), Kind: dstack.EventScaled, From: "1", To: "3", Message: "14.2 requests a second over the last 60s"}
 	for range 2 { // the head comes once, and columns stay
-		if err := w.printTable([]api.EventView{event}); err != nil {
+		if err := w.printEventTable([]api.EventView{event}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -164,15 +164,15 @@ func TestExplained_WhenItMayChange(t *testing.T) {
 		{"the way is not known", 2, 2, now.Add(time.Minute), now, scaling, "could change at %s at the earliest, in 1m"},
 	} {
 		x := api.Explanation{Scaling: c.scaling, ScaledAt: c.scaled, Decision: autoscale.Decision{Target: c.target, DesiredReplicas: c.wanted, NextAt: c.at}}
-		if want := strings.ReplaceAll(c.want, "%s", c.at.Local().Format("15:04:05")); nextChange(x, now) != want {
-			t.Errorf("%s: %q, want %q", c.name, nextChange(x, now), want)
+		if want := strings.ReplaceAll(c.want, "%s", c.at.Local().Format("15:04:05")); describeNextChange(x, now) != want {
+			t.Errorf("%s: %q, want %q", c.name, describeNextChange(x, now), want)
 		}
 	}
-	got := strings.Join(explained(api.Explanation{Status: api.StatusReady, Wanted: 1, Min: 1, Max: 1, Why: []string{"a\x1b[2J"}}, now), "\n")
+	got := strings.Join(explanationLines(api.Explanation{Status: api.StatusReady, Wanted: 1, Min: 1, Max: 1, Why: []string{"a\x1b[2J"}}, now), "\n")
 	if want := "wants 1 replica, has 0 ready\n   no gateway has told lately what comes in\n   a"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := explained(api.Explanation{RunName: "web", Status: api.StatusStopped}, now)[0]; got != "web is stopped, and wants no replica" {
+	if got := explanationLines(api.Explanation{RunName: "web", Status: api.StatusStopped}, now)[0]; got != "web is stopped, and wants no replica" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -221,7 +221,7 @@ func TestPS_OfRunsThatScaleAndChange(t *testing.T) {
 }
 
 func TestStatusPaint_EveryStatusIsKnown(t *testing.T) {
-	for status, want := range map[string]paint{
+	for status, want := range map[string]textStyle{
 		"ready": green, "sleeping": dim, "degraded": yellow, "failing": yellow, "failed": red, "stopped": dim,
 		"unhealthy": yellow, "restarting": yellow, "draining": dim, "terminating": dim, "terminated": dim,
 	} {

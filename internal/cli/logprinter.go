@@ -10,9 +10,9 @@ import (
 
 // logStyle is how output is shown.
 type logStyle struct {
-	stamps bool // with times
-	json   bool
-	many   bool // several replicas speak: say which, to a person
+	timestamps  bool // with times
+	json        bool
+	showReplica bool // several replicas speak: say which, to a person
 }
 
 // logPrinter shows output: to a terminal made harmless, into a pipe as it is.
@@ -33,35 +33,35 @@ type logLine struct {
 	Error     string    `json:"error,omitempty"`
 }
 
-func (p *logPrinter) entry(e api.LogEntry) error {
+func (p *logPrinter) printEntry(e api.LogEntry) error {
 	if p.style.json {
 		line, err := json.Marshal(logLine{e.Timestamp, e.Replica, string(e.Attempt), e.Stream, string(e.Message), e.Error})
 		if err != nil {
 			return fmt.Errorf("write a line: %w", err)
 		}
-		return p.put(line)
+		return p.writeLine(line)
 	}
 	if e.Error != "" {
-		p.say(" replica %d: %s", e.Replica, cleanLine(e.Error))
+		p.printInfo(" replica %d: %s", e.Replica, cleanLine(e.Error))
 		if len(e.Message) == 0 {
 			return nil
 		}
 	}
 	before := ""
-	if p.style.stamps {
+	if p.style.timestamps {
 		before = e.Timestamp.Local().Format("2006-01-02T15:04:05.000Z07:00") + " "
 	}
 	if !p.out.terminal {
-		return p.put(append([]byte(before), e.Message...))
+		return p.writeLine(append([]byte(before), e.Message...))
 	}
-	if p.style.many {
+	if p.style.showReplica {
 		before += fmt.Sprintf("%d | ", e.Replica)
 	}
-	return p.put([]byte(p.out.paint(dim, before) + cleanOutput(e.Message)))
+	return p.writeLine([]byte(p.out.paint(dim, before) + cleanOutput(e.Message)))
 }
 
-// put writes a line; the reader of a pipe may have gone.
-func (p *logPrinter) put(line []byte) error {
+// writeLine writes a line; the reader of a pipe may have gone.
+func (p *logPrinter) writeLine(line []byte) error {
 	if _, err := p.out.Write(append(line, '\n')); err != nil {
 		return fmt.Errorf("write the output: %w", err)
 	}

@@ -170,7 +170,7 @@ func TestValidate(t *testing.T) {
 
 	got := u.types("validate", ".", "-o", "json")
 	got.want(t, ExitInvalid, nil, nil)
-	var results []checked
+	var results []fileResult
 	if err := json.Unmarshal([]byte(got.out), &results); err != nil || got.err != "" {
 		t.Fatalf("%v: %s%s", err, got.out, got.err)
 	}
@@ -221,7 +221,7 @@ func TestInit(t *testing.T) {
 	u := newUser(t, f)
 	u.types("init").want(t, ExitDone, nil, []string{"is registered as"})
 	u.types("init").want(t, ExitDone, nil, nil)
-	book, err := readBook(u.home)
+	book, err := readClientConfig(u.home)
 	if err != nil || len(book.Repos) != 1 || book.Repos[0].RepoID != f.repos[0].RepoID {
 		t.Errorf("%+v %v", book, err)
 	}

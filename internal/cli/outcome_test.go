@@ -72,7 +72,7 @@ func TestSettledAt(t *testing.T) {
 		{"was stopped", of(api.StatusStopping, 4, &at), true, dstack.Conflict},
 		{"failed", of(api.StatusFailed, 4, nil), true, dstack.Conflict},
 	} {
-		over, err := settledAt(c.view, 4)
+		over, err := waitOutcome(c.view, 4)
 		kind := dstack.KindOf(err)
 		if err == nil {
 			kind = ""
@@ -232,7 +232,7 @@ func TestUnlike_LeavesOutWhatTwoValuesShare(t *testing.T) {
 		{"(none)", "python3 -m http.server 8000 --bind ::", "(none)", "python3 -m http.server 8000 --bind ::"},
 		{"a-word-that-is-rather-long-1", "a-word-that-is-rather-long-2", "a-word-that-is-rather-long-1", "a-word-that-is-rather-long-2"},
 	} {
-		if short, other := unlike(c.from, c.to); short != c.short || other != c.other {
+		if short, other := shortenCommon(c.from, c.to); short != c.short || other != c.other {
 			t.Errorf("%q and %q\nwant %q and %q", short, other, c.short, c.other)
 		}
 	}
@@ -240,7 +240,7 @@ func TestUnlike_LeavesOutWhatTwoValuesShare(t *testing.T) {
 
 func TestChanges_HowStandsAtTheEdge(t *testing.T) {
 	s, out := onTerminal(60)
-	(&app{screen: s}).listChanges([]api.Change{{Path: "commands.1", From: "vllm serve some/model --max-model-len 4096", To: "vllm serve some/model --max-model-len 8192", Strategy: api.HowRolling},
+	(&app{screen: s}).printChangeList([]api.Change{{Path: "commands.1", From: "vllm serve some/model --max-model-len 4096", To: "vllm serve some/model --max-model-len 8192", Strategy: api.HowRolling},
 		{Path: "scaling.target", From: "10", To: "20", Strategy: api.HowInPlace}})
 	want := "   commands.1       vllm serve … --max-model-len…   rolling\n" +
 		"   scaling.target   10  →  20                      in place\n\n"

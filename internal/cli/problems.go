@@ -9,42 +9,42 @@ import (
 	"dstack/internal/spec"
 )
 
-// variableOfProfile chooses a profile where --profile does not.
-const variableOfProfile = "DSTACK_PROFILE"
+// profileVariable chooses a profile where --profile does not.
+const profileVariable = "DSTACK_PROFILE"
 
-// typed is a problem of what stands in no file: a flag, or a variable that
+// flagProblem is a problem of what stands in no file: a flag, or a variable that
 // stands for one.
-func typed(flag, hint, format string, args ...any) spec.Problem {
+func flagProblem(flag, hint, format string, args ...any) spec.Problem {
 	return spec.Problem{Path: flag, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-func isTyped(p spec.Problem) bool {
-	return p.File == "" && (strings.HasPrefix(p.Path, "--") || p.Path == variableOfProfile)
+func isFlagProblem(p spec.Problem) bool {
+	return p.File == "" && (strings.HasPrefix(p.Path, "--") || p.Path == profileVariable)
 }
 
-// problemsOf is what an error of the parser tells; one that is no Problems
+// asProblems is what an error of the parser tells; one that is no Problems
 // becomes one of the file.
-func problemsOf(file string, err error) spec.Problems {
+func asProblems(file string, err error) spec.Problems {
 	if problems, ok := errors.AsType[spec.Problems](err); ok || err == nil {
 		return problems
 	}
 	return spec.Problems{{File: file, Message: err.Error()}}
 }
 
-// complaint is the error of all that is wrong, whether it stands in one
+// problemsError is the error of all that is wrong, whether it stands in one
 // place or in many. One wrong flag is told like any other wrong usage.
-func complaint(found spec.Problems) error {
+func problemsError(found spec.Problems) error {
 	switch {
 	case len(found) == 0:
 		return nil
-	case len(found) == 1 && isTyped(found[0]):
-		return invalid(found[0].Hint, "%s: %s", found[0].Path, found[0].Message)
+	case len(found) == 1 && isFlagProblem(found[0]):
+		return invalidInput(found[0].Hint, "%s: %s", found[0].Path, found[0].Message)
 	}
 	return found
 }
 
-// problems shows them file by file, each with their number at the end.
-func (s *screen) problems(all spec.Problems) {
+// printProblems shows them file by file, each with their number at the end.
+func (s *screen) printProblems(all spec.Problems) {
 	for i := 0; len(all) > 0; i++ {
 		file := all[0].File
 		rest := spec.Problems{}
@@ -55,13 +55,13 @@ func (s *screen) problems(all spec.Problems) {
 			return p.File != file
 		})
 		text := strings.TrimRight(group.Render(s.err.colour), "\n")
-		if isTyped(group[0]) {
+		if isFlagProblem(group[0]) {
 			text += " in the command line"
 		}
 		if i > 0 {
-			s.say("")
+			s.printInfo("")
 		}
-		s.say("%s", text)
+		s.printInfo("%s", text)
 		all = rest
 	}
 }

@@ -10,13 +10,13 @@ import (
 	"dstack/internal/spec"
 )
 
-var profileNames = []string{"profiles.yml", "profiles.yaml"}
+var profileFileNames = []string{"profiles.yml", "profiles.yaml"}
 
 // chosenProfile is the profile of a run, and where it stands.
 type chosenProfile struct {
 	spec.Profile
-	file source // without a name: in no file
-	at   int    // in its file, from 0
+	file  sourceFile // without a name: in no file
+	index int        // in its file, from 0
 }
 
 // chooseProfile finds the named profile, or the default one: in the folder's
@@ -26,8 +26,8 @@ func (a *app) chooseProfile(flag string) (chosenProfile, spec.Problems) {
 	none := chosenProfile{Profile: spec.Profile{Name: "default"}}
 	name, from := flag, "--profile"
 	if name == "" {
-		name, _ = a.env(variableOfProfile)
-		from = variableOfProfile
+		name, _ = a.env(profileVariable)
+		from = profileVariable
 	}
 	var known, files []string
 	for _, folder := range a.profileFolders() {
@@ -43,7 +43,7 @@ func (a *app) chooseProfile(flag string) (chosenProfile, spec.Problems) {
 				known = append(known, p.Name)
 			}
 		}
-		files = append(files, filepath.Join(folder, profileNames[0]))
+		files = append(files, filepath.Join(folder, profileFileNames[0]))
 	}
 	if name == "" {
 		return none, nil
@@ -52,7 +52,7 @@ func (a *app) chooseProfile(flag string) (chosenProfile, spec.Problems) {
 	if len(known) > 0 {
 		hint = didYouMean(name, known, "there is: "+strings.Join(known, ", "))
 	}
-	return none, spec.Problems{typed(from, hint, "no such profile: %s", name)}
+	return none, spec.Problems{flagProblem(from, hint, "no such profile: %s", name)}
 }
 
 // profileFolders is where profiles are looked for, in that order.
@@ -66,30 +66,30 @@ func (a *app) profileFolders() []string {
 
 // readProfiles reads the profiles file of a folder. Without one there are no
 // profiles; with two, nobody can tell which is meant.
-func (a *app) readProfiles(folder string) (file source, profiles []spec.Profile, problems spec.Problems) {
-	for _, base := range profileNames {
+func (a *app) readProfiles(folder string) (file sourceFile, profiles []spec.Profile, problems spec.Problems) {
+	for _, base := range profileFileNames {
 		name := filepath.Join(folder, base)
 		text, err := a.readFile(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			return file, nil, spec.Problems{unreadable(name, err, "make it readable, or move it away")}
+			return file, nil, spec.Problems{unreadableFile(name, err, "make it readable, or move it away")}
 		case file.name != "":
 			return file, nil, spec.Problems{{File: name, Message: "there is also " + file.name, Hint: "keep one of them"}}
 		}
-		file = source{name, text}
+		file = sourceFile{name, text}
 	}
 	if file.name == "" {
 		return file, nil, nil
 	}
 	profiles, err := spec.ParseProfiles(file.name, file.text)
 	if err != nil {
-		return file, nil, problemsOf(file.name, err)
+		return file, nil, asProblems(file.name, err)
 	}
 	return file, profiles, nil
 }
 
-func unreadable(name string, err error, hint string) spec.Problem {
-	return spec.Problem{File: name, Message: "this file cannot be read: " + reasonOf(err), Hint: hint}
+func unreadableFile(name string, err error, hint string) spec.Problem {
+	return spec.Problem{File: name, Message: "this file cannot be read: " + readFailure(err), Hint: hint}
 }

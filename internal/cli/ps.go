@@ -16,11 +16,11 @@ import (
 	"dstack/internal/loop"
 )
 
-// psInterval is how often the watched list is asked for.
-const psInterval = 2 * time.Second
+// watchInterval is how often the watched list is asked for.
+const watchInterval = 2 * time.Second
 
-// listing is one `dstack ps`.
-type listing struct {
+// psCommand is one `dstack ps`.
+type psCommand struct {
 	*app
 	client  *api.Client
 	project string
@@ -30,8 +30,8 @@ type listing struct {
 	json    bool
 }
 
-func psCommand(a *app) *cobra.Command {
-	l := &listing{app: a}
+func newPSCommand(a *app) *cobra.Command {
+	l := &psCommand{app: a}
 	c := &cobra.Command{
 		Use:   "ps [RUN...]",
 		Short: "List runs: those that are active, or else the latest.",
@@ -39,32 +39,32 @@ func psCommand(a *app) *cobra.Command {
 			"dstack ps -a -o json     # ended ones too, for programs",
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			l.names = args
-			if l.client, l.project, err = a.remote(c.Context()); err != nil {
+			if l.client, l.project, err = a.connect(c.Context()); err != nil {
 				return err
 			}
 			defer l.client.Close()
 			if l.watch {
-				return l.keepShowing(c.Context())
+				return l.watchRuns(c.Context())
 			}
-			views, err := l.views(c.Context())
+			views, err := l.listRuns(c.Context())
 			if err != nil {
 				return err
 			}
-			return l.print(c.Context(), views)
+			return l.printRuns(c.Context(), views)
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
 	c.Flags().BoolVarP(&l.all, "all", "a", false, "ended ones too, 100 at most")
 	c.Flags().BoolVarP(&l.watch, "watch", "w", false, "go on showing, until Ctrl-C")
-	outputFlag(c, &l.json)
-	a.projectFlags(c)
+	addOutputFlag(c, &l.json)
+	a.addProjectFlags(c)
 	return c
 }
 
-// views are the runs that were asked for.
-func (l *listing) views(ctx context.Context) ([]api.RunView, error) {
+// listRuns are the runs that were asked for.
+func (l *psCommand) listRuns(ctx context.Context) ([]api.RunView, error) {
 	if len(l.names) > 0 {
-		return l.named(ctx)
+		return l.findRuns(ctx)
 	}
 	ask := api.ListRuns{ProjectName: &l.project, OnlyActive: !l.all}
 	views, err := l.client.Views(ctx, ask)
@@ -80,9 +80,9 @@ func (l *listing) views(ctx context.Context) ([]api.RunView, error) {
 	return views[:min(1, len(views))], err
 }
 
-// why is, with -v, why each run that scales has as many replicas as it has. It
+// explainScaling is, with -v, why each run that scales has as many replicas as it has. It
 // is help for people: where it cannot be had, the list is shown without it.
-func (l *listing) why(ctx context.Context, views []api.RunView) map[dstack.RunID]string {
+func (l *psCommand) explainScaling(ctx context.Context, views []api.RunView) map[dstack.RunID]string {
 	if !l.verbose {
 		return nil
 	}
@@ -98,20 +98,20 @@ func (l *listing) why(ctx context.Context, views []api.RunView) map[dstack.RunID
 	return all
 }
 
-func (l *listing) named(ctx context.Context) ([]api.RunView, error) {
+func (l *psCommand) findRuns(ctx context.Context) ([]api.RunView, error) {
 	views := make([]api.RunView, 0, len(l.names))
 	for _, name := range l.names {
 		view, err := l.client.View(ctx, l.project, api.RunViewRequest{RunName: name})
 		if err != nil {
-			return nil, l.orMeant(ctx, l.client, l.project, name, err)
+			return nil, l.suggestRun(ctx, l.client, l.project, name, err)
 		}
 		views = append(views, view)
 	}
 	return views, nil
 }
 
-// orMeant adds to the error about an unknown run which one was meant.
-func (a *app) orMeant(ctx context.Context, client *api.Client, project, name string, err error) error {
+// suggestRun adds to the error about an unknown run which one was meant.
+func (a *app) suggestRun(ctx context.Context, client *api.Client, project, name string, err error) error {
 	if dstack.KindOf(err) != dstack.NotFound {
 		return err
 	}
@@ -130,34 +130,34 @@ func (a *app) orMeant(ctx context.Context, client *api.Client, project, name str
 		Hint: didYouMean(name, names, "see: dstack ps -a"), Cause: err}
 }
 
-func (l *listing) print(ctx context.Context, views []api.RunView) error {
+func (l *psCommand) printRuns(ctx context.Context, views []api.RunView) error {
 	if l.json {
 		if views == nil {
 			views = []api.RunView{}
 		}
-		return l.showJSON(views)
+		return l.printJSON(views)
 	}
 	if len(views) == 0 {
-		l.say("no runs in project %s; submit one: dstack apply -f service.dstack.yml", cleanLine(l.project))
+		l.printInfo("no runs in project %s; submit one: dstack apply -f service.dstack.yml", cleanLine(l.project))
 		return nil
 	}
-	runsTable(views, l.why(ctx, views), l.verbose, time.Now()).write(l.out)
+	runsTable(views, l.explainScaling(ctx, views), l.verbose, time.Now()).write(l.out)
 	return nil
 }
 
-// keepShowing shows the list anew whenever it changes.
-func (l *listing) keepShowing(ctx context.Context) error {
-	up := block{to: l.out}
+// watchRuns shows the list anew whenever it changes.
+func (l *psCommand) watchRuns(ctx context.Context) error {
+	up := liveRegion{to: l.out}
 	var before []byte
 	silentSince := time.Time{}
 	for {
-		views, err := l.views(ctx)
+		views, err := l.listRuns(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
 			silentSince = time.Time{}
-			if err := l.redraw(ctx, &up, &before, views); err != nil {
+			if err := l.redrawRuns(ctx, &up, &before, views); err != nil {
 				return err
 			}
 		case dstack.KindOf(err) != dstack.Unavailable:
@@ -165,21 +165,21 @@ func (l *listing) keepShowing(ctx context.Context) error {
 		case silentSince.IsZero():
 			silentSince = time.Now()
 			up.clear()
-			l.say("%s; trying again", cleanLine(err.Error()))
-		case time.Since(silentSince) > silenceLimit:
+			l.printInfo("%s; trying again", cleanLine(err.Error()))
+		case time.Since(silentSince) > maxServerSilence:
 			return err
 		}
-		if loop.Sleep(ctx, psInterval) != nil {
+		if loop.Sleep(ctx, watchInterval) != nil {
 			return nil
 		}
 	}
 }
 
-// redraw replaces the list on a terminal; elsewhere it writes another one
+// redrawRuns replaces the list on a terminal; elsewhere it writes another one
 // when something but the time has changed, in JSON one document a line.
-func (l *listing) redraw(ctx context.Context, up *block, before *[]byte, views []api.RunView) error {
+func (l *psCommand) redrawRuns(ctx context.Context, up *liveRegion, before *[]byte, views []api.RunView) error {
 	if l.out.terminal && !l.json {
-		lines := runsTable(views, l.why(ctx, views), l.verbose, time.Now()).lines(l.out)
+		lines := runsTable(views, l.explainScaling(ctx, views), l.verbose, time.Now()).lines(l.out)
 		up.draw(append(lines, l.out.paint(dim, " Ctrl-C ends this")))
 		return nil
 	}
@@ -195,7 +195,7 @@ func (l *listing) redraw(ctx context.Context, up *block, before *[]byte, views [
 		_, err = l.out.Write(append(now, '\n'))
 		return err
 	}
-	return l.print(ctx, views)
+	return l.printRuns(ctx, views)
 }
 
 // completeRuns completes names of runs in the shell; a server that does not
@@ -203,7 +203,7 @@ func (l *listing) redraw(ctx context.Context, up *block, before *[]byte, views [
 func (a *app) completeRuns(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeoutCause(c.Context(), 2*time.Second, errors.New("the shell waits"))
 	defer cancel()
-	client, project, err := a.connect()
+	client, project, err := a.newClient()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -12,8 +12,8 @@ import (
 	"dstack/internal/api"
 )
 
-// repoOf names dir as a repo: the same folder has the same name always.
-func repoOf(dir string) api.InitRepo {
+// newLocalRepo names dir as a repo: the same folder has the same name always.
+func newLocalRepo(dir string) api.InitRepo {
 	info, _ := json.Marshal(map[string]string{"repo_type": "local", "repo_dir": dir}) // strings: cannot fail
 	return api.InitRepo{RepoID: repoID(dir), RepoInfo: info}
 }
@@ -31,10 +31,10 @@ func repoID(dir string) string {
 	if name == "" {
 		name = "folder"
 	}
-	return fmt.Sprintf("%.40s-%s", name, slug(dir))
+	return fmt.Sprintf("%.40s-%s", name, hashPath(dir))
 }
 
-func slug(key string) string {
+func hashPath(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	slices.Reverse(sum[:]) // little-endian
 	digits := new(big.Int).SetBytes(sum[:]).Text(36)

@@ -11,30 +11,30 @@ import (
 	"dstack/internal/dstack"
 )
 
-// goingBack is one `dstack rollback`.
-type goingBack struct {
-	staying
+// rollbackCommand is one `dstack rollback`.
+type rollbackCommand struct {
+	runWatcher
 	to  int
 	yes bool
 }
 
-func rollbackCommand(a *app) *cobra.Command {
-	g := &goingBack{staying: staying{app: a, brief: true}}
+func newRollbackCommand(a *app) *cobra.Command {
+	g := &rollbackCommand{runWatcher: runWatcher{app: a, skipLogs: true}}
 	c := &cobra.Command{
 		Use:   "rollback RUN",
 		Short: "Bring an earlier revision of a run back, as its next one.",
 		Example: "dstack rollback llama31               # to the last that served before the present one\n" +
 			"dstack rollback llama31 --to 3 -y",
-		Args: wants(1, 1, "the name of a run"),
+		Args: expectArgs(1, 1, "the name of a run"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if g.to < 0 || g.to == 0 && c.Flags().Changed("to") {
-				return invalid("see: dstack history "+args[0], "--to: revisions begin with 1")
+				return invalidInput("see: dstack history "+args[0], "--to: revisions begin with 1")
 			}
-			if err := g.after.check(); err != nil {
+			if err := g.waitFlags.validate(); err != nil {
 				return err
 			}
-			if g.after.timeout == 0 {
-				g.after.timeout = usualWait
+			if g.waitFlags.timeout == 0 {
+				g.waitFlags.timeout = defaultWaitTimeout
 			}
 			return g.run(c.Context(), args[0])
 		},
@@ -42,27 +42,27 @@ func rollbackCommand(a *app) *cobra.Command {
 	}
 	c.Flags().IntVar(&g.to, "to", 0, "the revision's `NUMBER`, see dstack history (the last that served)")
 	c.Flags().BoolVarP(&g.yes, "yes", "y", false, "do not ask")
-	g.after.add(c, "10m")
-	a.projectFlags(c)
+	g.waitFlags.addTo(c, "10m")
+	a.addProjectFlags(c)
 	return c
 }
 
-func (g *goingBack) run(ctx context.Context, name string) (err error) {
-	if g.client, g.project, err = g.remote(ctx); err != nil {
+func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
+	if g.client, g.project, err = g.connect(ctx); err != nil {
 		return err
 	}
 	defer g.client.Close()
 	revisions, err := g.client.History(ctx, g.project, name)
 	if err != nil {
-		return g.orMeant(ctx, g.client, g.project, name, err)
+		return g.suggestRun(ctx, g.client, g.project, name, err)
 	}
-	present, target := g.meant(revisions)
+	present, target := g.findTarget(revisions)
 	if target > 0 {
-		g.showWay(name, revisions, present, target)
+		g.printRollback(name, revisions, present, target)
 		if !g.yes {
 			yes, err := g.confirm(ctx, fmt.Sprintf("Bring revision %d back?", target))
 			if err == nil && !yes {
-				g.say("nothing was changed")
+				g.printInfo("nothing was changed")
 			}
 			if err != nil || !yes {
 				return err
@@ -77,13 +77,13 @@ func (g *goingBack) run(ctx context.Context, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	g.say(" %s goes back: revision %d is what %d was", cleanLine(view.Name), view.Revision, target)
-	return g.stay(ctx, view)
+	g.printInfo(" %s goes back: revision %d is what %d was", cleanLine(view.Name), view.Revision, target)
+	return g.watchRun(ctx, view)
 }
 
-// meant finds the present revision and the one to go back to; 0 where the
+// findTarget finds the present revision and the one to go back to; 0 where the
 // server will say that there is none.
-func (g *goingBack) meant(revisions []api.RevisionView) (present, target int) {
+func (g *rollbackCommand) findTarget(revisions []api.RevisionView) (present, target int) {
 	for _, r := range revisions {
 		if r.Present {
 			present = r.Num
@@ -100,30 +100,30 @@ func (g *goingBack) meant(revisions []api.RevisionView) (present, target int) {
 	return present, 0
 }
 
-// showWay shows what changes on the way from one revision to another.
-func (g *goingBack) showWay(name string, revisions []api.RevisionView, present, target int) {
-	g.say(" %s changes from revision %d to what revision %d was", g.err.paint(bold, cleanLine(name)), present, target)
-	g.say("")
-	changes := between(revisions, present, target)
-	g.listChanges(changes)
+// printRollback shows what changes on the way from one revision to another.
+func (g *rollbackCommand) printRollback(name string, revisions []api.RevisionView, present, target int) {
+	g.printInfo(" %s changes from revision %d to what revision %d was", g.err.paint(bold, cleanLine(name)), present, target)
+	g.printInfo("")
+	changes := changesBetween(revisions, present, target)
+	g.printChangeList(changes)
 	for _, r := range revisions {
 		if r.Num == target && r.Status == dstack.RevisionFailed {
-			g.say(" %s revision %d failed: %s", g.err.paint(yellow, "note"), target, orDash(r.Reason))
+			g.printInfo(" %s revision %d failed: %s", g.err.paint(yellow, "note"), target, orDash(r.Reason))
 		}
 	}
 	switch {
 	case len(changes) == 0:
-		g.say(" Nothing differs: its replicas are replaced one by one.")
-	case most(changes) == api.HowInPlace:
-		g.say(" Nothing is restarted.")
+		g.printInfo(" Nothing differs: its replicas are replaced one by one.")
+	case combineStrategies(changes) == api.HowInPlace:
+		g.printInfo(" Nothing is restarted.")
 	default: // whether there is room for both is not known here
-		g.say(" Where there is room for both, a new replica becomes ready before an old one leaves.")
+		g.printInfo(" Where there is room for both, a new replica becomes ready before an old one leaves.")
 	}
 }
 
-// between is what differs from one revision to another. Each of them tells
+// changesBetween is what differs from one revision to another. Each of them tells
 // what differs from the one of the number before.
-func between(revisions []api.RevisionView, from, to int) []api.Change {
+func changesBetween(revisions []api.RevisionView, from, to int) []api.Change {
 	type way struct {
 		api.Change
 		secret bool // the values are not shown, and so cannot be compared
@@ -140,7 +140,7 @@ func between(revisions []api.RevisionView, from, to int) []api.Change {
 				all = append(all, way{Change: c})
 			}
 			all[at].To, all[at].secret = c.To, all[at].secret || c.From == c.To
-			all[at].Strategy = most([]api.Change{all[at].Change, c})
+			all[at].Strategy = combineStrategies([]api.Change{all[at].Change, c})
 		}
 	}
 	var changes []api.Change

@@ -13,10 +13,10 @@ import (
 
 // runsTable is the list for people.
 func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, now time.Time) *table {
-	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, loose: []int{3, 0}}
+	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, shrinkable: []int{3, 0}}
 	if verbose {
 		t.head = append(t.head, "MACHINE", "RESOURCES", "PRICE", "RESTARTS")
-		t.loose = []int{6, 5, 3}
+		t.shrinkable = []int{6, 5, 3}
 	}
 	for _, v := range views {
 		t.rows = append(t.rows, runRow(v, len(t.head), now))
@@ -24,18 +24,18 @@ func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, n
 			for _, r := range v.Replicas {
 				t.rows = append(t.rows, replicaRow(r, now))
 			}
-			if line := numbersLine(v); line != "" {
+			if line := metricsLine(v); line != "" {
 				t.rows = append(t.rows, []string{line})
 			}
 			if line := why[v.ID]; line != "" {
 				t.rows = append(t.rows, []string{fmt.Sprintf("  wants %d: %s", v.DesiredReplicas, line)})
 			}
 		}
-		for _, line := range troubles(v, verbose, now) {
+		for _, line := range problemLines(v, verbose, now) {
 			t.rows = append(t.rows, []string{line})
 		}
 	}
-	t.tint = func(row, column int) (paint, bool) {
+	t.style = func(row, column int) (textStyle, bool) {
 		if column != 1 {
 			return 0, false
 		}
@@ -63,12 +63,12 @@ func runRow(v api.RunView, columns int, now time.Time) []string {
 func replicaRow(r api.ReplicaView, now time.Time) []string {
 	return []string{
 		fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", human.Age(now.Sub(r.Since)),
-		orDash(r.Backend + " " + r.Instance), orDash(r.Resources), dollars(r.Price), fmt.Sprint(r.Restarts),
+		orDash(r.Backend + " " + r.Instance), orDash(r.Resources), formatPrice(r.Price), fmt.Sprint(r.Restarts),
 	}
 }
 
-// numbersLine is what a run does and did; empty: nothing.
-func numbersLine(v api.RunView) string {
+// metricsLine is what a run does and did; empty: nothing.
+func metricsLine(v api.RunView) string {
 	n := v.Metrics
 	if n == nil || v.Status.IsFinished() {
 		return ""
@@ -94,7 +94,7 @@ func orDash(text string) string {
 }
 
 // statusPaint is the colour of a run's status, or of a replica's.
-func statusPaint(status string) (paint, bool) {
+func statusPaint(status string) (textStyle, bool) {
 	switch api.RunStatus(status) {
 	case api.StatusReady:
 		return green, true
@@ -117,15 +117,15 @@ func statusPaint(status string) (paint, bool) {
 	return 0, false
 }
 
-// troubles are the reasons that stand below a run which is not well.
-func troubles(v api.RunView, verbose bool, now time.Time) []string {
+// problemLines are the reasons that stand below a run which is not well.
+func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	var lines []string
 	add := func(line string) {
 		if line != "" && !slices.Contains(lines, line) {
 			lines = append(lines, line)
 		}
 	}
-	if tellsMore(v) && v.Status != api.StatusStopped {
+	if isReasonShown(v) && v.Status != api.StatusStopped {
 		add(cleanLine(v.Reason))
 	}
 	for _, r := range v.Replicas {
@@ -134,7 +134,7 @@ func troubles(v api.RunView, verbose bool, now time.Time) []string {
 		case r.Progress != "":
 			add(fmt.Sprintf("replica %d %s", r.Num, cleanLine(r.Progress)))
 		case r.Reason != "":
-			add(sentence(r) + nextTry(r, now))
+			add(describeReason(r) + describeRetry(r, now))
 		}
 	}
 	if b := v.RolledBack; b != nil && !v.Status.IsFinished() {

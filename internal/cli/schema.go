@@ -17,7 +17,7 @@ var schemas = []struct {
 	{"profiles", spec.ProfilesSchema},
 }
 
-func schemaCommand(a *app) *cobra.Command {
+func newSchemaCommand(a *app) *cobra.Command {
 	names := make([]string, 0, len(schemas))
 	for _, s := range schemas {
 		names = append(names, s.name)
@@ -31,7 +31,7 @@ func schemaCommand(a *app) *cobra.Command {
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := schemas[0].name
 			if len(args) > 1 {
-				return invalid("see: dstack schema --help", "dstack schema prints one schema")
+				return invalidInput("see: dstack schema --help", "dstack schema prints one schema")
 			}
 			if len(args) == 1 {
 				name = args[0]
@@ -42,11 +42,11 @@ func schemaCommand(a *app) *cobra.Command {
 				}
 				text, err := s.make()
 				if err == nil {
-					a.show("%s", text)
+					a.printResult("%s", text)
 				}
 				return err
 			}
-			return invalid(didYouMean(name, names, "there is: "+strings.Join(names, ", ")), "there is no schema called %s", name)
+			return invalidInput(didYouMean(name, names, "there is: "+strings.Join(names, ", ")), "there is no schema called %s", name)
 		},
 	}
 }

@@ -26,17 +26,17 @@ type stream struct {
 	width    func() int // in columns; 0: no end
 }
 
-type paint int
+type textStyle int
 
 const (
-	bold paint = iota
+	bold textStyle = iota
 	dim
 	red
 	green
 	yellow
 )
 
-var paints = map[paint]lipgloss.Style{
+var textStyles = map[textStyle]lipgloss.Style{
 	bold:   lipgloss.NewStyle().Bold(true),
 	dim:    lipgloss.NewStyle().Faint(true),
 	red:    lipgloss.NewStyle().Foreground(lipgloss.Red),
@@ -75,35 +75,35 @@ func newStream(w io.Writer) *stream {
 	return s
 }
 
-// plain turns colour off.
-func (s *screen) plain(off bool) {
+// disableColour turns colour off.
+func (s *screen) disableColour(off bool) {
 	if off {
 		s.out.colour, s.err.colour = false, false
 	}
 }
 
-// dumb is for terminals that understand no control sequences.
-func (s *screen) dumb() {
-	s.plain(true)
+// disableTerminal is for terminals that understand no control sequences.
+func (s *screen) disableTerminal() {
+	s.disableColour(true)
 	s.out.terminal, s.err.terminal = false, false
 }
 
 // paint colours text where there is colour. It must not hold line breaks.
-func (s *stream) paint(p paint, text string) string {
+func (s *stream) paint(p textStyle, text string) string {
 	if !s.colour || text == "" {
 		return text
 	}
-	return paints[p].Render(text)
+	return textStyles[p].Render(text)
 }
 
-// say writes one line that is not a result.
-func (s *screen) say(format string, args ...any) { fmt.Fprintf(s.err, format+"\n", args...) }
+// printInfo writes one line that is not a result.
+func (s *screen) printInfo(format string, args ...any) { fmt.Fprintf(s.err, format+"\n", args...) }
 
-// show writes one line of a result.
-func (s *screen) show(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
+// printResult writes one line of a result.
+func (s *screen) printResult(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
 
-// showJSON writes a result for programs.
-func (s *screen) showJSON(v any) error {
+// printJSON writes a result for programs.
+func (s *screen) printJSON(v any) error {
 	e := json.NewEncoder(s.out)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
@@ -113,8 +113,8 @@ func (s *screen) showJSON(v any) error {
 	return nil
 }
 
-// fit cuts text to a width in columns, with an ellipsis.
-func fit(text string, width int) string {
+// truncate cuts text to a width in columns, with an ellipsis.
+func truncate(text string, width int) string {
 	if width <= 0 || lipgloss.Width(text) <= width {
 		return text
 	}
@@ -131,7 +131,7 @@ func fit(text string, width int) string {
 	return b.String() + "…"
 }
 
-func pad(text string, width int) string {
+func padRight(text string, width int) string {
 	if gap := width - lipgloss.Width(text); gap > 0 {
 		return text + strings.Repeat(" ", gap)
 	}

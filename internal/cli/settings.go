@@ -11,12 +11,12 @@ import (
 )
 
 // setting is one row of a plan: what holds, and where that comes from.
-type setting struct{ key, value, from string }
+type setting struct{ key, value, origin string }
 
-// settings are the rows of a plan: what differs from the defaults, and what
+// planSettings are the rows of a plan: what differs from the defaults, and what
 // people look for.
-func (r *request) settings() []setting {
-	from := r.sources()
+func (r *runRequest) planSettings() []setting {
+	from := r.fieldOrigins()
 	rows := r.serviceSettings(from)
 	for _, row := range paramSettings(spec.Merge(*r.service, r.profile.Profile)) {
 		origin := from(row.key)
@@ -24,7 +24,7 @@ func (r *request) settings() []setting {
 			rows = append(rows, setting{row.name, row.value, origin})
 		}
 	}
-	if env := variableNames(r.service.Env, r.env); env != "" {
+	if env := formatVariables(r.service.Env, r.env); env != "" {
 		rows = append(rows, setting{"env", env, ""}) // each says itself where it comes from
 	}
 	return rows
@@ -32,8 +32,8 @@ func (r *request) settings() []setting {
 
 const fromDefault = "default"
 
-// sources returns who gives the value of a field, in words.
-func (r *request) sources() func(field string) string {
+// fieldOrigins returns who gives the value of a field, in words.
+func (r *runRequest) fieldOrigins() func(field string) string {
 	file := filepath.Base(r.file.name)
 	params := spec.Origins(*r.service, r.profile.Profile)
 	written := spec.Written(r.file.text)
@@ -52,9 +52,9 @@ func (r *request) sources() func(field string) string {
 }
 
 // serviceSettings are the rows that a profile has no part in.
-func (r *request) serviceSettings(from func(string) string) []setting {
+func (r *runRequest) serviceSettings(from func(string) string) []setting {
 	s := r.service
-	rows := []setting{{"replicas", replicas(*s), from("replicas")}}
+	rows := []setting{{"replicas", formatReplicas(*s), from("replicas")}}
 	add := func(key, value string) {
 		if value != "" {
 			rows = append(rows, setting{key, value, from(key)})
@@ -88,7 +88,7 @@ type param struct{ key, name, value string }
 func paramSettings(p spec.Params) []param {
 	price, longest, idle := "", "", ""
 	if p.MaxPrice != nil {
-		price = dollars(*p.MaxPrice) + " an hour"
+		price = formatPrice(*p.MaxPrice) + " an hour"
 	}
 	if p.MaxDuration != nil {
 		longest = p.MaxDuration.String()
@@ -101,9 +101,9 @@ func paramSettings(p spec.Params) []param {
 		retry = strings.Join(events, ", ") + " for " + window.String()
 	}
 	return []param{
-		{"backends", "backends", anyOf(p.Backends)},
-		{"regions", "regions", anyOf(p.Regions)},
-		{"instance_types", "instances", anyOf(p.InstanceTypes)},
+		{"backends", "backends", joinOrAny(p.Backends)},
+		{"regions", "regions", joinOrAny(p.Regions)},
+		{"instance_types", "instances", joinOrAny(p.InstanceTypes)},
 		{"spot_policy", "spot", string(p.SpotPolicy)},
 		{"max_price", "max price", price},
 		{"retry", "retry", retry},
@@ -116,15 +116,15 @@ func paramSettings(p spec.Params) []param {
 	}
 }
 
-// anyOf is a list to choose from; an empty one leaves the choice free.
-func anyOf(list []string) string {
+// joinOrAny is a list to choose from; an empty one leaves the choice free.
+func joinOrAny(list []string) string {
 	if len(list) == 0 {
 		return "any"
 	}
 	return strings.Join(list, ", ")
 }
 
-func replicas(s spec.Service) string {
+func formatReplicas(s spec.Service) string {
 	if s.Replicas.Min == s.Replicas.Max {
 		return fmt.Sprint(s.Replicas.Min)
 	}
@@ -135,8 +135,8 @@ func replicas(s spec.Service) string {
 	return text
 }
 
-// variableNames names them; their values are nobody's business.
-func variableNames(env spec.Env, origins map[string]string) string {
+// formatVariables names them; their values are nobody's business.
+func formatVariables(env spec.Env, origins map[string]string) string {
 	names := make([]string, 0, len(env))
 	for _, v := range env {
 		name := v.Name
@@ -150,42 +150,42 @@ func variableNames(env spec.Env, origins map[string]string) string {
 
 // How the columns of settings share a line.
 const (
-	keyColumn   = 13
-	leastValue  = 24 // where there is less room than this, values have it all
-	widestValue = 48 // a longer value moves where it comes from, nothing else
-	widestFrom  = 28
+	keyWidth       = 13
+	minValueWidth  = 24 // where there is less room than this, values have it all
+	maxValueWidth  = 48 // a longer value moves where it comes from, nothing else
+	maxOriginWidth = 28
 )
 
-// showSettings shows the rows within the width of the terminal.
-func (j *applying) showSettings(rows []setting) {
-	room := j.err.width() - 1 - keyColumn
+// printSettings shows the rows within the width of the terminal.
+func (j *applyCommand) printSettings(rows []setting) {
+	room := j.err.width() - 1 - keyWidth
 	endless := j.err.width() <= 0
 	value, from := 0, 0
 	for i, row := range rows {
-		rows[i] = setting{row.key, cleanLine(row.value), fit(cleanLine(row.from), widestFrom)}
-		from = max(from, lipgloss.Width(rows[i].from))
-		if w := lipgloss.Width(rows[i].value); row.from != "" && w <= widestValue {
+		rows[i] = setting{row.key, cleanLine(row.value), truncate(cleanLine(row.origin), maxOriginWidth)}
+		from = max(from, lipgloss.Width(rows[i].origin))
+		if w := lipgloss.Width(rows[i].value); row.origin != "" && w <= maxValueWidth {
 			value = max(value, w)
 		}
 	}
 	switch {
 	case endless:
-	case room-2-from < leastValue:
+	case room-2-from < minValueWidth:
 		from = 0
 	default:
 		value = min(value, room-2-from)
 	}
 	for _, row := range rows {
-		text, origin := row.value, row.from
+		text, origin := row.value, row.origin
 		switch {
 		case origin == "" || from == 0:
-			text, origin = fit(text, max(room, 0)), ""
+			text, origin = truncate(text, max(room, 0)), ""
 		case !endless:
-			text = fit(text, room-2-from)
+			text = truncate(text, room-2-from)
 		}
 		if origin != "" {
-			text = pad(text, value) + "  " + j.err.paint(dim, origin)
+			text = padRight(text, value) + "  " + j.err.paint(dim, origin)
 		}
-		j.say(" %s%s", j.err.paint(dim, pad(row.key, keyColumn)), text)
+		j.printInfo(" %s%s", j.err.paint(dim, padRight(row.key, keyWidth)), text)
 	}
 }

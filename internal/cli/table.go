@@ -10,11 +10,11 @@ import (
 // table is rows under a head. A row of one cell stands alone, below the
 // second column. Cells come clean and without colour.
 type table struct {
-	head  []string
-	rows  [][]string
-	tint  func(row, column int) (paint, bool) // nil: none
-	least []int                               // how wide the first columns are at least
-	loose []int                               // columns that may be cut where the room ends, best first
+	head       []string
+	rows       [][]string
+	style      func(row, column int) (textStyle, bool) // nil: none
+	minWidths  []int                                   // how wide the first columns are at least
+	shrinkable []int                                   // columns that may be cut where the room ends, best first
 }
 
 // write puts the table on s, cut to its width.
@@ -31,14 +31,14 @@ func (t *table) lines(s *stream) []string {
 	for i, row := range t.rows {
 		if len(row) == 1 {
 			note := strings.Repeat(" ", 3+widths[0]) + row[0]
-			lines = append(lines, s.paint(dim, fit(note, s.width())))
+			lines = append(lines, s.paint(dim, truncate(note, s.width())))
 			continue
 		}
 		lines = append(lines, t.line(widths, row, func(column int, text string) string {
-			if t.tint == nil {
+			if t.style == nil {
 				return text
 			}
-			if p, ok := t.tint(i, column); ok {
+			if p, ok := t.style(i, column); ok {
 				return s.paint(p, text)
 			}
 			return text
@@ -50,7 +50,7 @@ func (t *table) lines(s *stream) []string {
 func (t *table) line(widths []int, cells []string, tinted func(int, string) string) string {
 	var b strings.Builder
 	for i, cell := range cells {
-		text := fit(cell, widths[i])
+		text := truncate(cell, widths[i])
 		gap := widths[i] - lipgloss.Width(text)
 		if tinted != nil {
 			text = tinted(i, text)
@@ -70,8 +70,8 @@ func (t *table) widths(room int) []int {
 	total := 0
 	for i := range t.head {
 		widths[i] = lipgloss.Width(t.head[i])
-		if i < len(t.least) {
-			widths[i] = max(widths[i], t.least[i])
+		if i < len(t.minWidths) {
+			widths[i] = max(widths[i], t.minWidths[i])
 		}
 		for _, row := range t.rows {
 			if len(row) > 1 {
@@ -83,7 +83,7 @@ func (t *table) widths(room int) []int {
 	if room <= 0 {
 		return widths
 	}
-	for _, i := range t.loose {
+	for _, i := range t.shrinkable {
 		over := total - 1 - room
 		if over <= 0 {
 			break

@@ -15,7 +15,7 @@ import (
 	"dstack/internal/jinja"
 )
 
-func templateCommand(a *app) *cobra.Command {
+func newTemplateCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "template",
 		Short: "Try chat templates, without a model or a server.",
@@ -24,12 +24,12 @@ func templateCommand(a *app) *cobra.Command {
 		Args: unknownCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(renderCommand(a))
+	c.AddCommand(newRenderCommand(a))
 	return c
 }
 
-// rendering is what `template render` was asked for.
-type rendering struct {
+// renderOptions is what `template render` was asked for.
+type renderOptions struct {
 	file, model, tools string
 	messages           []string
 	bos, eos, kwargs   string
@@ -44,8 +44,8 @@ type rendering struct {
 	from      string // where it came from, for people
 }
 
-func renderCommand(a *app) *cobra.Command {
-	r := &rendering{}
+func newRenderCommand(a *app) *cobra.Command {
+	r := &renderOptions{}
 	c := &cobra.Command{
 		Use:   "render --chat-template FILE|--model NAME --messages FILE...",
 		Short: "Print the prompt that a chat template makes, exactly.",
@@ -53,13 +53,13 @@ func renderCommand(a *app) *cobra.Command {
 			"dstack template render --model org/model --messages a.json --messages b.json -o json",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return invalid("name files with --messages", "dstack template render does not understand `%s`", args[0])
+				return invalidInput("name files with --messages", "dstack template render does not understand `%s`", args[0])
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, _ []string) error {
 			r.bosGiven, r.eosGiven = c.Flags().Changed("bos-token"), c.Flags().Changed("eos-token")
-			return a.render(c.Context(), r)
+			return a.renderTemplate(c.Context(), r)
 		},
 	}
 	flags := c.Flags()
@@ -73,49 +73,49 @@ func renderCommand(a *app) *cobra.Command {
 	flags.StringVar(&r.kwargs, "kwargs", "", "further variables, a `JSON` object")
 	flags.BoolVar(&r.withoutGeneration, "no-generation-prompt", false, "do not begin the answer")
 	flags.StringVar(&r.at, "now", "", "the `TIME` that a template is told, like 2026-01-31T12:00:00; else it is now")
-	outputFlag(c, &r.asJSON)
-	a.verboseFlag(c)
+	addOutputFlag(c, &r.asJSON)
+	a.addVerboseFlag(c)
 	return c
 }
 
-// rendered is what came of one file of messages.
-type rendered struct {
-	Output *string       `json:"output,omitempty"`
-	Error  *renderFailed `json:"error,omitempty"`
+// renderResult is what came of one file of messages.
+type renderResult struct {
+	Output *string      `json:"output,omitempty"`
+	Error  *renderError `json:"error,omitempty"`
 }
 
-// renderFailed is why a template made no prompt.
-type renderFailed struct {
+// renderError is why a template made no prompt.
+type renderError struct {
 	Kind    string `json:"kind"` // syntax, raise, runtime, limit
 	Message string `json:"message"`
 	Line    int    `json:"line"` // of the template; 0: none of its lines
 }
 
-// failureOf is what a template said. Without a line it is none of its own: a
+// asRenderError is what a template said. Without a line it is none of its own: a
 // model may have templates with names only.
-func failureOf(err error) *renderFailed {
+func asRenderError(err error) *renderError {
 	if wrong, ok := errors.AsType[*jinja.Error](err); ok {
-		return &renderFailed{Kind: wrong.Kind, Message: wrong.Message, Line: wrong.Line}
+		return &renderError{Kind: wrong.Kind, Message: wrong.Message, Line: wrong.Line}
 	}
-	return &renderFailed{Kind: jinja.KindRuntime, Message: err.Error()}
+	return &renderError{Kind: jinja.KindRuntime, Message: err.Error()}
 }
 
-// in says it to people.
-func (f *renderFailed) in(template string) string {
+// describe says it to people.
+func (f *renderError) describe(template string) string {
 	if f.Line == 0 {
 		return template + ": " + f.Message
 	}
 	return fmt.Sprintf("%s, line %d: %s", template, f.Line, f.Message)
 }
 
-func (a *app) render(ctx context.Context, r *rendering) error {
-	if err := a.readRendering(ctx, r); err != nil {
+func (a *app) renderTemplate(ctx context.Context, r *renderOptions) error {
+	if err := a.readRenderOptions(ctx, r); err != nil {
 		return err
 	}
-	results := make([]rendered, 0, len(r.messages))
+	results := make([]renderResult, 0, len(r.messages))
 	p, compileErr := chattemplate.Compile(r.template)
 	for _, name := range r.messages {
-		vars, err := a.variables(r, name)
+		vars, err := a.templateVariables(r, name)
 		if err != nil {
 			return err
 		}
@@ -124,20 +124,20 @@ func (a *app) render(ctx context.Context, r *rendering) error {
 			text, err = p.Render(ctx, vars, r.now)
 		}
 		if err == nil {
-			results = append(results, rendered{Output: &text})
+			results = append(results, renderResult{Output: &text})
 			continue
 		}
-		failed := failureOf(err)
+		failed := asRenderError(err)
 		if !r.asJSON {
-			return invalid("", "%s", failed.in(r.from))
+			return invalidInput("", "%s", failed.describe(r.from))
 		}
-		results = append(results, rendered{Error: failed})
+		results = append(results, renderResult{Error: failed})
 	}
-	return a.showRendered(r, results)
+	return a.printRendered(r, results)
 }
 
-// showRendered prints prompts as they are: no newline is added.
-func (a *app) showRendered(r *rendering, results []rendered) error {
+// printRendered prints prompts as they are: no newline is added.
+func (a *app) printRendered(r *renderOptions, results []renderResult) error {
 	if !r.asJSON {
 		for _, one := range results {
 			if _, err := a.out.Write([]byte(*one.Output)); err != nil {
@@ -146,30 +146,30 @@ func (a *app) showRendered(r *rendering, results []rendered) error {
 		}
 		return nil
 	}
-	if err := a.showJSON(results); err != nil {
+	if err := a.printJSON(results); err != nil {
 		return err
 	}
 	for _, one := range results {
 		if one.Error != nil {
-			return &quiet{invalid("", "a template made no prompt")}
+			return &reportedError{invalidInput("", "a template made no prompt")}
 		}
 	}
 	return nil
 }
 
-// readRendering reads everything but the messages.
-func (a *app) readRendering(ctx context.Context, r *rendering) error {
+// readRenderOptions reads everything but the messages.
+func (a *app) readRenderOptions(ctx context.Context, r *renderOptions) error {
 	switch {
 	case (r.file == "") == (r.model == ""):
-		return invalid("dstack template render --help", "give either --chat-template FILE or --model NAME")
+		return invalidInput("dstack template render --help", "give either --chat-template FILE or --model NAME")
 	case len(r.messages) == 0:
-		return invalid(`write a list into a file: [{"role": "user", "content": "Hi"}]`, "give --messages FILE")
+		return invalidInput(`write a list into a file: [{"role": "user", "content": "Hi"}]`, "give --messages FILE")
 	}
 	r.now = time.Now()
 	if r.at != "" {
 		at, err := time.ParseInLocation("2006-01-02T15:04:05", r.at, time.Local)
 		if err != nil {
-			return invalid("write it as 2026-01-31T12:00:00", "--now: %s is not a time", r.at)
+			return invalidInput("write it as 2026-01-31T12:00:00", "--now: %s is not a time", r.at)
 		}
 		r.now = at
 	}
@@ -179,27 +179,27 @@ func (a *app) readRendering(ctx context.Context, r *rendering) error {
 			return err
 		}
 		if text[0] != '[' {
-			return invalid("", "--tools: %s is not a list", r.tools)
+			return invalidInput("", "--tools: %s is not a list", r.tools)
 		}
 		r.toolsJSON = text
 	}
 	if r.kwargs != "" {
 		var object map[string]json.RawMessage
 		if err := json.Unmarshal([]byte(r.kwargs), &object); err != nil {
-			return invalid(`write it as {"enable_thinking": false}`, "--kwargs: %s is not a JSON object", r.kwargs)
+			return invalidInput(`write it as {"enable_thinking": false}`, "--kwargs: %s is not a JSON object", r.kwargs)
 		}
 	}
 	return a.readTemplate(ctx, r)
 }
 
-func (a *app) readTemplate(ctx context.Context, r *rendering) (err error) {
+func (a *app) readTemplate(ctx context.Context, r *renderOptions) (err error) {
 	if r.file != "" {
 		source, err := a.readSource(r.file)
 		r.template, r.from = dstack.ChatTemplate{Default: string(source.text)}, source.name
 		return err
 	}
 	if a.templates == nil {
-		return invalid("give --chat-template FILE", "this dstack asks no hub for templates")
+		return invalidInput("give --chat-template FILE", "this dstack asks no hub for templates")
 	}
 	var tokens []string
 	for _, name := range []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} {
@@ -208,7 +208,7 @@ func (a *app) readTemplate(ctx context.Context, r *rendering) (err error) {
 		}
 	}
 	r.from = "the chat template of " + r.model
-	return a.working(func() string { return "looking for " + r.from }, func() (err error) {
+	return a.withProgress(func() string { return "looking for " + r.from }, func() (err error) {
 		r.template, err = a.templates(ctx, r.model, tokens)
 		return err
 	})
@@ -220,55 +220,55 @@ func (a *app) readJSON(flag, name string) (json.RawMessage, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(source.text) >= sourceLimit {
-		return nil, invalid("", "%s: %s is larger than %d MiB", flag, source.name, sourceLimit>>20)
+	if len(source.text) >= maxSourceSize {
+		return nil, invalidInput("", "%s: %s is larger than %d MiB", flag, source.name, maxSourceSize>>20)
 	}
 	text := []byte(strings.TrimSpace(strings.TrimPrefix(string(source.text), "\ufeff")))
 	if !json.Valid(text) {
 		var v any
-		return nil, invalid("", "%s: %s is not JSON: %v", flag, source.name, json.Unmarshal(text, &v))
+		return nil, invalidInput("", "%s: %s is not JSON: %v", flag, source.name, json.Unmarshal(text, &v))
 	}
 	return text, nil
 }
 
-// variables are what a template is given for one file of messages, as JSON in
+// templateVariables are what a template is given for one file of messages, as JSON in
 // the file's order. What the command line says wins.
-func (a *app) variables(r *rendering, name string) ([]byte, error) {
+func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 	text, err := a.readJSON("--messages", name)
 	if err != nil {
 		return nil, err
 	}
-	var vars ordered
+	var vars orderedObject
 	switch text[0] {
 	case '[':
-		vars.set("messages", text)
+		vars.setKey("messages", text)
 		for _, usual := range []string{"tools", "documents"} {
-			vars.set(usual, json.RawMessage("null"))
+			vars.setKey(usual, json.RawMessage("null"))
 		}
-		vars.set("add_generation_prompt", json.RawMessage("true"))
+		vars.setKey("add_generation_prompt", json.RawMessage("true"))
 	case '{':
-		if err := vars.read(text); err != nil {
-			return nil, invalid("", "--messages: %s: %v", name, err)
+		if err := vars.merge(text); err != nil {
+			return nil, invalidInput("", "--messages: %s: %v", name, err)
 		}
 	default:
-		return nil, invalid("", "--messages: %s is neither a list of messages nor an object of variables", name)
+		return nil, invalidInput("", "--messages: %s is neither a list of messages nor an object of variables", name)
 	}
 	if r.toolsJSON != nil {
-		vars.set("tools", r.toolsJSON)
+		vars.setKey("tools", r.toolsJSON)
 	}
 	if r.withoutGeneration {
-		vars.set("add_generation_prompt", json.RawMessage("false"))
+		vars.setKey("add_generation_prompt", json.RawMessage("false"))
 	}
 	if r.bosGiven {
-		vars.set("bos_token", quotedJSON(r.bos))
+		vars.setKey("bos_token", encodeString(r.bos))
 	}
 	if r.eosGiven {
-		vars.set("eos_token", quotedJSON(r.eos))
+		vars.setKey("eos_token", encodeString(r.eos))
 	}
 	if r.kwargs != "" {
-		if err := vars.read([]byte(r.kwargs)); err != nil {
-			return nil, invalid("", "--kwargs: %v", err)
+		if err := vars.merge([]byte(r.kwargs)); err != nil {
+			return nil, invalidInput("", "--kwargs: %v", err)
 		}
 	}
-	return vars.json(), nil
+	return vars.encode(), nil
 }

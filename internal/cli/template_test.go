@@ -78,7 +78,7 @@ func TestTemplateRender_JSONHasOneObjectForEachFile(t *testing.T) {
 	u := newUser(t, nil).templates()
 	got := u.types("template", "render", "--chat-template", "raises.jinja", "-o", "json",
 		"--messages", "one.json", "--messages", "two.json", "--messages", "whole.json")
-	var results []rendered
+	var results []renderResult
 	if err := json.Unmarshal([]byte(got.out), &results); err != nil || len(results) != 3 {
 		t.Fatalf("%v: %s", err, got.out)
 	}
@@ -90,7 +90,7 @@ func TestTemplateRender_JSONHasOneObjectForEachFile(t *testing.T) {
 			t.Errorf("file %d gives %+v", i, results[i])
 		}
 	}
-	if want := (renderFailed{"raise", "only one message", 2}); results[1].Output != nil || *results[1].Error != want {
+	if want := (renderError{"raise", "only one message", 2}); results[1].Output != nil || *results[1].Error != want {
 		t.Errorf("the second gives %+v, want %+v", results[1].Error, want)
 	}
 	for file, kind := range map[string]string{"broken.jinja": "syntax", "wrong.jinja": "runtime", "bomb.jinja": "limit"} {

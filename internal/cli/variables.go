@@ -7,38 +7,38 @@ import (
 	"dstack/internal/spec"
 )
 
-// usualEnvFile is where people keep variables; it is never read unasked.
-const usualEnvFile = ".env"
+// defaultEnvFile is where people keep variables; it is never read unasked.
+const defaultEnvFile = ".env"
 
-// ofFlag stands for -e among the files that give variables.
-const ofFlag = "--env"
+// fromEnvFlag stands for -e among the files that give variables.
+const fromEnvFlag = "--env"
 
-// variables are those that the command line gives, the strongest last.
-type variables struct {
-	list  []spec.EnvVar
-	files []source
-	from  map[string]string // name → the file, or ofFlag
+// givenVariables are those that the command line gives, the strongest last.
+type givenVariables struct {
+	list    []spec.EnvVar
+	files   []sourceFile
+	origins map[string]string // name → the file, or fromEnvFlag
 }
 
 // readVariables reads the files of variables, and then -e.
-func (a *app) readVariables(f *applyFlags) (variables, spec.Problems) {
-	given := variables{from: map[string]string{}}
+func (a *app) readVariables(f *applyFlags) (givenVariables, spec.Problems) {
+	given := givenVariables{origins: map[string]string{}}
 	var found spec.Problems
 	add := func(from string, vars ...spec.EnvVar) {
 		given.list = append(given.list, vars...)
 		for _, v := range vars {
-			given.from[v.Name] = from
+			given.origins[v.Name] = from
 		}
 	}
 	for _, name := range f.envFiles {
 		text, err := a.readFile(name)
 		if err != nil {
-			found = append(found, unreadable(name, err, "check the path"))
+			found = append(found, unreadableFile(name, err, "check the path"))
 			continue
 		}
 		vars, err := spec.ParseEnvFile(name, text)
-		found = append(found, problemsOf(name, err)...)
-		given.files = append(given.files, source{name, text})
+		found = append(found, asProblems(name, err)...)
+		given.files = append(given.files, sourceFile{name, text})
 		add(name, vars...)
 	}
 	for _, text := range f.env {
@@ -48,17 +48,17 @@ func (a *app) readVariables(f *applyFlags) (variables, spec.Problems) {
 			if p, ok := errors.AsType[spec.Problem](err); ok && p.Hint != "" {
 				hint = p.Hint
 			}
-			found = append(found, typed(ofFlag, hint, "%v", err))
+			found = append(found, flagProblem(fromEnvFlag, hint, "%v", err))
 			continue
 		}
-		add(ofFlag, v)
+		add(fromEnvFlag, v)
 	}
 	return given, found
 }
 
-// origins tells for people where each variable gets its value, unless the
+// describeOrigins tells for people where each variable gets its value, unless the
 // configuration has it.
-func (v variables) origins(env spec.Env) map[string]string {
+func (v givenVariables) describeOrigins(env spec.Env) map[string]string {
 	const environment = "from your environment"
 	origins := map[string]string{}
 	for _, one := range env {
@@ -67,10 +67,10 @@ func (v variables) origins(env spec.Env) map[string]string {
 		}
 	}
 	for _, one := range v.list {
-		switch from := v.from[one.Name]; {
+		switch from := v.origins[one.Name]; {
 		case one.Open:
 			origins[one.Name] = environment
-		case from == ofFlag:
+		case from == fromEnvFlag:
 			origins[one.Name] = "from -e"
 		default:
 			origins[one.Name] = "from " + from
@@ -79,25 +79,25 @@ func (v variables) origins(env spec.Env) map[string]string {
 	return origins
 }
 
-// missing places the problems of variables that nobody gave where somebody
+// locateUnresolved places the problems of variables that nobody gave where somebody
 // asked for them, and knows of the file that has them.
-func (a *app) missing(v variables, problems spec.Problems) (inConfiguration, elsewhere spec.Problems) {
+func (a *app) locateUnresolved(v givenVariables, problems spec.Problems) (inConfiguration, elsewhere spec.Problems) {
 	if len(problems) == 0 {
 		return nil, nil
 	}
-	usual := a.usualVariables()
+	usual := a.readDefaultEnvFile()
 	inFiles := map[string]spec.Problems{}
 	var inFlags spec.Problems
 	for _, p := range problems {
 		name := strings.TrimPrefix(p.Path, "env.")
-		switch from := v.from[name]; from {
+		switch from := v.origins[name]; from {
 		case "":
 			if _, ok := usual.Get(name); ok {
-				p.Hint = "apply with --env-file " + usualEnvFile
+				p.Hint = "apply with --env-file " + defaultEnvFile
 			}
 			inConfiguration = append(inConfiguration, p)
-		case ofFlag:
-			inFlags = append(inFlags, typed(ofFlag, p.Hint, "%s", p.Message))
+		case fromEnvFlag:
+			inFlags = append(inFlags, flagProblem(fromEnvFlag, p.Hint, "%s", p.Message))
 		default:
 			inFiles[from] = append(inFiles[from], p)
 		}
@@ -109,13 +109,13 @@ func (a *app) missing(v variables, problems spec.Problems) (inConfiguration, els
 	return inConfiguration, append(elsewhere, inFlags...)
 }
 
-// usualVariables are those of a file that was not named; whatever is wrong
+// readDefaultEnvFile are those of a file that was not named; whatever is wrong
 // with it is nobody's business yet.
-func (a *app) usualVariables() spec.Env {
-	text, err := a.readFile(usualEnvFile)
+func (a *app) readDefaultEnvFile() spec.Env {
+	text, err := a.readFile(defaultEnvFile)
 	if err != nil {
 		return nil
 	}
-	env, _ := spec.ParseEnvFile(usualEnvFile, text) // wrong: it helps nobody
+	env, _ := spec.ParseEnvFile(defaultEnvFile, text) // wrong: it helps nobody
 	return env
 }

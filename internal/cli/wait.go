@@ -8,27 +8,27 @@ import (
 	"dstack/internal/dstack"
 )
 
-// silenceLimit is how long the server may be away while we watch a run. A
+// maxServerSilence is how long the server may be away while we watch a run. A
 // restart takes seconds.
-const silenceLimit = 2 * time.Minute
+const maxServerSilence = 2 * time.Minute
 
-// look is one answer of a watched run.
-type look struct {
+// viewUpdate is one answer of a watched run.
+type viewUpdate struct {
 	view api.RunView
 	err  error
 }
 
-// watch looks at a run until stop is called, which returns when the looking
+// watchViews looks at a run until stop is called, which returns when the looking
 // has ended.
-func watch(ctx context.Context, client *api.Client, project string, ask api.RunViewRequest) (looks <-chan look, stop func()) {
+func watchViews(ctx context.Context, client *api.Client, project string, ask api.RunViewRequest) (looks <-chan viewUpdate, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	out := make(chan look)
+	out := make(chan viewUpdate)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
 		for view, err := range client.Watch(ctx, project, ask) {
 			select {
-			case out <- look{view, err}:
+			case out <- viewUpdate{view, err}:
 			case <-ctx.Done():
 				return
 			}
@@ -40,31 +40,31 @@ func watch(ctx context.Context, client *api.Client, project string, ask api.RunV
 	}
 }
 
-// waiting is a wait for a run to become something.
-type waiting struct {
+// runWaiter is a wait for a run to become something.
+type runWaiter struct {
 	*app
 	client  *api.Client
 	project string
-	limit   time.Duration // 0: none
-	// done says that the wait is over, with an error if it was in vain.
-	done func(api.RunView) (bool, error)
-	// late is the error when the limit passed.
-	late func(api.RunView) error
+	timeout time.Duration // 0: none
+	// isDone says that the wait is over, with an error if it was in vain.
+	isDone func(api.RunView) (bool, error)
+	// timeoutError is the error when the limit passed.
+	timeoutError func(api.RunView) error
 }
 
-// until waits, showing how things go. The last view is returned in any case.
-func (w *waiting) until(ctx context.Context, view api.RunView) (api.RunView, error) {
-	if over, err := w.done(view); over {
+// waitUntilDone waits, showing how things go. The last view is returned in any case.
+func (w *runWaiter) waitUntilDone(ctx context.Context, view api.RunView) (api.RunView, error) {
+	if over, err := w.isDone(view); over {
 		return view, err
 	}
-	if w.limit > 0 {
+	if w.timeout > 0 {
 		var cancel func()
-		ctx, cancel = context.WithTimeoutCause(ctx, w.limit, errLate)
+		ctx, cancel = context.WithTimeoutCause(ctx, w.timeout, errWaitTimeout)
 		defer cancel()
 	}
-	looks, stop := watch(ctx, w.client, w.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
+	looks, stop := watchViews(ctx, w.client, w.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
 	defer stop()
-	board := newBoard(w.screen, view, time.Now())
+	board := newStatusBoard(w.screen, view, time.Now())
 	defer board.clear()
 	board.draw(time.Now())
 	tick := time.NewTicker(time.Second)
@@ -74,8 +74,8 @@ func (w *waiting) until(ctx context.Context, view api.RunView) (api.RunView, err
 		select {
 		case <-ctx.Done():
 			board.clear()
-			if context.Cause(ctx) == errLate {
-				return view, w.late(view)
+			if context.Cause(ctx) == errWaitTimeout {
+				return view, w.timeoutError(view)
 			}
 			return view, context.Cause(ctx)
 		case now := <-tick.C:
@@ -84,27 +84,27 @@ func (w *waiting) until(ctx context.Context, view api.RunView) (api.RunView, err
 			}
 		case l := <-looks:
 			if l.err != nil {
-				if dstack.KindOf(l.err) != dstack.Unavailable || time.Since(heard) > silenceLimit {
+				if dstack.KindOf(l.err) != dstack.Unavailable || time.Since(heard) > maxServerSilence {
 					return view, l.err
 				}
-				board.silence(l.err, time.Now())
+				board.showUnreachable(l.err, time.Now())
 				continue
 			}
 			view, heard = l.view, time.Now()
-			if over, err := w.done(view); over {
-				board.tellCrashes(time.Now())
+			if over, err := w.isDone(view); over {
+				board.printCrashes(time.Now())
 				return view, err
 			}
-			board.news(view, time.Now())
+			board.update(view, time.Now())
 		}
 	}
 }
 
-var errLate = &dstack.Error{Kind: dstack.Timeout, Message: "the time is over"}
+var errWaitTimeout = &dstack.Error{Kind: dstack.Timeout, Message: "the time is over"}
 
-// ended is the story of a run that is over, or about to be.
-func ended(v api.RunView) error {
-	story := &verdict{err: &dstack.Error{Kind: dstack.Conflict, Message: v.Name + " failed", Hint: "dstack logs " + v.Name}}
+// endError is the story of a run that is over, or about to be.
+func endError(v api.RunView) error {
+	story := &failureReport{err: &dstack.Error{Kind: dstack.Conflict, Message: v.Name + " failed", Hint: "dstack logs " + v.Name}}
 	if v.ReadyAt == nil {
 		story.err.Message = v.Name + " did not become ready"
 	}
@@ -120,18 +120,18 @@ func ended(v api.RunView) error {
 		story.err.Hint = "ask for less, or let it wait for a machine: --retry"
 	case dstack.EndNone, dstack.EndFailed:
 	}
-	story.take(v)
+	story.addReplicas(v)
 	return story
 }
 
-// take adds why replicas are not ready, and what the first of them said last.
-func (s *verdict) take(v api.RunView) {
+// addReplicas adds why replicas are not ready, and what the first of them said last.
+func (s *failureReport) addReplicas(v api.RunView) {
 	for _, r := range v.Replicas {
 		if r.Status == dstack.ReplicaReady || r.Reason == "" {
 			continue
 		}
 		if len(s.why) == 0 || cleanLine(s.why[0]) != cleanLine(r.Reason) {
-			s.why = append(s.why, sentence(r))
+			s.why = append(s.why, describeReason(r))
 		}
 		if s.output == nil {
 			s.output = r.LastOutput

@@ -55,7 +55,7 @@ func FuzzClean(f *testing.F) {
 			}
 		}
 		rest = strings.ReplaceAll(rest, "\x1b", "")
-		if strings.ContainsFunc(rest, func(r rune) bool { return r != '\t' && hidden(r) }) || strings.Contains(cleanLine(in), "\x1b") {
+		if strings.ContainsFunc(rest, func(r rune) bool { return r != '\t' && isHidden(r) }) || strings.Contains(cleanLine(in), "\x1b") {
 			t.Fatalf("%q left %q", in, got)
 		}
 	})
@@ -63,10 +63,10 @@ func FuzzClean(f *testing.F) {
 
 func TestQuantities(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
-		{dollars(0), "$0"}, {dollars(0.24), "$0.24"}, {dollars(0.8), "$0.80"}, {dollars(3), "$3"}, {dollars(0.0312), "$0.0312"},
-		{quoted("http://a.b/c"), "http://a.b/c"}, {quoted(`it's`), `'it'\''s'`},
-		{fit("abcdef", 4), "abc…"}, {fit("日本語", 5), "日本…"}, {fit("abc", 0), "abc"},
-		{hardware(api.Resources{CPUs: 1, MemoryMiB: 1024, GPUs: []api.GPU{{Name: "A", MemoryMiB: 1024}, {Name: "A", MemoryMiB: 1024}, {Name: "B", MemoryMiB: 2048}}}), "1 cpu, 1GB, 2×A 1GB, 1×B 2GB"},
+		{formatPrice(0), "$0"}, {formatPrice(0.24), "$0.24"}, {formatPrice(0.8), "$0.80"}, {formatPrice(3), "$3"}, {formatPrice(0.0312), "$0.0312"},
+		{shellQuote("http://a.b/c"), "http://a.b/c"}, {shellQuote(`it's`), `'it'\''s'`},
+		{truncate("abcdef", 4), "abc…"}, {truncate("日本語", 5), "日本…"}, {truncate("abc", 0), "abc"},
+		{formatHardware(api.Resources{CPUs: 1, MemoryMiB: 1024, GPUs: []api.GPU{{Name: "A", MemoryMiB: 1024}, {Name: "A", MemoryMiB: 1024}, {Name: "B", MemoryMiB: 2048}}}), "1 cpu, 1GB, 2×A 1GB, 1×B 2GB"},
 	} {
 		if c.got != c.want {
 			t.Errorf("got %q, want %q", c.got, c.want)
@@ -86,7 +86,7 @@ func onTerminal(width int) (*screen, *bytes.Buffer) {
 
 func TestTable_FitsTheTerminal(t *testing.T) {
 	s, out := onTerminal(40)
-	tab := &table{head: []string{"NAME", "URL", "AGE"}, loose: []int{1}}
+	tab := &table{head: []string{"NAME", "URL", "AGE"}, shrinkable: []int{1}}
 	tab.rows = [][]string{{"web", "http://a-rather-long-name.localhost:3000/", "2h"}, {"replica 1 waits for capacity, and has done so for long"}}
 	tab.write(s.out)
 	want := " NAME  URL                           AGE\n" +
@@ -101,7 +101,7 @@ func TestStatusBoard_OneBlockThatIsRedrawn(t *testing.T) {
 	s, out := onTerminal(60)
 	began := time.Unix(1700000000, 0)
 	views := life(starting("pulling image 62% of 8.1GB"), ready)
-	b := newBoard(s, views[0], began)
+	b := newStatusBoard(s, views[0], began)
 	b.draw(began.Add(48 * time.Second))
 	first := out.String()
 	if want := " web is starting                                        48s\n   replica 0  pulling image 62% of 8.1GB      local box\n"; first != want {
@@ -116,12 +116,12 @@ func TestStatusBoard_OneBlockThatIsRedrawn(t *testing.T) {
 	crashed := views[0]
 	retry := began.Add(60 * time.Second)
 	crashed.Replicas = []api.ReplicaView{{Status: dstack.ReplicaRestarting, Reason: "exited with code 1", LastOutput: []string{"boom"}, RetryAt: &retry}}
-	b.news(crashed, began.Add(50*time.Second))
+	b.update(crashed, began.Add(50*time.Second))
 	if got := out.String(); !strings.HasPrefix(got, "\x1b[2A\r\x1b[J replica 0 exited with code 1, next try in 10s\n     boom\n web is starting") {
 		t.Errorf("got %q", got)
 	}
 	out.Reset()
-	b.silence(&dstack.Error{Message: "cannot reach the server"}, began.Add(51*time.Second))
+	b.showUnreachable(&dstack.Error{Message: "cannot reach the server"}, began.Add(51*time.Second))
 	if got := out.String(); !strings.Contains(got, "cannot reach the server; trying again\n") {
 		t.Errorf("got %q", got)
 	}
@@ -133,10 +133,10 @@ func TestStatusBoard_OneBlockThatIsRedrawn(t *testing.T) {
 
 func TestLogPrinter_OnATerminal(t *testing.T) {
 	s, out := onTerminal(80)
-	p := newLogPrinter(s, logStyle{many: true})
+	p := newLogPrinter(s, logStyle{showReplica: true})
 	entry := line(1, "a\x1b[2Jb")
 	entry.Replica = 1
-	if err := p.entry(entry); err != nil || out.String() != "1 | ab\n" {
+	if err := p.printEntry(entry); err != nil || out.String() != "1 | ab\n" {
 		t.Errorf("got %q (%v)", out, err)
 	}
 }
@@ -144,11 +144,11 @@ func TestLogPrinter_OnATerminal(t *testing.T) {
 func TestWorking_SaysWhatTakesLong(t *testing.T) {
 	var out bytes.Buffer
 	s := newScreen(strings.NewReader(""), &out, &out)
-	if err := s.working(func() string { return "packing" }, func() error { return nil }); err != nil || out.Len() > 0 {
+	if err := s.withProgress(func() string { return "packing" }, func() error { return nil }); err != nil || out.Len() > 0 {
 		t.Errorf("got %q (%v)", out.String(), err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		err := s.working(func() string { return "packing" }, func() error {
+		err := s.withProgress(func() string { return "packing" }, func() error {
 			time.Sleep(3500 * time.Millisecond)
 			return &dstack.Error{Message: "no"}
 		})

@@ -9,24 +9,24 @@ import (
 	"dstack/internal/human"
 )
 
-// dollars writes a price: $0, $0.24, $0.0312.
-func dollars(price float64) string {
+// formatPrice writes a price: $0, $0.24, $0.0312.
+func formatPrice(price float64) string {
 	if price == 0 {
 		return "$0"
 	}
-	return "$" + strings.TrimSuffix(strconv.FormatFloat(price, 'f', decimals(price), 64), ".00")
+	return "$" + strings.TrimSuffix(strconv.FormatFloat(price, 'f', priceDecimals(price), 64), ".00")
 }
 
-// decimals keeps cents, and of prices below a cent what tells them apart.
-func decimals(price float64) int {
+// priceDecimals keeps cents, and of prices below a cent what tells them apart.
+func priceDecimals(price float64) int {
 	if price < 0.1 {
 		return 4
 	}
 	return 2
 }
 
-// hardware is what a machine has: 16 cpu, 64GB, 1×L4 24GB.
-func hardware(r api.Resources) string {
+// formatHardware is what a machine has: 16 cpu, 64GB, 1×L4 24GB.
+func formatHardware(r api.Resources) string {
 	parts := []string{fmt.Sprintf("%d cpu", r.CPUs), human.Gigabytes(r.MemoryMiB)}
 	for i := 0; i < len(r.GPUs); {
 		n := 1

@@ -18,12 +18,12 @@ import (
 
 func packed(t *testing.T, dir string) []string {
 	t.Helper()
-	box, err := pack(t.Context(), dir)
+	box, err := archiveFolder(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer box.Close()
-	content, err := io.ReadAll(box.content())
+	content, err := io.ReadAll(box.newReader())
 	if err != nil || int64(len(content)) != box.Size {
 		t.Fatalf("%d bytes, said %d (%v)", len(content), box.Size, err)
 	}
@@ -57,7 +57,7 @@ func TestPack_TheSameContentIsTheSameParcel(t *testing.T) {
 	u := newUser(t, nil)
 	u.write("b", "1")
 	u.write("a/c", "2")
-	first, err := pack(t.Context(), u.dir)
+	first, err := archiveFolder(t.Context(), u.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func TestPack_TheSameContentIsTheSameParcel(t *testing.T) {
 	if err := os.Chmod(filepath.Join(u.dir, "b"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	again, err := pack(t.Context(), u.dir)
+	again, err := archiveFolder(t.Context(), u.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestPack_TheSameContentIsTheSameParcel(t *testing.T) {
 		t.Error("touching a file made another parcel")
 	}
 	u.write("b", "2")
-	other, err := pack(t.Context(), u.dir)
+	other, err := archiveFolder(t.Context(), u.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,7 +98,7 @@ func TestPack_StrangeFilesAreNamedAllAtOnce(t *testing.T) {
 	}
 	must(os.Truncate(filepath.Join(u.dir, "fine"), 0))
 	u.write("huge", "")
-	must(os.Truncate(filepath.Join(u.dir, "huge"), fileLimit+1))
+	must(os.Truncate(filepath.Join(u.dir, "huge"), maxFileSize+1))
 	must(syscall.Mkfifo(filepath.Join(u.dir, "pipe"), 0o600))
 	must(os.Symlink("fine", filepath.Join(u.dir, "ok-link")))
 	must(os.Symlink("nothing", filepath.Join(u.dir, "ok-dangling")))
@@ -110,7 +110,7 @@ func TestPack_StrangeFilesAreNamedAllAtOnce(t *testing.T) {
 	must(err)
 	defer socket.Close()
 
-	_, err = pack(t.Context(), u.dir)
+	_, err = archiveFolder(t.Context(), u.dir)
 	if dstack.KindOf(err) != dstack.TooLarge {
 		t.Fatalf("got %v", err)
 	}
@@ -135,7 +135,7 @@ func TestPack_TooMuch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := pack(t.Context(), u.dir)
+	_, err := archiveFolder(t.Context(), u.dir)
 	if dstack.KindOf(err) != dstack.TooLarge || !strings.Contains(err.Error(), "more than 64MB in all") {
 		t.Errorf("got %v", err)
 	}
@@ -162,13 +162,13 @@ func TestPack_TokensNeverTravel(t *testing.T) {
 func TestPack_AnInterruptEndsIt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := pack(ctx, t.TempDir()); err == nil {
+	if _, err := archiveFolder(ctx, t.TempDir()); err == nil {
 		t.Error("it went on")
 	}
 }
 
 func TestRepoID_AsTheReferenceCountsIt(t *testing.T) {
-	if got := slug("github.com/dstackai/dstack"); got != "nizdmsg0" {
+	if got := hashPath("github.com/dstackai/dstack"); got != "nizdmsg0" {
 		t.Errorf("got %s", got)
 	}
 	if got := repoID("/home/me/my project!"); !strings.HasPrefix(got, "myproject-") {

@@ -8,21 +8,21 @@ import (
 	"dstack/internal/spec"
 )
 
-// override is a flag that stands for a field of the configuration.
-type override struct {
-	given bool
-	flag  string
-	field string // in the words of its file: resources.gpu
-	value any
-	take  func(to, from *spec.Service)
+// fieldFlag is a flag that stands for a field of the configuration.
+type fieldFlag struct {
+	isSet     bool
+	flag      string
+	field     string // in the words of its file: resources.gpu
+	value     any
+	copyField func(to, from *spec.Service)
 }
 
-// overrides is the table of the flags that stand for fields.
-func (f *applyFlags) overrides() []override {
+// fieldFlags is the table of the flags that stand for fields.
+func (f *applyFlags) fieldFlags() []fieldFlag {
 	spot := func(to, from *spec.Service) { to.SpotPolicy = from.SpotPolicy }
 	retry := func(to, from *spec.Service) { to.Retry, to.RetryPolicy = from.Retry, nil }
 	always := map[string]any{"on_events": []string{"no-capacity", "interruption", "error"}, "duration": f.retryDuration}
-	return []override{
+	return []fieldFlag{
 		{f.gpu != "", "--gpu", "resources.gpu", f.gpu, func(to, from *spec.Service) { to.Resources.GPU = from.Resources.GPU }},
 		{f.disk != "", "--disk", "resources.disk", f.disk, func(to, from *spec.Service) {
 			to.Resources.Disk, to.Resources.Asked.Disk = from.Resources.Disk, true
@@ -47,32 +47,32 @@ func (f *applyFlags) overrides() []override {
 	}
 }
 
-// alter lets the flags win over the file, and tells which flag gives which
+// overrideFields lets the flags win over the file, and tells which flag gives which
 // field. Their values are read by the same parser, in a configuration that
 // holds nothing else.
-func (f *applyFlags) alter(s *spec.Service) (flags map[string]string, found spec.Problems) {
+func (f *applyFlags) overrideFields(s *spec.Service) (flags map[string]string, found spec.Problems) {
 	flags = map[string]string{}
-	for _, o := range f.overrides() {
-		if !o.given {
+	for _, o := range f.fieldFlags() {
+		if !o.isSet {
 			continue
 		}
-		read, err := o.read()
-		for _, p := range problemsOf(o.flag, err) {
-			found = append(found, typed(o.flag, p.Hint, "%s", p.Message))
+		read, err := o.parseValue()
+		for _, p := range asProblems(o.flag, err) {
+			found = append(found, flagProblem(o.flag, p.Hint, "%s", p.Message))
 		}
 		if err == nil {
 			flags[o.field] = o.flag
-			o.take(s, read)
+			o.copyField(s, read)
 		}
 	}
 	return flags, found
 }
 
-// blank is a configuration of which nothing is wrong.
-const blank = `{"type": "service", "port": 1, "commands": ["true"]}`
+// blankConfiguration is a configuration of which nothing is wrong.
+const blankConfiguration = `{"type": "service", "port": 1, "commands": ["true"]}`
 
-// read parses a configuration that says what the flag says.
-func (o override) read() (*spec.Service, error) {
+// parseValue parses a configuration that says what the flag says.
+func (o fieldFlag) parseValue() (*spec.Service, error) {
 	name, part, nested := strings.Cut(o.field, ".")
 	value := o.value
 	if nested {
@@ -82,5 +82,5 @@ func (o override) read() (*spec.Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write %s as JSON: %w", o.field, err)
 	}
-	return spec.Parse(o.flag, []byte(strings.TrimSuffix(blank, "}")+", "+string(field[1:])))
+	return spec.Parse(o.flag, []byte(strings.TrimSuffix(blankConfiguration, "}")+", "+string(field[1:])))
 }

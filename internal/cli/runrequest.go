@@ -8,10 +8,10 @@ import (
 	"dstack/internal/spec"
 )
 
-// request is what one apply asks for: the configuration with what the flags
+// runRequest is what one apply asks for: the configuration with what the flags
 // change of it, and the profile; and where each part of it comes from.
-type request struct {
-	file    source
+type runRequest struct {
+	file    sourceFile
 	service *spec.Service
 	profile chosenProfile
 	flags   map[string]string // field → the flag that gives it
@@ -20,30 +20,30 @@ type request struct {
 
 // readRequest reads everything that was asked for. The error tells all that
 // is wrong with it, wherever that stands.
-func (a *app) readRequest(f *applyFlags, args []string) (*request, error) {
+func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	file, err := a.readSource(f.file)
 	if err != nil {
 		return nil, err
 	}
-	r := &request{file: file}
+	r := &runRequest{file: file}
 	var found, ofFlags, ofProfile, ofVariables spec.Problems
 	if r.service, err = spec.Parse(file.name, file.text); err != nil {
-		found = problemsOf(file.name, err)
-		if r.service, err = spec.Parse("", []byte(blank)); err != nil { // what else is wrong is told as well
+		found = asProblems(file.name, err)
+		if r.service, err = spec.Parse("", []byte(blankConfiguration)); err != nil { // what else is wrong is told as well
 			return nil, fmt.Errorf("read a blank configuration: %w", err)
 		}
 	}
 	if f.name == "" && found == nil {
 		found = spec.Locate(file.name, file.text, r.service.NameProblems())
 	}
-	r.flags, ofFlags = f.alter(r.service)
-	ofFlags = append(ofFlags, r.rename(f.name)...)
+	r.flags, ofFlags = f.overrideFields(r.service)
+	ofFlags = append(ofFlags, r.overrideName(f.name)...)
 	r.profile, ofProfile = a.chooseProfile(f.profile)
 	given, ofVariables := a.readVariables(f)
-	r.env = given.origins(r.service.Env)
+	r.env = given.describeOrigins(r.service.Env)
 
-	unmet := r.place(spec.Unsupported(r.service, r.profile.Profile))
-	missing, elsewhere := a.missing(given, spec.ResolveEnv(r.service, given.list, a.env))
+	unmet := r.groupByOrigin(spec.Unsupported(r.service, r.profile.Profile))
+	missing, elsewhere := a.locateUnresolved(given, spec.ResolveEnv(r.service, given.list, a.env))
 	wrong := append(append(unmet.configuration, missing...), spec.Interpolate(r.service, args, a.env)...)
 	if len(wrong) > 0 {
 		found = append(found, spec.Locate(file.name, file.text, wrong)...)
@@ -51,11 +51,11 @@ func (a *app) readRequest(f *applyFlags, args []string) (*request, error) {
 	for _, more := range []spec.Problems{ofProfile, unmet.profile, ofVariables, elsewhere, ofFlags, unmet.flags} {
 		found = append(found, more...)
 	}
-	return r, complaint(found)
+	return r, problemsError(found)
 }
 
-// rename gives the run the name of the command line.
-func (r *request) rename(name string) spec.Problems {
+// overrideName gives the run the name of the command line.
+func (r *runRequest) overrideName(name string) spec.Problems {
 	if name == "" {
 		return nil
 	}
@@ -68,21 +68,21 @@ func (r *request) rename(name string) spec.Problems {
 	if p, ok := errors.AsType[spec.Problem](err); ok {
 		hint = p.Hint
 	}
-	return spec.Problems{typed("--name", hint, "%v", err)}
+	return spec.Problems{flagProblem("--name", hint, "%v", err)}
 }
 
-// placed are problems by where they stand.
-type placed struct{ configuration, profile, flags spec.Problems }
+// groupedProblems are problems by where they stand.
+type groupedProblems struct{ configuration, profile, flags spec.Problems }
 
-// place sorts the problems of fields by who gives the field. Those of the
+// groupByOrigin sorts the problems of fields by who gives the field. Those of the
 // configuration have no lines yet.
-func (r *request) place(problems spec.Problems) placed {
-	var to placed
+func (r *runRequest) groupByOrigin(problems spec.Problems) groupedProblems {
+	var to groupedProblems
 	for _, p := range problems {
 		if field, ok := strings.CutPrefix(p.Path, "profile."); ok {
-			p.Path = fmt.Sprintf("profiles.%d.%s", r.profile.at, field)
+			p.Path = fmt.Sprintf("profiles.%d.%s", r.profile.index, field)
 			to.profile = append(to.profile, p)
-		} else if flag := r.flagOf(p.Path); flag != "" {
+		} else if flag := r.flagForField(p.Path); flag != "" {
 			p.Path = flag
 			to.flags = append(to.flags, p)
 		} else {
@@ -95,8 +95,8 @@ func (r *request) place(problems spec.Problems) placed {
 	return to
 }
 
-// flagOf is the flag that gives a field or what it is a part of, if any.
-func (r *request) flagOf(path string) string {
+// flagForField is the flag that gives a field or what it is a part of, if any.
+func (r *runRequest) flagForField(path string) string {
 	for field, flag := range r.flags {
 		if path == field || strings.HasPrefix(path, field+".") {
 			return flag

@@ -10,11 +10,11 @@ import (
 	"dstack/internal/api"
 )
 
-// widestChange is where how a change is made ends, on a wide terminal.
-const widestChange = 100
+// maxChangeWidth is where how a change is made ends, on a wide terminal.
+const maxChangeWidth = 100
 
-// showChanges shows what a running service would become.
-func (j *applying) showChanges(preview api.Preview) {
+// printChanges shows what a running service would become.
+func (j *applyCommand) printChanges(preview api.Preview) {
 	known := preview.Existing
 	if known == nil || (len(preview.Changes) == 0 && !j.flags.force) {
 		return
@@ -23,67 +23,67 @@ func (j *applying) showChanges(preview api.Preview) {
 	if b := known.RolledBack; b != nil {
 		next = max(next, b.From+1) // a failed one's number is not given again
 	}
-	j.say(" %s changes from revision %d to %d", j.err.paint(bold, cleanLine(known.Name)), known.Revision, next)
-	j.say("")
-	j.listChanges(preview.Changes)
-	j.say(" %s", howItGoes(preview.Changes, preview.Strategy))
+	j.printInfo(" %s changes from revision %d to %d", j.err.paint(bold, cleanLine(known.Name)), known.Revision, next)
+	j.printInfo("")
+	j.printChangeList(preview.Changes)
+	j.printInfo(" %s", describeStrategy(preview.Changes, preview.Strategy))
 }
 
-// listChanges shows one change a line, with how it is made at the end of it.
-func (a *app) listChanges(changes []api.Change) {
+// printChangeList shows one change a line, with how it is made at the end of it.
+func (a *app) printChangeList(changes []api.Change) {
 	if len(changes) == 0 {
 		return
 	}
-	lines, hows, widest := changeLines(changes), 0, 0
+	lines, hows, widest := formatChanges(changes), 0, 0
 	for i, c := range changes {
 		hows = max(hows, len(c.Strategy))
 		widest = max(widest, lipgloss.Width(lines[i]))
 	}
-	room := min(a.err.width(), widestChange) - 4 - hows
+	room := min(a.err.width(), maxChangeWidth) - 4 - hows
 	if a.err.width() <= 0 { // a pipe has room for all of it
-		room = min(widest, widestChange) + 5
+		room = min(widest, maxChangeWidth) + 5
 	}
 	for i, line := range lines {
 		if a.err.width() > 0 {
-			line = fit(line, room-2)
+			line = truncate(line, room-2)
 		}
 		how := strings.Repeat(" ", hows-len(changes[i].Strategy)) + changes[i].Strategy
-		a.say("   %s", strings.TrimRight(pad(line, room)+a.err.paint(dim, how), " "))
+		a.printInfo("   %s", strings.TrimRight(padRight(line, room)+a.err.paint(dim, how), " "))
 	}
-	a.say("")
+	a.printInfo("")
 }
 
-// changeLines is one line a change: commands.1   a  →  b.
-func changeLines(changes []api.Change) []string {
+// formatChanges is one line a change: commands.1   a  →  b.
+func formatChanges(changes []api.Change) []string {
 	paths, froms := 0, 0
 	for _, c := range changes {
 		paths = max(paths, lipgloss.Width(cleanLine(c.Path)))
 	}
 	whole := make([][2]string, len(changes))
 	for i, c := range changes {
-		from, to := unlike(orNone(c.From), orNone(c.To))
+		from, to := shortenCommon(orNone(c.From), orNone(c.To))
 		whole[i] = [2]string{from, to}
-		if w := lipgloss.Width(from); w <= alignedFrom {
+		if w := lipgloss.Width(from); w <= maxAlignedWidth {
 			froms = max(froms, w)
 		}
 	}
 	lines := make([]string, 0, len(changes))
 	for i, c := range changes {
-		lines = append(lines, fmt.Sprintf("%s   %s  →  %s", pad(cleanLine(c.Path), paths), pad(whole[i][0], froms), whole[i][1]))
+		lines = append(lines, fmt.Sprintf("%s   %s  →  %s", padRight(cleanLine(c.Path), paths), padRight(whole[i][0], froms), whole[i][1]))
 	}
 	return lines
 }
 
 const (
-	alignedFrom = 24 // a longer value moves its arrow, and no other
-	shortEnough = 24 // values up to this are shown whole
-	leastAlike  = 8  // less than this that two values share is not left out
+	maxAlignedWidth = 24 // a longer value moves its arrow, and no other
+	maxUncutWidth   = 24 // values up to this are shown whole
+	minSharedLength = 8  // less than this that two values share is not left out
 )
 
-// unlike leaves out what two long values have in common, whole words only:
+// shortenCommon leaves out what two long values have in common, whole words only:
 // vllm serve … --port 1 and … --port 2.
-func unlike(from, to string) (short, other string) {
-	if max(lipgloss.Width(from), lipgloss.Width(to)) <= shortEnough {
+func shortenCommon(from, to string) (short, other string) {
+	if max(lipgloss.Width(from), lipgloss.Width(to)) <= maxUncutWidth {
 		return from, to
 	}
 	x, y := strings.Split(from, " "), strings.Split(to, " ")
@@ -98,17 +98,17 @@ func unlike(from, to string) (short, other string) {
 	for tail < min(len(x), len(y))-head-1 && x[len(x)-1-tail] == y[len(y)-1-tail] {
 		tail++
 	}
-	return without(x, head, tail, 2), without(y, head, tail, 0)
+	return cutWords(x, head, tail, 2), cutWords(y, head, tail, 0)
 }
 
-// without is words without those that stand before head, but for the first lead
+// cutWords is words without those that stand before head, but for the first lead
 // of them, and without the last tail ones.
-func without(words []string, head, tail, lead int) string {
+func cutWords(words []string, head, tail, lead int) string {
 	start, end := strings.Join(words[:head], " "), strings.Join(words[len(words)-tail:], " ")
 	middle := strings.Join(words[head:len(words)-tail], " ")
 	switch {
 	case start == "":
-	case len(start) < leastAlike, head <= lead:
+	case len(start) < minSharedLength, head <= lead:
 		middle = start + " " + middle
 	case lead > 0:
 		middle = strings.Join(words[:lead], " ") + " … " + middle
@@ -117,7 +117,7 @@ func without(words []string, head, tail, lead int) string {
 	}
 	switch {
 	case end == "":
-	case len(end) < leastAlike:
+	case len(end) < minSharedLength:
 		middle += " " + end
 	default:
 		middle += " …"
@@ -125,9 +125,9 @@ func without(words []string, head, tail, lead int) string {
 	return middle
 }
 
-// howItGoes says what changes mean for those who use the service. Without a
+// describeStrategy says what changes mean for those who use the service. Without a
 // change it is a run that is started anew.
-func howItGoes(changes []api.Change, how string) string {
+func describeStrategy(changes []api.Change, how string) string {
 	switch {
 	case how == api.HowInPlace:
 		return "Nothing is restarted."
@@ -139,8 +139,8 @@ func howItGoes(changes []api.Change, how string) string {
 	return "One new replica becomes ready before an old one leaves. Nothing is interrupted."
 }
 
-// most is how changes come about together: by the most that any needs.
-func most(changes []api.Change) string {
+// combineStrategies is how changes come about together: by the most that any needs.
+func combineStrategies(changes []api.Change) string {
 	how := ""
 	for _, rank := range []string{api.HowInPlace, api.HowRolling, api.HowRecreate} {
 		if slices.ContainsFunc(changes, func(c api.Change) bool { return c.Strategy == rank }) {

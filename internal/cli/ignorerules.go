@@ -11,29 +11,29 @@ import (
 // ignoreFiles are read in every folder, in this order; later patterns win.
 var ignoreFiles = []string{".gitignore", ".dstackignore"}
 
-// ignored knows which paths of a folder stay at home. Paths are counted from
+// ignoreRules knows which paths of a folder stay at home. Paths are counted from
 // the top of the git checkout that the folder lies in, so that the rules
 // above it hold too.
-type ignored struct {
+type ignoreRules struct {
 	prefix   []string // from the top down to the folder
 	patterns []gitignore.Pattern
 }
 
-// ignoredIn reads the rules that hold for dir from above it, and those of
+// readIgnoreRules reads the rules that hold for dir from above it, and those of
 // the checkout itself.
-func ignoredIn(dir string) *ignored {
-	top, prefix := checkoutOf(dir)
-	rules := &ignored{prefix: prefix}
-	rules.read(filepath.Join(top, ".git", "info", "exclude"), nil)
+func readIgnoreRules(dir string) *ignoreRules {
+	top, prefix := findCheckout(dir)
+	rules := &ignoreRules{prefix: prefix}
+	rules.addFile(filepath.Join(top, ".git", "info", "exclude"), nil)
 	for i := range prefix {
 		above := filepath.Join(append([]string{top}, prefix[:i]...)...)
-		rules.enter(above, prefix[:i])
+		rules.addFolder(above, prefix[:i])
 	}
 	return rules
 }
 
-// checkoutOf is the folder with .git in it that dir lies in, else dir itself.
-func checkoutOf(dir string) (top string, prefix []string) {
+// findCheckout is the folder with .git in it that dir lies in, else dir itself.
+func findCheckout(dir string) (top string, prefix []string) {
 	for at := dir; ; {
 		if _, err := os.Lstat(filepath.Join(at, ".git")); err == nil {
 			rel, err := filepath.Rel(at, dir)
@@ -50,15 +50,15 @@ func checkoutOf(dir string) (top string, prefix []string) {
 	}
 }
 
-// enter adds the rules that stand in the folder itself.
-func (g *ignored) enter(folder string, domain []string) {
+// addFolder adds the rules that stand in the folder itself.
+func (g *ignoreRules) addFolder(folder string, domain []string) {
 	for _, name := range ignoreFiles {
-		g.read(filepath.Join(folder, name), domain)
+		g.addFile(filepath.Join(folder, name), domain)
 	}
 }
 
-// read adds the rules of one file; a file that is not there has none.
-func (g *ignored) read(path string, domain []string) {
+// addFile adds the rules of one file; a file that is not there has none.
+func (g *ignoreRules) addFile(path string, domain []string) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return
@@ -75,9 +75,9 @@ func (g *ignored) read(path string, domain []string) {
 	}
 }
 
-// has says that the path (below the folder) stays at home. Whoever walks
+// isIgnored says that the path (below the folder) stays at home. Whoever walks
 // must not enter folders that do.
-func (g *ignored) has(path []string, isDir bool) bool {
+func (g *ignoreRules) isIgnored(path []string, isDir bool) bool {
 	full := append(append([]string(nil), g.prefix...), path...)
 	return gitignore.NewMatcher(g.patterns).Match(full, isDir)
 }

@@ -13,7 +13,7 @@ func cleanLine(text string) string {
 		switch {
 		case r == '\t' || r == '\n' || r == '\r':
 			return ' '
-		case hidden(r):
+		case isHidden(r):
 			return -1
 		}
 		return r
@@ -32,7 +32,7 @@ func cleanOutput(line []byte) string {
 	text = withoutEscapes(text, true)
 	coloured := strings.Contains(text, "\x1b[")
 	text = strings.Map(func(r rune) rune {
-		if r != '\t' && r != '\x1b' && hidden(r) {
+		if r != '\t' && r != '\x1b' && isHidden(r) {
 			return -1
 		}
 		return r
@@ -43,9 +43,9 @@ func cleanOutput(line []byte) string {
 	return text
 }
 
-// hidden are characters that a reader cannot see, and that change what the
+// isHidden are characters that a reader cannot see, and that change what the
 // terminal shows: controls of both sets, and those of bidirectional text.
-func hidden(r rune) bool {
+func isHidden(r rune) bool {
 	return unicode.Is(unicode.Cc, r) || r == 0x061C || r == 0x200E || r == 0x200F || r == 0x2028 || r == 0x2029 ||
 		(r >= 0x202A && r <= 0x202E) || (r >= 0x2066 && r <= 0x2069)
 }

@@ -30,11 +30,11 @@ func unknownCommand(c *cobra.Command, args []string) error {
 	if near := human.Nearest(args[0], names); near != "" {
 		hint = "did you mean `" + c.CommandPath() + " " + near + "`?"
 	}
-	return invalid(hint, "unknown command `%s`", args[0])
+	return invalidInput(hint, "unknown command `%s`", args[0])
 }
 
-// wrongFlag says what is wrong with a flag, and which was meant.
-func wrongFlag(c *cobra.Command, err error) error {
+// flagError says what is wrong with a flag, and which was meant.
+func flagError(c *cobra.Command, err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return err
 	}
@@ -51,27 +51,27 @@ func wrongFlag(c *cobra.Command, err error) error {
 		})
 		name := unknown.GetSpecifiedName()
 		if unknown.GetSpecifiedShortnames() != "" {
-			return invalid(help, "unknown flag `-%s`", name)
+			return invalidInput(help, "unknown flag `-%s`", name)
 		}
-		return invalid(didYouMean("--"+name, names, help), "unknown flag `--%s`", name)
+		return invalidInput(didYouMean("--"+name, names, help), "unknown flag `--%s`", name)
 	}
 	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-		return invalid(help, "--%s: %v", bad.GetFlag().Name, bad.Unwrap())
+		return invalidInput(help, "--%s: %v", bad.GetFlag().Name, bad.Unwrap())
 	}
 	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
-		return invalid(help, "--%s wants a value", missing.GetFlag().Name)
+		return invalidInput(help, "--%s wants a value", missing.GetFlag().Name)
 	}
-	return invalid(help, "%v", err)
+	return invalidInput(help, "%v", err)
 }
 
-// wants refuses a wrong number of arguments, in words.
-func wants(least, most int, what string) cobra.PositionalArgs {
+// expectArgs refuses a wrong number of arguments, in words.
+func expectArgs(least, most int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return invalid("see: "+c.CommandPath()+" --help", "%s wants %s", c.CommandPath(), what)
+			return invalidInput("see: "+c.CommandPath()+" --help", "%s wants %s", c.CommandPath(), what)
 		case most >= 0 && len(args) > most:
-			return invalid("see: "+c.CommandPath()+" --help", "%s does not understand `%s`", c.CommandPath(), args[most])
+			return invalidInput("see: "+c.CommandPath()+" --help", "%s does not understand `%s`", c.CommandPath(), args[most])
 		}
 		return nil
 	}

@@ -18,51 +18,51 @@ import (
 	"dstack/internal/loop"
 )
 
-// addressBook is ~/.dstack/config.yml: which projects there are, where their
+// clientConfig is ~/.dstack/config.yml: which projects there are, where their
 // servers are, and with which token. What we do not know in it is kept.
-type addressBook struct {
-	Projects []address      `yaml:"projects"`
-	Repos    []folder       `yaml:"repos,omitempty"`
-	Rest     map[string]any `yaml:",inline"`
+type clientConfig struct {
+	Projects []projectConfig `yaml:"projects"`
+	Repos    []repoConfig    `yaml:"repos,omitempty"`
+	Unknown  map[string]any  `yaml:",inline"`
 }
 
-// address is how one project is reached.
-type address struct {
+// projectConfig is how one project is reached.
+type projectConfig struct {
 	Name    string         `yaml:"name"`
 	URL     string         `yaml:"url"`
 	Token   string         `yaml:"token"`
 	Default bool           `yaml:"default,omitempty"`
-	Rest    map[string]any `yaml:",inline"`
+	Unknown map[string]any `yaml:",inline"`
 }
 
-// folder is a folder that was registered.
-type folder struct {
+// repoConfig is a folder that was registered.
+type repoConfig struct {
 	Path     string         `yaml:"path"`
 	RepoID   string         `yaml:"repo_id"`
 	RepoType string         `yaml:"repo_type"`
-	Rest     map[string]any `yaml:",inline"`
+	Unknown  map[string]any `yaml:",inline"`
 }
 
 const (
-	bookLimit = 1 << 20
-	lockLimit = 10 * time.Second
-	lockRetry = 20 * time.Millisecond
+	maxConfigSize  = 1 << 20
+	maxLockWait    = 10 * time.Second
+	lockRetryDelay = 20 * time.Millisecond
 )
 
-func bookPath(home string) string { return filepath.Join(home, ".dstack", "config.yml") }
+func clientConfigPath(home string) string { return filepath.Join(home, ".dstack", "config.yml") }
 
 // Configure notes in home's .dstack/config.yml how project is reached. With
-// asDefault it becomes the default; the first project always does. It may be
+// isDefaultWanted it becomes the default; the first project always does. It may be
 // repeated, and others may write the file meanwhile.
 func Configure(home, project, url, token string, asDefault bool) error {
-	return changeBook(home, func(book *addressBook) error {
-		book.put(address{Name: project, URL: url, Token: token}, asDefault)
+	return updateClientConfig(home, func(book *clientConfig) error {
+		book.setProject(projectConfig{Name: project, URL: url, Token: token}, asDefault)
 		return nil
 	})
 }
 
-func (b *addressBook) put(new address, asDefault bool) {
-	asDefault = asDefault || b.byDefault() == nil
+func (b *clientConfig) setProject(new projectConfig, asDefault bool) {
+	asDefault = asDefault || b.defaultProject() == nil
 	at := -1
 	for i := range b.Projects {
 		if strings.EqualFold(b.Projects[i].Name, new.Name) {
@@ -73,14 +73,14 @@ func (b *addressBook) put(new address, asDefault bool) {
 		}
 	}
 	if at < 0 {
-		b.Projects, at = append(b.Projects, address{}), len(b.Projects)
+		b.Projects, at = append(b.Projects, projectConfig{}), len(b.Projects)
 	}
 	old := &b.Projects[at]
 	old.Name, old.URL, old.Token = new.Name, new.URL, new.Token
 	old.Default = old.Default || asDefault
 }
 
-func (b *addressBook) byDefault() *address {
+func (b *clientConfig) defaultProject() *projectConfig {
 	for i := range b.Projects {
 		if b.Projects[i].Default {
 			return &b.Projects[i]
@@ -89,7 +89,7 @@ func (b *addressBook) byDefault() *address {
 	return nil
 }
 
-func (b *addressBook) find(name string) *address {
+func (b *clientConfig) findProject(name string) *projectConfig {
 	for i := range b.Projects {
 		if strings.EqualFold(b.Projects[i].Name, name) {
 			return &b.Projects[i]
@@ -98,7 +98,7 @@ func (b *addressBook) find(name string) *address {
 	return nil
 }
 
-func (b *addressBook) names() []string {
+func (b *clientConfig) projectNames() []string {
 	names := make([]string, 0, len(b.Projects))
 	for _, p := range b.Projects {
 		names = append(names, p.Name)
@@ -106,17 +106,17 @@ func (b *addressBook) names() []string {
 	return names
 }
 
-// readBook reads the file; where there is none, the book is empty.
-func readBook(home string) (*addressBook, error) {
-	path := bookPath(home)
+// readClientConfig reads the file; where there is none, the book is empty.
+func readClientConfig(home string) (*clientConfig, error) {
+	path := clientConfigPath(home)
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return &addressBook{}, nil
+		return &clientConfig{}, nil
 	}
-	if err == nil && len(text) > bookLimit {
-		err = fmt.Errorf("it is larger than %d bytes", bookLimit)
+	if err == nil && len(text) > maxConfigSize {
+		err = fmt.Errorf("it is larger than %d bytes", maxConfigSize)
 	}
-	var book addressBook
+	var book clientConfig
 	if err == nil && len(strings.TrimSpace(string(text))) > 0 {
 		err = yaml.Load(text, &book)
 	}
@@ -128,18 +128,18 @@ func readBook(home string) (*addressBook, error) {
 	return &book, nil
 }
 
-// changeBook changes the file in one piece, while no other process does.
-func changeBook(home string, change func(*addressBook) error) error {
-	path := bookPath(home)
+// updateClientConfig changes the file in one piece, while no other process does.
+func updateClientConfig(home string, change func(*clientConfig) error) error {
+	path := clientConfigPath(home)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return cannotWrite(path, err)
 	}
-	unlock, err := lock(path + ".lock")
+	unlock, err := lockFile(path + ".lock")
 	if err != nil {
 		return cannotWrite(path, err)
 	}
 	defer unlock()
-	book, err := readBook(home)
+	book, err := readClientConfig(home)
 	if err != nil {
 		return err
 	}
@@ -188,13 +188,13 @@ func replaceFile(path string, text []byte) (err error) {
 	return os.Rename(temp.Name(), path)
 }
 
-// lock waits until no other process holds the file at path.
-func lock(path string) (func(), error) {
+// lockFile waits until no other process holds the file at path.
+func lockFile(path string) (func(), error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), lockLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), maxLockWait)
 	defer cancel()
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
@@ -205,16 +205,16 @@ func lock(path string) (func(), error) {
 			f.Close()
 			return nil, err
 		}
-		if loop.Sleep(ctx, lockRetry) != nil {
+		if loop.Sleep(ctx, lockRetryDelay) != nil {
 			f.Close()
-			return nil, fmt.Errorf("another process has held %s for %s", path, lockLimit)
+			return nil, fmt.Errorf("another process has held %s for %s", path, maxLockWait)
 		}
 	}
 }
 
-// connect finds the project that is meant and makes a client for its server.
-func (a *app) connect() (*api.Client, string, error) {
-	place, err := a.address()
+// newClient finds the project that is meant and makes a client for its server.
+func (a *app) newClient() (*api.Client, string, error) {
+	place, err := a.resolveProject()
 	if err != nil {
 		return nil, "", err
 	}
@@ -222,9 +222,9 @@ func (a *app) connect() (*api.Client, string, error) {
 	return client, place.Name, err
 }
 
-// address is where the meant project is: DSTACK_URL and DSTACK_TOKEN before
+// resolveProject is where the meant project is: DSTACK_URL and DSTACK_TOKEN before
 // the file, --project before DSTACK_PROJECT before the default.
-func (a *app) address() (address, error) {
+func (a *app) resolveProject() (projectConfig, error) {
 	name := a.project
 	if name == "" {
 		name, _ = a.env("DSTACK_PROJECT")
@@ -235,44 +235,44 @@ func (a *app) address() (address, error) {
 		if name == "" {
 			name = "main"
 		}
-		return address{Name: name, URL: url, Token: token}, nil
+		return projectConfig{Name: name, URL: url, Token: token}, nil
 	}
 	if url != "" {
-		return address{}, invalid("set DSTACK_TOKEN too, or unset DSTACK_URL", "DSTACK_URL is set without DSTACK_TOKEN")
+		return projectConfig{}, invalidInput("set DSTACK_TOKEN too, or unset DSTACK_URL", "DSTACK_URL is set without DSTACK_TOKEN")
 	}
-	book, err := readBook(a.home)
+	book, err := readClientConfig(a.home)
 	if err != nil {
-		return address{}, err
+		return projectConfig{}, err
 	}
-	return book.choose(name)
+	return book.chooseProject(name)
 }
 
-func (b *addressBook) choose(name string) (address, error) {
+func (b *clientConfig) chooseProject(name string) (projectConfig, error) {
 	if len(b.Projects) == 0 {
-		return address{}, &dstack.Error{Kind: dstack.Invalid, Message: "no server is configured",
+		return projectConfig{}, &dstack.Error{Kind: dstack.Invalid, Message: "no server is configured",
 			Hint: "start one here: dstack server\nor use another: dstack config --project main --url URL"}
 	}
 	if name != "" {
-		if found := b.find(name); found != nil {
+		if found := b.findProject(name); found != nil {
 			return *found, nil
 		}
-		return address{}, invalid(didYouMean(name, b.names(), "configured are: "+strings.Join(b.names(), ", ")),
+		return projectConfig{}, invalidInput(didYouMean(name, b.projectNames(), "configured are: "+strings.Join(b.projectNames(), ", ")),
 			"project `%s` is not configured", name)
 	}
-	if found := b.byDefault(); found != nil {
+	if found := b.defaultProject(); found != nil {
 		return *found, nil
 	}
 	if len(b.Projects) == 1 {
 		return b.Projects[0], nil
 	}
-	return address{}, invalid("name one: --project "+b.Projects[0].Name, "several projects are configured and none is the default")
+	return projectConfig{}, invalidInput("name one: --project "+b.Projects[0].Name, "several projects are configured and none is the default")
 }
 
-// remote is what most commands begin with: a client and the project's name.
+// connect is what most commands begin with: a client and the project's name.
 // The caller closes the client.
-func (a *app) remote(ctx context.Context) (*api.Client, string, error) {
+func (a *app) connect(ctx context.Context) (*api.Client, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", context.Cause(ctx)
 	}
-	return a.connect()
+	return a.newClient()
 }

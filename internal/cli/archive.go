@@ -1,0 +1,244 @@
+package cli
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/human"
+)
+
+// What a folder may hold at most.
+const (
+	maxArchiveSize = 64 << 20
+	maxFileSize    = 16 << 20
+	maxFiles       = 50_000
+	maxNamedFiles  = 20 // strange files named in one error
+)
+
+// archive is a folder packed as a tar: the same content gives the same bytes.
+type archive struct {
+	Hash  string
+	Size  int64
+	Files int
+	file  *os.File // without a name: it goes with the process, however that ends
+}
+
+// Close removes it.
+func (p *archive) Close() error { return p.file.Close() }
+
+// newReader reads it from its beginning.
+func (p *archive) newReader() io.Reader { return io.NewSectionReader(p.file, 0, p.Size) }
+
+// archiver is a walk through a folder.
+type archiver struct {
+	root          *os.Root
+	dir           string
+	excluded      []string // what never travels: it holds tokens and secrets
+	rules         *ignoreRules
+	tar           *tar.Writer
+	written       int64
+	files         int
+	rejected      []string // what cannot travel, and why
+	rejectedCount int
+}
+
+// archiveFolder packs dir, without what must stay away. The caller closes the parcel.
+func archiveFolder(ctx context.Context, dir string, away ...string) (_ *archive, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the folder: %w", err)
+	}
+	defer root.Close()
+	file, err := os.CreateTemp("", "dstack-upload-*")
+	if err != nil {
+		return nil, fmt.Errorf("make room for the upload: %w", err)
+	}
+	box := &archive{file: file}
+	defer func() {
+		if err != nil {
+			_ = box.Close()
+		}
+	}()
+	if err := os.Remove(file.Name()); err != nil {
+		return nil, fmt.Errorf("make room for the upload: %w", err)
+	}
+	sum := sha256.New()
+	p := &archiver{root: root, dir: dir, excluded: away, rules: readIgnoreRules(dir), tar: tar.NewWriter(io.MultiWriter(file, sum))}
+	if err := p.addFolder(ctx, nil); err != nil {
+		return nil, err
+	}
+	if err := p.rejectionError(); err != nil {
+		return nil, err
+	}
+	if err := p.tar.Close(); err != nil {
+		return nil, fmt.Errorf("pack the folder: %w", err)
+	}
+	if box.Size, err = file.Seek(0, io.SeekCurrent); err != nil {
+		return nil, fmt.Errorf("pack the folder: %w", err)
+	}
+	if box.Size > maxArchiveSize {
+		return nil, p.tooLargeError()
+	}
+	box.Hash, box.Files = hex.EncodeToString(sum.Sum(nil)), p.files
+	return box, nil
+}
+
+// addFolder packs what is in one folder, by name.
+func (p *archiver) addFolder(ctx context.Context, at []string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	p.rules.addFolder(filepath.Join(append([]string{p.dir}, at...)...), append(append([]string(nil), p.rules.prefix...), at...))
+	name := path.Join(append([]string{"."}, at...)...)
+	entries, err := fs.ReadDir(p.root.FS(), name)
+	if err != nil {
+		p.reject(name, "cannot be read")
+		return nil
+	}
+	for _, entry := range entries {
+		below := append(append([]string(nil), at...), entry.Name())
+		if entry.Name() == ".git" || p.rules.isIgnored(below, entry.IsDir()) || slices.Contains(p.excluded, filepath.Join(append([]string{p.dir}, below...)...)) {
+			continue
+		}
+		if err := p.addEntry(ctx, below, entry); err != nil {
+			return err
+		}
+		if p.files > maxFiles || p.written > maxArchiveSize {
+			return p.tooLargeError()
+		}
+	}
+	return nil
+}
+
+func (p *archiver) addEntry(ctx context.Context, at []string, entry fs.DirEntry) error {
+	name := path.Join(at...)
+	switch kind := entry.Type(); {
+	case kind.IsDir():
+		if err := p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: archiveTime}); err != nil {
+			return fmt.Errorf("pack %s: %w", name, err)
+		}
+		return p.addFolder(ctx, at)
+	case kind.IsRegular():
+		return p.addFile(name)
+	case kind&fs.ModeSymlink != 0:
+		return p.addLink(name)
+	case kind&fs.ModeSocket != 0:
+		p.reject(name, "is a socket")
+	case kind&fs.ModeNamedPipe != 0:
+		p.reject(name, "is a named pipe")
+	case kind&fs.ModeDevice != 0:
+		p.reject(name, "is a device")
+	default:
+		p.reject(name, "is not a file")
+	}
+	return nil
+}
+
+// archiveTime is the time of every packed file, so that touching one does not
+// make another parcel.
+var archiveTime = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func (p *archiver) addFile(name string) error {
+	// Opened without waiting, should it have become a pipe by now.
+	f, err := p.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		p.reject(name, "cannot be read")
+		return nil
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		p.reject(name, "is not a file any more")
+		return nil
+	}
+	if info.Size() > maxFileSize {
+		p.reject(name, fmt.Sprintf("has %s, %s are the most", human.Bytes(info.Size()), human.Bytes(maxFileSize)))
+		return nil
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err != nil || len(content) > maxFileSize {
+		p.reject(name, "changed while it was read")
+		return nil
+	}
+	mode := int64(0o644)
+	if info.Mode()&0o111 != 0 {
+		mode = 0o755
+	}
+	head := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content)), ModTime: archiveTime}
+	if err := p.tar.WriteHeader(head); err != nil {
+		return fmt.Errorf("pack %s: %w", name, err)
+	}
+	if _, err := p.tar.Write(content); err != nil {
+		return fmt.Errorf("pack %s: %w", name, err)
+	}
+	p.files++
+	p.written += int64(len(content))
+	return nil
+}
+
+// addLink packs a symbolic link that stays within the folder.
+func (p *archiver) addLink(name string) error {
+	target, err := p.root.Readlink(name)
+	if err != nil {
+		p.reject(name, "cannot be read")
+		return nil
+	}
+	_, err = p.root.Stat(name) // refuses to leave the folder
+	leaves := err != nil && !errors.Is(err, fs.ErrNotExist)
+	if filepath.IsAbs(target) || !filepath.IsLocal(filepath.Join(filepath.Dir(name), target)) || leaves {
+		p.reject(name, "is a link out of the folder, to "+target)
+		return nil
+	}
+	head := &tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, ModTime: archiveTime}
+	if err := p.tar.WriteHeader(head); err != nil {
+		return fmt.Errorf("pack %s: %w", name, err)
+	}
+	p.files++
+	return nil
+}
+
+func (p *archiver) reject(name, why string) {
+	if p.rejectedCount++; p.rejectedCount <= maxNamedFiles {
+		p.rejected = append(p.rejected, name+" "+why)
+	}
+}
+
+// rejectionError names all that cannot travel, at once.
+func (p *archiver) rejectionError() error {
+	if p.rejectedCount == 0 {
+		return nil
+	}
+	files := "a file"
+	if p.rejectedCount > 1 {
+		files = fmt.Sprintf("%d files", p.rejectedCount)
+	}
+	list := strings.Join(p.rejected, "\n")
+	if more := p.rejectedCount - len(p.rejected); more > 0 {
+		list += fmt.Sprintf("\nand %d more", more)
+	}
+	return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("cannot upload %s: %s cannot travel\n%s", p.dir, files, list),
+		Hint: "list what the service does not need in .dstackignore"}
+}
+
+func (p *archiver) tooLargeError() error {
+	why := fmt.Sprintf("its files have more than %s in all", human.Bytes(maxArchiveSize))
+	if p.files > maxFiles {
+		why = fmt.Sprintf("it has more than %d files", maxFiles)
+	}
+	return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("cannot upload %s: %s", p.dir, why),
+		Hint: "go to the service's own folder, or list what it does not need in .dstackignore"}
+}

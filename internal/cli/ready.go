@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/human"
+)
+
+// printReady prints the lines that stay once a service is ready, or need not be
+// before a request comes. waited is how long that took; 0: nobody waited.
+func (a *app) printReady(v api.RunView, waited time.Duration) {
+	name := cleanLine(v.Name)
+	words := strings.TrimPrefix(describeRun(v), name)
+	if v.Status == api.StatusReady {
+		words = " is " + a.err.paint(green, string(v.Status))
+		if waited > 0 {
+			words += " after " + human.Duration(waited.Round(time.Second))
+		}
+	}
+	a.printInfo(" %s%s", a.err.paint(bold, name), words)
+	a.printInfo("")
+	a.printResult("   service  %s", cleanLine(v.URL))
+	if isLocalhostName(v.URL) && v.PathURL != "" {
+		a.printResult("        or  %s", cleanLine(v.PathURL))
+	}
+	if v.Model != nil {
+		a.printResult("   model    %s at %s", cleanLine(v.Model.Name), cleanLine(v.Model.URL))
+		if isLocalhostName(v.Model.URL) && v.Model.PathURL != "" {
+			a.printResult("        or  %s", cleanLine(v.Model.PathURL))
+		}
+	}
+	a.printInfo("")
+	for _, line := range exampleCall(v) {
+		a.printInfo("   %s", cleanLine(line))
+	}
+	a.printInfo("")
+}
+
+// isLocalhostName says that some programs find no address for the host: names
+// below localhost are for curl and browsers.
+func isLocalhostName(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && strings.HasSuffix(u.Hostname(), ".localhost")
+}
+
+// exampleCall is how to call the service, ready to be pasted.
+func exampleCall(v api.RunView) []string {
+	token := ""
+	if v.Auth {
+		token = ` -H "Authorization: Bearer $DSTACK_TOKEN"`
+	}
+	if v.Model == nil {
+		return []string{"curl " + shellQuote(v.URL) + token}
+	}
+	body := fmt.Sprintf(`{"model": %q, "messages": [{"role": "user", "content": "Hi"}]}`, v.Model.Name)
+	return []string{
+		"curl " + shellQuote(strings.TrimSuffix(v.Model.URL, "/")+"/v1/chat/completions") + ` \`,
+		strings.TrimPrefix(token+" -H 'Content-Type: application/json' \\", " "),
+		"-d " + shellQuote(body),
+	}
+}
+
+// shellQuote is text as one word of a shell.
+func shellQuote(text string) string {
+	if text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:/._-") == "" {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
+}

@@ -1,0 +1,188 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/human"
+)
+
+// waitFlags say what comes after a submission.
+type waitFlags struct {
+	detach  bool
+	wait    string
+	timeout time.Duration
+	json    bool
+}
+
+// addTo adds the flags; defaultProject says how long is waited without --timeout.
+func (f *waitFlags) addTo(c *cobra.Command, byDefault string) {
+	flags := c.Flags()
+	flags.BoolVarP(&f.detach, "detach", "d", false, "return once it is submitted")
+	flags.StringVar(&f.wait, "wait", "", "`ready`: return once it is ready")
+	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for it to be ready ("+byDefault+")")
+	addOutputFlag(c, &f.json)
+}
+
+// validate refuses what does not go together, and sets how long is waited.
+func (f *waitFlags) validate() error {
+	err := checkExclusive(
+		[]exclusiveFlag{{"--detach", f.detach}, {"--wait", f.wait != ""}},
+		[]exclusiveFlag{{"--detach", f.detach}, {"--timeout", f.timeout != 0}},
+	)
+	switch {
+	case err != nil:
+		return err
+	case f.wait != "" && f.wait != "ready":
+		return invalidInput("write: --wait ready", "--wait: %q is nothing to wait for", f.wait)
+	case f.timeout < 0:
+		return invalidInput("write a time such as 10m", "--timeout: a time cannot be negative")
+	case f.wait == "ready" && f.timeout == 0:
+		f.timeout = defaultWaitTimeout
+	}
+	return nil
+}
+
+// defaultWaitTimeout is how long --wait waits.
+const defaultWaitTimeout = 10 * time.Minute
+
+// runWatcher is what comes after a submission.
+type runWatcher struct {
+	*app
+	client    *api.Client
+	project   string
+	waitFlags waitFlags
+	skipLogs  bool // return once it is ready: nobody asked for its logs
+}
+
+// watchRun is what comes after the submission: nothing, waiting, or waiting and
+// then the logs.
+func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
+	if s.waitFlags.detach {
+		if s.waitFlags.json {
+			return s.printJSON(view)
+		}
+		s.printInfo(" %s is submitted", view.Name)
+		s.printFollowUps(view.Name)
+		return nil
+	}
+	began, waited := time.Now(), time.Duration(0)
+	settled, err := s.waitUntilReady(ctx, view)
+	if view.ReadyAt == nil || view.Status != api.StatusReady {
+		waited = time.Since(began)
+	}
+	if s.waitFlags.json && settled.Name != "" {
+		err = errors.Join(s.printJSON(settled), err)
+	}
+	if err != nil && ctx.Err() != nil {
+		return s.detach(view.Name)
+	}
+	if err != nil || s.waitFlags.json {
+		return err
+	}
+	s.printReady(settled, waited)
+	if s.skipLogs || s.waitFlags.wait != "" || settled.Status == api.StatusSleeping {
+		return nil
+	}
+	s.printInfo(" Following its logs; Ctrl-C detaches, the service keeps running.")
+	s.printInfo("")
+	if err := s.followRun(ctx, settled); err != nil {
+		if ctx.Err() != nil {
+			return s.detach(view.Name)
+		}
+		return err
+	}
+	return nil
+}
+
+// detach ends the watching, not the run. Who waited for it to be ready does
+// not know that it is.
+func (s *runWatcher) detach(name string) error {
+	s.printInfo("detached; %s keeps running", name)
+	s.printFollowUps(name)
+	if s.waitFlags.wait != "" || s.waitFlags.json {
+		return &dstack.Error{Kind: dstack.Conflict, Message: "interrupted before " + name + " was ready"}
+	}
+	return nil
+}
+
+func (a *app) printFollowUps(name string) {
+	a.printInfo("  %s  dstack logs %s -f", a.err.paint(bold, "back"), name)
+	a.printInfo("  %s  dstack stop %s", a.err.paint(bold, "stop"), name)
+}
+
+// waitUntilReady waits until this revision has been ready once.
+func (s *runWatcher) waitUntilReady(ctx context.Context, view api.RunView) (api.RunView, error) {
+	revision := view.Revision
+	w := &runWaiter{app: s.app, client: s.client, project: s.project, timeout: s.waitFlags.timeout}
+	w.isDone = func(v api.RunView) (bool, error) { return waitOutcome(v, revision) }
+	w.timeoutError = func(v api.RunView) error {
+		late := &failureReport{now: describeRun(v), err: &dstack.Error{Kind: dstack.Timeout,
+			Message: fmt.Sprintf("%s was not ready within %s", v.Name, s.waitFlags.timeout),
+			Hint:    fmt.Sprintf("it goes on: dstack logs %s -f\nor end it: dstack stop %s", v.Name, v.Name)}}
+		late.addReplicas(v)
+		return late
+	}
+	return w.waitUntilDone(ctx, view)
+}
+
+// waitOutcome says whether the wait for a revision of a run is over, and how.
+func waitOutcome(v api.RunView, revision int) (bool, error) {
+	switch {
+	case v.RolledBack != nil && v.RolledBack.From == revision:
+		return true, rollbackError(v)
+	case v.Revision != revision: // a smaller one, too: ours and a later one were rolled back meanwhile
+		return true, &dstack.Error{Kind: dstack.Conflict,
+			Message: fmt.Sprintf("revision %d of %s was replaced by revision %d before it was ready", revision, v.Name, v.Revision),
+			Hint:    "see: dstack history " + v.Name}
+	case v.Status.IsFinished():
+		return true, endError(v)
+	case v.Status == api.StatusStopping && v.Ending != dstack.EndFailed && v.Ending != dstack.EndNoCapacity:
+		return true, endError(v)
+	}
+	return hasBecomeReady(v), nil
+}
+
+// hasBecomeReady says that the present revision has served as wanted, or need not
+// before a request comes. Once it has, fewer replicas than wanted are a matter
+// of load, unless all that served have crashed.
+func hasBecomeReady(v api.RunView) bool {
+	switch v.Status {
+	case api.StatusSleeping:
+		return true
+	case api.StatusReady, api.StatusDegraded, api.StatusStarting, api.StatusWaiting:
+		return v.ReadyAt != nil && v.Ready >= max(v.Min, 1)
+	case api.StatusUpdating, api.StatusFailing, api.StatusStopping, api.StatusStopped, api.StatusFailed:
+		return false
+	}
+	return false
+}
+
+// rollbackError is the story of a revision that did not become ready.
+func rollbackError(v api.RunView) error {
+	b := v.RolledBack
+	story := &failureReport{output: b.LastOutput, err: &dstack.Error{Kind: dstack.RolledBack,
+		Message: fmt.Sprintf("revision %d of %s did not become ready, rolled back to %d", b.From, v.Name, b.To),
+		Hint:    fmt.Sprintf("dstack events %s\ndstack logs %s", v.Name, v.Name)}}
+	if why := cleanLine(b.Reason); why != "" && len(b.LastOutput) > 0 {
+		story.why = []string{why + ":"}
+	} else if why != "" {
+		story.why = []string{why}
+	}
+	serving := max(v.Ready, v.Serving)
+	switch {
+	case v.Revision == b.To && serving > 0:
+		story.now = fmt.Sprintf("revision %d serves, %d of %s", b.To, serving, human.Count(v.DesiredReplicas, "replica"))
+	case v.Revision == b.To && v.Status == api.StatusSleeping:
+		story.now = fmt.Sprintf("revision %d sleeps until a request comes", b.To)
+	default:
+		story.now = describeRun(v)
+	}
+	return story
+}
