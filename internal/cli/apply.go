@@ -42,7 +42,7 @@ func newApplyCommand(a *app) *cobra.Command {
 	return c
 }
 
-// applyCommand is one apply, from the file to the running service.
+// applyCommand is one `dstack apply`, from the file to the running service.
 type applyCommand struct {
 	runWatcher
 	flags   applyFlags
@@ -73,8 +73,8 @@ func (j *applyCommand) run(ctx context.Context, args []string) error {
 	return j.watchRun(ctx, *view)
 }
 
-// readSpec reads what is asked for. All that is wrong is reported at once,
-// and before anybody is asked anything.
+// readSpec reads the specification of the run. It reports all problems at once,
+// before the first request to the server.
 func (j *applyCommand) readSpec(args []string) error {
 	request, err := j.readRequest(&j.flags, args)
 	if err != nil {
@@ -93,35 +93,36 @@ func (j *applyCommand) readSpec(args []string) error {
 	return nil
 }
 
-// createArchive packs the folder that the user is in.
+// createArchive packs the current folder.
 func (j *applyCommand) createArchive(ctx context.Context) error {
 	dir, err := filepath.EvalSymlinks(j.dir)
 	if err != nil {
 		return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "cannot find the folder you are in", Hint: "go to another one"}
 	}
-	away := []string{filepath.Join(j.home, ".dstack")}
-	// A change of the file is a change of what it says, and told as such. Were
-	// it among the code, too, no change could be made in place.
-	away = append(away, j.resolvePath(j.request.file.name))
-	for _, name := range j.flags.envFiles { // what is in them is for the run's environment only
-		away = append(away, j.resolvePath(name))
+	excluded := []string{filepath.Join(j.home, ".dstack")}
+	// The configuration is compared field by field. As a part of the code, each
+	// of its changes would replace all replicas.
+	excluded = append(excluded, j.resolvePath(j.request.file.name))
+	for _, name := range j.flags.envFiles { // their values are only for the environment of the run
+		excluded = append(excluded, j.resolvePath(name))
 	}
-	for i, name := range away {
+	for i, name := range excluded {
 		if real, err := filepath.EvalSymlinks(name); err == nil {
-			away[i] = real
+			excluded[i] = real
 		}
 	}
 	repo := newLocalRepo(dir)
 	j.spec.RepoID, j.spec.RepoData = repo.RepoID, repo.RepoInfo
 	return j.withProgress(func() string { return "packing " + dir }, func() (err error) {
-		if j.archive, err = archiveFolder(ctx, dir, away...); err == nil {
+		if j.archive, err = archiveFolder(ctx, dir, excluded...); err == nil {
 			j.spec.RepoCodeHash = &j.archive.Hash
 		}
 		return err
 	})
 }
 
-// planAndApply shows the plan, asks, and applies. A nil view: the user said no.
+// planAndApply prints the plan, asks for confirmation and applies. It returns
+// nil if the answer is no.
 func (j *applyCommand) planAndApply(ctx context.Context) (*api.RunView, error) {
 	var preview api.Preview
 	err := j.withProgress(func() string { return "looking for machines" }, func() (err error) {
@@ -146,7 +147,8 @@ func (j *applyCommand) planAndApply(ctx context.Context) (*api.RunView, error) {
 	return &view, err
 }
 
-// checkCapacity refuses what no machine suits, unless it may wait for one.
+// checkCapacity returns an error if no machine suits a new run and its retry
+// policy does not let it wait for one.
 func (j *applyCommand) checkCapacity(preview api.Preview) error {
 	events, _ := spec.Merge(j.spec.Configuration, j.spec.Profile).RetryRule()
 	if len(preview.Placements) > 0 || preview.Existing != nil || slices.Contains(events, spec.EventNoCapacity) {
@@ -165,7 +167,7 @@ func (j *applyCommand) checkCapacity(preview api.Preview) error {
 	return refused
 }
 
-// confirmApply asks, unless -y said so.
+// confirmApply asks for confirmation, unless -y is set.
 func (j *applyCommand) confirmApply(ctx context.Context, preview api.Preview) (bool, error) {
 	if j.flags.yes {
 		return true, nil
@@ -181,7 +183,7 @@ func (j *applyCommand) confirmApply(ctx context.Context, preview api.Preview) (b
 	return yes, err
 }
 
-// submitRun hands the folder in, and then the run.
+// submitRun registers the folder, uploads the code and applies the run.
 func (j *applyCommand) submitRun(ctx context.Context, preview api.Preview) (api.RunView, error) {
 	repo := api.InitRepo{RepoID: j.spec.RepoID, RepoInfo: j.spec.RepoData}
 	if err := j.client.InitRepo(ctx, j.project, repo); err != nil {
@@ -202,6 +204,7 @@ func (j *applyCommand) submitRun(ctx context.Context, preview api.Preview) (api.
 	return view, err
 }
 
+// uploadCode uploads the archive and shows the progress.
 func (j *applyCommand) uploadCode(ctx context.Context) error {
 	var sent atomic.Int64
 	words := func() string {
@@ -213,7 +216,7 @@ func (j *applyCommand) uploadCode(ctx context.Context) error {
 	})
 }
 
-// countingReader is a reader that tells how far it is.
+// countingReader counts the bytes that are read through it.
 type countingReader struct {
 	io.Reader
 	count *atomic.Int64

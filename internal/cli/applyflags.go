@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// applyFlags is what can be said to apply beside the file.
+// applyFlags are the flags of `dstack apply`.
 type applyFlags struct {
 	waitFlags
 	file      string
@@ -73,8 +73,8 @@ func (f *applyFlags) addTo(c *cobra.Command) {
 	flags.StringVar(&f.idleDuration, "idle-duration", "", "keep a machine that has nothing to do for this `TIME`")
 }
 
-// validate refuses flags that do not go together, and those given without a
-// value, as by a script whose variable is empty.
+// validate returns an error for flags that exclude each other, and for flags
+// with an empty value, such as an unset variable of a script.
 func (f *applyFlags) validate(given *pflag.FlagSet) error {
 	var empty error
 	given.Visit(func(flag *pflag.Flag) {
@@ -100,13 +100,13 @@ func (f *applyFlags) validate(given *pflag.FlagSet) error {
 	return f.waitFlags.validate()
 }
 
-// exclusiveFlag is one of several flags that do not go together.
+// exclusiveFlag is a flag of a group of which at most one may be set.
 type exclusiveFlag struct {
 	flag string
 	set  bool
 }
 
-// checkExclusive refuses flags of which at most one may be set.
+// checkExclusive returns an error if two flags of a group are set.
 func checkExclusive(groups ...[]exclusiveFlag) error {
 	for _, group := range groups {
 		first := ""

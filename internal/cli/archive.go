@@ -21,43 +21,46 @@ import (
 	"dstack/internal/human"
 )
 
-// What a folder may hold at most.
+// The limits of an archive.
 const (
 	maxArchiveSize = 64 << 20
 	maxFileSize    = 16 << 20
 	maxFiles       = 50_000
-	maxNamedFiles  = 20 // strange files named in one error
+	maxNamedFiles  = 20 // rejected files that the error names
 )
 
-// archive is a folder packed as a tar: the same content gives the same bytes.
+// archive is a folder packed as a tar file. The same content gives the same
+// bytes, and so the same hash.
 type archive struct {
 	Hash  string
 	Size  int64
 	Files int
-	file  *os.File // without a name: it goes with the process, however that ends
+	file  *os.File // unlinked: removed when the process ends
 }
 
-// Close removes it.
+// Close removes the archive.
 func (p *archive) Close() error { return p.file.Close() }
 
-// newReader reads it from its beginning.
+// newReader returns a reader of the whole archive.
 func (p *archive) newReader() io.Reader { return io.NewSectionReader(p.file, 0, p.Size) }
 
-// archiver is a walk through a folder.
+// archiver packs the files of a folder, and of the folders in it.
 type archiver struct {
 	root          *os.Root
 	dir           string
-	excluded      []string // what never travels: it holds tokens and secrets
+	excluded      []string // never packed: files with tokens and secrets
 	rules         *ignoreRules
 	tar           *tar.Writer
 	written       int64
 	files         int
-	rejected      []string // what cannot travel, and why
+	rejected      []string // rejected files and why, at most maxNamedFiles
 	rejectedCount int
 }
 
-// archiveFolder packs dir, without what must stay away. The caller closes the parcel.
-func archiveFolder(ctx context.Context, dir string, away ...string) (_ *archive, err error) {
+// archiveFolder packs dir without the ignored and the excluded paths, which are
+// absolute. The caller closes the archive. Files that cannot be packed are an
+// error of kind TooLarge that names them.
+func archiveFolder(ctx context.Context, dir string, excluded ...string) (_ *archive, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open the folder: %w", err)
@@ -77,7 +80,7 @@ func archiveFolder(ctx context.Context, dir string, away ...string) (_ *archive,
 		return nil, fmt.Errorf("make room for the upload: %w", err)
 	}
 	sum := sha256.New()
-	p := &archiver{root: root, dir: dir, excluded: away, rules: readIgnoreRules(dir), tar: tar.NewWriter(io.MultiWriter(file, sum))}
+	p := &archiver{root: root, dir: dir, excluded: excluded, rules: readIgnoreRules(dir), tar: tar.NewWriter(io.MultiWriter(file, sum))}
 	if err := p.addFolder(ctx, nil); err != nil {
 		return nil, err
 	}
@@ -97,7 +100,7 @@ func archiveFolder(ctx context.Context, dir string, away ...string) (_ *archive,
 	return box, nil
 }
 
-// addFolder packs what is in one folder, by name.
+// addFolder packs the entries of a folder in the order of their names.
 func (p *archiver) addFolder(ctx context.Context, at []string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -124,6 +127,7 @@ func (p *archiver) addFolder(ctx context.Context, at []string) error {
 	return nil
 }
 
+// addEntry packs a file, a link or a folder, and rejects everything else.
 func (p *archiver) addEntry(ctx context.Context, at []string, entry fs.DirEntry) error {
 	name := path.Join(at...)
 	switch kind := entry.Type(); {
@@ -148,12 +152,13 @@ func (p *archiver) addEntry(ctx context.Context, at []string, entry fs.DirEntry)
 	return nil
 }
 
-// archiveTime is the time of every packed file, so that touching one does not
-// make another parcel.
+// archiveTime is the modification time of every packed file: a touched file does
+// not change the hash.
 var archiveTime = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
 
+// addFile packs a regular file.
 func (p *archiver) addFile(name string) error {
-	// Opened without waiting, should it have become a pipe by now.
+	// O_NONBLOCK: the file may have become a named pipe since it was listed.
 	f, err := p.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		p.reject(name, "cannot be read")
@@ -190,14 +195,14 @@ func (p *archiver) addFile(name string) error {
 	return nil
 }
 
-// addLink packs a symbolic link that stays within the folder.
+// addLink packs a symbolic link whose target is in the folder.
 func (p *archiver) addLink(name string) error {
 	target, err := p.root.Readlink(name)
 	if err != nil {
 		p.reject(name, "cannot be read")
 		return nil
 	}
-	_, err = p.root.Stat(name) // refuses to leave the folder
+	_, err = p.root.Stat(name) // an error for targets outside of the folder
 	leaves := err != nil && !errors.Is(err, fs.ErrNotExist)
 	if filepath.IsAbs(target) || !filepath.IsLocal(filepath.Join(filepath.Dir(name), target)) || leaves {
 		p.reject(name, "is a link out of the folder, to "+target)
@@ -211,13 +216,14 @@ func (p *archiver) addLink(name string) error {
 	return nil
 }
 
+// reject records a file that cannot be packed.
 func (p *archiver) reject(name, why string) {
 	if p.rejectedCount++; p.rejectedCount <= maxNamedFiles {
 		p.rejected = append(p.rejected, name+" "+why)
 	}
 }
 
-// rejectionError names all that cannot travel, at once.
+// rejectionError returns one error for all rejected files, or nil.
 func (p *archiver) rejectionError() error {
 	if p.rejectedCount == 0 {
 		return nil
@@ -234,6 +240,7 @@ func (p *archiver) rejectionError() error {
 		Hint: "list what the service does not need in .dstackignore"}
 }
 
+// tooLargeError returns the error of a folder beyond the limits.
 func (p *archiver) tooLargeError() error {
 	why := fmt.Sprintf("its files have more than %s in all", human.Bytes(maxArchiveSize))
 	if p.files > maxFiles {

@@ -10,10 +10,11 @@ import (
 	"dstack/internal/api"
 )
 
-// maxChangeWidth is where how a change is made ends, on a wide terminal.
+// maxChangeWidth is the column at which the strategy of a change ends on a wide
+// terminal.
 const maxChangeWidth = 100
 
-// printChanges shows what a running service would become.
+// printChanges prints how the plan changes a run that exists.
 func (j *applyCommand) printChanges(preview api.Preview) {
 	known := preview.Existing
 	if known == nil || (len(preview.Changes) == 0 && !j.flags.force) {
@@ -21,7 +22,7 @@ func (j *applyCommand) printChanges(preview api.Preview) {
 	}
 	next := known.Revision + 1
 	if b := known.RolledBack; b != nil {
-		next = max(next, b.From+1) // a failed one's number is not given again
+		next = max(next, b.From+1) // the number of a failed revision is not used again
 	}
 	j.printInfo(" %s changes from revision %d to %d", j.err.paint(bold, cleanLine(known.Name)), known.Revision, next)
 	j.printInfo("")
@@ -29,7 +30,7 @@ func (j *applyCommand) printChanges(preview api.Preview) {
 	j.printInfo(" %s", describeStrategy(preview.Changes, preview.Strategy))
 }
 
-// printChangeList shows one change a line, with how it is made at the end of it.
+// printChangeList prints a change per line, with its strategy aligned at the end.
 func (a *app) printChangeList(changes []api.Change) {
 	if len(changes) == 0 {
 		return
@@ -40,7 +41,7 @@ func (a *app) printChangeList(changes []api.Change) {
 		widest = max(widest, lipgloss.Width(lines[i]))
 	}
 	room := min(a.err.width(), maxChangeWidth) - 4 - hows
-	if a.err.width() <= 0 { // a pipe has room for all of it
+	if a.err.width() <= 0 { // a pipe is not cut
 		room = min(widest, maxChangeWidth) + 5
 	}
 	for i, line := range lines {
@@ -53,7 +54,7 @@ func (a *app) printChangeList(changes []api.Change) {
 	a.printInfo("")
 }
 
-// formatChanges is one line a change: commands.1   a  →  b.
+// formatChanges returns a line per change: commands.1   a  →  b.
 func formatChanges(changes []api.Change) []string {
 	paths, froms := 0, 0
 	for _, c := range changes {
@@ -75,12 +76,12 @@ func formatChanges(changes []api.Change) []string {
 }
 
 const (
-	maxAlignedWidth = 24 // a longer value moves its arrow, and no other
-	maxUncutWidth   = 24 // values up to this are shown whole
-	minSharedLength = 8  // less than this that two values share is not left out
+	maxAlignedWidth = 24 // longer values are not aligned
+	maxUncutWidth   = 24 // shorter values are shown in full
+	minSharedLength = 8  // shorter shared text is shown in full
 )
 
-// shortenCommon leaves out what two long values have in common, whole words only:
+// shortenCommon replaces the words that two long values share by an ellipsis:
 // vllm serve … --port 1 and … --port 2.
 func shortenCommon(from, to string) (short, other string) {
 	if max(lipgloss.Width(from), lipgloss.Width(to)) <= maxUncutWidth {
@@ -92,7 +93,7 @@ func shortenCommon(from, to string) (short, other string) {
 		head++
 	}
 	if head > 0 && strings.HasPrefix(x[head-1], "-") {
-		head-- // a flag stays with its value
+		head-- // keep a flag with its value
 	}
 	tail := 0
 	for tail < min(len(x), len(y))-head-1 && x[len(x)-1-tail] == y[len(y)-1-tail] {
@@ -101,8 +102,8 @@ func shortenCommon(from, to string) (short, other string) {
 	return cutWords(x, head, tail, 2), cutWords(y, head, tail, 0)
 }
 
-// cutWords is words without those that stand before head, but for the first lead
-// of them, and without the last tail ones.
+// cutWords replaces words[:head] and the last tail words by an ellipsis. It keeps
+// the first lead words, and shared text that is shorter than minSharedLength.
 func cutWords(words []string, head, tail, lead int) string {
 	start, end := strings.Join(words[:head], " "), strings.Join(words[len(words)-tail:], " ")
 	middle := strings.Join(words[head:len(words)-tail], " ")
@@ -125,8 +126,8 @@ func cutWords(words []string, head, tail, lead int) string {
 	return middle
 }
 
-// describeStrategy says what changes mean for those who use the service. Without a
-// change it is a run that is started anew.
+// describeStrategy says how a change affects the users of the service. No change
+// is a forced restart.
 func describeStrategy(changes []api.Change, how string) string {
 	switch {
 	case how == api.HowInPlace:
@@ -139,7 +140,7 @@ func describeStrategy(changes []api.Change, how string) string {
 	return "One new replica becomes ready before an old one leaves. Nothing is interrupted."
 }
 
-// combineStrategies is how changes come about together: by the most that any needs.
+// combineStrategies returns the most disruptive strategy of the changes.
 func combineStrategies(changes []api.Change) string {
 	how := ""
 	for _, rank := range []string{api.HowInPlace, api.HowRolling, api.HowRecreate} {

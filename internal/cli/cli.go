@@ -1,4 +1,5 @@
-// Package cli is the command line: it asks a server, and shows what it says.
+// Package cli is the command line: it sends requests to a server and prints the
+// answers.
 package cli
 
 import (
@@ -18,20 +19,20 @@ import (
 	"dstack/internal/spec"
 )
 
-// Options is what the command line is built from. Zero fields mean the
-// process's own.
+// Options configures the command line. Zero fields mean the values of the
+// process: its streams, its environment, its folder and its user's home.
 type Options struct {
 	Version string
 	In      io.Reader
 	Out     io.Writer
 	Err     io.Writer
 	Env     func(string) (string, bool)
-	Dir     string // the folder that the user is in
-	Home    string // whose .dstack is read
-	// Templates finds the chat template of a model; nil: nowhere.
+	Dir     string // the current folder
+	Home    string // the folder of .dstack
+	// Templates returns the chat template of a model; nil if there is no hub.
 	Templates func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
-	Server    *cobra.Command   // `dstack server`, made by the wiring
-	Extra     []*cobra.Command // more of them, such as the hidden keeper
+	Server    *cobra.Command   // `dstack server`; nil: none
+	Extra     []*cobra.Command // further commands, such as the hidden process keeper
 }
 
 // app is what all commands share.
@@ -48,7 +49,7 @@ type app struct {
 	templates func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
 }
 
-// New makes the command tree. Run it with Execute.
+// New returns the root command. Run it with Execute.
 func New(o Options) *cobra.Command {
 	a := newApp(o)
 	root := &cobra.Command{
@@ -94,7 +95,7 @@ func newApp(o Options) *app {
 		a.env = os.LookupEnv
 	}
 	if a.dir == "" {
-		a.dir, _ = os.Getwd() // gone: whoever needs it says so
+		a.dir, _ = os.Getwd() // a deleted folder is an error where it is needed
 	}
 	if a.home == "" {
 		a.home, _ = os.UserHomeDir()
@@ -106,14 +107,14 @@ func newApp(o Options) *app {
 	return a
 }
 
-// isSet says that a variable is there and not empty.
+// isSet reports whether an environment variable is set and not empty.
 func (a *app) isSet(name string) bool {
 	value, _ := a.env(name)
 	return value != ""
 }
 
-// markRunErrors marks the errors of a command's own work, and of those under it, so
-// that those of its usage, which cobra makes, are the ones left.
+// markRunErrors wraps errors from RunE so that Execute can tell them from
+// cobra's usage errors.
 func markRunErrors(c *cobra.Command) {
 	for _, under := range c.Commands() {
 		markRunErrors(under)
@@ -133,7 +134,8 @@ func markRunErrors(c *cobra.Command) {
 	}
 }
 
-// usageError is the error of a command that was called in a wrong way.
+// usageError returns an error of cobra's as invalid input, and every other error
+// as it is.
 func usageError(c *cobra.Command, err error) error {
 	_, said := errors.AsType[*dstack.Error](err)
 	_, problems := errors.AsType[spec.Problems](err)
@@ -143,9 +145,9 @@ func usageError(c *cobra.Command, err error) error {
 	return invalidInput("see: "+c.CommandPath()+" --help", "%v", err)
 }
 
-// Execute runs the command line and returns its exit status. The first
-// interrupt cancels the context, so that the command can say how things
-// stand; the second ends the process at once.
+// Execute runs the command line and returns its exit status. The first interrupt
+// cancels the context, so that the command can report the state of its work. The
+// second one ends the process at once.
 func Execute(ctx context.Context, root *cobra.Command) int {
 	ctx, stop := withInterrupt(ctx)
 	defer stop()
@@ -165,13 +167,15 @@ func Execute(ctx context.Context, root *cobra.Command) int {
 	return exitCode(err)
 }
 
-// interruptWindow is how close two signals are that mean one: some programs
-// signal both a process and its group.
+// interruptWindow is the time in which several signals count as one: some
+// programs signal both a process and its group.
 const interruptWindow = 100 * time.Millisecond
 
-// errInterrupted is why a context ended when the user pressed Ctrl-C.
+// errInterrupted is the cause of a context that an interrupt canceled.
 var errInterrupted = &dstack.Error{Kind: dstack.Conflict, Message: "interrupted"}
 
+// withInterrupt returns a context that the first interrupt cancels, and the
+// function that stops listening for interrupts.
 func withInterrupt(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
@@ -204,7 +208,7 @@ func withInterrupt(parent context.Context) (context.Context, func()) {
 	}
 }
 
-// addProjectFlags are what every command that talks to a server takes.
+// addProjectFlags adds the flags of all commands that send requests to a server.
 func (a *app) addProjectFlags(c *cobra.Command) {
 	c.Flags().StringVar(&a.project, "project", "", "project `NAME` (DSTACK_PROJECT)")
 	a.addVerboseFlag(c)
@@ -214,7 +218,7 @@ func (a *app) addVerboseFlag(c *cobra.Command) {
 	c.Flags().BoolVarP(&a.verbose, "verbose", "v", false, "show more, and the causes of errors")
 }
 
-// addOutputFlag adds -o; its one format is json.
+// addOutputFlag adds -o, whose only format is json.
 func addOutputFlag(c *cobra.Command, to *bool) {
 	c.Flags().VarP((*jsonOutput)(to), "output", "o", "`json`: results for programs")
 }

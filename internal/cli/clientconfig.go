@@ -18,15 +18,15 @@ import (
 	"dstack/internal/loop"
 )
 
-// clientConfig is ~/.dstack/config.yml: which projects there are, where their
-// servers are, and with which token. What we do not know in it is kept.
+// clientConfig is ~/.dstack/config.yml: the projects, their servers and their
+// tokens. Fields that this version does not know are kept.
 type clientConfig struct {
 	Projects []projectConfig `yaml:"projects"`
 	Repos    []repoConfig    `yaml:"repos,omitempty"`
 	Unknown  map[string]any  `yaml:",inline"`
 }
 
-// projectConfig is how one project is reached.
+// projectConfig is the address of a project and the token for it.
 type projectConfig struct {
 	Name    string         `yaml:"name"`
 	URL     string         `yaml:"url"`
@@ -35,7 +35,7 @@ type projectConfig struct {
 	Unknown map[string]any `yaml:",inline"`
 }
 
-// repoConfig is a folder that was registered.
+// repoConfig is a folder that `dstack init` registered.
 type repoConfig struct {
 	Path     string         `yaml:"path"`
 	RepoID   string         `yaml:"repo_id"`
@@ -49,11 +49,13 @@ const (
 	lockRetryDelay = 20 * time.Millisecond
 )
 
+// clientConfigPath returns the path of the file below a home folder.
 func clientConfigPath(home string) string { return filepath.Join(home, ".dstack", "config.yml") }
 
-// Configure notes in home's .dstack/config.yml how project is reached. With
-// isDefaultWanted it becomes the default; the first project always does. It may be
-// repeated, and others may write the file meanwhile.
+// Configure writes the server's URL and the token of a project to
+// .dstack/config.yml in home. With asDefault, or if there is no other project,
+// the project becomes the default. Calls may be repeated and may be concurrent,
+// also from other processes.
 func Configure(home, project, url, token string, asDefault bool) error {
 	return updateClientConfig(home, func(book *clientConfig) error {
 		book.setProject(projectConfig{Name: project, URL: url, Token: token}, asDefault)
@@ -61,6 +63,7 @@ func Configure(home, project, url, token string, asDefault bool) error {
 	})
 }
 
+// setProject adds a project or replaces the one of the same name.
 func (b *clientConfig) setProject(new projectConfig, asDefault bool) {
 	asDefault = asDefault || b.defaultProject() == nil
 	at := -1
@@ -80,6 +83,7 @@ func (b *clientConfig) setProject(new projectConfig, asDefault bool) {
 	old.Default = old.Default || asDefault
 }
 
+// defaultProject returns the default project, or nil.
 func (b *clientConfig) defaultProject() *projectConfig {
 	for i := range b.Projects {
 		if b.Projects[i].Default {
@@ -89,6 +93,7 @@ func (b *clientConfig) defaultProject() *projectConfig {
 	return nil
 }
 
+// findProject returns the project of that name, regardless of case, or nil.
 func (b *clientConfig) findProject(name string) *projectConfig {
 	for i := range b.Projects {
 		if strings.EqualFold(b.Projects[i].Name, name) {
@@ -106,7 +111,7 @@ func (b *clientConfig) projectNames() []string {
 	return names
 }
 
-// readClientConfig reads the file; where there is none, the book is empty.
+// readClientConfig reads the file. A missing file is an empty configuration.
 func readClientConfig(home string) (*clientConfig, error) {
 	path := clientConfigPath(home)
 	text, err := os.ReadFile(path)
@@ -128,7 +133,8 @@ func readClientConfig(home string) (*clientConfig, error) {
 	return &book, nil
 }
 
-// updateClientConfig changes the file in one piece, while no other process does.
+// updateClientConfig reads, changes and replaces the file under a lock that
+// excludes other processes.
 func updateClientConfig(home string, change func(*clientConfig) error) error {
 	path := clientConfigPath(home)
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -161,8 +167,7 @@ func cannotWrite(path string, err error) error {
 		Hint: "check that the folder is yours, and the disk not full", Cause: err}
 }
 
-// replaceFile leaves either the old file or the whole new one, readable by
-// its owner alone.
+// replaceFile writes a file atomically; only its owner can read it.
 func replaceFile(path string, text []byte) (err error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
@@ -188,7 +193,8 @@ func replaceFile(path string, text []byte) (err error) {
 	return os.Rename(temp.Name(), path)
 }
 
-// lockFile waits until no other process holds the file at path.
+// lockFile locks the file at path and returns the function that unlocks it. It
+// waits for at most maxLockWait.
 func lockFile(path string) (func(), error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -212,7 +218,8 @@ func lockFile(path string) (func(), error) {
 	}
 }
 
-// newClient finds the project that is meant and makes a client for its server.
+// newClient returns a client for the server of the selected project, and the
+// project's name.
 func (a *app) newClient() (*api.Client, string, error) {
 	place, err := a.resolveProject()
 	if err != nil {
@@ -222,8 +229,8 @@ func (a *app) newClient() (*api.Client, string, error) {
 	return client, place.Name, err
 }
 
-// resolveProject is where the meant project is: DSTACK_URL and DSTACK_TOKEN before
-// the file, --project before DSTACK_PROJECT before the default.
+// resolveProject selects a project: --project, else DSTACK_PROJECT, else the
+// default. DSTACK_URL and DSTACK_TOKEN replace the configuration file.
 func (a *app) resolveProject() (projectConfig, error) {
 	name := a.project
 	if name == "" {
@@ -247,6 +254,7 @@ func (a *app) resolveProject() (projectConfig, error) {
 	return book.chooseProject(name)
 }
 
+// chooseProject returns the named project or, without a name, the default one.
 func (b *clientConfig) chooseProject(name string) (projectConfig, error) {
 	if len(b.Projects) == 0 {
 		return projectConfig{}, &dstack.Error{Kind: dstack.Invalid, Message: "no server is configured",
@@ -268,8 +276,8 @@ func (b *clientConfig) chooseProject(name string) (projectConfig, error) {
 	return projectConfig{}, invalidInput("name one: --project "+b.Projects[0].Name, "several projects are configured and none is the default")
 }
 
-// connect is what most commands begin with: a client and the project's name.
-// The caller closes the client.
+// connect is newClient for commands: a canceled ctx is an error. The caller
+// closes the client.
 func (a *app) connect(ctx context.Context) (*api.Client, string, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, "", context.Cause(ctx)

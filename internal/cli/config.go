@@ -94,7 +94,7 @@ func (k *configCommand) projectName(book *clientConfig) string {
 	return "main"
 }
 
-// projectEntry is a configured project, without its token.
+// projectEntry is a configured project without its token.
 type projectEntry struct {
 	Name    string `json:"name"`
 	URL     string `json:"url"`
@@ -138,7 +138,8 @@ func (k *configCommand) removeProject(book *clientConfig, name string) error {
 	return err
 }
 
-// resolveServer is where the project is: what was said now, else what was known.
+// resolveServer returns the address and the token of a project: from the flags,
+// else from the environment, else from the configuration file.
 func (k *configCommand) resolveServer(ctx context.Context, book *clientConfig, name string) (projectConfig, error) {
 	place := projectConfig{Name: name, URL: strings.TrimRight(k.url, "/")}
 	known := book.findProject(name)
@@ -156,8 +157,8 @@ func (k *configCommand) resolveServer(ctx context.Context, book *clientConfig, n
 	return place, err
 }
 
-// findToken is the token from the flag, the environment, the file, or the
-// user. One that was known for another address is not sent to this one.
+// findToken returns the token from the flag, the environment, the file or the
+// user. The token of the file is only used for the URL that it was stored for.
 func (k *configCommand) findToken(_ context.Context, known *projectConfig, url string) (string, error) {
 	if k.token == "-" {
 		line, err := bufio.NewReader(io.LimitReader(k.in, 4096)).ReadString('\n')
@@ -184,8 +185,8 @@ func (k *configCommand) findToken(_ context.Context, known *projectConfig, url s
 	return "", invalidInput("add --token TOKEN, or --token - and give it as input", "the token is missing")
 }
 
-// checkServer makes sure that the server is there, and lets us in; the project's
-// name comes back as the server writes it.
+// checkServer verifies that the server accepts the token, and returns the
+// project's name as the server writes it.
 func (k *configCommand) checkServer(ctx context.Context, place projectConfig) (string, error) {
 	client, err := api.NewClient(place.URL, place.Token)
 	if err != nil {
@@ -211,6 +212,8 @@ func (k *configCommand) checkServer(ctx context.Context, place projectConfig) (s
 	return project.ProjectName, nil
 }
 
+// isDefaultWanted decides whether the project becomes the default, and asks the
+// user if another one is.
 func (k *configCommand) isDefaultWanted(ctx context.Context, book *clientConfig, name string) (bool, error) {
 	present := book.defaultProject()
 	switch {

@@ -15,7 +15,7 @@ import (
 	"dstack/internal/loop"
 )
 
-// eventWaitSeconds is how long the server waits for something to happen, in seconds.
+// eventWaitSeconds is how long a request waits at the server for new events.
 const eventWaitSeconds = 30
 
 // eventsCommand is one `dstack events`.
@@ -28,8 +28,8 @@ type eventsCommand struct {
 
 	client  *api.Client
 	project string
-	from    time.Time // of since
-	columns []int     // how wide those were that are shown already; nil: nothing is
+	from    time.Time // the time of --since
+	columns []int     // the widths of the printed columns; nil: nothing was printed
 }
 
 func newEventsCommand(a *app) *cobra.Command {
@@ -88,8 +88,8 @@ func (w *eventsCommand) run(ctx context.Context, name string) (err error) {
 	return nil
 }
 
-// followEvents shows what happens from now on, until Ctrl-C. A server that is away
-// for a while is waited for.
+// followEvents prints new events until Ctrl-C. It retries while the server cannot
+// be reached, for at most maxServerSilence.
 func (w *eventsCommand) followEvents(ctx context.Context, ask api.EventsRequest) error {
 	ask.Limit, ask.WaitSeconds = 1000, eventWaitSeconds
 	silentSince := time.Time{}
@@ -97,7 +97,7 @@ func (w *eventsCommand) followEvents(ctx context.Context, ask api.EventsRequest)
 		events, err := w.client.Events(ctx, w.project, ask)
 		switch {
 		case ctx.Err() != nil:
-			return nil // Ctrl-C ends the looking, and nothing else
+			return nil // Ctrl-C is the normal end
 		case err == nil:
 			silentSince = time.Time{}
 		case dstack.KindOf(err) != dstack.Unavailable:
@@ -121,7 +121,8 @@ func (w *eventsCommand) followEvents(ctx context.Context, ask api.EventsRequest)
 	}
 }
 
-// printEvents shows events: in JSON a list, or one a line where more may come.
+// printEvents prints events as a table or as JSON: one list or, with --follow,
+// one event per line.
 func (w *eventsCommand) printEvents(events []api.EventView) error {
 	if w.json && !w.follow {
 		return w.printJSON(orEmpty(events))
@@ -141,8 +142,8 @@ func (w *eventsCommand) printEvents(events []api.EventView) error {
 	return nil
 }
 
-// printEventTable shows events below those before: the head comes once, and
-// columns never become narrower.
+// printEventTable prints events below the earlier ones. The header is printed
+// once, and columns never become narrower.
 func (w *eventsCommand) printEventTable(events []api.EventView) error {
 	if len(events) == 0 && (w.columns != nil || !w.follow) {
 		return nil
@@ -174,8 +175,8 @@ func (w *eventsCommand) printEventTable(events []api.EventView) error {
 	return nil
 }
 
-// formatTime is how long ago something was; the time of day on lines that stay
-// while it goes on.
+// formatTime returns the age of an event or, with --follow, its time of day:
+// ages become wrong on lines that stay on the screen.
 func (w *eventsCommand) formatTime(at time.Time) string {
 	now := time.Now()
 	switch {
@@ -187,7 +188,7 @@ func (w *eventsCommand) formatTime(at time.Time) string {
 	return at.Local().Format("15:04:05")
 }
 
-// eventSubject is what an event is about.
+// eventSubject returns the replica or the kind of an event.
 func eventSubject(e api.EventView) string {
 	switch {
 	case e.Replica != nil:
@@ -198,7 +199,7 @@ func eventSubject(e api.EventView) string {
 	return cleanLine(strings.ReplaceAll(string(e.Kind), "_", " "))
 }
 
-// eventChange is what became what, or which revision it is about.
+// eventChange returns the old and the new value of an event, or its revision.
 func eventChange(e api.EventView) string {
 	from, to := cleanLine(e.From), cleanLine(e.To)
 	switch {
@@ -212,6 +213,7 @@ func eventChange(e api.EventView) string {
 	return from + " → " + to
 }
 
+// eventReason returns the message of an event and the user that caused it.
 func eventReason(e api.EventView) string {
 	why := cleanLine(e.Message)
 	if user := cleanLine(e.User); user != "" {

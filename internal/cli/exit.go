@@ -9,7 +9,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// The exit statuses; what they mean is a promise to scripts.
+// The exit statuses. Scripts rely on their meaning.
 const (
 	ExitDone       = 0
 	ExitFailed     = 1
@@ -19,7 +19,7 @@ const (
 	ExitTimeout    = 5
 )
 
-// exitStatuses is the one table of exit statuses. Every kind of error stands in it
+// exitStatuses is the table of the exit statuses. It contains each kind of error
 // once.
 var exitStatuses = []struct {
 	Code    int
@@ -37,6 +37,7 @@ var exitStatuses = []struct {
 	{ExitTimeout, "timed out", "It was not ready in the time given, or the server did not answer in time. It may still come.", []dstack.Kind{dstack.Timeout}},
 }
 
+// exitCode returns the exit status of an error, by its kind.
 func exitCode(err error) int {
 	if err == nil {
 		return ExitDone
@@ -57,7 +58,7 @@ func exitCode(err error) int {
 	return ExitFailed
 }
 
-// ExitCodes is the reference page about exit statuses, in Markdown.
+// ExitCodes returns the reference page of the exit statuses in Markdown.
 func ExitCodes() string {
 	var b strings.Builder
 	b.WriteString("# Exit codes\n\n<!-- Written by `go test ./internal/cli -run TestExitCodes -update`. -->\n\n")

@@ -31,7 +31,7 @@ func newExplainCommand(a *app) *cobra.Command {
 	return c
 }
 
-// explanationLines is an explanation in words.
+// explanationLines formats an explanation for people.
 func explanationLines(x api.Explanation, now time.Time) []string {
 	if x.Status.IsFinished() {
 		return []string{fmt.Sprintf("%s is %s, and wants no replica", cleanLine(x.RunName), x.Status)}
@@ -51,7 +51,7 @@ func explanationLines(x api.Explanation, now time.Time) []string {
 	return lines
 }
 
-// describeLoad is what a run may have and what it has to do.
+// describeLoad returns the range of replicas and the load of a run.
 func describeLoad(x api.Explanation) string {
 	var facts []string
 	if x.Min != x.Max {
@@ -65,8 +65,8 @@ func describeLoad(x api.Explanation) string {
 	return strings.Join(facts, " · ")
 }
 
-// describeNextChange is when another number of replicas may be wanted though the load
-// stays. Why not sooner is in the decision's own words.
+// describeNextChange says when the number of replicas may change if the load
+// stays as it is, and which delay that follows from.
 func describeNextChange(x api.Explanation, now time.Time) string {
 	at := x.Decision.NextAt
 	if at.IsZero() {
@@ -93,7 +93,7 @@ func describeNextChange(x api.Explanation, now time.Time) string {
 	}
 	wait := time.Duration(delay) * time.Second
 	if gap := at.Sub(x.ScaledAt) - wait; gap > time.Second || gap < -time.Second {
-		return line // something else is waited for
+		return line // another rule decides
 	}
 	return fmt.Sprintf("%s: %s %s since the last change", line, field, human.Duration(wait))
 }

@@ -9,10 +9,10 @@ import (
 	"dstack/internal/spec"
 )
 
-// failureReport is an error with room for the whole story: why, the last lines of
-// output, and how things are now.
+// failureReport is an error with details: the reasons, the last lines of output
+// and the present state of the run.
 type failureReport struct {
-	err    *dstack.Error // what could not be done, and what to do
+	err    *dstack.Error // the message and the hint
 	why    []string
 	output []string
 	now    string
@@ -21,7 +21,7 @@ type failureReport struct {
 func (v *failureReport) Error() string { return v.err.Message }
 func (v *failureReport) Unwrap() error { return v.err }
 
-// printError shows an error: what, why, what to do.
+// printError prints an error: its message, its details and its hint.
 func (s *screen) printError(err error, verbose bool) {
 	said, ok := errors.AsType[*dstack.Error](err)
 	if problems, bad := errors.AsType[spec.Problems](err); bad && !ok {
@@ -29,7 +29,7 @@ func (s *screen) printError(err error, verbose bool) {
 		return
 	}
 	if !ok {
-		said = &dstack.Error{Message: err.Error()} // cobra's own, and ours that are not for people
+		said = &dstack.Error{Message: err.Error()} // an error of cobra or of a library
 	}
 	first, rest, _ := strings.Cut(said.Message, "\n")
 	s.printInfo("%s %s", s.err.paint(red, "error:"), cleanLine(first))
@@ -49,6 +49,7 @@ func (s *screen) printError(err error, verbose bool) {
 	}
 }
 
+// printReport prints the details of a report.
 func (s *screen) printReport(v *failureReport) {
 	for i, line := range v.why {
 		s.printInfo("  %s   %s", map[bool]string{true: s.err.paint(bold, "why"), false: "   "}[i == 0], cleanLine(line))
@@ -61,7 +62,7 @@ func (s *screen) printReport(v *failureReport) {
 	}
 }
 
-// invalidInput is an error about what the user typed.
+// invalidInput returns an error about what the user typed.
 func invalidInput(hint, format string, args ...any) error {
 	return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf(format, args...), Hint: hint}
 }

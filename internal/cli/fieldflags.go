@@ -8,16 +8,16 @@ import (
 	"dstack/internal/spec"
 )
 
-// fieldFlag is a flag that stands for a field of the configuration.
+// fieldFlag is a flag that overrides a field of the configuration.
 type fieldFlag struct {
 	isSet     bool
 	flag      string
-	field     string // in the words of its file: resources.gpu
+	field     string // its path in the configuration: resources.gpu
 	value     any
 	copyField func(to, from *spec.Service)
 }
 
-// fieldFlags is the table of the flags that stand for fields.
+// fieldFlags is the table of the flags that override fields.
 func (f *applyFlags) fieldFlags() []fieldFlag {
 	spot := func(to, from *spec.Service) { to.SpotPolicy = from.SpotPolicy }
 	retry := func(to, from *spec.Service) { to.Retry, to.RetryPolicy = from.Retry, nil }
@@ -47,9 +47,8 @@ func (f *applyFlags) fieldFlags() []fieldFlag {
 	}
 }
 
-// overrideFields lets the flags win over the file, and tells which flag gives which
-// field. Their values are read by the same parser, in a configuration that
-// holds nothing else.
+// overrideFields overrides fields of s by the flags that are set, and returns the
+// flag of each field. The configuration's parser reads the values of the flags.
 func (f *applyFlags) overrideFields(s *spec.Service) (flags map[string]string, found spec.Problems) {
 	flags = map[string]string{}
 	for _, o := range f.fieldFlags() {
@@ -68,10 +67,10 @@ func (f *applyFlags) overrideFields(s *spec.Service) (flags map[string]string, f
 	return flags, found
 }
 
-// blankConfiguration is a configuration of which nothing is wrong.
+// blankConfiguration is the smallest valid configuration.
 const blankConfiguration = `{"type": "service", "port": 1, "commands": ["true"]}`
 
-// parseValue parses a configuration that says what the flag says.
+// parseValue parses a configuration whose only field is the flag's.
 func (o fieldFlag) parseValue() (*spec.Service, error) {
 	name, part, nested := strings.Cut(o.field, ".")
 	value := o.value

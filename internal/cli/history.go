@@ -30,7 +30,8 @@ func newHistoryCommand(a *app) *cobra.Command {
 	return c
 }
 
-// addRunQuery makes a command ask one thing about one run, and show the answer.
+// addRunQuery makes a command send one request about one run and print the
+// answer.
 func addRunQuery[T any](a *app, c *cobra.Command, ask func(client *api.Client, ctx context.Context, project, run string) (T, error), show func(answer T, asJSON bool) error) {
 	var asJSON bool
 	c.Args = expectArgs(1, 1, "the name of a run")
@@ -85,7 +86,7 @@ func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *ta
 	return t
 }
 
-// revisionStatus is what became of a revision, in one word.
+// revisionStatus returns the outcome of a revision in one word.
 func revisionStatus(r api.RevisionView) string {
 	switch r.Status {
 	case dstack.RevisionReady:
@@ -95,7 +96,7 @@ func revisionStatus(r api.RevisionView) string {
 		return "served"
 	case dstack.RevisionPending:
 		if !r.Present {
-			return "replaced" // before it was ready
+			return "replaced" // before it became ready
 		}
 		return string(r.Status)
 	case dstack.RevisionFailed:

@@ -11,16 +11,15 @@ import (
 // ignoreFiles are read in every folder, in this order; later patterns win.
 var ignoreFiles = []string{".gitignore", ".dstackignore"}
 
-// ignoreRules knows which paths of a folder stay at home. Paths are counted from
-// the top of the git checkout that the folder lies in, so that the rules
-// above it hold too.
+// ignoreRules are the patterns of the paths that are not packed. Paths are
+// relative to the top of the git checkout, so that the rules of folders above
+// the packed one apply too.
 type ignoreRules struct {
-	prefix   []string // from the top down to the folder
+	prefix   []string // the path from the top to the packed folder
 	patterns []gitignore.Pattern
 }
 
-// readIgnoreRules reads the rules that hold for dir from above it, and those of
-// the checkout itself.
+// readIgnoreRules reads the rules of the checkout and of the folders above dir.
 func readIgnoreRules(dir string) *ignoreRules {
 	top, prefix := findCheckout(dir)
 	rules := &ignoreRules{prefix: prefix}
@@ -32,7 +31,8 @@ func readIgnoreRules(dir string) *ignoreRules {
 	return rules
 }
 
-// findCheckout is the folder with .git in it that dir lies in, else dir itself.
+// findCheckout returns the nearest folder above dir, or dir, that contains .git,
+// and the path from there to dir. Without a checkout it returns dir.
 func findCheckout(dir string) (top string, prefix []string) {
 	for at := dir; ; {
 		if _, err := os.Lstat(filepath.Join(at, ".git")); err == nil {
@@ -50,14 +50,14 @@ func findCheckout(dir string) (top string, prefix []string) {
 	}
 }
 
-// addFolder adds the rules that stand in the folder itself.
+// addFolder adds the rules of the files in a folder.
 func (g *ignoreRules) addFolder(folder string, domain []string) {
 	for _, name := range ignoreFiles {
 		g.addFile(filepath.Join(folder, name), domain)
 	}
 }
 
-// addFile adds the rules of one file; a file that is not there has none.
+// addFile adds the rules of a file. A missing file has none.
 func (g *ignoreRules) addFile(path string, domain []string) {
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -75,8 +75,8 @@ func (g *ignoreRules) addFile(path string, domain []string) {
 	}
 }
 
-// isIgnored says that the path (below the folder) stays at home. Whoever walks
-// must not enter folders that do.
+// isIgnored reports whether a path below the packed folder is ignored. Callers
+// skip ignored folders and never ask about paths in them.
 func (g *ignoreRules) isIgnored(path []string, isDir bool) bool {
 	full := append(append([]string(nil), g.prefix...), path...)
 	return gitignore.NewMatcher(g.patterns).Match(full, isDir)

@@ -5,14 +5,14 @@ import (
 	"strings"
 )
 
-// liveRegion is lines on a terminal that are drawn over and over in one place.
-// Nothing else may be written while it is up; clear takes it down.
+// liveRegion is a group of terminal lines that is redrawn in place. Other output
+// must not be written before clear has removed it.
 type liveRegion struct {
 	to     *stream
 	height int
 }
 
-// draw replaces what is up with lines.
+// draw replaces the region by lines.
 func (b *liveRegion) draw(lines []string) {
 	var out strings.Builder
 	b.appendErase(&out)
@@ -23,6 +23,7 @@ func (b *liveRegion) draw(lines []string) {
 	fmt.Fprint(b.to, out.String())
 }
 
+// clear removes the region.
 func (b *liveRegion) clear() {
 	var out strings.Builder
 	b.appendErase(&out)
@@ -30,7 +31,7 @@ func (b *liveRegion) clear() {
 	fmt.Fprint(b.to, out.String())
 }
 
-// appendErase goes back to the first line and erases from there on.
+// appendErase appends the control sequence that erases the region.
 func (b *liveRegion) appendErase(out *strings.Builder) {
 	if b.height > 0 {
 		fmt.Fprintf(out, "\x1b[%dA\r\x1b[J", b.height)

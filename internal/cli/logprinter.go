@@ -8,14 +8,15 @@ import (
 	"dstack/internal/api"
 )
 
-// logStyle is how output is shown.
+// logStyle is how lines of output are printed.
 type logStyle struct {
-	timestamps  bool // with times
+	timestamps  bool
 	json        bool
-	showReplica bool // several replicas speak: say which, to a person
+	showReplica bool // prefix lines with the replica's number, on a terminal
 }
 
-// logPrinter shows output: to a terminal made harmless, into a pipe as it is.
+// logPrinter prints the output of replicas: sanitized to a terminal, byte for
+// byte to a pipe.
 type logPrinter struct {
 	*screen
 	style logStyle
@@ -23,7 +24,7 @@ type logPrinter struct {
 
 func newLogPrinter(s *screen, style logStyle) *logPrinter { return &logPrinter{s, style} }
 
-// logLine is an entry for programs.
+// logLine is the JSON form of a line.
 type logLine struct {
 	Timestamp time.Time `json:"timestamp"`
 	Replica   int       `json:"replica"`
@@ -33,6 +34,7 @@ type logLine struct {
 	Error     string    `json:"error,omitempty"`
 }
 
+// printEntry prints a line of output, or the error of a replica's log.
 func (p *logPrinter) printEntry(e api.LogEntry) error {
 	if p.style.json {
 		line, err := json.Marshal(logLine{e.Timestamp, e.Replica, string(e.Attempt), e.Stream, string(e.Message), e.Error})
@@ -60,7 +62,7 @@ func (p *logPrinter) printEntry(e api.LogEntry) error {
 	return p.writeLine([]byte(p.out.paint(dim, before) + cleanOutput(e.Message)))
 }
 
-// writeLine writes a line; the reader of a pipe may have gone.
+// writeLine writes a line. It fails if the reader of a pipe has ended.
 func (p *logPrinter) writeLine(line []byte) error {
 	if _, err := p.out.Write(append(line, '\n')); err != nil {
 		return fmt.Errorf("write the output: %w", err)

@@ -11,24 +11,24 @@ import (
 	"dstack/internal/loop"
 )
 
-// reconnectDelay is between two tries to go on reading.
+// reconnectDelay is the time between two attempts to continue a stream.
 const reconnectDelay = 300 * time.Millisecond
 
-// maxReadSilence is how long the server may be away while we only read what
-// there is.
+// maxReadSilence is how long logs without --follow waits for a server that
+// cannot be reached.
 const maxReadSilence = 2 * time.Second
 
-// logReader reads a run's output and picks it up again where the server went
-// away: nothing is lost, nothing comes twice.
+// logReader reads the output of a run. It reconnects after the connection breaks,
+// and continues with the line after the last one of each attempt.
 type logReader struct {
 	client     *api.Client
 	project    string
 	request    api.FollowLogs
-	notify     func(string) // what a person should know meanwhile
+	notify     func(string) // shows a message to the user
 	retryDelay time.Duration
 }
 
-// entries yields output. An error is the last it yields.
+// entries yields the lines of output. An error is the last element.
 func (l *logReader) entries(ctx context.Context) iter.Seq2[api.LogEntry, error] {
 	return func(yield func(api.LogEntry, error) bool) {
 		l.request.After = map[dstack.AttemptID]time.Time{}
@@ -66,8 +66,8 @@ func (l *logReader) entries(ctx context.Context) iter.Seq2[api.LogEntry, error] 
 	}
 }
 
-// readStream yields what one opened stream brings, without what was seen before.
-// left: whoever listens has gone.
+// readStream yields the new lines of one stream. heard: there was at least one
+// line. left: the consumer stopped.
 func (l *logReader) readStream(ctx context.Context, yield func(api.LogEntry, error) bool) (heard, left bool, fault error) {
 	seen := l.request.After
 	for entry, err := range l.client.Follow(ctx, l.project, l.request) {
@@ -88,23 +88,23 @@ func (l *logReader) readStream(ctx context.Context, yield func(api.LogEntry, err
 	return heard, false, nil
 }
 
-// hasEnded says that there is no more output to come.
+// hasEnded reports whether there is no further output to wait for.
 func (l *logReader) hasEnded(ctx context.Context) (bool, error) {
 	if !l.request.Follow {
 		return true, nil
 	}
 	view, err := l.client.View(ctx, l.project, api.RunViewRequest{RunName: l.request.RunName})
 	if dstack.KindOf(err) == dstack.NotFound {
-		return true, nil // deleted meanwhile
+		return true, nil // deleted in the meantime
 	}
 	return err == nil && view.Status.IsFinished(), err
 }
 
-// mayRetry says whether it is worth asking once more.
+// mayRetry reports whether another attempt may help.
 func (l *logReader) mayRetry(fault error, silentSince time.Time) bool {
 	switch {
 	case fault == nil:
-		return true // the server ended the stream, the run goes on
+		return true // the server ended the stream, but the run goes on
 	case dstack.KindOf(fault) != dstack.Unavailable:
 		return false
 	case !l.request.Follow:
@@ -113,13 +113,14 @@ func (l *logReader) mayRetry(fault error, silentSince time.Time) bool {
 	return time.Since(silentSince) < maxServerSilence
 }
 
-// logEvent is one line, or the error that ended them.
+// logEvent is a line of output, or the error that ended the output.
 type logEvent struct {
 	entry api.LogEntry
 	err   error
 }
 
-// followRun shows a run's output and what becomes of it, until it is over.
+// followRun prints the output of a run and the changes of its status until it
+// ends.
 func (a *runWatcher) followRun(ctx context.Context, view api.RunView) error {
 	ctx, cancel := context.WithCancel(ctx)
 	reader := &logReader{client: a.client, project: a.project, retryDelay: reconnectDelay,
@@ -144,7 +145,7 @@ func (a *runWatcher) followRun(ctx context.Context, view api.RunView) error {
 	return a.printUntilEnd(ctx, view, lines, looks)
 }
 
-// printUntilEnd prints lines as they come, and between them what happens to the run.
+// printUntilEnd prints lines of output and, between them, changes of the status.
 func (a *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines <-chan logEvent, looks <-chan viewUpdate) error {
 	print := newLogPrinter(a.screen, logStyle{showReplica: view.DesiredReplicas > 1})
 	for {
@@ -163,7 +164,7 @@ func (a *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines 
 			}
 		case l := <-looks:
 			if l.err != nil {
-				continue // the lines' reader tells, and gives up in time
+				continue // the reader of the output reports it
 			}
 			if l.view.Revision > view.Revision {
 				return &dstack.Error{Kind: dstack.Conflict, Hint: "follow it: dstack logs " + view.Name + " -f",
@@ -177,7 +178,7 @@ func (a *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines 
 	}
 }
 
-// printOutcome says how a run ended whose output is over.
+// printOutcome prints how the run ended.
 func (a *runWatcher) printOutcome(ctx context.Context, view api.RunView) error {
 	last, err := a.client.View(ctx, a.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
 	if dstack.KindOf(err) == dstack.NotFound {
@@ -190,7 +191,7 @@ func (a *runWatcher) printOutcome(ctx context.Context, view api.RunView) error {
 		return endError(last)
 	}
 	if last.Status != view.Status {
-		a.printInfo(" %s", describeRun(last)) // else it was said already
+		a.printInfo(" %s", describeRun(last)) // otherwise it was printed already
 	}
 	return nil
 }

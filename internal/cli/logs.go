@@ -48,7 +48,7 @@ func newLogsCommand(a *app) *cobra.Command {
 	return c
 }
 
-// sinceWhen reads a point in time, or how long ago it was.
+// sinceWhen parses a time, or a duration before now.
 func sinceWhen(text string, now time.Time) (time.Time, error) {
 	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
 		return at, nil
@@ -80,7 +80,7 @@ func (a *app) showLogs(c *cobra.Command, ask api.FollowLogs, style logStyle) err
 	print := newLogPrinter(a.screen, style)
 	for entry, err := range reader.entries(ctx) {
 		if ctx.Err() != nil {
-			return nil // Ctrl-C ends the looking, and nothing else
+			return nil // Ctrl-C is the normal end
 		}
 		if err != nil {
 			return err

@@ -6,14 +6,14 @@ import (
 	"errors"
 )
 
-// orderedObject is a JSON object that keeps the order of its keys: templates see
-// it.
+// orderedObject is a JSON object that keeps the order of its keys, because
+// templates can print it.
 type orderedObject struct {
 	keys   []string
 	values map[string]json.RawMessage
 }
 
-// setKey gives a key its value, in its old place if it has one.
+// setKey sets the value of a key. A new key comes last.
 func (o *orderedObject) setKey(name string, value json.RawMessage) {
 	if o.values == nil {
 		o.values = map[string]json.RawMessage{}
@@ -24,7 +24,7 @@ func (o *orderedObject) setKey(name string, value json.RawMessage) {
 	o.values[name] = value
 }
 
-// merge sets every key of an object.
+// merge sets every key of a JSON object.
 func (o *orderedObject) merge(text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if start, err := d.Token(); err != nil || start != json.Delim('{') {
@@ -35,7 +35,7 @@ func (o *orderedObject) merge(text []byte) error {
 		if err != nil {
 			return err
 		}
-		key, _ := name.(string) // a key is always text
+		key, _ := name.(string) // keys are strings
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
 			return err
@@ -62,7 +62,7 @@ func (o *orderedObject) encode() []byte {
 
 func encodeString(text string) json.RawMessage {
 	quoted, err := json.Marshal(text)
-	if err != nil { // text always is JSON
+	if err != nil { // not reached: strings always encode
 		return json.RawMessage(`""`)
 	}
 	return quoted

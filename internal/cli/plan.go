@@ -9,7 +9,7 @@ import (
 	"dstack/internal/human"
 )
 
-// runTitle is what the run is called, as far as that is known.
+// runTitle returns the run's name, or words for a run without one.
 func (j *applyCommand) runTitle(preview api.Preview) string {
 	if name := preview.Plan.RunSpec.RunName; name != nil && *name != "" {
 		return cleanLine(*name)
@@ -17,7 +17,7 @@ func (j *applyCommand) runTitle(preview api.Preview) string {
 	return "a new run"
 }
 
-// printPlan shows what was understood, where it could run, and what changes.
+// printPlan prints the settings, the machines, the notes and the changes.
 func (j *applyCommand) printPlan(preview api.Preview) {
 	j.printInfo(" service %s · project %s · as %s", j.err.paint(bold, j.runTitle(preview)), cleanLine(j.project), cleanLine(preview.Plan.User))
 	j.printInfo("")
@@ -33,6 +33,8 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 	j.printChanges(preview)
 }
 
+// printPlacements prints the machines that suit, up to --max-offers, and why
+// others do not.
 func (j *applyCommand) printPlacements(preview api.Preview) {
 	if len(preview.Placements) == 0 {
 		return
@@ -80,7 +82,7 @@ func formatSpot(o api.Offer) string {
 	case o.Instance.Resources.Spot:
 		return "yes"
 	case o.Price == 0:
-		return "-" // owned
+		return "-" // an owned machine
 	}
 	return "no"
 }

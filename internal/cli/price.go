@@ -9,7 +9,7 @@ import (
 	"dstack/internal/human"
 )
 
-// formatPrice writes a price: $0, $0.24, $0.0312.
+// formatPrice returns a price in dollars: $0, $0.24, $0.0312.
 func formatPrice(price float64) string {
 	if price == 0 {
 		return "$0"
@@ -17,7 +17,7 @@ func formatPrice(price float64) string {
 	return "$" + strings.TrimSuffix(strconv.FormatFloat(price, 'f', priceDecimals(price), 64), ".00")
 }
 
-// priceDecimals keeps cents, and of prices below a cent what tells them apart.
+// priceDecimals returns two decimals, or four for prices below 10 cents.
 func priceDecimals(price float64) int {
 	if price < 0.1 {
 		return 4
@@ -25,7 +25,7 @@ func priceDecimals(price float64) int {
 	return 2
 }
 
-// formatHardware is what a machine has: 16 cpu, 64GB, 1×L4 24GB.
+// formatHardware returns the hardware of a machine: 16 cpu, 64GB, 1×L4 24GB.
 func formatHardware(r api.Resources) string {
 	parts := []string{fmt.Sprintf("%d cpu", r.CPUs), human.Gigabytes(r.MemoryMiB)}
 	for i := 0; i < len(r.GPUs); {

@@ -9,11 +9,11 @@ import (
 	"dstack/internal/spec"
 )
 
-// profileVariable chooses a profile where --profile does not.
+// profileVariable is the environment variable that selects a profile.
 const profileVariable = "DSTACK_PROFILE"
 
-// flagProblem is a problem of what stands in no file: a flag, or a variable that
-// stands for one.
+// flagProblem returns a problem of a flag, or of the environment variable that
+// replaces a flag.
 func flagProblem(flag, hint, format string, args ...any) spec.Problem {
 	return spec.Problem{Path: flag, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
@@ -22,8 +22,8 @@ func isFlagProblem(p spec.Problem) bool {
 	return p.File == "" && (strings.HasPrefix(p.Path, "--") || p.Path == profileVariable)
 }
 
-// asProblems is what an error of the parser tells; one that is no Problems
-// becomes one of the file.
+// asProblems returns the problems of a parser's error. Any other error becomes a
+// problem of the file.
 func asProblems(file string, err error) spec.Problems {
 	if problems, ok := errors.AsType[spec.Problems](err); ok || err == nil {
 		return problems
@@ -31,8 +31,8 @@ func asProblems(file string, err error) spec.Problems {
 	return spec.Problems{{File: file, Message: err.Error()}}
 }
 
-// problemsError is the error of all that is wrong, whether it stands in one
-// place or in many. One wrong flag is told like any other wrong usage.
+// problemsError returns the problems as an error, nil if there are none. A single
+// problem of a flag becomes an ordinary usage error.
 func problemsError(found spec.Problems) error {
 	switch {
 	case len(found) == 0:
@@ -43,7 +43,7 @@ func problemsError(found spec.Problems) error {
 	return found
 }
 
-// printProblems shows them file by file, each with their number at the end.
+// printProblems prints the problems of each file, followed by their number.
 func (s *screen) printProblems(all spec.Problems) {
 	for i := 0; len(all) > 0; i++ {
 		file := all[0].File

@@ -12,16 +12,16 @@ import (
 
 var profileFileNames = []string{"profiles.yml", "profiles.yaml"}
 
-// chosenProfile is the profile of a run, and where it stands.
+// chosenProfile is the profile of a run and its position in a file.
 type chosenProfile struct {
 	spec.Profile
-	file  sourceFile // without a name: in no file
-	index int        // in its file, from 0
+	file  sourceFile // without a name if there is no file
+	index int        // in the file, from 0
 }
 
-// chooseProfile finds the named profile, or the default one: in the folder's
-// file, else in the home's. The files are never merged, and the second is
-// not read where the first has it.
+// chooseProfile returns the named profile or, without a name, the default one. It
+// searches the current folder's file, then the home's. The files are not merged;
+// the second one is only read if the first one has no such profile.
 func (a *app) chooseProfile(flag string) (chosenProfile, spec.Problems) {
 	none := chosenProfile{Profile: spec.Profile{Name: "default"}}
 	name, from := flag, "--profile"
@@ -55,7 +55,8 @@ func (a *app) chooseProfile(flag string) (chosenProfile, spec.Problems) {
 	return none, spec.Problems{flagProblem(from, hint, "no such profile: %s", name)}
 }
 
-// profileFolders is where profiles are looked for, in that order.
+// profileFolders returns the folders of profiles files, in the order in which
+// they are searched.
 func (a *app) profileFolders() []string {
 	folders := []string{".dstack"}
 	if a.home != "" {
@@ -64,8 +65,8 @@ func (a *app) profileFolders() []string {
 	return folders
 }
 
-// readProfiles reads the profiles file of a folder. Without one there are no
-// profiles; with two, nobody can tell which is meant.
+// readProfiles reads the profiles file of a folder. A missing file has no
+// profiles; files of both names are a problem.
 func (a *app) readProfiles(folder string) (file sourceFile, profiles []spec.Profile, problems spec.Problems) {
 	for _, base := range profileFileNames {
 		name := filepath.Join(folder, base)

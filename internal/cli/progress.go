@@ -7,15 +7,15 @@ import (
 	"dstack/internal/human"
 )
 
-// progressDelay is how long something may take before we say what it is.
+// progressDelay is the time after which a step shows its progress.
 const progressDelay = time.Second
 
-// withProgress does something that may take a while. After a second it shows what,
-// and for how long; words is asked anew each time.
+// withProgress runs work. After progressDelay it shows what describe returns, and
+// the time that has passed; on a terminal it updates both each second.
 func (s *screen) withProgress(describe func() string, work func() error) error {
 	began := time.Now()
 	done := make(chan error, 1)
-	go func() { done <- work() }() // waited for below, always
+	go func() { done <- work() }() // the loop below always waits for it
 	tick := time.NewTicker(progressDelay)
 	defer tick.Stop()
 	up := liveRegion{to: s.err}

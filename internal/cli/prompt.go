@@ -13,14 +13,14 @@ import (
 	"golang.org/x/term"
 )
 
-// isInteractive says whether there is somebody to answer.
+// isInteractive reports whether the input is a terminal.
 func (s *screen) isInteractive() bool {
 	f, ok := s.in.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// confirm asks a yes-or-no question; the answer is no unless it begins with
-// y. Where nobody can answer it is an error that names -y.
+// confirm asks a yes-or-no question; the default answer is no. Without a terminal
+// it returns an error that names -y.
 func (s *screen) confirm(ctx context.Context, question string) (bool, error) {
 	if !s.isInteractive() {
 		return false, invalidInput("add -y to say yes beforehand", "cannot ask %q: the input is not a terminal", question)
@@ -33,7 +33,7 @@ func (s *screen) confirm(ctx context.Context, question string) (bool, error) {
 	return answer == "y" || answer == "yes", nil
 }
 
-// readLine reads one line; an interrupt ends the reading.
+// readLine prints a prompt and reads one line. It fails when ctx ends.
 func (s *screen) readLine(ctx context.Context, words string) (string, error) {
 	fmt.Fprint(s.err, words)
 	reader, err := cancelreader.NewReader(s.in)
@@ -56,7 +56,7 @@ func (s *screen) readLine(ctx context.Context, words string) (string, error) {
 	return line, nil
 }
 
-// readSecret reads one line without showing it.
+// readSecret prints a prompt and reads one line without echo.
 func (s *screen) readSecret(words string) (string, error) {
 	f, ok := s.in.(*os.File)
 	if !ok {

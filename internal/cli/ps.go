@@ -16,7 +16,7 @@ import (
 	"dstack/internal/loop"
 )
 
-// watchInterval is how often the watched list is asked for.
+// watchInterval is the time between two requests for the watched list.
 const watchInterval = 2 * time.Second
 
 // psCommand is one `dstack ps`.
@@ -61,7 +61,8 @@ func newPSCommand(a *app) *cobra.Command {
 	return c
 }
 
-// listRuns are the runs that were asked for.
+// listRuns returns the named runs or, without names, the active runs. Without an
+// active run it returns the latest one.
 func (l *psCommand) listRuns(ctx context.Context) ([]api.RunView, error) {
 	if len(l.names) > 0 {
 		return l.findRuns(ctx)
@@ -75,13 +76,13 @@ func (l *psCommand) listRuns(ctx context.Context) ([]api.RunView, error) {
 	ask.OnlyActive, ask.Limit = false, &one
 	views, err = l.client.Views(ctx, ask)
 	if err == nil && len(views) == 0 {
-		_, err = l.client.Project(ctx, l.project) // or is there none of that name?
+		_, err = l.client.Project(ctx, l.project) // an error if there is no such project
 	}
 	return views[:min(1, len(views))], err
 }
 
-// explainScaling is, with -v, why each run that scales has as many replicas as it has. It
-// is help for people: where it cannot be had, the list is shown without it.
+// explainScaling returns, with --verbose, why each run that scales has its number
+// of replicas. Runs whose explanation cannot be had are left out.
 func (l *psCommand) explainScaling(ctx context.Context, views []api.RunView) map[dstack.RunID]string {
 	if !l.verbose {
 		return nil
@@ -98,6 +99,7 @@ func (l *psCommand) explainScaling(ctx context.Context, views []api.RunView) map
 	return all
 }
 
+// findRuns returns the named runs.
 func (l *psCommand) findRuns(ctx context.Context) ([]api.RunView, error) {
 	views := make([]api.RunView, 0, len(l.names))
 	for _, name := range l.names {
@@ -110,13 +112,14 @@ func (l *psCommand) findRuns(ctx context.Context) ([]api.RunView, error) {
 	return views, nil
 }
 
-// suggestRun adds to the error about an unknown run which one was meant.
+// suggestRun turns the error of an unknown run into one that suggests a name.
+// Other errors pass unchanged.
 func (a *app) suggestRun(ctx context.Context, client *api.Client, project, name string, err error) error {
 	if dstack.KindOf(err) != dstack.NotFound {
 		return err
 	}
 	if _, unknownProject := client.Project(ctx, project); unknownProject != nil {
-		return unknownProject // it is the project that is missing
+		return unknownProject // not the run but the project is unknown
 	}
 	known, listErr := client.Views(ctx, api.ListRuns{ProjectName: &project})
 	if listErr != nil {
@@ -130,6 +133,7 @@ func (a *app) suggestRun(ctx context.Context, client *api.Client, project, name 
 		Hint: didYouMean(name, names, "see: dstack ps -a"), Cause: err}
 }
 
+// printRuns prints the list once.
 func (l *psCommand) printRuns(ctx context.Context, views []api.RunView) error {
 	if l.json {
 		if views == nil {
@@ -145,7 +149,7 @@ func (l *psCommand) printRuns(ctx context.Context, views []api.RunView) error {
 	return nil
 }
 
-// watchRuns shows the list anew whenever it changes.
+// watchRuns prints the list again whenever it changes, until Ctrl-C.
 func (l *psCommand) watchRuns(ctx context.Context) error {
 	up := liveRegion{to: l.out}
 	var before []byte
@@ -175,8 +179,8 @@ func (l *psCommand) watchRuns(ctx context.Context) error {
 	}
 }
 
-// redrawRuns replaces the list on a terminal; elsewhere it writes another one
-// when something but the time has changed, in JSON one document a line.
+// redrawRuns redraws the list on a terminal. Elsewhere it prints the list if it
+// has changed, as a table or as one JSON document per line.
 func (l *psCommand) redrawRuns(ctx context.Context, up *liveRegion, before *[]byte, views []api.RunView) error {
 	if l.out.terminal && !l.json {
 		lines := runsTable(views, l.explainScaling(ctx, views), l.verbose, time.Now()).lines(l.out)
@@ -198,8 +202,8 @@ func (l *psCommand) redrawRuns(ctx context.Context, up *liveRegion, before *[]by
 	return l.printRuns(ctx, views)
 }
 
-// completeRuns completes names of runs in the shell; a server that does not
-// answer completes nothing.
+// completeRuns completes the names of runs in a shell. It completes nothing if
+// the server does not answer in time.
 func (a *app) completeRuns(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeoutCause(c.Context(), 2*time.Second, errors.New("the shell waits"))
 	defer cancel()

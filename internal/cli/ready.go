@@ -10,8 +10,8 @@ import (
 	"dstack/internal/human"
 )
 
-// printReady prints the lines that stay once a service is ready, or need not be
-// before a request comes. waited is how long that took; 0: nobody waited.
+// printReady prints the addresses of a service that is ready or sleeps, and a
+// command to call it. waited is the time that the user waited; 0 is not printed.
 func (a *app) printReady(v api.RunView, waited time.Duration) {
 	name := cleanLine(v.Name)
 	words := strings.TrimPrefix(describeRun(v), name)
@@ -40,14 +40,14 @@ func (a *app) printReady(v api.RunView, waited time.Duration) {
 	a.printInfo("")
 }
 
-// isLocalhostName says that some programs find no address for the host: names
-// below localhost are for curl and browsers.
+// isLocalhostName reports whether the host is a name below localhost. Browsers
+// and curl resolve such names, but many programs do not.
 func isLocalhostName(address string) bool {
 	u, err := url.Parse(address)
 	return err == nil && strings.HasSuffix(u.Hostname(), ".localhost")
 }
 
-// exampleCall is how to call the service, ready to be pasted.
+// exampleCall returns a curl command that calls the service.
 func exampleCall(v api.RunView) []string {
 	token := ""
 	if v.Auth {
@@ -64,7 +64,7 @@ func exampleCall(v api.RunView) []string {
 	}
 }
 
-// shellQuote is text as one word of a shell.
+// shellQuote quotes text as one word of a shell.
 func shellQuote(text string) string {
 	if text != "" && strings.Trim(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789:/._-") == "" {
 		return text

@@ -71,7 +71,7 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 	}
 	to := g.to
 	if target > 0 {
-		to = target // what was shown is what happens
+		to = target // what was printed
 	}
 	view, err := g.client.Rollback(ctx, g.project, api.RollbackRequest{RunName: name, To: to, Revision: present})
 	if err != nil {
@@ -81,8 +81,8 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 	return g.watchRun(ctx, view)
 }
 
-// findTarget finds the present revision and the one to go back to; 0 where the
-// server will say that there is none.
+// findTarget returns the present revision and the one to roll back to. A target
+// of 0 means that there is none; the server's error explains it.
 func (g *rollbackCommand) findTarget(revisions []api.RevisionView) (present, target int) {
 	for _, r := range revisions {
 		if r.Present {
@@ -100,7 +100,7 @@ func (g *rollbackCommand) findTarget(revisions []api.RevisionView) (present, tar
 	return present, 0
 }
 
-// printRollback shows what changes on the way from one revision to another.
+// printRollback prints what a rollback changes.
 func (g *rollbackCommand) printRollback(name string, revisions []api.RevisionView, present, target int) {
 	g.printInfo(" %s changes from revision %d to what revision %d was", g.err.paint(bold, cleanLine(name)), present, target)
 	g.printInfo("")
@@ -116,17 +116,17 @@ func (g *rollbackCommand) printRollback(name string, revisions []api.RevisionVie
 		g.printInfo(" Nothing differs: its replicas are replaced one by one.")
 	case combineStrategies(changes) == api.HowInPlace:
 		g.printInfo(" Nothing is restarted.")
-	default: // whether there is room for both is not known here
+	default: // the capacity of the machines is not known here
 		g.printInfo(" Where there is room for both, a new replica becomes ready before an old one leaves.")
 	}
 }
 
-// changesBetween is what differs from one revision to another. Each of them tells
-// what differs from the one of the number before.
+// changesBetween combines the changes from one revision to another. Each revision
+// lists its changes from the one before.
 func changesBetween(revisions []api.RevisionView, from, to int) []api.Change {
 	type way struct {
 		api.Change
-		secret bool // the values are not shown, and so cannot be compared
+		secret bool // the values are hidden and cannot be compared
 	}
 	var all []way
 	for _, r := range slices.Backward(revisions) {

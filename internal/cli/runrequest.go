@@ -8,18 +8,18 @@ import (
 	"dstack/internal/spec"
 )
 
-// runRequest is what one apply asks for: the configuration with what the flags
-// change of it, and the profile; and where each part of it comes from.
+// runRequest is what `dstack apply` asks for: the configuration with the values of
+// flags, the profile, and the origin of each value.
 type runRequest struct {
 	file    sourceFile
 	service *spec.Service
 	profile chosenProfile
-	flags   map[string]string // field → the flag that gives it
-	env     map[string]string // variable → where its value comes from, in words
+	flags   map[string]string // field → the flag that sets it
+	env     map[string]string // variable → the origin of its value, in words
 }
 
-// readRequest reads everything that was asked for. The error tells all that
-// is wrong with it, wherever that stands.
+// readRequest reads the configuration, the profile, the variables and the flags.
+// Its error lists the problems of all of them.
 func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	file, err := a.readSource(f.file)
 	if err != nil {
@@ -29,7 +29,7 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	var found, ofFlags, ofProfile, ofVariables spec.Problems
 	if r.service, err = spec.Parse(file.name, file.text); err != nil {
 		found = asProblems(file.name, err)
-		if r.service, err = spec.Parse("", []byte(blankConfiguration)); err != nil { // what else is wrong is told as well
+		if r.service, err = spec.Parse("", []byte(blankConfiguration)); err != nil { // continue, to report the other problems too
 			return nil, fmt.Errorf("read a blank configuration: %w", err)
 		}
 	}
@@ -54,7 +54,7 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	return r, problemsError(found)
 }
 
-// overrideName gives the run the name of the command line.
+// overrideName sets the run's name to that of --name.
 func (r *runRequest) overrideName(name string) spec.Problems {
 	if name == "" {
 		return nil
@@ -71,11 +71,11 @@ func (r *runRequest) overrideName(name string) spec.Problems {
 	return spec.Problems{flagProblem("--name", hint, "%v", err)}
 }
 
-// groupedProblems are problems by where they stand.
+// groupedProblems are problems by the source of the value.
 type groupedProblems struct{ configuration, profile, flags spec.Problems }
 
-// groupByOrigin sorts the problems of fields by who gives the field. Those of the
-// configuration have no lines yet.
+// groupByOrigin groups problems of fields by the source of the field's value.
+// Those of the configuration have no positions yet.
 func (r *runRequest) groupByOrigin(problems spec.Problems) groupedProblems {
 	var to groupedProblems
 	for _, p := range problems {
@@ -95,7 +95,8 @@ func (r *runRequest) groupByOrigin(problems spec.Problems) groupedProblems {
 	return to
 }
 
-// flagForField is the flag that gives a field or what it is a part of, if any.
+// flagForField returns the flag that sets a field or the object it belongs to, or
+// "".
 func (r *runRequest) flagForField(path string) string {
 	for field, flag := range r.flags {
 		if path == field || strings.HasPrefix(path, field+".") {

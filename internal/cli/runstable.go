@@ -11,7 +11,7 @@ import (
 	"dstack/internal/human"
 )
 
-// runsTable is the list for people.
+// runsTable returns the list of runs as a table.
 func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, now time.Time) *table {
 	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, shrinkable: []int{3, 0}}
 	if verbose {
@@ -47,7 +47,7 @@ func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, n
 func runRow(v api.RunView, columns int, now time.Time) []string {
 	replicas := "-"
 	if !v.Status.IsFinished() {
-		serving := max(v.Ready, v.Serving) // while a revision takes over, old ones count
+		serving := max(v.Ready, v.Serving) // during an update, replicas of the old revision count
 		replicas = fmt.Sprintf("%d of %d", serving, v.DesiredReplicas)
 		if v.Min != v.Max {
 			replicas = fmt.Sprintf("%d of %d..%d", serving, v.Min, v.Max)
@@ -67,7 +67,7 @@ func replicaRow(r api.ReplicaView, now time.Time) []string {
 	}
 }
 
-// metricsLine is what a run does and did; empty: nothing.
+// metricsLine returns the metrics of a run, or "" without any.
 func metricsLine(v api.RunView) string {
 	n := v.Metrics
 	if n == nil || v.Status.IsFinished() {
@@ -93,7 +93,7 @@ func orDash(text string) string {
 	return text
 }
 
-// statusPaint is the colour of a run's status, or of a replica's.
+// statusPaint returns the colour of the status of a run or a replica.
 func statusPaint(status string) (textStyle, bool) {
 	switch api.RunStatus(status) {
 	case api.StatusReady:
@@ -112,12 +112,12 @@ func statusPaint(status string) (textStyle, bool) {
 		return yellow, true
 	case dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated:
 		return dim, true
-	case dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaFailed: // as those of runs
+	case dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaFailed: // have the colours of runs
 	}
 	return 0, false
 }
 
-// problemLines are the reasons that stand below a run which is not well.
+// problemLines returns the reasons why a run is not as it should be.
 func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	var lines []string
 	add := func(line string) {

@@ -13,7 +13,8 @@ import (
 	"dstack/internal/human"
 )
 
-// waitFlags say what comes after a submission.
+// waitFlags are the flags that say what a command does after it has submitted a
+// run.
 type waitFlags struct {
 	detach  bool
 	wait    string
@@ -21,7 +22,7 @@ type waitFlags struct {
 	json    bool
 }
 
-// addTo adds the flags; defaultProject says how long is waited without --timeout.
+// addTo adds the flags to a command. byDefault describes the default of --timeout.
 func (f *waitFlags) addTo(c *cobra.Command, byDefault string) {
 	flags := c.Flags()
 	flags.BoolVarP(&f.detach, "detach", "d", false, "return once it is submitted")
@@ -30,7 +31,8 @@ func (f *waitFlags) addTo(c *cobra.Command, byDefault string) {
 	addOutputFlag(c, &f.json)
 }
 
-// validate refuses what does not go together, and sets how long is waited.
+// validate returns an error for flags that exclude each other, and sets the
+// default of --timeout.
 func (f *waitFlags) validate() error {
 	err := checkExclusive(
 		[]exclusiveFlag{{"--detach", f.detach}, {"--wait", f.wait != ""}},
@@ -49,20 +51,20 @@ func (f *waitFlags) validate() error {
 	return nil
 }
 
-// defaultWaitTimeout is how long --wait waits.
+// defaultWaitTimeout is the default of --timeout with --wait.
 const defaultWaitTimeout = 10 * time.Minute
 
-// runWatcher is what comes after a submission.
+// runWatcher waits for a submitted run and follows its output.
 type runWatcher struct {
 	*app
 	client    *api.Client
 	project   string
 	waitFlags waitFlags
-	skipLogs  bool // return once it is ready: nobody asked for its logs
+	skipLogs  bool // end when the run is ready
 }
 
-// watchRun is what comes after the submission: nothing, waiting, or waiting and
-// then the logs.
+// watchRun waits for a run to become ready and then follows its output, as far as
+// the flags ask for it.
 func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 	if s.waitFlags.detach {
 		if s.waitFlags.json {
@@ -101,8 +103,8 @@ func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 	return nil
 }
 
-// detach ends the watching, not the run. Who waited for it to be ready does
-// not know that it is.
+// detach ends the command; the run continues. If the user asked for readiness it
+// returns an error, because the run may not be ready.
 func (s *runWatcher) detach(name string) error {
 	s.printInfo("detached; %s keeps running", name)
 	s.printFollowUps(name)
@@ -112,12 +114,13 @@ func (s *runWatcher) detach(name string) error {
 	return nil
 }
 
+// printFollowUps prints the commands to follow and to stop a run.
 func (a *app) printFollowUps(name string) {
 	a.printInfo("  %s  dstack logs %s -f", a.err.paint(bold, "back"), name)
 	a.printInfo("  %s  dstack stop %s", a.err.paint(bold, "stop"), name)
 }
 
-// waitUntilReady waits until this revision has been ready once.
+// waitUntilReady waits until the revision has become ready once.
 func (s *runWatcher) waitUntilReady(ctx context.Context, view api.RunView) (api.RunView, error) {
 	revision := view.Revision
 	w := &runWaiter{app: s.app, client: s.client, project: s.project, timeout: s.waitFlags.timeout}
@@ -132,12 +135,13 @@ func (s *runWatcher) waitUntilReady(ctx context.Context, view api.RunView) (api.
 	return w.waitUntilDone(ctx, view)
 }
 
-// waitOutcome says whether the wait for a revision of a run is over, and how.
+// waitOutcome reports whether the wait for a revision is over, with an error if
+// the revision will not become ready.
 func waitOutcome(v api.RunView, revision int) (bool, error) {
 	switch {
 	case v.RolledBack != nil && v.RolledBack.From == revision:
 		return true, rollbackError(v)
-	case v.Revision != revision: // a smaller one, too: ours and a later one were rolled back meanwhile
+	case v.Revision != revision: // also a lower one: this revision and a later one were rolled back
 		return true, &dstack.Error{Kind: dstack.Conflict,
 			Message: fmt.Sprintf("revision %d of %s was replaced by revision %d before it was ready", revision, v.Name, v.Revision),
 			Hint:    "see: dstack history " + v.Name}
@@ -149,9 +153,9 @@ func waitOutcome(v api.RunView, revision int) (bool, error) {
 	return hasBecomeReady(v), nil
 }
 
-// hasBecomeReady says that the present revision has served as wanted, or need not
-// before a request comes. Once it has, fewer replicas than wanted are a matter
-// of load, unless all that served have crashed.
+// hasBecomeReady reports whether the present revision has become ready or sleeps.
+// A revision that was ready once may be degraded: it needs the minimum of its
+// replicas.
 func hasBecomeReady(v api.RunView) bool {
 	switch v.Status {
 	case api.StatusSleeping:
@@ -164,7 +168,7 @@ func hasBecomeReady(v api.RunView) bool {
 	return false
 }
 
-// rollbackError is the story of a revision that did not become ready.
+// rollbackError returns the error of a revision that was rolled back.
 func rollbackError(v api.RunView) error {
 	b := v.RolledBack
 	story := &failureReport{output: b.LastOutput, err: &dstack.Error{Kind: dstack.RolledBack,

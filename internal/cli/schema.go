@@ -8,7 +8,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// schemas is what `dstack schema` can print, the usual one first.
+// schemas are the JSON Schemas that can be printed, the default first.
 var schemas = []struct {
 	name string
 	make func() ([]byte, error)

@@ -11,19 +11,20 @@ import (
 	"golang.org/x/term"
 )
 
-// screen is where people look: results go out, everything else goes err.
+// screen is the terminal or the pipes of the user: results are written to out,
+// everything else to err.
 type screen struct {
 	in  io.Reader
 	out *stream
 	err *stream
 }
 
-// stream is a writer that knows whether a person sees it.
+// stream is a writer with the properties of a terminal, if it is one.
 type stream struct {
 	io.Writer
-	terminal bool // lines may be redrawn
+	terminal bool // understands control sequences
 	colour   bool
-	width    func() int // in columns; 0: no end
+	width    func() int // in columns; 0: unlimited
 }
 
 type textStyle int
@@ -75,20 +76,20 @@ func newStream(w io.Writer) *stream {
 	return s
 }
 
-// disableColour turns colour off.
+// disableColour turns colours off.
 func (s *screen) disableColour(off bool) {
 	if off {
 		s.out.colour, s.err.colour = false, false
 	}
 }
 
-// disableTerminal is for terminals that understand no control sequences.
+// disableTerminal stops the use of control sequences (TERM=dumb).
 func (s *screen) disableTerminal() {
 	s.disableColour(true)
 	s.out.terminal, s.err.terminal = false, false
 }
 
-// paint colours text where there is colour. It must not hold line breaks.
+// paint styles text if the stream has colours. text must not contain line breaks.
 func (s *stream) paint(p textStyle, text string) string {
 	if !s.colour || text == "" {
 		return text
@@ -96,13 +97,13 @@ func (s *stream) paint(p textStyle, text string) string {
 	return textStyles[p].Render(text)
 }
 
-// printInfo writes one line that is not a result.
+// printInfo prints a line to stderr.
 func (s *screen) printInfo(format string, args ...any) { fmt.Fprintf(s.err, format+"\n", args...) }
 
-// printResult writes one line of a result.
+// printResult prints a line to stdout.
 func (s *screen) printResult(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
 
-// printJSON writes a result for programs.
+// printJSON prints an indented JSON document to stdout.
 func (s *screen) printJSON(v any) error {
 	e := json.NewEncoder(s.out)
 	e.SetEscapeHTML(false)
@@ -113,7 +114,8 @@ func (s *screen) printJSON(v any) error {
 	return nil
 }
 
-// truncate cuts text to a width in columns, with an ellipsis.
+// truncate cuts text to a width in columns and ends it with an ellipsis. A width
+// of 0 or less is unlimited.
 func truncate(text string, width int) string {
 	if width <= 0 || lipgloss.Width(text) <= width {
 		return text
@@ -131,6 +133,7 @@ func truncate(text string, width int) string {
 	return b.String() + "…"
 }
 
+// padRight appends spaces up to a width in columns.
 func padRight(text string, width int) string {
 	if gap := width - lipgloss.Width(text); gap > 0 {
 		return text + strings.Repeat(" ", gap)
@@ -138,7 +141,7 @@ func padRight(text string, width int) string {
 	return text
 }
 
-// orEmpty is a result that JSON shows as [] where there is nothing.
+// orEmpty returns a list that encodes as [] instead of null.
 func orEmpty[T any](found []T) []T {
 	if found == nil {
 		return []T{}

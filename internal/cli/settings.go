@@ -10,11 +10,11 @@ import (
 	"dstack/internal/spec"
 )
 
-// setting is one row of a plan: what holds, and where that comes from.
+// setting is a row of the plan: a value and its origin.
 type setting struct{ key, value, origin string }
 
-// planSettings are the rows of a plan: what differs from the defaults, and what
-// people look for.
+// planSettings returns the rows of the plan: the basic settings, and all that
+// differ from the defaults.
 func (r *runRequest) planSettings() []setting {
 	from := r.fieldOrigins()
 	rows := r.serviceSettings(from)
@@ -25,14 +25,14 @@ func (r *runRequest) planSettings() []setting {
 		}
 	}
 	if env := formatVariables(r.service.Env, r.env); env != "" {
-		rows = append(rows, setting{"env", env, ""}) // each says itself where it comes from
+		rows = append(rows, setting{"env", env, ""}) // the value names the origins
 	}
 	return rows
 }
 
 const fromDefault = "default"
 
-// fieldOrigins returns who gives the value of a field, in words.
+// fieldOrigins returns a function that describes the origin of a field's value.
 func (r *runRequest) fieldOrigins() func(field string) string {
 	file := filepath.Base(r.file.name)
 	params := spec.Origins(*r.service, r.profile.Profile)
@@ -51,7 +51,7 @@ func (r *runRequest) fieldOrigins() func(field string) string {
 	}
 }
 
-// serviceSettings are the rows that a profile has no part in.
+// serviceSettings returns the rows of fields that profiles do not have.
 func (r *runRequest) serviceSettings(from func(string) string) []setting {
 	s := r.service
 	rows := []setting{{"replicas", formatReplicas(*s), from("replicas")}}
@@ -82,7 +82,7 @@ func (r *runRequest) serviceSettings(from func(string) string) []setting {
 	return append(rows, setting{"resources", s.Resources.String(), givers})
 }
 
-// param is a field that a profile can give, in the words of people.
+// param is a field that profiles have, with its name in the plan.
 type param struct{ key, name, value string }
 
 func paramSettings(p spec.Params) []param {
@@ -116,7 +116,7 @@ func paramSettings(p spec.Params) []param {
 	}
 }
 
-// joinOrAny is a list to choose from; an empty one leaves the choice free.
+// joinOrAny joins a list of alternatives; an empty list allows any.
 func joinOrAny(list []string) string {
 	if len(list) == 0 {
 		return "any"
@@ -135,7 +135,8 @@ func formatReplicas(s spec.Service) string {
 	return text
 }
 
-// formatVariables names them; their values are nobody's business.
+// formatVariables lists the names and origins of variables. It never shows their
+// values, which may be secrets.
 func formatVariables(env spec.Env, origins map[string]string) string {
 	names := make([]string, 0, len(env))
 	for _, v := range env {
@@ -148,15 +149,15 @@ func formatVariables(env spec.Env, origins map[string]string) string {
 	return strings.Join(names, ", ")
 }
 
-// How the columns of settings share a line.
+// The widths of the columns, in columns of the terminal.
 const (
 	keyWidth       = 13
-	minValueWidth  = 24 // where there is less room than this, values have it all
-	maxValueWidth  = 48 // a longer value moves where it comes from, nothing else
+	minValueWidth  = 24 // with less space than this, origins are left out
+	maxValueWidth  = 48 // longer values are not aligned
 	maxOriginWidth = 28
 )
 
-// printSettings shows the rows within the width of the terminal.
+// printSettings prints the rows, cut to the width of the terminal.
 func (j *applyCommand) printSettings(rows []setting) {
 	room := j.err.width() - 1 - keyWidth
 	endless := j.err.width() <= 0

@@ -13,19 +13,19 @@ import (
 	"dstack/internal/human"
 )
 
-const maxSourceSize = 2 << 20 // the parser refuses less, in better words
+const maxSourceSize = 2 << 20 // above the parser's limit, whose error is better
 
-// defaultFileNames is where a configuration is looked for when none is named.
+// defaultFileNames are the names of a configuration without --file.
 var defaultFileNames = []string{".dstack.yml", ".dstack.yaml"}
 
-// sourceFile is a configuration file as it was read.
+// sourceFile is the text of a configuration file.
 type sourceFile struct {
-	name string // as the user calls it
+	name string // as the user wrote it
 	text []byte
 }
 
-// readSource reads the named configuration; "-" is the input, "" the
-// folder's own.
+// readSource reads a file. The name "-" is the input, and "" the default file of
+// the current folder.
 func (a *app) readSource(name string) (sourceFile, error) {
 	if name == "-" {
 		text, err := io.ReadAll(io.LimitReader(a.in, maxSourceSize))
@@ -53,7 +53,7 @@ func (a *app) readSource(name string) (sourceFile, error) {
 	return sourceFile{name, text}, nil
 }
 
-// readFile reads a file of the user's, and of a very large one the beginning.
+// readFile reads a file, up to maxSourceSize.
 func (a *app) readFile(name string) ([]byte, error) {
 	f, err := os.Open(a.resolvePath(name))
 	if err != nil {
@@ -63,7 +63,7 @@ func (a *app) readFile(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxSourceSize))
 }
 
-// readFailure is why a file cannot be read, without its path.
+// readFailure returns why a file cannot be read, without its path.
 func readFailure(err error) string {
 	if reason, ok := errors.AsType[*fs.PathError](err); ok {
 		return reason.Err.Error()
@@ -71,7 +71,7 @@ func readFailure(err error) string {
 	return err.Error()
 }
 
-// resolvePath is where a name that the user gave lies.
+// resolvePath resolves a path relative to the current folder.
 func (a *app) resolvePath(name string) string {
 	if filepath.IsAbs(name) {
 		return name
@@ -79,7 +79,7 @@ func (a *app) resolvePath(name string) string {
 	return filepath.Join(a.dir, name)
 }
 
-// suggestFile names configurations that could have been meant.
+// suggestFile returns a hint with configuration files that exist, or orElse.
 func (a *app) suggestFile(name, orElse string) string {
 	folder := a.dir
 	if name != "" {
@@ -87,7 +87,7 @@ func (a *app) suggestFile(name, orElse string) string {
 	}
 	var there []string
 	for _, pattern := range []string{"*.dstack.yml", "*.dstack.yaml"} {
-		found, _ := filepath.Glob(filepath.Join(folder, pattern)) // a wrong pattern finds none
+		found, _ := filepath.Glob(filepath.Join(folder, pattern)) // the only error is a malformed pattern
 		for _, f := range found {
 			if rel, err := filepath.Rel(a.dir, f); err == nil && filepath.IsLocal(rel) {
 				f = rel

@@ -12,36 +12,36 @@ import (
 	"dstack/internal/human"
 )
 
-// statusBoard shows a run on its way: on a terminal as one block that is
-// redrawn, elsewhere as lines, one for each thing that changed. What must be
-// read later (crashes) becomes lines that stay on both.
+// statusBoard shows the progress of a run: on a terminal in a region that is
+// redrawn, elsewhere as a line per change. Crashes become permanent lines on
+// both.
 type statusBoard struct {
 	*screen
 	region         liveRegion
 	began          time.Time
 	view           api.RunView
-	unreachable    string         // why there is no news
-	printed        map[string]any // what the lines said last
-	printedCrashes map[int]int    // how many of each replica's were told
+	unreachable    string         // why the server cannot be reached; "" if it can
+	printed        map[string]any // subject → the last line
+	printedCrashes map[int]int    // replica → its crashes that were printed
 }
 
 func newStatusBoard(s *screen, first api.RunView, now time.Time) *statusBoard {
 	b := &statusBoard{screen: s, region: liveRegion{to: s.err}, began: now, view: first,
 		printed: map[string]any{}, printedCrashes: map[int]int{}}
 	for _, r := range first.Replicas {
-		b.printedCrashes[r.Num] = countCrashes(r) // an earlier revision's are old news
+		b.printedCrashes[r.Num] = countCrashes(r) // from before the command
 	}
 	return b
 }
 
-// update takes a newer view in.
+// update shows a newer view of the run.
 func (b *statusBoard) update(v api.RunView, now time.Time) {
 	b.view, b.unreachable = v, ""
 	b.printCrashes(now)
 	b.draw(now)
 }
 
-// showUnreachable says that the server does not answer; what is shown stays.
+// showUnreachable shows that the server cannot be reached. The last view stays.
 func (b *statusBoard) showUnreachable(err error, now time.Time) {
 	if b.unreachable == "" && !b.err.terminal {
 		b.printInfo(" %s; trying again", cleanLine(err.Error()))
@@ -58,7 +58,7 @@ func (b *statusBoard) draw(now time.Time) {
 		return
 	}
 	if b.view.Status == api.StatusReady || b.view.Status == api.StatusSleeping {
-		return // the lines that settle say so
+		return // printReady says so
 	}
 	b.printIfNew("run", describeRun(b.view), now)
 	for _, r := range b.view.Replicas {
@@ -68,8 +68,8 @@ func (b *statusBoard) draw(now time.Time) {
 	}
 }
 
-// printIfNew says a line about something, if it differs in more than numbers from
-// the one before, or ten seconds have passed.
+// printIfNew prints a line about a subject if more than its numbers differ from
+// the previous one, or after ten seconds.
 func (b *statusBoard) printIfNew(about, line string, now time.Time) {
 	type told struct {
 		text string
@@ -120,12 +120,12 @@ func (b *statusBoard) regionLines(now time.Time) []string {
 	return lines
 }
 
-// printCrashes leaves a line, and the last output, for each new crash.
+// printCrashes prints each new crash and the last output before it.
 func (b *statusBoard) printCrashes(now time.Time) {
 	for _, r := range b.view.Replicas {
 		n := countCrashes(r)
 		old := n <= b.printedCrashes[r.Num]
-		b.printedCrashes[r.Num] = n // fewer than before: it is another replica of that number
+		b.printedCrashes[r.Num] = n // less than before: a new replica has the number
 		if old {
 			continue
 		}
@@ -138,8 +138,8 @@ func (b *statusBoard) printCrashes(now time.Time) {
 	}
 }
 
-// replicaLine is what a replica does; beside those of a new revision, old ones say
-// that they are.
+// replicaLine describes a replica. During an update it names the revision of
+// replicas of the old one.
 func (b *statusBoard) replicaLine(r api.ReplicaView, now time.Time) string {
 	line := describeReplica(r, now)
 	if b.view.Status == api.StatusUpdating && r.Revision > 0 && r.Revision != b.view.Revision {
@@ -148,7 +148,7 @@ func (b *statusBoard) replicaLine(r api.ReplicaView, now time.Time) string {
 	return line
 }
 
-// countCrashes counts those that were, and the one that is being answered.
+// countCrashes returns the restarts of a replica, including one that is due.
 func countCrashes(r api.ReplicaView) int {
 	if r.Status == dstack.ReplicaRestarting {
 		return r.Restarts + 1
@@ -156,7 +156,7 @@ func countCrashes(r api.ReplicaView) int {
 	return r.Restarts
 }
 
-// describeRun is a run's status in words: llama31 is starting.
+// describeRun returns the status of a run in words: llama31 is starting.
 func describeRun(v api.RunView) string {
 	words := map[api.RunStatus]string{
 		api.StatusWaiting: "waits for a machine", api.StatusFailed: "failed", api.StatusStopped: "is stopped",
@@ -178,11 +178,11 @@ func describeRun(v api.RunView) string {
 	return cleanLine(v.Name + " " + words)
 }
 
-// isReasonShown says that a run's reason is worth reading beside its status.
+// isReasonShown reports whether a run's reason says more than its status.
 func isReasonShown(v api.RunView) bool {
 	switch v.Status {
 	case api.StatusReady, api.StatusSleeping, api.StatusUpdating:
-		return false // the status says it all
+		return false // the status says it already
 	case api.StatusWaiting, api.StatusStarting, api.StatusDegraded, api.StatusFailing,
 		api.StatusStopping, api.StatusStopped, api.StatusFailed:
 		return true
@@ -190,7 +190,7 @@ func isReasonShown(v api.RunView) bool {
 	return true
 }
 
-// describeReplica is what one replica does now.
+// describeReplica returns the status of a replica in words.
 func describeReplica(r api.ReplicaView, now time.Time) string {
 	if r.Progress != "" {
 		return cleanLine(r.Progress)
@@ -201,7 +201,7 @@ func describeReplica(r api.ReplicaView, now time.Time) string {
 		return strings.TrimPrefix(describeReason(r), fmt.Sprintf("replica %d ", r.Num)) + describeRetry(r, now)
 	case dstack.ReplicaStarting, dstack.ReplicaWaiting:
 		if reason != "" {
-			return reason + describeRetry(r, now) // it says what it does
+			return reason + describeRetry(r, now) // the reason says what the replica does
 		}
 	case dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaDraining,
 		dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed:
@@ -215,13 +215,13 @@ func describeReplica(r api.ReplicaView, now time.Time) string {
 	return string(r.Status)
 }
 
-// trimReplicaName is a replica's reason without its name. It is whole if it began
-// with that, and so is a sentence.
+// trimReplicaName returns a replica's reason without the replica's name at the
+// beginning, and whether it began with the name.
 func trimReplicaName(r api.ReplicaView) (reason string, whole bool) {
 	return strings.CutPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
 }
 
-// describeReason says why a replica is as it is: replica 0 exited with code 1.
+// describeReason returns a sentence: replica 0 exited with code 1.
 func describeReason(r api.ReplicaView) string {
 	reason, whole := trimReplicaName(r)
 	switch {
@@ -236,6 +236,7 @@ func describeReason(r api.ReplicaView) string {
 	return fmt.Sprintf("replica %d %s", r.Num, reason)
 }
 
+// describeRetry returns when the next attempt of a replica begins, or "".
 func describeRetry(r api.ReplicaView, now time.Time) string {
 	if r.RetryAt == nil || r.RetryAt.Sub(now) < time.Second {
 		return ""

@@ -72,7 +72,7 @@ func (s *stopCommand) run(ctx context.Context, names []string) error {
 	return nil
 }
 
-// findUnfinished looks all named runs up, before any is stopped.
+// findUnfinished looks up all named runs before the first one is stopped.
 func (s *stopCommand) findUnfinished(ctx context.Context, client *api.Client, project string, names []string) ([]api.RunView, error) {
 	var live []api.RunView
 	for _, name := range names {
@@ -89,9 +89,9 @@ func (s *stopCommand) findUnfinished(ctx context.Context, client *api.Client, pr
 	return live, nil
 }
 
-// waitUntilStopped waits until a run has ended. An interrupt ends the waiting only.
+// waitUntilStopped waits until a run has stopped. An interrupt ends the wait only.
 func (s *stopCommand) waitUntilStopped(ctx context.Context, client *api.Client, project string, view api.RunView) error {
-	// It is told as it will be, not as it was before it was asked to stop.
+	// The view is older than the request to stop.
 	view.Status, view.Reason = api.StatusStopping, ""
 	w := &runWaiter{app: s.app, client: client, project: project,
 		isDone: func(v api.RunView) (bool, error) { return v.Status.IsFinished(), nil }}
@@ -102,7 +102,7 @@ func (s *stopCommand) waitUntilStopped(ctx context.Context, client *api.Client, 
 		s.printInfo("  %s  dstack ps %s", s.err.paint(bold, "look"), view.Name)
 		return nil
 	case dstack.KindOf(err) == dstack.NotFound && err != nil:
-		return nil // stopped, and deleted meanwhile
+		return nil // stopped and deleted in the meantime
 	case err != nil:
 		return err
 	}

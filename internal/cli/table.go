@@ -7,17 +7,17 @@ import (
 	"charm.land/lipgloss/v2"
 )
 
-// table is rows under a head. A row of one cell stands alone, below the
-// second column. Cells come clean and without colour.
+// table is a header and rows of cells. A row with a single cell is a note below
+// the row before it. Cells are sanitized and without colours.
 type table struct {
 	head       []string
 	rows       [][]string
 	style      func(row, column int) (textStyle, bool) // nil: none
-	minWidths  []int                                   // how wide the first columns are at least
-	shrinkable []int                                   // columns that may be cut where the room ends, best first
+	minWidths  []int                                   // minimal widths of the first columns
+	shrinkable []int                                   // columns that may be cut, in this order
 }
 
-// write puts the table on s, cut to its width.
+// write prints the table, cut to the width of the stream.
 func (t *table) write(s *stream) {
 	for _, line := range t.lines(s) {
 		fmt.Fprintln(s, line)
@@ -63,8 +63,8 @@ func (t *table) line(widths []int, cells []string, tinted func(int, string) stri
 	return strings.TrimRight(b.String(), " ")
 }
 
-// widths are those of the columns; where the line is too long, loose columns
-// give way.
+// widths returns the widths of the columns. If a line is too long, the shrinkable
+// columns become narrower.
 func (t *table) widths(room int) []int {
 	widths := make([]int, len(t.head))
 	total := 0

@@ -28,7 +28,7 @@ func newTemplateCommand(a *app) *cobra.Command {
 	return c
 }
 
-// renderOptions is what `template render` was asked for.
+// renderOptions are the flags of `dstack template render`, and what they name.
 type renderOptions struct {
 	file, model, tools string
 	messages           []string
@@ -39,9 +39,9 @@ type renderOptions struct {
 	at                 string // --now
 
 	now       time.Time
-	toolsJSON json.RawMessage // once read
+	toolsJSON json.RawMessage // the content of tools
 	template  dstack.ChatTemplate
-	from      string // where it came from, for people
+	from      string // the origin of the template, in words
 }
 
 func newRenderCommand(a *app) *cobra.Command {
@@ -78,21 +78,20 @@ func newRenderCommand(a *app) *cobra.Command {
 	return c
 }
 
-// renderResult is what came of one file of messages.
+// renderResult is the prompt, or the error, for one file of messages.
 type renderResult struct {
 	Output *string      `json:"output,omitempty"`
 	Error  *renderError `json:"error,omitempty"`
 }
 
-// renderError is why a template made no prompt.
+// renderError is why a template returned no prompt.
 type renderError struct {
 	Kind    string `json:"kind"` // syntax, raise, runtime, limit
 	Message string `json:"message"`
-	Line    int    `json:"line"` // of the template; 0: none of its lines
+	Line    int    `json:"line"` // of the template; 0: unknown
 }
 
-// asRenderError is what a template said. Without a line it is none of its own: a
-// model may have templates with names only.
+// asRenderError returns the kind, the message and the line of a template's error.
 func asRenderError(err error) *renderError {
 	if wrong, ok := errors.AsType[*jinja.Error](err); ok {
 		return &renderError{Kind: wrong.Kind, Message: wrong.Message, Line: wrong.Line}
@@ -100,7 +99,7 @@ func asRenderError(err error) *renderError {
 	return &renderError{Kind: jinja.KindRuntime, Message: err.Error()}
 }
 
-// describe says it to people.
+// describe returns the error with its position.
 func (f *renderError) describe(template string) string {
 	if f.Line == 0 {
 		return template + ": " + f.Message
@@ -136,7 +135,7 @@ func (a *app) renderTemplate(ctx context.Context, r *renderOptions) error {
 	return a.printRendered(r, results)
 }
 
-// printRendered prints prompts as they are: no newline is added.
+// printRendered prints prompts byte for byte, without a newline at the end.
 func (a *app) printRendered(r *renderOptions, results []renderResult) error {
 	if !r.asJSON {
 		for _, one := range results {
@@ -157,7 +156,7 @@ func (a *app) printRendered(r *renderOptions, results []renderResult) error {
 	return nil
 }
 
-// readRenderOptions reads everything but the messages.
+// readRenderOptions checks the flags and reads the tools and the template.
 func (a *app) readRenderOptions(ctx context.Context, r *renderOptions) error {
 	switch {
 	case (r.file == "") == (r.model == ""):
@@ -192,6 +191,7 @@ func (a *app) readRenderOptions(ctx context.Context, r *renderOptions) error {
 	return a.readTemplate(ctx, r)
 }
 
+// readTemplate reads the template from a file or from the model's hub.
 func (a *app) readTemplate(ctx context.Context, r *renderOptions) (err error) {
 	if r.file != "" {
 		source, err := a.readSource(r.file)
@@ -214,7 +214,7 @@ func (a *app) readTemplate(ctx context.Context, r *renderOptions) (err error) {
 	})
 }
 
-// readJSON reads a file that must hold JSON.
+// readJSON reads a file and returns an error unless it contains JSON.
 func (a *app) readJSON(flag, name string) (json.RawMessage, error) {
 	source, err := a.readSource(name)
 	if err != nil {
@@ -231,8 +231,8 @@ func (a *app) readJSON(flag, name string) (json.RawMessage, error) {
 	return text, nil
 }
 
-// templateVariables are what a template is given for one file of messages, as JSON in
-// the file's order. What the command line says wins.
+// templateVariables returns the variables for one file of messages as a JSON
+// object in the order of the file. Flags override the file.
 func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 	text, err := a.readJSON("--messages", name)
 	if err != nil {

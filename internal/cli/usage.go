@@ -9,6 +9,7 @@ import (
 	"dstack/internal/human"
 )
 
+// didYouMean returns a hint that names the nearest candidate, or orElse.
 func didYouMean(word string, candidates []string, orElse string) string {
 	if near := human.Nearest(word, candidates); near != "" {
 		return "did you mean `" + near + "`?"
@@ -16,6 +17,7 @@ func didYouMean(word string, candidates []string, orElse string) string {
 	return orElse
 }
 
+// unknownCommand returns an error for the first argument, and nil without one.
 func unknownCommand(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
@@ -33,14 +35,14 @@ func unknownCommand(c *cobra.Command, args []string) error {
 	return invalidInput(hint, "unknown command `%s`", args[0])
 }
 
-// flagError says what is wrong with a flag, and which was meant.
+// flagError replaces pflag's error by one with a hint.
 func flagError(c *cobra.Command, err error) error {
 	if errors.Is(err, pflag.ErrHelp) {
 		return err
 	}
 	help := "see: " + c.CommandPath() + " --help"
 	if said := c.Flags().Args(); !c.HasParent() && len(said) > 0 {
-		return unknownCommand(c, said) // its flags are nobody's
+		return unknownCommand(c, said) // the unknown command is the mistake, not its flags
 	}
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		var names []string
@@ -64,7 +66,8 @@ func flagError(c *cobra.Command, err error) error {
 	return invalidInput(help, "%v", err)
 }
 
-// expectArgs refuses a wrong number of arguments, in words.
+// expectArgs returns an error unless there are least to most arguments; a most of
+// -1 is unlimited. what describes the argument.
 func expectArgs(least, most int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {

@@ -14,13 +14,13 @@ import (
 	"dstack/internal/spec"
 )
 
-// fileResult is what came of one file.
+// fileResult is the result for one file.
 type fileResult struct {
 	File     string        `json:"file"`
 	Valid    bool          `json:"valid"`
 	Problems spec.Problems `json:"problems"`
-	Notes    spec.Problems `json:"notes"`           // right, but nothing acts on it yet
-	Error    string        `json:"error,omitempty"` // it could not be read
+	Notes    spec.Problems `json:"notes"`           // valid, but not supported yet
+	Error    string        `json:"error,omitempty"` // the file could not be read
 	read     spec.Configuration
 	err      error
 }
@@ -54,6 +54,7 @@ func newValidateCommand(a *app) *cobra.Command {
 	return c
 }
 
+// validateFiles checks files, and all configurations in folders.
 func (a *app) validateFiles(ctx context.Context, args []string) ([]fileResult, error) {
 	if len(args) == 0 {
 		args = []string{""}
@@ -79,7 +80,7 @@ func (a *app) validateFiles(ctx context.Context, args []string) ([]fileResult, e
 	return results, nil
 }
 
-// checkFile reads one file. What is right, but not acted on yet, is a note.
+// checkFile checks a file. Fields that this version does not support are notes.
 func (a *app) checkFile(name string) fileResult {
 	result := fileResult{File: name, Problems: spec.Problems{}, Notes: spec.Problems{}}
 	source, err := a.readSource(name)
@@ -109,8 +110,8 @@ func (a *app) checkFile(name string) fileResult {
 	return result
 }
 
-// findConfigurations are the configuration files in a folder and below. Hidden
-// folders are left out.
+// findConfigurations returns the configuration files in a folder and the folders
+// in it, hidden ones excepted.
 func (a *app) findConfigurations(ctx context.Context, folder string) ([]string, error) {
 	var names []string
 	err := filepath.WalkDir(a.resolvePath(folder), func(path string, entry fs.DirEntry, err error) error {
@@ -135,7 +136,8 @@ func (a *app) findConfigurations(ctx context.Context, folder string) ([]string, 
 	return names, err
 }
 
-// printValidation shows what was found. One file's trouble does not hide another's.
+// printValidation prints the results and returns the last error; it prints the
+// other errors itself.
 func (a *app) printValidation(results []fileResult) error {
 	var last error
 	for _, r := range results {
@@ -153,7 +155,7 @@ func (a *app) printValidation(results []fileResult) error {
 	return last
 }
 
-// describeResult is what a file without problems is.
+// describeResult describes a file without problems.
 func describeResult(r fileResult) string {
 	switch {
 	case r.read == nil:
@@ -164,14 +166,14 @@ func describeResult(r fileResult) string {
 	return "valid"
 }
 
-// printNotes are shown on one line each: there is nothing to mend.
+// printNotes prints a line per note.
 func (a *app) printNotes(notes spec.Problems) {
 	for _, n := range notes {
 		a.printInfo("%s %s %s; %s", cleanLine(n.Place()), a.err.paint(yellow, "note:"), cleanLine(n.Error()), cleanLine(n.Hint))
 	}
 }
 
-// printValidationJSON shows everything as one list, for editors and CI.
+// printValidationJSON prints all results as one JSON list.
 func (a *app) printValidationJSON(results []fileResult) error {
 	if err := a.printJSON(results); err != nil {
 		return err
@@ -179,7 +181,7 @@ func (a *app) printValidationJSON(results []fileResult) error {
 	return reportedErrorOf(results)
 }
 
-// reportedErrorOf is the error of what was told already; it only gives the exit status.
+// reportedErrorOf returns the first error as one that was printed already.
 func reportedErrorOf(results []fileResult) error {
 	for _, r := range results {
 		if r.err != nil {
@@ -189,8 +191,7 @@ func reportedErrorOf(results []fileResult) error {
 	return nil
 }
 
-// printNormalised shows what each file means; what is wrong goes where errors
-// go.
+// printNormalised prints the normalised form of each file.
 func (a *app) printNormalised(results []fileResult) error {
 	var last error
 	for _, r := range results {
@@ -213,7 +214,8 @@ func (a *app) printNormalised(results []fileResult) error {
 	return last
 }
 
-// reportedError is an error that was told already; it only gives the exit status.
+// reportedError is an error that was printed already. It determines the exit
+// status only.
 type reportedError struct{ err error }
 
 func (q *reportedError) Error() string { return q.err.Error() }

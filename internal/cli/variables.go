@@ -7,20 +7,21 @@ import (
 	"dstack/internal/spec"
 )
 
-// defaultEnvFile is where people keep variables; it is never read unasked.
+// defaultEnvFile is a common name of files of variables. It is only used in hints.
 const defaultEnvFile = ".env"
 
-// fromEnvFlag stands for -e among the files that give variables.
+// fromEnvFlag is the origin of a variable of -e, among names of files.
 const fromEnvFlag = "--env"
 
-// givenVariables are those that the command line gives, the strongest last.
+// givenVariables are the variables of the command line; later ones override
+// earlier ones.
 type givenVariables struct {
 	list    []spec.EnvVar
 	files   []sourceFile
 	origins map[string]string // name → the file, or fromEnvFlag
 }
 
-// readVariables reads the files of variables, and then -e.
+// readVariables reads the files of --env-file, and then -e.
 func (a *app) readVariables(f *applyFlags) (givenVariables, spec.Problems) {
 	given := givenVariables{origins: map[string]string{}}
 	var found spec.Problems
@@ -56,8 +57,8 @@ func (a *app) readVariables(f *applyFlags) (givenVariables, spec.Problems) {
 	return given, found
 }
 
-// describeOrigins tells for people where each variable gets its value, unless the
-// configuration has it.
+// describeOrigins returns the origin of each variable in words. Variables of the
+// configuration are left out.
 func (v givenVariables) describeOrigins(env spec.Env) map[string]string {
 	const environment = "from your environment"
 	origins := map[string]string{}
@@ -79,8 +80,8 @@ func (v givenVariables) describeOrigins(env spec.Env) map[string]string {
 	return origins
 }
 
-// locateUnresolved places the problems of variables that nobody gave where somebody
-// asked for them, and knows of the file that has them.
+// locateUnresolved groups the problems of variables without a value by what asked
+// for them. Its hint names defaultEnvFile if that has the variable.
 func (a *app) locateUnresolved(v givenVariables, problems spec.Problems) (inConfiguration, elsewhere spec.Problems) {
 	if len(problems) == 0 {
 		return nil, nil
@@ -104,18 +105,17 @@ func (a *app) locateUnresolved(v givenVariables, problems spec.Problems) (inConf
 	}
 	for _, file := range v.files {
 		elsewhere = append(elsewhere, spec.LocateInEnvFile(file.name, file.text, inFiles[file.name])...)
-		delete(inFiles, file.name) // a file can be named twice
+		delete(inFiles, file.name) // a file may be named twice
 	}
 	return inConfiguration, append(elsewhere, inFlags...)
 }
 
-// readDefaultEnvFile are those of a file that was not named; whatever is wrong
-// with it is nobody's business yet.
+// readDefaultEnvFile reads defaultEnvFile and ignores its problems.
 func (a *app) readDefaultEnvFile() spec.Env {
 	text, err := a.readFile(defaultEnvFile)
 	if err != nil {
 		return nil
 	}
-	env, _ := spec.ParseEnvFile(defaultEnvFile, text) // wrong: it helps nobody
+	env, _ := spec.ParseEnvFile(defaultEnvFile, text) // without variables if it is malformed
 	return env
 }

@@ -25,7 +25,7 @@ func newVersionCommand(a *app) *cobra.Command {
 	return c
 }
 
-// completionScripts are those that completions can be made for.
+// completionScripts print the completion script of each shell.
 var completionScripts = map[string]func(*cobra.Command, *app) error{
 	"bash":       func(c *cobra.Command, a *app) error { return c.GenBashCompletionV2(a.out, true) },
 	"zsh":        func(c *cobra.Command, a *app) error { return c.GenZshCompletion(a.out) },

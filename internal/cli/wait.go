@@ -8,18 +8,17 @@ import (
 	"dstack/internal/dstack"
 )
 
-// maxServerSilence is how long the server may be away while we watch a run. A
-// restart takes seconds.
+// maxServerSilence is how long the server may be unreachable while a run is
+// watched. A restart takes seconds.
 const maxServerSilence = 2 * time.Minute
 
-// viewUpdate is one answer of a watched run.
+// viewUpdate is a new view of a watched run, or an error.
 type viewUpdate struct {
 	view api.RunView
 	err  error
 }
 
-// watchViews looks at a run until stop is called, which returns when the looking
-// has ended.
+// watchViews watches a run until stop is called. stop waits for the goroutine.
 func watchViews(ctx context.Context, client *api.Client, project string, ask api.RunViewRequest) (looks <-chan viewUpdate, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	out := make(chan viewUpdate)
@@ -40,19 +39,20 @@ func watchViews(ctx context.Context, client *api.Client, project string, ask api
 	}
 }
 
-// runWaiter is a wait for a run to become something.
+// runWaiter waits until a run meets a condition.
 type runWaiter struct {
 	*app
 	client  *api.Client
 	project string
 	timeout time.Duration // 0: none
-	// isDone says that the wait is over, with an error if it was in vain.
+	// isDone reports whether the wait is over, with an error if it failed.
 	isDone func(api.RunView) (bool, error)
-	// timeoutError is the error when the limit passed.
+	// timeoutError returns the error after the timeout.
 	timeoutError func(api.RunView) error
 }
 
-// waitUntilDone waits, showing how things go. The last view is returned in any case.
+// waitUntilDone waits and shows the status of the run. It always returns the last
+// view.
 func (w *runWaiter) waitUntilDone(ctx context.Context, view api.RunView) (api.RunView, error) {
 	if over, err := w.isDone(view); over {
 		return view, err
@@ -102,7 +102,7 @@ func (w *runWaiter) waitUntilDone(ctx context.Context, view api.RunView) (api.Ru
 
 var errWaitTimeout = &dstack.Error{Kind: dstack.Timeout, Message: "the time is over"}
 
-// endError is the story of a run that is over, or about to be.
+// endError returns the error of a run that has ended or is stopping.
 func endError(v api.RunView) error {
 	story := &failureReport{err: &dstack.Error{Kind: dstack.Conflict, Message: v.Name + " failed", Hint: "dstack logs " + v.Name}}
 	if v.ReadyAt == nil {
@@ -124,7 +124,8 @@ func endError(v api.RunView) error {
 	return story
 }
 
-// addReplicas adds why replicas are not ready, and what the first of them said last.
+// addReplicas adds the reasons of the replicas that are not ready, and the output
+// of the first of them that has any.
 func (s *failureReport) addReplicas(v api.RunView) {
 	for _, r := range v.Replicas {
 		if r.Status == dstack.ReplicaReady || r.Reason == "" {
