@@ -20,14 +20,21 @@ type statusBoard struct {
 	region         liveRegion
 	began          time.Time
 	view           api.RunView
-	unreachable    string         // why the server cannot be reached; "" if it can
-	printed        map[string]any // subject → the last line
-	printedCrashes map[int]int    // replica → its crashes that were printed
+	unreachable    string                 // why the server cannot be reached; "" if it can
+	printed        map[string]printedLine // by subject
+	printedCrashes map[int]int            // replica → its crashes that were printed
+}
+
+// printedLine is the last line that was printed about a subject.
+type printedLine struct {
+	text    string
+	pattern string    // text without digits, or that of an earlier line
+	at      time.Time // of pattern
 }
 
 func newStatusBoard(s *screen, first api.RunView, now time.Time) *statusBoard {
 	b := &statusBoard{screen: s, region: liveRegion{to: s.err}, began: now, view: first,
-		printed: map[string]any{}, printedCrashes: map[int]int{}}
+		printed: map[string]printedLine{}, printedCrashes: map[int]int{}}
 	for _, r := range first.Replicas {
 		b.printedCrashes[r.Num] = countCrashes(r) // from before the command
 	}
@@ -68,30 +75,32 @@ func (b *statusBoard) draw(now time.Time) {
 	}
 }
 
-// printIfNew prints a line about a subject if more than its numbers differ from
-// the previous one, or after ten seconds.
-func (b *statusBoard) printIfNew(about, line string, now time.Time) {
-	type told struct {
-		text string
-		at   time.Time
+// repeatDelay is the time after which a line is printed again if only its
+// numbers have changed.
+const repeatDelay = 10 * time.Second
+
+// printIfNew prints a line about a subject unless it repeats the previous one.
+func (b *statusBoard) printIfNew(subject, line string, now time.Time) {
+	last, pattern := b.printed[subject], withoutDigits(line)
+	isSimilar := pattern == last.pattern && now.Sub(last.at) < repeatDelay
+	if line == last.text || isSimilar {
+		return
 	}
-	digitless := strings.Map(func(r rune) rune {
+	b.printed[subject] = printedLine{line, pattern, now}
+	if subject == "run" {
+		b.printInfo(" %s (%s)", line, human.Duration(now.Sub(b.began)))
+	} else {
+		b.printInfo("   %s  %s", subject, line)
+	}
+}
+
+func withoutDigits(line string) string {
+	return strings.Map(func(r rune) rune {
 		if r >= '0' && r <= '9' || r == '.' {
 			return -1
 		}
 		return r
 	}, line)
-	last, _ := b.printed[about].(told)
-	same, exact := last.text == digitless, b.printed[about+" exact"] == line
-	if exact || (same && now.Sub(last.at) < 10*time.Second) {
-		return
-	}
-	b.printed[about], b.printed[about+" exact"] = told{digitless, now}, line
-	if about == "run" {
-		b.printInfo(" %s (%s)", line, human.Duration(now.Sub(b.began)))
-	} else {
-		b.printInfo("   %s  %s", about, line)
-	}
 }
 
 func (b *statusBoard) regionLines(now time.Time) []string {
@@ -134,7 +143,10 @@ func (b *statusBoard) printCrashes(now time.Time) {
 		for _, line := range r.LastOutput {
 			b.printInfo("     %s", b.err.paint(dim, truncate(cleanLine(line), b.err.width()-6)))
 		}
-		b.printed[fmt.Sprint("replica ", r.Num, " exact")] = b.replicaLine(r, now)
+		subject := fmt.Sprint("replica ", r.Num)
+		printed := b.printed[subject]
+		printed.text = b.replicaLine(r, now)
+		b.printed[subject] = printed
 	}
 }
 
