@@ -20,12 +20,12 @@ func newApplyCommand(a *app) *cobra.Command {
 	job := &applyCommand{runWatcher: runWatcher{app: a}}
 	c := &cobra.Command{
 		Use:   "apply [flags] [-- ARGUMENT...]",
-		Short: "Show what a configuration would run where, then run it.",
+		Short: "Show the plan of a configuration, then run it.",
 		Example: "dstack apply -f service.dstack.yml\n" +
 			"dstack apply -f service.dstack.yml -y --wait ready --timeout 10m -o json   # in a script",
 		Args: func(c *cobra.Command, args []string) error {
 			if at := c.ArgsLenAtDash(); at != 0 && len(args) > 0 {
-				return invalidInput("name the file with -f, and put arguments for the commands behind --", "dstack apply does not understand `%s`", args[0])
+				return invalidInput("name the file with -f, and put arguments of the commands after --", "unexpected argument `%s`", args[0])
 			}
 			return nil
 		},
@@ -97,7 +97,7 @@ func (j *applyCommand) readSpec(args []string) error {
 func (j *applyCommand) createArchive(ctx context.Context) error {
 	dir, err := filepath.EvalSymlinks(j.dir)
 	if err != nil {
-		return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "cannot find the folder you are in", Hint: "go to another one"}
+		return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "cannot find the current folder", Hint: "change to another folder"}
 	}
 	excluded := []string{filepath.Join(j.home, ".dstack")}
 	// The configuration is compared field by field. As a part of the code, each
@@ -134,7 +134,7 @@ func (j *applyCommand) planAndApply(ctx context.Context) (*api.RunView, error) {
 	}
 	j.printPlan(preview)
 	if known := preview.Existing; known != nil && len(preview.Changes) == 0 && !j.flags.force {
-		j.printInfo(" %s runs already, and nothing changed%s", known.Name, "; start it anew with --force")
+		j.printInfo(" %s runs already and nothing changed; restart it with --force", known.Name)
 		return known, nil
 	}
 	if err := j.checkCapacity(preview); err != nil {

@@ -143,7 +143,7 @@ func TestApply_RefusesBeforeAnythingIsSubmitted(t *testing.T) {
 		{"a wrong name", serviceFile, []string{"-n", "gateway"}, ExitInvalid, []string{"--name: "}},
 		{"flags that contradict", serviceFile, []string{"--spot", "--on-demand"}, ExitInvalid, []string{"--spot and --on-demand do not go together"}},
 		{"a wait for nothing", serviceFile, []string{"--wait", "rady"}, ExitInvalid, []string{"--wait ready"}},
-		{"arguments without --", serviceFile, []string{"service.dstack.yml"}, ExitInvalid, []string{"does not understand `service.dstack.yml`"}},
+		{"arguments without --", serviceFile, []string{"service.dstack.yml"}, ExitInvalid, []string{"unexpected argument `service.dstack.yml`"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, u := applier(t, ready)
@@ -250,7 +250,7 @@ func TestApply_ARunOfTheSameName(t *testing.T) {
 		{Path: "commands.1", From: "vllm serve", To: "vllm serve --max", Strategy: api.HowRolling},
 		{Path: "code", From: "01234567", To: "89abcdef", Strategy: api.HowRolling}}
 	u.types("apply", "-y", "-f", "service.dstack.yml", "--wait", "ready").want(t, ExitDone, nil,
-		[]string{"web changes from revision 3 to 4", "commands.1   vllm serve  →  vllm serve --max", "code         01234567    →  89abcdef ", "rolling", "One new replica becomes ready before an old one leaves"})
+		[]string{"web changes from revision 3 to 4", "commands.1   vllm serve  →  vllm serve --max", "code         01234567    →  89abcdef ", "rolling", "One new replica becomes ready before an old one stops"})
 	if len(f.applied) != 1 || f.applied[0].Revision != 3 {
 		t.Fatalf("applied %+v", f.applied)
 	}

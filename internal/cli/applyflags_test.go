@@ -71,9 +71,9 @@ func TestFlags_WrongValuesNameTheFlag(t *testing.T) {
 		{"--spot-policy", "sopt", "error: --spot-policy: "},
 		{"--backend", "awss", "error: --backend: "},
 		{"--disk", "much", "error: --disk: "},
-		{"--pool", "", "error: --pool wants a value"},
-		{"--gpu", "", "error: --gpu wants a value"},
-		{"--region", "", "error: --region wants a value"},
+		{"--pool", "", "error: --pool needs a value"},
+		{"--gpu", "", "error: --gpu needs a value"},
+		{"--region", "", "error: --region needs a value"},
 	} {
 		t.Run(c.flag+" "+c.value, func(t *testing.T) {
 			f, u := applier(t, ready)

@@ -68,7 +68,7 @@ func archiveFolder(ctx context.Context, dir string, excluded ...string) (_ *arch
 	defer root.Close()
 	file, err := os.CreateTemp("", "dstack-upload-*")
 	if err != nil {
-		return nil, fmt.Errorf("make room for the upload: %w", err)
+		return nil, fmt.Errorf("create the archive: %w", err)
 	}
 	box := &archive{file: file}
 	defer func() {
@@ -77,7 +77,7 @@ func archiveFolder(ctx context.Context, dir string, excluded ...string) (_ *arch
 		}
 	}()
 	if err := os.Remove(file.Name()); err != nil {
-		return nil, fmt.Errorf("make room for the upload: %w", err)
+		return nil, fmt.Errorf("create the archive: %w", err)
 	}
 	sum := sha256.New()
 	p := &archiver{root: root, dir: dir, excluded: excluded, rules: readIgnoreRules(dir), tar: tar.NewWriter(io.MultiWriter(file, sum))}
@@ -171,7 +171,7 @@ func (p *archiver) addFile(name string) error {
 		return nil
 	}
 	if info.Size() > maxFileSize {
-		p.reject(name, fmt.Sprintf("has %s, %s are the most", human.Bytes(info.Size()), human.Bytes(maxFileSize)))
+		p.reject(name, fmt.Sprintf("has %s, the limit is %s", human.Bytes(info.Size()), human.Bytes(maxFileSize)))
 		return nil
 	}
 	content, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
@@ -236,8 +236,8 @@ func (p *archiver) rejectionError() error {
 	if more := p.rejectedCount - len(p.rejected); more > 0 {
 		list += fmt.Sprintf("\nand %d more", more)
 	}
-	return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("cannot upload %s: %s cannot travel\n%s", p.dir, files, list),
-		Hint: "list what the service does not need in .dstackignore"}
+	return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("cannot upload %s because of %s:\n%s", p.dir, files, list),
+		Hint: "list files that the service does not need in .dstackignore"}
 }
 
 // tooLargeError returns the error of a folder beyond the limits.
@@ -247,5 +247,5 @@ func (p *archiver) tooLargeError() error {
 		why = fmt.Sprintf("it has more than %d files", maxFiles)
 	}
 	return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("cannot upload %s: %s", p.dir, why),
-		Hint: "go to the service's own folder, or list what it does not need in .dstackignore"}
+		Hint: "apply from the service's own folder, or list files that it does not need in .dstackignore"}
 }

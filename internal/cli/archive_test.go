@@ -114,7 +114,7 @@ func TestPack_StrangeFilesAreNamedAllAtOnce(t *testing.T) {
 	if dstack.KindOf(err) != dstack.TooLarge {
 		t.Fatalf("got %v", err)
 	}
-	want := "6 files cannot travel\nhuge has 16MB, 16MB are the most\nlink-abs is a link out of the folder, to /etc/passwd\n" +
+	want := " because of 6 files:\nhuge has 16MB, the limit is 16MB\nlink-abs is a link out of the folder, to /etc/passwd\n" +
 		"link-through is a link out of the folder, to link-up/x\nlink-up is a link out of the folder, to ../outside\n" +
 		"pipe is a named pipe\nsock is a socket"
 	if !strings.Contains(err.Error(), want) {

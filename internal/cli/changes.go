@@ -133,11 +133,11 @@ func describeStrategy(changes []api.Change, how string) string {
 	case how == api.HowInPlace:
 		return "Nothing is restarted."
 	case how == api.HowRecreate:
-		return "There is no room for both: an old replica leaves before a new one starts. Requests wait meanwhile."
+		return "No machine has capacity for both: an old replica stops before a new one starts. Requests wait in the meantime."
 	case len(changes) == 0:
-		return "Nothing differs: its replicas are replaced one by one."
+		return "Nothing changed: its replicas are replaced one by one."
 	}
-	return "One new replica becomes ready before an old one leaves. Nothing is interrupted."
+	return "One new replica becomes ready before an old one stops. Nothing is interrupted."
 }
 
 // combineStrategies returns the most disruptive strategy of the changes.

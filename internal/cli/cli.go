@@ -76,7 +76,7 @@ func New(o Options) *cobra.Command {
 	root.SetUsageTemplate(helpText)
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Hidden: true, RunE: showHelp})
-	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"), "plain text, also on a terminal (NO_COLOR)")
+	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"), "no colours, also on a terminal (NO_COLOR)")
 	root.AddCommand(
 		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newEventsCommand(a), newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a), newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
 		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
@@ -215,12 +215,12 @@ func (a *app) addProjectFlags(c *cobra.Command) {
 }
 
 func (a *app) addVerboseFlag(c *cobra.Command) {
-	c.Flags().BoolVarP(&a.verbose, "verbose", "v", false, "show more, and the causes of errors")
+	c.Flags().BoolVarP(&a.verbose, "verbose", "v", false, "show more details, and the causes of errors")
 }
 
 // addOutputFlag adds -o, whose only format is json.
 func addOutputFlag(c *cobra.Command, to *bool) {
-	c.Flags().VarP((*jsonOutput)(to), "output", "o", "`json`: results for programs")
+	c.Flags().VarP((*jsonOutput)(to), "output", "o", "`json`: print results as JSON")
 }
 
 type jsonOutput bool
@@ -229,7 +229,7 @@ func (j *jsonOutput) String() string { return map[bool]string{true: "json"}[bool
 func (j *jsonOutput) Type() string   { return "json" }
 func (j *jsonOutput) Set(s string) error {
 	if s != "json" {
-		return fmt.Errorf("%q is not an output format, json is", s)
+		return fmt.Errorf("%q is not an output format, only json is", s)
 	}
 	*j = true
 	return nil

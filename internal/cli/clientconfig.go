@@ -128,7 +128,7 @@ func readClientConfig(home string) (*clientConfig, error) {
 	if err != nil {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
 			Message: fmt.Sprintf("cannot read %s: %v", path, err),
-			Hint:    "mend that file, or move it away and run: dstack config --project NAME --url URL"}
+			Hint:    "fix that file, or move it and run: dstack config --project NAME --url URL"}
 	}
 	return &book, nil
 }
@@ -164,7 +164,7 @@ func updateClientConfig(home string, change func(*clientConfig) error) error {
 
 func cannotWrite(path string, err error) error {
 	return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("cannot write %s: %v", path, err),
-		Hint: "check that the folder is yours, and the disk not full", Cause: err}
+		Hint: "check that you own the folder and that the disk is not full", Cause: err}
 }
 
 // replaceFile writes a file atomically; only its owner can read it.

@@ -27,18 +27,18 @@ func newConfigCommand(a *app) *cobra.Command {
 	k := &configCommand{app: a}
 	c := &cobra.Command{
 		Use:   "config",
-		Short: "Show or set which servers and projects the command line uses.",
+		Short: "Show or set the servers and projects of the command line.",
 		Example: "dstack config                                              # show\n" +
 			"dstack config --project main --url http://127.0.0.1:3000   # asks for the token",
 		Args: expectArgs(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error { return k.run(c.Context(), c) },
 	}
 	c.Flags().StringVar(&k.url, "url", "", "the server's `URL`")
-	c.Flags().StringVar(&k.token, "token", "", "your `TOKEN`; - reads it from the input, without the flag you are asked (DSTACK_TOKEN)")
+	c.Flags().StringVar(&k.token, "token", "", "your `TOKEN`, - to read it from stdin; prompts without it (DSTACK_TOKEN)")
 	c.Flags().BoolVar(&k.makeDefault, "default", false, "make it the default project")
 	c.Flags().BoolVar(&k.keepDefault, "no-default", false, "leave the default project as it is")
-	c.Flags().BoolVar(&k.remove, "remove", false, "forget the project")
-	c.Flags().BoolVarP(&k.yes, "yes", "y", false, "do not ask")
+	c.Flags().BoolVar(&k.remove, "remove", false, "remove the project")
+	c.Flags().BoolVarP(&k.yes, "yes", "y", false, "do not ask for confirmation")
 	addOutputFlag(c, &k.json)
 	a.addProjectFlags(c)
 	return c
@@ -133,7 +133,7 @@ func (k *configCommand) removeProject(book *clientConfig, name string) error {
 		return nil
 	})
 	if err == nil {
-		k.printInfo("project %s is forgotten", name)
+		k.printInfo("project %s is removed", name)
 	}
 	return err
 }
@@ -182,7 +182,7 @@ func (k *configCommand) findToken(_ context.Context, known *projectConfig, url s
 			return token, nil
 		}
 	}
-	return "", invalidInput("add --token TOKEN, or --token - and give it as input", "the token is missing")
+	return "", invalidInput("add --token TOKEN, or --token - to read it from stdin", "the token is missing")
 }
 
 // checkServer verifies that the server accepts the token, and returns the
@@ -197,10 +197,10 @@ func (k *configCommand) checkServer(ctx context.Context, place projectConfig) (s
 	switch dstack.KindOf(err) {
 	case dstack.NotFound:
 		return "", &dstack.Error{Kind: dstack.NotFound, Cause: err, Message: fmt.Sprintf("there is no project `%s` at %s, or you are not in it", place.Name, place.URL),
-			Hint: "check the name, or ask its owner to let you in"}
+			Hint: "check the name, or ask its owner to add you"}
 	case dstack.Unauthorized, dstack.Forbidden:
 		return "", &dstack.Error{Kind: dstack.Unauthorized, Cause: err, Message: place.URL + " does not know this token",
-			Hint: "copy it again, as the server printed it when it started first"}
+			Hint: "copy it again, as the server printed it at its first start"}
 	default:
 		if err != nil {
 			return "", err

@@ -36,7 +36,7 @@ func TestConfig(t *testing.T) {
 	// A known token is not sent to another address.
 	u.types("config", "--project", "other", "--url", "http://127.0.0.1:9").want(t, ExitInvalid, nil, []string{"the token is missing"})
 	u.types("config", "--project", "othr", "--remove").want(t, ExitInvalid, nil, []string{"did you mean `other`?"})
-	u.types("config", "--project", "other", "--remove").want(t, ExitDone, nil, []string{"project other is forgotten"})
+	u.types("config", "--project", "other", "--remove").want(t, ExitDone, nil, []string{"project other is removed"})
 	info, err := os.Stat(clientConfigPath(u.home))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", info.Mode(), err)
@@ -135,5 +135,5 @@ func TestConfig_ABrokenFileIsNamed(t *testing.T) {
 	if err := os.WriteFile(clientConfigPath(u.home), []byte("projects: [\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	u.types("ps").want(t, ExitInvalid, nil, []string{"cannot read " + clientConfigPath(u.home), "mend that file"})
+	u.types("ps").want(t, ExitInvalid, nil, []string{"cannot read " + clientConfigPath(u.home), "fix that file"})
 }

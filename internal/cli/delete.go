@@ -17,7 +17,7 @@ func newDeleteCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:     "delete RUN... | -f FILE",
 		Aliases: []string{"destroy"},
-		Short:   "Take runs that have ended off the list, with their logs.",
+		Short:   "Delete finished runs and their logs.",
 		Example: "dstack delete llama31\n" +
 			"dstack delete -f service.dstack.yml -y",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -29,8 +29,8 @@ func newDeleteCommand(a *app) *cobra.Command {
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "the run that this configuration `FILE` names")
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
+	c.Flags().StringVarP(&file, "file", "f", "", "the run of this configuration `FILE`")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
 	a.addProjectFlags(c)
 	return c
 }
@@ -38,11 +38,11 @@ func newDeleteCommand(a *app) *cobra.Command {
 func (a *app) namesToDelete(file string, args []string) ([]string, error) {
 	switch {
 	case file == "" && len(args) == 0:
-		return nil, invalidInput("see: dstack delete --help", "dstack delete wants the name of a run, or -f FILE")
+		return nil, invalidInput("see: dstack delete --help", "dstack delete needs the name of a run, or -f FILE")
 	case file == "":
 		return args, nil
 	case len(args) > 0:
-		return nil, invalidInput("leave one of them out", "dstack delete takes names or a file, not both")
+		return nil, invalidInput("leave one of them out", "dstack delete needs names or a file, not both")
 	}
 	source, err := a.readSource(file)
 	if err != nil {

@@ -36,16 +36,16 @@ func newEventsCommand(a *app) *cobra.Command {
 	w := &eventsCommand{app: a}
 	c := &cobra.Command{
 		Use:   "events RUN",
-		Short: "Show what happened to a run and why, also after it has gone.",
+		Short: "Show the events of a run, also after it was deleted.",
 		Example: "dstack events llama31\n" +
-			"dstack events llama31 --since 1h -f -o json     # go on, one event a line",
+			"dstack events llama31 --since 1h -f -o json     # follow, one event per line",
 		Args:              expectArgs(1, 1, "the name of a run"),
 		RunE:              func(c *cobra.Command, args []string) error { return w.run(c.Context(), args[0]) },
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().BoolVarP(&w.follow, "follow", "f", false, "go on, until Ctrl-C")
-	c.Flags().StringVar(&w.since, "since", "", "only from a `TIME` on: 10m ago, or 2026-01-31T12:00:00Z")
-	c.Flags().IntVarP(&w.last, "last", "n", 100, "the last `NUMBER` of them, 1000 at most")
+	c.Flags().BoolVarP(&w.follow, "follow", "f", false, "follow new events until Ctrl-C")
+	c.Flags().StringVar(&w.since, "since", "", "since a `TIME`: 10m ago, or 2026-01-31T12:00:00Z")
+	c.Flags().IntVarP(&w.last, "last", "n", 100, "the last `NUMBER` of events, at most 1000")
 	addOutputFlag(c, &w.json)
 	a.addProjectFlags(c)
 	return c
@@ -53,7 +53,7 @@ func newEventsCommand(a *app) *cobra.Command {
 
 func (w *eventsCommand) run(ctx context.Context, name string) (err error) {
 	if w.last < 1 || w.last > 1000 {
-		return invalidInput("give a number from 1 to 1000", "--last: %d events cannot be shown", w.last)
+		return invalidInput("give a number from 1 to 1000", "--last: %d is out of range", w.last)
 	}
 	if w.since != "" {
 		if w.from, err = sinceWhen(w.since, time.Now()); err != nil {
@@ -83,7 +83,7 @@ func (w *eventsCommand) run(ctx context.Context, name string) (err error) {
 		return w.followEvents(ctx, ask)
 	}
 	if len(recent) == 0 && !w.json {
-		w.printInfo("nothing happened to %s%s", cleanLine(name), map[bool]string{true: " since " + w.since}[w.since != ""])
+		w.printInfo("%s has no events%s", cleanLine(name), map[bool]string{true: " since " + w.since}[w.since != ""])
 	}
 	return nil
 }

@@ -27,14 +27,14 @@ var exitStatuses = []struct {
 	Meaning string
 	Kinds   []dstack.Kind
 }{
-	{ExitDone, "done", "It was done, or nothing had to be.", nil},
-	{ExitFailed, "failed", "It was tried and did not work, or the server said no.", []dstack.Kind{
+	{ExitDone, "done", "The command completed, or there was nothing to do.", nil},
+	{ExitFailed, "failed", "The command failed, or the server refused the request.", []dstack.Kind{
 		dstack.Unauthorized, dstack.Forbidden, dstack.NotFound, dstack.Conflict, dstack.Unavailable, dstack.Internal}},
-	{ExitInvalid, "invalid input", "What was asked cannot be meant: a wrong file, flag or command. Nothing was changed.", []dstack.Kind{
+	{ExitInvalid, "invalid input", "A file, a flag or the command is wrong. Nothing was changed.", []dstack.Kind{
 		dstack.Invalid, dstack.Unsupported, dstack.TooLarge}},
-	{ExitRolledBack, "rolled back", "A new revision did not become ready, and the earlier one serves on.", []dstack.Kind{dstack.RolledBack}},
+	{ExitRolledBack, "rolled back", "A new revision did not become ready; the previous one serves.", []dstack.Kind{dstack.RolledBack}},
 	{ExitNoCapacity, "no capacity", "No machine suits, or none is free.", []dstack.Kind{dstack.NoCapacity}},
-	{ExitTimeout, "timed out", "It was not ready in the time given, or the server did not answer in time. It may still come.", []dstack.Kind{dstack.Timeout}},
+	{ExitTimeout, "timed out", "The run was not ready in time, or the server did not answer in time. It may still become ready.", []dstack.Kind{dstack.Timeout}},
 }
 
 // exitCode returns the exit status of an error, by its kind.

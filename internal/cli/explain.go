@@ -14,7 +14,7 @@ import (
 func newExplainCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain RUN",
-		Short: "Say why a run has the replicas that it has, and when that may change.",
+		Short: "Explain a run's number of replicas, and when it may change.",
 		Example: "dstack explain llama31\n" +
 			"dstack explain llama31 -o json",
 	}
@@ -34,9 +34,9 @@ func newExplainCommand(a *app) *cobra.Command {
 // explanationLines formats an explanation for people.
 func explanationLines(x api.Explanation, now time.Time) []string {
 	if x.Status.IsFinished() {
-		return []string{fmt.Sprintf("%s is %s, and wants no replica", cleanLine(x.RunName), x.Status)}
+		return []string{fmt.Sprintf("%s is %s and needs no replicas", cleanLine(x.RunName), x.Status)}
 	}
-	lines := []string{fmt.Sprintf("wants %s, has %d ready", human.Count(x.Wanted, "replica"), x.Ready)}
+	lines := []string{fmt.Sprintf("%s desired, %d ready", human.Count(x.Wanted, "replica"), x.Ready)}
 	add := func(line string) {
 		if line = cleanLine(line); line != "" {
 			lines = append(lines, "   "+line)
@@ -60,7 +60,7 @@ func describeLoad(x api.Explanation) string {
 	if x.Load.Known || x.Load.InFlight+x.Load.Held > 0 {
 		facts = append(facts, fmt.Sprintf("in flight %d", x.Load.InFlight), fmt.Sprintf("held %d", x.Load.Held))
 	} else {
-		facts = append(facts, "no gateway has told lately what comes in")
+		facts = append(facts, "no recent load report from a gateway")
 	}
 	return strings.Join(facts, " · ")
 }

@@ -16,9 +16,9 @@ import (
 func newHistoryCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "history RUN",
-		Short: "List a run's revisions, and what became of them.",
+		Short: "List the revisions of a run and their outcomes.",
 		Example: "dstack history llama31\n" +
-			"dstack history llama31 -v     # each change, from what to what",
+			"dstack history llama31 -v     # with the values that changed",
 	}
 	addRunQuery(a, c, (*api.Client).History, func(revisions []api.RevisionView, asJSON bool) error {
 		if asJSON {
@@ -108,7 +108,7 @@ func revisionStatus(r api.RevisionView) string {
 func revisionChanges(r api.RevisionView) string {
 	var said []string
 	if r.Of > 0 {
-		said = append(said, fmt.Sprintf("brings back %d", r.Of))
+		said = append(said, fmt.Sprintf("rollback to %d", r.Of))
 	}
 	for _, c := range r.Changes {
 		said = append(said, cleanLine(c.Path))

@@ -10,14 +10,14 @@ import (
 func newInitCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init",
-		Short: "Register this folder with the server; apply does it by itself.",
+		Short: "Register this folder with the server, as apply does.",
 		Example: "dstack init\n" +
 			"dstack init --project main",
 		Args: expectArgs(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			dir, err := filepath.EvalSymlinks(a.dir)
 			if err != nil {
-				return invalidInput("go to another one", "cannot find the folder you are in")
+				return invalidInput("change to another folder", "cannot find the current folder")
 			}
 			client, project, err := a.connect(c.Context())
 			if err != nil {

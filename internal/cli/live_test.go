@@ -61,12 +61,12 @@ func TestHistoryAndRollback(t *testing.T) {
 		{Num: 3, Status: dstack.RevisionPending, At: at},
 		{Num: 2, Status: dstack.RevisionReady, At: at},
 	}
-	u.types("history", "web").want(t, ExitDone, []string{"5         failed", "commands.0", "exited with code 1", "4 *       serves", "brings back 2", "3         replaced", "2         served"}, nil)
+	u.types("history", "web").want(t, ExitDone, []string{"5         failed", "commands.0", "exited with code 1", "4 *       serves", "rollback to 2", "3         replaced", "2         served"}, nil)
 	u.types("history", "web", "-v").want(t, ExitDone, []string{"commands.0   a  →  b"}, nil)
 
 	f.views = life(api.RunView{Status: api.StatusUpdating, Revision: 6}, api.RunView{Status: api.StatusReady, Revision: 6, ReadyAt: &at})
-	u.types("rollback", "web", "-y").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web goes back: revision 6 is what 2 was", "web is ready"})
-	u.types("rollback", "web", "--to", "3", "-y", "-d").want(t, ExitDone, nil, []string{"revision 6 is what 3 was"})
+	u.types("rollback", "web", "-y").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web is rolled back: revision 6 is a copy of revision 2", "web is ready"})
+	u.types("rollback", "web", "--to", "3", "-y", "-d").want(t, ExitDone, nil, []string{"revision 6 is a copy of revision 3"})
 	if len(f.backs) != 2 || f.backs[0].Revision != 4 || f.backs[0].To != 2 || f.backs[1].To != 3 {
 		t.Errorf("asked for %+v", f.backs)
 	}
@@ -78,7 +78,7 @@ func TestExplain(t *testing.T) {
 	f.explain = api.Explanation{RunName: "web", Status: api.StatusReady, Wanted: 2, Ready: 2, Min: 1, Max: 4,
 		Decision: autoscale.Decision{Reason: "14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2", NextAt: time.Now().Add(10 * time.Minute)},
 		Load:     api.LoadView{InFlight: 9, Held: 1}, Why: []string{"replica 1 is waiting: no machine suits"}}
-	u.types("explain", "web").want(t, ExitDone, []string{"wants 2 replicas, has 2 ready\n", "ceil(14.2 / 10) = 2", "range 1..4 · in flight 9 · held 1", "could change at ", "replica 1 is waiting"}, nil)
+	u.types("explain", "web").want(t, ExitDone, []string{"2 replicas desired, 2 ready\n", "ceil(14.2 / 10) = 2", "range 1..4 · in flight 9 · held 1", "could change at ", "replica 1 is waiting"}, nil)
 	var x api.Explanation
 	if got := u.types("explain", "web", "-o", "json"); json.Unmarshal([]byte(got.out), &x) != nil || x.Wanted != 2 {
 		t.Errorf("got %s", got.out)
@@ -100,14 +100,14 @@ func TestEvents_TimesAndWords(t *testing.T) {
 	got := u.types("events", "web")
 	got.want(t, ExitDone, []string{" TIME    WHAT         CHANGE      WHY\n", " 3m ago  applied      revision 4  by ann\n",
 		" 3m ago  replicas     → waiting   " + long + "\n", " 3m ago  rolled back  4 → 3       -\n"}, nil)
-	u.types("events", "web").want(t, ExitDone, nil, []string{"nothing happened to web\n"})
-	u.types("events", "web", "--since", "1h").want(t, ExitDone, nil, []string{"nothing happened to web since 1h\n"})
+	u.types("events", "web").want(t, ExitDone, nil, []string{"web has no events\n"})
+	u.types("events", "web", "--since", "1h").want(t, ExitDone, nil, []string{"web has no events since 1h\n"})
 	u.types("events", "web", "-o", "json").want(t, ExitDone, []string{"[]\n"}, nil)
 	u.types("events", "web", "--since", "yesterday").want(t, ExitInvalid, nil, []string{"--since: `yesterday` is not a time"})
 	f.list = life(ready)
 	f.refuse["events"] = refusal{400, `{"detail":[{"msg":"Run not found","code":"resource_not_exists"}]}`}
 	u.types("events", "wbe").want(t, ExitFailed, nil, []string{"there is no run `wbe`", "did you mean `web`?"})
-	u.types("events").want(t, ExitInvalid, nil, []string{"dstack events wants the name of a run"})
+	u.types("events").want(t, ExitInvalid, nil, []string{"dstack events needs the name of a run"})
 }
 
 func TestEvents_FollowedAsJSONPastAnAbsence(t *testing.T) {
@@ -169,10 +169,10 @@ func TestExplained_WhenItMayChange(t *testing.T) {
 		}
 	}
 	got := strings.Join(explanationLines(api.Explanation{Status: api.StatusReady, Wanted: 1, Min: 1, Max: 1, Why: []string{"a\x1b[2J"}}, now), "\n")
-	if want := "wants 1 replica, has 0 ready\n   no gateway has told lately what comes in\n   a"; got != want {
+	if want := "1 replica desired, 0 ready\n   no recent load report from a gateway\n   a"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := explanationLines(api.Explanation{RunName: "web", Status: api.StatusStopped}, now)[0]; got != "web is stopped, and wants no replica" {
+	if got := explanationLines(api.Explanation{RunName: "web", Status: api.StatusStopped}, now)[0]; got != "web is stopped and needs no replicas" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -208,7 +208,7 @@ func TestPS_OfRunsThatScaleAndChange(t *testing.T) {
 		}
 	}
 	f.asked = nil
-	u.types("ps", "-v").want(t, ExitDone, []string{"  wants 2: 14.2 requests a second\n", "  wants 0: 14.2 requests a second\n"}, nil)
+	u.types("ps", "-v").want(t, ExitDone, []string{"  2 desired: 14.2 requests a second\n", "  0 desired: 14.2 requests a second\n"}, nil)
 	asked := 0
 	for _, path := range f.asked {
 		if strings.HasSuffix(path, "/explain") {

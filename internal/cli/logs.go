@@ -15,7 +15,7 @@ func newLogsCommand(a *app) *cobra.Command {
 	replica := -1
 	c := &cobra.Command{
 		Use:   "logs RUN",
-		Short: "Show what a run's replicas have written.",
+		Short: "Show the output of a run's replicas.",
 		Example: "dstack logs llama31 -f\n" +
 			"dstack logs llama31 --replica 1 --since 10m -t",
 		Args: expectArgs(1, 1, "the name of a run"),
@@ -38,10 +38,10 @@ func newLogsCommand(a *app) *cobra.Command {
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the run ends")
-	c.Flags().IntVar(&replica, "replica", -1, "only this replica's `NUMBER`")
-	c.Flags().StringVar(&since, "since", "", "only from a `TIME` on: 10m ago, or 2026-01-31T12:00:00Z")
-	c.Flags().BoolVarP(&stamps, "timestamps", "t", false, "with times")
+	c.Flags().BoolVarP(&follow, "follow", "f", false, "follow the output until the run ends")
+	c.Flags().IntVar(&replica, "replica", -1, "the replica with this `NUMBER` only")
+	c.Flags().StringVar(&since, "since", "", "since a `TIME`: 10m ago, or 2026-01-31T12:00:00Z")
+	c.Flags().BoolVarP(&stamps, "timestamps", "t", false, "print timestamps")
 	addOutputFlag(c, &asJSON)
 	c.Flags().Lookup("replica").DefValue = "all"
 	a.addProjectFlags(c)

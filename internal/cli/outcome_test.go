@@ -100,9 +100,9 @@ func TestApply_SaysHowChangesAreMade(t *testing.T) {
 		says  []string
 	}{
 		{"in place", api.HowInPlace, false, []string{"scaling.target   10  →  20     in place\n", "Nothing is restarted."}},
-		{"rolling", api.HowRolling, false, []string{"One new replica becomes ready before an old one leaves. Nothing is interrupted."}},
-		{"recreate", api.HowRecreate, false, []string{"There is no room for both: an old replica leaves before a new one starts. Requests wait meanwhile."}},
-		{"force", "", true, []string{"Nothing differs: its replicas are replaced one by one."}},
+		{"rolling", api.HowRolling, false, []string{"One new replica becomes ready before an old one stops. Nothing is interrupted."}},
+		{"recreate", api.HowRecreate, false, []string{"No machine has capacity for both: an old replica stops before a new one starts. Requests wait in the meantime."}},
+		{"force", "", true, []string{"Nothing changed: its replicas are replaced one by one."}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, u := revised(t, c.how, nil, ready)
@@ -170,8 +170,8 @@ func TestRollback_ShowsTheWay(t *testing.T) {
 	u := newUser(t, f)
 	turned(f)
 	got := u.types("rollback", "web")
-	got.want(t, ExitInvalid, nil, []string{"web changes from revision 5 to what revision 3 was", "scaling.target   20   →  10      in place\n",
-		"env.KEY          •••  →  •••      rolling\n", `cannot ask "Bring revision 3 back?"`, "add -y"})
+	got.want(t, ExitInvalid, nil, []string{"web changes from revision 5 back to revision 3", "scaling.target   20   →  10      in place\n",
+		"env.KEY          •••  →  •••      rolling\n", `cannot ask "Roll back to revision 3?"`, "add -y"})
 	if strings.Contains(got.err, "commands.0") {
 		t.Error("what is as it was is told as a change")
 	}
@@ -183,7 +183,7 @@ func TestRollback_ShowsTheWay(t *testing.T) {
 		f.refuse["rollback"] = refusal{400, api.ErrorBody{Error: api.ErrorView{Kind: dstack.NotFound, Message: "web has no such revision"}}}
 		u.types("rollback", "web", "--to", same).want(t, ExitFailed, nil, []string{"web has no such revision"})
 	}
-	u.types("rollback", "web", "--to", "0").want(t, ExitInvalid, nil, []string{"revisions begin with 1"})
+	u.types("rollback", "web", "--to", "0").want(t, ExitInvalid, nil, []string{"the first revision is 1"})
 	u.types("rollback", "web", "-d", "--wait", "ready").want(t, ExitInvalid, nil, []string{"do not go together"})
 	f.list = life(ready)
 	f.refuse["history"] = refusal{400, `{"detail":[{"msg":"Run not found","code":"resource_not_exists"}]}`}

@@ -75,7 +75,7 @@ func (a *app) readProfiles(folder string) (file sourceFile, profiles []spec.Prof
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			return file, nil, spec.Problems{unreadableFile(name, err, "make it readable, or move it away")}
+			return file, nil, spec.Problems{unreadableFile(name, err, "make it readable, or move it")}
 		case file.name != "":
 			return file, nil, spec.Problems{{File: name, Message: "there is also " + file.name, Hint: "keep one of them"}}
 		}

@@ -139,7 +139,7 @@ func TestProfile_IsNotThere(t *testing.T) {
 		{"far from all", profiles("- name: gpu"), profiles("- name: cpu", "- name: gpu"), "whatever", "", []string{"no such profile: whatever\n  try   there is: gpu, cpu\n"}},
 		{"without a file", "", "", "gpu", "", []string{"no such profile: gpu\n  try   write it into .dstack/profiles.yml or "}},
 		{"by variable", "", "", "", "gpu", []string{"error: DSTACK_PROFILE: no such profile: gpu"}},
-		{"the empty name", "", "", "", "", []string{"--profile wants a value"}},
+		{"the empty name", "", "", "", "", []string{"--profile needs a value"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, u := applier(t, ready)

@@ -23,7 +23,7 @@ func (s *screen) isInteractive() bool {
 // it returns an error that names -y.
 func (s *screen) confirm(ctx context.Context, question string) (bool, error) {
 	if !s.isInteractive() {
-		return false, invalidInput("add -y to say yes beforehand", "cannot ask %q: the input is not a terminal", question)
+		return false, invalidInput("add -y to answer yes", "cannot ask %q: the input is not a terminal", question)
 	}
 	answer, err := s.readLine(ctx, question+" [y/N] ")
 	if err != nil {

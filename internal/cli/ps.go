@@ -34,9 +34,9 @@ func newPSCommand(a *app) *cobra.Command {
 	l := &psCommand{app: a}
 	c := &cobra.Command{
 		Use:   "ps [RUN...]",
-		Short: "List runs: those that are active, or else the latest.",
+		Short: "List the active runs, or else the latest run.",
 		Example: "dstack ps\n" +
-			"dstack ps -a -o json     # ended ones too, for programs",
+			"dstack ps -a -o json     # finished runs too, for programs",
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			l.names = args
 			if l.client, l.project, err = a.connect(c.Context()); err != nil {
@@ -54,8 +54,8 @@ func newPSCommand(a *app) *cobra.Command {
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().BoolVarP(&l.all, "all", "a", false, "ended ones too, 100 at most")
-	c.Flags().BoolVarP(&l.watch, "watch", "w", false, "go on showing, until Ctrl-C")
+	c.Flags().BoolVarP(&l.all, "all", "a", false, "include finished runs, at most 100")
+	c.Flags().BoolVarP(&l.watch, "watch", "w", false, "update the list until Ctrl-C")
 	addOutputFlag(c, &l.json)
 	a.addProjectFlags(c)
 	return c
@@ -184,7 +184,7 @@ func (l *psCommand) watchRuns(ctx context.Context) error {
 func (l *psCommand) redrawRuns(ctx context.Context, up *liveRegion, before *[]byte, views []api.RunView) error {
 	if l.out.terminal && !l.json {
 		lines := runsTable(views, l.explainScaling(ctx, views), l.verbose, time.Now()).lines(l.out)
-		up.draw(append(lines, l.out.paint(dim, " Ctrl-C ends this")))
+		up.draw(append(lines, l.out.paint(dim, " Ctrl-C to quit")))
 		return nil
 	}
 	now, err := json.Marshal(views)

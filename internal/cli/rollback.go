@@ -22,13 +22,13 @@ func newRollbackCommand(a *app) *cobra.Command {
 	g := &rollbackCommand{runWatcher: runWatcher{app: a, skipLogs: true}}
 	c := &cobra.Command{
 		Use:   "rollback RUN",
-		Short: "Bring an earlier revision of a run back, as its next one.",
-		Example: "dstack rollback llama31               # to the last that served before the present one\n" +
+		Short: "Roll a run back to an earlier revision.",
+		Example: "dstack rollback llama31               # to the last revision that was ready\n" +
 			"dstack rollback llama31 --to 3 -y",
 		Args: expectArgs(1, 1, "the name of a run"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if g.to < 0 || g.to == 0 && c.Flags().Changed("to") {
-				return invalidInput("see: dstack history "+args[0], "--to: revisions begin with 1")
+				return invalidInput("see: dstack history "+args[0], "--to: the first revision is 1")
 			}
 			if err := g.waitFlags.validate(); err != nil {
 				return err
@@ -40,8 +40,8 @@ func newRollbackCommand(a *app) *cobra.Command {
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().IntVar(&g.to, "to", 0, "the revision's `NUMBER`, see dstack history (the last that served)")
-	c.Flags().BoolVarP(&g.yes, "yes", "y", false, "do not ask")
+	c.Flags().IntVar(&g.to, "to", 0, "the revision's `NUMBER`, see dstack history (the last that was ready)")
+	c.Flags().BoolVarP(&g.yes, "yes", "y", false, "do not ask for confirmation")
 	g.waitFlags.addTo(c, "10m")
 	a.addProjectFlags(c)
 	return c
@@ -60,7 +60,7 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 	if target > 0 {
 		g.printRollback(name, revisions, present, target)
 		if !g.yes {
-			yes, err := g.confirm(ctx, fmt.Sprintf("Bring revision %d back?", target))
+			yes, err := g.confirm(ctx, fmt.Sprintf("Roll back to revision %d?", target))
 			if err == nil && !yes {
 				g.printInfo("nothing was changed")
 			}
@@ -77,7 +77,7 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	g.printInfo(" %s goes back: revision %d is what %d was", cleanLine(view.Name), view.Revision, target)
+	g.printInfo(" %s is rolled back: revision %d is a copy of revision %d", cleanLine(view.Name), view.Revision, target)
 	return g.watchRun(ctx, view)
 }
 
@@ -102,7 +102,7 @@ func (g *rollbackCommand) findTarget(revisions []api.RevisionView) (present, tar
 
 // printRollback prints what a rollback changes.
 func (g *rollbackCommand) printRollback(name string, revisions []api.RevisionView, present, target int) {
-	g.printInfo(" %s changes from revision %d to what revision %d was", g.err.paint(bold, cleanLine(name)), present, target)
+	g.printInfo(" %s changes from revision %d back to revision %d", g.err.paint(bold, cleanLine(name)), present, target)
 	g.printInfo("")
 	changes := changesBetween(revisions, present, target)
 	g.printChangeList(changes)
@@ -113,11 +113,11 @@ func (g *rollbackCommand) printRollback(name string, revisions []api.RevisionVie
 	}
 	switch {
 	case len(changes) == 0:
-		g.printInfo(" Nothing differs: its replicas are replaced one by one.")
+		g.printInfo(" Nothing changed: its replicas are replaced one by one.")
 	case combineStrategies(changes) == api.HowInPlace:
 		g.printInfo(" Nothing is restarted.")
 	default: // the capacity of the machines is not known here
-		g.printInfo(" Where there is room for both, a new replica becomes ready before an old one leaves.")
+		g.printInfo(" If a machine has capacity for both, a new replica becomes ready before an old one stops.")
 	}
 }
 

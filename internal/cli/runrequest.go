@@ -30,7 +30,7 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	if r.service, err = spec.Parse(file.name, file.text); err != nil {
 		found = asProblems(file.name, err)
 		if r.service, err = spec.Parse("", []byte(blankConfiguration)); err != nil { // continue, to report the other problems too
-			return nil, fmt.Errorf("read a blank configuration: %w", err)
+			return nil, fmt.Errorf("parse a blank configuration: %w", err)
 		}
 	}
 	if f.name == "" && found == nil {

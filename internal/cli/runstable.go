@@ -28,7 +28,7 @@ func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, n
 				t.rows = append(t.rows, []string{line})
 			}
 			if line := why[v.ID]; line != "" {
-				t.rows = append(t.rows, []string{fmt.Sprintf("  wants %d: %s", v.DesiredReplicas, line)})
+				t.rows = append(t.rows, []string{fmt.Sprintf("  %d desired: %s", v.DesiredReplicas, line)})
 			}
 		}
 		for _, line := range problemLines(v, verbose, now) {

@@ -25,9 +25,9 @@ type waitFlags struct {
 // addTo adds the flags to a command. byDefault describes the default of --timeout.
 func (f *waitFlags) addTo(c *cobra.Command, byDefault string) {
 	flags := c.Flags()
-	flags.BoolVarP(&f.detach, "detach", "d", false, "return once it is submitted")
-	flags.StringVar(&f.wait, "wait", "", "`ready`: return once it is ready")
-	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for it to be ready ("+byDefault+")")
+	flags.BoolVarP(&f.detach, "detach", "d", false, "return when the run is submitted")
+	flags.StringVar(&f.wait, "wait", "", "`ready`: return when the run is ready")
+	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for readiness ("+byDefault+")")
 	addOutputFlag(c, &f.json)
 }
 
@@ -42,9 +42,9 @@ func (f *waitFlags) validate() error {
 	case err != nil:
 		return err
 	case f.wait != "" && f.wait != "ready":
-		return invalidInput("write: --wait ready", "--wait: %q is nothing to wait for", f.wait)
+		return invalidInput("write: --wait ready", "--wait: %q is not a status to wait for", f.wait)
 	case f.timeout < 0:
-		return invalidInput("write a time such as 10m", "--timeout: a time cannot be negative")
+		return invalidInput("write a duration such as 10m", "--timeout: a duration cannot be negative")
 	case f.wait == "ready" && f.timeout == 0:
 		f.timeout = defaultWaitTimeout
 	}
@@ -128,7 +128,7 @@ func (s *runWatcher) waitUntilReady(ctx context.Context, view api.RunView) (api.
 	w.timeoutError = func(v api.RunView) error {
 		late := &failureReport{now: describeRun(v), err: &dstack.Error{Kind: dstack.Timeout,
 			Message: fmt.Sprintf("%s was not ready within %s", v.Name, s.waitFlags.timeout),
-			Hint:    fmt.Sprintf("it goes on: dstack logs %s -f\nor end it: dstack stop %s", v.Name, v.Name)}}
+			Hint:    fmt.Sprintf("it continues: dstack logs %s -f\nor stop it: dstack stop %s", v.Name, v.Name)}}
 		late.addReplicas(v)
 		return late
 	}

@@ -69,7 +69,7 @@ func (r *runRequest) serviceSettings(from func(string) string) []setting {
 		add("model", s.Model.Name+" ("+s.Model.Format+")")
 	}
 	if !s.Auth {
-		add("auth", "off: anybody who reaches the address may use it")
+		add("auth", "off: anyone who reaches the address may use it")
 	}
 	givers := from("resources")
 	for _, part := range []string{"resources.gpu", "resources.disk"} {

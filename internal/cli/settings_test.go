@@ -45,7 +45,7 @@ spot | auto | default`},
 replicas | 1 | service.dstack.yml
 image | nginx | service.dstack.yml
 port | 8000 | service.dstack.yml
-auth | off: anybody who reaches the address may use it | service.dstack.yml
+auth | off: anyone who reaches the address may use it | service.dstack.yml
 resources | cpu 4 · memory 8GB.. · disk 100GB.. | service.dstack.yml
 backends | any | service.dstack.yml
 regions | a, b | service.dstack.yml

@@ -238,7 +238,7 @@ func describeReason(r api.ReplicaView) string {
 	reason, whole := trimReplicaName(r)
 	switch {
 	case reason == "":
-		reason = "ended and is started again"
+		reason = "ended and is restarted"
 	case whole, strings.HasPrefix(reason, "finishes "), strings.HasPrefix(reason, "waits "):
 	case r.Status == dstack.ReplicaWaiting:
 		reason = "waits: " + reason

@@ -23,15 +23,15 @@ func newStopCommand(a *app) *cobra.Command {
 	s := &stopCommand{app: a}
 	c := &cobra.Command{
 		Use:   "stop RUN...",
-		Short: "Stop runs, and wait until nothing of them is left.",
+		Short: "Stop runs and wait until they have stopped.",
 		Example: "dstack stop llama31\n" +
-			"dstack stop llama31 whisper -y --abort     # at once, without a chance to finish requests",
+			"dstack stop llama31 whisper -y --abort     # at once, without finishing requests",
 		Args:              expectArgs(1, -1, "the name of a run"),
 		RunE:              func(c *cobra.Command, args []string) error { return s.run(c.Context(), args) },
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().BoolVarP(&s.abort, "abort", "x", false, "at once: no time to finish")
-	c.Flags().BoolVarP(&s.yes, "yes", "y", false, "do not ask")
+	c.Flags().BoolVarP(&s.abort, "abort", "x", false, "stop at once, without finishing requests")
+	c.Flags().BoolVarP(&s.yes, "yes", "y", false, "do not ask for confirmation")
 	c.Flags().BoolVarP(&s.detach, "detach", "d", false, "do not wait")
 	a.addProjectFlags(c)
 	return c
@@ -98,7 +98,7 @@ func (s *stopCommand) waitUntilStopped(ctx context.Context, client *api.Client, 
 	last, err := w.waitUntilDone(ctx, view)
 	switch {
 	case ctx.Err() != nil:
-		s.printInfo("detached; %s goes on stopping", view.Name)
+		s.printInfo("detached; %s continues to stop", view.Name)
 		s.printInfo("  %s  dstack ps %s", s.err.paint(bold, "look"), view.Name)
 		return nil
 	case dstack.KindOf(err) == dstack.NotFound && err != nil:

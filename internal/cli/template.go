@@ -18,7 +18,7 @@ import (
 func newTemplateCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "template",
-		Short: "Try chat templates, without a model or a server.",
+		Short: "Try chat templates without a model or a server.",
 		Example: "dstack template render --chat-template chat_template.jinja --messages messages.json\n" +
 			"dstack template render --model org/model --messages messages.json --tools tools.json",
 		Args: unknownCommand,
@@ -48,12 +48,12 @@ func newRenderCommand(a *app) *cobra.Command {
 	r := &renderOptions{}
 	c := &cobra.Command{
 		Use:   "render --chat-template FILE|--model NAME --messages FILE...",
-		Short: "Print the prompt that a chat template makes, exactly.",
+		Short: "Render a chat template and print the prompt.",
 		Example: "dstack template render --chat-template chat_template.jinja --messages messages.json\n" +
 			"dstack template render --model org/model --messages a.json --messages b.json -o json",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return invalidInput("name files with --messages", "dstack template render does not understand `%s`", args[0])
+				return invalidInput("name files with --messages", "unexpected argument `%s`", args[0])
 			}
 			return nil
 		},
@@ -64,15 +64,15 @@ func newRenderCommand(a *app) *cobra.Command {
 	}
 	flags := c.Flags()
 	flags.SortFlags = false
-	flags.StringVar(&r.file, "chat-template", "", "the template's `FILE`, - for the input")
-	flags.StringVar(&r.model, "model", "", "take the template of the model `NAME` from its hub (HF_ENDPOINT, HF_TOKEN)")
+	flags.StringVar(&r.file, "chat-template", "", "the template's `FILE`, - for stdin")
+	flags.StringVar(&r.model, "model", "", "use the template of the model `NAME` from its hub (HF_ENDPOINT, HF_TOKEN)")
 	flags.StringArrayVar(&r.messages, "messages", nil, "a JSON `FILE`: a list of messages, or an object with all variables; repeatable")
 	flags.StringVar(&r.tools, "tools", "", "a JSON `FILE` with a list of tools")
 	flags.StringVar(&r.bos, "bos-token", "", "the `TOKEN` that begins a prompt")
 	flags.StringVar(&r.eos, "eos-token", "", "the `TOKEN` that ends an answer")
 	flags.StringVar(&r.kwargs, "kwargs", "", "further variables, a `JSON` object")
-	flags.BoolVar(&r.withoutGeneration, "no-generation-prompt", false, "do not begin the answer")
-	flags.StringVar(&r.at, "now", "", "the `TIME` that a template is told, like 2026-01-31T12:00:00; else it is now")
+	flags.BoolVar(&r.withoutGeneration, "no-generation-prompt", false, "do not add the generation prompt")
+	flags.StringVar(&r.at, "now", "", "the `TIME` for the template, like 2026-01-31T12:00:00 (now)")
 	addOutputFlag(c, &r.asJSON)
 	a.addVerboseFlag(c)
 	return c
@@ -199,7 +199,7 @@ func (a *app) readTemplate(ctx context.Context, r *renderOptions) (err error) {
 		return err
 	}
 	if a.templates == nil {
-		return invalidInput("give --chat-template FILE", "this dstack asks no hub for templates")
+		return invalidInput("give --chat-template FILE", "this dstack has no hub of templates")
 	}
 	var tokens []string
 	for _, name := range []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} {

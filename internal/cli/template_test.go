@@ -63,9 +63,9 @@ func TestTemplateRender_Refusals(t *testing.T) {
 		{"--chat-template t.jinja --messages one.json --tools whole.json", "--tools: whole.json is not a list"},
 		{"--chat-template t.jinja --messages one.json --kwargs [1]", "--kwargs: [1] is not a JSON object"},
 		{"--chat-template t.jinja --messages one.json --now today", "--now: today is not a time"},
-		{"--chat-template t.jinja one.json", "does not understand `one.json`"},
+		{"--chat-template t.jinja one.json", "unexpected argument `one.json`"},
 		{"--chat-template t.jinja --mesages one.json", "did you mean `--messages`?"},
-		{"--model a/b --messages one.json", "this dstack asks no hub"},
+		{"--model a/b --messages one.json", "this dstack has no hub"},
 	} {
 		got := newUser(t, nil).templates().types(append([]string{"template", "render"}, strings.Fields(c.typed)...)...)
 		if got.code != ExitInvalid || got.out != "" || !strings.Contains(got.err, c.says) {

@@ -61,7 +61,7 @@ func flagError(c *cobra.Command, err error) error {
 		return invalidInput(help, "--%s: %v", bad.GetFlag().Name, bad.Unwrap())
 	}
 	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
-		return invalidInput(help, "--%s wants a value", missing.GetFlag().Name)
+		return invalidInput(help, "--%s needs a value", missing.GetFlag().Name)
 	}
 	return invalidInput(help, "%v", err)
 }
@@ -72,9 +72,9 @@ func expectArgs(least, most int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
 		case len(args) < least:
-			return invalidInput("see: "+c.CommandPath()+" --help", "%s wants %s", c.CommandPath(), what)
+			return invalidInput("see: "+c.CommandPath()+" --help", "%s needs %s", c.CommandPath(), what)
 		case most >= 0 && len(args) > most:
-			return invalidInput("see: "+c.CommandPath()+" --help", "%s does not understand `%s`", c.CommandPath(), args[most])
+			return invalidInput("see: "+c.CommandPath()+" --help", "unexpected argument `%s`", args[most])
 		}
 		return nil
 	}

@@ -29,9 +29,9 @@ func newValidateCommand(a *app) *cobra.Command {
 	var asJSON, normal bool
 	c := &cobra.Command{
 		Use:   "validate [FILE|FOLDER|-]...",
-		Short: "Check configurations, without a server.",
+		Short: "Check configurations without a server.",
 		Example: "dstack validate . -o json                    # every *.dstack.yml in this folder and below\n" +
-			"dstack validate --json service.dstack.yml    # what it means, with every default",
+			"dstack validate --json service.dstack.yml    # normalised, with every default",
 		RunE: func(c *cobra.Command, args []string) error {
 			if asJSON && normal {
 				return invalidInput("leave one of them out", "--json and -o json do not go together")
@@ -49,7 +49,7 @@ func newValidateCommand(a *app) *cobra.Command {
 		},
 	}
 	addOutputFlag(c, &asJSON)
-	c.Flags().BoolVar(&normal, "json", false, "print the normalised configuration; several are printed one after the other")
+	c.Flags().BoolVar(&normal, "json", false, "print the normalised configurations")
 	a.addVerboseFlag(c)
 	return c
 }
@@ -131,7 +131,7 @@ func (a *app) findConfigurations(ctx context.Context, folder string) ([]string, 
 		return nil
 	})
 	if err != nil && ctx.Err() == nil {
-		return nil, &dstack.Error{Kind: dstack.Invalid, Message: "cannot look into " + folder + ": " + err.Error(), Cause: err}
+		return nil, &dstack.Error{Kind: dstack.Invalid, Message: "cannot read the folder " + folder + ": " + err.Error(), Cause: err}
 	}
 	return names, err
 }

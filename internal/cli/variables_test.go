@@ -65,7 +65,7 @@ func TestEnvFile_Refused(t *testing.T) {
 			[]string{"1 problem in a.env\n\nb.env:1:3: this quote is not closed", "1 problem in b.env\n"}},
 		{"no such file", nil, []string{"--env-file", "a.env"}, []string{"a.env: this file cannot be read: no such file or directory\n  check the path"}},
 		{"a folder", map[string]string{"a.env/x": ""}, []string{"--env-file", "a.env"}, []string{"a.env: this file cannot be read: is a directory"}},
-		{"no name of a file", nil, []string{"--env-file", ""}, []string{"error: --env-file wants a value"}},
+		{"no name of a file", nil, []string{"--env-file", ""}, []string{"error: --env-file needs a value"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			f, u := applier(t, ready)

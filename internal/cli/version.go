@@ -37,7 +37,7 @@ func newCompletionCommand(a *app) *cobra.Command {
 	names := []string{"bash", "zsh", "fish", "powershell"}
 	return &cobra.Command{
 		Use:   "completion SHELL",
-		Short: "Print a script that completes commands, flags and runs in a shell: bash, zsh, fish or powershell.",
+		Short: "Print the completion script of a shell: bash, zsh, fish or powershell.",
 		Example: "source <(dstack completion bash)\n" +
 			"dstack completion zsh > \"${fpath[1]}/_dstack\"",
 		Args:      expectArgs(1, 1, "a shell: bash, zsh, fish or powershell"),
