@@ -158,10 +158,10 @@ func (j *applyCommand) checkCapacity(preview api.Preview) error {
 		Message: fmt.Sprintf("cannot run %s: no machine suits", j.runTitle(preview)),
 		Hint:    "ask for less, or let it wait for a machine: --retry"}}
 	for _, m := range preview.Rejections {
-		refused.why = append(refused.why, formatRejection(m))
+		refused.reasons = append(refused.reasons, formatRejection(m))
 	}
 	if len(preview.Rejections) == 0 {
-		refused.why = []string{"project " + j.project + " has no machine"}
+		refused.reasons = []string{"project " + j.project + " has no machine"}
 		refused.err.Hint = "look at the backends in the server's config.yml"
 	}
 	return refused

@@ -102,7 +102,7 @@ func (f *applyFlags) validate(given *pflag.FlagSet) error {
 
 // exclusiveFlag is a flag of a group of which at most one may be set.
 type exclusiveFlag struct {
-	flag string
+	name string
 	set  bool
 }
 
@@ -110,12 +110,12 @@ type exclusiveFlag struct {
 func checkExclusive(groups ...[]exclusiveFlag) error {
 	for _, group := range groups {
 		first := ""
-		for _, one := range group {
-			if one.set && first != "" {
-				return invalidInput("leave one of them out", "%s and %s do not go together", first, one.flag)
+		for _, flag := range group {
+			if flag.set && first != "" {
+				return invalidInput("leave one of them out", "%s and %s do not go together", first, flag.name)
 			}
-			if one.set {
-				first = one.flag
+			if flag.set {
+				first = flag.name
 			}
 		}
 	}

@@ -70,17 +70,17 @@ func archiveFolder(ctx context.Context, dir string, excluded ...string) (_ *arch
 	if err != nil {
 		return nil, fmt.Errorf("create the archive: %w", err)
 	}
-	box := &archive{file: file}
+	result := &archive{file: file}
 	defer func() {
 		if err != nil {
-			_ = box.Close()
+			_ = result.Close()
 		}
 	}()
 	if err := os.Remove(file.Name()); err != nil {
 		return nil, fmt.Errorf("create the archive: %w", err)
 	}
-	sum := sha256.New()
-	p := &archiver{root: root, dir: dir, excluded: excluded, rules: readIgnoreRules(dir), tar: tar.NewWriter(io.MultiWriter(file, sum))}
+	hash := sha256.New()
+	p := &archiver{root: root, dir: dir, excluded: excluded, rules: readIgnoreRules(dir), tar: tar.NewWriter(io.MultiWriter(file, hash))}
 	if err := p.addFolder(ctx, nil); err != nil {
 		return nil, err
 	}
@@ -90,14 +90,14 @@ func archiveFolder(ctx context.Context, dir string, excluded ...string) (_ *arch
 	if err := p.tar.Close(); err != nil {
 		return nil, fmt.Errorf("pack the folder: %w", err)
 	}
-	if box.Size, err = file.Seek(0, io.SeekCurrent); err != nil {
+	if result.Size, err = file.Seek(0, io.SeekCurrent); err != nil {
 		return nil, fmt.Errorf("pack the folder: %w", err)
 	}
-	if box.Size > maxArchiveSize {
+	if result.Size > maxArchiveSize {
 		return nil, p.tooLargeError()
 	}
-	box.Hash, box.Files = hex.EncodeToString(sum.Sum(nil)), p.files
-	return box, nil
+	result.Hash, result.Files = hex.EncodeToString(hash.Sum(nil)), p.files
+	return result, nil
 }
 
 // addFolder packs the entries of a folder in the order of their names.
@@ -130,21 +130,21 @@ func (p *archiver) addFolder(ctx context.Context, at []string) error {
 // addEntry packs a file, a link or a folder, and rejects everything else.
 func (p *archiver) addEntry(ctx context.Context, at []string, entry fs.DirEntry) error {
 	name := path.Join(at...)
-	switch kind := entry.Type(); {
-	case kind.IsDir():
+	switch mode := entry.Type(); {
+	case mode.IsDir():
 		if err := p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: archiveTime}); err != nil {
 			return fmt.Errorf("pack %s: %w", name, err)
 		}
 		return p.addFolder(ctx, at)
-	case kind.IsRegular():
+	case mode.IsRegular():
 		return p.addFile(name)
-	case kind&fs.ModeSymlink != 0:
+	case mode&fs.ModeSymlink != 0:
 		return p.addLink(name)
-	case kind&fs.ModeSocket != 0:
+	case mode&fs.ModeSocket != 0:
 		p.reject(name, "is a socket")
-	case kind&fs.ModeNamedPipe != 0:
+	case mode&fs.ModeNamedPipe != 0:
 		p.reject(name, "is a named pipe")
-	case kind&fs.ModeDevice != 0:
+	case mode&fs.ModeDevice != 0:
 		p.reject(name, "is a device")
 	default:
 		p.reject(name, "is not a file")
@@ -183,8 +183,8 @@ func (p *archiver) addFile(name string) error {
 	if info.Mode()&0o111 != 0 {
 		mode = 0o755
 	}
-	head := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content)), ModTime: archiveTime}
-	if err := p.tar.WriteHeader(head); err != nil {
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content)), ModTime: archiveTime}
+	if err := p.tar.WriteHeader(header); err != nil {
 		return fmt.Errorf("pack %s: %w", name, err)
 	}
 	if _, err := p.tar.Write(content); err != nil {
@@ -208,8 +208,8 @@ func (p *archiver) addLink(name string) error {
 		p.reject(name, "is a link out of the folder, to "+target)
 		return nil
 	}
-	head := &tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, ModTime: archiveTime}
-	if err := p.tar.WriteHeader(head); err != nil {
+	header := &tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, ModTime: archiveTime}
+	if err := p.tar.WriteHeader(header); err != nil {
 		return fmt.Errorf("pack %s: %w", name, err)
 	}
 	p.files++

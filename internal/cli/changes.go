@@ -16,15 +16,15 @@ const maxChangeWidth = 100
 
 // printChanges prints how the plan changes a run that exists.
 func (j *applyCommand) printChanges(preview api.Preview) {
-	known := preview.Existing
-	if known == nil || (len(preview.Changes) == 0 && !j.flags.force) {
+	run := preview.Existing
+	if run == nil || (len(preview.Changes) == 0 && !j.flags.force) {
 		return
 	}
-	next := known.Revision + 1
-	if b := known.RolledBack; b != nil {
-		next = max(next, b.From+1) // the number of a failed revision is not used again
+	next := run.Revision + 1
+	if rollback := run.RolledBack; rollback != nil {
+		next = max(next, rollback.From+1) // the number of a failed revision is not used again
 	}
-	j.printInfo(" %s changes from revision %d to %d", j.err.paint(bold, cleanLine(known.Name)), known.Revision, next)
+	j.printInfo(" %s changes from revision %d to %d", j.err.paint(bold, cleanLine(run.Name)), run.Revision, next)
 	j.printInfo("")
 	j.printChangeList(preview.Changes)
 	j.printInfo(" %s", describeStrategy(preview.Changes, preview.Strategy))
@@ -35,42 +35,42 @@ func (a *app) printChangeList(changes []api.Change) {
 	if len(changes) == 0 {
 		return
 	}
-	lines, hows, widest := formatChanges(changes), 0, 0
+	lines, strategyWidth, maxWidth := formatChanges(changes), 0, 0
 	for i, c := range changes {
-		hows = max(hows, len(c.Strategy))
-		widest = max(widest, lipgloss.Width(lines[i]))
+		strategyWidth = max(strategyWidth, len(c.Strategy))
+		maxWidth = max(maxWidth, lipgloss.Width(lines[i]))
 	}
-	room := min(a.err.width(), maxChangeWidth) - 4 - hows
+	width := min(a.err.width(), maxChangeWidth) - 4 - strategyWidth
 	if a.err.width() <= 0 { // a pipe is not cut
-		room = min(widest, maxChangeWidth) + 5
+		width = min(maxWidth, maxChangeWidth) + 5
 	}
 	for i, line := range lines {
 		if a.err.width() > 0 {
-			line = truncate(line, room-2)
+			line = truncate(line, width-2)
 		}
-		how := strings.Repeat(" ", hows-len(changes[i].Strategy)) + changes[i].Strategy
-		a.printInfo("   %s", strings.TrimRight(padRight(line, room)+a.err.paint(dim, how), " "))
+		strategy := strings.Repeat(" ", strategyWidth-len(changes[i].Strategy)) + changes[i].Strategy
+		a.printInfo("   %s", strings.TrimRight(padRight(line, width)+a.err.paint(dim, strategy), " "))
 	}
 	a.printInfo("")
 }
 
 // formatChanges returns a line per change: commands.1   a  →  b.
 func formatChanges(changes []api.Change) []string {
-	paths, froms := 0, 0
+	pathWidth, fromWidth := 0, 0
 	for _, c := range changes {
-		paths = max(paths, lipgloss.Width(cleanLine(c.Path)))
+		pathWidth = max(pathWidth, lipgloss.Width(cleanLine(c.Path)))
 	}
-	whole := make([][2]string, len(changes))
+	values := make([][2]string, len(changes))
 	for i, c := range changes {
 		from, to := shortenCommon(orNone(c.From), orNone(c.To))
-		whole[i] = [2]string{from, to}
+		values[i] = [2]string{from, to}
 		if w := lipgloss.Width(from); w <= maxAlignedWidth {
-			froms = max(froms, w)
+			fromWidth = max(fromWidth, w)
 		}
 	}
 	lines := make([]string, 0, len(changes))
 	for i, c := range changes {
-		lines = append(lines, fmt.Sprintf("%s   %s  →  %s", padRight(cleanLine(c.Path), paths), padRight(whole[i][0], froms), whole[i][1]))
+		lines = append(lines, fmt.Sprintf("%s   %s  →  %s", padRight(cleanLine(c.Path), pathWidth), padRight(values[i][0], fromWidth), values[i][1]))
 	}
 	return lines
 }
@@ -128,11 +128,11 @@ func cutWords(words []string, head, tail, lead int) string {
 
 // describeStrategy says how a change affects the users of the service. No change
 // is a forced restart.
-func describeStrategy(changes []api.Change, how string) string {
+func describeStrategy(changes []api.Change, strategy string) string {
 	switch {
-	case how == api.HowInPlace:
+	case strategy == api.HowInPlace:
 		return "Nothing is restarted."
-	case how == api.HowRecreate:
+	case strategy == api.HowRecreate:
 		return "No machine has capacity for both: an old replica stops before a new one starts. Requests wait in the meantime."
 	case len(changes) == 0:
 		return "Nothing changed: its replicas are replaced one by one."
@@ -142,13 +142,13 @@ func describeStrategy(changes []api.Change, how string) string {
 
 // combineStrategies returns the most disruptive strategy of the changes.
 func combineStrategies(changes []api.Change) string {
-	how := ""
+	strategy := ""
 	for _, rank := range []string{api.HowInPlace, api.HowRolling, api.HowRecreate} {
 		if slices.ContainsFunc(changes, func(c api.Change) bool { return c.Strategy == rank }) {
-			how = rank
+			strategy = rank
 		}
 	}
-	return how
+	return strategy
 }
 
 func orNone(value string) string {

@@ -116,18 +116,18 @@ func (a *app) isSet(name string) bool {
 // markRunErrors wraps errors from RunE so that Execute can tell them from
 // cobra's usage errors.
 func markRunErrors(c *cobra.Command) {
-	for _, under := range c.Commands() {
-		markRunErrors(under)
+	for _, child := range c.Commands() {
+		markRunErrors(child)
 	}
-	work := c.RunE
-	if work == nil {
+	run := c.RunE
+	if run == nil {
 		return
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		err := work(c, args)
-		_, said := errors.AsType[*dstack.Error](err)
-		_, problems := errors.AsType[spec.Problems](err)
-		if err == nil || said || problems {
+		err := run(c, args)
+		_, isOurs := errors.AsType[*dstack.Error](err)
+		_, isProblems := errors.AsType[spec.Problems](err)
+		if err == nil || isOurs || isProblems {
 			return err
 		}
 		return &dstack.Error{Kind: dstack.Internal, Message: err.Error(), Cause: err}
@@ -137,9 +137,9 @@ func markRunErrors(c *cobra.Command) {
 // usageError returns an error of cobra's as invalid input, and every other error
 // as it is.
 func usageError(c *cobra.Command, err error) error {
-	_, said := errors.AsType[*dstack.Error](err)
-	_, problems := errors.AsType[spec.Problems](err)
-	if said || problems {
+	_, isOurs := errors.AsType[*dstack.Error](err)
+	_, isProblems := errors.AsType[spec.Problems](err)
+	if isOurs || isProblems {
 		return err
 	}
 	return invalidInput("see: "+c.CommandPath()+" --help", "%v", err)
@@ -156,7 +156,7 @@ func Execute(ctx context.Context, root *cobra.Command) int {
 		return ExitDone
 	}
 	err = usageError(cmd, err)
-	if _, told := errors.AsType[*reportedError](err); told {
+	if _, isReported := errors.AsType[*reportedError](err); isReported {
 		return exitCode(err)
 	}
 	plain, _ := root.PersistentFlags().GetBool("no-color")
@@ -180,14 +180,14 @@ func withInterrupt(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	ended := make(chan struct{})
+	done := make(chan struct{})
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		var first time.Time
 		for {
 			select {
-			case <-ended:
+			case <-done:
 				return
 			case <-signals:
 				switch {
@@ -202,7 +202,7 @@ func withInterrupt(parent context.Context) (context.Context, func()) {
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
-		close(ended)
+		close(done)
 		<-stopped
 		cancel(nil)
 	}
@@ -219,8 +219,8 @@ func (a *app) addVerboseFlag(c *cobra.Command) {
 }
 
 // addOutputFlag adds -o, whose only format is json.
-func addOutputFlag(c *cobra.Command, to *bool) {
-	c.Flags().VarP((*jsonOutput)(to), "output", "o", "`json`: print results as JSON")
+func addOutputFlag(c *cobra.Command, value *bool) {
+	c.Flags().VarP((*jsonOutput)(value), "output", "o", "`json`: print results as JSON")
 }
 
 type jsonOutput bool
@@ -259,9 +259,9 @@ func indent(text string) string {
 func init() { cobra.AddTemplateFunc("indented", indent) }
 
 func showHelp(c *cobra.Command, args []string) error {
-	about, rest, err := c.Root().Find(args)
+	command, rest, err := c.Root().Find(args)
 	if err != nil || len(rest) > 0 {
 		return unknownCommand(c.Root(), args)
 	}
-	return about.Help()
+	return command.Help()
 }

@@ -57,55 +57,55 @@ func clientConfigPath(home string) string { return filepath.Join(home, ".dstack"
 // the project becomes the default. Calls may be repeated and may be concurrent,
 // also from other processes.
 func Configure(home, project, url, token string, asDefault bool) error {
-	return updateClientConfig(home, func(book *clientConfig) error {
-		book.setProject(projectConfig{Name: project, URL: url, Token: token}, asDefault)
+	return updateClientConfig(home, func(config *clientConfig) error {
+		config.setProject(projectConfig{Name: project, URL: url, Token: token}, asDefault)
 		return nil
 	})
 }
 
 // setProject adds a project or replaces the one of the same name.
-func (b *clientConfig) setProject(new projectConfig, asDefault bool) {
-	asDefault = asDefault || b.defaultProject() == nil
+func (c *clientConfig) setProject(project projectConfig, asDefault bool) {
+	asDefault = asDefault || c.defaultProject() == nil
 	at := -1
-	for i := range b.Projects {
-		if strings.EqualFold(b.Projects[i].Name, new.Name) {
+	for i := range c.Projects {
+		if strings.EqualFold(c.Projects[i].Name, project.Name) {
 			at = i
 		}
 		if asDefault {
-			b.Projects[i].Default = false
+			c.Projects[i].Default = false
 		}
 	}
 	if at < 0 {
-		b.Projects, at = append(b.Projects, projectConfig{}), len(b.Projects)
+		c.Projects, at = append(c.Projects, projectConfig{}), len(c.Projects)
 	}
-	old := &b.Projects[at]
-	old.Name, old.URL, old.Token = new.Name, new.URL, new.Token
-	old.Default = old.Default || asDefault
+	known := &c.Projects[at]
+	known.Name, known.URL, known.Token = project.Name, project.URL, project.Token
+	known.Default = known.Default || asDefault
 }
 
 // defaultProject returns the default project, or nil.
-func (b *clientConfig) defaultProject() *projectConfig {
-	for i := range b.Projects {
-		if b.Projects[i].Default {
-			return &b.Projects[i]
+func (c *clientConfig) defaultProject() *projectConfig {
+	for i := range c.Projects {
+		if c.Projects[i].Default {
+			return &c.Projects[i]
 		}
 	}
 	return nil
 }
 
 // findProject returns the project of that name, regardless of case, or nil.
-func (b *clientConfig) findProject(name string) *projectConfig {
-	for i := range b.Projects {
-		if strings.EqualFold(b.Projects[i].Name, name) {
-			return &b.Projects[i]
+func (c *clientConfig) findProject(name string) *projectConfig {
+	for i := range c.Projects {
+		if strings.EqualFold(c.Projects[i].Name, name) {
+			return &c.Projects[i]
 		}
 	}
 	return nil
 }
 
-func (b *clientConfig) projectNames() []string {
-	names := make([]string, 0, len(b.Projects))
-	for _, p := range b.Projects {
+func (c *clientConfig) projectNames() []string {
+	names := make([]string, 0, len(c.Projects))
+	for _, p := range c.Projects {
 		names = append(names, p.Name)
 	}
 	return names
@@ -114,23 +114,23 @@ func (b *clientConfig) projectNames() []string {
 // readClientConfig reads the file. A missing file is an empty configuration.
 func readClientConfig(home string) (*clientConfig, error) {
 	path := clientConfigPath(home)
-	text, err := os.ReadFile(path)
+	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return &clientConfig{}, nil
 	}
-	if err == nil && len(text) > maxConfigSize {
+	if err == nil && len(content) > maxConfigSize {
 		err = fmt.Errorf("it is larger than %d bytes", maxConfigSize)
 	}
-	var book clientConfig
-	if err == nil && len(strings.TrimSpace(string(text))) > 0 {
-		err = yaml.Load(text, &book)
+	var config clientConfig
+	if err == nil && len(strings.TrimSpace(string(content))) > 0 {
+		err = yaml.Load(content, &config)
 	}
 	if err != nil {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
 			Message: fmt.Sprintf("cannot read %s: %v", path, err),
 			Hint:    "fix that file, or move it and run: dstack config --project NAME --url URL"}
 	}
-	return &book, nil
+	return &config, nil
 }
 
 // updateClientConfig reads, changes and replaces the file under a lock that
@@ -145,18 +145,18 @@ func updateClientConfig(home string, change func(*clientConfig) error) error {
 		return cannotWrite(path, err)
 	}
 	defer unlock()
-	book, err := readClientConfig(home)
+	config, err := readClientConfig(home)
 	if err != nil {
 		return err
 	}
-	if err := change(book); err != nil {
+	if err := change(config); err != nil {
 		return err
 	}
-	text, err := yaml.Dump(book)
+	content, err := yaml.Dump(config)
 	if err != nil {
 		return cannotWrite(path, err)
 	}
-	if err := replaceFile(path, text); err != nil {
+	if err := replaceFile(path, content); err != nil {
 		return cannotWrite(path, err)
 	}
 	return nil
@@ -168,7 +168,7 @@ func cannotWrite(path string, err error) error {
 }
 
 // replaceFile writes a file atomically; only its owner can read it.
-func replaceFile(path string, text []byte) (err error) {
+func replaceFile(path string, content []byte) (err error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
@@ -181,11 +181,11 @@ func replaceFile(path string, text []byte) (err error) {
 			_ = os.Remove(temp.Name())
 		}
 	}()
-	if _, err = temp.Write(text); err == nil {
+	if _, err = temp.Write(content); err == nil {
 		err = temp.Sync()
 	}
-	if closed := temp.Close(); err == nil {
-		err = closed
+	if closeErr := temp.Close(); err == nil {
+		err = closeErr
 	}
 	if err != nil {
 		return err
@@ -221,12 +221,12 @@ func lockFile(path string) (func(), error) {
 // newClient returns a client for the server of the selected project, and the
 // project's name.
 func (a *app) newClient() (*api.Client, string, error) {
-	place, err := a.resolveProject()
+	project, err := a.resolveProject()
 	if err != nil {
 		return nil, "", err
 	}
-	client, err := api.NewClient(place.URL, place.Token)
-	return client, place.Name, err
+	client, err := api.NewClient(project.URL, project.Token)
+	return client, project.Name, err
 }
 
 // resolveProject selects a project: --project, else DSTACK_PROJECT, else the
@@ -247,33 +247,33 @@ func (a *app) resolveProject() (projectConfig, error) {
 	if url != "" {
 		return projectConfig{}, invalidInput("set DSTACK_TOKEN too, or unset DSTACK_URL", "DSTACK_URL is set without DSTACK_TOKEN")
 	}
-	book, err := readClientConfig(a.home)
+	config, err := readClientConfig(a.home)
 	if err != nil {
 		return projectConfig{}, err
 	}
-	return book.chooseProject(name)
+	return config.chooseProject(name)
 }
 
 // chooseProject returns the named project or, without a name, the default one.
-func (b *clientConfig) chooseProject(name string) (projectConfig, error) {
-	if len(b.Projects) == 0 {
+func (c *clientConfig) chooseProject(name string) (projectConfig, error) {
+	if len(c.Projects) == 0 {
 		return projectConfig{}, &dstack.Error{Kind: dstack.Invalid, Message: "no server is configured",
 			Hint: "start one here: dstack server\nor use another: dstack config --project main --url URL"}
 	}
 	if name != "" {
-		if found := b.findProject(name); found != nil {
+		if found := c.findProject(name); found != nil {
 			return *found, nil
 		}
-		return projectConfig{}, invalidInput(didYouMean(name, b.projectNames(), "configured are: "+strings.Join(b.projectNames(), ", ")),
+		return projectConfig{}, invalidInput(didYouMean(name, c.projectNames(), "configured are: "+strings.Join(c.projectNames(), ", ")),
 			"project `%s` is not configured", name)
 	}
-	if found := b.defaultProject(); found != nil {
+	if found := c.defaultProject(); found != nil {
 		return *found, nil
 	}
-	if len(b.Projects) == 1 {
-		return b.Projects[0], nil
+	if len(c.Projects) == 1 {
+		return c.Projects[0], nil
 	}
-	return projectConfig{}, invalidInput("name one: --project "+b.Projects[0].Name, "several projects are configured and none is the default")
+	return projectConfig{}, invalidInput("name one: --project "+c.Projects[0].Name, "several projects are configured and none is the default")
 }
 
 // connect is newClient for commands: a canceled ctx is an error. The caller

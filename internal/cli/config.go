@@ -55,40 +55,40 @@ func (k *configCommand) run(ctx context.Context, c *cobra.Command) error {
 	if !changes {
 		return k.printProjects()
 	}
-	book, err := readClientConfig(k.home)
+	config, err := readClientConfig(k.home)
 	if err != nil {
 		return err
 	}
-	name := k.projectName(book)
+	name := k.projectName(config)
 	if k.remove {
-		return k.removeProject(book, name)
+		return k.removeProject(config, name)
 	}
-	place, err := k.resolveServer(ctx, book, name)
+	project, err := k.resolveServer(config, name)
 	if err != nil {
 		return err
 	}
-	if place.Name, err = k.checkServer(ctx, place); err != nil {
+	if project.Name, err = k.checkServer(ctx, project); err != nil {
 		return err
 	}
-	asDefault, err := k.isDefaultWanted(ctx, book, place.Name)
+	asDefault, err := k.isDefaultWanted(ctx, config, project.Name)
 	if err != nil {
 		return err
 	}
-	if err := Configure(k.home, place.Name, place.URL, place.Token, asDefault); err != nil {
+	if err := Configure(k.home, project.Name, project.URL, project.Token, asDefault); err != nil {
 		return err
 	}
-	k.printInfo("project %s at %s is configured in %s", place.Name, place.URL, clientConfigPath(k.home))
+	k.printInfo("project %s at %s is configured in %s", project.Name, project.URL, clientConfigPath(k.home))
 	return nil
 }
 
-func (k *configCommand) projectName(book *clientConfig) string {
+func (k *configCommand) projectName(config *clientConfig) string {
 	if k.project != "" {
 		return k.project
 	}
 	if name, _ := k.env("DSTACK_PROJECT"); name != "" {
 		return name
 	}
-	if known := book.defaultProject(); known != nil && k.url == "" {
+	if known := config.defaultProject(); known != nil && k.url == "" {
 		return known.Name
 	}
 	return "main"
@@ -102,13 +102,13 @@ type projectEntry struct {
 }
 
 func (k *configCommand) printProjects() error {
-	book, err := readClientConfig(k.home)
+	config, err := readClientConfig(k.home)
 	if err != nil {
 		return err
 	}
 	t := &table{head: []string{"PROJECT", "URL", "DEFAULT"}, shrinkable: []int{1}}
 	list := []projectEntry{}
-	for _, p := range book.Projects {
+	for _, p := range config.Projects {
 		list = append(list, projectEntry{p.Name, p.URL, p.Default})
 		t.rows = append(t.rows, []string{cleanLine(p.Name), cleanLine(p.URL), map[bool]string{true: "yes", false: "-"}[p.Default]})
 	}
@@ -116,16 +116,16 @@ func (k *configCommand) printProjects() error {
 		return k.printJSON(list)
 	}
 	if len(list) == 0 {
-		_, err := book.chooseProject("")
+		_, err := config.chooseProject("")
 		return err
 	}
 	t.write(k.out)
 	return nil
 }
 
-func (k *configCommand) removeProject(book *clientConfig, name string) error {
-	if book.findProject(name) == nil {
-		_, err := book.chooseProject(name)
+func (k *configCommand) removeProject(config *clientConfig, name string) error {
+	if config.findProject(name) == nil {
+		_, err := config.chooseProject(name)
 		return err
 	}
 	err := updateClientConfig(k.home, func(b *clientConfig) error {
@@ -140,26 +140,26 @@ func (k *configCommand) removeProject(book *clientConfig, name string) error {
 
 // resolveServer returns the address and the token of a project: from the flags,
 // else from the environment, else from the configuration file.
-func (k *configCommand) resolveServer(ctx context.Context, book *clientConfig, name string) (projectConfig, error) {
-	place := projectConfig{Name: name, URL: strings.TrimRight(k.url, "/")}
-	known := book.findProject(name)
-	if place.URL == "" {
-		place.URL, _ = k.env("DSTACK_URL")
+func (k *configCommand) resolveServer(config *clientConfig, name string) (projectConfig, error) {
+	project := projectConfig{Name: name, URL: strings.TrimRight(k.url, "/")}
+	known := config.findProject(name)
+	if project.URL == "" {
+		project.URL, _ = k.env("DSTACK_URL")
 	}
-	if place.URL == "" && known != nil {
-		place.URL = known.URL
+	if project.URL == "" && known != nil {
+		project.URL = known.URL
 	}
-	if place.URL == "" {
-		return place, invalidInput("add --url http://127.0.0.1:3000", "the server's address is missing")
+	if project.URL == "" {
+		return project, invalidInput("add --url http://127.0.0.1:3000", "the server's address is missing")
 	}
-	token, err := k.findToken(ctx, known, place.URL)
-	place.Token = token
-	return place, err
+	token, err := k.findToken(known, project.URL)
+	project.Token = token
+	return project, err
 }
 
 // findToken returns the token from the flag, the environment, the file or the
 // user. The token of the file is only used for the URL that it was stored for.
-func (k *configCommand) findToken(_ context.Context, known *projectConfig, url string) (string, error) {
+func (k *configCommand) findToken(known *projectConfig, url string) (string, error) {
 	if k.token == "-" {
 		line, err := bufio.NewReader(io.LimitReader(k.in, 4096)).ReadString('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -187,19 +187,19 @@ func (k *configCommand) findToken(_ context.Context, known *projectConfig, url s
 
 // checkServer verifies that the server accepts the token, and returns the
 // project's name as the server writes it.
-func (k *configCommand) checkServer(ctx context.Context, place projectConfig) (string, error) {
-	client, err := api.NewClient(place.URL, place.Token)
+func (k *configCommand) checkServer(ctx context.Context, configured projectConfig) (string, error) {
+	client, err := api.NewClient(configured.URL, configured.Token)
 	if err != nil {
 		return "", err
 	}
 	defer client.Close()
-	project, err := client.Project(ctx, place.Name)
+	project, err := client.Project(ctx, configured.Name)
 	switch dstack.KindOf(err) {
 	case dstack.NotFound:
-		return "", &dstack.Error{Kind: dstack.NotFound, Cause: err, Message: fmt.Sprintf("there is no project `%s` at %s, or you are not in it", place.Name, place.URL),
+		return "", &dstack.Error{Kind: dstack.NotFound, Cause: err, Message: fmt.Sprintf("there is no project `%s` at %s, or you are not in it", configured.Name, configured.URL),
 			Hint: "check the name, or ask its owner to add you"}
 	case dstack.Unauthorized, dstack.Forbidden:
-		return "", &dstack.Error{Kind: dstack.Unauthorized, Cause: err, Message: place.URL + " does not know this token",
+		return "", &dstack.Error{Kind: dstack.Unauthorized, Cause: err, Message: configured.URL + " does not know this token",
 			Hint: "copy it again, as the server printed it at its first start"}
 	default:
 		if err != nil {
@@ -207,21 +207,21 @@ func (k *configCommand) checkServer(ctx context.Context, place projectConfig) (s
 		}
 	}
 	if project.ProjectName == "" {
-		return place.Name, nil
+		return configured.Name, nil
 	}
 	return project.ProjectName, nil
 }
 
 // isDefaultWanted decides whether the project becomes the default, and asks the
 // user if another one is.
-func (k *configCommand) isDefaultWanted(ctx context.Context, book *clientConfig, name string) (bool, error) {
-	present := book.defaultProject()
+func (k *configCommand) isDefaultWanted(ctx context.Context, config *clientConfig, name string) (bool, error) {
+	current := config.defaultProject()
 	switch {
 	case k.keepDefault:
 		return false, nil
-	case k.makeDefault, k.yes, present == nil:
+	case k.makeDefault, k.yes, current == nil:
 		return true, nil
-	case strings.EqualFold(present.Name, name):
+	case strings.EqualFold(current.Name, name):
 		return true, nil
 	case !k.isInteractive():
 		return false, nil

@@ -64,14 +64,14 @@ func (w *eventsCommand) run(ctx context.Context, name string) (err error) {
 		return err
 	}
 	defer w.client.Close()
-	ask := api.EventsRequest{RunName: name, Limit: w.last}
-	events, err := w.client.Events(ctx, w.project, ask)
+	request := api.EventsRequest{RunName: name, Limit: w.last}
+	events, err := w.client.Events(ctx, w.project, request)
 	if err != nil {
 		return w.suggestRun(ctx, w.client, w.project, name, err)
 	}
 	recent := events[:0:0]
 	for _, e := range events {
-		ask.After = max(ask.After, e.ID)
+		request.After = max(request.After, e.ID)
 		if !e.At.Before(w.from) {
 			recent = append(recent, e)
 		}
@@ -80,7 +80,7 @@ func (w *eventsCommand) run(ctx context.Context, name string) (err error) {
 		return err
 	}
 	if w.follow {
-		return w.followEvents(ctx, ask)
+		return w.followEvents(ctx, request)
 	}
 	if len(recent) == 0 && !w.json {
 		w.printInfo("%s has no events%s", cleanLine(name), map[bool]string{true: " since " + w.since}[w.since != ""])
@@ -90,11 +90,11 @@ func (w *eventsCommand) run(ctx context.Context, name string) (err error) {
 
 // followEvents prints new events until Ctrl-C. It retries while the server cannot
 // be reached, for at most maxServerSilence.
-func (w *eventsCommand) followEvents(ctx context.Context, ask api.EventsRequest) error {
-	ask.Limit, ask.WaitSeconds = 1000, eventWaitSeconds
+func (w *eventsCommand) followEvents(ctx context.Context, request api.EventsRequest) error {
+	request.Limit, request.WaitSeconds = 1000, eventWaitSeconds
 	silentSince := time.Time{}
 	for {
-		events, err := w.client.Events(ctx, w.project, ask)
+		events, err := w.client.Events(ctx, w.project, request)
 		switch {
 		case ctx.Err() != nil:
 			return nil // Ctrl-C is the normal end
@@ -113,7 +113,7 @@ func (w *eventsCommand) followEvents(ctx context.Context, ask api.EventsRequest)
 			continue
 		}
 		for _, e := range events {
-			ask.After = max(ask.After, e.ID)
+			request.After = max(request.After, e.ID)
 		}
 		if err := w.printEvents(events); err != nil {
 			return err

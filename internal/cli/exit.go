@@ -43,9 +43,9 @@ func exitCode(err error) int {
 		return ExitDone
 	}
 	kind := dstack.Internal
-	if said, ok := errors.AsType[*dstack.Error](err); ok {
-		kind = said.Kind
-	} else if _, bad := errors.AsType[spec.Problems](err); bad {
+	if ours, ok := errors.AsType[*dstack.Error](err); ok {
+		kind = ours.Kind
+	} else if _, ok := errors.AsType[spec.Problems](err); ok {
 		kind = dstack.Invalid
 	}
 	for _, exit := range exitStatuses {

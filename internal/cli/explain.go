@@ -72,27 +72,27 @@ func describeNextChange(x api.Explanation, now time.Time) string {
 	if at.IsZero() {
 		return ""
 	}
-	way := "could change"
+	direction := "could change"
 	switch {
 	case x.Decision.Target > x.Decision.DesiredReplicas:
-		way = "could go up"
+		direction = "could go up"
 	case x.Decision.Target < x.Decision.DesiredReplicas:
-		way = "could go down"
+		direction = "could go down"
 	}
-	when := at.Local().Format("15:04:05")
+	clock := at.Local().Format("15:04:05")
 	if at.Sub(now) > 12*time.Hour {
-		when = at.Local().Format("Jan 02 15:04:05")
+		clock = at.Local().Format("Jan 02 15:04:05")
 	}
-	line := fmt.Sprintf("%s at %s at the earliest, in %s", way, when, human.Duration(at.Sub(now)))
-	if x.Scaling == nil || x.ScaledAt.IsZero() || way == "could change" {
+	line := fmt.Sprintf("%s at %s at the earliest, in %s", direction, clock, human.Duration(at.Sub(now)))
+	if x.Scaling == nil || x.ScaledAt.IsZero() || direction == "could change" {
 		return line
 	}
 	field, delay := "scale_up_delay", x.Scaling.UpDelay
-	if way == "could go down" {
+	if direction == "could go down" {
 		field, delay = "scale_down_delay", x.Scaling.DownDelay
 	}
 	wait := time.Duration(delay) * time.Second
-	if gap := at.Sub(x.ScaledAt) - wait; gap > time.Second || gap < -time.Second {
+	if difference := at.Sub(x.ScaledAt) - wait; difference > time.Second || difference < -time.Second {
 		return line // another rule decides
 	}
 	return fmt.Sprintf("%s: %s %s since the last change", line, field, human.Duration(wait))

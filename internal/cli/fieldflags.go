@@ -21,7 +21,7 @@ type fieldFlag struct {
 func (f *applyFlags) fieldFlags() []fieldFlag {
 	spot := func(to, from *spec.Service) { to.SpotPolicy = from.SpotPolicy }
 	retry := func(to, from *spec.Service) { to.Retry, to.RetryPolicy = from.Retry, nil }
-	always := map[string]any{"on_events": []string{"no-capacity", "interruption", "error"}, "duration": f.retryDuration}
+	anyFailure := map[string]any{"on_events": []string{"no-capacity", "interruption", "error"}, "duration": f.retryDuration}
 	return []fieldFlag{
 		{f.gpu != "", "--gpu", "resources.gpu", f.gpu, func(to, from *spec.Service) { to.Resources.GPU = from.Resources.GPU }},
 		{f.disk != "", "--disk", "resources.disk", f.disk, func(to, from *spec.Service) {
@@ -37,7 +37,7 @@ func (f *applyFlags) fieldFlags() []fieldFlag {
 		{f.spotPolicy != "", "--spot-policy", "spot_policy", f.spotPolicy, spot},
 		{f.retry, "--retry", "retry", true, retry},
 		{f.noRetry, "--no-retry", "retry", false, retry},
-		{f.retryDuration != "", "--retry-duration", "retry", always, retry},
+		{f.retryDuration != "", "--retry-duration", "retry", anyFailure, retry},
 		{f.maxDuration != "", "--max-duration", "max_duration", f.maxDuration, func(to, from *spec.Service) { to.MaxDuration = from.MaxDuration }},
 		{f.pool != "", "--pool", "pool_name", f.pool, func(to, from *spec.Service) { to.PoolName = from.PoolName }},
 		{f.instance != "", "--instance", "instance_name", f.instance, func(to, from *spec.Service) { to.InstanceName = from.InstanceName }},
@@ -49,7 +49,7 @@ func (f *applyFlags) fieldFlags() []fieldFlag {
 
 // overrideFields overrides fields of s by the flags that are set, and returns the
 // flag of each field. The configuration's parser reads the values of the flags.
-func (f *applyFlags) overrideFields(s *spec.Service) (flags map[string]string, found spec.Problems) {
+func (f *applyFlags) overrideFields(s *spec.Service) (flags map[string]string, problems spec.Problems) {
 	flags = map[string]string{}
 	for _, o := range f.fieldFlags() {
 		if !o.isSet {
@@ -57,14 +57,14 @@ func (f *applyFlags) overrideFields(s *spec.Service) (flags map[string]string, f
 		}
 		read, err := o.parseValue()
 		for _, p := range asProblems(o.flag, err) {
-			found = append(found, flagProblem(o.flag, p.Hint, "%s", p.Message))
+			problems = append(problems, flagProblem(o.flag, p.Hint, "%s", p.Message))
 		}
 		if err == nil {
 			flags[o.field] = o.flag
 			o.copyField(s, read)
 		}
 	}
-	return flags, found
+	return flags, problems
 }
 
 // blankConfiguration is the smallest valid configuration.
@@ -72,10 +72,10 @@ const blankConfiguration = `{"type": "service", "port": 1, "commands": ["true"]}
 
 // parseValue parses a configuration whose only field is the flag's.
 func (o fieldFlag) parseValue() (*spec.Service, error) {
-	name, part, nested := strings.Cut(o.field, ".")
+	name, subfield, nested := strings.Cut(o.field, ".")
 	value := o.value
 	if nested {
-		value = map[string]any{part: o.value}
+		value = map[string]any{subfield: o.value}
 	}
 	field, err := json.Marshal(map[string]any{name: value})
 	if err != nil {

@@ -32,7 +32,7 @@ func newHistoryCommand(a *app) *cobra.Command {
 
 // addRunQuery makes a command send one request about one run and print the
 // answer.
-func addRunQuery[T any](a *app, c *cobra.Command, ask func(client *api.Client, ctx context.Context, project, run string) (T, error), show func(answer T, asJSON bool) error) {
+func addRunQuery[T any](a *app, c *cobra.Command, request func(client *api.Client, ctx context.Context, project, run string) (T, error), show func(answer T, asJSON bool) error) {
 	var asJSON bool
 	c.Args = expectArgs(1, 1, "the name of a run")
 	c.ValidArgsFunction = a.completeRuns
@@ -42,7 +42,7 @@ func addRunQuery[T any](a *app, c *cobra.Command, ask func(client *api.Client, c
 			return err
 		}
 		defer client.Close()
-		answer, err := ask(client, c.Context(), project, args[0])
+		answer, err := request(client, c.Context(), project, args[0])
 		if err != nil {
 			return a.suggestRun(c.Context(), client, project, args[0], err)
 		}
@@ -106,12 +106,12 @@ func revisionStatus(r api.RevisionView) string {
 }
 
 func revisionChanges(r api.RevisionView) string {
-	var said []string
+	var parts []string
 	if r.Of > 0 {
-		said = append(said, fmt.Sprintf("rollback to %d", r.Of))
+		parts = append(parts, fmt.Sprintf("rollback to %d", r.Of))
 	}
 	for _, c := range r.Changes {
-		said = append(said, cleanLine(c.Path))
+		parts = append(parts, cleanLine(c.Path))
 	}
-	return orDash(strings.Join(said, ", "))
+	return orDash(strings.Join(parts, ", "))
 }

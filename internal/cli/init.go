@@ -29,9 +29,9 @@ func newInitCommand(a *app) *cobra.Command {
 				return err
 			}
 			a.printInfo("%s is registered as %s", dir, repo.RepoID)
-			return updateClientConfig(a.home, func(book *clientConfig) error {
-				book.Repos = slices.DeleteFunc(book.Repos, func(f repoConfig) bool { return f.Path == dir })
-				book.Repos = append(book.Repos, repoConfig{Path: dir, RepoID: repo.RepoID, RepoType: "local"})
+			return updateClientConfig(a.home, func(config *clientConfig) error {
+				config.Repos = slices.DeleteFunc(config.Repos, func(f repoConfig) bool { return f.Path == dir })
+				config.Repos = append(config.Repos, repoConfig{Path: dir, RepoID: repo.RepoID, RepoType: "local"})
 				return nil
 			})
 		},

@@ -42,8 +42,8 @@ func (l *logReader) entries(ctx context.Context) iter.Seq2[api.LogEntry, error] 
 				yield(api.LogEntry{}, context.Cause(ctx))
 				return
 			case fault == nil:
-				over, err := l.hasEnded(ctx)
-				if over {
+				ended, err := l.hasEnded(ctx)
+				if ended {
 					return
 				}
 				fault = err
@@ -121,11 +121,11 @@ type logEvent struct {
 
 // followRun prints the output of a run and the changes of its status until it
 // ends.
-func (a *runWatcher) followRun(ctx context.Context, view api.RunView) error {
+func (s *runWatcher) followRun(ctx context.Context, view api.RunView) error {
 	ctx, cancel := context.WithCancel(ctx)
-	reader := &logReader{client: a.client, project: a.project, retryDelay: reconnectDelay,
+	reader := &logReader{client: s.client, project: s.project, retryDelay: reconnectDelay,
 		request: api.FollowLogs{RunName: view.Name, Follow: true, Present: true},
-		notify:  func(text string) { a.printInfo(" %s", cleanLine(text)) }}
+		notify:  func(text string) { s.printInfo(" %s", cleanLine(text)) }}
 	lines := make(chan logEvent)
 	stopped := make(chan struct{})
 	go func() {
@@ -140,21 +140,21 @@ func (a *runWatcher) followRun(ctx context.Context, view api.RunView) error {
 		}
 	}()
 	defer func() { cancel(); <-stopped }()
-	looks, stop := watchViews(ctx, a.client, a.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID), After: view.Version})
+	updates, stop := watchViews(ctx, s.client, s.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID), After: view.Version})
 	defer stop()
-	return a.printUntilEnd(ctx, view, lines, looks)
+	return s.printUntilEnd(ctx, view, lines, updates)
 }
 
 // printUntilEnd prints lines of output and, between them, changes of the status.
-func (a *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines <-chan logEvent, looks <-chan viewUpdate) error {
-	print := newLogPrinter(a.screen, logStyle{showReplica: view.DesiredReplicas > 1})
+func (s *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines <-chan logEvent, updates <-chan viewUpdate) error {
+	print := newLogPrinter(s.screen, logStyle{showReplica: view.DesiredReplicas > 1})
 	for {
 		select {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case line, open := <-lines:
 			if !open {
-				return a.printOutcome(ctx, view)
+				return s.printOutcome(ctx, view)
 			}
 			if line.err != nil {
 				return line.err
@@ -162,7 +162,7 @@ func (a *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines 
 			if err := print.printEntry(line.entry); err != nil {
 				return err
 			}
-		case l := <-looks:
+		case l := <-updates:
 			if l.err != nil {
 				continue // the reader of the output reports it
 			}
@@ -171,7 +171,7 @@ func (a *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines 
 					Message: fmt.Sprintf("revision %d of %s was replaced by revision %d", view.Revision, view.Name, l.view.Revision)}
 			}
 			if l.view.Status != view.Status {
-				a.printInfo(" %s", a.err.paint(yellow, describeRun(l.view)))
+				s.printInfo(" %s", s.err.paint(yellow, describeRun(l.view)))
 			}
 			view = l.view
 		}
@@ -179,8 +179,8 @@ func (a *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines 
 }
 
 // printOutcome prints how the run ended.
-func (a *runWatcher) printOutcome(ctx context.Context, view api.RunView) error {
-	last, err := a.client.View(ctx, a.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
+func (s *runWatcher) printOutcome(ctx context.Context, view api.RunView) error {
+	last, err := s.client.View(ctx, s.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
 	if dstack.KindOf(err) == dstack.NotFound {
 		last, err = view, nil
 	}
@@ -191,7 +191,7 @@ func (a *runWatcher) printOutcome(ctx context.Context, view api.RunView) error {
 		return endError(last)
 	}
 	if last.Status != view.Status {
-		a.printInfo(" %s", describeRun(last)) // otherwise it was printed already
+		s.printInfo(" %s", describeRun(last)) // otherwise it was printed already
 	}
 	return nil
 }

@@ -20,10 +20,10 @@ func newLogsCommand(a *app) *cobra.Command {
 			"dstack logs llama31 --replica 1 --since 10m -t",
 		Args: expectArgs(1, 1, "the name of a run"),
 		RunE: func(c *cobra.Command, args []string) error {
-			ask := api.FollowLogs{RunName: args[0], Follow: follow}
+			request := api.FollowLogs{RunName: args[0], Follow: follow}
 			switch {
 			case replica >= 0:
-				ask.Replica = &replica
+				request.Replica = &replica
 			case c.Flags().Changed("replica"):
 				return invalidInput("the first replica is 0", "--replica: a replica's number cannot be negative")
 			}
@@ -32,9 +32,9 @@ func newLogsCommand(a *app) *cobra.Command {
 				if err != nil {
 					return err
 				}
-				ask.StartTime = &from
+				request.StartTime = &from
 			}
-			return a.showLogs(c, ask, logStyle{timestamps: stamps, json: asJSON})
+			return a.showLogs(c, request, logStyle{timestamps: stamps, json: asJSON})
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
@@ -63,21 +63,21 @@ func sinceWhen(text string, now time.Time) (time.Time, error) {
 	return now.Add(-time.Duration(ago) * time.Second), nil
 }
 
-func (a *app) showLogs(c *cobra.Command, ask api.FollowLogs, style logStyle) error {
+func (a *app) showLogs(c *cobra.Command, request api.FollowLogs, style logStyle) error {
 	ctx := c.Context()
 	client, project, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	view, err := client.View(ctx, project, api.RunViewRequest{RunName: ask.RunName})
+	view, err := client.View(ctx, project, api.RunViewRequest{RunName: request.RunName})
 	if err != nil {
-		return a.suggestRun(ctx, client, project, ask.RunName, err)
+		return a.suggestRun(ctx, client, project, request.RunName, err)
 	}
-	style.showReplica = ask.Replica == nil && len(view.Replicas) > 1
-	reader := &logReader{client: client, project: project, request: ask, retryDelay: reconnectDelay,
+	style.showReplica = request.Replica == nil && len(view.Replicas) > 1
+	reader := &logReader{client: client, project: project, request: request, retryDelay: reconnectDelay,
 		notify: func(text string) { a.printInfo(" %s", cleanLine(text)) }}
-	print := newLogPrinter(a.screen, style)
+	printer := newLogPrinter(a.screen, style)
 	for entry, err := range reader.entries(ctx) {
 		if ctx.Err() != nil {
 			return nil // Ctrl-C is the normal end
@@ -85,7 +85,7 @@ func (a *app) showLogs(c *cobra.Command, ask api.FollowLogs, style logStyle) err
 		if err != nil {
 			return err
 		}
-		if err := print.printEntry(entry); err != nil {
+		if err := printer.printEntry(entry); err != nil {
 			return err
 		}
 	}

@@ -43,19 +43,19 @@ func (j *applyCommand) printPlacements(preview api.Preview) {
 	if len(shown) > 0 {
 		placementsTable(shown).write(j.err)
 	}
-	var rest []string
-	if more := preview.Placements[len(shown):]; len(more) > 0 {
-		dearest := slices.MaxFunc(more, func(x, y api.Placement) int { return int(1e6 * (x.Offer.Price - y.Offer.Price)) })
-		rest = append(rest, fmt.Sprintf("%s up to %s", human.Count(len(more), "more offer"), formatPrice(dearest.Offer.Price)))
+	var summary []string
+	if hidden := preview.Placements[len(shown):]; len(hidden) > 0 {
+		dearest := slices.MaxFunc(hidden, func(x, y api.Placement) int { return int(1e6 * (x.Offer.Price - y.Offer.Price)) })
+		summary = append(summary, fmt.Sprintf("%s up to %s", human.Count(len(hidden), "more offer"), formatPrice(dearest.Offer.Price)))
 	}
 	switch n := len(preview.Rejections); {
 	case n == 1:
-		rest = append(rest, "1 machine does not suit: "+formatRejection(preview.Rejections[0]))
+		summary = append(summary, "1 machine does not suit: "+formatRejection(preview.Rejections[0]))
 	case n > 1:
-		rest = append(rest, fmt.Sprintf("%d machines do not suit", n))
+		summary = append(summary, fmt.Sprintf("%d machines do not suit", n))
 	}
-	if len(rest) > 0 {
-		j.printInfo(" %s", j.err.paint(dim, strings.Join(rest, " · ")))
+	if len(summary) > 0 {
+		j.printInfo(" %s", j.err.paint(dim, strings.Join(summary, " · ")))
 	}
 	if len(preview.Rejections) > 1 {
 		for _, m := range preview.Rejections[:min(j.flags.maxOffers, len(preview.Rejections))] {

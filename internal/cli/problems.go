@@ -33,24 +33,24 @@ func asProblems(file string, err error) spec.Problems {
 
 // problemsError returns the problems as an error, nil if there are none. A single
 // problem of a flag becomes an ordinary usage error.
-func problemsError(found spec.Problems) error {
+func problemsError(problems spec.Problems) error {
 	switch {
-	case len(found) == 0:
+	case len(problems) == 0:
 		return nil
-	case len(found) == 1 && isFlagProblem(found[0]):
-		return invalidInput(found[0].Hint, "%s: %s", found[0].Path, found[0].Message)
+	case len(problems) == 1 && isFlagProblem(problems[0]):
+		return invalidInput(problems[0].Hint, "%s: %s", problems[0].Path, problems[0].Message)
 	}
-	return found
+	return problems
 }
 
 // printProblems prints the problems of each file, followed by their number.
-func (s *screen) printProblems(all spec.Problems) {
-	for i := 0; len(all) > 0; i++ {
-		file := all[0].File
-		rest := spec.Problems{}
-		group := slices.DeleteFunc(slices.Clone(all), func(p spec.Problem) bool {
+func (s *screen) printProblems(problems spec.Problems) {
+	for i := 0; len(problems) > 0; i++ {
+		file := problems[0].File
+		others := spec.Problems{}
+		group := slices.DeleteFunc(slices.Clone(problems), func(p spec.Problem) bool {
 			if p.File != file {
-				rest = append(rest, p)
+				others = append(others, p)
 			}
 			return p.File != file
 		})
@@ -62,6 +62,6 @@ func (s *screen) printProblems(all spec.Problems) {
 			s.printInfo("")
 		}
 		s.printInfo("%s", text)
-		all = rest
+		problems = others
 	}
 }

@@ -23,36 +23,36 @@ type chosenProfile struct {
 // searches the current folder's file, then the home's. The files are not merged;
 // the second one is only read if the first one has no such profile.
 func (a *app) chooseProfile(flag string) (chosenProfile, spec.Problems) {
-	none := chosenProfile{Profile: spec.Profile{Name: "default"}}
-	name, from := flag, "--profile"
+	noProfile := chosenProfile{Profile: spec.Profile{Name: "default"}}
+	name, source := flag, "--profile"
 	if name == "" {
 		name, _ = a.env(profileVariable)
-		from = profileVariable
+		source = profileVariable
 	}
-	var known, files []string
+	var names, files []string
 	for _, folder := range a.profileFolders() {
 		file, profiles, problems := a.readProfiles(folder)
 		if len(problems) > 0 {
-			return none, problems
+			return noProfile, problems
 		}
 		for i, p := range profiles {
 			if p.Name == name || name == "" && p.Default {
 				return chosenProfile{p, file, i}, nil
 			}
-			if !slices.Contains(known, p.Name) {
-				known = append(known, p.Name)
+			if !slices.Contains(names, p.Name) {
+				names = append(names, p.Name)
 			}
 		}
 		files = append(files, filepath.Join(folder, profileFileNames[0]))
 	}
 	if name == "" {
-		return none, nil
+		return noProfile, nil
 	}
 	hint := "write it into " + strings.Join(files, " or ")
-	if len(known) > 0 {
-		hint = didYouMean(name, known, "there is: "+strings.Join(known, ", "))
+	if len(names) > 0 {
+		hint = didYouMean(name, names, "there is: "+strings.Join(names, ", "))
 	}
-	return none, spec.Problems{flagProblem(from, hint, "no such profile: %s", name)}
+	return noProfile, spec.Problems{flagProblem(source, hint, "no such profile: %s", name)}
 }
 
 // profileFolders returns the folders of profiles files, in the order in which

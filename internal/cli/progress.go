@@ -16,22 +16,22 @@ func (s *screen) withProgress(describe func() string, work func() error) error {
 	began := time.Now()
 	done := make(chan error, 1)
 	go func() { done <- work() }() // the loop below always waits for it
-	tick := time.NewTicker(progressDelay)
-	defer tick.Stop()
-	up := liveRegion{to: s.err}
-	told := false
+	ticker := time.NewTicker(progressDelay)
+	defer ticker.Stop()
+	region := liveRegion{to: s.err}
+	printed := false
 	for {
 		select {
 		case err := <-done:
-			up.clear()
+			region.clear()
 			return err
-		case <-tick.C:
+		case <-ticker.C:
 			line := fmt.Sprintf(" %s %s", cleanLine(describe()), s.err.paint(dim, human.Duration(time.Since(began))))
 			if s.err.terminal {
-				up.draw([]string{truncate(line, s.err.width())})
-			} else if !told {
+				region.draw([]string{truncate(line, s.err.width())})
+			} else if !printed {
 				s.printInfo("%s", line)
-				told = true
+				printed = true
 			}
 		}
 	}

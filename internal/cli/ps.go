@@ -67,14 +67,14 @@ func (l *psCommand) listRuns(ctx context.Context) ([]api.RunView, error) {
 	if len(l.names) > 0 {
 		return l.findRuns(ctx)
 	}
-	ask := api.ListRuns{ProjectName: &l.project, OnlyActive: !l.all}
-	views, err := l.client.Views(ctx, ask)
+	request := api.ListRuns{ProjectName: &l.project, OnlyActive: !l.all}
+	views, err := l.client.Views(ctx, request)
 	if err != nil || len(views) > 0 {
 		return views, err
 	}
-	one := 1
-	ask.OnlyActive, ask.Limit = false, &one
-	views, err = l.client.Views(ctx, ask)
+	limit := 1
+	request.OnlyActive, request.Limit = false, &limit
+	views, err = l.client.Views(ctx, request)
 	if err == nil && len(views) == 0 {
 		_, err = l.client.Project(ctx, l.project) // an error if there is no such project
 	}
@@ -118,8 +118,8 @@ func (a *app) suggestRun(ctx context.Context, client *api.Client, project, name 
 	if dstack.KindOf(err) != dstack.NotFound {
 		return err
 	}
-	if _, unknownProject := client.Project(ctx, project); unknownProject != nil {
-		return unknownProject // not the run but the project is unknown
+	if _, projectErr := client.Project(ctx, project); projectErr != nil {
+		return projectErr // not the run but the project is unknown
 	}
 	known, listErr := client.Views(ctx, api.ListRuns{ProjectName: &project})
 	if listErr != nil {
@@ -151,8 +151,8 @@ func (l *psCommand) printRuns(ctx context.Context, views []api.RunView) error {
 
 // watchRuns prints the list again whenever it changes, until Ctrl-C.
 func (l *psCommand) watchRuns(ctx context.Context) error {
-	up := liveRegion{to: l.out}
-	var before []byte
+	region := liveRegion{to: l.out}
+	var previous []byte
 	silentSince := time.Time{}
 	for {
 		views, err := l.listRuns(ctx)
@@ -161,14 +161,14 @@ func (l *psCommand) watchRuns(ctx context.Context) error {
 			return nil
 		case err == nil:
 			silentSince = time.Time{}
-			if err := l.redrawRuns(ctx, &up, &before, views); err != nil {
+			if err := l.redrawRuns(ctx, &region, &previous, views); err != nil {
 				return err
 			}
 		case dstack.KindOf(err) != dstack.Unavailable:
 			return err
 		case silentSince.IsZero():
 			silentSince = time.Now()
-			up.clear()
+			region.clear()
 			l.printInfo("%s; trying again", cleanLine(err.Error()))
 		case time.Since(silentSince) > maxServerSilence:
 			return err
@@ -181,20 +181,20 @@ func (l *psCommand) watchRuns(ctx context.Context) error {
 
 // redrawRuns redraws the list on a terminal. Elsewhere it prints the list if it
 // has changed, as a table or as one JSON document per line.
-func (l *psCommand) redrawRuns(ctx context.Context, up *liveRegion, before *[]byte, views []api.RunView) error {
+func (l *psCommand) redrawRuns(ctx context.Context, region *liveRegion, previous *[]byte, views []api.RunView) error {
 	if l.out.terminal && !l.json {
 		lines := runsTable(views, l.explainScaling(ctx, views), l.verbose, time.Now()).lines(l.out)
-		up.draw(append(lines, l.out.paint(dim, " Ctrl-C to quit")))
+		region.draw(append(lines, l.out.paint(dim, " Ctrl-C to quit")))
 		return nil
 	}
 	now, err := json.Marshal(views)
 	if err != nil {
 		return fmt.Errorf("compare the list: %w", err)
 	}
-	if bytes.Equal(now, *before) {
+	if bytes.Equal(now, *previous) {
 		return nil
 	}
-	*before = now
+	*previous = now
 	if l.json {
 		_, err = l.out.Write(append(now, '\n'))
 		return err

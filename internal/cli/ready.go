@@ -14,14 +14,14 @@ import (
 // command to call it. waited is the time that the user waited; 0 is not printed.
 func (a *app) printReady(v api.RunView, waited time.Duration) {
 	name := cleanLine(v.Name)
-	words := strings.TrimPrefix(describeRun(v), name)
+	status := strings.TrimPrefix(describeRun(v), name)
 	if v.Status == api.StatusReady {
-		words = " is " + a.err.paint(green, string(v.Status))
+		status = " is " + a.err.paint(green, string(v.Status))
 		if waited > 0 {
-			words += " after " + human.Duration(waited.Round(time.Second))
+			status += " after " + human.Duration(waited.Round(time.Second))
 		}
 	}
-	a.printInfo(" %s%s", a.err.paint(bold, name), words)
+	a.printInfo(" %s%s", a.err.paint(bold, name), status)
 	a.printInfo("")
 	a.printResult("   service  %s", cleanLine(v.URL))
 	if isLocalhostName(v.URL) && v.PathURL != "" {

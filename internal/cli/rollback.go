@@ -56,9 +56,9 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 	if err != nil {
 		return g.suggestRun(ctx, g.client, g.project, name, err)
 	}
-	present, target := g.findTarget(revisions)
+	current, target := g.findTarget(revisions)
 	if target > 0 {
-		g.printRollback(name, revisions, present, target)
+		g.printRollback(name, revisions, current, target)
 		if !g.yes {
 			yes, err := g.confirm(ctx, fmt.Sprintf("Roll back to revision %d?", target))
 			if err == nil && !yes {
@@ -73,7 +73,7 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 	if target > 0 {
 		to = target // what was printed
 	}
-	view, err := g.client.Rollback(ctx, g.project, api.RollbackRequest{RunName: name, To: to, Revision: present})
+	view, err := g.client.Rollback(ctx, g.project, api.RollbackRequest{RunName: name, To: to, Revision: current})
 	if err != nil {
 		return err
 	}
@@ -83,28 +83,28 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 
 // findTarget returns the present revision and the one to roll back to. A target
 // of 0 means that there is none; the server's error explains it.
-func (g *rollbackCommand) findTarget(revisions []api.RevisionView) (present, target int) {
+func (g *rollbackCommand) findTarget(revisions []api.RevisionView) (current, target int) {
 	for _, r := range revisions {
 		if r.Present {
-			present = r.Num
+			current = r.Num
 		}
 	}
 	for _, r := range revisions {
 		switch {
-		case g.to > 0 && r.Num == g.to && r.Num != present:
-			return present, r.Num
-		case g.to == 0 && r.Num < present && r.Status == dstack.RevisionReady:
-			return present, r.Num
+		case g.to > 0 && r.Num == g.to && r.Num != current:
+			return current, r.Num
+		case g.to == 0 && r.Num < current && r.Status == dstack.RevisionReady:
+			return current, r.Num
 		}
 	}
-	return present, 0
+	return current, 0
 }
 
 // printRollback prints what a rollback changes.
-func (g *rollbackCommand) printRollback(name string, revisions []api.RevisionView, present, target int) {
-	g.printInfo(" %s changes from revision %d back to revision %d", g.err.paint(bold, cleanLine(name)), present, target)
+func (g *rollbackCommand) printRollback(name string, revisions []api.RevisionView, current, target int) {
+	g.printInfo(" %s changes from revision %d back to revision %d", g.err.paint(bold, cleanLine(name)), current, target)
 	g.printInfo("")
-	changes := changesBetween(revisions, present, target)
+	changes := changesBetween(revisions, current, target)
 	g.printChangeList(changes)
 	for _, r := range revisions {
 		if r.Num == target && r.Status == dstack.RevisionFailed {

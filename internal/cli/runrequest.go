@@ -26,32 +26,32 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 		return nil, err
 	}
 	r := &runRequest{file: file}
-	var found, ofFlags, ofProfile, ofVariables spec.Problems
+	var problems, flagProblems, profileProblems, variableProblems spec.Problems
 	if r.service, err = spec.Parse(file.name, file.text); err != nil {
-		found = asProblems(file.name, err)
+		problems = asProblems(file.name, err)
 		if r.service, err = spec.Parse("", []byte(blankConfiguration)); err != nil { // continue, to report the other problems too
 			return nil, fmt.Errorf("parse a blank configuration: %w", err)
 		}
 	}
-	if f.name == "" && found == nil {
-		found = spec.Locate(file.name, file.text, r.service.NameProblems())
+	if f.name == "" && problems == nil {
+		problems = spec.Locate(file.name, file.text, r.service.NameProblems())
 	}
-	r.flags, ofFlags = f.overrideFields(r.service)
-	ofFlags = append(ofFlags, r.overrideName(f.name)...)
-	r.profile, ofProfile = a.chooseProfile(f.profile)
-	given, ofVariables := a.readVariables(f)
+	r.flags, flagProblems = f.overrideFields(r.service)
+	flagProblems = append(flagProblems, r.overrideName(f.name)...)
+	r.profile, profileProblems = a.chooseProfile(f.profile)
+	given, variableProblems := a.readVariables(f)
 	r.env = given.describeOrigins(r.service.Env)
 
-	unmet := r.groupByOrigin(spec.Unsupported(r.service, r.profile.Profile))
-	missing, elsewhere := a.locateUnresolved(given, spec.ResolveEnv(r.service, given.list, a.env))
-	wrong := append(append(unmet.configuration, missing...), spec.Interpolate(r.service, args, a.env)...)
-	if len(wrong) > 0 {
-		found = append(found, spec.Locate(file.name, file.text, wrong)...)
+	unsupported := r.groupByOrigin(spec.Unsupported(r.service, r.profile.Profile))
+	inFile, unresolved := a.locateUnresolved(given, spec.ResolveEnv(r.service, given.list, a.env))
+	unlocated := append(append(unsupported.configuration, inFile...), spec.Interpolate(r.service, args, a.env)...)
+	if len(unlocated) > 0 {
+		problems = append(problems, spec.Locate(file.name, file.text, unlocated)...)
 	}
-	for _, more := range []spec.Problems{ofProfile, unmet.profile, ofVariables, elsewhere, ofFlags, unmet.flags} {
-		found = append(found, more...)
+	for _, group := range []spec.Problems{profileProblems, unsupported.profile, variableProblems, unresolved, flagProblems, unsupported.flags} {
+		problems = append(problems, group...)
 	}
-	return r, problemsError(found)
+	return r, problemsError(problems)
 }
 
 // overrideName sets the run's name to that of --name.
@@ -77,22 +77,22 @@ type groupedProblems struct{ configuration, profile, flags spec.Problems }
 // groupByOrigin groups problems of fields by the source of the field's value.
 // Those of the configuration have no positions yet.
 func (r *runRequest) groupByOrigin(problems spec.Problems) groupedProblems {
-	var to groupedProblems
+	var groups groupedProblems
 	for _, p := range problems {
 		if field, ok := strings.CutPrefix(p.Path, "profile."); ok {
 			p.Path = fmt.Sprintf("profiles.%d.%s", r.profile.index, field)
-			to.profile = append(to.profile, p)
+			groups.profile = append(groups.profile, p)
 		} else if flag := r.flagForField(p.Path); flag != "" {
 			p.Path = flag
-			to.flags = append(to.flags, p)
+			groups.flags = append(groups.flags, p)
 		} else {
-			to.configuration = append(to.configuration, p)
+			groups.configuration = append(groups.configuration, p)
 		}
 	}
-	if len(to.profile) > 0 {
-		to.profile = spec.Locate(r.profile.file.name, r.profile.file.text, to.profile)
+	if len(groups.profile) > 0 {
+		groups.profile = spec.Locate(r.profile.file.name, r.profile.file.text, groups.profile)
 	}
-	return to
+	return groups
 }
 
 // flagForField returns the flag that sets a field or the object it belongs to, or

@@ -69,21 +69,21 @@ func replicaRow(r api.ReplicaView, now time.Time) []string {
 
 // metricsLine returns the metrics of a run, or "" without any.
 func metricsLine(v api.RunView) string {
-	n := v.Metrics
-	if n == nil || v.Status.IsFinished() {
+	metrics := v.Metrics
+	if metrics == nil || v.Status.IsFinished() {
 		return ""
 	}
-	said := []string{human.Count(int(n.Requests), "request"), fmt.Sprintf("%d in flight", n.InFlight)}
-	if n.Held > 0 {
-		said = append(said, fmt.Sprintf("%d held", n.Held))
+	parts := []string{human.Count(int(metrics.Requests), "request"), fmt.Sprintf("%d in flight", metrics.InFlight)}
+	if metrics.Held > 0 {
+		parts = append(parts, fmt.Sprintf("%d held", metrics.Held))
 	}
 	if v.Model != nil {
-		if n.FirstToken != nil {
-			said = append(said, "first token after "+human.Latency(time.Duration(*n.FirstToken*float64(time.Second))))
+		if metrics.FirstToken != nil {
+			parts = append(parts, "first token after "+human.Latency(time.Duration(*metrics.FirstToken*float64(time.Second))))
 		}
-		said = append(said, fmt.Sprintf("tokens %s in, %s out", human.ShortNumber(n.TokensIn), human.ShortNumber(n.TokensOut)))
+		parts = append(parts, fmt.Sprintf("tokens %s in, %s out", human.ShortNumber(metrics.TokensIn), human.ShortNumber(metrics.TokensOut)))
 	}
-	return "  " + strings.Join(said, " · ")
+	return "  " + strings.Join(parts, " · ")
 }
 
 func orDash(text string) string {

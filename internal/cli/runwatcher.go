@@ -75,12 +75,12 @@ func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 		return nil
 	}
 	began, waited := time.Now(), time.Duration(0)
-	settled, err := s.waitUntilReady(ctx, view)
+	last, err := s.waitUntilReady(ctx, view)
 	if view.ReadyAt == nil || view.Status != api.StatusReady {
 		waited = time.Since(began)
 	}
-	if s.waitFlags.json && settled.Name != "" {
-		err = errors.Join(s.printJSON(settled), err)
+	if s.waitFlags.json && last.Name != "" {
+		err = errors.Join(s.printJSON(last), err)
 	}
 	if err != nil && ctx.Err() != nil {
 		return s.detach(view.Name)
@@ -88,13 +88,13 @@ func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 	if err != nil || s.waitFlags.json {
 		return err
 	}
-	s.printReady(settled, waited)
-	if s.skipLogs || s.waitFlags.wait != "" || settled.Status == api.StatusSleeping {
+	s.printReady(last, waited)
+	if s.skipLogs || s.waitFlags.wait != "" || last.Status == api.StatusSleeping {
 		return nil
 	}
 	s.printInfo(" Following its logs; Ctrl-C detaches, the service keeps running.")
 	s.printInfo("")
-	if err := s.followRun(ctx, settled); err != nil {
+	if err := s.followRun(ctx, last); err != nil {
 		if ctx.Err() != nil {
 			return s.detach(view.Name)
 		}
@@ -126,11 +126,11 @@ func (s *runWatcher) waitUntilReady(ctx context.Context, view api.RunView) (api.
 	w := &runWaiter{app: s.app, client: s.client, project: s.project, timeout: s.waitFlags.timeout}
 	w.isDone = func(v api.RunView) (bool, error) { return waitOutcome(v, revision) }
 	w.timeoutError = func(v api.RunView) error {
-		late := &failureReport{now: describeRun(v), err: &dstack.Error{Kind: dstack.Timeout,
+		report := &failureReport{state: describeRun(v), err: &dstack.Error{Kind: dstack.Timeout,
 			Message: fmt.Sprintf("%s was not ready within %s", v.Name, s.waitFlags.timeout),
 			Hint:    fmt.Sprintf("it continues: dstack logs %s -f\nor stop it: dstack stop %s", v.Name, v.Name)}}
-		late.addReplicas(v)
-		return late
+		report.addReplicas(v)
+		return report
 	}
 	return w.waitUntilDone(ctx, view)
 }
@@ -170,23 +170,23 @@ func hasBecomeReady(v api.RunView) bool {
 
 // rollbackError returns the error of a revision that was rolled back.
 func rollbackError(v api.RunView) error {
-	b := v.RolledBack
-	story := &failureReport{output: b.LastOutput, err: &dstack.Error{Kind: dstack.RolledBack,
-		Message: fmt.Sprintf("revision %d of %s did not become ready, rolled back to %d", b.From, v.Name, b.To),
+	rollback := v.RolledBack
+	report := &failureReport{output: rollback.LastOutput, err: &dstack.Error{Kind: dstack.RolledBack,
+		Message: fmt.Sprintf("revision %d of %s did not become ready, rolled back to %d", rollback.From, v.Name, rollback.To),
 		Hint:    fmt.Sprintf("dstack events %s\ndstack logs %s", v.Name, v.Name)}}
-	if why := cleanLine(b.Reason); why != "" && len(b.LastOutput) > 0 {
-		story.why = []string{why + ":"}
+	if why := cleanLine(rollback.Reason); why != "" && len(rollback.LastOutput) > 0 {
+		report.reasons = []string{why + ":"}
 	} else if why != "" {
-		story.why = []string{why}
+		report.reasons = []string{why}
 	}
 	serving := max(v.Ready, v.Serving)
 	switch {
-	case v.Revision == b.To && serving > 0:
-		story.now = fmt.Sprintf("revision %d serves, %d of %s", b.To, serving, human.Count(v.DesiredReplicas, "replica"))
-	case v.Revision == b.To && v.Status == api.StatusSleeping:
-		story.now = fmt.Sprintf("revision %d sleeps until a request comes", b.To)
+	case v.Revision == rollback.To && serving > 0:
+		report.state = fmt.Sprintf("revision %d serves, %d of %s", rollback.To, serving, human.Count(v.DesiredReplicas, "replica"))
+	case v.Revision == rollback.To && v.Status == api.StatusSleeping:
+		report.state = fmt.Sprintf("revision %d sleeps until a request comes", rollback.To)
 	default:
-		story.now = describeRun(v)
+		report.state = describeRun(v)
 	}
-	return story
+	return report
 }

@@ -121,13 +121,13 @@ func truncate(text string, width int) string {
 		return text
 	}
 	var b strings.Builder
-	room := width - 1
+	left := width - 1
 	for _, r := range text {
 		w := lipgloss.Width(string(r))
-		if room < w {
+		if left < w {
 			break
 		}
-		room -= w
+		left -= w
 		b.WriteRune(r)
 	}
 	return b.String() + "…"
@@ -142,9 +142,9 @@ func padRight(text string, width int) string {
 }
 
 // orEmpty returns a list that encodes as [] instead of null.
-func orEmpty[T any](found []T) []T {
-	if found == nil {
+func orEmpty[T any](list []T) []T {
+	if list == nil {
 		return []T{}
 	}
-	return found
+	return list
 }

@@ -71,27 +71,27 @@ func (r *runRequest) serviceSettings(from func(string) string) []setting {
 	if !s.Auth {
 		add("auth", "off: anyone who reaches the address may use it")
 	}
-	givers := from("resources")
-	for _, part := range []string{"resources.gpu", "resources.disk"} {
-		if flag := r.flags[part]; flag != "" && givers == fromDefault {
-			givers = flag
+	origin := from("resources")
+	for _, field := range []string{"resources.gpu", "resources.disk"} {
+		if flag := r.flags[field]; flag != "" && origin == fromDefault {
+			origin = flag
 		} else if flag != "" {
-			givers += ", " + flag
+			origin += ", " + flag
 		}
 	}
-	return append(rows, setting{"resources", s.Resources.String(), givers})
+	return append(rows, setting{"resources", s.Resources.String(), origin})
 }
 
 // param is a field that profiles have, with its name in the plan.
 type param struct{ key, name, value string }
 
 func paramSettings(p spec.Params) []param {
-	price, longest, idle := "", "", ""
+	price, duration, idle := "", "", ""
 	if p.MaxPrice != nil {
 		price = formatPrice(*p.MaxPrice) + " an hour"
 	}
 	if p.MaxDuration != nil {
-		longest = p.MaxDuration.String()
+		duration = p.MaxDuration.String()
 	}
 	if p.TerminationIdleTime != nil {
 		idle = p.TerminationIdleTime.String()
@@ -107,7 +107,7 @@ func paramSettings(p spec.Params) []param {
 		{"spot_policy", "spot", string(p.SpotPolicy)},
 		{"max_price", "max price", price},
 		{"retry", "retry", retry},
-		{"max_duration", "max duration", longest},
+		{"max_duration", "max duration", duration},
 		{"pool_name", "pool", string(p.PoolName)},
 		{"instance_name", "instance", string(p.InstanceName)},
 		{"creation_policy", "creation", string(p.CreationPolicy)},
@@ -159,8 +159,8 @@ const (
 
 // printSettings prints the rows, cut to the width of the terminal.
 func (j *applyCommand) printSettings(rows []setting) {
-	room := j.err.width() - 1 - keyWidth
-	endless := j.err.width() <= 0
+	width := j.err.width() - 1 - keyWidth
+	isUnlimited := j.err.width() <= 0
 	value, from := 0, 0
 	for i, row := range rows {
 		rows[i] = setting{row.key, cleanLine(row.value), truncate(cleanLine(row.origin), maxOriginWidth)}
@@ -170,19 +170,19 @@ func (j *applyCommand) printSettings(rows []setting) {
 		}
 	}
 	switch {
-	case endless:
-	case room-2-from < minValueWidth:
+	case isUnlimited:
+	case width-2-from < minValueWidth:
 		from = 0
 	default:
-		value = min(value, room-2-from)
+		value = min(value, width-2-from)
 	}
 	for _, row := range rows {
 		text, origin := row.value, row.origin
 		switch {
 		case origin == "" || from == 0:
-			text, origin = truncate(text, max(room, 0)), ""
-		case !endless:
-			text = truncate(text, room-2-from)
+			text, origin = truncate(text, max(width, 0)), ""
+		case !isUnlimited:
+			text = truncate(text, width-2-from)
 		}
 		if origin != "" {
 			text = padRight(text, value) + "  " + j.err.paint(dim, origin)

@@ -35,9 +35,9 @@ func (a *app) readSource(name string) (sourceFile, error) {
 		return sourceFile{"(input)", text}, nil
 	}
 	if name == "" {
-		for _, usual := range defaultFileNames {
-			if _, err := os.Stat(filepath.Join(a.dir, usual)); err == nil {
-				name = usual
+		for _, candidate := range defaultFileNames {
+			if _, err := os.Stat(filepath.Join(a.dir, candidate)); err == nil {
+				name = candidate
 				break
 			}
 		}
@@ -80,26 +80,26 @@ func (a *app) resolvePath(name string) string {
 }
 
 // suggestFile returns a hint with configuration files that exist, or orElse.
-func (a *app) suggestFile(name, orElse string) string {
+func (a *app) suggestFile(name, otherwise string) string {
 	folder := a.dir
 	if name != "" {
 		folder = filepath.Dir(a.resolvePath(name))
 	}
-	var there []string
+	var existing []string
 	for _, pattern := range []string{"*.dstack.yml", "*.dstack.yaml"} {
 		found, _ := filepath.Glob(filepath.Join(folder, pattern)) // the only error is a malformed pattern
 		for _, f := range found {
 			if rel, err := filepath.Rel(a.dir, f); err == nil && filepath.IsLocal(rel) {
 				f = rel
 			}
-			there = append(there, f)
+			existing = append(existing, f)
 		}
 	}
-	if near := human.Nearest(name, there); near != "" {
+	if near := human.Nearest(name, existing); near != "" {
 		return "did you mean `" + near + "`?"
 	}
-	if len(there) > 0 {
-		return "there is: " + strings.Join(there[:min(5, len(there))], ", ")
+	if len(existing) > 0 {
+		return "there is: " + strings.Join(existing[:min(5, len(existing))], ", ")
 	}
-	return orElse
+	return otherwise
 }

@@ -106,10 +106,10 @@ func withoutDigits(line string) string {
 func (b *statusBoard) regionLines(now time.Time) []string {
 	width := min(b.err.width()-1, 100)
 	head := " " + describeRun(b.view)
-	since := human.Duration(now.Sub(b.began))
-	head = truncate(head, width-len(since)-2)
-	gap := max(2, width-lipgloss.Width(head)-len(since))
-	lines := []string{head + strings.Repeat(" ", gap) + b.err.paint(dim, since)}
+	elapsed := human.Duration(now.Sub(b.began))
+	head = truncate(head, width-len(elapsed)-2)
+	gap := max(2, width-lipgloss.Width(head)-len(elapsed))
+	lines := []string{head + strings.Repeat(" ", gap) + b.err.paint(dim, elapsed)}
 	for _, r := range b.view.Replicas {
 		if r.Status.IsFinished() {
 			continue
@@ -132,10 +132,10 @@ func (b *statusBoard) regionLines(now time.Time) []string {
 // printCrashes prints each new crash and the last output before it.
 func (b *statusBoard) printCrashes(now time.Time) {
 	for _, r := range b.view.Replicas {
-		n := countCrashes(r)
-		old := n <= b.printedCrashes[r.Num]
-		b.printedCrashes[r.Num] = n // less than before: a new replica has the number
-		if old {
+		crashes := countCrashes(r)
+		isKnown := crashes <= b.printedCrashes[r.Num]
+		b.printedCrashes[r.Num] = crashes // less than before: a new replica has the number
+		if isKnown {
 			continue
 		}
 		b.region.clear()
@@ -170,24 +170,24 @@ func countCrashes(r api.ReplicaView) int {
 
 // describeRun returns the status of a run in words: llama31 is starting.
 func describeRun(v api.RunView) string {
-	words := map[api.RunStatus]string{
+	status := map[api.RunStatus]string{
 		api.StatusWaiting: "waits for a machine", api.StatusFailed: "failed", api.StatusStopped: "is stopped",
 		api.StatusSleeping: "sleeps until a request comes",
 		api.StatusUpdating: fmt.Sprintf("is updating to revision %d", v.Revision),
 	}[v.Status]
-	if words == "" {
-		words = "is " + string(v.Status)
+	if status == "" {
+		status = "is " + string(v.Status)
 	}
 	switch {
 	case v.Status == api.StatusUpdating && v.DesiredReplicas > 1:
-		words += fmt.Sprintf(", %d of %d replicas new", v.Ready, v.DesiredReplicas)
+		status += fmt.Sprintf(", %d of %d replicas new", v.Ready, v.DesiredReplicas)
 	case v.DesiredReplicas > 1:
-		words += fmt.Sprintf(", %d of %d replicas ready", v.Ready, v.DesiredReplicas)
+		status += fmt.Sprintf(", %d of %d replicas ready", v.Ready, v.DesiredReplicas)
 	}
 	if v.Reason != "" && isReasonShown(v) {
-		words += ": " + v.Reason
+		status += ": " + v.Reason
 	}
-	return cleanLine(v.Name + " " + words)
+	return cleanLine(v.Name + " " + status)
 }
 
 // isReasonShown reports whether a run's reason says more than its status.
@@ -229,17 +229,17 @@ func describeReplica(r api.ReplicaView, now time.Time) string {
 
 // trimReplicaName returns a replica's reason without the replica's name at the
 // beginning, and whether it began with the name.
-func trimReplicaName(r api.ReplicaView) (reason string, whole bool) {
+func trimReplicaName(r api.ReplicaView) (reason string, isSentence bool) {
 	return strings.CutPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
 }
 
 // describeReason returns a sentence: replica 0 exited with code 1.
 func describeReason(r api.ReplicaView) string {
-	reason, whole := trimReplicaName(r)
+	reason, isSentence := trimReplicaName(r)
 	switch {
 	case reason == "":
 		reason = "ended and is restarted"
-	case whole, strings.HasPrefix(reason, "finishes "), strings.HasPrefix(reason, "waits "):
+	case isSentence, strings.HasPrefix(reason, "finishes "), strings.HasPrefix(reason, "waits "):
 	case r.Status == dstack.ReplicaWaiting:
 		reason = "waits: " + reason
 	case r.Status == dstack.ReplicaUnhealthy, r.Status == dstack.ReplicaDraining, r.Status == dstack.ReplicaTerminating:

@@ -43,12 +43,12 @@ func (s *stopCommand) run(ctx context.Context, names []string) error {
 		return err
 	}
 	defer client.Close()
-	live, err := s.findUnfinished(ctx, client, project, names)
-	if err != nil || len(live) == 0 {
+	unfinished, err := s.findUnfinished(ctx, client, project, names)
+	if err != nil || len(unfinished) == 0 {
 		return err
 	}
 	names = names[:0:0]
-	for _, v := range live {
+	for _, v := range unfinished {
 		names = append(names, v.Name)
 	}
 	if !s.yes {
@@ -60,7 +60,7 @@ func (s *stopCommand) run(ctx context.Context, names []string) error {
 	if err := client.Stop(ctx, project, names, s.abort); err != nil {
 		return err
 	}
-	for _, view := range live {
+	for _, view := range unfinished {
 		if s.detach {
 			s.printInfo(" %s is stopping", view.Name)
 			continue
@@ -74,7 +74,7 @@ func (s *stopCommand) run(ctx context.Context, names []string) error {
 
 // findUnfinished looks up all named runs before the first one is stopped.
 func (s *stopCommand) findUnfinished(ctx context.Context, client *api.Client, project string, names []string) ([]api.RunView, error) {
-	var live []api.RunView
+	var unfinished []api.RunView
 	for _, name := range names {
 		view, err := client.View(ctx, project, api.RunViewRequest{RunName: name})
 		if err != nil {
@@ -84,9 +84,9 @@ func (s *stopCommand) findUnfinished(ctx context.Context, client *api.Client, pr
 			s.printInfo(" %s", describeRun(view))
 			continue
 		}
-		live = append(live, view)
+		unfinished = append(unfinished, view)
 	}
-	return live, nil
+	return unfinished, nil
 }
 
 // waitUntilStopped waits until a run has stopped. An interrupt ends the wait only.

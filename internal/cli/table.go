@@ -65,7 +65,7 @@ func (t *table) line(widths []int, cells []string, tinted func(int, string) stri
 
 // widths returns the widths of the columns. If a line is too long, the shrinkable
 // columns become narrower.
-func (t *table) widths(room int) []int {
+func (t *table) widths(width int) []int {
 	widths := make([]int, len(t.head))
 	total := 0
 	for i := range t.head {
@@ -80,15 +80,15 @@ func (t *table) widths(room int) []int {
 		}
 		total += widths[i] + 2
 	}
-	if room <= 0 {
+	if width <= 0 {
 		return widths
 	}
 	for _, i := range t.shrinkable {
-		over := total - 1 - room
-		if over <= 0 {
+		excess := total - 1 - width
+		if excess <= 0 {
 			break
 		}
-		cut := min(over, max(0, widths[i]-12))
+		cut := min(excess, max(0, widths[i]-12))
 		widths[i] -= cut
 		total -= cut
 	}

@@ -93,8 +93,8 @@ type renderError struct {
 
 // asRenderError returns the kind, the message and the line of a template's error.
 func asRenderError(err error) *renderError {
-	if wrong, ok := errors.AsType[*jinja.Error](err); ok {
-		return &renderError{Kind: wrong.Kind, Message: wrong.Message, Line: wrong.Line}
+	if jinjaErr, ok := errors.AsType[*jinja.Error](err); ok {
+		return &renderError{Kind: jinjaErr.Kind, Message: jinjaErr.Message, Line: jinjaErr.Line}
 	}
 	return &renderError{Kind: jinja.KindRuntime, Message: err.Error()}
 }
@@ -242,8 +242,8 @@ func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 	switch text[0] {
 	case '[':
 		vars.setKey("messages", text)
-		for _, usual := range []string{"tools", "documents"} {
-			vars.setKey(usual, json.RawMessage("null"))
+		for _, key := range []string{"tools", "documents"} {
+			vars.setKey(key, json.RawMessage("null"))
 		}
 		vars.setKey("add_generation_prompt", json.RawMessage("true"))
 	case '{':

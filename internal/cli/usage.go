@@ -10,11 +10,11 @@ import (
 )
 
 // didYouMean returns a hint that names the nearest candidate, or orElse.
-func didYouMean(word string, candidates []string, orElse string) string {
-	if near := human.Nearest(word, candidates); near != "" {
-		return "did you mean `" + near + "`?"
+func didYouMean(word string, candidates []string, otherwise string) string {
+	if nearest := human.Nearest(word, candidates); nearest != "" {
+		return "did you mean `" + nearest + "`?"
 	}
-	return orElse
+	return otherwise
 }
 
 // unknownCommand returns an error for the first argument, and nil without one.
@@ -29,8 +29,8 @@ func unknownCommand(c *cobra.Command, args []string) error {
 		}
 	}
 	hint := "see: " + c.CommandPath() + " --help"
-	if near := human.Nearest(args[0], names); near != "" {
-		hint = "did you mean `" + c.CommandPath() + " " + near + "`?"
+	if nearest := human.Nearest(args[0], names); nearest != "" {
+		hint = "did you mean `" + c.CommandPath() + " " + nearest + "`?"
 	}
 	return invalidInput(hint, "unknown command `%s`", args[0])
 }
@@ -41,8 +41,8 @@ func flagError(c *cobra.Command, err error) error {
 		return err
 	}
 	help := "see: " + c.CommandPath() + " --help"
-	if said := c.Flags().Args(); !c.HasParent() && len(said) > 0 {
-		return unknownCommand(c, said) // the unknown command is the mistake, not its flags
+	if args := c.Flags().Args(); !c.HasParent() && len(args) > 0 {
+		return unknownCommand(c, args) // the unknown command is the mistake, not its flags
 	}
 	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok {
 		var names []string
@@ -68,13 +68,13 @@ func flagError(c *cobra.Command, err error) error {
 
 // expectArgs returns an error unless there are least to most arguments; a most of
 // -1 is unlimited. what describes the argument.
-func expectArgs(least, most int, what string) cobra.PositionalArgs {
+func expectArgs(min, max int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
-		case len(args) < least:
+		case len(args) < min:
 			return invalidInput("see: "+c.CommandPath()+" --help", "%s needs %s", c.CommandPath(), what)
-		case most >= 0 && len(args) > most:
-			return invalidInput("see: "+c.CommandPath()+" --help", "unexpected argument `%s`", args[most])
+		case max >= 0 && len(args) > max:
+			return invalidInput("see: "+c.CommandPath()+" --help", "unexpected argument `%s`", args[max])
 		}
 		return nil
 	}

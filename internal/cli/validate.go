@@ -91,17 +91,17 @@ func (a *app) checkFile(name string) fileResult {
 	result.File = source.name
 	result.read, err = spec.Read(source.name, source.text)
 	if service, ok := result.read.(*spec.Service); ok {
-		if wrong := service.NameProblems(); wrong != nil {
-			err = spec.Locate(source.name, source.text, wrong)
+		if problems := service.NameProblems(); problems != nil {
+			err = spec.Locate(source.name, source.text, problems)
 		}
 	}
-	problems, known := errors.AsType[spec.Problems](err)
+	problems, isProblems := errors.AsType[spec.Problems](err)
 	switch {
 	case err == nil:
 		result.Notes = append(result.Notes, spec.Locate(source.name, source.text, result.read.Unsupported())...)
-	case known && problems.Unsupported():
+	case isProblems && problems.Unsupported():
 		result.Notes = problems
-	case known:
+	case isProblems:
 		result.Problems, result.err = problems, problems
 	default:
 		result.Error, result.err = err.Error(), err

@@ -23,23 +23,23 @@ type givenVariables struct {
 
 // readVariables reads the files of --env-file, and then -e.
 func (a *app) readVariables(f *applyFlags) (givenVariables, spec.Problems) {
-	given := givenVariables{origins: map[string]string{}}
-	var found spec.Problems
+	variables := givenVariables{origins: map[string]string{}}
+	var problems spec.Problems
 	add := func(from string, vars ...spec.EnvVar) {
-		given.list = append(given.list, vars...)
+		variables.list = append(variables.list, vars...)
 		for _, v := range vars {
-			given.origins[v.Name] = from
+			variables.origins[v.Name] = from
 		}
 	}
 	for _, name := range f.envFiles {
 		text, err := a.readFile(name)
 		if err != nil {
-			found = append(found, unreadableFile(name, err, "check the path"))
+			problems = append(problems, unreadableFile(name, err, "check the path"))
 			continue
 		}
 		vars, err := spec.ParseEnvFile(name, text)
-		found = append(found, asProblems(name, err)...)
-		given.files = append(given.files, sourceFile{name, text})
+		problems = append(problems, asProblems(name, err)...)
+		variables.files = append(variables.files, sourceFile{name, text})
 		add(name, vars...)
 	}
 	for _, text := range f.env {
@@ -49,12 +49,12 @@ func (a *app) readVariables(f *applyFlags) (givenVariables, spec.Problems) {
 			if p, ok := errors.AsType[spec.Problem](err); ok && p.Hint != "" {
 				hint = p.Hint
 			}
-			found = append(found, flagProblem(fromEnvFlag, hint, "%v", err))
+			problems = append(problems, flagProblem(fromEnvFlag, hint, "%v", err))
 			continue
 		}
 		add(fromEnvFlag, v)
 	}
-	return given, found
+	return variables, problems
 }
 
 // describeOrigins returns the origin of each variable in words. Variables of the
@@ -86,14 +86,14 @@ func (a *app) locateUnresolved(v givenVariables, problems spec.Problems) (inConf
 	if len(problems) == 0 {
 		return nil, nil
 	}
-	usual := a.readDefaultEnvFile()
+	defaults := a.readDefaultEnvFile()
 	inFiles := map[string]spec.Problems{}
 	var inFlags spec.Problems
 	for _, p := range problems {
 		name := strings.TrimPrefix(p.Path, "env.")
 		switch from := v.origins[name]; from {
 		case "":
-			if _, ok := usual.Get(name); ok {
+			if _, ok := defaults.Get(name); ok {
 				p.Hint = "apply with --env-file " + defaultEnvFile
 			}
 			inConfiguration = append(inConfiguration, p)

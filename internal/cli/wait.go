@@ -19,13 +19,13 @@ type viewUpdate struct {
 }
 
 // watchViews watches a run until stop is called. stop waits for the goroutine.
-func watchViews(ctx context.Context, client *api.Client, project string, ask api.RunViewRequest) (looks <-chan viewUpdate, stop func()) {
+func watchViews(ctx context.Context, client *api.Client, project string, request api.RunViewRequest) (updates <-chan viewUpdate, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	out := make(chan viewUpdate)
-	ended := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(ended)
-		for view, err := range client.Watch(ctx, project, ask) {
+		defer close(done)
+		for view, err := range client.Watch(ctx, project, request) {
 			select {
 			case out <- viewUpdate{view, err}:
 			case <-ctx.Done():
@@ -35,7 +35,7 @@ func watchViews(ctx context.Context, client *api.Client, project string, ask api
 	}()
 	return out, func() {
 		cancel()
-		<-ended
+		<-done
 	}
 }
 
@@ -54,7 +54,7 @@ type runWaiter struct {
 // waitUntilDone waits and shows the status of the run. It always returns the last
 // view.
 func (w *runWaiter) waitUntilDone(ctx context.Context, view api.RunView) (api.RunView, error) {
-	if over, err := w.isDone(view); over {
+	if isOver, err := w.isDone(view); isOver {
 		return view, err
 	}
 	if w.timeout > 0 {
@@ -62,14 +62,14 @@ func (w *runWaiter) waitUntilDone(ctx context.Context, view api.RunView) (api.Ru
 		ctx, cancel = context.WithTimeoutCause(ctx, w.timeout, errWaitTimeout)
 		defer cancel()
 	}
-	looks, stop := watchViews(ctx, w.client, w.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
+	updates, stop := watchViews(ctx, w.client, w.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
 	defer stop()
 	board := newStatusBoard(w.screen, view, time.Now())
 	defer board.clear()
 	board.draw(time.Now())
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
-	heard := time.Now()
+	lastAnswer := time.Now()
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,16 +82,16 @@ func (w *runWaiter) waitUntilDone(ctx context.Context, view api.RunView) (api.Ru
 			if w.err.terminal {
 				board.draw(now)
 			}
-		case l := <-looks:
+		case l := <-updates:
 			if l.err != nil {
-				if dstack.KindOf(l.err) != dstack.Unavailable || time.Since(heard) > maxServerSilence {
+				if dstack.KindOf(l.err) != dstack.Unavailable || time.Since(lastAnswer) > maxServerSilence {
 					return view, l.err
 				}
 				board.showUnreachable(l.err, time.Now())
 				continue
 			}
-			view, heard = l.view, time.Now()
-			if over, err := w.isDone(view); over {
+			view, lastAnswer = l.view, time.Now()
+			if isOver, err := w.isDone(view); isOver {
 				board.printCrashes(time.Now())
 				return view, err
 			}
@@ -104,38 +104,38 @@ var errWaitTimeout = &dstack.Error{Kind: dstack.Timeout, Message: "the time is o
 
 // endError returns the error of a run that has ended or is stopping.
 func endError(v api.RunView) error {
-	story := &failureReport{err: &dstack.Error{Kind: dstack.Conflict, Message: v.Name + " failed", Hint: "dstack logs " + v.Name}}
+	report := &failureReport{err: &dstack.Error{Kind: dstack.Conflict, Message: v.Name + " failed", Hint: "dstack logs " + v.Name}}
 	if v.ReadyAt == nil {
-		story.err.Message = v.Name + " did not become ready"
+		report.err.Message = v.Name + " did not become ready"
 	}
 	if v.Reason != "" {
-		story.why = []string{v.Reason}
+		report.reasons = []string{v.Reason}
 	}
 	switch v.Ending {
 	case dstack.EndStopped, dstack.EndAborted:
-		story.err.Message, story.err.Hint = v.Name+" was stopped", "start it again: dstack apply"
-		return story
+		report.err.Message, report.err.Hint = v.Name+" was stopped", "start it again: dstack apply"
+		return report
 	case dstack.EndNoCapacity:
-		story.err.Kind = dstack.NoCapacity
-		story.err.Hint = "ask for less, or let it wait for a machine: --retry"
+		report.err.Kind = dstack.NoCapacity
+		report.err.Hint = "ask for less, or let it wait for a machine: --retry"
 	case dstack.EndNone, dstack.EndFailed:
 	}
-	story.addReplicas(v)
-	return story
+	report.addReplicas(v)
+	return report
 }
 
 // addReplicas adds the reasons of the replicas that are not ready, and the output
 // of the first of them that has any.
-func (s *failureReport) addReplicas(v api.RunView) {
-	for _, r := range v.Replicas {
-		if r.Status == dstack.ReplicaReady || r.Reason == "" {
+func (r *failureReport) addReplicas(v api.RunView) {
+	for _, replica := range v.Replicas {
+		if replica.Status == dstack.ReplicaReady || replica.Reason == "" {
 			continue
 		}
-		if len(s.why) == 0 || cleanLine(s.why[0]) != cleanLine(r.Reason) {
-			s.why = append(s.why, describeReason(r))
+		if len(r.reasons) == 0 || cleanLine(r.reasons[0]) != cleanLine(replica.Reason) {
+			r.reasons = append(r.reasons, describeReason(replica))
 		}
-		if s.output == nil {
-			s.output = r.LastOutput
+		if r.output == nil {
+			r.output = replica.LastOutput
 		}
 	}
 }
