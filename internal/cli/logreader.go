@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"iter"
 	"time"
 
@@ -34,31 +33,30 @@ func (l *logReader) entries(ctx context.Context) iter.Seq2[api.LogEntry, error] 
 		l.request.After = map[dstack.AttemptID]time.Time{}
 		var silentSince time.Time
 		for {
-			heard, left, fault := l.readStream(ctx, yield)
+			received, stopped, err := l.readStream(ctx, yield)
 			switch {
-			case left:
+			case stopped:
 				return
 			case ctx.Err() != nil:
 				yield(api.LogEntry{}, context.Cause(ctx))
 				return
-			case fault == nil:
-				ended, err := l.hasEnded(ctx)
-				if ended {
+			case err == nil:
+				var ended bool
+				if ended, err = l.hasEnded(ctx); ended {
 					return
 				}
-				fault = err
 			}
-			if heard || fault == nil {
+			if received || err == nil {
 				silentSince = time.Time{}
 			}
-			if fault != nil && silentSince.IsZero() {
+			if err != nil && silentSince.IsZero() {
 				silentSince = time.Now()
-				if l.request.Follow && dstack.KindOf(fault) == dstack.Unavailable {
-					l.notify(fault.Error() + "; trying again")
+				if l.request.Follow && dstack.KindOf(err) == dstack.Unavailable {
+					l.notify(err.Error() + "; trying again")
 				}
 			}
-			if !l.mayRetry(fault, silentSince) {
-				yield(api.LogEntry{}, fault)
+			if !l.mayRetry(err, silentSince) {
+				yield(api.LogEntry{}, err)
 				return
 			}
 			_ = loop.Sleep(ctx, l.retryDelay)
@@ -66,26 +64,26 @@ func (l *logReader) entries(ctx context.Context) iter.Seq2[api.LogEntry, error] 
 	}
 }
 
-// readStream yields the new lines of one stream. heard: there was at least one
-// line. left: the consumer stopped.
-func (l *logReader) readStream(ctx context.Context, yield func(api.LogEntry, error) bool) (heard, left bool, fault error) {
+// readStream yields the new lines of one stream. received: there was at least one
+// line. stopped: the consumer stopped.
+func (l *logReader) readStream(ctx context.Context, yield func(api.LogEntry, error) bool) (received, stopped bool, err error) {
 	seen := l.request.After
 	for entry, err := range l.client.Follow(ctx, l.project, l.request) {
 		if err != nil {
-			return heard, false, err
+			return received, false, err
 		}
 		if entry.Error == "" {
-			heard = true
+			received = true
 			if !entry.Timestamp.After(seen[entry.Attempt]) {
 				continue
 			}
 			seen[entry.Attempt] = entry.Timestamp
 		}
 		if !yield(entry, nil) {
-			return heard, true, nil
+			return received, true, nil
 		}
 	}
-	return heard, false, nil
+	return received, false, nil
 }
 
 // hasEnded reports whether there is no further output to wait for.
@@ -101,97 +99,14 @@ func (l *logReader) hasEnded(ctx context.Context) (bool, error) {
 }
 
 // mayRetry reports whether another attempt may help.
-func (l *logReader) mayRetry(fault error, silentSince time.Time) bool {
+func (l *logReader) mayRetry(err error, silentSince time.Time) bool {
 	switch {
-	case fault == nil:
+	case err == nil:
 		return true // the server ended the stream, but the run goes on
-	case dstack.KindOf(fault) != dstack.Unavailable:
+	case dstack.KindOf(err) != dstack.Unavailable:
 		return false
 	case !l.request.Follow:
 		return time.Since(silentSince) < maxReadSilence
 	}
 	return time.Since(silentSince) < maxServerSilence
-}
-
-// logEvent is a line of output, or the error that ended the output.
-type logEvent struct {
-	entry api.LogEntry
-	err   error
-}
-
-// followRun prints the output of a run and the changes of its status until it
-// ends.
-func (s *runWatcher) followRun(ctx context.Context, view api.RunView) error {
-	ctx, cancel := context.WithCancel(ctx)
-	reader := &logReader{client: s.client, project: s.project, retryDelay: reconnectDelay,
-		request: api.FollowLogs{RunName: view.Name, Follow: true, Present: true},
-		notify:  func(text string) { s.printInfo(" %s", cleanLine(text)) }}
-	lines := make(chan logEvent)
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		defer close(lines)
-		for entry, err := range reader.entries(ctx) {
-			select {
-			case lines <- logEvent{entry, err}:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	defer func() { cancel(); <-stopped }()
-	updates, stop := watchViews(ctx, s.client, s.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID), After: view.Version})
-	defer stop()
-	return s.printUntilEnd(ctx, view, lines, updates)
-}
-
-// printUntilEnd prints lines of output and, between them, changes of the status.
-func (s *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines <-chan logEvent, updates <-chan viewUpdate) error {
-	print := newLogPrinter(s.screen, logStyle{showReplica: view.DesiredReplicas > 1})
-	for {
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case line, open := <-lines:
-			if !open {
-				return s.printOutcome(ctx, view)
-			}
-			if line.err != nil {
-				return line.err
-			}
-			if err := print.printEntry(line.entry); err != nil {
-				return err
-			}
-		case l := <-updates:
-			if l.err != nil {
-				continue // the reader of the output reports it
-			}
-			if l.view.Revision > view.Revision {
-				return &dstack.Error{Kind: dstack.Conflict, Hint: "follow it: dstack logs " + view.Name + " -f",
-					Message: fmt.Sprintf("revision %d of %s was replaced by revision %d", view.Revision, view.Name, l.view.Revision)}
-			}
-			if l.view.Status != view.Status {
-				s.printInfo(" %s", s.err.paint(yellow, describeRun(l.view)))
-			}
-			view = l.view
-		}
-	}
-}
-
-// printOutcome prints how the run ended.
-func (s *runWatcher) printOutcome(ctx context.Context, view api.RunView) error {
-	last, err := s.client.View(ctx, s.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
-	if dstack.KindOf(err) == dstack.NotFound {
-		last, err = view, nil
-	}
-	if err != nil {
-		return err
-	}
-	if last.Status == api.StatusFailed {
-		return endError(last)
-	}
-	if last.Status != view.Status {
-		s.printInfo(" %s", describeRun(last)) // otherwise it was printed already
-	}
-	return nil
 }

@@ -6,53 +6,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/spf13/cobra"
-
 	"dstack/internal/api"
 	"dstack/internal/dstack"
-	"dstack/internal/human"
 )
-
-// waitFlags are the flags that say what a command does after it has submitted a
-// run.
-type waitFlags struct {
-	detach  bool
-	wait    string
-	timeout time.Duration
-	json    bool
-}
-
-// addTo adds the flags to a command. byDefault describes the default of --timeout.
-func (f *waitFlags) addTo(c *cobra.Command, byDefault string) {
-	flags := c.Flags()
-	flags.BoolVarP(&f.detach, "detach", "d", false, "return when the run is submitted")
-	flags.StringVar(&f.wait, "wait", "", "`ready`: return when the run is ready")
-	flags.DurationVar(&f.timeout, "timeout", 0, "how long to wait for readiness ("+byDefault+")")
-	addOutputFlag(c, &f.json)
-}
-
-// validate returns an error for flags that exclude each other, and sets the
-// default of --timeout.
-func (f *waitFlags) validate() error {
-	err := checkExclusive(
-		[]exclusiveFlag{{"--detach", f.detach}, {"--wait", f.wait != ""}},
-		[]exclusiveFlag{{"--detach", f.detach}, {"--timeout", f.timeout != 0}},
-	)
-	switch {
-	case err != nil:
-		return err
-	case f.wait != "" && f.wait != "ready":
-		return invalidInput("write: --wait ready", "--wait: %q is not a status to wait for", f.wait)
-	case f.timeout < 0:
-		return invalidInput("write a duration such as 10m", "--timeout: a duration cannot be negative")
-	case f.wait == "ready" && f.timeout == 0:
-		f.timeout = defaultWaitTimeout
-	}
-	return nil
-}
-
-// defaultWaitTimeout is the default of --timeout with --wait.
-const defaultWaitTimeout = 10 * time.Minute
 
 // runWatcher waits for a submitted run and follows its output.
 type runWatcher struct {
@@ -135,58 +91,85 @@ func (s *runWatcher) waitUntilReady(ctx context.Context, view api.RunView) (api.
 	return w.waitUntilDone(ctx, view)
 }
 
-// waitOutcome reports whether the wait for a revision is over, with an error if
-// the revision will not become ready.
-func waitOutcome(v api.RunView, revision int) (bool, error) {
-	switch {
-	case v.RolledBack != nil && v.RolledBack.From == revision:
-		return true, rollbackError(v)
-	case v.Revision != revision: // also a lower one: this revision and a later one were rolled back
-		return true, &dstack.Error{Kind: dstack.Conflict,
-			Message: fmt.Sprintf("revision %d of %s was replaced by revision %d before it was ready", revision, v.Name, v.Revision),
-			Hint:    "see: dstack history " + v.Name}
-	case v.Status.IsFinished():
-		return true, endError(v)
-	case v.Status == api.StatusStopping && v.Ending != dstack.EndFailed && v.Ending != dstack.EndNoCapacity:
-		return true, endError(v)
-	}
-	return hasBecomeReady(v), nil
+// logEvent is a line of output, or the error that ended the output.
+type logEvent struct {
+	entry api.LogEntry
+	err   error
 }
 
-// hasBecomeReady reports whether the present revision has become ready or sleeps.
-// A revision that was ready once may be degraded: it needs the minimum of its
-// replicas.
-func hasBecomeReady(v api.RunView) bool {
-	switch v.Status {
-	case api.StatusSleeping:
-		return true
-	case api.StatusReady, api.StatusDegraded, api.StatusStarting, api.StatusWaiting:
-		return v.ReadyAt != nil && v.Ready >= max(v.Min, 1)
-	case api.StatusUpdating, api.StatusFailing, api.StatusStopping, api.StatusStopped, api.StatusFailed:
-		return false
-	}
-	return false
+// followRun prints the output of a run and the changes of its status until it
+// ends.
+func (s *runWatcher) followRun(ctx context.Context, view api.RunView) error {
+	ctx, cancel := context.WithCancel(ctx)
+	reader := &logReader{client: s.client, project: s.project, retryDelay: reconnectDelay,
+		request: api.FollowLogs{RunName: view.Name, Follow: true, Present: true},
+		notify:  func(text string) { s.printInfo(" %s", cleanLine(text)) }}
+	lines := make(chan logEvent)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		defer close(lines)
+		for entry, err := range reader.entries(ctx) {
+			select {
+			case lines <- logEvent{entry, err}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	defer func() { cancel(); <-stopped }()
+	updates, stop := watchViews(ctx, s.client, s.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID), After: view.Version})
+	defer stop()
+	return s.printUntilEnd(ctx, view, lines, updates)
 }
 
-// rollbackError returns the error of a revision that was rolled back.
-func rollbackError(v api.RunView) error {
-	rollback := v.RolledBack
-	report := &failureReport{output: rollback.LastOutput, err: &dstack.Error{Kind: dstack.RolledBack,
-		Message: fmt.Sprintf("revision %d of %s did not become ready, rolled back to %d", rollback.From, v.Name, rollback.To),
-		Hint:    fmt.Sprintf("dstack events %s\ndstack logs %s", v.Name, v.Name)}}
-	if why := cleanLine(rollback.Reason); why != "" && len(rollback.LastOutput) > 0 {
-		report.reasons = []string{why + ":"}
-	} else if why != "" {
-		report.reasons = []string{why}
+// printUntilEnd prints lines of output and, between them, changes of the status.
+func (s *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines <-chan logEvent, updates <-chan viewUpdate) error {
+	printer := newLogPrinter(s.screen, logStyle{showReplica: view.DesiredReplicas > 1})
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case line, open := <-lines:
+			if !open {
+				return s.printOutcome(ctx, view)
+			}
+			if line.err != nil {
+				return line.err
+			}
+			if err := printer.printEntry(line.entry); err != nil {
+				return err
+			}
+		case update := <-updates:
+			if update.err != nil {
+				continue // the reader of the output reports it
+			}
+			if update.view.Revision > view.Revision {
+				return &dstack.Error{Kind: dstack.Conflict, Hint: "follow it: dstack logs " + view.Name + " -f",
+					Message: fmt.Sprintf("revision %d of %s was replaced by revision %d", view.Revision, view.Name, update.view.Revision)}
+			}
+			if update.view.Status != view.Status {
+				s.printInfo(" %s", s.err.paint(yellow, describeRun(update.view)))
+			}
+			view = update.view
+		}
 	}
-	serving := max(v.Ready, v.Serving)
-	switch {
-	case v.Revision == rollback.To && serving > 0:
-		report.state = fmt.Sprintf("revision %d serves, %d of %s", rollback.To, serving, human.Count(v.DesiredReplicas, "replica"))
-	case v.Revision == rollback.To && v.Status == api.StatusSleeping:
-		report.state = fmt.Sprintf("revision %d sleeps until a request comes", rollback.To)
-	default:
-		report.state = describeRun(v)
+}
+
+// printOutcome prints how the run ended.
+func (s *runWatcher) printOutcome(ctx context.Context, view api.RunView) error {
+	last, err := s.client.View(ctx, s.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
+	if dstack.KindOf(err) == dstack.NotFound {
+		last, err = view, nil
 	}
-	return report
+	if err != nil {
+		return err
+	}
+	if last.Status == api.StatusFailed {
+		return endError(last)
+	}
+	if last.Status != view.Status {
+		s.printInfo(" %s", describeRun(last)) // otherwise it was printed already
+	}
+	return nil
 }

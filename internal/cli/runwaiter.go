@@ -82,15 +82,15 @@ func (w *runWaiter) waitUntilDone(ctx context.Context, view api.RunView) (api.Ru
 			if w.err.terminal {
 				board.draw(now)
 			}
-		case l := <-updates:
-			if l.err != nil {
-				if dstack.KindOf(l.err) != dstack.Unavailable || time.Since(lastAnswer) > maxServerSilence {
-					return view, l.err
+		case update := <-updates:
+			if update.err != nil {
+				if dstack.KindOf(update.err) != dstack.Unavailable || time.Since(lastAnswer) > maxServerSilence {
+					return view, update.err
 				}
-				board.showUnreachable(l.err, time.Now())
+				board.showUnreachable(update.err, time.Now())
 				continue
 			}
-			view, lastAnswer = l.view, time.Now()
+			view, lastAnswer = update.view, time.Now()
 			if isOver, err := w.isDone(view); isOver {
 				board.printCrashes(time.Now())
 				return view, err
@@ -100,42 +100,5 @@ func (w *runWaiter) waitUntilDone(ctx context.Context, view api.RunView) (api.Ru
 	}
 }
 
-var errWaitTimeout = &dstack.Error{Kind: dstack.Timeout, Message: "the time is over"}
-
-// endError returns the error of a run that has ended or is stopping.
-func endError(v api.RunView) error {
-	report := &failureReport{err: &dstack.Error{Kind: dstack.Conflict, Message: v.Name + " failed", Hint: "dstack logs " + v.Name}}
-	if v.ReadyAt == nil {
-		report.err.Message = v.Name + " did not become ready"
-	}
-	if v.Reason != "" {
-		report.reasons = []string{v.Reason}
-	}
-	switch v.Ending {
-	case dstack.EndStopped, dstack.EndAborted:
-		report.err.Message, report.err.Hint = v.Name+" was stopped", "start it again: dstack apply"
-		return report
-	case dstack.EndNoCapacity:
-		report.err.Kind = dstack.NoCapacity
-		report.err.Hint = "ask for less, or let it wait for a machine: --retry"
-	case dstack.EndNone, dstack.EndFailed:
-	}
-	report.addReplicas(v)
-	return report
-}
-
-// addReplicas adds the reasons of the replicas that are not ready, and the output
-// of the first of them that has any.
-func (r *failureReport) addReplicas(v api.RunView) {
-	for _, replica := range v.Replicas {
-		if replica.Status == dstack.ReplicaReady || replica.Reason == "" {
-			continue
-		}
-		if len(r.reasons) == 0 || cleanLine(r.reasons[0]) != cleanLine(replica.Reason) {
-			r.reasons = append(r.reasons, describeReason(replica))
-		}
-		if r.output == nil {
-			r.output = replica.LastOutput
-		}
-	}
-}
+// errWaitTimeout is the cause of a context whose wait has timed out.
+var errWaitTimeout = &dstack.Error{Kind: dstack.Timeout, Message: "the timeout has passed"}
