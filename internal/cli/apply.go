@@ -25,7 +25,8 @@ func newApplyCommand(a *app) *cobra.Command {
 			"dstack apply -f service.dstack.yml -y --wait ready --timeout 10m -o json   # in a script",
 		Args: func(c *cobra.Command, args []string) error {
 			if at := c.ArgsLenAtDash(); at != 0 && len(args) > 0 {
-				return invalidInput("name the file with -f, and put arguments of the commands after --", "unexpected argument `%s`", args[0])
+				hint := "name the file with -f, and put arguments of the commands after --"
+				return invalidInput(hint, "unexpected argument `%s`", args[0])
 			}
 			return nil
 		},
@@ -97,7 +98,8 @@ func (j *applyCommand) readSpec(args []string) error {
 func (j *applyCommand) createArchive(ctx context.Context) error {
 	dir, err := filepath.EvalSymlinks(j.dir)
 	if err != nil {
-		return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "cannot find the current folder", Hint: "change to another folder"}
+		return &dstack.Error{Kind: dstack.Invalid, Cause: err,
+			Message: "cannot find the current folder", Hint: "change to another folder"}
 	}
 	excluded := []string{filepath.Join(j.home, ".dstack")}
 	// The configuration is compared field by field. As a part of the code, each
@@ -208,7 +210,8 @@ func (j *applyCommand) submitRun(ctx context.Context, preview api.Preview) (api.
 func (j *applyCommand) uploadCode(ctx context.Context) error {
 	var sent atomic.Int64
 	words := func() string {
-		return fmt.Sprintf("uploading %d files, %s of %s", j.archive.Files, human.Bytes(sent.Load()), human.Bytes(j.archive.Size))
+		return fmt.Sprintf("uploading %s, %s of %s", human.Count(j.archive.Files, "file"),
+			human.Bytes(sent.Load()), human.Bytes(j.archive.Size))
 	}
 	return j.withProgress(words, func() error {
 		return j.client.UploadCode(ctx, j.project, j.spec.RepoID,

@@ -79,8 +79,9 @@ func (f *applyFlags) validate(given *pflag.FlagSet) error {
 	var empty error
 	given.Visit(func(flag *pflag.Flag) {
 		list, repeatable := flag.Value.(pflag.SliceValue)
-		missing := flag.Value.Type() == "string" && flag.Value.String() == "" || repeatable && slices.Contains(list.GetSlice(), "")
-		if missing && empty == nil {
+		isEmpty := flag.Value.Type() == "string" && flag.Value.String() == "" ||
+			repeatable && slices.Contains(list.GetSlice(), "")
+		if isEmpty && empty == nil {
 			empty = invalidInput("give it one, or leave it out", "--%s needs a value", flag.Name)
 		}
 	})
@@ -88,7 +89,8 @@ func (f *applyFlags) validate(given *pflag.FlagSet) error {
 		return empty
 	}
 	if err := checkExclusive(
-		[]exclusiveFlag{{"--spot", f.spot}, {"--on-demand", f.onDemand}, {"--spot-auto", f.spotAuto}, {"--spot-policy", f.spotPolicy != ""}},
+		[]exclusiveFlag{{"--spot", f.spot}, {"--on-demand", f.onDemand},
+			{"--spot-auto", f.spotAuto}, {"--spot-policy", f.spotPolicy != ""}},
 		[]exclusiveFlag{{"--retry", f.retry}, {"--no-retry", f.noRetry}, {"--retry-duration", f.retryDuration != ""}},
 		[]exclusiveFlag{{"--dont-destroy", f.dontDestroy}, {"--idle-duration", f.idleDuration != ""}},
 	); err != nil {

@@ -80,7 +80,8 @@ func archiveFolder(ctx context.Context, dir string, excluded ...string) (_ *arch
 		return nil, fmt.Errorf("create the archive: %w", err)
 	}
 	hash := sha256.New()
-	p := &archiver{root: root, dir: dir, excluded: excluded, rules: readIgnoreRules(dir), tar: tar.NewWriter(io.MultiWriter(file, hash))}
+	p := &archiver{root: root, dir: dir, excluded: excluded, rules: readIgnoreRules(dir),
+		tar: tar.NewWriter(io.MultiWriter(file, hash))}
 	if err := p.addFolder(ctx, nil); err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func (p *archiver) addFolder(ctx context.Context, at []string) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	p.rules.addFolder(filepath.Join(append([]string{p.dir}, at...)...), append(append([]string(nil), p.rules.prefix...), at...))
+	p.rules.addFolder(p.absolutePath(at), append(slices.Clone(p.rules.prefix), at...))
 	name := path.Join(append([]string{"."}, at...)...)
 	entries, err := fs.ReadDir(p.root.FS(), name)
 	if err != nil {
@@ -113,11 +114,12 @@ func (p *archiver) addFolder(ctx context.Context, at []string) error {
 		return nil
 	}
 	for _, entry := range entries {
-		below := append(append([]string(nil), at...), entry.Name())
-		if entry.Name() == ".git" || p.rules.isIgnored(below, entry.IsDir()) || slices.Contains(p.excluded, filepath.Join(append([]string{p.dir}, below...)...)) {
+		child := append(slices.Clone(at), entry.Name())
+		isExcluded := entry.Name() == ".git" || slices.Contains(p.excluded, p.absolutePath(child))
+		if isExcluded || p.rules.isIgnored(child, entry.IsDir()) {
 			continue
 		}
-		if err := p.addEntry(ctx, below, entry); err != nil {
+		if err := p.addEntry(ctx, child, entry); err != nil {
 			return err
 		}
 		if p.files > maxFiles || p.written > maxArchiveSize {
@@ -127,12 +129,17 @@ func (p *archiver) addFolder(ctx context.Context, at []string) error {
 	return nil
 }
 
+func (p *archiver) absolutePath(at []string) string {
+	return filepath.Join(append([]string{p.dir}, at...)...)
+}
+
 // addEntry packs a file, a link or a folder, and rejects everything else.
 func (p *archiver) addEntry(ctx context.Context, at []string, entry fs.DirEntry) error {
 	name := path.Join(at...)
 	switch mode := entry.Type(); {
 	case mode.IsDir():
-		if err := p.tar.WriteHeader(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: archiveTime}); err != nil {
+		header := &tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: archiveTime}
+		if err := p.tar.WriteHeader(header); err != nil {
 			return fmt.Errorf("pack %s: %w", name, err)
 		}
 		return p.addFolder(ctx, at)
@@ -228,16 +235,14 @@ func (p *archiver) rejectionError() error {
 	if p.rejectedCount == 0 {
 		return nil
 	}
-	files := "a file"
-	if p.rejectedCount > 1 {
-		files = fmt.Sprintf("%d files", p.rejectedCount)
-	}
 	list := strings.Join(p.rejected, "\n")
 	if more := p.rejectedCount - len(p.rejected); more > 0 {
 		list += fmt.Sprintf("\nand %d more", more)
 	}
-	return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("cannot upload %s because of %s:\n%s", p.dir, files, list),
-		Hint: "list files that the service does not need in .dstackignore"}
+	files := human.Count(p.rejectedCount, "file")
+	return &dstack.Error{Kind: dstack.TooLarge,
+		Message: fmt.Sprintf("cannot upload %s because of %s:\n%s", p.dir, files, list),
+		Hint:    "list files that the service does not need in .dstackignore"}
 }
 
 // tooLargeError returns the error of a folder beyond the limits.

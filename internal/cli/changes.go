@@ -70,7 +70,8 @@ func formatChanges(changes []api.Change) []string {
 	}
 	lines := make([]string, 0, len(changes))
 	for i, c := range changes {
-		lines = append(lines, fmt.Sprintf("%s   %s  →  %s", padRight(cleanLine(c.Path), pathWidth), padRight(values[i][0], fromWidth), values[i][1]))
+		path, from := padRight(cleanLine(c.Path), pathWidth), padRight(values[i][0], fromWidth)
+		lines = append(lines, fmt.Sprintf("%s   %s  →  %s", path, from, values[i][1]))
 	}
 	return lines
 }
@@ -133,7 +134,8 @@ func describeStrategy(changes []api.Change, strategy string) string {
 	case strategy == api.HowInPlace:
 		return "Nothing is restarted."
 	case strategy == api.HowRecreate:
-		return "No machine has capacity for both: an old replica stops before a new one starts. Requests wait in the meantime."
+		return "No machine has capacity for both: an old replica stops before a new one starts." +
+			" Requests wait in the meantime."
 	case len(changes) == 0:
 		return "Nothing changed: its replicas are replaced one by one."
 	}

@@ -76,9 +76,12 @@ func New(o Options) *cobra.Command {
 	root.SetUsageTemplate(helpText)
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Hidden: true, RunE: showHelp})
-	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"), "no colours, also on a terminal (NO_COLOR)")
+	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"),
+		"no colours, also on a terminal (NO_COLOR)")
 	root.AddCommand(
-		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newEventsCommand(a), newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a), newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
+		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newEventsCommand(a),
+		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
+		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
 		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
 	if o.Server != nil {

@@ -264,7 +264,8 @@ func (c *clientConfig) chooseProject(name string) (projectConfig, error) {
 		if found := c.findProject(name); found != nil {
 			return *found, nil
 		}
-		return projectConfig{}, invalidInput(didYouMean(name, c.projectNames(), "configured are: "+strings.Join(c.projectNames(), ", ")),
+		names := c.projectNames()
+		return projectConfig{}, invalidInput(didYouMean(name, names, "configured: "+strings.Join(names, ", ")),
 			"project `%s` is not configured", name)
 	}
 	if found := c.defaultProject(); found != nil {
@@ -273,7 +274,8 @@ func (c *clientConfig) chooseProject(name string) (projectConfig, error) {
 	if len(c.Projects) == 1 {
 		return c.Projects[0], nil
 	}
-	return projectConfig{}, invalidInput("name one: --project "+c.Projects[0].Name, "several projects are configured and none is the default")
+	return projectConfig{}, invalidInput("name one: --project "+c.Projects[0].Name,
+		"several projects are configured and none is the default")
 }
 
 // connect is newClient for commands: a canceled ctx is an error. The caller

@@ -34,7 +34,8 @@ func newConfigCommand(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error { return k.run(c.Context(), c) },
 	}
 	c.Flags().StringVar(&k.url, "url", "", "the server's `URL`")
-	c.Flags().StringVar(&k.token, "token", "", "your `TOKEN`, - to read it from stdin; prompts without it (DSTACK_TOKEN)")
+	c.Flags().StringVar(&k.token, "token", "",
+		"your `TOKEN`, - to read it from stdin; prompts without it (DSTACK_TOKEN)")
 	c.Flags().BoolVar(&k.makeDefault, "default", false, "make it the default project")
 	c.Flags().BoolVar(&k.keepDefault, "no-default", false, "leave the default project as it is")
 	c.Flags().BoolVar(&k.remove, "remove", false, "remove the project")
@@ -110,7 +111,11 @@ func (k *configCommand) printProjects() error {
 	list := []projectEntry{}
 	for _, p := range config.Projects {
 		list = append(list, projectEntry{p.Name, p.URL, p.Default})
-		t.rows = append(t.rows, []string{cleanLine(p.Name), cleanLine(p.URL), map[bool]string{true: "yes", false: "-"}[p.Default]})
+		isDefault := "-"
+		if p.Default {
+			isDefault = "yes"
+		}
+		t.rows = append(t.rows, []string{cleanLine(p.Name), cleanLine(p.URL), isDefault})
 	}
 	if k.json {
 		return k.printJSON(list)
@@ -196,11 +201,13 @@ func (k *configCommand) checkServer(ctx context.Context, configured projectConfi
 	project, err := client.Project(ctx, configured.Name)
 	switch dstack.KindOf(err) {
 	case dstack.NotFound:
-		return "", &dstack.Error{Kind: dstack.NotFound, Cause: err, Message: fmt.Sprintf("there is no project `%s` at %s, or you are not in it", configured.Name, configured.URL),
-			Hint: "check the name, or ask its owner to add you"}
+		return "", &dstack.Error{Kind: dstack.NotFound, Cause: err,
+			Message: fmt.Sprintf("there is no project `%s` at %s, or you are not a member", configured.Name, configured.URL),
+			Hint:    "check the name, or ask its owner to add you"}
 	case dstack.Unauthorized, dstack.Forbidden:
-		return "", &dstack.Error{Kind: dstack.Unauthorized, Cause: err, Message: configured.URL + " does not know this token",
-			Hint: "copy it again, as the server printed it at its first start"}
+		return "", &dstack.Error{Kind: dstack.Unauthorized, Cause: err,
+			Message: configured.URL + " does not know this token",
+			Hint:    "copy it again, as the server printed it at its first start"}
 	default:
 		if err != nil {
 			return "", err

@@ -32,9 +32,12 @@ var exitStatuses = []struct {
 		dstack.Unauthorized, dstack.Forbidden, dstack.NotFound, dstack.Conflict, dstack.Unavailable, dstack.Internal}},
 	{ExitInvalid, "invalid input", "A file, a flag or the command is wrong. Nothing was changed.", []dstack.Kind{
 		dstack.Invalid, dstack.Unsupported, dstack.TooLarge}},
-	{ExitRolledBack, "rolled back", "A new revision did not become ready; the previous one serves.", []dstack.Kind{dstack.RolledBack}},
+	{ExitRolledBack, "rolled back", "A new revision did not become ready; the previous one serves.",
+		[]dstack.Kind{dstack.RolledBack}},
 	{ExitNoCapacity, "no capacity", "No machine suits, or none is free.", []dstack.Kind{dstack.NoCapacity}},
-	{ExitTimeout, "timed out", "The run was not ready in time, or the server did not answer in time. It may still become ready.", []dstack.Kind{dstack.Timeout}},
+	{ExitTimeout, "timed out",
+		"The run was not ready in time, or the server did not answer in time. It may still become ready.",
+		[]dstack.Kind{dstack.Timeout}},
 }
 
 // exitCode returns the exit status of an error, by its kind.

@@ -21,16 +21,22 @@ type fieldFlag struct {
 func (f *applyFlags) fieldFlags() []fieldFlag {
 	spot := func(to, from *spec.Service) { to.SpotPolicy = from.SpotPolicy }
 	retry := func(to, from *spec.Service) { to.Retry, to.RetryPolicy = from.Retry, nil }
-	anyFailure := map[string]any{"on_events": []string{"no-capacity", "interruption", "error"}, "duration": f.retryDuration}
+	events := []string{"no-capacity", "interruption", "error"}
+	anyFailure := map[string]any{"on_events": events, "duration": f.retryDuration}
 	return []fieldFlag{
-		{f.gpu != "", "--gpu", "resources.gpu", f.gpu, func(to, from *spec.Service) { to.Resources.GPU = from.Resources.GPU }},
+		{f.gpu != "", "--gpu", "resources.gpu", f.gpu,
+			func(to, from *spec.Service) { to.Resources.GPU = from.Resources.GPU }},
 		{f.disk != "", "--disk", "resources.disk", f.disk, func(to, from *spec.Service) {
 			to.Resources.Disk, to.Resources.Asked.Disk = from.Resources.Disk, true
 		}},
-		{f.maxPrice != "", "--max-price", "max_price", f.maxPrice, func(to, from *spec.Service) { to.MaxPrice = from.MaxPrice }},
-		{f.backends != nil, "--backend", "backends", f.backends, func(to, from *spec.Service) { to.Backends = from.Backends }},
-		{f.regions != nil, "--region", "regions", f.regions, func(to, from *spec.Service) { to.Regions = from.Regions }},
-		{f.instanceTypes != nil, "--instance-type", "instance_types", f.instanceTypes, func(to, from *spec.Service) { to.InstanceTypes = from.InstanceTypes }},
+		{f.maxPrice != "", "--max-price", "max_price", f.maxPrice,
+			func(to, from *spec.Service) { to.MaxPrice = from.MaxPrice }},
+		{f.backends != nil, "--backend", "backends", f.backends,
+			func(to, from *spec.Service) { to.Backends = from.Backends }},
+		{f.regions != nil, "--region", "regions", f.regions,
+			func(to, from *spec.Service) { to.Regions = from.Regions }},
+		{f.instanceTypes != nil, "--instance-type", "instance_types", f.instanceTypes,
+			func(to, from *spec.Service) { to.InstanceTypes = from.InstanceTypes }},
 		{f.spot, "--spot", "spot_policy", "spot", spot},
 		{f.onDemand, "--on-demand", "spot_policy", "on-demand", spot},
 		{f.spotAuto, "--spot-auto", "spot_policy", "auto", spot},
@@ -38,12 +44,17 @@ func (f *applyFlags) fieldFlags() []fieldFlag {
 		{f.retry, "--retry", "retry", true, retry},
 		{f.noRetry, "--no-retry", "retry", false, retry},
 		{f.retryDuration != "", "--retry-duration", "retry", anyFailure, retry},
-		{f.maxDuration != "", "--max-duration", "max_duration", f.maxDuration, func(to, from *spec.Service) { to.MaxDuration = from.MaxDuration }},
+		{f.maxDuration != "", "--max-duration", "max_duration", f.maxDuration,
+			func(to, from *spec.Service) { to.MaxDuration = from.MaxDuration }},
 		{f.pool != "", "--pool", "pool_name", f.pool, func(to, from *spec.Service) { to.PoolName = from.PoolName }},
-		{f.instance != "", "--instance", "instance_name", f.instance, func(to, from *spec.Service) { to.InstanceName = from.InstanceName }},
-		{f.reuse, "--reuse", "creation_policy", "reuse", func(to, from *spec.Service) { to.CreationPolicy = from.CreationPolicy }},
-		{f.dontDestroy, "--dont-destroy", "termination_policy", "dont-destroy", func(to, from *spec.Service) { to.TerminationPolicy = from.TerminationPolicy }},
-		{f.idleDuration != "", "--idle-duration", "termination_idle_time", f.idleDuration, func(to, from *spec.Service) { to.TerminationIdleTime = from.TerminationIdleTime }},
+		{f.instance != "", "--instance", "instance_name", f.instance,
+			func(to, from *spec.Service) { to.InstanceName = from.InstanceName }},
+		{f.reuse, "--reuse", "creation_policy", "reuse",
+			func(to, from *spec.Service) { to.CreationPolicy = from.CreationPolicy }},
+		{f.dontDestroy, "--dont-destroy", "termination_policy", "dont-destroy",
+			func(to, from *spec.Service) { to.TerminationPolicy = from.TerminationPolicy }},
+		{f.idleDuration != "", "--idle-duration", "termination_idle_time", f.idleDuration,
+			func(to, from *spec.Service) { to.TerminationIdleTime = from.TerminationIdleTime }},
 	}
 }
 

@@ -32,7 +32,10 @@ func newHistoryCommand(a *app) *cobra.Command {
 
 // addRunQuery makes a command send one request about one run and print the
 // answer.
-func addRunQuery[T any](a *app, c *cobra.Command, request func(client *api.Client, ctx context.Context, project, run string) (T, error), show func(answer T, asJSON bool) error) {
+func addRunQuery[T any](a *app, c *cobra.Command,
+	request func(client *api.Client, ctx context.Context, project, run string) (T, error),
+	print func(answer T, asJSON bool) error,
+) {
 	var asJSON bool
 	c.Args = expectArgs(1, 1, "the name of a run")
 	c.ValidArgsFunction = a.completeRuns
@@ -46,7 +49,7 @@ func addRunQuery[T any](a *app, c *cobra.Command, request func(client *api.Clien
 		if err != nil {
 			return a.suggestRun(c.Context(), client, project, args[0], err)
 		}
-		return show(answer, asJSON)
+		return print(answer, asJSON)
 	}
 	addOutputFlag(c, &asJSON)
 	a.addProjectFlags(c)
@@ -59,7 +62,8 @@ func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *ta
 		if r.Present {
 			num += " *"
 		}
-		t.rows = append(t.rows, []string{num, revisionStatus(r), human.Age(now.Sub(r.At)), orDash(r.User), revisionChanges(r)})
+		t.rows = append(t.rows, []string{
+			num, revisionStatus(r), human.Age(now.Sub(r.At)), orDash(r.User), revisionChanges(r)})
 		if why := cleanLine(r.Reason); why != "" {
 			t.rows = append(t.rows, []string{why})
 		}

@@ -66,7 +66,9 @@ func (l *logReader) entries(ctx context.Context) iter.Seq2[api.LogEntry, error] 
 
 // readStream yields the new lines of one stream. received: there was at least one
 // line. stopped: the consumer stopped.
-func (l *logReader) readStream(ctx context.Context, yield func(api.LogEntry, error) bool) (received, stopped bool, err error) {
+func (l *logReader) readStream(
+	ctx context.Context, yield func(api.LogEntry, error) bool,
+) (received, stopped bool, err error) {
 	seen := l.request.After
 	for entry, err := range l.client.Follow(ctx, l.project, l.request) {
 		if err != nil {

@@ -16,8 +16,9 @@ func waitOutcome(v api.RunView, revision int) (bool, error) {
 		return true, rollbackError(v)
 	case v.Revision != revision: // also a lower one: this revision and a later one were rolled back
 		return true, &dstack.Error{Kind: dstack.Conflict,
-			Message: fmt.Sprintf("revision %d of %s was replaced by revision %d before it was ready", revision, v.Name, v.Revision),
-			Hint:    "see: dstack history " + v.Name}
+			Message: fmt.Sprintf("revision %d of %s was replaced by revision %d before it was ready",
+				revision, v.Name, v.Revision),
+			Hint: "see: dstack history " + v.Name}
 	case v.Status.IsFinished():
 		return true, endError(v)
 	case v.Status == api.StatusStopping && v.Ending != dstack.EndFailed && v.Ending != dstack.EndNoCapacity:
@@ -45,8 +46,9 @@ func hasBecomeReady(v api.RunView) bool {
 func rollbackError(v api.RunView) error {
 	rollback := v.RolledBack
 	report := &failureReport{output: rollback.LastOutput, err: &dstack.Error{Kind: dstack.RolledBack,
-		Message: fmt.Sprintf("revision %d of %s did not become ready, rolled back to %d", rollback.From, v.Name, rollback.To),
-		Hint:    fmt.Sprintf("dstack events %s\ndstack logs %s", v.Name, v.Name)}}
+		Message: fmt.Sprintf("revision %d of %s did not become ready, rolled back to %d",
+			rollback.From, v.Name, rollback.To),
+		Hint: fmt.Sprintf("dstack events %s\ndstack logs %s", v.Name, v.Name)}}
 	if why := cleanLine(rollback.Reason); why != "" && len(rollback.LastOutput) > 0 {
 		report.reasons = []string{why + ":"}
 	} else if why != "" {
@@ -55,7 +57,8 @@ func rollbackError(v api.RunView) error {
 	serving := max(v.Ready, v.Serving)
 	switch {
 	case v.Revision == rollback.To && serving > 0:
-		report.state = fmt.Sprintf("revision %d serves, %d of %s", rollback.To, serving, human.Count(v.DesiredReplicas, "replica"))
+		report.state = fmt.Sprintf("revision %d serves, %d of %s",
+			rollback.To, serving, human.Count(v.DesiredReplicas, "replica"))
 	case v.Revision == rollback.To && v.Status == api.StatusSleeping:
 		report.state = fmt.Sprintf("revision %d sleeps until a request comes", rollback.To)
 	default:
@@ -66,7 +69,8 @@ func rollbackError(v api.RunView) error {
 
 // endError returns the error of a run that has ended or is stopping.
 func endError(v api.RunView) error {
-	report := &failureReport{err: &dstack.Error{Kind: dstack.Conflict, Message: v.Name + " failed", Hint: "dstack logs " + v.Name}}
+	report := &failureReport{err: &dstack.Error{Kind: dstack.Conflict,
+		Message: v.Name + " failed", Hint: "dstack logs " + v.Name}}
 	if v.ReadyAt == nil {
 		report.err.Message = v.Name + " did not become ready"
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,7 +20,8 @@ func (j *applyCommand) runTitle(preview api.Preview) string {
 
 // printPlan prints the settings, the machines, the notes and the changes.
 func (j *applyCommand) printPlan(preview api.Preview) {
-	j.printInfo(" service %s · project %s · as %s", j.err.paint(bold, j.runTitle(preview)), cleanLine(j.project), cleanLine(preview.Plan.User))
+	j.printInfo(" service %s · project %s · as %s",
+		j.err.paint(bold, j.runTitle(preview)), cleanLine(j.project), cleanLine(preview.Plan.User))
 	j.printInfo("")
 	j.printSettings(j.request.planSettings())
 	j.printInfo("")
@@ -45,8 +47,9 @@ func (j *applyCommand) printPlacements(preview api.Preview) {
 	}
 	var summary []string
 	if hidden := preview.Placements[len(shown):]; len(hidden) > 0 {
-		dearest := slices.MaxFunc(hidden, func(x, y api.Placement) int { return int(1e6 * (x.Offer.Price - y.Offer.Price)) })
-		summary = append(summary, fmt.Sprintf("%s up to %s", human.Count(len(hidden), "more offer"), formatPrice(dearest.Offer.Price)))
+		dearest := slices.MaxFunc(hidden, func(x, y api.Placement) int { return cmp.Compare(x.Offer.Price, y.Offer.Price) })
+		summary = append(summary,
+			fmt.Sprintf("%s up to %s", human.Count(len(hidden), "more offer"), formatPrice(dearest.Offer.Price)))
 	}
 	switch n := len(preview.Rejections); {
 	case n == 1:
@@ -66,7 +69,8 @@ func (j *applyCommand) printPlacements(preview api.Preview) {
 }
 
 func placementsTable(places []api.Placement) *table {
-	t := &table{head: []string{"#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""}, shrinkable: []int{7, 3, 4}}
+	t := &table{shrinkable: []int{7, 3, 4},
+		head: []string{"#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""}}
 	for i, p := range places {
 		t.rows = append(t.rows, []string{
 			fmt.Sprint(i + 1), cleanLine(p.Offer.Backend), cleanLine(p.Offer.Region), cleanLine(p.Offer.Instance.Name),

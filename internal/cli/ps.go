@@ -129,8 +129,9 @@ func (a *app) suggestRun(ctx context.Context, client *api.Client, project, name 
 	for _, v := range known {
 		names = append(names, v.Name)
 	}
-	return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no run `%s` in project %s", name, project),
-		Hint: didYouMean(name, names, "see: dstack ps -a"), Cause: err}
+	return &dstack.Error{Kind: dstack.NotFound, Cause: err,
+		Message: fmt.Sprintf("there is no run `%s` in project %s", name, project),
+		Hint:    didYouMean(name, names, "see: dstack ps -a")}
 }
 
 // printRuns prints the list once.

@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"dstack/internal/spec"
@@ -29,7 +30,8 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	var problems, flagProblems, profileProblems, variableProblems spec.Problems
 	if r.service, err = spec.Parse(file.name, file.text); err != nil {
 		problems = asProblems(file.name, err)
-		if r.service, err = spec.Parse("", []byte(blankConfiguration)); err != nil { // continue, to report the other problems too
+		// Continue without the file, to report the other problems too.
+		if r.service, err = spec.Parse("", []byte(blankConfiguration)); err != nil {
 			return nil, fmt.Errorf("parse a blank configuration: %w", err)
 		}
 	}
@@ -48,9 +50,8 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	if len(unlocated) > 0 {
 		problems = append(problems, spec.Locate(file.name, file.text, unlocated)...)
 	}
-	for _, group := range []spec.Problems{profileProblems, unsupported.profile, variableProblems, unresolved, flagProblems, unsupported.flags} {
-		problems = append(problems, group...)
-	}
+	problems = slices.Concat(problems, profileProblems, unsupported.profile, variableProblems, unresolved,
+		flagProblems, unsupported.flags)
 	return r, problemsError(problems)
 }
 

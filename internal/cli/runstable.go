@@ -81,7 +81,8 @@ func metricsLine(v api.RunView) string {
 		if metrics.FirstToken != nil {
 			parts = append(parts, "first token after "+human.Latency(time.Duration(*metrics.FirstToken*float64(time.Second))))
 		}
-		parts = append(parts, fmt.Sprintf("tokens %s in, %s out", human.ShortNumber(metrics.TokensIn), human.ShortNumber(metrics.TokensOut)))
+		parts = append(parts, fmt.Sprintf("tokens %s in, %s out",
+			human.ShortNumber(metrics.TokensIn), human.ShortNumber(metrics.TokensOut)))
 	}
 	return "  " + strings.Join(parts, " · ")
 }
@@ -112,7 +113,8 @@ func statusPaint(status string) (textStyle, bool) {
 		return yellow, true
 	case dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated:
 		return dim, true
-	case dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaFailed: // have the colours of runs
+	case dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaFailed:
+		// The same words as statuses of runs.
 	}
 	return 0, false
 }

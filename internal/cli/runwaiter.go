@@ -19,7 +19,9 @@ type viewUpdate struct {
 }
 
 // watchViews watches a run until stop is called. stop waits for the goroutine.
-func watchViews(ctx context.Context, client *api.Client, project string, request api.RunViewRequest) (updates <-chan viewUpdate, stop func()) {
+func watchViews(
+	ctx context.Context, client *api.Client, project string, request api.RunViewRequest,
+) (updates <-chan viewUpdate, stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	out := make(chan viewUpdate)
 	done := make(chan struct{})

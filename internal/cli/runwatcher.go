@@ -118,13 +118,16 @@ func (s *runWatcher) followRun(ctx context.Context, view api.RunView) error {
 		}
 	}()
 	defer func() { cancel(); <-stopped }()
-	updates, stop := watchViews(ctx, s.client, s.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID), After: view.Version})
+	updates, stop := watchViews(ctx, s.client, s.project,
+		api.RunViewRequest{RunName: view.Name, RunID: string(view.ID), After: view.Version})
 	defer stop()
 	return s.printUntilEnd(ctx, view, lines, updates)
 }
 
 // printUntilEnd prints lines of output and, between them, changes of the status.
-func (s *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines <-chan logEvent, updates <-chan viewUpdate) error {
+func (s *runWatcher) printUntilEnd(
+	ctx context.Context, view api.RunView, lines <-chan logEvent, updates <-chan viewUpdate,
+) error {
 	printer := newLogPrinter(s.screen, logStyle{showReplica: view.DesiredReplicas > 1})
 	for {
 		select {
@@ -146,7 +149,8 @@ func (s *runWatcher) printUntilEnd(ctx context.Context, view api.RunView, lines 
 			}
 			if update.view.Revision > view.Revision {
 				return &dstack.Error{Kind: dstack.Conflict, Hint: "follow it: dstack logs " + view.Name + " -f",
-					Message: fmt.Sprintf("revision %d of %s was replaced by revision %d", view.Revision, view.Name, update.view.Revision)}
+					Message: fmt.Sprintf("revision %d of %s was replaced by revision %d",
+						view.Revision, view.Name, update.view.Revision)}
 			}
 			if update.view.Status != view.Status {
 				s.printInfo(" %s", s.err.paint(yellow, describeRun(update.view)))

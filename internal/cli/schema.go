@@ -25,7 +25,8 @@ func newSchemaCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema [" + strings.Join(names, "|") + "]",
 		Short: "Print the JSON Schema of configurations, for editors.",
-		Example: "dstack schema > dstack.schema.json      # and in a configuration: # yaml-language-server: $schema=dstack.schema.json\n" +
+		Example: "dstack schema > dstack.schema.json      # and in a configuration:" +
+			" # yaml-language-server: $schema=dstack.schema.json\n" +
 			"dstack schema profiles > .dstack/profiles.schema.json",
 		ValidArgs: names,
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -46,7 +47,8 @@ func newSchemaCommand(a *app) *cobra.Command {
 				}
 				return err
 			}
-			return invalidInput(didYouMean(name, names, "there is: "+strings.Join(names, ", ")), "there is no schema called %s", name)
+			hint := didYouMean(name, names, "there is: "+strings.Join(names, ", "))
+			return invalidInput(hint, "there is no schema called %s", name)
 		},
 	}
 }

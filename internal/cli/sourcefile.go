@@ -42,13 +42,15 @@ func (a *app) readSource(name string) (sourceFile, error) {
 			}
 		}
 		if name == "" {
-			return sourceFile{}, invalidInput(a.suggestFile("", "name one: -f service.dstack.yml"), "there is no %s in %s", defaultFileNames[0], a.dir)
+			return sourceFile{}, invalidInput(a.suggestFile("", "name one: -f service.dstack.yml"),
+				"there is no %s in %s", defaultFileNames[0], a.dir)
 		}
 	}
 	text, err := a.readFile(name)
 	if err != nil {
-		return sourceFile{}, &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("cannot read %s: %s", name, readFailure(err)),
-			Hint: a.suggestFile(name, "check the path"), Cause: err}
+		return sourceFile{}, &dstack.Error{Kind: dstack.Invalid, Cause: err,
+			Message: fmt.Sprintf("cannot read %s: %s", name, readFailure(err)),
+			Hint:    a.suggestFile(name, "check the path")}
 	}
 	return sourceFile{name, text}, nil
 }

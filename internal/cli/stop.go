@@ -73,7 +73,9 @@ func (s *stopCommand) run(ctx context.Context, names []string) error {
 }
 
 // findUnfinished looks up all named runs before the first one is stopped.
-func (s *stopCommand) findUnfinished(ctx context.Context, client *api.Client, project string, names []string) ([]api.RunView, error) {
+func (s *stopCommand) findUnfinished(
+	ctx context.Context, client *api.Client, project string, names []string,
+) ([]api.RunView, error) {
 	var unfinished []api.RunView
 	for _, name := range names {
 		view, err := client.View(ctx, project, api.RunViewRequest{RunName: name})
@@ -90,7 +92,9 @@ func (s *stopCommand) findUnfinished(ctx context.Context, client *api.Client, pr
 }
 
 // waitUntilStopped waits until a run has stopped. An interrupt ends the wait only.
-func (s *stopCommand) waitUntilStopped(ctx context.Context, client *api.Client, project string, view api.RunView) error {
+func (s *stopCommand) waitUntilStopped(
+	ctx context.Context, client *api.Client, project string, view api.RunView,
+) error {
 	// The view is older than the request to stop.
 	view.Status, view.Reason = api.StatusStopping, ""
 	w := &runWaiter{app: s.app, client: client, project: project,

@@ -66,7 +66,8 @@ func newRenderCommand(a *app) *cobra.Command {
 	flags.SortFlags = false
 	flags.StringVar(&r.file, "chat-template", "", "the template's `FILE`, - for stdin")
 	flags.StringVar(&r.model, "model", "", "use the template of the model `NAME` from its hub (HF_ENDPOINT, HF_TOKEN)")
-	flags.StringArrayVar(&r.messages, "messages", nil, "a JSON `FILE`: a list of messages, or an object with all variables; repeatable")
+	flags.StringArrayVar(&r.messages, "messages", nil,
+		"a JSON `FILE`: a list of messages, or an object with all variables; repeatable")
 	flags.StringVar(&r.tools, "tools", "", "a JSON `FILE` with a list of tools")
 	flags.StringVar(&r.bos, "bos-token", "", "the `TOKEN` that begins a prompt")
 	flags.StringVar(&r.eos, "eos-token", "", "the `TOKEN` that ends an answer")

@@ -122,7 +122,7 @@ func (a *app) findConfigurations(ctx context.Context, folder string) ([]string, 
 			return err
 		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != a.resolvePath(folder):
 			return fs.SkipDir
-		case !entry.IsDir() && (strings.HasSuffix(entry.Name(), ".dstack.yml") || strings.HasSuffix(entry.Name(), ".dstack.yaml")):
+		case !entry.IsDir() && isConfigurationName(entry.Name()):
 			if rel, err := filepath.Rel(a.dir, path); err == nil && !filepath.IsAbs(folder) {
 				path = rel
 			}
@@ -131,9 +131,14 @@ func (a *app) findConfigurations(ctx context.Context, folder string) ([]string, 
 		return nil
 	})
 	if err != nil && ctx.Err() == nil {
-		return nil, &dstack.Error{Kind: dstack.Invalid, Message: "cannot read the folder " + folder + ": " + err.Error(), Cause: err}
+		return nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
+			Message: "cannot read the folder " + folder + ": " + err.Error()}
 	}
 	return names, err
+}
+
+func isConfigurationName(name string) bool {
+	return strings.HasSuffix(name, ".dstack.yml") || strings.HasSuffix(name, ".dstack.yaml")
 }
 
 // printValidation prints the results and returns the last error; it prints the
@@ -169,7 +174,8 @@ func describeResult(r fileResult) string {
 // printNotes prints a line per note.
 func (a *app) printNotes(notes spec.Problems) {
 	for _, n := range notes {
-		a.printInfo("%s %s %s; %s", cleanLine(n.Place()), a.err.paint(yellow, "note:"), cleanLine(n.Error()), cleanLine(n.Hint))
+		a.printInfo("%s %s %s; %s", cleanLine(n.Place()), a.err.paint(yellow, "note:"),
+			cleanLine(n.Error()), cleanLine(n.Hint))
 	}
 }
 

@@ -15,7 +15,8 @@ func newVersionCommand(a *app) *cobra.Command {
 		Args:    expectArgs(0, 0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
 			if asJSON {
-				return a.printJSON(map[string]string{"version": a.version, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
+				return a.printJSON(map[string]string{
+					"version": a.version, "go": runtime.Version(), "os": runtime.GOOS, "arch": runtime.GOARCH})
 			}
 			a.printResult("dstack %s", a.version)
 			return nil
@@ -45,7 +46,8 @@ func newCompletionCommand(a *app) *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			script, known := completionScripts[args[0]]
 			if !known {
-				return invalidInput(didYouMean(args[0], names, "there are: bash, zsh, fish, powershell"), "unknown shell `%s`", args[0])
+				hint := didYouMean(args[0], names, "there are: bash, zsh, fish, powershell")
+				return invalidInput(hint, "unknown shell `%s`", args[0])
 			}
 			return script(c.Root(), a)
 		},
