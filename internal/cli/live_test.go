@@ -198,7 +198,7 @@ func TestPS_OfRunsThatScaleAndChange(t *testing.T) {
 	got := u.types("ps")
 	got.want(t, ExitDone, []string{" web      ready     2 of 1..4 ", "revision 4 was rolled back to 3: replica 0 exited with code 1\n",
 		" new      updating  3 of 2 ", "replica 0 finishes 3 requests\n", "replica 1 is unhealthy: GET /health answered 500\n", "replica 2 is draining: replaced by revision 4\n",
-		" mixtral  degraded  1 of 2 ", "replica 1 waits: no machine suits: 2×H100 at most $8, next try in 40s\n", " whisper  sleeping  0 of 0..2 "}, nil)
+		" mixtral  degraded  1 of 2 ", "replica 1 is waiting: no machine suits: 2×H100 at most $8, next try in 40s\n", " whisper  sleeping  0 of 0..2 "}, nil)
 	if strings.Contains(got.out, "no request for 10m") || strings.Contains(got.out, "updating to") {
 		t.Errorf("the status is told twice:\n%s", got.out)
 	}
@@ -239,8 +239,8 @@ func TestStatusPaint_EveryStatusIsKnown(t *testing.T) {
 func TestStop_SaysWhatIsWaitedFor(t *testing.T) {
 	f := newFake(t)
 	f.views = life(ready, api.RunView{Status: api.StatusStopping, Replicas: []api.ReplicaView{
-		{Num: 0, Status: dstack.ReplicaDraining, Reason: "replica 0 finishes 3 requests, up to 30s"}}}, stopped)
-	newUser(t, f).types("stop", "web", "-y").want(t, ExitDone, nil, []string{"   replica 0  finishes 3 requests, up to 30s\n", "web is stopped"})
+		{Num: 0, Status: dstack.ReplicaDraining, Progress: "finishes 3 requests"}}}, stopped)
+	newUser(t, f).types("stop", "web", "-y").want(t, ExitDone, nil, []string{"   replica 0  finishes 3 requests\n", "web is stopped"})
 }
 
 func TestCompletion_OfRunNames(t *testing.T) {

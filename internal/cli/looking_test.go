@@ -21,14 +21,14 @@ func TestPS(t *testing.T) {
 		api.RunView{Status: api.StatusReady},
 		api.RunView{Status: api.StatusDegraded, DesiredReplicas: 2, Ready: 1, Replicas: []api.ReplicaView{
 			{Num: 0, Status: dstack.ReplicaReady, Backend: "local", Instance: "box", Resources: "1×L4"},
-			{Num: 1, Status: dstack.ReplicaWaiting, Reason: "waits for capacity: 2×H100"}}},
+			{Num: 1, Status: dstack.ReplicaWaiting, Reason: "no capacity: 2×H100"}}},
 		api.RunView{Status: api.StatusFailed, Reason: "gave up\x1b[2J"})
 	f.list[1].Name, f.list[2].Name = "mixtral", "dead"
 	first := 0.21
 	f.list[0].Metrics = &api.RunMetrics{Requests: 1, InFlight: 0}
 	f.list[1].Model, f.list[1].Metrics = &api.ModelView{Name: "m"}, &api.RunMetrics{Requests: 12, InFlight: 2, Held: 3, TokensIn: 1234, TokensOut: 12345678, FirstToken: &first}
 	got := u.types("ps")
-	got.want(t, ExitDone, []string{" NAME     STATUS    REPLICAS  URL", " mixtral  degraded  1 of 2 ", "replica 1 waits for capacity: 2×H100", " web      ready     1 of 1    http://web.localhost:3000/"}, nil)
+	got.want(t, ExitDone, []string{" NAME     STATUS    REPLICAS  URL", " mixtral  degraded  1 of 2 ", "replica 1 is waiting: no capacity: 2×H100", " web      ready     1 of 1    http://web.localhost:3000/"}, nil)
 	if strings.Contains(got.out, "dead") {
 		t.Error("an ended run is listed")
 	}

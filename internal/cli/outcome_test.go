@@ -127,15 +127,13 @@ func TestApply_CodeThatDiffersIsRolling(t *testing.T) {
 }
 
 func TestApply_ShowsAnUpdate(t *testing.T) {
-	replica := func(num, revision int, status dstack.ReplicaStatus, reason string) api.ReplicaView {
-		return api.ReplicaView{Num: num, Revision: revision, Status: status, Reason: reason}
-	}
 	_, u := applier(t,
 		api.RunView{Status: api.StatusUpdating, Revision: 4, DesiredReplicas: 2, Ready: 1, Reason: "updating to revision 4", Replicas: []api.ReplicaView{
-			replica(0, 3, dstack.ReplicaDraining, "replica 0 finishes 3 requests, up to 30s"), replica(2, 4, dstack.ReplicaUnhealthy, "GET /health answered 500")}},
+			{Num: 0, Revision: 3, Status: dstack.ReplicaDraining, Progress: "finishes 3 requests"},
+			{Num: 2, Revision: 4, Status: dstack.ReplicaUnhealthy, Reason: "GET /health answered 500"}}},
 		api.RunView{Status: api.StatusReady, Revision: 4, DesiredReplicas: 2})
 	u.types("apply", "-y", "--wait", "ready", "-f", "service.dstack.yml").want(t, ExitDone, nil, []string{
-		" web is updating to revision 4, 1 of 2 replicas new (0s)\n", "replica 0  finishes 3 requests, up to 30s, of revision 3\n",
+		" web is updating to revision 4, 1 of 2 replicas new (0s)\n", "replica 0  finishes 3 requests, of revision 3\n",
 		"replica 2  unhealthy: GET /health answered 500\n", "web is ready after 0s"})
 }
 

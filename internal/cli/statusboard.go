@@ -217,9 +217,6 @@ func describeReplica(r api.ReplicaView, now time.Time) string {
 		}
 	case dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaDraining,
 		dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed:
-		if strings.HasPrefix(reason, "finishes ") {
-			return reason
-		}
 		if reason != "" {
 			return string(r.Status) + ": " + reason
 		}
@@ -239,10 +236,9 @@ func describeReason(r api.ReplicaView) string {
 	switch {
 	case reason == "":
 		reason = "ended and is restarted"
-	case isSentence, strings.HasPrefix(reason, "finishes "), strings.HasPrefix(reason, "waits "):
-	case r.Status == dstack.ReplicaWaiting:
-		reason = "waits: " + reason
-	case r.Status == dstack.ReplicaUnhealthy, r.Status == dstack.ReplicaDraining, r.Status == dstack.ReplicaTerminating:
+	case isSentence:
+	case r.Status == dstack.ReplicaWaiting, r.Status == dstack.ReplicaUnhealthy,
+		r.Status == dstack.ReplicaDraining, r.Status == dstack.ReplicaTerminating:
 		reason = "is " + string(r.Status) + ": " + reason
 	}
 	return fmt.Sprintf("replica %d %s", r.Num, reason)
