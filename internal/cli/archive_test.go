@@ -16,47 +16,47 @@ import (
 	"dstack/internal/dstack"
 )
 
-func packed(t *testing.T, dir string) []string {
+func archivedNames(t *testing.T, dir string) []string {
 	t.Helper()
-	box, err := archiveFolder(t.Context(), dir)
+	packed, err := archiveFolder(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer box.Close()
-	content, err := io.ReadAll(box.newReader())
-	if err != nil || int64(len(content)) != box.Size {
-		t.Fatalf("%d bytes, said %d (%v)", len(content), box.Size, err)
+	defer packed.Close()
+	content, err := io.ReadAll(packed.newReader())
+	if err != nil || int64(len(content)) != packed.Size {
+		t.Fatalf("the archive has %d bytes, its size is %d (%v)", len(content), packed.Size, err)
 	}
 	return tarNames(t, content)
 }
 
-func TestPack_WhatIsIgnoredStaysAtHome(t *testing.T) {
-	u := newUser(t, nil)
+func TestArchive_LeavesOutIgnoredFiles(t *testing.T) {
+	u := newTestUser(t, nil)
 	for _, name := range []string{
 		".git/config", "sub/.git/HEAD", "keep.txt", "a.log", "deep/b.log", "deep/keep.log", "build/x", "sub/build/y",
 		"data/big.bin", "data/small.txt", "secret.env", "weights/w.bin", "#odd", "sub/only-here", "only-here", "with space ",
 	} {
-		u.write(name, "x")
+		u.writeFile(name, "x")
 	}
-	u.write(".git/info/exclude", "secret.env\n")
-	u.write(".gitignore", "# a comment\n*.log\r\n!keep.log\n/build/\n\\#odd\n\ndata/*.bin\n")
-	u.write("sub/.gitignore", "/only-here\n")
-	u.write(".dstackignore", "weights\n!data/big.bin\n")
+	u.writeFile(".git/info/exclude", "secret.env\n")
+	u.writeFile(".gitignore", "# a comment\n*.log\r\n!keep.log\n/build/\n\\#odd\n\ndata/*.bin\n")
+	u.writeFile("sub/.gitignore", "/only-here\n")
+	u.writeFile(".dstackignore", "weights\n!data/big.bin\n")
 	want := []string{".dstackignore", ".gitignore", "data/", "data/big.bin", "data/small.txt", "deep/", "deep/keep.log",
 		"keep.txt", "only-here", "sub/", "sub/.gitignore", "sub/build/", "sub/build/y", "with space "}
-	if got := packed(t, u.dir); !slices.Equal(got, want) {
+	if got := archivedNames(t, u.dir); !slices.Equal(got, want) {
 		t.Errorf("packed %q\nwant   %q", got, want)
 	}
-	// From a folder below, the rules above hold too.
-	if got, want := packed(t, filepath.Join(u.dir, "sub")), []string{".gitignore", "build/", "build/y"}; !slices.Equal(got, want) {
+	// In a subfolder, the rules of the folders above it apply too.
+	if got, want := archivedNames(t, filepath.Join(u.dir, "sub")), []string{".gitignore", "build/", "build/y"}; !slices.Equal(got, want) {
 		t.Errorf("packed %q, want %q", got, want)
 	}
 }
 
-func TestPack_TheSameContentIsTheSameParcel(t *testing.T) {
-	u := newUser(t, nil)
-	u.write("b", "1")
-	u.write("a/c", "2")
+func TestArchive_HasTheHashOfItsContent(t *testing.T) {
+	u := newTestUser(t, nil)
+	u.writeFile("b", "1")
+	u.writeFile("a/c", "2")
 	first, err := archiveFolder(t.Context(), u.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -74,22 +74,22 @@ func TestPack_TheSameContentIsTheSameParcel(t *testing.T) {
 	}
 	defer again.Close()
 	if first.Hash != again.Hash {
-		t.Error("touching a file made another parcel")
+		t.Error("the modification time changed the hash")
 	}
-	u.write("b", "2")
+	u.writeFile("b", "2")
 	other, err := archiveFolder(t.Context(), u.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer other.Close()
 	if first.Hash == other.Hash {
-		t.Error("changing a file made the same parcel")
+		t.Error("the content did not change the hash")
 	}
 }
 
-func TestPack_StrangeFilesAreNamedAllAtOnce(t *testing.T) {
-	u := newUser(t, nil)
-	u.write("fine", "x")
+func TestArchive_ReportsAllRejectedFiles(t *testing.T) {
+	u := newTestUser(t, nil)
+	u.writeFile("fine", "x")
 	must := func(err error) {
 		t.Helper()
 		if err != nil {
@@ -97,7 +97,7 @@ func TestPack_StrangeFilesAreNamedAllAtOnce(t *testing.T) {
 		}
 	}
 	must(os.Truncate(filepath.Join(u.dir, "fine"), 0))
-	u.write("huge", "")
+	u.writeFile("huge", "")
 	must(os.Truncate(filepath.Join(u.dir, "huge"), maxFileSize+1))
 	must(syscall.Mkfifo(filepath.Join(u.dir, "pipe"), 0o600))
 	must(os.Symlink("fine", filepath.Join(u.dir, "ok-link")))
@@ -105,7 +105,7 @@ func TestPack_StrangeFilesAreNamedAllAtOnce(t *testing.T) {
 	must(os.Symlink("../outside", filepath.Join(u.dir, "link-up")))
 	must(os.Symlink("/etc/passwd", filepath.Join(u.dir, "link-abs")))
 	must(os.Symlink("link-up/x", filepath.Join(u.dir, "link-through")))
-	t.Chdir(u.dir) // a socket's path must be short
+	t.Chdir(u.dir) // the path of a socket must be short
 	socket, err := net.Listen("unix", "sock")
 	must(err)
 	defer socket.Close()
@@ -120,17 +120,17 @@ func TestPack_StrangeFilesAreNamedAllAtOnce(t *testing.T) {
 	if !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v\nwant %s", err, want)
 	}
-	u.write(".dstackignore", "huge\nlink-*\npipe\nsock\n")
-	if got, want := packed(t, u.dir), []string{".dstackignore", "fine", "ok-dangling", "ok-link"}; !slices.Equal(got, want) {
+	u.writeFile(".dstackignore", "huge\nlink-*\npipe\nsock\n")
+	if got, want := archivedNames(t, u.dir), []string{".dstackignore", "fine", "ok-dangling", "ok-link"}; !slices.Equal(got, want) {
 		t.Errorf("packed %q, want %q", got, want)
 	}
 }
 
-func TestPack_TooMuch(t *testing.T) {
-	u := newUser(t, nil)
+func TestArchive_RejectsLargeFolders(t *testing.T) {
+	u := newTestUser(t, nil)
 	for i := range 5 {
 		name := fmt.Sprint("part", i)
-		u.write(name, "")
+		u.writeFile(name, "")
 		if err := os.Truncate(filepath.Join(u.dir, name), 14<<20); err != nil {
 			t.Fatal(err)
 		}
@@ -141,14 +141,14 @@ func TestPack_TooMuch(t *testing.T) {
 	}
 }
 
-func TestPack_TokensNeverTravel(t *testing.T) {
-	f, u := applier(t, ready)
+func TestArchive_LeavesOutTokens(t *testing.T) {
+	f, u := newApplyTest(t, readyView)
 	u.dir = u.home
-	u.write("service.dstack.yml", serviceFile)
-	u.write("app.py", "pass\n")
-	u.write(".dstack/config.yml", "projects: []\n")
-	u.write(".dstack/server/key", "secret")
-	u.types("apply", "-y", "-d", "-f", "service.dstack.yml").want(t, ExitDone, nil, nil)
+	u.writeFile("service.dstack.yml", serviceFile)
+	u.writeFile("app.py", "pass\n")
+	u.writeFile(".dstack/config.yml", "projects: []\n")
+	u.writeFile(".dstack/server/key", "secret")
+	u.run("apply", "-y", "-d", "-f", "service.dstack.yml").check(t, ExitDone, nil, nil)
 	for _, content := range f.uploads {
 		if got := tarNames(t, content); !slices.Equal(got, []string{"app.py"}) {
 			t.Errorf("uploaded %q", got)
@@ -159,15 +159,15 @@ func TestPack_TokensNeverTravel(t *testing.T) {
 	}
 }
 
-func TestPack_AnInterruptEndsIt(t *testing.T) {
+func TestArchive_StopsOnInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := archiveFolder(ctx, t.TempDir()); err == nil {
-		t.Error("it went on")
+		t.Error("the canceled context was ignored")
 	}
 }
 
-func TestRepoID_AsTheReferenceCountsIt(t *testing.T) {
+func TestRepoID_EqualsThatOfThePublishedClient(t *testing.T) {
 	if got := hashPath("github.com/dstackai/dstack"); got != "nizdmsg0" {
 		t.Errorf("got %s", got)
 	}

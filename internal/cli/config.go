@@ -124,7 +124,7 @@ func (k *configCommand) printProjects() error {
 		_, err := config.chooseProject("")
 		return err
 	}
-	t.write(k.out)
+	t.writeTo(k.out)
 	return nil
 }
 

@@ -24,7 +24,7 @@ func newHistoryCommand(a *app) *cobra.Command {
 		if asJSON {
 			return a.printJSON(orEmpty(revisions))
 		}
-		historyTable(revisions, a.verbose, time.Now()).write(a.out)
+		historyTable(revisions, a.verbose, time.Now()).writeTo(a.out)
 		return nil
 	})
 	return c

@@ -43,7 +43,7 @@ func (j *applyCommand) printPlacements(preview api.Preview) {
 	}
 	shown := preview.Placements[:min(j.flags.maxOffers, len(preview.Placements))]
 	if len(shown) > 0 {
-		placementsTable(shown).write(j.err)
+		placementsTable(shown).writeTo(j.err)
 	}
 	var summary []string
 	if hidden := preview.Placements[len(shown):]; len(hidden) > 0 {

@@ -146,7 +146,7 @@ func (l *psCommand) printRuns(ctx context.Context, views []api.RunView) error {
 		l.printInfo("no runs in project %s; submit one: dstack apply -f service.dstack.yml", cleanLine(l.project))
 		return nil
 	}
-	runsTable(views, l.explainScaling(ctx, views), l.verbose, time.Now()).write(l.out)
+	runsTable(views, l.explainScaling(ctx, views), l.verbose, time.Now()).writeTo(l.out)
 	return nil
 }
 

@@ -10,8 +10,8 @@ import (
 	"dstack/internal/spec"
 )
 
-// asked reads a request from a file, a profile and flags.
-func asked(t *testing.T, configuration, profile string, f applyFlags) *runRequest {
+// newTestRequest returns the request of a configuration, a profile and flags.
+func newTestRequest(t *testing.T, configuration, profile string, f applyFlags) *runRequest {
 	t.Helper()
 	r := &runRequest{file: sourceFile{"deploy/service.dstack.yml", []byte("type: service\nport: 8000\ncommands: [a]\n" + configuration)}, env: map[string]string{}}
 	var err error
@@ -30,13 +30,13 @@ func asked(t *testing.T, configuration, profile string, f applyFlags) *runReques
 	return r
 }
 
-func TestSettings_WhereEachValueComesFrom(t *testing.T) {
+func TestSettings_NameTheOriginOfEachValue(t *testing.T) {
 	for _, c := range []struct {
 		name, configuration, profile string
 		flags                        applyFlags
 		want                         string
 	}{
-		{"nothing is said", "", "", applyFlags{}, `
+		{"defaults", "", "", applyFlags{}, `
 replicas | 1 | default
 port | 8000 | service.dstack.yml
 resources | cpu 2.. · memory 8GB.. · disk 100GB.. | default
@@ -89,7 +89,7 @@ termination | dont-destroy | --dont-destroy`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := ""
-			for _, row := range asked(t, c.configuration, c.profile, c.flags).planSettings() {
+			for _, row := range newTestRequest(t, c.configuration, c.profile, c.flags).planSettings() {
 				got += "\n" + row.key + " | " + row.value + " | " + row.origin
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
@@ -111,19 +111,19 @@ func TestSettings_FitTheTerminal(t *testing.T) {
 		j.printSettings(rows)
 		for line := range strings.Lines(out.String()) {
 			if w := lipgloss.Width(strings.TrimSuffix(line, "\n")); w > width {
-				t.Errorf("%d columns where there are %d: %q", w, width, line)
+				t.Errorf("a line has %d columns, the terminal %d: %q", w, width, line)
 			}
 		}
 		if shown := strings.Contains(out.String(), "--max-duration"); shown != (width >= 68) {
 			t.Errorf("%d columns: origins are shown: %v\n%s", width, shown, out.String())
 		}
 		if strings.Contains(out.String(), "\x1b") || strings.Count(out.String(), "\n") != len(rows) {
-			t.Errorf("control characters came through: %q", out.String())
+			t.Errorf("control characters were printed: %q", out.String())
 		}
 	}
 }
 
-func TestSettings_InAPipeNothingIsCut(t *testing.T) {
+func TestSettings_AreNotCutInAPipe(t *testing.T) {
 	var out strings.Builder
 	j := &applyCommand{runWatcher: runWatcher{app: &app{screen: newScreen(nil, &out, &out)}}}
 	j.printSettings([]setting{{"replicas", "1", "default"}, {"max duration", "2h 5m", "--max-duration"}, {"image", strings.Repeat("x", 60), "f.yml"}, {"env", "A, B", ""}})

@@ -17,8 +17,8 @@ type table struct {
 	shrinkable []int                                   // columns that may be cut, in this order
 }
 
-// write prints the table, cut to the width of the stream.
-func (t *table) write(s *stream) {
+// writeTo prints the table, cut to the width of the stream.
+func (t *table) writeTo(s *stream) {
 	for _, line := range t.lines(s) {
 		fmt.Fprintln(s, line)
 	}

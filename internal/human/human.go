@@ -1,5 +1,5 @@
-// Package human formats values for people: durations, counts, sizes, and the
-// word that somebody probably meant.
+// Package human formats durations, counts and sizes for people, and finds the
+// candidate nearest to a misspelled word.
 package human
 
 import (

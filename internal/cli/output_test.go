@@ -11,7 +11,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestCleanOutput_StaysHarmlessOnATerminal(t *testing.T) {
+func TestCleanOutput(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"plain\ttext", "plain\ttext"},
 		{"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[m"},
@@ -38,7 +38,7 @@ func TestCleanOutput_StaysHarmlessOnATerminal(t *testing.T) {
 	}
 }
 
-func TestCleanLine_IsOneLineWithoutColour(t *testing.T) {
+func TestCleanLine(t *testing.T) {
 	if got := cleanLine(" a\r\nb\x1b[31mc\x1b[m\u202Ed\x00 "); got != "a  bcd" {
 		t.Errorf("got %q", got)
 	}
@@ -61,7 +61,7 @@ func FuzzClean(f *testing.F) {
 	})
 }
 
-func TestQuantities(t *testing.T) {
+func TestFormats(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
 		{formatPrice(0), "$0"}, {formatPrice(0.24), "$0.24"}, {formatPrice(0.8), "$0.80"}, {formatPrice(3), "$3"}, {formatPrice(0.0312), "$0.0312"},
 		{shellQuote("http://a.b/c"), "http://a.b/c"}, {shellQuote(`it's`), `'it'\''s'`},
@@ -74,8 +74,8 @@ func TestQuantities(t *testing.T) {
 	}
 }
 
-// onTerminal is a screen whose output is a terminal of that width.
-func onTerminal(width int) (*screen, *bytes.Buffer) {
+// newTerminalScreen returns a screen that writes to a terminal of that width.
+func newTerminalScreen(width int) (*screen, *bytes.Buffer) {
 	var out bytes.Buffer
 	s := newScreen(strings.NewReader(""), &out, &out)
 	for _, stream := range []*stream{s.out, s.err} {
@@ -85,10 +85,10 @@ func onTerminal(width int) (*screen, *bytes.Buffer) {
 }
 
 func TestTable_FitsTheTerminal(t *testing.T) {
-	s, out := onTerminal(40)
+	s, out := newTerminalScreen(40)
 	tab := &table{head: []string{"NAME", "URL", "AGE"}, shrinkable: []int{1}}
 	tab.rows = [][]string{{"web", "http://a-rather-long-name.localhost:3000/", "2h"}, {"replica 1 waits for capacity, and has done so for long"}}
-	tab.write(s.out)
+	tab.writeTo(s.out)
 	want := " NAME  URL                           AGE\n" +
 		" web   http://a-rather-long-name.l…  2h\n" +
 		"       replica 1 waits for capacity, an…\n"
@@ -97,10 +97,10 @@ func TestTable_FitsTheTerminal(t *testing.T) {
 	}
 }
 
-func TestStatusBoard_OneBlockThatIsRedrawn(t *testing.T) {
-	s, out := onTerminal(60)
+func TestStatusBoard_RedrawsOneRegion(t *testing.T) {
+	s, out := newTerminalScreen(60)
 	began := time.Unix(1700000000, 0)
-	views := life(starting("pulling image 62% of 8.1GB"), ready)
+	views := runViews(startingView("pulling image 62% of 8.1GB"), readyView)
 	b := newStatusBoard(s, views[0], began)
 	b.draw(began.Add(48 * time.Second))
 	first := out.String()
@@ -131,17 +131,17 @@ func TestStatusBoard_OneBlockThatIsRedrawn(t *testing.T) {
 	}
 }
 
-func TestLogPrinter_OnATerminal(t *testing.T) {
-	s, out := onTerminal(80)
+func TestLogPrinter_CleansOutputForATerminal(t *testing.T) {
+	s, out := newTerminalScreen(80)
 	p := newLogPrinter(s, logStyle{showReplica: true})
-	entry := line(1, "a\x1b[2Jb")
+	entry := logEntry(1, "a\x1b[2Jb")
 	entry.Replica = 1
 	if err := p.printEntry(entry); err != nil || out.String() != "1 | ab\n" {
 		t.Errorf("got %q (%v)", out, err)
 	}
 }
 
-func TestWorking_SaysWhatTakesLong(t *testing.T) {
+func TestWithProgress_ShowsLongSteps(t *testing.T) {
 	var out bytes.Buffer
 	s := newScreen(strings.NewReader(""), &out, &out)
 	if err := s.withProgress(func() string { return "packing" }, func() error { return nil }); err != nil || out.Len() > 0 {
