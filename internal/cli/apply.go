@@ -105,7 +105,7 @@ func (j *applyCommand) createArchive(ctx context.Context) error {
 	// The configuration is compared field by field. As a part of the code, each
 	// of its changes would replace all replicas.
 	excluded = append(excluded, j.resolvePath(j.request.file.name))
-	for _, name := range j.flags.envFiles { // their values are only for the environment of the run
+	for _, name := range j.flags.envFiles { // secrets of the environment, not of the code
 		excluded = append(excluded, j.resolvePath(name))
 	}
 	for i, name := range excluded {
@@ -156,17 +156,17 @@ func (j *applyCommand) checkCapacity(preview api.Preview) error {
 	if len(preview.Placements) > 0 || preview.Existing != nil || slices.Contains(events, spec.EventNoCapacity) {
 		return nil
 	}
-	refused := &failureReport{err: &dstack.Error{Kind: dstack.NoCapacity,
+	report := &failureReport{err: &dstack.Error{Kind: dstack.NoCapacity,
 		Message: fmt.Sprintf("cannot run %s: no machine suits", j.runTitle(preview)),
 		Hint:    "ask for less, or let it wait for a machine: --retry"}}
 	for _, m := range preview.Rejections {
-		refused.reasons = append(refused.reasons, formatRejection(m))
+		report.reasons = append(report.reasons, formatRejection(m))
 	}
 	if len(preview.Rejections) == 0 {
-		refused.reasons = []string{"project " + j.project + " has no machine"}
-		refused.err.Hint = "look at the backends in the server's config.yml"
+		report.reasons = []string{"project " + j.project + " has no machine"}
+		report.err.Hint = "look at the backends in the server's config.yml"
 	}
-	return refused
+	return report
 }
 
 // confirmApply asks for confirmation, unless -y is set.
@@ -209,11 +209,11 @@ func (j *applyCommand) submitRun(ctx context.Context, preview api.Preview) (api.
 // uploadCode uploads the archive and shows the progress.
 func (j *applyCommand) uploadCode(ctx context.Context) error {
 	var sent atomic.Int64
-	words := func() string {
+	describe := func() string {
 		return fmt.Sprintf("uploading %s, %s of %s", human.Count(j.archive.Files, "file"),
 			human.Bytes(sent.Load()), human.Bytes(j.archive.Size))
 	}
-	return j.withProgress(words, func() error {
+	return j.withProgress(describe, func() error {
 		return j.client.UploadCode(ctx, j.project, j.spec.RepoID,
 			api.Upload{Hash: j.archive.Hash, Size: j.archive.Size, Body: countingReader{j.archive.newReader(), &sent}})
 	})

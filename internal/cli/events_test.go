@@ -65,7 +65,7 @@ func TestHistoryAndRollback(t *testing.T) {
 	u.run("history", "web", "-v").check(t, ExitDone, []string{"commands.0   a  →  b"}, nil)
 
 	f.views = runViews(api.RunView{Status: api.StatusUpdating, Revision: 6}, api.RunView{Status: api.StatusReady, Revision: 6, ReadyAt: &at})
-	u.run("rollback", "web", "-y").check(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web is rolled back: revision 6 is a copy of revision 2", "web is ready"})
+	u.run("rollback", "web", "-y").check(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web rolls back: revision 6 is a copy of revision 2", "web is ready"})
 	u.run("rollback", "web", "--to", "3", "-y", "-d").check(t, ExitDone, nil, []string{"revision 6 is a copy of revision 3"})
 	if len(f.rollbacks) != 2 || f.rollbacks[0].Revision != 4 || f.rollbacks[0].To != 2 || f.rollbacks[1].To != 3 {
 		t.Errorf("requested %+v", f.rollbacks)

@@ -77,7 +77,7 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 	if err != nil {
 		return err
 	}
-	g.printInfo(" %s is rolled back: revision %d is a copy of revision %d", cleanLine(view.Name), view.Revision, target)
+	g.printInfo(" %s rolls back: revision %d is a copy of revision %d", cleanLine(view.Name), view.Revision, target)
 	return g.watchRun(ctx, view)
 }
 
@@ -124,34 +124,34 @@ func (g *rollbackCommand) printRollback(name string, revisions []api.RevisionVie
 // changesBetween combines the changes from one revision to another. Each revision
 // lists its changes from the one before.
 func changesBetween(revisions []api.RevisionView, from, to int) []api.Change {
-	type way struct {
+	type combinedChange struct {
 		api.Change
 		secret bool // the values are hidden and cannot be compared
 	}
-	var all []way
+	var all []combinedChange
 	for _, r := range slices.Backward(revisions) {
 		if r.Num <= min(from, to) || r.Num > max(from, to) {
 			continue
 		}
 		for _, c := range r.Changes {
-			at := slices.IndexFunc(all, func(w way) bool { return w.Path == c.Path })
+			at := slices.IndexFunc(all, func(other combinedChange) bool { return other.Path == c.Path })
 			if at < 0 {
 				at = len(all)
-				all = append(all, way{Change: c})
+				all = append(all, combinedChange{Change: c})
 			}
 			all[at].To, all[at].secret = c.To, all[at].secret || c.From == c.To
 			all[at].Strategy = combineStrategies([]api.Change{all[at].Change, c})
 		}
 	}
 	var changes []api.Change
-	for _, w := range all {
-		if w.From == w.To && !w.secret {
+	for _, c := range all {
+		if c.From == c.To && !c.secret {
 			continue
 		}
 		if to < from {
-			w.From, w.To = w.To, w.From
+			c.From, c.To = c.To, c.From
 		}
-		changes = append(changes, w.Change)
+		changes = append(changes, c.Change)
 	}
 	return changes
 }

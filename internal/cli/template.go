@@ -92,7 +92,8 @@ type renderError struct {
 	Line    int    `json:"line"` // of the template; 0: unknown
 }
 
-// asRenderError returns the kind, the message and the line of a template's error.
+// asRenderError returns the kind, the message and the line of an error. Only
+// errors in the text of a template have a line.
 func asRenderError(err error) *renderError {
 	if jinjaErr, ok := errors.AsType[*jinja.Error](err); ok {
 		return &renderError{Kind: jinjaErr.Kind, Message: jinjaErr.Message, Line: jinjaErr.Line}
@@ -139,8 +140,8 @@ func (a *app) renderTemplate(ctx context.Context, r *renderOptions) error {
 // printRendered prints prompts byte for byte, without a newline at the end.
 func (a *app) printRendered(r *renderOptions, results []renderResult) error {
 	if !r.asJSON {
-		for _, one := range results {
-			if _, err := a.out.Write([]byte(*one.Output)); err != nil {
+		for _, result := range results {
+			if _, err := a.out.Write([]byte(*result.Output)); err != nil {
 				return fmt.Errorf("write the prompt: %w", err)
 			}
 		}
@@ -149,9 +150,9 @@ func (a *app) printRendered(r *renderOptions, results []renderResult) error {
 	if err := a.printJSON(results); err != nil {
 		return err
 	}
-	for _, one := range results {
-		if one.Error != nil {
-			return &reportedError{invalidInput("", "a template made no prompt")}
+	for _, result := range results {
+		if result.Error != nil {
+			return &reportedError{invalidInput("", "a template returned no prompt")}
 		}
 	}
 	return nil

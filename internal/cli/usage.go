@@ -66,15 +66,15 @@ func flagError(c *cobra.Command, err error) error {
 	return invalidInput(help, "%v", err)
 }
 
-// expectArgs returns an error unless there are least to most arguments; a most of
-// -1 is unlimited. what describes the argument.
-func expectArgs(min, max int, what string) cobra.PositionalArgs {
+// expectArgs returns an error unless there are minArgs to maxArgs arguments; a
+// maxArgs of -1 is unlimited. what describes the argument.
+func expectArgs(minArgs, maxArgs int, what string) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
 		switch {
-		case len(args) < min:
+		case len(args) < minArgs:
 			return invalidInput("see: "+c.CommandPath()+" --help", "%s needs %s", c.CommandPath(), what)
-		case max >= 0 && len(args) > max:
-			return invalidInput("see: "+c.CommandPath()+" --help", "unexpected argument `%s`", args[max])
+		case maxArgs >= 0 && len(args) > maxArgs:
+			return invalidInput("see: "+c.CommandPath()+" --help", "unexpected argument `%s`", args[maxArgs])
 		}
 		return nil
 	}
