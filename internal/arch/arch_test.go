@@ -23,12 +23,13 @@ type entry struct{ name, imports string }
 // import only packages above it, so the order of the list is the order of the layers.
 var packages = []entry{
 	// Tools, independent of this product.
-	{"internal/strictyaml", ""},
+	{"internal/human", ""},
+	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
 	{"internal/jinja", ""},
 
 	// The configuration language and the data model.
-	{"internal/spec", "strictyaml"},
+	{"internal/spec", "human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
 
@@ -37,9 +38,9 @@ var packages = []entry{
 	// Decisions: pure functions (pure_test.go).
 	{"internal/decide", ""},
 	{"internal/decide/job", "spec dstack"},
-	{"internal/decide/placement", "spec dstack"},
-	{"internal/decide/autoscale", "spec dstack"},
-	{"internal/decide/lifecycle", "spec dstack"},
+	{"internal/decide/placement", "human spec dstack"},
+	{"internal/decide/autoscale", "human spec dstack"},
+	{"internal/decide/lifecycle", "human spec dstack"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/status", "dstack"},
@@ -50,10 +51,10 @@ var packages = []entry{
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "dstack"},
 	{"internal/engine/enginetest", "dstack engine"},
-	{"internal/engine/docker", "dstack engine"},
+	{"internal/engine/docker", "dstack engine human"},
 	{"internal/engine/process", "dstack engine"},
 	{"internal/backend", "dstack engine"},
-	{"internal/backend/local", "dstack engine backend engine/docker engine/process"},
+	{"internal/backend/local", "human dstack engine backend engine/docker engine/process"},
 
 	// The model hub.
 	{"internal/hub", "dstack"},
@@ -64,14 +65,14 @@ var packages = []entry{
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
 	{"internal/server/wire", "spec dstack decide/job decide/status api server/store"},
-	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status api backend hub loop server/logs server/store server/wire jinja chattemplate"},
+	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status api backend hub loop server/logs server/store server/wire jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", ""},
 	{"internal/gateway", "spec dstack decide/route api loop openai chattemplate"},
 
 	// The command line.
-	{"internal/cli", "spec dstack api jinja chattemplate"},
+	{"internal/cli", "human spec dstack api loop jinja chattemplate"},
 	{"cmd/dstack", "*"},
 }
 

@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-func TestEnvFile_WhoWins(t *testing.T) {
+func TestEnvFile_Precedence(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files map[string]string
 		flags []string
-		want  map[string]string // of GREETING, MODE and others
+		want  map[string]string // the environment that is sent
 		shown string
 	}{
 		{"none", nil, nil, map[string]string{"GREETING": "hello", "MODE": "plain"}, "GREETING (from your environment), MODE\n"},
@@ -29,13 +29,13 @@ func TestEnvFile_WhoWins(t *testing.T) {
 		{"an unnamed .env is not read", map[string]string{".env": "GREETING=hi\nbad line"}, nil, map[string]string{"GREETING": "hello", "MODE": "plain"}, "GREETING (from your environment), MODE\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, u := applier(t, ready)
+			f, u := newApplyTest(t, readyView)
 			u.env["MODE"] = "mine"
 			for name, text := range c.files {
-				u.write(name, text)
+				u.writeFile(name, text)
 			}
-			got := u.types(append(strings.Fields(applyIt), c.flags...)...)
-			got.want(t, ExitDone, nil, []string{c.shown})
+			got := u.run(append(strings.Fields(applyDetached), c.flags...)...)
+			got.check(t, ExitDone, nil, []string{c.shown})
 			env := map[string]string{}
 			for _, v := range f.applied[0].RunSpec.Configuration.Env {
 				env[v.Name] = v.Value
@@ -45,14 +45,14 @@ func TestEnvFile_WhoWins(t *testing.T) {
 			}
 			for _, value := range []string{"hello", "fan cy", "$HOME"} {
 				if strings.Contains(got.err, value) {
-					t.Errorf("a value is shown:\n%s", got.err)
+					t.Errorf("a value was printed:\n%s", got.err)
 				}
 			}
 		})
 	}
 }
 
-func TestEnvFile_Refused(t *testing.T) {
+func TestEnvFile_ReportsProblems(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files map[string]string
@@ -65,15 +65,15 @@ func TestEnvFile_Refused(t *testing.T) {
 			[]string{"1 problem in a.env\n\nb.env:1:3: this quote is not closed", "1 problem in b.env\n"}},
 		{"no such file", nil, []string{"--env-file", "a.env"}, []string{"a.env: this file cannot be read: no such file or directory\n  check the path"}},
 		{"a folder", map[string]string{"a.env/x": ""}, []string{"--env-file", "a.env"}, []string{"a.env: this file cannot be read: is a directory"}},
-		{"no name of a file", nil, []string{"--env-file", ""}, []string{"error: --env-file wants a value"}},
+		{"no name of a file", nil, []string{"--env-file", ""}, []string{"error: --env-file needs a value"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, u := applier(t, ready)
+			f, u := newApplyTest(t, readyView)
 			for name, text := range c.files {
-				u.write(name, text)
+				u.writeFile(name, text)
 			}
-			if said := u.refused(f, c.says, c.flags...); strings.Contains(said, "secret") {
-				t.Errorf("a value is shown:\n%s", said)
+			if output := u.applyRefused(f, c.says, c.flags...); strings.Contains(output, "secret") {
+				t.Errorf("a value was printed:\n%s", output)
 			}
 		})
 	}
@@ -82,7 +82,7 @@ func TestEnvFile_Refused(t *testing.T) {
 func TestEnvFile_MissingVariables(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		env   string // the file .env
+		env   string // the content of .env
 		flags []string
 		says  []string
 	}{
@@ -95,13 +95,13 @@ func TestEnvFile_MissingVariables(t *testing.T) {
 		{"asked for by -e", "", []string{"-e", "FIRST=secret", "-e", "SECOND=secret", "-e", "THIRD"}, []string{"error: --env: environment variable `THIRD` is not set\n  try   run export THIRD=…"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, u := applier(t, ready)
-			u.write("service.dstack.yml", "type: service\nname: web\nport: 8000\ncommands:\n  - serve\nenv:\n  - FIRST\n  - SECOND\n  - MODE=plain\n")
+			f, u := newApplyTest(t, readyView)
+			u.writeFile("service.dstack.yml", "type: service\nname: web\nport: 8000\ncommands:\n  - serve\nenv:\n  - FIRST\n  - SECOND\n  - MODE=plain\n")
 			if c.env != "" {
-				u.write(".env", c.env)
+				u.writeFile(".env", c.env)
 			}
-			if said := u.refused(f, c.says, c.flags...); strings.Contains(said, "secret") {
-				t.Errorf("a value is shown:\n%s", said)
+			if output := u.applyRefused(f, c.says, c.flags...); strings.Contains(output, "secret") {
+				t.Errorf("a value was printed:\n%s", output)
 			}
 		})
 	}

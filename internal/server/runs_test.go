@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -199,6 +200,26 @@ func TestPreview(t *testing.T) {
 	p = preview(plainService)
 	if len(p.Placements) != 0 || !strings.Contains(strings.Join(p.Notes, " "), "no answer from the daemon") {
 		t.Errorf("notes %v", p.Notes)
+	}
+}
+
+// Clients upload the code after the preview, which knows it by its hash alone.
+func TestPreview_CodeThatDiffersIsAChange(t *testing.T) {
+	h := newTestServer(t)
+	h.initRepo()
+	h.submitRun("web")
+	for _, c := range []struct{ name, yaml, strategy string }{
+		{"commands run the code", plainService, api.StrategyRolling},
+		{"an image without commands gets none", "type: service\nport: 8000\nimage: nginx\n", api.StrategyInPlace},
+	} {
+		rs, hash := h.newRunSpec("web", c.yaml), hexSHA256("not uploaded yet")
+		rs.RepoCodeHash = &hash
+		var p api.Preview
+		h.mustCall(api.PathPreview, api.RunSpecRequest{RunSpec: rs}, &p)
+		want := api.Change{Path: "code", To: hash[:8], Strategy: c.strategy}
+		if !slices.Contains(p.Changes, want) {
+			t.Errorf("%s: the changes are %+v, want %+v among them", c.name, p.Changes, want)
+		}
 	}
 }
 

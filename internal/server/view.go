@@ -12,6 +12,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/server/store"
 	"dstack/internal/spec"
 )
@@ -116,7 +117,7 @@ func buildReplicaView(w store.RunDetails, r dstack.Replica) api.ReplicaView {
 		v.RetryAt = nullIfZero(r.RetryAt)
 	}
 	if n := w.Load.Replicas[r.ID]; r.Status == dstack.ReplicaDraining && n > 0 {
-		v.Progress = fmt.Sprintf("finishes %s", formatCount(n, "request"))
+		v.Progress = fmt.Sprintf("finishes %s", human.Count(n, "request"))
 	}
 	if instance, ok := w.Instances[r.Instance]; ok {
 		offer := instance.Offer
@@ -124,14 +125,6 @@ func buildReplicaView(w store.RunDetails, r dstack.Replica) api.ReplicaView {
 		v.Resources = formatHardware(offer.Hardware)
 	}
 	return v
-}
-
-// formatCount is a number of things: 1 request, 3 requests.
-func formatCount(n int, thing string) string {
-	if n == 1 {
-		return "1 " + thing
-	}
-	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // findLastOutput is the last lines of what ended last. A replica that is ready
@@ -151,7 +144,7 @@ func findLastOutput(r dstack.Replica, report dstack.Report) []string {
 
 // formatHardware prints hardware as our plans do: 4 cpu, 16GB, 1×L4 24GB.
 func formatHardware(hw dstack.Hardware) string {
-	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), spec.GB(float64((hw.MemoryMiB + 512) / 1024)).String()}
+	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), human.Gigabytes(hw.MemoryMiB)}
 	if n := len(hw.GPUs); n > 0 {
 		parts = append(parts, fmt.Sprintf("%d×%s %s", n, hw.GPUs[0].Name, spec.GB(float64((hw.GPUs[0].MemoryMiB+512)/1024)).String()))
 	}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"dstack/internal/human"
 	"dstack/internal/strictyaml"
 )
 
@@ -147,7 +148,7 @@ func chooseType(n *strictyaml.Node) string {
 	if slices.Contains(unsupportedTypes, n.Text) {
 		return ""
 	}
-	return cmp.Or(strictyaml.Nearest(n.Text, supportedTypes), "service")
+	return cmp.Or(human.Nearest(n.Text, supportedTypes), "service")
 }
 
 // readTextInto returns a reader of optional text.

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"dstack/internal/human"
 )
 
 // Key is one key that a mapping may have.
@@ -91,7 +93,7 @@ func (p *Problems) addUnknown(n, key *Node, table []Key) {
 	if p.HintForUnknown != nil {
 		hint = p.HintForUnknown(n, key.Text)
 	}
-	if near := Nearest(key.Text, names); hint != "" {
+	if near := human.Nearest(key.Text, names); hint != "" {
 		// it is right, in another place
 	} else if near != "" {
 		hint = fmt.Sprintf("did you mean `%s`?", near)
@@ -242,7 +244,7 @@ func (p *Problems) ReadOneOf(n *Node, allowed ...string) (string, bool) {
 	hint := "write one of: " + strings.Join(allowed, ", ")
 	if len(allowed) == 1 {
 		hint = fmt.Sprintf("write `%s`", allowed[0])
-	} else if near := Nearest(text, allowed); near != "" {
+	} else if near := human.Nearest(text, allowed); near != "" {
 		hint = fmt.Sprintf("did you mean `%s`?", near)
 	}
 	p.Add(n, n.Describe()+" is not a valid value", hint)

@@ -160,18 +160,6 @@ func TestBounds(t *testing.T) {
 	}
 }
 
-func TestNearest(t *testing.T) {
-	words := []string{"port", "commands", "image", "env", "spot_policy"}
-	for word, want := range map[string]string{
-		"ports": "port", "comands": "commands", "commnads": "commands", "Image": "image", "evn": "env",
-		"zzz": "", "": "", "spot-policy": "spot_policy", strings.Repeat("p", 100): "",
-	} {
-		if got := Nearest(word, words); got != want {
-			t.Errorf("%q is near %q, not %q", word, got, want)
-		}
-	}
-}
-
 func TestScalars(t *testing.T) {
 	node := func(text string) *Node { return Load([]byte(text), &Problems{}) }
 	for text, want := range map[string]int{"8": 8, "'8'": 8, "8.9": 8, "1_000": 1000, "0x10": 16, "-3": -3, "08": 8} {

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -64,11 +65,11 @@ func (f Facts) scaleDown(d Decision, goal target, now time.Time) Decision {
 	window := f.window()
 	switch {
 	case f.Starting > 0:
-		return d.withReason(RuleStarting, fmt.Sprintf("%s; no scale-down while %s", goal.reason, count(f.Starting, "replica starts", "replicas start")))
+		return d.withReason(RuleStarting, fmt.Sprintf("%s; no scale-down while %s", goal.reason, human.CountOf(f.Starting, "replica starts", "replicas start")))
 	case f.Load.Watched < window:
 		d.NextAt = now.Add(window - f.Load.Watched)
 		return d.withReason(RuleWatching, fmt.Sprintf("%s; no scale-down before the gateway has observed the load for %s, so far it has for %s",
-			goal.reason, span(window), span(f.Load.Watched)))
+			goal.reason, human.ExactDuration(window), human.ExactDuration(f.Load.Watched)))
 	case rest > 0:
 		d.NextAt = now.Add(rest)
 		return d.withReason(RuleDownDelay, goal.reason+describeDelay("scale_down_delay", delay, rest))

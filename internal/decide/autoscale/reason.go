@@ -4,31 +4,23 @@ import (
 	"fmt"
 	"math"
 	"strconv"
-	"strings"
 	"time"
 
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
-
-// count returns a number with a noun in singular or plural.
-func count(n int, one, more string) string {
-	if n == 1 {
-		return "1 " + one
-	}
-	return strconv.Itoa(n) + " " + more
-}
 
 func describeReplicas(n int) string {
 	if n == 0 {
 		return "no replicas"
 	}
-	return count(n, "replica", "replicas")
+	return human.Count(n, "replica")
 }
 
 // describeOpenRequests describes the requests that are not answered yet.
 func describeOpenRequests(inFlight, held int) string {
-	wait := count(held, "request waits for a replica", "requests wait for a replica")
-	flight := count(inFlight, "request is in flight", "requests are in flight")
+	wait := human.CountOf(held, "request waits for a replica", "requests wait for a replica")
+	flight := human.CountOf(inFlight, "request is in flight", "requests are in flight")
 	switch {
 	case inFlight == 0:
 		return wait
@@ -40,7 +32,7 @@ func describeOpenRequests(inFlight, held int) string {
 }
 
 func describeDelay(field string, delay spec.Seconds, rest time.Duration) string {
-	return fmt.Sprintf("; %s of %s is not over for another %s", field, delay, span(rest))
+	return fmt.Sprintf("; %s of %s is not over for another %s", field, delay, human.ExactDuration(rest))
 }
 
 // formatTarget formats a number of replicas, which may be maxTarget.
@@ -59,21 +51,3 @@ func roundUp(v float64) string {
 }
 
 func formatFloat(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
-
-// span formats a duration, rounded up to seconds: 60s, 2m53s, 10m.
-func span(d time.Duration) string {
-	if whole := d.Truncate(time.Second); whole < d {
-		d = whole + time.Second
-	}
-	if d <= 2*time.Minute {
-		return strconv.FormatInt(int64(d/time.Second), 10) + "s"
-	}
-	text := d.String()
-	if strings.HasSuffix(text, "m0s") {
-		text = strings.TrimSuffix(text, "0s")
-	}
-	if strings.HasSuffix(text, "h0m") {
-		text = strings.TrimSuffix(text, "0m")
-	}
-	return text
-}

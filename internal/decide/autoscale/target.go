@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -44,7 +45,7 @@ func (f Facts) targetFromLoad() target {
 		what = strings.Replace(what, "requests", "request", 1)
 	}
 	n := target{f.clamp(whole), fmt.Sprintf("%s %s over the last %s, target %s a replica: ceil(%s / %s) = %s",
-		roundUp(amount), what, span(f.window()), formatFloat(f.Scaling.Target), roundUp(amount), formatFloat(f.Scaling.Target), formatTarget(whole))}
+		roundUp(amount), what, human.ExactDuration(f.window()), formatFloat(f.Scaling.Target), roundUp(amount), formatFloat(f.Scaling.Target), formatTarget(whole))}
 	switch {
 	case whole > n.replicas:
 		n.reason += fmt.Sprintf(", but at most %d", n.replicas)

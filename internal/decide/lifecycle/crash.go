@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -31,23 +32,9 @@ func DescribeExit(r dstack.Replica, rep dstack.Report) dstack.Reason {
 	}
 	after := ""
 	if !rep.StartedAt.IsZero() && rep.EndedAt.After(rep.StartedAt) {
-		after = " after " + brief(rep.EndedAt.Sub(rep.StartedAt))
+		after = " after " + human.RoundDuration(rep.EndedAt.Sub(rep.StartedAt))
 	}
 	return dstack.Reason(fmt.Sprintf("replica %d exited with code %d%s", r.Num, rep.ExitCode, after))
-}
-
-// brief prints a duration as people say it: 0.3s, 14s, 3m, 2h.
-func brief(d time.Duration) string {
-	switch {
-	case d < 10*time.Second:
-		return fmt.Sprintf("%.1fs", d.Seconds())
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%.0fs", d.Seconds())
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%.0fm", d.Minutes())
-	default:
-		return fmt.Sprintf("%.0fh", d.Hours())
-	}
 }
 
 // again restarts a replica after a back-off, or gives it up. One whose shape
@@ -73,7 +60,7 @@ func again(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Attem
 		step.To = dstack.ReplicaFailed
 	case events[spec.EventError] && !seen.updates():
 		if now.Sub(first) >= window {
-			step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf("; tried for %s", brief(window)))
+			step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf("; tried for %s", human.RoundDuration(window)))
 		}
 	case crashes >= triesAtFirst:
 		step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf(", %d times in a row", crashes))

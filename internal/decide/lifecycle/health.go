@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // health says whether a running attempt answers, and what is missing.
@@ -37,7 +38,7 @@ func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
 	case healthy:
 		return seen.move(dstack.ReplicaReady, "")
 	case !rep.Ready && now.Sub(seen.Replica.Since) >= seen.Limits.StartTimeout:
-		return again(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, brief(seen.Limits.StartTimeout))), dstack.AttemptRunning, false)
+		return again(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, human.RoundDuration(seen.Limits.StartTimeout))), dstack.AttemptRunning, false)
 	case rep.Ready && rep.Probes != nil && rep.Probes.ConsecutiveFailures >= dstack.ProbeFailureThreshold && seen.turn(now):
 		return again(seen, now, dstack.Reason(fmt.Sprintf("%s, %d times in a row", why, dstack.ProbeFailureThreshold)), dstack.AttemptRunning, false)
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/moby/client"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // Timeouts of a pull. refreshTimeout applies if the image is on the machine already and
@@ -170,33 +171,18 @@ func (p *pullProgress) format(now time.Time) string {
 	case size == 0:
 		return "pulling image"
 	case allDownloaded:
-		return fmt.Sprintf("unpacking image %d%% of %s", extracted*100/size, formatBytes(size))
+		return fmt.Sprintf("unpacking image %d%% of %s", extracted*100/size, human.ImageBytes(size))
 	case !allSizesKnown:
-		return fmt.Sprintf("pulling image, %s so far, %d of %d layers", formatBytes(downloaded), complete, len(p.layers))
+		return fmt.Sprintf("pulling image, %s so far, %d of %d layers", human.ImageBytes(downloaded), complete, len(p.layers))
 	}
-	text := fmt.Sprintf("pulling image %d%% of %s", downloaded*100/size, formatBytes(size))
+	text := fmt.Sprintf("pulling image %d%% of %s", downloaded*100/size, human.ImageBytes(size))
 	if elapsed := now.Sub(p.startedAt); elapsed > 2*time.Second && downloaded > 0 {
 		left := time.Duration(float64(elapsed) * float64(size-downloaded) / float64(downloaded))
-		text += ", about " + formatTimeLeft(left) + " left"
+		unit := time.Second
+		if left >= time.Minute {
+			unit = time.Minute
+		}
+		text += ", about " + human.Duration(max(left.Round(unit), time.Second)) + " left"
 	}
 	return text
-}
-
-func formatTimeLeft(d time.Duration) string {
-	if d < time.Minute {
-		return fmt.Sprintf("%ds", max(1, int(d.Round(time.Second)/time.Second)))
-	}
-	return fmt.Sprintf("%dm", int(d.Round(time.Minute)/time.Minute))
-}
-
-// formatBytes formats a size in powers of ten, as registries do.
-func formatBytes(n int64) string {
-	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.1fGB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%dMB", n/1e6)
-	default:
-		return fmt.Sprintf("%dkB", max(1, n/1e3))
-	}
 }

@@ -45,14 +45,6 @@ func TestPullProgress_Format(t *testing.T) {
 	})
 }
 
-func TestFormatBytes(t *testing.T) {
-	for n, want := range map[int64]string{0: "1kB", 999: "1kB", 120e3: "120kB", 3e6: "3MB", 999e6: "999MB", 8.14e9: "8.1GB"} {
-		if got := formatBytes(n); got != want {
-			t.Errorf("%d is %s, want %s", n, got, want)
-		}
-	}
-}
-
 // The messages come from several versions of Docker.
 func TestTranslateError(t *testing.T) {
 	for _, c := range []struct {

@@ -13,8 +13,8 @@ import (
 )
 
 func TestEvents(t *testing.T) {
-	f := newFake(t)
-	u := newUser(t, f)
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
 	one, at := 1, time.Now().Add(-time.Minute)
 	f.events = [][]api.EventView{{
 		{ID: 7, At: at, Kind: dstack.EventApplied, Revision: 4, User: "ann", Message: "revision 4, rolling"},
@@ -23,37 +23,37 @@ func TestEvents(t *testing.T) {
 	}, {{ID: 10, At: time.Now(), Kind: dstack.EventRolledBack, From: "4", To: "3", Message: "revision 4 did not become ready"}}}
 	polls := f.events
 
-	got := u.types("events", "web")
-	got.want(t, ExitDone, []string{"revision 4", "revision 4, rolling · by ann", "1 → 3", "replica 1", "starting → ready"}, nil)
+	got := u.run("events", "web")
+	got.check(t, ExitDone, []string{"revision 4", "revision 4, rolling · by ann", "1 → 3", "replica 1", "starting → ready"}, nil)
 	if strings.Contains(got.out, "\x1b") {
-		t.Errorf("control characters pass: %q", got.out)
+		t.Errorf("control characters were printed: %q", got.out)
 	}
-	f.polls = nil
-	if got := u.types("events", "web", "--since", "10s"); strings.Contains(got.out, "ready") {
-		t.Errorf("older ones are shown: %s", got.out)
+	f.eventRequests = nil
+	if got := u.run("events", "web", "--since", "10s"); strings.Contains(got.out, "ready") {
+		t.Errorf("older events were printed: %s", got.out)
 	}
-	f.polls = nil
+	f.eventRequests = nil
 	var events []api.EventView
-	if got := u.types("events", "web", "-o", "json", "-n", "5"); json.Unmarshal([]byte(got.out), &events) != nil || len(events) != 3 || f.polls[0].Limit != 5 {
-		t.Errorf("got %s for %+v", got.out, f.polls)
+	if got := u.run("events", "web", "-o", "json", "-n", "5"); json.Unmarshal([]byte(got.out), &events) != nil || len(events) != 3 || f.eventRequests[0].Limit != 5 {
+		t.Errorf("got %s for %+v", got.out, f.eventRequests)
 	}
 
-	f.polls, f.events = nil, polls
+	f.eventRequests, f.events = nil, polls
 	ctx, press := context.WithCancel(t.Context())
 	defer time.AfterFunc(200*time.Millisecond, press).Stop()
 	u.ctx = ctx
-	u.types("events", "web", "-f").want(t, ExitDone, []string{"starting → ready", "rolled back", "4 → 3"}, nil)
-	f.mu.Lock() // the last poll had no answer
+	u.run("events", "web", "-f").check(t, ExitDone, []string{"starting → ready", "rolled back", "4 → 3"}, nil)
+	f.mu.Lock() // the last request is still waiting
 	defer f.mu.Unlock()
-	if len(f.polls) != 3 || f.polls[1].After != 9 || f.polls[2].After != 10 || f.polls[1].WaitSeconds == 0 {
-		t.Errorf("polled %+v", f.polls)
+	if len(f.eventRequests) != 3 || f.eventRequests[1].After != 9 || f.eventRequests[2].After != 10 || f.eventRequests[1].WaitSeconds == 0 {
+		t.Errorf("requested %+v", f.eventRequests)
 	}
-	u.types("events", "web", "-n", "0").want(t, ExitInvalid, nil, []string{"from 1 to 1000"})
+	u.run("events", "web", "-n", "0").check(t, ExitInvalid, nil, []string{"from 1 to 1000"})
 }
 
 func TestHistoryAndRollback(t *testing.T) {
-	f := newFake(t)
-	u := newUser(t, f)
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
 	at := time.Now().Add(-time.Hour)
 	f.history = []api.RevisionView{
 		{Num: 5, Status: dstack.RevisionFailed, At: at, User: "ann", Reason: "replica 0 exited with code 1", Changes: []api.Change{{Path: "commands.0", From: "a", To: "b"}}},
@@ -61,35 +61,35 @@ func TestHistoryAndRollback(t *testing.T) {
 		{Num: 3, Status: dstack.RevisionPending, At: at},
 		{Num: 2, Status: dstack.RevisionReady, At: at},
 	}
-	u.types("history", "web").want(t, ExitDone, []string{"5         failed", "commands.0", "exited with code 1", "4 *       serves", "brings back 2", "3         replaced", "2         served"}, nil)
-	u.types("history", "web", "-v").want(t, ExitDone, []string{"commands.0   a  →  b"}, nil)
+	u.run("history", "web").check(t, ExitDone, []string{"5         failed", "commands.0", "exited with code 1", "4 *       serves", "rollback to 2", "3         replaced", "2         served"}, nil)
+	u.run("history", "web", "-v").check(t, ExitDone, []string{"commands.0   a  →  b"}, nil)
 
-	f.views = life(api.RunView{Status: api.StatusUpdating, Revision: 6}, api.RunView{Status: api.StatusReady, Revision: 6, ReadyAt: &at})
-	u.types("rollback", "web", "-y").want(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web goes back: revision 6 is what 2 was", "web is ready"})
-	u.types("rollback", "web", "--to", "3", "-y", "-d").want(t, ExitDone, nil, []string{"revision 6 is what 3 was"})
-	if len(f.backs) != 2 || f.backs[0].Revision != 4 || f.backs[0].To != 2 || f.backs[1].To != 3 {
-		t.Errorf("asked for %+v", f.backs)
+	f.views = runViews(api.RunView{Status: api.StatusUpdating, Revision: 6}, api.RunView{Status: api.StatusReady, Revision: 6, ReadyAt: &at})
+	u.run("rollback", "web", "-y").check(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"web rolls back: revision 6 is a copy of revision 2", "web is ready"})
+	u.run("rollback", "web", "--to", "3", "-y", "-d").check(t, ExitDone, nil, []string{"revision 6 is a copy of revision 3"})
+	if len(f.rollbacks) != 2 || f.rollbacks[0].Revision != 4 || f.rollbacks[0].To != 2 || f.rollbacks[1].To != 3 {
+		t.Errorf("requested %+v", f.rollbacks)
 	}
 }
 
 func TestExplain(t *testing.T) {
-	f := newFake(t)
-	u := newUser(t, f)
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
 	f.explain = api.Explanation{RunName: "web", Status: api.StatusReady, DesiredReplicas: 2, Ready: 2, Min: 1, Max: 4,
 		Decision: autoscale.Decision{Reason: "14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2", NextAt: time.Now().Add(10 * time.Minute)},
 		Load:     api.LoadView{InFlight: 9, Held: 1}, Obstacles: []string{"replica 1 is waiting: no machine suits"}}
-	u.types("explain", "web").want(t, ExitDone, []string{"wants 2 replicas, has 2 ready\n", "ceil(14.2 / 10) = 2", "range 1..4 · in flight 9 · held 1", "could change at ", "replica 1 is waiting"}, nil)
+	u.run("explain", "web").check(t, ExitDone, []string{"2 replicas desired, 2 ready\n", "ceil(14.2 / 10) = 2", "range 1..4 · in flight 9 · held 1", "could change at ", "replica 1 is waiting"}, nil)
 	var x api.Explanation
-	if got := u.types("explain", "web", "-o", "json"); json.Unmarshal([]byte(got.out), &x) != nil || x.DesiredReplicas != 2 {
+	if got := u.run("explain", "web", "-o", "json"); json.Unmarshal([]byte(got.out), &x) != nil || x.DesiredReplicas != 2 {
 		t.Errorf("got %s", got.out)
 	}
-	f.list = life(api.RunView{Status: api.StatusSleeping, DesiredReplicas: 0, Min: 0, Max: 2})
-	u.types("ps", "-v").want(t, ExitDone, []string{"sleeping  0 of 0..2", "ceil(14.2 / 10) = 2"}, nil)
+	f.list = runViews(api.RunView{Status: api.StatusSleeping, DesiredReplicas: 0, Min: 0, Max: 2})
+	u.run("ps", "-v").check(t, ExitDone, []string{"sleeping  0 of 0..2", "ceil(14.2 / 10) = 2"}, nil)
 }
 
-func TestEvents_TimesAndWords(t *testing.T) {
-	f := newFake(t)
-	u := newUser(t, f)
+func TestEvents_FormatsTable(t *testing.T) {
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
 	long := strings.Repeat("because ", 40) + "of that"
 	at := time.Now().Add(-3 * time.Minute)
 	f.events = [][]api.EventView{{
@@ -97,29 +97,29 @@ func TestEvents_TimesAndWords(t *testing.T) {
 		{ID: 2, At: at, Kind: dstack.EventReplica, To: "waiting", Message: long},
 		{ID: 3, At: at, Kind: dstack.EventRolledBack, From: "4", To: "3"},
 	}, {}, {}, {}}
-	got := u.types("events", "web")
-	got.want(t, ExitDone, []string{" TIME    WHAT         CHANGE      WHY\n", " 3m ago  applied      revision 4  by ann\n",
+	got := u.run("events", "web")
+	got.check(t, ExitDone, []string{" TIME    WHAT         CHANGE      WHY\n", " 3m ago  applied      revision 4  by ann\n",
 		" 3m ago  replicas     → waiting   " + long + "\n", " 3m ago  rolled back  4 → 3       -\n"}, nil)
-	u.types("events", "web").want(t, ExitDone, nil, []string{"nothing happened to web\n"})
-	u.types("events", "web", "--since", "1h").want(t, ExitDone, nil, []string{"nothing happened to web since 1h\n"})
-	u.types("events", "web", "-o", "json").want(t, ExitDone, []string{"[]\n"}, nil)
-	u.types("events", "web", "--since", "yesterday").want(t, ExitInvalid, nil, []string{"--since: `yesterday` is not a time"})
-	f.list = life(ready)
-	f.refuse["events"] = refusal{400, `{"detail":[{"msg":"Run not found","code":"resource_not_exists"}]}`}
-	u.types("events", "wbe").want(t, ExitFailed, nil, []string{"there is no run `wbe`", "did you mean `web`?"})
-	u.types("events").want(t, ExitInvalid, nil, []string{"dstack events wants the name of a run"})
+	u.run("events", "web").check(t, ExitDone, nil, []string{"web has no events\n"})
+	u.run("events", "web", "--since", "1h").check(t, ExitDone, nil, []string{"web has no events since 1h\n"})
+	u.run("events", "web", "-o", "json").check(t, ExitDone, []string{"[]\n"}, nil)
+	u.run("events", "web", "--since", "yesterday").check(t, ExitInvalid, nil, []string{"--since: `yesterday` is not a time"})
+	f.list = runViews(readyView)
+	f.refusals["events"] = refusal{400, `{"detail":[{"msg":"Run not found","code":"resource_not_exists"}]}`}
+	u.run("events", "wbe").check(t, ExitFailed, nil, []string{"there is no run `wbe`", "did you mean `web`?"})
+	u.run("events").check(t, ExitInvalid, nil, []string{"dstack events needs the name of a run"})
 }
 
-func TestEvents_FollowedAsJSONPastAnAbsence(t *testing.T) {
-	f := newFake(t)
-	u := newUser(t, f)
+func TestEvents_FollowsAcrossARestartOfTheServer(t *testing.T) {
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
 	f.events = [][]api.EventView{{{ID: 7, Kind: dstack.EventApplied}}, {{ID: 8, Kind: dstack.EventReady}}}
-	f.cutEvents = 5 // more than one call tries
+	f.failingEvents = 5 // more than the client's own retries
 	ctx, press := context.WithCancel(t.Context())
 	defer time.AfterFunc(2*time.Second, press).Stop()
 	u.ctx = ctx
-	got := u.types("events", "web", "-f", "-o", "json")
-	got.want(t, ExitDone, nil, []string{"cannot reach the dstack server", "trying again"})
+	got := u.run("events", "web", "-f", "-o", "json")
+	got.check(t, ExitDone, nil, []string{"cannot reach the dstack server", "trying again"})
 	lines := strings.Split(strings.TrimSpace(got.out), "\n")
 	if len(lines) != 2 {
 		t.Fatalf("got %s", got.out)
@@ -132,12 +132,12 @@ func TestEvents_FollowedAsJSONPastAnAbsence(t *testing.T) {
 	}
 }
 
-func TestEvents_FitTheTerminal(t *testing.T) {
-	s, out := onTerminal(60)
-	w := &watchingEvents{app: &app{screen: s}, follow: true}
+func TestEvents_FitsTheTerminal(t *testing.T) {
+	s, out := newTerminalScreen(60)
+	w := &eventsCommand{app: &app{screen: s}, follow: true}
 	event := api.EventView{At: time.Now(), Kind: dstack.EventScaled, From: "1", To: "3", Message: "14.2 requests a second over the last 60s"}
-	for range 2 { // the head comes once, and columns stay
-		if err := w.printTable([]api.EventView{event}); err != nil {
+	for range 2 { // the header is printed once, and the widths do not change
+		if err := w.printEventTable([]api.EventView{event}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -147,7 +147,7 @@ func TestEvents_FitTheTerminal(t *testing.T) {
 	}
 }
 
-func TestExplained_WhenItMayChange(t *testing.T) {
+func TestDescribeNextChange(t *testing.T) {
 	now := time.Now()
 	scaling := &api.ScalingView{UpDelay: 300, DownDelay: 600}
 	for _, c := range []struct {
@@ -164,25 +164,25 @@ func TestExplained_WhenItMayChange(t *testing.T) {
 		{"the way is not known", 2, 2, now.Add(time.Minute), now, scaling, "could change at %s at the earliest, in 1m"},
 	} {
 		x := api.Explanation{Scaling: c.scaling, ScaledAt: c.scaled, Decision: autoscale.Decision{Target: c.target, DesiredReplicas: c.wanted, NextAt: c.at}}
-		if want := strings.ReplaceAll(c.want, "%s", c.at.Local().Format("15:04:05")); nextChange(x, now) != want {
-			t.Errorf("%s: %q, want %q", c.name, nextChange(x, now), want)
+		if want := strings.ReplaceAll(c.want, "%s", c.at.Local().Format("15:04:05")); describeNextChange(x, now) != want {
+			t.Errorf("%s: %q, want %q", c.name, describeNextChange(x, now), want)
 		}
 	}
-	got := strings.Join(explained(api.Explanation{Status: api.StatusReady, DesiredReplicas: 1, Min: 1, Max: 1, Obstacles: []string{"a\x1b[2J"}}, now), "\n")
-	if want := "wants 1 replica, has 0 ready\n   no gateway has told lately what comes in\n   a"; got != want {
+	got := strings.Join(explanationLines(api.Explanation{Status: api.StatusReady, DesiredReplicas: 1, Min: 1, Max: 1, Obstacles: []string{"a\x1b[2J"}}, now), "\n")
+	if want := "1 replica desired, 0 ready\n   no recent load report from a gateway\n   a"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got := explained(api.Explanation{RunName: "web", Status: api.StatusStopped}, now)[0]; got != "web is stopped, and wants no replica" {
+	if got := explanationLines(api.Explanation{RunName: "web", Status: api.StatusStopped}, now)[0]; got != "web is stopped and needs no replicas" {
 		t.Errorf("got %q", got)
 	}
 }
 
-func TestPS_OfRunsThatScaleAndChange(t *testing.T) {
-	f := newFake(t)
-	u := newUser(t, f)
+func TestPS_ShowsScalingAndUpdates(t *testing.T) {
+	f := newFakeServer(t)
+	u := newTestUser(t, f)
 	retry := time.Now().Add(40*time.Second + 500*time.Millisecond)
 	f.explain.Decision.Reason = "14.2 requests a second"
-	f.list = life(
+	f.list = runViews(
 		api.RunView{Status: api.StatusReady, DesiredReplicas: 2, Min: 1, Max: 4, RolledBack: &api.RollbackView{From: 4, To: 3, Reason: "replica 0 exited with code 1"}},
 		api.RunView{Status: api.StatusUpdating, DesiredReplicas: 2, Ready: 1, Serving: 3, Reason: "updating to revision 4", Replicas: []api.ReplicaView{
 			{Num: 0, Status: dstack.ReplicaDraining, Progress: "finishes 3 requests"},
@@ -195,33 +195,33 @@ func TestPS_OfRunsThatScaleAndChange(t *testing.T) {
 	for i := range f.list {
 		f.list[i].ID = dstack.RunID(f.list[i].Name)
 	}
-	got := u.types("ps")
-	got.want(t, ExitDone, []string{" web      ready     2 of 1..4 ", "revision 4 was rolled back to 3: replica 0 exited with code 1\n",
+	got := u.run("ps")
+	got.check(t, ExitDone, []string{" web      ready     2 of 1..4 ", "revision 4 was rolled back to 3: replica 0 exited with code 1\n",
 		" new      updating  3 of 2 ", "replica 0 finishes 3 requests\n", "replica 1 is unhealthy: GET /health answered 500\n", "replica 2 is draining: replaced by revision 4\n",
-		" mixtral  degraded  1 of 2 ", "replica 1 waits: no machine suits: 2×H100 at most $8, next try in 40s\n", " whisper  sleeping  0 of 0..2 "}, nil)
+		" mixtral  degraded  1 of 2 ", "replica 1 is waiting: no machine suits: 2×H100 at most $8, next try in 40s\n", " whisper  sleeping  0 of 0..2 "}, nil)
 	if strings.Contains(got.out, "no request for 10m") || strings.Contains(got.out, "updating to") {
-		t.Errorf("the status is told twice:\n%s", got.out)
+		t.Errorf("the status is repeated:\n%s", got.out)
 	}
-	for _, path := range f.asked {
+	for _, path := range f.requests {
 		if strings.HasSuffix(path, "/explain") {
-			t.Error("it asks why without -v")
+			t.Error("there was an explain request without -v")
 		}
 	}
-	f.asked = nil
-	u.types("ps", "-v").want(t, ExitDone, []string{"  wants 2: 14.2 requests a second\n", "  wants 0: 14.2 requests a second\n"}, nil)
+	f.requests = nil
+	u.run("ps", "-v").check(t, ExitDone, []string{"  2 desired: 14.2 requests a second\n", "  0 desired: 14.2 requests a second\n"}, nil)
 	asked := 0
-	for _, path := range f.asked {
+	for _, path := range f.requests {
 		if strings.HasSuffix(path, "/explain") {
 			asked++
 		}
 	}
 	if asked != 2 {
-		t.Errorf("it asked why %d times, of two runs that scale", asked)
+		t.Errorf("there were %d explain requests for two runs that scale", asked)
 	}
 }
 
-func TestStatusPaint_EveryStatusIsKnown(t *testing.T) {
-	for status, want := range map[string]paint{
+func TestStatusPaint_KnowsEveryStatus(t *testing.T) {
+	for status, want := range map[string]textStyle{
 		"ready": green, "sleeping": dim, "degraded": yellow, "failing": yellow, "failed": red, "stopped": dim,
 		"unhealthy": yellow, "restarting": yellow, "draining": dim, "terminating": dim, "terminated": dim,
 	} {
@@ -236,17 +236,17 @@ func TestStatusPaint_EveryStatusIsKnown(t *testing.T) {
 	}
 }
 
-func TestStop_SaysWhatIsWaitedFor(t *testing.T) {
-	f := newFake(t)
-	f.views = life(ready, api.RunView{Status: api.StatusStopping, Replicas: []api.ReplicaView{
-		{Num: 0, Status: dstack.ReplicaDraining, Reason: "replica 0 finishes 3 requests, up to 30s"}}}, stopped)
-	newUser(t, f).types("stop", "web", "-y").want(t, ExitDone, nil, []string{"   replica 0  finishes 3 requests, up to 30s\n", "web is stopped"})
+func TestStop_ShowsDrainingReplicas(t *testing.T) {
+	f := newFakeServer(t)
+	f.views = runViews(readyView, api.RunView{Status: api.StatusStopping, Replicas: []api.ReplicaView{
+		{Num: 0, Status: dstack.ReplicaDraining, Progress: "finishes 3 requests"}}}, stoppedView)
+	newTestUser(t, f).run("stop", "web", "-y").check(t, ExitDone, nil, []string{"   replica 0  finishes 3 requests\n", "web is stopped"})
 }
 
-func TestCompletion_OfRunNames(t *testing.T) {
-	f := newFake(t)
-	f.list = life(ready)
+func TestCompletion_CompletesRunNames(t *testing.T) {
+	f := newFakeServer(t)
+	f.list = runViews(readyView)
 	for _, command := range []string{"events", "history", "rollback", "explain", "ps", "logs", "stop"} {
-		newUser(t, f).types("__complete", command, "").want(t, ExitDone, []string{"web\n"}, nil)
+		newTestUser(t, f).run("__complete", command, "").check(t, ExitDone, []string{"web\n"}, nil)
 	}
 }

@@ -6,23 +6,23 @@ import (
 	"unicode/utf8"
 )
 
-// cleanLine makes one harmless line of text that came from elsewhere: no
-// control characters, no line breaks, nothing that reorders what stands there.
+// cleanLine makes foreign text safe to print: one line, without control
+// characters, terminal sequences and characters that reorder text.
 func cleanLine(text string) string {
 	return strings.TrimSpace(strings.Map(func(r rune) rune {
 		switch {
 		case r == '\t' || r == '\n' || r == '\r':
 			return ' '
-		case hidden(r):
+		case isHidden(r):
 			return -1
 		}
 		return r
 	}, strings.ToValidUTF8(withoutEscapes(text, false), "\uFFFD")))
 }
 
-// cleanOutput makes a line of a program's output harmless for a terminal.
-// Colours stay, and end with the line; of a progress line that draws over
-// itself, the last drawing stays.
+// cleanOutput makes a line of a program's output safe for a terminal. Colours are
+// kept, and reset at the end. Of a line that overwrites itself, such as a
+// progress bar, the last state is kept.
 func cleanOutput(line []byte) string {
 	text := strings.ToValidUTF8(string(line), "\uFFFD")
 	text = strings.TrimRight(text, "\r")
@@ -32,7 +32,7 @@ func cleanOutput(line []byte) string {
 	text = withoutEscapes(text, true)
 	coloured := strings.Contains(text, "\x1b[")
 	text = strings.Map(func(r rune) rune {
-		if r != '\t' && r != '\x1b' && hidden(r) {
+		if r != '\t' && r != '\x1b' && isHidden(r) {
 			return -1
 		}
 		return r
@@ -43,15 +43,15 @@ func cleanOutput(line []byte) string {
 	return text
 }
 
-// hidden are characters that a reader cannot see, and that change what the
-// terminal shows: controls of both sets, and those of bidirectional text.
-func hidden(r rune) bool {
+// isHidden reports whether a character is invisible and changes what a terminal
+// shows: control characters and those of bidirectional text.
+func isHidden(r rune) bool {
 	return unicode.Is(unicode.Cc, r) || r == 0x061C || r == 0x200E || r == 0x200F || r == 0x2028 || r == 0x2029 ||
 		(r >= 0x202A && r <= 0x202E) || (r >= 0x2066 && r <= 0x2069)
 }
 
-// withoutEscapes removes the control sequences of terminals, whole. With
-// colours, those of the form ESC [ digits m stay.
+// withoutEscapes removes terminal sequences. With colours, it keeps those of the
+// form ESC [ digits m.
 func withoutEscapes(text string, colours bool) string {
 	if !strings.ContainsAny(text, "\x1b\u009b\u009d\u0090") {
 		return text
@@ -80,6 +80,7 @@ func withoutEscapes(text string, colours bool) string {
 	return b.String()
 }
 
+// isColour reports whether a sequence is of the form ESC [ digits m.
 func isColour(sequence string) bool {
 	inner, ok := strings.CutPrefix(sequence, "\x1b[")
 	if !ok || !strings.HasSuffix(inner, "m") {
@@ -88,7 +89,7 @@ func isColour(sequence string) bool {
 	return strings.Trim(inner[:len(inner)-1], "0123456789;:") == ""
 }
 
-// afterEscape is what follows the sequence that text begins with.
+// afterEscape returns the text after the sequence that it begins with.
 func afterEscape(text string) string {
 	if len(text) < 2 {
 		return ""
@@ -106,6 +107,7 @@ func afterEscape(text string) string {
 	return rest[1:]
 }
 
+// afterCSI returns the text after the rest of a control sequence (CSI).
 func afterCSI(text string) string {
 	for i := range len(text) {
 		if c := text[i]; c < 0x20 || c > 0x7e {
@@ -117,8 +119,8 @@ func afterCSI(text string) string {
 	return ""
 }
 
-// afterString skips a title or another text meant for the terminal, up to
-// its end (BEL or ST), else all of it.
+// afterString returns the text after a control string, such as a window title:
+// after its terminator (BEL or ST), or "" without one.
 func afterString(text string) string {
 	for i := range len(text) {
 		switch {

@@ -6,26 +6,26 @@ import (
 	"errors"
 )
 
-// ordered is a JSON object that keeps the order of its keys: templates see
-// it.
-type ordered struct {
-	names  []string
+// orderedObject is a JSON object that keeps the order of its keys, because
+// templates can print it.
+type orderedObject struct {
+	keys   []string
 	values map[string]json.RawMessage
 }
 
-// set gives a key its value, in its old place if it has one.
-func (o *ordered) set(name string, value json.RawMessage) {
+// setKey sets the value of a key. A new key comes last.
+func (o *orderedObject) setKey(name string, value json.RawMessage) {
 	if o.values == nil {
 		o.values = map[string]json.RawMessage{}
 	}
 	if _, there := o.values[name]; !there {
-		o.names = append(o.names, name)
+		o.keys = append(o.keys, name)
 	}
 	o.values[name] = value
 }
 
-// read sets every key of an object.
-func (o *ordered) read(text []byte) error {
+// merge sets every key of a JSON object.
+func (o *orderedObject) merge(text []byte) error {
 	d := json.NewDecoder(bytes.NewReader(text))
 	if start, err := d.Token(); err != nil || start != json.Delim('{') {
 		return errors.New("it is not a JSON object")
@@ -35,24 +35,24 @@ func (o *ordered) read(text []byte) error {
 		if err != nil {
 			return err
 		}
-		key, _ := name.(string) // a key is always text
+		key, _ := name.(string) // keys are strings
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
 			return err
 		}
-		o.set(key, value)
+		o.setKey(key, value)
 	}
 	return nil
 }
 
-func (o *ordered) json() []byte {
+func (o *orderedObject) encode() []byte {
 	var b bytes.Buffer
 	b.WriteByte('{')
-	for i, name := range o.names {
+	for i, name := range o.keys {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.Write(quotedJSON(name))
+		b.Write(encodeString(name))
 		b.WriteByte(':')
 		b.Write(o.values[name])
 	}
@@ -60,9 +60,9 @@ func (o *ordered) json() []byte {
 	return b.Bytes()
 }
 
-func quotedJSON(text string) json.RawMessage {
+func encodeString(text string) json.RawMessage {
 	quoted, err := json.Marshal(text)
-	if err != nil { // text always is JSON
+	if err != nil { // not reached: strings always encode
 		return json.RawMessage(`""`)
 	}
 	return quoted

@@ -13,19 +13,19 @@ import (
 	"golang.org/x/term"
 )
 
-// interactive says whether there is somebody to answer.
-func (s *screen) interactive() bool {
+// isInteractive reports whether the input is a terminal.
+func (s *screen) isInteractive() bool {
 	f, ok := s.in.(*os.File)
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// confirm asks a yes-or-no question; the answer is no unless it begins with
-// y. Where nobody can answer it is an error that names -y.
+// confirm asks a yes-or-no question; the default answer is no. Without a terminal
+// it returns an error that names -y.
 func (s *screen) confirm(ctx context.Context, question string) (bool, error) {
-	if !s.interactive() {
-		return false, invalid("add -y to say yes beforehand", "cannot ask %q: the input is not a terminal", question)
+	if !s.isInteractive() {
+		return false, invalidInput("add -y to answer yes", "cannot ask %q: the input is not a terminal", question)
 	}
-	answer, err := s.prompt(ctx, question+" [y/N] ")
+	answer, err := s.readLine(ctx, question+" [y/N] ")
 	if err != nil {
 		return false, err
 	}
@@ -33,8 +33,8 @@ func (s *screen) confirm(ctx context.Context, question string) (bool, error) {
 	return answer == "y" || answer == "yes", nil
 }
 
-// prompt reads one line; an interrupt ends the reading.
-func (s *screen) prompt(ctx context.Context, words string) (string, error) {
+// readLine prints a prompt and reads one line. It fails when ctx ends.
+func (s *screen) readLine(ctx context.Context, words string) (string, error) {
 	fmt.Fprint(s.err, words)
 	reader, err := cancelreader.NewReader(s.in)
 	if err != nil {
@@ -56,8 +56,8 @@ func (s *screen) prompt(ctx context.Context, words string) (string, error) {
 	return line, nil
 }
 
-// secret reads one line without showing it.
-func (s *screen) secret(words string) (string, error) {
+// readSecret prints a prompt and reads one line without echo.
+func (s *screen) readSecret(words string) (string, error) {
 	f, ok := s.in.(*os.File)
 	if !ok {
 		return "", errors.New("the input is not a terminal")

@@ -20,38 +20,37 @@ import (
 	"dstack/internal/dstack"
 )
 
-// fake is a server that says what a test tells it to.
-type fake struct {
+// fakeServer answers requests as a test sets it up, and records them.
+type fakeServer struct {
 	*httptest.Server
-	mu      sync.Mutex
-	preview api.Preview
-	views   []api.RunView // what the run becomes, one look after the other
-	looked  int
-	list    []api.RunView
-	run     *api.Run
-	logs    [][]api.LogEntry  // what each opened stream brings
-	events  [][]api.EventView // what each poll brings
-	history []api.RevisionView
-	explain api.Explanation
+	mu           sync.Mutex
+	preview      api.Preview
+	views        []api.RunView // the views of the run, one per request
+	viewRequests int
+	list         []api.RunView
+	logs         [][]api.LogEntry  // the entries of each stream
+	events       [][]api.EventView // the events of each request
+	history      []api.RevisionView
+	explain      api.Explanation
 
 	// Faults.
-	refuse    map[string]refusal // path's end → answer
-	cutView   int                // so many looks end without an answer
-	cutEvents int                // so many polls for more events do
-	cutLogs   int                // so many streams end in the middle of a line
-	cutCode   bool               // uploads end half way
+	refusals      map[string]refusal // last element of the path → answer
+	failingViews  int                // number of view requests without an answer
+	failingEvents int                // number of event requests without an answer
+	brokenStreams int                // number of streams that break in a line
+	failingUpload bool               // uploads break
 
-	// What came.
-	asked    []string
-	applied  []api.ApplyRequest
-	uploads  map[string][]byte
-	repos    []api.InitRepo
-	stopped  []api.StopRuns
-	polls    []api.EventsRequest
-	backs    []api.RollbackRequest
-	deleted  []string
-	follows  []api.FollowLogs
-	streamed int
+	// The recorded requests.
+	requests      []string
+	applied       []api.ApplyRequest
+	uploads       map[string][]byte
+	repos         []api.InitRepo
+	stopped       []api.StopRuns
+	eventRequests []api.EventsRequest
+	rollbacks     []api.RollbackRequest
+	deleted       []string
+	logRequests   []api.FollowLogs
+	logStreams    int
 }
 
 type refusal struct {
@@ -59,34 +58,34 @@ type refusal struct {
 	body   any
 }
 
-func newFake(t *testing.T) *fake {
-	f := &fake{refuse: map[string]refusal{}, uploads: map[string][]byte{}}
-	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
+func newFakeServer(t *testing.T) *fakeServer {
+	f := &fakeServer{refusals: map[string]refusal{}, uploads: map[string][]byte{}}
+	f.Server = httptest.NewServer(http.HandlerFunc(f.serveHTTP))
 	t.Cleanup(f.Close)
 	return f
 }
 
-func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
+func (f *fakeServer) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
-	f.asked = append(f.asked, r.URL.Path)
-	refused, no := f.refuse[r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]]
+	f.requests = append(f.requests, r.URL.Path)
+	refused, no := f.refusals[r.URL.Path[strings.LastIndex(r.URL.Path, "/")+1:]]
 	f.mu.Unlock()
 	switch {
 	case r.Header.Get("Authorization") != "Bearer dst_good":
-		answer(w, 403, api.ErrorBody{Detail: map[string]any{"msg": "Invalid token"},
+		writeAnswer(w, 403, api.ErrorBody{Detail: map[string]any{"msg": "Invalid token"},
 			Error: api.ErrorView{Kind: dstack.Unauthorized, Message: "this token is not known", Hint: "give it again: dstack config"}})
 	case no:
-		answer(w, refused.status, refused.body)
+		writeAnswer(w, refused.status, refused.body)
 	case strings.HasSuffix(r.URL.Path, "/logs/follow"):
-		f.follow(w, r)
+		f.streamLogs(w, r)
 	case strings.HasSuffix(r.URL.Path, "/repos/upload_code"):
-		f.upload(w, r)
+		f.acceptUpload(w, r)
 	default:
-		f.call(w, r)
+		f.answerCall(w, r)
 	}
 }
 
-func answer(w http.ResponseWriter, status int, body any) {
+func writeAnswer(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	if text, ok := body.(string); ok {
@@ -96,75 +95,73 @@ func answer(w http.ResponseWriter, status int, body any) {
 	json.NewEncoder(w).Encode(body)
 }
 
-func (f *fake) call(w http.ResponseWriter, r *http.Request) {
+func (f *fakeServer) answerCall(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch path := r.URL.Path; {
 	case strings.HasPrefix(path, "/api/projects/"):
-		answer(w, 200, api.Project{ProjectName: strings.ToLower(strings.Split(path, "/")[3])})
+		writeAnswer(w, 200, api.Project{ProjectName: strings.ToLower(strings.Split(path, "/")[3])})
 	case strings.HasSuffix(path, "/repos/init"):
-		f.repos = append(f.repos, body[api.InitRepo](r))
-		answer(w, 200, nil)
+		f.repos = append(f.repos, decodeBody[api.InitRepo](r))
+		writeAnswer(w, 200, nil)
 	case strings.HasSuffix(path, "/runs/preview"):
-		got := body[api.RunSpecRequest](r)
+		got := decodeBody[api.RunSpecRequest](r)
 		preview := f.preview
 		preview.Plan.RunSpec, preview.Plan.User = got.RunSpec, "admin"
-		answer(w, 200, preview)
+		writeAnswer(w, 200, preview)
 	case strings.HasSuffix(path, "/runs/apply"):
-		f.applied = append(f.applied, body[api.ApplyRequest](r))
-		answer(w, 200, f.views[0])
-	case strings.HasSuffix(path, "/runs/get"):
-		answer(w, 200, f.run)
+		f.applied = append(f.applied, decodeBody[api.ApplyRequest](r))
+		writeAnswer(w, 200, f.views[0])
 	case strings.HasSuffix(path, "/runs/view"):
-		f.view(w, r)
+		f.answerView(w, r)
 	case path == "/api/runs/views":
 		f.answerList(w, r)
 	case strings.HasSuffix(path, "/runs/stop"):
-		f.stopped = append(f.stopped, body[api.StopRuns](r))
-		answer(w, 200, nil)
+		f.stopped = append(f.stopped, decodeBody[api.StopRuns](r))
+		writeAnswer(w, 200, nil)
 	case strings.HasSuffix(path, "/runs/delete"):
-		f.deleted = append(f.deleted, body[api.DeleteRuns](r).RunsNames...)
-		answer(w, 200, nil)
+		f.deleted = append(f.deleted, decodeBody[api.DeleteRuns](r).RunsNames...)
+		writeAnswer(w, 200, nil)
 	case strings.HasSuffix(path, "/runs/events"):
-		ask := body[api.EventsRequest](r)
-		if ask.After > 0 && f.cutEvents > 0 {
-			f.cutEvents--
+		ask := decodeBody[api.EventsRequest](r)
+		if ask.After > 0 && f.failingEvents > 0 {
+			f.failingEvents--
 			panic(http.ErrAbortHandler)
 		}
-		f.polls = append(f.polls, ask)
-		if n := len(f.polls); n <= len(f.events) {
-			answer(w, 200, f.events[n-1])
+		f.eventRequests = append(f.eventRequests, ask)
+		if n := len(f.eventRequests); n <= len(f.events) {
+			writeAnswer(w, 200, f.events[n-1])
 			return
 		}
 		f.mu.Unlock()
 		<-r.Context().Done()
 		f.mu.Lock()
 	case strings.HasSuffix(path, "/runs/history"):
-		answer(w, 200, f.history)
+		writeAnswer(w, 200, f.history)
 	case strings.HasSuffix(path, "/runs/rollback"):
-		f.backs = append(f.backs, body[api.RollbackRequest](r))
-		answer(w, 200, f.views[0])
+		f.rollbacks = append(f.rollbacks, decodeBody[api.RollbackRequest](r))
+		writeAnswer(w, 200, f.views[0])
 	case strings.HasSuffix(path, "/runs/explain"):
-		answer(w, 200, f.explain)
+		writeAnswer(w, 200, f.explain)
 	default:
-		answer(w, 404, `{"detail":"Not Found"}`)
+		writeAnswer(w, 404, `{"detail":"Not Found"}`)
 	}
 }
 
-func (f *fake) view(w http.ResponseWriter, r *http.Request) {
-	ask := body[api.RunViewRequest](r)
-	if f.cutView > 0 {
-		f.cutView--
+func (f *fakeServer) answerView(w http.ResponseWriter, r *http.Request) {
+	ask := decodeBody[api.RunViewRequest](r)
+	if f.failingViews > 0 {
+		f.failingViews--
 		panic(http.ErrAbortHandler)
 	}
 	for len(f.views) > 0 && f.views[0].Name == ask.RunName {
-		at := min(f.looked, len(f.views)-1)
-		f.looked++
+		at := min(f.viewRequests, len(f.views)-1)
+		f.viewRequests++
 		if ask.After == "" || f.views[at].Version != ask.After {
-			answer(w, 200, f.views[at])
+			writeAnswer(w, 200, f.views[at])
 			return
 		}
-		if at == len(f.views)-1 { // nothing more happens
+		if at == len(f.views)-1 { // the run does not change any more
 			f.mu.Unlock()
 			<-r.Context().Done()
 			f.mu.Lock()
@@ -173,35 +170,35 @@ func (f *fake) view(w http.ResponseWriter, r *http.Request) {
 	}
 	for _, v := range f.list {
 		if v.Name == ask.RunName {
-			answer(w, 200, v)
+			writeAnswer(w, 200, v)
 			return
 		}
 	}
-	answer(w, 400, `{"detail":[{"msg":"Run not found","code":"resource_not_exists"}]}`)
+	writeAnswer(w, 400, `{"detail":[{"msg":"Run not found","code":"resource_not_exists"}]}`)
 }
 
-func (f *fake) answerList(w http.ResponseWriter, r *http.Request) {
-	ask := body[api.ListRuns](r)
+func (f *fakeServer) answerList(w http.ResponseWriter, r *http.Request) {
+	ask := decodeBody[api.ListRuns](r)
 	list := []api.RunView{}
 	for _, v := range f.list {
 		if !ask.OnlyActive || !v.Status.IsFinished() {
 			list = append(list, v)
 		}
 	}
-	answer(w, 200, list)
+	writeAnswer(w, 200, list)
 }
 
-func (f *fake) follow(w http.ResponseWriter, r *http.Request) {
+func (f *fakeServer) streamLogs(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
-	ask := body[api.FollowLogs](r)
-	f.follows = append(f.follows, ask)
+	ask := decodeBody[api.FollowLogs](r)
+	f.logRequests = append(f.logRequests, ask)
 	var entries []api.LogEntry
-	if f.streamed < len(f.logs) {
-		entries = f.logs[f.streamed]
+	if f.logStreams < len(f.logs) {
+		entries = f.logs[f.logStreams]
 	}
-	f.streamed++
-	cut := f.cutLogs > 0
-	f.cutLogs--
+	f.logStreams++
+	cut := f.brokenStreams > 0
+	f.brokenStreams--
 	f.mu.Unlock()
 	out := json.NewEncoder(w)
 	for _, e := range entries {
@@ -215,28 +212,28 @@ func (f *fake) follow(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (f *fake) upload(w http.ResponseWriter, r *http.Request) {
-	if f.cutCode {
+func (f *fakeServer) acceptUpload(w http.ResponseWriter, r *http.Request) {
+	if f.failingUpload {
 		io.CopyN(io.Discard, r.Body, 10)
 		panic(http.ErrAbortHandler)
 	}
 	file, head, err := r.FormFile("file")
 	if err != nil {
-		answer(w, 400, `{"detail":[{"msg":"no file","code":"error"}]}`)
+		writeAnswer(w, 400, `{"detail":[{"msg":"no file","code":"error"}]}`)
 		return
 	}
 	content, _ := io.ReadAll(file)
 	if sum := sha256.Sum256(content); hex.EncodeToString(sum[:]) != head.Filename {
-		answer(w, 400, `{"detail":[{"msg":"the name is not the hash","code":"error"}]}`)
+		writeAnswer(w, 400, `{"detail":[{"msg":"the name is not the hash","code":"error"}]}`)
 		return
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.uploads[head.Filename] = content
-	answer(w, 200, nil)
+	writeAnswer(w, 200, nil)
 }
 
-func body[T any](r *http.Request) T {
+func decodeBody[T any](r *http.Request) T {
 	var v T
 	if err := json.NewDecoder(r.Body).Decode(&v); err != nil {
 		panic(err)
@@ -244,8 +241,8 @@ func body[T any](r *http.Request) T {
 	return v
 }
 
-// user is somebody at a command line: a folder, a home, an environment.
-type user struct {
+// testUser runs commands in a folder, with a home and an environment.
+type testUser struct {
 	t    *testing.T
 	dir  string
 	home string
@@ -255,16 +252,16 @@ type user struct {
 	hub  func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
 }
 
-func newUser(t *testing.T, f *fake) *user {
-	u := &user{t: t, dir: t.TempDir(), home: t.TempDir(), env: map[string]string{}, in: strings.NewReader(""), ctx: t.Context()}
+func newTestUser(t *testing.T, f *fakeServer) *testUser {
+	u := &testUser{t: t, dir: t.TempDir(), home: t.TempDir(), env: map[string]string{}, in: strings.NewReader(""), ctx: t.Context()}
 	if f != nil {
 		u.env["DSTACK_URL"], u.env["DSTACK_TOKEN"] = f.URL, "dst_good"
 	}
 	return u
 }
 
-// write puts a file into the user's folder.
-func (u *user) write(name, text string) {
+// writeFile writes a file into the current folder.
+func (u *testUser) writeFile(name, text string) {
 	u.t.Helper()
 	path := filepath.Join(u.dir, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -275,36 +272,36 @@ func (u *user) write(name, text string) {
 	}
 }
 
-type outcome struct {
+type commandResult struct {
 	code     int
 	out, err string
 }
 
-// types runs one command line.
-func (u *user) types(args ...string) outcome {
+// run runs one command line.
+func (u *testUser) run(args ...string) commandResult {
 	u.t.Helper()
 	var out, err bytes.Buffer
 	root := New(Options{Version: "1.2.3", In: u.in, Out: &out, Err: &err, Dir: u.dir, Home: u.home, Templates: u.hub,
 		Env: func(name string) (string, bool) { v, ok := u.env[name]; return v, ok }})
 	root.SetArgs(append([]string{}, args...))
 	code := Execute(u.ctx, root)
-	return outcome{code, out.String(), err.String()}
+	return commandResult{code, out.String(), err.String()}
 }
 
-// want checks the exit status and what was said where.
-func (o outcome) want(t *testing.T, code int, out, err []string) {
+// check verifies the exit status, and texts in stdout and in stderr.
+func (o commandResult) check(t *testing.T, code int, out, err []string) {
 	t.Helper()
 	if o.code != code {
 		t.Errorf("exit status %d, want %d", o.code, code)
 	}
 	for _, text := range out {
 		if !strings.Contains(o.out, text) {
-			t.Errorf("%q is missing in the results", text)
+			t.Errorf("%q is missing in stdout", text)
 		}
 	}
 	for _, text := range err {
 		if !strings.Contains(o.err, text) {
-			t.Errorf("%q was not said", text)
+			t.Errorf("%q is missing in stderr", text)
 		}
 	}
 	if t.Failed() {
@@ -322,14 +319,14 @@ env:
   - MODE=plain
 `
 
-func place() api.Placement {
+func testPlacement() api.Placement {
 	return api.Placement{Free: "1 of 2 GPUs free", Offer: api.Offer{Backend: "local", Region: "local",
 		Instance: api.InstanceType{Name: "box", Resources: api.Resources{CPUs: 16, MemoryMiB: 64 << 10,
 			GPUs: []api.GPU{{Name: "L4", MemoryMiB: 24 << 10}}}}}}
 }
 
-// life is a run that becomes ready: its views, each with its own version.
-func life(steps ...api.RunView) []api.RunView {
+// runViews completes the views of a run, each with its own version.
+func runViews(steps ...api.RunView) []api.RunView {
 	began := time.Now().Add(-30 * time.Second)
 	for i := range steps {
 		v := &steps[i]
@@ -346,13 +343,13 @@ func life(steps ...api.RunView) []api.RunView {
 	return steps
 }
 
-func starting(progress string) api.RunView {
+func startingView(progress string) api.RunView {
 	return api.RunView{Status: api.StatusStarting, Replicas: []api.ReplicaView{{Status: dstack.ReplicaStarting, Progress: progress, Backend: "local", Instance: "box"}}}
 }
 
-var ready = api.RunView{Status: api.StatusReady, Replicas: []api.ReplicaView{{Status: dstack.ReplicaReady}}}
-var stopped = api.RunView{Status: api.StatusStopped, Ending: dstack.EndStopped}
+var readyView = api.RunView{Status: api.StatusReady, Replicas: []api.ReplicaView{{Status: dstack.ReplicaReady}}}
+var stoppedView = api.RunView{Status: api.StatusStopped, Ending: dstack.EndStopped}
 
-func line(seconds int, text string) api.LogEntry {
+func logEntry(seconds int, text string) api.LogEntry {
 	return api.LogEntry{Timestamp: time.Unix(1700000000+int64(seconds), 0).UTC(), Attempt: "a", Stream: "stdout", Message: []byte(text)}
 }

@@ -11,7 +11,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestCleanOutput_StaysHarmlessOnATerminal(t *testing.T) {
+func TestCleanOutput(t *testing.T) {
 	for _, c := range []struct{ in, want string }{
 		{"plain\ttext", "plain\ttext"},
 		{"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[m"},
@@ -38,7 +38,7 @@ func TestCleanOutput_StaysHarmlessOnATerminal(t *testing.T) {
 	}
 }
 
-func TestCleanLine_IsOneLineWithoutColour(t *testing.T) {
+func TestCleanLine(t *testing.T) {
 	if got := cleanLine(" a\r\nb\x1b[31mc\x1b[m\u202Ed\x00 "); got != "a  bcd" {
 		t.Errorf("got %q", got)
 	}
@@ -55,25 +55,18 @@ func FuzzClean(f *testing.F) {
 			}
 		}
 		rest = strings.ReplaceAll(rest, "\x1b", "")
-		if strings.ContainsFunc(rest, func(r rune) bool { return r != '\t' && hidden(r) }) || strings.Contains(cleanLine(in), "\x1b") {
+		if strings.ContainsFunc(rest, func(r rune) bool { return r != '\t' && isHidden(r) }) || strings.Contains(cleanLine(in), "\x1b") {
 			t.Fatalf("%q left %q", in, got)
 		}
 	})
 }
 
-func TestQuantities(t *testing.T) {
+func TestFormats(t *testing.T) {
 	for _, c := range []struct{ got, want string }{
-		{elapsed(48 * time.Second), "48s"}, {elapsed(112 * time.Second), "1m 52s"}, {elapsed(2 * time.Minute), "2m"},
-		{elapsed(2*time.Hour + 5*time.Minute), "2h 5m"}, {elapsed(76 * time.Hour), "3d 4h"}, {elapsed(-time.Second), "0s"},
-		{age(112 * time.Second), "1m"}, {age(49 * time.Hour), "2d"},
-		{gigabytes(24 << 10), "24GB"}, {gigabytes(512), "0.5GB"}, {gigabytes(15974), "16GB"}, {gigabytes(1536), "1.5GB"},
-		{bytesOf(812), "812B"}, {bytesOf(3 << 10), "3KB"}, {bytesOf(3 << 19), "1.5MB"}, {bytesOf(64 << 20), "64MB"},
-		{dollars(0), "$0"}, {dollars(0.24), "$0.24"}, {dollars(0.8), "$0.80"}, {dollars(3), "$3"}, {dollars(0.0312), "$0.0312"},
-		{quoted("http://a.b/c"), "http://a.b/c"}, {quoted(`it's`), `'it'\''s'`},
-		{fit("abcdef", 4), "abc…"}, {fit("日本語", 5), "日本…"}, {fit("abc", 0), "abc"},
-		{closest("aply", []string{"apply", "ps"}), "apply"}, {closest("zzz", []string{"apply", "ps"}), ""},
-		{closest("pa", []string{"apply", "ps"}), "ps"}, {closest("val", []string{"validate"}), "validate"},
-		{hardware(api.Resources{CPUs: 1, MemoryMiB: 1024, GPUs: []api.GPU{{Name: "A", MemoryMiB: 1024}, {Name: "A", MemoryMiB: 1024}, {Name: "B", MemoryMiB: 2048}}}), "1 cpu, 1GB, 2×A 1GB, 1×B 2GB"},
+		{formatPrice(0), "$0"}, {formatPrice(0.24), "$0.24"}, {formatPrice(0.8), "$0.80"}, {formatPrice(3), "$3"}, {formatPrice(0.0312), "$0.0312"},
+		{shellQuote("http://a.b/c"), "http://a.b/c"}, {shellQuote(`it's`), `'it'\''s'`},
+		{truncate("abcdef", 4), "abc…"}, {truncate("日本語", 5), "日本…"}, {truncate("abc", 0), "abc"},
+		{formatHardware(api.Resources{CPUs: 1, MemoryMiB: 1024, GPUs: []api.GPU{{Name: "A", MemoryMiB: 1024}, {Name: "A", MemoryMiB: 1024}, {Name: "B", MemoryMiB: 2048}}}), "1 cpu, 1GB, 2×A 1GB, 1×B 2GB"},
 	} {
 		if c.got != c.want {
 			t.Errorf("got %q, want %q", c.got, c.want)
@@ -81,8 +74,8 @@ func TestQuantities(t *testing.T) {
 	}
 }
 
-// onTerminal is a screen whose output is a terminal of that width.
-func onTerminal(width int) (*screen, *bytes.Buffer) {
+// newTerminalScreen returns a screen that writes to a terminal of that width.
+func newTerminalScreen(width int) (*screen, *bytes.Buffer) {
 	var out bytes.Buffer
 	s := newScreen(strings.NewReader(""), &out, &out)
 	for _, stream := range []*stream{s.out, s.err} {
@@ -92,10 +85,10 @@ func onTerminal(width int) (*screen, *bytes.Buffer) {
 }
 
 func TestTable_FitsTheTerminal(t *testing.T) {
-	s, out := onTerminal(40)
-	tab := &table{head: []string{"NAME", "URL", "AGE"}, loose: []int{1}}
+	s, out := newTerminalScreen(40)
+	tab := &table{head: []string{"NAME", "URL", "AGE"}, shrinkable: []int{1}}
 	tab.rows = [][]string{{"web", "http://a-rather-long-name.localhost:3000/", "2h"}, {"replica 1 waits for capacity, and has done so for long"}}
-	tab.write(s.out)
+	tab.writeTo(s.out)
 	want := " NAME  URL                           AGE\n" +
 		" web   http://a-rather-long-name.l…  2h\n" +
 		"       replica 1 waits for capacity, an…\n"
@@ -104,11 +97,11 @@ func TestTable_FitsTheTerminal(t *testing.T) {
 	}
 }
 
-func TestStatusBoard_OneBlockThatIsRedrawn(t *testing.T) {
-	s, out := onTerminal(60)
+func TestStatusBoard_RedrawsOneRegion(t *testing.T) {
+	s, out := newTerminalScreen(60)
 	began := time.Unix(1700000000, 0)
-	views := life(starting("pulling image 62% of 8.1GB"), ready)
-	b := newBoard(s, views[0], began)
+	views := runViews(startingView("pulling image 62% of 8.1GB"), readyView)
+	b := newStatusBoard(s, views[0], began)
 	b.draw(began.Add(48 * time.Second))
 	first := out.String()
 	if want := " web is starting                                        48s\n   replica 0  pulling image 62% of 8.1GB      local box\n"; first != want {
@@ -123,12 +116,12 @@ func TestStatusBoard_OneBlockThatIsRedrawn(t *testing.T) {
 	crashed := views[0]
 	retry := began.Add(60 * time.Second)
 	crashed.Replicas = []api.ReplicaView{{Status: dstack.ReplicaRestarting, Reason: "exited with code 1", LastOutput: []string{"boom"}, RetryAt: &retry}}
-	b.news(crashed, began.Add(50*time.Second))
+	b.update(crashed, began.Add(50*time.Second))
 	if got := out.String(); !strings.HasPrefix(got, "\x1b[2A\r\x1b[J replica 0 exited with code 1, next try in 10s\n     boom\n web is starting") {
 		t.Errorf("got %q", got)
 	}
 	out.Reset()
-	b.silence(&dstack.Error{Message: "cannot reach the server"}, began.Add(51*time.Second))
+	b.showUnreachable(&dstack.Error{Message: "cannot reach the server"}, began.Add(51*time.Second))
 	if got := out.String(); !strings.Contains(got, "cannot reach the server; trying again\n") {
 		t.Errorf("got %q", got)
 	}
@@ -138,24 +131,24 @@ func TestStatusBoard_OneBlockThatIsRedrawn(t *testing.T) {
 	}
 }
 
-func TestLogPrinter_OnATerminal(t *testing.T) {
-	s, out := onTerminal(80)
-	p := newLogPrinter(s, logStyle{many: true})
-	entry := line(1, "a\x1b[2Jb")
+func TestLogPrinter_CleansOutputForATerminal(t *testing.T) {
+	s, out := newTerminalScreen(80)
+	p := newLogPrinter(s, logStyle{showReplica: true})
+	entry := logEntry(1, "a\x1b[2Jb")
 	entry.Replica = 1
-	if err := p.entry(entry); err != nil || out.String() != "1 | ab\n" {
+	if err := p.printEntry(entry); err != nil || out.String() != "1 | ab\n" {
 		t.Errorf("got %q (%v)", out, err)
 	}
 }
 
-func TestWorking_SaysWhatTakesLong(t *testing.T) {
+func TestWithProgress_ShowsLongSteps(t *testing.T) {
 	var out bytes.Buffer
 	s := newScreen(strings.NewReader(""), &out, &out)
-	if err := s.working(func() string { return "packing" }, func() error { return nil }); err != nil || out.Len() > 0 {
+	if err := s.withProgress(func() string { return "packing" }, func() error { return nil }); err != nil || out.Len() > 0 {
 		t.Errorf("got %q (%v)", out.String(), err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		err := s.working(func() string { return "packing" }, func() error {
+		err := s.withProgress(func() string { return "packing" }, func() error {
 			time.Sleep(3500 * time.Millisecond)
 			return &dstack.Error{Message: "no"}
 		})
