@@ -49,7 +49,7 @@ func (b *benchmark) reportStart(samples map[string][]float64, memory float64) {
 	fmt.Println()
 	printMaximumGoal("a file of 100 lines: 0.3 ms", median(samples["read"]), 0.3, "ms")
 	printMaximumGoal("dstack validate, 1000 such files: 1 s", median(samples["validate"])/1000, 1, "s")
-	printMaximumGoal("process: 60 ms from apply to the first answer", median(samples["process"]), 60, "ms")
+	printMaximumGoal("process: 60 ms from apply to the first response", median(samples["process"]), 60, "ms")
 	if b.dockerMissing == "" {
 		printMaximumGoal("docker: 1.3 times the floor and 100 ms", median(samples["docker"]), 1.3*median(samples["docker floor"])+100, "ms")
 		printMaximumGoal("start of the CLI: 0.7 times docker's", median(samples["cli"]), 0.7*median(samples["docker cli"]), "ms")
