@@ -4,7 +4,7 @@
 #   scripts/test.sh                 everything; this is `make test`
 #   scripts/test.sh lint            only the linters
 #   scripts/test.sh unit [FLAGS]    only the tests of the packages
-#   scripts/test.sh e2e [FLAGS]     only the end-to-end tests, e.g. e2e -run Bad -v
+#   scripts/test.sh e2e [FLAGS]     only the real binary, e.g. e2e -run Invalid -v
 #   scripts/test.sh bench [FLAGS]   only the measurements, e.g. bench -only chat
 #
 # scripts/pieces.sh looks for what the tests need beside Go, such as Docker, and

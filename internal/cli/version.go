@@ -25,7 +25,7 @@ func versionCommand(a *app) *cobra.Command {
 	return c
 }
 
-// shells maps each shell to the function that writes its completion script.
+// shells are those that completions can be made for.
 var shells = map[string]func(*cobra.Command, *app) error{
 	"bash":       func(c *cobra.Command, a *app) error { return c.GenBashCompletionV2(a.out, true) },
 	"zsh":        func(c *cobra.Command, a *app) error { return c.GenZshCompletion(a.out) },
