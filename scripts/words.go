@@ -239,7 +239,7 @@ func listOneWordNames(files []source, pkg string) {
 		total := len(of)
 		of = slices.DeleteFunc(of, func(n name) bool { return !isOneWord(n.text) })
 		fmt.Printf("%s, %s: %d of %d unexported names are one word\n",
-			pkg, map[bool]string{false: "product code", true: "tests"}[isTest], len(of), total)
+			pkg, map[bool]string{false: "without tests", true: "tests"}[isTest], len(of), total)
 		names = append(names, of...)
 	}
 	for _, n := range names {

@@ -23,21 +23,21 @@ import (
 	"dstack/internal/spec"
 )
 
-// simulatedHost is the installation that reaches the machines.
+// simulatedHost is the host ID of the installation that can reach the machines.
 const simulatedHost = "bench"
 
-// plane is a whole control plane with its gateway in this process, wired as
-// the server is: only its machines are not real.
-type plane struct {
+// controlPlane is a complete control plane with a gateway in this process, constructed as in the server but with
+// simulated machines.
+type controlPlane struct {
 	store   *store.Store
 	passes  *reconcile.Reconciler
-	table   *control.Server
+	server  *control.Server
 	project dstack.ProjectID
 	stop    func() error
 }
 
-// newPlane starts one on a database file of its own, in dir.
-func newPlane(dir string, m *machines) (*plane, error) {
+// newControlPlane starts a control plane with a new database in dir.
+func newControlPlane(dir string, m *machines) (*controlPlane, error) {
 	ctx := context.Background()
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, err
@@ -46,7 +46,7 @@ func newPlane(dir string, m *machines) (*plane, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plane{store: db}
+	p := &controlPlane{store: db}
 	if _, err := control.Boot(ctx, control.BootOptions{Store: db, Dir: dir, Token: token}); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -62,13 +62,13 @@ func newPlane(dir string, m *machines) (*plane, error) {
 		Store: db, Backends: set, Logs: output, Bell: bell, Log: quiet, Owner: simulatedHost + "/1", Host: simulatedHost,
 		Limits: lifecycle.Limits{StartTimeout: time.Hour, PlaceTimeout: time.Hour},
 	})
-	p.table = control.New(control.Options{Store: db, Logs: output, Backends: set, Wake: p.passes.Wake, Bell: bell, Dir: dir, Log: quiet})
-	front := gateway.New(gateway.Options{Control: p.table, Domain: "localhost", Main: control.DefaultProject, Name: simulatedHost, Log: quiet})
-	p.run(append(p.passes.Tasks(), front.Tasks()...))
+	p.server = control.New(control.Options{Store: db, Logs: output, Backends: set, Wake: p.passes.Wake, Bell: bell, Dir: dir, Log: quiet})
+	front := gateway.New(gateway.Options{Control: p.server, Domain: "localhost", Main: control.DefaultProject, Name: simulatedHost, Log: quiet})
+	p.start(append(p.passes.Tasks(), front.Tasks()...))
 	return p, nil
 }
 
-func (p *plane) run(tasks []loop.Task) {
+func (p *controlPlane) start(tasks []loop.Task) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- loop.Run(ctx, tasks...) }()
@@ -78,8 +78,8 @@ func (p *plane) run(tasks []loop.Task) {
 	}
 }
 
-// submit asks for a service with so many replicas, each of which holds a CPU.
-func (p *plane) submit(name string, replicas int) error {
+// submitService submits a service whose replicas need one CPU each.
+func (p *controlPlane) submitService(name string, replicas int) error {
 	text := fmt.Sprintf("type: service\nname: %s\nport: 8000\ncommands: [serve]\nreplicas: %d\nresources:\n  cpu: 1\n", name, replicas)
 	service, err := spec.Parse(name, []byte(text))
 	if err != nil {
@@ -98,12 +98,12 @@ func (p *plane) submit(name string, replicas int) error {
 	return nil
 }
 
-// ready waits until the gateway knows so many replicas that serve.
-func (p *plane) ready(want int, limit time.Duration) error {
+// waitUntilReady waits until the route table has the wanted number of ready replicas.
+func (p *controlPlane) waitUntilReady(want int, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	for since, got := uint64(0), 0; ; {
-		table, err := p.table.Table(ctx, since)
+		table, err := p.server.Table(ctx, since)
 		if err != nil {
 			return fmt.Errorf("%d of %d replicas are ready after %s: %w", got, want, limit, err)
 		}
