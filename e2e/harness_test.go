@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -151,7 +152,7 @@ func (h *harness) endServer(sig syscall.Signal) {
 	if h.done == nil {
 		return
 	}
-	if err := h.cmd.Process.Signal(sig); err != nil && err != os.ErrProcessDone {
+	if err := h.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		h.t.Errorf("cannot signal the server: %v", err)
 	}
 	select {

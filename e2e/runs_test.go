@@ -191,7 +191,7 @@ func (h *harness) waitForInstances(run string, n int) []string {
 			found = append(found, s.instance)
 		}
 		if len(found) != n {
-			return fmt.Errorf("the replicas that answered are %v: %v", found, s.err)
+			return fmt.Errorf("the replicas that answered are %v: %w", found, s.err)
 		}
 		return nil
 	})

@@ -190,7 +190,7 @@ func (h *harness) readStream(ctx context.Context, address string, s *eventStream
 		if isID {
 			got, err := strconv.Atoi(number)
 			if err != nil || got != s.lastEvent+1 {
-				return fmt.Errorf("event %q after event %d: %v", number, s.lastEvent, err)
+				return fmt.Errorf("event %q after event %d: %w", number, s.lastEvent, err)
 			}
 			s.lastEvent = got
 			first()

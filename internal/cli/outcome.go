@@ -84,6 +84,9 @@ func endError(v api.RunView) error {
 	case dstack.EndNoCapacity:
 		report.err.Kind = dstack.NoCapacity
 		report.err.Hint = "ask for less, or let it wait for a machine: --retry"
+	case dstack.EndDuration:
+		report.err.Message, report.err.Hint = v.Name+" was stopped: it ran for its max_duration", "raise max_duration in the configuration to let it run longer"
+		return report
 	case dstack.EndNone, dstack.EndFailed:
 	}
 	report.addReplicas(v)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"dstack/internal/api"
@@ -76,7 +77,7 @@ func (w *runWaiter) waitUntilDone(ctx context.Context, view api.RunView) (api.Ru
 		select {
 		case <-ctx.Done():
 			board.clear()
-			if context.Cause(ctx) == errWaitTimeout {
+			if errors.Is(context.Cause(ctx), errWaitTimeout) {
 				return view, w.timeoutError(view)
 			}
 			return view, context.Cause(ctx)

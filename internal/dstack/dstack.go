@@ -12,7 +12,7 @@ package dstack
 
 import "time"
 
-// Identifiers. RunID, AttemptID, ProjectID and UserID are version 4 UUIDs,
+// RunID and the other identifiers name things. RunID, AttemptID, ProjectID and UserID are version 4 UUIDs,
 // because the published 0.18.10 client rejects anything else (spec §4.3).
 type (
 	RunID      string

@@ -32,7 +32,7 @@ func NewRefusedReport(id dstack.AttemptID, err error, at time.Time) dstack.Repor
 	case dstack.Invalid, dstack.Unsupported, dstack.Unauthorized, dstack.Forbidden,
 		dstack.NotFound, dstack.Conflict, dstack.TooLarge:
 		r.Permanent = true
-	case dstack.NoCapacity, dstack.Unavailable, dstack.Timeout, dstack.Internal:
+	case dstack.NoCapacity, dstack.Unavailable, dstack.Timeout, dstack.Internal, dstack.RolledBack:
 	}
 	return r
 }

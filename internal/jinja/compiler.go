@@ -146,6 +146,7 @@ func (c *compiler) compileLoads(s scope) stmt {
 			aliases = append(aliases, move{slot, up, from})
 		case loadNothing:
 			clear = append(clear, slot)
+		case loadParameter:
 		}
 	}
 	if len(aliases)+len(contexts)+len(clear) == 0 {

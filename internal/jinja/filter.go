@@ -64,7 +64,6 @@ func titleFilter(m *machine, v Value, a args) Value {
 // titleWords implements the filter title: a word begins after white space, a
 // hyphen or an opening bracket.
 func titleWords(m *machine, s string) string {
-	begins := true
 	var word []rune
 	var b strings.Builder
 	flush := func() {
@@ -78,7 +77,7 @@ func titleWords(m *machine, s string) string {
 	for _, r := range s {
 		seen++
 		m.payRune(seen)
-		begins = isSpace(r) || strings.ContainsRune("-({[<", r)
+		begins := isSpace(r) || strings.ContainsRune("-({[<", r)
 		if !begins {
 			word = append(word, r)
 			continue

@@ -206,7 +206,7 @@ func (f *stringFormatter) lookUpFirst(name string) Value {
 		if f.manual {
 			failValue("cannot switch from manual field specification to automatic field numbering")
 		}
-		n, err = f.auto, nil
+		n = f.auto
 		f.auto++
 	case err == nil && isDecimal(name[0]):
 		if f.auto > 0 {

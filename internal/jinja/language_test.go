@@ -1,6 +1,7 @@
 package jinja
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -132,7 +133,7 @@ var languageCases = []struct{ name, template, want string }{
 func TestLanguage(t *testing.T) {
 	for _, c := range languageCases {
 		out, err := renderTemplate(t, c.template, languageVars)
-		if e, is := err.(*Error); is {
+		if e, is := errors.AsType[*Error](err); is {
 			out = e.Kind
 		}
 		if out != c.want {

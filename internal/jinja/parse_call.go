@@ -11,8 +11,9 @@ func (p *parser) parseSubscript(n node) node {
 			return &attrNode{n, t.text}
 		case tokenInteger:
 			return &itemNode{n, &constNode{t.value}}
+		default:
+			p.failSyntax(t.line, "expected name or number")
 		}
-		p.failSyntax(t.line, "expected name or number")
 	}
 	index := p.parseIndex()
 	p.expect("]")
@@ -124,6 +125,7 @@ func (p *parser) parseTest(n node) node {
 			p.failSyntax(p.current().line, "You cannot chain multiple tests with is")
 		}
 		t.args = []node{p.parsePostfix(p.parsePrimary())}
+	default: // the test has no arguments
 	}
 	if negated {
 		return &unaryNode{"not", t}

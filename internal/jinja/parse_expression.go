@@ -197,9 +197,10 @@ func (p *parser) parsePrimary() node {
 		return p.parseList()
 	case "{":
 		return p.parseDict()
+	default:
+		p.failSyntax(t.line, "unexpected %s", plainRepr(t.displayName()))
+		return nil
 	}
-	p.failSyntax(t.line, "unexpected %s", plainRepr(t.displayName()))
-	return nil
 }
 
 func (p *parser) parseList() node {

@@ -38,7 +38,7 @@ func findModelField(boundary string, body []byte) (name string, err error) {
 	form := multipart.NewReader(bytes.NewReader(body), boundary)
 	for range maxFormParts {
 		part, err := form.NextRawPart()
-		if err == io.EOF { // not errors.Is: a truncated body gives a wrapped io.EOF
+		if err == io.EOF { //nolint:errorlint // a truncated body gives a wrapped io.EOF
 			if name == "" {
 				return "", ErrNoModel
 			}

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"dstack/internal/openai"
+
 	"pgregory.net/rapid"
 )
 

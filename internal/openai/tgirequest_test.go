@@ -273,7 +273,7 @@ func TestReadTGI_PrompterProblem(t *testing.T) {
 	m := llama()
 	want := &openai.Problem{Status: 503, Code: "no_template", Message: "there is no template yet"}
 	m.Prompt = func(json.RawMessage) (string, error) { return "", fmt.Errorf("prompt: %w", want) }
-	if _, err := openai.ReadTGI(chatCall, []byte(`{`+hi+`}`), m, 0); err != error(want) {
+	if _, err := openai.ReadTGI(chatCall, []byte(`{`+hi+`}`), m, 0); !errors.Is(err, want) {
 		t.Errorf("got %v", err)
 	}
 }

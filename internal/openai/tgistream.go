@@ -3,6 +3,7 @@ package openai
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -247,7 +248,7 @@ func (s *TGIStream) appendEvent(v any) {
 
 // flushEvents writes the pending events. An error ends the stream.
 func (s *TGIStream) flushEvents(err error) error {
-	p, _ := err.(*Problem)
+	p, _ := errors.AsType[*Problem](err)
 	if p != nil && (s.began || s.out.Len() > 0) {
 		s.appendEvent(errorBody(p))
 	}

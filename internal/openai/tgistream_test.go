@@ -335,7 +335,7 @@ func TestStream_Errors(t *testing.T) {
 				t.Error("it does not know that it began, or that it is over")
 			}
 			size := out.Len()
-			if s.Feed(0, []byte(piece("x"))) != err || s.End(0) != err || s.Fail(p) != err || out.Len() != size {
+			if !errors.Is(s.Feed(0, []byte(piece("x"))), err) || !errors.Is(s.End(0), err) || !errors.Is(s.Fail(p), err) || out.Len() != size {
 				t.Error("it goes on after its error")
 			}
 		})
@@ -349,7 +349,7 @@ func TestStream_Fail(t *testing.T) {
 	if err := s.Feed(1, []byte(piece("a"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Fail(gone); err != error(gone) || !strings.HasSuffix(out.String(), `"code":"bad_gateway"}}`+"\n\n") {
+	if err := s.Fail(gone); !errors.Is(err, gone) || !strings.HasSuffix(out.String(), `"code":"bad_gateway"}}`+"\n\n") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	out.Reset()
@@ -368,7 +368,7 @@ func (brokenWriter) Write([]byte) (int, error) { return 0, errGone }
 func TestStream_ClientDisconnects(t *testing.T) {
 	s := chatStream(t, "").Stream(brokenWriter{})
 	for range 2 {
-		if err := s.Feed(0, []byte(piece("a"))); err != errGone {
+		if err := s.Feed(0, []byte(piece("a"))); !errors.Is(err, errGone) {
 			t.Errorf("got %v", err)
 		}
 	}

@@ -148,6 +148,6 @@ func readFrame(r *bufio.Reader) (stream string, body []byte, err error) {
 	case 2:
 		return "stderr", body, nil
 	default:
-		return "", nil, fmt.Errorf("Docker reports: %s", body)
+		return "", nil, fmt.Errorf("the engine reports: %s", body)
 	}
 }
