@@ -21,7 +21,7 @@ const files = 1000
 // read is how long it takes to read and check one, in milliseconds.
 func (b *bench) read() (float64, error) {
 	return manyTimes(func(text []byte) error {
-		c, err := spec.Read(hundred, text)
+		c, err := spec.ParseConfiguration(hundred, text)
 		if err == nil {
 			c.Unsupported()
 		}

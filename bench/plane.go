@@ -81,7 +81,7 @@ func (p *plane) run(tasks []loop.Task) {
 // submit asks for a service with so many replicas, each of which holds a CPU.
 func (p *plane) submit(name string, replicas int) error {
 	text := fmt.Sprintf("type: service\nname: %s\nport: 8000\ncommands: [serve]\nreplicas: %d\nresources:\n  cpu: 1\n", name, replicas)
-	service, err := spec.Parse(name, []byte(text))
+	service, err := spec.ParseService(name, []byte(text))
 	if err != nil {
 		return err
 	}

@@ -247,7 +247,7 @@ func TestApply_ARunOfTheSameName(t *testing.T) {
 	known.Revision = 3
 	f.preview.Existing = &known
 	f.views[0].Revision = 4
-	parsed, err := spec.Parse("", []byte(strings.ReplaceAll(serviceFile, "GREETING", "A=b")))
+	parsed, err := spec.ParseService("", []byte(strings.ReplaceAll(serviceFile, "GREETING", "A=b")))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,7 +95,7 @@ func revised(t *testing.T, how string, changes []api.Change, views ...api.RunVie
 
 // runs is a run as the server has it.
 func runs(t *testing.T, code string) *api.Run {
-	parsed, err := spec.Parse("", []byte(strings.ReplaceAll(serviceFile, "GREETING", "A=b")))
+	parsed, err := spec.ParseService("", []byte(strings.ReplaceAll(serviceFile, "GREETING", "A=b")))
 	if err != nil {
 		t.Fatal(err)
 	}

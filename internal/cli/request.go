@@ -27,9 +27,9 @@ func (a *app) readRequest(f *applyFlags, args []string) (*request, error) {
 	}
 	r := &request{file: file}
 	var found, ofFlags, ofProfile, ofVariables spec.Problems
-	if r.service, err = spec.Parse(file.name, file.text); err != nil {
+	if r.service, err = spec.ParseService(file.name, file.text); err != nil {
 		found = problemsOf(file.name, err)
-		if r.service, err = spec.Parse("", []byte(blank)); err != nil { // what else is wrong is told as well
+		if r.service, err = spec.ParseService("", []byte(blank)); err != nil { // what else is wrong is told as well
 			return nil, fmt.Errorf("read a blank configuration: %w", err)
 		}
 	}

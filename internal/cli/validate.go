@@ -88,7 +88,7 @@ func (a *app) check(name string) checked {
 		return result
 	}
 	result.File = source.name
-	result.read, err = spec.Read(source.name, source.text)
+	result.read, err = spec.ParseConfiguration(source.name, source.text)
 	if service, ok := result.read.(*spec.Service); ok {
 		if wrong := service.NameProblems(); wrong != nil {
 			err = spec.Locate(source.name, source.text, wrong)
@@ -98,7 +98,7 @@ func (a *app) check(name string) checked {
 	switch {
 	case err == nil:
 		result.Notes = append(result.Notes, spec.Locate(source.name, source.text, result.read.Unsupported())...)
-	case known && problems.Unsupported():
+	case known && problems.OnlyUnsupported():
 		result.Notes = problems
 	case known:
 		result.Problems, result.err = problems, problems

@@ -40,7 +40,7 @@ func TestBoundsHold(t *testing.T) {
 			best := time.Hour // of a few: the machine does other things, too
 			for range 3 {
 				began := time.Now()
-				_, err := spec.Read("f", []byte(text))
+				_, err := spec.ParseConfiguration("f", []byte(text))
 				problems, ok := errors.AsType[spec.Problems](err)
 				if !ok || len(problems) == 0 {
 					t.Fatalf("it is not refused with problems: %v", err)
@@ -77,7 +77,7 @@ func BenchmarkRead100Lines(b *testing.B) {
 	b.SetBytes(int64(len(text)))
 	b.ReportAllocs()
 	for b.Loop() {
-		c, err := spec.Read("f", text)
+		c, err := spec.ParseConfiguration("f", text)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -52,7 +52,7 @@ func TestPublishedConfigurationsHaveTheOriginalsNormalForm(t *testing.T) {
 	for _, golden := range corpus(t, "config/original/*/*.golden.json") {
 		file := strings.TrimSuffix(golden, ".golden.json")
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			c, err := spec.Read(file, read(t, file))
+			c, err := spec.ParseConfiguration(file, read(t, file))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -60,7 +60,7 @@ func TestPublishedConfigurationsHaveTheOriginalsNormalForm(t *testing.T) {
 			if diff := cmp.Diff(tokens(t, read(t, golden)), tokens(t, got)); diff != "" {
 				t.Errorf("normal form (-original +ours):\n%s", diff)
 			}
-			again, err := spec.Read(golden, read(t, golden))
+			again, err := spec.ParseConfiguration(golden, read(t, golden))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -115,7 +115,7 @@ func TestLaterConfigurationsAreReadAndRefusedWhenPlanned(t *testing.T) {
 	for _, file := range corpus(t, "config/later/*/*.yml") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			text := read(t, file)
-			c, err := spec.Read(file, text)
+			c, err := spec.ParseConfiguration(file, text)
 			if err != nil {
 				problems, _ := errors.AsType[spec.Problems](err)
 				t.Fatal(problems.Render(false))
@@ -143,7 +143,7 @@ func TestThePagesExamplesAreRead(t *testing.T) {
 		if !strings.Contains(text, "type: service") {
 			continue
 		}
-		if _, err := spec.Parse("page", []byte(text)); err != nil {
+		if _, err := spec.ParseService("page", []byte(text)); err != nil {
 			problems, _ := errors.AsType[spec.Problems](err)
 			t.Errorf("%s\n%s", text, problems.Render(false))
 		}
@@ -156,7 +156,7 @@ func TestOurExamplesAreReadAndSupported(t *testing.T) {
 		t.Fatalf("there are no examples: %v", err)
 	}
 	for _, file := range files {
-		s, err := spec.Parse(file, read(t, file))
+		s, err := spec.ParseService(file, read(t, file))
 		if err != nil {
 			t.Error(err)
 			continue

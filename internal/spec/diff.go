@@ -160,10 +160,10 @@ func (l *configValues) addOptional(s Service) {
 	if s.DrainTimeout != nil {
 		l.add("drain_timeout", s.DrainTimeout.String())
 	}
-	if h := s.Held(); h.Requests > 0 {
+	if h := s.EffectiveHold(); h.Requests > 0 {
 		l.add("hold.requests", strconv.Itoa(h.Requests))
 	}
-	if h := s.Held(); h.Timeout > 0 {
+	if h := s.EffectiveHold(); h.Timeout > 0 {
 		l.add("hold.timeout", h.Timeout.String())
 	}
 	if a := s.RegistryAuth; a != nil {
@@ -182,8 +182,8 @@ func (l *configValues) addResources(r Resources) {
 		}
 		return value + " by default"
 	}
-	l.add("resources.cpu", usual(r.CPU.String(), r.Asked.CPU))
-	l.add("resources.memory", usual(r.Memory.String(), r.Asked.Memory))
+	l.add("resources.cpu", usual(r.CPU.String(), r.Explicit.CPU))
+	l.add("resources.memory", usual(r.Memory.String(), r.Explicit.Memory))
 	if r.ShmSize != nil {
 		l.add("resources.shm_size", r.ShmSize.String())
 	}
@@ -191,7 +191,7 @@ func (l *configValues) addResources(r Resources) {
 		l.add("resources.gpu", r.GPU.String())
 	}
 	if r.Disk != nil {
-		l.add("resources.disk", usual(r.Disk.Size.String(), r.Asked.Disk))
+		l.add("resources.disk", usual(r.Disk.Size.String(), r.Explicit.Disk))
 	}
 }
 

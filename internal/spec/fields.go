@@ -89,7 +89,7 @@ func (r *reader) readService(n *strictyaml.Node) *Service {
 	}
 	r.checkImage(n, s)
 	r.checkIdle(n)
-	s.NotYet = r.unsupported
+	s.UnsupportedNotes = r.unsupported
 	return s
 }
 
@@ -133,7 +133,7 @@ func (r *reader) readEntrypoint(n *strictyaml.Node) Text {
 		return ""
 	}
 	v, ok := r.ReadText(n)
-	if _, err := Words(v); ok && err != nil {
+	if _, err := SplitCommand(v); ok && err != nil {
 		r.Add(n, fmt.Sprintf("`entrypoint`: %v", err), `close the quote, or write a backslash before it: \'`)
 	}
 	return Text(v)

@@ -19,7 +19,7 @@ type Fleet struct {
 	Resources Resources
 	Params    // of which a fleet has some, see fleetParams
 
-	NotYet []NotYet
+	UnsupportedNotes []UnsupportedNote
 }
 
 // MarshalJSON writes the normalised wire form, every key in its order.
@@ -153,7 +153,7 @@ func (r *reader) readFleet(n *strictyaml.Node) *Fleet {
 	case ssh.IsNull() && len(f.Env) > 0:
 		r.Add(env, "`env` can only be used with `ssh_config`", "remove it, and set `env` in each service instead")
 	}
-	f.NotYet = r.unsupported
+	f.UnsupportedNotes = r.unsupported
 	return f
 }
 

@@ -34,7 +34,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("type: service\nport: 80:8000\ncommands: [&a a, *a]\nenv: {A: 1, B: {key: C}}\nresources: {gpu: 'A100:40GB..:2', cpu: ..4, memory: 1TB, disk: null}\nretry: {on_events: [error], duration: 1d}\nreplicas: 1..4\nscaling: {metric: rps, target: 1e1}\nmodel: {type: chat, name: m, format: tgi}\nmax_price: .5\nmax_duration: off\n"))
 	f.Add([]byte("a: &a {<<: [*a]}\n<<: *a\n? [x]\n: y\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		c, err := spec.Read("f", text)
+		c, err := spec.ParseConfiguration("f", text)
 		if err != nil {
 			problems, ok := errors.AsType[spec.Problems](err)
 			if !ok || len(problems) == 0 {
@@ -50,7 +50,7 @@ func FuzzParse(f *testing.F) {
 		}
 		s, ok := c.(*spec.Service)
 		if !ok {
-			again, err := spec.Read("f", form)
+			again, err := spec.ParseConfiguration("f", form)
 			if err != nil {
 				t.Fatalf("%s is not read back: %v", form, err)
 			}
@@ -59,10 +59,10 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		if s.NotYet != nil {
+		if s.UnsupportedNotes != nil {
 			return // refused by a plan, and kept nowhere
 		}
-		s.Renamed = false // the wire has the old names
+		s.UsesIdleDuration = false // the wire has the old names
 		source, err := s.SourceJSON()
 		if err != nil {
 			t.Fatal(err)
@@ -142,7 +142,7 @@ func FuzzFields(f *testing.F) {
 				if strings.HasPrefix(field, `"port"`) {
 					file = []byte(strings.Replace(string(file), "port: 1, ", "", 1))
 				}
-				c, err := spec.Read("f", file)
+				c, err := spec.ParseConfiguration("f", file)
 				if err != nil {
 					continue
 				}
@@ -150,7 +150,7 @@ func FuzzFields(f *testing.F) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := spec.Read("normal", form); err != nil && c.Unsupported() == nil {
+				if _, err := spec.ParseConfiguration("normal", form); err != nil && c.Unsupported() == nil {
 					t.Errorf("%s is read, but not its normal form: %v", file, err)
 				}
 				var v any

@@ -15,7 +15,7 @@ type Gateway struct {
 	PublicIP    bool
 	Certificate *Certificate // nil: none, so no TLS
 
-	NotYet []NotYet
+	UnsupportedNotes []UnsupportedNote
 }
 
 // Certificate is where a gateway's certificate comes from.
@@ -100,6 +100,6 @@ func (r *reader) readGateway(n *strictyaml.Node) *Gateway {
 	if c := n.Get("certificate"); c != nil && c.IsNull() {
 		g.Certificate = nil
 	}
-	g.NotYet = r.unsupported
+	g.UnsupportedNotes = r.unsupported
 	return g
 }

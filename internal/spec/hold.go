@@ -47,17 +47,17 @@ var holdBlock = newMapping("hold", "`hold`", "Requests that wait for a replica w
 		}},
 })
 
-// Drain is how long a replica that is to end may finish what it has begun.
-func (s Service) Drain() time.Duration {
+// EffectiveDrainTimeout is how long a replica that is to end may finish what it has begun.
+func (s Service) EffectiveDrainTimeout() time.Duration {
 	if s.DrainTimeout == nil {
 		return defaultDrainTimeout
 	}
 	return time.Duration(*s.DrainTimeout) * time.Second
 }
 
-// Held is how the service's requests wait for a replica. What it does not say
+// EffectiveHold is how the service's requests wait for a replica. What it does not say
 // is zero, which is the gateway's own default.
-func (s Service) Held() Hold {
+func (s Service) EffectiveHold() Hold {
 	if s.Hold == nil {
 		return Hold{}
 	}

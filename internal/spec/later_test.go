@@ -74,7 +74,7 @@ func TestTheLaterDialectIsReadAndNamedWhenPlanned(t *testing.T) {
 	for _, input := range laterSpellings {
 		t.Run(strings.ReplaceAll(input, "\n", "; "), func(t *testing.T) {
 			text := []byte(base(input))
-			s, err := spec.Parse("f", text)
+			s, err := spec.ParseService("f", text)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -169,7 +169,7 @@ func TestAMisspelledTypeIsTheOnlyProblem(t *testing.T) {
 		"type: fleets\nnodes: 2\n",
 		"type: servce\nport: 8000\nimage: a\n",
 	} {
-		_, err := spec.Read("f", []byte(text))
+		_, err := spec.ParseConfiguration("f", []byte(text))
 		problems, _ := errors.AsType[spec.Problems](err)
 		if len(problems) != 1 || problems[0].Path != "type" || !strings.Contains(problems[0].Hint, "did you mean") {
 			t.Errorf("%s is refused with\n%s", text, problems.Render(false))
@@ -227,7 +227,7 @@ func TestMistakesInTheLaterDialect(t *testing.T) {
 	for _, c := range laterRefusals {
 		t.Run(c.input[:min(len(c.input), 60)], func(t *testing.T) {
 			refused(t, c.input, c.path, c.message)
-			_, err := spec.Read("f", []byte(base(c.input)))
+			_, err := spec.ParseConfiguration("f", []byte(base(c.input)))
 			problems, _ := errors.AsType[spec.Problems](err)
 			if s.Validate(value(t, []byte(base(c.input)))) != nil {
 				return

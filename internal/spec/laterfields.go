@@ -46,7 +46,7 @@ var newerFields = []field[Service]{
 var newerParams = []field[Params]{
 	{Key: nullableKey("idle_duration"), description: "How long a rented machine may be idle before it is given back; `off`: for ever. The new spelling of `termination_idle_time`.",
 		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape, shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
-		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.Renamed }},
+		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.UsesIdleDuration }},
 		read:        func(r *reader, n *strictyaml.Node, p *Params) { r.readIdleDuration(n, p) }},
 	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; use `drain_timeout` to limit how long a replica may finish its requests", usesDuration),
 	unsupportedField[Params]("utilization_policy", "When a run whose GPUs do little is stopped.", mappingShape("utilization_policy"), "remove it", usesMapping(utilizationBlock)),
@@ -186,7 +186,7 @@ var utilizationBlock = newMapping("utilization_policy", "`utilization_policy`", 
 // readIdleDuration is termination_idle_time by its new name; off and -1 mean
 // that a machine is kept.
 func (r *reader) readIdleDuration(n *strictyaml.Node, p *Params) {
-	p.Renamed = true
+	p.UsesIdleDuration = true
 	if isOff(n) || n.Kind == strictyaml.Int && n.Text == "-1" {
 		p.TerminationPolicy = "dont-destroy"
 		return

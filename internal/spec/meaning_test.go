@@ -14,7 +14,7 @@ import (
 
 func parse(t *testing.T, extra string) spec.Service {
 	t.Helper()
-	s, err := spec.Parse("f", []byte(base(extra)))
+	s, err := spec.ParseService("f", []byte(base(extra)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +22,7 @@ func parse(t *testing.T, extra string) spec.Service {
 }
 
 func TestAskedTellsWhatWasWrittenFromWhatIsADefault(t *testing.T) {
-	for input, want := range map[string]spec.Asked{
+	for input, want := range map[string]spec.Explicit{
 		"{}":                             {},
 		"{cpu: 2..}":                     {CPU: true},
 		"{memory: 8GB..}":                {Memory: true},
@@ -33,7 +33,7 @@ func TestAskedTellsWhatWasWrittenFromWhatIsADefault(t *testing.T) {
 		"{cpu: {min: 2, max: null}, memory: {min: 8.0, max: null}, disk: {size: {min: 100.0, max: null}}}": {},
 		"{cpu: {min: 4}}": {CPU: true},
 	} {
-		if got := parse(t, "resources: "+input).Resources.Asked; got != want {
+		if got := parse(t, "resources: "+input).Resources.Explicit; got != want {
 			t.Errorf("%s asks for %+v, not %+v", input, got, want)
 		}
 	}

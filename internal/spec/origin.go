@@ -48,9 +48,9 @@ func (p Params) setFields() map[string]bool {
 	}
 }
 
-// Written names the fields that a configuration file itself gives a value
+// WrittenFields names the fields that a configuration file itself gives a value
 // to; all others have their defaults.
-func Written(text []byte) map[string]bool {
+func WrittenFields(text []byte) map[string]bool {
 	written := map[string]bool{}
 	root := strictyaml.Load(text, &strictyaml.Problems{})
 	if root == nil {

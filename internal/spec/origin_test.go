@@ -30,7 +30,7 @@ var paramValues = map[string][2]string{
 
 func serviceWith(t *testing.T, lines ...string) spec.Service {
 	t.Helper()
-	s, err := spec.Parse("f", []byte("type: service\nport: 1\ncommands: [a]\n"+strings.Join(lines, "\n")))
+	s, err := spec.ParseService("f", []byte("type: service\nport: 1\ncommands: [a]\n"+strings.Join(lines, "\n")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestWritten(t *testing.T) {
 		{"{", nil},
 	} {
 		var got []string
-		written := spec.Written([]byte(c.text))
+		written := spec.WrittenFields([]byte(c.text))
 		for _, name := range slices.Sorted(maps.Keys(written)) {
 			if written[name] {
 				got = append(got, name)

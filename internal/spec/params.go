@@ -50,10 +50,10 @@ var paramFields = []field[Params]{
 		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.CreationPolicy != "" }},
 		read:        readWordInto(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
 	{Key: nullableKey("termination_policy"), description: "Whether a rented machine is given back when it is idle.", defaultText: "destroy-after-idle", shape: oneOfShape("dont-destroy", "destroy-after-idle"),
-		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationPolicy != "" && !p.Renamed }},
+		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationPolicy != "" && !p.UsesIdleDuration }},
 		read:        readWordInto(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy", "destroy-after-idle")},
 	{Key: nullableKey("termination_idle_time"), description: "How long a rented machine may be idle before it is given back.", defaultText: "5m", shape: durationShape, examples: []string{"10m"},
-		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationIdleTime != nil && !p.Renamed }},
+		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationIdleTime != nil && !p.UsesIdleDuration }},
 		read:        func(r *reader, n *strictyaml.Node, p *Params) { p.TerminationIdleTime = r.readOptionalDuration(n) }},
 }
 

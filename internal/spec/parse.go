@@ -23,9 +23,9 @@ var (
 	unsupportedTypes = []string{"dev-environment", "task"}
 )
 
-// Read reads one configuration of any type. The error, if any, is Problems:
+// ParseConfiguration reads one configuration of any type. The error, if any, is Problems:
 // all there are, in file order.
-func Read(file string, text []byte) (Configuration, error) {
+func ParseConfiguration(file string, text []byte) (Configuration, error) {
 	r := newReader()
 	var c Configuration
 	if root := strictyaml.Load(text, r.Problems); root != nil {
@@ -36,17 +36,17 @@ func Read(file string, text []byte) (Configuration, error) {
 	if problems == nil {
 		return c, nil
 	}
-	if s, ok := c.(*Service); ok && !problems.Unsupported() { // a wrong name alone is no mistake of the file
+	if s, ok := c.(*Service); ok && !problems.OnlyUnsupported() { // a wrong name alone is no mistake of the file
 		problems = append(problems, Locate(file, text, s.NameProblems())...)
 		slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Col-b.Col) })
 	}
 	return nil, problems
 }
 
-// Parse reads one service. Another type of configuration is a problem, which
+// ParseService reads one service. Another type of configuration is a problem, which
 // says that it is not supported yet.
-func Parse(file string, text []byte) (*Service, error) {
-	c, err := Read(file, text)
+func ParseService(file string, text []byte) (*Service, error) {
+	c, err := ParseConfiguration(file, text)
 	if err != nil {
 		return nil, err
 	}
@@ -62,14 +62,14 @@ func Parse(file string, text []byte) (*Service, error) {
 type reader struct {
 	*strictyaml.Problems
 	tree             *strictyaml.Node // of the whole file; nil: it is no YAML
-	unsupported      []NotYet
+	unsupported      []UnsupportedNote
 	replicasValid    bool // so that scaling can be held against them
 	hasReplicaGroups bool // replicas are in groups, which have commands of their own
 }
 
-// NotYet is something that was read and is right, but that nothing acts on,
+// UnsupportedNotes is something that was read and is right, but that nothing acts on,
 // and that is kept nowhere else.
-type NotYet struct{ Path, What, Hint string }
+type UnsupportedNote struct{ Path, What, Hint string }
 
 func newReader() *reader {
 	return &reader{Problems: &strictyaml.Problems{HintForUnknown: hintForUnknown}}
@@ -77,7 +77,7 @@ func newReader() *reader {
 
 // addUnsupportedUse remembers that n asks for what nothing acts on yet.
 func (r *reader) addUnsupportedUse(n *strictyaml.Node, what, hint string) {
-	r.unsupported = append(r.unsupported, NotYet{n.Path, what, hint})
+	r.unsupported = append(r.unsupported, UnsupportedNote{n.Path, what, hint})
 }
 
 // buildProblems returns what was found, with the lines of the file.

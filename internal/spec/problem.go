@@ -33,9 +33,9 @@ func (p Problems) Error() string {
 	return s
 }
 
-// Unsupported tells whether the input is right as far as it could be read,
+// OnlyUnsupported tells whether the input is right as far as it could be read,
 // and only asks for what nothing acts on yet.
-func (p Problems) Unsupported() bool {
+func (p Problems) OnlyUnsupported() bool {
 	for _, problem := range p {
 		if !problem.Unsupported {
 			return false

@@ -62,7 +62,7 @@ func (r *reader) readProfile(n *strictyaml.Node) Profile {
 	r.checkIdle(n)
 	for _, note := range r.unsupported[before:] {
 		note.Path = trimPath(n.Path, note.Path)
-		p.NotYet = append(p.NotYet, note)
+		p.UnsupportedNotes = append(p.UnsupportedNotes, note)
 	}
 	r.unsupported = r.unsupported[:before]
 	return p

@@ -100,7 +100,7 @@ func TestReferenceExamplesAreRead(t *testing.T) {
 				}
 				continue
 			}
-			if _, err := spec.Read(name, []byte(text)); err != nil {
+			if _, err := spec.ParseConfiguration(name, []byte(text)); err != nil {
 				t.Errorf("%s: %v in\n%s", name, err, text)
 			}
 			if err := schema.Validate(value(t, []byte(text))); err != nil {

@@ -66,12 +66,12 @@ func TestHintsWorkWhenFollowed(t *testing.T) {
 		{"commands:\n- make all:", "put the command in quotes: - 'make all:'", "commands:\n- 'make all:'"},
 		{"commands:\n- echo a: \"b c\"", "put the command in quotes: - 'echo a: b'", "commands:\n- 'echo a: \"b c\"'"},
 	} {
-		_, err := spec.Read("f", []byte(base(c.bad)))
+		_, err := spec.ParseConfiguration("f", []byte(base(c.bad)))
 		problems, _ := errors.AsType[spec.Problems](err)
 		if len(problems) != 1 || problems[0].Hint != c.hint {
 			t.Errorf("%s is refused with\n%s", c.bad, problems.Render(false))
 		}
-		if _, err := spec.Read("f", []byte(base(c.followed))); err != nil {
+		if _, err := spec.ParseConfiguration("f", []byte(base(c.followed))); err != nil {
 			t.Errorf("whoever follows the hint on %s is told: %v", c.bad, err)
 		}
 	}
@@ -83,12 +83,12 @@ func TestMistakesInFleetsAndVolumes(t *testing.T) {
 		"type: fleet\nnodes: 1\nblocks: 0\n":                     "`0` is not between 1 and 100",
 		"type: fleet\nnodes: 1\nblocks: many\n":                  "`many` is not a whole number",
 	} {
-		if _, err := spec.Read("f", []byte(text)); err == nil || !strings.Contains(err.Error(), message) {
+		if _, err := spec.ParseConfiguration("f", []byte(text)); err == nil || !strings.Contains(err.Error(), message) {
 			t.Errorf("%s is answered with %v", text, err)
 		}
 	}
 	for _, fine := range []string{"auto", "1", "'4'"} {
-		if _, err := spec.Read("f", []byte("type: fleet\nnodes: 1\nblocks: "+fine+"\n")); err != nil {
+		if _, err := spec.ParseConfiguration("f", []byte("type: fleet\nnodes: 1\nblocks: "+fine+"\n")); err != nil {
 			t.Error(err)
 		}
 	}
@@ -99,7 +99,7 @@ func TestTheNetworkOfAFleetIsPrivateToItsEnds(t *testing.T) {
 		"10.0.0.0/8": true, "10.1.2.3/24": true, "172.31.0.0/16": true, "fd00::/8": true,
 		"10.0.0.0/7": false, "172.16.0.0/8": false, "192.168.0.0/15": false, "8.8.8.0/24": false,
 	} {
-		_, err := spec.Read("f", []byte("type: fleet\nssh_config: {hosts: [a], network: '"+network+"'}\n"))
+		_, err := spec.ParseConfiguration("f", []byte("type: fleet\nssh_config: {hosts: [a], network: '"+network+"'}\n"))
 		if (err == nil) != good {
 			t.Errorf("%s: %v", network, err)
 		}
@@ -116,7 +116,7 @@ func refusal(name string, text []byte) error {
 		_, err := spec.ParseProfiles(name, text)
 		return err
 	}
-	c, err := spec.Read(name, text)
+	c, err := spec.ParseConfiguration(name, text)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ var resourcesBlock = newMapping("resources", "`resources`", "What a replica need
 	{Key: plainKey("memory"), description: "How much memory.", defaultText: "8GB..", shape: sizeRangeShape, examples: []string{"16GB..", "32GB..64GB"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) {
 			if v := readSizeRange(r, n); v != nil {
-				res.Memory, res.Asked.Memory = *v, isExplicit(n, *v, defaultResources().Memory)
+				res.Memory, res.Explicit.Memory = *v, isExplicit(n, *v, defaultResources().Memory)
 			}
 		}},
 	{Key: nullableKey("shm_size"), description: "How much memory processes can share, at `/dev/shm`. Where several processes work on one model, 64MB (the container's default) are too few.", shape: sizeShape, examples: []string{"16GB"},
@@ -63,7 +63,7 @@ func (r *reader) readCPU(n *strictyaml.Node, res *Resources) {
 		return
 	}
 	if v, ok := readCountRange(r, n); ok {
-		res.CPU, res.Asked.CPU = v, isExplicit(n, v, defaultResources().CPU)
+		res.CPU, res.Explicit.CPU = v, isExplicit(n, v, defaultResources().CPU)
 	}
 }
 
@@ -99,7 +99,7 @@ func (r *reader) readDisk(n *strictyaml.Node, res *Resources) {
 func (r *reader) readDiskSize(n *strictyaml.Node, res *Resources) {
 	if v := readSizeRange(r, n); v != nil {
 		res.Disk = &Disk{Size: *v}
-		res.Asked.Disk = isExplicit(n, *v, defaultResources().Disk.Size)
+		res.Explicit.Disk = isExplicit(n, *v, defaultResources().Disk.Size)
 	}
 }
 
@@ -119,9 +119,9 @@ func (r Resources) String() string {
 	return s
 }
 
-// Wire is the requirement in the original's words:
+// WireText is the requirement in the original's words:
 // "2..xCPU, 8GB.., 1xGPU (24GB), 100GB.. (disk)".
-func (r Resources) Wire() string {
+func (r Resources) WireText() string {
 	s := r.CPU.String() + "xCPU, " + r.Memory.String()
 	if r.GPU != nil {
 		s += ", " + r.GPU.formatWire()

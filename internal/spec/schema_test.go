@@ -109,7 +109,7 @@ var oddSpellings = []string{
 func TestSchemaAcceptsOddSpellings(t *testing.T) {
 	s := compiled(t, spec.Schema)
 	for _, input := range oddSpellings {
-		if _, err := spec.Read("f", []byte(base(input))); err != nil {
+		if _, err := spec.ParseConfiguration("f", []byte(base(input))); err != nil {
 			t.Errorf("%s is refused: %v", input, err)
 		}
 		if err := s.Validate(value(t, []byte(base(input)))); err != nil {
@@ -141,7 +141,7 @@ func TestSchemaRefusesWhatASchemaCan(t *testing.T) {
 			case strings.Contains(input, "x_type:"):
 				text = "port: 8000\ncommands: [a]\n"
 			}
-			_, err := spec.Read("f", []byte(text))
+			_, err := spec.ParseConfiguration("f", []byte(text))
 			if err == nil {
 				t.Fatalf("%s is read", input)
 			}

@@ -38,7 +38,7 @@ type Service struct {
 	DrainTimeout *Seconds `json:"-"`
 	Hold         *Hold    `json:"-"`
 
-	NotYet []NotYet `json:"-"`
+	UnsupportedNotes []UnsupportedNote `json:"-"`
 }
 
 // Params are the fields that a configuration and a profile share.
@@ -57,15 +57,15 @@ type Params struct {
 	TerminationPolicy   Text         `json:"termination_policy"`
 	TerminationIdleTime *Seconds     `json:"termination_idle_time"`
 
-	Renamed bool `json:"-"` // written as idle_duration; the wire has the old names
+	UsesIdleDuration bool `json:"-"` // written as idle_duration; the wire has the old names
 }
 
 // Profile is a named set of Params.
 type Profile struct {
 	Params
-	Name    string   `json:"name"`
-	Default bool     `json:"default"`
-	NotYet  []NotYet `json:"-"`
+	Name             string            `json:"name"`
+	Default          bool              `json:"default"`
+	UnsupportedNotes []UnsupportedNote `json:"-"`
 }
 
 // Text is a string whose absence the wire writes as null.
@@ -161,13 +161,13 @@ type Resources struct {
 	GPU     *GPU       `json:"gpu"`
 	Disk    *Disk      `json:"disk"`
 
-	// Asked tells what was written and what is a default, which is not held
+	// Explicit tells what was written and what is a default, which is not held
 	// against a machine that its user owns.
-	Asked Asked `json:"-"`
+	Explicit Explicit `json:"-"`
 }
 
-// Asked is which sizes somebody wrote down.
-type Asked struct{ CPU, Memory, Disk bool }
+// Explicit is which sizes somebody wrote down.
+type Explicit struct{ CPU, Memory, Disk bool }
 
 // GPU is which graphics processors a replica needs.
 type GPU struct {

@@ -78,16 +78,16 @@ func (r Resources) newSource() sourceResources {
 	if r.GPU != nil {
 		s.GPU = &sourceGPU{r.GPU.Vendor, wireGPU(*r.GPU)}
 	}
-	if r.Asked.CPU {
+	if r.Explicit.CPU {
 		s.CPU = new(r.CPU.String())
 	}
-	if r.Asked.Memory {
+	if r.Explicit.Memory {
 		s.Memory = new(r.Memory.String())
 	}
 	switch {
 	case r.Disk == nil:
 		s.Disk = new(json.RawMessage("null"))
-	case r.Asked.Disk:
+	case r.Explicit.Disk:
 		s.Disk = new(json.RawMessage(strconv.Quote(r.Disk.Size.String())))
 	}
 	return s

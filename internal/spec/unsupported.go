@@ -21,34 +21,34 @@ func Unsupported(s *Service, p Profile) Problems {
 
 // Unsupported is the part of the configuration that nothing acts on yet.
 func (s *Service) Unsupported() Problems {
-	return append(serviceBlock.findUnsupported(s), problemsOf(s.NotYet)...)
+	return append(serviceBlock.findUnsupported(s), problemsOf(s.UnsupportedNotes)...)
 }
 
 // Unsupported is the part of the profile that nothing acts on yet.
 func (p *Profile) Unsupported() Problems {
-	return append(profileBlock.findUnsupported(p), problemsOf(p.NotYet)...)
+	return append(profileBlock.findUnsupported(p), problemsOf(p.UnsupportedNotes)...)
 }
 
 // Unsupported is all of it: there are no fleets yet.
 func (f *Fleet) Unsupported() Problems {
-	return unsupportedType("fleet", "remove the file; machines come from the backends in the server's config.yml", f.NotYet)
+	return unsupportedType("fleet", "remove the file; machines come from the backends in the server's config.yml", f.UnsupportedNotes)
 }
 
 // Unsupported is all of it: there are no volumes yet.
 func (v *Volume) Unsupported() Problems {
-	return unsupportedType("volume", "remove the file; store data outside of the service for now", v.NotYet)
+	return unsupportedType("volume", "remove the file; store data outside of the service for now", v.UnsupportedNotes)
 }
 
 // Unsupported is all of it: the server publishes services itself.
 func (g *Gateway) Unsupported() Problems {
-	return unsupportedType("gateway", "remove the file; the server itself publishes services, at its own address", g.NotYet)
+	return unsupportedType("gateway", "remove the file; the server itself publishes services, at its own address", g.UnsupportedNotes)
 }
 
-func unsupportedType(kind, hint string, notes []NotYet) Problems {
+func unsupportedType(kind, hint string, notes []UnsupportedNote) Problems {
 	return append(Problems{newUnsupported("type", "type "+kind, hint)}, problemsOf(notes)...)
 }
 
-func problemsOf(notes []NotYet) Problems {
+func problemsOf(notes []UnsupportedNote) Problems {
 	var all Problems
 	for _, n := range notes {
 		all = append(all, newUnsupported(n.Path, n.What, n.Hint))

@@ -134,7 +134,7 @@ func TestSpellings(t *testing.T) {
 	for _, c := range spellings {
 		for input := range strings.SplitSeq(c.inputs, " | ") {
 			t.Run(strings.ReplaceAll(input, "\n", "; "), func(t *testing.T) {
-				s, err := spec.Parse("f", []byte(base(input)))
+				s, err := spec.ParseService("f", []byte(base(input)))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -254,7 +254,7 @@ func refused(t *testing.T, input, path, message string) {
 	case strings.Contains(input, "x_type:"):
 		text = "port: 8000\ncommands: [a]\n"
 	}
-	s, err := spec.Parse("f", []byte(text))
+	s, err := spec.ParseService("f", []byte(text))
 	problems, ok := errors.AsType[spec.Problems](err)
 	if !ok || s != nil {
 		t.Fatalf("accepted as %+v (%v)", s, err)
@@ -286,11 +286,11 @@ func TestRequirementsArePrintedInBothManners(t *testing.T) {
 		{"{gpu: {total_memory: 80GB, compute_capability: 7.5}, disk: null, shm_size: 512MB}", "2..xCPU, 8GB.., 1xGPU (total 80GB, (7, 5))", "gpu 1, 80GB in all, compute capability 7.5.. · cpu 2.. · memory 8GB.. · shared memory 0.5GB"},
 		{"{gpu: 2, memory: 1.5TB, cpu: ..8}", "..8xCPU, 1536GB, 2xGPU, 100GB.. (disk)", "gpu 2 · cpu ..8 · memory 1536GB · disk 100GB.."},
 	} {
-		s, err := spec.Parse("f", []byte(base("resources: "+c.input)))
+		s, err := spec.ParseService("f", []byte(base("resources: "+c.input)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := s.Resources.Wire(); got != c.wire {
+		if got := s.Resources.WireText(); got != c.wire {
 			t.Errorf("%s on the wire is %q, not %q", c.input, got, c.wire)
 		}
 		if got := s.Resources.String(); got != c.plan {

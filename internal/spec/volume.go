@@ -12,7 +12,7 @@ type Volume struct {
 	Size     *GB  // of a new volume
 	VolumeID Text // of one that exists; it wins over Size
 
-	NotYet []NotYet
+	UnsupportedNotes []UnsupportedNote
 }
 
 // MarshalJSON writes the normalised wire form, every key in its order.
@@ -52,6 +52,6 @@ func (r *reader) readVolume(n *strictyaml.Node) *Volume {
 	if n.Get("size").IsNull() && (id.IsNull() || id.IsScalar() && id.Text == "") && !r.IsMisspelled("size") && !r.IsMisspelled("volume_id") {
 		r.Add(n, "either `volume_id` or `size` must be set", "add size: 100GB for a new volume, or volume_id: followed by the cloud's ID of an existing one")
 	}
-	v.NotYet = r.unsupported
+	v.UnsupportedNotes = r.unsupported
 	return v
 }

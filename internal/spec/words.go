@@ -7,9 +7,9 @@ import (
 
 var errUnclosed = errors.New("a quote is not closed, or a backslash is the last character")
 
-// Words splits a command line as a POSIX shell would, without expanding
+// SplitCommand splits a command line as a POSIX shell would, without expanding
 // anything: quotes group, a backslash takes the next character as it is.
-func Words(line string) ([]string, error) {
+func SplitCommand(line string) ([]string, error) {
 	var (
 		words   []string
 		word    strings.Builder

@@ -62,7 +62,7 @@ func parseRunSpec(t interface {
 			text = line + "\n" + text
 		}
 	}
-	s, err := spec.Parse("f", []byte(text))
+	s, err := spec.ParseService("f", []byte(text))
 	if err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}
