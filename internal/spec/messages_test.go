@@ -13,9 +13,9 @@ import (
 
 // unseen are messages that no file can bring about, each with its reason.
 var unseen = map[string]string{
-	"invalid JSON: %s":                   "only the wire is JSON",
+	"invalid JSON: %s":                       "only the wire is JSON",
 	"the configuration is larger than %d KB": "only the wire is JSON",
-	"cannot start the YAML parser: %s":     "nobody can bring it about",
+	"cannot start the YAML parser: %s":       "nobody can bring it about",
 	"type %s as a run":                       "only the wire asks for a run of another type",
 	"the file is larger than %d KB":          "TestBoundsHold makes such files; they would be large here",
 }
