@@ -129,12 +129,12 @@ func TestLaterConfigurationsAreReadAndRefusedWhenPlanned(t *testing.T) {
 	}
 }
 
-var yamlBlock = regexp.MustCompile("(?ms)^( *)```yaml\n(.*?)^ *```")
+var yamlMapping = regexp.MustCompile("(?ms)^( *)```yaml\n(.*?)^ *```")
 
 // Every example of the service's page is read as it stands.
 func TestThePagesExamplesAreRead(t *testing.T) {
 	page := string(read(t, corpus(t, "../seed/service.md")[0]))
-	blocks := yamlBlock.FindAllStringSubmatch(page, -1)
+	blocks := yamlMapping.FindAllStringSubmatch(page, -1)
 	if len(blocks) < 10 {
 		t.Fatalf("the page has only %d examples", len(blocks))
 	}

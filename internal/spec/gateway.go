@@ -4,8 +4,8 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Gateway is one `type: gateway` configuration: a machine that publishes
-// services below a domain.
+// Gateway is a configuration with `type: gateway`: a machine that publishes
+// services under a domain.
 type Gateway struct {
 	Name        Text
 	Default     bool
@@ -13,18 +13,18 @@ type Gateway struct {
 	Region      string
 	Domain      Text
 	PublicIP    bool
-	Certificate *Certificate // nil: none, so no TLS
+	Certificate *Certificate // nil: none, and so no TLS
 
 	UnsupportedNotes []UnsupportedNote
 }
 
-// Certificate is where a gateway's certificate comes from.
+// Certificate is the source of a gateway's certificate.
 type Certificate struct {
 	Type string // lets-encrypt, acm
-	ARN  string // of type acm
+	ARN  string // with type acm
 }
 
-// MarshalJSON writes only the keys of the certificate's type.
+// MarshalJSON writes only the keys that belong to the type.
 func (c Certificate) MarshalJSON() ([]byte, error) {
 	if c.Type == "acm" {
 		return marshalJSON(struct {
@@ -37,7 +37,8 @@ func (c Certificate) MarshalJSON() ([]byte, error) {
 	}{c.Type})
 }
 
-// MarshalJSON writes the normalised wire form, every key in its order.
+// MarshalJSON writes the normal form of the wire format, with all keys in fixed
+// order.
 func (g Gateway) MarshalJSON() ([]byte, error) {
 	return marshalJSON(struct {
 		Type        string       `json:"type"`
@@ -51,7 +52,7 @@ func (g Gateway) MarshalJSON() ([]byte, error) {
 	}{"gateway", g.Name, g.Default, g.Backend, g.Region, g.Domain, g.PublicIP, g.Certificate})
 }
 
-var gatewayBlock = newMapping("gateway", "a gateway", "A machine that publishes services below a domain.", []field[Gateway]{
+var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishes services below a domain.", []field[Gateway]{
 	{Key: requiredKey("type", "type: gateway"), description: "What this file is.", shape: oneOfShape("gateway"),
 		read: func(r *reader, n *strictyaml.Node, _ *Gateway) { r.ReadOneOf(n, supportedTypes...) }},
 	{Key: nullableKey("name"), description: "The gateway's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-gateway"},
@@ -73,16 +74,18 @@ var gatewayBlock = newMapping("gateway", "a gateway", "A machine that publishes 
 	unsupportedField[Gateway]("tags", "Labels for what is made in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
 })
 
-var certificateBlock = newMapping("gateway.certificate", "`certificate`", "Where a gateway's certificate comes from.", []field[Certificate]{
+var certificateMapping = newMapping("gateway.certificate", "`certificate`", "Where a gateway's certificate comes from.", []field[Certificate]{
 	{Key: requiredKey("type", "type: lets-encrypt"), description: "Made by Let's Encrypt, or kept by AWS.", shape: oneOfShape("lets-encrypt", "acm"),
 		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.Type, _ = r.ReadOneOf(n, "lets-encrypt", "acm") }},
 	{Key: nullableKey("arn"), description: "AWS's name of the certificate, for `type: acm`.", shape: textShape,
 		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.ARN = r.readNonEmpty(n) }},
 })
 
+// readCertificate reads a certificate and checks that `arn` is set exactly with
+// type acm.
 func (r *reader) readCertificate(n *strictyaml.Node) *Certificate {
 	c := &Certificate{}
-	if !certificateBlock.read(r, n, c) {
+	if !certificateMapping.read(r, n, c) {
 		return c
 	}
 	switch arn := n.Get("arn"); {
@@ -94,9 +97,11 @@ func (r *reader) readCertificate(n *strictyaml.Node) *Certificate {
 	return c
 }
 
+// readGateway reads a gateway. `certificate: null` means no certificate, a
+// missing key the default.
 func (r *reader) readGateway(n *strictyaml.Node) *Gateway {
 	g := &Gateway{PublicIP: true, Certificate: &Certificate{Type: "lets-encrypt"}}
-	gatewayBlock.read(r, n, g)
+	gatewayMapping.read(r, n, g)
 	if c := n.Get("certificate"); c != nil && c.IsNull() {
 		g.Certificate = nil
 	}

@@ -17,6 +17,7 @@ var modelCommon = []field[Model]{
 		read: func(r *reader, n *strictyaml.Node, m *Model) { m.Name = r.readNonEmpty(n) }},
 }
 
+// formatField returns the field `format` for one format.
 func formatField(format string) field[Model] {
 	return field[Model]{Key: requiredKey("format", "format: openai"), description: "What the service itself speaks.", shape: oneOfShape(format),
 		read: func(r *reader, n *strictyaml.Node, m *Model) { m.Format, _ = r.ReadOneOf(n, "openai", "tgi") }}
@@ -39,8 +40,8 @@ var tgiFields = []field[Model]{
 		read: func(r *reader, n *strictyaml.Node, m *Model) { m.Kwargs = r.readKwargs(n) }},
 }
 
-// readKwargs reads a mapping with anything in it, as JSON in the order of the
-// file.
+// readKwargs reads a mapping with any content, as JSON with the keys in the
+// order of the file.
 func (r *reader) readKwargs(n *strictyaml.Node) json.RawMessage {
 	if n.Kind != strictyaml.Mapping {
 		r.Add(n, "`chat_template_kwargs` must be a mapping, not "+n.Describe(), "write chat_template_kwargs: {enable_thinking: false}")
@@ -51,25 +52,26 @@ func (r *reader) readKwargs(n *strictyaml.Node) json.RawMessage {
 	return b.Bytes()
 }
 
-// modelTables are the fields of each format; by the empty format, those of
-// both, for files that do not say which.
-var modelTables = map[string]*mapping[Model]{
+// modelMappings maps each format to its fields. The empty format has the fields
+// of both, for mappings without a valid format.
+var modelMappings = map[string]*mapping[Model]{
 	"openai": newMapping("model.openai", "`model`", "A service that speaks OpenAI's API.", modelCommon, []field[Model]{formatField("openai")}, openaiFields),
 	"tgi":    newMapping("model.tgi", "`model`", "A service that speaks the API of Text Generation Inference.", modelCommon, []field[Model]{formatField("tgi")}, tgiFields),
 	"":       newMapping("model", "`model`", "", modelCommon, []field[Model]{formatField("openai")}, openaiFields, tgiFields),
 }
 
-// readModel reads which model the service answers for.
+// readModel reads the name of a model, or a mapping with the fields of its
+// format. Fields of the other format are reported.
 func (r *reader) readModel(n *strictyaml.Node) *Model {
 	if n.IsScalar() {
 		return &Model{Type: "chat", Name: r.readNonEmpty(n), Format: "openai", Prefix: "/v1"}
 	}
 	m := &Model{Prefix: "/v1"}
 	format := ""
-	if f := n.Get("format"); f.IsScalar() && modelTables[f.Text] != nil {
+	if f := n.Get("format"); f.IsScalar() && modelMappings[f.Text] != nil {
 		format = f.Text
 	}
-	table := *modelTables[format]
+	table := *modelMappings[format]
 	for _, other := range []struct {
 		of     string
 		fields []field[Model]

@@ -8,8 +8,8 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// newerFields are those of later versions that belong to a service. They are
-// read and checked; a plan refuses those that nothing acts on.
+// newerFields are fields of a service that versions after 0.18.10 added. All
+// are parsed and checked; a plan rejects those that are not implemented.
 var newerFields = []field[Service]{
 	{Key: nullableKey("probes"), description: "What a replica is asked before it gets requests. Without any, it is ready when its port accepts connections.", shape: listShape("list of {probes}", mappingShape("probes")).withMaxItems(maxProbes), examples: []string{"[{type: http, url: /health}]"},
 		read: func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.readProbes(n) }},
@@ -42,14 +42,14 @@ var newerFields = []field[Service]{
 	unsupportedField[Service]("priority", "Which run gets a machine first, from 0 to 100.", intShape(0, 100).withWords("whole number up to 100"), "remove it; runs start in the order in which they were submitted", usesInt(0, 100)),
 }
 
-// newerParams are those that a profile may say, too.
+// newerParams are fields of Params that versions after 0.18.10 added.
 var newerParams = []field[Params]{
 	{Key: nullableKey("idle_duration"), description: "How long a rented machine may be idle before it is given back; `off`: for ever. The new spelling of `termination_idle_time`.",
 		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape, shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
 		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.UsesIdleDuration }},
 		read:        func(r *reader, n *strictyaml.Node, p *Params) { r.readIdleDuration(n, p) }},
 	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; use `drain_timeout` to limit how long a replica may finish its requests", usesDuration),
-	unsupportedField[Params]("utilization_policy", "When a run whose GPUs do little is stopped.", mappingShape("utilization_policy"), "remove it", usesMapping(utilizationBlock)),
+	unsupportedField[Params]("utilization_policy", "When a run whose GPUs do little is stopped.", mappingShape("utilization_policy"), "remove it", usesMapping(utilizationMapping)),
 	unsupportedField[Params]("tags", "Labels for what is made in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
 	unsupportedField[Params]("fleets", "Only machines of these fleets.", textsShape, "remove it; use `backends`, `regions` or `instance_types`", usesList),
 	unsupportedField[Params]("instances", "Only these machines.", anyShape, "remove it; use `instance_types`", alwaysUsed),
@@ -71,9 +71,8 @@ const (
 
 var anyShape = shape{"anything", schema{}}
 
-// The checks of fields that are kept nowhere tell whether the value asks for
-// anything.
-
+// alwaysUsed and the functions below are checks for unsupportedField. They
+// report problems of the value, and whether it asks for anything.
 func alwaysUsed(*reader, *strictyaml.Node) bool { return true }
 
 func usesBool(r *reader, n *strictyaml.Node) bool {
@@ -81,14 +80,15 @@ func usesBool(r *reader, n *strictyaml.Node) bool {
 	return ok && v
 }
 
-func usesInt(least, most int) func(*reader, *strictyaml.Node) bool {
+func usesInt(low, high int) func(*reader, *strictyaml.Node) bool {
 	return func(r *reader, n *strictyaml.Node) bool {
-		_, ok := r.ReadInt(n, least, most)
+		_, ok := r.ReadInt(n, low, high)
 		return ok
 	}
 }
 
-// usesBlocks reads into how many parts a machine is divided; 1 is not at all.
+// usesBlocks reads the number of parts of a machine; 1 means that it is not
+// divided.
 func usesBlocks(r *reader, n *strictyaml.Node) bool {
 	if n.Text == "auto" {
 		return true
@@ -145,10 +145,10 @@ func usesMapping[T any](b *mapping[T]) func(*reader, *strictyaml.Node) bool {
 	}
 }
 
-// fileMapping is a file to bring into the container.
+// fileMapping is a file to copy into the container.
 type fileMapping struct{ local, path string }
 
-var filesBlock = newMapping("files", "a file", "A file or folder to bring into the container. On one line: `config.yml:/etc/config.yml`.", []field[fileMapping]{
+var filesMapping = newMapping("files", "a file", "A file or folder to bring into the container. On one line: `config.yml:/etc/config.yml`.", []field[fileMapping]{
 	{Key: requiredKey("local_path", "local_path: config.yml"), description: "Where it is here, relative to the configuration's folder.", shape: nonEmptyShape, examples: []string{"config.yml"},
 		read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.local = r.readNonEmpty(n) }},
 	{Key: requiredKey("path", "path: /etc/config.yml"), description: "Where it will be in the container.", shape: nonEmptyShape, examples: []string{"/etc/config.yml"},
@@ -165,26 +165,26 @@ func usesFiles(r *reader, n *strictyaml.Node) bool {
 			continue
 		}
 		var f fileMapping
-		filesBlock.read(r, item, &f)
+		filesMapping.read(r, item, &f)
 	}
 	return len(items) > 0
 }
 
-// utilization is when a run whose GPUs do little is stopped.
+// utilization is the policy for stopping a run with idle GPUs.
 type utilization struct {
-	least  int
-	window Seconds
+	minPercent int
+	window     Seconds
 }
 
-var utilizationBlock = newMapping("utilization_policy", "`utilization_policy`", "When a run whose GPUs do little is stopped.", []field[utilization]{
+var utilizationMapping = newMapping("utilization_policy", "`utilization_policy`", "When a run whose GPUs do little is stopped.", []field[utilization]{
 	{Key: requiredKey("min_gpu_utilization", "min_gpu_utilization: 30"), description: "The least use of each GPU, in percent.", shape: intShape(0, 100).withWords("whole number up to 100"), examples: []string{"30"},
-		read: func(r *reader, n *strictyaml.Node, u *utilization) { u.least, _ = r.ReadInt(n, 0, 100) }},
+		read: func(r *reader, n *strictyaml.Node, u *utilization) { u.minPercent, _ = r.ReadInt(n, 0, 100) }},
 	{Key: requiredKey("time_window", "time_window: 30m"), description: "How long it may be less.", shape: durationShape, examples: []string{"30m"},
 		read: func(r *reader, n *strictyaml.Node, u *utilization) { r.readPositiveDuration(n, &u.window) }},
 })
 
-// readIdleDuration is termination_idle_time by its new name; off and -1 mean
-// that a machine is kept.
+// readIdleDuration reads the newer name of termination_idle_time. `off` and -1
+// mean that an idle machine is kept.
 func (r *reader) readIdleDuration(n *strictyaml.Node, p *Params) {
 	p.UsesIdleDuration = true
 	if isOff(n) || n.Kind == strictyaml.Int && n.Text == "-1" {
@@ -194,7 +194,7 @@ func (r *reader) readIdleDuration(n *strictyaml.Node, p *Params) {
 	p.TerminationIdleTime = r.readOptionalDuration(n)
 }
 
-// checkIdle refuses both spellings at once.
+// checkIdle reports the use of both spellings at once.
 func (r *reader) checkIdle(n *strictyaml.Node) {
 	idle := n.Get("idle_duration")
 	for _, old := range []string{"termination_idle_time", "termination_policy"} {

@@ -6,20 +6,21 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Every machine provider of the original, by its name there.
+// backendNames are the backends of the original dstack. They are accepted in
+// files whether or not this server supports them.
 var backendNames = []string{
 	"aws", "azure", "cudo", "datacrunch", "dstack", "gcp", "kubernetes", "lambda", "local",
 	"nebius", "oci", "remote", "runpod", "tensordock", "vastai",
-	"amddevcloud", "cloudrift", "digitalocean", "hotaisle", "vultr", // of the later dialect
+	"amddevcloud", "cloudrift", "digitalocean", "hotaisle", "vultr", // since versions after 0.18.10
 }
 
-// Every ending after which a replica can be tried again.
+// allRetryEvents are the events after which a replica can be retried.
 var allRetryEvents = []string{EventNoCapacity, EventInterruption, EventError}
 
 var backendShape = defineShape("backend", oneOfShape(backendNames...))
 
-// paramFields is what a configuration and a profile share, in the order of
-// the wire.
+// paramFields are the fields that configurations and profiles share, in the
+// order of the wire format.
 var paramFields = []field[Params]{
 	{Key: nullableKey("backends"), description: "Only machines of these backends.", defaultText: "(all)", shape: listShape("list of: "+backendShape.words, backendShape), examples: []string{"[aws, gcp]"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Backends = r.readBackends(n) }},
@@ -68,7 +69,7 @@ func (r *reader) readBackends(n *strictyaml.Node) []string {
 	return names
 }
 
-// readBackend reads the name of one, or "" with a problem.
+// readBackend reads the name of a backend; empty if it is invalid.
 func (r *reader) readBackend(n *strictyaml.Node) string {
 	if n.Text == "ssh" {
 		r.Add(n, "`ssh` is not a valid value", "write `remote`, the backend of machines reached by SSH")
@@ -78,7 +79,7 @@ func (r *reader) readBackend(n *strictyaml.Node) string {
 	return name
 }
 
-// readRetry reads a bool, or which endings are tried again.
+// readRetry reads a boolean, or a mapping of events and duration.
 func (r *reader) readRetry(n *strictyaml.Node) *Retry {
 	if n.Kind != strictyaml.Mapping {
 		v, ok := r.ReadBool(n)
@@ -88,13 +89,13 @@ func (r *reader) readRetry(n *strictyaml.Node) *Retry {
 		return &Retry{Always: &v}
 	}
 	retry := &Retry{}
-	if retryBlock.read(r, n, retry) && n.Get("on_events") == nil {
-		retry.OnEvents = slices.Clone(allRetryEvents) // as the later dialect has it
+	if retryMapping.read(r, n, retry) && n.Get("on_events") == nil {
+		retry.OnEvents = slices.Clone(allRetryEvents) // the default of later versions of dstack
 	}
 	return retry
 }
 
-var retryBlock = newMapping("retry", "`retry`", "Which endings are tried again.", []field[Retry]{
+var retryMapping = newMapping("retry", "`retry`", "Which endings are tried again.", []field[Retry]{
 	{Key: plainKey("on_events"), description: "The endings: no machine could be had, the machine was lost, the command failed.", defaultText: "[no-capacity, interruption, error]",
 		shape: shape{"list of: " + oneOfShape(allRetryEvents...).words, schema{"type": "array", "minItems": 1, "items": oneOfShape(allRetryEvents...).schema}}, examples: []string{"[no-capacity, interruption]"},
 		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.OnEvents = r.readRetryEvents(n) }},
@@ -116,17 +117,18 @@ func (r *reader) readRetryEvents(n *strictyaml.Node) []string {
 	return events
 }
 
-var retryPolicyBlock = newMapping("retry_policy", "`retry_policy`", "The old spelling of `retry`: after every ending.", []field[RetryPolicy]{
+var retryPolicyMapping = newMapping("retry_policy", "`retry_policy`", "The old spelling of `retry`: after every ending.", []field[RetryPolicy]{
 	{Key: plainKey("retry"), description: "Whether it is tried again.", defaultText: "false", shape: boolShape,
 		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Retry, _ = r.ReadBool(n) }},
 	{Key: nullableKey("duration"), description: "How long. With it, `retry` is true.", defaultText: "1h", shape: durationShape,
 		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Duration = r.readOptionalDuration(n) }},
 })
 
-// readRetryPolicy reads the deprecated spelling, in which a duration means yes.
+// readRetryPolicy reads the deprecated spelling of retry, in which a duration
+// implies true.
 func (r *reader) readRetryPolicy(n *strictyaml.Node) *RetryPolicy {
 	p := &RetryPolicy{}
-	retryPolicyBlock.read(r, n, p)
+	retryPolicyMapping.read(r, n, p)
 	p.Retry = p.Retry || p.Duration != nil
 	return p
 }

@@ -6,7 +6,7 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var profileBlock = newMapping("profile", "a profile", "A named set of what runs have in common.",
+var profileMapping = newMapping("profile", "a profile", "A named set of what runs have in common.",
 	[]field[Profile]{
 		{Key: requiredKey("name", "name: followed by a name for the profile"), description: "Its name, for `--profile`.", shape: nonEmptyShape, examples: []string{"cheap"},
 			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Name = r.readNonEmpty(n) }},
@@ -17,20 +17,20 @@ var profileBlock = newMapping("profile", "a profile", "A named set of what runs 
 	liftFields(newerParams, func(p *Profile) *Params { return &p.Params }),
 )
 
-// profiles is a profiles.yml.
+// profiles is the content of a profiles.yml.
 type profiles struct{ list []Profile }
 
-var profilesBlock = newMapping("profiles", "this file", "Profiles: what runs have in common, in `.dstack/profiles.yml`.", []field[profiles]{
+var profilesMapping = newMapping("profiles", "this file", "Profiles: what runs have in common, in `.dstack/profiles.yml`.", []field[profiles]{
 	{Key: requiredKey("profiles", "profiles: followed by a list"), description: "The profiles.", shape: listShape("list of {profile}", mappingShape("profile")), examples: []string{"[{name: cheap, spot_policy: spot}]"},
 		read: func(r *reader, n *strictyaml.Node, p *profiles) { p.list = r.readProfiles(n) }},
 })
 
-// ParseProfiles reads a profiles.yml. The error, if any, is Problems.
+// ParseProfiles parses a profiles.yml. The error is Problems.
 func ParseProfiles(file string, text []byte) ([]Profile, error) {
 	r := newReader()
 	p := profiles{list: []Profile{}}
 	if root := strictyaml.Load(text, r.Problems); root != nil && !root.IsNull() {
-		profilesBlock.read(r, root, &p)
+		profilesMapping.read(r, root, &p)
 	}
 	if problems := r.buildProblems(file, text); problems != nil {
 		return nil, problems
@@ -55,10 +55,12 @@ func (r *reader) readProfiles(n *strictyaml.Node) []Profile {
 	return list
 }
 
+// readProfile reads one profile, and moves the notes about unsupported fields
+// to it.
 func (r *reader) readProfile(n *strictyaml.Node) Profile {
 	var p Profile
 	before := len(r.unsupported)
-	profileBlock.read(r, n, &p)
+	profileMapping.read(r, n, &p)
 	r.checkIdle(n)
 	for _, note := range r.unsupported[before:] {
 		note.Path = trimPath(n.Path, note.Path)

@@ -85,7 +85,7 @@ func TestReferenceExamplesAreRead(t *testing.T) {
 	schema, profiles := compiled(t, spec.Schema), compiled(t, spec.ProfilesSchema)
 	for name, page := range pages(t) {
 		found := 0
-		for _, block := range yamlBlock.FindAllStringSubmatch(page, -1) {
+		for _, block := range yamlMapping.FindAllStringSubmatch(page, -1) {
 			found++
 			text := strings.ReplaceAll("\n"+block[2], "\n"+block[1], "\n")
 			if strings.HasPrefix(text, "\n# part of a service") {

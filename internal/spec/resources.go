@@ -8,7 +8,7 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var resourcesBlock = newMapping("resources", "`resources`", "What a replica needs of its machine. A size alone is exactly that much; `16GB..` is at least that much.", []field[Resources]{
+var resourcesMapping = newMapping("resources", "`resources`", "What a replica needs of its machine. A size alone is exactly that much; `16GB..` is at least that much.", []field[Resources]{
 	{Key: plainKey("cpu"), description: "How many processors.", defaultText: "2..", shape: cpuShape, examples: []string{"4..", "4..8"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readCPU(n, res) }},
 	{Key: plainKey("memory"), description: "How much memory.", defaultText: "8GB..", shape: sizeRangeShape, examples: []string{"16GB..", "32GB..64GB"},
@@ -29,26 +29,27 @@ var resourcesBlock = newMapping("resources", "`resources`", "What a replica need
 
 const countHint = "move it into `gpu`: write gpu: {count: 2..}"
 
-// readResources reads sizes; what is not written keeps its default.
+// readResources reads resources; sizes that are not set keep their defaults.
 func (r *reader) readResources(n *strictyaml.Node) Resources {
 	res := defaultResources()
 	if n.Kind == strictyaml.Sequence && len(n.Items) == 0 {
-		return res // what an empty mapping is in some of the languages that write JSON
+		return res // some languages encode an empty mapping as an empty list
 	}
-	resourcesBlock.read(r, n, &res)
+	resourcesMapping.read(r, n, &res)
 	if disk := n.Get("disk"); disk != nil && disk.IsNull() {
 		res.Disk = nil
 	}
 	return res
 }
 
-// The kinds of processors of the later dialect, which stand before the
-// count: arm:4.
+// cpuKinds are the processor types that later versions of dstack accept before
+// the count, as in arm:4.
 var cpuKinds = []string{"x86", "arm"}
 
 var cpuShape = anyOfShape(countShape.words, countShape, patternShape("", `^\s*([xX]86|[aA][rR][mM])\s*(:[\s\S]*)?$`), shape{"", schema{"type": "object", "required": []string{"arch"}}})
 
-// readCPU reads how many processors; the later dialect can say of which kind.
+// readCPU reads the number of processors. A processor type, as in later
+// versions of dstack, is noted as unsupported.
 func (r *reader) readCPU(n *strictyaml.Node, res *Resources) {
 	kind, rest, _ := strings.Cut(n.Text, ":")
 	if n.Kind == strictyaml.Mapping && n.Get("arch") != nil {
@@ -76,21 +77,22 @@ func defaultResources() Resources {
 	}
 }
 
-// isExplicit tells whether somebody wrote v down. A mapping equal to the default
-// does not count: the original's client sends it for a field that nobody wrote.
-func isExplicit[T int | GB](n *strictyaml.Node, v, usual Range[T]) bool {
-	return n.Kind != strictyaml.Mapping || v.String() != usual.String()
+// isExplicit reports whether the user set v. A mapping that equals the default
+// does not count, because the 0.18.10 client sends it for fields that are not
+// set.
+func isExplicit[T int | GB](n *strictyaml.Node, v, defaultRange Range[T]) bool {
+	return n.Kind != strictyaml.Mapping || v.String() != defaultRange.String()
 }
 
-var diskBlock = newMapping("disk", "`disk`", "How much disk, written as a mapping.", []field[Resources]{
+var diskMapping = newMapping("disk", "`disk`", "How much disk, written as a mapping.", []field[Resources]{
 	{Key: requiredKey("size", "size: 100GB.."), description: "The size.", shape: sizeRangeShape, examples: []string{"200GB.."},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readDiskSize(n, res) }},
 })
 
-// readDisk reads a size, or a mapping with one.
+// readDisk reads a size, or a mapping with a size.
 func (r *reader) readDisk(n *strictyaml.Node, res *Resources) {
 	if n.Kind == strictyaml.Mapping {
-		diskBlock.read(r, n, res)
+		diskMapping.read(r, n, res)
 		return
 	}
 	r.readDiskSize(n, res)
@@ -103,8 +105,8 @@ func (r *reader) readDiskSize(n *strictyaml.Node, res *Resources) {
 	}
 }
 
-// String is the requirement as the plan shows it:
-// "gpu 24GB · cpu 2.. · memory 8GB.. · disk 100GB..".
+// String formats the requirements for the user, such as "gpu 24GB · cpu 2.. ·
+// memory 8GB.. · disk 100GB..".
 func (r Resources) String() string {
 	s := "cpu " + r.CPU.String() + " · memory " + r.Memory.String()
 	if r.GPU != nil {
@@ -119,8 +121,8 @@ func (r Resources) String() string {
 	return s
 }
 
-// WireText is the requirement in the original's words:
-// "2..xCPU, 8GB.., 1xGPU (24GB), 100GB.. (disk)".
+// WireText formats the requirements as dstack 0.18.10 does, such as "2..xCPU,
+// 8GB.., 1xGPU (24GB), 100GB.. (disk)".
 func (r Resources) WireText() string {
 	s := r.CPU.String() + "xCPU, " + r.Memory.String()
 	if r.GPU != nil {

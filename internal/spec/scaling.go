@@ -4,16 +4,16 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// What a Scaling can measure.
+// The metrics for Scaling.
 const (
 	MetricRPS         = "rps"         // requests a second
-	MetricConcurrency = "concurrency" // requests at once; ours
+	MetricConcurrency = "concurrency" // concurrent requests; dstack 0.18.10 does not have it
 )
 
-// The longest time over which a load is averaged.
+// maxWindow is the upper limit of the averaging window.
 const maxWindow = Seconds(3600)
 
-var scalingBlock = newMapping("scaling", "`scaling`", "How the number of replicas follows the load.", []field[Scaling]{
+var scalingMapping = newMapping("scaling", "`scaling`", "How the number of replicas follows the load.", []field[Scaling]{
 	{Key: requiredKey("metric", "metric: rps"), description: "What is measured: requests a second, or requests at once.", shape: oneOfShape(MetricRPS, MetricConcurrency),
 		read: func(r *reader, n *strictyaml.Node, s *Scaling) {
 			s.Metric, _ = r.ReadOneOf(n, MetricRPS, MetricConcurrency)
@@ -37,16 +37,16 @@ var scalingBlock = newMapping("scaling", "`scaling`", "How the number of replica
 
 func (r *reader) readScaling(n *strictyaml.Node) *Scaling {
 	s := &Scaling{ScaleUpDelay: 300, ScaleDownDelay: 600}
-	scalingBlock.read(r, n, s)
+	scalingMapping.read(r, n, s)
 	return s
 }
 
-// checkScaling holds replicas and scaling against each other; only where
-// both could be read.
+// checkScaling checks that scaling is set exactly if replicas is a range.
+// Fields that were already reported are skipped.
 func (r *reader) checkScaling(root *strictyaml.Node, s *Service) {
 	scaled, n := root.Get("scaling"), root.Get("replicas")
 	switch {
-	case r.IsMisspelled("replicas"), r.IsMisspelled("scaling"), n != nil && n.IsNull(): // reported already
+	case r.IsMisspelled("replicas"), r.IsMisspelled("scaling"), n != nil && n.IsNull(): // already reported
 	case s.Replicas.Min != s.Replicas.Max && scaled.IsNull():
 		r.Add(n, "`scaling` is required when `replicas` is a range", "add scaling: {metric: rps, target: 10}, or write one number of replicas")
 	case s.Replicas.Min == s.Replicas.Max && !scaled.IsNull():

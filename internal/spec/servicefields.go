@@ -8,9 +8,9 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// serviceBlock is every field of `type: service`: those of 0.18.10, what a
-// profile can say, too, the later dialect, and ours.
-var serviceBlock = newMapping("service", "a service", "A service: what runs, where it listens, and what it needs.",
+// serviceMapping lists all fields of a service: those of 0.18.10, those shared
+// with profiles, those of later versions, and additional ones.
+var serviceMapping = newMapping("service", "a service", "A service: what runs, where it listens, and what it needs.",
 	[]field[Service]{
 		{Key: requiredKey("type", "type: service"), description: "What this file is.", shape: oneOfShape("service"),
 			read: func(r *reader, n *strictyaml.Node, _ *Service) { r.ReadOneOf(n, supportedTypes...) }},
@@ -76,14 +76,15 @@ var serviceBlock = newMapping("service", "a service", "A service: what runs, whe
 	additionalFields,
 )
 
-// readService reads every field, and then what no field can say alone.
+// readService reads all fields, and then checks rules that involve several
+// fields.
 func (r *reader) readService(n *strictyaml.Node) *Service {
 	s := &Service{
 		HTTPS: true, Auth: true, Replicas: Replicas{Min: 1, Max: 1}, Type: "service", HomeDir: "/root",
 		Env: Env{}, Setup: []string{}, Volumes: []Mount{}, Commands: []string{}, Resources: defaultResources(),
 	}
 	r.replicasValid = true
-	serviceBlock.read(r, n, s)
+	serviceMapping.read(r, n, s)
 	if r.replicasValid {
 		r.checkScaling(n, s)
 	}
@@ -93,7 +94,8 @@ func (r *reader) readService(n *strictyaml.Node) *Service {
 	return s
 }
 
-// checkImage holds what runs against what it runs in.
+// checkImage checks that the service has an image or commands, and no settings
+// that belong to the base image together with an image.
 func (r *reader) checkImage(n *strictyaml.Node, s *Service) {
 	if s.Image == "" {
 		r.checkCommands(n)
@@ -101,7 +103,7 @@ func (r *reader) checkImage(n *strictyaml.Node, s *Service) {
 	}
 	for _, key := range []string{"python", "nvcc"} {
 		if key == "nvcc" && s.NVCC != nil && !*s.NVCC {
-			continue // says nothing
+			continue // false is the default
 		}
 		if v := n.Get(key); !v.IsNull() {
 			r.Add(v, fmt.Sprintf("`image` and `%s` are mutually exclusive", key), fmt.Sprintf("remove one of them: `%s` configures the base image, which `image` replaces", key))
@@ -109,11 +111,12 @@ func (r *reader) checkImage(n *strictyaml.Node, s *Service) {
 	}
 }
 
+// checkCommands reports a service that has neither commands nor an image.
 func (r *reader) checkCommands(n *strictyaml.Node) {
 	at := n
 	if commands := n.Get("commands"); commands != nil {
 		if commands.Kind != strictyaml.Sequence || len(commands.Items) > 0 {
-			return // there are some, or it is reported already
+			return // not empty, or already reported
 		}
 		at = commands
 	}
@@ -121,12 +124,12 @@ func (r *reader) checkCommands(n *strictyaml.Node) {
 		return
 	}
 	if docker := n.Get("docker"); docker != nil && docker.Kind == strictyaml.Bool && strings.EqualFold(docker.Text, "true") {
-		return // an image of its own, which is noted already
+		return // docker provides an image, and is reported as unsupported
 	}
 	r.Add(at, "either `commands` or `image` must be set", "add commands: followed by a list, or image: followed by a Docker image")
 }
 
-// readEntrypoint reads one line, which is split as a shell would.
+// readEntrypoint reads one line of text that can be split into words.
 func (r *reader) readEntrypoint(n *strictyaml.Node) Text {
 	if n.Kind == strictyaml.Sequence {
 		r.Add(n, "`entrypoint` must be text, not a list", "write one line of text")
@@ -139,7 +142,7 @@ func (r *reader) readEntrypoint(n *strictyaml.Node) Text {
 	return Text(v)
 }
 
-// readWorkingDir reads a folder inside the uploaded one.
+// readWorkingDir reads a path inside the uploaded folder.
 func (r *reader) readWorkingDir(n *strictyaml.Node) Text {
 	v, ok := r.ReadText(n)
 	if clean := path.Clean(v); ok && (path.IsAbs(v) || clean == ".." || strings.HasPrefix(clean, "../")) {
@@ -148,7 +151,7 @@ func (r *reader) readWorkingDir(n *strictyaml.Node) Text {
 	return Text(v)
 }
 
-// readCommands reads what runs, one shell line an item.
+// readCommands reads a list of shell commands.
 func (r *reader) readCommands(n *strictyaml.Node) []string {
 	items, ok := r.ReadItems(n, "`commands`")
 	list := make([]string, 0, len(items))
@@ -172,7 +175,8 @@ func (r *reader) readCommands(n *strictyaml.Node) []string {
 	return list
 }
 
-// quoteCommand is what the author of `echo a: b` meant.
+// quoteCommand returns how to write a command such as `echo a: b`, which YAML
+// reads as a mapping.
 func quoteCommand(n *strictyaml.Node) string {
 	if len(n.Pairs) != 1 || n.Pairs[0].Key.Quoted || n.Pairs[0].Value.Quoted || n.Pairs[0].Value.Kind >= strictyaml.Mapping {
 		return "- 'echo a: b'"

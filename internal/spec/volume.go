@@ -4,18 +4,19 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Volume is one `type: volume` configuration: a disk that outlives runs.
+// Volume is a configuration with `type: volume`: a disk that outlives runs.
 type Volume struct {
 	Name     Text
 	Backend  string
 	Region   string
-	Size     *GB  // of a new volume
-	VolumeID Text // of one that exists; it wins over Size
+	Size     *GB  // size of a new volume
+	VolumeID Text // ID of an existing volume; overrides Size
 
 	UnsupportedNotes []UnsupportedNote
 }
 
-// MarshalJSON writes the normalised wire form, every key in its order.
+// MarshalJSON writes the normal form of the wire format, with all keys in fixed
+// order.
 func (v Volume) MarshalJSON() ([]byte, error) {
 	return marshalJSON(struct {
 		Type     string `json:"type"`
@@ -27,7 +28,7 @@ func (v Volume) MarshalJSON() ([]byte, error) {
 	}{"volume", v.Name, v.Backend, v.Region, v.Size, v.VolumeID})
 }
 
-var volumeBlock = newMapping("volume", "a volume", "A disk that outlives the runs that use it.", []field[Volume]{
+var volumeMapping = newMapping("volume", "a volume", "A disk that outlives the runs that use it.", []field[Volume]{
 	{Key: requiredKey("type", "type: volume"), description: "What this file is.", shape: oneOfShape("volume"),
 		read: func(r *reader, n *strictyaml.Node, _ *Volume) { r.ReadOneOf(n, supportedTypes...) }},
 	{Key: nullableKey("name"), description: "The volume's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-volume"},
@@ -45,9 +46,10 @@ var volumeBlock = newMapping("volume", "a volume", "A disk that outlives the run
 	unsupportedField[Volume]("tags", "Labels for what is made in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
 })
 
+// readVolume reads a volume and checks that it has a size or an ID.
 func (r *reader) readVolume(n *strictyaml.Node) *Volume {
 	v := &Volume{}
-	volumeBlock.read(r, n, v)
+	volumeMapping.read(r, n, v)
 	id := n.Get("volume_id")
 	if n.Get("size").IsNull() && (id.IsNull() || id.IsScalar() && id.Text == "") && !r.IsMisspelled("size") && !r.IsMisspelled("volume_id") {
 		r.Add(n, "either `volume_id` or `size` must be set", "add size: 100GB for a new volume, or volume_id: followed by the cloud's ID of an existing one")

@@ -160,15 +160,15 @@ func (p *Problems) ReadBool(n *Node) (value, ok bool) {
 
 // ReadInt reads a whole number within bounds. A fraction is cut off, where it is
 // a number and not text.
-func (p *Problems) ReadInt(n *Node, least, most int) (int, bool) {
+func (p *Problems) ReadInt(n *Node, low, high int) (int, bool) {
 	if v, ok := ParseInt(n); ok {
-		if v < least || v > most {
-			p.Add(n, fmt.Sprintf("%s is not between %d and %d", n.Describe(), least, most), fmt.Sprintf("write a number from %d to %d", least, most))
+		if v < low || v > high {
+			p.Add(n, fmt.Sprintf("%s is not between %d and %d", n.Describe(), low, high), fmt.Sprintf("write a number from %d to %d", low, high))
 			return 0, false
 		}
 		return v, true
 	}
-	p.Add(n, n.Describe()+" is not a whole number", fmt.Sprintf("write a whole number from %d to %d", least, most))
+	p.Add(n, n.Describe()+" is not a whole number", fmt.Sprintf("write a whole number from %d to %d", low, high))
 	return 0, false
 }
 
