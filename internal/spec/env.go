@@ -15,8 +15,8 @@ var envShape = defineShape("env", anyOfShape("list of `NAME=value` and `NAME`, o
 	shape{"", schema{"type": "object", "propertyNames": schema{"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
 		"additionalProperties": schema{"anyOf": []schema{textShape.schema, mappingShape("env.open").schema}}}}))
 
-var openVarMapping = newMapping("env.open", "an open variable", "A variable that is taken from another one of whoever applies.", []field[EnvVar]{
-	{Key: requiredKey("key", "key: NAME"), description: "The name of the other variable.", shape: patternShape("name", "^[a-zA-Z_][a-zA-Z0-9_]*$").orTypes("boolean"),
+var openVarMapping = newMapping("env.open", "an open variable", "A variable whose value comes from a variable of another name in your environment.", []field[EnvVar]{
+	{Key: requiredKey("key", "key: NAME"), description: "The name of the variable in your environment.", shape: patternShape("name", "^[a-zA-Z_][a-zA-Z0-9_]*$").orTypes("boolean"),
 		read: func(r *reader, n *strictyaml.Node, v *EnvVar) { v.From = r.readEnvSource(n) }},
 })
 

@@ -84,19 +84,19 @@ var (
 
 const gpuBlocksHint = "remove it; replicas can already share a machine, each with its own GPUs"
 
-var fleetMapping = newMapping("fleet", "a fleet", "Machines that are kept at hand for runs: rented ones, or your own by SSH.",
+var fleetMapping = newMapping("fleet", "a fleet", "Machines that are kept ready for runs: rented ones, or your own, reached by SSH.",
 	[]field[Fleet]{
-		{Key: requiredKey("type", "type: fleet"), description: "What this file is.", shape: oneOfShape("fleet"),
+		{Key: requiredKey("type", "type: fleet"), description: "The type of this configuration.", shape: oneOfShape("fleet"),
 			read: func(r *reader, n *strictyaml.Node, _ *Fleet) { r.ReadOneOf(n, supportedTypes...) }},
-		{Key: nullableKey("name"), description: "The fleet's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-fleet"},
+		{Key: nullableKey("name"), description: "The name of the fleet: 2 to 41 lowercase letters, digits and dashes, beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-fleet"},
 			read: readTextInto(func(f *Fleet) *Text { return &f.Name })},
-		{Key: plainKey("env"), description: "Environment variables of everything that runs there; for machines by SSH only.", shape: envShape, examples: []string{"[MODE=fast]"},
+		{Key: plainKey("env"), description: "Environment variables of every run on these machines. Only for machines reached by SSH.", shape: envShape, examples: []string{"[MODE=fast]"},
 			read: func(r *reader, n *strictyaml.Node, f *Fleet) { f.Env = r.readEnv(n) }},
 		{Key: nullableKey("ssh_config"), description: "Your own machines.", shape: mappingShape("fleet.ssh_config"), examples: []string{"{user: ubuntu, hosts: [192.0.2.10]}"},
 			read: func(r *reader, n *strictyaml.Node, f *Fleet) { f.SSH = r.readSSHMachines(n) }},
-		{Key: nullableKey("nodes"), description: "How many machines to rent.", shape: anyOfShape(countShape.words, countShape, shape{"", schema{"type": "object"}}), examples: []string{"2", "1..4"},
+		{Key: nullableKey("nodes"), description: "The number of machines to rent.", shape: anyOfShape(countShape.words, countShape, shape{"", schema{"type": "object"}}), examples: []string{"2", "1..4"},
 			read: func(r *reader, n *strictyaml.Node, f *Fleet) { f.Nodes = r.readNodes(n) }},
-		{Key: nullableKey("placement"), description: "Whether the machines must be close to each other.", defaultText: "any", shape: oneOfShape("any", "cluster"),
+		{Key: nullableKey("placement"), description: "Whether the machines must be close to each other, with a fast network between them.", defaultText: "any", shape: oneOfShape("any", "cluster"),
 			read: readWordInto(func(f *Fleet) *Text { return &f.Placement }, "any", "cluster")},
 		{Key: nullableKey("resources"), description: "What each machine must have.", shape: anyOfShape(mappingShape("resources").words, mappingShape("resources"), shape{"", schema{"type": "array", "maxItems": 0}}), examples: []string{"{gpu: 24GB}"},
 			read: func(r *reader, n *strictyaml.Node, f *Fleet) { f.Resources = r.readResources(n) }},
@@ -104,38 +104,38 @@ var fleetMapping = newMapping("fleet", "a fleet", "Machines that are kept at han
 	liftFields(withDefault(selectFields(paramFields, fleetParams...), "termination_idle_time", "3d"), func(f *Fleet) *Params { return &f.Params }),
 	liftFields(withDefault(selectFields(newerParams, "idle_duration", "tags", "reservation", "availability_zones", "backend_options"), "idle_duration", "3d"), func(f *Fleet) *Params { return &f.Params }),
 	[]field[Fleet]{
-		unsupportedField[Fleet]("blocks", "Into how many parts a machine is divided.", gpuBlocksShape, gpuBlocksHint, usesBlocks),
+		unsupportedField[Fleet]("blocks", "The number of parts that a machine is divided into.", gpuBlocksShape, gpuBlocksHint, usesBlocks),
 	},
 )
 
-var sshMapping = newMapping("fleet.ssh_config", "`ssh_config`", "Your own machines, and how they are reached. What is said here holds for all of them.", []field[SSHMachines]{
+var sshMapping = newMapping("fleet.ssh_config", "`ssh_config`", "Your own machines, and how to reach them. The fields here apply to all hosts, unless a host overrides them.", []field[SSHMachines]{
 	{Key: nullableKey("user"), description: "The user to log in as.", shape: textShape, examples: []string{"ubuntu"}, read: readTextInto(func(s *SSHMachines) *Text { return &s.User })},
-	{Key: nullableKey("port"), description: "The port of SSH.", defaultText: "22", shape: portNumberShape, read: func(r *reader, n *strictyaml.Node, s *SSHMachines) { s.Port = r.readSSHPort(n) }},
-	{Key: nullableKey("identity_file"), description: "The private key, on the machine that applies.", shape: identityShape, examples: []string{"~/.ssh/id_ed25519"}, read: readTextInto(func(s *SSHMachines) *Text { return &s.IdentityFile })},
+	{Key: nullableKey("port"), description: "The port of the SSH server.", defaultText: "22", shape: portNumberShape, read: func(r *reader, n *strictyaml.Node, s *SSHMachines) { s.Port = r.readSSHPort(n) }},
+	{Key: nullableKey("identity_file"), description: "The path of the private key, on the machine from which you apply.", shape: identityShape, examples: []string{"~/.ssh/id_ed25519"}, read: readTextInto(func(s *SSHMachines) *Text { return &s.IdentityFile })},
 	{Key: requiredKey("hosts", "hosts: followed by a list of addresses"), description: "The machines.", shape: listShape("list of addresses and {fleet.ssh_config.hosts}", anyOfShape("", nonEmptyShape, mappingShape("fleet.ssh_config.hosts"))), examples: []string{"[192.0.2.10, 192.0.2.11]"},
 		read: func(r *reader, n *strictyaml.Node, s *SSHMachines) { s.Hosts = r.readSSHHosts(n) }},
-	{Key: nullableKey("network"), description: "The private network in which they reach each other.", shape: patternShape("network", "^[0-9a-fA-F.:]+/[0-9]{1,3}$"), examples: []string{"10.0.0.0/24"},
+	{Key: nullableKey("network"), description: "The private network in which the machines reach each other.", shape: patternShape("network", "^[0-9a-fA-F.:]+/[0-9]{1,3}$"), examples: []string{"10.0.0.0/24"},
 		read: func(r *reader, n *strictyaml.Node, s *SSHMachines) { s.Network = r.readNetwork(n) }},
 	newNullField[SSHMachines]("ssh_key"),
-	unsupportedField[SSHMachines]("proxy_jump", "A machine to go through.", anyShape, "remove it; the server connects to the hosts directly", alwaysUsed),
+	unsupportedField[SSHMachines]("proxy_jump", "The SSH server through which the machines are reached.", anyShape, "remove it; the server connects to the hosts directly", alwaysUsed),
 })
 
-var sshHostMapping = newMapping("fleet.ssh_config.hosts", "a host", "One machine, where it differs from the others.", []field[SSHHost]{
-	{Key: requiredKey("hostname", "hostname: 192.0.2.10"), description: "Its address or name.", shape: nonEmptyShape, examples: []string{"192.0.2.10"},
+var sshHostMapping = newMapping("fleet.ssh_config.hosts", "a host", "One machine with settings of its own.", []field[SSHHost]{
+	{Key: requiredKey("hostname", "hostname: 192.0.2.10"), description: "The address or name of the machine.", shape: nonEmptyShape, examples: []string{"192.0.2.10"},
 		read: func(r *reader, n *strictyaml.Node, h *SSHHost) { h.Hostname = r.readNonEmpty(n) }},
-	{Key: nullableKey("port"), description: "The port of SSH.", defaultText: "22", shape: portNumberShape, read: func(r *reader, n *strictyaml.Node, h *SSHHost) { h.Port = r.readSSHPort(n) }},
+	{Key: nullableKey("port"), description: "The port of the SSH server.", defaultText: "22", shape: portNumberShape, read: func(r *reader, n *strictyaml.Node, h *SSHHost) { h.Port = r.readSSHPort(n) }},
 	{Key: nullableKey("user"), description: "The user to log in as.", shape: textShape, read: readTextInto(func(h *SSHHost) *Text { return &h.User })},
-	{Key: nullableKey("identity_file"), description: "The private key, on the machine that applies.", shape: identityShape, read: readTextInto(func(h *SSHHost) *Text { return &h.IdentityFile })},
+	{Key: nullableKey("identity_file"), description: "The path of the private key, on the machine from which you apply.", shape: identityShape, read: readTextInto(func(h *SSHHost) *Text { return &h.IdentityFile })},
 	newNullField[SSHHost]("ssh_key"),
-	unsupportedField[SSHHost]("internal_ip", "Its address in the private network.", textShape, "remove it", usesText("", "")),
-	unsupportedField[SSHHost]("blocks", "Into how many parts it is divided.", gpuBlocksShape, gpuBlocksHint, usesBlocks),
-	unsupportedField[SSHHost]("proxy_jump", "A machine to go through.", anyShape, "remove it; the server connects to the hosts directly", alwaysUsed),
+	unsupportedField[SSHHost]("internal_ip", "The address of the machine in the private network.", textShape, "remove it", usesText("", "")),
+	unsupportedField[SSHHost]("blocks", "The number of parts that the machine is divided into.", gpuBlocksShape, gpuBlocksHint, usesBlocks),
+	unsupportedField[SSHHost]("proxy_jump", "The SSH server through which the machines are reached.", anyShape, "remove it; the server connects to the hosts directly", alwaysUsed),
 })
 
 // newNullField returns a field that exists only in the wire format, where it is
 // always null. Setting it in a file is a problem.
 func newNullField[T any](name string) field[T] {
-	return field[T]{Key: strictyaml.Key{Name: name, Nullable: true, Unlisted: true}, description: "Only in answers of the API, where it is empty.", shape: nothingShape,
+	return field[T]{Key: strictyaml.Key{Name: name, Nullable: true, Unlisted: true}, description: "Only in responses of the API, where it is always null.", shape: nothingShape,
 		read: func(r *reader, n *strictyaml.Node, _ *T) {
 			r.Add(n, "a configuration cannot contain a key", "write identity_file: followed by the path of the private key")
 		}}

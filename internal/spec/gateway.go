@@ -52,32 +52,32 @@ func (g Gateway) MarshalJSON() ([]byte, error) {
 	}{"gateway", g.Name, g.Default, g.Backend, g.Region, g.Domain, g.PublicIP, g.Certificate})
 }
 
-var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishes services below a domain.", []field[Gateway]{
-	{Key: requiredKey("type", "type: gateway"), description: "What this file is.", shape: oneOfShape("gateway"),
+var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishes services under a domain.", []field[Gateway]{
+	{Key: requiredKey("type", "type: gateway"), description: "The type of this configuration.", shape: oneOfShape("gateway"),
 		read: func(r *reader, n *strictyaml.Node, _ *Gateway) { r.ReadOneOf(n, supportedTypes...) }},
-	{Key: nullableKey("name"), description: "The gateway's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-gateway"},
+	{Key: nullableKey("name"), description: "The name of the gateway: 2 to 41 lowercase letters, digits and dashes, beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-gateway"},
 		read: readTextInto(func(g *Gateway) *Text { return &g.Name })},
-	{Key: plainKey("default"), description: "Whether services use it that name no other.", defaultText: "false", shape: boolShape,
+	{Key: plainKey("default"), description: "Whether services that name no gateway use this one.", defaultText: "false", shape: boolShape,
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Default, _ = r.ReadBool(n) }},
-	{Key: requiredKey("backend", "backend: aws"), description: "Where its machine is rented.", shape: backendShape, examples: []string{"aws"},
+	{Key: requiredKey("backend", "backend: aws"), description: "The backend from which the machine is rented.", shape: backendShape, examples: []string{"aws"},
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Backend = r.readBackend(n) }},
-	{Key: requiredKey("region", "region: eu-west-1"), description: "In which region.", shape: nonEmptyShape, examples: []string{"eu-west-1"},
+	{Key: requiredKey("region", "region: eu-west-1"), description: "The region.", shape: nonEmptyShape, examples: []string{"eu-west-1"},
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Region = r.readNonEmpty(n) }},
-	{Key: nullableKey("domain"), description: "The domain below which services are published, with or without `*.` before it.", shape: textShape, examples: []string{"example.com"},
+	{Key: nullableKey("domain"), description: "The domain under which services are published, with or without a leading `*.`.", shape: textShape, examples: []string{"example.com"},
 		read: readTextInto(func(g *Gateway) *Text { return &g.Domain })},
-	{Key: plainKey("public_ip"), description: "Whether it can be reached from the internet. Without that, `lets-encrypt` cannot be used.", defaultText: "true", shape: boolShape,
+	{Key: plainKey("public_ip"), description: "Whether the gateway can be reached from the internet. `lets-encrypt` requires it.", defaultText: "true", shape: boolShape,
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.PublicIP, _ = r.ReadBool(n) }},
-	{Key: nullableKey("certificate"), description: "Where its certificate comes from. `null`: there is none, and services with `https` cannot be published.", defaultText: "{type: lets-encrypt}", shape: mappingShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
+	{Key: nullableKey("certificate"), description: "The source of its certificate. With `null` there is none, and services with `https` cannot be published.", defaultText: "{type: lets-encrypt}", shape: mappingShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Certificate = r.readCertificate(n) }},
-	unsupportedField[Gateway]("instance_type", "The type of its machine.", textShape, "remove it", usesText("", "")),
+	unsupportedField[Gateway]("instance_type", "The instance type of the machine.", textShape, "remove it", usesText("", "")),
 	unsupportedField[Gateway]("router", "A router between the gateway and the replicas.", openMappingShape("mapping", anyShape), "remove it", usesAnyMapping("router")),
-	unsupportedField[Gateway]("tags", "Labels for what is made in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
+	unsupportedField[Gateway]("tags", "Tags for resources that are created in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
 })
 
-var certificateMapping = newMapping("gateway.certificate", "`certificate`", "Where a gateway's certificate comes from.", []field[Certificate]{
-	{Key: requiredKey("type", "type: lets-encrypt"), description: "Made by Let's Encrypt, or kept by AWS.", shape: oneOfShape("lets-encrypt", "acm"),
+var certificateMapping = newMapping("gateway.certificate", "`certificate`", "The source of a gateway's certificate.", []field[Certificate]{
+	{Key: requiredKey("type", "type: lets-encrypt"), description: "Issued by Let's Encrypt, or managed by AWS Certificate Manager.", shape: oneOfShape("lets-encrypt", "acm"),
 		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.Type, _ = r.ReadOneOf(n, "lets-encrypt", "acm") }},
-	{Key: nullableKey("arn"), description: "AWS's name of the certificate, for `type: acm`.", shape: textShape,
+	{Key: nullableKey("arn"), description: "The ARN of the certificate, with `type: acm`.", shape: textShape,
 		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.ARN = r.readNonEmpty(n) }},
 })
 

@@ -21,17 +21,17 @@ var gpuShape = anyOfShape("{gpu}, or on one line: `A100`, `24GB..`, `A10G,A100`,
 	countEnd, patternShape("", "^[^:]+(:[^:]+){0,3}$"), mappingShape("gpu"))
 
 var gpuMapping = newMapping("gpu", "`gpu`", "GPUs, written as a mapping.", []field[GPU]{
-	{Key: nullableKey("vendor"), description: "Who makes them.", shape: oneOfShape(gpuMakers...),
+	{Key: nullableKey("vendor"), description: "The maker of the GPUs.", shape: oneOfShape(gpuMakers...),
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Vendor = r.readGPUMaker(n) }},
-	{Key: nullableKey("name"), description: "The model, or several of which any will do.", shape: anyOfShape("text or list of text", textShape, textsShape), examples: []string{"A100", "[A10G, A100]"},
+	{Key: nullableKey("name"), description: "The model, or a list of acceptable models.", shape: anyOfShape("text or list of text", textShape, textsShape), examples: []string{"A100", "[A10G, A100]"},
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { r.readGPUNames(n, g) }},
-	{Key: plainKey("count"), description: "How many.", defaultText: "1", shape: countShape, examples: []string{"2", "1..4"},
+	{Key: plainKey("count"), description: "The number of GPUs.", defaultText: "1", shape: countShape, examples: []string{"2", "1..4"},
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Count, _ = readCountRange(r, n) }},
-	{Key: nullableKey("memory"), description: "How much memory each has.", shape: sizeRangeShape, examples: []string{"24GB", "40GB..80GB"},
+	{Key: nullableKey("memory"), description: "The memory of each GPU.", shape: sizeRangeShape, examples: []string{"24GB", "40GB..80GB"},
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Memory = readSizeRange(r, n) }},
-	{Key: nullableKey("total_memory"), description: "How much memory they have together.", shape: sizeRangeShape, examples: []string{"160GB.."},
+	{Key: nullableKey("total_memory"), description: "The memory of all GPUs together.", shape: sizeRangeShape, examples: []string{"160GB.."},
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.TotalMemory = readSizeRange(r, n) }},
-	{Key: nullableKey("compute_capability"), description: "The least compute capability.", examples: []string{"7.5", "[8, 0]"},
+	{Key: nullableKey("compute_capability"), description: "The minimum compute capability.", examples: []string{"7.5", "[8, 0]"},
 		shape: anyOfShape("`7.5` or `[7, 5]`", numberShape("", nil), patternShape("", `^\s*[0-9]{1,4}[.][0-9]{1,4}\s*$`), shape{"", schema{"type": "array", "minItems": 2, "maxItems": 2}}),
 		read:  func(r *reader, n *strictyaml.Node, g *GPU) { g.ComputeCapability = r.readCapability(n) }},
 })

@@ -7,10 +7,10 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var registryMapping = newMapping("registry_auth", "`registry_auth`", "The login of a private registry.", []field[RegistryAuth]{
-	{Key: requiredKey("username", "username: followed by the registry's user"), description: "The user.", shape: textShape, examples: []string{"me"},
+var registryMapping = newMapping("registry_auth", "`registry_auth`", "The login to a private registry.", []field[RegistryAuth]{
+	{Key: requiredKey("username", "username: followed by the registry's user"), description: "The name of the user.", shape: textShape, examples: []string{"me"},
 		read: func(r *reader, n *strictyaml.Node, a *RegistryAuth) { a.Username, _ = r.ReadText(n) }},
-	{Key: requiredKey("password", "password: ${{ env.REGISTRY_PASSWORD }}"), description: "The password or token. Better not in the file: `${{ env.NAME }}` takes it from the variables of the run or of whoever applies.", shape: textShape, examples: []string{"${{ env.REGISTRY_PASSWORD }}"},
+	{Key: requiredKey("password", "password: ${{ env.REGISTRY_PASSWORD }}"), description: "The password or token. To keep it out of the file, write `${{ env.NAME }}`, which takes it from a variable of the service or of your environment.", shape: textShape, examples: []string{"${{ env.REGISTRY_PASSWORD }}"},
 		read: func(r *reader, n *strictyaml.Node, a *RegistryAuth) { a.Password, _ = r.ReadText(n) }},
 })
 

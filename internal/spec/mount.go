@@ -13,20 +13,20 @@ var (
 	volumesShape   = listShape("list of {volumes}", anyOfShape("", patternShape("", "^[^:]+:/[^:]*$"), mappingShape("volumes"), mappingShape("volumes.instance")))
 )
 
-var pathField = field[Mount]{Key: requiredKey("path", "path: /data"), description: "Where it is mounted in the container. Not inside of `/workflow`, where your code lies.", shape: mountPathShape, examples: []string{"/data"},
+var pathField = field[Mount]{Key: requiredKey("path", "path: /data"), description: "The path in the container. It cannot be inside `/workflow`, which holds your code.", shape: mountPathShape, examples: []string{"/data"},
 	read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Path = r.readMountPath(n) }}
 
-var mountMapping = newMapping("volumes", "a volume", "A volume and where it is mounted. On one line: `my-volume:/data`.", []field[Mount]{
-	{Key: requiredKey("name", "name: followed by the volume's name"), description: "The volume's name.", shape: nonEmptyShape, examples: []string{"my-volume"},
+var mountMapping = newMapping("volumes", "a volume", "A volume and where it is mounted. Short form: `my-volume:/data`.", []field[Mount]{
+	{Key: requiredKey("name", "name: followed by the volume's name"), description: "The name of the volume.", shape: nonEmptyShape, examples: []string{"my-volume"},
 		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Name = r.readNonEmpty(n) }},
 	pathField,
 })
 
-var folderMapping = newMapping("volumes.instance", "a volume", "A folder of the machine and where it is mounted. On one line: `/var/cache:/data`.", []field[Mount]{
+var folderMapping = newMapping("volumes.instance", "a volume", "A folder of the machine and where it is mounted. Short form: `/var/cache:/data`.", []field[Mount]{
 	{Key: requiredKey("instance_path", "instance_path: /var/cache"), description: "The folder on the machine.", shape: patternShape("absolute path", "^/"), examples: []string{"/var/cache"},
 		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.InstancePath = r.readInstancePath(n) }},
 	pathField,
-	{Key: plainKey("optional"), description: "Whether the replica may run where the folder cannot be mounted.", defaultText: "false", shape: boolShape,
+	{Key: plainKey("optional"), description: "Whether the replica may run without the folder if it cannot be mounted.", defaultText: "false", shape: boolShape,
 		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Optional, _ = r.ReadBool(n) }},
 })
 

@@ -12,13 +12,13 @@ import (
 var portNumberShape = anyOfShape("port", numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}), patternShape("", `^\s*`+portExpression+`\s*$`))
 
 var portMapping = newMapping("port", "`port`", "A port, written as a mapping.", []field[Port]{
-	{Key: nullableKey("local_port"), description: "Ignored for services.", shape: portNumberShape,
+	{Key: nullableKey("local_port"), description: "Has no effect for services.", shape: portNumberShape,
 		read: func(r *reader, n *strictyaml.Node, p *Port) {
 			if v, ok := r.readPortNumber(n, n.Text); ok {
 				p.Local = &v
 			}
 		}},
-	{Key: requiredKey("container_port", "container_port: 8000"), description: "Where the service listens.", shape: portNumberShape, examples: []string{"8000"},
+	{Key: requiredKey("container_port", "container_port: 8000"), description: "The port on which the service listens.", shape: portNumberShape, examples: []string{"8000"},
 		read: func(r *reader, n *strictyaml.Node, p *Port) { p.Container, _ = r.readPortNumber(n, n.Text) }},
 })
 

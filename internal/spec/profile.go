@@ -6,11 +6,11 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var profileMapping = newMapping("profile", "a profile", "A named set of what runs have in common.",
+var profileMapping = newMapping("profile", "a profile", "A named set of parameters for runs.",
 	[]field[Profile]{
-		{Key: requiredKey("name", "name: followed by a name for the profile"), description: "Its name, for `--profile`.", shape: nonEmptyShape, examples: []string{"cheap"},
+		{Key: requiredKey("name", "name: followed by a name for the profile"), description: "The name of the profile, for `--profile`.", shape: nonEmptyShape, examples: []string{"cheap"},
 			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Name = r.readNonEmpty(n) }},
-		{Key: plainKey("default"), description: "Whether it is used where no profile is named.", defaultText: "false", shape: boolShape,
+		{Key: plainKey("default"), description: "Whether the profile is used if no other is named.", defaultText: "false", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Default, _ = r.ReadBool(n) }},
 	},
 	liftFields(paramFields, func(p *Profile) *Params { return &p.Params }),
@@ -20,7 +20,7 @@ var profileMapping = newMapping("profile", "a profile", "A named set of what run
 // profiles is the content of a profiles.yml.
 type profiles struct{ list []Profile }
 
-var profilesMapping = newMapping("profiles", "this file", "Profiles: what runs have in common, in `.dstack/profiles.yml`.", []field[profiles]{
+var profilesMapping = newMapping("profiles", "this file", "The file `.dstack/profiles.yml`: parameters that runs have in common.", []field[profiles]{
 	{Key: requiredKey("profiles", "profiles: followed by a list"), description: "The profiles.", shape: listShape("list of {profile}", mappingShape("profile")), examples: []string{"[{name: cheap, spot_policy: spot}]"},
 		read: func(r *reader, n *strictyaml.Node, p *profiles) { p.list = r.readProfiles(n) }},
 })

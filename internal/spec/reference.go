@@ -69,7 +69,7 @@ func (d mappingTable) renderMarkdown(page string, pageOf map[string]string) stri
 		if len(r.examples) > 0 {
 			about += " For example `" + strings.Join(r.examples, "`, `") + "`."
 		}
-		about += r.unsupportedText("*Not acted on yet*")
+		about += r.unsupportedText("*Not supported yet*")
 		words := tableMention.ReplaceAllStringFunc(r.shape.words, func(m string) string { return linkTable(strings.Trim(m, "{}"), page, pageOf) })
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", r.name, escapeCell(words), escapeCell(defaultText), escapeCell(about))
 	}

@@ -21,9 +21,9 @@ var replicasShape = anyOfShape("number or range: `2`, `1..4`, `0..2`",
 var replicaEndShape = anyOfShape("whole number", numberShape("", schema{"minimum": 0, "maximum": maxReplicas}), patternShape("", wholeExpression))
 
 var replicasMapping = newMapping("replicas", "`replicas`", "A range of replicas, written as a mapping.", []field[replicaRange]{
-	{Key: nullableKey("min"), description: "The least.", defaultText: "0", shape: replicaEndShape,
+	{Key: nullableKey("min"), description: "The minimum number of replicas.", defaultText: "0", shape: replicaEndShape,
 		read: func(r *reader, n *strictyaml.Node, v *replicaRange) { v.readEnd(r, n, &v.Min) }},
-	{Key: requiredKey("max", "max: 4"), description: "The most.", shape: replicaEndShape,
+	{Key: requiredKey("max", "max: 4"), description: "The maximum number of replicas.", shape: replicaEndShape,
 		read: func(r *reader, n *strictyaml.Node, v *replicaRange) { v.readEnd(r, n, &v.Max) }},
 })
 

@@ -8,22 +8,22 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var resourcesMapping = newMapping("resources", "`resources`", "What a replica needs of its machine. A size alone is exactly that much; `16GB..` is at least that much.", []field[Resources]{
-	{Key: plainKey("cpu"), description: "How many processors.", defaultText: "2..", shape: cpuShape, examples: []string{"4..", "4..8"},
+var resourcesMapping = newMapping("resources", "`resources`", "What a replica requires of its machine. A size such as `16GB` means exactly that size; `16GB..` means at least that size.", []field[Resources]{
+	{Key: plainKey("cpu"), description: "The number of processors.", defaultText: "2..", shape: cpuShape, examples: []string{"4..", "4..8"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readCPU(n, res) }},
-	{Key: plainKey("memory"), description: "How much memory.", defaultText: "8GB..", shape: sizeRangeShape, examples: []string{"16GB..", "32GB..64GB"},
+	{Key: plainKey("memory"), description: "The memory.", defaultText: "8GB..", shape: sizeRangeShape, examples: []string{"16GB..", "32GB..64GB"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) {
 			if v := readSizeRange(r, n); v != nil {
 				res.Memory, res.Explicit.Memory = *v, isExplicit(n, *v, defaultResources().Memory)
 			}
 		}},
-	{Key: nullableKey("shm_size"), description: "How much memory processes can share, at `/dev/shm`. Where several processes work on one model, 64MB (the container's default) are too few.", shape: sizeShape, examples: []string{"16GB"},
+	{Key: nullableKey("shm_size"), description: "The size of shared memory (`/dev/shm`). The default of containers, 64MB, is too small if several processes work on one model.", shape: sizeShape, examples: []string{"16GB"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.ShmSize = r.readSize(n) }},
-	{Key: nullableKey("gpu"), description: "Which GPUs, and how many: model, memory and number between colons, in any order.", shape: gpuShape, examples: []string{"24GB", "A100:80GB:2", "nvidia:24GB..:1..4"},
+	{Key: nullableKey("gpu"), description: "The GPUs: model, memory and count in any order, separated by colons.", shape: gpuShape, examples: []string{"24GB", "A100:80GB:2", "nvidia:24GB..:1..4"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.GPU = r.readGPU(n) }},
-	{Key: nullableKey("disk"), description: "How much disk.", defaultText: "100GB..", shape: anyOfShape("{disk}, or "+sizeTextShape.words, sizeTextShape, mappingShape("disk")), examples: []string{"200GB.."},
+	{Key: nullableKey("disk"), description: "The disk size.", defaultText: "100GB..", shape: anyOfShape("{disk}, or "+sizeTextShape.words, sizeTextShape, mappingShape("disk")), examples: []string{"200GB.."},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readDisk(n, res) }},
-	{Key: strictyaml.Key{Name: "count", Nullable: true, Unlisted: true}, description: "A mistake in published files: the number of GPUs belongs into `gpu`.", shape: shape{"", schema{}},
+	{Key: strictyaml.Key{Name: "count", Nullable: true, Unlisted: true}, description: "Accepted because published files contain it. Set the number of GPUs in `gpu` instead.", shape: shape{"", schema{}},
 		unsupported: &unsupportedUse[Resources]{hint: countHint}, read: func(r *reader, n *strictyaml.Node, _ *Resources) { r.addUnsupportedUse(n, n.Path, countHint) }},
 })
 
@@ -84,7 +84,7 @@ func isExplicit[T int | GB](n *strictyaml.Node, v, defaultRange Range[T]) bool {
 	return n.Kind != strictyaml.Mapping || v.String() != defaultRange.String()
 }
 
-var diskMapping = newMapping("disk", "`disk`", "How much disk, written as a mapping.", []field[Resources]{
+var diskMapping = newMapping("disk", "`disk`", "The disk size, written as a mapping.", []field[Resources]{
 	{Key: requiredKey("size", "size: 100GB.."), description: "The size.", shape: sizeRangeShape, examples: []string{"200GB.."},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readDiskSize(n, res) }},
 })

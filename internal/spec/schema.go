@@ -72,7 +72,7 @@ func Schema() ([]byte, error) {
 	}
 	return buildDocument(schema{
 		"$schema": schemaDialect, "title": "dstack configuration", "type": "object", "required": []string{"type"},
-		"properties": schema{"type": schema{"enum": names, "description": "What this file is."}},
+		"properties": schema{"type": schema{"enum": names, "description": "The type of this configuration."}},
 		"allOf":      branches,
 	})
 }
@@ -162,7 +162,7 @@ func (r fieldRow) buildSchema() schema {
 	if r.nullable {
 		s = allowNull(s)
 	}
-	s["description"] = strings.ReplaceAll(r.description+r.unsupportedText("Not acted on yet"), "`", "'")
+	s["description"] = strings.ReplaceAll(r.description+r.unsupportedText("Not supported yet"), "`", "'")
 	if r.defaultText != "" && r.defaultText[0] != '(' {
 		s["default"] = yamlToJSON(r.defaultText)
 	}

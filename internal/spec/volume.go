@@ -29,21 +29,21 @@ func (v Volume) MarshalJSON() ([]byte, error) {
 }
 
 var volumeMapping = newMapping("volume", "a volume", "A disk that outlives the runs that use it.", []field[Volume]{
-	{Key: requiredKey("type", "type: volume"), description: "What this file is.", shape: oneOfShape("volume"),
+	{Key: requiredKey("type", "type: volume"), description: "The type of this configuration.", shape: oneOfShape("volume"),
 		read: func(r *reader, n *strictyaml.Node, _ *Volume) { r.ReadOneOf(n, supportedTypes...) }},
-	{Key: nullableKey("name"), description: "The volume's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-volume"},
+	{Key: nullableKey("name"), description: "The name of the volume: 2 to 41 lowercase letters, digits and dashes, beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-volume"},
 		read: readTextInto(func(v *Volume) *Text { return &v.Name })},
-	{Key: requiredKey("backend", "backend: aws"), description: "Where it is.", shape: backendShape, examples: []string{"aws"},
+	{Key: requiredKey("backend", "backend: aws"), description: "The backend of the volume.", shape: backendShape, examples: []string{"aws"},
 		read: func(r *reader, n *strictyaml.Node, v *Volume) { v.Backend = r.readBackend(n) }},
-	{Key: requiredKey("region", "region: eu-west-1"), description: "In which region.", shape: nonEmptyShape, examples: []string{"eu-west-1"},
+	{Key: requiredKey("region", "region: eu-west-1"), description: "The region.", shape: nonEmptyShape, examples: []string{"eu-west-1"},
 		read: func(r *reader, n *strictyaml.Node, v *Volume) { v.Region = r.readNonEmpty(n) }},
-	{Key: nullableKey("size"), description: "The size of a new volume, in whole gigabytes; what is beyond them is cut off.", shape: sizeShape, examples: []string{"100GB"},
+	{Key: nullableKey("size"), description: "The size of a new volume, rounded down to whole gigabytes.", shape: sizeShape, examples: []string{"100GB"},
 		read: func(r *reader, n *strictyaml.Node, v *Volume) { v.Size = r.readSize(n) }},
-	{Key: nullableKey("volume_id"), description: "The cloud's own name of a volume that exists already. It is used, and not deleted with the configuration.", shape: textShape, examples: []string{"vol-0123456789abcdef0"},
+	{Key: nullableKey("volume_id"), description: "The cloud's ID of an existing volume. Deleting the configuration does not delete that volume.", shape: textShape, examples: []string{"vol-0123456789abcdef0"},
 		read: readTextInto(func(v *Volume) *Text { return &v.VolumeID })},
-	unsupportedField[Volume]("availability_zone", "In which zone.", textShape, "remove it", usesText("", "")),
-	unsupportedField[Volume]("auto_cleanup_duration", "How long it may be unused before it is deleted.", durationShape, "remove it", usesDuration),
-	unsupportedField[Volume]("tags", "Labels for what is made in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
+	unsupportedField[Volume]("availability_zone", "The availability zone.", textShape, "remove it", usesText("", "")),
+	unsupportedField[Volume]("auto_cleanup_duration", "How long the volume may be unused before it is deleted.", durationShape, "remove it", usesDuration),
+	unsupportedField[Volume]("tags", "Tags for resources that are created in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
 })
 
 // readVolume reads a volume and checks that it has a size or an ID.
