@@ -7,7 +7,7 @@ import (
 	"dstack/internal/spec"
 )
 
-func TestWords(t *testing.T) {
+func TestSplitCommand(t *testing.T) {
 	for line, want := range map[string][]string{
 		``:                  nil,
 		`a  b`:              {"a", "b"},
