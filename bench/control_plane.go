@@ -81,7 +81,7 @@ func (p *controlPlane) start(tasks []loop.Task) {
 // submitService submits a service whose replicas need one CPU each.
 func (p *controlPlane) submitService(name string, replicas int) error {
 	text := fmt.Sprintf("type: service\nname: %s\nport: 8000\ncommands: [serve]\nreplicas: %d\nresources:\n  cpu: 1\n", name, replicas)
-	service, err := spec.Parse(name, []byte(text))
+	service, err := spec.ParseService(name, []byte(text))
 	if err != nil {
 		return err
 	}

@@ -21,7 +21,7 @@ const fileCount = 1000
 // measureRead returns how long one file takes to read and check, in milliseconds.
 func (b *benchmark) measureRead() (float64, error) {
 	return averageRead(func(text []byte) error {
-		c, err := spec.Read(hundredLines, text)
+		c, err := spec.ParseConfiguration(hundredLines, text)
 		if err == nil {
 			c.Unsupported()
 		}

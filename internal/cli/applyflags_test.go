@@ -36,7 +36,7 @@ func TestFlags_RejectsUnsupportedFlags(t *testing.T) {
 
 // Each flag overrides the field of the configuration.
 func TestFlags_OverrideFields(t *testing.T) {
-	contrary, err := spec.Parse("", []byte(`{"type": "service", "port": 1, "commands": ["a"], "max_duration": "1d", "pool_name": "x", "instance_name": "x",
+	contrary, err := spec.ParseService("", []byte(`{"type": "service", "port": 1, "commands": ["a"], "max_duration": "1d", "pool_name": "x", "instance_name": "x",
 		"creation_policy": "reuse-or-create", "termination_policy": "destroy-after-idle", "termination_idle_time": 5}`))
 	if err != nil {
 		t.Fatal(err)

@@ -48,7 +48,7 @@ func (a *app) namesToDelete(file string, args []string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	service, err := spec.Parse(source.name, source.text)
+	service, err := spec.ParseService(source.name, source.text)
 	if err != nil {
 		return nil, err
 	}

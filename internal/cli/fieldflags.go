@@ -27,7 +27,7 @@ func (f *applyFlags) fieldFlags() []fieldFlag {
 		{f.gpu != "", "--gpu", "resources.gpu", f.gpu,
 			func(to, from *spec.Service) { to.Resources.GPU = from.Resources.GPU }},
 		{f.disk != "", "--disk", "resources.disk", f.disk, func(to, from *spec.Service) {
-			to.Resources.Disk, to.Resources.Asked.Disk = from.Resources.Disk, true
+			to.Resources.Disk, to.Resources.Explicit.Disk = from.Resources.Disk, true
 		}},
 		{f.maxPrice != "", "--max-price", "max_price", f.maxPrice,
 			func(to, from *spec.Service) { to.MaxPrice = from.MaxPrice }},
@@ -92,5 +92,5 @@ func (o fieldFlag) parseValue() (*spec.Service, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write %s as JSON: %w", o.field, err)
 	}
-	return spec.Parse(o.flag, []byte(strings.TrimSuffix(blankConfiguration, "}")+", "+string(field[1:])))
+	return spec.ParseService(o.flag, []byte(strings.TrimSuffix(blankConfiguration, "}")+", "+string(field[1:])))
 }

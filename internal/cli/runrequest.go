@@ -28,10 +28,10 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	}
 	r := &runRequest{file: file}
 	var problems, flagProblems, profileProblems, variableProblems spec.Problems
-	if r.service, err = spec.Parse(file.name, file.text); err != nil {
+	if r.service, err = spec.ParseService(file.name, file.text); err != nil {
 		problems = asProblems(file.name, err)
 		// Continue without the file, to report the other problems too.
-		if r.service, err = spec.Parse("", []byte(blankConfiguration)); err != nil {
+		if r.service, err = spec.ParseService("", []byte(blankConfiguration)); err != nil {
 			return nil, fmt.Errorf("parse a blank configuration: %w", err)
 		}
 	}

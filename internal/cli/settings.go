@@ -36,7 +36,7 @@ const fromDefault = "default"
 func (r *runRequest) fieldOrigins() func(field string) string {
 	file := filepath.Base(r.file.name)
 	params := spec.Origins(*r.service, r.profile.Profile)
-	written := spec.Written(r.file.text)
+	written := spec.WrittenFields(r.file.text)
 	return func(field string) string {
 		if flag := r.flags[field]; flag != "" {
 			return flag

@@ -15,7 +15,7 @@ func newTestRequest(t *testing.T, configuration, profile string, f applyFlags) *
 	t.Helper()
 	r := &runRequest{file: sourceFile{"deploy/service.dstack.yml", []byte("type: service\nport: 8000\ncommands: [a]\n" + configuration)}, env: map[string]string{}}
 	var err error
-	if r.service, err = spec.Parse(r.file.name, r.file.text); err != nil {
+	if r.service, err = spec.ParseService(r.file.name, r.file.text); err != nil {
 		t.Fatal(err)
 	}
 	all, err := spec.ParseProfiles("profiles.yml", []byte("profiles:\n- name: mine\n  "+profile))

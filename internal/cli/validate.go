@@ -89,7 +89,7 @@ func (a *app) checkFile(name string) fileResult {
 		return result
 	}
 	result.File = source.name
-	result.read, err = spec.Read(source.name, source.text)
+	result.read, err = spec.ParseConfiguration(source.name, source.text)
 	if service, ok := result.read.(*spec.Service); ok {
 		if problems := service.NameProblems(); problems != nil {
 			err = spec.Locate(source.name, source.text, problems)
@@ -99,7 +99,7 @@ func (a *app) checkFile(name string) fileResult {
 	switch {
 	case err == nil:
 		result.Notes = append(result.Notes, spec.Locate(source.name, source.text, result.read.Unsupported())...)
-	case isProblems && problems.Unsupported():
+	case isProblems && problems.OnlyUnsupported():
 		result.Notes = problems
 	case isProblems:
 		result.Problems, result.err = problems, problems

@@ -25,7 +25,7 @@ func at(seconds float64) time.Time { return t0.Add(time.Duration(seconds * float
 
 func testSpec(t *testing.T, yaml string) dstack.RunSpec {
 	t.Helper()
-	conf, err := spec.Parse("service.dstack.yml", []byte(yaml))
+	conf, err := spec.ParseService("service.dstack.yml", []byte(yaml))
 	if err != nil {
 		t.Fatal(err)
 	}

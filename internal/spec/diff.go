@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// Change is one difference between two configurations. An empty side means
-// that it is not there.
+// Change is one difference between two configurations. From or To is empty if
+// the field is not set there.
 type Change struct {
 	Path string `json:"path"`
 	From string `json:"from"`
 	To   string `json:"to"`
 }
 
-// What is shown of a secret.
+// maskedValue replaces secret values.
 const maskedValue = "•••"
 
-// Diff tells what differs between the normal forms of two configurations, in
-// the order of the wire. Values of variables and the registry's password are
-// compared, but never shown.
+// Diff returns the differences between two configurations in their normal form,
+// in the order of the wire format. Values of environment variables and the
+// registry password are compared, but masked in the result.
 func Diff(a, b Service) []Change {
 	from, to := flatten(a), flatten(b)
 	var changes []Change
@@ -41,6 +41,7 @@ type configValue struct {
 	secret      bool
 }
 
+// display returns the value for the user, masked if it is secret.
 func (l configValue) display() string {
 	if l.secret {
 		return maskedValue
@@ -48,6 +49,7 @@ func (l configValue) display() string {
 	return l.value
 }
 
+// findValue returns the value at a path, or the zero value.
 func findValue(list []configValue, path string) configValue {
 	if i := slices.IndexFunc(list, func(l configValue) bool { return l.path == path }); i >= 0 {
 		return list[i]
@@ -55,7 +57,8 @@ func findValue(list []configValue, path string) configValue {
 	return configValue{}
 }
 
-// mergePaths returns every path once, those of one field together.
+// mergePaths returns the paths of both lists without duplicates, grouped by
+// field in the order of fieldOrder.
 func mergePaths(from, to []configValue) []string {
 	var all []string
 	seen := map[string]bool{}
@@ -73,6 +76,8 @@ func mergePaths(from, to []configValue) []string {
 	return all
 }
 
+// fieldOrder lists the fields of a service in the order in which Diff reports
+// them.
 var fieldOrder = []string{
 	"port", "model", "https", "auth", "replicas", "scaling", "type", "name", "image", "entrypoint",
 	"working_dir", "home_dir", "registry_auth", "python", "nvcc", "env", "setup", "resources", "volumes",
@@ -81,7 +86,8 @@ var fieldOrder = []string{
 	"termination_idle_time", "probes", "rate_limits", "drain_timeout", "hold",
 }
 
-// configValues collects values; an empty one is not there.
+// configValues collects the values of a configuration. Empty values count as
+// not set.
 type configValues []configValue
 
 func (l *configValues) add(path, value string) {
@@ -90,6 +96,7 @@ func (l *configValues) add(path, value string) {
 	}
 }
 
+// addSecret adds a value that Diff must not show.
 func (l *configValues) addSecret(path, value string) {
 	*l = append(*l, configValue{path: path, value: value, secret: true})
 }
@@ -100,6 +107,7 @@ func (l *configValues) addList(path string, values []string) {
 	}
 }
 
+// flatten returns all values of a service by their paths.
 func flatten(s Service) []configValue {
 	var l configValues
 	l.add("port", strconv.Itoa(s.Port.Container))
@@ -136,7 +144,7 @@ func flatten(s Service) []configValue {
 	return l
 }
 
-// addOptional adds what may be there or not.
+// addOptional adds the optional parts of a service that are set.
 func (l *configValues) addOptional(s Service) {
 	if m := s.Model; m != nil {
 		l.add("model.name", m.Name)
@@ -160,10 +168,10 @@ func (l *configValues) addOptional(s Service) {
 	if s.DrainTimeout != nil {
 		l.add("drain_timeout", s.DrainTimeout.String())
 	}
-	if h := s.Held(); h.Requests > 0 {
+	if h := s.EffectiveHold(); h.Requests > 0 {
 		l.add("hold.requests", strconv.Itoa(h.Requests))
 	}
-	if h := s.Held(); h.Timeout > 0 {
+	if h := s.EffectiveHold(); h.Timeout > 0 {
 		l.add("hold.timeout", h.Timeout.String())
 	}
 	if a := s.RegistryAuth; a != nil {
@@ -175,15 +183,16 @@ func (l *configValues) addOptional(s Service) {
 	}
 }
 
+// addResources adds the resources, with defaults marked as such.
 func (l *configValues) addResources(r Resources) {
-	usual := func(value string, asked bool) string {
+	markDefault := func(value string, asked bool) string {
 		if asked {
 			return value
 		}
 		return value + " by default"
 	}
-	l.add("resources.cpu", usual(r.CPU.String(), r.Asked.CPU))
-	l.add("resources.memory", usual(r.Memory.String(), r.Asked.Memory))
+	l.add("resources.cpu", markDefault(r.CPU.String(), r.Explicit.CPU))
+	l.add("resources.memory", markDefault(r.Memory.String(), r.Explicit.Memory))
 	if r.ShmSize != nil {
 		l.add("resources.shm_size", r.ShmSize.String())
 	}
@@ -191,7 +200,7 @@ func (l *configValues) addResources(r Resources) {
 		l.add("resources.gpu", r.GPU.String())
 	}
 	if r.Disk != nil {
-		l.add("resources.disk", usual(r.Disk.Size.String(), r.Asked.Disk))
+		l.add("resources.disk", markDefault(r.Disk.Size.String(), r.Explicit.Disk))
 	}
 }
 
@@ -219,10 +228,10 @@ func (l *configValues) addParams(p Params) {
 	l.add("termination_policy", string(p.TerminationPolicy))
 }
 
-// formatJSON shows a block on one line.
+// formatJSON formats a value as JSON on one line.
 func formatJSON(v any) string {
 	text, err := marshalJSON(v)
-	if err != nil { // they are plain structs
+	if err != nil { // does not happen with plain structs
 		return err.Error()
 	}
 	return string(text)

@@ -13,10 +13,11 @@ var durationText = regexp.MustCompile(`^([0-9]+) *([smhdw])$`)
 
 var durationUnits = map[string]Seconds{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
-// The longest time that is read: 68 years.
+// maxSeconds is the longest duration that is accepted, 68 years.
 const maxSeconds = Seconds(1<<31 - 1)
 
-// ParseDuration reads `90`, `90s`, `5m`, `2h`, `1d` or `2w`.
+// ParseDuration parses a duration: a whole number with a unit (`90s`, `5m`,
+// `2h`, `1d`, `2w`), or seconds without one. The error is a Problem.
 func ParseDuration(text string) (Seconds, error) {
 	s, f := parseDuration(text)
 	if f != nil {
@@ -43,7 +44,7 @@ func parseDuration(text string) (Seconds, *fault) {
 	return Seconds(v) * durationUnits[unit], nil
 }
 
-// String is the time in the largest unit that divides it.
+// String formats the duration in the largest unit that divides it.
 func (s Seconds) String() string {
 	for _, unit := range []string{"w", "d", "h", "m"} {
 		if n := durationUnits[unit]; s != 0 && s%n == 0 {
@@ -53,11 +54,11 @@ func (s Seconds) String() string {
 	return strconv.FormatInt(int64(s), 10) + "s"
 }
 
-// newMaxDuration is off for 0: the original's client writes `off` as 0 where
-// its file did not quote the word.
+// newMaxDuration returns the limit, which is off for 0: the 0.18.10 client
+// sends an unquoted `off` as 0.
 func newMaxDuration(s Seconds) *MaxDuration { return &MaxDuration{Off: s == 0, Seconds: s} }
 
-// String is `off` or the time.
+// String returns `off` or the duration.
 func (m MaxDuration) String() string {
 	if m.Off {
 		return "off"
@@ -65,8 +66,8 @@ func (m MaxDuration) String() string {
 	return m.Seconds.String()
 }
 
-// readDuration reads a length of time in seconds; a fraction is cut off. The word
-// off is too short, as older YAML had it.
+// readDuration reads a duration. A fraction of a second is cut off. The word
+// off means 0, since older YAML reads it as false.
 func (r *reader) readDuration(n *strictyaml.Node) (Seconds, bool) {
 	if isOff(n) {
 		return 0, true
@@ -87,13 +88,14 @@ func (r *reader) readDuration(n *strictyaml.Node) (Seconds, bool) {
 	return s, true
 }
 
-// readDurationInto reads a length of time, where there is a default.
+// readDurationInto reads a duration into a field that has a default.
 func (r *reader) readDurationInto(n *strictyaml.Node, to *Seconds) {
 	if v, ok := r.readDuration(n); ok {
 		*to = v
 	}
 }
 
+// readOptionalDuration reads a duration; nil if it is invalid.
 func (r *reader) readOptionalDuration(n *strictyaml.Node) *Seconds {
 	v, ok := r.readDuration(n)
 	if !ok {
@@ -102,12 +104,13 @@ func (r *reader) readOptionalDuration(n *strictyaml.Node) *Seconds {
 	return &v
 }
 
-// isOff tells whether n is the word off or no, bare or quoted, which older
-// YAML reads as false.
+// isOff reports whether n is the word off or no, quoted or not, or the value
+// false, as which older YAML reads these words.
 func isOff(n *strictyaml.Node) bool {
 	return n.IsScalar() && (strings.EqualFold(n.Text, "off") || strings.EqualFold(n.Text, "no") || n.Kind == strictyaml.Bool && strings.EqualFold(n.Text, "false"))
 }
 
+// readMaxDuration reads a duration or `off`; nil if it is invalid.
 func (r *reader) readMaxDuration(n *strictyaml.Node) *MaxDuration {
 	if isOff(n) {
 		return &MaxDuration{Off: true}

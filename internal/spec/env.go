@@ -15,12 +15,13 @@ var envShape = defineShape("env", anyOfShape("list of `NAME=value` and `NAME`, o
 	shape{"", schema{"type": "object", "propertyNames": schema{"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
 		"additionalProperties": schema{"anyOf": []schema{textShape.schema, mappingShape("env.open").schema}}}}))
 
-var openVarBlock = newMapping("env.open", "an open variable", "A variable that is taken from another one of whoever applies.", []field[EnvVar]{
-	{Key: requiredKey("key", "key: NAME"), description: "The name of the other variable.", shape: patternShape("name", "^[a-zA-Z_][a-zA-Z0-9_]*$").orTypes("boolean"),
+var openVarMapping = newMapping("env.open", "an open variable", "A variable whose value comes from a variable of another name in your environment.", []field[EnvVar]{
+	{Key: requiredKey("key", "key: NAME"), description: "The name of the variable in your environment.", shape: patternShape("name", "^[a-zA-Z_][a-zA-Z0-9_]*$").orTypes("boolean"),
 		read: func(r *reader, n *strictyaml.Node, v *EnvVar) { v.From = r.readEnvSource(n) }},
 })
 
-// ParseEnvVar reads `NAME=value` or `NAME`, which is open.
+// ParseEnvVar parses `NAME=value`, or `NAME`, which is an open variable. The
+// error is a Problem.
 func ParseEnvVar(text string) (EnvVar, error) {
 	v, f := parseEnvVar(text)
 	if f != nil {
@@ -40,7 +41,8 @@ func parseEnvVar(text string) (EnvVar, *fault) {
 	return EnvVar{Name: name, Value: value}, nil
 }
 
-// checkEnvName never shows more than the name: what follows may be secret.
+// checkEnvName validates the name of a variable. The problem shows only the
+// name, because the text after it may be a secret value.
 func checkEnvName(name string) *fault {
 	if envName.MatchString(name) {
 		return nil
@@ -59,7 +61,7 @@ func (r *reader) readEnv(n *strictyaml.Node) Env {
 	if n.Kind == strictyaml.Mapping {
 		return r.readEnvMapping(n)
 	}
-	if n.IsScalar() { // which is not shown
+	if n.IsScalar() { // a scalar may contain a secret, so the message does not show it
 		r.Add(n, "`env` must be a list or a mapping, not text", "write a list: [NAME=value]")
 		return Env{}
 	}
@@ -84,6 +86,7 @@ func (r *reader) readEnv(n *strictyaml.Node) Env {
 	return env
 }
 
+// readEnvItem reads one item of a list.
 func (r *reader) readEnvItem(n *strictyaml.Node) (EnvVar, bool) {
 	if n.Kind == strictyaml.Mapping && len(n.Pairs) > 0 {
 		name, _, _ := strings.Cut(n.Pairs[0].Key.Text, "=")
@@ -102,6 +105,7 @@ func (r *reader) readEnvItem(n *strictyaml.Node) (EnvVar, bool) {
 	return v, true
 }
 
+// readEnvMapping reads a mapping of names to values.
 func (r *reader) readEnvMapping(n *strictyaml.Node) Env {
 	env := make(Env, 0, len(n.Pairs))
 	for _, p := range n.Pairs {
@@ -116,7 +120,7 @@ func (r *reader) readEnvMapping(n *strictyaml.Node) Env {
 			continue
 		case strictyaml.Mapping:
 			v.Open = true
-			if !openVarBlock.read(r, p.Value, &v) {
+			if !openVarMapping.read(r, p.Value, &v) {
 				continue
 			}
 		case strictyaml.Bool, strictyaml.Int, strictyaml.Float, strictyaml.String, strictyaml.Sequence:
@@ -140,7 +144,8 @@ func (r *reader) readEnvSource(n *strictyaml.Node) string {
 	return text
 }
 
-// Get returns a variable that has a value.
+// Get returns the value of a variable. It is false for open and unknown
+// variables.
 func (e Env) Get(name string) (string, bool) {
 	for _, v := range e {
 		if v.Name == name && !v.Open {
@@ -150,7 +155,7 @@ func (e Env) Get(name string) (string, bool) {
 	return "", false
 }
 
-// setVar adds a variable or replaces the one of its name.
+// setVar adds a variable, or replaces the one with the same name.
 func (e *Env) setVar(v EnvVar) {
 	for i := range *e {
 		if (*e)[i].Name == v.Name {

@@ -11,17 +11,17 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// How many problems of a file of variables are told; whoever names a wrong
-// file does not want to read about each of its lines.
+// maxEnvProblems is the maximum number of problems reported for a file of
+// variables. A file of another kind would otherwise cause one per line.
 const maxEnvProblems = 20
 
 const blankCharacters = " \t"
 
 var envNameStart = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*`)
 
-// ParseEnvFile reads a file of environment variables: NAME=value in each
-// line, or NAME alone, which is open. Nothing is expanded. The error, if any,
-// is Problems; they never show a value.
+// ParseEnvFile parses a file of environment variables. Each line is NAME=value,
+// or NAME alone, which is an open variable. References in values are not
+// expanded. The error is Problems, which never show a value.
 func ParseEnvFile(file string, text []byte) (Env, error) {
 	r := scanEnvFile(file, text)
 	if len(r.found) > 0 {
@@ -34,8 +34,8 @@ func ParseEnvFile(file string, text []byte) (Env, error) {
 	return env, nil
 }
 
-// LocateInEnvFile places problems about variables, whose path is env.NAME,
-// in the file of variables that names them.
+// LocateInEnvFile adds the positions in a file of variables to problems whose
+// path is env.NAME.
 func LocateInEnvFile(file string, text []byte, problems Problems) Problems {
 	r := scanEnvFile(file, text)
 	all := slices.Clone(problems)
@@ -53,22 +53,24 @@ func LocateInEnvFile(file string, text []byte, problems Problems) Problems {
 	return all
 }
 
-// envReader reads the lines of a file of variables. Lines count from 0,
-// places in a line in bytes, and only problems have columns.
+// envReader reads a file of variables line by line. Line numbers start at 0,
+// and positions within a line are byte offsets; only problems have columns.
 type envReader struct {
 	file  string
 	lines []string
-	at    int // the line that is read
+	at    int // number of the current line
 	vars  []placedVar
-	seen  map[string]int // the line of each name
+	seen  map[string]int // name → number of its line
 	found Problems
 }
 
+// placedVar is a variable and its position in the file.
 type placedVar struct {
 	EnvVar
 	line, start, col int
 }
 
+// scanEnvFile reads all lines and collects variables and problems.
 func scanEnvFile(file string, text []byte) *envReader {
 	r := &envReader{file: file, seen: map[string]int{}}
 	if len(text) > strictyaml.MaxBytes {
@@ -95,7 +97,8 @@ func scanEnvFile(file string, text []byte) *envReader {
 	return r
 }
 
-// checkCharacters refuses what strictyaml refuses in a configuration.
+// checkCharacters rejects text that is not valid UTF-8 or has control
+// characters, as strictyaml does.
 func (r *envReader) checkCharacters() bool {
 	for i, line := range r.lines {
 		for at, c := range line {
@@ -112,7 +115,7 @@ func (r *envReader) checkCharacters() bool {
 	return true
 }
 
-// readLine reads one line, and those that its value goes on in.
+// readLine reads one line, and further lines if its value spans several.
 func (r *envReader) readLine() {
 	line, at := r.lines[r.at], r.at
 	rest := strings.TrimLeft(line, blankCharacters)
@@ -147,8 +150,9 @@ func (r *envReader) readLine() {
 	r.vars = append(r.vars, placedVar{v, at, start, 1 + utf8.RuneCountInString(line[:start])})
 }
 
-// addNameProblem says why a line does not begin with a name. What stands there
-// is shown only where a value follows it: else it may be a part of one.
+// addNameProblem reports a line that does not begin with a valid name. The
+// start of the line is shown only if a value follows it; otherwise it may
+// itself be part of a secret value.
 func (r *envReader) addNameProblem(start int, name, behind string) {
 	line := r.lines[r.at]
 	at := start + len(name)
@@ -171,7 +175,8 @@ func (r *envReader) addNameProblem(start int, name, behind string) {
 	r.addProblem(r.at, shown, at, 1, message, hint)
 }
 
-// readValue reads what stands behind `=`.
+// readValue reads the value that begins at the byte offset from. It is false if
+// the value is invalid.
 func (r *envReader) readValue(from int) (string, bool) {
 	line := r.lines[r.at]
 	begin := len(line) - len(strings.TrimLeft(line[from:], blankCharacters))
@@ -194,8 +199,8 @@ func (r *envReader) readValue(from int) (string, bool) {
 	return value, len(r.found) == before
 }
 
-// stripComment is a value outside of quotes: `#` begins a comment only
-// behind a blank.
+// stripComment returns an unquoted value without its comment, which begins with
+// a `#` after a blank.
 func stripComment(text string) string {
 	for i := 1; i < len(text); i++ {
 		if text[i] == '#' && strings.IndexByte(blankCharacters, text[i-1]) >= 0 {
@@ -207,8 +212,9 @@ func stripComment(text string) string {
 
 var envEscapes = map[byte]byte{'n': '\n', 't': '\t', 'r': '\r', '"': '"', '\\': '\\', '$': '$'}
 
-// readQuoted reads from an opening quote up to behind the closing one, which may
-// be in a later line; less than 0: there is none.
+// readQuoted reads a quoted value, which may span several lines. end is the
+// byte offset after the closing quote in the current line, or -1 if the quote
+// is not closed.
 func (r *envReader) readQuoted(begin int) (value string, end int) {
 	opened, quote := r.at, r.lines[r.at][begin]
 	var b strings.Builder
@@ -244,8 +250,8 @@ func (r *envReader) readQuoted(begin int) (value string, end int) {
 	}
 }
 
-// addProblem adds a problem at a place of a line, of which only the beginning is
-// shown.
+// addProblem reports a problem at a byte offset of a line. Only the first shown
+// bytes of the line appear in the report.
 func (r *envReader) addProblem(line, shown, at, width int, message, hint string) {
 	r.found = append(r.found, Problem{
 		File: r.file, Line: line + 1, Col: 1 + utf8.RuneCountInString(r.lines[line][:at]), Width: width,
@@ -253,8 +259,8 @@ func (r *envReader) addProblem(line, shown, at, width int, message, hint string)
 	})
 }
 
-// maskLine is a line whose first bytes are shown, up to where something is to
-// be underlined.
+// maskLine returns a line of which only the first shown bytes are readable. The
+// rest is masked up to the end of the underlined part, and omitted after it.
 func (r *envReader) maskLine(at, shown, from, width int) string {
 	line := r.lines[at]
 	if shown >= from+width {

@@ -12,7 +12,7 @@ import (
 	"dstack/internal/spec"
 )
 
-func TestEnvFile_WhatIsRead(t *testing.T) {
+func TestParseEnvFile_Accepts(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"nothing", "", ""},
 		{"blank lines and comments", "\n  \n# A=1\n\t# B=2\n", ""},
@@ -55,8 +55,8 @@ func TestEnvFile_WhatIsRead(t *testing.T) {
 	}
 }
 
-// Each refusal has its place; none of them shows a value.
-func TestEnvFile_WhatIsRefused(t *testing.T) {
+// Each problem has a position, and none shows a value.
+func TestParseEnvFile_Rejects(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
 		want       []string // line:col, message
@@ -83,7 +83,7 @@ func TestEnvFile_WhatIsRefused(t *testing.T) {
 			_, err := spec.ParseEnvFile("prod.env", []byte(c.text))
 			problems, ok := errors.AsType[spec.Problems](err)
 			if !ok {
-				t.Fatalf("%v, not refused with Problems", err)
+				t.Fatalf("not rejected with Problems: %v", err)
 			}
 			for i, p := range problems {
 				place := fmt.Sprintf("%d:%d %s", p.Line, p.Col, p.Message)
@@ -101,7 +101,7 @@ func TestEnvFile_WhatIsRefused(t *testing.T) {
 	}
 }
 
-func TestEnvFile_TheCaretIsBelowWhatIsMeant(t *testing.T) {
+func TestParseEnvFile_RendersProblems(t *testing.T) {
 	_, err := spec.ParseEnvFile(".env", []byte("A=1\nMY-VAR=secret\nB=\"secr\\et\"\nexport A=2\n"))
 	want := `.env:2:3: this is not a valid name for an environment variable
    2 | MY-VAR…
@@ -126,7 +126,7 @@ func TestEnvFile_TheCaretIsBelowWhatIsMeant(t *testing.T) {
 	}
 }
 
-func TestEnvFile_Bounds(t *testing.T) {
+func TestParseEnvFile_Limits(t *testing.T) {
 	_, err := spec.ParseEnvFile(".env", []byte("A="+strings.Repeat("x", 1<<20)))
 	if problems, ok := errors.AsType[spec.Problems](err); !ok || !strings.Contains(problems.Render(false), ".env: the file is larger than 1024 KB") {
 		t.Errorf("a large file: %v", err)
@@ -149,8 +149,8 @@ func TestLocateInEnvFile(t *testing.T) {
 	}
 }
 
-// Whatever the text, it is refused with problems in its lines, or it holds
-// variables that can be written down so that they read as the same.
+// Any text is either rejected with problems that have positions, or gives
+// variables that parse to the same when written out.
 func FuzzEnvFile(f *testing.F) {
 	for _, seed := range []string{
 		"A=1\nexport B='x y' # c\nC=\"a\\n\\\"b\\\"\nc\"\nD\n", "A=\"", "A='\n'x", "=", "1A=1", "A =1", "\ufeffA=1\r\n", "A=\"\\", "A=1\nA=2",
@@ -164,11 +164,11 @@ func FuzzEnvFile(f *testing.F) {
 		if err != nil {
 			problems, ok := errors.AsType[spec.Problems](err)
 			if !ok || len(problems) == 0 || env != nil {
-				t.Fatalf("refused without problems: %v", err)
+				t.Fatalf("rejected without Problems: %v", err)
 			}
 			for _, p := range problems {
 				if p.Line > 1+strings.Count(string(text), "\n") || p.Line > 0 && (p.Col < 1 || p.Width < 1) {
-					t.Errorf("there is no place %d:%d in %q", p.Line, p.Col, text)
+					t.Errorf("position %d:%d is outside of %q", p.Line, p.Col, text)
 				}
 			}
 			problems.Render(true)
@@ -184,7 +184,7 @@ func FuzzEnvFile(f *testing.F) {
 		}
 		again, err := spec.ParseEnvFile("f", []byte(written.String()))
 		if err != nil || !slices.Equal(env, again) {
-			t.Fatalf("%q is read as %v, and written as %q as %v (%v)", text, env, written.String(), again, err)
+			t.Fatalf("%q parses to %v, but written as %q it parses to %v (%v)", text, env, written.String(), again, err)
 		}
 	})
 }

@@ -1,6 +1,6 @@
 package spec
 
-// ParseGB and ParseGPU are the parsers of single values, for fuzzing.
+// ParseGB parses a size, for fuzz tests.
 
 func ParseGB(text string) (GB, error) {
 	v, f := parseGB(text)
@@ -10,6 +10,7 @@ func ParseGB(text string) (GB, error) {
 	return v, nil
 }
 
+// ParseGPU parses the short form of a GPU, for fuzz tests.
 func ParseGPU(text string) (*GPU, error) {
 	g, f := parseGPU(text)
 	if f != nil {

@@ -8,7 +8,8 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Fleet is one `type: fleet` configuration: machines to keep at hand.
+// Fleet is a configuration with `type: fleet`: machines that are kept ready for
+// runs.
 type Fleet struct {
 	Type      string
 	Name      Text
@@ -17,12 +18,13 @@ type Fleet struct {
 	Nodes     *Range[int]
 	Placement Text // any, cluster
 	Resources Resources
-	Params    // of which a fleet has some, see fleetParams
+	Params    // only the fields in fleetParams
 
-	NotYet []NotYet
+	UnsupportedNotes []UnsupportedNote
 }
 
-// MarshalJSON writes the normalised wire form, every key in its order.
+// MarshalJSON writes the normal form of the wire format, with all keys in fixed
+// order.
 func (f Fleet) MarshalJSON() ([]byte, error) {
 	return marshalJSON(struct {
 		Type                string       `json:"type"`
@@ -44,18 +46,18 @@ func (f Fleet) MarshalJSON() ([]byte, error) {
 		f.SpotPolicy, f.Retry, f.MaxPrice, f.TerminationPolicy, f.TerminationIdleTime})
 }
 
-// SSHMachines are machines of the user's own, reached by SSH.
+// SSHMachines are the user's own machines, reached by SSH.
 type SSHMachines struct {
 	User         Text      `json:"user"`
 	Port         *int      `json:"port"`
 	IdentityFile Text      `json:"identity_file"`
-	Key          *struct{} `json:"ssh_key"` // always null: keys are no part of a file
+	Key          *struct{} `json:"ssh_key"` // always null: a configuration contains no keys
 	Hosts        []SSHHost `json:"hosts"`
 	Network      Text      `json:"network"`
 }
 
-// SSHHost is one machine. With nothing but an address, the wire has it as
-// text.
+// SSHHost is one machine. If only its address is given, the wire format has it
+// as text.
 type SSHHost struct {
 	Hostname     string    `json:"hostname"`
 	Port         *int      `json:"port"`
@@ -66,7 +68,7 @@ type SSHHost struct {
 	isMapping bool // written as a mapping
 }
 
-// MarshalJSON writes text or a mapping, as the file has it.
+// MarshalJSON writes text or a mapping, depending on how the host was written.
 func (h SSHHost) MarshalJSON() ([]byte, error) {
 	if !h.isMapping {
 		return marshalJSON(h.Hostname)
@@ -82,19 +84,19 @@ var (
 
 const gpuBlocksHint = "remove it; replicas can already share a machine, each with its own GPUs"
 
-var fleetBlock = newMapping("fleet", "a fleet", "Machines that are kept at hand for runs: rented ones, or your own by SSH.",
+var fleetMapping = newMapping("fleet", "a fleet", "Machines that are kept ready for runs: rented ones, or your own, reached by SSH.",
 	[]field[Fleet]{
-		{Key: requiredKey("type", "type: fleet"), description: "What this file is.", shape: oneOfShape("fleet"),
+		{Key: requiredKey("type", "type: fleet"), description: "The type of this configuration.", shape: oneOfShape("fleet"),
 			read: func(r *reader, n *strictyaml.Node, _ *Fleet) { r.ReadOneOf(n, supportedTypes...) }},
-		{Key: nullableKey("name"), description: "The fleet's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-fleet"},
+		{Key: nullableKey("name"), description: "The name of the fleet: 2 to 41 lowercase letters, digits and dashes, beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-fleet"},
 			read: readTextInto(func(f *Fleet) *Text { return &f.Name })},
-		{Key: plainKey("env"), description: "Environment variables of everything that runs there; for machines by SSH only.", shape: envShape, examples: []string{"[MODE=fast]"},
+		{Key: plainKey("env"), description: "Environment variables of every run on these machines. Only for machines reached by SSH.", shape: envShape, examples: []string{"[MODE=fast]"},
 			read: func(r *reader, n *strictyaml.Node, f *Fleet) { f.Env = r.readEnv(n) }},
 		{Key: nullableKey("ssh_config"), description: "Your own machines.", shape: mappingShape("fleet.ssh_config"), examples: []string{"{user: ubuntu, hosts: [192.0.2.10]}"},
 			read: func(r *reader, n *strictyaml.Node, f *Fleet) { f.SSH = r.readSSHMachines(n) }},
-		{Key: nullableKey("nodes"), description: "How many machines to rent.", shape: anyOfShape(countShape.words, countShape, shape{"", schema{"type": "object"}}), examples: []string{"2", "1..4"},
+		{Key: nullableKey("nodes"), description: "The number of machines to rent.", shape: anyOfShape(countShape.words, countShape, shape{"", schema{"type": "object"}}), examples: []string{"2", "1..4"},
 			read: func(r *reader, n *strictyaml.Node, f *Fleet) { f.Nodes = r.readNodes(n) }},
-		{Key: nullableKey("placement"), description: "Whether the machines must be close to each other.", defaultText: "any", shape: oneOfShape("any", "cluster"),
+		{Key: nullableKey("placement"), description: "Whether the machines must be close to each other, with a fast network between them.", defaultText: "any", shape: oneOfShape("any", "cluster"),
 			read: readWordInto(func(f *Fleet) *Text { return &f.Placement }, "any", "cluster")},
 		{Key: nullableKey("resources"), description: "What each machine must have.", shape: anyOfShape(mappingShape("resources").words, mappingShape("resources"), shape{"", schema{"type": "array", "maxItems": 0}}), examples: []string{"{gpu: 24GB}"},
 			read: func(r *reader, n *strictyaml.Node, f *Fleet) { f.Resources = r.readResources(n) }},
@@ -102,49 +104,50 @@ var fleetBlock = newMapping("fleet", "a fleet", "Machines that are kept at hand 
 	liftFields(withDefault(selectFields(paramFields, fleetParams...), "termination_idle_time", "3d"), func(f *Fleet) *Params { return &f.Params }),
 	liftFields(withDefault(selectFields(newerParams, "idle_duration", "tags", "reservation", "availability_zones", "backend_options"), "idle_duration", "3d"), func(f *Fleet) *Params { return &f.Params }),
 	[]field[Fleet]{
-		unsupportedField[Fleet]("blocks", "Into how many parts a machine is divided.", gpuBlocksShape, gpuBlocksHint, usesBlocks),
+		unsupportedField[Fleet]("blocks", "The number of parts that a machine is divided into.", gpuBlocksShape, gpuBlocksHint, usesBlocks),
 	},
 )
 
-var sshBlock = newMapping("fleet.ssh_config", "`ssh_config`", "Your own machines, and how they are reached. What is said here holds for all of them.", []field[SSHMachines]{
+var sshMapping = newMapping("fleet.ssh_config", "`ssh_config`", "Your own machines, and how to reach them. The fields here apply to all hosts, unless a host overrides them.", []field[SSHMachines]{
 	{Key: nullableKey("user"), description: "The user to log in as.", shape: textShape, examples: []string{"ubuntu"}, read: readTextInto(func(s *SSHMachines) *Text { return &s.User })},
-	{Key: nullableKey("port"), description: "The port of SSH.", defaultText: "22", shape: portNumberShape, read: func(r *reader, n *strictyaml.Node, s *SSHMachines) { s.Port = r.readSSHPort(n) }},
-	{Key: nullableKey("identity_file"), description: "The private key, on the machine that applies.", shape: identityShape, examples: []string{"~/.ssh/id_ed25519"}, read: readTextInto(func(s *SSHMachines) *Text { return &s.IdentityFile })},
+	{Key: nullableKey("port"), description: "The port of the SSH server.", defaultText: "22", shape: portNumberShape, read: func(r *reader, n *strictyaml.Node, s *SSHMachines) { s.Port = r.readSSHPort(n) }},
+	{Key: nullableKey("identity_file"), description: "The path of the private key, on the machine from which you apply.", shape: identityShape, examples: []string{"~/.ssh/id_ed25519"}, read: readTextInto(func(s *SSHMachines) *Text { return &s.IdentityFile })},
 	{Key: requiredKey("hosts", "hosts: followed by a list of addresses"), description: "The machines.", shape: listShape("list of addresses and {fleet.ssh_config.hosts}", anyOfShape("", nonEmptyShape, mappingShape("fleet.ssh_config.hosts"))), examples: []string{"[192.0.2.10, 192.0.2.11]"},
 		read: func(r *reader, n *strictyaml.Node, s *SSHMachines) { s.Hosts = r.readSSHHosts(n) }},
-	{Key: nullableKey("network"), description: "The private network in which they reach each other.", shape: patternShape("network", "^[0-9a-fA-F.:]+/[0-9]{1,3}$"), examples: []string{"10.0.0.0/24"},
+	{Key: nullableKey("network"), description: "The private network in which the machines reach each other.", shape: patternShape("network", "^[0-9a-fA-F.:]+/[0-9]{1,3}$"), examples: []string{"10.0.0.0/24"},
 		read: func(r *reader, n *strictyaml.Node, s *SSHMachines) { s.Network = r.readNetwork(n) }},
 	newNullField[SSHMachines]("ssh_key"),
-	unsupportedField[SSHMachines]("proxy_jump", "A machine to go through.", anyShape, "remove it; the server connects to the hosts directly", alwaysUsed),
+	unsupportedField[SSHMachines]("proxy_jump", "The SSH server through which the machines are reached.", anyShape, "remove it; the server connects to the hosts directly", alwaysUsed),
 })
 
-var sshHostBlock = newMapping("fleet.ssh_config.hosts", "a host", "One machine, where it differs from the others.", []field[SSHHost]{
-	{Key: requiredKey("hostname", "hostname: 192.0.2.10"), description: "Its address or name.", shape: nonEmptyShape, examples: []string{"192.0.2.10"},
+var sshHostMapping = newMapping("fleet.ssh_config.hosts", "a host", "One machine with settings of its own.", []field[SSHHost]{
+	{Key: requiredKey("hostname", "hostname: 192.0.2.10"), description: "The address or name of the machine.", shape: nonEmptyShape, examples: []string{"192.0.2.10"},
 		read: func(r *reader, n *strictyaml.Node, h *SSHHost) { h.Hostname = r.readNonEmpty(n) }},
-	{Key: nullableKey("port"), description: "The port of SSH.", defaultText: "22", shape: portNumberShape, read: func(r *reader, n *strictyaml.Node, h *SSHHost) { h.Port = r.readSSHPort(n) }},
+	{Key: nullableKey("port"), description: "The port of the SSH server.", defaultText: "22", shape: portNumberShape, read: func(r *reader, n *strictyaml.Node, h *SSHHost) { h.Port = r.readSSHPort(n) }},
 	{Key: nullableKey("user"), description: "The user to log in as.", shape: textShape, read: readTextInto(func(h *SSHHost) *Text { return &h.User })},
-	{Key: nullableKey("identity_file"), description: "The private key, on the machine that applies.", shape: identityShape, read: readTextInto(func(h *SSHHost) *Text { return &h.IdentityFile })},
+	{Key: nullableKey("identity_file"), description: "The path of the private key, on the machine from which you apply.", shape: identityShape, read: readTextInto(func(h *SSHHost) *Text { return &h.IdentityFile })},
 	newNullField[SSHHost]("ssh_key"),
-	unsupportedField[SSHHost]("internal_ip", "Its address in the private network.", textShape, "remove it", usesText("", "")),
-	unsupportedField[SSHHost]("blocks", "Into how many parts it is divided.", gpuBlocksShape, gpuBlocksHint, usesBlocks),
-	unsupportedField[SSHHost]("proxy_jump", "A machine to go through.", anyShape, "remove it; the server connects to the hosts directly", alwaysUsed),
+	unsupportedField[SSHHost]("internal_ip", "The address of the machine in the private network.", textShape, "remove it", usesText("", "")),
+	unsupportedField[SSHHost]("blocks", "The number of parts that the machine is divided into.", gpuBlocksShape, gpuBlocksHint, usesBlocks),
+	unsupportedField[SSHHost]("proxy_jump", "The SSH server through which the machines are reached.", anyShape, "remove it; the server connects to the hosts directly", alwaysUsed),
 })
 
-// newNullField is a key of the wire that a file leaves out, and that is always
-// null.
+// newNullField returns a field that exists only in the wire format, where it is
+// always null. Setting it in a file is a problem.
 func newNullField[T any](name string) field[T] {
-	return field[T]{Key: strictyaml.Key{Name: name, Nullable: true, Unlisted: true}, description: "Only in answers of the API, where it is empty.", shape: nothingShape,
+	return field[T]{Key: strictyaml.Key{Name: name, Nullable: true, Unlisted: true}, description: "Only in responses of the API, where it is always null.", shape: nothingShape,
 		read: func(r *reader, n *strictyaml.Node, _ *T) {
 			r.Add(n, "a configuration cannot contain a key", "write identity_file: followed by the path of the private key")
 		}}
 }
 
-// fleetParams are the fields that a fleet shares with a run.
+// fleetParams are the fields of Params that a fleet has.
 var fleetParams = []string{"backends", "regions", "instance_types", "spot_policy", "retry", "max_price", "termination_policy", "termination_idle_time"}
 
+// readFleet reads a fleet and checks rules that involve several fields.
 func (r *reader) readFleet(n *strictyaml.Node) *Fleet {
 	f := &Fleet{Type: "fleet", Env: Env{}, Resources: defaultResources()}
-	fleetBlock.read(r, n, f)
+	fleetMapping.read(r, n, f)
 	r.checkIdle(n)
 	switch ssh, nodes, env := n.Get("ssh_config"), n.Get("nodes"), n.Get("env"); {
 	case r.IsMisspelled("nodes"), r.IsMisspelled("ssh_config"):
@@ -153,16 +156,17 @@ func (r *reader) readFleet(n *strictyaml.Node) *Fleet {
 	case ssh.IsNull() && len(f.Env) > 0:
 		r.Add(env, "`env` can only be used with `ssh_config`", "remove it, and set `env` in each service instead")
 	}
-	f.NotYet = r.unsupported
+	f.UnsupportedNotes = r.unsupported
 	return f
 }
 
 func (r *reader) readSSHMachines(n *strictyaml.Node) *SSHMachines {
 	s := &SSHMachines{Hosts: []SSHHost{}}
-	sshBlock.read(r, n, s)
+	sshMapping.read(r, n, s)
 	return s
 }
 
+// readSSHHosts reads a list of addresses and mappings.
 func (r *reader) readSSHHosts(n *strictyaml.Node) []SSHHost {
 	items, ok := r.ReadItems(n, "`hosts`")
 	if ok && len(items) == 0 {
@@ -172,7 +176,7 @@ func (r *reader) readSSHHosts(n *strictyaml.Node) []SSHHost {
 	for _, item := range items {
 		h := SSHHost{isMapping: item.Kind == strictyaml.Mapping}
 		if h.isMapping {
-			sshHostBlock.read(r, item, &h)
+			sshHostMapping.read(r, item, &h)
 		} else {
 			h.Hostname = r.readNonEmpty(item)
 		}
@@ -188,17 +192,18 @@ func (r *reader) readSSHPort(n *strictyaml.Node) *int {
 	return nil
 }
 
-// privateNetworks are those that are nobody's on the internet.
+// privateNetworks are the address ranges reserved for private use (RFC 1918,
+// RFC 4193).
 var privateNetworks = []netip.Prefix{
 	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("fc00::/7"),
 }
 
-// isWithin tells whether all of a network lies in one of some others.
+// isWithin reports whether one of the ranges contains the whole network.
 func isWithin(others []netip.Prefix, network netip.Prefix) bool {
 	return slices.ContainsFunc(others, func(p netip.Prefix) bool { return p.Bits() <= network.Bits() && p.Contains(network.Addr()) })
 }
 
-// readNetwork reads an address range that is nobody's on the internet.
+// readNetwork reads a private address range in CIDR notation.
 func (r *reader) readNetwork(n *strictyaml.Node) Text {
 	v, ok := r.ReadText(n)
 	if !ok {
@@ -214,19 +219,19 @@ func (r *reader) readNetwork(n *strictyaml.Node) Text {
 	return Text(v)
 }
 
-// readNodes reads how many machines; the later dialect can also say how many are
-// wanted now.
+// readNodes reads the number of machines. Later versions of dstack also accept
+// a target within the range, which is noted as unsupported.
 func (r *reader) readNodes(n *strictyaml.Node) *Range[int] {
 	if n.Get("target") != nil {
 		r.addUnsupportedUse(n.Get("target"), "nodes.target", "remove it; the minimum of `nodes` is started")
-		least := *n
-		least.Pairs = nil
+		withoutTarget := *n
+		withoutTarget.Pairs = nil
 		for _, p := range n.Pairs {
 			if p.Key.Text != "target" {
-				least.Pairs = append(least.Pairs, p)
+				withoutTarget.Pairs = append(withoutTarget.Pairs, p)
 			}
 		}
-		n = &least
+		n = &withoutTarget
 	}
 	v, ok := readCountRange(r, n)
 	if !ok {

@@ -4,8 +4,8 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Gateway is one `type: gateway` configuration: a machine that publishes
-// services below a domain.
+// Gateway is a configuration with `type: gateway`: a machine that publishes
+// services under a domain.
 type Gateway struct {
 	Name        Text
 	Default     bool
@@ -13,18 +13,18 @@ type Gateway struct {
 	Region      string
 	Domain      Text
 	PublicIP    bool
-	Certificate *Certificate // nil: none, so no TLS
+	Certificate *Certificate // nil: none, and so no TLS
 
-	NotYet []NotYet
+	UnsupportedNotes []UnsupportedNote
 }
 
-// Certificate is where a gateway's certificate comes from.
+// Certificate is the source of a gateway's certificate.
 type Certificate struct {
 	Type string // lets-encrypt, acm
-	ARN  string // of type acm
+	ARN  string // with type acm
 }
 
-// MarshalJSON writes only the keys of the certificate's type.
+// MarshalJSON writes only the keys that belong to the type.
 func (c Certificate) MarshalJSON() ([]byte, error) {
 	if c.Type == "acm" {
 		return marshalJSON(struct {
@@ -37,7 +37,8 @@ func (c Certificate) MarshalJSON() ([]byte, error) {
 	}{c.Type})
 }
 
-// MarshalJSON writes the normalised wire form, every key in its order.
+// MarshalJSON writes the normal form of the wire format, with all keys in fixed
+// order.
 func (g Gateway) MarshalJSON() ([]byte, error) {
 	return marshalJSON(struct {
 		Type        string       `json:"type"`
@@ -51,38 +52,40 @@ func (g Gateway) MarshalJSON() ([]byte, error) {
 	}{"gateway", g.Name, g.Default, g.Backend, g.Region, g.Domain, g.PublicIP, g.Certificate})
 }
 
-var gatewayBlock = newMapping("gateway", "a gateway", "A machine that publishes services below a domain.", []field[Gateway]{
-	{Key: requiredKey("type", "type: gateway"), description: "What this file is.", shape: oneOfShape("gateway"),
+var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishes services under a domain.", []field[Gateway]{
+	{Key: requiredKey("type", "type: gateway"), description: "The type of this configuration.", shape: oneOfShape("gateway"),
 		read: func(r *reader, n *strictyaml.Node, _ *Gateway) { r.ReadOneOf(n, supportedTypes...) }},
-	{Key: nullableKey("name"), description: "The gateway's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-gateway"},
+	{Key: nullableKey("name"), description: "The name of the gateway: 2 to 41 lowercase letters, digits and dashes, beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-gateway"},
 		read: readTextInto(func(g *Gateway) *Text { return &g.Name })},
-	{Key: plainKey("default"), description: "Whether services use it that name no other.", defaultText: "false", shape: boolShape,
+	{Key: plainKey("default"), description: "Whether services that name no gateway use this one.", defaultText: "false", shape: boolShape,
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Default, _ = r.ReadBool(n) }},
-	{Key: requiredKey("backend", "backend: aws"), description: "Where its machine is rented.", shape: backendShape, examples: []string{"aws"},
+	{Key: requiredKey("backend", "backend: aws"), description: "The backend from which the machine is rented.", shape: backendShape, examples: []string{"aws"},
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Backend = r.readBackend(n) }},
-	{Key: requiredKey("region", "region: eu-west-1"), description: "In which region.", shape: nonEmptyShape, examples: []string{"eu-west-1"},
+	{Key: requiredKey("region", "region: eu-west-1"), description: "The region.", shape: nonEmptyShape, examples: []string{"eu-west-1"},
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Region = r.readNonEmpty(n) }},
-	{Key: nullableKey("domain"), description: "The domain below which services are published, with or without `*.` before it.", shape: textShape, examples: []string{"example.com"},
+	{Key: nullableKey("domain"), description: "The domain under which services are published, with or without a leading `*.`.", shape: textShape, examples: []string{"example.com"},
 		read: readTextInto(func(g *Gateway) *Text { return &g.Domain })},
-	{Key: plainKey("public_ip"), description: "Whether it can be reached from the internet. Without that, `lets-encrypt` cannot be used.", defaultText: "true", shape: boolShape,
+	{Key: plainKey("public_ip"), description: "Whether the gateway can be reached from the internet. `lets-encrypt` requires it.", defaultText: "true", shape: boolShape,
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.PublicIP, _ = r.ReadBool(n) }},
-	{Key: nullableKey("certificate"), description: "Where its certificate comes from. `null`: there is none, and services with `https` cannot be published.", defaultText: "{type: lets-encrypt}", shape: mappingShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
+	{Key: nullableKey("certificate"), description: "The source of its certificate. With `null` there is none, and services with `https` cannot be published.", defaultText: "{type: lets-encrypt}", shape: mappingShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
 		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Certificate = r.readCertificate(n) }},
-	unsupportedField[Gateway]("instance_type", "The type of its machine.", textShape, "remove it", usesText("", "")),
+	unsupportedField[Gateway]("instance_type", "The instance type of the machine.", textShape, "remove it", usesText("", "")),
 	unsupportedField[Gateway]("router", "A router between the gateway and the replicas.", openMappingShape("mapping", anyShape), "remove it", usesAnyMapping("router")),
-	unsupportedField[Gateway]("tags", "Labels for what is made in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
+	unsupportedField[Gateway]("tags", "Tags for resources that are created in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
 })
 
-var certificateBlock = newMapping("gateway.certificate", "`certificate`", "Where a gateway's certificate comes from.", []field[Certificate]{
-	{Key: requiredKey("type", "type: lets-encrypt"), description: "Made by Let's Encrypt, or kept by AWS.", shape: oneOfShape("lets-encrypt", "acm"),
+var certificateMapping = newMapping("gateway.certificate", "`certificate`", "The source of a gateway's certificate.", []field[Certificate]{
+	{Key: requiredKey("type", "type: lets-encrypt"), description: "Issued by Let's Encrypt, or managed by AWS Certificate Manager.", shape: oneOfShape("lets-encrypt", "acm"),
 		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.Type, _ = r.ReadOneOf(n, "lets-encrypt", "acm") }},
-	{Key: nullableKey("arn"), description: "AWS's name of the certificate, for `type: acm`.", shape: textShape,
+	{Key: nullableKey("arn"), description: "The ARN of the certificate, with `type: acm`.", shape: textShape,
 		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.ARN = r.readNonEmpty(n) }},
 })
 
+// readCertificate reads a certificate and checks that `arn` is set exactly with
+// type acm.
 func (r *reader) readCertificate(n *strictyaml.Node) *Certificate {
 	c := &Certificate{}
-	if !certificateBlock.read(r, n, c) {
+	if !certificateMapping.read(r, n, c) {
 		return c
 	}
 	switch arn := n.Get("arn"); {
@@ -94,12 +97,14 @@ func (r *reader) readCertificate(n *strictyaml.Node) *Certificate {
 	return c
 }
 
+// readGateway reads a gateway. `certificate: null` means no certificate, a
+// missing key the default.
 func (r *reader) readGateway(n *strictyaml.Node) *Gateway {
 	g := &Gateway{PublicIP: true, Certificate: &Certificate{Type: "lets-encrypt"}}
-	gatewayBlock.read(r, n, g)
+	gatewayMapping.read(r, n, g)
 	if c := n.Get("certificate"); c != nil && c.IsNull() {
 		g.Certificate = nil
 	}
-	g.NotYet = r.unsupported
+	g.UnsupportedNotes = r.unsupported
 	return g
 }

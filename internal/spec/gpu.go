@@ -10,8 +10,9 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Makers of GPUs, as the later dialect names them. A lone maker is a model's
-// name on the wire of the original, which knows no makers.
+// gpuMakers are the makers of GPUs that later versions of dstack accept. The
+// 0.18.10 wire format has no maker; there, a maker without a model is written
+// as the model name.
 var gpuMakers = []string{"nvidia", "amd", "intel", "google", "tpu", "tenstorrent"}
 
 const gpuHint = "write model, memory and count in any order: A100, 24GB.., A100:80GB:2"
@@ -19,23 +20,25 @@ const gpuHint = "write model, memory and count in any order: A100, 24GB.., A100:
 var gpuShape = anyOfShape("{gpu}, or on one line: `A100`, `24GB..`, `A10G,A100`, `nvidia:A100:80GB:2`, or a number",
 	countEnd, patternShape("", "^[^:]+(:[^:]+){0,3}$"), mappingShape("gpu"))
 
-var gpuBlock = newMapping("gpu", "`gpu`", "GPUs, written as a mapping.", []field[GPU]{
-	{Key: nullableKey("vendor"), description: "Who makes them.", shape: oneOfShape(gpuMakers...),
+var gpuMapping = newMapping("gpu", "`gpu`", "GPUs, written as a mapping.", []field[GPU]{
+	{Key: nullableKey("vendor"), description: "The maker of the GPUs.", shape: oneOfShape(gpuMakers...),
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Vendor = r.readGPUMaker(n) }},
-	{Key: nullableKey("name"), description: "The model, or several of which any will do.", shape: anyOfShape("text or list of text", textShape, textsShape), examples: []string{"A100", "[A10G, A100]"},
+	{Key: nullableKey("name"), description: "The model, or a list of acceptable models.", shape: anyOfShape("text or list of text", textShape, textsShape), examples: []string{"A100", "[A10G, A100]"},
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { r.readGPUNames(n, g) }},
-	{Key: plainKey("count"), description: "How many.", defaultText: "1", shape: countShape, examples: []string{"2", "1..4"},
+	{Key: plainKey("count"), description: "The number of GPUs.", defaultText: "1", shape: countShape, examples: []string{"2", "1..4"},
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Count, _ = readCountRange(r, n) }},
-	{Key: nullableKey("memory"), description: "How much memory each has.", shape: sizeRangeShape, examples: []string{"24GB", "40GB..80GB"},
+	{Key: nullableKey("memory"), description: "The memory of each GPU.", shape: sizeRangeShape, examples: []string{"24GB", "40GB..80GB"},
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Memory = readSizeRange(r, n) }},
-	{Key: nullableKey("total_memory"), description: "How much memory they have together.", shape: sizeRangeShape, examples: []string{"160GB.."},
+	{Key: nullableKey("total_memory"), description: "The memory of all GPUs together.", shape: sizeRangeShape, examples: []string{"160GB.."},
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.TotalMemory = readSizeRange(r, n) }},
-	{Key: nullableKey("compute_capability"), description: "The least compute capability.", examples: []string{"7.5", "[8, 0]"},
+	{Key: nullableKey("compute_capability"), description: "The minimum compute capability.", examples: []string{"7.5", "[8, 0]"},
 		shape: anyOfShape("`7.5` or `[7, 5]`", numberShape("", nil), patternShape("", `^\s*[0-9]{1,4}[.][0-9]{1,4}\s*$`), shape{"", schema{"type": "array", "minItems": 2, "maxItems": 2}}),
 		read:  func(r *reader, n *strictyaml.Node, g *GPU) { g.ComputeCapability = r.readCapability(n) }},
 })
 
-// parseGPU reads `A100`, `24GB..`, `2`, or several of these between colons.
+// parseGPU parses the short form: up to one maker, model, memory and count in
+// any order, separated by colons, such as `A100`, `24GB..`, `2` or
+// `A100:80GB:2`.
 func parseGPU(text string) (*GPU, *fault) {
 	g := defaultGPU()
 	seen := map[string]bool{}
@@ -55,7 +58,7 @@ func parseGPU(text string) (*GPU, *fault) {
 	return g, nil
 }
 
-// parsePart reads one part of the short form, and tells what it is about.
+// parsePart reads one part of the short form and returns its kind.
 func (g *GPU) parsePart(token string) (what string, f *fault) {
 	switch {
 	case isMaker(token):
@@ -76,10 +79,11 @@ func (g *GPU) parsePart(token string) (what string, f *fault) {
 
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
+// isMaker reports whether a word is a maker of GPUs, in any case.
 func isMaker(word string) bool { return slices.Contains(gpuMakers, strings.ToLower(word)) }
 
-// Maker is who must have made the GPU, as machines name them: nvidia, amd,
-// google; empty: anybody.
+// Maker returns the required maker as in dstack.GPU: nvidia, amd, google. It is
+// empty if any maker will do.
 func (g GPU) Maker() string {
 	if maker := strings.ToLower(string(g.Vendor)); maker != "tpu" {
 		return maker
@@ -97,12 +101,13 @@ func parseGPUNames(token string) ([]string, *fault) {
 	return names, nil
 }
 
+// defaultGPU returns a requirement of one GPU of any kind.
 func defaultGPU() *GPU {
 	lo, hi := 1, 1
 	return &GPU{Count: Range[int]{Min: &lo, Max: &hi}}
 }
 
-// readGPU reads a count, the short form, or a mapping.
+// readGPU reads a count, the short form, or a mapping; nil if it is invalid.
 func (r *reader) readGPU(n *strictyaml.Node) *GPU {
 	switch n.Kind {
 	case strictyaml.Int:
@@ -124,7 +129,7 @@ func (r *reader) readGPU(n *strictyaml.Node) *GPU {
 		return g
 	case strictyaml.Mapping:
 		g := defaultGPU()
-		gpuBlock.read(r, n, g)
+		gpuMapping.read(r, n, g)
 		return g
 	case strictyaml.Null, strictyaml.Bool, strictyaml.Float, strictyaml.Sequence:
 	}
@@ -141,8 +146,9 @@ func (r *reader) readGPUMaker(n *strictyaml.Node) Text {
 	return Text(text)
 }
 
-// readGPUNames reads one name or a list; one name is not split at commas. A
-// lone maker is no model: the wire of the original has it here.
+// readGPUNames reads one model or a list of models. A single model is not split
+// at commas. A maker without a model is read as the vendor, because the 0.18.10
+// wire format has it in this place.
 func (r *reader) readGPUNames(n *strictyaml.Node, g *GPU) {
 	items := []*strictyaml.Node{n}
 	if n.Kind == strictyaml.Sequence {
@@ -167,7 +173,7 @@ func (r *reader) readGPUNames(n *strictyaml.Node, g *GPU) {
 
 var capabilityText = regexp.MustCompile(`^([0-9]{1,4})\.([0-9]{1,4})$`)
 
-// readCapability reads 7.5, "7.5" or [7, 5].
+// readCapability reads a compute capability: 7.5, "7.5" or [7, 5].
 func (r *reader) readCapability(n *strictyaml.Node) *[2]int {
 	if n.Kind == strictyaml.Sequence && len(n.Items) == 2 {
 		major, ok := r.ReadInt(n.Items[0], 0, 9999)

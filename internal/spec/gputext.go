@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// String names the GPU as a person would: "2×A100,H100 40GB..".
+// String formats the GPU for the user, such as "2×A100,H100 40GB..".
 func (g GPU) String() string {
 	name, count := g.describeModel(), g.Count.String()
 	memory := ""
@@ -36,7 +36,7 @@ func (g GPU) String() string {
 	return s
 }
 
-// describeModel is the maker and the models, as far as they matter.
+// describeModel returns the maker and the models, as far as they are set.
 func (g GPU) describeModel() string {
 	name := strings.Join(g.Name, ",")
 	if g.Vendor != "" && name != "" {
@@ -45,6 +45,7 @@ func (g GPU) describeModel() string {
 	return string(g.Vendor) + name
 }
 
+// formatWire formats the GPU as dstack 0.18.10 does, such as "2xA100 (40GB..)".
 func (g GPU) formatWire() string {
 	name := g.describeModel()
 	if name == "" {

@@ -8,9 +8,11 @@ import (
 
 var referenceName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
 
-// Interpolate fills in ${{ run.args }} in commands, and ${{ env.X }} in the
-// registry's login: from the service's own variables, else by lookup.
-// ${{ secrets.X }} stays as it is.
+// Interpolate replaces references: ${{ run.args }} in commands by args, and ${{
+// env.NAME }} in the registry login by a variable of the service or, if it has
+// none, by lookup. References to ${{ secrets.NAME }} stay unchanged. The
+// problems name references without a value; the texts that contain them are not
+// changed.
 func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) Problems {
 	var all Problems
 	fill := func(path string, text *string, value func(name string) (string, bool), known string) {
@@ -50,8 +52,8 @@ func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) 
 	return all
 }
 
-// fillReferences replaces references. `$$` is a dollar sign where it is the
-// first one after the last reference; after any other it stays as it is.
+// fillReferences replaces the references in a text. `$$` becomes a dollar sign,
+// unless a single dollar sign precedes it since the last reference.
 func fillReferences(text string, value func(string) (string, bool), known string) (string, *fault) {
 	var b strings.Builder
 	var missing []string
@@ -95,9 +97,9 @@ func fillReferences(text string, value func(string) (string, bool), known string
 	return b.String(), nil
 }
 
-// ResolveEnv gives every variable its value: overrides replace what is
-// written and add to it, and what is then still open is looked up. All that
-// are missing are named at once.
+// ResolveEnv gives every variable of the service a value. overrides replace and
+// add variables; variables that are still open are then looked up. The problems
+// name all variables without a value.
 func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, bool)) Problems {
 	env := append(Env{}, s.Env...)
 	for _, v := range overrides {

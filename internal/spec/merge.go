@@ -2,7 +2,7 @@ package spec
 
 import "slices"
 
-// What holds where neither a configuration nor a profile says anything.
+// defaultParams apply if neither configuration nor profile sets a field.
 var defaultParams = Params{
 	SpotPolicy:          "auto",
 	CreationPolicy:      "reuse-or-create",
@@ -10,10 +10,10 @@ var defaultParams = Params{
 	TerminationIdleTime: new(Seconds(300)),
 }
 
-// Merge returns what holds for a service: what its configuration says, else
-// what the profile says, else the default, field by field. Lists are
-// replaced, not joined. The two spellings of retry are one field, so that a
-// profile cannot overrule the configuration by using the other spelling.
+// Merge returns the effective parameters of a service: for each field the value
+// of the configuration, else of the profile, else the default. Lists are
+// replaced, not joined. The two spellings of retry count as one field, so that
+// a profile cannot override the configuration by using the other spelling.
 func Merge(s Service, p Profile) Params {
 	merged := defaultParams
 	merged.TerminationIdleTime = new(*defaultParams.TerminationIdleTime)
@@ -23,46 +23,46 @@ func Merge(s Service, p Profile) Params {
 	return merged
 }
 
-func (p *Params) overrideWith(over Params) {
-	overrideList(&p.Backends, over.Backends)
-	overrideList(&p.Regions, over.Regions)
-	overrideList(&p.InstanceTypes, over.InstanceTypes)
-	if over.Retry != nil || over.RetryPolicy != nil {
-		p.Retry, p.RetryPolicy = over.Retry, over.RetryPolicy
+// overrideWith replaces the fields of p that are set in over.
+func (p *Params) overrideWith(override Params) {
+	overrideList(&p.Backends, override.Backends)
+	overrideList(&p.Regions, override.Regions)
+	overrideList(&p.InstanceTypes, override.InstanceTypes)
+	if override.Retry != nil || override.RetryPolicy != nil {
+		p.Retry, p.RetryPolicy = override.Retry, override.RetryPolicy
 	}
-	if over.MaxDuration != nil {
-		p.MaxDuration = over.MaxDuration
+	if override.MaxDuration != nil {
+		p.MaxDuration = override.MaxDuration
 	}
-	if over.MaxPrice != nil {
-		p.MaxPrice = over.MaxPrice
+	if override.MaxPrice != nil {
+		p.MaxPrice = override.MaxPrice
 	}
-	if over.TerminationIdleTime != nil {
-		p.TerminationIdleTime = over.TerminationIdleTime
+	if override.TerminationIdleTime != nil {
+		p.TerminationIdleTime = override.TerminationIdleTime
 	}
-	overrideText(&p.SpotPolicy, over.SpotPolicy)
-	overrideText(&p.PoolName, over.PoolName)
-	overrideText(&p.InstanceName, over.InstanceName)
-	overrideText(&p.CreationPolicy, over.CreationPolicy)
-	overrideText(&p.TerminationPolicy, over.TerminationPolicy)
+	overrideText(&p.SpotPolicy, override.SpotPolicy)
+	overrideText(&p.PoolName, override.PoolName)
+	overrideText(&p.InstanceName, override.InstanceName)
+	overrideText(&p.CreationPolicy, override.CreationPolicy)
+	overrideText(&p.TerminationPolicy, override.TerminationPolicy)
 }
 
-func overrideList(to *[]string, over []string) {
-	if over != nil {
-		*to = slices.Clone(over)
-	}
-}
-
-func overrideText(to *Text, over Text) {
-	if over != "" {
-		*to = over
+func overrideList(to *[]string, override []string) {
+	if override != nil {
+		*to = slices.Clone(override)
 	}
 }
 
-// How long a replica is tried again where nobody says.
+func overrideText(to *Text, override Text) {
+	if override != "" {
+		*to = override
+	}
+}
+
 const defaultRetryDuration = Seconds(3600)
 
-// RetryRule returns after which endings a replica is tried again, and for
-// how long. No events: it is not tried again.
+// RetryRule returns the events after which a replica is retried, and for how
+// long. Without events it is not retried.
 func (p Params) RetryRule() (events []string, window Seconds) {
 	window = defaultRetryDuration
 	var asked *Seconds

@@ -13,23 +13,24 @@ var (
 	volumesShape   = listShape("list of {volumes}", anyOfShape("", patternShape("", "^[^:]+:/[^:]*$"), mappingShape("volumes"), mappingShape("volumes.instance")))
 )
 
-var pathField = field[Mount]{Key: requiredKey("path", "path: /data"), description: "Where it is mounted in the container. Not inside of `/workflow`, where your code lies.", shape: mountPathShape, examples: []string{"/data"},
+var pathField = field[Mount]{Key: requiredKey("path", "path: /data"), description: "The path in the container. It cannot be inside `/workflow`, which holds your code.", shape: mountPathShape, examples: []string{"/data"},
 	read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Path = r.readMountPath(n) }}
 
-var mountBlock = newMapping("volumes", "a volume", "A volume and where it is mounted. On one line: `my-volume:/data`.", []field[Mount]{
-	{Key: requiredKey("name", "name: followed by the volume's name"), description: "The volume's name.", shape: nonEmptyShape, examples: []string{"my-volume"},
+var mountMapping = newMapping("volumes", "a volume", "A volume and where it is mounted. Short form: `my-volume:/data`.", []field[Mount]{
+	{Key: requiredKey("name", "name: followed by the volume's name"), description: "The name of the volume.", shape: nonEmptyShape, examples: []string{"my-volume"},
 		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Name = r.readNonEmpty(n) }},
 	pathField,
 })
 
-var folderBlock = newMapping("volumes.instance", "a volume", "A folder of the machine and where it is mounted. On one line: `/var/cache:/data`.", []field[Mount]{
+var folderMapping = newMapping("volumes.instance", "a volume", "A folder of the machine and where it is mounted. Short form: `/var/cache:/data`.", []field[Mount]{
 	{Key: requiredKey("instance_path", "instance_path: /var/cache"), description: "The folder on the machine.", shape: patternShape("absolute path", "^/"), examples: []string{"/var/cache"},
 		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.InstancePath = r.readInstancePath(n) }},
 	pathField,
-	{Key: plainKey("optional"), description: "Whether the replica may run where the folder cannot be mounted.", defaultText: "false", shape: boolShape,
+	{Key: plainKey("optional"), description: "Whether the replica may run without the folder if it cannot be mounted.", defaultText: "false", shape: boolShape,
 		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Optional, _ = r.ReadBool(n) }},
 })
 
+// readMounts reads a list of volumes and folders, in short form or as mappings.
 func (r *reader) readMounts(n *strictyaml.Node) []Mount {
 	items, _ := r.ReadItems(n, "`volumes`")
 	mounts := make([]Mount, 0, len(items))
@@ -39,16 +40,16 @@ func (r *reader) readMounts(n *strictyaml.Node) []Mount {
 		case item.IsScalar():
 			m = r.readShortMount(item)
 		case item.Get("instance_path") != nil:
-			folderBlock.read(r, item, &m)
+			folderMapping.read(r, item, &m)
 		default:
-			mountBlock.read(r, item, &m)
+			mountMapping.read(r, item, &m)
 		}
 		mounts = append(mounts, m)
 	}
 	return mounts
 }
 
-// readShortMount reads `my-volume:/data` or `/var/cache:/data`.
+// readShortMount reads the short form: `my-volume:/data` or `/var/cache:/data`.
 func (r *reader) readShortMount(n *strictyaml.Node) (m Mount) {
 	text, ok := r.ReadText(n)
 	if !ok {
@@ -72,6 +73,7 @@ func (r *reader) readShortMount(n *strictyaml.Node) (m Mount) {
 	return m
 }
 
+// readInstancePath reads an absolute path on the machine.
 func (r *reader) readInstancePath(n *strictyaml.Node) string {
 	v, ok := r.ReadText(n)
 	if ok && !strings.HasPrefix(v, "/") {
@@ -90,6 +92,7 @@ func (r *reader) readMountPath(n *strictyaml.Node) string {
 	return r.checkMountPath(n, v)
 }
 
+// checkMountPath reports a path at which nothing can be mounted.
 func (r *reader) checkMountPath(n *strictyaml.Node, v string) string {
 	switch {
 	case v != "/" && !mountPath.MatchString(v):

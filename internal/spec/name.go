@@ -8,8 +8,8 @@ import (
 
 var runNamePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
 
-// NameProblems tells whether the run can be called as the configuration says,
-// which the parser leaves to whoever runs it.
+// NameProblems checks the name of the service as CheckName does. The parser
+// does not, because a name can be overridden when the file is applied.
 func (s *Service) NameProblems() Problems {
 	if s.Name == "" {
 		return nil
@@ -21,7 +21,7 @@ func (s *Service) NameProblems() Problems {
 	return Problems{wrong}
 }
 
-// CheckName tells whether a run can be called so. The error is a Problem.
+// CheckName checks whether a run can have a name. The error is a Problem.
 func CheckName(name string) error {
 	switch {
 	case name == "gateway":

@@ -6,20 +6,21 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Every machine provider of the original, by its name there.
+// backendNames are the backends of the original dstack. They are accepted in
+// files whether or not this server supports them.
 var backendNames = []string{
 	"aws", "azure", "cudo", "datacrunch", "dstack", "gcp", "kubernetes", "lambda", "local",
 	"nebius", "oci", "remote", "runpod", "tensordock", "vastai",
-	"amddevcloud", "cloudrift", "digitalocean", "hotaisle", "vultr", // of the later dialect
+	"amddevcloud", "cloudrift", "digitalocean", "hotaisle", "vultr", // since versions after 0.18.10
 }
 
-// Every ending after which a replica can be tried again.
+// allRetryEvents are the events after which a replica can be retried.
 var allRetryEvents = []string{EventNoCapacity, EventInterruption, EventError}
 
 var backendShape = defineShape("backend", oneOfShape(backendNames...))
 
-// paramFields is what a configuration and a profile share, in the order of
-// the wire.
+// paramFields are the fields that configurations and profiles share, in the
+// order of the wire format.
 var paramFields = []field[Params]{
 	{Key: nullableKey("backends"), description: "Only machines of these backends.", defaultText: "(all)", shape: listShape("list of: "+backendShape.words, backendShape), examples: []string{"[aws, gcp]"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Backends = r.readBackends(n) }},
@@ -27,33 +28,33 @@ var paramFields = []field[Params]{
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Regions = r.readTexts(n, "`regions`") }},
 	{Key: nullableKey("instance_types"), description: "Only machines of these types.", defaultText: "(all)", shape: textsShape, examples: []string{"[g6.xlarge]"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.InstanceTypes = r.readTexts(n, "`instance_types`") }},
-	{Key: nullableKey("spot_policy"), description: "Whether machines may be spot machines, which are cheaper and can be taken away.", defaultText: "auto", shape: oneOfShape("spot", "on-demand", "auto"),
+	{Key: nullableKey("spot_policy"), description: "Whether to use spot machines, which are cheaper and can be taken away at any time.", defaultText: "auto", shape: oneOfShape("spot", "on-demand", "auto"),
 		read: readWordInto(func(p *Params) *Text { return &p.SpotPolicy }, "spot", "on-demand", "auto")},
-	{Key: nullableKey("retry"), description: "Which endings of a replica are tried again, and for how long.", defaultText: "false", shape: anyOfShape("`true`, `false`, or {retry}", boolShape, mappingShape("retry")), examples: []string{"true", "{on_events: [no-capacity], duration: 1h}"},
+	{Key: nullableKey("retry"), description: "The events after which a replica is retried before it was ever ready, and for how long.", defaultText: "false", shape: anyOfShape("`true`, `false`, or {retry}", boolShape, mappingShape("retry")), examples: []string{"true", "{on_events: [no-capacity], duration: 1h}"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Retry = r.readRetry(n) }},
-	{Key: nullableKey("retry_policy"), description: "The old spelling of `retry`.", shape: mappingShape("retry_policy"),
+	{Key: nullableKey("retry_policy"), description: "The deprecated spelling of `retry`.", shape: mappingShape("retry_policy"),
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.RetryPolicy = r.readRetryPolicy(n) }},
-	{Key: nullableKey("max_duration"), description: "How long the run may take in all.", defaultText: "off", shape: durationShape.withWords(durationShape.words + ", or `off`"), examples: []string{"8h"},
+	{Key: nullableKey("max_duration"), description: "How long the run may last in total.", defaultText: "off", shape: durationShape.withWords(durationShape.words + ", or `off`"), examples: []string{"8h"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.MaxDuration = r.readMaxDuration(n) }},
-	{Key: nullableKey("max_price"), description: "The most that a machine may cost, in dollars an hour.", shape: aboveZeroShape, examples: []string{"1.5"},
+	{Key: nullableKey("max_price"), description: "The maximum price of a machine, in dollars per hour.", shape: aboveZeroShape, examples: []string{"1.5"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) {
 			v := r.readPositive(n, "the maximum price in dollars per hour, such as 1.5")
 			p.MaxPrice = &v
 		}},
-	{Key: nullableKey("pool_name"), description: "The pool of machines, in old files.", shape: textShape,
+	{Key: nullableKey("pool_name"), description: "The pool of machines. Deprecated.", shape: textShape,
 		unsupported: &unsupportedUse[Params]{hint: "remove it; there are no pools", isUsed: func(p *Params) bool { return p.PoolName != "" }},
 		read:        readTextInto(func(p *Params) *Text { return &p.PoolName })},
-	{Key: nullableKey("instance_name"), description: "Only the machine of this name.", shape: textShape,
+	{Key: nullableKey("instance_name"), description: "Only the machine with this name.", shape: textShape,
 		unsupported: &unsupportedUse[Params]{hint: "remove it; use `instance_types` to choose a machine", isUsed: func(p *Params) bool { return p.InstanceName != "" }},
 		read:        readTextInto(func(p *Params) *Text { return &p.InstanceName })},
-	{Key: nullableKey("creation_policy"), description: "Whether machines may be rented, or only those that are there be used.", defaultText: "reuse-or-create", shape: oneOfShape("reuse", "reuse-or-create"),
+	{Key: nullableKey("creation_policy"), description: "Whether new machines may be rented, or only existing ones are used.", defaultText: "reuse-or-create", shape: oneOfShape("reuse", "reuse-or-create"),
 		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.CreationPolicy != "" }},
 		read:        readWordInto(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
-	{Key: nullableKey("termination_policy"), description: "Whether a rented machine is given back when it is idle.", defaultText: "destroy-after-idle", shape: oneOfShape("dont-destroy", "destroy-after-idle"),
-		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationPolicy != "" && !p.Renamed }},
+	{Key: nullableKey("termination_policy"), description: "Whether a rented machine is deleted when it is idle.", defaultText: "destroy-after-idle", shape: oneOfShape("dont-destroy", "destroy-after-idle"),
+		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationPolicy != "" && !p.UsesIdleDuration }},
 		read:        readWordInto(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy", "destroy-after-idle")},
-	{Key: nullableKey("termination_idle_time"), description: "How long a rented machine may be idle before it is given back.", defaultText: "5m", shape: durationShape, examples: []string{"10m"},
-		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationIdleTime != nil && !p.Renamed }},
+	{Key: nullableKey("termination_idle_time"), description: "How long a rented machine may be idle before it is deleted.", defaultText: "5m", shape: durationShape, examples: []string{"10m"},
+		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationIdleTime != nil && !p.UsesIdleDuration }},
 		read:        func(r *reader, n *strictyaml.Node, p *Params) { p.TerminationIdleTime = r.readOptionalDuration(n) }},
 }
 
@@ -68,7 +69,7 @@ func (r *reader) readBackends(n *strictyaml.Node) []string {
 	return names
 }
 
-// readBackend reads the name of one, or "" with a problem.
+// readBackend reads the name of a backend; empty if it is invalid.
 func (r *reader) readBackend(n *strictyaml.Node) string {
 	if n.Text == "ssh" {
 		r.Add(n, "`ssh` is not a valid value", "write `remote`, the backend of machines reached by SSH")
@@ -78,7 +79,7 @@ func (r *reader) readBackend(n *strictyaml.Node) string {
 	return name
 }
 
-// readRetry reads a bool, or which endings are tried again.
+// readRetry reads a boolean, or a mapping of events and duration.
 func (r *reader) readRetry(n *strictyaml.Node) *Retry {
 	if n.Kind != strictyaml.Mapping {
 		v, ok := r.ReadBool(n)
@@ -88,17 +89,17 @@ func (r *reader) readRetry(n *strictyaml.Node) *Retry {
 		return &Retry{Always: &v}
 	}
 	retry := &Retry{}
-	if retryBlock.read(r, n, retry) && n.Get("on_events") == nil {
-		retry.OnEvents = slices.Clone(allRetryEvents) // as the later dialect has it
+	if retryMapping.read(r, n, retry) && n.Get("on_events") == nil {
+		retry.OnEvents = slices.Clone(allRetryEvents) // the default of later versions of dstack
 	}
 	return retry
 }
 
-var retryBlock = newMapping("retry", "`retry`", "Which endings are tried again.", []field[Retry]{
-	{Key: plainKey("on_events"), description: "The endings: no machine could be had, the machine was lost, the command failed.", defaultText: "[no-capacity, interruption, error]",
+var retryMapping = newMapping("retry", "`retry`", "The events after which a replica is retried.", []field[Retry]{
+	{Key: plainKey("on_events"), description: "The events: no machine is available, the machine was lost, the command failed.", defaultText: "[no-capacity, interruption, error]",
 		shape: shape{"list of: " + oneOfShape(allRetryEvents...).words, schema{"type": "array", "minItems": 1, "items": oneOfShape(allRetryEvents...).schema}}, examples: []string{"[no-capacity, interruption]"},
 		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.OnEvents = r.readRetryEvents(n) }},
-	{Key: nullableKey("duration"), description: "How long after the ending it is tried.", defaultText: "1h", shape: durationShape, examples: []string{"30m"},
+	{Key: nullableKey("duration"), description: "How long the replica is retried after the event.", defaultText: "1h", shape: durationShape, examples: []string{"30m"},
 		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.Duration = r.readOptionalDuration(n) }},
 })
 
@@ -116,17 +117,18 @@ func (r *reader) readRetryEvents(n *strictyaml.Node) []string {
 	return events
 }
 
-var retryPolicyBlock = newMapping("retry_policy", "`retry_policy`", "The old spelling of `retry`: after every ending.", []field[RetryPolicy]{
-	{Key: plainKey("retry"), description: "Whether it is tried again.", defaultText: "false", shape: boolShape,
+var retryPolicyMapping = newMapping("retry_policy", "`retry_policy`", "The deprecated spelling of `retry`, which covers all events.", []field[RetryPolicy]{
+	{Key: plainKey("retry"), description: "Whether a replica is retried.", defaultText: "false", shape: boolShape,
 		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Retry, _ = r.ReadBool(n) }},
-	{Key: nullableKey("duration"), description: "How long. With it, `retry` is true.", defaultText: "1h", shape: durationShape,
+	{Key: nullableKey("duration"), description: "How long a replica is retried. Setting it implies `retry: true`.", defaultText: "1h", shape: durationShape,
 		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Duration = r.readOptionalDuration(n) }},
 })
 
-// readRetryPolicy reads the deprecated spelling, in which a duration means yes.
+// readRetryPolicy reads the deprecated spelling of retry, in which a duration
+// implies true.
 func (r *reader) readRetryPolicy(n *strictyaml.Node) *RetryPolicy {
 	p := &RetryPolicy{}
-	retryPolicyBlock.read(r, n, p)
+	retryPolicyMapping.read(r, n, p)
 	p.Retry = p.Retry || p.Duration != nil
 	return p
 }

@@ -9,24 +9,25 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Configuration is what one *.dstack.yml asks for: a *Service, *Fleet,
-// *Volume or *Gateway. Its JSON is the normalised form of the wire.
+// Configuration is a parsed *.dstack.yml: a *Service, *Fleet, *Volume or
+// *Gateway. It marshals to the normal form of the wire format.
 type Configuration interface {
-	// Unsupported tells what it asks for that nothing acts on yet; nil: all
-	// of it is acted on. The problems have paths, but no places.
+	// Unsupported returns a problem for each feature that the configuration
+	// uses and that is not implemented yet; nil if there is none. The problems
+	// have paths, but no positions; see Locate.
 	Unsupported() Problems
 }
 
-// The types of configuration: those that are read, and those of the original
-// that are not.
+// The types of configuration that can be parsed, and those that only the
+// original dstack supports.
 var (
 	supportedTypes   = []string{"service", "fleet", "volume", "gateway"}
 	unsupportedTypes = []string{"dev-environment", "task"}
 )
 
-// Read reads one configuration of any type. The error, if any, is Problems:
-// all there are, in file order.
-func Read(file string, text []byte) (Configuration, error) {
+// ParseConfiguration parses a configuration of any type. The error is Problems,
+// with all problems in file order.
+func ParseConfiguration(file string, text []byte) (Configuration, error) {
 	r := newReader()
 	var c Configuration
 	if root := strictyaml.Load(text, r.Problems); root != nil {
@@ -37,17 +38,17 @@ func Read(file string, text []byte) (Configuration, error) {
 	if problems == nil {
 		return c, nil
 	}
-	if s, ok := c.(*Service); ok && !problems.Unsupported() { // a wrong name alone is no mistake of the file
+	if s, ok := c.(*Service); ok && !problems.OnlyUnsupported() { // an invalid name is reported only along with other problems
 		problems = append(problems, Locate(file, text, s.NameProblems())...)
 		slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Col-b.Col) })
 	}
 	return nil, problems
 }
 
-// Parse reads one service. Another type of configuration is a problem, which
-// says that it is not supported yet.
-func Parse(file string, text []byte) (*Service, error) {
-	c, err := Read(file, text)
+// ParseService parses a service. For other types of configuration, the error
+// says that they are not supported yet. The error is Problems.
+func ParseService(file string, text []byte) (*Service, error) {
+	c, err := ParseConfiguration(file, text)
 	if err != nil {
 		return nil, err
 	}
@@ -58,30 +59,31 @@ func Parse(file string, text []byte) (*Service, error) {
 	return s, nil
 }
 
-// reader turns a tree into a configuration. Its methods report what is wrong
-// and return what they could read.
+// reader converts a YAML tree to a configuration. Its methods report problems
+// and return as much as could be read.
 type reader struct {
 	*strictyaml.Problems
-	tree             *strictyaml.Node // of the whole file; nil: it is no YAML
-	unsupported      []NotYet
-	replicasValid    bool // so that scaling can be held against them
-	hasReplicaGroups bool // replicas are in groups, which have commands of their own
+	tree             *strictyaml.Node // the whole file; nil: it is not valid YAML
+	unsupported      []UnsupportedNote
+	replicasValid    bool // false: checkScaling would report the same mistake again
+	hasReplicaGroups bool // replica groups have their own commands
 }
 
-// NotYet is something that was read and is right, but that nothing acts on,
-// and that is kept nowhere else.
-type NotYet struct{ Path, What, Hint string }
+// UnsupportedNote records a valid but unsupported use of a field whose value is
+// not kept.
+type UnsupportedNote struct{ Path, What, Hint string }
 
 func newReader() *reader {
 	return &reader{Problems: &strictyaml.Problems{HintForUnknown: hintForUnknown}}
 }
 
-// addUnsupportedUse remembers that n asks for what nothing acts on yet.
+// addUnsupportedUse records that n uses a feature that is not implemented yet.
 func (r *reader) addUnsupportedUse(n *strictyaml.Node, what, hint string) {
-	r.unsupported = append(r.unsupported, NotYet{n.Path, what, hint})
+	r.unsupported = append(r.unsupported, UnsupportedNote{n.Path, what, hint})
 }
 
-// buildProblems returns what was found, with the lines of the file.
+// buildProblems returns the collected problems with the lines of the file; nil
+// if there are none.
 func (r *reader) buildProblems(file string, text []byte) Problems {
 	if !r.Any() {
 		return nil
@@ -97,7 +99,7 @@ func (r *reader) buildProblems(file string, text []byte) Problems {
 	return all
 }
 
-// addSource fills in the line of each problem and the one before it.
+// addSource adds to each problem its line and the line before it, masked.
 func addSource(all Problems, text []byte, root *strictyaml.Node) {
 	if len(text) > strictyaml.MaxBytes {
 		return
@@ -128,7 +130,7 @@ func (r *reader) readConfiguration(n *strictyaml.Node) Configuration {
 	switch chooseType(kind) {
 	case "":
 		r.AddUnsupported(kind, "type "+kind.Text, "this version supports "+strings.Join(supportedTypes, ", "))
-		return nil // its fields are none of ours
+		return nil // the fields of an unsupported type are not checked
 	case "fleet":
 		return r.readFleet(n)
 	case "volume":
@@ -139,8 +141,9 @@ func (r *reader) readConfiguration(n *strictyaml.Node) Configuration {
 	return r.readService(n)
 }
 
-// chooseType is the type whose fields the file has, also where its name is
-// misspelled; empty: one that is not read. Without a type it is a service.
+// chooseType returns the type whose fields are read. A misspelled type counts
+// as the nearest one, an unknown or missing type as a service. It is empty for
+// a type that is known but not supported.
 func chooseType(n *strictyaml.Node) string {
 	if !n.IsScalar() {
 		return "service"
@@ -151,7 +154,7 @@ func chooseType(n *strictyaml.Node) string {
 	return cmp.Or(human.Nearest(n.Text, supportedTypes), "service")
 }
 
-// readTextInto returns a reader of optional text.
+// readTextInto returns a read function for a text field.
 func readTextInto[T any](to func(*T) *Text) func(*reader, *strictyaml.Node, *T) {
 	return func(r *reader, n *strictyaml.Node, v *T) {
 		text, _ := r.ReadText(n)
@@ -159,7 +162,8 @@ func readTextInto[T any](to func(*T) *Text) func(*reader, *strictyaml.Node, *T) 
 	}
 }
 
-// readWordInto returns a reader of one of some words.
+// readWordInto returns a read function for a text field with a fixed set of
+// values.
 func readWordInto[T any](to func(*T) *Text, allowed ...string) func(*reader, *strictyaml.Node, *T) {
 	return func(r *reader, n *strictyaml.Node, v *T) {
 		if text, ok := r.ReadOneOf(n, allowed...); ok {
@@ -168,7 +172,7 @@ func readWordInto[T any](to func(*T) *Text, allowed ...string) func(*reader, *st
 	}
 }
 
-// readNonEmpty reads text that cannot be empty.
+// readNonEmpty reads text that must not be empty.
 func (r *reader) readNonEmpty(n *strictyaml.Node) string {
 	v, ok := r.ReadText(n)
 	if ok && v == "" {
@@ -177,7 +181,7 @@ func (r *reader) readNonEmpty(n *strictyaml.Node) string {
 	return v
 }
 
-// readPositive reads a finite number above zero.
+// readPositive reads a finite number greater than 0.
 func (r *reader) readPositive(n *strictyaml.Node, hint string) float64 {
 	v, ok := strictyaml.ParseFloat(n)
 	switch {

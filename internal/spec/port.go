@@ -11,14 +11,14 @@ import (
 
 var portNumberShape = anyOfShape("port", numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}), patternShape("", `^\s*`+portExpression+`\s*$`))
 
-var portBlock = newMapping("port", "`port`", "A port, written as a mapping.", []field[Port]{
-	{Key: nullableKey("local_port"), description: "Ignored for services.", shape: portNumberShape,
+var portMapping = newMapping("port", "`port`", "A port, written as a mapping.", []field[Port]{
+	{Key: nullableKey("local_port"), description: "Has no effect for services.", shape: portNumberShape,
 		read: func(r *reader, n *strictyaml.Node, p *Port) {
 			if v, ok := r.readPortNumber(n, n.Text); ok {
 				p.Local = &v
 			}
 		}},
-	{Key: requiredKey("container_port", "container_port: 8000"), description: "Where the service listens.", shape: portNumberShape, examples: []string{"8000"},
+	{Key: requiredKey("container_port", "container_port: 8000"), description: "The port on which the service listens.", shape: portNumberShape, examples: []string{"8000"},
 		read: func(r *reader, n *strictyaml.Node, p *Port) { p.Container, _ = r.readPortNumber(n, n.Text) }},
 })
 
@@ -30,7 +30,7 @@ const portHint = "write the port on which your service listens, such as 8000"
 func (r *reader) readServicePort(n *strictyaml.Node) Port {
 	if n.Kind == strictyaml.Mapping {
 		var p Port
-		portBlock.read(r, n, &p)
+		portMapping.read(r, n, &p)
 		return p
 	}
 	local := 80
@@ -44,7 +44,8 @@ func (r *reader) readServicePort(n *strictyaml.Node) Port {
 	return p
 }
 
-// readPortNumber reads one port; text is n's own or a part of it.
+// readPortNumber reads one port from text, which is the whole text of n or a
+// part of it.
 func (r *reader) readPortNumber(n *strictyaml.Node, text string) (int, bool) {
 	return r.readPort(n, text, portHint)
 }

@@ -7,20 +7,20 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Probe is a question that a replica must answer to get requests.
+// Probe is a periodic HTTP request that checks whether a replica is ready.
 type Probe struct {
 	Type       string   `json:"type"` // http
 	URL        string   `json:"url"`
-	Method     string   `json:"method"` // in lower case
+	Method     string   `json:"method"` // lowercase
 	Headers    []Header `json:"headers"`
 	Body       Text     `json:"body"`
 	Timeout    Seconds  `json:"timeout"`
 	Interval   Seconds  `json:"interval"`
-	ReadyAfter int      `json:"ready_after"` // good answers in a row
-	UntilReady bool     `json:"until_ready"` // asked no more after that
+	ReadyAfter int      `json:"ready_after"` // consecutive successes that make the replica ready
+	UntilReady bool     `json:"until_ready"` // stop probing once the replica is ready
 }
 
-// Header is one header of a request.
+// Header is one header of an HTTP request.
 type Header struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
@@ -34,31 +34,31 @@ const (
 
 var probeMethods = []string{"get", "post", "put", "delete", "patch", "head"}
 
-var probeBlock = newMapping("probes", "a probe", "A question that is asked of a replica again and again. While it is not answered well, the replica gets no requests.", []field[Probe]{
-	{Key: requiredKey("type", "type: http"), description: "How it is asked.", shape: oneOfShape("http"),
+var probeMapping = newMapping("probes", "a probe", "A periodic HTTP request to a replica. While it fails, the replica receives no requests.", []field[Probe]{
+	{Key: requiredKey("type", "type: http"), description: "The type of the probe.", shape: oneOfShape("http"),
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Type, _ = r.ReadOneOf(n, "http") }},
-	{Key: nullableKey("url"), description: "The path, with a query if it has one.", defaultText: "/", shape: patternShape("path", "^/"), examples: []string{"/health"},
+	{Key: nullableKey("url"), description: "The path, optionally with a query.", defaultText: "/", shape: patternShape("path", "^/"), examples: []string{"/health"},
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.URL = r.readURLPath(n) }},
-	{Key: nullableKey("method"), description: "The method.", defaultText: "get", shape: oneOfShape(probeMethods...),
+	{Key: nullableKey("method"), description: "The HTTP method.", defaultText: "get", shape: oneOfShape(probeMethods...),
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Method, _ = r.ReadOneOf(n, probeMethods...) }},
-	{Key: plainKey("headers"), description: "Headers to send.", shape: listShape("list of {probes.headers}", mappingShape("probes.headers")).withMaxItems(maxHeaders), examples: []string{"[{name: X-Probe, value: '1'}]"},
+	{Key: plainKey("headers"), description: "The headers of the request.", shape: listShape("list of {probes.headers}", mappingShape("probes.headers")).withMaxItems(maxHeaders), examples: []string{"[{name: X-Probe, value: '1'}]"},
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Headers = r.readHeaders(n) }},
-	{Key: nullableKey("body"), description: "A body to send.", shape: shape{"text", schema{"type": []string{"string", "number", "boolean"}, "maxLength": maxProbeBody}},
+	{Key: nullableKey("body"), description: "The body of the request.", shape: shape{"text", schema{"type": []string{"string", "number", "boolean"}, "maxLength": maxProbeBody}},
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Body = r.readBounded(n, maxProbeBody) }},
-	{Key: nullableKey("timeout"), description: "How long the answer may take.", defaultText: "10s", shape: durationShape, examples: []string{"5s"},
+	{Key: nullableKey("timeout"), description: "How long the response may take.", defaultText: "10s", shape: durationShape, examples: []string{"5s"},
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { r.readPositiveDuration(n, &p.Timeout) }},
-	{Key: nullableKey("interval"), description: "How long after one answer it is asked again.", defaultText: "15s", shape: durationShape, examples: []string{"5s"},
+	{Key: nullableKey("interval"), description: "The time between a response and the next request.", defaultText: "15s", shape: durationShape, examples: []string{"5s"},
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { r.readPositiveDuration(n, &p.Interval) }},
-	{Key: nullableKey("ready_after"), description: "How many good answers in a row make a replica ready.", defaultText: "1", shape: intShape(1, 100), examples: []string{"3"},
+	{Key: nullableKey("ready_after"), description: "The number of consecutive successes that make a replica ready.", defaultText: "1", shape: intShape(1, 100), examples: []string{"3"},
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.ReadyAfter, _ = r.ReadInt(n, 1, 100) }},
-	{Key: nullableKey("until_ready"), description: "Whether it is asked only until the replica is ready.", defaultText: "false", shape: boolShape,
+	{Key: nullableKey("until_ready"), description: "Whether the probe stops once the replica is ready.", defaultText: "false", shape: boolShape,
 		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.UntilReady, _ = r.ReadBool(n) }},
 })
 
-var headerBlock = newMapping("probes.headers", "a header", "A header of a request.", []field[Header]{
-	{Key: requiredKey("name", "name: X-Probe"), description: "Its name.", shape: patternShape("name", headerExpression).orTypes("number", "boolean"),
+var headerMapping = newMapping("probes.headers", "a header", "A header of a request.", []field[Header]{
+	{Key: requiredKey("name", "name: X-Probe"), description: "The name of the header.", shape: patternShape("name", headerExpression).orTypes("number", "boolean"),
 		read: func(r *reader, n *strictyaml.Node, h *Header) { h.Name = r.readHeaderName(n) }},
-	{Key: requiredKey("value", "value: followed by text"), description: "Its value.", shape: textShape,
+	{Key: requiredKey("value", "value: followed by text"), description: "The value of the header.", shape: textShape,
 		read: func(r *reader, n *strictyaml.Node, h *Header) { h.Value, _ = r.ReadText(n) }},
 })
 
@@ -70,7 +70,7 @@ func (r *reader) readProbes(n *strictyaml.Node) []Probe {
 	var probes []Probe
 	for _, item := range items {
 		p := Probe{URL: "/", Method: "get", Headers: []Header{}, Timeout: 10, Interval: 15, ReadyAfter: 1}
-		probeBlock.read(r, item, &p)
+		probeMapping.read(r, item, &p)
 		probes = append(probes, p)
 	}
 	return probes
@@ -84,7 +84,7 @@ func (r *reader) readHeaders(n *strictyaml.Node) []Header {
 	headers := make([]Header, 0, len(items))
 	for _, item := range items {
 		var h Header
-		headerBlock.read(r, item, &h)
+		headerMapping.read(r, item, &h)
 		headers = append(headers, h)
 	}
 	return headers
@@ -110,7 +110,7 @@ func (r *reader) readURLPath(n *strictyaml.Node) string {
 	return v
 }
 
-// readPositiveDuration reads a length of time that cannot be none.
+// readPositiveDuration reads a duration of at least one second.
 func (r *reader) readPositiveDuration(n *strictyaml.Node, to *Seconds) {
 	v, ok := r.readDuration(n)
 	if ok && v < 1 {
@@ -122,10 +122,11 @@ func (r *reader) readPositiveDuration(n *strictyaml.Node, to *Seconds) {
 	}
 }
 
-func (r *reader) readBounded(n *strictyaml.Node, most int) Text {
+// readBounded reads text with at most limit bytes.
+func (r *reader) readBounded(n *strictyaml.Node, limit int) Text {
 	v, ok := r.ReadText(n)
-	if ok && len(v) > most {
-		r.Add(n, fmt.Sprintf("the text is longer than %d bytes", most), "make it shorter")
+	if ok && len(v) > limit {
+		r.Add(n, fmt.Sprintf("the text is longer than %d bytes", limit), "make it shorter")
 	}
 	return Text(v)
 }

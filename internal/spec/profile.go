@@ -6,31 +6,31 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var profileBlock = newMapping("profile", "a profile", "A named set of what runs have in common.",
+var profileMapping = newMapping("profile", "a profile", "A named set of parameters for runs.",
 	[]field[Profile]{
-		{Key: requiredKey("name", "name: followed by a name for the profile"), description: "Its name, for `--profile`.", shape: nonEmptyShape, examples: []string{"cheap"},
+		{Key: requiredKey("name", "name: followed by a name for the profile"), description: "The name of the profile, for `--profile`.", shape: nonEmptyShape, examples: []string{"cheap"},
 			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Name = r.readNonEmpty(n) }},
-		{Key: plainKey("default"), description: "Whether it is used where no profile is named.", defaultText: "false", shape: boolShape,
+		{Key: plainKey("default"), description: "Whether the profile is used if no other is named.", defaultText: "false", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Default, _ = r.ReadBool(n) }},
 	},
 	liftFields(paramFields, func(p *Profile) *Params { return &p.Params }),
 	liftFields(newerParams, func(p *Profile) *Params { return &p.Params }),
 )
 
-// profiles is a profiles.yml.
+// profiles is the content of a profiles.yml.
 type profiles struct{ list []Profile }
 
-var profilesBlock = newMapping("profiles", "this file", "Profiles: what runs have in common, in `.dstack/profiles.yml`.", []field[profiles]{
+var profilesMapping = newMapping("profiles", "this file", "The file `.dstack/profiles.yml`: parameters that runs have in common.", []field[profiles]{
 	{Key: requiredKey("profiles", "profiles: followed by a list"), description: "The profiles.", shape: listShape("list of {profile}", mappingShape("profile")), examples: []string{"[{name: cheap, spot_policy: spot}]"},
 		read: func(r *reader, n *strictyaml.Node, p *profiles) { p.list = r.readProfiles(n) }},
 })
 
-// ParseProfiles reads a profiles.yml. The error, if any, is Problems.
+// ParseProfiles parses a profiles.yml. The error is Problems.
 func ParseProfiles(file string, text []byte) ([]Profile, error) {
 	r := newReader()
 	p := profiles{list: []Profile{}}
 	if root := strictyaml.Load(text, r.Problems); root != nil && !root.IsNull() {
-		profilesBlock.read(r, root, &p)
+		profilesMapping.read(r, root, &p)
 	}
 	if problems := r.buildProblems(file, text); problems != nil {
 		return nil, problems
@@ -55,14 +55,16 @@ func (r *reader) readProfiles(n *strictyaml.Node) []Profile {
 	return list
 }
 
+// readProfile reads one profile, and moves the notes about unsupported fields
+// to it.
 func (r *reader) readProfile(n *strictyaml.Node) Profile {
 	var p Profile
 	before := len(r.unsupported)
-	profileBlock.read(r, n, &p)
+	profileMapping.read(r, n, &p)
 	r.checkIdle(n)
 	for _, note := range r.unsupported[before:] {
 		note.Path = trimPath(n.Path, note.Path)
-		p.NotYet = append(p.NotYet, note)
+		p.UnsupportedNotes = append(p.UnsupportedNotes, note)
 	}
 	r.unsupported = r.unsupported[:before]
 	return p

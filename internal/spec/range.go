@@ -10,10 +10,10 @@ import (
 
 type fault = strictyaml.Fault
 
-// parseEnd reads one end of a range.
+// parseEnd parses one end of a range.
 type parseEnd[T int | GB] func(text string) (T, *fault)
 
-// parseRange reads `4`, `4..8`, `4..` or `..8`.
+// parseRange parses `4`, `4..8`, `4..` or `..8`.
 func parseRange[T int | GB](text string, one parseEnd[T]) (Range[T], *fault) {
 	clean := strings.ReplaceAll(text, " ", "")
 	from, to, isRange := strings.Cut(clean, "..")
@@ -41,7 +41,7 @@ func parseRange[T int | GB](text string, one parseEnd[T]) (Range[T], *fault) {
 	return r, r.checkOrder()
 }
 
-// checkOrder refuses a range that is empty or upside down.
+// checkOrder reports a range without ends, or with the ends in the wrong order.
 func (r Range[T]) checkOrder() *fault {
 	switch {
 	case r.Min == nil && r.Max == nil:
@@ -52,7 +52,7 @@ func (r Range[T]) checkOrder() *fault {
 	return nil
 }
 
-// String is the shortest spelling: `4`, `4..8`, `4..`, `..8`.
+// String returns the shortest spelling: `4`, `4..8`, `4..` or `..8`.
 func (r Range[T]) String() string {
 	if r.Min != nil && r.Max != nil && *r.Min == *r.Max {
 		return formatEnd(r.Min)
@@ -73,15 +73,15 @@ func formatEnd[T int | GB](v *T) string {
 	return ""
 }
 
-// Contains tells whether v lies in the range; both ends do.
+// Contains reports whether v is in the range, both ends included.
 func (r Range[T]) Contains(v T) bool {
 	return (r.Min == nil || v >= *r.Min) && (r.Max == nil || v <= *r.Max)
 }
 
-// The most of anything that is counted: it keeps sums in an int32.
+// maxCount is the upper limit of all counts. It keeps sums within an int32.
 const maxCount = 1_000_000
 
-// parseCount reads a whole number that is not negative.
+// parseCount parses a whole number that is not negative.
 func parseCount(text string) (int, *fault) {
 	v, err := strconv.Atoi(text)
 	if err != nil {
@@ -104,7 +104,8 @@ func checkCount(text string, v int) *fault {
 	return nil
 }
 
-// readCountRange reads a range of whole numbers.
+// readCountRange reads a range of whole numbers. It is false if the range is
+// invalid.
 func readCountRange(r *reader, n *strictyaml.Node) (Range[int], bool) {
 	return readRange(r, n, parseCount, func(n *strictyaml.Node) (int, *fault) {
 		v, ok := strictyaml.ParseInt(n)
@@ -115,7 +116,7 @@ func readCountRange(r *reader, n *strictyaml.Node) (Range[int], bool) {
 	})
 }
 
-// readSizeRange reads a range of sizes; nil when there is a problem.
+// readSizeRange reads a range of sizes; nil if it is invalid.
 func readSizeRange(r *reader, n *strictyaml.Node) *Range[GB] {
 	v, ok := readRange(r, n, parseGB, readSizeNumber)
 	if !ok {
@@ -124,7 +125,8 @@ func readSizeRange(r *reader, n *strictyaml.Node) *Range[GB] {
 	return &v
 }
 
-// readRange reads `x`, `x..y` or {min, max}, whose ends are numbers or text.
+// readRange reads `x`, `x..y` or {min, max}, with ends written as number or
+// text. It is false if the range is invalid.
 func readRange[T int | GB](r *reader, n *strictyaml.Node, text parseEnd[T], number func(*strictyaml.Node) (T, *fault)) (Range[T], bool) {
 	v, f := Range[T]{}, (*fault)(nil)
 	switch n.Kind {
@@ -145,6 +147,7 @@ func readRange[T int | GB](r *reader, n *strictyaml.Node, text parseEnd[T], numb
 	return v, f == nil
 }
 
+// readRangeMapping reads a range written as {min, max}.
 func readRangeMapping[T int | GB](r *reader, n *strictyaml.Node, text parseEnd[T], number func(*strictyaml.Node) (T, *fault)) (Range[T], bool) {
 	var v Range[T]
 	good := true

@@ -6,19 +6,19 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// RateLimit bounds how many requests a second one caller may send to what
-// lies below a prefix.
+// RateLimit limits the requests per second of each caller to paths with a
+// prefix.
 type RateLimit struct {
 	Prefix string       `json:"prefix"`
 	Key    RateLimitKey `json:"key"`
 	RPS    float64      `json:"rps"`
-	Burst  int          `json:"burst"` // requests beyond the rate that pass at once
+	Burst  int          `json:"burst"` // requests above the rate that are accepted at once
 }
 
-// RateLimitKey is what tells callers apart.
+// RateLimitKey determines which requests count as one caller.
 type RateLimitKey struct {
 	Type   string `json:"type"`             // ip_address, header
-	Header string `json:"header,omitempty"` // of type header
+	Header string `json:"header,omitempty"` // with type header
 }
 
 const (
@@ -26,23 +26,23 @@ const (
 	minRPS        = 1.0 / 60 // one request a minute
 )
 
-var rateLimitBlock = newMapping("rate_limits", "a rate limit", "How many requests a second one caller may send. Those beyond it are answered 429.", []field[RateLimit]{
-	{Key: nullableKey("prefix"), description: "The paths that it is for.", defaultText: "/", shape: patternShape("path", "^/"), examples: []string{"/v1/"},
+var rateLimitMapping = newMapping("rate_limits", "a rate limit", "A limit for the requests per second of each caller. Requests over the limit get the status 429.", []field[RateLimit]{
+	{Key: nullableKey("prefix"), description: "The prefix of the paths that the limit applies to.", defaultText: "/", shape: patternShape("path", "^/"), examples: []string{"/v1/"},
 		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Prefix = r.readURLPath(n) }},
-	{Key: nullableKey("key"), description: "What tells callers apart.", defaultText: "{type: ip_address}", shape: mappingShape("rate_limits.key"), examples: []string{"{type: header, header: Authorization}"},
+	{Key: nullableKey("key"), description: "What identifies a caller.", defaultText: "{type: ip_address}", shape: mappingShape("rate_limits.key"), examples: []string{"{type: header, header: Authorization}"},
 		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { r.readRateLimitKey(n, &l.Key) }},
-	{Key: requiredKey("rps", "rps: 10"), description: "The requests a second, from one a minute on.", shape: anyOfShape("number", numberShape("", schema{"minimum": 0.016}), patternShape("", floatExpression)), examples: []string{"10", "0.5"},
+	{Key: requiredKey("rps", "rps: 10"), description: "The requests per second, at least one per minute (0.0167).", shape: anyOfShape("number", numberShape("", schema{"minimum": 0.016}), patternShape("", floatExpression)), examples: []string{"10", "0.5"},
 		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.RPS = r.readRPS(n) }},
-	{Key: nullableKey("burst"), description: "How many requests beyond the rate pass at once.", defaultText: "0", shape: intShape(0, maxCount), examples: []string{"20"},
+	{Key: nullableKey("burst"), description: "How many requests above the rate are accepted at once.", defaultText: "0", shape: intShape(0, maxCount), examples: []string{"20"},
 		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Burst, _ = r.ReadInt(n, 0, maxCount) }},
 })
 
-var rateLimitKeyBlock = newMapping("rate_limits.key", "`key`", "What tells callers apart.", []field[RateLimitKey]{
-	{Key: requiredKey("type", "type: ip_address"), description: "The caller's address, or one of its headers.", shape: oneOfShape("ip_address", "header"),
+var rateLimitKeyMapping = newMapping("rate_limits.key", "`key`", "What identifies a caller.", []field[RateLimitKey]{
+	{Key: requiredKey("type", "type: ip_address"), description: "The IP address of the caller, or a header of the request.", shape: oneOfShape("ip_address", "header"),
 		read: func(r *reader, n *strictyaml.Node, k *RateLimitKey) {
 			k.Type, _ = r.ReadOneOf(n, "ip_address", "header")
 		}},
-	{Key: nullableKey("header"), description: "The header, for `type: header`.", shape: patternShape("name", headerExpression).orTypes("number", "boolean"), examples: []string{"Authorization"},
+	{Key: nullableKey("header"), description: "The name of the header, with `type: header`.", shape: patternShape("name", headerExpression).orTypes("number", "boolean"), examples: []string{"Authorization"},
 		read: func(r *reader, n *strictyaml.Node, k *RateLimitKey) { k.Header = r.readHeaderName(n) }},
 })
 
@@ -55,7 +55,7 @@ func (r *reader) readRateLimits(n *strictyaml.Node) []RateLimit {
 	seen := map[string]int{}
 	for _, item := range items {
 		l := RateLimit{Prefix: "/", Key: RateLimitKey{Type: "ip_address"}}
-		rateLimitBlock.read(r, item, &l)
+		rateLimitMapping.read(r, item, &l)
 		if line, twice := seen[l.Prefix]; twice {
 			r.Add(item, fmt.Sprintf("there are two rate limits for `%s`", l.Prefix), fmt.Sprintf("the other one is on line %d; remove one of them", line))
 		}
@@ -66,7 +66,7 @@ func (r *reader) readRateLimits(n *strictyaml.Node) []RateLimit {
 }
 
 func (r *reader) readRateLimitKey(n *strictyaml.Node, k *RateLimitKey) {
-	if !rateLimitKeyBlock.read(r, n, k) {
+	if !rateLimitKeyMapping.read(r, n, k) {
 		return
 	}
 	switch header := n.Get("header"); {

@@ -6,19 +6,20 @@ import (
 	"unicode"
 )
 
-// How much of a long line is shown, and how much of it before the caret.
+// Limits for long lines: the columns of a line that are shown, and how many of
+// them precede the caret.
 const (
 	maxLineColumns = 100
 	columnsBefore  = 40
 )
 
-// palette is how parts of a report look; each is a terminal's escape sequence.
+// palette holds the terminal escape sequences for the parts of a report.
 type palette struct{ place, mark, quiet, off string }
 
 var colorPalette = palette{place: "\x1b[1m", mark: "\x1b[1;31m", quiet: "\x1b[2m", off: "\x1b[0m"}
 
-// Render writes the problems for a person: the place, the line, a caret and
-// what to do, and their number at the end.
+// Render formats the problems for the terminal: for each its position, the line
+// with a caret, and the hint; then their number.
 func (p Problems) Render(colour bool) string {
 	if len(p) == 0 {
 		return ""
@@ -62,7 +63,7 @@ func (p Problem) render(b *strings.Builder, look palette) {
 	}
 }
 
-// formatPlace is the place in a form that editors and terminals follow.
+// formatPlace returns the position of the problem with a trailing ": ".
 func (p Problem) formatPlace() string {
 	switch {
 	case p.Line > 0:
@@ -77,7 +78,8 @@ func (p Problem) formatPlace() string {
 	return ""
 }
 
-// cutLine is the part of a long line around a column, and the column in it.
+// cutLine returns the part of a long line around a column, and the column
+// within that part.
 func cutLine(line []rune, col int) ([]rune, int) {
 	col = max(1, col)
 	if len(line) <= maxLineColumns {
@@ -101,7 +103,8 @@ func blankUnlessTab(r rune) rune {
 	return ' '
 }
 
-// removeControls keeps what a file holds from steering the terminal.
+// removeControls replaces control characters, so that the content of a file
+// cannot control the terminal.
 func removeControls(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\t' && unicode.IsControl(r) || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {

@@ -8,7 +8,6 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// The most replicas that one service may have.
 const maxReplicas = 1000
 
 const replicasHint = "write a number such as 2, or a range such as 1..4"
@@ -21,14 +20,14 @@ var replicasShape = anyOfShape("number or range: `2`, `1..4`, `0..2`",
 
 var replicaEndShape = anyOfShape("whole number", numberShape("", schema{"minimum": 0, "maximum": maxReplicas}), patternShape("", wholeExpression))
 
-var replicasBlock = newMapping("replicas", "`replicas`", "A range of replicas, written as a mapping.", []field[replicaRange]{
-	{Key: nullableKey("min"), description: "The least.", defaultText: "0", shape: replicaEndShape,
+var replicasMapping = newMapping("replicas", "`replicas`", "A range of replicas, written as a mapping.", []field[replicaRange]{
+	{Key: nullableKey("min"), description: "The minimum number of replicas.", defaultText: "0", shape: replicaEndShape,
 		read: func(r *reader, n *strictyaml.Node, v *replicaRange) { v.readEnd(r, n, &v.Min) }},
-	{Key: requiredKey("max", "max: 4"), description: "The most.", shape: replicaEndShape,
+	{Key: requiredKey("max", "max: 4"), description: "The maximum number of replicas.", shape: replicaEndShape,
 		read: func(r *reader, n *strictyaml.Node, v *replicaRange) { v.readEnd(r, n, &v.Max) }},
 })
 
-// replicaRange is a range that is being read.
+// replicaRange is a range of replicas while it is being read.
 type replicaRange struct {
 	Replicas
 	invalid bool
@@ -41,7 +40,8 @@ func (v *replicaRange) readEnd(r *reader, n *strictyaml.Node, to *int) {
 	}
 }
 
-// readReplicas reads `2`, `1..4`, `..4` or {min, max}.
+// readReplicas reads `2`, `1..4`, `..4` or {min, max}. It is false if the value
+// is invalid or a list of replica groups.
 func (r *reader) readReplicas(n *strictyaml.Node) (Replicas, bool) {
 	var v Replicas
 	var f *fault
@@ -82,6 +82,7 @@ func readReplicaCount(n *strictyaml.Node, to *int) *fault {
 	return nil
 }
 
+// parseReplicas parses `2`, `1..4` or `..4`.
 func parseReplicas(text string) (v Replicas, f *fault) {
 	clean := strings.ReplaceAll(text, " ", "")
 	from, to, isRange := strings.Cut(clean, "..")
@@ -106,6 +107,8 @@ func parseReplicas(text string) (v Replicas, f *fault) {
 	return v, nil
 }
 
+// checkBounds reports a range that is negative, in the wrong order, or too
+// large.
 func (v Replicas) checkBounds() *fault {
 	switch {
 	case v.Min < 0:
@@ -120,7 +123,7 @@ func (v Replicas) checkBounds() *fault {
 
 func (r *reader) readReplicaRange(n *strictyaml.Node) (Replicas, bool) {
 	var v replicaRange
-	if !replicasBlock.read(r, n, &v) || v.invalid || n.Get("max").IsNull() {
+	if !replicasMapping.read(r, n, &v) || v.invalid || n.Get("max").IsNull() {
 		return v.Replicas, false
 	}
 	if f := v.checkBounds(); f != nil {
@@ -130,7 +133,7 @@ func (r *reader) readReplicaRange(n *strictyaml.Node) (Replicas, bool) {
 	return v.Replicas, true
 }
 
-// String is `2` or `1..4`.
+// String returns `2` or `1..4`.
 func (v Replicas) String() string {
 	if v.Min == v.Max {
 		return strconv.Itoa(v.Min)

@@ -8,47 +8,48 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var resourcesBlock = newMapping("resources", "`resources`", "What a replica needs of its machine. A size alone is exactly that much; `16GB..` is at least that much.", []field[Resources]{
-	{Key: plainKey("cpu"), description: "How many processors.", defaultText: "2..", shape: cpuShape, examples: []string{"4..", "4..8"},
+var resourcesMapping = newMapping("resources", "`resources`", "What a replica requires of its machine. A size such as `16GB` means exactly that size; `16GB..` means at least that size.", []field[Resources]{
+	{Key: plainKey("cpu"), description: "The number of processors.", defaultText: "2..", shape: cpuShape, examples: []string{"4..", "4..8"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readCPU(n, res) }},
-	{Key: plainKey("memory"), description: "How much memory.", defaultText: "8GB..", shape: sizeRangeShape, examples: []string{"16GB..", "32GB..64GB"},
+	{Key: plainKey("memory"), description: "The memory.", defaultText: "8GB..", shape: sizeRangeShape, examples: []string{"16GB..", "32GB..64GB"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) {
 			if v := readSizeRange(r, n); v != nil {
-				res.Memory, res.Asked.Memory = *v, isExplicit(n, *v, defaultResources().Memory)
+				res.Memory, res.Explicit.Memory = *v, isExplicit(n, *v, defaultResources().Memory)
 			}
 		}},
-	{Key: nullableKey("shm_size"), description: "How much memory processes can share, at `/dev/shm`. Where several processes work on one model, 64MB (the container's default) are too few.", shape: sizeShape, examples: []string{"16GB"},
+	{Key: nullableKey("shm_size"), description: "The size of shared memory (`/dev/shm`). The default of containers, 64MB, is too small if several processes work on one model.", shape: sizeShape, examples: []string{"16GB"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.ShmSize = r.readSize(n) }},
-	{Key: nullableKey("gpu"), description: "Which GPUs, and how many: model, memory and number between colons, in any order.", shape: gpuShape, examples: []string{"24GB", "A100:80GB:2", "nvidia:24GB..:1..4"},
+	{Key: nullableKey("gpu"), description: "The GPUs: model, memory and count in any order, separated by colons.", shape: gpuShape, examples: []string{"24GB", "A100:80GB:2", "nvidia:24GB..:1..4"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.GPU = r.readGPU(n) }},
-	{Key: nullableKey("disk"), description: "How much disk.", defaultText: "100GB..", shape: anyOfShape("{disk}, or "+sizeTextShape.words, sizeTextShape, mappingShape("disk")), examples: []string{"200GB.."},
+	{Key: nullableKey("disk"), description: "The disk size.", defaultText: "100GB..", shape: anyOfShape("{disk}, or "+sizeTextShape.words, sizeTextShape, mappingShape("disk")), examples: []string{"200GB.."},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readDisk(n, res) }},
-	{Key: strictyaml.Key{Name: "count", Nullable: true, Unlisted: true}, description: "A mistake in published files: the number of GPUs belongs into `gpu`.", shape: shape{"", schema{}},
+	{Key: strictyaml.Key{Name: "count", Nullable: true, Unlisted: true}, description: "Accepted because published files contain it. Set the number of GPUs in `gpu` instead.", shape: shape{"", schema{}},
 		unsupported: &unsupportedUse[Resources]{hint: countHint}, read: func(r *reader, n *strictyaml.Node, _ *Resources) { r.addUnsupportedUse(n, n.Path, countHint) }},
 })
 
 const countHint = "move it into `gpu`: write gpu: {count: 2..}"
 
-// readResources reads sizes; what is not written keeps its default.
+// readResources reads resources; sizes that are not set keep their defaults.
 func (r *reader) readResources(n *strictyaml.Node) Resources {
 	res := defaultResources()
 	if n.Kind == strictyaml.Sequence && len(n.Items) == 0 {
-		return res // what an empty mapping is in some of the languages that write JSON
+		return res // some languages encode an empty mapping as an empty list
 	}
-	resourcesBlock.read(r, n, &res)
+	resourcesMapping.read(r, n, &res)
 	if disk := n.Get("disk"); disk != nil && disk.IsNull() {
 		res.Disk = nil
 	}
 	return res
 }
 
-// The kinds of processors of the later dialect, which stand before the
-// count: arm:4.
+// cpuKinds are the processor types that later versions of dstack accept before
+// the count, as in arm:4.
 var cpuKinds = []string{"x86", "arm"}
 
 var cpuShape = anyOfShape(countShape.words, countShape, patternShape("", `^\s*([xX]86|[aA][rR][mM])\s*(:[\s\S]*)?$`), shape{"", schema{"type": "object", "required": []string{"arch"}}})
 
-// readCPU reads how many processors; the later dialect can say of which kind.
+// readCPU reads the number of processors. A processor type, as in later
+// versions of dstack, is noted as unsupported.
 func (r *reader) readCPU(n *strictyaml.Node, res *Resources) {
 	kind, rest, _ := strings.Cut(n.Text, ":")
 	if n.Kind == strictyaml.Mapping && n.Get("arch") != nil {
@@ -63,7 +64,7 @@ func (r *reader) readCPU(n *strictyaml.Node, res *Resources) {
 		return
 	}
 	if v, ok := readCountRange(r, n); ok {
-		res.CPU, res.Asked.CPU = v, isExplicit(n, v, defaultResources().CPU)
+		res.CPU, res.Explicit.CPU = v, isExplicit(n, v, defaultResources().CPU)
 	}
 }
 
@@ -76,21 +77,22 @@ func defaultResources() Resources {
 	}
 }
 
-// isExplicit tells whether somebody wrote v down. A mapping equal to the default
-// does not count: the original's client sends it for a field that nobody wrote.
-func isExplicit[T int | GB](n *strictyaml.Node, v, usual Range[T]) bool {
-	return n.Kind != strictyaml.Mapping || v.String() != usual.String()
+// isExplicit reports whether the user set v. A mapping that equals the default
+// does not count, because the 0.18.10 client sends it for fields that are not
+// set.
+func isExplicit[T int | GB](n *strictyaml.Node, v, defaultRange Range[T]) bool {
+	return n.Kind != strictyaml.Mapping || v.String() != defaultRange.String()
 }
 
-var diskBlock = newMapping("disk", "`disk`", "How much disk, written as a mapping.", []field[Resources]{
+var diskMapping = newMapping("disk", "`disk`", "The disk size, written as a mapping.", []field[Resources]{
 	{Key: requiredKey("size", "size: 100GB.."), description: "The size.", shape: sizeRangeShape, examples: []string{"200GB.."},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readDiskSize(n, res) }},
 })
 
-// readDisk reads a size, or a mapping with one.
+// readDisk reads a size, or a mapping with a size.
 func (r *reader) readDisk(n *strictyaml.Node, res *Resources) {
 	if n.Kind == strictyaml.Mapping {
-		diskBlock.read(r, n, res)
+		diskMapping.read(r, n, res)
 		return
 	}
 	r.readDiskSize(n, res)
@@ -99,12 +101,12 @@ func (r *reader) readDisk(n *strictyaml.Node, res *Resources) {
 func (r *reader) readDiskSize(n *strictyaml.Node, res *Resources) {
 	if v := readSizeRange(r, n); v != nil {
 		res.Disk = &Disk{Size: *v}
-		res.Asked.Disk = isExplicit(n, *v, defaultResources().Disk.Size)
+		res.Explicit.Disk = isExplicit(n, *v, defaultResources().Disk.Size)
 	}
 }
 
-// String is the requirement as the plan shows it:
-// "gpu 24GB · cpu 2.. · memory 8GB.. · disk 100GB..".
+// String formats the requirements for the user, such as "gpu 24GB · cpu 2.. ·
+// memory 8GB.. · disk 100GB..".
 func (r Resources) String() string {
 	s := "cpu " + r.CPU.String() + " · memory " + r.Memory.String()
 	if r.GPU != nil {
@@ -119,9 +121,9 @@ func (r Resources) String() string {
 	return s
 }
 
-// Wire is the requirement in the original's words:
-// "2..xCPU, 8GB.., 1xGPU (24GB), 100GB.. (disk)".
-func (r Resources) Wire() string {
+// WireText formats the requirements as dstack 0.18.10 does, such as "2..xCPU,
+// 8GB.., 1xGPU (24GB), 100GB.. (disk)".
+func (r Resources) WireText() string {
 	s := r.CPU.String() + "xCPU, " + r.Memory.String()
 	if r.GPU != nil {
 		s += ", " + r.GPU.formatWire()

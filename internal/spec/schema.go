@@ -6,19 +6,20 @@ import (
 	"strings"
 )
 
-// mappingTable is a block as the schema and the reference see it.
+// mappingTable is a mapping without its type parameter, as the schema and the
+// reference need it.
 type mappingTable struct {
 	name, description string
 	rows              []fieldRow
 }
 
-// fieldRow is a field as the schema and the reference see it.
+// fieldRow is a field of a mappingTable.
 type fieldRow struct {
 	name, description, defaultText string
 	examples                       []string
 	shape                          shape
 	required, nullable             bool
-	unsupported                    string // what of it nothing acts on; "all" of it
+	unsupported                    string // the unsupported values; "all": the whole field
 }
 
 func (b *mapping[T]) describe() mappingTable {
@@ -36,25 +37,26 @@ func (b *mapping[T]) describe() mappingTable {
 	return d
 }
 
-// allMappings is every mapping of the language.
+// allMappings returns all mappings of the configuration language.
 func allMappings() []mappingTable {
 	return []mappingTable{
-		serviceBlock.describe(), portBlock.describe(), modelTables["openai"].describe(), modelTables["tgi"].describe(),
-		replicasBlock.describe(), scalingBlock.describe(), resourcesBlock.describe(), gpuBlock.describe(), diskBlock.describe(),
-		registryBlock.describe(), openVarBlock.describe(), mountBlock.describe(), folderBlock.describe(),
-		retryBlock.describe(), retryPolicyBlock.describe(),
-		probeBlock.describe(), headerBlock.describe(), rateLimitBlock.describe(), rateLimitKeyBlock.describe(), holdBlock.describe(),
-		filesBlock.describe(), utilizationBlock.describe(),
-		gatewayBlock.describe(), certificateBlock.describe(), volumeBlock.describe(),
-		fleetBlock.describe(), sshBlock.describe(), sshHostBlock.describe(),
-		profilesBlock.describe(), profileBlock.describe(),
+		serviceMapping.describe(), portMapping.describe(), modelMappings["openai"].describe(), modelMappings["tgi"].describe(),
+		replicasMapping.describe(), scalingMapping.describe(), resourcesMapping.describe(), gpuMapping.describe(), diskMapping.describe(),
+		registryMapping.describe(), openVarMapping.describe(), mountMapping.describe(), folderMapping.describe(),
+		retryMapping.describe(), retryPolicyMapping.describe(),
+		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(),
+		filesMapping.describe(), utilizationMapping.describe(),
+		gatewayMapping.describe(), certificateMapping.describe(), volumeMapping.describe(),
+		fleetMapping.describe(), sshMapping.describe(), sshHostMapping.describe(),
+		profilesMapping.describe(), profileMapping.describe(),
 	}
 }
 
 const schemaDialect = "https://json-schema.org/draft/2020-12/schema"
 
-// Schema is the JSON Schema (2020-12) of a *.dstack.yml, for editors. It may
-// let through what the parser refuses, but refuses nothing that it reads.
+// Schema returns the JSON Schema (2020-12) of a *.dstack.yml, for editors. It
+// may accept files that the parser rejects, but never rejects a file that the
+// parser accepts.
 func Schema() ([]byte, error) {
 	names := make([]any, 0, len(supportedTypes)+len(unsupportedTypes))
 	branches := make([]schema, 0, len(supportedTypes))
@@ -70,12 +72,12 @@ func Schema() ([]byte, error) {
 	}
 	return buildDocument(schema{
 		"$schema": schemaDialect, "title": "dstack configuration", "type": "object", "required": []string{"type"},
-		"properties": schema{"type": schema{"enum": names, "description": "What this file is."}},
+		"properties": schema{"type": schema{"enum": names, "description": "The type of this configuration."}},
 		"allOf":      branches,
 	})
 }
 
-// ProfilesSchema is that of a profiles.yml.
+// ProfilesSchema returns the JSON Schema of a profiles.yml.
 func ProfilesSchema() ([]byte, error) {
 	return buildDocument(schema{
 		"$schema": schemaDialect, "title": "dstack profiles",
@@ -85,7 +87,8 @@ func ProfilesSchema() ([]byte, error) {
 
 var schemaRef = regexp.MustCompile(`"#/\$defs/([a-z_.]+)"`)
 
-// buildDocument is a schema with those definitions that it needs.
+// buildDocument returns root as JSON, together with all definitions that it
+// refers to.
 func buildDocument(root schema) ([]byte, error) {
 	all, needed := buildDefinitions(), schema{}
 	for parts := []any{root}; len(parts) > 0; {
@@ -123,7 +126,7 @@ func buildDefinitions() schema {
 	return defs
 }
 
-// What no field of a service can say alone.
+// Rules of a service that involve several fields.
 var (
 	hasImage        = schema{"properties": schema{"image": schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}}, "required": []string{"image"}}
 	commandsOrImage = schema{"anyOf": []schema{
@@ -159,7 +162,7 @@ func (r fieldRow) buildSchema() schema {
 	if r.nullable {
 		s = allowNull(s)
 	}
-	s["description"] = strings.ReplaceAll(r.description+r.unsupportedText("Not acted on yet"), "`", "'")
+	s["description"] = strings.ReplaceAll(r.description+r.unsupportedText("Not supported yet"), "`", "'")
 	if r.defaultText != "" && r.defaultText[0] != '(' {
 		s["default"] = yamlToJSON(r.defaultText)
 	}
@@ -173,7 +176,8 @@ func (r fieldRow) buildSchema() schema {
 	return s
 }
 
-// unsupportedText says what of a field nothing acts on, as a sentence.
+// unsupportedText returns a sentence about the unsupported values of the field,
+// or an empty text.
 func (r fieldRow) unsupportedText(words string) string {
 	switch r.unsupported {
 	case "":

@@ -1,8 +1,8 @@
 package spec
 
-// shape is every way in which a value may be written: in words for the
-// reference, and as JSON Schema for editors. The schema may let through what
-// the parser refuses, but never the other way round.
+// shape describes all ways in which a value may be written: in words for the
+// reference, and as JSON Schema for editors. The schema may accept values that
+// the parser rejects, but never the other way round.
 type shape struct {
 	words  string
 	schema schema
@@ -11,7 +11,7 @@ type shape struct {
 // schema is a JSON Schema, or a part of one.
 type schema map[string]any
 
-// anyOfShape joins shapes under words of its own.
+// anyOfShape accepts each of the options. It has its own words.
 func anyOfShape(words string, options ...shape) shape {
 	list := make([]schema, len(options))
 	for i, o := range options {
@@ -20,10 +20,10 @@ func anyOfShape(words string, options ...shape) shape {
 	return shape{words, schema{"anyOf": list}}
 }
 
-// withWords is a shape with words of its own.
+// withWords returns the shape with other words.
 func (s shape) withWords(words string) shape { return shape{words, s.schema} }
 
-// oneOfShape is one of some words.
+// oneOfShape accepts each of some words.
 func oneOfShape(words ...string) shape {
 	text := ""
 	for i, w := range words {
@@ -35,16 +35,17 @@ func oneOfShape(words ...string) shape {
 	return shape{text, schema{"enum": words}}
 }
 
-// patternShape is text that an ECMAScript expression matches.
+// patternShape accepts text that matches an ECMAScript regular expression.
 func patternShape(words, expression string) shape {
 	return shape{words, schema{"type": "string", "pattern": expression}}
 }
 
-// orTypes adds other types: what YAML makes of an unquoted word.
+// orTypes also accepts JSON types to which YAML converts unquoted words.
 func (s shape) orTypes(types ...string) shape {
 	return anyOfShape(s.words, s, shape{"", schema{"type": types}})
 }
 
+// numberShape accepts a number with further constraints.
 func numberShape(words string, more schema) shape {
 	s := schema{"type": "number"}
 	for k, v := range more {
@@ -53,21 +54,22 @@ func numberShape(words string, more schema) shape {
 	return shape{words, s}
 }
 
-// definedShapes are the values that the schema describes once, by name.
+// definedShapes are the shapes that the schema defines once, by name.
 var definedShapes = schema{}
 
-// defineShape gives a shape a name in the schema.
+// defineShape registers a shape under a name, and returns a reference to it.
 func defineShape(name string, s shape) shape {
 	definedShapes[name] = s.schema
 	return shape{s.words, schema{"$ref": "#/$defs/" + name}}
 }
 
-// intShape is a whole number within bounds, or one as text.
-func intShape(least, most int) shape {
-	return anyOfShape("whole number", numberShape("", schema{"minimum": least, "exclusiveMaximum": most + 1}), patternShape("", wholeExpression))
+// intShape accepts a whole number within bounds, or any whole number written as
+// text.
+func intShape(low, high int) shape {
+	return anyOfShape("whole number", numberShape("", schema{"minimum": low, "exclusiveMaximum": high + 1}), patternShape("", wholeExpression))
 }
 
-// withMaxItems bounds a list.
+// withMaxItems limits the length of a list.
 func (s shape) withMaxItems(n int) shape {
 	bounded := schema{"maxItems": n}
 	for k, v := range s.schema {
@@ -80,19 +82,19 @@ func listShape(words string, item shape) shape {
 	return shape{words, schema{"type": "array", "items": item.schema}}
 }
 
-// openMappingShape is a mapping with any keys.
+// openMappingShape accepts a mapping with any keys.
 func openMappingShape(words string, value shape) shape {
 	return shape{words, schema{"type": "object", "additionalProperties": value.schema}}
 }
 
-// mappingShape is a mapping that is described elsewhere. In words, a name in
-// braces is a link to its table.
+// mappingShape refers to a mapping in allMappings. In words, a name in braces
+// becomes a link to its table.
 func mappingShape(name string) shape {
 	return shape{"{" + name + "}", schema{"$ref": "#/$defs/" + name}}
 }
 
-// What YAML makes of an unquoted word may be text, a number or a bool; all
-// of them are read as text.
+// textShape accepts text, and the numbers and booleans to which YAML converts
+// unquoted words: all of them are read as text.
 var textShape = defineShape("text", shape{"text", schema{"type": []string{"string", "number", "boolean"}}})
 
 var nonEmptyShape = defineShape("text.filled", shape{"text", schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}})
@@ -107,8 +109,8 @@ var textsShape = defineShape("texts", listShape("list of text", textShape))
 
 var nothingShape = shape{"nothing", schema{"type": "null"}}
 
-// The grammars of values, as expressions. Spaces are allowed where the
-// parsers take them out.
+// Regular expressions of values. Blanks are allowed where the parsers remove
+// them.
 const (
 	wholeNumber     = `([+] *[0-9]|- *0|[0-9])[0-9 ]*`
 	wholeExpression = `^\s*([+]?[0-9]+|-0+)\s*$`
@@ -120,6 +122,8 @@ const (
 	durationExpression = `^\s*([+]?[0-9]+|-0+|[0-9]+ *[smhdw])\s*$`
 )
 
+// rangeShape accepts a value, or a range of two values of which one may be
+// missing.
 func rangeShape(words, one string) shape {
 	end := " *(" + one + ")? *"
 	return patternShape(words, "^("+" *"+one+" *|"+end+rangeMark+end+")$")
@@ -143,10 +147,11 @@ var (
 		numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}), patternShape("", `^\s*(0*[0-9]{1,5}:)?`+portExpression+`\s*$`), mappingShape("port"))
 )
 
-// rangeMappingShape is the mapping form of a range: range.count or range.size.
+// rangeMappingShape refers to the mapping form of a range: range.count or
+// range.size.
 func rangeMappingShape(name string) shape { return shape{"", schema{"$ref": "#/$defs/" + name}} }
 
-// rangeMappings are the mappings that rangeMappingShape names.
+// rangeMappings returns the definitions for rangeMappingShape.
 func rangeMappings() map[string]schema {
 	ends := func(one shape) schema {
 		end := allowNull(one.schema)
@@ -156,4 +161,5 @@ func rangeMappings() map[string]schema {
 	return map[string]schema{"range.count": ends(countEnd), "range.size": ends(sizeShape)}
 }
 
+// allowNull returns a schema that also accepts null.
 func allowNull(s schema) schema { return schema{"anyOf": []schema{s, {"type": "null"}}} }

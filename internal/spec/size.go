@@ -14,10 +14,11 @@ var sizeText = regexp.MustCompile(`^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:E[+-]?[
 
 var sizeUnits = map[string]float64{"TB": 1024, "GB": 1, "": 1, "MB": 1.0 / 1024}
 
-// The largest size that is read.
+// maxGB is the largest size that is accepted.
 const maxGB = GB(1 << 30)
 
-// parseGB reads a size: `16GB`, `512MB`, `1.5TB`, or `16`, which is GB.
+// parseGB parses a size: `16GB`, `512MB`, `1.5TB`, or `16`, which means
+// gigabytes.
 func parseGB(text string) (GB, *fault) {
 	clean := strings.ToUpper(strings.ReplaceAll(text, " ", ""))
 	m := sizeText.FindStringSubmatch(clean)
@@ -34,9 +35,9 @@ func parseGB(text string) (GB, *fault) {
 
 func checkSize(text string, size GB) *fault {
 	switch {
-	case math.Signbit(float64(size)): // also -0
+	case math.Signbit(float64(size)): // rejects -0, too
 		return &fault{Message: fmt.Sprintf("`%s` is negative", text), Hint: "write a size such as 16GB"}
-	case !(size <= maxGB): // so that NaN is refused, too
+	case !(size <= maxGB): // rejects NaN, too
 		return &fault{Message: fmt.Sprintf("`%s` is too large", text), Hint: "write a size such as 16GB"}
 	}
 	return nil
@@ -52,8 +53,9 @@ func sizeHint(clean string) string {
 	return "write a size in MB, GB or TB: 16GB for exactly that, 16GB.. for at least that"
 }
 
-// correctSize is what somebody meant who wrote 16G or 16GiB; empty: nobody can
-// tell.
+// correctSize returns the size that the user probably meant by a text such as
+// 16G or 16GiB, its number, and its unit in words. They are empty if that is
+// unclear.
 func correctSize(text string) (size, number, unit string) {
 	m := almostSize.FindStringSubmatch(strings.ToUpper(strings.ReplaceAll(text, " ", "")))
 	if m == nil {
@@ -62,10 +64,10 @@ func correctSize(text string) (size, number, unit string) {
 	return m[1] + m[2] + "B", m[1], sizeNames[m[2]]
 }
 
-// String is the size in gigabytes, as users write it.
+// String formats the size in gigabytes.
 func (g GB) String() string { return strconv.FormatFloat(float64(g), 'f', -1, 64) + "GB" }
 
-// readSizeNumber reads a plain number, which is in gigabytes.
+// readSizeNumber reads a number as a size in gigabytes.
 func readSizeNumber(n *strictyaml.Node) (GB, *fault) {
 	v, ok := strictyaml.ParseFloat(n)
 	if !ok {
@@ -74,7 +76,7 @@ func readSizeNumber(n *strictyaml.Node) (GB, *fault) {
 	return GB(v), checkSize(n.Text, GB(v))
 }
 
-// readSize reads one size, no range.
+// readSize reads a single size, not a range; nil if it is invalid.
 func (r *reader) readSize(n *strictyaml.Node) *GB {
 	v, f := GB(0), (*fault)(nil)
 	switch n.Kind {

@@ -9,7 +9,8 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// MarshalJSON writes the normalised wire form, every key in its order.
+// MarshalJSON writes the normal form of the wire format, with all keys in fixed
+// order.
 func (s Service) MarshalJSON() ([]byte, error) {
 	type plain Service
 	if s.Type == "" {
@@ -20,8 +21,8 @@ func (s Service) MarshalJSON() ([]byte, error) {
 	return marshalJSON(plain(s))
 }
 
-// marshalJSON is json.Marshal, but leaves < > & as they are, so that people can
-// read commands. Whoever writes JSON into HTML escapes it there.
+// marshalJSON is json.Marshal without escaping < > &, so that commands stay
+// readable. Callers that embed the result in HTML must escape it.
 func marshalJSON(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -39,7 +40,7 @@ func orEmpty[S ~[]E, E any](list S) S {
 	return list
 }
 
-// readJSON reads one value the way a file is read.
+// readJSON reads one JSON value in the same way as a YAML file.
 func readJSON(text []byte, read func(*reader, *strictyaml.Node)) error {
 	r := newReader()
 	if n := strictyaml.LoadJSON(text, r.Problems); n != nil {
@@ -51,8 +52,8 @@ func readJSON(text []byte, read func(*reader, *strictyaml.Node)) error {
 	return nil
 }
 
-// UnmarshalJSON reads the wire form and every spelling of a file. The error,
-// if any, is Problems.
+// UnmarshalJSON reads the wire form and every spelling that a file may use. The
+// error is Problems.
 func (s *Service) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
 		switch v := r.readConfiguration(n).(type) {
@@ -64,7 +65,7 @@ func (s *Service) UnmarshalJSON(text []byte) error {
 	})
 }
 
-// UnmarshalJSON reads a profile; null leaves it as it is.
+// UnmarshalJSON reads a profile; null leaves it unchanged.
 func (p *Profile) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
 		if !n.IsNull() {
@@ -73,7 +74,7 @@ func (p *Profile) UnmarshalJSON(text []byte) error {
 	})
 }
 
-// UnmarshalJSON reads sizes in every spelling; null leaves them as they are.
+// UnmarshalJSON reads resources in every spelling; null leaves them unchanged.
 func (r *Resources) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(read *reader, n *strictyaml.Node) {
 		if !n.IsNull() {
@@ -82,7 +83,7 @@ func (r *Resources) UnmarshalJSON(text []byte) error {
 	})
 }
 
-// MarshalJSON writes null for no text.
+// MarshalJSON writes null for the empty text.
 func (t Text) MarshalJSON() ([]byte, error) {
 	if t == "" {
 		return []byte("null"), nil
@@ -90,10 +91,11 @@ func (t Text) MarshalJSON() ([]byte, error) {
 	return marshalJSON(string(t))
 }
 
-// MarshalJSON writes 8 as 8.0, as the original does.
+// MarshalJSON writes 8 as 8.0, as dstack 0.18.10 does.
 func (g GB) MarshalJSON() ([]byte, error) { return marshalFloat(float64(g)) }
 
-// marshalFloat writes a number so that every reader takes it for a float.
+// marshalFloat writes a number with a decimal point or an exponent, so that
+// every client reads it as a float.
 func marshalFloat(v float64) ([]byte, error) {
 	b, err := marshalJSON(v)
 	if err == nil && !bytes.ContainsAny(b, ".e") {
@@ -102,11 +104,12 @@ func marshalFloat(v float64) ([]byte, error) {
 	return b, err
 }
 
+// jsonFloat is a float that is written by marshalFloat.
 type jsonFloat float64
 
 func (f jsonFloat) MarshalJSON() ([]byte, error) { return marshalFloat(float64(f)) }
 
-// wireScaling is a Scaling on the wire.
+// wireScaling is the wire form of Scaling.
 type wireScaling struct {
 	Metric         string    `json:"metric"`
 	Target         jsonFloat `json:"target"`
@@ -118,15 +121,15 @@ func (s Scaling) newWire() wireScaling {
 	return wireScaling{s.Metric, jsonFloat(s.Target), s.ScaleUpDelay, s.ScaleDownDelay}
 }
 
-// MarshalJSON writes target as a float, and the one metric that the original
-// knows: it would not read another one.
+// MarshalJSON writes the target as a float. The metric is always rps, since the
+// 0.18.10 client rejects any other.
 func (s Scaling) MarshalJSON() ([]byte, error) {
 	s.Metric = MetricRPS
 	return marshalJSON(s.newWire())
 }
 
-// MarshalJSON writes a volume as the original does. It knows no folders of
-// the machine; they are written without a name, for people to see.
+// MarshalJSON writes a volume as dstack 0.18.10 does. Folders of the machine,
+// which it does not know, are written in the form of later versions.
 func (m Mount) MarshalJSON() ([]byte, error) {
 	if m.InstancePath != "" {
 		return marshalJSON(m.wireInstanceMount())
@@ -137,10 +140,11 @@ func (m Mount) MarshalJSON() ([]byte, error) {
 	}{m.Name, m.Path})
 }
 
-// wireGPU is a GPU on the wire.
+// wireGPU is the wire form of GPU.
 type wireGPU GPU
 
-// MarshalJSON writes a lone maker as a name: the original took it for one.
+// MarshalJSON writes a maker without a model as the model name, as dstack
+// 0.18.10 does.
 func (g GPU) MarshalJSON() ([]byte, error) {
 	if g.Vendor != "" && len(g.Name) == 0 {
 		g.Name = []string{string(g.Vendor)}
@@ -148,7 +152,7 @@ func (g GPU) MarshalJSON() ([]byte, error) {
 	return marshalJSON(wireGPU(g))
 }
 
-// MarshalJSON writes "7200" or "off".
+// MarshalJSON writes a string such as "7200" or "off".
 func (m MaxDuration) MarshalJSON() ([]byte, error) {
 	if m.Off {
 		return []byte(`"off"`), nil
@@ -156,7 +160,7 @@ func (m MaxDuration) MarshalJSON() ([]byte, error) {
 	return []byte(strconv.Quote(strconv.FormatInt(int64(m.Seconds), 10))), nil
 }
 
-// UnmarshalJSON reads a duration or off.
+// UnmarshalJSON reads a duration or `off`.
 func (m *MaxDuration) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
 		if v := r.readMaxDuration(n); v != nil {
@@ -165,7 +169,7 @@ func (m *MaxDuration) UnmarshalJSON(text []byte) error {
 	})
 }
 
-// MarshalJSON writes a bool, or which endings are tried again.
+// MarshalJSON writes a boolean, or a mapping of events and duration.
 func (r Retry) MarshalJSON() ([]byte, error) {
 	if r.Always != nil {
 		return marshalJSON(*r.Always)
@@ -176,7 +180,7 @@ func (r Retry) MarshalJSON() ([]byte, error) {
 	}{orEmpty(r.OnEvents), r.Duration})
 }
 
-// UnmarshalJSON reads a bool or a mapping.
+// UnmarshalJSON reads a boolean or a mapping.
 func (r *Retry) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(read *reader, n *strictyaml.Node) {
 		if v := read.readRetry(n); v != nil {
@@ -185,7 +189,7 @@ func (r *Retry) UnmarshalJSON(text []byte) error {
 	})
 }
 
-// tgiModel is a model of format tgi on the wire.
+// tgiModel is the wire form of a model with format tgi.
 type tgiModel struct {
 	Type         string `json:"type"`
 	Name         string `json:"name"`
@@ -220,8 +224,8 @@ func (m *Model) UnmarshalJSON(text []byte) error {
 	})
 }
 
-// MarshalJSON writes a flat mapping in the order of the variables, in which
-// an open one is {"key": "X"}.
+// MarshalJSON writes a mapping in the order of the variables. An open variable
+// is written as {"key": "NAME"}.
 func (e Env) MarshalJSON() ([]byte, error) {
 	var b strings.Builder
 	b.WriteByte('{')
@@ -249,7 +253,7 @@ func (e Env) MarshalJSON() ([]byte, error) {
 	return []byte(b.String()), nil
 }
 
-// UnmarshalJSON reads a mapping or a list; null leaves it as it is.
+// UnmarshalJSON reads a mapping or a list; null leaves it unchanged.
 func (e *Env) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
 		if !n.IsNull() {

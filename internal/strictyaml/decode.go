@@ -10,24 +10,23 @@ import (
 	"dstack/internal/human"
 )
 
-// Key is one key that a mapping may have.
+// Key is a key that a mapping may have.
 type Key struct {
 	Name     string
-	Required string // what to write, when leaving it out is a problem
-	Nullable bool   // null means that it is not there
-	Unlisted bool   // known, but not proposed
+	Required string // what to write, for the hint; empty: the key is optional
+	Nullable bool   // null means the same as leaving the key out
+	Unlisted bool   // accepted, but not suggested in hints
 }
 
-// Field is a key and what reads its value, for tables that are written where
-// they are used.
+// Field is a key together with the function that reads its value.
 type Field struct {
 	Name     string
 	Required string
 	Nullable bool
-	Read     func(n *Node) // called when it has a value
+	Read     func(n *Node) // called if the key has a value other than null
 }
 
-// ReadFields is Keys for such a table.
+// ReadFields reads a mapping by a table of fields; see ReadKeys.
 func (p *Problems) ReadFields(n *Node, what string, table []Field) bool {
 	keys := make([]Key, len(table))
 	for i, f := range table {
@@ -36,9 +35,9 @@ func (p *Problems) ReadFields(n *Node, what string, table []Field) bool {
 	return p.ReadKeys(n, what, keys, func(i int, value *Node) { table[i].Read(value) })
 }
 
-// ReadKeys reads a mapping by its table. Every key that is not in the table is
-// a problem. What has a value is handed to read, by its place in the table.
-// It returns false when n is no mapping.
+// ReadKeys reads a mapping by a table of keys. It reports unknown and missing
+// keys, and calls read with the table index and value of each key that is set.
+// what names the mapping in messages. It returns false if n is not a mapping.
 func (p *Problems) ReadKeys(n *Node, what string, table []Key, read func(i int, value *Node)) bool {
 	if n.Kind != Mapping {
 		p.Add(n, fmt.Sprintf("%s must be a mapping, not %s", what, n.Describe()), mappingHint(table))
@@ -69,7 +68,7 @@ func (p *Problems) ReadKeys(n *Node, what string, table []Key, read func(i int, 
 	return true
 }
 
-// mappingHint shows how a mapping with these keys begins.
+// mappingHint returns a hint that shows how to write a mapping with these keys.
 func mappingHint(table []Key) string {
 	for _, k := range table {
 		if k.Required != "" {
@@ -79,6 +78,8 @@ func mappingHint(table []Key) string {
 	return "write keys and values, such as " + table[0].Name + ": …"
 }
 
+// addUnknown reports an unknown key, with a hint where it belongs or what was
+// probably meant.
 func (p *Problems) addUnknown(n, key *Node, table []Key) {
 	if p.isFull() {
 		return
@@ -94,7 +95,7 @@ func (p *Problems) addUnknown(n, key *Node, table []Key) {
 		hint = p.HintForUnknown(n, key.Text)
 	}
 	if near := human.Nearest(key.Text, names); hint != "" {
-		// it is right, in another place
+		// the key is valid in another place
 	} else if near != "" {
 		hint = fmt.Sprintf("did you mean `%s`?", near)
 		if p.misspelled == nil {
@@ -109,16 +110,16 @@ func (p *Problems) addUnknown(n, key *Node, table []Key) {
 	p.Add(key, fmt.Sprintf("unknown field `%s`", shortenText(key.Text)), hint)
 }
 
-// AddFault adds what a value parser found.
+// AddFault adds the fault of a value parser at a node.
 func (p *Problems) AddFault(n *Node, f *Fault) { p.Add(n, f.Message, f.Hint) }
 
-// AddUnsupported adds that a value is right, but nobody reads it yet.
+// AddUnsupported adds a problem about a valid value that is not supported yet.
 func (p *Problems) AddUnsupported(n *Node, what, hint string) {
 	p.record(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: "not supported yet: " + what, Hint: hint, Unsupported: true})
 }
 
-// ReadText reads a scalar as text. Numbers stay as they were written; true and
-// false become True and False, as they always did.
+// ReadText reads a scalar as text. Numbers keep their spelling. Booleans become
+// True and False, as in the original dstack, which is written in Python.
 func (p *Problems) ReadText(n *Node) (string, bool) {
 	switch n.Kind {
 	case Bool:
@@ -146,7 +147,7 @@ func textHint(n *Node) string {
 	return `write text, or "" for an empty value`
 }
 
-// ReadBool reads true, false and their other spellings.
+// ReadBool reads true, false and their other spellings in YAML and Python.
 func (p *Problems) ReadBool(n *Node) (value, ok bool) {
 	if n.IsScalar() {
 		switch strings.ToLower(n.Text) {
@@ -160,21 +161,21 @@ func (p *Problems) ReadBool(n *Node) (value, ok bool) {
 	return false, false
 }
 
-// ReadInt reads a whole number within bounds. A fraction is cut off, where it is
-// a number and not text.
-func (p *Problems) ReadInt(n *Node, least, most int) (int, bool) {
+// ReadInt reads a whole number within bounds, both included. The fraction of an
+// unquoted number is cut off.
+func (p *Problems) ReadInt(n *Node, low, high int) (int, bool) {
 	if v, ok := ParseInt(n); ok {
-		if v < least || v > most {
-			p.Add(n, fmt.Sprintf("%s is not between %d and %d", n.Describe(), least, most), fmt.Sprintf("write a number from %d to %d", least, most))
+		if v < low || v > high {
+			p.Add(n, fmt.Sprintf("%s is not between %d and %d", n.Describe(), low, high), fmt.Sprintf("write a number from %d to %d", low, high))
 			return 0, false
 		}
 		return v, true
 	}
-	p.Add(n, n.Describe()+" is not a whole number", fmt.Sprintf("write a whole number from %d to %d", least, most))
+	p.Add(n, n.Describe()+" is not a whole number", fmt.Sprintf("write a whole number from %d to %d", low, high))
 	return 0, false
 }
 
-// ParseInt reads a whole number without reporting.
+// ParseInt returns the value of a whole number without reporting problems.
 func ParseInt(n *Node) (int, bool) {
 	text := n.Text
 	switch n.Kind {
@@ -186,7 +187,7 @@ func ParseInt(n *Node) (int, bool) {
 	case Float:
 		if f, ok := ParseFloat(n); ok && math.Abs(f) < 1<<53 {
 			if f < 0 {
-				f = math.Floor(f) // cut off, -0.5 would not be negative
+				f = math.Floor(f) // truncating -0.5 would give 0, which is not negative
 			}
 			return int(f), true
 		}
@@ -200,7 +201,7 @@ func ParseInt(n *Node) (int, bool) {
 	return v, err == nil
 }
 
-// ParseFloat reads a finite number without reporting.
+// ParseFloat returns the value of a finite number without reporting problems.
 func ParseFloat(n *Node) (float64, bool) {
 	if n.Kind != Int && n.Kind != Float && n.Kind != String {
 		return 0, false
@@ -219,7 +220,7 @@ func ParseFloat(n *Node) (float64, bool) {
 	return v, true
 }
 
-// ReadItems returns the items of a list. A single value is no list.
+// ReadItems returns the items of a list. A scalar does not count as a list.
 func (p *Problems) ReadItems(n *Node, what string) ([]*Node, bool) {
 	if n.Kind == Sequence {
 		return n.Items, true

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// LoadJSON reads one JSON document into the same tree, under the same
-// bounds. It has paths, but no places.
+// LoadJSON parses one JSON document into a tree, with the same limits as Load.
+// Its nodes have paths, but no positions.
 func LoadJSON(text []byte, found *Problems) *Node {
 	if len(text) > MaxBytes {
 		found.addAt(0, 0, 0, fmt.Sprintf("the configuration is larger than %d KB", MaxBytes>>10), "")
@@ -40,6 +40,7 @@ func LoadJSON(text []byte, found *Problems) *Node {
 	return n
 }
 
+// jsonReader converts JSON tokens to nodes.
 type jsonReader struct {
 	tokens *json.Decoder
 	found  *Problems

@@ -5,7 +5,7 @@ import (
 	"unicode/utf8"
 )
 
-// measureWidth is how many characters of its line a caret should underline.
+// measureWidth returns the number of characters of n to underline in its line.
 func (b *builder) measureWidth(n *Node) int {
 	switch n.Kind {
 	case Mapping, Sequence:
@@ -31,7 +31,7 @@ func (b *builder) measureWidth(n *Node) int {
 	return max(1, utf8.RuneCountInString(strings.TrimRight(rest, " \t\r")))
 }
 
-// restOfLine is what a line holds from a column on.
+// restOfLine returns a line from a column on.
 func (b *builder) restOfLine(line, col int) string {
 	if line < 1 || line > len(b.lines) {
 		return ""
@@ -44,8 +44,8 @@ func (b *builder) restOfLine(line, col int) string {
 	return row
 }
 
-// measureQuoted is the width of a quoted scalar with its quotes, or of what
-// its first line holds of it.
+// measureQuoted returns the width of a quoted scalar with its quotes, or of the
+// part in its first line.
 func measureQuoted(s string) int {
 	quote := s[0]
 	width := 1

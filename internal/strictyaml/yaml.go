@@ -13,8 +13,9 @@ import (
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 )
 
-// Load reads one YAML document. It returns nil when the text is no YAML at
-// all or oversized; then found says why. An empty document is a Null node.
+// Load parses one YAML document. It returns nil if the text is not valid YAML
+// or exceeds a limit, and adds the reason to found. An empty document is a Null
+// node.
 func Load(text []byte, found *Problems) *Node {
 	if len(text) > MaxBytes {
 		found.addAt(0, 0, 0, fmt.Sprintf("the file is larger than %d KB", MaxBytes>>10), "check that this is the right file; a configuration should not contain data")
@@ -38,7 +39,7 @@ func Load(text []byte, found *Problems) *Node {
 	return root
 }
 
-// checkCharacters refuses bytes that are no text, with their place.
+// checkCharacters reports text that is not UTF-8 or has control characters.
 func checkCharacters(text []byte, found *Problems) bool {
 	line, col := 1, 1
 	for i := 0; i < len(text); {
@@ -62,7 +63,8 @@ func checkCharacters(text []byte, found *Problems) bool {
 
 var errTooDeep = errors.New("too deep")
 
-// parseDocument parses exactly one document; an empty node stands for none.
+// parseDocument parses exactly one document; nil if that fails. An empty node
+// stands for an empty document.
 func parseDocument(text []byte, found *Problems) *yaml.Node {
 	deep := false
 	limits := loaderlimits.New(loaderlimits.AliasNone(),
@@ -97,7 +99,7 @@ func parseDocument(text []byte, found *Problems) *yaml.Node {
 	return nil
 }
 
-// reportSyntaxError reports why the text is no YAML.
+// reportSyntaxError reports why the text is not valid YAML.
 func reportSyntaxError(text []byte, err error, deep bool, found *Problems) {
 	e, ok := errors.AsType[*yaml.LoadError](err)
 	if !ok {
@@ -112,7 +114,7 @@ func reportSyntaxError(text []byte, err error, deep bool, found *Problems) {
 	found.addAt(line, col, 1, "invalid YAML: "+e.Message, syntaxHint(text, line, col))
 }
 
-// syntaxHint reads the character at which the parser gave up.
+// syntaxHint returns a hint for the position at which the parser failed.
 func syntaxHint(text []byte, line, col int) string {
 	lines := strings.Split(string(text), "\n")
 	if line > len(lines) {
@@ -134,6 +136,7 @@ func syntaxHint(text []byte, line, col int) string {
 	return "check the indentation and the quotes on this line and on the line above"
 }
 
+// indentation returns the leading blanks of a line.
 func indentation(line string) string { return line[:len(line)-len(strings.TrimLeft(line, " \t"))] }
 
 var (
@@ -141,7 +144,8 @@ var (
 	messageTooMany = fmt.Sprintf("the configuration has more than %d values", MaxNodes)
 )
 
-// builder turns parsed nodes into a tree. It stops for good at a bound.
+// builder converts parsed YAML nodes to a tree. It stops at the first exceeded
+// limit.
 type builder struct {
 	lines   []string
 	found   *Problems
@@ -150,6 +154,7 @@ type builder struct {
 	stopped bool
 }
 
+// fail reports an exceeded limit or a cycle, and stops the builder.
 func (b *builder) fail(y *yaml.Node, message, hint string) *Node {
 	if !b.stopped {
 		b.found.addAt(y.Line, y.Column, 1, message, hint)
@@ -202,13 +207,13 @@ func (b *builder) buildNode(y *yaml.Node, path string, depth int) *Node {
 	return n
 }
 
-// The tags that say what a value is anyway.
+// knownTags are the tags that YAML gives to values by itself.
 var knownTags = map[string]bool{
 	"!!null": true, "!!bool": true, "!!int": true, "!!float": true, "!!str": true,
 	"!!map": true, "!!seq": true, "!!timestamp": true, "!!merge": true,
 }
 
-// setScalar sets kind and text. A date is text: nothing here wants dates.
+// setScalar sets kind and text. Dates are text.
 func setScalar(n *Node, y *yaml.Node) {
 	n.Text = y.Value
 	n.Quoted = y.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
@@ -216,7 +221,7 @@ func setScalar(n *Node, y *yaml.Node) {
 	case "!!null":
 		n.Kind = Null
 	case "!!bool":
-		n.Kind = String // a tag can claim what is not so
+		n.Kind = String // an explicit tag may contradict the text
 		if low := strings.ToLower(n.Text); low == "true" || low == "false" {
 			n.Kind = Bool
 		}
@@ -229,8 +234,8 @@ func setScalar(n *Node, y *yaml.Node) {
 	}
 }
 
-// buildMapping builds the entries: merged ones first, each replaced by a later
-// one of its name and by any that is written out.
+// buildMapping builds the entries of a mapping: first the merged ones, unless a
+// key is overridden, then the others.
 func (b *builder) buildMapping(n *Node, y *yaml.Node, depth int) {
 	own := map[string]*Node{}
 	var merged, written []Pair
@@ -268,7 +273,8 @@ func (b *builder) buildMapping(n *Node, y *yaml.Node, depth int) {
 	n.Pairs = append(n.Pairs, written...)
 }
 
-// resolveMerge returns the entries that `<<` brings in, the first of a name first.
+// resolveMerge returns the entries that a merge key (`<<`) adds. For duplicate
+// keys, the first one takes precedence.
 func (b *builder) resolveMerge(y *yaml.Node, path string, depth int) []Pair {
 	from := y
 	if y.Kind == yaml.AliasNode {

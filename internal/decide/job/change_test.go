@@ -62,7 +62,7 @@ func parseRunSpec(t interface {
 			text = line + "\n" + text
 		}
 	}
-	s, err := spec.Parse("f", []byte(text))
+	s, err := spec.ParseService("f", []byte(text))
 	if err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}
@@ -92,7 +92,7 @@ func implementedFields(t *testing.T) []string {
 	}
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(schema.Defs.Service.Properties)) {
-		if !strings.HasSuffix(schema.Defs.Service.Properties[name].Description, " Not acted on yet.") {
+		if !strings.HasSuffix(schema.Defs.Service.Properties[name].Description, " Not supported yet.") {
 			names = append(names, name)
 		}
 	}

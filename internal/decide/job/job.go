@@ -39,7 +39,7 @@ func BuildArgv(s dstack.RunSpec) []string {
 	c := s.Configuration
 	switch {
 	case c.Entrypoint != "":
-		words, _ := spec.Words(string(c.Entrypoint)) // the parser has rejected invalid ones
+		words, _ := spec.SplitCommand(string(c.Entrypoint)) // the parser has rejected invalid ones
 		return append(words, c.Commands...)
 	case c.Image == "":
 		return []string{"/bin/bash", "-i", "-c", joinCommands(c.Commands)}
@@ -127,10 +127,10 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 	if c.Resources.ShmSize != nil {
 		attempt.ShmBytes = int64(float64(*c.Resources.ShmSize) * (1 << 30))
 	}
-	if res := c.Resources; res.Asked.CPU && res.CPU.Max != nil {
+	if res := c.Resources; res.Explicit.CPU && res.CPU.Max != nil {
 		attempt.CPUs = *res.CPU.Max
 	}
-	if res := c.Resources; res.Asked.Memory && res.Memory.Max != nil {
+	if res := c.Resources; res.Explicit.Memory && res.Memory.Max != nil {
 		attempt.MemoryMiB = int64(*res.Memory.Max * 1024)
 	}
 	if run.Spec.RepoCodeHash != nil {

@@ -74,7 +74,7 @@ func TestBuildAttemptSpec_LimitsOnlyExplicitResources(t *testing.T) {
 	if o := job.BuildAttemptSpec(dstack.Run{Spec: newRunSpec(s)}, dstack.Replica{}); o.CPUs != 0 || o.MemoryMiB != 0 {
 		t.Errorf("defaults became limits: %+v", o)
 	}
-	s.Resources.Asked = spec.Asked{CPU: true, Memory: true}
+	s.Resources.Explicit = spec.Explicit{CPU: true, Memory: true}
 	if o := job.BuildAttemptSpec(dstack.Run{Spec: newRunSpec(s)}, dstack.Replica{}); o.CPUs != 2 || o.MemoryMiB != 8192 {
 		t.Errorf("got %d CPUs, %d MiB", o.CPUs, o.MemoryMiB)
 	}

@@ -50,7 +50,7 @@ func runActive(seen RunFacts, now time.Time) RunStep {
 			return runGivesUp(seen, c.failed[0])
 		}
 	}
-	step := RunStep{To: dstack.RunActive, DesiredReplicas: seen.DesiredReplicas, DrainTimeout: seen.Run.Spec.Configuration.Drain()}
+	step := RunStep{To: dstack.RunActive, DesiredReplicas: seen.DesiredReplicas, DrainTimeout: seen.Run.Spec.Configuration.EffectiveDrainTimeout()}
 	step.Started = begun(seen)
 	step.Ready = c.serves(seen)
 	step.Due = soonest(now, seen.ScaleDue, over)
@@ -137,7 +137,7 @@ func leaving(r dstack.Replica) bool {
 // ends tells all of a run's replicas to end.
 func ends(seen RunFacts, why dstack.Reason, ending dstack.Ending) RunStep {
 	step := RunStep{To: dstack.RunTerminating, Reason: why, Ending: ending, StopReason: why, Graceful: true,
-		DrainTimeout: seen.Run.Spec.Configuration.Drain()}
+		DrainTimeout: seen.Run.Spec.Configuration.EffectiveDrainTimeout()}
 	step.Terminate, step.Drain = told(seen.Replicas)
 	return step
 }

@@ -8,14 +8,14 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// newerFields are those of later versions that belong to a service. They are
-// read and checked; a plan refuses those that nothing acts on.
+// newerFields are fields of a service that versions after 0.18.10 added. All
+// are parsed and checked; a plan rejects those that are not implemented.
 var newerFields = []field[Service]{
-	{Key: nullableKey("probes"), description: "What a replica is asked before it gets requests. Without any, it is ready when its port accepts connections.", shape: listShape("list of {probes}", mappingShape("probes")).withMaxItems(maxProbes), examples: []string{"[{type: http, url: /health}]"},
+	{Key: nullableKey("probes"), description: "HTTP requests that check whether a replica is ready. Without probes, a replica is ready as soon as its port accepts connections.", shape: listShape("list of {probes}", mappingShape("probes")).withMaxItems(maxProbes), examples: []string{"[{type: http, url: /health}]"},
 		read: func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.readProbes(n) }},
-	{Key: nullableKey("rate_limits"), description: "How many requests one caller may send.", shape: listShape("list of {rate_limits}", mappingShape("rate_limits")).withMaxItems(maxRateLimits), examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
+	{Key: nullableKey("rate_limits"), description: "Limits for the requests of each caller.", shape: listShape("list of {rate_limits}", mappingShape("rate_limits")).withMaxItems(maxRateLimits), examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
 		read: func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.readRateLimits(n) }},
-	{Key: nullableKey("gateway"), description: "The gateway that publishes the service, by its name. `true` and `false` both leave it to the server.",
+	{Key: nullableKey("gateway"), description: "The name of the gateway that publishes the service. With `true` and `false`, the server itself publishes it.",
 		shape: anyOfShape("name, `true` or `false`", nonEmptyShape), examples: []string{"my-gateway"},
 		unsupported: &unsupportedUse[Service]{what: "gateways by name", hint: gatewayHint},
 		read: func(r *reader, n *strictyaml.Node, _ *Service) {
@@ -23,7 +23,7 @@ var newerFields = []field[Service]{
 				r.addUnsupportedUse(n, n.Path, gatewayHint)
 			}
 		}},
-	{Key: nullableKey("strip_prefix"), description: "Whether `/proxy/services/<project>/<run>` is taken off the path before a request is passed on.", defaultText: "true", shape: boolShape,
+	{Key: nullableKey("strip_prefix"), description: "Whether `/proxy/services/<project>/<run>` is removed from the path of a request before it is forwarded.", defaultText: "true", shape: boolShape,
 		unsupported: &unsupportedUse[Service]{what: "`false`", hint: stripHint},
 		read: func(r *reader, n *strictyaml.Node, _ *Service) {
 			if v, ok := r.ReadBool(n); ok && !v {
@@ -31,34 +31,34 @@ var newerFields = []field[Service]{
 			}
 		}},
 	unsupportedField[Service]("router", "A router between the gateway and the replicas.", openMappingShape("mapping", anyShape), "remove it; requests go to the replica with the fewest requests in flight", usesAnyMapping("router")),
-	unsupportedField[Service]("cors", "Which web pages may call the service.", anyShape, "remove it; handle CORS in your service", alwaysUsed),
-	unsupportedField[Service]("privileged", "Whether the container may do everything that its machine's root may.", boolShape, "remove it; containers run without additional privileges", usesBool),
-	unsupportedField[Service]("user", "The user in the container: `name`, `id`, or `user:group`.", patternShape("text", userExpression).orTypes("number", "boolean"), "remove it; switch users in `commands` instead", usesText(userExpression, "write a user or user:group")),
+	unsupportedField[Service]("cors", "The origins from which web pages may call the service.", anyShape, "remove it; handle CORS in your service", alwaysUsed),
+	unsupportedField[Service]("privileged", "Whether the container has all privileges of root on the machine.", boolShape, "remove it; containers run without additional privileges", usesBool),
+	unsupportedField[Service]("user", "The user in the container: a name, an ID, or `user:group`.", patternShape("text", userExpression).orTypes("number", "boolean"), "remove it; switch users in `commands` instead", usesText(userExpression, "write a user or user:group")),
 	unsupportedField[Service]("shell", "The shell that runs the commands.", patternShape("`sh`, `bash`, or an absolute path", shellExpression), "remove it; commands run in bash in the base image, and in sh in other images", usesText(shellExpression, "write sh, bash or an absolute path")),
 	unsupportedField[Service]("docker", "Whether commands may start containers.", boolShape, "remove it; commands cannot start containers", usesBool),
-	unsupportedField[Service]("files", "Files of yours to bring into the container: `local:container`, or one path for both.", listShape("list of {files}", anyOfShape("", patternShape("", "^[^:]").orTypes("number", "boolean"), mappingShape("files"))), "remove it; the folder that you apply from is uploaded", usesFiles),
+	unsupportedField[Service]("files", "Files to copy into the container: `local:container`, or one path for both.", listShape("list of {files}", anyOfShape("", patternShape("", "^[^:]").orTypes("number", "boolean"), mappingShape("files"))), "remove it; the folder that you apply from is uploaded", usesFiles),
 	unsupportedField[Service]("repos", "Git repositories to clone into the container.", anyShape, "remove it; the folder that you apply from is uploaded", alwaysUsed),
 	unsupportedField[Service]("single_branch", "Whether only one branch is cloned.", boolShape, "remove it", usesBool),
-	unsupportedField[Service]("priority", "Which run gets a machine first, from 0 to 100.", intShape(0, 100).withWords("whole number up to 100"), "remove it; runs start in the order in which they were submitted", usesInt(0, 100)),
+	unsupportedField[Service]("priority", "The priority for getting a machine, from 0 to 100.", intShape(0, 100).withWords("whole number up to 100"), "remove it; runs start in the order in which they were submitted", usesInt(0, 100)),
 }
 
-// newerParams are those that a profile may say, too.
+// newerParams are fields of Params that versions after 0.18.10 added.
 var newerParams = []field[Params]{
-	{Key: nullableKey("idle_duration"), description: "How long a rented machine may be idle before it is given back; `off`: for ever. The new spelling of `termination_idle_time`.",
+	{Key: nullableKey("idle_duration"), description: "How long a rented machine may be idle before it is deleted. `off` keeps it. This is the newer name of `termination_idle_time`.",
 		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape, shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
-		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.Renamed }},
+		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.UsesIdleDuration }},
 		read:        func(r *reader, n *strictyaml.Node, p *Params) { r.readIdleDuration(n, p) }},
 	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; use `drain_timeout` to limit how long a replica may finish its requests", usesDuration),
-	unsupportedField[Params]("utilization_policy", "When a run whose GPUs do little is stopped.", mappingShape("utilization_policy"), "remove it", usesMapping(utilizationBlock)),
-	unsupportedField[Params]("tags", "Labels for what is made in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
+	unsupportedField[Params]("utilization_policy", "Stops a run whose GPUs are mostly idle.", mappingShape("utilization_policy"), "remove it", usesMapping(utilizationMapping)),
+	unsupportedField[Params]("tags", "Tags for resources that are created in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
 	unsupportedField[Params]("fleets", "Only machines of these fleets.", textsShape, "remove it; use `backends`, `regions` or `instance_types`", usesList),
 	unsupportedField[Params]("instances", "Only these machines.", anyShape, "remove it; use `instance_types`", alwaysUsed),
-	unsupportedField[Params]("reservation", "The cloud's reservation to use.", textShape, "remove it", usesText("", "")),
+	unsupportedField[Params]("reservation", "The cloud reservation to use.", textShape, "remove it", usesText("", "")),
 	unsupportedField[Params]("availability_zones", "Only machines in these zones.", textsShape, "remove it; use `regions`", usesList),
-	unsupportedField[Params]("startup_order", "In which order the jobs of a run begin.", textShape, "remove it; a replica has only one job", usesText("", "")),
-	unsupportedField[Params]("stop_criteria", "When a run of many jobs has ended.", textShape, "remove it", usesText("", "")),
-	unsupportedField[Params]("schedule", "When the run begins, again and again.", anyShape, "remove it; run `dstack apply` from a scheduler such as cron", alwaysUsed),
-	unsupportedField[Params]("backend_options", "What only one backend understands.", anyShape, "remove it", alwaysUsed),
+	unsupportedField[Params]("startup_order", "The order in which the jobs of a run start.", textShape, "remove it; a replica has only one job", usesText("", "")),
+	unsupportedField[Params]("stop_criteria", "When a run with several jobs counts as finished.", textShape, "remove it", usesText("", "")),
+	unsupportedField[Params]("schedule", "The times at which the run starts.", anyShape, "remove it; run `dstack apply` from a scheduler such as cron", alwaysUsed),
+	unsupportedField[Params]("backend_options", "Options of individual backends.", anyShape, "remove it", alwaysUsed),
 }
 
 const (
@@ -71,9 +71,8 @@ const (
 
 var anyShape = shape{"anything", schema{}}
 
-// The checks of fields that are kept nowhere tell whether the value asks for
-// anything.
-
+// alwaysUsed and the functions below are checks for unsupportedField. They
+// report problems of the value, and whether it asks for anything.
 func alwaysUsed(*reader, *strictyaml.Node) bool { return true }
 
 func usesBool(r *reader, n *strictyaml.Node) bool {
@@ -81,14 +80,15 @@ func usesBool(r *reader, n *strictyaml.Node) bool {
 	return ok && v
 }
 
-func usesInt(least, most int) func(*reader, *strictyaml.Node) bool {
+func usesInt(low, high int) func(*reader, *strictyaml.Node) bool {
 	return func(r *reader, n *strictyaml.Node) bool {
-		_, ok := r.ReadInt(n, least, most)
+		_, ok := r.ReadInt(n, low, high)
 		return ok
 	}
 }
 
-// usesBlocks reads into how many parts a machine is divided; 1 is not at all.
+// usesBlocks reads the number of parts of a machine; 1 means that it is not
+// divided.
 func usesBlocks(r *reader, n *strictyaml.Node) bool {
 	if n.Text == "auto" {
 		return true
@@ -145,13 +145,13 @@ func usesMapping[T any](b *mapping[T]) func(*reader, *strictyaml.Node) bool {
 	}
 }
 
-// fileMapping is a file to bring into the container.
+// fileMapping is a file to copy into the container.
 type fileMapping struct{ local, path string }
 
-var filesBlock = newMapping("files", "a file", "A file or folder to bring into the container. On one line: `config.yml:/etc/config.yml`.", []field[fileMapping]{
-	{Key: requiredKey("local_path", "local_path: config.yml"), description: "Where it is here, relative to the configuration's folder.", shape: nonEmptyShape, examples: []string{"config.yml"},
+var filesMapping = newMapping("files", "a file", "A file or folder to copy into the container. Short form: `config.yml:/etc/config.yml`.", []field[fileMapping]{
+	{Key: requiredKey("local_path", "local_path: config.yml"), description: "The local path, relative to the folder of the configuration.", shape: nonEmptyShape, examples: []string{"config.yml"},
 		read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.local = r.readNonEmpty(n) }},
-	{Key: requiredKey("path", "path: /etc/config.yml"), description: "Where it will be in the container.", shape: nonEmptyShape, examples: []string{"/etc/config.yml"},
+	{Key: requiredKey("path", "path: /etc/config.yml"), description: "The path in the container.", shape: nonEmptyShape, examples: []string{"/etc/config.yml"},
 		read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.path = r.readNonEmpty(n) }},
 })
 
@@ -165,28 +165,28 @@ func usesFiles(r *reader, n *strictyaml.Node) bool {
 			continue
 		}
 		var f fileMapping
-		filesBlock.read(r, item, &f)
+		filesMapping.read(r, item, &f)
 	}
 	return len(items) > 0
 }
 
-// utilization is when a run whose GPUs do little is stopped.
+// utilization is the policy for stopping a run with idle GPUs.
 type utilization struct {
-	least  int
-	window Seconds
+	minPercent int
+	window     Seconds
 }
 
-var utilizationBlock = newMapping("utilization_policy", "`utilization_policy`", "When a run whose GPUs do little is stopped.", []field[utilization]{
-	{Key: requiredKey("min_gpu_utilization", "min_gpu_utilization: 30"), description: "The least use of each GPU, in percent.", shape: intShape(0, 100).withWords("whole number up to 100"), examples: []string{"30"},
-		read: func(r *reader, n *strictyaml.Node, u *utilization) { u.least, _ = r.ReadInt(n, 0, 100) }},
-	{Key: requiredKey("time_window", "time_window: 30m"), description: "How long it may be less.", shape: durationShape, examples: []string{"30m"},
+var utilizationMapping = newMapping("utilization_policy", "`utilization_policy`", "Stops a run whose GPUs are mostly idle.", []field[utilization]{
+	{Key: requiredKey("min_gpu_utilization", "min_gpu_utilization: 30"), description: "The minimum utilization of each GPU, in percent.", shape: intShape(0, 100).withWords("whole number up to 100"), examples: []string{"30"},
+		read: func(r *reader, n *strictyaml.Node, u *utilization) { u.minPercent, _ = r.ReadInt(n, 0, 100) }},
+	{Key: requiredKey("time_window", "time_window: 30m"), description: "How long the utilization may be below the minimum.", shape: durationShape, examples: []string{"30m"},
 		read: func(r *reader, n *strictyaml.Node, u *utilization) { r.readPositiveDuration(n, &u.window) }},
 })
 
-// readIdleDuration is termination_idle_time by its new name; off and -1 mean
-// that a machine is kept.
+// readIdleDuration reads the newer name of termination_idle_time. `off` and -1
+// mean that an idle machine is kept.
 func (r *reader) readIdleDuration(n *strictyaml.Node, p *Params) {
-	p.Renamed = true
+	p.UsesIdleDuration = true
 	if isOff(n) || n.Kind == strictyaml.Int && n.Text == "-1" {
 		p.TerminationPolicy = "dont-destroy"
 		return
@@ -194,7 +194,7 @@ func (r *reader) readIdleDuration(n *strictyaml.Node, p *Params) {
 	p.TerminationIdleTime = r.readOptionalDuration(n)
 }
 
-// checkIdle refuses both spellings at once.
+// checkIdle reports the use of both spellings at once.
 func (r *reader) checkIdle(n *strictyaml.Node) {
 	idle := n.Get("idle_duration")
 	for _, old := range []string{"termination_idle_time", "termination_policy"} {

@@ -7,9 +7,10 @@ import (
 
 var errUnclosed = errors.New("a quote is not closed, or a backslash is the last character")
 
-// Words splits a command line as a POSIX shell would, without expanding
-// anything: quotes group, a backslash takes the next character as it is.
-func Words(line string) ([]string, error) {
+// SplitCommand splits a command line into words as a POSIX shell does: quotes
+// group words, and a backslash escapes the next character. Variables and
+// patterns are not expanded.
+func SplitCommand(line string) ([]string, error) {
 	var (
 		words   []string
 		word    strings.Builder

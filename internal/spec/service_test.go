@@ -12,17 +12,17 @@ import (
 	"dstack/internal/spec"
 )
 
-func parse(t *testing.T, extra string) spec.Service {
+func parseWith(t *testing.T, extra string) spec.Service {
 	t.Helper()
-	s, err := spec.Parse("f", []byte(base(extra)))
+	s, err := spec.ParseService("f", []byte(withRequiredFields(extra)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return *s
 }
 
-func TestAskedTellsWhatWasWrittenFromWhatIsADefault(t *testing.T) {
-	for input, want := range map[string]spec.Asked{
+func TestResources_Explicit(t *testing.T) {
+	for input, want := range map[string]spec.Explicit{
 		"{}":                             {},
 		"{cpu: 2..}":                     {CPU: true},
 		"{memory: 8GB..}":                {Memory: true},
@@ -33,13 +33,13 @@ func TestAskedTellsWhatWasWrittenFromWhatIsADefault(t *testing.T) {
 		"{cpu: {min: 2, max: null}, memory: {min: 8.0, max: null}, disk: {size: {min: 100.0, max: null}}}": {},
 		"{cpu: {min: 4}}": {CPU: true},
 	} {
-		if got := parse(t, "resources: "+input).Resources.Asked; got != want {
-			t.Errorf("%s asks for %+v, not %+v", input, got, want)
+		if got := parseWith(t, "resources: "+input).Resources.Explicit; got != want {
+			t.Errorf("%s: got %+v, want %+v", input, got, want)
 		}
 	}
 }
 
-func TestSourceJSONKeepsWhatWasAskedFor(t *testing.T) {
+func TestSourceJSON_KeepsExplicitSizes(t *testing.T) {
 	for _, input := range []string{
 		"resources: {}",
 		"resources: {cpu: 2.., memory: 8GB.., disk: 100GB..}",
@@ -48,7 +48,7 @@ func TestSourceJSONKeepsWhatWasAskedFor(t *testing.T) {
 		"env: [A=\"resources\", 'B={\"resources\":{\"cpu\":1}}', C]\nmax_price: 1\nretry: true\nmodel: {type: chat, name: m, format: tgi}",
 		"env: {resources: {key: X}}\nmax_duration: off\nreplicas: 1..2\nscaling: {metric: rps, target: 3}",
 	} {
-		s := parse(t, input)
+		s := parseWith(t, input)
 		text, err := s.SourceJSON()
 		if err != nil {
 			t.Fatal(err)
@@ -58,12 +58,12 @@ func TestSourceJSONKeepsWhatWasAskedFor(t *testing.T) {
 			t.Fatalf("%s: %v", text, err)
 		}
 		if diff := cmp.Diff(s, again); diff != "" {
-			t.Errorf("%s comes back as another (-before +after):\n%s", input, diff)
+			t.Errorf("%s unmarshals to another service (-before +after):\n%s", input, diff)
 		}
 	}
 }
 
-func TestJSONIsReadLikeAFile(t *testing.T) {
+func TestUnmarshalJSON_ReportsProblemsLikeAFile(t *testing.T) {
 	var s spec.Service
 	err := json.Unmarshal([]byte(`{"type":"service","port":"80:9000","commands":["echo \ud83d\ude00\/"],"resources":{"gpu":"A100:2"},"retry":null,"env":["A=1"]}`), &s)
 	if err != nil {
@@ -75,7 +75,7 @@ func TestJSONIsReadLikeAFile(t *testing.T) {
 	err = json.Unmarshal([]byte(`{"type":"service","port":0,"comands":["a"],"port":1}`), &s)
 	problems, ok := errors.AsType[spec.Problems](err)
 	if !ok {
-		t.Fatalf("the error is no Problems, but %v", err)
+		t.Fatalf("the error is not Problems: %v", err)
 	}
 	var got []string
 	for _, p := range problems {
@@ -88,7 +88,7 @@ func TestJSONIsReadLikeAFile(t *testing.T) {
 	}
 }
 
-func TestPartsOfTheWireAreReadAlone(t *testing.T) {
+func TestUnmarshalJSON_Parts(t *testing.T) {
 	for _, c := range []struct {
 		text string
 		into any
@@ -109,24 +109,24 @@ func TestPartsOfTheWireAreReadAlone(t *testing.T) {
 		}
 		got, err := json.Marshal(c.into)
 		if err != nil || string(got) != c.text {
-			t.Errorf("%s comes back as\n%s (%v)", c.text, got, err)
+			t.Errorf("%s marshals to\n%s (%v)", c.text, got, err)
 		}
 	}
 }
 
-func TestMergePrefersTheConfigurationThenTheProfile(t *testing.T) {
+func TestMerge_Precedence(t *testing.T) {
 	profile, err := spec.ParseProfiles("p", []byte("profiles: [{name: p, default: true, spot_policy: spot, regions: [a], backends: [aws], retry: true, max_price: 2}]"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got := spec.Merge(parse(t, "spot_policy: auto\nbackends: [gcp, aws]\nretry_policy: {retry: false}"), profile[0])
+	got := spec.Merge(parseWith(t, "spot_policy: auto\nbackends: [gcp, aws]\nretry_policy: {retry: false}"), profile[0])
 	if got.SpotPolicy != "auto" || !slices.Equal(got.Backends, []string{"gcp", "aws"}) || !slices.Equal(got.Regions, []string{"a"}) || *got.MaxPrice != 2 {
-		t.Errorf("merged it is %+v", got)
+		t.Errorf("merged: %+v", got)
 	}
 	if events, _ := got.RetryRule(); len(events) > 0 {
-		t.Errorf("the profile's retry overrules the configuration's: %v", events)
+		t.Errorf("the profile overrides the configuration: %v", events)
 	}
-	none := spec.Merge(parse(t, "auth: true"), spec.Profile{})
+	none := spec.Merge(parseWith(t, "auth: true"), spec.Profile{})
 	if none.SpotPolicy != "auto" || none.CreationPolicy != "reuse-or-create" || none.TerminationPolicy != "destroy-after-idle" || *none.TerminationIdleTime != 300 || none.Backends != nil {
 		t.Errorf("the defaults are %+v", none)
 	}
@@ -147,15 +147,15 @@ func TestRetryRule(t *testing.T) {
 		{"retry_policy: {duration: 5m}", "no-capacity interruption error", 300},
 		{"retry_policy: {retry: false}", "", 3600},
 	} {
-		events, window := parse(t, c.input).RetryRule()
+		events, window := parseWith(t, c.input).RetryRule()
 		if strings.Join(events, " ") != c.events || window != c.window {
 			t.Errorf("%s retries after %v for %s", c.input, events, window)
 		}
 	}
 }
 
-func TestUnsupportedNamesEveryFieldThatNothingActsOn(t *testing.T) {
-	s := parse(t, `setup: [a]
+func TestUnsupported(t *testing.T) {
+	s := parseWith(t, `setup: [a]
 home_dir: /home/me
 volumes: [{name: v, path: /d}]
 replicas: 0..2
@@ -170,13 +170,13 @@ termination_idle_time: 5m`)
 	var got []string
 	for _, p := range spec.Unsupported(&s, spec.Profile{Params: spec.Params{PoolName: "x", InstanceName: "x", MaxDuration: &spec.MaxDuration{Seconds: 1}}}) {
 		if !p.Unsupported || !strings.HasPrefix(p.Message, "not supported yet: ") || p.Hint == "" {
-			t.Errorf("%+v is no such problem", p)
+			t.Errorf("%+v is not an unsupported feature with a hint", p)
 		}
 		got = append(got, p.Path)
 	}
 	want := []string{
 		"home_dir", "setup", "volumes", "pool_name", "instance_name",
-		"creation_policy", "termination_policy", "termination_idle_time", // what the configuration decides is not asked of the profile
+		"creation_policy", "termination_policy", "termination_idle_time", // the configuration overrides the profile
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -185,14 +185,14 @@ termination_idle_time: 5m`)
 		"auth: true", "max_duration: off", "home_dir: /root", "replicas: 3", "replicas: 0",
 		"retry: true\nbackends: [aws]\nregions: [a]\ninstance_types: [b]\nspot_policy: spot\nmax_price: 1\nretry_policy: {retry: true}",
 	} {
-		s := parse(t, fine)
+		s := parseWith(t, fine)
 		if problems := spec.Unsupported(&s, spec.Profile{}); problems != nil {
-			t.Errorf("%s is refused: %v", fine, problems)
+			t.Errorf("%s is rejected: %v", fine, problems)
 		}
 	}
-	profile := profileWith(t, "pool_name: x", "idle_duration: 1h", "max_duration: 1h", "tags: {a: b}")
+	profile := parseProfileWith(t, "pool_name: x", "idle_duration: 1h", "max_duration: 1h", "tags: {a: b}")
 	got = nil
-	over := parse(t, "max_duration: off")
+	over := parseWith(t, "max_duration: off")
 	for _, p := range spec.Unsupported(&over, profile) {
 		got = append(got, p.Path)
 	}
@@ -201,7 +201,7 @@ termination_idle_time: 5m`)
 	}
 }
 
-func TestLocateFindsThePlaceOfAPath(t *testing.T) {
+func TestLocate(t *testing.T) {
 	text := []byte("# a service\ntype: service\nscaling:\n  target: 1\nenv:\n  - A=1\n  - TOKEN\nname: Bad_Name\n")
 	got := spec.Locate("f.yml", text, spec.Problems{
 		{Path: "profile.pool_name", Message: "p"}, {Path: "name"}, {Path: "scaling"}, {Path: "env.TOKEN"}, {Path: "scaling.target"}, {Path: "port"},
@@ -225,20 +225,20 @@ func TestLocateFindsThePlaceOfAPath(t *testing.T) {
 func TestCheckName(t *testing.T) {
 	for _, good := range []string{"ab", "a-b", "a-", "a1", "a" + strings.Repeat("b", 40)} {
 		if err := spec.CheckName(good); err != nil {
-			t.Errorf("%s is refused: %v", good, err)
+			t.Errorf("%s is rejected: %v", good, err)
 		}
 	}
 	for _, bad := range []string{"", "a", "A1", "1a", "a_b", "a b", "ab\n", "a" + strings.Repeat("b", 41), "gateway"} {
 		err := spec.CheckName(bad)
 		if p, ok := errors.AsType[spec.Problem](err); !ok || p.Hint == "" || p.Path != "name" {
-			t.Errorf("%q is refused with %v", bad, err)
+			t.Errorf("%q: got %v", bad, err)
 		}
 	}
 }
 
-func TestDiffShowsWhatChangesAndNoSecret(t *testing.T) {
-	a := parse(t, "env: [A=old-secret, B=same, C=gone]\ncommands: [a, serve --len 4096]\nimage: x\nregistry_auth: {username: u, password: old-secret}\nreplicas: 1..4\nscaling: {metric: rps, target: 10}")
-	b := parse(t, "env: [A=new-secret, B=same, D]\ncommands: [a, serve --len 8192, b]\nimage: x\nregistry_auth: {username: u, password: new-secret}\nreplicas: 1..4\nscaling: {metric: rps, target: 20}\nresources: {gpu: 24GB, cpu: 2..}")
+func TestDiff(t *testing.T) {
+	a := parseWith(t, "env: [A=old-secret, B=same, C=gone]\ncommands: [a, serve --len 4096]\nimage: x\nregistry_auth: {username: u, password: old-secret}\nreplicas: 1..4\nscaling: {metric: rps, target: 10}")
+	b := parseWith(t, "env: [A=new-secret, B=same, D]\ncommands: [a, serve --len 8192, b]\nimage: x\nregistry_auth: {username: u, password: new-secret}\nreplicas: 1..4\nscaling: {metric: rps, target: 20}\nresources: {gpu: 24GB, cpu: 2..}")
 	want := []spec.Change{
 		{Path: "scaling.target", From: "10", To: "20"},
 		{Path: "registry_auth.password", From: "•••", To: "•••"},
@@ -256,7 +256,7 @@ func TestDiffShowsWhatChangesAndNoSecret(t *testing.T) {
 	ours := []spec.Change{
 		{Path: "drain_timeout", From: "5m"}, {Path: "hold.requests", From: "5", To: "6"}, {Path: "hold.timeout", To: "2m"},
 	}
-	if diff := cmp.Diff(ours, spec.Diff(parse(t, "drain_timeout: 5m\nhold: {requests: 5}"), parse(t, "hold: {requests: 6, timeout: 2m}"))); diff != "" {
+	if diff := cmp.Diff(ours, spec.Diff(parseWith(t, "drain_timeout: 5m\nhold: {requests: 5}"), parseWith(t, "hold: {requests: 6, timeout: 2m}"))); diff != "" {
 		t.Error(diff)
 	}
 	if same := spec.Diff(a, a); same != nil {

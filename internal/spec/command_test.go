@@ -7,7 +7,7 @@ import (
 	"dstack/internal/spec"
 )
 
-func TestWords(t *testing.T) {
+func TestSplitCommand(t *testing.T) {
 	for line, want := range map[string][]string{
 		``:                  nil,
 		`a  b`:              {"a", "b"},
@@ -16,12 +16,12 @@ func TestWords(t *testing.T) {
 		`"" x`:              {"", "x"},
 		`"a\nb"`:            {`a\nb`},
 	} {
-		if got, err := spec.Words(line); err != nil || !slices.Equal(got, want) {
+		if got, err := spec.SplitCommand(line); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%s: got %q, %v", line, got, err)
 		}
 	}
 	for _, line := range []string{`'a`, `"a`, `a\`} {
-		if _, err := spec.Words(line); err == nil {
+		if _, err := spec.SplitCommand(line); err == nil {
 			t.Errorf("%s was accepted", line)
 		}
 	}

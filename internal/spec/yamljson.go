@@ -9,7 +9,8 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// yamlToJSON is a piece of YAML as JSON.
+// yamlToJSON converts a piece of YAML to JSON. Text that is not valid YAML
+// becomes a JSON string.
 func yamlToJSON(text string) json.RawMessage {
 	r := newReader()
 	var b bytes.Buffer
@@ -21,7 +22,7 @@ func yamlToJSON(text string) json.RawMessage {
 	return b.Bytes()
 }
 
-// writeJSON writes a tree as JSON, and reports what JSON cannot say.
+// writeJSON writes a tree as JSON, and reports values that JSON cannot express.
 func (r *reader) writeJSON(b *bytes.Buffer, n *strictyaml.Node) {
 	switch n.Kind {
 	case strictyaml.Null:
@@ -73,7 +74,7 @@ func (r *reader) writeNumber(b *bytes.Buffer, n *strictyaml.Node) {
 
 func writeString(b *bytes.Buffer, text string) {
 	quoted, err := marshalJSON(text)
-	if err != nil { // text is always JSON
+	if err != nil { // does not happen with a string
 		quoted = []byte(`""`)
 	}
 	b.Write(quoted)

@@ -11,9 +11,9 @@ import (
 	"dstack/internal/spec"
 )
 
-// Files of the later dialect, each of which asks for one thing that nothing
-// acts on yet.
-var laterSpellings = []string{
+// unsupportedSpellings are uses of fields of later versions, each with one
+// unsupported feature.
+var unsupportedSpellings = []string{
 	"gateway: my-gateway",
 	"strip_prefix: false",
 	"router: {type: sglang, policy: cache_aware}",
@@ -47,8 +47,8 @@ var laterSpellings = []string{
 	"pool_name: a",
 }
 
-// Files of the later dialect, and of ours, that are acted on.
-var livelySpellings = []string{
+// supportedSpellings are supported uses of fields that 0.18.10 does not have.
+var supportedSpellings = []string{
 	"probes: [{type: http}]",
 	"probes: [{type: http, url: /health?x=1, method: post, headers: [{name: X-A, value: 1}], body: '{}', timeout: 5s, interval: 30, ready_after: 2, until_ready: true}]",
 	"rate_limits: [{rps: 1}]",
@@ -64,59 +64,59 @@ var livelySpellings = []string{
 
 func init() {
 	var all []string
-	for _, s := range laterSpellings {
+	for _, s := range unsupportedSpellings {
 		all = append(all, strings.Split(s, " | ")...)
 	}
-	laterSpellings = all
+	unsupportedSpellings = all
 }
 
-func TestTheLaterDialectIsReadAndNamedWhenPlanned(t *testing.T) {
-	for _, input := range laterSpellings {
+func TestNewerFields_ParseAndAreUnsupported(t *testing.T) {
+	for _, input := range unsupportedSpellings {
 		t.Run(strings.ReplaceAll(input, "\n", "; "), func(t *testing.T) {
-			text := []byte(base(input))
-			s, err := spec.Parse("f", text)
+			text := []byte(withRequiredFields(input))
+			s, err := spec.ParseService("f", text)
 			if err != nil {
 				t.Fatal(err)
 			}
 			problems := spec.Locate("f", text, s.Unsupported())
 			if len(problems) != 1 {
-				t.Fatalf("a plan says %v", problems)
+				t.Fatalf("want one unsupported feature, got %v", problems)
 			}
 			p := problems[0]
 			if !strings.HasPrefix(p.Message, "not supported yet: ") || !p.Unsupported || p.Hint == "" || p.Line == 0 {
-				t.Errorf("a plan says %+v", p)
+				t.Errorf("got %+v", p)
 			}
 		})
 	}
 }
 
-func TestServicesThatLiveAreActedOn(t *testing.T) {
-	schema := compiled(t, spec.Schema)
-	for _, input := range livelySpellings {
-		s := parse(t, input)
+func TestNewerFields_Supported(t *testing.T) {
+	schema := compileSchema(t, spec.Schema)
+	for _, input := range supportedSpellings {
+		s := parseWith(t, input)
 		if problems := spec.Unsupported(&s, spec.Profile{}); problems != nil {
 			t.Errorf("%s: %v", input, problems)
 		}
-		if err := schema.Validate(value(t, []byte(base(input)))); err != nil {
+		if err := schema.Validate(decodeYAML(t, []byte(withRequiredFields(input)))); err != nil {
 			t.Errorf("%s: %v", input, err)
 		}
 	}
 }
 
-func TestWhatAsksForNothingIsNotRefused(t *testing.T) {
+func TestNewerFields_DefaultsAreSupported(t *testing.T) {
 	for _, input := range []string{
 		"privileged: false", "docker: off", "single_branch: no", "tags: {}", "fleets: []", "files: []", "gateway: true", "gateway: false",
 		"strip_prefix: true", "probes: []", "rate_limits: []", "https: auto", "probes: null", "priority: ~", "resources: {gpu: nvidia}", "model: m",
 	} {
-		s := parse(t, input)
+		s := parseWith(t, input)
 		if problems := s.Unsupported(); problems != nil {
 			t.Errorf("%s: %v", input, problems)
 		}
 	}
 }
 
-func TestProbesAndLimitsHaveTheirDefaults(t *testing.T) {
-	s := parse(t, "probes: [{type: http}]\nrate_limits: [{rps: 3}]")
+func TestNewerFields_Defaults(t *testing.T) {
+	s := parseWith(t, "probes: [{type: http}]\nrate_limits: [{rps: 3}]")
 	want := spec.Probe{Type: "http", URL: "/", Method: "get", Headers: []spec.Header{}, Timeout: 10, Interval: 15, ReadyAfter: 1}
 	if diff := cmp.Diff([]spec.Probe{want}, s.Probes); diff != "" {
 		t.Error(diff)
@@ -127,8 +127,8 @@ func TestProbesAndLimitsHaveTheirDefaults(t *testing.T) {
 	}
 }
 
-func TestTheLaterDialectIsKeptInSourceJSON(t *testing.T) {
-	s := parse(t, `probes: [{type: http, url: /h, headers: [{name: A, value: b}], until_ready: true}]
+func TestSourceJSON_KeepsNewerFields(t *testing.T) {
+	s := parseWith(t, `probes: [{type: http, url: /h, headers: [{name: A, value: b}], until_ready: true}]
 rate_limits: [{prefix: /v1/, key: {type: header, header: X}, rps: 0.5, burst: 3}]
 replicas: 1..2
 scaling: {metric: concurrency, target: 1, window: 30s}
@@ -155,30 +155,30 @@ volumes: ["v:/d", {instance_path: /v, path: /e, optional: true}]`)
 		if !strings.Contains(string(text), `"`+key+`"`) {
 			t.Errorf("%s is lost", key)
 		}
-		if strings.Contains(string(normalForm(t, s)), `"`+key+`"`) {
+		if strings.Contains(string(marshalNormal(t, s)), `"`+key+`"`) {
 			t.Errorf("the wire of 0.18.10 has no %s", key)
 		}
 	}
 }
 
-// Only the type is wrong where a file is one of another type but for a letter.
-func TestAMisspelledTypeIsTheOnlyProblem(t *testing.T) {
+// A misspelled type is the only problem of a file.
+func TestParse_MisspelledTypeIsTheOnlyProblem(t *testing.T) {
 	for _, text := range []string{
 		"type: gatewy\nbackend: aws\nregion: eu-west-1\n",
 		"type: Volume\nbackend: aws\nregion: eu-west-1\nsize: 1GB\n",
 		"type: fleets\nnodes: 2\n",
 		"type: servce\nport: 8000\nimage: a\n",
 	} {
-		_, err := spec.Read("f", []byte(text))
+		_, err := spec.ParseConfiguration("f", []byte(text))
 		problems, _ := errors.AsType[spec.Problems](err)
 		if len(problems) != 1 || problems[0].Path != "type" || !strings.Contains(problems[0].Hint, "did you mean") {
-			t.Errorf("%s is refused with\n%s", text, problems.Render(false))
+			t.Errorf("%s is rejected with\n%s", text, problems.Render(false))
 		}
 	}
 }
 
-// laterRefusals are mistakes in fields of the later dialect.
-var laterRefusals = []struct{ path, message, input string }{
+// newerFieldMistakes are mistakes in fields that 0.18.10 does not have.
+var newerFieldMistakes = []struct{ path, message, input string }{
 	{"probes", "must be a list", "probes: {type: http}"},
 	{"probes.0.type", "write `http`", "probes: [{type: tcp}]"},
 	{"probes.0.url", "not a path", "probes: [{type: http, url: health}]"},
@@ -222,22 +222,22 @@ var laterRefusals = []struct{ path, message, input string }{
 	{"probs", "did you mean `probes`?", "probs: []"},
 }
 
-func TestMistakesInTheLaterDialect(t *testing.T) {
-	s := compiled(t, spec.Schema)
-	for _, c := range laterRefusals {
+func TestNewerFields_RejectsMistakes(t *testing.T) {
+	s := compileSchema(t, spec.Schema)
+	for _, c := range newerFieldMistakes {
 		t.Run(c.input[:min(len(c.input), 60)], func(t *testing.T) {
-			refused(t, c.input, c.path, c.message)
-			_, err := spec.Read("f", []byte(base(c.input)))
+			assertRejected(t, c.input, c.path, c.message)
+			_, err := spec.ParseConfiguration("f", []byte(withRequiredFields(c.input)))
 			problems, _ := errors.AsType[spec.Problems](err)
-			if s.Validate(value(t, []byte(base(c.input)))) != nil {
+			if s.Validate(decodeYAML(t, []byte(withRequiredFields(c.input)))) != nil {
 				return
 			}
-			for _, beyond := range beyondSchemas {
+			for _, beyond := range notInSchema {
 				if strings.Contains(problems[0].Message, beyond) {
 					return
 				}
 			}
-			t.Errorf("the schema lets it through: %v", err)
+			t.Errorf("the schema accepts it: %v", err)
 		})
 	}
 }

@@ -7,16 +7,17 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var registryBlock = newMapping("registry_auth", "`registry_auth`", "The login of a private registry.", []field[RegistryAuth]{
-	{Key: requiredKey("username", "username: followed by the registry's user"), description: "The user.", shape: textShape, examples: []string{"me"},
+var registryMapping = newMapping("registry_auth", "`registry_auth`", "The login to a private registry.", []field[RegistryAuth]{
+	{Key: requiredKey("username", "username: followed by the registry's user"), description: "The name of the user.", shape: textShape, examples: []string{"me"},
 		read: func(r *reader, n *strictyaml.Node, a *RegistryAuth) { a.Username, _ = r.ReadText(n) }},
-	{Key: requiredKey("password", "password: ${{ env.REGISTRY_PASSWORD }}"), description: "The password or token. Better not in the file: `${{ env.NAME }}` takes it from the variables of the run or of whoever applies.", shape: textShape, examples: []string{"${{ env.REGISTRY_PASSWORD }}"},
+	{Key: requiredKey("password", "password: ${{ env.REGISTRY_PASSWORD }}"), description: "The password or token. To keep it out of the file, write `${{ env.NAME }}`, which takes it from a variable of the service or of your environment.", shape: textShape, examples: []string{"${{ env.REGISTRY_PASSWORD }}"},
 		read: func(r *reader, n *strictyaml.Node, a *RegistryAuth) { a.Password, _ = r.ReadText(n) }},
 })
 
+// readRegistryAuth reads the login to an image registry.
 func (r *reader) readRegistryAuth(n *strictyaml.Node) *RegistryAuth {
 	a := &RegistryAuth{}
-	registryBlock.read(r, n, a)
+	registryMapping.read(r, n, a)
 	return a
 }
 
@@ -24,7 +25,8 @@ var pythonVersions = []string{"3.8", "3.9", "3.10", "3.11", "3.12"}
 
 var pythonShape = shape{oneOfShape(pythonVersions...).words, schema{"enum": []any{"3.8", "3.9", "3.10", "3.11", "3.12", 3.8, 3.9, 3.1, 3.11, 3.12}}}
 
-// readPython reads a version. Unquoted, 3.10 and 3.1 are the same number.
+// readPython reads a Python version. Without quotes, YAML reads 3.10 as the
+// number 3.1, so that counts as 3.10.
 func (r *reader) readPython(n *strictyaml.Node) Text {
 	text, ok := r.ReadText(n)
 	if !ok {

@@ -7,12 +7,13 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// maskLines returns the lines of a file with bullets in place of what is nobody's
-// business: values of variables, and passwords. Reports are read in places
-// where such things do not belong. What stands where keeps its column.
+// maskLines returns the lines of a file with bullets in place of the values of
+// variables and passwords, since reports end up in logs and chats. Bullets keep
+// the columns of everything else. root is nil if the file is not valid YAML;
+// then lines that look like secrets are masked.
 func maskLines(text []byte, root *strictyaml.Node) []string {
 	lines := strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n")
-	if root == nil { // no YAML: what looks like one
+	if root == nil { // not valid YAML
 		for i, line := range lines {
 			if at := secretLine.FindStringIndex(line); at != nil {
 				lines[i] = line[:at[1]] + maskText(line[at[1]:])
@@ -25,12 +26,13 @@ func maskLines(text []byte, root *strictyaml.Node) []string {
 	return lines
 }
 
-// secretLine is how lines begin that hold a value to hide.
+// secretLine matches the beginning of a line with a secret value.
 var secretLine = regexp.MustCompile(`^\s*-\s*["']?[A-Za-z_][A-Za-z0-9_]*=|password["']?\s*:\s*`)
 
+// secretMasker masks secrets in the lines of a file.
 type secretMasker struct{ lines []string }
 
-// maskSecrets finds what to hide, at any depth.
+// maskSecrets masks the secrets in n and below it.
 func (m secretMasker) maskSecrets(n *strictyaml.Node) {
 	for _, p := range n.Pairs {
 		switch p.Key.Text {
@@ -47,14 +49,14 @@ func (m secretMasker) maskSecrets(n *strictyaml.Node) {
 	}
 }
 
-// maskEnv hides the values of variables, in either spelling.
+// maskEnv masks the values of variables, written as a list or as a mapping.
 func (m secretMasker) maskEnv(env *strictyaml.Node) {
 	if env.IsScalar() {
 		m.maskScalar(env, true)
 	}
 	for _, item := range env.Items {
 		m.maskScalar(item, true)
-		for _, p := range item.Pairs { // a mapping by mistake
+		for _, p := range item.Pairs { // a mapping in place of text, which is a mistake
 			m.maskScalar(p.Key, true)
 			m.maskValue(p.Value)
 		}
@@ -64,7 +66,8 @@ func (m secretMasker) maskEnv(env *strictyaml.Node) {
 	}
 }
 
-// maskValue hides a value, also a list by mistake; {key: NAME} is no secret.
+// maskValue masks a value and the items of a list. The name in {key: NAME} is
+// not secret.
 func (m secretMasker) maskValue(n *strictyaml.Node) {
 	m.maskScalar(n, false)
 	for _, item := range n.Items {
@@ -72,7 +75,7 @@ func (m secretMasker) maskValue(n *strictyaml.Node) {
 	}
 }
 
-// maskScalar hides a scalar, or only what follows its equals sign.
+// maskScalar masks a scalar, or only the part after its equals sign.
 func (m secretMasker) maskScalar(n *strictyaml.Node, behindEquals bool) {
 	if !n.IsScalar() || n.Line < 1 || n.Line > len(m.lines) {
 		return
@@ -92,15 +95,15 @@ func (m secretMasker) maskScalar(n *strictyaml.Node, behindEquals bool) {
 		shown = from + len([]rune(string(row[from:to])[:equals])) + 1
 	}
 	if !behindEquals && strings.HasPrefix(n.Text, "${{") {
-		return // where it comes from is no secret
+		return // a reference is not secret
 	}
 	m.lines[n.Line-1] = string(row[:shown]) + maskText(string(row[shown:to])) + string(row[to:])
-	if n.Quoted && to == len(row) { // it may go on
+	if n.Quoted && to == len(row) { // a quoted text may continue on the next lines
 		m.maskIndentedLines(n.Line)
 	}
 }
 
-// maskIndentedLines hides the lines that are indented more than a line, below it.
+// maskIndentedLines masks the lines below a line that are indented further.
 func (m secretMasker) maskIndentedLines(line int) {
 	indent := func(s string) int { return len(s) - len(strings.TrimLeft(s, " ")) }
 	for i := line; i < len(m.lines); i++ {
@@ -111,7 +114,7 @@ func (m secretMasker) maskIndentedLines(line int) {
 	}
 }
 
-// maskText hides text, and keeps its length and its spaces.
+// maskText replaces all characters except blanks and quotes with bullets.
 func maskText(text string) string {
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune(" \t\r\"'", r) {

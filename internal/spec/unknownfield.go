@@ -8,9 +8,8 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// nestedFields says where fields belong that people write into the service
-// itself, or beside where they belong. Names that many mappings have are not
-// among them.
+// nestedFields maps fields that users often write at the top level to the
+// mapping that they belong to. Names that several mappings have are left out.
 var nestedFields = sync.OnceValue(func() map[string]string {
 	places := map[string]string{}
 	put := func(where string, rows []fieldRow) {
@@ -24,27 +23,28 @@ var nestedFields = sync.OnceValue(func() map[string]string {
 			}
 		}
 	}
-	put("resources", resourcesBlock.describe().rows)
-	put("resources.gpu", gpuBlock.describe().rows)
-	put("scaling", scalingBlock.describe().rows)
-	put("registry_auth", registryBlock.describe().rows)
-	put("model", modelTables["openai"].describe().rows)
-	put("model", modelTables["tgi"].describe().rows)
-	put("ssh_config", sshBlock.describe().rows)
+	put("resources", resourcesMapping.describe().rows)
+	put("resources.gpu", gpuMapping.describe().rows)
+	put("scaling", scalingMapping.describe().rows)
+	put("registry_auth", registryMapping.describe().rows)
+	put("model", modelMappings["openai"].describe().rows)
+	put("model", modelMappings["tgi"].describe().rows)
+	put("ssh_config", sshMapping.describe().rows)
 	places["memory"] = "resources"
 	return places
 })
 
-// synonyms are what other languages of this kind call the same.
+// synonyms maps names from other tools to the field with the same meaning.
 var synonyms = map[string]string{
 	"environment": "env", "script": "commands", "run": "commands", "container": "image", "min_replicas": "replicas", "max_replicas": "replicas",
 	"gpus": "resources.gpu", "accelerators": "resources.gpu", "ram": "resources.memory", "healthcheck": "probes", "health_check": "probes",
 }
 
-// hintForUnknown is the hint for a key that is right, but in another place.
+// hintForUnknown returns the hint for an unknown key that is valid elsewhere;
+// empty if it is not.
 func hintForUnknown(n *strictyaml.Node, key string) string {
 	if n.Path != "" {
-		if slices.ContainsFunc(serviceBlock.keys, func(k strictyaml.Key) bool { return k.Name == key && !k.Unlisted }) {
+		if slices.ContainsFunc(serviceMapping.keys, func(k strictyaml.Key) bool { return k.Name == key && !k.Unlisted }) {
 			return fmt.Sprintf("`%s` is a top-level field; move it out of this mapping", key)
 		}
 		return ""

@@ -10,8 +10,9 @@ import (
 	"dstack/internal/spec"
 )
 
-// base is what every vector is added to, unless it has the key itself.
-func base(extra string) string {
+// withRequiredFields adds the required fields of a service, unless extra has
+// them.
+func withRequiredFields(extra string) string {
 	text := ""
 	for _, line := range []string{"type: service", "port: 8000", "commands: [a]"} {
 		key, _, _ := strings.Cut(line, ":")
@@ -22,8 +23,8 @@ func base(extra string) string {
 	return text + extra + "\n"
 }
 
-// normal is one value of the normal form, by its path.
-func normal(t *testing.T, s *spec.Service, path string) string {
+// normalValue returns the value at a path of the normal form, as JSON.
+func normalValue(t *testing.T, s *spec.Service, path string) string {
 	t.Helper()
 	text, err := json.Marshal(s)
 	if err != nil {
@@ -41,7 +42,8 @@ func normal(t *testing.T, s *spec.Service, path string) string {
 
 const scaling = "\nscaling: {metric: rps, target: 1}"
 
-// Spellings that are accepted, and the normal form of each.
+// spellings are accepted spellings, separated by |, and the normal form of
+// each.
 var spellings = []struct{ path, want, inputs string }{
 	{"port", `{"local_port":80,"container_port":8000}`, "port: '8000' | port: 8000.5 | port: 80:8000 | port: {local_port: 80, container_port: 8000} | port: '80:8000'"},
 	{"port", `{"local_port":8080,"container_port":80}`, "port: 8080:80"},
@@ -113,7 +115,7 @@ var spellings = []struct{ path, want, inputs string }{
 	{"termination_idle_time", `3600`, "idle_duration: 1h"},
 	{"termination_policy", `"dont-destroy"`, "idle_duration: off | idle_duration: 'off' | idle_duration: -1"},
 	{"scaling", `{"metric":"rps","target":1.0,"scale_up_delay":0,"scale_down_delay":0}`, "replicas: 1..2\nscaling: {metric: rps, target: 1, scale_up_delay: off, scale_down_delay: 'off', window: 30s}"},
-	// The original knows no other metric, and would not read its wire.
+	// The original has no other metric, and its client would reject it.
 	{"scaling", `{"metric":"rps","target":4.0,"scale_up_delay":300,"scale_down_delay":600}`, "replicas: 1..2\nscaling: {metric: concurrency, target: 4}"},
 	{"https", `true`, "https: auto"},
 	{"retry", `true`, "retry: true | retry: yes | retry: 1"},
@@ -130,15 +132,15 @@ var spellings = []struct{ path, want, inputs string }{
 	{"working_dir", `"a/../b"`, "working_dir: a/../b"},
 }
 
-func TestSpellings(t *testing.T) {
+func TestParse_Spellings(t *testing.T) {
 	for _, c := range spellings {
 		for input := range strings.SplitSeq(c.inputs, " | ") {
 			t.Run(strings.ReplaceAll(input, "\n", "; "), func(t *testing.T) {
-				s, err := spec.Parse("f", []byte(base(input)))
+				s, err := spec.ParseService("f", []byte(withRequiredFields(input)))
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := normal(t, s, c.path); got != c.want {
+				if got := normalValue(t, s, c.path); got != c.want {
 					t.Errorf("%s is\n%s, not\n%s", c.path, got, c.want)
 				}
 			})
@@ -146,8 +148,9 @@ func TestSpellings(t *testing.T) {
 	}
 }
 
-// Inputs that are refused, each with one problem at a path.
-var refusals = []struct{ path, message, inputs string }{
+// mistakes are inputs, separated by |, that are rejected with exactly one
+// problem at a path.
+var mistakes = []struct{ path, message, inputs string }{
 	{"port", "", "port: 0 | port: -1 | port: 65536 | port: 65537 | port: abc | port: '' | port: [8000] | port: '*:8000' | port: '80:70000' | port: '0:80' | port: true | port: 99999999999999999999"},
 	{"port", "`port` has no value", "port: null"},
 	{"port.container_port", "is missing", "port: {local_port: 80}"},
@@ -238,36 +241,38 @@ var refusals = []struct{ path, message, inputs string }{
 	{"", "`type` is missing", "x_type: 1"},
 }
 
-func TestRefusals(t *testing.T) {
-	for _, c := range refusals {
+func TestParse_RejectsMistakes(t *testing.T) {
+	for _, c := range mistakes {
 		for input := range strings.SplitSeq(c.inputs, " | ") {
-			t.Run(strings.ReplaceAll(input, "\n", "; "), func(t *testing.T) { refused(t, input, c.path, c.message) })
+			t.Run(strings.ReplaceAll(input, "\n", "; "), func(t *testing.T) { assertRejected(t, input, c.path, c.message) })
 		}
 	}
 }
 
-func refused(t *testing.T, input, path, message string) {
-	text := base(input)
-	switch { // two vectors are about a line that is not there
+// assertRejected checks that an input is rejected with one problem at a path,
+// with a position and a message.
+func assertRejected(t *testing.T, input, path, message string) {
+	text := withRequiredFields(input)
+	switch { // two cases are about a missing line
 	case strings.Contains(input, "x_commands:"):
 		text = "type: service\nport: 8000\nentrypoint: a\n"
 	case strings.Contains(input, "x_type:"):
 		text = "port: 8000\ncommands: [a]\n"
 	}
-	s, err := spec.Parse("f", []byte(text))
+	s, err := spec.ParseService("f", []byte(text))
 	problems, ok := errors.AsType[spec.Problems](err)
 	if !ok || s != nil {
 		t.Fatalf("accepted as %+v (%v)", s, err)
 	}
 	if len(problems) != 1 {
-		t.Fatalf("there are %d problems, not one:\n%s", len(problems), problems.Render(false))
+		t.Fatalf("want one problem, got %d:\n%s", len(problems), problems.Render(false))
 	}
 	p := problems[0]
 	if p.Path != path && (path != "" || p.Path != "type") {
 		t.Errorf("it is at %q, not at %q", p.Path, path)
 	}
 	if p.Line < 1 || p.Col < 1 || p.Width < 1 || p.Source == "" {
-		t.Errorf("it has no place: %+v", p)
+		t.Errorf("no position: %+v", p)
 	}
 	if said := p.Message + " " + p.Hint; !strings.Contains(said, message) {
 		t.Errorf("it says %q, not %q", said, message)
@@ -277,7 +282,7 @@ func refused(t *testing.T, input, path, message string) {
 	}
 }
 
-func TestRequirementsArePrintedInBothManners(t *testing.T) {
+func TestResources_Formats(t *testing.T) {
 	for _, c := range []struct{ input, wire, plan string }{
 		{"{}", "2..xCPU, 8GB.., 100GB.. (disk)", "cpu 2.. · memory 8GB.. · disk 100GB.."},
 		{"{gpu: 24GB}", "2..xCPU, 8GB.., 1xGPU (24GB), 100GB.. (disk)", "gpu 24GB · cpu 2.. · memory 8GB.. · disk 100GB.."},
@@ -286,11 +291,11 @@ func TestRequirementsArePrintedInBothManners(t *testing.T) {
 		{"{gpu: {total_memory: 80GB, compute_capability: 7.5}, disk: null, shm_size: 512MB}", "2..xCPU, 8GB.., 1xGPU (total 80GB, (7, 5))", "gpu 1, 80GB in all, compute capability 7.5.. · cpu 2.. · memory 8GB.. · shared memory 0.5GB"},
 		{"{gpu: 2, memory: 1.5TB, cpu: ..8}", "..8xCPU, 1536GB, 2xGPU, 100GB.. (disk)", "gpu 2 · cpu ..8 · memory 1536GB · disk 100GB.."},
 	} {
-		s, err := spec.Parse("f", []byte(base("resources: "+c.input)))
+		s, err := spec.ParseService("f", []byte(withRequiredFields("resources: "+c.input)))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := s.Resources.Wire(); got != c.wire {
+		if got := s.Resources.WireText(); got != c.wire {
 			t.Errorf("%s on the wire is %q, not %q", c.input, got, c.wire)
 		}
 		if got := s.Resources.String(); got != c.plan {
@@ -299,7 +304,7 @@ func TestRequirementsArePrintedInBothManners(t *testing.T) {
 	}
 }
 
-func TestDurationsArePrintedInTheLargestUnit(t *testing.T) {
+func TestSeconds_String(t *testing.T) {
 	for s, want := range map[spec.Seconds]string{0: "0s", 60: "1m", 90: "90s", 5400: "90m", 7200: "2h", 86400: "1d", 1209600: "2w", 100: "100s"} {
 		if got := fmt.Sprint(s); got != want {
 			t.Errorf("%d seconds are %s, not %s", int64(s), got, want)
