@@ -34,7 +34,7 @@ var rooms = []struct{ name, imports string }{
 	{"internal/decide/job", "spec dstack"},
 	{"internal/decide/placement", "spec dstack"},
 	{"internal/decide/autoscale", "spec dstack"},
-	{"internal/decide/lifecycle", "spec dstack"},
+	{"internal/decide/lifecycle", "spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "spec dstack"},
 

@@ -25,7 +25,7 @@ type Replica struct {
 	DrainDeadline    time.Time // draining: when what is in flight is waited for no longer
 	ReadyAt          time.Time // when an attempt of it, the present or an earlier one, first became ready; zero: never
 	Blocked          bool      // waiting: only older replicas of its own run hold the room that it needs
-	PastAttempts     []Attempt // earlier attempts, oldest first, the latest pastKept of them
+	PastAttempts     []Attempt // earlier attempts, oldest first, the latest lifecycle.MaxPastAttempts of them
 	SubmittedAt      time.Time
 	FinishedAt       time.Time
 	Version          int64

@@ -16,11 +16,11 @@ const (
 // How often an engine is asked: closely while something starts or ends, each
 // second while something runs, seldom while nothing does.
 const (
-	paceEager = 5 * time.Millisecond // processes start in a moment, and asking costs nothing
-	paceQuick = 20 * time.Millisecond
-	paceBrisk = 200 * time.Millisecond
-	paceCalm  = time.Second
-	paceIdle  = 30 * time.Second
+	syncEager = 5 * time.Millisecond // processes start in a moment, and asking costs nothing
+	syncQuick = 20 * time.Millisecond
+	syncBrisk = 200 * time.Millisecond
+	syncCalm  = time.Second
+	syncIdle  = 30 * time.Second
 )
 
 // DecideInstance decides the next step of an instance.
@@ -39,24 +39,24 @@ func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 	}
 }
 
-// rented machines end when nobody needs them; owned ones stay.
-func rented(i dstack.Instance) bool { return i.Offer.OwnedInstance == "" }
+// isRented machines end when nobody needs them; owned ones stay.
+func isRented(i dstack.Instance) bool { return i.Offer.OwnedInstance == "" }
 
 func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
 	switch {
-	case rented(i) && len(seen.Replicas) == 0:
+	case isRented(i) && len(seen.Replicas) == 0:
 		return InstanceStep{To: dstack.InstanceDeleting, Reason: "no longer needed", Due: now}
-	case rented(i) && now.Sub(i.Since) >= createTimeout:
+	case isRented(i) && now.Sub(i.Since) >= createTimeout:
 		return InstanceStep{To: dstack.InstanceDeleting, Reason: "did not come up in time", Due: now}
 	case seen.Machine != nil && seen.Machine.Alive:
-		return InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(pace(seen, now))}
+		return InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(syncInterval(seen, now))}
 	case !seen.Listed:
-		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(paceCalm)}
+		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(syncCalm)}
 	case seen.Machine == nil:
-		return InstanceStep{To: dstack.InstanceCreating, Action: CreateMachine, Due: now.Add(paceCalm)}
+		return InstanceStep{To: dstack.InstanceCreating, Action: CreateMachine, Due: now.Add(syncCalm)}
 	default:
-		return InstanceStep{To: dstack.InstanceCreating, Due: now.Add(paceCalm)}
+		return InstanceStep{To: dstack.InstanceCreating, Due: now.Add(syncCalm)}
 	}
 }
 
@@ -64,12 +64,12 @@ func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 // that does not answer changes nothing: what runs on it may well be healthy.
 func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
-	if rented(i) && seen.Listed && seen.Machine == nil {
+	if isRented(i) && seen.Listed && seen.Machine == nil {
 		return InstanceStep{To: dstack.InstanceDeleting, Reason: "its machine disappeared", Due: now}
 	}
-	step := InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(pace(seen, now))}
+	step := InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(syncInterval(seen, now))}
 	if i.ConsecutiveFailures > 0 {
-		step.Due = now.Add(paceCalm)
+		step.Due = now.Add(syncCalm)
 		if now.Sub(i.LastResponseAt) >= silentAfter {
 			step.Reason = dstack.Reason("its engine does not answer: " + i.LastError)
 		}
@@ -77,23 +77,23 @@ func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 	return step
 }
 
-// pace says how soon to ask the engine again.
-func pace(seen InstanceFacts, now time.Time) time.Duration {
-	soonest := paceIdle
+// syncInterval says how soon to ask the engine again.
+func syncInterval(seen InstanceFacts, now time.Time) time.Duration {
+	soonest := syncIdle
 	if len(seen.Reports) > 0 {
-		soonest = paceCalm
+		soonest = syncCalm
 	}
-	quick := paceQuick
+	quick := syncQuick
 	if !seen.Instance.Offer.Engine.Containers {
-		quick = paceEager
+		quick = syncEager
 	}
 	for _, p := range seen.Replicas {
-		soonest = min(soonest, paceOf(p.Replica, quick, now))
+		soonest = min(soonest, syncIntervalOf(p.Replica, quick, now))
 	}
 	return soonest
 }
 
-func paceOf(r dstack.Replica, quick time.Duration, now time.Time) time.Duration {
+func syncIntervalOf(r dstack.Replica, quick time.Duration, now time.Time) time.Duration {
 	since := r.Since
 	if since.Before(r.AttemptAt) {
 		since = r.AttemptAt
@@ -105,16 +105,16 @@ func paceOf(r dstack.Replica, quick time.Duration, now time.Time) time.Duration 
 		case age < 300*time.Millisecond:
 			return quick
 		case age < 3*time.Second:
-			return paceQuick
+			return syncQuick
 		case age < time.Minute:
-			return paceBrisk
+			return syncBrisk
 		default:
-			return paceCalm
+			return syncCalm
 		}
 	case dstack.ReplicaRestarting:
-		return paceBrisk
+		return syncBrisk
 	default:
-		return paceCalm
+		return syncCalm
 	}
 }
 
@@ -122,7 +122,7 @@ func paceOf(r dstack.Replica, quick time.Duration, now time.Time) time.Duration 
 // machine for settleTime: neither an accepted delete nor one empty listing
 // means that the machine is gone.
 func instanceDeleting(seen InstanceFacts, now time.Time) InstanceStep {
-	step := InstanceStep{To: dstack.InstanceDeleting, Reason: seen.Instance.Reason, Due: now.Add(paceCalm)}
+	step := InstanceStep{To: dstack.InstanceDeleting, Reason: seen.Instance.Reason, Due: now.Add(syncCalm)}
 	switch {
 	case !seen.Listed:
 	case seen.Machine != nil:

@@ -160,6 +160,9 @@ func (w *world) stepRun() {
 	if step.Ready && w.run.ReadyAt.IsZero() {
 		w.run.ReadyAt = w.now
 	}
+	if step.StableRevision > 0 {
+		w.run.StableRevision = step.StableRevision
+	}
 	if b := step.Rollback; b != nil {
 		if b.ToRevision != w.run.StableRevision || b.Reason == "" {
 			w.t.Fatalf("falls back to %d with %q; %d has served", b.ToRevision, b.Reason, w.run.StableRevision)

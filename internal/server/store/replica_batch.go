@@ -157,7 +157,8 @@ type steppedRow struct {
 }
 
 func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
-	next, step, before := nextReplica(save.Seen.Replica, save.Step, now), save.Step, save.Seen.Replica
+	step, before := save.Step, save.Seen.Replica
+	next := step.Apply(before, newIDs(step), now)
 	r := steppedReplica{lease: save.Lease, before: before, next: next, place: step.Placement, attempt: step.NewAttempt,
 		events: lifecycle.BuildReplicaEvents(save.Seen, step, now)}
 	claim, err := json.Marshal(next.Claim)

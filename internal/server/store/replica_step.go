@@ -14,39 +14,15 @@ import (
 	"dstack/internal/dstack"
 )
 
-// nextReplica is a replica after a step.
-func nextReplica(r dstack.Replica, step lifecycle.ReplicaStep, now time.Time) dstack.Replica {
-	if step.To != r.Status {
-		r.Since = now
-		if step.To == dstack.ReplicaReady && !r.ReadyAt.After(r.AttemptAt) { // coming back is no beginning
-			r.ReadyAt = now
-		}
-	}
-	if step.To == dstack.ReplicaWaiting {
-		r.Instance, r.Claim = "", dstack.Claim{}
-	}
-	r.Status, r.Reason, r.Blocked = step.To, step.Reason, step.Blocked
-	r.Crashes, r.FirstCrashAt, r.RetryAt = step.Crashes, step.FirstCrashAt, step.RetryAt
-	if step.Placement != nil {
-		r.Claim = step.Placement.Claim
-		if r.Instance = step.Placement.Offer.OwnedInstance; r.Instance == "" {
-			r.Instance = dstack.InstanceID(uuid.NewString())
-		}
-	}
-	if step.EndedAttempt != nil {
-		past := append(r.PastAttempts[:len(r.PastAttempts):len(r.PastAttempts)], *step.EndedAttempt)
-		r.PastAttempts = past[max(0, len(past)-pastKept):]
+// newIDs makes the IDs that a step gives.
+func newIDs(step lifecycle.ReplicaStep) (ids lifecycle.NewIDs) {
+	if step.NeedsInstanceID() {
+		ids.Instance = dstack.InstanceID(uuid.NewString())
 	}
 	if step.NewAttempt {
-		if r.Attempt != "" {
-			r.AttemptNum++
-		}
-		r.Attempt, r.AttemptAt = dstack.AttemptID(uuid.NewString()), now
+		ids.Attempt = dstack.AttemptID(uuid.NewString())
 	}
-	if step.To.IsFinished() {
-		r.FinishedAt = now
-	}
-	return r
+	return ids
 }
 
 func orNone(past []dstack.Attempt) []dstack.Attempt {

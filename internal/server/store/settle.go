@@ -8,6 +8,7 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 )
 
@@ -36,10 +37,10 @@ func rememberAttempts(ctx context.Context, tx bun.Tx, done []steppedReplica) err
 		return err
 	}
 	for _, row := range rows {
-		if row.Num <= pastKept {
+		if row.Num <= lifecycle.MaxPastAttempts {
 			continue
 		}
-		_, err := tx.NewRaw("DELETE FROM attempts WHERE replica_id = ? AND num < ?", row.ReplicaID, row.Num-pastKept).Exec(ctx)
+		_, err := tx.NewRaw("DELETE FROM attempts WHERE replica_id = ? AND num < ?", row.ReplicaID, row.Num-lifecycle.MaxPastAttempts).Exec(ctx)
 		if err != nil {
 			return err
 		}
