@@ -11,6 +11,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 )
 
@@ -30,17 +31,6 @@ func orNone(past []dstack.Attempt) []dstack.Attempt {
 		return []dstack.Attempt{}
 	}
 	return past
-}
-
-// things names all that only one replica can hold.
-func things(c dstack.Claim) (names []string) {
-	for _, g := range c.GPUs {
-		names = append(names, "gpu:"+g.ID)
-	}
-	for _, p := range c.Ports {
-		names = append(names, fmt.Sprintf("port:%d", p))
-	}
-	return names
 }
 
 // putInstance makes the row of an instance, or refreshes what is known of one
@@ -67,10 +57,10 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, id dstack.InstanceID
 	return err
 }
 
-// fits checks what replicas hold of a machine together: placements may have
-// been decided on the same facts. claim is what the new ones hold of it; they
-// are among the machine's replicas by now.
-func fits(ctx context.Context, tx bun.Tx, id dstack.InstanceID, claim dstack.Claim, o dstack.Offer) error {
+// checkFits refuses placements that together exceed a machine: they may have
+// been decided on the same facts. claim is what the new replicas hold of it;
+// their rows are written already.
+func checkFits(ctx context.Context, tx bun.Tx, id dstack.InstanceID, claim dstack.Claim, o dstack.Offer) error {
 	if o.OwnedInstance == "" || (claim.CPUs == 0 && claim.MemoryMiB == 0 && claim.DiskMiB == 0) {
 		return nil
 	}
@@ -82,34 +72,16 @@ func fits(ctx context.Context, tx bun.Tx, id dstack.InstanceID, claim dstack.Cla
 	if err != nil {
 		return err
 	}
-	var sum dstack.Claim
+	var total dstack.Claim
 	for _, row := range rows {
 		var c dstack.Claim
 		if err := json.Unmarshal([]byte(row.Claim), &c); err != nil {
 			return fmt.Errorf("read what a replica on instance %s holds: %w", id, err)
 		}
-		sum = holds(sum, c, row.Times)
+		total = placement.Sum(total, c, row.Times)
 	}
-	var short []string
-	if claim.CPUs > 0 && sum.CPUs > o.Hardware.CPUs {
-		short = append(short, "CPUs")
-	}
-	if claim.MemoryMiB > 0 && sum.MemoryMiB > o.Hardware.MemoryMiB {
-		short = append(short, "memory")
-	}
-	if claim.DiskMiB > 0 && sum.DiskMiB > o.Hardware.DiskMiB {
-		short = append(short, "disk")
-	}
-	if len(short) > 0 {
+	if short := placement.Exceeded(o, total, claim); len(short) > 0 {
 		return conflict("look at it afresh", "cannot place a replica: instance %s has not enough %s left", id, strings.Join(short, ", "))
 	}
 	return nil
-}
-
-// holds adds what some replicas hold that only its size tells apart.
-func holds(sum, c dstack.Claim, times int) dstack.Claim {
-	sum.CPUs += times * c.CPUs
-	sum.MemoryMiB += int64(times) * c.MemoryMiB
-	sum.DiskMiB += int64(times) * c.DiskMiB
-	return sum
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/uptrace/bun"
 
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 )
 
@@ -70,8 +71,8 @@ func (s *Store) settle(ctx context.Context, tx bun.Tx, done []steppedReplica, no
 			continue
 		}
 		id := r.next.Instance
-		rooms[id] = room{offer: r.place.Offer, claim: holds(rooms[id].claim, r.next.Claim, 1)}
-		for _, thing := range things(r.next.Claim) {
+		rooms[id] = room{offer: r.place.Offer, claim: placement.Sum(rooms[id].claim, r.next.Claim, 1)}
+		for _, thing := range placement.ExclusiveKeys(r.next.Claim) {
 			claims = append(claims, claimRow{InstanceID: string(id), Thing: thing, ReplicaID: string(r.next.ID)})
 		}
 	}
@@ -102,7 +103,7 @@ func (s *Store) occupy(ctx context.Context, tx bun.Tx, id dstack.InstanceID, r r
 	if err := s.putInstance(ctx, tx, id, r.offer, now); err != nil {
 		return err
 	}
-	return fits(ctx, tx, id, r.claim, r.offer)
+	return checkFits(ctx, tx, id, r.claim, r.offer)
 }
 
 // putClaims claims things; Conflict when one is taken.
