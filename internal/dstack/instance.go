@@ -13,11 +13,16 @@ type Instance struct {
 	Offer               Offer
 	Status              InstanceStatus
 	Reason              Reason
-	Since               time.Time // when Status last changed
-	Host                string    // the installation that alone can reach it; empty: any server can
-	LastResponseAt      time.Time // when its engine last answered; saved at most every half minute
-	LastError           string    // what last went wrong with it, for people
-	ConsecutiveFailures int       // in a row
+	Since               time.Time     // when Status last changed
+	Host                string        // the installation that alone can reach it; empty: any server can
+	LastResponseAt      time.Time     // when its engine last answered; saved at most every half minute
+	LastError           string        // what last went wrong with it, for people
+	ConsecutiveFailures int           // in a row
+	IdleTime            time.Duration // how long it may hold no replica before it is deleted, if it is rented; negative: for ever
+	EmptySince          time.Time     // when it was first seen without replicas; zero: it has some
+	UnlistedSince       time.Time     // when its backend first did not list it; zero: it was in the last list
+	SilentSince         time.Time     // when its engine first did not answer; zero: it answered when it was last asked
+	UnansweredAt        time.Time     // when its engine last did not answer
 	Version             int64
 }
 

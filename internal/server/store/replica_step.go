@@ -33,17 +33,17 @@ func orNone(past []dstack.Attempt) []dstack.Attempt {
 	return past
 }
 
-// putInstance makes the row of an instance, or refreshes what is known of one
-// that exists. On PostgreSQL it holds the row, so that placements on one
-// machine are checked one after the other.
-func (s *Store) putInstance(ctx context.Context, tx bun.Tx, id dstack.InstanceID, o dstack.Offer, now time.Time) error {
-	offer, err := json.Marshal(o)
+// putInstance inserts the row of an instance, or refreshes the offer of one that
+// exists. On PostgreSQL it holds the row, so that placements on one machine are
+// checked one after the other.
+func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, now time.Time) error {
+	offer, err := json.Marshal(i.Offer)
 	if err != nil {
-		return fmt.Errorf("write the offer of instance %s: %w", id, err)
+		return fmt.Errorf("write the offer of instance %s: %w", i.ID, err)
 	}
 	row := instanceRow{
-		ID: string(id), Backend: o.Key, Offer: string(offer), Status: string(dstack.InstanceCreating),
-		Since: micros(now), Host: o.Host, Version: 1, turn: turn{Live: true, DueAt: due(now)},
+		ID: string(i.ID), Backend: i.Backend, Offer: string(offer), Status: string(i.Status), Since: micros(i.Since), Host: i.Host,
+		IdleTime: i.IdleTime.Microseconds(), Version: 1, turn: turn{Live: true, DueAt: due(now)},
 	}
 	n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err != nil || n == 1 {
@@ -52,7 +52,7 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, id dstack.InstanceID
 	n, err = affected(tx.NewRaw("UPDATE instances SET backend = ?, offer = ?, host = ? WHERE id = ? AND live",
 		row.Backend, row.Offer, row.Host, row.ID).Exec(ctx))
 	if err == nil && n == 0 {
-		return conflict("look at it afresh", "cannot place anything on instance %s: it is deleted", id)
+		return conflict("look at it afresh", "cannot place anything on instance %s: it is deleted", i.ID)
 	}
 	return err
 }
