@@ -22,7 +22,7 @@ type Instance struct {
 	EmptySince          time.Time     // when it was first seen without replicas; zero: it has some
 	UnlistedSince       time.Time     // when its backend first did not list it; zero: it was in the last list
 	SilentSince         time.Time     // when its engine first did not answer; zero: it answered when it was last asked
-	UnansweredAt        time.Time     // when its engine last did not answer
+	CheckedAt           time.Time     // when its backend last listed its machines
 	Version             int64
 }
 

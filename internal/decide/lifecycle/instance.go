@@ -13,7 +13,7 @@ const (
 	settleTime    = 3 * time.Minute  // a machine just created may not be listed yet
 	maxUnlisted   = 20 * time.Second // out of its backend's lists for so long, a rented machine has disappeared
 	maxSilence    = 5 * time.Minute  // without an answer of its engine, a rented machine is deleted
-	maxSilenceGap = 90 * time.Second // between two questions to an engine that count as one silence
+	maxCheckGap   = 90 * time.Second // between two checks of a machine that count as one observation
 )
 
 // How often an engine is asked: closely while something starts or ends, each
@@ -111,14 +111,15 @@ func whyDelete(seen InstanceFacts, now time.Time) dstack.Reason {
 // isSilent reports whether an engine did not answer for maxSilence in which it
 // was asked all the time. A server that was stopped for an hour asks first.
 func isSilent(i dstack.Instance, now time.Time) bool {
-	return !i.SilentSince.IsZero() && isOneSilence(i, now) && now.Sub(i.SilentSince) >= maxSilence
+	return !i.SilentSince.IsZero() && isObserved(i, now) && now.Sub(i.SilentSince) >= maxSilence
 }
 
-// isOneSilence reports whether a question at now continues the silence of an
-// engine: nobody knows whether it would have answered during a longer gap.
-func isOneSilence(i dstack.Instance, now time.Time) bool {
-	gap := now.Sub(i.UnansweredAt)
-	return gap >= 0 && gap <= maxSilenceGap
+// isObserved reports whether an instance was checked all the time up to now.
+// After a longer gap nobody knows whether its engine would have answered, or
+// its backend would have listed it.
+func isObserved(i dstack.Instance, now time.Time) bool {
+	gap := now.Sub(i.CheckedAt)
+	return gap >= 0 && gap <= maxCheckGap
 }
 
 // emptySince returns since when an instance holds no replica; zero: it holds some.
@@ -137,6 +138,8 @@ func unlistedSince(seen InstanceFacts, now time.Time) time.Time {
 		return seen.Instance.UnlistedSince
 	case seen.Machine != nil:
 		return time.Time{}
+	case !isObserved(seen.Instance, now):
+		return now
 	default:
 		return firstSeen(seen.Instance.UnlistedSince, now)
 	}

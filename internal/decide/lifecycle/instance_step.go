@@ -43,12 +43,12 @@ func (step InstanceStep) Apply(seen InstanceFacts, answered bool, failure error,
 	}
 	switch asked := seen.Listed && step.Action == SyncEngine; {
 	case answered:
-		i.SilentSince, i.UnansweredAt = time.Time{}, time.Time{}
-	case asked:
-		if i.SilentSince.IsZero() || !isOneSilence(i, now) {
-			i.SilentSince = now
-		}
-		i.UnansweredAt = now
+		i.SilentSince = time.Time{}
+	case asked && (i.SilentSince.IsZero() || !isObserved(i, now)):
+		i.SilentSince = now
+	}
+	if seen.Listed {
+		i.CheckedAt = now
 	}
 	if failure == nil {
 		i.ConsecutiveFailures, i.LastError = 0, ""

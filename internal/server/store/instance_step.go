@@ -39,9 +39,9 @@ func (s *Store) SaveInstanceStep(ctx context.Context, l Lease, seen lifecycle.In
 		}
 		err := saveRow(ctx, tx, l, seen.Instance.Version, step.Due,
 			`status = ?, reason = ?, since = ?, heard_at = ?, last_fail = ?, fails = ?,
-			empty_since = ?, unlisted_since = ?, silent_since = ?, unanswered_at = ?, live = ?`,
+			empty_since = ?, unlisted_since = ?, silent_since = ?, checked_at = ?, live = ?`,
 			string(next.Status), clean(next.Reason), micros(next.Since), micros(next.LastResponseAt), clean(next.LastError), next.ConsecutiveFailures,
-			micros(next.EmptySince), micros(next.UnlistedSince), micros(next.SilentSince), micros(next.UnansweredAt), !deleted)
+			micros(next.EmptySince), micros(next.UnlistedSince), micros(next.SilentSince), micros(next.CheckedAt), !deleted)
 		if err != nil || !wrote {
 			return err
 		}

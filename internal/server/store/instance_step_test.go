@@ -56,7 +56,7 @@ func TestInstanceStep_KeepsSinceWhen(t *testing.T) {
 		seen, err := h.s.InstanceFacts(h.ctx(), id)
 		h.ok(err)
 		i := seen.Instance
-		if !i.SilentSince.Equal(t0.Add(sec(1))) || !i.UnlistedSince.Equal(t0.Add(sec(1))) || !i.EmptySince.Equal(t0.Add(sec(4))) || !i.UnansweredAt.Equal(t0.Add(sec(4))) {
+		if !i.SilentSince.Equal(t0.Add(sec(1))) || !i.UnlistedSince.Equal(t0.Add(sec(1))) || !i.EmptySince.Equal(t0.Add(sec(4))) || !i.CheckedAt.Equal(t0.Add(sec(4))) {
 			t.Errorf("got %+v", i)
 		}
 	})

@@ -28,7 +28,7 @@ type instanceRow struct {
 	EmptySince    int64
 	UnlistedSince int64
 	SilentSince   int64
-	UnansweredAt  int64
+	CheckedAt     int64
 	Version       int64
 	turn
 }
@@ -38,7 +38,7 @@ func (r instanceRow) noun() (dstack.Instance, error) {
 		ID: dstack.InstanceID(r.ID), Backend: r.Backend, Status: dstack.InstanceStatus(r.Status), Reason: dstack.Reason(r.Reason),
 		Since: at(r.Since), Host: r.Host, LastResponseAt: at(r.HeardAt), LastError: r.LastFail, ConsecutiveFailures: r.Fails, Version: r.Version,
 		IdleTime: time.Duration(r.IdleTime) * time.Microsecond, EmptySince: at(r.EmptySince),
-		UnlistedSince: at(r.UnlistedSince), SilentSince: at(r.SilentSince), UnansweredAt: at(r.UnansweredAt),
+		UnlistedSince: at(r.UnlistedSince), SilentSince: at(r.SilentSince), CheckedAt: at(r.CheckedAt),
 	}
 	if err := json.Unmarshal([]byte(r.Offer), &i.Offer); err != nil {
 		return i, fmt.Errorf("read the offer of instance %s: %w", r.ID, err)

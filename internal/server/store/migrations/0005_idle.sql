@@ -5,10 +5,10 @@ ALTER TABLE instances ADD COLUMN idle_time      BIGINT NOT NULL DEFAULT 30000000
 ALTER TABLE instances ADD COLUMN empty_since    BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE instances ADD COLUMN unlisted_since BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE instances ADD COLUMN silent_since   BIGINT NOT NULL DEFAULT 0;
-ALTER TABLE instances ADD COLUMN unanswered_at  BIGINT NOT NULL DEFAULT 0;
+ALTER TABLE instances ADD COLUMN checked_at     BIGINT NOT NULL DEFAULT 0;
 
 -- +goose Down
-ALTER TABLE instances DROP COLUMN unanswered_at;
+ALTER TABLE instances DROP COLUMN checked_at;
 ALTER TABLE instances DROP COLUMN silent_since;
 ALTER TABLE instances DROP COLUMN unlisted_since;
 ALTER TABLE instances DROP COLUMN empty_since;
