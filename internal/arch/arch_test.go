@@ -40,7 +40,7 @@ var packages = []entry{
 	{"internal/decide/job", "spec dstack"},
 	{"internal/decide/placement", "human spec dstack"},
 	{"internal/decide/autoscale", "human spec dstack"},
-	{"internal/decide/lifecycle", "human spec dstack"},
+	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/status", "dstack"},
@@ -61,7 +61,7 @@ var packages = []entry{
 	{"internal/hub/hubtest", ""},
 
 	// The server.
-	{"internal/server/store", "spec dstack decide/job decide/lifecycle decide/route"},
+	{"internal/server/store", "spec dstack decide/lifecycle decide/placement decide/route"},
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
 	{"internal/server/wire", "spec dstack decide/job decide/status api server/store"},

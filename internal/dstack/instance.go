@@ -14,11 +14,16 @@ type Instance struct {
 	Offer               Offer
 	Status              InstanceStatus
 	Reason              Reason
-	Since               time.Time // when Status last changed
-	Host                string    // the only installation that can reach the instance; empty: every server can
-	LastResponseAt      time.Time // when its engine last answered; saved at most every 30 seconds
-	LastError           string    // its latest error, for the user
-	ConsecutiveFailures int       // failed calls to its engine since the last answer
+	Since               time.Time     // when Status last changed
+	Host                string        // the only installation that can reach the instance; empty: every server can
+	LastResponseAt      time.Time     // when its engine last answered; saved at most every 30 seconds
+	LastError           string        // its latest error, for the user
+	ConsecutiveFailures int           // failed calls to its engine since the last answer
+	IdleTime            time.Duration // how long a rented instance may have no replicas before it is deleted; negative: for ever
+	EmptySince          time.Time     // since when it has had no replicas; zero: it has some
+	UnlistedSince       time.Time     // since when its backend has not listed it; zero: the last list had it
+	SilentSince         time.Time     // since when its engine has not answered; zero: the last call was answered
+	CheckedAt           time.Time     // when its backend last listed its machines
 	Version             int64
 }
 

@@ -9,10 +9,10 @@ import (
 	"dstack/internal/spec"
 )
 
-// crashed remembers an attempt that ended by itself and decides on the next.
-func crashed(seen ReplicaFacts, now time.Time) ReplicaStep {
+// decideCrash remembers an attempt that ended by itself and decides on the next.
+func decideCrash(seen ReplicaFacts, now time.Time) ReplicaStep {
 	rep := seen.Report
-	return again(seen, now, DescribeExit(seen.Replica, *rep), rep.State, rep.Permanent)
+	return decideRetry(seen, now, DescribeExit(seen.Replica, *rep), rep.State, rep.Permanent)
 }
 
 // DescribeExit says how an attempt ended, in words for its user.
@@ -37,43 +37,43 @@ func DescribeExit(r dstack.Replica, rep dstack.Report) dstack.Reason {
 	return dstack.Reason(fmt.Sprintf("replica %d exited with code %d%s", r.Num, rep.ExitCode, after))
 }
 
-// again restarts a replica after a back-off, or gives it up. One whose shape
+// decideRetry restarts a replica after a back-off, or gives it up. One whose shape
 // has served is never given up; another is after three tries, after its run's
 // retry window, or at once when trying again cannot help.
-func again(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState, permanent bool) ReplicaStep {
+func decideRetry(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState, permanent bool) ReplicaStep {
 	r := seen.Replica
 	crashes, first := r.Crashes, r.FirstCrashAt
-	if serving(r) && !r.ReadyAt.IsZero() && now.Sub(r.ReadyAt) >= stableAfter {
+	if isServing(r) && !r.ReadyAt.IsZero() && now.Sub(r.ReadyAt) >= stableAfter {
 		crashes = 0
 	}
 	if crashes == 0 {
 		first = now
 	}
 	crashes++
-	step := seen.move(dstack.ReplicaRestarting, why)
+	step := seen.moveTo(dstack.ReplicaRestarting, why)
 	step.Crashes, step.FirstCrashAt = crashes, first
-	step.EndedAttempt = past(seen, now, why, how)
+	step.EndedAttempt = endAttempt(seen, now, why, how)
 	events, window := retryRule(seen.Run)
 	switch {
-	case seen.proven():
+	case seen.hasServedTemplate():
 	case permanent:
 		step.To = dstack.ReplicaFailed
-	case events[spec.EventError] && !seen.updates():
+	case events[spec.EventError] && !seen.canRollBack():
 		if now.Sub(first) >= window {
 			step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf("; tried for %s", human.RoundDuration(window)))
 		}
-	case crashes >= triesAtFirst:
+	case crashes >= maxFirstAttempts:
 		step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf(", %d times in a row", crashes))
 	}
 	if step.To == dstack.ReplicaRestarting {
-		step.RetryAt = now.Add(backoff(crashes))
+		step.RetryAt = now.Add(backoffAfter(crashes))
 		step.Due = step.RetryAt
 	}
 	return step
 }
 
-// past is the attempt that ends now.
-func past(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState) *dstack.Attempt {
+// endAttempt is the attempt that ends now.
+func endAttempt(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState) *dstack.Attempt {
 	r := seen.Replica
 	a := &dstack.Attempt{ID: r.Attempt, Num: r.AttemptNum, StartedAt: r.AttemptAt, EndedAt: now, Reason: why, EndState: how}
 	if rep := seen.Report; rep != nil {
@@ -82,6 +82,6 @@ func past(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Attemp
 	return a
 }
 
-func backoff(crashes int) time.Duration {
-	return min(firstBackoff<<min(crashes-1, 10), mostBackoff)
+func backoffAfter(crashes int) time.Duration {
+	return min(firstBackoff<<min(crashes-1, 10), maxBackoff)
 }

@@ -5,12 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 )
 
-// Allocations returns what unfinished replicas hold of each instance, with the run
-// that holds each GPU and port. It is for the eyes of one project: runs of
-// others are not named.
+// Allocations returns what unfinished replicas hold of each instance, with the
+// run that holds each GPU and port. Runs of other projects than by are not
+// named.
 func (s *Store) Allocations(ctx context.Context, by dstack.ProjectID) (map[dstack.InstanceID]dstack.Allocation, error) {
 	var rows []struct {
 		InstanceID string
@@ -30,25 +31,10 @@ func (s *Store) Allocations(ctx context.Context, by dstack.ProjectID) (map[dstac
 		if err := json.Unmarshal([]byte(row.Claim), &c); err != nil {
 			return nil, fmt.Errorf("read what a replica of run %s holds: %w", row.Name, err)
 		}
-		id := dstack.InstanceID(row.InstanceID)
-		u, ok := all[id]
-		if !ok {
-			u = dstack.Allocation{GPUs: map[string]string{}, Ports: map[int]string{}}
-		}
-		holder := "a run of another project"
-		if row.ProjectID == string(by) {
-			holder = fmt.Sprintf("%s replica %d", row.Name, row.Num)
-		}
-		u.CPUs += c.CPUs
-		u.MemoryMiB += c.MemoryMiB
-		u.DiskMiB += c.DiskMiB
-		for _, g := range c.GPUs {
-			u.GPUs[g.ID] = holder
-		}
-		for _, p := range c.Ports {
-			u.Ports[p] = holder
-		}
-		all[id] = u
+		placement.AddGrant(all, by, placement.Grant{
+			Project: dstack.ProjectID(row.ProjectID), RunName: row.Name, Num: row.Num,
+			Instance: dstack.InstanceID(row.InstanceID), Claim: c,
+		})
 	}
 	return all, nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 )
 
@@ -36,10 +38,10 @@ func rememberAttempts(ctx context.Context, tx bun.Tx, done []steppedReplica) err
 		return err
 	}
 	for _, row := range rows {
-		if row.Num <= pastKept {
+		if row.Num <= lifecycle.MaxPastAttempts {
 			continue
 		}
-		_, err := tx.NewRaw("DELETE FROM attempts WHERE replica_id = ? AND num < ?", row.ReplicaID, row.Num-pastKept).Exec(ctx)
+		_, err := tx.NewRaw("DELETE FROM attempts WHERE replica_id = ? AND num < ?", row.ReplicaID, row.Num-lifecycle.MaxPastAttempts).Exec(ctx)
 		if err != nil {
 			return err
 		}
@@ -69,8 +71,8 @@ func (s *Store) settle(ctx context.Context, tx bun.Tx, done []steppedReplica, no
 			continue
 		}
 		id := r.next.Instance
-		rooms[id] = room{offer: r.place.Offer, claim: holds(rooms[id].claim, r.next.Claim, 1)}
-		for _, thing := range things(r.next.Claim) {
+		rooms[id] = room{instance: *r.place, claim: placement.Sum(rooms[id].claim, r.next.Claim, 1)}
+		for _, thing := range placement.ExclusiveKeys(r.next.Claim) {
 			claims = append(claims, claimRow{InstanceID: string(id), Thing: thing, ReplicaID: string(r.next.ID)})
 		}
 	}
@@ -83,7 +85,7 @@ func (s *Store) settle(ctx context.Context, tx bun.Tx, done []steppedReplica, no
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(rooms)) {
-		if err := s.occupy(ctx, tx, id, rooms[id], now); err != nil {
+		if err := s.occupy(ctx, tx, rooms[id], now); err != nil {
 			return err
 		}
 	}
@@ -92,16 +94,16 @@ func (s *Store) settle(ctx context.Context, tx bun.Tx, done []steppedReplica, no
 
 // room is what new replicas take of one machine together.
 type room struct {
-	offer dstack.Offer
-	claim dstack.Claim
+	instance dstack.Instance
+	claim    dstack.Claim
 }
 
 // occupy makes a machine's row if there is none, and checks that it has room.
-func (s *Store) occupy(ctx context.Context, tx bun.Tx, id dstack.InstanceID, r room, now time.Time) error {
-	if err := s.putInstance(ctx, tx, id, r.offer, now); err != nil {
+func (s *Store) occupy(ctx context.Context, tx bun.Tx, r room, now time.Time) error {
+	if err := s.putInstance(ctx, tx, r.instance, now); err != nil {
 		return err
 	}
-	return fits(ctx, tx, id, r.claim, r.offer)
+	return checkFits(ctx, tx, r.instance.ID, r.claim, r.instance.Offer)
 }
 
 // putClaims claims things; Conflict when one is taken.
