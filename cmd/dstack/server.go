@@ -139,10 +139,10 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 		return none, err
 	}
 	h.server = server.New(server.Options{
-		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Bell: bell,
+		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Broadcast: bell,
 		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
 		Hub:     h.hub,
-		Numbers: func() map[dstack.RunID]api.RunMetrics { return h.gateway.Numbers() },
+		Metrics: func() map[dstack.RunID]api.RunMetrics { return h.gateway.Numbers() },
 	})
 	h.api = h.server.Handler()
 	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Name: h.hostID, Limits: h.limits, Log: h.log})

@@ -12,11 +12,11 @@ import (
 )
 
 // decodeBody reads the body of a call; see wire.Decode.
-func decodeBody[In any](c *request) (In, error) {
+func decodeBody[In any](c *apiCall) (In, error) {
 	text, err := io.ReadAll(c.r.Body)
 	if err != nil {
 		var in In
-		return in, newBodyError(err, c.route.limit)
+		return in, toBodyError(err, c.operation.maxBody)
 	}
 	c.setReadDeadline(0)
 	return wire.Decode[In](text)
@@ -29,7 +29,7 @@ const maxBodyTime = 30 * time.Second
 // It must be lifted before anything waits, for its end cuts the call, and only
 // once the body was read: what a refused call leaves of it is read before the
 // next one.
-func (c *request) setReadDeadline(limit time.Duration) { setReadDeadline(c.w, limit) }
+func (c *apiCall) setReadDeadline(limit time.Duration) { setReadDeadline(c.w, limit) }
 
 func setReadDeadline(w http.ResponseWriter, limit time.Duration) {
 	var until time.Time
@@ -39,7 +39,7 @@ func setReadDeadline(w http.ResponseWriter, limit time.Duration) {
 	_ = http.NewResponseController(w).SetReadDeadline(until) // where it can be set
 }
 
-func newBodyError(err error, limit int64) error {
+func toBodyError(err error, limit int64) error {
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return &dstack.Error{Kind: dstack.TooLarge,
 			Message: fmt.Sprintf("the request is larger than %s", formatSize(limit)),

@@ -22,8 +22,8 @@ func needsRollout(from, to dstack.RunSpec) bool {
 	return len(job.CompareSpecs(from, to)) == 0 || job.NeedsRollout(from, to)
 }
 
-// overallStrategy is how changes come about together.
-func overallStrategy(list []api.Change) (all string) {
+// combineStrategies is how changes come about together.
+func combineStrategies(list []api.Change) (all string) {
 	for _, c := range list {
 		if c.Strategy != api.StrategyInPlace {
 			return c.Strategy

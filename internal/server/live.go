@@ -12,7 +12,7 @@ import (
 
 // listEvents tells what happened to the runs of a name. It waits for something
 // new where it was asked to.
-func (s *Server) listEvents(c *request, in api.EventsRequest) ([]api.EventView, error) {
+func (s *Server) listEvents(c *apiCall, in api.EventsRequest) ([]api.EventView, error) {
 	var over <-chan time.Time
 	if in.WaitSeconds > 0 {
 		limit := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
@@ -44,7 +44,7 @@ func buildEventViews(found []dstack.Event) []api.EventView {
 }
 
 // listRevisions lists a run's revisions, newest first.
-func (s *Server) listRevisions(c *request, in api.RunName) ([]api.RevisionView, error) {
+func (s *Server) listRevisions(c *apiCall, in api.RunName) ([]api.RevisionView, error) {
 	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return nil, err
@@ -66,7 +66,7 @@ func (s *Server) listRevisions(c *request, in api.RunName) ([]api.RevisionView, 
 }
 
 // rollBackRun brings an earlier revision back, as a new one.
-func (s *Server) rollBackRun(c *request, in api.RollbackRequest) (api.RunView, error) {
+func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, error) {
 	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.RunView{}, err
@@ -93,7 +93,7 @@ func (s *Server) rollBackRun(c *request, in api.RollbackRequest) (api.RunView, e
 
 // findRollbackTarget finds the revision that is meant: the one of a number, or the last
 // that has served before the present one.
-func (s *Server) findRollbackTarget(c *request, run dstack.Run, num int) (dstack.Revision, error) {
+func (s *Server) findRollbackTarget(c *apiCall, run dstack.Run, num int) (dstack.Revision, error) {
 	found, err := s.store.Revisions(c.ctx, run.ID)
 	if err != nil {
 		return dstack.Revision{}, err
@@ -117,14 +117,14 @@ func (s *Server) findRollbackTarget(c *request, run dstack.Run, num int) (dstack
 
 // explainScaling tells why a run has the replicas that it has, as the next pass would
 // decide now.
-func (s *Server) explainScaling(c *request, in api.RunName) (api.Explanation, error) {
+func (s *Server) explainScaling(c *apiCall, in api.RunName) (api.Explanation, error) {
 	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.Explanation{}, err
 	}
 	view := buildRunView(w, s.urls)
 	x := api.Explanation{RunName: w.Run.Name, Status: view.Status, DesiredReplicas: view.DesiredReplicas, Ready: view.Ready,
-		Min: view.Min, Max: view.Max, Scaling: scalingView(w.Run), ScaledAt: w.Run.ScaledAt.UTC(), Load: loadView(w.Load), Obstacles: whyNot(w, view)}
+		Min: view.Min, Max: view.Max, Scaling: buildScalingView(w.Run), ScaledAt: w.Run.ScaledAt.UTC(), Load: buildLoadView(w.Load), Obstacles: listObstacles(w, view)}
 	if w.Run.Status.IsFinished() || w.Run.Status == dstack.RunTerminating {
 		return x, nil
 	}
@@ -138,7 +138,7 @@ func (s *Server) explainScaling(c *request, in api.RunName) (api.Explanation, er
 	return x, nil
 }
 
-func scalingView(run dstack.Run) *api.ScalingView {
+func buildScalingView(run dstack.Run) *api.ScalingView {
 	sc := run.Spec.Configuration.Scaling
 	if sc == nil {
 		return nil
@@ -150,7 +150,7 @@ func scalingView(run dstack.Run) *api.ScalingView {
 	return v
 }
 
-func loadView(l dstack.Load) api.LoadView {
+func buildLoadView(l dstack.Load) api.LoadView {
 	v := api.LoadView{Known: l.Known, Requests: l.Requests, Concurrency: l.Concurrency, InFlight: l.InFlight, Held: l.Held, Watched: l.Watched.Seconds()}
 	if l.Window > 0 {
 		v.RPS = float64(l.Requests) / l.Window.Seconds()
@@ -158,8 +158,8 @@ func loadView(l dstack.Load) api.LoadView {
 	return v
 }
 
-// whyNot says what keeps a run from what is wanted, one thing a line.
-func whyNot(w store.RunDetails, v api.RunView) []string {
+// listObstacles says what keeps a run from what is wanted, one thing a line.
+func listObstacles(w store.RunDetails, v api.RunView) []string {
 	why := []string{}
 	if v.Reason != "" {
 		why = append(why, v.Reason)

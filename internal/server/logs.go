@@ -9,14 +9,14 @@ import (
 	"dstack/internal/server/logs"
 )
 
-const pollDefault = 100 // lines of one answer, where nobody says
+const defaultPollLimit = 100 // lines of one answer, where nobody says
 
 // pollLogs returns lines strictly later than start_time, so that a client
 // that asks from the last one on gets each line once. Unlike the reference
 // it honours the limit.
-func (s *Server) pollLogs(c *request, in api.PollLogs) (api.LogEvents, error) {
+func (s *Server) pollLogs(c *apiCall, in api.PollLogs) (api.LogEvents, error) {
 	events := api.LogEvents{Logs: []api.LogEvent{}}
-	limit := pollDefault
+	limit := defaultPollLimit
 	if in.Limit != nil {
 		limit = *in.Limit
 	}
@@ -35,7 +35,7 @@ func (s *Server) pollLogs(c *request, in api.PollLogs) (api.LogEvents, error) {
 		if err != nil {
 			return events, err
 		}
-		events.Logs = append(events.Logs, logEvent(line))
+		events.Logs = append(events.Logs, buildLogEvent(line))
 		if len(events.Logs) <= limit {
 			continue
 		}
@@ -51,8 +51,8 @@ func (s *Server) pollLogs(c *request, in api.PollLogs) (api.LogEvents, error) {
 	return events, nil
 }
 
-// logEvent is a line as the reference's client writes it out: with its end.
-func logEvent(line dstack.LogLine) api.LogEvent {
+// buildLogEvent is a line as the reference's client writes it out: with its end.
+func buildLogEvent(line dstack.LogLine) api.LogEvent {
 	return api.LogEvent{Timestamp: api.NewTimestamp(line.At), LogSource: line.Stream, Message: append(slices.Clone(line.Text), '\n')}
 }
 

@@ -84,7 +84,7 @@ func TestPollLogs_AsThePublishedClientDoes(t *testing.T) {
 	run := h.submitRun("web")
 	r := h.startReplica(run.ID)
 	for i := range 7 {
-		h.writeLogs(h.logKey(run, r), at(float64(i)/1e6), fmt.Sprint("line ", i))
+		h.writeLogs(h.logKey(run, r), testTime(float64(i)/1e6), fmt.Sprint("line ", i))
 	}
 	var got []string
 	var from *time.Time
@@ -137,7 +137,7 @@ func (h *testServer) openStream(in api.FollowLogs) <-chan api.LogEntry {
 	return entries
 }
 
-func (h *testServer) readLine(entries <-chan api.LogEntry, want ...string) (last api.LogEntry) {
+func (h *testServer) expectLines(entries <-chan api.LogEntry, want ...string) (last api.LogEntry) {
 	h.t.Helper()
 	for _, w := range want {
 		select {
@@ -153,7 +153,7 @@ func (h *testServer) readLine(entries <-chan api.LogEntry, want ...string) (last
 	return last
 }
 
-func (h *testServer) expectNothing(entries <-chan api.LogEntry) {
+func (h *testServer) expectEnd(entries <-chan api.LogEntry) {
 	h.t.Helper()
 	select {
 	case e, open := <-entries:
@@ -179,9 +179,9 @@ func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 	h.writeLogs(first, base.Add(time.Second), "two")
 
 	entries := h.openStream(api.FollowLogs{RunName: "web", Follow: true})
-	h.readLine(entries, "one", "two")
+	h.expectLines(entries, "one", "two")
 	h.writeLogs(first, base.Add(2*time.Second), "three")
-	seen := h.readLine(entries, "three")
+	seen := h.expectLines(entries, "three")
 	if seen.Replica != 0 || seen.Attempt != r.Attempt || seen.Stream != "stdout" {
 		t.Errorf("%+v", seen)
 	}
@@ -194,23 +194,23 @@ func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 	})
 	second := h.logKey(run, h.findReplica(run.ID))
 	h.writeLogs(second, base.Add(3*time.Second), "four")
-	h.readLine(entries, "four")
+	h.expectLines(entries, "four")
 
 	resumed := h.openStream(api.FollowLogs{RunName: "web", Follow: true, After: map[dstack.AttemptID]time.Time{seen.Attempt: base.Add(time.Second)}})
-	h.readLine(resumed, "three", "four")
-	h.readLine(h.openStream(api.FollowLogs{RunName: "web", Follow: true, StartTime: &seen.Timestamp}), "four")
-	h.readLine(h.openStream(api.FollowLogs{RunName: "web", Follow: true, CurrentOnly: true}), "four")
+	h.expectLines(resumed, "three", "four")
+	h.expectLines(h.openStream(api.FollowLogs{RunName: "web", Follow: true, StartTime: &seen.Timestamp}), "four")
+	h.expectLines(h.openStream(api.FollowLogs{RunName: "web", Follow: true, CurrentOnly: true}), "four")
 	once, other := h.openStream(api.FollowLogs{RunName: "web"}), 1
-	h.readLine(once, "one", "two", "three", "four")
-	h.expectNothing(once)
-	h.expectNothing(h.openStream(api.FollowLogs{RunName: "web", Replica: &other}))
+	h.expectLines(once, "one", "two", "three", "four")
+	h.expectEnd(once)
+	h.expectEnd(h.openStream(api.FollowLogs{RunName: "web", Replica: &other}))
 	h.writeLogs(second, base.Add(4*time.Second), "bye")
 	h.logs.Finish(second)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep { return lifecycle.ReplicaStep{To: dstack.ReplicaTerminated} })
 	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndStopped})
 	for _, e := range []<-chan api.LogEntry{entries, resumed} {
-		h.readLine(e, "bye")
-		h.expectNothing(e)
+		h.expectLines(e, "bye")
+		h.expectEnd(e)
 	}
 	h.expectError(api.PathFollow, `{"run_name": "none"}`, 400, dstack.NotFound, "Run not found")
 	if strings.Contains(h.log.String(), "level=WARN") || strings.Contains(h.log.String(), "level=ERROR") {
@@ -241,7 +241,7 @@ func TestFollowLogs_ReplicasInOneOrder(t *testing.T) {
 			h.writeLogs(h.logKey(run, now[0].Replicas[i]), base.Add(time.Duration(2*n+i)*time.Millisecond), fmt.Sprint(2*n+i))
 		}
 	}
-	h.readLine(h.openStream(api.FollowLogs{RunName: "web"}), "0", "1", "2", "3", "4", "5")
+	h.expectLines(h.openStream(api.FollowLogs{RunName: "web"}), "0", "1", "2", "3", "4", "5")
 }
 
 // TestFollowLogs_AServerThatStopsCutsTheStream: an end that nobody can take

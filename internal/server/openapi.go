@@ -23,10 +23,10 @@ const (
 	docsPath    = "/api/docs"
 )
 
-var description = sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI()) })
+var encodeOpenAPI = sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI()) })
 
 func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request) {
-	text, err := description()
+	text, err := encodeOpenAPI()
 	if err != nil {
 		s.respondError(w, r, err)
 		return
@@ -34,8 +34,8 @@ func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, text)
 }
 
-// aliases is how types that write themselves look on the wire.
-var aliases = map[reflect.Type]reflect.Type{
+// schemaAliases is how types that write themselves look on the wire.
+var schemaAliases = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[json.RawMessage]():  reflect.TypeFor[any](),
 	reflect.TypeFor[api.Timestamp]():    reflect.TypeFor[timeSchema](),
 	reflect.TypeFor[wire.Null]():        reflect.TypeFor[any](),
@@ -56,7 +56,7 @@ func (timeSchema) Schema(huma.Registry) *huma.Schema {
 // describeAPI is the OpenAPI 3.1 document of the endpoints.
 func describeAPI() *huma.OpenAPI {
 	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
-	for t, alias := range aliases {
+	for t, alias := range schemaAliases {
 		schemas.RegisterTypeAlias(t, alias)
 	}
 	doc := &huma.OpenAPI{
@@ -66,8 +66,8 @@ func describeAPI() *huma.OpenAPI {
 		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"token": {Type: "http", Scheme: "bearer"}}},
 	}
-	for i := range endpoints {
-		e := &endpoints[i]
+	for i := range apiOperations {
+		e := &apiOperations[i]
 		item := &huma.PathItem{Post: describeOperation(e, schemas)}
 		if e.method == http.MethodGet {
 			item = &huma.PathItem{Get: describeOperation(e, schemas)}
@@ -89,11 +89,11 @@ func schemaName(t reflect.Type, hint string) string {
 	return name
 }
 
-func describeOperation(e *apiCall, schemas huma.Registry) *huma.Operation {
+func describeOperation(e *apiOperation, schemas huma.Registry) *huma.Operation {
 	op := &huma.Operation{
-		Method: e.method, Path: e.path, Summary: e.about,
-		Tags:      []string{areaOf(e.path)},
-		Responses: map[string]*huma.Response{"200": {Description: "done", Content: describeContent(e.out, answerType(e), schemas)}},
+		Method: e.method, Path: e.path, Summary: e.summary,
+		Tags:      []string{findTag(e.path)},
+		Responses: map[string]*huma.Response{"200": {Description: "done", Content: describeContent(e.responseType, responseMediaType(e), schemas)}},
 	}
 	op.OperationID = strings.Trim(strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(e.path), "_")
 	op.Responses["default"] = &huma.Response{Description: "refused: why, and what to do",
@@ -112,21 +112,21 @@ func describeOperation(e *apiCall, schemas huma.Registry) *huma.Operation {
 	return op
 }
 
-func describeBody(op *huma.Operation, e *apiCall, schemas huma.Registry) {
+func describeBody(op *huma.Operation, e *apiOperation, schemas huma.Registry) {
 	switch {
-	case e.form == formUpload:
+	case e.format == formatMultipart:
 		op.Parameters = append(op.Parameters, &huma.Param{Name: "repo_id", In: "query", Required: true,
 			Schema: &huma.Schema{Type: huma.TypeString}})
 		file := &huma.Schema{Type: huma.TypeString, Format: "binary"}
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {
 			Schema: &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": file}, Required: []string{"file"}}}}}
-	case e.in != reflect.TypeFor[wire.Null]():
-		op.RequestBody = &huma.RequestBody{Required: true, Content: describeContent(e.in, "application/json", schemas)}
+	case e.requestType != reflect.TypeFor[wire.Null]():
+		op.RequestBody = &huma.RequestBody{Required: true, Content: describeContent(e.requestType, "application/json", schemas)}
 	}
 }
 
-func answerType(e *apiCall) string {
-	if e.form == formLines {
+func responseMediaType(e *apiOperation) string {
+	if e.format == formatLines {
 		return "application/x-ndjson"
 	}
 	return "application/json"
@@ -136,8 +136,8 @@ func describeContent(t reflect.Type, media string, schemas huma.Registry) map[st
 	return map[string]*huma.MediaType{media: {Schema: schemas.Schema(t, true, "")}}
 }
 
-// areaOf is what the calls of a path are about.
-func areaOf(p string) string {
+// findTag is what the calls of a path are about.
+func findTag(p string) string {
 	rest := strings.TrimPrefix(strings.TrimPrefix(p, api.ProjectPrefix), "/api")
 	area, _, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
 	return area

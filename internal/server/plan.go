@@ -29,7 +29,7 @@ type runPlan struct {
 
 // planRun checks a run and looks for machines. A backend that does not answer
 // is a note, never an error.
-func (s *Server) planRun(c *request, rs dstack.RunSpec) (runPlan, error) {
+func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	p := runPlan{spec: rs, name: findRunName(rs)}
 	if err := checkSpec(rs, p.name); err != nil {
 		return p, err
@@ -124,7 +124,7 @@ func newUnsupportedError(problems spec.Problems) error {
 	return &dstack.Error{Kind: dstack.Unsupported, Message: prefix + strings.Join(said, ", "), Hint: hint}
 }
 
-func (s *Server) findExisting(c *request, p *runPlan) error {
+func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 	if p.name == "" {
 		return nil
 	}
@@ -145,21 +145,21 @@ func (s *Server) findExisting(c *request, p *runPlan) error {
 // limitSharedPorts finds the machines on which the replicas would be in each other's
 // way: plain processes share the ports of their machine, so each such machine
 // takes one replica.
-func limitSharedPorts(places []dstack.Placement, misfits []dstack.Rejection, replicas, port int) ([]dstack.Placement, []dstack.Rejection) {
-	room := 0
-	for _, p := range places {
+func limitSharedPorts(placements []dstack.Placement, rejections []dstack.Rejection, replicas, port int) ([]dstack.Placement, []dstack.Rejection) {
+	machines := 0
+	for _, p := range placements {
 		if !p.Offer.Engine.SharesPorts {
-			return places, misfits
+			return placements, rejections
 		}
-		room++
+		machines++
 	}
-	if room >= replicas || room == 0 {
-		return places, misfits
+	if machines >= replicas || machines == 0 {
+		return placements, rejections
 	}
-	for _, p := range places {
-		misfits = append(misfits, dstack.Rejection{Offer: p.Offer, Reason: sharedPortReason(replicas, port)})
+	for _, p := range placements {
+		rejections = append(rejections, dstack.Rejection{Offer: p.Offer, Reason: sharedPortReason(replicas, port)})
 	}
-	return nil, misfits
+	return nil, rejections
 }
 
 func sharedPortReason(replicas, port int) string {
@@ -204,7 +204,7 @@ func buildNotes(p runPlan, offers []dstack.Offer) []string {
 
 // getPlan answers as the reference. The run comes back as it was given, for
 // that is what its client submits then.
-func (s *Server) getPlan(c *request, in api.RunSpecRequest) (api.RunPlan, error) {
+func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (api.RunPlan, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.RunPlan{}, err
@@ -212,13 +212,13 @@ func (s *Server) getPlan(c *request, in api.RunSpecRequest) (api.RunPlan, error)
 	return p.toWire(c), nil
 }
 
-func (p runPlan) toWire(c *request) api.RunPlan {
+func (p runPlan) toWire(c *apiCall) api.RunPlan {
 	return wire.BuildPlan(c.project.Name, c.user.Name, p.spec, p.placements)
 }
 
 // previewRun is a plan with what a person wants to know. It changes nothing,
 // and having no machine is not an error of it.
-func (s *Server) previewRun(c *request, in api.RunSpecRequest) (api.Preview, error) {
+func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.Preview{}, err
@@ -236,7 +236,7 @@ func (s *Server) previewRun(c *request, in api.RunSpecRequest) (api.Preview, err
 		view := buildRunView(*p.existing, s.urls)
 		show.Existing = &view
 		show.Changes = p.listChanges()
-		show.Strategy = overallStrategy(show.Changes)
+		show.Strategy = combineStrategies(show.Changes)
 	}
 	if p.name != "" {
 		show.URL = s.urls.serviceURL(c.project.Name, p.name) + "/"
@@ -247,7 +247,7 @@ func (s *Server) previewRun(c *request, in api.RunSpecRequest) (api.Preview, err
 	return show, nil
 }
 
-func codeHashOf(rs dstack.RunSpec) string {
+func codeHash(rs dstack.RunSpec) string {
 	if rs.RepoCodeHash == nil {
 		return ""
 	}

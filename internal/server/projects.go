@@ -17,11 +17,11 @@ import (
 // projectName is narrow because projects are parts of host names and paths.
 var projectName = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9_-]{0,48}[A-Za-z0-9])?$`)
 
-// projectQuota is how many projects a user who is no global admin may own.
-const projectQuota = 10
+// maxOwnedProjects is how many projects a user who is no global admin may own.
+const maxOwnedProjects = 10
 
-// projectsOf returns the projects that a caller may see.
-func (s *Server) projectsOf(c *request) ([]dstack.Project, error) {
+// listVisibleProjects returns the projects that a caller may see.
+func (s *Server) listVisibleProjects(c *apiCall) ([]dstack.Project, error) {
 	all, err := s.store.Projects(c.ctx)
 	if err != nil || c.isGlobalAdmin() {
 		return all, err
@@ -41,24 +41,24 @@ func (s *Server) projectsOf(c *request) ([]dstack.Project, error) {
 	return mine, nil
 }
 
-func (s *Server) listProjects(c *request, _ wire.Null) ([]api.Project, error) {
-	projects, err := s.projectsOf(c)
+func (s *Server) listProjects(c *apiCall, _ wire.Null) ([]api.Project, error) {
+	projects, err := s.listVisibleProjects(c)
 	if err != nil {
 		return nil, err
 	}
-	owners, err := s.usersByID(c.ctx)
+	owners, err := s.mapUsers(c.ctx)
 	if err != nil {
 		return nil, err
 	}
 	wire := make([]api.Project, 0, len(projects))
 	for _, p := range projects {
-		wire = append(wire, api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: wireUser(owners[p.Owner]),
+		wire = append(wire, api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: buildUser(owners[p.Owner]),
 			Backends: []api.Backend{}, Members: []api.Member{}})
 	}
 	return wire, nil
 }
 
-func (s *Server) usersByID(ctx context.Context) (map[dstack.UserID]dstack.User, error) {
+func (s *Server) mapUsers(ctx context.Context) (map[dstack.UserID]dstack.User, error) {
 	users, err := s.store.Users(ctx)
 	byID := make(map[dstack.UserID]dstack.User, len(users))
 	for _, u := range users {
@@ -67,23 +67,23 @@ func (s *Server) usersByID(ctx context.Context) (map[dstack.UserID]dstack.User, 
 	return byID, err
 }
 
-func (s *Server) createProject(c *request, in api.CreateProject) (api.Project, error) {
+func (s *Server) createProject(c *apiCall, in api.CreateProject) (api.Project, error) {
 	if !projectName.MatchString(in.ProjectName) {
-		return api.Project{}, invalidAccount("a project", in.ProjectName)
+		return api.Project{}, newInvalidNameError("a project", in.ProjectName)
 	}
-	if err := s.checkQuota(c); err != nil {
+	if err := s.checkProjectQuota(c); err != nil {
 		return api.Project{}, err
 	}
 	project := dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: in.ProjectName, Owner: c.user.ID, CreatedAt: now()}
 	if err := s.store.CreateProject(c.ctx, project); err != nil {
-		return api.Project{}, newNameTakenError(err)
+		return api.Project{}, toNameTakenError(err)
 	}
-	s.tellAccount(c, "project "+project.Name, nil)
+	s.auditAccountChange(c, "project "+project.Name, nil)
 	s.broadcast.Notify()
-	return s.wireProject(c.ctx, project)
+	return s.buildProject(c.ctx, project)
 }
 
-func (s *Server) checkQuota(c *request) error {
+func (s *Server) checkProjectQuota(c *apiCall) error {
 	if c.isGlobalAdmin() {
 		return nil
 	}
@@ -97,7 +97,7 @@ func (s *Server) checkQuota(c *request) error {
 			own++
 		}
 	}
-	if own >= projectQuota {
+	if own >= maxOwnedProjects {
 		return wire.Error{Msg: "User project quota exceeded", Err: &dstack.Error{Kind: dstack.Forbidden,
 			Message: fmt.Sprintf("you own %d projects already, the most there may be", own),
 			Hint:    "delete one, or ask an admin to make it"}}
@@ -105,7 +105,7 @@ func (s *Server) checkQuota(c *request) error {
 	return nil
 }
 
-func (s *Server) deleteProjects(c *request, in api.DeleteProjects) (wire.Null, error) {
+func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, error) {
 	all, err := s.store.Projects(c.ctx)
 	if err != nil {
 		return wire.Null{}, err
@@ -117,7 +117,7 @@ func (s *Server) deleteProjects(c *request, in api.DeleteProjects) (wire.Null, e
 		}
 	}
 	for _, name := range in.ProjectsNames {
-		if err := s.mayDelete(c, name); err != nil {
+		if err := s.checkMayDelete(c, name); err != nil {
 			return wire.Null{}, err
 		}
 	}
@@ -126,7 +126,7 @@ func (s *Server) deleteProjects(c *request, in api.DeleteProjects) (wire.Null, e
 			Message: "the only project cannot be deleted", Hint: "make another one first"}}
 	}
 	err = s.store.DeleteProjects(c.ctx, in.ProjectsNames)
-	s.tellAccount(c, "projects "+strings.Join(in.ProjectsNames, ","), err)
+	s.auditAccountChange(c, "projects "+strings.Join(in.ProjectsNames, ","), err)
 	s.broadcast.Notify()
 	if err != nil {
 		return wire.Null{}, err
@@ -142,9 +142,9 @@ func (s *Server) deleteProjects(c *request, in api.DeleteProjects) (wire.Null, e
 	return wire.Null{}, nil
 }
 
-// mayDelete lets global admins and a project's own admins delete it. To
+// checkMayDelete lets global admins and a project's own admins delete it. To
 // others it looks as if it were not there.
-func (s *Server) mayDelete(c *request, name string) error {
+func (s *Server) checkMayDelete(c *apiCall, name string) error {
 	refused := &dstack.Error{Kind: dstack.Forbidden, Message: "you may not delete the project " + quote(name),
 		Hint: "ask one of its admins"}
 	project, err := s.store.Project(c.ctx, name)
@@ -175,13 +175,13 @@ func containsFold(names []string, name string) bool {
 	return false
 }
 
-func (s *Server) getProject(c *request, _ wire.Null) (api.Project, error) {
-	return s.wireProject(c.ctx, c.project)
+func (s *Server) getProject(c *apiCall, _ wire.Null) (api.Project, error) {
+	return s.buildProject(c.ctx, c.project)
 }
 
 // setMembers replaces the members. Names that nobody has are an error, so
 // that a slip of the pen does not lock somebody out; the reference skips them.
-func (s *Server) setMembers(c *request, in api.SetMembers) (api.Project, error) {
+func (s *Server) setMembers(c *apiCall, in api.SetMembers) (api.Project, error) {
 	roles := map[dstack.UserID]dstack.Role{}
 	var unknown []string
 	for _, m := range in.Members {
@@ -202,30 +202,30 @@ func (s *Server) setMembers(c *request, in api.SetMembers) (api.Project, error) 
 	if err := s.store.SetMembers(c.ctx, c.project.ID, roles); err != nil {
 		return api.Project{}, err
 	}
-	s.tellAccount(c, "members of "+c.project.Name, nil)
+	s.auditAccountChange(c, "members of "+c.project.Name, nil)
 	s.broadcast.Notify()
-	return s.wireProject(c.ctx, c.project)
+	return s.buildProject(c.ctx, c.project)
 }
 
-func (s *Server) wireProject(ctx context.Context, p dstack.Project) (api.Project, error) {
+func (s *Server) buildProject(ctx context.Context, p dstack.Project) (api.Project, error) {
 	members, err := s.store.Members(ctx, p.ID)
 	if err != nil {
 		return api.Project{}, err
 	}
-	owners, err := s.usersByID(ctx)
+	owners, err := s.mapUsers(ctx)
 	if err != nil {
 		return api.Project{}, err
 	}
-	wire := api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: wireUser(owners[p.Owner]),
-		Backends: wireBackends(s.backends, p.Name), Members: []api.Member{}}
+	wire := api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: buildUser(owners[p.Owner]),
+		Backends: buildBackends(s.backends, p.Name), Members: []api.Member{}}
 	for _, m := range members {
-		wire.Members = append(wire.Members, api.Member{User: wireUser(m.User), ProjectRole: m.Role})
+		wire.Members = append(wire.Members, api.Member{User: buildUser(m.User), ProjectRole: m.Role})
 	}
 	return wire, nil
 }
 
-// wireBackends shows a project's backends by their type, once each.
-func wireBackends(set *backend.Set, project string) []api.Backend {
+// buildBackends shows a project's backends by their type, once each.
+func buildBackends(set *backend.Set, project string) []api.Backend {
 	wire := []api.Backend{}
 	seen := map[string]bool{}
 	for _, key := range set.Of(project) {
@@ -238,12 +238,12 @@ func wireBackends(set *backend.Set, project string) []api.Backend {
 	return wire
 }
 
-func (s *Server) listBackendTypes(*request, wire.Null) ([]string, error) {
+func (s *Server) listBackendTypes(*apiCall, wire.Null) ([]string, error) {
 	return []string{localType}, nil
 }
 
-// backendValues tells what a backend's configuration may say.
-func (s *Server) backendValues(_ *request, in map[string]any) (map[string]any, error) {
+// getBackendValues tells what a backend's configuration may say.
+func (s *Server) getBackendValues(_ *apiCall, in map[string]any) (map[string]any, error) {
 	if in["type"] != localType {
 		return nil, &dstack.Error{Kind: dstack.Unsupported, Message: fmt.Sprintf("not supported yet: backends of type %v", in["type"]),
 			Hint: "use the type local"}

@@ -14,7 +14,7 @@ type repoWithCreds struct {
 	RepoCreds *struct{} `json:"repo_creds"`
 }
 
-func (s *Server) listRepos(c *request, _ wire.Null) ([]api.RepoHead, error) {
+func (s *Server) listRepos(c *apiCall, _ wire.Null) ([]api.RepoHead, error) {
 	repos, err := s.store.Repos(c.ctx, c.project.ID)
 	wire := make([]api.RepoHead, 0, len(repos))
 	for _, r := range repos {
@@ -23,7 +23,7 @@ func (s *Server) listRepos(c *request, _ wire.Null) ([]api.RepoHead, error) {
 	return wire, err
 }
 
-func (s *Server) findRepo(c *request, id string) (dstack.Repo, error) {
+func (s *Server) findRepo(c *apiCall, id string) (dstack.Repo, error) {
 	repo, err := s.store.Repo(c.ctx, c.project.ID, id)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return repo, wire.Error{Code: "repo_does_not_exist", Msg: "Repo " + id + " does not exist", Err: &dstack.Error{
@@ -32,14 +32,14 @@ func (s *Server) findRepo(c *request, id string) (dstack.Repo, error) {
 	return repo, err
 }
 
-func (s *Server) getRepo(c *request, in api.GetRepo) (repoWithCreds, error) {
+func (s *Server) getRepo(c *apiCall, in api.GetRepo) (repoWithCreds, error) {
 	repo, err := s.findRepo(c, in.RepoID)
 	return repoWithCreds{RepoHead: api.RepoHead{RepoID: repo.ID, RepoInfo: repo.Info}}, err
 }
 
 // initRepo keeps what the client says of a repo. Credentials are refused:
 // nothing would use them.
-func (s *Server) initRepo(c *request, in api.InitRepo) (wire.Null, error) {
+func (s *Server) initRepo(c *apiCall, in api.InitRepo) (wire.Null, error) {
 	if in.RepoID == "" || len(in.RepoID) > 200 {
 		return wire.Null{}, &dstack.Error{Kind: dstack.Invalid, Message: "a repo's id has 1 to 200 characters",
 			Hint: "let the client choose it"}
@@ -75,6 +75,6 @@ func checkRepoType(info json.RawMessage) error {
 	}
 }
 
-func (s *Server) deleteRepos(c *request, in api.DeleteRepos) (wire.Null, error) {
+func (s *Server) deleteRepos(c *apiCall, in api.DeleteRepos) (wire.Null, error) {
 	return wire.Null{}, s.store.DeleteRepos(c.ctx, c.project.ID, in.ReposIDs)
 }

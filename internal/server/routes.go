@@ -11,120 +11,120 @@ import (
 	"dstack/internal/spec"
 )
 
-// endpoints is everything that can be called, and by whom. What is not here
+// apiOperations is everything that can be called, and by whom. What is not here
 // cannot be called. Of spec §4.4 it has every line.
-var endpoints = []apiCall{
-	newCall("/api/users/list", access.Auth, (*Server).listUsers, "users; for others than global admins only the caller"),
-	newCall("/api/users/get_my_user", access.Auth, (*Server).getMyUser, "the caller"),
-	newCall("/api/users/get_user", access.Auth, (*Server).getUser, "a user; the token is empty, for the server does not know it"),
-	newCall("/api/users/create", access.GlobalAdmin, (*Server).createUser, "make a user"),
-	newCall("/api/users/update", access.GlobalAdmin, (*Server).updateUser, "change a user's role and e-mail"),
-	newCall("/api/users/refresh_token", access.Auth, (*Server).refreshToken, "make a new token; the old one ends; shown this once"),
-	newCall("/api/users/delete", access.GlobalAdmin, (*Server).deleteUsers, "delete users"),
+var apiOperations = []apiOperation{
+	newOperation("/api/users/list", access.Auth, (*Server).listUsers, "users; for others than global admins only the caller"),
+	newOperation("/api/users/get_my_user", access.Auth, (*Server).getMyUser, "the caller"),
+	newOperation("/api/users/get_user", access.Auth, (*Server).getUser, "a user; the token is empty, for the server does not know it"),
+	newOperation("/api/users/create", access.GlobalAdmin, (*Server).createUser, "make a user"),
+	newOperation("/api/users/update", access.GlobalAdmin, (*Server).updateUser, "change a user's role and e-mail"),
+	newOperation("/api/users/refresh_token", access.Auth, (*Server).refreshToken, "make a new token; the old one ends; shown this once"),
+	newOperation("/api/users/delete", access.GlobalAdmin, (*Server).deleteUsers, "delete users"),
 
-	newCall("/api/projects/list", access.Auth, (*Server).listProjects, "the caller's projects"),
-	newCall("/api/projects/create", access.Auth, (*Server).createProject, "make a project"),
-	newCall("/api/projects/delete", access.Auth, (*Server).deleteProjects, "delete projects in which nothing runs"),
-	newCall("/api/projects/{project_name}/get", access.Member, (*Server).getProject, "a project"),
-	newCall("/api/projects/{project_name}/set_members", access.Admin, (*Server).setMembers, "replace a project's members"),
+	newOperation("/api/projects/list", access.Auth, (*Server).listProjects, "the caller's projects"),
+	newOperation("/api/projects/create", access.Auth, (*Server).createProject, "make a project"),
+	newOperation("/api/projects/delete", access.Auth, (*Server).deleteProjects, "delete projects in which nothing runs"),
+	newOperation("/api/projects/{project_name}/get", access.Member, (*Server).getProject, "a project"),
+	newOperation("/api/projects/{project_name}/set_members", access.Admin, (*Server).setMembers, "replace a project's members"),
 
-	newCall("/api/backends/list_types", access.None, (*Server).listBackendTypes, "the types of backends there are"),
-	newCall("/api/backends/config_values", access.Auth, (*Server).backendValues, "what a backend's configuration may say"),
+	newOperation("/api/backends/list_types", access.None, (*Server).listBackendTypes, "the types of backends there are"),
+	newOperation("/api/backends/config_values", access.Auth, (*Server).getBackendValues, "what a backend's configuration may say"),
 
-	newCall(api.ProjectPrefix+"/repos/list", access.Member, (*Server).listRepos, "repos"),
-	newCall(api.ProjectPrefix+"/repos/get", access.Member, (*Server).getRepo, "a repo"),
-	newCall(api.ProjectPrefix+"/repos/init", access.Member, (*Server).initRepo, "make a repo known, or again"),
-	newCall(api.ProjectPrefix+"/repos/delete", access.Member, (*Server).deleteRepos, "forget repos and what was uploaded to them"),
-	{method: http.MethodPost, path: api.ProjectPrefix + "/repos/upload_code", level: access.Member, form: formUpload, limit: noLimit,
-		about: "upload code: a file named by the SHA-256 of its content", in: reflect.TypeFor[wire.Null](),
-		out: reflect.TypeFor[wire.Null](), serve: (*Server).uploadCode},
+	newOperation(api.ProjectPrefix+"/repos/list", access.Member, (*Server).listRepos, "repos"),
+	newOperation(api.ProjectPrefix+"/repos/get", access.Member, (*Server).getRepo, "a repo"),
+	newOperation(api.ProjectPrefix+"/repos/init", access.Member, (*Server).initRepo, "make a repo known, or again"),
+	newOperation(api.ProjectPrefix+"/repos/delete", access.Member, (*Server).deleteRepos, "forget repos and what was uploaded to them"),
+	{method: http.MethodPost, path: api.ProjectPrefix + "/repos/upload_code", level: access.Member, format: formatMultipart, maxBody: noBodyLimit,
+		summary: "upload code: a file named by the SHA-256 of its content", requestType: reflect.TypeFor[wire.Null](),
+		responseType: reflect.TypeFor[wire.Null](), handle: (*Server).uploadCode},
 
-	newCall("/api/runs/list", access.Auth, (*Server).listRuns, "runs, newest first"),
-	newCall(api.ProjectPrefix+"/runs/get", access.Member, (*Server).getRun, "a run"),
-	allowConfiguration(newCall(api.ProjectPrefix+"/runs/get_plan", access.Member, (*Server).getPlan, "what a run would need and where it could go")),
-	allowConfiguration(newCall(api.ProjectPrefix+"/runs/submit", access.Member, (*Server).submitRun, "submit a run")),
-	newCall(api.ProjectPrefix+"/runs/stop", access.Member, (*Server).stopRuns, "stop runs"),
-	newCall(api.ProjectPrefix+"/runs/delete", access.Member, (*Server).deleteRuns, "delete finished runs"),
+	newOperation("/api/runs/list", access.Auth, (*Server).listRuns, "runs, newest first"),
+	newOperation(api.ProjectPrefix+"/runs/get", access.Member, (*Server).getRun, "a run"),
+	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/get_plan", access.Member, (*Server).getPlan, "what a run would need and where it could go")),
+	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/submit", access.Member, (*Server).submitRun, "submit a run")),
+	newOperation(api.ProjectPrefix+"/runs/stop", access.Member, (*Server).stopRuns, "stop runs"),
+	newOperation(api.ProjectPrefix+"/runs/delete", access.Member, (*Server).deleteRuns, "delete finished runs"),
 
-	allowConfiguration(newCall(api.PathPreview, access.Member, (*Server).previewRun, "a plan, with what a person wants to know of it")),
-	allowConfiguration(newCall(api.PathApply, access.Member, (*Server).applyRun, "submit a run, or give it its next revision")),
-	newCall(api.PathEvents, access.Member, (*Server).listEvents, "what happened to the runs of a name, those that are gone included"),
-	newCall(api.PathHistory, access.Member, (*Server).listRevisions, "a run's revisions, newest first"),
-	newCall(api.PathRollback, access.Member, (*Server).rollBackRun, "make an earlier revision the next one"),
-	newCall(api.PathExplain, access.Member, (*Server).explainScaling, "why a run has the replicas that it has"),
-	newCall(api.PathView, access.Member, (*Server).waitForView, "a run as people see it; waits for a change"),
-	newCall(api.PathViews, access.Auth, (*Server).listViews, "runs as people see them"),
+	allowLargeBody(newOperation(api.PathPreview, access.Member, (*Server).previewRun, "a plan, with what a person wants to know of it")),
+	allowLargeBody(newOperation(api.PathApply, access.Member, (*Server).applyRun, "submit a run, or give it its next revision")),
+	newOperation(api.PathEvents, access.Member, (*Server).listEvents, "what happened to the runs of a name, those that are gone included"),
+	newOperation(api.PathHistory, access.Member, (*Server).listRevisions, "a run's revisions, newest first"),
+	newOperation(api.PathRollback, access.Member, (*Server).rollBackRun, "make an earlier revision the next one"),
+	newOperation(api.PathExplain, access.Member, (*Server).explainScaling, "why a run has the replicas that it has"),
+	newOperation(api.PathView, access.Member, (*Server).waitForView, "a run as people see it; waits for a change"),
+	newOperation(api.PathViews, access.Auth, (*Server).listViews, "runs as people see them"),
 
-	newCall(api.ProjectPrefix+"/logs/poll", access.Member, (*Server).pollLogs, "output of one attempt"),
-	{method: http.MethodPost, path: api.PathFollow, level: access.Member, form: formLines, limit: bodyLimit,
-		about: "output of a run, as it comes", in: reflect.TypeFor[api.FollowLogs](),
-		out: reflect.TypeFor[api.LogEntry](), serve: (*Server).followLogs},
+	newOperation(api.ProjectPrefix+"/logs/poll", access.Member, (*Server).pollLogs, "output of one attempt"),
+	{method: http.MethodPost, path: api.PathFollow, level: access.Member, format: formatLines, maxBody: maxBodyBytes,
+		summary: "output of a run, as it comes", requestType: reflect.TypeFor[api.FollowLogs](),
+		responseType: reflect.TypeFor[api.LogEntry](), handle: (*Server).followLogs},
 
-	emptyList("/api/volumes/list", access.Auth),
-	emptyList(api.ProjectPrefix+"/gateways/list", access.Member),
-	emptyList(api.ProjectPrefix+"/volumes/list", access.Member),
-	emptyList(api.ProjectPrefix+"/fleets/list", access.Member),
-	emptyList(api.ProjectPrefix+"/pool/list", access.Member),
-	emptyList("/api/pools/list_instances", access.Auth),
+	newEmptyListOperation("/api/volumes/list", access.Auth),
+	newEmptyListOperation(api.ProjectPrefix+"/gateways/list", access.Member),
+	newEmptyListOperation(api.ProjectPrefix+"/volumes/list", access.Member),
+	newEmptyListOperation(api.ProjectPrefix+"/fleets/list", access.Member),
+	newEmptyListOperation(api.ProjectPrefix+"/pool/list", access.Member),
+	newEmptyListOperation("/api/pools/list_instances", access.Auth),
 
-	unsupportedCall(api.ProjectPrefix+"/backends/create", access.Admin, "configuring backends by the API"),
-	unsupportedCall(api.ProjectPrefix+"/backends/update", access.Admin, "configuring backends by the API"),
-	unsupportedCall(api.ProjectPrefix+"/backends/delete", access.Admin, "configuring backends by the API"),
-	unsupportedCall(api.ProjectPrefix+"/backends/{name}/config_info", access.Admin, "configuring backends by the API"),
-	unsupportedCall(api.ProjectPrefix+"/backends/create_yaml", access.Admin, "configuring backends by the API"),
-	unsupportedCall(api.ProjectPrefix+"/backends/update_yaml", access.Admin, "configuring backends by the API"),
-	unsupportedCall(api.ProjectPrefix+"/backends/{name}/get_yaml", access.Admin, "configuring backends by the API"),
-	unsupportedCall(api.ProjectPrefix+"/runs/get_offers", access.Member, "pools"),
-	unsupportedCall(api.ProjectPrefix+"/runs/create_instance", access.Member, "pools"),
-	unsupportedCall(api.ProjectPrefix+"/secrets/list", access.Member, "secrets"),
-	unsupportedCall(api.ProjectPrefix+"/secrets/get", access.Member, "secrets"),
-	unsupportedCall(api.ProjectPrefix+"/secrets/add", access.Member, "secrets"),
-	unsupportedCall(api.ProjectPrefix+"/secrets/delete", access.Member, "secrets"),
-	unsupportedCall(api.ProjectPrefix+"/gateways/get", access.Member, "gateways"),
-	unsupportedCall(api.ProjectPrefix+"/gateways/create", access.Admin, "gateways"),
-	unsupportedCall(api.ProjectPrefix+"/gateways/delete", access.Admin, "gateways"),
-	unsupportedCall(api.ProjectPrefix+"/gateways/set_default", access.Admin, "gateways"),
-	unsupportedCall(api.ProjectPrefix+"/gateways/set_wildcard_domain", access.Admin, "gateways"),
-	unsupportedCall(api.ProjectPrefix+"/volumes/get", access.Member, "volumes"),
-	unsupportedCall(api.ProjectPrefix+"/volumes/create", access.Member, "volumes"),
-	unsupportedCall(api.ProjectPrefix+"/volumes/delete", access.Member, "volumes"),
-	unsupportedCall(api.ProjectPrefix+"/fleets/get", access.Member, "fleets"),
-	unsupportedCall(api.ProjectPrefix+"/fleets/create", access.Member, "fleets"),
-	unsupportedCall(api.ProjectPrefix+"/fleets/delete", access.Member, "fleets"),
-	unsupportedCall(api.ProjectPrefix+"/fleets/delete_instances", access.Member, "fleets"),
-	unsupportedCall(api.ProjectPrefix+"/pool/create", access.Member, "pools"),
-	unsupportedCall(api.ProjectPrefix+"/pool/delete", access.Member, "pools"),
-	unsupportedCall(api.ProjectPrefix+"/pool/show", access.Member, "pools"),
-	unsupportedCall(api.ProjectPrefix+"/pool/remove", access.Member, "pools"),
-	unsupportedCall(api.ProjectPrefix+"/pool/set_default", access.Member, "pools"),
-	unsupportedCall(api.ProjectPrefix+"/pool/add_remote", access.Member, "pools"),
+	newUnsupportedOperation(api.ProjectPrefix+"/backends/create", access.Admin, "configuring backends by the API"),
+	newUnsupportedOperation(api.ProjectPrefix+"/backends/update", access.Admin, "configuring backends by the API"),
+	newUnsupportedOperation(api.ProjectPrefix+"/backends/delete", access.Admin, "configuring backends by the API"),
+	newUnsupportedOperation(api.ProjectPrefix+"/backends/{name}/config_info", access.Admin, "configuring backends by the API"),
+	newUnsupportedOperation(api.ProjectPrefix+"/backends/create_yaml", access.Admin, "configuring backends by the API"),
+	newUnsupportedOperation(api.ProjectPrefix+"/backends/update_yaml", access.Admin, "configuring backends by the API"),
+	newUnsupportedOperation(api.ProjectPrefix+"/backends/{name}/get_yaml", access.Admin, "configuring backends by the API"),
+	newUnsupportedOperation(api.ProjectPrefix+"/runs/get_offers", access.Member, "pools"),
+	newUnsupportedOperation(api.ProjectPrefix+"/runs/create_instance", access.Member, "pools"),
+	newUnsupportedOperation(api.ProjectPrefix+"/secrets/list", access.Member, "secrets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/secrets/get", access.Member, "secrets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/secrets/add", access.Member, "secrets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/secrets/delete", access.Member, "secrets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/gateways/get", access.Member, "gateways"),
+	newUnsupportedOperation(api.ProjectPrefix+"/gateways/create", access.Admin, "gateways"),
+	newUnsupportedOperation(api.ProjectPrefix+"/gateways/delete", access.Admin, "gateways"),
+	newUnsupportedOperation(api.ProjectPrefix+"/gateways/set_default", access.Admin, "gateways"),
+	newUnsupportedOperation(api.ProjectPrefix+"/gateways/set_wildcard_domain", access.Admin, "gateways"),
+	newUnsupportedOperation(api.ProjectPrefix+"/volumes/get", access.Member, "volumes"),
+	newUnsupportedOperation(api.ProjectPrefix+"/volumes/create", access.Member, "volumes"),
+	newUnsupportedOperation(api.ProjectPrefix+"/volumes/delete", access.Member, "volumes"),
+	newUnsupportedOperation(api.ProjectPrefix+"/fleets/get", access.Member, "fleets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/fleets/create", access.Member, "fleets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/fleets/delete", access.Member, "fleets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/fleets/delete_instances", access.Member, "fleets"),
+	newUnsupportedOperation(api.ProjectPrefix+"/pool/create", access.Member, "pools"),
+	newUnsupportedOperation(api.ProjectPrefix+"/pool/delete", access.Member, "pools"),
+	newUnsupportedOperation(api.ProjectPrefix+"/pool/show", access.Member, "pools"),
+	newUnsupportedOperation(api.ProjectPrefix+"/pool/remove", access.Member, "pools"),
+	newUnsupportedOperation(api.ProjectPrefix+"/pool/set_default", access.Member, "pools"),
+	newUnsupportedOperation(api.ProjectPrefix+"/pool/add_remote", access.Member, "pools"),
 
-	{method: http.MethodGet, path: "/healthcheck", level: access.None, about: "whether the server runs",
-		in: reflect.TypeFor[wire.Null](), out: reflect.TypeFor[healthStatus](), serve: (*Server).reportHealth},
+	{method: http.MethodGet, path: "/healthcheck", level: access.None, summary: "whether the server runs",
+		requestType: reflect.TypeFor[wire.Null](), responseType: reflect.TypeFor[healthStatus](), handle: (*Server).reportHealth},
 
-	serveSchema("/schema/dstack.yml.json", "of a configuration, for editors", spec.Schema),
-	serveSchema("/schema/profiles.yml.json", "of a profiles.yml, for editors", spec.ProfilesSchema),
+	newSchemaOperation("/schema/dstack.yml.json", "of a configuration, for editors", spec.Schema),
+	newSchemaOperation("/schema/profiles.yml.json", "of a profiles.yml, for editors", spec.ProfilesSchema),
 }
 
-// noLimit leaves the limit to the route, which tells it in its own words.
-const noLimit = 1 << 40
+// noBodyLimit leaves the limit to the route, which tells it in its own words.
+const noBodyLimit = 1 << 40
 
-// emptyList is a list of things that do not exist yet, and so is empty. What it
+// newEmptyListOperation is a list of things that do not exist yet, and so is empty. What it
 // is asked for does not matter.
-func emptyList(path string, level access.Level) apiCall {
-	return apiCall{method: http.MethodPost, path: path, level: level, limit: bodyLimit, about: "always empty: not supported yet",
-		in: reflect.TypeFor[map[string]any](), out: reflect.TypeFor[[]wire.Null](),
-		serve: func(s *Server, c *request) error {
+func newEmptyListOperation(path string, level access.Level) apiOperation {
+	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes, summary: "always empty: not supported yet",
+		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[[]wire.Null](),
+		handle: func(s *Server, c *apiCall) error {
 			s.respondJSON(c.w, http.StatusOK, []wire.Null{})
 			return nil
 		}}
 }
 
-// unsupportedCall is a call of the reference that has nothing behind it yet.
-func unsupportedCall(path string, level access.Level, what string) apiCall {
-	return apiCall{method: http.MethodPost, path: path, level: level, limit: bodyLimit, about: "not supported yet",
-		in: reflect.TypeFor[map[string]any](), out: reflect.TypeFor[wire.Null](),
-		serve: func(*Server, *request) error {
+// newUnsupportedOperation is a call of the reference that has nothing behind it yet.
+func newUnsupportedOperation(path string, level access.Level, what string) apiOperation {
+	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes, summary: "not supported yet",
+		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[wire.Null](),
+		handle: func(*Server, *apiCall) error {
 			return &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: " + what,
 				Hint: unsupportedHints[what]}
 		}}
@@ -143,7 +143,7 @@ type healthStatus struct {
 	Status string `json:"status"`
 }
 
-func (s *Server) reportHealth(c *request) error {
+func (s *Server) reportHealth(c *apiCall) error {
 	s.respondJSON(c.w, http.StatusOK, healthStatus{"running"})
 	return nil
 }
@@ -151,8 +151,8 @@ func (s *Server) reportHealth(c *request) error {
 // newMux makes the table answer.
 func (s *Server) newMux() *http.ServeMux {
 	mux := http.NewServeMux()
-	for i := range endpoints {
-		mux.HandleFunc(endpoints[i].method+" "+endpoints[i].path, s.handleCall(&endpoints[i]))
+	for i := range apiOperations {
+		mux.HandleFunc(apiOperations[i].method+" "+apiOperations[i].path, s.newHandler(&apiOperations[i]))
 	}
 	mux.HandleFunc("GET "+openapiPath, s.serveOpenAPI)
 	mux.HandleFunc("/", s.respondUnknownPath)

@@ -28,7 +28,7 @@ func TestEndpoints_EveryOneIsClosedToWhomItShouldBe(t *testing.T) {
 		access.Admin:       {"Not authenticated", "Invalid token", "Access denied", "Access denied", in, in},
 		access.GlobalAdmin: {"Not authenticated", "Invalid token", "Access denied", "Access denied", "Access denied", in},
 	}
-	for _, e := range endpoints {
+	for _, e := range apiOperations {
 		for i, caller := range callers {
 			if want[e.level] == nil {
 				t.Fatalf("%s has the level %q, which is not in this table", e.path, e.level)
@@ -40,7 +40,7 @@ func TestEndpoints_EveryOneIsClosedToWhomItShouldBe(t *testing.T) {
 			if tokens[caller] != "" {
 				r.Header.Set("Authorization", "Bearer "+tokens[caller])
 			}
-			a := h.do(r)
+			a := h.send(r)
 			got := in
 			for _, word := range []string{"Not authenticated", "Invalid token", "Access denied", "Not found"} {
 				if strings.HasPrefix(a.text, `{"detail":"`+word) || strings.HasPrefix(a.text, `{"detail":{"msg":"`+word) {
@@ -79,7 +79,7 @@ func TestEndpoints_HaveEveryLineOfTheReference(t *testing.T) {
 		}
 	}
 	have := map[string]bool{}
-	for _, e := range endpoints {
+	for _, e := range apiOperations {
 		if have[e.path] {
 			t.Errorf("%s is there twice", e.path)
 		}
@@ -95,19 +95,19 @@ func TestEndpoints_HaveEveryLineOfTheReference(t *testing.T) {
 func TestStrangers_CannotTellAProjectFromNone(t *testing.T) {
 	h := newTestServer(t)
 	stranger := h.createUser("stranger", dstack.RoleUser)
-	for _, e := range endpoints {
+	for _, e := range apiOperations {
 		if !strings.Contains(e.path, "{project_name}") {
 			continue
 		}
-		there := h.post(stranger, strings.ReplaceAll(e.path, "{name}", "x"), `{}`)
-		nowhere := h.post(stranger, strings.NewReplacer("{project_name}", "none", "{name}", "x").Replace(e.path), `{}`)
+		there := h.callAs(stranger, strings.ReplaceAll(e.path, "{name}", "x"), `{}`)
+		nowhere := h.callAs(stranger, strings.NewReplacer("{project_name}", "none", "{name}", "x").Replace(e.path), `{}`)
 		if there.status != nowhere.status || strings.ReplaceAll(there.text, "main", "none") != nowhere.text {
 			t.Errorf("%s: %d %s\nbut %d %s", e.path, there.status, there.text, nowhere.status, nowhere.text)
 		}
 	}
 	for _, path := range []string{"/api/runs/list", api.PathViews} {
 		h.initRepo()
-		if a := h.post(stranger, path, `{"project_name": "main"}`); a.text != "[]" {
+		if a := h.callAs(stranger, path, `{"project_name": "main"}`); a.text != "[]" {
 			t.Errorf("%s shows %s", path, a.text)
 		}
 	}
@@ -136,7 +136,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set("Origin", "https://evil.example")
-		a := h.do(r)
+		a := h.send(r)
 		if a.status != c.status || !strings.Contains(a.text, c.part) {
 			t.Errorf("%s %s: %d %.300s", c.method, c.path, a.status, a.text)
 		}
@@ -148,7 +148,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 
 func TestRequests_AreBoundedAndStrict(t *testing.T) {
 	h := newTestServer(t)
-	h.expectError("/api/users/get_user", `{"username": "`+strings.Repeat("a", bodyLimit)+`"}`, 413, dstack.TooLarge, "larger than 1MB")
+	h.expectError("/api/users/get_user", `{"username": "`+strings.Repeat("a", maxBodyBytes)+`"}`, 413, dstack.TooLarge, "larger than 1MB")
 	h.expectError("/api/users/get_user", `{"username": "a", "x": 1}`, 422, dstack.Invalid, `"loc":["body","x"]`)
 	h.expectError("/api/users/list", `{"x": 1}`, 422, dstack.Invalid, "extra fields not permitted")
 
@@ -157,7 +157,7 @@ func TestRequests_AreBoundedAndStrict(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("X-API-VERSION", "0.19.0")
-	if a := h.do(r); a.status != 400 || !strings.Contains(a.text, `"code":"error"`) {
+	if a := h.send(r); a.status != 400 || !strings.Contains(a.text, `"code":"error"`) {
 		t.Errorf("another version: %d %s", a.status, a.text)
 	}
 }
@@ -165,7 +165,7 @@ func TestRequests_AreBoundedAndStrict(t *testing.T) {
 func TestPanics_AreSurvivedAndTellNothing(t *testing.T) {
 	h := newTestServer(t)
 	h.server.mux.HandleFunc("POST /api/boom", func(http.ResponseWriter, *http.Request) { panic("the secret") })
-	a := h.post("", "/api/boom", `{}`)
+	a := h.callAs("", "/api/boom", `{}`)
 	if a.status != 500 || strings.Contains(a.text, "secret") || a.errorKind() != dstack.Internal {
 		t.Errorf("%d %s", a.status, a.text)
 	}
@@ -185,14 +185,14 @@ func TestAuthorization_FailsClosedAndTakesOnlyBearers(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set("Authorization", header)
-		if a := h.do(r); !strings.Contains(a.text, want) {
+		if a := h.send(r); !strings.Contains(a.text, want) {
 			t.Errorf("%q: %d %s", header, a.status, a.text)
 		}
 	}
 	if err := h.store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if a := h.post(h.admin, "/api/users/get_my_user", ""); a.status != 503 || a.header.Get("Retry-After") == "" {
+	if a := h.callAs(h.admin, "/api/users/get_my_user", ""); a.status != 503 || a.header.Get("Retry-After") == "" {
 		t.Errorf("without a store: %d %s", a.status, a.text)
 	}
 }

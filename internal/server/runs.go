@@ -15,22 +15,22 @@ import (
 )
 
 // findRunDetails reads the run of a name with all below it.
-func (s *Server) findRunDetails(c *request, name string) (store.RunDetails, error) {
+func (s *Server) findRunDetails(c *apiCall, name string) (store.RunDetails, error) {
 	run, err := s.store.Run(c.ctx, c.project.ID, name)
 	if err != nil {
-		return store.RunDetails{}, newRunNotFoundError(name, err)
+		return store.RunDetails{}, toRunNotFoundError(name, err)
 	}
 	found, err := s.store.RunDetails(c.ctx, run.ID)
 	if err != nil {
 		return store.RunDetails{}, err
 	}
 	if len(found) != 1 {
-		return store.RunDetails{}, newRunNotFoundError(name, &dstack.Error{Kind: dstack.NotFound, Message: "it is gone"})
+		return store.RunDetails{}, toRunNotFoundError(name, &dstack.Error{Kind: dstack.NotFound, Message: "it is gone"})
 	}
 	return found[0], nil
 }
 
-func newRunNotFoundError(name string, err error) error {
+func toRunNotFoundError(name string, err error) error {
 	if dstack.KindOf(err) != dstack.NotFound {
 		return err
 	}
@@ -38,7 +38,7 @@ func newRunNotFoundError(name string, err error) error {
 		Message: "there is no run " + quote(name) + " in this project", Hint: "what there is: dstack ps -a"}}
 }
 
-func (s *Server) getRun(c *request, in api.RunName) (api.Run, error) {
+func (s *Server) getRun(c *apiCall, in api.RunName) (api.Run, error) {
 	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.Run{}, err
@@ -46,7 +46,7 @@ func (s *Server) getRun(c *request, in api.RunName) (api.Run, error) {
 	return wire.BuildRun(w, s.urls.runURLs(w.Run), time.Now()), nil
 }
 
-func (s *Server) listRuns(c *request, in api.ListRuns) ([]api.Run, error) {
+func (s *Server) listRuns(c *apiCall, in api.ListRuns) ([]api.Run, error) {
 	found, err := s.listRunDetails(c, in)
 	runs := make([]api.Run, 0, len(found))
 	for _, w := range found {
@@ -56,7 +56,7 @@ func (s *Server) listRuns(c *request, in api.ListRuns) ([]api.Run, error) {
 }
 
 // listRunDetails is a page of the runs that a caller may see.
-func (s *Server) listRunDetails(c *request, in api.ListRuns) ([]store.RunDetails, error) {
+func (s *Server) listRunDetails(c *apiCall, in api.ListRuns) ([]store.RunDetails, error) {
 	q, some, err := s.buildRunQuery(c, in)
 	if err != nil || !some {
 		return nil, err
@@ -76,7 +76,7 @@ func (s *Server) listRunDetails(c *request, in api.ListRuns) ([]store.RunDetails
 
 // buildRunQuery narrows a list of runs to what was asked for and may be seen; some
 // is false where that can be nothing.
-func (s *Server) buildRunQuery(c *request, in api.ListRuns) (q store.RunQuery, some bool, err error) {
+func (s *Server) buildRunQuery(c *apiCall, in api.ListRuns) (q store.RunQuery, some bool, err error) {
 	q = store.RunQuery{OnlyActive: in.OnlyActive, Ascending: in.Ascending, Limit: 100,
 		Repo: orEmpty(in.RepoID), User: orEmpty(in.Username), BeforeID: dstack.RunID(orEmpty(in.PrevRunID))}
 	if in.PrevSubmittedAt != nil {
@@ -93,7 +93,7 @@ func (s *Server) buildRunQuery(c *request, in api.ListRuns) (q store.RunQuery, s
 	if q.Repo != "" && in.ProjectName == nil || q.Limit == 0 {
 		return q, false, nil
 	}
-	projects, err := s.projectsOf(c)
+	projects, err := s.listVisibleProjects(c)
 	if err != nil {
 		return q, false, err
 	}
@@ -105,7 +105,7 @@ func (s *Server) buildRunQuery(c *request, in api.ListRuns) (q store.RunQuery, s
 	return q, len(q.Projects) > 0, nil
 }
 
-func (s *Server) submitRun(c *request, in api.RunSpecRequest) (api.Run, error) {
+func (s *Server) submitRun(c *apiCall, in api.RunSpecRequest) (api.Run, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.Run{}, err
@@ -118,7 +118,7 @@ func (s *Server) submitRun(c *request, in api.RunSpecRequest) (api.Run, error) {
 }
 
 // createRun makes a run of a plan. Its name is made up where it has none.
-func (s *Server) createRun(c *request, p runPlan) (dstack.Run, error) {
+func (s *Server) createRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	if p.existing != nil {
 		return dstack.Run{}, wire.Error{Msg: fmt.Sprintf("Cannot delete active runs: ['%s']", p.name), Err: &dstack.Error{
 			Kind: dstack.Conflict, Message: p.name + " runs already", Hint: "stop it first: dstack stop " + p.name}}
@@ -129,8 +129,8 @@ func (s *Server) createRun(c *request, p runPlan) (dstack.Run, error) {
 	if p.name != "" {
 		return s.insertRun(c, p.spec, p.name)
 	}
-	s.naming.Lock()
-	defer s.naming.Unlock()
+	s.namingMu.Lock()
+	defer s.namingMu.Unlock()
 	taken, err := s.store.RunNames(c.ctx, c.project.ID)
 	if err != nil {
 		return dstack.Run{}, err
@@ -148,11 +148,11 @@ func (s *Server) createRun(c *request, p runPlan) (dstack.Run, error) {
 }
 
 // checkReady checks what a run needs before it can begin.
-func (s *Server) checkReady(c *request, p runPlan) error {
+func (s *Server) checkReady(c *apiCall, p runPlan) error {
 	if _, err := s.findRepo(c, p.spec.RepoID); err != nil {
 		return err
 	}
-	if hash := codeHashOf(p.spec); hash != "" {
+	if hash := codeHash(p.spec); hash != "" {
 		has, err := s.store.HasCode(c.ctx, c.project.ID, p.spec.RepoID, hash)
 		if err != nil {
 			return err
@@ -165,7 +165,7 @@ func (s *Server) checkReady(c *request, p runPlan) error {
 	return p.checkCapacity()
 }
 
-func (s *Server) insertRun(c *request, rs dstack.RunSpec, name string) (dstack.Run, error) {
+func (s *Server) insertRun(c *apiCall, rs dstack.RunSpec, name string) (dstack.Run, error) {
 	rs.RunName = &name
 	at := now()
 	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: c.project.ID, Project: c.project.Name, User: c.user.Name,
@@ -179,7 +179,7 @@ func (s *Server) insertRun(c *request, rs dstack.RunSpec, name string) (dstack.R
 
 // applyRun submits a run, or gives a running one its next revision, if it is
 // still the one that its user was shown.
-func (s *Server) applyRun(c *request, in api.ApplyRequest) (api.RunView, error) {
+func (s *Server) applyRun(c *apiCall, in api.ApplyRequest) (api.RunView, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.RunView{}, err
@@ -206,7 +206,7 @@ func (s *Server) applyRun(c *request, in api.ApplyRequest) (api.RunView, error) 
 
 // viewRevision shows a run that was just given a revision, with the number of that
 // one: who asked for it waits for it, and not for one that came right after.
-func (s *Server) viewRevision(c *request, run dstack.Run) (api.RunView, error) {
+func (s *Server) viewRevision(c *apiCall, run dstack.Run) (api.RunView, error) {
 	v, err := s.findView(c, api.RunViewRequest{RunName: run.Name, RunID: string(run.ID)})
 	v.Revision = run.Revision
 	return v, err
@@ -223,7 +223,7 @@ func describeConcurrentChange(name string, shown, have int) string {
 	}
 }
 
-func (s *Server) reviseRun(c *request, p runPlan) (dstack.Run, error) {
+func (s *Server) reviseRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	if err := s.checkReady(c, p); err != nil {
 		return dstack.Run{}, err
 	}
@@ -239,7 +239,7 @@ func (s *Server) reviseRun(c *request, p runPlan) (dstack.Run, error) {
 
 // stopRuns notes the wish and returns at once. Names that nobody has, and
 // runs that have ended, are no error.
-func (s *Server) stopRuns(c *request, in api.StopRuns) (wire.Null, error) {
+func (s *Server) stopRuns(c *apiCall, in api.StopRuns) (wire.Null, error) {
 	wish := dstack.StopGrace
 	if in.Abort {
 		wish = dstack.StopAbort
@@ -261,7 +261,7 @@ func (s *Server) stopRuns(c *request, in api.StopRuns) (wire.Null, error) {
 }
 
 // deleteRuns forgets finished runs and their output.
-func (s *Server) deleteRuns(c *request, in api.DeleteRuns) (wire.Null, error) {
+func (s *Server) deleteRuns(c *apiCall, in api.DeleteRuns) (wire.Null, error) {
 	taken, err := s.store.RunNames(c.ctx, c.project.ID)
 	if err != nil {
 		return wire.Null{}, err
@@ -284,7 +284,7 @@ func (s *Server) deleteRuns(c *request, in api.DeleteRuns) (wire.Null, error) {
 }
 
 // listActive lists the unfinished among runs, in the form of the reference.
-func (s *Server) listActive(c *request, names []string) string {
+func (s *Server) listActive(c *apiCall, names []string) string {
 	var active []string
 	for _, name := range names {
 		if run, err := s.store.Run(c.ctx, c.project.ID, name); err == nil && !run.Status.IsFinished() {

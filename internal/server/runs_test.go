@@ -65,7 +65,7 @@ func TestSubmit_IsRefusedWithAllItsReasons(t *testing.T) {
 	h.expectError(api.ProjectPrefix+"/runs/submit", submit("gateway", plainService), 400, dstack.Invalid, "cannot be called")
 	h.expectError(api.ProjectPrefix+"/runs/submit", submit("web", plainService+"volumes: [{name: v, path: /v}]\nmax_duration: 1h\n"), 400, dstack.Unsupported, "not supported yet: ")
 	h.expectError(api.ProjectPrefix+"/runs/submit", submit("web", gpus), 400, dstack.NoCapacity, "box: ")
-	h.submitOK(submit("waits", gpus+"retry: true\n"))
+	h.mustSubmit(submit("waits", gpus+"retry: true\n"))
 
 	missing := h.newRunSpec("web", plainService)
 	hash := hexSHA256("never uploaded")
@@ -83,7 +83,7 @@ func TestSubmit_IsRefusedWithAllItsReasons(t *testing.T) {
 	}
 }
 
-func (h *testServer) submitOK(in api.RunSpecRequest) {
+func (h *testServer) mustSubmit(in api.RunSpecRequest) {
 	h.t.Helper()
 	h.mustCall(api.ProjectPrefix+"/runs/submit", in, nil)
 }
@@ -93,10 +93,10 @@ func TestStopAndDelete(t *testing.T) {
 	h.initRepo()
 	run := h.submitRun("web")
 	h.expectError(api.ProjectPrefix+"/runs/delete", `{"runs_names": ["web", "none"]}`, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
-	if a := h.post(h.admin, api.ProjectPrefix+"/runs/stop", `{"runs_names": ["web", "none"], "abort": true}`); a.status != 200 || a.text != "null" {
+	if a := h.callAs(h.admin, api.ProjectPrefix+"/runs/stop", `{"runs_names": ["web", "none"], "abort": true}`); a.status != 200 || a.text != "null" {
 		t.Fatalf("%d %s", a.status, a.text)
 	}
-	kept, err := h.store.Run(t.Context(), run2project(t, h), "web")
+	kept, err := h.store.Run(t.Context(), mainProjectID(t, h), "web")
 	if err != nil || kept.Stop != dstack.StopAbort {
 		t.Errorf("%+v, %v", kept, err)
 	}
@@ -111,7 +111,7 @@ func TestStopAndDelete(t *testing.T) {
 	h.submitRun("web") // the name is free again
 }
 
-func run2project(t *testing.T, h *testServer) dstack.ProjectID {
+func mainProjectID(t *testing.T, h *testServer) dstack.ProjectID {
 	t.Helper()
 	p, err := h.store.Project(t.Context(), "main")
 	if err != nil {

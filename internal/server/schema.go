@@ -8,12 +8,12 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// serveSchema is a call that gives the JSON Schema of what people write; what it
+// newSchemaOperation is a call that gives the JSON Schema of what people write; what it
 // says is no secret.
-func serveSchema(at, what string, make func() ([]byte, error)) apiCall {
-	return apiCall{method: http.MethodGet, path: at, level: access.None, about: "the JSON Schema " + what,
-		in: reflect.TypeFor[wire.Null](), out: reflect.TypeFor[map[string]any](),
-		serve: func(_ *Server, c *request) error {
+func newSchemaOperation(at, what string, make func() ([]byte, error)) apiOperation {
+	return apiOperation{method: http.MethodGet, path: at, level: access.None, summary: "the JSON Schema " + what,
+		requestType: reflect.TypeFor[wire.Null](), responseType: reflect.TypeFor[map[string]any](),
+		handle: func(_ *Server, c *apiCall) error {
 			text, err := make()
 			if err != nil {
 				return err

@@ -14,50 +14,50 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// apiCall is one thing that can be called.
-type apiCall struct {
-	method, path string
-	level        access.Level
-	limit        int64 // of the body, in bytes
-	about        string
-	in, out      reflect.Type
-	form         bodyForm
-	serve        func(*Server, *request) error
+// apiOperation is one thing that can be called.
+type apiOperation struct {
+	method, path              string
+	level                     access.Level
+	maxBody                   int64 // of the body, in bytes
+	summary                   string
+	requestType, responseType reflect.Type
+	format                    bodyFormat
+	handle                    func(*Server, *apiCall) error
 }
 
-// bodyForm is how a route takes or gives what it does.
-type bodyForm string
+// bodyFormat is how a route takes or gives what it does.
+type bodyFormat string
 
 const (
-	formJSON   bodyForm = ""
-	formLines  bodyForm = "one JSON document a line" // its answer
-	formUpload bodyForm = "multipart"                // its request
+	formatJSON      bodyFormat = ""
+	formatLines     bodyFormat = "one JSON document a line" // its answer
+	formatMultipart bodyFormat = "multipart"                // its request
 )
 
-// request is one request on its way.
-type request struct {
-	ctx     context.Context
-	w       http.ResponseWriter
-	r       *http.Request
-	route   *apiCall
-	user    dstack.User    // zero where nobody was asked
-	project dstack.Project // zero where the route is of none
+// apiCall is one request on its way.
+type apiCall struct {
+	ctx       context.Context
+	w         http.ResponseWriter
+	r         *http.Request
+	operation *apiOperation
+	user      dstack.User    // zero where nobody was asked
+	project   dstack.Project // zero where the route is of none
 }
 
 // isGlobalAdmin says that the caller may see everything.
-func (c *request) isGlobalAdmin() bool { return c.user.GlobalRole == dstack.RoleAdmin }
+func (c *apiCall) isGlobalAdmin() bool { return c.user.GlobalRole == dstack.RoleAdmin }
 
 // Bodies are limited: most are small, configurations may be larger.
 const (
-	bodyLimit = 1 << 20
-	runLimit  = 4 << 20
+	maxBodyBytes    = 1 << 20
+	maxRunBodyBytes = 4 << 20
 )
 
-// newCall is an endpoint that takes In and answers Out.
-func newCall[In, Out any](path string, level access.Level, do func(*Server, *request, In) (Out, error), about string) apiCall {
-	return apiCall{method: http.MethodPost, path: path, level: level, limit: bodyLimit, about: about,
-		in: reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
-		serve: func(s *Server, c *request) error {
+// newOperation is an endpoint that takes In and answers Out.
+func newOperation[In, Out any](path string, level access.Level, do func(*Server, *apiCall, In) (Out, error), about string) apiOperation {
+	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes, summary: about,
+		requestType: reflect.TypeFor[In](), responseType: reflect.TypeFor[Out](),
+		handle: func(s *Server, c *apiCall) error {
 			in, err := decodeBody[In](c)
 			if err != nil {
 				return err
@@ -71,8 +71,8 @@ func newCall[In, Out any](path string, level access.Level, do func(*Server, *req
 		}}
 }
 
-// allowConfiguration lets a route take a configuration.
-func allowConfiguration(r apiCall) apiCall { r.limit = runLimit; return r }
+// allowLargeBody lets a route take a configuration.
+func allowLargeBody(r apiOperation) apiOperation { r.maxBody = maxRunBodyBytes; return r }
 
 // serveAPI is the stack of every request, in the order of execution.
 func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
@@ -106,20 +106,20 @@ func (s *Server) recoverPanic(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 		w.Header().Set("Connection", "close")
-		status, body := wire.BuildRefusal(&dstack.Error{Kind: dstack.Internal, Message: "the server failed to do this",
+		status, body := wire.BuildErrorResponse(&dstack.Error{Kind: dstack.Internal, Message: "the server failed to do this",
 			Hint: "the reason is in the server's own output"})
 		s.respondJSON(w, status, body)
 	}
 }
 
-// handleCall lets a caller in who may call a route, and no other.
-func (s *Server) handleCall(rt *apiCall) http.HandlerFunc {
+// newHandler lets a caller in who may call a route, and no other.
+func (s *Server) newHandler(rt *apiOperation) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		c := &request{ctx: r.Context(), w: w, r: r, route: rt}
-		r.Body = http.MaxBytesReader(w, r.Body, rt.limit)
+		c := &apiCall{ctx: r.Context(), w: w, r: r, operation: rt}
+		r.Body = http.MaxBytesReader(w, r.Body, rt.maxBody)
 		err := s.authorize(c)
 		if err == nil {
-			err = rt.serve(s, c)
+			err = rt.handle(s, c)
 		} else {
 			s.audit(c, "a call was refused", slog.String("why", err.Error()))
 		}
@@ -131,14 +131,14 @@ func (s *Server) handleCall(rt *apiCall) http.HandlerFunc {
 }
 
 // audit writes into the log who did what. It is all the audit there is.
-func (s *Server) audit(c *request, what string, more ...slog.Attr) {
+func (s *Server) audit(c *apiCall, what string, more ...slog.Attr) {
 	attrs := append([]slog.Attr{slog.String("call", c.r.URL.Path), slog.String("user", c.user.Name), slog.String("from", c.r.RemoteAddr)}, more...)
 	s.log.LogAttrs(c.ctx, slog.LevelInfo, what, attrs...)
 }
 
 // authorize finds out who calls and where, and asks whether they may.
-func (s *Server) authorize(c *request) error {
-	if c.route.level == access.None {
+func (s *Server) authorize(c *apiCall) error {
+	if c.operation.level == access.None {
 		return nil
 	}
 	known, err := s.authenticate(c)
@@ -150,7 +150,7 @@ func (s *Server) authorize(c *request) error {
 		return err
 	}
 	who := access.Caller{Known: known, Role: c.user.GlobalRole}
-	switch access.Allow(c.route.level, who, place) {
+	switch access.Allow(c.operation.level, who, place) {
 	case access.Allowed:
 		return nil
 	case access.Unknown:
@@ -173,7 +173,7 @@ func newAccessDeniedError(why, hint string) error {
 
 // authenticate looks the caller up by the hash of the token. A store that fails
 // lets nobody in.
-func (s *Server) authenticate(c *request) (known bool, err error) {
+func (s *Server) authenticate(c *apiCall) (known bool, err error) {
 	scheme, token, _ := strings.Cut(c.r.Header.Get("Authorization"), " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
@@ -194,7 +194,7 @@ func (s *Server) authenticate(c *request) (known bool, err error) {
 }
 
 // formatLocation finds the project of a call and how its caller stands to it.
-func (s *Server) findProject(c *request, known bool) (access.Project, error) {
+func (s *Server) findProject(c *apiCall, known bool) (access.Project, error) {
 	name := c.r.PathValue("project_name")
 	if !known || name == "" {
 		return access.Project{}, nil

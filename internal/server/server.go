@@ -28,7 +28,7 @@ type Options struct {
 	Backends    *backend.Set
 	Dir         string          // the server's folder; uploads are spooled below it
 	Wake        func()          // called when there is work for the passes
-	Bell        *loop.Broadcast // rings when something changed; who waits looks again
+	Broadcast   *loop.Broadcast // rings when something changed; who waits looks again
 	Domain      string          // services are published as <run>.<domain>
 	MainProject string          // its services need no project in their name
 	PublicURL   string          // where clients reach this server
@@ -38,8 +38,8 @@ type Options struct {
 	// Hub is where chat templates are found; nil: nowhere.
 	Hub *hub.Client
 
-	// Numbers tells what runs do and did, where the gateway is here; may be nil.
-	Numbers func() map[dstack.RunID]api.RunMetrics
+	// Metrics tells what runs do and did, where the gateway is here; may be nil.
+	Metrics func() map[dstack.RunID]api.RunMetrics
 }
 
 // defaultUploadLimit is how large a folder may be.
@@ -47,27 +47,27 @@ const defaultUploadLimit = 64 << 20
 
 // Server answers the API.
 type Server struct {
-	store     *store.Store
-	logs      *logs.Store
-	backends  *backend.Set
-	dir       string
-	wake      func()
-	broadcast *loop.Broadcast
-	hub       *hub.Client
-	numbers   func() map[dstack.RunID]api.RunMetrics
-	urls      publicURLs
-	log       *slog.Logger
-	upload    int64
+	store       *store.Store
+	logs        *logs.Store
+	backends    *backend.Set
+	dir         string
+	wake        func()
+	broadcast   *loop.Broadcast
+	hub         *hub.Client
+	metrics     func() map[dstack.RunID]api.RunMetrics
+	urls        publicURLs
+	log         *slog.Logger
+	uploadLimit int64
 
-	naming sync.Mutex // held while a run's name is made up
-	table  tableCache
-	mux    *http.ServeMux
+	namingMu sync.Mutex // held while a run's name is made up
+	table    tableCache
+	mux      *http.ServeMux
 }
 
 // New returns a Server. Nothing runs until it is asked.
 func New(o Options) *Server {
-	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Bell, numbers: o.Numbers, hub: o.Hub,
-		log: o.Log, upload: o.UploadLimit, urls: newPublicURLs(o)}
+	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast, metrics: o.Metrics, hub: o.Hub,
+		log: o.Log, uploadLimit: o.UploadLimit, urls: newPublicURLs(o)}
 	if s.wake == nil {
 		s.wake = func() {}
 	}
@@ -77,11 +77,11 @@ func New(o Options) *Server {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.upload == 0 {
-		s.upload = defaultUploadLimit
+	if s.uploadLimit == 0 {
+		s.uploadLimit = defaultUploadLimit
 	}
-	if s.numbers == nil {
-		s.numbers = func() map[dstack.RunID]api.RunMetrics { return nil }
+	if s.metrics == nil {
+		s.metrics = func() map[dstack.RunID]api.RunMetrics { return nil }
 	}
 	if s.backends == nil {
 		s.backends = backend.NewSet()

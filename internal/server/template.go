@@ -14,7 +14,7 @@ import (
 )
 
 // The names under which a run may have a token of the hub, the better first.
-var hubTokens = []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
+var hubTokenVars = []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
 
 // resolveTemplate finds how the prompts of a model are made whose server takes
 // only text: by the configuration, else by the model's repository. What
@@ -94,7 +94,7 @@ func (s *Server) fetchTemplate(ctx context.Context, conf spec.Service) (dstack.C
 		return dstack.ChatTemplate{}, &dstack.Error{Kind: dstack.Unavailable, Message: "this server asks no hub for chat templates"}
 	}
 	var tokens []string
-	for _, name := range hubTokens {
+	for _, name := range hubTokenVars {
 		if token, ok := conf.Env.Get(name); ok && token != "" {
 			tokens = append(tokens, token)
 		}

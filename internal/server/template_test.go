@@ -13,8 +13,8 @@ import (
 
 const tgiService = "type: service\nport: 8000\nimage: tgi\n"
 
-// withHub is a house that asks a small hub, which has some models.
-func withHub(t *testing.T) (*testServer, *hubtest.Hub) {
+// newTestServerWithHub is a house that asks a small hub, which has some models.
+func newTestServerWithHub(t *testing.T) (*testServer, *hubtest.Hub) {
 	t.Helper()
 	h := hubtest.New(t, hubtest.Options{})
 	h.Put(hubtest.Repo{Name: "org/m", Files: map[string]string{"tokenizer_config.json": `{"chat_template": "{{ bos_token }}{{ messages }}", "eos_token": {"content": "</s>"}, "bos_token": "<s>", "add_bos_token": false}`}})
@@ -32,7 +32,7 @@ func withHub(t *testing.T) (*testServer, *hubtest.Hub) {
 }
 
 func TestTemplateOf(t *testing.T) {
-	house, small := withHub(t)
+	house, small := newTestServerWithHub(t)
 	for _, c := range []struct {
 		name, yaml           string
 		template, from, note string
@@ -96,14 +96,14 @@ func TestTemplateOf(t *testing.T) {
 
 // What was found travels with the run, as the wire has it.
 func TestTemplate_IsKeptWithTheRun(t *testing.T) {
-	h, _ := withHub(t)
+	h, _ := newTestServerWithHub(t)
 	h.initRepo()
 	var plan api.Preview
 	rs := h.newRunSpec("web", tgiService+"model: {type: chat, name: org/m, format: tgi}\n")
 	h.mustCall("/api/project/main/runs/preview", api.RunSpecRequest{RunSpec: rs}, &plan)
 	var run api.Run
 	h.mustCall("/api/project/main/runs/submit", api.RunSpecRequest{RunSpec: rs}, &run)
-	text := h.post(h.admin, "/api/project/main/runs/get", api.RunName{RunName: "web"}).text
+	text := h.callAs(h.admin, "/api/project/main/runs/get", api.RunName{RunName: "web"}).text
 	if !strings.Contains(text, `"options":{"openai":{"model":{"type":"chat","name":"org/m","format":"tgi","chat_template":"{{ bos_token }}{{ messages }}","eos_token":"</s>"}}}`) {
 		t.Errorf("the wire has %s", text)
 	}

@@ -28,12 +28,12 @@ var codeHashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // uploadCode keeps an upload whole or not at all: it is spooled and hashed
 // first, and must be what its name says.
-func (s *Server) uploadCode(c *request) error {
+func (s *Server) uploadCode(c *apiCall) error {
 	length := c.r.ContentLength
-	if length < 0 || length > s.upload+maxFormOverhead {
+	if length < 0 || length > s.uploadLimit+maxFormOverhead {
 		return s.newCodeTooLargeError()
 	}
-	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, s.upload+maxFormOverhead)
+	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, s.uploadLimit+maxFormOverhead)
 	c.setReadDeadline(maxUploadTime)
 	err := s.receiveCode(c)
 	// Most clients send all before they listen: one that is answered earlier
@@ -46,7 +46,7 @@ func (s *Server) uploadCode(c *request) error {
 	return nil
 }
 
-func (s *Server) receiveCode(c *request) error {
+func (s *Server) receiveCode(c *apiCall) error {
 	id := c.r.URL.Query().Get("repo_id")
 	if id == "" {
 		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
@@ -68,8 +68,8 @@ func (s *Server) receiveCode(c *request) error {
 
 func (s *Server) newCodeTooLargeError() error {
 	return wire.Error{
-		Msg: fmt.Sprintf("Repo diff size exceeds the limit of %s. Use .gitignore to exclude large files from the repo.", formatSize(s.upload)),
-		Err: &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the folder is larger than %s, or its size was not told", formatSize(s.upload)),
+		Msg: fmt.Sprintf("Repo diff size exceeds the limit of %s. Use .gitignore to exclude large files from the repo.", formatSize(s.uploadLimit)),
+		Err: &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the folder is larger than %s, or its size was not told", formatSize(s.uploadLimit)),
 			Hint: "list what the service does not need in .dstackignore or .gitignore"},
 	}
 }
@@ -87,7 +87,7 @@ func findFilePart(r *http.Request) (*multipart.Part, error) {
 	return part, nil
 }
 
-func (s *Server) storeCode(c *request, repo, hash string, part *multipart.Part) error {
+func (s *Server) storeCode(c *apiCall, repo, hash string, part *multipart.Part) error {
 	has, err := s.store.HasCode(c.ctx, c.project.ID, repo, hash)
 	if err != nil || has {
 		return err
@@ -103,9 +103,9 @@ func (s *Server) storeCode(c *request, repo, hash string, part *multipart.Part) 
 	sum := sha256.New()
 	size, err := io.Copy(io.MultiWriter(file, sum), part)
 	if err != nil {
-		return s.uploadError(err)
+		return s.toUploadError(err)
 	}
-	if size > s.upload {
+	if size > s.uploadLimit {
 		return s.newCodeTooLargeError()
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != hash {
@@ -118,8 +118,8 @@ func (s *Server) storeCode(c *request, repo, hash string, part *multipart.Part) 
 	return s.store.PutCode(c.ctx, c.project.ID, repo, hash, file)
 }
 
-// uploadError tells a client that stopped from a disk that is full.
-func (s *Server) uploadError(err error) error {
+// toUploadError tells a client that stopped from a disk that is full.
+func (s *Server) toUploadError(err error) error {
 	if _, ours := errors.AsType[*os.PathError](err); ours {
 		return &dstack.Error{Kind: dstack.Unavailable, Cause: err, Message: "the server cannot keep the upload: its disk failed or is full",
 			Hint: "make room below the server's folder"}
@@ -137,11 +137,11 @@ func (s *Server) spoolDir() string { return filepath.Join(s.dir, "tmp") }
 
 func (s *Server) createSpoolFile() (*os.File, error) {
 	if err := os.MkdirAll(s.spoolDir(), 0o700); err != nil {
-		return nil, s.uploadError(err)
+		return nil, s.toUploadError(err)
 	}
 	file, err := os.CreateTemp(s.spoolDir(), spoolPrefix)
 	if err != nil {
-		return nil, s.uploadError(err)
+		return nil, s.toUploadError(err)
 	}
 	return file, nil
 }

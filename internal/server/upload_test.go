@@ -42,7 +42,7 @@ func multipartBody(t *testing.T, name, content string) (body *bytes.Buffer, cont
 	return body, w.FormDataContentType()
 }
 
-func (h *testServer) uploadAs(name, content string, change func(*http.Request)) apiResponse {
+func (h *testServer) uploadCode(name, content string, change func(*http.Request)) apiResponse {
 	h.t.Helper()
 	body, contentType := multipartBody(h.t, name, content)
 	r, err := http.NewRequestWithContext(h.t.Context(), "POST", h.url+"/api/project/main/repos/upload_code?repo_id=web-12345678", body)
@@ -54,11 +54,11 @@ func (h *testServer) uploadAs(name, content string, change func(*http.Request)) 
 	if change != nil {
 		change(r)
 	}
-	return h.do(r)
+	return h.send(r)
 }
 
-// nothingSpooled waits until no upload is on its way, and checks that none left anything.
-func (h *testServer) nothingSpooled() {
+// expectNoSpoolFiles waits until no upload is on its way, and checks that none left anything.
+func (h *testServer) expectNoSpoolFiles() {
 	h.t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
@@ -109,14 +109,14 @@ func TestUpload(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := has(hexSHA256(code))
-			a := h.uploadAs(c.file, c.content, c.change)
+			a := h.uploadCode(c.file, c.content, c.change)
 			if a.status != c.status || !strings.Contains(a.text, c.part) {
 				t.Errorf("%d %s", a.status, a.text)
 			}
 			if c.status != 200 && has(hexSHA256(code)) != before {
 				t.Error("a refused upload was kept")
 			}
-			h.nothingSpooled()
+			h.expectNoSpoolFiles()
 		})
 	}
 	if !has(hexSHA256(code)) {
@@ -151,7 +151,7 @@ func TestUpload_CutHalfWayLeavesNothing(t *testing.T) {
 		t.Errorf("%s, %v", said, err)
 	}
 	_ = connection.Close()
-	h.nothingSpooled()
+	h.expectNoSpoolFiles()
 	project, err := h.store.Project(t.Context(), "main")
 	if err != nil {
 		t.Fatal(err)
@@ -173,7 +173,7 @@ func TestBoot_RemovesWhatAKilledServerSpooled(t *testing.T) {
 	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir}); err != nil {
 		t.Fatal(err)
 	}
-	h.nothingSpooled()
+	h.expectNoSpoolFiles()
 }
 
 func TestRepos(t *testing.T) {
@@ -185,7 +185,7 @@ func TestRepos(t *testing.T) {
 	if len(repos) != 1 || repos[0].RepoID != "web-12345678" {
 		t.Errorf("%+v", repos)
 	}
-	a := h.post(h.admin, api.ProjectPrefix+"/repos/get", `{"repo_id": "web-12345678", "include_creds": false}`)
+	a := h.callAs(h.admin, api.ProjectPrefix+"/repos/get", `{"repo_id": "web-12345678", "include_creds": false}`)
 	if a.text != `{"repo_id":"web-12345678","repo_info":{"repo_type":"local","repo_dir":"/web"},"repo_creds":null}` {
 		t.Errorf("%s", a.text)
 	}

@@ -19,7 +19,7 @@ import (
 
 // buildViews are runs as people see them, with what the gateway counted.
 func (s *Server) buildViews(found ...store.RunDetails) []api.RunView {
-	numbers := s.numbers()
+	numbers := s.metrics()
 	views := make([]api.RunView, 0, len(found))
 	for _, w := range found {
 		v := buildRunView(w, s.urls)
@@ -174,7 +174,7 @@ func hashView(v api.RunView) string {
 const recheckInterval = time.Second
 
 // waitForView shows a run; with a version given it waits until that one is past.
-func (s *Server) waitForView(c *request, in api.RunViewRequest) (api.RunView, error) {
+func (s *Server) waitForView(c *apiCall, in api.RunViewRequest) (api.RunView, error) {
 	var over <-chan time.Time
 	if in.After != "" && in.WaitSeconds > 0 {
 		limit := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
@@ -209,7 +209,7 @@ func waitForChange(ctx context.Context, news <-chan struct{}, over <-chan time.T
 	return true, nil
 }
 
-func (s *Server) findView(c *request, in api.RunViewRequest) (api.RunView, error) {
+func (s *Server) findView(c *apiCall, in api.RunViewRequest) (api.RunView, error) {
 	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.RunView{}, err
@@ -222,7 +222,7 @@ func (s *Server) findView(c *request, in api.RunViewRequest) (api.RunView, error
 }
 
 // listViews lists runs as people see them.
-func (s *Server) listViews(c *request, in api.ListRuns) ([]api.RunView, error) {
+func (s *Server) listViews(c *apiCall, in api.ListRuns) ([]api.RunView, error) {
 	found, err := s.listRunDetails(c, in)
 	return s.buildViews(found...), err
 }

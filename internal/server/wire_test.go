@@ -21,7 +21,9 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 var t0 = time.Date(2024, 8, 21, 10, 0, 0, 0, time.UTC)
 
-func at(seconds float64) time.Time { return t0.Add(time.Duration(seconds * float64(time.Second))) }
+func testTime(seconds float64) time.Time {
+	return t0.Add(time.Duration(seconds * float64(time.Second)))
+}
 
 func testSpec(t *testing.T, yaml string) dstack.RunSpec {
 	t.Helper()
@@ -61,13 +63,13 @@ func testRunDetails(t *testing.T) store.RunDetails {
 	rs.RunName = &name
 	return store.RunDetails{
 		Run: dstack.Run{ID: "11111111-1111-4111-8111-111111111111", Project: "main", User: "admin", Name: name, Spec: rs,
-			Revision: 1, DesiredReplicas: 2, Status: dstack.RunActive, SubmittedAt: t0, Since: at(1), ReadyAt: at(20)},
+			Revision: 1, DesiredReplicas: 2, Status: dstack.RunActive, SubmittedAt: t0, Since: testTime(1), ReadyAt: testTime(20)},
 		Replicas: []dstack.Replica{
-			{ID: "22222222-2222-4222-8222-222222222220", Num: 0, Revision: 1, Status: dstack.ReplicaReady, Since: at(20),
-				Instance: "local-1-docker", Attempt: "33333333-3333-4333-8333-333333333331", AttemptNum: 1, AttemptAt: at(10), SubmittedAt: at(1),
-				PastAttempts: []dstack.Attempt{{ID: "33333333-3333-4333-8333-333333333330", StartedAt: at(2), EndedAt: at(9), Reason: "replica 0 exited with code 1 after 7s",
+			{ID: "22222222-2222-4222-8222-222222222220", Num: 0, Revision: 1, Status: dstack.ReplicaReady, Since: testTime(20),
+				Instance: "local-1-docker", Attempt: "33333333-3333-4333-8333-333333333331", AttemptNum: 1, AttemptAt: testTime(10), SubmittedAt: testTime(1),
+				PastAttempts: []dstack.Attempt{{ID: "33333333-3333-4333-8333-333333333330", StartedAt: testTime(2), EndedAt: testTime(9), Reason: "replica 0 exited with code 1 after 7s",
 					EndState: dstack.AttemptExited, ExitCode: 1, LastOutput: []string{"boom"}}}},
-			{ID: "22222222-2222-4222-8222-222222222221", Num: 1, Revision: 1, Status: dstack.ReplicaWaiting, Since: at(1.5), SubmittedAt: at(1),
+			{ID: "22222222-2222-4222-8222-222222222221", Num: 1, Revision: 1, Status: dstack.ReplicaWaiting, Since: testTime(1.5), SubmittedAt: testTime(1),
 				Reason: "no machine suits: box: 0 of 1 GPUs free"},
 		},
 		Reports: map[dstack.AttemptID]dstack.Report{"33333333-3333-4333-8333-333333333331": {State: dstack.AttemptRunning, Ready: true, Endpoint: dstack.Endpoint{Address: "127.0.0.1:32768"}}},
@@ -76,7 +78,7 @@ func testRunDetails(t *testing.T) store.RunDetails {
 	}
 }
 
-func golden(t *testing.T, name string, value any) {
+func compareGolden(t *testing.T, name string, value any) {
 	t.Helper()
 	text, err := json.Marshal(value)
 	if err != nil {
@@ -104,13 +106,13 @@ func golden(t *testing.T, name string, value any) {
 
 func TestWire_GoldenShapes(t *testing.T) {
 	names := newPublicURLs(Options{PublicURL: "http://127.0.0.1:3000"})
-	golden(t, "run.json", wire.BuildRun(testRunDetails(t), names.runURLs(testRunDetails(t).Run), at(3600)))
-	golden(t, "view.json", buildRunView(testRunDetails(t), names))
-	c := &request{user: dstack.User{Name: "admin"}, project: dstack.Project{Name: "main"}}
-	golden(t, "plan.json", runPlan{spec: testSpec(t, llama), placements: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}.toWire(c))
+	compareGolden(t, "run.json", wire.BuildRun(testRunDetails(t), names.runURLs(testRunDetails(t).Run), testTime(3600)))
+	compareGolden(t, "view.json", buildRunView(testRunDetails(t), names))
+	c := &apiCall{user: dstack.User{Name: "admin"}, project: dstack.Project{Name: "main"}}
+	compareGolden(t, "plan.json", runPlan{spec: testSpec(t, llama), placements: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}.toWire(c))
 }
 
-func replicas(statuses ...dstack.ReplicaStatus) []dstack.Replica {
+func newReplicas(statuses ...dstack.ReplicaStatus) []dstack.Replica {
 	var all []dstack.Replica
 	for i, s := range statuses {
 		all = append(all, dstack.Replica{ID: "r", Num: i, Revision: 1, TemplateRevision: 1, Status: s})
@@ -148,7 +150,7 @@ func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 		{"failed", dstack.RunFailed, false, nil, "failed", api.StatusFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, TemplateRevision: 1, DesiredReplicas: 2, Status: c.status}, Replicas: replicas(c.replicas...)}
+			w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, TemplateRevision: 1, DesiredReplicas: 2, Status: c.status}, Replicas: newReplicas(c.replicas...)}
 			w.Run.Spec.Configuration.Replicas.Min = 2
 			if c.wasReady {
 				w.Run.ReadyAt = t0
@@ -191,7 +193,7 @@ func TestStatuses_OfWhatScalesAndChanges(t *testing.T) {
 func TestStatuses_AWishToStopCountsAtOnce(t *testing.T) {
 	for status, want := range map[dstack.RunStatus]api.RunStatus{dstack.RunSubmitted: api.StatusStopping, dstack.RunActive: api.StatusStopping,
 		dstack.RunTerminated: api.StatusStopped, dstack.RunFailed: api.StatusFailed} {
-		w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGrace}, Replicas: replicas(dstack.ReplicaReady)}
+		w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGrace}, Replicas: newReplicas(dstack.ReplicaReady)}
 		if got := buildRunView(w, publicURLs{}).Status; got != want {
 			t.Errorf("%s: %s, want %s", status, got, want)
 		}
@@ -202,7 +204,7 @@ func TestStatuses_AWishToStopCountsAtOnce(t *testing.T) {
 }
 
 func TestSubmissions_StatusAndReason(t *testing.T) {
-	past := []dstack.Attempt{{ID: "a0", StartedAt: at(1), EndedAt: at(2), EndState: dstack.AttemptExited, Reason: "exited"}}
+	past := []dstack.Attempt{{ID: "a0", StartedAt: testTime(1), EndedAt: testTime(2), EndState: dstack.AttemptExited, Reason: "exited"}}
 	for _, c := range []struct {
 		name           string
 		replica        dstack.Replica
@@ -215,13 +217,13 @@ func TestSubmissions_StatusAndReason(t *testing.T) {
 		{"without an attempt", dstack.Replica{ID: "r0", Status: dstack.ReplicaWaiting}, "", dstack.Report{}, 1, "submitted", "", false},
 		{"pulling", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaStarting}, "", dstack.Report{State: dstack.AttemptPulling}, 1, "pulling", "", false},
 		{"starting", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaStarting, PastAttempts: past}, "", dstack.Report{State: dstack.AttemptRunning}, 2, "provisioning", "", false},
-		{"between two attempts", dstack.Replica{Attempt: "a0", Status: dstack.ReplicaRestarting, PastAttempts: past, Since: at(2)}, "", dstack.Report{}, 1, "failed", "container_exited_with_error", true},
-		{"no capacity", dstack.Replica{ID: "r0", Status: dstack.ReplicaFailed, FinishedAt: at(3)}, dstack.EndNoCapacity, dstack.Report{}, 1, "failed", "failed_to_start_due_to_no_capacity", true},
-		{"refused", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaFailed, FinishedAt: at(3)}, dstack.EndFailed, dstack.Report{State: dstack.AttemptRefused}, 1, "failed", "creating_container_error", true},
-		{"never opened its port", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaFailed, FinishedAt: at(3)}, dstack.EndFailed, dstack.Report{State: dstack.AttemptRunning}, 1, "failed", "waiting_runner_limit_exceeded", true},
-		{"stopped", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminated, FinishedAt: at(3)}, dstack.EndStopped, dstack.Report{}, 1, "terminated", "terminated_by_user", true},
-		{"aborted", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminated, FinishedAt: at(3)}, dstack.EndAborted, dstack.Report{}, 1, "aborted", "aborted_by_user", true},
-		{"pulled down with another", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminated, FinishedAt: at(3)}, dstack.EndFailed, dstack.Report{}, 1, "terminated", "terminated_by_server", true},
+		{"between two attempts", dstack.Replica{Attempt: "a0", Status: dstack.ReplicaRestarting, PastAttempts: past, Since: testTime(2)}, "", dstack.Report{}, 1, "failed", "container_exited_with_error", true},
+		{"no capacity", dstack.Replica{ID: "r0", Status: dstack.ReplicaFailed, FinishedAt: testTime(3)}, dstack.EndNoCapacity, dstack.Report{}, 1, "failed", "failed_to_start_due_to_no_capacity", true},
+		{"refused", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaFailed, FinishedAt: testTime(3)}, dstack.EndFailed, dstack.Report{State: dstack.AttemptRefused}, 1, "failed", "creating_container_error", true},
+		{"never opened its port", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaFailed, FinishedAt: testTime(3)}, dstack.EndFailed, dstack.Report{State: dstack.AttemptRunning}, 1, "failed", "waiting_runner_limit_exceeded", true},
+		{"stopped", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminated, FinishedAt: testTime(3)}, dstack.EndStopped, dstack.Report{}, 1, "terminated", "terminated_by_user", true},
+		{"aborted", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminated, FinishedAt: testTime(3)}, dstack.EndAborted, dstack.Report{}, 1, "aborted", "aborted_by_user", true},
+		{"pulled down with another", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminated, FinishedAt: testTime(3)}, dstack.EndFailed, dstack.Report{}, 1, "terminated", "terminated_by_server", true},
 		{"replaced", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminating}, dstack.EndNone, dstack.Report{}, 1, "terminating", "scaled_down", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -247,7 +249,7 @@ func TestWireRun_CostIsPriceTimesHours(t *testing.T) {
 	i := w.Instances["local-1-docker"]
 	i.Offer.Price = 0.5
 	w.Instances["local-1-docker"] = i
-	run := wire.BuildRun(w, wire.RunURLs{}, at(10+7200)) // 7s of the first attempt, 2h of the second
+	run := wire.BuildRun(w, wire.RunURLs{}, testTime(10+7200)) // 7s of the first attempt, 2h of the second
 	if run.Cost != 1.001 {
 		t.Errorf("cost %v", run.Cost)
 	}
@@ -277,7 +279,7 @@ func TestVersionOf_ChangesWithWhatIsShownAndOnlyThen(t *testing.T) {
 	w := testRunDetails(t)
 	w.Run.Version, w.Replicas[0].Version = 7, 9
 	r := w.Reports["33333333-3333-4333-8333-333333333331"]
-	r.At = at(99)
+	r.At = testTime(99)
 	w.Reports["33333333-3333-4333-8333-333333333331"] = r
 	if two := buildRunView(w, publicURLs{}); two.Version != one.Version || one.Version == "" {
 		t.Errorf("%q became %q, and nothing that is shown changed", one.Version, two.Version)
@@ -343,7 +345,7 @@ func TestStates_EveryStateHasAName(t *testing.T) {
 	for _, run := range []dstack.RunStatus{dstack.RunSubmitted, dstack.RunActive, dstack.RunTerminating, dstack.RunTerminated, dstack.RunFailed, "paused"} {
 		for _, replica := range []dstack.ReplicaStatus{dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaUnhealthy,
 			dstack.ReplicaRestarting, dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed} {
-			w := store.RunDetails{Run: dstack.Run{Name: "a-1", Status: run}, Replicas: replicas(replica)}
+			w := store.RunDetails{Run: dstack.Run{Name: "a-1", Status: run}, Replicas: newReplicas(replica)}
 			if wire.BuildRun(w, wire.RunURLs{}, t0).Status == "" {
 				t.Errorf("a %s run with a %s replica has no status on the wire", run, replica)
 			}

@@ -62,20 +62,20 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 		if len(pieces) == 0 {
 			return nil
 		}
-		before := a.lost
+		before := a.lostLines
 		if before > 0 { // told together with the first line that fits, or not yet
-			pieces = slices.Insert(pieces, 0, lossLine(before, pieces[0].At))
+			pieces = slices.Insert(pieces, 0, newLossLine(before, pieces[0].At))
 		}
 		written, err := r.appendLines(s, a, pieces)
 		if written > 0 {
-			a.lost = 0
+			a.lostLines = 0
 		}
-		if isFull(err) {
-			a.lost += len(pieces) - written
+		if isDiskFull(err) {
+			a.lostLines += len(pieces) - written
 			if before == 0 {
 				slog.Warn("the disk is full: output is lost until there is room again", "folder", s.dir, "run", k.RunName)
 			} else if written == 0 {
-				a.lost-- // the line that tells is none of them
+				a.lostLines-- // the line that tells is none of them
 			}
 			return nil
 		}
@@ -86,18 +86,18 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 // maxLineLength is the longest text of one line: a small part of the limit.
 func (s *Store) maxLineLength() int { return int(min(maxLineBytes, s.limit/16)) }
 
-// lossLine says how much is missing.
-func lossLine(lost int, at time.Time) dstack.LogLine {
+// newLossLine says how much is missing.
+func newLossLine(lost int, at time.Time) dstack.LogLine {
 	return dstack.LogLine{At: at, Stream: "stderr", Text: fmt.Appendf(nil, "… %d lines lost: the disk was full", lost)}
 }
 
 // Last returns the time of the newest line, zero when there is none.
 func (s *Store) Last(k Key) (last time.Time) {
 	_ = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error { // what cannot be read is as good as none
-		if err := r.readEnd(a); err != nil || a.last == 0 {
+		if err := r.readEnd(a); err != nil || a.lastAt == 0 {
 			return err
 		}
-		last = time.UnixMicro(a.last).UTC()
+		last = time.UnixMicro(a.lastAt).UTC()
 		return nil
 	})
 	return last
@@ -107,7 +107,7 @@ func (s *Store) Last(k Key) (last time.Time) {
 // oldest first.
 func (s *Store) Read(ctx context.Context, k Key, since, until time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
-		c := cursor{after: toMicros(since), before: toMicros(until)}
+		c := readCursor{after: toMicros(since), before: toMicros(until)}
 		view, err := s.snapshotAttempt(k)
 		if err != nil {
 			yield(dstack.LogLine{}, err)
@@ -122,7 +122,7 @@ func (s *Store) Read(ctx context.Context, k Key, since, until time.Time) iter.Se
 // Follow is Read, and then what comes, until Finish or ctx ends.
 func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
-		c := cursor{after: toMicros(since)}
+		c := readCursor{after: toMicros(since)}
 		for {
 			view, err := s.snapshotAttempt(k)
 			if err != nil {
@@ -133,11 +133,11 @@ func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[ds
 				return
 			}
 			select {
-			case <-view.more:
+			case <-view.changed:
 			case <-ctx.Done():
 				return
 			}
-			if isClosed(view.gone) {
+			if isClosed(view.removed) {
 				return
 			}
 		}
@@ -147,13 +147,13 @@ func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[ds
 // Finish says that no more will come; followers end.
 func (s *Store) Finish(k Key) {
 	_ = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
-		if a.lost > 0 { // the last chance to tell
-			if n, _ := r.appendLines(s, a, []dstack.LogLine{lossLine(a.lost, time.UnixMicro(a.last))}); n > 0 {
-				a.lost = 0
+		if a.lostLines > 0 { // the last chance to tell
+			if n, _ := r.appendLines(s, a, []dstack.LogLine{newLossLine(a.lostLines, time.UnixMicro(a.lastAt))}); n > 0 {
+				a.lostLines = 0
 			}
 		}
 		a.finished = true
-		a.notify()
+		a.wakeFollowers()
 		// Without the mark a later process asks the engine again, and hears
 		// nothing new.
 		return r.markFinished(a)
@@ -180,10 +180,10 @@ func (s *Store) Remove(project, runName string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.attempts {
-		close(a.gone)
-		a.notify()
+		close(a.removed)
+		a.wakeFollowers()
 	}
-	r.attempts, r.total, r.loaded = map[dstack.AttemptID]*attemptLogs{}, 0, false
+	r.attempts, r.bytes, r.loaded = map[dstack.AttemptID]*attemptLogs{}, 0, false
 	if err := os.RemoveAll(dir); err != nil {
 		return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot remove the logs of " + runName + ": " + err.Error(), Cause: err}
 	}
@@ -233,7 +233,7 @@ func checkPathElement(name string) error {
 }
 
 // withAttempt runs do on an attempt, alone within its run.
-func (s *Store) withAttempt(k Key, do func(*runLogs, *attemptLogs) error) error {
+func (s *Store) withAttempt(k Key, use func(*runLogs, *attemptLogs) error) error {
 	dir, err := s.runFolder(k.Project, k.RunName)
 	if err != nil {
 		return err
@@ -248,8 +248,8 @@ func (s *Store) withAttempt(k Key, do func(*runLogs, *attemptLogs) error) error 
 	if err := r.loadAttempts(); err != nil {
 		return newDiskError("read", err)
 	}
-	err = do(r, r.findAttempt(k.Attempt))
-	if err != nil && !isFull(err) {
+	err = use(r, r.findAttempt(k.Attempt))
+	if err != nil && !isDiskFull(err) {
 		return newDiskError("keep", err)
 	}
 	return err
@@ -263,9 +263,9 @@ func newDiskError(what string, err error) error {
 }
 
 // snapshotAttempt is what an attempt has at this moment.
-func (s *Store) snapshotAttempt(k Key) (v snapshot, err error) {
+func (s *Store) snapshotAttempt(k Key) (v attemptSnapshot, err error) {
 	err = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
-		v = snapshot{dir: r.attemptDir(a), segments: append([]segment(nil), a.segments...), finished: a.finished, more: a.changed(), gone: a.gone}
+		v = attemptSnapshot{dir: r.attemptDir(a), segments: append([]segment(nil), a.segments...), finished: a.finished, changed: a.waitChannel(), removed: a.removed}
 		return nil
 	})
 	return v, err
@@ -280,7 +280,7 @@ func (s *Store) acquireRun(dir string) *runLogs {
 		r = &runLogs{dir: dir, attempts: map[dstack.AttemptID]*attemptLogs{}}
 		s.runs[dir] = r
 	}
-	r.users++
+	r.references++
 	return r
 }
 
@@ -289,12 +289,12 @@ func (s *Store) acquireRun(dir string) *runLogs {
 func (s *Store) releaseRun(r *runLogs) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.users--
+	r.references--
 	if len(s.runs) <= maxCachedRuns {
 		return
 	}
 	for dir, other := range s.runs {
-		if other.users == 0 && other.isEvictable() {
+		if other.references == 0 && other.isEvictable() {
 			delete(s.runs, dir)
 			return
 		}
@@ -310,7 +310,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-func isFull(err error) bool {
+func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 

@@ -14,32 +14,32 @@ import (
 )
 
 const (
-	suffix      = ".log"
-	doneName    = "done" // an empty file: Finish was called
-	maxSegments = 512    // files of a run: one that crashes all the time has many small ones
+	segmentSuffix = ".log"
+	finishedName  = "done" // an empty file: Finish was called
+	maxSegments   = 512    // files of a run: one that crashes all the time has many small ones
 )
 
 // runLogs is what lies on disk of one run's output. mu guards all of it but users.
 type runLogs struct {
-	dir   string
-	users int // guarded by Store.mu; a run in use is not forgotten
+	dir        string
+	references int // guarded by Store.mu; a run in use is not forgotten
 
 	mu       sync.Mutex
 	loaded   bool
-	total    int64 // bytes
+	bytes    int64 // bytes
 	attempts map[dstack.AttemptID]*attemptLogs
 }
 
 // attemptLogs is what lies on disk of one attempt's output.
 type attemptLogs struct {
-	id       dstack.AttemptID
-	segments []segment // oldest first
-	last     int64     // time of the newest line; right only once known
-	known    bool
-	finished bool
-	lost     int           // lines, since the disk is full
-	more     chan struct{} // closed when anything comes; nil: nobody waits
-	gone     chan struct{} // closed when all was removed
+	id        dstack.AttemptID
+	segments  []segment // oldest first
+	lastAt    int64     // time of the newest line; right only once known
+	lastKnown bool
+	finished  bool
+	lostLines int           // lines, since the disk is full
+	waiters   chan struct{} // closed when anything comes; nil: nobody waits
+	removed   chan struct{} // closed when all was removed
 }
 
 // segment is a file of lines. Its name is the time of its first one, so that
@@ -49,7 +49,7 @@ type segment struct {
 	size  int64
 }
 
-func (s segment) fileName() string { return strconv.FormatInt(s.start, 10) + suffix }
+func (s segment) fileName() string { return strconv.FormatInt(s.start, 10) + segmentSuffix }
 
 func (r *runLogs) attemptDir(a *attemptLogs) string { return filepath.Join(r.dir, string(a.id)) }
 
@@ -57,7 +57,7 @@ func (r *runLogs) attemptDir(a *attemptLogs) string { return filepath.Join(r.dir
 func (r *runLogs) findAttempt(id dstack.AttemptID) *attemptLogs {
 	a := r.attempts[id]
 	if a == nil {
-		a = &attemptLogs{id: id, gone: make(chan struct{})}
+		a = &attemptLogs{id: id, removed: make(chan struct{})}
 		r.attempts[id] = a
 	}
 	return a
@@ -67,25 +67,25 @@ func (r *runLogs) findAttempt(id dstack.AttemptID) *attemptLogs {
 // of runs that nobody uses.
 func (r *runLogs) isEvictable() bool {
 	for _, a := range r.attempts {
-		if a.lost > 0 || a.more != nil {
+		if a.lostLines > 0 || a.waiters != nil {
 			return false
 		}
 	}
 	return true
 }
 
-// changed returns a channel that the next wake closes.
-func (a *attemptLogs) changed() <-chan struct{} {
-	if a.more == nil {
-		a.more = make(chan struct{})
+// waitChannel returns a channel that the next wake closes.
+func (a *attemptLogs) waitChannel() <-chan struct{} {
+	if a.waiters == nil {
+		a.waiters = make(chan struct{})
 	}
-	return a.more
+	return a.waiters
 }
 
-func (a *attemptLogs) notify() {
-	if a.more != nil {
-		close(a.more)
-		a.more = nil
+func (a *attemptLogs) wakeFollowers() {
+	if a.waiters != nil {
+		close(a.waiters)
+		a.waiters = nil
 	}
 }
 
@@ -98,7 +98,7 @@ func (r *runLogs) loadAttempts() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	r.total = 0
+	r.bytes = 0
 	for _, folder := range folders {
 		if !folder.IsDir() {
 			continue
@@ -108,7 +108,7 @@ func (r *runLogs) loadAttempts() error {
 			return err
 		}
 		for _, seg := range a.segments {
-			r.total += seg.size
+			r.bytes += seg.size
 		}
 	}
 	r.loaded = true
@@ -122,10 +122,10 @@ func (r *runLogs) loadAttempt(a *attemptLogs) error {
 	}
 	a.segments = nil
 	for _, file := range files {
-		if file.Name() == doneName {
+		if file.Name() == finishedName {
 			a.finished = true
 		}
-		text, isSegment := strings.CutSuffix(file.Name(), suffix)
+		text, isSegment := strings.CutSuffix(file.Name(), segmentSuffix)
 		start, err := strconv.ParseInt(text, 10, 64)
 		if !isSegment || err != nil {
 			continue
@@ -143,8 +143,8 @@ func (r *runLogs) loadAttempt(a *attemptLogs) error {
 // readEnd finds the time of the newest line, and cuts off what a killed
 // process left half written.
 func (r *runLogs) readEnd(a *attemptLogs) error {
-	if a.known || len(a.segments) == 0 {
-		a.known = true
+	if a.lastKnown || len(a.segments) == 0 {
+		a.lastKnown = true
 		return nil
 	}
 	newest := &a.segments[len(a.segments)-1]
@@ -157,10 +157,10 @@ func (r *runLogs) readEnd(a *attemptLogs) error {
 		if err := os.Truncate(file, end); err != nil {
 			return err
 		}
-		r.total -= newest.size - end
+		r.bytes -= newest.size - end
 		newest.size = end
 	}
-	a.last, a.known = max(last, newest.start), true
+	a.lastAt, a.lastKnown = max(last, newest.start), true
 	return nil
 }
 
@@ -169,5 +169,5 @@ func (r *runLogs) markFinished(a *attemptLogs) error {
 	if err := os.MkdirAll(r.attemptDir(a), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(r.attemptDir(a), doneName), nil, 0o600)
+	return os.WriteFile(filepath.Join(r.attemptDir(a), finishedName), nil, 0o600)
 }

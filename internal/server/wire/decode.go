@@ -26,7 +26,7 @@ func (Null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 // ValidationErrors.
 func Decode[In any](text []byte) (In, error) {
 	var in In
-	d := &decoder{}
+	d := &documentDecoder{}
 	if _, none := any(in).(Null); none {
 		d.decodeNull(text)
 	} else {
@@ -43,18 +43,18 @@ var enumValues = map[reflect.Type][]string{
 	reflect.TypeFor[dstack.Role](): {string(dstack.RoleAdmin), string(dstack.RoleUser)},
 }
 
-// decoder fills values from JSON and notes what is wrong.
-type decoder struct{ found ValidationErrors }
+// documentDecoder fills values from JSON and notes what is wrong.
+type documentDecoder struct{ found ValidationErrors }
 
 // maxValidationErrors keeps an answer from being many times larger than what was
 // asked.
 const maxValidationErrors = 100
 
-func (d *decoder) addError(loc []any, kind, msg string, args ...any) {
-	d.append(ValidationError{Loc: slices.Clone(loc), Type: kind, Msg: fmt.Sprintf(msg, args...)})
+func (d *documentDecoder) addError(loc []any, kind, msg string, args ...any) {
+	d.appendError(ValidationError{Loc: slices.Clone(loc), Type: kind, Msg: fmt.Sprintf(msg, args...)})
 }
 
-func (d *decoder) append(c ValidationError) {
+func (d *documentDecoder) appendError(c ValidationError) {
 	switch {
 	case len(d.found) == maxValidationErrors:
 		d.found = append(d.found, ValidationError{Loc: []any{"body"}, Type: "value_error", Msg: "there is more wrong than this"})
@@ -63,7 +63,7 @@ func (d *decoder) append(c ValidationError) {
 	}
 }
 
-func (d *decoder) decodeDocument(text []byte, into reflect.Value) {
+func (d *documentDecoder) decodeDocument(text []byte, into reflect.Value) {
 	loc := []any{"body"}
 	if len(bytes.TrimSpace(text)) == 0 {
 		d.addError(loc, "value_error.missing", "field required")
@@ -78,7 +78,7 @@ func (d *decoder) decodeDocument(text []byte, into reflect.Value) {
 }
 
 // decodeNull accepts what clients send where there is nothing to say.
-func (d *decoder) decodeNull(text []byte) {
+func (d *documentDecoder) decodeNull(text []byte) {
 	switch text := bytes.TrimSpace(text); string(text) {
 	case "", "null", "{}":
 	default:
@@ -87,14 +87,14 @@ func (d *decoder) decodeNull(text []byte) {
 	}
 }
 
-func (d *decoder) addSyntaxError(loc []any, err error) {
+func (d *documentDecoder) addSyntaxError(loc []any, err error) {
 	if bad, ok := errors.AsType[*json.SyntaxError](err); ok {
 		loc = append(slices.Clone(loc), bad.Offset)
 	}
 	d.addError(loc, "value_error.jsondecode", "not JSON: %s", strings.TrimPrefix(err.Error(), "json: "))
 }
 
-func (d *decoder) decodeValue(loc []any, raw json.RawMessage, into reflect.Value) {
+func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into reflect.Value) {
 	null := string(raw) == "null"
 	switch {
 	case into.Kind() == reflect.Pointer && null:
@@ -119,7 +119,7 @@ func (d *decoder) decodeValue(loc []any, raw json.RawMessage, into reflect.Value
 
 // decodeUnmarshaler lets a type read itself; configurations do, and report every
 // problem with its path.
-func (d *decoder) decodeUnmarshaler(loc []any, raw json.RawMessage, into reflect.Value) {
+func (d *documentDecoder) decodeUnmarshaler(loc []any, raw json.RawMessage, into reflect.Value) {
 	err := into.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(raw)
 	if err == nil {
 		return
@@ -130,7 +130,7 @@ func (d *decoder) decodeUnmarshaler(loc []any, raw json.RawMessage, into reflect
 		return
 	}
 	for _, p := range problems {
-		d.append(ValidationError{Loc: append(slices.Clone(loc), splitPath(p.Path)...),
+		d.appendError(ValidationError{Loc: append(slices.Clone(loc), splitPath(p.Path)...),
 			Type: "value_error", Msg: p.Message, Hint: p.Hint, Unsupported: p.Unsupported})
 	}
 }
@@ -150,7 +150,7 @@ func splitPath(path string) []any {
 	return parts
 }
 
-func (d *decoder) decodeTime(loc []any, raw json.RawMessage, into reflect.Value) {
+func (d *documentDecoder) decodeTime(loc []any, raw json.RawMessage, into reflect.Value) {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
 		// Without an offset it is UTC, as for the reference.
@@ -164,7 +164,7 @@ func (d *decoder) decodeTime(loc []any, raw json.RawMessage, into reflect.Value)
 	d.addError(loc, "value_error.datetime", "invalid datetime format")
 }
 
-func (d *decoder) decodeObject(loc []any, raw json.RawMessage, into reflect.Value) {
+func (d *documentDecoder) decodeObject(loc []any, raw json.RawMessage, into reflect.Value) {
 	tokens := json.NewDecoder(bytes.NewReader(raw))
 	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
 		d.addError(loc, "type_error.dict", "value is not a valid dict")
@@ -199,7 +199,7 @@ func (d *decoder) decodeObject(loc []any, raw json.RawMessage, into reflect.Valu
 	}
 }
 
-func (d *decoder) decodeField(loc []any, raw json.RawMessage, field reflect.StructField, into reflect.Value) {
+func (d *documentDecoder) decodeField(loc []any, raw json.RawMessage, field reflect.StructField, into reflect.Value) {
 	if string(raw) == "null" && !isRequired(field) {
 		return
 	}
@@ -261,7 +261,7 @@ func isRequired(field reflect.StructField) bool {
 	return field.Type.Kind() != reflect.Pointer && !strings.Contains(field.Tag.Get("json"), ",omitempty")
 }
 
-func (d *decoder) decodeList(loc []any, raw json.RawMessage, into reflect.Value) {
+func (d *documentDecoder) decodeList(loc []any, raw json.RawMessage, into reflect.Value) {
 	var items []json.RawMessage
 	if json.Unmarshal(raw, &items) != nil {
 		d.addError(loc, "type_error.list", "value is not a valid list")
@@ -274,7 +274,7 @@ func (d *decoder) decodeList(loc []any, raw json.RawMessage, into reflect.Value)
 }
 
 // decodeScalar reads strings, numbers, booleans and maps.
-func (d *decoder) decodeScalar(loc []any, raw json.RawMessage, into reflect.Value) {
+func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into reflect.Value) {
 	if err := json.Unmarshal(raw, into.Addr().Interface()); err != nil {
 		kind, msg := "type_error", "value is not valid"
 		switch into.Kind() {

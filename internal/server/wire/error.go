@@ -66,13 +66,13 @@ type forbiddenBody struct {
 	Error api.ErrorView `json:"error"`
 }
 
-// BuildRefusal decides what an error is answered with.
-func BuildRefusal(err error) (status int, body any) {
+// BuildErrorResponse decides what an error is answered with.
+func BuildErrorResponse(err error) (status int, body any) {
 	if g, ok := errors.AsType[StatusError](err); ok {
 		return g.Status, api.ErrorBody{Detail: g.Detail, Error: BuildErrorView(err)}
 	}
 	if found, ok := errors.AsType[ValidationErrors](err); ok && !found.isUnsupported() {
-		return http.StatusUnprocessableEntity, api.ErrorBody{Detail: found, Error: found.buildView()}
+		return http.StatusUnprocessableEntity, api.ErrorBody{Detail: found, Error: found.buildErrorView()}
 	}
 	if found, ok := errors.AsType[ValidationErrors](err); ok {
 		err = found.toError()
@@ -123,7 +123,7 @@ type ValidationError struct {
 // ValidationErrors is everything wrong with a request, in its order.
 type ValidationErrors []ValidationError
 
-func (c ValidationErrors) Error() string { return c.buildView().Message }
+func (c ValidationErrors) Error() string { return c.buildErrorView().Message }
 
 // isUnsupported says that nothing is wrong but that it came too early.
 func (c ValidationErrors) isUnsupported() bool {
@@ -136,11 +136,11 @@ func (c ValidationErrors) isUnsupported() bool {
 }
 
 func (c ValidationErrors) toError() *dstack.Error {
-	view := c.buildView()
+	view := c.buildErrorView()
 	return &dstack.Error{Kind: view.Kind, Message: view.Message, Hint: view.Hint}
 }
 
-func (c ValidationErrors) buildView() api.ErrorView {
+func (c ValidationErrors) buildErrorView() api.ErrorView {
 	view := api.ErrorView{Kind: dstack.Invalid}
 	if c.isUnsupported() {
 		view.Kind = dstack.Unsupported

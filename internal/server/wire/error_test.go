@@ -44,7 +44,7 @@ func TestRefusalOf_AnswersInTheShapesOfTheReference(t *testing.T) {
 		{"requests that come too early", ValidationErrors{{Loc: []any{"body", "x"}, Msg: "m", Hint: "h", Unsupported: true}}, 400, list("error", dstack.Unsupported)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			status, body := BuildRefusal(c.err)
+			status, body := BuildErrorResponse(c.err)
 			text, err := json.Marshal(body)
 			if err != nil || status != c.status || string(text) != c.body {
 				t.Errorf("%d %s (%v)\nwant %d %s", status, text, err, c.status, c.body)

@@ -327,13 +327,13 @@ func buildService(run dstack.Run, urls RunURLs) *api.Service {
 	service := &api.Service{URL: urls.Service, Options: map[string]any{}}
 	if m := run.Spec.Configuration.Model; m != nil {
 		service.Model = &api.ServiceModel{Name: m.Name, BaseURL: urls.Models, Type: m.Type}
-		service.Options["openai"] = map[string]any{"model": fillModel(m, run.Spec.Template)}
+		service.Options["openai"] = map[string]any{"model": addTemplate(m, run.Spec.Template)}
 	}
 	return service
 }
 
-// fillModel is a model with what was found of it, as the wire has it.
-func fillModel(m *spec.Model, t *dstack.ChatTemplate) *spec.Model {
+// addTemplate is a model with what was found of it, as the wire has it.
+func addTemplate(m *spec.Model, t *dstack.ChatTemplate) *spec.Model {
 	if t == nil {
 		return m
 	}

@@ -22,26 +22,26 @@ const (
 	maxLineTime       = time.Minute      // that a client may take for one line
 )
 
-// logFollower streams a run's output: first what there is, by time, then what
+// logStream streams a run's output: first what there is, by time, then what
 // comes, by attempt.
-type logFollower struct {
-	s     *Server
-	in    api.FollowLogs
-	run   dstack.RunID
-	out   *lineWriter
-	since map[dstack.AttemptID]time.Time // the newest line sent of each attempt
+type logStream struct {
+	server  *Server
+	request api.FollowLogs
+	run     dstack.RunID
+	lines   *lineWriter
+	sent    map[dstack.AttemptID]time.Time // the newest line sent of each attempt
 }
 
 // attemptSource is one attempt whose output is followed.
 type attemptSource struct {
 	key     logs.Key
 	replica int
-	present bool
+	current bool
 }
 
 // followLogs ends when its client does, when there is no more, or, following,
 // when the run has finished and all of its output was sent.
-func (s *Server) followLogs(c *request) error {
+func (s *Server) followLogs(c *apiCall) error {
 	in, err := decodeBody[api.FollowLogs](c)
 	if err != nil {
 		return err
@@ -50,14 +50,14 @@ func (s *Server) followLogs(c *request) error {
 	if err != nil {
 		return err
 	}
-	f := &logFollower{s: s, in: in, run: w.Run.ID, out: newLineWriter(c.w), since: map[dstack.AttemptID]time.Time{}}
+	f := &logStream{server: s, request: in, run: w.Run.ID, lines: newLineWriter(c.w), sent: map[dstack.AttemptID]time.Time{}}
 	sources := f.listSources(w)
 	if in.CurrentOnly {
 		sources = slices.DeleteFunc(sources, func(src attemptSource) bool {
-			if !src.present {
-				f.since[src.key.Attempt] = skipped
+			if !src.current {
+				f.sent[src.key.Attempt] = skipAttempt
 			}
-			return !src.present
+			return !src.current
 		})
 	}
 	err = f.sendHistory(c.ctx, sources)
@@ -71,25 +71,25 @@ func (s *Server) followLogs(c *request) error {
 	}
 	if err != nil {
 		s.log.Warn("a stream of output broke", "run", in.RunName, "err", err)
-		_ = f.out.writeAndFlush(api.LogEntry{Error: "output was lost: " + wire.BuildErrorView(err).Message}) // it breaks off either way
+		_ = f.lines.writeAndFlush(api.LogEntry{Error: "output was lost: " + wire.BuildErrorView(err).Message}) // it breaks off either way
 	}
-	f.out.clearDeadline()
+	f.lines.clearDeadline()
 	return nil
 }
 
-// skipped stands for attempts that are not wanted.
-var skipped = time.Unix(1<<40, 0)
+// skipAttempt stands for attempts that are not wanted.
+var skipAttempt = time.Unix(1<<40, 0)
 
 // listSources is a run's attempts, by replica and then by age.
-func (f *logFollower) listSources(w store.RunDetails) []attemptSource {
+func (f *logStream) listSources(w store.RunDetails) []attemptSource {
 	var all []attemptSource
 	for _, r := range w.Replicas {
-		if f.in.Replica != nil && *f.in.Replica != r.Num {
+		if f.request.Replica != nil && *f.request.Replica != r.Num {
 			continue
 		}
 		add := func(id dstack.AttemptID, present bool) {
 			key := logs.Key{Project: w.Run.Project, Run: w.Run.ID, RunName: w.Run.Name, Attempt: id}
-			all = append(all, attemptSource{key: key, replica: r.Num, present: present})
+			all = append(all, attemptSource{key: key, replica: r.Num, current: present})
 		}
 		for _, past := range r.PastAttempts {
 			if past.ID != r.Attempt {
@@ -104,22 +104,22 @@ func (f *logFollower) listSources(w store.RunDetails) []attemptSource {
 }
 
 // resumeTime is where an attempt's output is gone on with.
-func (f *logFollower) resumeTime(id dstack.AttemptID) time.Time {
-	if sent, ok := f.since[id]; ok {
+func (f *logStream) resumeTime(id dstack.AttemptID) time.Time {
+	if sent, ok := f.sent[id]; ok {
 		return sent
 	}
-	if seen, ok := f.in.After[id]; ok {
+	if seen, ok := f.request.After[id]; ok {
 		return seen
 	}
-	return orZero(f.in.StartTime)
+	return orZero(f.request.StartTime)
 }
 
-func (f *logFollower) newEntry(src attemptSource, line dstack.LogLine) api.LogEntry {
+func (f *logStream) newEntry(src attemptSource, line dstack.LogLine) api.LogEntry {
 	return api.LogEntry{Timestamp: line.At.UTC(), Replica: src.replica, Attempt: src.key.Attempt, Stream: line.Stream, Message: line.Text}
 }
 
 // sendHistory sends what there is, the lines of all replicas in one order.
-func (f *logFollower) sendHistory(ctx context.Context, sources []attemptSource) error {
+func (f *logStream) sendHistory(ctx context.Context, sources []attemptSource) error {
 	var heads []*mergeHead
 	defer func() {
 		for _, h := range heads {
@@ -129,20 +129,20 @@ func (f *logFollower) sendHistory(ctx context.Context, sources []attemptSource) 
 	for _, chain := range groupByReplica(sources) {
 		h := newMergeHead(f.readReplica(ctx, chain))
 		heads = append(heads, h)
-		if err := h.advance(); err != nil {
+		if err := h.readNext(); err != nil {
 			return err
 		}
 	}
 	for {
-		first := earliestHead(heads)
+		first := findEarliest(heads)
 		if first == nil {
-			return f.out.flush()
+			return f.lines.flush()
 		}
-		if err := f.out.writeEntry(first.entry); err != nil {
+		if err := f.lines.writeEntry(first.entry); err != nil {
 			return err
 		}
-		f.since[first.entry.Attempt] = first.entry.Timestamp
-		if err := first.advance(); err != nil {
+		f.sent[first.entry.Attempt] = first.entry.Timestamp
+		if err := first.readNext(); err != nil {
 			return err
 		}
 	}
@@ -164,10 +164,10 @@ func groupByReplica(sources []attemptSource) [][]attemptSource {
 }
 
 // readReplica is the output of one replica's attempts, one after the other.
-func (f *logFollower) readReplica(ctx context.Context, sources []attemptSource) iter.Seq2[api.LogEntry, error] {
+func (f *logStream) readReplica(ctx context.Context, sources []attemptSource) iter.Seq2[api.LogEntry, error] {
 	return func(yield func(api.LogEntry, error) bool) {
 		for _, src := range sources {
-			for line, err := range f.s.logs.Read(ctx, src.key, f.resumeTime(src.key.Attempt), time.Time{}) {
+			for line, err := range f.server.logs.Read(ctx, src.key, f.resumeTime(src.key.Attempt), time.Time{}) {
 				if !yield(f.newEntry(src, line), err) {
 					return
 				}
@@ -189,13 +189,13 @@ func newMergeHead(lines iter.Seq2[api.LogEntry, error]) *mergeHead {
 	return &mergeHead{next: next, stop: stop}
 }
 
-func (h *mergeHead) advance() error {
+func (h *mergeHead) readNext() error {
 	entry, err, ok := h.next()
 	h.entry, h.ended = entry, !ok
 	return err
 }
 
-func earliestHead(heads []*mergeHead) *mergeHead {
+func findEarliest(heads []*mergeHead) *mergeHead {
 	var first *mergeHead
 	for _, h := range heads {
 		if !h.ended && (first == nil || h.entry.Timestamp.Before(first.entry.Timestamp)) {
@@ -206,7 +206,7 @@ func earliestHead(heads []*mergeHead) *mergeHead {
 }
 
 // followLive sends what comes, of the attempts there are and of those to come.
-func (f *logFollower) followLive(ctx context.Context) error {
+func (f *logStream) followLive(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	lines, ended := make(chan api.LogEntry), make(chan struct{}, 1)
@@ -217,13 +217,13 @@ func (f *logFollower) followLive(ctx context.Context) error {
 	}()
 	var over <-chan time.Time // set once the run has finished
 	for {
-		news := f.s.broadcast.Changed()
-		found, err := f.s.store.RunDetails(ctx, f.run)
+		news := f.server.broadcast.Changed()
+		found, err := f.server.store.RunDetails(ctx, f.run)
 		if err != nil || len(found) == 0 {
 			return err
 		}
 		for _, src := range f.listSources(found[0]) {
-			if from := f.resumeTime(src.key.Attempt); !followed[src.key.Attempt] && from != skipped {
+			if from := f.resumeTime(src.key.Attempt); !followed[src.key.Attempt] && from != skipAttempt {
 				followed[src.key.Attempt] = true
 				open++
 				group.Go(func() error { return f.copyAttempt(ctx, src, from, lines, ended) })
@@ -242,7 +242,7 @@ func (f *logFollower) followLive(ctx context.Context) error {
 }
 
 // forwardLines sends lines until it is time to look at the run again.
-func (f *logFollower) forwardLines(ctx context.Context, lines <-chan api.LogEntry, ended <-chan struct{}, news <-chan struct{}, over <-chan time.Time, open *int) (stop bool, err error) {
+func (f *logStream) forwardLines(ctx context.Context, lines <-chan api.LogEntry, ended <-chan struct{}, news <-chan struct{}, over <-chan time.Time, open *int) (stop bool, err error) {
 	again := time.NewTimer(recheckInterval)
 	defer again.Stop()
 	for {
@@ -251,9 +251,9 @@ func (f *logFollower) forwardLines(ctx context.Context, lines <-chan api.LogEntr
 			return true, ctx.Err()
 		case entry := <-lines:
 			if entry.Error == "" {
-				f.since[entry.Attempt] = entry.Timestamp
+				f.sent[entry.Attempt] = entry.Timestamp
 			}
-			if err := f.out.writeAndFlush(entry); err != nil {
+			if err := f.lines.writeAndFlush(entry); err != nil {
 				return true, err
 			}
 		case <-ended:
@@ -270,7 +270,7 @@ func (f *logFollower) forwardLines(ctx context.Context, lines <-chan api.LogEntr
 }
 
 // copyAttempt passes one attempt's lines on until there are no more.
-func (f *logFollower) copyAttempt(ctx context.Context, src attemptSource, from time.Time, lines chan<- api.LogEntry, ended chan<- struct{}) error {
+func (f *logStream) copyAttempt(ctx context.Context, src attemptSource, from time.Time, lines chan<- api.LogEntry, ended chan<- struct{}) error {
 	pass := func(entry api.LogEntry) bool {
 		select {
 		case lines <- entry:
@@ -279,7 +279,7 @@ func (f *logFollower) copyAttempt(ctx context.Context, src attemptSource, from t
 			return false
 		}
 	}
-	for line, err := range f.s.logs.Follow(ctx, src.key, from) {
+	for line, err := range f.server.logs.Follow(ctx, src.key, from) {
 		entry := f.newEntry(src, line)
 		if err != nil {
 			entry = api.LogEntry{Timestamp: now(), Replica: src.replica, Attempt: src.key.Attempt, Error: "output was lost: " + wire.BuildErrorView(err).Message}

@@ -12,17 +12,17 @@ import (
 	"dstack/internal/dstack"
 )
 
-// snapshot is what an attempt had at one moment. Its files only grow or go away.
-type snapshot struct {
+// attemptSnapshot is what an attempt had at one moment. Its files only grow or go away.
+type attemptSnapshot struct {
 	dir      string
 	segments []segment
 	finished bool
-	more     <-chan struct{} // closed when there is more than this
-	gone     <-chan struct{} // closed when it was removed
+	changed  <-chan struct{} // closed when there is more than this
+	removed  <-chan struct{} // closed when it was removed
 }
 
-// cursor is how far a reader has come.
-type cursor struct {
+// readCursor is how far a reader has come.
+type readCursor struct {
 	after, before int64 // microseconds; before 0: no end
 	segment       int64 // start of the segment it is in
 	offset        int64 // in that segment
@@ -30,7 +30,7 @@ type cursor struct {
 
 // readSnapshot yields what a view has beyond the cursor. It returns false when the
 // reader wants no more, or cannot have it.
-func (c *cursor) readSnapshot(ctx context.Context, v snapshot, yield func(dstack.LogLine, error) bool) bool {
+func (c *readCursor) readSnapshot(ctx context.Context, v attemptSnapshot, yield func(dstack.LogLine, error) bool) bool {
 	for i, seg := range v.segments {
 		if seg.start < c.segment || (i+1 < len(v.segments) && v.segments[i+1].start <= c.after+1) {
 			continue
@@ -52,7 +52,7 @@ func (c *cursor) readSnapshot(ctx context.Context, v snapshot, yield func(dstack
 }
 
 // readSegment yields the lines up to size: beyond it somebody may be writing.
-func (c *cursor) readSegment(ctx context.Context, file string, size int64, yield func(dstack.LogLine, error) bool) bool {
+func (c *readCursor) readSegment(ctx context.Context, file string, size int64, yield func(dstack.LogLine, error) bool) bool {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		return true // it was the oldest, and made room

@@ -19,7 +19,7 @@ func (s *Server) respondError(w http.ResponseWriter, r *http.Request, err error)
 	if errors.Is(err, context.Canceled) { // the client is gone, or the server is going
 		err = &dstack.Error{Kind: dstack.Unavailable, Message: "the server is stopping", Hint: "try again in a moment"}
 	}
-	status, body := wire.BuildRefusal(err)
+	status, body := wire.BuildErrorResponse(err)
 	if status == http.StatusInternalServerError {
 		s.log.LogAttrs(r.Context(), slog.LevelError, "a call failed", slog.String("call", r.Pattern),
 			slog.Any("err", err), slog.Any("cause", errors.Unwrap(err)))

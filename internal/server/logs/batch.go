@@ -20,12 +20,12 @@ func openFile(path string) (io.WriteCloser, error) {
 }
 
 // splitLines makes pieces of the lines that are too long, not within a character.
-func splitLines(lines []dstack.LogLine, most int) []dstack.LogLine {
+func splitLines(lines []dstack.LogLine, maxLength int) []dstack.LogLine {
 	pieces := make([]dstack.LogLine, 0, len(lines))
 	for _, line := range lines {
-		for len(line.Text) > most {
-			end := most
-			for end > most-utf8.UTFMax && !utf8.RuneStart(line.Text[end]) {
+		for len(line.Text) > maxLength {
+			end := maxLength
+			for end > maxLength-utf8.UTFMax && !utf8.RuneStart(line.Text[end]) {
 				end--
 			}
 			pieces = append(pieces, dstack.LogLine{At: line.At, Stream: line.Stream, Text: line.Text[:end]})
@@ -50,41 +50,41 @@ func (r *runLogs) appendLines(s *Store, a *attemptLogs, lines []dstack.LogLine) 
 		if err = r.writeBatch(s, a, b); err != nil {
 			break
 		}
-		a.last = b.last
+		a.lastAt = b.lastAt
 		written += b.lines
 	}
 	if written > 0 {
-		a.notify()
+		a.wakeFollowers()
 	}
 	return written, err
 }
 
 // segmentBatch is what goes into one segment by one write.
 type segmentBatch struct {
-	text        []byte
-	first, last int64
-	lines       int
-	fresh       bool // into a new segment
+	text            []byte
+	firstAt, lastAt int64
+	lines           int
+	newSegment      bool // into a new segment
 }
 
 // buildBatch takes as many lines as the newest segment has room for, or a new
 // one; at least one.
-func buildBatch(a *attemptLogs, lines []dstack.LogLine, most int64) segmentBatch {
-	b := segmentBatch{last: a.last, fresh: true}
-	room := most
-	if n := len(a.segments); n > 0 && a.segments[n-1].size+minEncodedSize(lines[0]) <= most {
-		b.fresh, room = false, most-a.segments[n-1].size
+func buildBatch(a *attemptLogs, lines []dstack.LogLine, maxBytes int64) segmentBatch {
+	b := segmentBatch{lastAt: a.lastAt, newSegment: true}
+	left := maxBytes
+	if n := len(a.segments); n > 0 && a.segments[n-1].size+minEncodedSize(lines[0]) <= maxBytes {
+		b.newSegment, left = false, maxBytes-a.segments[n-1].size
 	}
 	for _, line := range lines {
-		at := max(toMicros(line.At), b.last+1)
+		at := max(toMicros(line.At), b.lastAt+1)
 		text := encodeLine(b.text, at, line)
-		if b.lines > 0 && int64(len(text)) > room {
+		if b.lines > 0 && int64(len(text)) > left {
 			break
 		}
 		if b.lines == 0 {
-			b.first = at
+			b.firstAt = at
 		}
-		b.text, b.last = text, at
+		b.text, b.lastAt = text, at
 		b.lines++
 	}
 	return b
@@ -98,17 +98,17 @@ func minEncodedSize(line dstack.LogLine) int64 {
 
 // writeBatch writes a batch, or nothing of it. Older output makes room for it.
 func (r *runLogs) writeBatch(s *Store, a *attemptLogs, b segmentBatch) error {
-	if err := r.makeRoom(s.limit - int64(len(b.text))); err != nil {
+	if err := r.evictOldest(s.limit - int64(len(b.text))); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(r.attemptDir(a), 0o700); err != nil {
 		return err
 	}
-	seg := segment{start: b.first}
-	if n := len(a.segments); n > 0 && !b.fresh {
+	seg := segment{start: b.firstAt}
+	if n := len(a.segments); n > 0 && !b.newSegment {
 		seg = a.segments[n-1]
 	} else {
-		b.fresh = true // the newest went to make room
+		b.newSegment = true // the newest went to make room
 	}
 	file := filepath.Join(r.attemptDir(a), seg.fileName())
 	f, err := s.open(file)
@@ -120,8 +120,8 @@ func (r *runLogs) writeBatch(s *Store, a *attemptLogs, b segmentBatch) error {
 		return errors.Join(err, truncateTo(file, seg.size))
 	}
 	seg.size += int64(len(b.text))
-	r.total += int64(len(b.text))
-	if b.fresh {
+	r.bytes += int64(len(b.text))
+	if b.newSegment {
 		a.segments = append(a.segments, seg)
 	} else {
 		a.segments[len(a.segments)-1] = seg
@@ -137,9 +137,9 @@ func truncateTo(file string, size int64) error {
 	return os.Truncate(file, size)
 }
 
-// makeRoom deletes the oldest segments of a run, whichever attempt's they
+// evictOldest deletes the oldest segments of a run, whichever attempt's they
 // are, until at most this many bytes are left.
-func (r *runLogs) makeRoom(most int64) error {
+func (r *runLogs) evictOldest(maxBytes int64) error {
 	for {
 		count := 0
 		var oldest *attemptLogs
@@ -149,7 +149,7 @@ func (r *runLogs) makeRoom(most int64) error {
 				oldest = a
 			}
 		}
-		if oldest == nil || (r.total <= most && count < maxSegments) {
+		if oldest == nil || (r.bytes <= maxBytes && count < maxSegments) {
 			return nil
 		}
 		if err := r.readEnd(oldest); err != nil {
@@ -160,7 +160,7 @@ func (r *runLogs) makeRoom(most int64) error {
 			return err
 		}
 		oldest.segments = oldest.segments[1:]
-		r.total -= gone.size
+		r.bytes -= gone.size
 		if len(oldest.segments) == 0 && oldest.finished {
 			if err := r.removeAttempt(oldest); err != nil {
 				return err

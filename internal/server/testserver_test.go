@@ -93,7 +93,7 @@ func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
 	h.logs = logs.New(filepath.Join(h.dir, "projects"), 1<<20)
 	backends := backend.NewSet()
 	backends.Add("main", "local-docker", h.backend)
-	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Bell: h.broadcast, Wake: func() { h.wakes.Add(1) },
+	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Broadcast: h.broadcast, Wake: func() { h.wakes.Add(1) },
 		PublicURL: "http://127.0.0.1:3000", Log: slog.New(slog.NewTextHandler(h.log, nil))}
 	for _, c := range change {
 		c(&o)
@@ -118,7 +118,7 @@ func (a apiResponse) errorKind() dstack.Kind {
 	return body.Error.Kind
 }
 
-func (h *testServer) do(r *http.Request) apiResponse {
+func (h *testServer) send(r *http.Request) apiResponse {
 	h.t.Helper()
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -132,9 +132,9 @@ func (h *testServer) do(r *http.Request) apiResponse {
 	return apiResponse{response.StatusCode, strings.TrimSpace(string(text)), response.Header}
 }
 
-// post calls with a token; none when it is empty. body is JSON, or anything
+// callAs calls with a token; none when it is empty. body is JSON, or anything
 // that becomes it.
-func (h *testServer) post(token, path string, body any) apiResponse {
+func (h *testServer) callAs(token, path string, body any) apiResponse {
 	h.t.Helper()
 	text, isText := body.(string)
 	if !isText {
@@ -151,13 +151,13 @@ func (h *testServer) post(token, path string, body any) apiResponse {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	return h.do(r)
+	return h.send(r)
 }
 
 // mustCall calls as the admin and reads the answer into out.
 func (h *testServer) mustCall(path string, body, out any) {
 	h.t.Helper()
-	a := h.post(h.admin, path, body)
+	a := h.callAs(h.admin, path, body)
 	if a.status != http.StatusOK {
 		h.t.Fatalf("%s answered %d %s", path, a.status, a.text)
 	}
@@ -171,7 +171,7 @@ func (h *testServer) mustCall(path string, body, out any) {
 // expectError calls as the admin and expects a refusal.
 func (h *testServer) expectError(path string, body any, status int, kind dstack.Kind, part string) {
 	h.t.Helper()
-	a := h.post(h.admin, path, body)
+	a := h.callAs(h.admin, path, body)
 	if a.status != status || a.errorKind() != kind || !strings.Contains(a.text, part) {
 		h.t.Errorf("%s answered %d %s\nwant %d %s with %s", path, a.status, a.text, status, kind, part)
 	}
