@@ -96,26 +96,26 @@ func TestUsers(t *testing.T) {
 		t.Errorf("%s", a.text)
 	}
 	for _, path := range []string{"/api/users/get_user", "/api/users/refresh_token"} {
-		there, nowhere := h.callAs(token, path, `{"username": "bob"}`), h.callAs(token, path, `{"username": "eve"}`)
-		if there.status != 400 || there.errorKind() != dstack.NotFound || strings.ReplaceAll(there.text, "bob", "eve") != nowhere.text {
-			t.Errorf("%s: %s but %s", path, there.text, nowhere.text)
+		existing, missing := h.callAs(token, path, `{"username": "bob"}`), h.callAs(token, path, `{"username": "eve"}`)
+		if existing.status != 400 || existing.errorKind() != dstack.NotFound || strings.ReplaceAll(existing.text, "bob", "eve") != missing.text {
+			t.Errorf("%s: %s but %s", path, existing.text, missing.text)
 		}
 	}
 	h.expectError("/api/users/create", api.PutUser{Username: "ann", GlobalRole: "user"}, 400, dstack.Conflict, `"code":"resource_exists"`)
 	h.expectError("/api/users/create", api.PutUser{Username: "a b", GlobalRole: "user"}, 400, dstack.Invalid, "cannot be called")
 	h.expectError("/api/users/delete", `{"users": ["admin"]}`, 400, dstack.Conflict, "yourself")
 
-	var fresh api.UserWithCreds
+	var updated api.UserWithCreds
 	if a := h.callAs(token, "/api/users/refresh_token", `{"username": "ann"}`); a.status != 200 || strings.Contains(a.text, `"token":""`) {
 		t.Fatalf("%s", a.text)
 	}
 	if a := h.callAs(token, "/api/users/get_my_user", ""); a.errorKind() != dstack.Unauthorized {
-		t.Errorf("the old token still opens: %s", a.text)
+		t.Errorf("the old token is still valid: %s", a.text)
 	}
 	mail := "ann@example.com"
-	h.mustCall("/api/users/update", api.PutUser{Username: "ann", GlobalRole: dstack.RoleAdmin, Email: &mail}, &fresh)
-	if fresh.GlobalRole != dstack.RoleAdmin || fresh.Email == nil || *fresh.Email != mail {
-		t.Errorf("%+v", fresh)
+	h.mustCall("/api/users/update", api.PutUser{Username: "ann", GlobalRole: dstack.RoleAdmin, Email: &mail}, &updated)
+	if updated.GlobalRole != dstack.RoleAdmin || updated.Email == nil || *updated.Email != mail {
+		t.Errorf("%+v", updated)
 	}
 	h.mustCall("/api/users/delete", `{"users": ["ann", "bob"]}`, nil)
 	h.expectError("/api/users/get_user", `{"username": "ann"}`, 400, dstack.NotFound, "resource_not_exists")
@@ -132,14 +132,14 @@ func TestProjects(t *testing.T) {
 		t.Errorf("%s", a.text)
 	}
 	if a := h.callAs(ann, "/api/projects/LAB/get", ""); a.status != 200 {
-		t.Errorf("letter case matters: %s", a.text)
+		t.Errorf("the name is case-sensitive: %s", a.text)
 	}
 	if a := h.callAs(ann, "/api/projects/list", ""); !strings.Contains(a.text, "lab") || strings.Contains(a.text, "main") {
 		t.Errorf("ann sees %s", a.text)
 	}
-	there, nowhere := h.callAs(ann, "/api/projects/delete", `{"projects_names": ["main"]}`), h.callAs(ann, "/api/projects/delete", `{"projects_names": ["none"]}`)
-	if there.status != http.StatusForbidden || strings.ReplaceAll(there.text, "main", "none") != nowhere.text || !strings.Contains(there.text, `"msg":"Access denied"`) {
-		t.Errorf("%s but %s", there.text, nowhere.text)
+	existing, missing := h.callAs(ann, "/api/projects/delete", `{"projects_names": ["main"]}`), h.callAs(ann, "/api/projects/delete", `{"projects_names": ["none"]}`)
+	if existing.status != http.StatusForbidden || strings.ReplaceAll(existing.text, "main", "none") != missing.text || !strings.Contains(existing.text, `"msg":"Access denied"`) {
+		t.Errorf("%s but %s", existing.text, missing.text)
 	}
 	h.expectError("/api/projects/main/set_members", `{"members": [{"username": "eve", "project_role": "user"}]}`, 400, dstack.NotFound, "eve")
 	h.mustCall("/api/projects/main/set_members", `{"members": [{"username": "ann", "project_role": "user"}]}`, nil)
@@ -155,7 +155,7 @@ func TestProjects(t *testing.T) {
 		}
 	}
 	if a := h.callAs(ann, "/api/projects/create", `{"project_name": "more"}`); a.errorKind() != dstack.Forbidden {
-		t.Errorf("past the quota: %s", a.text)
+		t.Errorf("above the quota: %s", a.text)
 	}
 	for _, project := range []string{"lab", "main"} {
 		if err := h.logs.Append(logs.Key{Project: project, RunName: "web", Attempt: "a"}, dstack.LogLine{At: time.Now(), Text: []byte("secret")}); err != nil {
@@ -167,11 +167,11 @@ func TestProjects(t *testing.T) {
 	}
 	left, err := filepath.Glob(filepath.Join(h.dir, "projects", "*", "logs", "*"))
 	if err != nil || len(left) != 1 || !strings.Contains(left[0], "main") {
-		t.Errorf("output left behind: %v %v", left, err)
+		t.Errorf("logs of a deleted project are left: %v %v", left, err)
 	}
 }
 
-func TestLaterAndEmpty(t *testing.T) {
+func TestUnsupportedOperations(t *testing.T) {
 	h := newTestServer(t)
 	h.expectError(api.ProjectPrefix+"/secrets/add", `{"name": "x"}`, 400, dstack.Unsupported, "not supported yet: secrets")
 	h.expectError("/api/backends/config_values", `{"type": "aws"}`, 400, dstack.Unsupported, "aws")

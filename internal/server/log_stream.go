@@ -18,29 +18,29 @@ import (
 )
 
 const (
-	maxTrailingOutput = 10 * time.Second // that output may take to arrive once a run has finished
-	maxLineTime       = time.Minute      // that a client may take for one line
+	maxTrailingTime = 10 * time.Second // wait for the last output of a finished run
+	maxLineTime     = time.Minute      // time for a client to receive one line
 )
 
-// logStream streams a run's output: first what there is, by time, then what
-// comes, by attempt.
+// logStream streams the logs of a run: first the stored lines of all replicas,
+// ordered by time, then new lines as they are written.
 type logStream struct {
 	server  *Server
 	request api.FollowLogs
 	run     dstack.RunID
 	lines   *lineWriter
-	sent    map[dstack.AttemptID]time.Time // the newest line sent of each attempt
+	sent    map[dstack.AttemptID]time.Time // time of the last line sent of each attempt
 }
 
-// attemptSource is one attempt whose output is followed.
+// attemptSource is an attempt whose logs are streamed.
 type attemptSource struct {
 	key     logs.Key
 	replica int
-	current bool
+	current bool // it has not ended, or ended last in a run that has ended
 }
 
-// followLogs ends when its client does, when there is no more, or, following,
-// when the run has finished and all of its output was sent.
+// followLogs streams the logs of a run. The stream ends after the stored lines
+// or, with Follow, once the run has finished and all of its output was sent.
 func (s *Server) followLogs(c *apiCall) error {
 	in, err := decodeBody[api.FollowLogs](c)
 	if err != nil {
@@ -65,31 +65,37 @@ func (s *Server) followLogs(c *apiCall) error {
 		err = f.followLive(c.ctx)
 	}
 	if c.ctx.Err() != nil {
-		// The client is gone, or the server is going: cut, so that nobody takes
-		// it for the end of the output.
+		// The client has disconnected or the server is stopping. Abort the
+		// connection, so that no client takes this for the end of the logs.
 		panic(http.ErrAbortHandler)
 	}
 	if err != nil {
-		s.log.Warn("a stream of output broke", "run", in.RunName, "err", err)
-		_ = f.lines.writeAndFlush(api.LogEntry{Error: "output was lost: " + wire.BuildErrorView(err).Message}) // it breaks off either way
+		s.log.Warn("a log stream failed", "run", in.RunName, "err", err)
+		_ = f.lines.writeAndFlush(newLossEntry(err)) // the stream ends either way
 	}
 	f.lines.clearDeadline()
 	return nil
 }
 
-// skipAttempt stands for attempts that are not wanted.
+// newLossEntry returns the entry that reports that output cannot be read.
+func newLossEntry(err error) api.LogEntry {
+	return api.LogEntry{Error: "output was lost: " + wire.BuildErrorView(err).Message}
+}
+
+// skipAttempt in logStream.sent excludes an attempt. It is later than any line.
 var skipAttempt = time.Unix(1<<40, 0)
 
-// listSources is a run's attempts, by replica and then by age.
+// listSources lists the attempts of a run that the request asks for, by replica
+// and then oldest first.
 func (f *logStream) listSources(w store.RunDetails) []attemptSource {
 	var all []attemptSource
 	for _, r := range w.Replicas {
 		if f.request.Replica != nil && *f.request.Replica != r.Num {
 			continue
 		}
-		add := func(id dstack.AttemptID, present bool) {
+		add := func(id dstack.AttemptID, current bool) {
 			key := logs.Key{Project: w.Run.Project, Run: w.Run.ID, RunName: w.Run.Name, Attempt: id}
-			all = append(all, attemptSource{key: key, replica: r.Num, current: present})
+			all = append(all, attemptSource{key: key, replica: r.Num, current: current})
 		}
 		for _, past := range r.PastAttempts {
 			if past.ID != r.Attempt {
@@ -103,13 +109,14 @@ func (f *logStream) listSources(w store.RunDetails) []attemptSource {
 	return all
 }
 
-// resumeTime is where an attempt's output is gone on with.
-func (f *logStream) resumeTime(id dstack.AttemptID) time.Time {
+// findResumeTime returns the time after which an attempt's lines are to be
+// sent.
+func (f *logStream) findResumeTime(id dstack.AttemptID) time.Time {
 	if sent, ok := f.sent[id]; ok {
 		return sent
 	}
-	if seen, ok := f.request.After[id]; ok {
-		return seen
+	if received, ok := f.request.After[id]; ok {
+		return received
 	}
 	return orZero(f.request.StartTime)
 }
@@ -118,7 +125,7 @@ func (f *logStream) newEntry(src attemptSource, line dstack.LogLine) api.LogEntr
 	return api.LogEntry{Timestamp: line.At.UTC(), Replica: src.replica, Attempt: src.key.Attempt, Stream: line.Stream, Message: line.Text}
 }
 
-// sendHistory sends what there is, the lines of all replicas in one order.
+// sendHistory sends the stored lines of all replicas, merged by time.
 func (f *logStream) sendHistory(ctx context.Context, sources []attemptSource) error {
 	var heads []*mergeHead
 	defer func() {
@@ -148,6 +155,8 @@ func (f *logStream) sendHistory(ctx context.Context, sources []attemptSource) er
 	}
 }
 
+// groupByReplica splits sources into one list per replica. It keeps their
+// order.
 func groupByReplica(sources []attemptSource) [][]attemptSource {
 	var chains [][]attemptSource
 	index := map[int]int{}
@@ -163,11 +172,12 @@ func groupByReplica(sources []attemptSource) [][]attemptSource {
 	return chains
 }
 
-// readReplica is the output of one replica's attempts, one after the other.
+// readReplica yields the stored lines of one replica's attempts, one attempt
+// after the other.
 func (f *logStream) readReplica(ctx context.Context, sources []attemptSource) iter.Seq2[api.LogEntry, error] {
 	return func(yield func(api.LogEntry, error) bool) {
 		for _, src := range sources {
-			for line, err := range f.server.logs.Read(ctx, src.key, f.resumeTime(src.key.Attempt), time.Time{}) {
+			for line, err := range f.server.logs.Read(ctx, src.key, f.findResumeTime(src.key.Attempt), time.Time{}) {
 				if !yield(f.newEntry(src, line), err) {
 					return
 				}
@@ -176,7 +186,7 @@ func (f *logStream) readReplica(ctx context.Context, sources []attemptSource) it
 	}
 }
 
-// mergeHead is the next line of one replica.
+// mergeHead is the next line of one replica in a merge.
 type mergeHead struct {
 	next  func() (api.LogEntry, error, bool)
 	stop  func()
@@ -195,6 +205,7 @@ func (h *mergeHead) readNext() error {
 	return err
 }
 
+// findEarliest returns the head with the earliest line, nil if all have ended.
 func findEarliest(heads []*mergeHead) *mergeHead {
 	var first *mergeHead
 	for _, h := range heads {
@@ -205,75 +216,86 @@ func findEarliest(heads []*mergeHead) *mergeHead {
 	return first
 }
 
-// followLive sends what comes, of the attempts there are and of those to come.
+// liveLines receives the new lines of all attempts of a run.
+type liveLines struct {
+	entries chan api.LogEntry
+	ended   chan struct{} // one value for each attempt whose lines have ended
+	open    int           // attempts whose lines have not ended
+}
+
+// followLive sends new lines of the run's attempts, including attempts that
+// start later.
 func (f *logStream) followLive(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
-	lines, ended := make(chan api.LogEntry), make(chan struct{}, 1)
-	followed, open := map[dstack.AttemptID]bool{}, 0
+	live := &liveLines{entries: make(chan api.LogEntry), ended: make(chan struct{}, 1)}
+	followed := map[dstack.AttemptID]bool{}
 	defer func() {
 		cancel()
-		_ = group.Wait() // they end with ctx; their errors were sent
+		_ = group.Wait() // copyAttempt returns no errors
 	}()
-	var over <-chan time.Time // set once the run has finished
+	var deadline <-chan time.Time // set once the run has finished
 	for {
-		news := f.server.broadcast.Changed()
+		changed := f.server.broadcast.Changed()
 		found, err := f.server.store.RunDetails(ctx, f.run)
 		if err != nil || len(found) == 0 {
 			return err
 		}
 		for _, src := range f.listSources(found[0]) {
-			if from := f.resumeTime(src.key.Attempt); !followed[src.key.Attempt] && from != skipAttempt {
+			if from := f.findResumeTime(src.key.Attempt); !followed[src.key.Attempt] && from != skipAttempt {
 				followed[src.key.Attempt] = true
-				open++
-				group.Go(func() error { return f.copyAttempt(ctx, src, from, lines, ended) })
+				live.open++
+				group.Go(func() error { return f.copyAttempt(ctx, src, from, live) })
 			}
 		}
-		if finished := found[0].Run.Status.IsFinished(); finished && open == 0 {
+		if finished := found[0].Run.Status.IsFinished(); finished && live.open == 0 {
 			return nil
-		} else if finished && over == nil {
-			over = time.After(maxTrailingOutput)
+		} else if finished && deadline == nil {
+			deadline = time.After(maxTrailingTime)
 		}
-		stop, err := f.forwardLines(ctx, lines, ended, news, over, &open)
+		stop, err := f.forwardLines(ctx, live, changed, deadline)
 		if stop || err != nil {
 			return err
 		}
 	}
 }
 
-// forwardLines sends lines until it is time to look at the run again.
-func (f *logStream) forwardLines(ctx context.Context, lines <-chan api.LogEntry, ended <-chan struct{}, news <-chan struct{}, over <-chan time.Time, open *int) (stop bool, err error) {
-	again := time.NewTimer(recheckInterval)
-	defer again.Stop()
+// forwardLines sends live lines until the run must be read again: something
+// changed, an attempt ended, or recheckInterval has passed. stop reports that
+// the stream is over.
+func (f *logStream) forwardLines(ctx context.Context, live *liveLines, changed <-chan struct{}, deadline <-chan time.Time) (stop bool, err error) {
+	recheck := time.NewTimer(recheckInterval)
+	defer recheck.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return true, ctx.Err()
-		case entry := <-lines:
+		case entry := <-live.entries:
 			if entry.Error == "" {
 				f.sent[entry.Attempt] = entry.Timestamp
 			}
 			if err := f.lines.writeAndFlush(entry); err != nil {
 				return true, err
 			}
-		case <-ended:
-			*open--
+		case <-live.ended:
+			live.open--
 			return false, nil
-		case <-over:
+		case <-deadline:
 			return true, nil
-		case <-news:
+		case <-changed:
 			return false, nil
-		case <-again.C:
+		case <-recheck.C:
 			return false, nil
 		}
 	}
 }
 
-// copyAttempt passes one attempt's lines on until there are no more.
-func (f *logStream) copyAttempt(ctx context.Context, src attemptSource, from time.Time, lines chan<- api.LogEntry, ended chan<- struct{}) error {
-	pass := func(entry api.LogEntry) bool {
+// copyAttempt copies the lines of one attempt to live until they end or ctx is
+// done.
+func (f *logStream) copyAttempt(ctx context.Context, src attemptSource, from time.Time, live *liveLines) error {
+	send := func(entry api.LogEntry) bool {
 		select {
-		case lines <- entry:
+		case live.entries <- entry:
 			return true
 		case <-ctx.Done():
 			return false
@@ -282,45 +304,48 @@ func (f *logStream) copyAttempt(ctx context.Context, src attemptSource, from tim
 	for line, err := range f.server.logs.Follow(ctx, src.key, from) {
 		entry := f.newEntry(src, line)
 		if err != nil {
-			entry = api.LogEntry{Timestamp: now(), Replica: src.replica, Attempt: src.key.Attempt, Error: "output was lost: " + wire.BuildErrorView(err).Message}
+			entry = newLossEntry(err)
+			entry.Timestamp, entry.Replica, entry.Attempt = now(), src.replica, src.key.Attempt
 		}
-		if ctx.Err() != nil || !pass(entry) || err != nil {
+		if ctx.Err() != nil || !send(entry) || err != nil {
 			break
 		}
 	}
 	select {
-	case ended <- struct{}{}:
+	case live.ended <- struct{}{}:
 	case <-ctx.Done():
 	}
 	return nil
 }
 
-// lineWriter writes one JSON document a line.
+// lineWriter writes a response of one JSON document per line.
 type lineWriter struct {
 	control *http.ResponseController
 	encoder *json.Encoder
 }
 
+// newLineWriter sends the header of the response.
 func newLineWriter(w http.ResponseWriter) *lineWriter {
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	w.WriteHeader(http.StatusOK)
 	lw := &lineWriter{control: http.NewResponseController(w), encoder: json.NewEncoder(w)}
 	lw.encoder.SetEscapeHTML(false)
-	_ = lw.flush() // the first write tells of a client that is gone
+	_ = lw.flush() // a disconnected client is detected on the next write
 	return lw
 }
 
+// writeEntry writes a line, which may stay in the buffer until the next flush.
 func (lw *lineWriter) writeEntry(entry api.LogEntry) error {
-	_ = lw.control.SetWriteDeadline(time.Now().Add(maxLineTime)) // where it can be set
+	_ = lw.control.SetWriteDeadline(time.Now().Add(maxLineTime)) // not every writer supports deadlines
 	return lw.encoder.Encode(entry)
 }
 
-// clearDeadline frees the connection for what comes after.
+// clearDeadline lifts the write deadline for the next response on the
+// connection.
 func (lw *lineWriter) clearDeadline() { _ = lw.control.SetWriteDeadline(time.Time{}) }
 
 func (lw *lineWriter) flush() error { return lw.control.Flush() }
 
-// writeAndFlush writes a line and sees it off at once.
 func (lw *lineWriter) writeAndFlush(entry api.LogEntry) error {
 	if err := lw.writeEntry(entry); err != nil {
 		return err

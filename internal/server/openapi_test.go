@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestOpenAPI_DescribesEveryEndpoint(t *testing.T) {
+func TestDescribeAPI_ContainsEveryOperation(t *testing.T) {
 	text, err := json.Marshal(describeAPI())
 	if err != nil {
 		t.Fatal(err)
@@ -35,15 +35,15 @@ func TestOpenAPI_DescribesEveryEndpoint(t *testing.T) {
 			continue
 		}
 		if other := seen[op.OperationID]; other != "" || op.OperationID == "" {
-			t.Errorf("%s and %s are both called %q", e.path, other, op.OperationID)
+			t.Errorf("%s and %s have the same operation ID %q", e.path, other, op.OperationID)
 		}
 		seen[op.OperationID] = e.path
 	}
-	// Every reference leads somewhere.
+	// Every referenced schema exists.
 	for _, part := range strings.Split(string(text), `"$ref":"#/components/schemas/`)[1:] {
 		name, _, _ := strings.Cut(part, `"`)
 		if _, ok := doc.Components.Schemas[name]; !ok {
-			t.Errorf("the schema %s is not there", name)
+			t.Errorf("the schema %s is missing", name)
 		}
 	}
 }

@@ -14,13 +14,15 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// projectName is narrow because projects are parts of host names and paths.
+// projectName matches valid names of projects, which become parts of host names
+// and file paths.
 var projectName = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9_-]{0,48}[A-Za-z0-9])?$`)
 
-// maxOwnedProjects is how many projects a user who is no global admin may own.
+// maxOwnedProjects is how many projects a user who is not a global admin may
+// own.
 const maxOwnedProjects = 10
 
-// listVisibleProjects returns the projects that a caller may see.
+// listVisibleProjects returns the projects that the caller may see.
 func (s *Server) listVisibleProjects(c *apiCall) ([]dstack.Project, error) {
 	all, err := s.store.Projects(c.ctx)
 	if err != nil || c.isGlobalAdmin() {
@@ -50,14 +52,15 @@ func (s *Server) listProjects(c *apiCall, _ wire.Null) ([]api.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	wire := make([]api.Project, 0, len(projects))
+	list := make([]api.Project, 0, len(projects))
 	for _, p := range projects {
-		wire = append(wire, api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: buildUser(owners[p.Owner]),
+		list = append(list, api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: buildUser(owners[p.Owner]),
 			Backends: []api.Backend{}, Members: []api.Member{}})
 	}
-	return wire, nil
+	return list, nil
 }
 
+// mapUsers returns all users by ID.
 func (s *Server) mapUsers(ctx context.Context) (map[dstack.UserID]dstack.User, error) {
 	users, err := s.store.Users(ctx)
 	byID := make(map[dstack.UserID]dstack.User, len(users))
@@ -69,7 +72,7 @@ func (s *Server) mapUsers(ctx context.Context) (map[dstack.UserID]dstack.User, e
 
 func (s *Server) createProject(c *apiCall, in api.CreateProject) (api.Project, error) {
 	if !projectName.MatchString(in.ProjectName) {
-		return api.Project{}, newInvalidNameError("a project", in.ProjectName)
+		return api.Project{}, newInvalidNameError("a project", in.ProjectName, "use at most 50 letters, digits, dashes and underscores; begin and end with a letter or digit")
 	}
 	if err := s.checkProjectQuota(c); err != nil {
 		return api.Project{}, err
@@ -83,6 +86,7 @@ func (s *Server) createProject(c *apiCall, in api.CreateProject) (api.Project, e
 	return s.buildProject(c.ctx, project)
 }
 
+// checkProjectQuota returns an error if the caller may not own another project.
 func (s *Server) checkProjectQuota(c *apiCall) error {
 	if c.isGlobalAdmin() {
 		return nil
@@ -91,20 +95,22 @@ func (s *Server) checkProjectQuota(c *apiCall) error {
 	if err != nil {
 		return err
 	}
-	own := 0
+	owned := 0
 	for _, p := range all {
 		if p.Owner == c.user.ID {
-			own++
+			owned++
 		}
 	}
-	if own >= maxOwnedProjects {
+	if owned >= maxOwnedProjects {
 		return wire.Error{Msg: "User project quota exceeded", Err: &dstack.Error{Kind: dstack.Forbidden,
-			Message: fmt.Sprintf("you own %d projects already, the most there may be", own),
-			Hint:    "delete one, or ask an admin to make it"}}
+			Message: fmt.Sprintf("you already own %d projects, the maximum", owned),
+			Hint:    "delete one, or ask an admin to create the project"}}
 	}
 	return nil
 }
 
+// deleteProjects deletes projects that have no unfinished run, and their logs.
+// It never deletes the last project.
 func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, error) {
 	all, err := s.store.Projects(c.ctx)
 	if err != nil {
@@ -123,7 +129,7 @@ func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, e
 	}
 	if left == 0 && len(all) > 0 {
 		return wire.Null{}, wire.Error{Msg: "Cannot delete the only project", Err: &dstack.Error{Kind: dstack.Conflict,
-			Message: "the only project cannot be deleted", Hint: "make another one first"}}
+			Message: "the only project cannot be deleted", Hint: "create another one first"}}
 	}
 	err = s.store.DeleteProjects(c.ctx, in.ProjectsNames)
 	s.auditAccountChange(c, "projects "+strings.Join(in.ProjectsNames, ","), err)
@@ -136,14 +142,15 @@ func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, e
 			continue
 		}
 		if err := s.logs.RemoveProject(p.Name); err != nil {
-			s.log.Warn("the output of a deleted project was not removed", "project", p.Name, "err", err)
+			s.log.Warn("the logs of a deleted project were not removed", "project", p.Name, "err", err)
 		}
 	}
 	return wire.Null{}, nil
 }
 
-// checkMayDelete lets global admins and a project's own admins delete it. To
-// others it looks as if it were not there.
+// checkMayDelete returns an error unless the caller is a global admin or an
+// admin of the project. The error is the same for a project that does not
+// exist.
 func (s *Server) checkMayDelete(c *apiCall, name string) error {
 	refused := &dstack.Error{Kind: dstack.Forbidden, Message: "you may not delete the project " + quote(name),
 		Hint: "ask one of its admins"}
@@ -166,9 +173,10 @@ func (s *Server) checkMayDelete(c *apiCall, name string) error {
 	return refused
 }
 
+// containsFold reports whether names contains name, ignoring case.
 func containsFold(names []string, name string) bool {
 	for _, n := range names {
-		if equalFold(n, name) {
+		if strings.EqualFold(n, name) {
 			return true
 		}
 	}
@@ -179,8 +187,8 @@ func (s *Server) getProject(c *apiCall, _ wire.Null) (api.Project, error) {
 	return s.buildProject(c.ctx, c.project)
 }
 
-// setMembers replaces the members. Names that nobody has are an error, so
-// that a slip of the pen does not lock somebody out; the reference skips them.
+// setMembers replaces all members of a project. An unknown user is an error, so
+// that a typing mistake locks nobody out; 0.18.10 ignores it.
 func (s *Server) setMembers(c *apiCall, in api.SetMembers) (api.Project, error) {
 	roles := map[dstack.UserID]dstack.Role{}
 	var unknown []string
@@ -197,7 +205,7 @@ func (s *Server) setMembers(c *apiCall, in api.SetMembers) (api.Project, error) 
 	}
 	if len(unknown) > 0 {
 		return api.Project{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no user " + strings.Join(unknown, ", "),
-			Hint: "an admin makes users; the members are as they were"}
+			Hint: "ask an admin to create the user; the members were not changed"}
 	}
 	if err := s.store.SetMembers(c.ctx, c.project.ID, roles); err != nil {
 		return api.Project{}, err
@@ -216,33 +224,33 @@ func (s *Server) buildProject(ctx context.Context, p dstack.Project) (api.Projec
 	if err != nil {
 		return api.Project{}, err
 	}
-	wire := api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: buildUser(owners[p.Owner]),
+	project := api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: buildUser(owners[p.Owner]),
 		Backends: buildBackends(s.backends, p.Name), Members: []api.Member{}}
 	for _, m := range members {
-		wire.Members = append(wire.Members, api.Member{User: buildUser(m.User), ProjectRole: m.Role})
+		project.Members = append(project.Members, api.Member{User: buildUser(m.User), ProjectRole: m.Role})
 	}
-	return wire, nil
+	return project, nil
 }
 
-// buildBackends shows a project's backends by their type, once each.
+// buildBackends returns the types of a project's backends, each once.
 func buildBackends(set *backend.Set, project string) []api.Backend {
-	wire := []api.Backend{}
+	list := []api.Backend{}
 	seen := map[string]bool{}
 	for _, key := range set.Of(project) {
 		name, _, _ := strings.Cut(key, "-")
 		if !seen[name] {
 			seen[name] = true
-			wire = append(wire, api.Backend{Name: name, Config: map[string]any{"type": name}})
+			list = append(list, api.Backend{Name: name, Config: map[string]any{"type": name}})
 		}
 	}
-	return wire
+	return list
 }
 
 func (s *Server) listBackendTypes(*apiCall, wire.Null) ([]string, error) {
 	return []string{localType}, nil
 }
 
-// getBackendValues tells what a backend's configuration may say.
+// getBackendValues returns the values that a backend's configuration may have.
 func (s *Server) getBackendValues(_ *apiCall, in map[string]any) (map[string]any, error) {
 	if in["type"] != localType {
 		return nil, &dstack.Error{Kind: dstack.Unsupported, Message: fmt.Sprintf("not supported yet: backends of type %v", in["type"]),

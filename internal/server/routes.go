@@ -6,58 +6,66 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/decide/access"
-	"dstack/internal/dstack"
 	"dstack/internal/server/wire"
 	"dstack/internal/spec"
 )
 
-// apiOperations is everything that can be called, and by whom. What is not here
-// cannot be called. Of spec §4.4 it has every line.
+// apiOperations is every operation of the API except openapiPath. It contains
+// all operations of 0.18.10 (spec §4.4). Summaries are published in OpenAPI.
 var apiOperations = []apiOperation{
-	newOperation("/api/users/list", access.Auth, (*Server).listUsers, "users; for others than global admins only the caller"),
-	newOperation("/api/users/get_my_user", access.Auth, (*Server).getMyUser, "the caller"),
-	newOperation("/api/users/get_user", access.Auth, (*Server).getUser, "a user; the token is empty, for the server does not know it"),
-	newOperation("/api/users/create", access.GlobalAdmin, (*Server).createUser, "make a user"),
-	newOperation("/api/users/update", access.GlobalAdmin, (*Server).updateUser, "change a user's role and e-mail"),
-	newOperation("/api/users/refresh_token", access.Auth, (*Server).refreshToken, "make a new token; the old one ends; shown this once"),
-	newOperation("/api/users/delete", access.GlobalAdmin, (*Server).deleteUsers, "delete users"),
+	newOperation("/api/users/list", access.Auth, (*Server).listUsers,
+		"List all users. Callers other than global admins get only themselves."),
+	newOperation("/api/users/get_my_user", access.Auth, (*Server).getMyUser, "Get the caller."),
+	newOperation("/api/users/get_user", access.Auth, (*Server).getUser,
+		"Get a user. The token is empty: the server stores only hashes of tokens."),
+	newOperation("/api/users/create", access.GlobalAdmin, (*Server).createUser, "Create a user."),
+	newOperation("/api/users/update", access.GlobalAdmin, (*Server).updateUser, "Set a user's role and e-mail address."),
+	newOperation("/api/users/refresh_token", access.Auth, (*Server).refreshToken,
+		"Create a new token for a user and revoke the old one. The response is the only place that shows the token."),
+	newOperation("/api/users/delete", access.GlobalAdmin, (*Server).deleteUsers, "Delete users."),
 
-	newOperation("/api/projects/list", access.Auth, (*Server).listProjects, "the caller's projects"),
-	newOperation("/api/projects/create", access.Auth, (*Server).createProject, "make a project"),
-	newOperation("/api/projects/delete", access.Auth, (*Server).deleteProjects, "delete projects in which nothing runs"),
-	newOperation("/api/projects/{project_name}/get", access.Member, (*Server).getProject, "a project"),
-	newOperation("/api/projects/{project_name}/set_members", access.Admin, (*Server).setMembers, "replace a project's members"),
+	newOperation("/api/projects/list", access.Auth, (*Server).listProjects, "List the projects that the caller may see."),
+	newOperation("/api/projects/create", access.Auth, (*Server).createProject, "Create a project."),
+	newOperation("/api/projects/delete", access.Auth, (*Server).deleteProjects, "Delete projects that have no unfinished run."),
+	newOperation("/api/projects/{project_name}/get", access.Member, (*Server).getProject, "Get a project."),
+	newOperation("/api/projects/{project_name}/set_members", access.Admin, (*Server).setMembers, "Replace all members of a project."),
 
-	newOperation("/api/backends/list_types", access.None, (*Server).listBackendTypes, "the types of backends there are"),
-	newOperation("/api/backends/config_values", access.Auth, (*Server).getBackendValues, "what a backend's configuration may say"),
+	newOperation("/api/backends/list_types", access.None, (*Server).listBackendTypes, "List the supported types of backends."),
+	newOperation("/api/backends/config_values", access.Auth, (*Server).getBackendValues,
+		"Get the values that a backend's configuration may have."),
 
-	newOperation(api.ProjectPrefix+"/repos/list", access.Member, (*Server).listRepos, "repos"),
-	newOperation(api.ProjectPrefix+"/repos/get", access.Member, (*Server).getRepo, "a repo"),
-	newOperation(api.ProjectPrefix+"/repos/init", access.Member, (*Server).initRepo, "make a repo known, or again"),
-	newOperation(api.ProjectPrefix+"/repos/delete", access.Member, (*Server).deleteRepos, "forget repos and what was uploaded to them"),
+	newOperation(api.ProjectPrefix+"/repos/list", access.Member, (*Server).listRepos, "List the repos of a project."),
+	newOperation(api.ProjectPrefix+"/repos/get", access.Member, (*Server).getRepo, "Get a repo."),
+	newOperation(api.ProjectPrefix+"/repos/init", access.Member, (*Server).initRepo, "Register a repo, or update its registration."),
+	newOperation(api.ProjectPrefix+"/repos/delete", access.Member, (*Server).deleteRepos, "Delete repos and the code uploaded to them."),
 	{method: http.MethodPost, path: api.ProjectPrefix + "/repos/upload_code", level: access.Member, format: formatMultipart, maxBody: noBodyLimit,
-		summary: "upload code: a file named by the SHA-256 of its content", requestType: reflect.TypeFor[wire.Null](),
+		summary: "Upload code: a file whose name is the SHA-256 of its content.", requestType: reflect.TypeFor[wire.Null](),
 		responseType: reflect.TypeFor[wire.Null](), handle: (*Server).uploadCode},
 
-	newOperation("/api/runs/list", access.Auth, (*Server).listRuns, "runs, newest first"),
-	newOperation(api.ProjectPrefix+"/runs/get", access.Member, (*Server).getRun, "a run"),
-	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/get_plan", access.Member, (*Server).getPlan, "what a run would need and where it could go")),
-	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/submit", access.Member, (*Server).submitRun, "submit a run")),
-	newOperation(api.ProjectPrefix+"/runs/stop", access.Member, (*Server).stopRuns, "stop runs"),
-	newOperation(api.ProjectPrefix+"/runs/delete", access.Member, (*Server).deleteRuns, "delete finished runs"),
+	newOperation("/api/runs/list", access.Auth, (*Server).listRuns, "List runs, newest first."),
+	newOperation(api.ProjectPrefix+"/runs/get", access.Member, (*Server).getRun, "Get a run."),
+	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/get_plan", access.Member, (*Server).getPlan,
+		"Plan a run: what one replica runs, and the offers that meet its requirements.")),
+	allowLargeBody(newOperation(api.ProjectPrefix+"/runs/submit", access.Member, (*Server).submitRun, "Submit a run.")),
+	newOperation(api.ProjectPrefix+"/runs/stop", access.Member, (*Server).stopRuns, "Stop runs."),
+	newOperation(api.ProjectPrefix+"/runs/delete", access.Member, (*Server).deleteRuns, "Delete finished runs and their logs."),
 
-	allowLargeBody(newOperation(api.PathPreview, access.Member, (*Server).previewRun, "a plan, with what a person wants to know of it")),
-	allowLargeBody(newOperation(api.PathApply, access.Member, (*Server).applyRun, "submit a run, or give it its next revision")),
-	newOperation(api.PathEvents, access.Member, (*Server).listEvents, "what happened to the runs of a name, those that are gone included"),
-	newOperation(api.PathHistory, access.Member, (*Server).listRevisions, "a run's revisions, newest first"),
-	newOperation(api.PathRollback, access.Member, (*Server).rollBackRun, "make an earlier revision the next one"),
-	newOperation(api.PathExplain, access.Member, (*Server).explainScaling, "why a run has the replicas that it has"),
-	newOperation(api.PathView, access.Member, (*Server).waitForView, "a run as people see it; waits for a change"),
-	newOperation(api.PathViews, access.Auth, (*Server).listViews, "runs as people see them"),
+	allowLargeBody(newOperation(api.PathPreview, access.Member, (*Server).previewRun,
+		"Plan a run and show what applying it would change.")),
+	allowLargeBody(newOperation(api.PathApply, access.Member, (*Server).applyRun,
+		"Submit a run, or a new revision of the unfinished run with the same name.")),
+	newOperation(api.PathEvents, access.Member, (*Server).listEvents,
+		"List the events of all runs with a name, deleted runs included. Can wait for a new event."),
+	newOperation(api.PathHistory, access.Member, (*Server).listRevisions, "List the revisions of a run, newest first."),
+	newOperation(api.PathRollback, access.Member, (*Server).rollBackRun, "Submit an earlier revision again, as the next one."),
+	newOperation(api.PathExplain, access.Member, (*Server).explainScaling, "Explain why a run has its current number of replicas."),
+	newOperation(api.PathView, access.Member, (*Server).waitForView,
+		"Get a run as the command line shows it. Can wait for a change."),
+	newOperation(api.PathViews, access.Auth, (*Server).listViews, "List runs as the command line shows them, newest first."),
 
-	newOperation(api.ProjectPrefix+"/logs/poll", access.Member, (*Server).pollLogs, "output of one attempt"),
+	newOperation(api.ProjectPrefix+"/logs/poll", access.Member, (*Server).pollLogs, "Read the logs of one attempt."),
 	{method: http.MethodPost, path: api.PathFollow, level: access.Member, format: formatLines, maxBody: maxBodyBytes,
-		summary: "output of a run, as it comes", requestType: reflect.TypeFor[api.FollowLogs](),
+		summary: "Stream the logs of a run, one JSON document per line.", requestType: reflect.TypeFor[api.FollowLogs](),
 		responseType: reflect.TypeFor[api.LogEntry](), handle: (*Server).followLogs},
 
 	newEmptyListOperation("/api/volumes/list", access.Auth),
@@ -99,80 +107,9 @@ var apiOperations = []apiOperation{
 	newUnsupportedOperation(api.ProjectPrefix+"/pool/set_default", access.Member, "pools"),
 	newUnsupportedOperation(api.ProjectPrefix+"/pool/add_remote", access.Member, "pools"),
 
-	{method: http.MethodGet, path: "/healthcheck", level: access.None, summary: "whether the server runs",
+	{method: http.MethodGet, path: "/healthcheck", level: access.None, summary: "Report that the server is running.",
 		requestType: reflect.TypeFor[wire.Null](), responseType: reflect.TypeFor[healthStatus](), handle: (*Server).reportHealth},
 
-	newSchemaOperation("/schema/dstack.yml.json", "of a configuration, for editors", spec.Schema),
-	newSchemaOperation("/schema/profiles.yml.json", "of a profiles.yml, for editors", spec.ProfilesSchema),
-}
-
-// noBodyLimit leaves the limit to the route, which tells it in its own words.
-const noBodyLimit = 1 << 40
-
-// newEmptyListOperation is a list of things that do not exist yet, and so is empty. What it
-// is asked for does not matter.
-func newEmptyListOperation(path string, level access.Level) apiOperation {
-	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes, summary: "always empty: not supported yet",
-		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[[]wire.Null](),
-		handle: func(s *Server, c *apiCall) error {
-			s.respondJSON(c.w, http.StatusOK, []wire.Null{})
-			return nil
-		}}
-}
-
-// newUnsupportedOperation is a call of the reference that has nothing behind it yet.
-func newUnsupportedOperation(path string, level access.Level, what string) apiOperation {
-	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes, summary: "not supported yet",
-		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[wire.Null](),
-		handle: func(*Server, *apiCall) error {
-			return &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: " + what,
-				Hint: unsupportedHints[what]}
-		}}
-}
-
-var unsupportedHints = map[string]string{
-	"configuring backends by the API": "write them into the server's config.yml and start it again",
-	"pools":                           "machines come from the backends in the server's config.yml",
-	"secrets":                         "give the value in env: when you apply",
-	"gateways":                        "the server publishes services itself, at its own address",
-	"volumes":                         "keep data outside of the service",
-	"fleets":                          "machines come from the backends in the server's config.yml",
-}
-
-type healthStatus struct {
-	Status string `json:"status"`
-}
-
-func (s *Server) reportHealth(c *apiCall) error {
-	s.respondJSON(c.w, http.StatusOK, healthStatus{"running"})
-	return nil
-}
-
-// newMux makes the table answer.
-func (s *Server) newMux() *http.ServeMux {
-	mux := http.NewServeMux()
-	for i := range apiOperations {
-		mux.HandleFunc(apiOperations[i].method+" "+apiOperations[i].path, s.newHandler(&apiOperations[i]))
-	}
-	mux.HandleFunc("GET "+openapiPath, s.serveOpenAPI)
-	mux.HandleFunc("/", s.respondUnknownPath)
-	return mux
-}
-
-// respondUnknownPath answers for every path that is not in the table, and for those
-// that are, asked by another method.
-func (s *Server) respondUnknownPath(w http.ResponseWriter, r *http.Request) {
-	for _, method := range []string{http.MethodPost, http.MethodGet} {
-		probe := r.Clone(r.Context())
-		probe.Method = method
-		if _, pattern := s.mux.Handler(probe); pattern != "/" && method != r.Method {
-			w.Header().Set("Allow", method)
-			s.respondError(w, r, wire.StatusError{Status: http.StatusMethodNotAllowed, Detail: "Method Not Allowed", Err: &dstack.Error{Kind: dstack.Invalid,
-				Message: r.URL.Path + " is not called by " + r.Method, Hint: "call it by " + method}})
-			return
-		}
-	}
-	s.respondError(w, r, wire.StatusError{Status: http.StatusNotFound, Detail: "Not Found", Err: &dstack.Error{Kind: dstack.NotFound,
-		Message: "there is no call " + quote(r.URL.Path),
-		Hint:    "what there is, is listed at " + openapiPath}})
+	newSchemaOperation("/schema/dstack.yml.json", "Get the JSON Schema of configurations, for editors.", spec.Schema),
+	newSchemaOperation("/schema/profiles.yml.json", "Get the JSON Schema of profiles.yml, for editors.", spec.ProfilesSchema),
 }

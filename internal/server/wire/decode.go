@@ -57,7 +57,7 @@ func (d *documentDecoder) addError(loc []any, kind, msg string, args ...any) {
 func (d *documentDecoder) appendError(c ValidationError) {
 	switch {
 	case len(d.found) == maxValidationErrors:
-		d.found = append(d.found, ValidationError{Loc: []any{"body"}, Type: "value_error", Msg: "there is more wrong than this"})
+		d.found = append(d.found, ValidationError{Loc: []any{"body"}, Type: "value_error", Msg: "there are more errors"})
 	case len(d.found) < maxValidationErrors:
 		d.found = append(d.found, c)
 	}
