@@ -11,15 +11,16 @@ import (
 	"dstack/internal/dstack"
 )
 
-// fileOpener opens a segment for appending. It is a field of Store so that tests
-// can have a disk that fills up.
+// fileOpener opens a segment for appending. It is a field of Store so that
+// tests can simulate a full disk.
 type fileOpener func(path string) (io.WriteCloser, error)
 
 func openFile(path string) (io.WriteCloser, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 }
 
-// splitLines makes pieces of the lines that are too long, not within a character.
+// splitLines splits lines whose text is longer than maxLength bytes. It does
+// not split within a UTF-8 character.
 func splitLines(lines []dstack.LogLine, maxLength int) []dstack.LogLine {
 	pieces := make([]dstack.LogLine, 0, len(lines))
 	for _, line := range lines {
@@ -36,14 +37,15 @@ func splitLines(lines []dstack.LogLine, maxLength int) []dstack.LogLine {
 	return pieces
 }
 
-// segmentSize is where a new file begins: small beside the limit, so that
-// little goes at once, and not so small that there are too many.
+// segmentSize returns the size at which a new segment begins. It is small
+// compared to the limit, so that evicting a segment loses little, but large
+// enough that a run stays below maxSegments.
 func (s *Store) segmentSize() int64 {
 	return max(min(s.limit/8, 1<<20), s.limit/(maxSegments/2))
 }
 
-// appendLines appends lines and says how many. After an error those before it are
-// kept, and nothing of the rest is.
+// appendLines appends lines and returns how many were written. After an error
+// the first lines are stored, and nothing of the others.
 func (r *runLogs) appendLines(s *Store, a *attemptLogs, lines []dstack.LogLine) (written int, err error) {
 	for written < len(lines) {
 		b := buildBatch(a, lines[written:], s.segmentSize())
@@ -59,16 +61,16 @@ func (r *runLogs) appendLines(s *Store, a *attemptLogs, lines []dstack.LogLine) 
 	return written, err
 }
 
-// segmentBatch is what goes into one segment by one write.
+// segmentBatch is the encoded lines that are written to one segment at once.
 type segmentBatch struct {
 	text            []byte
 	firstAt, lastAt int64
 	lines           int
-	newSegment      bool // into a new segment
+	newSegment      bool // the lines begin a new segment
 }
 
-// buildBatch takes as many lines as the newest segment has room for, or a new
-// one; at least one.
+// buildBatch encodes as many lines as fit into the latest segment, or into a
+// new one of maxBytes; at least one line.
 func buildBatch(a *attemptLogs, lines []dstack.LogLine, maxBytes int64) segmentBatch {
 	b := segmentBatch{lastAt: a.lastAt, newSegment: true}
 	left := maxBytes
@@ -90,13 +92,13 @@ func buildBatch(a *attemptLogs, lines []dstack.LogLine, maxBytes int64) segmentB
 	return b
 }
 
-// minEncodedSize is what a line takes on disk, unless something in it must be
-// escaped.
+// minEncodedSize returns the encoded size of a line that needs no escaping.
 func minEncodedSize(line dstack.LogLine) int64 {
 	return int64(len("1795435201000000 o \n") + len(line.Text))
 }
 
-// writeBatch writes a batch, or nothing of it. Older output makes room for it.
+// writeBatch writes a batch completely or not at all. It evicts old segments to
+// stay within the limit.
 func (r *runLogs) writeBatch(s *Store, a *attemptLogs, b segmentBatch) error {
 	if err := r.evictOldest(s.limit - int64(len(b.text))); err != nil {
 		return err
@@ -108,7 +110,7 @@ func (r *runLogs) writeBatch(s *Store, a *attemptLogs, b segmentBatch) error {
 	if n := len(a.segments); n > 0 && !b.newSegment {
 		seg = a.segments[n-1]
 	} else {
-		b.newSegment = true // the newest went to make room
+		b.newSegment = true // the latest segment may have been evicted
 	}
 	file := filepath.Join(r.attemptDir(a), seg.fileName())
 	f, err := s.open(file)
@@ -129,7 +131,8 @@ func (r *runLogs) writeBatch(s *Store, a *attemptLogs, b segmentBatch) error {
 	return nil
 }
 
-// truncateTo takes back what was written in part.
+// truncateTo undoes a partial write: it truncates a file to its earlier size,
+// or removes it if it was new.
 func truncateTo(file string, size int64) error {
 	if size == 0 {
 		return os.Remove(file)
@@ -137,8 +140,8 @@ func truncateTo(file string, size int64) error {
 	return os.Truncate(file, size)
 }
 
-// evictOldest deletes the oldest segments of a run, whichever attempt's they
-// are, until at most this many bytes are left.
+// evictOldest deletes the oldest segments of a run, of whichever attempt, until
+// it has at most maxBytes and fewer than maxSegments segments.
 func (r *runLogs) evictOldest(maxBytes int64) error {
 	for {
 		count := 0
@@ -155,12 +158,12 @@ func (r *runLogs) evictOldest(maxBytes int64) error {
 		if err := r.readEnd(oldest); err != nil {
 			return err
 		}
-		gone := oldest.segments[0]
-		if err := os.Remove(filepath.Join(r.attemptDir(oldest), gone.fileName())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		evicted := oldest.segments[0]
+		if err := os.Remove(filepath.Join(r.attemptDir(oldest), evicted.fileName())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		oldest.segments = oldest.segments[1:]
-		r.bytes -= gone.size
+		r.bytes -= evicted.size
 		if len(oldest.segments) == 0 && oldest.finished {
 			if err := r.removeAttempt(oldest); err != nil {
 				return err
@@ -169,7 +172,7 @@ func (r *runLogs) evictOldest(maxBytes int64) error {
 	}
 }
 
-// removeAttempt removes what is left of a finished attempt without output.
+// removeAttempt removes a finished attempt that has no segments left.
 func (r *runLogs) removeAttempt(a *attemptLogs) error {
 	delete(r.attempts, a.id)
 	return os.RemoveAll(r.attemptDir(a))

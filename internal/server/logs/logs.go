@@ -1,5 +1,5 @@
-// Package logs keeps the output of replicas on disk: append, read, follow,
-// bounded for each run.
+// Package logs stores the output of replicas on disk, up to a size limit for
+// each run: it appends lines, reads them by time and follows new ones.
 package logs
 
 import (
@@ -20,39 +20,42 @@ import (
 )
 
 const (
-	maxLineBytes  = 64 << 10 // longer lines are cut
-	minLimit      = 4 << 10  // of bytes of a run
-	maxCachedRuns = 256      // runs of which it is remembered what lies on disk
+	maxLineBytes  = 64 << 10 // longer lines are split
+	minLimit      = 4 << 10  // bytes of one run
+	maxCachedRuns = 256      // runs whose segments are kept in memory
 )
 
-// Key names the output of one attempt.
+// Key identifies the logs of one attempt.
 type Key struct {
-	Project string // its name
+	Project string // the name of the project
 	Run     dstack.RunID
 	RunName string
 	Attempt dstack.AttemptID
 }
 
-// Store keeps logs below a folder: <dir>/<project>/logs/<run name>/<attempt>/…
-// It holds no file open between calls.
+// Store stores logs in <dir>/<project>/logs/<run name>/<attempt>/. It is safe for
+// concurrent use, and keeps no files open between calls. Its errors are
+// *dstack.Error: Invalid for a Key that is not a valid path, Unavailable if the
+// disk fails.
 type Store struct {
 	dir   string
 	limit int64
 	open  fileOpener
 
 	mu   sync.Mutex
-	runs map[string]*runLogs // by folder
+	runs map[string]*runLogs // by folder; at most maxCachedRuns, and those in use
 }
 
-// New returns a store below dir. Each run keeps at most limit bytes on disk;
-// the oldest output goes first. A full disk loses output, never fails a run:
-// a line says how much is missing once there is room again.
+// New returns a store in the folder dir. Each run has at most limit bytes on
+// disk; the oldest output is evicted first.
 func New(dir string, limit int64) *Store {
 	return &Store{dir: dir, limit: max(limit, minLimit), open: openFile, runs: map[string]*runLogs{}}
 }
 
-// Append writes lines in order. It makes their times strictly growing, and
-// cuts long ones into pieces. On a full disk it drops them and returns nil.
+// Append appends lines to the logs of an attempt. It adjusts their times so that
+// each line is later than the one before, and splits long lines. If the disk is
+// full, it drops lines and returns nil: a full disk must not fail a run. Once
+// there is space again, a line says how many lines were dropped.
 func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 	return s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
 		if err := r.readEnd(a); err != nil {
@@ -63,7 +66,7 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 			return nil
 		}
 		before := a.lostLines
-		if before > 0 { // told together with the first line that fits, or not yet
+		if before > 0 { // written only together with a line that fits
 			pieces = slices.Insert(pieces, 0, newLossLine(before, pieces[0].At))
 		}
 		written, err := r.appendLines(s, a, pieces)
@@ -73,9 +76,9 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 		if isDiskFull(err) {
 			a.lostLines += len(pieces) - written
 			if before == 0 {
-				slog.Warn("the disk is full: output is lost until there is room again", "folder", s.dir, "run", k.RunName)
+				slog.Warn("the disk is full: output is lost until space is freed", "folder", s.dir, "run", k.RunName)
 			} else if written == 0 {
-				a.lostLines-- // the line that tells is none of them
+				a.lostLines-- // the loss line was not written, and is no lost output
 			}
 			return nil
 		}
@@ -83,17 +86,18 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 	})
 }
 
-// maxLineLength is the longest text of one line: a small part of the limit.
+// maxLineLength returns the maximum length of a line, in bytes.
 func (s *Store) maxLineLength() int { return int(min(maxLineBytes, s.limit/16)) }
 
-// newLossLine says how much is missing.
+// newLossLine returns the line that says how many lines were lost.
 func newLossLine(lost int, at time.Time) dstack.LogLine {
 	return dstack.LogLine{At: at, Stream: "stderr", Text: fmt.Appendf(nil, "… %d lines lost: the disk was full", lost)}
 }
 
-// Last returns the time of the newest line, zero when there is none.
+// Last returns the time of the latest line, zero if there is none or it cannot
+// be read.
 func (s *Store) Last(k Key) (last time.Time) {
-	_ = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error { // what cannot be read is as good as none
+	_ = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
 		if err := r.readEnd(a); err != nil || a.lastAt == 0 {
 			return err
 		}
@@ -103,8 +107,9 @@ func (s *Store) Last(k Key) (last time.Time) {
 	return last
 }
 
-// Read yields the lines strictly after since (and before until, unless zero),
-// oldest first.
+// Read yields the stored lines after since and, unless until is zero, before
+// until, oldest first. After an error it yields no more lines. If ctx ends
+// early, that is an error.
 func (s *Store) Read(ctx context.Context, k Key, since, until time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
 		c := readCursor{after: toMicros(since), before: toMicros(until)}
@@ -114,12 +119,14 @@ func (s *Store) Read(ctx context.Context, k Key, since, until time.Time) iter.Se
 			return
 		}
 		if c.readSnapshot(ctx, view, yield) && ctx.Err() != nil {
-			yield(dstack.LogLine{}, ctx.Err()) // not all of it
+			yield(dstack.LogLine{}, ctx.Err()) // the lines are incomplete
 		}
 	}
 }
 
-// Follow is Read, and then what comes, until Finish or ctx ends.
+// Follow yields the stored lines after since, and then new lines as they are
+// appended. The sequence ends after Finish or Remove, or without an error if
+// ctx ends.
 func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
 		c := readCursor{after: toMicros(since)}
@@ -144,23 +151,25 @@ func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[ds
 	}
 }
 
-// Finish says that no more will come; followers end.
+// Finish marks an attempt as finished: no more lines will be appended.
+// Sequences of Follow end after the last line.
 func (s *Store) Finish(k Key) {
 	_ = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
-		if a.lostLines > 0 { // the last chance to tell
+		if a.lostLines > 0 { // the last opportunity to report them
 			if n, _ := r.appendLines(s, a, []dstack.LogLine{newLossLine(a.lostLines, time.UnixMicro(a.lastAt))}); n > 0 {
 				a.lostLines = 0
 			}
 		}
 		a.finished = true
 		a.wakeFollowers()
-		// Without the mark a later process asks the engine again, and hears
-		// nothing new.
+		// If this fails, a later process only copies the attempt's output once
+		// more, and finds no new lines.
 		return r.markFinished(a)
 	})
 }
 
-// Finished says whether Finish was called, by this process or an earlier one.
+// Finished reports whether Finish was called, by this process or an earlier
+// one.
 func (s *Store) Finished(k Key) (finished bool) {
 	_ = s.withAttempt(k, func(_ *runLogs, a *attemptLogs) error {
 		finished = a.finished
@@ -169,7 +178,8 @@ func (s *Store) Finished(k Key) (finished bool) {
 	return finished
 }
 
-// Remove deletes all logs of a run. Those who follow them end.
+// Remove deletes all logs of a run. Sequences of Follow end. Removing a run
+// without logs is no error.
 func (s *Store) Remove(project, runName string) error {
 	dir, err := s.runFolder(project, runName)
 	if err != nil {
@@ -190,8 +200,7 @@ func (s *Store) Remove(project, runName string) error {
 	return nil
 }
 
-// RemoveProject deletes all logs of a project's runs. Those who follow them
-// end.
+// RemoveProject deletes all logs of a project's runs.
 func (s *Store) RemoveProject(project string) error {
 	if err := checkPathElement(project); err != nil {
 		return err
@@ -213,8 +222,8 @@ func (s *Store) RemoveProject(project string) error {
 	return nil
 }
 
-// runFolder is where the logs of a run lie. Names that would lead elsewhere are
-// refused.
+// runFolder returns the folder of a run. It refuses names that lead out of the
+// store.
 func (s *Store) runFolder(project, runName string) (string, error) {
 	for _, name := range []string{project, runName} {
 		if err := checkPathElement(name); err != nil {
@@ -224,15 +233,16 @@ func (s *Store) runFolder(project, runName string) (string, error) {
 	return filepath.Join(s.dir, project, "logs", runName), nil
 }
 
-// checkPathElement checks that a name is one path element and no more.
+// checkPathElement checks that a name is one element of a path.
 func checkPathElement(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\\\x00") {
-		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("%q cannot be the name of a folder of logs", name)}
+		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("%q is not a valid name for a folder of logs", name)}
 	}
 	return nil
 }
 
-// withAttempt runs do on an attempt, alone within its run.
+// withAttempt calls use with an attempt and its run. It holds the lock of the
+// run.
 func (s *Store) withAttempt(k Key, use func(*runLogs, *attemptLogs) error) error {
 	dir, err := s.runFolder(k.Project, k.RunName)
 	if err != nil {
@@ -250,19 +260,19 @@ func (s *Store) withAttempt(k Key, use func(*runLogs, *attemptLogs) error) error
 	}
 	err = use(r, r.findAttempt(k.Attempt))
 	if err != nil && !isDiskFull(err) {
-		return newDiskError("keep", err)
+		return newDiskError("store", err)
 	}
 	return err
 }
 
-func newDiskError(what string, err error) error {
+func newDiskError(verb string, err error) error {
 	return &dstack.Error{
-		Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot %s logs: %s", what, err), Cause: err,
-		Hint: "check that the server's folder is its own and that its disk works",
+		Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot %s logs: %s", verb, err), Cause: err,
+		Hint: "check that the server may write to its folder and that the disk works",
 	}
 }
 
-// snapshotAttempt is what an attempt has at this moment.
+// snapshotAttempt returns the current state of an attempt.
 func (s *Store) snapshotAttempt(k Key) (v attemptSnapshot, err error) {
 	err = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
 		v = attemptSnapshot{dir: r.attemptDir(a), segments: append([]segment(nil), a.segments...), finished: a.finished, changed: a.waitChannel(), removed: a.removed}
@@ -271,7 +281,8 @@ func (s *Store) snapshotAttempt(k Key) (v attemptSnapshot, err error) {
 	return v, err
 }
 
-// acquireRun returns what is known of a run and keeps it known until give.
+// acquireRun returns the cached state of a run and keeps it in the cache until
+// releaseRun.
 func (s *Store) acquireRun(dir string) *runLogs {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -284,8 +295,8 @@ func (s *Store) acquireRun(dir string) *runLogs {
 	return r
 }
 
-// releaseRun lets a run be forgotten when too many are known: everything about it
-// is on disk, but for what nobody would miss.
+// releaseRun undoes one acquireRun. If the cache is too large, it evicts an
+// unused run, whose state can be read from disk again.
 func (s *Store) releaseRun(r *runLogs) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -310,10 +321,12 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
+// isDiskFull reports whether an error means that the disk or a quota is full.
 func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// toMicros returns a time in microseconds since 1970, and 0 for the zero time.
 func toMicros(t time.Time) int64 {
 	if t.IsZero() {
 		return 0

@@ -15,35 +15,36 @@ import (
 
 const (
 	segmentSuffix = ".log"
-	finishedName  = "done" // an empty file: Finish was called
-	maxSegments   = 512    // files of a run: one that crashes all the time has many small ones
+	finishedName  = "done" // an empty file in the folder of a finished attempt
+	maxSegments   = 512    // files of one run; a run that crashes often has many small ones
 )
 
-// runLogs is what lies on disk of one run's output. mu guards all of it but users.
+// runLogs is the cached state of one run's logs. mu guards all fields but
+// references.
 type runLogs struct {
 	dir        string
-	references int // guarded by Store.mu; a run in use is not forgotten
+	references int // calls that use the run; guarded by Store.mu
 
 	mu       sync.Mutex
 	loaded   bool
-	bytes    int64 // bytes
+	bytes    int64 // on disk
 	attempts map[dstack.AttemptID]*attemptLogs
 }
 
-// attemptLogs is what lies on disk of one attempt's output.
+// attemptLogs is the cached state of one attempt's logs.
 type attemptLogs struct {
 	id        dstack.AttemptID
 	segments  []segment // oldest first
-	lastAt    int64     // time of the newest line; right only once known
+	lastAt    int64     // time of the latest line in microseconds; valid only if lastKnown
 	lastKnown bool
 	finished  bool
-	lostLines int           // lines, since the disk is full
-	waiters   chan struct{} // closed when anything comes; nil: nobody waits
-	removed   chan struct{} // closed when all was removed
+	lostLines int           // lines dropped because the disk was full, and not reported yet
+	waiters   chan struct{} // closed by wakeFollowers; nil: nobody waits
+	removed   chan struct{} // closed when the attempt is removed
 }
 
-// segment is a file of lines. Its name is the time of its first one, so that
-// names alone tell which is the oldest of a run.
+// segment is a file of lines. Its name is the time of its first line, so that
+// the oldest segment of a run is known without opening files.
 type segment struct {
 	start int64 // microseconds
 	size  int64
@@ -53,7 +54,8 @@ func (s segment) fileName() string { return strconv.FormatInt(s.start, 10) + seg
 
 func (r *runLogs) attemptDir(a *attemptLogs) string { return filepath.Join(r.dir, string(a.id)) }
 
-// findAttempt returns what is known of an attempt; of a new one, nothing.
+// findAttempt returns the state of an attempt. It adds one without segments if
+// there is none.
 func (r *runLogs) findAttempt(id dstack.AttemptID) *attemptLogs {
 	a := r.attempts[id]
 	if a == nil {
@@ -63,8 +65,8 @@ func (r *runLogs) findAttempt(id dstack.AttemptID) *attemptLogs {
 	return a
 }
 
-// isEvictable says that nothing about the run is known here alone. It is asked only
-// of runs that nobody uses.
+// isEvictable reports whether the state of an unused run can be dropped from
+// memory: no attempt has unreported lost lines or a waiting follower.
 func (r *runLogs) isEvictable() bool {
 	for _, a := range r.attempts {
 		if a.lostLines > 0 || a.waiters != nil {
@@ -74,7 +76,7 @@ func (r *runLogs) isEvictable() bool {
 	return true
 }
 
-// waitChannel returns a channel that the next wake closes.
+// waitChannel returns a channel that the next wakeFollowers closes.
 func (a *attemptLogs) waitChannel() <-chan struct{} {
 	if a.waiters == nil {
 		a.waiters = make(chan struct{})
@@ -82,6 +84,7 @@ func (a *attemptLogs) waitChannel() <-chan struct{} {
 	return a.waiters
 }
 
+// wakeFollowers wakes all followers of the attempt.
 func (a *attemptLogs) wakeFollowers() {
 	if a.waiters != nil {
 		close(a.waiters)
@@ -89,7 +92,7 @@ func (a *attemptLogs) wakeFollowers() {
 	}
 }
 
-// loadAttempts finds out what an earlier process left.
+// loadAttempts reads what earlier processes have written. It does so only once.
 func (r *runLogs) loadAttempts() error {
 	if r.loaded {
 		return nil
@@ -140,8 +143,8 @@ func (r *runLogs) loadAttempt(a *attemptLogs) error {
 	return nil
 }
 
-// readEnd finds the time of the newest line, and cuts off what a killed
-// process left half written.
+// readEnd reads the time of the latest line, and truncates an incomplete line
+// that a killed process has left.
 func (r *runLogs) readEnd(a *attemptLogs) error {
 	if a.lastKnown || len(a.segments) == 0 {
 		a.lastKnown = true
@@ -164,7 +167,7 @@ func (r *runLogs) readEnd(a *attemptLogs) error {
 	return nil
 }
 
-// markFinished notes on disk that an attempt is finished.
+// markFinished marks an attempt as finished on disk.
 func (r *runLogs) markFinished(a *attemptLogs) error {
 	if err := os.MkdirAll(r.attemptDir(a), 0o700); err != nil {
 		return err

@@ -15,15 +15,15 @@ import (
 	"dstack/internal/spec"
 )
 
-// Null is the body of calls that take or give none: null.
+// Null is the body of requests and responses that have no content: null.
 type Null struct{}
 
 // MarshalJSON writes null.
 func (Null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 
-// Decode reads a request's JSON body strictly. Unknown, missing and mistyped
-// fields are refused with their places, all at once: the error is then
-// ValidationErrors.
+// Decode decodes the JSON body of a request strictly. The error is
+// ValidationErrors, with the location of each unknown, missing, duplicate and
+// mistyped field.
 func Decode[In any](text []byte) (In, error) {
 	var in In
 	d := &documentDecoder{}
@@ -38,16 +38,16 @@ func Decode[In any](text []byte) (In, error) {
 	return in, nil
 }
 
-// enumValues is what the words of a type may be.
+// enumValues maps a string type to its allowed values.
 var enumValues = map[reflect.Type][]string{
 	reflect.TypeFor[dstack.Role](): {string(dstack.RoleAdmin), string(dstack.RoleUser)},
 }
 
-// documentDecoder fills values from JSON and notes what is wrong.
+// documentDecoder decodes JSON into values and collects the problems.
 type documentDecoder struct{ found ValidationErrors }
 
-// maxValidationErrors keeps an answer from being many times larger than what was
-// asked.
+// maxValidationErrors bounds the size of a response: a small request can have
+// many errors.
 const maxValidationErrors = 100
 
 func (d *documentDecoder) addError(loc []any, kind, msg string, args ...any) {
@@ -77,7 +77,7 @@ func (d *documentDecoder) decodeDocument(text []byte, into reflect.Value) {
 	d.decodeValue(loc, raw, into)
 }
 
-// decodeNull accepts what clients send where there is nothing to say.
+// decodeNull accepts an empty body, null, and an empty object.
 func (d *documentDecoder) decodeNull(text []byte) {
 	switch text := bytes.TrimSpace(text); string(text) {
 	case "", "null", "{}":
@@ -91,18 +91,18 @@ func (d *documentDecoder) addSyntaxError(loc []any, err error) {
 	if bad, ok := errors.AsType[*json.SyntaxError](err); ok {
 		loc = append(slices.Clone(loc), bad.Offset)
 	}
-	d.addError(loc, "value_error.jsondecode", "not JSON: %s", strings.TrimPrefix(err.Error(), "json: "))
+	d.addError(loc, "value_error.jsondecode", "not JSON: %s", err)
 }
 
 func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into reflect.Value) {
-	null := string(raw) == "null"
+	isNull := string(raw) == "null"
 	switch {
-	case into.Kind() == reflect.Pointer && null:
+	case into.Kind() == reflect.Pointer && isNull:
 		return
 	case into.Kind() == reflect.Pointer:
 		into.Set(reflect.New(into.Type().Elem()))
 		d.decodeValue(loc, raw, into.Elem())
-	case null:
+	case isNull:
 		d.addError(loc, "type_error.none.not_allowed", "none is not an allowed value")
 	case into.Type() == reflect.TypeFor[time.Time]():
 		d.decodeTime(loc, raw, into)
@@ -117,8 +117,8 @@ func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into refle
 	}
 }
 
-// decodeUnmarshaler lets a type read itself; configurations do, and report every
-// problem with its path.
+// decodeUnmarshaler decodes a value with its own UnmarshalJSON. That of a
+// configuration returns spec.Problems, each with its path.
 func (d *documentDecoder) decodeUnmarshaler(loc []any, raw json.RawMessage, into reflect.Value) {
 	err := into.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(raw)
 	if err == nil {
@@ -135,6 +135,7 @@ func (d *documentDecoder) decodeUnmarshaler(loc []any, raw json.RawMessage, into
 	}
 }
 
+// splitPath turns a path such as commands.1 into a location.
 func splitPath(path string) []any {
 	var parts []any
 	for part := range strings.SplitSeq(path, ".") {
@@ -153,7 +154,7 @@ func splitPath(path string) []any {
 func (d *documentDecoder) decodeTime(loc []any, raw json.RawMessage, into reflect.Value) {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
-		// Without an offset it is UTC, as for the reference.
+		// A time without an offset is in UTC, as in 0.18.10.
 		for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00"} {
 			if at, err := time.Parse(layout, text); err == nil {
 				into.Set(reflect.ValueOf(at.UTC()))
@@ -220,13 +221,14 @@ func (d *documentDecoder) decodeField(loc []any, raw json.RawMessage, field refl
 	}
 }
 
+// parseBound returns the number in a struct tag.
 func parseBound(field reflect.StructField, tag string) (int64, bool) {
 	n, err := strconv.ParseInt(field.Tag.Get(tag), 10, 64)
 	return n, err == nil
 }
 
-// mapFields maps the names on the wire to a struct's fields, embedded ones
-// included.
+// mapFields maps JSON names to the fields of a struct, including fields of
+// embedded structs.
 func mapFields(t reflect.Type) map[string]reflect.StructField {
 	fields := map[string]reflect.StructField{}
 	for _, field := range reflect.VisibleFields(t) {
@@ -237,6 +239,7 @@ func mapFields(t reflect.Type) map[string]reflect.StructField {
 	return fields
 }
 
+// listFields lists the JSON names of the fields of a struct, in their order.
 func listFields(t reflect.Type) []string {
 	var names []string
 	for _, field := range reflect.VisibleFields(t) {
@@ -247,6 +250,7 @@ func listFields(t reflect.Type) []string {
 	return names
 }
 
+// jsonName returns the JSON name of a field, empty if it has none.
 func jsonName(field reflect.StructField) string {
 	name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 	if !field.IsExported() || name == "-" {
@@ -255,8 +259,8 @@ func jsonName(field reflect.StructField) string {
 	return name
 }
 
-// isRequired says whether a request must have a field: one that is neither a
-// pointer nor may be left out.
+// isRequired reports whether a request must have a field: it is not a pointer
+// and has no omitempty.
 func isRequired(field reflect.StructField) bool {
 	return field.Type.Kind() != reflect.Pointer && !strings.Contains(field.Tag.Get("json"), ",omitempty")
 }
@@ -273,7 +277,7 @@ func (d *documentDecoder) decodeList(loc []any, raw json.RawMessage, into reflec
 	}
 }
 
-// decodeScalar reads strings, numbers, booleans and maps.
+// decodeScalar decodes strings, numbers, booleans and maps.
 func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into reflect.Value) {
 	if err := json.Unmarshal(raw, into.Addr().Interface()); err != nil {
 		kind, msg := "type_error", "value is not valid"

@@ -11,6 +11,7 @@ import (
 
 func decodeText[In any](text string) (In, error) { return Decode[In]([]byte(text)) }
 
+// formatErrors formats the locations and types of ValidationErrors.
 func formatErrors(err error) string {
 	found, ok := errors.AsType[ValidationErrors](err)
 	if !ok {
@@ -23,17 +24,17 @@ func formatErrors(err error) string {
 	return strings.Join(parts, "; ")
 }
 
-func TestDecode_RefusesWithThePlace(t *testing.T) {
+func TestDecode_ReportsLocations(t *testing.T) {
 	for _, c := range []struct{ name, body, want string }{
-		{"nothing at all", "", "[body] value_error.missing"},
+		{"an empty body", "", "[body] value_error.missing"},
 		{"not JSON", "{", "[body 1] value_error.jsondecode"},
 		{"two documents", "{} {}", "[body 4] value_error.jsondecode"},
 		{"not an object", "[]", "[body] type_error.dict"},
-		{"everything at once", `{"username": 1, "x": 2}`, "[body username] type_error.string; [body x] value_error.extra; [body global_role] value_error.missing"},
-		{"null where a value must be", `{"username": null, "global_role": "user"}`, "[body username] type_error.none.not_allowed"},
-		{"a word that is not one of them", `{"username": "a", "global_role": "owner"}`, "[body global_role] type_error.enum"},
-		{"the same key twice", `{"username": "a", "username": "b", "global_role": "user"}`, "[body username] value_error.duplicate"},
-		{"letter case matters", `{"Username": "a", "global_role": "user"}`, "[body Username] value_error.extra; [body username] value_error.missing"},
+		{"several errors", `{"username": 1, "x": 2}`, "[body username] type_error.string; [body x] value_error.extra; [body global_role] value_error.missing"},
+		{"null for a required field", `{"username": null, "global_role": "user"}`, "[body username] type_error.none.not_allowed"},
+		{"an invalid enum value", `{"username": "a", "global_role": "owner"}`, "[body global_role] type_error.enum"},
+		{"a duplicate key", `{"username": "a", "username": "b", "global_role": "user"}`, "[body username] value_error.duplicate"},
+		{"keys are case-sensitive", `{"Username": "a", "global_role": "user"}`, "[body Username] value_error.extra; [body username] value_error.missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := decodeText[api.PutUser](c.body)
@@ -64,7 +65,7 @@ func TestDecode_ListsNumbersAndTimes(t *testing.T) {
 	}
 }
 
-func TestDecode_CallsWithoutABody(t *testing.T) {
+func TestDecode_Null(t *testing.T) {
 	for _, body := range []string{"", "null", "{}", " \n"} {
 		if _, err := decodeText[Null](body); err != nil {
 			t.Errorf("%q: %v", body, err)
@@ -77,7 +78,7 @@ func TestDecode_CallsWithoutABody(t *testing.T) {
 	}
 }
 
-func TestDecode_ConfigurationsTellTheirPlaces(t *testing.T) {
+func TestDecode_ReportsLocationsInConfigurations(t *testing.T) {
 	body := `{"run_spec": {"repo_id": "r", "repo_data": {}, "working_dir": ".", "configuration_path": "f",
 		"configuration": {"type": "service", "port": 0, "commands": ["a"], "comands": []}, "profile": {"name": "p", "x": 1}, "ssh_key_pub": ""}}`
 	_, err := decodeText[api.RunSpecRequest](body)
