@@ -72,12 +72,14 @@ func (s *Server) mapUsers(ctx context.Context) (map[dstack.UserID]dstack.User, e
 
 func (s *Server) createProject(c *apiCall, in api.CreateProject) (api.Project, error) {
 	if !projectName.MatchString(in.ProjectName) {
-		return api.Project{}, newInvalidNameError("a project", in.ProjectName, "use at most 50 letters, digits, dashes and underscores; begin and end with a letter or digit")
+		return api.Project{}, newInvalidNameError("a project", in.ProjectName,
+			"use at most 50 letters, digits, dashes and underscores; begin and end with a letter or digit")
 	}
 	if err := s.checkProjectQuota(c); err != nil {
 		return api.Project{}, err
 	}
-	project := dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: in.ProjectName, Owner: c.user.ID, CreatedAt: now()}
+	project := dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: in.ProjectName, Owner: c.user.ID,
+		CreatedAt: now()}
 	if err := s.store.CreateProject(c.ctx, project); err != nil {
 		return api.Project{}, toNameTakenError(err)
 	}
@@ -253,8 +255,8 @@ func (s *Server) listBackendTypes(*apiCall, wire.Null) ([]string, error) {
 // getBackendValues returns the values that a backend's configuration may have.
 func (s *Server) getBackendValues(_ *apiCall, in map[string]any) (map[string]any, error) {
 	if in["type"] != localType {
-		return nil, &dstack.Error{Kind: dstack.Unsupported, Message: fmt.Sprintf("not supported yet: backends of type %v", in["type"]),
-			Hint: "use the type local"}
+		return nil, &dstack.Error{Kind: dstack.Unsupported,
+			Message: fmt.Sprintf("not supported yet: backends of type %v", in["type"]), Hint: "use the type local"}
 	}
 	return map[string]any{"type": localType, "engines": engines}, nil
 }
