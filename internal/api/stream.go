@@ -109,7 +109,8 @@ func (c *Client) Follow(ctx context.Context, project string, ask FollowLogs) ite
 			yield(LogEntry{}, fmt.Errorf("encode the request: %w", err))
 			return
 		}
-		response, err := c.sendRequest(ctx, projectPath(PathFollow, project), "application/json", bytes.NewReader(text), int64(len(text)))
+		response, err := c.sendRequest(ctx, projectPath(PathFollow, project), "application/json",
+			bytes.NewReader(text), int64(len(text)))
 		if err != nil {
 			yield(LogEntry{}, err)
 			return
