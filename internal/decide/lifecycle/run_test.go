@@ -59,7 +59,7 @@ func TestRun(t *testing.T) {
 		{name: "one that failed does not end what is ready", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, ready)}, to: dstack.RunActive, add: []int{0}, ready: true},
 		{name: "nor what has served", run: served(aRun(1)), replicas: []dstack.Replica{rep(0, 2, failed)}, to: dstack.RunActive, add: []int{0}},
 		{name: "a failure of an older revision does not count", run: aRun(1), replicas: []dstack.Replica{rep(0, 1, failed)}, to: dstack.RunActive, add: []int{0}},
-		{name: "a stop ends all", run: stopped(aRun(2), dstack.StopGrace), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, terminating)}, to: dstack.RunTerminating, drain: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
+		{name: "a stop ends all", run: stopped(aRun(2), dstack.StopGraceful), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, terminating)}, to: dstack.RunTerminating, drain: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
 		{name: "an abort ends all", run: stopped(aRun(1), dstack.StopAbort), replicas: []dstack.Replica{rep(0, 2, ready)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndAborted},
 		{name: "waits for the last to end", run: ending(aRun(1), dstack.EndStopped), replicas: []dstack.Replica{rep(0, 2, terminating)}, to: dstack.RunTerminating, ending: dstack.EndStopped},
 		{name: "drops a straggler", run: ending(aRun(1), dstack.EndStopped), replicas: []dstack.Replica{rep(0, 2, starting)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
@@ -93,7 +93,7 @@ func TestRun_AbortHurriesAStop(t *testing.T) {
 // Nothing may be left that would wake a run which begins to end.
 func TestRun_BeginningToEndLooksAgainAtOnce(t *testing.T) {
 	stopped := aRun(1)
-	stopped.Stop = dstack.StopGrace
+	stopped.Stop = dstack.StopGraceful
 	for _, seen := range []lifecycle.RunFacts{{Run: stopped}, {Run: aRun(1), Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaFailed)}}} {
 		if step, err := lifecycle.DecideRun(seen, now); err != nil || step.To != dstack.RunTerminating || !step.Due.Equal(now) {
 			t.Errorf("got %+v, %v", step, err)
@@ -116,7 +116,7 @@ func TestUnknownStatusIsAnError(t *testing.T) {
 func TestFinishedIsFinal(t *testing.T) {
 	for _, status := range []dstack.RunStatus{dstack.RunTerminated, dstack.RunFailed} {
 		run := aRun(2)
-		run.Status, run.Stop = status, dstack.StopGrace
+		run.Status, run.Stop = status, dstack.StopGraceful
 		step, err := lifecycle.DecideRun(lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaFailed)}}, now)
 		if err != nil || step.To != status || len(step.Add)+len(step.Terminate) > 0 {
 			t.Errorf("%s: got %+v, %v", status, step, err)

@@ -95,7 +95,7 @@ func TestSim_ConvergesAndCleansUp(t *testing.T) {
 		}
 		if !w.run.Status.IsFinished() {
 			w.faults = true
-			w.stop(rapid.SampledFrom([]dstack.StopRequest{dstack.StopGrace, dstack.StopAbort}).Draw(t, "stop"))
+			w.stop(rapid.SampledFrom([]dstack.StopRequest{dstack.StopGraceful, dstack.StopAbort}).Draw(t, "stop"))
 			for range rapid.IntRange(0, 20).Draw(t, "ticks") {
 				w.tick()
 			}

@@ -39,7 +39,7 @@ func TestEvents_Wishes(t *testing.T) {
 		h.ok(err)
 		_, err = h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 3, Spec: runSpec("web"), User: "eve", Now: t0})
 		h.want(dstack.Conflict, err)
-		for _, stop := range []dstack.StopRequest{dstack.StopGrace, dstack.StopGrace, dstack.StopAbort, dstack.StopGrace} {
+		for _, stop := range []dstack.StopRequest{dstack.StopGraceful, dstack.StopGraceful, dstack.StopAbort, dstack.StopGraceful} {
 			h.ok(h.s.StopRun(h.ctx(), run.ID, stop, "ann", t0))
 		}
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminated}, t0)

@@ -158,7 +158,7 @@ func TestSave_RefusesWhatWasWrittenMeanwhile(t *testing.T) {
 		l := h.claim(store.Replicas, string(r.ID), t0)
 		seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
 		h.ok(err)
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
+		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGraceful, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}, StopReason: "stopped", Graceful: true, Due: t0}, t0)
 		h.want(dstack.Conflict, h.s.SaveReplicaStep(t.Context(), l, seen, placed(dstack.Claim{}), t0))
 
@@ -228,18 +228,18 @@ func TestSaves_MakeNeighboursDue(t *testing.T) {
 	}{
 		{"nothing", false, func(*house, dstack.Run, dstack.Replica) {}, nil},
 		{"a run is stopped", false, func(h *house, run dstack.Run, _ dstack.Replica) {
-			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
+			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGraceful, "admin", now))
 		}, []store.Kind{store.Runs}},
 		{"a run is revised", false, func(h *house, run dstack.Run, _ dstack.Replica) {
 			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: runSpec("web"), User: "admin", NeedsRollout: true, Now: now})
 			h.ok(err)
 		}, []store.Kind{store.Runs}},
 		{"a replica is dropped", false, func(h *house, run dstack.Run, r dstack.Replica) {
-			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
+			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGraceful, "admin", now))
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Terminate: []dstack.ReplicaID{r.ID}}, now)
 		}, []store.Kind{store.Replicas, store.Instances}},
 		{"a run changes", false, func(h *house, run dstack.Run, _ dstack.Replica) {
-			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
+			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGraceful, "admin", now))
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating}, now)
 		}, []store.Kind{store.Replicas}},
 		{"a report changes", true, func(h *house, _ dstack.Run, _ dstack.Replica) {

@@ -97,7 +97,7 @@ func TestRoutes_WhileAReplicaFailsDrainsAndEnds(t *testing.T) {
 			{"draining", func() { h.runStep(run.ID, drain, t0) }, false, false, true, "asleep"},
 			{"terminating", func() { becomes(dstack.ReplicaTerminating) }, false, false, true, "asleep"},
 			{"gone", func() { becomes(dstack.ReplicaTerminated) }, false, false, true, "asleep"},
-			{"to be stopped", func() { h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "ann", t0)) }, false, false, false, "active"},
+			{"to be stopped", func() { h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGraceful, "ann", t0)) }, false, false, false, "active"},
 		} {
 			c.do()
 			got := h.routes().Routes[0]

@@ -78,7 +78,7 @@ func TestRevise(t *testing.T) {
 		}
 		_, err = h.s.ReviseRun(ctx, run.ID, store.Revision{Revision: 1, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
 		h.want(dstack.Conflict, err)
-		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, "admin", t0))
+		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGraceful, "admin", t0))
 		_, err = h.s.ReviseRun(ctx, run.ID, store.Revision{Revision: 2, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
 		h.want(dstack.Conflict, err)
 		_, err = h.s.ReviseRun(ctx, "nothing", store.Revision{Revision: 1, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
@@ -90,14 +90,14 @@ func TestStop_AbortOverridesStopAndNotTheOtherWay(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *house) {
 		run := h.submit("web", t0)
 		for _, c := range []struct{ ask, want dstack.StopRequest }{
-			{dstack.StopGrace, dstack.StopGrace}, {dstack.StopAbort, dstack.StopAbort}, {dstack.StopGrace, dstack.StopAbort},
+			{dstack.StopGraceful, dstack.StopGraceful}, {dstack.StopAbort, dstack.StopAbort}, {dstack.StopGraceful, dstack.StopAbort},
 		} {
 			h.ok(h.s.StopRun(t.Context(), run.ID, c.ask, "admin", t0))
 			if got := h.whole(run.ID).Run.Stop; got != c.want {
 				t.Errorf("after %q it is %q, want %q", c.ask, got, c.want)
 			}
 		}
-		h.want(dstack.NotFound, h.s.StopRun(t.Context(), "nothing", dstack.StopGrace, "admin", t0))
+		h.want(dstack.NotFound, h.s.StopRun(t.Context(), "nothing", dstack.StopGraceful, "admin", t0))
 	})
 }
 

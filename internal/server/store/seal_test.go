@@ -106,7 +106,7 @@ func TestSecrets_ABrokenRunOnAMachine(t *testing.T) {
 		if _, err := h.s.ReplicaFacts(ctx, r.ID); err == nil {
 			t.Error("a replica of a run that cannot be read goes on")
 		}
-		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, "admin", t0))
+		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGraceful, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}}, t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0)
 	})

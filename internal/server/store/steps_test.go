@@ -266,7 +266,7 @@ func TestReports_SilenceIsAbsence(t *testing.T) {
 			t.Error("silence again is a change")
 		}
 		// The replica is told to end: only silence after that ends it.
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
+		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGraceful, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}}, t0.Add(5*time.Second))
 		if !up([]dstack.Report{}, 6) || !report().At.Equal(t0.Add(6*time.Second)) {
 			t.Errorf("silence after the replica changed: %+v", report())
@@ -327,7 +327,7 @@ func TestReports_OfWhatWasToldToEndMeanwhile(t *testing.T) {
 		l := h.claim(store.Instances, "local-box", t0)
 		seen, err := h.s.InstanceFacts(t.Context(), "local-box")
 		h.ok(err)
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
+		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGraceful, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}}, t0.Add(time.Second))
 		_, err = h.s.SaveInstanceStep(t.Context(), l, seen, lifecycle.InstanceStep{To: dstack.InstanceUp}, []dstack.Report{}, nil, t0.Add(2*time.Second))
 		h.ok(err)
