@@ -178,6 +178,11 @@ func TestRun_MaxDurationEndsItWithItsOwnReason(t *testing.T) {
 	run := aRun(1)
 	run.Spec.Configuration.MaxDuration = &spec.MaxDuration{Seconds: 7200}
 	seen := lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaReady)}, DesiredReplicas: 1}
+	run.Spec.Configuration.MaxDuration.Seconds = 5
+	if step := decideRun(t, seen); !step.Started || !step.Due.Equal(now.Add(5*time.Second)) {
+		t.Errorf("nothing looks at it when its time is over: %+v", step)
+	}
+	run.Spec.Configuration.MaxDuration.Seconds = 7200
 	if step := decideRun(t, seen); !step.Started || step.To != dstack.RunActive {
 		t.Errorf("with a machine: %+v", step)
 	}

@@ -56,7 +56,10 @@ func runActive(seen RunFacts, now time.Time) RunStep {
 		}
 	}
 	step := RunStep{To: dstack.RunActive, DesiredReplicas: seen.DesiredReplicas, DrainTimeout: seen.Run.Spec.Configuration.Drain()}
-	step.Started = hasStarted(seen)
+	if step.Started = hasStarted(seen); step.Started {
+		seen.Run.StartedAt = now
+		over, _ = deadlineOf(seen.Run)
+	}
 	step.Ready = c.hasTakenOver(seen)
 	step.Due = earliestDue(now, seen.ScaleDue, over)
 	c.addMissing(seen, &step)
