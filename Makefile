@@ -28,8 +28,9 @@ unit: ## the quick loop: unit tests only, nothing installed, nothing started
 lint: ## gofmt, go vet, staticcheck, and every platform compiles
 	@scripts/lint.sh
 
-sim: ## the simulated world, for long
+sim: ## the simulated world, for long, and deliberate faults that its tests must find
 	$(GO) test ./internal/decide/lifecycle -run Sim -count=1 -timeout 60m -rapid.checks=20000
+	$(GO) run scripts/mutate.go
 
 bench: build ## what users wait for, against floors; needs Docker, nginx, Python for some of it
 	@scripts/test.sh bench
