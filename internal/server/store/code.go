@@ -33,16 +33,16 @@ type codeRow struct {
 // once, inside of the transaction: it must be a file or a buffer, not a
 // network. One that is there already is left as it is.
 func (s *Store) PutCode(ctx context.Context, p dstack.ProjectID, repo, hash string, r io.Reader) error {
-	ctx, cancel := context.WithTimeout(ctx, codeTime)
+	ctx, cancel := context.WithTimeout(ctx, uploadPatience)
 	defer cancel()
-	return explain(s.writeOnce(ctx, durable, func(ctx context.Context, tx bun.Tx) error {
+	return wrapError(s.writeOnce(ctx, durable, func(ctx context.Context, tx bun.Tx) error {
 		return s.putCode(ctx, tx, p, repo, hash, r)
 	}))
 }
 
 func (s *Store) putCode(ctx context.Context, tx bun.Tx, p dstack.ProjectID, repo, hash string, r io.Reader) error {
-	row := codeRow{ID: uuid.NewString(), ProjectID: string(p), Repo: repo, Hash: hash, CreatedAt: micros(time.Now())}
-	n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+	row := codeRow{ID: uuid.NewString(), ProjectID: string(p), Repo: repo, Hash: hash, CreatedAt: toMicros(time.Now())}
+	n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err != nil || n == 0 {
 		return err
 	}
@@ -82,7 +82,7 @@ func (s *Store) findCode(ctx context.Context, p dstack.ProjectID, repo, hash str
 	var rows []codeRow
 	err := s.reader.NewSelect().Model(&rows).Where("project_id = ? AND repo = ? AND hash = ?", string(p), repo, hash).Scan(ctx)
 	if err != nil || len(rows) == 0 {
-		return nil, explain(err)
+		return nil, wrapError(err)
 	}
 	return &rows[0], nil
 }
@@ -116,7 +116,7 @@ func (c *codeReader) Read(p []byte) (int, error) {
 		var data []byte
 		err := c.store.reader.NewRaw("SELECT data FROM code_chunks WHERE code_id = ? AND num = ?", c.row.ID, c.next).Scan(c.ctx, &data)
 		if err != nil {
-			return 0, explain(only(err, "the code of repo %q was deleted meanwhile", c.row.Repo))
+			return 0, wrapError(orNotFound(err, "the code of repo %q was deleted meanwhile", c.row.Repo))
 		}
 		c.chunk.Reset(data)
 		c.next++

@@ -16,7 +16,7 @@ func (s *Store) RunFacts(ctx context.Context, id dstack.RunID) (lifecycle.RunFac
 	var seen lifecycle.RunFacts
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var err error
-		seen.Run, err = findRun(ctx, tx, id, s.seeRun)
+		seen.Run, err = findRun(ctx, tx, id, s.openRunCached)
 		ends := seen.Run.Stop != dstack.StopNone || seen.Run.Status == dstack.RunTerminating
 		if err != nil && (seen.Run.ID == "" || !ends) {
 			return err

@@ -23,10 +23,10 @@ func (s *Store) SaveInstanceStep(ctx context.Context, l Lease, seen lifecycle.In
 		step.Due = time.Time{}
 	}
 	var wrote bool // something that was reported before is not so any more
-	err = s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
 		changed, wrote = next.Status != seen.Instance.Status, false
 		if changed {
-			if err := touch(ctx, tx, Replicas, now, "instance_id = ?", string(next.ID)); err != nil {
+			if err := markDue(ctx, tx, Replicas, now, "instance_id = ?", string(next.ID)); err != nil {
 				return err
 			}
 		}
@@ -40,15 +40,15 @@ func (s *Store) SaveInstanceStep(ctx context.Context, l Lease, seen lifecycle.In
 		err := saveRow(ctx, tx, l, seen.Instance.Version, step.Due,
 			`status = ?, reason = ?, since = ?, heard_at = ?, last_fail = ?, fails = ?,
 			empty_since = ?, unlisted_since = ?, silent_since = ?, checked_at = ?, live = ?`,
-			string(next.Status), clean(next.Reason), micros(next.Since), micros(next.LastResponseAt), clean(next.LastError), next.ConsecutiveFailures,
-			micros(next.EmptySince), micros(next.UnlistedSince), micros(next.SilentSince), micros(next.CheckedAt), !deleted)
+			string(next.Status), cleanText(next.Reason), toMicros(next.Since), toMicros(next.LastResponseAt), cleanText(next.LastError), next.ConsecutiveFailures,
+			toMicros(next.EmptySince), toMicros(next.UnlistedSince), toMicros(next.SilentSince), toMicros(next.CheckedAt), !deleted)
 		if err != nil || !wrote {
 			return err
 		}
 		return countChange(ctx, tx)
 	})
 	if err == nil {
-		s.placed.saved(next.ID, seen.Instance.Version, wrote)
+		s.placed.advance(next.ID, seen.Instance.Version, wrote)
 	}
 	return changed && err == nil, err
 }

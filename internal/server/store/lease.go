@@ -19,8 +19,8 @@ const (
 	Instances Kind = "instances"
 )
 
-// turn is the part of a row that says whose turn it is, and when.
-type turn struct {
+// schedule is the part of a row that says whose turn it is, and when.
+type schedule struct {
 	Live       bool   // unfinished; what is not never falls due nor changes
 	DueAt      *int64 // nil: only when somebody touches it
 	Touches    int64
@@ -38,17 +38,17 @@ type Lease struct {
 	Touches int64
 }
 
-// reached narrows instances to those that a host reaches: ?host.
-func reached(kind Kind) string {
+// hostCondition narrows instances to those that a host reaches: ?host.
+func hostCondition(kind Kind) string {
 	if kind == Instances {
 		return " AND (host = '' OR host = ?host)"
 	}
 	return ""
 }
 
-// farthest is twice as far ahead as anything is ever due. What seems to be due
+// maxAhead is twice as far ahead as anything is ever due. What seems to be due
 // later was written before the clock was set back, and is due now.
-const farthest = 2 * time.Minute
+const maxAhead = 2 * time.Minute
 
 // Claim leases up to n due rows that nobody holds: unfinished, due at or
 // before now, the longest due first. On instances it passes over those that
@@ -57,19 +57,19 @@ const farthest = 2 * time.Minute
 func (s *Store) Claim(ctx context.Context, kind Kind, owner, host string, now time.Time, lease time.Duration, n int) ([]Lease, error) {
 	query := `UPDATE ?table SET lease_owner = ?owner, lease_until = ?until WHERE id IN (
 		SELECT id FROM ?table WHERE live AND (due_at <= ?now OR due_at > ?beyond)
-		AND (lease_until <= ?now OR lease_until > ?beyond)` + reached(kind) + `
+		AND (lease_until <= ?now OR lease_until > ?beyond)` + hostCondition(kind) + `
 		ORDER BY due_at, id LIMIT ?n`
 	if s.kind == postgres {
 		query += " FOR UPDATE SKIP LOCKED"
 	}
 	query += ") RETURNING id, touches"
 	args := claimArgs{Table: bun.Ident(kind), Owner: owner, Host: host, N: n,
-		Now: micros(now), Until: micros(now.Add(lease)), Beyond: micros(now.Add(max(farthest, 2*lease)))}
+		Now: toMicros(now), Until: toMicros(now.Add(lease)), Beyond: toMicros(now.Add(max(maxAhead, 2*lease)))}
 	var rows []struct {
 		ID      string
 		Touches int64
 	}
-	err := s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err := s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
 		rows = nil
 		return tx.NewRaw(query, args).Scan(ctx, &rows)
 	})
@@ -97,11 +97,11 @@ type claimArgs struct {
 func (s *Store) NextDue(ctx context.Context, kind Kind, host string) (time.Time, error) {
 	var next *int64
 	err := s.reader.NewRaw(`SELECT MIN(CASE WHEN lease_until > due_at THEN lease_until ELSE due_at END)
-		FROM ?table WHERE live AND due_at IS NOT NULL`+reached(kind), claimArgs{Table: bun.Ident(kind), Host: host}).Scan(ctx, &next)
+		FROM ?table WHERE live AND due_at IS NOT NULL`+hostCondition(kind), claimArgs{Table: bun.Ident(kind), Host: host}).Scan(ctx, &next)
 	if err != nil || next == nil {
-		return time.Time{}, explain(err)
+		return time.Time{}, wrapError(err)
 	}
-	return at(*next), nil
+	return fromMicros(*next), nil
 }
 
 // Release is ReleaseAll for one.
@@ -116,10 +116,10 @@ func (s *Store) ReleaseAll(ctx context.Context, leases []Lease, again time.Time)
 	if len(leases) == 0 {
 		return nil
 	}
-	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
 		for _, l := range leases {
 			_, err := tx.NewRaw(`UPDATE ? SET lease_owner = '', lease_until = 0, due_at = CASE WHEN touches = ? THEN ? ELSE due_at END
-				WHERE id = ? AND lease_owner = ? AND live`, bun.Ident(l.Kind), l.Touches, due(again), l.ID, l.Owner).Exec(ctx)
+				WHERE id = ? AND lease_owner = ? AND live`, bun.Ident(l.Kind), l.Touches, dueMicros(again), l.ID, l.Owner).Exec(ctx)
 			if err != nil {
 				return err
 			}
@@ -133,7 +133,7 @@ func (s *Store) ReleaseAll(ctx context.Context, leases []Lease, again time.Time)
 // host held when it was killed need not wait for the lease to run out.
 func (s *Store) FreeLeases(ctx context.Context, host string) error {
 	prefix := host + "/"
-	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
 		for _, kind := range []Kind{Runs, Replicas, Instances} {
 			_, err := tx.NewRaw("UPDATE ? SET lease_owner = '', lease_until = 0 WHERE SUBSTR(lease_owner, 1, ?) = ?",
 				bun.Ident(kind), len([]rune(prefix)), prefix).Exec(ctx)
@@ -145,17 +145,17 @@ func (s *Store) FreeLeases(ctx context.Context, host string) error {
 	})
 }
 
-// touch makes unfinished rows due at now, or earlier if they are already. A
+// markDue makes unfinished rows due at now, or earlier if they are already. A
 // row that is leased is due again as soon as it is saved.
-func touch(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) error {
-	_, err := touched(ctx, tx, kind, now, where, args...)
+func markDue(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) error {
+	_, err := markDueCount(ctx, tx, kind, now, where, args...)
 	return err
 }
 
-// touched is touch, and says how many rows there were.
-func touched(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) (int64, error) {
-	head := append([]any{bun.Ident(kind), micros(now), micros(now)}, args...)
-	return affected(tx.NewRaw(`UPDATE ? SET touches = touches + 1, due_at = CASE WHEN due_at < ? THEN due_at ELSE ? END
+// markDueCount is touch, and says how many rows there were.
+func markDueCount(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) (int64, error) {
+	head := append([]any{bun.Ident(kind), toMicros(now), toMicros(now)}, args...)
+	return rowsAffected(tx.NewRaw(`UPDATE ? SET touches = touches + 1, due_at = CASE WHEN due_at < ? THEN due_at ELSE ? END
 		WHERE live AND `+where, head...).Exec(ctx))
 }
 
@@ -165,8 +165,8 @@ func touched(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where str
 // due) is up to it.
 func saveRow(ctx context.Context, tx bun.Tx, l Lease, seen int64, again time.Time, set string, args ...any) error {
 	args = append([]any{bun.Ident(l.Kind)}, args...)
-	args = append(args, l.Touches, due(again), l.ID, seen, l.Owner)
-	n, err := affected(tx.NewRaw(`UPDATE ? SET `+set+`, version = version + 1, lease_owner = '', lease_until = 0,
+	args = append(args, l.Touches, dueMicros(again), l.ID, seen, l.Owner)
+	n, err := rowsAffected(tx.NewRaw(`UPDATE ? SET `+set+`, version = version + 1, lease_owner = '', lease_until = 0,
 		due_at = CASE WHEN touches = ? THEN ? ELSE due_at END
 		WHERE id = ? AND version = ? AND lease_owner = ? AND live`, args...).Exec(ctx))
 	if err == nil && n == 0 {
@@ -179,7 +179,7 @@ func changedMeanwhile(l Lease) error {
 	return conflict("look at it afresh", "cannot save %s %s: it was changed meanwhile, has ended, or is another server's now", l.Kind, l.ID)
 }
 
-func list(names []string) string {
+func joinNames(names []string) string {
 	const most = 10
 	if len(names) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
@@ -189,5 +189,5 @@ func list(names []string) string {
 
 // MarkDue makes an unfinished row due at now, or earlier if it is already.
 func (s *Store) MarkDue(ctx context.Context, kind Kind, id string, now time.Time) error {
-	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error { return touch(ctx, tx, kind, now, "id = ?", id) })
+	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error { return markDue(ctx, tx, kind, now, "id = ?", id) })
 }

@@ -37,12 +37,12 @@ func (s *Store) migrate(ctx context.Context) error {
 		return fmt.Errorf("prepare the migration: %w", err)
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return cannotOpen(err)
+		return openError(err)
 	}
 	return nil
 }
 
-func cannotOpen(err error) error {
+func openError(err error) error {
 	return &dstack.Error{
 		Kind: dstack.Unavailable, Message: "cannot open the database: " + err.Error(), Cause: err,
 		Hint: "check that DSTACK_DATABASE_URL names a database that is up and that this user may change",
@@ -64,7 +64,7 @@ type installationRow struct {
 // refuses a key that is not the database's.
 func (s *Store) identify(ctx context.Context) error {
 	var row installationRow
-	err := s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err := s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		proof, err := s.sealer.seal(proofWord, "installation")
 		if err != nil {
 			return err

@@ -31,7 +31,7 @@ const (
 // has not the key the database was sealed with is refused.
 func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	scheme, _, _ := strings.Cut(where, ":")
-	s := &Store{sealer: sealer, specs: specCache{runs: map[specKey]cachedSpec{}}, patience: answerTime, clock: time.Now}
+	s := &Store{sealer: sealer, specs: specCache{runs: map[specKey]cachedSpec{}}, patience: defaultPatience, clock: time.Now}
 	var err error
 	switch scheme {
 	case "sqlite", "sqlite+aiosqlite":
@@ -47,8 +47,8 @@ func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.writer = s.writer.WithQueryHook(limit{s})
-	s.reader = s.reader.WithQueryHook(limit{s})
+	s.writer = s.writer.WithQueryHook(queryLimit{s})
+	s.reader = s.reader.WithQueryHook(queryLimit{s})
 	if err := s.identify(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -75,9 +75,9 @@ func (s *Store) openSQLite(where string) error {
 		return badURL("sqlite takes no parameters", nil)
 	}
 	path := filepath.Clean(u.Path)
-	if err := touchPrivate(path); err != nil {
+	if err := createPrivate(path); err != nil {
 		return &dstack.Error{
-			Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot open the database %s: %s", path, plainly(err)), Cause: err,
+			Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot open the database %s: %s", path, describeFileError(err)), Cause: err,
 			Hint: "check that the folder exists, is yours, and that its disk has room",
 		}
 	}
@@ -88,9 +88,9 @@ func (s *Store) openSQLite(where string) error {
 	return err
 }
 
-// touchPrivate makes the file when there is none, for its owner alone: it
+// createPrivate makes the file when there is none, for its owner alone: it
 // holds hashes of tokens.
-func touchPrivate(path string) error {
+func createPrivate(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -101,8 +101,8 @@ func touchPrivate(path string) error {
 	return f.Close()
 }
 
-// plainly is why a file operation failed, without the path said again.
-func plainly(err error) string {
+// describeFileError is why a file operation failed, without the path said again.
+func describeFileError(err error) string {
 	if p, ok := errors.AsType[*os.PathError](err); ok {
 		return p.Err.Error()
 	}
@@ -114,7 +114,7 @@ func sqlitePool(path string, conns int, settings ...string) (*bun.DB, error) {
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(settings, "&")}
 	db, err := sql.Open("sqlite", dsn.String())
 	if err != nil {
-		return nil, explain(err)
+		return nil, wrapError(err)
 	}
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)

@@ -50,7 +50,7 @@ func TestOpen_URLs(t *testing.T) {
 }
 
 func TestOpen_ManyAtOnceAndAgain(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		h.submit("web", t0)
 		var group sync.WaitGroup
 		for range 4 {

@@ -75,9 +75,9 @@ func (s *Store) saveReplicas(ctx context.Context, saves []ReplicaSave, now time.
 			return nil, err
 		}
 	}
-	err = s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		errs = make([]error, len(all))
-		if err := touchSome(ctx, tx, Runs, now, all, steppedReplica.runToTell); err != nil {
+		if err := markNamedDue(ctx, tx, Runs, now, all, steppedReplica.runToWake); err != nil {
 			return err
 		}
 		written, err := putReplicas(ctx, tx, all)
@@ -92,26 +92,26 @@ func (s *Store) saveReplicas(ctx context.Context, saves []ReplicaSave, now time.
 				errs[i] = changedMeanwhile(r.lease)
 			}
 		}
-		return s.follow(ctx, tx, done, now)
+		return s.writeRelated(ctx, tx, done, now)
 	})
 	return errs, err
 }
 
-// follow writes what comes with the rows of replicas.
-func (s *Store) follow(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
+// writeRelated writes what comes with the rows of replicas.
+func (s *Store) writeRelated(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
 	if len(done) == 0 {
 		return nil
 	}
 	if err := rememberAttempts(ctx, tx, done); err != nil {
 		return err
 	}
-	if err := touchSome(ctx, tx, Instances, now, done, steppedReplica.placesToTell); err != nil {
+	if err := markNamedDue(ctx, tx, Instances, now, done, steppedReplica.instancesToWake); err != nil {
 		return err
 	}
-	if err := s.settle(ctx, tx, done, now); err != nil {
+	if err := s.syncClaims(ctx, tx, done, now); err != nil {
 		return err
 	}
-	if err := madeRoom(ctx, tx, done, now); err != nil {
+	if err := wakeWaiting(ctx, tx, done, now); err != nil {
 		return err
 	}
 	var events []dstack.Event
@@ -123,13 +123,13 @@ func (s *Store) follow(ctx context.Context, tx bun.Tx, done []steppedReplica, no
 
 // steppedReplica is a replica after a step, as it is written.
 type steppedReplica struct {
-	lease   Lease
-	before  dstack.Replica
-	next    dstack.Replica
-	place   *dstack.Instance // the instance that it is placed on by the step, as that begins
-	attempt bool             // a new one begins
-	row     steppedRow
-	events  []dstack.Event
+	lease        Lease
+	before       dstack.Replica
+	next         dstack.Replica
+	instance     *dstack.Instance // the instance that it is placed on by the step, as that begins
+	isNewAttempt bool             // a new one begins
+	row          steppedRow
+	events       []dstack.Event
 }
 
 // steppedRow is what a step writes of a replica's row, and what that has to be
@@ -159,16 +159,16 @@ type steppedRow struct {
 func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
 	step, before := save.Step, save.Seen.Replica
 	next := step.Apply(before, newIDs(step), now)
-	r := steppedReplica{lease: save.Lease, before: before, next: next, attempt: step.NewAttempt,
+	r := steppedReplica{lease: save.Lease, before: before, next: next, isNewAttempt: step.NewAttempt,
 		events: lifecycle.BuildReplicaEvents(save.Seen, step, now)}
 	if step.Placement != nil {
-		r.place = new(lifecycle.NewInstance(next.Instance, step.Placement.Offer, save.Seen.Run.Spec, now))
+		r.instance = new(lifecycle.NewInstance(next.Instance, step.Placement.Offer, save.Seen.Run.Spec, now))
 	}
 	claim, err := json.Marshal(next.Claim)
 	if err != nil {
 		return r, fmt.Errorf("write what replica %s holds: %w", next.ID, err)
 	}
-	past, err := json.Marshal(orNone(next.PastAttempts))
+	past, err := json.Marshal(orEmpty(next.PastAttempts))
 	if err != nil {
 		return r, fmt.Errorf("write the attempts of replica %s: %w", next.ID, err)
 	}
@@ -176,34 +176,34 @@ func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
 		step.Due = time.Time{}
 	}
 	r.row = steppedRow{
-		Of: string(next.ID), Holder: save.Lease.Owner, Seen: before.Version, Touched: save.Lease.Touches, Again: due(step.Due),
-		NextStatus: string(next.Status), NextReason: clean(next.Reason), NextSince: micros(next.Since),
-		Place: string(next.Instance), Claims: string(claim), Attempt: string(next.Attempt), AttemptNo: next.AttemptNum, AttemptSince: micros(next.AttemptAt),
-		Crashed: next.Crashes, FirstCrash: micros(next.FirstCrashAt), Backoff: micros(next.RetryAt), WasReady: micros(next.ReadyAt),
-		Blocks: next.Blocked, Attempts: string(past), Finished: micros(next.FinishedAt), Lives: !next.Status.IsFinished(),
+		Of: string(next.ID), Holder: save.Lease.Owner, Seen: before.Version, Touched: save.Lease.Touches, Again: dueMicros(step.Due),
+		NextStatus: string(next.Status), NextReason: cleanText(next.Reason), NextSince: toMicros(next.Since),
+		Place: string(next.Instance), Claims: string(claim), Attempt: string(next.Attempt), AttemptNo: next.AttemptNum, AttemptSince: toMicros(next.AttemptAt),
+		Crashed: next.Crashes, FirstCrash: toMicros(next.FirstCrashAt), Backoff: toMicros(next.RetryAt), WasReady: toMicros(next.ReadyAt),
+		Blocks: next.Blocked, Attempts: string(past), Finished: toMicros(next.FinishedAt), Lives: !next.Status.IsFinished(),
 	}
 	return r, nil
 }
 
-// changed says that status or attempt did.
-func (r steppedReplica) changed() bool { return r.next.Status != r.before.Status || r.attempt }
+// isChanged says that status or attempt did.
+func (r steppedReplica) isChanged() bool { return r.next.Status != r.before.Status || r.isNewAttempt }
 
-func (r steppedReplica) runToTell() []string {
-	if r.changed() || r.next.Blocked != r.before.Blocked {
+func (r steppedReplica) runToWake() []string {
+	if r.isChanged() || r.next.Blocked != r.before.Blocked {
 		return []string{string(r.next.Run)}
 	}
 	return nil
 }
 
-func (r steppedReplica) placesToTell() []string {
-	if r.changed() {
+func (r steppedReplica) instancesToWake() []string {
+	if r.isChanged() {
 		return []string{string(r.before.Instance), string(r.next.Instance)}
 	}
 	return nil
 }
 
-// touchSome touches what some replicas name, each once and in one order.
-func touchSome(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, all []steppedReplica, names func(steppedReplica) []string) error {
+// markNamedDue touches what some replicas name, each once and in one order.
+func markNamedDue(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, all []steppedReplica, names func(steppedReplica) []string) error {
 	ids := map[string]bool{}
 	for _, r := range all {
 		for _, id := range names(r) {
@@ -213,7 +213,7 @@ func touchSome(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, all []s
 	if delete(ids, ""); len(ids) == 0 {
 		return nil
 	}
-	return touch(ctx, tx, kind, now, "id IN (?)", bun.List(slices.Sorted(maps.Keys(ids))))
+	return markDue(ctx, tx, kind, now, "id IN (?)", bun.List(slices.Sorted(maps.Keys(ids))))
 }
 
 // putReplicas writes leased rows and gives the leases back, as saveRow does,

@@ -33,13 +33,13 @@ func (s *Store) ReplicaFacts(ctx context.Context, id dstack.ReplicaID) (lifecycl
 func (s *Store) ReplicasFacts(ctx context.Context, ids []dstack.ReplicaID) ([]SeenReplica, error) {
 	var all []SeenReplica
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
-		near, err := s.findAround(ctx, tx, ids)
+		near, err := s.readNeighbourhood(ctx, tx, ids)
 		if err != nil {
 			return err
 		}
 		all = make([]SeenReplica, len(ids))
 		for i, id := range ids {
-			if all[i], err = near.see(ctx, tx, id); err != nil {
+			if all[i], err = near.factsOf(ctx, tx, id); err != nil {
 				return err
 			}
 		}
@@ -48,8 +48,8 @@ func (s *Store) ReplicasFacts(ctx context.Context, ids []dstack.ReplicaID) ([]Se
 	return all, err
 }
 
-// around is what lies around some replicas, each thing read once.
-type around struct {
+// neighbourhood is what lies around some replicas, each thing read once.
+type neighbourhood struct {
 	store     *Store
 	replicas  map[dstack.ReplicaID]dstack.Replica
 	runs      map[dstack.RunID]runRow
@@ -59,24 +59,24 @@ type around struct {
 
 	// What only some need is read for the first of them.
 	loads    map[dstack.RunID]dstack.Load
-	siblings map[crowd][]dstack.Replica
+	siblings map[siblingGroup][]dstack.Replica
 }
 
-// crowd is the unfinished replicas of a run, but for those of one shape; 0: of
+// siblingGroup is the unfinished replicas of a run, but for those of one shape; 0: of
 // none.
-type crowd struct {
+type siblingGroup struct {
 	run   dstack.RunID
 	other int
 }
 
-func (s *Store) findAround(ctx context.Context, tx bun.Tx, ids []dstack.ReplicaID) (*around, error) {
-	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.id IN (?)", bun.List(texts(ids))) })
+func (s *Store) readNeighbourhood(ctx context.Context, tx bun.Tx, ids []dstack.ReplicaID) (*neighbourhood, error) {
+	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.id IN (?)", bun.List(toStrings(ids))) })
 	if err != nil {
 		return nil, err
 	}
-	a := &around{
+	a := &neighbourhood{
 		store: s, replicas: make(map[dstack.ReplicaID]dstack.Replica, len(replicas)), runs: map[dstack.RunID]runRow{},
-		reports: map[dstack.AttemptID]dstack.Report{}, loads: map[dstack.RunID]dstack.Load{}, siblings: map[crowd][]dstack.Replica{},
+		reports: map[dstack.AttemptID]dstack.Report{}, loads: map[dstack.RunID]dstack.Load{}, siblings: map[siblingGroup][]dstack.Replica{},
 	}
 	runs, places, attempts := map[string]bool{}, map[string]bool{}, []string{}
 	for _, r := range replicas {
@@ -97,7 +97,7 @@ func (s *Store) findAround(ctx context.Context, tx bun.Tx, ids []dstack.ReplicaI
 	for _, row := range rows {
 		a.runs[dstack.RunID(row.ID)] = row
 	}
-	if a.old, err = oldSpecs(ctx, tx, replicas, a.runs); err != nil {
+	if a.old, err = findOldSpecs(ctx, tx, replicas, a.runs); err != nil {
 		return nil, err
 	}
 	if len(places) == 0 {
@@ -113,8 +113,8 @@ func (s *Store) findAround(ctx context.Context, tx bun.Tx, ids []dstack.ReplicaI
 	return a, err
 }
 
-// see is what is known of one replica. Its error is one of the database.
-func (a *around) see(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen SeenReplica, err error) {
+// factsOf is what is known of one replica. Its error is one of the database.
+func (a *neighbourhood) factsOf(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen SeenReplica, err error) {
 	var ok bool
 	if seen.Replica, ok = a.replicas[id]; !ok {
 		seen.Err = &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no replica %s", id)}
@@ -124,7 +124,7 @@ func (a *around) see(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen 
 	ends := status == dstack.ReplicaDraining || status == dstack.ReplicaTerminating
 	var unread error
 	if seen.Run, unread = a.runOf(seen.Replica); unread != nil && (seen.Run.ID == "" || !ends) {
-		seen.Err = explain(unread)
+		seen.Err = wrapError(unread)
 		return seen, nil
 	}
 	if status == dstack.ReplicaDraining {
@@ -132,39 +132,39 @@ func (a *around) see(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen 
 			return seen, err
 		}
 	}
-	a.place(&seen.ReplicaFacts)
+	a.addPlacement(&seen.ReplicaFacts)
 	sick := seen.Report != nil && seen.Report.Probes != nil && !seen.Report.Probes.Ready
 	switch {
 	case status == dstack.ReplicaWaiting: // what may hold its room
-		seen.Siblings, err = a.others(ctx, tx, id, crowd{seen.Replica.Run, seen.Replica.TemplateRevision})
+		seen.Siblings, err = a.siblingsOf(ctx, tx, id, siblingGroup{seen.Replica.Run, seen.Replica.TemplateRevision})
 	case status == dstack.ReplicaUnhealthy, sick && !ends:
-		seen.Siblings, err = a.others(ctx, tx, id, crowd{run: seen.Replica.Run})
+		seen.Siblings, err = a.siblingsOf(ctx, tx, id, siblingGroup{run: seen.Replica.Run})
 	}
 	return seen, err
 }
 
 // runOf is a replica's run with the spec of the replica's own revision.
-func (a *around) runOf(r dstack.Replica) (dstack.Run, error) {
+func (a *neighbourhood) runOf(r dstack.Replica) (dstack.Run, error) {
 	row, ok := a.runs[r.Run]
 	if !ok {
 		return dstack.Run{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no run " + string(r.Run)}
 	}
 	if row.Shape == r.TemplateRevision {
-		return a.store.seeRun(row)
+		return a.store.openRunCached(row)
 	}
 	key := specKey{string(r.Run), r.Revision}
-	run := row.noun(dstack.RunSpec{})
+	run := row.toRun(dstack.RunSpec{})
 	sealed, ok := a.old[key]
 	if !ok {
 		return run, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("run %s has no revision %d", r.Run, r.Revision)}
 	}
 	var err error
-	run.Spec, err = a.store.knownSpec(key, sealed)
+	run.Spec, err = a.store.openSpecCached(key, sealed)
 	return run, err
 }
 
-// place adds a replica's instance, and what was reported of its attempt.
-func (a *around) place(seen *lifecycle.ReplicaFacts) {
+// addPlacement adds a replica's instance, and what was reported of its attempt.
+func (a *neighbourhood) addPlacement(seen *lifecycle.ReplicaFacts) {
 	if seen.Replica.Instance == "" {
 		return
 	}
@@ -176,7 +176,7 @@ func (a *around) place(seen *lifecycle.ReplicaFacts) {
 	}
 }
 
-func (a *around) loadOf(ctx context.Context, tx bun.Tx, run dstack.Run) (dstack.Load, error) {
+func (a *neighbourhood) loadOf(ctx context.Context, tx bun.Tx, run dstack.Run) (dstack.Load, error) {
 	if load, ok := a.loads[run.ID]; ok {
 		return load, nil
 	}
@@ -185,8 +185,8 @@ func (a *around) loadOf(ctx context.Context, tx bun.Tx, run dstack.Run) (dstack.
 	return load, err
 }
 
-// others is a crowd without one of it.
-func (a *around) others(ctx context.Context, tx bun.Tx, id dstack.ReplicaID, of crowd) (some []dstack.Replica, err error) {
+// siblingsOf is a crowd without one of it.
+func (a *neighbourhood) siblingsOf(ctx context.Context, tx bun.Tx, id dstack.ReplicaID, of siblingGroup) (some []dstack.Replica, err error) {
 	all, ok := a.siblings[of]
 	if !ok {
 		all, err = findReplicas(ctx, tx, func(q *bun.SelectQuery) {

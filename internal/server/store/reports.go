@@ -12,16 +12,16 @@ import (
 	"dstack/internal/dstack"
 )
 
-// hearing is what a machine's engine said, held against what is known.
-type hearing struct {
+// reportDiff is what a machine's engine said, held against what is known.
+type reportDiff struct {
 	seen    lifecycle.InstanceFacts // when the engine was asked
 	heard   []dstack.Report
-	present []present                           // what is placed on it now
+	present []placedAttempt                     // what is placed on it now
 	saved   map[dstack.AttemptID]*dstack.Report // what it said the last time
 }
 
-// present is a replica on a machine.
-type present struct {
+// placedAttempt is a replica on a machine.
+type placedAttempt struct {
 	id      dstack.ReplicaID
 	attempt dstack.AttemptID
 	since   time.Time
@@ -31,7 +31,7 @@ type present struct {
 // it when it was asked. Silence means that it has nothing of an attempt. What
 // it said of attempts that are not placed any more is forgotten.
 func saveReports(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, heard []dstack.Report, now time.Time) (told, forgot bool, err error) {
-	h, err := hearingOf(ctx, tx, l, seen, heard)
+	h, err := newReportDiff(ctx, tx, l, seen, heard)
 	if err != nil {
 		return false, false, err
 	}
@@ -43,17 +43,17 @@ func saveReports(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.Instanc
 		return false, false, err
 	}
 	for ids := range slices.Chunk(gone, 1000) {
-		if _, err := tx.NewRaw("DELETE FROM reports WHERE attempt_id IN (?)", bun.List(texts(ids))).Exec(ctx); err != nil {
+		if _, err := tx.NewRaw("DELETE FROM reports WHERE attempt_id IN (?)", bun.List(toStrings(ids))).Exec(ctx); err != nil {
 			return false, false, err
 		}
 	}
 	return len(news) > 0, len(gone) > 0, nil
 }
 
-// hearingOf looks at what is placed on the machine now. When nobody has
+// newReportDiff looks at what is placed on the machine now. When nobody has
 // touched the instance since it was claimed, that is what was seen.
-func hearingOf(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, heard []dstack.Report) (h hearing, err error) {
-	h = hearing{seen: seen, heard: heard}
+func newReportDiff(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, heard []dstack.Report) (h reportDiff, err error) {
+	h = reportDiff{seen: seen, heard: heard}
 	var touches int64
 	if err := tx.NewRaw("SELECT touches FROM instances WHERE id = ?", l.ID).Scan(ctx, &touches); err != nil {
 		return h, err
@@ -62,11 +62,11 @@ func hearingOf(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceF
 	if touches == l.Touches {
 		for _, p := range seen.Replicas {
 			if p.Replica.Attempt != "" {
-				h.present = append(h.present, present{p.Replica.ID, p.Replica.Attempt, p.Replica.Since})
+				h.present = append(h.present, placedAttempt{p.Replica.ID, p.Replica.Attempt, p.Replica.Since})
 			}
 		}
 	} else {
-		if h.present, err = findPresent(ctx, tx, seen.Instance.ID); err != nil {
+		if h.present, err = findPlacedAttempts(ctx, tx, seen.Instance.ID); err != nil {
 			return h, err
 		}
 		reports, err = findReports(ctx, tx, func(q *bun.SelectQuery) { q.Where("p.instance_id = ?", l.ID) })
@@ -81,22 +81,22 @@ func hearingOf(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceF
 	return h, nil
 }
 
-func findPresent(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]present, error) {
+func findPlacedAttempts(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]placedAttempt, error) {
 	var rows []struct {
 		ID, AttemptID string
 		Since         int64
 	}
 	err := tx.NewRaw("SELECT id, attempt_id, since FROM replicas WHERE live AND instance_id = ? AND attempt_id <> ''", string(id)).Scan(ctx, &rows)
-	all := make([]present, len(rows))
+	all := make([]placedAttempt, len(rows))
 	for i, row := range rows {
-		all[i] = present{dstack.ReplicaID(row.ID), dstack.AttemptID(row.AttemptID), at(row.Since)}
+		all[i] = placedAttempt{dstack.ReplicaID(row.ID), dstack.AttemptID(row.AttemptID), fromMicros(row.Since)}
 	}
 	return all, err
 }
 
 // compare returns what is new, and the attempts of which nothing is known any
 // more.
-func (h hearing) compare(now time.Time) (news []reportRow, gone []dstack.AttemptID, err error) {
+func (h reportDiff) compare(now time.Time) (news []reportRow, gone []dstack.AttemptID, err error) {
 	said := make(map[dstack.AttemptID]*dstack.Report, len(h.heard))
 	for i := range h.heard {
 		said[h.heard[i].Attempt] = &h.heard[i]
@@ -116,7 +116,7 @@ func (h hearing) compare(now time.Time) (news []reportRow, gone []dstack.Attempt
 			rep = &dstack.Report{Attempt: r.attempt, State: dstack.AttemptAbsent}
 		}
 		stale := rep.State == dstack.AttemptAbsent && old != nil && r.since.After(old.At)
-		text, isNew, err := newText(old, *rep)
+		text, isNew, err := changedText(old, *rep)
 		if err != nil {
 			return nil, nil, fmt.Errorf("write the report of attempt %s: %w", r.attempt, err)
 		}
@@ -124,7 +124,7 @@ func (h hearing) compare(now time.Time) (news []reportRow, gone []dstack.Attempt
 			continue
 		}
 		news = append(news, reportRow{AttemptID: string(r.attempt), InstanceID: string(h.seen.Instance.ID),
-			ReplicaID: string(r.id), Report: text, At: micros(now)})
+			ReplicaID: string(r.id), Report: text, At: toMicros(now)})
 	}
 	for id := range h.saved {
 		if !on[id] {
@@ -134,9 +134,9 @@ func (h hearing) compare(now time.Time) (news []reportRow, gone []dstack.Attempt
 	return news, gone, nil
 }
 
-// newText is a report as it is kept, and whether that differs from the old one.
+// changedText is a report as it is kept, and whether that differs from the old one.
 // Most are the same, and telling that takes no text.
-func newText(old *dstack.Report, rep dstack.Report) (text string, isNew bool, err error) {
+func changedText(old *dstack.Report, rep dstack.Report) (text string, isNew bool, err error) {
 	if old != nil && rep.State != dstack.AttemptAbsent && sameReport(*old, rep) {
 		return "", false, nil
 	}
@@ -156,7 +156,7 @@ func sameReport(a, b dstack.Report) bool {
 	}
 	return a.State == b.State && a.Ready == b.Ready && a.Endpoint == b.Endpoint && a.Progress == b.Progress &&
 		a.ExitCode == b.ExitCode && a.OOM == b.OOM && a.Error == b.Error && a.Permanent == b.Permanent &&
-		slices.Equal(a.LastOutput, b.LastOutput) && micros(a.StartedAt) == micros(b.StartedAt) && micros(a.EndedAt) == micros(b.EndedAt)
+		slices.Equal(a.LastOutput, b.LastOutput) && toMicros(a.StartedAt) == toMicros(b.StartedAt) && toMicros(a.EndedAt) == toMicros(b.EndedAt)
 }
 
 // putReports writes reports, and makes their replicas due.
@@ -167,8 +167,8 @@ func putReports(ctx context.Context, tx bun.Tx, news []reportRow, now time.Time)
 		if err != nil {
 			return err
 		}
-		ids := nouns(some, func(r reportRow) string { return r.ReplicaID })
-		if err := touch(ctx, tx, Replicas, now, "id IN (?)", bun.List(ids)); err != nil {
+		ids := mapRows(some, func(r reportRow) string { return r.ReplicaID })
+		if err := markDue(ctx, tx, Replicas, now, "id IN (?)", bun.List(ids)); err != nil {
 			return err
 		}
 	}

@@ -37,24 +37,24 @@ func NewSealer(file string) (*Sealer, error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := makeKeyFile(file); err != nil {
-			return nil, keyFault(file, plainly(err), "check that the folder exists, is yours, and that its disk has room", err)
+			return nil, keyError(file, describeFileError(err), "check that the folder exists, is yours, and that its disk has room", err)
 		}
 		text, err = os.ReadFile(file)
 	}
 	if err != nil {
-		return nil, keyFault(file, plainly(err), "check that the file is yours", err)
+		return nil, keyError(file, describeFileError(err), "check that the file is yours", err)
 	}
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, keyFault(file, plainly(err), "check that the file is yours", err)
+		return nil, keyError(file, describeFileError(err), "check that the file is yours", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, keyFault(file, "others can read it", "chmod 600 "+file, nil)
+		return nil, keyError(file, "others can read it", "chmod 600 "+file, nil)
 	}
 	return parseKeys(file, text)
 }
 
-func keyFault(file, why, hint string, cause error) error {
+func keyError(file, why, hint string, cause error) error {
 	return &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot use the key file %s: %s", file, why), Hint: hint, Cause: cause}
 }
 
@@ -68,15 +68,15 @@ func parseKeys(file string, text []byte) (*Sealer, error) {
 		}
 		key, err := base64.StdEncoding.DecodeString(line)
 		if err != nil || len(key) != keyBytes {
-			return nil, keyFault(file, fmt.Sprintf("line %d is not a key of %d bytes in base64", num, keyBytes), "put the file back from a backup", nil)
+			return nil, keyError(file, fmt.Sprintf("line %d is not a key of %d bytes in base64", num, keyBytes), "put the file back from a backup", nil)
 		}
 		block, err := aes.NewCipher(key)
 		if err != nil {
-			return nil, keyFault(file, err.Error(), "", err)
+			return nil, keyError(file, err.Error(), "", err)
 		}
 		gcm, err := cipher.NewGCM(block)
 		if err != nil {
-			return nil, keyFault(file, err.Error(), "", err)
+			return nil, keyError(file, err.Error(), "", err)
 		}
 		sum := sha256.Sum256(key)
 		id := hex.EncodeToString(sum[:4])
@@ -86,7 +86,7 @@ func parseKeys(file string, text []byte) (*Sealer, error) {
 		}
 	}
 	if s.newest == "" {
-		return nil, keyFault(file, "there is no key in it", "put the file back from a backup", nil)
+		return nil, keyError(file, "there is no key in it", "put the file back from a backup", nil)
 	}
 	return s, nil
 }

@@ -64,8 +64,8 @@ func (s *Store) openSpec(id, sealed string) (run dstack.RunSpec, err error) {
 	return kept.RunSpec, nil
 }
 
-// specsKept bounds the cache; it is emptied when it is full.
-const specsKept = 4096
+// maxSpecsCached bounds the cache; it is emptied when it is full.
+const maxSpecsCached = 4096
 
 // specCache keeps the opened specs of unfinished runs for the passes, which
 // look at each of them many times a second and never change one.
@@ -85,9 +85,9 @@ type cachedSpec struct {
 	spec   dstack.RunSpec
 }
 
-// knownSpec is openSpec, except that the same sealed text is opened once. The
+// openSpecCached is openSpec, except that the same sealed text is opened once. The
 // caller must not change what the spec points to.
-func (s *Store) knownSpec(key specKey, sealed string) (dstack.RunSpec, error) {
+func (s *Store) openSpecCached(key specKey, sealed string) (dstack.RunSpec, error) {
 	s.specs.mu.Lock()
 	known, ok := s.specs.runs[key]
 	s.specs.mu.Unlock()
@@ -100,7 +100,7 @@ func (s *Store) knownSpec(key specKey, sealed string) (dstack.RunSpec, error) {
 	}
 	s.specs.mu.Lock()
 	defer s.specs.mu.Unlock()
-	if len(s.specs.runs) >= specsKept {
+	if len(s.specs.runs) >= maxSpecsCached {
 		clear(s.specs.runs)
 	}
 	s.specs.runs[key] = cachedSpec{sealed: sealed, spec: run}

@@ -16,17 +16,17 @@ import (
 // Store is the server's memory. All methods may be called at once from many
 // goroutines and, on PostgreSQL, from many servers.
 type Store struct {
-	writer    *bun.DB // on SQLite one connection, so that writers queue instead of failing
-	reader    *bun.DB // on PostgreSQL the same as writer
-	sealer    *Sealer // nil: nothing is sealed
-	specs     specCache
-	templates textCache[dstack.ChatTemplate]
-	rules     textCache[route.Rules]
-	told      toldCache
-	placed    placedCache
-	table     atomic.Pointer[tableAt] // the last that was read
-	kind      database
-	name      dstack.Installation
+	writer      *bun.DB // on SQLite one connection, so that writers queue instead of failing
+	reader      *bun.DB // on PostgreSQL the same as writer
+	sealer      *Sealer // nil: nothing is sealed
+	specs       specCache
+	templates   textCache[dstack.ChatTemplate]
+	rules       textCache[route.Rules]
+	lastReports lastReports
+	placed      placedCache
+	table       atomic.Pointer[cachedTable] // the last that was read
+	kind        database
+	name        dstack.Installation
 
 	patience time.Duration    // with one query or transaction
 	clock    func() time.Time // says which gateways have told lately, and nothing else

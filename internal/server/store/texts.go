@@ -39,8 +39,8 @@ func (c *textCache[T]) open(run, text string) (*T, error) {
 	return fresh, nil
 }
 
-// keep forgets those of all runs that have no such text.
-func (c *textCache[T]) keep(runs []routeRow, textOf func(routeRow) string) {
+// retain forgets those of all runs that have no such text.
+func (c *textCache[T]) retain(runs []routeRow, textOf func(routeRow) string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.runs) == 0 {

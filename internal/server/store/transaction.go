@@ -19,28 +19,28 @@ import (
 	"dstack/internal/dstack"
 )
 
-// writeTries is how often a transaction that PostgreSQL ended in favour of
+// maxWriteTries is how often a transaction that PostgreSQL ended in favour of
 // another is begun again.
-const writeTries = 8
+const maxWriteTries = 8
 
-// strength is what a commit survives. What is weaker never comes to light
+// durability is what a commit survives. What is weaker never comes to light
 // before what was committed earlier: after a power cut, the end of the history
 // is missing, never its middle.
-type strength string
+type durability string
 
 const (
 	// durable survives a power cut: whoever was told that it is saved may rely
 	// on it.
-	durable strength = "FULL"
+	durable durability = "FULL"
 	// relaxed survives the death of the server, but a power cut may take the
 	// last of it. It is for what is found out again anyway: leases, and what
 	// engines say.
-	relaxed strength = "NORMAL"
+	relaxed durability = "NORMAL"
 )
 
-// write runs do in one transaction: all of it happens, or nothing. do may run
+// writeDurable runs do in one transaction: all of it happens, or nothing. do may run
 // more than once and must not keep anything from a run that failed.
-func (s *Store) write(ctx context.Context, do func(context.Context, bun.Tx) error) error {
+func (s *Store) writeDurable(ctx context.Context, do func(context.Context, bun.Tx) error) error {
 	return s.tryWrite(ctx, durable, func(ctx context.Context, tx bun.Tx) error {
 		if err := do(ctx, tx); err != nil {
 			return err
@@ -56,28 +56,28 @@ func countChange(ctx context.Context, tx bun.Tx) error {
 	return err
 }
 
-// note is write for what is found out again anyway; see relaxed. One that
+// writeRelaxed is write for what is found out again anyway; see relaxed. One that
 // writes what a route table is made of counts that itself.
-func (s *Store) note(ctx context.Context, do func(context.Context, bun.Tx) error) error {
+func (s *Store) writeRelaxed(ctx context.Context, do func(context.Context, bun.Tx) error) error {
 	return s.tryWrite(ctx, relaxed, do)
 }
 
-func (s *Store) tryWrite(ctx context.Context, how strength, do func(context.Context, bun.Tx) error) error {
+func (s *Store) tryWrite(ctx context.Context, how durability, do func(context.Context, bun.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	var err error
-	for range writeTries {
+	for range maxWriteTries {
 		err = s.writeOnce(ctx, how, do)
-		if !isTurnedAway(err) {
+		if !isSerializationFailure(err) {
 			break
 		}
 	}
-	return explain(ended(ctx, err))
+	return wrapError(contextErrorOf(ctx, err))
 }
 
-// ended gives back why a caller went away, where all that is left of it is a
+// contextErrorOf gives back why a caller went away, where all that is left of it is a
 // transaction that was ended under our hands.
-func ended(ctx context.Context, err error) error {
+func contextErrorOf(ctx context.Context, err error) error {
 	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -86,7 +86,7 @@ func ended(ctx context.Context, err error) error {
 
 // writeOnce says how strong the commit shall be before each transaction, so
 // that none depends on what the connection did before.
-func (s *Store) writeOnce(ctx context.Context, how strength, do func(context.Context, bun.Tx) error) (err error) {
+func (s *Store) writeOnce(ctx context.Context, how durability, do func(context.Context, bun.Tx) error) (err error) {
 	if s.kind == postgres {
 		return s.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 			if how == relaxed {
@@ -116,18 +116,18 @@ func (s *Store) read(ctx context.Context, do func(context.Context, bun.Tx) error
 	if s.kind == postgres {
 		options.Isolation = sql.LevelRepeatableRead
 	}
-	return explain(ended(ctx, s.reader.RunInTx(ctx, options, do)))
+	return wrapError(contextErrorOf(ctx, s.reader.RunInTx(ctx, options, do)))
 }
 
-// isTurnedAway says that the database chose another transaction over this one.
-func isTurnedAway(err error) bool {
+// isSerializationFailure says that the database chose another transaction over this one.
+func isSerializationFailure(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (e.Code == "40001" || e.Code == "40P01")
 }
 
-// explain turns what a driver says into an error that tells what to do.
+// wrapError turns what a driver says into an error that tells what to do.
 // Errors that are meant for people already pass.
-func explain(err error) error {
+func wrapError(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -140,7 +140,7 @@ func explain(err error) error {
 			Kind: dstack.Unavailable, Message: "cannot save: the disk of the database is full", Cause: err,
 			Hint: "make room on the server's disk; nothing that was saved is lost",
 		}
-	case isAway(err):
+	case isUnreachable(err):
 		return &dstack.Error{
 			Kind: dstack.Unavailable, Message: "the database does not answer", Cause: err,
 			Hint: "try again; if it stays so, look at the database and at the server's log",
@@ -158,8 +158,8 @@ func isFull(err error) bool {
 	return ok && e.Code == "53100"
 }
 
-// isAway says that the database could not be reached or could not answer now.
-func isAway(err error) bool {
+// isUnreachable says that the database could not be reached or could not answer now.
+func isUnreachable(err error) bool {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch e.Code() & 0xff {
 		case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY, lib.SQLITE_NOMEM:
@@ -169,7 +169,7 @@ func isAway(err error) bool {
 	}
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		class := e.Code[:min(2, len(e.Code))]
-		return class == "08" || class == "53" || class == "57" || isTurnedAway(err)
+		return class == "08" || class == "53" || class == "57" || isSerializationFailure(err)
 	}
 	for _, away := range []error{context.DeadlineExceeded, sql.ErrConnDone, driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed} {
 		if errors.Is(err, away) {
@@ -185,8 +185,8 @@ func isAway(err error) bool {
 	return pgconn.SafeToRetry(err)
 }
 
-// only is err, unless it says that no row was found: then it is missing.
-func only(err error, missing string, args ...any) error {
+// orNotFound is err, unless it says that no row was found: then it is missing.
+func orNotFound(err error, missing string, args ...any) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf(missing, args...)}
 	}
@@ -197,40 +197,40 @@ func conflict(hint, message string, args ...any) error {
 	return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf(message, args...), Hint: hint}
 }
 
-// affected is how many rows a statement changed.
-func affected(res sql.Result, err error) (int64, error) {
+// rowsAffected is how many rows a statement changed.
+func rowsAffected(res sql.Result, err error) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
 	return res.RowsAffected()
 }
 
-// micros is a time as the database keeps it.
-func micros(t time.Time) int64 {
+// toMicros is a time as the database keeps it.
+func toMicros(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
 	return t.UnixMicro()
 }
 
-// at is the opposite of micros.
-func at(us int64) time.Time {
+// fromMicros is the opposite of micros.
+func fromMicros(us int64) time.Time {
 	if us == 0 {
 		return time.Time{}
 	}
 	return time.UnixMicro(us).UTC()
 }
 
-// due is a time to look again; none is NULL.
-func due(t time.Time) *int64 {
+// dueMicros is a time to look again; none is NULL.
+func dueMicros(t time.Time) *int64 {
 	if t.IsZero() {
 		return nil
 	}
 	return new(t.UnixMicro())
 }
 
-// clean makes any text fit for a TEXT column: PostgreSQL refuses what is not
+// cleanText makes any text fit for a TEXT column: PostgreSQL refuses what is not
 // UTF-8, and the zero byte. What engines report may hold both.
-func clean[T ~string](text T) string {
+func cleanText[T ~string](text T) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(string(text), "\uFFFD"), "\x00", "\uFFFD")
 }

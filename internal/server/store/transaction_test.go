@@ -23,7 +23,7 @@ func TestWrite_IsDurableWhateverWasBefore(t *testing.T) {
 	for i, c := range []struct {
 		write func(context.Context, func(context.Context, bun.Tx) error) error
 		want  int
-	}{{s.note, 1}, {s.write, 2}, {s.note, 1}, {s.write, 2}} {
+	}{{s.writeRelaxed, 1}, {s.writeDurable, 2}, {s.writeRelaxed, 1}, {s.writeDurable, 2}} {
 		var got int
 		err := c.write(t.Context(), func(ctx context.Context, tx bun.Tx) error {
 			return tx.NewRaw("PRAGMA synchronous").Scan(ctx, &got)

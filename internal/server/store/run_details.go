@@ -50,7 +50,7 @@ func (s *Store) RunDetails(ctx context.Context, ids ...dstack.RunID) ([]RunDetai
 		for id, w := range found {
 			w.Load, w.Failed = loads[id], failed[id]
 		}
-		if err := fill(ctx, tx, ids, found); err != nil {
+		if err := fillDetails(ctx, tx, ids, found); err != nil {
 			return err
 		}
 		all = make([]RunDetails, 0, len(found))
@@ -65,8 +65,8 @@ func (s *Store) RunDetails(ctx context.Context, ids ...dstack.RunID) ([]RunDetai
 	return all, err
 }
 
-// fill adds what is below the runs.
-func fill(ctx context.Context, tx bun.Tx, ids []dstack.RunID, found map[dstack.RunID]*RunDetails) error {
+// fillDetails adds what is below the runs.
+func fillDetails(ctx context.Context, tx bun.Tx, ids []dstack.RunID, found map[dstack.RunID]*RunDetails) error {
 	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.run_id IN (?)", bun.List(ids)) })
 	if err != nil {
 		return err
