@@ -13,7 +13,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-// attemptRow says whose an attempt is.
+// attemptRow is an attempt and the replica that it belongs to.
 type attemptRow struct {
 	bun.BaseModel `bun:"table:attempts"`
 
@@ -22,8 +22,8 @@ type attemptRow struct {
 	Num       int
 }
 
-// rememberAttempts notes whose new attempts are, and forgets those that are
-// too old to be listed.
+// rememberAttempts inserts new attempts, and deletes those that are too old to be
+// listed.
 func rememberAttempts(ctx context.Context, tx bun.Tx, done []steppedReplica) error {
 	var rows []attemptRow
 	for _, r := range done {
@@ -49,7 +49,7 @@ func rememberAttempts(ctx context.Context, tx bun.Tx, done []steppedReplica) err
 	return nil
 }
 
-// claimRow is one thing that only one replica can hold.
+// claimRow is a GPU or a port of an instance that one replica holds.
 type claimRow struct {
 	bun.BaseModel `bun:"table:claims"`
 
@@ -58,7 +58,7 @@ type claimRow struct {
 	ReplicaID  string
 }
 
-// syncClaims brings the claims of replicas in step with their rows.
+// syncClaims makes the claims of replicas those of their rows.
 func (s *Store) syncClaims(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
 	var free []string
 	claimed := map[dstack.InstanceID]newClaims{}
@@ -92,13 +92,14 @@ func (s *Store) syncClaims(ctx context.Context, tx bun.Tx, done []steppedReplica
 	return putClaims(ctx, tx, claims)
 }
 
-// newClaims is what new replicas take of one machine together.
+// newClaims is what new replicas claim of one instance together.
 type newClaims struct {
 	instance dstack.Instance
 	claim    dstack.Claim
 }
 
-// placeOn makes a machine's row if there is none, and checks that it has room.
+// placeOn creates an instance's row if there is none, and fails with Conflict when
+// the new claims exceed the instance.
 func (s *Store) placeOn(ctx context.Context, tx bun.Tx, r newClaims, now time.Time) error {
 	if err := s.putInstance(ctx, tx, r.instance, now); err != nil {
 		return err
@@ -106,7 +107,7 @@ func (s *Store) placeOn(ctx context.Context, tx bun.Tx, r newClaims, now time.Ti
 	return checkFits(ctx, tx, r.instance.ID, r.claim, r.instance.Offer)
 }
 
-// putClaims claims things; Conflict when one is taken.
+// putClaims inserts claims. It fails with Conflict when one is taken.
 func putClaims(ctx context.Context, tx bun.Tx, claims []claimRow) error {
 	if len(claims) == 0 {
 		return nil
@@ -119,11 +120,11 @@ func putClaims(ctx context.Context, tx bun.Tx, claims []claimRow) error {
 	return err
 }
 
-// maxWakeWaiting is how many of those that wait for room look when some is made.
+// maxWakeWaiting is how many waiting replicas become due when a place is freed.
 const maxWakeWaiting = 16
 
-// wakeWaiting lets those that wait longest look for a place again: what finished
-// replicas held is free.
+// wakeWaiting marks the replicas that have waited longest due when a finished
+// replica has freed its place.
 func wakeWaiting(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
 	if !slices.ContainsFunc(done, func(r steppedReplica) bool { return r.next.Status.IsFinished() && r.before.Instance != "" }) {
 		return nil

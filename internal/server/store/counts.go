@@ -14,8 +14,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// saveReportEvery is how often a gateway's word is written when nothing in it has
-// changed.
+// saveReportEvery is how often a gateway's report is written when nothing in it
+// has changed.
 const saveReportEvery = 3 * time.Second
 
 type countRow struct {
@@ -26,8 +26,8 @@ type countRow struct {
 	Counted string
 }
 
-// lastReports remembers what gateways told this server, so that saying the same
-// again costs nothing.
+// lastReports caches the last report of each gateway, so that the same report
+// again is not written.
 type lastReports struct {
 	mu       sync.Mutex
 	gateways map[string]lastReport
@@ -55,12 +55,12 @@ func (c *lastReports) put(gateway string, last lastReport) {
 	c.gateways[gateway] = last
 }
 
-// SaveLoadReport makes what a gateway counted what is known of it: all of it, for
-// unfinished runs. It makes due what that may change: runs that scale, runs
-// without a replica that requests wait for, and draining replicas that get
-// nothing any more; woke says whether there is any. The same counts again are
-// written every three seconds only, unless its table proves something new
-// while a replica drains. What gateways told is forgotten after a minute.
+// SaveLoadReport replaces everything that is known from a gateway by its report,
+// for unfinished runs. It marks due what the report may change: runs that scale,
+// runs without a replica for which requests wait, and draining replicas that get
+// no more requests; woke says whether there is any. An unchanged report is
+// written only every three seconds, unless its drain sequence has changed while
+// a replica drains. Reports are deleted after a minute.
 func (s *Store) SaveLoadReport(ctx context.Context, c dstack.LoadReport, now time.Time) (woke bool, err error) {
 	counts, err := marshalCounts(c.Runs)
 	if err != nil {
@@ -128,8 +128,8 @@ func saveCounts(ctx context.Context, tx bun.Tx, c dstack.LoadReport, counts map[
 	return markCountsDue(ctx, tx, changed, held, now)
 }
 
-// replaceCounts makes a gateway's rows those of unfinished runs in counts, and
-// returns the runs of which anything changed.
+// replaceCounts replaces a gateway's rows by those of the unfinished runs in
+// counts, and returns the runs whose row changed.
 func replaceCounts(ctx context.Context, tx bun.Tx, gateway string, counts map[string]string) (changed []string, err error) {
 	var rows []countRow
 	if err := tx.NewSelect().Model(&rows).Where("gateway = ?", gateway).Scan(ctx); err != nil {
@@ -171,7 +171,7 @@ func replaceCounts(ctx context.Context, tx bun.Tx, gateway string, counts map[st
 	return append(changed, gone...), nil
 }
 
-// markCountsDue makes due what other counts may change.
+// markCountsDue marks due what changed counts may change.
 func markCountsDue(ctx context.Context, tx bun.Tx, changed, held []string, now time.Time) (woke bool, err error) {
 	quiet, err := findDrainedIDs(ctx, tx, now)
 	if err != nil {
@@ -198,7 +198,7 @@ func markCountsDue(ctx context.Context, tx bun.Tx, changed, held []string, now t
 	return woke, nil
 }
 
-// findDrainedIDs returns all draining replicas that get nothing any more.
+// findDrainedIDs returns all draining replicas that get no more requests.
 func findDrainedIDs(ctx context.Context, tx bun.Tx, now time.Time) (ids []string, err error) {
 	var runs []string
 	if err := tx.NewRaw("SELECT DISTINCT run_id FROM replicas WHERE live AND status = 'draining'").Scan(ctx, &runs); err != nil {
@@ -206,7 +206,7 @@ func findDrainedIDs(ctx context.Context, tx bun.Tx, now time.Time) (ids []string
 	}
 	windows := make(map[dstack.RunID]time.Duration, len(runs))
 	for _, id := range runs {
-		windows[dstack.RunID(id)] = defaultWindow // of no interest here
+		windows[dstack.RunID(id)] = defaultWindow // not used here
 	}
 	loads, err := findLoads(ctx, tx, windows, now)
 	for _, load := range loads {

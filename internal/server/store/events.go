@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	maxEvents         = 1000                // of each name in a project, and a few more at times
-	maxEventAge       = 90 * 24 * time.Hour // that none outlives for long
-	trimEvery         = 50                  // how many are written between two looks for old ones
-	defaultEventLimit = 100                 // how many are listed where nobody says
+	maxEvents         = 1000                // of each run name in a project, and a few more at times
+	maxEventAge       = 90 * 24 * time.Hour // older events are deleted
+	trimEvery         = 50                  // events between two deletions of old ones
+	defaultEventLimit = 100                 // listed where the caller names no limit
 )
 
 type eventRow struct {
@@ -41,10 +41,9 @@ func (r eventRow) toEvent() dstack.Event {
 	}
 }
 
-// Events returns the latest events of all runs of a name, finished and
-// deleted ones too, with an ID above after, the oldest first: limit of them,
-// at most 1000; 0: 100. No event with a lower ID than one that was returned
-// ever comes to light later.
+// Events returns the latest events of all runs of a name, finished and deleted
+// ones too, with an ID above after, the oldest first: limit of them, at most
+// 1000; 0: 100. An event with a lower ID than a returned one never appears later.
 func (s *Store) Events(ctx context.Context, p dstack.ProjectID, name string, after int64, limit int) ([]dstack.Event, error) {
 	if limit <= 0 {
 		limit = defaultEventLimit
@@ -56,9 +55,8 @@ func (s *Store) Events(ctx context.Context, p dstack.ProjectID, name string, aft
 	return mapRows(rows, eventRow.toEvent), wrapError(err)
 }
 
-// addEvents writes what happened to runs. It is the last that a
-// transaction does: from here on, others that have anything to tell wait for
-// its end, so that numbers are given in the order of commits.
+// addEvents inserts events. It must be the last statement of a transaction: other
+// transactions with events wait for its end, so that IDs follow commit order.
 func addEvents(ctx context.Context, tx bun.Tx, events []dstack.Event, now time.Time) error {
 	if len(events) == 0 {
 		return nil
@@ -88,8 +86,8 @@ func addEvents(ctx context.Context, tx bun.Tx, events []dstack.Event, now time.T
 	return trimEvents(ctx, tx, events, now)
 }
 
-// trimEvents forgets old events, and those of the names of some that are too
-// many.
+// trimEvents deletes old events, and the oldest of each run name in some that has
+// too many.
 func trimEvents(ctx context.Context, tx bun.Tx, some []dstack.Event, now time.Time) error {
 	if _, err := tx.NewRaw("DELETE FROM events WHERE at < ?", toMicros(now.Add(-maxEventAge))).Exec(ctx); err != nil {
 		return err

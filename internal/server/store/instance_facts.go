@@ -11,9 +11,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// InstanceFacts reads all that a decision on an instance needs, in one
-// reading, except Machine and Listed. What it returns may be shared with later
-// callers: nobody may write to it.
+// InstanceFacts reads what a decision on an instance needs, in one snapshot,
+// except Machine and Listed. The result may be shared with later callers and
+// must not be written to. It fails with NotFound.
 func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecycle.InstanceFacts, error) {
 	var seen lifecycle.InstanceFacts
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -43,10 +43,9 @@ func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecy
 	return seen, err
 }
 
-// placedCache keeps what is placed on each instance, and what was reported of
-// it. Whoever writes what decisions on instances use of that touches the
-// instance in the same transaction, or makes it another version: while its row
-// is in the same state, all of it is the same.
+// placedCache caches the replicas and reports of each instance. Every transaction
+// that changes them also marks the instance due or raises its version: while the
+// row's state is the same, the cached facts are valid.
 type placedCache struct {
 	mu        sync.Mutex
 	instances map[dstack.InstanceID]placedOn
@@ -68,7 +67,7 @@ func (c *placedCache) get(id dstack.InstanceID, now rowState) (placedOn, bool) {
 	return on, ok && on.state == now
 }
 
-// maxPlacedCached bounds the cache; it is emptied when it is full.
+// maxPlacedCached limits the cache, which is emptied when it is full.
 const maxPlacedCached = 4096
 
 func (c *placedCache) put(id dstack.InstanceID, on placedOn) {
@@ -83,8 +82,8 @@ func (c *placedCache) put(id dstack.InstanceID, on placedOn) {
 	c.instances[id] = on
 }
 
-// advance is told of each save of an instance whose version was before. One that
-// changed no report leaves all that is known as it is.
+// advance records that an instance of version before was saved. Its cached facts
+// stay valid if no report changed.
 func (c *placedCache) advance(id dstack.InstanceID, before int64, changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -106,10 +105,10 @@ func (s *Store) readPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID)
 	return on, err
 }
 
-// findPlaced returns the unfinished replicas of an instance with their runs. One
-// whose spec cannot be read must not stop the machine's other replicas: it is
-// shown as ready, so that what runs of it is kept and nothing is started from
-// a configuration that nobody could read.
+// findPlaced returns the unfinished replicas of an instance with their runs. A
+// replica whose spec cannot be read must not stop the others: it is returned as
+// ready instead of starting, so that a running attempt is kept and none is
+// started.
 func (s *Store) findPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]lifecycle.PlacedReplica, error) {
 	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) {
 		q.Where("r.live AND r.instance_id = ?", string(id)).OrderExpr("r.run_id")
@@ -147,8 +146,8 @@ func (s *Store) findPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID)
 	return placed, nil
 }
 
-// findOldSpecs reads the sealed specs of those replicas that have not the shape of
-// their run.
+// findOldSpecs reads the sealed specs of replicas that have not the present
+// template of their run.
 func findOldSpecs(ctx context.Context, tx bun.Tx, replicas []dstack.Replica, runs map[dstack.RunID]runRow) (map[specKey]string, error) {
 	var ids []string
 	for _, r := range replicas {

@@ -84,8 +84,8 @@ func (r reportRow) toReport() (dstack.Report, error) {
 	return rep, nil
 }
 
-// reportText is a report as it is kept and compared: without the time at
-// which it was seen, and other times to the microsecond.
+// reportText returns a report as it is stored and compared: without At, and with
+// other times in microseconds.
 func reportText(rep dstack.Report) (string, error) {
 	rep.At, rep.StartedAt, rep.EndedAt = fromMicros(0), fromMicros(toMicros(rep.StartedAt)), fromMicros(toMicros(rep.EndedAt))
 	text, err := json.Marshal(rep)

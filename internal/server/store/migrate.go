@@ -17,7 +17,7 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// migrate brings the schema up to date. Several servers may start at once.
+// migrate applies the missing migrations. Several servers may start at once.
 func (s *Store) migrate(ctx context.Context) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -49,7 +49,7 @@ func openError(err error) error {
 	}
 }
 
-// proofWord is sealed into each database at its birth.
+// proofWord is sealed into each new database. It shows whether a key is the right one.
 const proofWord = "this database is sealed with this key"
 
 type installationRow struct {
@@ -60,8 +60,8 @@ type installationRow struct {
 	Proof string
 }
 
-// identify reads the installation's name, made at the first opening, and
-// refuses a key that is not the database's.
+// identify reads the installation's name, which the first Open makes, and fails
+// when the key is not the database's.
 func (s *Store) identify(ctx context.Context) error {
 	var row installationRow
 	err := s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {

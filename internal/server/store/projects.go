@@ -33,8 +33,8 @@ type memberRow struct {
 	Role      string
 }
 
-// CreateProject makes its owner an admin member; Conflict when the name is
-// taken (without case).
+// CreateProject inserts a project with its owner as an admin member; Conflict when
+// the name is taken, ignoring case.
 func (s *Store) CreateProject(ctx context.Context, p dstack.Project) error {
 	row := projectRow{ID: string(p.ID), Name: p.Name, NameLower: strings.ToLower(p.Name), Owner: string(p.Owner), CreatedAt: toMicros(p.CreatedAt)}
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -51,8 +51,9 @@ func (s *Store) CreateProject(ctx context.Context, p dstack.Project) error {
 	})
 }
 
-// DeleteProjects deletes all of them with everything in them, or none;
-// unknown names are ignored. Conflict while runs live in one.
+// DeleteProjects deletes all of the projects with everything in them, or none.
+// Unknown names are ignored. It fails with Conflict while one has unfinished
+// runs.
 func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -62,7 +63,7 @@ func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 		lower[i] = strings.ToLower(name)
 	}
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if s.kind == postgres { // nobody submits a run to it in between
+		if s.kind == postgres { // keeps out submissions meanwhile
 			if _, err := tx.NewRaw("SELECT id FROM projects WHERE name_lower IN (?) FOR UPDATE", bun.List(lower)).Exec(ctx); err != nil {
 				return err
 			}
@@ -81,14 +82,14 @@ func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 	})
 }
 
-// Projects returns all, the oldest first.
+// Projects returns all projects, the oldest first.
 func (s *Store) Projects(ctx context.Context) ([]dstack.Project, error) {
 	var rows []projectRow
 	err := s.reader.NewSelect().Model(&rows).OrderExpr("created_at, name").Scan(ctx)
 	return mapRows(rows, projectRow.toProject), wrapError(err)
 }
 
-// Project returns the project of a name, without case; NotFound.
+// Project returns the project of a name, ignoring case; NotFound.
 func (s *Store) Project(ctx context.Context, name string) (dstack.Project, error) {
 	var rows []projectRow
 	if err := s.reader.NewSelect().Model(&rows).Where("name_lower = ?", strings.ToLower(name)).Scan(ctx); err != nil {
@@ -118,8 +119,8 @@ func (s *Store) Members(ctx context.Context, p dstack.ProjectID) ([]dstack.Membe
 	return members, nil
 }
 
-// SetMembers makes these the members of a project, and nobody else; NotFound
-// when the project or a user is not there any more.
+// SetMembers replaces the members of a project; NotFound when the project or a
+// user does not exist any more.
 func (s *Store) SetMembers(ctx context.Context, p dstack.ProjectID, roles map[dstack.UserID]dstack.Role) error {
 	rows := make([]memberRow, 0, len(roles))
 	for id, role := range roles {
@@ -127,7 +128,7 @@ func (s *Store) SetMembers(ctx context.Context, p dstack.ProjectID, roles map[ds
 	}
 	sort.Slice(rows, func(i, j int) bool { return rows[i].UserID < rows[j].UserID })
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if err := s.lockProject(ctx, tx, p); err != nil { // or two sets at once become one
+		if err := s.lockProject(ctx, tx, p); err != nil { // or two sets at once would be merged
 			return err
 		}
 		if _, err := tx.NewRaw("DELETE FROM members WHERE project_id = ?", string(p)).Exec(ctx); err != nil {

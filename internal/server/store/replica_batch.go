@@ -14,27 +14,27 @@ import (
 	"dstack/internal/dstack"
 )
 
-// ReplicaSave is a step of a replica that is to be saved.
+// ReplicaSave is a step of a replica to save.
 type ReplicaSave struct {
 	Lease Lease
 	Seen  lifecycle.ReplicaFacts
 	Step  lifecycle.ReplicaStep
 }
 
-// SaveReplicaStep is SaveReplicaSteps for one.
+// SaveReplicaStep is SaveReplicaSteps for one replica.
 func (s *Store) SaveReplicaStep(ctx context.Context, l Lease, seen lifecycle.ReplicaFacts, step lifecycle.ReplicaStep, now time.Time) error {
 	return s.SaveReplicaSteps(ctx, []ReplicaSave{{l, seen, step}}, now)[0]
 }
 
-// SaveReplicaSteps writes steps of different replicas: of each its row and
-// claims, and what there is to tell of it; its run and instance become due
-// when status or attempt changed, the run also when Blocked did. With a Place
-// it makes the instance row when there is none. What a finished replica held
-// is free, and so is what one held that waits for a place again.
+// SaveReplicaSteps writes steps of different replicas: each replica's row, claims
+// and events. Its run and instance become due when its status or attempt
+// changes, the run also when Blocked changes. A placement creates the row of the
+// instance if there is none. A replica that finished or waits again holds
+// nothing any more.
 //
-// Each step is saved wholly or not at all, and none keeps another from being
+// Each step is saved completely or not at all, and none keeps another from being
 // saved. The errors are in the order of the steps: Conflict when the replica's
-// version is not seen's any more, or what it claims is taken.
+// version is not seen's any more, or something that it claims is taken.
 func (s *Store) SaveReplicaSteps(ctx context.Context, saves []ReplicaSave, now time.Time) []error {
 	if len(saves) == 0 {
 		return nil
@@ -48,7 +48,7 @@ func (s *Store) SaveReplicaSteps(ctx context.Context, saves []ReplicaSave, now t
 		switch {
 		case len(saves) == 1 || isLasting(ctx, err): // it would be the same for each
 			errs[i] = err
-		default: // one of them cannot be saved: which?
+		default: // one of them cannot be saved: find it
 			var alone []error
 			if alone, err = s.saveReplicas(ctx, saves[i:i+1], now); err == nil {
 				errs[i] = alone[0]
@@ -60,14 +60,14 @@ func (s *Store) SaveReplicaSteps(ctx context.Context, saves []ReplicaSave, now t
 	return errs
 }
 
-// isLasting says that an error is none of what was to be written.
+// isLasting reports whether an error is independent of what was to be written.
 func isLasting(ctx context.Context, err error) bool {
 	return err != nil && (ctx.Err() != nil || dstack.KindOf(err) == dstack.Unavailable)
 }
 
-// saveReplicas saves steps in one transaction. errs tells of those whose rows
-// were changed meanwhile, of which nothing is written; with err, nothing at all
-// is.
+// saveReplicas saves steps in one transaction. errs has a Conflict for each
+// replica whose row was changed meanwhile; nothing of it is written. With err,
+// nothing at all is written.
 func (s *Store) saveReplicas(ctx context.Context, saves []ReplicaSave, now time.Time) (errs []error, err error) {
 	all := make([]steppedReplica, len(saves))
 	for i, save := range saves {
@@ -97,7 +97,8 @@ func (s *Store) saveReplicas(ctx context.Context, saves []ReplicaSave, now time.
 	return errs, err
 }
 
-// writeRelated writes what comes with the rows of replicas.
+// writeRelated writes what belongs to the written rows of replicas: attempts,
+// claims, due times and events.
 func (s *Store) writeRelated(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
 	if len(done) == 0 {
 		return nil
@@ -121,19 +122,20 @@ func (s *Store) writeRelated(ctx context.Context, tx bun.Tx, done []steppedRepli
 	return addEvents(ctx, tx, events, now)
 }
 
-// steppedReplica is a replica after a step, as it is written.
+// steppedReplica is a replica before and after a step.
 type steppedReplica struct {
 	lease        Lease
 	before       dstack.Replica
 	next         dstack.Replica
-	instance     *dstack.Instance // the instance that it is placed on by the step, as that begins
-	isNewAttempt bool             // a new one begins
+	instance     *dstack.Instance // the new instance that the step places it on; nil: none
+	isNewAttempt bool             // the step begins an attempt
 	row          steppedRow
 	events       []dstack.Event
 }
 
-// steppedRow is what a step writes of a replica's row, and what that has to be
-// before. No name in it is one of replicaRow's: both are told apart in queries.
+// steppedRow is what a step writes to a replica's row, and what the row has to be
+// before. Its names differ from those of replicaRow, because one query uses
+// both.
 type steppedRow struct {
 	bun.BaseModel `bun:"table:stepped,alias:v"`
 
@@ -185,7 +187,7 @@ func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
 	return r, nil
 }
 
-// isChanged says that status or attempt did.
+// isChanged reports whether the status or the attempt changed.
 func (r steppedReplica) isChanged() bool { return r.next.Status != r.before.Status || r.isNewAttempt }
 
 func (r steppedReplica) runToWake() []string {
@@ -202,7 +204,8 @@ func (r steppedReplica) instancesToWake() []string {
 	return nil
 }
 
-// markNamedDue touches what some replicas name, each once and in one order.
+// markNamedDue marks the rows that replicas name due, each once and in the order
+// of their IDs, so that transactions do not deadlock.
 func markNamedDue(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, all []steppedReplica, names func(steppedReplica) []string) error {
 	ids := map[string]bool{}
 	for _, r := range all {
@@ -216,8 +219,9 @@ func markNamedDue(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, all 
 	return markDue(ctx, tx, kind, now, "id IN (?)", bun.List(slices.Sorted(maps.Keys(ids))))
 }
 
-// putReplicas writes leased rows and gives the leases back, as saveRow does,
-// and returns the IDs of those that were still as they were seen.
+// putReplicas writes leased rows and gives the leases back, as saveRow does. It
+// returns the IDs of the rows that were written: those unchanged since they were
+// seen.
 func putReplicas(ctx context.Context, tx bun.Tx, all []steppedReplica) (map[string]bool, error) {
 	rows := make([]steppedRow, len(all))
 	for i, r := range all {

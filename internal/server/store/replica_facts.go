@@ -12,13 +12,13 @@ import (
 	"dstack/internal/dstack"
 )
 
-// SeenReplica is what is known of one replica, or why that could not be read.
+// SeenReplica is the facts about one replica, or why they could not be read.
 type SeenReplica struct {
 	lifecycle.ReplicaFacts
 	Err error
 }
 
-// ReplicaFacts is ReplicasFacts for one.
+// ReplicaFacts is ReplicasFacts for one replica.
 func (s *Store) ReplicaFacts(ctx context.Context, id dstack.ReplicaID) (lifecycle.ReplicaFacts, error) {
 	all, err := s.ReplicasFacts(ctx, []dstack.ReplicaID{id})
 	if err != nil {
@@ -27,9 +27,10 @@ func (s *Store) ReplicaFacts(ctx context.Context, id dstack.ReplicaID) (lifecycl
 	return all[0].ReplicaFacts, all[0].Err
 }
 
-// ReplicasFacts reads all that decisions on replicas need, in one reading and
-// in the order of ids, except Places, Misfits and Limits. As with RunFacts,
-// what ends may end. What cannot be read of one is no matter for the others.
+// ReplicasFacts reads what decisions on replicas need, in one snapshot and in the
+// order of ids, except Placements, Rejections and Limits. As with RunFacts, a
+// replica that is ending needs no readable spec. An error of one replica does
+// not affect the others.
 func (s *Store) ReplicasFacts(ctx context.Context, ids []dstack.ReplicaID) ([]SeenReplica, error) {
 	var all []SeenReplica
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -48,22 +49,22 @@ func (s *Store) ReplicasFacts(ctx context.Context, ids []dstack.ReplicaID) ([]Se
 	return all, err
 }
 
-// neighbourhood is what lies around some replicas, each thing read once.
+// neighbourhood is the rows that belong to some replicas, each read once.
 type neighbourhood struct {
 	store     *Store
 	replicas  map[dstack.ReplicaID]dstack.Replica
 	runs      map[dstack.RunID]runRow
 	instances map[dstack.InstanceID]dstack.Instance
 	reports   map[dstack.AttemptID]dstack.Report
-	old       map[specKey]string // sealed specs of earlier shapes
+	old       map[specKey]string // sealed specs of earlier templates
 
-	// What only some need is read for the first of them.
+	// Read when the first replica needs them.
 	loads    map[dstack.RunID]dstack.Load
 	siblings map[siblingGroup][]dstack.Replica
 }
 
-// siblingGroup is the unfinished replicas of a run, but for those of one shape; 0: of
-// none.
+// siblingGroup is the unfinished replicas of a run, except those of the template
+// other; 0: all.
 type siblingGroup struct {
 	run   dstack.RunID
 	other int
@@ -113,7 +114,7 @@ func (s *Store) readNeighbourhood(ctx context.Context, tx bun.Tx, ids []dstack.R
 	return a, err
 }
 
-// factsOf is what is known of one replica. Its error is one of the database.
+// factsOf returns the facts about one replica. err is an error of the database.
 func (a *neighbourhood) factsOf(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen SeenReplica, err error) {
 	var ok bool
 	if seen.Replica, ok = a.replicas[id]; !ok {
@@ -135,7 +136,7 @@ func (a *neighbourhood) factsOf(ctx context.Context, tx bun.Tx, id dstack.Replic
 	a.addPlacement(&seen.ReplicaFacts)
 	sick := seen.Report != nil && seen.Report.Probes != nil && !seen.Report.Probes.Ready
 	switch {
-	case status == dstack.ReplicaWaiting: // what may hold its room
+	case status == dstack.ReplicaWaiting: // they may hold the place that it needs
 		seen.Siblings, err = a.siblingsOf(ctx, tx, id, siblingGroup{seen.Replica.Run, seen.Replica.TemplateRevision})
 	case status == dstack.ReplicaUnhealthy, sick && !ends:
 		seen.Siblings, err = a.siblingsOf(ctx, tx, id, siblingGroup{run: seen.Replica.Run})
@@ -143,7 +144,7 @@ func (a *neighbourhood) factsOf(ctx context.Context, tx bun.Tx, id dstack.Replic
 	return seen, err
 }
 
-// runOf is a replica's run with the spec of the replica's own revision.
+// runOf returns a replica's run with the spec of the replica's own revision.
 func (a *neighbourhood) runOf(r dstack.Replica) (dstack.Run, error) {
 	row, ok := a.runs[r.Run]
 	if !ok {
@@ -163,7 +164,7 @@ func (a *neighbourhood) runOf(r dstack.Replica) (dstack.Run, error) {
 	return run, err
 }
 
-// addPlacement adds a replica's instance, and what was reported of its attempt.
+// addPlacement adds a replica's instance and the report of its attempt.
 func (a *neighbourhood) addPlacement(seen *lifecycle.ReplicaFacts) {
 	if seen.Replica.Instance == "" {
 		return
@@ -185,7 +186,7 @@ func (a *neighbourhood) loadOf(ctx context.Context, tx bun.Tx, run dstack.Run) (
 	return load, err
 }
 
-// siblingsOf is a crowd without one of it.
+// siblingsOf returns a sibling group without the replica id.
 func (a *neighbourhood) siblingsOf(ctx context.Context, tx bun.Tx, id dstack.ReplicaID, of siblingGroup) (some []dstack.Replica, err error) {
 	all, ok := a.siblings[of]
 	if !ok {

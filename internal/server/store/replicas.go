@@ -62,7 +62,7 @@ func (r replicaRow) toReplica() (dstack.Replica, error) {
 	return replica, nil
 }
 
-// findReplicas runs a query for replicas.
+// findReplicas reads the replicas that narrow selects, by number and age.
 func findReplicas(ctx context.Context, db bun.IDB, narrow func(*bun.SelectQuery)) ([]dstack.Replica, error) {
 	var rows []replicaRow
 	query := db.NewSelect().Model(&rows).OrderExpr("r.num, r.submitted_at, r.id")
@@ -91,9 +91,9 @@ func findReplica(ctx context.Context, db bun.IDB, id dstack.ReplicaID) (dstack.R
 	return found[0], nil
 }
 
-// AttemptOf finds which run and project an attempt, present or past, belongs
-// to; NotFound. Attempts of Deleted runs are found too, so that a reader of
-// their output is not cut off.
+// AttemptOf finds the run and replica of an attempt, present or past; NotFound.
+// It also finds attempts of deleted runs, so that a reader of their output is
+// not cut off.
 func (s *Store) AttemptOf(ctx context.Context, p dstack.ProjectID, run string, a dstack.AttemptID) (dstack.Run, dstack.Replica, error) {
 	var of dstack.Run
 	var replica dstack.Replica

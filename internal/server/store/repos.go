@@ -23,7 +23,7 @@ func (r repoRow) toRepo() dstack.Repo {
 	return dstack.Repo{Project: dstack.ProjectID(r.ProjectID), ID: r.ID, Info: []byte(r.Info)}
 }
 
-// PutRepo makes a repo, or gives the one of this ID new information.
+// PutRepo creates a repo, or replaces the information of an existing one.
 func (s *Store) PutRepo(ctx context.Context, r dstack.Repo) error {
 	row := repoRow{ProjectID: string(r.Project), ID: r.ID, Info: cleanText(string(r.Info)), CreatedAt: toMicros(time.Now())}
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -51,9 +51,9 @@ func (s *Store) Repos(ctx context.Context, p dstack.ProjectID) ([]dstack.Repo, e
 	return mapRows(rows, repoRow.toRepo), wrapError(err)
 }
 
-// DeleteRepos forgets repos and their uploads; unknown ones are ignored.
-// Conflict while an unfinished run has its code from one: a restart would
-// not find it.
+// DeleteRepos deletes repos and their uploads. Unknown ones are ignored. It fails
+// with Conflict while an unfinished run has its code from one, because a restart
+// would not find it.
 func (s *Store) DeleteRepos(ctx context.Context, p dstack.ProjectID, ids []string) error {
 	if len(ids) == 0 {
 		return nil

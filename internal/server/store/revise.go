@@ -73,8 +73,7 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 	return run, nil
 }
 
-// lockRun reads a run's row and keeps it from being written by others until
-// the transaction ends; NotFound.
+// lockRun reads a run's row and locks it until the transaction ends; NotFound.
 func (s *Store) lockRun(ctx context.Context, tx bun.Tx, id dstack.RunID) (runRow, error) {
 	var rows []runRow
 	query := selectRuns(tx, &rows).Where("r.id = ?", string(id))

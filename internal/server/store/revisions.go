@@ -12,8 +12,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// maxRevisions is how many revisions of a run are remembered, besides those
-// that are still needed.
+// maxRevisions is how many revisions of a run are kept, besides those that are
+// still needed.
 const maxRevisions = 100
 
 type revisionRow struct {
@@ -32,8 +32,8 @@ type revisionRow struct {
 	LastOut    string
 }
 
-// openRevision turns a row into a revision; it fails when the spec cannot be
-// read.
+// openRevision turns a row into a revision. With an error, everything but the
+// spec is there.
 func (s *Store) openRevision(row revisionRow) (dstack.Revision, error) {
 	rev := dstack.Revision{
 		Run: dstack.RunID(row.RunID), Num: row.Num, TemplateRevision: row.Shape, User: row.Username, At: fromMicros(row.At), Restores: row.BringsBack,
@@ -47,8 +47,8 @@ func (s *Store) openRevision(row revisionRow) (dstack.Revision, error) {
 	return rev, err
 }
 
-// openRevisions is for lists: one that cannot be read says so in its reason
-// and does not hide the others.
+// openRevisions turns rows into revisions. A revision whose spec cannot be read
+// says so in its reason.
 func (s *Store) openRevisions(rows []revisionRow) []dstack.Revision {
 	return mapRows(rows, func(row revisionRow) dstack.Revision {
 		rev, err := s.openRevision(row)
@@ -59,8 +59,8 @@ func (s *Store) openRevisions(rows []revisionRow) []dstack.Revision {
 	})
 }
 
-// Revisions returns what was submitted for a run, the newest first; NotFound.
-// Of old ones only those are there that are still needed, and the latest 100.
+// Revisions returns a run's revisions, the newest first; NotFound. It has the
+// latest 100 and older ones that are still needed.
 func (s *Store) Revisions(ctx context.Context, run dstack.RunID) ([]dstack.Revision, error) {
 	var rows []revisionRow
 	if err := s.reader.NewSelect().Model(&rows).Where("run_id = ?", string(run)).OrderExpr("num DESC").Scan(ctx); err != nil {
@@ -92,8 +92,8 @@ func findRevision(ctx context.Context, db bun.IDB, run dstack.RunID, num int) (r
 	return rows[0], nil
 }
 
-// putRevision remembers the present revision of a run's row, and forgets
-// those that are old and not needed.
+// putRevision inserts the present revision of a run's row, and deletes old ones
+// that are not needed.
 func putRevision(ctx context.Context, tx bun.Tx, run runRow, by string, of int, now time.Time) error {
 	row := revisionRow{
 		RunID: run.ID, Num: run.Revision, Shape: run.Shape, Spec: run.Spec, Username: by, At: toMicros(now), BringsBack: of,
@@ -151,8 +151,8 @@ func (s *Store) findRollbackTarget(ctx context.Context, tx bun.Tx, run dstack.Ru
 	return t, err
 }
 
-// newestFailed returns the newest revision of each run that failed and was
-// rolled back since.
+// newestFailed returns the newest revision of each run where it failed and was
+// rolled back.
 func (s *Store) newestFailed(ctx context.Context, db bun.IDB, runs []runRow) (map[dstack.RunID]*dstack.Revision, error) {
 	var ids []string
 	for _, run := range runs {

@@ -13,10 +13,10 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Routes returns the route table of everything: one route for each unfinished
-// run, the oldest first, and whom each token is known by. Its version is left
-// for the caller to number; Drains says which orders to drain it knows. As long
-// as nothing changes it is the same table, which nobody may write to.
+// Routes returns the route table: a route for each unfinished run, the oldest
+// first, and the projects that each token opens. The caller sets Version;
+// DrainSequence is the latest drain that the table knows. While nothing changes,
+// the same table is returned. It must not be written to.
 func (s *Store) Routes(ctx context.Context) (route.Table, error) {
 	var table route.Table
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -39,7 +39,7 @@ func (s *Store) Routes(ctx context.Context) (route.Table, error) {
 	return table, err
 }
 
-// cachedTable is a route table and the number of changes that it knows.
+// cachedTable is a route table and the number of changes that it contains.
 type cachedTable struct {
 	route.Table
 	changes int64
@@ -79,7 +79,7 @@ type routeRow struct {
 	Stop              string
 }
 
-// isEnding says that the run never has a new replica again.
+// isEnding reports whether the run never has a new replica again.
 func (r routeRow) isEnding() bool {
 	return dstack.RunStatus(r.Status) == dstack.RunTerminating || dstack.StopRequest(r.Stop) != dstack.StopNone
 }
@@ -91,7 +91,7 @@ type targetRow struct {
 	Report         string // empty: none yet
 }
 
-// isLeaving says that the replica was told to end.
+// isLeaving reports whether the replica drains or terminates.
 func (t targetRow) isLeaving() bool {
 	status := dstack.ReplicaStatus(t.Status)
 	return status == dstack.ReplicaDraining || status == dstack.ReplicaTerminating
@@ -129,7 +129,7 @@ func (s *Store) buildRoutes(runs []routeRow, targets []targetRow) ([]route.Route
 	return all, nil
 }
 
-// aim says where the run answers, or why it does not.
+// aim sets the targets of a route, or why there are none.
 func aim(r *route.Route, run routeRow, replicas []targetRow) error {
 	var err error
 	if r.Ready, err = targetsOf(replicas, dstack.ReplicaReady); err != nil || len(r.Ready) > 0 {
@@ -154,7 +154,7 @@ func aim(r *route.Route, run routeRow, replicas []targetRow) error {
 	return nil
 }
 
-// targetsOf returns where the replicas of a status answer.
+// targetsOf returns the replicas of a status that have an endpoint.
 func targetsOf(replicas []targetRow, status dstack.ReplicaStatus) (targets []route.Target, err error) {
 	for _, t := range replicas {
 		if dstack.ReplicaStatus(t.Status) != status {
@@ -171,9 +171,8 @@ func targetsOf(replicas []targetRow, status dstack.ReplicaStatus) (targets []rou
 	return targets, nil
 }
 
-// findEndpoint returns where a replica accepts connections; empty when its
-// engine says that it does not run, or that its port is not open. What its
-// probes say is in its status.
+// findEndpoint returns where a replica accepts connections; empty: it does not
+// run, or its port is closed. Probes count in the replica's status.
 func findEndpoint(t targetRow) (dstack.Endpoint, error) {
 	if t.Report == "" {
 		return dstack.Endpoint{}, nil
@@ -188,7 +187,7 @@ func findEndpoint(t targetRow) (dstack.Endpoint, error) {
 	return rep.Endpoint, nil
 }
 
-// stateOf says why a run has no ready replica. It is never empty.
+// stateOf returns why a run has no ready replica; never empty.
 func stateOf(run routeRow, replicas []targetRow) dstack.Reason {
 	if dstack.RunStatus(run.Status) == dstack.RunTerminating || len(replicas) == 0 {
 		return worded(run.Status, run.Reason)
@@ -211,7 +210,7 @@ func worded(status, reason string) dstack.Reason {
 }
 
 // findTokens maps each token's hash to the projects that it opens. A user without
-// a project is there too: known, and allowed nothing.
+// a project has an empty list.
 func findTokens(ctx context.Context, tx bun.Tx) (map[string][]string, error) {
 	var rows []struct{ TokenHash, GlobalRole, Project string }
 	err := tx.NewRaw(`SELECT u.token_hash, u.global_role, COALESCE(p.name_lower, '') AS project FROM users AS u

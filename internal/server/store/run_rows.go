@@ -44,13 +44,13 @@ type runRow struct {
 	schedule
 }
 
-// openRun turns a row into a run; it fails when the spec cannot be read.
+// openRun turns a row into a run. With an error, everything but the spec is there.
 func (s *Store) openRun(row runRow) (dstack.Run, error) {
 	spec, err := s.openSpec(row.ID, row.Spec)
 	return row.toRun(spec), err
 }
 
-// openRunCached is openRun for a decision, which never changes what it sees.
+// openRunCached is openRun with a shared spec that must not be written to.
 func (s *Store) openRunCached(row runRow) (dstack.Run, error) {
 	spec, err := s.openSpecCached(specKey{run: row.ID}, row.Spec)
 	return row.toRun(spec), err
@@ -69,8 +69,8 @@ func (row runRow) toRun(spec dstack.RunSpec) dstack.Run {
 	}
 }
 
-// openRuns is for lists: one run that cannot be read says so in its reason
-// and does not hide the others.
+// openRuns turns rows into runs. A run whose spec cannot be read says so in its
+// reason.
 func (s *Store) openRuns(rows []runRow) []dstack.Run {
 	return mapRows(rows, func(row runRow) dstack.Run {
 		run, err := s.openRun(row)
@@ -81,7 +81,7 @@ func (s *Store) openRuns(rows []runRow) []dstack.Run {
 	})
 }
 
-// selectRuns begins a query for whole runs.
+// selectRuns begins a query for runs with the names of their projects.
 func selectRuns(db bun.IDB, rows *[]runRow) *bun.SelectQuery {
 	return db.NewSelect().Model(rows).ColumnExpr("r.*, p.name AS project").Join("JOIN projects AS p ON p.id = r.project_id")
 }
@@ -98,7 +98,7 @@ func findRun(ctx context.Context, db bun.IDB, id dstack.RunID, open func(runRow)
 	return open(rows[0])
 }
 
-// newRunRow is the row of a new run.
+// newRunRow returns the row of a new run, due when it was submitted.
 func (s *Store) newRunRow(r dstack.Run) (runRow, error) {
 	spec, err := s.sealSpec(r.ID, r.Spec)
 	if err != nil {
@@ -115,8 +115,8 @@ func (s *Store) newRunRow(r dstack.Run) (runRow, error) {
 	return row, err
 }
 
-// publicSpec is what queries and the route table need to know of a run's spec,
-// kept in the open so that nothing has to be unsealed for them.
+// publicSpec is the part of a run's spec that queries and the route table need. It
+// is stored unencrypted.
 type publicSpec struct {
 	Repo     string
 	Auth     bool
@@ -128,14 +128,14 @@ type publicSpec struct {
 	Scales   bool   // replicas is a range
 }
 
-// setPublic and args write all of it.
+// setPublic writes all columns of a publicSpec; args returns their values.
 const setPublic = "repo = ?, auth = ?, model = ?, prefix = ?, format = ?, template = ?, rules = ?, scales = ?"
 
 func (o publicSpec) args() []any {
 	return []any{o.Repo, o.Auth, o.Model, o.Prefix, o.Format, o.Template, o.Rules, o.Scales}
 }
 
-// publishSpec is what a spec says in the open.
+// publishSpec returns the public part of a spec.
 func publishSpec(rs dstack.RunSpec) (publicSpec, error) {
 	conf := rs.Configuration
 	o := publicSpec{Repo: rs.RepoID, Auth: conf.Auth, Scales: conf.Replicas.Min != conf.Replicas.Max}
@@ -160,7 +160,7 @@ func publishSpec(rs dstack.RunSpec) (publicSpec, error) {
 	return o, nil
 }
 
-// rulesOf is what a configuration asks of gateways.
+// rulesOf returns what a configuration asks of gateways.
 func rulesOf(conf spec.Service) route.Rules {
 	rules := route.Rules{Limits: conf.RateLimits}
 	if conf.Scaling != nil && conf.Scaling.Window != nil {
@@ -172,7 +172,7 @@ func rulesOf(conf spec.Service) route.Rules {
 	return rules
 }
 
-// orNow is for times that the caller left out.
+// orNow returns t, or the present time if t is zero.
 func orNow(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Now()

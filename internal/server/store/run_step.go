@@ -86,7 +86,7 @@ func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run
 	return run, saveRow(ctx, tx, l, seen.Version, step.Due, set, args...)
 }
 
-// maxEndedReplicas is how many finished replicas of a run are remembered: one that
+// maxEndedReplicas is how many finished replicas of a run are kept: a run that
 // scales up and down for months has had thousands.
 const maxEndedReplicas = 50
 
@@ -120,8 +120,8 @@ func newReplicaRow(r dstack.Replica, now time.Time) replicaRow {
 	}
 }
 
-// forgetEnded deletes all but the latest finished replicas of a run. Those of
-// the present shape that gave up still count for what is decided.
+// forgetEnded deletes all but the latest finished replicas of a run. It keeps
+// failed replicas of the present template, because decisions count them.
 func forgetEnded(ctx context.Context, tx bun.Tx, run dstack.Run) error {
 	_, err := tx.NewRaw(`DELETE FROM replicas WHERE run_id = ? AND NOT live AND NOT (status = ? AND shape = ?)
 		AND id NOT IN (SELECT id FROM replicas WHERE run_id = ? AND NOT live ORDER BY finished_at DESC, id LIMIT ?)`,
@@ -203,15 +203,16 @@ func terminateReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step li
 	return markInstancesDue(ctx, tx, now, "id IN (?)", bun.List(ids))
 }
 
-// bumpInstances makes old what was seen of the instances that a run's replicas
-// are on: it has another configuration. None is due for that.
+// bumpInstances raises the versions of the instances that hold a run's replicas,
+// because the run has another configuration. Facts read before are then
+// outdated. No instance is marked due.
 func bumpInstances(ctx context.Context, tx bun.Tx, run dstack.RunID) error {
 	_, err := tx.NewRaw(`UPDATE instances SET version = version + 1
 		WHERE live AND id IN (SELECT instance_id FROM replicas WHERE live AND run_id = ?)`, string(run)).Exec(ctx)
 	return err
 }
 
-// markInstancesDue touches the instances of unfinished replicas.
+// markInstancesDue marks the instances of unfinished replicas due.
 func markInstancesDue(ctx context.Context, tx bun.Tx, now time.Time, where string, args ...any) error {
 	return markDue(ctx, tx, Instances, now, "id IN (SELECT instance_id FROM replicas WHERE live AND "+where+")", args...)
 }

@@ -10,9 +10,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// SubmitRun inserts a run with status submitted, at revision 1, due now. In
-// the same transaction it makes earlier finished runs of the name Deleted;
-// Conflict when one is not finished, naming it.
+// SubmitRun inserts a run with status submitted, at revision 1, due now. In the
+// same transaction it marks earlier finished runs of the name Deleted. It fails
+// with Conflict when one of them is not finished.
 func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
 	r.SubmittedAt = orNow(r.SubmittedAt)
 	row, err := s.newRunRow(r)
@@ -42,8 +42,8 @@ func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
 	})
 }
 
-// lockProject keeps a project from being deleted until the transaction ends,
-// and lets one submission to it in at a time; NotFound.
+// lockProject locks a project's row until the transaction ends: the project is not
+// deleted meanwhile, and submissions to it come one after the other; NotFound.
 func (s *Store) lockProject(ctx context.Context, tx bun.Tx, id dstack.ProjectID) error {
 	query := "SELECT id FROM projects WHERE id = ?"
 	if s.kind == postgres {
@@ -59,8 +59,8 @@ func (s *Store) lockProject(ctx context.Context, tx bun.Tx, id dstack.ProjectID)
 	return nil
 }
 
-// StopRun notes whose wish it is that a run ends, due now. Abort overrides
-// stop; a finished run is left as it is. NotFound.
+// StopRun records that a user wants a run to end, and marks it due. Abort
+// overrides stop; a finished run stays as it is; NotFound.
 func (s *Store) StopRun(ctx context.Context, id dstack.RunID, stop dstack.StopRequest, by string, now time.Time) error {
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		row, err := s.lockRun(ctx, tx, id)
@@ -85,8 +85,8 @@ func (s *Store) StopRun(ctx context.Context, id dstack.RunID, stop dstack.StopRe
 	})
 }
 
-// DeleteRuns makes finished runs of these names Deleted; Conflict naming
-// those that are not finished, and then none is; unknown names are ignored.
+// DeleteRuns marks finished runs of these names Deleted. It fails with Conflict,
+// and deletes none, when one is not finished. Unknown names are ignored.
 func (s *Store) DeleteRuns(ctx context.Context, p dstack.ProjectID, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -119,7 +119,8 @@ func (s *Store) Run(ctx context.Context, p dstack.ProjectID, name string) (dstac
 	return s.openRuns(rows)[0], nil
 }
 
-// RunQuery narrows Runs. Paging is by the last run of the page before.
+// RunQuery selects runs. BeforeAt and BeforeID are of the last run of the page
+// before.
 type RunQuery struct {
 	Projects   []dstack.ProjectID // nil: all
 	Repo       string

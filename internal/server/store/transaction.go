@@ -19,27 +19,24 @@ import (
 	"dstack/internal/dstack"
 )
 
-// maxWriteTries is how often a transaction that PostgreSQL ended in favour of
-// another is begun again.
+// maxWriteTries is how often a transaction is tried that PostgreSQL aborts in
+// favour of another.
 const maxWriteTries = 8
 
-// durability is what a commit survives. What is weaker never comes to light
-// before what was committed earlier: after a power cut, the end of the history
-// is missing, never its middle.
+// durability is what a commit survives. Commits become durable in their order:
+// after a power cut the latest may be missing, never one before them.
 type durability string
 
 const (
-	// durable survives a power cut: whoever was told that it is saved may rely
-	// on it.
+	// durable survives a power cut. It is for everything that a caller relies on.
 	durable durability = "FULL"
-	// relaxed survives the death of the server, but a power cut may take the
-	// last of it. It is for what is found out again anyway: leases, and what
-	// engines say.
+	// relaxed survives a crash of the server, but a power cut may undo the latest
+	// commits. It is for what is observed again anyway: leases and reports.
 	relaxed durability = "NORMAL"
 )
 
-// writeDurable runs do in one transaction: all of it happens, or nothing. do may run
-// more than once and must not keep anything from a run that failed.
+// writeDurable runs do in one transaction. do may run more than once and must not
+// keep anything of a run that failed.
 func (s *Store) writeDurable(ctx context.Context, do func(context.Context, bun.Tx) error) error {
 	return s.tryWrite(ctx, durable, func(ctx context.Context, tx bun.Tx) error {
 		if err := do(ctx, tx); err != nil {
@@ -49,15 +46,16 @@ func (s *Store) writeDurable(ctx context.Context, do func(context.Context, bun.T
 	})
 }
 
-// countChange says that this transaction writes what a route table is made of.
-// Like addEvents, it comes last.
+// countChange records that this transaction writes something that a route table
+// contains. Like addEvents, it must be the last statement: it locks a row that
+// all writers need.
 func countChange(ctx context.Context, tx bun.Tx) error {
 	_, err := tx.NewRaw("UPDATE installation SET changes = changes + 1 WHERE one = 1").Exec(ctx)
 	return err
 }
 
-// writeRelaxed is write for what is found out again anyway; see relaxed. One that
-// writes what a route table is made of counts that itself.
+// writeRelaxed is writeDurable with relaxed durability. do calls countChange
+// itself if it writes something that a route table contains.
 func (s *Store) writeRelaxed(ctx context.Context, do func(context.Context, bun.Tx) error) error {
 	return s.tryWrite(ctx, relaxed, do)
 }
@@ -75,8 +73,8 @@ func (s *Store) tryWrite(ctx context.Context, how durability, do func(context.Co
 	return wrapError(contextErrorOf(ctx, err))
 }
 
-// contextErrorOf gives back why a caller went away, where all that is left of it is a
-// transaction that was ended under our hands.
+// contextErrorOf returns the context's error in place of sql.ErrTxDone: the
+// context ended the transaction.
 func contextErrorOf(ctx context.Context, err error) error {
 	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
 		return ctx.Err()
@@ -84,8 +82,8 @@ func contextErrorOf(ctx context.Context, err error) error {
 	return err
 }
 
-// writeOnce says how strong the commit shall be before each transaction, so
-// that none depends on what the connection did before.
+// writeOnce sets the durability before each transaction, because the connection
+// keeps the setting of the one before.
 func (s *Store) writeOnce(ctx context.Context, how durability, do func(context.Context, bun.Tx) error) (err error) {
 	if s.kind == postgres {
 		return s.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
@@ -108,7 +106,7 @@ func (s *Store) writeOnce(ctx context.Context, how durability, do func(context.C
 	return conn.RunInTx(ctx, nil, do)
 }
 
-// read runs do on one unchanging picture of the database.
+// read runs do on one snapshot of the database.
 func (s *Store) read(ctx context.Context, do func(context.Context, bun.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
@@ -119,14 +117,15 @@ func (s *Store) read(ctx context.Context, do func(context.Context, bun.Tx) error
 	return wrapError(contextErrorOf(ctx, s.reader.RunInTx(ctx, options, do)))
 }
 
-// isSerializationFailure says that the database chose another transaction over this one.
+// isSerializationFailure reports whether PostgreSQL aborted the transaction in
+// favour of another.
 func isSerializationFailure(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (e.Code == "40001" || e.Code == "40P01")
 }
 
-// wrapError turns what a driver says into an error that tells what to do.
-// Errors that are meant for people already pass.
+// wrapError turns a driver's error into one with a hint. A dstack.Error stays as
+// it is.
 func wrapError(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
@@ -158,7 +157,8 @@ func isFull(err error) bool {
 	return ok && e.Code == "53100"
 }
 
-// isUnreachable says that the database could not be reached or could not answer now.
+// isUnreachable reports whether the database could not be reached, or could not
+// answer in time.
 func isUnreachable(err error) bool {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch e.Code() & 0xff {
@@ -185,7 +185,7 @@ func isUnreachable(err error) bool {
 	return pgconn.SafeToRetry(err)
 }
 
-// orNotFound is err, unless it says that no row was found: then it is missing.
+// orNotFound returns err, or NotFound with a message if no row was found.
 func orNotFound(err error, missing string, args ...any) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf(missing, args...)}
@@ -197,7 +197,7 @@ func conflict(hint, message string, args ...any) error {
 	return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf(message, args...), Hint: hint}
 }
 
-// rowsAffected is how many rows a statement changed.
+// rowsAffected returns how many rows a statement changed.
 func rowsAffected(res sql.Result, err error) (int64, error) {
 	if err != nil {
 		return 0, err
@@ -205,7 +205,7 @@ func rowsAffected(res sql.Result, err error) (int64, error) {
 	return res.RowsAffected()
 }
 
-// toMicros is a time as the database keeps it.
+// toMicros returns a time as the database keeps it; 0: zero.
 func toMicros(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -213,7 +213,7 @@ func toMicros(t time.Time) int64 {
 	return t.UnixMicro()
 }
 
-// fromMicros is the opposite of micros.
+// fromMicros is the opposite of toMicros.
 func fromMicros(us int64) time.Time {
 	if us == 0 {
 		return time.Time{}
@@ -221,7 +221,7 @@ func fromMicros(us int64) time.Time {
 	return time.UnixMicro(us).UTC()
 }
 
-// dueMicros is a time to look again; none is NULL.
+// dueMicros returns a due time as the database keeps it; a zero time is NULL.
 func dueMicros(t time.Time) *int64 {
 	if t.IsZero() {
 		return nil
@@ -229,8 +229,8 @@ func dueMicros(t time.Time) *int64 {
 	return new(t.UnixMicro())
 }
 
-// cleanText makes any text fit for a TEXT column: PostgreSQL refuses what is not
-// UTF-8, and the zero byte. What engines report may hold both.
+// cleanText makes any text fit for a TEXT column: PostgreSQL refuses invalid
+// UTF-8 and the zero byte. Reports of engines may contain both.
 func cleanText[T ~string](text T) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(string(text), "\uFFFD"), "\x00", "\uFFFD")
 }

@@ -28,8 +28,8 @@ func (r userRow) toUser() dstack.User {
 	}
 }
 
-// CreateUser fails with Conflict when the name is taken. The token's hash
-// comes with u.
+// CreateUser inserts a user with the hash of its token; Conflict when the name is
+// taken.
 func (s *Store) CreateUser(ctx context.Context, u dstack.User) error {
 	row := userRow{
 		ID: string(u.ID), Name: u.Name, GlobalRole: string(u.GlobalRole),
@@ -64,8 +64,8 @@ func userNotFound(name string) error {
 	return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no user named %q", name)}
 }
 
-// DeleteUsers deletes all of them or none; unknown names are ignored.
-// Conflict for one that owns a project.
+// DeleteUsers deletes all of the users or none. Unknown names are ignored. It
+// fails with Conflict when one owns a project.
 func (s *Store) DeleteUsers(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -85,7 +85,7 @@ func (s *Store) DeleteUsers(ctx context.Context, names []string) error {
 	})
 }
 
-// Users returns all, the oldest first.
+// Users returns all users, the oldest first.
 func (s *Store) Users(ctx context.Context) ([]dstack.User, error) {
 	var rows []userRow
 	err := s.reader.NewSelect().Model(&rows).OrderExpr("created_at, name").Scan(ctx)
@@ -121,7 +121,7 @@ func (s *Store) SetToken(ctx context.Context, id dstack.UserID, h string) error 
 	})
 }
 
-// mapRows turns rows into what they stand for.
+// mapRows converts rows one by one.
 func mapRows[Row, Noun any](rows []Row, noun func(Row) Noun) []Noun {
 	out := make([]Noun, len(rows))
 	for i, row := range rows {
