@@ -60,7 +60,7 @@ func TestUsers(t *testing.T) {
 	})
 }
 
-// What people and engines write may be any bytes; PostgreSQL takes only some.
+// Texts of users and engines may hold any bytes; PostgreSQL accepts only some.
 func TestText_OfAnyBytes(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		u := h.user

@@ -10,7 +10,7 @@ import (
 	"dstack/internal/server/store"
 )
 
-// batch is steps that place replicas, each of a run of its own.
+// batch returns steps that place replicas, each of a run of its own.
 func (h *fixture) batch(claims ...dstack.Claim) (runs []dstack.RunID, saves []store.ReplicaSave) {
 	h.t.Helper()
 	var ids []dstack.ReplicaID
@@ -31,7 +31,7 @@ func (h *fixture) batch(claims ...dstack.Claim) (runs []dstack.RunID, saves []st
 	return runs, saves
 }
 
-func TestBatch_WhatCannotBeSavedKeepsBackNothingElse(t *testing.T) {
+func TestSaveReplicaSteps_OneFailureKeepsNoOtherStep(t *testing.T) {
 	port := dstack.Claim{Ports: []int{8000}}
 	onBoth(t, func(t *testing.T, h *fixture) {
 		runs, saves := h.batch(dstack.Claim{CPUs: 2}, port, dstack.Claim{}, port, dstack.Claim{CPUs: 3}, dstack.Claim{CPUs: 2})
@@ -62,9 +62,9 @@ func TestBatch_WhatCannotBeSavedKeepsBackNothingElse(t *testing.T) {
 	})
 }
 
-// A step of which the row was not ours any more writes nothing, though its
-// neighbours are saved in the same transaction.
-func TestBatch_ALostLeaseWritesNothing(t *testing.T) {
+// A step whose lease was lost writes nothing, while the other steps of the same
+// transaction are saved.
+func TestSaveReplicaSteps_ALostLeaseWritesNothing(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		gpu := func(id string) dstack.Claim { return dstack.Claim{GPUs: []dstack.GPU{{ID: id}}} }
 		runs, saves := h.batch(gpu("GPU-a"), gpu("GPU-b"))
@@ -83,8 +83,8 @@ func TestBatch_ALostLeaseWritesNothing(t *testing.T) {
 	})
 }
 
-// A database that does not answer is asked once, not once for each.
-func TestBatch_AnAwayDatabaseIsNotAskedForEach(t *testing.T) {
+// An unreachable database is tried once, not once for each step.
+func TestSaveReplicaSteps_TriesAnUnreachableDatabaseOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		_, saves := h.batch(make([]dstack.Claim, 20)...)
 		h.s.SetPatience(100 * time.Millisecond)
@@ -104,9 +104,8 @@ func TestBatch_AnAwayDatabaseIsNotAskedForEach(t *testing.T) {
 	})
 }
 
-// Facts of a replica that cannot be read, or is not there, are no matter for
-// the others.
-func TestBatch_FactsOfTheOthers(t *testing.T) {
+// A replica that cannot be read or does not exist does not affect the others.
+func TestReplicasFacts_OneErrorDoesNotHideTheOthers(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		a, ra := h.replica("a", t0)
 		_, rb := h.replica("b", t0)

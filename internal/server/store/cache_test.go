@@ -14,9 +14,9 @@ import (
 	"dstack/internal/server/store"
 )
 
-// What is kept from an earlier reading is as a store would read it that has
-// just been opened, whoever wrote in between.
-func TestKept_IsWhatIsThere(t *testing.T) {
+// Cached facts equal those of a store that has just been opened, whichever store
+// wrote in between.
+func TestCaches_MatchTheDatabase(t *testing.T) {
 	later := t0.Add(time.Minute)
 	up := lifecycle.InstanceStep{To: dstack.InstanceUp, Due: later}
 	for _, c := range []struct {
@@ -90,8 +90,8 @@ func TestKept_IsWhatIsThere(t *testing.T) {
 	}
 }
 
-// checkCached compares what a store knows once something was done, by itself or by
-// another one, with what a new store knows.
+// checkCached compares the facts of a store after act, which it or another store
+// does, with those of a new store.
 func (h *fixture) checkCached(act func(*fixture, dstack.Run, dstack.Replica), byAnother bool) {
 	h.t.Helper()
 	run, r := h.ready("web", "127.0.0.1:1", t0)
@@ -112,7 +112,7 @@ func (h *fixture) checkCached(act func(*fixture, dstack.Run, dstack.Replica), by
 	}
 }
 
-// facts is what passes and gateways see, in short.
+// facts is everything that passes and gateways read.
 func (h *fixture) facts() map[string]any {
 	h.t.Helper()
 	seen, err := h.s.InstanceFacts(h.ctx(), "local-box")
@@ -127,8 +127,8 @@ func (h *fixture) facts() map[string]any {
 	return all
 }
 
-// As long as nothing changes there is one table, and it is not read again.
-func TestRoutes_AreReadAgainOnlyWhenSomethingChanged(t *testing.T) {
+// While nothing changes the same table is returned, and it is not read again.
+func TestRoutes_AreCachedUntilSomethingChanges(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		_, r := h.ready("web", "127.0.0.1:1", t0)
 		first, err := h.s.Routes(t.Context())
@@ -142,9 +142,8 @@ func TestRoutes_AreReadAgainOnlyWhenSomethingChanged(t *testing.T) {
 	})
 }
 
-// A report that differs in anything but the time at which it was seen is a new
-// one.
-func TestReports_EverythingCounts(t *testing.T) {
+// A report that differs in anything but At is a new one.
+func TestSameReport_ComparesEveryField(t *testing.T) {
 	one := dstack.Report{Attempt: "a", State: dstack.AttemptRunning, Probes: &dstack.ProbeStatus{}}
 	if !store.SameReport(one, one) {
 		t.Fatal("it differs from itself")

@@ -42,7 +42,7 @@ func TestRepos(t *testing.T) {
 	})
 }
 
-func TestCode_IsWholeOrNotThere(t *testing.T) {
+func TestCode_IsStoredCompletelyOrNotAtAll(t *testing.T) {
 	random := rand.NewChaCha8([32]byte{1})
 	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()

@@ -11,7 +11,7 @@ import (
 	"dstack/internal/server/store"
 )
 
-// reportLoad saves what a gateway counted, and makes that moment the present.
+// reportLoad saves a gateway's report at a time, which becomes the present.
 func (h *fixture) reportLoad(gateway string, drains int64, runs map[dstack.RunID]dstack.RunLoad, now time.Time) (woke bool) {
 	h.t.Helper()
 	h.s.SetClock(func() time.Time { return now })
@@ -37,7 +37,7 @@ type counts = map[dstack.RunID]dstack.RunLoad
 
 func sec(n int) time.Duration { return time.Duration(n) * time.Second }
 
-func TestLoad_IsSummedOverGatewaysThatToldLately(t *testing.T) {
+func TestLoad_SumsRecentReportsOfGateways(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 0, 4), t0) // a window of 30 s
 		none := map[dstack.ReplicaID]bool{}
@@ -73,8 +73,8 @@ func TestLoad_IsSummedOverGatewaysThatToldLately(t *testing.T) {
 	})
 }
 
-// A gateway that has just begun has not seen a whole window of any run.
-func TestLoad_OfAGatewayThatBegan(t *testing.T) {
+// A gateway that has just started has not counted for a whole window.
+func TestLoad_OfANewGateway(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 0, 4), t0)
 		h.s.SetClock(func() time.Time { return t0 })
@@ -88,8 +88,8 @@ func TestLoad_OfAGatewayThatBegan(t *testing.T) {
 	})
 }
 
-// A gateway that cannot tell may still stream from what drains.
-func TestLoad_OnlyAllGatewaysMakeAReplicaQuiet(t *testing.T) {
+// A gateway without a recent report may still have requests in flight.
+func TestLoad_DrainedNeedsEveryGateway(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:80", t0)
 		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, DrainTimeout: sec(600)})
@@ -108,8 +108,8 @@ func TestLoad_OnlyAllGatewaysMakeAReplicaQuiet(t *testing.T) {
 	})
 }
 
-// What a gateway says again costs nothing for a while.
-func TestCounts_TheSameAgainIsWrittenSeldom(t *testing.T) {
+// An unchanged report is not written for a while.
+func TestLoadReport_UnchangedIsWrittenRarely(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 0, 4), t0)
 		raw := h.openRaw()
@@ -146,7 +146,7 @@ func TestCounts_TheSameAgainIsWrittenSeldom(t *testing.T) {
 	})
 }
 
-func TestCounts_OnlyOfUnfinishedRunsAndForAMinute(t *testing.T) {
+func TestLoadReport_OnlyUnfinishedRunsForAMinute(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		live, ended := h.submit("live", t0), h.submit("ended", t0)
 		h.finish(ended.ID, t0)
@@ -173,7 +173,7 @@ func TestCounts_OnlyOfUnfinishedRunsAndForAMinute(t *testing.T) {
 	})
 }
 
-func TestCounts_MakeDueWhatTheyChange(t *testing.T) {
+func TestLoadReport_MarksDueWhatItChanges(t *testing.T) {
 	now := t0.Add(time.Minute)
 	for _, c := range []struct {
 		name        string
@@ -207,9 +207,9 @@ func TestCounts_MakeDueWhatTheyChange(t *testing.T) {
 	}
 }
 
-// A draining replica is quiet when every gateway has a table without it, and
-// nothing in flight to it.
-func TestDrain_QuietOnceEveryGatewayHasLetGo(t *testing.T) {
+// A draining replica has drained when every gateway has a table without it and no
+// request in flight to it.
+func TestDrain_EndsOnceEveryGatewayHasDrained(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		before := h.routes().DrainSequence

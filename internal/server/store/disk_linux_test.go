@@ -13,7 +13,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// A full disk refuses writes with words, keeps what was saved, and heals.
+// On a full disk writes fail with a clear message, saved rows stay, and writes
+// succeed again once there is space.
 func TestSQLite_OnAFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs mount: not root: a small disk cannot be mounted")

@@ -19,7 +19,7 @@ func (h *fixture) events(name string, after int64, limit int) []dstack.Event {
 	return all
 }
 
-// messages are what some kinds of events of a run say.
+// messages returns the messages of some kinds of events of a run.
 func (h *fixture) messages(name string, kinds ...dstack.EventKind) (all []string) {
 	h.t.Helper()
 	for _, e := range h.events(name, 0, 1000) {
@@ -30,7 +30,7 @@ func (h *fixture) messages(name string, kinds ...dstack.EventKind) (all []string
 	return all
 }
 
-func TestEvents_Wishes(t *testing.T) {
+func TestEvents_OfUserRequests(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		h.revise(run.ID, "two", true, t0)
@@ -78,7 +78,7 @@ func TestEvents_OfSteps(t *testing.T) {
 	})
 }
 
-func TestEvents_PagesAndWhatOutlivesARun(t *testing.T) {
+func TestEvents_PagesAndOutlivesItsRun(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		for i := range 4 {
@@ -144,8 +144,8 @@ func TestEvents_AreBounded(t *testing.T) {
 	})
 }
 
-// Whoever has read an event misses none before it.
-func TestEvents_AreNumberedInTheOrderOfCommits(t *testing.T) {
+// A reader that has seen an event has missed none before it.
+func TestEvents_IDsFollowCommitOrder(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		var runs []dstack.Run
 		for i := range 8 {

@@ -20,7 +20,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// t0 is when every test begins. Nothing in the store reads a clock to decide
+// t0 is the time at which every test begins. The store reads no clock to decide
 // what is due.
 var t0 = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
@@ -107,7 +107,7 @@ func (h *fixture) restart() {
 	h.open()
 }
 
-// openRaw is the database itself, as somebody sees it who stole it.
+// openRaw opens the database without the store, as a thief would.
 func (h *fixture) openRaw() *sql.DB {
 	h.t.Helper()
 	driver, dsn := "pgx", h.url
@@ -138,7 +138,7 @@ func (h *fixture) wantKind(kind dstack.Kind, err error) {
 
 func (h *fixture) ctx() context.Context { return h.t.Context() }
 
-// runSpec is a small service as a file spells it.
+// runSpec parses the configuration of a small service.
 func runSpec(name string) dstack.RunSpec {
 	spec := dstack.RunSpec{
 		RunName: &name, RepoID: "folder-12345678", RepoData: []byte(`{"repo_type":"virtual"}`), WorkingDir: ".",
@@ -164,7 +164,7 @@ func ranged(name string, least, most int) dstack.RunSpec {
 	return rs
 }
 
-// submitted makes a run of a spec.
+// submitted submits a run of a spec.
 func (h *fixture) submitted(rs dstack.RunSpec, when time.Time) dstack.Run {
 	h.t.Helper()
 	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: h.project.ID, User: h.user.Name, Name: *rs.RunName, Spec: rs, SubmittedAt: when}
@@ -172,7 +172,7 @@ func (h *fixture) submitted(rs dstack.RunSpec, when time.Time) dstack.Run {
 	return run
 }
 
-// submit makes a run that is due at once.
+// submit submits a run that is due at once.
 func (h *fixture) submit(name string, when time.Time) dstack.Run {
 	h.t.Helper()
 	run := dstack.Run{
@@ -200,7 +200,7 @@ func (h *fixture) claim(kind store.Kind, id string, now time.Time) store.Lease {
 	return *mine
 }
 
-// due leases all that is due of a kind.
+// due leases all due rows of a kind.
 func (h *fixture) due(kind store.Kind, now time.Time) []store.Lease {
 	h.t.Helper()
 	leases, err := h.s.Claim(h.ctx(), kind, "here/1", "here", now, time.Minute, 100)
@@ -208,7 +208,7 @@ func (h *fixture) due(kind store.Kind, now time.Time) []store.Lease {
 	return leases
 }
 
-// isDue says whether a row is due, and leaves it as it was.
+// isDue reports whether a row is due, and leaves it as it was.
 func (h *fixture) isDue(kind store.Kind, id string, now time.Time) (found bool) {
 	h.t.Helper()
 	for _, l := range h.due(kind, now) {
@@ -302,7 +302,7 @@ func (h *fixture) ready(name, address string, now time.Time) (dstack.Run, dstack
 	return h.reread(run.ID)
 }
 
-// heard is what the box says: this report, and the last of all others.
+// heard returns the reports of the box: these, and the stored ones of all other attempts.
 func (h *fixture) heard(reports ...dstack.Report) []dstack.Report {
 	h.t.Helper()
 	seen, err := h.s.InstanceFacts(h.ctx(), "local-box")

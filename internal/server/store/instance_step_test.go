@@ -13,8 +13,8 @@ import (
 	"dstack/internal/spec"
 )
 
-// Since when a rented instance is empty, silent and not listed is read back as
-// lifecycle decided it; its idle time is that of the run it was rented for.
+// The times since when a rented instance is empty, silent and not listed are
+// stored as lifecycle decided them. Its idle time is that of its run.
 func TestInstanceStep_KeepsSinceWhen(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		rs := runSpec("web")

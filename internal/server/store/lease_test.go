@@ -46,8 +46,8 @@ func TestClaim_NoRowIsClaimedByTwo(t *testing.T) {
 			})
 		}
 		group.Wait()
-		// PostgreSQL passes over rows that another is claiming, so that a
-		// worker may leave early; a last look takes what is left.
+		// PostgreSQL skips rows that another worker is claiming, so that a
+		// worker may stop early; the last claim takes the rest.
 		for _, l := range h.due(store.Runs, t0) {
 			claimed[l.ID] = l.Owner
 		}
@@ -57,7 +57,7 @@ func TestClaim_NoRowIsClaimedByTwo(t *testing.T) {
 	})
 }
 
-func TestClaim_OnlyWhatIsDueFreeAndReachable(t *testing.T) {
+func TestClaim_OnlyDueFreeReachableRows(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		if h.isDue(store.Runs, string(run.ID), t0.Add(-time.Microsecond)) {
@@ -87,8 +87,8 @@ func TestClaim_OnlyWhatIsDueFreeAndReachable(t *testing.T) {
 	})
 }
 
-// Machines go on being looked after while their clock is behind what it was.
-func TestClaim_TheClockIsSetBack(t *testing.T) {
+// Rows are still claimed after the clock was set back.
+func TestClaim_AfterTheClockWasSetBack(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		if h.isDue(store.Runs, string(run.ID), t0.Add(-time.Minute)) {
@@ -130,7 +130,7 @@ func TestLease_FreedReleasedOrLost(t *testing.T) {
 	})
 }
 
-func TestTouch_WhileLeasedMakesDueAtOnceAfterTheSave(t *testing.T) {
+func TestMarkDue_DuringALeaseTakesEffectAfterTheSave(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 		later := t0.Add(time.Hour)
@@ -151,7 +151,7 @@ func TestTouch_WhileLeasedMakesDueAtOnceAfterTheSave(t *testing.T) {
 	})
 }
 
-func TestSave_RefusesWhatWasWrittenMeanwhile(t *testing.T) {
+func TestSave_RefusesAnOutdatedVersion(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 
@@ -215,7 +215,7 @@ func TestFinished_IsFinal(t *testing.T) {
 	})
 }
 
-func TestSaves_MakeNeighboursDue(t *testing.T) {
+func TestSave_MarksRelatedRowsDue(t *testing.T) {
 	now, far := t0.Add(time.Hour), t0.Add(time.Hour+time.Minute)
 	silence := func(h *fixture) {
 		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: far}, []dstack.Report{}, nil, now)

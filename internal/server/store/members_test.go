@@ -10,8 +10,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Whoever sets the members last, sets them all: sets do not mix.
-func TestSetMembers_TwoAtOnceDoNotMix(t *testing.T) {
+// The last call sets all members: two calls are never merged.
+func TestSetMembers_ConcurrentCallsDoNotMix(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		var pairs [4]map[dstack.UserID]dstack.Role
 		for i := range pairs {

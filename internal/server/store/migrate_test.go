@@ -12,9 +12,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// A database of a server that knew no revisions is opened by one that does,
-// and can go back.
-func TestMigrate_RunsOfBefore(t *testing.T) {
+// A database from before revisions is migrated, and can be migrated back.
+func TestMigrate_OldDatabaseUpAndDown(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		h.submit("new", t0.Add(time.Second))
@@ -52,7 +51,7 @@ func TestMigrate_RunsOfBefore(t *testing.T) {
 	})
 }
 
-// What is sealed is never written in the open by a change of a run.
+// A new revision writes no secret in the clear.
 func TestSecrets_OfRevisionsAreNotReadable(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.ready("web", "127.0.0.1:1", t0)

@@ -12,7 +12,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// revise gives a run a revision that is told by its command.
+// revise gives a run a revision with this command.
 func (h *fixture) revise(id dstack.RunID, command string, rolls bool, now time.Time) dstack.Run {
 	h.t.Helper()
 	present := h.details(id).Run
@@ -23,7 +23,7 @@ func (h *fixture) revise(id dstack.RunID, command string, rolls bool, now time.T
 	return run
 }
 
-// revisionState is what a test says of a run's revisions.
+// revisionState is what tests compare of a run's revisions.
 type revisionState struct {
 	Revision, Newest, Shape, Proven int
 	Ready                           bool
@@ -53,9 +53,9 @@ const (
 	failed  = dstack.RevisionFailed
 )
 
-// A run's whole life: what is the present revision, what it falls back to, and
-// what becomes of each.
-func TestRevisions_RollFailAndComeBack(t *testing.T) {
+// A run through rollouts, a failure and a rollback: the present and the stable
+// revision, and the status of each.
+func TestRevisions_RolloutFailureAndRollback(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		step := lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Due: t0}
@@ -111,8 +111,8 @@ func TestRevisions_RollFailAndComeBack(t *testing.T) {
 	})
 }
 
-// What is in the open goes back with the spec.
-func TestRevisions_BackIsBackInTheOpen(t *testing.T) {
+// A rollback also restores the columns that are stored unencrypted.
+func TestRevisions_RollbackRestoresThePublicSpec(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.ready("web", "127.0.0.1:1", t0)
 		first := h.routes().Routes[0]
@@ -143,7 +143,7 @@ func TestRevisions_BackIsBackInTheOpen(t *testing.T) {
 	})
 }
 
-func TestRevisions_WantedStaysWithinTheRange(t *testing.T) {
+func TestRevisions_DesiredReplicasStayInTheRange(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		for i, c := range []struct{ min, max, want int }{{0, 4, 1}, {2, 4, 2}, {1, 1, 1}, {0, 0, 0}, {0, 3, 0}, {3, 3, 3}} {
@@ -161,7 +161,7 @@ func TestRevisions_WantedStaysWithinTheRange(t *testing.T) {
 	})
 }
 
-func TestRevisions_OldOnesThatNothingNeedsGo(t *testing.T) {
+func TestRevisions_UnneededOldOnesAreDeleted(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.replica("web", t0) // of revision 1, and lives
 		for range 103 {
@@ -176,9 +176,8 @@ func TestRevisions_OldOnesThatNothingNeedsGo(t *testing.T) {
 	})
 }
 
-// A replica runs what its own revision says, as long as its shape is not the
-// present one.
-func TestRevisions_AReplicaHasTheSpecOfItsOwn(t *testing.T) {
+// A replica of an older template has the spec of its own revision.
+func TestRevisions_AReplicaRunsItsOwnRevision(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		run, r := h.ready("web", "127.0.0.1:1", t0)
@@ -211,8 +210,8 @@ func TestRevisions_AReplicaHasTheSpecOfItsOwn(t *testing.T) {
 	})
 }
 
-// A revision that cannot be read stops nothing but the replicas of its own.
-func TestRevisions_ABrokenOne(t *testing.T) {
+// An unreadable revision affects only its own replicas.
+func TestRevisions_UnreadableSpec(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		run, r := h.replica("web", t0)
@@ -260,9 +259,9 @@ func TestSecrets_OfRevisions(t *testing.T) {
 	})
 }
 
-// Who goes back during an update gets the replicas that still serve, and no
-// others in their place.
-func TestRevisions_GoingBackDuringAnUpdateKeepsWhatServes(t *testing.T) {
+// Restoring the stable revision during a rollout keeps the replicas that still
+// serve, and adds none in their place.
+func TestRevisions_RestoringDuringARolloutKeepsServingReplicas(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.ready("web", "127.0.0.1:80", t0)
 		first := h.details(run.ID).Run
@@ -281,9 +280,9 @@ func TestRevisions_GoingBackDuringAnUpdateKeepsWhatServes(t *testing.T) {
 	})
 }
 
-// A replica that has just become ready has served, though its run has not
-// taken note yet.
-func TestRevisions_AReplicaThatIsReadyHasServed(t *testing.T) {
+// A replica that has just become ready has served, even before its run's next
+// decision.
+func TestRevisions_AReadyReplicaHasServed(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.ready("web", "127.0.0.1:80", t0)
 		h.revise(run.ID, "other", true, t0)

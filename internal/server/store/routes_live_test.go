@@ -12,7 +12,7 @@ import (
 	"dstack/internal/spec"
 )
 
-func TestRoutes_WhatAConfigurationAsksOfGateways(t *testing.T) {
+func TestRoutes_HaveTheRulesOfTheConfiguration(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		rs := ranged("web", 0, 2)
 		rs.Configuration.RateLimits = []spec.RateLimit{{Prefix: "/v1/", Key: spec.RateLimitKey{Type: "header", Header: "X-User"}, RPS: 0.5, Burst: 3}}
@@ -32,7 +32,7 @@ func TestRoutes_WhatAConfigurationAsksOfGateways(t *testing.T) {
 	})
 }
 
-func TestRoutes_AsleepAndWithoutReplicas(t *testing.T) {
+func TestRoutes_SleepingOrWithoutReplicas(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		least, most int

@@ -20,7 +20,7 @@ func (h *fixture) routes() route.Table {
 	return table
 }
 
-func TestRoutes_WhereRunsAnswerAndWhyNot(t *testing.T) {
+func TestRoutes_TargetsOrReason(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:4321", t0)
 		waiting := h.submit("waiting", t0.Add(time.Second))
@@ -70,7 +70,7 @@ func TestRoutes_WhereRunsAnswerAndWhyNot(t *testing.T) {
 	})
 }
 
-func TestRoutes_WhoMayCall(t *testing.T) {
+func TestRoutes_Tokens(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		bob := h.addUser("bob", dstack.RoleUser)
@@ -92,7 +92,7 @@ func TestRoutes_WhoMayCall(t *testing.T) {
 	})
 }
 
-func TestRoutes_HowPromptsAreMade(t *testing.T) {
+func TestRoutes_ChatTemplates(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		rs := runSpec("tgi")
 		rs.Configuration.Model.Format, rs.Configuration.Model.Prefix = "tgi", ""

@@ -16,9 +16,9 @@ var replicaStatuses = []dstack.ReplicaStatus{
 	dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed,
 }
 
-// The store drains and terminates many replicas in one statement of SQL. In
-// every status it leaves them as lifecycle does one by one.
-func TestRunStep_SQLDoesWhatLifecycleDoes(t *testing.T) {
+// The store drains and terminates many replicas in one SQL statement. In every
+// status the result is that of lifecycle for one replica.
+func TestRunStep_SQLMatchesLifecycle(t *testing.T) {
 	later := t0.Add(sec(10))
 	drain := lifecycle.RunStep{To: dstack.RunActive, DrainTimeout: sec(30), Graceful: true, StopReason: "drained"}
 	terminate := lifecycle.RunStep{To: dstack.RunActive, Graceful: true, StopReason: "terminated"}

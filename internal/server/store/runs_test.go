@@ -15,14 +15,14 @@ import (
 	"dstack/internal/server/store"
 )
 
-// finish ends a run as its passes would.
+// finish ends a run as the passes would.
 func (h *fixture) finish(id dstack.RunID, now time.Time) {
 	h.t.Helper()
 	h.noError(h.s.StopRun(h.t.Context(), id, dstack.StopAbort, "admin", now))
 	h.runStep(id, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndAborted}, now)
 }
 
-func TestSubmit_NamesAreTakenWhileTheyLive(t *testing.T) {
+func TestSubmit_RefusesTheNameOfAnUnfinishedRun(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		first := h.submit("web", t0)
@@ -45,7 +45,7 @@ func TestSubmit_NamesAreTakenWhileTheyLive(t *testing.T) {
 	})
 }
 
-func TestRun_IsWhatWasSubmitted(t *testing.T) {
+func TestRun_ReturnsWhatWasSubmitted(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		when := t0.Add(123456 * time.Microsecond)
 		want := h.submit("web", when)
@@ -86,7 +86,7 @@ func TestRevise(t *testing.T) {
 	})
 }
 
-func TestStop_AbortOverridesStopAndNotTheOtherWay(t *testing.T) {
+func TestStop_AbortOverridesStop(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		for _, c := range []struct{ ask, want dstack.StopRequest }{
@@ -180,7 +180,7 @@ func TestRuns_PagesMeetWithoutGapOrOverlap(t *testing.T) {
 	})
 }
 
-func TestWhole_SurvivesARestart(t *testing.T) {
+func TestRunDetails_SurviveARestart(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		exit := dstack.Report{Attempt: r.Attempt, State: dstack.AttemptExited, ExitCode: 3, LastOutput: []string{"bad \xff byte", "\x00"}, StartedAt: t0, EndedAt: t0.Add(time.Second)}

@@ -12,7 +12,7 @@ import (
 	"dstack/internal/server/store"
 )
 
-// everything is all that the database holds, in the files or by a dump.
+// everything returns all bytes of the database: its files, or a dump.
 func (h *fixture) everything() []byte {
 	h.t.Helper()
 	var all bytes.Buffer
@@ -45,7 +45,7 @@ func (h *fixture) everything() []byte {
 	return all.Bytes()
 }
 
-func TestSecrets_AreNotReadableInTheDatabase(t *testing.T) {
+func TestSecrets_AreEncryptedInTheDatabase(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		h.ready("web", "127.0.0.1:1", t0)
 		all := h.everything()
@@ -89,9 +89,9 @@ func TestSecrets_OpenOnlyInTheirOwnRow(t *testing.T) {
 	})
 }
 
-// A machine goes on with its other replicas when one run cannot be read, and
-// starts nothing from it.
-func TestSecrets_ABrokenRunOnAMachine(t *testing.T) {
+// A run that cannot be read does not stop the other replicas of its machine, and
+// none of its attempts is started.
+func TestSecrets_AnUnreadableRunOnAMachine(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		run, r := h.replica("a", t0)
@@ -146,7 +146,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-func TestKeys_AnotherOneIsRefusedAndOldOnesOpen(t *testing.T) {
+func TestKeys_WrongKeyIsRefusedAndOldKeysOpen(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		h.submit("before", t0)

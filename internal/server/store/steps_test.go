@@ -13,7 +13,7 @@ import (
 	"dstack/internal/server/store"
 )
 
-func TestPlace_NothingIsHeldTwice(t *testing.T) {
+func TestPlacement_NothingIsClaimedTwice(t *testing.T) {
 	gpu := func(id string) dstack.Claim { return dstack.Claim{GPUs: []dstack.GPU{{ID: id}}} }
 	for _, c := range []struct {
 		name           string
@@ -50,7 +50,7 @@ func TestPlace_NothingIsHeldTwice(t *testing.T) {
 	}
 }
 
-func TestPlace_MakesTheMachineOnce(t *testing.T) {
+func TestPlacement_CreatesTheInstanceOnce(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, a := h.replica("a", t0)
 		h.replicaStep(a.ID, placed(dstack.Claim{CPUs: 1, GPUs: []dstack.GPU{{ID: "GPU-a"}}, Ports: []int{8000}}), t0)
@@ -90,7 +90,7 @@ func TestPlace_MakesTheMachineOnce(t *testing.T) {
 	})
 }
 
-func TestPlace_RentsAnInstanceOfItsOwn(t *testing.T) {
+func TestPlacement_RentsAnInstancePerReplica(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("a", t0)
 		step := placed(dstack.Claim{})
@@ -104,7 +104,7 @@ func TestPlace_RentsAnInstanceOfItsOwn(t *testing.T) {
 	})
 }
 
-func TestPlace_WhatAFinishedReplicaHeldIsFree(t *testing.T) {
+func TestPlacement_AFinishedReplicaFreesItsClaim(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		claim := dstack.Claim{CPUs: 4, GPUs: []dstack.GPU{{ID: "GPU-a"}}, Ports: []int{8000}}
 		_, a := h.replica("a", t0)
@@ -115,7 +115,7 @@ func TestPlace_WhatAFinishedReplicaHeldIsFree(t *testing.T) {
 	})
 }
 
-func TestReplica_WaitsAgainWhenItsMachineIsGone(t *testing.T) {
+func TestReplicaStep_WaitsAgainAfterItsMachineIsGone(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("a", t0)
 		h.replicaStep(r.ID, placed(dstack.Claim{GPUs: []dstack.GPU{{ID: "GPU-a"}}}), t0)
@@ -131,7 +131,7 @@ func TestReplica_WaitsAgainWhenItsMachineIsGone(t *testing.T) {
 	})
 }
 
-func TestAttempts_TheLatestAreRemembered(t *testing.T) {
+func TestAttempts_TheLatestAreKept(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		run, r := h.replica("a", t0)
@@ -163,7 +163,7 @@ func TestAttempts_TheLatestAreRemembered(t *testing.T) {
 	})
 }
 
-func TestRunStep_ReadyOnceAndSinceOnlyOnChange(t *testing.T) {
+func TestRunStep_ReadyAtOnceAndSinceOnChange(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("a", t0)
 		for i, c := range []struct {
@@ -204,7 +204,7 @@ func TestRunStep_AddsOneOfEachNumber(t *testing.T) {
 	})
 }
 
-func TestRunStep_DropHurriesAndNeverSlows(t *testing.T) {
+func TestRunStep_TerminateOnlyShortensTheGracePeriod(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("a", t0)
 		for i, c := range []struct{ grace, want bool }{{true, true}, {false, false}, {true, false}} {
@@ -217,7 +217,7 @@ func TestRunStep_DropHurriesAndNeverSlows(t *testing.T) {
 	})
 }
 
-func TestRunFacts_UnfinishedAndFailedAtThisRevision(t *testing.T) {
+func TestRunFacts_UnfinishedAndFailedReplicas(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("a", t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaFailed}, t0)
@@ -244,7 +244,7 @@ func TestRunFacts_UnfinishedAndFailedAtThisRevision(t *testing.T) {
 	})
 }
 
-func TestReports_SilenceIsAbsence(t *testing.T) {
+func TestReports_AMissingAttemptIsAbsent(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("a", "127.0.0.1:1", t0)
 		up := func(heard []dstack.Report, sec int) bool {
@@ -265,7 +265,7 @@ func TestReports_SilenceIsAbsence(t *testing.T) {
 		if up([]dstack.Report{}, 4) || !report().At.Equal(t0.Add(3*time.Second)) {
 			t.Error("silence again is a change")
 		}
-		// The replica is told to end: only silence after that ends it.
+		// The replica terminates: only an answer after that ends it.
 		h.noError(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}}, t0.Add(5*time.Second))
 		if !up([]dstack.Report{}, 6) || !report().At.Equal(t0.Add(6*time.Second)) {
@@ -281,7 +281,7 @@ func TestReports_SilenceIsAbsence(t *testing.T) {
 	})
 }
 
-func TestReports_OnlyOfPresentAttempts(t *testing.T) {
+func TestReports_OnlyOfPlacedAttempts(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("a", "127.0.0.1:1", t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady, Due: t0}, t0)
@@ -297,9 +297,8 @@ func TestReports_OnlyOfPresentAttempts(t *testing.T) {
 	})
 }
 
-// What was placed after the engine was asked is not absent because the engine
-// did not speak of it.
-func TestReports_OfWhatWasPlacedMeanwhile(t *testing.T) {
+// An attempt that was placed after the engine was asked is not absent.
+func TestReports_AnAttemptPlacedMeanwhileIsNotAbsent(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		h.ready("a", "127.0.0.1:1", t0)
 		l := h.claim(store.Instances, "local-box", t0)
@@ -319,9 +318,8 @@ func TestReports_OfWhatWasPlacedMeanwhile(t *testing.T) {
 	})
 }
 
-// Silence ends a replica that was told to end only when the engine was asked
-// after that.
-func TestReports_OfWhatWasToldToEndMeanwhile(t *testing.T) {
+// A terminating replica ends only when the engine was asked after the decision.
+func TestReports_AReplicaTerminatedMeanwhileIsNotAbsent(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("a", "127.0.0.1:1", t0)
 		l := h.claim(store.Instances, "local-box", t0)
@@ -340,7 +338,7 @@ func TestReports_OfWhatWasToldToEndMeanwhile(t *testing.T) {
 	})
 }
 
-func TestInstance_FailsAreCountedAndAnswersNoted(t *testing.T) {
+func TestInstanceStep_CountsFailuresAndAnswers(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.ready("a", "127.0.0.1:1", t0)
 		fail := errors.New("no route to host")
@@ -366,9 +364,8 @@ func TestInstance_FailsAreCountedAndAnswersNoted(t *testing.T) {
 	})
 }
 
-// Many passes on one machine at once: nothing deadlocks for good, and nothing
-// is lost.
-func TestSteps_ManyAtOnce(t *testing.T) {
+// Many concurrent passes on one machine: no deadlock lasts, and nothing is lost.
+func TestSteps_Concurrently(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		const n = 12
 		var runs []dstack.Run

@@ -11,7 +11,7 @@ import (
 	"dstack/internal/server/store"
 )
 
-func TestRunStep_SinceWhenItBeganAndWasScaled(t *testing.T) {
+func TestRunStep_SetsStartedAtAndScaledAt(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 2, 5), t0)
 		if run = h.details(run.ID).Run; run.DesiredReplicas != 2 || !run.ScaledAt.Equal(t0) || !run.StartedAt.IsZero() {
@@ -78,7 +78,7 @@ func TestRunStep_Drain(t *testing.T) {
 	})
 }
 
-func TestRunStep_DropHurriesWhatDrains(t *testing.T) {
+func TestRunStep_AnAbortTerminatesDrainingReplicas(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 		ids := []dstack.ReplicaID{r.ID}
@@ -90,9 +90,9 @@ func TestRunStep_DropHurriesWhatDrains(t *testing.T) {
 	})
 }
 
-// Old and new replicas of a number live side by side; one that leaves does not
-// keep its number either; one that stays does.
-func TestRunStep_NumbersAreTakenByThoseWhoStay(t *testing.T) {
+// Old and new replicas of one number coexist. A leaving replica frees its number;
+// a staying one keeps it.
+func TestRunStep_LeavingReplicasFreeTheirNumbers(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, first := h.replica("web", t0)
 		add := func(step lifecycle.RunStep) error {
@@ -129,14 +129,14 @@ func TestRunStep_NumbersAreTakenByThoseWhoStay(t *testing.T) {
 	})
 }
 
-// runStepDue is runStep of a run that is made due first.
+// runStepDue marks a run due and does runStep.
 func (h *fixture) runStepDue(id dstack.RunID, step lifecycle.RunStep) {
 	h.t.Helper()
 	h.revise(id, "again", false, t0)
 	h.runStep(id, step, t0)
 }
 
-func TestReplicaStep_SinceWhenItIsReady(t *testing.T) {
+func TestReplicaStep_SetsReadyAt(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
@@ -158,7 +158,7 @@ func TestReplicaStep_SinceWhenItIsReady(t *testing.T) {
 	})
 }
 
-func TestReplicaStep_BeingBlockedMakesItsRunDue(t *testing.T) {
+func TestReplicaStep_ABlockedReplicaMarksItsRunDue(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 		for i, c := range []struct{ blocked, due bool }{{false, false}, {true, true}, {true, false}, {false, true}} {
@@ -174,7 +174,7 @@ func TestReplicaStep_BeingBlockedMakesItsRunDue(t *testing.T) {
 	})
 }
 
-func TestReplicaFacts_OnlyWhatItsStatusNeeds(t *testing.T) {
+func TestReplicaFacts_DependOnTheStatus(t *testing.T) {
 	sick := func(a dstack.AttemptID, ready bool) dstack.Report {
 		rep := running(a, "127.0.0.1:1")
 		rep.Probes = &dstack.ProbeStatus{Ready: ready, Message: "GET /health answered 500"}
@@ -215,8 +215,8 @@ func TestReplicaFacts_OnlyWhatItsStatusNeeds(t *testing.T) {
 	})
 }
 
-// A replica that waits may wait for those of another shape only.
-func TestReplicaFacts_WhoMayHoldTheRoomOfOneThatWaits(t *testing.T) {
+// A waiting replica is blocked only by replicas of other templates.
+func TestReplicaFacts_OfAWaitingReplicaHaveOlderSiblings(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, old := h.replica("web", t0)
 		h.revise(run.ID, "two", true, t0)
@@ -231,8 +231,8 @@ func TestReplicaFacts_WhoMayHoldTheRoomOfOneThatWaits(t *testing.T) {
 	})
 }
 
-// A service that scales up and down for months does not pile up what it had.
-func TestSaveRunStep_ForgetsLongFinishedReplicas(t *testing.T) {
+// A service that scales for months does not accumulate finished replicas.
+func TestSaveRunStep_DeletesOldFinishedReplicas(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		now := t0
@@ -252,8 +252,8 @@ func TestSaveRunStep_ForgetsLongFinishedReplicas(t *testing.T) {
 	})
 }
 
-// One that waits for room looks again as soon as some is made.
-func TestSaveReplicaStep_MadeRoomIsTold(t *testing.T) {
+// A waiting replica is due as soon as a place is freed.
+func TestSaveReplicaStep_AFreedPlaceWakesWaitingReplicas(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		_, leaves := h.ready("old", "127.0.0.1:80", t0)
 		_, waits := h.replica("new", t0)

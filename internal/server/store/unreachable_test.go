@@ -14,7 +14,7 @@ import (
 	"dstack/internal/server/store"
 )
 
-// proxy is a way to a database that can be cut, and can hang.
+// proxy is a TCP proxy to a database that can be cut off and can hang.
 type proxy struct {
 	listener net.Listener
 	to       string
@@ -25,7 +25,7 @@ type proxy struct {
 	conns []net.Conn
 }
 
-// proxyTo returns a way to the database of a URL, and the URL by that way.
+// proxyTo returns a proxy to the database of a URL, and the URL through it.
 func proxyTo(t *testing.T, where string) (*proxy, string) {
 	t.Helper()
 	u, err := url.Parse(where)
@@ -83,7 +83,7 @@ func (w *proxy) copyBytes(in net.Conn) {
 	}
 }
 
-// cut ends every connection.
+// cut closes every connection.
 func (w *proxy) cut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -93,14 +93,14 @@ func (w *proxy) cut() {
 	w.conns = nil
 }
 
-// hang makes the database silent, or lets it speak to new connections.
+// hang stops all data, or lets it pass on new connections.
 func (w *proxy) hang(on bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.hangs = on
 }
 
-// calls is one of each way in which the database is asked.
+// calls has one call of each kind.
 var calls = map[string]func(context.Context, *fixture) error{
 	"a query": func(ctx context.Context, h *fixture) error { _, err := h.s.Users(ctx); return err },
 	"a read":  func(ctx context.Context, h *fixture) error { _, err := h.s.Routes(ctx); return err },
@@ -111,7 +111,7 @@ var calls = map[string]func(context.Context, *fixture) error{
 	},
 }
 
-func TestAway_ADatabaseThatHangsOrIsCutOffIsUnavailableAndComesBack(t *testing.T) {
+func TestStore_RecoversFromAHangingOrUnreachableDatabase(t *testing.T) {
 	w, where := proxyTo(t, freshPostgres(t))
 	h := newFixture(t, where)
 	h.s.SetPatience(time.Second)
