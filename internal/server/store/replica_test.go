@@ -11,10 +11,10 @@ import (
 	"dstack/internal/server/store"
 )
 
-func TestRunStep_SinceWhenItBeganAndWasScaled(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRunStep_SetsStartedAtAndScaledAt(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 2, 5), t0)
-		if run = h.whole(run.ID).Run; run.DesiredReplicas != 2 || !run.ScaledAt.Equal(t0) || !run.StartedAt.IsZero() {
+		if run = h.details(run.ID).Run; run.DesiredReplicas != 2 || !run.ScaledAt.Equal(t0) || !run.StartedAt.IsZero() {
 			t.Errorf("got %+v", run)
 		}
 		for i, c := range []struct {
@@ -28,12 +28,12 @@ func TestRunStep_SinceWhenItBeganAndWasScaled(t *testing.T) {
 			if c.begins >= 0 {
 				began = t0.Add(sec(c.begins))
 			}
-			got := h.whole(run.ID).Run
+			got := h.details(run.ID).Run
 			if got.DesiredReplicas != c.wanted || !got.ScaledAt.Equal(t0.Add(sec(c.scaled))) || !got.StartedAt.Equal(began) {
 				t.Errorf("step %d: got %+v", i, got)
 			}
 			seen, err := h.s.RunFacts(t.Context(), run.ID)
-			if h.ok(err); seen.DesiredReplicas != c.wanted {
+			if h.noError(err); seen.DesiredReplicas != c.wanted {
 				t.Errorf("step %d: a decision begins with %d", i, seen.DesiredReplicas)
 			}
 		}
@@ -41,7 +41,7 @@ func TestRunStep_SinceWhenItBeganAndWasScaled(t *testing.T) {
 }
 
 func TestRunStep_Drain(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		order := func(step lifecycle.RunStep, now time.Time) dstack.Replica {
 			t.Helper()
@@ -78,8 +78,8 @@ func TestRunStep_Drain(t *testing.T) {
 	})
 }
 
-func TestRunStep_DropHurriesWhatDrains(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRunStep_AnAbortTerminatesDrainingReplicas(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 		ids := []dstack.ReplicaID{r.ID}
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Drain: ids, DrainTimeout: sec(30), Due: t0}, t0)
@@ -90,28 +90,28 @@ func TestRunStep_DropHurriesWhatDrains(t *testing.T) {
 	})
 }
 
-// Old and new replicas of a number live side by side; one that leaves does not
-// keep its number either; one that stays does.
-func TestRunStep_NumbersAreTakenByThoseWhoStay(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// Old and new replicas of one number coexist. A leaving replica frees its number;
+// a staying one keeps it.
+func TestRunStep_LeavingReplicasFreeTheirNumbers(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, first := h.replica("web", t0)
 		add := func(step lifecycle.RunStep) error {
 			h.revise(run.ID, "again", false, t0) // makes it due
 			l := h.claim(store.Runs, string(run.ID), t0)
 			seen, err := h.s.RunFacts(t.Context(), run.ID)
-			h.ok(err)
+			h.noError(err)
 			step.To, step.DesiredReplicas, step.Add = dstack.RunActive, 1, []int{0}
 			err = h.s.SaveRunStep(t.Context(), l, seen, step, t0)
 			if err != nil {
-				h.ok(h.s.Release(t.Context(), l, t0))
+				h.noError(h.s.Release(t.Context(), l, t0))
 			}
 			return err
 		}
-		h.want(dstack.Conflict, add(lifecycle.RunStep{}))
+		h.wantKind(dstack.Conflict, add(lifecycle.RunStep{}))
 		h.revise(run.ID, "another shape", true, t0)
-		h.ok(add(lifecycle.RunStep{}))
-		h.want(dstack.Conflict, add(lifecycle.RunStep{}))
-		all := h.whole(run.ID).Replicas
+		h.noError(add(lifecycle.RunStep{}))
+		h.wantKind(dstack.Conflict, add(lifecycle.RunStep{}))
+		all := h.details(run.ID).Replicas
 		var second dstack.Replica
 		for _, r := range all {
 			if r.ID != first.ID {
@@ -122,22 +122,22 @@ func TestRunStep_NumbersAreTakenByThoseWhoStay(t *testing.T) {
 			t.Errorf("got %+v and %+v", first, second)
 		}
 		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Drain: []dstack.ReplicaID{second.ID}})
-		h.ok(add(lifecycle.RunStep{}))
-		if n := len(h.whole(run.ID).Replicas); n != 3 {
+		h.noError(add(lifecycle.RunStep{}))
+		if n := len(h.details(run.ID).Replicas); n != 3 {
 			t.Errorf("%d replicas", n)
 		}
 	})
 }
 
-// runStepDue is runStep of a run that is made due first.
-func (h *house) runStepDue(id dstack.RunID, step lifecycle.RunStep) {
+// runStepDue marks a run due and does runStep.
+func (h *fixture) runStepDue(id dstack.RunID, step lifecycle.RunStep) {
 	h.t.Helper()
 	h.revise(id, "again", false, t0)
 	h.runStep(id, step, t0)
 }
 
-func TestReplicaStep_SinceWhenItIsReady(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestReplicaStep_SetsReadyAt(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
 		for i, c := range []struct {
@@ -158,8 +158,8 @@ func TestReplicaStep_SinceWhenItIsReady(t *testing.T) {
 	})
 }
 
-func TestReplicaStep_BeingBlockedMakesItsRunDue(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestReplicaStep_ABlockedReplicaMarksItsRunDue(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 		for i, c := range []struct{ blocked, due bool }{{false, false}, {true, true}, {true, false}, {false, true}} {
 			h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1})
@@ -174,15 +174,15 @@ func TestReplicaStep_BeingBlockedMakesItsRunDue(t *testing.T) {
 	})
 }
 
-func TestReplicaFacts_OnlyWhatItsStatusNeeds(t *testing.T) {
+func TestReplicaFacts_DependOnTheStatus(t *testing.T) {
 	sick := func(a dstack.AttemptID, ready bool) dstack.Report {
 		rep := running(a, "127.0.0.1:1")
 		rep.Probes = &dstack.ProbeStatus{Ready: ready, Message: "GET /health answered 500"}
 		return rep
 	}
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
-		h.tells("a", 0, nil, t0)
+		h.reportLoad("a", 0, nil, t0)
 		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Add: []int{1}})
 		for _, c := range []struct {
 			name           string
@@ -204,7 +204,7 @@ func TestReplicaFacts_OnlyWhatItsStatusNeeds(t *testing.T) {
 		} {
 			c.do()
 			seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
-			h.ok(err)
+			h.noError(err)
 			if (len(seen.Siblings) == 1) != c.siblings || len(seen.Siblings) > 1 || seen.Load.Known != c.load {
 				t.Errorf("%s: %d siblings, a load: %v", c.name, len(seen.Siblings), seen.Load.Known)
 			}
@@ -215,15 +215,15 @@ func TestReplicaFacts_OnlyWhatItsStatusNeeds(t *testing.T) {
 	})
 }
 
-// A replica that waits may wait for those of another shape only.
-func TestReplicaFacts_WhoMayHoldTheRoomOfOneThatWaits(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A waiting replica is blocked only by replicas of other templates.
+func TestReplicaFacts_OfAWaitingReplicaHaveOlderSiblings(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, old := h.replica("web", t0)
 		h.revise(run.ID, "two", true, t0)
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 2, Add: []int{0, 1}}, t0)
-		for _, r := range h.whole(run.ID).Replicas {
+		for _, r := range h.details(run.ID).Replicas {
 			seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
-			h.ok(err)
+			h.noError(err)
 			if n := len(seen.Siblings); r.ID != old.ID && (n != 1 || seen.Siblings[0].ID != old.ID) || r.ID == old.ID && n != 2 {
 				t.Errorf("replica %d of revision %d has %d siblings", r.Num, r.Revision, n)
 			}
@@ -231,30 +231,30 @@ func TestReplicaFacts_WhoMayHoldTheRoomOfOneThatWaits(t *testing.T) {
 	})
 }
 
-// A service that scales up and down for months does not pile up what it had.
-func TestSaveRunStep_ForgetsLongFinishedReplicas(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A service that scales for months does not accumulate finished replicas.
+func TestSaveRunStep_DeletesOldFinishedReplicas(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		now := t0
 		for i := range 60 {
 			now = now.Add(time.Second)
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{i}, DesiredReplicas: 1}, now)
-			for _, r := range h.whole(run.ID).Replicas {
+			for _, r := range h.details(run.ID).Replicas {
 				if !r.Status.IsFinished() {
 					h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, now)
 				}
 			}
 		}
-		left := h.whole(run.ID).Replicas
+		left := h.details(run.ID).Replicas
 		if len(left) != 51 || left[len(left)-1].Num != 59 || left[0].Num != 9 {
 			t.Errorf("%d replicas are left, from number %d to %d", len(left), left[0].Num, left[len(left)-1].Num)
 		}
 	})
 }
 
-// One that waits for room looks again as soon as some is made.
-func TestSaveReplicaStep_MadeRoomIsTold(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A waiting replica is due as soon as a place is freed.
+func TestSaveReplicaStep_AFreedPlaceWakesWaitingReplicas(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		_, leaves := h.ready("old", "127.0.0.1:80", t0)
 		_, waits := h.replica("new", t0)
 		h.replicaStep(waits.ID, lifecycle.ReplicaStep{To: dstack.ReplicaWaiting, Due: t0.Add(sec(50))}, t0)

@@ -14,8 +14,8 @@ import (
 	"dstack/internal/server/store"
 )
 
-// wire is a way to a database that can be cut, and can hang.
-type wire struct {
+// proxy is a TCP proxy to a database that can be cut off and can hang.
+type proxy struct {
 	listener net.Listener
 	to       string
 	open     sync.WaitGroup
@@ -25,14 +25,14 @@ type wire struct {
 	conns []net.Conn
 }
 
-// wireTo returns a way to the database of a URL, and the URL by that way.
-func wireTo(t *testing.T, where string) (*wire, string) {
+// proxyTo returns a proxy to the database of a URL, and the URL through it.
+func proxyTo(t *testing.T, where string) (*proxy, string) {
 	t.Helper()
 	u, err := url.Parse(where)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{to: u.Host}
+	w := &proxy{to: u.Host}
 	if w.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +43,7 @@ func wireTo(t *testing.T, where string) (*wire, string) {
 			if err != nil {
 				return
 			}
-			w.carry(in)
+			w.copyBytes(in)
 		}
 	})
 	t.Cleanup(func() {
@@ -54,7 +54,7 @@ func wireTo(t *testing.T, where string) (*wire, string) {
 	return w, u.String()
 }
 
-func (w *wire) carry(in net.Conn) {
+func (w *proxy) copyBytes(in net.Conn) {
 	out, err := net.Dial("tcp", w.to)
 	if err != nil {
 		_ = in.Close()
@@ -83,8 +83,8 @@ func (w *wire) carry(in net.Conn) {
 	}
 }
 
-// cut ends every connection.
-func (w *wire) cut() {
+// cut closes every connection.
+func (w *proxy) cut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.conns {
@@ -93,27 +93,27 @@ func (w *wire) cut() {
 	w.conns = nil
 }
 
-// hang makes the database silent, or lets it speak to new connections.
-func (w *wire) hang(on bool) {
+// hang stops all data, or lets it pass on new connections.
+func (w *proxy) hang(on bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.hangs = on
 }
 
-// calls is one of each way in which the database is asked.
-var calls = map[string]func(context.Context, *house) error{
-	"a query": func(ctx context.Context, h *house) error { _, err := h.s.Users(ctx); return err },
-	"a read":  func(ctx context.Context, h *house) error { _, err := h.s.Routes(ctx); return err },
-	"a write": func(ctx context.Context, h *house) error { return h.s.SetToken(ctx, h.user.ID, hash("other")) },
-	"a note": func(ctx context.Context, h *house) error {
+// calls has one call of each kind.
+var calls = map[string]func(context.Context, *fixture) error{
+	"a query": func(ctx context.Context, h *fixture) error { _, err := h.s.Users(ctx); return err },
+	"a read":  func(ctx context.Context, h *fixture) error { _, err := h.s.Routes(ctx); return err },
+	"a write": func(ctx context.Context, h *fixture) error { return h.s.SetToken(ctx, h.user.ID, hash("other")) },
+	"a note": func(ctx context.Context, h *fixture) error {
 		_, err := h.s.Claim(ctx, store.Runs, "o", "o", t0, time.Minute, 1)
 		return err
 	},
 }
 
-func TestAway_ADatabaseThatHangsOrIsCutOffIsUnavailableAndComesBack(t *testing.T) {
-	w, where := wireTo(t, freshPostgres(t))
-	h := newHouse(t, where)
+func TestStore_RecoversFromAHangingOrUnreachableDatabase(t *testing.T) {
+	w, where := proxyTo(t, freshPostgres(t))
+	h := newFixture(t, where)
 	h.s.SetPatience(time.Second)
 	each := func(what string, ok func(error) bool) {
 		t.Helper()

@@ -20,12 +20,12 @@ import (
 	"dstack/internal/spec"
 )
 
-// t0 is when every test begins. Nothing in the store reads a clock to decide
+// t0 is the time at which every test begins. The store reads no clock to decide
 // what is due.
 var t0 = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-// house is a fresh database with one user and one project.
-type house struct {
+// fixture is a fresh database with one user and one project.
+type fixture struct {
 	t       *testing.T
 	url     string
 	sealer  *store.Sealer
@@ -35,12 +35,12 @@ type house struct {
 }
 
 // onBoth runs a test on SQLite, and on PostgreSQL where there is one.
-func onBoth(t *testing.T, test func(t *testing.T, h *house)) {
+func onBoth(t *testing.T, test func(t *testing.T, h *fixture)) {
 	t.Run("sqlite", func(t *testing.T) {
-		test(t, newHouse(t, "sqlite://"+filepath.Join(t.TempDir(), "server.db")))
+		test(t, newFixture(t, "sqlite://"+filepath.Join(t.TempDir(), "server.db")))
 	})
 	t.Run("postgres", func(t *testing.T) {
-		test(t, newHouse(t, freshPostgres(t)))
+		test(t, newFixture(t, freshPostgres(t)))
 	})
 }
 
@@ -75,70 +75,70 @@ func freshPostgres(t *testing.T) string {
 	return u.String()
 }
 
-func newHouse(t *testing.T, where string) *house {
+func newFixture(t *testing.T, where string) *fixture {
 	t.Helper()
 	sealer, err := store.NewSealer(filepath.Join(t.TempDir(), "encryption.key"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{t: t, url: where, sealer: sealer}
+	h := &fixture{t: t, url: where, sealer: sealer}
 	h.open()
 	h.user = dstack.User{ID: dstack.UserID(uuid.NewString()), Name: "admin", GlobalRole: dstack.RoleAdmin, TokenHash: hash("admin"), CreatedAt: t0}
 	h.project = dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: "Main", Owner: h.user.ID, CreatedAt: t0}
-	h.ok(h.s.CreateUser(t.Context(), h.user))
-	h.ok(h.s.CreateProject(t.Context(), h.project))
-	t.Cleanup(func() { h.ok(h.s.Close()) })
+	h.noError(h.s.CreateUser(t.Context(), h.user))
+	h.noError(h.s.CreateProject(t.Context(), h.project))
+	t.Cleanup(func() { h.noError(h.s.Close()) })
 	return h
 }
 
 func hash(token string) string { return strings.Repeat("0", 60) + token }
 
-func (h *house) open() {
+func (h *fixture) open() {
 	h.t.Helper()
 	s, err := store.Open(h.t.Context(), h.url, h.sealer)
-	h.ok(err)
+	h.noError(err)
 	h.s = s
 }
 
 // restart closes the store and opens it again, as a new process would.
-func (h *house) restart() {
+func (h *fixture) restart() {
 	h.t.Helper()
-	h.ok(h.s.Close())
+	h.noError(h.s.Close())
 	h.open()
 }
 
-// raw is the database itself, as somebody sees it who stole it.
-func (h *house) raw() *sql.DB {
+// openRaw opens the database without the store, as a thief would.
+func (h *fixture) openRaw() *sql.DB {
 	h.t.Helper()
 	driver, dsn := "pgx", h.url
 	if path, ok := strings.CutPrefix(h.url, "sqlite://"); ok {
 		driver, dsn = "sqlite", "file:"+path+"?_pragma=busy_timeout(5000)"
 	}
 	db, err := sql.Open(driver, dsn)
-	h.ok(err)
-	h.t.Cleanup(func() { h.ok(db.Close()) })
+	h.noError(err)
+	h.t.Cleanup(func() { h.noError(db.Close()) })
 	return db
 }
 
 var _ = stdlib.GetDefaultDriver // the driver "pgx"
 
-func (h *house) ok(err error) {
+func (h *fixture) noError(err error) {
 	h.t.Helper()
 	if err != nil {
 		h.t.Fatal(err)
 	}
 }
 
-func (h *house) want(kind dstack.Kind, err error) {
+func (h *fixture) wantKind(kind dstack.Kind, err error) {
 	h.t.Helper()
 	if err == nil || dstack.KindOf(err) != kind {
 		h.t.Fatalf("got %v, want an error of kind %s", err, kind)
 	}
 }
 
-func (h *house) ctx() context.Context { return h.t.Context() }
+func (h *fixture) ctx() context.Context { return h.t.Context() }
 
-// runSpec is a small service as a file spells it.
+// runSpec parses the configuration of a small service.
 func runSpec(name string) dstack.RunSpec {
 	spec := dstack.RunSpec{
 		RunName: &name, RepoID: "folder-12345678", RepoData: []byte(`{"repo_type":"virtual"}`), WorkingDir: ".",
@@ -164,34 +164,34 @@ func ranged(name string, least, most int) dstack.RunSpec {
 	return rs
 }
 
-// submitted makes a run of a spec.
-func (h *house) submitted(rs dstack.RunSpec, when time.Time) dstack.Run {
+// submitted submits a run of a spec.
+func (h *fixture) submitted(rs dstack.RunSpec, when time.Time) dstack.Run {
 	h.t.Helper()
 	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: h.project.ID, User: h.user.Name, Name: *rs.RunName, Spec: rs, SubmittedAt: when}
-	h.ok(h.s.SubmitRun(h.ctx(), run))
+	h.noError(h.s.SubmitRun(h.ctx(), run))
 	return run
 }
 
-// submit makes a run that is due at once.
-func (h *house) submit(name string, when time.Time) dstack.Run {
+// submit submits a run that is due at once.
+func (h *fixture) submit(name string, when time.Time) dstack.Run {
 	h.t.Helper()
 	run := dstack.Run{
 		ID: dstack.RunID(uuid.NewString()), ProjectID: h.project.ID, User: h.user.Name, Name: name,
 		Spec: runSpec(name), Revision: 1, SubmittedAt: when,
 	}
-	h.ok(h.s.SubmitRun(h.ctx(), run))
+	h.noError(h.s.SubmitRun(h.ctx(), run))
 	return run
 }
 
 // claim leases one row, which must be due.
-func (h *house) claim(kind store.Kind, id string, now time.Time) store.Lease {
+func (h *fixture) claim(kind store.Kind, id string, now time.Time) store.Lease {
 	h.t.Helper()
 	var mine *store.Lease
 	for _, l := range h.due(kind, now) {
 		if l.ID == id {
 			mine = &l
 		} else {
-			h.ok(h.s.Release(h.ctx(), l, now))
+			h.noError(h.s.Release(h.ctx(), l, now))
 		}
 	}
 	if mine == nil {
@@ -200,52 +200,52 @@ func (h *house) claim(kind store.Kind, id string, now time.Time) store.Lease {
 	return *mine
 }
 
-// due leases all that is due of a kind.
-func (h *house) due(kind store.Kind, now time.Time) []store.Lease {
+// due leases all due rows of a kind.
+func (h *fixture) due(kind store.Kind, now time.Time) []store.Lease {
 	h.t.Helper()
 	leases, err := h.s.Claim(h.ctx(), kind, "here/1", "here", now, time.Minute, 100)
-	h.ok(err)
+	h.noError(err)
 	return leases
 }
 
-// isDue says whether a row is due, and leaves it as it was.
-func (h *house) isDue(kind store.Kind, id string, now time.Time) (found bool) {
+// isDue reports whether a row is due, and leaves it as it was.
+func (h *fixture) isDue(kind store.Kind, id string, now time.Time) (found bool) {
 	h.t.Helper()
 	for _, l := range h.due(kind, now) {
 		found = found || l.ID == id
-		h.ok(h.s.Release(h.ctx(), l, now))
+		h.noError(h.s.Release(h.ctx(), l, now))
 	}
 	return found
 }
 
-func (h *house) runStep(id dstack.RunID, step lifecycle.RunStep, now time.Time) {
+func (h *fixture) runStep(id dstack.RunID, step lifecycle.RunStep, now time.Time) {
 	h.t.Helper()
 	l := h.claim(store.Runs, string(id), now)
 	seen, err := h.s.RunFacts(h.ctx(), id)
-	h.ok(err)
-	h.ok(h.s.SaveRunStep(h.ctx(), l, seen, step, now))
+	h.noError(err)
+	h.noError(h.s.SaveRunStep(h.ctx(), l, seen, step, now))
 }
 
-func (h *house) replicaStep(id dstack.ReplicaID, step lifecycle.ReplicaStep, now time.Time) {
+func (h *fixture) replicaStep(id dstack.ReplicaID, step lifecycle.ReplicaStep, now time.Time) {
 	h.t.Helper()
-	h.ok(h.tryReplicaStep(id, step, now))
+	h.noError(h.tryReplicaStep(id, step, now))
 }
 
-func (h *house) tryReplicaStep(id dstack.ReplicaID, step lifecycle.ReplicaStep, now time.Time) error {
+func (h *fixture) tryReplicaStep(id dstack.ReplicaID, step lifecycle.ReplicaStep, now time.Time) error {
 	h.t.Helper()
 	l := h.claim(store.Replicas, string(id), now)
 	seen, err := h.s.ReplicaFacts(h.ctx(), id)
-	h.ok(err)
+	h.noError(err)
 	return h.s.SaveReplicaStep(h.ctx(), l, seen, step, now)
 }
 
-func (h *house) instanceStep(id dstack.InstanceID, step lifecycle.InstanceStep, heard []dstack.Report, fail error, now time.Time) bool {
+func (h *fixture) instanceStep(id dstack.InstanceID, step lifecycle.InstanceStep, heard []dstack.Report, fail error, now time.Time) bool {
 	h.t.Helper()
 	l := h.claim(store.Instances, string(id), now)
 	seen, err := h.s.InstanceFacts(h.ctx(), id)
-	h.ok(err)
+	h.noError(err)
 	changed, err := h.s.SaveInstanceStep(h.ctx(), l, seen, step, heard, fail, now)
-	h.ok(err)
+	h.noError(err)
 	return changed
 }
 
@@ -263,7 +263,7 @@ func placed(claim dstack.Claim) lifecycle.ReplicaStep {
 }
 
 // replica submits a run and gives it one waiting replica.
-func (h *house) replica(name string, now time.Time) (dstack.Run, dstack.Replica) {
+func (h *fixture) replica(name string, now time.Time) (dstack.Run, dstack.Replica) {
 	h.t.Helper()
 	run := h.submit(name, now)
 	h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}, Due: now}, now)
@@ -271,19 +271,19 @@ func (h *house) replica(name string, now time.Time) (dstack.Run, dstack.Replica)
 }
 
 // reread returns a run and its newest replica of the highest number.
-func (h *house) reread(id dstack.RunID) (dstack.Run, dstack.Replica) {
+func (h *fixture) reread(id dstack.RunID) (dstack.Run, dstack.Replica) {
 	h.t.Helper()
-	w := h.whole(id)
+	w := h.details(id)
 	if len(w.Replicas) == 0 {
 		return w.Run, dstack.Replica{}
 	}
 	return w.Run, w.Replicas[len(w.Replicas)-1]
 }
 
-func (h *house) whole(id dstack.RunID) store.RunDetails {
+func (h *fixture) details(id dstack.RunID) store.RunDetails {
 	h.t.Helper()
 	found, err := h.s.RunDetails(h.ctx(), id)
-	h.ok(err)
+	h.noError(err)
 	if len(found) != 1 {
 		h.t.Fatalf("got %d runs, want 1", len(found))
 	}
@@ -291,7 +291,7 @@ func (h *house) whole(id dstack.RunID) store.RunDetails {
 }
 
 // ready brings a replica up on the box, serving at an address.
-func (h *house) ready(name, address string, now time.Time) (dstack.Run, dstack.Replica) {
+func (h *fixture) ready(name, address string, now time.Time) (dstack.Run, dstack.Replica) {
 	h.t.Helper()
 	run, r := h.replica(name, now)
 	h.replicaStep(r.ID, placed(dstack.Claim{}), now)
@@ -302,11 +302,11 @@ func (h *house) ready(name, address string, now time.Time) (dstack.Run, dstack.R
 	return h.reread(run.ID)
 }
 
-// heard is what the box says: this report, and the last of all others.
-func (h *house) heard(reports ...dstack.Report) []dstack.Report {
+// heard returns the reports of the box: these, and the stored ones of all other attempts.
+func (h *fixture) heard(reports ...dstack.Report) []dstack.Report {
 	h.t.Helper()
 	seen, err := h.s.InstanceFacts(h.ctx(), "local-box")
-	h.ok(err)
+	h.noError(err)
 	said := map[dstack.AttemptID]bool{}
 	for _, rep := range reports {
 		said[rep.Attempt] = true

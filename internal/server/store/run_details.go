@@ -9,7 +9,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-// RunDetails is a run with all below it.
+// RunDetails is a run with its replicas, their reports and instances, and its load.
 type RunDetails struct {
 	Run       dstack.Run
 	Replicas  []dstack.Replica
@@ -20,9 +20,8 @@ type RunDetails struct {
 }
 
 // RunDetails returns runs, in the order asked for, with their replicas (finished
-// ones too, by number and then age), the present reports and loads, in one
-// reading.
-// Runs that are not there are left out.
+// ones too, by number and age), present reports and loads, in one snapshot.
+// Unknown runs are left out.
 func (s *Store) RunDetails(ctx context.Context, ids ...dstack.RunID) ([]RunDetails, error) {
 	if len(ids) == 0 {
 		return nil, nil
@@ -50,7 +49,7 @@ func (s *Store) RunDetails(ctx context.Context, ids ...dstack.RunID) ([]RunDetai
 		for id, w := range found {
 			w.Load, w.Failed = loads[id], failed[id]
 		}
-		if err := fill(ctx, tx, ids, found); err != nil {
+		if err := fillDetails(ctx, tx, ids, found); err != nil {
 			return err
 		}
 		all = make([]RunDetails, 0, len(found))
@@ -65,8 +64,8 @@ func (s *Store) RunDetails(ctx context.Context, ids ...dstack.RunID) ([]RunDetai
 	return all, err
 }
 
-// fill adds what is below the runs.
-func fill(ctx context.Context, tx bun.Tx, ids []dstack.RunID, found map[dstack.RunID]*RunDetails) error {
+// fillDetails adds replicas, reports and instances to runs.
+func fillDetails(ctx context.Context, tx bun.Tx, ids []dstack.RunID, found map[dstack.RunID]*RunDetails) error {
 	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.run_id IN (?)", bun.List(ids)) })
 	if err != nil {
 		return err
