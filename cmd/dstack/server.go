@@ -142,7 +142,7 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Bell: bell,
 		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
 		Hub:     h.hub,
-		Numbers: func() map[dstack.RunID]api.RunMetrics { return h.gateway.Numbers() },
+		Numbers: func() map[dstack.RunID]api.RunMetrics { return h.gateway.Metrics() },
 	})
 	h.api = h.server.Handler()
 	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Name: h.hostID, Limits: h.limits, Log: h.log})

@@ -91,8 +91,8 @@ func (x *exchange) elsewhere(err error) error {
 	}
 	x.g.log.Debug("replica breaks connections", "id", x.id, "run", x.place.route.Name, "replica", x.place.target.Num, "err", err)
 	x.avoid = append(x.avoid, x.place.target.Address)
-	x.g.loads.shun(x.place, time.Now().Add(shunFor))
-	x.g.loads.leave(x.place)
+	x.g.loads.penalize(x.place, time.Now().Add(penaltyTime))
+	x.g.loads.release(x.place)
 	x.place = nil
 	if !x.settle() {
 		return err

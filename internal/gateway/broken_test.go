@@ -78,7 +78,7 @@ func TestForward_BrokenReplicas(t *testing.T) {
 		{"never answers", up.Address, 504, "timeout"},
 	}
 	for _, c := range cases {
-		r := start(t, gateway.Limits{Refused: time.Millisecond, Answer: 200 * time.Millisecond}, public("open", at(c.address, 0)))
+		r := start(t, gateway.Limits{RefusedTimeout: time.Millisecond, ResponseTimeout: 200 * time.Millisecond}, public("open", at(c.address, 0)))
 		got := r.get("http://open.localhost/")
 		if got.StatusCode != c.status || !strings.Contains(got.body, `"kind":"`+c.kind+`"`) {
 			t.Errorf("%s: %d %s", c.name, got.StatusCode, got.body)
@@ -119,7 +119,7 @@ func TestForward_NeverTwiceOnceSent(t *testing.T) {
 
 func TestForward_WaitsForAReplicaThatIsBeingRestarted(t *testing.T) {
 	gone := closedPort(t)
-	r := start(t, gateway.Limits{Refused: 20 * time.Second}, public("open", at(gone, 0)))
+	r := start(t, gateway.Limits{RefusedTimeout: 20 * time.Second}, public("open", at(gone, 0)))
 	done := make(chan reply, 1)
 	go func() { done <- r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("body"))) }()
 	until(t, "the refused request being held", func() bool { return r.gateway.Load()["run-open"].Held == 1 })
@@ -136,7 +136,7 @@ func TestForward_WaitsForAReplicaThatIsBeingRestarted(t *testing.T) {
 
 func TestForward_ClientsBrokenBody(t *testing.T) {
 	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
-	r := start(t, gateway.Limits{Stall: 100 * time.Millisecond}, public("open", up), model("m", "org/m", up))
+	r := start(t, gateway.Limits{StallTimeout: 100 * time.Millisecond}, public("open", up), model("m", "org/m", up))
 	for name, head := range map[string]string{
 		"bad chunk":       "POST / HTTP/1.1\r\nHost: open.localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
 		"stalls":          "POST / HTTP/1.1\r\nHost: open.localhost\r\nContent-Length: 100\r\n\r\nhello",
@@ -161,7 +161,7 @@ func TestForward_ClientThatTakesNothing(t *testing.T) {
 		defer close(ended)
 		io.Copy(w, zeros{})
 	})
-	r := start(t, gateway.Limits{Stall: 200 * time.Millisecond}, public("open", up))
+	r := start(t, gateway.Limits{StallTimeout: 200 * time.Millisecond}, public("open", up))
 	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ func TestForward_DeadlinesEndWithTheRequest(t *testing.T) {
 		}
 		fmt.Fprint(w, n)
 	})
-	r := start(t, gateway.Limits{Stall: 100 * time.Millisecond}, public("open", up))
+	r := start(t, gateway.Limits{StallTimeout: 100 * time.Millisecond}, public("open", up))
 	for range 2 {
 		for _, path := range []string{"/", "/slow"} {
 			got := r.do(r.ask("POST", "http://open.localhost"+path, strings.NewReader("body")))

@@ -30,7 +30,7 @@ func (x *exchange) comment() error {
 		}
 		x.open()
 	}
-	x.commentAt = time.Now().Add(x.g.limits.Comment)
+	x.commentAt = time.Now().Add(x.g.limits.KeepAlive)
 	if _, err := io.WriteString(x.w, ": "+x.whatItWaitsFor()+"\n\n"); err != nil {
 		return errLeft
 	}
@@ -117,7 +117,7 @@ func (o *opened) Read(p []byte) (int, error) {
 	if err == nil || o.some || o.x.ctx.Err() != nil {
 		return n, err
 	}
-	o.x.g.loads.shun(o.x.place, time.Now().Add(shunFor))
+	o.x.g.loads.penalize(o.x.place, time.Now().Add(penaltyTime))
 	told := &refusal{words: words{Kind: badGateway,
 		Message: "replica " + strconv.Itoa(o.x.place.target.Num) + " of " + o.x.place.route.Name + " broke off before it said anything"}}
 	// The proxy writes it, as all of a stream: it may be flushing right now.

@@ -52,7 +52,7 @@ func events(w http.ResponseWriter, _ *http.Request) {
 func TestComment_UntilThereIsAReplica(t *testing.T) {
 	for format, serve := range map[string]http.HandlerFunc{"openai": events, "tgi": (&tgi{}).ServeHTTP} {
 		t.Run(format, func(t *testing.T) {
-			r := start(t, gateway.Limits{Comment: quick}, starting(format))
+			r := start(t, gateway.Limits{KeepAlive: quick}, starting(format))
 			res, in := r.stream("/v1/chat/completions", chatStream)
 			if h := res.Header; res.StatusCode != 200 || h.Get("Content-Type") != "text/event-stream" || h.Get("Cache-Control") != "no-cache" || h.Get("X-Request-Id") == "" {
 				t.Errorf("%d %v", res.StatusCode, h)
@@ -74,7 +74,7 @@ func TestComment_UntilThereIsAReplica(t *testing.T) {
 				t.Errorf("%v, %s", err, said)
 			}
 			until(t, "its numbers", func() bool {
-				n := r.gateway.Numbers()["run-llama31"]
+				n := r.gateway.Metrics()["run-llama31"]
 				return n.Requests == 1 && n.TokensOut > 0 && n.FirstToken != nil && n.InFlight == 0
 			})
 			if all := gathered(t, r.gateway); !strings.Contains(all, "dstack_model_requests_total{code=200,model=org/m,project=main,run=llama31} 1") {
@@ -85,7 +85,7 @@ func TestComment_UntilThereIsAReplica(t *testing.T) {
 }
 
 func TestComment_NotForOthers(t *testing.T) {
-	r := start(t, gateway.Limits{Comment: time.Millisecond, Hold: 5 * quick}, starting("openai"), public("open"))
+	r := start(t, gateway.Limits{KeepAlive: time.Millisecond, HoldTimeout: 5 * quick}, starting("openai"), public("open"))
 	for name, got := range map[string]reply{
 		"no stream":     r.chat(`{"model":"org/m","messages":[{"stream":true}]}`),
 		"stream: false": r.chat(`{"model":"org/m","stream":true,"stream":false}`),
@@ -96,7 +96,7 @@ func TestComment_NotForOthers(t *testing.T) {
 			t.Errorf("%s: %d %s", name, got.StatusCode, got.body)
 		}
 	}
-	patient := start(t, gateway.Limits{Hold: quick}, starting("openai"))
+	patient := start(t, gateway.Limits{HoldTimeout: quick}, starting("openai"))
 	if got := patient.chat(chatStream); got.StatusCode != 503 {
 		t.Errorf("who does not wait long: %d %s", got.StatusCode, got.body)
 	}
@@ -152,9 +152,9 @@ func TestComment_ErrorsAreEvents(t *testing.T) {
 		{"anthropic: nothing comes", starting("openai"), "/v1/messages", "", `"type":"error","error":{"type":"overloaded_error"`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			limits := gateway.Limits{Comment: 5 * time.Millisecond, Refused: time.Millisecond}
+			limits := gateway.Limits{KeepAlive: 5 * time.Millisecond, RefusedTimeout: time.Millisecond}
 			if len(c.next.Ready) == 0 && !c.next.IsStopping {
-				limits.Hold = 2 * quick
+				limits.HoldTimeout = 2 * quick
 			}
 			r := start(t, limits, starting("openai"))
 			_, in := r.stream(c.path, chatStream)
@@ -182,7 +182,7 @@ func TestComment_ErrorsAreEvents(t *testing.T) {
 }
 
 func TestComment_WhoLeavesFreesThePlace(t *testing.T) {
-	r := start(t, gateway.Limits{Comment: quick}, starting("openai"))
+	r := start(t, gateway.Limits{KeepAlive: quick}, starting("openai"))
 	ctx, leave := context.WithCancel(t.Context())
 	res, err := r.client.Do(r.ask("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(chatStream), bearer(member)...).WithContext(ctx))
 	if err != nil {
@@ -198,7 +198,7 @@ func TestComment_WhoLeavesFreesThePlace(t *testing.T) {
 
 // A stream that breaks later is cut short for the client, as without comments.
 func TestComment_StreamThatBreaksLater(t *testing.T) {
-	r := start(t, gateway.Limits{Comment: quick}, starting("openai"))
+	r := start(t, gateway.Limits{KeepAlive: quick}, starting("openai"))
 	_, in := r.stream("/v1/chat/completions", chatStream)
 	if _, err := in.ReadString('\n'); err != nil {
 		t.Fatal(err)
@@ -216,7 +216,7 @@ func TestComment_StreamThatBreaksLater(t *testing.T) {
 func TestComment_StateIsCut(t *testing.T) {
 	long := starting("openai")
 	long.State = dstack.Reason("a" + strings.Repeat("é", 500)) // a letter goes across the cut
-	r := start(t, gateway.Limits{Comment: quick}, long)
+	r := start(t, gateway.Limits{KeepAlive: quick}, long)
 	_, in := r.stream("/v1/chat/completions", chatStream)
 	line, _ := in.ReadString('\n')
 	if state := strings.TrimPrefix(strings.TrimSuffix(line, "\n"), ": waiting for llama31: "); len(state) > 200 || len(state) < 198 || strings.Contains(state, "\ufffd") {

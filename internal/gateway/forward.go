@@ -30,8 +30,8 @@ const (
 	// refusedPause is how long to wait for a new table, or else ask again,
 	// when all ready replicas refuse connections.
 	refusedPause = 200 * time.Millisecond
-	// shunFor is how long others are preferred to a replica that refused.
-	shunFor = time.Second
+	// penaltyTime is how long others are preferred to a replica that refused.
+	penaltyTime = time.Second
 	// statusGone is logged for clients that left; nobody receives it.
 	statusGone = 499
 )
@@ -43,7 +43,7 @@ func (e *dialError) Error() string { return e.cause.Error() }
 func (e *dialError) Unwrap() error { return e.cause }
 
 func newTransport(l Limits) *http.Transport {
-	dialer := &net.Dialer{Timeout: l.Connect, KeepAliveConfig: net.KeepAliveConfig{
+	dialer := &net.Dialer{Timeout: l.ConnectTimeout, KeepAliveConfig: net.KeepAliveConfig{
 		Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4,
 	}}
 	return &http.Transport{
@@ -58,7 +58,7 @@ func newTransport(l Limits) *http.Transport {
 		MaxIdleConnsPerHost:    1024,
 		IdleConnTimeout:        idleReplica,
 		DisableCompression:     true,
-		ResponseHeaderTimeout:  l.Answer,
+		ResponseHeaderTimeout:  l.ResponseTimeout,
 		ExpectContinueTimeout:  time.Second,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
@@ -176,7 +176,7 @@ func (x *exchange) fit(res *http.Response) error {
 	x.answerHeaders(res.Header)
 	kind, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")) // wrong: it is of no kind
 	x.streams = kind == "text/event-stream"
-	if x.in != nil && !x.in.ended() && x.r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols {
+	if x.in != nil && !x.in.isComplete() && x.r.ProtoMajor == 1 && res.StatusCode != http.StatusSwitchingProtocols {
 		// The replica answers while the body still comes. On a connection
 		// that it means to keep, the server would now take the rest of the
 		// body for itself. (Full duplex, the other way out, can leave the
@@ -220,9 +220,9 @@ func (x *exchange) failed(_ http.ResponseWriter, _ *http.Request, err error) {
 		x.refuse(&refusal{retry: 1, words: words{Kind: badGateway, Message: which + " accepts no connections"}})
 	case timeout != nil && timeout.Timeout():
 		x.refuse(&refusal{words: words{Kind: dstack.Timeout,
-			Message: which + " did not begin to answer within " + x.g.limits.Answer.String()}})
+			Message: which + " did not begin to answer within " + x.g.limits.ResponseTimeout.String()}})
 	default:
-		x.g.loads.shun(x.last, time.Now().Add(shunFor))
+		x.g.loads.penalize(x.last, time.Now().Add(penaltyTime))
 		x.refuse(&refusal{words: words{Kind: badGateway, Message: which + " gave no proper answer",
 			Hint: "see its output: dstack logs " + x.last.route.Name}})
 	}
@@ -230,7 +230,7 @@ func (x *exchange) failed(_ http.ResponseWriter, _ *http.Request, err error) {
 
 // broken says whether the client's body could not be read. It may be gone or
 // not; the answer is for one that is not.
-func (x *exchange) broken() bool { return x.in != nil && x.in.broken() }
+func (x *exchange) broken() bool { return x.in != nil && x.in.hasFailed() }
 
 // gone ends the exchange without an answer: nobody is there to take one.
 func (x *exchange) gone() {

@@ -42,39 +42,39 @@ type Options struct {
 
 // Limits are bounds. Zero stands for the default.
 type Limits struct {
-	Held    int           // requests that wait for one run, unless that says; 1000
-	Hold    time.Duration // how long a request waits for a replica, unless its run says; 60s
-	Comment time.Duration // how long until a stream that waits is told so, again and again; 5s
-	Refused time.Duration // how long one is tried whose ready replicas all refuse connections; 5s
-	Connect time.Duration // to open a connection to a replica; 5s
-	Answer  time.Duration // until a replica begins to answer; 15m, for long completions
-	Stall   time.Duration // between two pieces that a client sends or takes; 2m
-	Body    int64         // bytes of a request to a model; 64 MiB
-	Bodies  int64         // bytes of all those together; 512 MiB, half of it for one project
+	MaxHeld         int           // requests that wait for one run, unless that says; 1000
+	HoldTimeout     time.Duration // how long a request waits for a replica, unless its run says; 60s
+	KeepAlive       time.Duration // how long until a stream that waits is told so, again and again; 5s
+	RefusedTimeout  time.Duration // how long one is tried whose ready replicas all refuse connections; 5s
+	ConnectTimeout  time.Duration // to open a connection to a replica; 5s
+	ResponseTimeout time.Duration // until a replica begins to answer; 15m, for long completions
+	StallTimeout    time.Duration // between two pieces that a client sends or takes; 2m
+	MaxBody         int64         // bytes of a request to a model; 64 MiB
+	BodyBytes       int64         // bytes of all those together; 512 MiB, half of it for one project
 
 	HeldBytes int64 // bytes in memory of requests that wait for one run; 12 MiB
-	Reading   int64 // bytes of those that are read and neither wait nor have a replica; 6 MiB, half of it for one project
+	ReadBytes int64 // bytes of those that are read and neither wait nor have a replica; 6 MiB, half of it for one project
 
-	// Behind is by how much such a body may lag behind 64 KiB a second, once
+	// MaxLag is by how much such a body may lag behind 64 KiB a second, once
 	// others may have to wait for it; 10s.
-	Behind time.Duration
+	MaxLag time.Duration
 }
 
 func (l Limits) orDefaults() Limits {
 	return Limits{
-		Held:    cmp.Or(l.Held, 1000),
-		Hold:    cmp.Or(l.Hold, time.Minute),
-		Comment: cmp.Or(l.Comment, 5*time.Second),
-		Refused: cmp.Or(l.Refused, 5*time.Second),
-		Connect: cmp.Or(l.Connect, 5*time.Second),
-		Answer:  cmp.Or(l.Answer, 15*time.Minute),
-		Stall:   cmp.Or(l.Stall, 2*time.Minute),
-		Body:    cmp.Or(l.Body, 64<<20),
-		Bodies:  cmp.Or(l.Bodies, 512<<20),
+		MaxHeld:         cmp.Or(l.MaxHeld, 1000),
+		HoldTimeout:     cmp.Or(l.HoldTimeout, time.Minute),
+		KeepAlive:       cmp.Or(l.KeepAlive, 5*time.Second),
+		RefusedTimeout:  cmp.Or(l.RefusedTimeout, 5*time.Second),
+		ConnectTimeout:  cmp.Or(l.ConnectTimeout, 5*time.Second),
+		ResponseTimeout: cmp.Or(l.ResponseTimeout, 15*time.Minute),
+		StallTimeout:    cmp.Or(l.StallTimeout, 2*time.Minute),
+		MaxBody:         cmp.Or(l.MaxBody, 64<<20),
+		BodyBytes:       cmp.Or(l.BodyBytes, 512<<20),
 
 		HeldBytes: cmp.Or(l.HeldBytes, 12<<20),
-		Reading:   cmp.Or(l.Reading, 6<<20),
-		Behind:    cmp.Or(l.Behind, 10*time.Second),
+		ReadBytes: cmp.Or(l.ReadBytes, 6<<20),
+		MaxLag:    cmp.Or(l.MaxLag, 10*time.Second),
 	}
 }
 
@@ -87,11 +87,11 @@ type Gateway struct {
 	limits    Limits
 	log       *slog.Logger
 	errors    *log.Logger // what the proxy underneath has to say; it is never news
-	hold      *hold
-	loads     *loads
-	numbers   *numbers
-	prompts   *prompts
-	limited   *limits
+	hold      *waitQueue
+	loads     *loadTracker
+	numbers   *metrics
+	prompts   *promptRenderer
+	limited   *rateLimiter
 	room      *room
 	reading   *reading
 	transport *http.Transport
@@ -111,16 +111,16 @@ func New(o Options) *Gateway {
 		limits:    limits,
 		log:       o.Log,
 		errors:    slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
-		hold:      newHold(limits.Held),
-		loads:     newLoads(),
-		numbers:   newNumbers(),
-		prompts:   newPrompts(),
-		limited:   newLimits(),
-		room:      newRoom(limits.Bodies, limits.Body),
-		reading:   newReading(limits.Reading, limits.Reading/2),
+		hold:      newWaitQueue(limits.MaxHeld),
+		loads:     newLoadTracker(),
+		numbers:   newMetrics(),
+		prompts:   newPromptRenderer(),
+		limited:   newRateLimiter(),
+		room:      newRoom(limits.BodyBytes, limits.MaxBody),
+		reading:   newReading(limits.ReadBytes, limits.ReadBytes/2),
 		transport: newTransport(limits),
 	}
-	g.hold.moved = g.loads.wait
+	g.hold.moved = g.loads.countWaiting
 	return g
 }
 
@@ -133,7 +133,7 @@ func (g *Gateway) Tasks() []loop.Task {
 // Load returns what each run in the table does at this moment.
 func (g *Gateway) Load() map[dstack.RunID]Load {
 	all := g.loads.snapshot()
-	for run, held := range g.hold.all() {
+	for run, held := range g.hold.queueSizes() {
 		load := all[run]
 		load.Held = held
 		all[run] = load
@@ -161,7 +161,7 @@ func (g *Gateway) follow(ctx context.Context) error {
 		case err != nil:
 			g.log.Warn("cannot get the route table; the last one stays", "err", err, "again_in", wait)
 		case table.Version != since || g.loads.view.Load() == nil:
-			g.adopt(table)
+			g.applyTable(table)
 			since, wait = table.Version, retryFirst
 			continue
 		default: // nothing new; do not spin when it says so at once
@@ -178,13 +178,13 @@ func (g *Gateway) follow(ctx context.Context) error {
 	}
 }
 
-// adopt makes a table the one that requests go by, and lets those that wait
+// applyTable makes a table the one that requests go by, and lets those that wait
 // look at it.
-func (g *Gateway) adopt(t route.Table) {
+func (g *Gateway) applyTable(t route.Table) {
 	index := route.NewIndex(t)
-	g.numbers.adopt(index)
-	g.prompts.adopt(index)
-	g.limited.adopt(index)
-	g.loads.adopt(index)
-	g.hold.wake()
+	g.numbers.applyTable(index)
+	g.prompts.applyTable(index)
+	g.limited.applyTable(index)
+	g.loads.applyTable(index)
+	g.hold.wakeAll()
 }

@@ -97,13 +97,13 @@ func (x *exchange) answerHeaders(h http.Header) {
 	h["X-Request-Id"] = []string{x.id}
 	if cookies := h["Set-Cookie"]; len(cookies) > 0 {
 		for i, c := range cookies {
-			cookies[i] = ownCookie(c, x.base())
+			cookies[i] = scopeCookie(c, x.base())
 		}
 	}
 	if base := x.base(); base != "" {
 		for _, name := range []string{"Location", "Content-Location"} {
 			if to := h.Get(name); to != "" {
-				h.Set(name, below(base, x.r.Host, to))
+				h.Set(name, addPathPrefix(base, x.r.Host, to))
 			}
 		}
 	}

@@ -25,7 +25,7 @@ import (
 func TestHeld_BoundsOfTheConfiguration(t *testing.T) {
 	open := public("open")
 	open.Rules.Hold = spec.Hold{Requests: 1, Timeout: 1}
-	r := start(t, gateway.Limits{Held: 5, Hold: time.Minute}, open)
+	r := start(t, gateway.Limits{MaxHeld: 5, HoldTimeout: time.Minute}, open)
 	began := time.Now()
 	done := make(chan reply, 1)
 	go func() { done <- r.get("http://open.localhost/") }()
@@ -81,7 +81,7 @@ func TestHeld_SharedModel(t *testing.T) {
 			for i := range c.routes {
 				c.routes[i].Since = int64(i + 1)
 			}
-			r := start(t, gateway.Limits{Hold: 50 * time.Millisecond}, c.routes...)
+			r := start(t, gateway.Limits{HoldTimeout: 50 * time.Millisecond}, c.routes...)
 			if got := r.chat(`{"model":"org/m"}`); got.StatusCode != 503 || !strings.Contains(got.body, c.waits+" is not ready") {
 				t.Errorf("%d %s", got.StatusCode, got.body)
 			}
@@ -252,7 +252,7 @@ func TestHeld_Memory(t *testing.T) {
 // Large bodies that come slowly keep no others from being read: small ones
 // never wait for them, and one large one goes on.
 func TestHeld_SlowBodies(t *testing.T) {
-	r := start(t, gateway.Limits{Reading: 64 << 10}, model("m", "org/m", replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })))
+	r := start(t, gateway.Limits{ReadBytes: 64 << 10}, model("m", "org/m", replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })))
 	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -269,7 +269,7 @@ func TestHeld_SlowBodies(t *testing.T) {
 // A body that has its replica is none that is read any more.
 func TestHeld_LongAnswersKeepNoBodyFromBeingRead(t *testing.T) {
 	arrived, finish := make(chan struct{}, 3), make(chan struct{})
-	r := start(t, gateway.Limits{Reading: 64 << 10}, model("m", "org/m", replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	r := start(t, gateway.Limits{ReadBytes: 64 << 10}, model("m", "org/m", replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		io.Copy(io.Discard, r.Body)
 		arrived <- struct{}{}
 		<-finish

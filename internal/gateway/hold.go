@@ -11,15 +11,15 @@ import (
 
 // Why a request is not held (any longer).
 var (
-	errHoldFull  = errors.New("too many requests wait for this run")
-	errHoldBytes = errors.New("the requests that wait for this run are too large together")
-	errStopping  = errors.New("the gateway is stopping")
+	errQueueFull  = errors.New("too many requests wait for this run")
+	errQueueBytes = errors.New("the requests that wait for this run are too large together")
+	errStopping   = errors.New("the gateway is stopping")
 )
 
-// hold keeps requests that wait for a replica, in the order in which they
+// waitQueue keeps requests that wait for a replica, in the order in which they
 // came. Each new table lets them look again, the first first; a request that
 // has left is forgotten at once.
-type hold struct {
+type waitQueue struct {
 	mu      sync.Mutex
 	queue   list.List // of *waiter
 	waiting map[dstack.RunID]crowd
@@ -44,31 +44,31 @@ type waiter struct {
 	place  *list.Element
 }
 
-func newHold(most int) *hold {
-	return &hold{waiting: map[dstack.RunID]crowd{}, most: most}
+func newWaitQueue(most int) *waitQueue {
+	return &waitQueue{waiting: map[dstack.RunID]crowd{}, most: most}
 }
 
-// until returns once settle has returned true, or fails when the run has too
+// wait returns once settle has returned true, or fails when the run has too
 // many requests waiting, ctx ends, or the gateway stops. Settle is called now
 // and for each new table, by one goroutine at a time and never after until
 // has returned; it must not wait for anything.
-func (h *hold) until(ctx context.Context, run dstack.RunID, settle func() bool) error {
+func (h *waitQueue) wait(ctx context.Context, run dstack.RunID, settle func() bool) error {
 	w := &waiter{run: run, settle: settle}
-	if waits, err := h.enter(w, crowd{requests: h.most}); !waits {
+	if waits, err := h.enqueue(w, crowd{requests: h.most}); !waits {
 		return err
 	}
 	select {
 	case <-w.done:
-		return h.leave(w, nil)
+		return h.dequeue(w, nil)
 	case <-ctx.Done():
-		return h.leave(w, context.Cause(ctx))
+		return h.dequeue(w, context.Cause(ctx))
 	}
 }
 
-// enter is the first half of until: where it says that the request waits now,
+// enqueue is the first half of until: where it says that the request waits now,
 // w.done ends that, and the caller owes it leave. A body that alone is larger
 // than all may be waits where no other does.
-func (h *hold) enter(w *waiter, most crowd) (waits bool, err error) {
+func (h *waitQueue) enqueue(w *waiter, most crowd) (waits bool, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	there := h.waiting[w.run]
@@ -78,9 +78,9 @@ func (h *hold) enter(w *waiter, most crowd) (waits bool, err error) {
 	case h.stopped:
 		return false, errStopping
 	case there.requests >= most.requests:
-		return false, errHoldFull
+		return false, errQueueFull
 	case w.bytes > 0 && there.bytes > 0 && there.bytes+w.bytes > most.bytes:
-		return false, errHoldBytes
+		return false, errQueueBytes
 	}
 	w.done = make(chan struct{})
 	w.place = h.queue.PushBack(w)
@@ -88,28 +88,28 @@ func (h *hold) enter(w *waiter, most crowd) (waits bool, err error) {
 	return true, nil
 }
 
-// leave ends a wait. It fails with err, or as the wait did, unless the request
+// dequeue ends a wait. It fails with err, or as the wait did, unless the request
 // was settled, if only just now.
-func (h *hold) leave(w *waiter, err error) error {
+func (h *waitQueue) dequeue(w *waiter, err error) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	select {
 	case <-w.done:
 		return w.err
 	default:
-		h.end(w)
+		h.remove(w)
 		return err
 	}
 }
 
-// end takes a waiter out of the queue.
-func (h *hold) end(w *waiter) {
+// remove takes a waiter out of the queue.
+func (h *waitQueue) remove(w *waiter) {
 	h.queue.Remove(w.place)
 	h.count(w, -1)
 	close(w.done)
 }
 
-func (h *hold) count(w *waiter, by int) {
+func (h *waitQueue) count(w *waiter, by int) {
 	there := h.waiting[w.run]
 	there.requests += by
 	there.bytes += int64(by) * w.bytes
@@ -122,33 +122,33 @@ func (h *hold) count(w *waiter, by int) {
 	}
 }
 
-// wake makes every waiting request look again.
-func (h *hold) wake() {
+// wakeAll makes every waiting request look again.
+func (h *waitQueue) wakeAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for e := h.queue.Front(); e != nil; {
 		next := e.Next()
 		if w := e.Value.(*waiter); w.settle() {
-			h.end(w)
+			h.remove(w)
 		}
 		e = next
 	}
 }
 
 // close sends all waiting requests away, and all that come later.
-func (h *hold) close() {
+func (h *waitQueue) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.stopped = true
 	for e := h.queue.Front(); e != nil; e = h.queue.Front() {
 		w := e.Value.(*waiter)
 		w.err = errStopping
-		h.end(w)
+		h.remove(w)
 	}
 }
 
-// all returns how many requests wait, by run.
-func (h *hold) all() map[dstack.RunID]int {
+// queueSizes returns how many requests wait, by run.
+func (h *waitQueue) queueSizes() map[dstack.RunID]int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	all := make(map[dstack.RunID]int, len(h.waiting))

@@ -12,11 +12,11 @@ import (
 
 func TestHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHold(2)
+		h := newWaitQueue(2)
 		var up atomic.Bool
 		wait := func(ctx context.Context) <-chan error {
 			done := make(chan error, 1)
-			go func() { done <- h.until(ctx, "run", up.Load) }()
+			go func() { done <- h.wait(ctx, "run", up.Load) }()
 			synctest.Wait()
 			return done
 		}
@@ -25,49 +25,49 @@ func TestHold(t *testing.T) {
 		ctx, leave := context.WithTimeout(t.Context(), time.Second)
 		defer leave()
 		leaving := wait(ctx)
-		if err := <-wait(t.Context()); !errors.Is(err, errHoldFull) {
+		if err := <-wait(t.Context()); !errors.Is(err, errQueueFull) {
 			t.Errorf("third of two: got %v", err)
 		}
 		elsewhere := make(chan error, 1)
-		go func() { elsewhere <- h.until(t.Context(), "other", up.Load) }()
+		go func() { elsewhere <- h.wait(t.Context(), "other", up.Load) }()
 		synctest.Wait()
-		if n := h.all()["other"]; n != 1 {
+		if n := h.queueSizes()["other"]; n != 1 {
 			t.Errorf("a full run keeps another from waiting: %d", n)
 		}
 
 		if err := <-leaving; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("client that left: got %v", err)
 		}
-		if n := h.all()["run"]; n != 1 {
+		if n := h.queueSizes()["run"]; n != 1 {
 			t.Errorf("%d held after a client left, want 1", n)
 		}
 
-		h.wake() // a table without a replica of it
+		h.wakeAll() // a table without a replica of it
 		synctest.Wait()
-		if n := h.all()["run"]; n != 1 {
+		if n := h.queueSizes()["run"]; n != 1 {
 			t.Errorf("%d held after an unrelated table, want 1", n)
 		}
 		up.Store(true)
-		h.wake()
+		h.wakeAll()
 		for _, done := range []<-chan error{patient, elsewhere} {
 			if err := <-done; err != nil {
 				t.Errorf("patient client: got %v", err)
 			}
 		}
-		if len(h.all()) != 0 || h.queue.Len() != 0 {
-			t.Errorf("left behind: %v, %d", h.all(), h.queue.Len())
+		if len(h.queueSizes()) != 0 || h.queue.Len() != 0 {
+			t.Errorf("left behind: %v, %d", h.queueSizes(), h.queue.Len())
 		}
 	})
 }
 
 func TestHold_TheFirstToComeIsTheFirstToGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHold(100)
+		h := newWaitQueue(100)
 		var free int
 		var order []int
 		for i := range 20 {
 			go func() {
-				err := h.until(t.Context(), "run", func() bool {
+				err := h.wait(t.Context(), "run", func() bool {
 					if free == 0 {
 						return false
 					}
@@ -85,7 +85,7 @@ func TestHold_TheFirstToComeIsTheFirstToGo(t *testing.T) {
 			h.mu.Lock()
 			free = 2
 			h.mu.Unlock()
-			h.wake()
+			h.wakeAll()
 		}
 		synctest.Wait()
 		want := make([]int, 20)
@@ -100,11 +100,11 @@ func TestHold_TheFirstToComeIsTheFirstToGo(t *testing.T) {
 
 func TestHold_CloseSendsAllAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newHold(10)
+		h := newWaitQueue(10)
 		never := func() bool { return false }
 		done := make(chan error, 2)
 		for range 2 {
-			go func() { done <- h.until(t.Context(), "run", never) }()
+			go func() { done <- h.wait(t.Context(), "run", never) }()
 		}
 		synctest.Wait()
 		h.close()
@@ -113,10 +113,10 @@ func TestHold_CloseSendsAllAway(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		}
-		if err := h.until(t.Context(), "run", never); !errors.Is(err, errStopping) {
+		if err := h.wait(t.Context(), "run", never); !errors.Is(err, errStopping) {
 			t.Errorf("after the end: got %v", err)
 		}
-		if err := h.until(t.Context(), "run", func() bool { return true }); err != nil {
+		if err := h.wait(t.Context(), "run", func() bool { return true }); err != nil {
 			t.Errorf("one that need not wait: got %v", err)
 		}
 	})
@@ -125,7 +125,7 @@ func TestHold_CloseSendsAllAway(t *testing.T) {
 // TestHold_NobodyIsLostOrSettledTwice lets requests come, leave and settle at
 // once.
 func TestHold_NobodyIsLostOrSettledTwice(t *testing.T) {
-	h := newHold(10_000)
+	h := newWaitQueue(10_000)
 	var free, settled, left atomic.Int64
 	done := make(chan struct{})
 	for i := range 500 {
@@ -134,7 +134,7 @@ func TestHold_NobodyIsLostOrSettledTwice(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%7)*time.Millisecond)
 			defer cancel()
 			mine := false
-			err := h.until(ctx, "run", func() bool {
+			err := h.wait(ctx, "run", func() bool {
 				if free.Load() == 0 {
 					return false
 				}
@@ -161,10 +161,10 @@ func TestHold_NobodyIsLostOrSettledTwice(t *testing.T) {
 			n++
 		default:
 			free.Store(1)
-			h.wake()
+			h.wakeAll()
 		}
 	}
-	if settled.Load()+left.Load() != 500 || len(h.all()) != 0 || h.queue.Len() != 0 {
-		t.Errorf("%d settled, %d left, %v wait, queue %d", settled.Load(), left.Load(), h.all(), h.queue.Len())
+	if settled.Load()+left.Load() != 500 || len(h.queueSizes()) != 0 || h.queue.Len() != 0 {
+		t.Errorf("%d settled, %d left, %v wait, queue %d", settled.Load(), left.Load(), h.queueSizes(), h.queue.Len())
 	}
 }

@@ -7,14 +7,14 @@ import (
 	"time"
 )
 
-// drain is how long what is left of a body may still come once nobody wants
+// drainTimeout is how long what is left of a body may still come once nobody wants
 // it. It lets a client that sends before it reads see the answer.
-const drain = time.Second
+const drainTimeout = time.Second
 
-// intake is a request's body as it comes in. It gives up on clients that send
+// requestBody is a request's body as it comes in. It gives up on clients that send
 // nothing for too long, and notes when it was the client that failed. One
 // goroutine reads it, which may be at it when the exchange ends.
-type intake struct {
+type requestBody struct {
 	io.ReadCloser
 	control *http.ResponseController
 	stall   time.Duration
@@ -27,31 +27,31 @@ type intake struct {
 	over  bool       // deadlines are not the reader's to set any more
 }
 
-// newIntake sets a deadline at once: without one the server would wait for
+// newRequestBody sets a deadline at once: without one the server would wait for
 // ever for the rest of a body that nobody reads.
-func newIntake(body io.ReadCloser, control *http.ResponseController, stall time.Duration) *intake {
-	i := &intake{ReadCloser: body, control: control, stall: stall}
-	i.extend()
+func newRequestBody(body io.ReadCloser, control *http.ResponseController, stall time.Duration) *requestBody {
+	i := &requestBody{ReadCloser: body, control: control, stall: stall}
+	i.extendDeadline()
 	return i
 }
 
-func (i *intake) Read(p []byte) (int, error) {
-	if i.ended() {
+func (i *requestBody) Read(p []byte) (int, error) {
+	if i.isComplete() {
 		// The proxy asks once more after the end. By then the server may have
 		// closed the body, and would answer with an error for which the
 		// proxy cuts the replica's answer short.
 		return 0, io.EOF
 	}
-	i.extend()
+	i.extendDeadline()
 	n, err := i.ReadCloser.Read(p)
 	if err != nil {
-		i.stop(err)
+		i.recordEnd(err)
 	}
 	return n, err
 }
 
-// stop notes how the body ended.
-func (i *intake) stop(err error) {
+// recordEnd notes how the body ended.
+func (i *requestBody) recordEnd(err error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.whole, i.fail = err == io.EOF, err != io.EOF
@@ -62,8 +62,8 @@ func (i *intake) stop(err error) {
 	}
 }
 
-// extend moves the deadline, not at every piece: that costs more than it tells.
-func (i *intake) extend() {
+// extendDeadline moves the deadline, not at every piece: that costs more than it tells.
+func (i *requestBody) extendDeadline() {
 	now := time.Now()
 	due, enough := now.Add(i.stall), i.due.Sub(now) > i.stall/2
 	if !i.most.IsZero() && i.most.Before(due) {
@@ -83,31 +83,33 @@ func (i *intake) extend() {
 // paceStep is how exactly a pace is kept.
 const paceStep = 50 * time.Millisecond
 
-// by sets when the next piece must have come.
-func (i *intake) by(most time.Time) { i.most = most }
+// setPaceDeadline sets when the next piece must have come.
+func (i *requestBody) setPaceDeadline(most time.Time) { i.most = most }
 
-// late says that it did not come by then.
-func (i *intake) late() bool { return !i.most.IsZero() && !time.Now().Before(i.most.Add(-paceStep)) }
+// isLate says that it did not come by then.
+func (i *requestBody) isLate() bool {
+	return !i.most.IsZero() && !time.Now().Before(i.most.Add(-paceStep))
+}
 
-// end bounds what the server does with the rest: nothing, once the client has
+// abandon bounds what the server does with the rest: nothing, once the client has
 // failed. The server lifts the deadline before it reads the connection's next
 // request.
-func (i *intake) end() {
+func (i *requestBody) abandon() {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.over = true
 	if !i.whole && !i.fail {
-		_ = i.control.SetReadDeadline(time.Now().Add(drain))
+		_ = i.control.SetReadDeadline(time.Now().Add(drainTimeout))
 	}
 }
 
-func (i *intake) ended() bool {
+func (i *requestBody) isComplete() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.whole
 }
 
-func (i *intake) broken() bool {
+func (i *requestBody) hasFailed() bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.fail

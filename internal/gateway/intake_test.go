@@ -16,7 +16,7 @@ import (
 func TestIntake_TheEndIsTheEnd(t *testing.T) {
 	w := newDeadlines()
 	body := &closing{Reader: strings.NewReader("body")}
-	i := newIntake(body, http.NewResponseController(w), time.Minute)
+	i := newRequestBody(body, http.NewResponseController(w), time.Minute)
 	if got, err := io.ReadAll(i); string(got) != "body" || err != nil {
 		t.Fatalf("%q, %v", got, err)
 	}
@@ -24,13 +24,13 @@ func TestIntake_TheEndIsTheEnd(t *testing.T) {
 	if n, err := i.Read(make([]byte, 8)); n != 0 || err != io.EOF {
 		t.Errorf("after the end: %d, %v", n, err)
 	}
-	if !i.ended() || i.broken() {
-		t.Errorf("ended %v, broken %v", i.ended(), i.broken())
+	if !i.isComplete() || i.hasFailed() {
+		t.Errorf("ended %v, broken %v", i.isComplete(), i.hasFailed())
 	}
 	if !w.read.IsZero() {
 		t.Error("its deadline outlives the body")
 	}
-	i.end()
+	i.abandon()
 	if !w.read.IsZero() {
 		t.Error("a whole body got a deadline")
 	}
@@ -38,13 +38,13 @@ func TestIntake_TheEndIsTheEnd(t *testing.T) {
 
 func TestIntake_DeadlineWhileItComes(t *testing.T) {
 	w := newDeadlines()
-	i := newIntake(&closing{Reader: strings.NewReader("body")}, http.NewResponseController(w), time.Minute)
+	i := newRequestBody(&closing{Reader: strings.NewReader("body")}, http.NewResponseController(w), time.Minute)
 	if left := time.Until(w.read); left < 50*time.Second || left > time.Minute {
 		t.Errorf("before the first read: %v left", left)
 	}
 	i.Read(make([]byte, 1))
-	i.end()
-	if left := time.Until(w.read); left > drain || left < 0 {
+	i.abandon()
+	if left := time.Until(w.read); left > drainTimeout || left < 0 {
 		t.Errorf("once nobody wants the rest: %v left", left)
 	}
 	w.read = time.Time{} // the server has gone on to the next request
@@ -56,9 +56,9 @@ func TestIntake_DeadlineWhileItComes(t *testing.T) {
 
 func TestIntake_ClientThatFails(t *testing.T) {
 	w := newDeadlines()
-	i := newIntake(&closing{Reader: strings.NewReader("body"), closed: true}, http.NewResponseController(w), time.Minute)
-	if _, err := io.ReadAll(i); !errors.Is(err, errClosed) || !i.broken() || i.ended() {
-		t.Errorf("got %v, broken %v, ended %v", err, i.broken(), i.ended())
+	i := newRequestBody(&closing{Reader: strings.NewReader("body"), closed: true}, http.NewResponseController(w), time.Minute)
+	if _, err := io.ReadAll(i); !errors.Is(err, errClosed) || !i.hasFailed() || i.isComplete() {
+		t.Errorf("got %v, broken %v, ended %v", err, i.hasFailed(), i.isComplete())
 	}
 }
 

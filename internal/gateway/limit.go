@@ -25,8 +25,8 @@ const mostCallers = 10_000
 // caller is a digest of what tells a caller from others.
 type caller [sha256.Size]byte
 
-// limits bound how many requests a second each caller may send.
-type limits struct {
+// rateLimiter bound how many requests a second each caller may send.
+type rateLimiter struct {
 	mu  sync.Mutex
 	all map[dstack.RunID]*callers
 }
@@ -53,10 +53,10 @@ type bucket struct {
 	at     time.Time // when there were as many
 }
 
-func newLimits() *limits { return &limits{all: map[dstack.RunID]*callers{}} }
+func newRateLimiter() *rateLimiter { return &rateLimiter{all: map[dstack.RunID]*callers{}} }
 
-// adopt forgets the limits that a table does not have any more.
-func (l *limits) adopt(x *route.Index) {
+// applyTable forgets the limits that a table does not have any more.
+func (l *rateLimiter) applyTable(x *route.Index) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	all := map[dstack.RunID]*callers{}
@@ -72,7 +72,7 @@ func (l *limits) adopt(x *route.Index) {
 }
 
 // take lets a request pass, or returns how long until the next may.
-func (l *limits) take(run dstack.RunID, rule spec.RateLimit, who caller) time.Duration {
+func (l *rateLimiter) take(run dstack.RunID, rule spec.RateLimit, who caller) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.all[run] == nil {
@@ -162,7 +162,7 @@ func (x *exchange) limited(r *route.Route) error {
 		x.passed = r.Run
 		return nil
 	}
-	x.g.loads.limit(r.Run)
+	x.g.loads.countLimited(r.Run)
 	seconds := int(max(1, math.Ceil(wait.Seconds())))
 	return &refusal{retry: seconds, words: words{Kind: tooMany,
 		Message: "too many requests: " + r.Name + " takes " + strconv.FormatFloat(rule.RPS, 'g', 3, 64) + " a second of one caller",

@@ -199,7 +199,7 @@ func TestLimit_OfTheRunThatGetsTheRequest(t *testing.T) {
 	slow := spec.RateLimit{Prefix: "/", Key: spec.RateLimitKey{Type: "ip_address"}, RPS: 0.02}
 	first, second := limited(model("first", "org/m"), slow), model("second", "org/m", replica(t, 0, hello))
 	second.Since = 2
-	r := start(t, gateway.Limits{Hold: 20 * time.Millisecond}, first, second)
+	r := start(t, gateway.Limits{HoldTimeout: 20 * time.Millisecond}, first, second)
 	for range 3 {
 		if got := r.chat(`{"model":"org/m"}`); got.StatusCode != 200 {
 			t.Errorf("the run without a limit: %d %s", got.StatusCode, got.body)

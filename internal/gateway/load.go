@@ -23,14 +23,14 @@ type Load struct {
 // at hand. It never changes once made.
 type view struct {
 	*route.Index
-	places map[dstack.RunID][]*place
+	replicas map[dstack.RunID][]*readyReplica
 }
 
-// place is a ready replica.
-type place struct {
+// readyReplica is a ready replica.
+type readyReplica struct {
 	route  *route.Route
 	target route.Target
-	load   *load
+	load   *replicaLoad
 }
 
 // loadKey names the load of a replica, which is of one run.
@@ -39,8 +39,8 @@ type loadKey struct {
 	replica dstack.ReplicaID
 }
 
-// load is what one replica does. It outlives tables.
-type load struct {
+// replicaLoad is what one replica does. It outlives tables.
+type replicaLoad struct {
 	loadKey
 	inFlight int
 	left     bool      // it is in the table no more
@@ -56,43 +56,43 @@ type runLoad struct {
 	window            window
 }
 
-// loads counts. One lock serves all: what is done under it takes well under a
+// loadTracker counts. One lock serves all: what is done under it takes well under a
 // microsecond. Whoever is counted at a replica was picked from the view of
 // that moment, so that a count and its view's version say together what a
 // replica may still get.
-type loads struct {
+type loadTracker struct {
 	view  atomic.Pointer[view] // changes under the lock
 	began time.Time
 	news  loop.Wake // something that is to be told at once
 
 	mu       sync.Mutex
 	turn     uint64
-	replicas map[loadKey]*load
+	replicas map[loadKey]*replicaLoad
 	runs     map[dstack.RunID]*runLoad
 }
 
-func newLoads() *loads {
-	return &loads{began: time.Now(), news: loop.NewWake(), replicas: map[loadKey]*load{}, runs: map[dstack.RunID]*runLoad{}}
+func newLoadTracker() *loadTracker {
+	return &loadTracker{began: time.Now(), news: loop.NewWake(), replicas: map[loadKey]*replicaLoad{}, runs: map[dstack.RunID]*runLoad{}}
 }
 
 // now is the time of windows.
-func (l *loads) now() time.Duration { return time.Since(l.began) }
+func (l *loadTracker) now() time.Duration { return time.Since(l.began) }
 
-// adopt makes a view of an index, the one that counts from now on. What it
+// applyTable makes a view of an index, the one that counts from now on. What it
 // does not name any more is forgotten once nothing is in flight to it.
-func (l *loads) adopt(x *route.Index) *view {
+func (l *loadTracker) applyTable(x *route.Index) *view {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	v := &view{Index: x, places: map[dstack.RunID][]*place{}}
+	v := &view{Index: x, replicas: map[dstack.RunID][]*readyReplica{}}
 	known, runs := map[loadKey]bool{}, map[dstack.RunID]bool{}
 	x.Runs(func(r *route.Route) {
 		runs[r.Run] = true
-		run := l.runOf(r.Run)
+		run := l.runLoadOf(r.Run)
 		run.left = false
 		run.window.resize(l.now(), r.Rules.Window)
 		for _, t := range r.Ready {
 			known[loadKey{r.Run, t.Replica}] = true
-			v.places[r.Run] = append(v.places[r.Run], &place{route: r, target: t, load: l.of(loadKey{r.Run, t.Replica})})
+			v.replicas[r.Run] = append(v.replicas[r.Run], &readyReplica{route: r, target: t, load: l.loadOf(loadKey{r.Run, t.Replica})})
 		}
 	})
 	for key, load := range l.replicas {
@@ -103,7 +103,7 @@ func (l *loads) adopt(x *route.Index) *view {
 			load.left = true
 			l.news.Signal()
 		}
-		l.forget(load)
+		l.forgetReplica(load)
 	}
 	for id, run := range l.runs {
 		if !runs[id] {
@@ -115,67 +115,67 @@ func (l *loads) adopt(x *route.Index) *view {
 	return v
 }
 
-func (l *loads) of(key loadKey) *load {
+func (l *loadTracker) loadOf(key loadKey) *replicaLoad {
 	one := l.replicas[key]
 	if one == nil {
-		one = &load{loadKey: key}
+		one = &replicaLoad{loadKey: key}
 		l.replicas[key] = one
 	}
 	one.left, one.shunned = false, time.Time{} // the table is newer than what we saw
 	return one
 }
 
-// runOf is the load of a run, which may have left the table a moment ago.
-func (l *loads) runOf(id dstack.RunID) *runLoad {
+// runLoadOf is the load of a run, which may have left the table a moment ago.
+func (l *loadTracker) runLoadOf(id dstack.RunID) *runLoad {
 	if l.runs[id] == nil {
 		l.runs[id] = &runLoad{left: true, window: newWindow(l.now())}
 	}
 	return l.runs[id]
 }
 
-func (l *loads) forget(load *load) {
+func (l *loadTracker) forgetReplica(load *replicaLoad) {
 	if load.left && load.inFlight == 0 {
 		delete(l.replicas, load.loadKey)
 	}
 }
 
-func (l *loads) forgetRun(id dstack.RunID, run *runLoad) {
+func (l *loadTracker) forgetRun(id dstack.RunID, run *runLoad) {
 	if run.left && run.inFlight == 0 && run.held == 0 {
 		delete(l.runs, id)
 	}
 }
 
-// leave says that a request has left its replica.
-func (l *loads) leave(p *place) {
+// release says that a request has left its replica.
+func (l *loadTracker) release(p *readyReplica) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	run := l.runOf(p.load.run)
+	run := l.runLoadOf(p.load.run)
 	run.inFlight--
-	run.window.busier(l.now(), -1)
+	run.window.addBusy(l.now(), -1)
 	l.forgetRun(p.load.run, run)
 	if p.load.inFlight--; p.load.left && p.load.inFlight == 0 {
 		l.news.Signal()
-		l.forget(p.load)
+		l.forgetReplica(p.load)
 	}
 }
 
-// shun makes a replica that refused a connection, or broke one, the last
+// penalize makes a replica that refused a connection, or broke one, the last
 // choice until then.
-func (l *loads) shun(p *place, until time.Time) {
+func (l *loadTracker) penalize(p *readyReplica, until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p.load.shunned = until
 }
 
-// wait counts requests that begin to wait for a run, or cease to.
-func (l *loads) wait(id dstack.RunID, by int) {
+// countWaiting counts requests that begin to wait for a run, or cease to.
+func (l *loadTracker) countWaiting(id dstack.RunID, by int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	run := l.runOf(id)
+	run := l.runLoadOf(id)
 	if run.held += by; run.held == by {
 		l.news.Signal()
 	}
-	run.window.busier(l.now(), by)
+	run.window.addBusy(l.now(), by)
 	l.forgetRun(id, run)
 }
 
@@ -185,9 +185,9 @@ type arrival struct {
 	second int64
 }
 
-// arrive counts a request that comes in for a run, unless it was counted
+// countArrival counts a request that comes in for a run, unless it was counted
 // there. One that was counted at another run moves: it counts once.
-func (l *loads) arrive(was *arrival, id dstack.RunID) {
+func (l *loadTracker) countArrival(was *arrival, id dstack.RunID) {
 	if was.run == id {
 		return
 	}
@@ -197,19 +197,19 @@ func (l *loads) arrive(was *arrival, id dstack.RunID) {
 	if old := l.runs[was.run]; old != nil {
 		old.window.retract(now, was.second)
 	}
-	*was = arrival{id, l.runOf(id).window.arrive(now)}
+	*was = arrival{id, l.runLoadOf(id).window.countArrival(now)}
 }
 
-// limit counts a request that was refused because its caller sent too many.
-func (l *loads) limit(id dstack.RunID) {
+// countLimited counts a request that was refused because its caller sent too many.
+func (l *loadTracker) countLimited(id dstack.RunID) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.runOf(id).limited++
+	l.runLoadOf(id).limited++
 }
 
 // snapshot returns the load of every run in the table, and of those that have
 // left it and still answer. What is held is not in it.
-func (l *loads) snapshot() map[dstack.RunID]Load {
+func (l *loadTracker) snapshot() map[dstack.RunID]Load {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	all := make(map[dstack.RunID]Load, len(l.runs))
@@ -222,9 +222,9 @@ func (l *loads) snapshot() map[dstack.RunID]Load {
 	return all
 }
 
-// counts is all there is to tell, with the version of the view that it was
+// loadReport is all there is to tell, with the version of the view that it was
 // counted by.
-func (l *loads) counts() dstack.LoadReport {
+func (l *loadTracker) loadReport() dstack.LoadReport {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	c := dstack.LoadReport{Runs: map[dstack.RunID]dstack.RunLoad{}}
@@ -234,7 +234,7 @@ func (l *loads) counts() dstack.LoadReport {
 	now := l.now()
 	c.Watched = now
 	for id, run := range l.runs {
-		requests, busy, watched := run.window.tell(now)
+		requests, busy, watched := run.window.totals(now)
 		length := time.Duration(run.window.length) * time.Second
 		young := watched < min(length, now-time.Second) // it was not counted for as long as others
 		if requests > 0 || run.inFlight > 0 || run.held > 0 || busy > 0 || young {

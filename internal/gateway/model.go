@@ -153,7 +153,7 @@ func (x *exchange) forwardToModel() error {
 // Once it was sent, its memory is never used again for another: a replica that
 // answers early may still be reading it.
 func (x *exchange) readBody() ([]byte, error) {
-	size, most := x.r.ContentLength, x.g.limits.Body
+	size, most := x.r.ContentLength, x.g.limits.MaxBody
 	if size > most {
 		return nil, tooLarge(most)
 	}
@@ -183,7 +183,7 @@ func (x *exchange) readBody() ([]byte, error) {
 			return nil, tooLarge(most)
 		case err == io.EOF:
 			return body, nil
-		case err != nil && x.in.late():
+		case err != nil && x.in.isLate():
 			return nil, &refusal{words: words{Kind: tooSlowly, Message: "the request body came too slowly", Hint: "try again"}}
 		case err != nil:
 			return nil, badBody()

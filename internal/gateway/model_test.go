@@ -101,7 +101,7 @@ func TestModels_Refusals(t *testing.T) {
 	free.Auth = false
 	theirs := model("theirs", "secret", up)
 	theirs.Project = "team"
-	r := start(t, gateway.Limits{Body: 1 << 20}, free, theirs)
+	r := start(t, gateway.Limits{MaxBody: 1 << 20}, free, theirs)
 	good := `{"model":"free"}`
 	cases := []struct {
 		name, method, url, body string
@@ -188,7 +188,7 @@ func TestModels_SharedByRuns(t *testing.T) {
 }
 
 func TestModels_RoomForBodiesIsBounded(t *testing.T) {
-	r := start(t, gateway.Limits{Bodies: 1 << 20}, model("m", "m"))
+	r := start(t, gateway.Limits{BodyBytes: 1 << 20}, model("m", "m"))
 	large := `{"model":"m","x":"` + strings.Repeat("x", 600<<10) + `"}`
 	first := make(chan reply, 1)
 	post := func() reply {
@@ -212,7 +212,7 @@ func TestModels_RoomForBodiesIsShared(t *testing.T) {
 	sink := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-block })
 	theirs := model("sink", "org/sink", sink)
 	theirs.Project = "team"
-	r := start(t, gateway.Limits{Body: 1 << 20, Bodies: 8 << 20}, model("m", "org/m", replica(t, 1, hello)), theirs)
+	r := start(t, gateway.Limits{MaxBody: 1 << 20, BodyBytes: 8 << 20}, model("m", "org/m", replica(t, 1, hello)), theirs)
 	defer close(block)
 	statuses := make(chan int, 7)
 	for range 7 {

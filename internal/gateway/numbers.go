@@ -19,9 +19,9 @@ import (
 // firstsKept is of how many answers the time to the first token is known.
 const firstsKept = 64
 
-// numbers are what requests to models took, by run since the gateway knows
+// metrics are what requests to models took, by run since the gateway knows
 // it. Prompts and answers are in none of them.
-type numbers struct {
+type metrics struct {
 	requests *prometheus.CounterVec
 	tokens   *prometheus.CounterVec
 	first    *prometheus.HistogramVec
@@ -43,10 +43,10 @@ type runNumbers struct {
 // answer.
 var seconds = []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900}
 
-func newNumbers() *numbers {
+func newMetrics() *metrics {
 	of := []string{"project", "run", "model"}
 	with := func(label string) []string { return append(slices.Clone(of), label) }
-	return &numbers{
+	return &metrics{
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_model_requests_total",
 			Help: "Requests to a model, by the status of the answer."}, with("code")),
 		tokens: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "dstack_model_tokens_total",
@@ -60,7 +60,7 @@ func newNumbers() *numbers {
 }
 
 // vectors is all that is counted.
-func (n *numbers) vectors() []prometheus.Collector {
+func (n *metrics) vectors() []prometheus.Collector {
 	return []prometheus.Collector{n.requests, n.tokens, n.first, n.took}
 }
 
@@ -72,7 +72,7 @@ type timing struct {
 }
 
 // count adds a request that has ended.
-func (n *numbers) count(r *route.Route, status int, began time.Time, t *timing) {
+func (n *metrics) count(r *route.Route, status int, began time.Time, t *timing) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	one := n.of(r)
@@ -97,7 +97,7 @@ func (n *numbers) count(r *route.Route, status int, began time.Time, t *timing) 
 	n.tokens.WithLabelValues(append(one.labels, "out")...).Add(float64(u.Out))
 }
 
-func (n *numbers) of(r *route.Route) *runNumbers {
+func (n *metrics) of(r *route.Route) *runNumbers {
 	one := n.runs[r.Run]
 	if one != nil && one.labels[2] != r.Model {
 		n.forget(r.Run, one)
@@ -110,9 +110,9 @@ func (n *numbers) of(r *route.Route) *runNumbers {
 	return one
 }
 
-// adopt forgets the runs that a table does not name any more, or not with
+// applyTable forgets the runs that a table does not name any more, or not with
 // their model.
-func (n *numbers) adopt(x *route.Index) {
+func (n *metrics) applyTable(x *route.Index) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	known := map[dstack.RunID]string{}
@@ -125,7 +125,7 @@ func (n *numbers) adopt(x *route.Index) {
 	}
 }
 
-func (n *numbers) forget(id dstack.RunID, one *runNumbers) {
+func (n *metrics) forget(id dstack.RunID, one *runNumbers) {
 	delete(n.runs, id)
 	labels := prometheus.Labels{"project": one.labels[0], "run": one.labels[1], "model": one.labels[2]}
 	n.requests.DeletePartialMatch(labels)
@@ -135,7 +135,7 @@ func (n *numbers) forget(id dstack.RunID, one *runNumbers) {
 }
 
 // fill adds what is known of each run.
-func (n *numbers) fill(all map[dstack.RunID]api.RunMetrics) {
+func (n *metrics) fill(all map[dstack.RunID]api.RunMetrics) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	for id, one := range n.runs {
@@ -153,8 +153,8 @@ func (n *numbers) fill(all map[dstack.RunID]api.RunMetrics) {
 	}
 }
 
-// Numbers returns what each run in the table does and did.
-func (g *Gateway) Numbers() map[dstack.RunID]api.RunMetrics {
+// Metrics returns what each run in the table does and did.
+func (g *Gateway) Metrics() map[dstack.RunID]api.RunMetrics {
 	all := map[dstack.RunID]api.RunMetrics{}
 	v := g.loads.view.Load()
 	if v == nil {

@@ -67,8 +67,8 @@ func TestNumbers_OfModels(t *testing.T) {
 	ask(`{"model":"org/m"}`)
 	ask(`{"model":"org/m","fail":true}`)
 	ask(`{"model":"other"}`) // none of anybody's
-	until(t, "the numbers", func() bool { return r.gateway.Numbers()[m.Run].TokensIn == 12 })
-	n := r.gateway.Numbers()[m.Run]
+	until(t, "the numbers", func() bool { return r.gateway.Metrics()[m.Run].TokensIn == 12 })
+	n := r.gateway.Metrics()[m.Run]
 	if n.Requests != 3 || n.TokensOut != 6 || n.FirstToken == nil || *n.FirstToken <= 0 || *n.FirstToken > 5 {
 		t.Errorf("the numbers are %+v", n)
 	}
@@ -88,7 +88,7 @@ func TestNumbers_OfModels(t *testing.T) {
 	}
 	r.plane.set(service("web", up)) // the model's run has ended
 	until(t, "it is forgotten", func() bool { return !strings.Contains(gathered(t, r.gateway), "org/m") })
-	until(t, "it has no numbers", func() bool { _, known := r.gateway.Numbers()[m.Run]; return !known })
+	until(t, "it has no numbers", func() bool { _, known := r.gateway.Metrics()[m.Run]; return !known })
 }
 
 // A run that serves another model now has no numbers of the one before.

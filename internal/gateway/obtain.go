@@ -29,7 +29,7 @@ func (x *exchange) obtain() error {
 	defer cancel()
 	for missing(err) {
 		old := x.view
-		if x.g.hold.until(ctx, "", func() bool { return x.g.loads.view.Load() != old }) != nil {
+		if x.g.hold.wait(ctx, "", func() bool { return x.g.loads.view.Load() != old }) != nil {
 			return err
 		}
 		err = x.seek()
@@ -60,7 +60,7 @@ func (x *exchange) seek() error {
 			return x.notNow(err)
 		case len(x.avoid) == 0:
 			return x.tooLong()
-		case time.Since(x.refusedAt) >= x.g.limits.Refused:
+		case time.Since(x.refusedAt) >= x.g.limits.RefusedTimeout:
 			return x.lastErr
 		default:
 			x.avoid = x.avoid[:0] // ask them all again
@@ -96,7 +96,7 @@ func (x *exchange) settleBy(v *view) bool {
 		x.err = err
 		return true
 	}
-	best := x.g.loads.toward(v, routes, x.avoid)
+	best := x.g.loads.nextRoute(v, routes, x.avoid)
 	if best == nil {
 		best = lasting(routes)
 	}
@@ -107,14 +107,14 @@ func (x *exchange) settleBy(v *view) bool {
 	x.place = x.g.loads.pick(v, x.one[:], x.avoid, x.last != nil)
 	if x.place != nil {
 		x.last = x.place
-		x.g.loads.arrive(&x.arrival, x.place.route.Run)
+		x.g.loads.countArrival(&x.arrival, x.place.route.Run)
 		return true
 	}
 	if x.err = inVain(best); x.err != nil {
 		return true
 	}
 	x.waitsFor = best
-	x.g.loads.arrive(&x.arrival, best.Run)
+	x.g.loads.countArrival(&x.arrival, best.Run)
 	return false
 }
 
@@ -160,9 +160,9 @@ func (x *exchange) wait() error {
 		x.waits = time.Now()
 	}
 	if x.commentAt.IsZero() && x.waitsFor != nil && x.call.Streams() && !x.silent {
-		x.commentAt = time.Now().Add(x.g.limits.Comment)
+		x.commentAt = time.Now().Add(x.g.limits.KeepAlive)
 	}
-	w, most, until := &waiter{settle: x.settle, bytes: x.bytes}, crowd{x.g.limits.Held, x.g.limits.HeldBytes}, x.g.limits.Hold
+	w, most, until := &waiter{settle: x.settle, bytes: x.bytes}, crowd{x.g.limits.MaxHeld, x.g.limits.HeldBytes}, x.g.limits.HoldTimeout
 	if x.view == nil {
 		w.settle = func() bool { return x.g.loads.view.Load() != nil }
 	}
@@ -178,14 +178,14 @@ func (x *exchange) wait() error {
 	}
 	ctx, cancel := context.WithDeadline(x.ctx, deadline)
 	defer cancel()
-	waits, err := x.g.hold.enter(w, most)
+	waits, err := x.g.hold.enqueue(w, most)
 	if !waits {
 		return err
 	}
 	if w.run != "" {
 		x.g.reading.end(&x.reader) // its body counts there now
 	}
-	return x.g.hold.leave(w, x.await(ctx, w))
+	return x.g.hold.dequeue(w, x.await(ctx, w))
 }
 
 // await returns when the wait ends, nil, or before, because of an error or of
@@ -227,8 +227,8 @@ func (x *exchange) refusedBy(err error) {
 	}
 	x.lastErr = err
 	x.avoid = append(x.avoid, x.place.target.Address)
-	x.g.loads.shun(x.place, time.Now().Add(shunFor))
-	x.g.loads.leave(x.place)
+	x.g.loads.penalize(x.place, time.Now().Add(penaltyTime))
+	x.g.loads.release(x.place)
 	x.place = nil
 }
 
@@ -237,12 +237,12 @@ func (x *exchange) notNow(err error) error {
 	message := err.Error()
 	switch {
 	case errors.Is(err, errStopping):
-	case errors.Is(err, errHoldFull) && x.waitsFor != nil:
+	case errors.Is(err, errQueueFull) && x.waitsFor != nil:
 		message = x.waitsFor.Name + " is not ready, and as many requests wait for it as may"
-	case errors.Is(err, errHoldBytes):
+	case errors.Is(err, errQueueBytes):
 		message = x.waitsFor.Name + " is not ready, and the requests that wait for it have as many bytes as may: " +
 			strconv.FormatInt(x.g.limits.HeldBytes>>20, 10) + " MiB"
-	case errors.Is(err, errHoldFull):
+	case errors.Is(err, errQueueFull):
 	default:
 		return err
 	}

@@ -57,7 +57,7 @@ func TestObtain_WaitsForTheFirstTable(t *testing.T) {
 func TestObtain_NotForEver(t *testing.T) {
 	pulling := public("open")
 	pulling.State = "pulling image 62%"
-	r := start(t, gateway.Limits{Hold: 50 * time.Millisecond}, pulling, model("m", "org/m"))
+	r := start(t, gateway.Limits{HoldTimeout: 50 * time.Millisecond}, pulling, model("m", "org/m"))
 	got := r.get("http://open.localhost/")
 	if got.StatusCode != 503 || got.Header.Get("Retry-After") == "" || !strings.Contains(got.body, `"kind":"unavailable","message":"open is not ready: pulling image 62%"`) {
 		t.Errorf("%d %v %s", got.StatusCode, got.Header, got.body)
@@ -71,14 +71,14 @@ func TestObtain_NotForEver(t *testing.T) {
 		t.Errorf("model: %d %s", got.StatusCode, got.body)
 	}
 
-	none := start(t, gateway.Limits{Hold: 50 * time.Millisecond})
+	none := start(t, gateway.Limits{HoldTimeout: 50 * time.Millisecond})
 	if got := none.get("http://open.localhost/"); got.StatusCode != 503 || !strings.Contains(got.body, "no routes yet") {
 		t.Errorf("without a table: %d %s", got.StatusCode, got.body)
 	}
 }
 
 func TestObtain_Bounded(t *testing.T) {
-	r := start(t, gateway.Limits{Held: 1}, public("open"))
+	r := start(t, gateway.Limits{MaxHeld: 1}, public("open"))
 	ctx, leave := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() {

@@ -60,7 +60,7 @@ func TestPace_SlowBodiesStopNobodyElse(t *testing.T) {
 // what it took is there for others.
 func TestPace_WhoIsTooSlowIsTold(t *testing.T) {
 	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
-	r := start(t, gateway.Limits{Reading: 2 << 20, Behind: 300 * time.Millisecond}, model("m", "org/m", up))
+	r := start(t, gateway.Limits{ReadBytes: 2 << 20, MaxLag: 300 * time.Millisecond}, model("m", "org/m", up))
 	began := time.Now()
 	var all []<-chan *http.Response
 	for range 3 {

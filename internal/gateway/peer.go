@@ -31,7 +31,7 @@ func WithConn(ctx context.Context, conn net.Conn) context.Context {
 // peer is what tells whether the client of a request is there, or nil. It is
 // for bodies that stream; what is without a body or read whole net/http watches.
 func (x *exchange) peer() syscall.RawConn {
-	if x.in == nil || x.in.ended() || !tellsHangUps {
+	if x.in == nil || x.in.isComplete() || !tellsHangUps {
 		return nil
 	}
 	conn, _ := x.r.Context().Value(peerKey{}).(syscall.RawConn)

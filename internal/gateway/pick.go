@@ -12,46 +12,46 @@ import (
 // and returns nil when nobody is left. Routes in panic are the last choice. A
 // request picked for again is not counted as accepted twice. Only the view
 // that counts may be picked from; with another one nobody is left.
-func (l *loads) pick(v *view, routes []*route.Route, not []string, again bool) *place {
+func (l *loadTracker) pick(v *view, routes []*route.Route, not []string, again bool) *readyReplica {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if v != l.view.Load() {
 		return nil
 	}
-	best := v.best(routes, not)
+	best := v.bestReplica(routes, not)
 	if best == nil {
 		return nil
 	}
 	l.turn++
 	best.load.turn = l.turn
 	best.load.inFlight++
-	run := l.runOf(best.route.Run)
+	run := l.runLoadOf(best.route.Run)
 	run.inFlight++
-	run.window.busier(l.now(), 1)
+	run.window.addBusy(l.now(), 1)
 	if !again {
 		run.accepted++
 	}
 	return best
 }
 
-// toward is the route of the replica that pick would choose, or nil.
-func (l *loads) toward(v *view, routes []*route.Route, not []string) *route.Route {
+// nextRoute is the route of the replica that pick would choose, or nil.
+func (l *loadTracker) nextRoute(v *view, routes []*route.Route, not []string) *route.Route {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if best := v.best(routes, not); best != nil {
+	if best := v.bestReplica(routes, not); best != nil {
 		return best.route
 	}
 	return nil
 }
 
-// best is the replica that is picked next. Loads are read: their lock is held.
-func (v *view) best(routes []*route.Route, not []string) (best *place) {
+// bestReplica is the replica that is picked next. Loads are read: their lock is held.
+func (v *view) bestReplica(routes []*route.Route, not []string) (best *readyReplica) {
 	for _, r := range routes {
-		for _, p := range v.places[r.Run] {
+		for _, p := range v.replicas[r.Run] {
 			if slices.Contains(not, p.target.Address) {
 				continue
 			}
-			if best == nil || better(p, best) {
+			if best == nil || isPreferred(p, best) {
 				best = p
 			}
 		}
@@ -59,19 +59,19 @@ func (v *view) best(routes []*route.Route, not []string) (best *place) {
 	return best
 }
 
-// better prefers a replica that answers its probes to one that is tried only
+// isPreferred prefers a replica that answers its probes to one that is tried only
 // because no other of its run does.
-func better(a, b *place) bool {
+func isPreferred(a, b *readyReplica) bool {
 	if a.route.PanicMode != b.route.PanicMode {
 		return b.route.PanicMode
 	}
-	return fewest(a.load, b.load)
+	return isLessLoaded(a.load, b.load)
 }
 
-// fewest prefers a to b when it has fewer requests in flight, and among equals
+// isLessLoaded prefers a to b when it has fewer requests in flight, and among equals
 // the one whose turn was longer ago. One that has just refused a connection
 // comes last: it has few requests because it takes none.
-func fewest(a, b *load) bool {
+func isLessLoaded(a, b *replicaLoad) bool {
 	if !a.shunned.Equal(b.shunned) {
 		now := time.Now()
 		if a, b := a.shunned.After(now), b.shunned.After(now); a != b {

@@ -18,17 +18,17 @@ func placesOf(names ...string) route.Route {
 }
 
 func TestPick(t *testing.T) {
-	l := newLoads()
-	v := l.adopt(route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b", "c")}}))
+	l := newLoadTracker()
+	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b", "c")}}))
 	routes := []*route.Route{v.Run("main", "llama")}
-	pick := func(not ...string) *place { return l.pick(v, routes, not, false) }
+	pick := func(not ...string) *readyReplica { return l.pick(v, routes, not, false) }
 
 	turn := pick().target.Address + pick().target.Address + pick().target.Address
 	if turn != "abc" {
 		t.Errorf("equals are not taken in turn: %s", turn)
 	}
-	for _, p := range v.places["run"] {
-		l.leave(p)
+	for _, p := range v.replicas["run"] {
+		l.release(p)
 	}
 	if a := pick(); a.target.Address != "a" {
 		t.Errorf("next turn: %s", a.target.Address)
@@ -51,13 +51,13 @@ func TestPick(t *testing.T) {
 
 func TestPick_RefusingReplicasComeLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		l := newLoads()
+		l := newLoadTracker()
 		index := route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b")}})
-		v := l.adopt(index)
+		v := l.applyTable(index)
 		routes := []*route.Route{v.Run("main", "llama")}
 		a := l.pick(v, routes, []string{"b"}, false)
-		l.shun(a, time.Now().Add(shunFor))
-		l.leave(a)
+		l.penalize(a, time.Now().Add(penaltyTime))
+		l.release(a)
 		for range 3 {
 			if p := l.pick(v, routes, nil, false); p.target.Address != "b" {
 				t.Errorf("picked %s", p.target.Address)
@@ -66,12 +66,12 @@ func TestPick_RefusingReplicasComeLast(t *testing.T) {
 		if p := l.pick(v, routes, []string{"b"}, false); p != a {
 			t.Error("the last choice is none at all")
 		}
-		time.Sleep(shunFor + time.Millisecond)
+		time.Sleep(penaltyTime + time.Millisecond)
 		if p := l.pick(v, routes, nil, false); p.target.Address != "a" {
 			t.Errorf("after a while: %s", p.target.Address)
 		}
-		l.shun(a, time.Now().Add(shunFor))
-		v = l.adopt(index)
+		l.penalize(a, time.Now().Add(penaltyTime))
+		v = l.applyTable(index)
 		if p := l.pick(v, routes, nil, false); p.target.Address != "a" {
 			t.Errorf("after a new table: %s", p.target.Address)
 		}
@@ -83,8 +83,8 @@ func TestPick_RefusingReplicasComeLast(t *testing.T) {
 func TestPick_PanicComesLast(t *testing.T) {
 	sick, well := placesOf("a"), placesOf("b")
 	sick.Run, sick.Name, sick.PanicMode = "sick", "sick", true
-	l := newLoads()
-	v := l.adopt(route.NewIndex(route.Table{Routes: []route.Route{sick, well}}))
+	l := newLoadTracker()
+	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{sick, well}}))
 	routes := []*route.Route{v.Run("main", "sick"), v.Run("main", "llama")}
 	for range 5 {
 		if p := l.pick(v, routes, nil, false); p.target.Address != "b" {
@@ -92,7 +92,7 @@ func TestPick_PanicComesLast(t *testing.T) {
 		}
 	}
 	b := l.pick(v, routes, []string{"a"}, false)
-	l.shun(b, time.Now().Add(shunFor))
+	l.penalize(b, time.Now().Add(penaltyTime))
 	if p := l.pick(v, routes, nil, false); p != b {
 		t.Error("one that has just refused is no worse than one that fails its probes")
 	}
@@ -102,15 +102,15 @@ func TestPick_PanicComesLast(t *testing.T) {
 }
 
 func TestLoads_OutliveTables(t *testing.T) {
-	l := newLoads()
-	v := l.adopt(route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b")}}))
+	l := newLoadTracker()
+	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b")}}))
 	busy := l.pick(v, []*route.Route{v.Run("main", "llama")}, nil, false)
-	l.adopt(route.NewIndex(route.Table{Routes: []route.Route{placesOf("b")}}))
+	l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{placesOf("b")}}))
 	if got := l.snapshot()["run"]; got.InFlight != 1 || got.Accepted != 1 || len(got.Replicas) != 2 {
 		t.Errorf("while it answers: %+v", got)
 	}
-	l.leave(busy)
-	l.adopt(route.NewIndex(route.Table{}))
+	l.release(busy)
+	l.applyTable(route.NewIndex(route.Table{}))
 	if got := l.snapshot(); len(got) != 0 || len(l.replicas) != 0 {
 		t.Errorf("after all: %+v, %v", got, l.replicas)
 	}

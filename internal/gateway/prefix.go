@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// below puts a redirect of an application that does not know its path prefix
+// addPathPrefix puts a redirect of an application that does not know its path prefix
 // below it. One that knows it already, relative ones and other hosts stay.
-func below(base, host, to string) string {
+func addPathPrefix(base, host, to string) string {
 	origin, path := "", to
 	if at := strings.Index(to, "//"); at == 0 || (at > 0 && to[0] != '/' && to[at-1] == ':') {
 		u, err := url.Parse(to)
@@ -24,21 +24,21 @@ func below(base, host, to string) string {
 			path = "/" + path
 		}
 	}
-	if !strings.HasPrefix(path, "/") || under(base, path) {
+	if !strings.HasPrefix(path, "/") || hasPathPrefix(base, path) {
 		return to
 	}
 	return origin + base + path
 }
 
-// under says whether a path is base itself or lies below it.
-func under(base, path string) bool {
+// hasPathPrefix says whether a path is base itself or lies below it.
+func hasPathPrefix(base, path string) bool {
 	rest, ok := strings.CutPrefix(path, base)
 	return ok && (rest == "" || rest[0] == '/' || rest[0] == '?' || rest[0] == '#')
 }
 
-// ownCookie keeps a cookie with the service that sets it: never for the
+// scopeCookie keeps a cookie with the service that sets it: never for the
 // domain that services share, and, where they share a host, below base.
-func ownCookie(cookie, base string) string {
+func scopeCookie(cookie, base string) string {
 	parts := strings.Split(cookie, ";")
 	kept := parts[:1]
 	pathed := false
@@ -49,7 +49,7 @@ func ownCookie(cookie, base string) string {
 			continue
 		case strings.EqualFold(name, "path") && base != "":
 			pathed = true
-			if value = strings.TrimSpace(value); !under(base, value) {
+			if value = strings.TrimSpace(value); !hasPathPrefix(base, value) {
 				part = " Path=" + base + "/" + strings.TrimPrefix(value, "/")
 			}
 		}

@@ -12,7 +12,7 @@ func TestBelow(t *testing.T) {
 		{"http://h:2/x", "http://h:2/x"}, {"http://h/x", "http://h/x"}, {"//evil/x", "//evil/x"}, {"ftp://h:1/x", "ftp://h:1/x"},
 		{"mailto:a@b", "mailto:a@b"}, {"/x//y", base + "/x//y"}, {"http://h:1\x7f/", "http://h:1\x7f/"}, {"/r?to=http://h:1/", base + "/r?to=http://h:1/"},
 	} {
-		if got := below(base, "h:1", c[0]); got != c[1] {
+		if got := addPathPrefix(base, "h:1", c[0]); got != c[1] {
 			t.Errorf("%q became %q, want %q", c[0], got, c[1])
 		}
 	}
@@ -30,10 +30,10 @@ func TestOwnCookie(t *testing.T) {
 		{"domain=1; Path", "domain=1; Path", "domain=1; Path=" + base + "/"},
 		{"", "", "; Path=" + base + "/"},
 	} {
-		if got := ownCookie(c[0], ""); got != c[1] {
+		if got := scopeCookie(c[0], ""); got != c[1] {
 			t.Errorf("by host: %q became %q, want %q", c[0], got, c[1])
 		}
-		if got := ownCookie(c[0], base); got != c[2] {
+		if got := scopeCookie(c[0], base); got != c[2] {
 			t.Errorf("by path: %q became %q, want %q", c[0], got, c[2])
 		}
 	}

@@ -16,10 +16,10 @@ import (
 	"dstack/internal/openai"
 )
 
-// prompts makes the prompts of models whose servers take only text. Each
+// promptRenderer makes the prompts of models whose servers take only text. Each
 // template is compiled once.
-type prompts struct {
-	turns   *turns
+type promptRenderer struct {
+	turns   *renderSlots
 	compile func(dstack.ChatTemplate) (*chattemplate.Template, error)
 
 	mu    sync.Mutex
@@ -46,16 +46,16 @@ type compiled struct {
 	err error
 }
 
-func newPrompts() *prompts {
-	return &prompts{
-		turns: newTurns(runtime.GOMAXPROCS(0)), compile: chattemplate.Compile,
+func newPromptRenderer() *promptRenderer {
+	return &promptRenderer{
+		turns: newRenderSlots(runtime.GOMAXPROCS(0)), compile: chattemplate.Compile,
 		known: map[*dstack.ChatTemplate]func() compiled{}, asked: map[dstack.ReplicaID]told{},
 	}
 }
 
 // of is the compiled form of a template. The lock is not held while it is
 // made, which takes a large one up to a second: route tables wait for the lock.
-func (p *prompts) of(t *dstack.ChatTemplate) compiled {
+func (p *promptRenderer) of(t *dstack.ChatTemplate) compiled {
 	p.mu.Lock()
 	one, known := p.known[t]
 	if !known {
@@ -71,8 +71,8 @@ func (p *prompts) of(t *dstack.ChatTemplate) compiled {
 
 // render makes the prompt of a request to a run. An error that is none of the
 // request's is a *openai.Problem.
-func (p *prompts) render(ctx context.Context, run dstack.RunID, t *dstack.ChatTemplate, request json.RawMessage) (string, error) {
-	giveBack, err := p.turns.take(ctx, run)
+func (p *promptRenderer) render(ctx context.Context, run dstack.RunID, t *dstack.ChatTemplate, request json.RawMessage) (string, error) {
+	giveBack, err := p.turns.acquire(ctx, run)
 	if err != nil {
 		return "", err
 	}
@@ -94,8 +94,8 @@ func badTemplate(err error) *openai.Problem {
 		Message: "the model's chat template does not work: " + err.Error() + ". Write another one as model.chat_template into the configuration"}
 }
 
-// adopt forgets the templates that a table does not have any more.
-func (p *prompts) adopt(x *route.Index) {
+// applyTable forgets the templates that a table does not have any more.
+func (p *promptRenderer) applyTable(x *route.Index) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	live, asked := map[*dstack.ChatTemplate]bool{}, map[dstack.ReplicaID]told{}

@@ -14,7 +14,7 @@ import (
 // A large template takes long to be read. Nobody but those who need it waits,
 // and it is read once.
 func TestPrompts_NobodyWaitsForAnothersTemplate(t *testing.T) {
-	p := newPrompts()
+	p := newPromptRenderer()
 	reading, proceed := make(chan struct{}, 2), make(chan struct{})
 	p.compile = func(dstack.ChatTemplate) (*chattemplate.Template, error) {
 		reading <- struct{}{}
@@ -32,7 +32,7 @@ func TestPrompts_NobodyWaitsForAnothersTemplate(t *testing.T) {
 	<-reading
 	adopted := make(chan struct{})
 	go func() {
-		p.adopt(route.NewIndex(route.Table{Routes: []route.Route{{Run: "r", Template: large}}}))
+		p.applyTable(route.NewIndex(route.Table{Routes: []route.Route{{Run: "r", Template: large}}}))
 		close(adopted)
 	}()
 	select {

@@ -157,6 +157,6 @@ func (x *exchange) readOn(n int64) (int64, error) {
 // the first n bytes of which are there.
 func (x *exchange) keepPace(n int) {
 	if !x.paceFrom.IsZero() {
-		x.in.by(x.paceFrom.Add(x.g.limits.Behind + time.Duration(n)*time.Second/readPace))
+		x.in.setPaceDeadline(x.paceFrom.Add(x.g.limits.MaxLag + time.Duration(n)*time.Second/readPace))
 	}
 }

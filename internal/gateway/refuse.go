@@ -61,7 +61,7 @@ func (x *exchange) refuse(e *refusal) {
 		panic("gateway: no answer for an error of kind " + string(e.Kind))
 	}
 	if x.in != nil {
-		x.in.end()
+		x.in.abandon()
 	}
 	if x.opened {
 		x.tellEvent(e.asProblem())

@@ -41,7 +41,7 @@ func (g *Gateway) report(ctx context.Context) error {
 func (g *Gateway) tell(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, reportMost)
 	defer cancel()
-	counts := g.loads.counts()
+	counts := g.loads.loadReport()
 	counts.Gateway = g.name
 	return g.control.Report(ctx, counts)
 }

@@ -195,7 +195,7 @@ func TestReport_WhatCounts(t *testing.T) {
 	up := replica(t, 0, hello)
 	ends := public("ends")
 	ends.IsStopping = true
-	r := start(t, gateway.Limits{Hold: time.Millisecond}, public("open", up), service("secret", up), ends, public("none"))
+	r := start(t, gateway.Limits{HoldTimeout: time.Millisecond}, public("open", up), service("secret", up), ends, public("none"))
 	for range 3 {
 		r.get("http://open.localhost/")
 	}

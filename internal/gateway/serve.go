@@ -20,7 +20,7 @@ type exchange struct {
 	g     *Gateway
 	w     *answer
 	r     *http.Request
-	in    *intake // the body; nil without one
+	in    *requestBody // the body; nil without one
 	ctx   context.Context
 	id    string
 	began time.Time
@@ -38,9 +38,9 @@ type exchange struct {
 
 	one       [1]*route.Route
 	view      *view
-	place     *place // where it goes; it is counted there
-	last      *place // where it went, when it goes nowhere now
-	err       error  // why it goes nowhere
+	place     *readyReplica // where it goes; it is counted there
+	last      *readyReplica // where it went, when it goes nowhere now
+	err       error         // why it goes nowhere
 	waitsFor  *route.Route
 	passed    dstack.RunID // the run that its caller does not send too many
 	arrival   arrival      // where it was counted
@@ -60,9 +60,9 @@ type exchange struct {
 // ServeHTTP serves one request, in this order: request id, access log,
 // recover, identify, authorize, limit, count, hold, pick, forward.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{g: g, w: newAnswer(w, g.limits.Stall), r: r, ctx: r.Context(), id: requestID(r), began: time.Now()}
+	x := &exchange{g: g, w: newAnswer(w, g.limits.StallTimeout), r: r, ctx: r.Context(), id: requestID(r), began: time.Now()}
 	if r.Body != nil && r.Body != http.NoBody {
-		x.in = newIntake(r.Body, x.w.control, g.limits.Stall)
+		x.in = newRequestBody(r.Body, x.w.control, g.limits.StallTimeout)
 		r = r.WithContext(x.ctx) // a copy: what we were given stays as it is
 		r.Body, x.r = x.in, r
 	}
@@ -161,10 +161,10 @@ func (x *exchange) survive() {
 // queries are private.
 func (x *exchange) end() {
 	if x.place != nil {
-		x.g.loads.leave(x.place)
+		x.g.loads.release(x.place)
 	}
 	if x.in != nil {
-		x.in.end()
+		x.in.abandon()
 	}
 	x.w.end()
 	x.g.reading.end(&x.reader)

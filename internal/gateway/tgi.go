@@ -71,7 +71,7 @@ func (x *exchange) readTGI(body []byte) (*openai.TGIRequest, error) {
 
 // roomFor takes the memory for the prompts: each choice sends one of its own.
 func (x *exchange) roomFor(ask *openai.TGIRequest) error {
-	if most := x.g.limits.Body; ask.Size() > most {
+	if most := x.g.limits.MaxBody; ask.Size() > most {
 		r := tooLarge(most)
 		r.param, r.Message, r.Hint = "n", "the prompts of all choices together are larger than "+strconv.FormatInt(most>>20, 10)+" MiB",
 			"ask for fewer choices in one call"
@@ -113,7 +113,7 @@ func (x *exchange) problem(err error) error {
 		return err
 	}
 	if x.in != nil {
-		x.in.end()
+		x.in.abandon()
 	}
 	if x.opened {
 		x.tellEvent(p)

@@ -24,15 +24,15 @@ func generates(tokens string) http.HandlerFunc {
 func TestTGI_NumbersThatCannotBe(t *testing.T) {
 	for _, tokens := range []string{"-5", "9223372036854775807"} {
 		m := tgiRoute("m", template(chatml), replica(t, 0, generates(tokens)))
-		r := start(t, gateway.Limits{Bodies: 1000}, m)
+		r := start(t, gateway.Limits{BodyBytes: 1000}, m)
 		for i := range 20 {
 			got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"a"}],"n":2}`)
 			if got.StatusCode != 200 || strings.Contains(got.body, `":-`) {
 				t.Fatalf("%s tokens, request %d: %d %s", tokens, i, got.StatusCode, got.body)
 			}
 		}
-		until(t, "all is counted", func() bool { return r.gateway.Numbers()[m.Run].Requests == 20 })
-		if n := r.gateway.Numbers()[m.Run]; n.TokensIn < 0 || n.TokensOut < 0 {
+		until(t, "all is counted", func() bool { return r.gateway.Metrics()[m.Run].Requests == 20 })
+		if n := r.gateway.Metrics()[m.Run]; n.TokensIn < 0 || n.TokensOut < 0 {
 			t.Errorf("%s tokens: the numbers are %+v", tokens, n)
 		}
 		if said := r.log.String(); strings.Contains(said, "panic") {
@@ -44,7 +44,7 @@ func TestTGI_NumbersThatCannotBe(t *testing.T) {
 // Each choice has its own copy of the prompt: they are bounded like a body.
 func TestTGI_PromptsTakeRoom(t *testing.T) {
 	m := tgiRoute("m", template(chatml), replica(t, 0, generates("1")))
-	r := start(t, gateway.Limits{Body: 1 << 20, Bodies: 2 << 20}, m)
+	r := start(t, gateway.Limits{MaxBody: 1 << 20, BodyBytes: 2 << 20}, m)
 	ask := func(n int) reply {
 		return r.do(r.ask("POST", "http://gateway.localhost/v1/completions",
 			strings.NewReader(fmt.Sprintf(`{"model":"org/m","prompt":%q,"n":%d}`, strings.Repeat("a", 200<<10), n)), bearer(member)...))
@@ -94,7 +94,7 @@ func TestTGI_LargeBodies(t *testing.T) {
 // Many small values take far more memory than the body that they come in.
 // That is in the room for bodies, while they are read.
 func TestTGI_ManyValuesTakeRoom(t *testing.T) {
-	r := start(t, gateway.Limits{Body: 4 << 20, Bodies: 16 << 20}, tgiRoute("m", template(chatml), replica(t, 0, (&tgi{}).ServeHTTP)))
+	r := start(t, gateway.Limits{MaxBody: 4 << 20, BodyBytes: 16 << 20}, tgiRoute("m", template(chatml), replica(t, 0, (&tgi{}).ServeHTTP)))
 	text := strings.Repeat("a word, ", 1<<15)
 	for range 3 {
 		got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}],"stop":[` + strings.Repeat("0,", 1<<19) + `0]}`)

@@ -10,16 +10,16 @@ import (
 	"dstack/internal/openai"
 )
 
-// turnWait is how long a request waits until its prompt is made.
-const turnWait = 10 * time.Second
+// renderWait is how long a request waits until its prompt is made.
+const renderWait = 10 * time.Second
 
-// turns ration the work that keeps a processor busy. Only so much of it is
+// renderSlots ration the work that keeps a processor busy. Only so much of it is
 // done at once, and at most half of it for one run: a run whose prompts take
 // long makes its own requests wait, not everybody's.
-type turns struct {
+type renderSlots struct {
 	all  chan struct{}
 	each int           // for one run
-	wait time.Duration // turnWait
+	wait time.Duration // renderWait
 
 	mu   sync.Mutex
 	runs map[dstack.RunID]*runTurns
@@ -30,14 +30,14 @@ type runTurns struct {
 	users int // who hold or want one
 }
 
-func newTurns(n int) *turns {
+func newRenderSlots(n int) *renderSlots {
 	n = max(2, n)
-	return &turns{all: make(chan struct{}, n), each: n / 2, wait: turnWait, runs: map[dstack.RunID]*runTurns{}}
+	return &renderSlots{all: make(chan struct{}, n), each: n / 2, wait: renderWait, runs: map[dstack.RunID]*runTurns{}}
 }
 
-// take waits for a turn, which the caller gives back. Too many before it are
+// acquire waits for a turn, which the caller gives back. Too many before it are
 // a *openai.Problem.
-func (t *turns) take(ctx context.Context, run dstack.RunID) (giveBack func(), err error) {
+func (t *renderSlots) acquire(ctx context.Context, run dstack.RunID) (giveBack func(), err error) {
 	wait, cancel := context.WithTimeout(ctx, t.wait)
 	defer cancel()
 	own := t.of(run)
@@ -63,7 +63,7 @@ func (t *turns) take(ctx context.Context, run dstack.RunID) (giveBack func(), er
 	}, nil
 }
 
-func (t *turns) of(run dstack.RunID) *runTurns {
+func (t *renderSlots) of(run dstack.RunID) *runTurns {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	own := t.runs[run]
@@ -75,7 +75,7 @@ func (t *turns) of(run dstack.RunID) *runTurns {
 	return own
 }
 
-func (t *turns) leave(run dstack.RunID, own *runTurns) {
+func (t *renderSlots) leave(run dstack.RunID, own *runTurns) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if own.users--; own.users == 0 {

@@ -13,26 +13,26 @@ import (
 // A run that uses up its turns leaves some for the others, and its own
 // requests are sent away in the end.
 func TestTurns_OneRunLeavesSomeForOthers(t *testing.T) {
-	turns := newTurns(2)
+	turns := newRenderSlots(2)
 	turns.wait = 50 * time.Millisecond
-	giveBack, err := turns.take(t.Context(), "slow")
+	giveBack, err := turns.acquire(t.Context(), "slow")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = turns.take(t.Context(), "slow")
+	_, err = turns.acquire(t.Context(), "slow")
 	if p, ok := errors.AsType[*openai.Problem](err); !ok || p.Status != http.StatusTooManyRequests || p.Code != "overloaded" {
 		t.Errorf("a second one of the run gets %v", err)
 	}
-	other, err := turns.take(t.Context(), "other")
+	other, err := turns.acquire(t.Context(), "other")
 	if err != nil {
 		t.Fatalf("another run: %v", err)
 	}
-	if _, err := turns.take(t.Context(), "third"); err == nil {
+	if _, err := turns.acquire(t.Context(), "third"); err == nil {
 		t.Error("three have a turn, of two")
 	}
 	other()
 	giveBack()
-	if again, err := turns.take(t.Context(), "slow"); err != nil {
+	if again, err := turns.acquire(t.Context(), "slow"); err != nil {
 		t.Error(err)
 	} else {
 		again()
@@ -43,15 +43,15 @@ func TestTurns_OneRunLeavesSomeForOthers(t *testing.T) {
 }
 
 func TestTurns_WhoLeavesIsNotTold(t *testing.T) {
-	turns := newTurns(2)
-	giveBack, err := turns.take(t.Context(), "run")
+	turns := newRenderSlots(2)
+	giveBack, err := turns.acquire(t.Context(), "run")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer giveBack()
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := turns.take(ctx, "run"); !errors.Is(err, context.Canceled) {
+	if _, err := turns.acquire(ctx, "run"); !errors.Is(err, context.Canceled) {
 		t.Errorf("it is %v", err)
 	}
 }
