@@ -61,7 +61,7 @@ var rooms = []struct{ name, imports string }{
 
 	// The gateway.
 	{"internal/openai", ""},
-	{"internal/gateway", "spec dstack decide/route api loop openai chattemplate"},
+	{"internal/gateway", "spec dstack dial decide/route api loop openai chattemplate"},
 
 	// The command line.
 	{"internal/cli", "spec dstack api loop jinja chattemplate"},

@@ -6,7 +6,7 @@ import (
 	"dstack/internal/decide/route"
 )
 
-// Collector is what Prometheus may be told: what every run does at this
+// Collector returns the metrics for Prometheus: what every run does at this
 // moment, and what requests to models took.
 func (g *Gateway) Collector() prometheus.Collector { return collector{g} }
 
@@ -25,7 +25,7 @@ func (c collector) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{inFlight, held, accepted, limited, ready} {
 		to <- d
 	}
-	for _, v := range c.g.numbers.vectors() {
+	for _, v := range c.g.metrics.collectors() {
 		v.Describe(to)
 	}
 }
@@ -46,7 +46,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			to <- prometheus.MustNewConstMetric(limited, prometheus.CounterValue, float64(load.Limited), r.Project, r.Name)
 		})
 	}
-	for _, v := range c.g.numbers.vectors() {
+	for _, v := range c.g.metrics.collectors() {
 		v.Collect(to)
 	}
 }

@@ -118,7 +118,7 @@ func TestReport_FailuresAreSaidOnce(t *testing.T) {
 		p.reportHang = false
 		p.mu.Unlock()
 		time.Sleep(10 * time.Second)
-		if !strings.Contains(said.String(), "hears again") {
+		if !strings.Contains(said.String(), "receives reports again") {
 			t.Errorf("said:\n%s", said.String())
 		}
 	})

@@ -2,32 +2,32 @@ package gateway
 
 import "time"
 
-// How long a window is: what a configuration asks for, within these.
+// The length of a window where the configuration does not say, and its limit.
 const (
 	defaultWindow = time.Minute
 	maxWindow     = time.Hour
 )
 
-// window is what came in and how busy a run was, second by second, over a
-// while. Times are since the gateway began. It takes memory once there is
-// something in it, and none after all of that has passed.
+// window counts the requests that arrive for a run, and how busy it is, in each
+// second of a sliding window. Times are since the gateway began. A window
+// without requests takes no memory.
 type window struct {
-	length      int64         // seconds
-	ring        []second      // by the second's number; the present one and length before it
-	newest      int64         // the present second's number
-	summedUntil time.Duration // until when busy time is summed up
-	watched     time.Duration // since when it counts
-	busy        int           // requests in flight and waiting now
+	length       int64         // seconds
+	ring         []second      // by the second's number: the present one and length before it
+	newest       int64         // the present second's number
+	summedUntil  time.Duration // until when busy time is summed
+	watchedSince time.Duration
+	busy         int // requests in flight and waiting now
 }
 
-// second is one of them.
+// second is what one second of a window has.
 type second struct {
 	requests int
 	busy     time.Duration // of all requests together
 }
 
 func newWindow(now time.Duration) window {
-	return window{length: int64(defaultWindow / time.Second), newest: int64(now / time.Second), summedUntil: now, watched: now}
+	return window{length: int64(defaultWindow / time.Second), newest: int64(now / time.Second), summedUntil: now, watchedSince: now}
 }
 
 func (w *window) at(n int64) *second { return &w.ring[n%int64(len(w.ring))] }
@@ -53,7 +53,7 @@ func (w *window) advance(now time.Duration) {
 	w.summedUntil = now
 }
 
-// current is the second that is now.
+// current returns the present second.
 func (w *window) current(now time.Duration) *second {
 	w.advance(now)
 	if w.ring == nil {
@@ -62,7 +62,7 @@ func (w *window) current(now time.Duration) *second {
 	return w.at(w.newest)
 }
 
-// addBusy says that so many requests more are in flight or wait from now on.
+// addBusy changes how many requests are in flight or wait from now on.
 func (w *window) addBusy(now time.Duration, by int) {
 	w.current(now)
 	w.busy += by
@@ -74,7 +74,7 @@ func (w *window) countArrival(now time.Duration) int64 {
 	return w.newest
 }
 
-// retract takes a request back that was counted in a second.
+// retract removes a request that was counted in a second.
 func (w *window) retract(now time.Duration, n int64) {
 	w.advance(now)
 	if w.ring != nil && w.newest-n < int64(len(w.ring)) && w.at(n).requests > 0 {
@@ -82,9 +82,8 @@ func (w *window) retract(now time.Duration, n int64) {
 	}
 }
 
-// resize makes the window as long as a configuration asks, and keeps of what
-// was counted as much as fits. What a longer one has not seen, it did not
-// watch.
+// resize changes the length of the window, and keeps the counts that fit. A
+// window that becomes longer did not watch the time before the shorter one.
 func (w *window) resize(now, to time.Duration) {
 	if to <= 0 {
 		to = defaultWindow
@@ -95,7 +94,7 @@ func (w *window) resize(now, to time.Duration) {
 	}
 	w.advance(now)
 	if length > w.length {
-		w.watched = max(w.watched, now-time.Duration(w.length)*time.Second)
+		w.watchedSince = max(w.watchedSince, now-time.Duration(w.length)*time.Second)
 	}
 	old := *w
 	w.length = length
@@ -108,12 +107,12 @@ func (w *window) resize(now, to time.Duration) {
 	}
 }
 
-// totals returns how many requests came in, how many were in flight or waited
-// on average, and how much of the window was watched.
+// totals returns how many requests arrived, how many were in flight or waited on
+// average, and how much of the window was watched.
 func (w *window) totals(now time.Duration) (requests int, busy float64, watched time.Duration) {
 	w.advance(now)
 	all := time.Duration(w.length) * time.Second
-	watched = min(all, now-w.watched)
+	watched = min(all, now-w.watchedSince)
 	var sum time.Duration
 	for _, s := range w.ring {
 		requests, sum = requests+s.requests, sum+s.busy
@@ -122,7 +121,7 @@ func (w *window) totals(now time.Duration) (requests int, busy float64, watched 
 		w.ring = nil
 		return 0, 0, watched
 	}
-	if covered := min(now-w.watched, all+now%time.Second); covered > 0 {
+	if covered := min(now-w.watchedSince, all+now%time.Second); covered > 0 {
 		busy = float64(sum) / float64(covered)
 	}
 	return requests, busy, watched

@@ -9,7 +9,16 @@ import (
 	"dstack/internal/dstack"
 )
 
-func placesOf(names ...string) route.Route {
+// endpoints are those of the replicas of routeTo.
+func endpoints(names ...string) (all []dstack.Endpoint) {
+	for _, name := range names {
+		all = append(all, dstack.Endpoint{Address: name})
+	}
+	return all
+}
+
+// routeTo returns a route whose replicas have their names as addresses.
+func routeTo(names ...string) route.Route {
 	r := route.Route{Run: "run", Project: "main", Name: "llama"}
 	for i, name := range names {
 		r.Ready = append(r.Ready, route.Target{Replica: dstack.ReplicaID(name), Num: i, Endpoint: dstack.Endpoint{Address: name}})
@@ -19,9 +28,9 @@ func placesOf(names ...string) route.Route {
 
 func TestPick(t *testing.T) {
 	l := newLoadTracker()
-	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b", "c")}}))
+	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b", "c")}}))
 	routes := []*route.Route{v.Run("main", "llama")}
-	pick := func(not ...string) *readyReplica { return l.pick(v, routes, not, false) }
+	pick := func(excluded ...string) *readyReplica { return l.pick(v, routes, endpoints(excluded...), false) }
 
 	turn := pick().target.Address + pick().target.Address + pick().target.Address
 	if turn != "abc" {
@@ -52,10 +61,10 @@ func TestPick(t *testing.T) {
 func TestPick_RefusingReplicasComeLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLoadTracker()
-		index := route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b")}})
+		index := route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b")}})
 		v := l.applyTable(index)
 		routes := []*route.Route{v.Run("main", "llama")}
-		a := l.pick(v, routes, []string{"b"}, false)
+		a := l.pick(v, routes, endpoints("b"), false)
 		l.penalize(a, time.Now().Add(penaltyTime))
 		l.release(a)
 		for range 3 {
@@ -63,7 +72,7 @@ func TestPick_RefusingReplicasComeLast(t *testing.T) {
 				t.Errorf("picked %s", p.target.Address)
 			}
 		}
-		if p := l.pick(v, routes, []string{"b"}, false); p != a {
+		if p := l.pick(v, routes, endpoints("b"), false); p != a {
 			t.Error("the last choice is none at all")
 		}
 		time.Sleep(penaltyTime + time.Millisecond)
@@ -81,7 +90,7 @@ func TestPick_RefusingReplicasComeLast(t *testing.T) {
 // A run whose replicas all fail their probes takes no requests from one whose
 // replica is well, however busy that is.
 func TestPick_PanicComesLast(t *testing.T) {
-	sick, well := placesOf("a"), placesOf("b")
+	sick, well := routeTo("a"), routeTo("b")
 	sick.Run, sick.Name, sick.PanicMode = "sick", "sick", true
 	l := newLoadTracker()
 	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{sick, well}}))
@@ -91,21 +100,21 @@ func TestPick_PanicComesLast(t *testing.T) {
 			t.Errorf("picked %s", p.target.Address)
 		}
 	}
-	b := l.pick(v, routes, []string{"a"}, false)
+	b := l.pick(v, routes, endpoints("a"), false)
 	l.penalize(b, time.Now().Add(penaltyTime))
 	if p := l.pick(v, routes, nil, false); p != b {
 		t.Error("one that has just refused is no worse than one that fails its probes")
 	}
-	if p := l.pick(v, routes, []string{"b"}, false); p == nil || p.target.Address != "a" {
+	if p := l.pick(v, routes, endpoints("b"), false); p == nil || p.target.Address != "a" {
 		t.Errorf("the last choice is none at all: %v", p)
 	}
 }
 
 func TestLoads_OutliveTables(t *testing.T) {
 	l := newLoadTracker()
-	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{placesOf("a", "b")}}))
+	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b")}}))
 	busy := l.pick(v, []*route.Route{v.Run("main", "llama")}, nil, false)
-	l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{placesOf("b")}}))
+	l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{routeTo("b")}}))
 	if got := l.snapshot()["run"]; got.InFlight != 1 || got.Accepted != 1 || len(got.Replicas) != 2 {
 		t.Errorf("while it answers: %+v", got)
 	}

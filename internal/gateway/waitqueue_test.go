@@ -12,7 +12,7 @@ import (
 
 func TestHold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newWaitQueue(2)
+		h := newWaitQueue(2, 1<<20)
 		var up atomic.Bool
 		wait := func(ctx context.Context) <-chan error {
 			done := make(chan error, 1)
@@ -62,7 +62,7 @@ func TestHold(t *testing.T) {
 
 func TestHold_TheFirstToComeIsTheFirstToGo(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newWaitQueue(100)
+		h := newWaitQueue(100, 1<<20)
 		var free int
 		var order []int
 		for i := range 20 {
@@ -100,7 +100,7 @@ func TestHold_TheFirstToComeIsTheFirstToGo(t *testing.T) {
 
 func TestHold_CloseSendsAllAway(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newWaitQueue(10)
+		h := newWaitQueue(10, 1<<20)
 		never := func() bool { return false }
 		done := make(chan error, 2)
 		for range 2 {
@@ -125,7 +125,7 @@ func TestHold_CloseSendsAllAway(t *testing.T) {
 // TestHold_NobodyIsLostOrSettledTwice lets requests come, leave and settle at
 // once.
 func TestHold_NobodyIsLostOrSettledTwice(t *testing.T) {
-	h := newWaitQueue(10_000)
+	h := newWaitQueue(10_000, 1<<20)
 	var free, settled, left atomic.Int64
 	done := make(chan struct{})
 	for i := range 500 {
