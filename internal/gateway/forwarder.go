@@ -40,7 +40,7 @@ func (f *forwarder) forward() {
 		FlushInterval:  flushInterval,
 		ErrorLog:       f.request.gateway.proxyLog,
 	}
-	proxy.ServeHTTP(f.request.response, f.request.r)
+	proxy.ServeHTTP(&f.request.response, f.request.r)
 }
 
 func (f *forwarder) rewriteRequest(pr *httputil.ProxyRequest) {
@@ -155,10 +155,11 @@ func (f *forwarder) rewriteResponse(res *http.Response) error {
 		// the next request.)
 		res.Header.Set("Connection", "close")
 	}
-	if p.destination.Models {
-		openai.AllowOrigin(res.Header)
-		p.model.meter(res, contentType, f.isEventStream)
+	if p.model == nil {
+		return nil
 	}
+	openai.AllowOrigin(res.Header)
+	p.model.meter(res, contentType, f.isEventStream)
 	if p.model.keepAlive.started {
 		return p.model.keepAlive.continueWith(res, f.isEventStream)
 	}

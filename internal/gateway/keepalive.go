@@ -36,9 +36,10 @@ func (k *keepAlive) schedule() {
 	}
 }
 
-// timer returns a channel that receives when the next comment is due; nil: never.
+// timer returns a channel that receives when the next comment is due, or nil. A
+// nil keepAlive sends none.
 func (k *keepAlive) timer() <-chan time.Time {
-	if k.next.IsZero() {
+	if k == nil || k.next.IsZero() {
 		return nil
 	}
 	return time.After(time.Until(k.next))
@@ -55,7 +56,7 @@ func (k *keepAlive) send() error {
 		k.start()
 	}
 	k.next = time.Now().Add(k.request.gateway.limits.KeepAlive)
-	if _, err := io.WriteString(k.request.response, ": "+k.comment()+"\n\n"); err != nil {
+	if _, err := io.WriteString(&k.request.response, ": "+k.comment()+"\n\n"); err != nil {
 		return errDisconnected
 	}
 	if err := k.request.response.control.Flush(); err != nil {
@@ -162,7 +163,7 @@ func (s *continuedStream) Read(p []byte) (int, error) {
 func (k *keepAlive) writeErrorEvent(problem *openai.Problem) {
 	p := k.request
 	p.response.status = problem.Status
-	err := problem.WriteEvent(p.response, p.model.isAnthropic())
+	err := problem.WriteEvent(&p.response, p.model.isAnthropic())
 	if err == nil {
 		err = p.response.control.Flush()
 	}

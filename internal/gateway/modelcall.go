@@ -23,8 +23,10 @@ type modelCall struct {
 	timing    timing
 }
 
-func (m *modelCall) init(p *proxyRequest) {
-	m.request, m.body.request, m.keepAlive.request = p, p, p
+func newModelCall(p *proxyRequest) *modelCall {
+	m := &modelCall{Call: openai.ParseCall(p.r.URL.EscapedPath()[len(p.destination.Base):]), request: p}
+	m.body.request, m.keepAlive.request = p, p
+	return m
 }
 
 // prepare answers a call that lists models. For a call that a replica answers,
@@ -60,10 +62,10 @@ func (m *modelCall) listModels() {
 	}
 	p.setModelHeaders()
 	if m.isAnthropic() {
-		p.logUndelivered(openai.WriteAnthropicModels(p.response, all))
+		p.logUndelivered(openai.WriteAnthropicModels(&p.response, all))
 		return
 	}
-	p.logUndelivered(openai.WriteModels(p.response, all))
+	p.logUndelivered(openai.WriteModels(&p.response, all))
 }
 
 func (m *modelCall) showModel() error {
@@ -78,9 +80,9 @@ func (m *modelCall) showModel() error {
 	}
 	p.setModelHeaders()
 	if model := m.describe(name, routes[0].Since); m.isAnthropic() {
-		p.logUndelivered(openai.WriteAnthropicModel(p.response, model))
+		p.logUndelivered(openai.WriteAnthropicModel(&p.response, model))
 	} else {
-		p.logUndelivered(openai.WriteModel(p.response, model))
+		p.logUndelivered(openai.WriteModel(&p.response, model))
 	}
 	return nil
 }
@@ -123,12 +125,11 @@ func (m *modelCall) readRequest() error {
 		return &responseError{param: "model", details: details{Kind: dstack.Invalid, Message: err.Error()}}
 	}
 	m.name = name
-	r := p.r.WithContext(p.ctx())
+	r := p.r // a copy already, because it has a body
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	r.ContentLength = int64(len(body))
 	r.TransferEncoding, r.Trailer = nil, nil
-	p.r = r
 	return p.acquirer.authorize()
 }
 
@@ -144,10 +145,10 @@ func (m *modelCall) writeProblem(problem *openai.Problem) {
 	}
 	p.setModelHeaders()
 	if m.isAnthropic() {
-		p.logUndelivered(openai.WriteAnthropicError(p.response, problem.Status, problem.Message))
+		p.logUndelivered(openai.WriteAnthropicError(&p.response, problem.Status, problem.Message))
 		return
 	}
-	p.logUndelivered(problem.Write(p.response))
+	p.logUndelivered(problem.Write(&p.response))
 }
 
 // setModelHeaders sets the headers of a response that the gateway makes itself.

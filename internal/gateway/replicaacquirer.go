@@ -217,15 +217,18 @@ func (a *replicaAcquirer) waitForTable() error {
 // waitUntilReady waits until a try succeeds: as long as the run's rules allow,
 // or for refusedPause while ready replicas refuse connections.
 func (a *replicaAcquirer) waitUntilReady() error {
-	g, model, hold := a.request.gateway, &a.request.model, a.waitsFor.Rules.Hold
-	if model.Streams() {
-		model.keepAlive.schedule()
-	}
+	g, hold := a.request.gateway, a.waitsFor.Rules.Hold
 	deadline := a.waitDeadline(cmp.Or(time.Duration(hold.Timeout)*time.Second, g.limits.HoldTimeout))
 	if a.retries.hasExcluded() {
 		deadline = time.Now().Add(refusedPause)
 	}
-	w := &waiter{run: a.waitsFor.Run, bytes: model.body.held.bytes, try: a.tryAcquire}
+	w := &waiter{run: a.waitsFor.Run, try: a.tryAcquire}
+	if model := a.request.model; model != nil {
+		w.bytes = model.body.held.bytes
+		if model.Streams() {
+			model.keepAlive.schedule()
+		}
+	}
 	return a.waitIn(w, cmp.Or(hold.Requests, g.limits.MaxHeld), deadline)
 }
 
@@ -247,7 +250,7 @@ func (a *replicaAcquirer) waitIn(w *waiter, maxRequests int, deadline time.Time)
 	if !waits {
 		return err
 	}
-	if w.run != "" {
+	if w.bytes > 0 {
 		a.request.model.body.releaseReading() // the queue counts its bytes now
 	}
 	return queue.dequeue(w, a.watch(ctx, w))
@@ -263,7 +266,10 @@ func (a *replicaAcquirer) watch(ctx context.Context, w *waiter) error {
 		defer ticker.Stop()
 		checkPeer = ticker.C
 	}
-	keepAlive := &a.request.model.keepAlive
+	var keepAlive *keepAlive
+	if a.request.model != nil {
+		keepAlive = &a.request.model.keepAlive
+	}
 	for {
 		select {
 		case <-w.done:

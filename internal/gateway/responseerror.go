@@ -64,7 +64,7 @@ func (p *proxyRequest) writeError(e *responseError) {
 	if p.body != nil {
 		p.body.abandon()
 	}
-	if p.model.keepAlive.started {
+	if p.model != nil && p.model.keepAlive.started {
 		p.model.keepAlive.writeErrorEvent(e.problem())
 		return
 	}
@@ -99,9 +99,9 @@ func (p *proxyRequest) writeModelError(e *responseError) error {
 	openai.AllowOrigin(p.response.Header())
 	problem := e.problem()
 	if p.model.isAnthropic() {
-		return openai.WriteAnthropicError(p.response, problem.Status, problem.Message)
+		return openai.WriteAnthropicError(&p.response, problem.Status, problem.Message)
 	}
-	return problem.Write(p.response)
+	return problem.Write(&p.response)
 }
 
 func (p *proxyRequest) writeErrorJSON(e *responseError, status int) error {

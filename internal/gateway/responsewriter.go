@@ -26,8 +26,8 @@ type responseWriter struct {
 	hijacked      bool
 }
 
-func newResponseWriter(w http.ResponseWriter, stall time.Duration) *responseWriter {
-	return &responseWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: stall}
+func newResponseWriter(w http.ResponseWriter, stall time.Duration) responseWriter {
+	return responseWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: stall}
 }
 
 // WriteHeader sends a status. Of the informational ones, net/http sends 100

@@ -22,10 +22,10 @@ type proxyRequest struct {
 	id          string
 	startedAt   time.Time
 	destination route.Destination
-	response    *responseWriter
+	response    responseWriter
 	body        *requestBody    // nil without one
 	acquirer    replicaAcquirer // access, limits, and the replica
-	model       modelCall       // where destination.Models
+	model       *modelCall      // nil unless destination.Models
 	forwarder   forwarder
 }
 
@@ -57,7 +57,7 @@ func (p *proxyRequest) serve() error {
 	if err := p.acquirer.authorize(); err != nil {
 		return err
 	}
-	if p.destination.Models {
+	if p.model != nil {
 		if answered, err := p.model.prepare(); answered || err != nil {
 			return err
 		}
@@ -77,7 +77,6 @@ func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxy
 		response: newResponseWriter(w, g.limits.StallTimeout),
 	}
 	p.acquirer.request, p.forwarder.request = p, p
-	p.model.init(p)
 	if r.Body != nil && r.Body != http.NoBody {
 		p.body = newRequestBody(r.Body, p.response.control, g.limits.StallTimeout)
 		p.r = r.WithContext(r.Context()) // a copy: a handler must not modify its request
@@ -92,6 +91,9 @@ func (p *proxyRequest) ctx() context.Context { return p.r.Context() }
 // identify finds what the request is for, by its address alone.
 func (p *proxyRequest) identify() error {
 	p.destination, _ = p.gateway.identify(p.r)
+	if p.destination.Models {
+		p.model = newModelCall(p)
+	}
 	switch {
 	case p.r.Method == http.MethodConnect || p.r.Method == http.MethodTrace:
 		return &responseError{details: details{Kind: badMethod, Message: "the gateway does not take " + p.r.Method}}
@@ -99,8 +101,6 @@ func (p *proxyRequest) identify() error {
 		return &responseError{details: details{Kind: dstack.Invalid, Message: "the request names no proper host"}}
 	case p.destination.IsEmpty():
 		return runNotFound(p.destination)
-	case p.destination.Models:
-		p.model.Call = openai.ParseCall(p.r.URL.EscapedPath()[len(p.destination.Base):])
 	}
 	return nil
 }
@@ -128,7 +128,7 @@ func (p *proxyRequest) answerPreflight() bool {
 		return false
 	}
 	p.response.Header().Set("X-Request-Id", p.id)
-	openai.WritePreflight(p.response, p.r)
+	openai.WritePreflight(&p.response, p.r)
 	return true
 }
 
@@ -143,7 +143,7 @@ func (p *proxyRequest) pathPrefix() string {
 
 // forward sends the request to its replica, and the response to the client.
 func (p *proxyRequest) forward() error {
-	if p.destination.Models {
+	if p.model != nil {
 		p.model.body.releaseReading()
 		if p.replica().route.Format == "tgi" {
 			return newTGICall(p).serve()
@@ -212,9 +212,11 @@ func (p *proxyRequest) finish() {
 		p.body.abandon()
 	}
 	p.response.finish()
-	p.model.body.release(last != nil)
-	if p.model.Operation == openai.Forward && last != nil {
-		p.gateway.metrics.record(last.route, p.response.status, p.startedAt, &p.model.timing)
+	if p.model != nil {
+		p.model.body.release(last != nil)
+		if p.model.Operation == openai.Forward && last != nil {
+			p.gateway.metrics.record(last.route, p.response.status, p.startedAt, &p.model.timing)
+		}
 	}
 	if !p.gateway.log.Enabled(p.ctx(), slog.LevelDebug) {
 		return

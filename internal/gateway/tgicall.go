@@ -33,7 +33,7 @@ type tgiCall struct {
 	model   *modelCall
 }
 
-func newTGICall(p *proxyRequest) *tgiCall { return &tgiCall{request: p, model: &p.model} }
+func newTGICall(p *proxyRequest) *tgiCall { return &tgiCall{request: p, model: p.model} }
 
 // serve translates the call, sends it to the replica, and translates the
 // response.
