@@ -140,15 +140,21 @@ func (l *lines) String() string {
 	return l.all.String()
 }
 
+// start starts a gateway that has the routes, if any.
 func start(t testing.TB, limits gateway.Limits, routes ...route.Route) *rig {
+	t.Helper()
+	return startWith(t, gateway.Options{Limits: limits}, routes...)
+}
+
+func startWith(t testing.TB, o gateway.Options, routes ...route.Route) *rig {
 	t.Helper()
 	r := &rig{t: t, plane: &plane{}, log: &lines{}}
 	level := slog.LevelDebug
 	if _, bench := t.(*testing.B); bench {
 		level = slog.LevelInfo
 	}
-	r.gateway = gateway.New(gateway.Options{Control: r.plane, Limits: limits,
-		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))})
+	o.Control, o.Log = r.plane, slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))
+	r.gateway = gateway.New(o)
 	if routes != nil {
 		r.plane.set(routes...)
 	}
