@@ -1,38 +1,39 @@
-# `make` shows what there is. Nothing here needs more than Go, except where it says so.
+# `make` lists the targets. They need only Go, unless their description says otherwise.
 
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# The version of a release, such as 0.2.0. Without it, `dstack version` names the commit: 0.2.0-dev+3f1c7b2a9d04.
+VERSION ?=
 GO      ?= go
 BINARY  := bin/dstack
-LDFLAGS := -s -w -X main.version=$(VERSION)
+LDFLAGS := -s -w$(if $(VERSION), -X main.version=$(VERSION))
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit lint sim bench clean
 
-help: ## show this
-	@echo 'dstack: from one YAML file to an answering service'
+help: ## list the targets
+	@echo 'dstack: from one YAML file to a published service'
 	@echo
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-build: ## bin/dstack, one static binary
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/dstack
+build: ## build bin/dstack, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/dstack
 
 demo: build ## start a server, apply examples/http-server, call it; needs Go and python3 only
 	@scripts/demo.sh $(BINARY)
 
-test: ## everything: lint, unit tests with -race, both databases, real engines, end to end
+test: ## run all tests: lint, packages with -race, both databases, real engines, end to end
 	@scripts/test.sh
 
-unit: ## the quick loop: unit tests only, nothing installed, nothing started
+unit: ## run the quick tests of the packages; installs and starts nothing
 	$(GO) test -short ./...
 
-lint: ## gofmt, go vet, staticcheck, and every platform compiles
+lint: ## run gofmt, go vet, golangci-lint; build every platform; print figures about names and sizes
 	@scripts/lint.sh
 
-sim: ## the simulated world, for long
+sim: ## run many random histories of the simulated world
 	$(GO) test ./internal/decide/lifecycle -run Sim -count=1 -timeout 60m -rapid.checks=20000
 
-bench: build ## what users wait for, against floors; needs Docker, nginx, Python for some of it
+bench: build ## measure what users wait for; parts of it need Docker, nginx and Python
 	@scripts/test.sh bench
 
-clean: ## remove what was built here (caches of the tests lie in ~/.cache/dstack-test)
+clean: ## remove bin/ (the caches of the tests are in ~/.cache/dstack-test)
 	rm -rf bin

@@ -10,29 +10,31 @@ import (
 	"time"
 )
 
-// cases is everything that is measured in each round.
-func (b *bench) cases() []measured {
-	all := []measured{
-		{"process floor", b.spawn},
-		{"process", func() (float64, error) { return b.apply("process", "HOST=127.0.0.1", b.workload) }},
-		{"process folder", func() (float64, error) { return b.apply("process", "HOST=127.0.0.1", "./workload") }},
-		{"read floor", b.readFloor},
-		{"read", b.read},
-		{"validate", b.validate},
-		{"cli", func() (float64, error) { return cpu(b.binary, "--version") }},
+// startCases returns what measureStart measures in each round.
+func (b *benchmark) startCases() []benchmarkCase {
+	all := []benchmarkCase{
+		{"process floor", b.measureSpawn},
+		{"process", func() (float64, error) { return b.measureApply("process", "HOST=127.0.0.1", b.workload) }},
+		{"process folder", func() (float64, error) { return b.measureApply("process", "HOST=127.0.0.1", "./workload") }},
+		{"read floor", b.measureReadFloor},
+		{"read", b.measureRead},
+		{"validate", b.measureValidate},
+		{"cli", func() (float64, error) { return measureCPU(b.binary, "--version") }},
 	}
-	if b.docker == "" {
+	if b.dockerMissing == "" {
 		all = append(all,
-			measured{"docker floor", b.dockerRun},
-			measured{"docker", func() (float64, error) { return b.apply("docker", "HOST=0.0.0.0", "/workload", "image: "+image) }},
-			measured{"docker cli", func() (float64, error) { return cpu("docker", "--version") }},
+			benchmarkCase{"docker floor", b.measureDockerRun},
+			benchmarkCase{"docker", func() (float64, error) {
+				return b.measureApply("docker", "HOST=0.0.0.0", "/workload", "image: "+workloadImage)
+			}},
+			benchmarkCase{"docker cli", func() (float64, error) { return measureCPU("docker", "--version") }},
 		)
 	}
 	return all
 }
 
-// apply is ours: from the command to the first answer through the gateway.
-func (b *bench) apply(engine, env, command string, more ...string) (float64, error) {
+// measureApply measures from `dstack apply` to the first response through the gateway.
+func (b *benchmark) measureApply(engine, env, command string, more ...string) (float64, error) {
 	b.runs++
 	name := fmt.Sprintf("bench-%d", b.runs)
 	dir := filepath.Join(b.dir, name)
@@ -53,12 +55,12 @@ func (b *bench) apply(engine, env, command string, more ...string) (float64, err
 			return 0, err
 		}
 	}
-	took, err := b.servers[engine].serve(name, dir)
-	return milliseconds(took), errors.Join(err, b.servers[engine].end(name, dir))
+	took, err := b.servers[engine].applyAndWait(name, dir)
+	return toMilliseconds(took), errors.Join(err, b.servers[engine].removeService(name, dir))
 }
 
-// spawn is the floor for processes: the same command, started by hand.
-func (b *bench) spawn() (float64, error) {
+// measureSpawn is the floor for processes: the same command, started directly.
+func (b *benchmark) measureSpawn() (float64, error) {
 	port, err := freePort()
 	if err != nil {
 		return 0, err
@@ -69,49 +71,49 @@ func (b *bench) spawn() (float64, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
-	err = until(fmt.Sprintf("http://127.0.0.1:%d/", port), "", time.Minute)
+	err = waitUntilServed(fmt.Sprintf("http://127.0.0.1:%d/", port), "", time.Minute)
 	took := time.Since(began)
 	err = errors.Join(err, cmd.Process.Kill())
-	_ = cmd.Wait() // killed
-	return milliseconds(took), err
+	_ = cmd.Wait() // it was killed
+	return toMilliseconds(took), err
 }
 
-// dockerRun is the floor for containers: docker run, and calls to its port.
-func (b *bench) dockerRun() (float64, error) {
+// measureDockerRun is the floor for containers: docker run, and requests to its port.
+func (b *benchmark) measureDockerRun() (float64, error) {
 	port, err := freePort()
 	if err != nil {
 		return 0, err
 	}
 	began := time.Now()
-	id, err := output("docker", "run", "-d", "--rm", "-p", fmt.Sprintf("127.0.0.1:%d:8000", port), image, "/bin/sh", "-c", "exec /workload 8000")
+	id, err := runCommand("docker", "run", "-d", "--rm", "-p", fmt.Sprintf("127.0.0.1:%d:8000", port), workloadImage, "/bin/sh", "-c", "exec /workload 8000")
 	if err != nil {
 		return 0, err
 	}
-	err = until(fmt.Sprintf("http://127.0.0.1:%d/", port), "", time.Minute)
+	err = waitUntilServed(fmt.Sprintf("http://127.0.0.1:%d/", port), "", time.Minute)
 	took := time.Since(began)
-	_, stop := output("docker", "kill", id)
-	return milliseconds(took), errors.Join(err, stop)
+	_, stop := runCommand("docker", "kill", id)
+	return toMilliseconds(took), errors.Join(err, stop)
 }
 
-// cpu is the time that a command keeps a processor busy.
-func cpu(name string, args ...string) (float64, error) {
+// measureCPU returns the CPU time of a command.
+func measureCPU(name string, args ...string) (float64, error) {
 	cmd := exec.Command(name, args...)
 	if err := cmd.Run(); err != nil {
 		return 0, fmt.Errorf("%s: %w", name, err)
 	}
-	return milliseconds(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()), nil
+	return toMilliseconds(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()), nil
 }
 
-func milliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+func toMilliseconds(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// idleMemory is that of a server that has just started and serves nothing, in MB.
-func (b *bench) idleMemory() (float64, error) {
+// idleMemory returns the memory of a server without runs, in MB.
+func (b *benchmark) idleMemory() (float64, error) {
 	s, err := startServer(b.binary, filepath.Join(b.dir, "idle"), "process")
 	if err != nil {
 		return 0, err
 	}
 	defer s.stop()
-	time.Sleep(5 * time.Second) // idle is what comes after the start
-	kilobytes, err := resident(s.cmd.Process.Pid)
+	time.Sleep(5 * time.Second) // the server is idle once its start is over
+	kilobytes, err := residentMemory(s.cmd.Process.Pid)
 	return kilobytes / 1024, err
 }

@@ -9,27 +9,27 @@ import (
 	"strings"
 )
 
-// chat is a model on a server of its own, and the ways to its one replica.
-type chat struct {
-	dir     string
-	server  *server
-	nginx   *nginx
-	without string // why nginx is not measured; empty: it is
-	ways    []way
+// chatService is a model service with one replica on a server of its own, and the paths to this replica.
+type chatService struct {
+	dir          string
+	server       *dstackServer
+	nginx        *nginx
+	nginxMissing string // why nginx is not measured; empty: it is measured
+	paths        []requestPath
 }
 
-// way is how a request gets to the replica.
-type way struct {
+// requestPath is a way for a request to reach the replica.
+type requestPath struct {
 	name    string
 	address string
 	path    string
-	pid     int // what stands between; 0: nothing
+	pid     int // the proxy between client and replica; 0: none
 }
 
 const modelName = "chat"
 
-func (b *bench) newChat() (c *chat, err error) {
-	c = &chat{dir: filepath.Join(b.dir, "chat-service")}
+func (b *benchmark) newChat() (c *chatService, err error) {
+	c = &chatService{dir: filepath.Join(b.dir, "chat-service")}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.close())
@@ -50,26 +50,26 @@ func (b *bench) newChat() (c *chat, err error) {
 	if c.server, err = startServer(b.binary, filepath.Join(b.dir, "chat"), "process"); err != nil {
 		return c, err
 	}
-	if _, err := c.server.serve(modelName, c.dir); err != nil {
+	if _, err := c.server.applyAndWait(modelName, c.dir); err != nil {
 		return c, err
 	}
 	const path = "/v1/chat/completions"
-	c.ways = []way{
+	c.paths = []requestPath{
 		{"direct", fmt.Sprintf("127.0.0.1:%d", port), path, 0},
 		{"gateway", fmt.Sprintf("127.0.0.1:%d", c.server.port), "/proxy/models/main" + path, c.server.cmd.Process.Pid},
 	}
-	if c.without = withoutNginx(); c.without != "" {
+	if c.nginxMissing = checkNginx(); c.nginxMissing != "" {
 		return c, nil
 	}
 	if c.nginx, err = startNginx(filepath.Join(b.dir, "nginx"), port); err != nil {
 		return c, err
 	}
-	c.ways = append(c.ways, way{"nginx", fmt.Sprintf("127.0.0.1:%d", c.nginx.port), path, c.nginx.cmd.Process.Pid})
+	c.paths = append(c.paths, requestPath{"nginx", fmt.Sprintf("127.0.0.1:%d", c.nginx.port), path, c.nginx.cmd.Process.Pid})
 	return c, nil
 }
 
-// withoutNginx says why there is none.
-func withoutNginx() string {
+// checkNginx returns why nginx is not measured, or an empty string.
+func checkNginx() string {
 	if why := os.Getenv("DSTACK_TEST_WITHOUT_NGINX"); why != "" {
 		return why
 	}
@@ -79,14 +79,14 @@ func withoutNginx() string {
 	return ""
 }
 
-func (c *chat) close() error {
+func (c *chatService) close() error {
 	if c.nginx != nil {
 		c.nginx.stop()
 	}
 	if c.server == nil {
 		return nil
 	}
-	err := c.server.end(modelName, c.dir)
+	err := c.server.removeService(modelName, c.dir)
 	c.server.stop()
 	return err
 }

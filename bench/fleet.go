@@ -14,7 +14,7 @@ import (
 const (
 	fleetReplicas = 1000
 	fleetMachines = 10
-	fleetLimit    = 5 * time.Minute // then it has failed
+	fleetLimit    = 5 * time.Minute // after this the measurement fails
 
 	idleServices = 10
 	idleEach     = 1000
@@ -22,51 +22,51 @@ const (
 	idleWatch    = 20 * time.Second
 )
 
-// fleet is how many replicas a second become ready, from the submission of
-// one service until the gateway knows all of them.
-func (b *bench) fleet() (float64, error) {
+// measureFleet returns how many replicas become ready per second, from the submission of one service until the route
+// table has all its replicas.
+func (b *benchmark) measureFleet() (float64, error) {
 	b.runs++
 	dir := filepath.Join(b.dir, fmt.Sprintf("fleet-%d", b.runs))
-	p, err := newPlane(dir, newMachines(fleetMachines, fleetReplicas/fleetMachines+5))
+	p, err := newControlPlane(dir, newMachines(fleetMachines, fleetReplicas/fleetMachines+5))
 	if err != nil {
 		return 0, err
 	}
 	began := time.Now()
-	if err = p.submit("fleet", fleetReplicas); err == nil {
-		err = p.ready(fleetReplicas, fleetLimit)
+	if err = p.submitService("fleet", fleetReplicas); err == nil {
+		err = p.waitUntilReady(fleetReplicas, fleetLimit)
 	}
 	took := time.Since(began)
 	return fleetReplicas / took.Seconds(), errors.Join(err, p.stop(), os.RemoveAll(dir))
 }
 
-// idling is what ready replicas cost while nothing happens.
-type idling struct {
+// idleCost is the cost of ready replicas while nothing happens.
+type idleCost struct {
 	replicas int
-	heap     float64 // KiB a replica, of what is in use
-	rss      float64 // KiB a replica; 0: there is no /proc
+	heap     float64 // KiB per replica, heap and stacks in use
+	rss      float64 // KiB per replica; 0: there is no /proc
 	cpu      float64 // of one core, in percent
 }
 
-// idle makes many replicas ready, and watches.
-func (b *bench) idle() (idling, error) {
+// measureIdleFleet makes many replicas ready and then measures their cost.
+func (b *benchmark) measureIdleFleet() (idleCost, error) {
 	dir := filepath.Join(b.dir, "idle-fleet")
-	seen := idling{replicas: idleServices * idleEach}
-	p, err := newPlane(dir, newMachines(fleetMachines, seen.replicas/fleetMachines+5))
+	seen := idleCost{replicas: idleServices * idleEach}
+	p, err := newControlPlane(dir, newMachines(fleetMachines, seen.replicas/fleetMachines+5))
 	if err != nil {
 		return seen, err
 	}
-	heap, rss := memory()
+	heap, rss := processMemory()
 	for i := range idleServices {
 		if err == nil {
-			err = p.submit(fmt.Sprintf("idle-%d", i), idleEach)
+			err = p.submitService(fmt.Sprintf("idle-%d", i), idleEach)
 		}
 	}
 	if err == nil {
-		err = p.ready(seen.replicas, 4*fleetLimit)
+		err = p.waitUntilReady(seen.replicas, 4*fleetLimit)
 	}
 	if err == nil {
 		time.Sleep(idleSettle)
-		heapNow, rssNow := memory()
+		heapNow, rssNow := processMemory()
 		before, began := processorTime(), time.Now()
 		time.Sleep(idleWatch)
 		seen.cpu = 100 * float64(processorTime()-before) / float64(time.Since(began))
@@ -75,18 +75,18 @@ func (b *bench) idle() (idling, error) {
 	return seen, errors.Join(err, p.stop(), os.RemoveAll(dir))
 }
 
-// memory is the heap in use and the resident memory of this process, in KiB.
-func memory() (heap, rss float64) {
+// processMemory returns the memory in use by Go and the resident memory of this process, in KiB.
+func processMemory() (heap, rss float64) {
 	debug.FreeOSMemory()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
-	rss, _ = resident(os.Getpid()) // 0 is not reported
+	rss, _ = residentMemory(os.Getpid()) // an error leaves 0, which is not reported
 	return float64(m.HeapInuse+m.StackInuse) / 1024, rss
 }
 
-// processorTime is what this process has used so far.
+// processorTime returns the CPU time that this process has used.
 func processorTime() time.Duration {
 	var used syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used) // it fails for no process of one's own
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &used) // it cannot fail for the own process
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }

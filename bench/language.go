@@ -12,16 +12,16 @@ import (
 	"dstack/internal/spec"
 )
 
-// hundred is a configuration of a hundred lines.
-const hundred = "bench/testdata/hundred.dstack.yml"
+// hundredLines is the path of a configuration with 100 lines.
+const hundredLines = "bench/testdata/hundred.dstack.yml"
 
-// files is how many of them `dstack validate` reads at once.
-const files = 1000
+// fileCount is the number of copies of it that `dstack validate` checks.
+const fileCount = 1000
 
-// read is how long it takes to read and check one, in milliseconds.
-func (b *bench) read() (float64, error) {
-	return manyTimes(func(text []byte) error {
-		c, err := spec.Read(hundred, text)
+// measureRead returns how long one file takes to read and check, in milliseconds.
+func (b *benchmark) measureRead() (float64, error) {
+	return averageRead(func(text []byte) error {
+		c, err := spec.ParseConfiguration(hundredLines, text)
 		if err == nil {
 			c.Unsupported()
 		}
@@ -29,16 +29,16 @@ func (b *bench) read() (float64, error) {
 	})
 }
 
-// readFloor is the same with nothing but the YAML library.
-func (b *bench) readFloor() (float64, error) {
-	return manyTimes(func(text []byte) error {
+// measureReadFloor returns how long the YAML library alone takes to read the file.
+func (b *benchmark) measureReadFloor() (float64, error) {
+	return averageRead(func(text []byte) error {
 		var root yaml.Node
 		return yaml.Load(text, &root)
 	})
 }
 
-func manyTimes(do func(text []byte) error) (float64, error) {
-	text, err := os.ReadFile(hundred)
+func averageRead(do func(text []byte) error) (float64, error) {
+	text, err := os.ReadFile(hundredLines)
 	if err != nil {
 		return 0, err
 	}
@@ -49,14 +49,14 @@ func manyTimes(do func(text []byte) error) (float64, error) {
 			return 0, err
 		}
 	}
-	return milliseconds(time.Since(began)) / times, nil
+	return toMilliseconds(time.Since(began)) / times, nil
 }
 
-// validate is how long the command takes for a folder of them.
-func (b *bench) validate() (float64, error) {
+// measureValidate returns how long `dstack validate` takes for a folder of copies.
+func (b *benchmark) measureValidate() (float64, error) {
 	dir := filepath.Join(b.dir, "files")
 	if _, err := os.Stat(dir); err != nil {
-		if err := b.copies(dir); err != nil {
+		if err := b.copyFiles(dir); err != nil {
 			return 0, err
 		}
 	}
@@ -64,18 +64,18 @@ func (b *bench) validate() (float64, error) {
 	if out, err := exec.Command(b.binary, "validate", dir).CombinedOutput(); err != nil {
 		return 0, fmt.Errorf("dstack validate: %w: %.200s", err, out)
 	}
-	return milliseconds(time.Since(began)), nil
+	return toMilliseconds(time.Since(began)), nil
 }
 
-func (b *bench) copies(dir string) error {
-	text, err := os.ReadFile(hundred)
+func (b *benchmark) copyFiles(dir string) error {
+	text, err := os.ReadFile(hundredLines)
 	if err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
 	}
-	for i := range files {
+	for i := range fileCount {
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.dstack.yml", i)), text, 0o600); err != nil {
 			return err
 		}

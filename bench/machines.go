@@ -11,17 +11,16 @@ import (
 	"dstack/internal/engine"
 )
 
-// machines is a backend of machines of one's own that are not real. What is
-// started there runs and answers at once.
+// machines is a backend of simulated owned machines. Attempts run and are ready as soon as they are started.
 type machines struct {
 	offers  []dstack.Offer
 	listed  map[dstack.InstanceID]dstack.Machine
-	engines map[dstack.InstanceID]*pretender
+	engines map[dstack.InstanceID]*simulatedEngine
 }
 
-// newMachines makes n, each with so many CPUs.
+// newMachines returns n machines with the same number of CPUs.
 func newMachines(n, cpus int) *machines {
-	m := &machines{listed: map[dstack.InstanceID]dstack.Machine{}, engines: map[dstack.InstanceID]*pretender{}}
+	m := &machines{listed: map[dstack.InstanceID]dstack.Machine{}, engines: map[dstack.InstanceID]*simulatedEngine{}}
 	for i := range n {
 		name := fmt.Sprintf("box-%02d", i)
 		id := dstack.InstanceID(name)
@@ -31,7 +30,7 @@ func newMachines(n, cpus int) *machines {
 			Engine:   dstack.EngineCapabilities{Name: "simulated", Containers: true},
 		})
 		m.listed[id] = dstack.Machine{Ref: name, Alive: true}
-		m.engines[id] = &pretender{ip: fmt.Sprintf("10.0.0.%d", i+1), runs: map[dstack.AttemptID]pretended{}}
+		m.engines[id] = &simulatedEngine{ip: fmt.Sprintf("10.0.0.%d", i+1), attempts: map[dstack.AttemptID]simulatedAttempt{}}
 	}
 	return m
 }
@@ -47,50 +46,50 @@ func (m *machines) Engine(_ context.Context, id dstack.InstanceID) (engine.Engin
 	return m.engines[id], nil
 }
 
-// pretender is an engine that runs nothing: it remembers what it was told.
-type pretender struct {
-	ip   string
-	mu   sync.Mutex
-	runs map[dstack.AttemptID]pretended
+// simulatedEngine is an engine that runs nothing; it only remembers its attempts.
+type simulatedEngine struct {
+	ip       string
+	mu       sync.Mutex
+	attempts map[dstack.AttemptID]simulatedAttempt
 }
 
-type pretended struct {
+type simulatedAttempt struct {
 	at   time.Time
 	port int
 }
 
-func (p *pretender) Start(_ context.Context, o dstack.AttemptSpec) error {
+func (p *simulatedEngine) Start(_ context.Context, o dstack.AttemptSpec) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, runs := p.runs[o.Attempt]; !runs {
-		p.runs[o.Attempt] = pretended{time.Now(), 20000 + len(p.runs)}
+	if _, runs := p.attempts[o.Attempt]; !runs {
+		p.attempts[o.Attempt] = simulatedAttempt{time.Now(), 20000 + len(p.attempts)}
 	}
 	return nil
 }
 
-func (p *pretender) Stop(ctx context.Context, id dstack.AttemptID, _ time.Duration) error {
+func (p *simulatedEngine) Stop(ctx context.Context, id dstack.AttemptID, _ time.Duration) error {
 	return p.Remove(ctx, id)
 }
 
-func (p *pretender) Remove(_ context.Context, id dstack.AttemptID) error {
+func (p *simulatedEngine) Remove(_ context.Context, id dstack.AttemptID) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	delete(p.runs, id)
+	delete(p.attempts, id)
 	return nil
 }
 
-func (p *pretender) Running(context.Context) ([]dstack.Report, error) {
+func (p *simulatedEngine) Running(context.Context) ([]dstack.Report, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now, all := time.Now(), make([]dstack.Report, 0, len(p.runs))
-	for id, run := range p.runs {
+	now, all := time.Now(), make([]dstack.Report, 0, len(p.attempts))
+	for id, run := range p.attempts {
 		all = append(all, dstack.Report{Attempt: id, State: dstack.AttemptRunning, Ready: true,
 			Endpoint: dstack.Endpoint{Address: fmt.Sprintf("%s:%d", p.ip, run.port)}, StartedAt: run.at, At: now})
 	}
 	return all, nil
 }
 
-// Logs follows what never prints anything.
-func (p *pretender) Logs(ctx context.Context, _ dstack.AttemptID, _ time.Time) iter.Seq2[dstack.LogLine, error] {
+// Logs yields nothing until ctx ends.
+func (p *simulatedEngine) Logs(ctx context.Context, _ dstack.AttemptID, _ time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(func(dstack.LogLine, error) bool) { <-ctx.Done() }
 }

@@ -1,12 +1,12 @@
-// Bench measures what a user waits for, against the floor on the same machine
-// in the same run: from `dstack apply` to the first answer through the
-// gateway, the start of the command line, and the memory of an idle server;
-// how services follow their load, and what thousands of replicas take;
-// a model's answers through the gateway, against none and against nginx; and
-// the making of a prompt, against Python.
+// Bench measures what users wait for, and compares it with a floor on the same machine in the same run:
 //
-// Figures are ratios from one run: machines differ. A figure that could not be
-// measured is not printed.
+//   - start: from `dstack apply` to the first response through the gateway, the start of the command line, and the memory
+//     of an idle server,
+//   - live: how fast services follow their load, and the cost of thousands of replicas,
+//   - chat: model requests through the gateway, beside direct requests and nginx,
+//   - templates: the rendering of prompts, beside Python.
+//
+// Compare only ratios from one run, because machines differ. A figure that could not be measured is not printed.
 package main
 
 import (
@@ -21,9 +21,9 @@ import (
 )
 
 func main() {
-	rounds := flag.Int("rounds", 7, "how often everything is measured, in another order each time")
+	rounds := flag.Int("rounds", 7, "how often everything is measured, in random order")
 	binary := flag.String("dstack", "bin/dstack", "the binary to measure")
-	only := flag.String("only", "", "measure nothing but this: start, live, chat or templates")
+	only := flag.String("only", "", "measure only this part: start, live, chat or templates")
 	flag.Parse()
 	if err := run(*binary, max(*rounds, 5), *only); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -37,7 +37,7 @@ func run(binary string, rounds int, only string) error {
 		return err
 	}
 	defer b.close()
-	fmt.Printf("%d rounds, load before %s\n", rounds, load())
+	fmt.Printf("%d rounds, load before %s\n", rounds, readLoadAverage())
 	for _, part := range []struct {
 		name    string
 		measure func(rounds int) error
@@ -50,22 +50,22 @@ func run(binary string, rounds int, only string) error {
 			return err
 		}
 	}
-	fmt.Printf("\nload after %s\n", load())
+	fmt.Printf("\nload after %s\n", readLoadAverage())
 	return nil
 }
 
-// load is for the reader; not every system tells it.
-func load() string {
+// readLoadAverage returns the load of the machine, or an empty string where the system does not report it.
+func readLoadAverage() string {
 	text, _ := os.ReadFile("/proc/loadavg")
 	return strings.TrimSpace(string(text))
 }
 
-// measureStart is from apply to the first answer, and what goes into it.
-func (b *bench) measureStart(rounds int) error {
+// measureStart measures from apply to the first response, and the parts of this time.
+func (b *benchmark) measureStart(rounds int) error {
 	if err := b.startServers(); err != nil {
 		return err
 	}
-	samples, err := b.rounds(b.cases(), rounds)
+	samples, err := b.runRounds(b.startCases(), rounds)
 	if err != nil {
 		return err
 	}
@@ -73,13 +73,13 @@ func (b *bench) measureStart(rounds int) error {
 	if err != nil {
 		return err
 	}
-	b.report(samples, memory)
+	b.reportStart(samples, memory)
 	b.stopServers()
 	return nil
 }
 
-// measureChat is what a model's answers take on their way.
-func (b *bench) measureChat(rounds int) error {
+// measureChat measures what the gateway adds to model requests.
+func (b *benchmark) measureChat(rounds int) error {
 	c, err := b.newChat()
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (b *bench) measureChat(rounds int) error {
 	return nil
 }
 
-// measureTemplates is what making a prompt takes.
+// measureTemplates measures the rendering of prompts.
 func measureTemplates(rounds int) error {
 	r, err := renderCorpus(min(rounds, 5))
 	if why, is := errors.AsType[notMeasured](err); is {
@@ -106,43 +106,42 @@ func measureTemplates(rounds int) error {
 	return nil
 }
 
-// measured is one thing that is measured in every round, in milliseconds.
-type measured struct {
+// benchmarkCase is measured in every round, in milliseconds.
+type benchmarkCase struct {
 	name    string
 	measure func() (float64, error)
 }
 
-// bench is a folder of its own, and while starts are measured a server for
-// each engine.
-type bench struct {
-	dir      string
-	binary   string
-	workload string
-	docker   string // why it is not measured; empty: it is
-	servers  map[string]*server
-	runs     int
-	starts   int
+// benchmark has a temporary folder, and one server per engine while starts are measured.
+type benchmark struct {
+	dir           string
+	binary        string
+	workload      string
+	dockerMissing string // why Docker is not measured; empty: it is measured
+	servers       map[string]*dstackServer
+	runs          int
+	starts        int
 }
 
-const image = "dstack-bench:1"
+const workloadImage = "dstack-bench:1"
 
-func newBench(binary string) (*bench, error) {
+func newBench(binary string) (*benchmark, error) {
 	dir, err := os.MkdirTemp("", "dstack-bench.")
 	if err != nil {
 		return nil, err
 	}
-	b := &bench{dir: dir, workload: filepath.Join(dir, "workload"), servers: map[string]*server{}}
+	b := &benchmark{dir: dir, workload: filepath.Join(dir, "workload"), servers: map[string]*dstackServer{}}
 	if b.binary, err = filepath.Abs(binary); err != nil {
 		return nil, err
 	}
-	if err := b.prepare(); err != nil {
+	if err := b.buildWorkload(); err != nil {
 		b.close()
 		return nil, err
 	}
 	return b, nil
 }
 
-func (b *bench) prepare() error {
+func (b *benchmark) buildWorkload() error {
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.workload, "dstack/e2e/workload")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -151,20 +150,20 @@ func (b *bench) prepare() error {
 	return nil
 }
 
-// startServers starts one for each engine.
-func (b *bench) startServers() error {
+// startServers starts one server per engine.
+func (b *benchmark) startServers() error {
 	engines := []string{"process"}
 	tar := os.Getenv("DSTACK_TEST_BASE_TAR")
 	if os.Getenv("DSTACK_TEST_DOCKER") == "" || tar == "" {
-		b.docker = strings.TrimSpace(os.Getenv("DSTACK_TEST_WITHOUT_DOCKER") + " " + os.Getenv("DSTACK_TEST_WITHOUT_IMAGES"))
-		b.docker = cmp.Or(b.docker, "DSTACK_TEST_DOCKER and DSTACK_TEST_BASE_TAR are not set; scripts/test.sh bench sets them")
+		b.dockerMissing = strings.TrimSpace(os.Getenv("DSTACK_TEST_WITHOUT_DOCKER") + " " + os.Getenv("DSTACK_TEST_WITHOUT_IMAGES"))
+		b.dockerMissing = cmp.Or(b.dockerMissing, "DSTACK_TEST_DOCKER and DSTACK_TEST_BASE_TAR are not set; scripts/test.sh bench sets them")
 	} else {
 		if err := b.makeImage(tar); err != nil {
 			return err
 		}
 		engines = append(engines, "docker")
 	}
-	b.starts++ // each start has a home of its own, in which nobody knows an older server
+	b.starts++ // each start has a new home folder, without the state of an older server
 	for _, engine := range engines {
 		s, err := startServer(b.binary, filepath.Join(b.dir, fmt.Sprintf("%s-%d", engine, b.starts)), engine)
 		if err != nil {
@@ -175,43 +174,43 @@ func (b *bench) startServers() error {
 	return nil
 }
 
-// makeImage puts the workload on top of a base with a shell.
-func (b *bench) makeImage(tar string) error {
+// makeImage builds an image of the workload on a base image with a shell.
+func (b *benchmark) makeImage(tar string) error {
 	base := "dstack-bench-base:1"
-	if _, err := output("docker", "import", tar, base); err != nil {
+	if _, err := runCommand("docker", "import", tar, base); err != nil {
 		return err
 	}
-	id, err := output("docker", "create", base, "true")
+	id, err := runCommand("docker", "create", base, "true")
 	if err != nil {
 		return err
 	}
-	for _, args := range [][]string{{"cp", b.workload, id + ":/workload"}, {"commit", id, image}, {"rm", id}, {"rmi", "--no-prune", base}} {
-		if _, err := output("docker", args...); err != nil {
+	for _, args := range [][]string{{"cp", b.workload, id + ":/workload"}, {"commit", id, workloadImage}, {"rm", id}, {"rmi", "--no-prune", base}} {
+		if _, err := runCommand("docker", args...); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *bench) stopServers() {
+func (b *benchmark) stopServers() {
 	for _, s := range b.servers {
 		s.stop()
 	}
-	if b.docker == "" && len(b.servers) > 1 {
-		_, _ = output("docker", "rmi", "-f", image) // as far as possible: this is the end
+	if b.dockerMissing == "" && len(b.servers) > 1 {
+		_, _ = runCommand("docker", "rmi", "-f", workloadImage) // best effort, at the end
 	}
 	clear(b.servers)
 }
 
-func (b *bench) close() {
+func (b *benchmark) close() {
 	b.stopServers()
 	_ = os.RemoveAll(b.dir)
 }
 
-// output runs a command and returns what it printed, without the last newline.
-func output(name string, args ...string) (string, error) {
+// runCommand runs a command and returns its standard output without surrounding white space.
+func runCommand(name string, args ...string) (string, error) {
 	out, err := exec.Command(name, args...).Output()
-	if exit, ok := err.(*exec.ExitError); ok {
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		err = fmt.Errorf("%w: %s", err, exit.Stderr)
 	}
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// nginx stands in front of the same replica, set up as its manual says for a
-// proxy of streams: connections are kept, nothing is held back.
+// nginx is an nginx in front of the same replica, configured as its manual says for streaming: connections are reused,
+// and responses are not buffered.
 type nginx struct {
 	port int
 	cmd  *exec.Cmd
@@ -57,7 +57,7 @@ func startNginx(dir string, upstream int) (*nginx, error) {
 	}
 	user := ""
 	if os.Geteuid() == 0 {
-		user = "user root;" // the folder is not for others
+		user = "user root;" // only root may read the folder
 	}
 	config := filepath.Join(dir, "nginx.conf")
 	text := fmt.Sprintf(nginxConfig, user, openFiles, upstream, n.port)
@@ -69,7 +69,7 @@ func startNginx(dir string, upstream int) (*nginx, error) {
 	if err := n.cmd.Start(); err != nil {
 		return nil, err
 	}
-	if err := until(fmt.Sprintf("http://127.0.0.1:%d/", n.port), "", 10*time.Second); err != nil {
+	if err := waitUntilServed(fmt.Sprintf("http://127.0.0.1:%d/", n.port), "", 10*time.Second); err != nil {
 		n.stop()
 		return nil, fmt.Errorf("nginx does not answer: %w", err)
 	}
@@ -77,6 +77,6 @@ func startNginx(dir string, upstream int) (*nginx, error) {
 }
 
 func (n *nginx) stop() {
-	_ = n.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	_ = n.cmd.Process.Signal(syscall.SIGTERM) // it may have ended already
 	_ = n.cmd.Wait()
 }

@@ -10,14 +10,13 @@ import (
 	"time"
 )
 
-// resident is the memory of a process and its children, in KiB; 0 where there
-// is no /proc.
-func resident(pid int) (float64, error) {
+// residentMemory returns the resident memory of a process and its children, in KiB; 0 where there is no /proc.
+func residentMemory(pid int) (float64, error) {
 	if _, err := os.Stat("/proc/self/status"); err != nil {
 		return 0, nil
 	}
 	sum := 0.0
-	for _, one := range append(children(pid), pid) {
+	for _, one := range append(childProcesses(pid), pid) {
 		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", one))
 		if err != nil {
 			return 0, err
@@ -35,15 +34,14 @@ func resident(pid int) (float64, error) {
 	return sum, nil
 }
 
-// busy is how long a process and its children kept processors so far; 0 where
-// there is no /proc.
-func busy(pid int) time.Duration {
+// usedCPUTime returns the CPU time of a process and its children; 0 where there is no /proc.
+func usedCPUTime(pid int) time.Duration {
 	if pid == 0 {
 		return 0
 	}
 	var ticks int64
-	for _, one := range append(children(pid), pid) {
-		fields := stat(one)
+	for _, one := range append(childProcesses(pid), pid) {
+		fields := readProcStat(one)
 		for _, i := range []int{11, 12} { // utime and stime
 			if i < len(fields) {
 				n, _ := strconv.ParseInt(fields[i], 10, 64)
@@ -54,21 +52,21 @@ func busy(pid int) time.Duration {
 	return time.Duration(ticks) * time.Second / 100 // USER_HZ is 100 on every Linux that Go runs on
 }
 
-func children(pid int) []int {
+func childProcesses(pid int) []int {
 	all, _ := filepath.Glob("/proc/[0-9]*")
 	var of []int
 	for _, dir := range all {
 		one, err := strconv.Atoi(filepath.Base(dir))
-		if fields := stat(one); err == nil && len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
+		if fields := readProcStat(one); err == nil && len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
 			of = append(of, one)
 		}
 	}
 	return of
 }
 
-// stat is /proc/PID/stat from the state on: the name before it may hold
-// anything. It is nil for a process that has ended.
-func stat(pid int) []string {
+// readProcStat returns the fields of /proc/PID/stat after the process name, which may contain spaces; nil for a process
+// that has ended.
+func readProcStat(pid int) []string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil

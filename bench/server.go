@@ -16,16 +16,16 @@ import (
 
 const token = "bench-0123456789-bench-0123456789"
 
-// server is one dstack server with a home of its own.
-type server struct {
+// dstackServer is a dstack server with a home folder of its own.
+type dstackServer struct {
 	binary string
 	home   string
 	port   int
 	cmd    *exec.Cmd
 }
 
-func startServer(binary, home, engine string) (*server, error) {
-	s := &server{binary: binary, home: home}
+func startServer(binary, home, engine string) (*dstackServer, error) {
+	s := &dstackServer{binary: binary, home: home}
 	config := filepath.Join(home, ".dstack", "server", "config.yml")
 	if err := os.MkdirAll(filepath.Dir(config), 0o755); err != nil {
 		return nil, err
@@ -38,19 +38,19 @@ func startServer(binary, home, engine string) (*server, error) {
 	if s.port, err = freePort(); err != nil {
 		return nil, err
 	}
-	s.cmd = s.command(home, "server", "--port", strconv.Itoa(s.port), "--token", token, "--default")
+	s.cmd = s.newCommand(home, "server", "--port", strconv.Itoa(s.port), "--token", token, "--default")
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
-	if err := until(fmt.Sprintf("http://127.0.0.1:%d/healthcheck", s.port), "", 20*time.Second); err != nil {
+	if err := waitUntilServed(fmt.Sprintf("http://127.0.0.1:%d/healthcheck", s.port), "", 20*time.Second); err != nil {
 		s.stop()
 		return nil, fmt.Errorf("the server does not answer: %w", err)
 	}
 	return s, nil
 }
 
-func (s *server) command(dir string, args ...string) *exec.Cmd {
+func (s *dstackServer) newCommand(dir string, args ...string) *exec.Cmd {
 	cmd := exec.Command(s.binary, args...)
 	cmd.Dir = dir
 	for _, v := range os.Environ() {
@@ -62,37 +62,39 @@ func (s *server) command(dir string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-func (s *server) stop() {
-	_ = s.cmd.Process.Signal(os.Interrupt) // it may have ended
+func (s *dstackServer) stop() {
+	_ = s.cmd.Process.Signal(os.Interrupt) // it may have ended already
 	_ = s.cmd.Wait()
 }
 
-// cli runs a command of the user.
-func (s *server) cli(dir string, args ...string) error {
-	out, err := s.command(dir, args...).CombinedOutput()
+// runCLI runs the command line as a user of the server.
+func (s *dstackServer) runCLI(dir string, args ...string) error {
+	out, err := s.newCommand(dir, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("dstack %s: %w: %s", strings.Join(args, " "), err, out)
 	}
 	return nil
 }
 
-// serve applies a configuration and returns when the gateway has given the
-// first answer. The command runs beside the calls, as it does for users.
-func (s *server) serve(name, dir string) (time.Duration, error) {
+// applyAndWait applies a configuration and returns the time until the first response through the gateway. The requests
+// are sent while the command still runs, as users do.
+func (s *dstackServer) applyAndWait(name, dir string) (time.Duration, error) {
 	began := time.Now()
 	applied := make(chan error, 1)
-	go func() { applied <- s.cli(dir, "apply", "-f", "service.dstack.yml", "-y", "-d") }()
-	err := until(fmt.Sprintf("http://127.0.0.1:%d/", s.port), fmt.Sprintf("%s.localhost:%d", name, s.port), time.Minute)
+	go func() { applied <- s.runCLI(dir, "apply", "-f", "service.dstack.yml", "-y", "-d") }()
+	err := waitUntilServed(fmt.Sprintf("http://127.0.0.1:%d/", s.port), fmt.Sprintf("%s.localhost:%d", name, s.port), time.Minute)
 	took := time.Since(began)
 	return took, errors.Join(err, <-applied)
 }
 
-func (s *server) end(name, dir string) error { return s.cli(dir, "stop", name, "-y", "--abort") }
+func (s *dstackServer) removeService(name, dir string) error {
+	return s.runCLI(dir, "stop", name, "-y", "--abort")
+}
 
 var client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4}}
 
-// until calls until the answer is 200, a millisecond after each other one.
-func until(url, host string, limit time.Duration) error {
+// waitUntilServed sends requests until the response is 200, with a millisecond in between.
+func waitUntilServed(url, host string, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	tick := time.NewTicker(time.Millisecond)

@@ -18,30 +18,30 @@ import (
 	"dstack/internal/jinja"
 )
 
-// cost is what one chat template takes, in microseconds.
-type cost struct {
-	OK      []string // the conversations that it renders
+// templateCost is the cost of one chat template, in microseconds.
+type templateCost struct {
+	OK      []string // the conversations that it can render
 	Compile float64
-	Render  float64 // of data that is there
-	Read    float64 // of JSON, as requests bring it
+	Render  float64 // one rendering of decoded data
+	Read    float64 // one rendering with the decoding of its JSON
 }
 
-// corpus is published chat templates and conversations to render with them.
-type corpus struct {
+// templateCorpus has published chat templates, and conversations to render with them.
+type templateCorpus struct {
 	root          string
 	templates     map[string]string
 	conversations map[string][]byte
 	data          map[string]*jinja.Dict
 }
 
-// Python takes ten times as long: both sides are timed for about as long.
+// How often each engine renders. Python takes about ten times as long, so it renders less often.
 const (
 	ourTimes   = 10
 	theirTimes = 2
 )
 
-// renderCorpus measures our engine and Python's in turns.
-func renderCorpus(rounds int) (*rendered, error) {
+// renderCorpus measures our engine and Python's alternately.
+func renderCorpus(rounds int) (*templateResults, error) {
 	c, err := readCorpus()
 	if err != nil {
 		return nil, err
@@ -52,24 +52,24 @@ func renderCorpus(rounds int) (*rendered, error) {
 	if os.Getenv("DSTACK_TEST_JINJA") == "" {
 		return nil, notMeasured("DSTACK_TEST_JINJA names no Python that has jinja2")
 	}
-	var ours, theirs []map[string]cost
+	var ours, theirs []map[string]templateCost
 	for range rounds {
-		python, err := c.python()
+		python, err := c.measurePython()
 		if err != nil {
 			return nil, err
 		}
-		we, err := c.renderAs(python)
+		we, err := c.measureOurs(python)
 		if err != nil {
 			return nil, err
 		}
 		ours, theirs = append(ours, we), append(theirs, python)
 	}
-	return &rendered{len(c.conversations), medians(ours), medians(theirs)}, nil
+	return &templateResults{len(c.conversations), medianCosts(ours), medianCosts(theirs)}, nil
 }
 
-func readCorpus() (*corpus, error) {
+func readCorpus() (*templateCorpus, error) {
 	parent := cmp.Or(os.Getenv("DSTACK_CORPUS"), filepath.Join("..", "shared", "corpus"))
-	c := &corpus{filepath.Join(parent, "chat_templates"), map[string]string{}, map[string][]byte{}, map[string]*jinja.Dict{}}
+	c := &templateCorpus{filepath.Join(parent, "chat_templates"), map[string]string{}, map[string][]byte{}, map[string]*jinja.Dict{}}
 	templates, _ := filepath.Glob(filepath.Join(c.root, "templates", "*.jinja"))
 	conversations, _ := filepath.Glob(filepath.Join(c.root, "conversations", "*.json"))
 	if len(templates) == 0 || len(conversations) == 0 {
@@ -95,25 +95,25 @@ func readCorpus() (*corpus, error) {
 	return c, nil
 }
 
-// python measures Python's engine once.
-func (c *corpus) python() (map[string]cost, error) {
-	oracle := filepath.Join("internal", "gateway", "openai", "jinja", "testdata")
-	text, err := output(os.Getenv("DSTACK_TEST_JINJA"), filepath.Join("bench", "testdata", "render.py"), oracle, c.root, strconv.Itoa(theirTimes))
+// measurePython measures Python's engine for one round.
+func (c *templateCorpus) measurePython() (map[string]templateCost, error) {
+	oracle := filepath.Join("internal", "jinja", "testdata")
+	text, err := runCommand(os.Getenv("DSTACK_TEST_JINJA"), filepath.Join("bench", "testdata", "render.py"), oracle, c.root, strconv.Itoa(theirTimes))
 	if err != nil {
 		return nil, err
 	}
-	costs := map[string]cost{}
+	costs := map[string]templateCost{}
 	return costs, json.Unmarshal([]byte(text), &costs)
 }
 
-// renderAs measures ours once, on all that Python renders.
-func (c *corpus) renderAs(python map[string]cost) (map[string]cost, error) {
-	costs := map[string]cost{}
+// measureOurs measures our engine for one round, on everything that Python can render.
+func (c *templateCorpus) measureOurs(python map[string]templateCost) (map[string]templateCost, error) {
+	costs := map[string]templateCost{}
 	for name, theirs := range python {
 		source := dstack.ChatTemplate{Default: c.templates[name]}
 		began := time.Now()
 		p, err := chattemplate.Compile(source)
-		compiled := microseconds(time.Since(began))
+		compiled := toMicroseconds(time.Since(began))
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
@@ -123,20 +123,20 @@ func (c *corpus) renderAs(python map[string]cost) (map[string]cost, error) {
 		}
 		now := time.Date(2024, 7, 26, 12, 34, 56, 0, time.UTC) // as in Python
 		ctx := context.Background()
-		render, err := each(theirs.OK, func(conversation string) (string, error) { return t.Render(ctx, c.data[conversation], now) })
-		read, err2 := each(theirs.OK, func(conversation string) (string, error) {
+		render, err := averageRender(theirs.OK, func(conversation string) (string, error) { return t.Render(ctx, c.data[conversation], now) })
+		read, err2 := averageRender(theirs.OK, func(conversation string) (string, error) {
 			return p.Render(ctx, c.conversations[conversation], now)
 		})
 		if err := errors.Join(err, err2); err != nil {
 			return nil, fmt.Errorf("template %s, which Python renders: %w", name, err)
 		}
-		costs[name] = cost{theirs.OK, compiled, render, read}
+		costs[name] = templateCost{theirs.OK, compiled, render, read}
 	}
 	return costs, nil
 }
 
-// each is what one rendering takes on average; what is needed once is no part.
-func each(conversations []string, render func(string) (string, error)) (float64, error) {
+// averageRender returns the average time of one rendering. The first pass warms up and does not count.
+func averageRender(conversations []string, render func(string) (string, error)) (float64, error) {
 	var took time.Duration
 	for i := range ourTimes + 1 {
 		began := time.Now()
@@ -149,26 +149,26 @@ func each(conversations []string, render func(string) (string, error)) (float64,
 			took += time.Since(began)
 		}
 	}
-	return microseconds(took) / float64(ourTimes*max(len(conversations), 1)), nil
+	return toMicroseconds(took) / float64(ourTimes*max(len(conversations), 1)), nil
 }
 
-func medians(rounds []map[string]cost) map[string]cost {
-	costs := map[string]cost{}
+func medianCosts(rounds []map[string]templateCost) map[string]templateCost {
+	costs := map[string]templateCost{}
 	for name, first := range rounds[0] {
-		of := func(field func(cost) float64) float64 {
+		of := func(field func(templateCost) float64) float64 {
 			var values []float64
 			for _, round := range rounds {
 				values = append(values, field(round[name]))
 			}
 			return median(values)
 		}
-		costs[name] = cost{first.OK, of(cost.compiling), of(cost.rendering), of(cost.reading)}
+		costs[name] = templateCost{first.OK, of(templateCost.compileTime), of(templateCost.renderTime), of(templateCost.readTime)}
 	}
 	return costs
 }
 
-func (c cost) compiling() float64 { return c.Compile }
-func (c cost) rendering() float64 { return c.Render }
-func (c cost) reading() float64   { return c.Read }
+func (c templateCost) compileTime() float64 { return c.Compile }
+func (c templateCost) renderTime() float64  { return c.Render }
+func (c templateCost) readTime() float64    { return c.Read }
 
-func microseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
+func toMicroseconds(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }

@@ -8,48 +8,48 @@ import (
 	"time"
 )
 
-// traffic is what is sent every way in each round.
-type traffic struct {
-	title string
-	body  string
-	lines int // connections at a time
-	calls int // on all of them together
+// trafficPattern is a number of requests that each path gets in each round.
+type trafficPattern struct {
+	title       string
+	body        string
+	connections int // parallel connections
+	calls       int // requests over all connections
 }
 
-var traffics = []traffic{
+var trafficPatterns = []trafficPattern{
 	{"whole answers, 1 connection", askWhole, 1, 400},
 	{"whole answers, 16 connections", askWhole, 16, 1600},
 	{"streams of 64 pieces, 1 connection", askStream, 1, 80},
 	{"streams of 64 pieces, 16 connections", askStream, 16, 320},
 }
 
-// passage is how one traffic went one way: in each round, and all together.
-type passage struct {
-	took   []float64 // of every call, in milliseconds
-	median []float64 // of each round
-	rate   []float64 // calls a second in each round
-	busy   time.Duration
+// trafficResult is the result of one traffic pattern on one path.
+type trafficResult struct {
+	took    []float64 // of every request, in milliseconds
+	median  []float64 // of each round
+	rate    []float64 // requests per second in each round
+	cpuTime time.Duration
 }
 
-type passages map[string]map[string]*passage // by traffic, by way
+type trafficResults map[string]map[string]*trafficResult // by pattern and path
 
-// send measures all traffics on all ways, in another order each round.
-func (c *chat) send(rounds int) (passages, error) {
-	all := passages{}
-	for _, t := range traffics {
-		all[t.title] = map[string]*passage{}
-		for _, w := range c.ways {
-			all[t.title][w.name] = &passage{}
-			if err := new(passage).add(t, w); err != nil { // once for nothing: connections are opened
+// measureTraffic measures all patterns on all paths, in random order in each round.
+func (c *chatService) measureTraffic(rounds int) (trafficResults, error) {
+	all := trafficResults{}
+	for _, t := range trafficPatterns {
+		all[t.title] = map[string]*trafficResult{}
+		for _, w := range c.paths {
+			all[t.title][w.name] = &trafficResult{}
+			if err := new(trafficResult).measureRound(t, w); err != nil { // warm up: opens the proxies' connections
 				return nil, err
 			}
 		}
 	}
 	for range rounds {
-		for _, t := range traffics {
-			for _, i := range rand.Perm(len(c.ways)) {
-				w := c.ways[i]
-				if err := all[t.title][w.name].add(t, w); err != nil {
+		for _, t := range trafficPatterns {
+			for _, i := range rand.Perm(len(c.paths)) {
+				w := c.paths[i]
+				if err := all[t.title][w.name].measureRound(t, w); err != nil {
 					return nil, fmt.Errorf("%s, %s: %w", t.title, w.name, err)
 				}
 			}
@@ -58,14 +58,14 @@ func (c *chat) send(rounds int) (passages, error) {
 	return all, nil
 }
 
-// add is one round.
-func (p *passage) add(t traffic, w way) error {
-	took := make([][]float64, t.lines)
-	errs := make([]error, t.lines)
-	before, began := busy(w.pid), time.Now()
+// measureRound adds one round to the result.
+func (p *trafficResult) measureRound(t trafficPattern, w requestPath) error {
+	took := make([][]float64, t.connections)
+	errs := make([]error, t.connections)
+	before, began := usedCPUTime(w.pid), time.Now()
 	var group sync.WaitGroup
-	for i := range t.lines {
-		group.Go(func() { took[i], errs[i] = many(w, t.body, t.calls/t.lines) })
+	for i := range t.connections {
+		group.Go(func() { took[i], errs[i] = sendRequests(w, t.body, t.calls/t.connections) })
 	}
 	group.Wait()
 	wall := time.Since(began)
@@ -78,29 +78,29 @@ func (p *passage) add(t traffic, w way) error {
 	p.took = append(p.took, all...)
 	p.median = append(p.median, median(all))
 	p.rate = append(p.rate, float64(len(all))/wall.Seconds())
-	p.busy += busy(w.pid) - before
+	p.cpuTime += usedCPUTime(w.pid) - before
 	return nil
 }
 
-// many calls one after the other on one connection.
-func many(w way, body string, calls int) ([]float64, error) {
-	l, err := dial(w)
+// sendRequests sends requests one after the other over one connection, and returns their times in milliseconds.
+func sendRequests(w requestPath, body string, calls int) ([]float64, error) {
+	l, err := openConnection(w)
 	if err != nil {
 		return nil, err
 	}
 	defer l.conn.Close()
 	took := make([]float64, 0, calls)
 	for range calls {
-		d, err := l.call(body)
+		d, err := l.sendRequest(body)
 		if err != nil {
 			return nil, err
 		}
-		took = append(took, milliseconds(d))
+		took = append(took, toMilliseconds(d))
 	}
 	return took, nil
 }
 
-// high is what all but one in a hundred stay below.
-func high(values []float64) float64 {
+// percentile99 returns the 99th percentile.
+func percentile99(values []float64) float64 {
 	return slices.Sorted(slices.Values(values))[len(values)*99/100]
 }

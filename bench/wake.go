@@ -16,60 +16,58 @@ import (
 )
 
 const (
-	// rest is how long a service that was just made is left alone, so that its
-	// making is not measured.
-	rest = 500 * time.Millisecond
+	// restTime is the wait after a service was submitted, so that the submission is not measured.
+	restTime = 500 * time.Millisecond
 
-	lagTarget = 10               // requests a second that one replica gets
+	lagTarget = 10               // requests per second for one replica
 	lagWindow = 5                // seconds over which they are averaged
 	lagDelay  = 1                // scale_up_delay, in seconds
-	lagLimit  = 20 * time.Second // then it has failed
+	lagLimit  = 20 * time.Second // after this the measurement fails
 )
 
-// waking is what a sleeping service of one engine takes to answer its first
-// request.
-func (b *bench) waking(engine, env, command string, more ...string) (took float64, err error) {
-	name, s := b.next("wake"), b.servers[engine]
+// measureWake returns how long a sleeping service takes to answer its first request.
+func (b *benchmark) measureWake(engine, env, command string, more ...string) (took float64, err error) {
+	name, s := b.nextName("wake"), b.servers[engine]
 	scaling := fmt.Sprintf("replicas: 0..1\nscaling: {metric: rps, target: %d, scale_up_delay: 1s, scale_down_delay: 1m}", lagTarget)
 	dir, err := b.publish(s, name, env, command, append(more, scaling)...)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, s.end(name, dir)) }()
-	time.Sleep(rest)
+	defer func() { err = errors.Join(err, s.removeService(name, dir)) }()
+	time.Sleep(restTime)
 	began := time.Now()
-	err = until(fmt.Sprintf("http://127.0.0.1:%d/", s.port), fmt.Sprintf("%s.localhost:%d", name, s.port), time.Minute)
-	return milliseconds(time.Since(began)), err
+	err = waitUntilServed(fmt.Sprintf("http://127.0.0.1:%d/", s.port), fmt.Sprintf("%s.localhost:%d", name, s.port), time.Minute)
+	return toMilliseconds(time.Since(began)), err
 }
 
-// lag is how long after the load asks for one more replica it is asked for.
-// Nothing else is missing by then: scale_up_delay is over.
-func (b *bench) lag() (took float64, err error) {
-	name, s := b.next("lag"), b.servers["process"]
+// measureScaleUpLag returns the time from the moment when the load needs one more replica until the replica is created.
+// scale_up_delay has passed before.
+func (b *benchmark) measureScaleUpLag() (took float64, err error) {
+	name, s := b.nextName("lag"), b.servers["process"]
 	dir, err := b.publish(s, name, "HOST=127.0.0.1", b.workload, "replicas: 1..2", fmt.Sprintf(
 		"scaling: {metric: rps, target: %d, window: %ds, scale_up_delay: %ds, scale_down_delay: 1m}", lagTarget, lagWindow, lagDelay))
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, s.end(name, dir)) }()
+	defer func() { err = errors.Join(err, s.removeService(name, dir)) }()
 	url, host := fmt.Sprintf("http://127.0.0.1:%d/", s.port), fmt.Sprintf("%s.localhost:%d", name, s.port)
-	if err := until(url, host, time.Minute); err != nil {
+	if err := waitUntilServed(url, host, time.Minute); err != nil {
 		return 0, err
 	}
-	// The gateway tells each second: the burst comes at any time within one.
-	time.Sleep(lagDelay*time.Second + rest + rand.N(time.Second))
-	due := time.Now() // a little later, by what the burst takes
+	// The gateway reports once per second, so the burst begins at a random time within a second.
+	time.Sleep(lagDelay*time.Second + restTime + rand.N(time.Second))
+	due := time.Now() // in fact a little later, because the burst takes time
 	for range lagTarget*lagWindow + 10 {
-		if err := until(url, host, time.Second); err != nil {
+		if err := waitUntilServed(url, host, time.Second); err != nil {
 			return 0, err
 		}
 	}
-	asked, err := s.scaled(name, due)
-	return milliseconds(asked.Sub(due)), err
+	asked, err := s.waitForScaleUp(name, due)
+	return toMilliseconds(asked.Sub(due)), err
 }
 
-// scaled waits for a run's second replica to be asked for, and says when it was.
-func (s *server) scaled(name string, after time.Time) (time.Time, error) {
+// waitForScaleUp waits until a run's second replica is desired, and returns when that was decided.
+func (s *dstackServer) waitForScaleUp(name string, after time.Time) (time.Time, error) {
 	for after := after.Add(lagLimit); time.Now().Before(after); time.Sleep(20 * time.Millisecond) {
 		var events []api.EventView
 		if err := s.post("/api/project/main/runs/events", api.EventsRequest{RunName: name}, &events); err != nil {
@@ -81,11 +79,11 @@ func (s *server) scaled(name string, after time.Time) (time.Time, error) {
 			}
 		}
 	}
-	return time.Time{}, fmt.Errorf("%s: no second replica was asked for within %s", name, lagLimit)
+	return time.Time{}, fmt.Errorf("%s: no second replica was created within %s", name, lagLimit)
 }
 
 // post calls the server's API.
-func (s *server) post(path string, ask, answer any) error {
+func (s *dstackServer) post(path string, ask, answer any) error {
 	body, err := json.Marshal(ask)
 	if err != nil {
 		return err
@@ -100,22 +98,21 @@ func (s *server) post(path string, ask, answer any) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = res.Body.Close() }() // it is read
+	defer func() { _ = res.Body.Close() }() // the body was read
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", path, res.Status)
 	}
 	return json.NewDecoder(res.Body).Decode(answer)
 }
 
-// next is a name that no run has had.
-func (b *bench) next(kind string) string {
+// nextName returns a run name that is not in use.
+func (b *benchmark) nextName(kind string) string {
 	b.runs++
 	return fmt.Sprintf("bench-%s-%d", kind, b.runs)
 }
 
-// publish applies a service that runs the workload and returns when the server
-// has taken it, with the folder of its file.
-func (b *bench) publish(s *server, name, env, command string, more ...string) (dir string, err error) {
+// publish applies a service that runs the workload, and returns the folder of its configuration.
+func (b *benchmark) publish(s *dstackServer, name, env, command string, more ...string) (dir string, err error) {
 	dir = filepath.Join(b.dir, name)
 	port, err := freePort()
 	if err != nil {
@@ -131,5 +128,5 @@ func (b *bench) publish(s *server, name, env, command string, more ...string) (d
 	if err := os.WriteFile(filepath.Join(dir, "service.dstack.yml"), []byte(config), 0o600); err != nil {
 		return dir, err
 	}
-	return dir, s.cli(dir, "apply", "-f", "service.dstack.yml", "-y", "-d")
+	return dir, s.runCLI(dir, "apply", "-f", "service.dstack.yml", "-y", "-d")
 }

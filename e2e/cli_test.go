@@ -14,7 +14,7 @@ import (
 	"dstack/internal/api"
 )
 
-// result is what a command said, and how it ended.
+// result is the output of a command and its exit status.
 type result struct {
 	t    *testing.T
 	line string
@@ -23,13 +23,13 @@ type result struct {
 	code int
 }
 
-// cli runs a command of dstack without a terminal and with its input closed.
-func (h *house) cli(args ...string) *result { return h.cliIn(h.home, args...) }
+// runCLI runs a dstack command without a terminal and with closed standard input.
+func (h *harness) runCLI(args ...string) *result { return h.runCLIIn(h.home, args...) }
 
-// cliIn does so in a folder.
-func (h *house) cliIn(dir string, args ...string) *result {
+// runCLIIn runs a dstack command in a folder.
+func (h *harness) runCLIIn(dir string, args ...string) *result {
 	h.t.Helper()
-	cmd := h.command(dir, args...)
+	cmd := h.newCommand(dir, args...)
 	var out, errOut bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errOut
 	timer := time.AfterFunc(3*time.Minute, func() { _ = cmd.Process.Kill() })
@@ -41,15 +41,15 @@ func (h *house) cliIn(dir string, args ...string) *result {
 	return &result{t: h.t, line: "dstack " + strings.Join(args, " "), out: out.String(), err: errOut.String(), code: cmd.ProcessState.ExitCode()}
 }
 
-func (h *house) command(dir string, args ...string) *exec.Cmd {
+func (h *harness) newCommand(dir string, args ...string) *exec.Cmd {
 	cmd := exec.Command(dstackBinary, args...)
-	cmd.Env, cmd.Dir = h.env(), dir
+	cmd.Env, cmd.Dir = h.buildEnv(), dir
 	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
 
-// exits checks the exit status.
-func (r *result) exits(code int) *result {
+// expectExit checks the exit status.
+func (r *result) expectExit(code int) *result {
 	r.t.Helper()
 	if r.code != code {
 		r.t.Fatalf("%s: exit status %d, want %d\noutput: %s\nerrors: %s", r.line, r.code, code, r.out, r.err)
@@ -57,62 +57,63 @@ func (r *result) exits(code int) *result {
 	return r
 }
 
-// says checks that each of the words is somewhere in what it printed.
-func (r *result) says(words ...string) *result {
+// expectText checks that the output contains each of the words.
+func (r *result) expectText(words ...string) *result {
 	r.t.Helper()
 	for _, w := range words {
 		if !strings.Contains(r.out+r.err, w) {
-			r.t.Errorf("%s: does not say %q\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
+			r.t.Errorf("%s: no %q in the output\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
 		}
 	}
 	return r
 }
 
-// saysNot checks that none of the words is.
-func (r *result) saysNot(words ...string) *result {
+// expectNoText checks that the output contains none of the words.
+func (r *result) expectNoText(words ...string) *result {
 	r.t.Helper()
 	for _, w := range words {
 		if strings.Contains(r.out+r.err, w) {
-			r.t.Errorf("%s: says %q\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
+			r.t.Errorf("%s: %q is in the output\noutput: %s\nerrors: %s", r.line, w, r.out, r.err)
 		}
 	}
 	return r
 }
 
-// refuses checks an error's manners: on standard error, in one message with a
-// way out, and nothing that a developer only would read.
-func (r *result) refuses(code int, words ...string) *result {
+// expectError checks that the command failed with one error message that contains
+// the words, and without internals such as stack traces.
+func (r *result) expectError(code int, words ...string) *result {
 	r.t.Helper()
-	r.exits(code)
-	r.says(words...)
-	r.saysNot("goroutine ", "panic", "something went wrong", "<nil>")
+	r.expectExit(code)
+	r.expectText(words...)
+	r.expectNoText("goroutine ", "panic", "something went wrong", "<nil>")
 	if strings.Count(r.err, "error: ") > 1 {
 		r.t.Errorf("%s: more than one error:\n%s", r.line, r.err)
 	}
 	return r
 }
 
-// read takes the JSON from the output.
-func (r *result) read(v any) {
+// decode decodes the JSON on standard output.
+func (r *result) decode(v any) {
 	r.t.Helper()
 	if err := json.Unmarshal([]byte(r.out), v); err != nil {
 		r.t.Fatalf("%s: no JSON in the output: %v\noutput: %s\nerrors: %s", r.line, err, r.out, r.err)
 	}
 }
 
-// folder makes a folder with a service's configuration and the workload.
-func (h *house) folder(config string) string {
+// newFolder creates a folder with a service's configuration and the workload
+// program.
+func (h *harness) newFolder(config string) string {
 	h.t.Helper()
 	dir, err := os.MkdirTemp(h.home, "code")
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.write(filepath.Join(dir, "service.dstack.yml"), config)
+	h.writeFile(filepath.Join(dir, "service.dstack.yml"), config)
 	h.copyFile(workloadBinary, filepath.Join(dir, "workload"))
 	return dir
 }
 
-func (h *house) copyFile(from, to string) {
+func (h *harness) copyFile(from, to string) {
 	h.t.Helper()
 	data, err := os.ReadFile(from)
 	if err == nil {
@@ -123,28 +124,29 @@ func (h *house) copyFile(from, to string) {
 	}
 }
 
-// apply applies a folder's configuration and waits until it is ready.
-func (h *house) apply(dir string, args ...string) api.RunView {
+// applyAndWait applies the configuration in a folder and waits until the run is
+// ready.
+func (h *harness) applyAndWait(dir string, args ...string) api.RunView {
 	h.t.Helper()
-	return h.view(h.cliIn(dir, append([]string{"apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "2m", "-o", "json"}, args...)...))
+	return h.decodeReadyRun(h.runCLIIn(dir, append([]string{"apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "2m", "-o", "json"}, args...)...))
 }
 
-func (h *house) view(r *result) api.RunView {
+func (h *harness) decodeReadyRun(r *result) api.RunView {
 	h.t.Helper()
-	r.exits(0)
+	r.expectExit(0)
 	var v api.RunView
-	r.read(&v)
+	r.decode(&v)
 	if v.Status != api.StatusReady {
-		h.t.Fatalf("%s: status %s, want ready: revision %d, %d of %d: %s", r.line, v.Status, v.Revision, v.Ready, v.DesiredReplicas, replicasOf(v))
+		h.t.Fatalf("%s: status %s, want ready: revision %d, %d of %d: %s", r.line, v.Status, v.Revision, v.Ready, v.DesiredReplicas, formatReplicas(v))
 	}
 	return v
 }
 
-// ps lists what is not finished.
-func (h *house) ps() []api.RunView {
+// listActiveRuns returns the runs that are not finished.
+func (h *harness) listActiveRuns() []api.RunView {
 	h.t.Helper()
 	var active []api.RunView
-	for _, v := range h.psAll() {
+	for _, v := range h.listRuns() {
 		if !v.Status.IsFinished() {
 			active = append(active, v)
 		}
@@ -152,30 +154,30 @@ func (h *house) ps() []api.RunView {
 	return active
 }
 
-func (h *house) psAll() []api.RunView {
+func (h *harness) listRuns() []api.RunView {
 	h.t.Helper()
 	var all []api.RunView
-	h.cli("ps", "-a", "-o", "json").exits(0).read(&all)
+	h.runCLI("ps", "-a", "-o", "json").expectExit(0).decode(&all)
 	return all
 }
 
-// run finds a run by name.
-func (h *house) run(name string) api.RunView {
+// findRun returns the run of a name.
+func (h *harness) findRun(name string) api.RunView {
 	h.t.Helper()
-	for _, v := range h.psAll() {
+	for _, v := range h.listRuns() {
 		if v.Name == name {
 			return v
 		}
 	}
-	h.t.Fatalf("there is no run %s", name)
+	h.t.Fatalf("no run is named %s", name)
 	return api.RunView{}
 }
 
-// stopped stops a run and waits for it.
-func (h *house) stopped(name string) {
+// stopRun stops a run and waits for its end.
+func (h *harness) stopRun(name string) {
 	h.t.Helper()
-	h.cli("stop", name, "-y").exits(0)
-	if v := h.run(name); v.Status != api.StatusStopped {
+	h.runCLI("stop", name, "-y").expectExit(0)
+	if v := h.findRun(name); v.Status != api.StatusStopped {
 		h.t.Fatalf("%s is %s after dstack stop, want stopped: %s", name, v.Status, v.Reason)
 	}
 }

@@ -8,31 +8,31 @@ import (
 	"testing"
 )
 
-// TestDemo runs what `make demo` runs, in a home in which it must leave
-// nothing.
+// TestDemo runs the script of `make demo` in an empty home folder, which must be
+// empty afterwards.
 func TestDemo(t *testing.T) {
 	if _, err := exec.LookPath("python3"); err != nil {
-		need(t, "python", "DSTACK_TEST_PYTHON")
+		needPiece(t, "python", "DSTACK_TEST_PYTHON")
 	}
 	home, temp := t.TempDir(), t.TempDir()
 	cmd := exec.Command("bash", "../scripts/demo.sh", dstackBinary)
 	cmd.Env = append(os.Environ(), "HOME="+home, "TMPDIR="+temp)
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
+	var output bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &output, &output
 	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v\n%s", err, said.String())
+		t.Fatalf("%v\n%s", err, output.String())
 	}
 	for _, want := range []string{
 		"http-server-service is ready", "without a token\n401 Unauthorized", "with the token\n200 OK", "It works",
 		"http-server-service is stopped", "http://http-server-service.localhost:",
 	} {
-		if !strings.Contains(said.String(), want) {
-			t.Errorf("it does not say %q:\n%s", want, said.String())
+		if !strings.Contains(output.String(), want) {
+			t.Errorf("the output does not contain %q:\n%s", want, output.String())
 		}
 	}
 	for _, dir := range []string{home, temp} {
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-			t.Errorf("it leaves %v in %s: %v", left, dir, err)
+			t.Errorf("the demo leaves %v in %s: %v", left, dir, err)
 		}
 	}
 }

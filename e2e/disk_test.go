@@ -16,14 +16,13 @@ import (
 	"dstack/internal/api"
 )
 
-// TestFullDisk fills the disk on which the server keeps logs. The service
-// serves on, the server says what is wrong, and when there is room again logs
-// are kept again.
+// TestFullDisk fills the disk of the server's logs. The service stays ready, the
+// server logs the problem once, and logs are kept again as soon as there is space.
 func TestFullDisk(t *testing.T) {
 	t.Parallel()
-	need(t, "mount", "DSTACK_TEST_MOUNT")
-	h := unbuiltHouse(t, "process")
-	logs := filepath.Join(h.dir, "projects")
+	needPiece(t, "mount", "DSTACK_TEST_MOUNT")
+	h := newStoppedHarness(t, "process")
+	logs := filepath.Join(h.serverDir, "projects")
 	if err := os.MkdirAll(logs, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -33,78 +32,78 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	mount("-o", "size=256k")
-	t.Cleanup(func() { // before the house is left: cleanups run backwards
+	t.Cleanup(func() { // runs before the cleanup of the harness
 		if out, err := exec.Command("umount", "-l", logs).CombinedOutput(); err != nil {
 			t.Errorf("umount: %v: %s", err, out)
 		}
 	})
-	h.start()
-	config := h.workload("talker")
+	h.startServer()
+	config := h.workloadConfig("talker")
 
 	config = strings.Replace(config, "- exec ./workload",
 		"- (for i in $(seq 100000); do echo line $i of many that fill the disk of the server; done; while sleep .2; do echo still here; done) &\n- exec ./workload", 1)
-	h.apply(h.folder(config))
-	h.answers(h.service("talker", "/"), 200)
+	h.applyAndWait(h.newFolder(config))
+	h.expectStatus(h.serviceURL("talker", "/"), 200)
 	const full = "the disk is full: output is lost until there is room again"
-	h.eventually(20*time.Second, "the server says that its disk is full", func() error {
+	h.waitUntil(20*time.Second, "the server logs that its disk is full", func() error {
 		if !strings.Contains(h.log.String(), full) {
-			return fmt.Errorf("it has not")
+			return fmt.Errorf("it does not")
 		}
 		return nil
 	})
-	h.answers(h.service("talker", "/"), 200)
-	if v := h.run("talker"); v.Status != api.StatusReady {
+	h.expectStatus(h.serviceURL("talker", "/"), 200)
+	if v := h.findRun("talker"); v.Status != api.StatusReady {
 		t.Errorf("the service is %s while the logs' disk is full, want ready", v.Status)
 	}
 
 	mount("-o", "remount,size=64m")
-	h.eventually(30*time.Second, "logs are kept again, and tell what is missing", func() error {
-		r := h.cli("logs", "talker")
+	h.waitUntil(30*time.Second, "logs are kept again, with a line about lost output", func() error {
+		r := h.runCLI("logs", "talker")
 		if r.code != 0 || !strings.Contains(r.out, "still here") || !strings.Contains(r.out, "lines lost: the disk was full") {
 			return fmt.Errorf("exit status %d, %d bytes, ending with %q", r.code, len(r.out), r.out[max(0, len(r.out)-200):])
 		}
 		return nil
 	})
 	if times := strings.Count(h.log.String(), full); times != 1 {
-		t.Errorf("the server said so %d times, want once", times)
+		t.Errorf("the server logged that %d times, want once", times)
 	}
-	h.stopped("talker")
+	h.stopRun("talker")
 }
 
-// TestCutUpload ends an upload half way. Nothing of it is kept, and the same
-// upload once more is whole.
-func TestCutUpload(t *testing.T) {
+// TestInterruptedUpload interrupts an upload. The server keeps no part of it, and
+// accepts the same upload afterwards.
+func TestInterruptedUpload(t *testing.T) {
 	t.Parallel()
-	h := newHouse(t, "process")
-	h.expect("POST", h.url()+"/api/project/main/repos/init", h.token, `{"repo_id": "cut", "repo_info": {"repo_type": "local", "repo_dir": "/cut"}}`, 200)
+	h := newHarness(t, "process")
+	h.expectResponse("POST", h.serverURL()+"/api/project/main/repos/init", h.token, `{"repo_id": "cut", "repo_info": {"repo_type": "local", "repo_dir": "/cut"}}`, 200)
 	code := strings.Repeat("not a tar, but large. ", 100_000)
 	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(code)))
-	before := h.files()
+	before := h.listFiles()
 	for _, part := range []float64{0, 0.01, 0.5, 0.99} {
-		if got := h.upload(code, hash, part); strings.Contains(got, " 200 ") {
-			t.Errorf("after %.0f%% of the upload the server says %s", part*100, got)
+		if got := h.uploadCode(code, hash, part); strings.Contains(got, " 200 ") {
+			t.Errorf("after %.0f%% of the upload the response is %s", part*100, got)
 		}
 	}
-	h.eventually(10*time.Second, "no part of the upload is kept", func() error {
-		if after := h.files(); after != before {
-			return fmt.Errorf("the server's folder had\n%snow it has\n%s", before, after)
+	h.waitUntil(10*time.Second, "no part of the upload is kept", func() error {
+		if after := h.listFiles(); after != before {
+			return fmt.Errorf("the server's folder contained\n%sand contains\n%s", before, after)
 		}
 		return nil
 	})
-	if got := h.upload(code, strings.Repeat("0", 64), 1); !strings.Contains(got, " 400 ") {
-		t.Errorf("an upload under another's name gives %s", got)
+	if got := h.uploadCode(code, strings.Repeat("0", 64), 1); !strings.Contains(got, " 400 ") {
+		t.Errorf("the response to an upload with a wrong hash is %s", got)
 	}
-	if got := h.upload(code, hash, 1); !strings.Contains(got, " 200 ") {
-		t.Errorf("the whole upload gives %s", got)
+	if got := h.uploadCode(code, hash, 1); !strings.Contains(got, " 200 ") {
+		t.Errorf("the response to the complete upload is %s", got)
 	}
 }
 
-// upload sends the first part of an upload and closes the connection. It
-// returns the first line of the answer, if there is one.
-func (h *house) upload(code, hash string, part float64) string {
+// uploadCode sends the first part of an upload (part is from 0 to 1) and closes the
+// connection. It returns the status line of the response, if there is one.
+func (h *harness) uploadCode(code, hash string, part float64) string {
 	h.t.Helper()
 	body := "--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"" + hash + "\"\r\n\r\n" + code + "\r\n--edge--\r\n"
-	c, err := net.Dial("tcp", strings.TrimPrefix(h.url(), "http://"))
+	c, err := net.Dial("tcp", strings.TrimPrefix(h.serverURL(), "http://"))
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -124,12 +123,11 @@ func (h *house) upload(code, hash string, part float64) string {
 	return line
 }
 
-// files lists what the server keeps beside its database, which grows by
-// itself.
-func (h *house) files() string {
+// listFiles lists the server's files except the database.
+func (h *harness) listFiles() string {
 	h.t.Helper()
 	var list strings.Builder
-	err := filepath.WalkDir(h.dir, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(h.serverDir, func(path string, d fs.DirEntry, err error) error {
 		if err == nil && !d.IsDir() && !strings.Contains(path, "sqlite.db") {
 			fmt.Fprintln(&list, path)
 		}

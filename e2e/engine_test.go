@@ -18,53 +18,55 @@ import (
 	_ "modernc.org/sqlite"
 )
 
-// baseImage is what a configuration without an image runs in. Under this name
-// the tests put a stand-in, where the real one is not there already.
+// baseImage is the image of configurations that name none. The tests create a small
+// image of this name if the machine does not have the real one.
 const baseImage = "dstackai/base:py3.10-0.5-cuda-12.1"
 
-// onEngines runs a test on each engine that is there.
-func onEngines(t *testing.T, test func(t *testing.T, engine string)) {
+// forEachEngine runs a test for each engine.
+func forEachEngine(t *testing.T, test func(t *testing.T, engine string)) {
 	for _, engine := range []string{"process", "docker"} {
 		t.Run(engine, func(t *testing.T) {
 			if engine == "docker" {
-				needBase(t)
+				needBaseImage(t)
 			}
 			test(t, engine)
 		})
 	}
 }
 
-// images remembers what the tests made, so that it goes when they end.
-var images struct {
+// createdImages lists the images that the tests have created, which are removed at
+// the end.
+var createdImages struct {
 	sync.Mutex
 	made []string
 }
 
-// needBase makes the stand-in for the base image.
-func needBase(t *testing.T) {
+// needBaseImage creates the small base image if needed. It skips the test without
+// Docker.
+func needBaseImage(t *testing.T) {
 	t.Helper()
-	need(t, "docker", "DSTACK_TEST_DOCKER")
-	tar := need(t, "images", "DSTACK_TEST_BASE_TAR")
-	makeImage(t, baseImage, func() { docker(t, "import", tar, baseImage) })
+	needPiece(t, "docker", "DSTACK_TEST_DOCKER")
+	tar := needPiece(t, "images", "DSTACK_TEST_BASE_TAR")
+	createImageOnce(t, baseImage, func() { runDocker(t, "import", tar, baseImage) })
 }
 
-// makeImage makes an image once, unless somebody has it already.
-func makeImage(t *testing.T, name string, how func()) {
+// createImageOnce creates an image unless the machine has it.
+func createImageOnce(t *testing.T, name string, how func()) {
 	t.Helper()
-	images.Lock()
-	defer images.Unlock()
+	createdImages.Lock()
+	defer createdImages.Unlock()
 	if exec.Command("docker", "image", "inspect", name).Run() == nil {
 		return
 	}
 	how()
-	images.made = append(images.made, name)
+	createdImages.made = append(createdImages.made, name)
 }
 
 func removeImages() error {
-	images.Lock()
-	defer images.Unlock()
+	createdImages.Lock()
+	defer createdImages.Unlock()
 	var errs []error
-	for _, name := range images.made {
+	for _, name := range createdImages.made {
 		if out, err := exec.Command("docker", "rmi", "-f", name).CombinedOutput(); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w: %s", name, err, out))
 		}
@@ -72,8 +74,8 @@ func removeImages() error {
 	return errors.Join(errs...)
 }
 
-// docker runs the Docker client and returns what it printed.
-func docker(t *testing.T, args ...string) string {
+// runDocker runs the docker command and returns its output.
+func runDocker(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
@@ -87,9 +89,11 @@ func docker(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// workload is a configuration of the workload on a port that is free here.
-func (h *house) workload(name string, lines ...string) string {
-	port := freePort(h.t)
+// workloadConfig returns a configuration that runs the workload on a free port.
+// Lines that begin with "- " are environment variables, other lines are added as
+// they are.
+func (h *harness) workloadConfig(name string, lines ...string) string {
+	port := findFreePort(h.t)
 	text := fmt.Sprintf("type: service\nname: %s\ncommands:\n- exec ./workload %d\nport: %d\n", name, port, port)
 	host := "127.0.0.1"
 	if h.engine == "docker" {
@@ -97,7 +101,7 @@ func (h *house) workload(name string, lines ...string) string {
 	}
 	env := []string{"env:", "- HOST=" + host}
 	for _, l := range lines {
-		if strings.HasPrefix(l, "- ") { // one more variable
+		if strings.HasPrefix(l, "- ") { // an environment variable
 			env = append(env, l)
 		} else {
 			text += l + "\n"
@@ -106,24 +110,25 @@ func (h *house) workload(name string, lines ...string) string {
 	return text + strings.Join(env, "\n") + "\n"
 }
 
-// nothingLeft finds processes and containers of this house's runs.
-func (h *house) nothingLeft() error {
-	if left := h.processes(); len(left) > 0 {
+// checkNothingLeft returns an error if processes or containers of this server's runs
+// exist.
+func (h *harness) checkNothingLeft() error {
+	if left := h.listProcesses(); len(left) > 0 {
 		return fmt.Errorf("processes are left: %s", strings.Join(left, "; "))
 	}
 	if h.engine != "docker" {
 		return nil
 	}
-	left, err := h.containers()
+	left, err := h.listContainers()
 	if err == nil && len(left) > 0 {
 		err = fmt.Errorf("containers are left: %s", strings.Join(left, " "))
 	}
 	return err
 }
 
-// processes are those that work inside the server's folder, or were started
-// for it: keepers and replicas, but not the server itself.
-func (h *house) processes() []string {
+// listProcesses returns the processes in the server's folder, such as keepers and
+// replicas, but not the server itself.
+func (h *harness) listProcesses() []string {
 	all, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		h.t.Fatal(err)
@@ -133,21 +138,22 @@ func (h *house) processes() []string {
 		if pid, _ := strconv.Atoi(filepath.Base(p)); h.cmd != nil && h.cmd.Process != nil && pid == h.cmd.Process.Pid {
 			continue
 		}
-		cwd, _ := os.Readlink(filepath.Join(p, "cwd")) // one that ended meanwhile has none
+		cwd, _ := os.Readlink(filepath.Join(p, "cwd")) // empty if the process has ended
 		line, _ := os.ReadFile(filepath.Join(p, "cmdline"))
-		if inside(cwd, h.dir) || bytes.Contains(line, []byte(h.dir+"/")) {
+		if isInside(cwd, h.serverDir) || bytes.Contains(line, []byte(h.serverDir+"/")) {
 			ours = append(ours, filepath.Base(p)+" "+strings.TrimSpace(strings.ReplaceAll(string(line), "\x00", " ")))
 		}
 	}
 	return ours
 }
 
-func inside(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
+func isInside(path, dir string) bool { return path == dir || strings.HasPrefix(path, dir+"/") }
 
-// containers are those that are labelled with this house's installation.
-func (h *house) containers() ([]string, error) {
+// listContainers returns the containers with the label of this server's
+// installation.
+func (h *harness) listContainers() ([]string, error) {
 	if h.installation == "" {
-		db, err := sql.Open("sqlite", "file:"+filepath.Join(h.dir, "data", "sqlite.db")+"?mode=ro")
+		db, err := sql.Open("sqlite", "file:"+filepath.Join(h.serverDir, "data", "sqlite.db")+"?mode=ro")
 		if err != nil {
 			return nil, err
 		}

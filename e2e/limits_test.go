@@ -11,14 +11,14 @@ import (
 	"dstack/internal/dstack"
 )
 
-// TestRateLimits: a caller's burst passes, and what is beyond it is told when
-// to come again; callers do not pay for each other.
+// TestRateLimits checks that a caller's burst passes, that requests over it get 429
+// with a Retry-After, and that callers have separate limits.
 func TestRateLimits(t *testing.T) {
-	h := needEngine(t, "process")
-	h.apply(h.folder(h.workload("limited",
+	h := newParallelHarness(t, "process")
+	h.applyAndWait(h.newFolder(h.workloadConfig("limited",
 		"rate_limits: [{prefix: /slow, rps: 0.5, burst: 3, key: {type: header, header: X-Caller}}, {prefix: /size, rps: 0.2}]")))
 	ask := func(path, caller string) (int, http.Header) {
-		req, err := http.NewRequestWithContext(t.Context(), "GET", h.service("limited", path), nil)
+		req, err := http.NewRequestWithContext(t.Context(), "GET", h.serviceURL("limited", path), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -31,7 +31,7 @@ func TestRateLimits(t *testing.T) {
 		_ = res.Body.Close()
 		return res.StatusCode, res.Header
 	}
-	for i := range 4 { // the first, and the burst
+	for i := range 4 { // the first one and the burst of three
 		if status, _ := ask("/slow?ms=0", "one"); status != 200 {
 			t.Errorf("request %d: status %d", i, status)
 		}
@@ -39,91 +39,91 @@ func TestRateLimits(t *testing.T) {
 	status, header := ask("/slow?ms=0", "one")
 	seconds, err := strconv.Atoi(header.Get("Retry-After"))
 	if status != 429 || err != nil || seconds < 1 || seconds > 2 {
-		t.Fatalf("beyond the burst: status %d, Retry-After %q; want 429 and two seconds at most", status, header.Get("Retry-After"))
+		t.Fatalf("over the burst: status %d, Retry-After %q; want 429 and two seconds at most", status, header.Get("Retry-After"))
 	}
 	again := time.Now().Add(time.Duration(seconds) * time.Second)
 	if status, _ := ask("/slow?ms=0", "two"); status != 200 {
-		t.Errorf("another caller gets status %d", status)
+		t.Errorf("the status for another caller is %d", status)
 	}
 	if status, _ := ask("/who", "one"); status != 200 {
-		t.Errorf("another path gets status %d", status)
+		t.Errorf("the status for another path is %d", status)
 	}
 	if status, _ := ask("/size", "one"); status != 200 {
 		t.Errorf("by address: status %d", status)
 	}
-	if status, _ := ask("/size", "two"); status != 429 { // it is the same address
+	if status, _ := ask("/size", "two"); status != 429 { // from the same address
 		t.Errorf("by address, again: status %d", status)
 	}
-	time.Sleep(time.Until(again)) // as it was told
+	time.Sleep(time.Until(again)) // as Retry-After says
 	if status, _ := ask("/slow?ms=0", "one"); status != 200 {
-		t.Errorf("after Retry-After it gets status %d", status)
+		t.Errorf("the status after Retry-After is %d", status)
 	}
 }
 
-// TestMaxDuration: a run ends when it has run for as long as it may, by a
-// reason of its own, and in order.
+// TestMaxDuration checks that a run stops by itself after max_duration, and
+// completes its streams.
 func TestMaxDuration(t *testing.T) {
-	onEngines(t, func(t *testing.T, engine string) {
+	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
-		h := newHouse(t, engine)
-		h.apply(h.folder(h.workload("short", "max_duration: 5s", "drain_timeout: 10s")))
-		s := h.streams(t.Context(), "short", 35, 200)
-		h.eventually(30*time.Second, "it ends by itself", func() error {
-			if v := h.look("short"); !v.Status.IsFinished() {
+		h := newHarness(t, engine)
+		h.applyAndWait(h.newFolder(h.workloadConfig("short", "max_duration: 5s", "drain_timeout: 10s")))
+		s := h.openStream(t.Context(), "short", 35, 200)
+		h.waitUntil(30*time.Second, "the run ends by itself", func() error {
+			if v := h.fetchRun("short"); !v.Status.IsFinished() {
 				return errNotYet
 			}
 			return nil
 		})
-		v := h.run("short")
+		v := h.findRun("short")
 		if v.Ending != dstack.EndDuration || v.Status != api.StatusStopped || v.ReadyAt == nil {
-			t.Errorf("it is %s, ended by %q: %s", v.Status, v.Ending, v.Reason)
+			t.Errorf("the run is %s, ended by %q: %s", v.Status, v.Ending, v.Reason)
 		}
 		if lived := v.FinishedAt.Sub(v.SubmittedAt); lived < 5*time.Second {
-			t.Errorf("it lived for %s", lived)
+			t.Errorf("the run lasted %s", lived)
 		}
-		areWhole(h, "the stream that was there", []*stream{s})
-		h.cli("ps", "-a", "-v").exits(0).says("max_duration")
-		h.tells("short", dstack.EventRun, "", "terminating", "max_duration")
-		h.eventually(5*time.Second, "nothing is left", h.nothingLeft)
+		expectCompleteStreams(h, "the open stream", []*eventStream{s})
+		h.runCLI("ps", "-a", "-v").expectExit(0).expectText("max_duration")
+		h.expectEvent("short", dstack.EventRun, "", "terminating", "max_duration")
+		h.waitUntil(5*time.Second, "nothing is left", h.checkNothingLeft)
 	})
 }
 
-// TestEventsOutlive: what happened can be asked after the run is gone, and
-// tells who did what.
-func TestEventsOutlive(t *testing.T) {
-	h := needEngine(t, "process")
-	config := h.workload("gone", "- VERSION=1")
-	dir := h.folder(config)
-	h.apply(dir)
-	h.becomes(dir, version(config, 1, 2))
-	h.stopped("gone")
-	before := h.happened("gone")
-	h.cli("delete", "gone", "-y").exits(0)
-	after := h.happened("gone")
+// TestEventsOutliveRun checks that the events of a deleted run can be read, and have
+// the user who did something.
+func TestEventsOutliveRun(t *testing.T) {
+	h := newParallelHarness(t, "process")
+	config := h.workloadConfig("gone", "- VERSION=1")
+	dir := h.newFolder(config)
+	h.applyAndWait(dir)
+	h.applyChange(dir, setVersion(config, 1, 2))
+	h.stopRun("gone")
+	before := h.listEvents("gone")
+	h.runCLI("delete", "gone", "-y").expectExit(0)
+	after := h.listEvents("gone")
 	if len(after) < len(before) {
-		t.Errorf("%d events became %d with the run", len(before), len(after))
+		t.Errorf("there were %d events before the run was deleted, and are %d", len(before), len(after))
 	}
 	var kinds []dstack.EventKind
 	last := int64(0)
 	for _, e := range after {
 		kinds = append(kinds, e.Kind)
 		if e.RunName != "gone" || e.At.IsZero() || e.ID <= last {
-			t.Errorf("an event is out of order, or of another run: %+v", e)
+			t.Errorf("the event is out of order, or of another run: %+v", e)
 		}
 		last = e.ID
 		if (e.Kind == dstack.EventApplied || e.Kind == dstack.EventStop) && e.User != "admin" {
-			t.Errorf("it is not said whose wish it was: %+v", e)
+			t.Errorf("the event does not have the user: %+v", e)
 		}
 	}
 	for _, kind := range []dstack.EventKind{dstack.EventApplied, dstack.EventReplica, dstack.EventReady, dstack.EventRun, dstack.EventStop} {
 		if !slices.Contains(kinds, kind) {
-			t.Errorf("no event is of kind %s:\n%s", kind, told(after))
+			t.Errorf("no event has the kind %s:\n%s", kind, formatEvents(after))
 		}
 	}
-	h.cli("events", "gone").exits(0).says("revision 2")
-	h.apply(dir) // a new run of the name
-	if now := h.happened("gone"); len(now) <= len(after) {
-		t.Errorf("%d events became %d with a new run of the name", len(after), len(now))
+	h.runCLI("events", "gone").expectExit(0).expectText("revision 2")
+	h.applyAndWait(dir) // a new run with the same name
+	if now := h.listEvents("gone"); len(now) <= len(after) {
+		t.Errorf("there were %d events before a new run of the name, and are %d", len(after), len(now))
 	}
-	h.cli("events", "nobody").refuses(1, "nobody")
+	h.runCLI("events", "nobody").expectError(1, "nobody")
 }

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// What is built once for all tests.
+// The binaries are built once for all tests.
 var (
 	dstackBinary   string
 	workloadBinary string
@@ -22,18 +22,18 @@ func TestMain(m *testing.M) {
 		fmt.Println("the end-to-end tests do not run with -short")
 		os.Exit(0)
 	}
-	os.Exit(run(m))
+	os.Exit(runTests(m))
 }
 
-func run(m *testing.M) int {
+func runTests(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "dstack-e2e.")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "cannot make a folder for the tests:", err)
+		fmt.Fprintln(os.Stderr, "cannot create a folder for the tests:", err)
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	dstackBinary = build(dir, "dstack", "../cmd/dstack")
-	workloadBinary = build(dir, "workload", "./workload")
+	dstackBinary = buildBinary(dir, "dstack", "../cmd/dstack")
+	workloadBinary = buildBinary(dir, "workload", "./workload")
 	if dstackBinary == "" || workloadBinary == "" {
 		return 1
 	}
@@ -45,8 +45,8 @@ func run(m *testing.M) int {
 	return code
 }
 
-// build makes a static binary, as a release is built.
-func build(dir, name, pkg string) string {
+// buildBinary builds a static binary, as for a release.
+func buildBinary(dir, name, pkg string) string {
 	out := filepath.Join(dir, name)
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version=0.0.0-e2e", "-o", out, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -57,17 +57,18 @@ func build(dir, name, pkg string) string {
 	return out
 }
 
-// need skips a test whose piece is not there, in the words that the report of
-// scripts/test.sh understands, or returns what the piece is.
-func need(t *testing.T, piece, variable string) string {
+// needPiece returns the value of an environment variable that describes a piece
+// which the test needs. Without it, it skips the test with a message that
+// scripts/test.sh understands.
+func needPiece(t *testing.T, piece, variable string) string {
 	t.Helper()
 	if value := os.Getenv(variable); value != "" {
 		return value
 	}
-	why := os.Getenv("DSTACK_TEST_WITHOUT_" + strings.ToUpper(piece))
-	if why == "" {
-		why = "run the tests with `make test`, which brings it"
+	reason := os.Getenv("DSTACK_TEST_WITHOUT_" + strings.ToUpper(piece))
+	if reason == "" {
+		reason = "run the tests with `make test`, which brings it"
 	}
-	t.Skipf("needs %s: %s", piece, why)
+	t.Skipf("needs %s: %s", piece, reason)
 	return ""
 }

@@ -6,37 +6,36 @@ import (
 	"testing"
 )
 
-// TestProfileAndEnvFile: what neither the configuration nor the command line
-// says comes from a profile and from files of variables, to the replica.
+// TestProfileAndEnvFile checks values from profiles and from files of variables.
 func TestProfileAndEnvFile(t *testing.T) {
-	onEngines(t, func(t *testing.T, engine string) {
+	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
-		h := newHouse(t, engine)
-		dir := h.folder(h.workload("profiled", "- COLOUR", "- SIZE=small"))
+		h := newHarness(t, engine)
+		dir := h.newFolder(h.workloadConfig("profiled", "- COLOUR", "- SIZE=small"))
 		apply := []string{"apply", "-f", "service.dstack.yml", "-y"}
-		h.write(filepath.Join(dir, ".env"), "# of this folder\nexport COLOUR='dark red' # not shown\nSIZE=\"large\\nand wide\"\n")
-		h.cliIn(dir, apply...).refuses(2, "COLOUR", "apply with --env-file .env")
+		h.writeFile(filepath.Join(dir, ".env"), "# of this folder\nexport COLOUR='dark red' # not shown\nSIZE=\"large\\nand wide\"\n")
+		h.runCLIIn(dir, apply...).expectError(2, "COLOUR", "apply with --env-file .env")
 		apply = append(apply, "--env-file", ".env")
 
-		h.write(filepath.Join(h.home, ".dstack", "profiles.yml"), "profiles:\n- name: elsewhere\n  default: true\n  regions: [nowhere]\n")
-		h.cliIn(dir, apply...).refuses(4, "no machine suits", "nowhere", "profile elsewhere")
+		h.writeFile(filepath.Join(h.home, ".dstack", "profiles.yml"), "profiles:\n- name: elsewhere\n  default: true\n  regions: [nowhere]\n")
+		h.runCLIIn(dir, apply...).expectError(4, "no machine suits", "nowhere", "profile elsewhere")
 
-		h.write(filepath.Join(dir, ".dstack", "profiles.yml"), "profiles:\n- name: here\n  spot_policy: on-demand\n  retry: true\n  pool_nam: x\n")
-		h.cliIn(dir, append(apply, "--profile", "here")...).refuses(2, ".dstack/profiles.yml:5:3", "did you mean `pool_name`?")
+		h.writeFile(filepath.Join(dir, ".dstack", "profiles.yml"), "profiles:\n- name: here\n  spot_policy: on-demand\n  retry: true\n  pool_nam: x\n")
+		h.runCLIIn(dir, append(apply, "--profile", "here")...).expectError(2, ".dstack/profiles.yml:5:3", "did you mean `pool_name`?")
 
-		h.write(filepath.Join(dir, ".dstack", "profiles.yml"), "profiles:\n- name: here\n  spot_policy: on-demand\n  retry: true\n")
-		r := h.cliIn(dir, append(apply, "--profile", "here", "-e", "SIZE=tiny", "--wait", "ready")...).exits(0)
-		r.says("profile here", "COLOUR (from .env)", "SIZE (from -e)").saysNot("dark red", "tiny", "nowhere")
-		about := h.about("profiled")
+		h.writeFile(filepath.Join(dir, ".dstack", "profiles.yml"), "profiles:\n- name: here\n  spot_policy: on-demand\n  retry: true\n")
+		r := h.runCLIIn(dir, append(apply, "--profile", "here", "-e", "SIZE=tiny", "--wait", "ready")...).expectExit(0)
+		r.expectText("profile here", "COLOUR (from .env)", "SIZE (from -e)").expectNoText("dark red", "tiny", "nowhere")
+		about := h.fetchInfo("profiled")
 		for name, want := range map[string]string{"COLOUR": "dark red", "SIZE": "tiny"} {
-			if got, _ := about.env(name); got != want {
+			if got, _ := about.lookUpEnv(name); got != want {
 				t.Errorf("the replica has %s=%q, want %q", name, got, want)
 			}
 		}
-		r = h.cliIn(dir, append(apply, "--profile", "here", "--no-retry", "--pool", "gpus")...)
-		r.refuses(2, "--pool: not supported yet: pool_name")
+		r = h.runCLIIn(dir, append(apply, "--profile", "here", "--no-retry", "--pool", "gpus")...)
+		r.expectError(2, "--pool: not supported yet: pool_name")
 		if strings.Contains(r.err, "service.dstack.yml") {
-			t.Errorf("the file is blamed for a flag:\n%s", r.err)
+			t.Errorf("the error of a flag names the file:\n%s", r.err)
 		}
 	})
 }

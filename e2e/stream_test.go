@@ -11,37 +11,37 @@ import (
 	"github.com/coder/websocket"
 )
 
-// TestStreams carries server-sent events and a WebSocket, by host and by path.
+// TestStreams checks server-sent events and WebSockets, by host and by path.
 func TestStreams(t *testing.T) {
-	onEngines(t, func(t *testing.T, engine string) {
+	forEachEngine(t, func(t *testing.T, engine string) {
 		t.Parallel()
-		h := newHouse(t, engine)
-		h.apply(h.folder(h.workload("streams")))
-		for name, at := range map[string]func(run, path string) string{"host": h.service, "path": h.byPath} {
-			t.Run("events by "+name, func(t *testing.T) { h.in(t).events(at("streams", "/events?n=5&ms=200")) })
-			t.Run("cancel by "+name, func(t *testing.T) { h.in(t).cancels(at("streams", "/events?ms=20")) })
-			t.Run("socket by "+name, func(t *testing.T) { h.in(t).socket(at("streams", "/socket")) })
+		h := newHarness(t, engine)
+		h.applyAndWait(h.newFolder(h.workloadConfig("streams")))
+		for name, at := range map[string]func(run, path string) string{"host": h.serviceURL, "path": h.servicePathURL} {
+			t.Run("events by "+name, func(t *testing.T) { h.withT(t).expectSpacedEvents(at("streams", "/events?n=5&ms=200")) })
+			t.Run("cancel by "+name, func(t *testing.T) { h.withT(t).expectCancel(at("streams", "/events?ms=20")) })
+			t.Run("socket by "+name, func(t *testing.T) { h.withT(t).expectWebSocket(at("streams", "/socket")) })
 			t.Run("large body by "+name, func(t *testing.T) {
 				body := strings.Repeat("0123456789abcdef", 1<<18) // 4 MiB
-				if a := h.in(t).expect("POST", at("streams", "/echo"), h.token, body, 200); a.body != body {
-					t.Errorf("%d bytes came back changed, as %d", len(body), len(a.body))
+				if a := h.withT(t).expectResponse("POST", at("streams", "/echo"), h.token, body, 200); a.body != body {
+					t.Errorf("the response to %d bytes has %d other bytes", len(body), len(a.body))
 				}
 			})
 		}
-		a := h.about("streams")
+		a := h.fetchInfo("streams")
 		if got := a.Headers.Get("Authorization"); got != "" {
-			t.Errorf("the platform's token reached the replica: Authorization: %s", got)
+			t.Errorf("the replica got the user's token: Authorization: %s", got)
 		}
-		if got := a.Headers.Get("X-Forwarded-Host"); got != hostOf(t, h.service("streams", "")) {
+		if got := a.Headers.Get("X-Forwarded-Host"); got != hostOf(t, h.serviceURL("streams", "")) {
 			t.Errorf("X-Forwarded-Host is %q", got)
 		}
 		if got := a.Headers.Get("X-Forwarded-For"); got != "127.0.0.1" {
-			t.Errorf("X-Forwarded-For is %q, want the client's address alone", got)
+			t.Errorf("X-Forwarded-For is %q, want only the client's address", got)
 		}
 	})
 }
 
-func (h *house) open(ctx context.Context, address string) *http.Response {
+func (h *harness) openResponse(ctx context.Context, address string) *http.Response {
 	h.t.Helper()
 	req, err := http.NewRequestWithContext(ctx, "GET", address, nil)
 	if err != nil {
@@ -58,10 +58,11 @@ func (h *house) open(ctx context.Context, address string) *http.Response {
 	return res
 }
 
-// events checks that each event comes when it is sent, not with the last.
-func (h *house) events(address string) {
+// expectSpacedEvents checks that events arrive when they are sent, and not all at
+// the end.
+func (h *harness) expectSpacedEvents(address string) {
 	h.t.Helper()
-	res := h.open(h.t.Context(), address)
+	res := h.openResponse(h.t.Context(), address)
 	defer res.Body.Close()
 	var at []time.Time
 	lines := bufio.NewScanner(res.Body)
@@ -71,34 +72,34 @@ func (h *house) events(address string) {
 		}
 	}
 	if len(at) != 5 {
-		h.t.Fatalf("%d events came, want 5: %v", len(at), lines.Err())
+		h.t.Fatalf("%d events arrived, want 5: %v", len(at), lines.Err())
 	}
 	if spread := at[4].Sub(at[0]); spread < 500*time.Millisecond {
-		h.t.Errorf("five events, 200ms apart, came within %s: they were held back", spread)
+		h.t.Errorf("five events, 200ms apart, arrived within %s: they were buffered", spread)
 	}
 }
 
-// cancels checks that the replica hears of it when its client goes away.
-func (h *house) cancels(address string) {
+// expectCancel checks that the replica notices when its client disconnects.
+func (h *harness) expectCancel(address string) {
 	h.t.Helper()
-	before := h.answers(h.service("streams", "/cancelled"), 200).body
+	before := h.expectStatus(h.serviceURL("streams", "/cancelled"), 200).body
 	ctx, cancel := context.WithCancel(h.t.Context())
-	res := h.open(ctx, address)
+	res := h.openResponse(ctx, address)
 	_, err := bufio.NewReader(res.Body).ReadString('\n')
 	cancel()
 	_ = res.Body.Close()
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.eventually(5*time.Second, "the replica hears that its client went away", func() error {
-		if now := h.answers(h.service("streams", "/cancelled"), 200).body; now == before {
+	h.waitUntil(5*time.Second, "the replica notices that its client has disconnected", func() error {
+		if now := h.expectStatus(h.serviceURL("streams", "/cancelled"), 200).body; now == before {
 			return context.DeadlineExceeded
 		}
 		return nil
 	})
 }
 
-func (h *house) socket(address string) {
+func (h *harness) expectWebSocket(address string) {
 	h.t.Helper()
 	ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
 	defer cancel()
@@ -114,14 +115,14 @@ func (h *house) socket(address string) {
 		}
 		_, back, err := c.Read(ctx)
 		if err != nil || string(back) != word {
-			h.t.Fatalf("%.20q came back as %.20q: %v", word, back, err)
+			h.t.Fatalf("the response to %.20q is %.20q: %v", word, back, err)
 		}
 	}
 	if err := c.Close(websocket.StatusNormalClosure, ""); err != nil {
-		h.t.Errorf("the socket does not close in order: %v", err)
+		h.t.Errorf("the WebSocket does not close cleanly: %v", err)
 	}
 	options.HTTPHeader = nil
 	if _, res, err := websocket.Dial(ctx, address, options); err == nil || res == nil || res.StatusCode != http.StatusUnauthorized {
-		h.t.Errorf("a socket without a token is not refused with 401: %v", err)
+		h.t.Errorf("a WebSocket without a token is not refused with 401: %v", err)
 	}
 }

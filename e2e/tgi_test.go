@@ -7,28 +7,28 @@ import (
 	"testing"
 )
 
-// tgi: a model whose server only continues texts answers as if it had the
-// API of OpenAI, by the same client.
-func (m *models) tgi(t *testing.T, script, model string, direct map[string]outcome) {
-	got := m.ask(t, script, m.gateway(), model)
-	m.own(t, got, model)
+// testTGI checks that a model whose server only continues texts gives the same
+// results through the gateway as with an OpenAI API.
+func (m *modelHarness) testTGI(t *testing.T, script, model string, direct map[string]clientResult) {
+	got := m.runClient(t, script, m.gatewayURL(), model)
+	m.expectGatewayResults(t, got, model)
 	for _, question := range []string{"whole", "stream", "stream, counted", "short", "short, by the new name", "short stream",
 		"top_p", "logprobs", "logprobs in a stream", "parts", "dialogue", "text"} {
 		if g, w := got[question], direct[question]; !reflect.DeepEqual(g, w) {
 			t.Errorf("%s:\ngot  %+v\nwant %+v", question, g, w)
 		}
 	}
-	tgiStops(t, got, direct)
-	tgiChoices(t, got, direct)
-	tgiRefusals(t, got)
+	expectTGIStops(t, got, direct)
+	expectTGIChoices(t, got, direct)
+	expectTGIRefusals(t, got)
 	if model == hubModel {
-		t.Run("tokens", m.tgiTokens)
+		t.Run("tokens", m.testTGITokens)
 	}
 }
 
-// tgiStops: TGI leaves a stop text in the answer, and streams it. Ours does
-// not, and counts the tokens that there were.
-func tgiStops(t *testing.T, got, direct map[string]outcome) {
+// expectTGIStops checks stop texts, which TGI leaves in its text and the gateway
+// removes.
+func expectTGIStops(t *testing.T, got, direct map[string]clientResult) {
 	t.Helper()
 	for _, question := range []string{"stop", "stop, a list", "stop in a stream"} {
 		g, w := got[question], direct[question]
@@ -38,8 +38,9 @@ func tgiStops(t *testing.T, got, direct map[string]outcome) {
 	}
 }
 
-// tgiChoices: several choices, streamed or not, are TGI's own calls.
-func tgiChoices(t *testing.T, got, direct map[string]outcome) {
+// expectTGIChoices checks requests with several choices, for which the gateway makes
+// several requests to TGI.
+func expectTGIChoices(t *testing.T, got, direct map[string]clientResult) {
 	t.Helper()
 	two, streamed := got["two"], got["two in a stream"]
 	if len(two.Texts) != 2 || two.Texts[0] == two.Texts[1] || two.Tokens != 48 {
@@ -65,14 +66,14 @@ func tgiChoices(t *testing.T, got, direct map[string]outcome) {
 	}
 }
 
-func tgiRefusals(t *testing.T, got map[string]outcome) {
+func expectTGIRefusals(t *testing.T, got map[string]clientResult) {
 	t.Helper()
 	for question, param := range map[string]string{"wrong temperature": "temperature", "no messages": "messages", "presence_penalty": "presence_penalty"} {
-		fails(t, got, question, "BadRequestError", 400)
+		expectFailure(t, got, question, "BadRequestError", 400)
 		if got[question].Param != param {
 			t.Errorf("%s: the parameter named is %q", question, got[question].Param)
 		}
 	}
-	fails(t, got, "embeddings", "NotFoundError", 404)
-	fails(t, got, "responses", "NotFoundError", 404)
+	expectFailure(t, got, "embeddings", "NotFoundError", 404)
+	expectFailure(t, got, "responses", "NotFoundError", 404)
 }

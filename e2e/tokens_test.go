@@ -8,10 +8,10 @@ import (
 	"testing"
 )
 
-// events are the data of a stream of server-sent events.
-func (m *models) events(t *testing.T, address, body string) []string {
+// readEvents returns the data of a stream of server-sent events.
+func (m *modelHarness) readEvents(t *testing.T, address, body string) []string {
 	t.Helper()
-	a := m.in(t).expect("POST", address, m.token, body, 200)
+	a := m.withT(t).expectResponse("POST", address, m.token, body, 200)
 	var all []string
 	for line := range strings.Lines(a.body) {
 		if data, ok := strings.CutPrefix(line, "data:"); ok {
@@ -21,29 +21,30 @@ func (m *models) events(t *testing.T, address, body string) []string {
 	return all
 }
 
-// openaiTokens: the gateway passes a stream on as it is, event by event.
-func (m *models) openaiTokens(t *testing.T) {
-	body := jsonOf(t, map[string]any{"model": openaiModel, "messages": sayHi, "max_tokens": 60, "temperature": 0, "seed": 1,
+// testOpenAITokens checks that the gateway passes on a stream event by event.
+func (m *modelHarness) testOpenAITokens(t *testing.T) {
+	body := encodeJSON(t, map[string]any{"model": openaiModel, "messages": hiMessages, "max_tokens": 60, "temperature": 0, "seed": 1,
 		"stream": true, "cache_prompt": false, "stream_options": map[string]bool{"include_usage": true}})
 	path := "/chat/completions"
-	direct, through := m.events(t, m.direct+path, body), m.events(t, m.gateway()+path, body)
+	direct, through := m.readEvents(t, m.directURL+path, body), m.readEvents(t, m.gatewayURL()+path, body)
 	if len(direct) < 20 || len(direct) != len(through) {
-		t.Fatalf("%d events of the server became %d", len(direct), len(through))
+		t.Fatalf("the server sent %d events, the gateway %d", len(direct), len(through))
 	}
 	for i := range direct {
-		if d, g := lasting(t, direct[i]), lasting(t, through[i]); !reflect.DeepEqual(d, g) {
+		if d, g := comparableEvent(t, direct[i]), comparableEvent(t, through[i]); !reflect.DeepEqual(d, g) {
 			t.Errorf("event %d:\ngot  %s\nwant %s", i, through[i], direct[i])
 		}
 	}
-	if got, want := deltas(t, through), deltas(t, direct); !slices.Equal(got, want) {
+	if got, want := decodeDeltas(t, through), decodeDeltas(t, direct); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
 
-var sayHi = saying("Say hi.")
+var hiMessages = newMessages("Say hi.")
 
-// lasting is an event without what differs from request to request.
-func lasting(t *testing.T, data string) any {
+// comparableEvent decodes an event and removes the fields that differ between
+// requests.
+func comparableEvent(t *testing.T, data string) any {
 	t.Helper()
 	if data == "[DONE]" {
 		return data
@@ -58,8 +59,8 @@ func lasting(t *testing.T, data string) any {
 	return event
 }
 
-// deltas are the pieces of a stream that have text.
-func deltas(t *testing.T, events []string) (all []string) {
+// decodeDeltas returns the texts of a stream's events.
+func decodeDeltas(t *testing.T, events []string) (all []string) {
 	t.Helper()
 	for _, data := range events {
 		var chunk struct {
@@ -80,13 +81,13 @@ func deltas(t *testing.T, events []string) (all []string) {
 	return all
 }
 
-// tgiTokens: each token that TGI gives becomes a piece of its own.
-func (m *models) tgiTokens(t *testing.T) {
+// testTGITokens checks that each token of TGI becomes one event.
+func (m *modelHarness) testTGITokens(t *testing.T) {
 	const prompt = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n" +
 		"<|im_start|>user\nSay hi.<|im_end|>\n<|im_start|>assistant\n"
 	var want []string
 	special := 0
-	for _, data := range m.events(t, m.tgi3+"/generate_stream", jsonOf(t, map[string]any{"inputs": prompt, "parameters": map[string]any{"max_new_tokens": 80, "details": true}})) {
+	for _, data := range m.readEvents(t, m.tgiURL+"/generate_stream", encodeJSON(t, map[string]any{"inputs": prompt, "parameters": map[string]any{"max_new_tokens": 80, "details": true}})) {
 		var event struct {
 			Token struct {
 				Text    string
@@ -103,9 +104,9 @@ func (m *models) tgiTokens(t *testing.T) {
 		}
 	}
 	if len(want) < 5 || special != 1 {
-		t.Fatalf("the model did not end by itself: %q, %d special tokens", want, special)
+		t.Fatalf("the model did not end its text: %q, %d special tokens", want, special)
 	}
-	got := deltas(t, m.events(t, m.gateway()+"/chat/completions", jsonOf(t, map[string]any{"model": hubModel, "messages": sayHi, "max_tokens": 80, "temperature": 0, "stream": true})))
+	got := decodeDeltas(t, m.readEvents(t, m.gatewayURL()+"/chat/completions", encodeJSON(t, map[string]any{"model": hubModel, "messages": hiMessages, "max_tokens": 80, "temperature": 0, "stream": true})))
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}

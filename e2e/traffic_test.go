@@ -13,39 +13,38 @@ import (
 	"time"
 )
 
-// shot is one request of a traffic, and what became of it.
-type shot struct {
-	at, end  time.Time
-	status   int // 0: no answer, see err
-	err      error
-	version  string
-	instance string
+// requestResult is the result of one request.
+type requestResult struct {
+	startedAt, endedAt time.Time
+	status             int // 0: no response, see err
+	err                error
+	version            string
+	instance           string
 }
 
-func (s shot) took() time.Duration { return s.end.Sub(s.at) }
+func (s requestResult) duration() time.Duration { return s.endedAt.Sub(s.startedAt) }
 
-// traffic asks at a fixed rate, however long the answers take: as people do,
-// who do not know of each other.
+// traffic sends requests at a fixed rate, independently of the responses.
 type traffic struct {
-	h    *house
+	h    *harness
 	stop chan struct{}
 	wg   sync.WaitGroup
 	mu   sync.Mutex
-	all  []shot
+	all  []requestResult
 	open int
 }
 
-// mostOpen bounds the requests of one traffic that are not answered yet.
-const mostOpen = 400
+// maxOpenRequests limits the requests of one traffic that have no response yet.
+const maxOpenRequests = 400
 
-// asks begins a traffic of GETs. The test must end it, or else its end does.
-func (h *house) asks(perSecond float64, address string) *traffic {
+// startTraffic starts to send GETs. They end with finish, or with the test.
+func (h *harness) startTraffic(perSecond float64, address string) *traffic {
 	l := &traffic{h: h, stop: make(chan struct{})}
 	l.wg.Go(func() {
 		tick := time.NewTicker(time.Duration(float64(time.Second) / perSecond))
 		defer tick.Stop()
 		for {
-			l.wg.Go(func() { l.shoot(address) })
+			l.wg.Go(func() { l.sendOne(address) })
 			select {
 			case <-l.stop:
 				return
@@ -58,14 +57,14 @@ func (h *house) asks(perSecond float64, address string) *traffic {
 	return l
 }
 
-func (l *traffic) shoot(address string) {
+func (l *traffic) sendOne(address string) {
 	l.mu.Lock()
 	l.open++
-	tooMany := l.open > mostOpen
+	tooMany := l.open > maxOpenRequests
 	l.mu.Unlock()
-	s := shot{at: time.Now(), err: fmt.Errorf("more than %d requests wait for an answer", mostOpen)}
+	s := requestResult{startedAt: time.Now(), err: fmt.Errorf("more than %d requests have no response", maxOpenRequests)}
 	if !tooMany {
-		s = l.h.shot("GET", address, nil)
+		s = l.h.measureRequest("GET", address, nil)
 	}
 	l.mu.Lock()
 	l.open--
@@ -73,10 +72,10 @@ func (l *traffic) shoot(address string) {
 	l.mu.Unlock()
 }
 
-// shot makes one request with the user's token, and reads the answer.
-func (h *house) shot(method, address string, body io.Reader) (s shot) {
-	s.at = time.Now()
-	defer func() { s.end = time.Now() }()
+// measureRequest sends a request with the user's token and reads the response.
+func (h *harness) measureRequest(method, address string, body io.Reader) (s requestResult) {
+	s.startedAt = time.Now()
+	defer func() { s.endedAt = time.Now() }()
 	req, err := http.NewRequestWithContext(h.t.Context(), method, address, body)
 	if err != nil {
 		s.err = err
@@ -97,31 +96,32 @@ func (h *house) shot(method, address string, body io.Reader) (s shot) {
 	return s
 }
 
-// seen is what was answered so far.
-func (l *traffic) seen() []shot {
+// resultsSoFar returns the results of all requests that have ended.
+func (l *traffic) resultsSoFar() []requestResult {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append([]shot(nil), l.all...)
+	return append([]requestResult(nil), l.all...)
 }
 
-// ends asks no more, and returns all once the last is answered.
-func (l *traffic) ends() []shot {
+// finish stops the traffic, waits for the open requests and returns all results.
+func (l *traffic) finish() []requestResult {
 	close(l.stop)
 	l.wg.Wait()
 	return l.all
 }
 
-// endsWell checks that there was traffic, and each request was answered.
-func (l *traffic) endsWell(what string) []shot {
+// expectNoFailure finishes the traffic and checks that there were requests and none
+// failed.
+func (l *traffic) expectNoFailure(what string) []requestResult {
 	l.h.t.Helper()
-	all := l.ends()
-	bad, longest := failed(all), time.Duration(0)
+	all := l.finish()
+	bad, longest := filterFailed(all), time.Duration(0)
 	for _, s := range all {
-		longest = max(longest, s.took())
+		longest = max(longest, s.duration())
 	}
 	for i, s := range bad {
 		if i < 5 {
-			l.h.t.Errorf("%s: a request failed, begun %s, after %s: %v", what, s.at.Format("15:04:05.000"), s.took().Round(time.Millisecond), s.err)
+			l.h.t.Errorf("%s: a request failed, sent at %s, after %s: %v", what, s.startedAt.Format("15:04:05.000"), s.duration().Round(time.Millisecond), s.err)
 		}
 	}
 	if len(bad) > 0 || len(all) == 0 {
@@ -133,7 +133,7 @@ func (l *traffic) endsWell(what string) []shot {
 
 var errNotYet = errors.New("not yet")
 
-func failed(all []shot) (bad []shot) {
+func filterFailed(all []requestResult) (bad []requestResult) {
 	for _, s := range all {
 		if s.err != nil {
 			bad = append(bad, s)
@@ -142,40 +142,40 @@ func failed(all []shot) (bad []shot) {
 	return bad
 }
 
-// stream is a stream of events, as its client saw it.
-type stream struct {
-	shot
-	last  int  // the number of the last event
-	whole bool // all came, in order, and the last one that says so
-	begun chan struct{}
-	done  chan struct{}
+// eventStream is a stream of events as its client received it.
+type eventStream struct {
+	requestResult
+	lastEvent int  // the number of the last event
+	complete  bool // all events arrived in order, and the end event
+	started   chan struct{}
+	done      chan struct{}
 }
 
-// streams opens a stream of n events, ms apart, and returns once the first
-// event or a refusal is there; done is closed at its end.
-func (h *house) streams(ctx context.Context, run string, n, ms int) *stream {
-	s := &stream{begun: make(chan struct{}), done: make(chan struct{})}
-	s.at = time.Now()
+// openStream opens a stream of n events, ms milliseconds apart. It returns when the
+// first event or a refusal has arrived; done is closed at the end of the stream.
+func (h *harness) openStream(ctx context.Context, run string, n, ms int) *eventStream {
+	s := &eventStream{started: make(chan struct{}), done: make(chan struct{})}
+	s.startedAt = time.Now()
 	go func() {
 		defer close(s.done)
-		first := sync.OnceFunc(func() { close(s.begun) })
+		first := sync.OnceFunc(func() { close(s.started) })
 		defer first()
-		s.err = h.follow(ctx, h.service(run, fmt.Sprintf("/sse?n=%d&ms=%d", n, ms)), s, first)
-		s.end = time.Now()
-		s.whole = s.whole && s.last == n
+		s.err = h.readStream(ctx, h.serviceURL(run, fmt.Sprintf("/sse?n=%d&ms=%d", n, ms)), s, first)
+		s.endedAt = time.Now()
+		s.complete = s.complete && s.lastEvent == n
 	}()
-	<-s.begun
+	<-s.started
 	return s
 }
 
-// follow reads a stream to its end.
-func (h *house) follow(ctx context.Context, address string, s *stream, first func()) error {
+// readStream reads a stream to its end.
+func (h *harness) readStream(ctx context.Context, address string, s *eventStream, first func()) error {
 	req, err := http.NewRequestWithContext(ctx, "GET", address, nil)
 	if err != nil {
 		return err
 	}
 	req.Header.Set("Authorization", "Bearer "+h.token)
-	res, err := patient.Do(req)
+	res, err := clientWithoutTimeout.Do(req)
 	if err != nil {
 		return err
 	}
@@ -189,38 +189,39 @@ func (h *house) follow(ctx context.Context, address string, s *stream, first fun
 		number, isID := strings.CutPrefix(lines.Text(), "id: ")
 		if isID {
 			got, err := strconv.Atoi(number)
-			if err != nil || got != s.last+1 {
-				return fmt.Errorf("event %q after event %d: %v", number, s.last, err)
+			if err != nil || got != s.lastEvent+1 {
+				return fmt.Errorf("event %q after event %d: %w", number, s.lastEvent, err)
 			}
-			s.last = got
+			s.lastEvent = got
 			first()
 		}
-		s.whole = s.whole || lines.Text() == "event: end"
+		s.complete = s.complete || lines.Text() == "event: end"
 	}
 	return lines.Err()
 }
 
-// patient is the client without its limit on time, for long streams.
-var patient = &http.Client{Transport: client.Transport}
+// clientWithoutTimeout is client without its timeout, for long streams.
+var clientWithoutTimeout = &http.Client{Transport: client.Transport}
 
-// listening opens streams one after the other, each as long as it is.
-type listening struct {
-	h    *house
+// streamTraffic opens streams at a fixed rate.
+type streamTraffic struct {
+	h    *harness
 	stop chan struct{}
 	wg   sync.WaitGroup
 	mu   sync.Mutex
-	all  []*stream
+	all  []*eventStream
 }
 
-// listens begins to open streams of n events, ms apart, one each pause.
-func (h *house) listens(run string, n, ms int, pause time.Duration) *listening {
-	l := &listening{h: h, stop: make(chan struct{})}
+// startStreams starts to open streams of n events, ms milliseconds apart, with a
+// pause between their starts.
+func (h *harness) startStreams(run string, n, ms int, pause time.Duration) *streamTraffic {
+	l := &streamTraffic{h: h, stop: make(chan struct{})}
 	l.wg.Go(func() {
 		tick := time.NewTicker(pause)
 		defer tick.Stop()
 		for {
 			l.wg.Go(func() {
-				s := h.streams(h.t.Context(), run, n, ms)
+				s := h.openStream(h.t.Context(), run, n, ms)
 				l.mu.Lock()
 				l.all = append(l.all, s)
 				l.mu.Unlock()
@@ -238,37 +239,38 @@ func (h *house) listens(run string, n, ms int, pause time.Duration) *listening {
 	return l
 }
 
-// have checks that as many streams have begun.
-func (l *listening) have(n int) error {
+// checkStarted returns an error unless n streams have been started.
+func (l *streamTraffic) checkStarted(n int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.all) < n {
-		return fmt.Errorf("%d streams have begun, not %d yet", len(l.all), n)
+		return fmt.Errorf("%d streams have started, want %d", len(l.all), n)
 	}
 	return nil
 }
 
-// endWell opens no more, and checks that not one was cut.
-func (l *listening) endWell(what string) []*stream {
+// expectComplete stops to open streams, waits for the open ones and checks that all
+// are complete.
+func (l *streamTraffic) expectComplete(what string) []*eventStream {
 	l.h.t.Helper()
 	close(l.stop)
 	l.wg.Wait()
-	areWhole(l.h, what, l.all)
+	expectCompleteStreams(l.h, what, l.all)
 	return l.all
 }
 
-// areWhole waits for streams, and checks that none was cut.
-func areWhole(h *house, what string, all []*stream) {
+// expectCompleteStreams waits for streams and checks that all are complete.
+func expectCompleteStreams(h *harness, what string, all []*eventStream) {
 	h.t.Helper()
 	cut := 0
 	for _, s := range all {
 		<-s.done
-		if s.whole {
+		if s.complete {
 			continue
 		}
 		if cut++; cut <= 5 {
-			h.t.Errorf("%s: a stream of %s, begun %s, was cut after %s at event %d: %v",
-				what, s.instance, s.at.Format("15:04:05.000"), s.took().Round(time.Millisecond), s.last, s.err)
+			h.t.Errorf("%s: a stream of %s, started at %s, was cut after %s at event %d: %v",
+				what, s.instance, s.startedAt.Format("15:04:05.000"), s.duration().Round(time.Millisecond), s.lastEvent, s.err)
 		}
 	}
 	if cut > 0 || len(all) == 0 {

@@ -1,40 +1,40 @@
 #!/usr/bin/env bash
-# The demonstration behind `make demo`: a server of its own in a folder of its
-# own, one service on it, calls through the gateway, and nothing left behind.
-# It stays until Ctrl-C; without a terminal, or with DEMO_ONCE=1, it ends
+# The script behind `make demo`. It starts a server in a temporary folder,
+# applies one service, calls it through the gateway, and removes everything
+# again. It runs until Ctrl-C; without a terminal, or with DEMO_ONCE=1, it ends
 # after the calls.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 dstack=$(realpath "${1:-bin/dstack}")
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-plain() { printf '\n%s\n' "$*"; }
-[ -t 1 ] && [ -z "${NO_COLOR:-}" ] || say() { plain "$@"; }
+print_title() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+print_plain() { printf '\n%s\n' "$*"; }
+[ -t 1 ] && [ -z "${NO_COLOR:-}" ] || print_title() { print_plain "$@"; }
 fail() { echo "demo: $*" >&2 && exit 1; }
 
-command -v python3 >/dev/null || fail "there is no python3 on this machine; the example is \`python3 -m http.server\`, so install it first"
+command -v python3 >/dev/null || fail "the example is \`python3 -m http.server\`, and this machine has no python3; install it first"
 
-taken() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
-free() { local p=$1; while taken "$p"; do p=$((p + 1)); done; echo "$p"; }
+is_port_used() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+find_free_port() { local p=$1; while is_port_used "$p"; do p=$((p + 1)); done; echo "$p"; }
 
 home=$(mktemp -d "${TMPDIR:-/tmp}/dstack-demo.XXXXXX")
 server=
-leave() {
+clean_up() {
 	trap '' INT TERM
 	if [ -n "$server" ]; then
-		say 'Stopping'
+		print_title 'Stopping'
 		HOME=$home "$dstack" stop http-server-service -y </dev/null
 		kill "$server" 2>/dev/null
 		wait "$server" 2>/dev/null
-		echo 'The service and the server have ended; their folder is removed.'
+		echo 'The service and the server have stopped; their folder is removed.'
 	fi
 	rm -rf "$home"
 }
-trap leave EXIT
+trap clean_up EXIT
 trap 'exit 0' INT TERM
 
-# The server: its folder, its home and its token are those of the demo only.
-port=$(free 3000)
+# The server has a folder, a home and a token of its own.
+port=$(find_free_port 3000)
 mkdir -p "$home/.dstack/server"
 cat >"$home/.dstack/server/config.yml" <<'YAML'
 projects:
@@ -43,32 +43,32 @@ projects:
       - type: local
         engine: process
 YAML
-say "1. dstack server --port $port"
-set -m # in a process group of its own, so that Ctrl-C reaches only this script
+print_title "1. dstack server --port $port"
+set -m # a separate process group, so that Ctrl-C reaches only this script
 HOME=$home DSTACK_SERVER_DIR=$home/.dstack/server DSTACK_DATABASE_URL='' "$dstack" server --host 127.0.0.1 --port "$port" --default </dev/null &
 server=$!
 set +m
 for ((i = 0; i < 200; i++)); do
-	taken "$port" && [ -s "$home/.dstack/config.yml" ] && break
+	is_port_used "$port" && [ -s "$home/.dstack/config.yml" ] && break
 	kill -0 "$server" 2>/dev/null || { server=; fail "the server did not start"; }
 	sleep .1
 done
 
-# The example as it stands; only where its port is taken, a copy with another.
+# The example as it is, or a copy with another port if port 8000 is in use.
 example=examples/http-server
-service_port=$(free 8000)
+service_port=$(find_free_port 8000)
 if [ "$service_port" != 8000 ]; then
 	cp -r "$example" "$home/example" && example=$home/example
 	sed -i.old -e "s/http.server\$/http.server $service_port/" -e "s/^port: .*/port: $service_port/" "$example/service.dstack.yml"
 	rm "$example/service.dstack.yml.old"
-	echo "port 8000 is taken here: the demo uses a copy of the example with port $service_port"
+	echo "port 8000 is in use: the demo uses a copy of the example with port $service_port"
 fi
-say "2. dstack apply -f service.dstack.yml -y --wait ready     in $example"
+print_title "2. dstack apply -f service.dstack.yml -y --wait ready     in $example"
 (cd "$example" && HOME=$home "$dstack" apply -f service.dstack.yml -y --wait ready --timeout 2m </dev/null) || exit
 
 token=$(sed -n 's/^ *token: *//p' "$home/.dstack/config.yml" | tr -d '"' | head -n1)
 [ -n "$token" ] || fail "no token in $home/.dstack/config.yml"
-call() { # call [TOKEN]: what a browser at http://http-server-service.localhost would get
+call_service() { # call_service [TOKEN] sends the request that a browser at http://http-server-service.localhost would send
 	python3 - "$port" "$@" <<'PY'
 import http.client, sys
 
@@ -84,12 +84,12 @@ print("  " + "\n  ".join(body.splitlines()[:8]))
 sys.exit(answer.status != (200 if len(sys.argv) > 2 else 401))
 PY
 }
-say "3. GET http://http-server-service.localhost:$port/ without a token"
-call || fail "that should have been refused with 401"
-say "4. the same with the token"
-call "$token" || fail "that should have been answered with 200"
+print_title "3. GET http://http-server-service.localhost:$port/ without a token"
+call_service || fail "the request should have been refused with 401"
+print_title "4. the same with the token"
+call_service "$token" || fail "the request should have been answered with 200"
 
-say 'Done: one file applied, one service ready, one call refused, one answered.'
+print_title 'Done: one file applied, one service ready, one call refused, one answered.'
 cat <<TEXT
 Try next, in another terminal:
 
@@ -102,6 +102,6 @@ TEXT
 if [ -n "${DEMO_ONCE:-}" ] || [ ! -t 0 ]; then
 	exit 0
 fi
-say 'Ctrl-C stops the service and the server.'
+print_title 'Ctrl-C stops the service and the server.'
 while kill -0 "$server" 2>/dev/null; do sleep 1; done
-fail "the server has ended by itself"
+fail "the server has stopped"

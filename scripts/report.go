@@ -1,13 +1,11 @@
 //go:build ignore
 
-// Report reads the output of `go test -json` and prints what a person wants
-// of it: go's own closing line for each package, everything about a test that
-// failed, the name and the reason of each that was skipped, and a last line
-// with the numbers, which it also adds to the file of its one argument.
+// Report reads the output of `go test -json` from standard input and prints a summary: go's closing line for each
+// package, the complete output of every failed test, the name and reason of every skipped test, and the totals. It
+// appends the totals to the file that its argument names.
 //
-// It exits with 1 when a test failed, and when one was skipped that could have
-// run: a reason is good only if it is “needs <piece>: …” and the script that
-// called says in DSTACK_TEST_WITHOUT_<PIECE> why that piece is not there.
+// It exits with 1 if a test failed, or if a test was skipped that could have run. A test may be skipped only with a
+// message “needs <piece>: …” while DSTACK_TEST_WITHOUT_<PIECE> says why that piece is missing.
 package main
 
 import (
@@ -29,8 +27,8 @@ type event struct {
 
 type report struct {
 	passed, failed, skipped int
-	unexcused               []string
-	output                  map[string][]string // of the tests that are running
+	unexcused               []string            // skipped tests that could have run
+	output                  map[string][]string // of running tests, by package and name
 }
 
 func main() {
@@ -40,10 +38,10 @@ func main() {
 	for in.Scan() {
 		var e event
 		if err := json.Unmarshal(in.Bytes(), &e); err != nil || e.Action == "" {
-			fmt.Println(in.Text()) // what go itself says, outside of any test
+			fmt.Println(in.Text()) // output of the go command, outside of any test
 			continue
 		}
-		r.take(e)
+		r.addEvent(e)
 	}
 	if err := in.Err(); err != nil {
 		fmt.Fprintln(os.Stderr, "cannot read the output of go test:", err)
@@ -54,19 +52,20 @@ func main() {
 	}
 	fmt.Printf("%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
 	if len(os.Args) > 1 {
-		r.add(os.Args[1])
+		r.appendTotals(os.Args[1])
 	}
 	if r.failed > 0 || len(r.unexcused) > 0 {
 		os.Exit(1)
 	}
 }
 
-func (r *report) take(e event) {
+// addEvent counts one event and prints what belongs into the summary.
+func (r *report) addEvent(e event) {
 	name := e.Package + " " + e.Test
 	switch e.Action {
 	case "output":
 		if e.Test == "" {
-			r.closing(e.Output)
+			printPackageLine(e.Output)
 			return
 		}
 		r.output[name] = append(r.output[name], e.Output)
@@ -74,7 +73,7 @@ func (r *report) take(e event) {
 		fmt.Print(e.Output)
 	case "pass", "fail", "skip":
 		if e.Test != "" {
-			r.end(e, r.output[name])
+			r.addResult(e, r.output[name])
 			delete(r.output, name)
 		} else if e.Action == "fail" {
 			r.failed++
@@ -82,16 +81,16 @@ func (r *report) take(e event) {
 	}
 }
 
-// closing prints what go says about a whole package, and keeps quiet about
-// packages without tests.
-func (r *report) closing(line string) {
+// printPackageLine prints what go reports about a whole package, except for packages without tests.
+func printPackageLine(line string) {
 	if line == "PASS\n" || strings.Contains(line, "[no test files]") {
 		return
 	}
 	fmt.Print(line)
 }
 
-func (r *report) end(e event, output []string) {
+// addResult counts a test that ended and prints it if it failed, was skipped or was slow.
+func (r *report) addResult(e event, output []string) {
 	switch e.Action {
 	case "pass":
 		r.passed++
@@ -103,40 +102,41 @@ func (r *report) end(e event, output []string) {
 		fmt.Print(strings.Join(output, ""))
 	case "skip":
 		r.skipped++
-		reason := reasonOf(output)
+		reason := skipReason(output)
 		fmt.Printf("--- SKIP: %s: %s\n", e.Test, reason)
-		if !excused(reason) {
+		if !isExcused(reason) {
 			r.unexcused = append(r.unexcused, e.Package+" "+e.Test+": "+reason)
 		}
 	}
 }
 
-var place = regexp.MustCompile(`^\s+\S+\.go:\d+: `)
+var sourcePosition = regexp.MustCompile(`^\s+\S+\.go:\d+: `)
 
-// reasonOf finds what was said to t.Skip: the last line with a place.
-func reasonOf(output []string) string {
+// skipReason returns the argument of t.Skip: the last line of the output that begins with a source position.
+func skipReason(output []string) string {
 	for i := len(output) - 1; i >= 0; i-- {
-		if at := place.FindString(output[i]); at != "" {
+		if at := sourcePosition.FindString(output[i]); at != "" {
 			return strings.TrimSpace(strings.TrimPrefix(output[i], at))
 		}
 	}
 	return "no reason given"
 }
 
-func excused(reason string) bool {
-	rest, ok := strings.CutPrefix(reason, "needs ")
-	piece, _, ok2 := strings.Cut(rest, ":")
-	return ok && ok2 && os.Getenv("DSTACK_TEST_WITHOUT_"+strings.ToUpper(piece)) != ""
+// isExcused reports whether the piece that a skipped test needs is missing.
+func isExcused(reason string) bool {
+	rest, isNeed := strings.CutPrefix(reason, "needs ")
+	piece, _, hasPiece := strings.Cut(rest, ":")
+	return isNeed && hasPiece && os.Getenv("DSTACK_TEST_WITHOUT_"+strings.ToUpper(piece)) != ""
 }
 
-// add keeps the numbers, so that the script can say how all parts together went.
-func (r *report) add(path string) {
+// appendTotals writes the totals to a file, so that the script can sum them up over several runs.
+func (r *report) appendTotals(path string) {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	if err == nil {
 		_, err = fmt.Fprintln(f, r.passed, r.failed, r.skipped)
 	}
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "cannot keep the numbers:", err)
+		fmt.Fprintln(os.Stderr, "cannot write the totals:", err)
 		os.Exit(1)
 	}
 }

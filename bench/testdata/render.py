@@ -1,10 +1,10 @@
 """Measures Python's jinja2 over the corpus of chat templates, as
-bench/template.go measures ours.
+bench/template.go measures our engine.
 
-Arguments: the folder of oracle.py, the corpus, how often. Out, a JSON object:
-what each template takes in microseconds. Compiling, one render of data that
-is there, and one with the reading of its JSON; the latter two are means over
-the conversations that the template renders ("ok").
+Arguments: the folder of oracle.py, the corpus, the number of repetitions.
+Prints a JSON object with the cost of each template in microseconds: compiling
+it, rendering decoded data, and rendering with the decoding of the JSON. The
+latter two are means over the conversations that the template can render ("ok").
 """
 import json
 import sys

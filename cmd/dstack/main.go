@@ -1,4 +1,4 @@
-// Command dstack is the command line, the server and the gateway in one.
+// Command dstack is the command line, the server and the gateway in one binary.
 package main
 
 import (
@@ -11,12 +11,8 @@ import (
 	"dstack/internal/engine/process"
 )
 
-// version is set when a release is built.
-var version = "0.1.0-dev"
-
 func main() {
-	// The keeper is not a command for people, and starts for every replica:
-	// it does without the command tree.
+	// The keeper of a process starts with every replica and is no command for users, so it skips the command tree.
 	if len(os.Args) == 3 && os.Args[1] == "keep" {
 		os.Exit(process.Keep(os.Args[2]))
 	}
@@ -28,5 +24,5 @@ func run() int {
 }
 
 func commands() *cobra.Command {
-	return cli.New(cli.Options{Version: version, Server: serverCommand(), Templates: templates})
+	return cli.New(cli.Options{Version: currentVersion(), Server: serverCommand(), Templates: templates})
 }

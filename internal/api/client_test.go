@@ -14,7 +14,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-func client(t *testing.T, url string) *api.Client {
+func newClient(t *testing.T, url string) *api.Client {
 	t.Helper()
 	c, err := api.NewClient(url, "dst_secret")
 	if err != nil {
@@ -24,7 +24,7 @@ func client(t *testing.T, url string) *api.Client {
 	return c
 }
 
-func TestClient_ErrorsSayWhatTheServerSaid(t *testing.T) {
+func TestClient_DecodesErrorResponses(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		status int
@@ -33,7 +33,7 @@ func TestClient_ErrorsSayWhatTheServerSaid(t *testing.T) {
 		kind   dstack.Kind
 		want   string
 	}{
-		{"ours", 400, "", `{"detail":[{"msg":"x","code":"error"}],"error":{"kind":"no_capacity","message":"no machine","hint":"less"}}`, dstack.NoCapacity, "no machine"},
+		{"an error with a kind", 400, "", `{"detail":[{"msg":"x","code":"error"}],"error":{"kind":"no_capacity","message":"no machine","hint":"less"}}`, dstack.NoCapacity, "no machine"},
 		{"a text", 403, "", `{"detail":"Not authenticated"}`, dstack.Forbidden, "Not authenticated"},
 		{"one message", 404, "", `{"detail":{"msg":"Not found","code":null}}`, dstack.NotFound, "Not found"},
 		{"a bare message", 403, "", `{"msg":"Access denied","code":null}`, dstack.Forbidden, "Access denied"},
@@ -41,9 +41,9 @@ func TestClient_ErrorsSayWhatTheServerSaid(t *testing.T) {
 		{"validation", 422, "", `{"detail":[{"loc":["body","run_spec","x"],"msg":"no"},{"loc":["body"],"msg":"nor that"}]}`, dstack.Invalid, "run_spec.x: no; nor that"},
 		{"a crash", 500, "", `Internal Server Error`, dstack.Internal, "answered 500"},
 		{"a proxy", 502, "", `<html>`, dstack.Unavailable, "answered 502"},
-		{"something else", 404, "", `<html>`, dstack.Unavailable, "does not answer like a dstack server"},
-		{"half an answer", 200, "", `{"project_name":`, dstack.Unavailable, "does not answer like a dstack server"},
-		{"a redirect", 301, "http://other/", ``, dstack.Invalid, "sends us on to http://other/"},
+		{"not a dstack server", 404, "", `<html>`, dstack.Unavailable, "does not answer like a dstack server"},
+		{"a truncated response", 200, "", `{"project_name":`, dstack.Unavailable, "does not answer like a dstack server"},
+		{"a redirect", 301, "http://other/", ``, dstack.Invalid, "redirects to http://other/"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -54,7 +54,7 @@ func TestClient_ErrorsSayWhatTheServerSaid(t *testing.T) {
 				io.WriteString(w, c.body)
 			}))
 			defer server.Close()
-			_, err := client(t, server.URL).Project(t.Context(), "main")
+			_, err := newClient(t, server.URL).Project(t.Context(), "main")
 			if dstack.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %s: %v", dstack.KindOf(err), err)
 			}
@@ -65,7 +65,7 @@ func TestClient_ErrorsSayWhatTheServerSaid(t *testing.T) {
 	}
 }
 
-func TestClient_OnlyReadsAreTriedAgain(t *testing.T) {
+func TestClient_RetriesOnlyReads(t *testing.T) {
 	var calls atomic.Int32
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if calls.Add(1) < 3 {
@@ -74,7 +74,7 @@ func TestClient_OnlyReadsAreTriedAgain(t *testing.T) {
 		io.WriteString(w, `{"project_name":"main"}`)
 	}))
 	defer server.Close()
-	c := client(t, server.URL)
+	c := newClient(t, server.URL)
 	if p, err := c.Project(t.Context(), "main"); err != nil || p.ProjectName != "main" || calls.Load() != 3 {
 		t.Errorf("%+v %v after %d calls", p, err, calls.Load())
 	}
@@ -84,20 +84,20 @@ func TestClient_OnlyReadsAreTriedAgain(t *testing.T) {
 	}
 }
 
-func TestClient_ServerIsDown(t *testing.T) {
+func TestClient_ServerUnreachable(t *testing.T) {
 	server := httptest.NewServer(nil)
 	server.Close()
-	_, err := client(t, server.URL).Me(t.Context())
+	_, err := newClient(t, server.URL).Me(t.Context())
 	said, ok := errors.AsType[*dstack.Error](err)
 	if !ok || said.Kind != dstack.Unavailable || said.Message != "cannot reach the dstack server at "+server.URL || said.Hint != "start it with: dstack server" {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestClient_AnEndedContextIsNotTheServersFault(t *testing.T) {
+func TestClient_ReturnsTheCauseOfACanceledContext(t *testing.T) {
 	asked := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		io.Copy(io.Discard, r.Body) // else the server does not see the client go
+		io.Copy(io.Discard, r.Body) // the server detects the disconnect only after reading the body
 		close(asked)
 		<-r.Context().Done()
 	}))
@@ -105,35 +105,35 @@ func TestClient_AnEndedContextIsNotTheServersFault(t *testing.T) {
 	enough := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	go func() { <-asked; cancel(enough) }()
-	if _, err := client(t, server.URL).Me(ctx); !errors.Is(err, enough) {
+	if _, err := newClient(t, server.URL).Me(ctx); !errors.Is(err, enough) {
 		t.Errorf("got %v", err)
 	}
 }
 
-func TestClient_NoProxyForThisMachine(t *testing.T) {
+func TestClient_UsesNoProxyForLoopback(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, `{}`)
 	}))
 	defer server.Close()
-	if _, err := client(t, server.URL).Me(t.Context()); err != nil {
+	if _, err := newClient(t, server.URL).Me(t.Context()); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestClient_FollowTellsAnEndFromACut(t *testing.T) {
+func TestClient_FollowDistinguishesEndFromDisconnect(t *testing.T) {
 	const one = `{"timestamp":"2026-01-01T00:00:00Z","replica":0,"attempt":"a","stream":"stdout","message":"b25l"}` + "\n"
 	for _, c := range []struct {
 		name  string
 		body  string
 		abort bool
 		lines int
-		kind  dstack.Kind // empty: a clean end
+		kind  dstack.Kind // empty: no error
 	}{
-		{"an end", one + "\n" + one, false, 2, ""},
-		{"a cut between lines", one, true, 1, dstack.Unavailable},
-		{"a cut within a line", one + one[:20], true, 1, dstack.Unavailable},
-		{"a line without end", strings.Repeat("x", 9<<20), false, 0, dstack.Unavailable},
+		{"a complete stream", one + "\n" + one, false, 2, ""},
+		{"a disconnect between lines", one, true, 1, dstack.Unavailable},
+		{"a disconnect within a line", one + one[:20], true, 1, dstack.Unavailable},
+		{"a line that is too long", strings.Repeat("x", 9<<20), false, 0, dstack.Unavailable},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -145,7 +145,7 @@ func TestClient_FollowTellsAnEndFromACut(t *testing.T) {
 			}))
 			defer server.Close()
 			lines, last := 0, error(nil)
-			for entry, err := range client(t, server.URL).Follow(t.Context(), "main", api.FollowLogs{RunName: "web"}) {
+			for entry, err := range newClient(t, server.URL).Follow(t.Context(), "main", api.FollowLogs{RunName: "web"}) {
 				if last = err; err == nil {
 					lines++
 					if string(entry.Message) != "one" {
@@ -160,7 +160,7 @@ func TestClient_FollowTellsAnEndFromACut(t *testing.T) {
 	}
 }
 
-func TestNewClient_RefusesWhatIsNoAddress(t *testing.T) {
+func TestNewClient_RejectsInvalidURLsAndTokens(t *testing.T) {
 	for _, url := range []string{"", "localhost:3000", "ftp://x", "http://", "::"} {
 		if _, err := api.NewClient(url, ""); dstack.KindOf(err) != dstack.Invalid {
 			t.Errorf("%q: %v", url, err)

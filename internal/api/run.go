@@ -1,6 +1,8 @@
-// Package api is the contract between the parts: payloads, paths, error
-// codes and one typed client. Payloads of the reference are in the wire form
-// of spec §4.3–4.5; ours are in view.go.
+// Package api defines the HTTP API of the server: paths, request and response
+// bodies, error codes, and a typed client. The bodies in run.go and account.go
+// follow the 0.18.10 wire format (spec §4.3–4.5), so that the published client
+// of that version works. The calls in view.go and live.go are additions that
+// only our own command line uses.
 package api
 
 import (
@@ -10,10 +12,10 @@ import (
 	"dstack/internal/spec"
 )
 
-// ProjectPrefix is the prefix of what belongs to a project; the name goes in the middle.
+// ProjectPrefix is the path prefix of all calls about one project.
 const ProjectPrefix = "/api/project/{project_name}"
 
-// RunPlan answers P/runs/get_plan.
+// RunPlan answers runs/get_plan.
 type RunPlan struct {
 	ProjectName string         `json:"project_name"`
 	User        string         `json:"user"`
@@ -21,15 +23,15 @@ type RunPlan struct {
 	JobPlans    []JobPlan      `json:"job_plans"`
 }
 
-// JobPlan is what one job needs and where it could run.
+// JobPlan lists the offers for one job of a RunPlan, best first.
 type JobPlan struct {
 	JobSpec     JobSpec  `json:"job_spec"`
-	Offers      []Offer  `json:"offers"` // 50 at most
+	Offers      []Offer  `json:"offers"` // at most 50
 	TotalOffers int      `json:"total_offers"`
 	MaxPrice    *float64 `json:"max_price"`
 }
 
-// JobSpec is what one job runs.
+// JobSpec is the specification of one job. A service has one job per replica.
 type JobSpec struct {
 	ReplicaNum     int                `json:"replica_num"`
 	JobNum         int                `json:"job_num"`
@@ -48,20 +50,21 @@ type JobSpec struct {
 	WorkingDir     *string            `json:"working_dir"`
 }
 
-// RetrySpec is the resolved retry rule.
+// RetrySpec is the retry rule of a job, with defaults filled in. Duration is in
+// seconds.
 type RetrySpec struct {
 	OnEvents []string `json:"on_events"`
 	Duration int64    `json:"duration"`
 }
 
-// Requirements is what a job needs of a machine.
+// Requirements is what a job requires of a machine.
 type Requirements struct {
 	Resources spec.Resources `json:"resources"`
 	MaxPrice  *float64       `json:"max_price"`
 	Spot      *bool          `json:"spot"`
 }
 
-// Offer is a machine that could be had.
+// Offer is a machine that a backend can provide. Price is in dollars per hour.
 type Offer struct {
 	Backend         string       `json:"backend"`
 	Instance        InstanceType `json:"instance"`
@@ -71,13 +74,13 @@ type Offer struct {
 	InstanceRuntime string       `json:"instance_runtime"`
 }
 
-// InstanceType is a machine's name and what it has.
+// InstanceType is the type of a machine and its hardware.
 type InstanceType struct {
 	Name      string    `json:"name"`
 	Resources Resources `json:"resources"`
 }
 
-// Resources is what a machine has.
+// Resources is the hardware of a machine.
 type Resources struct {
 	CPUs        int    `json:"cpus"`
 	MemoryMiB   int64  `json:"memory_mib"`
@@ -87,18 +90,18 @@ type Resources struct {
 	Description string `json:"description"`
 }
 
-// GPU is one graphics processor of a machine.
+// GPU is one graphics processor in Resources.
 type GPU struct {
 	Name      string `json:"name"`
 	MemoryMiB int64  `json:"memory_mib"`
 }
 
-// Disk is a machine's disk.
+// Disk is the disk in Resources.
 type Disk struct {
 	SizeMiB int64 `json:"size_mib"`
 }
 
-// Run is a run with its jobs.
+// Run answers runs/get and runs/submit; runs/list answers a list of it.
 type Run struct {
 	ID                  dstack.RunID   `json:"id"`
 	ProjectName         string         `json:"project_name"`
@@ -114,13 +117,13 @@ type Run struct {
 	Service             *Service       `json:"service"`
 }
 
-// Job is a replica with its attempts.
+// Job is a replica of a Run with its attempts.
 type Job struct {
 	JobSpec        JobSpec         `json:"job_spec"`
 	JobSubmissions []JobSubmission `json:"job_submissions"`
 }
 
-// JobSubmission is one attempt.
+// JobSubmission is one attempt of a Job.
 type JobSubmission struct {
 	ID                       dstack.AttemptID     `json:"id"`
 	SubmissionNum            int                  `json:"submission_num"`
@@ -133,7 +136,7 @@ type JobSubmission struct {
 	JobProvisioningData      *JobProvisioningData `json:"job_provisioning_data"`
 }
 
-// JobProvisioningData is where an attempt runs.
+// JobProvisioningData describes the machine that an attempt runs on.
 type JobProvisioningData struct {
 	Backend          string       `json:"backend"`
 	InstanceType     InstanceType `json:"instance_type"`
@@ -152,14 +155,14 @@ type JobProvisioningData struct {
 	BackendData      *string      `json:"backend_data"`
 }
 
-// Service is where a run is published.
+// Service is the address at which a Run is published.
 type Service struct {
 	URL     string         `json:"url"`
 	Model   *ServiceModel  `json:"model"`
 	Options map[string]any `json:"options"`
 }
 
-// ServiceModel is where a run's model is published.
+// ServiceModel is the address at which the model of a Run is published.
 type ServiceModel struct {
 	Name    string `json:"name"`
 	BaseURL string `json:"base_url"`
@@ -168,11 +171,11 @@ type ServiceModel struct {
 
 // Requests about runs.
 type (
-	// RunSpecRequest is the body of get_plan, submit and preview.
+	// RunSpecRequest is the body of runs/get_plan, runs/submit and runs/preview.
 	RunSpecRequest struct {
 		RunSpec dstack.RunSpec `json:"run_spec"`
 	}
-	// ListRuns is the body of /api/runs/list.
+	// ListRuns is the body of /api/runs/list and /api/runs/views.
 	ListRuns struct {
 		ProjectName     *string    `json:"project_name,omitempty"`
 		RepoID          *string    `json:"repo_id,omitempty"`
@@ -183,7 +186,7 @@ type (
 		Limit           *int       `json:"limit,omitempty" minimum:"0" maximum:"100"`
 		Ascending       bool       `json:"ascending,omitempty"`
 	}
-	// RunName is the body of runs/get.
+	// RunName is the body of runs/get, runs/history and runs/explain.
 	RunName struct {
 		RunName string `json:"run_name"`
 	}
@@ -210,7 +213,7 @@ type (
 	LogEvents struct {
 		Logs []LogEvent `json:"logs"`
 	}
-	// LogEvent is one piece of output.
+	// LogEvent is one piece of output in LogEvents.
 	LogEvent struct {
 		Timestamp Timestamp `json:"timestamp"`
 		LogSource string    `json:"log_source"`

@@ -17,20 +17,20 @@ import (
 	"dstack/internal/dstack"
 )
 
-// lineLimit bounds one entry of a log stream.
-const lineLimit = 8 << 20
+// maxLogLineBytes bounds the JSON of one LogEntry in a log stream.
+const maxLogLineBytes = 8 << 20
 
-// Upload is a folder, packed.
+// Upload is an archive of a folder.
 type Upload struct {
-	Hash string // SHA-256 of the content, hexadecimal
-	Size int64
+	Hash string // SHA-256 of the archive, hexadecimal
+	Size int64  // in bytes
 	Body io.Reader
 }
 
-// UploadCode hands a packed folder in. The server keeps nothing of one that
-// was cut half way; one that it has already costs only the way.
+// UploadCode uploads an archive of a repo. The server discards an incomplete
+// upload. Uploading the same archive again is harmless, but transfers it again.
 func (c *Client) UploadCode(ctx context.Context, project, repoID string, code Upload) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, uploadLimit, c.tooSlow(uploadLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, uploadTimeout, c.timeoutError(uploadTimeout))
 	defer cancel()
 	var frame bytes.Buffer
 	form := multipart.NewWriter(&frame)
@@ -48,27 +48,29 @@ func (c *Client) UploadCode(ctx context.Context, project, repoID string, code Up
 	}
 	body := io.MultiReader(bytes.NewReader(head), io.LimitReader(code.Body, code.Size), &frame)
 	size := int64(len(head)) + code.Size + int64(frame.Len())
-	path := in(ProjectPrefix+"/repos/upload_code", project) + "?repo_id=" + url.QueryEscape(repoID)
-	response, err := c.send(ctx, path, form.FormDataContentType(), body, size)
+	path := projectPath(ProjectPrefix+"/repos/upload_code", project) + "?repo_id=" + url.QueryEscape(repoID)
+	response, err := c.sendRequest(ctx, path, form.FormDataContentType(), body, size)
 	if err != nil {
 		return err
 	}
 	return response.Body.Close()
 }
 
-// Watch yields a run each time it changes, beginning with how it is now
-// (or, with After set, with the first change from that), and every half minute
-// without a change as it is: so the caller knows that the server answers. While the server
-// cannot be reached it yields that error, again and again with a pause
-// between, until the caller breaks off; any other error is the last it
-// yields. It never ends by itself otherwise.
+// Watch yields a run each time it changes. It begins with the current state
+// or, if After is set, with the first change since that version. Without a
+// change it yields the unchanged run every 30 seconds, which shows the caller
+// that the server still answers.
+//
+// While the server is unreachable, Watch yields an error of kind Unavailable
+// after each attempt and keeps trying. Any other error ends the sequence.
+// Otherwise it goes on until the caller stops iterating.
 func (c *Client) Watch(ctx context.Context, project string, ask RunViewRequest) iter.Seq2[RunView, error] {
 	return func(yield func(RunView, error) bool) {
 		ask.WaitSeconds = int(pollWait / time.Second)
 		for {
 			view, err := c.View(ctx, project, ask)
 			if err != nil {
-				if !yield(RunView{}, err) || dstack.KindOf(err) != dstack.Unavailable || !pause(ctx, awayPause) {
+				if !yield(RunView{}, err) || dstack.KindOf(err) != dstack.Unavailable || !pause(ctx, reconnectPause) {
 					return
 				}
 				continue
@@ -78,13 +80,14 @@ func (c *Client) Watch(ctx context.Context, project string, ask RunViewRequest) 
 			}
 			ask.After = view.Version
 			ask.RunID = string(view.ID)
-			if view.Version == "" && !pause(ctx, awayPause) {
+			if view.Version == "" && !pause(ctx, reconnectPause) {
 				return
 			}
 		}
 	}
 }
 
+// pause waits for d. It returns false if ctx ends first.
 func pause(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-ctx.Done():
@@ -94,9 +97,9 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// Follow yields output as it comes. It ends without an error when the server
-// has said all there is; an error is the last it yields, and the caller may
-// begin again.
+// Follow yields the output of a run as it is written. The sequence ends without
+// an error once all output was delivered. An error ends it early; the caller
+// may call Follow again with After set to continue without loss.
 func (c *Client) Follow(ctx context.Context, project string, ask FollowLogs) iter.Seq2[LogEntry, error] {
 	return func(yield func(LogEntry, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
@@ -106,22 +109,22 @@ func (c *Client) Follow(ctx context.Context, project string, ask FollowLogs) ite
 			yield(LogEntry{}, fmt.Errorf("encode the request: %w", err))
 			return
 		}
-		response, err := c.send(ctx, in(PathFollow, project), "application/json", bytes.NewReader(text), int64(len(text)))
+		response, err := c.sendRequest(ctx, projectPath(PathFollow, project), "application/json", bytes.NewReader(text), int64(len(text)))
 		if err != nil {
 			yield(LogEntry{}, err)
 			return
 		}
 		defer response.Body.Close()
 		lines := bufio.NewScanner(response.Body)
-		lines.Buffer(make([]byte, 64<<10), lineLimit)
+		lines.Buffer(make([]byte, 64<<10), maxLogLineBytes)
 		for lines.Scan() {
 			if len(bytes.TrimSpace(lines.Bytes())) == 0 {
-				continue // the server shows that it is still there
+				continue // an empty line is a keep-alive
 			}
 			var entry LogEntry
 			if err := json.Unmarshal(lines.Bytes(), &entry); err != nil {
-				// A line cut by a dying server looks like this too.
-				yield(LogEntry{}, c.unreachable(ctx, err))
+				// The usual cause is a connection that broke within the line.
+				yield(LogEntry{}, c.unreachableError(ctx, err))
 				return
 			}
 			if !yield(entry, nil) {
@@ -129,9 +132,9 @@ func (c *Client) Follow(ctx context.Context, project string, ask FollowLogs) ite
 			}
 		}
 		if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-			yield(LogEntry{}, c.notOurs(err))
+			yield(LogEntry{}, c.unexpectedResponseError(err))
 		} else if err != nil {
-			yield(LogEntry{}, c.unreachable(ctx, err))
+			yield(LogEntry{}, c.unreachableError(ctx, err))
 		}
 	}
 }

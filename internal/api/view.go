@@ -6,70 +6,74 @@ import (
 	"dstack/internal/dstack"
 )
 
-// What follows is ours: the reference has no such calls. The command line
-// uses these, so that it can show more and ask less often.
-
-// Paths of our own calls. All are POST.
+// Paths of calls for our own command line. All use POST; dstack 0.18.10 does
+// not have them. They return more in one call than the 0.18.10 API and can wait
+// for changes.
 const (
 	PathPreview = ProjectPrefix + "/runs/preview" // RunSpecRequest → Preview
-	PathApply   = ProjectPrefix + "/runs/apply"   // ApplyRequest → View
-	PathView    = ProjectPrefix + "/runs/view"    // RunViewRequest → View; waits for a change
-	PathViews   = "/api/runs/views"               // ListRuns → []View
-	PathFollow  = ProjectPrefix + "/logs/follow"  // FollowLogs → one LogEntry a line, JSON
+	PathApply   = ProjectPrefix + "/runs/apply"   // ApplyRequest → RunView
+	PathView    = ProjectPrefix + "/runs/view"    // RunViewRequest → RunView; can wait for a change
+	PathViews   = "/api/runs/views"               // ListRuns → []RunView
+	PathFollow  = ProjectPrefix + "/logs/follow"  // FollowLogs → one LogEntry per line, as JSON
 )
 
-// Preview is a plan with what a person wants to know before saying yes.
+// Preview answers runs/preview: the plan of a run, and everything that the user
+// is shown before confirming it.
 type Preview struct {
 	Plan       RunPlan     `json:"plan"`
-	Placements []Placement `json:"places"`   // where it could run, best first
-	Rejections []Rejection `json:"misfits"`  // where it could not, and why
-	Notes      []string    `json:"notes"`    // python: plain processes use this machine's own
-	Existing   *RunView    `json:"existing"` // the unfinished run of this name
-	Changes    []Change    `json:"changes"`  // from it to this
-	Strategy   string      `json:"how"`      // all of them together, by the most that any needs; empty: nothing changes
+	Placements []Placement `json:"places"`   // offers that meet the requirements, best first
+	Rejections []Rejection `json:"misfits"`  // offers that do not, and why
+	Notes      []string    `json:"notes"`    // for the user: python: plain processes use this machine's own
+	Existing   *RunView    `json:"existing"` // the unfinished run with this name; nil: none
+	Changes    []Change    `json:"changes"`  // from Existing to this run
+	Strategy   string      `json:"how"`      // the most disruptive strategy of all Changes; empty: nothing changes
 	URL        string      `json:"url"`
 	ModelURL   string      `json:"model_url,omitempty"`
 }
 
-// Placement is a machine that suits.
+// Placement is an offer in a Preview that meets the requirements.
 type Placement struct {
 	Offer Offer  `json:"offer"`
 	Free  string `json:"free"` // 1 of 2 GPUs free
 }
 
-// Rejection is a machine that does not suit, and why.
+// Rejection is an offer in a Preview that does not meet the requirements, and
+// the reason.
 type Rejection struct {
 	Offer  Offer  `json:"offer"`
 	Reason string `json:"why"`
 }
 
-// Change is one field that differs. From or To is empty where it is absent;
-// values of secrets are not shown.
+// Change is one field that differs between two revisions. From or To is empty
+// if the field is not set there; secret values are masked.
 type Change struct {
 	Path     string `json:"path"` // commands.1
 	From     string `json:"from"`
 	To       string `json:"to"`
-	Strategy string `json:"how"` // HowInPlace, HowRolling or HowRecreate
+	Strategy string `json:"how"` // StrategyInPlace, StrategyRolling or StrategyRecreate
 }
 
-// ApplyRequest submits a run, or gives a running one of the same name its
-// new revision. Revision is that of the run as it was shown, 0 for none;
-// another one by now is a Conflict.
+// ApplyRequest is the body of runs/apply, which submits a run, or a new revision
+// of the unfinished run with the same name, and answers a RunView. Revision is
+// the current revision that the user saw, or 0 if there was no such run; if
+// that is no longer true, the call fails with kind Conflict.
 type ApplyRequest struct {
 	RunSpec  dstack.RunSpec `json:"run_spec"`
 	Revision int            `json:"revision"`
 }
 
-// RunViewRequest asks for a run; with After set to a View's Version it waits
-// until that is no longer the present one, WaitSeconds at most (60).
+// RunViewRequest is the body of runs/view, which answers a RunView. If After is
+// the Version of an earlier RunView, the server waits up to WaitSeconds for the
+// version to change before it answers.
 type RunViewRequest struct {
 	RunName     string `json:"run_name"`
-	RunID       string `json:"run_id,omitempty"` // refuses another run of the same name
+	RunID       string `json:"run_id,omitempty"` // fail if the name belongs to another run by now
 	After       string `json:"after,omitempty"`
 	WaitSeconds int    `json:"wait_seconds,omitempty" minimum:"0" maximum:"60"`
 }
 
-// RunView is a run as a person sees it.
+// RunView is a run as the command line shows it. It answers runs/view,
+// runs/apply and runs/rollback; runs/views answers a list of it.
 type RunView struct {
 	ID              dstack.RunID  `json:"id"`
 	Project         string        `json:"project"`
@@ -80,43 +84,43 @@ type RunView struct {
 	Reason          string        `json:"reason"`
 	Ending          dstack.Ending `json:"ending"`
 	SubmittedAt     time.Time     `json:"submitted_at"`
-	Since           time.Time     `json:"since"` // in this status
+	Since           time.Time     `json:"since"` // when Status last changed
 	ReadyAt         *time.Time    `json:"ready_at"`
 	FinishedAt      *time.Time    `json:"finished_at"`
 	DesiredReplicas int           `json:"replicas_wanted"`
 	Ready           int           `json:"replicas_ready"`
-	Serving         int           `json:"replicas_serving"` // ready ones of any revision
+	Serving         int           `json:"replicas_serving"` // ready replicas of any revision
 	Min             int           `json:"replicas_min"`
 	Max             int           `json:"replicas_max"`
-	RolledBack      *RollbackView `json:"rolled_back"` // what became of the newest revision, if it failed; nil: it did not
+	RolledBack      *RollbackView `json:"rolled_back"` // set if the latest revision failed
 	Auth            bool          `json:"auth"`
 	URL             string        `json:"url"`      // http://<run>.localhost:3000/
 	PathURL         string        `json:"path_url"` // http://127.0.0.1:3000/proxy/services/<project>/<run>/
 	Model           *ModelView    `json:"model"`
 	Replicas        []ReplicaView `json:"replicas"`
-	Version         string        `json:"version"` // changes when anything above does
-	Metrics         *RunMetrics   `json:"numbers"` // nil: nothing is known
+	Version         string        `json:"version"` // changes whenever a field above changes
+	Metrics         *RunMetrics   `json:"numbers"` // nil: unknown
 }
 
-// RunMetrics are what a run does and did, as far as the gateway knows: since it
-// began, for a run that is older.
+// RunMetrics are the gateway's counters of a run. They start with the gateway,
+// or with the run if that is younger.
 type RunMetrics struct {
-	Requests   uint64   `json:"requests"` // given to a replica
+	Requests   uint64   `json:"requests"` // requests sent to a replica
 	InFlight   int      `json:"in_flight"`
-	Held       int      `json:"held"` // waiting for a replica
+	Held       int      `json:"held"` // requests waiting for a replica
 	TokensIn   int64    `json:"tokens_in"`
 	TokensOut  int64    `json:"tokens_out"`
-	FirstToken *float64 `json:"first_token"` // seconds, the median of the last streams; nil: none
+	FirstToken *float64 `json:"first_token"` // median seconds to the first token of recent streams; nil: no streams
 }
 
-// ModelView is where a run's model answers.
+// ModelView is the address of a run's model.
 type ModelView struct {
 	Name    string `json:"name"`
 	URL     string `json:"url"`      // http://gateway.localhost:3000
 	PathURL string `json:"path_url"` // http://127.0.0.1:3000/proxy/models/<project>
 }
 
-// ReplicaView is a replica as a person sees it.
+// ReplicaView is a replica in a RunView.
 type ReplicaView struct {
 	Num          int                  `json:"num"`
 	Revision     int                  `json:"revision"`
@@ -130,62 +134,65 @@ type ReplicaView struct {
 	Backend      string               `json:"backend"`
 	Region       string               `json:"region"`
 	Instance     string               `json:"instance"`
-	Resources    string               `json:"resources"` // what it has or holds, as in plans
+	Resources    string               `json:"resources"` // its share of the instance, in the form used by plans
 	Spot         bool                 `json:"spot"`
 	Price        float64              `json:"price"`
 	SubmissionID dstack.AttemptID     `json:"submission_id"`
 }
 
-// RunStatus is a run's status in our own words.
+// RunStatus is the status of a run that users see. It combines dstack.RunStatus
+// with the statuses of the replicas.
 type RunStatus string
 
-// Every status of a view.
+// The statuses of a RunView.
 const (
-	StatusWaiting  RunStatus = "waiting"  // for a machine
+	StatusWaiting  RunStatus = "waiting"  // waits for a machine
 	StatusStarting RunStatus = "starting" // no replica is ready yet
-	StatusReady    RunStatus = "ready"    // all are
-	StatusSleeping RunStatus = "sleeping" // it needs none until a request comes
-	StatusUpdating RunStatus = "updating" // serves, while a new revision takes over
-	StatusDegraded RunStatus = "degraded" // some are
-	StatusFailing  RunStatus = "failing"  // was ready, none is, restarting
+	StatusReady    RunStatus = "ready"    // all desired replicas are ready
+	StatusSleeping RunStatus = "sleeping" // scaled to zero until a request arrives
+	StatusUpdating RunStatus = "updating" // serves while a new revision is rolled out
+	StatusDegraded RunStatus = "degraded" // some of the desired replicas are ready
+	StatusFailing  RunStatus = "failing"  // was ready before; no replica is ready now
 	StatusStopping RunStatus = "stopping"
 	StatusStopped  RunStatus = "stopped"
 	StatusFailed   RunStatus = "failed"
 )
 
-// IsFinished says that nothing will ever change again.
+// IsFinished reports whether the status is final.
 func (s RunStatus) IsFinished() bool { return s == StatusStopped || s == StatusFailed }
 
-// FollowLogs asks for output.
+// FollowLogs is the body of logs/follow, which answers one LogEntry per line.
 type FollowLogs struct {
-	RunName   string     `json:"run_name"`
-	Replica   *int       `json:"replica,omitempty"` // nil: all
-	StartTime *time.Time `json:"start_time,omitempty"`
-	Follow    bool       `json:"follow,omitempty"`  // go on until the run has finished
-	Present   bool       `json:"present,omitempty"` // only of present attempts and later ones, not past ones
-	// After is the newest line already seen of each attempt, instead of
-	// StartTime for these: who comes back after a cut gives it, and misses nothing.
+	RunName     string     `json:"run_name"`
+	Replica     *int       `json:"replica,omitempty"` // nil: all replicas
+	StartTime   *time.Time `json:"start_time,omitempty"`
+	Follow      bool       `json:"follow,omitempty"`  // keep the response open until the run has finished
+	CurrentOnly bool       `json:"present,omitempty"` // skip attempts that have already ended
+	// After is the time of the last line received of each attempt. For these
+	// attempts it replaces StartTime. Set it when resuming after a broken
+	// connection, so that no line is lost or repeated.
 	After map[dstack.AttemptID]time.Time `json:"after,omitempty"`
 }
 
-// LogEntry is one line of output.
+// LogEntry is one line of output in the answer of logs/follow.
 type LogEntry struct {
 	Timestamp time.Time        `json:"timestamp"`
 	Replica   int              `json:"replica"`
 	Attempt   dstack.AttemptID `json:"attempt"`
 	Stream    string           `json:"stream"`
 	Message   []byte           `json:"message"`
-	Error     string           `json:"error,omitempty"` // output was lost, or the stream broke
+	Error     string           `json:"error,omitempty"` // set if output was lost or the stream broke
 }
 
-// ErrorBody is the answer to any call that failed. Detail is in the shape of
-// the reference for its status (spec §4.3); Error is ours.
+// ErrorBody is the body of every response that reports an error. Detail has the
+// format that dstack 0.18.10 uses with the status (spec §4.3); Error is for our
+// own client.
 type ErrorBody struct {
 	Detail any       `json:"detail,omitempty"`
 	Error  ErrorView `json:"error"`
 }
 
-// ErrorView is an error for our own client.
+// ErrorView is a dstack.Error in an ErrorBody.
 type ErrorView struct {
 	Kind    dstack.Kind `json:"kind"`
 	Message string      `json:"message"`

@@ -1,11 +1,13 @@
-// Package arch keeps the house in order: which room may open into which.
+// Package arch tests the structure of the product: which package imports which, and that decisions are pure.
 package arch
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
+	pathpkg "path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,136 +16,221 @@ import (
 
 const module = "dstack/"
 
-// rooms lists every package and what it may import of this module. A name
-// may be used only by names below it, so the list itself shows the order.
-var rooms = []struct{ name, imports string }{
-	// Tools: know nothing of the rest.
-	{"internal/strictyaml", ""},
+// entry is a package and what it may import of this module, or * for everything.
+type entry struct{ name, imports string }
+
+// packages lists every package and the packages of this module that it may import, without "internal/". A package may
+// import only packages above it, so the order of the list is the order of the layers.
+var packages = []entry{
+	// Tools, independent of this product.
+	{"internal/human", ""},
+	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
 	{"internal/jinja", ""},
 
-	// Words.
-	{"internal/spec", "strictyaml"},
+	// The configuration language and the data model.
+	{"internal/spec", "human strictyaml"},
 	{"internal/dstack", "spec"},
 	{"internal/dial", "dstack"},
 
 	{"internal/chattemplate", "dstack jinja"},
 
-	// Decisions: no I/O, no clock, no dice.
+	// Decisions: pure functions (pure_test.go).
 	{"internal/decide", ""},
 	{"internal/decide/job", "spec dstack"},
-	{"internal/decide/placement", "spec dstack"},
-	{"internal/decide/autoscale", "spec dstack"},
-	{"internal/decide/lifecycle", "spec dstack"},
+	{"internal/decide/placement", "human spec dstack"},
+	{"internal/decide/autoscale", "human spec dstack"},
+	{"internal/decide/lifecycle", "human spec dstack decide/job"},
 	{"internal/decide/route", "spec dstack"},
-	{"internal/decide/access", "spec dstack"},
+	{"internal/decide/access", "dstack"},
+	{"internal/decide/status", "dstack"},
 
-	// The contract between the parts.
-	{"internal/api", "spec dstack decide/placement decide/autoscale decide/route"},
+	// The API: paths, payloads, errors, client.
+	{"internal/api", "spec dstack decide/autoscale"},
 
-	// What runs replicas on a machine, and where machines come from.
-	{"internal/engine", "spec dstack"},
-	{"internal/engine/enginetest", "spec dstack engine"},
-	{"internal/engine/docker", "spec dstack engine"},
-	{"internal/engine/process", "spec dstack engine"},
-	{"internal/backend", "spec dstack engine"},
-	{"internal/backend/local", "spec dstack engine backend engine/docker engine/process"},
+	// Engines run replicas on a machine; backends provide machines.
+	{"internal/engine", "dstack"},
+	{"internal/engine/enginetest", "dstack engine"},
+	{"internal/engine/docker", "dstack engine human"},
+	{"internal/engine/process", "dstack engine"},
+	{"internal/backend", "dstack engine"},
+	{"internal/backend/local", "human dstack engine backend engine/docker engine/process"},
 
-	// Where models come from.
+	// The model hub.
 	{"internal/hub", "dstack"},
 	{"internal/hub/hubtest", ""},
 
 	// The server.
-	{"internal/server/store", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access"},
+	{"internal/server/store", "spec dstack decide/lifecycle decide/placement decide/route"},
 	{"internal/server/logs", "dstack"},
-	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route backend engine loop server/logs server/store"},
-	{"internal/server", "strictyaml spec dstack decide/job decide/placement decide/autoscale decide/lifecycle decide/route decide/access api backend engine hub loop server/logs server/store server/reconcile jinja chattemplate"},
+	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
+	{"internal/server/wire", "spec dstack decide/job decide/status api server/store"},
+	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status api backend hub loop server/logs server/store server/wire jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", ""},
 	{"internal/gateway", "spec dstack dial decide/route api loop openai chattemplate"},
 
 	// The command line.
-	{"internal/cli", "spec dstack api loop jinja chattemplate"},
+	{"internal/cli", "human spec dstack api loop jinja chattemplate"},
 	{"cmd/dstack", "*"},
 }
 
-// impure may not be imported by a decision, nor called in one.
-var impure = []string{"context", "os", "net", "net/http", "io", "log", "log/slog", "math/rand", "math/rand/v2", "sync", "database/sql"}
-var clocks = []string{"Now", "Since", "Until", "After", "Sleep", "NewTimer", "NewTicker", "AfterFunc"}
+// source is one parsed file of the product, without tests.
+type source struct {
+	path string // from the repository's root
+	pkg  string // the folder of the file
+	set  *token.FileSet
+	file *ast.File
+}
 
-func TestRooms(t *testing.T) {
-	seen := map[string]bool{}
-	for i, room := range rooms {
-		for _, name := range strings.Fields(room.imports) {
-			above := slices.ContainsFunc(rooms[:i], func(r struct{ name, imports string }) bool { return r.name == "internal/"+name })
-			if name != "*" && !above {
-				t.Errorf("%s may import %s, which is not above it", room.name, name)
+func TestImports(t *testing.T) {
+	files := readProduct(t)
+	for _, message := range importErrors(packages, files) {
+		t.Error(message)
+	}
+	usesOfPure := map[string]bool{}
+	for _, f := range files {
+		if !isPure(f.pkg) {
+			continue
+		}
+		for _, found := range impurities(f.set, f.file) {
+			t.Errorf("%s:%s; %s is pure", f.path, found, f.pkg)
+		}
+		for _, spec := range f.file.Imports {
+			usesOfPure[importPath(spec)] = true
+		}
+	}
+	for _, name := range pureImports {
+		if !usesOfPure[name] {
+			t.Errorf("no pure package imports %s: remove it from pureImports", name)
+		}
+	}
+}
+
+// importErrors compares the imports of files with a list of packages, in both directions: an import that is not in the
+// list is an error, and so is a permission that no file needs.
+func importErrors(list []entry, files []source) []string {
+	var found []string
+	used := map[[2]string]bool{} // by package and import
+	exists := map[string]bool{}
+	for _, f := range files {
+		exists[f.pkg] = true
+		allowed, known := allowedImports(list, f.pkg)
+		if !known {
+			found = append(found, fmt.Sprintf("%s: %s is not in the list of packages: add it with what it may import", f.path, f.pkg))
+			continue
+		}
+		for _, spec := range f.file.Imports {
+			imported := importPath(spec)
+			if !isOurs(imported) {
+				continue
+			}
+			name := strings.TrimPrefix(imported, module+"internal/")
+			used[[2]string{f.pkg, name}] = true
+			if !slices.Contains(allowed, name) && !slices.Contains(allowed, "*") {
+				found = append(found, fmt.Sprintf("%s: %s may not import %s", f.path, f.pkg, strings.TrimPrefix(imported, module)))
 			}
 		}
-		seen[room.name] = true
 	}
+	for i, p := range list {
+		if !exists[p.name] {
+			found = append(found, fmt.Sprintf("there is no package %s: remove it from the list of packages", p.name))
+			continue
+		}
+		for _, name := range strings.Fields(p.imports) {
+			isAbove := slices.ContainsFunc(list[:i], func(above entry) bool { return above.name == "internal/"+name })
+			switch {
+			case name == "*":
+			case !isAbove:
+				found = append(found, fmt.Sprintf("%s may import %s, which is not above it in the list", p.name, name))
+			case !used[[2]string{p.name, name}]:
+				found = append(found, fmt.Sprintf("%s does not import %s: remove the permission", p.name, name))
+			}
+		}
+	}
+	return found
+}
 
+func allowedImports(list []entry, pkg string) (allowed []string, known bool) {
+	for _, p := range list {
+		if p.name == pkg {
+			return strings.Fields(p.imports), true
+		}
+	}
+	return nil, false
+}
+
+// readProduct parses every file below cmd and internal that is not a test, whatever its build constraints say.
+func readProduct(t *testing.T) []source {
 	root := filepath.Join("..", "..")
-	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
-			return err
-		}
-		rel, _ := filepath.Rel(root, filepath.Dir(path))
-		room := filepath.ToSlash(rel)
-		if room == "internal/arch" || outside(room) {
-			return nil
-		}
-		if !seen[room] {
-			t.Errorf("%s is not in the list of rooms: say what it is for and what it may import", room)
-			return nil
-		}
-		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
-		if err != nil {
-			return err
-		}
-		check(t, room, path, file)
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// outside tells what is not part of the product: examples, benchmarks and
-// end-to-end tests.
-func outside(room string) bool {
-	for _, top := range []string{"examples", "bench", "e2e", "scripts"} {
-		if room == top || strings.HasPrefix(room, top+"/") {
-			return true
-		}
-	}
-	return false
-}
-
-func check(t *testing.T, room, path string, file *ast.File) {
-	i := slices.IndexFunc(rooms, func(r struct{ name, imports string }) bool { return r.name == room })
-	may := strings.Fields(rooms[i].imports)
-	pure := strings.HasPrefix(room, "internal/decide") || room == "internal/dstack"
-	for _, spec := range file.Imports {
-		name := strings.Trim(spec.Path.Value, `"`)
-		own, ours := strings.CutPrefix(name, module+"internal/")
-		switch {
-		case ours && !slices.Contains(may, own) && !slices.Contains(may, "*"):
-			t.Errorf("%s: %s may not import %s", path, room, own)
-		case pure && slices.Contains(impure, name):
-			t.Errorf("%s: %s is pure and may not import %s", path, room, name)
-		}
-	}
-	if !pure {
-		return
-	}
-	ast.Inspect(file, func(n ast.Node) bool {
-		if sel, ok := n.(*ast.SelectorExpr); ok {
-			if x, ok := sel.X.(*ast.Ident); ok && x.Name == "time" && slices.Contains(clocks, sel.Sel.Name) {
-				t.Errorf("%s: %s is pure and may not call time.%s", path, room, sel.Sel.Name)
+	var files []source
+	for _, top := range []string{"cmd", "internal"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(path string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
 			}
+			rel, err := filepath.Rel(root, path)
+			if err != nil {
+				return err
+			}
+			set := token.NewFileSet()
+			file, err := parser.ParseFile(set, path, nil, parser.SkipObjectResolution)
+			rel = filepath.ToSlash(rel)
+			files = append(files, source{path: rel, pkg: pathpkg.Dir(rel), set: set, file: file})
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
-		return true
-	})
+	}
+	return files
+}
+
+func TestImportErrors(t *testing.T) {
+	list := []entry{{"internal/spec", ""}, {"internal/engine", "spec"}, {"internal/gateway", ""}, {"cmd/dstack", "*"}}
+	for _, c := range []struct {
+		name  string
+		list  []entry
+		files [][2]string // package and imports
+		want  string
+	}{
+		{name: "all as listed"},
+		{name: "a package that is not listed", files: [][2]string{{"internal/util", ""}},
+			want: "internal/util/a.go: internal/util is not in the list of packages: add it with what it may import"},
+		{name: "an import that is not listed", files: [][2]string{{"internal/spec", `import "dstack/internal/engine"`}},
+			want: "internal/spec/a.go: internal/spec may not import internal/engine"},
+		{name: "an import for its effects", files: [][2]string{{"internal/gateway", `import _ "dstack/internal/spec"`}},
+			want: "internal/gateway/a.go: internal/gateway may not import internal/spec"},
+		{name: "an import from outside of the product", files: [][2]string{{"internal/gateway", `import "dstack/bench"`}},
+			want: "internal/gateway/a.go: internal/gateway may not import bench"},
+		{name: "a permission that nobody uses", list: []entry{{"internal/spec", ""}, {"internal/gateway", "spec"}, {"internal/engine", "spec"}, {"cmd/dstack", "*"}},
+			want: "internal/gateway does not import spec: remove the permission"},
+		{name: "a permission upwards", list: []entry{{"internal/engine", "spec"}, {"internal/spec", ""}, {"internal/gateway", ""}, {"cmd/dstack", "*"}},
+			want: "internal/engine may import spec, which is not above it in the list"},
+		{name: "a package that is gone", list: append(slices.Clone(list), entry{"internal/tunnel", ""}),
+			want: "there is no package internal/tunnel: remove it from the list of packages"},
+	} {
+		if c.list == nil {
+			c.list = list
+		}
+		product := [][2]string{
+			{"internal/spec", `import "os"`},
+			{"internal/engine", `import "dstack/internal/spec"`},
+			{"internal/gateway", ""},
+			{"cmd/dstack", `import "dstack/internal/gateway"`},
+		}
+		var files []source
+		for _, f := range append(product, c.files...) {
+			set := token.NewFileSet()
+			file, err := parser.ParseFile(set, "a.go", "package a; "+f[1], parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files = append(files, source{path: f[0] + "/a.go", pkg: f[0], set: set, file: file})
+		}
+		if got := strings.Join(importErrors(c.list, files), "; "); got != c.want {
+			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
 }

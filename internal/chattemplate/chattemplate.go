@@ -1,5 +1,5 @@
-// Package chattemplate makes the prompts of models whose servers take only text: a
-// chat template, compiled once, and rendered as transformers does.
+// Package chattemplate renders the prompts of models whose servers accept only
+// text, as transformers does.
 package chattemplate
 
 import (
@@ -14,30 +14,30 @@ import (
 	"dstack/internal/jinja"
 )
 
-// Template is a chat template that is ready to be used, by many at once.
+// Template is a model's compiled chat template. It is safe for concurrent use.
 type Template struct {
-	usual  *jinja.Template
+	main   *jinja.Template
 	named  map[string]*jinja.Template
 	tokens map[string]string
-	kwargs []byte // read anew for every rendering: templates can change a list
+	kwargs []byte // decoded for each render, because templates can change lists
 }
 
-// ErrNoDefault says that a model has only templates with names, and none of
-// them is for what is asked.
+// ErrNoDefault is returned for a model that has only named templates when none
+// of them applies to the request.
 var ErrNoDefault = errors.New("this model has only chat templates with names, and none of them is the default")
 
-// Compile reads a model's templates and what they are always given. An error
-// of a template is a *jinja.Error, in an Error that names the template.
+// Compile compiles a model's templates. The error of a template is or wraps a
+// *jinja.Error.
 func Compile(t dstack.ChatTemplate) (*Template, error) {
 	p := &Template{named: map[string]*jinja.Template{}, tokens: t.Tokens, kwargs: t.Kwargs}
 	if len(p.kwargs) > 0 {
-		if _, err := object(p.kwargs); err != nil {
+		if _, err := readObject(p.kwargs); err != nil {
 			return nil, fmt.Errorf("read chat_template_kwargs: %w", err)
 		}
 	}
 	var err error
 	if t.Default != "" {
-		if p.usual, err = jinja.Compile(t.Default, jinja.Limits{}); err != nil {
+		if p.main, err = jinja.Compile(t.Default, jinja.Limits{}); err != nil {
 			return nil, err
 		}
 	}
@@ -49,16 +49,16 @@ func Compile(t dstack.ChatTemplate) (*Template, error) {
 	return p, nil
 }
 
-// Render makes the prompt of a request: a JSON object of variables, which win
-// over what the model is always given. Of a model with several templates the
-// one for tools is taken where there are tools, as transformers does. An
-// error of the template is a *jinja.Error.
+// Render returns the prompt for a request, a JSON object of variables. They
+// override the model's special tokens and chat_template_kwargs. A request with
+// tools uses the template tool_use if there is one, as in transformers. The
+// error of a template is a *jinja.Error.
 func (p *Template) Render(ctx context.Context, request []byte, now time.Time) (string, error) {
-	given, err := object(request)
+	given, err := readObject(request)
 	if err != nil {
 		return "", err
 	}
-	template := p.usual
+	template := p.main
 	if tools, _ := given.Get("tools"); tools != nil && tools != jinja.None && p.named["tool_use"] != nil {
 		template = p.named["tool_use"]
 	}
@@ -70,26 +70,26 @@ func (p *Template) Render(ctx context.Context, request []byte, now time.Time) (s
 		vars.Set(name, p.tokens[name])
 	}
 	if len(p.kwargs) > 0 {
-		always, err := object(p.kwargs)
+		always, err := readObject(p.kwargs)
 		if err != nil {
 			return "", err
 		}
-		fill(vars, always)
+		setAll(vars, always)
 	}
-	fill(vars, given)
+	setAll(vars, given)
 	return template.Render(ctx, vars, now)
 }
 
-// fill sets all that from has.
-func fill(vars, from *jinja.Dict) {
+// setAll copies all entries of from to vars.
+func setAll(vars, from *jinja.Dict) {
 	for _, name := range from.Names() {
 		value, _ := from.Get(name)
 		vars.Set(name, value)
 	}
 }
 
-// object reads a JSON object, in its order.
-func object(text []byte) (*jinja.Dict, error) {
+// readObject decodes a JSON object and keeps the order of its keys.
+func readObject(text []byte) (*jinja.Dict, error) {
 	read, err := jinja.FromJSON(text)
 	if err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ import (
 	"dstack/internal/jinja"
 )
 
-func TestPrompt(t *testing.T) {
+func TestRender(t *testing.T) {
 	model := dstack.ChatTemplate{
 		Default: "{{ bos_token }}{{ messages[0].content }}{{ loud }}{{ eos_token }}",
 		Named:   []dstack.NamedTemplate{{Name: "tool_use", Source: "tools: {{ tools | length }}"}, {Name: "rag", Source: "rag"}},
@@ -41,7 +41,7 @@ func TestPrompt(t *testing.T) {
 	}
 }
 
-func TestPrompt_WhatIsWrong(t *testing.T) {
+func TestRender_Errors(t *testing.T) {
 	_, err := chattemplate.Compile(dstack.ChatTemplate{Default: "a\n{% if %}"})
 	if wrong, ok := errors.AsType[*jinja.Error](err); !ok || wrong.Kind != jinja.KindSyntax || wrong.Line != 2 {
 		t.Errorf("it is %v", err)
@@ -62,9 +62,9 @@ func TestPrompt_WhatIsWrong(t *testing.T) {
 	}
 }
 
-// A template that takes elements off a list must find them there the next
-// time, also when it makes many prompts at once.
-func TestPrompt_WhatATemplateChangesIsItsOwn(t *testing.T) {
+// TestRender_OwnLists checks that concurrent renders do not share lists, which
+// templates can change.
+func TestRender_OwnLists(t *testing.T) {
 	p, err := chattemplate.Compile(dstack.ChatTemplate{
 		Default: "{{ always.pop() }}{{ always | length }}{{ messages.pop() }}",
 		Kwargs:  json.RawMessage(`{"always": [1, 2, 3]}`),

@@ -12,69 +12,71 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
-func applyCommand(a *app) *cobra.Command {
-	job := &applying{staying: staying{app: a}}
+func newApplyCommand(a *app) *cobra.Command {
+	job := &applyCommand{runWatcher: runWatcher{app: a}}
 	c := &cobra.Command{
 		Use:   "apply [flags] [-- ARGUMENT...]",
-		Short: "Show what a configuration would run where, then run it.",
+		Short: "Show the plan of a configuration, then run it.",
 		Example: "dstack apply -f service.dstack.yml\n" +
 			"dstack apply -f service.dstack.yml -y --wait ready --timeout 10m -o json   # in a script",
 		Args: func(c *cobra.Command, args []string) error {
 			if at := c.ArgsLenAtDash(); at != 0 && len(args) > 0 {
-				return invalid("name the file with -f, and put arguments for the commands behind --", "dstack apply does not understand `%s`", args[0])
+				hint := "name the file with -f, and put arguments of the commands after --"
+				return invalidInput(hint, "unexpected argument `%s`", args[0])
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, args []string) error {
-			if err := job.flags.check(c.Flags()); err != nil {
+			if err := job.flags.validate(c.Flags()); err != nil {
 				return err
 			}
-			job.after = job.flags.afterFlags
+			job.waitFlags = job.flags.waitFlags
 			return job.run(c.Context(), args)
 		},
 	}
-	job.flags.add(c)
-	a.projectFlags(c)
+	job.flags.addTo(c)
+	a.addProjectFlags(c)
 	return c
 }
 
-// applying is one apply, from the file to the running service.
-type applying struct {
-	staying
+// applyCommand is one `dstack apply`, from the file to the running service.
+type applyCommand struct {
+	runWatcher
 	flags   applyFlags
-	request *request
+	request *runRequest
 	spec    dstack.RunSpec
-	code    *parcel
+	archive *archive
 }
 
-func (j *applying) run(ctx context.Context, args []string) error {
+func (j *applyCommand) run(ctx context.Context, args []string) error {
 	if err := j.readSpec(args); err != nil {
 		return err
 	}
-	client, project, err := j.remote(ctx)
+	client, project, err := j.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
 	j.client, j.project = client, project
-	if err := j.packFolder(ctx); err != nil {
+	if err := j.createArchive(ctx); err != nil {
 		return err
 	}
-	defer j.code.Close()
+	defer j.archive.Close()
 
-	view, err := j.decide(ctx)
+	view, err := j.planAndApply(ctx)
 	if err != nil || view == nil {
 		return err
 	}
-	return j.stay(ctx, *view)
+	return j.watchRun(ctx, *view)
 }
 
-// readSpec reads what is asked for. All that is wrong is reported at once,
-// and before anybody is asked anything.
-func (j *applying) readSpec(args []string) error {
+// readSpec reads the specification of the run. It reports all problems at once,
+// before the first request to the server.
+func (j *applyCommand) readSpec(args []string) error {
 	request, err := j.readRequest(&j.flags, args)
 	if err != nil {
 		return err
@@ -92,130 +94,104 @@ func (j *applying) readSpec(args []string) error {
 	return nil
 }
 
-// packFolder packs the folder that the user is in.
-func (j *applying) packFolder(ctx context.Context) error {
+// createArchive packs the current folder.
+func (j *applyCommand) createArchive(ctx context.Context) error {
 	dir, err := filepath.EvalSymlinks(j.dir)
 	if err != nil {
-		return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "cannot find the folder you are in", Hint: "go to another one"}
+		return &dstack.Error{Kind: dstack.Invalid, Cause: err,
+			Message: "cannot find the current folder", Hint: "change to another folder"}
 	}
-	away := []string{filepath.Join(j.home, ".dstack")}
-	// A change of the file is a change of what it says, and told as such. Were
-	// it among the code, too, no change could be made in place.
-	away = append(away, j.path(j.request.file.name))
-	for _, name := range j.flags.envFiles { // what is in them is for the run's environment only
-		away = append(away, j.path(name))
+	excluded := []string{filepath.Join(j.home, ".dstack")}
+	// The configuration is compared field by field. As a part of the code, each
+	// of its changes would replace all replicas.
+	excluded = append(excluded, j.resolvePath(j.request.file.name))
+	for _, name := range j.flags.envFiles { // secrets of the environment, not of the code
+		excluded = append(excluded, j.resolvePath(name))
 	}
-	for i, name := range away {
+	for i, name := range excluded {
 		if real, err := filepath.EvalSymlinks(name); err == nil {
-			away[i] = real
+			excluded[i] = real
 		}
 	}
-	repo := repoOf(dir)
+	repo := newLocalRepo(dir)
 	j.spec.RepoID, j.spec.RepoData = repo.RepoID, repo.RepoInfo
-	return j.working(func() string { return "packing " + dir }, func() (err error) {
-		if j.code, err = pack(ctx, dir, away...); err == nil {
-			j.spec.RepoCodeHash = &j.code.Hash
+	return j.withProgress(func() string { return "packing " + dir }, func() (err error) {
+		if j.archive, err = archiveFolder(ctx, dir, excluded...); err == nil {
+			j.spec.RepoCodeHash = &j.archive.Hash
 		}
 		return err
 	})
 }
 
-// decide shows the plan, asks, and applies. A nil view: the user said no.
-func (j *applying) decide(ctx context.Context) (*api.RunView, error) {
+// planAndApply prints the plan, asks for confirmation and applies. It returns
+// nil if the answer is no.
+func (j *applyCommand) planAndApply(ctx context.Context) (*api.RunView, error) {
 	var preview api.Preview
-	err := j.working(func() string { return "looking for machines" }, func() (err error) {
+	err := j.withProgress(func() string { return "looking for machines" }, func() (err error) {
 		preview, err = j.client.Preview(ctx, j.project, j.spec)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := j.compareCode(ctx, &preview); err != nil {
-		return nil, err
-	}
-	j.showPlan(preview)
+	j.printPlan(preview)
 	if known := preview.Existing; known != nil && len(preview.Changes) == 0 && !j.flags.force {
-		j.say(" %s runs already, and nothing changed%s", known.Name, "; start it anew with --force")
+		j.printInfo(" %s runs already and nothing changed; restart it with --force", known.Name)
 		return known, nil
 	}
-	if err := j.capacity(preview); err != nil {
+	if err := j.checkCapacity(preview); err != nil {
 		return nil, err
 	}
-	if yes, err := j.mayGo(ctx, preview); err != nil || !yes {
+	if yes, err := j.confirmApply(ctx, preview); err != nil || !yes {
 		return nil, err
 	}
-	view, err := j.submit(ctx, preview)
+	view, err := j.submitRun(ctx, preview)
 	return &view, err
 }
 
-// compareCode notes whether the folder's files differ from those that run.
-func (j *applying) compareCode(ctx context.Context, preview *api.Preview) error {
-	listed := func(c api.Change) bool { return c.Path == "code" || c.Path == "repo_code_hash" }
-	if preview.Existing == nil || slices.ContainsFunc(preview.Changes, listed) {
-		return nil
-	}
-	run, err := j.client.Run(ctx, j.project, preview.Existing.Name)
-	if dstack.KindOf(err) == dstack.NotFound {
-		return nil // gone meanwhile; the server will say what that means
-	}
-	if err != nil {
-		return err
-	}
-	old := ""
-	if run.RunSpec.RepoCodeHash != nil {
-		old = *run.RunSpec.RepoCodeHash
-	}
-	if old != j.code.Hash {
-		preview.Changes = append(preview.Changes, api.Change{Path: "code", From: fmt.Sprintf("%.8s", old), To: fmt.Sprintf("%.8s", j.code.Hash), Strategy: api.HowRolling})
-		if preview.Strategy != api.HowRecreate {
-			preview.Strategy = api.HowRolling
-		}
-	}
-	return nil
-}
-
-// capacity refuses what no machine suits, unless it may wait for one.
-func (j *applying) capacity(preview api.Preview) error {
+// checkCapacity returns an error if no machine suits a new run and its retry
+// policy does not let it wait for one.
+func (j *applyCommand) checkCapacity(preview api.Preview) error {
 	events, _ := spec.Merge(j.spec.Configuration, j.spec.Profile).RetryRule()
 	if len(preview.Placements) > 0 || preview.Existing != nil || slices.Contains(events, spec.EventNoCapacity) {
 		return nil
 	}
-	refused := &verdict{err: &dstack.Error{Kind: dstack.NoCapacity,
-		Message: fmt.Sprintf("cannot run %s: no machine suits", j.title(preview)),
+	report := &failureReport{err: &dstack.Error{Kind: dstack.NoCapacity,
+		Message: fmt.Sprintf("cannot run %s: no machine suits", j.runTitle(preview)),
 		Hint:    "ask for less, or let it wait for a machine: --retry"}}
 	for _, m := range preview.Rejections {
-		refused.why = append(refused.why, misfit(m))
+		report.reasons = append(report.reasons, formatRejection(m))
 	}
 	if len(preview.Rejections) == 0 {
-		refused.why = []string{"project " + j.project + " has no machine"}
-		refused.err.Hint = "look at the backends in the server's config.yml"
+		report.reasons = []string{"project " + j.project + " has no machine"}
+		report.err.Hint = "look at the backends in the server's config.yml"
 	}
-	return refused
+	return report
 }
 
-// mayGo asks, unless -y said so.
-func (j *applying) mayGo(ctx context.Context, preview api.Preview) (bool, error) {
+// confirmApply asks for confirmation, unless -y is set.
+func (j *applyCommand) confirmApply(ctx context.Context, preview api.Preview) (bool, error) {
 	if j.flags.yes {
 		return true, nil
 	}
-	question := "Submit " + j.title(preview) + "?"
+	question := "Submit " + j.runTitle(preview) + "?"
 	if preview.Existing != nil {
 		question = "Apply?"
 	}
 	yes, err := j.confirm(ctx, question)
 	if err == nil && !yes {
-		j.say("nothing was submitted")
+		j.printInfo("nothing was submitted")
 	}
 	return yes, err
 }
 
-// submit hands the folder in, and then the run.
-func (j *applying) submit(ctx context.Context, preview api.Preview) (api.RunView, error) {
+// submitRun registers the folder, uploads the code and applies the run.
+func (j *applyCommand) submitRun(ctx context.Context, preview api.Preview) (api.RunView, error) {
 	repo := api.InitRepo{RepoID: j.spec.RepoID, RepoInfo: j.spec.RepoData}
 	if err := j.client.InitRepo(ctx, j.project, repo); err != nil {
 		return api.RunView{}, err
 	}
-	if err := j.upload(ctx); err != nil {
+	if err := j.uploadCode(ctx); err != nil {
 		return api.RunView{}, err
 	}
 	revision := 0
@@ -223,32 +199,34 @@ func (j *applying) submit(ctx context.Context, preview api.Preview) (api.RunView
 		revision = preview.Existing.Revision
 	}
 	var view api.RunView
-	err := j.working(func() string { return "submitting" }, func() (err error) {
+	err := j.withProgress(func() string { return "submitting" }, func() (err error) {
 		view, err = j.client.Apply(ctx, j.project, j.spec, revision)
 		return err
 	})
 	return view, err
 }
 
-func (j *applying) upload(ctx context.Context) error {
+// uploadCode uploads the archive and shows the progress.
+func (j *applyCommand) uploadCode(ctx context.Context) error {
 	var sent atomic.Int64
-	words := func() string {
-		return fmt.Sprintf("uploading %d files, %s of %s", j.code.Files, bytesOf(sent.Load()), bytesOf(j.code.Size))
+	describe := func() string {
+		return fmt.Sprintf("uploading %s, %s of %s", human.Count(j.archive.Files, "file"),
+			human.Bytes(sent.Load()), human.Bytes(j.archive.Size))
 	}
-	return j.working(words, func() error {
+	return j.withProgress(describe, func() error {
 		return j.client.UploadCode(ctx, j.project, j.spec.RepoID,
-			api.Upload{Hash: j.code.Hash, Size: j.code.Size, Body: counted{j.code.content(), &sent}})
+			api.Upload{Hash: j.archive.Hash, Size: j.archive.Size, Body: countingReader{j.archive.newReader(), &sent}})
 	})
 }
 
-// counted is a reader that tells how far it is.
-type counted struct {
+// countingReader counts the bytes that are read through it.
+type countingReader struct {
 	io.Reader
-	n *atomic.Int64
+	count *atomic.Int64
 }
 
-func (c counted) Read(p []byte) (int, error) {
+func (c countingReader) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
-	c.n.Add(int64(n))
+	c.count.Add(int64(n))
 	return n, err
 }

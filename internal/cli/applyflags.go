@@ -7,9 +7,9 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// applyFlags is what can be said to apply beside the file.
+// applyFlags are the flags of `dstack apply`.
 type applyFlags struct {
-	afterFlags
+	waitFlags
 	file      string
 	name      string
 	yes       bool
@@ -40,82 +40,84 @@ type applyFlags struct {
 	idleDuration  string
 }
 
-func (f *applyFlags) add(c *cobra.Command) {
+func (f *applyFlags) addTo(c *cobra.Command) {
 	flags := c.Flags()
 	flags.SortFlags = false
-	flags.StringVarP(&f.file, "file", "f", "", "the configuration `FILE`, - for the input (.dstack.yml)")
+	flags.StringVarP(&f.file, "file", "f", "", "the configuration `FILE`, - for stdin (.dstack.yml)")
 	flags.StringVarP(&f.name, "name", "n", "", "the run's `NAME`, instead of the file's")
-	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask")
-	f.afterFlags.add(c, "with --wait: 10m")
-	flags.StringArrayVarP(&f.env, "env", "e", nil, "`NAME=VALUE`, or NAME to pass yours on; repeatable")
-	flags.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` of such lines, of which -e wins; repeatable")
+	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask for confirmation")
+	f.waitFlags.addTo(c, "with --wait: 10m")
+	flags.StringArrayVarP(&f.env, "env", "e", nil, "`NAME=VALUE`, or NAME to pass on your value; repeatable")
+	flags.StringArrayVar(&f.envFiles, "env-file", nil, "`FILE` of such lines, which -e overrides; repeatable")
 	flags.StringVar(&f.profile, "profile", "", "the profile `NAME` of .dstack/profiles.yml (DSTACK_PROFILE)")
-	flags.BoolVar(&f.force, "force", false, "start it anew although nothing changed")
+	flags.BoolVar(&f.force, "force", false, "restart the run even if nothing changed")
 	flags.IntVar(&f.maxOffers, "max-offers", 3, "how many machines to show")
 	flags.StringVar(&f.gpu, "gpu", "", "`SPEC`, such as 24GB or A100:2")
 	flags.StringVar(&f.disk, "disk", "", "`RANGE`, such as 100GB..")
-	flags.StringVar(&f.maxPrice, "max-price", "", "the most `DOLLARS` an hour")
-	flags.StringArrayVarP(&f.backends, "backend", "b", nil, "only this `BACKEND`; repeatable")
-	flags.StringArrayVarP(&f.regions, "region", "r", nil, "only this `REGION`; repeatable")
-	flags.StringArrayVar(&f.instanceTypes, "instance-type", nil, "only this `TYPE`; repeatable")
+	flags.StringVar(&f.maxPrice, "max-price", "", "at most `DOLLARS` an hour")
+	flags.StringArrayVarP(&f.backends, "backend", "b", nil, "use this `BACKEND` only; repeatable")
+	flags.StringArrayVarP(&f.regions, "region", "r", nil, "use this `REGION` only; repeatable")
+	flags.StringArrayVar(&f.instanceTypes, "instance-type", nil, "use this instance `TYPE` only; repeatable")
 	flags.BoolVar(&f.spot, "spot", false, "spot machines only")
 	flags.BoolVar(&f.onDemand, "on-demand", false, "no spot machines")
-	flags.BoolVar(&f.spotAuto, "spot-auto", false, "spot machines or others")
+	flags.BoolVar(&f.spotAuto, "spot-auto", false, "spot machines and others")
 	flags.StringVar(&f.spotPolicy, "spot-policy", "", "`POLICY`: spot, on-demand or auto")
-	flags.BoolVar(&f.retry, "retry", false, "try again whatever happens, for an hour")
-	flags.BoolVar(&f.noRetry, "no-retry", false, "do not try again")
-	flags.StringVar(&f.retryDuration, "retry-duration", "", "try again whatever happens, for this `TIME`")
-	flags.StringVar(&f.maxDuration, "max-duration", "", "stop it after this `TIME`, or off")
+	flags.BoolVar(&f.retry, "retry", false, "retry after every kind of failure, for an hour")
+	flags.BoolVar(&f.noRetry, "no-retry", false, "do not retry")
+	flags.StringVar(&f.retryDuration, "retry-duration", "", "retry after every kind of failure, for this `TIME`")
+	flags.StringVar(&f.maxDuration, "max-duration", "", "stop the run after this `TIME`, or off")
 	flags.StringVar(&f.pool, "pool", "", "machines of the pool `NAME`")
-	flags.StringVar(&f.instance, "instance", "", "only the machine `NAME` of the pool")
-	flags.BoolVar(&f.reuse, "reuse", false, "only machines that are there already")
-	flags.BoolVar(&f.dontDestroy, "dont-destroy", false, "keep a machine that has nothing to do")
-	flags.StringVar(&f.idleDuration, "idle-duration", "", "keep a machine that has nothing to do for this `TIME`")
+	flags.StringVar(&f.instance, "instance", "", "use the machine `NAME` of the pool only")
+	flags.BoolVar(&f.reuse, "reuse", false, "existing machines only")
+	flags.BoolVar(&f.dontDestroy, "dont-destroy", false, "keep idle machines")
+	flags.StringVar(&f.idleDuration, "idle-duration", "", "keep idle machines for this `TIME`")
 }
 
-// check refuses flags that do not go together, and those given without a
-// value, as by a script whose variable is empty.
-func (f *applyFlags) check(given *pflag.FlagSet) error {
+// validate returns an error for flags that exclude each other, and for flags
+// with an empty value, such as an unset variable of a script.
+func (f *applyFlags) validate(given *pflag.FlagSet) error {
 	var empty error
 	given.Visit(func(flag *pflag.Flag) {
 		list, repeatable := flag.Value.(pflag.SliceValue)
-		missing := flag.Value.Type() == "string" && flag.Value.String() == "" || repeatable && slices.Contains(list.GetSlice(), "")
-		if missing && empty == nil {
-			empty = invalid("give it one, or leave it out", "--%s wants a value", flag.Name)
+		isEmpty := flag.Value.Type() == "string" && flag.Value.String() == "" ||
+			repeatable && slices.Contains(list.GetSlice(), "")
+		if isEmpty && empty == nil {
+			empty = invalidInput("give it one, or leave it out", "--%s needs a value", flag.Name)
 		}
 	})
 	if empty != nil {
 		return empty
 	}
-	if err := together(
-		[]choice{{"--spot", f.spot}, {"--on-demand", f.onDemand}, {"--spot-auto", f.spotAuto}, {"--spot-policy", f.spotPolicy != ""}},
-		[]choice{{"--retry", f.retry}, {"--no-retry", f.noRetry}, {"--retry-duration", f.retryDuration != ""}},
-		[]choice{{"--dont-destroy", f.dontDestroy}, {"--idle-duration", f.idleDuration != ""}},
+	if err := checkExclusive(
+		[]exclusiveFlag{{"--spot", f.spot}, {"--on-demand", f.onDemand},
+			{"--spot-auto", f.spotAuto}, {"--spot-policy", f.spotPolicy != ""}},
+		[]exclusiveFlag{{"--retry", f.retry}, {"--no-retry", f.noRetry}, {"--retry-duration", f.retryDuration != ""}},
+		[]exclusiveFlag{{"--dont-destroy", f.dontDestroy}, {"--idle-duration", f.idleDuration != ""}},
 	); err != nil {
 		return err
 	}
 	if f.maxOffers < 0 {
-		return invalid("write a number such as 10", "--max-offers: a number of machines cannot be negative")
+		return invalidInput("write a number such as 10", "--max-offers: a number of machines cannot be negative")
 	}
-	return f.afterFlags.check()
+	return f.waitFlags.validate()
 }
 
-// choice is one of several flags that do not go together.
-type choice struct {
-	flag string
+// exclusiveFlag is a flag of a group of which at most one may be set.
+type exclusiveFlag struct {
+	name string
 	set  bool
 }
 
-// together refuses flags of which at most one may be set.
-func together(groups ...[]choice) error {
+// checkExclusive returns an error if two flags of a group are set.
+func checkExclusive(groups ...[]exclusiveFlag) error {
 	for _, group := range groups {
 		first := ""
-		for _, one := range group {
-			if one.set && first != "" {
-				return invalid("leave one of them out", "%s and %s do not go together", first, one.flag)
+		for _, flag := range group {
+			if flag.set && first != "" {
+				return invalidInput("leave one of them out", "%s and %s do not go together", first, flag.name)
 			}
-			if one.set {
-				first = one.flag
+			if flag.set {
+				first = flag.name
 			}
 		}
 	}

@@ -7,9 +7,9 @@ import (
 	"dstack/internal/spec"
 )
 
-// What nothing acts on yet is refused by the flag's name, and not placed in
-// the file, which may say the same.
-func TestFlags_WhatNothingActsOn(t *testing.T) {
+// The error of an unsupported flag names the flag, even if the file sets the
+// same field.
+func TestFlags_RejectsUnsupportedFlags(t *testing.T) {
 	for _, c := range []struct {
 		flags []string
 		says  string
@@ -19,24 +19,24 @@ func TestFlags_WhatNothingActsOn(t *testing.T) {
 		{[]string{"--dont-destroy"}, "error: --dont-destroy: not supported yet: termination_policy\n  try   "},
 		{[]string{"--idle-duration", "1h"}, "error: --idle-duration: not supported yet: termination_idle_time\n  try   "},
 		{[]string{"--instance", "box"}, "error: --instance: not supported yet: instance_name\n  try   "},
-		{[]string{"--pool", "gpus", "--reuse", "--instance", "box", "--idle-duration", "1h"}, "4 problems in the command line"}, // they combine
+		{[]string{"--pool", "gpus", "--reuse", "--instance", "box", "--idle-duration", "1h"}, "4 problems in the command line"}, // all are reported
 	} {
 		t.Run(strings.Join(c.flags, " "), func(t *testing.T) {
-			f, u := applier(t, ready)
-			u.write("service.dstack.yml", serviceFile+"pool_name: other\n")
+			f, u := newApplyTest(t, readyView)
+			u.writeFile("service.dstack.yml", serviceFile+"pool_name: other\n")
 			if !strings.HasPrefix(c.flags[0], "--pool") {
-				u.write("service.dstack.yml", serviceFile)
+				u.writeFile("service.dstack.yml", serviceFile)
 			}
-			if said := u.refused(f, []string{c.says}, c.flags...); strings.Contains(said, "service.dstack.yml") {
-				t.Errorf("the file is blamed for a flag:\n%s", said)
+			if output := u.applyRefused(f, []string{c.says}, c.flags...); strings.Contains(output, "service.dstack.yml") {
+				t.Errorf("the error names the file instead of the flag:\n%s", output)
 			}
 		})
 	}
 }
 
-// Each flag writes its field, whatever the configuration says.
-func TestFlags_WhatTheyStandFor(t *testing.T) {
-	contrary, err := spec.Parse("", []byte(`{"type": "service", "port": 1, "commands": ["a"], "max_duration": "1d", "pool_name": "x", "instance_name": "x",
+// Each flag overrides the field of the configuration.
+func TestFlags_OverrideFields(t *testing.T) {
+	contrary, err := spec.ParseService("", []byte(`{"type": "service", "port": 1, "commands": ["a"], "max_duration": "1d", "pool_name": "x", "instance_name": "x",
 		"creation_policy": "reuse-or-create", "termination_policy": "destroy-after-idle", "termination_idle_time": 5}`))
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func TestFlags_WhatTheyStandFor(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			changed := *contrary
-			flags, problems := c.flags.alter(&changed)
+			flags, problems := c.flags.overrideFields(&changed)
 			if len(problems) > 0 || len(flags) != 1 || !c.want(&changed) {
 				t.Errorf("%v, %v: %+v", flags, problems, changed.Params)
 			}
@@ -63,46 +63,46 @@ func TestFlags_WhatTheyStandFor(t *testing.T) {
 	}
 }
 
-func TestFlags_WrongValuesNameTheFlag(t *testing.T) {
+func TestFlags_ErrorsNameTheFlag(t *testing.T) {
 	for _, c := range []struct{ flag, value, says string }{
-		{"--max-duration", "soon", "error: --max-duration: cannot parse the duration `soon`"},
+		{"--max-duration", "soon", "error: --max-duration: `soon` is not a duration"},
 		{"--idle-duration", "-5m", "error: --idle-duration: "},
 		{"--retry-duration", "1.5h", "error: --retry-duration: "},
 		{"--spot-policy", "sopt", "error: --spot-policy: "},
 		{"--backend", "awss", "error: --backend: "},
 		{"--disk", "much", "error: --disk: "},
-		{"--pool", "", "error: --pool wants a value"},
-		{"--gpu", "", "error: --gpu wants a value"},
-		{"--region", "", "error: --region wants a value"},
+		{"--pool", "", "error: --pool needs a value"},
+		{"--gpu", "", "error: --gpu needs a value"},
+		{"--region", "", "error: --region needs a value"},
 	} {
 		t.Run(c.flag+" "+c.value, func(t *testing.T) {
-			f, u := applier(t, ready)
-			u.refused(f, []string{c.says, "\n  try   "}, c.flag+"="+c.value)
+			f, u := newApplyTest(t, readyView)
+			u.applyRefused(f, []string{c.says, "\n  try   "}, c.flag+"="+c.value)
 		})
 	}
 }
 
-func TestFlags_EveryWrongItemOfAListIsTold(t *testing.T) {
-	f, u := applier(t, ready)
-	u.refused(f, []string{"--backend: `foo`", "--backend: `bar`", "2 problems in the command line"}, "-b", "foo", "-b", "bar")
+func TestFlags_ReportsEachItemOfAList(t *testing.T) {
+	f, u := newApplyTest(t, readyView)
+	u.applyRefused(f, []string{"--backend: `foo`", "--backend: `bar`", "2 problems in the command line"}, "-b", "foo", "-b", "bar")
 }
 
-func TestFlags_Contradictions(t *testing.T) {
+func TestFlags_RejectsExclusiveFlags(t *testing.T) {
 	for _, c := range []struct{ flags, says string }{
 		{"--dont-destroy --idle-duration 1h", "--dont-destroy and --idle-duration do not go together"},
 		{"--no-retry --retry-duration 1h", "--no-retry and --retry-duration do not go together"},
 		{"--spot-auto --spot-policy spot", "--spot-auto and --spot-policy do not go together"},
 	} {
-		f, u := applier(t, ready)
-		u.refused(f, []string{c.says, "leave one of them out"}, strings.Fields(c.flags)...)
+		f, u := newApplyTest(t, readyView)
+		u.applyRefused(f, []string{c.says, "leave one of them out"}, strings.Fields(c.flags)...)
 	}
 }
 
-func TestFlags_HelpOfAType(t *testing.T) {
-	u := newUser(t, nil)
+func TestFlags_PrintsHelpWithAnArgument(t *testing.T) {
+	u := newTestUser(t, nil)
 	for _, args := range []string{"apply -h service", "apply --help service", "apply -h", "apply -h task"} {
-		u.types(strings.Fields(args)...).want(t, ExitDone, []string{"usage: dstack apply", "--profile NAME", "--env-file FILE"}, nil)
+		u.run(strings.Fields(args)...).check(t, ExitDone, []string{"usage: dstack apply", "--profile NAME", "--env-file FILE"}, nil)
 	}
-	u.types("apply", "--profil", "x").want(t, ExitInvalid, nil, []string{"did you mean `--profile`?"})
-	u.types("apply", "--envfile", "x").want(t, ExitInvalid, nil, []string{"did you mean `--env-file`?"})
+	u.run("apply", "--profil", "x").check(t, ExitInvalid, nil, []string{"did you mean `--profile`?"})
+	u.run("apply", "--envfile", "x").check(t, ExitInvalid, nil, []string{"did you mean `--env-file`?"})
 }

@@ -1,4 +1,5 @@
-// Package cli is the command line: it asks a server, and shows what it says.
+// Package cli is the command line: it sends requests to a server and prints the
+// answers.
 package cli
 
 import (
@@ -18,20 +19,20 @@ import (
 	"dstack/internal/spec"
 )
 
-// Options is what the command line is built from. Zero fields mean the
-// process's own.
+// Options configures the command line. Zero fields mean the values of the
+// process: its streams, its environment, its folder and its user's home.
 type Options struct {
 	Version string
 	In      io.Reader
 	Out     io.Writer
 	Err     io.Writer
 	Env     func(string) (string, bool)
-	Dir     string // the folder that the user is in
-	Home    string // whose .dstack is read
-	// Templates finds the chat template of a model; nil: nowhere.
+	Dir     string // the current folder
+	Home    string // the folder of .dstack
+	// Templates returns the chat template of a model; nil if there is no hub.
 	Templates func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
-	Server    *cobra.Command   // `dstack server`, made by the wiring
-	Extra     []*cobra.Command // more of them, such as the hidden keeper
+	Server    *cobra.Command   // `dstack server`; nil: none
+	Extra     []*cobra.Command // further commands, such as the hidden process keeper
 }
 
 // app is what all commands share.
@@ -48,7 +49,7 @@ type app struct {
 	templates func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
 }
 
-// New makes the command tree. Run it with Execute.
+// New returns the root command. Run it with Execute.
 func New(o Options) *cobra.Command {
 	a := newApp(o)
 	root := &cobra.Command{
@@ -59,7 +60,7 @@ func New(o Options) *cobra.Command {
 		Args: unknownCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 		PersistentPreRunE: func(*cobra.Command, []string) error {
-			a.screen.plain(a.noColor)
+			a.screen.disableColour(a.noColor)
 			return nil
 		},
 		SilenceErrors:     true,
@@ -73,18 +74,21 @@ func New(o Options) *cobra.Command {
 	root.SetVersionTemplate("dstack {{.Version}}\n")
 	root.SetHelpTemplate(helpText)
 	root.SetUsageTemplate(helpText)
-	root.SetFlagErrorFunc(wrongFlag)
+	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Hidden: true, RunE: showHelp})
-	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.set("NO_COLOR"), "plain text, also on a terminal (NO_COLOR)")
+	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"),
+		"no colours, also on a terminal (NO_COLOR)")
 	root.AddCommand(
-		applyCommand(a), psCommand(a), explainCommand(a), logsCommand(a), eventsCommand(a), historyCommand(a), rollbackCommand(a), stopCommand(a), deleteCommand(a), validateCommand(a), schemaCommand(a), templateCommand(a),
-		configCommand(a), initCommand(a), versionCommand(a), completionCommand(a),
+		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newEventsCommand(a),
+		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
+		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
+		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
 	if o.Server != nil {
 		root.AddCommand(o.Server)
 	}
 	root.AddCommand(o.Extra...)
-	tellApart(root)
+	markRunErrors(root)
 	return root
 }
 
@@ -94,103 +98,106 @@ func newApp(o Options) *app {
 		a.env = os.LookupEnv
 	}
 	if a.dir == "" {
-		a.dir, _ = os.Getwd() // gone: whoever needs it says so
+		a.dir, _ = os.Getwd() // a deleted folder is an error where it is needed
 	}
 	if a.home == "" {
 		a.home, _ = os.UserHomeDir()
 	}
 	a.screen = newScreen(o.In, o.Out, o.Err)
 	if term, _ := a.env("TERM"); term == "dumb" {
-		a.screen.dumb()
+		a.screen.disableTerminal()
 	}
 	return a
 }
 
-// set says that a variable is there and not empty.
-func (a *app) set(name string) bool {
+// isSet reports whether an environment variable is set and not empty.
+func (a *app) isSet(name string) bool {
 	value, _ := a.env(name)
 	return value != ""
 }
 
-// tellApart marks the errors of a command's own work, and of those under it, so
-// that those of its usage, which cobra makes, are the ones left.
-func tellApart(c *cobra.Command) {
-	for _, under := range c.Commands() {
-		tellApart(under)
+// markRunErrors wraps errors from RunE so that Execute can tell them from
+// cobra's usage errors.
+func markRunErrors(c *cobra.Command) {
+	for _, child := range c.Commands() {
+		markRunErrors(child)
 	}
-	work := c.RunE
-	if work == nil {
+	run := c.RunE
+	if run == nil {
 		return
 	}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		err := work(c, args)
-		_, said := errors.AsType[*dstack.Error](err)
-		_, problems := errors.AsType[spec.Problems](err)
-		if err == nil || said || problems {
+		err := run(c, args)
+		_, isOurs := errors.AsType[*dstack.Error](err)
+		_, isProblems := errors.AsType[spec.Problems](err)
+		if err == nil || isOurs || isProblems {
 			return err
 		}
 		return &dstack.Error{Kind: dstack.Internal, Message: err.Error(), Cause: err}
 	}
 }
 
-// usage is the error of a command that was called in a wrong way.
-func usage(c *cobra.Command, err error) error {
-	_, said := errors.AsType[*dstack.Error](err)
-	_, problems := errors.AsType[spec.Problems](err)
-	if said || problems {
+// usageError returns an error of cobra's as invalid input, and every other error
+// as it is.
+func usageError(c *cobra.Command, err error) error {
+	_, isOurs := errors.AsType[*dstack.Error](err)
+	_, isProblems := errors.AsType[spec.Problems](err)
+	if isOurs || isProblems {
 		return err
 	}
-	return invalid("see: "+c.CommandPath()+" --help", "%v", err)
+	return invalidInput("see: "+c.CommandPath()+" --help", "%v", err)
 }
 
-// Execute runs the command line and returns its exit status. The first
-// interrupt cancels the context, so that the command can say how things
-// stand; the second ends the process at once.
+// Execute runs the command line and returns its exit status. The first interrupt
+// cancels the context, so that the command can report the state of its work. The
+// second one ends the process at once.
 func Execute(ctx context.Context, root *cobra.Command) int {
-	ctx, stop := interruptible(ctx)
+	ctx, stop := withInterrupt(ctx)
 	defer stop()
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return ExitDone
 	}
-	err = usage(cmd, err)
-	if _, told := errors.AsType[*quiet](err); told {
+	err = usageError(cmd, err)
+	if _, isReported := errors.AsType[*reportedError](err); isReported {
 		return exitCode(err)
 	}
 	plain, _ := root.PersistentFlags().GetBool("no-color")
 	verbose, _ := cmd.Flags().GetBool("verbose")
 	s := newScreen(nil, nil, root.ErrOrStderr())
-	s.plain(plain)
-	s.failure(err, verbose)
+	s.disableColour(plain)
+	s.printError(err, verbose)
 	return exitCode(err)
 }
 
-// sameInterrupt is how close two signals are that mean one: some programs
-// signal both a process and its group.
-const sameInterrupt = 100 * time.Millisecond
+// interruptWindow is the time in which several signals count as one: some
+// programs signal both a process and its group.
+const interruptWindow = 100 * time.Millisecond
 
-// errInterrupted is why a context ended when the user pressed Ctrl-C.
+// errInterrupted is the cause of a context that an interrupt canceled.
 var errInterrupted = &dstack.Error{Kind: dstack.Conflict, Message: "interrupted"}
 
-func interruptible(parent context.Context) (context.Context, func()) {
+// withInterrupt returns a context that the first interrupt cancels, and the
+// function that stops listening for interrupts.
+func withInterrupt(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(parent)
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	ended := make(chan struct{})
+	done := make(chan struct{})
 	stopped := make(chan struct{})
 	go func() {
 		defer close(stopped)
 		var first time.Time
 		for {
 			select {
-			case <-ended:
+			case <-done:
 				return
 			case <-signals:
 				switch {
 				case first.IsZero():
 					first = time.Now()
 					cancel(errInterrupted)
-				case time.Since(first) > sameInterrupt:
+				case time.Since(first) > interruptWindow:
 					os.Exit(130)
 				}
 			}
@@ -198,25 +205,25 @@ func interruptible(parent context.Context) (context.Context, func()) {
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
-		close(ended)
+		close(done)
 		<-stopped
 		cancel(nil)
 	}
 }
 
-// projectFlags are what every command that talks to a server takes.
-func (a *app) projectFlags(c *cobra.Command) {
+// addProjectFlags adds the flags of all commands that send requests to a server.
+func (a *app) addProjectFlags(c *cobra.Command) {
 	c.Flags().StringVar(&a.project, "project", "", "project `NAME` (DSTACK_PROJECT)")
-	a.verboseFlag(c)
+	a.addVerboseFlag(c)
 }
 
-func (a *app) verboseFlag(c *cobra.Command) {
-	c.Flags().BoolVarP(&a.verbose, "verbose", "v", false, "show more, and the causes of errors")
+func (a *app) addVerboseFlag(c *cobra.Command) {
+	c.Flags().BoolVarP(&a.verbose, "verbose", "v", false, "show more details, and the causes of errors")
 }
 
-// outputFlag adds -o; its one format is json.
-func outputFlag(c *cobra.Command, to *bool) {
-	c.Flags().VarP((*jsonOutput)(to), "output", "o", "`json`: results for programs")
+// addOutputFlag adds -o, whose only format is json.
+func addOutputFlag(c *cobra.Command, value *bool) {
+	c.Flags().VarP((*jsonOutput)(value), "output", "o", "`json`: print results as JSON")
 }
 
 type jsonOutput bool
@@ -225,7 +232,7 @@ func (j *jsonOutput) String() string { return map[bool]string{true: "json"}[bool
 func (j *jsonOutput) Type() string   { return "json" }
 func (j *jsonOutput) Set(s string) error {
 	if s != "json" {
-		return fmt.Errorf("%q is not an output format, json is", s)
+		return fmt.Errorf("%q is not an output format, only json is", s)
 	}
 	*j = true
 	return nil
@@ -248,16 +255,16 @@ everywhere:
 {{.InheritedFlags.FlagUsages | trimTrailingWhitespaces}}
 {{end}}`
 
-func indented(text string) string {
+func indent(text string) string {
 	return "  " + strings.ReplaceAll(text, "\n", "\n  ")
 }
 
-func init() { cobra.AddTemplateFunc("indented", indented) }
+func init() { cobra.AddTemplateFunc("indented", indent) }
 
 func showHelp(c *cobra.Command, args []string) error {
-	about, rest, err := c.Root().Find(args)
+	command, rest, err := c.Root().Find(args)
 	if err != nil || len(rest) > 0 {
 		return unknownCommand(c.Root(), args)
 	}
-	return about.Help()
+	return command.Help()
 }

@@ -21,7 +21,7 @@ import (
 
 var update = flag.Bool("update", false, "write the generated pages anew")
 
-func TestExitCodes_TheDocsSayWhatTheCodeDoes(t *testing.T) {
+func TestExitCodes_PageIsUpToDate(t *testing.T) {
 	const page = "../../docs/reference/exit-codes.md"
 	if *update {
 		if err := os.MkdirAll("../../docs/reference", 0o755); err != nil {
@@ -37,13 +37,13 @@ func TestExitCodes_TheDocsSayWhatTheCodeDoes(t *testing.T) {
 	}
 }
 
-func TestExitCodes_EveryKindHasOne(t *testing.T) {
+func TestExitCodes_CoverEveryKind(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "../dstack/error.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var inTable []string
-	for _, exit := range exits {
+	for _, exit := range exitStatuses {
 		for _, k := range exit.Kinds {
 			inTable = append(inTable, string(k))
 		}
@@ -79,9 +79,9 @@ func TestExitCode(t *testing.T) {
 		{&dstack.Error{Kind: dstack.Conflict}, 1},
 		{spec.Problems{{}}, 2},
 		{&dstack.Error{Kind: dstack.Unavailable, Cause: spec.Problems{{}}}, 1},
-		{&verdict{err: &dstack.Error{Kind: dstack.NoCapacity}}, 4},
+		{&failureReport{err: &dstack.Error{Kind: dstack.NoCapacity}}, 4},
 		{errors.Join(nil, &dstack.Error{Kind: dstack.Timeout}), 5},
-		{&quiet{&dstack.Error{Kind: dstack.TooLarge}}, 2},
+		{&reportedError{&dstack.Error{Kind: dstack.TooLarge}}, 2},
 	} {
 		if got := exitCode(c.err); got != c.want {
 			t.Errorf("%v gives %d, want %d", c.err, got, c.want)
@@ -89,15 +89,15 @@ func TestExitCode(t *testing.T) {
 	}
 }
 
-func TestHelp_BeginsWithOneSentenceAndTwoExamples(t *testing.T) {
-	u := newUser(t, nil)
+func TestHelp_HasOneSentenceAndTwoExamples(t *testing.T) {
+	u := newTestUser(t, nil)
 	root := New(Options{Version: "1", Server: &cobra.Command{Use: "server", Short: "Run the server.", Run: func(*cobra.Command, []string) {}}})
-	for _, c := range tree(root) {
+	for _, c := range commandTree(root) {
 		if c.Hidden || c.Name() == "server" {
 			continue
 		}
 		args := append(strings.Fields(c.CommandPath())[1:], "--help")
-		got := u.types(args...)
+		got := u.run(args...)
 		if got.code != ExitDone || got.err != "" {
 			t.Errorf("%v: exit status %d: %s", args, got.code, got.err)
 		}
@@ -109,16 +109,16 @@ func TestHelp_BeginsWithOneSentenceAndTwoExamples(t *testing.T) {
 			t.Errorf("%v has no two examples at its head:\n%s", args, got.out)
 		}
 	}
-	if got := u.types(); got.code != ExitDone || !strings.Contains(got.out, "commands:") {
+	if got := u.run(); got.code != ExitDone || !strings.Contains(got.out, "commands:") {
 		t.Errorf("without a command: %+v", got)
 	}
 }
 
-// tree is a command and all below it.
-func tree(c *cobra.Command) []*cobra.Command {
+// commandTree returns a command and all its subcommands.
+func commandTree(c *cobra.Command) []*cobra.Command {
 	all := []*cobra.Command{c}
 	for _, under := range c.Commands() {
-		all = append(all, tree(under)...)
+		all = append(all, commandTree(under)...)
 	}
 	return all
 }
@@ -136,24 +136,24 @@ func TestUsage_DidYouMean(t *testing.T) {
 		{[]string{"apply", "--tiemout", "1m"}, "error: unknown flag `--tiemout`\n  try   did you mean `--timeout`?"},
 		{[]string{"apply", "-q"}, "unknown flag `-q`"},
 		{[]string{"apply", "--timeout", "soon"}, "--timeout: "},
-		{[]string{"apply", "--timeout"}, "--timeout wants a value"},
-		{[]string{"ps", "-o", "yaml"}, "\"yaml\" is not an output format, json is"},
-		{[]string{"logs"}, "dstack logs wants the name of a run"},
-		{[]string{"logs", "a", "b"}, "dstack logs does not understand `b`"},
-		{[]string{"stop"}, "dstack stop wants the name of a run"},
-		{[]string{"delete"}, "wants the name of a run, or -f FILE"},
+		{[]string{"apply", "--timeout"}, "--timeout needs a value"},
+		{[]string{"ps", "-o", "yaml"}, "\"yaml\" is not an output format, only json is"},
+		{[]string{"logs"}, "dstack logs needs the name of a run"},
+		{[]string{"logs", "a", "b"}, "unexpected argument `b`"},
+		{[]string{"stop"}, "dstack stop needs the name of a run"},
+		{[]string{"delete"}, "needs the name of a run, or -f FILE"},
 		{[]string{"completion", "fihs"}, "did you mean `fish`?"},
 		{[]string{"logs", "a", "--replica", "-2"}, "--replica: "},
 	} {
-		u := newUser(t, nil)
-		got := u.types(c.args...)
+		u := newTestUser(t, nil)
+		got := u.run(c.args...)
 		if got.code != ExitInvalid || !strings.Contains(got.err, c.err) || got.out != "" {
 			t.Errorf("%v: exit status %d\n%s\nwant %s", c.args, got.code, got.err, c.err)
 		}
 	}
 }
 
-func TestUsage_WhatCobraRefusesIsWrongInputWhatWorkReturnsIsNot(t *testing.T) {
+func TestUsage_SeparatesUsageErrorsFromRunErrors(t *testing.T) {
 	for _, c := range []struct {
 		args []string
 		want int
@@ -171,14 +171,14 @@ func TestUsage_WhatCobraRefusesIsWrongInputWhatWorkReturnsIsNot(t *testing.T) {
 }
 
 func TestVersionAndCompletion(t *testing.T) {
-	u := newUser(t, nil)
-	u.types("version").want(t, 0, []string{"dstack 1.2.3\n"}, nil)
-	u.types("--version").want(t, 0, []string{"dstack 1.2.3\n"}, nil)
-	u.types("version", "-o", "json").want(t, 0, []string{`"version": "1.2.3"`}, nil)
+	u := newTestUser(t, nil)
+	u.run("version").check(t, 0, []string{"dstack 1.2.3\n"}, nil)
+	u.run("--version").check(t, 0, []string{"dstack 1.2.3\n"}, nil)
+	u.run("version", "-o", "json").check(t, 0, []string{`"version": "1.2.3"`}, nil)
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
-		u.types("completion", shell).want(t, 0, []string{"dstack"}, nil)
+		u.run("completion", shell).check(t, 0, []string{"dstack"}, nil)
 	}
-	f := newFake(t)
-	f.list = life(ready)
-	newUser(t, f).types("__complete", "logs", "").want(t, 0, []string{"web\n"}, nil)
+	f := newFakeServer(t)
+	f.list = runViews(readyView)
+	newTestUser(t, f).run("__complete", "logs", "").check(t, 0, []string{"web\n"}, nil)
 }

@@ -15,150 +15,156 @@ import (
 	"dstack/internal/dstack"
 )
 
-// configuring is one `dstack config`.
-type configuring struct {
+// configCommand is one `dstack config`.
+type configCommand struct {
 	*app
-	url, token            string
-	makeDefault, noChange bool
-	remove, yes, json     bool
+	url, token               string
+	makeDefault, keepDefault bool
+	remove, yes, json        bool
 }
 
-func configCommand(a *app) *cobra.Command {
-	k := &configuring{app: a}
+func newConfigCommand(a *app) *cobra.Command {
+	k := &configCommand{app: a}
 	c := &cobra.Command{
 		Use:   "config",
-		Short: "Show or set which servers and projects the command line uses.",
+		Short: "Show or set the servers and projects of the command line.",
 		Example: "dstack config                                              # show\n" +
 			"dstack config --project main --url http://127.0.0.1:3000   # asks for the token",
-		Args: wants(0, 0, "no arguments"),
+		Args: expectArgs(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error { return k.run(c.Context(), c) },
 	}
 	c.Flags().StringVar(&k.url, "url", "", "the server's `URL`")
-	c.Flags().StringVar(&k.token, "token", "", "your `TOKEN`; - reads it from the input, without the flag you are asked (DSTACK_TOKEN)")
+	c.Flags().StringVar(&k.token, "token", "",
+		"your `TOKEN`, - to read it from stdin; prompts without it (DSTACK_TOKEN)")
 	c.Flags().BoolVar(&k.makeDefault, "default", false, "make it the default project")
-	c.Flags().BoolVar(&k.noChange, "no-default", false, "leave the default project as it is")
-	c.Flags().BoolVar(&k.remove, "remove", false, "forget the project")
-	c.Flags().BoolVarP(&k.yes, "yes", "y", false, "do not ask")
-	outputFlag(c, &k.json)
-	a.projectFlags(c)
+	c.Flags().BoolVar(&k.keepDefault, "no-default", false, "leave the default project as it is")
+	c.Flags().BoolVar(&k.remove, "remove", false, "remove the project")
+	c.Flags().BoolVarP(&k.yes, "yes", "y", false, "do not ask for confirmation")
+	addOutputFlag(c, &k.json)
+	a.addProjectFlags(c)
 	return c
 }
 
-func (k *configuring) run(ctx context.Context, c *cobra.Command) error {
-	if k.makeDefault && k.noChange {
-		return invalid("leave one of them out", "--default and --no-default do not go together")
+func (k *configCommand) run(ctx context.Context, c *cobra.Command) error {
+	if k.makeDefault && k.keepDefault {
+		return invalidInput("leave one of them out", "--default and --no-default do not go together")
 	}
 	changes := false
 	for _, flag := range []string{"project", "url", "token", "default", "no-default", "remove"} {
 		changes = changes || c.Flags().Changed(flag)
 	}
 	if !changes {
-		return k.list()
+		return k.printProjects()
 	}
-	book, err := readBook(k.home)
+	config, err := readClientConfig(k.home)
 	if err != nil {
 		return err
 	}
-	name := k.projectName(book)
+	name := k.projectName(config)
 	if k.remove {
-		return k.forget(book, name)
+		return k.removeProject(config, name)
 	}
-	place, err := k.place(ctx, book, name)
+	project, err := k.resolveServer(config, name)
 	if err != nil {
 		return err
 	}
-	if place.Name, err = k.probe(ctx, place); err != nil {
+	if project.Name, err = k.checkServer(ctx, project); err != nil {
 		return err
 	}
-	asDefault, err := k.asDefault(ctx, book, place.Name)
+	asDefault, err := k.isDefaultWanted(ctx, config, project.Name)
 	if err != nil {
 		return err
 	}
-	if err := Configure(k.home, place.Name, place.URL, place.Token, asDefault); err != nil {
+	if err := Configure(k.home, project.Name, project.URL, project.Token, asDefault); err != nil {
 		return err
 	}
-	k.say("project %s at %s is configured in %s", place.Name, place.URL, bookPath(k.home))
+	k.printInfo("project %s at %s is configured in %s", project.Name, project.URL, clientConfigPath(k.home))
 	return nil
 }
 
-func (k *configuring) projectName(book *addressBook) string {
+func (k *configCommand) projectName(config *clientConfig) string {
 	if k.project != "" {
 		return k.project
 	}
 	if name, _ := k.env("DSTACK_PROJECT"); name != "" {
 		return name
 	}
-	if known := book.byDefault(); known != nil && k.url == "" {
+	if known := config.defaultProject(); known != nil && k.url == "" {
 		return known.Name
 	}
 	return "main"
 }
 
-// shown is a configured project, without its token.
-type shown struct {
+// projectEntry is a configured project without its token.
+type projectEntry struct {
 	Name    string `json:"name"`
 	URL     string `json:"url"`
 	Default bool   `json:"default"`
 }
 
-func (k *configuring) list() error {
-	book, err := readBook(k.home)
+func (k *configCommand) printProjects() error {
+	config, err := readClientConfig(k.home)
 	if err != nil {
 		return err
 	}
-	t := &table{head: []string{"PROJECT", "URL", "DEFAULT"}, loose: []int{1}}
-	list := []shown{}
-	for _, p := range book.Projects {
-		list = append(list, shown{p.Name, p.URL, p.Default})
-		t.rows = append(t.rows, []string{cleanLine(p.Name), cleanLine(p.URL), map[bool]string{true: "yes", false: "-"}[p.Default]})
+	t := &table{head: []string{"PROJECT", "URL", "DEFAULT"}, shrinkable: []int{1}}
+	list := []projectEntry{}
+	for _, p := range config.Projects {
+		list = append(list, projectEntry{p.Name, p.URL, p.Default})
+		isDefault := "-"
+		if p.Default {
+			isDefault = "yes"
+		}
+		t.rows = append(t.rows, []string{cleanLine(p.Name), cleanLine(p.URL), isDefault})
 	}
 	if k.json {
-		return k.showJSON(list)
+		return k.printJSON(list)
 	}
 	if len(list) == 0 {
-		_, err := book.choose("")
+		_, err := config.chooseProject("")
 		return err
 	}
-	t.write(k.out)
+	t.writeTo(k.out)
 	return nil
 }
 
-func (k *configuring) forget(book *addressBook, name string) error {
-	if book.find(name) == nil {
-		_, err := book.choose(name)
+func (k *configCommand) removeProject(config *clientConfig, name string) error {
+	if config.findProject(name) == nil {
+		_, err := config.chooseProject(name)
 		return err
 	}
-	err := changeBook(k.home, func(b *addressBook) error {
-		b.Projects = slices.DeleteFunc(b.Projects, func(p address) bool { return strings.EqualFold(p.Name, name) })
+	err := updateClientConfig(k.home, func(b *clientConfig) error {
+		b.Projects = slices.DeleteFunc(b.Projects, func(p projectConfig) bool { return strings.EqualFold(p.Name, name) })
 		return nil
 	})
 	if err == nil {
-		k.say("project %s is forgotten", name)
+		k.printInfo("project %s is removed", name)
 	}
 	return err
 }
 
-// place is where the project is: what was said now, else what was known.
-func (k *configuring) place(ctx context.Context, book *addressBook, name string) (address, error) {
-	place := address{Name: name, URL: strings.TrimRight(k.url, "/")}
-	known := book.find(name)
-	if place.URL == "" {
-		place.URL, _ = k.env("DSTACK_URL")
+// resolveServer returns the address and the token of a project: from the flags,
+// else from the environment, else from the configuration file.
+func (k *configCommand) resolveServer(config *clientConfig, name string) (projectConfig, error) {
+	project := projectConfig{Name: name, URL: strings.TrimRight(k.url, "/")}
+	known := config.findProject(name)
+	if project.URL == "" {
+		project.URL, _ = k.env("DSTACK_URL")
 	}
-	if place.URL == "" && known != nil {
-		place.URL = known.URL
+	if project.URL == "" && known != nil {
+		project.URL = known.URL
 	}
-	if place.URL == "" {
-		return place, invalid("add --url http://127.0.0.1:3000", "the server's address is missing")
+	if project.URL == "" {
+		return project, invalidInput("add --url http://127.0.0.1:3000", "the server's address is missing")
 	}
-	token, err := k.tokenFor(ctx, known, place.URL)
-	place.Token = token
-	return place, err
+	token, err := k.findToken(known, project.URL)
+	project.Token = token
+	return project, err
 }
 
-// tokenFor is the token from the flag, the environment, the file, or the
-// user. One that was known for another address is not sent to this one.
-func (k *configuring) tokenFor(_ context.Context, known *address, url string) (string, error) {
+// findToken returns the token from the flag, the environment, the file or the
+// user. The token of the file is only used for the URL that it was stored for.
+func (k *configCommand) findToken(known *projectConfig, url string) (string, error) {
 	if k.token == "-" {
 		line, err := bufio.NewReader(io.LimitReader(k.in, 4096)).ReadString('\n')
 		if err != nil && !errors.Is(err, io.EOF) {
@@ -175,52 +181,56 @@ func (k *configuring) tokenFor(_ context.Context, known *address, url string) (s
 	if known != nil && known.URL == url {
 		return known.Token, nil
 	}
-	if k.interactive() {
-		token, err := k.secret("token: ")
+	if k.isInteractive() {
+		token, err := k.readSecret("token: ")
 		if err == nil && token != "" {
 			return token, nil
 		}
 	}
-	return "", invalid("add --token TOKEN, or --token - and give it as input", "the token is missing")
+	return "", invalidInput("add --token TOKEN, or --token - to read it from stdin", "the token is missing")
 }
 
-// probe makes sure that the server is there, and lets us in; the project's
-// name comes back as the server writes it.
-func (k *configuring) probe(ctx context.Context, place address) (string, error) {
-	client, err := api.NewClient(place.URL, place.Token)
+// checkServer verifies that the server accepts the token, and returns the
+// project's name as the server writes it.
+func (k *configCommand) checkServer(ctx context.Context, configured projectConfig) (string, error) {
+	client, err := api.NewClient(configured.URL, configured.Token)
 	if err != nil {
 		return "", err
 	}
 	defer client.Close()
-	project, err := client.Project(ctx, place.Name)
+	project, err := client.Project(ctx, configured.Name)
 	switch dstack.KindOf(err) {
 	case dstack.NotFound:
-		return "", &dstack.Error{Kind: dstack.NotFound, Cause: err, Message: fmt.Sprintf("there is no project `%s` at %s, or you are not in it", place.Name, place.URL),
-			Hint: "check the name, or ask its owner to let you in"}
+		return "", &dstack.Error{Kind: dstack.NotFound, Cause: err,
+			Message: fmt.Sprintf("there is no project `%s` at %s, or you are not a member", configured.Name, configured.URL),
+			Hint:    "check the name, or ask its owner to add you"}
 	case dstack.Unauthorized, dstack.Forbidden:
-		return "", &dstack.Error{Kind: dstack.Unauthorized, Cause: err, Message: place.URL + " does not know this token",
-			Hint: "copy it again, as the server printed it when it started first"}
+		return "", &dstack.Error{Kind: dstack.Unauthorized, Cause: err,
+			Message: configured.URL + " does not know this token",
+			Hint:    "copy it again, as the server printed it at its first start"}
 	default:
 		if err != nil {
 			return "", err
 		}
 	}
 	if project.ProjectName == "" {
-		return place.Name, nil
+		return configured.Name, nil
 	}
 	return project.ProjectName, nil
 }
 
-func (k *configuring) asDefault(ctx context.Context, book *addressBook, name string) (bool, error) {
-	present := book.byDefault()
+// isDefaultWanted decides whether the project becomes the default, and asks the
+// user if another one is.
+func (k *configCommand) isDefaultWanted(ctx context.Context, config *clientConfig, name string) (bool, error) {
+	current := config.defaultProject()
 	switch {
-	case k.noChange:
+	case k.keepDefault:
 		return false, nil
-	case k.makeDefault, k.yes, present == nil:
+	case k.makeDefault, k.yes, current == nil:
 		return true, nil
-	case strings.EqualFold(present.Name, name):
+	case strings.EqualFold(current.Name, name):
 		return true, nil
-	case !k.interactive():
+	case !k.isInteractive():
 		return false, nil
 	}
 	return k.confirm(ctx, "Make "+name+" your default project?")

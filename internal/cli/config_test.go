@@ -10,45 +10,45 @@ import (
 )
 
 func TestConfig(t *testing.T) {
-	f := newFake(t)
-	u := newUser(t, nil)
-	u.types("config").want(t, ExitInvalid, nil, []string{"no server is configured", "dstack config --project main --url URL"})
-	u.types("config", "--project", "main").want(t, ExitInvalid, nil, []string{"the server's address is missing"})
-	u.types("config", "--url", f.URL).want(t, ExitInvalid, nil, []string{"the token is missing", "--token -"})
-	u.types("config", "--url", "localhost", "--token", "x").want(t, ExitInvalid, nil, []string{"is not the URL of a server"})
-	u.types("config", "--url", f.URL, "--token", "dst_bad").want(t, ExitFailed, nil, []string{"does not know this token"})
-	if _, err := os.Stat(bookPath(u.home)); err == nil {
-		t.Fatal("something was written although nothing worked")
+	f := newFakeServer(t)
+	u := newTestUser(t, nil)
+	u.run("config").check(t, ExitInvalid, nil, []string{"no server is configured", "dstack config --project main --url URL"})
+	u.run("config", "--project", "main").check(t, ExitInvalid, nil, []string{"the server's address is missing"})
+	u.run("config", "--url", f.URL).check(t, ExitInvalid, nil, []string{"the token is missing", "--token -"})
+	u.run("config", "--url", "localhost", "--token", "x").check(t, ExitInvalid, nil, []string{"is not the URL of a dstack server"})
+	u.run("config", "--url", f.URL, "--token", "dst_bad").check(t, ExitFailed, nil, []string{"does not know this token"})
+	if _, err := os.Stat(clientConfigPath(u.home)); err == nil {
+		t.Fatal("a failed command wrote the file")
 	}
 	u.in = strings.NewReader("dst_good\n")
-	u.types("config", "--url", f.URL+"/", "--token", "-").want(t, ExitDone, nil, []string{"project main at " + f.URL + " is configured"})
-	u.types("config", "--project", "Other", "--url", f.URL, "--token", "dst_good").want(t, ExitDone, nil, nil)
-	got := u.types("config")
-	got.want(t, ExitDone, []string{"main     " + f.URL + "  yes", "other    " + f.URL + "  -"}, nil)
-	u.types("config", "-o", "json").want(t, ExitDone, []string{`"name": "other"`, `"default": true`}, nil)
+	u.run("config", "--url", f.URL+"/", "--token", "-").check(t, ExitDone, nil, []string{"project main at " + f.URL + " is configured"})
+	u.run("config", "--project", "Other", "--url", f.URL, "--token", "dst_good").check(t, ExitDone, nil, nil)
+	got := u.run("config")
+	got.check(t, ExitDone, []string{"main     " + f.URL + "  yes", "other    " + f.URL + "  -"}, nil)
+	u.run("config", "-o", "json").check(t, ExitDone, []string{`"name": "other"`, `"default": true`}, nil)
 	if strings.Contains(got.out, "dst_") {
-		t.Error("the token is shown")
+		t.Error("the token was printed")
 	}
-	u.types("config", "--project", "other", "--default").want(t, ExitDone, nil, nil)
-	if place, err := newTestApp(u).address(); err != nil || place.Name != "other" {
+	u.run("config", "--project", "other", "--default").check(t, ExitDone, nil, nil)
+	if place, err := newTestApp(u).resolveProject(); err != nil || place.Name != "other" {
 		t.Errorf("the default is %+v (%v)", place, err)
 	}
-	// A known token is not sent to another address.
-	u.types("config", "--project", "other", "--url", "http://127.0.0.1:9").want(t, ExitInvalid, nil, []string{"the token is missing"})
-	u.types("config", "--project", "othr", "--remove").want(t, ExitInvalid, nil, []string{"did you mean `other`?"})
-	u.types("config", "--project", "other", "--remove").want(t, ExitDone, nil, []string{"project other is forgotten"})
-	info, err := os.Stat(bookPath(u.home))
+	// A stored token is not sent to another URL.
+	u.run("config", "--project", "other", "--url", "http://127.0.0.1:9").check(t, ExitInvalid, nil, []string{"the token is missing"})
+	u.run("config", "--project", "othr", "--remove").check(t, ExitInvalid, nil, []string{"did you mean `other`?"})
+	u.run("config", "--project", "other", "--remove").check(t, ExitDone, nil, []string{"project other is removed"})
+	info, err := os.Stat(clientConfigPath(u.home))
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", info.Mode(), err)
 	}
 }
 
-func newTestApp(u *user) *app {
+func newTestApp(u *testUser) *app {
 	return newApp(Options{Home: u.home, Dir: u.dir, In: u.in, Env: func(name string) (string, bool) { v, ok := u.env[name]; return v, ok }})
 }
 
-func TestAddress_WhatGoesBeforeWhat(t *testing.T) {
-	u := newUser(t, nil)
+func TestResolveProject_Precedence(t *testing.T) {
+	u := newTestUser(t, nil)
 	for _, name := range []string{"one", "two"} {
 		if err := Configure(u.home, name, "http://"+name, "t-"+name, false); err != nil {
 			t.Fatal(err)
@@ -71,7 +71,7 @@ func TestAddress_WhatGoesBeforeWhat(t *testing.T) {
 		u.env = c.env
 		a := newTestApp(u)
 		a.project = c.flag
-		place, err := a.address()
+		place, err := a.resolveProject()
 		got := strings.Join([]string{place.Name, place.URL, place.Token}, " ")
 		if err != nil {
 			got = err.Error()
@@ -82,13 +82,13 @@ func TestAddress_WhatGoesBeforeWhat(t *testing.T) {
 	}
 }
 
-func TestConfigure_KeepsWhatOthersWrote(t *testing.T) {
+func TestConfigure_KeepsUnknownFieldsAndConcurrentChanges(t *testing.T) {
 	home := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(home, ".dstack"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	old := "projects:\n- {name: main, url: http://old, token: t, default: true, colour: red}\n- {name: b, url: u, token: t, default: null}\nrepos:\n- {path: /x, repo_id: r, repo_type: remote, ssh_key_path: /k}\nnews: [1, 2]\n"
-	if err := os.WriteFile(bookPath(home), []byte(old), 0o644); err != nil {
+	if err := os.WriteFile(clientConfigPath(home), []byte(old), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	var all sync.WaitGroup
@@ -103,11 +103,11 @@ func TestConfigure_KeepsWhatOthersWrote(t *testing.T) {
 	if err := Configure(home, "main", "http://new", "t2", false); err != nil {
 		t.Fatal(err)
 	}
-	book, err := readBook(home)
+	book, err := readClientConfig(home)
 	if err != nil || len(book.Projects) != 10 {
 		t.Fatalf("%+v %v", book, err)
 	}
-	text, err := os.ReadFile(bookPath(home))
+	text, err := os.ReadFile(clientConfigPath(home))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -116,10 +116,10 @@ func TestConfigure_KeepsWhatOthersWrote(t *testing.T) {
 			t.Errorf("%q is lost in\n%s", want, text)
 		}
 	}
-	if main := book.find("main"); main.Token != "t2" || !main.Default {
+	if main := book.findProject("main"); main.Token != "t2" || !main.Default {
 		t.Errorf("got %+v", main)
 	}
-	if info, err := os.Stat(bookPath(home)); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(clientConfigPath(home)); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("others may read the token: %v %v", info.Mode(), err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(home, ".dstack", ".config-*")); len(left) > 0 {
@@ -127,13 +127,13 @@ func TestConfigure_KeepsWhatOthersWrote(t *testing.T) {
 	}
 }
 
-func TestConfig_ABrokenFileIsNamed(t *testing.T) {
-	u := newUser(t, nil)
+func TestConfig_ReportsAMalformedFile(t *testing.T) {
+	u := newTestUser(t, nil)
 	if err := os.MkdirAll(filepath.Join(u.home, ".dstack"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(bookPath(u.home), []byte("projects: [\n"), 0o600); err != nil {
+	if err := os.WriteFile(clientConfigPath(u.home), []byte("projects: [\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	u.types("ps").want(t, ExitInvalid, nil, []string{"cannot read " + bookPath(u.home), "mend that file"})
+	u.run("ps").check(t, ExitInvalid, nil, []string{"cannot read " + clientConfigPath(u.home), "fix that file"})
 }

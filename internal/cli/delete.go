@@ -11,13 +11,13 @@ import (
 	"dstack/internal/spec"
 )
 
-func deleteCommand(a *app) *cobra.Command {
+func newDeleteCommand(a *app) *cobra.Command {
 	var file string
 	var yes bool
 	c := &cobra.Command{
 		Use:     "delete RUN... | -f FILE",
 		Aliases: []string{"destroy"},
-		Short:   "Take runs that have ended off the list, with their logs.",
+		Short:   "Delete finished runs and their logs.",
 		Example: "dstack delete llama31\n" +
 			"dstack delete -f service.dstack.yml -y",
 		RunE: func(c *cobra.Command, args []string) error {
@@ -25,41 +25,41 @@ func deleteCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.delete(c.Context(), names, yes)
+			return a.deleteRuns(c.Context(), names, yes)
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().StringVarP(&file, "file", "f", "", "the run that this configuration `FILE` names")
-	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	a.projectFlags(c)
+	c.Flags().StringVarP(&file, "file", "f", "", "the run of this configuration `FILE`")
+	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
+	a.addProjectFlags(c)
 	return c
 }
 
 func (a *app) namesToDelete(file string, args []string) ([]string, error) {
 	switch {
 	case file == "" && len(args) == 0:
-		return nil, invalid("see: dstack delete --help", "dstack delete wants the name of a run, or -f FILE")
+		return nil, invalidInput("see: dstack delete --help", "dstack delete needs the name of a run, or -f FILE")
 	case file == "":
 		return args, nil
 	case len(args) > 0:
-		return nil, invalid("leave one of them out", "dstack delete takes names or a file, not both")
+		return nil, invalidInput("leave one of them out", "dstack delete needs names or a file, not both")
 	}
 	source, err := a.readSource(file)
 	if err != nil {
 		return nil, err
 	}
-	service, err := spec.Parse(source.name, source.text)
+	service, err := spec.ParseService(source.name, source.text)
 	if err != nil {
 		return nil, err
 	}
 	if service.Name == "" {
-		return nil, invalid("name the run: dstack delete RUN", "%s names no run", source.name)
+		return nil, invalidInput("name the run: dstack delete RUN", "%s names no run", source.name)
 	}
 	return []string{string(service.Name)}, nil
 }
 
-func (a *app) delete(ctx context.Context, names []string, yes bool) error {
-	client, project, err := a.remote(ctx)
+func (a *app) deleteRuns(ctx context.Context, names []string, yes bool) error {
+	client, project, err := a.connect(ctx)
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func (a *app) delete(ctx context.Context, names []string, yes bool) error {
 	for _, name := range names {
 		view, err := client.View(ctx, project, api.RunViewRequest{RunName: name})
 		if err != nil {
-			return a.orMeant(ctx, client, project, name, err)
+			return a.suggestRun(ctx, client, project, name, err)
 		}
 		if !view.Status.IsFinished() {
 			return &dstack.Error{Kind: dstack.Conflict, Message: "cannot delete " + name + ": it is " + string(view.Status),
@@ -84,7 +84,7 @@ func (a *app) delete(ctx context.Context, names []string, yes bool) error {
 		return err
 	}
 	for _, name := range names {
-		a.say(" %s is deleted", name)
+		a.printInfo(" %s is deleted", name)
 	}
 	return nil
 }

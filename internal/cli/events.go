@@ -11,13 +11,15 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
+	"dstack/internal/loop"
 )
 
-// eventPoll is how long the server waits for something to happen, in seconds.
-const eventPoll = 30
+// eventWaitSeconds is how long a request waits at the server for new events.
+const eventWaitSeconds = 30
 
-// watchingEvents is one `dstack events`.
-type watchingEvents struct {
+// eventsCommand is one `dstack events`.
+type eventsCommand struct {
 	*app
 	since  string
 	last   int
@@ -26,106 +28,107 @@ type watchingEvents struct {
 
 	client  *api.Client
 	project string
-	from    time.Time // of since
-	columns []int     // how wide those were that are shown already; nil: nothing is
+	from    time.Time // the time of --since
+	columns []int     // the widths of the printed columns; nil: nothing was printed
 }
 
-func eventsCommand(a *app) *cobra.Command {
-	w := &watchingEvents{app: a}
+func newEventsCommand(a *app) *cobra.Command {
+	w := &eventsCommand{app: a}
 	c := &cobra.Command{
 		Use:   "events RUN",
-		Short: "Show what happened to a run and why, also after it has gone.",
+		Short: "Show the events of a run, also after it was deleted.",
 		Example: "dstack events llama31\n" +
-			"dstack events llama31 --since 1h -f -o json     # go on, one event a line",
-		Args:              wants(1, 1, "the name of a run"),
+			"dstack events llama31 --since 1h -f -o json     # follow, one event per line",
+		Args:              expectArgs(1, 1, "the name of a run"),
 		RunE:              func(c *cobra.Command, args []string) error { return w.run(c.Context(), args[0]) },
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().BoolVarP(&w.follow, "follow", "f", false, "go on, until Ctrl-C")
-	c.Flags().StringVar(&w.since, "since", "", "only from a `TIME` on: 10m ago, or 2026-01-31T12:00:00Z")
-	c.Flags().IntVarP(&w.last, "last", "n", 100, "the last `NUMBER` of them, 1000 at most")
-	outputFlag(c, &w.json)
-	a.projectFlags(c)
+	c.Flags().BoolVarP(&w.follow, "follow", "f", false, "follow new events until Ctrl-C")
+	c.Flags().StringVar(&w.since, "since", "", "since a `TIME`: 10m ago, or 2026-01-31T12:00:00Z")
+	c.Flags().IntVarP(&w.last, "last", "n", 100, "the last `NUMBER` of events, at most 1000")
+	addOutputFlag(c, &w.json)
+	a.addProjectFlags(c)
 	return c
 }
 
-func (w *watchingEvents) run(ctx context.Context, name string) (err error) {
+func (w *eventsCommand) run(ctx context.Context, name string) (err error) {
 	if w.last < 1 || w.last > 1000 {
-		return invalid("give a number from 1 to 1000", "--last: %d events cannot be shown", w.last)
+		return invalidInput("give a number from 1 to 1000", "--last: %d is out of range", w.last)
 	}
 	if w.since != "" {
 		if w.from, err = sinceWhen(w.since, time.Now()); err != nil {
 			return err
 		}
 	}
-	if w.client, w.project, err = w.remote(ctx); err != nil {
+	if w.client, w.project, err = w.connect(ctx); err != nil {
 		return err
 	}
 	defer w.client.Close()
-	ask := api.EventsRequest{RunName: name, Limit: w.last}
-	events, err := w.client.Events(ctx, w.project, ask)
+	request := api.EventsRequest{RunName: name, Limit: w.last}
+	events, err := w.client.Events(ctx, w.project, request)
 	if err != nil {
-		return w.orMeant(ctx, w.client, w.project, name, err)
+		return w.suggestRun(ctx, w.client, w.project, name, err)
 	}
 	recent := events[:0:0]
 	for _, e := range events {
-		ask.After = max(ask.After, e.ID)
+		request.After = max(request.After, e.ID)
 		if !e.At.Before(w.from) {
 			recent = append(recent, e)
 		}
 	}
-	if err := w.print(recent); err != nil {
+	if err := w.printEvents(recent); err != nil {
 		return err
 	}
 	if w.follow {
-		return w.goOn(ctx, ask)
+		return w.followEvents(ctx, request)
 	}
 	if len(recent) == 0 && !w.json {
-		w.say("nothing happened to %s%s", cleanLine(name), map[bool]string{true: " since " + w.since}[w.since != ""])
+		w.printInfo("%s has no events%s", cleanLine(name), map[bool]string{true: " since " + w.since}[w.since != ""])
 	}
 	return nil
 }
 
-// goOn shows what happens from now on, until Ctrl-C. A server that is away
-// for a while is waited for.
-func (w *watchingEvents) goOn(ctx context.Context, ask api.EventsRequest) error {
-	ask.Limit, ask.WaitSeconds = 1000, eventPoll
+// followEvents prints new events until Ctrl-C. It retries while the server cannot
+// be reached, for at most maxServerSilence.
+func (w *eventsCommand) followEvents(ctx context.Context, request api.EventsRequest) error {
+	request.Limit, request.WaitSeconds = 1000, eventWaitSeconds
 	silentSince := time.Time{}
 	for {
-		events, err := w.client.Events(ctx, w.project, ask)
+		events, err := w.client.Events(ctx, w.project, request)
 		switch {
 		case ctx.Err() != nil:
-			return nil // Ctrl-C ends the looking, and nothing else
+			return nil // Ctrl-C is the normal end
 		case err == nil:
 			silentSince = time.Time{}
 		case dstack.KindOf(err) != dstack.Unavailable:
 			return err
 		case silentSince.IsZero():
 			silentSince = time.Now()
-			w.say(" %s; trying again", cleanLine(err.Error()))
-		case time.Since(silentSince) > silenceLimit:
+			w.printInfo(" %s; trying again", cleanLine(err.Error()))
+		case time.Since(silentSince) > maxServerSilence:
 			return err
 		}
 		if err != nil {
-			rest(ctx, reconnectPause)
+			_ = loop.Sleep(ctx, reconnectDelay)
 			continue
 		}
 		for _, e := range events {
-			ask.After = max(ask.After, e.ID)
+			request.After = max(request.After, e.ID)
 		}
-		if err := w.print(events); err != nil {
+		if err := w.printEvents(events); err != nil {
 			return err
 		}
 	}
 }
 
-// print shows events: in JSON a list, or one a line where more may come.
-func (w *watchingEvents) print(events []api.EventView) error {
+// printEvents prints events as a table or as JSON: one list or, with --follow,
+// one event per line.
+func (w *eventsCommand) printEvents(events []api.EventView) error {
 	if w.json && !w.follow {
-		return w.showJSON(orEmpty(events))
+		return w.printJSON(orEmpty(events))
 	}
 	if !w.json {
-		return w.printTable(events)
+		return w.printEventTable(events)
 	}
 	for _, e := range events {
 		line, err := json.Marshal(e)
@@ -139,20 +142,20 @@ func (w *watchingEvents) print(events []api.EventView) error {
 	return nil
 }
 
-// printTable shows events below those before: the head comes once, and
-// columns never become narrower.
-func (w *watchingEvents) printTable(events []api.EventView) error {
+// printEventTable prints events below the earlier ones. The header is printed
+// once, and columns never become narrower.
+func (w *eventsCommand) printEventTable(events []api.EventView) error {
 	if len(events) == 0 && (w.columns != nil || !w.follow) {
 		return nil
 	}
-	t := &table{head: []string{"TIME", "WHAT", "CHANGE", "WHY"}, loose: []int{3, 2}}
-	if t.least = w.columns; w.columns == nil && w.follow {
-		t.least = []int{8, 11, 24}
+	t := &table{head: []string{"TIME", "WHAT", "CHANGE", "WHY"}, shrinkable: []int{3, 2}}
+	if t.minWidths = w.columns; w.columns == nil && w.follow {
+		t.minWidths = []int{8, 11, 24}
 	}
 	for _, e := range events {
-		t.rows = append(t.rows, []string{w.when(e.At), eventWhat(e), eventChange(e), eventWhy(e)})
+		t.rows = append(t.rows, []string{w.formatTime(e.At), eventSubject(e), eventChange(e), eventReason(e)})
 	}
-	t.tint = func(row, column int) (paint, bool) {
+	t.style = func(row, column int) (textStyle, bool) {
 		switch {
 		case column == 0:
 			return dim, true
@@ -172,21 +175,21 @@ func (w *watchingEvents) printTable(events []api.EventView) error {
 	return nil
 }
 
-// when is how long ago something was; the time of day on lines that stay
-// while it goes on.
-func (w *watchingEvents) when(at time.Time) string {
+// formatTime returns the age of an event or, with --follow, its time of day:
+// ages become wrong on lines that stay on the screen.
+func (w *eventsCommand) formatTime(at time.Time) string {
 	now := time.Now()
 	switch {
 	case !w.follow:
-		return age(now.Sub(at)) + " ago"
+		return human.Age(now.Sub(at)) + " ago"
 	case now.Sub(at) > 12*time.Hour:
 		return at.Local().Format("Jan 02 15:04")
 	}
 	return at.Local().Format("15:04:05")
 }
 
-// eventWhat is what an event is about.
-func eventWhat(e api.EventView) string {
+// eventSubject returns the replica or the kind of an event.
+func eventSubject(e api.EventView) string {
 	switch {
 	case e.Replica != nil:
 		return fmt.Sprintf("replica %d", *e.Replica)
@@ -196,7 +199,7 @@ func eventWhat(e api.EventView) string {
 	return cleanLine(strings.ReplaceAll(string(e.Kind), "_", " "))
 }
 
-// eventChange is what became what, or which revision it is about.
+// eventChange returns the old and the new value of an event, or its revision.
 func eventChange(e api.EventView) string {
 	from, to := cleanLine(e.From), cleanLine(e.To)
 	switch {
@@ -210,7 +213,8 @@ func eventChange(e api.EventView) string {
 	return from + " → " + to
 }
 
-func eventWhy(e api.EventView) string {
+// eventReason returns the message of an event and the user that caused it.
+func eventReason(e api.EventView) string {
 	why := cleanLine(e.Message)
 	if user := cleanLine(e.User); user != "" {
 		why = strings.TrimPrefix(why+" · by "+user, " · ")

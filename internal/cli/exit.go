@@ -9,7 +9,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// The exit statuses; what they mean is a promise to scripts.
+// The exit statuses. Scripts rely on their meaning.
 const (
 	ExitDone       = 0
 	ExitFailed     = 1
@@ -19,35 +19,39 @@ const (
 	ExitTimeout    = 5
 )
 
-// exits is the one table of exit statuses. Every kind of error stands in it
+// exitStatuses is the table of the exit statuses. It contains each kind of error
 // once.
-var exits = []struct {
+var exitStatuses = []struct {
 	Code    int
 	Name    string
 	Meaning string
 	Kinds   []dstack.Kind
 }{
-	{ExitDone, "done", "It was done, or nothing had to be.", nil},
-	{ExitFailed, "failed", "It was tried and did not work, or the server said no.", []dstack.Kind{
+	{ExitDone, "done", "The command completed, or there was nothing to do.", nil},
+	{ExitFailed, "failed", "The command failed, or the server refused the request.", []dstack.Kind{
 		dstack.Unauthorized, dstack.Forbidden, dstack.NotFound, dstack.Conflict, dstack.Unavailable, dstack.Internal}},
-	{ExitInvalid, "invalid input", "What was asked cannot be meant: a wrong file, flag or command. Nothing was changed.", []dstack.Kind{
+	{ExitInvalid, "invalid input", "A file, a flag or the command is wrong. Nothing was changed.", []dstack.Kind{
 		dstack.Invalid, dstack.Unsupported, dstack.TooLarge}},
-	{ExitRolledBack, "rolled back", "A new revision did not become ready, and the earlier one serves on.", []dstack.Kind{dstack.RolledBack}},
+	{ExitRolledBack, "rolled back", "A new revision did not become ready; the previous one serves.",
+		[]dstack.Kind{dstack.RolledBack}},
 	{ExitNoCapacity, "no capacity", "No machine suits, or none is free.", []dstack.Kind{dstack.NoCapacity}},
-	{ExitTimeout, "timed out", "It was not ready in the time given, or the server did not answer in time. It may still come.", []dstack.Kind{dstack.Timeout}},
+	{ExitTimeout, "timed out",
+		"The run was not ready in time, or the server did not answer in time. It may still become ready.",
+		[]dstack.Kind{dstack.Timeout}},
 }
 
+// exitCode returns the exit status of an error, by its kind.
 func exitCode(err error) int {
 	if err == nil {
 		return ExitDone
 	}
 	kind := dstack.Internal
-	if said, ok := errors.AsType[*dstack.Error](err); ok {
-		kind = said.Kind
-	} else if _, bad := errors.AsType[spec.Problems](err); bad {
+	if ours, ok := errors.AsType[*dstack.Error](err); ok {
+		kind = ours.Kind
+	} else if _, ok := errors.AsType[spec.Problems](err); ok {
 		kind = dstack.Invalid
 	}
-	for _, exit := range exits {
+	for _, exit := range exitStatuses {
 		for _, k := range exit.Kinds {
 			if k == kind {
 				return exit.Code
@@ -57,12 +61,12 @@ func exitCode(err error) int {
 	return ExitFailed
 }
 
-// ExitCodes is the reference page about exit statuses, in Markdown.
+// ExitCodes returns the reference page of the exit statuses in Markdown.
 func ExitCodes() string {
 	var b strings.Builder
 	b.WriteString("# Exit codes\n\n<!-- Written by `go test ./internal/cli -run TestExitCodes -update`. -->\n\n")
 	b.WriteString("| Code | Name | Meaning | Kinds of error |\n|---|---|---|---|\n")
-	for _, exit := range exits {
+	for _, exit := range exitStatuses {
 		kinds := make([]string, 0, len(exit.Kinds))
 		for _, k := range exit.Kinds {
 			kinds = append(kinds, "`"+string(k)+"`")

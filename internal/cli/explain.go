@@ -8,50 +8,51 @@ import (
 	"github.com/spf13/cobra"
 
 	"dstack/internal/api"
+	"dstack/internal/human"
 )
 
-func explainCommand(a *app) *cobra.Command {
+func newExplainCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain RUN",
-		Short: "Say why a run has the replicas that it has, and when that may change.",
+		Short: "Explain a run's number of replicas, and when it may change.",
 		Example: "dstack explain llama31\n" +
 			"dstack explain llama31 -o json",
 	}
-	question(a, c, (*api.Client).Explain, func(x api.Explanation, asJSON bool) error {
+	addRunQuery(a, c, (*api.Client).Explain, func(x api.Explanation, asJSON bool) error {
 		if asJSON {
-			x.Why = orEmpty(x.Why)
-			return a.showJSON(x)
+			x.Obstacles = orEmpty(x.Obstacles)
+			return a.printJSON(x)
 		}
-		for _, line := range explained(x, time.Now()) {
-			a.show("%s", line)
+		for _, line := range explanationLines(x, time.Now()) {
+			a.printResult("%s", line)
 		}
 		return nil
 	})
 	return c
 }
 
-// explained is an explanation in words.
-func explained(x api.Explanation, now time.Time) []string {
+// explanationLines formats an explanation for people.
+func explanationLines(x api.Explanation, now time.Time) []string {
 	if x.Status.IsFinished() {
-		return []string{fmt.Sprintf("%s is %s, and wants no replica", cleanLine(x.RunName), x.Status)}
+		return []string{fmt.Sprintf("%s is %s and needs no replicas", cleanLine(x.RunName), x.Status)}
 	}
-	lines := []string{fmt.Sprintf("wants %s, has %d ready", count(x.Wanted, "replica"), x.Ready)}
+	lines := []string{fmt.Sprintf("%s desired, %d ready", human.Count(x.DesiredReplicas, "replica"), x.Ready)}
 	add := func(line string) {
 		if line = cleanLine(line); line != "" {
 			lines = append(lines, "   "+line)
 		}
 	}
 	add(x.Decision.Reason)
-	add(traffic(x))
-	add(nextChange(x, now))
-	for _, why := range x.Why {
+	add(describeLoad(x))
+	add(describeNextChange(x, now))
+	for _, why := range x.Obstacles {
 		add(why)
 	}
 	return lines
 }
 
-// traffic is what a run may have and what it has to do.
-func traffic(x api.Explanation) string {
+// describeLoad returns the range of replicas and the load of a run.
+func describeLoad(x api.Explanation) string {
 	var facts []string
 	if x.Min != x.Max {
 		facts = append(facts, fmt.Sprintf("range %d..%d", x.Min, x.Max))
@@ -59,40 +60,40 @@ func traffic(x api.Explanation) string {
 	if x.Load.Known || x.Load.InFlight+x.Load.Held > 0 {
 		facts = append(facts, fmt.Sprintf("in flight %d", x.Load.InFlight), fmt.Sprintf("held %d", x.Load.Held))
 	} else {
-		facts = append(facts, "no gateway has told lately what comes in")
+		facts = append(facts, "no recent load report from a gateway")
 	}
 	return strings.Join(facts, " · ")
 }
 
-// nextChange is when another number of replicas may be wanted though the load
-// stays. Why not sooner is in the decision's own words.
-func nextChange(x api.Explanation, now time.Time) string {
+// describeNextChange says when the number of replicas may change if the load
+// stays as it is, and which delay that follows from.
+func describeNextChange(x api.Explanation, now time.Time) string {
 	at := x.Decision.NextAt
 	if at.IsZero() {
 		return ""
 	}
-	way := "could change"
+	direction := "could change"
 	switch {
 	case x.Decision.Target > x.Decision.DesiredReplicas:
-		way = "could go up"
+		direction = "could go up"
 	case x.Decision.Target < x.Decision.DesiredReplicas:
-		way = "could go down"
+		direction = "could go down"
 	}
-	when := at.Local().Format("15:04:05")
+	clock := at.Local().Format("15:04:05")
 	if at.Sub(now) > 12*time.Hour {
-		when = at.Local().Format("Jan 02 15:04:05")
+		clock = at.Local().Format("Jan 02 15:04:05")
 	}
-	line := fmt.Sprintf("%s at %s at the earliest, in %s", way, when, elapsed(at.Sub(now)))
-	if x.Scaling == nil || x.ScaledAt.IsZero() || way == "could change" {
+	line := fmt.Sprintf("%s at %s at the earliest, in %s", direction, clock, human.Duration(at.Sub(now)))
+	if x.Scaling == nil || x.ScaledAt.IsZero() || direction == "could change" {
 		return line
 	}
 	field, delay := "scale_up_delay", x.Scaling.UpDelay
-	if way == "could go down" {
+	if direction == "could go down" {
 		field, delay = "scale_down_delay", x.Scaling.DownDelay
 	}
 	wait := time.Duration(delay) * time.Second
-	if gap := at.Sub(x.ScaledAt) - wait; gap > time.Second || gap < -time.Second {
-		return line // something else is waited for
+	if difference := at.Sub(x.ScaledAt) - wait; difference > time.Second || difference < -time.Second {
+		return line // another rule decides
 	}
-	return fmt.Sprintf("%s: %s %s since the last change", line, field, elapsed(wait))
+	return fmt.Sprintf("%s: %s %s since the last change", line, field, human.Duration(wait))
 }

@@ -10,64 +10,70 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
-func historyCommand(a *app) *cobra.Command {
+func newHistoryCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "history RUN",
-		Short: "List a run's revisions, and what became of them.",
+		Short: "List the revisions of a run and their outcomes.",
 		Example: "dstack history llama31\n" +
-			"dstack history llama31 -v     # each change, from what to what",
+			"dstack history llama31 -v     # with the values that changed",
 	}
-	question(a, c, (*api.Client).History, func(revisions []api.RevisionView, asJSON bool) error {
+	addRunQuery(a, c, (*api.Client).History, func(revisions []api.RevisionView, asJSON bool) error {
 		if asJSON {
-			return a.showJSON(orEmpty(revisions))
+			return a.printJSON(orEmpty(revisions))
 		}
-		historyTable(revisions, a.verbose, time.Now()).write(a.out)
+		historyTable(revisions, a.verbose, time.Now()).writeTo(a.out)
 		return nil
 	})
 	return c
 }
 
-// question makes a command ask one thing about one run, and show the answer.
-func question[T any](a *app, c *cobra.Command, ask func(client *api.Client, ctx context.Context, project, run string) (T, error), show func(answer T, asJSON bool) error) {
+// addRunQuery makes a command send one request about one run and print the
+// answer.
+func addRunQuery[T any](a *app, c *cobra.Command,
+	request func(client *api.Client, ctx context.Context, project, run string) (T, error),
+	print func(answer T, asJSON bool) error,
+) {
 	var asJSON bool
-	c.Args = wants(1, 1, "the name of a run")
+	c.Args = expectArgs(1, 1, "the name of a run")
 	c.ValidArgsFunction = a.completeRuns
 	c.RunE = func(c *cobra.Command, args []string) error {
-		client, project, err := a.remote(c.Context())
+		client, project, err := a.connect(c.Context())
 		if err != nil {
 			return err
 		}
 		defer client.Close()
-		answer, err := ask(client, c.Context(), project, args[0])
+		answer, err := request(client, c.Context(), project, args[0])
 		if err != nil {
-			return a.orMeant(c.Context(), client, project, args[0], err)
+			return a.suggestRun(c.Context(), client, project, args[0], err)
 		}
-		return show(answer, asJSON)
+		return print(answer, asJSON)
 	}
-	outputFlag(c, &asJSON)
-	a.projectFlags(c)
+	addOutputFlag(c, &asJSON)
+	a.addProjectFlags(c)
 }
 
 func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *table {
-	t := &table{head: []string{"REVISION", "STATUS", "AGE", "BY", "CHANGES"}, loose: []int{4, 3}}
+	t := &table{head: []string{"REVISION", "STATUS", "AGE", "BY", "CHANGES"}, shrinkable: []int{4, 3}}
 	for _, r := range revisions {
 		num := fmt.Sprint(r.Num)
-		if r.Present {
+		if r.Current {
 			num += " *"
 		}
-		t.rows = append(t.rows, []string{num, revisionStatus(r), age(now.Sub(r.At)), orDash(r.User), revisionChanges(r)})
+		t.rows = append(t.rows, []string{
+			num, revisionStatus(r), human.Age(now.Sub(r.At)), orDash(r.User), revisionChanges(r)})
 		if why := cleanLine(r.Reason); why != "" {
 			t.rows = append(t.rows, []string{why})
 		}
 		if verbose {
-			for _, line := range changeLines(r.Changes) {
+			for _, line := range formatChanges(r.Changes) {
 				t.rows = append(t.rows, []string{"  " + line})
 			}
 		}
 	}
-	t.tint = func(row, column int) (paint, bool) {
+	t.style = func(row, column int) (textStyle, bool) {
 		if column != 1 {
 			return 0, false
 		}
@@ -84,17 +90,17 @@ func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *ta
 	return t
 }
 
-// revisionStatus is what became of a revision, in one word.
+// revisionStatus returns the outcome of a revision in one word.
 func revisionStatus(r api.RevisionView) string {
 	switch r.Status {
 	case dstack.RevisionReady:
-		if r.Present {
+		if r.Current {
 			return "serves"
 		}
 		return "served"
 	case dstack.RevisionPending:
-		if !r.Present {
-			return "replaced" // before it was ready
+		if !r.Current {
+			return "replaced" // before it became ready
 		}
 		return string(r.Status)
 	case dstack.RevisionFailed:
@@ -104,12 +110,12 @@ func revisionStatus(r api.RevisionView) string {
 }
 
 func revisionChanges(r api.RevisionView) string {
-	var said []string
-	if r.Of > 0 {
-		said = append(said, fmt.Sprintf("brings back %d", r.Of))
+	var parts []string
+	if r.Restores > 0 {
+		parts = append(parts, fmt.Sprintf("rollback to %d", r.Restores))
 	}
 	for _, c := range r.Changes {
-		said = append(said, cleanLine(c.Path))
+		parts = append(parts, cleanLine(c.Path))
 	}
-	return orDash(strings.Join(said, ", "))
+	return orDash(strings.Join(parts, ", "))
 }

@@ -7,35 +7,35 @@ import (
 	"github.com/spf13/cobra"
 )
 
-func initCommand(a *app) *cobra.Command {
+func newInitCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "init",
-		Short: "Register this folder with the server; apply does it by itself.",
+		Short: "Register this folder with the server, as apply does.",
 		Example: "dstack init\n" +
 			"dstack init --project main",
-		Args: wants(0, 0, "no arguments"),
+		Args: expectArgs(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error {
 			dir, err := filepath.EvalSymlinks(a.dir)
 			if err != nil {
-				return invalid("go to another one", "cannot find the folder you are in")
+				return invalidInput("change to another folder", "cannot find the current folder")
 			}
-			client, project, err := a.remote(c.Context())
+			client, project, err := a.connect(c.Context())
 			if err != nil {
 				return err
 			}
 			defer client.Close()
-			repo := repoOf(dir)
+			repo := newLocalRepo(dir)
 			if err := client.InitRepo(c.Context(), project, repo); err != nil {
 				return err
 			}
-			a.say("%s is registered as %s", dir, repo.RepoID)
-			return changeBook(a.home, func(book *addressBook) error {
-				book.Repos = slices.DeleteFunc(book.Repos, func(f folder) bool { return f.Path == dir })
-				book.Repos = append(book.Repos, folder{Path: dir, RepoID: repo.RepoID, RepoType: "local"})
+			a.printInfo("%s is registered as %s", dir, repo.RepoID)
+			return updateClientConfig(a.home, func(config *clientConfig) error {
+				config.Repos = slices.DeleteFunc(config.Repos, func(f repoConfig) bool { return f.Path == dir })
+				config.Repos = append(config.Repos, repoConfig{Path: dir, RepoID: repo.RepoID, RepoType: "local"})
 				return nil
 			})
 		},
 	}
-	a.projectFlags(c)
+	a.addProjectFlags(c)
 	return c
 }

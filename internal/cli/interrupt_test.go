@@ -13,29 +13,30 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// TestMain plays a command that does not listen, when it is asked to.
+// TestMain runs the tests, or in a child process a command that ignores
+// interrupts.
 func TestMain(m *testing.M) {
-	if os.Getenv("DSTACK_CLI_TEST") != "deaf" {
+	if os.Getenv("DSTACK_CLI_TEST") != "stubborn" {
 		os.Exit(m.Run())
 	}
-	deaf := &cobra.Command{Use: "deaf", RunE: func(c *cobra.Command, _ []string) error {
-		fmt.Println("up")
+	stubborn := &cobra.Command{Use: "stubborn", RunE: func(c *cobra.Command, _ []string) error {
+		fmt.Println("started")
 		<-c.Context().Done()
-		fmt.Println("heard")
+		fmt.Println("canceled")
 		select {}
 	}}
-	root := New(Options{Extra: []*cobra.Command{deaf}})
-	root.SetArgs([]string{"deaf"})
+	root := New(Options{Extra: []*cobra.Command{stubborn}})
+	root.SetArgs([]string{"stubborn"})
 	os.Exit(Execute(context.Background(), root))
 }
 
-func TestInterrupt_TheFirstIsHeardTheSecondEndsAtOnce(t *testing.T) {
+func TestInterrupt_FirstCancelsSecondExits(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	child := exec.CommandContext(t.Context(), self)
-	child.Env = append(os.Environ(), "DSTACK_CLI_TEST=deaf")
+	child.Env = append(os.Environ(), "DSTACK_CLI_TEST=stubborn")
 	out, err := child.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -46,11 +47,11 @@ func TestInterrupt_TheFirstIsHeardTheSecondEndsAtOnce(t *testing.T) {
 	limit := time.AfterFunc(20*time.Second, func() { _ = child.Process.Kill() })
 	defer limit.Stop()
 	lines := bufio.NewScanner(out)
-	for _, want := range []string{"up", "heard"} {
+	for _, want := range []string{"started", "canceled"} {
 		if !lines.Scan() || lines.Text() != want {
-			t.Fatalf("it said %q, want %s", lines.Text(), want)
+			t.Fatalf("the command printed %q, want %s", lines.Text(), want)
 		}
-		// Twice within a moment is once: some programs signal a group too.
+		// Two signals within interruptWindow count as one.
 		for range 2 {
 			if err := child.Process.Signal(os.Interrupt); err != nil {
 				t.Fatal(err)
@@ -59,13 +60,13 @@ func TestInterrupt_TheFirstIsHeardTheSecondEndsAtOnce(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- child.Wait() }()
-	again := time.NewTicker(sameInterrupt / 4)
+	again := time.NewTicker(interruptWindow / 4)
 	defer again.Stop()
 	for err = nil; err == nil; {
 		select {
 		case err = <-ended:
 		case <-again.C:
-			_ = child.Process.Signal(os.Interrupt) // gone, perhaps
+			_ = child.Process.Signal(os.Interrupt) // fails if the process has exited
 		}
 	}
 	if ended, ok := errors.AsType[*exec.ExitError](err); !ok || ended.ExitCode() != 130 {

@@ -8,14 +8,15 @@ import (
 	"dstack/internal/api"
 )
 
-// logStyle is how output is shown.
+// logStyle is how lines of output are printed.
 type logStyle struct {
-	stamps bool // with times
-	json   bool
-	many   bool // several replicas speak: say which, to a person
+	timestamps  bool
+	json        bool
+	showReplica bool // prefix lines with the replica's number, on a terminal
 }
 
-// logPrinter shows output: to a terminal made harmless, into a pipe as it is.
+// logPrinter prints the output of replicas: sanitized to a terminal, byte for
+// byte to a pipe.
 type logPrinter struct {
 	*screen
 	style logStyle
@@ -23,7 +24,7 @@ type logPrinter struct {
 
 func newLogPrinter(s *screen, style logStyle) *logPrinter { return &logPrinter{s, style} }
 
-// logLine is an entry for programs.
+// logLine is the JSON form of a line.
 type logLine struct {
 	Timestamp time.Time `json:"timestamp"`
 	Replica   int       `json:"replica"`
@@ -33,35 +34,36 @@ type logLine struct {
 	Error     string    `json:"error,omitempty"`
 }
 
-func (p *logPrinter) entry(e api.LogEntry) error {
+// printEntry prints a line of output, or the error of a replica's log.
+func (p *logPrinter) printEntry(e api.LogEntry) error {
 	if p.style.json {
 		line, err := json.Marshal(logLine{e.Timestamp, e.Replica, string(e.Attempt), e.Stream, string(e.Message), e.Error})
 		if err != nil {
 			return fmt.Errorf("write a line: %w", err)
 		}
-		return p.put(line)
+		return p.writeLine(line)
 	}
 	if e.Error != "" {
-		p.say(" replica %d: %s", e.Replica, cleanLine(e.Error))
+		p.printInfo(" replica %d: %s", e.Replica, cleanLine(e.Error))
 		if len(e.Message) == 0 {
 			return nil
 		}
 	}
 	before := ""
-	if p.style.stamps {
+	if p.style.timestamps {
 		before = e.Timestamp.Local().Format("2006-01-02T15:04:05.000Z07:00") + " "
 	}
 	if !p.out.terminal {
-		return p.put(append([]byte(before), e.Message...))
+		return p.writeLine(append([]byte(before), e.Message...))
 	}
-	if p.style.many {
+	if p.style.showReplica {
 		before += fmt.Sprintf("%d | ", e.Replica)
 	}
-	return p.put([]byte(p.out.paint(dim, before) + cleanOutput(e.Message)))
+	return p.writeLine([]byte(p.out.paint(dim, before) + cleanOutput(e.Message)))
 }
 
-// put writes a line; the reader of a pipe may have gone.
-func (p *logPrinter) put(line []byte) error {
+// writeLine writes a line. It fails if the reader of a pipe has ended.
+func (p *logPrinter) writeLine(line []byte) error {
 	if _, err := p.out.Write(append(line, '\n')); err != nil {
 		return fmt.Errorf("write the output: %w", err)
 	}

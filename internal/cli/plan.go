@@ -1,96 +1,96 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"dstack/internal/api"
+	"dstack/internal/human"
 )
 
-// title is what the run is called, as far as that is known.
-func (j *applying) title(preview api.Preview) string {
+// runTitle returns the run's name, or words for a run without one.
+func (j *applyCommand) runTitle(preview api.Preview) string {
 	if name := preview.Plan.RunSpec.RunName; name != nil && *name != "" {
 		return cleanLine(*name)
 	}
 	return "a new run"
 }
 
-// showPlan shows what was understood, where it could run, and what changes.
-func (j *applying) showPlan(preview api.Preview) {
-	j.say(" service %s · project %s · as %s", j.err.paint(bold, j.title(preview)), cleanLine(j.project), cleanLine(preview.Plan.User))
-	j.say("")
-	j.showSettings(j.request.settings())
-	j.say("")
-	j.showPlaces(preview)
+// printPlan prints the settings, the machines, the notes and the changes.
+func (j *applyCommand) printPlan(preview api.Preview) {
+	j.printInfo(" service %s · project %s · as %s",
+		j.err.paint(bold, j.runTitle(preview)), cleanLine(j.project), cleanLine(preview.Plan.User))
+	j.printInfo("")
+	j.printSettings(j.request.planSettings())
+	j.printInfo("")
+	j.printPlacements(preview)
 	for _, note := range preview.Notes {
-		j.say(" %s %s", j.err.paint(yellow, "note"), cleanLine(note))
+		j.printInfo(" %s %s", j.err.paint(yellow, "note"), cleanLine(note))
 	}
 	if len(preview.Notes) > 0 {
-		j.say("")
+		j.printInfo("")
 	}
-	j.showChanges(preview)
+	j.printChanges(preview)
 }
 
-func (j *applying) showPlaces(preview api.Preview) {
+// printPlacements prints the machines that suit, up to --max-offers, and why
+// others do not.
+func (j *applyCommand) printPlacements(preview api.Preview) {
 	if len(preview.Placements) == 0 {
 		return
 	}
 	shown := preview.Placements[:min(j.flags.maxOffers, len(preview.Placements))]
 	if len(shown) > 0 {
-		offers(shown).write(j.err)
+		placementsTable(shown).writeTo(j.err)
 	}
-	var rest []string
-	if more := preview.Placements[len(shown):]; len(more) > 0 {
-		dearest := slices.MaxFunc(more, func(x, y api.Placement) int { return int(1e6 * (x.Offer.Price - y.Offer.Price)) })
-		rest = append(rest, fmt.Sprintf("%s up to %s", count(len(more), "more offer"), dollars(dearest.Offer.Price)))
+	var summary []string
+	if hidden := preview.Placements[len(shown):]; len(hidden) > 0 {
+		dearest := slices.MaxFunc(hidden, func(x, y api.Placement) int { return cmp.Compare(x.Offer.Price, y.Offer.Price) })
+		summary = append(summary,
+			fmt.Sprintf("%s up to %s", human.Count(len(hidden), "more offer"), formatPrice(dearest.Offer.Price)))
 	}
 	switch n := len(preview.Rejections); {
 	case n == 1:
-		rest = append(rest, "1 machine does not suit: "+misfit(preview.Rejections[0]))
+		summary = append(summary, "1 machine does not suit: "+formatRejection(preview.Rejections[0]))
 	case n > 1:
-		rest = append(rest, fmt.Sprintf("%d machines do not suit", n))
+		summary = append(summary, fmt.Sprintf("%d machines do not suit", n))
 	}
-	if len(rest) > 0 {
-		j.say(" %s", j.err.paint(dim, strings.Join(rest, " · ")))
+	if len(summary) > 0 {
+		j.printInfo(" %s", j.err.paint(dim, strings.Join(summary, " · ")))
 	}
 	if len(preview.Rejections) > 1 {
 		for _, m := range preview.Rejections[:min(j.flags.maxOffers, len(preview.Rejections))] {
-			j.say("   %s", j.err.paint(dim, fit(misfit(m), j.err.width()-3)))
+			j.printInfo("   %s", j.err.paint(dim, truncate(formatRejection(m), j.err.width()-3)))
 		}
 	}
-	j.say("")
+	j.printInfo("")
 }
 
-func offers(places []api.Placement) *table {
-	t := &table{head: []string{"#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""}, loose: []int{7, 3, 4}}
+func placementsTable(places []api.Placement) *table {
+	t := &table{shrinkable: []int{7, 3, 4},
+		head: []string{"#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""}}
 	for i, p := range places {
 		t.rows = append(t.rows, []string{
 			fmt.Sprint(i + 1), cleanLine(p.Offer.Backend), cleanLine(p.Offer.Region), cleanLine(p.Offer.Instance.Name),
-			hardware(p.Offer.Instance.Resources), spotWord(p.Offer), dollars(p.Offer.Price), cleanLine(p.Free),
+			formatHardware(p.Offer.Instance.Resources), formatSpot(p.Offer), formatPrice(p.Offer.Price), cleanLine(p.Free),
 		})
 	}
-	t.tint = func(row, _ int) (paint, bool) { return dim, row > 0 }
+	t.style = func(row, _ int) (textStyle, bool) { return dim, row > 0 }
 	return t
 }
 
-func spotWord(o api.Offer) string {
+func formatSpot(o api.Offer) string {
 	switch {
 	case o.Instance.Resources.Spot:
 		return "yes"
 	case o.Price == 0:
-		return "-" // owned
+		return "-" // an owned machine
 	}
 	return "no"
 }
 
-func misfit(m api.Rejection) string {
+func formatRejection(m api.Rejection) string {
 	return cleanLine(fmt.Sprintf("%s %s: %s", m.Offer.Backend, m.Offer.Instance.Name, m.Reason))
-}
-
-func count(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

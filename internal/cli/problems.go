@@ -9,59 +9,59 @@ import (
 	"dstack/internal/spec"
 )
 
-// variableOfProfile chooses a profile where --profile does not.
-const variableOfProfile = "DSTACK_PROFILE"
+// profileVariable is the environment variable that selects a profile.
+const profileVariable = "DSTACK_PROFILE"
 
-// typed is a problem of what stands in no file: a flag, or a variable that
-// stands for one.
-func typed(flag, hint, format string, args ...any) spec.Problem {
+// flagProblem returns a problem of a flag, or of the environment variable that
+// replaces a flag.
+func flagProblem(flag, hint, format string, args ...any) spec.Problem {
 	return spec.Problem{Path: flag, Message: fmt.Sprintf(format, args...), Hint: hint}
 }
 
-func isTyped(p spec.Problem) bool {
-	return p.File == "" && (strings.HasPrefix(p.Path, "--") || p.Path == variableOfProfile)
+func isFlagProblem(p spec.Problem) bool {
+	return p.File == "" && (strings.HasPrefix(p.Path, "--") || p.Path == profileVariable)
 }
 
-// problemsOf is what an error of the parser tells; one that is no Problems
-// becomes one of the file.
-func problemsOf(file string, err error) spec.Problems {
+// asProblems returns the problems of a parser's error. Any other error becomes a
+// problem of the file.
+func asProblems(file string, err error) spec.Problems {
 	if problems, ok := errors.AsType[spec.Problems](err); ok || err == nil {
 		return problems
 	}
 	return spec.Problems{{File: file, Message: err.Error()}}
 }
 
-// complaint is the error of all that is wrong, whether it stands in one
-// place or in many. One wrong flag is told like any other wrong usage.
-func complaint(found spec.Problems) error {
+// problemsError returns the problems as an error, nil if there are none. A single
+// problem of a flag becomes an ordinary usage error.
+func problemsError(problems spec.Problems) error {
 	switch {
-	case len(found) == 0:
+	case len(problems) == 0:
 		return nil
-	case len(found) == 1 && isTyped(found[0]):
-		return invalid(found[0].Hint, "%s: %s", found[0].Path, found[0].Message)
+	case len(problems) == 1 && isFlagProblem(problems[0]):
+		return invalidInput(problems[0].Hint, "%s: %s", problems[0].Path, problems[0].Message)
 	}
-	return found
+	return problems
 }
 
-// problems shows them file by file, each with their number at the end.
-func (s *screen) problems(all spec.Problems) {
-	for i := 0; len(all) > 0; i++ {
-		file := all[0].File
-		rest := spec.Problems{}
-		group := slices.DeleteFunc(slices.Clone(all), func(p spec.Problem) bool {
+// printProblems prints the problems of each file, followed by their number.
+func (s *screen) printProblems(problems spec.Problems) {
+	for i := 0; len(problems) > 0; i++ {
+		file := problems[0].File
+		others := spec.Problems{}
+		group := slices.DeleteFunc(slices.Clone(problems), func(p spec.Problem) bool {
 			if p.File != file {
-				rest = append(rest, p)
+				others = append(others, p)
 			}
 			return p.File != file
 		})
 		text := strings.TrimRight(group.Render(s.err.colour), "\n")
-		if isTyped(group[0]) {
+		if isFlagProblem(group[0]) {
 			text += " in the command line"
 		}
 		if i > 0 {
-			s.say("")
+			s.printInfo("")
 		}
-		s.say("%s", text)
-		all = rest
+		s.printInfo("%s", text)
+		problems = others
 	}
 }

@@ -10,52 +10,53 @@ import (
 	"dstack/internal/spec"
 )
 
-var profileNames = []string{"profiles.yml", "profiles.yaml"}
+var profileFileNames = []string{"profiles.yml", "profiles.yaml"}
 
-// chosenProfile is the profile of a run, and where it stands.
+// chosenProfile is the profile of a run and its position in a file.
 type chosenProfile struct {
 	spec.Profile
-	file source // without a name: in no file
-	at   int    // in its file, from 0
+	file  sourceFile // without a name if there is no file
+	index int        // in the file, from 0
 }
 
-// chooseProfile finds the named profile, or the default one: in the folder's
-// file, else in the home's. The files are never merged, and the second is
-// not read where the first has it.
+// chooseProfile returns the named profile or, without a name, the default one. It
+// searches the current folder's file, then the home's. The files are not merged;
+// the second one is only read if the first one has no such profile.
 func (a *app) chooseProfile(flag string) (chosenProfile, spec.Problems) {
-	none := chosenProfile{Profile: spec.Profile{Name: "default"}}
-	name, from := flag, "--profile"
+	noProfile := chosenProfile{Profile: spec.Profile{Name: "default"}}
+	name, source := flag, "--profile"
 	if name == "" {
-		name, _ = a.env(variableOfProfile)
-		from = variableOfProfile
+		name, _ = a.env(profileVariable)
+		source = profileVariable
 	}
-	var known, files []string
+	var names, files []string
 	for _, folder := range a.profileFolders() {
 		file, profiles, problems := a.readProfiles(folder)
 		if len(problems) > 0 {
-			return none, problems
+			return noProfile, problems
 		}
 		for i, p := range profiles {
 			if p.Name == name || name == "" && p.Default {
 				return chosenProfile{p, file, i}, nil
 			}
-			if !slices.Contains(known, p.Name) {
-				known = append(known, p.Name)
+			if !slices.Contains(names, p.Name) {
+				names = append(names, p.Name)
 			}
 		}
-		files = append(files, filepath.Join(folder, profileNames[0]))
+		files = append(files, filepath.Join(folder, profileFileNames[0]))
 	}
 	if name == "" {
-		return none, nil
+		return noProfile, nil
 	}
 	hint := "write it into " + strings.Join(files, " or ")
-	if len(known) > 0 {
-		hint = didYouMean(name, known, "there is: "+strings.Join(known, ", "))
+	if len(names) > 0 {
+		hint = didYouMean(name, names, "there is: "+strings.Join(names, ", "))
 	}
-	return none, spec.Problems{typed(from, hint, "no such profile: %s", name)}
+	return noProfile, spec.Problems{flagProblem(source, hint, "no such profile: %s", name)}
 }
 
-// profileFolders is where profiles are looked for, in that order.
+// profileFolders returns the folders of profiles files, in the order in which
+// they are searched.
 func (a *app) profileFolders() []string {
 	folders := []string{".dstack"}
 	if a.home != "" {
@@ -64,32 +65,32 @@ func (a *app) profileFolders() []string {
 	return folders
 }
 
-// readProfiles reads the profiles file of a folder. Without one there are no
-// profiles; with two, nobody can tell which is meant.
-func (a *app) readProfiles(folder string) (file source, profiles []spec.Profile, problems spec.Problems) {
-	for _, base := range profileNames {
+// readProfiles reads the profiles file of a folder. A missing file has no
+// profiles; files of both names are a problem.
+func (a *app) readProfiles(folder string) (file sourceFile, profiles []spec.Profile, problems spec.Problems) {
+	for _, base := range profileFileNames {
 		name := filepath.Join(folder, base)
 		text, err := a.readFile(name)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			return file, nil, spec.Problems{unreadable(name, err, "make it readable, or move it away")}
+			return file, nil, spec.Problems{unreadableFile(name, err, "make it readable, or move it")}
 		case file.name != "":
 			return file, nil, spec.Problems{{File: name, Message: "there is also " + file.name, Hint: "keep one of them"}}
 		}
-		file = source{name, text}
+		file = sourceFile{name, text}
 	}
 	if file.name == "" {
 		return file, nil, nil
 	}
 	profiles, err := spec.ParseProfiles(file.name, file.text)
 	if err != nil {
-		return file, nil, problemsOf(file.name, err)
+		return file, nil, asProblems(file.name, err)
 	}
 	return file, profiles, nil
 }
 
-func unreadable(name string, err error, hint string) spec.Problem {
-	return spec.Problem{File: name, Message: "this file cannot be read: " + reasonOf(err), Hint: hint}
+func unreadableFile(name string, err error, hint string) spec.Problem {
+	return spec.Problem{File: name, Message: "this file cannot be read: " + readFailure(err), Hint: hint}
 }

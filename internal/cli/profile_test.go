@@ -11,8 +11,8 @@ import (
 	"dstack/internal/spec"
 )
 
-// keeps puts a file into the user's home.
-func (u *user) keeps(name, text string) {
+// writeHomeFile writes a file into the home folder.
+func (u *testUser) writeHomeFile(name, text string) {
 	u.t.Helper()
 	path := filepath.Join(u.home, name)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -23,66 +23,66 @@ func (u *user) keeps(name, text string) {
 	}
 }
 
-const applyIt = "apply -y -d -f service.dstack.yml"
+const applyDetached = "apply -y -d -f service.dstack.yml"
 
-// sends applies, and returns what the server got.
-func (u *user) sends(f *fake, more ...string) dstack.RunSpec {
+// apply runs apply and returns the specification that the server received.
+func (u *testUser) apply(f *fakeServer, more ...string) dstack.RunSpec {
 	u.t.Helper()
 	before := len(f.applied)
-	u.types(append(strings.Fields(applyIt), more...)...).want(u.t, ExitDone, nil, nil)
+	u.run(append(strings.Fields(applyDetached), more...)...).check(u.t, ExitDone, nil, nil)
 	if len(f.applied) != before+1 {
-		u.t.Fatalf("applied %d times more, want once", len(f.applied)-before)
+		u.t.Fatalf("applied %d times, want once", len(f.applied)-before)
 	}
 	return f.applied[before].RunSpec
 }
 
-// refused applies, wants it refused before the server is asked, and returns
-// what was said.
-func (u *user) refused(f *fake, says []string, more ...string) string {
+// applyRefused runs apply, expects an error before the first request, and
+// returns stderr.
+func (u *testUser) applyRefused(f *fakeServer, says []string, more ...string) string {
 	u.t.Helper()
-	got := u.types(append(strings.Fields(applyIt), more...)...)
-	got.want(u.t, ExitInvalid, nil, says)
-	if len(f.asked) > 0 {
-		u.t.Errorf("the server was asked: %v", f.asked)
+	got := u.run(append(strings.Fields(applyDetached), more...)...)
+	got.check(u.t, ExitInvalid, nil, says)
+	if len(f.requests) > 0 {
+		u.t.Errorf("there were requests: %v", f.requests)
 	}
 	return got.err
 }
 
-func profiles(lines ...string) string { return "profiles:\n" + strings.Join(lines, "\n") + "\n" }
+func profilesFile(lines ...string) string { return "profiles:\n" + strings.Join(lines, "\n") + "\n" }
 
-func TestProfile_WhichIsChosen(t *testing.T) {
+func TestProfile_Choice(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		folder, home string
 		flags        []string
 		variable     string
-		want         string // its name and its first region
+		want         string // its name and its regions
 	}{
 		{"no file at all", "", "", nil, "", "default "},
-		{"none is the default", profiles("- name: gpu"), profiles("- name: cpu"), nil, "", "default "},
+		{"none is the default", profilesFile("- name: gpu"), profilesFile("- name: cpu"), nil, "", "default "},
 		{"a file without profiles", "profiles: []\n", "", nil, "", "default "},
 		{"an empty file", "", "\n", nil, "", "default "},
-		{"by flag, in the folder", profiles("- name: gpu\n  regions: [folder]"), profiles("- name: gpu\n  regions: [home]"), []string{"--profile", "gpu"}, "", "gpu folder"},
-		{"by flag, only at home", profiles("- name: cpu"), profiles("- name: gpu\n  regions: [home]"), []string{"--profile", "gpu"}, "", "gpu home"},
-		{"by variable", profiles("- name: cpu", "- name: gpu\n  regions: [folder]"), "", nil, "gpu", "gpu folder"},
-		{"the flag wins over the variable", profiles("- name: cpu\n  regions: [x]", "- name: gpu"), "", []string{"--profile", "cpu"}, "gpu", "cpu x"},
-		{"a name wins over the default", profiles("- name: a\n  default: true", "- name: b"), "", []string{"--profile", "b"}, "", "b "},
-		{"the folder's default", profiles("- name: a", "- name: b\n  default: true"), profiles("- name: c\n  default: true"), nil, "", "b "},
-		{"the first of two defaults", profiles("- name: a\n  default: true", "- name: b\n  default: true"), "", nil, "", "a "},
-		{"the home's default", profiles("- name: a\n  default: false"), profiles("- name: c\n  default: true"), nil, "", "c "},
-		{"an empty variable names none", profiles("- name: a\n  default: true"), "", nil, "", "a "},
-		{"files are not merged", profiles("- name: gpu\n  max_price: 1"), profiles("- name: gpu\n  regions: [home]"), []string{"--profile", "gpu"}, "", "gpu "},
+		{"by flag, in the folder", profilesFile("- name: gpu\n  regions: [folder]"), profilesFile("- name: gpu\n  regions: [home]"), []string{"--profile", "gpu"}, "", "gpu folder"},
+		{"by flag, only at home", profilesFile("- name: cpu"), profilesFile("- name: gpu\n  regions: [home]"), []string{"--profile", "gpu"}, "", "gpu home"},
+		{"by variable", profilesFile("- name: cpu", "- name: gpu\n  regions: [folder]"), "", nil, "gpu", "gpu folder"},
+		{"the flag wins over the variable", profilesFile("- name: cpu\n  regions: [x]", "- name: gpu"), "", []string{"--profile", "cpu"}, "gpu", "cpu x"},
+		{"a name wins over the default", profilesFile("- name: a\n  default: true", "- name: b"), "", []string{"--profile", "b"}, "", "b "},
+		{"the folder's default", profilesFile("- name: a", "- name: b\n  default: true"), profilesFile("- name: c\n  default: true"), nil, "", "b "},
+		{"the first of two defaults", profilesFile("- name: a\n  default: true", "- name: b\n  default: true"), "", nil, "", "a "},
+		{"the home's default", profilesFile("- name: a\n  default: false"), profilesFile("- name: c\n  default: true"), nil, "", "c "},
+		{"an empty variable names none", profilesFile("- name: a\n  default: true"), "", nil, "", "a "},
+		{"files are not merged", profilesFile("- name: gpu\n  max_price: 1"), profilesFile("- name: gpu\n  regions: [home]"), []string{"--profile", "gpu"}, "", "gpu "},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, u := applier(t, ready)
+			f, u := newApplyTest(t, readyView)
 			u.env["DSTACK_PROFILE"] = c.variable
 			if c.folder != "" {
-				u.write(".dstack/profiles.yml", c.folder)
+				u.writeFile(".dstack/profiles.yml", c.folder)
 			}
 			if c.home != "" {
-				u.keeps(".dstack/profiles.yml", c.home)
+				u.writeHomeFile(".dstack/profiles.yml", c.home)
 			}
-			got := u.sends(f, c.flags...).Profile
+			got := u.apply(f, c.flags...).Profile
 			if name := got.Name + " " + strings.Join(got.Regions, ","); name != c.want {
 				t.Errorf("it is %q, want %q", name, c.want)
 			}
@@ -90,22 +90,22 @@ func TestProfile_WhichIsChosen(t *testing.T) {
 	}
 }
 
-func TestProfile_TheOtherNameOfTheFile(t *testing.T) {
-	f, u := applier(t, ready)
-	u.write(".dstack/profiles.yaml", profiles("- name: gpu\n  default: true"))
-	if got := u.sends(f).Profile.Name; got != "gpu" {
+func TestProfile_ReadsBothFileNames(t *testing.T) {
+	f, u := newApplyTest(t, readyView)
+	u.writeFile(".dstack/profiles.yaml", profilesFile("- name: gpu\n  default: true"))
+	if got := u.apply(f).Profile.Name; got != "gpu" {
 		t.Errorf("it is %q, want gpu", got)
 	}
-	f.asked = nil
-	u.write(".dstack/profiles.yml", profiles("- name: cpu"))
-	u.refused(f, []string{".dstack/profiles.yaml: there is also .dstack/profiles.yml", "keep one of them"})
+	f.requests = nil
+	u.writeFile(".dstack/profiles.yml", profilesFile("- name: cpu"))
+	u.applyRefused(f, []string{".dstack/profiles.yaml: there is also .dstack/profiles.yml", "keep one of them"})
 }
 
-func TestProfile_EveryFieldIsSentAndRetryIsNotLost(t *testing.T) {
-	f, u := applier(t, ready)
-	u.write(".dstack/profiles.yml", profiles("- name: all\n  default: true\n  backends: [local]\n  regions: [a, b]\n  instance_types: [x]\n"+
+func TestProfile_SendsEveryField(t *testing.T) {
+	f, u := newApplyTest(t, readyView)
+	u.writeFile(".dstack/profiles.yml", profilesFile("- name: all\n  default: true\n  backends: [local]\n  regions: [a, b]\n  instance_types: [x]\n"+
 		"  spot_policy: auto\n  max_price: 1.5\n  max_duration: off\n  retry: {on_events: [no-capacity, error], duration: 2h}"))
-	text, err := json.Marshal(u.sends(f).Profile)
+	text, err := json.Marshal(u.apply(f).Profile)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,16 +117,16 @@ func TestProfile_EveryFieldIsSentAndRetryIsNotLost(t *testing.T) {
 	}
 }
 
-func TestProfile_ItsRetryLetsARunWait(t *testing.T) {
-	f, u := applier(t, ready)
+func TestProfile_RetryLetsARunWait(t *testing.T) {
+	f, u := newApplyTest(t, readyView)
 	f.preview.Placements = nil
-	u.types(strings.Fields(applyIt)...).want(t, ExitNoCapacity, nil, nil)
-	u.write(".dstack/profiles.yml", profiles("- name: patient\n  default: true\n  retry: true"))
-	u.sends(f)
-	u.types(append(strings.Fields(applyIt), "--no-retry")...).want(t, ExitNoCapacity, nil, nil)
+	u.run(strings.Fields(applyDetached)...).check(t, ExitNoCapacity, nil, nil)
+	u.writeFile(".dstack/profiles.yml", profilesFile("- name: patient\n  default: true\n  retry: true"))
+	u.apply(f)
+	u.run(append(strings.Fields(applyDetached), "--no-retry")...).check(t, ExitNoCapacity, nil, nil)
 }
 
-func TestProfile_IsNotThere(t *testing.T) {
+func TestProfile_ReportsAnUnknownProfile(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		folder, home string
@@ -134,90 +134,90 @@ func TestProfile_IsNotThere(t *testing.T) {
 		variable     string
 		says         []string
 	}{
-		{"near to one", profiles("- name: gpu", "- name: cpu"), "", "gpuu", "", []string{"error: --profile: no such profile: gpuu\n  try   did you mean `gpu`?"}},
-		{"near to one at home", "", profiles("- name: production"), "prodction", "", []string{"did you mean `production`?"}},
-		{"far from all", profiles("- name: gpu"), profiles("- name: cpu", "- name: gpu"), "whatever", "", []string{"no such profile: whatever\n  try   there is: gpu, cpu\n"}},
+		{"near to one", profilesFile("- name: gpu", "- name: cpu"), "", "gpuu", "", []string{"error: --profile: no such profile: gpuu\n  try   did you mean `gpu`?"}},
+		{"near to one at home", "", profilesFile("- name: production"), "prodction", "", []string{"did you mean `production`?"}},
+		{"far from all", profilesFile("- name: gpu"), profilesFile("- name: cpu", "- name: gpu"), "whatever", "", []string{"no such profile: whatever\n  try   there is: gpu, cpu\n"}},
 		{"without a file", "", "", "gpu", "", []string{"no such profile: gpu\n  try   write it into .dstack/profiles.yml or "}},
 		{"by variable", "", "", "", "gpu", []string{"error: DSTACK_PROFILE: no such profile: gpu"}},
-		{"the empty name", "", "", "", "", []string{"--profile wants a value"}},
+		{"the empty name", "", "", "", "", []string{"--profile needs a value"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, u := applier(t, ready)
+			f, u := newApplyTest(t, readyView)
 			if c.folder != "" {
-				u.write(".dstack/profiles.yml", c.folder)
+				u.writeFile(".dstack/profiles.yml", c.folder)
 			}
 			if c.home != "" {
-				u.keeps(".dstack/profiles.yml", c.home)
+				u.writeHomeFile(".dstack/profiles.yml", c.home)
 			}
 			args := []string{"--profile", c.flag}
 			if c.variable != "" {
 				u.env["DSTACK_PROFILE"], args = c.variable, nil
 			}
-			u.refused(f, c.says, args...)
+			u.applyRefused(f, c.says, args...)
 		})
 	}
 }
 
-func TestProfile_BadFiles(t *testing.T) {
+func TestProfile_ReportsMalformedFiles(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
 		says       []string
 	}{
-		{"an unknown field", profiles("- name: a\n  spot_polic: spot"), []string{".dstack/profiles.yml:3:3: unknown field `spot_polic`", "did you mean `spot_policy`?", "1 problem in "}},
-		{"no YAML", "profiles: [", []string{".dstack/profiles.yml:2:", "this is not YAML"}},
-		{"no name", profiles("- spot_policy: spot"), []string{".dstack/profiles.yml:2:3"}},
-		{"two of one name", profiles("- name: a", "- name: b", "- name: a"), []string{".dstack/profiles.yml:4:9: there are two profiles called `a`", "line 2"}},
+		{"an unknown field", profilesFile("- name: a\n  spot_polic: spot"), []string{".dstack/profiles.yml:3:3: unknown field `spot_polic`", "did you mean `spot_policy`?", "1 problem in "}},
+		{"no YAML", "profiles: [", []string{".dstack/profiles.yml:2:", "invalid YAML"}},
+		{"no name", profilesFile("- spot_policy: spot"), []string{".dstack/profiles.yml:2:3"}},
+		{"two of one name", profilesFile("- name: a", "- name: b", "- name: a"), []string{".dstack/profiles.yml:4:9: there are two profiles called `a`", "line 2"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, u := applier(t, ready)
-			u.write(".dstack/profiles.yml", c.text)
-			u.refused(f, c.says)
+			f, u := newApplyTest(t, readyView)
+			u.writeFile(".dstack/profiles.yml", c.text)
+			u.applyRefused(f, c.says)
 		})
 		t.Run(c.name+" at home", func(t *testing.T) {
-			f, u := applier(t, ready)
-			u.keeps(".dstack/profiles.yml", c.text)
-			u.refused(f, c.says)
-			u.write(".dstack/profiles.yml", profiles("- name: own\n  default: true"))
-			if got := u.sends(f).Profile.Name; got != "own" {
-				t.Errorf("it is %q, want own: the home's file is not needed", got)
+			f, u := newApplyTest(t, readyView)
+			u.writeHomeFile(".dstack/profiles.yml", c.text)
+			u.applyRefused(f, c.says)
+			u.writeFile(".dstack/profiles.yml", profilesFile("- name: own\n  default: true"))
+			if got := u.apply(f).Profile.Name; got != "own" {
+				t.Errorf("the profile is %q, want own: the home's file is not read", got)
 			}
 		})
 	}
 }
 
-func TestProfile_AFileThatCannotBeRead(t *testing.T) {
-	f, u := applier(t, ready)
-	u.write(".dstack/profiles.yml/x", "")
-	u.refused(f, []string{".dstack/profiles.yml: this file cannot be read: is a directory", "1 problem in .dstack/profiles.yml"})
+func TestProfile_ReportsAnUnreadableFile(t *testing.T) {
+	f, u := newApplyTest(t, readyView)
+	u.writeFile(".dstack/profiles.yml/x", "")
+	u.applyRefused(f, []string{".dstack/profiles.yml: this file cannot be read: is a directory", "1 problem in .dstack/profiles.yml"})
 }
 
-// What nothing acts on stands in its own file, and all files are told about.
-func TestProfile_WhatNothingActsOn(t *testing.T) {
-	f, u := applier(t, ready)
-	u.write(".dstack/profiles.yml", profiles("- name: first", "- name: mine\n  spot_policy: auto\n  termination_idle_time: 1h\n  pool_name: gpus"))
-	u.write("service.dstack.yml", serviceFile+"creation_policy: reuse\n")
-	u.refused(f, []string{
+// The problems of each file are reported with positions in that file.
+func TestProfile_RejectsUnsupportedFields(t *testing.T) {
+	f, u := newApplyTest(t, readyView)
+	u.writeFile(".dstack/profiles.yml", profilesFile("- name: first", "- name: mine\n  spot_policy: auto\n  termination_idle_time: 1h\n  pool_name: gpus"))
+	u.writeFile("service.dstack.yml", serviceFile+"creation_policy: reuse\n")
+	u.applyRefused(f, []string{
 		"service.dstack.yml:9:18: not supported yet: creation_policy", "1 problem in service.dstack.yml\n\n.dstack/profiles.yml:5:26: not supported yet: termination_idle_time",
 		".dstack/profiles.yml:6:14: not supported yet: pool_name", "2 problems in .dstack/profiles.yml\n\n--instance: not supported yet: instance_name", "1 problem in the command line",
 	}, "--profile", "mine", "--instance", "box")
 }
 
-// A configuration that cannot be read does not hide what else is wrong.
-func TestProfile_AllThatIsWrongAtOnce(t *testing.T) {
-	f, u := applier(t, ready)
-	u.write(".dstack/profiles.yml", profiles("- name: mine\n  default: true\n  instance_name: gpus"))
-	u.write("service.dstack.yml", "type: service\nport: 8000\ncomands: [a]\n")
-	u.write("bad.env", "A=1\n2B=secret\n")
-	said := u.refused(f, []string{
+// A malformed configuration does not hide the problems of other sources.
+func TestProfile_ReportsAllProblemsAtOnce(t *testing.T) {
+	f, u := newApplyTest(t, readyView)
+	u.writeFile(".dstack/profiles.yml", profilesFile("- name: mine\n  default: true\n  instance_name: gpus"))
+	u.writeFile("service.dstack.yml", "type: service\nport: 8000\ncomands: [a]\n")
+	u.writeFile("bad.env", "A=1\n2B=secret\n")
+	output := u.applyRefused(f, []string{
 		"service.dstack.yml:3:1", "1 problem in service.dstack.yml\n\n.dstack/profiles.yml:4:18: not supported yet: instance_name",
 		"1 problem in .dstack/profiles.yml\n\nbad.env:2:1", "1 problem in bad.env\n\n--env: ", "--gpu: ", "--name: ", "--pool: not supported yet: pool_name", "4 problems in the command line",
 	}, "--gpu", "16G", "--pool", "x", "--env-file", "bad.env", "-e", "1C", "--name", "UP")
-	if strings.Contains(said, "secret") || strings.Contains(said, "NaN") {
-		t.Errorf("a value is shown:\n%s", said)
+	if strings.Contains(output, "secret") || strings.Contains(output, "NaN") {
+		t.Errorf("a value was printed:\n%s", output)
 	}
 }
 
-// From the flag down to the default, field by field.
+// Flags override the configuration, which overrides the profile, per field.
 func TestPrecedence(t *testing.T) {
 	for _, c := range []struct {
 		name, profile, configuration string
@@ -234,19 +234,19 @@ func TestPrecedence(t *testing.T) {
 		{"each field by itself", "regions: [a]\n  max_price: 1", "max_price: 2", []string{"--instance-type", "x"}, func(p spec.Params) bool {
 			return p.Regions[0] == "a" && *p.MaxPrice == 2 && p.InstanceTypes[0] == "x"
 		}},
-		{"--no-retry over the configuration's retry", "", "retry: true", []string{"--no-retry"}, retries(0, 0)},
-		{"--no-retry over the configuration's retry_policy", "", "retry_policy: {retry: true}", []string{"--no-retry"}, retries(0, 0)},
-		{"--no-retry over the profile's retry", "retry: true", "", []string{"--no-retry"}, retries(0, 0)},
-		{"--retry-duration over both", "retry: false", "retry: {on_events: [error]}", []string{"--retry-duration", "2h"}, retries(3, 7200)},
-		{"the configuration's retry over the profile's retry_policy", "retry_policy: {retry: true}", "retry: false", nil, retries(0, 0)},
-		{"the profile's retry", "retry: {on_events: [error], duration: 1m}", "", nil, retries(1, 60)},
+		{"--no-retry over the configuration's retry", "", "retry: true", []string{"--no-retry"}, hasRetries(0, 0)},
+		{"--no-retry over the configuration's retry_policy", "", "retry_policy: {retry: true}", []string{"--no-retry"}, hasRetries(0, 0)},
+		{"--no-retry over the profile's retry", "retry: true", "", []string{"--no-retry"}, hasRetries(0, 0)},
+		{"--retry-duration over both", "retry: false", "retry: {on_events: [error]}", []string{"--retry-duration", "2h"}, hasRetries(3, 7200)},
+		{"the configuration's retry over the profile's retry_policy", "retry_policy: {retry: true}", "retry: false", nil, hasRetries(0, 0)},
+		{"the profile's retry", "retry: {on_events: [error], duration: 1m}", "", nil, hasRetries(1, 60)},
 		{"--max-duration off over the configuration", "", "max_duration: off", []string{"--max-duration", "off"}, func(p spec.Params) bool { return p.MaxDuration.Off }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, u := applier(t, ready)
-			u.write(".dstack/profiles.yml", profiles("- name: mine\n  default: true\n  "+c.profile))
-			u.write("service.dstack.yml", serviceFile+c.configuration+"\n")
-			sent := u.sends(f, c.flags...)
+			f, u := newApplyTest(t, readyView)
+			u.writeFile(".dstack/profiles.yml", profilesFile("- name: mine\n  default: true\n  "+c.profile))
+			u.writeFile("service.dstack.yml", serviceFile+c.configuration+"\n")
+			sent := u.apply(f, c.flags...)
 			if got := spec.Merge(sent.Configuration, sent.Profile); !c.want(got) {
 				t.Errorf("it is %+v", got)
 			}
@@ -254,7 +254,7 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-func retries(events int, window spec.Seconds) func(spec.Params) bool {
+func hasRetries(events int, window spec.Seconds) func(spec.Params) bool {
 	return func(p spec.Params) bool {
 		got, long := p.RetryRule()
 		return len(got) == events && (events == 0 || long == window)

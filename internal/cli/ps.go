@@ -13,13 +13,14 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 )
 
-// psInterval is how often the watched list is asked for.
-const psInterval = 2 * time.Second
+// watchInterval is the time between two requests for the watched list.
+const watchInterval = 2 * time.Second
 
-// listing is one `dstack ps`.
-type listing struct {
+// psCommand is one `dstack ps`.
+type psCommand struct {
 	*app
 	client  *api.Client
 	project string
@@ -29,59 +30,60 @@ type listing struct {
 	json    bool
 }
 
-func psCommand(a *app) *cobra.Command {
-	l := &listing{app: a}
+func newPSCommand(a *app) *cobra.Command {
+	l := &psCommand{app: a}
 	c := &cobra.Command{
 		Use:   "ps [RUN...]",
-		Short: "List runs: those that are active, or else the latest.",
+		Short: "List the active runs, or else the latest run.",
 		Example: "dstack ps\n" +
-			"dstack ps -a -o json     # ended ones too, for programs",
+			"dstack ps -a -o json     # finished runs too, for programs",
 		RunE: func(c *cobra.Command, args []string) (err error) {
 			l.names = args
-			if l.client, l.project, err = a.remote(c.Context()); err != nil {
+			if l.client, l.project, err = a.connect(c.Context()); err != nil {
 				return err
 			}
 			defer l.client.Close()
 			if l.watch {
-				return l.keepShowing(c.Context())
+				return l.watchRuns(c.Context())
 			}
-			views, err := l.views(c.Context())
+			views, err := l.listRuns(c.Context())
 			if err != nil {
 				return err
 			}
-			return l.print(c.Context(), views)
+			return l.printRuns(c.Context(), views)
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().BoolVarP(&l.all, "all", "a", false, "ended ones too, 100 at most")
-	c.Flags().BoolVarP(&l.watch, "watch", "w", false, "go on showing, until Ctrl-C")
-	outputFlag(c, &l.json)
-	a.projectFlags(c)
+	c.Flags().BoolVarP(&l.all, "all", "a", false, "include finished runs, at most 100")
+	c.Flags().BoolVarP(&l.watch, "watch", "w", false, "update the list until Ctrl-C")
+	addOutputFlag(c, &l.json)
+	a.addProjectFlags(c)
 	return c
 }
 
-// views are the runs that were asked for.
-func (l *listing) views(ctx context.Context) ([]api.RunView, error) {
+// listRuns returns the named runs or, without names, the active runs. Without an
+// active run it returns the latest one.
+func (l *psCommand) listRuns(ctx context.Context) ([]api.RunView, error) {
 	if len(l.names) > 0 {
-		return l.named(ctx)
+		return l.findRuns(ctx)
 	}
-	ask := api.ListRuns{ProjectName: &l.project, OnlyActive: !l.all}
-	views, err := l.client.Views(ctx, ask)
+	request := api.ListRuns{ProjectName: &l.project, OnlyActive: !l.all}
+	views, err := l.client.Views(ctx, request)
 	if err != nil || len(views) > 0 {
 		return views, err
 	}
-	one := 1
-	ask.OnlyActive, ask.Limit = false, &one
-	views, err = l.client.Views(ctx, ask)
+	limit := 1
+	request.OnlyActive, request.Limit = false, &limit
+	views, err = l.client.Views(ctx, request)
 	if err == nil && len(views) == 0 {
-		_, err = l.client.Project(ctx, l.project) // or is there none of that name?
+		_, err = l.client.Project(ctx, l.project) // an error if there is no such project
 	}
 	return views[:min(1, len(views))], err
 }
 
-// why is, with -v, why each run that scales has as many replicas as it has. It
-// is help for people: where it cannot be had, the list is shown without it.
-func (l *listing) why(ctx context.Context, views []api.RunView) map[dstack.RunID]string {
+// explainScaling returns, with --verbose, why each run that scales has its number
+// of replicas. Runs whose explanation cannot be had are left out.
+func (l *psCommand) explainScaling(ctx context.Context, views []api.RunView) map[dstack.RunID]string {
 	if !l.verbose {
 		return nil
 	}
@@ -97,25 +99,27 @@ func (l *listing) why(ctx context.Context, views []api.RunView) map[dstack.RunID
 	return all
 }
 
-func (l *listing) named(ctx context.Context) ([]api.RunView, error) {
+// findRuns returns the named runs.
+func (l *psCommand) findRuns(ctx context.Context) ([]api.RunView, error) {
 	views := make([]api.RunView, 0, len(l.names))
 	for _, name := range l.names {
 		view, err := l.client.View(ctx, l.project, api.RunViewRequest{RunName: name})
 		if err != nil {
-			return nil, l.orMeant(ctx, l.client, l.project, name, err)
+			return nil, l.suggestRun(ctx, l.client, l.project, name, err)
 		}
 		views = append(views, view)
 	}
 	return views, nil
 }
 
-// orMeant adds to the error about an unknown run which one was meant.
-func (a *app) orMeant(ctx context.Context, client *api.Client, project, name string, err error) error {
+// suggestRun turns the error of an unknown run into one that suggests a name.
+// Other errors pass unchanged.
+func (a *app) suggestRun(ctx context.Context, client *api.Client, project, name string, err error) error {
 	if dstack.KindOf(err) != dstack.NotFound {
 		return err
 	}
-	if _, unknownProject := client.Project(ctx, project); unknownProject != nil {
-		return unknownProject // it is the project that is missing
+	if _, projectErr := client.Project(ctx, project); projectErr != nil {
+		return projectErr // not the run but the project is unknown
 	}
 	known, listErr := client.Views(ctx, api.ListRuns{ProjectName: &project})
 	if listErr != nil {
@@ -125,88 +129,86 @@ func (a *app) orMeant(ctx context.Context, client *api.Client, project, name str
 	for _, v := range known {
 		names = append(names, v.Name)
 	}
-	return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no run `%s` in project %s", name, project),
-		Hint: didYouMean(name, names, "see: dstack ps -a"), Cause: err}
+	return &dstack.Error{Kind: dstack.NotFound, Cause: err,
+		Message: fmt.Sprintf("there is no run `%s` in project %s", name, project),
+		Hint:    didYouMean(name, names, "see: dstack ps -a")}
 }
 
-func (l *listing) print(ctx context.Context, views []api.RunView) error {
+// printRuns prints the list once.
+func (l *psCommand) printRuns(ctx context.Context, views []api.RunView) error {
 	if l.json {
 		if views == nil {
 			views = []api.RunView{}
 		}
-		return l.showJSON(views)
+		return l.printJSON(views)
 	}
 	if len(views) == 0 {
-		l.say("no runs in project %s; submit one: dstack apply -f service.dstack.yml", cleanLine(l.project))
+		l.printInfo("no runs in project %s; submit one: dstack apply -f service.dstack.yml", cleanLine(l.project))
 		return nil
 	}
-	runsTable(views, l.why(ctx, views), l.verbose, time.Now()).write(l.out)
+	runsTable(views, l.explainScaling(ctx, views), l.verbose, time.Now()).writeTo(l.out)
 	return nil
 }
 
-// keepShowing shows the list anew whenever it changes.
-func (l *listing) keepShowing(ctx context.Context) error {
-	tick := time.NewTicker(psInterval)
-	defer tick.Stop()
-	up := block{to: l.out}
-	var before []byte
+// watchRuns prints the list again whenever it changes, until Ctrl-C.
+func (l *psCommand) watchRuns(ctx context.Context) error {
+	region := liveRegion{to: l.out}
+	var previous []byte
 	silentSince := time.Time{}
 	for {
-		views, err := l.views(ctx)
+		views, err := l.listRuns(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err == nil:
 			silentSince = time.Time{}
-			if err := l.redraw(ctx, &up, &before, views); err != nil {
+			if err := l.redrawRuns(ctx, &region, &previous, views); err != nil {
 				return err
 			}
 		case dstack.KindOf(err) != dstack.Unavailable:
 			return err
 		case silentSince.IsZero():
 			silentSince = time.Now()
-			up.clear()
-			l.say("%s; trying again", cleanLine(err.Error()))
-		case time.Since(silentSince) > silenceLimit:
+			region.clear()
+			l.printInfo("%s; trying again", cleanLine(err.Error()))
+		case time.Since(silentSince) > maxServerSilence:
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if loop.Sleep(ctx, watchInterval) != nil {
 			return nil
-		case <-tick.C:
 		}
 	}
 }
 
-// redraw replaces the list on a terminal; elsewhere it writes another one
-// when something but the time has changed, in JSON one document a line.
-func (l *listing) redraw(ctx context.Context, up *block, before *[]byte, views []api.RunView) error {
+// redrawRuns redraws the list on a terminal. Elsewhere it prints the list if it
+// has changed, as a table or as one JSON document per line.
+func (l *psCommand) redrawRuns(ctx context.Context, region *liveRegion, previous *[]byte, views []api.RunView) error {
 	if l.out.terminal && !l.json {
-		lines := runsTable(views, l.why(ctx, views), l.verbose, time.Now()).lines(l.out)
-		up.draw(append(lines, l.out.paint(dim, " Ctrl-C ends this")))
+		lines := runsTable(views, l.explainScaling(ctx, views), l.verbose, time.Now()).lines(l.out)
+		region.draw(append(lines, l.out.paint(dim, " Ctrl-C to quit")))
 		return nil
 	}
 	now, err := json.Marshal(views)
 	if err != nil {
 		return fmt.Errorf("compare the list: %w", err)
 	}
-	if bytes.Equal(now, *before) {
+	if bytes.Equal(now, *previous) {
 		return nil
 	}
-	*before = now
+	*previous = now
 	if l.json {
 		_, err = l.out.Write(append(now, '\n'))
 		return err
 	}
-	return l.print(ctx, views)
+	return l.printRuns(ctx, views)
 }
 
-// completeRuns completes names of runs in the shell; a server that does not
-// answer completes nothing.
+// completeRuns completes the names of runs in a shell. It completes nothing if
+// the server does not answer in time.
 func (a *app) completeRuns(c *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 	ctx, cancel := context.WithTimeoutCause(c.Context(), 2*time.Second, errors.New("the shell waits"))
 	defer cancel()
-	client, project, err := a.connect()
+	client, project, err := a.newClient()
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

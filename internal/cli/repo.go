@@ -12,14 +12,14 @@ import (
 	"dstack/internal/api"
 )
 
-// repoOf names dir as a repo: the same folder has the same name always.
-func repoOf(dir string) api.InitRepo {
-	info, _ := json.Marshal(map[string]string{"repo_type": "local", "repo_dir": dir}) // strings: cannot fail
+// newLocalRepo returns the repo of a folder. Its ID depends on the path alone.
+func newLocalRepo(dir string) api.InitRepo {
+	info, _ := json.Marshal(map[string]string{"repo_type": "local", "repo_dir": dir}) // strings always encode
 	return api.InitRepo{RepoID: repoID(dir), RepoInfo: info}
 }
 
-// repoID is <name>-<8 characters>; the characters are the path's SHA-256 in
-// base 36, as the reference counts it (spec §3.4).
+// repoID returns <name>-<8 characters>. The characters are from the path's SHA-256
+// in base 36, the same as in the published client (spec §3.4).
 func repoID(dir string) string {
 	name := strings.Map(func(r rune) rune {
 		switch {
@@ -31,10 +31,10 @@ func repoID(dir string) string {
 	if name == "" {
 		name = "folder"
 	}
-	return fmt.Sprintf("%.40s-%s", name, slug(dir))
+	return fmt.Sprintf("%.40s-%s", name, hashPath(dir))
 }
 
-func slug(key string) string {
+func hashPath(key string) string {
 	sum := sha256.Sum256([]byte(key))
 	slices.Reverse(sum[:]) // little-endian
 	digits := new(big.Int).SetBytes(sum[:]).Text(36)

@@ -11,58 +11,58 @@ import (
 	"dstack/internal/dstack"
 )
 
-// goingBack is one `dstack rollback`.
-type goingBack struct {
-	staying
+// rollbackCommand is one `dstack rollback`.
+type rollbackCommand struct {
+	runWatcher
 	to  int
 	yes bool
 }
 
-func rollbackCommand(a *app) *cobra.Command {
-	g := &goingBack{staying: staying{app: a, brief: true}}
+func newRollbackCommand(a *app) *cobra.Command {
+	g := &rollbackCommand{runWatcher: runWatcher{app: a, skipLogs: true}}
 	c := &cobra.Command{
 		Use:   "rollback RUN",
-		Short: "Bring an earlier revision of a run back, as its next one.",
-		Example: "dstack rollback llama31               # to the last that served before the present one\n" +
+		Short: "Roll a run back to an earlier revision.",
+		Example: "dstack rollback llama31               # to the last revision that was ready\n" +
 			"dstack rollback llama31 --to 3 -y",
-		Args: wants(1, 1, "the name of a run"),
+		Args: expectArgs(1, 1, "the name of a run"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if g.to < 0 || g.to == 0 && c.Flags().Changed("to") {
-				return invalid("see: dstack history "+args[0], "--to: revisions begin with 1")
+				return invalidInput("see: dstack history "+args[0], "--to: the first revision is 1")
 			}
-			if err := g.after.check(); err != nil {
+			if err := g.waitFlags.validate(); err != nil {
 				return err
 			}
-			if g.after.timeout == 0 {
-				g.after.timeout = usualWait
+			if g.waitFlags.timeout == 0 {
+				g.waitFlags.timeout = defaultWaitTimeout
 			}
 			return g.run(c.Context(), args[0])
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().IntVar(&g.to, "to", 0, "the revision's `NUMBER`, see dstack history (the last that served)")
-	c.Flags().BoolVarP(&g.yes, "yes", "y", false, "do not ask")
-	g.after.add(c, "10m")
-	a.projectFlags(c)
+	c.Flags().IntVar(&g.to, "to", 0, "the revision's `NUMBER`, see dstack history (the last that was ready)")
+	c.Flags().BoolVarP(&g.yes, "yes", "y", false, "do not ask for confirmation")
+	g.waitFlags.addTo(c, "10m")
+	a.addProjectFlags(c)
 	return c
 }
 
-func (g *goingBack) run(ctx context.Context, name string) (err error) {
-	if g.client, g.project, err = g.remote(ctx); err != nil {
+func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
+	if g.client, g.project, err = g.connect(ctx); err != nil {
 		return err
 	}
 	defer g.client.Close()
 	revisions, err := g.client.History(ctx, g.project, name)
 	if err != nil {
-		return g.orMeant(ctx, g.client, g.project, name, err)
+		return g.suggestRun(ctx, g.client, g.project, name, err)
 	}
-	present, target := g.meant(revisions)
+	current, target := g.findTarget(revisions)
 	if target > 0 {
-		g.showWay(name, revisions, present, target)
+		g.printRollback(name, revisions, current, target)
 		if !g.yes {
-			yes, err := g.confirm(ctx, fmt.Sprintf("Bring revision %d back?", target))
+			yes, err := g.confirm(ctx, fmt.Sprintf("Roll back to revision %d?", target))
 			if err == nil && !yes {
-				g.say("nothing was changed")
+				g.printInfo("nothing was changed")
 			}
 			if err != nil || !yes {
 				return err
@@ -71,87 +71,87 @@ func (g *goingBack) run(ctx context.Context, name string) (err error) {
 	}
 	to := g.to
 	if target > 0 {
-		to = target // what was shown is what happens
+		to = target // what was printed
 	}
-	view, err := g.client.Rollback(ctx, g.project, api.RollbackRequest{RunName: name, To: to, Revision: present})
+	view, err := g.client.Rollback(ctx, g.project, api.RollbackRequest{RunName: name, To: to, Revision: current})
 	if err != nil {
 		return err
 	}
-	g.say(" %s goes back: revision %d is what %d was", cleanLine(view.Name), view.Revision, target)
-	return g.stay(ctx, view)
+	g.printInfo(" %s rolls back: revision %d is a copy of revision %d", cleanLine(view.Name), view.Revision, target)
+	return g.watchRun(ctx, view)
 }
 
-// meant finds the present revision and the one to go back to; 0 where the
-// server will say that there is none.
-func (g *goingBack) meant(revisions []api.RevisionView) (present, target int) {
+// findTarget returns the present revision and the one to roll back to. A target
+// of 0 means that there is none; the server's error explains it.
+func (g *rollbackCommand) findTarget(revisions []api.RevisionView) (current, target int) {
 	for _, r := range revisions {
-		if r.Present {
-			present = r.Num
+		if r.Current {
+			current = r.Num
 		}
 	}
 	for _, r := range revisions {
 		switch {
-		case g.to > 0 && r.Num == g.to && r.Num != present:
-			return present, r.Num
-		case g.to == 0 && r.Num < present && r.Status == dstack.RevisionReady:
-			return present, r.Num
+		case g.to > 0 && r.Num == g.to && r.Num != current:
+			return current, r.Num
+		case g.to == 0 && r.Num < current && r.Status == dstack.RevisionReady:
+			return current, r.Num
 		}
 	}
-	return present, 0
+	return current, 0
 }
 
-// showWay shows what changes on the way from one revision to another.
-func (g *goingBack) showWay(name string, revisions []api.RevisionView, present, target int) {
-	g.say(" %s changes from revision %d to what revision %d was", g.err.paint(bold, cleanLine(name)), present, target)
-	g.say("")
-	changes := between(revisions, present, target)
-	g.listChanges(changes)
+// printRollback prints what a rollback changes.
+func (g *rollbackCommand) printRollback(name string, revisions []api.RevisionView, current, target int) {
+	g.printInfo(" %s changes from revision %d back to revision %d", g.err.paint(bold, cleanLine(name)), current, target)
+	g.printInfo("")
+	changes := changesBetween(revisions, current, target)
+	g.printChangeList(changes)
 	for _, r := range revisions {
 		if r.Num == target && r.Status == dstack.RevisionFailed {
-			g.say(" %s revision %d failed: %s", g.err.paint(yellow, "note"), target, orDash(r.Reason))
+			g.printInfo(" %s revision %d failed: %s", g.err.paint(yellow, "note"), target, orDash(r.Reason))
 		}
 	}
 	switch {
 	case len(changes) == 0:
-		g.say(" Nothing differs: its replicas are replaced one by one.")
-	case most(changes) == api.HowInPlace:
-		g.say(" Nothing is restarted.")
-	default: // whether there is room for both is not known here
-		g.say(" Where there is room for both, a new replica becomes ready before an old one leaves.")
+		g.printInfo(" Nothing changed: its replicas are replaced one by one.")
+	case combineStrategies(changes) == api.StrategyInPlace:
+		g.printInfo(" Nothing is restarted.")
+	default: // the capacity of the machines is not known here
+		g.printInfo(" If a machine has capacity for both, a new replica becomes ready before an old one stops.")
 	}
 }
 
-// between is what differs from one revision to another. Each of them tells
-// what differs from the one of the number before.
-func between(revisions []api.RevisionView, from, to int) []api.Change {
-	type way struct {
+// changesBetween combines the changes from one revision to another. Each revision
+// lists its changes from the one before.
+func changesBetween(revisions []api.RevisionView, from, to int) []api.Change {
+	type combinedChange struct {
 		api.Change
-		secret bool // the values are not shown, and so cannot be compared
+		secret bool // the values are hidden and cannot be compared
 	}
-	var all []way
+	var all []combinedChange
 	for _, r := range slices.Backward(revisions) {
 		if r.Num <= min(from, to) || r.Num > max(from, to) {
 			continue
 		}
 		for _, c := range r.Changes {
-			at := slices.IndexFunc(all, func(w way) bool { return w.Path == c.Path })
+			at := slices.IndexFunc(all, func(other combinedChange) bool { return other.Path == c.Path })
 			if at < 0 {
 				at = len(all)
-				all = append(all, way{Change: c})
+				all = append(all, combinedChange{Change: c})
 			}
 			all[at].To, all[at].secret = c.To, all[at].secret || c.From == c.To
-			all[at].Strategy = most([]api.Change{all[at].Change, c})
+			all[at].Strategy = combineStrategies([]api.Change{all[at].Change, c})
 		}
 	}
 	var changes []api.Change
-	for _, w := range all {
-		if w.From == w.To && !w.secret {
+	for _, c := range all {
+		if c.From == c.To && !c.secret {
 			continue
 		}
 		if to < from {
-			w.From, w.To = w.To, w.From
+			c.From, c.To = c.To, c.From
 		}
-		changes = append(changes, w.Change)
+		changes = append(changes, c.Change)
 	}
 	return changes
 }

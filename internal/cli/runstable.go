@@ -8,14 +8,15 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
-// runsTable is the list for people.
+// runsTable returns the list of runs as a table.
 func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, now time.Time) *table {
-	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, loose: []int{3, 0}}
+	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, shrinkable: []int{3, 0}}
 	if verbose {
 		t.head = append(t.head, "MACHINE", "RESOURCES", "PRICE", "RESTARTS")
-		t.loose = []int{6, 5, 3}
+		t.shrinkable = []int{6, 5, 3}
 	}
 	for _, v := range views {
 		t.rows = append(t.rows, runRow(v, len(t.head), now))
@@ -23,18 +24,18 @@ func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, n
 			for _, r := range v.Replicas {
 				t.rows = append(t.rows, replicaRow(r, now))
 			}
-			if line := numbersLine(v); line != "" {
+			if line := metricsLine(v); line != "" {
 				t.rows = append(t.rows, []string{line})
 			}
 			if line := why[v.ID]; line != "" {
-				t.rows = append(t.rows, []string{fmt.Sprintf("  wants %d: %s", v.DesiredReplicas, line)})
+				t.rows = append(t.rows, []string{fmt.Sprintf("  %d desired: %s", v.DesiredReplicas, line)})
 			}
 		}
-		for _, line := range troubles(v, verbose, now) {
+		for _, line := range problemLines(v, verbose, now) {
 			t.rows = append(t.rows, []string{line})
 		}
 	}
-	t.tint = func(row, column int) (paint, bool) {
+	t.style = func(row, column int) (textStyle, bool) {
 		if column != 1 {
 			return 0, false
 		}
@@ -46,13 +47,13 @@ func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, n
 func runRow(v api.RunView, columns int, now time.Time) []string {
 	replicas := "-"
 	if !v.Status.IsFinished() {
-		serving := max(v.Ready, v.Serving) // while a revision takes over, old ones count
+		serving := max(v.Ready, v.Serving) // during an update, replicas of the old revision count
 		replicas = fmt.Sprintf("%d of %d", serving, v.DesiredReplicas)
 		if v.Min != v.Max {
 			replicas = fmt.Sprintf("%d of %d..%d", serving, v.Min, v.Max)
 		}
 	}
-	row := []string{cleanLine(v.Name), string(v.Status), replicas, cleanLine(v.URL), age(now.Sub(v.SubmittedAt))}
+	row := []string{cleanLine(v.Name), string(v.Status), replicas, cleanLine(v.URL), human.Age(now.Sub(v.SubmittedAt))}
 	for len(row) < columns {
 		row = append(row, "")
 	}
@@ -61,49 +62,29 @@ func runRow(v api.RunView, columns int, now time.Time) []string {
 
 func replicaRow(r api.ReplicaView, now time.Time) []string {
 	return []string{
-		fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", age(now.Sub(r.Since)),
-		orDash(r.Backend + " " + r.Instance), orDash(r.Resources), dollars(r.Price), fmt.Sprint(r.Restarts),
+		fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", human.Age(now.Sub(r.Since)),
+		orDash(r.Backend + " " + r.Instance), orDash(r.Resources), formatPrice(r.Price), fmt.Sprint(r.Restarts),
 	}
 }
 
-// numbersLine is what a run does and did; empty: nothing.
-func numbersLine(v api.RunView) string {
-	n := v.Metrics
-	if n == nil || v.Status.IsFinished() {
+// metricsLine returns the metrics of a run, or "" without any.
+func metricsLine(v api.RunView) string {
+	metrics := v.Metrics
+	if metrics == nil || v.Status.IsFinished() {
 		return ""
 	}
-	said := []string{count(int(n.Requests), "request"), fmt.Sprintf("%d in flight", n.InFlight)}
-	if n.Held > 0 {
-		said = append(said, fmt.Sprintf("%d held", n.Held))
+	parts := []string{human.Count(int(metrics.Requests), "request"), fmt.Sprintf("%d in flight", metrics.InFlight)}
+	if metrics.Held > 0 {
+		parts = append(parts, fmt.Sprintf("%d held", metrics.Held))
 	}
 	if v.Model != nil {
-		if n.FirstToken != nil {
-			said = append(said, "first token after "+brief(*n.FirstToken))
+		if metrics.FirstToken != nil {
+			parts = append(parts, "first token after "+human.Latency(time.Duration(*metrics.FirstToken*float64(time.Second))))
 		}
-		said = append(said, fmt.Sprintf("tokens %s in, %s out", many(n.TokensIn), many(n.TokensOut)))
+		parts = append(parts, fmt.Sprintf("tokens %s in, %s out",
+			human.ShortNumber(metrics.TokensIn), human.ShortNumber(metrics.TokensOut)))
 	}
-	return "  " + strings.Join(said, " · ")
-}
-
-// brief is a time in seconds, in few letters: 210ms, 1.4s.
-func brief(seconds float64) string {
-	if seconds < 1 {
-		return fmt.Sprintf("%.0fms", seconds*1000)
-	}
-	return fmt.Sprintf("%.1fs", seconds)
-}
-
-// many is a number in few letters: 950, 1.2k, 3.4M.
-func many(n int64) string {
-	switch {
-	case n >= 1e6:
-		return fmt.Sprintf("%.1fM", float64(n)/1e6)
-	case n >= 1e4:
-		return fmt.Sprintf("%.0fk", float64(n)/1e3)
-	case n >= 1e3:
-		return fmt.Sprintf("%.1fk", float64(n)/1e3)
-	}
-	return fmt.Sprint(n)
+	return "  " + strings.Join(parts, " · ")
 }
 
 func orDash(text string) string {
@@ -113,8 +94,8 @@ func orDash(text string) string {
 	return text
 }
 
-// statusPaint is the colour of a run's status, or of a replica's.
-func statusPaint(status string) (paint, bool) {
+// statusPaint returns the colour of the status of a run or a replica.
+func statusPaint(status string) (textStyle, bool) {
 	switch api.RunStatus(status) {
 	case api.StatusReady:
 		return green, true
@@ -132,20 +113,21 @@ func statusPaint(status string) (paint, bool) {
 		return yellow, true
 	case dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated:
 		return dim, true
-	case dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaFailed: // as those of runs
+	case dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaFailed:
+		// The same words as statuses of runs.
 	}
 	return 0, false
 }
 
-// troubles are the reasons that stand below a run which is not well.
-func troubles(v api.RunView, verbose bool, now time.Time) []string {
+// problemLines returns the reasons why a run is not as it should be.
+func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	var lines []string
 	add := func(line string) {
 		if line != "" && !slices.Contains(lines, line) {
 			lines = append(lines, line)
 		}
 	}
-	if tellsMore(v) && v.Status != api.StatusStopped {
+	if isReasonShown(v) && v.Status != api.StatusStopped {
 		add(cleanLine(v.Reason))
 	}
 	for _, r := range v.Replicas {
@@ -154,7 +136,7 @@ func troubles(v api.RunView, verbose bool, now time.Time) []string {
 		case r.Progress != "":
 			add(fmt.Sprintf("replica %d %s", r.Num, cleanLine(r.Progress)))
 		case r.Reason != "":
-			add(sentence(r) + nextTry(r, now))
+			add(describeReason(r) + describeRetry(r, now))
 		}
 	}
 	if b := v.RolledBack; b != nil && !v.Status.IsFinished() {

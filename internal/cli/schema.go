@@ -8,7 +8,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// schemas is what `dstack schema` can print, the usual one first.
+// schemas are the JSON Schemas that can be printed, the default first.
 var schemas = []struct {
 	name string
 	make func() ([]byte, error)
@@ -17,7 +17,7 @@ var schemas = []struct {
 	{"profiles", spec.ProfilesSchema},
 }
 
-func schemaCommand(a *app) *cobra.Command {
+func newSchemaCommand(a *app) *cobra.Command {
 	names := make([]string, 0, len(schemas))
 	for _, s := range schemas {
 		names = append(names, s.name)
@@ -25,13 +25,14 @@ func schemaCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "schema [" + strings.Join(names, "|") + "]",
 		Short: "Print the JSON Schema of configurations, for editors.",
-		Example: "dstack schema > dstack.schema.json      # and in a configuration: # yaml-language-server: $schema=dstack.schema.json\n" +
+		Example: "dstack schema > dstack.schema.json      # and in a configuration:" +
+			" # yaml-language-server: $schema=dstack.schema.json\n" +
 			"dstack schema profiles > .dstack/profiles.schema.json",
 		ValidArgs: names,
 		RunE: func(_ *cobra.Command, args []string) error {
 			name := schemas[0].name
 			if len(args) > 1 {
-				return invalid("see: dstack schema --help", "dstack schema prints one schema")
+				return invalidInput("see: dstack schema --help", "dstack schema prints one schema")
 			}
 			if len(args) == 1 {
 				name = args[0]
@@ -42,11 +43,12 @@ func schemaCommand(a *app) *cobra.Command {
 				}
 				text, err := s.make()
 				if err == nil {
-					a.show("%s", text)
+					a.printResult("%s", text)
 				}
 				return err
 			}
-			return invalid(didYouMean(name, names, "there is: "+strings.Join(names, ", ")), "there is no schema called %s", name)
+			hint := didYouMean(name, names, "there is: "+strings.Join(names, ", "))
+			return invalidInput(hint, "there is no schema called %s", name)
 		},
 	}
 }

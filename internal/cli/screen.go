@@ -11,32 +11,33 @@ import (
 	"golang.org/x/term"
 )
 
-// screen is where people look: results go out, everything else goes err.
+// screen is the terminal or the pipes of the user: results are written to out,
+// everything else to err.
 type screen struct {
 	in  io.Reader
 	out *stream
 	err *stream
 }
 
-// stream is a writer that knows whether a person sees it.
+// stream is a writer with the properties of a terminal, if it is one.
 type stream struct {
 	io.Writer
-	terminal bool // lines may be redrawn
+	terminal bool // understands control sequences
 	colour   bool
-	width    func() int // in columns; 0: no end
+	width    func() int // in columns; 0: unlimited
 }
 
-type paint int
+type textStyle int
 
 const (
-	bold paint = iota
+	bold textStyle = iota
 	dim
 	red
 	green
 	yellow
 )
 
-var paints = map[paint]lipgloss.Style{
+var textStyles = map[textStyle]lipgloss.Style{
 	bold:   lipgloss.NewStyle().Bold(true),
 	dim:    lipgloss.NewStyle().Faint(true),
 	red:    lipgloss.NewStyle().Foreground(lipgloss.Red),
@@ -75,35 +76,35 @@ func newStream(w io.Writer) *stream {
 	return s
 }
 
-// plain turns colour off.
-func (s *screen) plain(off bool) {
+// disableColour turns colours off.
+func (s *screen) disableColour(off bool) {
 	if off {
 		s.out.colour, s.err.colour = false, false
 	}
 }
 
-// dumb is for terminals that understand no control sequences.
-func (s *screen) dumb() {
-	s.plain(true)
+// disableTerminal stops the use of control sequences (TERM=dumb).
+func (s *screen) disableTerminal() {
+	s.disableColour(true)
 	s.out.terminal, s.err.terminal = false, false
 }
 
-// paint colours text where there is colour. It must not hold line breaks.
-func (s *stream) paint(p paint, text string) string {
+// paint styles text if the stream has colours. text must not contain line breaks.
+func (s *stream) paint(p textStyle, text string) string {
 	if !s.colour || text == "" {
 		return text
 	}
-	return paints[p].Render(text)
+	return textStyles[p].Render(text)
 }
 
-// say writes one line that is not a result.
-func (s *screen) say(format string, args ...any) { fmt.Fprintf(s.err, format+"\n", args...) }
+// printInfo prints a line to stderr.
+func (s *screen) printInfo(format string, args ...any) { fmt.Fprintf(s.err, format+"\n", args...) }
 
-// show writes one line of a result.
-func (s *screen) show(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
+// printResult prints a line to stdout.
+func (s *screen) printResult(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
 
-// showJSON writes a result for programs.
-func (s *screen) showJSON(v any) error {
+// printJSON prints an indented JSON document to stdout.
+func (s *screen) printJSON(v any) error {
 	e := json.NewEncoder(s.out)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
@@ -113,35 +114,37 @@ func (s *screen) showJSON(v any) error {
 	return nil
 }
 
-// fit cuts text to a width in columns, with an ellipsis.
-func fit(text string, width int) string {
+// truncate cuts text to a width in columns and ends it with an ellipsis. A width
+// of 0 or less is unlimited.
+func truncate(text string, width int) string {
 	if width <= 0 || lipgloss.Width(text) <= width {
 		return text
 	}
 	var b strings.Builder
-	room := width - 1
+	left := width - 1
 	for _, r := range text {
 		w := lipgloss.Width(string(r))
-		if room < w {
+		if left < w {
 			break
 		}
-		room -= w
+		left -= w
 		b.WriteRune(r)
 	}
 	return b.String() + "…"
 }
 
-func pad(text string, width int) string {
+// padRight appends spaces up to a width in columns.
+func padRight(text string, width int) string {
 	if gap := width - lipgloss.Width(text); gap > 0 {
 		return text + strings.Repeat(" ", gap)
 	}
 	return text
 }
 
-// orEmpty is a result that JSON shows as [] where there is nothing.
-func orEmpty[T any](found []T) []T {
-	if found == nil {
+// orEmpty returns a list that encodes as [] instead of null.
+func orEmpty[T any](list []T) []T {
+	if list == nil {
 		return []T{}
 	}
-	return found
+	return list
 }

@@ -10,13 +10,13 @@ import (
 	"dstack/internal/spec"
 )
 
-// setting is one row of a plan: what holds, and where that comes from.
-type setting struct{ key, value, from string }
+// setting is a row of the plan: a value and its origin.
+type setting struct{ key, value, origin string }
 
-// settings are the rows of a plan: what differs from the defaults, and what
-// people look for.
-func (r *request) settings() []setting {
-	from := r.sources()
+// planSettings returns the rows of the plan: the basic settings, and all that
+// differ from the defaults.
+func (r *runRequest) planSettings() []setting {
+	from := r.fieldOrigins()
 	rows := r.serviceSettings(from)
 	for _, row := range paramSettings(spec.Merge(*r.service, r.profile.Profile)) {
 		origin := from(row.key)
@@ -24,19 +24,19 @@ func (r *request) settings() []setting {
 			rows = append(rows, setting{row.name, row.value, origin})
 		}
 	}
-	if env := variableNames(r.service.Env, r.env); env != "" {
-		rows = append(rows, setting{"env", env, ""}) // each says itself where it comes from
+	if env := formatVariables(r.service.Env, r.env); env != "" {
+		rows = append(rows, setting{"env", env, ""}) // the value names the origins
 	}
 	return rows
 }
 
 const fromDefault = "default"
 
-// sources returns who gives the value of a field, in words.
-func (r *request) sources() func(field string) string {
+// fieldOrigins returns a function that describes the origin of a field's value.
+func (r *runRequest) fieldOrigins() func(field string) string {
 	file := filepath.Base(r.file.name)
 	params := spec.Origins(*r.service, r.profile.Profile)
-	written := spec.Written(r.file.text)
+	written := spec.WrittenFields(r.file.text)
 	return func(field string) string {
 		if flag := r.flags[field]; flag != "" {
 			return flag
@@ -51,10 +51,10 @@ func (r *request) sources() func(field string) string {
 	}
 }
 
-// serviceSettings are the rows that a profile has no part in.
-func (r *request) serviceSettings(from func(string) string) []setting {
+// serviceSettings returns the rows of fields that profiles do not have.
+func (r *runRequest) serviceSettings(from func(string) string) []setting {
 	s := r.service
-	rows := []setting{{"replicas", replicas(*s), from("replicas")}}
+	rows := []setting{{"replicas", formatReplicas(*s), from("replicas")}}
 	add := func(key, value string) {
 		if value != "" {
 			rows = append(rows, setting{key, value, from(key)})
@@ -69,29 +69,29 @@ func (r *request) serviceSettings(from func(string) string) []setting {
 		add("model", s.Model.Name+" ("+s.Model.Format+")")
 	}
 	if !s.Auth {
-		add("auth", "off: anybody who reaches the address may use it")
+		add("auth", "off: anyone who reaches the address may use it")
 	}
-	givers := from("resources")
-	for _, part := range []string{"resources.gpu", "resources.disk"} {
-		if flag := r.flags[part]; flag != "" && givers == fromDefault {
-			givers = flag
+	origin := from("resources")
+	for _, field := range []string{"resources.gpu", "resources.disk"} {
+		if flag := r.flags[field]; flag != "" && origin == fromDefault {
+			origin = flag
 		} else if flag != "" {
-			givers += ", " + flag
+			origin += ", " + flag
 		}
 	}
-	return append(rows, setting{"resources", s.Resources.String(), givers})
+	return append(rows, setting{"resources", s.Resources.String(), origin})
 }
 
-// param is a field that a profile can give, in the words of people.
+// param is a field that profiles have, with its name in the plan.
 type param struct{ key, name, value string }
 
 func paramSettings(p spec.Params) []param {
-	price, longest, idle := "", "", ""
+	price, duration, idle := "", "", ""
 	if p.MaxPrice != nil {
-		price = dollars(*p.MaxPrice) + " an hour"
+		price = formatPrice(*p.MaxPrice) + " an hour"
 	}
 	if p.MaxDuration != nil {
-		longest = p.MaxDuration.String()
+		duration = p.MaxDuration.String()
 	}
 	if p.TerminationIdleTime != nil {
 		idle = p.TerminationIdleTime.String()
@@ -101,13 +101,13 @@ func paramSettings(p spec.Params) []param {
 		retry = strings.Join(events, ", ") + " for " + window.String()
 	}
 	return []param{
-		{"backends", "backends", anyOf(p.Backends)},
-		{"regions", "regions", anyOf(p.Regions)},
-		{"instance_types", "instances", anyOf(p.InstanceTypes)},
+		{"backends", "backends", joinOrAny(p.Backends)},
+		{"regions", "regions", joinOrAny(p.Regions)},
+		{"instance_types", "instances", joinOrAny(p.InstanceTypes)},
 		{"spot_policy", "spot", string(p.SpotPolicy)},
 		{"max_price", "max price", price},
 		{"retry", "retry", retry},
-		{"max_duration", "max duration", longest},
+		{"max_duration", "max duration", duration},
 		{"pool_name", "pool", string(p.PoolName)},
 		{"instance_name", "instance", string(p.InstanceName)},
 		{"creation_policy", "creation", string(p.CreationPolicy)},
@@ -116,15 +116,15 @@ func paramSettings(p spec.Params) []param {
 	}
 }
 
-// anyOf is a list to choose from; an empty one leaves the choice free.
-func anyOf(list []string) string {
+// joinOrAny joins a list of alternatives; an empty list allows any.
+func joinOrAny(list []string) string {
 	if len(list) == 0 {
 		return "any"
 	}
 	return strings.Join(list, ", ")
 }
 
-func replicas(s spec.Service) string {
+func formatReplicas(s spec.Service) string {
 	if s.Replicas.Min == s.Replicas.Max {
 		return fmt.Sprint(s.Replicas.Min)
 	}
@@ -135,8 +135,9 @@ func replicas(s spec.Service) string {
 	return text
 }
 
-// variableNames names them; their values are nobody's business.
-func variableNames(env spec.Env, origins map[string]string) string {
+// formatVariables lists the names and origins of variables. It never shows their
+// values, which may be secrets.
+func formatVariables(env spec.Env, origins map[string]string) string {
 	names := make([]string, 0, len(env))
 	for _, v := range env {
 		name := v.Name
@@ -148,44 +149,44 @@ func variableNames(env spec.Env, origins map[string]string) string {
 	return strings.Join(names, ", ")
 }
 
-// How the columns of settings share a line.
+// The widths of the columns, in columns of the terminal.
 const (
-	keyColumn   = 13
-	leastValue  = 24 // where there is less room than this, values have it all
-	widestValue = 48 // a longer value moves where it comes from, nothing else
-	widestFrom  = 28
+	keyWidth       = 13
+	minValueWidth  = 24 // with less space than this, origins are left out
+	maxValueWidth  = 48 // longer values are not aligned
+	maxOriginWidth = 28
 )
 
-// showSettings shows the rows within the width of the terminal.
-func (j *applying) showSettings(rows []setting) {
-	room := j.err.width() - 1 - keyColumn
-	endless := j.err.width() <= 0
+// printSettings prints the rows, cut to the width of the terminal.
+func (j *applyCommand) printSettings(rows []setting) {
+	width := j.err.width() - 1 - keyWidth
+	isUnlimited := j.err.width() <= 0
 	value, from := 0, 0
 	for i, row := range rows {
-		rows[i] = setting{row.key, cleanLine(row.value), fit(cleanLine(row.from), widestFrom)}
-		from = max(from, lipgloss.Width(rows[i].from))
-		if w := lipgloss.Width(rows[i].value); row.from != "" && w <= widestValue {
+		rows[i] = setting{row.key, cleanLine(row.value), truncate(cleanLine(row.origin), maxOriginWidth)}
+		from = max(from, lipgloss.Width(rows[i].origin))
+		if w := lipgloss.Width(rows[i].value); row.origin != "" && w <= maxValueWidth {
 			value = max(value, w)
 		}
 	}
 	switch {
-	case endless:
-	case room-2-from < leastValue:
+	case isUnlimited:
+	case width-2-from < minValueWidth:
 		from = 0
 	default:
-		value = min(value, room-2-from)
+		value = min(value, width-2-from)
 	}
 	for _, row := range rows {
-		text, origin := row.value, row.from
+		text, origin := row.value, row.origin
 		switch {
 		case origin == "" || from == 0:
-			text, origin = fit(text, max(room, 0)), ""
-		case !endless:
-			text = fit(text, room-2-from)
+			text, origin = truncate(text, max(width, 0)), ""
+		case !isUnlimited:
+			text = truncate(text, width-2-from)
 		}
 		if origin != "" {
-			text = pad(text, value) + "  " + j.err.paint(dim, origin)
+			text = padRight(text, value) + "  " + j.err.paint(dim, origin)
 		}
-		j.say(" %s%s", j.err.paint(dim, pad(row.key, keyColumn)), text)
+		j.printInfo(" %s%s", j.err.paint(dim, padRight(row.key, keyWidth)), text)
 	}
 }

@@ -10,12 +10,12 @@ import (
 	"dstack/internal/spec"
 )
 
-// asked reads a request from a file, a profile and flags.
-func asked(t *testing.T, configuration, profile string, f applyFlags) *request {
+// newTestRequest returns the request of a configuration, a profile and flags.
+func newTestRequest(t *testing.T, configuration, profile string, f applyFlags) *runRequest {
 	t.Helper()
-	r := &request{file: source{"deploy/service.dstack.yml", []byte("type: service\nport: 8000\ncommands: [a]\n" + configuration)}, env: map[string]string{}}
+	r := &runRequest{file: sourceFile{"deploy/service.dstack.yml", []byte("type: service\nport: 8000\ncommands: [a]\n" + configuration)}, env: map[string]string{}}
 	var err error
-	if r.service, err = spec.Parse(r.file.name, r.file.text); err != nil {
+	if r.service, err = spec.ParseService(r.file.name, r.file.text); err != nil {
 		t.Fatal(err)
 	}
 	all, err := spec.ParseProfiles("profiles.yml", []byte("profiles:\n- name: mine\n  "+profile))
@@ -24,19 +24,19 @@ func asked(t *testing.T, configuration, profile string, f applyFlags) *request {
 	}
 	r.profile.Profile = all[0]
 	var problems spec.Problems
-	if r.flags, problems = f.alter(r.service); len(problems) > 0 {
+	if r.flags, problems = f.overrideFields(r.service); len(problems) > 0 {
 		t.Fatal(problems)
 	}
 	return r
 }
 
-func TestSettings_WhereEachValueComesFrom(t *testing.T) {
+func TestSettings_NameTheOriginOfEachValue(t *testing.T) {
 	for _, c := range []struct {
 		name, configuration, profile string
 		flags                        applyFlags
 		want                         string
 	}{
-		{"nothing is said", "", "", applyFlags{}, `
+		{"defaults", "", "", applyFlags{}, `
 replicas | 1 | default
 port | 8000 | service.dstack.yml
 resources | cpu 2.. · memory 8GB.. · disk 100GB.. | default
@@ -45,7 +45,7 @@ spot | auto | default`},
 replicas | 1 | service.dstack.yml
 image | nginx | service.dstack.yml
 port | 8000 | service.dstack.yml
-auth | off: anybody who reaches the address may use it | service.dstack.yml
+auth | off: anyone who reaches the address may use it | service.dstack.yml
 resources | cpu 4 · memory 8GB.. · disk 100GB.. | service.dstack.yml
 backends | any | service.dstack.yml
 regions | a, b | service.dstack.yml
@@ -89,8 +89,8 @@ termination | dont-destroy | --dont-destroy`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := ""
-			for _, row := range asked(t, c.configuration, c.profile, c.flags).settings() {
-				got += "\n" + row.key + " | " + row.value + " | " + row.from
+			for _, row := range newTestRequest(t, c.configuration, c.profile, c.flags).planSettings() {
+				got += "\n" + row.key + " | " + row.value + " | " + row.origin
 			}
 			if diff := cmp.Diff(c.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
@@ -106,27 +106,27 @@ func TestSettings_FitTheTerminal(t *testing.T) {
 	}
 	for _, width := range []int{20, 40, 60, 68, 80, 100, 200} {
 		var out strings.Builder
-		j := &applying{staying: staying{app: &app{screen: newScreen(nil, &out, &out)}}}
+		j := &applyCommand{runWatcher: runWatcher{app: &app{screen: newScreen(nil, &out, &out)}}}
 		j.err.width = func() int { return width }
-		j.showSettings(rows)
+		j.printSettings(rows)
 		for line := range strings.Lines(out.String()) {
 			if w := lipgloss.Width(strings.TrimSuffix(line, "\n")); w > width {
-				t.Errorf("%d columns where there are %d: %q", w, width, line)
+				t.Errorf("a line has %d columns, the terminal %d: %q", w, width, line)
 			}
 		}
 		if shown := strings.Contains(out.String(), "--max-duration"); shown != (width >= 68) {
 			t.Errorf("%d columns: origins are shown: %v\n%s", width, shown, out.String())
 		}
 		if strings.Contains(out.String(), "\x1b") || strings.Count(out.String(), "\n") != len(rows) {
-			t.Errorf("control characters came through: %q", out.String())
+			t.Errorf("control characters were printed: %q", out.String())
 		}
 	}
 }
 
-func TestSettings_InAPipeNothingIsCut(t *testing.T) {
+func TestSettings_AreNotCutInAPipe(t *testing.T) {
 	var out strings.Builder
-	j := &applying{staying: staying{app: &app{screen: newScreen(nil, &out, &out)}}}
-	j.showSettings([]setting{{"replicas", "1", "default"}, {"max duration", "2h 5m", "--max-duration"}, {"image", strings.Repeat("x", 60), "f.yml"}, {"env", "A, B", ""}})
+	j := &applyCommand{runWatcher: runWatcher{app: &app{screen: newScreen(nil, &out, &out)}}}
+	j.printSettings([]setting{{"replicas", "1", "default"}, {"max duration", "2h 5m", "--max-duration"}, {"image", strings.Repeat("x", 60), "f.yml"}, {"env", "A, B", ""}})
 	want := " replicas     1      default\n max duration 2h 5m  --max-duration\n image        " + strings.Repeat("x", 60) + "  f.yml\n env          A, B\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

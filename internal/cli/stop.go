@@ -11,44 +11,44 @@ import (
 	"dstack/internal/dstack"
 )
 
-// stopping is one `dstack stop`.
-type stopping struct {
+// stopCommand is one `dstack stop`.
+type stopCommand struct {
 	*app
 	abort  bool
 	yes    bool
 	detach bool
 }
 
-func stopCommand(a *app) *cobra.Command {
-	s := &stopping{app: a}
+func newStopCommand(a *app) *cobra.Command {
+	s := &stopCommand{app: a}
 	c := &cobra.Command{
 		Use:   "stop RUN...",
-		Short: "Stop runs, and wait until nothing of them is left.",
+		Short: "Stop runs and wait until they have stopped.",
 		Example: "dstack stop llama31\n" +
-			"dstack stop llama31 whisper -y --abort     # at once, without a chance to finish requests",
-		Args:              wants(1, -1, "the name of a run"),
+			"dstack stop llama31 whisper -y --abort     # at once, without finishing requests",
+		Args:              expectArgs(1, -1, "the name of a run"),
 		RunE:              func(c *cobra.Command, args []string) error { return s.run(c.Context(), args) },
 		ValidArgsFunction: a.completeRuns,
 	}
-	c.Flags().BoolVarP(&s.abort, "abort", "x", false, "at once: no time to finish")
-	c.Flags().BoolVarP(&s.yes, "yes", "y", false, "do not ask")
+	c.Flags().BoolVarP(&s.abort, "abort", "x", false, "stop at once, without finishing requests")
+	c.Flags().BoolVarP(&s.yes, "yes", "y", false, "do not ask for confirmation")
 	c.Flags().BoolVarP(&s.detach, "detach", "d", false, "do not wait")
-	a.projectFlags(c)
+	a.addProjectFlags(c)
 	return c
 }
 
-func (s *stopping) run(ctx context.Context, names []string) error {
-	client, project, err := s.remote(ctx)
+func (s *stopCommand) run(ctx context.Context, names []string) error {
+	client, project, err := s.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	live, err := s.unfinished(ctx, client, project, names)
-	if err != nil || len(live) == 0 {
+	unfinished, err := s.findUnfinished(ctx, client, project, names)
+	if err != nil || len(unfinished) == 0 {
 		return err
 	}
 	names = names[:0:0]
-	for _, v := range live {
+	for _, v := range unfinished {
 		names = append(names, v.Name)
 	}
 	if !s.yes {
@@ -60,52 +60,56 @@ func (s *stopping) run(ctx context.Context, names []string) error {
 	if err := client.Stop(ctx, project, names, s.abort); err != nil {
 		return err
 	}
-	for _, view := range live {
+	for _, view := range unfinished {
 		if s.detach {
-			s.say(" %s is stopping", view.Name)
+			s.printInfo(" %s is stopping", view.Name)
 			continue
 		}
-		if err := s.await(ctx, client, project, view); err != nil {
+		if err := s.waitUntilStopped(ctx, client, project, view); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// unfinished looks all named runs up, before any is stopped.
-func (s *stopping) unfinished(ctx context.Context, client *api.Client, project string, names []string) ([]api.RunView, error) {
-	var live []api.RunView
+// findUnfinished looks up all named runs before the first one is stopped.
+func (s *stopCommand) findUnfinished(
+	ctx context.Context, client *api.Client, project string, names []string,
+) ([]api.RunView, error) {
+	var unfinished []api.RunView
 	for _, name := range names {
 		view, err := client.View(ctx, project, api.RunViewRequest{RunName: name})
 		if err != nil {
-			return nil, s.orMeant(ctx, client, project, name, err)
+			return nil, s.suggestRun(ctx, client, project, name, err)
 		}
 		if view.Status.IsFinished() {
-			s.say(" %s", headline(view))
+			s.printInfo(" %s", describeRun(view))
 			continue
 		}
-		live = append(live, view)
+		unfinished = append(unfinished, view)
 	}
-	return live, nil
+	return unfinished, nil
 }
 
-// await waits until a run has ended. An interrupt ends the waiting only.
-func (s *stopping) await(ctx context.Context, client *api.Client, project string, view api.RunView) error {
-	// It is told as it will be, not as it was before it was asked to stop.
+// waitUntilStopped waits until a run has stopped. An interrupt ends the wait only.
+func (s *stopCommand) waitUntilStopped(
+	ctx context.Context, client *api.Client, project string, view api.RunView,
+) error {
+	// The view is older than the request to stop.
 	view.Status, view.Reason = api.StatusStopping, ""
-	w := &waiting{app: s.app, client: client, project: project,
-		done: func(v api.RunView) (bool, error) { return v.Status.IsFinished(), nil }}
-	last, err := w.until(ctx, view)
+	w := &runWaiter{app: s.app, client: client, project: project,
+		isDone: func(v api.RunView) (bool, error) { return v.Status.IsFinished(), nil }}
+	last, err := w.waitUntilDone(ctx, view)
 	switch {
 	case ctx.Err() != nil:
-		s.say("detached; %s goes on stopping", view.Name)
-		s.say("  %s  dstack ps %s", s.err.paint(bold, "look"), view.Name)
+		s.printInfo("detached; %s continues to stop", view.Name)
+		s.printInfo("  %s  dstack ps %s", s.err.paint(bold, "look"), view.Name)
 		return nil
 	case dstack.KindOf(err) == dstack.NotFound && err != nil:
-		return nil // stopped, and deleted meanwhile
+		return nil // stopped and deleted in the meantime
 	case err != nil:
 		return err
 	}
-	s.say(" %s", fmt.Sprintf("%s is %s", s.err.paint(bold, view.Name), last.Status))
+	s.printInfo(" %s", fmt.Sprintf("%s is %s", s.err.paint(bold, view.Name), last.Status))
 	return nil
 }

@@ -7,18 +7,18 @@ import (
 	"charm.land/lipgloss/v2"
 )
 
-// table is rows under a head. A row of one cell stands alone, below the
-// second column. Cells come clean and without colour.
+// table is a header and rows of cells. A row with a single cell is a note below
+// the row before it. Cells are sanitized and without colours.
 type table struct {
-	head  []string
-	rows  [][]string
-	tint  func(row, column int) (paint, bool) // nil: none
-	least []int                               // how wide the first columns are at least
-	loose []int                               // columns that may be cut where the room ends, best first
+	head       []string
+	rows       [][]string
+	style      func(row, column int) (textStyle, bool) // nil: none
+	minWidths  []int                                   // minimal widths of the first columns
+	shrinkable []int                                   // columns that may be cut, in this order
 }
 
-// write puts the table on s, cut to its width.
-func (t *table) write(s *stream) {
+// writeTo prints the table, cut to the width of the stream.
+func (t *table) writeTo(s *stream) {
 	for _, line := range t.lines(s) {
 		fmt.Fprintln(s, line)
 	}
@@ -31,14 +31,14 @@ func (t *table) lines(s *stream) []string {
 	for i, row := range t.rows {
 		if len(row) == 1 {
 			note := strings.Repeat(" ", 3+widths[0]) + row[0]
-			lines = append(lines, s.paint(dim, fit(note, s.width())))
+			lines = append(lines, s.paint(dim, truncate(note, s.width())))
 			continue
 		}
 		lines = append(lines, t.line(widths, row, func(column int, text string) string {
-			if t.tint == nil {
+			if t.style == nil {
 				return text
 			}
-			if p, ok := t.tint(i, column); ok {
+			if p, ok := t.style(i, column); ok {
 				return s.paint(p, text)
 			}
 			return text
@@ -50,7 +50,7 @@ func (t *table) lines(s *stream) []string {
 func (t *table) line(widths []int, cells []string, tinted func(int, string) string) string {
 	var b strings.Builder
 	for i, cell := range cells {
-		text := fit(cell, widths[i])
+		text := truncate(cell, widths[i])
 		gap := widths[i] - lipgloss.Width(text)
 		if tinted != nil {
 			text = tinted(i, text)
@@ -63,15 +63,15 @@ func (t *table) line(widths []int, cells []string, tinted func(int, string) stri
 	return strings.TrimRight(b.String(), " ")
 }
 
-// widths are those of the columns; where the line is too long, loose columns
-// give way.
-func (t *table) widths(room int) []int {
+// widths returns the widths of the columns. If a line is too long, the shrinkable
+// columns become narrower.
+func (t *table) widths(width int) []int {
 	widths := make([]int, len(t.head))
 	total := 0
 	for i := range t.head {
 		widths[i] = lipgloss.Width(t.head[i])
-		if i < len(t.least) {
-			widths[i] = max(widths[i], t.least[i])
+		if i < len(t.minWidths) {
+			widths[i] = max(widths[i], t.minWidths[i])
 		}
 		for _, row := range t.rows {
 			if len(row) > 1 {
@@ -80,15 +80,15 @@ func (t *table) widths(room int) []int {
 		}
 		total += widths[i] + 2
 	}
-	if room <= 0 {
+	if width <= 0 {
 		return widths
 	}
-	for _, i := range t.loose {
-		over := total - 1 - room
-		if over <= 0 {
+	for _, i := range t.shrinkable {
+		excess := total - 1 - width
+		if excess <= 0 {
 			break
 		}
-		cut := min(over, max(0, widths[i]-12))
+		cut := min(excess, max(0, widths[i]-12))
 		widths[i] -= cut
 		total -= cut
 	}

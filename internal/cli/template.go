@@ -15,21 +15,21 @@ import (
 	"dstack/internal/jinja"
 )
 
-func templateCommand(a *app) *cobra.Command {
+func newTemplateCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "template",
-		Short: "Try chat templates, without a model or a server.",
+		Short: "Try chat templates without a model or a server.",
 		Example: "dstack template render --chat-template chat_template.jinja --messages messages.json\n" +
 			"dstack template render --model org/model --messages messages.json --tools tools.json",
 		Args: unknownCommand,
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(renderCommand(a))
+	c.AddCommand(newRenderCommand(a))
 	return c
 }
 
-// rendering is what `template render` was asked for.
-type rendering struct {
+// renderOptions are the flags of `dstack template render`, and what they name.
+type renderOptions struct {
 	file, model, tools string
 	messages           []string
 	bos, eos, kwargs   string
@@ -39,83 +39,84 @@ type rendering struct {
 	at                 string // --now
 
 	now       time.Time
-	toolsJSON json.RawMessage // once read
+	toolsJSON json.RawMessage // the content of tools
 	template  dstack.ChatTemplate
-	from      string // where it came from, for people
+	from      string // the origin of the template, in words
 }
 
-func renderCommand(a *app) *cobra.Command {
-	r := &rendering{}
+func newRenderCommand(a *app) *cobra.Command {
+	r := &renderOptions{}
 	c := &cobra.Command{
 		Use:   "render --chat-template FILE|--model NAME --messages FILE...",
-		Short: "Print the prompt that a chat template makes, exactly.",
+		Short: "Render a chat template and print the prompt.",
 		Example: "dstack template render --chat-template chat_template.jinja --messages messages.json\n" +
 			"dstack template render --model org/model --messages a.json --messages b.json -o json",
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return invalid("name files with --messages", "dstack template render does not understand `%s`", args[0])
+				return invalidInput("name files with --messages", "unexpected argument `%s`", args[0])
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, _ []string) error {
 			r.bosGiven, r.eosGiven = c.Flags().Changed("bos-token"), c.Flags().Changed("eos-token")
-			return a.render(c.Context(), r)
+			return a.renderTemplate(c.Context(), r)
 		},
 	}
 	flags := c.Flags()
 	flags.SortFlags = false
-	flags.StringVar(&r.file, "chat-template", "", "the template's `FILE`, - for the input")
-	flags.StringVar(&r.model, "model", "", "take the template of the model `NAME` from its hub (HF_ENDPOINT, HF_TOKEN)")
-	flags.StringArrayVar(&r.messages, "messages", nil, "a JSON `FILE`: a list of messages, or an object with all variables; repeatable")
+	flags.StringVar(&r.file, "chat-template", "", "the template's `FILE`, - for stdin")
+	flags.StringVar(&r.model, "model", "", "use the template of the model `NAME` from its hub (HF_ENDPOINT, HF_TOKEN)")
+	flags.StringArrayVar(&r.messages, "messages", nil,
+		"a JSON `FILE`: a list of messages, or an object with all variables; repeatable")
 	flags.StringVar(&r.tools, "tools", "", "a JSON `FILE` with a list of tools")
 	flags.StringVar(&r.bos, "bos-token", "", "the `TOKEN` that begins a prompt")
 	flags.StringVar(&r.eos, "eos-token", "", "the `TOKEN` that ends an answer")
 	flags.StringVar(&r.kwargs, "kwargs", "", "further variables, a `JSON` object")
-	flags.BoolVar(&r.withoutGeneration, "no-generation-prompt", false, "do not begin the answer")
-	flags.StringVar(&r.at, "now", "", "the `TIME` that a template is told, like 2026-01-31T12:00:00; else it is now")
-	outputFlag(c, &r.asJSON)
-	a.verboseFlag(c)
+	flags.BoolVar(&r.withoutGeneration, "no-generation-prompt", false, "do not add the generation prompt")
+	flags.StringVar(&r.at, "now", "", "the `TIME` for the template, like 2026-01-31T12:00:00 (now)")
+	addOutputFlag(c, &r.asJSON)
+	a.addVerboseFlag(c)
 	return c
 }
 
-// rendered is what came of one file of messages.
-type rendered struct {
-	Output *string       `json:"output,omitempty"`
-	Error  *renderFailed `json:"error,omitempty"`
+// renderResult is the prompt, or the error, for one file of messages.
+type renderResult struct {
+	Output *string      `json:"output,omitempty"`
+	Error  *renderError `json:"error,omitempty"`
 }
 
-// renderFailed is why a template made no prompt.
-type renderFailed struct {
+// renderError is why a template returned no prompt.
+type renderError struct {
 	Kind    string `json:"kind"` // syntax, raise, runtime, limit
 	Message string `json:"message"`
-	Line    int    `json:"line"` // of the template; 0: none of its lines
+	Line    int    `json:"line"` // of the template; 0: unknown
 }
 
-// failureOf is what a template said. Without a line it is none of its own: a
-// model may have templates with names only.
-func failureOf(err error) *renderFailed {
-	if wrong, ok := errors.AsType[*jinja.Error](err); ok {
-		return &renderFailed{Kind: wrong.Kind, Message: wrong.Message, Line: wrong.Line}
+// asRenderError returns the kind, the message and the line of an error. Only
+// errors in the text of a template have a line.
+func asRenderError(err error) *renderError {
+	if jinjaErr, ok := errors.AsType[*jinja.Error](err); ok {
+		return &renderError{Kind: jinjaErr.Kind, Message: jinjaErr.Message, Line: jinjaErr.Line}
 	}
-	return &renderFailed{Kind: jinja.KindRuntime, Message: err.Error()}
+	return &renderError{Kind: jinja.KindRuntime, Message: err.Error()}
 }
 
-// in says it to people.
-func (f *renderFailed) in(template string) string {
+// describe returns the error with its position.
+func (f *renderError) describe(template string) string {
 	if f.Line == 0 {
 		return template + ": " + f.Message
 	}
 	return fmt.Sprintf("%s, line %d: %s", template, f.Line, f.Message)
 }
 
-func (a *app) render(ctx context.Context, r *rendering) error {
-	if err := a.readRendering(ctx, r); err != nil {
+func (a *app) renderTemplate(ctx context.Context, r *renderOptions) error {
+	if err := a.readRenderOptions(ctx, r); err != nil {
 		return err
 	}
-	results := make([]rendered, 0, len(r.messages))
+	results := make([]renderResult, 0, len(r.messages))
 	p, compileErr := chattemplate.Compile(r.template)
 	for _, name := range r.messages {
-		vars, err := a.variables(r, name)
+		vars, err := a.templateVariables(r, name)
 		if err != nil {
 			return err
 		}
@@ -124,52 +125,52 @@ func (a *app) render(ctx context.Context, r *rendering) error {
 			text, err = p.Render(ctx, vars, r.now)
 		}
 		if err == nil {
-			results = append(results, rendered{Output: &text})
+			results = append(results, renderResult{Output: &text})
 			continue
 		}
-		failed := failureOf(err)
+		failed := asRenderError(err)
 		if !r.asJSON {
-			return invalid("", "%s", failed.in(r.from))
+			return invalidInput("", "%s", failed.describe(r.from))
 		}
-		results = append(results, rendered{Error: failed})
+		results = append(results, renderResult{Error: failed})
 	}
-	return a.showRendered(r, results)
+	return a.printRendered(r, results)
 }
 
-// showRendered prints prompts as they are: no newline is added.
-func (a *app) showRendered(r *rendering, results []rendered) error {
+// printRendered prints prompts byte for byte, without a newline at the end.
+func (a *app) printRendered(r *renderOptions, results []renderResult) error {
 	if !r.asJSON {
-		for _, one := range results {
-			if _, err := a.out.Write([]byte(*one.Output)); err != nil {
+		for _, result := range results {
+			if _, err := a.out.Write([]byte(*result.Output)); err != nil {
 				return fmt.Errorf("write the prompt: %w", err)
 			}
 		}
 		return nil
 	}
-	if err := a.showJSON(results); err != nil {
+	if err := a.printJSON(results); err != nil {
 		return err
 	}
-	for _, one := range results {
-		if one.Error != nil {
-			return &quiet{invalid("", "a template made no prompt")}
+	for _, result := range results {
+		if result.Error != nil {
+			return &reportedError{invalidInput("", "a template returned no prompt")}
 		}
 	}
 	return nil
 }
 
-// readRendering reads everything but the messages.
-func (a *app) readRendering(ctx context.Context, r *rendering) error {
+// readRenderOptions checks the flags and reads the tools and the template.
+func (a *app) readRenderOptions(ctx context.Context, r *renderOptions) error {
 	switch {
 	case (r.file == "") == (r.model == ""):
-		return invalid("dstack template render --help", "give either --chat-template FILE or --model NAME")
+		return invalidInput("dstack template render --help", "give either --chat-template FILE or --model NAME")
 	case len(r.messages) == 0:
-		return invalid(`write a list into a file: [{"role": "user", "content": "Hi"}]`, "give --messages FILE")
+		return invalidInput(`write a list into a file: [{"role": "user", "content": "Hi"}]`, "give --messages FILE")
 	}
 	r.now = time.Now()
 	if r.at != "" {
 		at, err := time.ParseInLocation("2006-01-02T15:04:05", r.at, time.Local)
 		if err != nil {
-			return invalid("write it as 2026-01-31T12:00:00", "--now: %s is not a time", r.at)
+			return invalidInput("write it as 2026-01-31T12:00:00", "--now: %s is not a time", r.at)
 		}
 		r.now = at
 	}
@@ -179,27 +180,28 @@ func (a *app) readRendering(ctx context.Context, r *rendering) error {
 			return err
 		}
 		if text[0] != '[' {
-			return invalid("", "--tools: %s is not a list", r.tools)
+			return invalidInput("", "--tools: %s is not a list", r.tools)
 		}
 		r.toolsJSON = text
 	}
 	if r.kwargs != "" {
 		var object map[string]json.RawMessage
 		if err := json.Unmarshal([]byte(r.kwargs), &object); err != nil {
-			return invalid(`write it as {"enable_thinking": false}`, "--kwargs: %s is not a JSON object", r.kwargs)
+			return invalidInput(`write it as {"enable_thinking": false}`, "--kwargs: %s is not a JSON object", r.kwargs)
 		}
 	}
 	return a.readTemplate(ctx, r)
 }
 
-func (a *app) readTemplate(ctx context.Context, r *rendering) (err error) {
+// readTemplate reads the template from a file or from the model's hub.
+func (a *app) readTemplate(ctx context.Context, r *renderOptions) (err error) {
 	if r.file != "" {
 		source, err := a.readSource(r.file)
 		r.template, r.from = dstack.ChatTemplate{Default: string(source.text)}, source.name
 		return err
 	}
 	if a.templates == nil {
-		return invalid("give --chat-template FILE", "this dstack asks no hub for templates")
+		return invalidInput("give --chat-template FILE", "this dstack has no hub of templates")
 	}
 	var tokens []string
 	for _, name := range []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} {
@@ -208,67 +210,67 @@ func (a *app) readTemplate(ctx context.Context, r *rendering) (err error) {
 		}
 	}
 	r.from = "the chat template of " + r.model
-	return a.working(func() string { return "looking for " + r.from }, func() (err error) {
+	return a.withProgress(func() string { return "looking for " + r.from }, func() (err error) {
 		r.template, err = a.templates(ctx, r.model, tokens)
 		return err
 	})
 }
 
-// readJSON reads a file that must hold JSON.
+// readJSON reads a file and returns an error unless it contains JSON.
 func (a *app) readJSON(flag, name string) (json.RawMessage, error) {
 	source, err := a.readSource(name)
 	if err != nil {
 		return nil, err
 	}
-	if len(source.text) >= sourceLimit {
-		return nil, invalid("", "%s: %s is larger than %d MiB", flag, source.name, sourceLimit>>20)
+	if len(source.text) >= maxSourceSize {
+		return nil, invalidInput("", "%s: %s is larger than %d MiB", flag, source.name, maxSourceSize>>20)
 	}
 	text := []byte(strings.TrimSpace(strings.TrimPrefix(string(source.text), "\ufeff")))
 	if !json.Valid(text) {
 		var v any
-		return nil, invalid("", "%s: %s is not JSON: %v", flag, source.name, json.Unmarshal(text, &v))
+		return nil, invalidInput("", "%s: %s is not JSON: %v", flag, source.name, json.Unmarshal(text, &v))
 	}
 	return text, nil
 }
 
-// variables are what a template is given for one file of messages, as JSON in
-// the file's order. What the command line says wins.
-func (a *app) variables(r *rendering, name string) ([]byte, error) {
+// templateVariables returns the variables for one file of messages as a JSON
+// object in the order of the file. Flags override the file.
+func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 	text, err := a.readJSON("--messages", name)
 	if err != nil {
 		return nil, err
 	}
-	var vars ordered
+	var vars orderedObject
 	switch text[0] {
 	case '[':
-		vars.set("messages", text)
-		for _, usual := range []string{"tools", "documents"} {
-			vars.set(usual, json.RawMessage("null"))
+		vars.setKey("messages", text)
+		for _, key := range []string{"tools", "documents"} {
+			vars.setKey(key, json.RawMessage("null"))
 		}
-		vars.set("add_generation_prompt", json.RawMessage("true"))
+		vars.setKey("add_generation_prompt", json.RawMessage("true"))
 	case '{':
-		if err := vars.read(text); err != nil {
-			return nil, invalid("", "--messages: %s: %v", name, err)
+		if err := vars.merge(text); err != nil {
+			return nil, invalidInput("", "--messages: %s: %v", name, err)
 		}
 	default:
-		return nil, invalid("", "--messages: %s is neither a list of messages nor an object of variables", name)
+		return nil, invalidInput("", "--messages: %s is neither a list of messages nor an object of variables", name)
 	}
 	if r.toolsJSON != nil {
-		vars.set("tools", r.toolsJSON)
+		vars.setKey("tools", r.toolsJSON)
 	}
 	if r.withoutGeneration {
-		vars.set("add_generation_prompt", json.RawMessage("false"))
+		vars.setKey("add_generation_prompt", json.RawMessage("false"))
 	}
 	if r.bosGiven {
-		vars.set("bos_token", quotedJSON(r.bos))
+		vars.setKey("bos_token", encodeString(r.bos))
 	}
 	if r.eosGiven {
-		vars.set("eos_token", quotedJSON(r.eos))
+		vars.setKey("eos_token", encodeString(r.eos))
 	}
 	if r.kwargs != "" {
-		if err := vars.read([]byte(r.kwargs)); err != nil {
-			return nil, invalid("", "--kwargs: %v", err)
+		if err := vars.merge([]byte(r.kwargs)); err != nil {
+			return nil, invalidInput("", "--kwargs: %v", err)
 		}
 	}
-	return vars.json(), nil
+	return vars.encode(), nil
 }

@@ -11,20 +11,20 @@ import (
 	"dstack/internal/dstack"
 )
 
-// templates gives a user some files to try templates with.
-func (u *user) templates() *user {
-	u.write("t.jinja", "{%- for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}")
-	u.write("vars.jinja", "{{ bos_token }}|{{ eos_token }}|{{ tools | tojson }}|{{ x }}|{{ add_generation_prompt }}|{{ strftime_now('%Y-%m-%d %H') }}")
-	u.write("wrong.jinja", "a\nb\n{{ messages + 1 }}")
-	u.write("broken.jinja", "a\n{% for %}")
-	u.write("raises.jinja", "{% if messages | length > 1 %}\n{{ raise_exception('only one message') }}{% endif %}fine")
-	u.write("bomb.jinja", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")
-	u.write("one.json", `[{"role": "user", "content": "Hi <b>"}]`)
-	u.write("two.json", `[{"role": "user", "content": "1"}, {"role": "user", "content": "2"}]`)
-	u.write("whole.json", `{"messages": [{"role": "user", "content": "Hi"}], "bos_token": "<s>", "eos_token": "</s>", "x": {"b": 1, "a": 2.0}, "add_generation_prompt": false, "tools": null}`)
-	u.write("tools.json", `[{"type": "function", "b": 1, "a": 2.0}]`)
-	u.write("text.json", `"Hi"`)
-	u.write("cut.json", `[{"role"`)
+// withTemplates writes templates and messages into the current folder.
+func (u *testUser) withTemplates() *testUser {
+	u.writeFile("t.jinja", "{%- for m in messages %}[{{ m.role }}]{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}")
+	u.writeFile("vars.jinja", "{{ bos_token }}|{{ eos_token }}|{{ tools | tojson }}|{{ x }}|{{ add_generation_prompt }}|{{ strftime_now('%Y-%m-%d %H') }}")
+	u.writeFile("wrong.jinja", "a\nb\n{{ messages + 1 }}")
+	u.writeFile("broken.jinja", "a\n{% for %}")
+	u.writeFile("raises.jinja", "{% if messages | length > 1 %}\n{{ raise_exception('only one message') }}{% endif %}fine")
+	u.writeFile("bomb.jinja", "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")
+	u.writeFile("one.json", `[{"role": "user", "content": "Hi <b>"}]`)
+	u.writeFile("two.json", `[{"role": "user", "content": "1"}, {"role": "user", "content": "2"}]`)
+	u.writeFile("whole.json", `{"messages": [{"role": "user", "content": "Hi"}], "bos_token": "<s>", "eos_token": "</s>", "x": {"b": 1, "a": 2.0}, "add_generation_prompt": false, "tools": null}`)
+	u.writeFile("tools.json", `[{"type": "function", "b": 1, "a": 2.0}]`)
+	u.writeFile("text.json", `"Hi"`)
+	u.writeFile("cut.json", `[{"role"`)
 	return u
 }
 
@@ -39,15 +39,15 @@ func TestTemplateRender(t *testing.T) {
 		{"flags win", "--chat-template vars.jinja --messages whole.json --bos-token B --eos-token= --tools tools.json --kwargs {\"x\":true}" + now,
 			`B||[{"type": "function", "b": 1, "a": 2.0}]|True|False|2024-07-26 12`},
 	} {
-		u := newUser(t, nil).templates()
-		got := u.types(append([]string{"template", "render"}, strings.Fields(c.typed)...)...)
+		u := newTestUser(t, nil).withTemplates()
+		got := u.run(append([]string{"template", "render"}, strings.Fields(c.typed)...)...)
 		if got.code != ExitDone || got.out != c.out || got.err != "" {
 			t.Errorf("%s: exit status %d, %s\n%q, want\n%q", c.name, got.code, got.err, got.out, c.out)
 		}
 	}
 }
 
-func TestTemplateRender_Refusals(t *testing.T) {
+func TestTemplateRender_ReportsErrors(t *testing.T) {
 	for _, c := range []struct{ typed, says string }{
 		{"--chat-template wrong.jinja --messages one.json", "error: wrong.jinja, line 3: TypeError: can only concatenate list (not \"int\") to list\n"},
 		{"--chat-template broken.jinja --messages one.json", "error: broken.jinja, line 2: Expected an expression"},
@@ -63,46 +63,46 @@ func TestTemplateRender_Refusals(t *testing.T) {
 		{"--chat-template t.jinja --messages one.json --tools whole.json", "--tools: whole.json is not a list"},
 		{"--chat-template t.jinja --messages one.json --kwargs [1]", "--kwargs: [1] is not a JSON object"},
 		{"--chat-template t.jinja --messages one.json --now today", "--now: today is not a time"},
-		{"--chat-template t.jinja one.json", "does not understand `one.json`"},
+		{"--chat-template t.jinja one.json", "unexpected argument `one.json`"},
 		{"--chat-template t.jinja --mesages one.json", "did you mean `--messages`?"},
-		{"--model a/b --messages one.json", "this dstack asks no hub"},
+		{"--model a/b --messages one.json", "this dstack has no hub"},
 	} {
-		got := newUser(t, nil).templates().types(append([]string{"template", "render"}, strings.Fields(c.typed)...)...)
+		got := newTestUser(t, nil).withTemplates().run(append([]string{"template", "render"}, strings.Fields(c.typed)...)...)
 		if got.code != ExitInvalid || got.out != "" || !strings.Contains(got.err, c.says) {
 			t.Errorf("%s: exit status %d\n%s%s\nwant %s", c.typed, got.code, got.out, got.err, c.says)
 		}
 	}
 }
 
-func TestTemplateRender_JSONHasOneObjectForEachFile(t *testing.T) {
-	u := newUser(t, nil).templates()
-	got := u.types("template", "render", "--chat-template", "raises.jinja", "-o", "json",
+func TestTemplateRender_PrintsAnObjectPerFileAsJSON(t *testing.T) {
+	u := newTestUser(t, nil).withTemplates()
+	got := u.run("template", "render", "--chat-template", "raises.jinja", "-o", "json",
 		"--messages", "one.json", "--messages", "two.json", "--messages", "whole.json")
-	var results []rendered
+	var results []renderResult
 	if err := json.Unmarshal([]byte(got.out), &results); err != nil || len(results) != 3 {
 		t.Fatalf("%v: %s", err, got.out)
 	}
 	if got.code != ExitInvalid || got.err != "" {
-		t.Errorf("exit status %d, said %q; one of them failed, and the JSON says so", got.code, got.err)
+		t.Errorf("exit status %d, stderr %q; one file failed and the JSON has its error", got.code, got.err)
 	}
 	for _, i := range []int{0, 2} {
 		if results[i].Output == nil || *results[i].Output != "fine" || results[i].Error != nil {
 			t.Errorf("file %d gives %+v", i, results[i])
 		}
 	}
-	if want := (renderFailed{"raise", "only one message", 2}); results[1].Output != nil || *results[1].Error != want {
+	if want := (renderError{"raise", "only one message", 2}); results[1].Output != nil || *results[1].Error != want {
 		t.Errorf("the second gives %+v, want %+v", results[1].Error, want)
 	}
 	for file, kind := range map[string]string{"broken.jinja": "syntax", "wrong.jinja": "runtime", "bomb.jinja": "limit"} {
-		got := u.types("template", "render", "--chat-template", file, "-o", "json", "--messages", "one.json")
+		got := u.run("template", "render", "--chat-template", file, "-o", "json", "--messages", "one.json")
 		if !strings.Contains(got.out, `"kind": "`+kind+`"`) || got.code != ExitInvalid {
 			t.Errorf("%s gives %d: %s, want an error of kind %s", file, got.code, got.out, kind)
 		}
 	}
 }
 
-func TestTemplateRender_OfAModel(t *testing.T) {
-	u := newUser(t, nil).templates()
+func TestTemplateRender_UsesTheTemplateOfAModel(t *testing.T) {
+	u := newTestUser(t, nil).withTemplates()
 	u.env["HF_TOKEN"] = "secret"
 	asked := func(_ context.Context, model string, tokens []string) (dstack.ChatTemplate, error) {
 		if !slices.Equal(tokens, []string{"secret"}) {
@@ -117,20 +117,20 @@ func TestTemplateRender_OfAModel(t *testing.T) {
 	u.hub = asked
 	for _, c := range []struct{ more, out string }{{"", "<s>Hi <b>"}, {"--bos-token=B", "BHi <b>"}, {"--tools=tools.json", "1 tools"}} {
 		args := append([]string{"template", "render", "--model", "org/model", "--messages", "one.json"}, strings.Fields(c.more)...)
-		if got := u.types(args...); got.out != c.out || got.code != ExitDone {
+		if got := u.run(args...); got.out != c.out || got.code != ExitDone {
 			t.Errorf("%s: %+v, want %s", c.more, got, c.out)
 		}
 	}
 	u.hub = func(context.Context, string, []string) (dstack.ChatTemplate, error) {
 		return dstack.ChatTemplate{Named: []dstack.NamedTemplate{{Name: "rag", Source: "a"}}}, nil
 	}
-	if got := u.types("template", "render", "--model", "org/model", "--messages", "one.json", "-o", "json"); got.code != ExitInvalid || !strings.Contains(got.out, "none of them is the default") {
+	if got := u.run("template", "render", "--model", "org/model", "--messages", "one.json", "-o", "json"); got.code != ExitInvalid || !strings.Contains(got.out, "none of them is the default") {
 		t.Errorf("only a template with a name: %+v", got)
 	}
 	u.hub = asked
-	u.types("template", "render", "--model", "no/model", "--messages", "one.json").want(t, exitCode(&dstack.Error{Kind: dstack.NotFound}), nil, []string{"there is no no/model"})
+	u.run("template", "render", "--model", "no/model", "--messages", "one.json").check(t, exitCode(&dstack.Error{Kind: dstack.NotFound}), nil, []string{"there is no no/model"})
 	u.hub = func(context.Context, string, []string) (dstack.ChatTemplate, error) {
 		return dstack.ChatTemplate{}, errors.New("broken")
 	}
-	u.types("template", "render", "--model", "no/model", "--messages", "one.json").want(t, ExitFailed, nil, []string{"broken"})
+	u.run("template", "render", "--model", "no/model", "--messages", "one.json").check(t, ExitFailed, nil, []string{"broken"})
 }

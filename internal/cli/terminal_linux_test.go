@@ -14,8 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal is a pseudo terminal: far is what a person sees and types.
-func terminal(t *testing.T) (near, far *os.File) {
+// openTerminal returns both ends of a pseudo terminal: near is the end of the
+// program, far the end of the user.
+func openTerminal(t *testing.T) (near, far *os.File) {
 	t.Helper()
 	far, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
@@ -41,27 +42,27 @@ func terminal(t *testing.T) (near, far *os.File) {
 	return near, far
 }
 
-// person watches a terminal, and types when something appears on it.
-type person struct {
+// terminalUser reads a terminal, and types when a text appears.
+type terminalUser struct {
 	mu   sync.Mutex
 	seen bytes.Buffer
 	done chan struct{}
 }
 
-func watching(far *os.File, when, typed string) *person {
-	p := &person{done: make(chan struct{})}
+func watchTerminal(far *os.File, when, typed string) *terminalUser {
+	p := &terminalUser{done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
 		buf := make([]byte, 4096)
-		for said := false; ; {
+		for hasTyped := false; ; {
 			n, err := far.Read(buf)
 			if err != nil {
 				return
 			}
 			p.mu.Lock()
 			p.seen.Write(buf[:n])
-			if !said && strings.Contains(p.seen.String(), when) {
-				said = true
+			if !hasTyped && strings.Contains(p.seen.String(), when) {
+				hasTyped = true
 				io.WriteString(far, typed)
 			}
 			p.mu.Unlock()
@@ -70,16 +71,16 @@ func watching(far *os.File, when, typed string) *person {
 	return p
 }
 
-func (p *person) saw() string {
+func (p *terminalUser) output() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seen.String()
 }
 
-func onPTY(t *testing.T, u *user, when, typed string, args ...string) (int, string) {
+func runOnTerminal(t *testing.T, u *testUser, when, typed string, args ...string) (int, string) {
 	t.Helper()
-	near, far := terminal(t)
-	p := watching(far, when, typed)
+	near, far := openTerminal(t)
+	p := watchTerminal(far, when, typed)
 	root := New(Options{Version: "1", In: near, Out: near, Err: near, Dir: u.dir, Home: u.home,
 		Env: func(name string) (string, bool) { v, ok := u.env[name]; return v, ok }})
 	root.SetArgs(args)
@@ -88,51 +89,51 @@ func onPTY(t *testing.T, u *user, when, typed string, args ...string) (int, stri
 	select {
 	case <-p.done:
 	case <-time.After(5 * time.Second):
-		t.Error("the terminal was not given back")
+		t.Error("the terminal was not closed")
 	}
-	return code, p.saw()
+	return code, p.output()
 }
 
-func TestTerminal_AsksAndSubmitsOnYes(t *testing.T) {
-	f, u := applier(t, starting("pulling image"), ready)
-	code, saw := onPTY(t, u, "[y/N]", "y\n", "apply", "-f", "service.dstack.yml", "--wait", "ready")
+func TestTerminal_SubmitsOnYes(t *testing.T) {
+	f, u := newApplyTest(t, startingView("pulling image"), readyView)
+	code, saw := runOnTerminal(t, u, "[y/N]", "y\n", "apply", "-f", "service.dstack.yml", "--wait", "ready")
 	if code != ExitDone || len(f.applied) != 1 || !strings.Contains(saw, "Submit web? [y/N] ") || !strings.Contains(saw, "\x1b[1m") {
 		t.Errorf("exit status %d, applied %d times\n%s", code, len(f.applied), saw)
 	}
 }
 
-func TestTerminal_NoMeansNo(t *testing.T) {
+func TestTerminal_SubmitsNothingOnNo(t *testing.T) {
 	for _, answer := range []string{"n\n", "\n", "\x04"} {
-		f, u := applier(t, ready)
-		code, saw := onPTY(t, u, "[y/N]", answer, "apply", "-f", "service.dstack.yml")
+		f, u := newApplyTest(t, readyView)
+		code, saw := runOnTerminal(t, u, "[y/N]", answer, "apply", "-f", "service.dstack.yml")
 		if code != ExitDone || len(f.applied) != 0 || !strings.Contains(saw, "nothing was submitted") {
 			t.Errorf("%q: exit status %d, applied %d times\n%s", answer, code, len(f.applied), saw)
 		}
 	}
 }
 
-func TestTerminal_CtrlCAtThePromptSubmitsNothing(t *testing.T) {
-	f, u := applier(t, ready)
+func TestTerminal_SubmitsNothingOnInterrupt(t *testing.T) {
+	f, u := newApplyTest(t, readyView)
 	ctx, press := context.WithCancelCause(t.Context())
 	defer time.AfterFunc(150*time.Millisecond, func() { press(errInterrupted) }).Stop()
 	u.ctx = ctx
-	code, saw := onPTY(t, u, "never", "", "apply", "-f", "service.dstack.yml")
+	code, saw := runOnTerminal(t, u, "never", "", "apply", "-f", "service.dstack.yml")
 	if code != ExitFailed || len(f.applied) != 0 || !strings.Contains(saw, "interrupted") {
 		t.Errorf("exit status %d, applied %d times\n%s", code, len(f.applied), saw)
 	}
 }
 
-func TestTerminal_ColourOnlyWhereItIsWanted(t *testing.T) {
-	f := newFake(t)
-	f.list = life(ready)
+func TestTerminal_Colours(t *testing.T) {
+	f := newFakeServer(t)
+	f.list = runViews(readyView)
 	for _, c := range []struct {
 		args []string
 		env  string
 		want bool
 	}{{nil, "", true}, {[]string{"--no-color"}, "", false}, {nil, "NO_COLOR", false}} {
-		u := newUser(t, f)
+		u := newTestUser(t, f)
 		u.env[c.env] = "1"
-		if code, saw := onPTY(t, u, "never", "", append([]string{"ps"}, c.args...)...); code != 0 || strings.Contains(saw, "\x1b[") != c.want {
+		if code, saw := runOnTerminal(t, u, "never", "", append([]string{"ps"}, c.args...)...); code != 0 || strings.Contains(saw, "\x1b[") != c.want {
 			t.Errorf("%+v: %d %q", c, code, saw)
 		}
 	}

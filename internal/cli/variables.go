@@ -7,38 +7,39 @@ import (
 	"dstack/internal/spec"
 )
 
-// usualEnvFile is where people keep variables; it is never read unasked.
-const usualEnvFile = ".env"
+// defaultEnvFile is a common name of files of variables. It is only used in hints.
+const defaultEnvFile = ".env"
 
-// ofFlag stands for -e among the files that give variables.
-const ofFlag = "--env"
+// fromEnvFlag is the origin of a variable of -e, among names of files.
+const fromEnvFlag = "--env"
 
-// variables are those that the command line gives, the strongest last.
-type variables struct {
-	list  []spec.EnvVar
-	files []source
-	from  map[string]string // name → the file, or ofFlag
+// givenVariables are the variables of the command line; later ones override
+// earlier ones.
+type givenVariables struct {
+	list    []spec.EnvVar
+	files   []sourceFile
+	origins map[string]string // name → the file, or fromEnvFlag
 }
 
-// readVariables reads the files of variables, and then -e.
-func (a *app) readVariables(f *applyFlags) (variables, spec.Problems) {
-	given := variables{from: map[string]string{}}
-	var found spec.Problems
+// readVariables reads the files of --env-file, and then -e.
+func (a *app) readVariables(f *applyFlags) (givenVariables, spec.Problems) {
+	variables := givenVariables{origins: map[string]string{}}
+	var problems spec.Problems
 	add := func(from string, vars ...spec.EnvVar) {
-		given.list = append(given.list, vars...)
+		variables.list = append(variables.list, vars...)
 		for _, v := range vars {
-			given.from[v.Name] = from
+			variables.origins[v.Name] = from
 		}
 	}
 	for _, name := range f.envFiles {
 		text, err := a.readFile(name)
 		if err != nil {
-			found = append(found, unreadable(name, err, "check the path"))
+			problems = append(problems, unreadableFile(name, err, "check the path"))
 			continue
 		}
 		vars, err := spec.ParseEnvFile(name, text)
-		found = append(found, problemsOf(name, err)...)
-		given.files = append(given.files, source{name, text})
+		problems = append(problems, asProblems(name, err)...)
+		variables.files = append(variables.files, sourceFile{name, text})
 		add(name, vars...)
 	}
 	for _, text := range f.env {
@@ -48,17 +49,17 @@ func (a *app) readVariables(f *applyFlags) (variables, spec.Problems) {
 			if p, ok := errors.AsType[spec.Problem](err); ok && p.Hint != "" {
 				hint = p.Hint
 			}
-			found = append(found, typed(ofFlag, hint, "%v", err))
+			problems = append(problems, flagProblem(fromEnvFlag, hint, "%v", err))
 			continue
 		}
-		add(ofFlag, v)
+		add(fromEnvFlag, v)
 	}
-	return given, found
+	return variables, problems
 }
 
-// origins tells for people where each variable gets its value, unless the
-// configuration has it.
-func (v variables) origins(env spec.Env) map[string]string {
+// describeOrigins returns the origin of each variable in words. Variables of the
+// configuration are left out.
+func (v givenVariables) describeOrigins(env spec.Env) map[string]string {
 	const environment = "from your environment"
 	origins := map[string]string{}
 	for _, one := range env {
@@ -67,10 +68,10 @@ func (v variables) origins(env spec.Env) map[string]string {
 		}
 	}
 	for _, one := range v.list {
-		switch from := v.from[one.Name]; {
+		switch from := v.origins[one.Name]; {
 		case one.Open:
 			origins[one.Name] = environment
-		case from == ofFlag:
+		case from == fromEnvFlag:
 			origins[one.Name] = "from -e"
 		default:
 			origins[one.Name] = "from " + from
@@ -79,43 +80,42 @@ func (v variables) origins(env spec.Env) map[string]string {
 	return origins
 }
 
-// missing places the problems of variables that nobody gave where somebody
-// asked for them, and knows of the file that has them.
-func (a *app) missing(v variables, problems spec.Problems) (inConfiguration, elsewhere spec.Problems) {
+// locateUnresolved groups the problems of variables without a value by what asked
+// for them. Its hint names defaultEnvFile if that has the variable.
+func (a *app) locateUnresolved(v givenVariables, problems spec.Problems) (inConfiguration, elsewhere spec.Problems) {
 	if len(problems) == 0 {
 		return nil, nil
 	}
-	usual := a.usualVariables()
+	defaults := a.readDefaultEnvFile()
 	inFiles := map[string]spec.Problems{}
 	var inFlags spec.Problems
 	for _, p := range problems {
 		name := strings.TrimPrefix(p.Path, "env.")
-		switch from := v.from[name]; from {
+		switch from := v.origins[name]; from {
 		case "":
-			if _, ok := usual.Get(name); ok {
-				p.Hint = "apply with --env-file " + usualEnvFile
+			if _, ok := defaults.Get(name); ok {
+				p.Hint = "apply with --env-file " + defaultEnvFile
 			}
 			inConfiguration = append(inConfiguration, p)
-		case ofFlag:
-			inFlags = append(inFlags, typed(ofFlag, p.Hint, "%s", p.Message))
+		case fromEnvFlag:
+			inFlags = append(inFlags, flagProblem(fromEnvFlag, p.Hint, "%s", p.Message))
 		default:
 			inFiles[from] = append(inFiles[from], p)
 		}
 	}
 	for _, file := range v.files {
 		elsewhere = append(elsewhere, spec.LocateInEnvFile(file.name, file.text, inFiles[file.name])...)
-		delete(inFiles, file.name) // a file can be named twice
+		delete(inFiles, file.name) // a file may be named twice
 	}
 	return inConfiguration, append(elsewhere, inFlags...)
 }
 
-// usualVariables are those of a file that was not named; whatever is wrong
-// with it is nobody's business yet.
-func (a *app) usualVariables() spec.Env {
-	text, err := a.readFile(usualEnvFile)
+// readDefaultEnvFile reads defaultEnvFile and ignores its problems.
+func (a *app) readDefaultEnvFile() spec.Env {
+	text, err := a.readFile(defaultEnvFile)
 	if err != nil {
 		return nil
 	}
-	env, _ := spec.ParseEnvFile(usualEnvFile, text) // wrong: it helps nobody
+	env, _ := spec.ParseEnvFile(defaultEnvFile, text) // without variables if it is malformed
 	return env
 }

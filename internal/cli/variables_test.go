@@ -6,12 +6,12 @@ import (
 	"testing"
 )
 
-func TestEnvFile_WhoWins(t *testing.T) {
+func TestEnvFile_Precedence(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files map[string]string
 		flags []string
-		want  map[string]string // of GREETING, MODE and others
+		want  map[string]string // the environment that is sent
 		shown string
 	}{
 		{"none", nil, nil, map[string]string{"GREETING": "hello", "MODE": "plain"}, "GREETING (from your environment), MODE\n"},
@@ -29,13 +29,13 @@ func TestEnvFile_WhoWins(t *testing.T) {
 		{"an unnamed .env is not read", map[string]string{".env": "GREETING=hi\nbad line"}, nil, map[string]string{"GREETING": "hello", "MODE": "plain"}, "GREETING (from your environment), MODE\n"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, u := applier(t, ready)
+			f, u := newApplyTest(t, readyView)
 			u.env["MODE"] = "mine"
 			for name, text := range c.files {
-				u.write(name, text)
+				u.writeFile(name, text)
 			}
-			got := u.types(append(strings.Fields(applyIt), c.flags...)...)
-			got.want(t, ExitDone, nil, []string{c.shown})
+			got := u.run(append(strings.Fields(applyDetached), c.flags...)...)
+			got.check(t, ExitDone, nil, []string{c.shown})
 			env := map[string]string{}
 			for _, v := range f.applied[0].RunSpec.Configuration.Env {
 				env[v.Name] = v.Value
@@ -45,14 +45,14 @@ func TestEnvFile_WhoWins(t *testing.T) {
 			}
 			for _, value := range []string{"hello", "fan cy", "$HOME"} {
 				if strings.Contains(got.err, value) {
-					t.Errorf("a value is shown:\n%s", got.err)
+					t.Errorf("a value was printed:\n%s", got.err)
 				}
 			}
 		})
 	}
 }
 
-func TestEnvFile_Refused(t *testing.T) {
+func TestEnvFile_ReportsProblems(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		files map[string]string
@@ -60,20 +60,20 @@ func TestEnvFile_Refused(t *testing.T) {
 		says  []string
 	}{
 		{"a bad file", map[string]string{"a.env": "A=1\nA=secret\n\nB: secret"}, []string{"--env-file", "a.env"},
-			[]string{"a.env:2:1: `A` is written twice", "it is already in line 1; keep one", "a.env:4:2: there is a colon", "write NAME=value", "2 problems in a.env\n"}},
+			[]string{"a.env:2:1: `A` is set twice", "it is already set on line 1; remove one of them", "a.env:4:2: there is a colon", "write NAME=value", "2 problems in a.env\n"}},
 		{"two bad files", map[string]string{"a.env": "1=secret", "b.env": "B='secret"}, []string{"--env-file", "a.env", "--env-file", "b.env"},
 			[]string{"1 problem in a.env\n\nb.env:1:3: this quote is not closed", "1 problem in b.env\n"}},
 		{"no such file", nil, []string{"--env-file", "a.env"}, []string{"a.env: this file cannot be read: no such file or directory\n  check the path"}},
 		{"a folder", map[string]string{"a.env/x": ""}, []string{"--env-file", "a.env"}, []string{"a.env: this file cannot be read: is a directory"}},
-		{"no name of a file", nil, []string{"--env-file", ""}, []string{"error: --env-file wants a value"}},
+		{"no name of a file", nil, []string{"--env-file", ""}, []string{"error: --env-file needs a value"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, u := applier(t, ready)
+			f, u := newApplyTest(t, readyView)
 			for name, text := range c.files {
-				u.write(name, text)
+				u.writeFile(name, text)
 			}
-			if said := u.refused(f, c.says, c.flags...); strings.Contains(said, "secret") {
-				t.Errorf("a value is shown:\n%s", said)
+			if output := u.applyRefused(f, c.says, c.flags...); strings.Contains(output, "secret") {
+				t.Errorf("a value was printed:\n%s", output)
 			}
 		})
 	}
@@ -82,7 +82,7 @@ func TestEnvFile_Refused(t *testing.T) {
 func TestEnvFile_MissingVariables(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		env   string // the file .env
+		env   string // the content of .env
 		flags []string
 		says  []string
 	}{
@@ -92,16 +92,16 @@ func TestEnvFile_MissingVariables(t *testing.T) {
 		{"in a .env that is wrong", "SECOND=secret\n!\n", nil, []string{"export SECOND=…, or apply with -e SECOND=…"}},
 		{"asked for by a file", "# mine\nFIRST=secret\nTHIRD # secret\n", []string{"--env-file", ".env"},
 			[]string{"service.dstack.yml:8:5: environment variable `SECOND`", "1 problem in service.dstack.yml\n\n.env:3:1: environment variable `THIRD` is not set\n   3 | THIRD…\n     | ^^^^^\n", "1 problem in .env"}},
-		{"asked for by -e", "", []string{"-e", "FIRST=secret", "-e", "SECOND=secret", "-e", "THIRD"}, []string{"error: --env: environment variable `THIRD` is not set\n  try   export THIRD=…"}},
+		{"asked for by -e", "", []string{"-e", "FIRST=secret", "-e", "SECOND=secret", "-e", "THIRD"}, []string{"error: --env: environment variable `THIRD` is not set\n  try   run export THIRD=…"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f, u := applier(t, ready)
-			u.write("service.dstack.yml", "type: service\nname: web\nport: 8000\ncommands:\n  - serve\nenv:\n  - FIRST\n  - SECOND\n  - MODE=plain\n")
+			f, u := newApplyTest(t, readyView)
+			u.writeFile("service.dstack.yml", "type: service\nname: web\nport: 8000\ncommands:\n  - serve\nenv:\n  - FIRST\n  - SECOND\n  - MODE=plain\n")
 			if c.env != "" {
-				u.write(".env", c.env)
+				u.writeFile(".env", c.env)
 			}
-			if said := u.refused(f, c.says, c.flags...); strings.Contains(said, "secret") {
-				t.Errorf("a value is shown:\n%s", said)
+			if output := u.applyRefused(f, c.says, c.flags...); strings.Contains(output, "secret") {
+				t.Errorf("a value was printed:\n%s", output)
 			}
 		})
 	}

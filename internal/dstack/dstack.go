@@ -1,11 +1,19 @@
-// Package dstack holds the nouns: what the system is about, and nothing of
-// how it is done. It reads no clock, file or socket.
+// Package dstack defines the terms of the product: runs, revisions, replicas,
+// attempts, instances, offers, events. Every other package uses these types
+// with the meaning documented here.
+//
+// A user applies a configuration (spec.Service) to a Project. That creates a
+// Run, or a new Revision of the Run with the same name. A Run has Replicas,
+// each one copy of the service. A Replica is placed on an Instance, where it
+// holds a Claim; each time its container is started, that is a new Attempt.
+//
+// The package contains data only: it reads no clock, file or socket.
 package dstack
 
 import "time"
 
-// Identifiers. RunID, AttemptID, ProjectID and UserID are version 4 UUIDs,
-// because the published client refuses others (spec §4.3).
+// RunID and the other identifiers name things. RunID, AttemptID, ProjectID and UserID are version 4 UUIDs,
+// because the published 0.18.10 client rejects anything else (spec §4.3).
 type (
 	RunID      string
 	ReplicaID  string
@@ -15,20 +23,21 @@ type (
 	UserID     string
 )
 
-// Reason says why something is in its status, in words for the user.
+// Reason explains a status to the user in one sentence. Program logic never
+// depends on its text.
 type Reason string
 
-// Role is what a user may do, globally or in one project.
+// Role is a set of permissions that a user has, globally or in one project.
 type Role string
 
-// The two roles there are; the wire calls them the same.
+// The roles. The wire format uses the same strings.
 const (
 	RoleAdmin Role = "admin"
 	RoleUser  Role = "user"
 )
 
-// User is somebody with a token. The token itself is never kept, only its
-// SHA-256 (hexadecimal).
+// User is an account with an access token. Only the SHA-256 of the token is
+// stored (TokenHash, hexadecimal), never the token itself.
 type User struct {
 	ID         UserID
 	Name       string
@@ -38,30 +47,30 @@ type User struct {
 	CreatedAt  time.Time
 }
 
-// Project is what runs, repos and members belong to.
+// Project owns runs and repos, and has members.
 type Project struct {
 	ID        ProjectID
-	Name      string // as given; compared without case
+	Name      string // as entered; comparison ignores case
 	Owner     UserID
 	CreatedAt time.Time
 }
 
-// Member is a user's place in a project.
+// Member is a user's membership in a project.
 type Member struct {
 	User User
 	Role Role
 }
 
-// Repo is a folder that code is uploaded from.
+// Repo is a folder whose code is uploaded for runs.
 type Repo struct {
 	Project ProjectID
 	ID      string // "<name>-<8 characters>", chosen by the client (spec §3.4)
 	Info    []byte // JSON as the client sent it: {"repo_type": "local", ...}
 }
 
-// LogLine is one piece of a replica's output.
+// LogLine is one line of a replica's output.
 type LogLine struct {
-	At     time.Time // microseconds; strictly growing within an attempt
+	At     time.Time // microseconds; strictly increasing within an attempt
 	Stream string    // "stdout" or "stderr"
-	Text   []byte    // without its line end; any bytes
+	Text   []byte    // without the line end; may contain any bytes
 }

@@ -2,28 +2,28 @@ package dstack
 
 import "errors"
 
-// Kind sorts errors by what the caller can do about them.
+// Kind classifies errors by what the caller can do about them.
 type Kind string
 
-// Every kind there is. The API has one table from kind to HTTP status, the
-// command line one from kind to exit code.
+// The kinds of error. The API maps each kind to one HTTP status, the command
+// line maps each kind to one exit code.
 const (
 	Invalid      Kind = "invalid"      // the input is wrong
-	Unsupported  Kind = "unsupported"  // the input is right, and nothing acts on it yet
-	Unauthorized Kind = "unauthorized" // nobody known asks
-	Forbidden    Kind = "forbidden"    // somebody known asks, who may not
-	NotFound     Kind = "not_found"    // no such thing, or none that the caller may see
-	Conflict     Kind = "conflict"     // it is in a state that does not allow this
-	TooLarge     Kind = "too_large"    // a bound was passed
-	NoCapacity   Kind = "no_capacity"  // no machine suits
-	RolledBack   Kind = "rolled_back"  // a change did not work out, and was undone
-	Unavailable  Kind = "unavailable"  // not now; try again
-	Timeout      Kind = "timeout"      // it took too long
-	Internal     Kind = "internal"     // our fault
+	Unsupported  Kind = "unsupported"  // the input is valid, but the feature is not implemented yet
+	Unauthorized Kind = "unauthorized" // no token, or an unknown one
+	Forbidden    Kind = "forbidden"    // the caller is known, but lacks permission
+	NotFound     Kind = "not_found"    // the object does not exist, or the caller may not see it
+	Conflict     Kind = "conflict"     // the state of the object does not allow the operation
+	TooLarge     Kind = "too_large"    // a size limit was exceeded
+	NoCapacity   Kind = "no_capacity"  // no machine meets the requirements, or none is free
+	RolledBack   Kind = "rolled_back"  // a change failed and was undone
+	Unavailable  Kind = "unavailable"  // a temporary failure; try again
+	Timeout      Kind = "timeout"      // the operation took too long
+	Internal     Kind = "internal"     // a bug in dstack
 )
 
-// Error is an error meant for a person: what cannot be done, why (Message),
-// and what to do (Hint). Cause is for the log only.
+// Error is an error written for the user. Message says what failed and why,
+// Hint says what to do about it. Cause is for the log only and is not shown.
 type Error struct {
 	Kind    Kind
 	Message string // cannot apply "llama31": port is required
@@ -37,7 +37,8 @@ func (e *Error) Error() string { return e.Message }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Cause }
 
-// KindOf returns err's kind; Internal for any error not meant for a person.
+// KindOf returns the kind of the *Error in err's chain, or Internal if the
+// chain has none.
 func KindOf(err error) Kind {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind

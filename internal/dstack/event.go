@@ -2,57 +2,60 @@ package dstack
 
 import "time"
 
-// Event is one decision or change, with its reason. Events outlive their run.
+// Event records one decision or status change together with its reason.
+// Events are kept after their run is deleted.
 type Event struct {
-	ID       int64 // grows
+	ID       int64 // increases with every event
 	At       time.Time
 	Project  ProjectID
 	Run      RunID
 	RunName  string
 	Kind     EventKind
-	Revision int    // 0: of none
-	Replica  *int   // its number; nil: of the run as a whole
-	From, To string // statuses or numbers, where one became the other
-	User     string // whose wish it was; empty: nobody's
-	Message  string // in words: 2 replicas wanted: 14.2 requests a second, target 10 a replica
+	Revision int    // 0: the event concerns no single revision
+	Replica  *int   // number of the replica; nil: the event concerns the whole run
+	From, To string // the old and the new status or count; empty if nothing was replaced
+	User     string // who requested the change; empty: dstack decided by itself
+	Message  string // for the user: 2 replicas wanted: 14.2 requests a second, target 10 a replica
 }
 
-// EventKind sorts events.
+// EventKind classifies events.
 type EventKind string
 
-// Every kind there is.
+// The kinds of event.
 const (
 	EventApplied    EventKind = "applied"     // a revision was submitted
-	EventScaled     EventKind = "scaled"      // another number of replicas is wanted
-	EventRun        EventKind = "run"         // the run's status changed
-	EventReplica    EventKind = "replica"     // a replica's status changed
-	EventReady      EventKind = "ready"       // a revision serves as wanted
-	EventRolledBack EventKind = "rolled_back" // a revision failed; an earlier one is the present one again
-	EventStop       EventKind = "stop"        // somebody wants it stopped
+	EventScaled     EventKind = "scaled"      // the desired number of replicas changed
+	EventRun        EventKind = "run"         // the status of the run changed
+	EventReplica    EventKind = "replica"     // the status of a replica changed
+	EventReady      EventKind = "ready"       // a revision has as many ready replicas as desired
+	EventRolledBack EventKind = "rolled_back" // a revision failed, and an earlier one became current again
+	EventStop       EventKind = "stop"        // a user asked to stop the run
 )
 
-// Revision is one submitted state of a run.
+// Revision is one submitted version of a run's specification. Revisions are
+// numbered from 1 within their run and never change once submitted.
 type Revision struct {
 	Run              RunID
 	Num              int
-	TemplateRevision int // see Run.Shape
+	TemplateRevision int // see Run.TemplateRevision
 	Spec             RunSpec
 	User             string
 	At               time.Time
-	Restores         int // the revision that it brings back; 0: none
+	Restores         int // the earlier revision that this one brings back; 0: none
 	Status           RevisionStatus
 	Reason           Reason // why it failed
-	// What failed first, with RevisionFailed.
+	// Replica and LastOutput describe the replica that failed first. They are
+	// set with RevisionFailed.
 	Replica    int
 	LastOutput []string
 }
 
-// RevisionStatus is what became of a revision.
+// RevisionStatus is the result of a revision's rollout.
 type RevisionStatus string
 
-// Every status of a revision.
+// The statuses of a revision.
 const (
 	RevisionPending RevisionStatus = "pending" // not ready yet
-	RevisionReady   RevisionStatus = "ready"   // has served
+	RevisionReady   RevisionStatus = "ready"   // became ready, and served requests
 	RevisionFailed  RevisionStatus = "failed"  // did not become ready, and was rolled back
 )

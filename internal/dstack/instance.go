@@ -6,60 +6,67 @@ import (
 	"dstack/internal/spec"
 )
 
-// Instance is a rented or owned place to run replicas.
+// Instance is a machine that runs replicas, either rented from a backend or
+// owned by the user.
 type Instance struct {
 	ID                  InstanceID
 	Backend             string // key in backend.Set
 	Offer               Offer
 	Status              InstanceStatus
 	Reason              Reason
-	Since               time.Time // when Status last changed
-	Host                string    // the installation that alone can reach it; empty: any server can
-	LastResponseAt      time.Time // when its engine last answered; saved at most every half minute
-	LastError           string    // what last went wrong with it, for people
-	ConsecutiveFailures int       // in a row
+	Since               time.Time     // when Status last changed
+	Host                string        // the only installation that can reach the instance; empty: every server can
+	LastResponseAt      time.Time     // when its engine last answered; saved at most every 30 seconds
+	LastError           string        // its latest error, for the user
+	ConsecutiveFailures int           // failed calls to its engine since the last answer
+	IdleTime            time.Duration // how long a rented instance may have no replicas before it is deleted; negative: for ever
+	EmptySince          time.Time     // since when it has had no replicas; zero: it has some
+	UnlistedSince       time.Time     // since when its backend has not listed it; zero: the last list had it
+	SilentSince         time.Time     // since when its engine has not answered; zero: the last call was answered
+	CheckedAt           time.Time     // when its backend last listed its machines
 	Version             int64
 }
 
-// InstanceStatus is where an instance is in its life.
+// InstanceStatus is the phase of an instance's life.
 type InstanceStatus string
 
-// Every status of an instance.
+// The statuses of an instance.
 const (
-	InstanceCreating InstanceStatus = "creating"
-	InstanceUp       InstanceStatus = "up"
-	InstanceDeleting InstanceStatus = "deleting"
-	InstanceDeleted  InstanceStatus = "deleted"
+	InstanceCreating InstanceStatus = "creating" // requested from the backend, not usable yet
+	InstanceUp       InstanceStatus = "up"       // can run replicas
+	InstanceDeleting InstanceStatus = "deleting" // its deletion was requested
+	InstanceDeleted  InstanceStatus = "deleted"  // no longer exists
 )
 
-// Machine is an instance as its backend describes it.
+// Machine is an instance as its backend reports it.
 type Machine struct {
-	Ref   string // the backend's own name for it
+	Ref   string // the backend's own identifier
 	Alive bool
 }
 
-// Offer is a place that could be had, and its price.
+// Offer is a machine that a backend can provide, with its price.
 type Offer struct {
-	Backend       string             `json:"backend"` // its type: local
-	Key           string             `json:"key"`     // which of the configured backends: key in backend.Set
+	Backend       string             `json:"backend"` // type of the backend: local
+	Key           string             `json:"key"`     // the configured backend: key in backend.Set
 	Region        string             `json:"region"`
-	Type          string             `json:"type"` // the instance type; for owned machines their name
+	Type          string             `json:"type"` // instance type; the machine's name if it is owned
 	Hardware      Hardware           `json:"hardware"`
 	Spot          bool               `json:"spot"`
-	Price         float64            `json:"price"`           // dollars an hour
-	OwnedInstance InstanceID         `json:"owned,omitempty"` // this very machine, shared; empty: rented for one replica
+	Price         float64            `json:"price"`           // dollars per hour
+	OwnedInstance InstanceID         `json:"owned,omitempty"` // the existing machine that replicas share; empty: a new one is rented for one replica
 	Host          string             `json:"host,omitempty"`  // see Instance.Host
 	Engine        EngineCapabilities `json:"engine"`
 }
 
-// EngineCapabilities is what the engine of a machine can and cannot do.
+// EngineCapabilities describes what the engine of a machine supports.
 type EngineCapabilities struct {
 	Name        string `json:"name"`         // docker, process
-	Containers  bool   `json:"containers"`   // understands images
-	SharesPorts bool   `json:"shares_ports"` // a replica's port is the machine's own
+	Containers  bool   `json:"containers"`   // the engine runs images
+	SharesPorts bool   `json:"shares_ports"` // replicas listen on the ports of the machine itself
+	Mounts      bool   `json:"mounts"`       // mounts volumes and host paths at any target
 }
 
-// Hardware is what a machine has in all.
+// Hardware is the total capacity of a machine, whether in use or not.
 type Hardware struct {
 	CPUs      int   `json:"cpus"`
 	MemoryMiB int64 `json:"memory_mib"`
@@ -69,45 +76,47 @@ type Hardware struct {
 
 // GPU is one graphics processor of a machine.
 type GPU struct {
-	ID         string `json:"id"`              // as the engine names it, such as GPU-1b2c…
+	ID         string `json:"id"`              // the engine's identifier, such as GPU-1b2c…
 	Maker      string `json:"maker,omitempty"` // nvidia, amd; empty: unknown
-	Name       string `json:"name"`            // as configurations name it: A100, H200, RTX4090
+	Name       string `json:"name"`            // model name as in configurations: A100, H200, RTX4090
 	MemoryMiB  int64  `json:"memory_mib"`
 	Capability [2]int `json:"capability"` // compute capability, major and minor; zero: unknown
 }
 
-// Requirements is what a replica needs of a place. Nil pointers in
-// Resources do not bind; see spec.Resources.Asked for what binds on owned
-// machines.
+// Requirements is what a replica requires of a machine. A nil pointer or an
+// empty list imposes no restriction. Defaults in Resources apply to rented
+// machines only; for owned machines see spec.Resources.Asked.
 type Requirements struct {
 	Resources     spec.Resources
 	Port          int
-	NeedsImage    bool // an image is named, so plain processes do not do
+	NeedsImage    bool // the service names an image, so its engine must run containers
 	Backends      []string
 	Regions       []string
 	InstanceTypes []string
-	Spot          *bool // nil: either
-	MaxPrice      *float64
+	Spot          *bool    // nil: spot and on-demand machines are both accepted
+	MaxPrice      *float64 // dollars per hour
 }
 
-// Placement is where a replica could go.
+// Placement is a possible location for a replica: an offer and what the
+// replica would claim of it.
 type Placement struct {
 	Offer Offer
 	Claim Claim
-	Free  string // what is free of it, for people: 1 of 2 GPUs free
+	Free  string // what is free there, for the user: 1 of 2 GPUs free
 }
 
-// Rejection is a machine that does not suit, and why.
+// Rejection is an offer that does not meet the requirements, and the reason.
 type Rejection struct {
 	Offer  Offer
 	Reason string // has no GPU; 24GB of memory, 64GB asked for
 }
 
-// Allocation is what unfinished replicas hold of an instance.
+// Allocation is the part of an instance's hardware that unfinished replicas
+// hold. It is the sum of their claims.
 type Allocation struct {
 	CPUs      int
 	MemoryMiB int64
 	DiskMiB   int64
-	GPUs      map[string]string // GPU id → who holds it: "llama31 replica 0"
-	Ports     map[int]string    // port of the machine → who holds it
+	GPUs      map[string]string // ID of the GPU → holder, for the user: "llama31 replica 0"
+	Ports     map[int]string    // port of the machine → holder
 }

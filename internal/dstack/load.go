@@ -2,38 +2,39 @@ package dstack
 
 import "time"
 
-// Load is what the gateways saw of a run, summed.
+// Load is the load of one run, summed over all gateways that serve it.
 type Load struct {
-	Known       bool              // some gateway has told lately; false: all the rest means nothing
-	Window      time.Duration     // what Requests and Busy are about
-	Watched     time.Duration     // for how much of the window a gateway was there to count
-	Requests    int               // that came in within the window, those that wait included
+	Known       bool              // false: no gateway reported recently, and all other fields are meaningless
+	Window      time.Duration     // the period that Requests and Concurrency cover
+	Watched     time.Duration     // how much of the window a gateway has observed
+	Requests    int               // requests that arrived within the window, waiting ones included
 	Concurrency float64           // requests in flight and waiting, averaged over the window
-	InFlight    int               // now
-	Held        int               // waiting for a replica now
-	Replicas    map[ReplicaID]int // in flight now, where there is anything
-	// Drained are draining replicas that get nothing any more: no gateway has
-	// them in its table, nor anything in flight to them.
+	InFlight    int               // requests in flight now
+	Held        int               // requests waiting for a replica now
+	Replicas    map[ReplicaID]int // requests in flight now for each replica; replicas without any are left out
+	// Drained is the set of draining replicas that receive no more requests:
+	// no gateway has them in its route table, and none has a request in flight
+	// to them.
 	Drained map[ReplicaID]bool
 }
 
-// LoadReport is what one gateway counted: all runs with anything to tell. A run
-// that is not in it has nothing in flight, waiting or counted.
+// LoadReport is what one gateway reports to the control plane. A run that is
+// not in Runs has no request in flight, waiting or counted.
 type LoadReport struct {
-	Gateway       string        // names it, among all that tell
-	TableVersion  uint64        // the version of the route table that it goes by
-	DrainSequence int64         // what that table says of itself; 0: not known
-	Watched       time.Duration // for how long it has counted at all
+	Gateway       string        // unique name of the gateway
+	TableVersion  uint64        // version of the route table that the gateway uses
+	DrainSequence int64         // the drain sequence of that table; 0: unknown
+	Watched       time.Duration // how long the gateway has been counting
 	Runs          map[RunID]RunLoad
 }
 
-// RunLoad is what one gateway counted of one run.
+// RunLoad is what one gateway counted for one run.
 type RunLoad struct {
 	Window      time.Duration     `json:"window"`
-	Watched     time.Duration     `json:"watched"`  // for how much of the window it counted
-	Requests    int               `json:"requests"` // that came in within the window
-	Concurrency float64           `json:"busy"`     // in flight and waiting, averaged over the window
+	Watched     time.Duration     `json:"watched"`  // how much of the window the gateway has observed
+	Requests    int               `json:"requests"` // requests that arrived within the window
+	Concurrency float64           `json:"busy"`     // requests in flight and waiting, averaged over the window
 	InFlight    int               `json:"in_flight"`
-	Held        int               `json:"held"`
-	Replicas    map[ReplicaID]int `json:"replicas,omitempty"` // in flight, where there is anything
+	Held        int               `json:"held"`               // requests waiting for a replica
+	Replicas    map[ReplicaID]int `json:"replicas,omitempty"` // requests in flight for each replica; replicas without any are left out
 }

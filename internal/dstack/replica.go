@@ -2,122 +2,123 @@ package dstack
 
 import "time"
 
-// Replica is one copy of a run's container. Restarted, it keeps its number
-// and place and gets a new attempt.
+// Replica is one copy of a run's service. When its container is restarted,
+// the replica keeps its number and its instance, and begins a new attempt.
 type Replica struct {
 	ID               ReplicaID
 	Run              RunID
-	Num              int // 0 is the first
-	Revision         int // the run's when it was asked for
-	TemplateRevision int // the run's Shape then: as long as that is the run's, it is up to date
+	Num              int // numbered from 0
+	Revision         int // the run's Revision when the replica was created
+	TemplateRevision int // the run's TemplateRevision then; the replica is outdated once the run's differs
 	Status           ReplicaStatus
 	Reason           Reason
 	Since            time.Time // when Status last changed
 	Instance         InstanceID
 	Claim            Claim     // what it holds of its instance; empty before placement
-	Attempt          AttemptID // the present try; empty before placement
-	AttemptNum       int       // 0 is the first
-	AttemptAt        time.Time // when the present attempt began
-	Crashes          int       // attempts in a row that ended before they were ready for long
+	Attempt          AttemptID // the current attempt; empty before placement
+	AttemptNum       int       // numbered from 0
+	AttemptAt        time.Time // when the current attempt began
+	Crashes          int       // consecutive attempts that ended before the replica had stayed ready for a while
 	FirstCrashAt     time.Time // when the first of them ended
-	RetryAt          time.Time // when a back-off is over; zero: none
-	Graceful         bool      // draining and terminating: SIGTERM and time first
-	DrainDeadline    time.Time // draining: when what is in flight is waited for no longer
-	ReadyAt          time.Time // when an attempt of it, the present or an earlier one, first became ready; zero: never
-	Blocked          bool      // waiting: only older replicas of its own run hold the room that it needs
-	PastAttempts     []Attempt // earlier attempts, oldest first, the latest pastKept of them
+	RetryAt          time.Time // when the back-off ends; zero: no back-off
+	Graceful         bool      // draining and terminating: send SIGTERM and wait before SIGKILL
+	DrainDeadline    time.Time // draining: when it ends even if requests are still in flight
+	ReadyAt          time.Time // when the current or an earlier attempt first became ready; zero: never
+	Blocked          bool      // waiting: only older replicas of the same run hold the capacity that it needs
+	PastAttempts     []Attempt // the most recent attempts before the current one, oldest first
 	SubmittedAt      time.Time
 	FinishedAt       time.Time
-	Version          int64
+	Version          int64 // increases with each save; saving an older version fails
 }
 
-// Attempt is an earlier try of a replica. Its JSON form is stored, and keeps
-// the names that it was first stored with.
+// Attempt is one finished run of a replica's container. Its JSON form is
+// stored in the database, so the tags keep the original key names.
 type Attempt struct {
 	ID         AttemptID
 	Num        int
 	StartedAt  time.Time    `json:"From"`
 	EndedAt    time.Time    `json:"To"`
 	Reason     Reason       // replica 0 exited with code 1 after 14s
-	EndState   AttemptState `json:"Ending"`  // for machines
-	ExitCode   int          `json:"Exit"`    // exit code; meaningful with AttemptExited
+	EndState   AttemptState `json:"Ending"`  // how it ended
+	ExitCode   int          `json:"Exit"`    // set with AttemptExited
 	LastOutput []string     `json:"LastOut"` // its last lines of output
 }
 
-// ReplicaStatus is where a replica is in its life.
+// ReplicaStatus is the phase of a replica's life.
 type ReplicaStatus string
 
-// Every status of a replica.
+// The statuses of a replica.
 const (
-	ReplicaWaiting     ReplicaStatus = "waiting"    // for a place
-	ReplicaStarting    ReplicaStatus = "starting"   // placed; not ready yet
-	ReplicaReady       ReplicaStatus = "ready"      // its port accepts, and its probes are answered; in the route table
-	ReplicaUnhealthy   ReplicaStatus = "unhealthy"  // was ready and runs, but does not answer; gets no requests
-	ReplicaRestarting  ReplicaStatus = "restarting" // crashed; a back-off passes before the next attempt
-	ReplicaDraining    ReplicaStatus = "draining"   // gets no new requests; ends once those in flight have
-	ReplicaTerminating ReplicaStatus = "terminating"
-	ReplicaTerminated  ReplicaStatus = "terminated"
-	ReplicaFailed      ReplicaStatus = "failed" // gave up
+	ReplicaWaiting     ReplicaStatus = "waiting"     // has no instance yet
+	ReplicaStarting    ReplicaStatus = "starting"    // placed on an instance, not ready yet
+	ReplicaReady       ReplicaStatus = "ready"       // its port accepts connections and its probes succeed; in the route table
+	ReplicaUnhealthy   ReplicaStatus = "unhealthy"   // was ready and still runs, but its probes fail; receives no requests
+	ReplicaRestarting  ReplicaStatus = "restarting"  // crashed; waits for the back-off before the next attempt
+	ReplicaDraining    ReplicaStatus = "draining"    // receives no new requests; terminates once those in flight are done
+	ReplicaTerminating ReplicaStatus = "terminating" // its container is being stopped
+	ReplicaTerminated  ReplicaStatus = "terminated"  // ended because it was no longer needed
+	ReplicaFailed      ReplicaStatus = "failed"      // ended because it gave up: no machine was available, or its attempts kept failing
 )
 
-// IsFinished says that nothing will ever change again.
+// IsFinished reports whether the status is final.
 func (s ReplicaStatus) IsFinished() bool { return s == ReplicaTerminated || s == ReplicaFailed }
 
-// Claim is what a replica holds of an owned machine. CPUs, MemoryMiB and
-// DiskMiB are what the configuration asks for explicitly, else zero.
+// Claim is the share of an owned machine that is reserved for a replica. CPUs,
+// MemoryMiB and DiskMiB are what the configuration asks for explicitly, and
+// zero where it does not.
 type Claim struct {
 	CPUs      int    `json:"cpus,omitempty"`
 	MemoryMiB int64  `json:"memory_mib,omitempty"`
 	DiskMiB   int64  `json:"disk_mib,omitempty"`
 	GPUs      []GPU  `json:"gpus,omitempty"`
-	Ports     []int  `json:"ports,omitempty"` // of the machine itself; only where replicas share them
-	Offer     string `json:"offer,omitempty"` // the instance type, for people
+	Ports     []int  `json:"ports,omitempty"` // ports of the machine; set if EngineCapabilities.SharesPorts
+	Offer     string `json:"offer,omitempty"` // the instance type, for the user
 }
 
-// AttemptState is how an attempt stands or ended, as its engine saw it.
+// AttemptState is the state of an attempt as its engine reports it.
 type AttemptState string
 
-// Every state of an attempt.
+// The states of an attempt.
 const (
-	AttemptPulling  AttemptState = "pulling"  // its image is being fetched
-	AttemptStarting AttemptState = "starting" // being created
+	AttemptPulling  AttemptState = "pulling"  // its image is being pulled
+	AttemptStarting AttemptState = "starting" // its container or process is being created
 	AttemptRunning  AttemptState = "running"
-	AttemptExited   AttemptState = "exited"  // its process ended by itself or was killed
-	AttemptRefused  AttemptState = "refused" // could not be started; Error says why
-	AttemptAbsent   AttemptState = "absent"  // the engine has nothing of it (left)
+	AttemptExited   AttemptState = "exited"  // its process ended or was killed
+	AttemptRefused  AttemptState = "refused" // could not be started; Report.Error says why
+	AttemptAbsent   AttemptState = "absent"  // the engine does not know the attempt, or no longer does
 )
 
-// IsOver says that nothing of the attempt runs any more.
+// IsOver reports whether nothing of the attempt is running any more.
 func (o AttemptState) IsOver() bool {
 	return o == AttemptExited || o == AttemptRefused || o == AttemptAbsent
 }
 
-// Report is an attempt as its engine last saw it. Its JSON form is stored, and
-// keeps the names that it was first stored with.
+// Report is an engine's latest observation of an attempt. Its JSON form is
+// stored in the database, so the tags keep the original key names.
 type Report struct {
 	Attempt    AttemptID
 	State      AttemptState `json:"Outcome"`
-	Ready      bool         // its port accepts connections
-	Probes     *ProbeStatus `json:"Probed"` // what its probes say; nil: it has none, or none was asked yet
-	Endpoint                // where its port is reached; without an address: not known yet
-	Progress   string       // pulling image 62% of 8.1GB, about 20s left
-	ExitCode   int          // meaningful with AttemptExited
-	OOM        bool         // killed for memory
-	Error      string       // why it was refused, with what to do
-	Permanent  bool         // refused, and trying again will not help
-	LastOutput []string     `json:"LastOut"` // the last lines of output of an ended attempt, at most 10
+	Ready      bool         // the port accepts connections
+	Probes     *ProbeStatus `json:"Probed"` // nil: the service has no probes, or none has run yet
+	Endpoint                // where the port is reached
+	Progress   string       // for the user: pulling image 62% of 8.1GB, about 20s left
+	ExitCode   int          // set with AttemptExited
+	OOM        bool         // killed because it ran out of memory
+	Error      string       // with AttemptRefused: why, and what to do about it
+	Permanent  bool         // with AttemptRefused: another attempt would fail in the same way
+	LastOutput []string     `json:"LastOut"` // the last 10 lines of output of an attempt that is over
 	StartedAt  time.Time
 	EndedAt    time.Time
-	At         time.Time // when this was seen
+	At         time.Time // when the engine observed this
 }
 
-// ProbeFailureThreshold is how many failed answers in a row of one probe restart a
-// replica, if others serve meanwhile.
+// ProbeFailureThreshold is the number of consecutive failures of one probe
+// after which a replica is restarted, provided that another replica is ready.
 const ProbeFailureThreshold = 3
 
-// ProbeStatus is what the probes of an attempt say together.
+// ProbeStatus is the combined result of all probes of an attempt.
 type ProbeStatus struct {
-	Ready               bool   // every probe has had its good answers in a row, and none has failed since
-	ConsecutiveFailures int    `json:"Fails"` // failed answers in a row, of the probe that has most; ProbeFailureThreshold at most
-	Message             string `json:"Why"`   // of the last failed one, for people: GET /health answered 500
+	Ready               bool   // every probe had its required successes in a row, and none has failed since
+	ConsecutiveFailures int    `json:"Fails"` // of the probe with the most, capped at ProbeFailureThreshold
+	Message             string `json:"Why"`   // the last failure, for the user: GET /health answered 500
 }

@@ -7,35 +7,37 @@ import (
 	"dstack/internal/spec"
 )
 
-// Run is a service as submitted: the desired state of everything below it.
+// Run is a submitted service: its desired state, and the status that the
+// control plane derived from its replicas.
 type Run struct {
 	ID               RunID
 	ProjectID        ProjectID
-	Project          string // its project's name
-	User             string // who submitted it
+	Project          string // name of the project
+	User             string // name of the user who submitted it
 	Name             string
 	Spec             RunSpec
-	Revision         int // the present one; the first is 1
-	LatestRevision   int // the highest number that was given, at least Revision: a failed one is not given again
-	TemplateRevision int // the first revision with the containers of the present one: replicas from it on are up to date
-	StableRevision   int // the last revision before Shape that has served; 0: none. A revision that fails falls back to it
-	DesiredReplicas  int // how many replicas there should be, within the range of the configuration
+	Revision         int // the current revision, numbered from 1
+	LatestRevision   int // the highest number assigned so far; above Revision after a rollback, since numbers are not reused
+	TemplateRevision int // the first revision with the same containers as the current one; replicas from it on are up to date
+	StableRevision   int // the last revision before TemplateRevision that has served: the target of an automatic rollback; 0: none
+	DesiredReplicas  int // within the range of the configuration
 	Status           RunStatus
 	Reason           Reason
-	Ending           Ending      // why it ends or ended; EndNone while it lives
+	Ending           Ending      // why the run ends or ended; EndNone while it is active
 	Stop             StopRequest // what the user asked for
 	SubmittedAt      time.Time
 	Since            time.Time // when Status last changed
-	ScaledAt         time.Time // when Wanted last changed; at first when it was submitted
-	StartedAt        time.Time // when its first replica had a machine; zero: not yet
-	ReadyAt          time.Time // when the present shape first served as wanted; zero: not yet
+	ScaledAt         time.Time // when DesiredReplicas last changed; initially SubmittedAt
+	StartedAt        time.Time // when its first replica was placed on an instance; zero: not yet
+	ReadyAt          time.Time // when TemplateRevision first had all desired replicas ready; zero: not yet
 	FinishedAt       time.Time
-	Deleted          bool  // no longer listed
-	Version          int64 // grows with each save; a save of an older version is refused
+	Deleted          bool  // hidden from lists
+	Version          int64 // increases with each save; saving an older version fails
 }
 
-// RunSpec is what a client submits, in the wire form of spec §4.5. Its
-// configuration is parsed; the rest is kept as it came.
+// RunSpec is what a client submits, in the wire form of spec §4.5. The
+// configuration and the profile are parsed; the other fields are kept as
+// received.
 type RunSpec struct {
 	RunName           *string         `json:"run_name"`
 	RepoID            string          `json:"repo_id"`
@@ -47,46 +49,47 @@ type RunSpec struct {
 	Profile           spec.Profile    `json:"profile"`
 	SSHKeyPub         string          `json:"ssh_key_pub"`
 
-	// Template is how its model's prompts are made, where its server takes
-	// only text. It was found when the run was submitted; clients do not send
-	// it. Nil: not needed, or not known yet.
+	// Template renders the prompts of the service's model if its server
+	// accepts only text. The server looks it up when the run is submitted;
+	// clients do not send it. Nil: not needed, or not known yet.
 	Template *ChatTemplate `json:"-"`
 }
 
-// RunStatus is where a run is in its life.
+// RunStatus is the phase of a run's life. RunStatus in package api is what
+// users see.
 type RunStatus string
 
-// Every status of a run. What the wire calls them is decided in api.
+// The statuses of a run.
 const (
-	RunSubmitted   RunStatus = "submitted"   // no replica was ever asked for
-	RunActive      RunStatus = "active"      // replicas come and go
-	RunTerminating RunStatus = "terminating" // all replicas are being ended
-	RunTerminated  RunStatus = "terminated"  // ended by somebody's wish
-	RunFailed      RunStatus = "failed"      // ended because it could not go on
+	RunSubmitted   RunStatus = "submitted"   // no replica has been created yet
+	RunActive      RunStatus = "active"      // replicas are kept at the desired number
+	RunTerminating RunStatus = "terminating" // all replicas are being terminated
+	RunTerminated  RunStatus = "terminated"  // ended at a user's request or after max_duration
+	RunFailed      RunStatus = "failed"      // ended because it could not continue
 )
 
-// IsFinished says that nothing will ever change again.
+// IsFinished reports whether the status is final.
 func (s RunStatus) IsFinished() bool { return s == RunTerminated || s == RunFailed }
 
-// StopRequest is what the user asked of a run.
+// StopRequest is a user's request to stop a run.
 type StopRequest string
 
-// The ways to stop a run: gracefully, or at once.
+// The ways to stop a run.
 const (
 	StopNone  StopRequest = ""
-	StopGrace StopRequest = "stop"
-	StopAbort StopRequest = "abort"
+	StopGrace StopRequest = "stop"  // drain the replicas, then terminate them
+	StopAbort StopRequest = "abort" // kill the replicas at once
 )
 
-// Ending is why a run ended, for machines.
+// Ending is the machine-readable reason why a run ended.
 type Ending string
 
-// Every ending there is.
+// The endings of a run.
 const (
-	EndNone       Ending = ""
-	EndStopped    Ending = "stopped"      // by its user
-	EndAborted    Ending = "aborted"      // by its user, at once
-	EndFailed     Ending = "failed"       // no replica could become ready
-	EndNoCapacity Ending = "no_capacity"  // no machine suits
-	EndDuration   Ending = "max_duration" // it ran for as long as it may
+	EndNone       Ending = ""             // has not ended
+	EndStopped    Ending = "stopped"      // a user stopped it
+	EndAborted    Ending = "aborted"      // a user aborted it
+	EndFailed     Ending = "failed"       // no replica became ready
+	EndNoCapacity Ending = "no_capacity"  // no machine meets the requirements
+	EndDuration   Ending = "max_duration" // it ran for its max_duration
 )

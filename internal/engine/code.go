@@ -15,42 +15,50 @@ import (
 	"dstack/internal/dstack"
 )
 
-// CodeFolder is where uploaded code lies in a container.
+// CodeFolder is the folder of uploaded code in a container.
 const CodeFolder = "/workflow"
 
-// The bounds on uploaded code, once unpacked.
+// Limits on unpacked code.
 const (
-	maxEntries  = 20_000
-	maxUnpacked = 256 << 20
+	maxArchiveEntries = 20_000
+	maxUnpackedBytes  = 256 << 20
 )
 
-// ResolveWorkingDir is the folder, below the code's, that an order's command starts
-// in. It never leads out of it.
-func ResolveWorkingDir(o dstack.AttemptSpec) (string, error) {
-	dir := o.WorkingDir
+// ResolveWorkingDir returns the working folder of an attempt's command, relative to
+// the code folder ("." is the code folder itself). A working_dir that leads out of
+// the code folder is an error of kind Invalid.
+func ResolveWorkingDir(spec dstack.AttemptSpec) (string, error) {
+	dir := spec.WorkingDir
 	if rest, ok := strings.CutPrefix(dir, CodeFolder); ok && (rest == "" || rest[0] == '/') {
 		dir = "." + rest
 	}
 	dir = path.Clean(dir)
-	if path.IsAbs(dir) || !within(dir) {
+	if path.IsAbs(dir) || !isInside(dir) {
 		return "", &dstack.Error{
 			Kind:    dstack.Invalid,
-			Message: fmt.Sprintf("working_dir %q is outside the uploaded folder", o.WorkingDir),
+			Message: fmt.Sprintf("working_dir %q is outside the uploaded folder", spec.WorkingDir),
 			Hint:    "give a path relative to the folder that dstack apply is run in",
 		}
 	}
 	return dir, nil
 }
 
-// within says whether a clean relative path stays below its start.
-func within(name string) bool { return name != ".." && !strings.HasPrefix(name, "../") }
+// isInside reports whether a clean relative path stays below the folder that it
+// starts from.
+func isInside(name string) bool { return name != ".." && !strings.HasPrefix(name, "../") }
 
-// entries yields what a code upload holds, cleaned: relative names that stay
-// inside, only folders, plain files and links that stay inside, bounded in
-// number and size. Anything else ends it with an error: half a folder of code
-// is worse than none.
-func entries(ctx context.Context, r io.Reader) iter.Seq2[*tar.Header, io.Reader] {
-	return func(yield func(*tar.Header, io.Reader) bool) {
+// archiveEntry is one entry of a code archive. Its header has been sanitized.
+type archiveEntry struct {
+	*tar.Header
+	body io.Reader // valid until the next entry
+}
+
+// readArchive yields the entries of a code archive. It accepts only folders, plain
+// files and symbolic links, with relative names and link targets that stay inside
+// the archive's root. Any other entry, too many entries or too many bytes end the
+// sequence with an error: an incomplete code folder must not be used.
+func readArchive(ctx context.Context, r io.Reader) iter.Seq2[archiveEntry, error] {
+	return func(yield func(archiveEntry, error) bool) {
 		source := tar.NewReader(r)
 		var size int64
 		for count := 0; ; count++ {
@@ -62,36 +70,33 @@ func entries(ctx context.Context, r io.Reader) iter.Seq2[*tar.Header, io.Reader]
 				err = ctx.Err()
 			}
 			if err != nil {
-				yield(nil, broken{fmt.Errorf("the uploaded code cannot be read: %w", err)})
+				yield(archiveEntry{}, newReadError(err))
 				return
 			}
 			if h.Typeflag == tar.TypeXGlobalHeader {
 				continue
 			}
-			clean, err := cleaned(h)
-			if size += h.Size; err == nil && (size > maxUnpacked || count >= maxEntries) {
-				err = refuseCode("it has more than %d files or is larger than %d MiB", maxEntries, maxUnpacked>>20)
+			clean, err := sanitizeHeader(h)
+			if size += h.Size; err == nil && (size > maxUnpackedBytes || count >= maxArchiveEntries) {
+				err = newCodeError("it has more than %d files or is larger than %d MiB", maxArchiveEntries, maxUnpackedBytes>>20)
 			}
-			if err != nil {
-				yield(nil, broken{err})
-				return
-			}
-			if !yield(clean, source) {
+			if !yield(archiveEntry{clean, source}, err) || err != nil {
 				return
 			}
 		}
 	}
 }
 
-// broken is the content of an entry that cannot be had.
-type broken struct{ err error }
+func newReadError(err error) error {
+	return fmt.Errorf("the uploaded code cannot be read: %w", err)
+}
 
-func (b broken) Read([]byte) (int, error) { return 0, b.err }
-
-func cleaned(h *tar.Header) (*tar.Header, error) {
+// sanitizeHeader returns a header with only the fields that are kept: name, size,
+// link target, times and permissions, without setuid and the like.
+func sanitizeHeader(h *tar.Header) (*tar.Header, error) {
 	name := path.Clean(h.Name)
-	if path.IsAbs(h.Name) || !within(name) || strings.ContainsRune(name, 0) {
-		return nil, refuseCode("%q leads out of the folder", h.Name)
+	if path.IsAbs(h.Name) || !isInside(name) || strings.ContainsRune(name, 0) {
+		return nil, newCodeError("%q leads out of the folder", h.Name)
 	}
 	c := &tar.Header{Name: name, Mode: h.Mode & 0o777, ModTime: h.ModTime, Typeflag: h.Typeflag}
 	switch h.Typeflag {
@@ -100,17 +105,17 @@ func cleaned(h *tar.Header) (*tar.Header, error) {
 	case tar.TypeReg:
 		c.Size, c.Mode = h.Size, c.Mode|0o600
 	case tar.TypeSymlink:
-		if path.IsAbs(h.Linkname) || !within(path.Join(path.Dir(name), h.Linkname)) {
-			return nil, refuseCode("the link %q leads out of the folder, to %q", h.Name, h.Linkname)
+		if path.IsAbs(h.Linkname) || !isInside(path.Join(path.Dir(name), h.Linkname)) {
+			return nil, newCodeError("the link %q leads out of the folder, to %q", h.Name, h.Linkname)
 		}
 		c.Linkname = h.Linkname
 	default:
-		return nil, refuseCode("%q is neither a file, a folder nor a symbolic link", h.Name)
+		return nil, newCodeError("%q is neither a file, a folder nor a symbolic link", h.Name)
 	}
 	return c, nil
 }
 
-func refuseCode(format string, args ...any) error {
+func newCodeError(format string, args ...any) error {
 	return &dstack.Error{
 		Kind:    dstack.Invalid,
 		Message: "the uploaded code is refused: " + fmt.Sprintf(format, args...),
@@ -118,69 +123,64 @@ func refuseCode(format string, args ...any) error {
 	}
 }
 
-// UnpackArchive writes uploaded code below root. No entry can reach outside it, not
-// through links either.
+// UnpackArchive writes the code archive to root. No entry can reach outside of root,
+// not through symbolic links either.
 func UnpackArchive(ctx context.Context, root *os.Root, code io.Reader) error {
-	for h, body := range entries(ctx, code) {
-		if h == nil {
-			return readError(body)
+	for entry, err := range readArchive(ctx, code) {
+		if err != nil {
+			return err
 		}
-		if err := unpackOne(root, h, body); err != nil {
-			return fmt.Errorf("cannot unpack %q of the uploaded code: %w", h.Name, err)
+		if err := unpackEntry(root, entry); err != nil {
+			return fmt.Errorf("cannot unpack %q of the uploaded code: %w", entry.Name, err)
 		}
 	}
 	return nil
 }
 
-func readError(r io.Reader) error {
-	_, err := r.Read(nil)
-	return err
-}
-
-func unpackOne(root *os.Root, h *tar.Header, body io.Reader) error {
-	mode := fs.FileMode(h.Mode)
-	if h.Typeflag == tar.TypeDir {
-		if h.Name == "." {
+func unpackEntry(root *os.Root, entry archiveEntry) error {
+	mode := fs.FileMode(entry.Mode)
+	if entry.Typeflag == tar.TypeDir {
+		if entry.Name == "." {
 			return nil
 		}
-		return root.MkdirAll(h.Name, mode)
+		return root.MkdirAll(entry.Name, mode)
 	}
-	if dir := path.Dir(h.Name); dir != "." {
+	if dir := path.Dir(entry.Name); dir != "." {
 		if err := root.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
 	}
-	if err := root.Remove(h.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := root.Remove(entry.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if h.Typeflag == tar.TypeSymlink {
-		return root.Symlink(h.Linkname, h.Name)
+	if entry.Typeflag == tar.TypeSymlink {
+		return root.Symlink(entry.Linkname, entry.Name)
 	}
-	f, err := root.OpenFile(h.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	f, err := root.OpenFile(entry.Name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(f, body)
+	_, err = io.Copy(f, entry.body)
 	return errors.Join(err, f.Close())
 }
 
-// RepackArchive writes uploaded code to w as a clean tar for a container, below
-// folder, all of it root's.
+// RepackArchive reads a code archive and writes it to w as a tar stream for a
+// container: sanitized, below folder, and owned by root.
 func RepackArchive(ctx context.Context, w io.Writer, folder string, code io.Reader) error {
 	out := tar.NewWriter(w)
 	if err := out.WriteHeader(&tar.Header{Name: folder, Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
 		return err
 	}
-	for h, body := range entries(ctx, code) {
-		if h == nil {
-			return readError(body)
-		}
-		h.Name = path.Join(folder, h.Name)
-		if err := out.WriteHeader(h); err != nil {
+	for entry, err := range readArchive(ctx, code) {
+		if err != nil {
 			return err
 		}
-		if _, err := io.Copy(out, body); err != nil {
-			return fmt.Errorf("the uploaded code cannot be read: %w", err)
+		entry.Name = path.Join(folder, entry.Name)
+		if err := out.WriteHeader(entry.Header); err != nil {
+			return err
+		}
+		if _, err := io.Copy(out, entry.body); err != nil {
+			return newReadError(err)
 		}
 	}
 	return out.Close()

@@ -14,14 +14,14 @@ import (
 	"dstack/internal/engine"
 )
 
-type entry struct {
+type testEntry struct {
 	name string
 	kind byte
 	link string
 	text string
 }
 
-func archive(t testing.TB, entries ...entry) []byte {
+func buildArchive(t testing.TB, entries ...testEntry) []byte {
 	t.Helper()
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -40,7 +40,7 @@ func archive(t testing.TB, entries ...entry) []byte {
 	return buf.Bytes()
 }
 
-func unpack(t testing.TB, code io.Reader) (string, error) {
+func unpackToTemp(t testing.TB, code io.Reader) (string, error) {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "in")
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -54,30 +54,30 @@ func unpack(t testing.TB, code io.Reader) (string, error) {
 	return dir, engine.UnpackArchive(context.Background(), root, code)
 }
 
-func TestUnpack_FilesFoldersAndLinks(t *testing.T) {
-	dir, err := unpack(t, bytes.NewReader(archive(t,
-		entry{"./", tar.TypeDir, "", ""},
-		entry{"a/b/run.sh", tar.TypeReg, "", "run"},
-		entry{"a/link", tar.TypeSymlink, "b/run.sh", ""},
-		entry{"a/up", tar.TypeSymlink, "../top", ""},
-		entry{"top", tar.TypeReg, "", "old"},
-		entry{"top", tar.TypeReg, "", "new"},
+func TestUnpackArchive_FilesFoldersAndLinks(t *testing.T) {
+	dir, err := unpackToTemp(t, bytes.NewReader(buildArchive(t,
+		testEntry{"./", tar.TypeDir, "", ""},
+		testEntry{"a/b/run.sh", tar.TypeReg, "", "run"},
+		testEntry{"a/link", tar.TypeSymlink, "b/run.sh", ""},
+		testEntry{"a/up", tar.TypeSymlink, "../top", ""},
+		testEntry{"top", tar.TypeReg, "", "old"},
+		testEntry{"top", tar.TypeReg, "", "new"},
 	)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"a/b/run.sh": "run", "a/link": "run", "a/up": "new", "top": "new"} {
 		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
-			t.Errorf("%s holds %q, %v", name, got, err)
+			t.Errorf("%s has content %q, %v; want %q", name, got, err, want)
 		}
 	}
 	if info, _ := os.Stat(filepath.Join(dir, "top")); info.Mode()&os.ModeSetuid != 0 {
-		t.Errorf("setuid survived: %v", info.Mode())
+		t.Errorf("the setuid bit was kept: %v", info.Mode())
 	}
 }
 
-// Whatever an archive says, nothing appears outside the folder.
-var evil = map[string][]entry{
+// maliciousArchives try to write outside of the folder that they are unpacked to.
+var maliciousArchives = map[string][]testEntry{
 	"parent":              {{"../out", tar.TypeReg, "", "x"}},
 	"deep parent":         {{"a/../../out", tar.TypeReg, "", "x"}},
 	"absolute":            {{"/tmp/out-of-it", tar.TypeReg, "", "x"}},
@@ -93,48 +93,48 @@ var evil = map[string][]entry{
 	"backwards by a link": {{"a/b", tar.TypeDir, "", ""}, {"l", tar.TypeSymlink, "a/b", ""}, {"n", tar.TypeSymlink, "l/../..", ""}, {"n/out", tar.TypeReg, "", "x"}},
 }
 
-func TestUnpack_NothingGetsOut(t *testing.T) {
-	for name, entries := range evil {
+func TestUnpackArchive_RefusesPathsOutside(t *testing.T) {
+	for name, entries := range maliciousArchives {
 		t.Run(name, func(t *testing.T) {
-			dir, err := unpack(t, bytes.NewReader(archive(t, entries...)))
+			dir, err := unpackToTemp(t, bytes.NewReader(buildArchive(t, entries...)))
 			if err == nil {
-				t.Errorf("it was taken")
+				t.Errorf("the archive was accepted")
 			}
 			found, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "*"))
 			if len(found) != 1 {
-				t.Errorf("there is %v now", found)
+				t.Errorf("files outside of the folder: %v", found)
 			}
 		})
 	}
 }
 
-func TestUnpack_Bounds(t *testing.T) {
-	many := make([]entry, 20_001)
+func TestUnpackArchive_Limits(t *testing.T) {
+	many := make([]testEntry, 20_001)
 	for i := range many {
-		many[i] = entry{name: "d", kind: tar.TypeDir}
+		many[i] = testEntry{name: "d", kind: tar.TypeDir}
 	}
-	_, err := unpack(t, bytes.NewReader(archive(t, many...)))
+	_, err := unpackToTemp(t, bytes.NewReader(buildArchive(t, many...)))
 	if dstack.KindOf(err) != dstack.Invalid {
-		t.Errorf("too many: %v", err)
+		t.Errorf("too many entries: %v", err)
 	}
-	var head bytes.Buffer // a bomb: the size alone is enough
+	var head bytes.Buffer // the declared size alone is refused
 	_ = tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Mode: 0o644, Size: 257 << 20})
-	_, err = unpack(t, &head)
+	_, err = unpackToTemp(t, &head)
 	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "256 MiB") {
-		t.Errorf("too large: %v", err)
+		t.Errorf("too many bytes: %v", err)
 	}
 }
 
-func TestUnpack_CutOff(t *testing.T) {
-	whole := archive(t, entry{"a", tar.TypeReg, "", strings.Repeat("x", 5000)})
-	if _, err := unpack(t, bytes.NewReader(whole[:2000])); err == nil {
-		t.Error("half a file was taken")
+func TestUnpackArchive_TruncatedArchive(t *testing.T) {
+	whole := buildArchive(t, testEntry{"a", tar.TypeReg, "", strings.Repeat("x", 5000)})
+	if _, err := unpackToTemp(t, bytes.NewReader(whole[:2000])); err == nil {
+		t.Error("a truncated file was accepted")
 	}
 }
 
-func TestRepack_PutsAllBelowAFolder(t *testing.T) {
+func TestRepackArchive_WritesEntriesBelowFolder(t *testing.T) {
 	var out bytes.Buffer
-	code := archive(t, entry{"./", tar.TypeDir, "", ""}, entry{"a/run.sh", tar.TypeReg, "", "run"}, entry{"l", tar.TypeSymlink, "a/run.sh", ""})
+	code := buildArchive(t, testEntry{"./", tar.TypeDir, "", ""}, testEntry{"a/run.sh", tar.TypeReg, "", "run"}, testEntry{"l", tar.TypeSymlink, "a/run.sh", ""})
 	if err := engine.RepackArchive(context.Background(), &out, "workflow", bytes.NewReader(code)); err != nil {
 		t.Fatal(err)
 	}
@@ -149,22 +149,22 @@ func TestRepack_PutsAllBelowAFolder(t *testing.T) {
 		}
 		names = append(names, h.Name)
 		if h.Uid != 0 || h.Mode&0o7000 != 0 {
-			t.Errorf("%+v", h)
+			t.Errorf("owner or mode was kept: %+v", h)
 		}
 	}
 	if got := strings.Join(names, " "); got != "workflow workflow workflow/a/run.sh workflow/l" {
-		t.Errorf("names: %s", got)
+		t.Errorf("entry names: %s", got)
 	}
-	for name, entries := range evil {
+	for name, entries := range maliciousArchives {
 		if name == "parent" || name == "absolute" || name == "device" || name == "absolute link" {
-			if err := engine.RepackArchive(context.Background(), io.Discard, "workflow", bytes.NewReader(archive(t, entries...))); err == nil {
-				t.Errorf("%s was taken", name)
+			if err := engine.RepackArchive(context.Background(), io.Discard, "workflow", bytes.NewReader(buildArchive(t, entries...))); err == nil {
+				t.Errorf("the archive %q was accepted", name)
 			}
 		}
 	}
 }
 
-func TestWorkingDir(t *testing.T) {
+func TestResolveWorkingDir(t *testing.T) {
 	for given, want := range map[string]string{
 		"": ".", ".": ".", "app": "app", "./app/": "app", "a/../b": "b", "/workflow": ".", "/workflow/app": "app",
 		"..": "", "../x": "", "a/../..": "", "/etc": "", "/workflow/..": "", "/workflowx": "",
@@ -176,14 +176,14 @@ func TestWorkingDir(t *testing.T) {
 	}
 }
 
-func FuzzUnpack(f *testing.F) {
-	for _, entries := range evil {
-		f.Add(archive(f, entries...))
+func FuzzUnpackArchive(f *testing.F) {
+	for _, entries := range maliciousArchives {
+		f.Add(buildArchive(f, entries...))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		dir, _ := unpack(t, bytes.NewReader(data))
+		dir, _ := unpackToTemp(t, bytes.NewReader(data))
 		if found, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "*")); len(found) != 1 {
-			t.Errorf("there is %v now", found)
+			t.Errorf("files outside of the folder: %v", found)
 		}
 	})
 }

@@ -1,5 +1,7 @@
-// Package engine runs replicas on one machine: the port. engine/enginetest
-// is its contract as a test.
+// Package engine has the interface between the server and the programs that run
+// replicas on a machine: Docker (engine/docker) and plain processes
+// (engine/process). Package engine/enginetest tests that an engine follows the
+// interface's contract.
 package engine
 
 import (
@@ -11,38 +13,38 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Engine runs attempts on one machine. What it started outlives the server:
-// after a restart Running reports it again. An attempt is known by its ID;
-// every method may be repeated with the same one and none takes longer than
-// a few seconds. Engines touch only what they made for their installation.
+// Engine runs attempts on one machine. Attempts outlive the server: after a restart
+// of the server, Running reports them again. An attempt is identified by its ID.
+// Every method may be called again with the same arguments, and returns within a few
+// seconds (Logs excepted). An engine touches only what it made for its installation.
 type Engine interface {
-	// Start begins to make it so and returns at once; how it goes is in
-	// Running (pulling, starting, running, exited or refused). Started again
-	// with an attempt that exists in any state, it does nothing. An error
-	// means that the engine cannot be reached.
-	Start(ctx context.Context, o dstack.AttemptSpec) error
+	// Start begins to start an attempt and returns at once; Running reports the
+	// progress: pulling, starting, running, exited or refused. Start does nothing if
+	// the attempt exists already, in any state. An error means that the engine
+	// cannot be reached.
+	Start(ctx context.Context, spec dstack.AttemptSpec) error
 
-	// Stop asks the attempt to end: SIGTERM to all of its processes, and
-	// SIGKILL once grace has passed; at once when it is zero. A second call
-	// may shorten the wait, never lengthen it. It does not wait; Running
-	// tells when it is over. Nothing to stop is no error.
+	// Stop sends SIGTERM to all processes of the attempt, and SIGKILL after grace;
+	// with a grace of zero it sends SIGKILL at once. A second call may shorten the
+	// grace period but never lengthens it. Stop does not wait for the end; Running
+	// reports it. It is no error if the attempt does not exist or has ended.
 	Stop(ctx context.Context, id dstack.AttemptID, grace time.Duration) error
 
-	// Running returns a report for every attempt that the engine knows of,
-	// ended ones included until they are removed.
+	// Running returns one report for every attempt that the engine knows, including
+	// ended attempts until they are removed.
 	Running(ctx context.Context) ([]dstack.Report, error)
 
-	// Logs yields the output of an attempt later than since, oldest first,
-	// and then what comes, until the attempt has ended or ctx has. The last
-	// pair has an error when output was lost. An unknown attempt yields
-	// nothing.
+	// Logs yields the output of an attempt that is later than since, oldest line
+	// first, and follows it until the attempt or ctx ends. If output was lost, the
+	// last pair has an error. An unknown attempt yields nothing.
 	Logs(ctx context.Context, id dstack.AttemptID, since time.Time) iter.Seq2[dstack.LogLine, error]
 
-	// Remove forgets an ended attempt and all that is left of it. A running
-	// one is killed first. Nothing to remove is no error.
+	// Remove deletes an ended attempt and everything that belongs to it, except the
+	// volumes that it mounted. If the attempt still runs, Remove kills it first. It
+	// is no error if the attempt does not exist.
 	Remove(ctx context.Context, id dstack.AttemptID) error
 }
 
-// CodeOpener opens the uploaded code of an order, a tar stream; the caller closes
-// it. An order without a CodeHash has none.
-type CodeOpener func(ctx context.Context, o dstack.AttemptSpec) (io.ReadCloser, error)
+// CodeOpener opens the uploaded code of an attempt as a tar stream; the caller closes
+// it. An attempt without a CodeHash has no code.
+type CodeOpener func(ctx context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error)

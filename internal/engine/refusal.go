@@ -8,9 +8,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// NewRefusedReport is the report of an attempt that could not be started: why, what to
-// do, and whether it never could. What is not known to be the order's own
-// fault may be tried again.
+// NewRefusedReport returns the report of an attempt that could not be started because
+// of err. The refusal is permanent if the kind of err says that the same attempt can
+// never start; an error of another kind, or without one, may be retried.
 func NewRefusedReport(id dstack.AttemptID, err error, at time.Time) dstack.Report {
 	r := dstack.Report{
 		Attempt: id, State: dstack.AttemptRefused, Error: err.Error(),
@@ -32,7 +32,7 @@ func NewRefusedReport(id dstack.AttemptID, err error, at time.Time) dstack.Repor
 	case dstack.Invalid, dstack.Unsupported, dstack.Unauthorized, dstack.Forbidden,
 		dstack.NotFound, dstack.Conflict, dstack.TooLarge:
 		r.Permanent = true
-	case dstack.NoCapacity, dstack.Unavailable, dstack.Timeout, dstack.Internal:
+	case dstack.NoCapacity, dstack.Unavailable, dstack.Timeout, dstack.Internal, dstack.RolledBack:
 	}
 	return r
 }

@@ -15,130 +15,132 @@ import (
 )
 
 const (
-	listingLimit = 32 << 20 // repositories have up to tens of thousands of files
-	configLimit  = 16 << 20 // some list a vocabulary
+	maxListing = 32 << 20 // some repositories have tens of thousands of files
+	maxConfig  = 16 << 20 // some contain a vocabulary
 )
 
 var commitName = regexp.MustCompile(`^[0-9a-f]{40}([0-9a-f]{24})?$`)
 
-// asking is one caller's question for one model.
-type asking struct {
+// query reads the chat template of one model with one token.
+type query struct {
 	client *Client
 	model  string
-	token  string // empty: nobody's
+	token  string // empty for anonymous access
 }
 
-// listing is what the hub says of a repository.
-type listing struct {
+// modelListing is the hub's description of a repository.
+type modelListing struct {
 	ID       string          `json:"id"`
 	SHA      string          `json:"sha"`
 	Private  bool            `json:"private"`
-	Gated    json.RawMessage `json:"gated"` // false, or how it is: "auto", "manual"
+	Gated    json.RawMessage `json:"gated"` // false, "auto" or "manual"
 	Siblings []struct {
 		Name string `json:"rfilename"`
 	} `json:"siblings"`
 }
 
-// open tells that everybody may read the files.
-func (l listing) open() bool {
+// isOpen reports whether anonymous callers may read the files.
+func (l modelListing) isOpen() bool {
 	gated := len(l.Gated) > 0 && !bytes.Equal(l.Gated, []byte("false")) && !bytes.Equal(l.Gated, []byte("null"))
 	return !gated && !l.Private
 }
 
-// attempt asks the hub as one caller, and keeps what it says in the cache.
-func (a asking) attempt(ctx context.Context) (entry, *trouble) {
-	e, t := a.ask(ctx)
+// askAndCache reads the template from the hub and stores it in the cache. A
+// refusal removes the caller's access to the cached copy.
+func (q query) askAndCache(ctx context.Context) (cacheEntry, *hubError) {
+	e, failure := q.readModel(ctx)
 	switch {
-	case t == nil:
-		return a.client.cache.keep(e, a.token, a.client.opts.Log), nil
-	case t.what.refuses():
-		a.client.cache.forget(a.model, a.token, a.client.opts.Log)
+	case failure == nil:
+		return q.client.cache.storeEntry(e, q.token, q.client.opts.Log), nil
+	case failure.kind.isRefusal():
+		q.client.cache.revokeCaller(q.model, q.token, q.client.opts.Log)
 	}
-	return entry{}, t
+	return cacheEntry{}, failure
 }
 
-func (a asking) ask(ctx context.Context) (entry, *trouble) {
-	list, t := a.list(ctx)
-	if t != nil {
-		return entry{}, t
+func (q query) readModel(ctx context.Context) (cacheEntry, *hubError) {
+	list, failure := q.readListing(ctx)
+	if failure != nil {
+		return cacheEntry{}, failure
 	}
-	// The listing of a gated model is public. It alone lets nobody read.
-	if known, ok := a.client.cache.load(a.model); ok && a.token == "" && known.Public && list.open() && known.Commit == list.SHA {
+	// A gated model's file list is public, but its files are not.
+	if known, ok := q.client.cache.loadEntry(q.model); ok && q.token == "" && known.Public && list.isOpen() && known.Commit == list.SHA {
 		known.ID, known.Asked = list.ID, time.Now().UTC()
 		return known, nil
 	}
-	repo := repository{asking: a, id: list.ID, commit: list.SHA}
+	repo := repository{query: q, id: list.ID, commit: list.SHA}
 	for _, file := range list.Siblings {
 		repo.files = append(repo.files, file.Name)
 	}
-	template, t := repo.template(ctx)
-	if t != nil {
-		return entry{}, t
+	template, failure := repo.readTemplate(ctx)
+	if failure != nil {
+		return cacheEntry{}, failure
 	}
-	return entry{
-		Model: a.model, ID: list.ID, Commit: list.SHA, Public: a.token == "", Asked: time.Now().UTC(), Template: template,
+	return cacheEntry{
+		Model: q.model, ID: list.ID, Commit: list.SHA, Public: q.token == "", Asked: time.Now().UTC(), Template: template,
 	}, nil
 }
 
-// list asks what there is at main.
-func (a asking) list(ctx context.Context) (listing, *trouble) {
-	got, err := a.client.get(ctx, "api/models/"+a.model+"/revision/main", a.token, listingLimit)
+// readListing reads the listing of the branch main.
+func (q query) readListing(ctx context.Context) (modelListing, *hubError) {
+	got, err := q.client.fetchPage(ctx, "api/models/"+q.model+"/revision/main", q.token, maxListing)
 	if errors.Is(err, errTooLarge) {
-		return listing{}, a.unusable(dstack.TooLarge, fmt.Sprintf("its list of files is larger than %d MB", listingLimit>>20), err)
+		return modelListing{}, q.unusableError(dstack.TooLarge, fmt.Sprintf("its list of files is larger than %d MB", maxListing>>20), err)
 	}
 	if err != nil {
-		return listing{}, unreached(ctx, err)
+		return modelListing{}, connectionError(ctx, err)
 	}
 	if got.status != http.StatusOK {
-		return listing{}, a.refused(got, "main")
+		return modelListing{}, q.errorOfStatus(got, "main")
 	}
-	var list listing
+	var list modelListing
 	if err := json.Unmarshal(got.body, &list); err != nil || !commitName.MatchString(list.SHA) {
-		return listing{}, &trouble{what: away, why: "does not answer as a model hub does", Cause: err}
+		return modelListing{}, &hubError{kind: kindUnavailable, reason: "did not respond like a model hub", Cause: err}
 	}
-	if checkModel(list.ID) != nil { // some mirrors say none
-		list.ID = a.model
+	if checkModel(list.ID) != nil { // some mirrors leave it out
+		list.ID = q.model
 	}
 	return list, nil
 }
 
-// refused is the trouble that an answer means.
-func (a asking) refused(got answer, revision string) *trouble {
-	t := refusal(got.status, got.header, a.token)
+// errorOfStatus returns the error for a response whose status is not 200.
+func (q query) errorOfStatus(got response, revision string) *hubError {
+	failure := statusError(got.status, got.header, q.token)
 	if got.header.Get("X-Error-Code") == "RevisionNotFound" {
-		return a.unusable(dstack.NotFound, fmt.Sprintf("it has no revision %s on %s (any more)", revision, a.client.base.Host), t.Cause)
+		return q.unusableError(dstack.NotFound, fmt.Sprintf("it has no revision %s on %s", revision, q.client.base.Host), failure.Cause)
 	}
-	return t
+	return failure
 }
 
-// unusable is the trouble of a repository that cannot give a template to
-// anybody.
-func (a asking) unusable(kind dstack.Kind, why string, cause error) *trouble {
-	return &trouble{what: content, Cause: cause, told: &dstack.Error{
-		Kind: kind, Message: fmt.Sprintf("cannot read the chat template of %s: %s", a.model, why),
+// unusableError returns the error for a repository without a usable template.
+// Another token would not help.
+func (q query) unusableError(kind dstack.Kind, why string, cause error) *hubError {
+	return &hubError{kind: kindUnusable, Cause: cause, userError: &dstack.Error{
+		Kind: kind, Message: fmt.Sprintf("cannot read the chat template of %s: %s", q.model, why),
 		Hint: "set model.chat_template", Cause: cause,
 	}}
 }
 
-// repository is a model's repository at one commit, for one caller.
+// repository is a model's repository at one commit, read with one token.
 type repository struct {
-	asking
-	id     string // its name now
+	query
+	id     string // the current name, which differs after a rename
 	commit string
-	files  []string // nil: the hub does not say
+	files  []string // nil if the hub does not list them
 }
 
-// read reads a file. None there is no trouble.
-func (r repository) read(ctx context.Context, file string, limit int64) (text []byte, found bool, t *trouble) {
+// readFile reads a file of the repository. A missing file is not an error;
+// found is false then.
+func (r repository) readFile(ctx context.Context, file string, limit int64) (text []byte, found bool, failure *hubError) {
 	if r.files != nil && !slices.Contains(r.files, file) {
 		return nil, false, nil
 	}
-	got, err := r.client.get(ctx, r.id+"/resolve/"+r.commit+"/"+file, r.token, limit)
+	got, err := r.client.fetchPage(ctx, r.id+"/resolve/"+r.commit+"/"+file, r.token, limit)
 	switch {
 	case errors.Is(err, errTooLarge):
-		return nil, false, r.unusable(dstack.TooLarge, fmt.Sprintf("its %s is larger than %d MB", file, limit>>20), err)
+		return nil, false, r.unusableError(dstack.TooLarge, fmt.Sprintf("its %s is larger than %d MB", file, limit>>20), err)
 	case err != nil:
-		return nil, false, unreached(ctx, err)
+		return nil, false, connectionError(ctx, err)
 	case got.status == http.StatusOK:
 		return got.body, true, nil
 	}
@@ -146,5 +148,5 @@ func (r repository) read(ctx context.Context, file string, limit int64) (text []
 	if got.status == http.StatusNotFound && (code == "EntryNotFound" || code == "") {
 		return nil, false, nil
 	}
-	return nil, false, r.refused(got, r.commit[:7])
+	return nil, false, r.errorOfStatus(got, r.commit[:7])
 }

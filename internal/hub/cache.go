@@ -22,33 +22,36 @@ import (
 )
 
 const (
-	format      = 1
-	entryLimit  = 80 << 20 // what one file may be: 33 templates of 1 MB, escaped
-	markCount   = 64       // tokens remembered for one model
-	tempsKept   = time.Hour
-	tempPrefix  = ".entry-"
-	entrySuffix = ".json"
+	cacheFormat  = 1
+	maxEntry     = 80 << 20 // bytes of one file: 33 templates of 1 MB, with JSON escapes
+	maxMarks     = 64       // tokens stored for one model
+	tempLifetime = time.Hour
+	tempPrefix   = ".entry-"
+	entrySuffix  = ".json"
 )
 
-// entry is what the hub last said of a model, and to whom.
-type entry struct {
+// cacheEntry is the last result of the hub for a model, with the tokens that
+// may read it.
+type cacheEntry struct {
 	Format int    `json:"format"`
 	Base   string `json:"base"`
-	Model  string `json:"model"` // as asked for
-	ID     string `json:"id"`    // as it is called now
+	Model  string `json:"model"` // the requested name
+	ID     string `json:"id"`    // the current name
 	Commit string `json:"commit"`
-	// Public tells that it was read without a token.
+	// Public says that anonymous callers may read the model.
 	Public bool `json:"public"`
-	// Asked is when main was last known to be Commit.
+	// Asked is the last time at which the hub confirmed that main is at
+	// Commit.
 	Asked time.Time `json:"asked"`
-	// Accepted are the marks of the tokens that it was read with, and when.
+	// Accepted maps the marks of the tokens that have read the model to the
+	// time of the last read.
 	Accepted map[string]time.Time `json:"accepted,omitempty"`
 	Template dstack.ChatTemplate  `json:"template"`
 }
 
-// told is the template for people.
-func (e entry) told(host string, offline bool) dstack.ChatTemplate {
-	t := e.Template // several callers may get this entry
+// toTemplate returns a copy of the template with its source for people.
+func (e cacheEntry) toTemplate(host string, offline bool) dstack.ChatTemplate {
+	t := e.Template // callers share the entry and may change their copy
 	t.Named, t.Tokens = slices.Clone(t.Named), maps.Clone(t.Tokens)
 	t.Source = fmt.Sprintf("%s at %s on %s", e.ID, e.Commit[:7], host)
 	if offline {
@@ -57,14 +60,14 @@ func (e entry) told(host string, offline bool) dstack.ChatTemplate {
 	return t
 }
 
-// serves tells whether one of these callers may have the entry, and the hub
-// has said so since then.
-func (e entry) serves(callers []string, since time.Time) bool {
+// isAllowedFor reports whether the hub has allowed one of the callers to read
+// the entry since a time.
+func (e cacheEntry) isAllowedFor(callers []string, since time.Time) bool {
 	if e.Public && !e.Asked.Before(since) {
 		return true
 	}
 	for _, token := range callers {
-		at, ok := e.Accepted[markOf(e.Model, token)]
+		at, ok := e.Accepted[tokenMark(e.Model, token)]
 		if ok && token != "" && !at.Before(since) {
 			return true
 		}
@@ -72,81 +75,86 @@ func (e entry) serves(callers []string, since time.Time) bool {
 	return false
 }
 
-// cache keeps entries in a folder, one file for each model.
-type cache struct {
-	dir, base string
-	entries   int
-	mu        sync.Mutex // held while a file is read to be changed
+// diskCache stores entries in a directory, one file per model.
+type diskCache struct {
+	dir, base  string
+	maxEntries int
+	mu         sync.Mutex // held during read-modify-write of a file
 }
 
-func openCache(dir, base string, entries int) (*cache, error) {
-	err := errors.New("no folder is given")
+func openCache(dir, base string, entries int) (*diskCache, error) {
+	err := errors.New("no directory is given")
 	if dir != "" {
 		err = errors.Join(os.MkdirAll(dir, 0o700), os.Chmod(dir, 0o700))
 	}
 	if err != nil {
 		return nil, &dstack.Error{
-			Kind: dstack.Internal, Message: "cannot keep what model hubs say: " + err.Error(),
-			Hint: "let the server write below its folder", Cause: err,
+			Kind: dstack.Internal, Message: "cannot create the cache of model hubs: " + err.Error(),
+			Hint: "let the server write to its directory", Cause: err,
 		}
 	}
-	return &cache{dir: dir, base: base, entries: entries}, nil
+	return &diskCache{dir: dir, base: base, maxEntries: entries}, nil
 }
 
-// file is a model's file. Its beginning is for people.
-func (c *cache) file(model string) string {
+// filePath returns the path of a model's file. It begins with the model's name
+// for people who look into the directory.
+func (c *diskCache) filePath(model string) string {
 	sum := sha256.Sum256([]byte(c.base + "\x00" + model))
 	return filepath.Join(c.dir, strings.ReplaceAll(model, "/", "--")+"-"+hex.EncodeToString(sum[:8])+entrySuffix)
 }
 
-// load reads an entry. One that is not in order is as good as none.
-func (c *cache) load(model string) (entry, bool) {
-	file, err := os.Open(c.file(model))
+// loadEntry reads an entry. It returns false for an entry that is missing or
+// invalid.
+func (c *diskCache) loadEntry(model string) (cacheEntry, bool) {
+	file, err := os.Open(c.filePath(model))
 	if err != nil {
-		return entry{}, false
+		return cacheEntry{}, false
 	}
 	defer file.Close()
-	var e entry
-	text, err := io.ReadAll(io.LimitReader(file, entryLimit))
+	var e cacheEntry
+	text, err := io.ReadAll(io.LimitReader(file, maxEntry))
 	if err != nil || json.Unmarshal(text, &e) != nil {
-		return entry{}, false
+		return cacheEntry{}, false
 	}
-	whole := e.Template.Default != "" || len(e.Template.Named) > 0
-	ok := e.Format == format && e.Base == c.base && e.Model == model && commitName.MatchString(e.Commit) && checkModel(e.ID) == nil && whole
-	return e, ok
+	hasTemplate := e.Template.Default != "" || len(e.Template.Named) > 0
+	matches := e.Format == cacheFormat && e.Base == c.base && e.Model == model
+	valid := commitName.MatchString(e.Commit) && checkModel(e.ID) == nil && hasTemplate
+	return e, matches && valid
 }
 
-// find is the entry that one of these callers may have, if the hub has said
-// so since then; the zero time: ever.
-func (c *cache) find(model string, callers []string, since time.Time) (entry, bool) {
-	e, ok := c.load(model)
-	return e, ok && e.serves(callers, since)
+// findEntry returns the entry if the hub has allowed one of the callers to
+// read it since a time. The zero time accepts an entry of any age.
+func (c *diskCache) findEntry(model string, callers []string, since time.Time) (cacheEntry, bool) {
+	e, ok := c.loadEntry(model)
+	return e, ok && e.isAllowedFor(callers, since)
 }
 
-// keep writes what the hub has said to a token, or to nobody.
-func (c *cache) keep(e entry, token string, log *slog.Logger) entry {
+// storeEntry stores what the hub has returned for a token; an empty token
+// stands for anonymous access.
+func (c *diskCache) storeEntry(e cacheEntry, token string, log *slog.Logger) cacheEntry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e.Format, e.Base = format, c.base
-	before, _ := c.load(e.Model)
+	e.Format, e.Base = cacheFormat, c.base
+	before, _ := c.loadEntry(e.Model)
 	e.Accepted = before.Accepted
 	if token != "" {
 		if e.Accepted == nil {
 			e.Accepted = map[string]time.Time{}
 		}
-		e.Accepted[markOf(e.Model, token)] = e.Asked
-		dropOldest(e.Accepted, markCount)
+		e.Accepted[tokenMark(e.Model, token)] = e.Asked
+		dropOldest(e.Accepted, maxMarks)
 	}
-	c.save(e, log)
+	c.saveEntry(e, log)
 	return e
 }
 
-// forget takes back what a caller may have, when the hub refuses it.
-func (c *cache) forget(model, token string, log *slog.Logger) {
+// revokeCaller removes a caller's access to an entry after the hub has refused
+// it.
+func (c *diskCache) revokeCaller(model, token string, log *slog.Logger) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	e, ok := c.load(model)
-	mark := markOf(model, token)
+	e, ok := c.loadEntry(model)
+	mark := tokenMark(model, token)
 	_, accepted := e.Accepted[mark]
 	switch {
 	case !ok:
@@ -158,26 +166,26 @@ func (c *cache) forget(model, token string, log *slog.Logger) {
 	default:
 		return
 	}
-	c.save(e, log)
+	c.saveEntry(e, log)
 }
 
-// save writes an entry whole or not at all. A cache that cannot be written is
-// no reason to refuse what has been read.
-func (c *cache) save(e entry, log *slog.Logger) {
+// saveEntry writes an entry atomically. A write error is logged only, because
+// the template itself has been read.
+func (c *diskCache) saveEntry(e cacheEntry, log *slog.Logger) {
 	text, err := json.Marshal(e)
 	if err == nil {
-		err = writeWhole(c.file(e.Model), text)
+		err = writeAtomically(c.filePath(e.Model), text)
 	}
 	if err == nil {
-		err = c.prune(time.Now())
+		err = c.pruneEntries(time.Now())
 	}
 	if err != nil {
-		log.Warn("what a model hub has said cannot be kept", "model", e.Model, "dir", c.dir, "err", err)
+		log.Warn("cannot store a chat template in the cache", "model", e.Model, "dir", c.dir, "err", err)
 	}
 }
 
-func writeWhole(file string, text []byte) error {
-	temp, err := os.CreateTemp(filepath.Dir(file), tempPrefix) // of mode 0600
+func writeAtomically(file string, text []byte) error {
+	temp, err := os.CreateTemp(filepath.Dir(file), tempPrefix) // with mode 0600
 	if err != nil {
 		return err
 	}
@@ -192,33 +200,33 @@ func writeWhole(file string, text []byte) error {
 	return nil
 }
 
-// prune removes the entries written longest ago, when there are too many, and
-// what a server that was killed has left.
-func (c *cache) prune(now time.Time) error {
+// pruneEntries removes the oldest entries over the limit, and old temporary
+// files that a killed server has left.
+func (c *diskCache) pruneEntries(now time.Time) error {
 	all, err := os.ReadDir(c.dir)
 	if err != nil {
 		return err
 	}
-	var kept []fs.FileInfo
-	for _, one := range all {
-		info, err := one.Info()
+	var entries []fs.FileInfo
+	for _, file := range all {
+		info, err := file.Info()
 		switch {
 		case err != nil || !info.Mode().IsRegular():
-		case strings.HasPrefix(info.Name(), tempPrefix) && now.Sub(info.ModTime()) > tempsKept:
+		case strings.HasPrefix(info.Name(), tempPrefix) && now.Sub(info.ModTime()) > tempLifetime:
 			_ = os.Remove(filepath.Join(c.dir, info.Name()))
 		case strings.HasSuffix(info.Name(), entrySuffix):
-			kept = append(kept, info)
+			entries = append(entries, info)
 		}
 	}
-	slices.SortFunc(kept, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
-	for _, old := range kept[min(len(kept), c.entries):] {
+	slices.SortFunc(entries, func(a, b fs.FileInfo) int { return b.ModTime().Compare(a.ModTime()) })
+	for _, old := range entries[min(len(entries), c.maxEntries):] {
 		err = cmp.Or(err, os.Remove(filepath.Join(c.dir, old.Name())))
 	}
 	return err
 }
 
-func dropOldest(marks map[string]time.Time, most int) {
-	for len(marks) > most {
+func dropOldest(marks map[string]time.Time, max int) {
+	for len(marks) > max {
 		oldest := ""
 		for mark, at := range marks {
 			if oldest == "" || at.Before(marks[oldest]) {

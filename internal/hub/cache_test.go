@@ -14,39 +14,39 @@ import (
 	"dstack/internal/hub/hubtest"
 )
 
-func TestCache_FreshIsNotAsked(t *testing.T) {
+func TestCache_FreshNeedsNoRequest(t *testing.T) {
 	r := newRig(t)
-	r.put()
-	r.template()
+	r.putModel()
+	r.mustRead()
 	want := []string{"/api/models/" + llama + "/revision/main",
 		"/" + llama + "/resolve/" + hubtest.Commit(1) + "/tokenizer_config.json",
 		"/api/resolve-cache/models/" + llama + "/" + hubtest.Commit(1) + "/tokenizer_config.json"}
-	if got := r.asked(); !slices.Equal(got, want) {
+	if got := r.takeRequests(); !slices.Equal(got, want) {
 		t.Errorf("asked %q", got)
 	}
-	r.template()
+	r.mustRead()
 	r.client.Close()
-	r.client = r.open() // a restarted server
-	if got := r.template(); got.Source != llama+" at 1111111 on "+r.hub.Host() {
+	r.client = r.newClient() // a restarted server
+	if got := r.mustRead(); got.Source != llama+" at 1111111 on "+r.hub.Host() {
 		t.Errorf("%+v", got)
 	}
-	if got := r.asked(); len(got) != 0 {
+	if got := r.takeRequests(); len(got) != 0 {
 		t.Errorf("asked %q", got)
 	}
 }
 
 func TestCache_SameCommitIsNotReadAgain(t *testing.T) {
-	r := newRig(t, never)
-	r.put()
-	r.template()
-	r.asked()
-	r.template()
-	if got := r.asked(); len(got) != 1 || !strings.HasSuffix(got[0], "/revision/main") {
+	r := newRig(t, withoutFresh)
+	r.putModel()
+	r.mustRead()
+	r.takeRequests()
+	r.mustRead()
+	if got := r.takeRequests(); len(got) != 1 || !strings.HasSuffix(got[0], "/revision/main") {
 		t.Errorf("asked %q", got)
 	}
-	r.put(withFiles("chat_template.jinja", "new"), func(repo *hubtest.Repo) { repo.Commit = hubtest.Commit(2) })
-	if got := r.template(); got.Default != "new" || got.Source != llama+" at 2222222 on "+r.hub.Host() || len(r.kept()) != 1 {
-		t.Errorf("%+v, kept %v", got, r.kept())
+	r.putModel(withFiles("chat_template.jinja", "new"), func(repo *hubtest.Repo) { repo.Commit = hubtest.Commit(2) })
+	if got := r.mustRead(); got.Default != "new" || got.Source != llama+" at 2222222 on "+r.hub.Host() || len(r.cacheFiles()) != 1 {
+		t.Errorf("%+v, kept %v", got, r.cacheFiles())
 	}
 }
 
@@ -56,13 +56,13 @@ func TestCache_OfflineCopy(t *testing.T) {
 		"slow": {Delay: time.Hour}, "files alone": {Path: "/revision/", Status: 500},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t, never)
-			r.put()
-			r.template()
+			r := newRig(t, withoutFresh)
+			r.putModel()
+			r.mustRead()
 			r.hub.Fail(fault)
 			calm := r.client
-			r.client = r.open(never, hasty)
-			got := r.template()
+			r.client = r.newClient(withoutFresh, withShortPatience)
+			got := r.mustRead()
 			r.client.Close()
 			r.client = calm
 			day := time.Now().UTC().Format("2006-01-02")
@@ -70,46 +70,48 @@ func TestCache_OfflineCopy(t *testing.T) {
 				t.Errorf("%+v", got)
 			}
 			r.hub.Mend()
-			if got := r.template(); strings.Contains(got.Source, "offline") {
+			if got := r.mustRead(); strings.Contains(got.Source, "offline") {
 				t.Errorf("afterwards: %s", got.Source)
 			}
 		})
 	}
-	t.Run("nobody there", func(t *testing.T) {
-		r := newRig(t, never)
-		r.put()
-		r.template()
+	t.Run("hub is down", func(t *testing.T) {
+		r := newRig(t, withoutFresh)
+		r.putModel()
+		r.mustRead()
 		r.hub.Close()
-		if got := r.template(); !strings.Contains(got.Source, "offline copy") {
+		if got := r.mustRead(); !strings.Contains(got.Source, "offline copy") {
 			t.Errorf("%+v", got)
 		}
 	})
 }
 
-// A stale token takes nothing away of what everybody may read.
-func TestCache_OfflineCopyBesideAStaleToken(t *testing.T) {
+// TestCache_OfflineCopyBesideStaleToken checks that an invalid token does not
+// take away the offline copy of a public model.
+func TestCache_OfflineCopyBesideStaleToken(t *testing.T) {
 	for _, token := range []string{"hf_stale", "hf_strängé"} {
-		r := newRig(t, never)
-		r.put()
-		r.template()
+		r := newRig(t, withoutFresh)
+		r.putModel()
+		r.mustRead()
 		r.hub.Fail(hubtest.Fault{Status: 429, Times: 1})
-		if got := r.template(token); !strings.Contains(got.Source, "offline copy") {
+		if got := r.mustRead(token); !strings.Contains(got.Source, "offline copy") {
 			t.Errorf("%+v", got)
 		}
 	}
 }
 
-// What one tenant's token has read is not for another's, nor for nobody.
+// TestCache_PrivateIsForItsReaders checks that a copy read with one token is
+// not returned for another token or without one.
 func TestCache_PrivateIsForItsReaders(t *testing.T) {
 	for name, kind := range map[string]func(...string) func(*hubtest.Repo){"gated": asGated, "private": asPrivate} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.put(kind("hf_a", "hf_b"))
+			r.putModel(kind("hf_a", "hf_b"))
 			r.hub.Account("hf_c")
-			r.template("hf_a")
-			r.asked()
-			r.template("hf_a")
-			if got := r.asked(); len(got) != 0 {
+			r.mustRead("hf_a")
+			r.takeRequests()
+			r.mustRead("hf_a")
+			if got := r.takeRequests(); len(got) != 0 {
 				t.Errorf("a reader asks again: %q", got)
 			}
 			for _, tokens := range [][]string{nil, {"hf_c"}, {canary}} {
@@ -124,29 +126,30 @@ func TestCache_PrivateIsForItsReaders(t *testing.T) {
 				}
 			}
 			r.hub.Mend()
-			r.template("hf_b")
+			r.mustRead("hf_b")
 			r.hub.Fail(hubtest.Fault{Status: 503})
-			r.template("hf_a")
-			r.template("hf_b")
+			r.mustRead("hf_a")
+			r.mustRead("hf_b")
 			r.mustNotKeep("hf_")
 		})
 	}
 }
 
-// A gated model's listing is public, at the commit that is known, and must
-// not pass for leave to read.
-func TestCache_ListingIsNoLeave(t *testing.T) {
-	r := newRig(t, never)
-	r.put()
-	r.template()
-	r.put(asGated("hf_a"))
-	r.refused(dstack.Forbidden, "it is gated", "")
-	r.template("hf_a")
-	r.refused(dstack.Forbidden, "it is gated", "")
+// TestCache_ListingGrantsNoAccess checks that the public listing of a gated
+// model grants no access to a cached template, even at the known commit.
+func TestCache_ListingGrantsNoAccess(t *testing.T) {
+	r := newRig(t, withoutFresh)
+	r.putModel()
+	r.mustRead()
+	r.putModel(asGated("hf_a"))
+	r.mustRefuse(dstack.Forbidden, "it is gated", "")
+	r.mustRead("hf_a")
+	r.mustRefuse(dstack.Forbidden, "it is gated", "")
 }
 
-// Once the hub has refused somebody, there is no offline copy for them.
-func TestCache_RefusedIsForgotten(t *testing.T) {
+// TestCache_RefusalRemovesAccess checks that a refused caller gets no offline
+// copy.
+func TestCache_RefusalRemovesAccess(t *testing.T) {
 	for _, c := range []struct {
 		name          string
 		before, after func(*hubtest.Repo)
@@ -158,27 +161,27 @@ func TestCache_RefusedIsForgotten(t *testing.T) {
 		{"private, then refused", asPrivate("hf_a", "hf_b"), asPrivate("hf_b"), []string{"hf_a"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			r := newRig(t, never)
+			r := newRig(t, withoutFresh)
 			r.hub.Account("hf_a")
-			r.put(c.before)
-			r.template("hf_b")
-			r.template(c.token...)
-			r.put(c.after)
+			r.putModel(c.before)
+			r.mustRead("hf_b")
+			r.mustRead(c.token...)
+			r.putModel(c.after)
 			if got, err := r.client.ChatTemplate(t.Context(), llama, c.token); err == nil {
 				t.Fatalf("%+v", got)
 			}
-			r.template("hf_b")
+			r.mustRead("hf_b")
 			r.hub.Fail(hubtest.Fault{Status: 503})
-			r.refused(dstack.Unavailable, "", "", c.token...)
-			r.template("hf_b")
+			r.mustRefuse(dstack.Unavailable, "", "", c.token...)
+			r.mustRead("hf_b")
 		})
 	}
 }
 
 func TestCache_CorruptIsReadAgain(t *testing.T) {
-	good := func(change func(*entry)) func([]byte) []byte {
+	good := func(change func(*cacheEntry)) func([]byte) []byte {
 		return func(text []byte) []byte {
-			var e entry
+			var e cacheEntry
 			if err := json.Unmarshal(text, &e); err != nil {
 				return nil
 			}
@@ -191,18 +194,18 @@ func TestCache_CorruptIsReadAgain(t *testing.T) {
 		"empty":            func([]byte) []byte { return nil },
 		"cut off":          func(text []byte) []byte { return text[:len(text)/2] },
 		"noise":            func([]byte) []byte { return []byte("\x00\x01") },
-		"another format":   good(func(e *entry) { e.Format = 2 }),
-		"another hub":      good(func(e *entry) { e.Base = "https://elsewhere" }),
-		"another model":    good(func(e *entry) { e.Model = "a/b" }),
-		"a strange commit": good(func(e *entry) { e.Commit = "1" }),
-		"a strange name":   good(func(e *entry) { e.ID = "../x" }),
-		"no template":      good(func(e *entry) { e.Template = dstack.ChatTemplate{} }),
+		"another format":   good(func(e *cacheEntry) { e.Format = 2 }),
+		"another hub":      good(func(e *cacheEntry) { e.Base = "https://elsewhere" }),
+		"another model":    good(func(e *cacheEntry) { e.Model = "a/b" }),
+		"a strange commit": good(func(e *cacheEntry) { e.Commit = "1" }),
+		"a strange name":   good(func(e *cacheEntry) { e.ID = "../x" }),
+		"no template":      good(func(e *cacheEntry) { e.Template = dstack.ChatTemplate{} }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
-			r.put()
-			r.template()
-			file := r.kept()[0]
+			r.putModel()
+			r.mustRead()
+			file := r.cacheFiles()[0]
 			text, err := os.ReadFile(file)
 			if err != nil {
 				t.Fatal(err)
@@ -210,23 +213,23 @@ func TestCache_CorruptIsReadAgain(t *testing.T) {
 			if err := os.WriteFile(file, spoil(text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			r.asked()
-			if got := r.template(); got.Default != plain || len(r.asked()) == 0 {
+			r.takeRequests()
+			if got := r.mustRead(); got.Default != plain || len(r.takeRequests()) == 0 {
 				t.Errorf("%+v", got)
 			}
-			r.template()
-			if got := r.asked(); len(got) != 0 {
+			r.mustRead()
+			if got := r.takeRequests(); len(got) != 0 {
 				t.Errorf("not rewritten: %q", got)
 			}
 		})
 	}
 }
 
-func TestCache_ForItselfAlone(t *testing.T) {
+func TestCache_FileModes(t *testing.T) {
 	r := newRig(t)
-	r.put()
-	r.template()
-	for path, want := range map[string]os.FileMode{r.dir: 0o700, r.kept()[0]: 0o600} {
+	r.putModel()
+	r.mustRead()
+	for path, want := range map[string]os.FileMode{r.dir: 0o700, r.cacheFiles()[0]: 0o600} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v %v", path, info.Mode(), err)
 		}
@@ -253,12 +256,12 @@ func TestCache_IsBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		at := old.Add(time.Duration(i) * time.Minute)
-		if err := os.Chtimes(r.client.cache.file(model), at, at); err != nil {
+		if err := os.Chtimes(r.client.cache.filePath(model), at, at); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var names []string
-	for _, file := range r.kept() {
+	for _, file := range r.cacheFiles() {
 		names = append(names, filepath.Base(file)[:7])
 	}
 	if want := []string{"org--m2", "org--m3", "org--m4"}; !slices.Equal(names, want) {
@@ -270,29 +273,29 @@ func TestCache_IsBounded(t *testing.T) {
 }
 
 func TestCache_TokensAreBounded(t *testing.T) {
-	r := newRig(t, never)
+	r := newRig(t, withoutFresh)
 	var tokens []string
-	for i := range markCount + 3 {
+	for i := range maxMarks + 3 {
 		tokens = append(tokens, fmt.Sprintf("hf_%d", i))
 	}
-	r.put(asGated(tokens...))
+	r.putModel(asGated(tokens...))
 	for _, token := range tokens {
-		r.template(token)
+		r.mustRead(token)
 	}
-	e, ok := r.client.cache.load(llama)
-	if !ok || len(e.Accepted) != markCount || !e.serves(tokens[markCount+2:], time.Time{}) || e.serves(tokens[:1], time.Time{}) {
+	e, ok := r.client.cache.loadEntry(llama)
+	if !ok || len(e.Accepted) != maxMarks || !e.isAllowedFor(tokens[maxMarks+2:], time.Time{}) || e.isAllowedFor(tokens[:1], time.Time{}) {
 		t.Errorf("%d marks", len(e.Accepted))
 	}
 }
 
-// A full disk is no reason to refuse what has been read.
+// TestCache_CannotBeWritten checks that a write error does not fail a read.
 func TestCache_CannotBeWritten(t *testing.T) {
 	r := newRig(t)
-	r.put()
+	r.putModel()
 	if err := os.RemoveAll(r.dir); err != nil {
 		t.Fatal(err)
 	}
-	if got := r.template(); got.Default != plain || !strings.Contains(r.log.String(), "cannot be kept") {
+	if got := r.mustRead(); got.Default != plain || !strings.Contains(r.log.String(), "cannot store") {
 		t.Errorf("%+v, log %s", got, r.log.String())
 	}
 	if err := os.Mkdir(r.dir, 0o700); err != nil {

@@ -12,52 +12,55 @@ import (
 )
 
 const (
-	nameLimit  = 96   // of either part of a model's name, as on the hub
-	tokenLimit = 4096 // characters; theirs have under 100
-	tokenCount = 8
+	maxNamePart    = 96   // characters of each part of a model's name, as on the hub
+	maxTokenLength = 4096 // characters; tokens of Hugging Face have fewer than 100
+	maxTokens      = 8
 )
 
 var modelName = regexp.MustCompile(`^([A-Za-z0-9_][A-Za-z0-9_.-]*/)?[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
 
-// checkModel refuses what is no name of a repository. What it lets through
-// can be put into a path as it is.
+// checkModel returns an error unless model is the name of a repository. A
+// valid name needs no escaping in a path.
 func checkModel(model string) error {
-	well := modelName.MatchString(model) && !strings.Contains(model, "..") && !strings.Contains(model, "--")
+	valid := modelName.MatchString(model) && !strings.Contains(model, "..") && !strings.Contains(model, "--")
 	for part := range strings.SplitSeq(model, "/") {
-		well = well && len(part) <= nameLimit && !strings.HasSuffix(part, ".") && !strings.HasSuffix(part, "-") && !strings.HasSuffix(part, ".git")
+		badEnd := strings.HasSuffix(part, ".") || strings.HasSuffix(part, "-") || strings.HasSuffix(part, ".git")
+		valid = valid && len(part) <= maxNamePart && !badEnd
 	}
-	if well {
+	if valid {
 		return nil
 	}
 	shown := model
-	if len(shown) > 2*nameLimit {
-		shown = shown[:2*nameLimit] + "…"
+	if len(shown) > 2*maxNamePart {
+		shown = shown[:2*maxNamePart] + "…"
 	}
 	return &dstack.Error{
-		Kind: dstack.Invalid, Message: fmt.Sprintf("cannot read the chat template of %q: it is not a model's name on a hub", shown),
-		Hint: "write the name as org/model, or set model.chat_template",
+		Kind:    dstack.Invalid,
+		Message: fmt.Sprintf("cannot read the chat template of %q: it is not the name of a model on a hub", shown),
+		Hint:    "write the name as org/model, or set model.chat_template",
 	}
 }
 
-// credentials are nobody's and then the tokens, each once. Strange tells that
-// one is left out which no header can hold.
-func credentials(tokens []string) (all []string, strange bool) {
+// splitCallers returns the credentials to try, each once: first the empty
+// token of anonymous access, then the tokens. strange is true if a token is
+// left out because it is not valid in a header.
+func splitCallers(tokens []string) (all []string, strange bool) {
 	all = []string{""}
 	for _, token := range tokens {
 		token = strings.TrimSpace(token)
 		switch {
-		case len(token) > tokenLimit || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
+		case len(token) > maxTokenLength || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }):
 			strange = true
-		case len(all) <= tokenCount && !slices.Contains(all, token):
+		case len(all) <= maxTokens && !slices.Contains(all, token):
 			all = append(all, token)
 		}
 	}
 	return all, strange
 }
 
-// markOf stands for a token where it must be told from others and cannot be
-// kept: another one for each model.
-func markOf(model, token string) string {
+// tokenMark returns a hash that identifies a token in the cache without
+// storing it. It differs between models.
+func tokenMark(model, token string) string {
 	sum := sha256.Sum256([]byte(model + "\x00" + token))
 	return hex.EncodeToString(sum[:])
 }

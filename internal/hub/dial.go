@@ -12,39 +12,39 @@ import (
 	"time"
 )
 
-const headerLimit = 64 << 10
+const maxHeader = 64 << 10
 
 func (c *Client) newTransport() *http.Transport {
 	return &http.Transport{
-		Proxy:                  nil, // the environment is not asked
-		DialContext:            c.dial,
+		Proxy:                  nil, // ignore the proxy settings of the environment
+		DialContext:            c.dialHub,
 		TLSClientConfig:        c.opts.TLS.Clone(),
 		ForceAttemptHTTP2:      true,
-		DisableCompression:     true, // sizes are counted as they come
-		MaxResponseHeaderBytes: headerLimit,
+		DisableCompression:     true, // limits count the bytes as sent
+		MaxResponseHeaderBytes: maxHeader,
 		MaxIdleConnsPerHost:    4,
 		IdleConnTimeout:        30 * time.Second,
 		TLSHandshakeTimeout:    c.opts.Patience,
 	}
 }
 
-// dial connects to the hub wherever it is, since the operator names it. To
-// where it redirects, a public hub is not to lead into our own network: the
-// address is looked at when it is connected to, so that no name can change
-// its mind between.
-func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, error) {
+// dialHub connects to the hub or to the target of its redirects. The operator
+// chooses the hub, so it may have any address. A public hub must not redirect
+// into the server's own network; the check uses the address of the connection,
+// so a DNS change cannot bypass it.
+func (c *Client) dialHub(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := &net.Dialer{Timeout: c.opts.Patience}
-	if strings.EqualFold(address, withPort(c.base)) {
+	if strings.EqualFold(address, hostPort(c.base)) {
 		conn, err := dialer.DialContext(ctx, network, address)
-		if err == nil && c.inner(conn.RemoteAddr().String()) {
-			c.inside.Store(true)
+		if err == nil && c.isInner(conn.RemoteAddr().String()) {
+			c.hubIsInner.Store(true)
 		}
 		return conn, err
 	}
-	if !c.inside.Load() {
+	if !c.hubIsInner.Load() {
 		dialer.Control = func(_, address string, _ syscall.RawConn) error {
-			if c.inner(address) {
-				return fmt.Errorf("the hub redirects to %s, which is in no public network", address)
+			if c.isInner(address) {
+				return fmt.Errorf("the hub redirects to %s, which is not in a public network", address)
 			}
 			return nil
 		}
@@ -52,8 +52,9 @@ func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, e
 	return dialer.DialContext(ctx, network, address)
 }
 
-// withPort is where a URL's host is dialled.
-func withPort(u *url.URL) string {
+// hostPort returns the host and port of a URL, with the default port of its
+// scheme.
+func hostPort(u *url.URL) string {
 	port := u.Port()
 	if port == "" {
 		port = map[string]string{"http": "80", "https": "443"}[u.Scheme]
@@ -61,26 +62,27 @@ func withPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// sameHost tells whether two URLs are of one scheme, host and port.
-func sameHost(a, b *url.URL) bool {
-	return a.Scheme == b.Scheme && strings.EqualFold(withPort(a), withPort(b))
+// isSameHost reports whether two URLs have the same scheme, host and port.
+func isSameHost(a, b *url.URL) bool {
+	return a.Scheme == b.Scheme && strings.EqualFold(hostPort(a), hostPort(b))
 }
 
-// special are the networks that are not public, beside those that netip knows.
-var special = []netip.Prefix{
+// specialNetworks are networks that are not public, in addition to those that
+// netip recognizes.
+var specialNetworks = []netip.Prefix{
 	netip.MustParsePrefix("0.0.0.0/8"),
-	netip.MustParsePrefix("100.64.0.0/10"), // shared by carriers and some clouds' metadata
+	netip.MustParsePrefix("100.64.0.0/10"), // carrier-grade NAT, and the metadata service of some clouds
 	netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("198.18.0.0/15"),
 	netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b::/96"), // IPv4 in IPv6, three ways
+	netip.MustParsePrefix("64:ff9b::/96"), // IPv4 addresses embedded in IPv6
 	netip.MustParsePrefix("64:ff9b:1::/48"),
 	netip.MustParsePrefix("2002::/16"),
 }
 
-// isInner tells an address, with its port, of no public network. One that it
-// cannot read is as well.
-func isInner(address string) bool {
+// isInnerAddress reports whether a host:port address is outside of the public
+// networks. An invalid address counts as inner.
+func isInnerAddress(address string) bool {
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return true
@@ -89,7 +91,7 @@ func isInner(address string) bool {
 	if !ip.IsGlobalUnicast() || ip.IsPrivate() {
 		return true
 	}
-	for _, p := range special {
+	for _, p := range specialNetworks {
 		if p.Contains(ip) {
 			return true
 		}

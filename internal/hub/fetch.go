@@ -9,38 +9,39 @@ import (
 	"strings"
 )
 
-const redirectLimit = 5
+const maxRedirects = 5
 
-var errTooLarge = errors.New("it is larger than its bound")
+var errTooLarge = errors.New("larger than the limit")
 
-// answer is what came of a request. Only that of status 200 has a body.
-type answer struct {
+// response is the result of a request. Only status 200 has a body.
+type response struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// get reads a page below the hub's address, by way of its redirects. The
-// token goes to the hub alone, and no more once a redirect has left it.
-func (c *Client) get(ctx context.Context, path, token string, limit int64) (answer, error) {
+// fetchPage reads a page below the hub's address and follows its redirects. It
+// sends the token to the hub only, and no longer after a redirect to another
+// host.
+func (c *Client) fetchPage(ctx context.Context, path, token string, limit int64) (response, error) {
 	at := c.base.JoinPath(path)
-	for range redirectLimit + 1 {
-		if !sameHost(at, c.base) {
+	for range maxRedirects + 1 {
+		if !isSameHost(at, c.base) {
 			token = ""
 		}
-		a, next, err := c.getOnce(ctx, at, token, limit)
+		a, next, err := c.fetchOnce(ctx, at, token, limit)
 		if err != nil || next == nil {
 			return a, err
 		}
 		at = next
 	}
-	return answer{}, errors.New("the hub redirects more than 5 times")
+	return response{}, errors.New("the hub redirects more than 5 times")
 }
 
-func (c *Client) getOnce(ctx context.Context, at *url.URL, token string, limit int64) (a answer, next *url.URL, err error) {
+func (c *Client) fetchOnce(ctx context.Context, at *url.URL, token string, limit int64) (a response, next *url.URL, err error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
 	if err != nil {
-		return answer{}, nil, err
+		return response{}, nil, err
 	}
 	r.Header.Set("User-Agent", "dstack")
 	if token != "" {
@@ -48,36 +49,38 @@ func (c *Client) getOnce(ctx context.Context, at *url.URL, token string, limit i
 	}
 	resp, err := c.transport.RoundTrip(r)
 	if err != nil {
-		return answer{}, nil, err
+		return response{}, nil, err
 	}
 	defer resp.Body.Close()
-	a = answer{status: resp.StatusCode, header: resp.Header}
+	a = response{status: resp.StatusCode, header: resp.Header}
 	switch resp.StatusCode {
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		next, err = c.follow(at, resp.Header.Get("Location"))
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,
+		http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		next, err = c.resolveRedirect(at, resp.Header.Get("Location"))
 	case http.StatusOK:
-		a.body, err = readBounded(resp, limit)
+		a.body, err = readLimited(resp, limit)
 		return a, nil, err
 	}
-	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // so that the connection can be used again
+	_, _ = io.CopyN(io.Discard, resp.Body, 4<<10) // lets the transport reuse the connection
 	return a, next, err
 }
 
-// follow is where a redirect leads, when that is a place to go to.
-func (c *Client) follow(from *url.URL, location string) (*url.URL, error) {
+// resolveRedirect returns the target of a redirect, or an error if the client
+// must not follow it.
+func (c *Client) resolveRedirect(from *url.URL, location string) (*url.URL, error) {
 	to, err := from.Parse(location)
 	if err != nil || location == "" {
 		return nil, errors.New("the hub redirects to no address")
 	}
 	safe := to.Scheme == "https" || to.Scheme == "http" && c.base.Scheme == "http"
 	if !safe || to.User != nil || to.Hostname() == "" {
-		return nil, errors.New("the hub redirects to where a server does not go")
+		return nil, errors.New("the hub redirects to an unsafe address")
 	}
 	to.Host, to.Fragment = strings.ToLower(to.Host), ""
 	return to, nil
 }
 
-func readBounded(resp *http.Response, limit int64) ([]byte, error) {
+func readLimited(resp *http.Response, limit int64) ([]byte, error) {
 	if resp.ContentLength > limit {
 		return nil, errTooLarge
 	}

@@ -63,8 +63,8 @@ func TestGet_BelowAPrefix(t *testing.T) {
 
 func TestGet_Renamed(t *testing.T) {
 	r := newRig(t)
-	r.put(func(repo *hubtest.Repo) { repo.Name, repo.Was = "meta/llama", []string{llama} }, asGated("hf_reader"))
-	if got := r.template("hf_reader"); got.Default != plain || got.Source != "meta/llama at 1111111 on "+r.hub.Host() {
+	r.putModel(func(repo *hubtest.Repo) { repo.Name, repo.Was = "meta/llama", []string{llama} }, asGated("hf_reader"))
+	if got := r.mustRead("hf_reader"); got.Default != plain || got.Source != "meta/llama at 1111111 on "+r.hub.Host() {
 		t.Errorf("%+v", got)
 	}
 }
@@ -83,25 +83,25 @@ func TestGet_TLS(t *testing.T) {
 	r := newRig(t)
 	h.Fail(hubtest.Fault{To: r.hub.URL() + "/x"})
 	_, err = c.ChatTemplate(t.Context(), "other/model", nil)
-	if dstack.KindOf(err) != dstack.Unavailable || len(r.asked()) != 0 {
+	if dstack.KindOf(err) != dstack.Unavailable || len(r.takeRequests()) != 0 {
 		t.Errorf("from https to http: %v", err)
 	}
-	stranger, err := New(Options{Base: h.URL(), Dir: t.TempDir()})
+	untrusting, err := New(Options{Base: h.URL(), Dir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stranger.Close()
-	if _, err := stranger.ChatTemplate(t.Context(), llama, nil); dstack.KindOf(err) != dstack.Unavailable {
-		t.Errorf("a certificate of nobody known: %v", err)
+	defer untrusting.Close()
+	if _, err := untrusting.ChatTemplate(t.Context(), llama, nil); dstack.KindOf(err) != dstack.Unavailable {
+		t.Errorf("a certificate of an unknown authority: %v", err)
 	}
 }
 
-// The token goes to the hub, through its own redirects, and nowhere else. Nor
-// is the signature of where it redirects in any error.
+// TestGet_TokenStaysWithTheHub checks that only the hub gets the token, and
+// that no error contains the signature of a redirect.
 func TestGet_TokenStaysWithTheHub(t *testing.T) {
 	r := newRig(t)
-	r.put(asGated(canary), func(repo *hubtest.Repo) { repo.Stored = []string{"tokenizer_config.json"} })
-	r.template(canary)
+	r.putModel(asGated(canary), func(repo *hubtest.Repo) { repo.Stored = []string{"tokenizer_config.json"} })
+	r.mustRead(canary)
 	seen := map[string]int{}
 	for _, q := range r.hub.Requests() {
 		has := q.Header.Get("Authorization") == "Bearer "+canary
@@ -115,12 +115,13 @@ func TestGet_TokenStaysWithTheHub(t *testing.T) {
 	}
 }
 
-// Who redirects back to the hub does not get the token sent along.
-func TestGet_TokenIsNotBroughtBack(t *testing.T) {
+// TestGet_TokenNotResent checks that a redirect back to the hub does not send
+// the token again.
+func TestGet_TokenNotResent(t *testing.T) {
 	r := newRig(t)
-	r.put(asPrivate(canary), func(repo *hubtest.Repo) { repo.Stored = []string{"tokenizer_config.json"} })
+	r.putModel(asPrivate(canary), func(repo *hubtest.Repo) { repo.Stored = []string{"tokenizer_config.json"} })
 	r.hub.Fail(hubtest.Fault{Path: "/" + llama + "/tokenizer_config.json", To: r.hub.URL() + "/somewhere"})
-	r.refused(dstack.NotFound, "there is none in its files", "", canary)
+	r.mustRefuse(dstack.NotFound, "its repository on 127.0.0.1", "", canary)
 	all := r.hub.Requests()
 	if last := all[len(all)-1]; last.Path != "/somewhere" || last.Header.Get("Authorization") != "" {
 		t.Errorf("%+v", last)
@@ -130,18 +131,18 @@ func TestGet_TokenIsNotBroughtBack(t *testing.T) {
 func TestGet_Redirects(t *testing.T) {
 	for _, c := range []struct{ name, to, cause string }{
 		{"round and round", "/api/models/" + llama + "/revision/main", "more than 5 times"},
-		{"to a file", "file:///etc/passwd", "where a server does not go"},
-		{"to a password", "http://me:pass@127.0.0.1/", "where a server does not go"},
-		{"to no host", "http:///x", "where a server does not go"},
-		{"to gopher", "gopher://127.0.0.1/", "where a server does not go"},
+		{"to a file", "file:///etc/passwd", "to an unsafe address"},
+		{"to a password", "http://me:pass@127.0.0.1/", "to an unsafe address"},
+		{"to no host", "http:///x", "to an unsafe address"},
+		{"to gopher", "gopher://127.0.0.1/", "to an unsafe address"},
 		{"to noise", "http://[::1", "to no address"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
 			r.hub.Fail(hubtest.Fault{Path: "/revision/", To: c.to})
 			_, err := r.client.ChatTemplate(t.Context(), llama, nil)
-			r.mustBe(err, dstack.Unavailable, "cannot be reached", "")
-			if n := len(r.asked()); !strings.Contains(causeOf(err), c.cause) || n > 6 {
+			r.checkError(err, dstack.Unavailable, "cannot be reached", "")
+			if n := len(r.takeRequests()); !strings.Contains(causeOf(err), c.cause) || n > 6 {
 				t.Errorf("%d requests, %s", n, causeOf(err))
 			}
 		})
@@ -156,20 +157,21 @@ func TestGet_Redirects(t *testing.T) {
 	})
 	t.Run("five are followed", func(t *testing.T) {
 		r := newRig(t)
-		r.put()
+		r.putModel()
 		r.hub.Fail(hubtest.Fault{Path: "/revision/", To: "/api/models/" + llama + "/revision/main", Times: 5})
-		r.template()
+		r.mustRead()
 	})
 }
 
-// A public hub must not lead the server into its own network; one inside may.
-func TestDial_PublicHubIntoOurNetwork(t *testing.T) {
+// TestDial_PublicHubIntoOwnNetwork checks that a public hub cannot redirect
+// into the server's own network, while an inner hub can.
+func TestDial_PublicHubIntoOwnNetwork(t *testing.T) {
 	r := newRig(t)
-	r.client.inner = func(address string) bool { return address == r.hub.StorageHost() }
-	r.put(func(repo *hubtest.Repo) { repo.Stored = []string{"tokenizer_config.json"} })
+	r.client.isInner = func(address string) bool { return address == r.hub.StorageHost() }
+	r.putModel(func(repo *hubtest.Repo) { repo.Stored = []string{"tokenizer_config.json"} })
 	_, err := r.client.ChatTemplate(t.Context(), llama, nil)
-	r.mustBe(err, dstack.Unavailable, "cannot be reached", "")
-	if !strings.Contains(causeOf(err), "in no public network") {
+	r.checkError(err, dstack.Unavailable, "cannot be reached", "")
+	if !strings.Contains(causeOf(err), "not in a public network") {
 		t.Error(causeOf(err))
 	}
 	for _, q := range r.hub.Requests() {
@@ -177,21 +179,21 @@ func TestDial_PublicHubIntoOurNetwork(t *testing.T) {
 			t.Errorf("asked %s", q.Path)
 		}
 	}
-	r.client.inner = isInner
+	r.client.isInner = isInnerAddress
 	r.client.transport.CloseIdleConnections()
-	r.template()
+	r.mustRead()
 }
 
 func TestIsInner(t *testing.T) {
 	for _, address := range []string{"127.0.0.1:80", "10.1.2.3:443", "172.16.0.1:1", "192.168.1.1:1", "169.254.169.254:80", "100.100.100.200:80", "0.0.0.0:80", "0.1.2.3:80",
 		"224.0.0.1:1", "255.255.255.255:1", "240.0.0.1:1", "198.18.0.1:1", "192.0.0.192:80", "[::1]:80", "[::]:80", "[fe80::1%eth0]:80", "[fd00:ec2::254]:80", "[ff02::1]:1",
 		"[::ffff:127.0.0.1]:80", "[::ffff:10.0.0.1]:80", "[64:ff9b::a00:1]:80", "[2002:a00:1::]:80", "localhost:80", ""} {
-		if !isInner(address) {
+		if !isInnerAddress(address) {
 			t.Errorf("%q is let through", address)
 		}
 	}
 	for _, address := range []string{"8.8.8.8:443", "172.32.0.1:1", "[2606:4700::1111]:443", "[::ffff:8.8.8.8]:443"} {
-		if isInner(address) {
+		if isInnerAddress(address) {
 			t.Errorf("%q is not", address)
 		}
 	}
@@ -205,8 +207,8 @@ func TestGet_NoProxyOfTheEnvironment(t *testing.T) {
 	if r.client.transport.Proxy != nil {
 		t.Error("there is a proxy")
 	}
-	r.put()
-	r.template()
+	r.putModel()
+	r.mustRead()
 	for _, q := range r.hub.Requests() {
 		if q.Store {
 			t.Errorf("%s came by the proxy", q.Path)
@@ -214,11 +216,11 @@ func TestGet_NoProxyOfTheEnvironment(t *testing.T) {
 	}
 }
 
-// Callers at once share a fetch, and where everybody may read, whatever their
-// tokens are.
+// TestShare_OneFetch checks that concurrent callers share the fetch of a
+// public model whatever their tokens are.
 func TestShare_OneFetch(t *testing.T) {
 	r := newRig(t)
-	r.put()
+	r.putModel()
 	until := make(chan struct{})
 	r.hub.Fail(hubtest.Fault{Path: "/revision/", Until: until})
 	var all sync.WaitGroup
@@ -228,23 +230,23 @@ func TestShare_OneFetch(t *testing.T) {
 			if err != nil || got.Default != plain {
 				t.Errorf("%+v %v", got, err)
 			}
-			got.Tokens["bos_token"] = "mine" // each has its own
+			got.Tokens["bos_token"] = "mine" // callers do not share the map
 		})
 	}
 	waitFor(t, func() bool { return len(r.hub.Requests()) > 0 })
 	close(until)
 	all.Wait()
-	if got := r.asked(); len(got) != 3 {
+	if got := r.takeRequests(); len(got) != 3 {
 		t.Errorf("asked %q", got)
 	}
 }
 
-func TestShare_NotTooManyAtOnce(t *testing.T) {
+func TestShare_LimitsFetches(t *testing.T) {
 	r := newRig(t)
 	until := make(chan struct{})
 	r.hub.Fail(hubtest.Fault{Path: "/revision/", Until: until})
 	var all sync.WaitGroup
-	for i := range atOnce + 2 {
+	for i := range maxFetches + 2 {
 		model := fmt.Sprintf("org/m%d", i)
 		r.hub.Put(hubtest.Repo{Name: model, Files: map[string]string{"chat_template.jinja": "J"}})
 		all.Go(func() {
@@ -253,18 +255,19 @@ func TestShare_NotTooManyAtOnce(t *testing.T) {
 			}
 		})
 	}
-	waitFor(t, func() bool { return len(r.hub.Requests()) >= atOnce && len(r.client.slots) == atOnce })
-	if n := len(r.hub.Requests()); n != atOnce {
+	waitFor(t, func() bool { return len(r.hub.Requests()) >= maxFetches && len(r.client.slots) == maxFetches })
+	if n := len(r.hub.Requests()); n != maxFetches {
 		t.Errorf("%d requests", n)
 	}
 	close(until)
 	all.Wait()
 }
 
-// One caller's leaving does not end the fetch of the others.
+// TestShare_FirstLeaves checks that a fetch goes on for other callers after
+// one has left.
 func TestShare_FirstLeaves(t *testing.T) {
 	r := newRig(t)
-	r.put()
+	r.putModel()
 	until := make(chan struct{})
 	r.hub.Fail(hubtest.Fault{Path: "/revision/", Until: until})
 	ctx, leave := context.WithCancel(t.Context())
@@ -284,12 +287,12 @@ func TestShare_FirstLeaves(t *testing.T) {
 	first.Wait()
 	close(until)
 	second.Wait()
-	if got := r.asked(); len(got) != 3 {
+	if got := r.takeRequests(); len(got) != 3 {
 		t.Errorf("asked %q", got)
 	}
 }
 
-// waitFor waits until something holds, for at most 5 s.
+// waitFor waits up to 5 s until a condition holds.
 func waitFor(t *testing.T, holds func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)

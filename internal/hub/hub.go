@@ -1,5 +1,5 @@
-// Package hub reads what a model's repository says of it, from Hugging Face's
-// hub or one that speaks like it: its chat template.
+// Package hub reads the chat templates of models from the Hugging Face Hub or
+// a compatible hub.
 package hub
 
 import (
@@ -20,76 +20,77 @@ import (
 	"dstack/internal/dstack"
 )
 
-// DefaultBase is the hub where nothing else is said.
+// DefaultBase is the address of the default hub.
 const DefaultBase = "https://huggingface.co"
 
-// The bounds where the options have none.
+// Defaults of Options, and the limit of concurrent fetches.
 const (
-	patience = 10 * time.Second
-	fresh    = 10 * time.Minute
-	entries  = 256
-	atOnce   = 8 // fetches, each of which may hold tens of megabytes
+	defaultPatience = 10 * time.Second
+	defaultFresh    = 10 * time.Minute
+	defaultEntries  = 256
+	maxFetches      = 8 // each fetch may hold tens of megabytes
 )
 
-// Options is which hub to ask, and how.
+// Options configure a Client.
 type Options struct {
-	Base     string        // the server's own HF_ENDPOINT; empty: DefaultBase
-	Dir      string        // the cache's folder, made when absent
-	TLS      *tls.Config   // nil: the system's certificate authorities
-	Patience time.Duration // for one chat template, all in all; 0: 10 s
-	Fresh    time.Duration // how long an answer of the hub is not asked for again; 0: 10 min
-	Entries  int           // models in the cache; 0: 256
-	Log      *slog.Logger  // nil: slog's default
+	Base     string        // HF_ENDPOINT of the server; default DefaultBase
+	Dir      string        // directory of the cache, created if missing
+	TLS      *tls.Config   // nil for the system's certificate authorities
+	Patience time.Duration // timeout of ChatTemplate; default 10 s
+	Fresh    time.Duration // how long a cached template needs no request; default 10 min
+	Entries  int           // maximum of models in the cache; default 256
+	Log      *slog.Logger  // nil for slog.Default
 }
 
-// Client asks one hub. Its methods may be called at any time by anybody.
+// Client reads from one hub. It is safe for concurrent use.
 type Client struct {
-	opts      Options
-	base      *url.URL // without a slash at its end
-	cache     *cache
-	transport *http.Transport
-	inside    atomic.Bool               // the hub has been reached at an address of no public network
-	inner     func(address string) bool // tells such addresses
-	flights   singleflight.Group        // one fetch a model and token
-	slots     chan struct{}             // held by the fetches that go on
-	ctx       context.Context           // ends when the client closes
-	cancel    context.CancelFunc
-	closing   sync.RWMutex // held while work begins
-	work      sync.WaitGroup
+	opts       Options
+	base       *url.URL // without a trailing slash
+	cache      *diskCache
+	transport  *http.Transport
+	hubIsInner atomic.Bool               // a connection to the hub had an inner address
+	isInner    func(address string) bool // isInnerAddress; tests replace it
+	flights    singleflight.Group        // one fetch per model and token
+	slots      chan struct{}             // held by running fetches
+	ctx        context.Context           // ends with Close
+	cancel     context.CancelFunc
+	closing    sync.RWMutex // held by Close and by the start of work
+	work       sync.WaitGroup
 }
 
-// New returns a client of the hub at opts.Base. It asks nothing yet.
+// New returns a client of the hub at opts.Base. It sends no request. The error
+// is a *dstack.Error.
 func New(opts Options) (*Client, error) {
 	if opts.Base == "" {
 		opts.Base = DefaultBase
 	}
 	if opts.Patience <= 0 {
-		opts.Patience = patience
+		opts.Patience = defaultPatience
 	}
 	if opts.Fresh <= 0 {
-		opts.Fresh = fresh
+		opts.Fresh = defaultFresh
 	}
 	if opts.Entries <= 0 {
-		opts.Entries = entries
+		opts.Entries = defaultEntries
 	}
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	base, err := readBase(opts.Base)
+	base, err := parseBase(opts.Base)
 	if err != nil {
 		return nil, err
 	}
-	kept, err := openCache(opts.Dir, base.String(), opts.Entries)
+	cache, err := openCache(opts.Dir, base.String(), opts.Entries)
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{opts: opts, base: base, cache: kept, inner: isInner, slots: make(chan struct{}, atOnce)}
+	c := &Client{opts: opts, base: base, cache: cache, isInner: isInnerAddress, slots: make(chan struct{}, maxFetches)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	c.transport = c.newTransport()
 	return c, nil
 }
 
-// Close ends what is going on, and waits for its end.
+// Close cancels running requests and waits for their end.
 func (c *Client) Close() {
 	c.closing.Lock()
 	c.cancel()
@@ -98,83 +99,88 @@ func (c *Client) Close() {
 	c.transport.CloseIdleConnections()
 }
 
-// readBase reads an HF_ENDPOINT. What it refuses is not repeated where it may
-// hold a password.
-func readBase(text string) (*url.URL, error) {
+// parseBase parses HF_ENDPOINT. The error does not repeat the value, which may
+// contain a password.
+func parseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimSpace(text))
-	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+	valid := err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Hostname() != ""
+	if !valid || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return nil, &dstack.Error{
-			Kind: dstack.Invalid, Message: "cannot ask a model hub: HF_ENDPOINT is not its address",
+			Kind: dstack.Invalid, Message: "cannot use the model hub: HF_ENDPOINT is not a valid address",
 			Hint: "write it as " + DefaultBase + ", without user, password, query or fragment",
 		}
 	}
 	return &url.URL{Scheme: u.Scheme, Host: strings.ToLower(u.Host), Path: strings.TrimRight(u.Path, "/")}, nil
 }
 
-// ChatTemplate returns the chat template of main of a model's repository.
+// ChatTemplate returns the chat template of a model, from the main branch of
+// its repository.
 //
-// The hub is asked as nobody first, and by a token only where that does not
-// do: what everybody may read is kept once for all, and no token goes where it
-// is not needed. Tokens are tried in their order.
+// The client first asks without a token, and then with each token in order
+// until one succeeds. So all callers share one cached copy of a public model,
+// and no token is sent without need.
 //
-// When the hub cannot be reached, the last that it said to one of these tokens
-// is the answer, and From says so.
+// When the hub is unavailable, ChatTemplate returns the copy that the hub last
+// gave to one of these tokens, and the template's Source says so. The error is
+// a *dstack.Error, or the cause of a canceled ctx.
 func (c *Client) ChatTemplate(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error) {
 	if err := checkModel(model); err != nil {
 		return dstack.ChatTemplate{}, err
 	}
-	callers, strange := credentials(tokens)
+	callers, strange := splitCallers(tokens)
 	since := time.Now().Add(-c.opts.Fresh)
-	if e, ok := c.cache.find(model, callers, since); ok {
-		return e.told(c.base.Host, false), nil
+	if e, ok := c.cache.findEntry(model, callers, since); ok {
+		return e.toTemplate(c.base.Host, false), nil
 	}
 	limited, cancel := context.WithTimeout(ctx, c.opts.Patience)
 	defer cancel()
 	e, all := c.askAs(limited, model, callers)
 	if all == nil {
-		return e.told(c.base.Host, false), nil
+		return e.toTemplate(c.base.Host, false), nil
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return dstack.ChatTemplate{}, context.Cause(ctx)
 	}
-	if strange && all[len(all)-1].what.anotherMay() {
-		all = append(all, &trouble{what: unknown, Cause: errors.New("it has characters that no token has")})
+	if strange && all[len(all)-1].kind.mayHelpOther() {
+		all = append(all, &hubError{kind: kindUnknownToken, Cause: errors.New("it has characters that a token cannot have")})
 	}
-	t := worst(all)
-	if slices.ContainsFunc(all, func(t *trouble) bool { return t.what.passes() }) { // whom the hub has refused, the cache refuses
-		if e, ok := c.cache.find(model, callers, time.Time{}); ok {
-			c.opts.Log.Info("a model hub cannot be asked, and the last chat template it gave is used", "model", model, "hub", c.base.Host, "err", t.Cause)
-			return e.told(c.base.Host, true), nil
+	failure := worstError(all)
+	// The cache no longer returns a copy to a caller that the hub has refused.
+	if slices.ContainsFunc(all, func(failure *hubError) bool { return failure.kind.isTemporary() }) {
+		if e, ok := c.cache.findEntry(model, callers, time.Time{}); ok {
+			c.opts.Log.Info("using a cached chat template, because the model hub is unavailable",
+				"model", model, "hub", c.base.Host, "err", failure.Cause)
+			return e.toTemplate(c.base.Host, true), nil
 		}
 	}
-	return dstack.ChatTemplate{}, asking{client: c, model: model}.explain(t, len(callers) > 1 || strange)
+	return dstack.ChatTemplate{}, query{client: c, model: model}.explainError(failure, len(callers) > 1 || strange)
 }
 
-// askAs asks as one caller after the other, until one is answered or no other
-// would fare better. Without an answer it returns the trouble of each.
-func (c *Client) askAs(ctx context.Context, model string, callers []string) (e entry, all []*trouble) {
+// askAs asks with one credential after the other until one succeeds or another
+// cannot help. Without success it returns the error of each attempt.
+func (c *Client) askAs(ctx context.Context, model string, callers []string) (e cacheEntry, all []*hubError) {
 	for _, token := range callers {
-		e, t := c.share(ctx, model, token)
-		if t != nil && t.what == slow && ctx.Err() == nil { // the fetch had begun long before this caller came
-			e, t = c.share(ctx, model, token)
+		e, failure := c.fetchShared(ctx, model, token)
+		if failure != nil && failure.kind == kindTimeout && ctx.Err() == nil { // a shared fetch that began before this call
+			e, failure = c.fetchShared(ctx, model, token)
 		}
-		if t == nil {
+		if failure == nil {
 			return e, nil
 		}
-		all = append(all, t)
-		if !t.what.anotherMay() {
+		all = append(all, failure)
+		if !failure.kind.mayHelpOther() {
 			break
 		}
 	}
-	return entry{}, all
+	return cacheEntry{}, all
 }
 
-// share lets all who ask at once for a model with the same token wait for one
-// fetch. It goes on, for as long as its own patience lasts, when they leave.
-func (c *Client) share(ctx context.Context, model, token string) (entry, *trouble) {
-	came := c.flights.DoChan(markOf(model, token), func() (any, error) {
-		if !c.begin() {
-			return nil, &trouble{what: away, Cause: context.Canceled}
+// fetchShared lets concurrent callers with the same model and token share one
+// fetch. The fetch has its own timeout and goes on when a caller leaves.
+func (c *Client) fetchShared(ctx context.Context, model, token string) (cacheEntry, *hubError) {
+	result := c.flights.DoChan(tokenMark(model, token), func() (any, error) {
+		if !c.beginWork() {
+			return nil, &hubError{kind: kindUnavailable, Cause: context.Canceled}
 		}
 		defer c.work.Done()
 		ctx, cancel := context.WithTimeout(c.ctx, c.opts.Patience)
@@ -183,27 +189,28 @@ func (c *Client) share(ctx context.Context, model, token string) (entry, *troubl
 		case c.slots <- struct{}{}:
 			defer func() { <-c.slots }()
 		case <-ctx.Done():
-			return nil, unreached(ctx, ctx.Err())
+			return nil, connectionError(ctx, ctx.Err())
 		}
-		e, t := asking{client: c, model: model, token: token}.attempt(ctx)
-		if t != nil {
-			return nil, t
+		e, failure := query{client: c, model: model, token: token}.askAndCache(ctx)
+		if failure != nil {
+			return nil, failure
 		}
 		return e, nil
 	})
 	select {
 	case <-ctx.Done():
-		return entry{}, &trouble{what: slow, Cause: ctx.Err()}
-	case r := <-came:
-		if t, ok := errors.AsType[*trouble](r.Err); ok {
-			return entry{}, t
+		return cacheEntry{}, &hubError{kind: kindTimeout, Cause: ctx.Err()}
+	case r := <-result:
+		if failure, ok := errors.AsType[*hubError](r.Err); ok {
+			return cacheEntry{}, failure
 		}
-		return r.Val.(entry), nil
+		return r.Val.(cacheEntry), nil
 	}
 }
 
-// begin tells whether new work may begin, which the caller then ends.
-func (c *Client) begin() bool {
+// beginWork registers new work unless the client is closed. The caller must
+// call c.work.Done after a true result.
+func (c *Client) beginWork() bool {
 	c.closing.RLock()
 	defer c.closing.RUnlock()
 	if c.ctx.Err() != nil {

@@ -26,8 +26,9 @@ const (
 	config = `{"chat_template": "` + plain + `", "bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": false}}`
 )
 
-// rig is a hub and a client of it, whose log is looked at for tokens.
-type rig struct {
+// testRig is a hub with a client. Its cleanup checks that the log contains no
+// token.
+type testRig struct {
 	*testing.T
 	hub    *hubtest.Hub
 	client *Client
@@ -35,10 +36,10 @@ type rig struct {
 	log    bytes.Buffer
 }
 
-func newRig(t *testing.T, change ...func(*Options)) *rig {
+func newRig(t *testing.T, change ...func(*Options)) *testRig {
 	t.Helper()
-	r := &rig{T: t, hub: hubtest.New(t, hubtest.Options{}), dir: filepath.Join(t.TempDir(), "hub")}
-	r.client = r.open(change...)
+	r := &testRig{T: t, hub: hubtest.New(t, hubtest.Options{}), dir: filepath.Join(t.TempDir(), "hub")}
+	r.client = r.newClient(change...)
 	t.Cleanup(func() {
 		r.client.Close()
 		if strings.Contains(r.log.String(), "canary") {
@@ -49,8 +50,9 @@ func newRig(t *testing.T, change ...func(*Options)) *rig {
 	return r
 }
 
-// open makes a client of the rig's hub and folder, as a restarted server has.
-func (r *rig) open(change ...func(*Options)) *Client {
+// newClient returns a client of the hub and the cache directory, like a
+// restarted server.
+func (r *testRig) newClient(change ...func(*Options)) *Client {
 	r.Helper()
 	opts := Options{Base: r.hub.URL(), Dir: r.dir, Log: slog.New(slog.NewTextHandler(&r.log, nil))}
 	for _, do := range change {
@@ -63,12 +65,12 @@ func (r *rig) open(change ...func(*Options)) *Client {
 	return c
 }
 
-func never(o *Options) { o.Fresh = time.Nanosecond }
+func withoutFresh(o *Options) { o.Fresh = time.Nanosecond }
 
-func hasty(o *Options) { o.Patience = 100 * time.Millisecond }
+func withShortPatience(o *Options) { o.Patience = 100 * time.Millisecond }
 
-// put adds a repository with a tokenizer_config.json.
-func (r *rig) put(change ...func(*hubtest.Repo)) {
+// putModel adds a repository with a tokenizer_config.json.
+func (r *testRig) putModel(change ...func(*hubtest.Repo)) {
 	repo := hubtest.Repo{Name: llama, Files: map[string]string{"tokenizer_config.json": config}}
 	for _, do := range change {
 		do(&repo)
@@ -93,8 +95,8 @@ func withFiles(files ...string) func(*hubtest.Repo) {
 	}
 }
 
-// template asks for the model's template, which is there.
-func (r *rig) template(tokens ...string) dstack.ChatTemplate {
+// mustRead returns the model's template.
+func (r *testRig) mustRead(tokens ...string) dstack.ChatTemplate {
 	r.Helper()
 	got, err := r.client.ChatTemplate(r.Context(), llama, tokens)
 	if err != nil {
@@ -103,27 +105,27 @@ func (r *rig) template(tokens ...string) dstack.ChatTemplate {
 	return got
 }
 
-// refused asks for the model's template, and must be refused in these words.
-func (r *rig) refused(kind dstack.Kind, message, hint string, tokens ...string) {
+// mustRefuse reads the model's template and expects an error.
+func (r *testRig) mustRefuse(kind dstack.Kind, message, hint string, tokens ...string) {
 	r.Helper()
 	got, err := r.client.ChatTemplate(r.Context(), llama, tokens)
-	r.mustBe(err, kind, message, hint)
+	r.checkError(err, kind, message, hint)
 	if got.Default != "" || got.Source != "" {
-		r.Errorf("and %+v beside it", got)
+		r.Errorf("error with a template: %+v", got)
 	}
 }
 
-func (r *rig) mustBe(err error, kind dstack.Kind, message, hint string) {
+func (r *testRig) checkError(err error, kind dstack.Kind, message, hint string) {
 	r.Helper()
 	e, ok := errors.AsType[*dstack.Error](err)
 	if !ok || e.Kind != kind || !strings.Contains(e.Message, message) || !strings.Contains(e.Hint, hint) {
 		r.Fatalf("%#v", err)
 	}
 	if !strings.Contains(e.Message, llama) || !strings.Contains(e.Hint, "set model.chat_template") {
-		r.Errorf("which model, or what to do, is not said: %s; %s", e.Message, e.Hint)
+		r.Errorf("the model or the hint is missing: %s; %s", e.Message, e.Hint)
 	}
 	if all := e.Message + e.Hint + causeOf(err); strings.Contains(all, "canary") {
-		r.Errorf("a secret is in it: %s", all)
+		r.Errorf("the error contains a secret: %s", all)
 	}
 }
 
@@ -134,19 +136,20 @@ func causeOf(err error) string {
 	return ""
 }
 
-// asked are the paths that came since the last call, with who asked.
-func (r *rig) asked() []string {
+// takeRequests returns the paths and tokens of the requests since the last
+// call.
+func (r *testRig) takeRequests() []string {
 	var all []string
 	for _, q := range r.hub.Requests() {
-		who, _ := strings.CutPrefix(q.Header.Get("Authorization"), "Bearer ")
-		all = append(all, strings.TrimSpace(q.Path+" "+who))
+		token, _ := strings.CutPrefix(q.Header.Get("Authorization"), "Bearer ")
+		all = append(all, strings.TrimSpace(q.Path+" "+token))
 	}
 	r.hub.Forget()
 	return all
 }
 
-// kept are the files of the cache.
-func (r *rig) kept() []string {
+// cacheFiles returns the files of the cache.
+func (r *testRig) cacheFiles() []string {
 	files, err := filepath.Glob(filepath.Join(r.dir, "*"))
 	if err != nil {
 		r.Fatal(err)
@@ -154,7 +157,7 @@ func (r *rig) kept() []string {
 	return files
 }
 
-func (r *rig) mustNotKeep(secret string) {
+func (r *testRig) mustNotKeep(secret string) {
 	r.Helper()
 	err := filepath.WalkDir(r.dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {

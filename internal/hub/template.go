@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	templateLimit = 1 << 20
-	templateCount = 32
-	tokensLimit   = 64 << 10 // bytes of all special tokens and their names
+	maxTemplate      = 1 << 20
+	maxTemplates     = 32
+	maxSpecialTokens = 64 << 10 // bytes of all special tokens with their names
 )
 
 var (
@@ -24,39 +24,39 @@ var (
 	tokenName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*_token$`)
 )
 
-// template reads a repository's chat template as the transformers library
-// does: chat_template.jinja wins over what tokenizer_config.json says, which
-// wins over chat_template.json, the older processors' file.
-func (r repository) template(ctx context.Context) (dstack.ChatTemplate, *trouble) {
-	config, t := r.object(ctx, "tokenizer_config.json", configLimit)
-	if t != nil {
-		return dstack.ChatTemplate{}, t
+// readTemplate reads the chat template in the order of the transformers
+// library: chat_template.jinja, then tokenizer_config.json, then
+// chat_template.json of older processors.
+func (r repository) readTemplate(ctx context.Context) (dstack.ChatTemplate, *hubError) {
+	config, failure := r.readObject(ctx, "tokenizer_config.json", maxConfig)
+	if failure != nil {
+		return dstack.ChatTemplate{}, failure
 	}
-	found, t := r.main(ctx, config)
-	if t == nil {
-		t = r.addNamed(ctx, &found)
+	found, failure := r.readDefault(ctx, config)
+	if failure == nil {
+		failure = r.addNamed(ctx, &found)
 	}
-	if t == nil && found.Default == "" && len(found.Named) == 0 {
-		t = r.unusable(dstack.NotFound, fmt.Sprintf("there is none in its files on %s", r.client.base.Host), nil)
+	if failure == nil && found.Default == "" && len(found.Named) == 0 {
+		failure = r.unusableError(dstack.NotFound, fmt.Sprintf("its repository on %s has none", r.client.base.Host), nil)
 	}
-	if t == nil {
-		t = r.checkSizes(found)
+	if failure == nil {
+		failure = r.checkSizes(found)
 	}
-	if t == nil {
-		found.Tokens, t = r.tokens(ctx, config)
+	if failure == nil {
+		found.Tokens, failure = r.readTokens(ctx, config)
 		found.OnlyTemplateAddsBOS = addsNoBOS(config)
 	}
-	return found, t
+	return found, failure
 }
 
-// bosless are the classes of tokenizers that put no bos_token before a text
-// unless they are told to, with or without Fast at their end. Some of their
-// models, such as SmolLM2, call by that name what every turn begins with.
-var bosless = map[string]bool{
+// tokenizersWithoutBOS are tokenizer classes that do not put bos_token before
+// a text by default, also with the suffix Fast. Some of their models, such as
+// SmolLM2, use bos_token to begin each turn.
+var tokenizersWithoutBOS = map[string]bool{
 	"BloomTokenizer": true, "CodeGenTokenizer": true, "GPT2Tokenizer": true, "GPTNeoXTokenizer": true, "Qwen2Tokenizer": true,
 }
 
-// addsNoBOS says whether the tokenizer of a tokenizer_config.json leaves
+// addsNoBOS reports whether the tokenizer of a tokenizer_config.json leaves
 // bos_token to the template.
 func addsNoBOS(config map[string]json.RawMessage) bool {
 	var adds *bool
@@ -64,55 +64,57 @@ func addsNoBOS(config map[string]json.RawMessage) bool {
 		return !*adds
 	}
 	var class string
-	_ = json.Unmarshal(config["tokenizer_class"], &class) // no text: none that is known
-	return bosless[strings.TrimSuffix(class, "Fast")]
+	_ = json.Unmarshal(config["tokenizer_class"], &class) // not a text: an unknown class
+	return tokenizersWithoutBOS[strings.TrimSuffix(class, "Fast")]
 }
 
-// main reads the template, or templates, of the first file that has any.
-func (r repository) main(ctx context.Context, config map[string]json.RawMessage) (dstack.ChatTemplate, *trouble) {
-	source, found, t := r.source(ctx, "chat_template.jinja")
-	if t != nil || found {
-		return dstack.ChatTemplate{Default: source}, t
+// readDefault reads the templates of the first file that has any.
+func (r repository) readDefault(ctx context.Context, config map[string]json.RawMessage) (dstack.ChatTemplate, *hubError) {
+	source, found, failure := r.readSource(ctx, "chat_template.jinja")
+	if failure != nil || found {
+		return dstack.ChatTemplate{Default: source}, failure
 	}
-	inside, t := r.inside("tokenizer_config.json", config["chat_template"])
-	if t != nil || inside.Default != "" || len(inside.Named) > 0 {
-		return inside, t
+	field, failure := r.parseTemplateField("tokenizer_config.json", config["chat_template"])
+	if failure != nil || field.Default != "" || len(field.Named) > 0 {
+		return field, failure
 	}
-	processor, t := r.object(ctx, "chat_template.json", configLimit)
-	if t != nil {
-		return dstack.ChatTemplate{}, t
+	processor, failure := r.readObject(ctx, "chat_template.json", maxConfig)
+	if failure != nil {
+		return dstack.ChatTemplate{}, failure
 	}
-	return r.inside("chat_template.json", processor["chat_template"])
+	return r.parseTemplateField("chat_template.json", processor["chat_template"])
 }
 
-// source reads a file that is a template.
-func (r repository) source(ctx context.Context, file string) (string, bool, *trouble) {
-	text, found, t := r.read(ctx, file, templateLimit)
-	if t != nil || !found {
-		return "", false, t
+// readSource reads a file that contains a template.
+func (r repository) readSource(ctx context.Context, file string) (string, bool, *hubError) {
+	text, found, failure := r.readFile(ctx, file, maxTemplate)
+	if failure != nil || !found {
+		return "", false, failure
 	}
 	text = bytes.TrimPrefix(text, []byte("\ufeff"))
 	if !utf8.Valid(text) {
-		return "", false, r.unusable(dstack.Invalid, fmt.Sprintf("its %s is not text in UTF-8", file), nil)
+		return "", false, r.unusableError(dstack.Invalid, fmt.Sprintf("its %s is not text in UTF-8", file), nil)
 	}
 	return string(text), len(text) > 0, nil
 }
 
-// object reads a file that is a JSON object; none there is an empty one.
-func (r repository) object(ctx context.Context, file string, limit int64) (map[string]json.RawMessage, *trouble) {
-	text, found, t := r.read(ctx, file, limit)
-	if t != nil || !found {
-		return nil, t
+// readObject reads a file that contains a JSON object. It returns nil for a
+// missing file.
+func (r repository) readObject(ctx context.Context, file string, limit int64) (map[string]json.RawMessage, *hubError) {
+	text, found, failure := r.readFile(ctx, file, limit)
+	if failure != nil || !found {
+		return nil, failure
 	}
 	var object map[string]json.RawMessage
 	if err := json.Unmarshal(bytes.TrimPrefix(text, []byte("\ufeff")), &object); err != nil {
-		return nil, r.unusable(dstack.Invalid, fmt.Sprintf("its %s is not a JSON object", file), err)
+		return nil, r.unusableError(dstack.Invalid, fmt.Sprintf("its %s is not a JSON object", file), err)
 	}
 	return object, nil
 }
 
-// inside reads a chat_template field: text, or a list of {name, template}.
-func (r repository) inside(file string, field json.RawMessage) (found dstack.ChatTemplate, t *trouble) {
+// parseTemplateField parses a chat_template field: a text, or a list of {name,
+// template}.
+func (r repository) parseTemplateField(file string, field json.RawMessage) (found dstack.ChatTemplate, failure *hubError) {
 	if isNull(field) || json.Unmarshal(field, &found.Default) == nil {
 		return found, nil
 	}
@@ -121,23 +123,24 @@ func (r repository) inside(file string, field json.RawMessage) (found dstack.Cha
 		Template *string `json:"template"`
 	}
 	bad := json.Unmarshal(field, &list) != nil
-	if len(list) > templateCount {
-		return dstack.ChatTemplate{}, r.tooMany()
+	if len(list) > maxTemplates {
+		return dstack.ChatTemplate{}, r.tooManyTemplates()
 	}
 	for _, one := range list {
 		if bad = bad || one.Name == nil || one.Template == nil; bad {
 			break
 		}
-		set(&found, *one.Name, *one.Template)
+		setTemplate(&found, *one.Name, *one.Template)
 	}
 	if bad {
-		return dstack.ChatTemplate{}, r.unusable(dstack.Invalid, fmt.Sprintf("the chat_template in its %s is neither text nor a list of names and templates", file), nil)
+		why := fmt.Sprintf("the chat_template in its %s is neither text nor a list of names and templates", file)
+		return dstack.ChatTemplate{}, r.unusableError(dstack.Invalid, why, nil)
 	}
 	return found, nil
 }
 
-// addNamed adds the templates that have a file each.
-func (r repository) addNamed(ctx context.Context, to *dstack.ChatTemplate) *trouble {
+// addNamed adds the templates of additional_chat_templates.
+func (r repository) addNamed(ctx context.Context, to *dstack.ChatTemplate) *hubError {
 	var files []string
 	for _, file := range r.files {
 		if namedFile.MatchString(file) {
@@ -145,28 +148,29 @@ func (r repository) addNamed(ctx context.Context, to *dstack.ChatTemplate) *trou
 		}
 	}
 	slices.Sort(files)
-	if len(files) > templateCount {
-		return r.tooMany()
+	if len(files) > maxTemplates {
+		return r.tooManyTemplates()
 	}
-	whole := to.Default != ""
+	hasDefault := to.Default != ""
 	for _, file := range files {
 		name := namedFile.FindStringSubmatch(file)[1]
-		if name == "default" && whole {
+		if name == "default" && hasDefault {
 			continue
 		}
-		source, found, t := r.source(ctx, file)
-		if t != nil {
-			return t
+		source, found, failure := r.readSource(ctx, file)
+		if failure != nil {
+			return failure
 		}
 		if found {
-			set(to, name, source)
+			setTemplate(to, name, source)
 		}
 	}
 	return nil
 }
 
-// set gives a template its place by its name, where the last one wins.
-func set(to *dstack.ChatTemplate, name, source string) {
+// setTemplate stores a template under its name. The last template of a name
+// wins.
+func setTemplate(to *dstack.ChatTemplate, name, source string) {
 	if name == "default" {
 		to.Default = source
 		return
@@ -179,53 +183,55 @@ func set(to *dstack.ChatTemplate, name, source string) {
 	to.Named[i].Source = source
 }
 
-func (r repository) checkSizes(found dstack.ChatTemplate) *trouble {
+func (r repository) checkSizes(found dstack.ChatTemplate) *hubError {
 	sizes := []int{len(found.Default)}
 	for _, named := range found.Named {
 		sizes = append(sizes, len(named.Source)+len(named.Name))
 	}
-	if slices.Max(sizes) > templateLimit {
-		return r.unusable(dstack.TooLarge, fmt.Sprintf("it is larger than %d MB", templateLimit>>20), nil)
+	if slices.Max(sizes) > maxTemplate {
+		return r.unusableError(dstack.TooLarge, fmt.Sprintf("it is larger than %d MB", maxTemplate>>20), nil)
 	}
-	if len(found.Named) > templateCount {
-		return r.tooMany()
+	if len(found.Named) > maxTemplates {
+		return r.tooManyTemplates()
 	}
 	return nil
 }
 
-func (r repository) tooMany() *trouble {
-	return r.unusable(dstack.TooLarge, fmt.Sprintf("it has more than %d of them", templateCount), nil)
+func (r repository) tooManyTemplates() *hubError {
+	return r.unusableError(dstack.TooLarge, fmt.Sprintf("it has more than %d of them", maxTemplates), nil)
 }
 
-// tokens reads the special tokens: those of tokenizer_config.json, and of
-// special_tokens_map.json where it says nothing, not even null.
-func (r repository) tokens(ctx context.Context, config map[string]json.RawMessage) (map[string]string, *trouble) {
-	further, t := r.object(ctx, "special_tokens_map.json", templateLimit)
-	if t != nil {
-		return nil, t
+// readTokens reads the special tokens of tokenizer_config.json, and of
+// special_tokens_map.json those that tokenizer_config.json does not have, not
+// even as null.
+func (r repository) readTokens(ctx context.Context, config map[string]json.RawMessage) (map[string]string, *hubError) {
+	tokensMap, failure := r.readObject(ctx, "special_tokens_map.json", maxTemplate)
+	if failure != nil {
+		return nil, failure
 	}
 	var extra map[string]json.RawMessage
-	_ = json.Unmarshal(config["extra_special_tokens"], &extra) // a list, where they have no names
+	_ = json.Unmarshal(config["extra_special_tokens"], &extra) // a list has no names
 	tokens, size := map[string]string{}, 0
-	for i, from := range []map[string]json.RawMessage{config, extra, further} {
+	for i, from := range []map[string]json.RawMessage{config, extra, tokensMap} {
 		for name, value := range from {
-			_, said := config[name]
-			_, have := tokens[name]
+			_, inConfig := config[name]
+			_, known := tokens[name]
 			text, simple := tokenText(value)
-			if have || said && i > 0 || !simple || !tokenName.MatchString(name) {
+			if known || inConfig && i > 0 || !simple || !tokenName.MatchString(name) {
 				continue
 			}
 			tokens[name] = text
 			size += len(name) + len(text)
 		}
 	}
-	if size > tokensLimit {
-		return nil, r.unusable(dstack.TooLarge, fmt.Sprintf("its special tokens are larger than %d kB", tokensLimit>>10), nil)
+	if size > maxSpecialTokens {
+		return nil, r.unusableError(dstack.TooLarge, fmt.Sprintf("its special tokens are larger than %d kB", maxSpecialTokens>>10), nil)
 	}
 	return tokens, nil
 }
 
-// tokenText reads a token: text, or an object with its content.
+// tokenText returns the text of a token: a JSON text, or an object with
+// content.
 func tokenText(value json.RawMessage) (text string, ok bool) {
 	if isNull(value) {
 		return "", false

@@ -44,9 +44,9 @@ func TestChatTemplate_Files(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
-			r.put(withFiles(c.files...))
+			r.putModel(withFiles(c.files...))
 			c.want.Source = llama + " at 1111111 on " + r.hub.Host()
-			if diff := cmp.Diff(c.want, r.template()); diff != "" {
+			if diff := cmp.Diff(c.want, r.mustRead()); diff != "" {
 				t.Error(diff)
 			}
 		})
@@ -71,15 +71,15 @@ func TestChatTemplate_Tokens(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
-			r.put(withFiles("tokenizer_config.json", `{"chat_template": "C", `+c.config+`}`, "special_tokens_map.json", c.further))
-			if diff := cmp.Diff(c.want, r.template().Tokens); diff != "" {
+			r.putModel(withFiles("tokenizer_config.json", `{"chat_template": "C", `+c.config+`}`, "special_tokens_map.json", c.further))
+			if diff := cmp.Diff(c.want, r.mustRead().Tokens); diff != "" {
 				t.Error(diff)
 			}
 		})
 	}
 }
 
-func TestChatTemplate_BOSAlone(t *testing.T) {
+func TestChatTemplate_OnlyTemplateAddsBOS(t *testing.T) {
 	for config, want := range map[string]bool{
 		`"add_bos_token": false`: true,
 		`"add_bos_token": true`:  false,
@@ -92,8 +92,8 @@ func TestChatTemplate_BOSAlone(t *testing.T) {
 		`"bos_token": "<s>"`: false,
 	} {
 		r := newRig(t)
-		r.put(withFiles("tokenizer_config.json", `{"chat_template": "C", `+config+`}`))
-		if got := r.template().OnlyTemplateAddsBOS; got != want {
+		r.putModel(withFiles("tokenizer_config.json", `{"chat_template": "C", `+config+`}`))
+		if got := r.mustRead().OnlyTemplateAddsBOS; got != want {
 			t.Errorf("%s: %v", config, got)
 		}
 	}
@@ -113,8 +113,8 @@ func TestChatTemplate_Unusable(t *testing.T) {
 		kind    dstack.Kind
 		message string
 	}{
-		{"no template", []string{"tokenizer_config.json", `{"bos_token": "<s>"}`}, dstack.NotFound, "there is none in its files on 127.0.0.1"},
-		{"no files", nil, dstack.NotFound, "there is none in its files"},
+		{"no template", []string{"tokenizer_config.json", `{"bos_token": "<s>"}`}, dstack.NotFound, "its repository on 127.0.0.1"},
+		{"no files", nil, dstack.NotFound, "its repository on 127.0.0.1"},
 		{"the configuration is not JSON", []string{"tokenizer_config.json", "<html>"}, dstack.Invalid, "its tokenizer_config.json is not a JSON object"},
 		{"the configuration is a list", []string{"tokenizer_config.json", "[]"}, dstack.Invalid, "its tokenizer_config.json is not a JSON object"},
 		{"the processor's file is not JSON", []string{"chat_template.json", "{"}, dstack.Invalid, "its chat_template.json is not a JSON object"},
@@ -131,30 +131,31 @@ func TestChatTemplate_Unusable(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
-			r.put(withFiles(c.files...))
-			r.refused(c.kind, c.message, "")
-			if files := r.kept(); len(files) != 0 {
+			r.putModel(withFiles(c.files...))
+			r.mustRefuse(c.kind, c.message, "")
+			if files := r.cacheFiles(); len(files) != 0 {
 				t.Errorf("kept: %v", files)
 			}
 		})
 	}
 }
 
-// A size that nobody has said before is counted as it comes.
+// TestChatTemplate_HugeWithoutLength checks the size limit for a body without
+// Content-Length.
 func TestChatTemplate_HugeWithoutLength(t *testing.T) {
 	r := newRig(t)
-	r.put()
+	r.putModel()
 	r.hub.Fail(hubtest.Fault{Path: "tokenizer_config.json", Huge: 1 << 30})
-	r.refused(dstack.TooLarge, "its tokenizer_config.json is larger than 16 MB", "")
+	r.mustRefuse(dstack.TooLarge, "its tokenizer_config.json is larger than 16 MB", "")
 	r.hub.Mend()
 	r.hub.Fail(hubtest.Fault{Path: "/revision/main", Huge: 1 << 30})
-	r.refused(dstack.TooLarge, "its list of files is larger than 32 MB", "")
+	r.mustRefuse(dstack.TooLarge, "its list of files is larger than 32 MB", "")
 }
 
 func TestChatTemplate_BareListing(t *testing.T) {
 	r := newRig(t)
-	r.put(func(repo *hubtest.Repo) { repo.Bare = true })
-	if got := r.template(); got.Default != plain || got.Tokens["bos_token"] != "<s>" {
+	r.putModel(func(repo *hubtest.Repo) { repo.Bare = true })
+	if got := r.mustRead(); got.Default != plain || got.Tokens["bos_token"] != "<s>" {
 		t.Errorf("%+v", got)
 	}
 }

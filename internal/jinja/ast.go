@@ -1,13 +1,13 @@
 package jinja
 
-// node is a piece of the parsed template.
+// node is an element of the syntax tree: an expression or a statement.
 type node interface{}
 
-// use says what a name is for.
-type use uint8
+// nameUse says whether a name is read, assigned or a parameter.
+type nameUse uint8
 
 const (
-	useLoad use = iota
+	useLoad nameUse = iota
 	useStore
 	useParam
 )
@@ -16,7 +16,7 @@ const (
 type (
 	nameNode struct {
 		name string
-		use  use
+		use  nameUse
 		line int
 	}
 	constNode struct{ value Value }
@@ -48,7 +48,7 @@ type (
 	itemNode  struct{ x, index node }
 	sliceNode struct{ start, stop, step node } // each may be nil
 	callNode  struct {
-		x node // what is called; what a filter or test is applied to, nil in a filter block
+		x node // the callee, or the operand of a filter or test; nil in a filter block
 		callArgs
 		line int
 	}
@@ -65,7 +65,7 @@ type (
 	}
 )
 
-// callArgs are the written arguments of a call.
+// callArgs are the arguments of a call as the template writes them.
 type callArgs struct {
 	args     []node
 	kwargs   []kwargNode
@@ -83,7 +83,7 @@ type (
 	dataNode   struct{ text string }
 	outputNode struct {
 		items []node // dataNode or expression
-		lines []int  // of each
+		lines []int  // the line of each item
 	}
 	forNode struct {
 		target, iter, test node // test may be nil
@@ -98,7 +98,7 @@ type (
 		otherwise []node
 		line      int
 	}
-	macroNode struct { // also a call block, whose body is a macro without name
+	macroNode struct { // a macro, or the body of a call block, which has no name
 		name     string
 		args     []*nameNode
 		defaults []node
@@ -106,7 +106,7 @@ type (
 		line     int
 	}
 	callBlockNode struct {
-		call  *callNode // nil: {% generation %}, which calls its body
+		call  *callNode // nil for {% generation %}, which calls its own body
 		macro *macroNode
 		line  int
 	}
@@ -140,9 +140,9 @@ type (
 	}
 )
 
-// children calls visit with each direct part of a node, in the order in
-// which jinja2 visits them: the scoping rules depend on it.
-func children(n node, visit func(node)) {
+// visitChildren calls visit with each direct child of n in the order of
+// jinja2's visitors. The scoping rules depend on that order.
+func visitChildren(n node, visit func(node)) {
 	all := func(list []node) {
 		for _, c := range list {
 			visit(c)
@@ -202,11 +202,11 @@ func children(n node, visit func(node)) {
 	case *testNode:
 		call(&n.callNode)
 	default:
-		statementChildren(n, visit, all, some)
+		visitStatementChildren(n, visit, all, some)
 	}
 }
 
-func statementChildren(n node, visit func(node), all func([]node), some func(node)) {
+func visitStatementChildren(n node, visit func(node), all func([]node), some func(node)) {
 	switch n := n.(type) {
 	case *outputNode:
 		all(n.items)

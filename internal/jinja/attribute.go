@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// attribute compiles x.name.
-func (c *compiler) attribute(n *attrNode, s scope) expr {
-	x, name := c.expr(n.x, s), n.name
-	absent := absentFrom(name)
+// compileAttribute compiles x.name.
+func (c *compiler) compileAttribute(n *attrNode, s scope) expr {
+	x, name := c.compileExpr(n.x, s), n.name
+	absent := missingKey(name)
 	isMethod := dictMethods[name] != nil || dictMutators[name]
 	return func(m *machine, f *frame) Value {
 		v := x(m, f)
@@ -18,23 +18,24 @@ func (c *compiler) attribute(n *attrNode, s scope) expr {
 			}
 			return absent
 		}
-		return m.attribute(v, name)
+		return m.getAttribute(v, name)
 	}
 }
 
-// absentFrom is what a dict without a key gives; no dict's message differs.
-func absentFrom(name string) Value { return dunder(&Dict{}, name, name) }
+// missingKey returns the undefined value for a key that a dict lacks. Its
+// message is the same for every dict.
+func missingKey(name string) Value { return missingAttribute(&Dict{}, name, name) }
 
-// item compiles x[index].
-func (c *compiler) item(n *itemNode, s scope) expr {
-	x := c.expr(n.x, s)
+// compileItem compiles x[index].
+func (c *compiler) compileItem(n *itemNode, s scope) expr {
+	x := c.compileExpr(n.x, s)
 	if slice, is := n.index.(*sliceNode); is {
-		return c.slice(slice, x, s)
+		return c.compileSlice(slice, x, s)
 	}
-	index := c.expr(n.index, s)
-	if v, ok := constant(n.index); ok {
+	index := c.compileExpr(n.index, s)
+	if v, ok := constantValue(n.index); ok {
 		if name, is := v.(string); is {
-			absent := absentFrom(name)
+			absent := missingKey(name)
 			isMethod := dictMethods[name] != nil || dictMutators[name]
 			return func(m *machine, f *frame) Value {
 				obj := x(m, f)
@@ -46,20 +47,20 @@ func (c *compiler) item(n *itemNode, s scope) expr {
 						return absent
 					}
 				}
-				return m.item(obj, v)
+				return m.getItem(obj, v)
 			}
 		}
 	}
 	return func(m *machine, f *frame) Value {
 		obj := x(m, f)
-		return m.item(obj, index(m, f))
+		return m.getItem(obj, index(m, f))
 	}
 }
 
-// attribute is environment.getattr of the sandbox: first an attribute, then
-// an item of that name.
-func (m *machine) attribute(v Value, name string) Value {
-	if got := m.own(v, name); got != nil {
+// getAttribute returns v.name as environment.getattr of the sandbox does: an
+// attribute, else the item of that name.
+func (m *machine) getAttribute(v Value, name string) Value {
+	if got := m.ownAttribute(v, name); got != nil {
 		return got
 	}
 	if d, is := v.(*Dict); is {
@@ -67,26 +68,26 @@ func (m *machine) attribute(v Value, name string) Value {
 			return got
 		}
 	}
-	return dunder(v, name, name)
+	return missingAttribute(v, name, name)
 }
 
-// item is environment.getitem of the sandbox: first an item, then an
-// attribute of that name.
-func (m *machine) item(v, index Value) Value {
-	if got := m.element(v, index); got != nil {
+// getItem returns v[index] as environment.getitem of the sandbox does: an
+// item, else the attribute of that name.
+func (m *machine) getItem(v, index Value) Value {
+	if got := m.findElement(v, index); got != nil {
 		return got
 	}
-	if name, is := text(index); is {
-		if got := m.own(v, name); got != nil {
+	if name, is := asText(index); is {
+		if got := m.ownAttribute(v, name); got != nil {
 			return got
 		}
-		return dunder(v, name, index)
+		return missingAttribute(v, name, index)
 	}
 	return &undefined{obj: v, name: index}
 }
 
-// element is v[index], nil when there is none.
-func (m *machine) element(v, index Value) Value {
+// findElement returns v[index], or nil when there is no such element.
+func (m *machine) findElement(v, index Value) Value {
 	switch v := v.(type) {
 	case *undefined:
 		v.fail()
@@ -95,7 +96,7 @@ func (m *machine) element(v, index Value) Value {
 		case *List, *Dict: // not hashable
 			return nil
 		}
-		got, _ := v.find(m, index)
+		got, _ := v.findValue(m, index)
 		return got
 	}
 	i, is := indexOf(index)
@@ -104,10 +105,10 @@ func (m *machine) element(v, index Value) Value {
 	}
 	switch v := v.(type) {
 	case *List:
-		return at(v.items, i)
+		return itemAt(v.items, i)
 	case *tuple:
-		return at(v.items, i)
-	case *interval:
+		return itemAt(v.items, i)
+	case *rangeValue:
 		if i < 0 {
 			i += v.len()
 		}
@@ -126,7 +127,7 @@ func (m *machine) element(v, index Value) Value {
 	return nil
 }
 
-func at(items []Value, i int) Value {
+func itemAt(items []Value, i int) Value {
 	if i < 0 {
 		i += len(items)
 	}
@@ -137,7 +138,7 @@ func at(items []Value, i int) Value {
 }
 
 func (m *machine) runeAt(s string, i int) (string, bool) {
-	m.work(len(s))
+	m.payWork(len(s))
 	if isASCII(s) {
 		if i < 0 {
 			i += len(s)
@@ -157,7 +158,7 @@ func (m *machine) runeAt(s string, i int) (string, bool) {
 	return string(runes[i]), true
 }
 
-// indexOf gives a value that Python takes for an index.
+// indexOf returns v as an index, and false when v is not an integer or a bool.
 func indexOf(v Value) (int, bool) {
 	switch v := v.(type) {
 	case int:
@@ -176,9 +177,9 @@ func indexOf(v Value) (int, bool) {
 	return 0, false
 }
 
-// own finds an attribute that the value's type has, nil when it has none.
-// What the sandbox hides is undefined.
-func (m *machine) own(v Value, name string) Value {
+// ownAttribute returns an attribute that the type of v has, or nil. An
+// attribute that the sandbox hides is undefined.
+func (m *machine) ownAttribute(v Value, name string) Value {
 	switch v := v.(type) {
 	case *undefined:
 		v.fail()
@@ -188,16 +189,16 @@ func (m *machine) own(v Value, name string) Value {
 		return stringMethod(string(v), name, true)
 	case *Dict:
 		if dictMutators[name] {
-			return hidden(v, name)
+			return unsafeAttribute(v, name)
 		}
 		if method := dictMethods[name]; method != nil {
-			return bound(v, name, func(m *machine, a args) Value { return method(m, v, a) })
+			return newFunction(name, func(m *machine, a args) Value { return method(m, v, a) })
 		}
 	case *List:
 		if listMutators[name] {
-			return hidden(v, name)
+			return unsafeAttribute(v, name)
 		}
-		return ownListMethod(v, name)
+		return listMethodOf(v, name)
 	case *tuple:
 		for i, field := range v.names {
 			if field == name {
@@ -208,35 +209,37 @@ func (m *machine) own(v Value, name string) Value {
 	case *namespace:
 		got, ok := v.attrs.Get(name)
 		if ok && strings.HasPrefix(name, "_") {
-			return hidden(v, name)
+			return unsafeAttribute(v, name)
 		}
 		return got
-	case *loop:
-		return v.attribute(m, name)
+	case *loopVar:
+		return v.getAttribute(m, name)
 	case *macro:
-		return v.attribute(name)
-	case *interval:
-		return v.attribute(m, name)
+		return v.getAttribute(name)
+	case *rangeValue:
+		if name == "count" || name == "index" {
+			return listMethod(v, m.copyItems(v), name)
+		}
 	case *cycler:
-		return v.attribute(name)
+		return v.getAttribute(name)
 	case int, bool, float64, *big.Int:
 		return numberAttribute(v, name)
 	}
 	return nil
 }
 
-// dunder tells what an attribute is that was not found: Python's own
-// attributes exist, but the sandbox hides them.
-func dunder(v Value, name string, written Value) Value {
+// missingAttribute returns the undefined value for an attribute that v lacks.
+// Attributes that every Python object has count as unsafe.
+func missingAttribute(v Value, name string, written Value) Value {
 	if strings.HasPrefix(name, "__") && objectAttributes[name] {
 		if _, is := v.(*namespace); !is || name == "__class__" {
-			return hidden(v, name)
+			return unsafeAttribute(v, name)
 		}
 	}
 	return &undefined{obj: v, name: written}
 }
 
-func hidden(v Value, name string) Value {
+func unsafeAttribute(v Value, name string) Value {
 	return &undefined{
 		hint: "access to attribute " + plainRepr(name) + " of " + plainRepr(typeName(v)) + " object is unsafe.",
 		obj:  v, name: name, unsafe: true,
@@ -253,12 +256,7 @@ var objectAttributes = map[string]bool{
 var dictMutators = map[string]bool{"clear": true, "pop": true, "popitem": true, "setdefault": true, "update": true}
 var listMutators = map[string]bool{"append": true, "reverse": true, "insert": true, "sort": true, "extend": true, "remove": true}
 
-// bound makes a method of an object.
-func bound(v Value, name string, call func(m *machine, a args) Value) *function {
-	return &function{name: name, repr: "<built-in method " + name + " of " + typeName(v) + " object at " + pointerText(nil) + ">", call: call}
-}
-
-func (mc *macro) attribute(name string) Value {
+func (mc *macro) getAttribute(name string) Value {
 	switch name {
 	case "name":
 		if mc.name == "" {
@@ -277,22 +275,6 @@ func (mc *macro) attribute(name string) Value {
 		return mc.varargs >= 0
 	case "caller":
 		return mc.macroCode.caller >= 0 || mc.explicit
-	case "explicit_caller":
-		return mc.explicit
-	}
-	return nil
-}
-
-func (r *interval) attribute(m *machine, name string) Value {
-	switch name {
-	case "start":
-		return r.start
-	case "stop":
-		return r.stop
-	case "step":
-		return r.step
-	case "count", "index":
-		return listMethod(r, m.gather(r), name)
 	}
 	return nil
 }
@@ -300,31 +282,13 @@ func (r *interval) attribute(m *machine, name string) Value {
 func numberAttribute(v Value, name string) Value {
 	f, isFloat := v.(float64)
 	switch name {
-	case "real":
-		if b, is := v.(bool); is {
-			return toInt(b)
-		}
-		return v
-	case "imag":
-		if isFloat {
-			return 0.0
-		}
-		return 0
-	case "numerator":
-		if !isFloat {
-			return toInt(v)
-		}
-	case "denominator":
-		if !isFloat {
-			return 1
-		}
 	case "is_integer":
 		if isFloat {
-			return bound(v, name, func(m *machine, a args) Value { a.bind(name, 0); return f == float64(int(f)) })
+			return newFunction(name, func(m *machine, a args) Value { a.bindNames(name, 0); return f == float64(int(f)) })
 		}
 	case "bit_length":
 		if !isFloat {
-			return bound(v, name, func(m *machine, a args) Value { a.bind(name, 0); return bigOf(v).BitLen() })
+			return newFunction(name, func(m *machine, a args) Value { a.bindNames(name, 0); return bigOf(v).BitLen() })
 		}
 	}
 	return nil

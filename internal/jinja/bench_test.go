@@ -4,35 +4,36 @@ import (
 	"testing"
 )
 
-// compiled is the corpus, ready to render.
-func compiled(b *testing.B) (list []*Template, vars []*Dict) {
-	root := corpus(b)
-	for _, file := range templates(b, root) {
-		if t, err := Compile(string(read(b, file)), Limits{}); err == nil {
+// compileCorpus returns the compiled templates and the variables of all
+// conversations of the corpus.
+func compileCorpus(b *testing.B) (list []*Template, vars []*Dict) {
+	root := corpusDir(b)
+	for _, file := range templateFiles(b, root) {
+		if t, err := Compile(string(readFile(b, file)), Limits{}); err == nil {
 			list = append(list, t)
 		}
 	}
-	for _, c := range conversations(b, root) {
+	for _, c := range readConversations(b, root) {
 		vars = append(vars, c.vars(b))
 	}
 	return list, vars
 }
 
-// One operation renders one conversation with one template of the corpus;
-// renders that fail, as in Python, count too.
+// BenchmarkRender renders one conversation with one template of the corpus per
+// operation. It includes renders that fail as in Python.
 func BenchmarkRender(b *testing.B) {
-	list, vars := compiled(b)
+	list, vars := compileCorpus(b)
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		list[i%len(list)].Render(b.Context(), vars[i/len(list)%len(vars)], noon)
 	}
 }
 
-// One operation compiles one template of the corpus.
+// BenchmarkCompile compiles one template of the corpus per operation.
 func BenchmarkCompile(b *testing.B) {
 	var sources []string
-	for _, file := range templates(b, corpus(b)) {
-		sources = append(sources, string(read(b, file)))
+	for _, file := range templateFiles(b, corpusDir(b)) {
+		sources = append(sources, string(readFile(b, file)))
 	}
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
@@ -40,27 +41,26 @@ func BenchmarkCompile(b *testing.B) {
 	}
 }
 
-// One operation reads one conversation.
+// BenchmarkFromJSON decodes one conversation per operation.
 func BenchmarkFromJSON(b *testing.B) {
-	all := conversations(b, corpus(b))
+	all := readConversations(b, corpusDir(b))
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		FromJSON(all[i%len(all)].json)
 	}
 }
 
-// Python renders what BenchmarkRender does: microseconds of one render, from
-// templates that are compiled already. Renders that fail are left out on both
-// sides here.
+// BenchmarkAgainstPython compares the time of one render with Python's, both
+// with compiled templates. It leaves out renders that fail.
 func BenchmarkAgainstPython(b *testing.B) {
-	p := oracle(b)
-	root := corpus(b)
+	p := startOracle(b)
+	root := corpusDir(b)
 	var ours, theirs, renders float64
-	for _, c := range conversations(b, root) {
+	for _, c := range readConversations(b, root) {
 		vars := c.vars(b)
-		for _, file := range templates(b, root) {
-			source := string(read(b, file))
-			a := p.ask(b, question{Template: source, Vars: c.json, Repeat: 3})
+		for _, file := range templateFiles(b, root) {
+			source := string(readFile(b, file))
+			a := p.render(b, question{Template: source, Vars: c.json, Repeat: 3})
 			if !a.OK {
 				continue
 			}
@@ -71,7 +71,7 @@ func BenchmarkAgainstPython(b *testing.B) {
 			theirs += a.Microseconds
 			t.Render(b.Context(), vars, noon)
 			const repeat = 20
-			ours += microseconds(func() {
+			ours += measureMicroseconds(func() {
 				for range repeat {
 					t.Render(b.Context(), vars, noon)
 				}

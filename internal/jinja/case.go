@@ -3,52 +3,42 @@ package jinja
 import (
 	"strings"
 	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/cases"
+	"golang.org/x/text/language"
 )
 
-// upper is str.upper.
-func upper(m *machine, s string) string {
+// toUpper is str.upper.
+func toUpper(m *machine, s string) string {
 	if isASCII(s) {
 		return strings.ToUpper(s)
 	}
-	var b strings.Builder
-	seen := 0
-	for _, r := range s {
-		seen++
-		m.along(seen)
-		if wide, is := wideCase[r]; is {
-			b.WriteString(wide[0])
-			continue
-		}
-		b.WriteRune(unicode.ToUpper(r))
-	}
-	return b.String()
+	m.payWork(32 * len(s))
+	return cases.Upper(language.Und).String(s)
 }
 
-// lower is str.lower.
-func lower(m *machine, s string) string {
+// toLower is str.lower.
+func toLower(m *machine, s string) string {
 	if isASCII(s) {
 		return strings.ToLower(s)
 	}
 	return mapCase(m, s, func(runes []rune, i int) bool { return false })
 }
 
-// mapCase writes the characters for which raise tells so in title case, the
-// others in lower case.
-func mapCase(m *machine, s string, raise func(runes []rune, i int) bool) string {
+// mapCase writes the runes for which toTitle returns true in title case and
+// all others in lower case.
+func mapCase(m *machine, s string, toTitle func(runes []rune, i int) bool) string {
 	var b strings.Builder
 	runes := []rune(s)
 	for i, r := range runes {
-		m.along(i)
+		m.payRune(i)
 		switch {
-		case raise(runes, i):
-			if wide, is := wideCase[r]; is {
-				b.WriteString(wide[1])
-			} else {
-				b.WriteRune(unicode.ToTitle(r))
-			}
+		case toTitle(runes, i):
+			b.WriteString(titleRune(r))
 		case r == 'İ':
 			b.WriteString("i̇")
-		case r == 'Σ' && endsWord(runes, i):
+		case r == 'Σ' && isFinalSigma(runes, i):
 			b.WriteRune('ς')
 		default:
 			b.WriteRune(unicode.ToLower(r))
@@ -57,20 +47,29 @@ func mapCase(m *machine, s string, raise func(runes []rune, i int) bool) string 
 	return b.String()
 }
 
-// endsWord tells whether a sigma takes its final form.
-func endsWord(runes []rune, i int) bool {
+// titleRune returns the title case of r, which may have several characters.
+func titleRune(r rune) string {
+	if r < utf8.RuneSelf {
+		return string(unicode.ToUpper(r))
+	}
+	return cases.Title(language.Und).String(string(r))
+}
+
+// isFinalSigma reports whether the sigma at i ends a word, where its lower
+// case is ς.
+func isFinalSigma(runes []rune, i int) bool {
 	before := i - 1
-	for before >= 0 && caseIgnorable(runes[before]) {
+	for before >= 0 && isCaseIgnorable(runes[before]) {
 		before--
 	}
 	after := i + 1
-	for after < len(runes) && caseIgnorable(runes[after]) {
+	for after < len(runes) && isCaseIgnorable(runes[after]) {
 		after++
 	}
 	return before >= 0 && isCased(runes[before]) && (after == len(runes) || !isCased(runes[after]))
 }
 
-func caseIgnorable(r rune) bool {
+func isCaseIgnorable(r rune) bool {
 	return unicode.In(r, unicode.Mn, unicode.Me, unicode.Cf, unicode.Lm, unicode.Sk) || strings.ContainsRune("'.:·\u2018\u2019", r)
 }
 
@@ -81,8 +80,8 @@ func isCased(r rune) bool {
 func isLower(r rune) bool { return unicode.IsLower(r) || unicode.Is(unicode.Other_Lowercase, r) }
 func isUpper(r rune) bool { return unicode.IsUpper(r) || unicode.Is(unicode.Other_Uppercase, r) }
 
-// capitalize is str.capitalize.
-func capitalize(m *machine, s string) string {
+// capitalizeText is str.capitalize.
+func capitalizeText(m *machine, s string) string {
 	return mapCase(m, s, func(_ []rune, i int) bool { return i == 0 })
 }
 
@@ -95,14 +94,14 @@ func swapCase(m *machine, s string) string {
 	var b strings.Builder
 	runes := []rune(s)
 	for i, r := range runes {
-		m.along(i)
+		m.payRune(i)
 		switch {
-		case r == 'Σ' && endsWord(runes, i):
+		case r == 'Σ' && isFinalSigma(runes, i):
 			b.WriteRune('ς')
 		case isUpper(r):
-			b.WriteString(lower(m, string(r)))
+			b.WriteString(toLower(m, string(r)))
 		case isLower(r):
-			b.WriteString(upper(m, string(r)))
+			b.WriteString(toUpper(m, string(r)))
 		default:
 			b.WriteRune(r)
 		}
@@ -110,8 +109,9 @@ func swapCase(m *machine, s string) string {
 	return b.String()
 }
 
-// allCased tells whether a string has cased characters, and all of one kind.
-func allCased(s string, wanted func(rune) bool) bool {
+// isAllCased reports whether s has cased characters and wanted holds for all
+// of them.
+func isAllCased(s string, wanted func(rune) bool) bool {
 	any := false
 	for _, r := range s {
 		if wanted(r) {
@@ -145,8 +145,9 @@ func isTitle(s string) bool {
 	return any
 }
 
-// all tells whether a string is not empty and every character is such.
-func all(s string, is func(rune) bool) bool {
+// allRunes reports whether s is not empty and is holds for each of its
+// characters.
+func allRunes(s string, is func(rune) bool) bool {
 	for _, r := range s {
 		if !is(r) {
 			return false

@@ -6,31 +6,31 @@ import (
 	"strings"
 )
 
-// compare is a op b.
-func compare(m *machine, op string, a, b Value) bool {
+// compareValues returns the result of a op b.
+func compareValues(m *machine, op string, a, b Value) bool {
 	switch op {
 	case "==":
-		return equal(m, a, b)
+		return isEqual(m, a, b)
 	case "!=":
-		return !equal(m, a, b)
+		return !isEqual(m, a, b)
 	case "in":
-		return contains(m, b, a)
+		return containsValue(m, b, a)
 	case "not in":
-		return !contains(m, b, a)
+		return !containsValue(m, b, a)
 	}
-	return ordered(m, op, a, b)
+	return isOrdered(m, op, a, b)
 }
 
-// equal is a == b.
-func equal(m *machine, a, b Value) bool { return equalAt(m, a, b, 0) }
+// isEqual returns a == b.
+func isEqual(m *machine, a, b Value) bool { return isEqualAt(m, a, b, 0) }
 
-func equalAt(m *machine, a, b Value, depth int) bool {
+func isEqualAt(m *machine, a, b Value, depth int) bool {
 	switch x := a.(type) {
 	case string:
 		switch y := b.(type) {
 		case string:
 			if len(x) > 1024 && len(x) == len(y) {
-				m.work(len(x))
+				m.payWork(len(x))
 			}
 			return x == y
 		case markup:
@@ -38,102 +38,70 @@ func equalAt(m *machine, a, b Value, depth int) bool {
 		}
 		return false
 	case markup:
-		y, is := text(b)
+		y, is := asText(b)
 		return is && string(x) == y
 	case bool, int, float64, *big.Int:
-		return isNumber(b) && order(a, b) == 0
+		return isNumber(b) && compareNumbers(a, b) == 0
 	case *undefined:
 		_, is := b.(*undefined)
 		return is
 	case *List:
 		y, is := b.(*List)
-		return is && (x == y || equalItems(m, x.items, y.items, depth))
+		return is && (x == y || isEqualItems(m, x.items, y.items, depth))
 	case *tuple:
 		y, is := b.(*tuple)
-		return is && (x == y || equalItems(m, x.items, y.items, depth))
+		return is && (x == y || isEqualItems(m, x.items, y.items, depth))
 	case *Dict:
 		y, is := b.(*Dict)
-		return is && (x == y || equalDicts(m, x, y, depth))
-	case *interval:
-		y, is := b.(*interval)
-		return is && equalItems(m, m.gather(x), m.gather(y), depth)
-	case *view:
-		y, is := b.(*view)
-		if !is || x.what == "values" || y.what == "values" {
-			return a == b
-		}
-		return x.dict.Len() == y.dict.Len() && equalViews(m, x, y, depth)
+		return is && (x == y || isEqualDicts(m, x, y, depth))
+	case *rangeValue:
+		y, is := b.(*rangeValue)
+		return is && isEqualItems(m, m.copyItems(x), m.copyItems(y), depth)
 	}
 	return a == b
 }
 
-func equalItems(m *machine, a, b []Value, depth int) bool {
-	m.nest(depth)
+func isEqualItems(m *machine, a, b []Value, depth int) bool {
+	m.checkNesting(depth)
 	if len(a) != len(b) {
 		return false
 	}
 	for i := range a {
-		m.step()
-		if !equalAt(m, a[i], b[i], depth+1) {
+		m.payStep()
+		if !isEqualAt(m, a[i], b[i], depth+1) {
 			return false
 		}
 	}
 	return true
 }
 
-func equalDicts(m *machine, a, b *Dict, depth int) bool {
-	m.nest(depth)
+func isEqualDicts(m *machine, a, b *Dict, depth int) bool {
+	m.checkNesting(depth)
 	if a.Len() != b.Len() {
 		return false
 	}
 	for i, key := range a.keys {
-		m.step()
-		v, ok := b.find(m, key)
-		if !ok || !equalAt(m, a.values[i], v, depth+1) {
+		m.payStep()
+		v, ok := b.findValue(m, key)
+		if !ok || !isEqualAt(m, a.values[i], v, depth+1) {
 			return false
 		}
 	}
 	return true
 }
 
-// equalViews compares keys or items as sets.
-func equalViews(m *machine, a, b *view, depth int) bool {
-	items := m.gather(b)
-	for _, x := range m.gather(a) {
-		found := false
-		for _, y := range items {
-			m.step()
-			if found = equalAt(m, x, y, depth+1); found {
-				break
-			}
-		}
-		if !found {
-			return false
-		}
-	}
-	return true
-}
-
-// same is a is b.
-func same(a, b Value) bool {
-	switch a.(type) {
-	case none, bool, string, int, markup, *List, *tuple, *Dict, *namespace, *macro, *function, *loop:
-		return a == b
-	}
-	return a == b
-}
-
-// order compares numbers: -1, 0, 1, or 2 when one is NaN.
-func order(a, b Value) int {
+// compareNumbers returns -1, 0 or 1 for a < b, a == b and a > b, and 2 when
+// one of them is NaN.
+func compareNumbers(a, b Value) int {
 	x, aFloat := a.(float64)
 	y, bFloat := b.(float64)
 	switch {
 	case aFloat && bFloat:
-		return orderFloats(x, y)
+		return compareFloats(x, y)
 	case aFloat:
-		return orderMixed(x, bigOf(b), 1)
+		return compareMixed(x, bigOf(b), 1)
 	case bFloat:
-		return orderMixed(y, bigOf(a), -1)
+		return compareMixed(y, bigOf(a), -1)
 	}
 	i, isInt := toInt(a).(int)
 	j, isInt2 := toInt(b).(int)
@@ -149,7 +117,7 @@ func order(a, b Value) int {
 	return bigOf(a).Cmp(bigOf(b))
 }
 
-func orderFloats(x, y float64) int {
+func compareFloats(x, y float64) int {
 	switch {
 	case x < y:
 		return -1
@@ -161,8 +129,9 @@ func orderFloats(x, y float64) int {
 	return 2
 }
 
-// orderMixed compares a float with an integer, exactly.
-func orderMixed(x float64, n *big.Int, sign int) int {
+// compareMixed compares a float with an integer exactly. sign is -1 when the
+// operands are swapped.
+func compareMixed(x float64, n *big.Int, sign int) int {
 	switch {
 	case math.IsNaN(x):
 		return 2
@@ -175,12 +144,12 @@ func orderMixed(x float64, n *big.Int, sign int) int {
 	return sign * new(big.Float).SetFloat64(x).Cmp(new(big.Float).SetInt(n))
 }
 
-// ordered is a < b and its like.
-func ordered(m *machine, op string, a, b Value) bool {
-	c, ok := orderOf(m, op, a, b, 0)
+// isOrdered returns the result of a op b for <, <=, > and >=.
+func isOrdered(m *machine, op string, a, b Value) bool {
+	c, ok := compareSequences(m, op, a, b, 0)
 	if !ok {
-		mustDefine(a, b)
-		typeError("'%s' not supported between instances of '%s' and '%s'", op, typeName(a), typeName(b))
+		requireDefined(a, b)
+		failType("'%s' not supported between instances of '%s' and '%s'", op, typeName(a), typeName(b))
 	}
 	switch op {
 	case "<":
@@ -193,94 +162,84 @@ func ordered(m *machine, op string, a, b Value) bool {
 	return c == 1 || c == 0
 }
 
-func orderOf(m *machine, op string, a, b Value, depth int) (int, bool) {
+func compareSequences(m *machine, op string, a, b Value, depth int) (int, bool) {
 	if isNumber(a) && isNumber(b) {
-		return order(a, b), true
+		return compareNumbers(a, b), true
 	}
-	if x, is := text(a); is {
-		y, is := text(b)
-		m.work(min(len(x), len(y)))
+	if x, is := asText(a); is {
+		y, is := asText(b)
+		m.payWork(min(len(x), len(y)))
 		return strings.Compare(x, y), is
 	}
 	switch x := a.(type) {
 	case *List:
 		if y, is := b.(*List); is {
-			return orderItems(m, op, x.items, y.items, depth), true
+			return compareItems(m, op, x.items, y.items, depth), true
 		}
 	case *tuple:
 		if y, is := b.(*tuple); is {
-			return orderItems(m, op, x.items, y.items, depth), true
+			return compareItems(m, op, x.items, y.items, depth), true
 		}
 	}
 	return 0, false
 }
 
-// orderItems finds the first items that differ, and compares those.
-func orderItems(m *machine, op string, a, b []Value, depth int) int {
-	m.nest(depth)
+// compareItems compares the first items that differ; without such items, the
+// shorter list is less.
+func compareItems(m *machine, op string, a, b []Value, depth int) int {
+	m.checkNesting(depth)
 	for i := range min(len(a), len(b)) {
-		m.step()
-		if equalAt(m, a[i], b[i], depth+1) {
+		m.payStep()
+		if isEqualAt(m, a[i], b[i], depth+1) {
 			continue
 		}
-		c, ok := orderOf(m, op, a[i], b[i], depth+1)
+		c, ok := compareSequences(m, op, a[i], b[i], depth+1)
 		if !ok {
-			mustDefine(a[i], b[i])
-			typeError("'%s' not supported between instances of '%s' and '%s'", op, typeName(a[i]), typeName(b[i]))
+			requireDefined(a[i], b[i])
+			failType("'%s' not supported between instances of '%s' and '%s'", op, typeName(a[i]), typeName(b[i]))
 		}
 		return c
 	}
-	return orderFloats(float64(len(a)), float64(len(b)))
+	return compareFloats(float64(len(a)), float64(len(b)))
 }
 
-// contains is x in container.
-func contains(m *machine, container, x Value) bool {
+// containsValue returns x in container.
+func containsValue(m *machine, container, x Value) bool {
 	switch c := container.(type) {
 	case string:
-		return m.hasText(c, x)
+		return m.containsText(c, x)
 	case markup:
-		return m.hasText(string(c), x)
+		return m.containsText(string(c), x)
 	case *Dict:
-		_, ok := c.find(m, x)
+		_, ok := c.findValue(m, x)
 		return ok
-	case *view:
-		if c.what == "keys" {
-			_, ok := c.dict.find(m, x)
+	case *dictView:
+		if c.kind == "keys" {
+			_, ok := c.dict.findValue(m, x)
 			return ok
-		}
-	case *interval:
-		if n, is := toInt(x).(int); is {
-			return c.has(n)
 		}
 	}
 	it := iteratorOf(container)
 	if it == nil {
-		typeError("argument of type '%s' is not iterable", typeName(container))
+		failType("argument of type '%s' is not iterable", typeName(container))
 	}
 	for {
 		item, ok := it.next(m)
 		if !ok {
 			return false
 		}
-		m.work(32)
-		if equal(m, item, x) {
+		m.payWork(32)
+		if isEqual(m, item, x) {
 			return true
 		}
 	}
 }
 
-func (m *machine) hasText(s string, x Value) bool {
-	part, is := text(x)
+func (m *machine) containsText(s string, x Value) bool {
+	part, is := asText(x)
 	if !is {
-		typeError("'in <string>' requires string as left operand, not %s", typeName(x))
+		failType("'in <string>' requires string as left operand, not %s", typeName(x))
 	}
-	m.work(len(s))
+	m.payWork(len(s))
 	return strings.Contains(s, part)
-}
-
-func (r *interval) has(n int) bool {
-	if r.step > 0 {
-		return n >= r.start && n < r.stop && (n-r.start)%r.step == 0
-	}
-	return n <= r.start && n > r.stop && (r.start-n)%(-r.step) == 0
 }

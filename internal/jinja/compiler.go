@@ -5,24 +5,24 @@ import (
 	"slices"
 )
 
-// A template is compiled to closures.
+// The compiler turns each node of the syntax tree into one of these closures.
 type (
-	stmt func(m *machine, f *frame) flow
-	expr func(m *machine, f *frame) Value
-	sink func(m *machine, f *frame) // writes the text of an expression
-	cond func(m *machine, f *frame) bool
+	stmt       func(m *machine, f *frame) flow
+	expr       func(m *machine, f *frame) Value
+	textWriter func(m *machine, f *frame) // appends the text of an expression to the output
+	condition  func(m *machine, f *frame) bool
 )
 
-// activation is what one frame will hold: the variables of the template, of
-// a macro, of a recursive loop or of a loop's filter.
-type activation struct {
-	outer *activation
-	level int // the lowest level of its own variables
-	slots []variable
-	loops int // open at this point, for break and continue
+// frameLayout assigns slots of a frame to variables. The template, each macro,
+// each recursive loop and each loop filter has a frame.
+type frameLayout struct {
+	outer *frameLayout
+	level int // of the scope that the frame belongs to; variables of lower levels are in outer frames
+	slots []variableID
+	loops int // that enclose the node being compiled, for break and continue
 }
 
-func (a *activation) slot(v variable) int {
+func (a *frameLayout) slotOf(v variableID) int {
 	if i := slices.Index(a.slots, v); i >= 0 {
 		return i
 	}
@@ -30,54 +30,57 @@ func (a *activation) slot(v variable) int {
 	return len(a.slots) - 1
 }
 
-// scope is where a node is compiled.
+// scope is the context in which a node is compiled.
 type scope struct {
-	*symbols
-	in   *activation
-	soft bool // inside an if: an unknown filter fails only when it is reached
+	*symbolTable
+	layout     *frameLayout
+	lateErrors bool // inside an if, an unknown filter fails at run time only
 }
 
-func (s scope) inner() scope { return scope{symbols: s.symbols.inner(), in: s.in} }
+func (s scope) newInner() scope {
+	return scope{symbolTable: s.symbolTable.newInner(), layout: s.layout}
+}
 
-func (s scope) softly() scope {
-	s.soft = true
+func (s scope) withLateErrors() scope {
+	s.lateErrors = true
 	return s
 }
 
-// activate begins a new activation at a scope's level.
-func (s scope) activate() scope {
-	s.in = &activation{outer: s.in, level: s.level}
+// withNewFrame returns the scope with a frame layout of its own.
+func (s scope) withNewFrame() scope {
+	s.layout = &frameLayout{outer: s.layout, level: s.level}
 	return s
 }
 
 type compiler struct {
 	names []string
 	limit int
-	line  int // of the last statement
+	line  int // of the statement being compiled
 }
 
-func compile(body []node, limits Limits) *Template {
+func compileTemplate(body []node, limits Limits) *Template {
 	c := &compiler{limit: limits.Nesting * 3}
 	for _, n := range body {
-		c.measure(n, 0)
+		c.checkDepth(n, 0)
 	}
-	root := scope{symbols: (*symbols)(nil).inner()}.activate()
-	root.seeAll(body)
-	stmts, _ := c.scoped(body, root)
-	return &Template{limits: limits, names: c.names, slots: len(root.in.slots), body: stmts}
+	root := scope{symbolTable: (*symbolTable)(nil).newInner()}.withNewFrame()
+	root.visitNodes(body)
+	stmts, _ := c.compileScope(body, root)
+	return &Template{limits: limits, names: c.names, slots: len(root.layout.slots), body: stmts}
 }
 
-// measure refuses what would nest calls too deep when it runs.
-func (c *compiler) measure(n node, depth int) {
+// checkDepth fails for expressions so deep that running them would overflow
+// the stack.
+func (c *compiler) checkDepth(n node, depth int) {
 	if depth > c.limit {
 		panic(&Error{Kind: KindLimit, Message: fmt.Sprintf("an expression is more than %d operations deep", c.limit), Line: c.line})
 	}
-	c.at(n)
-	children(n, func(child node) { c.measure(child, depth+1) })
+	c.rememberLine(n)
+	visitChildren(n, func(child node) { c.checkDepth(child, depth+1) })
 }
 
-// at remembers the line of a statement.
-func (c *compiler) at(n node) {
+// rememberLine stores the line of a statement for error messages.
+func (c *compiler) rememberLine(n node) {
 	switch n := n.(type) {
 	case *outputNode:
 		c.line = append(n.lines, c.line)[0]
@@ -92,12 +95,13 @@ func (c *compiler) at(n node) {
 	}
 }
 
-func (c *compiler) fail(line int, format string, args ...any) {
+func (c *compiler) failSyntax(line int, format string, args ...any) {
 	panic(&Error{Kind: KindSyntax, Message: fmt.Sprintf(format, args...), Line: line})
 }
 
-// context gives the place of a name among what the template looks up.
-func (c *compiler) context(name string) int {
+// contextIndex returns the index of a name in Template.names and adds the name
+// when it is new.
+func (c *compiler) contextIndex(name string) int {
 	if i := slices.Index(c.names, name); i >= 0 {
 		return i
 	}
@@ -105,41 +109,44 @@ func (c *compiler) context(name string) int {
 	return len(c.names) - 1
 }
 
-// place finds a variable: how many frames out, and its slot there.
-func (c *compiler) place(v variable, s scope) (up, slot int) {
-	a := s.in
+// locate returns how many frames further out a variable is, and its slot in
+// that frame.
+func (c *compiler) locate(v variableID, s scope) (up, slot int) {
+	a := s.layout
 	for v.level < a.level {
 		a = a.outer
 		up++
 	}
-	return up, a.slot(v)
+	return up, a.slotOf(v)
 }
 
-func (c *compiler) placeName(name string, line int, s scope) (up, slot int) {
-	v, ok := s.find(name)
+func (c *compiler) locateName(name string, line int, s scope) (up, slot int) {
+	v, ok := s.findName(name)
 	if !ok {
-		c.fail(line, "Tried to resolve a name to a reference that was unknown to the frame ('%s')", name)
+		c.failSyntax(line, "Tried to resolve a name to a reference that was unknown to the frame ('%s')", name)
 	}
-	return c.place(v, s)
+	return c.locate(v, s)
 }
 
-// enter loads the variables of a scope when it is entered.
-func (c *compiler) enter(s scope) stmt {
+// compileLoads compiles the initialization of a scope's variables; nil when
+// there is nothing to initialize.
+func (c *compiler) compileLoads(s scope) stmt {
 	type move struct {
 		slot, up, from int
 	}
 	var aliases, contexts []move
 	var clear []int
 	for _, l := range s.loads {
-		_, slot := c.place(l.variable, s)
+		_, slot := c.locate(l.variableID, s)
 		switch l.load {
 		case loadContext:
-			contexts = append(contexts, move{slot: slot, from: c.context(l.name)})
+			contexts = append(contexts, move{slot: slot, from: c.contextIndex(l.name)})
 		case loadAlias:
-			up, from := c.place(l.from, s)
+			up, from := c.locate(l.from, s)
 			aliases = append(aliases, move{slot, up, from})
 		case loadNothing:
 			clear = append(clear, slot)
+		case loadParameter:
 		}
 	}
 	if len(aliases)+len(contexts)+len(clear) == 0 {
@@ -150,7 +157,7 @@ func (c *compiler) enter(s scope) stmt {
 			f.slots[c.slot] = m.vars[c.from]
 		}
 		for _, a := range aliases {
-			f.slots[a.slot] = f.up(a.up).slots[a.from]
+			f.slots[a.slot] = f.outerFrame(a.up).slots[a.from]
 		}
 		for _, slot := range clear {
 			f.slots[slot] = nil
@@ -159,72 +166,74 @@ func (c *compiler) enter(s scope) stmt {
 	}
 }
 
-// leave forgets the variables of a scope.
-func (c *compiler) leave(s scope) []int {
+// scopeSlots returns the slots of a scope's variables, which are cleared when
+// the scope ends.
+func (c *compiler) scopeSlots(s scope) []int {
 	var slots []int
 	for _, l := range s.loads {
-		_, slot := c.place(l.variable, s)
+		_, slot := c.locate(l.variableID, s)
 		slots = append(slots, slot)
 	}
 	return slots
 }
 
-func (f *frame) forget(slots []int) {
+func (f *frame) clearSlots(slots []int) {
 	for _, slot := range slots {
 		f.slots[slot] = nil
 	}
 }
 
-func (c *compiler) body(list []node, s scope) []stmt {
+func (c *compiler) compileBody(list []node, s scope) []stmt {
 	out := make([]stmt, 0, len(list))
 	for _, n := range list {
-		if compiled := c.statement(n, s); compiled != nil {
+		if compiled := c.compileStatement(n, s); compiled != nil {
 			out = append(out, compiled)
 		}
 	}
 	return out
 }
 
-// scoped compiles a body that has names of its own.
-func (c *compiler) scoped(list []node, s scope) (body []stmt, leave []int) {
-	enter := c.enter(s)
-	body = c.body(list, s)
-	if enter != nil {
-		body = slices.Insert(body, 0, enter)
+// compileScope compiles a body with a scope of its own. It returns the slots
+// to clear after the body.
+func (c *compiler) compileScope(list []node, s scope) (body []stmt, slots []int) {
+	load := c.compileLoads(s)
+	body = c.compileBody(list, s)
+	if load != nil {
+		body = slices.Insert(body, 0, load)
 	}
-	return body, c.leave(s)
+	return body, c.scopeSlots(s)
 }
 
-func (c *compiler) statement(n node, s scope) stmt {
-	c.at(n)
+func (c *compiler) compileStatement(n node, s scope) stmt {
+	c.rememberLine(n)
 	switch n := n.(type) {
 	case *outputNode:
-		return c.output(n, s)
+		return c.compileOutput(n, s)
 	case *ifNode:
-		return c.ifElse(n, s)
+		return c.compileIf(n, s)
 	case *forNode:
-		return c.forLoop(n, s)
+		return c.compileFor(n, s)
 	case *assignNode:
-		return c.assign(n, s)
+		return c.compileAssign(n, s)
 	case *assignBlockNode:
-		return c.assignBlock(n, s)
+		return c.compileAssignBlock(n, s)
 	case *macroNode:
-		return c.macro(n, s)
+		return c.compileMacroStatement(n, s)
 	case *callBlockNode:
-		return c.callBlock(n, s)
+		return c.compileCallBlock(n, s)
 	case *filterBlockNode:
-		return c.filterBlock(n, s)
+		return c.compileFilterBlock(n, s)
 	case *withNode:
-		return c.with(n, s)
+		return c.compileWith(n, s)
 	case *scopeNode:
-		return c.autoescape(n, s)
+		return c.compileAutoescape(n, s)
 	case *jumpNode:
-		return c.jump(n, s)
+		return c.compileJump(n, s)
 	}
 	panic(fmt.Sprintf("jinja: no statement: %T", n))
 }
 
-func (c *compiler) output(n *outputNode, s scope) stmt {
+func (c *compiler) compileOutput(n *outputNode, s scope) stmt {
 	lines := n.lines
 	if len(n.items) == 1 {
 		line := n.lines[0]
@@ -235,129 +244,134 @@ func (c *compiler) output(n *outputNode, s scope) stmt {
 				return flowOn
 			}
 		}
-		write := c.sink(n.items[0], s)
+		write := c.compileWriter(n.items[0], s)
 		return func(m *machine, f *frame) flow {
 			m.line = line
-			m.step()
+			m.payStep()
 			before := len(m.out)
 			write(m, f)
-			m.written(before)
+			m.checkOutput(before)
 			return flowOn
 		}
 	}
-	writes := make([]sink, len(n.items))
+	writes := make([]textWriter, len(n.items))
 	for i, item := range n.items {
-		writes[i] = c.sink(item, s)
+		writes[i] = c.compileWriter(item, s)
 	}
 	return func(m *machine, f *frame) flow {
-		m.step()
+		m.payStep()
 		before := len(m.out)
 		for i, write := range writes {
 			m.line = lines[i]
 			write(m, f)
 		}
-		m.written(before)
+		m.checkOutput(before)
 		return flowOn
 	}
 }
 
-func (c *compiler) ifElse(n *ifNode, s scope) stmt {
-	s = s.softly()
+func (c *compiler) compileIf(n *ifNode, s scope) stmt {
+	s = s.withLateErrors()
 	type branch struct {
 		line int
-		test cond
+		test condition
 		body []stmt
 	}
-	branches := []branch{{n.line, c.cond(n.test, s), c.body(n.body, s)}}
+	branches := []branch{{n.line, c.compileCondition(n.test, s), c.compileBody(n.body, s)}}
 	for _, e := range n.elifs {
-		branches = append(branches, branch{e.line, c.cond(e.test, s), c.body(e.body, s)})
+		branches = append(branches, branch{e.line, c.compileCondition(e.test, s), c.compileBody(e.body, s)})
 	}
-	otherwise := c.body(n.otherwise, s)
+	otherwise := c.compileBody(n.otherwise, s)
 	return func(m *machine, f *frame) flow {
-		m.step()
+		m.payStep()
 		for i := range branches {
 			b := &branches[i]
 			m.line = b.line
 			if b.test(m, f) {
-				return m.run(b.body, f)
+				return m.runBody(b.body, f)
 			}
 		}
-		return m.run(otherwise, f)
+		return m.runBody(otherwise, f)
 	}
 }
 
-func (c *compiler) jump(n *jumpNode, s scope) stmt {
-	if s.in.loops == 0 {
-		c.fail(n.line, "%s", map[flow]string{flowBreak: "'break' outside loop", flowContinue: "'continue' not properly in loop"}[n.flow])
+func (c *compiler) compileJump(n *jumpNode, s scope) stmt {
+	if s.layout.loops == 0 {
+		message := "'break' outside loop"
+		if n.flow == flowContinue {
+			message = "'continue' not properly in loop"
+		}
+		c.failSyntax(n.line, "%s", message)
 	}
 	return func(*machine, *frame) flow { return n.flow }
 }
 
-func (c *compiler) filterBlock(n *filterBlockNode, s scope) stmt {
-	inner := s.inner()
-	inner.seeAll(n.body)
-	inner.see(n.filter)
-	body, leave := c.scoped(n.body, inner)
-	start := func(m *machine, f *frame) Value { return m.taken }
-	apply := c.filterOf(n.filter, inner, start)
+func (c *compiler) compileFilterBlock(n *filterBlockNode, s scope) stmt {
+	inner := s.newInner()
+	inner.visitNodes(n.body)
+	inner.visitNode(n.filter)
+	body, slots := c.compileScope(n.body, inner)
+	start := func(m *machine, f *frame) Value { return m.captured }
+	apply := c.compileFilter(n.filter, inner, start)
 	line := n.line
 	return func(m *machine, f *frame) flow {
-		m.step()
-		text, end := m.capture(body, f)
+		m.payStep()
+		text, end := m.captureOutput(body, f)
 		if end != flowOn {
 			return end
 		}
 		m.line = line
-		m.taken = text
+		m.captured = text
 		m.writeText(apply(m, f))
-		f.forget(leave)
+		f.clearSlots(slots)
 		return flowOn
 	}
 }
 
-func (c *compiler) with(n *withNode, s scope) stmt {
-	inner := s.inner()
-	inner.seeAll(n.targets)
-	inner.seeAll(n.body)
-	enter := c.enter(inner)
+func (c *compiler) compileWith(n *withNode, s scope) stmt {
+	inner := s.newInner()
+	inner.visitNodes(n.targets)
+	inner.visitNodes(n.body)
+	load := c.compileLoads(inner)
 	type binding struct {
-		store store
+		store assignFunc
 		value expr
 	}
 	var bindings []binding
 	for i, target := range n.targets {
-		bindings = append(bindings, binding{c.store(target, inner), c.expr(n.values[i], s)})
+		bindings = append(bindings, binding{c.compileTarget(target, inner), c.compileExpr(n.values[i], s)})
 	}
-	body := c.body(n.body, inner)
-	leave := c.leave(inner)
+	body := c.compileBody(n.body, inner)
+	slots := c.scopeSlots(inner)
 	line := n.line
 	return func(m *machine, f *frame) flow {
-		m.step()
+		m.payStep()
 		m.line = line
-		if enter != nil {
-			enter(m, f)
+		if load != nil {
+			load(m, f)
 		}
 		for _, b := range bindings {
 			b.store(m, f, b.value(m, f))
 		}
-		end := m.run(body, f)
-		f.forget(leave)
+		end := m.runBody(body, f)
+		f.clearSlots(slots)
 		return end
 	}
 }
 
-// autoescape passes {% autoescape false %} through: nothing is escaped here.
-func (c *compiler) autoescape(n *scopeNode, s scope) stmt {
-	if v, ok := constant(n.option); !ok || truth(nil, v) {
-		c.fail(c.line, "{%% autoescape %%} can only be false: a chat template is no HTML")
+// compileAutoescape compiles {% autoescape false %}, which changes nothing.
+// Only false is supported.
+func (c *compiler) compileAutoescape(n *scopeNode, s scope) stmt {
+	if v, ok := constantValue(n.option); !ok || isTruthy(nil, v) {
+		c.failSyntax(c.line, "{%% autoescape %%} supports only false, because chat templates are not HTML")
 	}
-	inner := s.inner()
-	inner.see(n.option)
-	inner.seeAll(n.body)
-	body, leave := c.scoped(n.body, inner)
+	inner := s.newInner()
+	inner.visitNode(n.option)
+	inner.visitNodes(n.body)
+	body, slots := c.compileScope(n.body, inner)
 	return func(m *machine, f *frame) flow {
-		end := m.run(body, f)
-		f.forget(leave)
+		end := m.runBody(body, f)
+		f.clearSlots(slots)
 		return end
 	}
 }

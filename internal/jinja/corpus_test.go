@@ -11,32 +11,32 @@ import (
 	"time"
 )
 
-// noon is the clock of the oracle that rendered the corpus.
+// noon is the time at which the oracle rendered the corpus.
 var noon = time.Date(2024, 7, 26, 12, 34, 56, 0, time.UTC)
 
-// corpus finds the shared collection of real chat templates, which lies
-// beside the checkout and is no part of it.
-func corpus(t testing.TB) string {
+// corpusDir returns the directory of the shared collection of chat templates.
+// It lies beside the checkout and is not part of it.
+func corpusDir(t testing.TB) string {
 	t.Helper()
 	root := os.Getenv("DSTACK_CORPUS")
-	for up := filepath.Join("..", "..", "..", ".."); root == "" && strings.Count(up, "..") < 8; up = filepath.Join(up, "..") {
-		if dir := filepath.Join(up, "shared", "corpus"); exists(dir) {
+	for up := filepath.Join("..", ".."); root == "" && strings.Count(up, "..") < 8; up = filepath.Join(up, "..") {
+		if dir := filepath.Join(up, "shared", "corpus"); fileExists(dir) {
 			root = dir
 		}
 	}
 	root = filepath.Join(root, "chat_templates")
-	if !exists(root) {
+	if !fileExists(root) {
 		t.Skip("needs corpus: the corpus of chat templates is not beside the checkout; set DSTACK_CORPUS to where it is")
 	}
 	return root
 }
 
-func exists(path string) bool {
+func fileExists(path string) bool {
 	_, err := os.Stat(path)
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// expected is what Python's jinja2 makes of a template and a conversation.
+// expected is the result of Python's jinja2 for a template and a conversation.
 type expected struct {
 	OK     bool
 	Output string
@@ -58,7 +58,7 @@ func (c conversation) vars(t testing.TB) *Dict {
 	return v.(*Dict)
 }
 
-func conversations(t testing.TB, root string) []conversation {
+func readConversations(t testing.TB, root string) []conversation {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, "conversations", "*.json"))
 	if err != nil || len(files) == 0 {
@@ -66,12 +66,12 @@ func conversations(t testing.TB, root string) []conversation {
 	}
 	var all []conversation
 	for _, file := range files {
-		all = append(all, conversation{strings.TrimSuffix(filepath.Base(file), ".json"), read(t, file)})
+		all = append(all, conversation{strings.TrimSuffix(filepath.Base(file), ".json"), readFile(t, file)})
 	}
 	return all
 }
 
-func templates(t testing.TB, root string) []string {
+func templateFiles(t testing.TB, root string) []string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(root, "templates", "*.jinja"))
 	if err != nil || len(files) == 0 {
@@ -80,7 +80,7 @@ func templates(t testing.TB, root string) []string {
 	return files
 }
 
-func read(t testing.TB, file string) []byte {
+func readFile(t testing.TB, file string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -89,25 +89,26 @@ func read(t testing.TB, file string) []byte {
 	return text
 }
 
-// Every published template renders every conversation as Python does, byte
-// for byte, and fails where Python fails.
+// TestPublishedTemplatesRenderAsInPython renders every conversation with every
+// template of the corpus. The output equals Python's byte for byte, and a
+// render fails if Python's fails.
 func TestPublishedTemplatesRenderAsInPython(t *testing.T) {
-	root := corpus(t)
+	root := corpusDir(t)
 	total, right := 0, 0
-	for _, file := range templates(t, root) {
+	for _, file := range templateFiles(t, root) {
 		name := strings.TrimSuffix(filepath.Base(file), ".jinja")
 		want := map[string]expected{}
-		if err := json.Unmarshal(read(t, filepath.Join(root, "expected", name+".json")), &want); err != nil {
+		if err := json.Unmarshal(readFile(t, filepath.Join(root, "expected", name+".json")), &want); err != nil {
 			t.Fatal(err)
 		}
-		template, compileErr := Compile(string(read(t, file)), Limits{})
-		for _, c := range conversations(t, root) {
+		template, compileErr := Compile(string(readFile(t, file)), Limits{})
+		for _, c := range readConversations(t, root) {
 			out, err := "", compileErr
 			if err == nil {
 				out, err = template.Render(t.Context(), c.vars(t), noon)
 			}
 			total++
-			if problem := differs(want[c.name], out, err); problem != "" {
+			if problem := findDifference(want[c.name], out, err); problem != "" {
 				t.Errorf("%s, %s: %s", name, c.name, problem)
 				continue
 			}
@@ -117,7 +118,7 @@ func TestPublishedTemplatesRenderAsInPython(t *testing.T) {
 	t.Logf("%d of %d renders are as in Python", right, total)
 }
 
-func differs(want expected, out string, err error) string {
+func findDifference(want expected, out string, err error) string {
 	var e *Error
 	switch {
 	case err == nil && !want.OK:
@@ -143,5 +144,5 @@ func firstDifference(got, want string) string {
 	}
 	around := func(s string) string { return s[max(0, i-60):min(len(s), i+60)] }
 	q := func(s string) string { b, _ := json.Marshal(around(s)); return string(b) }
-	return "output differs at byte " + decimal(i) + "\n  got " + q(got) + "\n want " + q(want)
+	return "output differs at byte " + formatDecimal(i) + "\n  got " + q(got) + "\n want " + q(want)
 }

@@ -6,23 +6,24 @@ import (
 	"math/big"
 )
 
-// Dict is Python's dict: it keeps the order in which keys came.
+// Dict is Python's dict. It keeps its keys in insertion order.
 type Dict struct {
 	keys   []Value
 	values []Value
-	index  map[Value]int // by identity of the key; nil while the dict is small
+	index  map[Value]int // position by keyIdentity; nil up to maxUnindexedKeys
 }
 
-// few is how many keys are found faster by looking at each.
-const few = 8
+// maxUnindexedKeys is the number of keys up to which a linear search is faster
+// than an index.
+const maxUnindexedKeys = 8
 
-// NewDict makes an empty dict.
+// NewDict returns an empty dict.
 func NewDict() *Dict { return &Dict{} }
 
-// Len counts the keys.
+// Len returns the number of keys.
 func (d *Dict) Len() int { return len(d.keys) }
 
-// Names are the keys that are strings, in their order.
+// Names returns the keys that are strings, in insertion order.
 func (d *Dict) Names() []string {
 	names := make([]string, 0, len(d.keys))
 	for _, k := range d.keys {
@@ -33,7 +34,7 @@ func (d *Dict) Names() []string {
 	return names
 }
 
-// Get finds the value of a string key.
+// Get returns the value of a string key.
 func (d *Dict) Get(key string) (Value, bool) {
 	if d.index == nil {
 		for i, k := range d.keys {
@@ -50,26 +51,26 @@ func (d *Dict) Get(key string) (Value, bool) {
 	return d.values[i], true
 }
 
-// Set gives a string key its value, in the key's old place if it has one.
-func (d *Dict) Set(key string, value Value) { d.put(key, key, value) }
+// Set stores the value of a string key. An existing key keeps its position.
+func (d *Dict) Set(key string, value Value) { d.putValue(key, key, value) }
 
-// set is Set for any key that Python can hash.
-func (d *Dict) set(m *machine, key, value Value) { d.put(identity(m, key, 0), key, value) }
+// setValue is Set for any hashable key.
+func (d *Dict) setValue(m *machine, key, value Value) { d.putValue(keyIdentity(m, key, 0), key, value) }
 
-// find is Get for any key that Python can hash.
-func (d *Dict) find(m *machine, key Value) (Value, bool) {
+// findValue is Get for any hashable key.
+func (d *Dict) findValue(m *machine, key Value) (Value, bool) {
 	if s, is := key.(string); is {
-		m.work(len(s))
+		m.payWork(len(s))
 		return d.Get(s)
 	}
-	if i := d.at(identity(m, key, 0)); i >= 0 {
+	if i := d.indexOf(keyIdentity(m, key, 0)); i >= 0 {
 		return d.values[i], true
 	}
 	return nil, false
 }
 
-func (d *Dict) put(id, key, value Value) {
-	if i := d.at(id); i >= 0 {
+func (d *Dict) putValue(id, key, value Value) {
+	if i := d.indexOf(id); i >= 0 {
 		d.values[i] = value
 		return
 	}
@@ -78,15 +79,15 @@ func (d *Dict) put(id, key, value Value) {
 	switch {
 	case d.index != nil:
 		d.index[id] = len(d.keys) - 1
-	case len(d.keys) > few:
+	case len(d.keys) > maxUnindexedKeys:
 		d.index = make(map[Value]int, 2*len(d.keys))
 		for i, k := range d.keys {
-			d.index[identity(nil, k, 0)] = i
+			d.index[keyIdentity(nil, k, 0)] = i
 		}
 	}
 }
 
-func (d *Dict) at(id Value) int {
+func (d *Dict) indexOf(id Value) int {
 	if d.index != nil {
 		if i, ok := d.index[id]; ok {
 			return i
@@ -100,19 +101,20 @@ func (d *Dict) at(id Value) int {
 			}
 			continue
 		}
-		if identity(nil, k, 0) == id {
+		if keyIdentity(nil, k, 0) == id {
 			return i
 		}
 	}
 	return -1
 }
 
-// bytesKey is the identity of a key that Go cannot compare itself.
+// bytesKey is the identity of a key that has no comparable Go value, such as a
+// tuple.
 type bytesKey string
 
-// identity returns a comparable Go value that two keys share exactly when
-// Python takes them for the same key: 1, 1.0 and True are.
-func identity(m *machine, key Value, depth int) Value {
+// keyIdentity returns a comparable Go value that is equal for two keys if and
+// only if Python treats them as the same key: 1, 1.0 and True are one key.
+func keyIdentity(m *machine, key Value, depth int) Value {
 	switch k := key.(type) {
 	case string:
 		return k
@@ -136,27 +138,28 @@ func identity(m *machine, key Value, depth int) Value {
 		return bytesKey("undefined")
 	case *tuple:
 		if m != nil {
-			m.nest(depth)
-			m.step()
+			m.checkNesting(depth)
+			m.payStep()
 		}
 		id := []byte("(")
 		for _, item := range k.items {
-			part := tagged(identity(m, item, depth+1))
+			part := encodeIdentity(keyIdentity(m, item, depth+1))
 			if m != nil {
-				m.hold(len(id) + len(part))
+				m.payMemory(len(id) + len(part))
 			}
 			id = binary.AppendUvarint(id, uint64(len(part)))
 			id = append(id, part...)
 		}
 		return bytesKey(id)
 	case *List, *Dict:
-		typeError("unhashable type: '%s'", typeName(key))
+		failType("unhashable type: '%s'", typeName(key))
 	}
 	return key // by its pointer
 }
 
-// tagged writes an identity so that different ones never look alike.
-func tagged(id Value) string {
+// encodeIdentity encodes an identity with its type, so that different
+// identities have different encodings.
+func encodeIdentity(id Value) string {
 	switch id := id.(type) {
 	case string:
 		return "s" + id
@@ -169,5 +172,5 @@ func tagged(id Value) string {
 	case none:
 		return "n"
 	}
-	return "p" + pointerText(id)
+	return "p" + address
 }

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// contexts are what random templates are rendered with.
+// contexts are the variables of random templates.
 var contexts = []string{
 	`{"s": "some text here", "word": "Word", "n": 3, "f": 2.5, "big": 123456789012345678901234567890, "flag": true, "nul": null,
 	  "xs": [3, 1, 2], "words": ["b", "A", "c"], "mixed": [1, "a", null, 2.5, [1]], "lines": "one\ntwo\r\n\n three\n",
@@ -22,11 +22,11 @@ var contexts = []string{
 	  "messages": [{"role": "b", "content": "1"}, {"role": "A", "content": 2}]}`,
 }
 
-// Random templates of the whole language render, or fail, as in Python.
-// JINJA_FUZZ says how many, JINJA_SEED where to begin.
+// TestRandomTemplatesRenderAsInPython compares random templates with Python.
+// JINJA_FUZZ sets their number, JINJA_SEED the seed.
 func TestRandomTemplatesRenderAsInPython(t *testing.T) {
-	p := oracle(t)
-	count, seed := number("JINJA_FUZZ", 2000), number("JINJA_SEED", 1)
+	p := startOracle(t)
+	count, seed := envNumber("JINJA_FUZZ", 2000), envNumber("JINJA_SEED", 1)
 	strict := os.Getenv("JINJA_STRICT") != ""
 	end := time.Now().Add(time.Duration(max(count, 2000)) * 9 * time.Millisecond)
 	rendered, failed, limited := 0, 0, 0
@@ -37,8 +37,8 @@ func TestRandomTemplatesRenderAsInPython(t *testing.T) {
 		}
 		g := &grammar{Rand: rand.New(rand.NewPCG(uint64(seed), uint64(i)))}
 		template, vars := g.template(), contexts[i%len(contexts)]
-		want := p.ask(t, question{Template: template, Vars: []byte(vars)}).expected
-		out, err := render(t, template, vars)
+		want := p.render(t, question{Template: template, Vars: []byte(vars)}).expected
+		out, err := renderTemplate(t, template, vars)
 		var e *Error
 		if errors.As(err, &e) && e.Kind == KindLimit {
 			limited++
@@ -53,16 +53,16 @@ func TestRandomTemplatesRenderAsInPython(t *testing.T) {
 			failed++
 		}
 		if e != nil && e.Kind == want.Kind && e.Kind == KindRuntime && !strict {
-			continue // the words of Python's own errors are not promised
+			continue // the texts of Python's own errors may differ
 		}
-		if problem := differs(want, out, err); problem != "" {
+		if problem := findDifference(want, out, err); problem != "" {
 			t.Errorf("template %d with context %d: %s\n%s", i, i%len(contexts), problem, template)
 		}
 	}
 	t.Logf("seed %d: %d rendered, %d failed as in Python, %d met a limit", seed, rendered, failed, limited)
 }
 
-func number(env string, otherwise int) int {
+func envNumber(env string, otherwise int) int {
 	if n, err := strconv.Atoi(os.Getenv(env)); err == nil {
 		return n
 	}

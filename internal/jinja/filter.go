@@ -5,47 +5,48 @@ import (
 	"unicode/utf8"
 )
 
-// filter is what stands behind "|": a function of a value and arguments.
-type filter func(m *machine, v Value, a args) Value
+// filterFunc implements a filter: value|name(args).
+type filterFunc func(m *machine, v Value, a args) Value
 
-// filters are jinja2's, with tojson as transformers replaces it. random and
-// pprint are left out: the one is not one text, the other is for people.
-var filters map[string]filter
+// filters are the built-in filters of jinja2, with the tojson of transformers.
+// random is missing because a render must be repeatable, and pprint because
+// its output is for people.
+var filters map[string]filterFunc
 
 func init() {
 	length := func(m *machine, v Value, a args) Value {
-		a.positional("len", 0, 0)
-		return m.length(v)
+		a.requirePositional("len", 0, 0)
+		return m.requireLength(v)
 	}
-	filters = map[string]filter{
+	filters = map[string]filterFunc{
 		"abs": absFilter, "attr": attrFilter, "batch": batchFilter,
-		"capitalize": textFilter("do_capitalize", capitalize), "center": centerFilter,
+		"capitalize": newTextFilter("do_capitalize", capitalizeText), "center": centerFilter,
 		"count": length, "length": length, "d": defaultFilter, "default": defaultFilter,
 		"dictsort": dictSortFilter, "e": escapeFilter, "escape": escapeFilter,
 		"filesizeformat": fileSizeFilter, "first": firstFilter, "float": floatFilter,
 		"forceescape": forceEscapeFilter, "format": formatFilter, "groupby": groupByFilter,
 		"indent": indentFilter, "int": intFilter, "items": itemsFilter, "join": joinFilter,
-		"last": lastFilter, "list": listFilter, "lower": textFilter("do_lower", lower),
-		"map": mapFilter, "max": extremeFilter("do_max", ">"), "min": extremeFilter("do_min", "<"),
-		"reject":  selectFilter("sync_do_reject", false, false),
+		"last": lastFilter, "list": listFilter, "lower": newTextFilter("do_lower", toLower),
+		"map": mapFilter, "max": newExtremeFilter("do_max", ">"), "min": newExtremeFilter("do_min", "<"),
+		"reject":  newSelectFilter("sync_do_reject", false, false),
 		"replace": replaceFilter, "reverse": reverseFilter, "round": roundFilter, "safe": safeFilter,
-		"rejectattr": selectFilter("sync_do_rejectattr", false, true),
-		"select":     selectFilter("sync_do_select", true, false),
-		"selectattr": selectFilter("sync_do_selectattr", true, true),
+		"rejectattr": newSelectFilter("sync_do_rejectattr", false, true),
+		"select":     newSelectFilter("sync_do_select", true, false),
+		"selectattr": newSelectFilter("sync_do_selectattr", true, true),
 		"slice":      sliceFilter, "sort": sortFilter, "string": stringFilter, "striptags": stripTagsFilter,
 		"sum": sumFilter, "title": titleFilter, "tojson": toJSON, "trim": trimFilter,
-		"truncate": truncateFilter, "unique": uniqueFilter, "upper": textFilter("do_upper", upper),
+		"truncate": truncateFilter, "unique": uniqueFilter, "upper": newTextFilter("do_upper", toUpper),
 		"urlencode": urlEncodeFilter, "urlize": urlizeFilter, "wordcount": wordCountFilter,
 		"wordwrap": wordWrapFilter, "xmlattr": xmlAttrFilter,
 	}
 }
 
-// textFilter maps the text of a value; markup stays markup.
-func textFilter(name string, f func(*machine, string) string) filter {
+// newTextFilter returns a filter that maps text. Markup stays markup.
+func newTextFilter(name string, f func(*machine, string) string) filterFunc {
 	return func(m *machine, v Value, a args) Value {
-		a.bind(name, 0)
+		a.bindNames(name, 0)
 		s := m.str(v)
-		m.hold(len(s))
+		m.payMemory(len(s))
 		if _, is := v.(markup); is {
 			return markup(f(m, s))
 		}
@@ -54,29 +55,29 @@ func textFilter(name string, f func(*machine, string) string) filter {
 }
 
 func titleFilter(m *machine, v Value, a args) Value {
-	a.bind("do_title", 0)
+	a.bindNames("do_title", 0)
 	s := m.str(v)
-	m.hold(len(s))
+	m.payMemory(len(s))
 	return titleWords(m, s)
 }
 
-// titleWords is the filter title: words begin after space, hyphens, brackets.
+// titleWords implements the filter title: a word begins after white space, a
+// hyphen or an opening bracket.
 func titleWords(m *machine, s string) string {
-	begins := true
 	var word []rune
 	var b strings.Builder
 	flush := func() {
 		if len(word) > 0 {
-			b.WriteString(upper(m, string(word[:1])))
-			b.WriteString(lower(m, string(word[1:])))
+			b.WriteString(toUpper(m, string(word[:1])))
+			b.WriteString(toLower(m, string(word[1:])))
 			word = word[:0]
 		}
 	}
 	seen := 0
 	for _, r := range s {
 		seen++
-		m.along(seen)
-		begins = isSpace(r) || strings.ContainsRune("-({[<", r)
+		m.payRune(seen)
+		begins := isSpace(r) || strings.ContainsRune("-({[<", r)
 		if !begins {
 			word = append(word, r)
 			continue
@@ -89,25 +90,25 @@ func titleWords(m *machine, s string) string {
 }
 
 func attrFilter(m *machine, v Value, a args) Value {
-	name, is := text(a.bind("do_attr", 1, "name")[0])
+	name, is := asText(a.bindNames("do_attr", 1, "name")[0])
 	if !is {
-		typeError("attribute name must be string, not '%s'", typeName(a.pos[0]))
+		failType("attribute name must be string, not '%s'", typeName(a.pos[0]))
 	}
 	if u, is := v.(*undefined); is {
 		u.fail()
 	}
-	if got := m.own(v, name); got != nil {
+	if got := m.ownAttribute(v, name); got != nil {
 		return got
 	}
-	return dunder(v, name, name)
+	return missingAttribute(v, name, name)
 }
 
 func centerFilter(m *machine, v Value, a args) Value {
 	width := 80
-	if got := a.bind("do_center", 0, "width"); got[0] != nil {
+	if got := a.bindNames("do_center", 0, "width"); got[0] != nil {
 		width = intArg(got[0])
 	}
-	s := m.pad(m.str(v), width, " ", centered)
+	s := m.padText(m.str(v), width, " ", centerPadding)
 	if _, is := v.(markup); is {
 		return markup(s)
 	}
@@ -121,9 +122,9 @@ func defaultFilter(m *machine, v Value, a args) Value {
 		}
 		return v
 	}
-	got := a.bind("do_default", 0, "default_value", "boolean")
+	got := a.bindNames("do_default", 0, "default_value", "boolean")
 	_, isUndefined := v.(*undefined)
-	if isUndefined || got[1] != nil && truth(m, got[1]) && !truth(m, v) {
+	if isUndefined || got[1] != nil && isTruthy(m, got[1]) && !isTruthy(m, v) {
 		if got[0] == nil {
 			return ""
 		}
@@ -133,22 +134,22 @@ func defaultFilter(m *machine, v Value, a args) Value {
 }
 
 func escapeFilter(m *machine, v Value, a args) Value {
-	a.positional("escape", 0, 0)
-	return escape(m, v)
+	a.requirePositional("escape", 0, 0)
+	return escapeHTML(m, v)
 }
 
 func forceEscapeFilter(m *machine, v Value, a args) Value {
-	a.bind("do_forceescape", 0)
-	return escape(m, m.str(v))
+	a.bindNames("do_forceescape", 0)
+	return escapeHTML(m, m.str(v))
 }
 
 func safeFilter(m *machine, v Value, a args) Value {
-	a.bind("do_mark_safe", 0)
+	a.bindNames("do_mark_safe", 0)
 	return markup(m.str(v))
 }
 
 func stringFilter(m *machine, v Value, a args) Value {
-	a.bind("soft_str", 0)
+	a.bindNames("soft_str", 0)
 	if s, is := v.(markup); is {
 		return s
 	}
@@ -156,16 +157,16 @@ func stringFilter(m *machine, v Value, a args) Value {
 }
 
 func stripTagsFilter(m *machine, v Value, a args) Value {
-	a.bind("do_striptags", 0)
-	return stripTags(m, m.str(v))
+	a.bindNames("do_striptags", 0)
+	return removeTags(m, m.str(v))
 }
 
 func trimFilter(m *machine, v Value, a args) Value {
 	if s, is := v.(string); is && len(a.pos)+len(a.kw) == 0 {
-		m.work(len(s))
+		m.payWork(len(s))
 		return strings.TrimFunc(s, isSpace)
 	}
-	got := a.bind("do_trim", 0, "chars")
+	got := a.bindNames("do_trim", 0, "chars")
 	var pos []Value
 	if got[0] != nil {
 		pos = got
@@ -178,63 +179,63 @@ func trimFilter(m *machine, v Value, a args) Value {
 }
 
 func replaceFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_replace", 2, "old", "new", "count")
+	got := a.bindNames("do_replace", 2, "old", "new", "count")
 	n := -1
 	if got[2] != nil && got[2] != None {
 		n = intArg(got[2])
 	}
-	return m.replace(m.str(v), m.str(got[0]), m.str(got[1]), n)
+	return m.replaceText(m.str(v), m.str(got[0]), m.str(got[1]), n)
 }
 
 func formatFilter(m *machine, v Value, a args) Value {
 	if len(a.pos) > 0 && len(a.kw) > 0 {
-		fail("FilterArgumentError", "can't handle positional and keyword arguments at the same time")
+		failRuntime("FilterArgumentError", "can't handle positional and keyword arguments at the same time")
 	}
 	_, escaped := v.(markup)
 	if len(a.kw) == 0 {
-		return m.percent(m.str(v), &tuple{items: a.pos}, escaped)
+		return m.formatPercent(m.str(v), &tuple{items: a.pos}, escaped)
 	}
 	d := NewDict()
 	for _, k := range a.kw {
 		d.Set(k.name, k.value)
 	}
-	return m.percent(m.str(v), d, escaped)
+	return m.formatPercent(m.str(v), d, escaped)
 }
 
 func xmlAttrFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_xmlattr", 0, "autospace")
-	mustDefine(v)
+	got := a.bindNames("do_xmlattr", 0, "autospace")
+	requireDefined(v)
 	d, is := v.(*Dict)
 	if !is {
-		fail("AttributeError", "'%s' object has no attribute 'items'", typeName(v))
+		failRuntime("AttributeError", "'%s' object has no attribute 'items'", typeName(v))
 	}
 	var parts []string
 	for i, key := range d.keys {
 		if _, is := d.values[i].(*undefined); is || d.values[i] == None {
 			continue
 		}
-		name, is := text(key)
+		name, is := asText(key)
 		if !is {
-			typeError("expected string or bytes-like object, got '%s'", typeName(key))
+			failType("expected string or bytes-like object, got '%s'", typeName(key))
 		}
 		if strings.ContainsAny(name, " \t\n\r\f\v/>=") {
-			valueError("Invalid character in attribute name: %s", plainRepr(name))
+			failValue("Invalid character in attribute name: %s", plainRepr(name))
 		}
-		parts = append(parts, string(escape(m, key))+`="`+string(escape(m, d.values[i]))+`"`)
+		parts = append(parts, string(escapeHTML(m, key))+`="`+string(escapeHTML(m, d.values[i]))+`"`)
 	}
 	s := strings.Join(parts, " ")
-	m.hold(len(s))
-	if s != "" && (got[0] == nil || truth(m, got[0])) {
+	m.payMemory(len(s))
+	if s != "" && (got[0] == nil || isTruthy(m, got[0])) {
 		s = " " + s
 	}
 	return s
 }
 
 func wordCountFilter(m *machine, v Value, a args) Value {
-	a.bind("do_wordcount", 0)
+	a.bindNames("do_wordcount", 0)
 	n, in := 0, false
 	s := m.str(v)
-	m.work(len(s))
+	m.payWork(len(s))
 	for _, r := range s {
 		is := r == '_' || isAlnumRune(r)
 		if is && !in {
@@ -246,26 +247,26 @@ func wordCountFilter(m *machine, v Value, a args) Value {
 }
 
 func urlEncodeFilter(m *machine, v Value, a args) Value {
-	a.bind("do_urlencode", 0)
-	if _, is := text(v); is || iteratorOf(v) == nil {
+	a.bindNames("do_urlencode", 0)
+	if _, is := asText(v); is || iteratorOf(v) == nil {
 		return quoteURL(m, m.str(v), false)
 	}
 	items := v
 	if d, is := v.(*Dict); is {
-		items = &view{d, "items"}
+		items = &dictView{d, "items"}
 	}
 	var parts []string
-	for _, item := range m.gather(items) {
-		kv := m.unpack(item, 2)
+	for _, item := range m.copyItems(items) {
+		kv := m.unpackItems(item, 2)
 		parts = append(parts, quoteURL(m, m.str(kv[0]), true)+"="+quoteURL(m, m.str(kv[1]), true))
 	}
 	s := strings.Join(parts, "&")
-	m.hold(len(s))
+	m.payMemory(len(s))
 	return s
 }
 
 func quoteURL(m *machine, s string, query bool) string {
-	m.hold(3 * len(s))
+	m.payMemory(3 * len(s))
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		c := s[i]

@@ -8,20 +8,20 @@ import (
 )
 
 func absFilter(m *machine, v Value, a args) Value {
-	a.positional("abs", 0, 0)
+	a.requirePositional("abs", 0, 0)
 	switch n := toInt(v).(type) {
 	case float64:
 		return math.Abs(n)
 	case int, *big.Int:
-		if order(n, 0) < 0 {
-			return signed(n, true)
+		if compareNumbers(n, 0) < 0 {
+			return applySign(n, true)
 		}
 		return n
 	}
 	if u, is := v.(*undefined); is && u != nil {
-		typeError("bad operand type for abs(): 'Undefined'")
+		failType("bad operand type for abs(): 'Undefined'")
 	}
-	typeError("bad operand type for abs(): '%s'", typeName(v))
+	failType("bad operand type for abs(): '%s'", typeName(v))
 	return nil
 }
 
@@ -60,7 +60,7 @@ func parseInt(s string, base int) (Value, bool) {
 	if !ok {
 		return nil, false
 	}
-	return small(n), true
+	return normalizeBig(n), true
 }
 
 // parseFloat reads a float as Python's float(s) does.
@@ -78,30 +78,30 @@ func parseFloat(s string) (float64, bool) {
 	return f, true
 }
 
-// truncateFloat is int(f), false where Python raises ValueError.
+// truncateFloat is int(f). It returns false where Python raises ValueError.
 func truncateFloat(f float64) (Value, bool) {
 	if math.IsNaN(f) {
 		return nil, false
 	}
 	if math.IsInf(f, 0) {
-		fail("OverflowError", "cannot convert float infinity to integer")
+		failRuntime("OverflowError", "cannot convert float infinity to integer")
 	}
 	if math.Abs(f) < 1<<62 {
 		return int(f), true
 	}
 	n, _ := new(big.Float).SetFloat64(f).Int(nil)
-	return small(n), true
+	return normalizeBig(n), true
 }
 
 func intFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_int", 0, "default", "base")
+	got := a.bindNames("do_int", 0, "default", "base")
 	base := 10
 	if got[1] != nil {
 		base = intArg(got[1])
 	}
-	otherwise := got[0]
-	if otherwise == nil {
-		otherwise = 0
+	defaultValue := got[0]
+	if defaultValue == nil {
+		defaultValue = 0
 	}
 	switch n := toInt(v).(type) {
 	case int, *big.Int:
@@ -110,15 +110,15 @@ func intFilter(m *machine, v Value, a args) Value {
 		if i, ok := truncateFloat(n); ok {
 			return i
 		}
-		return otherwise
+		return defaultValue
 	case *undefined:
 		n.fail()
 	}
-	s, is := text(v)
+	s, is := asText(v)
 	if !is {
-		return otherwise
+		return defaultValue
 	}
-	m.work(len(s))
+	m.payWork(len(s))
 	if base == 0 || base >= 2 && base <= 36 {
 		if i, ok := parseInt(s, base); ok {
 			return i
@@ -129,18 +129,18 @@ func intFilter(m *machine, v Value, a args) Value {
 			return i
 		}
 	}
-	return otherwise
+	return defaultValue
 }
 
 func floatFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_float", 0, "default")
+	got := a.bindNames("do_float", 0, "default")
 	if isNumber(v) {
 		return toFloat(v)
 	}
 	if u, is := v.(*undefined); is {
 		u.fail()
 	}
-	if s, is := text(v); is {
+	if s, is := asText(v); is {
 		if f, ok := parseFloat(s); ok {
 			return f
 		}
@@ -152,33 +152,33 @@ func floatFilter(m *machine, v Value, a args) Value {
 }
 
 func roundFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_round", 0, "precision", "method")
+	got := a.bindNames("do_round", 0, "precision", "method")
 	precision, method := 0, "common"
 	if got[1] != nil {
-		method, _ = text(got[1])
+		method, _ = asText(got[1])
 	}
 	if method != "common" && method != "ceil" && method != "floor" {
-		fail("FilterArgumentError", "method must be common, ceil or floor")
+		failRuntime("FilterArgumentError", "method must be common, ceil or floor")
 	}
 	if got[0] != nil {
 		precision = intArg(got[0])
 	}
 	mustNumber := func() {
 		if !isNumber(v) {
-			mustDefine(v)
-			typeError("type %s doesn't define __round__ method", typeName(v))
+			requireDefined(v)
+			failType("type %s doesn't define __round__ method", typeName(v))
 		}
 	}
 	if method == "common" {
 		if u, is := v.(*undefined); is && u != nil {
-			typeError("type Undefined doesn't define __round__ method")
+			failType("type Undefined doesn't define __round__ method")
 		}
 		mustNumber()
 		return roundTo(v, precision)
 	}
 	mustNumber()
-	scale := numeric("**", 10, precision)
-	f := toFloat(numeric("*", v, scale))
+	scale := numberArithmetic("**", 10, precision)
+	f := toFloat(numberArithmetic("*", v, scale))
 	if method == "ceil" {
 		f = math.Ceil(f)
 	} else {
@@ -186,12 +186,12 @@ func roundFilter(m *machine, v Value, a args) Value {
 	}
 	n, ok := truncateFloat(f)
 	if !ok {
-		valueError("cannot convert float NaN to integer")
+		failValue("cannot convert float NaN to integer")
 	}
-	return numeric("/", n, scale)
+	return numberArithmetic("/", n, scale)
 }
 
-// roundTo is round(v, precision): half to even.
+// roundTo is round(v, precision), which rounds half to even.
 func roundTo(v Value, precision int) Value {
 	f, is := v.(float64)
 	if !is {
@@ -224,26 +224,26 @@ func roundInteger(n *big.Int, digits int) Value {
 	if c := r.Cmp(half); c > 0 || c == 0 && q.Bit(0) == 1 {
 		q.Add(q, big.NewInt(1))
 	}
-	return small(q.Mul(q, scale))
+	return normalizeBig(q.Mul(q, scale))
 }
 
 func fileSizeFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_filesizeformat", 0, "binary")
-	mustDefine(v)
+	got := a.bindNames("do_filesizeformat", 0, "binary")
+	requireDefined(v)
 	size := 0.0
-	if s, is := text(v); is {
+	if s, is := asText(v); is {
 		f, ok := parseFloat(s)
 		if !ok {
-			valueError("could not convert string to float: %s", plainRepr(s))
+			failValue("could not convert string to float: %s", plainRepr(s))
 		}
 		size = f
 	} else if isNumber(v) {
 		size = toFloat(v)
 	} else {
-		typeError("float() argument must be a string or a real number, not '%s'", typeName(v))
+		failType("float() argument must be a string or a real number, not '%s'", typeName(v))
 	}
 	base, suffix := 1000.0, []string{"kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB"}
-	if got[0] != nil && truth(m, got[0]) {
+	if got[0] != nil && isTruthy(m, got[0]) {
 		base, suffix = 1024, []string{"KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB"}
 	}
 	if size == 1 {

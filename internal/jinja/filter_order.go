@@ -5,24 +5,24 @@ import (
 	"strings"
 )
 
-// getter reads an attribute like "a.b.0" of items.
-type getter struct {
+// keyReader reads the key of an item by an attribute path such as "a.b.0".
+type keyReader struct {
 	parts    []Value
-	fold     bool  // strings are compared without case
-	fallback Value // instead of undefined; nil is none
+	fold     bool  // lower-case strings, for comparison without case
+	fallback Value // replaces an undefined value; nil for no replacement
 }
 
 func attributeParts(attribute Value) []Value {
 	if attribute == nil || attribute == None {
 		return nil
 	}
-	s, is := text(attribute)
+	s, is := asText(attribute)
 	if !is {
 		return []Value{attribute}
 	}
 	var parts []Value
 	for _, p := range strings.Split(s, ".") {
-		if n, ok := parseInt(p, 10); ok && all(p, isDigitRune) {
+		if n, ok := parseInt(p, 10); ok && allRunes(p, isDigitRune) {
 			parts = append(parts, n)
 		} else {
 			parts = append(parts, p)
@@ -31,39 +31,40 @@ func attributeParts(attribute Value) []Value {
 	return parts
 }
 
-func (g getter) get(m *machine, v Value) Value {
+func (g keyReader) readKey(m *machine, v Value) Value {
 	for _, p := range g.parts {
-		v = m.item(v, p)
+		v = m.getItem(v, p)
 		if _, is := v.(*undefined); is && g.fallback != nil && g.fallback != None {
 			v = g.fallback
 		}
 	}
-	if s, is := text(v); is && g.fold {
-		m.hold(len(s))
-		return lower(m, s)
+	if s, is := asText(v); is && g.fold {
+		m.payMemory(len(s))
+		return toLower(m, s)
 	}
 	return v
 }
 
-func flag(m *machine, v Value) bool { return v != nil && truth(m, v) }
+func isSet(m *machine, v Value) bool { return v != nil && isTruthy(m, v) }
 
-// sorted sorts by keys, stably; less may fail.
-func sorted(m *machine, items, keys []Value, reverse bool) []Value {
-	m.holdItems(2 * len(items))
+// sortByKeys sorts items stably by their keys. It fails when two keys cannot
+// be compared.
+func sortByKeys(m *machine, items, keys []Value, reverse bool) []Value {
+	m.payItems(2 * len(items))
 	order := make([]int, len(items))
 	for i := range order {
 		order[i] = i
 	}
 	slices.SortStableFunc(order, func(i, j int) int {
-		m.step()
+		m.payStep()
 		a, b := keys[i], keys[j]
 		if reverse {
 			a, b = b, a
 		}
 		switch {
-		case ordered(m, "<", a, b):
+		case isOrdered(m, "<", a, b):
 			return -1
-		case ordered(m, "<", b, a):
+		case isOrdered(m, "<", b, a):
 			return 1
 		}
 		return 0
@@ -76,72 +77,72 @@ func sorted(m *machine, items, keys []Value, reverse bool) []Value {
 }
 
 func sortFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_sort", 0, "reverse", "case_sensitive", "attribute")
+	got := a.bindNames("do_sort", 0, "reverse", "case_sensitive", "attribute")
 	attributes := []Value{got[2]}
-	if s, is := text(got[2]); is {
+	if s, is := asText(got[2]); is {
 		attributes = attributes[:0]
 		for _, part := range strings.Split(s, ",") {
 			attributes = append(attributes, part)
 		}
 	}
-	var getters []getter
+	var getters []keyReader
 	for _, attribute := range attributes {
-		getters = append(getters, getter{parts: attributeParts(attribute), fold: !flag(m, got[1])})
+		getters = append(getters, keyReader{parts: attributeParts(attribute), fold: !isSet(m, got[1])})
 	}
-	items := m.gather(v)
+	items := m.copyItems(v)
 	keys := make([]Value, len(items))
 	for i, item := range items {
 		key := &List{}
 		for _, g := range getters {
-			key.items = append(key.items, g.get(m, item))
+			key.items = append(key.items, g.readKey(m, item))
 		}
 		keys[i] = key
 	}
-	return &List{sorted(m, items, keys, flag(m, got[0]))}
+	return &List{sortByKeys(m, items, keys, isSet(m, got[0]))}
 }
 
 func dictSortFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_dictsort", 0, "case_sensitive", "by", "reverse")
+	got := a.bindNames("do_dictsort", 0, "case_sensitive", "by", "reverse")
 	by := "key"
 	if got[1] != nil {
-		by, _ = text(got[1])
+		by, _ = asText(got[1])
 	}
 	if by != "key" && by != "value" {
-		fail("FilterArgumentError", "You can only sort by either \"key\" or \"value\"")
+		failRuntime("FilterArgumentError", "You can only sort by either \"key\" or \"value\"")
 	}
-	mustDefine(v)
+	requireDefined(v)
 	d, is := v.(*Dict)
 	if !is {
-		fail("AttributeError", "'%s' object has no attribute 'items'", typeName(v))
+		failRuntime("AttributeError", "'%s' object has no attribute 'items'", typeName(v))
 	}
 	keys := slices.Clone(d.keys)
 	if by == "value" {
 		keys = slices.Clone(d.values)
 	}
-	fold := getter{fold: !flag(m, got[0])}
+	fold := keyReader{fold: !isSet(m, got[0])}
 	for i := range keys {
-		keys[i] = fold.get(m, keys[i])
+		keys[i] = fold.readKey(m, keys[i])
 	}
-	return &List{sorted(m, m.gather(&view{d, "items"}), keys, flag(m, got[2]))}
+	return &List{sortByKeys(m, m.copyItems(&dictView{d, "items"}), keys, isSet(m, got[2]))}
 }
 
 func groupByFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_groupby", 1, "attribute", "default", "case_sensitive")
-	plain := getter{parts: attributeParts(got[0]), fallback: got[1]}
+	got := a.bindNames("do_groupby", 1, "attribute", "default", "case_sensitive")
+	plain := keyReader{parts: attributeParts(got[0]), fallback: got[1]}
 	g := plain
-	g.fold = !flag(m, got[2])
-	items := m.gather(v)
+	g.fold = !isSet(m, got[2])
+	items := m.copyItems(v)
 	keys := make([]Value, len(items))
 	for i, item := range items {
-		keys[i] = g.get(m, item)
+		keys[i] = g.readKey(m, item)
 	}
-	items = sorted(m, items, keys, false)
+	items = sortByKeys(m, items, keys, false)
 	out := &List{}
 	var last Value
 	for _, item := range items {
-		key := g.get(m, item)
-		if last == nil || !equal(m, last, key) {
-			out.items = append(out.items, &tuple{items: []Value{plain.get(m, item), &List{}}, names: []string{"grouper", "list"}})
+		key := g.readKey(m, item)
+		if last == nil || !isEqual(m, last, key) {
+			out.items = append(out.items, &tuple{items: []Value{plain.readKey(m, item), &List{}}, names: []string{"grouper", "list"}})
 			last = key
 		}
 		group := out.items[len(out.items)-1].(*tuple).items[1].(*List)
@@ -151,47 +152,47 @@ func groupByFilter(m *machine, v Value, a args) Value {
 }
 
 func uniqueFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_unique", 0, "case_sensitive", "attribute")
-	g := getter{parts: attributeParts(got[1]), fold: !flag(m, got[0])}
+	got := a.bindNames("do_unique", 0, "case_sensitive", "attribute")
+	g := keyReader{parts: attributeParts(got[1]), fold: !isSet(m, got[0])}
 	seen := NewDict()
 	var it iterator
-	return lazily("do_unique", func() (Value, bool) {
+	return newGenerator(func() (Value, bool) {
 		if it == nil {
-			it = m.iterate(v)
+			it = m.newIterator(v)
 		}
 		for {
 			item, ok := it.next(m)
 			if !ok {
 				return nil, false
 			}
-			m.step()
-			key := g.get(m, item)
-			if _, known := seen.find(m, key); !known {
-				m.hold(64)
-				seen.set(m, key, None)
+			m.payStep()
+			key := g.readKey(m, item)
+			if _, known := seen.findValue(m, key); !known {
+				m.payMemory(64)
+				seen.setValue(m, key, None)
 				return item, true
 			}
 		}
 	})
 }
 
-func extremeFilter(name, op string) filter {
+func newExtremeFilter(name, op string) filterFunc {
 	return func(m *machine, v Value, a args) Value {
-		got := a.bind(name, 0, "case_sensitive", "attribute")
-		g := getter{parts: attributeParts(got[1]), fold: !flag(m, got[0])}
-		it := m.iterate(v)
+		got := a.bindNames(name, 0, "case_sensitive", "attribute")
+		g := keyReader{parts: attributeParts(got[1]), fold: !isSet(m, got[0])}
+		it := m.newIterator(v)
 		best, ok := it.next(m)
 		if !ok {
 			return &undefined{hint: "No aggregated item, sequence was empty."}
 		}
-		bestKey := g.get(m, best)
+		bestKey := g.readKey(m, best)
 		for {
 			item, ok := it.next(m)
 			if !ok {
 				return best
 			}
-			m.step()
-			if key := g.get(m, item); ordered(m, op, key, bestKey) {
+			m.payStep()
+			if key := g.readKey(m, item); isOrdered(m, op, key, bestKey) {
 				best, bestKey = item, key
 			}
 		}

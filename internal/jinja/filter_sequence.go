@@ -3,81 +3,81 @@ package jinja
 import "slices"
 
 func sumFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_sum", 0, "attribute", "start")
-	g := getter{parts: attributeParts(got[0])}
+	got := a.bindNames("do_sum", 0, "attribute", "start")
+	g := keyReader{parts: attributeParts(got[0])}
 	total := got[1]
 	if total == nil {
 		total = 0
 	}
-	it := m.iterate(v)
-	if _, is := text(total); is {
-		typeError("sum() can't sum strings [use ''.join(seq) instead]")
+	it := m.newIterator(v)
+	if _, is := asText(total); is {
+		failType("sum() can't sum strings [use ''.join(seq) instead]")
 	}
 	for {
 		item, ok := it.next(m)
 		if !ok {
 			return total
 		}
-		m.step()
-		total = add(m, total, g.get(m, item))
+		m.payStep()
+		total = addValues(m, total, g.readKey(m, item))
 	}
 }
 
 func firstFilter(m *machine, v Value, a args) Value {
-	a.bind("do_first", 0)
-	if first, ok := m.iterate(v).next(m); ok {
+	a.bindNames("do_first", 0)
+	if first, ok := m.newIterator(v).next(m); ok {
 		return first
 	}
 	return &undefined{hint: "No first item, sequence was empty."}
 }
 
 func lastFilter(m *machine, v Value, a args) Value {
-	a.bind("do_last", 0)
+	a.bindNames("do_last", 0)
 	switch v := v.(type) {
 	case *List:
 		if n := len(v.items); n > 0 {
 			return v.items[n-1]
 		}
 	}
-	g := m.reversed(v)
+	g := m.reverseItems(v)
 	if g == nil {
-		typeError("'%s' object is not reversible", typeName(v))
+		failType("'%s' object is not reversible", typeName(v))
 	}
-	if last, ok := g.next(); ok {
+	if last, ok := g.produceNext(); ok {
 		return last
 	}
 	return &undefined{hint: "No last item, sequence was empty."}
 }
 
 func reverseFilter(m *machine, v Value, a args) Value {
-	a.bind("do_reverse", 0)
-	if s, is := text(v); is {
-		reversed := m.substring(s, None, None, -1)
+	a.bindNames("do_reverse", 0)
+	if s, is := asText(v); is {
+		reversed := m.sliceText(s, None, None, -1)
 		if _, is := v.(markup); is {
 			return markup(reversed)
 		}
 		return reversed
 	}
-	if g := m.reversed(v); g != nil {
+	if g := m.reverseItems(v); g != nil {
 		return g
 	}
 	if iteratorOf(v) == nil {
-		fail("FilterArgumentError", "argument must be iterable")
+		failRuntime("FilterArgumentError", "argument must be iterable")
 	}
-	items := m.gather(v)
+	items := m.copyItems(v)
 	slices.Reverse(items)
 	return &List{items}
 }
 
 func listFilter(m *machine, v Value, a args) Value {
-	a.bind("do_list", 0)
-	return &List{m.gather(v)}
+	a.bindNames("do_list", 0)
+	return &List{m.copyItems(v)}
 }
 
 func itemsFilter(m *machine, v Value, a args) Value {
-	a.bind("do_items", 0)
+	a.bindNames("do_items", 0)
 	var it iterator
-	return lazily("do_items", func() (Value, bool) {
+	return newGenerator(func() (Value, bool) {
 		if it == nil {
 			switch v := v.(type) {
 			case *undefined:
@@ -85,7 +85,7 @@ func itemsFilter(m *machine, v Value, a args) Value {
 			case *Dict:
 				it = &itemsIterator{dict: v}
 			default:
-				typeError("Can only get item pairs from a mapping.")
+				failType("Can only get item pairs from a mapping.")
 			}
 		}
 		return it.next(m)
@@ -93,39 +93,39 @@ func itemsFilter(m *machine, v Value, a args) Value {
 }
 
 func joinFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_join", 0, "d", "attribute")
+	got := a.bindNames("do_join", 0, "d", "attribute")
 	separator := ""
 	if got[0] != nil {
 		separator = m.str(got[0])
 	}
-	g := getter{parts: attributeParts(got[1])}
-	it := m.iterate(v)
+	g := keyReader{parts: attributeParts(got[1])}
+	it := m.newIterator(v)
 	start := len(m.out)
 	for first := true; ; first = false {
 		item, ok := it.next(m)
 		if !ok {
-			return m.take(start)
+			return m.takeOutput(start)
 		}
 		if !first {
 			m.out = append(m.out, separator...)
 		}
-		m.step()
-		m.write(g.get(m, item))
-		m.written(start)
+		m.payStep()
+		m.writeValue(g.readKey(m, item))
+		m.checkOutput(start)
 	}
 }
 
 func batchFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_batch", 1, "linecount", "fill_with")
+	got := a.bindNames("do_batch", 1, "linecount", "fill_with")
 	it := iterator(nil)
 	ended := false
-	return lazily("do_batch", func() (Value, bool) {
+	return newGenerator(func() (Value, bool) {
 		if it == nil {
-			it = m.iterate(v)
+			it = m.newIterator(v)
 		}
 		var row []Value
 		for !ended {
-			if equal(m, len(row), got[0]) && len(row) > 0 {
+			if isEqual(m, len(row), got[0]) && len(row) > 0 {
 				return &List{row}, true
 			}
 			item, ok := it.next(m)
@@ -133,15 +133,15 @@ func batchFilter(m *machine, v Value, a args) Value {
 				ended = true
 				break
 			}
-			m.step()
+			m.payStep()
 			row = append(row, item)
 		}
 		if len(row) == 0 {
 			return nil, false
 		}
-		if got[1] != nil && got[1] != None && ordered(m, "<", len(row), got[0]) {
+		if got[1] != nil && got[1] != None && isOrdered(m, "<", len(row), got[0]) {
 			n := intArg(got[0])
-			m.holdItems(n)
+			m.payItems(n)
 			for len(row) < n {
 				row = append(row, got[1])
 			}
@@ -151,21 +151,21 @@ func batchFilter(m *machine, v Value, a args) Value {
 }
 
 func sliceFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_slice", 1, "slices", "fill_with")
+	got := a.bindNames("do_slice", 1, "slices", "fill_with")
 	var seq []Value
 	at, n, offset := 0, 0, 0
-	return lazily("sync_do_slice", func() (Value, bool) {
+	return newGenerator(func() (Value, bool) {
 		if n == 0 {
-			seq = m.gather(v)
-			mustDefine(got[0])
+			seq = m.copyItems(v)
+			requireDefined(got[0])
 			if n = intArg(got[0]); n == 0 {
-				fail("ZeroDivisionError", "integer division or modulo by zero")
+				failRuntime("ZeroDivisionError", "integer division or modulo by zero")
 			}
 		}
 		if at >= n {
 			return nil, false
 		}
-		m.step()
+		m.payStep()
 		each, extra := len(seq)/n, len(seq)%n
 		start := offset + at*each
 		if at < extra {
@@ -181,30 +181,30 @@ func sliceFilter(m *machine, v Value, a args) Value {
 	})
 }
 
-// mapFilter applies a filter, or reads an attribute, of each item.
+// mapFilter applies a filter to each item or reads an attribute of each item.
 func mapFilter(m *machine, v Value, a args) Value {
 	var it iterator
 	var apply func(Value) Value
-	return lazily("sync_do_map", func() (Value, bool) {
+	return newGenerator(func() (Value, bool) {
 		if it == nil {
-			if !truth(m, v) {
+			if !isTruthy(m, v) {
 				return nil, false
 			}
-			apply = m.mapper(a)
-			it = m.iterate(v)
+			apply = m.newMapper(a)
+			it = m.newIterator(v)
 		}
 		item, ok := it.next(m)
 		if !ok {
 			return nil, false
 		}
-		m.step()
+		m.payStep()
 		return apply(item), true
 	})
 }
 
-func (m *machine) mapper(a args) func(Value) Value {
+func (m *machine) newMapper(a args) func(Value) Value {
 	if len(a.pos) == 0 && slices.ContainsFunc(a.kw, func(k keyword) bool { return k.name == "attribute" }) {
-		var g getter
+		var g keyReader
 		for _, k := range a.kw {
 			switch k.name {
 			case "attribute":
@@ -212,45 +212,45 @@ func (m *machine) mapper(a args) func(Value) Value {
 			case "default":
 				g.fallback = k.value
 			default:
-				fail("FilterArgumentError", "Unexpected keyword argument '%s'", k.name)
+				failRuntime("FilterArgumentError", "Unexpected keyword argument '%s'", k.name)
 			}
 		}
-		return func(v Value) Value { return g.get(m, v) }
+		return func(v Value) Value { return g.readKey(m, v) }
 	}
 	if len(a.pos) == 0 {
-		fail("FilterArgumentError", "map requires a filter argument")
+		failRuntime("FilterArgumentError", "map requires a filter argument")
 	}
 	rest := args{pos: a.pos[1:], kw: a.kw}
 	return func(v Value) Value {
-		name, _ := text(a.pos[0])
+		name, _ := asText(a.pos[0])
 		f, known := filters[name]
 		if !known {
-			fail("TemplateRuntimeError", "No filter named %s.", m.repr(a.pos[0]))
+			failRuntime("TemplateRuntimeError", "No filter named %s.", m.repr(a.pos[0]))
 		}
 		return f(m, v, rest)
 	}
 }
 
-// selectFilter keeps the items, or the items with an attribute, that pass a
-// test.
-func selectFilter(name string, keep, byAttribute bool) filter {
+// newSelectFilter returns a filter that keeps the items which pass, or with
+// keep false fail, a test.
+func newSelectFilter(name string, keep, byAttribute bool) filterFunc {
 	return func(m *machine, v Value, a args) Value {
 		var it iterator
 		var pass func(Value) bool
-		return lazily("select_or_reject", func() (Value, bool) {
+		return newGenerator(func() (Value, bool) {
 			if it == nil {
-				if !truth(m, v) {
+				if !isTruthy(m, v) {
 					return nil, false
 				}
-				pass = m.selector(a, byAttribute)
-				it = m.iterate(v)
+				pass = m.newSelector(a, byAttribute)
+				it = m.newIterator(v)
 			}
 			for {
 				item, ok := it.next(m)
 				if !ok {
 					return nil, false
 				}
-				m.step()
+				m.payStep()
 				if pass(item) == keep {
 					return item, true
 				}
@@ -259,26 +259,26 @@ func selectFilter(name string, keep, byAttribute bool) filter {
 	}
 }
 
-func (m *machine) selector(a args, byAttribute bool) func(Value) bool {
-	var g getter
+func (m *machine) newSelector(a args, byAttribute bool) func(Value) bool {
+	var g keyReader
 	pos := a.pos
 	if byAttribute {
 		if len(pos) == 0 {
-			fail("FilterArgumentError", "Missing parameter for attribute name")
+			failRuntime("FilterArgumentError", "Missing parameter for attribute name")
 		}
 		g.parts = attributeParts(pos[0])
 		pos = pos[1:]
 	}
 	if len(pos) == 0 {
-		return func(v Value) bool { return truth(m, g.get(m, v)) }
+		return func(v Value) bool { return isTruthy(m, g.readKey(m, v)) }
 	}
 	rest := args{pos: pos[1:], kw: a.kw}
 	return func(v Value) bool {
-		name, _ := text(pos[0])
+		name, _ := asText(pos[0])
 		t, known := tests[name]
-		v = g.get(m, v)
+		v = g.readKey(m, v)
 		if !known {
-			fail("TemplateRuntimeError", "No test named %s.", m.repr(pos[0]))
+			failRuntime("TemplateRuntimeError", "No test named %s.", m.repr(pos[0]))
 		}
 		return t(m, v, rest)
 	}

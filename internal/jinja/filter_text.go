@@ -9,34 +9,34 @@ import (
 )
 
 func indentFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_indent", 0, "width", "first", "blank")
+	got := a.bindNames("do_indent", 0, "width", "first", "blank")
 	indent := "    "
 	if got[0] != nil {
-		s, is := text(got[0])
+		s, is := asText(got[0])
 		if !is {
-			mustDefine(got[0])
+			requireDefined(got[0])
 			n, is := indexOf(got[0])
 			if !is {
-				typeError("can't multiply sequence by non-int of type '%s'", typeName(got[0]))
+				failType("can't multiply sequence by non-int of type '%s'", typeName(got[0]))
 			}
-			m.hold(max(n, 0))
+			m.payMemory(max(n, 0))
 			s = strings.Repeat(" ", max(n, 0))
 		}
 		indent = s
 	}
-	s, is := text(v)
+	s, is := asText(v)
 	if !is {
-		add(m, v, "\n") // fails as Python does
+		addValues(m, v, "\n") // fails with Python's message
 		return v
 	}
 	lines := m.splitLines(s+"\n", false)
-	m.hold(len(s) + min(len(lines), m.limits.Output)*min(len(indent)+1, m.limits.Output))
+	m.payMemory(len(s) + min(len(lines), m.limits.Output)*min(len(indent)+1, m.limits.Output))
 	var b strings.Builder
 	for i, line := range lines {
 		if i > 0 {
 			b.WriteByte('\n')
 		}
-		if i == 0 && flag(m, got[1]) || i > 0 && (flag(m, got[2]) || line != "") {
+		if i == 0 && isSet(m, got[1]) || i > 0 && (isSet(m, got[2]) || line != "") {
 			b.WriteString(indent)
 		}
 		b.WriteString(line)
@@ -48,90 +48,91 @@ func indentFilter(m *machine, v Value, a args) Value {
 }
 
 func truncateFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_truncate", 0, "length", "killwords", "end", "leeway")
+	got := a.bindNames("do_truncate", 0, "length", "killwords", "end", "leeway")
 	length, leeway, end := 255, 5, "..."
 	if got[0] != nil {
-		mustDefine(got[0])
+		requireDefined(got[0])
 		length = intArg(got[0])
 	}
 	if got[2] != nil {
 		end = textArg("truncate", got[2])
 	}
 	if got[3] != nil && got[3] != None {
-		mustDefine(got[3])
+		requireDefined(got[3])
 		leeway = intArg(got[3])
 	}
 	ends := utf8.RuneCountInString(end)
 	if length < ends {
-		fail("AssertionError", "expected length >= %d, got %d", ends, length)
+		failRuntime("AssertionError", "expected length >= %d, got %d", ends, length)
 	}
 	if leeway < 0 {
-		fail("AssertionError", "expected leeway >= 0, got %d", leeway)
+		failRuntime("AssertionError", "expected leeway >= 0, got %d", leeway)
 	}
-	n := m.length(v)
+	n := m.requireLength(v)
 	if n <= length+leeway {
 		return v
 	}
-	s, is := text(v)
+	s, is := asText(v)
 	if !is {
-		typeError("cannot truncate '%s'", typeName(v))
+		failType("cannot truncate '%s'", typeName(v))
 	}
-	cut := m.substring(s, None, length-ends, None)
-	if !flag(m, got[1]) {
+	cut := m.sliceText(s, None, length-ends, None)
+	if !isSet(m, got[1]) {
 		if i := strings.LastIndex(cut, " "); i >= 0 {
 			cut = cut[:i]
 		}
 	}
 	if _, is := v.(markup); is {
-		return markup(cut) + escape(m, end)
+		return markup(cut) + escapeHTML(m, end)
 	}
 	return cut + end
 }
 
 func wordWrapFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_wordwrap", 0, "width", "break_long_words", "wrapstring", "break_on_hyphens")
-	w := wrapper{width: 79, breakLong: got[1] == nil || truth(m, got[1]), hyphens: got[3] == nil || truth(m, got[3])}
+	got := a.bindNames("do_wordwrap", 0, "width", "break_long_words", "wrapstring", "break_on_hyphens")
+	w := textWrapper{width: 79, breakLong: got[1] == nil || isTruthy(m, got[1]), hyphens: got[3] == nil || isTruthy(m, got[3])}
 	if got[0] != nil {
 		w.width = intArg(got[0])
 	}
 	if w.width <= 0 {
-		valueError("invalid width %d (must be > 0)", w.width)
+		failValue("invalid width %d (must be > 0)", w.width)
 	}
 	joint := "\n"
 	if got[2] != nil && got[2] != None {
 		joint = textArg("join", got[2])
 	}
-	mustDefine(v)
-	s, is := text(v)
+	requireDefined(v)
+	s, is := asText(v)
 	if !is {
-		fail("AttributeError", "'%s' object has no attribute 'splitlines'", typeName(v))
+		failRuntime("AttributeError", "'%s' object has no attribute 'splitlines'", typeName(v))
 	}
-	m.hold(2 * len(s))
+	m.payMemory(2 * len(s))
 	var lines []string
 	for _, line := range m.splitLines(s, false) {
-		lines = append(lines, strings.Join(w.wrap(m, line), joint))
+		lines = append(lines, strings.Join(w.wrapLine(m, line), joint))
 	}
-	m.hold(len(s) + min(len(lines), m.limits.Output)*len(joint))
+	m.payMemory(len(s) + min(len(lines), m.limits.Output)*len(joint))
 	return strings.Join(lines, joint)
 }
 
-// wrapper is Python's textwrap, as wordwrap uses it.
-type wrapper struct {
+// textWrapper is Python's textwrap.TextWrapper with the options of wordwrap.
+type textWrapper struct {
 	width     int
 	breakLong bool
 	hyphens   bool
 }
 
-// wrapSpace is what textwrap takes for white space.
+// wrapSpace is the white space of Python's textwrap.
 const wrapSpace = "\t\n\v\f\r "
 
-// chunks splits a line into words and spaces; with hyphens, words too.
-func (w wrapper) chunks(m *machine, line string) []string {
+// splitChunks splits a line into words and white space, and with hyphens also
+// at the hyphens of words.
+func (w textWrapper) splitChunks(m *machine, line string) []string {
 	var out []string
 	for line != "" {
 		if rest := strings.TrimLeft(line, wrapSpace); len(rest) < len(line) {
 			out = append(out, line[:len(line)-len(rest)])
-			m.parts(len(out))
+			m.payParts(len(out))
 			line = rest
 			continue
 		}
@@ -146,12 +147,12 @@ func (w wrapper) chunks(m *machine, line string) []string {
 			continue
 		}
 		out = append(out, splitHyphens(m, word)...)
-		m.holdItems(len(out))
+		m.payItems(len(out))
 	}
 	return out
 }
 
-// splitHyphens follows textwrap.TextWrapper.wordsep_re.
+// splitHyphens splits a word like textwrap.TextWrapper.wordsep_re.
 func splitHyphens(m *machine, word string) []string {
 	runes := []rune(word)
 	isLetter := func(i int) bool {
@@ -172,7 +173,7 @@ func splitHyphens(m *machine, word string) []string {
 		}
 	}
 	for i := 0; i < len(runes); i++ {
-		m.along(i)
+		m.payRune(i)
 		if runes[i] != '-' {
 			continue
 		}
@@ -180,7 +181,7 @@ func splitHyphens(m *machine, word string) []string {
 		for run < len(runes) && runes[run] == '-' {
 			run++
 		}
-		if run-i >= 2 && isWord(run) && (i == from || isWordPunct(i-1)) { // an em-dash
+		if run-i >= 2 && isWord(run) && (i == from || isWordPunct(i-1)) { // a dash of several hyphens
 			flush(i)
 			flush(run)
 			i = run - 1
@@ -188,7 +189,8 @@ func splitHyphens(m *machine, word string) []string {
 		}
 		twoBefore := isLetter(i-1) && (isLetter(i-2) || i >= 2 && runes[i-2] == '-' && isLetter(i-3)) && i-2 >= from
 		oneAround := isLetter(i-1) && i >= 2 && runes[i-2] == '-'
-		if run-i == 1 && (twoBefore || oneAround) && isLetter(i+1) && (isLetter(i+2) || i+2 < len(runes) && runes[i+2] == '-' && isLetter(i+3)) {
+		after := isLetter(i+1) && (isLetter(i+2) || i+2 < len(runes) && runes[i+2] == '-' && isLetter(i+3))
+		if run-i == 1 && (twoBefore || oneAround) && after {
 			flush(i + 1)
 		}
 		i = run - 1
@@ -197,13 +199,13 @@ func splitHyphens(m *machine, word string) []string {
 	return out
 }
 
-func (w wrapper) wrap(m *machine, line string) []string {
-	chunks := w.chunks(m, line)
-	m.holdItems(len(chunks))
+func (w textWrapper) wrapLine(m *machine, line string) []string {
+	chunks := w.splitChunks(m, line)
+	m.payItems(len(chunks))
 	var lines []string
 	blank := func(s string) bool { return strings.TrimFunc(s, isSpace) == "" }
 	for len(chunks) > 0 {
-		m.step()
+		m.payStep()
 		if blank(chunks[0]) && lines != nil {
 			chunks = chunks[1:]
 		}
@@ -219,8 +221,8 @@ func (w wrapper) wrap(m *machine, line string) []string {
 			chunks = chunks[1:]
 		}
 		if len(chunks) > 0 && utf8.RuneCountInString(chunks[0]) > w.width {
-			m.work(32*len(chunks[0]) + len(chunks))
-			chunks, current = w.long(chunks, current, w.width-n)
+			m.payWork(32*len(chunks[0]) + len(chunks))
+			chunks, current = w.breakLongWord(chunks, current, w.width-n)
 		}
 		if len(current) > 0 && blank(current[len(current)-1]) {
 			current = current[:len(current)-1]
@@ -232,8 +234,8 @@ func (w wrapper) wrap(m *machine, line string) []string {
 	return lines
 }
 
-// long breaks a chunk that is longer than a line.
-func (w wrapper) long(chunks, current []string, left int) (rest, line []string) {
+// breakLongWord breaks the first chunk, which is longer than a line.
+func (w textWrapper) breakLongWord(chunks, current []string, left int) (rest, line []string) {
 	if !w.breakLong {
 		if len(current) == 0 {
 			return chunks[1:], append(current, chunks[0])
@@ -259,23 +261,23 @@ func (w wrapper) long(chunks, current []string, left int) (rest, line []string) 
 	return append([]string{string(runes[end:])}, chunks[1:]...), append(current, string(runes[:end]))
 }
 
-// The patterns of urlize are large and seldom used: each is made when it is
-// first needed, not when the program starts.
+// The patterns of urlize are large and rarely used, so each is compiled on
+// first use.
 var (
-	urlPattern = pattern(`(?i)^(?:(?:https?://|www\.)(?:(?:[\p{L}\p{N}_%-]+\.)+)?(?:[a-z]{2,63}|xn--[\p{L}\p{N}_%]{2,59})` +
+	urlPattern = lazyPattern(`(?i)^(?:(?:https?://|www\.)(?:(?:[\p{L}\p{N}_%-]+\.)+)?(?:[a-z]{2,63}|xn--[\p{L}\p{N}_%]{2,59})` +
 		`|(?:[\p{L}\p{N}_%-]{2,63}\.)+(?:com|net|int|edu|gov|org|info|mil)` +
 		`|(?:https?://)(?:\d{1,3}(?:\.\d{1,3}){3}|\[(?:[\da-f]{0,4}:){2}(?:[\da-f]{0,4}:?){1,6}\]))(?::\d{1,5})?(?:[/?#]\S*)?$`)
-	mailPattern = pattern(`^\S+@[\p{L}\p{N}_][\p{L}\p{N}_.-]*\.[\p{L}\p{N}_]+$`)
-	urlHead     = pattern(`^(?:[(<]|&lt;)+`)
-	urlTail     = pattern(`(?:[)>.,\n]|&gt;)+$`)
+	mailPattern = lazyPattern(`^\S+@[\p{L}\p{N}_][\p{L}\p{N}_.-]*\.[\p{L}\p{N}_]+$`)
+	urlHead     = lazyPattern(`^(?:[(<]|&lt;)+`)
+	urlTail     = lazyPattern(`(?:[)>.,\n]|&gt;)+$`)
 )
 
-func pattern(expression string) func() *regexp.Regexp {
+func lazyPattern(expression string) func() *regexp.Regexp {
 	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(expression) })
 }
 
 func urlizeFilter(m *machine, v Value, a args) Value {
-	got := a.bind("do_urlize", 0, "trim_url_limit", "nofollow", "target", "rel", "extra_schemes")
+	got := a.bindNames("do_urlize", 0, "trim_url_limit", "nofollow", "target", "rel", "extra_schemes")
 	limit := -1
 	if got[0] != nil && got[0] != None {
 		limit = intArg(got[0])
@@ -286,7 +288,7 @@ func urlizeFilter(m *machine, v Value, a args) Value {
 			rels[r] = true
 		}
 	}
-	if flag(m, got[1]) {
+	if isSet(m, got[1]) {
 		rels["nofollow"] = true
 	}
 	var names []string
@@ -294,42 +296,43 @@ func urlizeFilter(m *machine, v Value, a args) Value {
 		names = append(names, r)
 	}
 	sort.Strings(names)
-	attrs := ` rel="` + string(escape(m, strings.Join(names, " "))) + `"`
-	if flag(m, got[2]) {
-		attrs += ` target="` + string(escape(m, got[2])) + `"`
+	attrs := ` rel="` + string(escapeHTML(m, strings.Join(names, " "))) + `"`
+	if isSet(m, got[2]) {
+		attrs += ` target="` + string(escapeHTML(m, got[2])) + `"`
 	}
-	if flag(m, got[4]) {
-		fail("FilterArgumentError", "extra_schemes are not supported")
+	if isSet(m, got[4]) {
+		failRuntime("FilterArgumentError", "extra_schemes are not supported")
 	}
-	s := string(escape(m, v))
-	m.hold(8 * len(s))
+	s := string(escapeHTML(m, v))
+	m.payMemory(8 * len(s))
 	var b strings.Builder
 	for {
 		end := strings.IndexFunc(s, isSpace)
 		if end < 0 {
 			end = len(s)
 		}
-		m.step()
-		m.work(64 * end)
+		m.payStep()
+		m.payWork(64 * end)
 		if end > maxLink {
-			exceed("a word of more than %d bytes for urlize", maxLink)
+			failLimit("a word of more than %d bytes for urlize", maxLink)
 		}
-		b.WriteString(linked(s[:end], attrs, limit))
+		b.WriteString(linkWord(s[:end], attrs, limit))
 		rest := strings.TrimLeftFunc(s[end:], isSpace)
 		b.WriteString(s[end : len(s)-len(rest)])
 		if s = rest; s == "" {
 			break
 		}
 	}
-	m.hold(b.Len())
+	m.payMemory(b.Len())
 	return b.String()
 }
 
-// maxLink bounds a word that may be a link.
+// maxLink is the longest word, in bytes, that urlize checks for a link.
 const maxLink = 8 << 10
 
-// linked makes a link of a word that looks like one.
-func linked(word, attrs string, limit int) string {
+// linkWord returns word with an HTML link where it looks like a URL or an
+// email address.
+func linkWord(word, attrs string, limit int) string {
 	head := urlHead().FindString(word)
 	middle := word[len(head):]
 	tail := urlTail().FindString(middle)
@@ -356,7 +359,8 @@ func linked(word, attrs string, limit int) string {
 		middle = `<a href="https://` + middle + `"` + attrs + `>` + shown + `</a>`
 	case strings.HasPrefix(middle, "mailto:") && mailPattern().MatchString(middle[7:]):
 		middle = `<a href="` + middle + `">` + middle[7:] + `</a>`
-	case strings.Contains(middle, "@") && !strings.HasPrefix(middle, "www.") && !strings.Contains(middle, ":") && mailPattern().MatchString(middle):
+	case strings.Contains(middle, "@") && !strings.HasPrefix(middle, "www.") && !strings.Contains(middle, ":") &&
+		mailPattern().MatchString(middle):
 		middle = `<a href="mailto:` + middle + `">` + middle + `</a>`
 	}
 	return head + middle + tail

@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// floating is arithmetic on floats.
-func floating(op string, a, b Value) Value {
+// floatArithmetic returns a op b, where one operand is a float or op is /.
+func floatArithmetic(op string, a, b Value) Value {
 	if op == "/" && !fitsFloat(a) || op == "/" && !fitsFloat(b) {
 		if n, d := bigOf(a), bigOf(b); n != nil && d != nil && d.Sign() != 0 {
-			return quotient(n, d)
+			return divideIntegers(n, d)
 		}
 	}
 	x, y := toFloat(a), toFloat(b)
@@ -37,7 +37,7 @@ func floating(op string, a, b Value) Value {
 		case op == "%":
 			message = "float modulo"
 		}
-		fail("ZeroDivisionError", "%s", message)
+		failRuntime("ZeroDivisionError", "%s", message)
 	}
 	if op == "/" {
 		return x / y
@@ -64,8 +64,8 @@ func floating(op string, a, b Value) Value {
 	return floor
 }
 
-// fitsFloat tells whether a number is a float, or an integer that is exact as
-// one.
+// fitsFloat reports whether v is a float or an integer that a float represents
+// exactly.
 func fitsFloat(v Value) bool {
 	switch v := v.(type) {
 	case int:
@@ -76,30 +76,30 @@ func fitsFloat(v Value) bool {
 	return true
 }
 
-// quotient divides integers, rounding once.
-func quotient(n, d *big.Int) Value {
+// divideIntegers returns n / d with a single rounding.
+func divideIntegers(n, d *big.Int) Value {
 	f, _ := new(big.Rat).SetFrac(n, d).Float64()
 	if math.IsInf(f, 0) {
-		fail("OverflowError", "integer division result too large for a float")
+		failRuntime("OverflowError", "integer division result too large for a float")
 	}
 	return f
 }
 
 func floatPower(x, y float64) Value {
 	if x == 0 && y < 0 {
-		fail("ZeroDivisionError", "0.0 cannot be raised to a negative power")
+		failRuntime("ZeroDivisionError", "0.0 cannot be raised to a negative power")
 	}
 	if x < 0 && y != math.Trunc(y) && !math.IsInf(y, 0) && !math.IsInf(x, 0) {
-		fail("ValueError", "complex numbers are not supported")
+		failRuntime("ValueError", "complex numbers are not supported")
 	}
 	f := math.Pow(x, y)
 	if math.IsInf(f, 0) && !math.IsInf(x, 0) && !math.IsInf(y, 0) {
-		fail("OverflowError", "(34, 'Numerical result out of range')")
+		failRuntime("OverflowError", "(34, 'Numerical result out of range')")
 	}
 	return f
 }
 
-// formatFloat writes a float that is not negative as C does: verb is one of
+// formatFloat formats a float that is not negative as C does. verb is one of
 // eEfFgG%.
 func formatFloat(f float64, verb byte, precision int, alternate bool) string {
 	if math.IsNaN(f) || math.IsInf(f, 0) {
@@ -131,7 +131,7 @@ func formatFloat(f float64, verb byte, precision int, alternate bool) string {
 	return s
 }
 
-// generalFloat is %g; from 10**limit on it writes an exponent.
+// generalFloat formats with %g, using an exponent from 10**limit on.
 func generalFloat(f float64, precision, limit int, zeros bool) string {
 	precision = max(precision, 1)
 	_, exponent, _ := strings.Cut(strconv.FormatFloat(f, 'e', precision-1, 64), "e")
@@ -150,13 +150,13 @@ func generalFloat(f float64, precision, limit int, zeros bool) string {
 	return s
 }
 
-// formatBig writes an integer in a base, grouped from the right.
+// formatBig formats the digits of n in a base, in groups of size digits.
 func formatBig(n *big.Int, base int, group string, size int) string {
 	digits := new(big.Int).Abs(n).Text(base)
-	return grouped(digits, group, size)
+	return groupDigits(digits, group, size)
 }
 
-func grouped(digits, group string, size int) string {
+func groupDigits(digits, group string, size int) string {
 	if group == "" {
 		return digits
 	}

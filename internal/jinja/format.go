@@ -5,42 +5,42 @@ import (
 	"strings"
 )
 
-// formatter is str.format while it runs, looking fields up by the rules of
-// the sandbox.
-type formatter struct {
+// stringFormatter runs str.format. It looks up fields by the rules of the
+// sandbox.
+type stringFormatter struct {
 	m      *machine
 	args   args
-	named  *Dict // of format_map, instead of args.kw
-	auto   int   // the next {}; -1 once fields are numbered by hand
+	named  *Dict // the argument of format_map; nil in format
+	auto   int   // number of the next {}
 	manual bool
 	escape bool
 }
 
-// formatted is format.format(...).
-func (m *machine) formatted(format string, a args, escaped bool) string {
-	f := &formatter{m: m, args: a, escape: escaped}
-	return f.run(format, 2)
+// formatString is format.format(...).
+func (m *machine) formatString(format string, a args, escaped bool) string {
+	f := &stringFormatter{m: m, args: a, escape: escaped}
+	return f.formatAll(format, 2)
 }
 
 func formatMapMethod(m *machine, s string, a args) Value {
 	if len(a.kw) > 0 {
-		typeError("format_map() takes no keyword arguments")
+		failType("format_map() takes no keyword arguments")
 	}
 	if len(a.pos) != 1 {
-		typeError("format_map() takes exactly one argument (%d given)", len(a.pos))
+		failType("format_map() takes exactly one argument (%d given)", len(a.pos))
 	}
 	d, is := a.pos[0].(*Dict)
 	if !is {
-		mustDefine(a.pos[0])
-		typeError("'%s' object is not a mapping", typeName(a.pos[0]))
+		requireDefined(a.pos[0])
+		failType("'%s' object is not a mapping", typeName(a.pos[0]))
 	}
-	f := &formatter{m: m, named: d}
-	return f.run(s, 2)
+	f := &stringFormatter{m: m, named: d}
+	return f.formatAll(s, 2)
 }
 
-func (f *formatter) run(format string, depth int) string {
+func (f *stringFormatter) formatAll(format string, depth int) string {
 	if depth < 0 {
-		valueError("Max string recursion exceeded")
+		failValue("Max string recursion exceeded")
 	}
 	start := len(f.m.out)
 	for format != "" {
@@ -58,22 +58,22 @@ func (f *formatter) run(format string, depth int) string {
 			continue
 		}
 		if brace == '}' {
-			valueError("Single '}' encountered in format string")
+			failValue("Single '}' encountered in format string")
 		}
-		field, after := replacementField(rest)
-		text := f.field(field, depth)
+		field, after := cutField(rest)
+		text := f.formatField(field, depth)
 		f.m.out = append(f.m.out, text...)
 		format = after
-		f.m.step()
-		f.m.written(start)
+		f.m.payStep()
+		f.m.checkOutput(start)
 	}
-	return f.m.take(start)
+	return f.m.takeOutput(start)
 }
 
-// replacementField splits at the brace that closes a field.
-func replacementField(s string) (field, after string) {
+// cutField splits s at the brace that closes the field at its beginning.
+func cutField(s string) (field, after string) {
 	if s == "" {
-		valueError("Single '{' encountered in format string")
+		failValue("Single '{' encountered in format string")
 	}
 	depth, bracket := 1, false
 	for i := 0; i < len(s); i++ {
@@ -91,22 +91,22 @@ func replacementField(s string) (field, after string) {
 			}
 		}
 	}
-	valueError("expected '}' before end of string")
+	failValue("expected '}' before end of string")
 	return "", ""
 }
 
-func (f *formatter) field(field string, depth int) string {
+func (f *stringFormatter) formatField(field string, depth int) string {
 	name, spec, conversion := field, "", byte(0)
-	if i := endOfName(field); i < len(field) {
+	if i := fieldNameEnd(field); i < len(field) {
 		name, spec = field[:i], field[i+1:]
 		if field[i] == '!' {
 			if spec == "" {
-				valueError("unmatched '{' in format spec")
+				failValue("unmatched '{' in format spec")
 			}
 			conversion = spec[0]
 			if spec = spec[1:]; spec != "" {
 				if spec[0] != ':' {
-					valueError("expected ':' after conversion specifier")
+					failValue("expected ':' after conversion specifier")
 				}
 				spec = spec[1:]
 			}
@@ -122,21 +122,21 @@ func (f *formatter) field(field string, depth int) string {
 		v = f.m.ascii(v)
 	case 0:
 	default:
-		valueError("Unknown conversion specifier %c", conversion)
+		failValue("Unknown conversion specifier %c", conversion)
 	}
 	if strings.ContainsAny(spec, "{}") {
-		spec = f.run(spec, depth-1)
+		spec = f.formatAll(spec, depth-1)
 	}
 	if f.escape {
 		if s, is := v.(markup); is {
 			return string(s)
 		}
-		return string(escape(f.m, f.m.formatValue(v, spec)))
+		return string(escapeHTML(f.m, f.m.formatValue(v, spec)))
 	}
 	return f.m.formatValue(v, spec)
 }
 
-func endOfName(field string) int {
+func fieldNameEnd(field string) int {
 	bracket := false
 	for i := 0; i < len(field); i++ {
 		switch field[i] {
@@ -150,21 +150,21 @@ func endOfName(field string) int {
 			}
 		case '{':
 			if !bracket {
-				valueError("unexpected '{' in field name")
+				failValue("unexpected '{' in field name")
 			}
 		}
 	}
 	return len(field)
 }
 
-// lookUp finds the value of "name.attribute[index]".
-func (f *formatter) lookUp(name string) Value {
+// lookUp returns the value of a field such as "name.attribute[index]".
+func (f *stringFormatter) lookUp(name string) Value {
 	first := name
 	if i := strings.IndexAny(name, ".["); i >= 0 {
 		first = name[:i]
 	}
 	rest := name[len(first):]
-	v := f.first(first)
+	v := f.lookUpFirst(first)
 	for rest != "" {
 		if rest[0] == '.' {
 			attr := rest[1:]
@@ -172,57 +172,57 @@ func (f *formatter) lookUp(name string) Value {
 				attr = attr[:i]
 			}
 			if attr == "" {
-				valueError("Empty attribute in format string")
+				failValue("Empty attribute in format string")
 			}
-			v = f.m.attribute(v, attr)
+			v = f.m.getAttribute(v, attr)
 			rest = rest[1+len(attr):]
 			continue
 		}
 		end := strings.IndexByte(rest, ']')
 		if end < 0 {
-			valueError("Missing ']' in format string")
+			failValue("Missing ']' in format string")
 		}
 		index := rest[1:end]
 		if index == "" {
-			valueError("Empty attribute in format string")
+			failValue("Empty attribute in format string")
 		}
 		if n, err := strconv.Atoi(index); err == nil && isDecimal(index[0]) {
-			v = f.m.item(v, n)
+			v = f.m.getItem(v, n)
 		} else {
-			v = f.m.item(v, index)
+			v = f.m.getItem(v, index)
 		}
 		rest = rest[end+1:]
 		if rest != "" && rest[0] != '.' && rest[0] != '[' {
-			valueError("Only '.' or '[' may follow ']' in format field specifier")
+			failValue("Only '.' or '[' may follow ']' in format field specifier")
 		}
 	}
 	return v
 }
 
-func (f *formatter) first(name string) Value {
+func (f *stringFormatter) lookUpFirst(name string) Value {
 	n, err := strconv.Atoi(name)
 	switch {
 	case name == "":
 		if f.manual {
-			valueError("cannot switch from manual field specification to automatic field numbering")
+			failValue("cannot switch from manual field specification to automatic field numbering")
 		}
-		n, err = f.auto, nil
+		n = f.auto
 		f.auto++
 	case err == nil && isDecimal(name[0]):
 		if f.auto > 0 {
-			valueError("cannot switch from manual field specification to automatic field numbering")
+			failValue("cannot switch from manual field specification to automatic field numbering")
 		}
 		f.manual = true
 	default:
-		return f.byName(name)
+		return f.lookUpName(name)
 	}
 	if n >= len(f.args.pos) {
-		fail("IndexError", "Replacement index %d out of range for positional args tuple", n)
+		failRuntime("IndexError", "Replacement index %d out of range for positional args tuple", n)
 	}
 	return f.args.pos[n]
 }
 
-func (f *formatter) byName(name string) Value {
+func (f *stringFormatter) lookUpName(name string) Value {
 	if f.named != nil {
 		if v, ok := f.named.Get(name); ok {
 			return v
@@ -233,6 +233,6 @@ func (f *formatter) byName(name string) Value {
 			return k.value
 		}
 	}
-	fail("KeyError", "%s", plainRepr(name))
+	failRuntime("KeyError", "%s", plainRepr(name))
 	return nil
 }

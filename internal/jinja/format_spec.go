@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-// formatSpec is the mini language behind the colon of a field.
+// formatSpec is a parsed format specification, the text after the colon of a
+// field.
 type formatSpec struct {
 	fill      string
 	align     byte
@@ -16,7 +17,7 @@ type formatSpec struct {
 	zero      bool
 	width     int
 	group     string
-	precision int // -1 without
+	precision int // -1 if not given
 	verb      byte
 }
 
@@ -64,14 +65,14 @@ func parseFormatSpec(s string) formatSpec {
 	}
 	if next(".") != 0 {
 		if spec.precision = number(); spec.precision < 0 {
-			valueError("Format specifier missing precision")
+			failValue("Format specifier missing precision")
 		}
 	}
 	if s != "" {
 		spec.verb, s = s[0], s[1:]
 	}
 	if s != "" {
-		valueError("Invalid format specifier")
+		failValue("Invalid format specifier")
 	}
 	return spec
 }
@@ -83,42 +84,42 @@ func (m *machine) formatValue(v Value, s string) string {
 	}
 	switch v := v.(type) {
 	case string, markup:
-		t, _ := text(v)
+		t, _ := asText(v)
 		return m.formatText(t, s)
 	case bool, int, *big.Int:
 		return m.formatInt(bigOf(v), s)
 	case float64:
 		return m.formatFloat(v, parseFormatSpec(s))
 	}
-	typeError("unsupported format string passed to %s.__format__", typeName(v))
+	failType("unsupported format string passed to %s.__format__", typeName(v))
 	return ""
 }
 
-func unknownFormat(verb byte, typ string) {
-	valueError("Unknown format code '%c' for object of type '%s'", verb, typ)
+func failFormatCode(verb byte, typ string) {
+	failValue("Unknown format code '%c' for object of type '%s'", verb, typ)
 }
 
 func (m *machine) formatText(s, written string) string {
 	spec := parseFormatSpec(written)
 	switch {
 	case spec.verb != 0 && spec.verb != 's':
-		unknownFormat(spec.verb, "str")
+		failFormatCode(spec.verb, "str")
 	case spec.sign != 0:
-		valueError("Sign not allowed in string format specifier")
+		failValue("Sign not allowed in string format specifier")
 	case spec.alternate:
-		valueError("Alternate form (#) not allowed in string format specifier")
+		failValue("Alternate form (#) not allowed in string format specifier")
 	case spec.group != "":
-		valueError("Cannot specify '%s' with 's'.", spec.group)
+		failValue("Cannot specify '%s' with 's'.", spec.group)
 	case spec.align == '=' && !spec.zero:
-		valueError("'=' alignment not allowed in string format specifier")
+		failValue("'=' alignment not allowed in string format specifier")
 	}
-	if spec.align == '=' { // from a zero before the width
+	if spec.align == '=' { // set by a zero before the width
 		spec.align = '<'
 	}
 	if spec.precision >= 0 {
-		s = percentSpec{precision: spec.precision}.cut(s)
+		s = percentSpec{precision: spec.precision}.cutText(s)
 	}
-	return m.aligned("", s, spec, '<')
+	return m.alignText("", s, spec, '<')
 }
 
 func (m *machine) formatInt(n *big.Int, written string) string {
@@ -135,25 +136,25 @@ func (m *machine) formatInt(n *big.Int, written string) string {
 		base, prefix, group = 16, "0x", 4
 	case 'c':
 		if spec.sign != 0 {
-			valueError("Sign not allowed with integer format specifier 'c'")
+			failValue("Sign not allowed with integer format specifier 'c'")
 		}
 		if spec.group != "" {
-			valueError("Cannot specify '%s' with 'c'.", spec.group)
+			failValue("Cannot specify '%s' with 'c'.", spec.group)
 		}
 		if !n.IsInt64() || n.Int64() < 0 || n.Int64() > utf8.MaxRune {
-			fail("OverflowError", "%%c arg not in range(0x110000)")
+			failRuntime("OverflowError", "%%c arg not in range(0x110000)")
 		}
-		return m.aligned("", string(rune(n.Int64())), spec, '<')
+		return m.alignText("", string(rune(n.Int64())), spec, '<')
 	case 'e', 'E', 'f', 'F', 'g', 'G', '%':
-		return m.formatFloat(toFloat(small(n)), spec)
+		return m.formatFloat(toFloat(normalizeBig(n)), spec)
 	default:
-		unknownFormat(spec.verb, "int")
+		failFormatCode(spec.verb, "int")
 	}
 	if spec.precision >= 0 {
-		valueError("Precision not allowed in integer format specifier")
+		failValue("Precision not allowed in integer format specifier")
 	}
 	if spec.group == "," && base != 10 || spec.group != "" && spec.verb == 'n' {
-		valueError("Cannot specify '%s' with '%c'.", spec.group, spec.verb)
+		failValue("Cannot specify '%s' with '%c'.", spec.group, spec.verb)
 	}
 	digits := formatBig(n, base, spec.group, group)
 	if !spec.alternate {
@@ -162,10 +163,10 @@ func (m *machine) formatInt(n *big.Int, written string) string {
 	if spec.verb == 'X' {
 		digits, prefix = strings.ToUpper(digits), strings.ToUpper(prefix)
 	}
-	return m.aligned(spec.signOf(n.Sign() < 0)+prefix, digits, spec, '>')
+	return m.alignText(spec.signFor(n.Sign() < 0)+prefix, digits, spec, '>')
 }
 
-func (s formatSpec) signOf(negative bool) string {
+func (s formatSpec) signFor(negative bool) string {
 	switch {
 	case negative:
 		return "-"
@@ -177,9 +178,9 @@ func (s formatSpec) signOf(negative bool) string {
 
 func (m *machine) formatFloat(f float64, spec formatSpec) string {
 	precision := spec.precision
-	m.hold(max(precision, 0))
+	m.payMemory(max(precision, 0))
 	if spec.group != "" && spec.verb == 'n' {
-		valueError("Cannot specify '%s' with 'n'.", spec.group)
+		failValue("Cannot specify '%s' with 'n'.", spec.group)
 	}
 	abs := math.Abs(f)
 	var digits string
@@ -213,17 +214,17 @@ func (m *machine) formatFloat(f float64, spec formatSpec) string {
 			}
 		}
 	default:
-		unknownFormat(spec.verb, "float")
+		failFormatCode(spec.verb, "float")
 	}
 	if spec.group != "" {
 		end := len(strings.TrimLeft(digits, "0123456789"))
-		whole := digits[:len(digits)-end]
-		digits = grouped(whole, spec.group, 3) + digits[len(whole):]
+		integer := digits[:len(digits)-end]
+		digits = groupDigits(integer, spec.group, 3) + digits[len(integer):]
 	}
-	return m.aligned(spec.signOf(math.Signbit(f) && !math.IsNaN(f)), digits, spec, '>')
+	return m.alignText(spec.signFor(math.Signbit(f) && !math.IsNaN(f)), digits, spec, '>')
 }
 
-func (m *machine) aligned(sign, s string, spec formatSpec, align byte) string {
+func (m *machine) alignText(sign, s string, spec formatSpec, align byte) string {
 	if spec.align != 0 {
 		align = spec.align
 	}
@@ -231,7 +232,7 @@ func (m *machine) aligned(sign, s string, spec formatSpec, align byte) string {
 	if pad <= 0 {
 		return sign + s
 	}
-	m.hold(pad*len(spec.fill) + len(s))
+	m.payMemory(pad*len(spec.fill) + len(s))
 	fill := func(n int) string { return strings.Repeat(spec.fill, n) }
 	switch align {
 	case '<':
@@ -240,23 +241,23 @@ func (m *machine) aligned(sign, s string, spec formatSpec, align byte) string {
 		return fill(pad/2) + sign + s + fill(pad-pad/2)
 	case '=':
 		if spec.group != "" && spec.fill == "0" {
-			return sign + zeroGrouped(s, spec.group, spec.width-len(sign))
+			return sign + padGrouped(s, spec.group, spec.width-len(sign))
 		}
 		return sign + fill(pad) + s
 	}
 	return fill(pad) + sign + s
 }
 
-// zeroGrouped fills grouped digits up with zeros, which are grouped too.
-func zeroGrouped(s, group string, width int) string {
-	whole, rest := s, ""
+// padGrouped pads grouped digits with zeros, which are grouped as well.
+func padGrouped(s, group string, width int) string {
+	integer, rest := s, ""
 	if i := strings.IndexAny(s, ".e%"); i >= 0 {
-		whole, rest = s[:i], s[i:]
+		integer, rest = s[:i], s[i:]
 	}
-	digits := strings.ReplaceAll(whole, group, "")
+	digits := strings.ReplaceAll(integer, group, "")
 	n := len(digits)
 	for n+(n-1)/3+len(rest) < width {
 		n++
 	}
-	return grouped(strings.Repeat("0", n-len(digits))+digits, group, 3) + rest
+	return groupDigits(strings.Repeat("0", n-len(digits))+digits, group, 3) + rest
 }

@@ -2,46 +2,43 @@ package jinja
 
 import "math/big"
 
-// globals are what every template can call.
+// globals are the functions that every template can call.
 var globals map[string]Value
 
 func init() {
-	class := func(name, module string, call func(m *machine, a args) Value) *function {
-		return &function{name: name, repr: "<class '" + module + name + "'>", call: call}
-	}
 	globals = map[string]Value{
-		"range":           &function{name: "safe_range", call: rangeGlobal},
-		"dict":            class("dict", "", func(m *machine, a args) Value { return m.dictOf("dict", a) }),
-		"namespace":       class("Namespace", "jinja2.utils.", func(m *machine, a args) Value { return &namespace{m.dictOf("dict", a)} }),
-		"cycler":          class("Cycler", "jinja2.utils.", newCycler),
-		"joiner":          class("Joiner", "jinja2.utils.", newJoiner),
-		"raise_exception": &function{name: "raise_exception", call: raiseGlobal},
-		"strftime_now":    &function{name: "<lambda>", call: strftimeGlobal},
+		"range":           newFunction("safe_range", callRange),
+		"dict":            &function{name: "dict", call: func(m *machine, a args) Value { return m.buildDict("dict", a) }},
+		"namespace":       &function{name: "Namespace", call: func(m *machine, a args) Value { return &namespace{m.buildDict("dict", a)} }},
+		"cycler":          newFunction("Cycler", newCycler),
+		"joiner":          newFunction("Joiner", newJoiner),
+		"raise_exception": newFunction("raise_exception", callRaiseException),
+		"strftime_now":    newFunction("<lambda>", callStrftimeNow),
 	}
 }
 
 // maxRange is jinja2.sandbox.MAX_RANGE.
 const maxRange = 100_000
 
-func rangeGlobal(m *machine, a args) Value {
-	a.noKeywords("range")
+func callRange(m *machine, a args) Value {
+	a.refuseKeywords("range")
 	if len(a.pos) == 0 {
-		typeError("range expected at least 1 argument, got 0")
+		failType("range expected at least 1 argument, got 0")
 	}
 	if len(a.pos) > 3 {
-		typeError("range expected at most 3 arguments, got %d", len(a.pos))
+		failType("range expected at most 3 arguments, got %d", len(a.pos))
 	}
 	n := make([]int, len(a.pos))
 	for i, v := range a.pos {
 		if _, is := v.(*big.Int); is {
-			fail("OverflowError", "Python int too large to convert to C ssize_t")
+			failRuntime("OverflowError", "Python int too large to convert to C ssize_t")
 		}
 		n[i] = intArg(v)
 		if n[i] > 1<<60 || n[i] < -1<<60 {
-			fail("OverflowError", "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).", maxRange)
+			failRuntime("OverflowError", "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).", maxRange)
 		}
 	}
-	r := &interval{step: 1}
+	r := &rangeValue{step: 1}
 	switch len(n) {
 	case 1:
 		r.stop = n[0]
@@ -52,22 +49,22 @@ func rangeGlobal(m *machine, a args) Value {
 		r.start, r.stop = n[0], n[1]
 	}
 	if r.step == 0 {
-		valueError("range() arg 3 must not be zero")
+		failValue("range() arg 3 must not be zero")
 	}
 	if r.len() > maxRange {
-		fail("OverflowError", "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).", maxRange)
+		failRuntime("OverflowError", "Range too big. The sandbox blocks ranges larger than MAX_RANGE (%d).", maxRange)
 	}
 	return r
 }
 
-// dictOf is dict(...).
-func (m *machine) dictOf(name string, a args) *Dict {
+// buildDict implements dict(...) and the arguments of namespace(...).
+func (m *machine) buildDict(name string, a args) *Dict {
 	d := NewDict()
 	if len(a.pos) > 1 {
-		typeError("%s expected at most 1 argument, got %d", name, len(a.pos))
+		failType("%s expected at most 1 argument, got %d", name, len(a.pos))
 	}
 	if len(a.pos) == 1 {
-		mustDefine(a.pos[0])
+		requireDefined(a.pos[0])
 		m.fillDict(d, a.pos[0])
 	}
 	for _, k := range a.kw {
@@ -78,53 +75,53 @@ func (m *machine) dictOf(name string, a args) *Dict {
 
 func (m *machine) fillDict(d *Dict, from Value) {
 	if src, is := from.(*Dict); is {
-		m.holdItems(2 * src.Len())
+		m.payItems(2 * src.Len())
 		for i, key := range src.keys {
-			d.set(m, key, src.values[i])
+			d.setValue(m, key, src.values[i])
 		}
 		return
 	}
-	for i, item := range m.gather(from) {
-		m.step()
+	for i, item := range m.copyItems(from) {
+		m.payStep()
 		if iteratorOf(item) == nil {
-			typeError("cannot convert dictionary update sequence element #%d to a sequence", i)
+			failType("cannot convert dictionary update sequence element #%d to a sequence", i)
 		}
-		kv := m.gather(item)
+		kv := m.copyItems(item)
 		if len(kv) != 2 {
-			valueError("dictionary update sequence element #%d has length %d; 2 is required", i, len(kv))
+			failValue("dictionary update sequence element #%d has length %d; 2 is required", i, len(kv))
 		}
-		d.set(m, kv[0], kv[1])
+		d.setValue(m, kv[0], kv[1])
 	}
 }
 
-// raiseGlobal is how a template refuses what it was given.
-func raiseGlobal(m *machine, a args) Value {
-	panic(&Error{Kind: KindRaise, Message: m.str(a.bind("raise_exception", 1, "m")[0])})
+// callRaiseException implements raise_exception(message).
+func callRaiseException(m *machine, a args) Value {
+	panic(&Error{Kind: KindRaise, Message: m.str(a.bindNames("raise_exception", 1, "m")[0])})
 }
 
-func strftimeGlobal(m *machine, a args) Value {
-	format, is := text(a.bind("<lambda>", 1, "f")[0])
+func callStrftimeNow(m *machine, a args) Value {
+	format, is := asText(a.bindNames("<lambda>", 1, "f")[0])
 	if !is {
-		typeError("strftime() argument 1 must be str, not %s", typeName(a.bind("<lambda>", 1, "f")[0]))
+		failType("strftime() argument 1 must be str, not %s", typeName(a.bindNames("<lambda>", 1, "f")[0]))
 	}
-	return m.strftime(format)
+	return m.formatTime(format)
 }
 
-// cycler goes through its items over and over.
+// cycler returns its items in turn, over and over.
 type cycler struct {
 	items []Value
 	at    int
 }
 
 func newCycler(m *machine, a args) Value {
-	a.noKeywords("Cycler.__init__")
+	a.refuseKeywords("Cycler.__init__")
 	if len(a.pos) == 0 {
-		fail("RuntimeError", "at least one item has to be provided")
+		failRuntime("RuntimeError", "at least one item has to be provided")
 	}
 	return &cycler{items: a.pos}
 }
 
-func (c *cycler) attribute(name string) Value {
+func (c *cycler) getAttribute(name string) Value {
 	switch name {
 	case "current":
 		return c.items[c.at]
@@ -134,14 +131,14 @@ func (c *cycler) attribute(name string) Value {
 		return &tuple{items: c.items}
 	case "next":
 		return &function{name: "next", call: func(m *machine, a args) Value {
-			a.positional("Cycler.next", 0, 0)
+			a.requirePositional("Cycler.next", 0, 0)
 			v := c.items[c.at]
 			c.at = (c.at + 1) % len(c.items)
 			return v
 		}}
 	case "reset":
 		return &function{name: "reset", call: func(m *machine, a args) Value {
-			a.positional("Cycler.reset", 0, 0)
+			a.requirePositional("Cycler.reset", 0, 0)
 			c.at = 0
 			return None
 		}}
@@ -149,7 +146,7 @@ func (c *cycler) attribute(name string) Value {
 	return nil
 }
 
-// joiner gives nothing when it is first called, then its separator.
+// joiner returns an empty text on its first call and its separator afterwards.
 type joiner struct {
 	separator Value
 	used      bool
@@ -157,14 +154,14 @@ type joiner struct {
 
 func newJoiner(m *machine, a args) Value {
 	j := &joiner{separator: ", "}
-	if got := a.bind("Joiner.__init__", 0, "sep"); got[0] != nil {
+	if got := a.bindNames("Joiner.__init__", 0, "sep"); got[0] != nil {
 		j.separator = got[0]
 	}
 	return j
 }
 
-func (j *joiner) call(a args) Value {
-	a.positional("Joiner.__call__", 0, 0)
+func (j *joiner) joinNext(a args) Value {
+	a.requirePositional("Joiner.__call__", 0, 0)
 	if !j.used {
 		j.used = true
 		return ""

@@ -6,20 +6,20 @@ import (
 	"strings"
 )
 
-// grammar writes random templates. Most operands have the type that their
-// operator wants, so that most templates mean something; some do not.
+// grammar generates random templates. Most operands have the type that their
+// operator needs, so that most templates render.
 type grammar struct {
 	*rand.Rand
 	depth int
-	names []string // that are set in the template
+	names []string // variables that the template sets
 	loops int
 	macro int
 }
 
 func (g *grammar) pick(options ...string) string { return options[g.IntN(len(options))] }
 
-// of fills the places of a pattern: S text, N number, L list, D dict, B
-// truth, A anything.
+// of replaces the operands of a pattern: $S text, $N number, $L list, $D dict,
+// $B condition, $A any value.
 func (g *grammar) of(pattern string) string {
 	var b strings.Builder
 	for i := 0; i < len(pattern); i++ {
@@ -112,7 +112,7 @@ var textPatterns = []string{
 var numberPatterns = []string{
 	`$N + $N`, `$N - $N`, `$N * $N`, `$N / $N`, `$N // $N`, `$N % $N`, `2 ** 3`, `$N ** 2`, `-$N`, `+$N`, `($N)`, `$L|length`, `$S|length`, `$D|count`, `$N|abs`, `$N|round`, `$N|round(1)`, `$N|round(1, 'floor')`, `$N|round(0, 'ceil')`,
 	`$S|int`, `$N|int`, `$S|int(7)`, `$S|int(default=3, base=16)`, `$S|float`, `$N|float`, `$S|float(1.5)`, `$L|sum`, `$L|sum(start=2)`, `$L|max`, `$L|min`, `$S|wordcount`, `$S.find($S)`, `$S.rfind('a')`, `$S.count($S)`, `$S.index('a')`,
-	`$L.index($N)`, `$L.count(1)`, `$N if $B else $N`, `$L[$N]`, `$L[0]`, `xs[-1]`, `n.real`, `$N or $N`, `$L|first`, `$L|last`, `$N and $N`, `messages|length`, `(1).bit_length()`,
+	`$L.index($N)`, `$L.count(1)`, `$N if $B else $N`, `$L[$N]`, `$L[0]`, `xs[-1]`, `$N or $N`, `$L|first`, `$L|last`, `$N and $N`, `messages|length`, `(1).bit_length()`,
 }
 
 var listPatterns = []string{
@@ -143,7 +143,7 @@ var loopPatterns = map[byte][]string{
 	'A': {`loop.previtem`, `loop.nextitem`, `loop.nothing`},
 }
 
-// template writes a whole template.
+// template generates a template.
 func (g *grammar) template() string {
 	g.depth, g.names, g.loops, g.macro = 0, nil, 0, 0
 	if g.IntN(8) == 0 {
@@ -164,7 +164,8 @@ func (g *grammar) percentSpec() string {
 	return "%" + g.pick("", "", "(a)") + g.pick("", "-", "+", " ", "0", "#", "0-", "+#") + g.pick("", "3", "12") + g.pick("", "", ".0", ".3") + g.pick("d", "i", "f", "e", "g", "s", "r", "a", "x", "X", "o", "c", "E", "G", "F", "%", "q")
 }
 
-// soup is what the lexer has to make sense of, or not.
+// soup generates a random sequence of delimiters, signs and fragments for the
+// lexer.
 func (g *grammar) soup() string {
 	var b strings.Builder
 	for range 1 + g.IntN(12) {
@@ -177,7 +178,7 @@ var soupParts = []string{
 	"{{ n }}", "{{- s -}}", "{{n}}", "{%", "%}", "{#", "#}", "{{", "}}", "-", "+", "raw", "endraw", "\n", "\n", "\n\n", "  ", " ", "\t", "\r\n", "\r", "x", "x ", " y",
 	"{% if n %}", "{%- if n -%}", "{%+ if n +%}", "{% endif %}", "{%- endif -%}", "{%+ endif +%}", "{% endif +%}\n", "  {% if n %}\n", "  {% else %}\n", "{% raw %}", "{%- raw -%}", "{%+ raw %}", "{% raw -%}",
 	"{% endraw %}", "{%- endraw -%}", "{%+ endraw +%}", "{%endraw%}\n", "{# c #}", "{#- c -#}", "{#+ c +#}\n", "{##}", "{#-#}", "{#--#}", "  {# c #}\n", "'", "\"", "(", ")", "[", "]", "{", "}", "|", "~", "{{ {'a': {}} }}", "{{ 1_0.5e+2 }}", "{{ 08 }}",
-	"{{ 1..real }}", "{{ 'a\\nb' }}", "{{ \"\\x41\\u00e9\\'\" }}", "{% set a = 1 %}", "{% set a = 1 -%}\n ", "{{ a.b }}", "{{ é }}", "\u00a0", "\x1c", "{{ n!= 1 }}", "{{ n==3and s }}", "{{ not n in [1] }}", "{{ n is not none }}", "{{ -n**2 }}", "{{ 1if n else 2 }}", "{% print n, s %}", "{% if n %}a{% elif s %}b{% else %}c{% endif %}",
+	"{{ 1..bit_length() }}", "{{ 'a\\nb' }}", "{{ \"\\x41\\u00e9\\'\" }}", "{% set a = 1 %}", "{% set a = 1 -%}\n ", "{{ a.b }}", "{{ é }}", "\u00a0", "\x1c", "{{ n!= 1 }}", "{{ n==3and s }}", "{{ not n in [1] }}", "{{ n is not none }}", "{{ -n**2 }}", "{{ 1if n else 2 }}", "{% if n %}a{% elif s %}b{% else %}c{% endif %}",
 }
 
 func (g *grammar) block(depth int) string {
@@ -190,7 +191,7 @@ func (g *grammar) block(depth int) string {
 	return b.String()
 }
 
-// tag writes a statement's tag with random white-space control.
+// tag generates a tag with random white-space control.
 func (g *grammar) tag(code string) string {
 	return "{%" + g.pick("", "", "-", "+") + " " + code + " " + g.pick("", "", "-", "+") + "%}"
 }

@@ -4,7 +4,8 @@ import (
 	"unicode/utf8"
 )
 
-// iterator yields the values of an iterable one by one.
+// iterator yields the values of an iterable. next returns false after the last
+// one.
 type iterator interface {
 	next(m *machine) (Value, bool)
 }
@@ -23,7 +24,7 @@ func (i *sliceIterator) next(*machine) (Value, bool) {
 	return v, true
 }
 
-// listIterator sees what pop takes away.
+// listIterator reads the list itself, so that it notices items removed by pop.
 type listIterator struct {
 	list *List
 	at   int
@@ -50,11 +51,11 @@ func (i *runeIterator) next(*machine) (Value, bool) {
 	return c, true
 }
 
-type intervalIterator struct {
+type rangeIterator struct {
 	at, left, step int
 }
 
-func (i *intervalIterator) next(*machine) (Value, bool) {
+func (i *rangeIterator) next(*machine) (Value, bool) {
 	if i.left == 0 {
 		return nil, false
 	}
@@ -75,14 +76,10 @@ func (i *itemsIterator) next(*machine) (Value, bool) {
 	}
 	k, v := i.dict.keys[i.at], i.dict.values[i.at]
 	i.at++
-	return pair(k, v), true
+	return newPair(k, v), true
 }
 
-func (g *generatorIterator) next(*machine) (Value, bool) { return g.from.next() }
-
-type generatorIterator struct{ from *generator }
-
-// iteratorOf returns nil when v is not iterable.
+// iteratorOf returns an iterator over v, or nil when v is not iterable.
 func iteratorOf(v Value) iterator {
 	switch v := v.(type) {
 	case *List:
@@ -91,8 +88,8 @@ func iteratorOf(v Value) iterator {
 		return &sliceIterator{items: v.items}
 	case *Dict:
 		return &sliceIterator{items: v.keys}
-	case *view:
-		switch v.what {
+	case *dictView:
+		switch v.kind {
 		case "keys":
 			return &sliceIterator{items: v.dict.keys}
 		case "values":
@@ -103,45 +100,44 @@ func iteratorOf(v Value) iterator {
 		return &runeIterator{rest: v}
 	case markup:
 		return &runeIterator{rest: string(v)}
-	case *interval:
-		return &intervalIterator{v.start, v.len(), v.step}
+	case *rangeValue:
+		return &rangeIterator{v.start, v.len(), v.step}
 	case *undefined:
 		return &sliceIterator{}
 	case *generator:
-		return &generatorIterator{v}
-	case *loop:
 		return v
 	}
 	return nil
 }
 
-func (m *machine) iterate(v Value) iterator {
+func (m *machine) newIterator(v Value) iterator {
 	it := iteratorOf(v)
 	if it == nil {
-		typeError("'%s' object is not iterable", typeName(v))
+		failType("'%s' object is not iterable", typeName(v))
 	}
 	return it
 }
 
-// collect is list(v), for reading only: it may share the value's own items.
-func (m *machine) collect(v Value) []Value {
+// sharedItems is list(v) for reading only: the result may be the slice of v
+// itself.
+func (m *machine) sharedItems(v Value) []Value {
 	switch v := v.(type) {
 	case *List:
-		m.work(len(v.items))
+		m.payWork(len(v.items))
 		return v.items
 	case *tuple:
-		m.work(len(v.items))
+		m.payWork(len(v.items))
 		return v.items
 	}
-	return m.gather(v)
+	return m.copyItems(v)
 }
 
-// gather is list(v), always a new slice.
-func (m *machine) gather(v Value) []Value {
-	if n, ok := lengthOf(m, v); ok {
-		m.holdItems(n)
+// copyItems is list(v). The result is always a new slice.
+func (m *machine) copyItems(v Value) []Value {
+	if n, ok := lengthIfAny(m, v); ok {
+		m.payItems(n)
 	}
-	it := m.iterate(v)
+	it := m.newIterator(v)
 	var items []Value
 	for {
 		item, ok := it.next(m)
@@ -149,18 +145,18 @@ func (m *machine) gather(v Value) []Value {
 			return items
 		}
 		if len(items)&(len(items)-1) == 0 {
-			m.holdItems(len(items))
+			m.payItems(len(items))
 		}
-		m.work(16)
+		m.payWork(16)
 		items = append(items, item)
 	}
 }
 
-// lengthOf is len(v), where v has one.
-func lengthOf(m *machine, v Value) (int, bool) {
+// lengthIfAny is len(v), and false when v has no length.
+func lengthIfAny(m *machine, v Value) (int, bool) {
 	switch v := v.(type) {
 	case string:
-		m.work(len(v))
+		m.payWork(len(v))
 		return utf8.RuneCountInString(v), true
 	case markup:
 		return utf8.RuneCountInString(string(v)), true
@@ -170,54 +166,46 @@ func lengthOf(m *machine, v Value) (int, bool) {
 		return len(v.items), true
 	case *Dict:
 		return v.Len(), true
-	case *view:
+	case *dictView:
 		return v.dict.Len(), true
-	case *interval:
+	case *rangeValue:
 		return v.len(), true
 	case *undefined:
 		return 0, true
-	case *loop:
-		return v.length(m), true
 	}
 	return 0, false
 }
 
-func (m *machine) length(v Value) int {
-	n, ok := lengthOf(m, v)
+func (m *machine) requireLength(v Value) int {
+	n, ok := lengthIfAny(m, v)
 	if !ok {
-		typeError("object of type '%s' has no len()", typeName(v))
+		failType("object of type '%s' has no len()", typeName(v))
 	}
 	return n
 }
 
-// lazily makes a generator that a builtin function of that name returns.
-func lazily(what string, next func() (Value, bool)) *generator {
-	return &generator{kind: "generator", what: what, next: next}
-}
-
-// reversed is Python's reversed(v): nil when v cannot be read backwards.
-func (m *machine) reversed(v Value) *generator {
+// reverseItems is reversed(v), or nil when v cannot be reversed.
+func (m *machine) reverseItems(v Value) *generator {
 	var items []Value
-	kind := "reversed"
 	switch v := v.(type) {
 	case *List:
-		items, kind = v.items, "list_reverseiterator"
+		items = v.items
 	case *tuple:
 		items = v.items
 	case *Dict:
-		items, kind = v.keys, "dict_reversekeyiterator"
-	case *interval:
-		items, kind = m.gather(v), "range_iterator"
-	case *view:
-		items = m.gather(v)
+		items = v.keys
+	case *rangeValue:
+		items = m.copyItems(v)
+	case *dictView:
+		items = m.copyItems(v)
 	case *undefined:
 	case string, markup:
-		items = m.gather(v)
+		items = m.copyItems(v)
 	default:
 		return nil
 	}
 	at := len(items)
-	return &generator{kind: kind, next: func() (Value, bool) {
+	return &generator{func() (Value, bool) {
 		if at == 0 {
 			return nil, false
 		}

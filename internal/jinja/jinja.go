@@ -1,10 +1,10 @@
-// Package jinja renders the chat templates that models are published with:
-// Jinja2 as Hugging Face transformers sets it up, byte for byte as Python
-// would, inside limits that a hostile template cannot leave.
+// Package jinja renders chat templates: Jinja2 as Hugging Face transformers
+// configures it. Its output equals Python's byte for byte, and limits bound
+// what a hostile template can use.
 //
-// A template sees only the values that it is given. It cannot change them,
-// reach a file, another template or a Go value, and it ends: steps, output,
-// memory, depth and time are bounded.
+// A template reads only the variables that Render receives. It cannot change
+// dicts, read files, include other templates or call Go code. Steps, output,
+// memory, depth and time of a render are bounded.
 package jinja
 
 import (
@@ -13,15 +13,15 @@ import (
 	"time"
 )
 
-// Limits bound what a template may cost. A zero field means its default.
+// Limits bound the cost of a template. A zero field means its default.
 type Limits struct {
-	Source  int           // bytes of source; 256 KiB
-	Nesting int           // how deep expressions and blocks of the source nest; 200
-	Steps   int           // statements, iterations and calls in a render; 1,000,000
-	Output  int           // bytes of output, and of any one string; 8 MiB
-	Memory  int           // bytes built in a render, all strings and lists together; 256 MiB
-	Depth   int           // how deep macros call macros and values hold values; 200
-	Time    time.Duration // wall clock of a render; 250 ms
+	Source  int           // bytes of source; default 256 KiB
+	Nesting int           // nesting of expressions and blocks in the source; default 200
+	Steps   int           // statements, iterations and calls in a render; default 1,000,000
+	Output  int           // bytes of output, and of any single string; default 8 MiB
+	Memory  int           // bytes of all strings and lists built in a render; default 256 MiB
+	Depth   int           // nesting of macro calls and of values; default 200
+	Time    time.Duration // wall-clock time of a render; default 250 ms
 }
 
 func (l Limits) orDefaults() Limits {
@@ -46,34 +46,36 @@ func (l Limits) orDefaults() Limits {
 const (
 	KindSyntax  = "syntax"  // the template cannot be compiled
 	KindRaise   = "raise"   // the template itself called raise_exception
-	KindRuntime = "runtime" // Python would have raised
-	KindLimit   = "limit"   // the template wanted more than Limits allow
+	KindRuntime = "runtime" // an exception in Python
+	KindLimit   = "limit"   // the template exceeds Limits
 )
 
-// Error says what is wrong with a template, or with what it was given.
+// Error reports that a template cannot be compiled or that a render failed.
 type Error struct {
 	Kind    string
 	Message string // of a runtime error with the name of Python's exception: "TypeError: ..."
-	Line    int    // of the template, from 1
+	Line    int    // line of the template, from 1
 }
 
 func (e *Error) Error() string {
 	return fmt.Sprintf("chat template, line %d: %s", e.Line, e.Message)
 }
 
-// Template is a compiled template. It may render many times at once.
+// Template is a compiled template. It is safe for concurrent use.
 type Template struct {
 	limits Limits
-	names  []string // what it looks up in the variables, in the order of machine.vars
+	names  []string // variables that the template reads; machine.vars has the same order
 	slots  int
 	body   []stmt
 }
 
-// Compile reads a template.
+// Compile compiles a template. Its error is an *Error of kind "syntax" or
+// "limit".
 func Compile(source string, limits Limits) (t *Template, err error) {
 	limits = limits.orDefaults()
 	if len(source) > limits.Source {
-		return nil, &Error{Kind: KindLimit, Message: fmt.Sprintf("the template has %d bytes; at most %d are allowed", len(source), limits.Source), Line: 1}
+		message := fmt.Sprintf("the template has %d bytes; at most %d are allowed", len(source), limits.Source)
+		return nil, &Error{Kind: KindLimit, Message: message, Line: 1}
 	}
 	defer func() {
 		if r := recover(); r != nil {
@@ -84,12 +86,13 @@ func Compile(source string, limits Limits) (t *Template, err error) {
 			t, err = nil, e
 		}
 	}()
-	return compile(parse(source, limits), limits), nil
+	return compileTemplate(parseTemplate(source, limits), limits), nil
 }
 
-// Render runs the template on variables; now is what strftime_now tells. It
-// stops with an error of kind "limit" when ctx ends. A template can change the
-// lists among the variables (list.pop): they are for one rendering.
+// Render runs the template with vars. now is the time for strftime_now. A
+// failed render returns an *Error; after the end of ctx its kind is "limit". A
+// template can remove items from lists in vars (list.pop), so use each vars
+// for one render only.
 func (t *Template) Render(ctx context.Context, vars *Dict, now time.Time) (out string, err error) {
 	m := newMachine(ctx, t.limits, now)
 	defer func() {
@@ -102,18 +105,17 @@ func (t *Template) Render(ctx context.Context, vars *Dict, now time.Time) (out s
 			located.Line = m.line
 			out, err = "", &located
 		}
-		m.free()
+		m.release()
 	}()
 	for _, name := range t.names {
 		m.vars = append(m.vars, lookUp(vars, name))
 	}
-	m.run(t.body, newFrame(t.slots, nil))
-	m.watch()
+	m.runBody(t.body, newFrame(t.slots, nil))
+	m.checkLimits()
 	return string(m.out), nil
 }
 
-// lookUp finds a name in the variables, then among the globals: nil when
-// neither has it.
+// lookUp returns the variable or global of that name, or nil.
 func lookUp(vars *Dict, name string) Value {
 	if vars != nil {
 		if v, ok := vars.Get(name); ok {

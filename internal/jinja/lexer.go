@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// tokenKind is what a token is; its string is how messages name it.
+// tokenKind is the kind of a token, as error messages name it.
 type tokenKind string
 
 const (
@@ -22,62 +22,63 @@ const (
 	tokenString        tokenKind = "string"
 	tokenInteger       tokenKind = "integer"
 	tokenFloat         tokenKind = "float"
-	tokenError         tokenKind = "error" // what follows cannot be read; text says why
-	// An operator is its own kind: "+", "==", ...
+	tokenError         tokenKind = "error" // invalid source; the token's text is the message
+	// An operator is its own kind: "+", "==" and so on.
 )
 
 type token struct {
 	kind  tokenKind
 	text  string
-	value Value // of a literal
+	value Value // value of a literal
 	line  int
 }
 
-func (t token) describe() string {
+func (t token) displayName() string {
 	if t.kind == tokenName {
 		return t.text
 	}
 	return string(t.kind)
 }
 
-// lexer splits a template into tokens, with trim_blocks and lstrip_blocks.
+// lexer splits a template into tokens, with the options trim_blocks and
+// lstrip_blocks.
 type lexer struct {
 	source       string
 	at           int
 	line         int
-	lineStarting bool // what was read last ended a line
+	lineStarting bool // the source before at ends with a line break
 	tokens       []token
-	open         []byte // closing brackets that are waited for
+	open         []byte // closing brackets of the open ones
 }
 
-// tokenize never fails: where the source cannot be read on, the last token
-// says so.
-func tokenize(source string) []token {
+// splitTokens returns the tokens of a template. Invalid source ends with a
+// token of kind tokenError.
+func splitTokens(source string) []token {
 	source = strings.ReplaceAll(strings.ReplaceAll(source, "\r\n", "\n"), "\r", "\n")
 	l := &lexer{
 		source: strings.ToValidUTF8(strings.TrimSuffix(source, "\n"), "\uFFFD"),
 		line:   1, lineStarting: true,
 		tokens: make([]token, 0, len(source)/5+8),
 	}
-	for l.at < len(l.source) && l.root() {
+	for l.at < len(l.source) && l.lexTextAndTag() {
 	}
 	if n := len(l.tokens); n == 0 || l.tokens[n-1].kind != tokenError {
-		l.add(tokenEOF, "", nil)
+		l.addToken(tokenEOF, "", nil)
 	}
 	return l.tokens
 }
 
-func (l *lexer) add(kind tokenKind, text string, value Value) {
+func (l *lexer) addToken(kind tokenKind, text string, value Value) {
 	l.tokens = append(l.tokens, token{kind, text, value, l.line})
 }
 
-func (l *lexer) fail(message string) bool {
-	l.add(tokenError, message, nil)
+func (l *lexer) addError(message string) bool {
+	l.addToken(tokenError, message, nil)
 	return false
 }
 
-// advance moves on to a place, counting lines.
-func (l *lexer) advance(to int) {
+// advanceTo moves to a position of the source and counts the lines.
+func (l *lexer) advanceTo(to int) {
 	if to > l.at {
 		l.line += strings.Count(l.source[l.at:to], "\n")
 		l.lineStarting = l.source[to-1] == '\n'
@@ -85,13 +86,14 @@ func (l *lexer) advance(to int) {
 	}
 }
 
-// root reads text up to a tag, and the tag.
-func (l *lexer) root() bool {
+// lexTextAndTag reads the text up to the next tag, and the tag. It returns
+// false on invalid source, as do the other lex functions.
+func (l *lexer) lexTextAndTag() bool {
 	rest := l.source[l.at:]
-	start := tagStart(rest)
+	start := findTagStart(rest)
 	if start < 0 {
-		l.add(tokenData, rest, nil)
-		l.advance(len(l.source))
+		l.addToken(tokenData, rest, nil)
+		l.advanceTo(len(l.source))
 		return true
 	}
 	body := l.at + start + 2
@@ -99,12 +101,12 @@ func (l *lexer) root() bool {
 	if body < len(l.source) && (l.source[body] == '-' || l.source[body] == '+') {
 		sign = l.source[body]
 	}
-	l.data(rest[:start], sign, kind != '{')
-	l.advance(l.at + start)
+	l.addData(rest[:start], sign, kind != '{')
+	l.advanceTo(l.at + start)
 	if kind == '%' {
-		if end, isRaw := l.rawBegin(body); isRaw {
-			l.advance(end)
-			return l.raw()
+		if end, isRaw := l.findRawBegin(body); isRaw {
+			l.advanceTo(end)
+			return l.lexRaw()
 		}
 	}
 	if sign != 0 {
@@ -112,20 +114,20 @@ func (l *lexer) root() bool {
 	}
 	switch kind {
 	case '#':
-		l.advance(body)
-		return l.comment()
+		l.advanceTo(body)
+		return l.lexComment()
 	case '%':
-		l.add(tokenBlockBegin, "", nil)
-		l.advance(body)
-		return l.code('%', tokenBlockEnd)
+		l.addToken(tokenBlockBegin, "", nil)
+		l.advanceTo(body)
+		return l.lexCode('%', tokenBlockEnd)
 	default:
-		l.add(tokenVariableBegin, "", nil)
-		l.advance(body)
-		return l.code('}', tokenVariableEnd)
+		l.addToken(tokenVariableBegin, "", nil)
+		l.advanceTo(body)
+		return l.lexCode('}', tokenVariableEnd)
 	}
 }
 
-func tagStart(s string) int {
+func findTagStart(s string) int {
 	for from := 0; ; {
 		i := strings.IndexByte(s[from:], '{')
 		if i < 0 || from+i+1 >= len(s) {
@@ -139,8 +141,9 @@ func tagStart(s string) int {
 	}
 }
 
-// data adds the text before a tag, stripped as the tag's sign asks.
-func (l *lexer) data(s string, sign byte, strippable bool) {
+// addData adds the text before a tag. sign is the - or + of the tag;
+// strippable tells whether lstrip_blocks applies.
+func (l *lexer) addData(s string, sign byte, strippable bool) {
 	switch {
 	case sign == '-':
 		s = strings.TrimRightFunc(s, isSpace)
@@ -151,7 +154,7 @@ func (l *lexer) data(s string, sign byte, strippable bool) {
 		}
 	}
 	if s != "" {
-		l.add(tokenData, s, nil)
+		l.addToken(tokenData, s, nil)
 	}
 }
 
@@ -166,8 +169,9 @@ func (l *lexer) skipSpace(at int) int {
 	return at
 }
 
-// rawBegin tells whether a tag is {% raw %}, and where it ends.
-func (l *lexer) rawBegin(at int) (int, bool) {
+// findRawBegin reports whether the tag at a position is {% raw %}, and returns
+// its end.
+func (l *lexer) findRawBegin(at int) (int, bool) {
 	at = l.skipSign(at)
 	at = l.skipSpace(at)
 	if !strings.HasPrefix(l.source[at:], "raw") {
@@ -187,15 +191,15 @@ func (l *lexer) skipSign(at int) int {
 	return at
 }
 
-// raw reads up to {% endraw %}, as text.
-func (l *lexer) raw() bool {
+// lexRaw reads text up to {% endraw %}.
+func (l *lexer) lexRaw() bool {
 	for from := l.at; ; {
 		i := strings.Index(l.source[from:], "{%")
 		if i < 0 && l.at == len(l.source) {
 			return true // Python does not miss it here
 		}
 		if i < 0 {
-			return l.fail("Missing end of raw directive")
+			return l.addError("Missing end of raw directive")
 		}
 		start := from + i
 		from = start + 2
@@ -204,7 +208,7 @@ func (l *lexer) raw() bool {
 		if !strings.HasPrefix(l.source[at:], "endraw") {
 			continue
 		}
-		end, ok := l.tagEnd(l.skipSpace(at+6), '%')
+		end, ok := l.matchTagEnd(l.skipSpace(at+6), '%')
 		if !ok {
 			continue
 		}
@@ -212,14 +216,15 @@ func (l *lexer) raw() bool {
 		if body > from {
 			sign = l.source[from]
 		}
-		l.data(l.source[l.at:start], sign, true)
-		l.advance(end)
+		l.addData(l.source[l.at:start], sign, true)
+		l.advanceTo(end)
 		return true
 	}
 }
 
-// tagEnd matches the end of a tag: %}, -%} with the space after it, +%}.
-func (l *lexer) tagEnd(at int, kind byte) (int, bool) {
+// matchTagEnd matches the end of a tag at a position: %}, +%}, or -%} with the
+// white space after it. It returns the position after it.
+func (l *lexer) matchTagEnd(at int, kind byte) (int, bool) {
 	if at >= len(l.source) {
 		return 0, false
 	}
@@ -241,75 +246,76 @@ func (l *lexer) tagEnd(at int, kind byte) (int, bool) {
 	return end, true
 }
 
-func (l *lexer) comment() bool {
+func (l *lexer) lexComment() bool {
 	i := strings.Index(l.source[l.at:], "#}")
 	if i < 0 && l.at == len(l.source) {
 		return true // Python does not miss it here
 	}
 	if i < 0 {
-		return l.fail("Missing end of comment tag")
+		return l.addError("Missing end of comment tag")
 	}
 	at := l.at + i
 	if i > 0 && (l.source[at-1] == '-' || l.source[at-1] == '+') {
 		at--
 	}
-	end, _ := l.tagEnd(at, '#')
-	l.advance(end)
+	end, _ := l.matchTagEnd(at, '#')
+	l.advanceTo(end)
 	return true
 }
 
-// code reads the tokens of a statement or expression up to its end.
-func (l *lexer) code(end byte, endKind tokenKind) bool {
+// lexCode reads the tokens of a statement or expression up to the end of its
+// tag.
+func (l *lexer) lexCode(end byte, endKind tokenKind) bool {
 	l.open = l.open[:0]
 	for l.at < len(l.source) {
 		if len(l.open) == 0 {
-			if to, ok := l.tagEnd(l.at, end); ok {
-				l.add(endKind, "", nil)
-				l.advance(to)
+			if to, ok := l.matchTagEnd(l.at, end); ok {
+				l.addToken(endKind, "", nil)
+				l.advanceTo(to)
 				return true
 			}
 		}
 		if to := l.skipSpace(l.at); to > l.at {
-			l.advance(to)
+			l.advanceTo(to)
 			continue
 		}
-		if !l.word() {
+		if !l.lexToken() {
 			return false
 		}
 	}
 	return true
 }
 
-func (l *lexer) word() bool {
+func (l *lexer) lexToken() bool {
 	c := l.source[l.at]
 	switch {
 	case c >= '0' && c <= '9':
-		return l.number()
+		return l.lexNumber()
 	case c == '"' || c == '\'':
 		if end := stringEnd(l.source, l.at); end > 0 {
-			return l.quoted(end)
+			return l.lexString(end)
 		}
 	case c == '_' || c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= utf8.RuneSelf:
 		if end := nameEnd(l.source, l.at); end > l.at {
-			return l.name(end)
+			return l.lexName(end)
 		}
 	default:
 		if n := operatorLen(l.source[l.at:]); n > 0 {
-			return l.operator(l.source[l.at : l.at+n])
+			return l.lexOperator(l.source[l.at : l.at+n])
 		}
 	}
 	r, _ := utf8.DecodeRuneInString(l.source[l.at:])
-	return l.fail("unexpected char " + plainRepr(string(r)) + " at " + strconv.Itoa(utf8.RuneCountInString(l.source[:l.at])))
+	return l.addError("unexpected char " + plainRepr(string(r)) + " at " + strconv.Itoa(utf8.RuneCountInString(l.source[:l.at])))
 }
 
-func (l *lexer) name(end int) bool {
+func (l *lexer) lexName(end int) bool {
 	name := l.source[l.at:end]
 	r, _ := utf8.DecodeRuneInString(name)
 	if r != '_' && !unicode.IsLetter(r) && !unicode.Is(unicode.Nl, r) {
-		return l.fail("Invalid character in identifier")
+		return l.addError("Invalid character in identifier")
 	}
-	l.add(tokenName, name, nil)
-	l.advance(end)
+	l.addToken(tokenName, name, nil)
+	l.advanceTo(end)
 	return true
 }
 
@@ -345,7 +351,7 @@ func operatorLen(s string) int {
 	return 0
 }
 
-func (l *lexer) operator(op string) bool {
+func (l *lexer) lexOperator(op string) bool {
 	switch op {
 	case "(":
 		l.open = append(l.open, ')')
@@ -356,38 +362,38 @@ func (l *lexer) operator(op string) bool {
 	case ")", "]", "}":
 		n := len(l.open)
 		if n == 0 {
-			return l.fail("unexpected '" + op + "'")
+			return l.addError("unexpected '" + op + "'")
 		}
 		if want := l.open[n-1]; want != op[0] {
-			return l.fail("unexpected '" + op + "', expected '" + string(want) + "'")
+			return l.addError("unexpected '" + op + "', expected '" + string(want) + "'")
 		}
 		l.open = l.open[:n-1]
 	}
-	l.add(tokenKind(op), op, nil)
-	l.advance(l.at + len(op))
+	l.addToken(tokenKind(op), op, nil)
+	l.advanceTo(l.at + len(op))
 	return true
 }
 
-func (l *lexer) number() bool {
+func (l *lexer) lexNumber() bool {
 	afterDot := l.at > 0 && l.source[l.at-1] == '.'
 	if end := floatEnd(l.source, l.at); end > 0 && !afterDot {
 		f, _ := strconv.ParseFloat(strings.ReplaceAll(l.source[l.at:end], "_", ""), 64)
-		l.add(tokenFloat, "", f)
-		l.advance(end)
+		l.addToken(tokenFloat, "", f)
+		l.advanceTo(end)
 		return true
 	}
 	end := integerEnd(l.source, l.at)
 	digits := strings.ReplaceAll(l.source[l.at:end], "_", "")
 	n, err := strconv.ParseInt(digits, 0, 64)
 	if err == nil {
-		l.add(tokenInteger, "", int(n))
+		l.addToken(tokenInteger, "", int(n))
 	} else {
 		big, ok := new(big.Int).SetString(digits, 0)
 		if !ok || len(digits) > maxDigits {
-			return l.fail("Exceeds the limit for integer string conversion")
+			return l.addError("Exceeds the limit for integer string conversion")
 		}
-		l.add(tokenInteger, "", big)
+		l.addToken(tokenInteger, "", big)
 	}
-	l.advance(end)
+	l.advanceTo(end)
 	return true
 }

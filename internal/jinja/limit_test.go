@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// slack is what the race detector and the collector may add to the 250 ms of a
-// bomb.
+// slack is the extra time for the race detector and the garbage collector, on
+// top of the limit of 250 ms.
 const slack = 750 * time.Millisecond
 
-// worked is how long this process has been on a processor. What others do on
-// the machine meanwhile is not in it.
-func worked(t *testing.T) time.Duration {
+// cpuTime returns the processor time of this process, which other processes on
+// the machine do not affect.
+func cpuTime(t *testing.T) time.Duration {
 	var used syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &used); err != nil {
 		t.Fatal(err)
@@ -23,7 +23,7 @@ func worked(t *testing.T) time.Duration {
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
-// bombs are templates that would take all time or memory.
+// bombs are templates that would use unlimited time or memory.
 var bombs = map[string]string{
 	"nested ranges":          `{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{{ c }}{% endfor %}{% endfor %}{% endfor %}`,
 	"silent nested ranges":   `{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}`,
@@ -98,13 +98,14 @@ var bombs = map[string]string{
 	"pop":                    `{% set x = range(99999)|list %}{% for i in range(99999) %}{% set y = x.pop(1) %}{% endfor %}{{ 1 / 0 }}`,
 }
 
-// A bomb is refused in time, and no other way.
+// TestBombsAreRefusedInTime checks that every bomb ends with an error of kind
+// "limit" in time.
 func TestBombsAreRefusedInTime(t *testing.T) {
 	for name, source := range bombs {
 		t.Run(name, func(t *testing.T) {
-			began := worked(t)
-			_, err := render(t, source, `{}`)
-			took := worked(t) - began
+			began := cpuTime(t)
+			_, err := renderTemplate(t, source, `{}`)
+			took := cpuTime(t) - began
 			var e *Error
 			if !errors.As(err, &e) || e.Kind != KindLimit {
 				t.Errorf("error is %v, after %v", err, took)
@@ -116,7 +117,8 @@ func TestBombsAreRefusedInTime(t *testing.T) {
 	}
 }
 
-// What nests too deep is refused when it is compiled, whatever nests.
+// TestNestedSourceIsRefused checks that Compile refuses deep nesting of any
+// construct.
 func TestNestedSourceIsRefused(t *testing.T) {
 	for _, part := range []string{
 		"(", "[", "{1:", "not ", "-", "f(", "x[", "x|f(", "1 if ", "1 if 1 else ", "1+(", "a.b(", "'a'~(", "{'a': ", "x is f(", "x[1:", "f(*", "f(a=",
@@ -140,7 +142,7 @@ func TestNestedSourceIsRefused(t *testing.T) {
 	}
 	var names strings.Builder
 	for i := range 10_000 {
-		names.WriteString("{% set x" + decimal(i) + " = 1 %}{% if x %}{% endif %}")
+		names.WriteString("{% set x" + formatDecimal(i) + " = 1 %}{% if x %}{% endif %}")
 	}
 	for _, source := range []string{strings.Repeat("x", 1<<20), names.String()[:250_000]} {
 		if err := compileError(t, source); err.Kind != KindLimit && err.Kind != KindSyntax {
@@ -163,7 +165,7 @@ func compileError(t *testing.T, source string) *Error {
 	return e
 }
 
-// Long flat templates compile.
+// TestLongSourceCompiles checks that long templates without nesting compile.
 func TestLongSourceCompiles(t *testing.T) {
 	for _, part := range []string{"x", "{{ x }}", "{% if x %}y{% endif %}", "{% set x = 1 %}", "{# x #}", "{% for x in y %}{% endfor %}", "{{ x ~ y }}\n"} {
 		began := time.Now()
@@ -176,7 +178,8 @@ func TestLongSourceCompiles(t *testing.T) {
 	}
 }
 
-// A render ends with its context.
+// TestRenderEndsWithItsContext checks that the end of the context ends a
+// render.
 func TestRenderEndsWithItsContext(t *testing.T) {
 	template, err := Compile(`{% for a in range(9999) %}{% for b in range(9999) %}{% endfor %}{% endfor %}`, Limits{})
 	if err != nil {
@@ -190,7 +193,7 @@ func TestRenderEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Limits that a caller sets are kept.
+// TestLimitsAreKept checks limits that differ from the defaults.
 func TestLimitsAreKept(t *testing.T) {
 	for _, test := range []struct {
 		name, source string

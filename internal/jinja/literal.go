@@ -6,7 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// digitsEnd reads digits of a base with single underscores between them.
+// digitsEnd returns the end of the digits at a position. Single underscores
+// may separate them.
 func digitsEnd(s string, at int, isDigit func(byte) bool) int {
 	end := at
 	for at < len(s) && isDigit(s[at]) {
@@ -27,7 +28,7 @@ func isHex(c byte) bool {
 	return isDecimal(c) || c >= 'a' && c <= 'f' || c >= 'A' && c <= 'F'
 }
 
-// integerEnd finds the end of an integer that starts at a digit.
+// integerEnd returns the end of the integer at a position that has a digit.
 func integerEnd(s string, at int) int {
 	if s[at] != '0' {
 		return digitsEnd(s, at, isDecimal)
@@ -47,7 +48,8 @@ func integerEnd(s string, at int) int {
 	return digitsEnd(s, at, isZero)
 }
 
-// floatEnd finds the end of a float, 0 when there is none.
+// floatEnd returns the end of the float at a position, or 0 when there is
+// none.
 func floatEnd(s string, at int) int {
 	end := digitsEnd(s, at, isDecimal)
 	isFloat := false
@@ -70,8 +72,8 @@ func floatEnd(s string, at int) int {
 	return 0
 }
 
-// stringEnd finds the end of a string that starts at a quote, 0 when it has
-// none.
+// stringEnd returns the end of the string whose opening quote is at a
+// position, or 0 when it is not closed.
 func stringEnd(s string, at int) int {
 	quote := s[at]
 	for i := at + 1; i < len(s); i++ {
@@ -85,13 +87,13 @@ func stringEnd(s string, at int) int {
 	return 0
 }
 
-func (l *lexer) quoted(end int) bool {
-	value, problem := unescape(l.source[l.at+1 : end-1])
+func (l *lexer) lexString(end int) bool {
+	value, problem := unescapeLiteral(l.source[l.at+1 : end-1])
 	if problem != "" {
-		return l.fail(problem)
+		return l.addError(problem)
 	}
-	l.add(tokenString, "", value)
-	l.advance(end)
+	l.addToken(tokenString, "", value)
+	l.advanceTo(end)
 	return true
 }
 
@@ -100,8 +102,9 @@ var simpleEscapes = map[byte]string{
 	'n': "\n", 'r': "\r", 't': "\t", 'v': "\v",
 }
 
-// unescape reads the escapes of a string literal as Python's unicode-escape.
-func unescape(s string) (value, problem string) {
+// unescapeLiteral decodes the escapes of a string literal like Python's
+// unicode-escape codec.
+func unescapeLiteral(s string) (value, problem string) {
 	if !strings.Contains(s, "\\") {
 		return s, ""
 	}

@@ -2,13 +2,13 @@ package jinja
 
 import "slices"
 
-// loop is the variable "loop" of a for loop.
-type loop struct {
+// loopVar is the variable loop of a for loop.
+type loopVar struct {
 	iterable Value
 	from     iterator
-	list     listIterator // what from is, over a list
+	list     listIterator // storage of from for a loop over a list
 	index0   int
-	size     int // -1 until it is known
+	size     int // -1 until computed
 	after    Value
 	current  Value
 	before   Value
@@ -17,12 +17,12 @@ type loop struct {
 	changed  Value
 }
 
-func newLoop(v Value, from iterator) *loop {
-	return &loop{iterable: v, from: from, index0: -1, size: -1}
+func newLoop(v Value, from iterator) *loopVar {
+	return &loopVar{iterable: v, from: from, index0: -1, size: -1}
 }
 
-// advance goes to the next item.
-func (l *loop) advance(m *machine) (Value, bool) {
+// advanceItem moves to the next item.
+func (l *loopVar) advanceItem(m *machine) (Value, bool) {
 	v := l.after
 	if v == nil {
 		var ok bool
@@ -36,28 +36,19 @@ func (l *loop) advance(m *machine) (Value, bool) {
 	return v, true
 }
 
-// next is how a loop over a loop sees it.
-func (l *loop) next(m *machine) (Value, bool) {
-	v, ok := l.advance(m)
-	if !ok {
-		return nil, false
-	}
-	return pair(v, l), true
-}
-
-func (l *loop) peek(m *machine) Value {
+func (l *loopVar) peekNext(m *machine) Value {
 	if l.after == nil {
 		l.after, _ = l.from.next(m)
 	}
 	return l.after
 }
 
-func (l *loop) length(m *machine) int {
+func (l *loopVar) countItems(m *machine) int {
 	if l.size >= 0 {
 		return l.size
 	}
 	if l.iterable != nil {
-		if n, ok := lengthOf(m, l.iterable); ok {
+		if n, ok := lengthIfAny(m, l.iterable); ok {
 			l.size = n
 			return n
 		}
@@ -68,7 +59,7 @@ func (l *loop) length(m *machine) int {
 		if !ok {
 			break
 		}
-		m.step()
+		m.payStep()
 		rest = append(rest, v)
 	}
 	l.from = &sliceIterator{items: rest}
@@ -79,8 +70,8 @@ func (l *loop) length(m *machine) int {
 	return l.size
 }
 
-// attribute gives loop.name, nil when there is none.
-func (l *loop) attribute(m *machine, name string) Value {
+// getAttribute returns loop.name, or nil.
+func (l *loopVar) getAttribute(m *machine, name string) Value {
 	switch name {
 	case "index0":
 		return l.index0
@@ -89,13 +80,13 @@ func (l *loop) attribute(m *machine, name string) Value {
 	case "first":
 		return l.index0 == 0
 	case "last":
-		return l.peek(m) == nil
+		return l.peekNext(m) == nil
 	case "length":
-		return l.length(m)
+		return l.countItems(m)
 	case "revindex0":
-		return l.length(m) - l.index0 - 1
+		return l.countItems(m) - l.index0 - 1
 	case "revindex":
-		return l.length(m) - l.index0
+		return l.countItems(m) - l.index0
 	case "depth0":
 		return l.depth0
 	case "depth":
@@ -106,40 +97,40 @@ func (l *loop) attribute(m *machine, name string) Value {
 		}
 		return l.before
 	case "nextitem":
-		if v := l.peek(m); v != nil {
+		if v := l.peekNext(m); v != nil {
 			return v
 		}
 		return &undefined{hint: "there is no next item"}
 	case "cycle":
-		return &function{name: "cycle", call: l.cycle}
+		return newFunction("cycle", l.pickCycle)
 	case "changed":
-		return &function{name: "changed", call: l.hasChanged}
+		return newFunction("changed", l.hasChanged)
 	}
 	return nil
 }
 
-func (l *loop) cycle(m *machine, a args) Value {
-	a.noKeywords("LoopContext.cycle")
+func (l *loopVar) pickCycle(m *machine, a args) Value {
+	a.refuseKeywords("LoopContext.cycle")
 	if len(a.pos) == 0 {
-		typeError("no items for cycling given")
+		failType("no items for cycling given")
 	}
 	return a.pos[l.index0%len(a.pos)]
 }
 
-func (l *loop) hasChanged(m *machine, a args) Value {
-	a.noKeywords("LoopContext.changed")
+func (l *loopVar) hasChanged(m *machine, a args) Value {
+	a.refuseKeywords("LoopContext.changed")
 	now := &tuple{items: a.pos}
-	if l.changed != nil && equal(m, l.changed, now) {
+	if l.changed != nil && isEqual(m, l.changed, now) {
 		return false
 	}
 	l.changed = now
 	return true
 }
 
-func (l *loop) call(m *machine, a args) Value {
-	got := a.bind("LoopContext.__call__", 1, "iterable")
+func (l *loopVar) callRecursively(m *machine, a args) Value {
+	got := a.bindNames("LoopContext.__call__", 1, "iterable")
 	if l.recurse == nil {
-		typeError("The loop must have the 'recursive' marker to be called recursively.")
+		failType("The loop must have the 'recursive' marker to be called recursively.")
 	}
 	return l.recurse(m, got[0], l.depth0+1)
 }
@@ -149,118 +140,120 @@ type forCode struct {
 	line      int
 	filter    func(m *machine, outer *frame, v Value) iterator // nil without "if"
 	filterUp  int
-	put       store
-	slot      int // of the variable loop; -1 when the body does not use it
-	enter     stmt
+	assign    assignFunc
+	loopSlot  int // slot of the variable loop; -1 when the body does not use it
+	load      stmt
 	body      []stmt
-	leave     []int
+	slots     []int
 	otherwise []stmt
-	elseLeave []int
+	elseSlots []int
 }
 
-func (c *compiler) forLoop(n *forNode, s scope) stmt {
-	refuseLoopTarget(c, n)
-	inner, otherwise := s.inner(), s.inner()
-	code := &forCode{line: n.line, slot: -1}
-	extended := n.recursive || len(undeclared(n.body, "loop")) > 0
+func (c *compiler) compileFor(n *forNode, s scope) stmt {
+	checkLoopTarget(c, n)
+	inner, otherwise := s.newInner(), s.newInner()
+	code := &forCode{line: n.line, loopSlot: -1}
+	extended := n.recursive || len(undeclaredNames(n.body, "loop")) > 0
 	if extended {
-		inner.parameter("loop")
+		inner.addParameter("loop")
 	}
-	inner.seeTarget(n.target)
-	inner.seeAll(n.body)
-	otherwise.seeAll(n.otherwise)
+	inner.visitTarget(n.target)
+	inner.visitNodes(n.body)
+	otherwise.visitNodes(n.otherwise)
 	if n.test != nil {
-		code.filter = c.loopFilter(n, s)
+		code.filter = c.compileLoopFilter(n, s)
 	}
-	iter := c.expr(n.iter, s)
+	iter := c.compileExpr(n.iter, s)
 	if n.recursive {
 		code.filterUp = 1
-		inner = inner.activate()
-		otherwise.in = inner.in
+		inner = inner.withNewFrame()
+		otherwise.layout = inner.layout
 	}
 	if extended {
-		_, code.slot = c.placeName("loop", n.line, inner)
+		_, code.loopSlot = c.locateName("loop", n.line, inner)
 	}
-	code.put = c.store(n.target, inner)
-	inner.in.loops++
-	if inner.in.loops > 20 {
-		c.fail(n.line, "too many statically nested blocks")
+	code.assign = c.compileTarget(n.target, inner)
+	inner.layout.loops++
+	if inner.layout.loops > 20 {
+		c.failSyntax(n.line, "too many statically nested blocks")
 	}
-	code.enter = c.enter(inner)
-	code.body = c.body(n.body, inner)
-	code.leave = c.leave(inner)
-	inner.in.loops--
+	code.load = c.compileLoads(inner)
+	code.body = c.compileBody(n.body, inner)
+	code.slots = c.scopeSlots(inner)
+	inner.layout.loops--
 	if n.otherwise != nil {
-		code.otherwise, code.elseLeave = c.scoped(n.otherwise, otherwise)
+		code.otherwise, code.elseSlots = c.compileScope(n.otherwise, otherwise)
 	}
 	if n.recursive {
-		return code.recursive(iter, inner.in)
+		return code.compileRecursive(iter, inner.layout)
 	}
 	return func(m *machine, f *frame) flow {
 		m.line = n.line
-		return code.run(m, f, iter(m, f), nil, 0)
+		return code.runLoop(m, f, iter(m, f), nil, 0)
 	}
 }
 
-func refuseLoopTarget(c *compiler, n node) {
-	children(n, func(child node) {
+func checkLoopTarget(c *compiler, n node) {
+	visitChildren(n, func(child node) {
 		if name, is := child.(*nameNode); is && name.use == useStore && name.name == "loop" {
-			c.fail(name.line, "Can't assign to special loop variable in for-loop target")
+			c.failSyntax(name.line, "Can't assign to special loop variable in for-loop target")
 		}
-		refuseLoopTarget(c, child)
+		checkLoopTarget(c, child)
 	})
 }
 
-// loopFilter compiles "for ... if": a generator with variables of its own.
-func (c *compiler) loopFilter(n *forNode, s scope) func(*machine, *frame, Value) iterator {
-	test := s.inner()
-	test.seeTarget(n.target)
-	test.see(n.test)
-	test = test.activate()
-	enter := c.enter(test)
-	put := c.store(n.target, test)
-	keep := c.cond(n.test, test)
+// compileLoopFilter compiles the condition of "for ... if", which has a frame
+// of its own.
+func (c *compiler) compileLoopFilter(n *forNode, s scope) func(*machine, *frame, Value) iterator {
+	test := s.newInner()
+	test.visitTarget(n.target)
+	test.visitNode(n.test)
+	test = test.withNewFrame()
+	load := c.compileLoads(test)
+	put := c.compileTarget(n.target, test)
+	keep := c.compileCondition(n.test, test)
 	_, isTuple := n.target.(*tupleNode)
-	in := test.in
+	in := test.layout
 	return func(m *machine, outer *frame, v Value) iterator {
 		f := newFrame(len(in.slots), outer)
-		if enter != nil {
-			enter(m, f)
+		if load != nil {
+			load(m, f)
 		}
-		from := m.iterate(v)
+		from := m.newIterator(v)
 		next := func() (Value, bool) {
 			for {
 				item, ok := from.next(m)
 				if !ok {
 					return nil, false
 				}
-				m.step()
+				m.payStep()
 				put(m, f, item)
 				if !keep(m, f) {
 					continue
 				}
 				if isTuple {
-					item = &tuple{items: slices.Clone(m.unpack(item, len(n.target.(*tupleNode).items)))}
+					item = &tuple{items: slices.Clone(m.unpackItems(item, len(n.target.(*tupleNode).items)))}
 				}
 				return item, true
 			}
 		}
-		return &generatorIterator{&generator{next: next}}
+		return newGenerator(next)
 	}
 }
 
-// run goes through the items, then through "else" if that is due.
-func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machine, Value, int) string, depth int) flow {
+// runLoop runs the body for each item, and then the else body if no iteration
+// completed.
+func (code *forCode) runLoop(m *machine, f *frame, items Value, recurse func(*machine, Value, int) string, depth int) flow {
 	var from iterator
 	list, isList := items.(*List)
 	if code.filter != nil {
-		from = code.filter(m, f.up(code.filterUp), items)
+		from = code.filter(m, f.outerFrame(code.filterUp), items)
 		items, isList = nil, false
 	} else if !isList {
-		from = m.iterate(items)
+		from = m.newIterator(items)
 	}
-	var l *loop
-	if code.slot >= 0 {
+	var l *loopVar
+	if code.loopSlot >= 0 {
 		l = newLoop(items, from)
 		l.recurse, l.depth0 = recurse, depth
 		if isList {
@@ -268,79 +261,81 @@ func (code *forCode) run(m *machine, f *frame, items Value, recurse func(*machin
 			l.from = &l.list
 		}
 	}
-	var whole bool
+	var completed bool
 	if l == nil && isList {
-		whole = code.overList(m, f, list)
+		completed = code.runListItems(m, f, list)
 	} else {
-		whole = code.over(m, f, from, l)
+		completed = code.runItems(m, f, from, l)
 	}
-	f.forget(code.leave)
-	if whole || code.otherwise == nil {
+	f.clearSlots(code.slots)
+	if completed || code.otherwise == nil {
 		return flowOn
 	}
-	end := m.run(code.otherwise, f)
-	f.forget(code.elseLeave)
+	end := m.runBody(code.otherwise, f)
+	f.clearSlots(code.elseSlots)
 	return end
 }
 
-// over tells whether an iteration ran to its end: without one, "else" runs,
-// even after a break.
-func (code *forCode) over(m *machine, f *frame, from iterator, l *loop) (whole bool) {
+// runItems runs the body for each item. It reports whether an iteration
+// completed; otherwise the else body runs, even after break, as in jinja2.
+func (code *forCode) runItems(m *machine, f *frame, from iterator, l *loopVar) (completed bool) {
 	for {
 		var item Value
 		var ok bool
 		if l != nil {
-			item, ok = l.advance(m)
+			item, ok = l.advanceItem(m)
 		} else {
 			item, ok = from.next(m)
 		}
 		if !ok {
-			return whole
+			return completed
 		}
-		end := code.once(m, f, item, l)
+		end := code.runBody(m, f, item, l)
 		if end == flowBreak {
-			return whole
+			return completed
 		}
-		whole = whole || end == flowOn
+		completed = completed || end == flowOn
 	}
 }
 
-// overList is over for the most usual loop.
-func (code *forCode) overList(m *machine, f *frame, list *List) (whole bool) {
+// runListItems is runItems for a list without the variable loop, the most
+// common case.
+func (code *forCode) runListItems(m *machine, f *frame, list *List) (completed bool) {
 	for i := 0; i < len(list.items); i++ {
-		end := code.once(m, f, list.items[i], nil)
+		end := code.runBody(m, f, list.items[i], nil)
 		if end == flowBreak {
-			return whole
+			return completed
 		}
-		whole = whole || end == flowOn
+		completed = completed || end == flowOn
 	}
-	return whole
+	return completed
 }
 
-func (code *forCode) once(m *machine, f *frame, item Value, l *loop) flow {
-	m.step()
-	code.put(m, f, item)
+func (code *forCode) runBody(m *machine, f *frame, item Value, l *loopVar) flow {
+	m.payStep()
+	code.assign(m, f, item)
 	if l != nil {
-		f.slots[code.slot] = l
+		f.slots[code.loopSlot] = l
 	}
-	if code.enter != nil {
-		code.enter(m, f)
+	if code.load != nil {
+		code.load(m, f)
 	}
-	return m.run(code.body, f)
+	return m.runBody(code.body, f)
 }
 
-// recursive makes a loop that can be called.
-func (code *forCode) recursive(iter expr, in *activation) stmt {
+// compileRecursive returns the statement of a recursive loop, which loop(...)
+// can call.
+func (code *forCode) compileRecursive(iter expr, in *frameLayout) stmt {
 	return func(m *machine, outer *frame) flow {
 		m.line = code.line
 		var recurse func(m *machine, items Value, depth int) string
 		recurse = func(m *machine, items Value, depth int) string {
-			m.enter()
+			m.enterCall()
 			f := newFrame(len(in.slots), outer)
 			start := len(m.out)
-			code.run(m, f, items, recurse, depth)
-			m.leave()
-			return m.take(start)
+			code.runLoop(m, f, items, recurse, depth)
+			m.leaveCall()
+			return m.takeOutput(start)
 		}
 		m.out = append(m.out, recurse(m, iter(m, outer), 0)...)
 		return flowOn

@@ -4,83 +4,86 @@ import "slices"
 
 // macroCode is a compiled macro.
 type macroCode struct {
-	name     string // empty for the body of a call block
+	name     string // empty for a call block
 	args     []string
 	slots    []int
-	defaults []expr // of each argument, nil without
-	caller   int    // the slot, -1 when the body does not use it
+	defaults []expr // of each argument; nil if it has none
+	caller   int    // slots of the special variables; -1 when the body does not use them
 	kwargs   int
 	varargs  int
-	explicit bool // caller is one of args
+	explicit bool // caller is a declared argument
 	body     []stmt
-	in       *activation
+	layout   *frameLayout
 }
 
-// macro is a macro with the variables around it.
+// macro is a macro with the frame in which it was defined.
 type macro struct {
 	*macroCode
 	outer *frame
 }
 
-// compileMacro compiles a macro's body; s is the scope around it.
+// compileMacro compiles the body of a macro. s is the scope of its definition.
 func (c *compiler) compileMacro(n *macroNode, s scope) *macroCode {
-	inner := s.inner()
+	inner := s.newInner()
 	see := func() {
 		for _, a := range n.args {
-			inner.see(a)
+			inner.visitNode(a)
 		}
-		inner.seeAll(n.defaults)
-		inner.seeAll(n.body)
+		inner.visitNodes(n.defaults)
+		inner.visitNodes(n.body)
 	}
 	see()
 	code := &macroCode{name: n.name, caller: -1, kwargs: -1, varargs: -1}
+	special := undeclaredNames(n.body, "caller", "kwargs", "varargs")
 	for i, a := range n.args {
 		if slices.Contains(code.args, a.name) {
-			c.fail(n.line, "duplicate argument '%s' in function definition", a.name)
+			c.failSyntax(n.line, "duplicate argument '%s' in function definition", a.name)
 		}
 		code.args = append(code.args, a.name)
 		code.explicit = code.explicit || a.name == "caller"
-		if a.name == "caller" && i < len(n.args)-len(n.defaults) && slices.Contains(undeclared(n.body, "caller", "kwargs", "varargs"), "caller") {
-			c.fail(n.line, "When defining macros or call blocks the special \"caller\" argument must be omitted or be given a default.")
+		hasDefault := i >= len(n.args)-len(n.defaults)
+		if a.name == "caller" && !hasDefault && slices.Contains(special, "caller") {
+			c.failSyntax(n.line, "When defining macros or call blocks the special \"caller\" argument must be omitted or be given a default.")
 		}
 	}
-	inner = inner.activate()
-	for _, name := range undeclared(n.body, "caller", "kwargs", "varargs") {
+	inner = inner.withNewFrame()
+	for _, name := range special {
 		if !slices.Contains(code.args, name) {
-			_, slot := c.place(inner.parameter(name), inner)
+			_, slot := c.locate(inner.addParameter(name), inner)
 			*map[string]*int{"caller": &code.caller, "kwargs": &code.kwargs, "varargs": &code.varargs}[name] = slot
 		}
 	}
 	see()
-	enter := c.enter(inner)
+	load := c.compileLoads(inner)
 	for i, a := range n.args {
-		_, slot := c.placeName(a.name, a.line, inner)
+		_, slot := c.locateName(a.name, a.line, inner)
 		code.slots = append(code.slots, slot)
 		var value expr
 		if d := i - (len(n.args) - len(n.defaults)); d >= 0 {
-			value = c.expr(n.defaults[d], inner)
+			value = c.compileExpr(n.defaults[d], inner)
 		}
 		code.defaults = append(code.defaults, value)
 	}
-	code.body = c.body(n.body, inner)
-	if enter != nil {
-		code.body = slices.Insert(code.body, 0, code.fill(enter))
+	code.body = c.compileBody(n.body, inner)
+	if load != nil {
+		code.body = slices.Insert(code.body, 0, code.compileDefaults(load))
 	} else {
-		code.body = slices.Insert(code.body, 0, code.fill(nil))
+		code.body = slices.Insert(code.body, 0, code.compileDefaults(nil))
 	}
-	code.in = inner.in
+	code.layout = inner.layout
 	return code
 }
 
-// fill gives the arguments that were left out their defaults.
-func (code *macroCode) fill(enter stmt) stmt {
+// compileDefaults returns the statement that sets missing arguments to their
+// defaults.
+func (code *macroCode) compileDefaults(load stmt) stmt {
 	absent := make([]Value, len(code.args))
 	for i, name := range code.args {
 		absent[i] = &undefined{hint: "parameter '" + name + "' was not provided", name: name}
 	}
 	return func(m *machine, f *frame) flow {
-		if enter != nil {
-			enter(m, f)
+		if load != nil {
+			load(m, f)
 		}
 		for i, slot := range code.slots {
 			if f.slots[slot] != nil {
@@ -96,52 +99,52 @@ func (code *macroCode) fill(enter stmt) stmt {
 	}
 }
 
-func (c *compiler) macro(n *macroNode, s scope) stmt {
+func (c *compiler) compileMacroStatement(n *macroNode, s scope) stmt {
 	code := c.compileMacro(n, s)
-	_, slot := c.placeName(n.name, n.line, s)
+	_, slot := c.locateName(n.name, n.line, s)
 	return func(m *machine, f *frame) flow {
-		m.step()
+		m.payStep()
 		f.slots[slot] = &macro{code, f}
 		return flowOn
 	}
 }
 
-func (c *compiler) callBlock(n *callBlockNode, s scope) stmt {
+func (c *compiler) compileCallBlock(n *callBlockNode, s scope) stmt {
 	code := c.compileMacro(n.macro, s)
 	if n.call == nil {
 		return func(m *machine, f *frame) flow {
 			m.line = n.line
-			m.out = append(m.out, (&macro{code, f}).call(m, args{}).(string)...)
+			m.out = append(m.out, (&macro{code, f}).callMacro(m, args{}).(string)...)
 			return flowOn
 		}
 	}
-	callee := c.expr(n.call.x, s)
-	arguments := c.arguments(n.call.callArgs, s)
+	callee := c.compileExpr(n.call.x, s)
+	arguments := c.compileArgs(n.call.callArgs, s)
 	if slices.ContainsFunc(n.call.kwargs, func(k kwargNode) bool { return k.name == "caller" }) {
-		c.fail(n.line, "keyword argument repeated: caller")
+		c.failSyntax(n.line, "keyword argument repeated: caller")
 	}
 	return func(m *machine, f *frame) flow {
-		m.step()
+		m.payStep()
 		m.line = n.line
 		fn := callee(m, f)
 		a := arguments(m, f)
 		kw := slices.Clone(a.kw)
 		for _, k := range kw {
 			if k.name == "caller" {
-				typeError("got multiple values for keyword argument 'caller'")
+				failType("got multiple values for keyword argument 'caller'")
 			}
 		}
 		a.kw = append(kw, keyword{"caller", &macro{code, f}})
-		m.writeText(m.call(fn, a))
+		m.writeText(m.callValue(fn, a))
 		return flowOn
 	}
 }
 
-// call runs a macro: Macro.__call__ of jinja2.
-func (mc *macro) call(m *machine, a args) Value {
-	m.enter()
+// callMacro calls the macro as Macro.__call__ of jinja2 does.
+func (mc *macro) callMacro(m *machine, a args) Value {
+	m.enterCall()
 	line := m.line
-	f := newFrame(len(mc.in.slots), mc.outer)
+	f := newFrame(len(mc.layout.slots), mc.outer)
 	n := min(len(a.pos), len(mc.args))
 	for i := range n {
 		f.slots[mc.slots[i]] = a.pos[i]
@@ -162,16 +165,17 @@ func (mc *macro) call(m *machine, a args) Value {
 			f.slots[mc.caller] = &undefined{hint: "No caller defined", name: "caller"}
 		}
 	}
-	mc.spill(m, f, a.pos, kw)
+	mc.takeExtraArgs(m, f, a.pos, kw)
 	start := len(m.out)
-	m.run(mc.body, f)
-	m.leave()
+	m.runBody(mc.body, f)
+	m.leaveCall()
 	m.line = line
-	return m.take(start)
+	return m.takeOutput(start)
 }
 
-// spill takes the arguments that no parameter took.
-func (mc *macro) spill(m *machine, f *frame, pos []Value, kw []keyword) {
+// takeExtraArgs stores the arguments without a parameter in varargs and
+// kwargs, and fails when the macro does not use those.
+func (mc *macro) takeExtraArgs(m *machine, f *frame, pos []Value, kw []keyword) {
 	name := Value(None)
 	if mc.name != "" {
 		name = mc.name
@@ -184,14 +188,14 @@ func (mc *macro) spill(m *machine, f *frame, pos []Value, kw []keyword) {
 		}
 		f.slots[mc.kwargs] = d
 	case len(kw) > 0 && slices.ContainsFunc(kw, func(k keyword) bool { return k.name == "caller" }):
-		typeError("macro %s was invoked with two values for the special caller argument. This is most likely a bug.", plainRepr(name))
+		failType("macro %s was invoked with two values for the special caller argument. This is most likely a bug.", plainRepr(name))
 	case len(kw) > 0:
-		typeError("macro %s takes no keyword argument '%s'", plainRepr(name), kw[0].name)
+		failType("macro %s takes no keyword argument '%s'", plainRepr(name), kw[0].name)
 	}
 	switch extra := len(pos) - len(mc.args); {
 	case mc.varargs >= 0:
 		f.slots[mc.varargs] = &tuple{items: slices.Clone(pos[min(len(pos), len(mc.args)):])}
 	case extra > 0:
-		typeError("macro %s takes not more than %d argument(s)", plainRepr(name), len(mc.args))
+		failType("macro %s takes not more than %d argument(s)", plainRepr(name), len(mc.args))
 	}
 }

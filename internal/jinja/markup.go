@@ -7,42 +7,42 @@ import (
 
 var htmlEscaper = strings.NewReplacer("&", "&amp;", ">", "&gt;", "<", "&lt;", "'", "&#39;", `"`, "&#34;")
 
-// escape is markupsafe.escape.
-func escape(m *machine, v Value) markup {
+// escapeHTML is markupsafe.escape.
+func escapeHTML(m *machine, v Value) markup {
 	if s, is := v.(markup); is {
 		return s
 	}
 	s := m.str(v)
-	m.hold(len(s))
+	m.payMemory(len(s))
 	out := htmlEscaper.Replace(s)
-	m.hold(len(out))
+	m.payMemory(len(out))
 	return markup(out)
 }
 
-// addMarkup is + where one side is markup: the other is escaped. It returns
-// nil for anything else.
+// addMarkup is a + b where one side is markup; it escapes the other. It
+// returns nil when neither side is markup.
 func addMarkup(m *machine, a, b Value) Value {
 	_, left := a.(markup)
 	_, right := b.(markup)
-	_, leftText := text(a)
-	_, rightText := text(b)
+	_, leftText := asText(a)
+	_, rightText := asText(b)
 	if !left && !right || !leftText || !rightText {
 		return nil
 	}
-	x, y := escape(m, a), escape(m, b)
-	m.hold(len(x) + len(y))
+	x, y := escapeHTML(m, a), escapeHTML(m, b)
+	m.payMemory(len(x) + len(y))
 	return x + y
 }
 
-// stripTags is Markup.striptags.
-func stripTags(m *machine, s string) string {
-	m.hold(len(s))
-	s = without(without(s, "<!--", "-->"), "<", ">")
-	return html.UnescapeString(strings.Join(m.splitSpace(s, -1), " "))
+// removeTags is Markup.striptags.
+func removeTags(m *machine, s string) string {
+	m.payMemory(len(s))
+	s = removeBetween(removeBetween(s, "<!--", "-->"), "<", ">")
+	return html.UnescapeString(strings.Join(m.splitBySpace(s, -1), " "))
 }
 
-// without drops whatever stands between two marks, and the marks.
-func without(s, open, end string) string {
+// removeBetween removes all text between two delimiters, and the delimiters.
+func removeBetween(s, open, end string) string {
 	var b strings.Builder
 	for {
 		from := strings.Index(s, open)
@@ -60,37 +60,37 @@ func without(s, open, end string) string {
 	return b.String()
 }
 
-// escapedMethods are the methods of markup that escape their arguments and
-// return markup.
+// escapedMethods are the string methods that escape their arguments and return
+// markup when called on markup.
 var escapedMethods = map[string]bool{
 	"capitalize": true, "title": true, "lower": true, "upper": true, "replace": true, "ljust": true, "rjust": true,
-	"lstrip": true, "rstrip": true, "center": true, "strip": true, "translate": true, "expandtabs": true, "swapcase": true,
+	"lstrip": true, "rstrip": true, "center": true, "strip": true, "expandtabs": true, "swapcase": true,
 	"zfill": true,
 }
 
-// markupMethod calls a string's method on markup.
+// markupMethod calls a string method on markup.
 func markupMethod(m *machine, s string, name string, a args) Value {
 	switch {
 	case escapedMethods[name]:
 		return asMarkup(stringMethods[name](m, s, escapeArgs(m, a)))
 	case name == "join":
-		got := a.positional("str.join", 1, 1)
+		got := a.requirePositional("str.join", 1, 1)
 		list := &List{}
-		for _, item := range m.gather(got[0]) {
-			list.items = append(list.items, string(escape(m, item)))
+		for _, item := range m.copyItems(got[0]) {
+			list.items = append(list.items, string(escapeHTML(m, item)))
 		}
 		return asMarkup(joinMethod(m, s, args{pos: []Value{list}}))
 	case name == "format":
-		return markup(m.formatted(s, a, true))
+		return markup(m.formatString(s, a, true))
 	case name == "partition" || name == "rpartition":
 		return asMarkup(stringMethods[name](m, s, escapeArgs(m, a)))
 	case name == "split" || name == "rsplit" || name == "splitlines":
 		return asMarkup(stringMethods[name](m, s, a))
 	case name == "striptags":
-		a.positional(name, 0, 0)
-		return stripTags(m, s)
+		a.requirePositional(name, 0, 0)
+		return removeTags(m, s)
 	case name == "unescape":
-		a.positional(name, 0, 0)
+		a.requirePositional(name, 0, 0)
 		return html.UnescapeString(s)
 	}
 	return stringMethods[name](m, s, a)
@@ -99,8 +99,8 @@ func markupMethod(m *machine, s string, name string, a args) Value {
 func escapeArgs(m *machine, a args) args {
 	out := args{pos: make([]Value, len(a.pos)), kw: make([]keyword, len(a.kw))}
 	one := func(v Value) Value {
-		if _, is := text(v); is {
-			return string(escape(m, v))
+		if _, is := asText(v); is {
+			return string(escapeHTML(m, v))
 		}
 		return v
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// maxBits bounds integers; Python has no bound but time.
+// maxBits is the size limit of integers. Python has no such limit.
 const maxBits = 1 << 17
 
 func bigOf(v Value) *big.Int {
@@ -25,13 +25,13 @@ func bigOf(v Value) *big.Int {
 	return nil
 }
 
-// small makes an int of a big one where it fits.
-func small(n *big.Int) Value {
+// normalizeBig returns n as an int when it fits.
+func normalizeBig(n *big.Int) Value {
 	if n.IsInt64() {
 		return int(n.Int64())
 	}
 	if n.BitLen() > maxBits {
-		exceed("an integer of more than %d bits", maxBits)
+		failLimit("an integer of more than %d bits", maxBits)
 	}
 	return n
 }
@@ -46,7 +46,7 @@ func toInt(v Value) Value {
 	return v
 }
 
-// isNumber tells bool, int and float.
+// isNumber reports whether v is a bool, an int or a float.
 func isNumber(v Value) bool {
 	switch v.(type) {
 	case bool, int, float64, *big.Int:
@@ -68,16 +68,16 @@ func toFloat(v Value) float64 {
 	case *big.Int:
 		f, _ := new(big.Float).SetInt(v).Float64()
 		if math.IsInf(f, 0) {
-			fail("OverflowError", "int too large to convert to float")
+			failRuntime("OverflowError", "int too large to convert to float")
 		}
 		return f
 	}
 	return 0
 }
 
-// signed is -v or +v.
-func signed(v Value, negative bool) Value {
-	mustDefine(v)
+// applySign is -v or +v.
+func applySign(v Value, negative bool) Value {
+	requireDefined(v)
 	switch n := toInt(v).(type) {
 	case int:
 		if !negative {
@@ -86,28 +86,28 @@ func signed(v Value, negative bool) Value {
 		if n != math.MinInt {
 			return -n
 		}
-		return small(new(big.Int).Neg(bigOf(n)))
+		return normalizeBig(new(big.Int).Neg(bigOf(n)))
 	case *big.Int:
 		if !negative {
 			return n
 		}
-		return small(new(big.Int).Neg(n))
+		return normalizeBig(new(big.Int).Neg(n))
 	case float64:
 		if !negative {
 			return n
 		}
 		return -n
 	}
-	typeError("bad operand type for unary %s: '%s'", map[bool]string{true: "-", false: "+"}[negative], typeName(v))
+	failType("bad operand type for unary %s: '%s'", map[bool]string{true: "-", false: "+"}[negative], typeName(v))
 	return nil
 }
 
-// add is a + b.
-func add(m *machine, a, b Value) Value {
+// addValues is a + b.
+func addValues(m *machine, a, b Value) Value {
 	switch x := a.(type) {
 	case string:
 		if y, is := b.(string); is {
-			m.hold(len(x) + len(y))
+			m.payMemory(len(x) + len(y))
 			return x + y
 		}
 	case int:
@@ -117,9 +117,9 @@ func add(m *machine, a, b Value) Value {
 			}
 		}
 	}
-	mustDefine(a, b)
+	requireDefined(a, b)
 	if isNumber(a) && isNumber(b) {
-		return numeric("+", a, b)
+		return numberArithmetic("+", a, b)
 	}
 	if v := addMarkup(m, a, b); v != nil {
 		return v
@@ -128,59 +128,59 @@ func add(m *machine, a, b Value) Value {
 	case *List:
 		y, is := b.(*List)
 		if !is {
-			typeError("can only concatenate list (not \"%s\") to list", typeName(b))
+			failType("can only concatenate list (not \"%s\") to list", typeName(b))
 		}
-		return &List{m.chain(x.items, y.items)}
+		return &List{m.concatItems(x.items, y.items)}
 	case *tuple:
 		y, is := b.(*tuple)
 		if !is {
-			typeError("can only concatenate tuple (not \"%s\") to tuple", typeName(b))
+			failType("can only concatenate tuple (not \"%s\") to tuple", typeName(b))
 		}
-		return &tuple{items: m.chain(x.items, y.items)}
+		return &tuple{items: m.concatItems(x.items, y.items)}
 	case string:
-		typeError("can only concatenate str (not \"%s\") to str", typeName(b))
+		failType("can only concatenate str (not \"%s\") to str", typeName(b))
 	}
-	unsupported("+", a, b)
+	failOperands("+", a, b)
 	return nil
 }
 
-func (m *machine) chain(a, b []Value) []Value {
-	m.holdItems(len(a) + len(b))
+func (m *machine) concatItems(a, b []Value) []Value {
+	m.payItems(len(a) + len(b))
 	return append(append(make([]Value, 0, len(a)+len(b)), a...), b...)
 }
 
-func unsupported(op string, a, b Value) {
+func failOperands(op string, a, b Value) {
 	if op == "**" {
 		op = "** or pow()"
 	}
-	typeError("unsupported operand type(s) for %s: '%s' and '%s'", op, typeName(a), typeName(b))
+	failType("unsupported operand type(s) for %s: '%s' and '%s'", op, typeName(a), typeName(b))
 }
 
-// arithmetic is a op b, but for +.
+// arithmetic is a op b for every arithmetic operator but +.
 func arithmetic(m *machine, op string, a, b Value) Value {
-	if s, is := text(a); is && op == "%" {
+	if s, is := asText(a); is && op == "%" {
 		_, escape := a.(markup)
-		return m.percent(s, b, escape)
+		return m.formatPercent(s, b, escape)
 	}
-	mustDefine(a, b)
+	requireDefined(a, b)
 	if isNumber(a) && isNumber(b) {
-		return numeric(op, a, b)
+		return numberArithmetic(op, a, b)
 	}
 	if op == "*" {
-		if v := repeat(m, a, b); v != nil {
+		if v := repeatSequence(m, a, b); v != nil {
 			return v
 		}
-		if v := repeat(m, b, a); v != nil {
+		if v := repeatSequence(m, b, a); v != nil {
 			return v
 		}
 		if isSequence(a) {
-			typeError("can't multiply sequence by non-int of type '%s'", typeName(b))
+			failType("can't multiply sequence by non-int of type '%s'", typeName(b))
 		}
 		if isSequence(b) {
-			typeError("can't multiply sequence by non-int of type '%s'", typeName(a))
+			failType("can't multiply sequence by non-int of type '%s'", typeName(a))
 		}
 	}
-	unsupported(op, a, b)
+	failOperands(op, a, b)
 	return nil
 }
 
@@ -192,8 +192,8 @@ func isSequence(v Value) bool {
 	return false
 }
 
-// repeat is sequence * n, nil when they are not that.
-func repeat(m *machine, sequence, n Value) Value {
+// repeatSequence is sequence * n, or nil when the operands have other types.
+func repeatSequence(m *machine, sequence, n Value) Value {
 	times, is := indexOf(n)
 	if !is {
 		return nil
@@ -201,19 +201,19 @@ func repeat(m *machine, sequence, n Value) Value {
 	times = max(times, 0)
 	count := func(size int) int {
 		if size > 0 && times > m.limits.Output/size {
-			exceed("a text or list of more than %d bytes", m.limits.Output)
+			failLimit("a text or list of more than %d bytes", m.limits.Output)
 		}
 		return times
 	}
 	switch s := sequence.(type) {
 	case string:
-		m.hold(len(s) * count(len(s)))
+		m.payMemory(len(s) * count(len(s)))
 		if s == "" {
 			return s
 		}
 		return strings.Repeat(s, times)
 	case markup:
-		m.hold(len(s) * count(len(s)))
+		m.payMemory(len(s) * count(len(s)))
 		if s == "" {
 			return s
 		}
@@ -230,7 +230,7 @@ func (m *machine) repeatItems(items []Value, times int) []Value {
 	if len(items) == 0 {
 		return nil
 	}
-	m.holdItems(len(items) * times)
+	m.payItems(len(items) * times)
 	out := make([]Value, 0, len(items)*times)
 	for range times {
 		out = append(out, items...)
@@ -238,25 +238,25 @@ func (m *machine) repeatItems(items []Value, times int) []Value {
 	return out
 }
 
-// numeric is arithmetic on numbers.
-func numeric(op string, a, b Value) Value {
+// numberArithmetic is a op b for two numbers.
+func numberArithmetic(op string, a, b Value) Value {
 	_, aFloat := a.(float64)
 	_, bFloat := b.(float64)
 	if aFloat || bFloat || op == "/" {
-		return floating(op, a, b)
+		return floatArithmetic(op, a, b)
 	}
 	if x, is := toInt(a).(int); is {
 		if y, is := toInt(b).(int); is {
-			if v := integer(op, x, y); v != nil {
+			if v := intArithmetic(op, x, y); v != nil {
 				return v
 			}
 		}
 	}
-	return bigInteger(op, bigOf(a), bigOf(b))
+	return bigArithmetic(op, bigOf(a), bigOf(b))
 }
 
-// integer is nil when the result may not fit.
-func integer(op string, x, y int) Value {
+// intArithmetic is x op y, or nil when the result may overflow.
+func intArithmetic(op string, x, y int) Value {
 	switch op {
 	case "+":
 		if s := x + y; (s > x) == (y > 0) {
@@ -267,7 +267,7 @@ func integer(op string, x, y int) Value {
 			return s
 		}
 	case "*":
-		hi, lo := bits.Mul64(magnitude(x), magnitude(y))
+		hi, lo := bits.Mul64(absUint(x), absUint(y))
 		if hi == 0 && lo < 1<<63 {
 			return x * y
 		}
@@ -287,30 +287,34 @@ func integer(op string, x, y int) Value {
 	return nil
 }
 
-func magnitude(n int) uint64 {
+func absUint(n int) uint64 {
 	if n < 0 {
 		return -uint64(n)
 	}
 	return uint64(n)
 }
 
-func bigInteger(op string, x, y *big.Int) Value {
+func bigArithmetic(op string, x, y *big.Int) Value {
 	z := new(big.Int)
 	switch op {
 	case "+":
-		return small(z.Add(x, y))
+		return normalizeBig(z.Add(x, y))
 	case "-":
-		return small(z.Sub(x, y))
+		return normalizeBig(z.Sub(x, y))
 	case "*":
 		if x.BitLen()+y.BitLen() > maxBits {
-			exceed("an integer of more than %d bits", maxBits)
+			failLimit("an integer of more than %d bits", maxBits)
 		}
-		return small(z.Mul(x, y))
+		return normalizeBig(z.Mul(x, y))
 	case "**":
-		return power(x, y)
+		return bigPower(x, y)
 	}
 	if y.Sign() == 0 {
-		fail("ZeroDivisionError", "%s", map[string]string{"//": "integer division or modulo by zero", "%": "integer modulo by zero"}[op])
+		message := "integer modulo by zero"
+		if op == "//" {
+			message = "integer division or modulo by zero"
+		}
+		failRuntime("ZeroDivisionError", "%s", message)
 	}
 	r := new(big.Int)
 	z.QuoRem(x, y, r)
@@ -319,17 +323,17 @@ func bigInteger(op string, x, y *big.Int) Value {
 		r.Add(r, y)
 	}
 	if op == "//" {
-		return small(z)
+		return normalizeBig(z)
 	}
-	return small(r)
+	return normalizeBig(r)
 }
 
-func power(x, y *big.Int) Value {
+func bigPower(x, y *big.Int) Value {
 	if y.Sign() < 0 {
-		return floating("**", small(x), small(y))
+		return floatArithmetic("**", normalizeBig(x), normalizeBig(y))
 	}
 	if x.BitLen() > 1 && (!y.IsInt64() || y.Int64() > int64(maxBits/(x.BitLen()-1))) {
-		exceed("an integer of more than %d bits", maxBits)
+		failLimit("an integer of more than %d bits", maxBits)
 	}
 	if x.BitLen() <= 1 && !y.IsInt64() { // -1, 0 or 1
 		y = big.NewInt(2 + int64(y.Bit(0)))
@@ -337,5 +341,5 @@ func power(x, y *big.Int) Value {
 	if x.BitLen() <= 1 && y.Int64() > 3 {
 		y = big.NewInt(2 + int64(y.Bit(0)))
 	}
-	return small(new(big.Int).Exp(x, y, nil))
+	return normalizeBig(new(big.Int).Exp(x, y, nil))
 }

@@ -28,7 +28,7 @@ type answer struct {
 	Microseconds float64
 }
 
-func oracle(t testing.TB) *python {
+func startOracle(t testing.TB) *python {
 	t.Helper()
 	if exec.Command("/usr/bin/python3", "-c", "import jinja2").Run() != nil {
 		t.Skip("needs jinja: /usr/bin/python3 cannot import jinja2 (apt-get install python3-jinja2)")
@@ -52,7 +52,7 @@ func oracle(t testing.TB) *python {
 	return &python{in, bufio.NewReaderSize(out, 1<<20)}
 }
 
-func (p *python) ask(t testing.TB, q question) answer {
+func (p *python) render(t testing.TB, q question) answer {
 	t.Helper()
 	line, err := json.Marshal(q)
 	if err != nil {
@@ -72,8 +72,8 @@ func (p *python) ask(t testing.TB, q question) answer {
 	return a
 }
 
-// render answers a question ourselves.
-func render(t testing.TB, template, vars string) (string, error) {
+// renderTemplate compiles and renders a template.
+func renderTemplate(t testing.TB, template, vars string) (string, error) {
 	t.Helper()
 	c, err := Compile(template, Limits{})
 	if err != nil {
@@ -82,13 +82,14 @@ func render(t testing.TB, template, vars string) (string, error) {
 	return c.Render(t.Context(), conversation{json: []byte(vars)}.vars(t), noon)
 }
 
-// hasAddress tells what differs from run to run in Python.
+// hasAddress reports whether s contains the address of a Python object, which
+// differs from run to run.
 func hasAddress(s string) bool {
 	s = strings.ToLower(s)
 	return strings.Contains(s, "0x7f") || strings.Contains(s, "f7x0") || strings.Contains(s, "at 0")
 }
 
-func microseconds(f func()) float64 {
+func measureMicroseconds(f func()) float64 {
 	began := time.Now()
 	f()
 	return float64(time.Since(began)) / float64(time.Microsecond)

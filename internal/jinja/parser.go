@@ -6,54 +6,55 @@ import (
 	"strings"
 )
 
-// parser reads tokens into nodes, as jinja2's parser does.
+// parser builds the syntax tree from tokens by the grammar of jinja2.
 type parser struct {
-	tokens  []token
-	at      int
-	nesting int
-	limit   int
-	ends    [][]string // what the open blocks wait for
-	tags    []string   // the open blocks
+	tokens   []token
+	at       int
+	nesting  int
+	limit    int
+	openEnds [][]string // statements that end or continue the open blocks
+	openTags []string   // names of the open blocks
 }
 
-func parse(source string, limits Limits) []node {
-	p := &parser{tokens: tokenize(source), limit: limits.Nesting}
-	p.check()
-	return p.subparse(nil)
+func parseTemplate(source string, limits Limits) []node {
+	p := &parser{tokens: splitTokens(source), limit: limits.Nesting}
+	p.checkToken()
+	return p.parseUntil(nil)
 }
 
 func (p *parser) current() *token { return &p.tokens[p.at] }
 
-func (p *parser) look() tokenKind {
+func (p *parser) peekKind() tokenKind {
 	if p.at+1 < len(p.tokens) {
 		return p.tokens[p.at+1].kind
 	}
 	return tokenEOF
 }
 
-// next moves on and returns the token it leaves.
+// next returns the current token and moves to the one after it.
 func (p *parser) next() *token {
 	t := &p.tokens[p.at]
 	if p.at+1 < len(p.tokens) {
 		p.at++
-		p.check()
+		p.checkToken()
 	}
 	return t
 }
 
-// check fails where the lexer did.
-func (p *parser) check() {
+// checkToken fails at an invalid token.
+func (p *parser) checkToken() {
 	if t := p.current(); t.kind == tokenError {
-		p.fail(t.line, "%s", t.text)
+		p.failSyntax(t.line, "%s", t.text)
 	}
 }
 
-func (p *parser) fail(line int, format string, args ...any) {
+func (p *parser) failSyntax(line int, format string, args ...any) {
 	panic(&Error{Kind: KindSyntax, Message: fmt.Sprintf(format, args...), Line: line})
 }
 
-// deeper counts nesting; call the result when done.
-func (p *parser) deeper() {
+// enterNesting begins a nested construct. The caller decrements nesting
+// afterwards.
+func (p *parser) enterNesting() {
 	p.nesting++
 	if p.nesting > p.limit {
 		panic(&Error{Kind: KindLimit, Message: fmt.Sprintf("the template nests more than %d deep", p.limit), Line: p.current().line})
@@ -84,33 +85,33 @@ func (p *parser) skipName(name string) bool {
 
 func (p *parser) expect(kind tokenKind) *token {
 	if !p.is(kind) {
-		p.unexpected(string(kind))
+		p.failExpected(string(kind))
 	}
 	return p.next()
 }
 
 func (p *parser) expectName(name string) *token {
 	if !p.isName(name) {
-		p.unexpected(name)
+		p.failExpected(name)
 	}
 	return p.next()
 }
 
-func (p *parser) unexpected(wanted string) {
+func (p *parser) failExpected(wanted string) {
 	t := p.current()
 	if t.kind == tokenEOF {
-		p.fail(t.line, "unexpected end of template, expected '%s'.", wanted)
+		p.failSyntax(t.line, "unexpected end of template, expected '%s'.", wanted)
 	}
-	p.fail(t.line, "expected token '%s', got %s", wanted, plainRepr(t.describe()))
+	p.failSyntax(t.line, "expected token '%s', got %s", wanted, plainRepr(t.displayName()))
 }
 
-// subparse reads up to a statement whose name is one of ends.
-func (p *parser) subparse(ends []string) []node {
-	p.deeper()
+// parseUntil parses up to a statement whose name is in ends.
+func (p *parser) parseUntil(ends []string) []node {
+	p.enterNesting()
 	defer func() { p.nesting-- }()
 	if ends != nil {
-		p.ends = append(p.ends, ends)
-		defer func() { p.ends = p.ends[:len(p.ends)-1] }()
+		p.openEnds = append(p.openEnds, ends)
+		defer func() { p.openEnds = p.openEnds[:len(p.openEnds)-1] }()
 	}
 	var body []node
 	var output *outputNode
@@ -130,35 +131,36 @@ func (p *parser) subparse(ends []string) []node {
 			p.next()
 		case tokenVariableBegin:
 			p.next()
-			emit(p.tuple(tupleOptions{conditional: true}), t.line)
+			emit(p.parseTuple(tupleOptions{conditional: true}), t.line)
 			p.expect(tokenVariableEnd)
-		default: // begin of a statement
+		default: // tokenBlockBegin
 			output = nil
 			p.next()
 			if p.isName(ends...) {
 				return body
 			}
-			body = append(body, p.statement())
+			body = append(body, p.parseStatement())
 			p.expect(tokenBlockEnd)
 		}
 	}
 	return body
 }
 
-// statements reads the body of a statement up to one of ends.
-func (p *parser) statements(ends ...string) []node {
+// parseBody parses the body of a statement up to a statement whose name is in
+// ends.
+func (p *parser) parseBody(ends ...string) []node {
 	p.skipIf(":")
 	p.expect(tokenBlockEnd)
-	body := p.subparse(ends)
+	body := p.parseUntil(ends)
 	if p.is(tokenEOF) {
-		p.failTag("", append(slices.Clone(p.ends), ends))
+		p.failTag("", append(slices.Clone(p.openEnds), ends))
 	}
 	return body
 }
 
-// block is statements, and goes past the end's name.
-func (p *parser) block(end string) []node {
-	body := p.statements(end)
+// parseBlock is parseBody that also skips the name of the ending statement.
+func (p *parser) parseBlock(end string) []node {
+	body := p.parseBody(end)
 	p.next()
 	return body
 }
@@ -177,8 +179,8 @@ func (p *parser) failTag(name string, ends [][]string) {
 			message += " Jinja was looking for the following tags: " + looking + "."
 		}
 	}
-	if len(p.tags) > 0 {
-		message += " The innermost block that needs to be closed is '" + p.tags[len(p.tags)-1] + "'."
+	if len(p.openTags) > 0 {
+		message += " The innermost block that needs to be closed is '" + p.openTags[len(p.openTags)-1] + "'."
 	}
-	p.fail(p.current().line, "%s", message)
+	p.failSyntax(p.current().line, "%s", message)
 }

@@ -7,49 +7,46 @@ import (
 	"unicode/utf8"
 )
 
-// percentSpec is one directive of a printf-style format.
+// percentSpec is a parsed conversion of a printf-style format, such as %-5.2f.
 type percentSpec struct {
 	flags     string
 	width     int
-	precision int // -1 without
+	precision int // -1 if not given
 	verb      byte
 }
 
-// percentFormat is "format % values" while it runs.
+// percentFormat runs format % values.
 type percentFormat struct {
 	m       *machine
 	format  string
 	at      int
 	values  []Value
 	next    int
-	mapping *Dict // of %(key)s
-	used    bool  // by key
+	mapping *Dict // the values of %(key)s
+	used    bool  // a conversion has read the mapping
 	escape  bool
 }
 
-// percent is format % v; markup escapes what it formats.
-func (m *machine) percent(format string, v Value, escaped bool) Value {
+// formatPercent is format % v. When format is markup, it escapes the values.
+func (m *machine) formatPercent(format string, v Value, escaped bool) Value {
 	p := &percentFormat{m: m, format: format, values: []Value{v}, escape: escaped}
 	if t, is := v.(*tuple); is {
 		p.values = t.items
 	} else if d, is := v.(*Dict); is {
 		p.mapping = d
 	}
-	s := p.run()
+	s := p.formatAll()
 	_, isTuple := v.(*tuple)
 	unused := isTuple && p.next < len(p.values)
 	if !isTuple && p.next == 0 && !p.used && p.mapping == nil {
-		_, isList := v.(*List) // a list counts as a mapping here
+		_, isList := v.(*List) // Python treats a list as a mapping here
 		unused = !isList
 		if _, is := v.(*undefined); is {
 			unused = false
 		}
-		if _, is := v.(*interval); is {
-			unused = false
-		}
 	}
 	if unused {
-		typeError("not all arguments converted during string formatting")
+		failType("not all arguments converted during string formatting")
 	}
 	if escaped {
 		return markup(s)
@@ -57,7 +54,7 @@ func (m *machine) percent(format string, v Value, escaped bool) Value {
 	return s
 }
 
-func (p *percentFormat) run() string {
+func (p *percentFormat) formatAll() string {
 	start := len(p.m.out)
 	for p.at < len(p.format) {
 		i := strings.IndexByte(p.format[p.at:], '%')
@@ -67,38 +64,38 @@ func (p *percentFormat) run() string {
 		p.m.out = append(p.m.out, p.format[p.at:p.at+i]...)
 		p.at += i + 1
 		if p.at <= len(p.format) {
-			p.directive()
+			p.formatDirective()
 		}
-		p.m.step()
-		p.m.written(start)
+		p.m.payStep()
+		p.m.checkOutput(start)
 	}
-	return p.m.take(start)
+	return p.m.takeOutput(start)
 }
 
 func (p *percentFormat) peek() byte {
 	if p.at >= len(p.format) {
-		valueError("incomplete format")
+		failValue("incomplete format")
 	}
 	return p.format[p.at]
 }
 
-func (p *percentFormat) arg() Value {
+func (p *percentFormat) nextArg() Value {
 	if p.next >= len(p.values) {
-		typeError("not enough arguments for format string")
+		failType("not enough arguments for format string")
 	}
 	p.next++
 	return p.values[p.next-1]
 }
 
-func (p *percentFormat) key() Value {
+func (p *percentFormat) readKey() Value {
 	if p.mapping == nil {
-		mustDefine(p.values...)
-		typeError("format requires a mapping")
+		requireDefined(p.values...)
+		failType("format requires a mapping")
 	}
 	depth, from := 1, p.at+1
 	for p.at++; depth > 0; p.at++ {
 		if p.at >= len(p.format) {
-			valueError("incomplete format key")
+			failValue("incomplete format key")
 		}
 		switch p.format[p.at] {
 		case '(':
@@ -110,18 +107,18 @@ func (p *percentFormat) key() Value {
 	key := p.format[from : p.at-1]
 	v, ok := p.mapping.Get(key)
 	if !ok {
-		fail("KeyError", "%s", plainRepr(key))
+		failRuntime("KeyError", "%s", plainRepr(key))
 	}
 	p.used = true
 	return v
 }
 
-func (p *percentFormat) number() int {
+func (p *percentFormat) readNumber() int {
 	if p.peek() == '*' {
 		p.at++
-		n, is := indexOf(p.arg())
+		n, is := indexOf(p.nextArg())
 		if !is {
-			typeError("* wants int")
+			failType("* wants int")
 		}
 		return n
 	}
@@ -133,66 +130,66 @@ func (p *percentFormat) number() int {
 	return n
 }
 
-func (p *percentFormat) directive() {
+func (p *percentFormat) formatDirective() {
 	var v Value
 	spec := percentSpec{precision: -1}
 	if p.peek() == '(' {
-		v = p.key()
+		v = p.readKey()
 	}
 	for strings.IndexByte("-+ #0", p.peek()) >= 0 {
 		spec.flags += string(p.format[p.at])
 		p.at++
 		if len(spec.flags) > 64 {
-			valueError("too many flags")
+			failValue("too many flags")
 		}
 	}
-	if spec.width = p.number(); spec.width < 0 {
+	if spec.width = p.readNumber(); spec.width < 0 {
 		spec.flags += "-"
 		spec.width = -spec.width
 	}
 	if p.peek() == '.' {
 		p.at++
-		spec.precision = max(p.number(), 0)
+		spec.precision = max(p.readNumber(), 0)
 	}
 	if strings.IndexByte("hlL", p.peek()) >= 0 {
 		p.at++
 	}
 	spec.verb = p.peek()
 	p.at++
-	p.m.hold(max(spec.width, spec.precision))
+	p.m.payMemory(max(spec.width, spec.precision))
 	if spec.verb == '%' {
 		p.m.out = append(p.m.out, '%')
 		return
 	}
 	if v == nil {
-		v = p.arg()
+		v = p.nextArg()
 	}
-	p.m.out = append(p.m.out, p.convert(spec, v)...)
+	p.m.out = append(p.m.out, p.convertValue(spec, v)...)
 }
 
-func (p *percentFormat) convert(spec percentSpec, v Value) string {
+func (p *percentFormat) convertValue(spec percentSpec, v Value) string {
 	switch spec.verb {
 	case 's', 'r', 'a':
-		return spec.pad(spec.cut(p.textOf(spec.verb, v)))
+		return spec.padText(spec.cutText(p.convertText(spec.verb, v)))
 	case 'c':
-		return spec.pad(p.character(v))
+		return spec.padText(p.convertChar(v))
 	case 'd', 'i', 'u':
-		return spec.integer(p.whole(v, spec.verb, true), 10, "")
+		return spec.formatInt(p.convertInt(v, spec.verb, true), 10, "")
 	case 'x':
-		return spec.integer(p.whole(v, spec.verb, false), 16, "0x")
+		return spec.formatInt(p.convertInt(v, spec.verb, false), 16, "0x")
 	case 'X':
-		return strings.ToUpper(spec.integer(p.whole(v, spec.verb, false), 16, "0x"))
+		return strings.ToUpper(spec.formatInt(p.convertInt(v, spec.verb, false), 16, "0x"))
 	case 'o':
-		return spec.integer(p.whole(v, spec.verb, false), 8, "0o")
+		return spec.formatInt(p.convertInt(v, spec.verb, false), 8, "0o")
 	case 'e', 'E', 'f', 'F', 'g', 'G':
-		return spec.float(p.real(v))
+		return spec.formatFloat(p.convertFloat(v))
 	}
 	r, _ := utf8.DecodeRuneInString(p.format[p.at-1:])
-	valueError("unsupported format character '%c' (0x%x) at index %d", r, r, utf8.RuneCountInString(p.format[:p.at-1]))
+	failValue("unsupported format character '%c' (0x%x) at index %d", r, r, utf8.RuneCountInString(p.format[:p.at-1]))
 	return ""
 }
 
-func (p *percentFormat) textOf(verb byte, v Value) string {
+func (p *percentFormat) convertText(verb byte, v Value) string {
 	s := ""
 	switch verb {
 	case 'r':
@@ -201,42 +198,43 @@ func (p *percentFormat) textOf(verb byte, v Value) string {
 		s = p.m.ascii(v)
 	default:
 		if p.escape {
-			return string(escape(p.m, v))
+			return string(escapeHTML(p.m, v))
 		}
 		return p.m.str(v)
 	}
 	if p.escape {
-		return string(escape(p.m, s))
+		return string(escapeHTML(p.m, s))
 	}
 	return s
 }
 
-func (p *percentFormat) character(v Value) string {
-	if s, is := text(v); is {
+func (p *percentFormat) convertChar(v Value) string {
+	if s, is := asText(v); is {
 		if utf8.RuneCountInString(s) != 1 {
-			typeError("%%c requires int or char")
+			failType("%%c requires int or char")
 		}
 		return s
 	}
 	n, is := indexOf(v)
 	if !is {
-		typeError("%%c requires int or char")
+		failType("%%c requires int or char")
 	}
 	if n < 0 || n > utf8.MaxRune {
-		fail("OverflowError", "%%c arg not in range(0x110000)")
+		failRuntime("OverflowError", "%%c arg not in range(0x110000)")
 	}
 	return string(rune(n))
 }
 
-// whole gives an integer; %d cuts floats off.
-func (p *percentFormat) whole(v Value, verb byte, floats bool) *big.Int {
+// convertInt returns v as an integer. With floats, as for %d, it truncates
+// floats.
+func (p *percentFormat) convertInt(v Value, verb byte, floats bool) *big.Int {
 	if n := bigOf(v); n != nil {
 		return n
 	}
 	if f, is := v.(float64); is && floats {
 		n, ok := truncateFloat(f)
 		if !ok {
-			valueError("cannot convert float NaN to integer")
+			failValue("cannot convert float NaN to integer")
 		}
 		return bigOf(n)
 	}
@@ -244,31 +242,31 @@ func (p *percentFormat) whole(v Value, verb byte, floats bool) *big.Int {
 		if u, is := v.(*undefined); is {
 			u.fail()
 		}
-		typeError("%%%c format: a real number is required, not %s", verb, typeName(v))
+		failType("%%%c format: a real number is required, not %s", verb, typeName(v))
 	}
-	typeError("%%%c format: an integer is required, not %s", verb, typeName(v))
+	failType("%%%c format: an integer is required, not %s", verb, typeName(v))
 	return nil
 }
 
-func (p *percentFormat) real(v Value) float64 {
+func (p *percentFormat) convertFloat(v Value) float64 {
 	if isNumber(v) {
 		return toFloat(v)
 	}
-	mustDefine(v)
-	if s, is := text(v); is {
+	requireDefined(v)
+	if s, is := asText(v); is {
 		if p.escape {
 			if f, ok := parseFloat(s); ok {
 				return f
 			}
 		}
 	}
-	typeError("must be real number, not %s", typeName(v))
+	failType("must be real number, not %s", typeName(v))
 	return 0
 }
 
-func (s percentSpec) has(flag string) bool { return strings.Contains(s.flags, flag) }
+func (s percentSpec) hasFlag(flag string) bool { return strings.Contains(s.flags, flag) }
 
-func (s percentSpec) cut(v string) string {
+func (s percentSpec) cutText(v string) string {
 	if s.precision < 0 {
 		return v
 	}
@@ -276,39 +274,39 @@ func (s percentSpec) cut(v string) string {
 	return string(runes[:min(len(runes), s.precision)])
 }
 
-func (s percentSpec) pad(v string) string {
+func (s percentSpec) padText(v string) string {
 	n := s.width - utf8.RuneCountInString(v)
 	if n <= 0 {
 		return v
 	}
-	if s.has("-") {
+	if s.hasFlag("-") {
 		return v + strings.Repeat(" ", n)
 	}
 	return strings.Repeat(" ", n) + v
 }
 
-// signed adds the sign and pads a number, with zeros behind the sign if so
-// asked.
-func (s percentSpec) signed(negative bool, prefix, digits string) string {
+// padNumber adds the sign and pads a number, with the flag 0 by zeros after
+// the sign.
+func (s percentSpec) padNumber(negative bool, prefix, digits string) string {
 	sign := ""
 	switch {
 	case negative:
 		sign = "-"
-	case s.has("+"):
+	case s.hasFlag("+"):
 		sign = "+"
-	case s.has(" "):
+	case s.hasFlag(" "):
 		sign = " "
 	}
 	sign += prefix
-	if s.has("0") && !s.has("-") {
+	if s.hasFlag("0") && !s.hasFlag("-") {
 		if n := s.width - len(sign) - len(digits); n > 0 {
 			digits = strings.Repeat("0", n) + digits
 		}
 	}
-	return s.pad(sign + digits)
+	return s.padText(sign + digits)
 }
 
-func (s percentSpec) integer(n *big.Int, base int, prefix string) string {
+func (s percentSpec) formatInt(n *big.Int, base int, prefix string) string {
 	if base == 10 {
 		bigText(n)
 	}
@@ -316,17 +314,17 @@ func (s percentSpec) integer(n *big.Int, base int, prefix string) string {
 	if len(digits) < s.precision {
 		digits = strings.Repeat("0", s.precision-len(digits)) + digits
 	}
-	if !s.has("#") {
+	if !s.hasFlag("#") {
 		prefix = ""
 	}
-	return s.signed(n.Sign() < 0, prefix, digits)
+	return s.padNumber(n.Sign() < 0, prefix, digits)
 }
 
-func (s percentSpec) float(f float64) string {
+func (s percentSpec) formatFloat(f float64) string {
 	precision := s.precision
 	if precision < 0 {
 		precision = 6
 	}
-	digits := formatFloat(math.Abs(f), s.verb, precision, s.has("#"))
-	return s.signed(math.Signbit(f) && !math.IsNaN(f), "", digits)
+	digits := formatFloat(math.Abs(f), s.verb, precision, s.hasFlag("#"))
+	return s.padNumber(math.Signbit(f) && !math.IsNaN(f), "", digits)
 }

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// strftime writes the render's time as C's strftime does in the C locale; the
-// time has no zone, as Python's datetime.now().
-func (m *machine) strftime(format string) string {
+// formatTime formats the render's time like strftime of C in the C locale. The
+// time has no zone, as datetime.now() of Python.
+func (m *machine) formatTime(format string) string {
 	start := len(m.out)
 	for i := 0; i < len(format); i++ {
 		if format[i] != '%' || i+1 >= len(format) {
@@ -22,30 +22,31 @@ func (m *machine) strftime(format string) string {
 			flag = format[i]
 			i++
 		}
-		text, known := directive(m.now, format[i], flag)
+		text, known := formatDirective(m.now, format[i], flag)
 		if !known {
 			text = format[from : i+1]
 		}
 		m.out = append(m.out, text...)
-		m.written(start)
+		m.checkOutput(start)
 	}
-	return m.take(start)
+	return m.takeOutput(start)
 }
 
-// composites are conversions that stand for several.
+// composites are conversions that stand for several others.
 var composites = map[byte]string{
 	'c': "%a %b %e %H:%M:%S %Y", 'D': "%m/%d/%y", 'x': "%m/%d/%y", 'F': "%Y-%m-%d",
 	'r': "%I:%M:%S %p", 'R': "%H:%M", 'T': "%H:%M:%S", 'X': "%H:%M:%S",
 }
 
-// directive writes one conversion.
-func directive(t time.Time, c, flag byte) (text string, known bool) {
+// formatDirective formats a single conversion, and returns false when it is
+// unknown.
+func formatDirective(t time.Time, c, flag byte) (text string, known bool) {
 	if several, is := composites[c]; is {
 		var b strings.Builder
 		for i := 0; i < len(several); i++ {
 			if several[i] == '%' {
 				i++
-				s, _ := directive(t, several[i], 0)
+				s, _ := formatDirective(t, several[i], 0)
 				b.WriteString(s)
 			} else {
 				b.WriteByte(several[i])
@@ -53,7 +54,7 @@ func directive(t time.Time, c, flag byte) (text string, known bool) {
 		}
 		return b.String(), true
 	}
-	if n, width, pad, is := numberOf(t, c); is {
+	if n, width, pad, is := numberFor(t, c); is {
 		switch flag {
 		case '-':
 			width = 0
@@ -67,7 +68,7 @@ func directive(t time.Time, c, flag byte) (text string, known bool) {
 		}
 		return fmt.Sprintf("%0*d", width, n), true
 	}
-	text, known = wordOf(t, c)
+	text, known = wordFor(t, c)
 	switch {
 	case c == 'p' && flag == '#':
 		text = strings.ToLower(text)
@@ -77,8 +78,8 @@ func directive(t time.Time, c, flag byte) (text string, known bool) {
 	return text, known
 }
 
-// numberOf gives what a conversion counts, and how it is padded.
-func numberOf(t time.Time, c byte) (n, width int, pad byte, is bool) {
+// numberFor returns the number of a numeric conversion and its padding.
+func numberFor(t time.Time, c byte) (n, width int, pad byte, is bool) {
 	hour12 := (t.Hour()+11)%12 + 1
 	isoYear, isoWeek := t.ISOWeek()
 	monday := (int(t.Weekday()) + 6) % 7
@@ -129,8 +130,8 @@ func numberOf(t time.Time, c byte) (n, width int, pad byte, is bool) {
 	return 0, 0, 0, false
 }
 
-// wordOf gives what a conversion names.
-func wordOf(t time.Time, c byte) (word string, known bool) {
+// wordFor returns the text of any other conversion.
+func wordFor(t time.Time, c byte) (word string, known bool) {
 	switch c {
 	case 'a':
 		return t.Format("Mon"), true

@@ -1,22 +1,24 @@
 package jinja
 
 import (
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
 
-// noWindow is what window gives when the start lies behind the end: not even
-// the empty string is found there. No template can make it, as it is not
-// valid UTF-8.
+// noWindow is the result of sliceByBounds when the start is after the end, where
+// not even the empty string is found. It is not valid UTF-8, so no template
+// can produce it.
 const noWindow = "\xff"
 
-// window is s[start:end] of str.find and its like.
-func (m *machine) window(s string, bounds []Value) string {
-	m.work(len(s))
+// sliceByBounds returns s[start:end] for the bounds of str.find and similar
+// methods.
+func (m *machine) sliceByBounds(s string, bounds []Value) string {
+	m.payWork(len(s))
 	n := utf8.RuneCountInString(s)
-	limit := func(i, otherwise int) int {
+	limit := func(i, unset int) int {
 		if i >= len(bounds) || bounds[i] == None {
-			return otherwise
+			return unset
 		}
 		v := sliceIndex(bounds[i])
 		if v < 0 {
@@ -28,21 +30,21 @@ func (m *machine) window(s string, bounds []Value) string {
 	if start > end {
 		return noWindow
 	}
-	return m.substring(s, start, end, None)
+	return m.sliceText(s, start, end, None)
 }
 
-// position finds a part in characters, -1 when it is not there.
-func position(m *machine, name, s string, a args, index func(s, part string) int) int {
-	got := a.positional(name, 1, 3)
-	part, is := text(got[0])
+// findText returns the index of a substring in characters, or -1.
+func findText(m *machine, name, s string, a args, index func(s, part string) int) int {
+	got := a.requirePositional(name, 1, 3)
+	part, is := asText(got[0])
 	if !is {
-		typeError("must be str, not %s", typeName(got[0]))
+		failType("must be str, not %s", typeName(got[0]))
 	}
-	m.work(len(s))
+	m.payWork(len(s))
 	from := 0
 	in := s
 	if len(got) > 1 {
-		if in = m.window(s, got[1:]); in == noWindow {
+		if in = m.sliceByBounds(s, got[1:]); in == noWindow {
 			return -1
 		}
 		if got[1] != None {
@@ -58,23 +60,23 @@ func position(m *machine, name, s string, a args, index func(s, part string) int
 	return from + utf8.RuneCountInString(in[:i])
 }
 
-func findMethod(name string, index func(s, part string) int) method {
-	return func(m *machine, s string, a args) Value { return position(m, name, s, a, index) }
+func newFindMethod(name string, index func(s, part string) int) methodFunc {
+	return func(m *machine, s string, a args) Value { return findText(m, name, s, a, index) }
 }
 
-func indexMethod(name string, index func(s, part string) int) method {
+func newIndexMethod(name string, index func(s, part string) int) methodFunc {
 	return func(m *machine, s string, a args) Value {
-		i := position(m, name, s, a, index)
+		i := findText(m, name, s, a, index)
 		if i < 0 {
-			valueError("substring not found")
+			failValue("substring not found")
 		}
 		return i
 	}
 }
 
-// texts makes a list of strings.
-func (m *machine) texts(parts []string) *List {
-	m.holdItems(len(parts))
+// newTextList returns a list of strings.
+func (m *machine) newTextList(parts []string) *List {
+	m.payItems(len(parts))
 	list := &List{make([]Value, len(parts))}
 	for i, p := range parts {
 		list.items[i] = p
@@ -82,41 +84,42 @@ func (m *machine) texts(parts []string) *List {
 	return list
 }
 
-// separator reads the arguments of split: no separator means white space.
-func separator(name string, a args) (sep string, bySpace bool, most int) {
-	got := a.bind(name, 0, "sep", "maxsplit")
-	most = -1
+// splitArgs returns the arguments of split and rsplit. Without a separator
+// they split at white space; maxSplit is -1 without a limit.
+func splitArgs(name string, a args) (sep string, bySpace bool, maxSplit int) {
+	got := a.bindNames(name, 0, "sep", "maxsplit")
+	maxSplit = -1
 	if got[1] != nil {
-		most = intArg(got[1])
+		maxSplit = intArg(got[1])
 	}
 	if got[0] == nil || got[0] == None {
-		return "", true, most
+		return "", true, maxSplit
 	}
-	sep, is := text(got[0])
+	sep, is := asText(got[0])
 	if !is {
-		typeError("must be str or None, not %s", typeName(got[0]))
+		failType("must be str or None, not %s", typeName(got[0]))
 	}
 	if sep == "" {
-		valueError("empty separator")
+		failValue("empty separator")
 	}
-	return sep, false, most
+	return sep, false, maxSplit
 }
 
 func splitMethod(m *machine, s string, a args) Value {
-	sep, bySpace, most := separator("split", a)
-	m.hold(len(s))
+	sep, bySpace, maxSplit := splitArgs("split", a)
+	m.payMemory(len(s))
 	if bySpace {
-		return m.texts(m.splitSpace(s, most))
+		return m.newTextList(m.splitBySpace(s, maxSplit))
 	}
-	m.holdItems(strings.Count(s, sep))
+	m.payItems(strings.Count(s, sep))
 	n := -1
-	if most >= 0 && most < len(s)+1 {
-		n = most + 1
+	if maxSplit >= 0 && maxSplit < len(s)+1 {
+		n = maxSplit + 1
 	}
-	return m.texts(strings.SplitN(s, sep, n))
+	return m.newTextList(strings.SplitN(s, sep, n))
 }
 
-func (m *machine) splitSpace(s string, most int) []string {
+func (m *machine) splitBySpace(s string, maxSplit int) []string {
 	var parts []string
 	for {
 		s = strings.TrimLeftFunc(s, isSpace)
@@ -127,18 +130,18 @@ func (m *machine) splitSpace(s string, most int) []string {
 		if end < 0 {
 			return append(parts, s)
 		}
-		if most >= 0 && len(parts) >= most {
+		if maxSplit >= 0 && len(parts) >= maxSplit {
 			return append(parts, strings.TrimRightFunc(s, isSpace))
 		}
 		parts = append(parts, s[:end])
-		m.parts(len(parts))
+		m.payParts(len(parts))
 		s = s[end:]
 	}
 }
 
 func rsplitMethod(m *machine, s string, a args) Value {
-	sep, bySpace, most := separator("rsplit", a)
-	m.hold(len(s))
+	sep, bySpace, maxSplit := splitArgs("rsplit", a)
+	m.payMemory(len(s))
 	var parts []string
 	for {
 		if bySpace {
@@ -148,21 +151,16 @@ func rsplitMethod(m *machine, s string, a args) Value {
 			}
 		}
 		at, width := lastSeparator(s, sep, bySpace)
-		if at < 0 || most >= 0 && len(parts) >= most {
-			if bySpace {
-				s = strings.TrimLeftFunc(s, isSpace)
-			}
+		if at < 0 || maxSplit >= 0 && len(parts) >= maxSplit {
 			parts = append(parts, s)
 			break
 		}
 		parts = append(parts, s[at+width:])
-		m.parts(len(parts))
+		m.payParts(len(parts))
 		s = s[:at]
 	}
-	for i, j := 0, len(parts)-1; i < j; i, j = i+1, j-1 {
-		parts[i], parts[j] = parts[j], parts[i]
-	}
-	return m.texts(parts)
+	slices.Reverse(parts)
+	return m.newTextList(parts)
 }
 
 func lastSeparator(s, sep string, bySpace bool) (at, width int) {
@@ -177,9 +175,9 @@ func lastSeparator(s, sep string, bySpace bool) (at, width int) {
 }
 
 func splitLinesMethod(m *machine, s string, a args) Value {
-	got := a.bind("splitlines", 0, "keepends")
-	m.hold(len(s))
-	return m.texts(m.splitLines(s, got[0] != nil && truth(m, got[0])))
+	got := a.bindNames("splitlines", 0, "keepends")
+	m.payMemory(len(s))
+	return m.newTextList(m.splitLines(s, got[0] != nil && isTruthy(m, got[0])))
 }
 
 func (m *machine) splitLines(s string, keep bool) []string {
@@ -198,7 +196,7 @@ func (m *machine) splitLines(s string, keep bool) []string {
 		} else {
 			lines = append(lines, s[:i])
 		}
-		m.parts(len(lines))
+		m.payParts(len(lines))
 		s = s[i+n:]
 	}
 	return lines
@@ -212,14 +210,14 @@ func isLineEnd(r rune) bool {
 	return false
 }
 
-// dictMethods are the methods of dict that change nothing.
+// dictMethods are the methods of dict that do not change it.
 var dictMethods map[string]func(m *machine, d *Dict, a args) Value
 
 func init() {
 	viewOf := func(what string) func(m *machine, d *Dict, a args) Value {
 		return func(m *machine, d *Dict, a args) Value {
-			a.positional("dict."+what, 0, 0)
-			return &view{d, what}
+			a.requirePositional("dict."+what, 0, 0)
+			return &dictView{d, what}
 		}
 	}
 	dictMethods = map[string]func(m *machine, d *Dict, a args) Value{
@@ -227,12 +225,12 @@ func init() {
 		"values": viewOf("values"),
 		"items":  viewOf("items"),
 		"copy": func(m *machine, d *Dict, a args) Value {
-			a.positional("dict.copy", 0, 0)
+			a.requirePositional("dict.copy", 0, 0)
 			return d
 		},
 		"get": func(m *machine, d *Dict, a args) Value {
-			got := a.positional("get", 1, 2)
-			if v, ok := d.find(m, got[0]); ok {
+			got := a.requirePositional("get", 1, 2)
+			if v, ok := d.findValue(m, got[0]); ok {
 				return v
 			}
 			if len(got) > 1 {
@@ -241,98 +239,99 @@ func init() {
 			return None
 		},
 		"fromkeys": func(m *machine, d *Dict, a args) Value {
-			got := a.positional("fromkeys", 1, 2)
+			got := a.requirePositional("fromkeys", 1, 2)
 			value := None
 			if len(got) > 1 {
 				value = got[1]
 			}
 			made := NewDict()
-			for _, key := range m.gather(got[0]) {
-				made.set(m, key, value)
+			for _, key := range m.copyItems(got[0]) {
+				made.setValue(m, key, value)
 			}
 			return made
 		},
 	}
 }
 
-// listMethod gives a method of a list or tuple, nil when there is none.
+// listMethod returns a method that lists and tuples have, or nil.
 func listMethod(v Value, items []Value, name string) Value {
 	switch name {
 	case "count":
-		return bound(v, name, func(m *machine, a args) Value {
-			want := a.positional("count", 1, 1)[0]
+		return newFunction(name, func(m *machine, a args) Value {
+			want := a.requirePositional("count", 1, 1)[0]
 			n := 0
 			for _, item := range items {
-				m.work(32)
-				if equal(m, item, want) {
+				m.payWork(32)
+				if isEqual(m, item, want) {
 					n++
 				}
 			}
 			return n
 		})
 	case "index":
-		return bound(v, name, func(m *machine, a args) Value { return indexIn(m, v, items, a) })
+		return newFunction(name, func(m *machine, a args) Value { return indexOfItem(m, v, items, a) })
 	}
 	return nil
 }
 
-func indexIn(m *machine, v Value, items []Value, a args) Value {
-	got := a.positional("index", 1, 3)
+func indexOfItem(m *machine, v Value, items []Value, a args) Value {
+	got := a.requirePositional("index", 1, 3)
 	from, to := 0, len(items)
 	if len(got) > 1 {
-		from = fit(len(items), got[1], None, None).start
+		from = resolveSlice(len(items), got[1], None, None).start
 	}
 	if len(got) > 2 {
-		at := fit(len(items), None, got[2], None)
+		at := resolveSlice(len(items), None, got[2], None)
 		to = at.start + at.n
 	}
 	for i := from; i < to; i++ {
-		m.work(32)
-		if equal(m, items[i], got[0]) {
+		m.payWork(32)
+		if isEqual(m, items[i], got[0]) {
 			return i
 		}
 	}
 	if _, is := v.(*tuple); is {
-		valueError("tuple.index(x): x not in tuple")
+		failValue("tuple.index(x): x not in tuple")
 	}
-	valueError("%s is not in list", m.repr(got[0]))
+	failValue("%s is not in list", m.repr(got[0]))
 	return nil
 }
 
-// ownListMethod gives a method that only a list has, nil when there is none.
-// The sandbox of jinja2 forgets pop and clear, and templates use that.
-func ownListMethod(l *List, name string) Value {
+// listMethodOf returns a method of a list, or nil. pop and clear change the
+// list: the sandbox of jinja2 allows both, and templates use pop.
+func listMethodOf(l *List, name string) Value {
 	switch name {
 	case "copy":
-		return bound(l, name, func(m *machine, a args) Value {
-			a.positional("list.copy", 0, 0)
+		return newFunction(name, func(m *machine, a args) Value {
+			a.requirePositional("list.copy", 0, 0)
 			return &List{l.items}
 		})
 	case "clear":
-		return bound(l, name, func(m *machine, a args) Value {
-			a.positional("list.clear", 0, 0)
+		return newFunction(name, func(m *machine, a args) Value {
+			a.requirePositional("list.clear", 0, 0)
 			l.items = nil
 			return None
 		})
 	case "pop":
-		return bound(l, name, func(m *machine, a args) Value { return l.pop(m, a) })
+		return newFunction(name, func(m *machine, a args) Value { return l.popItem(m, a) })
 	}
 	return listMethod(l, l.items, name)
 }
 
-// pop never writes into the items, as other lists may share them.
-func (l *List) pop(m *machine, a args) Value {
-	got := a.positional("pop", 0, 1)
+// popItem removes an item. It never writes to the slice, which other lists may
+// share.
+func (l *List) popItem(m *machine, a args) Value {
+	got := a.requirePositional("pop", 0, 1)
 	i := -1
 	if len(got) > 0 {
 		i = intArg(got[0])
 	}
 	if len(l.items) == 0 {
-		fail("IndexError", "pop from empty list")
+		failRuntime("IndexError", "pop from empty list")
 	}
-	v := at(l.items, i)
+	v := itemAt(l.items, i)
 	if v == nil {
-		fail("IndexError", "pop index out of range")
+		failRuntime("IndexError", "pop index out of range")
 	}
 	if i < 0 {
 		i += len(l.items)
@@ -343,7 +342,7 @@ func (l *List) pop(m *machine, a args) Value {
 	case len(l.items) - 1:
 		l.items = l.items[:i]
 	default:
-		l.items = m.chain(l.items[:i], l.items[i+1:])
+		l.items = m.concatItems(l.items[:i], l.items[i+1:])
 	}
 	return v
 }

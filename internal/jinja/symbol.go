@@ -2,56 +2,56 @@ package jinja
 
 import "slices"
 
-// The scoping rules of jinja2 follow from how it compiles to Python. These
-// are its symbol tables, rule by rule: jinja2/idtracking.py.
+// The scoping rules of jinja2 follow from its compilation to Python. The
+// symbol tables reproduce jinja2/idtracking.py.
 
-// variable is a name at a level of nesting; blocks side by side share it.
-type variable struct {
+// variableID is a name at a nesting level. Sibling blocks share the variable.
+type variableID struct {
 	level int
 	name  string
 }
 
-// load says what a variable holds when its scope is entered.
-type load uint8
+// loadKind says what a variable holds when its scope is entered.
+type loadKind uint8
 
 const (
-	loadNothing   load = iota // it is missing
-	loadParameter             // whoever enters sets it
-	loadContext               // what the template was given by that name
-	loadAlias                 // what the scope around calls by that name
+	loadNothing   loadKind = iota // no value
+	loadParameter                 // the value that the statement assigns, such as a loop item
+	loadContext                   // the render's variable of that name
+	loadAlias                     // the variable of that name in an outer scope
 )
 
-type loading struct {
-	variable
-	load load
-	from variable // of an alias
+type variableLoad struct {
+	variableID
+	load loadKind
+	from variableID // source of an alias
 }
 
-// maxNames bounds the names of a scope, which are looked through one by one.
+// maxNames is the number of names that a scope may have. Lookups are linear.
 const maxNames = 400
 
 type reference struct {
 	name string
-	to   variable
+	to   variableID
 }
 
-// symbols are the names of one scope.
-type symbols struct {
+// symbolTable holds the names of one scope.
+type symbolTable struct {
 	level  int
-	parent *symbols
+	parent *symbolTable
 	refs   []reference
-	loads  []loading
+	loads  []variableLoad
 	stores []string
 }
 
-func (s *symbols) inner() *symbols {
+func (s *symbolTable) newInner() *symbolTable {
 	if s == nil {
-		return &symbols{}
+		return &symbolTable{}
 	}
-	return &symbols{level: s.level + 1, parent: s}
+	return &symbolTable{level: s.level + 1, parent: s}
 }
 
-func (s *symbols) copy() *symbols {
+func (s *symbolTable) clone() *symbolTable {
 	c := *s
 	c.refs = slices.Clone(s.refs)
 	c.loads = slices.Clone(s.loads)
@@ -59,32 +59,32 @@ func (s *symbols) copy() *symbols {
 	return &c
 }
 
-func (s *symbols) here(name string) (variable, bool) {
+func (s *symbolTable) findHere(name string) (variableID, bool) {
 	for i := range s.refs {
 		if s.refs[i].name == name {
 			return s.refs[i].to, true
 		}
 	}
-	return variable{}, false
+	return variableID{}, false
 }
 
-func (s *symbols) find(name string) (variable, bool) {
+func (s *symbolTable) findName(name string) (variableID, bool) {
 	for ; s != nil; s = s.parent {
-		if v, ok := s.here(name); ok {
+		if v, ok := s.findHere(name); ok {
 			return v, true
 		}
 	}
-	return variable{}, false
+	return variableID{}, false
 }
 
-func (s *symbols) define(name string, l load, from variable) variable {
-	v := variable{s.level, name}
-	s.refer(reference{name, v})
-	s.setLoad(loading{v, l, from})
+func (s *symbolTable) defineName(name string, l loadKind, from variableID) variableID {
+	v := variableID{s.level, name}
+	s.setReference(reference{name, v})
+	s.setLoad(variableLoad{v, l, from})
 	return v
 }
 
-func (s *symbols) refer(r reference) {
+func (s *symbolTable) setReference(r reference) {
 	for i := range s.refs {
 		if s.refs[i].name == r.name {
 			s.refs[i] = r
@@ -97,9 +97,9 @@ func (s *symbols) refer(r reference) {
 	s.refs = append(s.refs, r)
 }
 
-func (s *symbols) setLoad(l loading) {
+func (s *symbolTable) setLoad(l variableLoad) {
 	for i := range s.loads {
-		if s.loads[i].variable == l.variable {
+		if s.loads[i].variableID == l.variableID {
 			s.loads[i] = l
 			return
 		}
@@ -107,38 +107,38 @@ func (s *symbols) setLoad(l loading) {
 	s.loads = append(s.loads, l)
 }
 
-func (s *symbols) addStore(name string) {
+func (s *symbolTable) addStore(name string) {
 	if !slices.Contains(s.stores, name) {
 		s.stores = append(s.stores, name)
 	}
 }
 
-func (s *symbols) store(name string) {
+func (s *symbolTable) storeName(name string) {
 	s.addStore(name)
-	if _, known := s.here(name); known {
+	if _, known := s.findHere(name); known {
 		return
 	}
-	if outer, ok := s.parent.find(name); ok {
-		s.define(name, loadAlias, outer)
+	if outer, ok := s.parent.findName(name); ok {
+		s.defineName(name, loadAlias, outer)
 		return
 	}
-	s.define(name, loadNothing, variable{})
+	s.defineName(name, loadNothing, variableID{})
 }
 
-func (s *symbols) parameter(name string) variable {
+func (s *symbolTable) addParameter(name string) variableID {
 	s.addStore(name)
-	return s.define(name, loadParameter, variable{})
+	return s.defineName(name, loadParameter, variableID{})
 }
 
-func (s *symbols) use(name string) {
-	if _, known := s.find(name); !known {
-		s.define(name, loadContext, variable{})
+func (s *symbolTable) useName(name string) {
+	if _, known := s.findName(name); !known {
+		s.defineName(name, loadContext, variableID{})
 	}
 }
 
-// join merges the branches of an if: a name that not every branch sets
-// keeps what it was.
-func (s *symbols) join(branches []*symbols) {
+// mergeBranches merges the branches of an if. A name that only some branches
+// set is loaded from the outer scope.
+func (s *symbolTable) mergeBranches(branches []*symbolTable) {
 	type count struct {
 		name string
 		n    int
@@ -159,7 +159,7 @@ func (s *symbols) join(branches []*symbols) {
 	}
 	for _, b := range branches {
 		for _, r := range b.refs {
-			s.refer(r)
+			s.setReference(r)
 		}
 		for _, l := range b.loads {
 			s.setLoad(l)
@@ -172,88 +172,88 @@ func (s *symbols) join(branches []*symbols) {
 		if c.n == len(branches) {
 			continue
 		}
-		target, _ := s.find(c.name)
-		if outer, ok := s.parent.find(c.name); ok {
-			s.setLoad(loading{target, loadAlias, outer})
+		target, _ := s.findName(c.name)
+		if outer, ok := s.parent.findName(c.name); ok {
+			s.setLoad(variableLoad{target, loadAlias, outer})
 			continue
 		}
-		s.setLoad(loading{target, loadContext, variable{}})
+		s.setLoad(variableLoad{target, loadContext, variableID{}})
 	}
 }
 
-// see notes the names of a node that belong to this scope.
-func (s *symbols) see(n node) {
+// visitNode adds the names of a node that belong to this scope.
+func (s *symbolTable) visitNode(n node) {
 	switch n := n.(type) {
 	case *nameNode:
 		switch n.use {
 		case useParam:
-			s.parameter(n.name)
+			s.addParameter(n.name)
 		case useStore:
-			s.store(n.name)
+			s.storeName(n.name)
 		default:
-			s.use(n.name)
+			s.useName(n.name)
 		}
 	case *namespaceNode:
-		s.use(n.name)
+		s.useName(n.name)
 	case *ifNode:
-		s.seeIf(n)
+		s.visitIf(n)
 	case *macroNode:
-		s.store(n.name)
+		s.storeName(n.name)
 	case *assignNode:
-		s.see(n.value)
-		s.see(n.target)
+		s.visitNode(n.value)
+		s.visitNode(n.target)
 	case *forNode:
-		s.see(n.iter)
+		s.visitNode(n.iter)
 	case *callBlockNode:
 		if n.call != nil {
-			s.see(n.call)
+			s.visitNode(n.call)
 		}
 	case *filterBlockNode:
-		s.see(n.filter)
+		s.visitNode(n.filter)
 	case *withNode:
-		s.seeAll(n.values)
+		s.visitNodes(n.values)
 	case *assignBlockNode:
-		s.see(n.target)
-	case *scopeNode: // a scope of its own
+		s.visitNode(n.target)
+	case *scopeNode: // has a scope of its own
 	default:
-		children(n, s.see)
+		visitChildren(n, s.visitNode)
 	}
 }
 
-func (s *symbols) seeAll(list []node) {
+func (s *symbolTable) visitNodes(list []node) {
 	for _, n := range list {
-		s.see(n)
+		s.visitNode(n)
 	}
 }
 
-func (s *symbols) seeIf(n *ifNode) {
-	s.see(n.test)
-	body, elifs, otherwise := s.copy(), s.copy(), s.copy()
-	body.seeAll(n.body)
+func (s *symbolTable) visitIf(n *ifNode) {
+	s.visitNode(n.test)
+	body, elifs, otherwise := s.clone(), s.clone(), s.clone()
+	body.visitNodes(n.body)
 	for _, e := range n.elifs {
-		elifs.see(e)
+		elifs.visitNode(e)
 	}
-	otherwise.seeAll(n.otherwise)
-	s.join([]*symbols{body, elifs, otherwise})
+	otherwise.visitNodes(n.otherwise)
+	s.mergeBranches([]*symbolTable{body, elifs, otherwise})
 }
 
-// seeTarget notes the names that a loop sets.
-func (s *symbols) seeTarget(n node) {
+// visitTarget adds the names that a loop assigns.
+func (s *symbolTable) visitTarget(n node) {
 	if name, is := n.(*nameNode); is {
-		s.parameter(name.name)
+		s.addParameter(name.name)
 		return
 	}
-	children(n, s.seeTarget)
+	visitChildren(n, s.visitTarget)
 }
 
-// undeclared tells which of the names a body reads before it sets them.
-func undeclared(body []node, names ...string) []string {
+// undeclaredNames returns the names that a body reads before it assigns them.
+func undeclaredNames(body []node, names ...string) []string {
 	var found []string
 	var visit func(n node)
 	visit = func(n node) {
 		name, is := n.(*nameNode)
 		if !is {
-			children(n, visit)
+			visitChildren(n, visit)
 			return
 		}
 		if name.use == useLoad && slices.Contains(names, name.name) {

@@ -10,11 +10,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxDigits is how long an integer Python writes or reads as text.
+// maxDigits is the number of digits up to which Python converts integers to
+// and from text.
 const maxDigits = 4300
 
-// write appends str(v) to the output.
-func (m *machine) write(v Value) {
+// writeValue appends str(v) to the output.
+func (m *machine) writeValue(v Value) {
 	switch v := v.(type) {
 	case string:
 		m.out = append(m.out, v...)
@@ -26,12 +27,12 @@ func (m *machine) write(v Value) {
 	}
 }
 
-// writeText writes what must be text already.
+// writeText appends v, which must be a string.
 func (m *machine) writeText(v Value) {
-	if _, is := text(v); !is {
-		typeError("sequence item 0: expected str instance, %s found", typeName(v))
+	if _, is := asText(v); !is {
+		failType("sequence item 0: expected str instance, %s found", typeName(v))
 	}
-	m.write(v)
+	m.writeValue(v)
 }
 
 // str is str(v).
@@ -50,18 +51,18 @@ func (m *machine) str(v Value) string {
 // repr is repr(v).
 func (m *machine) repr(v Value) string {
 	b := m.appendRepr(nil, v, 0)
-	m.hold(len(b))
+	m.payMemory(len(b))
 	return string(b)
 }
 
-// plainRepr is repr of a value that holds no others.
+// plainRepr is repr of a value that contains no other values.
 func plainRepr(v Value) string {
 	return string(newPlainMachine().appendRepr(nil, v, 0))
 }
 
-// newPlainMachine is a machine for values that cost nothing.
+// newPlainMachine returns a machine for operations outside of a render.
 func newPlainMachine() *machine {
-	return &machine{limits: Limits{}.orDefaults(), steps: 1 << 20, memory: 1 << 20, tick: 1 << 20}
+	return &machine{limits: Limits{}.orDefaults(), steps: 1 << 20, memory: 1 << 20, ticksLeft: 1 << 20}
 }
 
 func (m *machine) appendRepr(b []byte, v Value, depth int) []byte {
@@ -93,13 +94,11 @@ func (m *machine) appendRepr(b []byte, v Value, depth int) []byte {
 		return append(b, ')')
 	case *Dict:
 		return m.appendDict(b, v, depth)
-	case *view:
-		b = append(append(b, "dict_"...), v.what...)
-		return append(m.appendItems(append(b, "(["...), m.gather(v), depth), "])"...)
+	case *dictView:
+		b = append(append(b, "dict_"...), v.kind...)
+		return append(m.appendItems(append(b, "(["...), m.copyItems(v), depth), "])"...)
 	case *namespace:
 		return append(m.appendDict(append(b, "<Namespace "...), v.attrs, depth), '>')
-	case *loop:
-		return fmt.Appendf(b, "<LoopContext %d/%d>", v.index0+1, v.length(m))
 	}
 	return append(b, objectRepr(v)...)
 }
@@ -108,7 +107,7 @@ func objectRepr(v Value) string {
 	switch v := v.(type) {
 	case *undefined:
 		return "Undefined"
-	case *interval:
+	case *rangeValue:
 		if v.step == 1 {
 			return fmt.Sprintf("range(%d, %d)", v.start, v.stop)
 		}
@@ -118,37 +117,30 @@ func objectRepr(v Value) string {
 			return "<Macro anonymous>"
 		}
 		return "<Macro " + plainRepr(v.name) + ">"
-	case *generator:
-		if v.kind == "generator" {
-			return "<generator object " + v.what + " at " + pointerText(v) + ">"
-		}
-		return "<" + v.kind + " object at " + pointerText(v) + ">"
 	case *function:
-		if v.repr != "" {
-			return v.repr
-		}
-		return "<function " + v.name + " at " + pointerText(v) + ">"
+		return "<function " + v.name + " at " + address + ">"
 	}
-	return "<" + objectName(v) + " at " + pointerText(v) + ">"
+	return "<" + objectName(v) + " at " + address + ">"
 }
 
-// pointerText stands for an address, which a template has no business with.
-func pointerText(Value) string { return "0x7f0000000000" }
+// address replaces the address of an object in its repr. Templates must not
+// see real addresses.
+const address = "0x7f0000000000"
 
 func (m *machine) appendItems(b []byte, items []Value, depth int) []byte {
-	m.nest(depth)
+	m.checkNesting(depth)
 	for i, item := range items {
 		if i > 0 {
 			b = append(b, ", "...)
 		}
 		b = m.appendRepr(b, item, depth+1)
-		m.grown(b)
+		m.checkText(b)
 	}
 	return b
 }
 
 func (m *machine) appendDict(b []byte, d *Dict, depth int) []byte {
-	m.nest(depth)
+	m.checkNesting(depth)
 	b = append(b, '{')
 	for i, key := range d.keys {
 		if i > 0 {
@@ -156,33 +148,33 @@ func (m *machine) appendDict(b []byte, d *Dict, depth int) []byte {
 		}
 		b = append(m.appendRepr(b, key, depth+1), ": "...)
 		b = m.appendRepr(b, d.values[i], depth+1)
-		m.grown(b)
+		m.checkText(b)
 	}
 	return append(b, '}')
 }
 
-// grown pays for one more item of a text that is being built.
-func (m *machine) grown(b []byte) {
-	m.step()
+// checkText charges for one more item of a text and checks its length.
+func (m *machine) checkText(b []byte) {
+	m.payStep()
 	if len(b) > m.limits.Output {
-		exceed("a text of more than %d bytes", m.limits.Output)
+		failLimit("a text of more than %d bytes", m.limits.Output)
 	}
 }
 
-func decimal(n int) string { return strconv.Itoa(n) }
+func formatDecimal(n int) string { return strconv.Itoa(n) }
 
 func bigText(n *big.Int) string {
 	if n.BitLen() > 4*maxDigits {
-		valueError("Exceeds the limit (%d digits) for integer string conversion", maxDigits)
+		failValue("Exceeds the limit (%d digits) for integer string conversion", maxDigits)
 	}
 	s := n.String()
 	if len(strings.TrimPrefix(s, "-")) > maxDigits {
-		valueError("Exceeds the limit (%d digits) for integer string conversion", maxDigits)
+		failValue("Exceeds the limit (%d digits) for integer string conversion", maxDigits)
 	}
 	return s
 }
 
-// appendFloat writes a float as repr does.
+// appendFloat appends repr(f).
 func appendFloat(b []byte, f float64) []byte {
 	switch {
 	case math.IsNaN(f):
@@ -203,7 +195,7 @@ func appendFloat(b []byte, f float64) []byte {
 	return b
 }
 
-// appendQuoted writes a string as repr does.
+// appendQuoted appends repr(s).
 func appendQuoted(b []byte, s string) []byte {
 	quote := byte('\'')
 	if strings.Contains(s, "'") && !strings.Contains(s, `"`) {
@@ -233,7 +225,7 @@ func appendQuoted(b []byte, s string) []byte {
 	return append(b, quote)
 }
 
-// ascii is Python's ascii(): repr without characters beyond ASCII.
+// ascii is ascii(v): repr with all characters beyond ASCII escaped.
 func (m *machine) ascii(v Value) string {
 	var b []byte
 	for _, r := range m.repr(v) {

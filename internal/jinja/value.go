@@ -4,8 +4,8 @@ import (
 	"math/big"
 )
 
-// Value is a value of the template language. It is one of None, bool, int,
-// float64, string, *List and *Dict, or something that only a template makes.
+// Value is a value of the template language: None, bool, int, float64,
+// *big.Int, string, *List, *Dict, or a type that only templates create.
 type Value = any
 
 // None is Python's None.
@@ -16,16 +16,13 @@ type none struct{}
 // List is Python's list.
 type List struct{ items []Value }
 
-// NewList makes a list; it keeps items.
-func NewList(items ...Value) *List { return &List{items} }
-
-// tuple is Python's tuple; a named tuple has names.
+// tuple is Python's tuple. A named tuple has names.
 type tuple struct {
 	items []Value
 	names []string
 }
 
-func pair(a, b Value) *tuple {
+func newPair(a, b Value) *tuple {
 	p := &struct {
 		tuple
 		room [2]Value
@@ -34,15 +31,16 @@ func pair(a, b Value) *tuple {
 	return &p.tuple
 }
 
-// markup is text that counts as escaped HTML, as the filter safe makes it.
+// markup is text that counts as escaped HTML, such as the result of the filter
+// safe.
 type markup string
 
-// undefined is what a name, attribute or item that does not exist gives.
+// undefined is the value of a name, attribute or item that does not exist.
 type undefined struct {
 	hint   string
-	obj    Value // nil where a name was looked up
+	obj    Value // the object that lacks it; nil for a variable
 	name   Value
-	unsafe bool // the sandbox hides it
+	unsafe bool // hidden by the sandbox
 }
 
 func (u *undefined) message() string {
@@ -60,13 +58,13 @@ func (u *undefined) message() string {
 
 func (u *undefined) fail() {
 	if u.unsafe {
-		fail("SecurityError", "%s", u.message())
+		failRuntime("SecurityError", "%s", u.message())
 	}
-	fail("UndefinedError", "%s", u.message())
+	failRuntime("UndefinedError", "%s", u.message())
 }
 
-// mustDefine fails when one of the values is undefined.
-func mustDefine(values ...Value) {
+// requireDefined fails when one of the values is undefined.
+func requireDefined(values ...Value) {
 	for _, v := range values {
 		if u, is := v.(*undefined); is {
 			u.fail()
@@ -74,13 +72,14 @@ func mustDefine(values ...Value) {
 	}
 }
 
-// namespace is the one value that a template may change.
+// namespace is the result of namespace(...), whose attributes templates can
+// set.
 type namespace struct{ attrs *Dict }
 
-// interval is Python's range.
-type interval struct{ start, stop, step int }
+// rangeValue is Python's range.
+type rangeValue struct{ start, stop, step int }
 
-func (r *interval) len() int {
+func (r *rangeValue) len() int {
 	switch {
 	case r.step > 0 && r.start < r.stop:
 		return (r.stop-r.start-1)/r.step + 1
@@ -90,24 +89,27 @@ func (r *interval) len() int {
 	return 0
 }
 
-// generator yields values once: what map, select and their like return.
-type generator struct {
-	kind string // Python's name for the type
-	what string // the function that made it
-	next func() (Value, bool)
-}
+// generator yields values once. Filters such as map and select return it.
+type generator struct{ produceNext func() (Value, bool) }
 
-// view is what a dict's keys, values and items return.
-type view struct {
+func newGenerator(produce func() (Value, bool)) *generator { return &generator{produce} }
+
+func (g *generator) next(*machine) (Value, bool) { return g.produceNext() }
+
+// dictView is the result of a dict's keys, values and items.
+type dictView struct {
 	dict *Dict
-	what string // keys, values, items
+	kind string // "keys", "values" or "items"
 }
 
-// function is a callable: a global or a method bound to its object.
+// function is a callable: a global or a bound method.
 type function struct {
 	name string
-	repr string
 	call func(m *machine, a args) Value
+}
+
+func newFunction(name string, call func(m *machine, a args) Value) *function {
+	return &function{name, call}
 }
 
 // args are the arguments of a call.
@@ -121,8 +123,8 @@ type keyword struct {
 	value Value
 }
 
-// text returns the string in v, escaped or not.
-func text(v Value) (string, bool) {
+// asText returns the string in v, which may be markup.
+func asText(v Value) (string, bool) {
 	switch v := v.(type) {
 	case string:
 		return v, true
@@ -160,17 +162,17 @@ func typeName(v Value) string {
 		return "Undefined"
 	case *namespace:
 		return "Namespace"
-	case *interval:
+	case *rangeValue:
 		return "range"
 	case *generator:
-		return v.kind
-	case *view:
-		return "dict_" + v.what
+		return "generator"
+	case *dictView:
+		return "dict_" + v.kind
 	case *function:
 		return "function"
 	case *macro:
 		return "Macro"
-	case *loop:
+	case *loopVar:
 		return "LoopContext"
 	case *cycler:
 		return "Cycler"
@@ -180,14 +182,14 @@ func typeName(v Value) string {
 	return "object"
 }
 
-// objectName is how jinja2 names the type of a value in messages.
+// objectName is the name of v's type in messages of jinja2.
 func objectName(v Value) string {
 	switch v.(type) {
 	case none:
 		return "None"
 	case *namespace, *cycler, *joiner:
 		return "jinja2.utils." + typeName(v) + " object"
-	case *macro, *loop:
+	case *macro, *loopVar:
 		return "jinja2.runtime." + typeName(v) + " object"
 	case markup:
 		return "markupsafe.Markup object"
@@ -195,8 +197,8 @@ func objectName(v Value) string {
 	return typeName(v) + " object"
 }
 
-// truth is bool(v).
-func truth(m *machine, v Value) bool {
+// isTruthy is bool(v).
+func isTruthy(m *machine, v Value) bool {
 	switch v := v.(type) {
 	case none, *undefined:
 		return false
@@ -216,12 +218,10 @@ func truth(m *machine, v Value) bool {
 		return len(v.items) > 0
 	case *Dict:
 		return v.Len() > 0
-	case *interval:
+	case *rangeValue:
 		return v.len() > 0
-	case *view:
+	case *dictView:
 		return v.dict.Len() > 0
-	case *loop:
-		return v.length(m) > 0
 	}
 	return true
 }

@@ -5,17 +5,18 @@ import (
 	"time"
 )
 
-// Anthropic's clients speak to the same endpoint: they send their token in a
-// header of its own, and expect errors and lists of another shape.
+// Headers of Anthropic's clients. They use the same endpoint as OpenAI's
+// clients, but send the token in X-Api-Key and expect other forms of errors
+// and lists.
 const (
 	AnthropicKey     = "X-Api-Key"
 	AnthropicVersion = "Anthropic-Version"
 )
 
-// WriteAnthropicError answers with an error that Anthropic's clients turn
-// into the typed one of its status.
+// WriteAnthropicError writes an error in Anthropic's form. The type depends on
+// the status.
 func WriteAnthropicError(w http.ResponseWriter, status int, message string) error {
-	return write(w, status, anthropicError(status, message))
+	return writeJSON(w, status, anthropicError(status, message))
 }
 
 func anthropicError(status int, message string) any {
@@ -30,7 +31,7 @@ func anthropicError(status int, message string) any {
 	return e
 }
 
-// anthropicType is the error's type for a status.
+// anthropicType returns the error type for a status.
 func anthropicType(status int) string {
 	switch status {
 	case http.StatusUnauthorized:
@@ -54,7 +55,7 @@ func anthropicType(status int) string {
 	return "invalid_request_error"
 }
 
-// bothModel is a model with what the clients of either read.
+// bothModel describes a model with the fields of both OpenAI and Anthropic.
 type bothModel struct {
 	Model
 	Type        string `json:"type"`
@@ -62,11 +63,12 @@ type bothModel struct {
 	CreatedAt   string `json:"created_at"`
 }
 
-func both(m Model) bothModel {
+func newBothModel(m Model) bothModel {
 	return bothModel{m, "model", m.ID, time.Unix(m.Created, 0).UTC().Format(time.RFC3339)}
 }
 
-// WriteAnthropicModels answers GET /models for Anthropic's clients.
+// WriteAnthropicModels writes the response of GET /models for Anthropic's
+// clients.
 func WriteAnthropicModels(w http.ResponseWriter, models []Model) error {
 	list := struct {
 		Object  string      `json:"object"`
@@ -76,15 +78,16 @@ func WriteAnthropicModels(w http.ResponseWriter, models []Model) error {
 		LastID  *string     `json:"last_id"`
 	}{Object: "list", Data: []bothModel{}}
 	for _, m := range models {
-		list.Data = append(list.Data, both(m))
+		list.Data = append(list.Data, newBothModel(m))
 	}
 	if n := len(models); n > 0 {
 		list.FirstID, list.LastID = &models[0].ID, &models[n-1].ID
 	}
-	return write(w, http.StatusOK, list)
+	return writeJSON(w, http.StatusOK, list)
 }
 
-// WriteAnthropicModel answers GET /models/{id} for Anthropic's clients.
+// WriteAnthropicModel writes the response of GET /models/{id} for Anthropic's
+// clients.
 func WriteAnthropicModel(w http.ResponseWriter, m Model) error {
-	return write(w, http.StatusOK, both(m))
+	return writeJSON(w, http.StatusOK, newBothModel(m))
 }

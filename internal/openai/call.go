@@ -7,31 +7,31 @@ import (
 	"strings"
 )
 
-// Operation is what a call does.
+// Operation is the kind of a call.
 type Operation int
 
-// Every verb there is.
+// The operations.
 const (
-	None    Operation = iota // no such path
-	List                     // all models
-	Show                     // one model
-	Forward                  // a call that a replica answers
+	None    Operation = iota // unknown path
+	List                     // list all models
+	Show                     // describe one model
+	Forward                  // forward the call to a replica
 )
 
-// Call is a request to the model endpoint, as its path says it.
+// Call is a request to the model endpoint, parsed from its path.
 type Call struct {
 	Operation Operation
-	Path      string // with Forward: behind the replica's prefix, such as /chat/completions
-	Root      bool   // with Forward: the replica has it at its root, not behind its prefix
-	Anthropic bool   // it is Anthropic's, whose errors look otherwise
-	Rest      string // with Show: the model's name, escaped as it came
+	Path      string // for Forward: the path after the replica's prefix, such as /chat/completions
+	Root      bool   // for Forward: the replica serves it at its root, without its prefix
+	Anthropic bool   // a call of Anthropic's API, which has other errors
+	Rest      string // for Show: the model's name as escaped in the path
 }
 
-// Chat is the path of the call that has messages.
+// Chat is the path of chat completions.
 const Chat = "/chat/completions"
 
-// forwarded are the calls that replicas answer, by their path behind /v1.
-var forwarded = map[string]struct{ root, anthropic, streams bool }{
+// forwardedCalls are the calls that replicas serve, by their path after /v1.
+var forwardedCalls = map[string]struct{ root, anthropic, streams bool }{
 	Chat:                     {streams: true},
 	"/completions":           {streams: true},
 	"/responses":             {streams: true},
@@ -53,22 +53,22 @@ var forwarded = map[string]struct{ root, anthropic, streams bool }{
 	"/messages/count_tokens": {anthropic: true},
 }
 
-// Forwarded lists the paths of calls that replicas answer, in order.
+// Forwarded returns the paths of the calls that replicas serve, sorted.
 func Forwarded() []string {
-	paths := make([]string, 0, len(forwarded))
-	for path := range forwarded {
+	paths := make([]string, 0, len(forwardedCalls))
+	for path := range forwardedCalls {
 		paths = append(paths, path)
 	}
 	slices.Sort(paths)
 	return paths
 }
 
-// ParseCall reads an escaped path, with or without /v1 before it.
+// ParseCall parses an escaped path, which may begin with /v1.
 func ParseCall(path string) Call {
 	if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
 		path = "/" + rest
 	}
-	if f, ok := forwarded[path]; ok {
+	if f, ok := forwardedCalls[path]; ok {
 		return Call{Operation: Forward, Path: path, Root: f.root, Anthropic: f.anthropic}
 	}
 	if path == "/models" || path == "/models/" {
@@ -80,11 +80,11 @@ func ParseCall(path string) Call {
 	return Call{}
 }
 
-// Streams says whether the answer is a stream of events where the body says
+// Streams reports whether the response is a stream of events when the body has
 // "stream": true.
-func (c Call) Streams() bool { return c.Operation == Forward && forwarded[c.Path].streams }
+func (c Call) Streams() bool { return c.Operation == Forward && forwardedCalls[c.Path].streams }
 
-// Methods returns the methods of a call, as an Allow header names them.
+// Methods returns the allowed methods of a call for an Allow header.
 func (c Call) Methods() []string {
 	switch c.Operation {
 	case List, Show:
@@ -94,6 +94,6 @@ func (c Call) Methods() []string {
 	case None:
 		return nil
 	default:
-		panic("openai: a verb without methods: " + strconv.Itoa(int(c.Operation)))
+		panic("openai: an operation without methods: " + strconv.Itoa(int(c.Operation)))
 	}
 }

@@ -5,25 +5,26 @@ import (
 	"unicode/utf8"
 )
 
-// maxWaiting is how many tokens may wait for their text to be let through. It
-// is held back for a stop text's length at most, but nothing keeps a server
-// from sending tokens without text.
-const maxWaiting = 1 << 14
+// maxPendingTokens is the limit of tokens whose text is held back. Text is
+// held back for at most the length of a stop text, but a server may send any
+// number of tokens without text.
+const maxPendingTokens = 1 << 14
 
-// maxWaitingBytes is how much text they and their alternatives may have.
-const maxWaitingBytes = 8 << 20
+// maxPendingBytes is the limit of their text, with the text of their
+// alternatives.
+const maxPendingBytes = 8 << 20
 
-// scored is a token with its logprob.
-type scored struct {
+// scoredToken is a token with its logprob.
+type scoredToken struct {
 	text    string
 	logprob *float64
 	top     []tgiToken
 	start   int // bytes of text before it
-	offset  int // letters of text before it
+	offset  int // characters of text before it
 }
 
-// size is how many bytes of text it keeps.
-func (s *scored) size() int {
+// textBytes returns the size of all text that the token holds.
+func (s *scoredToken) textBytes() int {
 	n := len(s.text)
 	for _, t := range s.top {
 		n += len(t.Text)
@@ -31,78 +32,81 @@ func (s *scored) size() int {
 	return n
 }
 
-// flooded says whether more waits than any server means to send.
-func (c *choice) flooded() bool { return len(c.waiting) > maxWaiting || c.kept > maxWaitingBytes }
-
-// choice is the text of one choice as it comes, token by token.
-type choice struct {
-	stopper
-	probs   bool // logprobs are asked for
-	top     int  // and how many besides the chosen one
-	in, out int  // bytes of text that came, and that were let through
-	letters int
-	tokens  int
-	waiting []scored
-	kept    int // bytes of text of those waiting, and of their alternatives
+// isFlooded reports whether the pending tokens exceed the limits.
+func (c *choiceText) isFlooded() bool {
+	return len(c.pending) > maxPendingTokens || c.pendingBytes > maxPendingBytes
 }
 
-func (r *TGIRequest) newChoice() choice {
-	return choice{stopper: stopper{stops: r.stops}, probs: r.probs, top: r.top}
+// choiceText is the text of one choice, received token by token.
+type choiceText struct {
+	stopFilter
+	wantsLogprobs     bool // the request asks for logprobs
+	topCount          int  // number of alternatives per token
+	bytesIn, bytesOut int  // bytes of text received and released
+	letters           int
+	tokens            int
+	pending           []scoredToken
+	pendingBytes      int // bytes of text of pending tokens
 }
 
-// take takes a token and returns the text and the scores that can be told now.
-// Special tokens are no text.
-func (c *choice) take(t *tgiToken, top []tgiToken) (text string, told []scored) {
+func (r *TGIRequest) newChoiceText() choiceText {
+	return choiceText{stopFilter: stopFilter{stops: r.stops}, wantsLogprobs: r.wantsLogprobs, topCount: r.topCount}
+}
+
+// addToken adds a token and returns the text and the logprobs that can be sent
+// now. Special tokens have no text.
+func (c *choiceText) addToken(t *tgiToken, top []tgiToken) (text string, scored []scoredToken) {
 	c.tokens++
 	if t.Special || c.ended {
 		return "", nil
 	}
-	if c.probs {
-		one := scored{t.Text, t.Logprob, slices.Clone(top[:min(c.top, len(top))]), c.in, c.letters}
-		c.waiting = append(c.waiting, one)
-		c.kept += one.size()
+	if c.wantsLogprobs {
+		one := scoredToken{t.Text, t.Logprob, slices.Clone(top[:min(c.topCount, len(top))]), c.bytesIn, c.letters}
+		c.pending = append(c.pending, one)
+		c.pendingBytes += one.textBytes()
 		c.letters += utf8.RuneCountInString(t.Text)
 	}
-	c.in += len(t.Text)
-	text = c.feed(t.Text)
-	c.out += len(text)
-	return text, c.tell()
+	c.bytesIn += len(t.Text)
+	text = c.addText(t.Text)
+	c.bytesOut += len(text)
+	return text, c.releaseScores()
 }
 
-// finish returns what was held back, and why the text ended.
-func (c *choice) finish(reason string) (text string, told []scored, why string) {
+// finishText returns the text held back, its logprobs, and why the choice
+// ended.
+func (c *choiceText) finishText(reason string) (text string, scored []scoredToken, why string) {
 	text = c.flush()
-	c.out += len(text)
-	return text, c.tell(), c.why(reason)
+	c.bytesOut += len(text)
+	return text, c.releaseScores(), c.finishReason(reason)
 }
 
-// why is OpenAI's word for the reason that TGI gives. On its last token, TGI
-// says "length" even where that token completed a stop text.
-func (c *choice) why(reason string) string {
+// finishReason returns OpenAI's finish_reason for the reason of TGI. When the
+// last token completes a stop text, TGI may still say "length".
+func (c *choiceText) finishReason(reason string) string {
 	if reason == "length" && !c.ended {
 		return "length"
 	}
 	return "stop"
 }
 
-// tell gives the scores of tokens of which some text was let through, and of
-// those without text in between.
-func (c *choice) tell() []scored {
+// releaseScores returns the tokens whose text has been released at least in
+// part, and the tokens without text among them.
+func (c *choiceText) releaseScores() []scoredToken {
 	n := 0
-	for n < len(c.waiting) {
-		w := c.waiting[n]
-		if w.start > c.out || w.start == c.out && w.text != "" {
+	for n < len(c.pending) {
+		w := c.pending[n]
+		if w.start > c.bytesOut || w.start == c.bytesOut && w.text != "" {
 			break
 		}
 		n++
 	}
-	told := c.waiting[:n:n]
-	for _, one := range told {
-		c.kept -= one.size()
+	scored := c.pending[:n:n]
+	for _, one := range scored {
+		c.pendingBytes -= one.textBytes()
 	}
-	c.waiting = c.waiting[n:]
-	if c.ended || len(c.waiting) == 0 {
-		c.waiting = nil
+	c.pending = c.pending[n:]
+	if c.ended || len(c.pending) == 0 {
+		c.pending = nil
 	}
-	return told
+	return scored
 }

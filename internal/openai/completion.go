@@ -2,15 +2,15 @@ package openai
 
 import "encoding/json"
 
-// Usage is how many tokens a call took.
+// Usage is the number of tokens of a call.
 type Usage struct {
 	Prompt     int  `json:"prompt_tokens"`
 	Completion int  `json:"completion_tokens"`
 	Total      int  `json:"total_tokens"`
-	Counted    bool `json:"-"` // false where the server did not tell the prompt's
+	Counted    bool `json:"-"` // the server has reported the prompt's tokens
 }
 
-// completion is an answer, or a chunk of one.
+// completion is a response, or a chunk of one.
 type completion struct {
 	ID          string          `json:"id"`
 	Object      string          `json:"object"`
@@ -21,19 +21,20 @@ type completion struct {
 	Usage       json.RawMessage `json:"usage,omitempty"`
 }
 
-// form is how one of the two calls writes its answers.
-type form interface {
-	// objects are the names of an answer and of a chunk.
-	objects() (whole, chunk string)
-	whole(i int, text, reason string, logprobs any) any
-	// opening is the chunk before any text; nil: there is none.
-	opening(i int) any
-	delta(i int, text string, logprobs any) any
-	closing(i int, reason string) any
-	logprobs(told []scored, top int) any
+// answerForm builds the JSON of the responses of one call. Its methods are
+// pure and return new values.
+type answerForm interface {
+	// objectNames returns the "object" of a whole response and of a chunk.
+	objectNames() (whole, chunk string)
+	newChoice(i int, text, reason string, logprobs any) any
+	// newOpening returns the chunk before any text, or nil if there is none.
+	newOpening(i int) any
+	newDelta(i int, text string, logprobs any) any
+	newClosing(i int, reason string) any
+	newLogprobs(scored []scoredToken, top int) any
 }
 
-// chatForm is that of /chat/completions.
+// chatForm is the answerForm of /chat/completions.
 type chatForm struct{}
 
 type chatMessage struct {
@@ -61,26 +62,28 @@ type chatChunk struct {
 	Reason   *string   `json:"finish_reason"`
 }
 
-func (chatForm) objects() (whole, chunk string) { return "chat.completion", "chat.completion.chunk" }
+func (chatForm) objectNames() (whole, chunk string) {
+	return "chat.completion", "chat.completion.chunk"
+}
 
-func (chatForm) whole(i int, text, reason string, logprobs any) any {
+func (chatForm) newChoice(i int, text, reason string, logprobs any) any {
 	return chatChoice{Index: i, Message: chatMessage{Role: "assistant", Content: text}, Logprobs: logprobs, Reason: reason}
 }
 
-func (chatForm) opening(i int) any {
+func (chatForm) newOpening(i int) any {
 	empty := ""
 	return chatChunk{Index: i, Delta: chatDelta{Role: "assistant", Content: &empty}}
 }
 
-func (chatForm) delta(i int, text string, logprobs any) any {
+func (chatForm) newDelta(i int, text string, logprobs any) any {
 	return chatChunk{Index: i, Delta: chatDelta{Content: &text}, Logprobs: logprobs}
 }
 
-func (chatForm) closing(i int, reason string) any { return chatChunk{Index: i, Reason: &reason} }
+func (chatForm) newClosing(i int, reason string) any { return chatChunk{Index: i, Reason: &reason} }
 
-func (chatForm) logprobs(told []scored, _ int) any { return newChatLogprobs(told) }
+func (chatForm) newLogprobs(scored []scoredToken, _ int) any { return newChatLogprobs(scored) }
 
-// textForm is that of /completions.
+// textForm is the answerForm of /completions.
 type textForm struct{}
 
 type textChoice struct {
@@ -90,18 +93,18 @@ type textChoice struct {
 	Reason   *string `json:"finish_reason"`
 }
 
-func (textForm) objects() (whole, chunk string) { return "text_completion", "text_completion" }
+func (textForm) objectNames() (whole, chunk string) { return "text_completion", "text_completion" }
 
-func (textForm) whole(i int, text, reason string, logprobs any) any {
+func (textForm) newChoice(i int, text, reason string, logprobs any) any {
 	return textChoice{i, text, logprobs, &reason}
 }
 
-func (textForm) opening(int) any { return nil }
+func (textForm) newOpening(int) any { return nil }
 
-func (textForm) delta(i int, text string, logprobs any) any {
+func (textForm) newDelta(i int, text string, logprobs any) any {
 	return textChoice{i, text, logprobs, nil}
 }
 
-func (textForm) closing(i int, reason string) any { return textChoice{i, "", nil, &reason} }
+func (textForm) newClosing(i int, reason string) any { return textChoice{i, "", nil, &reason} }
 
-func (textForm) logprobs(told []scored, top int) any { return newTextLogprobs(told, top) }
+func (textForm) newLogprobs(scored []scoredToken, top int) any { return newTextLogprobs(scored, top) }

@@ -5,21 +5,21 @@ import (
 	"strings"
 )
 
-// IsPreflight says whether a browser asks if a page of another origin may make
-// a call. Such a question carries no token.
+// IsPreflight reports whether r is a CORS preflight request, which carries no
+// token.
 func IsPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions &&
 		r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
 }
 
-// WritePreflight answers that question: any page may, with any header. Only a
-// token opens a model, and no browser sends one by itself.
+// WritePreflight allows the call for every origin and header. This is safe
+// because models require a token, which browsers do not send on their own.
 func WritePreflight(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	AllowOrigin(h)
 	h.Set("Access-Control-Allow-Methods", "GET, POST, OPTIONS")
-	// A star would leave Authorization out.
-	if asked := r.Header.Get("Access-Control-Request-Headers"); names(asked) {
+	// The value * does not include Authorization.
+	if asked := r.Header.Get("Access-Control-Request-Headers"); isHeaderNameList(asked) {
 		h.Set("Access-Control-Allow-Headers", asked)
 	}
 	h.Set("Access-Control-Max-Age", "600")
@@ -27,8 +27,8 @@ func WritePreflight(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// AllowOrigin lets pages of any origin read an answer. What a replica said about
-// that is replaced: two such headers contradict each other.
+// AllowOrigin allows every origin to read the response. It removes the
+// replica's own CORS headers because duplicates are invalid.
 func AllowOrigin(h http.Header) {
 	for name := range h {
 		if strings.HasPrefix(name, "Access-Control-") {
@@ -39,8 +39,9 @@ func AllowOrigin(h http.Header) {
 	h.Set("Access-Control-Expose-Headers", "*")
 }
 
-// names says whether s is a list of header names, and one of a decent length.
-func names(s string) bool {
+// isHeaderNameList reports whether s is a list of header names of a reasonable
+// length.
+func isHeaderNameList(s string) bool {
 	const legal = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~, "
 	return s != "" && len(s) <= 2048 && strings.Trim(s, legal) == ""
 }

@@ -8,106 +8,108 @@ import (
 	"strconv"
 )
 
-// fields reads a request's fields by their type, and remembers the first that
-// is wrong. A field that is null is not there. No message repeats a value.
-type fields struct {
-	all   map[string]json.RawMessage
-	wrong *Problem
+// requestFields decodes the fields of a request and keeps the first problem. A
+// field that is null counts as missing. Messages never contain the value of a
+// field.
+type requestFields struct {
+	raw     map[string]json.RawMessage
+	problem *Problem
 }
 
-func readFields(body []byte) (*fields, *Problem) {
+func readFields(body []byte) (*requestFields, *Problem) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(body, &all); err != nil || all == nil {
 		return nil, &Problem{Status: 400, Code: "invalid_request", Message: ErrNotJSON.Error()}
 	}
-	return &fields{all: all}, nil
+	return &requestFields{raw: all}, nil
 }
 
-// get returns a field, nil where it is not there.
-func (f *fields) get(name string) json.RawMessage {
-	if raw := f.all[name]; string(raw) != "null" {
+// rawField returns the JSON of a field, or nil if it is missing.
+func (f *requestFields) rawField(name string) json.RawMessage {
+	if raw := f.raw[name]; string(raw) != "null" {
 		return raw
 	}
 	return nil
 }
 
-// fail keeps the first problem.
-func (f *fields) fail(p *Problem) {
-	if f.wrong == nil {
-		f.wrong = p
+// keepProblem stores p unless there is a problem already.
+func (f *requestFields) keepProblem(p *Problem) {
+	if f.problem == nil {
+		f.problem = p
 	}
 }
 
-// into decodes a field. It is false where there is none, or a wrong one.
-func (f *fields) into(name, kind string, v any) bool {
-	raw := f.get(name)
+// decodeField decodes a field into v. It returns false if the field is missing
+// or invalid.
+func (f *requestFields) decodeField(name, kind string, v any) bool {
+	raw := f.rawField(name)
 	if raw == nil {
 		return false
 	}
 	if err := json.Unmarshal(raw, v); err != nil {
-		f.fail(wrong(name, "must be "+kind))
+		f.keepProblem(invalidField(name, "must be "+kind))
 		return false
 	}
 	return true
 }
 
-func (f *fields) flag(name string) (value bool) {
-	f.into(name, "true or false", &value)
+func (f *requestFields) readFlag(name string) (value bool) {
+	f.decodeField(name, "true or false", &value)
 	return value
 }
 
-func (f *fields) text(name string) (value string, ok bool) {
-	ok = f.into(name, "a text", &value)
+func (f *requestFields) readText(name string) (value string, ok bool) {
+	ok = f.decodeField(name, "a text", &value)
 	return value, ok
 }
 
-func (f *fields) list(name string) (values []json.RawMessage) {
-	f.into(name, "a list", &values)
+func (f *requestFields) readList(name string) (values []json.RawMessage) {
+	f.decodeField(name, "a list", &values)
 	return values
 }
 
-// integer reads a whole number from least to most.
-func (f *fields) integer(name string, least, most int64) (value int64, ok bool) {
-	if !f.into(name, "a whole number", &value) {
+// readInteger reads an integer between minValue and maxValue, inclusive.
+func (f *requestFields) readInteger(name string, minValue, maxValue int64) (value int64, ok bool) {
+	if !f.decodeField(name, "a whole number", &value) {
 		return 0, false
 	}
 	switch {
-	case value < least:
-		f.fail(wrong(name, fmt.Sprintf("must be at least %d", least)))
-	case value > most:
-		f.fail(wrong(name, fmt.Sprintf("must be at most %d", most)))
+	case value < minValue:
+		f.keepProblem(invalidField(name, fmt.Sprintf("must be at least %d", minValue)))
+	case value > maxValue:
+		f.keepProblem(invalidField(name, fmt.Sprintf("must be at most %d", maxValue)))
 	}
 	return value, true
 }
 
-// number reads a number from least to most.
-func (f *fields) number(name string, least, most float64) (value float64, ok bool) {
-	if !f.into(name, "a number", &value) {
+// readNumber reads a number between minValue and maxValue, inclusive.
+func (f *requestFields) readNumber(name string, minValue, maxValue float64) (value float64, ok bool) {
+	if !f.decodeField(name, "a number", &value) {
 		return 0, false
 	}
-	if value < least || value > most {
-		limits := "from " + short(least) + " to " + short(most)
-		if math.IsInf(most, 1) {
-			limits = "at least " + short(least)
+	if value < minValue || value > maxValue {
+		limits := "from " + formatShort(minValue) + " to " + formatShort(maxValue)
+		if math.IsInf(maxValue, 1) {
+			limits = "at least " + formatShort(minValue)
 		}
-		f.fail(wrong(name, "must be "+limits))
+		f.keepProblem(invalidField(name, "must be "+limits))
 	}
 	return value, true
 }
 
-func short(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
+func formatShort(x float64) string { return strconv.FormatFloat(x, 'g', -1, 64) }
 
-// texts reads one text or a list of them.
-func (f *fields) texts(name string) (values []string) {
-	if raw := f.get(name); raw != nil && raw[0] == '"' {
-		one, _ := f.text(name)
+// readTexts reads a text or a list of texts.
+func (f *requestFields) readTexts(name string) (values []string) {
+	if raw := f.rawField(name); raw != nil && raw[0] == '"' {
+		one, _ := f.readText(name)
 		return []string{one}
 	}
-	var some []*string // a null among them is no text
-	f.into(name, "a text or a list of texts", &some)
+	var some []*string // pointers detect null
+	f.decodeField(name, "a text or a list of texts", &some)
 	for _, one := range some {
 		if one == nil {
-			f.fail(wrong(name, "must be a text or a list of texts"))
+			f.keepProblem(invalidField(name, "must be a text or a list of texts"))
 			return nil
 		}
 		values = append(values, *one)
@@ -115,9 +117,10 @@ func (f *fields) texts(name string) (values []string) {
 	return values
 }
 
-// seed reads any integer of 64 bits. TGI's have no sign.
-func (f *fields) seed(name string) *uint64 {
-	raw := f.get(name)
+// readSeed reads a signed or unsigned integer of 64 bits. The seeds of TGI are
+// unsigned.
+func (f *requestFields) readSeed(name string) *uint64 {
+	raw := f.rawField(name)
 	if raw == nil {
 		return nil
 	}
@@ -128,19 +131,19 @@ func (f *fields) seed(name string) *uint64 {
 	if seed, err := strconv.ParseUint(string(raw), 10, 64); err == nil {
 		return &seed
 	}
-	f.fail(wrong(name, "must be a whole number"))
+	f.keepProblem(invalidField(name, "must be a whole number"))
 	return nil
 }
 
-// pair is a key of an object and its value.
-type pair struct {
+// keyValue is an entry of a JSON object.
+type keyValue struct {
 	key   string
 	value json.RawMessage
 }
 
-// pairs returns what an object has, in its order. It is false for what is no
-// object.
-func pairs(raw json.RawMessage) (all []pair, ok bool) {
+// decodeObject returns the entries of a JSON object in order, and false for
+// any other value.
+func decodeObject(raw json.RawMessage) (all []keyValue, ok bool) {
 	in := json.NewDecoder(bytes.NewReader(raw))
 	if open, err := in.Token(); err != nil || open != json.Delim('{') {
 		return nil, false
@@ -150,7 +153,7 @@ func pairs(raw json.RawMessage) (all []pair, ok bool) {
 		if err != nil {
 			return nil, false
 		}
-		var p pair
+		var p keyValue
 		p.key, _ = key.(string)
 		if err := in.Decode(&p.value); err != nil {
 			return nil, false
@@ -160,15 +163,15 @@ func pairs(raw json.RawMessage) (all []pair, ok bool) {
 	return all, true
 }
 
-// object is the opposite of pairs.
-func object(all []pair) json.RawMessage {
+// encodeObject is the inverse of decodeObject.
+func encodeObject(all []keyValue) json.RawMessage {
 	var out bytes.Buffer
 	out.WriteByte('{')
 	for i, p := range all {
 		if i > 0 {
 			out.WriteByte(',')
 		}
-		out.Write(plainJSON(p.key))
+		out.Write(encodeJSON(p.key))
 		out.WriteByte(':')
 		out.Write(p.value)
 	}
@@ -176,8 +179,8 @@ func object(all []pair) json.RawMessage {
 	return out.Bytes()
 }
 
-// array is a list of values.
-func array(values []json.RawMessage) json.RawMessage {
+// encodeArray returns a JSON array of values.
+func encodeArray(values []json.RawMessage) json.RawMessage {
 	var out bytes.Buffer
 	out.WriteByte('[')
 	for i, v := range values {
@@ -190,14 +193,14 @@ func array(values []json.RawMessage) json.RawMessage {
 	return out.Bytes()
 }
 
-// plainJSON encodes without the escapes that only pages need. It panics where
-// a value has no JSON; none that is given to it is so.
-func plainJSON(v any) []byte {
+// encodeJSON encodes v without HTML escapes. It panics if v has no JSON form,
+// which is a programming error.
+func encodeJSON(v any) []byte {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		panic("openai: no JSON for a value: " + err.Error())
+		panic("openai: cannot encode a value as JSON: " + err.Error())
 	}
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n"))
 }

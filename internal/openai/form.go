@@ -9,35 +9,36 @@ import (
 	"mime/multipart"
 )
 
-// ErrNotForm says that a body is no form, although its header calls it one.
+// ErrNotForm says that a body is not the multipart form that its Content-Type
+// announces.
 var ErrNotForm = errors.New("the request body is not the form that its Content-Type says")
 
-// mostParts is how many fields of a form are looked at, and mostName how long
-// a model's name may be there.
+// Limits of a form: the number of fields that are read, and the bytes of a
+// model's name.
 const (
-	mostParts = 1000
-	mostName  = 4 << 10
+	maxFormParts = 1000
+	maxModelName = 4 << 10
 )
 
-// FindModelInForm returns the model that a body names, whatever the body is: a form,
-// as calls with files have it, or JSON. The body stays as it came.
+// FindModelInForm returns the model named in a body, which is a multipart form
+// or JSON. Errors are those of FindModel or wrap ErrNotForm.
 func FindModelInForm(contentType string, body []byte) (string, error) {
 	kind, params, err := mime.ParseMediaType(contentType)
 	if err != nil || kind != "multipart/form-data" {
 		return FindModel(body)
 	}
-	return modelOfForm(params["boundary"], body)
+	return findModelField(params["boundary"], body)
 }
 
-// modelOfForm takes the last field called model, as FindModel does.
-func modelOfForm(boundary string, body []byte) (name string, err error) {
+// findModelField returns the last field "model" of a form.
+func findModelField(boundary string, body []byte) (name string, err error) {
 	if boundary == "" {
-		return "", fmt.Errorf("%w: it names no boundary", ErrNotForm)
+		return "", fmt.Errorf("%w: it has no boundary", ErrNotForm)
 	}
 	form := multipart.NewReader(bytes.NewReader(body), boundary)
-	for range mostParts {
+	for range maxFormParts {
 		part, err := form.NextRawPart()
-		if err == io.EOF { // its end; one that is wrapped is a body cut short
+		if err == io.EOF { //nolint:errorlint // a truncated body gives a wrapped io.EOF
 			if name == "" {
 				return "", ErrNoModel
 			}
@@ -49,14 +50,14 @@ func modelOfForm(boundary string, body []byte) (name string, err error) {
 		if part.FormName() != "model" {
 			continue
 		}
-		text, err := io.ReadAll(io.LimitReader(part, mostName+1))
+		text, err := io.ReadAll(io.LimitReader(part, maxModelName+1))
 		switch {
 		case err != nil:
 			return "", fmt.Errorf("%w: %w", ErrNotForm, err)
-		case len(text) > mostName:
+		case len(text) > maxModelName:
 			return "", ErrNoString
 		}
 		name = string(text)
 	}
-	return "", fmt.Errorf("%w: it has more than %d fields", ErrNotForm, mostParts)
+	return "", fmt.Errorf("%w: it has more than %d fields", ErrNotForm, maxFormParts)
 }

@@ -10,8 +10,9 @@ import (
 	"dstack/internal/openai"
 )
 
-// form writes fields, pairs of name and value, and a file.
-func form(t testing.TB, fields ...string) (contentType, body string) {
+// newForm returns a multipart form of fields, given as pairs of name and
+// value, and a file.
+func newForm(t testing.TB, fields ...string) (contentType, body string) {
 	t.Helper()
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)
@@ -29,12 +30,12 @@ func form(t testing.TB, fields ...string) (contentType, body string) {
 	return w.FormDataContentType(), b.String()
 }
 
-func TestModelIn(t *testing.T) {
-	kind, body := form(t, "language", "en", "model", "org/whisper")
-	twoKind, two := form(t, "model", "a", "model", "b")
-	noneKind, none := form(t, "language", "en")
-	longKind, long := form(t, "model", strings.Repeat("x", 5000))
-	manyKind, many := form(t, strings.Split(strings.Repeat("a b ", 1001), " ")[:2002]...)
+func TestFindModelInForm(t *testing.T) {
+	kind, body := newForm(t, "language", "en", "model", "org/whisper")
+	twoKind, two := newForm(t, "model", "a", "model", "b")
+	noneKind, none := newForm(t, "language", "en")
+	longKind, long := newForm(t, "model", strings.Repeat("x", 5000))
+	manyKind, many := newForm(t, strings.Split(strings.Repeat("a b ", 1001), " ")[:2002]...)
 	for _, c := range []struct {
 		name, kind, body, want string
 		err                    error
@@ -58,8 +59,8 @@ func TestModelIn(t *testing.T) {
 	}
 }
 
-func FuzzModelIn(f *testing.F) {
-	kind, body := form(f, "model", "m")
+func FuzzFindModelInForm(f *testing.F) {
+	kind, body := newForm(f, "model", "m")
 	f.Add(kind, []byte(body))
 	f.Add("multipart/form-data; boundary=x", []byte("--x\r\nContent-Disposition: form-data; name=model\r\n\r\nm\r\n--x--"))
 	f.Fuzz(func(t *testing.T, kind string, body []byte) {

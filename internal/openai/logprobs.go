@@ -1,16 +1,16 @@
 package openai
 
-// unlikely is OpenAI's logprob for what has none.
-const unlikely = -9999.0
+// missingLogprob is the value that OpenAI uses for a token without a logprob.
+const missingLogprob = -9999.0
 
 func logprobOf(p *float64) float64 {
 	if p == nil {
-		return unlikely
+		return missingLogprob
 	}
 	return *p
 }
 
-// chatLogprobs are those of /chat/completions.
+// chatLogprobs are the logprobs of /chat/completions.
 type chatLogprobs struct {
 	Content []chatLogprob `json:"content"`
 	Refusal *string       `json:"refusal"` // always null
@@ -35,9 +35,9 @@ func newTokenLogprob(text string, p *float64) tokenLogprob {
 	return t
 }
 
-func newChatLogprobs(told []scored) *chatLogprobs {
-	l := &chatLogprobs{Content: make([]chatLogprob, 0, len(told))}
-	for _, s := range told {
+func newChatLogprobs(scored []scoredToken) *chatLogprobs {
+	l := &chatLogprobs{Content: make([]chatLogprob, 0, len(scored))}
+	for _, s := range scored {
 		one := chatLogprob{newTokenLogprob(s.text, s.logprob), make([]tokenLogprob, 0, len(s.top))}
 		for _, t := range s.top {
 			one.Top = append(one.Top, newTokenLogprob(t.Text, t.Logprob))
@@ -47,17 +47,17 @@ func newChatLogprobs(told []scored) *chatLogprobs {
 	return l
 }
 
-// textLogprobs are those of /completions.
+// textLogprobs are the logprobs of /completions.
 type textLogprobs struct {
 	Tokens   []string             `json:"tokens"`
 	Logprobs []float64            `json:"token_logprobs"`
-	Top      []map[string]float64 `json:"top_logprobs"` // null where none are asked for
+	Top      []map[string]float64 `json:"top_logprobs"` // null if the request asks for none
 	Offsets  []int                `json:"text_offset"`
 }
 
-func newTextLogprobs(told []scored, top int) *textLogprobs {
+func newTextLogprobs(scored []scoredToken, top int) *textLogprobs {
 	l := &textLogprobs{Tokens: []string{}, Logprobs: []float64{}, Offsets: []int{}}
-	for _, s := range told {
+	for _, s := range scored {
 		l.Tokens = append(l.Tokens, s.text)
 		l.Logprobs = append(l.Logprobs, logprobOf(s.logprob))
 		l.Offsets = append(l.Offsets, s.offset)
@@ -66,7 +66,7 @@ func newTextLogprobs(told []scored, top int) *textLogprobs {
 		}
 		likely := map[string]float64{}
 		for _, t := range s.top {
-			if _, twice := likely[t.Text]; !twice { // two tokens of one text: the likelier comes first
+			if _, twice := likely[t.Text]; !twice { // of tokens with the same text, the first is the likeliest
 				likely[t.Text] = logprobOf(t.Logprob)
 			}
 		}

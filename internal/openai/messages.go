@@ -8,105 +8,108 @@ import (
 	"strings"
 )
 
-// chatPrompt renders the messages.
-func (f *fields) chatPrompt(m TGIModel) string {
-	vars := f.templateVars()
-	if f.wrong != nil {
+// renderPrompt renders the messages with the model's chat template.
+func (f *requestFields) renderPrompt(m TGIModel) string {
+	vars := f.readTemplateVars()
+	if f.problem != nil {
 		return ""
 	}
 	prompt, err := m.Prompt(vars)
 	if err != nil {
 		if p, ok := errors.AsType[*Problem](err); ok {
-			f.fail(p)
+			f.keepProblem(p)
 			return ""
 		}
-		f.fail(&Problem{Status: http.StatusBadRequest, Code: "invalid_prompt", Param: "messages", quotes: true,
-			Message: "the chat template does not take these messages: " + quote(err.Error())})
+		f.keepProblem(&Problem{Status: http.StatusBadRequest, Code: "invalid_prompt", Param: "messages", quotes: true,
+			Message: "the chat template rejects these messages: " + quoteText(err.Error())})
 		return ""
 	}
 	return strings.TrimPrefix(prompt, m.BOS)
 }
 
-// templateVars are what a template sees of a request. Tools and documents are
-// none where there are none, as transformers has it: templates ask for that.
-func (f *fields) templateVars() json.RawMessage {
-	messages := f.list("messages")
+// readTemplateVars returns the variables of the chat template. tools and
+// documents are null if they are missing or empty, as in transformers;
+// templates test for that.
+func (f *requestFields) readTemplateVars() json.RawMessage {
+	messages := f.readList("messages")
 	if len(messages) == 0 {
-		f.fail(wrong("messages", "must be a list with at least one message"))
+		f.keepProblem(invalidField("messages", "must be a list with at least one message"))
 		return nil
 	}
 	for i, raw := range messages {
 		at := fmt.Sprintf("messages[%d]", i)
-		read, problem := message(raw, at)
+		read, problem := readMessage(raw, at)
 		if problem != nil {
-			f.fail(problem)
+			f.keepProblem(problem)
 			return nil
 		}
 		messages[i] = read
 	}
-	return object([]pair{
-		{"messages", array(messages)},
-		{"tools", f.tools()},
-		{"documents", f.objects("documents")},
+	return encodeObject([]keyValue{
+		{"messages", encodeArray(messages)},
+		{"tools", f.readTools()},
+		{"documents", f.readObjects("documents")},
 		{"add_generation_prompt", json.RawMessage("true")},
 	})
 }
 
-// tools are those that the model may call. It cannot be made to call one, nor
-// are its calls told from its text: that is each model's own language.
-func (f *fields) tools() json.RawMessage {
-	tools := f.objects("tools")
-	choice := f.get("tool_choice")
+// readTools returns the tools that the model may call. Forced calls are
+// unsupported. Calls stay in the text, because each model has its own syntax
+// for them.
+func (f *requestFields) readTools() json.RawMessage {
+	tools := f.readObjects("tools")
+	choice := f.rawField("tool_choice")
 	if choice == nil {
 		return tools
 	}
-	switch word, _ := f.word("tool_choice"); word {
+	switch word, _ := f.readWord("tool_choice"); word {
 	case "auto":
 		return tools
 	case "none":
 		return json.RawMessage("null")
 	case "required":
-		f.fail(unsupported("tool_choice", `cannot be "required" with this model: use "auto" or "none"`))
+		f.keepProblem(unsupportedField("tool_choice", `cannot be "required" with this model: use "auto" or "none"`))
 	default:
 		if choice[0] == '{' {
-			f.fail(unsupported("tool_choice", `cannot name a tool with this model: use "auto" or "none"`))
+			f.keepProblem(unsupportedField("tool_choice", `cannot name a tool with this model: use "auto" or "none"`))
 		} else {
-			f.fail(wrong("tool_choice", `must be "auto" or "none"`))
+			f.keepProblem(invalidField("tool_choice", `must be "auto" or "none"`))
 		}
 	}
 	return nil
 }
 
-// word is a text, or empty where the field is something else.
-func (f *fields) word(name string) (word string, ok bool) {
-	raw := f.get(name)
+// readWord returns a field if it is a text.
+func (f *requestFields) readWord(name string) (word string, ok bool) {
+	raw := f.rawField(name)
 	if raw == nil || raw[0] != '"' {
 		return "", false
 	}
-	return f.text(name)
+	return f.readText(name)
 }
 
-// objects reads a list of objects, null where there is none.
-func (f *fields) objects(name string) json.RawMessage {
-	all := f.list(name)
+// readObjects reads a list of objects; the result is null if it is missing or
+// empty.
+func (f *requestFields) readObjects(name string) json.RawMessage {
+	all := f.readList(name)
 	for i, raw := range all {
 		if raw[0] != '{' {
-			f.fail(wrong(fmt.Sprintf("%s[%d]", name, i), "must be an object"))
+			f.keepProblem(invalidField(fmt.Sprintf("%s[%d]", name, i), "must be an object"))
 			return nil
 		}
 	}
 	if len(all) == 0 {
 		return json.RawMessage("null")
 	}
-	return f.get(name)
+	return f.rawField(name)
 }
 
-// message is a message as templates take it: all as it came, but the content
-// one text, and the arguments of calls an object.
-func message(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
-	all, ok := pairs(raw)
+// readMessage returns a message for the template. Its content becomes a single
+// text, and the arguments of tool calls become objects.
+func readMessage(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
+	all, ok := decodeObject(raw)
 	if !ok {
-		return nil, wrong(at, "must be an object")
+		return nil, invalidField(at, "must be an object")
 	}
 	var role string
 	var content json.RawMessage
@@ -115,35 +118,35 @@ func message(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 		switch p.key {
 		case "role":
 			if json.Unmarshal(p.value, &role) != nil || role == "" {
-				problem = wrong(at+".role", "must be a text")
+				problem = invalidField(at+".role", "must be a text")
 			}
 		case "content":
-			content, problem = messageContent(p.value, at+".content")
+			content, problem = readContent(p.value, at+".content")
 			all[i].value = content
 		case "tool_calls":
-			all[i].value, problem = toolCalls(p.value, at+".tool_calls")
+			all[i].value, problem = readToolCalls(p.value, at+".tool_calls")
 		}
 		if problem != nil {
 			return nil, problem
 		}
 	}
 	if role == "" {
-		return nil, wrong(at+".role", "must be a text")
+		return nil, invalidField(at+".role", "must be a text")
 	}
 	if role != "assistant" && (content == nil || string(content) == "null") {
-		return nil, wrong(at+".content", "must be a text, or a list of parts")
+		return nil, invalidField(at+".content", "must be a text, or a list of parts")
 	}
-	return object(all), nil
+	return encodeObject(all), nil
 }
 
-// messageContent joins the parts of a text with nothing between, as TGI does.
-func messageContent(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
+// readContent joins the parts of a message without a separator, as TGI does.
+func readContent(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 	switch raw[0] {
 	case '"', 'n':
 		return raw, nil
 	case '[':
 	default:
-		return nil, wrong(at, "must be a text, or a list of parts")
+		return nil, invalidField(at, "must be a text, or a list of parts")
 	}
 	var parts []struct {
 		Type    string  `json:"type"`
@@ -151,49 +154,50 @@ func messageContent(raw json.RawMessage, at string) (json.RawMessage, *Problem) 
 		Refusal *string `json:"refusal"`
 	}
 	if json.Unmarshal(raw, &parts) != nil {
-		return nil, wrong(at, "must be a text, or a list of parts")
+		return nil, invalidField(at, "must be a text, or a list of parts")
 	}
-	var whole strings.Builder
+	var joined strings.Builder
 	for i, part := range parts {
 		at := fmt.Sprintf("%s[%d]", at, i)
 		switch {
 		case part.Type == "text" && part.Text != nil:
-			whole.WriteString(*part.Text)
+			joined.WriteString(*part.Text)
 		case part.Type == "refusal" && part.Refusal != nil:
-			whole.WriteString(*part.Refusal)
+			joined.WriteString(*part.Refusal)
 		case part.Type == "text" || part.Type == "refusal" || part.Type == "":
-			return nil, wrong(at, `must be {"type": "text", "text": …}`)
+			return nil, invalidField(at, `must be {"type": "text", "text": …}`)
 		default:
-			return nil, unsupported(at, "is no text: this model takes text only")
+			return nil, unsupportedField(at, "is not text: this model accepts text only")
 		}
 	}
-	return plainJSON(whole.String()), nil
+	return encodeJSON(joined.String()), nil
 }
 
-// toolCalls are calls whose arguments templates can look into: OpenAI writes
-// them as a text, templates want what it says.
-func toolCalls(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
+// readToolCalls decodes the arguments of calls. OpenAI encodes them as a text,
+// while templates expect an object.
+func readToolCalls(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 	var calls []json.RawMessage
 	if json.Unmarshal(raw, &calls) != nil {
-		return nil, wrong(at, "must be a list")
+		return nil, invalidField(at, "must be a list")
 	}
 	if len(calls) == 0 {
 		return raw, nil
 	}
 	for i, call := range calls {
 		if call[0] != '{' {
-			return nil, wrong(fmt.Sprintf("%s[%d]", at, i), "must be an object")
+			return nil, invalidField(fmt.Sprintf("%s[%d]", at, i), "must be an object")
 		}
-		calls[i] = rewritten(call, "function", func(function json.RawMessage) json.RawMessage {
-			return rewritten(function, "arguments", parsedArguments)
+		calls[i] = rewriteKey(call, "function", func(function json.RawMessage) json.RawMessage {
+			return rewriteKey(function, "arguments", parseArguments)
 		})
 	}
-	return array(calls), nil
+	return encodeArray(calls), nil
 }
 
-// rewritten is an object with another value of a key. What is no object stays.
-func rewritten(raw json.RawMessage, key string, anew func(json.RawMessage) json.RawMessage) json.RawMessage {
-	all, ok := pairs(raw)
+// rewriteKey returns an object with the value of a key replaced. Any other
+// value is unchanged.
+func rewriteKey(raw json.RawMessage, key string, anew func(json.RawMessage) json.RawMessage) json.RawMessage {
+	all, ok := decodeObject(raw)
 	if !ok {
 		return raw
 	}
@@ -202,11 +206,12 @@ func rewritten(raw json.RawMessage, key string, anew func(json.RawMessage) json.
 			all[i].value = anew(p.value)
 		}
 	}
-	return object(all)
+	return encodeObject(all)
 }
 
-// parsedArguments is the object that a text says; anything else stays.
-func parsedArguments(raw json.RawMessage) json.RawMessage {
+// parseArguments returns the object encoded in a text. Any other value is
+// unchanged.
+func parseArguments(raw json.RawMessage) json.RawMessage {
 	var text string
 	if raw[0] != '"' || json.Unmarshal(raw, &text) != nil {
 		return raw

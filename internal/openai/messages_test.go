@@ -7,7 +7,8 @@ import (
 	"dstack/internal/openai"
 )
 
-// TestReadTGI_TemplateVars: what a template is given, whole and in its order.
+// TestReadTGI_TemplateVars checks the variables of the chat template and their
+// order.
 func TestReadTGI_TemplateVars(t *testing.T) {
 	const end = `,"add_generation_prompt":true}`
 	const none = `,"tools":null,"documents":null` + end

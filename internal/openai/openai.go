@@ -1,5 +1,6 @@
-// Package openai is the model endpoint as OpenAI's clients know it: its paths,
-// its errors, its list of models, and where in a body the model is named.
+// Package openai implements the model endpoint for OpenAI's and Anthropic's
+// clients: paths, errors, lists of models, and the model named in a body. It
+// also translates OpenAI's calls to the API of TGI.
 package openai
 
 import (
@@ -9,8 +10,8 @@ import (
 	"strconv"
 )
 
-// Model is one entry of the list of models. Status is ours: ready, or why it
-// is not.
+// Model is an entry of the list of models. Status is an extension: ready, or
+// why the model is not ready.
 type Model struct {
 	ID      string `json:"id"`
 	Object  string `json:"object"`
@@ -19,52 +20,53 @@ type Model struct {
 	Status  string `json:"status"`
 }
 
-// NewModel describes a model. Created is in unix seconds.
+// NewModel returns the description of a model. created is in Unix seconds.
 func NewModel(id string, created int64, ownedBy, status string) Model {
 	return Model{ID: id, Object: "model", Created: created, OwnedBy: ownedBy, Status: status}
 }
 
-// WriteModels answers GET /models.
+// WriteModels writes the response of GET /models.
 func WriteModels(w http.ResponseWriter, models []Model) error {
 	if models == nil {
 		models = []Model{}
 	}
-	return write(w, http.StatusOK, struct {
+	return writeJSON(w, http.StatusOK, struct {
 		Object string  `json:"object"`
 		Data   []Model `json:"data"`
 	}{"list", models})
 }
 
-// WriteModel answers GET /models/{id}.
-func WriteModel(w http.ResponseWriter, m Model) error { return write(w, http.StatusOK, m) }
+// WriteModel writes the response of GET /models/{id}.
+func WriteModel(w http.ResponseWriter, m Model) error { return writeJSON(w, http.StatusOK, m) }
 
-// WriteError answers with an error that OpenAI's clients turn into the typed
-// one of its status. Code and param may be empty; they are null then.
+// WriteError writes an error in OpenAI's form. The type depends on status and
+// code. An empty code or param becomes null.
 func WriteError(w http.ResponseWriter, status int, code, param, message string) error {
-	return write(w, status, errorBody(&Problem{Status: status, Code: code, Param: param, Message: message}))
+	return writeJSON(w, status, errorBody(&Problem{Status: status, Code: code, Param: param, Message: message}))
 }
 
-// RateLimited is the code of an error that tells of too many requests.
+// RateLimited is the code of the error for too many requests.
 const RateLimited = "rate_limit_exceeded"
 
-// errorBody is a problem as OpenAI's clients read it, in an answer or a stream.
+// errorBody returns the JSON of a problem in OpenAI's form, for a response or
+// a stream.
 func errorBody(p *Problem) any {
-	type told struct {
+	type apiError struct {
 		Message string  `json:"message"`
 		Type    string  `json:"type"`
 		Param   *string `json:"param"`
 		Code    *string `json:"code"`
 	}
 	return struct {
-		Error told `json:"error"`
-	}{told{p.Message, typeOf(p.Status, p.Code), orNull(p.Param), orNull(p.Code)}}
+		Error apiError `json:"error"`
+	}{apiError{p.Message, errorType(p.Status, p.Code), orNull(p.Param), orNull(p.Code)}}
 }
 
-// typeOf is the error's type for a status and a code.
-func typeOf(status int, code string) string {
+// errorType returns the error type for a status and a code.
+func errorType(status int, code string) string {
 	switch {
 	case code == RateLimited:
-		return "requests" // what there are too many of
+		return "requests" // OpenAI names the exceeded limit here
 	case status >= http.StatusInternalServerError:
 		return "server_error"
 	case status == http.StatusForbidden:
@@ -83,10 +85,10 @@ func orNull(s string) *string {
 	return &s
 }
 
-func write(w http.ResponseWriter, status int, v any) error {
+func writeJSON(w http.ResponseWriter, status int, v any) error {
 	var body bytes.Buffer
 	out := json.NewEncoder(&body)
-	out.SetEscapeHTML(false) // it is read in terminals, and never as a page
+	out.SetEscapeHTML(false) // readable in terminals; never shown as HTML
 	if err := out.Encode(v); err != nil {
 		return err
 	}

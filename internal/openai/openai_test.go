@@ -9,7 +9,7 @@ import (
 	"dstack/internal/openai"
 )
 
-func TestCallOf(t *testing.T) {
+func TestParseCall(t *testing.T) {
 	cases := map[string]openai.Call{
 		"/models":                         {Operation: openai.List},
 		"/v1/models":                      {Operation: openai.List},
@@ -117,7 +117,7 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-func TestAllow_ReplacesWhatTheReplicaSaid(t *testing.T) {
+func TestAllowOrigin_ReplacesHeaders(t *testing.T) {
 	h := http.Header{"Access-Control-Allow-Origin": {"https://one"}, "Access-Control-Allow-Credentials": {"true"}, "X-Other": {"1"}}
 	openai.AllowOrigin(h)
 	if got := h.Values("Access-Control-Allow-Origin"); len(got) != 1 || got[0] != "*" {

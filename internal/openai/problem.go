@@ -10,20 +10,20 @@ import (
 	"unicode"
 )
 
-// maxQuote is how much of a server's own words goes into an error.
+// maxQuote is the maximum of bytes that an error quotes from a server.
 const maxQuote = 1000
 
-// Problem is why a call gets an error for an answer.
+// Problem is an error response to a call.
 type Problem struct {
 	Status      int
 	Code, Param string // may be empty
 	Message     string // for the client
-	// quotes says that the message has words of the template or of the
-	// model's server. They may be of the prompt.
+	// quotes says that Message quotes the template or the model's server and
+	// may contain parts of the prompt.
 	quotes bool
 }
 
-// Error is for logs: it has nothing of a prompt or an answer.
+// Error returns a message for logs, without any part of a prompt or an answer.
 func (p *Problem) Error() string {
 	if p.quotes {
 		return "model call failed with status " + strconv.Itoa(p.Status) + ", " + p.Code
@@ -31,13 +31,13 @@ func (p *Problem) Error() string {
 	return p.Message
 }
 
-// Write answers with the problem.
+// Write writes the problem as OpenAI's error response.
 func (p *Problem) Write(w http.ResponseWriter) error {
 	return WriteError(w, p.Status, p.Code, p.Param, p.Message)
 }
 
-// WriteEvent tells the problem at the end of a stream of events, as OpenAI's
-// or Anthropic's clients read it.
+// WriteEvent writes the problem as the last event of a stream, in the form of
+// OpenAI or Anthropic.
 func (p *Problem) WriteEvent(w io.Writer, anthropic bool) error {
 	event, end, body := "", "data: [DONE]\n\n", errorBody(p)
 	if anthropic {
@@ -49,87 +49,89 @@ func (p *Problem) WriteEvent(w io.Writer, anthropic bool) error {
 	if err := out.Encode(body); err != nil {
 		return err
 	}
-	_, err := io.WriteString(w, event+"data: "+data.String()+"\n"+end) // data ends with a line's end
+	_, err := io.WriteString(w, event+"data: "+data.String()+"\n"+end) // data ends with a line break
 	return err
 }
 
-// ForeignError is the problem that an answer of a model's server with another
-// status than 200 tells, in its own words where they can be found.
+// ForeignError returns the problem for a response of a model's server with a
+// status other than 200. It quotes the server's message if it finds one.
 func ForeignError(status int, body []byte) *Problem {
 	if status < 400 || status > 599 {
-		return badAnswer("answered with status " + strconv.Itoa(status))
+		return badServerAnswer("answered with status " + strconv.Itoa(status))
 	}
-	var told struct {
+	var reply struct {
 		Error   json.RawMessage `json:"error"`
 		Message string          `json:"message"`
 	}
 	text := ""
-	if json.Unmarshal(body, &told) == nil {
-		text = told.Message
+	if json.Unmarshal(body, &reply) == nil {
+		text = reply.Message
 		var inner struct {
 			Message string `json:"message"`
 		}
-		if json.Unmarshal(told.Error, &inner) == nil && inner.Message != "" {
+		if json.Unmarshal(reply.Error, &inner) == nil && inner.Message != "" {
 			text = inner.Message
 		} else if text == "" {
-			_ = json.Unmarshal(told.Error, &text) // what is no text says nothing
+			_ = json.Unmarshal(reply.Error, &text) // ignored unless it is a text
 		}
 	}
 	if text == "" {
 		text = "it answered with status " + strconv.Itoa(status)
 	}
-	return &Problem{Status: status, Code: "model_error", quotes: true, Message: "the model's server: " + quote(text)}
+	return &Problem{Status: status, Code: "model_error", quotes: true, Message: "the model's server: " + quoteText(text)}
 }
 
-// wrong is a problem with a field of a request.
-func wrong(param, message string) *Problem {
+// invalidField returns the problem for a request field with an invalid value.
+func invalidField(param, message string) *Problem {
 	return &Problem{Status: http.StatusBadRequest, Code: "invalid_value", Param: param, Message: param + " " + message}
 }
 
-// unsupported is a problem with a field that is right, but not for TGI.
-func unsupported(param, message string) *Problem {
+// unsupportedField returns the problem for a valid request field that TGI does
+// not support.
+func unsupportedField(param, message string) *Problem {
 	return &Problem{Status: http.StatusBadRequest, Code: "unsupported_parameter", Param: param, Message: param + " " + message}
 }
 
-// badAnswer is a problem with what the model's server sent.
-func badAnswer(what string) *Problem {
+// badServerAnswer returns the problem for an invalid response of the model's
+// server.
+func badServerAnswer(what string) *Problem {
 	return &Problem{Status: http.StatusBadGateway, Code: "bad_gateway", Message: "the model's server " + what}
 }
 
-// tgiStatus is the status of each error that TGI has. In a stream only the
-// error's type is told.
-var tgiStatus = map[string]int{
+// tgiErrorStatus maps the error types of TGI to their status. Events of a
+// stream have only the type.
+var tgiErrorStatus = map[string]int{
 	"validation":            http.StatusUnprocessableEntity,
 	"overloaded":            http.StatusTooManyRequests,
 	"generation":            http.StatusFailedDependency,
 	"incomplete_generation": http.StatusInternalServerError,
 }
 
-// foreign are statuses that TGI never gives. A client would take them for the
-// gateway's own words about its token, or the model's name.
-var foreign = map[int]bool{
+// impossibleStatus are statuses that TGI never returns. Clients would mistake
+// them for the gateway's own responses about the token or the model's name.
+var impossibleStatus = map[int]bool{
 	http.StatusUnauthorized: true, http.StatusForbidden: true,
 	http.StatusNotFound: true, http.StatusMethodNotAllowed: true,
 }
 
-// TGIError is the problem that an answer of TGI with another status than 200
-// tells.
+// TGIError returns the problem for a response of TGI with a status other than
+// 200.
 func TGIError(status int, body []byte) *Problem {
-	var told struct {
+	var reply struct {
 		Error     string `json:"error"`
 		ErrorType string `json:"error_type"`
 	}
 	switch {
 	case status < 400 || status > 599:
-		return badAnswer("answered with status " + strconv.Itoa(status))
-	case foreign[status]:
-		return badAnswer("answered with status " + strconv.Itoa(status) + " to /generate: is it TGI?")
+		return badServerAnswer("answered with status " + strconv.Itoa(status))
+	case impossibleStatus[status]:
+		return badServerAnswer("answered with status " + strconv.Itoa(status) + " to /generate: is it TGI?")
 	}
-	if json.Unmarshal(body, &told) == nil && told.Error != "" {
-		return tgiProblem(status, told.ErrorType, told.Error)
+	if json.Unmarshal(body, &reply) == nil && reply.Error != "" {
+		return tgiProblem(status, reply.ErrorType, reply.Error)
 	}
-	// A body that does not fit is refused in plain text; a page is of some
-	// proxy between, and says nothing to a client.
+	// TGI rejects an invalid body in plain text. HTML comes from a proxy in
+	// between and is of no use to clients.
 	text := string(body)
 	if trimmed := strings.TrimSpace(text); trimmed == "" || trimmed[0] == '<' || trimmed[0] == '{' || trimmed[0] == '[' {
 		text = "it answered with status " + strconv.Itoa(status)
@@ -137,28 +139,30 @@ func TGIError(status int, body []byte) *Problem {
 	return tgiProblem(status, "", text)
 }
 
-// tgiProblem is an error in TGI's words.
+// tgiProblem returns a problem that quotes TGI. Status 0 means the status of
+// the error type.
 func tgiProblem(status int, kind, text string) *Problem {
 	if status == 0 {
-		status = tgiStatus[kind]
+		status = tgiErrorStatus[kind]
 	}
 	if status == 0 {
 		status = http.StatusInternalServerError
 	}
-	code := plainWord(kind)
+	code := asCode(kind)
 	if code == "" {
 		code = "model_error"
-		for k, s := range tgiStatus {
+		for k, s := range tgiErrorStatus {
 			if s == status {
 				code = k
 			}
 		}
 	}
-	return &Problem{Status: status, Code: code, quotes: true, Message: "the model's server: " + quote(text)}
+	return &Problem{Status: status, Code: code, quotes: true, Message: "the model's server: " + quoteText(text)}
 }
 
-// plainWord is s where it is a short word of letters and underscores.
-func plainWord(s string) string {
+// asCode returns s as an error code, or "" if it is not a short word of
+// letters and underscores.
+func asCode(s string) string {
 	s = strings.ReplaceAll(s, " ", "_")
 	if len(s) > 64 || strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_") != "" {
 		return ""
@@ -166,10 +170,11 @@ func plainWord(s string) string {
 	return s
 }
 
-// quote is the beginning of a text, in one line and without controls.
-func quote(text string) string {
+// quoteText returns the beginning of a text on a single line, without control
+// characters.
+func quoteText(text string) string {
 	if len(text) > maxQuote {
-		text = strings.ToValidUTF8(text[:maxQuote], "") + "…" // the cut may go through a letter
+		text = strings.ToValidUTF8(text[:maxQuote], "") + "…" // may cut a character
 	}
 	text = strings.ToValidUTF8(text, "\ufffd")
 	text = strings.Map(func(c rune) rune {

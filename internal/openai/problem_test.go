@@ -21,7 +21,7 @@ func TestTGIError(t *testing.T) {
 		{424, `{"error":"Request failed during generation: x","error_type":"generation"}`, 424, "generation", "Request failed"},
 		{500, `{"error":"Incomplete generation","error_type":"incomplete_generation"}`, 500, "incomplete_generation", "Incomplete generation"},
 		{422, `{"error":"Tool error","error_type":"tool_error"}`, 422, "tool_error", "Tool error"},
-		{429, `{"error":"Model is overloaded"}`, 429, "overloaded", "Model is overloaded"}, // version 0.8 had no type
+		{429, `{"error":"Model is overloaded"}`, 429, "overloaded", "Model is overloaded"}, // version 0.8 has no type
 		{422, "Failed to deserialize the JSON body into the target type: parameters.stop: invalid length", 422, "validation", "Failed to deserialize"},
 		{503, `<html><h1>503</h1>`, 503, "model_error", "status 503"},
 		{503, ``, 503, "model_error", "status 503"},
@@ -41,7 +41,7 @@ func TestTGIError(t *testing.T) {
 	}
 }
 
-func TestTGIError_IsShortAndPlainAndQuiet(t *testing.T) {
+func TestTGIError_Text(t *testing.T) {
 	for _, body := range []string{
 		`{"error":"canary` + strings.Repeat("ä", 5000) + `"}`,
 		"canary \x1b]0;x\x07\r\n\xff\xfe" + strings.Repeat("x\n", 3000),

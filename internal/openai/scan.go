@@ -8,26 +8,26 @@ import (
 	"math/bits"
 )
 
-// Why a body names no model.
+// Errors of FindModel.
 var (
 	ErrNotJSON  = errors.New("the request body is not a JSON object")
 	ErrNoModel  = errors.New("the request body has no model")
 	ErrNoString = errors.New("the model is not a text")
 )
 
-// maxDepth is how deep encoding/json goes, and so do we.
+// maxDepth is the nesting limit of encoding/json.
 const maxDepth = 10000
 
-// maxEscape is how many bytes one letter of a key takes at most.
-const maxEscape = len(`\u006d`)
+// maxEscapeBytes is the most bytes that an escaped character of a key has.
+const maxEscapeBytes = len(`\u006d`)
 
-// FindModel returns the value of the top-level key "model", without decoding
-// anything else: prompts are long. Like encoding/json it takes the last of
-// several, understands escapes, and refuses whatever is not JSON, wherever in
-// the body that is.
+// FindModel returns the value of the top-level key "model". To be fast on long
+// prompts, it decodes nothing else. Like encoding/json, it uses the last of
+// duplicate keys, decodes escapes, and rejects invalid JSON anywhere in the
+// body. The error is or wraps ErrNotJSON, ErrNoModel or ErrNoString.
 func FindModel(body []byte) (string, error) {
-	s := scanner{in: body, want: "model"}
-	from, to, err := s.top()
+	s := jsonScanner{body: body, wantedKey: "model"}
+	from, to, err := s.findValue()
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrNotJSON, err)
 	}
@@ -48,197 +48,195 @@ func FindModel(body []byte) (string, error) {
 	return name, nil
 }
 
-// WantsStream says whether a body asks for a stream: the value of its top-level
-// key "stream" is true. As FindModel it decodes nothing else, and takes the last
-// of several.
+// WantsStream reports whether the value of the top-level key "stream" is true.
+// Like FindModel, it decodes nothing else and uses the last of duplicate keys.
 func WantsStream(body []byte) bool {
-	s := scanner{in: body, want: "stream"}
-	from, to, err := s.top()
+	s := jsonScanner{body: body, wantedKey: "stream"}
+	from, to, err := s.findValue()
 	return err == nil && string(body[from:to]) == "true"
 }
 
-// scanner walks over JSON and remembers nothing but where it is.
-type scanner struct {
-	in   []byte
-	at   int
-	want string // the top-level key that is looked for
-	// inside has a byte for each open object ('{') or array ('[').
-	inside []byte
+// jsonScanner validates JSON and tracks positions without decoding values.
+type jsonScanner struct {
+	body      []byte
+	at        int
+	wantedKey string // the top-level key to find
+	// open has a byte for each open object ('{') and array ('[').
+	open []byte
 }
 
-// top walks the whole body and returns where the last value of the wanted key is.
-func (s *scanner) top() (from, to int, err error) {
-	s.space()
+// findValue scans the whole body and returns the position of the last value of
+// the wanted key, or zeros if it is missing.
+func (s *jsonScanner) findValue() (from, to int, err error) {
+	s.skipSpace()
 	if s.peek() != '{' {
-		return 0, 0, s.unexpected("an object")
+		return 0, 0, s.errExpected("an object")
 	}
 	s.at++
-	s.space()
+	s.skipSpace()
 	if s.peek() == '}' {
 		s.at++
-		return 0, 0, s.end()
+		return 0, 0, s.checkEnd()
 	}
 	for {
-		wanted, err := s.key()
+		wanted, err := s.scanKey()
 		if err != nil {
 			return 0, 0, err
 		}
 		begin := s.at
-		if err := s.value(); err != nil {
+		if err := s.scanValue(); err != nil {
 			return 0, 0, err
 		}
 		if wanted {
 			from, to = begin, s.at
 		}
-		s.space()
+		s.skipSpace()
 		switch s.next() {
 		case ',':
-			s.space()
+			s.skipSpace()
 		case '}':
-			return from, to, s.end()
+			return from, to, s.checkEnd()
 		default:
 			s.at--
-			return 0, 0, s.unexpected("a comma or the object's end")
+			return 0, 0, s.errExpected("a comma or the object's end")
 		}
 	}
 }
 
-// key reads a key and its colon, up to the value, and says whether the key is
-// the wanted one.
-func (s *scanner) key() (bool, error) {
+// scanKey scans a key and its colon, and reports whether it is the wanted key.
+func (s *jsonScanner) scanKey() (bool, error) {
 	begin := s.at
-	escaped, err := s.text()
+	escaped, err := s.scanString()
 	if err != nil {
 		return false, err
 	}
-	written := s.in[begin+1 : s.at-1]
-	wanted := string(written) == s.want
-	if escaped && len(written) <= len(s.want)*maxEscape {
+	written := s.body[begin+1 : s.at-1]
+	wanted := string(written) == s.wantedKey
+	if escaped && len(written) <= len(s.wantedKey)*maxEscapeBytes {
 		var key string
-		if err := json.Unmarshal(s.in[begin:s.at], &key); err != nil {
+		if err := json.Unmarshal(s.body[begin:s.at], &key); err != nil {
 			return false, err
 		}
-		wanted = key == s.want
+		wanted = key == s.wantedKey
 	}
-	s.space()
+	s.skipSpace()
 	if s.next() != ':' {
 		s.at--
-		return false, s.unexpected("a colon")
+		return false, s.errExpected("a colon")
 	}
-	s.space()
+	s.skipSpace()
 	return wanted, nil
 }
 
-// value walks over one value of any kind and depth, without recursion.
-func (s *scanner) value() error {
-	s.inside = s.inside[:0]
+// scanValue scans a value of any type and depth, without recursion.
+func (s *jsonScanner) scanValue() error {
+	s.open = s.open[:0]
 	for {
-		opened, err := s.one()
+		opened, err := s.scanOne()
 		if err != nil {
 			return err
 		}
 		if opened {
 			continue
 		}
-		more, err := s.close()
+		more, err := s.scanClose()
 		if err != nil || !more {
 			return err
 		}
 	}
 }
 
-// one reads a scalar, an empty object or array, or the opening of one up to
-// where its first value begins: then opened is true.
-func (s *scanner) one() (opened bool, err error) {
+// scanOne scans a scalar or an empty object or array. For any other object or
+// array it scans up to the first value and returns true.
+func (s *jsonScanner) scanOne() (opened bool, err error) {
 	switch c := s.peek(); c {
 	case '{', '[':
 		s.at++
-		if len(s.inside)+1 >= maxDepth {
+		if len(s.open)+1 >= maxDepth {
 			return false, fmt.Errorf("nested deeper than %d at byte %d", maxDepth, s.at)
 		}
-		s.space()
-		if s.peek() == c+2 { // } and ] stand two behind { and [
+		s.skipSpace()
+		if s.peek() == c+2 { // in ASCII, } and ] are two after { and [
 			s.at++
 			return false, nil
 		}
-		s.inside = append(s.inside, c)
+		s.open = append(s.open, c)
 		if c == '{' {
-			_, err = s.key()
+			_, err = s.scanKey()
 		}
 		return true, err
 	case '"':
-		_, err = s.text()
+		_, err = s.scanString()
 		return false, err
 	case 't':
-		return false, s.word("true")
+		return false, s.scanWord("true")
 	case 'f':
-		return false, s.word("false")
+		return false, s.scanWord("false")
 	case 'n':
-		return false, s.word("null")
+		return false, s.scanWord("null")
 	default:
-		return false, s.number()
+		return false, s.scanNumber()
 	}
 }
 
-// close reads what follows a value within the objects and arrays that are
-// open: it returns true where a next value begins, and false once all are
-// closed.
-func (s *scanner) close() (bool, error) {
-	for len(s.inside) > 0 {
-		open := s.inside[len(s.inside)-1]
-		s.space()
+// scanClose scans what follows a value inside open objects and arrays. It
+// returns true before a next value, and false after all are closed.
+func (s *jsonScanner) scanClose() (bool, error) {
+	for len(s.open) > 0 {
+		open := s.open[len(s.open)-1]
+		s.skipSpace()
 		switch c := s.next(); {
 		case c == ',' && open == '{':
-			s.space()
-			_, err := s.key()
+			s.skipSpace()
+			_, err := s.scanKey()
 			return true, err
 		case c == ',':
-			s.space()
+			s.skipSpace()
 			return true, nil
 		case c == open+2:
-			s.inside = s.inside[:len(s.inside)-1]
+			s.open = s.open[:len(s.open)-1]
 		default:
 			s.at--
-			return false, s.unexpected("a comma or an end")
+			return false, s.errExpected("a comma or an end")
 		}
 	}
 	return false, nil
 }
 
-// text walks over a string and says whether it has escapes.
-func (s *scanner) text() (escaped bool, err error) {
+// scanString scans a string and reports whether it has escapes.
+func (s *jsonScanner) scanString() (escaped bool, err error) {
 	if s.next() != '"' {
 		s.at--
-		return false, s.unexpected("a string")
+		return false, s.errExpected("a string")
 	}
 	for {
-		s.plain()
+		s.skipPlain()
 		switch c := s.next(); c {
 		case '"':
 			return escaped, nil
 		case '\\':
 			escaped = true
-			if err := s.escape(); err != nil {
+			if err := s.scanEscape(); err != nil {
 				return escaped, err
 			}
 		default:
 			s.at--
-			return escaped, s.unexpected("the string's end")
+			return escaped, s.errExpected("the string's end")
 		}
 	}
 }
 
-// plain moves on to the next byte of a string that is a quote, a backslash or
-// a control character; eight at a time.
-func (s *scanner) plain() {
+// skipPlain skips to the next quote, backslash or control character of a
+// string, eight bytes at a time.
+func (s *jsonScanner) skipPlain() {
 	const ones, highs = 0x0101010101010101, 0x8080808080808080
-	at, in := s.at, s.in
+	at, in := s.at, s.body
 	for ; at+8 <= len(in); at += 8 {
 		x := binary.LittleEndian.Uint64(in[at:])
 		quote := x ^ ones*'"'
 		slash := x ^ ones*'\\'
-		// A byte's high bit is set where it is special. Bytes after the first
-		// such one may be set wrongly; only the first is looked at.
+		// The high bit of each special byte is set. Bytes after the first
+		// special byte may be wrong, but only the first one matters.
 		special := ((x - ones*' ') &^ x) | ((quote - ones) &^ quote) | ((slash - ones) &^ slash)
 		if special &= highs; special != 0 {
 			s.at = at + bits.TrailingZeros64(special)/8
@@ -251,8 +249,8 @@ func (s *scanner) plain() {
 	s.at = at
 }
 
-// escape reads what follows a backslash.
-func (s *scanner) escape() error {
+// scanEscape scans an escape after its backslash.
+func (s *jsonScanner) scanEscape() error {
 	switch s.next() {
 	case '"', '\\', '/', 'b', 'f', 'n', 'r', 't':
 		return nil
@@ -261,18 +259,18 @@ func (s *scanner) escape() error {
 			c := s.next() | 0x20
 			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
 				s.at--
-				return s.unexpected("four hexadecimal digits")
+				return s.errExpected("four hexadecimal digits")
 			}
 		}
 		return nil
 	default:
 		s.at--
-		return s.unexpected("an escape")
+		return s.errExpected("an escape")
 	}
 }
 
-// number walks over a number.
-func (s *scanner) number() error {
+// scanNumber scans a number.
+func (s *jsonScanner) scanNumber() error {
 	if s.peek() == '-' {
 		s.at++
 	}
@@ -280,14 +278,14 @@ func (s *scanner) number() error {
 	case c == '0':
 		s.at++
 	case '1' <= c && c <= '9':
-		s.digits()
+		s.skipDigits()
 	default:
-		return s.unexpected("a value")
+		return s.errExpected("a value")
 	}
 	if s.peek() == '.' {
 		s.at++
-		if !s.digits() {
-			return s.unexpected("a digit")
+		if !s.skipDigits() {
+			return s.errExpected("a digit")
 		}
 	}
 	if s.peek()|0x20 == 'e' {
@@ -295,14 +293,14 @@ func (s *scanner) number() error {
 		if c := s.peek(); c == '+' || c == '-' {
 			s.at++
 		}
-		if !s.digits() {
-			return s.unexpected("a digit")
+		if !s.skipDigits() {
+			return s.errExpected("a digit")
 		}
 	}
 	return nil
 }
 
-func (s *scanner) digits() bool {
+func (s *jsonScanner) skipDigits() bool {
 	begin := s.at
 	for c := s.peek(); '0' <= c && c <= '9'; c = s.peek() {
 		s.at++
@@ -310,26 +308,26 @@ func (s *scanner) digits() bool {
 	return s.at > begin
 }
 
-func (s *scanner) word(w string) error {
-	if len(s.in)-s.at < len(w) || string(s.in[s.at:s.at+len(w)]) != w {
-		return s.unexpected(w)
+func (s *jsonScanner) scanWord(w string) error {
+	if len(s.body)-s.at < len(w) || string(s.body[s.at:s.at+len(w)]) != w {
+		return s.errExpected(w)
 	}
 	s.at += len(w)
 	return nil
 }
 
-// end makes sure that nothing follows.
-func (s *scanner) end() error {
-	s.space()
-	if s.at < len(s.in) {
-		return s.unexpected("nothing more")
+// checkEnd checks that nothing but white space follows.
+func (s *jsonScanner) checkEnd() error {
+	s.skipSpace()
+	if s.at < len(s.body) {
+		return s.errExpected("nothing more")
 	}
 	return nil
 }
 
-func (s *scanner) space() {
-	for s.at < len(s.in) {
-		switch s.in[s.at] {
+func (s *jsonScanner) skipSpace() {
+	for s.at < len(s.body) {
+		switch s.body[s.at] {
 		case ' ', '\t', '\n', '\r':
 			s.at++
 		default:
@@ -338,25 +336,27 @@ func (s *scanner) space() {
 	}
 }
 
-// peek returns the byte that comes next, 0 at the end. No JSON has a 0
-// outside a string, and none unescaped inside one, so it is never mistaken.
-func (s *scanner) peek() byte {
-	if s.at < len(s.in) {
-		return s.in[s.at]
+// peek returns the next byte, or 0 at the end. A 0 is invalid everywhere in
+// JSON, so the end is unambiguous.
+func (s *jsonScanner) peek() byte {
+	if s.at < len(s.body) {
+		return s.body[s.at]
 	}
 	return 0
 }
 
-// next is peek that moves on, past the end as well: s.at-- always undoes it.
-func (s *scanner) next() byte {
+// next returns the next byte and moves on, even at the end, so that s.at--
+// always undoes it.
+func (s *jsonScanner) next() byte {
 	c := s.peek()
 	s.at++
 	return c
 }
 
-// unexpected names the place, never what stands there: bodies are private.
-func (s *scanner) unexpected(want string) error {
-	if s.at >= len(s.in) {
+// errExpected returns an error with the position but without the content,
+// which may be private.
+func (s *jsonScanner) errExpected(want string) error {
+	if s.at >= len(s.body) {
 		return fmt.Errorf("it ends where %s should be", want)
 	}
 	return fmt.Errorf("%s expected at byte %d", want, s.at)

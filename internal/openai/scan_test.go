@@ -10,7 +10,7 @@ import (
 	"dstack/internal/openai"
 )
 
-func TestModelOf(t *testing.T) {
+func TestFindModel(t *testing.T) {
 	cases := []struct {
 		body, want string
 		err        error
@@ -64,9 +64,9 @@ func TestModelOf(t *testing.T) {
 	}
 }
 
-// TestModelOf_TellsNobodyWhatIsWritten: prompts are private, and errors end
-// up in logs.
-func TestModelOf_TellsNobodyWhatIsWritten(t *testing.T) {
+// TestFindModel_ErrorsAreSilent checks that errors, which are logged,
+// contain nothing of a prompt.
+func TestFindModel_ErrorsAreSilent(t *testing.T) {
 	for _, body := range []string{`{"canary": canary}`, `{"model":"m","x":"\canary"}`, `{"x":"canary`, `canary`} {
 		_, err := openai.FindModel([]byte(body))
 		if err == nil || strings.Contains(err.Error(), "canary") {
@@ -75,8 +75,8 @@ func TestModelOf_TellsNobodyWhatIsWritten(t *testing.T) {
 	}
 }
 
-// byTheBook is what encoding/json finds.
-func byTheBook(body []byte) (string, error) {
+// findWithEncodingJSON is FindModel by means of encoding/json.
+func findWithEncodingJSON(body []byte) (string, error) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(body, &all); err != nil {
 		return "", openai.ErrNotJSON
@@ -101,8 +101,8 @@ func byTheBook(body []byte) (string, error) {
 	return name, nil
 }
 
-// FuzzModelOf: our scanner and encoding/json agree on every body there is.
-func FuzzModelOf(f *testing.F) {
+// FuzzFindModel compares the scanner with encoding/json.
+func FuzzFindModel(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":"m","messages":[{"role":"user","content":"hello, how are you today?"}]}`,
 		`{"a":{"model":[1,-2.5e3,null,true]},"\u006dodel":"\ud83d\ude00","model":"x"}`,
@@ -113,21 +113,21 @@ func FuzzModelOf(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got, err := openai.FindModel(body)
-		want, wantErr := byTheBook(body)
+		want, wantErr := findWithEncodingJSON(body)
 		if got != want || !errors.Is(err, wantErr) || (wantErr == nil && err != nil) {
 			t.Fatalf("%q: got %q, %v; encoding/json: %q, %v", body, got, err, want, wantErr)
 		}
 	})
 }
 
-func TestModelOf_DepthIsThatOfEncodingJSON(t *testing.T) {
+func TestFindModel_Depth(t *testing.T) {
 	for _, n := range []int{9998, 9999, 10000, 10001} {
 		for _, kind := range []string{"[]", `{"a":}`} {
 			open, end := kind[:len(kind)-1], kind[len(kind)-1:]
 			inner := "1"
 			body := []byte(`{"model":"m","n":` + strings.Repeat(open, n) + inner + strings.Repeat(end, n) + `}`)
 			_, err := openai.FindModel(body)
-			_, want := byTheBook(body)
+			_, want := findWithEncodingJSON(body)
 			if (err == nil) != (want == nil) {
 				t.Errorf("%d deep %s: got %v, encoding/json: %v", n, kind, err, want)
 			}
@@ -135,7 +135,7 @@ func TestModelOf_DepthIsThatOfEncodingJSON(t *testing.T) {
 	}
 }
 
-func BenchmarkModelOf(b *testing.B) {
+func BenchmarkFindModel(b *testing.B) {
 	for _, size := range []int{300, 400_000} {
 		body := []byte(fmt.Sprintf(`{"messages":[{"role":"user","content":%q}],"model":"org/m"}`, strings.Repeat("some words ", size/11)))
 		b.Run(fmt.Sprint(size), func(b *testing.B) {
@@ -149,7 +149,7 @@ func BenchmarkModelOf(b *testing.B) {
 	}
 }
 
-func TestStreams(t *testing.T) {
+func TestWantsStream(t *testing.T) {
 	cases := map[string]bool{
 		`{"model":"m","stream":true}`:              true,
 		"{ \"stream\" :\n true , \"model\":\"m\"}": true,

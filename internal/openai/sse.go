@@ -2,22 +2,21 @@ package openai
 
 import "bytes"
 
-// eventReader takes a stream of server-sent events apart, however it is cut
-// into pieces. It keeps a line, and an event's data, until they are whole.
+// eventReader parses a stream of server-sent events that arrives in arbitrary
+// pieces.
 type eventReader struct {
-	most   int    // bytes of one event
-	line   []byte // the begun line
-	data   []byte // of the begun event
-	some   bool   // it has a data line
-	wasCR  bool   // a line feed now belongs to the line before
-	behind bool   // the stream has begun: a byte order mark is over
-	closed bool   // nothing more is read
+	maxEvent int    // limit of bytes of one event
+	line     []byte // incomplete line
+	data     []byte // data of the incomplete event
+	hasData  bool   // the incomplete event has a data line
+	wasCR    bool   // a line feed that follows belongs to the previous line break
+	started  bool   // the first line, which may have a byte order mark, is read
+	closed   bool   // ignore all further input
 }
 
-// feed calls each with the data of every event that is whole now. It returns
-// false for an event that is too large. The data is each's only until it
-// returns.
-func (e *eventReader) feed(p []byte, each func(data []byte) error) (fits bool, err error) {
+// readEvents calls each with the data of every complete event. It returns
+// false if an event is too large. each must not keep the data.
+func (e *eventReader) readEvents(p []byte, each func(data []byte) error) (fits bool, err error) {
 	for len(p) > 0 && !e.closed {
 		if e.wasCR && p[0] == '\n' {
 			p = p[1:]
@@ -28,7 +27,7 @@ func (e *eventReader) feed(p []byte, each func(data []byte) error) (fits bool, e
 		end := bytes.IndexAny(p, "\r\n")
 		if end < 0 {
 			e.line = append(e.line, p...)
-			return len(e.line)+len(e.data) <= e.most, nil
+			return len(e.line)+len(e.data) <= e.maxEvent, nil
 		}
 		line := p[:end]
 		if len(e.line) > 0 {
@@ -37,42 +36,42 @@ func (e *eventReader) feed(p []byte, each func(data []byte) error) (fits bool, e
 		}
 		e.wasCR = p[end] == '\r'
 		p = p[end+1:]
-		if len(line)+len(e.data) > e.most {
+		if len(line)+len(e.data) > e.maxEvent {
 			return false, nil
 		}
-		e.line = recycled(e.line)
-		if err := e.take(line, each); err != nil {
+		e.line = reuseBuffer(e.line)
+		if err := e.addLine(line, each); err != nil {
 			return true, err
 		}
 	}
 	return true, nil
 }
 
-// close ends the reading, even from within each.
+// close stops the reading. It may be called from within each.
 func (e *eventReader) close() { *e = eventReader{closed: true} }
 
-// end takes a last event that no empty line ended.
-func (e *eventReader) end(each func(data []byte) error) error {
+// readLast handles a last event without an empty line after it.
+func (e *eventReader) readLast(each func(data []byte) error) error {
 	if len(e.line) > 0 {
-		if err := e.take(e.line, each); err != nil {
+		if err := e.addLine(e.line, each); err != nil {
 			return err
 		}
 	}
-	return e.take(nil, each)
+	return e.addLine(nil, each)
 }
 
-// take takes a line. Of its fields only the data counts.
-func (e *eventReader) take(line []byte, each func(data []byte) error) error {
-	if !e.behind {
+// addLine adds a line to the event. All fields but data are ignored.
+func (e *eventReader) addLine(line []byte, each func(data []byte) error) error {
+	if !e.started {
 		line = bytes.TrimPrefix(line, []byte("\ufeff"))
-		e.behind = true
+		e.started = true
 	}
 	if len(line) == 0 {
-		if !e.some {
+		if !e.hasData {
 			return nil
 		}
 		data := e.data
-		e.data, e.some = recycled(e.data), false
+		e.data, e.hasData = reuseBuffer(e.data), false
 		return each(data)
 	}
 	value, ok := bytes.CutPrefix(line, []byte("data:"))
@@ -80,16 +79,16 @@ func (e *eventReader) take(line []byte, each func(data []byte) error) error {
 		return nil
 	}
 	value = bytes.TrimPrefix(value, []byte(" "))
-	if e.some {
+	if e.hasData {
 		e.data = append(e.data, '\n')
 	}
-	e.data, e.some = append(e.data, value...), true
+	e.data, e.hasData = append(e.data, value...), true
 	return nil
 }
 
-// recycled is memory for the next line or event. A large one is let go: few
-// events are large, and many streams are open.
-func recycled(used []byte) []byte {
+// reuseBuffer returns the memory for the next line or event. It drops a large
+// buffer: large events are rare, and open streams are many.
+func reuseBuffer(used []byte) []byte {
 	if cap(used) > 16<<10 {
 		return nil
 	}

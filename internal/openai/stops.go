@@ -2,40 +2,40 @@ package openai
 
 import "strings"
 
-// stopper lets text through up to the first stop text, which one it is that
-// ends first. It holds back only what may be the beginning of one. However
-// the text is cut into pieces, the same comes out.
-type stopper struct {
+// stopFilter passes text up to the first stop text, which is the stop text
+// that ends first. It holds back only text that may begin a stop text. The
+// result does not depend on how the text is cut into pieces.
+type stopFilter struct {
 	stops []string
 	held  string
-	ended bool // a stop text came; nothing gets through any more
+	ended bool // a stop text was found; all further text is dropped
 }
 
-// feed takes a piece and returns what can be said of it now.
-func (s *stopper) feed(piece string) string {
+// addText adds a piece and returns the text that can be sent now.
+func (s *stopFilter) addText(piece string) string {
 	if s.ended || piece == "" {
 		return ""
 	}
 	text := s.held + piece
-	if cut := s.cut(text); cut >= 0 {
+	if cut := s.findStop(text); cut >= 0 {
 		s.held, s.ended = "", true
 		return text[:cut]
 	}
-	keep := s.beginning(text)
+	keep := s.stopPrefixLength(text)
 	s.held = strings.Clone(text[len(text)-keep:])
 	return text[:len(text)-keep]
 }
 
-// flush returns what was held back, once nothing follows.
-func (s *stopper) flush() string {
+// flush returns the text held back, at the end of the input.
+func (s *stopFilter) flush() string {
 	held := s.held
 	s.held = ""
 	return held
 }
 
-// cut is where the stop text begins that ends first, the longest of those; -1
-// without one.
-func (s *stopper) cut(text string) int {
+// findStop returns the position of the stop text that ends first, the longest
+// if several do, or -1.
+func (s *stopFilter) findStop(text string) int {
 	cut, end := -1, len(text)+1
 	for _, stop := range s.stops {
 		at := strings.Index(text, stop)
@@ -49,9 +49,9 @@ func (s *stopper) cut(text string) int {
 	return cut
 }
 
-// beginning is the length of the longest end of text that a stop text begins
-// with.
-func (s *stopper) beginning(text string) int {
+// stopPrefixLength returns the length of the longest suffix of text that is a
+// prefix of a stop text.
+func (s *stopFilter) stopPrefixLength(text string) int {
 	longest := 0
 	for _, stop := range s.stops {
 		for n := min(len(stop)-1, len(text)); n > longest; n-- {

@@ -8,9 +8,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// byTheLetter is what the text up to the first stop text is, found by looking
-// at each end that there is.
-func byTheLetter(text string, stops []string) (string, bool) {
+// cutAtStop returns the text up to the first stop text, found by testing every
+// prefix.
+func cutAtStop(text string, stops []string) (string, bool) {
 	for end := range len(text) + 1 {
 		longest := 0
 		for _, stop := range stops {
@@ -25,16 +25,16 @@ func byTheLetter(text string, stops []string) (string, bool) {
 	return text, false
 }
 
-func TestStopper_AgainstByTheLetter(t *testing.T) {
+func TestStopFilter(t *testing.T) {
 	some := rapid.StringOfN(rapid.RuneFrom([]rune("abé😀")), 0, 20, -1)
 	stop := rapid.StringOfN(rapid.RuneFrom([]rune("abé😀")), 1, 5, -1)
 	rapid.Check(t, func(t *rapid.T) {
 		pieces := rapid.SliceOf(some).Draw(t, "pieces")
 		stops := rapid.SliceOfN(stop, 0, 4).Draw(t, "stops")
-		s := stopper{stops: stops}
+		s := stopFilter{stops: stops}
 		var got strings.Builder
 		for _, piece := range pieces {
-			out := s.feed(piece)
+			out := s.addText(piece)
 			if !utf8.ValidString(out) {
 				t.Fatalf("a letter was split: %q", out)
 			}
@@ -44,7 +44,7 @@ func TestStopper_AgainstByTheLetter(t *testing.T) {
 			}
 		}
 		got.WriteString(s.flush())
-		want, ended := byTheLetter(strings.Join(pieces, ""), stops)
+		want, ended := cutAtStop(strings.Join(pieces, ""), stops)
 		if got.String() != want || s.ended != ended {
 			t.Fatalf("got %q, %v; want %q, %v", got.String(), s.ended, want, ended)
 		}

@@ -2,41 +2,39 @@ package openai
 
 import "encoding/json"
 
-// The format tgi: the model's server speaks the API of Text Generation
-// Inference, which continues a text. OpenAI's calls become calls of /generate
-// and /generate_stream here, and what comes back becomes OpenAI's answers.
-// Each choice is a call of its own: so streams can have several, too.
+// A model with the format tgi is served by Text Generation Inference, whose
+// API continues a text. OpenAI's calls are translated to /generate and
+// /generate_stream, and the responses back. Each choice is a separate call, so
+// that streams can have several choices.
 
-// Prompter turns messages into the text that a model continues. Its variables
-// are an object as chat templates know it: messages, tools, documents and
-// add_generation_prompt. An error that is no *Problem is told to the client as
-// the template's refusal.
+// Prompter renders the prompt. vars is the JSON object of the template's
+// variables: messages, tools, documents and add_generation_prompt. The client
+// gets an error that is not a *Problem as an error of the template.
 type Prompter func(vars json.RawMessage) (string, error)
 
-// TGIModel is a model that TGI serves.
+// TGIModel is a model served by TGI.
 type TGIModel struct {
 	Name   string
 	Prompt Prompter
-	// BOS is taken from the front of what Prompt returns: /generate puts one
-	// there itself, whatever the template did. Empty where the tokenizer adds
-	// none.
+	// BOS is removed from the front of the prompt because /generate adds it
+	// itself. Empty if the tokenizer adds none.
 	BOS string
-	// EOS ends an answer, besides the tokens that TGI knows to end it.
+	// EOS ends an answer, in addition to the tokens that TGI itself stops at.
 	EOS string
-	// Prefill asks TGI for the prompt's tokens, to count them. Only servers
-	// that do not tell x-prompt-tokens need it; it costs others much memory.
+	// Prefill requests the prompt's tokens to count them. Only servers without
+	// the header x-prompt-tokens need it. It costs much memory on others.
 	Prefill bool
 	Limits  TGILimits
 }
 
-// TGILimits bound what is accepted. A zero field means its default.
+// TGILimits bound requests and responses. A zero field means its default.
 type TGILimits struct {
-	Choices   int // prompts times n; 128
-	Stops     int // stop texts in a call, --max-stop-sequences of the server; 4
-	StopBytes int // bytes of one stop text, which a stream may hold back; 1 KiB
-	TopTokens int // logprobs besides the chosen one, --max-top-n-tokens of the server; 5
-	Event     int // bytes of one event of a stream, the last has the whole text; 4 MiB
-	Answer    int // bytes of a whole answer; 32 MiB
+	Choices   int // prompts times n; default 128
+	Stops     int // stop texts in a call, as --max-stop-sequences of the server; default 4
+	StopBytes int // bytes of one stop text, which a stream may hold back; default 1 KiB
+	TopTokens int // alternatives per token, as --max-top-n-tokens of the server; default 5
+	Event     int // bytes of one event of a stream, the last of which has the whole text; default 4 MiB
+	Answer    int // bytes of a whole response; default 32 MiB
 }
 
 func (l TGILimits) orDefaults() TGILimits {
@@ -57,12 +55,12 @@ func (l TGILimits) orDefaults() TGILimits {
 // tgiToken is one token of an answer.
 type tgiToken struct {
 	Text    string   `json:"text"`
-	Logprob *float64 `json:"logprob"` // null where it is not finite
+	Logprob *float64 `json:"logprob"` // null if not finite
 	Special bool     `json:"special"`
 }
 
-// tgiDetails come with the end of an answer. Version 1 names the prompt's
-// length in a header only, or by the prefill, version 3 here too.
+// tgiDetails come with the end of an answer. Version 1 of TGI reports the
+// prompt's length in a header or by the prefill only, version 3 also here.
 type tgiDetails struct {
 	FinishReason    string            `json:"finish_reason"`
 	GeneratedTokens int               `json:"generated_tokens"`
@@ -73,7 +71,7 @@ type tgiDetails struct {
 	TopTokens       [][]tgiToken      `json:"top_tokens"`
 }
 
-// promptTokens is 0 where they do not tell.
+// promptTokens returns the number of the prompt's tokens, or 0 if unknown.
 func (d *tgiDetails) promptTokens() int {
 	if d.InputLength > 0 {
 		return d.InputLength
@@ -81,27 +79,28 @@ func (d *tgiDetails) promptTokens() int {
 	return len(d.Prefill)
 }
 
-// tgiAnswer is what /generate answers.
+// tgiAnswer is the response of /generate.
 type tgiAnswer struct {
 	GeneratedText *string     `json:"generated_text"`
 	Details       *tgiDetails `json:"details"`
 }
 
-// tgiEvent is one event of /generate_stream.
+// tgiEvent is an event of /generate_stream.
 type tgiEvent struct {
 	Token         *tgiToken   `json:"token"`
 	TopTokens     []tgiToken  `json:"top_tokens"`
-	GeneratedText present     `json:"generated_text"`
+	GeneratedText isPresent   `json:"generated_text"`
 	Details       *tgiDetails `json:"details"`
 	Error         *string     `json:"error"`
 	ErrorType     string      `json:"error_type"`
 }
 
-// present is whether there is a value, whatever it is.
-type present bool
+// isPresent is true for a JSON value other than null. It does not keep the
+// value.
+type isPresent bool
 
-// UnmarshalJSON keeps nothing of the value.
-func (p *present) UnmarshalJSON(value []byte) error {
+// UnmarshalJSON implements json.Unmarshaler.
+func (p *isPresent) UnmarshalJSON(value []byte) error {
 	*p = string(value) != "null"
 	return nil
 }

@@ -7,84 +7,85 @@ import (
 	"strconv"
 )
 
-// TGIReply is what /generate answered to one body.
+// TGIReply is the response of /generate for one choice.
 type TGIReply struct {
 	Header http.Header
 	Body   []byte
 }
 
-// Answer makes OpenAI's answer of TGI's, one for each choice in their order.
-// An error is a *Problem.
+// Answer translates TGI's replies, one for each choice in order, into OpenAI's
+// response. The error is a *Problem for an invalid reply.
 func (r *TGIRequest) Answer(replies []TGIReply) ([]byte, Usage, error) {
 	if len(replies) != r.Choices() {
 		return nil, Usage{}, fmt.Errorf("openai: %d replies for %d choices", len(replies), r.Choices())
 	}
-	object, _ := r.form.objects()
-	whole := completion{ID: r.ID, Object: object, Created: r.Created, Model: r.model.Name, Fingerprint: r.fingerprint()}
+	object, _ := r.form.objectNames()
+	response := completion{ID: r.ID, Object: object, Created: r.Created, Model: r.model.Name, Fingerprint: r.fingerprint()}
 	count := newCounter(r)
 	for i, reply := range replies {
 		answer, problem := r.readAnswer(reply.Body)
 		if problem != nil {
 			return nil, Usage{}, problem
 		}
-		if whole.Fingerprint == nil {
-			whole.Fingerprint = fingerprintOf(answer.Details.Seed)
+		if response.Fingerprint == nil {
+			response.Fingerprint = formatFingerprint(answer.Details.Seed)
 		}
-		whole.Choices = append(whole.Choices, r.choiceOf(i, answer))
-		count.prompt(i, promptTokens(reply.Header))
-		count.prompt(i, answer.Details.promptTokens())
-		count.completion(i, answer.Details.GeneratedTokens)
+		response.Choices = append(response.Choices, r.buildChoice(i, answer))
+		count.setPrompt(i, promptTokensFromHeader(reply.Header))
+		count.setPrompt(i, answer.Details.promptTokens())
+		count.setCompletion(i, answer.Details.GeneratedTokens)
 	}
-	usage := count.usage()
-	whole.Usage = plainJSON(usage)
-	return plainJSON(whole), usage, nil
+	usage := count.sumUsage()
+	response.Usage = encodeJSON(usage)
+	return encodeJSON(response), usage, nil
 }
 
 func (r *TGIRequest) readAnswer(body []byte) (*tgiAnswer, *Problem) {
 	if len(body) > r.model.Limits.Answer {
-		return nil, badAnswer("gave an answer of more than " + strconv.Itoa(r.model.Limits.Answer>>20) + " MiB")
+		return nil, badServerAnswer("gave an answer of more than " + strconv.Itoa(r.model.Limits.Answer>>20) + " MiB")
 	}
 	var answer tgiAnswer
 	if err := json.Unmarshal(body, &answer); err != nil || answer.GeneratedText == nil || answer.Details == nil {
-		return nil, badAnswer("gave no proper answer to /generate: is it TGI?")
+		return nil, badServerAnswer("gave no proper answer to /generate: is it TGI?")
 	}
 	return &answer, nil
 }
 
-// choiceOf is one choice of an answer. The text ends before a stop text, which
-// TGI leaves at its end.
-func (r *TGIRequest) choiceOf(i int, answer *tgiAnswer) any {
-	c := r.newChoice()
-	text := c.feed(*answer.GeneratedText)
-	last, _, reason := c.finish(answer.Details.FinishReason)
+// buildChoice returns one choice of a response. It cuts the text before a stop
+// text, which TGI leaves in.
+func (r *TGIRequest) buildChoice(i int, answer *tgiAnswer) any {
+	c := r.newChoiceText()
+	text := c.addText(*answer.GeneratedText)
+	last, _, reason := c.finishText(answer.Details.FinishReason)
 	text += last
 	if r.echo {
 		text = r.prompts[i/r.n] + text
 	}
 	var logprobs any
-	if r.probs {
-		logprobs = r.form.logprobs(r.scores(answer.Details), r.top)
+	if r.wantsLogprobs {
+		logprobs = r.form.newLogprobs(r.readScores(answer.Details), r.topCount)
 	}
-	return r.form.whole(i, text, reason, logprobs)
+	return r.form.newChoice(i, text, reason, logprobs)
 }
 
-// scores are those of the tokens whose text is in the choice.
-func (r *TGIRequest) scores(d *tgiDetails) (all []scored) {
-	c := r.newChoice()
+// readScores returns the tokens whose text is in the choice.
+func (r *TGIRequest) readScores(d *tgiDetails) (all []scoredToken) {
+	c := r.newChoiceText()
 	for i := range d.Tokens {
 		var top []tgiToken
 		if i < len(d.TopTokens) {
 			top = d.TopTokens[i]
 		}
-		_, told := c.take(&d.Tokens[i], top)
-		all = append(all, told...)
+		_, scored := c.addToken(&d.Tokens[i], top)
+		all = append(all, scored...)
 	}
-	_, told, _ := c.finish("")
-	return append(all, told...)
+	_, scored, _ := c.finishText("")
+	return append(all, scored...)
 }
 
-// promptTokens is what a header of TGI's answers says, 0 where it is missing.
-func promptTokens(h http.Header) int {
+// promptTokensFromHeader returns the header x-prompt-tokens of TGI, or 0 if it
+// is missing.
+func promptTokensFromHeader(h http.Header) int {
 	n, err := strconv.Atoi(h.Get("X-Prompt-Tokens"))
 	if err != nil || n < 0 {
 		return 0

@@ -27,7 +27,7 @@ func mustAnswer(t testing.TB, r *openai.TGIRequest, replies ...openai.TGIReply) 
 	return string(got), usage
 }
 
-// The same answer, as each generation of TGI gives it.
+// The same answer in the form of each version of TGI.
 const (
 	tgi1 = `{"generated_text":" Deep learning</s>","details":{"finish_reason":"stop_sequence","generated_tokens":3,"seed":null,` +
 		`"prefill":[{"id":1,"text":"<s>","logprob":null},{"id":2,"text":"hi","logprob":-1.5}],` +
@@ -40,7 +40,7 @@ const (
 		`"tokens":[{"id":21784,"text":" Deep","logprob":-0.5,"special":false},{"id":5175,"text":" learning","logprob":-0.25,"special":false},{"id":2,"text":"</s>","logprob":-0.125,"special":true}]}}`
 )
 
-func TestAnswer_OfEachGeneration(t *testing.T) {
+func TestAnswer_EachVersion(t *testing.T) {
 	const want = `{"id":"id-1","object":"chat.completion","created":1700000000,"model":"org/llama","system_fingerprint":FP,` +
 		`"choices":[{"index":0,"message":{"role":"assistant","content":" Deep learning","refusal":null},"logprobs":null,"finish_reason":"stop"}],` +
 		`"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5}}`
@@ -67,7 +67,7 @@ func TestAnswer_OfEachGeneration(t *testing.T) {
 	}
 }
 
-func TestAnswer_OfATextCall(t *testing.T) {
+func TestAnswer_TextCall(t *testing.T) {
 	r := mustRead(t, textCall, `{"prompt":"hi","echo":true,"seed":5}`, llama())
 	got, _ := mustAnswer(t, r, reply(tgi3))
 	want := `{"id":"id-1","object":"text_completion","created":1700000000,"model":"org/llama","system_fingerprint":"fp_5",` +
@@ -100,7 +100,7 @@ func TestAnswer_Logprobs(t *testing.T) {
 	}
 }
 
-func TestAnswer_Ends(t *testing.T) {
+func TestAnswer_FinishReasons(t *testing.T) {
 	cases := []struct{ name, stop, text, reason, want, why string }{
 		{"length", `"x"`, "abc", "length", "abc", "length"},
 		{"the model's end", `"x"`, "abc", "eos_token", "abc", "stop"},
@@ -128,7 +128,7 @@ func TestAnswer_Ends(t *testing.T) {
 	}
 }
 
-// readChat returns each choice's text and reason.
+// readChat returns the text and the finish reason of each choice.
 func readChat(t testing.TB, answer string) (texts, reasons []string) {
 	t.Helper()
 	var a struct {
@@ -170,14 +170,14 @@ func TestAnswer_Choices(t *testing.T) {
 	}
 }
 
-func TestAnswer_APromptThatNobodyCounted(t *testing.T) {
+func TestAnswer_UncountedPrompt(t *testing.T) {
 	got, usage := mustAnswer(t, mustRead(t, chatCall, `{`+hi+`}`, llama()), reply(tgi2, "x-prompt-tokens", "many"))
 	if usage.Counted || usage.Prompt != 0 || !strings.Contains(got, `"prompt_tokens":0,"completion_tokens":3,"total_tokens":3}`) {
 		t.Errorf("got %+v, %s", usage, got)
 	}
 }
 
-func TestAnswer_ThatIsNone(t *testing.T) {
+func TestAnswer_Invalid(t *testing.T) {
 	m := llama()
 	m.Limits.Answer = 2000
 	r := mustRead(t, chatCall, `{`+hi+`}`, m)

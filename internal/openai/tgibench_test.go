@@ -24,8 +24,8 @@ func BenchmarkStream_Event(b *testing.B) {
 	}
 }
 
-// BenchmarkStream_Held is what an open stream holds: its request, read from a
-// body of some hundred bytes, and itself, in the middle of an event.
+// BenchmarkStream_Held measures the memory of an open stream in the middle of
+// an event, with its request.
 func BenchmarkStream_Held(b *testing.B) {
 	var before, after runtime.MemStats
 	for b.Loop() {

@@ -15,8 +15,7 @@ import (
 	"dstack/internal/openai"
 )
 
-// tgiTrip is the way from OpenAI's own client to TGI and back, without a
-// network between.
+// tgiTrip connects OpenAI's own client to TGI's responses without a network.
 type tgiTrip struct{ upstream string }
 
 func (trip tgiTrip) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -59,7 +58,7 @@ func question() openaigo.ChatCompletionNewParams {
 		Logprobs: openaigo.Bool(true), StreamOptions: openaigo.ChatCompletionStreamOptionsParam{IncludeUsage: openaigo.Bool(true)}}
 }
 
-func TestOpenAIsClient_ReadsAnAnswer(t *testing.T) {
+func TestOpenAIClient_Answer(t *testing.T) {
 	c := clientOf(tgi3)
 	got, err := c.Chat.Completions.New(context.Background(), question())
 	if err != nil {
@@ -71,7 +70,7 @@ func TestOpenAIsClient_ReadsAnAnswer(t *testing.T) {
 	}
 }
 
-func TestOpenAIsClient_ReadsAStream(t *testing.T) {
+func TestOpenAIClient_Stream(t *testing.T) {
 	c := clientOf(piece("a") + last(piece("b"), "length", 2))
 	stream := c.Chat.Completions.NewStreaming(context.Background(), question())
 	var all openaigo.ChatCompletionAccumulator
@@ -88,7 +87,7 @@ func TestOpenAIsClient_ReadsAStream(t *testing.T) {
 	}
 }
 
-func TestOpenAIsClient_ReadsErrors(t *testing.T) {
+func TestOpenAIClient_Errors(t *testing.T) {
 	c := clientOf(`data:{"error":"Model is overloaded","error_type":"overloaded"}` + "\n\n")
 	stream := c.Chat.Completions.NewStreaming(context.Background(), question())
 	for stream.Next() {

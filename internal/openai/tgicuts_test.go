@@ -10,11 +10,12 @@ import (
 	"testing"
 
 	"dstack/internal/openai"
+
 	"pgregory.net/rapid"
 )
 
-// TestStream_CutAnywhere: the same comes out wherever the network cuts what
-// goes in, and however its lines end.
+// TestStream_CutAnywhere checks that the output depends neither on how the
+// network cuts the input nor on its line ends.
 func TestStream_CutAnywhere(t *testing.T) {
 	lines := "\ufeff:hello\n\nevent: x\nid: 1\nretry: 5\n" + piece("a") + "\n\n:keep-alive\n\n" + piece("é😀E") + special("<x>") +
 		strings.Replace(piece("N"), `,"token"`, ",\ndata: \"token\"", 1) + last(piece("Dx"), "length", 5)
@@ -45,7 +46,7 @@ func TestStream_CutAnywhere(t *testing.T) {
 	}
 }
 
-func TestStream_ByteByByteAndWithoutALastEmptyLine(t *testing.T) {
+func TestStream_ByteByByte(t *testing.T) {
 	upstream := strings.TrimRight(piece("a")+last(piece("b"), "length", 2), "\n")
 	var out bytes.Buffer
 	s := chatStream(t, "").Stream(&out)
@@ -62,9 +63,9 @@ func TestStream_ByteByByteAndWithoutALastEmptyLine(t *testing.T) {
 	}
 }
 
-// TestStream_SaysWhatTheAnswerSays: for any text, stop texts and cuts into
-// tokens, a stream's text, reason and logprobs are those of the answer.
-func TestStream_SaysWhatTheAnswerSays(t *testing.T) {
+// TestStream_EqualsAnswer checks that a stream has the text, reason
+// and logprobs of the answer, for any text, stop texts and tokens.
+func TestStream_EqualsAnswer(t *testing.T) {
 	letter := rapid.SampledFrom([]string{"a", "b", "ab", "é", "😀", "\n", "<", "</s", ">", ""})
 	rapid.Check(t, func(t *rapid.T) {
 		tokens := rapid.SliceOfN(letter, 1, 30).Draw(t, "tokens")
@@ -112,7 +113,7 @@ func TestStream_SaysWhatTheAnswerSays(t *testing.T) {
 	})
 }
 
-func TestStream_FedByMany(t *testing.T) {
+func TestStream_ConcurrentFeed(t *testing.T) {
 	const n = 8
 	r := mustRead(t, chatCall, fmt.Sprintf(`{%s,"stream":true,"n":%d,"stop":"END"}`, hi, n), llama())
 	var out bytes.Buffer
@@ -155,7 +156,7 @@ func quotedList(texts []string) string {
 	return string(b)
 }
 
-// said is a choice, as an answer or the chunks of a stream say it.
+// said is a choice as read from an answer or a stream.
 type said struct {
 	Text, Reason string
 	Tokens       []string

@@ -11,8 +11,8 @@ import (
 	"dstack/internal/openai"
 )
 
-// FuzzReadTGI: no call makes a panic, a body that is no JSON, or an error that
-// a client cannot be told.
+// FuzzReadTGI checks that no call causes a panic, an invalid body, or an error
+// that cannot be sent to a client.
 func FuzzReadTGI(f *testing.F) {
 	for _, seed := range []string{
 		`{` + hi + `,"n":2,"seed":1,"stop":["a","b"],"tools":[{"type":"function"}],"logprobs":true,"top_logprobs":2}`,
@@ -47,8 +47,8 @@ func FuzzReadTGI(f *testing.F) {
 	})
 }
 
-// FuzzFeed: whatever a server sends and however it is cut, whole events come
-// out, no more than it sent, and the cut makes no difference.
+// FuzzFeed checks that any input gives whole events of bounded size, however
+// it is cut.
 func FuzzFeed(f *testing.F) {
 	for _, seed := range []string{
 		piece("a") + last(piece("END"), "length", 2), "\ufeffdata:\r\rdata: {}\n\n", "data:[DONE]\n\n", piece("\ufffd") + special("x"),
@@ -89,7 +89,7 @@ func FuzzFeed(f *testing.F) {
 	})
 }
 
-// FuzzAnswer: whatever a server answers, it is an answer or a problem.
+// FuzzAnswer checks that any response gives an answer or a problem.
 func FuzzAnswer(f *testing.F) {
 	for _, seed := range []string{tgi1, tgi2, tgi3, `{"generated_text":"","details":{"tokens":[{}],"top_tokens":[[{}]],"finish_reason":"x","prefill":[null]}}`} {
 		f.Add([]byte(seed))

@@ -10,26 +10,26 @@ import (
 	"strconv"
 )
 
-// TGIRequest is one of OpenAI's calls, as TGI is to be asked it.
+// TGIRequest is an OpenAI call, translated to calls of TGI.
 type TGIRequest struct {
-	ID      string // of the answer
-	Created int64  // of the answer, in unix seconds
+	ID      string // of the response
+	Created int64  // of the response, in Unix seconds
 
-	model   TGIModel
-	form    form
-	streams bool
-	usage   bool // a stream ends with the usage
-	echo    bool
+	model      TGIModel
+	form       answerForm
+	streams    bool
+	wantsUsage bool // the stream ends with the usage
+	echo       bool
 
-	prompts []string
-	n       int // choices for each prompt
-	ask     tgiParameters
-	stops   []string // what ends an answer
-	probs   bool     // logprobs are asked for
-	top     int      // and how many besides the chosen one
+	prompts       []string
+	n             int // choices for each prompt
+	params        tgiParameters
+	stops         []string // texts that end an answer
+	wantsLogprobs bool     // the request asks for logprobs
+	topCount      int      // number of alternatives per token
 }
 
-// tgiParameters are those of /generate.
+// tgiParameters are the parameters of /generate.
 type tgiParameters struct {
 	DoSample            bool        `json:"do_sample"`
 	Temperature         *float64    `json:"temperature,omitempty"`
@@ -47,14 +47,13 @@ type tgiParameters struct {
 	DecoderInputDetails bool        `json:"decoder_input_details,omitempty"`
 }
 
-// ReadTGI reads one of OpenAI's calls. Created, in unix seconds, is what the
-// answer will say. An error is a *Problem.
+// ReadTGI translates an OpenAI call. created, in Unix seconds, is the creation
+// time of the response. The error is a *Problem.
 //
-// Fields that TGI has no counterpart for are refused where they would change
-// the answer. Accepted without effect are those that would not: user,
-// metadata, store, service_tier, safety_identifier, prompt_cache_key,
-// prediction, parallel_tool_calls, reasoning_effort, verbosity, and whatever
-// is unknown here.
+// Fields without a counterpart in TGI are rejected if they would change the
+// answer. Fields that would not are ignored: user, metadata, store,
+// service_tier, safety_identifier, prompt_cache_key, prediction,
+// parallel_tool_calls, reasoning_effort, verbosity, and unknown fields.
 func ReadTGI(call Call, body []byte, m TGIModel, created int64) (*TGIRequest, error) {
 	m.Limits = m.Limits.orDefaults()
 	f, problem := readFields(body)
@@ -69,7 +68,7 @@ func ReadTGI(call Call, body []byte, m TGIModel, created int64) (*TGIRequest, er
 		r.ID, r.form = "cmpl-"+rand.Text(), textForm{}
 	default:
 		return nil, &Problem{Status: http.StatusNotFound, Code: "not_found",
-			Message: "this model has no " + call.Path + ": its server is TGI, which only continues texts"}
+			Message: "this model has no " + call.Path + ": its server is TGI, which only continues text"}
 	}
 	r.readParameters(f)
 	if _, chat := r.form.(chatForm); chat {
@@ -77,123 +76,123 @@ func ReadTGI(call Call, body []byte, m TGIModel, created int64) (*TGIRequest, er
 	} else {
 		r.readText(f)
 	}
-	if f.wrong == nil && len(r.prompts)*r.n > m.Limits.Choices {
-		f.fail(wrong("n", fmt.Sprintf("asks for more than %d choices in one call", m.Limits.Choices)))
+	if f.problem == nil && len(r.prompts)*r.n > m.Limits.Choices {
+		f.keepProblem(invalidField("n", fmt.Sprintf("asks for more than %d choices in one call", m.Limits.Choices)))
 	}
-	if f.wrong != nil {
-		return nil, f.wrong
+	if f.problem != nil {
+		return nil, f.problem
 	}
 	return r, nil
 }
 
-// readChat reads what only /chat/completions has. The template comes last: it
-// is the dear part.
-func (r *TGIRequest) readChat(f *fields) {
-	refuse(f, notInChat)
-	if n, ok := f.integer("max_completion_tokens", 1, math.MaxInt32); ok {
-		r.ask.MaxNewTokens = &n
+// readChat reads the fields of /chat/completions. It renders the template
+// last, because that is expensive.
+func (r *TGIRequest) readChat(f *requestFields) {
+	refuseFields(f, notInChat)
+	if n, ok := f.readInteger("max_completion_tokens", 1, math.MaxInt32); ok {
+		r.params.MaxNewTokens = &n
 	}
-	r.probs = f.flag("logprobs")
-	if top, ok := f.integer("top_logprobs", 0, 20); ok {
-		r.top = int(top)
-		if top > 0 && !r.probs {
-			f.fail(wrong("top_logprobs", "needs logprobs to be true"))
+	r.wantsLogprobs = f.readFlag("logprobs")
+	if top, ok := f.readInteger("top_logprobs", 0, 20); ok {
+		r.topCount = int(top)
+		if top > 0 && !r.wantsLogprobs {
+			f.keepProblem(invalidField("top_logprobs", "needs logprobs to be true"))
 		}
 	}
-	r.boundTop(f, "top_logprobs")
-	if f.wrong == nil {
-		r.prompts = []string{f.chatPrompt(r.model)}
+	r.limitTopCount(f, "top_logprobs")
+	if f.problem == nil {
+		r.prompts = []string{f.renderPrompt(r.model)}
 	}
 }
 
-// readText reads what only /completions has.
-func (r *TGIRequest) readText(f *fields) {
-	refuse(f, notInText)
-	r.echo = f.flag("echo")
-	if top, ok := f.integer("logprobs", 0, 20); ok {
-		r.probs, r.top = true, int(top)
+// readText reads the fields of /completions.
+func (r *TGIRequest) readText(f *requestFields) {
+	refuseFields(f, notInText)
+	r.echo = f.readFlag("echo")
+	if top, ok := f.readInteger("logprobs", 0, 20); ok {
+		r.wantsLogprobs, r.topCount = true, int(top)
 	}
-	r.boundTop(f, "logprobs")
-	if r.echo && r.probs {
-		f.fail(unsupported("logprobs", "cannot be had together with echo from this model: TGI does not tell those of the prompt"))
+	r.limitTopCount(f, "logprobs")
+	if r.echo && r.wantsLogprobs {
+		f.keepProblem(unsupportedField("logprobs", "are not supported together with echo: TGI does not return those of the prompt"))
 	}
-	if best, ok := f.integer("best_of", 1, math.MaxInt32); ok && best != int64(r.n) {
-		f.fail(unsupported("best_of", "must be n, or not be there: this model does not choose among answers"))
+	if best, ok := f.readInteger("best_of", 1, math.MaxInt32); ok && best != int64(r.n) {
+		f.keepProblem(unsupportedField("best_of", "must be equal to n or missing: this model does not choose among answers"))
 	}
-	r.prompts = f.prompts()
+	r.prompts = f.readPrompts()
 }
 
-func (r *TGIRequest) boundTop(f *fields, name string) {
-	if most := r.model.Limits.TopTokens; r.top > most {
-		f.fail(wrong(name, fmt.Sprintf("must be at most %d with this model (--max-top-n-tokens of its server)", most)))
+func (r *TGIRequest) limitTopCount(f *requestFields, name string) {
+	if limit := r.model.Limits.TopTokens; r.topCount > limit {
+		f.keepProblem(invalidField(name, fmt.Sprintf("must be at most %d with this model (--max-top-n-tokens of its server)", limit)))
 	}
-	r.ask.TopNTokens = r.top
+	r.params.TopNTokens = r.topCount
 }
 
-// prompts reads one text or several. TGI takes no token ids.
-func (f *fields) prompts() []string {
+// readPrompts reads a text or a list of texts. TGI does not accept token IDs.
+func (f *requestFields) readPrompts() []string {
 	var ids []json.RawMessage
-	if raw := f.get("prompt"); raw != nil && raw[0] == '[' && json.Unmarshal(raw, &ids) == nil && len(ids) > 0 &&
+	if raw := f.rawField("prompt"); raw != nil && raw[0] == '[' && json.Unmarshal(raw, &ids) == nil && len(ids) > 0 &&
 		(ids[0][0] == '[' || ids[0][0] == '-' || '0' <= ids[0][0] && ids[0][0] <= '9') {
-		f.fail(unsupported("prompt", "must be a text or a list of texts: this model's server takes no token ids"))
+		f.keepProblem(unsupportedField("prompt", "must be a text or a list of texts: this model's server takes no token ids"))
 		return nil
 	}
-	all := f.texts("prompt")
+	all := f.readTexts("prompt")
 	if len(all) == 0 || slices.Contains(all, "") {
-		f.fail(wrong("prompt", "must be a text or a list of texts, none of them empty"))
+		f.keepProblem(invalidField("prompt", "must be a text or a list of texts, none of them empty"))
 	}
 	return all
 }
 
-// readParameters reads what both calls have.
-func (r *TGIRequest) readParameters(f *fields) {
-	refuse(f, notInTGI)
-	if n, ok := f.integer("n", 1, int64(r.model.Limits.Choices)); ok {
+// readParameters reads the fields that both calls have.
+func (r *TGIRequest) readParameters(f *requestFields) {
+	refuseFields(f, notInTGI)
+	if n, ok := f.readInteger("n", 1, int64(r.model.Limits.Choices)); ok {
 		r.n = int(n)
 	}
-	r.streams = f.flag("stream")
-	if raw := f.get("stream_options"); raw != nil {
+	r.streams = f.readFlag("stream")
+	if raw := f.rawField("stream_options"); raw != nil {
 		options, problem := readFields(raw)
 		if problem != nil {
-			f.fail(wrong("stream_options", "must be an object"))
-		} else if r.usage = options.flag("include_usage"); options.wrong != nil {
-			f.fail(wrong("stream_options.include_usage", "must be true or false"))
+			f.keepProblem(invalidField("stream_options", "must be an object"))
+		} else if r.wantsUsage = options.readFlag("include_usage"); options.problem != nil {
+			f.keepProblem(invalidField("stream_options.include_usage", "must be true or false"))
 		}
 	}
-	if n, ok := f.integer("max_tokens", 1, math.MaxInt32); ok {
-		r.ask.MaxNewTokens = &n
+	if n, ok := f.readInteger("max_tokens", 1, math.MaxInt32); ok {
+		r.params.MaxNewTokens = &n
 	}
 	r.readSampling(f)
 	r.readStops(f)
-	r.ask.Grammar = f.grammar()
-	r.ask.Details = true
-	r.ask.DecoderInputDetails = r.model.Prefill && !r.streams
+	r.params.Grammar = f.readGrammar()
+	r.params.Details = true
+	r.params.DecoderInputDetails = r.model.Prefill && !r.streams
 }
 
-// readStops takes the stop texts, and the model's end as one of them. The
-// server takes only so many: the end is not sent then, for the server knows
-// the token it is.
-func (r *TGIRequest) readStops(f *fields) {
-	for _, stop := range f.texts("stop") {
+// readStops reads the stop texts and adds the model's EOS. If that exceeds the
+// server's limit, EOS is not sent, because the server stops at its token
+// anyway.
+func (r *TGIRequest) readStops(f *requestFields) {
+	for _, stop := range f.readTexts("stop") {
 		switch {
 		case stop == "":
-			f.fail(wrong("stop", "must not have an empty text: every answer would end at once"))
+			f.keepProblem(invalidField("stop", "must not have an empty text: every answer would end at once"))
 		case len(stop) > r.model.Limits.StopBytes:
-			f.fail(wrong("stop", "must not have texts longer than "+strconv.Itoa(r.model.Limits.StopBytes)+" bytes"))
+			f.keepProblem(invalidField("stop", "must not have texts longer than "+strconv.Itoa(r.model.Limits.StopBytes)+" bytes"))
 		case !slices.Contains(r.stops, stop):
 			r.stops = append(r.stops, stop)
 		}
 	}
-	if most := r.model.Limits.Stops; len(r.stops) > most {
-		f.fail(wrong("stop", fmt.Sprintf("must not have more than %d texts", most)))
+	if limit := r.model.Limits.Stops; len(r.stops) > limit {
+		f.keepProblem(invalidField("stop", fmt.Sprintf("must not have more than %d texts", limit)))
 	}
 	if end := r.model.EOS; end != "" && !slices.Contains(r.stops, end) {
 		r.stops = append(r.stops, end)
 	}
-	r.ask.Stop = r.stops[:min(len(r.stops), r.model.Limits.Stops)]
+	r.params.Stop = r.stops[:min(len(r.stops), r.model.Limits.Stops)]
 }
 
-// Path is where TGI is asked.
+// Path returns the path of TGI to call.
 func (r *TGIRequest) Path() string {
 	if r.streams {
 		return "/generate_stream"
@@ -201,13 +200,13 @@ func (r *TGIRequest) Path() string {
 	return "/generate"
 }
 
-// Streams says whether the answer is a stream.
+// Streams reports whether the response is a stream.
 func (r *TGIRequest) Streams() bool { return r.streams }
 
-// Choices is how many times TGI is to be asked, each with its own body.
+// Choices returns the number of calls of TGI, each with its own body.
 func (r *TGIRequest) Choices() int { return len(r.prompts) * r.n }
 
-// Size is how many bytes of prompts all bodies have together.
+// Size returns the bytes of the prompts in all bodies together.
 func (r *TGIRequest) Size() (n int64) {
 	for _, prompt := range r.prompts {
 		n += int64(len(prompt)) * int64(r.n)
@@ -215,37 +214,38 @@ func (r *TGIRequest) Size() (n int64) {
 	return n
 }
 
-// Body is what TGI is asked for choice i. It is built anew each time: many
-// choices of a long prompt need not be held together.
+// Body returns the body for choice i. It is built on each call, so that many
+// choices of a long prompt need not be in memory together.
 func (r *TGIRequest) Body(i int) []byte {
-	ask := r.ask
+	ask := r.params
 	if ask.Seed != nil {
 		seed := *ask.Seed + uint64(i%r.n)
 		ask.Seed = &seed
 	}
-	return plainJSON(struct {
+	return encodeJSON(struct {
 		Inputs     string        `json:"inputs"`
 		Parameters tgiParameters `json:"parameters"`
 	}{r.prompts[i/r.n], ask})
 }
 
-// Counts says whether the prompt's tokens are to be asked for with choice i:
-// with the first of each prompt, where a stream shall end with its usage. In a
-// stream, only newer versions of TGI tell them, from about 2.4 on; others can
-// be asked at /tokenize.
-func (r *TGIRequest) Counts(i int) bool { return r.streams && r.usage && i%r.n == 0 }
+// Counts reports whether the prompt's tokens of choice i must be counted: for
+// the first choice of each prompt, when a stream ends with its usage. In
+// streams, TGI reports them from about version 2.4 on; older servers need a
+// call of /tokenize.
+func (r *TGIRequest) Counts(i int) bool { return r.streams && r.wantsUsage && i%r.n == 0 }
 
-// Tokenize is what /tokenize is to be asked for choice i.
+// Tokenize returns the body of /tokenize for choice i.
 func (r *TGIRequest) Tokenize(i int) []byte {
-	return plainJSON(struct {
+	return encodeJSON(struct {
 		Inputs string `json:"inputs"`
 	}{r.prompts[i/r.n]})
 }
 
-// fingerprint is known before any answer where a seed is asked for.
-func (r *TGIRequest) fingerprint() *string { return fingerprintOf(r.ask.Seed) }
+// fingerprint returns the fingerprint if the request has a seed; otherwise it
+// depends on the response.
+func (r *TGIRequest) fingerprint() *string { return formatFingerprint(r.params.Seed) }
 
-func fingerprintOf(seed *uint64) *string {
+func formatFingerprint(seed *uint64) *string {
 	if seed == nil {
 		return nil
 	}

@@ -15,8 +15,7 @@ var (
 	textCall = openai.ParseCall("/v1/completions")
 )
 
-// plain is a template that shows what it is given: role and content of each
-// message.
+// plain is a template that shows the role and content of each message.
 func plain(vars json.RawMessage) (string, error) {
 	var v struct {
 		Messages []struct {
@@ -34,7 +33,7 @@ func plain(vars json.RawMessage) (string, error) {
 	return prompt + "assistant:", nil
 }
 
-// llama is a model as most tests have it.
+// llama returns the model of most tests.
 func llama() openai.TGIModel {
 	return openai.TGIModel{Name: "org/llama", Prompt: plain, BOS: "<s>", EOS: "</s>"}
 }
@@ -56,7 +55,7 @@ const (
 	askedEnd = `"stop":["</s>"],"details":true}}`
 )
 
-// bodies are calls and what TGI is asked for them, whole.
+// bodies are calls and the complete bodies for TGI.
 var bodies = []struct {
 	name string
 	call openai.Call
@@ -139,7 +138,7 @@ func TestReadTGI_Choices(t *testing.T) {
 	}
 }
 
-func TestReadTGI_PrefillIsAskedForOnlyWhereItIsNeeded(t *testing.T) {
+func TestReadTGI_Prefill(t *testing.T) {
 	m := llama()
 	m.Prefill = true
 	if body := string(mustRead(t, chatCall, `{`+hi+`}`, m).Body(0)); !strings.Contains(body, `"decoder_input_details":true`) {
@@ -150,7 +149,7 @@ func TestReadTGI_PrefillIsAskedForOnlyWhereItIsNeeded(t *testing.T) {
 	}
 }
 
-// wrongCalls are calls, and the field that is wrong in each.
+// wrongCalls are invalid calls with the invalid field.
 var wrongCalls = []struct {
 	call        openai.Call
 	body, param string
@@ -237,7 +236,7 @@ var wrongCalls = []struct {
 	{chatCall, `{"messages"`, ""},
 }
 
-func TestReadTGI_Refuses(t *testing.T) {
+func TestReadTGI_InvalidCalls(t *testing.T) {
 	for _, c := range wrongCalls {
 		_, err := openai.ReadTGI(c.call, []byte(c.body), llama(), 0)
 		p, ok := errors.AsType[*openai.Problem](err)
@@ -250,9 +249,9 @@ func TestReadTGI_Refuses(t *testing.T) {
 	}
 }
 
-// TestReadTGI_TellsNobodyWhatIsWritten: neither a value of a request nor what
-// a template says of it gets into an error that is logged.
-func TestReadTGI_TellsNobodyWhatIsWritten(t *testing.T) {
+// TestReadTGI_ErrorsAreSilent checks that logged errors contain
+// neither values of a request nor texts of a template.
+func TestReadTGI_ErrorsAreSilent(t *testing.T) {
 	m := llama()
 	m.Prompt = func(json.RawMessage) (string, error) { return "", errors.New("roles must alternate, got canary") }
 	for _, body := range []string{
@@ -270,11 +269,11 @@ func TestReadTGI_TellsNobodyWhatIsWritten(t *testing.T) {
 	}
 }
 
-func TestReadTGI_APromptersProblemStays(t *testing.T) {
+func TestReadTGI_PrompterProblem(t *testing.T) {
 	m := llama()
 	want := &openai.Problem{Status: 503, Code: "no_template", Message: "there is no template yet"}
 	m.Prompt = func(json.RawMessage) (string, error) { return "", fmt.Errorf("prompt: %w", want) }
-	if _, err := openai.ReadTGI(chatCall, []byte(`{`+hi+`}`), m, 0); err != error(want) {
+	if _, err := openai.ReadTGI(chatCall, []byte(`{`+hi+`}`), m, 0); !errors.Is(err, want) {
 		t.Errorf("got %v", err)
 	}
 }

@@ -3,55 +3,56 @@ package openai
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
 	"sync"
 )
 
-// TGIStream makes one stream of OpenAI's of TGI's, one for each choice. Those
-// may be fed at once, by several goroutines: only whole events are written,
-// and never two at the same time.
+// TGIStream merges TGI's streams, one for each choice, into one stream of
+// OpenAI's. It is safe for concurrent use: it writes whole events, one at a
+// time.
 type TGIStream struct {
-	mu      sync.Mutex
-	r       *TGIRequest
-	w       io.Writer
-	out     bytes.Buffer // the events that a call of Feed makes
-	choices []streamed
-	open    int // choices that are not over
-	count   counter
-	began   bool  // something was written
-	broken  error // why nothing more is
+	mu          sync.Mutex
+	request     *TGIRequest
+	w           io.Writer
+	out         bytes.Buffer // events not written yet
+	choices     []choiceStream
+	openChoices int // number of choices that are not done
+	tokens      tokenCounter
+	began       bool  // an event has been written
+	failed      error // the error that has ended the stream
 }
 
-// streamed is a choice and where its stream is.
-type streamed struct {
-	choice
-	in     eventReader
-	opened bool // its first chunk is told
-	closed bool // its last one is
-	over   bool // and no event of it is waited for
+// choiceStream is a choice and the state of its stream.
+type choiceStream struct {
+	choiceText
+	events   eventReader
+	started  bool // its first chunk is written
+	finished bool // its last chunk is written
+	done     bool // no event of it is expected any more
 }
 
-// Stream makes a stream that writes to w, whole events at a time.
+// Stream returns a stream that writes whole events to w.
 func (r *TGIRequest) Stream(w io.Writer) *TGIStream {
-	s := &TGIStream{r: r, w: w, choices: make([]streamed, r.Choices()), open: r.Choices(), count: newCounter(r)}
+	s := &TGIStream{request: r, w: w, choices: make([]choiceStream, r.Choices()), openChoices: r.Choices(), tokens: newCounter(r)}
 	for i := range s.choices {
-		s.choices[i].choice = r.newChoice()
-		s.choices[i].in.most = r.model.Limits.Event
+		s.choices[i].choiceText = r.newChoiceText()
+		s.choices[i].events.maxEvent = r.model.Limits.Event
 	}
 	return s
 }
 
-// Header takes the header that TGI answered choice i with.
+// Header reads the header of TGI's response for choice i.
 func (s *TGIStream) Header(i int, h http.Header) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count.prompt(i, promptTokens(h))
+	s.tokens.setPrompt(i, promptTokensFromHeader(h))
 }
 
-// Tokenized takes what /tokenize answered for choice i: a list with an entry
-// for each token. Anything else leaves the prompt uncounted.
+// Tokenized reads the response of /tokenize for choice i: a list with an entry
+// per token. After any other response the prompt stays uncounted.
 func (s *TGIStream) Tokenized(i int, body []byte) {
 	var tokens []struct{}
 	if json.Unmarshal(body, &tokens) != nil {
@@ -59,208 +60,208 @@ func (s *TGIStream) Tokenized(i int, body []byte) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.count.prompt(i, len(tokens))
+	s.tokens.setPrompt(i, len(tokens))
 }
 
-// Feed takes a piece of what TGI sends for choice i, cut anywhere. An error
-// ends the whole stream. It is a *Problem where TGI failed: then the client was
-// told so by an event, unless the stream has not begun. Then nothing is
-// written, and an answer with the problem's status still can be.
+// Feed adds a piece of TGI's stream for choice i, cut anywhere. An error ends
+// the whole stream. It is a *Problem if TGI failed. A stream that has begun
+// then ends with an error event; otherwise nothing is written, and the caller
+// can still respond with the problem's status.
 func (s *TGIStream) Feed(i int, p []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.broken != nil || s.choices[i].over {
-		return s.broken
+	if s.failed != nil || s.choices[i].done {
+		return s.failed
 	}
-	fits, err := s.choices[i].in.feed(p, func(data []byte) error { return s.event(i, data) })
+	fits, err := s.choices[i].events.readEvents(p, func(data []byte) error { return s.handleEvent(i, data) })
 	if err == nil && !fits {
-		err = badAnswer("sent an event of more than " + strconv.Itoa(s.r.model.Limits.Event>>20) + " MiB")
+		err = badServerAnswer("sent an event of more than " + strconv.Itoa(s.request.model.Limits.Event>>20) + " MiB")
 	}
-	return s.write(err)
+	return s.flushEvents(err)
 }
 
-// End says that nothing more comes for choice i. Too early, that is an error,
+// End marks the end of TGI's stream for choice i. A premature end is an error,
 // as in Feed.
 func (s *TGIStream) End(i int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := &s.choices[i]
-	if s.broken != nil || c.over {
-		return s.broken
+	if s.failed != nil || c.done {
+		return s.failed
 	}
-	err := c.in.end(func(data []byte) error { return s.event(i, data) })
-	if err == nil && !c.closed {
-		err = badAnswer("ended its stream before the answer's end")
+	err := c.events.readLast(func(data []byte) error { return s.handleEvent(i, data) })
+	if err == nil && !c.finished {
+		err = badServerAnswer("ended its stream before the end of the answer")
 	}
-	if err == nil && !c.over {
-		s.leave(c)
+	if err == nil && !c.done {
+		s.closeChoice(c)
 	}
-	return s.write(err)
+	return s.flushEvents(err)
 }
 
 // Fail ends the stream with a problem, as in Feed.
 func (s *TGIStream) Fail(p *Problem) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.broken != nil || s.open == 0 {
-		return s.broken
+	if s.failed != nil || s.openChoices == 0 {
+		return s.failed
 	}
-	return s.write(p)
+	return s.flushEvents(p)
 }
 
-// Wants says whether more of choice i is needed. A stop text inside of a token
-// ends the text while TGI goes on: it can be cut off then.
+// Wants reports whether the stream needs more of choice i. When a stop text
+// has ended a choice, the caller can disconnect from TGI.
 func (s *TGIStream) Wants(i int) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.broken == nil && !s.choices[i].over
+	return s.failed == nil && !s.choices[i].done
 }
 
-// Began says whether anything was written.
+// Began reports whether an event has been written.
 func (s *TGIStream) Began() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.began
 }
 
-// Usage is what was counted so far.
+// Usage returns the tokens counted so far.
 func (s *TGIStream) Usage() Usage {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.count.usage()
+	return s.tokens.sumUsage()
 }
 
-// event takes one of TGI's.
-func (s *TGIStream) event(i int, data []byte) error {
+// handleEvent handles an event of TGI.
+func (s *TGIStream) handleEvent(i int, data []byte) error {
 	c := &s.choices[i]
-	if c.over || len(data) == 0 || string(data) == "[DONE]" { // the latter only of servers that mean to be TGI
+	if c.done || len(data) == 0 || string(data) == "[DONE]" { // some servers compatible with TGI send [DONE]
 		return nil
 	}
 	var e tgiEvent
 	if err := json.Unmarshal(data, &e); err != nil || e.Error == nil && e.Token == nil {
-		return badAnswer("sent an event that is none of TGI's")
+		return badServerAnswer("sent an event that TGI does not have")
 	}
 	if e.Error != nil {
 		return tgiProblem(0, e.ErrorType, *e.Error)
 	}
-	text, told := c.take(e.Token, e.TopTokens)
-	if c.flooded() {
-		return badAnswer("sent too many tokens without text")
+	text, scored := c.addToken(e.Token, e.TopTokens)
+	if c.isFlooded() {
+		return badServerAnswer("sent too many tokens without text")
 	}
-	s.count.completion(i, c.tokens)
-	s.tell(i, text, told)
+	s.tokens.setCompletion(i, c.tokens)
+	s.writeDelta(i, text, scored)
 	if e.Details != nil || bool(e.GeneratedText) {
-		s.ended(i, e.Details)
+		s.handleLast(i, e.Details)
 		return nil
 	}
-	if c.ended && !c.closed {
-		s.close(i, "stop")
+	if c.ended && !c.finished {
+		s.finishChoice(i, "stop")
 	}
-	if c.closed && (!s.r.usage || s.count.known(i)) {
-		s.leave(c)
+	if c.finished && (!s.request.wantsUsage || s.tokens.isPromptKnown(i)) {
+		s.closeChoice(c)
 	}
 	return nil
 }
 
-// ended takes the last event of a choice.
-func (s *TGIStream) ended(i int, d *tgiDetails) {
+// handleLast handles the last event of a choice.
+func (s *TGIStream) handleLast(i int, d *tgiDetails) {
 	c := &s.choices[i]
 	if d == nil {
 		d = &tgiDetails{}
 	}
 	if d.GeneratedTokens > 0 {
-		s.count.completion(i, d.GeneratedTokens)
+		s.tokens.setCompletion(i, d.GeneratedTokens)
 	}
-	s.count.prompt(i, d.promptTokens())
-	if !c.closed {
-		s.close(i, d.FinishReason)
+	s.tokens.setPrompt(i, d.promptTokens())
+	if !c.finished {
+		s.finishChoice(i, d.FinishReason)
 	}
-	s.leave(c)
+	s.closeChoice(c)
 }
 
-// tell writes a piece of a choice, after its opening.
-func (s *TGIStream) tell(i int, text string, told []scored) {
+// writeDelta writes a piece of text, and the opening chunk before the first
+// one.
+func (s *TGIStream) writeDelta(i int, text string, scored []scoredToken) {
 	c := &s.choices[i]
-	if !c.opened {
-		c.opened = true
-		if first := s.r.form.opening(i); first != nil {
-			s.chunk(first)
+	if !c.started {
+		c.started = true
+		if first := s.request.form.newOpening(i); first != nil {
+			s.writeChunk(first)
 		}
-		if s.r.echo {
-			s.chunk(s.r.form.delta(i, s.r.prompts[i/s.r.n], nil))
+		if s.request.echo {
+			s.writeChunk(s.request.form.newDelta(i, s.request.prompts[i/s.request.n], nil))
 		}
 	}
-	if text == "" && len(told) == 0 {
+	if text == "" && len(scored) == 0 {
 		return
 	}
 	var logprobs any
-	if s.r.probs {
-		logprobs = s.r.form.logprobs(told, s.r.top)
+	if s.request.wantsLogprobs {
+		logprobs = s.request.form.newLogprobs(scored, s.request.topCount)
 	}
-	s.chunk(s.r.form.delta(i, text, logprobs))
+	s.writeChunk(s.request.form.newDelta(i, text, logprobs))
 }
 
-// close writes the last chunk of a choice, and before it what was held back.
-func (s *TGIStream) close(i int, reason string) {
-	text, told, why := s.choices[i].finish(reason)
-	s.tell(i, text, told)
-	s.chunk(s.r.form.closing(i, why))
-	s.choices[i].closed = true
+// finishChoice writes the text held back and the last chunk of a choice.
+func (s *TGIStream) finishChoice(i int, reason string) {
+	text, scored, why := s.choices[i].finishText(reason)
+	s.writeDelta(i, text, scored)
+	s.writeChunk(s.request.form.newClosing(i, why))
+	s.choices[i].finished = true
 }
 
-// leave is the end of a choice. That of the last one is the stream's.
-func (s *TGIStream) leave(c *streamed) {
-	c.over = true
-	c.held, c.waiting = "", nil
-	c.in.close()
-	if s.open--; s.open > 0 {
+// closeChoice ends a choice. The last choice ends the stream.
+func (s *TGIStream) closeChoice(c *choiceStream) {
+	c.done = true
+	c.held, c.pending = "", nil
+	c.events.close()
+	if s.openChoices--; s.openChoices > 0 {
 		return
 	}
-	if s.r.usage {
-		s.send(s.completion(nil, plainJSON(s.count.usage())))
+	if s.request.wantsUsage {
+		s.appendEvent(s.newChunk(nil, encodeJSON(s.tokens.sumUsage())))
 	}
 	s.out.WriteString("data: [DONE]\n\n")
 }
 
-func (s *TGIStream) chunk(choice any) {
+func (s *TGIStream) writeChunk(choice any) {
 	var usage json.RawMessage
-	if s.r.usage {
-		usage = json.RawMessage("null") // as OpenAI has it in all chunks but the last
+	if s.request.wantsUsage {
+		usage = json.RawMessage("null") // in all chunks but the last, as in OpenAI's API
 	}
-	s.send(s.completion([]any{choice}, usage))
+	s.appendEvent(s.newChunk([]any{choice}, usage))
 }
 
-func (s *TGIStream) completion(choices []any, usage json.RawMessage) any {
-	_, object := s.r.form.objects()
+func (s *TGIStream) newChunk(choices []any, usage json.RawMessage) any {
+	_, object := s.request.form.objectNames()
 	if choices == nil {
 		choices = []any{}
 	}
-	return completion{s.r.ID, object, s.r.Created, s.r.model.Name, s.r.fingerprint(), choices, usage}
+	return completion{s.request.ID, object, s.request.Created, s.request.model.Name, s.request.fingerprint(), choices, usage}
 }
 
-func (s *TGIStream) send(v any) {
+func (s *TGIStream) appendEvent(v any) {
 	s.out.WriteString("data: ")
-	s.out.Write(plainJSON(v))
+	s.out.Write(encodeJSON(v))
 	s.out.WriteString("\n\n")
 }
 
-// write writes the events that came about, and ends the stream where it
-// failed.
-func (s *TGIStream) write(err error) error {
-	p, _ := err.(*Problem)
+// flushEvents writes the pending events. An error ends the stream.
+func (s *TGIStream) flushEvents(err error) error {
+	p, _ := errors.AsType[*Problem](err)
 	if p != nil && (s.began || s.out.Len() > 0) {
-		s.send(errorBody(p))
+		s.appendEvent(errorBody(p))
 	}
-	s.broken = err
+	s.failed = err
 	if s.out.Len() == 0 {
 		return err
 	}
 	s.began = true
 	if _, failed := s.w.Write(s.out.Bytes()); failed != nil {
-		s.broken = failed
+		s.failed = failed
 	}
 	if s.out.Reset(); s.out.Cap() > 16<<10 {
 		s.out = bytes.Buffer{}
 	}
-	return s.broken
+	return s.failed
 }

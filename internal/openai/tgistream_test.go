@@ -12,7 +12,7 @@ import (
 	"dstack/internal/openai"
 )
 
-// piece is a token of a stream as version 2 sends it.
+// piece returns the event of a token as version 2 of TGI sends it.
 func piece(text string) string {
 	return fmt.Sprintf(`data:{"index":1,"token":{"id":5,"text":%s,"logprob":-0.5,"special":false},"generated_text":null,"details":null}`+"\n\n", quoted(text))
 }
@@ -21,7 +21,7 @@ func special(text string) string {
 	return strings.Replace(piece(text), `"special":false`, `"special":true`, 1)
 }
 
-// last is the last event, as version 3 sends it.
+// last returns the last event as version 3 of TGI sends it.
 func last(token, reason string, tokens int) string {
 	end := fmt.Sprintf(`"generated_text":"all","details":{"finish_reason":%q,"generated_tokens":%d,"seed":7,"input_length":4}`, reason, tokens)
 	return strings.Replace(token, `"generated_text":null,"details":null`, end, 1)
@@ -32,7 +32,7 @@ func quoted(s string) string {
 	return string(b)
 }
 
-// chunk is one of OpenAI's, without what all have.
+// chunk returns a chunk of OpenAI's without the common fields.
 func chunk(choice string) string {
 	return `data: {"id":"id-1","object":"chat.completion.chunk","created":1700000000,"model":"org/llama","system_fingerprint":null,"choices":[` + choice + `]}` + "\n\n"
 }
@@ -47,7 +47,7 @@ func textChunk(text string) string {
 	return `{"index":0,"delta":{"content":` + quoted(text) + `},"logprobs":null,"finish_reason":null}`
 }
 
-// streamOf feeds whole streams, one for each choice, one after the other.
+// streamOf feeds complete streams, one for each choice, one after the other.
 func streamOf(t testing.TB, r *openai.TGIRequest, upstream ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
@@ -67,7 +67,7 @@ func chatStream(t testing.TB, more string) *openai.TGIRequest {
 	return mustRead(t, chatCall, `{`+hi+`,"stream":true`+more+`}`, llama())
 }
 
-// deltas are the text and the reason of each choice of a stream.
+// deltas returns the text and the finish reason of each choice of a stream.
 func deltas(t testing.TB, stream string, n int) (texts, reasons []string) {
 	t.Helper()
 	texts, reasons = make([]string, n), make([]string, n)
@@ -101,7 +101,7 @@ func deltas(t testing.TB, stream string, n int) (texts, reasons []string) {
 	return texts, reasons
 }
 
-func TestStream_OfEachGeneration(t *testing.T) {
+func TestStream_EachVersion(t *testing.T) {
 	v1 := `data:{"token":{"id":1,"text":" Deep","logprob":-0.5,"special":false},"generated_text":null,"details":null}` + "\n\n" +
 		`data:{"token":{"id":2,"text":" end","logprob":-0.5,"special":false},"generated_text":" Deep end","details":{"finish_reason":"length","generated_tokens":2,"seed":null}}` + "\n\n"
 	v2 := `data:{"index":1,"token":{"id":1,"text":" Deep","logprob":-0.5,"special":false},"top_tokens":[],"generated_text":null,"details":null}` + "\n\n" +
@@ -149,7 +149,7 @@ func TestStream_Text(t *testing.T) {
 	}
 }
 
-func TestStream_HoldsBackOnlyWhatMayBeAStopText(t *testing.T) {
+func TestStream_HoldsBackStopPrefix(t *testing.T) {
 	var out bytes.Buffer
 	s := chatStream(t, `,"stop":"END"`).Stream(&out)
 	for _, step := range []struct{ text, want string }{{"a", "a"}, {"bE", "b"}, {"N", ""}, {"N", "ENN"}, {"E", ""}, {"E", "E"}} {
@@ -183,7 +183,7 @@ func TestStream_Usage(t *testing.T) {
 	}
 }
 
-func TestStream_OfATextCall(t *testing.T) {
+func TestStream_TextCall(t *testing.T) {
 	r := mustRead(t, textCall, `{"prompt":"p","stream":true,"echo":true,"seed":3}`, llama())
 	got, err := streamOf(t, r, piece("a")+last(special("</s>"), "eos_token", 2))
 	part := func(text, reason string) string {
@@ -202,8 +202,8 @@ func TestStream_Logprobs(t *testing.T) {
 	}
 }
 
-// TestStream_LogprobsOfTokensWithoutText: part of a letter has none, and its
-// logprob is told all the same.
+// TestStream_LogprobsOfTokensWithoutText checks that the logprob of a token
+// without text, such as a part of a character, is sent.
 func TestStream_LogprobsOfTokensWithoutText(t *testing.T) {
 	upstream := piece("") + piece("aE") + piece("") + piece("é") + last(piece(""), "eos_token", 5)
 	got, err := streamOf(t, chatStream(t, `,"logprobs":true,"stop":"END"`), upstream)
@@ -242,8 +242,8 @@ func TestStream_Choices(t *testing.T) {
 	}
 }
 
-// TestStream_Wants: TGI goes on where a stop text stood inside of a token. It
-// is cut off, unless it is yet to count the prompt for the usage.
+// TestStream_Wants checks that the caller can disconnect from TGI after a stop
+// text, unless the prompt must still be counted for the usage.
 func TestStream_Wants(t *testing.T) {
 	feed := func(more string, h http.Header) (*openai.TGIStream, *bytes.Buffer) {
 		var out bytes.Buffer
@@ -273,8 +273,8 @@ func TestStream_Wants(t *testing.T) {
 	}
 }
 
-// TestStream_Tokenized: older versions' streams do not tell the
-// prompt's tokens.
+// TestStream_Tokenized checks the usage of older versions, whose streams do
+// not report the prompt's tokens.
 func TestStream_Tokenized(t *testing.T) {
 	r := chatStream(t, `,"n":2,"stream_options":{"include_usage":true}`)
 	if !r.Counts(0) || string(r.Tokenize(1)) != `{"inputs":"user:hi\nassistant:"}` {
@@ -300,8 +300,8 @@ func TestStream_Tokenized(t *testing.T) {
 func TestStream_Errors(t *testing.T) {
 	const failed = `data:{"error":"Request failed during generation: canary","error_type":"generation"}` + "\n\n"
 	const told = `data: {"error":{"message":"the model's server: Request failed during generation: canary","type":"invalid_request_error","param":null,"code":"generation"}}` + "\n\n"
-	const early = `data: {"error":{"message":"the model's server ended its stream before the answer's end","type":"server_error","param":null,"code":"bad_gateway"}}` + "\n\n"
-	const strange = `data: {"error":{"message":"the model's server sent an event that is none of TGI's","type":"server_error","param":null,"code":"bad_gateway"}}` + "\n\n"
+	const early = `data: {"error":{"message":"the model's server ended its stream before the end of the answer","type":"server_error","param":null,"code":"bad_gateway"}}` + "\n\n"
+	const strange = `data: {"error":{"message":"the model's server sent an event that TGI does not have","type":"server_error","param":null,"code":"bad_gateway"}}` + "\n\n"
 	begun := chunk(roleChunk) + chunk(textChunk("a"))
 	cases := []struct {
 		name, upstream, want string
@@ -335,7 +335,7 @@ func TestStream_Errors(t *testing.T) {
 				t.Error("it does not know that it began, or that it is over")
 			}
 			size := out.Len()
-			if s.Feed(0, []byte(piece("x"))) != err || s.End(0) != err || s.Fail(p) != err || out.Len() != size {
+			if !errors.Is(s.Feed(0, []byte(piece("x"))), err) || !errors.Is(s.End(0), err) || !errors.Is(s.Fail(p), err) || out.Len() != size {
 				t.Error("it goes on after its error")
 			}
 		})
@@ -349,7 +349,7 @@ func TestStream_Fail(t *testing.T) {
 	if err := s.Feed(1, []byte(piece("a"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Fail(gone); err != error(gone) || !strings.HasSuffix(out.String(), `"code":"bad_gateway"}}`+"\n\n") {
+	if err := s.Fail(gone); !errors.Is(err, gone) || !strings.HasSuffix(out.String(), `"code":"bad_gateway"}}`+"\n\n") {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	out.Reset()
@@ -365,10 +365,10 @@ var errGone = errors.New("gone")
 
 func (brokenWriter) Write([]byte) (int, error) { return 0, errGone }
 
-func TestStream_AClientThatIsGone(t *testing.T) {
+func TestStream_ClientDisconnects(t *testing.T) {
 	s := chatStream(t, "").Stream(brokenWriter{})
 	for range 2 {
-		if err := s.Feed(0, []byte(piece("a"))); err != errGone {
+		if err := s.Feed(0, []byte(piece("a"))); !errors.Is(err, errGone) {
 			t.Errorf("got %v", err)
 		}
 	}
@@ -393,8 +393,9 @@ func TestStream_LargeEvents(t *testing.T) {
 	}
 }
 
-// Tokens that wait behind a text held back are bounded in bytes, too.
-func TestTGIStream_WaitingTokensAreBounded(t *testing.T) {
+// TestStream_PendingTokensAreBounded checks the limit of bytes of pending
+// tokens.
+func TestStream_PendingTokensAreBounded(t *testing.T) {
 	s := chatStream(t, `,"logprobs":true,"top_logprobs":1,"stop":"zzz"`).Stream(&bytes.Buffer{})
 	if err := s.Feed(0, []byte(piece("z"))); err != nil {
 		t.Fatal(err)

@@ -5,45 +5,47 @@ import (
 	"encoding/json"
 )
 
-// Tokens are those that a call took and gave.
+// Tokens are the input and output tokens of a call.
 type Tokens struct{ In, Out int64 }
 
-// mostUsage is how long a "usage" object may be that is looked at.
-const mostUsage = 4 << 10
+// maxUsageObject is the most bytes of a "usage" object.
+const maxUsageObject = 4 << 10
 
 var usageKey = []byte(`"usage"`)
 
-// TokenScanner finds the tokens that an answer says it took, as it passes, in
-// one piece or many: a JSON body, or the events of a stream. It looks at
-// nothing else. Inside of a JSON string a quote is escaped, so what it looks
-// for can only be a key.
+// TokenScanner finds the "usage" of a response while it passes through in
+// pieces: a JSON body or a stream of events. It searches for the text "usage"
+// in quotes, which can only be a key, because quotes within a JSON string are
+// escaped.
 type TokenScanner struct {
-	tokens Tokens
-	tail   []byte // the end of what has passed, where the key may have begun
-	open   []byte // a usage object that is not complete
-	depth  int    // of its braces; 0: none is open
-	text   bool   // inside of a string of it
-	slash  bool   // behind a backslash
+	tokens   Tokens
+	tail     []byte // end of the input, where the key may have begun
+	open     []byte // incomplete usage object
+	depth    int    // of its braces; 0 outside of a usage object
+	inString bool   // inside of a string
+	escaped  bool   // after a backslash
 }
 
-// Tokens are those found so far; zero: none.
+// Tokens returns the tokens found so far.
 func (s *TokenScanner) Tokens() Tokens { return s.tokens }
 
-// Write takes what has passed. It keeps nothing of p and never fails.
+// Write scans a piece of the response. It keeps no reference to p and never
+// fails.
 func (s *TokenScanner) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
 		if s.depth > 0 {
-			p = s.collect(p)
+			p = s.readObject(p)
 			continue
 		}
-		p = s.seek(p)
+		p = s.findKey(p)
 	}
 	return n, nil
 }
 
-// seek looks for the key and the brace behind it, and returns what follows.
-func (s *TokenScanner) seek(p []byte) []byte {
+// findKey searches for the key and the brace after it, and returns the rest of
+// the input.
+func (s *TokenScanner) findKey(p []byte) []byte {
 	s.tail = append(s.tail, p...)
 	for from := 0; ; {
 		at := bytes.Index(s.tail[from:], usageKey)
@@ -54,9 +56,9 @@ func (s *TokenScanner) seek(p []byte) []byte {
 		}
 		from += at
 		rest := bytes.TrimLeft(s.tail[from+len(usageKey):], " \t\r\n:")
-		if len(rest) == 0 { // the brace may come yet
+		if len(rest) == 0 { // the brace may follow in the next piece
 			s.tail = append(s.tail[:0], s.tail[from:]...)
-			if len(s.tail) > mostUsage {
+			if len(s.tail) > maxUsageObject {
 				s.tail = s.tail[:0]
 			}
 			return nil
@@ -71,38 +73,39 @@ func (s *TokenScanner) seek(p []byte) []byte {
 	}
 }
 
-// collect takes bytes of the object up to its end, and returns what follows.
-func (s *TokenScanner) collect(p []byte) []byte {
+// readObject reads the usage object up to its end, and returns the rest of the
+// input.
+func (s *TokenScanner) readObject(p []byte) []byte {
 	for i, c := range p {
 		s.open = append(s.open, c)
 		switch {
-		case s.slash:
-			s.slash = false
-		case s.text && c == '\\':
-			s.slash = true
+		case s.escaped:
+			s.escaped = false
+		case s.inString && c == '\\':
+			s.escaped = true
 		case c == '"':
-			s.text = !s.text
-		case s.text:
+			s.inString = !s.inString
+		case s.inString:
 		case c == '{':
 			s.depth++
 		case c == '}':
 			s.depth--
 		}
-		if len(s.open) > mostUsage {
-			s.depth, s.text, s.slash = 0, false, false // nothing that anybody writes
+		if len(s.open) > maxUsageObject {
+			s.depth, s.inString, s.escaped = 0, false, false // not a usage object of any server
 			return p[i+1:]
 		}
 		if s.depth == 0 {
-			s.read()
+			s.addTokens()
 			return p[i+1:]
 		}
 	}
 	return nil
 }
 
-// read takes the numbers, by the names that OpenAI and Anthropic give them. A
-// stream may tell them in parts, and again.
-func (s *TokenScanner) read() {
+// addTokens reads the counts of a usage object of OpenAI or Anthropic. A
+// stream may report them in parts and repeatedly.
+func (s *TokenScanner) addTokens() {
 	var u struct {
 		Prompt     int64 `json:"prompt_tokens"`
 		Completion int64 `json:"completion_tokens"`
@@ -112,6 +115,6 @@ func (s *TokenScanner) read() {
 	if json.Unmarshal(s.open, &u) != nil {
 		return
 	}
-	s.tokens.In = min(max(s.tokens.In, u.Prompt, u.Input), mostTokens)
-	s.tokens.Out = min(max(s.tokens.Out, u.Completion, u.Output), mostTokens)
+	s.tokens.In = min(max(s.tokens.In, u.Prompt, u.Input), maxTokens)
+	s.tokens.Out = min(max(s.tokens.Out, u.Completion, u.Output), maxTokens)
 }

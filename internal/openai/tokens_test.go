@@ -68,8 +68,9 @@ func BenchmarkTokenScanner(b *testing.B) {
 	}
 }
 
-// Sums of what servers say must stay sums.
-func TestTokenScanner_NumbersThatCannotBe(t *testing.T) {
+// TestTokenScanner_ImpossibleCounts checks that impossible counts do not
+// overflow sums.
+func TestTokenScanner_ImpossibleCounts(t *testing.T) {
 	var s openai.TokenScanner
 	_, _ = s.Write([]byte(`{"usage":{"prompt_tokens":9223372036854775807,"completion_tokens":-3}}`))
 	if got := s.Tokens(); got.In > 1<<31 || got.In < 0 || got.Out != 0 {

@@ -2,36 +2,40 @@ package openai
 
 import "math"
 
-// mostTokens is more than any call has. Servers may say anything, and what they
-// say is added up.
-const mostTokens = math.MaxInt32
+// maxTokens is more than any call has. It keeps sums from overflowing,
+// whatever a server reports.
+const maxTokens = math.MaxInt32
 
-// counter counts a call's tokens. A prompt counts once, however many choices
-// it has.
-type counter struct {
-	n           int   // choices for each prompt
-	prompts     []int // 0: not known
+// tokenCounter counts the tokens of a call. A prompt counts once for all its
+// choices.
+type tokenCounter struct {
+	perPrompt   int   // choices for each prompt
+	prompts     []int // 0 for unknown
 	completions []int
 }
 
-func newCounter(r *TGIRequest) counter {
-	return counter{r.n, make([]int, len(r.prompts)), make([]int, r.Choices())}
+func newCounter(r *TGIRequest) tokenCounter {
+	return tokenCounter{r.n, make([]int, len(r.prompts)), make([]int, r.Choices())}
 }
 
-// prompt takes what the answer of choice i says; the first to say it counts.
-func (c *counter) prompt(i, tokens int) {
-	if tokens > 0 && c.prompts[i/c.n] == 0 {
-		c.prompts[i/c.n] = min(tokens, mostTokens)
+// setPrompt stores the tokens of the prompt of choice i, unless they are known
+// already.
+func (c *tokenCounter) setPrompt(i, tokens int) {
+	if tokens > 0 && c.prompts[i/c.perPrompt] == 0 {
+		c.prompts[i/c.perPrompt] = min(tokens, maxTokens)
 	}
 }
 
-// completion takes how many tokens choice i has.
-func (c *counter) completion(i, tokens int) { c.completions[i] = min(max(tokens, 0), mostTokens) }
+// setCompletion stores the number of tokens of choice i.
+func (c *tokenCounter) setCompletion(i, tokens int) {
+	c.completions[i] = min(max(tokens, 0), maxTokens)
+}
 
-// known says whether the prompt of choice i is counted.
-func (c *counter) known(i int) bool { return c.prompts[i/c.n] > 0 }
+// isPromptKnown reports whether the tokens of the prompt of choice i are
+// known.
+func (c *tokenCounter) isPromptKnown(i int) bool { return c.prompts[i/c.perPrompt] > 0 }
 
-func (c *counter) usage() Usage {
+func (c *tokenCounter) sumUsage() Usage {
 	u := Usage{Counted: true}
 	for _, tokens := range c.prompts {
 		u.Prompt += tokens

@@ -14,7 +14,7 @@ import (
 )
 
 func TestBoot_FirstAndLater(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	boot := func(token string) Booted {
 		t.Helper()
 		b, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Token: token})
@@ -32,7 +32,7 @@ func TestBoot_FirstAndLater(t *testing.T) {
 	if b := boot("another-token"); b.Token != "another-token" || b.First {
 		t.Errorf("another token: %+v", b)
 	}
-	if a := h.post(h.admin, "/api/users/get_my_user", ""); a.kind() != dstack.Unauthorized {
+	if a := h.post(h.admin, "/api/users/get_my_user", ""); a.errorKind() != dstack.Unauthorized {
 		t.Errorf("the old token still opens: %s", a.text)
 	}
 	if a := h.post("another-token", "/api/users/get_my_user", ""); a.status != 200 {
@@ -56,8 +56,8 @@ func TestBoot_MakesATokenThatNobodyKeeps(t *testing.T) {
 	if one == two || !strings.HasPrefix(one, "dst_") || len(one) < 4+43+6 || checkToken(one) != nil {
 		t.Errorf("%s, %s", one, two)
 	}
-	h := newHouse(t)
-	token := h.user("ann", dstack.RoleUser)
+	h := newTestServer(t)
+	token := h.createUser("ann", dstack.RoleUser)
 	if err := h.store.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -80,12 +80,12 @@ func TestBoot_MakesATokenThatNobodyKeeps(t *testing.T) {
 }
 
 func TestUsers(t *testing.T) {
-	h := newHouse(t)
-	token := h.user("ann", dstack.RoleUser)
-	h.user("bob", dstack.RoleUser)
+	h := newTestServer(t)
+	token := h.createUser("ann", dstack.RoleUser)
+	h.createUser("bob", dstack.RoleUser)
 
 	var users []api.User
-	h.ok("/api/users/list", "", &users)
+	h.mustCall("/api/users/list", "", &users)
 	if len(users) != 3 {
 		t.Errorf("%+v", users)
 	}
@@ -97,38 +97,38 @@ func TestUsers(t *testing.T) {
 	}
 	for _, path := range []string{"/api/users/get_user", "/api/users/refresh_token"} {
 		there, nowhere := h.post(token, path, `{"username": "bob"}`), h.post(token, path, `{"username": "eve"}`)
-		if there.status != 400 || there.kind() != dstack.NotFound || strings.ReplaceAll(there.text, "bob", "eve") != nowhere.text {
+		if there.status != 400 || there.errorKind() != dstack.NotFound || strings.ReplaceAll(there.text, "bob", "eve") != nowhere.text {
 			t.Errorf("%s: %s but %s", path, there.text, nowhere.text)
 		}
 	}
-	h.refused("/api/users/create", api.PutUser{Username: "ann", GlobalRole: "user"}, 400, dstack.Conflict, `"code":"resource_exists"`)
-	h.refused("/api/users/create", api.PutUser{Username: "a b", GlobalRole: "user"}, 400, dstack.Invalid, "cannot be called")
-	h.refused("/api/users/delete", `{"users": ["admin"]}`, 400, dstack.Conflict, "yourself")
+	h.expectError("/api/users/create", api.PutUser{Username: "ann", GlobalRole: "user"}, 400, dstack.Conflict, `"code":"resource_exists"`)
+	h.expectError("/api/users/create", api.PutUser{Username: "a b", GlobalRole: "user"}, 400, dstack.Invalid, "cannot be called")
+	h.expectError("/api/users/delete", `{"users": ["admin"]}`, 400, dstack.Conflict, "yourself")
 
 	var fresh api.UserWithCreds
 	if a := h.post(token, "/api/users/refresh_token", `{"username": "ann"}`); a.status != 200 || strings.Contains(a.text, `"token":""`) {
 		t.Fatalf("%s", a.text)
 	}
-	if a := h.post(token, "/api/users/get_my_user", ""); a.kind() != dstack.Unauthorized {
+	if a := h.post(token, "/api/users/get_my_user", ""); a.errorKind() != dstack.Unauthorized {
 		t.Errorf("the old token still opens: %s", a.text)
 	}
 	mail := "ann@example.com"
-	h.ok("/api/users/update", api.PutUser{Username: "ann", GlobalRole: dstack.RoleAdmin, Email: &mail}, &fresh)
+	h.mustCall("/api/users/update", api.PutUser{Username: "ann", GlobalRole: dstack.RoleAdmin, Email: &mail}, &fresh)
 	if fresh.GlobalRole != dstack.RoleAdmin || fresh.Email == nil || *fresh.Email != mail {
 		t.Errorf("%+v", fresh)
 	}
-	h.ok("/api/users/delete", `{"users": ["ann", "bob"]}`, nil)
-	h.refused("/api/users/get_user", `{"username": "ann"}`, 400, dstack.NotFound, "resource_not_exists")
+	h.mustCall("/api/users/delete", `{"users": ["ann", "bob"]}`, nil)
+	h.expectError("/api/users/get_user", `{"username": "ann"}`, 400, dstack.NotFound, "resource_not_exists")
 }
 
 func TestProjects(t *testing.T) {
-	h := newHouse(t)
-	ann := h.user("ann", dstack.RoleUser)
-	h.refused("/api/projects/delete", `{"projects_names": ["MAIN"]}`, 400, dstack.Conflict, "Cannot delete the only project")
+	h := newTestServer(t)
+	ann := h.createUser("ann", dstack.RoleUser)
+	h.expectError("/api/projects/delete", `{"projects_names": ["MAIN"]}`, 400, dstack.Conflict, "Cannot delete the only project")
 	if a := h.post(ann, "/api/projects/create", `{"project_name": "lab"}`); a.status != 200 || !strings.Contains(a.text, `"project_role":"admin"`) {
 		t.Fatalf("%s", a.text)
 	}
-	if a := h.post(ann, "/api/projects/create", `{"project_name": "LAB"}`); a.kind() != dstack.Conflict {
+	if a := h.post(ann, "/api/projects/create", `{"project_name": "LAB"}`); a.errorKind() != dstack.Conflict {
 		t.Errorf("%s", a.text)
 	}
 	if a := h.post(ann, "/api/projects/LAB/get", ""); a.status != 200 {
@@ -141,10 +141,10 @@ func TestProjects(t *testing.T) {
 	if there.status != http.StatusForbidden || strings.ReplaceAll(there.text, "main", "none") != nowhere.text || !strings.Contains(there.text, `"msg":"Access denied"`) {
 		t.Errorf("%s but %s", there.text, nowhere.text)
 	}
-	h.refused("/api/projects/main/set_members", `{"members": [{"username": "eve", "project_role": "user"}]}`, 400, dstack.NotFound, "eve")
-	h.ok("/api/projects/main/set_members", `{"members": [{"username": "ann", "project_role": "user"}]}`, nil)
+	h.expectError("/api/projects/main/set_members", `{"members": [{"username": "eve", "project_role": "user"}]}`, 400, dstack.NotFound, "eve")
+	h.mustCall("/api/projects/main/set_members", `{"members": [{"username": "ann", "project_role": "user"}]}`, nil)
 	var project api.Project
-	h.ok("/api/projects/main/get", "", &project)
+	h.mustCall("/api/projects/main/get", "", &project)
 	if len(project.Members) != 1 || project.Members[0].User.Username != "ann" || project.Owner.Username != "admin" ||
 		len(project.Backends) != 1 || project.Backends[0].Name != "local" {
 		t.Errorf("%+v", project)
@@ -154,7 +154,7 @@ func TestProjects(t *testing.T) {
 			t.Fatalf("%s", a.text)
 		}
 	}
-	if a := h.post(ann, "/api/projects/create", `{"project_name": "more"}`); a.kind() != dstack.Forbidden {
+	if a := h.post(ann, "/api/projects/create", `{"project_name": "more"}`); a.errorKind() != dstack.Forbidden {
 		t.Errorf("past the quota: %s", a.text)
 	}
 	for _, project := range []string{"lab", "main"} {
@@ -172,9 +172,9 @@ func TestProjects(t *testing.T) {
 }
 
 func TestLaterAndEmpty(t *testing.T) {
-	h := newHouse(t)
-	h.refused(api.ProjectPrefix+"/secrets/add", `{"name": "x"}`, 400, dstack.Unsupported, "not supported yet: secrets")
-	h.refused("/api/backends/config_values", `{"type": "aws"}`, 400, dstack.Unsupported, "aws")
+	h := newTestServer(t)
+	h.expectError(api.ProjectPrefix+"/secrets/add", `{"name": "x"}`, 400, dstack.Unsupported, "not supported yet: secrets")
+	h.expectError("/api/backends/config_values", `{"type": "aws"}`, 400, dstack.Unsupported, "aws")
 	for _, path := range []string{api.ProjectPrefix + "/gateways/list", api.ProjectPrefix + "/fleets/list", api.ProjectPrefix + "/pool/list", "/api/volumes/list"} {
 		if a := h.post(h.admin, path, `{"limit": 5}`); a.status != 200 || a.text != "[]" {
 			t.Errorf("%s: %d %s", path, a.status, a.text)

@@ -48,15 +48,15 @@ func Boot(ctx context.Context, o BootOptions) (Booted, error) {
 	if err := cleanSpool(o.Dir); err != nil {
 		return b, err
 	}
-	admin, err := o.admin(ctx, &b)
+	admin, err := o.ensureAdmin(ctx, &b)
 	if err != nil {
 		return b, err
 	}
-	return b, o.projects(ctx, b.Config, admin)
+	return b, o.ensureProjects(ctx, b.Config, admin)
 }
 
-// admin finds or makes the admin, and gives it the token that was asked for.
-func (o BootOptions) admin(ctx context.Context, b *Booted) (dstack.User, error) {
+// ensureAdmin finds or makes the admin, and gives it the token that was asked for.
+func (o BootOptions) ensureAdmin(ctx context.Context, b *Booted) (dstack.User, error) {
 	admin, err := o.Store.User(ctx, AdminName)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return o.firstAdmin(ctx, b)
@@ -85,8 +85,8 @@ func (o BootOptions) firstAdmin(ctx context.Context, b *Booted) (dstack.User, er
 	return admin, nil
 }
 
-// projects makes the projects that are missing; they belong to the admin.
-func (o BootOptions) projects(ctx context.Context, config Config, admin dstack.User) error {
+// ensureProjects makes the projects that are missing; they belong to the admin.
+func (o BootOptions) ensureProjects(ctx context.Context, config Config, admin dstack.User) error {
 	names := []string{o.MainProject}
 	for _, p := range config.Projects {
 		names = append(names, p.Name)

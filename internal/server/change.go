@@ -6,9 +6,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// changes is what differs for the service, wherever it was written, and how
+// listChanges is what differs for the service, wherever it was written, and how
 // it comes about.
-func changes(from, to dstack.RunSpec) []api.Change {
+func listChanges(from, to dstack.RunSpec) []api.Change {
 	list := []api.Change{}
 	for _, d := range job.CompareSpecs(from, to) {
 		list = append(list, api.Change{Path: d.Path, From: d.From, To: d.To, Strategy: string(d.Strategy)})
@@ -16,16 +16,16 @@ func changes(from, to dstack.RunSpec) []api.Change {
 	return list
 }
 
-// rolls says that new containers are needed. Applied without a change, a run
+// needsRollout says that new containers are needed. Applied without a change, a run
 // is started anew.
-func rolls(from, to dstack.RunSpec) bool {
+func needsRollout(from, to dstack.RunSpec) bool {
 	return len(job.CompareSpecs(from, to)) == 0 || job.NeedsRollout(from, to)
 }
 
-// most is how changes come about together.
-func most(list []api.Change) (all string) {
+// overallStrategy is how changes come about together.
+func overallStrategy(list []api.Change) (all string) {
 	for _, c := range list {
-		if c.Strategy != api.HowInPlace {
+		if c.Strategy != api.StrategyInPlace {
 			return c.Strategy
 		}
 		all = c.Strategy
@@ -33,13 +33,13 @@ func most(list []api.Change) (all string) {
 	return all
 }
 
-// changes is what a plan would change. Where there is no room for a new
+// listChanges is what a plan would change. Where there is no room for a new
 // replica beside an old one, the old one has to leave first.
-func (p plan) changes() []api.Change {
-	list := changes(p.existing.Run.Spec, p.spec)
+func (p runPlan) listChanges() []api.Change {
+	list := listChanges(p.existing.Run.Spec, p.spec)
 	for i := range list {
-		if list[i].Strategy == api.HowRolling && p.crowded {
-			list[i].Strategy = api.HowRecreate
+		if list[i].Strategy == api.StrategyRolling && p.mustRecreate {
+			list[i].Strategy = api.StrategyRecreate
 		}
 	}
 	return list

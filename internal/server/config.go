@@ -104,7 +104,7 @@ func parseConfig(file string, text []byte) (Config, error) {
 	r := &configReader{Problems: &strictyaml.Problems{}}
 	var config Config
 	if root := strictyaml.Load(text, r.Problems); root != nil && root.IsNull() {
-		r.At(root, "the file is empty", "remove it, and the next start writes one")
+		r.Add(root, "the file is empty", "remove it, and the next start writes one")
 	} else if root != nil {
 		config = r.root(root)
 	}
@@ -121,7 +121,7 @@ func configError(file string, text []byte, found []strictyaml.Problem) error {
 	said := make([]string, 0, len(found))
 	for _, p := range found {
 		problem := spec.Problem{File: file, Line: p.Line, Col: p.Col, Width: p.Width, Path: p.Path, Message: p.Message,
-			Hint: p.Hint, Unsupported: p.Later}
+			Hint: p.Hint, Unsupported: p.Unsupported}
 		if p.Line >= 1 && p.Line <= len(lines) {
 			problem.Source = lines[p.Line-1]
 		}
@@ -138,9 +138,9 @@ type configReader struct{ *strictyaml.Problems }
 
 func (r *configReader) root(n *strictyaml.Node) Config {
 	var c Config
-	r.Fields(n, "the server's configuration", []strictyaml.Field{{
+	r.ReadFields(n, "the server's configuration", []strictyaml.Field{{
 		Name: "projects", Required: "projects: followed by a list", Read: func(n *strictyaml.Node) {
-			items, _ := r.Items(n, "`projects`")
+			items, _ := r.ReadItems(n, "`projects`")
 			for _, item := range items {
 				c.Projects = append(c.Projects, r.project(item, c.Projects))
 			}
@@ -151,21 +151,21 @@ func (r *configReader) root(n *strictyaml.Node) Config {
 
 func (r *configReader) project(n *strictyaml.Node, before []ProjectConfig) ProjectConfig {
 	var p ProjectConfig
-	r.Fields(n, "a project", []strictyaml.Field{
+	r.ReadFields(n, "a project", []strictyaml.Field{
 		{Name: "name", Required: "name: main", Read: func(n *strictyaml.Node) {
-			name, ok := r.Text(n)
+			name, ok := r.ReadText(n)
 			if ok && !projectName.MatchString(name) {
-				r.At(n, fmt.Sprintf("a project cannot be called %s", quote(name)), "use at most 50 letters, digits, dashes and underscores")
+				r.Add(n, fmt.Sprintf("a project cannot be called %s", quote(name)), "use at most 50 letters, digits, dashes and underscores")
 			}
 			for _, other := range before {
 				if ok && equalFold(other.Name, name) {
-					r.At(n, fmt.Sprintf("the project %s is there twice", quote(name)), "put its backends together")
+					r.Add(n, fmt.Sprintf("the project %s is there twice", quote(name)), "put its backends together")
 				}
 			}
 			p.Name = name
 		}},
 		{Name: "backends", Nullable: true, Read: func(n *strictyaml.Node) {
-			items, _ := r.Items(n, "`backends`")
+			items, _ := r.ReadItems(n, "`backends`")
 			for _, item := range items {
 				p.Backends = append(p.Backends, r.backend(item, p.Backends))
 			}
@@ -178,19 +178,19 @@ func (r *configReader) backend(n *strictyaml.Node, before []BackendConfig) Backe
 	if kind := n.Get("type"); kind != nil && kind.IsScalar() {
 		for _, other := range otherBackends {
 			if kind.Text == other {
-				r.NotYet(kind, "backends of type "+other, "this server has: local")
+				r.AddUnsupported(kind, "backends of type "+other, "this server has: local")
 				return BackendConfig{Type: other}
 			}
 		}
 	}
 	b := BackendConfig{Engine: engines[0]}
-	r.Fields(n, "a backend", []strictyaml.Field{
-		{Name: "type", Required: "type: local", Read: func(n *strictyaml.Node) { b.Type, _ = r.OneOf(n, localType) }},
-		{Name: "engine", Read: func(n *strictyaml.Node) { b.Engine, _ = r.OneOf(n, engines...) }},
+	r.ReadFields(n, "a backend", []strictyaml.Field{
+		{Name: "type", Required: "type: local", Read: func(n *strictyaml.Node) { b.Type, _ = r.ReadOneOf(n, localType) }},
+		{Name: "engine", Read: func(n *strictyaml.Node) { b.Engine, _ = r.ReadOneOf(n, engines...) }},
 	})
 	for _, other := range before {
 		if other == b {
-			r.At(n, "this backend is there twice", "remove one")
+			r.Add(n, "this backend is there twice", "remove one")
 		}
 	}
 	return b

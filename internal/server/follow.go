@@ -14,16 +14,17 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 )
 
 const (
-	lastWords = 10 * time.Second // that output may take to arrive once a run has finished
-	lineTime  = time.Minute      // that a client may take for one line
+	maxTrailingOutput = 10 * time.Second // that output may take to arrive once a run has finished
+	maxLineTime       = time.Minute      // that a client may take for one line
 )
 
-// follower streams a run's output: first what there is, by time, then what
+// logFollower streams a run's output: first what there is, by time, then what
 // comes, by attempt.
-type follower struct {
+type logFollower struct {
 	s     *Server
 	in    api.FollowLogs
 	run   dstack.RunID
@@ -31,8 +32,8 @@ type follower struct {
 	since map[dstack.AttemptID]time.Time // the newest line sent of each attempt
 }
 
-// source is one attempt whose output is followed.
-type source struct {
+// attemptSource is one attempt whose output is followed.
+type attemptSource struct {
 	key     logs.Key
 	replica int
 	present bool
@@ -40,28 +41,28 @@ type source struct {
 
 // followLogs ends when its client does, when there is no more, or, following,
 // when the run has finished and all of its output was sent.
-func (s *Server) followLogs(c *call) error {
-	in, err := decode[api.FollowLogs](c)
+func (s *Server) followLogs(c *request) error {
+	in, err := decodeBody[api.FollowLogs](c)
 	if err != nil {
 		return err
 	}
-	w, err := s.whole(c, in.RunName)
+	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return err
 	}
-	f := &follower{s: s, in: in, run: w.Run.ID, out: newLineWriter(c.w), since: map[dstack.AttemptID]time.Time{}}
-	sources := f.sources(w)
-	if in.Present {
-		sources = slices.DeleteFunc(sources, func(src source) bool {
+	f := &logFollower{s: s, in: in, run: w.Run.ID, out: newLineWriter(c.w), since: map[dstack.AttemptID]time.Time{}}
+	sources := f.listSources(w)
+	if in.CurrentOnly {
+		sources = slices.DeleteFunc(sources, func(src attemptSource) bool {
 			if !src.present {
 				f.since[src.key.Attempt] = skipped
 			}
 			return !src.present
 		})
 	}
-	err = f.history(c.ctx, sources)
+	err = f.sendHistory(c.ctx, sources)
 	if err == nil && in.Follow {
-		err = f.live(c.ctx)
+		err = f.followLive(c.ctx)
 	}
 	if c.ctx.Err() != nil {
 		// The client is gone, or the server is going: cut, so that nobody takes
@@ -70,25 +71,25 @@ func (s *Server) followLogs(c *call) error {
 	}
 	if err != nil {
 		s.log.Warn("a stream of output broke", "run", in.RunName, "err", err)
-		_ = f.out.send(api.LogEntry{Error: "output was lost: " + viewOf(err).Message}) // it breaks off either way
+		_ = f.out.writeAndFlush(api.LogEntry{Error: "output was lost: " + wire.BuildErrorView(err).Message}) // it breaks off either way
 	}
-	f.out.done()
+	f.out.clearDeadline()
 	return nil
 }
 
 // skipped stands for attempts that are not wanted.
 var skipped = time.Unix(1<<40, 0)
 
-// sources is a run's attempts, by replica and then by age.
-func (f *follower) sources(w store.RunDetails) []source {
-	var all []source
+// listSources is a run's attempts, by replica and then by age.
+func (f *logFollower) listSources(w store.RunDetails) []attemptSource {
+	var all []attemptSource
 	for _, r := range w.Replicas {
 		if f.in.Replica != nil && *f.in.Replica != r.Num {
 			continue
 		}
 		add := func(id dstack.AttemptID, present bool) {
 			key := logs.Key{Project: w.Run.Project, Run: w.Run.ID, RunName: w.Run.Name, Attempt: id}
-			all = append(all, source{key: key, replica: r.Num, present: present})
+			all = append(all, attemptSource{key: key, replica: r.Num, present: present})
 		}
 		for _, past := range r.PastAttempts {
 			if past.ID != r.Attempt {
@@ -102,8 +103,8 @@ func (f *follower) sources(w store.RunDetails) []source {
 	return all
 }
 
-// from is where an attempt's output is gone on with.
-func (f *follower) from(id dstack.AttemptID) time.Time {
+// resumeTime is where an attempt's output is gone on with.
+func (f *logFollower) resumeTime(id dstack.AttemptID) time.Time {
 	if sent, ok := f.since[id]; ok {
 		return sent
 	}
@@ -113,42 +114,42 @@ func (f *follower) from(id dstack.AttemptID) time.Time {
 	return orZero(f.in.StartTime)
 }
 
-func (f *follower) entry(src source, line dstack.LogLine) api.LogEntry {
+func (f *logFollower) newEntry(src attemptSource, line dstack.LogLine) api.LogEntry {
 	return api.LogEntry{Timestamp: line.At.UTC(), Replica: src.replica, Attempt: src.key.Attempt, Stream: line.Stream, Message: line.Text}
 }
 
-// history sends what there is, the lines of all replicas in one order.
-func (f *follower) history(ctx context.Context, sources []source) error {
-	var heads []*head
+// sendHistory sends what there is, the lines of all replicas in one order.
+func (f *logFollower) sendHistory(ctx context.Context, sources []attemptSource) error {
+	var heads []*mergeHead
 	defer func() {
 		for _, h := range heads {
 			h.stop()
 		}
 	}()
-	for _, chain := range byReplica(sources) {
-		h := newHead(f.chain(ctx, chain))
+	for _, chain := range groupByReplica(sources) {
+		h := newMergeHead(f.readReplica(ctx, chain))
 		heads = append(heads, h)
-		if err := h.step(); err != nil {
+		if err := h.advance(); err != nil {
 			return err
 		}
 	}
 	for {
-		first := earliest(heads)
+		first := earliestHead(heads)
 		if first == nil {
 			return f.out.flush()
 		}
-		if err := f.out.write(first.entry); err != nil {
+		if err := f.out.writeEntry(first.entry); err != nil {
 			return err
 		}
 		f.since[first.entry.Attempt] = first.entry.Timestamp
-		if err := first.step(); err != nil {
+		if err := first.advance(); err != nil {
 			return err
 		}
 	}
 }
 
-func byReplica(sources []source) [][]source {
-	var chains [][]source
+func groupByReplica(sources []attemptSource) [][]attemptSource {
+	var chains [][]attemptSource
 	index := map[int]int{}
 	for _, src := range sources {
 		i, ok := index[src.replica]
@@ -162,12 +163,12 @@ func byReplica(sources []source) [][]source {
 	return chains
 }
 
-// chain is the output of one replica's attempts, one after the other.
-func (f *follower) chain(ctx context.Context, sources []source) iter.Seq2[api.LogEntry, error] {
+// readReplica is the output of one replica's attempts, one after the other.
+func (f *logFollower) readReplica(ctx context.Context, sources []attemptSource) iter.Seq2[api.LogEntry, error] {
 	return func(yield func(api.LogEntry, error) bool) {
 		for _, src := range sources {
-			for line, err := range f.s.logs.Read(ctx, src.key, f.from(src.key.Attempt), time.Time{}) {
-				if !yield(f.entry(src, line), err) {
+			for line, err := range f.s.logs.Read(ctx, src.key, f.resumeTime(src.key.Attempt), time.Time{}) {
+				if !yield(f.newEntry(src, line), err) {
 					return
 				}
 			}
@@ -175,27 +176,27 @@ func (f *follower) chain(ctx context.Context, sources []source) iter.Seq2[api.Lo
 	}
 }
 
-// head is the next line of one replica.
-type head struct {
+// mergeHead is the next line of one replica.
+type mergeHead struct {
 	next  func() (api.LogEntry, error, bool)
 	stop  func()
 	entry api.LogEntry
 	ended bool
 }
 
-func newHead(lines iter.Seq2[api.LogEntry, error]) *head {
+func newMergeHead(lines iter.Seq2[api.LogEntry, error]) *mergeHead {
 	next, stop := iter.Pull2(lines)
-	return &head{next: next, stop: stop}
+	return &mergeHead{next: next, stop: stop}
 }
 
-func (h *head) step() error {
+func (h *mergeHead) advance() error {
 	entry, err, ok := h.next()
 	h.entry, h.ended = entry, !ok
 	return err
 }
 
-func earliest(heads []*head) *head {
-	var first *head
+func earliestHead(heads []*mergeHead) *mergeHead {
+	var first *mergeHead
 	for _, h := range heads {
 		if !h.ended && (first == nil || h.entry.Timestamp.Before(first.entry.Timestamp)) {
 			first = h
@@ -204,8 +205,8 @@ func earliest(heads []*head) *head {
 	return first
 }
 
-// live sends what comes, of the attempts there are and of those to come.
-func (f *follower) live(ctx context.Context) error {
+// followLive sends what comes, of the attempts there are and of those to come.
+func (f *logFollower) followLive(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	group, ctx := errgroup.WithContext(ctx)
 	lines, ended := make(chan api.LogEntry), make(chan struct{}, 1)
@@ -216,33 +217,33 @@ func (f *follower) live(ctx context.Context) error {
 	}()
 	var over <-chan time.Time // set once the run has finished
 	for {
-		news := f.s.bell.Changed()
+		news := f.s.broadcast.Changed()
 		found, err := f.s.store.RunDetails(ctx, f.run)
 		if err != nil || len(found) == 0 {
 			return err
 		}
-		for _, src := range f.sources(found[0]) {
-			if from := f.from(src.key.Attempt); !followed[src.key.Attempt] && from != skipped {
+		for _, src := range f.listSources(found[0]) {
+			if from := f.resumeTime(src.key.Attempt); !followed[src.key.Attempt] && from != skipped {
 				followed[src.key.Attempt] = true
 				open++
-				group.Go(func() error { return f.copy(ctx, src, from, lines, ended) })
+				group.Go(func() error { return f.copyAttempt(ctx, src, from, lines, ended) })
 			}
 		}
 		if finished := found[0].Run.Status.IsFinished(); finished && open == 0 {
 			return nil
 		} else if finished && over == nil {
-			over = time.After(lastWords)
+			over = time.After(maxTrailingOutput)
 		}
-		stop, err := f.pump(ctx, lines, ended, news, over, &open)
+		stop, err := f.forwardLines(ctx, lines, ended, news, over, &open)
 		if stop || err != nil {
 			return err
 		}
 	}
 }
 
-// pump sends lines until it is time to look at the run again.
-func (f *follower) pump(ctx context.Context, lines <-chan api.LogEntry, ended <-chan struct{}, news <-chan struct{}, over <-chan time.Time, open *int) (stop bool, err error) {
-	again := time.NewTimer(recheck)
+// forwardLines sends lines until it is time to look at the run again.
+func (f *logFollower) forwardLines(ctx context.Context, lines <-chan api.LogEntry, ended <-chan struct{}, news <-chan struct{}, over <-chan time.Time, open *int) (stop bool, err error) {
+	again := time.NewTimer(recheckInterval)
 	defer again.Stop()
 	for {
 		select {
@@ -252,7 +253,7 @@ func (f *follower) pump(ctx context.Context, lines <-chan api.LogEntry, ended <-
 			if entry.Error == "" {
 				f.since[entry.Attempt] = entry.Timestamp
 			}
-			if err := f.out.send(entry); err != nil {
+			if err := f.out.writeAndFlush(entry); err != nil {
 				return true, err
 			}
 		case <-ended:
@@ -268,8 +269,8 @@ func (f *follower) pump(ctx context.Context, lines <-chan api.LogEntry, ended <-
 	}
 }
 
-// copy passes one attempt's lines on until there are no more.
-func (f *follower) copy(ctx context.Context, src source, from time.Time, lines chan<- api.LogEntry, ended chan<- struct{}) error {
+// copyAttempt passes one attempt's lines on until there are no more.
+func (f *logFollower) copyAttempt(ctx context.Context, src attemptSource, from time.Time, lines chan<- api.LogEntry, ended chan<- struct{}) error {
 	pass := func(entry api.LogEntry) bool {
 		select {
 		case lines <- entry:
@@ -279,9 +280,9 @@ func (f *follower) copy(ctx context.Context, src source, from time.Time, lines c
 		}
 	}
 	for line, err := range f.s.logs.Follow(ctx, src.key, from) {
-		entry := f.entry(src, line)
+		entry := f.newEntry(src, line)
 		if err != nil {
-			entry = api.LogEntry{Timestamp: now(), Replica: src.replica, Attempt: src.key.Attempt, Error: "output was lost: " + viewOf(err).Message}
+			entry = api.LogEntry{Timestamp: now(), Replica: src.replica, Attempt: src.key.Attempt, Error: "output was lost: " + wire.BuildErrorView(err).Message}
 		}
 		if ctx.Err() != nil || !pass(entry) || err != nil {
 			break
@@ -309,19 +310,19 @@ func newLineWriter(w http.ResponseWriter) *lineWriter {
 	return lw
 }
 
-func (lw *lineWriter) write(entry api.LogEntry) error {
-	_ = lw.control.SetWriteDeadline(time.Now().Add(lineTime)) // where it can be set
+func (lw *lineWriter) writeEntry(entry api.LogEntry) error {
+	_ = lw.control.SetWriteDeadline(time.Now().Add(maxLineTime)) // where it can be set
 	return lw.encoder.Encode(entry)
 }
 
-// done frees the connection for what comes after.
-func (lw *lineWriter) done() { _ = lw.control.SetWriteDeadline(time.Time{}) }
+// clearDeadline frees the connection for what comes after.
+func (lw *lineWriter) clearDeadline() { _ = lw.control.SetWriteDeadline(time.Time{}) }
 
 func (lw *lineWriter) flush() error { return lw.control.Flush() }
 
-// send writes a line and sees it off at once.
-func (lw *lineWriter) send(entry api.LogEntry) error {
-	if err := lw.write(entry); err != nil {
+// writeAndFlush writes a line and sees it off at once.
+func (lw *lineWriter) writeAndFlush(entry api.LogEntry) error {
+	if err := lw.writeEntry(entry); err != nil {
 		return err
 	}
 	return lw.flush()

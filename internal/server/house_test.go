@@ -26,19 +26,19 @@ import (
 	"dstack/internal/server/store"
 )
 
-// house is a whole server over a real database, called over real HTTP.
-type house struct {
-	t      *testing.T
-	dir    string
-	store  *store.Store
-	logs   *logs.Store
-	bell   *loop.Broadcast
-	server *Server
-	url    string
-	admin  string // its token
-	farm   *farm
-	wakes  atomic.Int32
-	log    *lockedBuffer
+// testServer is a whole server over a real database, called over real HTTP.
+type testServer struct {
+	t         *testing.T
+	dir       string
+	store     *store.Store
+	logs      *logs.Store
+	broadcast *loop.Broadcast
+	server    *Server
+	url       string
+	admin     string // its token
+	backend   *fakeBackend
+	wakes     atomic.Int32
+	log       *lockedBuffer
 }
 
 type lockedBuffer struct {
@@ -58,25 +58,25 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// farm is a backend with machines that are not real, and a fault to set.
-type farm struct {
+// fakeBackend is a backend with machines that are not real, and a fault to set.
+type fakeBackend struct {
 	offers []dstack.Offer
 	fail   error
 }
 
-func (f *farm) Offers(context.Context) ([]dstack.Offer, error)                { return f.offers, f.fail }
-func (f *farm) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
-func (f *farm) Delete(context.Context, dstack.InstanceID) error               { return nil }
-func (f *farm) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
+func (f *fakeBackend) Offers(context.Context) ([]dstack.Offer, error)                { return f.offers, f.fail }
+func (f *fakeBackend) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
+func (f *fakeBackend) Delete(context.Context, dstack.InstanceID) error               { return nil }
+func (f *fakeBackend) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
 	return nil, nil
 }
-func (f *farm) Engine(context.Context, dstack.InstanceID) (engine.Engine, error) {
+func (f *fakeBackend) Engine(context.Context, dstack.InstanceID) (engine.Engine, error) {
 	return nil, errors.New("there is none")
 }
 
-func newHouse(t *testing.T, change ...func(*Options)) *house {
+func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
 	t.Helper()
-	h := &house{t: t, dir: t.TempDir(), bell: &loop.Broadcast{}, admin: "admin-token", farm: &farm{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
+	h := &testServer{t: t, dir: t.TempDir(), broadcast: &loop.Broadcast{}, admin: "admin-token", backend: &fakeBackend{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
 	var err error
 	h.store, err = store.Open(t.Context(), "sqlite:///"+filepath.Join(h.dir, "sqlite.db"), nil)
 	if err != nil {
@@ -92,8 +92,8 @@ func newHouse(t *testing.T, change ...func(*Options)) *house {
 	}
 	h.logs = logs.New(filepath.Join(h.dir, "projects"), 1<<20)
 	backends := backend.NewSet()
-	backends.Add("main", "local-docker", h.farm)
-	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Bell: h.bell, Wake: func() { h.wakes.Add(1) },
+	backends.Add("main", "local-docker", h.backend)
+	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Bell: h.broadcast, Wake: func() { h.wakes.Add(1) },
 		PublicURL: "http://127.0.0.1:3000", Log: slog.New(slog.NewTextHandler(h.log, nil))}
 	for _, c := range change {
 		c(&o)
@@ -105,20 +105,20 @@ func newHouse(t *testing.T, change ...func(*Options)) *house {
 	return h
 }
 
-// answer is what came back.
-type answer struct {
+// apiResponse is what came back.
+type apiResponse struct {
 	status int
 	text   string
 	header http.Header
 }
 
-func (a answer) kind() dstack.Kind {
+func (a apiResponse) errorKind() dstack.Kind {
 	var body api.ErrorBody
 	_ = json.Unmarshal([]byte(a.text), &body) // no error body, no kind
 	return body.Error.Kind
 }
 
-func (h *house) do(r *http.Request) answer {
+func (h *testServer) do(r *http.Request) apiResponse {
 	h.t.Helper()
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -129,12 +129,12 @@ func (h *house) do(r *http.Request) answer {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return answer{response.StatusCode, strings.TrimSpace(string(text)), response.Header}
+	return apiResponse{response.StatusCode, strings.TrimSpace(string(text)), response.Header}
 }
 
 // post calls with a token; none when it is empty. body is JSON, or anything
 // that becomes it.
-func (h *house) post(token, path string, body any) answer {
+func (h *testServer) post(token, path string, body any) apiResponse {
 	h.t.Helper()
 	text, isText := body.(string)
 	if !isText {
@@ -154,8 +154,8 @@ func (h *house) post(token, path string, body any) answer {
 	return h.do(r)
 }
 
-// ok calls as the admin and reads the answer into out.
-func (h *house) ok(path string, body, out any) {
+// mustCall calls as the admin and reads the answer into out.
+func (h *testServer) mustCall(path string, body, out any) {
 	h.t.Helper()
 	a := h.post(h.admin, path, body)
 	if a.status != http.StatusOK {
@@ -168,33 +168,33 @@ func (h *house) ok(path string, body, out any) {
 	}
 }
 
-// refused calls as the admin and expects a refusal.
-func (h *house) refused(path string, body any, status int, kind dstack.Kind, part string) {
+// expectError calls as the admin and expects a refusal.
+func (h *testServer) expectError(path string, body any, status int, kind dstack.Kind, part string) {
 	h.t.Helper()
 	a := h.post(h.admin, path, body)
-	if a.status != status || a.kind() != kind || !strings.Contains(a.text, part) {
+	if a.status != status || a.errorKind() != kind || !strings.Contains(a.text, part) {
 		h.t.Errorf("%s answered %d %s\nwant %d %s with %s", path, a.status, a.text, status, kind, part)
 	}
 }
 
-// user makes a user and returns its token.
-func (h *house) user(name string, role dstack.Role) string {
+// createUser makes a user and returns its token.
+func (h *testServer) createUser(name string, role dstack.Role) string {
 	h.t.Helper()
-	h.ok("/api/users/create", api.PutUser{Username: name, GlobalRole: role}, nil)
+	h.mustCall("/api/users/create", api.PutUser{Username: name, GlobalRole: role}, nil)
 	var made api.UserWithCreds
-	h.ok("/api/users/refresh_token", api.Username{Username: name}, &made)
+	h.mustCall("/api/users/refresh_token", api.Username{Username: name}, &made)
 	return made.Creds.Token
 }
 
-// repo makes the test's repo known.
-func (h *house) repo() {
+// initRepo makes the test's repo known.
+func (h *testServer) initRepo() {
 	h.t.Helper()
-	h.ok(api.ProjectPrefix+"/repos/init", api.InitRepo{RepoID: "web-12345678", RepoInfo: dstack.JSON(`{"repo_type":"local","repo_dir":"/web"}`)}, nil)
+	h.mustCall(api.ProjectPrefix+"/repos/init", api.InitRepo{RepoID: "web-12345678", RepoInfo: dstack.JSON(`{"repo_type":"local","repo_dir":"/web"}`)}, nil)
 }
 
 const plainService = "type: service\nport: 8000\ncommands: [a]\n"
 
-func (h *house) spec(name, yaml string) dstack.RunSpec {
+func (h *testServer) newRunSpec(name, yaml string) dstack.RunSpec {
 	rs := testSpec(h.t, yaml)
 	if name != "" {
 		rs.RunName = &name
@@ -202,18 +202,18 @@ func (h *house) spec(name, yaml string) dstack.RunSpec {
 	return rs
 }
 
-// submit submits a run and returns it.
-func (h *house) submit(name string) api.Run {
+// submitRun submits a run and returns it.
+func (h *testServer) submitRun(name string) api.Run {
 	h.t.Helper()
 	var run api.Run
-	h.ok(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec(name, plainService)}, &run)
+	h.mustCall(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.newRunSpec(name, plainService)}, &run)
 	return run
 }
 
 // stepRun does what the run pass would do.
-func (h *house) stepRun(id dstack.RunID, step lifecycle.RunStep) {
+func (h *testServer) stepRun(id dstack.RunID, step lifecycle.RunStep) {
 	h.t.Helper()
-	l := h.claim(store.Runs, string(id))
+	l := h.claimLease(store.Runs, string(id))
 	seen, err := h.store.RunFacts(h.t.Context(), id)
 	if err == nil {
 		err = h.store.SaveRunStep(h.t.Context(), l, seen, step, time.Now())
@@ -221,13 +221,13 @@ func (h *house) stepRun(id dstack.RunID, step lifecycle.RunStep) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.bell.Notify()
+	h.broadcast.Notify()
 }
 
 // stepReplica does what the replica pass would do.
-func (h *house) stepReplica(id dstack.ReplicaID, change func(dstack.Replica) lifecycle.ReplicaStep) {
+func (h *testServer) stepReplica(id dstack.ReplicaID, change func(dstack.Replica) lifecycle.ReplicaStep) {
 	h.t.Helper()
-	l := h.claim(store.Replicas, string(id))
+	l := h.claimLease(store.Replicas, string(id))
 	seen, err := h.store.ReplicaFacts(h.t.Context(), id)
 	if err == nil {
 		step := change(seen.Replica)
@@ -237,10 +237,10 @@ func (h *house) stepReplica(id dstack.ReplicaID, change func(dstack.Replica) lif
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.bell.Notify()
+	h.broadcast.Notify()
 }
 
-func (h *house) claim(kind store.Kind, id string) store.Lease {
+func (h *testServer) claimLease(kind store.Kind, id string) store.Lease {
 	h.t.Helper()
 	leases, err := h.store.Claim(h.t.Context(), kind, "test", "", time.Now().Add(time.Hour), time.Millisecond, 100)
 	if err != nil {
@@ -255,18 +255,18 @@ func (h *house) claim(kind store.Kind, id string) store.Lease {
 	return store.Lease{}
 }
 
-// begin brings a run to one replica that starts on the test's machine.
-func (h *house) begin(id dstack.RunID) dstack.Replica {
+// startReplica brings a run to one replica that starts on the test's machine.
+func (h *testServer) startReplica(id dstack.RunID) dstack.Replica {
 	h.t.Helper()
 	h.stepRun(id, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}})
-	r := h.replica(id)
+	r := h.findReplica(id)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep {
 		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, Placement: &dstack.Placement{Offer: testOffer()}, NewAttempt: true}
 	})
-	return h.replica(id)
+	return h.findReplica(id)
 }
 
-func (h *house) replica(id dstack.RunID) dstack.Replica {
+func (h *testServer) findReplica(id dstack.RunID) dstack.Replica {
 	h.t.Helper()
 	found, err := h.store.RunDetails(h.t.Context(), id)
 	if err != nil || len(found) != 1 || len(found[0].Replicas) == 0 {

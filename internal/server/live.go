@@ -10,9 +10,9 @@ import (
 	"dstack/internal/server/store"
 )
 
-// events tells what happened to the runs of a name. It waits for something
+// listEvents tells what happened to the runs of a name. It waits for something
 // new where it was asked to.
-func (s *Server) events(c *call, in api.EventsRequest) ([]api.EventView, error) {
+func (s *Server) listEvents(c *request, in api.EventsRequest) ([]api.EventView, error) {
 	var over <-chan time.Time
 	if in.WaitSeconds > 0 {
 		limit := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
@@ -20,21 +20,21 @@ func (s *Server) events(c *call, in api.EventsRequest) ([]api.EventView, error) 
 		over = limit.C
 	}
 	for {
-		news := s.bell.Changed()
+		news := s.broadcast.Changed()
 		found, err := s.store.Events(c.ctx, c.project.ID, in.RunName, in.After, in.Limit)
 		if err != nil || len(found) > 0 || over == nil {
 			if err == nil && len(found) == 0 && in.After == 0 {
-				_, err = s.whole(c, in.RunName) // or is there no such run?
+				_, err = s.findRunDetails(c, in.RunName) // or is there no such run?
 			}
-			return eventViews(found), err
+			return buildEventViews(found), err
 		}
-		if more, err := awaited(c.ctx, news, over); !more {
+		if more, err := waitForChange(c.ctx, news, over); !more {
 			return []api.EventView{}, err
 		}
 	}
 }
 
-func eventViews(found []dstack.Event) []api.EventView {
+func buildEventViews(found []dstack.Event) []api.EventView {
 	views := make([]api.EventView, 0, len(found))
 	for _, e := range found {
 		views = append(views, api.EventView{ID: e.ID, At: e.At.UTC(), RunID: e.Run, RunName: e.RunName, Kind: e.Kind,
@@ -43,9 +43,9 @@ func eventViews(found []dstack.Event) []api.EventView {
 	return views
 }
 
-// history lists a run's revisions, newest first.
-func (s *Server) history(c *call, in api.RunName) ([]api.RevisionView, error) {
-	w, err := s.whole(c, in.RunName)
+// listRevisions lists a run's revisions, newest first.
+func (s *Server) listRevisions(c *request, in api.RunName) ([]api.RevisionView, error) {
+	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return nil, err
 	}
@@ -55,19 +55,19 @@ func (s *Server) history(c *call, in api.RunName) ([]api.RevisionView, error) {
 	}
 	views := make([]api.RevisionView, 0, len(found))
 	for i, r := range found {
-		v := api.RevisionView{Num: r.Num, Present: r.Num == w.Run.Revision, Status: r.Status, User: r.User, At: r.At.UTC(),
-			Of: r.Restores, Reason: string(r.Reason), Changes: []api.Change{}}
+		v := api.RevisionView{Num: r.Num, Current: r.Num == w.Run.Revision, Status: r.Status, User: r.User, At: r.At.UTC(),
+			Restores: r.Restores, Reason: string(r.Reason), Changes: []api.Change{}}
 		if i+1 < len(found) {
-			v.Changes = changes(found[i+1].Spec, r.Spec)
+			v.Changes = listChanges(found[i+1].Spec, r.Spec)
 		}
 		views = append(views, v)
 	}
 	return views, nil
 }
 
-// rollback brings an earlier revision back, as a new one.
-func (s *Server) rollback(c *call, in api.RollbackRequest) (api.RunView, error) {
-	w, err := s.whole(c, in.RunName)
+// rollBackRun brings an earlier revision back, as a new one.
+func (s *Server) rollBackRun(c *request, in api.RollbackRequest) (api.RunView, error) {
+	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.RunView{}, err
 	}
@@ -75,25 +75,25 @@ func (s *Server) rollback(c *call, in api.RollbackRequest) (api.RunView, error) 
 		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: in.RunName + " does not run any more", Hint: "start it again: dstack apply"}
 	}
 	if in.Revision != w.Run.Revision {
-		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: changedSince(in.RunName, in.Revision, w.Run.Revision),
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: describeConcurrentChange(in.RunName, in.Revision, w.Run.Revision),
 			Hint: "look at it again: dstack history " + in.RunName}
 	}
-	target, err := s.backTo(c, w.Run, in.To)
+	target, err := s.findRollbackTarget(c, w.Run, in.To)
 	if err != nil {
 		return api.RunView{}, err
 	}
 	run, err := s.store.ReviseRun(c.ctx, w.Run.ID, store.Revision{Revision: w.Run.Revision, Spec: target.Spec, User: c.user.Name,
-		NeedsRollout: rolls(w.Run.Spec, target.Spec), Restores: target.Num, Now: now()})
+		NeedsRollout: needsRollout(w.Run.Spec, target.Spec), Restores: target.Num, Now: now()})
 	if err != nil {
 		return api.RunView{}, err
 	}
-	s.changed()
-	return s.viewAt(c, run)
+	s.notifyChange()
+	return s.viewRevision(c, run)
 }
 
-// backTo finds the revision that is meant: the one of a number, or the last
+// findRollbackTarget finds the revision that is meant: the one of a number, or the last
 // that has served before the present one.
-func (s *Server) backTo(c *call, run dstack.Run, num int) (dstack.Revision, error) {
+func (s *Server) findRollbackTarget(c *request, run dstack.Run, num int) (dstack.Revision, error) {
 	found, err := s.store.Revisions(c.ctx, run.ID)
 	if err != nil {
 		return dstack.Revision{}, err
@@ -115,16 +115,16 @@ func (s *Server) backTo(c *call, run dstack.Run, num int) (dstack.Revision, erro
 		Hint: "what there is: dstack history " + run.Name}
 }
 
-// explain tells why a run has the replicas that it has, as the next pass would
+// explainScaling tells why a run has the replicas that it has, as the next pass would
 // decide now.
-func (s *Server) explain(c *call, in api.RunName) (api.Explanation, error) {
-	w, err := s.whole(c, in.RunName)
+func (s *Server) explainScaling(c *request, in api.RunName) (api.Explanation, error) {
+	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.Explanation{}, err
 	}
-	view := viewOfRun(w, s.names)
-	x := api.Explanation{RunName: w.Run.Name, Status: view.Status, Wanted: view.DesiredReplicas, Ready: view.Ready,
-		Min: view.Min, Max: view.Max, Scaling: scalingView(w.Run), ScaledAt: w.Run.ScaledAt.UTC(), Load: loadView(w.Load), Why: whyNot(w, view)}
+	view := buildRunView(w, s.urls)
+	x := api.Explanation{RunName: w.Run.Name, Status: view.Status, DesiredReplicas: view.DesiredReplicas, Ready: view.Ready,
+		Min: view.Min, Max: view.Max, Scaling: scalingView(w.Run), ScaledAt: w.Run.ScaledAt.UTC(), Load: loadView(w.Load), Obstacles: whyNot(w, view)}
 	if w.Run.Status.IsFinished() || w.Run.Status == dstack.RunTerminating {
 		return x, nil
 	}
@@ -151,7 +151,7 @@ func scalingView(run dstack.Run) *api.ScalingView {
 }
 
 func loadView(l dstack.Load) api.LoadView {
-	v := api.LoadView{Known: l.Known, Requests: l.Requests, Busy: l.Concurrency, InFlight: l.InFlight, Held: l.Held, Watched: l.Watched.Seconds()}
+	v := api.LoadView{Known: l.Known, Requests: l.Requests, Concurrency: l.Concurrency, InFlight: l.InFlight, Held: l.Held, Watched: l.Watched.Seconds()}
 	if l.Window > 0 {
 		v.RPS = float64(l.Requests) / l.Window.Seconds()
 	}

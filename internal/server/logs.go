@@ -14,7 +14,7 @@ const pollDefault = 100 // lines of one answer, where nobody says
 // pollLogs returns lines strictly later than start_time, so that a client
 // that asks from the last one on gets each line once. Unlike the reference
 // it honours the limit.
-func (s *Server) pollLogs(c *call, in api.PollLogs) (api.LogEvents, error) {
+func (s *Server) pollLogs(c *request, in api.PollLogs) (api.LogEvents, error) {
 	events := api.LogEvents{Logs: []api.LogEvent{}}
 	limit := pollDefault
 	if in.Limit != nil {

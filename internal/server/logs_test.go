@@ -18,11 +18,11 @@ import (
 	"dstack/internal/server/logs"
 )
 
-func (h *house) key(run api.Run, r dstack.Replica) logs.Key {
+func (h *testServer) logKey(run api.Run, r dstack.Replica) logs.Key {
 	return logs.Key{Project: "main", Run: run.ID, RunName: *run.RunSpec.RunName, Attempt: r.Attempt}
 }
 
-func (h *house) write(k logs.Key, at time.Time, text string) {
+func (h *testServer) writeLogs(k logs.Key, at time.Time, text string) {
 	h.t.Helper()
 	if err := h.logs.Append(k, dstack.LogLine{At: at, Stream: "stdout", Text: []byte(text)}); err != nil {
 		h.t.Fatal(err)
@@ -30,13 +30,13 @@ func (h *house) write(k logs.Key, at time.Time, text string) {
 }
 
 func TestPollLogs(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	run := h.submit("web")
-	r := h.begin(run.ID)
+	h := newTestServer(t)
+	h.initRepo()
+	run := h.submitRun("web")
+	r := h.startReplica(run.ID)
 	base := time.Now().UTC().Truncate(time.Microsecond)
 	for i := range 7 {
-		h.write(h.key(run, r), base.Add(time.Duration(i)*time.Microsecond), fmt.Sprint("line ", i))
+		h.writeLogs(h.logKey(run, r), base.Add(time.Duration(i)*time.Microsecond), fmt.Sprint("line ", i))
 	}
 	poll := func(in api.PollLogs) string {
 		t.Helper()
@@ -45,7 +45,7 @@ func TestPollLogs(t *testing.T) {
 			in.JobSubmissionID = string(r.Attempt)
 		}
 		var events api.LogEvents
-		h.ok(api.ProjectPrefix+"/logs/poll", in, &events)
+		h.mustCall(api.ProjectPrefix+"/logs/poll", in, &events)
 		said := ""
 		for _, e := range events.Logs {
 			said += string(e.Message)
@@ -79,19 +79,19 @@ func TestPollLogs(t *testing.T) {
 // TestPollLogs_AsThePublishedClientDoes asks from the last time on, until
 // nothing comes.
 func TestPollLogs_AsThePublishedClientDoes(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	run := h.submit("web")
-	r := h.begin(run.ID)
+	h := newTestServer(t)
+	h.initRepo()
+	run := h.submitRun("web")
+	r := h.startReplica(run.ID)
 	for i := range 7 {
-		h.write(h.key(run, r), at(float64(i)/1e6), fmt.Sprint("line ", i))
+		h.writeLogs(h.logKey(run, r), at(float64(i)/1e6), fmt.Sprint("line ", i))
 	}
 	var got []string
 	var from *time.Time
 	two := 2
 	for range 20 {
 		var events api.LogEvents
-		h.ok(api.ProjectPrefix+"/logs/poll", api.PollLogs{RunName: "web", JobSubmissionID: string(r.Attempt), StartTime: from, Limit: &two}, &events)
+		h.mustCall(api.ProjectPrefix+"/logs/poll", api.PollLogs{RunName: "web", JobSubmissionID: string(r.Attempt), StartTime: from, Limit: &two}, &events)
 		if len(events.Logs) == 0 {
 			break
 		}
@@ -105,8 +105,8 @@ func TestPollLogs_AsThePublishedClientDoes(t *testing.T) {
 	}
 }
 
-// stream follows a run's output; the channel ends with it.
-func (h *house) stream(in api.FollowLogs) <-chan api.LogEntry {
+// openStream follows a run's output; the channel ends with it.
+func (h *testServer) openStream(in api.FollowLogs) <-chan api.LogEntry {
 	h.t.Helper()
 	text, err := json.Marshal(in)
 	if err != nil {
@@ -137,7 +137,7 @@ func (h *house) stream(in api.FollowLogs) <-chan api.LogEntry {
 	return entries
 }
 
-func (h *house) hear(entries <-chan api.LogEntry, want ...string) (last api.LogEntry) {
+func (h *testServer) readLine(entries <-chan api.LogEntry, want ...string) (last api.LogEntry) {
 	h.t.Helper()
 	for _, w := range want {
 		select {
@@ -153,7 +153,7 @@ func (h *house) hear(entries <-chan api.LogEntry, want ...string) (last api.LogE
 	return last
 }
 
-func (h *house) silence(entries <-chan api.LogEntry) {
+func (h *testServer) expectNothing(entries <-chan api.LogEntry) {
 	h.t.Helper()
 	select {
 	case e, open := <-entries:
@@ -169,19 +169,19 @@ func (h *house) silence(entries <-chan api.LogEntry) {
 // attempt is followed as the old one was, and the end of the run ends it.
 // Whoever was cut off comes back with what was seen, and misses nothing.
 func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	run := h.submit("web")
-	r := h.begin(run.ID)
-	first := h.key(run, r)
+	h := newTestServer(t)
+	h.initRepo()
+	run := h.submitRun("web")
+	r := h.startReplica(run.ID)
+	first := h.logKey(run, r)
 	base := time.Now().UTC().Truncate(time.Microsecond).Add(-time.Minute)
-	h.write(first, base, "one")
-	h.write(first, base.Add(time.Second), "two")
+	h.writeLogs(first, base, "one")
+	h.writeLogs(first, base.Add(time.Second), "two")
 
-	entries := h.stream(api.FollowLogs{RunName: "web", Follow: true})
-	h.hear(entries, "one", "two")
-	h.write(first, base.Add(2*time.Second), "three")
-	seen := h.hear(entries, "three")
+	entries := h.openStream(api.FollowLogs{RunName: "web", Follow: true})
+	h.readLine(entries, "one", "two")
+	h.writeLogs(first, base.Add(2*time.Second), "three")
+	seen := h.readLine(entries, "three")
 	if seen.Replica != 0 || seen.Attempt != r.Attempt || seen.Stream != "stdout" {
 		t.Errorf("%+v", seen)
 	}
@@ -192,27 +192,27 @@ func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep {
 		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true}
 	})
-	second := h.key(run, h.replica(run.ID))
-	h.write(second, base.Add(3*time.Second), "four")
-	h.hear(entries, "four")
+	second := h.logKey(run, h.findReplica(run.ID))
+	h.writeLogs(second, base.Add(3*time.Second), "four")
+	h.readLine(entries, "four")
 
-	resumed := h.stream(api.FollowLogs{RunName: "web", Follow: true, After: map[dstack.AttemptID]time.Time{seen.Attempt: base.Add(time.Second)}})
-	h.hear(resumed, "three", "four")
-	h.hear(h.stream(api.FollowLogs{RunName: "web", Follow: true, StartTime: &seen.Timestamp}), "four")
-	h.hear(h.stream(api.FollowLogs{RunName: "web", Follow: true, Present: true}), "four")
-	once, other := h.stream(api.FollowLogs{RunName: "web"}), 1
-	h.hear(once, "one", "two", "three", "four")
-	h.silence(once)
-	h.silence(h.stream(api.FollowLogs{RunName: "web", Replica: &other}))
-	h.write(second, base.Add(4*time.Second), "bye")
+	resumed := h.openStream(api.FollowLogs{RunName: "web", Follow: true, After: map[dstack.AttemptID]time.Time{seen.Attempt: base.Add(time.Second)}})
+	h.readLine(resumed, "three", "four")
+	h.readLine(h.openStream(api.FollowLogs{RunName: "web", Follow: true, StartTime: &seen.Timestamp}), "four")
+	h.readLine(h.openStream(api.FollowLogs{RunName: "web", Follow: true, CurrentOnly: true}), "four")
+	once, other := h.openStream(api.FollowLogs{RunName: "web"}), 1
+	h.readLine(once, "one", "two", "three", "four")
+	h.expectNothing(once)
+	h.expectNothing(h.openStream(api.FollowLogs{RunName: "web", Replica: &other}))
+	h.writeLogs(second, base.Add(4*time.Second), "bye")
 	h.logs.Finish(second)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep { return lifecycle.ReplicaStep{To: dstack.ReplicaTerminated} })
 	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndStopped})
 	for _, e := range []<-chan api.LogEntry{entries, resumed} {
-		h.hear(e, "bye")
-		h.silence(e)
+		h.readLine(e, "bye")
+		h.expectNothing(e)
 	}
-	h.refused(api.PathFollow, `{"run_name": "none"}`, 400, dstack.NotFound, "Run not found")
+	h.expectError(api.PathFollow, `{"run_name": "none"}`, 400, dstack.NotFound, "Run not found")
 	if strings.Contains(h.log.String(), "level=WARN") || strings.Contains(h.log.String(), "level=ERROR") {
 		t.Errorf("the server complains: %s", h.log)
 	}
@@ -220,9 +220,9 @@ func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 
 // TestFollowLogs_ReplicasInOneOrder merges what there is by time.
 func TestFollowLogs_ReplicasInOneOrder(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	run := h.submit("web")
+	h := newTestServer(t)
+	h.initRepo()
+	run := h.submitRun("web")
 	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0, 1}})
 	found, err := h.store.RunDetails(t.Context(), run.ID)
 	if err != nil {
@@ -238,19 +238,19 @@ func TestFollowLogs_ReplicasInOneOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 		for n := range 3 {
-			h.write(h.key(run, now[0].Replicas[i]), base.Add(time.Duration(2*n+i)*time.Millisecond), fmt.Sprint(2*n+i))
+			h.writeLogs(h.logKey(run, now[0].Replicas[i]), base.Add(time.Duration(2*n+i)*time.Millisecond), fmt.Sprint(2*n+i))
 		}
 	}
-	h.hear(h.stream(api.FollowLogs{RunName: "web"}), "0", "1", "2", "3", "4", "5")
+	h.readLine(h.openStream(api.FollowLogs{RunName: "web"}), "0", "1", "2", "3", "4", "5")
 }
 
 // TestFollowLogs_AServerThatStopsCutsTheStream: an end that nobody can take
 // for the end of the output.
 func TestFollowLogs_AServerThatStopsCutsTheStream(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	run := h.submit("web")
-	h.write(h.key(run, h.begin(run.ID)), time.Now(), "one")
+	h := newTestServer(t)
+	h.initRepo()
+	run := h.submitRun("web")
+	h.writeLogs(h.logKey(run, h.startReplica(run.ID)), time.Now(), "one")
 	ctx, stop := context.WithCancel(t.Context())
 	listening := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.server.Handler().ServeHTTP(w, r.WithContext(ctx))

@@ -31,9 +31,9 @@ var (
 		zebra`)
 )
 
-// freeName makes up a name that none of the taken ones is, with the smallest
+// generateName makes up a name that none of the taken ones is, with the smallest
 // number that makes it so.
-func freeName(taken map[string]bool) string {
+func generateName(taken map[string]bool) string {
 	stem := adjectives[rand.IntN(len(adjectives))] + "-" + animals[rand.IntN(len(animals))]
 	for n := 1; ; n++ {
 		if name := stem + "-" + strconv.Itoa(n); !taken[name] {

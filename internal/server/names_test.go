@@ -32,7 +32,7 @@ func TestFreeName_TakesTheSmallestNumber(t *testing.T) {
 			taken[a+"-"+b+"-3"] = true
 		}
 	}
-	if name := freeName(taken); name[len(name)-2:] != "-2" {
+	if name := generateName(taken); name[len(name)-2:] != "-2" {
 		t.Errorf("got %s", name)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/decide/access"
+	"dstack/internal/server/wire"
 	"dstack/internal/spec"
 )
 
@@ -24,20 +25,20 @@ const (
 
 var description = sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI()) })
 
-func (s *Server) openapi(w http.ResponseWriter, r *http.Request) {
+func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request) {
 	text, err := description()
 	if err != nil {
-		s.refuse(w, r, err)
+		s.respondError(w, r, err)
 		return
 	}
-	send(w, http.StatusOK, text)
+	writeJSON(w, http.StatusOK, text)
 }
 
 // aliases is how types that write themselves look on the wire.
 var aliases = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[json.RawMessage]():  reflect.TypeFor[any](),
 	reflect.TypeFor[api.Timestamp]():    reflect.TypeFor[timeSchema](),
-	reflect.TypeFor[nothing]():          reflect.TypeFor[any](),
+	reflect.TypeFor[wire.Null]():        reflect.TypeFor[any](),
 	reflect.TypeFor[spec.Env]():         reflect.TypeFor[map[string]string](),
 	reflect.TypeFor[spec.Retry]():       reflect.TypeFor[any](), // a bool or a mapping
 	reflect.TypeFor[spec.MaxDuration](): reflect.TypeFor[string](),
@@ -60,16 +61,16 @@ func describeAPI() *huma.OpenAPI {
 	}
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
-		Info:    &huma.Info{Title: "dstack", Version: versionText(), Description: "The API of the dstack server. Global admins may call everything."},
+		Info:    &huma.Info{Title: "dstack", Version: wire.Version(), Description: "The API of the dstack server. Global admins may call everything."},
 		Paths:   map[string]*huma.PathItem{},
 		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"token": {Type: "http", Scheme: "bearer"}}},
 	}
 	for i := range endpoints {
 		e := &endpoints[i]
-		item := &huma.PathItem{Post: operation(e, schemas)}
+		item := &huma.PathItem{Post: describeOperation(e, schemas)}
 		if e.method == http.MethodGet {
-			item = &huma.PathItem{Get: operation(e, schemas)}
+			item = &huma.PathItem{Get: describeOperation(e, schemas)}
 		}
 		doc.Paths[e.path] = item
 	}
@@ -88,15 +89,15 @@ func schemaName(t reflect.Type, hint string) string {
 	return name
 }
 
-func operation(e *endpoint, schemas huma.Registry) *huma.Operation {
+func describeOperation(e *apiCall, schemas huma.Registry) *huma.Operation {
 	op := &huma.Operation{
 		Method: e.method, Path: e.path, Summary: e.about,
 		Tags:      []string{areaOf(e.path)},
-		Responses: map[string]*huma.Response{"200": {Description: "done", Content: content(e.out, answerType(e), schemas)}},
+		Responses: map[string]*huma.Response{"200": {Description: "done", Content: describeContent(e.out, answerType(e), schemas)}},
 	}
 	op.OperationID = strings.Trim(strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(e.path), "_")
 	op.Responses["default"] = &huma.Response{Description: "refused: why, and what to do",
-		Content: content(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)}
+		Content: describeContent(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)}
 	if e.level != access.None {
 		op.Security = []map[string][]string{{"token": {}}}
 		op.Description = "For: " + string(e.level)
@@ -111,7 +112,7 @@ func operation(e *endpoint, schemas huma.Registry) *huma.Operation {
 	return op
 }
 
-func describeBody(op *huma.Operation, e *endpoint, schemas huma.Registry) {
+func describeBody(op *huma.Operation, e *apiCall, schemas huma.Registry) {
 	switch {
 	case e.form == formUpload:
 		op.Parameters = append(op.Parameters, &huma.Param{Name: "repo_id", In: "query", Required: true,
@@ -119,19 +120,19 @@ func describeBody(op *huma.Operation, e *endpoint, schemas huma.Registry) {
 		file := &huma.Schema{Type: huma.TypeString, Format: "binary"}
 		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {
 			Schema: &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": file}, Required: []string{"file"}}}}}
-	case e.in != reflect.TypeFor[nothing]():
-		op.RequestBody = &huma.RequestBody{Required: true, Content: content(e.in, "application/json", schemas)}
+	case e.in != reflect.TypeFor[wire.Null]():
+		op.RequestBody = &huma.RequestBody{Required: true, Content: describeContent(e.in, "application/json", schemas)}
 	}
 }
 
-func answerType(e *endpoint) string {
+func answerType(e *apiCall) string {
 	if e.form == formLines {
 		return "application/x-ndjson"
 	}
 	return "application/json"
 }
 
-func content(t reflect.Type, media string, schemas huma.Registry) map[string]*huma.MediaType {
+func describeContent(t reflect.Type, media string, schemas huma.Registry) map[string]*huma.MediaType {
 	return map[string]*huma.MediaType{media: {Schema: schemas.Schema(t, true, "")}}
 }
 

@@ -16,13 +16,13 @@ import (
 	"dstack/internal/api"
 )
 
-// pipes is a listener without a network, for tests in which hours pass.
-type pipes struct {
+// slowConn is a listener without a network, for tests in which hours pass.
+type slowConn struct {
 	conns chan net.Conn
 	ended chan struct{}
 }
 
-func (p *pipes) Accept() (net.Conn, error) {
+func (p *slowConn) Accept() (net.Conn, error) {
 	select {
 	case c := <-p.conns:
 		return c, nil
@@ -30,14 +30,14 @@ func (p *pipes) Accept() (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 }
-func (p *pipes) Close() error   { close(p.ended); return nil }
-func (p *pipes) Addr() net.Addr { return &net.TCPAddr{} }
+func (p *slowConn) Close() error   { close(p.ended); return nil }
+func (p *slowConn) Addr() net.Addr { return &net.TCPAddr{} }
 
-// patience runs a test with connections to a server that has no store, and so
+// measurePatience runs a test with connections to a server that has no store, and so
 // nobody whom it knows.
-func patience(t *testing.T, test func(t *testing.T, dial func() net.Conn)) {
+func measurePatience(t *testing.T, test func(t *testing.T, dial func() net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &pipes{conns: make(chan net.Conn), ended: make(chan struct{})}
+		p := &slowConn{conns: make(chan net.Conn), ended: make(chan struct{})}
 		web := &http.Server{Handler: New(Options{}).Handler()}
 		done := make(chan error, 1)
 		go func() { done <- web.Serve(p) }()
@@ -66,13 +66,13 @@ func within(t *testing.T, c net.Conn, limit time.Duration) string {
 func TestServe_NobodyHoldsACallByNotSendingItsBody(t *testing.T) {
 	for _, path := range []string{"/api/runs/list", "/api/project/main/logs/follow", "/api/project/main/repos/upload_code", "/api/backends/list_types", "/nothing", "/healthcheck"} {
 		t.Run(path, func(t *testing.T) {
-			patience(t, func(t *testing.T, dial func() net.Conn) {
+			measurePatience(t, func(t *testing.T, dial func() net.Conn) {
 				c := dial()
 				_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{", path)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if said := within(t, c, 3*bodyTime); !strings.HasPrefix(said, "HTTP/1.1 4") {
+				if said := within(t, c, 3*maxBodyTime); !strings.HasPrefix(said, "HTTP/1.1 4") {
 					t.Errorf("said %q", said)
 				}
 			})
@@ -81,20 +81,20 @@ func TestServe_NobodyHoldsACallByNotSendingItsBody(t *testing.T) {
 }
 
 func TestServe_NobodyHoldsACallByNotReadingItsAnswer(t *testing.T) {
-	patience(t, func(t *testing.T, dial func() net.Conn) {
+	measurePatience(t, func(t *testing.T, dial func() net.Conn) {
 		c := dial()
 		if _, err := fmt.Fprint(c, "GET "+openapiPath+" HTTP/1.1\r\nHost: here\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * pieceTime)
-		if said := within(t, c, pieceTime); said != "" {
+		time.Sleep(2 * maxChunkTime)
+		if said := within(t, c, maxChunkTime); said != "" {
 			t.Errorf("%d bytes were kept for a client that does not read", len(said))
 		}
 	})
 }
 
 func TestServe_ASlowCallDoesNotHurryTheNextOnItsConnection(t *testing.T) {
-	patience(t, func(t *testing.T, dial func() net.Conn) {
+	measurePatience(t, func(t *testing.T, dial func() net.Conn) {
 		c := dial()
 		answers := bufio.NewReader(c)
 		for range 3 {
@@ -109,14 +109,14 @@ func TestServe_ASlowCallDoesNotHurryTheNextOnItsConnection(t *testing.T) {
 			if err != nil || answer.StatusCode != http.StatusOK {
 				t.Fatalf("%d %s %v", answer.StatusCode, text, err)
 			}
-			time.Sleep(2 * (bodyTime + pieceTime))
+			time.Sleep(2 * (maxBodyTime + maxChunkTime))
 		}
 		_ = c.Close()
 	})
 }
 
 func TestDecode_AnAnswerIsNotManyTimesWhatWasAsked(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	var body strings.Builder
 	for i := range 100_000 {
 		fmt.Fprintf(&body, `,"%x":1`, i)
@@ -131,7 +131,7 @@ func TestServe_ACallThatPanicsIsAnsweredAndHalfAnAnswerIsCut(t *testing.T) {
 	s := New(Options{})
 	s.mux.HandleFunc("GET /early", func(http.ResponseWriter, *http.Request) { panic("boom") })
 	s.mux.HandleFunc("GET /late", func(w http.ResponseWriter, _ *http.Request) {
-		_ = newLineWriter(w).send(api.LogEntry{Message: []byte("one")})
+		_ = newLineWriter(w).writeAndFlush(api.LogEntry{Message: []byte("one")})
 		panic("boom")
 	})
 	web := httptest.NewServer(s.Handler())

@@ -12,36 +12,32 @@ import (
 	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 	"dstack/internal/spec"
 )
 
-const (
-	offersShown = 50        // in a plan, as the reference
-	dryRun      = "dry-run" // what the reference calls a run in a plan
-)
-
-// plan is what a run would need and where it could go.
-type plan struct {
-	spec     dstack.RunSpec
-	name     string // empty: one will be made up
-	places   []dstack.Placement
-	misfits  []dstack.Rejection
-	notes    []string
-	existing *store.RunDetails // the unfinished run of this name
-	crowded  bool              // no machine has room for it beside what runs of it
+// runPlan is what a run would need and where it could go.
+type runPlan struct {
+	spec         dstack.RunSpec
+	name         string // empty: one will be made up
+	placements   []dstack.Placement
+	rejections   []dstack.Rejection
+	notes        []string
+	existing     *store.RunDetails // the unfinished run of this name
+	mustRecreate bool              // no machine has room for it beside what runs of it
 }
 
-// plan checks a run and looks for machines. A backend that does not answer
+// planRun checks a run and looks for machines. A backend that does not answer
 // is a note, never an error.
-func (s *Server) plan(c *call, rs dstack.RunSpec) (plan, error) {
-	p := plan{spec: rs, name: nameOf(rs)}
+func (s *Server) planRun(c *request, rs dstack.RunSpec) (runPlan, error) {
+	p := runPlan{spec: rs, name: findRunName(rs)}
 	if err := checkSpec(rs, p.name); err != nil {
 		return p, err
 	}
 	if err := s.findExisting(c, &p); err != nil {
 		return p, err
 	}
-	template, templateNotes, err := s.templateOf(c.ctx, rs.Configuration)
+	template, templateNotes, err := s.resolveTemplate(c.ctx, rs.Configuration)
 	if err != nil {
 		return p, err
 	}
@@ -50,19 +46,19 @@ func (s *Server) plan(c *call, rs dstack.RunSpec) (plan, error) {
 	if err != nil {
 		return p, err
 	}
-	offers, failed := s.offers(c.ctx, c.project.Name)
+	offers, failed := s.collectOffers(c.ctx, c.project.Name)
 	if p.existing != nil {
 		beside, _ := placement.RankOffers(job.BuildRequirements(rs), offers, used)
-		p.crowded = len(beside) == 0
+		p.mustRecreate = len(beside) == 0
 		used = placement.ReleaseAllocations(used, p.existing.Replicas)
 	}
 	places, misfits := placement.RankOffers(job.BuildRequirements(rs), offers, used)
-	p.places, p.misfits = apart(places, misfits, max(rs.Configuration.Replicas.Min, 1), rs.Configuration.Port.Container)
-	p.notes = append(append(notesOf(p, offers), failed...), templateNotes...)
+	p.placements, p.rejections = limitSharedPorts(places, misfits, max(rs.Configuration.Replicas.Min, 1), rs.Configuration.Port.Container)
+	p.notes = append(append(buildNotes(p, offers), failed...), templateNotes...)
 	return p, nil
 }
 
-func nameOf(rs dstack.RunSpec) string {
+func findRunName(rs dstack.RunSpec) string {
 	if rs.RunName != nil && *rs.RunName != "" {
 		return *rs.RunName
 	}
@@ -73,11 +69,11 @@ func nameOf(rs dstack.RunSpec) string {
 func checkSpec(rs dstack.RunSpec, name string) error {
 	if name != "" {
 		if err := spec.CheckName(name); err != nil {
-			return worded{msg: badName(name), err: asInvalid(err)}
+			return wire.Error{Msg: referenceNameError(name), Err: toInvalidError(err)}
 		}
 	}
 	if problems := spec.Unsupported(&rs.Configuration, rs.Profile); len(problems) > 0 {
-		return unsupported(problems)
+		return newUnsupportedError(problems)
 	}
 	if err := checkRepoType(rs.RepoData); err != nil {
 		return err
@@ -89,30 +85,30 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 		}
 	}
 	if len(open) > 0 {
-		return worded{msg: "not all variables are resolved: " + strings.Join(open, ", "), err: &dstack.Error{Kind: dstack.Invalid,
+		return wire.Error{Msg: "not all variables are resolved: " + strings.Join(open, ", "), Err: &dstack.Error{Kind: dstack.Invalid,
 			Message: "these environment variables have no value: " + strings.Join(open, ", "),
 			Hint:    "set them where you apply, or give them with -e NAME=VALUE"}}
 	}
 	return nil
 }
 
-// badName is what the reference says of a name, where it would refuse it too.
-func badName(name string) string {
+// referenceNameError is what the reference says of a name, where it would refuse it too.
+func referenceNameError(name string) string {
 	if name == "gateway" {
 		return ""
 	}
 	return "Resource name should match regex '^[a-z][a-z0-9-]{1,40}$'"
 }
 
-func asInvalid(err error) error {
+func toInvalidError(err error) error {
 	if p, ok := errors.AsType[spec.Problem](err); ok {
 		return &dstack.Error{Kind: dstack.Invalid, Message: p.Message, Hint: p.Hint}
 	}
 	return &dstack.Error{Kind: dstack.Invalid, Message: err.Error()}
 }
 
-// unsupported tells of everything that nothing acts on yet, at once.
-func unsupported(problems spec.Problems) error {
+// newUnsupportedError tells of everything that nothing acts on yet, at once.
+func newUnsupportedError(problems spec.Problems) error {
 	const prefix = "not supported yet: "
 	said := make([]string, 0, len(problems))
 	hint := ""
@@ -128,7 +124,7 @@ func unsupported(problems spec.Problems) error {
 	return &dstack.Error{Kind: dstack.Unsupported, Message: prefix + strings.Join(said, ", "), Hint: hint}
 }
 
-func (s *Server) findExisting(c *call, p *plan) error {
+func (s *Server) findExisting(c *request, p *runPlan) error {
 	if p.name == "" {
 		return nil
 	}
@@ -146,10 +142,10 @@ func (s *Server) findExisting(c *call, p *plan) error {
 	return err
 }
 
-// apart finds the machines on which the replicas would be in each other's
+// limitSharedPorts finds the machines on which the replicas would be in each other's
 // way: plain processes share the ports of their machine, so each such machine
 // takes one replica.
-func apart(places []dstack.Placement, misfits []dstack.Rejection, replicas, port int) ([]dstack.Placement, []dstack.Rejection) {
+func limitSharedPorts(places []dstack.Placement, misfits []dstack.Rejection, replicas, port int) ([]dstack.Placement, []dstack.Rejection) {
 	room := 0
 	for _, p := range places {
 		if !p.Offer.Engine.SharesPorts {
@@ -161,17 +157,17 @@ func apart(places []dstack.Placement, misfits []dstack.Rejection, replicas, port
 		return places, misfits
 	}
 	for _, p := range places {
-		misfits = append(misfits, dstack.Rejection{Offer: p.Offer, Reason: crowded(replicas, port)})
+		misfits = append(misfits, dstack.Rejection{Offer: p.Offer, Reason: sharedPortReason(replicas, port)})
 	}
 	return nil, misfits
 }
 
-func crowded(replicas, port int) string {
+func sharedPortReason(replicas, port int) string {
 	return fmt.Sprintf("%d replicas want port %d on one machine: plain processes share its ports", replicas, port)
 }
 
-// offers asks all backends of a project at once.
-func (s *Server) offers(ctx context.Context, project string) (all []dstack.Offer, failed []string) {
+// collectOffers asks all backends of a project at once.
+func (s *Server) collectOffers(ctx context.Context, project string) (all []dstack.Offer, failed []string) {
 	all, silent := s.backends.Offers(ctx, project)
 	for _, b := range silent {
 		s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
@@ -180,19 +176,19 @@ func (s *Server) offers(ctx context.Context, project string) (all []dstack.Offer
 	return all, failed
 }
 
-// notesOf is what a person should know before saying yes.
-func notesOf(p plan, offers []dstack.Offer) []string {
+// buildNotes is what a person should know before saying yes.
+func buildNotes(p runPlan, offers []dstack.Offer) []string {
 	notes := []string{}
 	if len(offers) == 0 {
 		return append(notes, "no machine is configured for this project")
 	}
-	if len(p.places) == 0 || p.places[0].Offer.Engine.Containers {
+	if len(p.placements) == 0 || p.placements[0].Offer.Engine.Containers {
 		return notes
 	}
 	conf := p.spec.Configuration
 	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them")
-	if conf.Replicas.Max > len(p.places) && conf.Replicas.Max > 1 {
-		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once", len(p.places), conf.Replicas))
+	if conf.Replicas.Max > len(p.placements) && conf.Replicas.Max > 1 {
+		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once", len(p.placements), conf.Replicas))
 	}
 	if conf.Python != "" {
 		notes = append(notes, fmt.Sprintf("python %s: plain processes use the machine's own Python", conf.Python))
@@ -208,81 +204,72 @@ func notesOf(p plan, offers []dstack.Offer) []string {
 
 // getPlan answers as the reference. The run comes back as it was given, for
 // that is what its client submits then.
-func (s *Server) getPlan(c *call, in api.RunSpecRequest) (api.RunPlan, error) {
-	p, err := s.plan(c, in.RunSpec)
+func (s *Server) getPlan(c *request, in api.RunSpecRequest) (api.RunPlan, error) {
+	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.RunPlan{}, err
 	}
-	return wirePlan(c, p), nil
+	return p.toWire(c), nil
 }
 
-func wirePlan(c *call, p plan) api.RunPlan {
-	one := api.JobPlan{JobSpec: jobSpec(p.spec, dryRun, 0), Offers: []api.Offer{}, TotalOffers: len(p.places)}
-	for i, place := range p.places {
-		if i < offersShown {
-			one.Offers = append(one.Offers, wireOffer(place))
-		}
-		if one.MaxPrice == nil || place.Offer.Price > *one.MaxPrice {
-			one.MaxPrice = &place.Offer.Price
-		}
-	}
-	return api.RunPlan{ProjectName: c.project.Name, User: c.user.Name, RunSpec: p.spec, JobPlans: []api.JobPlan{one}}
+func (p runPlan) toWire(c *request) api.RunPlan {
+	return wire.BuildPlan(c.project.Name, c.user.Name, p.spec, p.placements)
 }
 
-// preview is a plan with what a person wants to know. It changes nothing,
+// previewRun is a plan with what a person wants to know. It changes nothing,
 // and having no machine is not an error of it.
-func (s *Server) preview(c *call, in api.RunSpecRequest) (api.Preview, error) {
-	p, err := s.plan(c, in.RunSpec)
+func (s *Server) previewRun(c *request, in api.RunSpecRequest) (api.Preview, error) {
+	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.Preview{}, err
 	}
-	show := api.Preview{Plan: wirePlan(c, p), Placements: []api.Placement{}, Rejections: []api.Rejection{}, Notes: p.notes, Changes: []api.Change{}}
-	for _, place := range p.places {
-		show.Placements = append(show.Placements, api.Placement{Offer: wireOffer(place), Free: place.Free})
+	show := api.Preview{Plan: p.toWire(c), Placements: []api.Placement{}, Rejections: []api.Rejection{}, Notes: p.notes, Changes: []api.Change{}}
+	for _, place := range p.placements {
+		show.Placements = append(show.Placements, api.Placement{Offer: wire.BuildOffer(place), Free: place.Free})
 	}
-	for _, m := range p.misfits {
-		offer := wireOffer(dstack.Placement{Offer: m.Offer})
+	for _, m := range p.rejections {
+		offer := wire.BuildOffer(dstack.Placement{Offer: m.Offer})
 		offer.Availability = "not_available"
 		show.Rejections = append(show.Rejections, api.Rejection{Offer: offer, Reason: m.Reason})
 	}
 	if p.existing != nil {
-		view := viewOfRun(*p.existing, s.names)
+		view := buildRunView(*p.existing, s.urls)
 		show.Existing = &view
-		show.Changes = p.changes()
-		show.Strategy = most(show.Changes)
+		show.Changes = p.listChanges()
+		show.Strategy = overallStrategy(show.Changes)
 	}
 	if p.name != "" {
-		show.URL = s.names.service(c.project.Name, p.name) + "/"
+		show.URL = s.urls.serviceURL(c.project.Name, p.name) + "/"
 	}
 	if p.spec.Configuration.Model != nil {
-		show.ModelURL = s.names.models(c.project.Name)
+		show.ModelURL = s.urls.modelsURL(c.project.Name)
 	}
 	return show, nil
 }
 
-func code(rs dstack.RunSpec) string {
+func codeHashOf(rs dstack.RunSpec) string {
 	if rs.RepoCodeHash == nil {
 		return ""
 	}
 	return *rs.RepoCodeHash
 }
 
-func brief(hash string) string {
+func shortHash(hash string) string {
 	if len(hash) > 8 {
 		return hash[:8]
 	}
 	return hash
 }
 
-// room says whether a run may be accepted: somewhere it fits, or it was told
+// checkCapacity says whether a run may be accepted: somewhere it fits, or it was told
 // to wait for room.
-func (p plan) room() error {
-	if len(p.places) > 0 {
+func (p runPlan) checkCapacity() error {
+	if len(p.placements) > 0 {
 		return nil
 	}
 	conf := p.spec.Configuration
-	for _, m := range p.misfits {
-		if m.Reason == crowded(conf.Replicas.Min, conf.Port.Container) {
+	for _, m := range p.rejections {
+		if m.Reason == sharedPortReason(conf.Replicas.Min, conf.Port.Container) {
 			return &dstack.Error{Kind: dstack.Invalid, Message: m.Reason,
 				Hint: "ask for one replica, or run it where Docker is: engine: docker in the server's config.yml"}
 		}
@@ -291,8 +278,8 @@ func (p plan) room() error {
 	if slices.Contains(events, spec.EventNoCapacity) {
 		return nil
 	}
-	said := make([]string, 0, len(p.misfits)+len(p.notes))
-	for _, m := range p.misfits {
+	said := make([]string, 0, len(p.rejections)+len(p.notes))
+	for _, m := range p.rejections {
 		said = append(said, m.Offer.Type+": "+m.Reason)
 	}
 	if len(said) == 0 {

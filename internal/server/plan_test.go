@@ -48,7 +48,7 @@ func TestCheckSpec(t *testing.T) {
 	}
 }
 
-func place(name string, shares bool) dstack.Placement {
+func newPlacement(name string, shares bool) dstack.Placement {
 	return dstack.Placement{Offer: dstack.Offer{Type: name, Engine: dstack.EngineCapabilities{SharesPorts: shares}}}
 }
 
@@ -59,15 +59,15 @@ func TestApart_ReplicasOnSharedPorts(t *testing.T) {
 		replicas        int
 		places2, misfit int
 	}{
-		{"one replica", []dstack.Placement{place("a", true)}, 1, 1, 0},
-		{"two on one machine", []dstack.Placement{place("a", true)}, 2, 0, 1},
-		{"two on two machines", []dstack.Placement{place("a", true), place("b", true)}, 2, 2, 0},
-		{"three on two machines", []dstack.Placement{place("a", true), place("b", true)}, 3, 0, 2},
-		{"containers have their own ports", []dstack.Placement{place("a", true), place("b", false)}, 5, 2, 0},
+		{"one replica", []dstack.Placement{newPlacement("a", true)}, 1, 1, 0},
+		{"two on one machine", []dstack.Placement{newPlacement("a", true)}, 2, 0, 1},
+		{"two on two machines", []dstack.Placement{newPlacement("a", true), newPlacement("b", true)}, 2, 2, 0},
+		{"three on two machines", []dstack.Placement{newPlacement("a", true), newPlacement("b", true)}, 3, 0, 2},
+		{"containers have their own ports", []dstack.Placement{newPlacement("a", true), newPlacement("b", false)}, 5, 2, 0},
 		{"nowhere", nil, 2, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			places, misfits := apart(c.places, nil, c.replicas, 8000)
+			places, misfits := limitSharedPorts(c.places, nil, c.replicas, 8000)
 			if len(places) != c.places2 || len(misfits) != c.misfit {
 				t.Errorf("%d places, %d misfits", len(places), len(misfits))
 			}
@@ -82,18 +82,18 @@ func TestRoom(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name, yaml string
-		plan       plan
+		plan       runPlan
 		kind       dstack.Kind
 	}{
-		{"a place", head, plan{places: []dstack.Placement{place("a", true)}}, ""},
-		{"none", head, plan{misfits: misfit("it has no GPU")}, dstack.NoCapacity},
-		{"none, but it may wait", head + "retry: true\n", plan{misfits: misfit("it has no GPU")}, ""},
-		{"in each other's way", head + "retry: true\n", plan{misfits: misfit(crowded(2, 8000))}, dstack.Invalid},
-		{"no machine at all", head, plan{notes: []string{"no machine is configured for this project"}}, dstack.NoCapacity},
+		{"a place", head, runPlan{placements: []dstack.Placement{newPlacement("a", true)}}, ""},
+		{"none", head, runPlan{rejections: misfit("it has no GPU")}, dstack.NoCapacity},
+		{"none, but it may wait", head + "retry: true\n", runPlan{rejections: misfit("it has no GPU")}, ""},
+		{"in each other's way", head + "retry: true\n", runPlan{rejections: misfit(sharedPortReason(2, 8000))}, dstack.Invalid},
+		{"no machine at all", head, runPlan{notes: []string{"no machine is configured for this project"}}, dstack.NoCapacity},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.plan.spec = testSpec(t, c.yaml)
-			err := c.plan.room()
+			err := c.plan.checkCapacity()
 			if c.kind == "" && err != nil || c.kind != "" && (err == nil || dstack.KindOf(err) != c.kind) {
 				t.Errorf("got %v", err)
 			}
@@ -127,14 +127,14 @@ func TestChanges(t *testing.T) {
 	to.Profile.MaxPrice = &price
 	to.Configuration.Name = ""
 	var paths []string
-	for _, c := range changes(from, to) {
+	for _, c := range listChanges(from, to) {
 		paths = append(paths, c.Path+": "+c.From+" → "+c.To)
 	}
 	want := "commands.1: b → c; max_price:  → $2; code:  → abababab"
 	if got := strings.Join(paths, "; "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	if again := changes(from, from); len(again) != 0 {
+	if again := listChanges(from, from); len(again) != 0 {
 		t.Errorf("nothing changed, and yet %v", again)
 	}
 }

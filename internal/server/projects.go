@@ -11,6 +11,7 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/backend"
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
 // projectName is narrow because projects are parts of host names and paths.
@@ -20,9 +21,9 @@ var projectName = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9_-]{0,48}[A-Za-z0
 const projectQuota = 10
 
 // projectsOf returns the projects that a caller may see.
-func (s *Server) projectsOf(c *call) ([]dstack.Project, error) {
+func (s *Server) projectsOf(c *request) ([]dstack.Project, error) {
 	all, err := s.store.Projects(c.ctx)
-	if err != nil || c.overall() {
+	if err != nil || c.isGlobalAdmin() {
 		return all, err
 	}
 	var mine []dstack.Project
@@ -40,7 +41,7 @@ func (s *Server) projectsOf(c *call) ([]dstack.Project, error) {
 	return mine, nil
 }
 
-func (s *Server) listProjects(c *call, _ nothing) ([]api.Project, error) {
+func (s *Server) listProjects(c *request, _ wire.Null) ([]api.Project, error) {
 	projects, err := s.projectsOf(c)
 	if err != nil {
 		return nil, err
@@ -66,7 +67,7 @@ func (s *Server) usersByID(ctx context.Context) (map[dstack.UserID]dstack.User, 
 	return byID, err
 }
 
-func (s *Server) createProject(c *call, in api.CreateProject) (api.Project, error) {
+func (s *Server) createProject(c *request, in api.CreateProject) (api.Project, error) {
 	if !projectName.MatchString(in.ProjectName) {
 		return api.Project{}, invalidAccount("a project", in.ProjectName)
 	}
@@ -75,15 +76,15 @@ func (s *Server) createProject(c *call, in api.CreateProject) (api.Project, erro
 	}
 	project := dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: in.ProjectName, Owner: c.user.ID, CreatedAt: now()}
 	if err := s.store.CreateProject(c.ctx, project); err != nil {
-		return api.Project{}, taken(err)
+		return api.Project{}, newNameTakenError(err)
 	}
 	s.tellAccount(c, "project "+project.Name, nil)
-	s.bell.Notify()
+	s.broadcast.Notify()
 	return s.wireProject(c.ctx, project)
 }
 
-func (s *Server) checkQuota(c *call) error {
-	if c.overall() {
+func (s *Server) checkQuota(c *request) error {
+	if c.isGlobalAdmin() {
 		return nil
 	}
 	all, err := s.store.Projects(c.ctx)
@@ -97,17 +98,17 @@ func (s *Server) checkQuota(c *call) error {
 		}
 	}
 	if own >= projectQuota {
-		return worded{msg: "User project quota exceeded", err: &dstack.Error{Kind: dstack.Forbidden,
+		return wire.Error{Msg: "User project quota exceeded", Err: &dstack.Error{Kind: dstack.Forbidden,
 			Message: fmt.Sprintf("you own %d projects already, the most there may be", own),
 			Hint:    "delete one, or ask an admin to make it"}}
 	}
 	return nil
 }
 
-func (s *Server) deleteProjects(c *call, in api.DeleteProjects) (nothing, error) {
+func (s *Server) deleteProjects(c *request, in api.DeleteProjects) (wire.Null, error) {
 	all, err := s.store.Projects(c.ctx)
 	if err != nil {
-		return nothing{}, err
+		return wire.Null{}, err
 	}
 	left := len(all)
 	for _, p := range all {
@@ -117,18 +118,18 @@ func (s *Server) deleteProjects(c *call, in api.DeleteProjects) (nothing, error)
 	}
 	for _, name := range in.ProjectsNames {
 		if err := s.mayDelete(c, name); err != nil {
-			return nothing{}, err
+			return wire.Null{}, err
 		}
 	}
 	if left == 0 && len(all) > 0 {
-		return nothing{}, worded{msg: "Cannot delete the only project", err: &dstack.Error{Kind: dstack.Conflict,
+		return wire.Null{}, wire.Error{Msg: "Cannot delete the only project", Err: &dstack.Error{Kind: dstack.Conflict,
 			Message: "the only project cannot be deleted", Hint: "make another one first"}}
 	}
 	err = s.store.DeleteProjects(c.ctx, in.ProjectsNames)
 	s.tellAccount(c, "projects "+strings.Join(in.ProjectsNames, ","), err)
-	s.bell.Notify()
+	s.broadcast.Notify()
 	if err != nil {
-		return nothing{}, err
+		return wire.Null{}, err
 	}
 	for _, p := range all {
 		if !containsFold(in.ProjectsNames, p.Name) {
@@ -138,19 +139,19 @@ func (s *Server) deleteProjects(c *call, in api.DeleteProjects) (nothing, error)
 			s.log.Warn("the output of a deleted project was not removed", "project", p.Name, "err", err)
 		}
 	}
-	return nothing{}, nil
+	return wire.Null{}, nil
 }
 
 // mayDelete lets global admins and a project's own admins delete it. To
 // others it looks as if it were not there.
-func (s *Server) mayDelete(c *call, name string) error {
+func (s *Server) mayDelete(c *request, name string) error {
 	refused := &dstack.Error{Kind: dstack.Forbidden, Message: "you may not delete the project " + quote(name),
 		Hint: "ask one of its admins"}
 	project, err := s.store.Project(c.ctx, name)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return refused
 	}
-	if err != nil || c.overall() {
+	if err != nil || c.isGlobalAdmin() {
 		return err
 	}
 	members, err := s.store.Members(c.ctx, project.ID)
@@ -174,13 +175,13 @@ func containsFold(names []string, name string) bool {
 	return false
 }
 
-func (s *Server) getProject(c *call, _ nothing) (api.Project, error) {
+func (s *Server) getProject(c *request, _ wire.Null) (api.Project, error) {
 	return s.wireProject(c.ctx, c.project)
 }
 
 // setMembers replaces the members. Names that nobody has are an error, so
 // that a slip of the pen does not lock somebody out; the reference skips them.
-func (s *Server) setMembers(c *call, in api.SetMembers) (api.Project, error) {
+func (s *Server) setMembers(c *request, in api.SetMembers) (api.Project, error) {
 	roles := map[dstack.UserID]dstack.Role{}
 	var unknown []string
 	for _, m := range in.Members {
@@ -202,7 +203,7 @@ func (s *Server) setMembers(c *call, in api.SetMembers) (api.Project, error) {
 		return api.Project{}, err
 	}
 	s.tellAccount(c, "members of "+c.project.Name, nil)
-	s.bell.Notify()
+	s.broadcast.Notify()
 	return s.wireProject(c.ctx, c.project)
 }
 
@@ -237,10 +238,12 @@ func wireBackends(set *backend.Set, project string) []api.Backend {
 	return wire
 }
 
-func (s *Server) listBackendTypes(*call, nothing) ([]string, error) { return []string{localType}, nil }
+func (s *Server) listBackendTypes(*request, wire.Null) ([]string, error) {
+	return []string{localType}, nil
+}
 
 // backendValues tells what a backend's configuration may say.
-func (s *Server) backendValues(_ *call, in map[string]any) (map[string]any, error) {
+func (s *Server) backendValues(_ *request, in map[string]any) (map[string]any, error) {
 	if in["type"] != localType {
 		return nil, &dstack.Error{Kind: dstack.Unsupported, Message: fmt.Sprintf("not supported yet: backends of type %v", in["type"]),
 			Hint: "use the type local"}

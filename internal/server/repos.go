@@ -5,6 +5,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
 // repoWithCreds is a repo where credentials were asked for: there are none.
@@ -13,7 +14,7 @@ type repoWithCreds struct {
 	RepoCreds *struct{} `json:"repo_creds"`
 }
 
-func (s *Server) listRepos(c *call, _ nothing) ([]api.RepoHead, error) {
+func (s *Server) listRepos(c *request, _ wire.Null) ([]api.RepoHead, error) {
 	repos, err := s.store.Repos(c.ctx, c.project.ID)
 	wire := make([]api.RepoHead, 0, len(repos))
 	for _, r := range repos {
@@ -22,35 +23,35 @@ func (s *Server) listRepos(c *call, _ nothing) ([]api.RepoHead, error) {
 	return wire, err
 }
 
-func (s *Server) repo(c *call, id string) (dstack.Repo, error) {
+func (s *Server) findRepo(c *request, id string) (dstack.Repo, error) {
 	repo, err := s.store.Repo(c.ctx, c.project.ID, id)
 	if dstack.KindOf(err) == dstack.NotFound {
-		return repo, worded{code: "repo_does_not_exist", msg: "Repo " + id + " does not exist", err: &dstack.Error{
+		return repo, wire.Error{Code: "repo_does_not_exist", Msg: "Repo " + id + " does not exist", Err: &dstack.Error{
 			Kind: dstack.NotFound, Message: "there is no repo " + quote(id), Hint: "make it known first: dstack init"}}
 	}
 	return repo, err
 }
 
-func (s *Server) getRepo(c *call, in api.GetRepo) (repoWithCreds, error) {
-	repo, err := s.repo(c, in.RepoID)
+func (s *Server) getRepo(c *request, in api.GetRepo) (repoWithCreds, error) {
+	repo, err := s.findRepo(c, in.RepoID)
 	return repoWithCreds{RepoHead: api.RepoHead{RepoID: repo.ID, RepoInfo: repo.Info}}, err
 }
 
 // initRepo keeps what the client says of a repo. Credentials are refused:
 // nothing would use them.
-func (s *Server) initRepo(c *call, in api.InitRepo) (nothing, error) {
+func (s *Server) initRepo(c *request, in api.InitRepo) (wire.Null, error) {
 	if in.RepoID == "" || len(in.RepoID) > 200 {
-		return nothing{}, &dstack.Error{Kind: dstack.Invalid, Message: "a repo's id has 1 to 200 characters",
+		return wire.Null{}, &dstack.Error{Kind: dstack.Invalid, Message: "a repo's id has 1 to 200 characters",
 			Hint: "let the client choose it"}
 	}
 	if err := checkRepoType(in.RepoInfo); err != nil {
-		return nothing{}, err
+		return wire.Null{}, err
 	}
 	if in.RepoCreds != nil {
-		return nothing{}, &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: repo_creds",
+		return wire.Null{}, &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: repo_creds",
 			Hint: "upload the folder instead; it needs no credentials"}
 	}
-	return nothing{}, s.store.PutRepo(c.ctx, dstack.Repo{Project: c.project.ID, ID: in.RepoID, Info: in.RepoInfo})
+	return wire.Null{}, s.store.PutRepo(c.ctx, dstack.Repo{Project: c.project.ID, ID: in.RepoID, Info: in.RepoInfo})
 }
 
 // checkRepoType accepts folders; git repositories come later.
@@ -74,6 +75,6 @@ func checkRepoType(info json.RawMessage) error {
 	}
 }
 
-func (s *Server) deleteRepos(c *call, in api.DeleteRepos) (nothing, error) {
-	return nothing{}, s.store.DeleteRepos(c.ctx, c.project.ID, in.ReposIDs)
+func (s *Server) deleteRepos(c *request, in api.DeleteRepos) (wire.Null, error) {
+	return wire.Null{}, s.store.DeleteRepos(c.ctx, c.project.ID, in.ReposIDs)
 }

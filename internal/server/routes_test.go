@@ -13,11 +13,11 @@ import (
 // TestEndpoints_EveryOneIsClosedToWhomItShouldBe calls everything there is
 // as everybody there is. A level that is not in the table fails.
 func TestEndpoints_EveryOneIsClosedToWhomItShouldBe(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	callers := []string{"nobody", "wrong token", "stranger", "member", "project admin", "admin"}
-	tokens := map[string]string{"wrong token": "dst_wrong", "admin": h.admin, "stranger": h.user("stranger", dstack.RoleUser),
-		"member": h.user("member", dstack.RoleUser), "project admin": h.user("chief", dstack.RoleUser)}
-	h.ok("/api/projects/main/set_members", api.SetMembers{Members: []api.SetMember{
+	tokens := map[string]string{"wrong token": "dst_wrong", "admin": h.admin, "stranger": h.createUser("stranger", dstack.RoleUser),
+		"member": h.createUser("member", dstack.RoleUser), "project admin": h.createUser("chief", dstack.RoleUser)}
+	h.mustCall("/api/projects/main/set_members", api.SetMembers{Members: []api.SetMember{
 		{Username: "member", ProjectRole: dstack.RoleUser}, {Username: "chief", ProjectRole: dstack.RoleAdmin}}}, nil)
 
 	const in = "let in"
@@ -93,8 +93,8 @@ func TestEndpoints_HaveEveryLineOfTheReference(t *testing.T) {
 }
 
 func TestStrangers_CannotTellAProjectFromNone(t *testing.T) {
-	h := newHouse(t)
-	stranger := h.user("stranger", dstack.RoleUser)
+	h := newTestServer(t)
+	stranger := h.createUser("stranger", dstack.RoleUser)
 	for _, e := range endpoints {
 		if !strings.Contains(e.path, "{project_name}") {
 			continue
@@ -106,7 +106,7 @@ func TestStrangers_CannotTellAProjectFromNone(t *testing.T) {
 		}
 	}
 	for _, path := range []string{"/api/runs/list", api.PathViews} {
-		h.repo()
+		h.initRepo()
 		if a := h.post(stranger, path, `{"project_name": "main"}`); a.text != "[]" {
 			t.Errorf("%s shows %s", path, a.text)
 		}
@@ -114,7 +114,7 @@ func TestStrangers_CannotTellAProjectFromNone(t *testing.T) {
 }
 
 func TestUnknownPathsAndMethods(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	for _, c := range []struct {
 		method, path string
 		status       int
@@ -147,10 +147,10 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 }
 
 func TestRequests_AreBoundedAndStrict(t *testing.T) {
-	h := newHouse(t)
-	h.refused("/api/users/get_user", `{"username": "`+strings.Repeat("a", bodyLimit)+`"}`, 413, dstack.TooLarge, "larger than 1MB")
-	h.refused("/api/users/get_user", `{"username": "a", "x": 1}`, 422, dstack.Invalid, `"loc":["body","x"]`)
-	h.refused("/api/users/list", `{"x": 1}`, 422, dstack.Invalid, "extra fields not permitted")
+	h := newTestServer(t)
+	h.expectError("/api/users/get_user", `{"username": "`+strings.Repeat("a", bodyLimit)+`"}`, 413, dstack.TooLarge, "larger than 1MB")
+	h.expectError("/api/users/get_user", `{"username": "a", "x": 1}`, 422, dstack.Invalid, `"loc":["body","x"]`)
+	h.expectError("/api/users/list", `{"x": 1}`, 422, dstack.Invalid, "extra fields not permitted")
 
 	r, err := http.NewRequestWithContext(t.Context(), "POST", h.url+"/api/users/list", nil)
 	if err != nil {
@@ -163,10 +163,10 @@ func TestRequests_AreBoundedAndStrict(t *testing.T) {
 }
 
 func TestPanics_AreSurvivedAndTellNothing(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	h.server.mux.HandleFunc("POST /api/boom", func(http.ResponseWriter, *http.Request) { panic("the secret") })
 	a := h.post("", "/api/boom", `{}`)
-	if a.status != 500 || strings.Contains(a.text, "secret") || a.kind() != dstack.Internal {
+	if a.status != 500 || strings.Contains(a.text, "secret") || a.errorKind() != dstack.Internal {
 		t.Errorf("%d %s", a.status, a.text)
 	}
 	if !strings.Contains(h.log.String(), "the secret") {
@@ -175,7 +175,7 @@ func TestPanics_AreSurvivedAndTellNothing(t *testing.T) {
 }
 
 func TestAuthorization_FailsClosedAndTakesOnlyBearers(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	for header, want := range map[string]string{
 		"bearer " + h.admin: `"username":"admin"`, "Bearer  " + h.admin: `"username":"admin"`,
 		h.admin: "Not authenticated", "Basic " + h.admin: "Not authenticated", "Bearer ": "Not authenticated", "Bearer x' OR 1=1 --": "Invalid token",

@@ -11,52 +11,53 @@ import (
 	"dstack/internal/api"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 )
 
-// whole reads the run of a name with all below it.
-func (s *Server) whole(c *call, name string) (store.RunDetails, error) {
+// findRunDetails reads the run of a name with all below it.
+func (s *Server) findRunDetails(c *request, name string) (store.RunDetails, error) {
 	run, err := s.store.Run(c.ctx, c.project.ID, name)
 	if err != nil {
-		return store.RunDetails{}, noRun(name, err)
+		return store.RunDetails{}, newRunNotFoundError(name, err)
 	}
 	found, err := s.store.RunDetails(c.ctx, run.ID)
 	if err != nil {
 		return store.RunDetails{}, err
 	}
 	if len(found) != 1 {
-		return store.RunDetails{}, noRun(name, &dstack.Error{Kind: dstack.NotFound, Message: "it is gone"})
+		return store.RunDetails{}, newRunNotFoundError(name, &dstack.Error{Kind: dstack.NotFound, Message: "it is gone"})
 	}
 	return found[0], nil
 }
 
-func noRun(name string, err error) error {
+func newRunNotFoundError(name string, err error) error {
 	if dstack.KindOf(err) != dstack.NotFound {
 		return err
 	}
-	return worded{msg: "Run not found", err: &dstack.Error{Kind: dstack.NotFound, Cause: err,
+	return wire.Error{Msg: "Run not found", Err: &dstack.Error{Kind: dstack.NotFound, Cause: err,
 		Message: "there is no run " + quote(name) + " in this project", Hint: "what there is: dstack ps -a"}}
 }
 
-func (s *Server) getRun(c *call, in api.RunName) (api.Run, error) {
-	w, err := s.whole(c, in.RunName)
+func (s *Server) getRun(c *request, in api.RunName) (api.Run, error) {
+	w, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.Run{}, err
 	}
-	return wireRun(w, s.names, time.Now()), nil
+	return wire.BuildRun(w, s.urls.runURLs(w.Run), time.Now()), nil
 }
 
-func (s *Server) listRuns(c *call, in api.ListRuns) ([]api.Run, error) {
-	found, err := s.listWhole(c, in)
+func (s *Server) listRuns(c *request, in api.ListRuns) ([]api.Run, error) {
+	found, err := s.listRunDetails(c, in)
 	runs := make([]api.Run, 0, len(found))
 	for _, w := range found {
-		runs = append(runs, wireRun(w, s.names, time.Now()))
+		runs = append(runs, wire.BuildRun(w, s.urls.runURLs(w.Run), time.Now()))
 	}
 	return runs, err
 }
 
-// listWhole is a page of the runs that a caller may see.
-func (s *Server) listWhole(c *call, in api.ListRuns) ([]store.RunDetails, error) {
-	q, some, err := s.query(c, in)
+// listRunDetails is a page of the runs that a caller may see.
+func (s *Server) listRunDetails(c *request, in api.ListRuns) ([]store.RunDetails, error) {
+	q, some, err := s.buildRunQuery(c, in)
 	if err != nil || !some {
 		return nil, err
 	}
@@ -73,9 +74,9 @@ func (s *Server) listWhole(c *call, in api.ListRuns) ([]store.RunDetails, error)
 	return found, err
 }
 
-// query narrows a list of runs to what was asked for and may be seen; some
+// buildRunQuery narrows a list of runs to what was asked for and may be seen; some
 // is false where that can be nothing.
-func (s *Server) query(c *call, in api.ListRuns) (q store.RunQuery, some bool, err error) {
+func (s *Server) buildRunQuery(c *request, in api.ListRuns) (q store.RunQuery, some bool, err error) {
 	q = store.RunQuery{OnlyActive: in.OnlyActive, Ascending: in.Ascending, Limit: 100,
 		Repo: orEmpty(in.RepoID), User: orEmpty(in.Username), BeforeID: dstack.RunID(orEmpty(in.PrevRunID))}
 	if in.PrevSubmittedAt != nil {
@@ -86,7 +87,7 @@ func (s *Server) query(c *call, in api.ListRuns) (q store.RunQuery, some bool, e
 	}
 	if q.User != "" {
 		if _, err := s.store.User(c.ctx, q.User); err != nil {
-			return q, false, worded{msg: "User not found", err: err}
+			return q, false, wire.Error{Msg: "User not found", Err: err}
 		}
 	}
 	if q.Repo != "" && in.ProjectName == nil || q.Limit == 0 {
@@ -104,29 +105,29 @@ func (s *Server) query(c *call, in api.ListRuns) (q store.RunQuery, some bool, e
 	return q, len(q.Projects) > 0, nil
 }
 
-func (s *Server) submitRun(c *call, in api.RunSpecRequest) (api.Run, error) {
-	p, err := s.plan(c, in.RunSpec)
+func (s *Server) submitRun(c *request, in api.RunSpecRequest) (api.Run, error) {
+	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.Run{}, err
 	}
-	run, err := s.submit(c, p)
+	run, err := s.createRun(c, p)
 	if err != nil {
 		return api.Run{}, err
 	}
 	return s.getRun(c, api.RunName{RunName: run.Name})
 }
 
-// submit makes a run of a plan. Its name is made up where it has none.
-func (s *Server) submit(c *call, p plan) (dstack.Run, error) {
+// createRun makes a run of a plan. Its name is made up where it has none.
+func (s *Server) createRun(c *request, p runPlan) (dstack.Run, error) {
 	if p.existing != nil {
-		return dstack.Run{}, worded{msg: fmt.Sprintf("Cannot delete active runs: ['%s']", p.name), err: &dstack.Error{
+		return dstack.Run{}, wire.Error{Msg: fmt.Sprintf("Cannot delete active runs: ['%s']", p.name), Err: &dstack.Error{
 			Kind: dstack.Conflict, Message: p.name + " runs already", Hint: "stop it first: dstack stop " + p.name}}
 	}
-	if err := s.ready(c, p); err != nil {
+	if err := s.checkReady(c, p); err != nil {
 		return dstack.Run{}, err
 	}
 	if p.name != "" {
-		return s.insert(c, p.spec, p.name)
+		return s.insertRun(c, p.spec, p.name)
 	}
 	s.naming.Lock()
 	defer s.naming.Unlock()
@@ -135,8 +136,8 @@ func (s *Server) submit(c *call, p plan) (dstack.Run, error) {
 		return dstack.Run{}, err
 	}
 	for range 8 { // another server may take a name in between
-		name := freeName(taken)
-		run, err := s.insert(c, p.spec, name)
+		name := generateName(taken)
+		run, err := s.insertRun(c, p.spec, name)
 		if dstack.KindOf(err) != dstack.Conflict {
 			return run, err
 		}
@@ -146,25 +147,25 @@ func (s *Server) submit(c *call, p plan) (dstack.Run, error) {
 		Hint: "give it one: name: in the configuration, or -n"}
 }
 
-// ready checks what a run needs before it can begin.
-func (s *Server) ready(c *call, p plan) error {
-	if _, err := s.repo(c, p.spec.RepoID); err != nil {
+// checkReady checks what a run needs before it can begin.
+func (s *Server) checkReady(c *request, p runPlan) error {
+	if _, err := s.findRepo(c, p.spec.RepoID); err != nil {
 		return err
 	}
-	if hash := code(p.spec); hash != "" {
+	if hash := codeHashOf(p.spec); hash != "" {
 		has, err := s.store.HasCode(c.ctx, c.project.ID, p.spec.RepoID, hash)
 		if err != nil {
 			return err
 		}
 		if !has {
-			return &dstack.Error{Kind: dstack.Invalid, Message: "the code of this run was not uploaded: " + brief(hash),
+			return &dstack.Error{Kind: dstack.Invalid, Message: "the code of this run was not uploaded: " + shortHash(hash),
 				Hint: "upload it first; dstack apply does"}
 		}
 	}
-	return p.room()
+	return p.checkCapacity()
 }
 
-func (s *Server) insert(c *call, rs dstack.RunSpec, name string) (dstack.Run, error) {
+func (s *Server) insertRun(c *request, rs dstack.RunSpec, name string) (dstack.Run, error) {
 	rs.RunName = &name
 	at := now()
 	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: c.project.ID, Project: c.project.Name, User: c.user.Name,
@@ -172,14 +173,14 @@ func (s *Server) insert(c *call, rs dstack.RunSpec, name string) (dstack.Run, er
 	if err := s.store.SubmitRun(c.ctx, run); err != nil {
 		return dstack.Run{}, err
 	}
-	s.changed()
+	s.notifyChange()
 	return run, nil
 }
 
-// apply submits a run, or gives a running one its next revision, if it is
+// applyRun submits a run, or gives a running one its next revision, if it is
 // still the one that its user was shown.
-func (s *Server) apply(c *call, in api.ApplyRequest) (api.RunView, error) {
-	p, err := s.plan(c, in.RunSpec)
+func (s *Server) applyRun(c *request, in api.ApplyRequest) (api.RunView, error) {
+	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.RunView{}, err
 	}
@@ -188,30 +189,30 @@ func (s *Server) apply(c *call, in api.ApplyRequest) (api.RunView, error) {
 		have = p.existing.Run.Revision
 	}
 	if have != in.Revision {
-		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: changedSince(p.name, in.Revision, have),
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: describeConcurrentChange(p.name, in.Revision, have),
 			Hint: "apply again, and look at what would change now"}
 	}
 	var run dstack.Run
 	if p.existing == nil {
-		run, err = s.submit(c, p)
+		run, err = s.createRun(c, p)
 	} else {
-		run, err = s.revise(c, p)
+		run, err = s.reviseRun(c, p)
 	}
 	if err != nil {
 		return api.RunView{}, err
 	}
-	return s.viewAt(c, run)
+	return s.viewRevision(c, run)
 }
 
-// viewAt shows a run that was just given a revision, with the number of that
+// viewRevision shows a run that was just given a revision, with the number of that
 // one: who asked for it waits for it, and not for one that came right after.
-func (s *Server) viewAt(c *call, run dstack.Run) (api.RunView, error) {
-	v, err := s.viewNamed(c, api.RunViewRequest{RunName: run.Name, RunID: string(run.ID)})
+func (s *Server) viewRevision(c *request, run dstack.Run) (api.RunView, error) {
+	v, err := s.findView(c, api.RunViewRequest{RunName: run.Name, RunID: string(run.ID)})
 	v.Revision = run.Revision
 	return v, err
 }
 
-func changedSince(name string, shown, have int) string {
+func describeConcurrentChange(name string, shown, have int) string {
 	switch {
 	case have == 0:
 		return fmt.Sprintf("%s does not run any more; it was at revision %d when you looked", name, shown)
@@ -222,23 +223,23 @@ func changedSince(name string, shown, have int) string {
 	}
 }
 
-func (s *Server) revise(c *call, p plan) (dstack.Run, error) {
-	if err := s.ready(c, p); err != nil {
+func (s *Server) reviseRun(c *request, p runPlan) (dstack.Run, error) {
+	if err := s.checkReady(c, p); err != nil {
 		return dstack.Run{}, err
 	}
 	run := p.existing.Run
 	rs := p.spec
 	rs.RunName = &run.Name
-	run, err := s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name, NeedsRollout: rolls(run.Spec, rs), Now: now()})
+	run, err := s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name, NeedsRollout: needsRollout(run.Spec, rs), Now: now()})
 	if err == nil {
-		s.changed()
+		s.notifyChange()
 	}
 	return run, err
 }
 
 // stopRuns notes the wish and returns at once. Names that nobody has, and
 // runs that have ended, are no error.
-func (s *Server) stopRuns(c *call, in api.StopRuns) (nothing, error) {
+func (s *Server) stopRuns(c *request, in api.StopRuns) (wire.Null, error) {
 	wish := dstack.StopGrace
 	if in.Abort {
 		wish = dstack.StopAbort
@@ -249,27 +250,27 @@ func (s *Server) stopRuns(c *call, in api.StopRuns) (nothing, error) {
 			continue
 		}
 		if err != nil {
-			return nothing{}, err
+			return wire.Null{}, err
 		}
 		if err := s.store.StopRun(c.ctx, run.ID, wish, c.user.Name, now()); err != nil {
-			return nothing{}, err
+			return wire.Null{}, err
 		}
 	}
-	s.changed()
-	return nothing{}, nil
+	s.notifyChange()
+	return wire.Null{}, nil
 }
 
 // deleteRuns forgets finished runs and their output.
-func (s *Server) deleteRuns(c *call, in api.DeleteRuns) (nothing, error) {
+func (s *Server) deleteRuns(c *request, in api.DeleteRuns) (wire.Null, error) {
 	taken, err := s.store.RunNames(c.ctx, c.project.ID)
 	if err != nil {
-		return nothing{}, err
+		return wire.Null{}, err
 	}
 	if err := s.store.DeleteRuns(c.ctx, c.project.ID, in.RunsNames); err != nil {
 		if dstack.KindOf(err) == dstack.Conflict {
-			err = worded{msg: "Cannot delete active runs: " + s.activeOf(c, in.RunsNames), err: err}
+			err = wire.Error{Msg: "Cannot delete active runs: " + s.listActive(c, in.RunsNames), Err: err}
 		}
-		return nothing{}, err
+		return wire.Null{}, err
 	}
 	for _, name := range in.RunsNames {
 		if taken[name] {
@@ -278,12 +279,12 @@ func (s *Server) deleteRuns(c *call, in api.DeleteRuns) (nothing, error) {
 			}
 		}
 	}
-	s.bell.Notify()
-	return nothing{}, nil
+	s.broadcast.Notify()
+	return wire.Null{}, nil
 }
 
-// activeOf lists the unfinished among runs, in the form of the reference.
-func (s *Server) activeOf(c *call, names []string) string {
+// listActive lists the unfinished among runs, in the form of the reference.
+func (s *Server) listActive(c *request, names []string) string {
 	var active []string
 	for _, name := range names {
 		if run, err := s.store.Run(c.ctx, c.project.ID, name); err == nil && !run.Status.IsFinished() {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,11 +15,11 @@ import (
 )
 
 func TestSubmit_GetAndList(t *testing.T) {
-	h := newHouse(t)
-	h.refused(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("web", plainService)}, 400, dstack.NotFound, "repo_does_not_exist")
-	h.repo()
+	h := newTestServer(t)
+	h.expectError(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.newRunSpec("web", plainService)}, 400, dstack.NotFound, "repo_does_not_exist")
+	h.initRepo()
 	before := h.wakes.Load()
-	run := h.submit("web")
+	run := h.submitRun("web")
 	if run.Status != "submitted" || run.Jobs == nil || run.LatestJobSubmission != nil || *run.RunSpec.RunName != "web" ||
 		run.Service.URL != "http://web.localhost:3000" || run.ProjectName != "main" || run.User != "admin" {
 		t.Errorf("%+v", run)
@@ -26,16 +27,16 @@ func TestSubmit_GetAndList(t *testing.T) {
 	if h.wakes.Load() == before {
 		t.Error("nobody was told")
 	}
-	h.refused(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("web", plainService)}, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
-	h.refused(api.ProjectPrefix+"/runs/get", `{"run_name": "none"}`, 400, dstack.NotFound, `"msg":"Run not found","code":"resource_not_exists"`)
+	h.expectError(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.newRunSpec("web", plainService)}, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
+	h.expectError(api.ProjectPrefix+"/runs/get", `{"run_name": "none"}`, 400, dstack.NotFound, `"msg":"Run not found","code":"resource_not_exists"`)
 
 	var list []api.Run
-	h.ok("/api/runs/list", `{"project_name": "main", "only_active": true, "limit": 100}`, &list)
+	h.mustCall("/api/runs/list", `{"project_name": "main", "only_active": true, "limit": 100}`, &list)
 	if len(list) != 1 || list[0].ID != run.ID {
 		t.Errorf("%+v", list)
 	}
-	h.begin(run.ID)
-	h.ok(api.ProjectPrefix+"/runs/get", `{"run_name": "web"}`, &run)
+	h.startReplica(run.ID)
+	h.mustCall(api.ProjectPrefix+"/runs/get", `{"run_name": "web"}`, &run)
 	if run.Status != "provisioning" || len(run.Jobs) != 1 || run.LatestJobSubmission.Status != "provisioning" ||
 		run.LatestJobSubmission.JobProvisioningData.InstanceType.Name != "box" {
 		t.Errorf("%s, %+v", run.Status, run.LatestJobSubmission)
@@ -43,53 +44,55 @@ func TestSubmit_GetAndList(t *testing.T) {
 }
 
 func TestSubmit_MakesUpANameThatOnlyTheRunHas(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	run := h.submit("")
+	h := newTestServer(t)
+	h.initRepo()
+	run := h.submitRun("")
 	name := *run.RunSpec.RunName
 	if !regexp.MustCompile(`^[a-z]+-[a-z]+-1$`).MatchString(name) || run.RunSpec.Configuration.Name != "" {
 		t.Errorf("%q, %q", name, run.RunSpec.Configuration.Name)
 	}
-	h.ok(api.ProjectPrefix+"/runs/get", api.RunName{RunName: name}, nil)
+	h.mustCall(api.ProjectPrefix+"/runs/get", api.RunName{RunName: name}, nil)
 }
 
 func TestSubmit_IsRefusedWithAllItsReasons(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	submit := func(name, yaml string) api.RunSpecRequest { return api.RunSpecRequest{RunSpec: h.spec(name, yaml)} }
+	h := newTestServer(t)
+	h.initRepo()
+	submit := func(name, yaml string) api.RunSpecRequest {
+		return api.RunSpecRequest{RunSpec: h.newRunSpec(name, yaml)}
+	}
 	gpus := plainService + "resources: {gpu: 2}\n"
-	h.refused(api.ProjectPrefix+"/runs/submit", submit("Web", plainService), 400, dstack.Invalid, `"msg":"Resource name should match regex '^[a-z][a-z0-9-]{1,40}$'","code":"error"`)
-	h.refused(api.ProjectPrefix+"/runs/submit", submit("gateway", plainService), 400, dstack.Invalid, "cannot be called")
-	h.refused(api.ProjectPrefix+"/runs/submit", submit("web", plainService+"volumes: [{name: v, path: /v}]\nmax_duration: 1h\n"), 400, dstack.Unsupported, "not supported yet: ")
-	h.refused(api.ProjectPrefix+"/runs/submit", submit("web", gpus), 400, dstack.NoCapacity, "box: ")
+	h.expectError(api.ProjectPrefix+"/runs/submit", submit("Web", plainService), 400, dstack.Invalid, `"msg":"Resource name should match regex '^[a-z][a-z0-9-]{1,40}$'","code":"error"`)
+	h.expectError(api.ProjectPrefix+"/runs/submit", submit("gateway", plainService), 400, dstack.Invalid, "cannot be called")
+	h.expectError(api.ProjectPrefix+"/runs/submit", submit("web", plainService+"volumes: [{name: v, path: /v}]\nmax_duration: 1h\n"), 400, dstack.Unsupported, "not supported yet: ")
+	h.expectError(api.ProjectPrefix+"/runs/submit", submit("web", gpus), 400, dstack.NoCapacity, "box: ")
 	h.submitOK(submit("waits", gpus+"retry: true\n"))
 
-	missing := h.spec("web", plainService)
-	hash := sha("never uploaded")
+	missing := h.newRunSpec("web", plainService)
+	hash := hexSHA256("never uploaded")
 	missing.RepoCodeHash = &hash
-	h.refused(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: missing}, 400, dstack.Invalid, "was not uploaded")
+	h.expectError(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: missing}, 400, dstack.Invalid, "was not uploaded")
 
 	raw := `{"run_spec": {"repo_id": "web-12345678", "repo_data": {"repo_type": "local"}, "working_dir": ".", "configuration_path": "f",
 		"configuration": {"type": "service", "port": 70000, "comands": ["a"], "image": "x"}, "profile": {"name": "default"}, "ssh_key_pub": ""}}`
-	h.refused(api.ProjectPrefix+"/runs/submit", raw, 422, dstack.Invalid, `"loc":["body","run_spec","configuration","port"]`)
-	h.refused(api.ProjectPrefix+"/runs/submit", raw, 422, dstack.Invalid, `"loc":["body","run_spec","configuration","comands"]`)
+	h.expectError(api.ProjectPrefix+"/runs/submit", raw, 422, dstack.Invalid, `"loc":["body","run_spec","configuration","port"]`)
+	h.expectError(api.ProjectPrefix+"/runs/submit", raw, 422, dstack.Invalid, `"loc":["body","run_spec","configuration","comands"]`)
 	var list []api.Run
-	h.ok("/api/runs/list", `{}`, &list)
+	h.mustCall("/api/runs/list", `{}`, &list)
 	if len(list) != 1 {
 		t.Errorf("%d runs came of refusals", len(list)-1)
 	}
 }
 
-func (h *house) submitOK(in api.RunSpecRequest) {
+func (h *testServer) submitOK(in api.RunSpecRequest) {
 	h.t.Helper()
-	h.ok(api.ProjectPrefix+"/runs/submit", in, nil)
+	h.mustCall(api.ProjectPrefix+"/runs/submit", in, nil)
 }
 
 func TestStopAndDelete(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	run := h.submit("web")
-	h.refused(api.ProjectPrefix+"/runs/delete", `{"runs_names": ["web", "none"]}`, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
+	h := newTestServer(t)
+	h.initRepo()
+	run := h.submitRun("web")
+	h.expectError(api.ProjectPrefix+"/runs/delete", `{"runs_names": ["web", "none"]}`, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
 	if a := h.post(h.admin, api.ProjectPrefix+"/runs/stop", `{"runs_names": ["web", "none"], "abort": true}`); a.status != 200 || a.text != "null" {
 		t.Fatalf("%d %s", a.status, a.text)
 	}
@@ -98,17 +101,17 @@ func TestStopAndDelete(t *testing.T) {
 		t.Errorf("%+v, %v", kept, err)
 	}
 	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndAborted})
-	h.ok(api.ProjectPrefix+"/runs/get", `{"run_name": "web"}`, &run)
+	h.mustCall(api.ProjectPrefix+"/runs/get", `{"run_name": "web"}`, &run)
 	if run.Status != "terminated" || orEmpty(run.TerminationReason) != "aborted_by_user" {
 		t.Errorf("%s, %v", run.Status, orEmpty(run.TerminationReason))
 	}
-	h.ok(api.ProjectPrefix+"/runs/stop", `{"runs_names": ["web"], "abort": false}`, nil) // finished: no error
-	h.ok(api.ProjectPrefix+"/runs/delete", `{"runs_names": ["web", "none"]}`, nil)
-	h.refused(api.ProjectPrefix+"/runs/get", `{"run_name": "web"}`, 400, dstack.NotFound, "Run not found")
-	h.submit("web") // the name is free again
+	h.mustCall(api.ProjectPrefix+"/runs/stop", `{"runs_names": ["web"], "abort": false}`, nil) // finished: no error
+	h.mustCall(api.ProjectPrefix+"/runs/delete", `{"runs_names": ["web", "none"]}`, nil)
+	h.expectError(api.ProjectPrefix+"/runs/get", `{"run_name": "web"}`, 400, dstack.NotFound, "Run not found")
+	h.submitRun("web") // the name is free again
 }
 
-func run2project(t *testing.T, h *house) dstack.ProjectID {
+func run2project(t *testing.T, h *testServer) dstack.ProjectID {
 	t.Helper()
 	p, err := h.store.Project(t.Context(), "main")
 	if err != nil {
@@ -118,16 +121,16 @@ func run2project(t *testing.T, h *house) dstack.ProjectID {
 }
 
 func TestListRuns_PagesAndFilters(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
+	h := newTestServer(t)
+	h.initRepo()
 	for i := range 5 {
-		h.submit(fmt.Sprintf("web-%d", i))
+		h.submitRun(fmt.Sprintf("web-%d", i))
 	}
 	var names []string
 	page := map[string]any{"limit": 2}
 	for range 4 {
 		var runs []api.Run
-		h.ok("/api/runs/list", page, &runs)
+		h.mustCall("/api/runs/list", page, &runs)
 		for _, r := range runs {
 			names = append(names, *r.RunSpec.RunName)
 			page["prev_submitted_at"], page["prev_run_id"] = r.SubmittedAt, r.ID
@@ -141,35 +144,35 @@ func TestListRuns_PagesAndFilters(t *testing.T) {
 		`{"repo_id": "web-12345678"}`: 0, `{"repo_id": "web-12345678", "project_name": "main"}`: 5, `{"username": "admin"}`: 5,
 	} {
 		var runs []api.Run
-		h.ok("/api/runs/list", body, &runs)
+		h.mustCall("/api/runs/list", body, &runs)
 		if len(runs) != want {
 			t.Errorf("%s: %d runs, want %d", body, len(runs), want)
 		}
 	}
-	h.refused("/api/runs/list", `{"username": "eve"}`, 400, dstack.NotFound, "User not found")
-	h.refused("/api/runs/list", `{"limit": 101}`, 422, dstack.Invalid, "less than or equal to 100")
+	h.expectError("/api/runs/list", `{"username": "eve"}`, 400, dstack.NotFound, "User not found")
+	h.expectError("/api/runs/list", `{"limit": 101}`, 422, dstack.Invalid, "less than or equal to 100")
 }
 
 func TestGetPlan(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	var plan api.RunPlan
-	h.ok(api.ProjectPrefix+"/runs/get_plan", api.RunSpecRequest{RunSpec: h.spec("web", plainService)}, &plan)
+	h.mustCall(api.ProjectPrefix+"/runs/get_plan", api.RunSpecRequest{RunSpec: h.newRunSpec("web", plainService)}, &plan)
 	one := plan.JobPlans[0]
 	if len(plan.JobPlans) != 1 || one.TotalOffers != 1 || one.JobSpec.JobName != "dry-run-0-0" || one.MaxPrice == nil ||
 		one.Offers[0].Instance.Resources.Description != "8xCPU, 32GB, 1xL4 (24GB), 100.0GB (disk)" || plan.RunSpec.Profile.PoolName != "" {
 		t.Errorf("%+v", plan)
 	}
 	// What comes back can be submitted as it is: the published client does.
-	h.repo()
-	h.ok(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: plan.RunSpec}, nil)
+	h.initRepo()
+	h.mustCall(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: plan.RunSpec}, nil)
 }
 
 func TestPreview(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
+	h := newTestServer(t)
+	h.initRepo()
 	preview := func(yaml string) (p api.Preview) {
 		t.Helper()
-		h.ok(api.PathPreview, api.RunSpecRequest{RunSpec: h.spec("web", yaml)}, &p)
+		h.mustCall(api.PathPreview, api.RunSpecRequest{RunSpec: h.newRunSpec("web", yaml)}, &p)
 		return p
 	}
 	p := preview(plainService + "model: {type: chat, name: m, format: openai}\n")
@@ -182,7 +185,7 @@ func TestPreview(t *testing.T) {
 	}
 	processes := testOffer()
 	processes.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true}
-	h.farm.offers = []dstack.Offer{processes}
+	h.backend.offers = []dstack.Offer{processes}
 	p = preview(plainService + "python: \"3.11\"\n")
 	if len(p.Notes) != 2 || !strings.Contains(p.Notes[1], "python 3.11") {
 		t.Errorf("notes %v", p.Notes)
@@ -192,80 +195,100 @@ func TestPreview(t *testing.T) {
 	if len(p.Placements) != 0 || !strings.Contains(p.Rejections[0].Reason, "2 replicas want port 8000 on one machine: plain processes share its ports") {
 		t.Errorf("%+v", p)
 	}
-	h.refused(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("web", two)}, 400, dstack.Invalid, "plain processes share its ports")
-	h.farm.offers, h.farm.fail = nil, errors.New("no answer from the daemon")
+	h.expectError(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.newRunSpec("web", two)}, 400, dstack.Invalid, "plain processes share its ports")
+	h.backend.offers, h.backend.fail = nil, errors.New("no answer from the daemon")
 	p = preview(plainService)
 	if len(p.Placements) != 0 || !strings.Contains(strings.Join(p.Notes, " "), "no answer from the daemon") {
 		t.Errorf("notes %v", p.Notes)
 	}
 }
 
-func TestApply_SubmitsThenRevises(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	apply := func(yaml string, revision int) api.ApplyRequest {
-		return api.ApplyRequest{RunSpec: h.spec("web", yaml), Revision: revision}
+// Clients upload the code after the preview, which knows it by its hash alone.
+func TestPreview_CodeThatDiffersIsAChange(t *testing.T) {
+	h := newTestServer(t)
+	h.initRepo()
+	h.submitRun("web")
+	for _, c := range []struct{ name, yaml, strategy string }{
+		{"commands run the code", plainService, api.StrategyRolling},
+		{"an image without commands gets none", "type: service\nport: 8000\nimage: nginx\n", api.StrategyInPlace},
+	} {
+		rs, hash := h.newRunSpec("web", c.yaml), hexSHA256("not uploaded yet")
+		rs.RepoCodeHash = &hash
+		var p api.Preview
+		h.mustCall(api.PathPreview, api.RunSpecRequest{RunSpec: rs}, &p)
+		want := api.Change{Path: "code", To: hash[:8], Strategy: c.strategy}
+		if !slices.Contains(p.Changes, want) {
+			t.Errorf("%s: the changes are %+v, want %+v among them", c.name, p.Changes, want)
+		}
 	}
-	h.refused(api.PathApply, apply(plainService, 1), 400, dstack.Conflict, "does not run any more")
+}
+
+func TestApply_SubmitsThenRevises(t *testing.T) {
+	h := newTestServer(t)
+	h.initRepo()
+	apply := func(yaml string, revision int) api.ApplyRequest {
+		return api.ApplyRequest{RunSpec: h.newRunSpec("web", yaml), Revision: revision}
+	}
+	h.expectError(api.PathApply, apply(plainService, 1), 400, dstack.Conflict, "does not run any more")
 	var v api.RunView
-	h.ok(api.PathApply, apply(plainService, 0), &v)
+	h.mustCall(api.PathApply, apply(plainService, 0), &v)
 	if v.Revision != 1 || v.Status != api.StatusWaiting || v.Version == "" {
 		t.Errorf("%+v", v)
 	}
 	other := strings.Replace(plainService, "[a]", "[b]", 1)
-	h.refused(api.PathApply, apply(other, 0), 400, dstack.Conflict, "runs by now")
-	h.refused(api.PathApply, apply(other, 7), 400, dstack.Conflict, "at revision 1 by now")
+	h.expectError(api.PathApply, apply(other, 0), 400, dstack.Conflict, "runs by now")
+	h.expectError(api.PathApply, apply(other, 7), 400, dstack.Conflict, "at revision 1 by now")
 
 	var p api.Preview
-	h.ok(api.PathPreview, api.RunSpecRequest{RunSpec: h.spec("web", other)}, &p)
+	h.mustCall(api.PathPreview, api.RunSpecRequest{RunSpec: h.newRunSpec("web", other)}, &p)
 	if p.Existing == nil || p.Existing.Revision != 1 || len(p.Changes) != 1 || p.Changes[0].Path != "commands.0" {
 		t.Errorf("%+v", p.Changes)
 	}
-	h.ok(api.PathApply, apply(other, 1), &v)
+	h.mustCall(api.PathApply, apply(other, 1), &v)
 	if v.Revision != 2 {
 		t.Errorf("%+v", v)
 	}
-	h.refused(api.PathApply, apply(plainService, 1), 400, dstack.Conflict, "at revision 2 by now")
+	h.expectError(api.PathApply, apply(plainService, 1), 400, dstack.Conflict, "at revision 2 by now")
 }
 
 // TestApply_WhatTheOldOneHoldsIsFree: a run that takes all of a machine can
 // be replaced there.
 func TestApply_WhatTheOldOneHoldsIsFree(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
+	h := newTestServer(t)
+	h.initRepo()
 	offer := testOffer()
 	offer.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true}
-	h.farm.offers = []dstack.Offer{offer}
-	run := h.submit("web")
+	h.backend.offers = []dstack.Offer{offer}
+	run := h.submitRun("web")
 	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}})
-	h.stepReplica(h.replica(run.ID).ID, func(dstack.Replica) lifecycle.ReplicaStep {
+	h.stepReplica(h.findReplica(run.ID).ID, func(dstack.Replica) lifecycle.ReplicaStep {
 		return lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true,
 			Placement: &dstack.Placement{Offer: offer, Claim: dstack.Claim{Ports: []int{8000}}}}
 	})
-	h.refused(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.spec("other", plainService)}, 400, dstack.NoCapacity, "port 8000 is taken by web replica 0")
-	h.ok(api.PathApply, api.ApplyRequest{RunSpec: h.spec("web", plainService), Revision: 1}, nil)
+	h.expectError(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.newRunSpec("other", plainService)}, 400, dstack.NoCapacity, "port 8000 is taken by web replica 0")
+	h.mustCall(api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("web", plainService), Revision: 1}, nil)
 }
 
 func TestView_WaitsForAChange(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	run := h.submit("web")
+	h := newTestServer(t)
+	h.initRepo()
+	run := h.submitRun("web")
 	var v api.RunView
-	h.ok(api.PathView, api.RunViewRequest{RunName: "web"}, &v)
+	h.mustCall(api.PathView, api.RunViewRequest{RunName: "web"}, &v)
 
 	began := time.Now()
 	var same api.RunView
-	h.ok(api.PathView, api.RunViewRequest{RunName: "web", After: v.Version, WaitSeconds: 1}, &same)
+	h.mustCall(api.PathView, api.RunViewRequest{RunName: "web", After: v.Version, WaitSeconds: 1}, &same)
 	if same.Version != v.Version || time.Since(began) < 900*time.Millisecond {
 		t.Errorf("it did not wait: %s", time.Since(began))
 	}
 	changed := make(chan api.RunView, 1)
 	go func() {
 		var next api.RunView
-		h.ok(api.PathView, api.RunViewRequest{RunName: "web", After: v.Version, WaitSeconds: 30}, &next)
+		h.mustCall(api.PathView, api.RunViewRequest{RunName: "web", After: v.Version, WaitSeconds: 30}, &next)
 		changed <- next
 	}()
-	h.begin(run.ID)
+	h.startReplica(run.ID)
 	select {
 	case next := <-changed:
 		if next.Version == v.Version {
@@ -274,10 +297,10 @@ func TestView_WaitsForAChange(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Fatal("the change was not told")
 	}
-	h.refused(api.PathView, api.RunViewRequest{RunName: "web", RunID: "11111111-1111-4111-8111-111111111111"}, 400, dstack.Conflict, "replaced")
-	h.refused(api.PathView, `{"run_name": "web", "wait_seconds": 61}`, 422, dstack.Invalid, "less than or equal to 60")
+	h.expectError(api.PathView, api.RunViewRequest{RunName: "web", RunID: "11111111-1111-4111-8111-111111111111"}, 400, dstack.Conflict, "replaced")
+	h.expectError(api.PathView, `{"run_name": "web", "wait_seconds": 61}`, 422, dstack.Invalid, "less than or equal to 60")
 	var list []api.RunView
-	h.ok(api.PathViews, `{"only_active": true}`, &list)
+	h.mustCall(api.PathViews, `{"only_active": true}`, &list)
 	if len(list) != 1 || list[0].Status != api.StatusStarting || len(list[0].Replicas) != 1 {
 		t.Errorf("%+v", list)
 	}

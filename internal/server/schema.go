@@ -5,20 +5,21 @@ import (
 	"reflect"
 
 	"dstack/internal/decide/access"
+	"dstack/internal/server/wire"
 )
 
-// schema is a call that gives the JSON Schema of what people write; what it
+// serveSchema is a call that gives the JSON Schema of what people write; what it
 // says is no secret.
-func schema(at, what string, make func() ([]byte, error)) endpoint {
-	return endpoint{method: http.MethodGet, path: at, level: access.None, about: "the JSON Schema " + what,
-		in: reflect.TypeFor[nothing](), out: reflect.TypeFor[map[string]any](),
-		serve: func(_ *Server, c *call) error {
+func serveSchema(at, what string, make func() ([]byte, error)) apiCall {
+	return apiCall{method: http.MethodGet, path: at, level: access.None, about: "the JSON Schema " + what,
+		in: reflect.TypeFor[wire.Null](), out: reflect.TypeFor[map[string]any](),
+		serve: func(_ *Server, c *request) error {
 			text, err := make()
 			if err != nil {
 				return err
 			}
 			c.w.Header().Set("Cache-Control", "max-age=300")
-			send(c.w, http.StatusOK, text)
+			writeJSON(c.w, http.StatusOK, text)
 			return nil
 		}}
 }

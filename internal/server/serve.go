@@ -11,40 +11,41 @@ import (
 
 	"dstack/internal/decide/access"
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
-// endpoint is one thing that can be called.
-type endpoint struct {
+// apiCall is one thing that can be called.
+type apiCall struct {
 	method, path string
 	level        access.Level
 	limit        int64 // of the body, in bytes
 	about        string
 	in, out      reflect.Type
-	form         form
-	serve        func(*Server, *call) error
+	form         bodyForm
+	serve        func(*Server, *request) error
 }
 
-// form is how a route takes or gives what it does.
-type form string
+// bodyForm is how a route takes or gives what it does.
+type bodyForm string
 
 const (
-	formJSON   form = ""
-	formLines  form = "one JSON document a line" // its answer
-	formUpload form = "multipart"                // its request
+	formJSON   bodyForm = ""
+	formLines  bodyForm = "one JSON document a line" // its answer
+	formUpload bodyForm = "multipart"                // its request
 )
 
-// call is one request on its way.
-type call struct {
+// request is one request on its way.
+type request struct {
 	ctx     context.Context
 	w       http.ResponseWriter
 	r       *http.Request
-	route   *endpoint
+	route   *apiCall
 	user    dstack.User    // zero where nobody was asked
 	project dstack.Project // zero where the route is of none
 }
 
-// overall says that the caller may see everything.
-func (c *call) overall() bool { return c.user.GlobalRole == dstack.RoleAdmin }
+// isGlobalAdmin says that the caller may see everything.
+func (c *request) isGlobalAdmin() bool { return c.user.GlobalRole == dstack.RoleAdmin }
 
 // Bodies are limited: most are small, configurations may be larger.
 const (
@@ -52,12 +53,12 @@ const (
 	runLimit  = 4 << 20
 )
 
-// post is an endpoint that takes In and answers Out.
-func post[In, Out any](path string, level access.Level, do func(*Server, *call, In) (Out, error), about string) endpoint {
-	return endpoint{method: http.MethodPost, path: path, level: level, limit: bodyLimit, about: about,
+// newCall is an endpoint that takes In and answers Out.
+func newCall[In, Out any](path string, level access.Level, do func(*Server, *request, In) (Out, error), about string) apiCall {
+	return apiCall{method: http.MethodPost, path: path, level: level, limit: bodyLimit, about: about,
 		in: reflect.TypeFor[In](), out: reflect.TypeFor[Out](),
-		serve: func(s *Server, c *call) error {
-			in, err := decode[In](c)
+		serve: func(s *Server, c *request) error {
+			in, err := decodeBody[In](c)
 			if err != nil {
 				return err
 			}
@@ -65,35 +66,35 @@ func post[In, Out any](path string, level access.Level, do func(*Server, *call, 
 			if err != nil {
 				return err
 			}
-			s.write(c.w, http.StatusOK, out)
+			s.respondJSON(c.w, http.StatusOK, out)
 			return nil
 		}}
 }
 
-// large lets a route take a configuration.
-func large(r endpoint) endpoint { r.limit = runLimit; return r }
+// allowConfiguration lets a route take a configuration.
+func allowConfiguration(r apiCall) apiCall { r.limit = runLimit; return r }
 
-// serve is the stack of every request, in the order of execution.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+// serveAPI is the stack of every request, in the order of execution.
+func (s *Server) serveAPI(w http.ResponseWriter, r *http.Request) {
 	header := w.Header()
 	header.Set("X-Content-Type-Options", "nosniff")
 	header.Set("X-Frame-Options", "DENY")
 	header.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
 	header.Set("Referrer-Policy", "no-referrer")
 	header.Set("Cache-Control", "no-store")
-	defer s.survive(w, r)
-	hurry(w, bodyTime)
+	defer s.recoverPanic(w, r)
+	setReadDeadline(w, maxBodyTime)
 	if strings.HasPrefix(r.URL.Path, "/api/") && r.URL.Path != docsPath {
-		if err := checkVersion(r); err != nil {
-			s.refuse(w, r, err)
+		if err := wire.CheckVersion(r); err != nil {
+			s.respondError(w, r, err)
 			return
 		}
 	}
 	s.mux.ServeHTTP(w, r)
 }
 
-// survive answers for a call that panicked. Half an answer is cut instead.
-func (s *Server) survive(w http.ResponseWriter, r *http.Request) {
+// recoverPanic answers for a call that panicked. Half an answer is cut instead.
+func (s *Server) recoverPanic(w http.ResponseWriter, r *http.Request) {
 	switch p := recover(); p {
 	case nil:
 	case http.ErrAbortHandler:
@@ -105,46 +106,46 @@ func (s *Server) survive(w http.ResponseWriter, r *http.Request) {
 			panic(http.ErrAbortHandler)
 		}
 		w.Header().Set("Connection", "close")
-		status, body := refusalOf(&dstack.Error{Kind: dstack.Internal, Message: "the server failed to do this",
+		status, body := wire.BuildRefusal(&dstack.Error{Kind: dstack.Internal, Message: "the server failed to do this",
 			Hint: "the reason is in the server's own output"})
-		s.write(w, status, body)
+		s.respondJSON(w, status, body)
 	}
 }
 
-// enter lets a caller in who may call a route, and no other.
-func (s *Server) enter(rt *endpoint) http.HandlerFunc {
+// handleCall lets a caller in who may call a route, and no other.
+func (s *Server) handleCall(rt *apiCall) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		c := &call{ctx: r.Context(), w: w, r: r, route: rt}
+		c := &request{ctx: r.Context(), w: w, r: r, route: rt}
 		r.Body = http.MaxBytesReader(w, r.Body, rt.limit)
-		err := s.admit(c)
+		err := s.authorize(c)
 		if err == nil {
 			err = rt.serve(s, c)
 		} else {
-			s.tell(c, "a call was refused", slog.String("why", err.Error()))
+			s.audit(c, "a call was refused", slog.String("why", err.Error()))
 		}
 		if err != nil {
-			c.hurry(bodyTime)
-			s.refuse(w, r, err)
+			c.setReadDeadline(maxBodyTime)
+			s.respondError(w, r, err)
 		}
 	}
 }
 
-// tell writes into the log who did what. It is all the audit there is.
-func (s *Server) tell(c *call, what string, more ...slog.Attr) {
+// audit writes into the log who did what. It is all the audit there is.
+func (s *Server) audit(c *request, what string, more ...slog.Attr) {
 	attrs := append([]slog.Attr{slog.String("call", c.r.URL.Path), slog.String("user", c.user.Name), slog.String("from", c.r.RemoteAddr)}, more...)
 	s.log.LogAttrs(c.ctx, slog.LevelInfo, what, attrs...)
 }
 
-// admit finds out who calls and where, and asks whether they may.
-func (s *Server) admit(c *call) error {
+// authorize finds out who calls and where, and asks whether they may.
+func (s *Server) authorize(c *request) error {
 	if c.route.level == access.None {
 		return nil
 	}
-	known, err := s.identify(c)
+	known, err := s.authenticate(c)
 	if err != nil {
 		return err
 	}
-	place, err := s.placeOf(c, known)
+	place, err := s.findProject(c, known)
 	if err != nil {
 		return err
 	}
@@ -153,27 +154,26 @@ func (s *Server) admit(c *call) error {
 	case access.Allowed:
 		return nil
 	case access.Unknown:
-		return gate{http.StatusForbidden, "Not authenticated", &dstack.Error{Kind: dstack.Unauthorized,
+		return wire.StatusError{Status: http.StatusForbidden, Detail: "Not authenticated", Err: &dstack.Error{Kind: dstack.Unauthorized,
 			Message: "nobody is logged in with this request", Hint: "send the header Authorization: Bearer <token>"}}
 	case access.Hidden:
-		return gate{http.StatusNotFound, message{Msg: "Not found"}, &dstack.Error{Kind: dstack.NotFound,
+		return wire.StatusError{Status: http.StatusNotFound, Detail: wire.Message{Msg: "Not found"}, Err: &dstack.Error{Kind: dstack.NotFound,
 			Message: "there is no project " + quote(c.r.PathValue("project_name")) + " that you may see",
 			Hint:    "ask an admin of the project to add you, or check its name"}}
 	case access.Denied:
-		return denied("you may not do this", "ask an admin")
+		return newAccessDeniedError("you may not do this", "ask an admin")
 	default:
-		return denied("you may not do this", "ask an admin")
+		return newAccessDeniedError("you may not do this", "ask an admin")
 	}
 }
 
-func denied(why, hint string) error {
-	return gate{http.StatusForbidden, message{Msg: "Access denied"},
-		&dstack.Error{Kind: dstack.Forbidden, Message: why, Hint: hint}}
+func newAccessDeniedError(why, hint string) error {
+	return wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Access denied"}, Err: &dstack.Error{Kind: dstack.Forbidden, Message: why, Hint: hint}}
 }
 
-// identify looks the caller up by the hash of the token. A store that fails
+// authenticate looks the caller up by the hash of the token. A store that fails
 // lets nobody in.
-func (s *Server) identify(c *call) (known bool, err error) {
+func (s *Server) authenticate(c *request) (known bool, err error) {
 	scheme, token, _ := strings.Cut(c.r.Header.Get("Authorization"), " ")
 	token = strings.TrimSpace(token)
 	if !strings.EqualFold(scheme, "Bearer") || token == "" {
@@ -186,15 +186,15 @@ func (s *Server) identify(c *call) (known bool, err error) {
 			Message: "the server cannot look up who you are", Hint: "try again in a moment"}
 	}
 	if err != nil || subtle.ConstantTimeCompare([]byte(user.TokenHash), []byte(hash)) != 1 {
-		return false, gate{http.StatusForbidden, message{Msg: "Invalid token"}, &dstack.Error{Kind: dstack.Unauthorized,
+		return false, wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Invalid token"}, Err: &dstack.Error{Kind: dstack.Unauthorized,
 			Message: "the token is not valid", Hint: "give the present one: dstack config --url URL, which asks for it"}}
 	}
 	c.user = user
 	return true, nil
 }
 
-// placeOf finds the project of a call and how its caller stands to it.
-func (s *Server) placeOf(c *call, known bool) (access.Project, error) {
+// formatLocation finds the project of a call and how its caller stands to it.
+func (s *Server) findProject(c *request, known bool) (access.Project, error) {
 	name := c.r.PathValue("project_name")
 	if !known || name == "" {
 		return access.Project{}, nil

@@ -17,6 +17,7 @@ import (
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 )
 
 // Options is what a Server works with. Wake, Bell, Log and the names may be
@@ -41,22 +42,22 @@ type Options struct {
 	Numbers func() map[dstack.RunID]api.RunMetrics
 }
 
-// defaultUpload is how large a folder may be.
-const defaultUpload = 64 << 20
+// defaultUploadLimit is how large a folder may be.
+const defaultUploadLimit = 64 << 20
 
 // Server answers the API.
 type Server struct {
-	store    *store.Store
-	logs     *logs.Store
-	backends *backend.Set
-	dir      string
-	wake     func()
-	bell     *loop.Broadcast
-	hub      *hub.Client
-	numbers  func() map[dstack.RunID]api.RunMetrics
-	names    address
-	log      *slog.Logger
-	upload   int64
+	store     *store.Store
+	logs      *logs.Store
+	backends  *backend.Set
+	dir       string
+	wake      func()
+	broadcast *loop.Broadcast
+	hub       *hub.Client
+	numbers   func() map[dstack.RunID]api.RunMetrics
+	urls      publicURLs
+	log       *slog.Logger
+	upload    int64
 
 	naming sync.Mutex // held while a run's name is made up
 	table  tableCache
@@ -65,19 +66,19 @@ type Server struct {
 
 // New returns a Server. Nothing runs until it is asked.
 func New(o Options) *Server {
-	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, bell: o.Bell, numbers: o.Numbers, hub: o.Hub,
-		log: o.Log, upload: o.UploadLimit, names: addressOf(o)}
+	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Bell, numbers: o.Numbers, hub: o.Hub,
+		log: o.Log, upload: o.UploadLimit, urls: newPublicURLs(o)}
 	if s.wake == nil {
 		s.wake = func() {}
 	}
-	if s.bell == nil {
-		s.bell = &loop.Broadcast{}
+	if s.broadcast == nil {
+		s.broadcast = &loop.Broadcast{}
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
 	if s.upload == 0 {
-		s.upload = defaultUpload
+		s.upload = defaultUploadLimit
 	}
 	if s.numbers == nil {
 		s.numbers = func() map[dstack.RunID]api.RunMetrics { return nil }
@@ -86,28 +87,28 @@ func New(o Options) *Server {
 		s.backends = backend.NewSet()
 	}
 	s.table = newTableCache()
-	s.mux = s.routes()
+	s.mux = s.newMux()
 	return s
 }
 
 // Handler answers the API and the health check, and nothing of the gateway.
-func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serveAPI) }
 
-// changed tells the passes and everybody who waits that there is news.
-func (s *Server) changed() {
+// notifyChange tells the passes and everybody who waits that there is news.
+func (s *Server) notifyChange() {
 	s.wake()
-	s.bell.Notify()
+	s.broadcast.Notify()
 }
 
-// address makes the addresses under which services are published.
-type address struct {
+// publicURLs makes the addresses under which services are published.
+type publicURLs struct {
 	base   url.URL // of this server
 	domain string
 	main   string
 }
 
-func addressOf(o Options) address {
-	a := address{domain: o.Domain, main: o.MainProject}
+func newPublicURLs(o Options) publicURLs {
+	a := publicURLs{domain: o.Domain, main: o.MainProject}
 	if a.domain == "" {
 		a.domain = "localhost"
 	}
@@ -122,8 +123,13 @@ func addressOf(o Options) address {
 	return a
 }
 
-// host is the URL of a name below the domain, without a slash at its end.
-func (a address) host(name string) string {
+// runURLs returns where a run is published, in the form of the reference.
+func (a publicURLs) runURLs(run dstack.Run) wire.RunURLs {
+	return wire.RunURLs{Service: a.serviceURL(run.Project, run.Name), Models: a.modelsURL(run.Project)}
+}
+
+// hostURL is the URL of a name below the domain, without a slash at its end.
+func (a publicURLs) hostURL(name string) string {
 	at := url.URL{Scheme: a.base.Scheme, Host: name + "." + a.domain}
 	if port := a.base.Port(); port != "" {
 		at.Host += ":" + port
@@ -131,20 +137,20 @@ func (a address) host(name string) string {
 	return at.String()
 }
 
-func (a address) below(project, name string) string {
+func (a publicURLs) nameURL(project, name string) string {
 	if equalFold(project, a.main) {
-		return a.host(name)
+		return a.hostURL(name)
 	}
-	return a.host(name + "." + lower(project))
+	return a.hostURL(name + "." + lowerTime(project))
 }
 
-func (a address) service(project, run string) string { return a.below(project, run) }
-func (a address) models(project string) string       { return a.below(project, "gateway") }
+func (a publicURLs) serviceURL(project, run string) string { return a.nameURL(project, run) }
+func (a publicURLs) modelsURL(project string) string       { return a.nameURL(project, "gateway") }
 
-func (a address) servicePath(project, run string) string {
-	return fmt.Sprintf("%s/proxy/services/%s/%s/", a.base.String(), lower(project), run)
+func (a publicURLs) servicePathURL(project, run string) string {
+	return fmt.Sprintf("%s/proxy/services/%s/%s/", a.base.String(), lowerTime(project), run)
 }
 
-func (a address) modelsPath(project string) string {
-	return fmt.Sprintf("%s/proxy/models/%s", a.base.String(), lower(project))
+func (a publicURLs) modelsPathURL(project string) string {
+	return fmt.Sprintf("%s/proxy/models/%s", a.base.String(), lowerTime(project))
 }

@@ -9,8 +9,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// tableAge is how old a reading of the routes may be when nobody rang.
-const tableAge = 2 * time.Second
+// maxTableAge is how old a reading of the routes may be when nobody rang.
+const maxTableAge = 2 * time.Second
 
 // tableCache is the last reading of the routes, shared by all who follow.
 type tableCache struct {
@@ -31,12 +31,12 @@ func newTableCache() tableCache {
 // number of callers cost one reading.
 func (s *Server) Table(ctx context.Context, since uint64) (route.Table, error) {
 	for {
-		news := s.bell.Changed()
-		table, err := s.routesNow(ctx, news)
+		news := s.broadcast.Changed()
+		table, err := s.readRoutes(ctx, news)
 		if err != nil || table.Version != since {
 			return table, err
 		}
-		again := time.NewTimer(tableAge)
+		again := time.NewTimer(maxTableAge)
 		select {
 		case <-ctx.Done():
 			again.Stop()
@@ -48,8 +48,8 @@ func (s *Server) Table(ctx context.Context, since uint64) (route.Table, error) {
 	}
 }
 
-// routesNow returns a reading that no ring has made old.
-func (s *Server) routesNow(ctx context.Context, news <-chan struct{}) (route.Table, error) {
+// readRoutes returns a reading that no ring has made old.
+func (s *Server) readRoutes(ctx context.Context, news <-chan struct{}) (route.Table, error) {
 	c := &s.table
 	select {
 	case c.turn <- struct{}{}:
@@ -57,10 +57,10 @@ func (s *Server) routesNow(ctx context.Context, news <-chan struct{}) (route.Tab
 	case <-ctx.Done():
 		return route.Table{}, ctx.Err()
 	}
-	if c.mark == news && time.Since(c.at) < tableAge {
+	if c.mark == news && time.Since(c.at) < maxTableAge {
 		return c.table, nil
 	}
-	mark, at := s.bell.Changed(), time.Now()
+	mark, at := s.broadcast.Changed(), time.Now()
 	fresh, err := s.store.Routes(ctx)
 	if err != nil {
 		return route.Table{}, err

@@ -12,14 +12,14 @@ import (
 )
 
 func TestTable_TellsOfChangesAtOnce(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
+	h := newTestServer(t)
+	h.initRepo()
 	first, err := h.server.Table(t.Context(), 0)
 	if err != nil || first.Version == 0 || len(first.Routes) != 0 || !slices.Equal(first.Tokens[HashToken(h.admin)], []string{"*"}) {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	// Many follow; all hear of it, and an unchanged table keeps its number.
-	h.bell.Notify()
+	h.broadcast.Notify()
 	var following sync.WaitGroup
 	tables := make([]route.Table, 20)
 	for i := range tables {
@@ -31,15 +31,15 @@ func TestTable_TellsOfChangesAtOnce(t *testing.T) {
 			tables[i] = table
 		})
 	}
-	h.submit("web")
+	h.submitRun("web")
 	following.Wait()
 	for _, table := range tables {
 		if table.Version <= first.Version || len(table.Routes) != 1 || table.Routes[0].Name != "web" || len(table.Routes[0].Ready) != 0 || table.Routes[0].State == "" {
 			t.Fatalf("%+v", table)
 		}
 	}
-	token := h.user("ann", dstack.RoleUser)
-	h.ok("/api/projects/main/set_members", `{"members": [{"username": "ann", "project_role": "user"}]}`, nil)
+	token := h.createUser("ann", dstack.RoleUser)
+	h.mustCall("/api/projects/main/set_members", `{"members": [{"username": "ann", "project_role": "user"}]}`, nil)
 	table, err := h.server.Table(t.Context(), 0)
 	if err != nil || !slices.Equal(table.Tokens[HashToken(token)], []string{"main"}) {
 		t.Errorf("%+v, %v", table.Tokens, err)
@@ -53,7 +53,7 @@ func TestTable_TellsOfChangesAtOnce(t *testing.T) {
 
 // TestTable_SeesWhatNobodyRangFor: another server may have changed it.
 func TestTable_SeesWhatNobodyRangFor(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	first, err := h.server.Table(t.Context(), 0)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +62,7 @@ func TestTable_SeesWhatNobodyRangFor(t *testing.T) {
 		TokenHash: HashToken("t"), CreatedAt: now()}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 4*tableAge)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*maxTableAge)
 	defer cancel()
 	if next, err := h.server.Table(ctx, first.Version); err != nil || len(next.Tokens) != 2 {
 		t.Errorf("%+v, %v", next, err)

@@ -16,23 +16,23 @@ import (
 // The names under which a run may have a token of the hub, the better first.
 var hubTokens = []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
 
-// templateOf finds how the prompts of a model are made whose server takes
+// resolveTemplate finds how the prompts of a model are made whose server takes
 // only text: by the configuration, else by the model's repository. What
 // nobody tells now, its replicas may tell later; then the notes say so. Nil:
 // not needed, or not known.
-func (s *Server) templateOf(ctx context.Context, conf spec.Service) (*dstack.ChatTemplate, []string, error) {
+func (s *Server) resolveTemplate(ctx context.Context, conf spec.Service) (*dstack.ChatTemplate, []string, error) {
 	m := conf.Model
 	if m == nil || m.Format != "tgi" {
 		return nil, nil, nil
 	}
-	own := ownTemplate(m)
-	if own.Default != "" && complete(own) {
-		return &own, nil, compiles(own)
+	own := configuredTemplate(m)
+	if own.Default != "" && hasTokens(own) {
+		return &own, nil, checkTemplate(own)
 	}
-	found, err := s.repositoryOf(ctx, conf)
+	found, err := s.fetchTemplate(ctx, conf)
 	if err == nil {
-		all := joined(own, found)
-		return &all, nil, compiles(all)
+		all := mergeTemplates(own, found)
+		return &all, nil, checkTemplate(all)
 	}
 	said := &dstack.Error{Kind: dstack.Internal, Message: err.Error()}
 	if e, ok := errors.AsType[*dstack.Error](err); ok {
@@ -40,7 +40,7 @@ func (s *Server) templateOf(ctx context.Context, conf spec.Service) (*dstack.Cha
 	}
 	switch {
 	case own.Default != "": // the server of the model ends answers by itself
-		return &own, []string{fmt.Sprintf("the special tokens of %s are not known, other than those written down: %s", m.Name, said.Message)}, compiles(own)
+		return &own, []string{fmt.Sprintf("the special tokens of %s are not known, other than those written down: %s", m.Name, said.Message)}, checkTemplate(own)
 	case said.Kind == dstack.NotFound, said.Kind == dstack.Unavailable, said.Kind == dstack.Timeout:
 		note := fmt.Sprintf("%s; its replica will be asked, and requests fail if it knows none either: %s", said.Message, templateHint)
 		return &own, []string{note}, nil
@@ -51,8 +51,8 @@ func (s *Server) templateOf(ctx context.Context, conf spec.Service) (*dstack.Cha
 
 const templateHint = "write model.chat_template into the configuration"
 
-// ownTemplate is what the configuration says.
-func ownTemplate(m *spec.Model) dstack.ChatTemplate {
+// configuredTemplate is what the configuration says.
+func configuredTemplate(m *spec.Model) dstack.ChatTemplate {
 	t := dstack.ChatTemplate{Default: string(m.ChatTemplate), Kwargs: m.Kwargs, Tokens: map[string]string{}}
 	if t.Default != "" {
 		t.Source = "the configuration"
@@ -65,14 +65,14 @@ func ownTemplate(m *spec.Model) dstack.ChatTemplate {
 	return t
 }
 
-// complete says whether a template of the configuration needs nothing more:
+// hasTokens says whether a template of the configuration needs nothing more:
 // the token that ends answers, and the one that begins prompts where it uses it.
-func complete(t dstack.ChatTemplate) bool {
+func hasTokens(t dstack.ChatTemplate) bool {
 	return t.Tokens["eos_token"] != "" && (t.Tokens["bos_token"] != "" || !strings.Contains(t.Default, "bos_token"))
 }
 
-// joined is what the configuration says, and else what was found.
-func joined(own, found dstack.ChatTemplate) dstack.ChatTemplate {
+// mergeTemplates is what the configuration says, and else what was found.
+func mergeTemplates(own, found dstack.ChatTemplate) dstack.ChatTemplate {
 	all := own
 	if own.Default == "" {
 		all.Default, all.Named, all.Source = found.Default, found.Named, found.Source
@@ -87,9 +87,9 @@ func joined(own, found dstack.ChatTemplate) dstack.ChatTemplate {
 	return all
 }
 
-// repositoryOf asks the hub: for the model by its name, or by what the run
+// fetchTemplate asks the hub: for the model by its name, or by what the run
 // tells TGI to load where the name is nobody's.
-func (s *Server) repositoryOf(ctx context.Context, conf spec.Service) (dstack.ChatTemplate, error) {
+func (s *Server) fetchTemplate(ctx context.Context, conf spec.Service) (dstack.ChatTemplate, error) {
 	if s.hub == nil {
 		return dstack.ChatTemplate{}, &dstack.Error{Kind: dstack.Unavailable, Message: "this server asks no hub for chat templates"}
 	}
@@ -110,8 +110,8 @@ func (s *Server) repositoryOf(ctx context.Context, conf spec.Service) (dstack.Ch
 	return found, err
 }
 
-// compiles refuses a template that could never make a prompt.
-func compiles(t dstack.ChatTemplate) error {
+// checkTemplate refuses a template that could never make a prompt.
+func checkTemplate(t dstack.ChatTemplate) error {
 	_, err := chattemplate.Compile(t)
 	if err == nil {
 		return nil

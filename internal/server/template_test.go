@@ -14,7 +14,7 @@ import (
 const tgiService = "type: service\nport: 8000\nimage: tgi\n"
 
 // withHub is a house that asks a small hub, which has some models.
-func withHub(t *testing.T) (*house, *hubtest.Hub) {
+func withHub(t *testing.T) (*testServer, *hubtest.Hub) {
 	t.Helper()
 	h := hubtest.New(t, hubtest.Options{})
 	h.Put(hubtest.Repo{Name: "org/m", Files: map[string]string{"tokenizer_config.json": `{"chat_template": "{{ bos_token }}{{ messages }}", "eos_token": {"content": "</s>"}, "bos_token": "<s>", "add_bos_token": false}`}})
@@ -28,7 +28,7 @@ func withHub(t *testing.T) (*house, *hubtest.Hub) {
 		t.Fatal(err)
 	}
 	t.Cleanup(client.Close)
-	return newHouse(t, func(o *Options) { o.Hub = client }), h
+	return newTestServer(t, func(o *Options) { o.Hub = client }), h
 }
 
 func TestTemplateOf(t *testing.T) {
@@ -57,7 +57,7 @@ func TestTemplateOf(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			conf := testSpec(t, tgiService+c.yaml+"\n").Configuration
-			got, notes, err := house.server.templateOf(t.Context(), conf)
+			got, notes, err := house.server.resolveTemplate(t.Context(), conf)
 			if c.refused != "" {
 				if err == nil || !strings.Contains(err.Error(), c.refused) || dstack.KindOf(err) != dstack.Invalid {
 					t.Errorf("it is %+v, %v, %v", got, notes, err)
@@ -89,7 +89,7 @@ func TestTemplateOf(t *testing.T) {
 	}
 	small.Fail(hubtest.Fault{Status: http.StatusBadGateway})
 	conf := testSpec(t, tgiService+"model: {type: chat, name: org/other, format: tgi}\n").Configuration
-	if _, notes, err := house.server.templateOf(t.Context(), conf); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "its replica will be asked") {
+	if _, notes, err := house.server.resolveTemplate(t.Context(), conf); err != nil || len(notes) != 1 || !strings.Contains(notes[0], "its replica will be asked") {
 		t.Errorf("a hub that fails: %v, %v", notes, err)
 	}
 }
@@ -97,12 +97,12 @@ func TestTemplateOf(t *testing.T) {
 // What was found travels with the run, as the wire has it.
 func TestTemplate_IsKeptWithTheRun(t *testing.T) {
 	h, _ := withHub(t)
-	h.repo()
+	h.initRepo()
 	var plan api.Preview
-	rs := h.spec("web", tgiService+"model: {type: chat, name: org/m, format: tgi}\n")
-	h.ok("/api/project/main/runs/preview", api.RunSpecRequest{RunSpec: rs}, &plan)
+	rs := h.newRunSpec("web", tgiService+"model: {type: chat, name: org/m, format: tgi}\n")
+	h.mustCall("/api/project/main/runs/preview", api.RunSpecRequest{RunSpec: rs}, &plan)
 	var run api.Run
-	h.ok("/api/project/main/runs/submit", api.RunSpecRequest{RunSpec: rs}, &run)
+	h.mustCall("/api/project/main/runs/submit", api.RunSpecRequest{RunSpec: rs}, &run)
 	text := h.post(h.admin, "/api/project/main/runs/get", api.RunName{RunName: "web"}).text
 	if !strings.Contains(text, `"options":{"openai":{"model":{"type":"chat","name":"org/m","format":"tgi","chat_template":"{{ bos_token }}{{ messages }}","eos_token":"</s>"}}}`) {
 		t.Errorf("the wire has %s", text)
@@ -111,5 +111,5 @@ func TestTemplate_IsKeptWithTheRun(t *testing.T) {
 	if err != nil || len(table.Routes) != 1 || table.Routes[0].Template == nil || !table.Routes[0].Template.OnlyTemplateAddsBOS {
 		t.Errorf("the table is %+v, %v", table.Routes, err)
 	}
-	h.refused("/api/project/main/runs/get_plan", api.RunSpecRequest{RunSpec: h.spec("web2", tgiService+"model: {type: chat, name: org/gated, format: tgi}\n")}, 400, dstack.Invalid, "org/gated")
+	h.expectError("/api/project/main/runs/get_plan", api.RunSpecRequest{RunSpec: h.newRunSpec("web2", tgiService+"model: {type: chat, name: org/gated, format: tgi}\n")}, 400, dstack.Invalid, "org/gated")
 }

@@ -15,83 +15,84 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
-// around is how much a request may hold besides its file.
-const around = 16 << 10
+// maxFormOverhead is how much a request may hold besides its file.
+const maxFormOverhead = 16 << 10
 
-// uploadTime is how long an upload may take in all.
-const uploadTime = 15 * time.Minute
+// maxUploadTime is how long an upload may take in all.
+const maxUploadTime = 15 * time.Minute
 
-var codeHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
+var codeHashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
 // uploadCode keeps an upload whole or not at all: it is spooled and hashed
 // first, and must be what its name says.
-func (s *Server) uploadCode(c *call) error {
+func (s *Server) uploadCode(c *request) error {
 	length := c.r.ContentLength
-	if length < 0 || length > s.upload+around {
-		return s.tooMuchCode()
+	if length < 0 || length > s.upload+maxFormOverhead {
+		return s.newCodeTooLargeError()
 	}
-	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, s.upload+around)
-	c.hurry(uploadTime)
-	err := s.takeCode(c)
+	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, s.upload+maxFormOverhead)
+	c.setReadDeadline(maxUploadTime)
+	err := s.receiveCode(c)
 	// Most clients send all before they listen: one that is answered earlier
 	// finds the connection closed, and never sees the answer.
 	_, _ = io.Copy(io.Discard, c.r.Body)
 	if err != nil {
 		return err
 	}
-	s.write(c.w, http.StatusOK, nothing{})
+	s.respondJSON(c.w, http.StatusOK, wire.Null{})
 	return nil
 }
 
-func (s *Server) takeCode(c *call) error {
+func (s *Server) receiveCode(c *request) error {
 	id := c.r.URL.Query().Get("repo_id")
 	if id == "" {
-		return complaints{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
+		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
 	}
-	if _, err := s.repo(c, id); err != nil {
+	if _, err := s.findRepo(c, id); err != nil {
 		return err
 	}
-	part, err := filePart(c.r)
+	part, err := findFilePart(c.r)
 	if err != nil {
 		return err
 	}
 	hash := part.FileName()
-	if !codeHash.MatchString(hash) {
+	if !codeHashPattern.MatchString(hash) {
 		return &dstack.Error{Kind: dstack.Invalid, Message: "an upload is named by the SHA-256 of its content, in 64 hexadecimal digits",
 			Hint: "name the file so"}
 	}
-	return s.keepCode(c, id, hash, part)
+	return s.storeCode(c, id, hash, part)
 }
 
-func (s *Server) tooMuchCode() error {
-	return worded{
-		msg: fmt.Sprintf("Repo diff size exceeds the limit of %s. Use .gitignore to exclude large files from the repo.", sizeText(s.upload)),
-		err: &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the folder is larger than %s, or its size was not told", sizeText(s.upload)),
+func (s *Server) newCodeTooLargeError() error {
+	return wire.Error{
+		Msg: fmt.Sprintf("Repo diff size exceeds the limit of %s. Use .gitignore to exclude large files from the repo.", formatSize(s.upload)),
+		Err: &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the folder is larger than %s, or its size was not told", formatSize(s.upload)),
 			Hint: "list what the service does not need in .dstackignore or .gitignore"},
 	}
 }
 
-// filePart finds the one file of an upload.
-func filePart(r *http.Request) (*multipart.Part, error) {
+// findFilePart finds the one file of an upload.
+func findFilePart(r *http.Request) (*multipart.Part, error) {
 	parts, err := r.MultipartReader()
 	if err != nil {
-		return nil, complaints{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
+		return nil, wire.ValidationErrors{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
 	}
 	part, err := parts.NextPart()
 	if err != nil || part.FormName() != "file" {
-		return nil, complaints{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
+		return nil, wire.ValidationErrors{{Loc: []any{"body", "file"}, Msg: "field required", Type: "value_error.missing"}}
 	}
 	return part, nil
 }
 
-func (s *Server) keepCode(c *call, repo, hash string, part *multipart.Part) error {
+func (s *Server) storeCode(c *request, repo, hash string, part *multipart.Part) error {
 	has, err := s.store.HasCode(c.ctx, c.project.ID, repo, hash)
 	if err != nil || has {
 		return err
 	}
-	file, err := s.spool()
+	file, err := s.createSpoolFile()
 	if err != nil {
 		return err
 	}
@@ -102,10 +103,10 @@ func (s *Server) keepCode(c *call, repo, hash string, part *multipart.Part) erro
 	sum := sha256.New()
 	size, err := io.Copy(io.MultiWriter(file, sum), part)
 	if err != nil {
-		return s.cut(err)
+		return s.uploadError(err)
 	}
 	if size > s.upload {
-		return s.tooMuchCode()
+		return s.newCodeTooLargeError()
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != hash {
 		return &dstack.Error{Kind: dstack.Invalid, Message: "the upload is not what its name says: its SHA-256 is " + got,
@@ -117,14 +118,14 @@ func (s *Server) keepCode(c *call, repo, hash string, part *multipart.Part) erro
 	return s.store.PutCode(c.ctx, c.project.ID, repo, hash, file)
 }
 
-// cut tells a client that stopped from a disk that is full.
-func (s *Server) cut(err error) error {
+// uploadError tells a client that stopped from a disk that is full.
+func (s *Server) uploadError(err error) error {
 	if _, ours := errors.AsType[*os.PathError](err); ours {
 		return &dstack.Error{Kind: dstack.Unavailable, Cause: err, Message: "the server cannot keep the upload: its disk failed or is full",
 			Hint: "make room below the server's folder"}
 	}
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
-		return s.tooMuchCode()
+		return s.newCodeTooLargeError()
 	}
 	return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "the upload ended before it was complete",
 		Hint: "upload it again"}
@@ -134,13 +135,13 @@ const spoolPrefix = "upload-"
 
 func (s *Server) spoolDir() string { return filepath.Join(s.dir, "tmp") }
 
-func (s *Server) spool() (*os.File, error) {
+func (s *Server) createSpoolFile() (*os.File, error) {
 	if err := os.MkdirAll(s.spoolDir(), 0o700); err != nil {
-		return nil, s.cut(err)
+		return nil, s.uploadError(err)
 	}
 	file, err := os.CreateTemp(s.spoolDir(), spoolPrefix)
 	if err != nil {
-		return nil, s.cut(err)
+		return nil, s.uploadError(err)
 	}
 	return file, nil
 }

@@ -19,7 +19,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-func sha(text string) string {
+func hexSHA256(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:])
 }
@@ -42,7 +42,7 @@ func multipartBody(t *testing.T, name, content string) (body *bytes.Buffer, cont
 	return body, w.FormDataContentType()
 }
 
-func (h *house) uploadAs(name, content string, change func(*http.Request)) answer {
+func (h *testServer) uploadAs(name, content string, change func(*http.Request)) apiResponse {
 	h.t.Helper()
 	body, contentType := multipartBody(h.t, name, content)
 	r, err := http.NewRequestWithContext(h.t.Context(), "POST", h.url+"/api/project/main/repos/upload_code?repo_id=web-12345678", body)
@@ -58,7 +58,7 @@ func (h *house) uploadAs(name, content string, change func(*http.Request)) answe
 }
 
 // nothingSpooled waits until no upload is on its way, and checks that none left anything.
-func (h *house) nothingSpooled() {
+func (h *testServer) nothingSpooled() {
 	h.t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
@@ -74,8 +74,8 @@ func (h *house) nothingSpooled() {
 }
 
 func TestUpload(t *testing.T) {
-	h := newHouse(t, func(o *Options) { o.UploadLimit = 1 << 20 })
-	h.repo()
+	h := newTestServer(t, func(o *Options) { o.UploadLimit = 1 << 20 })
+	h.initRepo()
 	code := strings.Repeat("code", 1000)
 	has := func(hash string) bool {
 		t.Helper()
@@ -96,39 +96,39 @@ func TestUpload(t *testing.T) {
 		status              int
 		part                string
 	}{
-		{"not what it says", sha("other"), code, nil, 400, "is not what its name says"},
+		{"not what it says", hexSHA256("other"), code, nil, 400, "is not what its name says"},
 		{"a name that is no hash", "../../etc/passwd", code, nil, 400, "64 hexadecimal digits"},
-		{"too large", sha(large), large, nil, 400, "exceeds the limit of 1MB"},
-		{"without its size", sha(code), code, func(r *http.Request) { r.ContentLength = -1 }, 400, "exceeds the limit"},
-		{"not multipart", sha(code), code, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }, 422, `"loc":["body","file"]`},
-		{"no repo said", sha(code), code, func(r *http.Request) { r.URL.RawQuery = "" }, 422, `"loc":["query","repo_id"]`},
-		{"a repo that is not there", sha(code), code, func(r *http.Request) { r.URL.RawQuery = "repo_id=none" }, 400, `"code":"repo_does_not_exist"`},
-		{"as it should be", sha(code), code, nil, 200, "null"},
-		{"once more", sha(code), code, nil, 200, "null"},
-		{"empty", sha(""), "", nil, 200, "null"},
+		{"too large", hexSHA256(large), large, nil, 400, "exceeds the limit of 1MB"},
+		{"without its size", hexSHA256(code), code, func(r *http.Request) { r.ContentLength = -1 }, 400, "exceeds the limit"},
+		{"not multipart", hexSHA256(code), code, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }, 422, `"loc":["body","file"]`},
+		{"no repo said", hexSHA256(code), code, func(r *http.Request) { r.URL.RawQuery = "" }, 422, `"loc":["query","repo_id"]`},
+		{"a repo that is not there", hexSHA256(code), code, func(r *http.Request) { r.URL.RawQuery = "repo_id=none" }, 400, `"code":"repo_does_not_exist"`},
+		{"as it should be", hexSHA256(code), code, nil, 200, "null"},
+		{"once more", hexSHA256(code), code, nil, 200, "null"},
+		{"empty", hexSHA256(""), "", nil, 200, "null"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			before := has(sha(code))
+			before := has(hexSHA256(code))
 			a := h.uploadAs(c.file, c.content, c.change)
 			if a.status != c.status || !strings.Contains(a.text, c.part) {
 				t.Errorf("%d %s", a.status, a.text)
 			}
-			if c.status != 200 && has(sha(code)) != before {
+			if c.status != 200 && has(hexSHA256(code)) != before {
 				t.Error("a refused upload was kept")
 			}
 			h.nothingSpooled()
 		})
 	}
-	if !has(sha(code)) {
+	if !has(hexSHA256(code)) {
 		t.Error("the upload was not kept")
 	}
 }
 
 func TestUpload_CutHalfWayLeavesNothing(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
+	h := newTestServer(t)
+	h.initRepo()
 	code := strings.Repeat("code", 100000)
-	body, contentType := multipartBody(t, sha(code), code)
+	body, contentType := multipartBody(t, hexSHA256(code), code)
 	connection, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -156,13 +156,13 @@ func TestUpload_CutHalfWayLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if has, err := h.store.HasCode(t.Context(), project.ID, "web-12345678", sha(code)); has || err != nil {
+	if has, err := h.store.HasCode(t.Context(), project.ID, "web-12345678", hexSHA256(code)); has || err != nil {
 		t.Errorf("half an upload was kept: %v, %v", has, err)
 	}
 }
 
 func TestBoot_RemovesWhatAKilledServerSpooled(t *testing.T) {
-	h := newHouse(t)
+	h := newTestServer(t)
 	file := filepath.Join(h.dir, "tmp", spoolPrefix+"1")
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		t.Fatal(err)
@@ -177,11 +177,11 @@ func TestBoot_RemovesWhatAKilledServerSpooled(t *testing.T) {
 }
 
 func TestRepos(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
-	h.repo() // again is no error
+	h := newTestServer(t)
+	h.initRepo()
+	h.initRepo() // again is no error
 	var repos []api.RepoHead
-	h.ok(api.ProjectPrefix+"/repos/list", "", &repos)
+	h.mustCall(api.ProjectPrefix+"/repos/list", "", &repos)
 	if len(repos) != 1 || repos[0].RepoID != "web-12345678" {
 		t.Errorf("%+v", repos)
 	}
@@ -189,25 +189,25 @@ func TestRepos(t *testing.T) {
 	if a.text != `{"repo_id":"web-12345678","repo_info":{"repo_type":"local","repo_dir":"/web"},"repo_creds":null}` {
 		t.Errorf("%s", a.text)
 	}
-	h.refused(api.ProjectPrefix+"/repos/get", `{"repo_id": "none"}`, 400, dstack.NotFound, `"msg":"Repo none does not exist","code":"repo_does_not_exist"`)
-	h.refused(api.ProjectPrefix+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "remote"}}`, 400, dstack.Unsupported, "remote")
-	h.refused(api.ProjectPrefix+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "virtual"}, "repo_creds": {"protocol": "https"}}`, 400, dstack.Unsupported, "repo_creds")
-	h.refused(api.ProjectPrefix+"/repos/init", `{"repo_id": "", "repo_info": {"repo_type": "virtual"}, "repo_creds": null}`, 400, dstack.Invalid, "id")
-	h.ok(api.ProjectPrefix+"/repos/delete", `{"repos_ids": ["web-12345678"]}`, nil)
-	h.ok(api.ProjectPrefix+"/repos/list", "", &repos)
+	h.expectError(api.ProjectPrefix+"/repos/get", `{"repo_id": "none"}`, 400, dstack.NotFound, `"msg":"Repo none does not exist","code":"repo_does_not_exist"`)
+	h.expectError(api.ProjectPrefix+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "remote"}}`, 400, dstack.Unsupported, "remote")
+	h.expectError(api.ProjectPrefix+"/repos/init", `{"repo_id": "r", "repo_info": {"repo_type": "virtual"}, "repo_creds": {"protocol": "https"}}`, 400, dstack.Unsupported, "repo_creds")
+	h.expectError(api.ProjectPrefix+"/repos/init", `{"repo_id": "", "repo_info": {"repo_type": "virtual"}, "repo_creds": null}`, 400, dstack.Invalid, "id")
+	h.mustCall(api.ProjectPrefix+"/repos/delete", `{"repos_ids": ["web-12345678"]}`, nil)
+	h.mustCall(api.ProjectPrefix+"/repos/list", "", &repos)
 	if len(repos) != 0 {
 		t.Errorf("%+v", repos)
 	}
 }
 
 func TestUpload_WhoSendsAllBeforeListeningHearsTheAnswer(t *testing.T) {
-	h := newHouse(t)
-	h.repo()
+	h := newTestServer(t)
+	h.initRepo()
 	content := strings.Repeat("x", 8<<20)
 	for _, c := range []struct{ what, repo, name, status string }{
-		{"new", "web-12345678", sha(content), "HTTP/1.1 200"},
-		{"stored before", "web-12345678", sha(content), "HTTP/1.1 200"},
-		{"no such repo", "repo-2", sha(content), "HTTP/1.1 400"},
+		{"new", "web-12345678", hexSHA256(content), "HTTP/1.1 200"},
+		{"stored before", "web-12345678", hexSHA256(content), "HTTP/1.1 200"},
+		{"no such repo", "repo-2", hexSHA256(content), "HTTP/1.1 400"},
 		{"badly named", "web-12345678", "code.tar", "HTTP/1.1 400"},
 	} {
 		body, kind := multipartBody(t, c.name, content)

@@ -13,6 +13,7 @@ import (
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
 )
 
 // AdminName is the user that the first start makes.
@@ -27,7 +28,7 @@ func quote(name string) string {
 	return strconv.Quote(name)
 }
 
-func lower(s string) string      { return strings.ToLower(s) }
+func lowerTime(s string) string  { return strings.ToLower(s) }
 func equalFold(a, b string) bool { return strings.EqualFold(a, b) }
 func wireUser(u dstack.User) api.User {
 	wire := api.User{ID: u.ID, Username: u.Name, GlobalRole: u.GlobalRole}
@@ -37,8 +38,8 @@ func wireUser(u dstack.User) api.User {
 	return wire
 }
 
-func (s *Server) listUsers(c *call, _ nothing) ([]api.User, error) {
-	if !c.overall() {
+func (s *Server) listUsers(c *request, _ wire.Null) ([]api.User, error) {
+	if !c.isGlobalAdmin() {
 		return []api.User{wireUser(c.user)}, nil
 	}
 	users, err := s.store.Users(c.ctx)
@@ -52,26 +53,26 @@ func (s *Server) listUsers(c *call, _ nothing) ([]api.User, error) {
 	return wire, nil
 }
 
-func (s *Server) getMyUser(c *call, _ nothing) (api.User, error) { return wireUser(c.user), nil }
+func (s *Server) getMyUser(c *request, _ wire.Null) (api.User, error) { return wireUser(c.user), nil }
 
 // visibleUser finds a user that the caller may see: itself, or anybody.
-func (s *Server) visibleUser(c *call, name string) (dstack.User, error) {
+func (s *Server) visibleUser(c *request, name string) (dstack.User, error) {
 	if name == c.user.Name {
 		return c.user, nil
 	}
-	if c.overall() {
+	if c.isGlobalAdmin() {
 		return s.store.User(c.ctx, name)
 	}
 	return dstack.User{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no user " + quote(name) + " that you may see",
 		Hint: "ask an admin"}
 }
 
-func (s *Server) getUser(c *call, in api.Username) (api.UserWithCreds, error) {
+func (s *Server) getUser(c *request, in api.Username) (api.UserWithCreds, error) {
 	user, err := s.visibleUser(c, in.Username)
 	return api.UserWithCreds{User: wireUser(user)}, err
 }
 
-func (s *Server) createUser(c *call, in api.PutUser) (api.User, error) {
+func (s *Server) createUser(c *request, in api.PutUser) (api.User, error) {
 	if !accountName.MatchString(in.Username) {
 		return api.User{}, invalidAccount("a user", in.Username)
 	}
@@ -81,10 +82,10 @@ func (s *Server) createUser(c *call, in api.PutUser) (api.User, error) {
 		Email: orEmpty(in.Email), TokenHash: HashToken(newToken()), CreatedAt: now()}
 	err := s.store.CreateUser(c.ctx, user)
 	s.tellAccount(c, in.Username, err)
-	return wireUser(user), taken(err)
+	return wireUser(user), newNameTakenError(err)
 }
 
-func (s *Server) updateUser(c *call, in api.PutUser) (api.User, error) {
+func (s *Server) updateUser(c *request, in api.PutUser) (api.User, error) {
 	user, err := s.store.User(c.ctx, in.Username)
 	if err != nil {
 		return api.User{}, err
@@ -92,11 +93,11 @@ func (s *Server) updateUser(c *call, in api.PutUser) (api.User, error) {
 	user.GlobalRole, user.Email = in.GlobalRole, orEmpty(in.Email)
 	err = s.store.UpdateUser(c.ctx, user)
 	s.tellAccount(c, in.Username, err)
-	s.bell.Notify() // what their token opens may have changed
+	s.broadcast.Notify() // what their token opens may have changed
 	return wireUser(user), err
 }
 
-func (s *Server) refreshToken(c *call, in api.Username) (api.UserWithCreds, error) {
+func (s *Server) refreshToken(c *request, in api.Username) (api.UserWithCreds, error) {
 	user, err := s.visibleUser(c, in.Username)
 	if err != nil {
 		return api.UserWithCreds{}, err
@@ -107,25 +108,25 @@ func (s *Server) refreshToken(c *call, in api.Username) (api.UserWithCreds, erro
 	if err != nil {
 		return api.UserWithCreds{}, err
 	}
-	s.bell.Notify()
+	s.broadcast.Notify()
 	return api.UserWithCreds{User: wireUser(user), Creds: api.UserCreds{Token: token}}, nil
 }
 
-func (s *Server) deleteUsers(c *call, in api.DeleteUsers) (nothing, error) {
+func (s *Server) deleteUsers(c *request, in api.DeleteUsers) (wire.Null, error) {
 	if slices.Contains(in.Users, c.user.Name) {
-		return nothing{}, &dstack.Error{Kind: dstack.Conflict, Message: "you cannot delete yourself",
+		return wire.Null{}, &dstack.Error{Kind: dstack.Conflict, Message: "you cannot delete yourself",
 			Hint: "let another admin do it"}
 	}
 	err := s.store.DeleteUsers(c.ctx, in.Users)
 	s.tellAccount(c, strings.Join(in.Users, ","), err)
-	s.bell.Notify()
-	return nothing{}, err
+	s.broadcast.Notify()
+	return wire.Null{}, err
 }
 
 // tellAccount logs a change of who may do what.
-func (s *Server) tellAccount(c *call, whose string, err error) {
+func (s *Server) tellAccount(c *request, whose string, err error) {
 	if err == nil {
-		s.tell(c, "an account changed", slog.String("whose", whose))
+		s.audit(c, "an account changed", slog.String("whose", whose))
 	}
 }
 
@@ -134,10 +135,10 @@ func invalidAccount(what, name string) error {
 		Hint: "use at most 60 letters, digits, dots, dashes and underscores, a letter or digit first"}
 }
 
-// taken gives a conflict over a name the code of the reference.
-func taken(err error) error {
+// newNameTakenError gives a conflict over a name the code of the reference.
+func newNameTakenError(err error) error {
 	if dstack.KindOf(err) == dstack.Conflict {
-		return worded{code: "resource_exists", err: err}
+		return wire.Error{Code: "resource_exists", Err: err}
 	}
 	return err
 }

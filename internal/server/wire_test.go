@@ -10,8 +10,10 @@ import (
 	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
+	"dstack/internal/server/wire"
 	"dstack/internal/spec"
 )
 
@@ -23,7 +25,7 @@ func at(seconds float64) time.Time { return t0.Add(time.Duration(seconds * float
 
 func testSpec(t *testing.T, yaml string) dstack.RunSpec {
 	t.Helper()
-	conf, err := spec.Parse("service.dstack.yml", []byte(yaml))
+	conf, err := spec.ParseService("service.dstack.yml", []byte(yaml))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,9 +53,9 @@ func testOffer() dstack.Offer {
 		Engine:   dstack.EngineCapabilities{Name: "docker", Containers: true}}
 }
 
-// testWhole is a run with one ready replica, that crashed once before, and
+// testRunDetails is a run with one ready replica, that crashed once before, and
 // one that waits.
-func testWhole(t *testing.T) store.RunDetails {
+func testRunDetails(t *testing.T) store.RunDetails {
 	rs := testSpec(t, llama)
 	name := "llama31"
 	rs.RunName = &name
@@ -101,11 +103,11 @@ func golden(t *testing.T, name string, value any) {
 }
 
 func TestWire_GoldenShapes(t *testing.T) {
-	names := addressOf(Options{PublicURL: "http://127.0.0.1:3000"})
-	golden(t, "run.json", wireRun(testWhole(t), names, at(3600)))
-	golden(t, "view.json", viewOfRun(testWhole(t), names))
-	c := &call{user: dstack.User{Name: "admin"}, project: dstack.Project{Name: "main"}}
-	golden(t, "plan.json", wirePlan(c, plan{spec: testSpec(t, llama), places: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}))
+	names := newPublicURLs(Options{PublicURL: "http://127.0.0.1:3000"})
+	golden(t, "run.json", wire.BuildRun(testRunDetails(t), names.runURLs(testRunDetails(t).Run), at(3600)))
+	golden(t, "view.json", buildRunView(testRunDetails(t), names))
+	c := &request{user: dstack.User{Name: "admin"}, project: dstack.Project{Name: "main"}}
+	golden(t, "plan.json", runPlan{spec: testSpec(t, llama), placements: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}.toWire(c))
 }
 
 func replicas(statuses ...dstack.ReplicaStatus) []dstack.Replica {
@@ -151,10 +153,10 @@ func TestStatuses_OnTheWireAndInOurWords(t *testing.T) {
 			if c.wasReady {
 				w.Run.ReadyAt = t0
 			}
-			if got := wireStatus(w); got != c.wire {
+			if got := wire.BuildRun(w, wire.RunURLs{}, t0).Status; got != c.wire {
 				t.Errorf("on the wire %s, want %s", got, c.wire)
 			}
-			if got := viewOfRun(w, address{}).Status; got != c.view {
+			if got := buildRunView(w, publicURLs{}).Status; got != c.view {
 				t.Errorf("in our words %s, want %s", got, c.view)
 			}
 		})
@@ -166,7 +168,7 @@ func TestStatuses_OfWhatScalesAndChanges(t *testing.T) {
 	of := func(wanted int, rs ...dstack.Replica) api.RunStatus {
 		w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 2, TemplateRevision: 2, DesiredReplicas: wanted, Status: dstack.RunActive, ReadyAt: t0}, Replicas: rs}
 		w.Run.Spec.Configuration.Replicas.Max = 3
-		return viewOfRun(w, address{}).Status
+		return buildRunView(w, publicURLs{}).Status
 	}
 	one := func(shape int, s dstack.ReplicaStatus) dstack.Replica {
 		return dstack.Replica{ID: "r", TemplateRevision: shape, Status: s}
@@ -190,10 +192,10 @@ func TestStatuses_AWishToStopCountsAtOnce(t *testing.T) {
 	for status, want := range map[dstack.RunStatus]api.RunStatus{dstack.RunSubmitted: api.StatusStopping, dstack.RunActive: api.StatusStopping,
 		dstack.RunTerminated: api.StatusStopped, dstack.RunFailed: api.StatusFailed} {
 		w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGrace}, Replicas: replicas(dstack.ReplicaReady)}
-		if got := viewOfRun(w, address{}).Status; got != want {
+		if got := buildRunView(w, publicURLs{}).Status; got != want {
 			t.Errorf("%s: %s, want %s", status, got, want)
 		}
-		if wire := wireStatus(w); (wire == "terminating") != (want == api.StatusStopping) {
+		if wire := wire.BuildRun(w, wire.RunURLs{}, t0).Status; (wire == "terminating") != (want == api.StatusStopping) {
 			t.Errorf("%s: on the wire %s", status, wire)
 		}
 	}
@@ -225,7 +227,7 @@ func TestSubmissions_StatusAndReason(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			w := store.RunDetails{Run: dstack.Run{Ending: c.ending}, Replicas: []dstack.Replica{c.replica},
 				Reports: map[dstack.AttemptID]dstack.Report{"a1": c.report}}
-			all := submissionsOf(w, c.replica)
+			all := wire.BuildRun(w, wire.RunURLs{}, t0).Jobs[0].JobSubmissions
 			if len(all) != c.n {
 				t.Fatalf("%d submissions, want %d", len(all), c.n)
 			}
@@ -241,22 +243,22 @@ func TestSubmissions_StatusAndReason(t *testing.T) {
 }
 
 func TestWireRun_CostIsPriceTimesHours(t *testing.T) {
-	w := testWhole(t)
+	w := testRunDetails(t)
 	i := w.Instances["local-1-docker"]
 	i.Offer.Price = 0.5
 	w.Instances["local-1-docker"] = i
-	run := wireRun(w, address{}, at(10+7200)) // 7s of the first attempt, 2h of the second
+	run := wire.BuildRun(w, wire.RunURLs{}, at(10+7200)) // 7s of the first attempt, 2h of the second
 	if run.Cost != 1.001 {
 		t.Errorf("cost %v", run.Cost)
 	}
 }
 
 func TestJobs_OfManyRevisionsAreOneANumber(t *testing.T) {
-	w := testWhole(t)
+	w := testRunDetails(t)
 	old := w.Replicas[0]
 	old.ID, old.Attempt, old.PastAttempts, old.Status = "old", "oldattempt", nil, dstack.ReplicaTerminated
 	w.Replicas = append([]dstack.Replica{old}, w.Replicas...)
-	jobs := wireJobs(w)
+	jobs := wire.BuildRun(w, wire.RunURLs{}, t0).Jobs
 	if len(jobs) != 2 || len(jobs[0].JobSubmissions) != 3 {
 		t.Fatalf("%d jobs, %d submissions", len(jobs), len(jobs[0].JobSubmissions))
 	}
@@ -265,23 +267,23 @@ func TestJobs_OfManyRevisionsAreOneANumber(t *testing.T) {
 			t.Errorf("submission %d is numbered %d", i, s.SubmissionNum)
 		}
 	}
-	if v := viewOfRun(w, address{}); len(v.Replicas) != 2 {
+	if v := buildRunView(w, publicURLs{}); len(v.Replicas) != 2 {
 		t.Errorf("the replaced replica is still shown: %+v", v.Replicas)
 	}
 }
 
 func TestVersionOf_ChangesWithWhatIsShownAndOnlyThen(t *testing.T) {
-	one := viewOfRun(testWhole(t), address{})
-	w := testWhole(t)
+	one := buildRunView(testRunDetails(t), publicURLs{})
+	w := testRunDetails(t)
 	w.Run.Version, w.Replicas[0].Version = 7, 9
 	r := w.Reports["33333333-3333-4333-8333-333333333331"]
 	r.At = at(99)
 	w.Reports["33333333-3333-4333-8333-333333333331"] = r
-	if two := viewOfRun(w, address{}); two.Version != one.Version || one.Version == "" {
+	if two := buildRunView(w, publicURLs{}); two.Version != one.Version || one.Version == "" {
 		t.Errorf("%q became %q, and nothing that is shown changed", one.Version, two.Version)
 	}
 	w.Replicas[1].Reason = "another"
-	if three := viewOfRun(w, address{}); three.Version == one.Version {
+	if three := buildRunView(w, publicURLs{}); three.Version == one.Version {
 		t.Error("a change did not change the version")
 	}
 }
@@ -294,11 +296,11 @@ func TestAddress_OfServicesAndModels(t *testing.T) {
 		{"https://dstack.example.com", "example.com", "main", "https://llama.example.com", "https://gateway.example.com"},
 		{"", "", "main", "http://llama.localhost:3000", "http://gateway.localhost:3000"},
 	} {
-		a := addressOf(Options{PublicURL: c.public, Domain: c.domain})
-		if got := a.service(c.project, "llama"); got != c.service {
+		a := newPublicURLs(Options{PublicURL: c.public, Domain: c.domain})
+		if got := a.serviceURL(c.project, "llama"); got != c.service {
 			t.Errorf("service %s, want %s", got, c.service)
 		}
-		if got := a.models(c.project); got != c.models {
+		if got := a.modelsURL(c.project); got != c.models {
 			t.Errorf("models %s, want %s", got, c.models)
 		}
 	}
@@ -322,9 +324,29 @@ func TestWireJobs_TheLastSubmissionIsTheOneThatCounts(t *testing.T) {
 		{"at first", dstack.Run{TemplateRevision: 1}, []dstack.Replica{one("first", 1, dstack.ReplicaFailed), one("next", 1, dstack.ReplicaStarting)}, "next"},
 		{"asleep", dstack.Run{TemplateRevision: 1, ReadyAt: t0}, []dstack.Replica{one("first", 1, dstack.ReplicaTerminated), one("next", 1, dstack.ReplicaTerminated)}, "next"},
 	} {
-		jobs := wireJobs(store.RunDetails{Run: c.run, Replicas: c.replicas})
+		jobs := wire.BuildRun(store.RunDetails{Run: c.run, Replicas: c.replicas}, wire.RunURLs{}, t0).Jobs
 		if n := len(jobs[0].JobSubmissions); n != 2 || jobs[0].JobSubmissions[n-1].ID != c.want {
 			t.Errorf("%s: %+v", c.name, jobs[0].JobSubmissions)
+		}
+	}
+}
+
+// Every state has a status in views and, alone or by its furthest replica, a
+// status on the wire: neither answers an empty word.
+func TestStates_EveryStateHasAName(t *testing.T) {
+	for _, state := range []status.State{status.Submitted, status.Waiting, status.Starting, status.Ready, status.Updating, status.Degraded,
+		status.Failing, status.Sleeping, status.Disabled, status.Stopping, status.Stopped, status.Failed, status.Unknown} {
+		if viewStates[state] == "" {
+			t.Errorf("%s has no status in views", state)
+		}
+	}
+	for _, run := range []dstack.RunStatus{dstack.RunSubmitted, dstack.RunActive, dstack.RunTerminating, dstack.RunTerminated, dstack.RunFailed, "paused"} {
+		for _, replica := range []dstack.ReplicaStatus{dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaUnhealthy,
+			dstack.ReplicaRestarting, dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed} {
+			w := store.RunDetails{Run: dstack.Run{Name: "a-1", Status: run}, Replicas: replicas(replica)}
+			if wire.BuildRun(w, wire.RunURLs{}, t0).Status == "" {
+				t.Errorf("a %s run with a %s replica has no status on the wire", run, replica)
+			}
 		}
 	}
 }

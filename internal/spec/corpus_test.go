@@ -16,9 +16,9 @@ import (
 	"dstack/internal/spec"
 )
 
-// corpus lists files of the shared collection of real configurations, which
-// lies beside the checkout and is no part of it.
-func corpus(t *testing.T, pattern string) []string {
+// listCorpus returns the files of the collection of real configurations that
+// match a pattern. The collection is not part of the repository.
+func listCorpus(t *testing.T, pattern string) []string {
 	t.Helper()
 	root := os.Getenv("DSTACK_CORPUS")
 	if root == "" {
@@ -37,7 +37,7 @@ func corpus(t *testing.T, pattern string) []string {
 	return files
 }
 
-func read(t *testing.T, file string) []byte {
+func readFile(t *testing.T, file string) []byte {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -46,41 +46,41 @@ func read(t *testing.T, file string) []byte {
 	return text
 }
 
-// Every configuration that people published for this version has the normal
-// form that the original gives it, key by key in its order.
-func TestPublishedConfigurationsHaveTheOriginalsNormalForm(t *testing.T) {
-	for _, golden := range corpus(t, "config/original/*/*.golden.json") {
+// Every configuration published for 0.18.10 has the same normal form as there,
+// with keys in the same order.
+func TestCorpus_NormalFormEqualsOriginal(t *testing.T) {
+	for _, golden := range listCorpus(t, "config/original/*/*.golden.json") {
 		file := strings.TrimSuffix(golden, ".golden.json")
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			c, err := spec.Read(file, read(t, file))
+			c, err := spec.ParseConfiguration(file, readFile(t, file))
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := normalForm(t, c)
-			if diff := cmp.Diff(tokens(t, read(t, golden)), tokens(t, got)); diff != "" {
+			got := marshalNormal(t, c)
+			if diff := cmp.Diff(splitTokens(t, readFile(t, golden)), splitTokens(t, got)); diff != "" {
 				t.Errorf("normal form (-original +ours):\n%s", diff)
 			}
-			again, err := spec.Read(golden, read(t, golden))
+			again, err := spec.ParseConfiguration(golden, readFile(t, golden))
 			if err != nil {
 				t.Fatal(err)
 			}
-			if twice := normalForm(t, again); string(twice) != string(got) {
-				t.Errorf("read back from its normal form it is\n%s\nnot\n%s", twice, got)
+			if twice := marshalNormal(t, again); string(twice) != string(got) {
+				t.Errorf("the normal form parses to\n%s, want\n%s", twice, got)
 			}
 			if s, ok := c.(*spec.Service); ok {
 				var wire spec.Service
-				if err := json.Unmarshal(read(t, golden), &wire); err != nil {
+				if err := json.Unmarshal(readFile(t, golden), &wire); err != nil {
 					t.Fatal(err)
 				}
-				if twice := normalForm(t, wire); string(twice) != string(normalForm(t, s)) {
-					t.Errorf("from the wire it is\n%s", twice)
+				if twice := marshalNormal(t, wire); string(twice) != string(marshalNormal(t, s)) {
+					t.Errorf("the wire form unmarshals to\n%s", twice)
 				}
 			}
 		})
 	}
 }
 
-func normalForm(t *testing.T, c any) []byte {
+func marshalNormal(t *testing.T, c any) []byte {
 	t.Helper()
 	text, err := json.Marshal(c)
 	if err != nil {
@@ -89,8 +89,9 @@ func normalForm(t *testing.T, c any) []byte {
 	return text
 }
 
-// tokens is a document as a list, so that the order of keys counts.
-func tokens(t *testing.T, text []byte) []string {
+// splitTokens returns the tokens of a JSON document, so that comparisons
+// include the order of keys.
+func splitTokens(t *testing.T, text []byte) []string {
 	t.Helper()
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
@@ -109,32 +110,32 @@ func tokens(t *testing.T, text []byte) []string {
 	return list
 }
 
-// What later versions added is read; a plan refuses what nothing acts on,
-// which is told apart from mistakes, and each with its place.
-func TestLaterConfigurationsAreReadAndRefusedWhenPlanned(t *testing.T) {
-	for _, file := range corpus(t, "config/later/*/*.yml") {
+// Configurations of later versions parse. Their unsupported features are
+// reported as such, with position and hint.
+func TestCorpus_NewerConfigurationsParseAndAreUnsupported(t *testing.T) {
+	for _, file := range listCorpus(t, "config/later/*/*.yml") {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			text := read(t, file)
-			c, err := spec.Read(file, text)
+			text := readFile(t, file)
+			c, err := spec.ParseConfiguration(file, text)
 			if err != nil {
 				problems, _ := errors.AsType[spec.Problems](err)
 				t.Fatal(problems.Render(false))
 			}
 			for _, p := range spec.Locate(file, text, c.Unsupported()) {
 				if !p.Unsupported || !strings.HasPrefix(p.Message, "not supported yet: ") || p.Line == 0 || p.Hint == "" {
-					t.Errorf("%+v does not say that it is not supported yet, where, and what to do", p)
+					t.Errorf("%+v is not an unsupported feature with position and hint", p)
 				}
 			}
 		})
 	}
 }
 
-var yamlBlock = regexp.MustCompile("(?ms)^( *)```yaml\n(.*?)^ *```")
+var yamlExample = regexp.MustCompile("(?ms)^( *)```yaml\n(.*?)^ *```")
 
-// Every example of the service's page is read as it stands.
-func TestThePagesExamplesAreRead(t *testing.T) {
-	page := string(read(t, corpus(t, "../seed/service.md")[0]))
-	blocks := yamlBlock.FindAllStringSubmatch(page, -1)
+// Every example on the original page about services parses.
+func TestCorpus_ExamplesOfOriginalDocsParse(t *testing.T) {
+	page := string(readFile(t, listCorpus(t, "../seed/service.md")[0]))
+	blocks := yamlExample.FindAllStringSubmatch(page, -1)
 	if len(blocks) < 10 {
 		t.Fatalf("the page has only %d examples", len(blocks))
 	}
@@ -143,20 +144,20 @@ func TestThePagesExamplesAreRead(t *testing.T) {
 		if !strings.Contains(text, "type: service") {
 			continue
 		}
-		if _, err := spec.Parse("page", []byte(text)); err != nil {
+		if _, err := spec.ParseService("page", []byte(text)); err != nil {
 			problems, _ := errors.AsType[spec.Problems](err)
 			t.Errorf("%s\n%s", text, problems.Render(false))
 		}
 	}
 }
 
-func TestOurExamplesAreReadAndSupported(t *testing.T) {
+func TestExamples_ParseAndAreSupported(t *testing.T) {
 	files, err := filepath.Glob("../../examples/*/*.dstack.yml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("there are no examples: %v", err)
 	}
 	for _, file := range files {
-		s, err := spec.Parse(file, read(t, file))
+		s, err := spec.ParseService(file, readFile(t, file))
 		if err != nil {
 			t.Error(err)
 			continue

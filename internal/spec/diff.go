@@ -8,55 +8,58 @@ import (
 	"strings"
 )
 
-// Change is one difference between two configurations. An empty side means
-// that it is not there.
+// Change is one difference between two configurations. From or To is empty if
+// the field is not set there.
 type Change struct {
 	Path string `json:"path"`
 	From string `json:"from"`
 	To   string `json:"to"`
 }
 
-// What is shown of a secret.
-const hidden = "•••"
+// maskedValue replaces secret values.
+const maskedValue = "•••"
 
-// Diff tells what differs between the normal forms of two configurations, in
-// the order of the wire. Values of variables and the registry's password are
-// compared, but never shown.
+// Diff returns the differences between two configurations in their normal form,
+// in the order of the wire format. Values of environment variables and the
+// registry password are compared, but masked in the result.
 func Diff(a, b Service) []Change {
 	from, to := flatten(a), flatten(b)
 	var changes []Change
-	for _, path := range paths(from, to) {
-		f, t := find(from, path), find(to, path)
+	for _, path := range mergePaths(from, to) {
+		f, t := findValue(from, path), findValue(to, path)
 		if f == t {
 			continue
 		}
-		changes = append(changes, Change{Path: path, From: f.shown(), To: t.shown()})
+		changes = append(changes, Change{Path: path, From: f.display(), To: t.display()})
 	}
 	return changes
 }
 
-// leaf is one value of a flattened configuration.
-type leaf struct {
+// configValue is one value of a flattened configuration.
+type configValue struct {
 	path, value string
 	secret      bool
 }
 
-func (l leaf) shown() string {
+// display returns the value for the user, masked if it is secret.
+func (l configValue) display() string {
 	if l.secret {
-		return hidden
+		return maskedValue
 	}
 	return l.value
 }
 
-func find(list []leaf, path string) leaf {
-	if i := slices.IndexFunc(list, func(l leaf) bool { return l.path == path }); i >= 0 {
+// findValue returns the value at a path, or the zero value.
+func findValue(list []configValue, path string) configValue {
+	if i := slices.IndexFunc(list, func(l configValue) bool { return l.path == path }); i >= 0 {
 		return list[i]
 	}
-	return leaf{}
+	return configValue{}
 }
 
-// paths returns every path once, those of one field together.
-func paths(from, to []leaf) []string {
+// mergePaths returns the paths of both lists without duplicates, grouped by
+// field in the order of fieldOrder.
+func mergePaths(from, to []configValue) []string {
 	var all []string
 	seen := map[string]bool{}
 	for _, l := range slices.Concat(from, to) {
@@ -73,6 +76,8 @@ func paths(from, to []leaf) []string {
 	return all
 }
 
+// fieldOrder lists the fields of a service in the order in which Diff reports
+// them.
 var fieldOrder = []string{
 	"port", "model", "https", "auth", "replicas", "scaling", "type", "name", "image", "entrypoint",
 	"working_dir", "home_dir", "registry_auth", "python", "nvcc", "env", "setup", "resources", "volumes",
@@ -81,27 +86,30 @@ var fieldOrder = []string{
 	"termination_idle_time", "probes", "rate_limits", "drain_timeout", "hold",
 }
 
-// leaves collects values; an empty one is not there.
-type leaves []leaf
+// configValues collects the values of a configuration. Empty values count as
+// not set.
+type configValues []configValue
 
-func (l *leaves) add(path, value string) {
+func (l *configValues) add(path, value string) {
 	if value != "" {
-		*l = append(*l, leaf{path: path, value: value})
+		*l = append(*l, configValue{path: path, value: value})
 	}
 }
 
-func (l *leaves) secret(path, value string) {
-	*l = append(*l, leaf{path: path, value: value, secret: true})
+// addSecret adds a value that Diff must not show.
+func (l *configValues) addSecret(path, value string) {
+	*l = append(*l, configValue{path: path, value: value, secret: true})
 }
 
-func (l *leaves) list(path string, values []string) {
+func (l *configValues) addList(path string, values []string) {
 	for i, v := range values {
 		l.add(path+"."+strconv.Itoa(i), v)
 	}
 }
 
-func flatten(s Service) []leaf {
-	var l leaves
+// flatten returns all values of a service by their paths.
+func flatten(s Service) []configValue {
+	var l configValues
 	l.add("port", strconv.Itoa(s.Port.Container))
 	l.add("https", strconv.FormatBool(s.HTTPS))
 	l.add("auth", strconv.FormatBool(s.Auth))
@@ -112,32 +120,32 @@ func flatten(s Service) []leaf {
 	l.add("working_dir", string(s.WorkingDir))
 	l.add("home_dir", s.HomeDir)
 	l.add("python", string(s.Python))
-	l.list("setup", s.Setup)
-	l.list("commands", s.Commands)
-	l.blocks(s)
+	l.addList("setup", s.Setup)
+	l.addList("commands", s.Commands)
+	l.addOptional(s)
 	for _, v := range s.Env {
 		if v.Open {
 			l.add("env."+v.Name, "from your environment: "+v.From)
 			continue
 		}
-		l.secret("env."+v.Name, v.Value)
+		l.addSecret("env."+v.Name, v.Value)
 	}
 	for i, v := range s.Volumes {
 		l.add("volumes."+cmp.Or(v.Name, strconv.Itoa(i)), strings.TrimPrefix(v.InstancePath+":"+v.Path, ":"))
 	}
 	for i, p := range s.Probes {
-		l.add("probes."+strconv.Itoa(i), asJSON(p))
+		l.add("probes."+strconv.Itoa(i), formatJSON(p))
 	}
 	for i, limit := range s.RateLimits {
-		l.add("rate_limits."+strconv.Itoa(i), asJSON(limit))
+		l.add("rate_limits."+strconv.Itoa(i), formatJSON(limit))
 	}
-	l.resources(s.Resources)
-	l.params(s.Params)
+	l.addResources(s.Resources)
+	l.addParams(s.Params)
 	return l
 }
 
-// blocks adds what may be there or not.
-func (l *leaves) blocks(s Service) {
+// addOptional adds the optional parts of a service that are set.
+func (l *configValues) addOptional(s Service) {
 	if m := s.Model; m != nil {
 		l.add("model.name", m.Name)
 		l.add("model.type", m.Type)
@@ -150,7 +158,7 @@ func (l *leaves) blocks(s Service) {
 	}
 	if c := s.Scaling; c != nil {
 		l.add("scaling.metric", c.Metric)
-		l.add("scaling.target", number(c.Target))
+		l.add("scaling.target", formatNumber(c.Target))
 		l.add("scaling.scale_up_delay", c.ScaleUpDelay.String())
 		l.add("scaling.scale_down_delay", c.ScaleDownDelay.String())
 		if c.Window != nil {
@@ -160,30 +168,31 @@ func (l *leaves) blocks(s Service) {
 	if s.DrainTimeout != nil {
 		l.add("drain_timeout", s.DrainTimeout.String())
 	}
-	if h := s.Held(); h.Requests > 0 {
+	if h := s.EffectiveHold(); h.Requests > 0 {
 		l.add("hold.requests", strconv.Itoa(h.Requests))
 	}
-	if h := s.Held(); h.Timeout > 0 {
+	if h := s.EffectiveHold(); h.Timeout > 0 {
 		l.add("hold.timeout", h.Timeout.String())
 	}
 	if a := s.RegistryAuth; a != nil {
 		l.add("registry_auth.username", a.Username)
-		l.secret("registry_auth.password", a.Password)
+		l.addSecret("registry_auth.password", a.Password)
 	}
 	if s.NVCC != nil {
 		l.add("nvcc", strconv.FormatBool(*s.NVCC))
 	}
 }
 
-func (l *leaves) resources(r Resources) {
-	usual := func(value string, asked bool) string {
+// addResources adds the resources, with defaults marked as such.
+func (l *configValues) addResources(r Resources) {
+	markDefault := func(value string, asked bool) string {
 		if asked {
 			return value
 		}
 		return value + " by default"
 	}
-	l.add("resources.cpu", usual(r.CPU.String(), r.Asked.CPU))
-	l.add("resources.memory", usual(r.Memory.String(), r.Asked.Memory))
+	l.add("resources.cpu", markDefault(r.CPU.String(), r.Explicit.CPU))
+	l.add("resources.memory", markDefault(r.Memory.String(), r.Explicit.Memory))
 	if r.ShmSize != nil {
 		l.add("resources.shm_size", r.ShmSize.String())
 	}
@@ -191,23 +200,23 @@ func (l *leaves) resources(r Resources) {
 		l.add("resources.gpu", r.GPU.String())
 	}
 	if r.Disk != nil {
-		l.add("resources.disk", usual(r.Disk.Size.String(), r.Asked.Disk))
+		l.add("resources.disk", markDefault(r.Disk.Size.String(), r.Explicit.Disk))
 	}
 }
 
-func (l *leaves) params(p Params) {
+func (l *configValues) addParams(p Params) {
 	l.add("backends", strings.Join(p.Backends, ", "))
 	l.add("regions", strings.Join(p.Regions, ", "))
 	l.add("instance_types", strings.Join(p.InstanceTypes, ", "))
 	if p.Retry != nil || p.RetryPolicy != nil {
 		events, window := p.RetryRule()
-		l.add("retry", retryText(events, window))
+		l.add("retry", formatRetry(events, window))
 	}
 	if p.MaxDuration != nil {
 		l.add("max_duration", p.MaxDuration.String())
 	}
 	if p.MaxPrice != nil {
-		l.add("max_price", "$"+number(*p.MaxPrice))
+		l.add("max_price", "$"+formatNumber(*p.MaxPrice))
 	}
 	if p.TerminationIdleTime != nil {
 		l.add("termination_idle_time", p.TerminationIdleTime.String())
@@ -219,20 +228,20 @@ func (l *leaves) params(p Params) {
 	l.add("termination_policy", string(p.TerminationPolicy))
 }
 
-// asJSON shows a block on one line.
-func asJSON(v any) string {
-	text, err := marshal(v)
-	if err != nil { // they are plain structs
+// formatJSON formats a value as JSON on one line.
+func formatJSON(v any) string {
+	text, err := marshalJSON(v)
+	if err != nil { // does not happen with plain structs
 		return err.Error()
 	}
 	return string(text)
 }
 
-func retryText(events []string, window Seconds) string {
+func formatRetry(events []string, window Seconds) string {
 	if len(events) == 0 {
 		return "off"
 	}
 	return fmt.Sprintf("%s for %s", strings.Join(events, ", "), window)
 }
 
-func number(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }
+func formatNumber(v float64) string { return strconv.FormatFloat(v, 'f', -1, 64) }

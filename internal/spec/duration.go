@@ -13,14 +13,15 @@ var durationText = regexp.MustCompile(`^([0-9]+) *([smhdw])$`)
 
 var durationUnits = map[string]Seconds{"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
-// The longest time that is read: 68 years.
-const mostSeconds = Seconds(1<<31 - 1)
+// maxSeconds is the longest duration that is accepted, 68 years.
+const maxSeconds = Seconds(1<<31 - 1)
 
-// ParseDuration reads `90`, `90s`, `5m`, `2h`, `1d` or `2w`.
+// ParseDuration parses a duration: a whole number with a unit (`90s`, `5m`,
+// `2h`, `1d`, `2w`), or seconds without one. The error is a Problem.
 func ParseDuration(text string) (Seconds, error) {
 	s, f := parseDuration(text)
 	if f != nil {
-		return 0, problemOf("", f)
+		return 0, newProblem("", f)
 	}
 	return s, nil
 }
@@ -34,16 +35,16 @@ func parseDuration(text string) (Seconds, *fault) {
 	v, err := strconv.ParseInt(number, 10, 64)
 	switch {
 	case err != nil && strings.Trim(number, "0123456789") != "", number == "":
-		return 0, &fault{Message: fmt.Sprintf("cannot parse the duration `%s`", text), Hint: "write a whole number and one of s, m, h, d, w: 90s, 5m, 2h, 1d, 2w"}
+		return 0, &fault{Message: fmt.Sprintf("`%s` is not a duration", text), Hint: "write a whole number and a unit: 90s, 5m, 2h, 1d or 2w"}
 	case v < 0:
 		return 0, &fault{Message: fmt.Sprintf("the duration `%s` is negative", text), Hint: "write 0 or more"}
-	case err != nil, v > int64(mostSeconds/durationUnits[unit]):
-		return 0, &fault{Message: fmt.Sprintf("the duration `%s` is too long", text), Hint: "write 68 years at most"}
+	case err != nil, v > int64(maxSeconds/durationUnits[unit]):
+		return 0, &fault{Message: fmt.Sprintf("the duration `%s` is too long", text), Hint: "write at most 68 years"}
 	}
 	return Seconds(v) * durationUnits[unit], nil
 }
 
-// String is the time in the largest unit that divides it.
+// String formats the duration in the largest unit that divides it.
 func (s Seconds) String() string {
 	for _, unit := range []string{"w", "d", "h", "m"} {
 		if n := durationUnits[unit]; s != 0 && s%n == 0 {
@@ -53,11 +54,11 @@ func (s Seconds) String() string {
 	return strconv.FormatInt(int64(s), 10) + "s"
 }
 
-// maxDuration is off for 0: the original's client writes `off` as 0 where
-// its file did not quote the word.
-func maxDuration(s Seconds) *MaxDuration { return &MaxDuration{Off: s == 0, Seconds: s} }
+// newMaxDuration returns the limit, which is off for 0: the 0.18.10 client
+// sends an unquoted `off` as 0.
+func newMaxDuration(s Seconds) *MaxDuration { return &MaxDuration{Off: s == 0, Seconds: s} }
 
-// String is `off` or the time.
+// String returns `off` or the duration.
 func (m MaxDuration) String() string {
 	if m.Off {
 		return "off"
@@ -65,56 +66,58 @@ func (m MaxDuration) String() string {
 	return m.Seconds.String()
 }
 
-// duration reads a length of time in seconds; a fraction is cut off. The word
-// off is no time at all, as older YAML had it.
-func (r *reader) duration(n *strictyaml.Node) (Seconds, bool) {
+// readDuration reads a duration. A fraction of a second is cut off. The word
+// off means 0, since older YAML reads it as false.
+func (r *reader) readDuration(n *strictyaml.Node) (Seconds, bool) {
 	if isOff(n) {
 		return 0, true
 	}
 	if !n.IsScalar() || n.Kind == strictyaml.Bool {
-		r.At(n, n.Shown()+" is not a duration", "write 90s, 5m, 2h, 1d or 2w")
+		r.Add(n, n.Describe()+" is not a duration", "write 90s, 5m, 2h, 1d or 2w")
 		return 0, false
 	}
 	text := n.Text
-	if v, ok := strictyaml.IntOf(n); ok && n.Kind != strictyaml.String {
+	if v, ok := strictyaml.ParseInt(n); ok && n.Kind != strictyaml.String {
 		text = strconv.Itoa(v)
 	}
 	s, f := parseDuration(text)
 	if f != nil {
-		r.Refuse(n, f)
+		r.AddFault(n, f)
 		return 0, false
 	}
 	return s, true
 }
 
-// seconds reads a length of time, where there is a default.
-func (r *reader) seconds(n *strictyaml.Node, to *Seconds) {
-	if v, ok := r.duration(n); ok {
+// readDurationInto reads a duration into a field that has a default.
+func (r *reader) readDurationInto(n *strictyaml.Node, to *Seconds) {
+	if v, ok := r.readDuration(n); ok {
 		*to = v
 	}
 }
 
-func (r *reader) durationIfAny(n *strictyaml.Node) *Seconds {
-	v, ok := r.duration(n)
+// readOptionalDuration reads a duration; nil if it is invalid.
+func (r *reader) readOptionalDuration(n *strictyaml.Node) *Seconds {
+	v, ok := r.readDuration(n)
 	if !ok {
 		return nil
 	}
 	return &v
 }
 
-// isOff tells whether n is the word off or no, bare or quoted, which older
-// YAML reads as false.
+// isOff reports whether n is the word off or no, quoted or not, or the value
+// false, as which older YAML reads these words.
 func isOff(n *strictyaml.Node) bool {
 	return n.IsScalar() && (strings.EqualFold(n.Text, "off") || strings.EqualFold(n.Text, "no") || n.Kind == strictyaml.Bool && strings.EqualFold(n.Text, "false"))
 }
 
-func (r *reader) maxDuration(n *strictyaml.Node) *MaxDuration {
+// readMaxDuration reads a duration or `off`; nil if it is invalid.
+func (r *reader) readMaxDuration(n *strictyaml.Node) *MaxDuration {
 	if isOff(n) {
 		return &MaxDuration{Off: true}
 	}
-	s, ok := r.duration(n)
+	s, ok := r.readDuration(n)
 	if !ok {
 		return nil
 	}
-	return maxDuration(s)
+	return newMaxDuration(s)
 }

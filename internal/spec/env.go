@@ -10,21 +10,22 @@ import (
 
 var envName = regexp.MustCompile(`^[a-zA-Z_][a-zA-Z0-9_]*$`)
 
-var envShape = define("env", anyOf("list of `NAME=value` and `NAME`, or mapping",
-	listOf("", pattern("", "^[a-zA-Z_][a-zA-Z0-9_]*(=|$)").or("boolean")),
+var envShape = defineShape("env", anyOfShape("list of `NAME=value` and `NAME`, or mapping",
+	listShape("", patternShape("", "^[a-zA-Z_][a-zA-Z0-9_]*(=|$)").orTypes("boolean")),
 	shape{"", schema{"type": "object", "propertyNames": schema{"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
-		"additionalProperties": schema{"anyOf": []schema{textShape.schema, blockShape("env.open").schema}}}}))
+		"additionalProperties": schema{"anyOf": []schema{textShape.schema, mappingShape("env.open").schema}}}}))
 
-var openVarBlock = newBlock("env.open", "an open variable", "A variable that is taken from another one of whoever applies.", []field[EnvVar]{
-	{Key: required("key", "key: NAME"), about: "The name of the other variable.", shape: pattern("name", "^[a-zA-Z_][a-zA-Z0-9_]*$").or("boolean"),
-		read: func(r *reader, n *strictyaml.Node, v *EnvVar) { v.From = r.envFrom(n) }},
+var openVarMapping = newMapping("env.open", "an open variable", "A variable whose value comes from a variable of another name in your environment.", []field[EnvVar]{
+	{Key: requiredKey("key", "key: NAME"), description: "The name of the variable in your environment.", shape: patternShape("name", "^[a-zA-Z_][a-zA-Z0-9_]*$").orTypes("boolean"),
+		read: func(r *reader, n *strictyaml.Node, v *EnvVar) { v.From = r.readEnvSource(n) }},
 })
 
-// ParseEnvVar reads `NAME=value` or `NAME`, which is open.
+// ParseEnvVar parses `NAME=value`, or `NAME`, which is an open variable. The
+// error is a Problem.
 func ParseEnvVar(text string) (EnvVar, error) {
 	v, f := parseEnvVar(text)
 	if f != nil {
-		return EnvVar{}, problemOf("env", f)
+		return EnvVar{}, newProblem("env", f)
 	}
 	return v, nil
 }
@@ -40,7 +41,8 @@ func parseEnvVar(text string) (EnvVar, *fault) {
 	return EnvVar{Name: name, Value: value}, nil
 }
 
-// checkEnvName never shows more than the name: what follows may be secret.
+// checkEnvName validates the name of a variable. The problem shows only the
+// name, because the text after it may be a secret value.
 func checkEnvName(name string) *fault {
 	if envName.MatchString(name) {
 		return nil
@@ -49,33 +51,33 @@ func checkEnvName(name string) *fault {
 		return &fault{Message: "an environment variable has no name", Hint: "write NAME=value, or NAME to take it from your environment"}
 	}
 	return &fault{
-		Message: fmt.Sprintf("`%.60s` is not a name for an environment variable", name),
-		Hint:    "use letters, digits and underscores, and no digit first",
+		Message: fmt.Sprintf("`%.60s` is not a valid name for an environment variable", name),
+		Hint:    "use letters, digits and underscores; the first character cannot be a digit",
 	}
 }
 
-// env reads a list of `NAME=value` and `NAME`, or a mapping.
-func (r *reader) env(n *strictyaml.Node) Env {
+// readEnv reads a list of `NAME=value` and `NAME`, or a mapping.
+func (r *reader) readEnv(n *strictyaml.Node) Env {
 	if n.Kind == strictyaml.Mapping {
-		return r.envFields(n)
+		return r.readEnvMapping(n)
 	}
-	if n.IsScalar() { // which is not shown
-		r.At(n, "`env` is a list, not one text", "write it as a list: [NAME=value]")
+	if n.IsScalar() { // a scalar may contain a secret, so the message does not show it
+		r.Add(n, "`env` must be a list or a mapping, not text", "write a list: [NAME=value]")
 		return Env{}
 	}
-	items, ok := r.Items(n, "`env`")
+	items, ok := r.ReadItems(n, "`env`")
 	env := make(Env, 0, len(items))
 	if !ok {
 		return env
 	}
 	seen := map[string]bool{}
 	for _, item := range items {
-		v, ok := r.envItem(item)
+		v, ok := r.readEnvItem(item)
 		if !ok {
 			continue
 		}
 		if seen[v.Name] {
-			r.At(item, fmt.Sprintf("duplicate environment variable: `%s`", v.Name), "keep one of them")
+			r.Add(item, fmt.Sprintf("duplicate environment variable: `%s`", v.Name), "remove one of them")
 			continue
 		}
 		seen[v.Name] = true
@@ -84,43 +86,45 @@ func (r *reader) env(n *strictyaml.Node) Env {
 	return env
 }
 
-func (r *reader) envItem(n *strictyaml.Node) (EnvVar, bool) {
+// readEnvItem reads one item of a list.
+func (r *reader) readEnvItem(n *strictyaml.Node) (EnvVar, bool) {
 	if n.Kind == strictyaml.Mapping && len(n.Pairs) > 0 {
 		name, _, _ := strings.Cut(n.Pairs[0].Key.Text, "=")
-		r.At(n, "an environment variable in a list is text, not a mapping", fmt.Sprintf("write %s=value, or remove the dashes; text that holds `: ` is put in quotes", name))
+		r.Add(n, "in a list, an environment variable must be text, not a mapping", fmt.Sprintf("write %s=value, or remove the dash of each item; put text that contains `: ` in quotes", name))
 		return EnvVar{}, false
 	}
-	text, ok := r.Text(n)
+	text, ok := r.ReadText(n)
 	if !ok {
 		return EnvVar{}, false
 	}
 	v, f := parseEnvVar(text)
 	if f != nil {
-		r.Refuse(n, f)
+		r.AddFault(n, f)
 		return EnvVar{}, false
 	}
 	return v, true
 }
 
-func (r *reader) envFields(n *strictyaml.Node) Env {
+// readEnvMapping reads a mapping of names to values.
+func (r *reader) readEnvMapping(n *strictyaml.Node) Env {
 	env := make(Env, 0, len(n.Pairs))
 	for _, p := range n.Pairs {
 		if f := checkEnvName(p.Key.Text); f != nil {
-			r.Refuse(p.Key, f)
+			r.AddFault(p.Key, f)
 			continue
 		}
 		v := EnvVar{Name: p.Key.Text}
 		switch p.Value.Kind {
 		case strictyaml.Null:
-			r.At(p.Key, fmt.Sprintf("`%s` has no value", v.Name), fmt.Sprintf("write `%s: \"\"` for empty text; to take it from your environment, write env as a list with `- %s`", v.Name, v.Name))
+			r.Add(p.Key, fmt.Sprintf("`%s` has no value", v.Name), fmt.Sprintf("write `%s: \"\"` for an empty value; to take it from your environment, write `env` as a list with `- %s`", v.Name, v.Name))
 			continue
 		case strictyaml.Mapping:
 			v.Open = true
-			if !openVarBlock.into(r, p.Value, &v) {
+			if !openVarMapping.read(r, p.Value, &v) {
 				continue
 			}
 		case strictyaml.Bool, strictyaml.Int, strictyaml.Float, strictyaml.String, strictyaml.Sequence:
-			text, ok := r.Text(p.Value)
+			text, ok := r.ReadText(p.Value)
 			if !ok {
 				continue
 			}
@@ -131,16 +135,17 @@ func (r *reader) envFields(n *strictyaml.Node) Env {
 	return env
 }
 
-// envFrom reads the name under which an open variable is looked up.
-func (r *reader) envFrom(n *strictyaml.Node) string {
-	text, ok := r.Text(n)
+// readEnvSource reads the name under which an open variable is looked up.
+func (r *reader) readEnvSource(n *strictyaml.Node) string {
+	text, ok := r.ReadText(n)
 	if f := checkEnvName(text); ok && f != nil {
-		r.Refuse(n, f)
+		r.AddFault(n, f)
 	}
 	return text
 }
 
-// Get returns a variable that has a value.
+// Get returns the value of a variable. It is false for open and unknown
+// variables.
 func (e Env) Get(name string) (string, bool) {
 	for _, v := range e {
 		if v.Name == name && !v.Open {
@@ -150,8 +155,8 @@ func (e Env) Get(name string) (string, bool) {
 	return "", false
 }
 
-// set adds a variable or replaces the one of its name.
-func (e *Env) set(v EnvVar) {
+// setVar adds a variable, or replaces the one with the same name.
+func (e *Env) setVar(v EnvVar) {
 	for i := range *e {
 		if (*e)[i].Name == v.Name {
 			(*e)[i] = v

@@ -12,7 +12,7 @@ import (
 	"dstack/internal/spec"
 )
 
-func TestEnvFile_WhatIsRead(t *testing.T) {
+func TestParseEnvFile_Accepts(t *testing.T) {
 	for _, c := range []struct{ name, text, want string }{
 		{"nothing", "", ""},
 		{"blank lines and comments", "\n  \n# A=1\n\t# B=2\n", ""},
@@ -55,35 +55,35 @@ func TestEnvFile_WhatIsRead(t *testing.T) {
 	}
 }
 
-// Each refusal has its place; none of them shows a value.
-func TestEnvFile_WhatIsRefused(t *testing.T) {
+// Each problem has a position, and none shows a value.
+func TestParseEnvFile_Rejects(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
 		want       []string // line:col, message
 	}{
 		{"no name", "=secret", []string{"1:1 an environment variable has no name"}},
-		{"a digit first", "1A=secret", []string{"1:1 this is not a name"}},
-		{"a dash in the name", "A=1\nMY-VAR=secret", []string{"2:3 this is not a name"}},
+		{"a digit first", "1A=secret", []string{"1:1 this is not a valid name"}},
+		{"a dash in the name", "A=1\nMY-VAR=secret", []string{"2:3 this is not a valid name"}},
 		{"a space before the sign", "A =secret", []string{"1:2 there is a space before `=`"}},
-		{"YAML", "A: secret", []string{"1:2 there is a colon behind the name"}},
-		{"two words", "A secret", []string{"1:2 this is not a name"}},
-		{"a key of several lines without quotes", "A=x\nsecret+/secret==\n-----END-----", []string{"2:7 this is not a name", "3:1 this is not a name"}},
-		{"written twice", "A=secret\n\nB=2\nexport A=secret2", []string{"4:8 `A` is written twice"}},
+		{"YAML", "A: secret", []string{"1:2 there is a colon after the name"}},
+		{"two words", "A secret", []string{"1:2 this is not a valid name"}},
+		{"a key of several lines without quotes", "A=x\nsecret+/secret==\n-----END-----", []string{"2:7 this is not a valid name", "3:1 this is not a valid name"}},
+		{"written twice", "A=secret\n\nB=2\nexport A=secret2", []string{"4:8 `A` is set twice"}},
 		{"no closing quote", "B=1\nA=\"secret\n\nsecret", []string{"2:3 this quote is not closed"}},
 		{"no closing single quote", "A='secret", []string{"1:3 this quote is not closed"}},
-		{"text behind a quote", `A="secret"secret`, []string{"1:11 there is text behind the closing quote"}},
-		{"a comment right behind a quote", `A='secret'#secret`, []string{"1:11 there is text behind the closing quote"}},
-		{"a quote closed too late", "A=\"secret\nB=\"secret\"\nC=1 2", []string{"2:4 there is text behind the closing quote"}},
-		{"an unknown escape", `A="secret\x"` + "\nB=\"\nsecret\\", []string{"1:10 this escape is not known", "2:3 this quote is not closed", "3:7 this escape is not known"}},
-		{"not UTF-8", "A=1\nB=secret\xff", []string{"2:9 this is not UTF-8 text"}},
-		{"a control character", "A=sec\x00ret", []string{"1:6 there is a control character (code 0)"}},
-		{"columns are characters", "ä=secret", []string{"1:1 this is not a name"}},
+		{"text behind a quote", `A="secret"secret`, []string{"1:11 there is text after the closing quote"}},
+		{"a comment right behind a quote", `A='secret'#secret`, []string{"1:11 there is text after the closing quote"}},
+		{"a quote closed too late", "A=\"secret\nB=\"secret\"\nC=1 2", []string{"2:4 there is text after the closing quote"}},
+		{"an unknown escape", `A="secret\x"` + "\nB=\"\nsecret\\", []string{"1:10 this escape sequence is not supported", "2:3 this quote is not closed", "3:7 this escape sequence is not supported"}},
+		{"not UTF-8", "A=1\nB=secret\xff", []string{"2:9 the file is not valid UTF-8"}},
+		{"a control character", "A=sec\x00ret", []string{"1:6 the file contains a control character (code 0)"}},
+		{"columns are characters", "ä=secret", []string{"1:1 this is not a valid name"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := spec.ParseEnvFile("prod.env", []byte(c.text))
 			problems, ok := errors.AsType[spec.Problems](err)
 			if !ok {
-				t.Fatalf("%v, not refused with Problems", err)
+				t.Fatalf("not rejected with Problems: %v", err)
 			}
 			for i, p := range problems {
 				place := fmt.Sprintf("%d:%d %s", p.Line, p.Col, p.Message)
@@ -101,22 +101,22 @@ func TestEnvFile_WhatIsRefused(t *testing.T) {
 	}
 }
 
-func TestEnvFile_TheCaretIsBelowWhatIsMeant(t *testing.T) {
+func TestParseEnvFile_RendersProblems(t *testing.T) {
 	_, err := spec.ParseEnvFile(".env", []byte("A=1\nMY-VAR=secret\nB=\"secr\\et\"\nexport A=2\n"))
-	want := `.env:2:3: this is not a name for an environment variable
+	want := `.env:2:3: this is not a valid name for an environment variable
    2 | MY-VAR…
      |   ^
-  write NAME=value, with letters, digits and underscores in the name, and no digit first
+  write NAME=value; the name has letters, digits and underscores, and does not begin with a digit
 
-.env:3:8: this escape is not known
+.env:3:8: this escape sequence is not supported
    3 | B="••••••…
      |        ^^
-  write \\ for a backslash; \n, \t, \r, \" and \$ are known too, and single quotes have no escapes
+  write \\ for a backslash; \n, \t, \r, \" and \$ are supported, too; single quotes have no escapes
 
-.env:4:8: ` + "`A`" + ` is written twice
+.env:4:8: ` + "`A`" + ` is set twice
    4 | export A…
      |        ^
-  it is already in line 1; keep one
+  it is already set on line 1; remove one of them
 
 3 problems in .env
 `
@@ -126,7 +126,7 @@ func TestEnvFile_TheCaretIsBelowWhatIsMeant(t *testing.T) {
 	}
 }
 
-func TestEnvFile_Bounds(t *testing.T) {
+func TestParseEnvFile_Limits(t *testing.T) {
 	_, err := spec.ParseEnvFile(".env", []byte("A="+strings.Repeat("x", 1<<20)))
 	if problems, ok := errors.AsType[spec.Problems](err); !ok || !strings.Contains(problems.Render(false), ".env: the file is larger than 1024 KB") {
 		t.Errorf("a large file: %v", err)
@@ -135,7 +135,7 @@ func TestEnvFile_Bounds(t *testing.T) {
 		t.Errorf("the largest file: %v", err)
 	}
 	_, err = spec.ParseEnvFile(".env", []byte(strings.Repeat("a wrong file\n", 1000)))
-	if problems, ok := errors.AsType[spec.Problems](err); !ok || len(problems) != 21 || !strings.Contains(problems[20].Hint, "is this a file of environment variables?") {
+	if problems, ok := errors.AsType[spec.Problems](err); !ok || len(problems) != 21 || !strings.Contains(problems[20].Hint, "check that this is a file of environment variables") {
 		t.Errorf("a wrong file: %d problems", len(problems))
 	}
 }
@@ -149,8 +149,8 @@ func TestLocateInEnvFile(t *testing.T) {
 	}
 }
 
-// Whatever the text, it is refused with problems in its lines, or it holds
-// variables that can be written down so that they read as the same.
+// Any text is either rejected with problems that have positions, or gives
+// variables that parse to the same when written out.
 func FuzzEnvFile(f *testing.F) {
 	for _, seed := range []string{
 		"A=1\nexport B='x y' # c\nC=\"a\\n\\\"b\\\"\nc\"\nD\n", "A=\"", "A='\n'x", "=", "1A=1", "A =1", "\ufeffA=1\r\n", "A=\"\\", "A=1\nA=2",
@@ -164,11 +164,11 @@ func FuzzEnvFile(f *testing.F) {
 		if err != nil {
 			problems, ok := errors.AsType[spec.Problems](err)
 			if !ok || len(problems) == 0 || env != nil {
-				t.Fatalf("refused without problems: %v", err)
+				t.Fatalf("rejected without Problems: %v", err)
 			}
 			for _, p := range problems {
 				if p.Line > 1+strings.Count(string(text), "\n") || p.Line > 0 && (p.Col < 1 || p.Width < 1) {
-					t.Errorf("there is no place %d:%d in %q", p.Line, p.Col, text)
+					t.Errorf("position %d:%d is outside of %q", p.Line, p.Col, text)
 				}
 			}
 			problems.Render(true)
@@ -184,7 +184,7 @@ func FuzzEnvFile(f *testing.F) {
 		}
 		again, err := spec.ParseEnvFile("f", []byte(written.String()))
 		if err != nil || !slices.Equal(env, again) {
-			t.Fatalf("%q is read as %v, and written as %q as %v (%v)", text, env, written.String(), again, err)
+			t.Fatalf("%q parses to %v, but written as %q it parses to %v (%v)", text, env, written.String(), again, err)
 		}
 	})
 }

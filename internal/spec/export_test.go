@@ -1,19 +1,20 @@
 package spec
 
-// ParseGB and ParseGPU are the parsers of single values, for fuzzing.
+// ParseGB parses a size, for fuzz tests.
 
 func ParseGB(text string) (GB, error) {
 	v, f := parseGB(text)
 	if f != nil {
-		return 0, problemOf("", f)
+		return 0, newProblem("", f)
 	}
 	return v, nil
 }
 
+// ParseGPU parses the short form of a GPU, for fuzz tests.
 func ParseGPU(text string) (*GPU, error) {
 	g, f := parseGPU(text)
 	if f != nil {
-		return nil, problemOf("resources.gpu", f)
+		return nil, newProblem("resources.gpu", f)
 	}
 	return g, nil
 }

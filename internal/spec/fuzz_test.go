@@ -15,8 +15,8 @@ import (
 	"dstack/internal/spec"
 )
 
-// Whatever the text, it is either refused with placed problems or has a
-// normal form that reads back as itself.
+// Any text is either rejected with problems, or gives a configuration whose
+// normal form parses to the same.
 func FuzzParse(f *testing.F) {
 	for _, pattern := range []string{"testdata/*.yml", "../../examples/*/*.yml"} {
 		files, err := filepath.Glob(pattern)
@@ -34,11 +34,11 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("type: service\nport: 80:8000\ncommands: [&a a, *a]\nenv: {A: 1, B: {key: C}}\nresources: {gpu: 'A100:40GB..:2', cpu: ..4, memory: 1TB, disk: null}\nretry: {on_events: [error], duration: 1d}\nreplicas: 1..4\nscaling: {metric: rps, target: 1e1}\nmodel: {type: chat, name: m, format: tgi}\nmax_price: .5\nmax_duration: off\n"))
 	f.Add([]byte("a: &a {<<: [*a]}\n<<: *a\n? [x]\n: y\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		c, err := spec.Read("f", text)
+		c, err := spec.ParseConfiguration("f", text)
 		if err != nil {
 			problems, ok := errors.AsType[spec.Problems](err)
 			if !ok || len(problems) == 0 {
-				t.Fatalf("refused without problems: %v", err)
+				t.Fatalf("rejected without Problems: %v", err)
 			}
 			problems.Render(true)
 			return
@@ -50,34 +50,34 @@ func FuzzParse(f *testing.F) {
 		}
 		s, ok := c.(*spec.Service)
 		if !ok {
-			again, err := spec.Read("f", form)
+			again, err := spec.ParseConfiguration("f", form)
 			if err != nil {
-				t.Fatalf("%s is not read back: %v", form, err)
+				t.Fatalf("cannot parse %s: %v", form, err)
 			}
 			if twice, err := json.Marshal(again); err != nil || string(twice) != string(form) {
-				t.Fatalf("read back it is another: %s, not %s (%v)", twice, form, err)
+				t.Fatalf("the normal form parses to %s, want %s (%v)", twice, form, err)
 			}
 			return
 		}
-		if s.NotYet != nil {
-			return // refused by a plan, and kept nowhere
+		if s.UnsupportedNotes != nil {
+			return // unsupported features are not kept
 		}
-		s.Renamed = false // the wire has the old names
+		s.UsesIdleDuration = false // the wire format has only the old names
 		source, err := s.SourceJSON()
 		if err != nil {
 			t.Fatal(err)
 		}
 		var again spec.Service
 		if err := json.Unmarshal(source, &again); err != nil {
-			t.Fatalf("%s is not read back: %v", source, err)
+			t.Fatalf("cannot parse %s: %v", source, err)
 		}
 		if diff := cmp.Diff(*s, again); diff != "" {
-			t.Fatalf("read back it is another:\n%s", diff)
+			t.Fatalf("SourceJSON parses to another service:\n%s", diff)
 		}
 	})
 }
 
-// A value that is read is printed so that it reads as the same.
+// A value that parses is formatted as text that parses to the same value.
 func FuzzValues(f *testing.F) {
 	for _, seed := range []string{"16GB", "512MB", "1.5TB..", "24GB..40GB:2", "A10G,A100", "1d", "1 w", "A=b", "..4", "\x00", "1e3"} {
 		f.Add(seed)
@@ -104,7 +104,8 @@ func FuzzValues(f *testing.F) {
 	})
 }
 
-// Every field with a grammar of its own. %s is the text, as JSON.
+// fuzzedFields are the fields with a syntax of their own. %s is replaced by the
+// text.
 var fuzzedFields = []string{
 	`"port": %s`, `"replicas": %s, "scaling": {"metric": "rps", "target": 1}`, `"replicas": %s`, `"env": [%s]`, `"env": {"A": %s}`,
 	`"resources": {"cpu": %s}`, `"resources": {"memory": %s}`, `"resources": {"shm_size": %s}`, `"resources": {"gpu": %s}`, `"resources": {"disk": %s}`,
@@ -116,18 +117,17 @@ var fuzzedFields = []string{
 	`"replicas": "1..2", "scaling": {"metric": "concurrency", "target": 1, "window": %s}`,
 }
 
-// Whatever text a field is given, as text or bare: the parser reads it or
-// says why not, what it reads it reads again from the normal form, and the
-// schema never refuses what the parser reads.
+// For any text in any field: the parser accepts it or reports a problem; what
+// it accepts, it also accepts in normal form, and so does the schema.
 func FuzzFields(f *testing.F) {
 	for _, seed := range []string{"8000", "80:8000", "1..4", "..3", "16GB", "16 gb..", "A100:80GB:2", "nvidia:24GB..:1..8", "1d", "off", "A=b", "K", "v:/d", "/a:/b", "7.5", "-1", "1e3", "0x10", "1_000", "true", "No", "", " ", "1 0", "+4", "4 ..8", "1.5", "héllo", "[7, 5]", ".5TB", "null", "\"", "3.10"} {
 		f.Add(seed)
 	}
-	schema := compiled(f, spec.Schema)
+	schema := compileSchema(f, spec.Schema)
 	f.Fuzz(func(t *testing.T, text string) {
 		rareSpace := func(r rune) bool { return unicode.IsSpace(r) && !strings.ContainsRune(" \t\n\f\r", r) }
 		if strings.ContainsFunc(text, rareSpace) {
-			return // in an editor's expressions \s is all of these, here it is not
+			return // \s in ECMAScript matches these characters, but not in Go
 		}
 		quoted, err := json.Marshal(text)
 		if err != nil {
@@ -136,13 +136,13 @@ func FuzzFields(f *testing.F) {
 		for _, field := range fuzzedFields {
 			for _, written := range []string{string(quoted), text} {
 				if strings.ContainsAny(written, "\n#") && written == text {
-					continue // bare text ends the line that it is put into
+					continue // unquoted, this would end the line
 				}
 				file := []byte("{type: service, port: 1, commands: [a], " + strings.Replace(field, "%s", written, 1) + "}")
 				if strings.HasPrefix(field, `"port"`) {
 					file = []byte(strings.Replace(string(file), "port: 1, ", "", 1))
 				}
-				c, err := spec.Read("f", file)
+				c, err := spec.ParseConfiguration("f", file)
 				if err != nil {
 					continue
 				}
@@ -150,15 +150,15 @@ func FuzzFields(f *testing.F) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := spec.Read("normal", form); err != nil && c.Unsupported() == nil {
-					t.Errorf("%s is read, but not its normal form: %v", file, err)
+				if _, err := spec.ParseConfiguration("normal", form); err != nil && c.Unsupported() == nil {
+					t.Errorf("%s parses, but its normal form does not: %v", file, err)
 				}
 				var v any
 				if yaml.Load(file, &v) != nil {
 					continue
 				}
-				if err := schema.Validate(jsonLike(v)); err != nil {
-					t.Errorf("%s is read, but the schema refuses it: %v", file, err)
+				if err := schema.Validate(convertKeys(v)); err != nil {
+					t.Errorf("%s parses, but the schema rejects it: %v", file, err)
 				}
 			}
 		}

@@ -4,8 +4,8 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Gateway is one `type: gateway` configuration: a machine that publishes
-// services below a domain.
+// Gateway is a configuration with `type: gateway`: a machine that publishes
+// services under a domain.
 type Gateway struct {
 	Name        Text
 	Default     bool
@@ -13,33 +13,34 @@ type Gateway struct {
 	Region      string
 	Domain      Text
 	PublicIP    bool
-	Certificate *Certificate // nil: none, so no TLS
+	Certificate *Certificate // nil: none, and so no TLS
 
-	NotYet []NotYet
+	UnsupportedNotes []UnsupportedNote
 }
 
-// Certificate is where a gateway's certificate comes from.
+// Certificate is the source of a gateway's certificate.
 type Certificate struct {
 	Type string // lets-encrypt, acm
-	ARN  string // of type acm
+	ARN  string // with type acm
 }
 
-// MarshalJSON writes only the keys of the certificate's type.
+// MarshalJSON writes only the keys that belong to the type.
 func (c Certificate) MarshalJSON() ([]byte, error) {
 	if c.Type == "acm" {
-		return marshal(struct {
+		return marshalJSON(struct {
 			Type string `json:"type"`
 			ARN  string `json:"arn"`
 		}{c.Type, c.ARN})
 	}
-	return marshal(struct {
+	return marshalJSON(struct {
 		Type string `json:"type"`
 	}{c.Type})
 }
 
-// MarshalJSON writes the normalised wire form, every key in its order.
+// MarshalJSON writes the normal form of the wire format, with all keys in fixed
+// order.
 func (g Gateway) MarshalJSON() ([]byte, error) {
-	return marshal(struct {
+	return marshalJSON(struct {
 		Type        string       `json:"type"`
 		Name        Text         `json:"name"`
 		Default     bool         `json:"default"`
@@ -51,55 +52,59 @@ func (g Gateway) MarshalJSON() ([]byte, error) {
 	}{"gateway", g.Name, g.Default, g.Backend, g.Region, g.Domain, g.PublicIP, g.Certificate})
 }
 
-var gatewayBlock = newBlock("gateway", "a gateway", "A machine that publishes services below a domain.", []field[Gateway]{
-	{Key: required("type", "a line: type: gateway"), about: "What this file is.", shape: oneOf("gateway"),
-		read: func(r *reader, n *strictyaml.Node, _ *Gateway) { r.OneOf(n, kinds...) }},
-	{Key: nullable("name"), about: "The gateway's name: 2 to 41 lower-case letters, digits and dashes, a letter first. Without one, a name is made up.", shape: textShape, examples: []string{"my-gateway"},
-		read: into(func(g *Gateway) *Text { return &g.Name })},
-	{Key: plain("default"), about: "Whether services use it that name no other.", usual: "false", shape: boolShape,
-		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Default, _ = r.Bool(n) }},
-	{Key: required("backend", "backend: aws"), about: "Where its machine is rented.", shape: backendShape, examples: []string{"aws"},
-		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Backend = r.backend(n) }},
-	{Key: required("region", "region: eu-west-1"), about: "In which region.", shape: filledShape, examples: []string{"eu-west-1"},
-		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Region = r.filled(n) }},
-	{Key: nullable("domain"), about: "The domain below which services are published, with or without `*.` before it.", shape: textShape, examples: []string{"example.com"},
-		read: into(func(g *Gateway) *Text { return &g.Domain })},
-	{Key: plain("public_ip"), about: "Whether it can be reached from the internet. Without that, `lets-encrypt` cannot be used.", usual: "true", shape: boolShape,
-		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.PublicIP, _ = r.Bool(n) }},
-	{Key: nullable("certificate"), about: "Where its certificate comes from. `null`: there is none, and services with `https` cannot be published.", usual: "{type: lets-encrypt}", shape: blockShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
-		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Certificate = r.certificate(n) }},
-	later[Gateway]("instance_type", "The type of its machine.", textShape, "remove it", asText("", "")),
-	later[Gateway]("router", "A router between the gateway and the replicas.", mappingOf("mapping", anyShape), "remove it", asMapping("router")),
-	later[Gateway]("tags", "Labels for what is made in the cloud.", mappingOf("mapping of text", textShape), "remove it", asTags),
+var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishes services under a domain.", []field[Gateway]{
+	{Key: requiredKey("type", "type: gateway"), description: "The type of this configuration.", shape: oneOfShape("gateway"),
+		read: func(r *reader, n *strictyaml.Node, _ *Gateway) { r.ReadOneOf(n, supportedTypes...) }},
+	{Key: nullableKey("name"), description: "The name of the gateway: 2 to 41 lowercase letters, digits and dashes, beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-gateway"},
+		read: readTextInto(func(g *Gateway) *Text { return &g.Name })},
+	{Key: plainKey("default"), description: "Whether services that name no gateway use this one.", defaultText: "false", shape: boolShape,
+		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Default, _ = r.ReadBool(n) }},
+	{Key: requiredKey("backend", "backend: aws"), description: "The backend from which the machine is rented.", shape: backendShape, examples: []string{"aws"},
+		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Backend = r.readBackend(n) }},
+	{Key: requiredKey("region", "region: eu-west-1"), description: "The region.", shape: nonEmptyShape, examples: []string{"eu-west-1"},
+		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Region = r.readNonEmpty(n) }},
+	{Key: nullableKey("domain"), description: "The domain under which services are published, with or without a leading `*.`.", shape: textShape, examples: []string{"example.com"},
+		read: readTextInto(func(g *Gateway) *Text { return &g.Domain })},
+	{Key: plainKey("public_ip"), description: "Whether the gateway can be reached from the internet. `lets-encrypt` requires it.", defaultText: "true", shape: boolShape,
+		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.PublicIP, _ = r.ReadBool(n) }},
+	{Key: nullableKey("certificate"), description: "The source of its certificate. With `null` there is none, and services with `https` cannot be published.", defaultText: "{type: lets-encrypt}", shape: mappingShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
+		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Certificate = r.readCertificate(n) }},
+	unsupportedField[Gateway]("instance_type", "The instance type of the machine.", textShape, "remove it", usesText("", "")),
+	unsupportedField[Gateway]("router", "A router between the gateway and the replicas.", openMappingShape("mapping", anyShape), "remove it", usesAnyMapping("router")),
+	unsupportedField[Gateway]("tags", "Tags for resources that are created in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
 })
 
-var certificateBlock = newBlock("gateway.certificate", "`certificate`", "Where a gateway's certificate comes from.", []field[Certificate]{
-	{Key: required("type", "type: lets-encrypt"), about: "Made by Let's Encrypt, or kept by AWS.", shape: oneOf("lets-encrypt", "acm"),
-		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.Type, _ = r.OneOf(n, "lets-encrypt", "acm") }},
-	{Key: nullable("arn"), about: "AWS's name of the certificate, for `type: acm`.", shape: textShape,
-		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.ARN = r.filled(n) }},
+var certificateMapping = newMapping("gateway.certificate", "`certificate`", "The source of a gateway's certificate.", []field[Certificate]{
+	{Key: requiredKey("type", "type: lets-encrypt"), description: "Issued by Let's Encrypt, or managed by AWS Certificate Manager.", shape: oneOfShape("lets-encrypt", "acm"),
+		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.Type, _ = r.ReadOneOf(n, "lets-encrypt", "acm") }},
+	{Key: nullableKey("arn"), description: "The ARN of the certificate, with `type: acm`.", shape: textShape,
+		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.ARN = r.readNonEmpty(n) }},
 })
 
-func (r *reader) certificate(n *strictyaml.Node) *Certificate {
+// readCertificate reads a certificate and checks that `arn` is set exactly with
+// type acm.
+func (r *reader) readCertificate(n *strictyaml.Node) *Certificate {
 	c := &Certificate{}
-	if !certificateBlock.into(r, n, c) {
+	if !certificateMapping.read(r, n, c) {
 		return c
 	}
 	switch arn := n.Get("arn"); {
 	case c.Type == "acm" && arn.IsNull():
-		r.At(n, "a certificate of type acm needs `arn`", "add arn: followed by AWS's name of the certificate")
+		r.Add(n, "`arn` is required with type: acm", "add arn: followed by the ARN of the certificate in AWS Certificate Manager")
 	case c.Type == "lets-encrypt" && !arn.IsNull():
-		r.At(arn, "`arn` belongs to type acm", "remove it, or write type: acm")
+		r.Add(arn, "`arn` can only be used with type: acm", "remove it, or set type: acm")
 	}
 	return c
 }
 
-func (r *reader) gateway(n *strictyaml.Node) *Gateway {
+// readGateway reads a gateway. `certificate: null` means no certificate, a
+// missing key the default.
+func (r *reader) readGateway(n *strictyaml.Node) *Gateway {
 	g := &Gateway{PublicIP: true, Certificate: &Certificate{Type: "lets-encrypt"}}
-	gatewayBlock.into(r, n, g)
+	gatewayMapping.read(r, n, g)
 	if c := n.Get("certificate"); c != nil && c.IsNull() {
 		g.Certificate = nil
 	}
-	g.NotYet = r.notes
+	g.UnsupportedNotes = r.unsupported
 	return g
 }

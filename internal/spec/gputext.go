@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// String names the GPU as a person would: "2×A100,H100 40GB..".
+// String formats the GPU for the user, such as "2×A100,H100 40GB..".
 func (g GPU) String() string {
-	name, count := g.model(), g.Count.String()
+	name, count := g.describeModel(), g.Count.String()
 	memory := ""
 	if g.Memory != nil {
 		memory = g.Memory.String()
@@ -31,13 +31,13 @@ func (g GPU) String() string {
 		s += ", " + g.TotalMemory.String() + " in all"
 	}
 	if g.ComputeCapability != nil {
-		s += ", compute capability " + g.capabilityText() + ".."
+		s += ", compute capability " + g.formatCapability() + ".."
 	}
 	return s
 }
 
-// model is the maker and the models, as far as they matter.
-func (g GPU) model() string {
+// describeModel returns the maker and the models, as far as they are set.
+func (g GPU) describeModel() string {
 	name := strings.Join(g.Name, ",")
 	if g.Vendor != "" && name != "" {
 		return string(g.Vendor) + " " + name
@@ -45,8 +45,9 @@ func (g GPU) model() string {
 	return string(g.Vendor) + name
 }
 
-func (g GPU) wire() string {
-	name := g.model()
+// formatWire formats the GPU as dstack 0.18.10 does, such as "2xA100 (40GB..)".
+func (g GPU) formatWire() string {
+	name := g.describeModel()
 	if name == "" {
 		name = "GPU"
 	}
@@ -67,6 +68,6 @@ func (g GPU) wire() string {
 	return s
 }
 
-func (g GPU) capabilityText() string {
+func (g GPU) formatCapability() string {
 	return strconv.Itoa(g.ComputeCapability[0]) + "." + strconv.Itoa(g.ComputeCapability[1])
 }

@@ -7,78 +7,79 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Hold bounds the requests that wait for a replica of a service that has none
-// ready. Zero is the gateway's own default.
+// Hold limits the requests that wait for a replica while none is ready. A zero
+// field means the default of the gateway.
 type Hold struct {
-	Requests int     `json:"requests,omitempty"` // at once
-	Timeout  Seconds `json:"timeout,omitempty"`  // of each
+	Requests int     `json:"requests,omitempty"` // maximum number of waiting requests
+	Timeout  Seconds `json:"timeout,omitempty"`  // maximum wait of each request
 }
 
-// usualDrain is the default of drain_timeout.
-const usualDrain = 30 * time.Second
+const defaultDrainTimeout = 30 * time.Second
 
-// mostWaiting is the longest that a request may wait, or a replica for its
-// requests.
-const mostWaiting = Seconds(3600)
+// maxWaitSeconds is the upper limit of hold.timeout and drain_timeout.
+const maxWaitSeconds = Seconds(3600)
 
-// ownFields are those that only we have: how requests outlive the replicas
-// that come and go.
-var ownFields = []field[Service]{
-	{Key: nullable("drain_timeout"), about: "How long a replica that is to end may finish the requests that it has begun, streams included. `0`: not at all.",
-		usual: "30s", shape: durationWithin(0, mostWaiting), examples: []string{"5m"},
+// additionalFields are fields that no version of the original dstack has. They
+// govern requests while replicas start and stop.
+var additionalFields = []field[Service]{
+	{Key: nullableKey("drain_timeout"), description: "How long a replica that is being removed may finish its requests, streams included. `0` ends them at once.",
+		defaultText: "30s", shape: durationShapeWithin(0, maxWaitSeconds), examples: []string{"5m"},
 		read: func(r *reader, n *strictyaml.Node, s *Service) {
-			if v, ok := r.durationWithin(n, 0, mostWaiting); ok {
+			if v, ok := r.readDurationWithin(n, 0, maxWaitSeconds); ok {
 				s.DrainTimeout = &v
 			}
 		}},
-	{Key: nullable("hold"), about: "Requests that wait for a replica while none is ready.", shape: blockShape("hold"), examples: []string{"{requests: 100, timeout: 5m}"},
+	{Key: nullableKey("hold"), description: "Limits for requests that wait for a replica while none is ready.", shape: mappingShape("hold"), examples: []string{"{requests: 100, timeout: 5m}"},
 		read: func(r *reader, n *strictyaml.Node, s *Service) {
 			s.Hold = &Hold{}
-			holdBlock.into(r, n, s.Hold)
+			holdMapping.read(r, n, s.Hold)
 		}},
 }
 
-var holdBlock = newBlock("hold", "`hold`", "Requests that wait for a replica while none is ready. Those beyond it are answered 503.", []field[Hold]{
-	{Key: nullable("requests"), about: "How many may wait at once.", usual: "1000", shape: wholeBetween(1, 10000).like("whole number up to 10000"), examples: []string{"100"},
-		read: func(r *reader, n *strictyaml.Node, h *Hold) { h.Requests, _ = r.Int(n, 1, 10000) }},
-	{Key: nullable("timeout"), about: "How long each may wait.", usual: "1m", shape: durationWithin(1, mostWaiting), examples: []string{"5m"},
-		read: func(r *reader, n *strictyaml.Node, h *Hold) { h.Timeout, _ = r.durationWithin(n, 1, mostWaiting) }},
+var holdMapping = newMapping("hold", "`hold`", "Limits for requests that wait for a replica while none is ready. Requests over a limit get the status 503.", []field[Hold]{
+	{Key: nullableKey("requests"), description: "The maximum number of waiting requests.", defaultText: "1000", shape: intShape(1, 10000).withWords("whole number up to 10000"), examples: []string{"100"},
+		read: func(r *reader, n *strictyaml.Node, h *Hold) { h.Requests, _ = r.ReadInt(n, 1, 10000) }},
+	{Key: nullableKey("timeout"), description: "The maximum wait of each request.", defaultText: "1m", shape: durationShapeWithin(1, maxWaitSeconds), examples: []string{"5m"},
+		read: func(r *reader, n *strictyaml.Node, h *Hold) {
+			h.Timeout, _ = r.readDurationWithin(n, 1, maxWaitSeconds)
+		}},
 })
 
-// Drain is how long a replica that is to end may finish what it has begun.
-func (s Service) Drain() time.Duration {
+// EffectiveDrainTimeout returns how long a draining replica may finish its
+// requests: the configured value or the default.
+func (s Service) EffectiveDrainTimeout() time.Duration {
 	if s.DrainTimeout == nil {
-		return usualDrain
+		return defaultDrainTimeout
 	}
 	return time.Duration(*s.DrainTimeout) * time.Second
 }
 
-// Held is how the service's requests wait for a replica. What it does not say
-// is zero, which is the gateway's own default.
-func (s Service) Held() Hold {
+// EffectiveHold returns the configured limits of waiting requests. A zero field
+// means the default of the gateway.
+func (s Service) EffectiveHold() Hold {
 	if s.Hold == nil {
 		return Hold{}
 	}
 	return *s.Hold
 }
 
-// durationWithin reads a length of time within bounds.
-func (r *reader) durationWithin(n *strictyaml.Node, least, most Seconds) (Seconds, bool) {
-	v, ok := r.duration(n)
-	if ok && (v < least || v > most) {
-		r.At(n, fmt.Sprintf("%s is not between %s and %s", n.Shown(), least, most), fmt.Sprintf("write %s to %s", least, most))
+// readDurationWithin reads a duration within bounds.
+func (r *reader) readDurationWithin(n *strictyaml.Node, low, high Seconds) (Seconds, bool) {
+	v, ok := r.readDuration(n)
+	if ok && (v < low || v > high) {
+		r.Add(n, fmt.Sprintf("%s is not between %s and %s", n.Describe(), low, high), fmt.Sprintf("write %s to %s", low, high))
 		return 0, false
 	}
 	return v, ok
 }
 
-// durationWithin is a length of time within bounds, as it may be written.
-func durationWithin(least, most Seconds) shape {
-	number := numeric("", schema{"minimum": int64(least), "exclusiveMaximum": int64(most) + 1})
-	text := pattern("", durationExpression)
-	words := fmt.Sprintf("%s, from %s to %s", durationShape.words, least, most)
-	if least > 0 {
-		return anyOf(words, number, text)
+// durationShapeWithin is a duration within bounds, both included.
+func durationShapeWithin(low, high Seconds) shape {
+	number := numberShape("", schema{"minimum": int64(low), "exclusiveMaximum": int64(high) + 1})
+	text := patternShape("", durationExpression)
+	words := fmt.Sprintf("%s, from %s to %s", durationShape.words, low, high)
+	if low > 0 {
+		return anyOfShape(words, number, text)
 	}
-	return anyOf(words, number, text, offWord, offBool)
+	return anyOfShape(words, number, text, offWord, offBool)
 }

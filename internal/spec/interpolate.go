@@ -6,23 +6,25 @@ import (
 	"strings"
 )
 
-var reference = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
+var referenceName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*\.[A-Za-z_][A-Za-z0-9_]*$`)
 
-// Interpolate fills in ${{ run.args }} in commands, and ${{ env.X }} in the
-// registry's login: from the service's own variables, else by lookup.
-// ${{ secrets.X }} stays as it is.
+// Interpolate replaces references: ${{ run.args }} in commands by args, and ${{
+// env.NAME }} in the registry login by a variable of the service or, if it has
+// none, by lookup. References to ${{ secrets.NAME }} stay unchanged. The
+// problems name references without a value; the texts that contain them are not
+// changed.
 func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) Problems {
 	var all Problems
 	fill := func(path string, text *string, value func(name string) (string, bool), known string) {
-		filled, f := interpolate(*text, value, known)
+		filled, f := fillReferences(*text, value, known)
 		if f != nil {
-			all = append(all, problemOf(path, f))
+			all = append(all, newProblem(path, f))
 			return
 		}
 		*text = filled
 	}
 	run := func(name string) (string, bool) { return strings.Join(args, " "), name == "run.args" }
-	const knownRun = "only ${{ run.args }} is known here: what follows the command line"
+	const knownRun = "only ${{ run.args }} can be used here, the arguments after -- on the command line"
 	for _, list := range []struct {
 		path  string
 		lines []string
@@ -44,15 +46,15 @@ func Interpolate(s *Service, args []string, lookup func(string) (string, bool)) 
 		}
 		return lookup(name)
 	}
-	const knownEnv = "set the environment variable before you apply; only ${{ env.NAME }} is known here"
+	const knownEnv = "only ${{ env.NAME }} can be used here; set the variable in `env` or in your environment"
 	fill("registry_auth.username", &s.RegistryAuth.Username, env, knownEnv)
 	fill("registry_auth.password", &s.RegistryAuth.Password, env, knownEnv)
 	return all
 }
 
-// interpolate replaces references. `$$` is a dollar sign where it is the
-// first one after the last reference; after any other it stays as it is.
-func interpolate(text string, value func(string) (string, bool), known string) (string, *fault) {
+// fillReferences replaces the references in a text. `$$` becomes a dollar sign,
+// unless a single dollar sign precedes it since the last reference.
+func fillReferences(text string, value func(string) (string, bool), known string) (string, *fault) {
 	var b strings.Builder
 	var missing []string
 	for text != "" {
@@ -72,11 +74,11 @@ func interpolate(text string, value func(string) (string, bool), known string) (
 		b.WriteString(text[:open])
 		inside, rest, closed := strings.Cut(text[open+3:], "}}")
 		if !closed {
-			return "", &fault{Message: fmt.Sprintf("no pattern closing: `%.60s`", text[open:]), Hint: "close it with }}, or write $$ for a dollar sign"}
+			return "", &fault{Message: fmt.Sprintf("the reference is not closed: `%.60s`", text[open:]), Hint: "close it with }}, or write $$ for a dollar sign"}
 		}
 		name := strings.TrimSpace(inside)
-		if !reference.MatchString(name) {
-			return "", &fault{Message: fmt.Sprintf("illegal reference name: `%.60s`", name), Hint: "write a group and a name: ${{ run.args }}"}
+		if !referenceName.MatchString(name) {
+			return "", &fault{Message: fmt.Sprintf("invalid reference: `%.60s`", name), Hint: "write ${{ run.args }} or ${{ env.NAME }}"}
 		}
 		switch v, ok := value(name); {
 		case ok:
@@ -95,13 +97,13 @@ func interpolate(text string, value func(string) (string, bool), known string) (
 	return b.String(), nil
 }
 
-// ResolveEnv gives every variable its value: overrides replace what is
-// written and add to it, and what is then still open is looked up. All that
-// are missing are named at once.
+// ResolveEnv gives every variable of the service a value. overrides replace and
+// add variables; variables that are still open are then looked up. The problems
+// name all variables without a value.
 func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, bool)) Problems {
 	env := append(Env{}, s.Env...)
 	for _, v := range overrides {
-		env.set(v)
+		env.setVar(v)
 	}
 	var all Problems
 	for i, v := range env {
@@ -116,7 +118,7 @@ func ResolveEnv(s *Service, overrides []EnvVar, lookup func(string) (string, boo
 			all = append(all, Problem{
 				Path:    "env." + v.Name,
 				Message: fmt.Sprintf("environment variable `%s` is not set", v.From),
-				Hint:    fmt.Sprintf("export %s=…, or apply with -e %s=…", v.From, v.Name),
+				Hint:    fmt.Sprintf("run export %s=…, or apply with -e %s=…", v.From, v.Name),
 			})
 			continue
 		}

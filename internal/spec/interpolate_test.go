@@ -8,11 +8,11 @@ import (
 	"dstack/internal/spec"
 )
 
-func from(env map[string]string) func(string) (string, bool) {
+func lookupIn(env map[string]string) func(string) (string, bool) {
 	return func(name string) (string, bool) { v, ok := env[name]; return v, ok }
 }
 
-func TestRunArgumentsAreFilledIn(t *testing.T) {
+func TestInterpolate_RunArgs(t *testing.T) {
 	for input, want := range map[string]string{
 		"x ${{ run.args }} y":           "x --a b y",
 		"x ${{run.args}}${{ run.args}}": "x --a b--a b",
@@ -26,7 +26,7 @@ func TestRunArgumentsAreFilledIn(t *testing.T) {
 		"":                              "",
 	} {
 		s := spec.Service{Commands: []string{input}}
-		if problems := spec.Interpolate(&s, []string{"--a", "b"}, from(nil)); problems != nil {
+		if problems := spec.Interpolate(&s, []string{"--a", "b"}, lookupIn(nil)); problems != nil {
 			t.Errorf("%q: %v", input, problems)
 		}
 		if s.Commands[0] != want {
@@ -35,17 +35,17 @@ func TestRunArgumentsAreFilledIn(t *testing.T) {
 	}
 }
 
-func TestReferencesThatMeanNothingAreRefused(t *testing.T) {
+func TestInterpolate_RejectsUnknownReferences(t *testing.T) {
 	for input, want := range map[string]string{
 		"${{ env.A }}":            "there is no value for `env.A`",
 		"${{ env.A }} ${{ x.y }}": "there is no value for `env.A`, `x.y`",
-		"${{ run }}":              "illegal reference name: `run`",
-		"${{ run.a.b }}":          "illegal reference name: `run.a.b`",
-		"${{ 1run.args }}":        "illegal reference name: `1run.args`",
-		"${{ run.args":            "no pattern closing: `${{ run.args`",
+		"${{ run }}":              "invalid reference: `run`",
+		"${{ run.a.b }}":          "invalid reference: `run.a.b`",
+		"${{ 1run.args }}":        "invalid reference: `1run.args`",
+		"${{ run.args":            "the reference is not closed: `${{ run.args`",
 	} {
 		s := spec.Service{Commands: []string{"a", input}}
-		problems := spec.Interpolate(&s, nil, from(map[string]string{"A": "1"}))
+		problems := spec.Interpolate(&s, nil, lookupIn(map[string]string{"A": "1"}))
 		if len(problems) != 1 || problems[0].Message != want || problems[0].Path != "commands.1" || problems[0].Hint == "" {
 			t.Errorf("%q: %+v", input, problems)
 		}
@@ -55,26 +55,26 @@ func TestReferencesThatMeanNothingAreRefused(t *testing.T) {
 	}
 }
 
-func TestTheRegistrysLoginComesFromTheEnvironment(t *testing.T) {
+func TestInterpolate_RegistryAuth(t *testing.T) {
 	s := spec.Service{
 		Env:          spec.Env{{Name: "MINE", Value: "own"}},
 		RegistryAuth: &spec.RegistryAuth{Username: "${{ env.USER_NAME }}", Password: "${{ env.MINE }}${{ secrets.p }}"},
 	}
-	if problems := spec.Interpolate(&s, nil, from(map[string]string{"USER_NAME": "me", "MINE": "other"})); problems != nil {
+	if problems := spec.Interpolate(&s, nil, lookupIn(map[string]string{"USER_NAME": "me", "MINE": "other"})); problems != nil {
 		t.Fatal(problems)
 	}
 	if s.RegistryAuth.Username != "me" || s.RegistryAuth.Password != "own${{ secrets.p }}" {
 		t.Errorf("it is %+v", s.RegistryAuth)
 	}
 	bad := spec.Service{RegistryAuth: &spec.RegistryAuth{Username: "${{ env.A }}", Password: "${{ run.args }}"}}
-	if problems := spec.Interpolate(&bad, nil, from(nil)); len(problems) != 2 {
-		t.Errorf("both are refused, not %v", problems)
+	if problems := spec.Interpolate(&bad, nil, lookupIn(nil)); len(problems) != 2 {
+		t.Errorf("want 2 problems, got %v", problems)
 	}
 }
 
-func TestEveryMissingVariableIsNamedAtOnce(t *testing.T) {
+func TestResolveEnv_ReportsAllMissingVariables(t *testing.T) {
 	s := spec.Service{Env: spec.Env{{Name: "A", Open: true, From: "A"}, {Name: "B", Value: "file"}, {Name: "C", Open: true, From: "OTHER"}, {Name: "D", Open: true, From: "D"}}}
-	problems := spec.ResolveEnv(&s, nil, from(map[string]string{"A": "1"}))
+	problems := spec.ResolveEnv(&s, nil, lookupIn(map[string]string{"A": "1"}))
 	var paths []string
 	for _, p := range problems {
 		paths = append(paths, p.Path+": "+p.Message)
@@ -84,7 +84,7 @@ func TestEveryMissingVariableIsNamedAtOnce(t *testing.T) {
 		t.Error(diff)
 	}
 	overrides := []spec.EnvVar{{Name: "B", Value: "flag"}, {Name: "C", Value: ""}, {Name: "E", Open: true, From: "E"}, {Name: "D", Value: "4"}}
-	if problems := spec.ResolveEnv(&s, overrides, from(map[string]string{"A": "1", "B": "environment", "E": "5"})); problems != nil {
+	if problems := spec.ResolveEnv(&s, overrides, lookupIn(map[string]string{"A": "1", "B": "environment", "E": "5"})); problems != nil {
 		t.Fatal(problems)
 	}
 	all := spec.Env{{Name: "A", Value: "1"}, {Name: "B", Value: "flag"}, {Name: "C"}, {Name: "D", Value: "4"}, {Name: "E", Value: "5"}}
@@ -105,7 +105,7 @@ func TestParseEnvVar(t *testing.T) {
 	}
 	for _, bad := range []string{"", "=x", "1A=2", "A B", "A-B=1"} {
 		if _, err := spec.ParseEnvVar(bad); err == nil {
-			t.Errorf("%q is taken", bad)
+			t.Errorf("%q is accepted", bad)
 		}
 	}
 }

@@ -8,9 +8,9 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Locate places problems that have only a path in the file that they are
-// about, and sorts them in its order. Where the file holds nothing on the
-// way to a path, the problem keeps no line.
+// Locate adds file, line and column to problems that have only a path, and
+// sorts them in file order. A problem keeps line 0 if the file contains no part
+// of its path.
 func Locate(file string, text []byte, problems Problems) Problems {
 	all := slices.Clone(problems)
 	root := strictyaml.Load(text, &strictyaml.Problems{})
@@ -20,7 +20,7 @@ func Locate(file string, text []byte, problems Problems) Problems {
 		if root == nil || p.Line > 0 {
 			continue
 		}
-		if n := place(root, p.Path); n != nil {
+		if n := findNode(root, p.Path); n != nil {
 			p.Line, p.Col, p.Width = n.Line, n.Col, n.Width
 		}
 	}
@@ -31,8 +31,10 @@ func Locate(file string, text []byte, problems Problems) Problems {
 	return all
 }
 
-// place finds what to underline: a value that is written out, else its key.
-func place(root *strictyaml.Node, path string) *strictyaml.Node {
+// findNode returns the node to underline for a path: the value if it is a
+// scalar or has no key, otherwise its key. It is nil if the file contains no
+// part of the path.
+func findNode(root *strictyaml.Node, path string) *strictyaml.Node {
 	n, key := root.Find(path)
 	if name, ok := strings.CutPrefix(path, "env."); ok && n.Kind == strictyaml.Sequence {
 		for _, item := range n.Items {

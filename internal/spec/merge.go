@@ -2,7 +2,7 @@ package spec
 
 import "slices"
 
-// What holds where neither a configuration nor a profile says anything.
+// defaultParams apply if neither configuration nor profile sets a field.
 var defaultParams = Params{
 	SpotPolicy:          "auto",
 	CreationPolicy:      "reuse-or-create",
@@ -10,71 +10,71 @@ var defaultParams = Params{
 	TerminationIdleTime: new(Seconds(300)),
 }
 
-// Merge returns what holds for a service: what its configuration says, else
-// what the profile says, else the default, field by field. Lists are
-// replaced, not joined. The two spellings of retry are one field, so that a
-// profile cannot overrule the configuration by using the other spelling.
+// Merge returns the effective parameters of a service: for each field the value
+// of the configuration, else of the profile, else the default. Lists are
+// replaced, not joined. The two spellings of retry count as one field, so that
+// a profile cannot override the configuration by using the other spelling.
 func Merge(s Service, p Profile) Params {
 	merged := defaultParams
 	merged.TerminationIdleTime = new(*defaultParams.TerminationIdleTime)
 	for _, over := range []Params{p.Params, s.Params} {
-		merged.cover(over)
+		merged.overrideWith(over)
 	}
 	return merged
 }
 
-func (p *Params) cover(over Params) {
-	coverList(&p.Backends, over.Backends)
-	coverList(&p.Regions, over.Regions)
-	coverList(&p.InstanceTypes, over.InstanceTypes)
-	if over.Retry != nil || over.RetryPolicy != nil {
-		p.Retry, p.RetryPolicy = over.Retry, over.RetryPolicy
+// overrideWith replaces the fields of p that are set in over.
+func (p *Params) overrideWith(override Params) {
+	overrideList(&p.Backends, override.Backends)
+	overrideList(&p.Regions, override.Regions)
+	overrideList(&p.InstanceTypes, override.InstanceTypes)
+	if override.Retry != nil || override.RetryPolicy != nil {
+		p.Retry, p.RetryPolicy = override.Retry, override.RetryPolicy
 	}
-	if over.MaxDuration != nil {
-		p.MaxDuration = over.MaxDuration
+	if override.MaxDuration != nil {
+		p.MaxDuration = override.MaxDuration
 	}
-	if over.MaxPrice != nil {
-		p.MaxPrice = over.MaxPrice
+	if override.MaxPrice != nil {
+		p.MaxPrice = override.MaxPrice
 	}
-	if over.TerminationIdleTime != nil {
-		p.TerminationIdleTime = over.TerminationIdleTime
+	if override.TerminationIdleTime != nil {
+		p.TerminationIdleTime = override.TerminationIdleTime
 	}
-	coverText(&p.SpotPolicy, over.SpotPolicy)
-	coverText(&p.PoolName, over.PoolName)
-	coverText(&p.InstanceName, over.InstanceName)
-	coverText(&p.CreationPolicy, over.CreationPolicy)
-	coverText(&p.TerminationPolicy, over.TerminationPolicy)
+	overrideText(&p.SpotPolicy, override.SpotPolicy)
+	overrideText(&p.PoolName, override.PoolName)
+	overrideText(&p.InstanceName, override.InstanceName)
+	overrideText(&p.CreationPolicy, override.CreationPolicy)
+	overrideText(&p.TerminationPolicy, override.TerminationPolicy)
 }
 
-func coverList(to *[]string, over []string) {
-	if over != nil {
-		*to = slices.Clone(over)
-	}
-}
-
-func coverText(to *Text, over Text) {
-	if over != "" {
-		*to = over
+func overrideList(to *[]string, override []string) {
+	if override != nil {
+		*to = slices.Clone(override)
 	}
 }
 
-// How long a replica is tried again where nobody says.
-const defaultRetry = Seconds(3600)
+func overrideText(to *Text, override Text) {
+	if override != "" {
+		*to = override
+	}
+}
 
-// RetryRule returns after which endings a replica is tried again, and for
-// how long. No events: it is not tried again.
+const defaultRetryDuration = Seconds(3600)
+
+// RetryRule returns the events after which a replica is retried, and for how
+// long. Without events it is not retried.
 func (p Params) RetryRule() (events []string, window Seconds) {
-	window = defaultRetry
+	window = defaultRetryDuration
 	var asked *Seconds
 	switch {
 	case p.Retry != nil && p.Retry.Always != nil:
 		if *p.Retry.Always {
-			events = slices.Clone(retryEvents)
+			events = slices.Clone(allRetryEvents)
 		}
 	case p.Retry != nil:
 		events, asked = slices.Clone(p.Retry.OnEvents), p.Retry.Duration
 	case p.RetryPolicy != nil && p.RetryPolicy.Retry:
-		events, asked = slices.Clone(retryEvents), p.RetryPolicy.Duration
+		events, asked = slices.Clone(allRetryEvents), p.RetryPolicy.Duration
 	}
 	if asked != nil {
 		window = *asked

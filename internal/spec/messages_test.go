@@ -11,25 +11,26 @@ import (
 	"testing"
 )
 
-// unseen are messages that no file can bring about, each with its reason.
-var unseen = map[string]string{
-	"this is not JSON: %s":                   "only the wire is JSON",
-	"the configuration is larger than %d KB": "only the wire is JSON",
-	"the YAML reader does not start: %s":     "nobody can bring it about",
-	"type %s as a run":                       "only the wire asks for a run of another type",
-	"the file is larger than %d KB":          "TestBoundsHold makes such files; they would be large here",
+// untestableMessages are messages that no file in testdata can cause, with the
+// reason.
+var untestableMessages = map[string]string{
+	"invalid JSON: %s":                       "only the API parses JSON",
+	"the configuration is larger than %d KB": "only the API parses JSON",
+	"cannot start the YAML parser: %s":       "cannot be caused by a file",
+	"type %s as a run":                       "only the API can request a run of another type",
+	"the file is larger than %d KB":          "tested in TestParse_RejectsOversizedFilesQuickly, since the files are large",
 }
 
-// Every message that can be said of a file is said of one in testdata, so
-// that its words are read by somebody who sees the file beside them.
-func TestEveryMessageIsSaidOfAFileInTestdata(t *testing.T) {
+// Every message about a file appears in a golden file in testdata, so that
+// reviewers see it together with the file.
+func TestMessages_AllAppearInTestdata(t *testing.T) {
 	var said strings.Builder
 	golden, err := filepath.Glob("testdata/*.txt")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, file := range golden {
-		said.Write(read(t, file))
+		said.Write(readFile(t, file))
 	}
 	text := said.String()
 	for _, folder := range []string{".", "../strictyaml"} {
@@ -41,22 +42,22 @@ func TestEveryMessageIsSaidOfAFileInTestdata(t *testing.T) {
 			if strings.HasSuffix(file, "_test.go") {
 				continue
 			}
-			for place, message := range messagesIn(t, file) {
-				if unseen[message] == "" && !asPattern(message).MatchString(text) {
-					t.Errorf("%s: no file in testdata is refused with %q", place, message)
+			for place, message := range findMessages(t, file) {
+				if untestableMessages[message] == "" && !compileMessage(message).MatchString(text) {
+					t.Errorf("%s: no golden file in testdata contains %q", place, message)
 				}
 			}
 		}
 	}
 }
 
-// sayers are the calls that report a problem, and which argument is the
-// message.
-var sayers = map[string]int{"At": 1, "add": 3, "stop": 1, "note": 1, "NotYet": 1, "wholly": 0, "refuse": 4}
+// reportingCalls maps the functions that report a problem to the index of the
+// argument with the message.
+var reportingCalls = map[string]int{"Add": 1, "addAt": 3, "fail": 1, "addUnsupportedUse": 1, "AddUnsupported": 1, "unsupportedType": 0, "addProblem": 4}
 
-// messagesIn finds the messages of a file, by their place. What is put
-// together stands with its literal parts and %s between them.
-func messagesIn(t *testing.T, file string) map[string]string {
+// findMessages returns the messages in a Go file by their position. In messages
+// that are composed, %s stands for the variable parts.
+func findMessages(t *testing.T, file string) map[string]string {
 	t.Helper()
 	set := token.NewFileSet()
 	tree, err := parser.ParseFile(set, file, nil, 0)
@@ -65,7 +66,7 @@ func messagesIn(t *testing.T, file string) map[string]string {
 	}
 	found := map[string]string{}
 	take := func(n ast.Expr) {
-		if message := literal(n); strings.Trim(message, "%s ") != "" {
+		if message := literalText(n); strings.Trim(message, "%s ") != "" {
 			found[set.Position(n.Pos()).String()] = message
 		}
 	}
@@ -79,7 +80,7 @@ func messagesIn(t *testing.T, file string) map[string]string {
 			case *ast.Ident:
 				name = f.Name
 			}
-			if i, says := sayers[name]; says && i < len(n.Args) {
+			if i, says := reportingCalls[name]; says && i < len(n.Args) {
 				take(n.Args[i])
 			}
 		case *ast.KeyValueExpr:
@@ -88,7 +89,7 @@ func messagesIn(t *testing.T, file string) map[string]string {
 			}
 		case *ast.ValueSpec:
 			for i, name := range n.Names {
-				if i < len(n.Values) && (name.Name == "tooDeep" || name.Name == "tooMany") {
+				if i < len(n.Values) && (name.Name == "messageTooDeep" || name.Name == "messageTooMany") {
 					take(n.Values[i])
 				}
 			}
@@ -98,27 +99,29 @@ func messagesIn(t *testing.T, file string) map[string]string {
 	return found
 }
 
-// literal is the text of an expression; what is no literal is %s.
-func literal(n ast.Expr) string {
+// literalText returns the text of an expression, with %s for parts that are not
+// literals.
+func literalText(n ast.Expr) string {
 	switch n := n.(type) {
 	case *ast.BasicLit:
 		if text, err := strconv.Unquote(n.Value); err == nil {
 			return text
 		}
 	case *ast.BinaryExpr:
-		return literal(n.X) + literal(n.Y)
+		return literalText(n.X) + literalText(n.Y)
 	case *ast.CallExpr:
 		if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "Sprintf" {
-			return literal(n.Args[0])
+			return literalText(n.Args[0])
 		}
 	}
 	return "%s"
 }
 
-var verb = regexp.MustCompile(`%[.0-9]*[a-z]`)
+var formatVerb = regexp.MustCompile(`%[.0-9]*[a-z]`)
 
-func asPattern(message string) *regexp.Regexp {
-	parts := verb.Split(message, -1)
+// compileMessage returns a pattern that matches the message with any values.
+func compileMessage(message string) *regexp.Regexp {
+	parts := formatVerb.Split(message, -1)
 	for i := range parts {
 		parts[i] = regexp.QuoteMeta(parts[i])
 	}

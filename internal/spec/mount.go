@@ -9,58 +9,59 @@ import (
 )
 
 var (
-	mountPathShape = pattern("absolute path", `^/([^/][\s\S]*[^/]|[^/])?$`)
-	volumesShape   = listOf("list of {volumes}", anyOf("", pattern("", "^[^:]+:/[^:]*$"), blockShape("volumes"), blockShape("volumes.instance")))
+	mountPathShape = patternShape("absolute path", `^/([^/][\s\S]*[^/]|[^/])?$`)
+	volumesShape   = listShape("list of {volumes}", anyOfShape("", patternShape("", "^[^:]+:/[^:]*$"), mappingShape("volumes"), mappingShape("volumes.instance")))
 )
 
-var pathField = field[Mount]{Key: required("path", "path: /data"), about: "Where it is mounted in the container. Not inside of `/workflow`, where your code lies.", shape: mountPathShape, examples: []string{"/data"},
-	read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Path = r.mountPath(n) }}
+var pathField = field[Mount]{Key: requiredKey("path", "path: /data"), description: "The path in the container. It cannot be inside `/workflow`, which holds your code.", shape: mountPathShape, examples: []string{"/data"},
+	read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Path = r.readMountPath(n) }}
 
-var mountBlock = newBlock("volumes", "a volume", "A volume and where it is mounted. On one line: `my-volume:/data`.", []field[Mount]{
-	{Key: required("name", "name: followed by the volume's name"), about: "The volume's name.", shape: filledShape, examples: []string{"my-volume"},
-		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Name = r.filled(n) }},
+var mountMapping = newMapping("volumes", "a volume", "A volume and where it is mounted. Short form: `my-volume:/data`.", []field[Mount]{
+	{Key: requiredKey("name", "name: followed by the volume's name"), description: "The name of the volume.", shape: nonEmptyShape, examples: []string{"my-volume"},
+		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Name = r.readNonEmpty(n) }},
 	pathField,
 })
 
-var folderBlock = newBlock("volumes.instance", "a volume", "A folder of the machine and where it is mounted. On one line: `/var/cache:/data`.", []field[Mount]{
-	{Key: required("instance_path", "instance_path: /var/cache"), about: "The folder on the machine.", shape: pattern("absolute path", "^/"), examples: []string{"/var/cache"},
-		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.InstancePath = r.folder(n) }},
+var folderMapping = newMapping("volumes.instance", "a volume", "A folder of the machine and where it is mounted. Short form: `/var/cache:/data`.", []field[Mount]{
+	{Key: requiredKey("instance_path", "instance_path: /var/cache"), description: "The folder on the machine.", shape: patternShape("absolute path", "^/"), examples: []string{"/var/cache"},
+		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.InstancePath = r.readInstancePath(n) }},
 	pathField,
-	{Key: plain("optional"), about: "Whether the replica may run where the folder cannot be mounted.", usual: "false", shape: boolShape,
-		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Optional, _ = r.Bool(n) }},
+	{Key: plainKey("optional"), description: "Whether the replica may run without the folder if it cannot be mounted.", defaultText: "false", shape: boolShape,
+		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Optional, _ = r.ReadBool(n) }},
 })
 
-func (r *reader) volumes(n *strictyaml.Node) []Mount {
-	items, _ := r.Items(n, "`volumes`")
+// readMounts reads a list of volumes and folders, in short form or as mappings.
+func (r *reader) readMounts(n *strictyaml.Node) []Mount {
+	items, _ := r.ReadItems(n, "`volumes`")
 	mounts := make([]Mount, 0, len(items))
 	for _, item := range items {
 		var m Mount
 		switch {
 		case item.IsScalar():
-			m = r.mountLine(item)
+			m = r.readShortMount(item)
 		case item.Get("instance_path") != nil:
-			folderBlock.into(r, item, &m)
+			folderMapping.read(r, item, &m)
 		default:
-			mountBlock.into(r, item, &m)
+			mountMapping.read(r, item, &m)
 		}
 		mounts = append(mounts, m)
 	}
 	return mounts
 }
 
-// mountLine reads `my-volume:/data` or `/var/cache:/data`.
-func (r *reader) mountLine(n *strictyaml.Node) (m Mount) {
-	text, ok := r.Text(n)
+// readShortMount reads the short form: `my-volume:/data` or `/var/cache:/data`.
+func (r *reader) readShortMount(n *strictyaml.Node) (m Mount) {
+	text, ok := r.ReadText(n)
 	if !ok {
 		return m
 	}
 	from, to, ok := strings.Cut(text, ":")
 	if !ok || from == "" {
-		r.At(n, n.Shown()+" does not say what to mount where", "write my-volume:/data for a volume, /var/cache:/data for a folder of the machine")
+		r.Add(n, n.Describe()+" does not name a volume and a path", "write my-volume:/data for a volume, or /var/cache:/data for a folder of the machine")
 		return m
 	}
 	if strings.Contains(to, ":") {
-		r.At(n, fmt.Sprintf("invalid volume mount path: `%.60s`", to), "write one colon, and nothing behind the path: my-volume:/data")
+		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", to), "write one colon and nothing after the path: my-volume:/data")
 		return m
 	}
 	m.Path = r.checkMountPath(n, to)
@@ -72,30 +73,32 @@ func (r *reader) mountLine(n *strictyaml.Node) (m Mount) {
 	return m
 }
 
-func (r *reader) folder(n *strictyaml.Node) string {
-	v, ok := r.Text(n)
+// readInstancePath reads an absolute path on the machine.
+func (r *reader) readInstancePath(n *strictyaml.Node) string {
+	v, ok := r.ReadText(n)
 	if ok && !strings.HasPrefix(v, "/") {
-		r.At(n, n.Shown()+" is not an absolute path", "begin with a slash: /var/cache")
+		r.Add(n, n.Describe()+" is not an absolute path", "begin with a slash: /var/cache")
 	}
 	return v
 }
 
 var mountPath = regexp.MustCompile(`^(/[^/\x00-\x1f\x7f]+)+$`)
 
-func (r *reader) mountPath(n *strictyaml.Node) string {
-	v, ok := r.Text(n)
+func (r *reader) readMountPath(n *strictyaml.Node) string {
+	v, ok := r.ReadText(n)
 	if !ok {
 		return ""
 	}
 	return r.checkMountPath(n, v)
 }
 
+// checkMountPath reports a path at which nothing can be mounted.
 func (r *reader) checkMountPath(n *strictyaml.Node, v string) string {
 	switch {
 	case v != "/" && !mountPath.MatchString(v):
-		r.At(n, fmt.Sprintf("invalid volume mount path: `%.60s`", v), "write an absolute path without a slash at its end: /data")
+		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", v), "write an absolute path without a trailing slash: /data")
 	case v == "/workflow" || strings.HasPrefix(v, "/workflow/"):
-		r.At(n, "mounting volumes inside /workflow is not supported", "your code lies there; choose another path: /data")
+		r.Add(n, "mounting volumes inside /workflow is not supported", "it holds your code; choose another path, such as /data")
 	}
 	return v
 }

@@ -6,10 +6,10 @@ import (
 	"regexp"
 )
 
-var runName = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
+var runNamePattern = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
 
-// NameProblems tells whether the run can be called as the configuration says,
-// which the parser leaves to whoever runs it.
+// NameProblems checks the name of the service as CheckName does. The parser
+// does not, because a name can be overridden when the file is applied.
 func (s *Service) NameProblems() Problems {
 	if s.Name == "" {
 		return nil
@@ -21,16 +21,16 @@ func (s *Service) NameProblems() Problems {
 	return Problems{wrong}
 }
 
-// CheckName tells whether a run can be called so. The error is a Problem.
+// CheckName checks whether a run can have a name. The error is a Problem.
 func CheckName(name string) error {
 	switch {
 	case name == "gateway":
-		return Problem{Path: "name", Message: "a run cannot be called `gateway`", Hint: "that name is where the models are; choose another"}
-	case !runName.MatchString(name):
+		return Problem{Path: "name", Message: "a run cannot be called `gateway`", Hint: "the model endpoint uses this name; choose another one"}
+	case !runNamePattern.MatchString(name):
 		return Problem{
 			Path:    "name",
-			Message: fmt.Sprintf("`%.60s` is not a name for a run", name),
-			Hint:    "use 2 to 41 lower-case letters, digits and dashes, a letter first: " + runName.String(),
+			Message: fmt.Sprintf("`%.60s` is not a valid name for a run", name),
+			Hint:    "use 2 to 41 lowercase letters, digits and dashes, and begin with a letter: " + runNamePattern.String(),
 		}
 	}
 	return nil

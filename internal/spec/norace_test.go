@@ -4,6 +4,6 @@ package spec_test
 
 import "time"
 
-// bound is how long a refusal may take. It takes milliseconds; the rest is for
-// machines that are busy.
-const bound = time.Second
+// maxRejectionTime is the maximum time for rejecting a file. It takes
+// milliseconds; the rest allows for busy machines.
+const maxRejectionTime = time.Second

@@ -2,20 +2,21 @@ package spec
 
 import "dstack/internal/strictyaml"
 
-// Origin is what gives a field its value.
+// Origin is the source of a field's value.
 type Origin string
 
-// Every origin there is, the strongest first.
+// The origins, in order of precedence.
 const (
 	FromConfiguration Origin = "configuration"
 	FromProfile       Origin = "profile"
 	FromDefault       Origin = "default"
 )
 
-// Origins tells for every field of Params, by its name in a file, where Merge
-// takes it from. The name retry stands for both of its spellings.
+// Origins returns, for every field of Params by its YAML name, the source from
+// which Merge takes the value. Both spellings of retry count as the field
+// retry.
 func Origins(s Service, p Profile) map[string]Origin {
-	configured, profiled := s.Params.given(), p.Params.given()
+	configured, profiled := s.Params.setFields(), p.Params.setFields()
 	origins := make(map[string]Origin, len(configured))
 	for field := range configured {
 		switch {
@@ -30,8 +31,8 @@ func Origins(s Service, p Profile) map[string]Origin {
 	return origins
 }
 
-// given tells for every field whether it has a value here.
-func (p Params) given() map[string]bool {
+// setFields returns, for every field by its YAML name, whether it is set.
+func (p Params) setFields() map[string]bool {
 	return map[string]bool{
 		"backends":              p.Backends != nil,
 		"regions":               p.Regions != nil,
@@ -48,9 +49,8 @@ func (p Params) given() map[string]bool {
 	}
 }
 
-// Written names the fields that a configuration file itself gives a value
-// to; all others have their defaults.
-func Written(text []byte) map[string]bool {
+// WrittenFields returns the top-level fields that a configuration file sets.
+func WrittenFields(text []byte) map[string]bool {
 	written := map[string]bool{}
 	root := strictyaml.Load(text, &strictyaml.Problems{})
 	if root == nil {

@@ -11,7 +11,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// A value for each field of Params, and another one.
+// paramValues has two values for each field of Params.
 var paramValues = map[string][2]string{
 	"backends":              {"[aws]", "[gcp]"},
 	"regions":               {"[a, b]", "[c]"},
@@ -28,16 +28,16 @@ var paramValues = map[string][2]string{
 	"termination_idle_time": {"0", "1h"},
 }
 
-func serviceWith(t *testing.T, lines ...string) spec.Service {
+func parseServiceWith(t *testing.T, lines ...string) spec.Service {
 	t.Helper()
-	s, err := spec.Parse("f", []byte("type: service\nport: 1\ncommands: [a]\n"+strings.Join(lines, "\n")))
+	s, err := spec.ParseService("f", []byte("type: service\nport: 1\ncommands: [a]\n"+strings.Join(lines, "\n")))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return *s
 }
 
-func profileWith(t *testing.T, lines ...string) spec.Profile {
+func parseProfileWith(t *testing.T, lines ...string) spec.Profile {
 	t.Helper()
 	all, err := spec.ParseProfiles("f", []byte("profiles:\n- name: p\n  "+strings.Join(lines, "\n  ")))
 	if err != nil {
@@ -46,13 +46,13 @@ func profileWith(t *testing.T, lines ...string) spec.Profile {
 	return all[0]
 }
 
-// Whatever origin is told, Merge takes the value from there.
-func TestOrigins_AreWhereMergeTakesEachFieldFrom(t *testing.T) {
+// Merge takes each value from the source that Origins returns.
+func TestOrigins_AgreeWithMerge(t *testing.T) {
 	fields := reflect.TypeFor[spec.Params]()
 	for i := range fields.NumField() {
 		name := fields.Field(i).Tag.Get("json")
 		if name == "-" {
-			continue // how a field was written, and no field
+			continue // not a field of the configuration
 		}
 		values, known := paramValues[name]
 		if !known {
@@ -68,26 +68,26 @@ func TestOrigins_AreWhereMergeTakesEachFieldFrom(t *testing.T) {
 			s    spec.Service
 			p    spec.Profile
 			want spec.Origin
-			same spec.Params // whose value it is
+			same spec.Params // parameters with the expected value
 		}{
-			{"nowhere", serviceWith(t), profileWith(t), spec.FromDefault, spec.Merge(spec.Service{}, spec.Profile{})},
-			{"the profile alone", serviceWith(t), profileWith(t, low), spec.FromProfile, profileWith(t, low).Params},
-			{"the configuration alone", serviceWith(t, high), profileWith(t), spec.FromConfiguration, serviceWith(t, high).Params},
-			{"both", serviceWith(t, high), profileWith(t, low), spec.FromConfiguration, serviceWith(t, high).Params},
+			{"nowhere", parseServiceWith(t), parseProfileWith(t), spec.FromDefault, spec.Merge(spec.Service{}, spec.Profile{})},
+			{"the profile alone", parseServiceWith(t), parseProfileWith(t, low), spec.FromProfile, parseProfileWith(t, low).Params},
+			{"the configuration alone", parseServiceWith(t, high), parseProfileWith(t), spec.FromConfiguration, parseServiceWith(t, high).Params},
+			{"both", parseServiceWith(t, high), parseProfileWith(t, low), spec.FromConfiguration, parseServiceWith(t, high).Params},
 		} {
 			t.Run(name+" "+c.name, func(t *testing.T) {
 				if got := spec.Origins(c.s, c.p)[field]; got != c.want {
 					t.Errorf("it comes from %q, want %q", got, c.want)
 				}
-				if got, want := wireOf(t, spec.Merge(c.s, c.p))[name], wireOf(t, c.same)[name]; string(got) != string(want) {
-					t.Errorf("merged it is %s, want %s", got, want)
+				if got, want := marshalParams(t, spec.Merge(c.s, c.p))[name], marshalParams(t, c.same)[name]; string(got) != string(want) {
+					t.Errorf("merged: %s, want %s", got, want)
 				}
 			})
 		}
 	}
 }
 
-func wireOf(t *testing.T, p spec.Params) map[string]json.RawMessage {
+func marshalParams(t *testing.T, p spec.Params) map[string]json.RawMessage {
 	t.Helper()
 	text, err := json.Marshal(p)
 	if err != nil {
@@ -100,7 +100,7 @@ func wireOf(t *testing.T, p spec.Params) map[string]json.RawMessage {
 	return fields
 }
 
-func TestOrigins_TheSpellingsOfRetryAreOneField(t *testing.T) {
+func TestOrigins_RetrySpellingsAreOneField(t *testing.T) {
 	for _, c := range []struct {
 		configuration, profile string
 		want                   spec.Origin
@@ -111,19 +111,19 @@ func TestOrigins_TheSpellingsOfRetryAreOneField(t *testing.T) {
 		{"https: true", "retry_policy: {retry: true}", spec.FromProfile, true},
 		{"https: true", "retry: {on_events: [error]}", spec.FromProfile, true},
 	} {
-		s, p := serviceWith(t, c.configuration), profileWith(t, c.profile)
+		s, p := parseServiceWith(t, c.configuration), parseProfileWith(t, c.profile)
 		origins := spec.Origins(s, p)
 		events, _ := spec.Merge(s, p).RetryRule()
 		if origins["retry"] != c.want || (len(events) > 0) != c.retries {
 			t.Errorf("%s over %s: from %s, %v", c.configuration, c.profile, origins["retry"], events)
 		}
 		if _, apart := origins["retry_policy"]; apart {
-			t.Error("retry_policy is told as a field of its own")
+			t.Error("retry_policy is a separate field")
 		}
 	}
 }
 
-func TestWritten(t *testing.T) {
+func TestWrittenFields(t *testing.T) {
 	for _, c := range []struct {
 		text string
 		want []string
@@ -135,7 +135,7 @@ func TestWritten(t *testing.T) {
 		{"{", nil},
 	} {
 		var got []string
-		written := spec.Written([]byte(c.text))
+		written := spec.WrittenFields([]byte(c.text))
 		for _, name := range slices.Sorted(maps.Keys(written)) {
 			if written[name] {
 				got = append(got, name)

@@ -6,127 +6,129 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Every machine provider of the original, by its name there.
-var backends = []string{
+// backendNames are the backends of the original dstack. They are accepted in
+// files whether or not this server supports them.
+var backendNames = []string{
 	"aws", "azure", "cudo", "datacrunch", "dstack", "gcp", "kubernetes", "lambda", "local",
 	"nebius", "oci", "remote", "runpod", "tensordock", "vastai",
-	"amddevcloud", "cloudrift", "digitalocean", "hotaisle", "vultr", // of the later dialect
+	"amddevcloud", "cloudrift", "digitalocean", "hotaisle", "vultr", // since versions after 0.18.10
 }
 
-// Every ending after which a replica can be tried again.
-var retryEvents = []string{EventNoCapacity, EventInterruption, EventError}
+// allRetryEvents are the events after which a replica can be retried.
+var allRetryEvents = []string{EventNoCapacity, EventInterruption, EventError}
 
-var backendShape = define("backend", oneOf(backends...))
+var backendShape = defineShape("backend", oneOfShape(backendNames...))
 
-// paramFields is what a configuration and a profile share, in the order of
-// the wire.
+// paramFields are the fields that configurations and profiles share, in the
+// order of the wire format.
 var paramFields = []field[Params]{
-	{Key: nullable("backends"), about: "Only machines of these backends.", usual: "(all)", shape: listOf("list of: "+backendShape.words, backendShape), examples: []string{"[aws, gcp]"},
-		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Backends = r.backends(n) }},
-	{Key: nullable("regions"), about: "Only machines in these regions.", usual: "(all)", shape: textsShape, examples: []string{"[eu-west-1, eu-west-2]"},
-		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Regions = r.texts(n, "`regions`") }},
-	{Key: nullable("instance_types"), about: "Only machines of these types.", usual: "(all)", shape: textsShape, examples: []string{"[g6.xlarge]"},
-		read: func(r *reader, n *strictyaml.Node, p *Params) { p.InstanceTypes = r.texts(n, "`instance_types`") }},
-	{Key: nullable("spot_policy"), about: "Whether machines may be spot machines, which are cheaper and can be taken away.", usual: "auto", shape: oneOf("spot", "on-demand", "auto"),
-		read: word(func(p *Params) *Text { return &p.SpotPolicy }, "spot", "on-demand", "auto")},
-	{Key: nullable("retry"), about: "Which endings of a replica are tried again, and for how long.", usual: "false", shape: anyOf("`true`, `false`, or {retry}", boolShape, blockShape("retry")), examples: []string{"true", "{on_events: [no-capacity], duration: 1h}"},
-		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Retry = r.retry(n) }},
-	{Key: nullable("retry_policy"), about: "The old spelling of `retry`.", shape: blockShape("retry_policy"),
-		read: func(r *reader, n *strictyaml.Node, p *Params) { p.RetryPolicy = r.retryPolicy(n) }},
-	{Key: nullable("max_duration"), about: "How long the run may take in all.", usual: "off", shape: durationShape.like(durationShape.words + ", or `off`"), examples: []string{"8h"},
-		read: func(r *reader, n *strictyaml.Node, p *Params) { p.MaxDuration = r.maxDuration(n) }},
-	{Key: nullable("max_price"), about: "The most that a machine may cost, in dollars an hour.", shape: aboveZeroShape, examples: []string{"1.5"},
+	{Key: nullableKey("backends"), description: "Only machines of these backends.", defaultText: "(all)", shape: listShape("list of: "+backendShape.words, backendShape), examples: []string{"[aws, gcp]"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Backends = r.readBackends(n) }},
+	{Key: nullableKey("regions"), description: "Only machines in these regions.", defaultText: "(all)", shape: textsShape, examples: []string{"[eu-west-1, eu-west-2]"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Regions = r.readTexts(n, "`regions`") }},
+	{Key: nullableKey("instance_types"), description: "Only machines of these types.", defaultText: "(all)", shape: textsShape, examples: []string{"[g6.xlarge]"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.InstanceTypes = r.readTexts(n, "`instance_types`") }},
+	{Key: nullableKey("spot_policy"), description: "Whether to use spot machines, which are cheaper and can be taken away at any time.", defaultText: "auto", shape: oneOfShape("spot", "on-demand", "auto"),
+		read: readWordInto(func(p *Params) *Text { return &p.SpotPolicy }, "spot", "on-demand", "auto")},
+	{Key: nullableKey("retry"), description: "The events after which a replica is retried before it was ever ready, and for how long.", defaultText: "false", shape: anyOfShape("`true`, `false`, or {retry}", boolShape, mappingShape("retry")), examples: []string{"true", "{on_events: [no-capacity], duration: 1h}"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Retry = r.readRetry(n) }},
+	{Key: nullableKey("retry_policy"), description: "The deprecated spelling of `retry`.", shape: mappingShape("retry_policy"),
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.RetryPolicy = r.readRetryPolicy(n) }},
+	{Key: nullableKey("max_duration"), description: "How long the run may last in total.", defaultText: "off", shape: durationShape.withWords(durationShape.words + ", or `off`"), examples: []string{"8h"},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { p.MaxDuration = r.readMaxDuration(n) }},
+	{Key: nullableKey("max_price"), description: "The maximum price of a machine, in dollars per hour.", shape: aboveZeroShape, examples: []string{"1.5"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) {
-			v := r.above0(n, "the most dollars an hour, such as 1.5")
+			v := r.readPositive(n, "the maximum price in dollars per hour, such as 1.5")
 			p.MaxPrice = &v
 		}},
-	{Key: nullable("pool_name"), about: "The pool of machines, in old files.", shape: textShape,
-		unmet: &unmet[Params]{hint: "remove it; there are no pools", asks: func(p *Params) bool { return p.PoolName != "" }},
-		read:  into(func(p *Params) *Text { return &p.PoolName })},
-	{Key: nullable("instance_name"), about: "Only the machine of this name.", shape: textShape,
-		unmet: &unmet[Params]{hint: "remove it; use `instance_types` to choose a machine", asks: func(p *Params) bool { return p.InstanceName != "" }},
-		read:  into(func(p *Params) *Text { return &p.InstanceName })},
-	{Key: nullable("creation_policy"), about: "Whether machines may be rented, or only those that are there be used.", usual: "reuse-or-create", shape: oneOf("reuse", "reuse-or-create"),
-		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.CreationPolicy != "" }},
-		read:  word(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
-	{Key: nullable("termination_policy"), about: "Whether a rented machine is given back when it is idle.", usual: "destroy-after-idle", shape: oneOf("dont-destroy", "destroy-after-idle"),
-		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.TerminationPolicy != "" && !p.Renamed }},
-		read:  word(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy", "destroy-after-idle")},
-	{Key: nullable("termination_idle_time"), about: "How long a rented machine may be idle before it is given back.", usual: "5m", shape: durationShape, examples: []string{"10m"},
-		unmet: &unmet[Params]{hint: "remove it", asks: func(p *Params) bool { return p.TerminationIdleTime != nil && !p.Renamed }},
-		read:  func(r *reader, n *strictyaml.Node, p *Params) { p.TerminationIdleTime = r.durationIfAny(n) }},
+	{Key: nullableKey("pool_name"), description: "The pool of machines. Deprecated.", shape: textShape,
+		unsupported: &unsupportedUse[Params]{hint: "remove it; there are no pools", isUsed: func(p *Params) bool { return p.PoolName != "" }},
+		read:        readTextInto(func(p *Params) *Text { return &p.PoolName })},
+	{Key: nullableKey("instance_name"), description: "Only the machine with this name.", shape: textShape,
+		unsupported: &unsupportedUse[Params]{hint: "remove it; use `instance_types` to choose a machine", isUsed: func(p *Params) bool { return p.InstanceName != "" }},
+		read:        readTextInto(func(p *Params) *Text { return &p.InstanceName })},
+	{Key: nullableKey("creation_policy"), description: "Whether new machines may be rented, or only existing ones are used.", defaultText: "reuse-or-create", shape: oneOfShape("reuse", "reuse-or-create"),
+		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.CreationPolicy != "" }},
+		read:        readWordInto(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
+	{Key: nullableKey("termination_policy"), description: "Whether a rented machine is deleted when it is idle.", defaultText: "destroy-after-idle", shape: oneOfShape("dont-destroy", "destroy-after-idle"),
+		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationPolicy != "" && !p.UsesIdleDuration }},
+		read:        readWordInto(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy", "destroy-after-idle")},
+	{Key: nullableKey("termination_idle_time"), description: "How long a rented machine may be idle before it is deleted.", defaultText: "5m", shape: durationShape, examples: []string{"10m"},
+		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationIdleTime != nil && !p.UsesIdleDuration }},
+		read:        func(r *reader, n *strictyaml.Node, p *Params) { p.TerminationIdleTime = r.readOptionalDuration(n) }},
 }
 
-func (r *reader) backends(n *strictyaml.Node) []string {
-	items, _ := r.Items(n, "`backends`")
+func (r *reader) readBackends(n *strictyaml.Node) []string {
+	items, _ := r.ReadItems(n, "`backends`")
 	names := make([]string, 0, len(items))
 	for _, item := range items {
-		if name := r.backend(item); name != "" {
+		if name := r.readBackend(item); name != "" {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// backend reads the name of one, or "" with a problem.
-func (r *reader) backend(n *strictyaml.Node) string {
+// readBackend reads the name of a backend; empty if it is invalid.
+func (r *reader) readBackend(n *strictyaml.Node) string {
 	if n.Text == "ssh" {
-		r.At(n, "`ssh` is not known here", "machines reached by SSH are called `remote`")
+		r.Add(n, "`ssh` is not a valid value", "write `remote`, the backend of machines reached by SSH")
 		return ""
 	}
-	name, _ := r.OneOf(n, backends...)
+	name, _ := r.ReadOneOf(n, backendNames...)
 	return name
 }
 
-// retry reads a bool, or which endings are tried again.
-func (r *reader) retry(n *strictyaml.Node) *Retry {
+// readRetry reads a boolean, or a mapping of events and duration.
+func (r *reader) readRetry(n *strictyaml.Node) *Retry {
 	if n.Kind != strictyaml.Mapping {
-		v, ok := r.Bool(n)
+		v, ok := r.ReadBool(n)
 		if !ok {
 			return nil
 		}
 		return &Retry{Always: &v}
 	}
 	retry := &Retry{}
-	if retryBlock.into(r, n, retry) && n.Get("on_events") == nil {
-		retry.OnEvents = slices.Clone(retryEvents) // as the later dialect has it
+	if retryMapping.read(r, n, retry) && n.Get("on_events") == nil {
+		retry.OnEvents = slices.Clone(allRetryEvents) // the default of later versions of dstack
 	}
 	return retry
 }
 
-var retryBlock = newBlock("retry", "`retry`", "Which endings are tried again.", []field[Retry]{
-	{Key: plain("on_events"), about: "The endings: no machine could be had, the machine was lost, the command failed.", usual: "[no-capacity, interruption, error]",
-		shape: shape{"list of: " + oneOf(retryEvents...).words, schema{"type": "array", "minItems": 1, "items": oneOf(retryEvents...).schema}}, examples: []string{"[no-capacity, interruption]"},
-		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.OnEvents = r.retryEvents(n) }},
-	{Key: nullable("duration"), about: "How long after the ending it is tried.", usual: "1h", shape: durationShape, examples: []string{"30m"},
-		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.Duration = r.durationIfAny(n) }},
+var retryMapping = newMapping("retry", "`retry`", "The events after which a replica is retried.", []field[Retry]{
+	{Key: plainKey("on_events"), description: "The events: no machine is available, the machine was lost, the command failed.", defaultText: "[no-capacity, interruption, error]",
+		shape: shape{"list of: " + oneOfShape(allRetryEvents...).words, schema{"type": "array", "minItems": 1, "items": oneOfShape(allRetryEvents...).schema}}, examples: []string{"[no-capacity, interruption]"},
+		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.OnEvents = r.readRetryEvents(n) }},
+	{Key: nullableKey("duration"), description: "How long the replica is retried after the event.", defaultText: "1h", shape: durationShape, examples: []string{"30m"},
+		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.Duration = r.readOptionalDuration(n) }},
 })
 
-func (r *reader) retryEvents(n *strictyaml.Node) []string {
-	items, ok := r.Items(n, "`on_events`")
+func (r *reader) readRetryEvents(n *strictyaml.Node) []string {
+	items, ok := r.ReadItems(n, "`on_events`")
 	if ok && len(items) == 0 {
-		r.At(n, "`on_events` cannot be empty", "name at least one of: no-capacity, interruption, error")
+		r.Add(n, "`on_events` cannot be empty", "add at least one of: no-capacity, interruption, error")
 	}
 	events := make([]string, 0, len(items))
 	for _, item := range items {
-		if e, ok := r.OneOf(item, retryEvents...); ok && !slices.Contains(events, e) {
+		if e, ok := r.ReadOneOf(item, allRetryEvents...); ok && !slices.Contains(events, e) {
 			events = append(events, e)
 		}
 	}
 	return events
 }
 
-var retryPolicyBlock = newBlock("retry_policy", "`retry_policy`", "The old spelling of `retry`: after every ending.", []field[RetryPolicy]{
-	{Key: plain("retry"), about: "Whether it is tried again.", usual: "false", shape: boolShape,
-		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Retry, _ = r.Bool(n) }},
-	{Key: nullable("duration"), about: "How long. With it, `retry` is true.", usual: "1h", shape: durationShape,
-		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Duration = r.durationIfAny(n) }},
+var retryPolicyMapping = newMapping("retry_policy", "`retry_policy`", "The deprecated spelling of `retry`, which covers all events.", []field[RetryPolicy]{
+	{Key: plainKey("retry"), description: "Whether a replica is retried.", defaultText: "false", shape: boolShape,
+		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Retry, _ = r.ReadBool(n) }},
+	{Key: nullableKey("duration"), description: "How long a replica is retried. Setting it implies `retry: true`.", defaultText: "1h", shape: durationShape,
+		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Duration = r.readOptionalDuration(n) }},
 })
 
-// retryPolicy reads the deprecated spelling, in which a duration means yes.
-func (r *reader) retryPolicy(n *strictyaml.Node) *RetryPolicy {
+// readRetryPolicy reads the deprecated spelling of retry, in which a duration
+// implies true.
+func (r *reader) readRetryPolicy(n *strictyaml.Node) *RetryPolicy {
 	p := &RetryPolicy{}
-	retryPolicyBlock.into(r, n, p)
+	retryPolicyMapping.read(r, n, p)
 	p.Retry = p.Retry || p.Duration != nil
 	return p
 }

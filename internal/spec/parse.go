@@ -5,48 +5,50 @@ import (
 	"slices"
 	"strings"
 
+	"dstack/internal/human"
 	"dstack/internal/strictyaml"
 )
 
-// Configuration is what one *.dstack.yml asks for: a *Service, *Fleet,
-// *Volume or *Gateway. Its JSON is the normalised form of the wire.
+// Configuration is a parsed *.dstack.yml: a *Service, *Fleet, *Volume or
+// *Gateway. It marshals to the normal form of the wire format.
 type Configuration interface {
-	// Unsupported tells what it asks for that nothing acts on yet; nil: all
-	// of it is acted on. The problems have paths, but no places.
+	// Unsupported returns a problem for each feature that the configuration
+	// uses and that is not implemented yet; nil if there is none. The problems
+	// have paths, but no positions; see Locate.
 	Unsupported() Problems
 }
 
-// The types of configuration: those that are read, and those of the original
-// that are not.
+// The types of configuration that can be parsed, and those that only the
+// original dstack supports.
 var (
-	kinds      = []string{"service", "fleet", "volume", "gateway"}
-	otherKinds = []string{"dev-environment", "task"}
+	supportedTypes   = []string{"service", "fleet", "volume", "gateway"}
+	unsupportedTypes = []string{"dev-environment", "task"}
 )
 
-// Read reads one configuration of any type. The error, if any, is Problems:
-// all there are, in file order.
-func Read(file string, text []byte) (Configuration, error) {
+// ParseConfiguration parses a configuration of any type. The error is Problems,
+// with all problems in file order.
+func ParseConfiguration(file string, text []byte) (Configuration, error) {
 	r := newReader()
 	var c Configuration
 	if root := strictyaml.Load(text, r.Problems); root != nil {
 		r.tree = root
-		c = r.root(root)
+		c = r.readConfiguration(root)
 	}
-	problems := r.report(file, text)
+	problems := r.buildProblems(file, text)
 	if problems == nil {
 		return c, nil
 	}
-	if s, ok := c.(*Service); ok && !problems.Unsupported() { // a wrong name alone is no mistake of the file
+	if s, ok := c.(*Service); ok && !problems.OnlyUnsupported() { // an invalid name is reported only along with other problems
 		problems = append(problems, Locate(file, text, s.NameProblems())...)
 		slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Col-b.Col) })
 	}
 	return nil, problems
 }
 
-// Parse reads one service. Another type of configuration is a problem, which
-// says that it is not supported yet.
-func Parse(file string, text []byte) (*Service, error) {
-	c, err := Read(file, text)
+// ParseService parses a service. For other types of configuration, the error
+// says that they are not supported yet. The error is Problems.
+func ParseService(file string, text []byte) (*Service, error) {
+	c, err := ParseConfiguration(file, text)
 	if err != nil {
 		return nil, err
 	}
@@ -57,29 +59,32 @@ func Parse(file string, text []byte) (*Service, error) {
 	return s, nil
 }
 
-// reader turns a tree into a configuration. Its methods report what is wrong
-// and return what they could read.
+// reader converts a YAML tree to a configuration. Its methods report problems
+// and return as much as could be read.
 type reader struct {
 	*strictyaml.Problems
-	tree         *strictyaml.Node // of the whole file; nil: it is no YAML
-	notes        []NotYet
-	replicasRead bool // so that scaling can be held against them
-	groups       bool // replicas are in groups, which have commands of their own
+	tree             *strictyaml.Node // the whole file; nil: it is not valid YAML
+	unsupported      []UnsupportedNote
+	replicasValid    bool // false: checkScaling would report the same mistake again
+	hasReplicaGroups bool // replica groups have their own commands
 }
 
-// NotYet is something that was read and is right, but that nothing acts on,
-// and that is kept nowhere else.
-type NotYet struct{ Path, What, Hint string }
+// UnsupportedNote records a valid but unsupported use of a field whose value is
+// not kept.
+type UnsupportedNote struct{ Path, What, Hint string }
 
-func newReader() *reader { return &reader{Problems: &strictyaml.Problems{Elsewhere: elsewhere}} }
-
-// note remembers that n asks for what nothing acts on yet.
-func (r *reader) note(n *strictyaml.Node, what, hint string) {
-	r.notes = append(r.notes, NotYet{n.Path, what, hint})
+func newReader() *reader {
+	return &reader{Problems: &strictyaml.Problems{HintForUnknown: hintForUnknown}}
 }
 
-// report returns what was found, with the lines of the file.
-func (r *reader) report(file string, text []byte) Problems {
+// addUnsupportedUse records that n uses a feature that is not implemented yet.
+func (r *reader) addUnsupportedUse(n *strictyaml.Node, what, hint string) {
+	r.unsupported = append(r.unsupported, UnsupportedNote{n.Path, what, hint})
+}
+
+// buildProblems returns the collected problems with the lines of the file; nil
+// if there are none.
+func (r *reader) buildProblems(file string, text []byte) Problems {
 	if !r.Any() {
 		return nil
 	}
@@ -87,19 +92,19 @@ func (r *reader) report(file string, text []byte) Problems {
 	for _, p := range r.All() {
 		all = append(all, Problem{
 			File: file, Line: p.Line, Col: p.Col, Width: p.Width, Path: p.Path,
-			Message: clean(p.Message), Hint: clean(p.Hint), Unsupported: p.Later,
+			Message: removeControls(p.Message), Hint: removeControls(p.Hint), Unsupported: p.Unsupported,
 		})
 	}
 	addSource(all, text, r.tree)
 	return all
 }
 
-// addSource fills in the line of each problem and the one before it.
+// addSource adds to each problem its line and the line before it, masked.
 func addSource(all Problems, text []byte, root *strictyaml.Node) {
 	if len(text) > strictyaml.MaxBytes {
 		return
 	}
-	lines := masked(text, root)
+	lines := maskLines(text, root)
 	line := func(n int) string {
 		if n < 1 || n > len(lines) {
 			return ""
@@ -111,94 +116,96 @@ func addSource(all Problems, text []byte, root *strictyaml.Node) {
 	}
 }
 
-// root reads a whole document.
-func (r *reader) root(n *strictyaml.Node) Configuration {
+// readConfiguration reads a whole document.
+func (r *reader) readConfiguration(n *strictyaml.Node) Configuration {
 	switch {
 	case n.IsNull():
-		r.At(n, "the file is empty", "begin with a line: type: service")
+		r.Add(n, "the file is empty", "begin the file with the line: type: service")
 		return nil
 	case n.Kind != strictyaml.Mapping:
-		r.At(n, "a configuration is a mapping of keys, not "+n.Shown(), "begin with a line: type: service")
+		r.Add(n, "a configuration must be a mapping, not "+n.Describe(), "begin the file with the line: type: service")
 		return nil
 	}
 	kind := n.Get("type")
-	switch kindOf(kind) {
+	switch chooseType(kind) {
 	case "":
-		r.NotYet(kind, "type "+kind.Text, "this version reads "+strings.Join(kinds, ", "))
-		return nil // its fields are none of ours
+		r.AddUnsupported(kind, "type "+kind.Text, "this version supports "+strings.Join(supportedTypes, ", "))
+		return nil // the fields of an unsupported type are not checked
 	case "fleet":
-		return r.fleet(n)
+		return r.readFleet(n)
 	case "volume":
-		return r.volume(n)
+		return r.readVolume(n)
 	case "gateway":
-		return r.gateway(n)
+		return r.readGateway(n)
 	}
-	return r.service(n)
+	return r.readService(n)
 }
 
-// kindOf is the type whose fields the file has, also where its name is
-// misspelled; empty: one that is not read. Without a type it is a service.
-func kindOf(n *strictyaml.Node) string {
+// chooseType returns the type whose fields are read. A misspelled type counts
+// as the nearest one, an unknown or missing type as a service. It is empty for
+// a type that is known but not supported.
+func chooseType(n *strictyaml.Node) string {
 	if !n.IsScalar() {
 		return "service"
 	}
-	if slices.Contains(otherKinds, n.Text) {
+	if slices.Contains(unsupportedTypes, n.Text) {
 		return ""
 	}
-	return cmp.Or(strictyaml.Nearest(n.Text, kinds), "service")
+	return cmp.Or(human.Nearest(n.Text, supportedTypes), "service")
 }
 
-// into returns a reader of optional text.
-func into[T any](to func(*T) *Text) func(*reader, *strictyaml.Node, *T) {
+// readTextInto returns a read function for a text field.
+func readTextInto[T any](to func(*T) *Text) func(*reader, *strictyaml.Node, *T) {
 	return func(r *reader, n *strictyaml.Node, v *T) {
-		text, _ := r.Text(n)
+		text, _ := r.ReadText(n)
 		*to(v) = Text(text)
 	}
 }
 
-// word returns a reader of one of some words.
-func word[T any](to func(*T) *Text, allowed ...string) func(*reader, *strictyaml.Node, *T) {
+// readWordInto returns a read function for a text field with a fixed set of
+// values.
+func readWordInto[T any](to func(*T) *Text, allowed ...string) func(*reader, *strictyaml.Node, *T) {
 	return func(r *reader, n *strictyaml.Node, v *T) {
-		if text, ok := r.OneOf(n, allowed...); ok {
+		if text, ok := r.ReadOneOf(n, allowed...); ok {
 			*to(v) = Text(text)
 		}
 	}
 }
 
-// filled reads text that cannot be empty.
-func (r *reader) filled(n *strictyaml.Node) string {
-	v, ok := r.Text(n)
+// readNonEmpty reads text that must not be empty.
+func (r *reader) readNonEmpty(n *strictyaml.Node) string {
+	v, ok := r.ReadText(n)
 	if ok && v == "" {
-		r.At(n, "this cannot be empty", "write something")
+		r.Add(n, "the value cannot be empty", "write a value, or remove the line")
 	}
 	return v
 }
 
-// above0 reads a finite number above zero.
-func (r *reader) above0(n *strictyaml.Node, hint string) float64 {
-	v, ok := strictyaml.FloatOf(n)
+// readPositive reads a finite number greater than 0.
+func (r *reader) readPositive(n *strictyaml.Node, hint string) float64 {
+	v, ok := strictyaml.ParseFloat(n)
 	switch {
 	case !ok:
-		r.At(n, n.Shown()+" is not a number", "write "+hint)
+		r.Add(n, n.Describe()+" is not a number", "write "+hint)
 	case v <= 0:
-		r.At(n, n.Shown()+" is not greater than 0", "write "+hint)
+		r.Add(n, n.Describe()+" is not greater than 0", "write "+hint)
 	}
 	return v
 }
 
-// texts reads a list of text.
-func (r *reader) texts(n *strictyaml.Node, what string) []string {
-	items, ok := r.Items(n, what)
+// readTexts reads a list of text.
+func (r *reader) readTexts(n *strictyaml.Node, what string) []string {
+	items, ok := r.ReadItems(n, what)
 	list := make([]string, 0, len(items))
 	if !ok {
 		return list
 	}
 	for _, item := range items {
 		if item.IsNull() {
-			r.At(item, "there is an empty item in "+what, `remove it, or write ""`)
+			r.Add(item, what+" has an empty item", `remove it, or write ""`)
 			continue
 		}
-		if v, ok := r.Text(item); ok {
+		if v, ok := r.ReadText(item); ok {
 			list = append(list, v)
 		}
 	}

@@ -7,84 +7,84 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// Probe is a question that a replica must answer to get requests.
+// Probe is a periodic HTTP request that checks whether a replica is ready.
 type Probe struct {
 	Type       string   `json:"type"` // http
 	URL        string   `json:"url"`
-	Method     string   `json:"method"` // in lower case
+	Method     string   `json:"method"` // lowercase
 	Headers    []Header `json:"headers"`
 	Body       Text     `json:"body"`
 	Timeout    Seconds  `json:"timeout"`
 	Interval   Seconds  `json:"interval"`
-	ReadyAfter int      `json:"ready_after"` // good answers in a row
-	UntilReady bool     `json:"until_ready"` // asked no more after that
+	ReadyAfter int      `json:"ready_after"` // consecutive successes that make the replica ready
+	UntilReady bool     `json:"until_ready"` // stop probing once the replica is ready
 }
 
-// Header is one header of a request.
+// Header is one header of an HTTP request.
 type Header struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
 }
 
 const (
-	mostProbes  = 10
-	mostHeaders = 16
-	mostBody    = 2048
+	maxProbes    = 10
+	maxHeaders   = 16
+	maxProbeBody = 2048
 )
 
 var probeMethods = []string{"get", "post", "put", "delete", "patch", "head"}
 
-var probeBlock = newBlock("probes", "a probe", "A question that is asked of a replica again and again. While it is not answered well, the replica gets no requests.", []field[Probe]{
-	{Key: required("type", "type: http"), about: "How it is asked.", shape: oneOf("http"),
-		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Type, _ = r.OneOf(n, "http") }},
-	{Key: nullable("url"), about: "The path, with a query if it has one.", usual: "/", shape: pattern("path", "^/"), examples: []string{"/health"},
-		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.URL = r.urlPath(n) }},
-	{Key: nullable("method"), about: "The method.", usual: "get", shape: oneOf(probeMethods...),
-		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Method, _ = r.OneOf(n, probeMethods...) }},
-	{Key: plain("headers"), about: "Headers to send.", shape: listOf("list of {probes.headers}", blockShape("probes.headers")).atMostItems(mostHeaders), examples: []string{"[{name: X-Probe, value: '1'}]"},
-		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Headers = r.headers(n) }},
-	{Key: nullable("body"), about: "A body to send.", shape: shape{"text", schema{"type": []string{"string", "number", "boolean"}, "maxLength": mostBody}},
-		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Body = r.atMost(n, mostBody) }},
-	{Key: nullable("timeout"), about: "How long the answer may take.", usual: "10s", shape: durationShape, examples: []string{"5s"},
-		read: func(r *reader, n *strictyaml.Node, p *Probe) { r.moment(n, &p.Timeout) }},
-	{Key: nullable("interval"), about: "How long after one answer it is asked again.", usual: "15s", shape: durationShape, examples: []string{"5s"},
-		read: func(r *reader, n *strictyaml.Node, p *Probe) { r.moment(n, &p.Interval) }},
-	{Key: nullable("ready_after"), about: "How many good answers in a row make a replica ready.", usual: "1", shape: wholeBetween(1, 100), examples: []string{"3"},
-		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.ReadyAfter, _ = r.Int(n, 1, 100) }},
-	{Key: nullable("until_ready"), about: "Whether it is asked only until the replica is ready.", usual: "false", shape: boolShape,
-		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.UntilReady, _ = r.Bool(n) }},
+var probeMapping = newMapping("probes", "a probe", "A periodic HTTP request to a replica. While it fails, the replica receives no requests.", []field[Probe]{
+	{Key: requiredKey("type", "type: http"), description: "The type of the probe.", shape: oneOfShape("http"),
+		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Type, _ = r.ReadOneOf(n, "http") }},
+	{Key: nullableKey("url"), description: "The path, optionally with a query.", defaultText: "/", shape: patternShape("path", "^/"), examples: []string{"/health"},
+		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.URL = r.readURLPath(n) }},
+	{Key: nullableKey("method"), description: "The HTTP method.", defaultText: "get", shape: oneOfShape(probeMethods...),
+		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Method, _ = r.ReadOneOf(n, probeMethods...) }},
+	{Key: plainKey("headers"), description: "The headers of the request.", shape: listShape("list of {probes.headers}", mappingShape("probes.headers")).withMaxItems(maxHeaders), examples: []string{"[{name: X-Probe, value: '1'}]"},
+		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Headers = r.readHeaders(n) }},
+	{Key: nullableKey("body"), description: "The body of the request.", shape: shape{"text", schema{"type": []string{"string", "number", "boolean"}, "maxLength": maxProbeBody}},
+		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.Body = r.readBounded(n, maxProbeBody) }},
+	{Key: nullableKey("timeout"), description: "How long the response may take.", defaultText: "10s", shape: durationShape, examples: []string{"5s"},
+		read: func(r *reader, n *strictyaml.Node, p *Probe) { r.readPositiveDuration(n, &p.Timeout) }},
+	{Key: nullableKey("interval"), description: "The time between a response and the next request.", defaultText: "15s", shape: durationShape, examples: []string{"5s"},
+		read: func(r *reader, n *strictyaml.Node, p *Probe) { r.readPositiveDuration(n, &p.Interval) }},
+	{Key: nullableKey("ready_after"), description: "The number of consecutive successes that make a replica ready.", defaultText: "1", shape: intShape(1, 100), examples: []string{"3"},
+		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.ReadyAfter, _ = r.ReadInt(n, 1, 100) }},
+	{Key: nullableKey("until_ready"), description: "Whether the probe stops once the replica is ready.", defaultText: "false", shape: boolShape,
+		read: func(r *reader, n *strictyaml.Node, p *Probe) { p.UntilReady, _ = r.ReadBool(n) }},
 })
 
-var headerBlock = newBlock("probes.headers", "a header", "A header of a request.", []field[Header]{
-	{Key: required("name", "name: X-Probe"), about: "Its name.", shape: pattern("name", headerExpression).or("number", "boolean"),
-		read: func(r *reader, n *strictyaml.Node, h *Header) { h.Name = r.headerName(n) }},
-	{Key: required("value", "value: followed by text"), about: "Its value.", shape: textShape,
-		read: func(r *reader, n *strictyaml.Node, h *Header) { h.Value, _ = r.Text(n) }},
+var headerMapping = newMapping("probes.headers", "a header", "A header of a request.", []field[Header]{
+	{Key: requiredKey("name", "name: X-Probe"), description: "The name of the header.", shape: patternShape("name", headerExpression).orTypes("number", "boolean"),
+		read: func(r *reader, n *strictyaml.Node, h *Header) { h.Name = r.readHeaderName(n) }},
+	{Key: requiredKey("value", "value: followed by text"), description: "The value of the header.", shape: textShape,
+		read: func(r *reader, n *strictyaml.Node, h *Header) { h.Value, _ = r.ReadText(n) }},
 })
 
-func (r *reader) probes(n *strictyaml.Node) []Probe {
-	items, ok := r.Items(n, "`probes`")
-	if ok && len(items) > mostProbes {
-		r.At(n, fmt.Sprintf("there are %d probes", len(items)), fmt.Sprintf("write %d at most", mostProbes))
+func (r *reader) readProbes(n *strictyaml.Node) []Probe {
+	items, ok := r.ReadItems(n, "`probes`")
+	if ok && len(items) > maxProbes {
+		r.Add(n, fmt.Sprintf("there are %d probes", len(items)), fmt.Sprintf("write at most %d", maxProbes))
 	}
 	var probes []Probe
 	for _, item := range items {
 		p := Probe{URL: "/", Method: "get", Headers: []Header{}, Timeout: 10, Interval: 15, ReadyAfter: 1}
-		probeBlock.into(r, item, &p)
+		probeMapping.read(r, item, &p)
 		probes = append(probes, p)
 	}
 	return probes
 }
 
-func (r *reader) headers(n *strictyaml.Node) []Header {
-	items, ok := r.Items(n, "`headers`")
-	if ok && len(items) > mostHeaders {
-		r.At(n, fmt.Sprintf("there are %d headers", len(items)), fmt.Sprintf("write %d at most", mostHeaders))
+func (r *reader) readHeaders(n *strictyaml.Node) []Header {
+	items, ok := r.ReadItems(n, "`headers`")
+	if ok && len(items) > maxHeaders {
+		r.Add(n, fmt.Sprintf("there are %d headers", len(items)), fmt.Sprintf("write at most %d", maxHeaders))
 	}
 	headers := make([]Header, 0, len(items))
 	for _, item := range items {
 		var h Header
-		headerBlock.into(r, item, &h)
+		headerMapping.read(r, item, &h)
 		headers = append(headers, h)
 	}
 	return headers
@@ -94,27 +94,27 @@ const headerExpression = "^[!#$%&'*+.^_`|~0-9A-Za-z-]+$"
 
 var headerToken = regexp.MustCompile(headerExpression)
 
-func (r *reader) headerName(n *strictyaml.Node) string {
-	v, ok := r.Text(n)
+func (r *reader) readHeaderName(n *strictyaml.Node) string {
+	v, ok := r.ReadText(n)
 	if ok && !headerToken.MatchString(v) {
-		r.At(n, n.Shown()+" is not a name for a header", "write letters, digits and dashes: X-Probe")
+		r.Add(n, n.Describe()+" is not a valid header name", "write letters, digits and dashes: X-Probe")
 	}
 	return v
 }
 
-func (r *reader) urlPath(n *strictyaml.Node) string {
-	v, ok := r.Text(n)
+func (r *reader) readURLPath(n *strictyaml.Node) string {
+	v, ok := r.ReadText(n)
 	if ok && (len(v) == 0 || v[0] != '/') {
-		r.At(n, n.Shown()+" is not a path", "begin with a slash: /health")
+		r.Add(n, n.Describe()+" is not a path", "begin with a slash: /health")
 	}
 	return v
 }
 
-// moment reads a length of time that cannot be none.
-func (r *reader) moment(n *strictyaml.Node, to *Seconds) {
-	v, ok := r.duration(n)
+// readPositiveDuration reads a duration of at least one second.
+func (r *reader) readPositiveDuration(n *strictyaml.Node, to *Seconds) {
+	v, ok := r.readDuration(n)
 	if ok && v < 1 {
-		r.At(n, n.Shown()+" is no time at all", "write 1s or more")
+		r.Add(n, n.Describe()+" is too short", "write 1s or more")
 		return
 	}
 	if ok {
@@ -122,10 +122,11 @@ func (r *reader) moment(n *strictyaml.Node, to *Seconds) {
 	}
 }
 
-func (r *reader) atMost(n *strictyaml.Node, most int) Text {
-	v, ok := r.Text(n)
-	if ok && len(v) > most {
-		r.At(n, fmt.Sprintf("this is longer than %d bytes", most), "make it shorter")
+// readBounded reads text with at most limit bytes.
+func (r *reader) readBounded(n *strictyaml.Node, limit int) Text {
+	v, ok := r.ReadText(n)
+	if ok && len(v) > limit {
+		r.Add(n, fmt.Sprintf("the text is longer than %d bytes", limit), "make it shorter")
 	}
 	return Text(v)
 }

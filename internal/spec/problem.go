@@ -2,40 +2,40 @@ package spec
 
 import "fmt"
 
-// Problem is one thing wrong with a configuration, placed where the user
-// can see it.
+// Problem is one mistake in a configuration, with its position in the file.
 type Problem struct {
 	File    string `json:"file"`
-	Line    int    `json:"line"` // from 1; 0: the whole file
+	Line    int    `json:"line"` // numbered from 1; 0: unknown, or the whole file
 	Col     int    `json:"column"`
-	Width   int    `json:"width"` // of what the caret underlines, in columns
-	Path    string `json:"path"`  // resources.gpu
+	Width   int    `json:"width"` // number of columns that the carets underline
+	Path    string `json:"path"`  // path of the field: resources.gpu
 	Message string `json:"message"`
 	Hint    string `json:"hint,omitempty"`
-	Source  string `json:"source,omitempty"` // the line itself
-	Before  string `json:"-"`                // the line before it
-	// Unsupported: right, but nothing acts on it yet.
+	Source  string `json:"source,omitempty"` // the line, with secrets masked
+	Before  string `json:"-"`                // the line before, with secrets masked
+	// Unsupported is set if the configuration is valid, but the feature is not
+	// implemented yet.
 	Unsupported bool `json:"unsupported,omitempty"`
 }
 
-// Problems is every problem found in one file, in file order.
+// Problems are all problems of one file, in file order.
 type Problems []Problem
 
-// Error tells the first problem and how many more there are.
+// Error returns the first problem and the number of further ones.
 func (p Problems) Error() string {
 	if len(p) == 0 {
 		return "no problem"
 	}
-	s := p[0].where() + clean(p[0].Message)
+	s := p[0].formatPlace() + removeControls(p[0].Message)
 	if len(p) > 1 {
 		s += fmt.Sprintf(" (and %d more)", len(p)-1)
 	}
 	return s
 }
 
-// Unsupported tells whether the input is right as far as it could be read,
-// and only asks for what nothing acts on yet.
-func (p Problems) Unsupported() bool {
+// OnlyUnsupported reports whether there are problems and all of them are about
+// features that are not implemented yet, so that the file itself is valid.
+func (p Problems) OnlyUnsupported() bool {
 	for _, problem := range p {
 		if !problem.Unsupported {
 			return false
@@ -44,14 +44,15 @@ func (p Problems) Unsupported() bool {
 	return len(p) > 0
 }
 
-// Error tells the message; the hint is apart.
-func (p Problem) Error() string { return clean(p.Message) }
+// Error returns the message without the hint.
+func (p Problem) Error() string { return removeControls(p.Message) }
 
-// Place is where it stands, in a form that editors and terminals follow, and
-// with a colon behind it; empty: nowhere.
-func (p Problem) Place() string { return p.where() }
+// Place returns the position with a trailing ": ", in a form that editors and
+// terminals recognize (file:line:column). It is empty if the position is
+// unknown.
+func (p Problem) Place() string { return p.formatPlace() }
 
-// problemOf is a fault of a value that stands in no file.
-func problemOf(path string, f *fault) Problem {
+// newProblem returns a problem of a value that is not part of a file.
+func newProblem(path string, f *fault) Problem {
 	return Problem{Path: path, Message: f.Message, Hint: f.Hint}
 }

@@ -6,46 +6,46 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var profileBlock = newBlock("profile", "a profile", "A named set of what runs have in common.",
+var profileMapping = newMapping("profile", "a profile", "A named set of parameters for runs.",
 	[]field[Profile]{
-		{Key: required("name", "name: followed by what to call it"), about: "Its name, for `--profile`.", shape: filledShape, examples: []string{"cheap"},
-			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Name = r.filled(n) }},
-		{Key: plain("default"), about: "Whether it is used where no profile is named.", usual: "false", shape: boolShape,
-			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Default, _ = r.Bool(n) }},
+		{Key: requiredKey("name", "name: followed by a name for the profile"), description: "The name of the profile, for `--profile`.", shape: nonEmptyShape, examples: []string{"cheap"},
+			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Name = r.readNonEmpty(n) }},
+		{Key: plainKey("default"), description: "Whether the profile is used if no other is named.", defaultText: "false", shape: boolShape,
+			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Default, _ = r.ReadBool(n) }},
 	},
-	lift(paramFields, func(p *Profile) *Params { return &p.Params }),
-	lift(laterParams, func(p *Profile) *Params { return &p.Params }),
+	liftFields(paramFields, func(p *Profile) *Params { return &p.Params }),
+	liftFields(newerParams, func(p *Profile) *Params { return &p.Params }),
 )
 
-// profiles is a profiles.yml.
+// profiles is the content of a profiles.yml.
 type profiles struct{ list []Profile }
 
-var profilesBlock = newBlock("profiles", "this file", "Profiles: what runs have in common, in `.dstack/profiles.yml`.", []field[profiles]{
-	{Key: required("profiles", "profiles: followed by a list"), about: "The profiles.", shape: listOf("list of {profile}", blockShape("profile")), examples: []string{"[{name: cheap, spot_policy: spot}]"},
-		read: func(r *reader, n *strictyaml.Node, p *profiles) { p.list = r.profiles(n) }},
+var profilesMapping = newMapping("profiles", "this file", "The file `.dstack/profiles.yml`: parameters that runs have in common.", []field[profiles]{
+	{Key: requiredKey("profiles", "profiles: followed by a list"), description: "The profiles.", shape: listShape("list of {profile}", mappingShape("profile")), examples: []string{"[{name: cheap, spot_policy: spot}]"},
+		read: func(r *reader, n *strictyaml.Node, p *profiles) { p.list = r.readProfiles(n) }},
 })
 
-// ParseProfiles reads a profiles.yml. The error, if any, is Problems.
+// ParseProfiles parses a profiles.yml. The error is Problems.
 func ParseProfiles(file string, text []byte) ([]Profile, error) {
 	r := newReader()
 	p := profiles{list: []Profile{}}
 	if root := strictyaml.Load(text, r.Problems); root != nil && !root.IsNull() {
-		profilesBlock.into(r, root, &p)
+		profilesMapping.read(r, root, &p)
 	}
-	if problems := r.report(file, text); problems != nil {
+	if problems := r.buildProblems(file, text); problems != nil {
 		return nil, problems
 	}
 	return p.list, nil
 }
 
-func (r *reader) profiles(n *strictyaml.Node) []Profile {
-	items, _ := r.Items(n, "`profiles`")
+func (r *reader) readProfiles(n *strictyaml.Node) []Profile {
+	items, _ := r.ReadItems(n, "`profiles`")
 	list := make([]Profile, 0, len(items))
 	lines := map[string]int{}
 	for _, item := range items {
-		p := r.profile(item)
+		p := r.readProfile(item)
 		if line, twice := lines[p.Name]; twice && p.Name != "" {
-			r.At(item.Get("name"), fmt.Sprintf("there are two profiles called `%.60s`", p.Name), fmt.Sprintf("the other one is in line %d; rename one of them", line))
+			r.Add(item.Get("name"), fmt.Sprintf("there are two profiles called `%.60s`", p.Name), fmt.Sprintf("the other one is on line %d; rename one of them", line))
 		}
 		if name := item.Get("name"); name != nil {
 			lines[p.Name] = name.Line
@@ -55,15 +55,17 @@ func (r *reader) profiles(n *strictyaml.Node) []Profile {
 	return list
 }
 
-func (r *reader) profile(n *strictyaml.Node) Profile {
+// readProfile reads one profile, and moves the notes about unsupported fields
+// to it.
+func (r *reader) readProfile(n *strictyaml.Node) Profile {
 	var p Profile
-	before := len(r.notes)
-	profileBlock.into(r, n, &p)
+	before := len(r.unsupported)
+	profileMapping.read(r, n, &p)
 	r.checkIdle(n)
-	for _, note := range r.notes[before:] {
-		note.Path = relative(n.Path, note.Path)
-		p.NotYet = append(p.NotYet, note)
+	for _, note := range r.unsupported[before:] {
+		note.Path = trimPath(n.Path, note.Path)
+		p.UnsupportedNotes = append(p.UnsupportedNotes, note)
 	}
-	r.notes = r.notes[:before]
+	r.unsupported = r.unsupported[:before]
 	return p
 }

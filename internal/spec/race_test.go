@@ -4,6 +4,6 @@ package spec_test
 
 import "time"
 
-// bound is how long a refusal may take under the race detector, which slows
-// parsers down ten times and more.
-const bound = 5 * time.Second
+// maxRejectionTime is the maximum time for rejecting a file under the race
+// detector, which slows parsers down about ten times.
+const maxRejectionTime = 5 * time.Second

@@ -10,11 +10,11 @@ import (
 
 type fault = strictyaml.Fault
 
-// bound reads one end of a range.
-type bound[T int | GB] func(text string) (T, *fault)
+// parseEnd parses one end of a range.
+type parseEnd[T int | GB] func(text string) (T, *fault)
 
-// parseRange reads `4`, `4..8`, `4..` or `..8`.
-func parseRange[T int | GB](text string, one bound[T]) (Range[T], *fault) {
+// parseRange parses `4`, `4..8`, `4..` or `..8`.
+func parseRange[T int | GB](text string, one parseEnd[T]) (Range[T], *fault) {
 	clean := strings.ReplaceAll(text, " ", "")
 	from, to, isRange := strings.Cut(clean, "..")
 	if !isRange {
@@ -22,7 +22,7 @@ func parseRange[T int | GB](text string, one bound[T]) (Range[T], *fault) {
 		return Range[T]{Min: &v, Max: &v}, f
 	}
 	if strings.Contains(to, "..") {
-		return Range[T]{}, &fault{Message: fmt.Sprintf("`%s` has more than one `..`", text), Hint: "write a range as 4..8, 4.. or ..8"}
+		return Range[T]{}, &fault{Message: fmt.Sprintf("`%s` has more than one `..`", text), Hint: "write a range such as 4..8, 4.. or ..8"}
 	}
 	var r Range[T]
 	for _, end := range []struct {
@@ -38,29 +38,29 @@ func parseRange[T int | GB](text string, one bound[T]) (Range[T], *fault) {
 		}
 		*end.to = &v
 	}
-	return r, r.check()
+	return r, r.checkOrder()
 }
 
-// check refuses a range that is empty or upside down.
-func (r Range[T]) check() *fault {
+// checkOrder reports a range without ends, or with the ends in the wrong order.
+func (r Range[T]) checkOrder() *fault {
 	switch {
 	case r.Min == nil && r.Max == nil:
-		return &fault{Message: "invalid empty range: ..", Hint: "write a range as 4..8, 4.. or ..8"}
+		return &fault{Message: "invalid empty range: ..", Hint: "write a range such as 4..8, 4.. or ..8"}
 	case r.Min != nil && r.Max != nil && *r.Min > *r.Max:
-		return &fault{Message: "invalid range order: " + r.String(), Hint: "write the smaller end first: " + Range[T]{Min: r.Max, Max: r.Min}.String()}
+		return &fault{Message: "invalid range order: " + r.String(), Hint: "write the smaller number first: " + Range[T]{Min: r.Max, Max: r.Min}.String()}
 	}
 	return nil
 }
 
-// String is the shortest spelling: `4`, `4..8`, `4..`, `..8`.
+// String returns the shortest spelling: `4`, `4..8`, `4..` or `..8`.
 func (r Range[T]) String() string {
 	if r.Min != nil && r.Max != nil && *r.Min == *r.Max {
-		return endText(r.Min)
+		return formatEnd(r.Min)
 	}
-	return endText(r.Min) + ".." + endText(r.Max)
+	return formatEnd(r.Min) + ".." + formatEnd(r.Max)
 }
 
-func endText[T int | GB](v *T) string {
+func formatEnd[T int | GB](v *T) string {
 	if v == nil {
 		return ""
 	}
@@ -73,59 +73,61 @@ func endText[T int | GB](v *T) string {
 	return ""
 }
 
-// Contains tells whether v lies in the range; both ends do.
+// Contains reports whether v is in the range, both ends included.
 func (r Range[T]) Contains(v T) bool {
 	return (r.Min == nil || v >= *r.Min) && (r.Max == nil || v <= *r.Max)
 }
 
-// The most of anything that is counted: it keeps sums in an int32.
-const mostCount = 1_000_000
+// maxCount is the upper limit of all counts. It keeps sums within an int32.
+const maxCount = 1_000_000
 
-// count reads a whole number that is not negative.
-func count(text string) (int, *fault) {
+// parseCount parses a whole number that is not negative.
+func parseCount(text string) (int, *fault) {
 	v, err := strconv.Atoi(text)
 	if err != nil {
 		hint := "write a whole number such as 4, or a range such as 4..8"
 		if f := strings.TrimRight(strings.ToUpper(text), "GMTBI"); f != strings.ToUpper(text) {
-			hint = "this is a count, not a size: " + hint
+			hint = "this is a count, not a size; " + hint
 		}
 		return 0, &fault{Message: fmt.Sprintf("`%s` is not a whole number", text), Hint: hint}
 	}
-	return v, countFault(text, v)
+	return v, checkCount(text, v)
 }
 
-func countFault(text string, v int) *fault {
+func checkCount(text string, v int) *fault {
 	switch {
 	case v < 0:
 		return &fault{Message: fmt.Sprintf("`%s` is negative", text), Hint: "write 0 or more"}
-	case v > mostCount:
-		return &fault{Message: fmt.Sprintf("`%d` is too many", v), Hint: fmt.Sprintf("write %d at most", mostCount)}
+	case v > maxCount:
+		return &fault{Message: fmt.Sprintf("`%d` is too many", v), Hint: fmt.Sprintf("write at most %d", maxCount)}
 	}
 	return nil
 }
 
-// countRange reads a range of whole numbers.
-func countRange(r *reader, n *strictyaml.Node) (Range[int], bool) {
-	return rangeOf(r, n, count, func(n *strictyaml.Node) (int, *fault) {
-		v, ok := strictyaml.IntOf(n)
+// readCountRange reads a range of whole numbers. It is false if the range is
+// invalid.
+func readCountRange(r *reader, n *strictyaml.Node) (Range[int], bool) {
+	return readRange(r, n, parseCount, func(n *strictyaml.Node) (int, *fault) {
+		v, ok := strictyaml.ParseInt(n)
 		if !ok {
-			return 0, &fault{Message: n.Shown() + " is not a whole number", Hint: "write 4, or a range such as 4..8"}
+			return 0, &fault{Message: n.Describe() + " is not a whole number", Hint: "write 4, or a range such as 4..8"}
 		}
-		return v, countFault(n.Text, v)
+		return v, checkCount(n.Text, v)
 	})
 }
 
-// sizeRangeOf reads a range of sizes; nil when there is a problem.
-func sizeRangeOf(r *reader, n *strictyaml.Node) *Range[GB] {
-	v, ok := rangeOf(r, n, parseGB, sizeNumber)
+// readSizeRange reads a range of sizes; nil if it is invalid.
+func readSizeRange(r *reader, n *strictyaml.Node) *Range[GB] {
+	v, ok := readRange(r, n, parseGB, readSizeNumber)
 	if !ok {
 		return nil
 	}
 	return &v
 }
 
-// rangeOf reads `x`, `x..y` or {min, max}, whose ends are numbers or text.
-func rangeOf[T int | GB](r *reader, n *strictyaml.Node, text bound[T], number func(*strictyaml.Node) (T, *fault)) (Range[T], bool) {
+// readRange reads `x`, `x..y` or {min, max}, with ends written as number or
+// text. It is false if the range is invalid.
+func readRange[T int | GB](r *reader, n *strictyaml.Node, text parseEnd[T], number func(*strictyaml.Node) (T, *fault)) (Range[T], bool) {
 	v, f := Range[T]{}, (*fault)(nil)
 	switch n.Kind {
 	case strictyaml.Int, strictyaml.Float:
@@ -135,17 +137,18 @@ func rangeOf[T int | GB](r *reader, n *strictyaml.Node, text bound[T], number fu
 	case strictyaml.String:
 		v, f = parseRange(n.Text, text)
 	case strictyaml.Mapping:
-		return rangeFields(r, n, text, number)
+		return readRangeMapping(r, n, text, number)
 	case strictyaml.Null, strictyaml.Bool, strictyaml.Sequence:
-		f = &fault{Message: n.Shown() + " is not a range", Hint: "write a value such as 4, or a range such as 4..8, 4.. or ..8"}
+		f = &fault{Message: n.Describe() + " is not a range", Hint: "write a value such as 4, or a range such as 4..8, 4.. or ..8"}
 	}
 	if f != nil {
-		r.Refuse(n, f)
+		r.AddFault(n, f)
 	}
 	return v, f == nil
 }
 
-func rangeFields[T int | GB](r *reader, n *strictyaml.Node, text bound[T], number func(*strictyaml.Node) (T, *fault)) (Range[T], bool) {
+// readRangeMapping reads a range written as {min, max}.
+func readRangeMapping[T int | GB](r *reader, n *strictyaml.Node, text parseEnd[T], number func(*strictyaml.Node) (T, *fault)) (Range[T], bool) {
 	var v Range[T]
 	good := true
 	end := func(to **T) func(*strictyaml.Node) {
@@ -157,22 +160,22 @@ func rangeFields[T int | GB](r *reader, n *strictyaml.Node, text bound[T], numbe
 			case strictyaml.String:
 				x, f = text(n.Text)
 			case strictyaml.Null, strictyaml.Bool, strictyaml.Mapping, strictyaml.Sequence:
-				f = &fault{Message: n.Shown() + " is not an end of a range", Hint: "write one value, or leave the key out: that end is open then"}
+				f = &fault{Message: n.Describe() + " is not a valid end of a range", Hint: "write one value, or remove the key for no limit"}
 			}
 			if f != nil {
-				r.Refuse(n, f)
+				r.AddFault(n, f)
 				good = false
 				return
 			}
 			*to = &x
 		}
 	}
-	good = r.Fields(n, "a range", []strictyaml.Field{
+	good = r.ReadFields(n, "a range", []strictyaml.Field{
 		{Name: "min", Nullable: true, Read: end(&v.Min)},
 		{Name: "max", Nullable: true, Read: end(&v.Max)},
 	}) && good
-	if f := v.check(); good && f != nil {
-		r.Refuse(n, f)
+	if f := v.checkOrder(); good && f != nil {
+		r.AddFault(n, f)
 		good = false
 	}
 	return v, good

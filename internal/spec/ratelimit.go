@@ -6,56 +6,58 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// RateLimit bounds how many requests a second one caller may send to what
-// lies below a prefix.
+// RateLimit limits the requests per second of each caller to paths with a
+// prefix.
 type RateLimit struct {
 	Prefix string       `json:"prefix"`
 	Key    RateLimitKey `json:"key"`
 	RPS    float64      `json:"rps"`
-	Burst  int          `json:"burst"` // requests beyond the rate that pass at once
+	Burst  int          `json:"burst"` // requests above the rate that are accepted at once
 }
 
-// RateLimitKey is what tells callers apart.
+// RateLimitKey determines which requests count as one caller.
 type RateLimitKey struct {
 	Type   string `json:"type"`             // ip_address, header
-	Header string `json:"header,omitempty"` // of type header
+	Header string `json:"header,omitempty"` // with type header
 }
 
 const (
-	mostRateLimits = 16
-	leastRPS       = 1.0 / 60 // one request a minute
+	maxRateLimits = 16
+	minRPS        = 1.0 / 60 // one request a minute
 )
 
-var rateLimitBlock = newBlock("rate_limits", "a rate limit", "How many requests a second one caller may send. Those beyond it are answered 429.", []field[RateLimit]{
-	{Key: nullable("prefix"), about: "The paths that it is for.", usual: "/", shape: pattern("path", "^/"), examples: []string{"/v1/"},
-		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Prefix = r.urlPath(n) }},
-	{Key: nullable("key"), about: "What tells callers apart.", usual: "{type: ip_address}", shape: blockShape("rate_limits.key"), examples: []string{"{type: header, header: Authorization}"},
-		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { r.rateLimitKey(n, &l.Key) }},
-	{Key: required("rps", "rps: 10"), about: "The requests a second, from one a minute on.", shape: anyOf("number", numeric("", schema{"minimum": 0.016}), pattern("", floatExpression)), examples: []string{"10", "0.5"},
-		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.RPS = r.rps(n) }},
-	{Key: nullable("burst"), about: "How many requests beyond the rate pass at once.", usual: "0", shape: wholeBetween(0, mostCount), examples: []string{"20"},
-		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Burst, _ = r.Int(n, 0, mostCount) }},
+var rateLimitMapping = newMapping("rate_limits", "a rate limit", "A limit for the requests per second of each caller. Requests over the limit get the status 429.", []field[RateLimit]{
+	{Key: nullableKey("prefix"), description: "The prefix of the paths that the limit applies to.", defaultText: "/", shape: patternShape("path", "^/"), examples: []string{"/v1/"},
+		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Prefix = r.readURLPath(n) }},
+	{Key: nullableKey("key"), description: "What identifies a caller.", defaultText: "{type: ip_address}", shape: mappingShape("rate_limits.key"), examples: []string{"{type: header, header: Authorization}"},
+		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { r.readRateLimitKey(n, &l.Key) }},
+	{Key: requiredKey("rps", "rps: 10"), description: "The requests per second, at least one per minute (0.0167).", shape: anyOfShape("number", numberShape("", schema{"minimum": 0.016}), patternShape("", floatExpression)), examples: []string{"10", "0.5"},
+		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.RPS = r.readRPS(n) }},
+	{Key: nullableKey("burst"), description: "How many requests above the rate are accepted at once.", defaultText: "0", shape: intShape(0, maxCount), examples: []string{"20"},
+		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Burst, _ = r.ReadInt(n, 0, maxCount) }},
 })
 
-var rateLimitKeyBlock = newBlock("rate_limits.key", "`key`", "What tells callers apart.", []field[RateLimitKey]{
-	{Key: required("type", "type: ip_address"), about: "The caller's address, or one of its headers.", shape: oneOf("ip_address", "header"),
-		read: func(r *reader, n *strictyaml.Node, k *RateLimitKey) { k.Type, _ = r.OneOf(n, "ip_address", "header") }},
-	{Key: nullable("header"), about: "The header, for `type: header`.", shape: pattern("name", headerExpression).or("number", "boolean"), examples: []string{"Authorization"},
-		read: func(r *reader, n *strictyaml.Node, k *RateLimitKey) { k.Header = r.headerName(n) }},
+var rateLimitKeyMapping = newMapping("rate_limits.key", "`key`", "What identifies a caller.", []field[RateLimitKey]{
+	{Key: requiredKey("type", "type: ip_address"), description: "The IP address of the caller, or a header of the request.", shape: oneOfShape("ip_address", "header"),
+		read: func(r *reader, n *strictyaml.Node, k *RateLimitKey) {
+			k.Type, _ = r.ReadOneOf(n, "ip_address", "header")
+		}},
+	{Key: nullableKey("header"), description: "The name of the header, with `type: header`.", shape: patternShape("name", headerExpression).orTypes("number", "boolean"), examples: []string{"Authorization"},
+		read: func(r *reader, n *strictyaml.Node, k *RateLimitKey) { k.Header = r.readHeaderName(n) }},
 })
 
-func (r *reader) rateLimits(n *strictyaml.Node) []RateLimit {
-	items, ok := r.Items(n, "`rate_limits`")
-	if ok && len(items) > mostRateLimits {
-		r.At(n, fmt.Sprintf("there are %d rate limits", len(items)), fmt.Sprintf("write %d at most", mostRateLimits))
+func (r *reader) readRateLimits(n *strictyaml.Node) []RateLimit {
+	items, ok := r.ReadItems(n, "`rate_limits`")
+	if ok && len(items) > maxRateLimits {
+		r.Add(n, fmt.Sprintf("there are %d rate limits", len(items)), fmt.Sprintf("write at most %d", maxRateLimits))
 	}
 	var limits []RateLimit
 	seen := map[string]int{}
 	for _, item := range items {
 		l := RateLimit{Prefix: "/", Key: RateLimitKey{Type: "ip_address"}}
-		rateLimitBlock.into(r, item, &l)
+		rateLimitMapping.read(r, item, &l)
 		if line, twice := seen[l.Prefix]; twice {
-			r.At(item, fmt.Sprintf("there are two limits for `%s`", l.Prefix), fmt.Sprintf("the other one is in line %d; keep one of them", line))
+			r.Add(item, fmt.Sprintf("there are two rate limits for `%s`", l.Prefix), fmt.Sprintf("the other one is on line %d; remove one of them", line))
 		}
 		seen[l.Prefix] = item.Line
 		limits = append(limits, l)
@@ -63,22 +65,22 @@ func (r *reader) rateLimits(n *strictyaml.Node) []RateLimit {
 	return limits
 }
 
-func (r *reader) rateLimitKey(n *strictyaml.Node, k *RateLimitKey) {
-	if !rateLimitKeyBlock.into(r, n, k) {
+func (r *reader) readRateLimitKey(n *strictyaml.Node, k *RateLimitKey) {
+	if !rateLimitKeyMapping.read(r, n, k) {
 		return
 	}
 	switch header := n.Get("header"); {
 	case k.Type == "header" && header.IsNull():
-		r.At(n, "a limit by header needs to know which", "add header: Authorization")
+		r.Add(n, "`header` is required with type: header", "add header: Authorization")
 	case k.Type == "ip_address" && !header.IsNull():
-		r.At(header, "`header` belongs to type header", "remove it, or write type: header")
+		r.Add(header, "`header` can only be used with type: header", "remove it, or set type: header")
 	}
 }
 
-func (r *reader) rps(n *strictyaml.Node) float64 {
-	v := r.above0(n, "requests a second, such as 10")
-	if v > 0 && v < leastRPS {
-		r.At(n, n.Shown()+" is less than one request a minute", "write 0.0167 or more")
+func (r *reader) readRPS(n *strictyaml.Node) float64 {
+	v := r.readPositive(n, "requests a second, such as 10")
+	if v > 0 && v < minRPS {
+		r.Add(n, n.Describe()+" is less than one request a minute", "write 0.0167 or more")
 	}
 	return v
 }

@@ -14,7 +14,7 @@ import (
 
 const referenceFolder = "../../docs/reference"
 
-func pages(t *testing.T) map[string]string {
+func readPages(t *testing.T) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(referenceFolder, "*.md"))
 	if err != nil || len(files) == 0 {
@@ -22,14 +22,14 @@ func pages(t *testing.T) map[string]string {
 	}
 	all := map[string]string{}
 	for _, file := range files {
-		all[filepath.Base(file)] = string(read(t, file))
+		all[filepath.Base(file)] = string(readFile(t, file))
 	}
 	return all
 }
 
-// The tables of the reference are written from the tables of the parser.
-func TestReferenceIsFresh(t *testing.T) {
-	before := pages(t)
+// The tables in the reference agree with the tables of the parser.
+func TestReference_IsUpToDate(t *testing.T) {
+	before := readPages(t)
 	after, err := spec.Reference(before)
 	if err != nil {
 		t.Fatal(err)
@@ -47,9 +47,9 @@ func TestReferenceIsFresh(t *testing.T) {
 	}
 }
 
-// A fleet keeps its machines for days, a run for minutes.
-func TestTheReferenceHasEachTypesOwnDefaults(t *testing.T) {
-	all := pages(t)
+// The default idle time differs between fleets and runs.
+func TestReference_DefaultsOfEachType(t *testing.T) {
+	all := readPages(t)
 	for page, want := range map[string]string{"fleet.md": "`3d`", "service.md": "`5m`", "profiles.md": "`5m`"} {
 		for _, field := range []string{"termination_idle_time", "idle_duration"} {
 			row := regexp.MustCompile("(?m)^\\| `" + field + "` \\|.*$").FindString(all[page])
@@ -60,8 +60,8 @@ func TestTheReferenceHasEachTypesOwnDefaults(t *testing.T) {
 	}
 }
 
-// The schema that lies beside the reference is the one that is served.
-func TestReferenceSchemasAreFresh(t *testing.T) {
+// The schema files in the reference agree with the generated schemas.
+func TestReference_SchemasAreUpToDate(t *testing.T) {
 	for name, make := range map[string]func() ([]byte, error){"dstack.schema.json": spec.Schema, "profiles.schema.json": spec.ProfilesSchema} {
 		text, err := make()
 		if err != nil {
@@ -74,36 +74,36 @@ func TestReferenceSchemasAreFresh(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if diff := cmp.Diff(string(read(t, file)), string(text)); diff != "" {
+		if diff := cmp.Diff(string(readFile(t, file)), string(text)); diff != "" {
 			t.Errorf("%s is stale, run go test ./internal/spec -run TestReference -update:\n%s", name, diff)
 		}
 	}
 }
 
-// Every example on the pages is one that works.
-func TestReferenceExamplesAreRead(t *testing.T) {
-	schema, profiles := compiled(t, spec.Schema), compiled(t, spec.ProfilesSchema)
-	for name, page := range pages(t) {
+// Every example in the reference parses, and is valid by the schema.
+func TestReference_ExamplesParse(t *testing.T) {
+	schema, profiles := compileSchema(t, spec.Schema), compileSchema(t, spec.ProfilesSchema)
+	for name, page := range readPages(t) {
 		found := 0
-		for _, block := range yamlBlock.FindAllStringSubmatch(page, -1) {
+		for _, block := range yamlExample.FindAllStringSubmatch(page, -1) {
 			found++
 			text := strings.ReplaceAll("\n"+block[2], "\n"+block[1], "\n")
 			if strings.HasPrefix(text, "\n# part of a service") {
-				text = base(strings.TrimPrefix(text, "\n"))
+				text = withRequiredFields(strings.TrimPrefix(text, "\n"))
 			}
 			if _, err := spec.ParseProfiles(name, []byte(text)); strings.Contains(text, "\nprofiles:") {
 				if err != nil {
 					t.Errorf("%s: %v in\n%s", name, err, text)
 				}
-				if err := profiles.Validate(value(t, []byte(text))); err != nil {
+				if err := profiles.Validate(decodeYAML(t, []byte(text))); err != nil {
 					t.Errorf("%s: %v in\n%s", name, err, text)
 				}
 				continue
 			}
-			if _, err := spec.Read(name, []byte(text)); err != nil {
+			if _, err := spec.ParseConfiguration(name, []byte(text)); err != nil {
 				t.Errorf("%s: %v in\n%s", name, err, text)
 			}
-			if err := schema.Validate(value(t, []byte(text))); err != nil {
+			if err := schema.Validate(decodeYAML(t, []byte(text))); err != nil {
 				t.Errorf("%s: %v in\n%s", name, err, text)
 			}
 		}

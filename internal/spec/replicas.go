@@ -8,80 +8,81 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// The most replicas that one service may have.
-const mostReplicas = 1000
+const maxReplicas = 1000
 
 const replicasHint = "write a number such as 2, or a range such as 1..4"
 
-var replicasShape = anyOf("number or range: `2`, `1..4`, `0..2`",
-	numeric("", schema{"minimum": 0, "maximum": mostReplicas}),
-	pattern("", "^ *("+wholeNumber+" *|"+"("+wholeNumber+")? *"+rangeMark+" *"+wholeNumber+") *$"),
-	blockShape("replicas"),
+var replicasShape = anyOfShape("number or range: `2`, `1..4`, `0..2`",
+	numberShape("", schema{"minimum": 0, "maximum": maxReplicas}),
+	patternShape("", "^ *("+wholeNumber+" *|"+"("+wholeNumber+")? *"+rangeMark+" *"+wholeNumber+") *$"),
+	mappingShape("replicas"),
 	shape{"", schema{"type": "array", "minItems": 1, "items": schema{"type": "object"}}}) // groups
 
-var replicaEndShape = anyOf("whole number", numeric("", schema{"minimum": 0, "maximum": mostReplicas}), pattern("", wholeExpression))
+var replicaEndShape = anyOfShape("whole number", numberShape("", schema{"minimum": 0, "maximum": maxReplicas}), patternShape("", wholeExpression))
 
-var replicasBlock = newBlock("replicas", "`replicas`", "A range of replicas, written as a mapping.", []field[replicaEnds]{
-	{Key: nullable("min"), about: "The least.", usual: "0", shape: replicaEndShape,
-		read: func(r *reader, n *strictyaml.Node, v *replicaEnds) { v.read(r, n, &v.Min) }},
-	{Key: required("max", "max: 4"), about: "The most.", shape: replicaEndShape,
-		read: func(r *reader, n *strictyaml.Node, v *replicaEnds) { v.read(r, n, &v.Max) }},
+var replicasMapping = newMapping("replicas", "`replicas`", "A range of replicas, written as a mapping.", []field[replicaRange]{
+	{Key: nullableKey("min"), description: "The minimum number of replicas.", defaultText: "0", shape: replicaEndShape,
+		read: func(r *reader, n *strictyaml.Node, v *replicaRange) { v.readEnd(r, n, &v.Min) }},
+	{Key: requiredKey("max", "max: 4"), description: "The maximum number of replicas.", shape: replicaEndShape,
+		read: func(r *reader, n *strictyaml.Node, v *replicaRange) { v.readEnd(r, n, &v.Max) }},
 })
 
-// replicaEnds is a range that is being read.
-type replicaEnds struct {
+// replicaRange is a range of replicas while it is being read.
+type replicaRange struct {
 	Replicas
-	bad bool
+	invalid bool
 }
 
-func (v *replicaEnds) read(r *reader, n *strictyaml.Node, to *int) {
-	if f := replicaEnd(n, to); f != nil {
-		r.Refuse(n, f)
-		v.bad = true
+func (v *replicaRange) readEnd(r *reader, n *strictyaml.Node, to *int) {
+	if f := readReplicaCount(n, to); f != nil {
+		r.AddFault(n, f)
+		v.invalid = true
 	}
 }
 
-// replicas reads `2`, `1..4`, `..4` or {min, max}.
-func (r *reader) replicas(n *strictyaml.Node) (Replicas, bool) {
+// readReplicas reads `2`, `1..4`, `..4` or {min, max}. It is false if the value
+// is invalid or a list of replica groups.
+func (r *reader) readReplicas(n *strictyaml.Node) (Replicas, bool) {
 	var v Replicas
 	var f *fault
 	switch n.Kind {
 	case strictyaml.Int, strictyaml.Float:
-		f = replicaEnd(n, &v.Min)
+		f = readReplicaCount(n, &v.Min)
 		v.Max = v.Min
 	case strictyaml.String:
 		v, f = parseReplicas(n.Text)
 	case strictyaml.Mapping:
-		return r.replicaFields(n)
+		return r.readReplicaRange(n)
 	case strictyaml.Sequence:
 		single := func(item *strictyaml.Node) bool { return item.Kind != strictyaml.Mapping }
 		if len(n.Items) > 0 && !slices.ContainsFunc(n.Items, single) {
-			r.groups = true
-			r.note(n, "groups of replicas", replicasHint)
+			r.hasReplicaGroups = true
+			r.addUnsupportedUse(n, "groups of replicas", replicasHint)
 			return Replicas{Min: 1, Max: 1}, false
 		}
 		f = &fault{Message: "a list is not a number of replicas", Hint: replicasHint}
 	case strictyaml.Null, strictyaml.Bool:
-		f = &fault{Message: n.Shown() + " is not a number of replicas", Hint: replicasHint}
+		f = &fault{Message: n.Describe() + " is not a number of replicas", Hint: replicasHint}
 	}
 	if f == nil {
-		f = v.check()
+		f = v.checkBounds()
 	}
 	if f != nil {
-		r.Refuse(n, f)
+		r.AddFault(n, f)
 	}
 	return v, f == nil
 }
 
-func replicaEnd(n *strictyaml.Node, to *int) *fault {
-	v, ok := strictyaml.IntOf(n)
+func readReplicaCount(n *strictyaml.Node, to *int) *fault {
+	v, ok := strictyaml.ParseInt(n)
 	if !ok {
-		return &fault{Message: n.Shown() + " is not a number of replicas", Hint: replicasHint}
+		return &fault{Message: n.Describe() + " is not a number of replicas", Hint: replicasHint}
 	}
 	*to = v
 	return nil
 }
 
+// parseReplicas parses `2`, `1..4` or `..4`.
 func parseReplicas(text string) (v Replicas, f *fault) {
 	clean := strings.ReplaceAll(text, " ", "")
 	from, to, isRange := strings.Cut(clean, "..")
@@ -99,38 +100,40 @@ func parseReplicas(text string) (v Replicas, f *fault) {
 		v.Max = v.Min
 		return v, nil
 	case to == "":
-		return v, &fault{Message: "the maximum number of replicas is required", Hint: replicasHint}
+		return v, &fault{Message: "the range has no maximum", Hint: replicasHint}
 	case from != "" && !read(from, &v.Min), !read(to, &v.Max):
 		return v, bad
 	}
 	return v, nil
 }
 
-func (v Replicas) check() *fault {
+// checkBounds reports a range that is negative, in the wrong order, or too
+// large.
+func (v Replicas) checkBounds() *fault {
 	switch {
 	case v.Min < 0:
-		return &fault{Message: "the minimum number of replicas must be greater than or equal to 0", Hint: replicasHint}
+		return &fault{Message: "the number of replicas cannot be negative", Hint: replicasHint}
 	case v.Max < v.Min:
-		return &fault{Message: "the maximum number of replicas must be greater than or equal to the minimum number of replicas", Hint: replicasHint}
-	case v.Max > mostReplicas:
-		return &fault{Message: "there can be " + strconv.Itoa(mostReplicas) + " replicas at most", Hint: replicasHint}
+		return &fault{Message: "the maximum number of replicas is below the minimum", Hint: replicasHint}
+	case v.Max > maxReplicas:
+		return &fault{Message: "a service can have at most " + strconv.Itoa(maxReplicas) + " replicas", Hint: replicasHint}
 	}
 	return nil
 }
 
-func (r *reader) replicaFields(n *strictyaml.Node) (Replicas, bool) {
-	var v replicaEnds
-	if !replicasBlock.into(r, n, &v) || v.bad || n.Get("max").IsNull() {
+func (r *reader) readReplicaRange(n *strictyaml.Node) (Replicas, bool) {
+	var v replicaRange
+	if !replicasMapping.read(r, n, &v) || v.invalid || n.Get("max").IsNull() {
 		return v.Replicas, false
 	}
-	if f := v.check(); f != nil {
-		r.Refuse(n, f)
+	if f := v.checkBounds(); f != nil {
+		r.AddFault(n, f)
 		return v.Replicas, false
 	}
 	return v.Replicas, true
 }
 
-// String is `2` or `1..4`.
+// String returns `2` or `1..4`.
 func (v Replicas) String() string {
 	if v.Min == v.Max {
 		return strconv.Itoa(v.Min)

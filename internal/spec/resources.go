@@ -8,62 +8,63 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var resourcesBlock = newBlock("resources", "`resources`", "What a replica needs of its machine. A size alone is exactly that much; `16GB..` is at least that much.", []field[Resources]{
-	{Key: plain("cpu"), about: "How many processors.", usual: "2..", shape: cpuShape, examples: []string{"4..", "4..8"},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.cpu(n, res) }},
-	{Key: plain("memory"), about: "How much memory.", usual: "8GB..", shape: sizeRangeShape, examples: []string{"16GB..", "32GB..64GB"},
+var resourcesMapping = newMapping("resources", "`resources`", "What a replica requires of its machine. A size such as `16GB` means exactly that size; `16GB..` means at least that size.", []field[Resources]{
+	{Key: plainKey("cpu"), description: "The number of processors.", defaultText: "2..", shape: cpuShape, examples: []string{"4..", "4..8"},
+		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readCPU(n, res) }},
+	{Key: plainKey("memory"), description: "The memory.", defaultText: "8GB..", shape: sizeRangeShape, examples: []string{"16GB..", "32GB..64GB"},
 		read: func(r *reader, n *strictyaml.Node, res *Resources) {
-			if v := sizeRangeOf(r, n); v != nil {
-				res.Memory, res.Asked.Memory = *v, asked(n, *v, defaultResources().Memory)
+			if v := readSizeRange(r, n); v != nil {
+				res.Memory, res.Explicit.Memory = *v, isExplicit(n, *v, defaultResources().Memory)
 			}
 		}},
-	{Key: nullable("shm_size"), about: "How much memory processes can share, at `/dev/shm`. Where several processes work on one model, 64MB (the container's default) are too few.", shape: sizeShape, examples: []string{"16GB"},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.ShmSize = r.size(n) }},
-	{Key: nullable("gpu"), about: "Which GPUs, and how many: model, memory and number between colons, in any order.", shape: gpuShape, examples: []string{"24GB", "A100:80GB:2", "nvidia:24GB..:1..4"},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.GPU = r.gpu(n) }},
-	{Key: nullable("disk"), about: "How much disk.", usual: "100GB..", shape: anyOf("{disk}, or "+sizeTextShape.words, sizeTextShape, blockShape("disk")), examples: []string{"200GB.."},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.disk(n, res) }},
-	{Key: strictyaml.Key{Name: "count", Nullable: true, Rare: true}, about: "A mistake in published files: the number of GPUs belongs into `gpu`.", shape: shape{"", schema{}},
-		unmet: &unmet[Resources]{hint: countHint}, read: func(r *reader, n *strictyaml.Node, _ *Resources) { r.note(n, n.Path, countHint) }},
+	{Key: nullableKey("shm_size"), description: "The size of shared memory (`/dev/shm`). The default of containers, 64MB, is too small if several processes work on one model.", shape: sizeShape, examples: []string{"16GB"},
+		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.ShmSize = r.readSize(n) }},
+	{Key: nullableKey("gpu"), description: "The GPUs: model, memory and count in any order, separated by colons.", shape: gpuShape, examples: []string{"24GB", "A100:80GB:2", "nvidia:24GB..:1..4"},
+		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.GPU = r.readGPU(n) }},
+	{Key: nullableKey("disk"), description: "The disk size.", defaultText: "100GB..", shape: anyOfShape("{disk}, or "+sizeTextShape.words, sizeTextShape, mappingShape("disk")), examples: []string{"200GB.."},
+		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readDisk(n, res) }},
+	{Key: strictyaml.Key{Name: "count", Nullable: true, Unlisted: true}, description: "Accepted because published files contain it. Set the number of GPUs in `gpu` instead.", shape: shape{"", schema{}},
+		unsupported: &unsupportedUse[Resources]{hint: countHint}, read: func(r *reader, n *strictyaml.Node, _ *Resources) { r.addUnsupportedUse(n, n.Path, countHint) }},
 })
 
-const countHint = "the number of GPUs belongs into gpu: write gpu: {count: 2..}"
+const countHint = "move it into `gpu`: write gpu: {count: 2..}"
 
-// resources reads sizes; what is not written keeps its default.
-func (r *reader) resources(n *strictyaml.Node) Resources {
+// readResources reads resources; sizes that are not set keep their defaults.
+func (r *reader) readResources(n *strictyaml.Node) Resources {
 	res := defaultResources()
 	if n.Kind == strictyaml.Sequence && len(n.Items) == 0 {
-		return res // what an empty mapping is in some of the languages that write JSON
+		return res // some languages encode an empty mapping as an empty list
 	}
-	resourcesBlock.into(r, n, &res)
+	resourcesMapping.read(r, n, &res)
 	if disk := n.Get("disk"); disk != nil && disk.IsNull() {
 		res.Disk = nil
 	}
 	return res
 }
 
-// The kinds of processors of the later dialect, which stand before the
-// count: arm:4.
+// cpuKinds are the processor types that later versions of dstack accept before
+// the count, as in arm:4.
 var cpuKinds = []string{"x86", "arm"}
 
-var cpuShape = anyOf(countShape.words, countShape, pattern("", `^\s*([xX]86|[aA][rR][mM])\s*(:[\s\S]*)?$`), shape{"", schema{"type": "object", "required": []string{"arch"}}})
+var cpuShape = anyOfShape(countShape.words, countShape, patternShape("", `^\s*([xX]86|[aA][rR][mM])\s*(:[\s\S]*)?$`), shape{"", schema{"type": "object", "required": []string{"arch"}}})
 
-// cpu reads how many processors; the later dialect can say of which kind.
-func (r *reader) cpu(n *strictyaml.Node, res *Resources) {
+// readCPU reads the number of processors. A processor type, as in later
+// versions of dstack, is noted as unsupported.
+func (r *reader) readCPU(n *strictyaml.Node, res *Resources) {
 	kind, rest, _ := strings.Cut(n.Text, ":")
 	if n.Kind == strictyaml.Mapping && n.Get("arch") != nil {
 		kind = n.Get("arch").Text
 	}
 	if kind = strings.ToLower(strings.TrimSpace(kind)); slices.Contains(cpuKinds, kind) {
-		if _, f := parseRange(cmp.Or(rest, "2.."), count); f != nil {
-			r.Refuse(n, f)
+		if _, f := parseRange(cmp.Or(rest, "2.."), parseCount); f != nil {
+			r.AddFault(n, f)
 			return
 		}
-		r.note(n, "the processor kind "+kind, "leave it out: cpu: "+cmp.Or(strings.TrimSpace(rest), "2.."))
+		r.addUnsupportedUse(n, "the processor type "+kind, "remove it: write cpu: "+cmp.Or(strings.TrimSpace(rest), "2.."))
 		return
 	}
-	if v, ok := countRange(r, n); ok {
-		res.CPU, res.Asked.CPU = v, asked(n, v, defaultResources().CPU)
+	if v, ok := readCountRange(r, n); ok {
+		res.CPU, res.Explicit.CPU = v, isExplicit(n, v, defaultResources().CPU)
 	}
 }
 
@@ -76,35 +77,36 @@ func defaultResources() Resources {
 	}
 }
 
-// asked tells whether somebody wrote v down. A mapping equal to the default
-// does not count: the original's client sends it for a field that nobody wrote.
-func asked[T int | GB](n *strictyaml.Node, v, usual Range[T]) bool {
-	return n.Kind != strictyaml.Mapping || v.String() != usual.String()
+// isExplicit reports whether the user set v. A mapping that equals the default
+// does not count, because the 0.18.10 client sends it for fields that are not
+// set.
+func isExplicit[T int | GB](n *strictyaml.Node, v, defaultRange Range[T]) bool {
+	return n.Kind != strictyaml.Mapping || v.String() != defaultRange.String()
 }
 
-var diskBlock = newBlock("disk", "`disk`", "How much disk, written as a mapping.", []field[Resources]{
-	{Key: required("size", "size: 100GB.."), about: "The size.", shape: sizeRangeShape, examples: []string{"200GB.."},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.diskSize(n, res) }},
+var diskMapping = newMapping("disk", "`disk`", "The disk size, written as a mapping.", []field[Resources]{
+	{Key: requiredKey("size", "size: 100GB.."), description: "The size.", shape: sizeRangeShape, examples: []string{"200GB.."},
+		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readDiskSize(n, res) }},
 })
 
-// disk reads a size, or a mapping with one.
-func (r *reader) disk(n *strictyaml.Node, res *Resources) {
+// readDisk reads a size, or a mapping with a size.
+func (r *reader) readDisk(n *strictyaml.Node, res *Resources) {
 	if n.Kind == strictyaml.Mapping {
-		diskBlock.into(r, n, res)
+		diskMapping.read(r, n, res)
 		return
 	}
-	r.diskSize(n, res)
+	r.readDiskSize(n, res)
 }
 
-func (r *reader) diskSize(n *strictyaml.Node, res *Resources) {
-	if v := sizeRangeOf(r, n); v != nil {
+func (r *reader) readDiskSize(n *strictyaml.Node, res *Resources) {
+	if v := readSizeRange(r, n); v != nil {
 		res.Disk = &Disk{Size: *v}
-		res.Asked.Disk = asked(n, *v, defaultResources().Disk.Size)
+		res.Explicit.Disk = isExplicit(n, *v, defaultResources().Disk.Size)
 	}
 }
 
-// String is the requirement as the plan shows it:
-// "gpu 24GB · cpu 2.. · memory 8GB.. · disk 100GB..".
+// String formats the requirements for the user, such as "gpu 24GB · cpu 2.. ·
+// memory 8GB.. · disk 100GB..".
 func (r Resources) String() string {
 	s := "cpu " + r.CPU.String() + " · memory " + r.Memory.String()
 	if r.GPU != nil {
@@ -119,12 +121,12 @@ func (r Resources) String() string {
 	return s
 }
 
-// Wire is the requirement in the original's words:
-// "2..xCPU, 8GB.., 1xGPU (24GB), 100GB.. (disk)".
-func (r Resources) Wire() string {
+// WireText formats the requirements as dstack 0.18.10 does, such as "2..xCPU,
+// 8GB.., 1xGPU (24GB), 100GB.. (disk)".
+func (r Resources) WireText() string {
 	s := r.CPU.String() + "xCPU, " + r.Memory.String()
 	if r.GPU != nil {
-		s += ", " + r.GPU.wire()
+		s += ", " + r.GPU.formatWire()
 	}
 	if r.Disk != nil {
 		s += ", " + r.Disk.Size.String() + " (disk)"

@@ -4,52 +4,52 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// What a Scaling can measure.
+// The metrics for Scaling.
 const (
 	MetricRPS         = "rps"         // requests a second
-	MetricConcurrency = "concurrency" // requests at once; ours
+	MetricConcurrency = "concurrency" // concurrent requests; dstack 0.18.10 does not have it
 )
 
-// The longest time over which a load is averaged.
-const mostWindow = Seconds(3600)
+// maxWindow is the upper limit of the averaging window.
+const maxWindow = Seconds(3600)
 
-var scalingBlock = newBlock("scaling", "`scaling`", "How the number of replicas follows the load.", []field[Scaling]{
-	{Key: required("metric", "metric: rps"), about: "What is measured: requests a second, or requests at once.", shape: oneOf(MetricRPS, MetricConcurrency),
+var scalingMapping = newMapping("scaling", "`scaling`", "The rule by which the number of replicas follows the load.", []field[Scaling]{
+	{Key: requiredKey("metric", "metric: rps"), description: "The measured load: requests per second, or concurrent requests.", shape: oneOfShape(MetricRPS, MetricConcurrency),
 		read: func(r *reader, n *strictyaml.Node, s *Scaling) {
-			s.Metric, _ = r.OneOf(n, MetricRPS, MetricConcurrency)
+			s.Metric, _ = r.ReadOneOf(n, MetricRPS, MetricConcurrency)
 		}},
-	{Key: required("target", "target: 10"), about: "How much of it one replica should get.", examples: []string{"10", "0.5"},
+	{Key: requiredKey("target", "target: 10"), description: "The value of the metric that one replica should get.", examples: []string{"10", "0.5"},
 		shape: aboveZeroShape,
 		read: func(r *reader, n *strictyaml.Node, s *Scaling) {
-			s.Target = r.above0(n, "the requests that one replica should get, such as 10")
+			s.Target = r.readPositive(n, "the requests that one replica should get, such as 10")
 		}},
-	{Key: plain("scale_up_delay"), about: "How long after the last change replicas may be added.", usual: "5m", shape: durationShape, examples: []string{"1m"},
-		read: func(r *reader, n *strictyaml.Node, s *Scaling) { r.seconds(n, &s.ScaleUpDelay) }},
-	{Key: plain("scale_down_delay"), about: "How long after the last change replicas may be taken away.", usual: "10m", shape: durationShape, examples: []string{"30m"},
-		read: func(r *reader, n *strictyaml.Node, s *Scaling) { r.seconds(n, &s.ScaleDownDelay) }},
-	{Key: nullable("window"), about: "Over which time the metric is averaged.", usual: "1m", shape: durationWithin(1, mostWindow), examples: []string{"30s"},
+	{Key: plainKey("scale_up_delay"), description: "The time after the last change before replicas are added.", defaultText: "5m", shape: durationShape, examples: []string{"1m"},
+		read: func(r *reader, n *strictyaml.Node, s *Scaling) { r.readDurationInto(n, &s.ScaleUpDelay) }},
+	{Key: plainKey("scale_down_delay"), description: "The time after the last change before replicas are removed.", defaultText: "10m", shape: durationShape, examples: []string{"30m"},
+		read: func(r *reader, n *strictyaml.Node, s *Scaling) { r.readDurationInto(n, &s.ScaleDownDelay) }},
+	{Key: nullableKey("window"), description: "The time over which the metric is averaged.", defaultText: "1m", shape: durationShapeWithin(1, maxWindow), examples: []string{"30s"},
 		read: func(r *reader, n *strictyaml.Node, s *Scaling) {
-			if v, ok := r.durationWithin(n, 1, mostWindow); ok {
+			if v, ok := r.readDurationWithin(n, 1, maxWindow); ok {
 				s.Window = &v
 			}
 		}},
 })
 
-func (r *reader) scaling(n *strictyaml.Node) *Scaling {
+func (r *reader) readScaling(n *strictyaml.Node) *Scaling {
 	s := &Scaling{ScaleUpDelay: 300, ScaleDownDelay: 600}
-	scalingBlock.into(r, n, s)
+	scalingMapping.read(r, n, s)
 	return s
 }
 
-// checkScaling holds replicas and scaling against each other; only where
-// both could be read.
+// checkScaling checks that scaling is set exactly if replicas is a range.
+// Fields that were already reported are skipped.
 func (r *reader) checkScaling(root *strictyaml.Node, s *Service) {
 	scaled, n := root.Get("scaling"), root.Get("replicas")
 	switch {
-	case r.Meant("replicas"), r.Meant("scaling"), n != nil && n.IsNull(): // reported already
+	case r.IsMisspelled("replicas"), r.IsMisspelled("scaling"), n != nil && n.IsNull(): // already reported
 	case s.Replicas.Min != s.Replicas.Max && scaled.IsNull():
-		r.At(n, "when you set `replicas` to a range, ensure to specify `scaling`", "add scaling: {metric: rps, target: 10}, or write one number of replicas")
+		r.Add(n, "`scaling` is required when `replicas` is a range", "add scaling: {metric: rps, target: 10}, or write one number of replicas")
 	case s.Replicas.Min == s.Replicas.Max && !scaled.IsNull():
-		r.At(scaled, "to use `scaling`, `replicas` must be set to a range", "write replicas: 1..4, or remove scaling")
+		r.Add(scaled, "`scaling` requires `replicas` to be a range", "write replicas: 1..4, or remove scaling")
 	}
 }

@@ -6,29 +6,30 @@ import (
 	"strings"
 )
 
-// described is a block as the schema and the reference see it.
-type described struct {
-	name, about string
-	rows        []row
+// mappingTable is a mapping without its type parameter, as the schema and the
+// reference need it.
+type mappingTable struct {
+	name, description string
+	rows              []fieldRow
 }
 
-// row is a field as the schema and the reference see it.
-type row struct {
-	name, about, usual string
-	examples           []string
-	shape              shape
-	required, nullable bool
-	notYet             string // what of it nothing acts on; "all" of it
+// fieldRow is a field of a mappingTable.
+type fieldRow struct {
+	name, description, defaultText string
+	examples                       []string
+	shape                          shape
+	required, nullable             bool
+	unsupported                    string // the unsupported values; "all": the whole field
 }
 
-func (b *block[T]) described() described {
-	d := described{name: b.name, about: b.about}
+func (b *mapping[T]) describe() mappingTable {
+	d := mappingTable{name: b.name, description: b.description}
 	for _, f := range b.fields {
-		r := row{name: f.Name, about: f.about, usual: f.usual, examples: f.examples, shape: f.shape, required: f.Required != "", nullable: f.Nullable}
-		if f.unmet != nil {
-			r.notYet = f.unmet.what
-			if r.notYet == "" {
-				r.notYet = "all"
+		r := fieldRow{name: f.Name, description: f.description, defaultText: f.defaultText, examples: f.examples, shape: f.shape, required: f.Required != "", nullable: f.Nullable}
+		if f.unsupported != nil {
+			r.unsupported = f.unsupported.what
+			if r.unsupported == "" {
+				r.unsupported = "all"
 			}
 		}
 		d.rows = append(d.rows, r)
@@ -36,65 +37,67 @@ func (b *block[T]) described() described {
 	return d
 }
 
-// describedBlocks is every mapping of the language.
-func describedBlocks() []described {
-	return []described{
-		serviceBlock.described(), portBlock.described(), modelTables["openai"].described(), modelTables["tgi"].described(),
-		replicasBlock.described(), scalingBlock.described(), resourcesBlock.described(), gpuBlock.described(), diskBlock.described(),
-		registryBlock.described(), openVarBlock.described(), mountBlock.described(), folderBlock.described(),
-		retryBlock.described(), retryPolicyBlock.described(),
-		probeBlock.described(), headerBlock.described(), rateLimitBlock.described(), rateLimitKeyBlock.described(), holdBlock.described(),
-		filesBlock.described(), utilizationBlock.described(),
-		gatewayBlock.described(), certificateBlock.described(), volumeBlock.described(),
-		fleetBlock.described(), sshBlock.described(), sshHostBlock.described(),
-		profilesBlock.described(), profileBlock.described(),
+// allMappings returns all mappings of the configuration language.
+func allMappings() []mappingTable {
+	return []mappingTable{
+		serviceMapping.describe(), portMapping.describe(), modelMappings["openai"].describe(), modelMappings["tgi"].describe(),
+		replicasMapping.describe(), scalingMapping.describe(), resourcesMapping.describe(), gpuMapping.describe(), diskMapping.describe(),
+		registryMapping.describe(), openVarMapping.describe(), mountMapping.describe(), folderMapping.describe(),
+		retryMapping.describe(), retryPolicyMapping.describe(),
+		probeMapping.describe(), headerMapping.describe(), rateLimitMapping.describe(), rateLimitKeyMapping.describe(), holdMapping.describe(),
+		filesMapping.describe(), utilizationMapping.describe(),
+		gatewayMapping.describe(), certificateMapping.describe(), volumeMapping.describe(),
+		fleetMapping.describe(), sshMapping.describe(), sshHostMapping.describe(),
+		profilesMapping.describe(), profileMapping.describe(),
 	}
 }
 
-const dialect = "https://json-schema.org/draft/2020-12/schema"
+const schemaDialect = "https://json-schema.org/draft/2020-12/schema"
 
-// Schema is the JSON Schema (2020-12) of a *.dstack.yml, for editors. It may
-// let through what the parser refuses, but refuses nothing that it reads.
+// Schema returns the JSON Schema (2020-12) of a *.dstack.yml, for editors. It
+// may accept files that the parser rejects, but never rejects a file that the
+// parser accepts.
 func Schema() ([]byte, error) {
-	names := make([]any, 0, len(kinds)+len(otherKinds))
-	branches := make([]schema, 0, len(kinds))
-	for _, kind := range kinds {
+	names := make([]any, 0, len(supportedTypes)+len(unsupportedTypes))
+	branches := make([]schema, 0, len(supportedTypes))
+	for _, kind := range supportedTypes {
 		names = append(names, kind)
 		branches = append(branches, schema{
 			"if":   schema{"properties": schema{"type": schema{"const": kind}}, "required": []string{"type"}},
 			"then": schema{"$ref": "#/$defs/" + kind},
 		})
 	}
-	for _, kind := range otherKinds {
+	for _, kind := range unsupportedTypes {
 		names = append(names, kind)
 	}
-	return document(schema{
-		"$schema": dialect, "title": "dstack configuration", "type": "object", "required": []string{"type"},
-		"properties": schema{"type": schema{"enum": names, "description": "What this file is."}},
+	return buildDocument(schema{
+		"$schema": schemaDialect, "title": "dstack configuration", "type": "object", "required": []string{"type"},
+		"properties": schema{"type": schema{"enum": names, "description": "The type of this configuration."}},
 		"allOf":      branches,
 	})
 }
 
-// ProfilesSchema is that of a profiles.yml.
+// ProfilesSchema returns the JSON Schema of a profiles.yml.
 func ProfilesSchema() ([]byte, error) {
-	return document(schema{
-		"$schema": dialect, "title": "dstack profiles",
+	return buildDocument(schema{
+		"$schema": schemaDialect, "title": "dstack profiles",
 		"anyOf": []schema{{"$ref": "#/$defs/profiles"}, {"type": "null"}},
 	})
 }
 
-var pointer = regexp.MustCompile(`"#/\$defs/([a-z_.]+)"`)
+var schemaRef = regexp.MustCompile(`"#/\$defs/([a-z_.]+)"`)
 
-// document is a schema with those definitions that it needs.
-func document(root schema) ([]byte, error) {
-	all, needed := definitions(), schema{}
+// buildDocument returns root as JSON, together with all definitions that it
+// refers to.
+func buildDocument(root schema) ([]byte, error) {
+	all, needed := buildDefinitions(), schema{}
 	for parts := []any{root}; len(parts) > 0; {
 		text, err := json.Marshal(parts[0])
 		if err != nil {
 			return nil, err
 		}
 		parts = parts[1:]
-		for _, m := range pointer.FindAllSubmatch(text, -1) {
+		for _, m := range schemaRef.FindAllSubmatch(text, -1) {
 			name := string(m[1])
 			if needed[name] == nil {
 				needed[name] = all[name]
@@ -106,80 +109,81 @@ func document(root schema) ([]byte, error) {
 	return json.MarshalIndent(root, "", "  ")
 }
 
-func definitions() schema {
+func buildDefinitions() schema {
 	defs := schema{}
-	for name, s := range defined {
+	for name, s := range definedShapes {
 		defs[name] = s
 	}
-	for name, s := range rangeEnds() {
+	for name, s := range rangeMappings() {
 		defs[name] = s
 	}
-	for _, d := range describedBlocks() {
-		defs[d.name] = d.schema()
+	for _, d := range allMappings() {
+		defs[d.name] = d.buildSchema()
 	}
 	if service, ok := defs["service"].(schema); ok {
-		service["allOf"] = []schema{commandsOrImage, imageAlone}
+		service["allOf"] = []schema{commandsOrImage, imageExcludesPython}
 	}
 	return defs
 }
 
-// What no field of a service can say alone.
+// Rules of a service that involve several fields.
 var (
-	someImage       = schema{"properties": schema{"image": schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}}, "required": []string{"image"}}
+	hasImage        = schema{"properties": schema{"image": schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}}, "required": []string{"image"}}
 	commandsOrImage = schema{"anyOf": []schema{
 		{"properties": schema{"commands": schema{"minItems": 1}}, "required": []string{"commands"}},
-		someImage,
+		hasImage,
 		{"properties": schema{"replicas": schema{"type": "array"}}, "required": []string{"replicas"}},
 		{"properties": schema{"docker": schema{"const": true}}, "required": []string{"docker"}},
 	}}
-	imageAlone = schema{"if": someImage, "then": schema{"properties": schema{"python": schema{"type": "null"}, "nvcc": schema{"not": schema{"const": true}}}}}
+	imageExcludesPython = schema{"if": hasImage, "then": schema{"properties": schema{"python": schema{"type": "null"}, "nvcc": schema{"not": schema{"const": true}}}}}
 )
 
-func (d described) schema() schema {
+func (d mappingTable) buildSchema() schema {
 	properties := schema{}
 	needed := []string{}
 	for _, r := range d.rows {
-		properties[r.name] = r.schema()
+		properties[r.name] = r.buildSchema()
 		if r.required {
 			needed = append(needed, r.name)
 		}
 	}
-	s := schema{"type": "object", "additionalProperties": false, "properties": properties, "description": d.about}
+	s := schema{"type": "object", "additionalProperties": false, "properties": properties, "description": d.description}
 	if len(needed) > 0 {
 		s["required"] = needed
 	}
 	return s
 }
 
-func (r row) schema() schema {
+func (r fieldRow) buildSchema() schema {
 	s := schema{}
 	for k, v := range r.shape.schema {
 		s[k] = v
 	}
 	if r.nullable {
-		s = orNull(s)
+		s = allowNull(s)
 	}
-	s["description"] = strings.ReplaceAll(r.about+r.notYetText("Not acted on yet"), "`", "'")
-	if r.usual != "" && r.usual[0] != '(' {
-		s["default"] = written(r.usual)
+	s["description"] = strings.ReplaceAll(r.description+r.unsupportedText("Not supported yet"), "`", "'")
+	if r.defaultText != "" && r.defaultText[0] != '(' {
+		s["default"] = yamlToJSON(r.defaultText)
 	}
 	if len(r.examples) > 0 {
 		examples := make([]any, len(r.examples))
 		for i, e := range r.examples {
-			examples[i] = written(e)
+			examples[i] = yamlToJSON(e)
 		}
 		s["examples"] = examples
 	}
 	return s
 }
 
-// notYetText says what of a field nothing acts on, as a sentence.
-func (r row) notYetText(words string) string {
-	switch r.notYet {
+// unsupportedText returns a sentence about the unsupported values of the field,
+// or an empty text.
+func (r fieldRow) unsupportedText(words string) string {
+	switch r.unsupported {
 	case "":
 		return ""
 	case "all":
 		return " " + words + "."
 	}
-	return " " + words + ": " + r.notYet + "."
+	return " " + words + ": " + r.unsupported + "."
 }

@@ -1,12 +1,16 @@
-// Package spec is what a user asks for: a *.dstack.yml file, read strictly
-// and reported on with file, line and a hint. Its types marshal to the
-// normalised wire form of spec §4.5, keys in that order, and unmarshal from
-// it and from every spelling that a file may use.
+// Package spec parses the configurations that users write: *.dstack.yml files
+// and profiles.yml. It parses strictly and reports every problem with file,
+// line and a hint. The types marshal to the normal form of the 0.18.10 wire
+// format (spec §4.5) with keys in its order. They unmarshal from that form and
+// from every spelling that a file may use.
+//
+// The tables of fields in this package (mapping, field) are the single source
+// for the parser, the JSON Schema and the reference in docs/reference.
 package spec
 
 import "encoding/json"
 
-// Service is one `type: service` configuration, with defaults filled in.
+// Service is a configuration with `type: service`, with defaults filled in.
 type Service struct {
 	Port         Port          `json:"port"`
 	Model        *Model        `json:"model"`
@@ -30,18 +34,20 @@ type Service struct {
 	Commands     []string      `json:"commands"`
 	Params
 
-	// The later dialect. The wire of 0.18.10 has none of it; see SourceJSON.
+	// Fields of versions after 0.18.10. The wire format does not have them; see
+	// SourceJSON.
 	Probes     []Probe     `json:"-"`
 	RateLimits []RateLimit `json:"-"`
 
-	// Ours. See Drain and Held for the defaults.
+	// Fields that the original dstack does not have. See EffectiveDrainTimeout
+	// and EffectiveHold for the defaults.
 	DrainTimeout *Seconds `json:"-"`
 	Hold         *Hold    `json:"-"`
 
-	NotYet []NotYet `json:"-"`
+	UnsupportedNotes []UnsupportedNote `json:"-"`
 }
 
-// Params are the fields that a configuration and a profile share.
+// Params are the fields that configurations and profiles share.
 type Params struct {
 	Backends            []string     `json:"backends"`
 	Regions             []string     `json:"regions"`
@@ -50,46 +56,47 @@ type Params struct {
 	Retry               *Retry       `json:"retry"`
 	RetryPolicy         *RetryPolicy `json:"retry_policy"`
 	MaxDuration         *MaxDuration `json:"max_duration"`
-	MaxPrice            *float64     `json:"max_price"` // dollars an hour
+	MaxPrice            *float64     `json:"max_price"` // dollars per hour
 	PoolName            Text         `json:"pool_name"`
 	InstanceName        Text         `json:"instance_name"`
 	CreationPolicy      Text         `json:"creation_policy"`
 	TerminationPolicy   Text         `json:"termination_policy"`
 	TerminationIdleTime *Seconds     `json:"termination_idle_time"`
 
-	Renamed bool `json:"-"` // written as idle_duration; the wire has the old names
+	UsesIdleDuration bool `json:"-"` // idle_duration was written; the wire format has the old names only
 }
 
 // Profile is a named set of Params.
 type Profile struct {
 	Params
-	Name    string   `json:"name"`
-	Default bool     `json:"default"`
-	NotYet  []NotYet `json:"-"`
+	Name             string            `json:"name"`
+	Default          bool              `json:"default"`
+	UnsupportedNotes []UnsupportedNote `json:"-"`
 }
 
-// Text is a string whose absence the wire writes as null.
+// Text is a string that is null in the wire format if it is empty.
 type Text string
 
-// Seconds is a length of time in whole seconds.
+// Seconds is a duration in whole seconds.
 type Seconds int64
 
-// MaxDuration is a limit in seconds, or off. The wire form is a string:
+// MaxDuration is a limit in seconds, or off. Its wire form is a string, such as
 // "7200" or "off".
 type MaxDuration struct {
 	Off     bool
 	Seconds Seconds
 }
 
-// Port is where the service listens. Local is inert for services.
+// Port is the port on which the service listens. Local has no effect for
+// services.
 type Port struct {
 	Local     *int `json:"local_port"`
 	Container int  `json:"container_port"`
 }
 
-// Model publishes the service on the OpenAI-compatible endpoint. Prefix
-// belongs to the openai format, ChatTemplate and EOSToken to tgi; the wire
-// form has only those of its format.
+// Model publishes the service on the OpenAI-compatible endpoint. Prefix is used
+// with format openai, the fields from ChatTemplate on with format tgi. The wire
+// form contains only the fields of its format.
 type Model struct {
 	Type         string
 	Name         string
@@ -98,49 +105,50 @@ type Model struct {
 	ChatTemplate Text
 	EOSToken     Text
 
-	// Ours: the wire of 0.18.10 has neither.
+	// Fields that the original dstack does not have.
 	BOSToken Text
-	Kwargs   json.RawMessage // variables for the template, a JSON object; nil: none
+	Kwargs   json.RawMessage // JSON object with variables for the template; nil: none
 }
 
-// Replicas is how many copies run.
+// Replicas is the range of the number of replicas.
 type Replicas struct {
 	Min int `json:"min"`
 	Max int `json:"max"`
 }
 
-// Scaling is the rule between Replicas.Min and Max.
+// Scaling is the rule that chooses the number of replicas within the range.
 type Scaling struct {
 	Metric         string
-	Target         float64 // a replica
+	Target         float64 // value of the metric for each replica
 	ScaleUpDelay   Seconds
 	ScaleDownDelay Seconds
-	Window         *Seconds // of the later dialect; nil: a minute
+	Window         *Seconds // averaging window; nil: one minute
 }
 
-// RegistryAuth is a login to the image's registry.
+// RegistryAuth is a login to the registry of the image.
 type RegistryAuth struct {
 	Username string `json:"username"`
 	Password string `json:"password"`
 }
 
-// Mount is a volume, or a folder of the machine, and where it is mounted.
+// Mount is a volume, or a folder of the machine, that is mounted into the
+// container.
 type Mount struct {
-	Name         string // of the volume; empty for a folder
+	Name         string // name of the volume; empty for a folder
 	Path         string
-	InstancePath string // the folder; of the later dialect
-	Optional     bool   // whether the replica may run without the folder
+	InstancePath string // the folder on the machine; since versions after 0.18.10
+	Optional     bool   // the replica may run without the folder
 }
 
-// Retry says which endings are tried again, and for how long. The wire form
-// is a bool or a mapping; Always is the former.
+// Retry lists the events after which a replica is retried, and for how long.
+// The wire form is a boolean (Always) or a mapping.
 type Retry struct {
 	Always   *bool
 	OnEvents []string // no-capacity, interruption, error
 	Duration *Seconds
 }
 
-// The events that a Retry can name.
+// The events of a Retry.
 const (
 	EventNoCapacity   = "no-capacity"
 	EventInterruption = "interruption"
@@ -153,7 +161,7 @@ type RetryPolicy struct {
 	Duration *Seconds `json:"duration"`
 }
 
-// Resources is what a replica needs of its machine.
+// Resources is what a replica requires of a machine.
 type Resources struct {
 	CPU     Range[int] `json:"cpu"`
 	Memory  Range[GB]  `json:"memory"`
@@ -161,25 +169,25 @@ type Resources struct {
 	GPU     *GPU       `json:"gpu"`
 	Disk    *Disk      `json:"disk"`
 
-	// Asked tells what was written and what is a default, which is not held
-	// against a machine that its user owns.
-	Asked Asked `json:"-"`
+	// Explicit tells explicit sizes from defaults. Defaults do not apply to
+	// machines that the user owns.
+	Explicit Explicit `json:"-"`
 }
 
-// Asked is which sizes somebody wrote down.
-type Asked struct{ CPU, Memory, Disk bool }
+// Explicit tells which sizes the user set.
+type Explicit struct{ CPU, Memory, Disk bool }
 
-// GPU is which graphics processors a replica needs.
+// GPU is the requirement for graphics processors.
 type GPU struct {
-	Vendor            Text       `json:"-"` // of the later dialect, as it was written; see Maker
+	Vendor            Text       `json:"-"` // as written; see Maker
 	Name              []string   `json:"name"`
 	Count             Range[int] `json:"count"`
 	Memory            *Range[GB] `json:"memory"`
 	TotalMemory       *Range[GB] `json:"total_memory"`
-	ComputeCapability *[2]int    `json:"compute_capability"` // at least
+	ComputeCapability *[2]int    `json:"compute_capability"` // minimum, major and minor
 }
 
-// Disk is how much room a replica needs.
+// Disk is the required disk size.
 type Disk struct {
 	Size Range[GB] `json:"size"`
 }
@@ -187,22 +195,24 @@ type Disk struct {
 // GB is a size in gigabytes of 1024³ bytes.
 type GB float64
 
-// Range is from Min to Max, both included; nil is open.
+// Range is a range from Min to Max, both included. A nil end is open.
 type Range[T int | GB] struct {
 	Min *T `json:"min"`
 	Max *T `json:"max"`
 }
 
-// Env is environment variables in the order in which they were written.
+// Env is a list of environment variables in the order in which they were
+// written.
 type Env []EnvVar
 
-// EnvVar is one variable. Without a value it must be given by whoever
-// applies, under the name From (usually Name itself).
+// EnvVar is an environment variable. An open variable has no value; whoever
+// applies the configuration provides one under the name From, which is usually
+// Name.
 type EnvVar struct {
 	Name  string
 	Value string
-	Open  bool   // no value yet
-	From  string // where the value is looked up
+	Open  bool   // has no value yet
+	From  string // name under which the value is looked up
 }
 
 // The default sizes of Resources.

@@ -1,8 +1,8 @@
 package spec
 
-// shape is every way in which a value may be written: in words for the
-// reference, and as JSON Schema for editors. The schema may let through what
-// the parser refuses, but never the other way round.
+// shape describes all ways in which a value may be written: in words for the
+// reference, and as JSON Schema for editors. The schema may accept values that
+// the parser rejects, but never the other way round.
 type shape struct {
 	words  string
 	schema schema
@@ -11,8 +11,8 @@ type shape struct {
 // schema is a JSON Schema, or a part of one.
 type schema map[string]any
 
-// anyOf joins shapes under words of its own.
-func anyOf(words string, options ...shape) shape {
+// anyOfShape accepts each of the options. It has its own words.
+func anyOfShape(words string, options ...shape) shape {
 	list := make([]schema, len(options))
 	for i, o := range options {
 		list[i] = o.schema
@@ -20,11 +20,11 @@ func anyOf(words string, options ...shape) shape {
 	return shape{words, schema{"anyOf": list}}
 }
 
-// like is a shape with words of its own.
-func (s shape) like(words string) shape { return shape{words, s.schema} }
+// withWords returns the shape with other words.
+func (s shape) withWords(words string) shape { return shape{words, s.schema} }
 
-// oneOf is one of some words.
-func oneOf(words ...string) shape {
+// oneOfShape accepts each of some words.
+func oneOfShape(words ...string) shape {
 	text := ""
 	for i, w := range words {
 		if i > 0 {
@@ -35,17 +35,18 @@ func oneOf(words ...string) shape {
 	return shape{text, schema{"enum": words}}
 }
 
-// pattern is text that an ECMAScript expression matches.
-func pattern(words, expression string) shape {
+// patternShape accepts text that matches an ECMAScript regular expression.
+func patternShape(words, expression string) shape {
 	return shape{words, schema{"type": "string", "pattern": expression}}
 }
 
-// or adds other types: what YAML makes of an unquoted word.
-func (s shape) or(types ...string) shape {
-	return anyOf(s.words, s, shape{"", schema{"type": types}})
+// orTypes also accepts JSON types to which YAML converts unquoted words.
+func (s shape) orTypes(types ...string) shape {
+	return anyOfShape(s.words, s, shape{"", schema{"type": types}})
 }
 
-func numeric(words string, more schema) shape {
+// numberShape accepts a number with further constraints.
+func numberShape(words string, more schema) shape {
 	s := schema{"type": "number"}
 	for k, v := range more {
 		s[k] = v
@@ -53,22 +54,23 @@ func numeric(words string, more schema) shape {
 	return shape{words, s}
 }
 
-// defined are the values that the schema describes once, by name.
-var defined = schema{}
+// definedShapes are the shapes that the schema defines once, by name.
+var definedShapes = schema{}
 
-// define gives a shape a name in the schema.
-func define(name string, s shape) shape {
-	defined[name] = s.schema
+// defineShape registers a shape under a name, and returns a reference to it.
+func defineShape(name string, s shape) shape {
+	definedShapes[name] = s.schema
 	return shape{s.words, schema{"$ref": "#/$defs/" + name}}
 }
 
-// wholeBetween is a whole number within bounds, or one as text.
-func wholeBetween(least, most int) shape {
-	return anyOf("whole number", numeric("", schema{"minimum": least, "exclusiveMaximum": most + 1}), pattern("", wholeExpression))
+// intShape accepts a whole number within bounds, or any whole number written as
+// text.
+func intShape(low, high int) shape {
+	return anyOfShape("whole number", numberShape("", schema{"minimum": low, "exclusiveMaximum": high + 1}), patternShape("", wholeExpression))
 }
 
-// atMostItems bounds a list.
-func (s shape) atMostItems(n int) shape {
+// withMaxItems limits the length of a list.
+func (s shape) withMaxItems(n int) shape {
 	bounded := schema{"maxItems": n}
 	for k, v := range s.schema {
 		bounded[k] = v
@@ -76,39 +78,39 @@ func (s shape) atMostItems(n int) shape {
 	return shape{s.words, bounded}
 }
 
-func listOf(words string, item shape) shape {
+func listShape(words string, item shape) shape {
 	return shape{words, schema{"type": "array", "items": item.schema}}
 }
 
-// mappingOf is a mapping with any keys.
-func mappingOf(words string, value shape) shape {
+// openMappingShape accepts a mapping with any keys.
+func openMappingShape(words string, value shape) shape {
 	return shape{words, schema{"type": "object", "additionalProperties": value.schema}}
 }
 
-// blockShape is a mapping that is described elsewhere. In words, a name in
-// braces is a link to its table.
-func blockShape(name string) shape {
+// mappingShape refers to a mapping in allMappings. In words, a name in braces
+// becomes a link to its table.
+func mappingShape(name string) shape {
 	return shape{"{" + name + "}", schema{"$ref": "#/$defs/" + name}}
 }
 
-// What YAML makes of an unquoted word may be text, a number or a bool; all
-// of them are read as text.
-var textShape = define("text", shape{"text", schema{"type": []string{"string", "number", "boolean"}}})
+// textShape accepts text, and the numbers and booleans to which YAML converts
+// unquoted words: all of them are read as text.
+var textShape = defineShape("text", shape{"text", schema{"type": []string{"string", "number", "boolean"}}})
 
-var filledShape = define("text.filled", shape{"text", schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}})
+var nonEmptyShape = defineShape("text.filled", shape{"text", schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}})
 
-var boolShape = define("bool", shape{"`true` or `false`", schema{"anyOf": []schema{
+var boolShape = defineShape("bool", shape{"`true` or `false`", schema{"anyOf": []schema{
 	{"type": "boolean"},
 	{"type": "string", "pattern": "^([Tt][Rr][Uu][Ee]|[Ff][Aa][Ll][Ss][Ee]|[Yy][Ee][Ss]|[Nn][Oo]|[Oo][Nn]|[Oo][Ff][Ff]|[01TtFfYyNn])$"},
 	{"enum": []int{0, 1}},
 }}})
 
-var textsShape = define("texts", listOf("list of text", textShape))
+var textsShape = defineShape("texts", listShape("list of text", textShape))
 
 var nothingShape = shape{"nothing", schema{"type": "null"}}
 
-// The grammars of values, as expressions. Spaces are allowed where the
-// parsers take them out.
+// Regular expressions of values. Blanks are allowed where the parsers remove
+// them.
 const (
 	wholeNumber     = `([+] *[0-9]|- *0|[0-9])[0-9 ]*`
 	wholeExpression = `^\s*([+]?[0-9]+|-0+)\s*$`
@@ -120,40 +122,44 @@ const (
 	durationExpression = `^\s*([+]?[0-9]+|-0+|[0-9]+ *[smhdw])\s*$`
 )
 
-func rangePattern(words, one string) shape {
+// rangeShape accepts a value, or a range of two values of which one may be
+// missing.
+func rangeShape(words, one string) shape {
 	end := " *(" + one + ")? *"
-	return pattern(words, "^("+" *"+one+" *|"+end+rangeMark+end+")$")
+	return patternShape(words, "^("+" *"+one+" *|"+end+rangeMark+end+")$")
 }
 
 var (
-	aboveZeroShape = define("number", anyOf("number above 0", numeric("", schema{"exclusiveMinimum": 0}), pattern("", floatExpression)))
+	aboveZeroShape = defineShape("number", anyOfShape("number above 0", numberShape("", schema{"exclusiveMinimum": 0}), patternShape("", floatExpression)))
 
-	countEnd   = define("count", anyOf("whole number", numeric("", schema{"minimum": 0, "maximum": mostCount}), pattern("", "^ *"+wholeNumber+" *$")))
-	countShape = define("counts", anyOf("whole number or range: `4`, `4..8`, `4..`, `..8`", countEnd, rangePattern("", wholeNumber), endsOf("range.count")))
+	countEnd   = defineShape("count", anyOfShape("whole number", numberShape("", schema{"minimum": 0, "maximum": maxCount}), patternShape("", "^ *"+wholeNumber+" *$")))
+	countShape = defineShape("counts", anyOfShape("whole number or range: `4`, `4..8`, `4..`, `..8`", countEnd, rangeShape("", wholeNumber), rangeMappingShape("range.count")))
 
-	sizeShape      = define("size", anyOf("size: `16GB`, `512MB`, `1.5TB`", numeric("", schema{"minimum": 0}), pattern("", "^ *"+sizeExpression+" *$")))
-	sizeTextShape  = define("sizes", anyOf("size or range: `24GB`, `24GB..`, `24GB..80GB`, `..80GB`", numeric("", schema{"minimum": 0}), rangePattern("", sizeExpression)))
-	sizeRangeShape = anyOf(sizeTextShape.words, sizeTextShape, endsOf("range.size"))
+	sizeShape      = defineShape("size", anyOfShape("size: `16GB`, `512MB`, `1.5TB`", numberShape("", schema{"minimum": 0}), patternShape("", "^ *"+sizeExpression+" *$")))
+	sizeTextShape  = defineShape("sizes", anyOfShape("size or range: `24GB`, `24GB..`, `24GB..80GB`, `..80GB`", numberShape("", schema{"minimum": 0}), rangeShape("", sizeExpression)))
+	sizeRangeShape = anyOfShape(sizeTextShape.words, sizeTextShape, rangeMappingShape("range.size"))
 
-	durationShape = define("duration", anyOf("duration: `90s`, `5m`, `2h`, `1d`, `2w`, or seconds", numeric("", schema{"minimum": 0}),
-		pattern("", durationExpression), offWord, offBool))
-	offWord, offBool = pattern("", "^([Oo][Ff][Ff]|[Nn][Oo])$"), shape{"", schema{"const": false}}
+	durationShape = defineShape("duration", anyOfShape("duration: `90s`, `5m`, `2h`, `1d`, `2w`, or seconds", numberShape("", schema{"minimum": 0}),
+		patternShape("", durationExpression), offWord, offBool))
+	offWord, offBool = patternShape("", "^([Oo][Ff][Ff]|[Nn][Oo])$"), shape{"", schema{"const": false}}
 
-	portShape = anyOf("port: `8000`; `80:8000` is accepted, and the first number ignored",
-		numeric("", schema{"minimum": 1, "exclusiveMaximum": 65536}), pattern("", `^\s*(0*[0-9]{1,5}:)?`+portExpression+`\s*$`), blockShape("port"))
+	portShape = anyOfShape("port: `8000`; `80:8000` is accepted, and the first number ignored",
+		numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}), patternShape("", `^\s*(0*[0-9]{1,5}:)?`+portExpression+`\s*$`), mappingShape("port"))
 )
 
-// endsOf is the mapping form of a range: range.count or range.size.
-func endsOf(name string) shape { return shape{"", schema{"$ref": "#/$defs/" + name}} }
+// rangeMappingShape refers to the mapping form of a range: range.count or
+// range.size.
+func rangeMappingShape(name string) shape { return shape{"", schema{"$ref": "#/$defs/" + name}} }
 
-// rangeEnds are the mappings that endsOf names.
-func rangeEnds() map[string]schema {
+// rangeMappings returns the definitions for rangeMappingShape.
+func rangeMappings() map[string]schema {
 	ends := func(one shape) schema {
-		end := orNull(one.schema)
+		end := allowNull(one.schema)
 		return schema{"type": "object", "additionalProperties": false, "minProperties": 1, "properties": schema{"min": end, "max": end},
 			"description": "A range: from min to max, both included. What is left out is open."}
 	}
 	return map[string]schema{"range.count": ends(countEnd), "range.size": ends(sizeShape)}
 }
 
-func orNull(s schema) schema { return schema{"anyOf": []schema{s, {"type": "null"}}} }
+// allowNull returns a schema that also accepts null.
+func allowNull(s schema) schema { return schema{"anyOf": []schema{s, {"type": "null"}}} }

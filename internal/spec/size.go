@@ -14,10 +14,11 @@ var sizeText = regexp.MustCompile(`^([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:E[+-]?[
 
 var sizeUnits = map[string]float64{"TB": 1024, "GB": 1, "": 1, "MB": 1.0 / 1024}
 
-// The largest size that is read.
-const mostGB = GB(1 << 30)
+// maxGB is the largest size that is accepted.
+const maxGB = GB(1 << 30)
 
-// parseGB reads a size: `16GB`, `512MB`, `1.5TB`, or `16`, which is GB.
+// parseGB parses a size: `16GB`, `512MB`, `1.5TB`, or `16`, which means
+// gigabytes.
 func parseGB(text string) (GB, *fault) {
 	clean := strings.ToUpper(strings.ReplaceAll(text, " ", ""))
 	m := sizeText.FindStringSubmatch(clean)
@@ -27,16 +28,16 @@ func parseGB(text string) (GB, *fault) {
 	v, err := strconv.ParseFloat(m[1], 64)
 	size := GB(v * sizeUnits[m[2]])
 	if err != nil {
-		size = mostGB + 1
+		size = maxGB + 1
 	}
-	return size, sizeFault(text, size)
+	return size, checkSize(text, size)
 }
 
-func sizeFault(text string, size GB) *fault {
+func checkSize(text string, size GB) *fault {
 	switch {
-	case math.Signbit(float64(size)): // also -0
+	case math.Signbit(float64(size)): // rejects -0, too
 		return &fault{Message: fmt.Sprintf("`%s` is negative", text), Hint: "write a size such as 16GB"}
-	case !(size <= mostGB): // so that NaN is refused, too
+	case !(size <= maxGB): // rejects NaN, too
 		return &fault{Message: fmt.Sprintf("`%s` is too large", text), Hint: "write a size such as 16GB"}
 	}
 	return nil
@@ -46,15 +47,16 @@ var almostSize = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?)([TGM])(?:I|IB)?$`)
 var sizeNames = map[string]string{"T": "terabytes", "G": "gigabytes", "M": "megabytes"}
 
 func sizeHint(clean string) string {
-	if size, number, unit := meantSize(clean); size != "" {
+	if size, number, unit := correctSize(clean); size != "" {
 		return fmt.Sprintf("write %s for exactly %s %s, %s.. for at least that", size, number, unit, size)
 	}
 	return "write a size in MB, GB or TB: 16GB for exactly that, 16GB.. for at least that"
 }
 
-// meantSize is what somebody meant who wrote 16G or 16GiB; empty: nobody can
-// tell.
-func meantSize(text string) (size, number, unit string) {
+// correctSize returns the size that the user probably meant by a text such as
+// 16G or 16GiB, its number, and its unit in words. They are empty if that is
+// unclear.
+func correctSize(text string) (size, number, unit string) {
 	m := almostSize.FindStringSubmatch(strings.ToUpper(strings.ReplaceAll(text, " ", "")))
 	if m == nil {
 		return "", "", ""
@@ -62,35 +64,35 @@ func meantSize(text string) (size, number, unit string) {
 	return m[1] + m[2] + "B", m[1], sizeNames[m[2]]
 }
 
-// String is the size in gigabytes, as users write it.
+// String formats the size in gigabytes.
 func (g GB) String() string { return strconv.FormatFloat(float64(g), 'f', -1, 64) + "GB" }
 
-// sizeNumber reads a plain number, which is in gigabytes.
-func sizeNumber(n *strictyaml.Node) (GB, *fault) {
-	v, ok := strictyaml.FloatOf(n)
+// readSizeNumber reads a number as a size in gigabytes.
+func readSizeNumber(n *strictyaml.Node) (GB, *fault) {
+	v, ok := strictyaml.ParseFloat(n)
 	if !ok {
-		return 0, &fault{Message: n.Shown() + " is not a size", Hint: sizeHint(n.Text)}
+		return 0, &fault{Message: n.Describe() + " is not a size", Hint: sizeHint(n.Text)}
 	}
-	return GB(v), sizeFault(n.Text, GB(v))
+	return GB(v), checkSize(n.Text, GB(v))
 }
 
-// size reads one size, no range.
-func (r *reader) size(n *strictyaml.Node) *GB {
+// readSize reads a single size, not a range; nil if it is invalid.
+func (r *reader) readSize(n *strictyaml.Node) *GB {
 	v, f := GB(0), (*fault)(nil)
 	switch n.Kind {
 	case strictyaml.Int, strictyaml.Float:
-		v, f = sizeNumber(n)
+		v, f = readSizeNumber(n)
 	case strictyaml.String:
 		v, f = parseGB(n.Text)
 	case strictyaml.Null, strictyaml.Bool, strictyaml.Mapping, strictyaml.Sequence:
-		f = &fault{Message: n.Shown() + " is not a size"}
+		f = &fault{Message: n.Describe() + " is not a size"}
 	}
 	if f != nil {
-		hint := "write one size such as 16GB"
-		if size, _, _ := meantSize(n.Text); size != "" {
+		hint := "write one size, such as 16GB"
+		if size, _, _ := correctSize(n.Text); size != "" {
 			hint = "write " + size
 		}
-		r.At(n, f.Message, hint)
+		r.Add(n, f.Message, hint)
 		return nil
 	}
 	return &v

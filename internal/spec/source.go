@@ -5,44 +5,46 @@ import (
 	"strconv"
 )
 
-// SourceJSON is the wire form with what the wire of 0.18.10 cannot say: which
-// sizes somebody asked for (those are written as text, the others are left
-// out), the later dialect, and ours. It is what we send and keep; it reads back as
-// the same configuration.
+// SourceJSON returns the wire form extended by what the 0.18.10 format cannot
+// express: which sizes are explicit (these are written as text, defaults are
+// left out), the fields of later versions, and additional fields. This is the
+// form that is sent and stored; it unmarshals to an equal Service, except for
+// UsesIdleDuration and UnsupportedNotes.
 func (s Service) SourceJSON() ([]byte, error) {
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
-	source := sourceService{plainService: plainService(s), Resources: s.Resources.source(),
+	source := sourceService{plainService: plainService(s), Resources: s.Resources.newSource(),
 		Probes: s.Probes, RateLimits: s.RateLimits, DrainTimeout: s.DrainTimeout, Hold: s.Hold}
 	source.Type = "service"
 	if s.Scaling != nil {
-		source.Scaling = &sourceScaling{s.Scaling.wire(), s.Scaling.Window}
+		source.Scaling = &sourceScaling{s.Scaling.newWire(), s.Scaling.Window}
 	}
 	if s.Model != nil {
 		source.Model = &sourceModel{*s.Model}
 	}
-	return marshal(source)
+	return marshalJSON(source)
 }
 
-// sourceModel is a model with all that its file says.
+// sourceModel is a model with all fields of its format.
 type sourceModel struct{ Model }
 
-// MarshalJSON writes the keys of the model's format, ours included.
+// MarshalJSON writes the keys of the model's format, including those that
+// 0.18.10 does not have.
 func (m sourceModel) MarshalJSON() ([]byte, error) {
 	if m.Format != "tgi" {
-		return marshal(m.Model)
+		return marshalJSON(m.Model)
 	}
-	return marshal(struct {
-		wireTGI
+	return marshalJSON(struct {
+		tgiModel
 		BOSToken Text            `json:"bos_token,omitempty"`
 		Kwargs   json.RawMessage `json:"chat_template_kwargs,omitempty"`
-	}{m.tgi(), m.BOSToken, m.Kwargs})
+	}{m.wireTGI(), m.BOSToken, m.Kwargs})
 }
 
 type plainService Service
 
-// sourceService has, beside the fields of a service, those whose form
-// differs here; they hide the service's own.
+// sourceService overrides the fields of a service whose form differs in
+// SourceJSON.
 type sourceService struct {
 	plainService
 	Model      *sourceModel    `json:"model"`
@@ -73,31 +75,33 @@ type sourceGPU struct {
 	wireGPU
 }
 
-func (r Resources) source() sourceResources {
+func (r Resources) newSource() sourceResources {
 	s := sourceResources{ShmSize: r.ShmSize}
 	if r.GPU != nil {
 		s.GPU = &sourceGPU{r.GPU.Vendor, wireGPU(*r.GPU)}
 	}
-	if r.Asked.CPU {
+	if r.Explicit.CPU {
 		s.CPU = new(r.CPU.String())
 	}
-	if r.Asked.Memory {
+	if r.Explicit.Memory {
 		s.Memory = new(r.Memory.String())
 	}
 	switch {
 	case r.Disk == nil:
 		s.Disk = new(json.RawMessage("null"))
-	case r.Asked.Disk:
+	case r.Explicit.Disk:
 		s.Disk = new(json.RawMessage(strconv.Quote(r.Disk.Size.String())))
 	}
 	return s
 }
 
-// sourceFolder is a mounted folder of the machine.
-type sourceFolder struct {
+// instanceMount is a mounted folder of the machine.
+type instanceMount struct {
 	InstancePath string `json:"instance_path"`
 	Path         string `json:"path"`
 	Optional     bool   `json:"optional"`
 }
 
-func (m Mount) folder() sourceFolder { return sourceFolder{m.InstancePath, m.Path, m.Optional} }
+func (m Mount) wireInstanceMount() instanceMount {
+	return instanceMount{m.InstancePath, m.Path, m.Optional}
+}

@@ -2,16 +2,17 @@ package spec
 
 import "strings"
 
-// Unsupported tells what a service and its profile ask for that nothing acts
-// on yet. It is asked when a run is planned, so that a file with such a field
-// can still be read, shown and compared.
+// Unsupported returns a problem for each feature that a service and its profile
+// use and that is not implemented yet. It is checked when a run is planned, not
+// when a file is parsed, so that such files can still be read, shown and
+// compared.
 func Unsupported(s *Service, p Profile) Problems {
 	all := s.Unsupported()
-	given := s.Params.given()
+	given := s.Params.setFields()
 	given["idle_duration"] = given["termination_idle_time"] || given["termination_policy"]
 	for _, problem := range p.Unsupported() {
 		if given[problem.Path] {
-			continue // the configuration decides
+			continue // the configuration overrides the profile
 		}
 		problem.Path = "profile." + problem.Path
 		all = append(all, problem)
@@ -19,44 +20,51 @@ func Unsupported(s *Service, p Profile) Problems {
 	return all
 }
 
-// Unsupported is the part of the configuration that nothing acts on yet.
-func (s *Service) Unsupported() Problems { return append(serviceBlock.unmetIn(s), noted(s.NotYet)...) }
+// Unsupported returns the features of the service that are not implemented yet.
+func (s *Service) Unsupported() Problems {
+	return append(serviceMapping.findUnsupported(s), problemsOf(s.UnsupportedNotes)...)
+}
 
-// Unsupported is the part of the profile that nothing acts on yet.
-func (p *Profile) Unsupported() Problems { return append(profileBlock.unmetIn(p), noted(p.NotYet)...) }
+// Unsupported returns the features of the profile that are not implemented yet.
+func (p *Profile) Unsupported() Problems {
+	return append(profileMapping.findUnsupported(p), problemsOf(p.UnsupportedNotes)...)
+}
 
-// Unsupported is all of it: there are no fleets yet.
+// Unsupported reports the whole configuration: fleets are not implemented yet.
 func (f *Fleet) Unsupported() Problems {
-	return wholly("fleet", "machines come from the backends in the server's config.yml", f.NotYet)
+	return unsupportedType("fleet", "remove the file; machines come from the backends in the server's config.yml", f.UnsupportedNotes)
 }
 
-// Unsupported is all of it: there are no volumes yet.
+// Unsupported reports the whole configuration: volumes are not implemented yet.
 func (v *Volume) Unsupported() Problems {
-	return wholly("volume", "keep data outside of the service", v.NotYet)
+	return unsupportedType("volume", "remove the file; store data outside of the service for now", v.UnsupportedNotes)
 }
 
-// Unsupported is all of it: the server publishes services itself.
+// Unsupported reports the whole configuration: separate gateways are not
+// implemented yet.
 func (g *Gateway) Unsupported() Problems {
-	return wholly("gateway", "the server publishes services itself, at its own address", g.NotYet)
+	return unsupportedType("gateway", "remove the file; the server itself publishes services, at its own address", g.UnsupportedNotes)
 }
 
-func wholly(kind, hint string, notes []NotYet) Problems {
-	return append(Problems{unsupported("type", "type "+kind, hint)}, noted(notes)...)
+// unsupportedType returns the problem for a type of configuration, and those of
+// its fields.
+func unsupportedType(kind, hint string, notes []UnsupportedNote) Problems {
+	return append(Problems{newUnsupported("type", "type "+kind, hint)}, problemsOf(notes)...)
 }
 
-func noted(notes []NotYet) Problems {
+func problemsOf(notes []UnsupportedNote) Problems {
 	var all Problems
 	for _, n := range notes {
-		all = append(all, unsupported(n.Path, n.What, n.Hint))
+		all = append(all, newUnsupported(n.Path, n.What, n.Hint))
 	}
 	return all
 }
 
-func unsupported(path, field, hint string) Problem {
+func newUnsupported(path, field, hint string) Problem {
 	return Problem{Path: path, Message: "not supported yet: " + field, Hint: hint, Unsupported: true}
 }
 
-// relative is a path below another one.
-func relative(to, path string) string {
+// trimPath returns a path relative to another one that contains it.
+func trimPath(to, path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, to), ".")
 }

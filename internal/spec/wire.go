@@ -9,7 +9,8 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-// MarshalJSON writes the normalised wire form, every key in its order.
+// MarshalJSON writes the normal form of the wire format, with all keys in fixed
+// order.
 func (s Service) MarshalJSON() ([]byte, error) {
 	type plain Service
 	if s.Type == "" {
@@ -17,12 +18,12 @@ func (s Service) MarshalJSON() ([]byte, error) {
 	}
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
-	return marshal(plain(s))
+	return marshalJSON(plain(s))
 }
 
-// marshal is json.Marshal, but leaves < > & as they are, so that people can
-// read commands. Whoever writes JSON into HTML escapes it there.
-func marshal(v any) ([]byte, error) {
+// marshalJSON is json.Marshal without escaping < > &, so that commands stay
+// readable. Callers that embed the result in HTML must escape it.
+func marshalJSON(v any) ([]byte, error) {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -39,116 +40,119 @@ func orEmpty[S ~[]E, E any](list S) S {
 	return list
 }
 
-// readJSON reads one value the way a file is read.
+// readJSON reads one JSON value in the same way as a YAML file.
 func readJSON(text []byte, read func(*reader, *strictyaml.Node)) error {
 	r := newReader()
 	if n := strictyaml.LoadJSON(text, r.Problems); n != nil {
 		read(r, n)
 	}
-	if problems := r.report("", nil); problems != nil {
+	if problems := r.buildProblems("", nil); problems != nil {
 		return problems
 	}
 	return nil
 }
 
-// UnmarshalJSON reads the wire form and every spelling of a file. The error,
-// if any, is Problems.
+// UnmarshalJSON reads the wire form and every spelling that a file may use. The
+// error is Problems.
 func (s *Service) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
-		switch v := r.root(n).(type) {
+		switch v := r.readConfiguration(n).(type) {
 		case *Service:
 			*s = *v
 		case *Fleet, *Volume, *Gateway:
-			r.NotYet(n.Get("type"), "type "+n.Get("type").Text+" as a run", "submit a service")
+			r.AddUnsupported(n.Get("type"), "type "+n.Get("type").Text+" as a run", "submit a service")
 		}
 	})
 }
 
-// UnmarshalJSON reads a profile; null leaves it as it is.
+// UnmarshalJSON reads a profile; null leaves it unchanged.
 func (p *Profile) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
 		if !n.IsNull() {
-			*p = r.profile(n)
+			*p = r.readProfile(n)
 		}
 	})
 }
 
-// UnmarshalJSON reads sizes in every spelling; null leaves them as they are.
+// UnmarshalJSON reads resources in every spelling; null leaves them unchanged.
 func (r *Resources) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(read *reader, n *strictyaml.Node) {
 		if !n.IsNull() {
-			*r = read.resources(n)
+			*r = read.readResources(n)
 		}
 	})
 }
 
-// MarshalJSON writes null for no text.
+// MarshalJSON writes null for the empty text.
 func (t Text) MarshalJSON() ([]byte, error) {
 	if t == "" {
 		return []byte("null"), nil
 	}
-	return marshal(string(t))
+	return marshalJSON(string(t))
 }
 
-// MarshalJSON writes 8 as 8.0, as the original does.
-func (g GB) MarshalJSON() ([]byte, error) { return floatJSON(float64(g)) }
+// MarshalJSON writes 8 as 8.0, as dstack 0.18.10 does.
+func (g GB) MarshalJSON() ([]byte, error) { return marshalFloat(float64(g)) }
 
-// floatJSON writes a number so that every reader takes it for a float.
-func floatJSON(v float64) ([]byte, error) {
-	b, err := marshal(v)
+// marshalFloat writes a number with a decimal point or an exponent, so that
+// every client reads it as a float.
+func marshalFloat(v float64) ([]byte, error) {
+	b, err := marshalJSON(v)
 	if err == nil && !bytes.ContainsAny(b, ".e") {
 		b = append(b, ".0"...)
 	}
 	return b, err
 }
 
-type float float64
+// jsonFloat is a float that is written by marshalFloat.
+type jsonFloat float64
 
-func (f float) MarshalJSON() ([]byte, error) { return floatJSON(float64(f)) }
+func (f jsonFloat) MarshalJSON() ([]byte, error) { return marshalFloat(float64(f)) }
 
-// wireScaling is a Scaling on the wire.
+// wireScaling is the wire form of Scaling.
 type wireScaling struct {
-	Metric         string  `json:"metric"`
-	Target         float   `json:"target"`
-	ScaleUpDelay   Seconds `json:"scale_up_delay"`
-	ScaleDownDelay Seconds `json:"scale_down_delay"`
+	Metric         string    `json:"metric"`
+	Target         jsonFloat `json:"target"`
+	ScaleUpDelay   Seconds   `json:"scale_up_delay"`
+	ScaleDownDelay Seconds   `json:"scale_down_delay"`
 }
 
-func (s Scaling) wire() wireScaling {
-	return wireScaling{s.Metric, float(s.Target), s.ScaleUpDelay, s.ScaleDownDelay}
+func (s Scaling) newWire() wireScaling {
+	return wireScaling{s.Metric, jsonFloat(s.Target), s.ScaleUpDelay, s.ScaleDownDelay}
 }
 
-// MarshalJSON writes target as a float, and the one metric that the original
-// knows: it would not read another one.
+// MarshalJSON writes the target as a float. The metric is always rps, since the
+// 0.18.10 client rejects any other.
 func (s Scaling) MarshalJSON() ([]byte, error) {
 	s.Metric = MetricRPS
-	return marshal(s.wire())
+	return marshalJSON(s.newWire())
 }
 
-// MarshalJSON writes a volume as the original does. It knows no folders of
-// the machine; they are written without a name, for people to see.
+// MarshalJSON writes a volume as dstack 0.18.10 does. Folders of the machine,
+// which it does not know, are written in the form of later versions.
 func (m Mount) MarshalJSON() ([]byte, error) {
 	if m.InstancePath != "" {
-		return marshal(m.folder())
+		return marshalJSON(m.wireInstanceMount())
 	}
-	return marshal(struct {
+	return marshalJSON(struct {
 		Name string `json:"name"`
 		Path string `json:"path"`
 	}{m.Name, m.Path})
 }
 
-// wireGPU is a GPU on the wire.
+// wireGPU is the wire form of GPU.
 type wireGPU GPU
 
-// MarshalJSON writes a lone maker as a name: the original took it for one.
+// MarshalJSON writes a maker without a model as the model name, as dstack
+// 0.18.10 does.
 func (g GPU) MarshalJSON() ([]byte, error) {
 	if g.Vendor != "" && len(g.Name) == 0 {
 		g.Name = []string{string(g.Vendor)}
 	}
-	return marshal(wireGPU(g))
+	return marshalJSON(wireGPU(g))
 }
 
-// MarshalJSON writes "7200" or "off".
+// MarshalJSON writes a string such as "7200" or "off".
 func (m MaxDuration) MarshalJSON() ([]byte, error) {
 	if m.Off {
 		return []byte(`"off"`), nil
@@ -156,37 +160,37 @@ func (m MaxDuration) MarshalJSON() ([]byte, error) {
 	return []byte(strconv.Quote(strconv.FormatInt(int64(m.Seconds), 10))), nil
 }
 
-// UnmarshalJSON reads a duration or off.
+// UnmarshalJSON reads a duration or `off`.
 func (m *MaxDuration) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
-		if v := r.maxDuration(n); v != nil {
+		if v := r.readMaxDuration(n); v != nil {
 			*m = *v
 		}
 	})
 }
 
-// MarshalJSON writes a bool, or which endings are tried again.
+// MarshalJSON writes a boolean, or a mapping of events and duration.
 func (r Retry) MarshalJSON() ([]byte, error) {
 	if r.Always != nil {
-		return marshal(*r.Always)
+		return marshalJSON(*r.Always)
 	}
-	return marshal(struct {
+	return marshalJSON(struct {
 		OnEvents []string `json:"on_events"`
 		Duration *Seconds `json:"duration"`
 	}{orEmpty(r.OnEvents), r.Duration})
 }
 
-// UnmarshalJSON reads a bool or a mapping.
+// UnmarshalJSON reads a boolean or a mapping.
 func (r *Retry) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(read *reader, n *strictyaml.Node) {
-		if v := read.retry(n); v != nil {
+		if v := read.readRetry(n); v != nil {
 			*r = *v
 		}
 	})
 }
 
-// wireTGI is a model of format tgi on the wire.
-type wireTGI struct {
+// tgiModel is the wire form of a model with format tgi.
+type tgiModel struct {
 	Type         string `json:"type"`
 	Name         string `json:"name"`
 	Format       string `json:"format"`
@@ -194,14 +198,16 @@ type wireTGI struct {
 	EOSToken     Text   `json:"eos_token"`
 }
 
-func (m Model) tgi() wireTGI { return wireTGI{m.Type, m.Name, m.Format, m.ChatTemplate, m.EOSToken} }
+func (m Model) wireTGI() tgiModel {
+	return tgiModel{m.Type, m.Name, m.Format, m.ChatTemplate, m.EOSToken}
+}
 
 // MarshalJSON writes only the keys of the model's format.
 func (m Model) MarshalJSON() ([]byte, error) {
 	if m.Format == "tgi" {
-		return marshal(m.tgi())
+		return marshalJSON(m.wireTGI())
 	}
-	return marshal(struct {
+	return marshalJSON(struct {
 		Type   string `json:"type"`
 		Name   string `json:"name"`
 		Format string `json:"format"`
@@ -212,14 +218,14 @@ func (m Model) MarshalJSON() ([]byte, error) {
 // UnmarshalJSON reads a model of either format.
 func (m *Model) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
-		if v := r.model(n); v != nil {
+		if v := r.readModel(n); v != nil {
 			*m = *v
 		}
 	})
 }
 
-// MarshalJSON writes a flat mapping in the order of the variables, in which
-// an open one is {"key": "X"}.
+// MarshalJSON writes a mapping in the order of the variables. An open variable
+// is written as {"key": "NAME"}.
 func (e Env) MarshalJSON() ([]byte, error) {
 	var b strings.Builder
 	b.WriteByte('{')
@@ -227,7 +233,7 @@ func (e Env) MarshalJSON() ([]byte, error) {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		name, err := marshal(v.Name)
+		name, err := marshalJSON(v.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -235,7 +241,7 @@ func (e Env) MarshalJSON() ([]byte, error) {
 		if v.Open {
 			value = map[string]string{"key": v.From}
 		}
-		text, err := marshal(value)
+		text, err := marshalJSON(value)
 		if err != nil {
 			return nil, err
 		}
@@ -247,11 +253,11 @@ func (e Env) MarshalJSON() ([]byte, error) {
 	return []byte(b.String()), nil
 }
 
-// UnmarshalJSON reads a mapping or a list; null leaves it as it is.
+// UnmarshalJSON reads a mapping or a list; null leaves it unchanged.
 func (e *Env) UnmarshalJSON(text []byte) error {
 	return readJSON(text, func(r *reader, n *strictyaml.Node) {
 		if !n.IsNull() {
-			*e = r.env(n)
+			*e = r.readEnv(n)
 		}
 	})
 }

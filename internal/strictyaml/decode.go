@@ -6,146 +6,149 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"dstack/internal/human"
 )
 
-// Key is one key that a mapping may have.
+// Key is a key that a mapping may have.
 type Key struct {
 	Name     string
-	Required string // what to write, when leaving it out is a problem
-	Nullable bool   // null means that it is not there
-	Rare     bool   // known, but not proposed
+	Required string // what to write, for the hint; empty: the key is optional
+	Nullable bool   // null means the same as leaving the key out
+	Unlisted bool   // accepted, but not suggested in hints
 }
 
-// Field is a key and what reads its value, for tables that are written where
-// they are used.
+// Field is a key together with the function that reads its value.
 type Field struct {
 	Name     string
 	Required string
 	Nullable bool
-	Read     func(n *Node) // called when it has a value
+	Read     func(n *Node) // called if the key has a value other than null
 }
 
-// Fields is Keys for such a table.
-func (p *Problems) Fields(n *Node, what string, table []Field) bool {
+// ReadFields reads a mapping by a table of fields; see ReadKeys.
+func (p *Problems) ReadFields(n *Node, what string, table []Field) bool {
 	keys := make([]Key, len(table))
 	for i, f := range table {
 		keys[i] = Key{Name: f.Name, Required: f.Required, Nullable: f.Nullable}
 	}
-	return p.Keys(n, what, keys, func(i int, value *Node) { table[i].Read(value) })
+	return p.ReadKeys(n, what, keys, func(i int, value *Node) { table[i].Read(value) })
 }
 
-// Keys reads a mapping by its table. Every key that is not in the table is
-// a problem. What has a value is handed to read, by its place in the table.
-// It returns false when n is no mapping.
-func (p *Problems) Keys(n *Node, what string, table []Key, read func(i int, value *Node)) bool {
+// ReadKeys reads a mapping by a table of keys. It reports unknown and missing
+// keys, and calls read with the table index and value of each key that is set.
+// what names the mapping in messages. It returns false if n is not a mapping.
+func (p *Problems) ReadKeys(n *Node, what string, table []Key, read func(i int, value *Node)) bool {
 	if n.Kind != Mapping {
-		p.At(n, fmt.Sprintf("%s is a mapping of keys, not %s", what, n.Shown()), mappingHint(table))
+		p.Add(n, fmt.Sprintf("%s must be a mapping, not %s", what, n.Describe()), mappingHint(table))
 		return false
 	}
 	for _, pair := range n.Pairs {
 		i := slices.IndexFunc(table, func(k Key) bool { return k.Name == pair.Key.Text })
 		switch {
 		case i < 0:
-			p.unknown(n, pair.Key, table)
+			p.addUnknown(n, pair.Key, table)
 		case !pair.Value.IsNull():
 			read(i, pair.Value)
 		case !table[i].Nullable:
-			hint := "give it one, or remove the line"
+			hint := "add a value, or remove the line"
 			if table[i].Required != "" {
-				hint = "write " + strings.TrimPrefix(table[i].Required, "a line: ")
+				hint = "write " + table[i].Required
 			}
-			p.At(pair.Key, fmt.Sprintf("`%s` has no value", table[i].Name), hint)
+			p.Add(pair.Key, fmt.Sprintf("`%s` has no value", table[i].Name), hint)
 		}
 	}
 	for _, k := range table {
-		if k.Required != "" && n.Get(k.Name) == nil && !p.Meant(join(n.Path, k.Name)) {
+		if k.Required != "" && n.Get(k.Name) == nil && !p.IsMisspelled(joinPath(n.Path, k.Name)) {
 			at := *n
-			at.Path = join(n.Path, k.Name)
-			p.At(&at, fmt.Sprintf("`%s` is missing", at.Path), "add "+k.Required)
+			at.Path = joinPath(n.Path, k.Name)
+			p.Add(&at, fmt.Sprintf("`%s` is missing", at.Path), "add "+k.Required)
 		}
 	}
 	return true
 }
 
-// mappingHint shows how a mapping with these keys begins.
+// mappingHint returns a hint that shows how to write a mapping with these keys.
 func mappingHint(table []Key) string {
 	for _, k := range table {
 		if k.Required != "" {
-			return "write it as keys and values, one of them " + strings.TrimPrefix(k.Required, "a line: ")
+			return "write keys and values, including " + k.Required
 		}
 	}
-	return "write it as keys and values, such as " + table[0].Name + ": …"
+	return "write keys and values, such as " + table[0].Name + ": …"
 }
 
-func (p *Problems) unknown(n, key *Node, table []Key) {
-	if p.full() {
+// addUnknown reports an unknown key, with a hint where it belongs or what was
+// probably meant.
+func (p *Problems) addUnknown(n, key *Node, table []Key) {
+	if p.isFull() {
 		return
 	}
 	names := make([]string, 0, len(table))
 	for _, k := range table {
-		if !k.Rare {
+		if !k.Unlisted {
 			names = append(names, k.Name)
 		}
 	}
 	hint := ""
-	if p.Elsewhere != nil {
-		hint = p.Elsewhere(n, key.Text)
+	if p.HintForUnknown != nil {
+		hint = p.HintForUnknown(n, key.Text)
 	}
-	if near := Nearest(key.Text, names); hint != "" {
-		// it is right, in another place
+	if near := human.Nearest(key.Text, names); hint != "" {
+		// the key is valid in another place
 	} else if near != "" {
 		hint = fmt.Sprintf("did you mean `%s`?", near)
-		if p.meant == nil {
-			p.meant = map[string]bool{}
+		if p.misspelled == nil {
+			p.misspelled = map[string]bool{}
 		}
-		p.meant[join(n.Path, near)] = true
+		p.misspelled[joinPath(n.Path, near)] = true
 	} else if len(names) <= 12 {
-		hint = "known here: " + strings.Join(names, ", ")
+		hint = "valid fields: " + strings.Join(names, ", ")
 	} else {
-		hint = "remove it; `dstack schema` prints what is known"
+		hint = "remove it; `dstack schema` lists the valid fields"
 	}
-	p.At(key, fmt.Sprintf("unknown field `%s`", shorten(key.Text)), hint)
+	p.Add(key, fmt.Sprintf("unknown field `%s`", shortenText(key.Text)), hint)
 }
 
-// Refuse adds what a value parser found.
-func (p *Problems) Refuse(n *Node, f *Fault) { p.At(n, f.Message, f.Hint) }
+// AddFault adds the fault of a value parser at a node.
+func (p *Problems) AddFault(n *Node, f *Fault) { p.Add(n, f.Message, f.Hint) }
 
-// NotYet adds that a value is right, but nobody reads it yet.
-func (p *Problems) NotYet(n *Node, what, hint string) {
-	p.put(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: "not supported yet: " + what, Hint: hint, Later: true})
+// AddUnsupported adds a problem about a valid value that is not supported yet.
+func (p *Problems) AddUnsupported(n *Node, what, hint string) {
+	p.record(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: "not supported yet: " + what, Hint: hint, Unsupported: true})
 }
 
-// Text reads a scalar as text. Numbers stay as they were written; true and
-// false become True and False, as they always did.
-func (p *Problems) Text(n *Node) (string, bool) {
+// ReadText reads a scalar as text. Numbers keep their spelling. Booleans become
+// True and False, as in the original dstack, which is written in Python.
+func (p *Problems) ReadText(n *Node) (string, bool) {
 	switch n.Kind {
 	case Bool:
 		return strings.ToUpper(n.Text[:1]) + strings.ToLower(n.Text[1:]), true
 	case Int, Float, String:
 		if strings.ContainsRune(n.Text, 0) {
-			p.At(n, "there is a zero byte in this text", "remove it")
+			p.Add(n, "the text contains a zero byte", "remove it")
 			return "", false
 		}
 		return n.Text, true
 	case Null, Mapping, Sequence:
 	}
-	p.At(n, "this must be text, not "+n.Shown(), textHint(n))
+	p.Add(n, "this must be text, not "+n.Describe(), textHint(n))
 	return "", false
 }
 
 func textHint(n *Node) string {
 	switch n.Kind {
 	case Mapping:
-		return "if text holds `: `, put it in quotes"
+		return "put text that contains `: ` in quotes"
 	case Sequence:
-		return "if text begins with [ or -, put it in quotes"
+		return "put text that begins with [ or - in quotes"
 	case Null, Bool, Int, Float, String:
 	}
-	return `write text, "" for none`
+	return `write text, or "" for an empty value`
 }
 
-// Bool reads true, false and their other spellings.
-func (p *Problems) Bool(n *Node) (value, ok bool) {
+// ReadBool reads true, false and their other spellings in YAML and Python.
+func (p *Problems) ReadBool(n *Node) (value, ok bool) {
 	if n.IsScalar() {
 		switch strings.ToLower(n.Text) {
 		case "true", "yes", "on", "1", "t", "y":
@@ -154,26 +157,26 @@ func (p *Problems) Bool(n *Node) (value, ok bool) {
 			return false, true
 		}
 	}
-	p.At(n, n.Shown()+" is neither true nor false", "write true or false")
+	p.Add(n, n.Describe()+" is neither true nor false", "write true or false")
 	return false, false
 }
 
-// Int reads a whole number within bounds. A fraction is cut off, where it is
-// a number and not text.
-func (p *Problems) Int(n *Node, least, most int) (int, bool) {
-	if v, ok := IntOf(n); ok {
-		if v < least || v > most {
-			p.At(n, fmt.Sprintf("%s is not between %d and %d", n.Shown(), least, most), fmt.Sprintf("write %d to %d", least, most))
+// ReadInt reads a whole number within bounds, both included. The fraction of an
+// unquoted number is cut off.
+func (p *Problems) ReadInt(n *Node, low, high int) (int, bool) {
+	if v, ok := ParseInt(n); ok {
+		if v < low || v > high {
+			p.Add(n, fmt.Sprintf("%s is not between %d and %d", n.Describe(), low, high), fmt.Sprintf("write a number from %d to %d", low, high))
 			return 0, false
 		}
 		return v, true
 	}
-	p.At(n, n.Shown()+" is not a whole number", fmt.Sprintf("write a whole number from %d to %d", least, most))
+	p.Add(n, n.Describe()+" is not a whole number", fmt.Sprintf("write a whole number from %d to %d", low, high))
 	return 0, false
 }
 
-// IntOf reads a whole number without reporting.
-func IntOf(n *Node) (int, bool) {
+// ParseInt returns the value of a whole number without reporting problems.
+func ParseInt(n *Node) (int, bool) {
 	text := n.Text
 	switch n.Kind {
 	case Int:
@@ -182,9 +185,9 @@ func IntOf(n *Node) (int, bool) {
 			return int(v), true
 		}
 	case Float:
-		if f, ok := FloatOf(n); ok && math.Abs(f) < 1<<53 {
+		if f, ok := ParseFloat(n); ok && math.Abs(f) < 1<<53 {
 			if f < 0 {
-				f = math.Floor(f) // cut off, -0.5 would not be negative
+				f = math.Floor(f) // truncating -0.5 would give 0, which is not negative
 			}
 			return int(f), true
 		}
@@ -198,8 +201,8 @@ func IntOf(n *Node) (int, bool) {
 	return v, err == nil
 }
 
-// FloatOf reads a finite number without reporting.
-func FloatOf(n *Node) (float64, bool) {
+// ParseFloat returns the value of a finite number without reporting problems.
+func ParseFloat(n *Node) (float64, bool) {
 	if n.Kind != Int && n.Kind != Float && n.Kind != String {
 		return 0, false
 	}
@@ -217,22 +220,22 @@ func FloatOf(n *Node) (float64, bool) {
 	return v, true
 }
 
-// Items returns the items of a list. A single value is no list.
-func (p *Problems) Items(n *Node, what string) ([]*Node, bool) {
+// ReadItems returns the items of a list. A scalar does not count as a list.
+func (p *Problems) ReadItems(n *Node, what string) ([]*Node, bool) {
 	if n.Kind == Sequence {
 		return n.Items, true
 	}
-	hint := "write it as a list: each item in a line of its own, behind `- `"
+	hint := "write a list, each item on its own line after `- `"
 	if n.IsScalar() && len(n.Text) <= 57 && !strings.ContainsAny(n.Text, "\n,[]{}:#&*!|>'\"%@`\\") {
-		hint = fmt.Sprintf("write it as a list: [%s]", n.Text)
+		hint = fmt.Sprintf("write a list: [%s]", n.Text)
 	}
-	p.At(n, fmt.Sprintf("%s is a list, not %s", what, n.Shown()), hint)
+	p.Add(n, fmt.Sprintf("%s must be a list, not %s", what, n.Describe()), hint)
 	return nil, false
 }
 
-// OneOf reads text that must be one of the allowed words.
-func (p *Problems) OneOf(n *Node, allowed ...string) (string, bool) {
-	text, ok := p.Text(n)
+// ReadOneOf reads text that must be one of the allowed words.
+func (p *Problems) ReadOneOf(n *Node, allowed ...string) (string, bool) {
+	text, ok := p.ReadText(n)
 	if !ok {
 		return "", false
 	}
@@ -242,9 +245,9 @@ func (p *Problems) OneOf(n *Node, allowed ...string) (string, bool) {
 	hint := "write one of: " + strings.Join(allowed, ", ")
 	if len(allowed) == 1 {
 		hint = fmt.Sprintf("write `%s`", allowed[0])
-	} else if near := Nearest(text, allowed); near != "" {
+	} else if near := human.Nearest(text, allowed); near != "" {
 		hint = fmt.Sprintf("did you mean `%s`?", near)
 	}
-	p.At(n, n.Shown()+" is not known here", hint)
+	p.Add(n, n.Describe()+" is not a valid value", hint)
 	return "", false
 }

@@ -10,48 +10,49 @@ import (
 	"strings"
 )
 
-// LoadJSON reads one JSON document into the same tree, under the same
-// bounds. It has paths, but no places.
+// LoadJSON parses one JSON document into a tree, with the same limits as Load.
+// Its nodes have paths, but no positions.
 func LoadJSON(text []byte, found *Problems) *Node {
 	if len(text) > MaxBytes {
-		found.add(0, 0, 0, fmt.Sprintf("the configuration is larger than %d KB", MaxBytes>>10), "")
+		found.addAt(0, 0, 0, fmt.Sprintf("the configuration is larger than %d KB", MaxBytes>>10), "")
 		return nil
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	r := jsonReader{tokens: d, found: found}
-	n, err := r.value("", 0)
+	n, err := r.readValue("", 0)
 	if err == nil {
 		_, err = d.Token()
 		if err == nil {
-			err = errors.New("there is more after its end")
+			err = errors.New("there is more text after the end of the document")
 		} else if errors.Is(err, io.EOF) {
 			err = nil
 		}
 	}
 	if bound, ok := errors.AsType[*Fault](err); ok {
-		found.add(0, 0, 0, bound.Message, bound.Hint)
+		found.addAt(0, 0, 0, bound.Message, bound.Hint)
 		return nil
 	}
 	if err != nil {
-		found.add(0, 0, 0, "this is not JSON: "+err.Error(), "")
+		found.addAt(0, 0, 0, "invalid JSON: "+err.Error(), "")
 		return nil
 	}
 	return n
 }
 
+// jsonReader converts JSON tokens to nodes.
 type jsonReader struct {
 	tokens *json.Decoder
 	found  *Problems
 	count  int
 }
 
-func (r *jsonReader) value(path string, depth int) (*Node, error) {
+func (r *jsonReader) readValue(path string, depth int) (*Node, error) {
 	if r.count++; r.count > MaxNodes {
-		return nil, &Fault{Message: tooMany}
+		return nil, &Fault{Message: messageTooMany}
 	}
 	if depth > MaxDepth {
-		return nil, &Fault{Message: tooDeep}
+		return nil, &Fault{Message: messageTooDeep}
 	}
 	token, err := r.tokens.Token()
 	if err != nil {
@@ -72,14 +73,14 @@ func (r *jsonReader) value(path string, depth int) (*Node, error) {
 		n.Kind, n.Text, n.Quoted = String, t, true
 	case json.Delim:
 		if t == '{' {
-			return n, r.object(n, depth)
+			return n, r.readObject(n, depth)
 		}
-		return n, r.array(n, depth)
+		return n, r.readArray(n, depth)
 	}
 	return n, nil
 }
 
-func (r *jsonReader) object(n *Node, depth int) error {
+func (r *jsonReader) readObject(n *Node, depth int) error {
 	n.Kind = Mapping
 	seen := map[string]bool{}
 	for r.tokens.More() {
@@ -89,16 +90,16 @@ func (r *jsonReader) object(n *Node, depth int) error {
 		}
 		name, ok := token.(string)
 		if !ok {
-			return fmt.Errorf("%v is no key", token)
+			return fmt.Errorf("%v is not a key", token)
 		}
-		path := join(n.Path, name)
-		value, err := r.value(path, depth+1)
+		path := joinPath(n.Path, name)
+		value, err := r.readValue(path, depth+1)
 		if err != nil {
 			return err
 		}
 		key := &Node{Kind: String, Text: name, Quoted: true, Path: path}
 		if seen[name] {
-			r.found.At(key, fmt.Sprintf("`%s` is written twice", shorten(name)), "keep one")
+			r.found.Add(key, fmt.Sprintf("`%s` is set twice", shortenText(name)), "remove one of them")
 			continue
 		}
 		seen[name] = true
@@ -108,10 +109,10 @@ func (r *jsonReader) object(n *Node, depth int) error {
 	return err
 }
 
-func (r *jsonReader) array(n *Node, depth int) error {
+func (r *jsonReader) readArray(n *Node, depth int) error {
 	n.Kind = Sequence
 	for r.tokens.More() {
-		item, err := r.value(join(n.Path, strconv.Itoa(len(n.Items))), depth+1)
+		item, err := r.readValue(joinPath(n.Path, strconv.Itoa(len(n.Items))), depth+1)
 		if err != nil {
 			return err
 		}

@@ -1,6 +1,6 @@
-// Package strictyaml reads YAML and JSON into one tree that keeps the place
-// of everything, refuses what is ambiguous or oversized, and collects every
-// problem instead of stopping at the first.
+// Package strictyaml parses YAML and JSON into one tree. Each node has its
+// position. The parser rejects ambiguous and oversized documents, and collects
+// all problems instead of stopping at the first.
 package strictyaml
 
 import (
@@ -8,18 +8,18 @@ import (
 	"strings"
 )
 
-// The bounds of what is read. They hold after aliases are followed, so that
-// a small file cannot stand for a large one.
+// Limits for documents. Aliases are followed before counting, so that a small
+// file cannot expand to a large one.
 const (
 	MaxBytes = 1 << 20
 	MaxDepth = 64
 	MaxNodes = 10_000
 )
 
-// Kind is what a node is.
+// Kind is the kind of a node.
 type Kind int
 
-// Every kind there is. A quoted scalar is always a String.
+// The kinds. A quoted scalar is always a String.
 const (
 	Null Kind = iota
 	Bool
@@ -30,23 +30,23 @@ const (
 	Sequence
 )
 
-// Node is one value and where it stands. Aliases are followed and merge keys
-// resolved, so a tree is only these three: scalars, mappings, sequences.
+// Node is one value and its position. Aliases are followed and merge keys
+// resolved, so a tree consists of scalars, mappings and sequences only.
 type Node struct {
 	Kind   Kind
-	Text   string  // a scalar as it was written, without its quotes
-	Quoted bool    // in quotes, or as a block
-	Pairs  []Pair  // of a mapping, each key once
-	Items  []*Node // of a sequence
-	Path   string  // resources.gpu, commands.0; empty for the root
-	Line   int     // from 1; 0 where the place is not known, as in JSON
-	Col    int     // from 1, in characters
-	Width  int     // of what a caret should underline, in characters
+	Text   string  // text of a scalar as written, without quotes
+	Quoted bool    // written in quotes or as a block
+	Pairs  []Pair  // entries of a mapping; keys are unique
+	Items  []*Node // items of a sequence
+	Path   string  // such as resources.gpu or commands.0; empty for the root
+	Line   int     // numbered from 1; 0: unknown, as in JSON
+	Col    int     // numbered from 1, in characters
+	Width  int     // number of characters to underline
 }
 
 // Pair is one entry of a mapping.
 type Pair struct {
-	Key   *Node // its Path is that of the value
+	Key   *Node // has the path of the value
 	Value *Node
 }
 
@@ -63,16 +63,17 @@ func (n *Node) Get(key string) *Node {
 	return nil
 }
 
-// IsNull tells whether there is no value: no key, or nothing behind it.
+// IsNull reports whether n is nil or null.
 func (n *Node) IsNull() bool { return n == nil || n.Kind == Null }
 
-// IsScalar tells whether n is a single value other than null.
+// IsScalar reports whether n is a scalar other than null.
 func (n *Node) IsScalar() bool {
 	return n != nil && n.Kind != Null && n.Kind != Mapping && n.Kind != Sequence
 }
 
-// Shown names n in a message: a scalar as it was written, shortened.
-func (n *Node) Shown() string {
+// Describe returns n as shown in messages: a shortened scalar in backquotes, or
+// the kind.
+func (n *Node) Describe() string {
 	switch n.Kind {
 	case Null:
 		return "an empty value"
@@ -81,13 +82,13 @@ func (n *Node) Shown() string {
 	case Sequence:
 		return "a list"
 	case Bool, Int, Float, String:
-		return "`" + shorten(n.Text) + "`"
+		return "`" + shortenText(n.Text) + "`"
 	}
 	return "kind " + strconv.Itoa(int(n.Kind))
 }
 
-// shorten keeps messages to one line.
-func shorten(s string) string {
+// shortenText returns s on one line of at most 60 characters.
+func shortenText(s string) string {
 	s = strings.Join(strings.Fields(s), " ")
 	if r := []rune(s); len(r) > 60 {
 		return string(r[:57]) + "..."
@@ -95,12 +96,12 @@ func shorten(s string) string {
 	return s
 }
 
-// Find returns the node at a path, or the deepest one on the way to it,
-// together with the key that leads there (nil for the root and for items).
+// Find returns the node at a path, or the deepest existing node on the way to
+// it, together with the key of that node (nil for the root and for items).
 func (n *Node) Find(path string) (node, key *Node) {
 	node = n
 	for path != "" && node != nil {
-		next, nextKey := node.child(path)
+		next, nextKey := node.findChild(path)
 		if next == nil {
 			return node, key
 		}
@@ -112,8 +113,8 @@ func (n *Node) Find(path string) (node, key *Node) {
 	return node, key
 }
 
-// child is the child whose path is path or leads to it.
-func (n *Node) child(path string) (node, key *Node) {
+// findChild returns the child that has the path or leads to it, and its key.
+func (n *Node) findChild(path string) (node, key *Node) {
 	leads := func(p string) bool { return p == path || strings.HasPrefix(path, p+".") }
 	for _, p := range n.Pairs {
 		if leads(p.Value.Path) {
@@ -128,7 +129,8 @@ func (n *Node) child(path string) (node, key *Node) {
 	return nil, nil
 }
 
-func join(path, key string) string {
+// joinPath appends a key to a path.
+func joinPath(path, key string) string {
 	if path == "" {
 		return key
 	}

@@ -5,73 +5,74 @@ import (
 	"slices"
 )
 
-// Problem is one thing wrong with a document.
+// Problem is one problem of a document, with its position.
 type Problem struct {
 	Path             string
 	Line, Col, Width int
 	Message          string
 	Hint             string
-	Later            bool // right, but not read yet, see NotYet
+	Unsupported      bool // the value is valid, but not supported yet
 }
 
-// Fault is what a value parser says: what is wrong and what to write
-// instead. The decoder adds the place.
+// Fault is the error of a parser for single values: what is wrong, and what to
+// write instead. The caller adds the position.
 type Fault struct{ Message, Hint string }
 
 // Error returns the message.
 func (f *Fault) Error() string { return f.Message }
 
-// Problems collects what is found, and hands it out in file order.
+// Problems collects problems while a document is read.
 type Problems struct {
-	// Elsewhere may say where a key belongs that is not known where it
-	// stands; empty: nowhere.
-	Elsewhere func(n *Node, key string) string
+	// HintForUnknown returns the hint for an unknown key that is valid
+	// elsewhere; empty: it is not. Optional.
+	HintForUnknown func(n *Node, key string) string
 
-	found []Problem
-	meant map[string]bool // paths that an unknown key was likely meant to be
+	found      []Problem
+	misspelled map[string]bool // paths of fields that an unknown key was probably meant to be
 }
 
-// Meant tells whether the key at a path is not missing, but misspelled.
-func (p *Problems) Meant(path string) bool { return p.meant[path] }
+// IsMisspelled reports whether the field at a path was probably set under a
+// misspelled key, so that it should not be reported as missing.
+func (p *Problems) IsMisspelled(path string) bool { return p.misspelled[path] }
 
-// mostProblems is how many are told of one document. Whoever has more has
-// another file than was meant.
-const mostProblems = 200
+// maxProblems is the maximum number of problems reported for one document.
+const maxProblems = 200
 
-// At adds a problem at a node.
-func (p *Problems) At(n *Node, message, hint string) {
-	p.put(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: message, Hint: hint})
+// Add adds a problem at a node.
+func (p *Problems) Add(n *Node, message, hint string) {
+	p.record(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: message, Hint: hint})
 }
 
-// add adds a problem at a place that has no node.
-func (p *Problems) add(line, col, width int, message, hint string) {
-	p.put(Problem{Line: line, Col: col, Width: width, Message: message, Hint: hint})
+// addAt adds a problem at a position.
+func (p *Problems) addAt(line, col, width int, message, hint string) {
+	p.record(Problem{Line: line, Col: col, Width: width, Message: message, Hint: hint})
 }
 
-func (p *Problems) put(one Problem) {
+// record appends a problem unless there are too many.
+func (p *Problems) record(one Problem) {
 	switch {
-	case len(p.found) < mostProblems:
+	case len(p.found) < maxProblems:
 		p.found = append(p.found, one)
-	case len(p.found) == mostProblems:
+	case len(p.found) == maxProblems:
 		p.found = append(p.found, Problem{Line: one.Line, Col: one.Col, Width: one.Width,
-			Message: "there is more wrong than this", Hint: "is this a configuration?"})
+			Message: "there are too many problems to show", Hint: "check that this file is a configuration"})
 	}
 }
 
-// full tells that what is found from now on is told to nobody.
-func (p *Problems) full() bool { return len(p.found) > mostProblems }
+// isFull reports whether further problems will be dropped.
+func (p *Problems) isFull() bool { return len(p.found) > maxProblems }
 
-// Any tells whether anything was found.
+// Any reports whether there are problems.
 func (p *Problems) Any() bool { return len(p.found) > 0 }
 
-// All returns every problem in file order; those without a place keep the
-// order in which they were found.
+// All returns all problems in file order. Problems without a position keep the
+// order in which they were added.
 func (p *Problems) All() []Problem {
 	all := slices.Clone(p.found)
 	slices.SortStableFunc(all, func(a, b Problem) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
 	})
-	// What an alias repeats is one mistake.
+	// An alias repeats the problems of its value; report them once.
 	return slices.CompactFunc(all, func(a, b Problem) bool {
 		return a.Line > 0 && a.Line == b.Line && a.Col == b.Col && a.Message == b.Message
 	})

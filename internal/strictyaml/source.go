@@ -5,8 +5,8 @@ import (
 	"unicode/utf8"
 )
 
-// width is how many characters of its line a caret should underline.
-func (b *builder) width(n *Node) int {
+// measureWidth returns the number of characters of n to underline in its line.
+func (b *builder) measureWidth(n *Node) int {
 	switch n.Kind {
 	case Mapping, Sequence:
 		if len(n.Pairs) > 0 && n.Pairs[0].Key.Line == n.Line && n.Pairs[0].Key.Col == n.Col {
@@ -15,12 +15,12 @@ func (b *builder) width(n *Node) int {
 		return 1
 	case Null, Bool, Int, Float, String:
 	}
-	rest := b.from(n.Line, n.Col)
+	rest := b.restOfLine(n.Line, n.Col)
 	if rest == "" {
 		return 1
 	}
 	if n.Quoted && (rest[0] == '"' || rest[0] == '\'') {
-		return quotedWidth(rest)
+		return measureQuoted(rest)
 	}
 	if strings.HasPrefix(rest, n.Text) && n.Text != "" {
 		return utf8.RuneCountInString(n.Text)
@@ -31,8 +31,8 @@ func (b *builder) width(n *Node) int {
 	return max(1, utf8.RuneCountInString(strings.TrimRight(rest, " \t\r")))
 }
 
-// from is what a line holds from a column on.
-func (b *builder) from(line, col int) string {
+// restOfLine returns a line from a column on.
+func (b *builder) restOfLine(line, col int) string {
 	if line < 1 || line > len(b.lines) {
 		return ""
 	}
@@ -44,9 +44,9 @@ func (b *builder) from(line, col int) string {
 	return row
 }
 
-// quotedWidth is the width of a quoted scalar with its quotes, or of what
-// its first line holds of it.
-func quotedWidth(s string) int {
+// measureQuoted returns the width of a quoted scalar with its quotes, or of the
+// part in its first line.
+func measureQuoted(s string) int {
 	quote := s[0]
 	width := 1
 	for i := 1; i < len(s); {

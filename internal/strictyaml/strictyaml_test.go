@@ -9,22 +9,23 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// outline writes a tree on one line.
-func outline(n *Node) string {
+// formatTree formats a tree on one line. Scalars have the first letter of their
+// kind as a prefix.
+func formatTree(n *Node) string {
 	if n == nil {
-		return "nothing"
+		return "nil"
 	}
 	switch n.Kind {
 	case Mapping:
 		parts := []string{}
 		for _, p := range n.Pairs {
-			parts = append(parts, p.Key.Text+":"+outline(p.Value))
+			parts = append(parts, p.Key.Text+":"+formatTree(p.Value))
 		}
 		return "{" + strings.Join(parts, " ") + "}"
 	case Sequence:
 		parts := []string{}
 		for _, item := range n.Items {
-			parts = append(parts, outline(item))
+			parts = append(parts, formatTree(item))
 		}
 		return "[" + strings.Join(parts, " ") + "]"
 	case Null, Bool, Int, Float, String:
@@ -32,7 +33,7 @@ func outline(n *Node) string {
 	return fmt.Sprintf("%s%s", [...]string{"null", "b", "i", "f", "s"}[n.Kind], n.Text)
 }
 
-func TestTrees(t *testing.T) {
+func TestLoad_Trees(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                      "null",
 		"# nothing":                             "null",
@@ -45,7 +46,7 @@ func TestTrees(t *testing.T) {
 		"\ufeffa: 1":                            "{a:i1}",
 	} {
 		var found Problems
-		if got := outline(Load([]byte(text), &found)); got != want || found.Any() {
+		if got := formatTree(Load([]byte(text), &found)); got != want || found.Any() {
 			t.Errorf("%q is %s, not %s (%v)", text, got, want, found.All())
 		}
 	}
@@ -54,13 +55,13 @@ func TestTrees(t *testing.T) {
 		`"\ud83d\ude00"`: "s😀",
 	} {
 		var found Problems
-		if got := outline(LoadJSON([]byte(text), &found)); got != want || found.Any() {
+		if got := formatTree(LoadJSON([]byte(text), &found)); got != want || found.Any() {
 			t.Errorf("%q is %s, not %s (%v)", text, got, want, found.All())
 		}
 	}
 }
 
-func TestPlaces(t *testing.T) {
+func TestLoad_Positions(t *testing.T) {
 	text := "a:\n  bb: 'x''y' # c\n  ü: \"q\\\"\"\n  list: [one, {k: v}]\n  block: |\n    t\n  empty:\n"
 	var found Problems
 	root := Load([]byte(text), &found)
@@ -70,32 +71,32 @@ func TestPlaces(t *testing.T) {
 	} {
 		n, _ := root.Find(path)
 		if got := [3]int{n.Line, n.Col, n.Width}; got != want || n.Path != path {
-			t.Errorf("%s is at %v (%s), not at %v", path, got, n.Path, want)
+			t.Errorf("%s is at %v (path %s), want %v", path, got, n.Path, want)
 		}
 	}
 }
 
-// What is refused, with its place and words.
-func TestRefusals(t *testing.T) {
+// Rejected documents, with position and message.
+func TestLoad_RejectsInvalidDocuments(t *testing.T) {
 	for _, c := range []struct {
 		text      string
 		line, col int
 		message   string
 	}{
-		{"a: 1\nb: 2\na: 3", 3, 1, "`a` is written twice"},
+		{"a: 1\nb: 2\na: 3", 3, 1, "`a` is set twice"},
 		{"a: {<<: 1}", 1, 9, "only mappings can be merged"},
-		{"a: !x 1", 1, 4, "the tag `!x` means nothing here"},
-		{"a: !!binary aGk=", 1, 4, "the tag `!!binary` means nothing here"},
-		{"a: &a [*a]", 1, 8, "stands inside itself"},
-		{"a: &a\n  <<: *a", 2, 7, "itself"},
+		{"a: !x 1", 1, 4, "the tag `!x` is not supported"},
+		{"a: !!binary aGk=", 1, 4, "the tag `!!binary` is not supported"},
+		{"a: &a [*a]", 1, 8, "a value that contains it"},
+		{"a: &a\n  <<: *a", 2, 7, "a value that contains it"},
 		{"a: &a [{<<: *a}]", 1, 8, "merged into itself"},
 		{"[a]: 1", 1, 1, "a key must be plain text"},
 		{"a: 1\n---\nb: 1", 2, 1, "a second document"},
-		{"a: b: c", 1, 5, "this is not YAML"},
-		{"a: [1", 2, 1, "this is not YAML"},
-		{"a: *b", 1, 4, "this is not YAML"},
-		{"a: \"x", 1, 6, "this is not YAML"},
-		{"a: 1\nb: x\xff", 2, 5, "not UTF-8"},
+		{"a: b: c", 1, 5, "invalid YAML"},
+		{"a: [1", 2, 1, "invalid YAML"},
+		{"a: *b", 1, 4, "invalid YAML"},
+		{"a: \"x", 1, 6, "invalid YAML"},
+		{"a: 1\nb: x\xff", 2, 5, "not valid UTF-8"},
 		{"a: 1\nb: \x01", 2, 4, "control character"},
 	} {
 		var found Problems
@@ -106,10 +107,10 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 	for text, message := range map[string]string{
-		`{"a": 1, "a": 2}`: "`a` is written twice",
-		`{"a": 1} 2`:       "more after its end",
-		`{"a"`:             "this is not JSON",
-		``:                 "this is not JSON",
+		`{"a": 1, "a": 2}`: "`a` is set twice",
+		`{"a": 1} 2`:       "more text after the end",
+		`{"a"`:             "invalid JSON",
+		``:                 "invalid JSON",
 	} {
 		var found Problems
 		LoadJSON([]byte(text), &found)
@@ -119,8 +120,8 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// Small texts that stand for much, and large ones, are refused quickly.
-func TestBounds(t *testing.T) {
+// Texts that expand to large trees, and large texts, are rejected quickly.
+func TestLoad_EnforcesLimits(t *testing.T) {
 	bomb := "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
 	for c := 'b'; c <= 'z'; c++ {
 		bomb += fmt.Sprintf("%c: &%c [*%c, *%c, *%c, *%c, *%c, *%c]\n", c, c, c-1, c-1, c-1, c-1, c-1, c-1)
@@ -130,8 +131,8 @@ func TestBounds(t *testing.T) {
 		merge += fmt.Sprintf("%c: &%c {<<: [*%c, *%c, *%c, *%c]}\n", c, c, c-1, c-1, c-1, c-1)
 	}
 	for name, text := range map[string]string{
-		"bomb":                  bomb,
-		"bomb of merges":        merge,
+		"alias bomb":            bomb,
+		"merge bomb":            merge,
 		"10 MB":                 "a: " + strings.Repeat("x", 10<<20),
 		"depth of brackets":     strings.Repeat("[", 10_000) + strings.Repeat("]", 10_000),
 		"depth of braces":       strings.Repeat("{a: ", 10_000),
@@ -141,14 +142,14 @@ func TestBounds(t *testing.T) {
 		"many keys of one name": strings.Repeat("a: 1\n", MaxNodes),
 	} {
 		t.Run(name, func(t *testing.T) {
-			for way, load := range map[string]func([]byte, *Problems) *Node{"YAML": Load, "JSON": LoadJSON} {
+			for format, load := range map[string]func([]byte, *Problems) *Node{"YAML": Load, "JSON": LoadJSON} {
 				var found Problems
 				began := time.Now()
 				if n := load([]byte(text), &found); n != nil || !found.Any() {
-					t.Errorf("%s is read", way)
+					t.Errorf("%s: accepted", format)
 				}
 				if took := time.Since(began); took > time.Second {
-					t.Errorf("%s is refused after %s", way, took)
+					t.Errorf("%s: rejected only after %s", format, took)
 				}
 			}
 		})
@@ -156,42 +157,30 @@ func TestBounds(t *testing.T) {
 	fits := strings.Repeat("[", MaxDepth) + strings.Repeat("]", MaxDepth)
 	var found Problems
 	if Load([]byte(fits), &found); found.Any() {
-		t.Errorf("%d levels are refused: %v", MaxDepth, found.All())
+		t.Errorf("%d levels are rejected: %v", MaxDepth, found.All())
 	}
 }
 
-func TestNearest(t *testing.T) {
-	words := []string{"port", "commands", "image", "env", "spot_policy"}
-	for word, want := range map[string]string{
-		"ports": "port", "comands": "commands", "commnads": "commands", "Image": "image", "evn": "env",
-		"zzz": "", "": "", "spot-policy": "spot_policy", strings.Repeat("p", 100): "",
-	} {
-		if got := Nearest(word, words); got != want {
-			t.Errorf("%q is near %q, not %q", word, got, want)
-		}
-	}
-}
-
-func TestScalars(t *testing.T) {
+func TestParseInt_ParseFloat(t *testing.T) {
 	node := func(text string) *Node { return Load([]byte(text), &Problems{}) }
 	for text, want := range map[string]int{"8": 8, "'8'": 8, "8.9": 8, "1_000": 1000, "0x10": 16, "-3": -3, "08": 8} {
-		if got, ok := IntOf(node(text)); !ok || got != want {
+		if got, ok := ParseInt(node(text)); !ok || got != want {
 			t.Errorf("%s is %d (%v), not %d", text, got, ok, want)
 		}
 	}
 	for _, text := range []string{"'8.5'", "x", "true", "[1]", ".inf", ".nan", "1e300", "99999999999999999999", "null", "'1_0'"} {
-		if got, ok := IntOf(node(text)); ok {
-			t.Errorf("%s is the whole number %d", text, got)
+		if got, ok := ParseInt(node(text)); ok {
+			t.Errorf("%s is accepted as %d", text, got)
 		}
 	}
 	for _, text := range []string{".inf", "-.inf", ".nan", "'nan'", "'inf'", "1e999", "true", "'0x10'", "''"} {
-		if got, ok := FloatOf(node(text)); ok {
-			t.Errorf("%s is the number %g", text, got)
+		if got, ok := ParseFloat(node(text)); ok {
+			t.Errorf("%s is accepted as %g", text, got)
 		}
 	}
 }
 
-func TestFieldsReportsAllAtOnce(t *testing.T) {
+func TestReadFields_ReportsAllProblems(t *testing.T) {
 	text := "nmae: x\nsoon: 1\nempty:\nother: 1\n"
 	var found Problems
 	root := Load([]byte(text), &found)
@@ -200,19 +189,19 @@ func TestFieldsReportsAllAtOnce(t *testing.T) {
 		f.Read = func(n *Node) { read = append(read, n.Path) }
 		return f
 	}
-	found.Fields(root, "a thing", []Field{
+	found.ReadFields(root, "a thing", []Field{
 		field(Field{Name: "name", Required: "name: x"}), field(Field{Name: "size", Required: "size: 1"}),
-		field(Field{Name: "empty"}), field(Field{Name: "other"}), {Name: "soon", Read: func(n *Node) { found.NotYet(n, "soon", "wait") }},
+		field(Field{Name: "empty"}), field(Field{Name: "other"}), {Name: "soon", Read: func(n *Node) { found.AddUnsupported(n, "soon", "wait") }},
 	})
 	var got []string
 	for _, p := range found.All() {
-		got = append(got, fmt.Sprintf("%d:%d %s (%s) %v", p.Line, p.Col, p.Message, p.Hint, p.Later))
+		got = append(got, fmt.Sprintf("%d:%d %s (%s) %v", p.Line, p.Col, p.Message, p.Hint, p.Unsupported))
 	}
 	want := []string{
 		"1:1 unknown field `nmae` (did you mean `name`?) false",
 		"1:1 `size` is missing (add size: 1) false",
 		"2:7 not supported yet: soon (wait) true",
-		"3:1 `empty` has no value (give it one, or remove the line) false",
+		"3:1 `empty` has no value (add a value, or remove the line) false",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
@@ -230,7 +219,7 @@ func FuzzLoad(f *testing.F) {
 		for _, load := range []func([]byte, *Problems) *Node{Load, LoadJSON} {
 			var found Problems
 			if n := load(text, &found); n == nil && !found.Any() {
-				t.Errorf("%q is refused without a reason", text)
+				t.Errorf("%q is rejected without a problem", text)
 			}
 		}
 	})

@@ -13,17 +13,18 @@ import (
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 )
 
-// Load reads one YAML document. It returns nil when the text is no YAML at
-// all or oversized; then found says why. An empty document is a Null node.
+// Load parses one YAML document. It returns nil if the text is not valid YAML
+// or exceeds a limit, and adds the reason to found. An empty document is a Null
+// node.
 func Load(text []byte, found *Problems) *Node {
 	if len(text) > MaxBytes {
-		found.add(0, 0, 0, fmt.Sprintf("the file is larger than %d KB", MaxBytes>>10), "is this a configuration? data does not belong into one")
+		found.addAt(0, 0, 0, fmt.Sprintf("the file is larger than %d KB", MaxBytes>>10), "check that this is the right file; a configuration should not contain data")
 		return nil
 	}
-	if !readable(text, found) {
+	if !checkCharacters(text, found) {
 		return nil
 	}
-	doc := compose(text, found)
+	doc := parseDocument(text, found)
 	if doc == nil {
 		return nil
 	}
@@ -31,24 +32,24 @@ func Load(text []byte, found *Problems) *Node {
 		return &Node{Kind: Null}
 	}
 	b := builder{lines: strings.Split(string(text), "\n"), found: found, open: map[*yaml.Node]bool{}}
-	root := b.node(doc.Content[0], "", 0)
+	root := b.buildNode(doc.Content[0], "", 0)
 	if b.stopped {
 		return nil
 	}
 	return root
 }
 
-// readable refuses bytes that are no text, with their place.
-func readable(text []byte, found *Problems) bool {
+// checkCharacters reports text that is not UTF-8 or has control characters.
+func checkCharacters(text []byte, found *Problems) bool {
 	line, col := 1, 1
 	for i := 0; i < len(text); {
 		r, size := utf8.DecodeRune(text[i:])
 		switch {
 		case r == utf8.RuneError && size == 1:
-			found.add(line, col, 1, "this is not UTF-8 text", "save the file as UTF-8")
+			found.addAt(line, col, 1, "the file is not valid UTF-8", "save the file as UTF-8")
 			return false
 		case r < ' ' && r != '\t' && r != '\n' && r != '\r', r == 0x7f:
-			found.add(line, col, 1, fmt.Sprintf("there is a control character (code %d)", r), "remove it")
+			found.addAt(line, col, 1, fmt.Sprintf("the file contains a control character (code %d)", r), "remove it")
 			return false
 		case r == '\n':
 			line, col = line+1, 1
@@ -62,8 +63,9 @@ func readable(text []byte, found *Problems) bool {
 
 var errTooDeep = errors.New("too deep")
 
-// compose parses exactly one document; an empty node stands for none.
-func compose(text []byte, found *Problems) *yaml.Node {
+// parseDocument parses exactly one document; nil if that fails. An empty node
+// stands for an empty document.
+func parseDocument(text []byte, found *Problems) *yaml.Node {
 	deep := false
 	limits := loaderlimits.New(loaderlimits.AliasNone(),
 		loaderlimits.DepthFunc(func(depth int, _ *loaderlimits.DepthContext) error {
@@ -75,7 +77,7 @@ func compose(text []byte, found *Problems) *yaml.Node {
 		}))
 	loader, err := yaml.NewLoader(bytes.NewReader(text), yaml.WithPlugin(limits))
 	if err != nil {
-		found.add(0, 0, 0, "the YAML reader does not start: "+err.Error(), "")
+		found.addAt(0, 0, 0, "cannot start the YAML parser: "+err.Error(), "")
 		return nil
 	}
 	var doc, second yaml.Node
@@ -89,59 +91,61 @@ func compose(text []byte, found *Problems) *yaml.Node {
 			return &doc
 		}
 		if err == nil {
-			found.add(second.Line, second.Column, 1, "there is a second document", "one file holds one configuration; remove the `---` and what follows, or move it to its own file")
+			found.addAt(second.Line, second.Column, 1, "the file contains a second document", "a file holds one configuration; remove the `---` and everything after it, or move it to another file")
 			return nil
 		}
 	}
-	syntax(text, err, deep, found)
+	reportSyntaxError(text, err, deep, found)
 	return nil
 }
 
-// syntax reports why the text is no YAML.
-func syntax(text []byte, err error, deep bool, found *Problems) {
+// reportSyntaxError reports why the text is not valid YAML.
+func reportSyntaxError(text []byte, err error, deep bool, found *Problems) {
 	e, ok := errors.AsType[*yaml.LoadError](err)
 	if !ok {
-		found.add(0, 0, 0, "this is not YAML: "+err.Error(), "")
+		found.addAt(0, 0, 0, "invalid YAML: "+err.Error(), "")
 		return
 	}
 	line, col := max(e.Mark.Line, 1), max(e.Mark.Column, 1)
 	if deep {
-		found.add(line, col, 1, tooDeep, "no configuration is so deep; look for a bracket that is not closed")
+		found.addAt(line, col, 1, messageTooDeep, "look for a bracket that is not closed")
 		return
 	}
-	found.add(line, col, 1, "this is not YAML: "+e.Message, syntaxHint(text, line, col))
+	found.addAt(line, col, 1, "invalid YAML: "+e.Message, syntaxHint(text, line, col))
 }
 
-// syntaxHint reads the character at which the parser gave up.
+// syntaxHint returns a hint for the position at which the parser failed.
 func syntaxHint(text []byte, line, col int) string {
 	lines := strings.Split(string(text), "\n")
 	if line > len(lines) {
-		return "something that was opened above is not closed"
+		return "close the bracket or quote that is opened above"
 	}
 	row := []rune(lines[line-1])
-	if strings.ContainsRune(leading(lines[line-1]), '\t') {
-		return "indent with spaces, not with tabs"
+	if strings.ContainsRune(indentation(lines[line-1]), '\t') {
+		return "indent with spaces, not tabs"
 	}
 	if col > len(row) {
-		return "something that was opened above is not closed"
+		return "close the bracket or quote that is opened above"
 	}
 	switch row[col-1] {
 	case ':':
-		return "put text that holds `: ` in quotes"
+		return "put text that contains `: ` in quotes"
 	case '@', '`', '%', '&', '*', '!', '|', '>':
 		return fmt.Sprintf("put text that begins with %c in quotes", row[col-1])
 	}
-	return "look at the indentation and the quotes here and in the line above"
+	return "check the indentation and the quotes on this line and on the line above"
 }
 
-func leading(line string) string { return line[:len(line)-len(strings.TrimLeft(line, " \t"))] }
+// indentation returns the leading blanks of a line.
+func indentation(line string) string { return line[:len(line)-len(strings.TrimLeft(line, " \t"))] }
 
 var (
-	tooDeep = fmt.Sprintf("this is nested deeper than %d levels", MaxDepth)
-	tooMany = fmt.Sprintf("there are more than %d values", MaxNodes)
+	messageTooDeep = fmt.Sprintf("the nesting is deeper than %d levels", MaxDepth)
+	messageTooMany = fmt.Sprintf("the configuration has more than %d values", MaxNodes)
 )
 
-// builder turns parsed nodes into a tree. It stops for good at a bound.
+// builder converts parsed YAML nodes to a tree. It stops at the first exceeded
+// limit.
 type builder struct {
 	lines   []string
 	found   *Problems
@@ -150,73 +154,74 @@ type builder struct {
 	stopped bool
 }
 
-func (b *builder) stop(y *yaml.Node, message, hint string) *Node {
+// fail reports an exceeded limit or a cycle, and stops the builder.
+func (b *builder) fail(y *yaml.Node, message, hint string) *Node {
 	if !b.stopped {
-		b.found.add(y.Line, y.Column, 1, message, hint)
+		b.found.addAt(y.Line, y.Column, 1, message, hint)
 	}
 	b.stopped = true
 	return nil
 }
 
-// node builds one value; nil once the builder has stopped.
-func (b *builder) node(y *yaml.Node, path string, depth int) *Node {
+// buildNode builds one value; nil once the builder has stopped.
+func (b *builder) buildNode(y *yaml.Node, path string, depth int) *Node {
 	if b.stopped {
 		return nil
 	}
 	if b.count++; b.count > MaxNodes {
-		return b.stop(y, tooMany, "aliases count each time they are used; write less")
+		return b.fail(y, messageTooMany, "an alias counts with all values that it repeats; make the file smaller")
 	}
 	if depth > MaxDepth {
-		return b.stop(y, tooDeep, "no configuration is so deep; look for a bracket that is not closed")
+		return b.fail(y, messageTooDeep, "look for a bracket that is not closed")
 	}
 	if y.Kind == yaml.AliasNode {
 		if b.open[y.Alias] {
-			return b.stop(y, fmt.Sprintf("`*%s` stands inside itself", y.Value), "write what is meant out")
+			return b.fail(y, fmt.Sprintf("the alias `*%s` refers to a value that contains it", y.Value), "write the value out instead of using the alias")
 		}
-		return b.node(y.Alias, path, depth)
+		return b.buildNode(y.Alias, path, depth)
 	}
 	if b.open[y] {
-		return b.stop(y, "this is merged into itself", "write what is meant out")
+		return b.fail(y, "this mapping is merged into itself", "write its keys out instead of `<<`")
 	}
 	n := &Node{Path: path, Line: y.Line, Col: y.Column}
 	b.open[y] = true
 	defer delete(b.open, y)
-	if !plainTags[y.ShortTag()] {
-		b.found.add(y.Line, y.Column, len(y.Tag), fmt.Sprintf("the tag `%s` means nothing here", y.Tag), "remove it, or quote the text if it begins with an exclamation mark")
+	if !knownTags[y.ShortTag()] {
+		b.found.addAt(y.Line, y.Column, len(y.Tag), fmt.Sprintf("the tag `%s` is not supported", y.Tag), "remove it, or quote the text if it begins with an exclamation mark")
 		n.Kind = Null
 		return n
 	}
 	switch y.Kind {
 	case yaml.MappingNode:
 		n.Kind = Mapping
-		b.mapping(n, y, depth)
+		b.buildMapping(n, y, depth)
 	case yaml.SequenceNode:
 		n.Kind = Sequence
 		for i, item := range y.Content {
-			n.Items = append(n.Items, b.node(item, join(path, strconv.Itoa(i)), depth+1))
+			n.Items = append(n.Items, b.buildNode(item, joinPath(path, strconv.Itoa(i)), depth+1))
 		}
 	default:
-		scalar(n, y)
+		setScalar(n, y)
 	}
-	n.Width = b.width(n)
+	n.Width = b.measureWidth(n)
 	return n
 }
 
-// The tags that say what a value is anyway.
-var plainTags = map[string]bool{
+// knownTags are the tags that YAML gives to values by itself.
+var knownTags = map[string]bool{
 	"!!null": true, "!!bool": true, "!!int": true, "!!float": true, "!!str": true,
 	"!!map": true, "!!seq": true, "!!timestamp": true, "!!merge": true,
 }
 
-// scalar sets kind and text. A date is text: nothing here wants dates.
-func scalar(n *Node, y *yaml.Node) {
+// setScalar sets kind and text. Dates are text.
+func setScalar(n *Node, y *yaml.Node) {
 	n.Text = y.Value
 	n.Quoted = y.Style&(yaml.DoubleQuotedStyle|yaml.SingleQuotedStyle|yaml.LiteralStyle|yaml.FoldedStyle) != 0
 	switch y.ShortTag() {
 	case "!!null":
 		n.Kind = Null
 	case "!!bool":
-		n.Kind = String // a tag can claim what is not so
+		n.Kind = String // an explicit tag may contradict the text
 		if low := strings.ToLower(n.Text); low == "true" || low == "false" {
 			n.Kind = Bool
 		}
@@ -229,31 +234,31 @@ func scalar(n *Node, y *yaml.Node) {
 	}
 }
 
-// mapping builds the entries: merged ones first, each replaced by a later
-// one of its name and by any that is written out.
-func (b *builder) mapping(n *Node, y *yaml.Node, depth int) {
+// buildMapping builds the entries of a mapping: first the merged ones, unless a
+// key is overridden, then the others.
+func (b *builder) buildMapping(n *Node, y *yaml.Node, depth int) {
 	own := map[string]*Node{}
 	var merged, written []Pair
 	for i := 0; i+1 < len(y.Content) && !b.stopped; i += 2 {
 		k, v := y.Content[i], y.Content[i+1]
 		if k.ShortTag() == "!!merge" {
-			merged = append(merged, b.merge(v, n.Path, depth)...)
+			merged = append(merged, b.resolveMerge(v, n.Path, depth)...)
 			continue
 		}
 		if k.Kind == yaml.AliasNode {
 			k = k.Alias
 		}
 		if k.Kind != yaml.ScalarNode {
-			b.found.add(k.Line, k.Column, 1, "a key must be plain text", "write key: value; put text that begins with [, { or ? in quotes")
+			b.found.addAt(k.Line, k.Column, 1, "a key must be plain text", "write key: value; put text that begins with [, { or ? in quotes")
 			continue
 		}
-		key := b.node(k, join(n.Path, k.Value), depth)
-		value := b.node(v, join(n.Path, k.Value), depth+1)
+		key := b.buildNode(k, joinPath(n.Path, k.Value), depth)
+		value := b.buildNode(v, joinPath(n.Path, k.Value), depth+1)
 		if b.stopped {
 			return
 		}
 		if first := own[key.Text]; first != nil {
-			b.found.At(key, fmt.Sprintf("`%s` is written twice", shorten(key.Text)), fmt.Sprintf("it is already in line %d; keep one", first.Line))
+			b.found.Add(key, fmt.Sprintf("`%s` is set twice", shortenText(key.Text)), fmt.Sprintf("it is already set on line %d; remove one of them", first.Line))
 			continue
 		}
 		own[key.Text] = key
@@ -268,8 +273,9 @@ func (b *builder) mapping(n *Node, y *yaml.Node, depth int) {
 	n.Pairs = append(n.Pairs, written...)
 }
 
-// merge returns the entries that `<<` brings in, the first of a name first.
-func (b *builder) merge(y *yaml.Node, path string, depth int) []Pair {
+// resolveMerge returns the entries that a merge key (`<<`) adds. For duplicate
+// keys, the first one takes precedence.
+func (b *builder) resolveMerge(y *yaml.Node, path string, depth int) []Pair {
 	from := y
 	if y.Kind == yaml.AliasNode {
 		from = y.Alias
@@ -280,12 +286,12 @@ func (b *builder) merge(y *yaml.Node, path string, depth int) []Pair {
 	}
 	var pairs []Pair
 	for _, source := range sources {
-		n := b.node(source, path, depth)
+		n := b.buildNode(source, path, depth)
 		if b.stopped {
 			return nil
 		}
 		if n.Kind != Mapping {
-			b.found.At(n, "only mappings can be merged with `<<`", "write `<<: *name`, where &name stands before a mapping")
+			b.found.Add(n, "only mappings can be merged with `<<`", "write `<<: *name`, where `&name` marks a mapping")
 			return nil
 		}
 		pairs = append(pairs, n.Pairs...)

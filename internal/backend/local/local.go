@@ -15,6 +15,7 @@ import (
 	"dstack/internal/engine"
 	"dstack/internal/engine/docker"
 	"dstack/internal/engine/process"
+	"dstack/internal/human"
 )
 
 // dockerWait is how long a Docker Engine may take to answer before plain
@@ -93,7 +94,7 @@ func (l *Local) useDocker(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.engine, l.traits = e, dstack.EngineCapabilities{Name: "docker", Containers: true}
+	l.engine, l.traits = e, docker.Capabilities()
 	l.docker = e.About()
 	l.about = "Docker " + l.docker.Version + " (containers)"
 	return nil
@@ -106,7 +107,7 @@ func (l *Local) useProcesses(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	l.engine, l.traits = e, dstack.EngineCapabilities{Name: "process", SharesPorts: true}
+	l.engine, l.traits = e, process.Capabilities()
 	l.about = "plain processes"
 	return nil
 }
@@ -124,9 +125,9 @@ func (l *Local) Describe() string {
 	h := l.hardware(context.Background())
 	gpus := "no GPU"
 	if n := len(h.GPUs); n > 0 {
-		gpus = fmt.Sprintf("%d×%s %.0fGB", n, h.GPUs[0].Name, float64(h.GPUs[0].MemoryMiB)/1024)
+		gpus = fmt.Sprintf("%d×%s %s", n, h.GPUs[0].Name, human.Gigabytes(h.GPUs[0].MemoryMiB))
 	}
-	return fmt.Sprintf("%d cpu, %.0fGB, %s, %s", h.CPUs, float64(h.MemoryMiB)/1024, l.about, gpus)
+	return fmt.Sprintf("%d cpu, %s, %s, %s", h.CPUs, human.Gigabytes(h.MemoryMiB), l.about, gpus)
 }
 
 // Notice is what its owner should know about the engine that was picked;

@@ -1,64 +1,65 @@
-// Package access decides who may do what.
+// Package access decides whether a caller may make an API call.
 package access
 
 import "dstack/internal/dstack"
 
-// Level is what a call asks of its caller.
+// Level is the permission that a call requires.
 type Level string
 
-// Every level there is (spec §4.3). Global admins pass them all.
+// The levels (spec §4.3). Global admins have all of them.
 const (
-	None        Level = "none"   // nobody is asked
-	Auth        Level = "auth"   // somebody known
-	Member      Level = "member" // of the project
-	Admin       Level = "admin"  // of the project
-	GlobalAdmin Level = "gadmin"
+	None        Level = "none"   // no token is required
+	Auth        Level = "auth"   // any valid token
+	Member      Level = "member" // membership in the project
+	Admin       Level = "admin"  // role admin in the project
+	GlobalAdmin Level = "gadmin" // global role admin
 )
 
-// Caller is who asks. The zero value is nobody known.
+// Caller is the user who makes a call. The zero value is an unauthenticated
+// caller.
 type Caller struct {
 	Known bool
-	Role  dstack.Role // over everything
+	Role  dstack.Role // the global role
 }
 
-// Project is where something is asked for, as the caller stands to it.
+// Project is the project that a call concerns, and the caller's role in it.
 type Project struct {
 	Exists bool
 	Member bool
-	Role   dstack.Role // of the caller in it; only where Member
+	Role   dstack.Role // valid only if Member is true
 }
 
-// Decision is the answer.
+// Decision is the result of an access check.
 type Decision string
 
-// Every decision there is.
+// The decisions.
 const (
 	Allowed Decision = "allowed"
-	Unknown Decision = "unknown" // say who you are first
-	Denied  Decision = "denied"
-	Hidden  Decision = "hidden" // answer as if there were no such project
+	Unknown Decision = "unknown" // the caller must authenticate
+	Denied  Decision = "denied"  // the caller lacks the permission
+	Hidden  Decision = "hidden"  // respond as if the project did not exist
 )
 
-// Allow decides. To a stranger a project looks the same whether it exists or
-// not: hidden from calls of members, denied to calls of project admins. A
-// level that is not known is denied.
-func Allow(level Level, who Caller, p Project) Decision {
+// Allow decides whether a caller may make a call of a level. Callers that are not
+// members get the same decision whether or not the project exists: Hidden for
+// level Member, Denied for level Admin. Unknown levels are Denied.
+func Allow(level Level, caller Caller, p Project) Decision {
 	if level == None {
 		return Allowed
 	}
-	if !who.Known {
+	if !caller.Known {
 		return Unknown
 	}
-	overall := who.Role == dstack.RoleAdmin
+	isGlobalAdmin := caller.Role == dstack.RoleAdmin
 	switch level {
 	case Auth:
 		return Allowed
 	case Member:
-		return allowIf(p.Exists && (overall || p.Member), Hidden)
+		return allowIf(p.Exists && (isGlobalAdmin || p.Member), Hidden)
 	case Admin:
-		return allowIf(p.Exists && (overall || p.Member && p.Role == dstack.RoleAdmin), Denied)
+		return allowIf(p.Exists && (isGlobalAdmin || p.Member && p.Role == dstack.RoleAdmin), Denied)
 	case GlobalAdmin:
-		return allowIf(overall, Denied)
+		return allowIf(isGlobalAdmin, Denied)
 	case None:
 		return Allowed
 	default:

@@ -1,4 +1,5 @@
-// Package autoscale decides how many replicas a load needs, and why.
+// Package autoscale decides how many replicas a run should have under its
+// current load, and explains the decision.
 package autoscale
 
 import (
@@ -8,42 +9,42 @@ import (
 	"dstack/internal/spec"
 )
 
-// Facts is all that a decision may use.
+// Facts is the input of a decision.
 type Facts struct {
 	Replicas        spec.Replicas
-	Scaling         *spec.Scaling // nil: the number is fixed
-	DesiredReplicas int           // how many were wanted until now
-	ScaledAt        time.Time     // since when
-	// Starting is how many replicas have a machine and start for the first
-	// time: they have not crashed.
+	Scaling         *spec.Scaling // nil: the number of replicas is fixed
+	DesiredReplicas int           // the current desired number
+	ScaledAt        time.Time     // when DesiredReplicas last changed
+	// Starting is the number of replicas that were placed on a machine, have
+	// never been ready and have not crashed.
 	Starting int
-	ReadyAt  time.Time // when the latest of the present replicas became ready; zero: none is
+	ReadyAt  time.Time // when the newest ready replica became ready; zero: none is ready
 	Load     dstack.Load
 }
 
-// Decision is how many replicas there should be.
+// Decision is the desired number of replicas and its explanation.
 type Decision struct {
 	DesiredReplicas int       `json:"wanted"`
-	Target          int       `json:"target"` // what the load alone asks for, within the range
+	Target          int       `json:"target"` // the number that the load alone requires, within the range
 	Rule            Rule      `json:"rule"`
-	Reason          string    `json:"why"`     // 14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2
-	NextAt          time.Time `json:"next_at"` // when Wanted may change though the load stays; zero: never
+	Reason          string    `json:"why"`     // for the user: 14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2
+	NextAt          time.Time `json:"next_at"` // when DesiredReplicas may change without a change of the load; zero: never
 }
 
-// Rule names why a decision is as it is.
+// Rule identifies the rule that determined a decision.
 type Rule string
 
-// Every rule there is.
+// The rules.
 const (
-	RuleFixed     Rule = "fixed"      // the configuration names one number
-	RuleNoLoad    Rule = "no_load"    // no gateway has told lately: all stays
-	RuleSteady    Rule = "steady"     // the load asks for what there is
-	RuleWake      Rule = "wake"       // from zero: at once
-	RuleUp        Rule = "up"         // the load asks for more
-	RuleUpDelay   Rule = "up_delay"   // it does, but scale_up_delay is not over
-	RuleDown      Rule = "down"       // the load asks for fewer
-	RuleDownDelay Rule = "down_delay" // it does, but scale_down_delay is not over
-	RuleStarting  Rule = "starting"   // it does, but one that was asked for still starts
-	RuleWatching  Rule = "watching"   // it does, but the gateway has not counted for a whole window yet
-	RuleRange     Rule = "range"      // the configuration's range has changed
+	RuleFixed     Rule = "fixed"      // the configuration sets a fixed number
+	RuleNoLoad    Rule = "no_load"    // no gateway reported recently: no change
+	RuleSteady    Rule = "steady"     // the load requires the current number
+	RuleWake      Rule = "wake"       // scaled up from zero, without a delay
+	RuleUp        Rule = "up"         // the load requires more
+	RuleUpDelay   Rule = "up_delay"   // the load requires more, but scale_up_delay is not over
+	RuleDown      Rule = "down"       // the load requires fewer
+	RuleDownDelay Rule = "down_delay" // the load requires fewer, but scale_down_delay is not over
+	RuleStarting  Rule = "starting"   // the load requires fewer, but a replica is still starting
+	RuleWatching  Rule = "watching"   // the load requires fewer, but no gateway has observed a whole window yet
+	RuleRange     Rule = "range"      // the current number is outside the range of the configuration
 )

@@ -5,94 +5,100 @@ import (
 	"strings"
 	"time"
 
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
-// Decide says how many replicas there should be at a moment, and why. What it
-// wants is always within the range of the configuration, and never nothing
-// while requests wait or are in flight. It grows by scale_up_delay, from none
-// at once; it shrinks by scale_down_delay, and never while a replica starts.
-// Both delays count from the last change, the second one also from the moment
-// when the latest replica became ready.
+// Decide returns the desired number of replicas at the time now, with the
+// reason. The number is always within the range of the configuration, and is
+// not zero while requests are waiting or in flight, unless the range is.
+//
+// It rises once scale_up_delay has passed since the last change; from zero it
+// rises at once. It falls once scale_down_delay has passed since the last
+// change and since the newest replica became ready, but not while a replica is
+// starting.
 func Decide(f Facts, now time.Time) Decision {
-	asked := f.asked()
-	d := Decision{DesiredReplicas: f.DesiredReplicas, Target: asked.replicas}
+	goal := f.targetFromLoad()
+	d := Decision{DesiredReplicas: f.DesiredReplicas, Target: goal.replicas}
 	within := f.clamp(f.DesiredReplicas)
 	switch {
 	case f.Scaling == nil || f.Replicas.Min == f.Replicas.Max:
 		d.DesiredReplicas, d.Target = f.Replicas.Min, f.Replicas.Min
-		return d.by(RuleFixed, "the configuration asks for "+replicas(f.Replicas.Min))
+		return d.withReason(RuleFixed, "the configuration asks for "+describeReplicas(f.Replicas.Min))
 	case within != f.DesiredReplicas:
 		d.DesiredReplicas = within
-		return d.by(RuleRange, fmt.Sprintf("the configuration allows %s replicas, and %s", f.Replicas, wanted(f.DesiredReplicas)))
+		return d.withReason(RuleRange, fmt.Sprintf("the configuration allows %s replicas, not %d", f.Replicas, f.DesiredReplicas))
 	case !f.Load.Known:
-		return d.by(RuleNoLoad, "no gateway has told of its load lately, so nothing changes: "+replicas(f.DesiredReplicas))
-	case asked.replicas == f.DesiredReplicas:
-		return d.by(RuleSteady, asked.why+"; as many as there are")
+		return d.withReason(RuleNoLoad, "no gateway reported its load recently, so nothing changes: "+describeReplicas(f.DesiredReplicas))
+	case goal.replicas == f.DesiredReplicas:
+		return d.withReason(RuleSteady, goal.reason+"; the current number")
 	case f.DesiredReplicas == 0:
-		d.DesiredReplicas = asked.replicas
-		why := asked.why
-		if wait := unanswered(0, f.Load.Held); f.Load.Held > 0 && !strings.Contains(why, wait) {
+		d.DesiredReplicas = goal.replicas
+		why := goal.reason
+		if wait := describeOpenRequests(0, f.Load.Held); f.Load.Held > 0 && !strings.Contains(why, wait) {
 			why += "; " + wait
 		}
-		return d.by(RuleWake, why+"; from none there is no delay")
-	case asked.replicas > f.DesiredReplicas:
-		return f.up(d, asked, now)
+		return d.withReason(RuleWake, why+"; scaling up from zero has no delay")
+	case goal.replicas > f.DesiredReplicas:
+		return f.scaleUp(d, goal, now)
 	default:
-		return f.down(d, asked, now)
+		return f.scaleDown(d, goal, now)
 	}
 }
 
-// up adds replicas, unless the last change is too recent.
-func (f Facts) up(d Decision, asked need, now time.Time) Decision {
+// scaleUp raises the number, unless the last change is too recent.
+func (f Facts) scaleUp(d Decision, goal target, now time.Time) Decision {
 	delay := f.Scaling.ScaleUpDelay
-	if rest := left(delay, f.ScaledAt, now); rest > 0 {
+	if rest := remainingDelay(delay, f.ScaledAt, now); rest > 0 {
 		d.NextAt = now.Add(rest)
-		return d.by(RuleUpDelay, asked.why+notOver("scale_up_delay", delay, rest))
+		return d.withReason(RuleUpDelay, goal.reason+describeDelay("scale_up_delay", delay, rest))
 	}
-	d.DesiredReplicas = asked.replicas
-	return d.by(RuleUp, fmt.Sprintf("%s; up from %d", asked.why, f.DesiredReplicas))
+	d.DesiredReplicas = goal.replicas
+	return d.withReason(RuleUp, fmt.Sprintf("%s; up from %d", goal.reason, f.DesiredReplicas))
 }
 
-// down takes replicas away, unless it would be rash.
-func (f Facts) down(d Decision, asked need, now time.Time) Decision {
+// scaleDown lowers the number, unless replicas are starting, the load was not
+// observed for long enough, or the last change is too recent.
+func (f Facts) scaleDown(d Decision, goal target, now time.Time) Decision {
 	delay := f.Scaling.ScaleDownDelay
-	rest := max(left(delay, f.ScaledAt, now), left(delay, f.ReadyAt, now))
+	rest := max(remainingDelay(delay, f.ScaledAt, now), remainingDelay(delay, f.ReadyAt, now))
 	window := f.window()
 	switch {
 	case f.Starting > 0:
-		return d.by(RuleStarting, fmt.Sprintf("%s; none is taken away while %s", asked.why, count(f.Starting, "replica starts", "replicas start")))
+		return d.withReason(RuleStarting, fmt.Sprintf("%s; no scale-down while %s", goal.reason, human.CountOf(f.Starting, "replica starts", "replicas start")))
 	case f.Load.Watched < window:
 		d.NextAt = now.Add(window - f.Load.Watched)
-		return d.by(RuleWatching, fmt.Sprintf("%s; the gateway has counted for %s of the %s only, which is too short to take any away",
-			asked.why, span(f.Load.Watched), span(window)))
+		return d.withReason(RuleWatching, fmt.Sprintf("%s; no scale-down before the gateway has observed the load for %s, so far it has for %s",
+			goal.reason, human.ExactDuration(window), human.ExactDuration(f.Load.Watched)))
 	case rest > 0:
 		d.NextAt = now.Add(rest)
-		return d.by(RuleDownDelay, asked.why+notOver("scale_down_delay", delay, rest))
+		return d.withReason(RuleDownDelay, goal.reason+describeDelay("scale_down_delay", delay, rest))
 	}
-	d.DesiredReplicas = asked.replicas
-	return d.by(RuleDown, fmt.Sprintf("%s; down from %d", asked.why, f.DesiredReplicas))
+	d.DesiredReplicas = goal.replicas
+	return d.withReason(RuleDown, fmt.Sprintf("%s; down from %d", goal.reason, f.DesiredReplicas))
 }
 
-// left is how much of a delay is not over. A beginning that lies as far ahead
-// as the delay is long was written before the clock was set back, and means
-// nothing any more; one that is less far ahead is now.
-func left(delay spec.Seconds, since, now time.Time) time.Duration {
-	whole := time.Duration(delay) * time.Second
-	switch gone := now.Sub(since); {
-	case gone >= whole, gone <= -whole:
+// remainingDelay returns how much of a delay that began at since is left. If
+// since is in the future by less than the delay, clocks differ a little, and
+// the delay begins now. If it is further in the future, the clock was set back
+// in the meantime, and the delay counts as over.
+func remainingDelay(delay spec.Seconds, since, now time.Time) time.Duration {
+	length := time.Duration(delay) * time.Second
+	switch elapsed := now.Sub(since); {
+	case elapsed >= length, elapsed <= -length:
 		return 0
-	case gone < 0:
-		return whole
+	case elapsed < 0:
+		return length
 	default:
-		return whole - gone
+		return length - elapsed
 	}
 }
 
+// clamp limits n to the range of the configuration.
 func (f Facts) clamp(n int) int { return min(max(n, f.Replicas.Min), f.Replicas.Max) }
 
-// by completes a decision.
-func (d Decision) by(rule Rule, why string) Decision {
+// withReason returns d with its rule and reason.
+func (d Decision) withReason(rule Rule, why string) Decision {
 	d.Rule, d.Reason = rule, why
 	return d
 }

@@ -12,11 +12,11 @@ import (
 	"dstack/internal/spec"
 )
 
-// originals is the pseudo-code of spec §6, in whole numbers: target is in
-// tenths of a request a second. It returns the change.
-func originals(requests, tenths, least, most, n int, last time.Time, up, down time.Duration, now time.Time) int {
+// originalChange is the algorithm of dstack 0.18.10 (spec §6) with integers: the
+// target is in tenths of a request a second. It returns the change of n.
+func originalChange(requests, tenths, low, high, n int, last time.Time, up, down time.Duration, now time.Time) int {
 	target := (requests*10 + 60*tenths - 1) / (60 * tenths) // ceil(requests / 60 / (tenths / 10))
-	target = min(max(target, least), most)
+	target = min(max(target, low), high)
 	if target > n {
 		if n == 0 {
 			return target
@@ -35,27 +35,28 @@ func originals(requests, tenths, least, most, n int, last time.Time, up, down ti
 	return 0
 }
 
-// With nothing of what only we know, it goes as the original, step by step.
-func TestDecide_ReplaysAsTheOriginal(t *testing.T) {
+// Without starting replicas and requests in flight, every step equals that of
+// dstack 0.18.10.
+func TestDecide_EqualsOriginalStepByStep(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		least := rapid.IntRange(0, 4).Draw(t, "min")
-		most := rapid.IntRange(least+1, least+6).Draw(t, "max")
+		low := rapid.IntRange(0, 4).Draw(t, "min")
+		high := rapid.IntRange(low+1, low+6).Draw(t, "max")
 		tenths := rapid.IntRange(1, 200).Draw(t, "tenths")
 		up := rapid.IntRange(0, 600).Draw(t, "up")
 		down := rapid.IntRange(0, 900).Draw(t, "down")
-		n, last, at := rapid.IntRange(least, most).Draw(t, "n"), now, now
+		n, last, at := rapid.IntRange(low, high).Draw(t, "n"), now, now
 		for range 40 {
 			at = at.Add(time.Duration(rapid.IntRange(0, 400).Draw(t, "step")) * time.Second)
 			requests := rapid.IntRange(0, 12).Draw(t, "load") * rapid.IntRange(1, 6*tenths).Draw(t, "times")
 			f := autoscale.Facts{
-				Replicas: spec.Replicas{Min: least, Max: most}, DesiredReplicas: n, ScaledAt: last,
+				Replicas: spec.Replicas{Min: low, Max: high}, DesiredReplicas: n, ScaledAt: last,
 				Scaling: &spec.Scaling{Metric: "rps", Target: float64(tenths) / 10, ScaleUpDelay: spec.Seconds(up), ScaleDownDelay: spec.Seconds(down)},
 				Load:    dstack.Load{Known: true, Window: minute, Watched: minute, Requests: requests},
 			}
 			d := autoscale.Decide(f, at)
-			want := n + originals(requests, tenths, least, most, n, last, time.Duration(up)*time.Second, time.Duration(down)*time.Second, at)
+			want := n + originalChange(requests, tenths, low, high, n, last, time.Duration(up)*time.Second, time.Duration(down)*time.Second, at)
 			if d.DesiredReplicas != want {
-				t.Fatalf("of %d, at %s: %d, and the original %d: %s", n, at, d.DesiredReplicas, want, d.Reason)
+				t.Fatalf("from %d at %s: got %d, the original gives %d: %s", n, at, d.DesiredReplicas, want, d.Reason)
 			}
 			if d.DesiredReplicas != n {
 				n, last = d.DesiredReplicas, at
@@ -64,19 +65,19 @@ func TestDecide_ReplaysAsTheOriginal(t *testing.T) {
 	})
 }
 
-var everyRule = []autoscale.Rule{
+var allRules = []autoscale.Rule{
 	autoscale.RuleFixed, autoscale.RuleNoLoad, autoscale.RuleSteady, autoscale.RuleWake, autoscale.RuleUp, autoscale.RuleUpDelay,
 	autoscale.RuleDown, autoscale.RuleDownDelay, autoscale.RuleStarting, autoscale.RuleWatching, autoscale.RuleRange,
 }
 
-// anyFacts is whatever a pass may see.
-func anyFacts(t *rapid.T) autoscale.Facts {
-	least := rapid.IntRange(0, 4).Draw(t, "min")
+// drawFacts draws facts as a reconcile pass may see them.
+func drawFacts(t *rapid.T) autoscale.Facts {
+	low := rapid.IntRange(0, 4).Draw(t, "min")
 	ago := func(name string) time.Time {
 		return now.Add(-time.Duration(rapid.IntRange(-2000, 4000).Draw(t, name)) * time.Second)
 	}
 	f := autoscale.Facts{
-		Replicas:        spec.Replicas{Min: least, Max: least + rapid.IntRange(0, 5).Draw(t, "more")},
+		Replicas:        spec.Replicas{Min: low, Max: low + rapid.IntRange(0, 5).Draw(t, "more")},
 		DesiredReplicas: rapid.IntRange(0, 12).Draw(t, "wanted"),
 		ScaledAt:        ago("scaled"),
 		Starting:        max(0, rapid.IntRange(-3, 3).Draw(t, "starting")),
@@ -104,35 +105,35 @@ func anyFacts(t *rapid.T) autoscale.Facts {
 
 func TestDecide_Properties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := anyFacts(t)
+		f := drawFacts(t)
 		d := autoscale.Decide(f, now)
 		load, scales := f.Load, f.Scaling != nil
 		within := f.DesiredReplicas >= f.Replicas.Min && f.DesiredReplicas <= f.Replicas.Max
 		switch {
 		case d.DesiredReplicas < f.Replicas.Min || d.DesiredReplicas > f.Replicas.Max || d.Target < f.Replicas.Min || d.Target > f.Replicas.Max:
 			t.Fatalf("outside of %s: %+v", f.Replicas, d)
-		case d.Reason == "" || !slices.Contains(everyRule, d.Rule):
-			t.Fatalf("no rule, or no words: %+v", d)
+		case d.Reason == "" || !slices.Contains(allRules, d.Rule):
+			t.Fatalf("no rule, or no reason: %+v", d)
 		case scales && load.Known && load.Held+load.InFlight > 0 && d.DesiredReplicas == 0:
-			t.Fatalf("none, while there are requests: %+v", d)
+			t.Fatalf("zero replicas while there are requests: %+v", d)
 		case scales && within && f.Starting > 0 && d.DesiredReplicas < f.DesiredReplicas:
-			t.Fatalf("down, while one starts: %+v", d)
+			t.Fatalf("scaled down while a replica is starting: %+v", d)
 		case scales && within && load.Known && f.DesiredReplicas == 0 && d.DesiredReplicas != d.Target:
-			t.Fatalf("from none it waits: %+v", d)
+			t.Fatalf("a delay when scaling up from zero: %+v", d)
 		case !d.NextAt.IsZero() && !d.NextAt.After(now):
-			t.Fatalf("it may change in the past: %+v", d)
+			t.Fatalf("NextAt is in the past: %+v", d)
 		case scales && f.Scaling.Metric == "concurrency" && within && load.Known && d.DesiredReplicas < f.DesiredReplicas &&
 			float64(d.DesiredReplicas)*f.Scaling.Target < float64(load.InFlight+load.Held)-0.001:
-			t.Fatalf("%d are in flight or wait, by %g: %+v", load.InFlight+load.Held, f.Scaling.Target, d)
+			t.Fatalf("too few replicas for %d open requests with a target of %g: %+v", load.InFlight+load.Held, f.Scaling.Target, d)
 		}
 	})
 }
 
-// A load that stays changes the number once, and never again. (A range that
-// was changed comes first.)
+// A constant load changes the number at most once. (The facts start within the
+// range, since leaving it is a change of its own.)
 func TestDecide_DoesNotFlap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := anyFacts(t)
+		f := drawFacts(t)
 		f.DesiredReplicas = min(max(f.DesiredReplicas, f.Replicas.Min), f.Replicas.Max)
 		changes, at := 0, now
 		for range 30 {
@@ -147,15 +148,15 @@ func TestDecide_DoesNotFlap(t *testing.T) {
 			t.Fatalf("it changed %d times", changes)
 		}
 		if d := autoscale.Decide(f, at.Add(24*time.Hour)); d.Rule == autoscale.RuleUpDelay || d.Rule == autoscale.RuleDownDelay {
-			t.Fatalf("after a day it still waits: %+v", d)
+			t.Fatalf("still delayed after a day: %+v", d)
 		}
 	})
 }
 
-// Whoever asks again when a delay is said to be over gets what was promised.
-func TestDecide_NextAtIsWhenItChanges(t *testing.T) {
+// The number changes to the target exactly at NextAt.
+func TestDecide_ChangesAtNextAt(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := anyFacts(t)
+		f := drawFacts(t)
 		f.ScaledAt = now.Add(-time.Duration(rapid.IntRange(0, 2000).Draw(t, "scaled before")) * time.Second)
 		f.ReadyAt = time.Time{}
 		d := autoscale.Decide(f, now)
@@ -163,10 +164,10 @@ func TestDecide_NextAtIsWhenItChanges(t *testing.T) {
 			return
 		}
 		if before := autoscale.Decide(f, d.NextAt.Add(-time.Second)); before.DesiredReplicas != f.DesiredReplicas {
-			t.Fatalf("earlier than told: %+v", before)
+			t.Fatalf("changed before NextAt: %+v", before)
 		}
 		if then := autoscale.Decide(f, d.NextAt); then.DesiredReplicas != d.Target {
-			t.Fatalf("not when told: %+v", then)
+			t.Fatalf("did not change at NextAt: %+v", then)
 		}
 	})
 }

@@ -8,24 +8,24 @@ import (
 	"dstack/internal/spec"
 )
 
-// UpdateStrategy is what a change of a service needs.
+// UpdateStrategy is how a change of a service is carried out.
 type UpdateStrategy string
 
-// Every way there is.
+// The strategies.
 const (
-	InPlace UpdateStrategy = "in place" // nothing is started or stopped: replicas stay as they are
+	InPlace UpdateStrategy = "in place" // no replica is started or stopped
 	Rolling UpdateStrategy = "rolling"  // replicas are replaced by new ones
 )
 
-// Code is the path of the one change that no configuration tells: other files
-// were uploaded.
+// Code is the path of a change of the uploaded files. It is the only change that
+// is not in the configuration.
 const Code = "code"
 
-// ways says of every field how a change of it is made. Rolling is whatever an
-// order or a requirement is made of, or will be: nothing acts on volumes, setup
-// and home_dir yet. Probes are, too: a new replica must pass the new ones
-// before an old one leaves.
-var ways = map[string]UpdateStrategy{
+// strategies maps every field of a service to the strategy for its change. Fields
+// that enter AttemptSpec or Requirements are Rolling, also those that are not
+// implemented yet (volumes, setup, home_dir). Probes are Rolling, too, so that
+// a new replica passes the new probes before an old one is drained.
+var strategies = map[string]UpdateStrategy{
 	"model": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
 	"replicas": InPlace, "scaling": InPlace, "rate_limits": InPlace, "hold": InPlace, "drain_timeout": InPlace,
 	"max_duration": InPlace, "retry": InPlace, "retry_policy": InPlace,
@@ -39,67 +39,68 @@ var ways = map[string]UpdateStrategy{
 	"probes": Rolling, "type": Rolling, Code: Rolling,
 }
 
-// StrategyOfChange says how a change is made, by its path as spec.Diff names it:
-// commands.1. What is not known is rolling, which is always right.
+// StrategyOfChange returns the strategy for a change by its path as in spec.Diff,
+// such as commands.1. Unknown fields are Rolling, which is always correct.
 func StrategyOfChange(path string) UpdateStrategy {
 	field, _, _ := strings.Cut(path, ".")
-	if how, known := ways[field]; known {
-		return how
+	if strategy, known := strategies[field]; known {
+		return strategy
 	}
 	return Rolling
 }
 
-// Difference is one change between two specs of a run, and how it is made.
+// Difference is one change between two specifications of a run, and the strategy
+// for it.
 type Difference struct {
 	spec.Change
 	Strategy UpdateStrategy
 }
 
-// CompareSpecs tells all that differs for the replicas of a run, wherever it
-// was written: in the configuration, its profile or beside both. The name is
-// not among it: both are of one run. Those of the configuration come first,
-// in the order of spec.Diff.
+// CompareSpecs returns everything that differs between two specifications of one
+// run: first the fields of configuration and profile in the order of spec.Diff,
+// then the working directory and the code. Names are not compared.
 func CompareSpecs(from, to dstack.RunSpec) []Difference {
 	var all []Difference
-	for _, c := range spec.Diff(whole(from), whole(to)) {
+	for _, c := range spec.Diff(mergeProfile(from), mergeProfile(to)) {
 		all = append(all, Difference{c, StrategyOfChange(c.Path)})
 	}
 	listed := slices.ContainsFunc(all, func(d Difference) bool { return d.Path == "working_dir" })
-	if old, fresh := ResolveWorkingDir(from), ResolveWorkingDir(to); old != fresh && old != "" && fresh != "" && !listed {
-		all = append(all, Difference{spec.Change{Path: "working_dir", From: old, To: fresh}, Rolling})
+	if oldDir, newDir := ResolveWorkingDir(from), ResolveWorkingDir(to); oldDir != newDir && oldDir != "" && newDir != "" && !listed {
+		all = append(all, Difference{spec.Change{Path: "working_dir", From: oldDir, To: newDir}, Rolling})
 	}
-	if old, fresh := codeOf(from), codeOf(to); old != fresh {
-		d := Difference{spec.Change{Path: Code, From: brief(old), To: brief(fresh)}, StrategyOfChange(Code)}
+	if oldHash, newHash := codeHash(from), codeHash(to); oldHash != newHash {
+		d := Difference{spec.Change{Path: Code, From: shortenHash(oldHash), To: shortenHash(newHash)}, StrategyOfChange(Code)}
 		if len(to.Configuration.Commands) == 0 {
-			d.Strategy = InPlace // an image without commands gets no code
+			d.Strategy = InPlace // without commands, no code is copied into the image
 		}
 		all = append(all, d)
 	}
 	return all
 }
 
-// NeedsRollout tells whether one of the differences needs new containers. While it
-// is false, replicas of one spec are as good as those of the other.
+// NeedsRollout reports whether a change from one specification to the other
+// replaces replicas. If not, replicas of either specification are identical.
 func NeedsRollout(from, to dstack.RunSpec) bool {
 	return slices.ContainsFunc(CompareSpecs(from, to), isRolling)
 }
 
 func isRolling(d Difference) bool { return d.Strategy == Rolling }
 
-// whole is a configuration with what its profile fills in.
-func whole(s dstack.RunSpec) spec.Service {
+// mergeProfile returns the configuration with its profile applied and without
+// its name.
+func mergeProfile(s dstack.RunSpec) spec.Service {
 	c := s.Configuration
 	c.Params = spec.Merge(s.Configuration, s.Profile)
 	c.Name = ""
 	return c
 }
 
-func codeOf(s dstack.RunSpec) string {
+func codeHash(s dstack.RunSpec) string {
 	if s.RepoCodeHash == nil {
 		return ""
 	}
 	return *s.RepoCodeHash
 }
 
-// brief is as much of a hash as people compare.
-func brief(hash string) string { return hash[:min(len(hash), 8)] }
+// shortenHash returns the first 8 characters of a hash.
+func shortenHash(hash string) string { return hash[:min(len(hash), 8)] }

@@ -15,9 +15,9 @@ import (
 	"dstack/internal/spec"
 )
 
-// Two values for every field that something acts on. What else they need is
-// in both.
-var pairs = map[string][2]string{
+// fieldPairs has two values for every implemented field. Other fields that a
+// value requires are equal in both.
+var fieldPairs = map[string][2]string{
 	"port":           {"port: 8000", "port: 9000"},
 	"model":          {"model: a", "model: b"},
 	"https":          {"https: true", "https: false"},
@@ -48,10 +48,10 @@ var pairs = map[string][2]string{
 	"hold":           {"hold: {requests: 1}", "hold: {requests: 2}"},
 }
 
-// Fields whose only meaning that is acted on is their default.
-var alwaysTheSame = []string{"type", "gateway", "strip_prefix"}
+// constantFields are fields for which only the default is implemented.
+var constantFields = []string{"type", "gateway", "strip_prefix"}
 
-func parsed(t interface {
+func parseRunSpec(t interface {
 	Helper()
 	Fatalf(string, ...any)
 }, text string) dstack.RunSpec {
@@ -62,7 +62,7 @@ func parsed(t interface {
 			text = line + "\n" + text
 		}
 	}
-	s, err := spec.Parse("f", []byte(text))
+	s, err := spec.ParseService("f", []byte(text))
 	if err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}
@@ -72,9 +72,9 @@ func parsed(t interface {
 	return dstack.RunSpec{Configuration: *s}
 }
 
-// actedOn names the fields of a service, by the schema that is made of the
-// parser's own table.
-func actedOn(t *testing.T) []string {
+// implementedFields returns the implemented fields of a service. It reads them
+// from the JSON Schema, which is generated from the tables of the parser.
+func implementedFields(t *testing.T) []string {
 	t.Helper()
 	text, err := spec.Schema()
 	if err != nil {
@@ -92,85 +92,85 @@ func actedOn(t *testing.T) []string {
 	}
 	var names []string
 	for _, name := range slices.Sorted(maps.Keys(schema.Defs.Service.Properties)) {
-		if !strings.HasSuffix(schema.Defs.Service.Properties[name].Description, " Not acted on yet.") {
+		if !strings.HasSuffix(schema.Defs.Service.Properties[name].Description, " Not supported yet.") {
 			names = append(names, name)
 		}
 	}
 	return names
 }
 
-// same tells whether replicas of both specs are the same to an engine, and to
-// whoever looks for a machine.
-func same(a, b dstack.RunSpec) bool {
-	order := func(s dstack.RunSpec) dstack.AttemptSpec {
+// haveSameReplicas reports whether both specifications give the same AttemptSpec
+// and the same Requirements.
+func haveSameReplicas(a, b dstack.RunSpec) bool {
+	attempt := func(s dstack.RunSpec) dstack.AttemptSpec {
 		return job.BuildAttemptSpec(dstack.Run{Name: "run", Spec: s}, dstack.Replica{})
 	}
-	return reflect.DeepEqual(order(a), order(b)) && reflect.DeepEqual(job.BuildRequirements(a), job.BuildRequirements(b))
+	return reflect.DeepEqual(attempt(a), attempt(b)) && reflect.DeepEqual(job.BuildRequirements(a), job.BuildRequirements(b))
 }
 
-// What the table calls rolling is what changes containers or their machine,
-// and nothing else is, field by field of the language.
-func TestChange_IsRollingWhereReplicasDiffer(t *testing.T) {
-	fields := actedOn(t)
+// For every field, the strategy is Rolling exactly if a change affects containers
+// or requirements.
+func TestStrategyOfChange_IsRollingWhereReplicasDiffer(t *testing.T) {
+	fields := implementedFields(t)
 	if len(fields) < 30 {
 		t.Fatalf("the schema has only the fields %v", fields)
 	}
 	for _, field := range fields {
 		t.Run(field, func(t *testing.T) {
-			pair, known := pairs[field]
+			pair, known := fieldPairs[field]
 			if !known {
-				if !slices.Contains(alwaysTheSame, field) {
-					t.Fatal("this test has no values for it: say how it changes in job.Change, and add a pair")
+				if !slices.Contains(constantFields, field) {
+					t.Fatal("the field has no test values: add it to the strategies of package job, and a pair to fieldPairs")
 				}
 				return
 			}
-			a, b := parsed(t, pair[0]), parsed(t, pair[1])
+			a, b := parseRunSpec(t, pair[0]), parseRunSpec(t, pair[1])
 			found := job.CompareSpecs(a, b)
 			for _, d := range found {
 				if top, _, _ := strings.Cut(d.Path, "."); top != field && top+"_policy" != field {
-					t.Errorf("%s changes, too", d.Path)
+					t.Errorf("%s differs as well", d.Path)
 				}
 			}
 			if len(found) == 0 && field != "name" {
-				t.Error("nobody would be told that it changes")
+				t.Error("the change is not reported")
 			}
 			rolling := job.StrategyOfChange(field) == job.Rolling
-			if differs := !same(a, b); differs != rolling && field != "probes" {
-				t.Errorf("containers differ: %v, but it is made %s", differs, job.StrategyOfChange(field))
+			if differs := !haveSameReplicas(a, b); differs != rolling && field != "probes" {
+				t.Errorf("containers differ: %v, but the strategy is %s", differs, job.StrategyOfChange(field))
 			}
 			if job.NeedsRollout(a, b) != rolling {
-				t.Errorf("it is made %s, and yet it rolls: %v", job.StrategyOfChange(field), !rolling)
+				t.Errorf("the strategy is %s, but NeedsRollout is %v", job.StrategyOfChange(field), !rolling)
 			}
 		})
 	}
 }
 
-func TestChange(t *testing.T) {
+func TestStrategyOfChange(t *testing.T) {
 	for path, want := range map[string]job.UpdateStrategy{
 		"commands.1": job.Rolling, "env.A": job.Rolling, "resources.gpu": job.Rolling, "probes.0": job.Rolling, "code": job.Rolling,
 		"scaling.target": job.InPlace, "rate_limits.0": job.InPlace, "hold.timeout": job.InPlace, "model.name": job.InPlace, "replicas": job.InPlace,
 		"volumes.v": job.Rolling, "something.new": job.Rolling, "": job.Rolling,
 	} {
 		if got := job.StrategyOfChange(path); got != want {
-			t.Errorf("%q is made %s, not %s", path, got, want)
+			t.Errorf("the strategy of %q is %s, not %s", path, got, want)
 		}
 	}
 }
 
-func TestRolls(t *testing.T) {
+func TestCompareSpecs(t *testing.T) {
 	one, two := "0123456789", "9876543210"
-	coded := func(text string, hash *string) dstack.RunSpec {
-		s := parsed(t, text)
+	withCode := func(text string, hash *string) dstack.RunSpec {
+		s := parseRunSpec(t, text)
 		s.RepoCodeHash = hash
 		return s
 	}
-	profiled := func(text string, p spec.Params) dstack.RunSpec {
-		s := parsed(t, text)
+	withProfile := func(text string, p spec.Params) dstack.RunSpec {
+		s := parseRunSpec(t, text)
 		s.Profile.Params = p
 		return s
 	}
-	in := func(dir, text string) dstack.RunSpec {
-		s := parsed(t, text)
+	inFolder := func(dir, text string) dstack.RunSpec {
+		s := parseRunSpec(t, text)
 		s.WorkingDir = dir
 		return s
 	}
@@ -181,27 +181,27 @@ func TestRolls(t *testing.T) {
 		rolls    bool
 		paths    string
 	}{
-		{"nothing", parsed(t, "env: [A=1]"), parsed(t, "env: {A: 1}"), false, ""},
-		{"the profile says what the configuration said", parsed(t, "regions: [a]\nspot_policy: spot"), profiled("spot_policy: spot", spec.Params{Regions: []string{"a"}}), false, ""},
-		{"the profile says something else", parsed(t, "regions: [a]"), profiled("auth: true", spec.Params{Regions: []string{"b"}}), true, "regions"},
-		{"the profile is overruled", profiled("regions: [a]", spec.Params{Regions: []string{"b"}}), profiled("regions: [a]", spec.Params{Regions: []string{"c"}}), false, ""},
-		{"two that are made in place", parsed(t, "replicas: 1"), parsed(t, "replicas: 3\nauth: false"), false, "auth replicas"},
-		{"one of two rolls", parsed(t, "replicas: 1"), parsed(t, "replicas: 3\nenv: [A=1]"), true, "replicas env.A"},
-		{"a secret", parsed(t, "env: [A=1]"), parsed(t, "env: [A=2]"), true, "env.A"},
-		{"the name", parsed(t, "name: aa"), parsed(t, "auth: true"), false, ""},
-		{"other files", coded("", &one), coded("", &two), true, "code"},
-		{"the first files", coded("", nil), coded("", &two), true, "code"},
-		{"no files any more", coded("", &one), coded("", nil), true, "code"},
-		{"the same files", coded("", &one), coded("", &[]string{one}[0]), false, ""},
-		{"other files beside an image that gets none", coded(imageOnly, &one), coded(imageOnly, &two), false, "code"},
-		{"applied from another folder", in(".", ""), in("below", ""), true, "working_dir"},
-		{"applied from another folder, with other variables", in(".", "env: [A=1]"), in("below", "env: [A=2]"), true, "env.A working_dir"},
-		{"no folder is the one that was applied from", in("", ""), in(".", ""), false, ""},
-		{"the configuration's folder wins", in(".", "working_dir: a"), in("below", "working_dir: a"), false, ""},
+		{"nothing", parseRunSpec(t, "env: [A=1]"), parseRunSpec(t, "env: {A: 1}"), false, ""},
+		{"a value moves from configuration to profile", parseRunSpec(t, "regions: [a]\nspot_policy: spot"), withProfile("spot_policy: spot", spec.Params{Regions: []string{"a"}}), false, ""},
+		{"the profile has another value", parseRunSpec(t, "regions: [a]"), withProfile("auth: true", spec.Params{Regions: []string{"b"}}), true, "regions"},
+		{"the configuration overrides the profile", withProfile("regions: [a]", spec.Params{Regions: []string{"b"}}), withProfile("regions: [a]", spec.Params{Regions: []string{"c"}}), false, ""},
+		{"two changes in place", parseRunSpec(t, "replicas: 1"), parseRunSpec(t, "replicas: 3\nauth: false"), false, "auth replicas"},
+		{"one of two changes is rolling", parseRunSpec(t, "replicas: 1"), parseRunSpec(t, "replicas: 3\nenv: [A=1]"), true, "replicas env.A"},
+		{"a secret", parseRunSpec(t, "env: [A=1]"), parseRunSpec(t, "env: [A=2]"), true, "env.A"},
+		{"the name", parseRunSpec(t, "name: aa"), parseRunSpec(t, "auth: true"), false, ""},
+		{"other files", withCode("", &one), withCode("", &two), true, "code"},
+		{"the first files", withCode("", nil), withCode("", &two), true, "code"},
+		{"no more files", withCode("", &one), withCode("", nil), true, "code"},
+		{"the same files", withCode("", &one), withCode("", &[]string{one}[0]), false, ""},
+		{"other files with an image that has no commands", withCode(imageOnly, &one), withCode(imageOnly, &two), false, "code"},
+		{"applied from another folder", inFolder(".", ""), inFolder("below", ""), true, "working_dir"},
+		{"applied from another folder, with other variables", inFolder(".", "env: [A=1]"), inFolder("below", "env: [A=2]"), true, "env.A working_dir"},
+		{"an empty folder means the same as .", inFolder("", ""), inFolder(".", ""), false, ""},
+		{"the configuration's folder wins", inFolder(".", "working_dir: a"), inFolder("below", "working_dir: a"), false, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := job.NeedsRollout(c.from, c.to); got != c.rolls {
-				t.Errorf("it rolls: %v", got)
+				t.Errorf("NeedsRollout is %v", got)
 			}
 			var paths []string
 			for _, d := range job.CompareSpecs(c.from, c.to) {
@@ -211,18 +211,18 @@ func TestRolls(t *testing.T) {
 				}
 			}
 			if got := strings.Join(paths, " "); got != c.paths {
-				t.Errorf("what differs is %q, not %q", got, c.paths)
+				t.Errorf("the differences are %q, not %q", got, c.paths)
 			}
 		})
 	}
 }
 
-// Whatever is changed at once: what does not roll leaves every container as
-// it is.
-func TestRolls_OrReplicasAreTheSame(t *testing.T) {
+// Whatever combination of fields changes: without a rollout, replicas of both
+// specifications are identical.
+func TestNeedsRollout_OrReplicasAreTheSame(t *testing.T) {
 	var fields []string
-	for _, field := range slices.Sorted(maps.Keys(pairs)) {
-		if !slices.Contains([]string{"image", "scaling", "entrypoint"}, field) { // they do not go with others
+	for _, field := range slices.Sorted(maps.Keys(fieldPairs)) {
+		if !slices.Contains([]string{"image", "scaling", "entrypoint"}, field) { // cannot be combined with other fields
 			fields = append(fields, field)
 		}
 	}
@@ -232,25 +232,25 @@ func TestRolls_OrReplicasAreTheSame(t *testing.T) {
 		for _, field := range fields {
 			a, b := rapid.IntRange(-6, 1).Draw(t, field), rapid.IntRange(-6, 1).Draw(t, field+" after")
 			if a < 0 {
-				a, b = 0, 0 // mostly, most fields stay
+				a, b = 0, 0 // most fields stay unchanged
 			}
 			b = max(b, 0)
-			texts[0] += pairs[field][a] + "\n"
-			texts[1] += pairs[field][b] + "\n"
-			if a != b && field != "name" && field != "retry_policy" { // beside retry, the latter says nothing
+			texts[0] += fieldPairs[field][a] + "\n"
+			texts[1] += fieldPairs[field][b] + "\n"
+			if a != b && field != "name" && field != "retry_policy" { // retry overrides retry_policy
 				differ = true
 				rolling = rolling || job.StrategyOfChange(field) == job.Rolling
 			}
 		}
-		a, b := parsed(t, texts[0]), parsed(t, texts[1])
+		a, b := parseRunSpec(t, texts[0]), parseRunSpec(t, texts[1])
 		if got := job.NeedsRollout(a, b); got != rolling {
-			t.Fatalf("it rolls: %v", got)
+			t.Fatalf("NeedsRollout is %v", got)
 		}
-		if !rolling && !same(a, b) {
-			t.Fatal("containers differ, and it does not roll")
+		if !rolling && !haveSameReplicas(a, b) {
+			t.Fatal("containers differ without a rollout")
 		}
 		if found := job.CompareSpecs(a, b); (len(found) > 0) != differ {
-			t.Fatalf("what differs is %v", found)
+			t.Fatalf("the differences are %v", found)
 		}
 	})
 }

@@ -1,5 +1,5 @@
-// Package job decides what a replica of a service runs, and what it needs of
-// a machine (spec §8.1–8.3).
+// Package job derives from a run's specification what its replicas run, what they
+// require of a machine (spec §8.1–8.3), and which changes replace them.
 package job
 
 import (
@@ -12,10 +12,11 @@ import (
 	"dstack/internal/spec"
 )
 
-// stopGrace is how long a replica has between SIGTERM and SIGKILL.
-const stopGrace = 10 * time.Second
+// stopGracePeriod is the time between SIGTERM and SIGKILL.
+const stopGracePeriod = 10 * time.Second
 
-// ChooseImage is the image that a service runs in.
+// ChooseImage returns the image of a service: its own, or a base image for its
+// Python version.
 func ChooseImage(s dstack.RunSpec) string {
 	c := s.Configuration
 	if c.Image != "" {
@@ -32,27 +33,29 @@ func ChooseImage(s dstack.RunSpec) string {
 	return image
 }
 
-// BuildArgv is a container's command line; empty: the image's own.
+// BuildArgv returns the command line of a container. It is empty if the image's
+// own command is used.
 func BuildArgv(s dstack.RunSpec) []string {
 	c := s.Configuration
 	switch {
 	case c.Entrypoint != "":
-		words, _ := spec.Words(string(c.Entrypoint)) // the parser refuses the others
+		words, _ := spec.SplitCommand(string(c.Entrypoint)) // the parser has rejected invalid ones
 		return append(words, c.Commands...)
 	case c.Image == "":
-		return []string{"/bin/bash", "-i", "-c", joined(c.Commands)}
+		return []string{"/bin/bash", "-i", "-c", joinCommands(c.Commands)}
 	case len(c.Commands) > 0:
-		return []string{"/bin/sh", "-i", "-c", joined(c.Commands)}
+		return []string{"/bin/sh", "-i", "-c", joinCommands(c.Commands)}
 	default:
 		return nil
 	}
 }
 
-// BuildScript is what a shell on the machine itself runs: a && b.
+// BuildScript returns the commands as one shell script, for engines without
+// containers.
 func BuildScript(s dstack.RunSpec) string {
 	c := s.Configuration
 	if c.Entrypoint == "" {
-		return joined(c.Commands)
+		return joinCommands(c.Commands)
 	}
 	quoted := BuildArgv(s)
 	for i, word := range quoted {
@@ -61,9 +64,10 @@ func BuildScript(s dstack.RunSpec) string {
 	return strings.Join(quoted, " ")
 }
 
-// joined runs each command only when the one before succeeded; one that goes
-// to the background counts as a success at once.
-func joined(commands []string) string {
+// joinCommands joins commands with &&, so that each runs only if the previous one
+// succeeded. A command that ends in & is wrapped, and counts as successful at
+// once.
+func joinCommands(commands []string) string {
 	parts := make([]string, 0, len(commands))
 	for _, c := range commands {
 		c = strings.TrimSpace(c)
@@ -75,11 +79,11 @@ func joined(commands []string) string {
 	return strings.Join(parts, " && ")
 }
 
-// BuildRequirements is what a replica needs of a machine. Profile fields fill what the
-// configuration leaves open.
+// BuildRequirements returns what a replica requires of a machine. Profile fields
+// apply where the configuration sets nothing.
 func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 	c, p := s.Configuration, spec.Merge(s.Configuration, s.Profile)
-	need := dstack.Requirements{
+	requirements := dstack.Requirements{
 		Resources:     c.Resources,
 		Port:          c.Port.Container,
 		NeedsImage:    c.Image != "",
@@ -89,15 +93,17 @@ func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 		MaxPrice:      p.MaxPrice,
 	}
 	if spot := p.SpotPolicy == "spot"; spot || p.SpotPolicy == "on-demand" {
-		need.Spot = &spot
+		requirements.Spot = &spot
 	}
-	return need
+	return requirements
 }
 
-// BuildAttemptSpec is all that an engine needs to run the present attempt of a replica.
+// BuildAttemptSpec returns what an engine needs to run the current attempt of a
+// replica. CPU and memory are limited only if the configuration sets an upper
+// end for them.
 func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 	c := run.Spec.Configuration
-	o := dstack.AttemptSpec{
+	attempt := dstack.AttemptSpec{
 		Attempt:         r.Attempt,
 		AttemptNum:      r.AttemptNum,
 		Replica:         r.ID,
@@ -113,28 +119,29 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 		GPUs:            r.Claim.GPUs,
 		CodeRepo:        run.Spec.RepoID,
 		CodeProject:     run.ProjectID,
-		StopGracePeriod: stopGrace,
+		StopGracePeriod: stopGracePeriod,
 	}
 	if c.RegistryAuth != nil {
-		o.Auth = &dstack.RegistryAuth{Username: c.RegistryAuth.Username, Password: c.RegistryAuth.Password}
+		attempt.Auth = &dstack.RegistryAuth{Username: c.RegistryAuth.Username, Password: c.RegistryAuth.Password}
 	}
 	if c.Resources.ShmSize != nil {
-		o.ShmBytes = int64(float64(*c.Resources.ShmSize) * (1 << 30))
+		attempt.ShmBytes = int64(float64(*c.Resources.ShmSize) * (1 << 30))
 	}
-	if res := c.Resources; res.Asked.CPU && res.CPU.Max != nil {
-		o.CPUs = *res.CPU.Max
+	if res := c.Resources; res.Explicit.CPU && res.CPU.Max != nil {
+		attempt.CPUs = *res.CPU.Max
 	}
-	if res := c.Resources; res.Asked.Memory && res.Memory.Max != nil {
-		o.MemoryMiB = int64(*res.Memory.Max * 1024)
+	if res := c.Resources; res.Explicit.Memory && res.Memory.Max != nil {
+		attempt.MemoryMiB = int64(*res.Memory.Max * 1024)
 	}
 	if run.Spec.RepoCodeHash != nil {
-		o.CodeHash = *run.Spec.RepoCodeHash
+		attempt.CodeHash = *run.Spec.RepoCodeHash
 	}
-	return o
+	return attempt
 }
 
-// ResolveWorkingDir is the folder below the uploaded code that commands run in;
-// empty when there are no commands, so that the image's own stays.
+// ResolveWorkingDir returns the directory for the commands, relative to the
+// uploaded code. It is empty if there are no commands: then the image's own
+// working directory stays.
 func ResolveWorkingDir(s dstack.RunSpec) string {
 	switch {
 	case len(s.Configuration.Commands) == 0:
@@ -148,7 +155,8 @@ func ResolveWorkingDir(s dstack.RunSpec) string {
 	}
 }
 
-// BuildEnv is the whole environment of a replica; what the user sets wins.
+// BuildEnv returns the complete environment of a replica. Variables of the
+// configuration override those of dstack.
 func BuildEnv(run dstack.Run, r dstack.Replica) map[string]string {
 	gpus := strconv.Itoa(len(r.Claim.GPUs))
 	env := map[string]string{

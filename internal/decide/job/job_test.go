@@ -9,9 +9,11 @@ import (
 	"dstack/internal/spec"
 )
 
-func of(c spec.Service) dstack.RunSpec { return dstack.RunSpec{WorkingDir: ".", Configuration: c} }
+func newRunSpec(c spec.Service) dstack.RunSpec {
+	return dstack.RunSpec{WorkingDir: ".", Configuration: c}
+}
 
-func TestArgv(t *testing.T) {
+func TestBuildArgv(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		s    spec.Service
@@ -19,26 +21,26 @@ func TestArgv(t *testing.T) {
 	}{
 		{"the base image runs bash", spec.Service{Commands: []string{"a", " b "}}, []string{"/bin/bash", "-i", "-c", "a && b"}},
 		{"other images run sh", spec.Service{Image: "x", Commands: []string{"a"}}, []string{"/bin/sh", "-i", "-c", "a"}},
-		{"what goes to the background is wrapped", spec.Service{Commands: []string{"a &", "b"}}, []string{"/bin/bash", "-i", "-c", "{ a & } && b"}},
+		{"a background command is wrapped", spec.Service{Commands: []string{"a &", "b"}}, []string{"/bin/bash", "-i", "-c", "{ a & } && b"}},
 		{"an entrypoint takes commands as arguments", spec.Service{Image: "x", Entrypoint: `serve --name "two words"`, Commands: []string{"--port", "80"}}, []string{"serve", "--name", "two words", "--port", "80"}},
-		{"the image's own", spec.Service{Image: "x"}, nil},
+		{"without commands, the image's own command runs", spec.Service{Image: "x"}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			if got := job.BuildArgv(of(c.s)); !slices.Equal(got, c.want) {
+			if got := job.BuildArgv(newRunSpec(c.s)); !slices.Equal(got, c.want) {
 				t.Errorf("got %q", got)
 			}
 		})
 	}
 }
 
-func TestScript_QuotesAnEntrypoint(t *testing.T) {
-	got := job.BuildScript(of(spec.Service{Entrypoint: "a 'b c'", Commands: []string{"it's"}}))
+func TestBuildScript_QuotesEntrypoint(t *testing.T) {
+	got := job.BuildScript(newRunSpec(spec.Service{Entrypoint: "a 'b c'", Commands: []string{"it's"}}))
 	if want := `'a' 'b c' 'it'\''s'`; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
 
-func TestImage(t *testing.T) {
+func TestChooseImage(t *testing.T) {
 	yes := true
 	for want, s := range map[string]spec.Service{
 		"dstackai/base:py3.10-0.5-cuda-12.1":       {},
@@ -46,14 +48,14 @@ func TestImage(t *testing.T) {
 		"dstackai/base:py3.10-0.5-cuda-12.1-devel": {NVCC: &yes},
 		"mine:1": {Image: "mine:1"},
 	} {
-		if got := job.ChooseImage(of(s)); got != want {
+		if got := job.ChooseImage(newRunSpec(s)); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
 }
 
-func TestEnv_TheUsersWins(t *testing.T) {
-	run := dstack.Run{Name: "llama", Spec: of(spec.Service{Env: spec.Env{{Name: "A", Value: "1"}, {Name: "DSTACK_RUN_NAME", Value: "mine"}}})}
+func TestBuildEnv_ConfigurationWins(t *testing.T) {
+	run := dstack.Run{Name: "llama", Spec: newRunSpec(spec.Service{Env: spec.Env{{Name: "A", Value: "1"}, {Name: "DSTACK_RUN_NAME", Value: "mine"}}})}
 	run.Spec.RepoID = "repo-1"
 	env := job.BuildEnv(run, dstack.Replica{Num: 2, Claim: dstack.Claim{GPUs: []dstack.GPU{{}, {}}}})
 	for k, want := range map[string]string{
@@ -66,14 +68,14 @@ func TestEnv_TheUsersWins(t *testing.T) {
 	}
 }
 
-func TestOrder_LimitsOnlyWhatWasAsked(t *testing.T) {
+func TestBuildAttemptSpec_LimitsOnlyExplicitResources(t *testing.T) {
 	two, eight := 2, spec.GB(8)
 	s := spec.Service{Resources: spec.Resources{CPU: spec.Range[int]{Min: &two, Max: &two}, Memory: spec.Range[spec.GB]{Min: &eight, Max: &eight}}}
-	if o := job.BuildAttemptSpec(dstack.Run{Spec: of(s)}, dstack.Replica{}); o.CPUs != 0 || o.MemoryMiB != 0 {
+	if o := job.BuildAttemptSpec(dstack.Run{Spec: newRunSpec(s)}, dstack.Replica{}); o.CPUs != 0 || o.MemoryMiB != 0 {
 		t.Errorf("defaults became limits: %+v", o)
 	}
-	s.Resources.Asked = spec.Asked{CPU: true, Memory: true}
-	if o := job.BuildAttemptSpec(dstack.Run{Spec: of(s)}, dstack.Replica{}); o.CPUs != 2 || o.MemoryMiB != 8192 {
+	s.Resources.Explicit = spec.Explicit{CPU: true, Memory: true}
+	if o := job.BuildAttemptSpec(dstack.Run{Spec: newRunSpec(s)}, dstack.Replica{}); o.CPUs != 2 || o.MemoryMiB != 8192 {
 		t.Errorf("got %d CPUs, %d MiB", o.CPUs, o.MemoryMiB)
 	}
 }

@@ -5,13 +5,14 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
-// crashed remembers an attempt that ended by itself and decides on the next.
-func crashed(seen ReplicaFacts, now time.Time) ReplicaStep {
+// decideCrash remembers an attempt that ended by itself and decides on the next.
+func decideCrash(seen ReplicaFacts, now time.Time) ReplicaStep {
 	rep := seen.Report
-	return again(seen, now, DescribeExit(seen.Replica, *rep), rep.State, rep.Permanent)
+	return decideRetry(seen, now, DescribeExit(seen.Replica, *rep), rep.State, rep.Permanent)
 }
 
 // DescribeExit says how an attempt ended, in words for its user.
@@ -31,62 +32,48 @@ func DescribeExit(r dstack.Replica, rep dstack.Report) dstack.Reason {
 	}
 	after := ""
 	if !rep.StartedAt.IsZero() && rep.EndedAt.After(rep.StartedAt) {
-		after = " after " + brief(rep.EndedAt.Sub(rep.StartedAt))
+		after = " after " + human.RoundDuration(rep.EndedAt.Sub(rep.StartedAt))
 	}
 	return dstack.Reason(fmt.Sprintf("replica %d exited with code %d%s", r.Num, rep.ExitCode, after))
 }
 
-// brief prints a duration as people say it: 0.3s, 14s, 3m, 2h.
-func brief(d time.Duration) string {
-	switch {
-	case d < 10*time.Second:
-		return fmt.Sprintf("%.1fs", d.Seconds())
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%.0fs", d.Seconds())
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%.0fm", d.Minutes())
-	default:
-		return fmt.Sprintf("%.0fh", d.Hours())
-	}
-}
-
-// again restarts a replica after a back-off, or gives it up. One whose shape
+// decideRetry restarts a replica after a back-off, or gives it up. One whose shape
 // has served is never given up; another is after three tries, after its run's
 // retry window, or at once when trying again cannot help.
-func again(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState, permanent bool) ReplicaStep {
+func decideRetry(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState, permanent bool) ReplicaStep {
 	r := seen.Replica
 	crashes, first := r.Crashes, r.FirstCrashAt
-	if serving(r) && !r.ReadyAt.IsZero() && now.Sub(r.ReadyAt) >= stableAfter {
+	if isServing(r) && !r.ReadyAt.IsZero() && now.Sub(r.ReadyAt) >= stableAfter {
 		crashes = 0
 	}
 	if crashes == 0 {
 		first = now
 	}
 	crashes++
-	step := seen.move(dstack.ReplicaRestarting, why)
+	step := seen.moveTo(dstack.ReplicaRestarting, why)
 	step.Crashes, step.FirstCrashAt = crashes, first
-	step.EndedAttempt = past(seen, now, why, how)
+	step.EndedAttempt = endAttempt(seen, now, why, how)
 	events, window := retryRule(seen.Run)
 	switch {
-	case seen.proven():
+	case seen.hasServedTemplate():
 	case permanent:
 		step.To = dstack.ReplicaFailed
-	case events[spec.EventError] && !seen.updates():
+	case events[spec.EventError] && !seen.canRollBack():
 		if now.Sub(first) >= window {
-			step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf("; tried for %s", brief(window)))
+			step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf("; tried for %s", human.RoundDuration(window)))
 		}
-	case crashes >= triesAtFirst:
+	case crashes >= maxFirstAttempts:
 		step.To, step.Reason = dstack.ReplicaFailed, why+dstack.Reason(fmt.Sprintf(", %d times in a row", crashes))
 	}
 	if step.To == dstack.ReplicaRestarting {
-		step.RetryAt = now.Add(backoff(crashes))
+		step.RetryAt = now.Add(backoffAfter(crashes))
 		step.Due = step.RetryAt
 	}
 	return step
 }
 
-// past is the attempt that ends now.
-func past(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState) *dstack.Attempt {
+// endAttempt is the attempt that ends now.
+func endAttempt(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState) *dstack.Attempt {
 	r := seen.Replica
 	a := &dstack.Attempt{ID: r.Attempt, Num: r.AttemptNum, StartedAt: r.AttemptAt, EndedAt: now, Reason: why, EndState: how}
 	if rep := seen.Report; rep != nil {
@@ -95,6 +82,6 @@ func past(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.Attemp
 	return a
 }
 
-func backoff(crashes int) time.Duration {
-	return min(firstBackoff<<min(crashes-1, 10), mostBackoff)
+func backoffAfter(crashes int) time.Duration {
+	return min(firstBackoff<<min(crashes-1, 10), maxBackoff)
 }

@@ -12,7 +12,7 @@ import (
 func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 	run := seen.Run
 	var all []dstack.Event
-	tell := func(kind dstack.EventKind, from, to string, message dstack.Reason) *dstack.Event {
+	add := func(kind dstack.EventKind, from, to string, message dstack.Reason) *dstack.Event {
 		all = append(all, dstack.Event{At: now, Project: run.ProjectID, Run: run.ID, RunName: run.Name,
 			Kind: kind, Revision: run.Revision, From: from, To: to, Message: string(message)})
 		return &all[len(all)-1]
@@ -22,17 +22,17 @@ func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 		if why == "" {
 			why = "the configuration asks for it"
 		}
-		tell(dstack.EventScaled, strconv.Itoa(run.DesiredReplicas), strconv.Itoa(step.DesiredReplicas), why)
+		add(dstack.EventScaled, strconv.Itoa(run.DesiredReplicas), strconv.Itoa(step.DesiredReplicas), why)
 	}
 	if step.Rollback != nil {
 		why := dstack.Reason(fmt.Sprintf("revision %d did not become ready: %s", run.Revision, step.Rollback.Reason))
-		tell(dstack.EventRolledBack, strconv.Itoa(run.Revision), strconv.Itoa(step.Rollback.ToRevision), why)
+		add(dstack.EventRolledBack, strconv.Itoa(run.Revision), strconv.Itoa(step.Rollback.ToRevision), why)
 	}
 	if n := len(step.Add); n > 0 {
-		tell(dstack.EventReplica, "", string(dstack.ReplicaWaiting), asked(step.Add, run.Revision))
+		add(dstack.EventReplica, "", string(dstack.ReplicaWaiting), describeAdded(step.Add, run.Revision))
 	}
 	if step.Ready && run.ReadyAt.IsZero() {
-		tell(dstack.EventReady, "", "", dstack.Reason(fmt.Sprintf("revision %d serves", run.Revision)))
+		add(dstack.EventReady, "", "", dstack.Reason(fmt.Sprintf("revision %d serves", run.Revision)))
 	}
 	leave := map[dstack.ReplicaID]dstack.ReplicaStatus{}
 	for _, id := range step.Drain {
@@ -43,18 +43,18 @@ func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 	}
 	for _, r := range seen.Replicas {
 		if to, ok := leave[r.ID]; ok && to != r.Status {
-			e := tell(dstack.EventReplica, string(r.Status), string(to), step.StopReason)
+			e := add(dstack.EventReplica, string(r.Status), string(to), step.StopReason)
 			e.Replica, e.Revision = &r.Num, r.Revision
 		}
 	}
 	if step.To != run.Status {
-		tell(dstack.EventRun, string(run.Status), string(step.To), step.Reason)
+		add(dstack.EventRun, string(run.Status), string(step.To), step.Reason)
 	}
 	return all
 }
 
-// asked says which replicas a run asks for.
-func asked(nums []int, revision int) dstack.Reason {
+// describeAdded says which replicas a run asks for.
+func describeAdded(nums []int, revision int) dstack.Reason {
 	if len(nums) == 1 {
 		return dstack.Reason(fmt.Sprintf("replica %d of revision %d is asked for", nums[0], revision))
 	}

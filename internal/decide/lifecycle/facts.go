@@ -27,6 +27,7 @@ type RunStep struct {
 	Ready           bool               // the present shape serves as wanted: remember since when
 	Started         bool               // its first replica has a machine: remember since when
 	DesiredReplicas int                // how many replicas there should be
+	StableRevision  int                // an earlier revision that began to serve only after the present one was applied; 0: none
 	Rollback        *Rollback          // fall back to an earlier revision
 	Add             []int              // numbers of replicas to create at the current revision
 	Terminate       []dstack.ReplicaID // replicas to terminate

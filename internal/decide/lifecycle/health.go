@@ -5,10 +5,11 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
-// health says whether a running attempt answers, and what is missing.
-func (seen ReplicaFacts) health() (ok bool, why dstack.Reason) {
+// checkHealth says whether a running attempt answers, and what is missing.
+func (seen ReplicaFacts) checkHealth() (ok bool, why dstack.Reason) {
 	rep, conf := seen.Report, seen.Run.Spec.Configuration
 	switch {
 	case !rep.Ready:
@@ -25,33 +26,33 @@ func (seen ReplicaFacts) health() (ok bool, why dstack.Reason) {
 // replicaUnhealthy waits for a replica that runs and does not answer, and
 // restarts it when its probes have failed often enough and it is its turn.
 func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
-	if step, ended := seen.runs(now); ended {
+	if step, ended := seen.checkEnded(now); ended {
 		return step
 	}
 	rep := seen.Report
 	if rep == nil || rep.State != dstack.AttemptRunning {
-		return seen.stay("")
+		return seen.stayWith("")
 	}
-	healthy, why := seen.health()
+	healthy, why := seen.checkHealth()
 	switch {
 	case healthy:
-		return seen.move(dstack.ReplicaReady, "")
+		return seen.moveTo(dstack.ReplicaReady, "")
 	case !rep.Ready && now.Sub(seen.Replica.Since) >= seen.Limits.StartTimeout:
-		return again(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, brief(seen.Limits.StartTimeout))), dstack.AttemptRunning, false)
-	case rep.Ready && rep.Probes != nil && rep.Probes.ConsecutiveFailures >= dstack.ProbeFailureThreshold && seen.turn(now):
-		return again(seen, now, dstack.Reason(fmt.Sprintf("%s, %d times in a row", why, dstack.ProbeFailureThreshold)), dstack.AttemptRunning, false)
+		return decideRetry(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, human.RoundDuration(seen.Limits.StartTimeout))), dstack.AttemptRunning, false)
+	case rep.Ready && rep.Probes != nil && rep.Probes.ConsecutiveFailures >= dstack.ProbeFailureThreshold && seen.mayRestart(now):
+		return decideRetry(seen, now, dstack.Reason(fmt.Sprintf("%s, %d times in a row", why, dstack.ProbeFailureThreshold)), dstack.AttemptRunning, false)
 	}
-	step := seen.stay(why)
-	step.Due = now.Add(lookAgain)
+	step := seen.stayWith(why)
+	step.Due = now.Add(lookInterval)
 	return step
 }
 
-// turn says that a replica that fails its probes may be restarted: healthy
+// mayRestart says that a replica that fails its probes may be restarted: healthy
 // ones serve meanwhile, or else this has gone on for long, for probes that all
 // replicas fail say more about the probes, or the load, than about replicas.
 // Only one of a run is restarted at a time, the lowest number first.
-func (seen ReplicaFacts) turn(now time.Time) bool {
-	patience := allSick
+func (seen ReplicaFacts) mayRestart(now time.Time) bool {
+	patience := allUnhealthyGrace
 	for _, r := range seen.Siblings {
 		switch r.Status {
 		case dstack.ReplicaReady:

@@ -5,22 +5,26 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 const (
 	createTimeout = 20 * time.Minute // from rented to alive
 	silentAfter   = 15 * time.Second // without an answer of its engine, people are told
 	settleTime    = 3 * time.Minute  // a machine just created may not be listed yet
+	maxUnlisted   = 20 * time.Second // out of its backend's lists for so long, a rented machine has disappeared
+	maxSilence    = 5 * time.Minute  // without an answer of its engine, a rented machine is deleted
+	maxCheckGap   = 90 * time.Second // between two checks of a machine that count as one observation
 )
 
 // How often an engine is asked: closely while something starts or ends, each
 // second while something runs, seldom while nothing does.
 const (
-	paceEager = 5 * time.Millisecond // processes start in a moment, and asking costs nothing
-	paceQuick = 20 * time.Millisecond
-	paceBrisk = 200 * time.Millisecond
-	paceCalm  = time.Second
-	paceIdle  = 30 * time.Second
+	syncEager = 5 * time.Millisecond // processes start in a moment, and asking costs nothing
+	syncQuick = 20 * time.Millisecond
+	syncBrisk = 200 * time.Millisecond
+	syncCalm  = time.Second
+	syncIdle  = 30 * time.Second
 )
 
 // DecideInstance decides the next step of an instance.
@@ -39,61 +43,135 @@ func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 	}
 }
 
-// rented machines end when nobody needs them; owned ones stay.
-func rented(i dstack.Instance) bool { return i.Offer.OwnedInstance == "" }
+// isRented reports whether a machine is deleted when it is not needed. Owned
+// machines stay.
+func isRented(i dstack.Instance) bool { return i.Offer.OwnedInstance == "" }
 
 func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
 	switch {
-	case rented(i) && len(seen.Replicas) == 0:
-		return InstanceStep{To: dstack.InstanceDeleting, Reason: "no longer needed", Due: now}
-	case rented(i) && now.Sub(i.Since) >= createTimeout:
-		return InstanceStep{To: dstack.InstanceDeleting, Reason: "did not come up in time", Due: now}
+	case isRented(i) && len(seen.Replicas) == 0:
+		return deleteInstance("no longer needed", now)
 	case seen.Machine != nil && seen.Machine.Alive:
-		return InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(pace(seen, now))}
+		return InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(syncInterval(seen, now))}
 	case !seen.Listed:
-		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(paceCalm)}
+		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(syncCalm)}
+	case isRented(i) && now.Sub(i.Since) >= createTimeout:
+		return deleteInstance("did not come up in time", now)
 	case seen.Machine == nil:
-		return InstanceStep{To: dstack.InstanceCreating, Action: CreateMachine, Due: now.Add(paceCalm)}
+		return InstanceStep{To: dstack.InstanceCreating, Action: CreateMachine, Due: now.Add(syncCalm)}
 	default:
-		return InstanceStep{To: dstack.InstanceCreating, Due: now.Add(paceCalm)}
+		return InstanceStep{To: dstack.InstanceCreating, Due: now.Add(syncCalm)}
 	}
 }
 
-// instanceUp keeps the engine in step with what is placed on it. An engine
-// that does not answer changes nothing: what runs on it may well be healthy.
+func deleteInstance(why dstack.Reason, now time.Time) InstanceStep {
+	return InstanceStep{To: dstack.InstanceDeleting, Reason: why, Due: now}
+}
+
+// instanceUp keeps the engine in step with what is placed on it. A rented
+// machine is deleted when it disappeared, is silent for too long, or is empty
+// for its idle time. An owned machine whose engine does not answer stays, and
+// so does what runs on it: it may well be healthy.
 func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
-	if rented(i) && seen.Listed && seen.Machine == nil {
-		return InstanceStep{To: dstack.InstanceDeleting, Reason: "its machine disappeared", Due: now}
+	if why := whyDelete(seen, now); why != "" {
+		return deleteInstance(why, now)
 	}
-	step := InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(pace(seen, now))}
+	step := InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(syncInterval(seen, now))}
 	if i.ConsecutiveFailures > 0 {
-		step.Due = now.Add(paceCalm)
+		step.Due = now.Add(syncCalm)
 		if now.Sub(i.LastResponseAt) >= silentAfter {
 			step.Reason = dstack.Reason("its engine does not answer: " + i.LastError)
 		}
 	}
+	if empty := emptySince(seen, now); isRented(i) && seen.Listed && !empty.IsZero() && i.IdleTime >= 0 {
+		step.Due = earliestDue(now, step.Due, empty.Add(i.IdleTime))
+	}
 	return step
 }
 
-// pace says how soon to ask the engine again.
-func pace(seen InstanceFacts, now time.Time) time.Duration {
-	soonest := paceIdle
-	if len(seen.Reports) > 0 {
-		soonest = paceCalm
+// whyDelete says why a rented machine that is up is deleted; empty: it stays.
+func whyDelete(seen InstanceFacts, now time.Time) dstack.Reason {
+	i := seen.Instance
+	if !isRented(i) || !seen.Listed {
+		return ""
 	}
-	quick := paceQuick
+	if unlisted := unlistedSince(seen, now); !unlisted.IsZero() && now.Sub(unlisted) >= maxUnlisted {
+		return "its machine disappeared"
+	}
+	if isSilent(i, now) {
+		return dstack.Reason(fmt.Sprintf("its engine did not answer for %s: %s", human.RoundDuration(now.Sub(i.SilentSince)), i.LastError))
+	}
+	if empty := emptySince(seen, now); !empty.IsZero() && i.IdleTime >= 0 && now.Sub(empty) >= i.IdleTime {
+		return dstack.Reason("idle for " + human.RoundDuration(i.IdleTime))
+	}
+	return ""
+}
+
+// isSilent reports whether an engine did not answer for maxSilence in which it
+// was asked all the time. A server that was stopped for an hour asks first.
+func isSilent(i dstack.Instance, now time.Time) bool {
+	return !i.SilentSince.IsZero() && isObserved(i, now) && now.Sub(i.SilentSince) >= maxSilence
+}
+
+// isObserved reports whether an instance was checked all the time up to now.
+// After a longer gap nobody knows whether its engine would have answered, or
+// its backend would have listed it.
+func isObserved(i dstack.Instance, now time.Time) bool {
+	gap := now.Sub(i.CheckedAt)
+	return gap >= 0 && gap <= maxCheckGap
+}
+
+// emptySince returns since when an instance holds no replica; zero: it holds some.
+func emptySince(seen InstanceFacts, now time.Time) time.Time {
+	if len(seen.Replicas) > 0 {
+		return time.Time{}
+	}
+	return firstSeen(seen.Instance.EmptySince, now)
+}
+
+// unlistedSince returns since when a backend has not listed a machine; zero: it
+// did when it last answered.
+func unlistedSince(seen InstanceFacts, now time.Time) time.Time {
+	switch {
+	case !seen.Listed:
+		return seen.Instance.UnlistedSince
+	case seen.Machine != nil:
+		return time.Time{}
+	case !isObserved(seen.Instance, now):
+		return now
+	default:
+		return firstSeen(seen.Instance.UnlistedSince, now)
+	}
+}
+
+// firstSeen returns since when something holds that holds now. A time ahead of
+// now was written before the clock was set back.
+func firstSeen(since, now time.Time) time.Time {
+	if since.IsZero() || since.After(now) {
+		return now
+	}
+	return since
+}
+
+// syncInterval says how soon to ask the engine again.
+func syncInterval(seen InstanceFacts, now time.Time) time.Duration {
+	soonest := syncIdle
+	if len(seen.Reports) > 0 {
+		soonest = syncCalm
+	}
+	quick := syncQuick
 	if !seen.Instance.Offer.Engine.Containers {
-		quick = paceEager
+		quick = syncEager
 	}
 	for _, p := range seen.Replicas {
-		soonest = min(soonest, paceOf(p.Replica, quick, now))
+		soonest = min(soonest, syncIntervalOf(p.Replica, quick, now))
 	}
 	return soonest
 }
 
-func paceOf(r dstack.Replica, quick time.Duration, now time.Time) time.Duration {
+func syncIntervalOf(r dstack.Replica, quick time.Duration, now time.Time) time.Duration {
 	since := r.Since
 	if since.Before(r.AttemptAt) {
 		since = r.AttemptAt
@@ -105,29 +183,34 @@ func paceOf(r dstack.Replica, quick time.Duration, now time.Time) time.Duration 
 		case age < 300*time.Millisecond:
 			return quick
 		case age < 3*time.Second:
-			return paceQuick
+			return syncQuick
 		case age < time.Minute:
-			return paceBrisk
+			return syncBrisk
 		default:
-			return paceCalm
+			return syncCalm
 		}
 	case dstack.ReplicaRestarting:
-		return paceBrisk
+		return syncBrisk
 	default:
-		return paceCalm
+		return syncCalm
 	}
 }
 
-// instanceDeleting repeats the deletion until the backend has known no such
-// machine for settleTime: neither an accepted delete nor one empty listing
-// means that the machine is gone.
+// instanceDeleting repeats the deletion until the backend has listed no such
+// machine for settleTime: neither an accepted delete nor one list without the
+// machine means that it is gone.
 func instanceDeleting(seen InstanceFacts, now time.Time) InstanceStep {
-	step := InstanceStep{To: dstack.InstanceDeleting, Reason: seen.Instance.Reason, Due: now.Add(paceCalm)}
+	i := seen.Instance
+	step := InstanceStep{To: dstack.InstanceDeleting, Reason: i.Reason, Due: now.Add(syncCalm)}
+	gone := unlistedSince(seen, now)
+	if gone.Before(i.Since) {
+		gone = i.Since // it may have been created right before
+	}
 	switch {
 	case !seen.Listed:
 	case seen.Machine != nil:
 		step.Action = DeleteMachine
-	case now.Sub(seen.Instance.Since) >= settleTime:
+	case now.Sub(gone) >= settleTime:
 		step.To = dstack.InstanceDeleted
 	}
 	return step

@@ -27,10 +27,14 @@ func TestInstance(t *testing.T) {
 		{"up, it is kept in step", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Listed: true, Machine: alive}, dstack.InstanceUp, lifecycle.SyncEngine},
 		{"a silent backend ends nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
 		{"a silent engine ends nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned, ConsecutiveFailures: 99, LastResponseAt: hour}, Listed: true, Machine: alive, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
-		{"a rented machine that disappeared is over", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Listed: true, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
+		{"one list without a rented machine ends nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Listed: true, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
+		{"nor do two with a gap between them", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, UnlistedSince: hour, CheckedAt: hour}, Listed: true, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
+		{"a rented machine that disappeared is deleted", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, UnlistedSince: hour, CheckedAt: now}, Listed: true, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
 		{"deletion is repeated", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}, Listed: true, Machine: alive}, dstack.InstanceDeleting, lifecycle.DeleteMachine},
 		{"until the backend knows none for long", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: now}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
-		{"then it is gone", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}, Listed: true}, dstack.InstanceDeleted, lifecycle.NoAction},
+		{"one list without it is not enough", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
+		{"nor is what was not listed before the deletion began", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: now, UnlistedSince: hour, CheckedAt: now}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
+		{"then it is gone", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour, UnlistedSince: hour, CheckedAt: now}, Listed: true}, dstack.InstanceDeleted, lifecycle.NoAction},
 		{"never while the backend is silent", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}}, dstack.InstanceDeleting, lifecycle.NoAction},
 	} {
 		t.Run(c.name, func(t *testing.T) {

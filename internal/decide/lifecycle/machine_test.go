@@ -1,95 +1,245 @@
 package lifecycle_test
 
 import (
+	"errors"
+	"slices"
+	"time"
+
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
 )
 
-func (w *world) stepInstance() {
-	seen := lifecycle.InstanceFacts{Instance: *w.instance, Listed: true, Machine: &dstack.Machine{Alive: true}}
+// machine is what really is: a machine with its engine.
+type machine struct {
+	id                    dstack.InstanceID
+	engine                map[dstack.AttemptID]*proc
+	listedAt, aliveAt     time.Time // when its backend lists it; when it is up
+	silentAt, silentUntil time.Time // its engine does not answer, what runs goes on
+}
+
+// proc is one attempt on a machine.
+type proc struct {
+	broken          bool
+	runsAt, readyAt time.Time // image pulled; port open
+	sick            bool      // fails its probes
+	sickFor         int       // times in a row that it was seen so
+	diesAt          time.Time // once it was stopped
+	stopping, ended bool
+	refused         bool
+	code            int
+}
+
+func newMachine(id dstack.InstanceID, listedAt, aliveAt time.Time) *machine {
+	return &machine{id: id, engine: map[dstack.AttemptID]*proc{}, listedAt: listedAt, aliveAt: aliveAt}
+}
+
+// machines is every machine that there is, the owned one first.
+func (w *world) machines() (all []*machine) {
+	if w.owned != nil {
+		all = append(all, w.owned)
+	}
+	if w.cloud != nil {
+		for _, id := range sorted(w.cloud.machines) {
+			all = append(all, w.cloud.machines[id])
+		}
+	}
+	return all
+}
+
+func (w *world) machine(id dstack.InstanceID) *machine {
+	all := w.machines()
+	if i := slices.IndexFunc(all, func(m *machine) bool { return m.id == id }); i >= 0 {
+		return all[i]
+	}
+	return nil
+}
+
+// live is what happens on a machine by itself.
+func (w *world) live(m *machine) {
+	if !w.now.Before(m.silentUntil) && w.chance(250, "its engine falls silent") {
+		m.silentAt = w.now
+		m.silentUntil = w.after(1500, "silent for")
+	}
+	for _, id := range sorted(m.engine) {
+		p := m.engine[id]
+		switch {
+		case p.stopping && !w.now.Before(p.diesAt):
+			p.ended, p.code = true, 143
+		case !p.ended && p.broken && !w.now.Before(p.runsAt):
+			p.ended, p.code = true, 1
+		case !p.ended && w.chance(60, "it crashes"):
+			p.ended, p.code = true, 1
+		case w.chance(150, "somebody removes it"):
+			delete(m.engine, id)
+		case w.chance(40, "its health changes"):
+			p.sick = !p.sick
+		case !w.faults:
+			p.sick = false
+		}
+	}
+	if m != w.owned && w.chance(400, "the machine is lost") {
+		delete(w.cloud.machines, m.id)
+	}
+}
+
+func (w *world) stepInstance(i *dstack.Instance) {
+	if i.Status == dstack.InstanceDeleted {
+		return
+	}
+	seen := lifecycle.InstanceFacts{Instance: *i}
+	var failure error
+	seen.Listed, seen.Machine = w.list(i.ID)
+	if !seen.Listed {
+		failure = errors.New("its backend does not answer")
+	}
 	for _, id := range sorted(w.replicas) {
-		if r := w.replicas[id]; r.Instance == place && !r.Status.IsFinished() {
-			seen.Replicas = append(seen.Replicas, lifecycle.PlacedReplica{Replica: *r, Run: w.run})
+		if r := w.replicas[id]; r.Instance == i.ID && !r.Status.IsFinished() {
+			seen.Replicas = append(seen.Replicas, lifecycle.PlacedReplica{Replica: *r, Run: w.runOf(*r)})
+			if rep, ok := w.reports[r.Attempt]; ok {
+				seen.Reports = append(seen.Reports, rep)
+			}
 		}
 	}
 	step, err := lifecycle.DecideInstance(seen, w.now)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	w.instance.Status = step.To
-	if step.Action != lifecycle.SyncEngine || w.chance(6, "engine unreachable") {
-		return
+	var heard []dstack.Report
+	if failure == nil {
+		heard, failure = w.act(seen, step)
 	}
-	heard := w.sync(seen.Replicas)
 	if w.chance(20, "crash before saving an instance") {
 		return
 	}
-	saved := map[dstack.AttemptID]dstack.Report{}
-	for _, p := range seen.Replicas {
-		saved[p.Replica.Attempt] = dstack.Report{Attempt: p.Replica.Attempt, State: dstack.AttemptAbsent, At: w.now}
+	w.checkInstance(seen, step)
+	version := i.Version
+	*i = step.Apply(seen, heard != nil, failure, w.now)
+	i.Version = version + 1
+	if heard != nil {
+		w.saveReports(seen.Replicas, heard)
 	}
-	for _, rep := range heard {
-		if _, placed := saved[rep.Attempt]; placed {
-			saved[rep.Attempt] = rep
-		}
-	}
-	w.reports = saved
 }
 
-// sync is what an engine does with what it is told.
-func (w *world) sync(placed []lifecycle.PlacedReplica) []dstack.Report {
-	heard := map[dstack.AttemptID]dstack.Report{}
-	for _, id := range sorted(w.engine) {
-		heard[id] = w.report(id)
+// list is what an instance's backend says of it.
+func (w *world) list(id dstack.InstanceID) (listed bool, m *dstack.Machine) {
+	switch {
+	case w.chance(15, "the backend does not answer"):
+		return false, nil
+	case w.owned != nil && id == w.owned.id:
+		return true, &dstack.Machine{Alive: true}
+	default:
+		return true, w.cloud.describe(id)
 	}
-	list := make([]dstack.Report, 0, len(heard))
-	for _, id := range sorted(heard) {
-		list = append(list, heard[id])
+}
+
+func (w *world) act(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) ([]dstack.Report, error) {
+	id := seen.Instance.ID
+	switch step.Action {
+	case lifecycle.NoAction:
+		return nil, nil
+	case lifecycle.CreateMachine:
+		return nil, w.cloud.create(id)
+	case lifecycle.DeleteMachine:
+		return nil, w.cloud.delete(id)
+	case lifecycle.SyncEngine:
+		m := w.machine(id)
+		if m == nil || w.now.Before(m.aliveAt) || w.now.Before(m.silentUntil) || w.chance(6, "its engine does not answer once") {
+			return nil, errors.New("no answer")
+		}
+		return w.sync(m, seen.Replicas), nil
+	default:
+		w.t.Fatalf("unknown action %q", step.Action)
+		return nil, nil
 	}
-	for _, t := range lifecycle.PlanEngineCommands(placed, list) {
-		switch t.Command {
-		case lifecycle.StartAttempt:
-			if w.engine[t.Attempt] == nil {
-				runs := w.later(6, "pulled in")
-				w.engine[t.Attempt] = &proc{shape: t.Placed.Replica.TemplateRevision, runsAt: runs, readyAt: runs.Add(2 * tick), refused: w.chance(10, "refused")}
+}
+
+// checkInstance fails when a machine is given up that should not be.
+func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) {
+	i := seen.Instance
+	was, to := i.Status, step.To
+	if to == was {
+		return
+	}
+	isOwned := w.owned != nil && i.ID == w.owned.id
+	switch {
+	case isOwned && to != dstack.InstanceUp:
+		w.t.Fatalf("an owned machine is %s: %s", to, step.Reason)
+	case was == dstack.InstanceDeleting && to != dstack.InstanceDeleted:
+		w.t.Fatalf("instance %s moved from %s to %s", i.ID, was, to)
+	case was == dstack.InstanceUp && to == dstack.InstanceDeleting && len(seen.Replicas) > 0:
+		m := w.cloud.machines[i.ID]
+		if m == nil {
+			return
+		}
+		since := m.silentAt
+		if since.Before(w.upSince) {
+			since = w.upSince
+		}
+		if !w.now.Before(m.silentUntil) || w.now.Sub(since) < 4*time.Minute {
+			w.t.Fatalf("instance %s is deleted though it was not silent for long: %s", i.ID, step.Reason)
+		}
+	}
+}
+
+// saveReports keeps what was heard of the attempts that are placed.
+func (w *world) saveReports(placed []lifecycle.PlacedReplica, heard []dstack.Report) {
+	for _, p := range placed {
+		id := p.Replica.Attempt
+		w.reports[id] = dstack.Report{Attempt: id, State: dstack.AttemptAbsent, At: w.now}
+		for _, rep := range heard {
+			if rep.Attempt == id {
+				w.reports[id] = rep
 			}
-			heard[t.Attempt] = w.report(t.Attempt)
-		case lifecycle.StopAttempt:
-			w.tellStop(t)
-		case lifecycle.RemoveAttempt:
-			delete(w.engine, t.Attempt)
-			delete(heard, t.Attempt)
-		default:
-			w.t.Fatalf("unknown verb %q", t.Command)
 		}
 	}
-	list = list[:0]
-	for _, id := range sorted(heard) {
-		list = append(list, heard[id])
-	}
-	return list
 }
 
-// tellStop checks that nothing healthy and wanted is told to stop, and that
-// nobody's request is cut before its time.
-func (w *world) tellStop(t lifecycle.EngineCommand) {
-	p := w.engine[t.Attempt]
-	r := w.replicas[w.of[t.Attempt]]
-	healthy := !p.ended && !w.now.Before(p.readyAt) && !p.stopping && !p.sick
-	if healthy && r.Status == dstack.ReplicaReady && r.Attempt == t.Attempt {
-		w.t.Fatalf("healthy attempt %s of replica %s was told to stop", t.Attempt, r.ID)
+// sync is what an engine does with its commands.
+func (w *world) sync(m *machine, placed []lifecycle.PlacedReplica) []dstack.Report {
+	has := make([]dstack.Report, 0, len(m.engine))
+	for _, id := range sorted(m.engine) {
+		has = append(has, w.report(m, id))
 	}
-	drained := r.Status == dstack.ReplicaTerminating && r.Graceful && !r.DrainDeadline.IsZero()
+	for _, c := range lifecycle.PlanEngineCommands(placed, has) {
+		switch c.Command {
+		case lifecycle.StartAttempt:
+			if m.engine[c.Attempt] == nil {
+				runs := w.after(6, "pulled in")
+				m.engine[c.Attempt] = &proc{broken: cannotWork(c.Placed.Run.Spec), runsAt: runs, readyAt: runs.Add(2 * tick), refused: w.chance(10, "refused")}
+			}
+			has = append(has, w.report(m, c.Attempt))
+		case lifecycle.StopAttempt:
+			w.stopAttempt(m, c)
+		case lifecycle.RemoveAttempt:
+			delete(m.engine, c.Attempt)
+			has = slices.DeleteFunc(has, func(rep dstack.Report) bool { return rep.Attempt == c.Attempt })
+		default:
+			w.t.Fatalf("unknown command %q", c.Command)
+		}
+	}
+	return has
+}
+
+// stopAttempt stops an attempt. It checks that nothing healthy and wanted is
+// stopped, and that no request is cut before its time.
+func (w *world) stopAttempt(m *machine, c lifecycle.EngineCommand) {
+	p := m.engine[c.Attempt]
+	r := w.replicas[w.attempts[c.Attempt]]
+	healthy := !p.ended && !w.now.Before(p.readyAt) && !p.stopping && !p.sick
+	if healthy && r.Status == dstack.ReplicaReady && r.Attempt == c.Attempt {
+		w.t.Fatalf("healthy attempt %s of replica %s was stopped", c.Attempt, r.ID)
+	}
+	drained := r.Attempt == c.Attempt && r.Status == dstack.ReplicaTerminating && r.Graceful && !r.DrainDeadline.IsZero()
 	if n := len(w.web.inFlight[r.ID]); healthy && n > 0 && drained && w.now.Before(r.DrainDeadline) {
-		w.t.Fatalf("attempt %s was told to stop with %d requests in flight, %s before its time", t.Attempt, n, r.DrainDeadline.Sub(w.now))
+		w.t.Fatalf("replica %s ends with %d requests in flight, %s early", r.ID, n, r.DrainDeadline.Sub(w.now))
 	}
 	if !p.stopping {
-		p.stopping, p.diesAt = true, w.later(4, "dies in")
+		p.stopping, p.diesAt = true, w.after(4, "dies in")
 	}
 }
 
-func (w *world) report(id dstack.AttemptID) dstack.Report {
-	p := w.engine[id]
+func (w *world) report(m *machine, id dstack.AttemptID) dstack.Report {
+	p := m.engine[id]
 	rep := dstack.Report{Attempt: id, At: w.now, StartedAt: p.runsAt}
 	switch {
 	case p.refused:

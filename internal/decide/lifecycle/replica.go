@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	triesAtFirst = 3                // attempts of a replica whose run was never ready and asks for no retry
-	stableAfter  = time.Minute      // ready for so long, earlier crashes are forgotten
-	firstBackoff = time.Second      // doubles with each crash
-	mostBackoff  = time.Minute      //
-	placeAgain   = 5 * time.Second  // between looks for a place
-	lookAgain    = 10 * time.Second // in case that a wake was lost
-	mostDrain    = time.Hour        // the language allows no longer drain_timeout
-	allSick      = 2 * time.Minute  // before one of replicas that all fail their probes is restarted
+	maxFirstAttempts  = 3                // attempts of a replica whose run was never ready and asks for no retry
+	stableAfter       = time.Minute      // ready for so long, earlier crashes are forgotten
+	firstBackoff      = time.Second      // doubles with each crash
+	maxBackoff        = time.Minute      //
+	placeInterval     = 5 * time.Second  // between looks for a place
+	lookInterval      = 10 * time.Second // in case that a wake was lost
+	maxDrain          = time.Hour        // the language allows no longer drain_timeout
+	allUnhealthyGrace = 2 * time.Minute  // before one of replicas that all fail their probes is restarted
 )
 
 // DecideReplica decides the next step of a replica.
@@ -39,62 +39,64 @@ func DecideReplica(seen ReplicaFacts, now time.Time) (ReplicaStep, error) {
 	case dstack.ReplicaTerminating:
 		return replicaTerminating(seen, now), nil
 	case dstack.ReplicaTerminated, dstack.ReplicaFailed:
-		return seen.stay(""), nil
+		return seen.stayWith(""), nil
 	default:
 		return ReplicaStep{}, fmt.Errorf("replica %s has the unknown status %q", seen.Replica.ID, seen.Replica.Status)
 	}
 }
 
-// stay keeps everything, with another reason if one is given.
-func (seen ReplicaFacts) stay(why dstack.Reason) ReplicaStep {
+// stayWith keeps everything, with another reason if one is given.
+func (seen ReplicaFacts) stayWith(why dstack.Reason) ReplicaStep {
 	r := seen.Replica
 	return ReplicaStep{To: r.Status, Reason: cmp.Or(why, r.Reason), Crashes: r.Crashes, FirstCrashAt: r.FirstCrashAt, RetryAt: r.RetryAt}
 }
 
 // go moves to another status, keeping the count of crashes.
-func (seen ReplicaFacts) move(to dstack.ReplicaStatus, why dstack.Reason) ReplicaStep {
-	step := seen.stay("")
+func (seen ReplicaFacts) moveTo(to dstack.ReplicaStatus, why dstack.Reason) ReplicaStep {
+	step := seen.stayWith("")
 	step.To, step.Reason, step.RetryAt = to, why, time.Time{}
 	return step
 }
 
-// proven says that the replica's shape has served: from then on its replicas
+// hasServedTemplate says that the replica's shape has served: from then on its replicas
 // are restarted for as long as the run lives. Those of an older one are what
 // a failed update falls back to.
-func (seen ReplicaFacts) proven() bool {
+func (seen ReplicaFacts) hasServedTemplate() bool {
 	return !seen.Run.ReadyAt.IsZero() || seen.Replica.TemplateRevision != seen.Run.TemplateRevision
 }
 
-// updates says that an earlier revision serves, or can serve again, should
+// canRollBack says that an earlier revision serves, or can serve again, should
 // this one fail. Then trying for long helps nobody.
-func (seen ReplicaFacts) updates() bool { return !seen.proven() && seen.Run.StableRevision > 0 }
+func (seen ReplicaFacts) canRollBack() bool {
+	return !seen.hasServedTemplate() && seen.Run.StableRevision > 0
+}
 
 func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	if len(seen.Placements) > 0 {
-		step := seen.move(dstack.ReplicaStarting, "")
+		step := seen.moveTo(dstack.ReplicaStarting, "")
 		step.Placement, step.NewAttempt = &seen.Placements[0], true
 		return step
 	}
 	if seen.Blocked {
-		step := seen.stay("waits for an older replica of the same service to leave: " + noPlace(seen.Rejections))
-		step.Blocked, step.Due = true, now.Add(placeAgain)
+		step := seen.stayWith("waits for an older replica of the same service to leave: " + explainNoPlace(seen.Rejections))
+		step.Blocked, step.Due = true, now.Add(placeInterval)
 		return step
 	}
-	why := noPlace(seen.Rejections)
+	why := explainNoPlace(seen.Rejections)
 	patience := seen.Limits.PlaceTimeout
 	if events, window := retryRule(seen.Run); events[spec.EventNoCapacity] {
 		patience = window
 	}
-	if !seen.proven() && now.Sub(seen.Replica.Since) >= patience {
-		return seen.move(dstack.ReplicaFailed, why)
+	if !seen.hasServedTemplate() && now.Sub(seen.Replica.Since) >= patience {
+		return seen.moveTo(dstack.ReplicaFailed, why)
 	}
-	step := seen.stay(why)
-	step.Due = now.Add(placeAgain)
+	step := seen.stayWith(why)
+	step.Due = now.Add(placeInterval)
 	return step
 }
 
-// noPlace says why no machine suits.
-func noPlace(misfits []dstack.Rejection) dstack.Reason {
+// explainNoPlace says why no machine suits.
+func explainNoPlace(misfits []dstack.Rejection) dstack.Reason {
 	if len(misfits) == 0 {
 		return "no machine is configured for this project"
 	}
@@ -117,51 +119,51 @@ func retryRule(run dstack.Run) (map[string]bool, time.Duration) {
 // replicaStarting follows what the engine reports until the port accepts.
 func replicaStarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	rep := seen.Report
-	if lost(seen.Instance) {
-		return seen.move(dstack.ReplicaWaiting, "its machine is gone")
+	if isLost(seen.Instance) {
+		return seen.moveTo(dstack.ReplicaWaiting, "its machine is gone")
 	}
 	if rep == nil {
-		step := seen.stay("")
-		step.Due = now.Add(lookAgain)
+		step := seen.stayWith("")
+		step.Due = now.Add(lookInterval)
 		return step
 	}
 	switch rep.State {
 	case dstack.AttemptExited, dstack.AttemptRefused:
-		return crashed(seen, now)
+		return decideCrash(seen, now)
 	case dstack.AttemptRunning:
-		if healthy, _ := seen.health(); healthy {
-			return seen.move(dstack.ReplicaReady, "")
+		if healthy, _ := seen.checkHealth(); healthy {
+			return seen.moveTo(dstack.ReplicaReady, "")
 		}
-		return replicaNotOpen(seen, now)
+		return replicaNotReady(seen, now)
 	case dstack.AttemptPulling, dstack.AttemptStarting, dstack.AttemptAbsent:
-		step := seen.stay(dstack.Reason(rep.Progress))
-		step.Due = now.Add(lookAgain)
+		step := seen.stayWith(dstack.Reason(rep.Progress))
+		step.Due = now.Add(lookInterval)
 		return step
 	default:
-		return seen.stay(dstack.Reason(fmt.Sprintf("its engine reports the unknown outcome %q", rep.State)))
+		return seen.stayWith(dstack.Reason(fmt.Sprintf("its engine reports the unknown outcome %q", rep.State)))
 	}
 }
 
-// lost says that an instance will never run anything again.
-func lost(i *dstack.Instance) bool {
+// isLost says that an instance will never run anything again.
+func isLost(i *dstack.Instance) bool {
 	return i == nil || i.Status == dstack.InstanceDeleting || i.Status == dstack.InstanceDeleted
 }
 
-// replicaNotOpen waits for a running replica to answer, up to StartTimeout
+// replicaNotReady waits for a running replica to answer, up to StartTimeout
 // since it began.
-func replicaNotOpen(seen ReplicaFacts, now time.Time) ReplicaStep {
+func replicaNotReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	since := seen.Report.StartedAt
 	if since.Before(seen.Replica.Since) {
 		since = seen.Replica.Since
 	}
-	_, why := seen.health()
+	_, why := seen.checkHealth()
 	deadline := since.Add(seen.Limits.StartTimeout)
 	if now.Before(deadline) {
-		step := seen.stay("running; " + why + " yet")
+		step := seen.stayWith("running; " + why + " yet")
 		if seen.Report.Ready {
-			step = seen.stay("running; " + why)
+			step = seen.stayWith("running; " + why)
 		}
-		step.Due = now.Add(min(deadline.Sub(now), lookAgain))
+		step.Due = now.Add(min(deadline.Sub(now), lookInterval))
 		return step
 	}
 	if seen.Report.Ready {
@@ -169,42 +171,42 @@ func replicaNotOpen(seen ReplicaFacts, now time.Time) ReplicaStep {
 	} else {
 		why = dstack.Reason(fmt.Sprintf("port %d did not open within %s", seen.Run.Spec.Configuration.Port.Container, seen.Limits.StartTimeout))
 	}
-	return again(seen, now, why, dstack.AttemptRunning, true)
+	return decideRetry(seen, now, why, dstack.AttemptRunning, true)
 }
 
 // replicaReady watches what serves. One that does not answer gets no requests
 // from then on; only its own end restarts it at once.
 func replicaReady(seen ReplicaFacts, now time.Time) ReplicaStep {
-	if step, ended := seen.runs(now); ended {
+	if step, ended := seen.checkEnded(now); ended {
 		return step
 	}
 	if seen.Report == nil || seen.Report.State != dstack.AttemptRunning {
-		return seen.stay("")
+		return seen.stayWith("")
 	}
-	if healthy, why := seen.health(); !healthy {
-		step := seen.move(dstack.ReplicaUnhealthy, why)
-		step.Due = now.Add(lookAgain)
+	if healthy, why := seen.checkHealth(); !healthy {
+		step := seen.moveTo(dstack.ReplicaUnhealthy, why)
+		step.Due = now.Add(lookInterval)
 		return step
 	}
-	return seen.stay("")
+	return seen.stayWith("")
 }
 
-// runs tells what has ended from what may still run: the step for the former.
-func (seen ReplicaFacts) runs(now time.Time) (step ReplicaStep, ended bool) {
+// checkEnded tells what has ended from what may still run: the step for the former.
+func (seen ReplicaFacts) checkEnded(now time.Time) (step ReplicaStep, ended bool) {
 	rep := seen.Report
-	if lost(seen.Instance) {
-		return seen.move(dstack.ReplicaWaiting, "its machine is gone"), true
+	if isLost(seen.Instance) {
+		return seen.moveTo(dstack.ReplicaWaiting, "its machine is gone"), true
 	}
 	if rep == nil {
 		return ReplicaStep{}, false
 	}
 	switch rep.State {
 	case dstack.AttemptExited, dstack.AttemptRefused, dstack.AttemptAbsent:
-		return crashed(seen, now), true
+		return decideCrash(seen, now), true
 	case dstack.AttemptRunning, dstack.AttemptPulling, dstack.AttemptStarting:
 		return ReplicaStep{}, false
 	default:
-		return seen.stay(dstack.Reason(fmt.Sprintf("its engine reports the unknown outcome %q", rep.State))), true
+		return seen.stayWith(dstack.Reason(fmt.Sprintf("its engine reports the unknown outcome %q", rep.State))), true
 	}
 }
 
@@ -213,18 +215,18 @@ func (seen ReplicaFacts) runs(now time.Time) (step ReplicaStep, ended bool) {
 func replicaRestarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r := seen.Replica
 	switch {
-	case lost(seen.Instance):
-		return seen.move(dstack.ReplicaWaiting, "its machine is gone")
-	case now.Before(r.RetryAt) && r.RetryAt.Sub(now) <= mostBackoff: // else the clock was set back
-		step := seen.stay("")
+	case isLost(seen.Instance):
+		return seen.moveTo(dstack.ReplicaWaiting, "its machine is gone")
+	case now.Before(r.RetryAt) && r.RetryAt.Sub(now) <= maxBackoff: // else the clock was set back
+		step := seen.stayWith("")
 		step.Due = r.RetryAt
 		return step
 	case seen.Report != nil && !seen.Report.State.IsOver():
-		step := seen.stay("")
-		step.Due = now.Add(lookAgain)
+		step := seen.stayWith("")
+		step.Due = now.Add(lookInterval)
 		return step
 	default:
-		step := seen.move(dstack.ReplicaStarting, r.Reason)
+		step := seen.moveTo(dstack.ReplicaStarting, r.Reason)
 		step.NewAttempt = true
 		return step
 	}
@@ -236,19 +238,19 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r, rep := seen.Replica, seen.Report
 	load := seen.Load
 	switch {
-	case r.Attempt == "" || lost(seen.Instance) || rep != nil && rep.State.IsOver():
-		return seen.move(dstack.ReplicaTerminating, r.Reason)
+	case r.Attempt == "" || isLost(seen.Instance) || rep != nil && rep.State.IsOver():
+		return seen.moveTo(dstack.ReplicaTerminating, r.Reason)
 	case load.Drained[r.ID]:
-		return seen.move(dstack.ReplicaTerminating, r.Reason)
-	case !now.Before(r.DrainDeadline) || r.DrainDeadline.Sub(now) > mostDrain: // else the clock was set back
+		return seen.moveTo(dstack.ReplicaTerminating, r.Reason)
+	case !now.Before(r.DrainDeadline) || r.DrainDeadline.Sub(now) > maxDrain: // else the clock was set back
 		why := r.Reason
 		if n := load.Replicas[r.ID]; n > 0 {
 			why += dstack.Reason(fmt.Sprintf("; %d requests in flight were not waited for any longer", n))
 		}
-		return seen.move(dstack.ReplicaTerminating, why)
+		return seen.moveTo(dstack.ReplicaTerminating, why)
 	}
-	step := seen.stay("")
-	step.Due = now.Add(min(r.DrainDeadline.Sub(now), lookAgain))
+	step := seen.stayWith("")
+	step.Due = now.Add(min(r.DrainDeadline.Sub(now), lookInterval))
 	return step
 }
 
@@ -260,9 +262,9 @@ func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 	gone := seen.Instance == nil || seen.Instance.Status == dstack.InstanceDeleted
 	silent := rep != nil && rep.State == dstack.AttemptAbsent && !rep.At.Before(r.Since)
 	if never || gone || silent {
-		return seen.move(dstack.ReplicaTerminated, r.Reason)
+		return seen.moveTo(dstack.ReplicaTerminated, r.Reason)
 	}
-	step := seen.stay("")
-	step.Due = now.Add(lookAgain)
+	step := seen.stayWith("")
+	step.Due = now.Add(lookInterval)
 	return step
 }

@@ -104,6 +104,27 @@ func TestRun_IsNotGivenUpWhileAnythingServes(t *testing.T) {
 	}
 }
 
+// A replica of the first revision becomes ready only after the second was
+// applied, when nothing had served yet. The second fails: the run returns to
+// the first, instead of staying at a revision that cannot work.
+func TestRun_RollsBackToARevisionThatServedLate(t *testing.T) {
+	late := rep(0, 1, dstack.ReplicaReady)
+	late.ReadyAt = now
+	seen := lifecycle.RunFacts{Run: aRun(1), DesiredReplicas: 1, Replicas: []dstack.Replica{late, rep(0, 2, dstack.ReplicaStarting)}}
+	step := decideRun(t, seen)
+	if step.StableRevision != 1 || step.Rollback != nil {
+		t.Fatalf("while the second starts: %+v", step)
+	}
+	run := step.Apply(seen.Run, dstack.Revision{}, now)
+	if run.StableRevision != 1 || !step.ChangesRun(seen.Run) {
+		t.Fatalf("the run does not remember that revision 1 serves: %+v", run)
+	}
+	seen.Replicas[1].Status = dstack.ReplicaFailed
+	if step = decideRun(t, seen); step.Rollback == nil || step.Rollback.ToRevision != 1 {
+		t.Errorf("once the second has failed: %+v", step)
+	}
+}
+
 func TestRun_AFallBackSaysWhy(t *testing.T) {
 	broken := rep(0, 2, dstack.ReplicaFailed)
 	broken.Reason, broken.PastAttempts = "exited with code 1", []dstack.Attempt{{LastOutput: []string{"boom"}}}

@@ -1,22 +1,81 @@
 package lifecycle_test
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
-// A run reaches its wanted replicas once the world stops misbehaving, or has
-// given up with a reason; stopped, it ends and leaves nothing behind. In
-// between it is changed, scaled and broken at random.
+// drawSpec is a configuration that the machines of the world can hold. A broken
+// one never becomes ready.
+func (w *world) drawSpec(broken bool) dstack.RunSpec {
+	command := fmt.Sprintf("good %d", len(w.revisions)+1)
+	if broken {
+		command = fmt.Sprintf("broken %d", len(w.revisions)+1)
+	}
+	gpus := 0
+	if w.cloud != nil || len(w.offer.Hardware.GPUs) > 0 {
+		gpus = rapid.IntRange(0, 1).Draw(w.t, "GPUs each")
+	}
+	rs := w.specOf(command, rapid.IntRange(1, 2).Draw(w.t, "CPUs each"), gpus, spec.Replicas{})
+	rs.Configuration.Replicas = w.drawRange(rs)
+	return rs
+}
+
+// drawRange is a range of replicas that fit all at once.
+func (w *world) drawRange(rs dstack.RunSpec) spec.Replicas {
+	most := rapid.IntRange(1, w.capacity(rs)).Draw(w.t, "max replicas")
+	return spec.Replicas{Min: rapid.IntRange(0, most).Draw(w.t, "min replicas"), Max: most}
+}
+
+// change is something that its user, its load or fate does to a run.
+func (w *world) change() {
+	switch rapid.IntRange(0, 6).Draw(w.t, "change") {
+	case 0, 1:
+		w.load = rapid.IntRange(0, 4).Draw(w.t, "load")
+	case 2:
+		rs := w.run.Spec
+		rs.Configuration.Replicas = w.drawRange(rs)
+		w.revise(rs, 0)
+	case 3, 4:
+		w.revise(w.drawSpec(rapid.Bool().Draw(w.t, "broken")), 0)
+	case 5:
+		old := w.revisions[rapid.IntRange(0, len(w.revisions)-1).Draw(w.t, "restores")]
+		w.revise(old.Spec, old.Num)
+	case 6:
+		w.stopServer()
+	}
+}
+
+// hasConverged reports whether a run serves as desired, or has ended and left no
+// replica.
+func (w *world) hasConverged() bool {
+	if w.run.Status.IsFinished() {
+		return w.unfinished() == 0
+	}
+	n := w.desired()
+	return w.run.Status == dstack.RunActive && w.ready() == n && w.unfinished() == n && (n == 0 || !cannotWork(w.run.Spec))
+}
+
+// A run reaches its desired replicas once faults stop, or has given up with a
+// reason; stopped, it ends and leaves nothing behind. In between it is changed,
+// scaled and broken at random.
 // `make sim` runs this for long.
 func TestSim_ConvergesAndCleansUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
-		most := min(4, w.room)
-		w.apply(rapid.IntRange(1, most).Draw(t, "replicas"), true, false)
+		conf := &w.run.Spec.Configuration
+		conf.TerminationIdleTime = new(rapid.SampledFrom([]spec.Seconds{0, 30, 300}).Draw(t, "idle time"))
+		if rapid.IntRange(0, 4).Draw(t, "limited") == 0 {
+			conf.MaxDuration = &spec.MaxDuration{Seconds: spec.Seconds(rapid.IntRange(5, 200).Draw(t, "max duration"))}
+		}
+		w.load = rapid.IntRange(0, 4).Draw(t, "load")
+		w.submit(w.drawSpec(false))
 		for range rapid.IntRange(1, 6).Draw(t, "changes") {
 			for range rapid.IntRange(1, 40).Draw(t, "ticks") {
 				w.tick()
@@ -24,54 +83,31 @@ func TestSim_ConvergesAndCleansUp(t *testing.T) {
 			if w.run.Status.IsFinished() || w.run.Status == dstack.RunTerminating {
 				break
 			}
-			switch rapid.IntRange(0, 3).Draw(t, "change") {
-			case 0:
-				w.wanted = rapid.IntRange(0, most).Draw(t, "scaled to")
-			case 1:
-				w.apply(rapid.IntRange(1, most).Draw(t, "replicas"), false, false)
-			case 2:
-				w.apply(rapid.IntRange(1, most).Draw(t, "replicas"), true, rapid.Bool().Draw(t, "broken"))
-			}
+			w.change()
 		}
 
-		w.faults = false
-		for range 600 {
-			w.tick()
+		w.stopFaults()
+		if !w.runUntil(3000, w.hasConverged) {
+			t.Fatalf("the run did not converge: %s", w.dump())
 		}
-		switch w.run.Status {
-		case dstack.RunActive:
-			if w.broken(w.run.TemplateRevision) && w.wanted > 0 {
-				t.Fatalf("a revision that cannot work is the present one: %+v", w.run)
+		if w.run.Status.IsFinished() && (w.run.Reason == "" || w.run.Ending == dstack.EndNone) {
+			t.Fatalf("it ended without a reason: %+v", w.run)
+		}
+		if !w.run.Status.IsFinished() {
+			w.faults = true
+			w.stop(rapid.SampledFrom([]dstack.StopRequest{dstack.StopGrace, dstack.StopAbort}).Draw(t, "stop"))
+			for range rapid.IntRange(0, 20).Draw(t, "ticks") {
+				w.tick()
 			}
-			if got := w.ready(); got != w.wanted {
-				t.Fatalf("%d replicas ready, want %d of revision %d", got, w.wanted, w.run.Revision)
-			}
-			if all, _ := w.placed(w.run.TemplateRevision); all != w.wanted {
-				t.Fatalf("%d replicas placed, want %d", all, w.wanted)
-			}
-		case dstack.RunFailed:
-			if w.run.Reason == "" || w.run.Ending == dstack.EndNone {
-				t.Fatalf("failed without a reason: %+v", w.run)
-			}
-			w.empty(t)
-			return
-		default:
-			t.Fatalf("the run is %s", w.run.Status)
+			w.stopFaults()
 		}
-
-		w.faults = true
-		w.run.Stop = rapid.SampledFrom([]dstack.StopRequest{dstack.StopGrace, dstack.StopAbort}).Draw(t, "stop")
-		for range rapid.IntRange(0, 20).Draw(t, "ticks") {
-			w.tick()
+		w.length = 2 * time.Second
+		if !w.runUntil(1000, func() bool { return w.run.Status.IsFinished() && w.isEmpty() }) {
+			t.Fatalf("something is left behind: %s", w.dump())
 		}
-		w.faults = false
-		for range 200 {
-			w.tick()
+		if w.run.Stop != dstack.StopNone && w.run.Status != dstack.RunTerminated {
+			t.Fatalf("the run is %s, want terminated", w.run.Status)
 		}
-		if w.run.Status != dstack.RunTerminated {
-			t.Fatalf("run is %s, want terminated", w.run.Status)
-		}
-		w.empty(t)
 	})
 }
 
@@ -80,70 +116,67 @@ func TestSim_ConvergesAndCleansUp(t *testing.T) {
 func TestSim_BrokenIsGivenUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
-		w.apply(rapid.IntRange(1, min(3, w.room)).Draw(t, "replicas"), true, true)
+		rs := w.drawSpec(true)
+		rs.Configuration.Replicas = fixed(max(1, rs.Configuration.Replicas.Min))
+		w.submit(rs)
 		for range rapid.IntRange(0, 40).Draw(t, "ticks") {
 			w.tick()
 		}
-		w.faults = false
-		for range 300 {
-			w.tick()
-		}
+		w.stopFaults()
+		w.runUntil(2000, w.hasConverged)
 		if w.run.Status != dstack.RunFailed || w.run.Reason == "" {
-			t.Fatalf("run is %s (%s), want failed with a reason", w.run.Status, w.run.Reason)
+			t.Fatalf("the run is %s (%s), want failed with a reason", w.run.Status, w.run.Reason)
 		}
-		w.empty(t)
+		w.length = 2 * time.Second
+		if !w.runUntil(1000, w.isEmpty) {
+			t.Fatalf("something is left behind: %s", w.dump())
+		}
 	})
 }
 
-// In a world without faults, no change lowers what serves nor fails a
-// request: good revisions take over, broken ones are rolled back.
+// In a world without faults, no change lowers what serves nor fails a request:
+// good revisions take over, broken ones are rolled back.
 func TestSim_UpdatesLowerNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(t)
-		w.faults, w.room = false, 20
+		w := emptyWorld(t)
+		long := 300
+		if rapid.Bool().Draw(t, "rented machines") {
+			w.cloud, long = newCloud(w), 1200
+		} else {
+			w.addOwned(20, 0, false)
+		}
+		w.faults = false
 		wanted := rapid.IntRange(1, 8).Draw(t, "replicas")
-		w.apply(wanted, true, false)
-		for range 40 {
+		w.submit(w.specOf("good 1", 1, 0, fixed(wanted)))
+		for range 60 {
 			w.tick()
 		}
 		good := w.run.Revision
 		for range rapid.IntRange(1, 4).Draw(t, "updates") {
-			broken := rapid.Bool().Draw(t, "broken")
-			w.apply(wanted, true, broken)
-			ticks := rapid.SampledFrom([]int{rapid.IntRange(1, 30).Draw(t, "ticks"), 300}).Draw(t, "for")
+			command := rapid.SampledFrom([]string{"good", "broken"}).Draw(t, "update")
+			w.revise(w.specOf(fmt.Sprintf("%s %d", command, len(w.revisions)+1), 1, 0, fixed(wanted)), 0)
+			ticks := rapid.SampledFrom([]int{rapid.IntRange(1, 30).Draw(t, "ticks"), long}).Draw(t, "for")
 			for range ticks {
 				w.tick()
 				if n := len(w.routes()); n < wanted {
-					t.Fatalf("%d replicas serve, want %d", n, wanted)
+					t.Fatalf("%d replicas serve, want %d: %s", n, wanted, w.dump())
 				}
 			}
 			if !w.run.ReadyAt.IsZero() {
 				good = w.run.Revision
 			}
-			if ticks == 300 && (w.run.Revision != good || w.broken(w.run.TemplateRevision) || w.run.ReadyAt.IsZero()) {
-				t.Fatalf("revision %d is the present one, the last good one is %d: %+v", w.run.Revision, good, w.run)
+			if ticks == long && (w.run.Revision != good || cannotWork(w.run.Spec) || w.run.ReadyAt.IsZero()) {
+				t.Fatalf("revision %d is the present one, the last good one is %d: %s", w.run.Revision, good, w.dump())
 			}
 		}
-		for range 300 {
+		for range long {
 			w.tick()
 		}
-		if w.broken(w.run.TemplateRevision) || w.ready() != wanted {
+		if cannotWork(w.run.Spec) || w.ready() != wanted {
 			t.Fatalf("%d ready of revision %d", w.ready(), w.run.Revision)
 		}
 		if w.web.failed > 0 || w.web.answered == 0 {
 			t.Fatalf("%d requests failed, %d did not", w.web.failed, w.web.answered)
 		}
 	})
-}
-
-func (w *world) empty(t *rapid.T) {
-	t.Helper()
-	if len(w.engine) > 0 {
-		t.Fatalf("%d attempts left behind on the machine", len(w.engine))
-	}
-	for _, r := range w.replicas {
-		if !r.Status.IsFinished() {
-			t.Fatalf("replica %s is left %s", r.ID, r.Status)
-		}
-	}
 }

@@ -46,11 +46,11 @@ func PlanEngineCommands(placed []PlacedReplica, heard []dstack.Report) []EngineC
 		has[rep.Attempt] = true
 		p := of[rep.Attempt]
 		switch {
-		case p != nil && wanted(p.Replica):
+		case p != nil && isWanted(p.Replica):
 		case rep.State.IsOver():
 			tell = append(tell, EngineCommand{Command: RemoveAttempt, Attempt: rep.Attempt})
 		default:
-			tell = append(tell, EngineCommand{Command: StopAttempt, Attempt: rep.Attempt, GracePeriod: graceOf(p)})
+			tell = append(tell, EngineCommand{Command: StopAttempt, Attempt: rep.Attempt, GracePeriod: graceFor(p)})
 		}
 	}
 	for i := range placed {
@@ -68,9 +68,9 @@ func PlanEngineCommands(placed []PlacedReplica, heard []dstack.Report) []EngineC
 func NextSyncTime(step InstanceStep, placed []PlacedReplica, heard []dstack.Report, now time.Time) time.Time {
 	on := map[dstack.AttemptID]bool{}
 	for _, p := range placed {
-		on[p.Replica.Attempt] = wanted(p.Replica)
+		on[p.Replica.Attempt] = isWanted(p.Replica)
 	}
-	soon := now.Add(paceBrisk)
+	soon := now.Add(syncBrisk)
 	for _, rep := range heard {
 		if !on[rep.Attempt] && soon.Before(step.Due) {
 			return soon
@@ -79,11 +79,11 @@ func NextSyncTime(step InstanceStep, placed []PlacedReplica, heard []dstack.Repo
 	return step.Due
 }
 
-func wanted(r dstack.Replica) bool {
-	return r.Status == dstack.ReplicaStarting || serving(r) || r.Status == dstack.ReplicaDraining
+func isWanted(r dstack.Replica) bool {
+	return r.Status == dstack.ReplicaStarting || isServing(r) || r.Status == dstack.ReplicaDraining
 }
 
-func graceOf(p *PlacedReplica) time.Duration {
+func graceFor(p *PlacedReplica) time.Duration {
 	if p != nil && p.Replica.Status == dstack.ReplicaTerminating && !p.Replica.Graceful {
 		return 0
 	}

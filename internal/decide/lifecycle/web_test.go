@@ -8,17 +8,17 @@ import (
 	"dstack/internal/dstack"
 )
 
-// web is a gateway and those who ask it: which replicas its table has, which
-// may be older than the rows, and when the requests in flight to each end.
+// web is a gateway with its clients: the replicas in its route table, which may
+// be older than the rows, and when the requests in flight to each end.
 type web struct {
 	table    map[dstack.ReplicaID]bool
 	inFlight map[dstack.ReplicaID][]time.Time
-	failed   int // requests that met nobody who answers
+	failed   int // requests that no process answered
 	answered int
 }
 
-// serve is a tick of the gateway: a new table, if it hears of one, requests
-// that end, and one that comes.
+// serve is a tick of the gateway: it may get the present table, some requests
+// end, and one comes.
 func (w *world) serve() {
 	if !w.chance(3, "the table is late") {
 		w.web.table = w.routes()
@@ -38,13 +38,16 @@ func (w *world) serve() {
 		return // it is held
 	}
 	id := rapid.SampledFrom(sorted(w.web.table)).Draw(w.t, "goes to")
-	p := w.engine[w.replicas[id].Attempt]
+	var p *proc
+	if m := w.machine(w.replicas[id].Instance); m != nil {
+		p = m.engine[w.replicas[id].Attempt]
+	}
 	if p == nil || p.ended || p.stopping || w.now.Before(p.readyAt) {
 		w.web.failed++
 		return
 	}
 	w.web.answered++
-	w.web.inFlight[id] = append(w.web.inFlight[id], w.later(20, "takes"))
+	w.web.inFlight[id] = append(w.web.inFlight[id], w.after(20, "takes"))
 }
 
 // routes is the table of the present rows.
@@ -65,7 +68,7 @@ func (w *world) routes() map[dstack.ReplicaID]bool {
 	return ready
 }
 
-// load is what the gateway tells of the run.
+// load is what the gateway reports of the run.
 func (g web) load(w *world) dstack.Load {
 	load := dstack.Load{Known: true, Replicas: map[dstack.ReplicaID]int{}, Drained: map[dstack.ReplicaID]bool{}}
 	for id, requests := range g.inFlight {

@@ -8,74 +8,87 @@ import (
 
 	"pgregory.net/rapid"
 
-	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
 
-// world is one owned machine with its engine, a gateway with its requests, and
-// the store's rows of one run, in memory. Time moves only by tick, and
-// everything that can go wrong does, one time in so many.
+// world is a simulation of everything that a run meets: the store's rows, an
+// owned machine, a backend that rents machines, and a gateway with requests.
+// Time moves only by tick. While faults are on, everything that can go wrong
+// does, one time in so many. All decisions and all writes to rows are those of
+// the product.
 type world struct {
-	t   *rapid.T
-	now time.Time
-
-	run      dstack.Run
-	replicas map[dstack.ReplicaID]*dstack.Replica
-	instance *dstack.Instance
-	reports  map[dstack.AttemptID]dstack.Report // as saved
-
-	engine map[dstack.AttemptID]*proc // what really is
-	of     map[dstack.AttemptID]dstack.ReplicaID
-	next   int
+	t      *rapid.T
+	now    time.Time
+	length time.Duration // of a tick
 	faults bool
+	lastID int
 
-	runDue  time.Time // when the run is looked at by itself; zero: never
-	touched bool      // somebody made it due
+	run       dstack.Run
+	revisions []dstack.Revision // the first is number 1
+	replicas  map[dstack.ReplicaID]*dstack.Replica
+	instances map[dstack.InstanceID]*dstack.Instance
+	reports   map[dstack.AttemptID]dstack.Report // as saved
 
-	revisions []revision // the first is number 1
-	wanted    int        // by load
-	room      int        // how many replicas the machine takes
-	web       web
+	owned *machine // nil: there is none
+	offer dstack.Offer
+	cloud *cloud // nil: nothing can be rented
+	web   web
+
+	attempts map[dstack.AttemptID]dstack.ReplicaID
+	served   map[int]bool // templates of which a replica was ever ready
+	load     int          // how many replicas the load asks for
+
+	runDue    time.Time // when the run is looked at by itself; zero: never
+	touched   bool      // the run is due because something changed
+	late      *lateStep
+	stale     map[dstack.InstanceID]dstack.Allocation // what was allocated a tick ago
+	upSince   time.Time                               // when the server was last started
+	overdue   int                                     // ticks beyond max_duration
+	conflicts int
 }
 
-// revision is what was applied.
-type revision struct {
-	shape  int
-	broken bool // can never become ready
-}
+const tick = 500 * time.Millisecond
 
-// proc is one attempt on the machine.
-type proc struct {
-	shape           int
-	runsAt, readyAt time.Time // image pulled; port open
-	sick            bool      // fails its probes
-	sickFor         int       // times in a row that it was seen so
-	diesAt          time.Time // when told to stop
-	stopping, ended bool
-	refused         bool
-	code            int
-}
-
-const (
-	tick  = 500 * time.Millisecond
-	place = dstack.InstanceID("this")
-)
-
+// newWorld makes a world with an owned machine, a backend that rents machines,
+// or both. The machine is large enough for four replicas at least, unless they
+// share its ports.
 func newWorld(t *rapid.T) *world {
-	w := &world{
-		t: t, now: time.Unix(1e6, 0).UTC(), faults: true,
-		run:      dstack.Run{ID: "run", Name: "run", Status: dstack.RunSubmitted},
-		room:     rapid.IntRange(1, 8).Draw(t, "room"),
-		replicas: map[dstack.ReplicaID]*dstack.Replica{},
-		reports:  map[dstack.AttemptID]dstack.Report{},
-		engine:   map[dstack.AttemptID]*proc{},
-		of:       map[dstack.AttemptID]dstack.ReplicaID{},
+	w := emptyWorld(t)
+	kind := rapid.SampledFrom([]string{"owned", "cloud", "both"}).Draw(t, "machines")
+	if kind != "cloud" {
+		w.addOwned(rapid.IntRange(4, 8).Draw(t, "CPUs"), rapid.IntRange(0, 4).Draw(t, "GPUs"), rapid.IntRange(0, 3).Draw(t, "shares ports") == 0)
 	}
-	w.run.Spec.Configuration.Port.Container = 80
-	w.run.Spec.Configuration.Probes = []spec.Probe{{Type: "http"}}
-	w.web = web{table: map[dstack.ReplicaID]bool{}, inFlight: map[dstack.ReplicaID][]time.Time{}}
+	if kind != "owned" {
+		w.cloud = newCloud(w)
+	}
 	return w
+}
+
+func emptyWorld(t *rapid.T) *world {
+	start := time.Unix(1e6, 0).UTC()
+	return &world{
+		t: t, now: start, upSince: start, length: tick, faults: true,
+		run:       dstack.Run{ID: "run", Name: "run", ProjectID: "project", Status: dstack.RunSubmitted, Since: start, SubmittedAt: start},
+		replicas:  map[dstack.ReplicaID]*dstack.Replica{},
+		instances: map[dstack.InstanceID]*dstack.Instance{},
+		reports:   map[dstack.AttemptID]dstack.Report{},
+		attempts:  map[dstack.AttemptID]dstack.ReplicaID{},
+		served:    map[int]bool{},
+		web:       web{table: map[dstack.ReplicaID]bool{}, inFlight: map[dstack.ReplicaID][]time.Time{}},
+	}
+}
+
+func (w *world) addOwned(cpus, gpus int, sharesPorts bool) {
+	w.owned = newMachine("mine", w.now, w.now)
+	w.offer = dstack.Offer{
+		Backend: "local", Key: "local", Type: "box", OwnedInstance: w.owned.id, Hardware: dstack.Hardware{CPUs: cpus},
+		Engine: dstack.EngineCapabilities{SharesPorts: sharesPorts},
+	}
+	for i := range gpus {
+		w.offer.Hardware.GPUs = append(w.offer.Hardware.GPUs, dstack.GPU{ID: fmt.Sprintf("GPU-%d", i), Name: "L4", MemoryMiB: 24 << 10})
+	}
 }
 
 // chance is true about one time in n, and only while faults are on.
@@ -83,236 +96,187 @@ func (w *world) chance(n int, what string) bool {
 	return w.faults && rapid.IntRange(0, n-1).Draw(w.t, what) == 0
 }
 
-func (w *world) later(most int, what string) time.Time {
-	return w.now.Add(time.Duration(rapid.IntRange(0, most).Draw(w.t, what)) * tick)
+// after is a random time within the next n ticks.
+func (w *world) after(n int, what string) time.Time {
+	return w.now.Add(time.Duration(rapid.IntRange(0, n).Draw(w.t, what)) * tick)
+}
+
+func (w *world) newID(kind string) string {
+	w.lastID++
+	return fmt.Sprintf("%s%04d", kind, w.lastID)
 }
 
 func (w *world) tick() {
-	w.now = w.now.Add(tick)
-	w.live()
+	w.now = w.now.Add(w.length)
+	for _, m := range w.machines() {
+		w.live(m)
+	}
 	w.serve()
 	w.stepRun()
 	for _, id := range sorted(w.replicas) {
 		w.stepReplica(w.replicas[id])
 	}
-	if w.instance != nil {
-		w.stepInstance()
+	w.stale = w.allocations()
+	for _, id := range sorted(w.instances) {
+		w.stepInstance(w.instances[id])
 	}
 	w.check()
 }
 
-// live is what happens on the machine by itself.
-func (w *world) live() {
-	for _, id := range sorted(w.engine) {
-		p := w.engine[id]
-		switch {
-		case p.stopping && !w.now.Before(p.diesAt):
-			p.ended, p.code = true, 143
-		case !p.ended && w.broken(p.shape) && !w.now.Before(p.runsAt):
-			p.ended, p.code = true, 1
-		case !p.ended && w.chance(60, "it crashes"):
-			p.ended, p.code = true, 1
-		case w.chance(150, "somebody removes it"):
-			delete(w.engine, id)
-		case w.chance(40, "its health changes"):
-			p.sick = !p.sick
-		case !w.faults:
-			p.sick = false
+// stopServer is an hour without a server. Machines and what runs on them go on.
+func (w *world) stopServer() {
+	w.now = w.now.Add(time.Hour)
+	w.upSince, w.late, w.touched = w.now, nil, true
+}
+
+// stopFaults heals what is owned. A rented machine that is silent stays so.
+func (w *world) stopFaults() {
+	w.faults = false
+	for _, m := range w.machines() {
+		if m == w.owned {
+			m.silentUntil = time.Time{}
+		} else if w.now.Before(m.silentUntil) {
+			m.silentUntil = w.now.Add(1000 * time.Hour)
 		}
 	}
 }
 
-// isDue says that the run is looked at, as the store would: when it is due, or
-// something about its replicas or wishes has changed.
-func (w *world) isDue() bool {
-	return w.touched || !w.runDue.IsZero() && !w.now.Before(w.runDue)
+// runUntil moves time until a condition has held for 30 ticks, and reports
+// whether it did within n ticks.
+func (w *world) runUntil(n int, condition func() bool) bool {
+	held := 0
+	for range n {
+		w.tick()
+		if held++; !condition() {
+			held = 0
+		}
+		if held == 30 {
+			return true
+		}
+	}
+	return false
 }
 
-func (w *world) stepRun() {
-	if w.wanted != w.run.DesiredReplicas || w.run.Stop != dstack.StopNone {
-		w.touched = true // the load, or its user
+// specOf is a configuration for this world.
+func (w *world) specOf(command string, cpus, gpus int, replicas spec.Replicas) dstack.RunSpec {
+	var rs dstack.RunSpec
+	c := &rs.Configuration
+	c.Port.Container, c.Probes = 80, []spec.Probe{{Type: "http"}}
+	c.Commands, c.Replicas = []string{command}, replicas
+	c.Resources.CPU, c.Resources.Explicit.CPU = spec.Range[int]{Min: &cpus}, true
+	if gpus > 0 {
+		c.Resources.GPU = &spec.GPU{Count: spec.Range[int]{Min: &gpus, Max: &gpus}}
 	}
-	if !w.isDue() {
-		return
-	}
-	seen := lifecycle.RunFacts{Run: w.run, DesiredReplicas: w.wanted, ScaleReason: "the load asks for it", InFlight: map[dstack.ReplicaID]int{}}
-	for id, requests := range w.web.inFlight {
-		seen.InFlight[id] = len(requests)
-	}
+	c.TerminationIdleTime = w.run.Spec.Configuration.TerminationIdleTime
+	c.MaxDuration = w.run.Spec.Configuration.MaxDuration
+	return rs
+}
+
+// desired is how many replicas autoscaling would ask for.
+func (w *world) desired() int {
+	r := w.run.Spec.Configuration.Replicas
+	return max(r.Min, min(r.Max, w.load))
+}
+
+// allocations is what unfinished replicas hold of each instance.
+func (w *world) allocations() map[dstack.InstanceID]dstack.Allocation {
+	used := map[dstack.InstanceID]dstack.Allocation{}
 	for _, id := range sorted(w.replicas) {
-		r := w.replicas[id]
-		if !r.Status.IsFinished() || (r.Status == dstack.ReplicaFailed && r.TemplateRevision == w.run.TemplateRevision) {
-			seen.Replicas = append(seen.Replicas, *r)
+		if r := w.replicas[id]; !r.Status.IsFinished() && r.Instance != "" {
+			placement.AddGrant(used, "project", placement.Grant{Project: "project", RunName: "run", Num: r.Num, Instance: r.Instance, Claim: r.Claim})
 		}
 	}
-	step, err := lifecycle.DecideRun(seen, w.now)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if w.chance(20, "crash before saving a run") {
-		return
-	}
-	if w.run.Status.IsFinished() && step.To != w.run.Status {
-		w.t.Fatalf("finished run moved from %s to %s", w.run.Status, step.To)
-	}
-	w.touched, w.runDue = false, step.Due
-	w.run.Status, w.run.Reason, w.run.Ending, w.run.DesiredReplicas = step.To, step.Reason, step.Ending, step.DesiredReplicas
-	if step.Ready && w.run.ReadyAt.IsZero() {
-		w.run.ReadyAt = w.now
-	}
-	if b := step.Rollback; b != nil {
-		if b.ToRevision != w.run.StableRevision || b.Reason == "" {
-			w.t.Fatalf("falls back to %d with %q; %d has served", b.ToRevision, b.Reason, w.run.StableRevision)
-		}
-		w.run.Revision, w.run.TemplateRevision = b.ToRevision, w.revisions[b.ToRevision-1].shape
-		w.run.ReadyAt, w.run.StableRevision = w.now, 0
-	}
-	for _, num := range step.Add {
-		w.next++
-		id := dstack.ReplicaID(fmt.Sprintf("r%04d", w.next))
-		w.replicas[id] = &dstack.Replica{ID: id, Num: num, Revision: w.run.Revision, TemplateRevision: w.run.TemplateRevision, Status: dstack.ReplicaWaiting, Since: w.now}
-	}
-	for _, id := range step.Drain {
-		r := w.replicas[id]
-		w.move(r, dstack.ReplicaDraining, step.StopReason)
-		r.Graceful, r.DrainDeadline = true, w.now.Add(step.DrainTimeout)
-	}
-	for _, id := range step.Terminate {
-		r := w.replicas[id]
-		w.move(r, dstack.ReplicaTerminating, step.StopReason)
-		r.Graceful = step.Graceful
-	}
-}
-
-func (w *world) move(r *dstack.Replica, to dstack.ReplicaStatus, why dstack.Reason) {
-	if r.Status.IsFinished() && to != r.Status {
-		w.t.Fatalf("finished replica %s moved from %s to %s", r.ID, r.Status, to)
-	}
-	if to == dstack.ReplicaTerminated {
-		w.nothingRuns(r)
-	}
-	if r.Status != to {
-		r.Status, r.Since = to, w.now
-		if to == dstack.ReplicaReady {
-			r.ReadyAt = w.now
-		}
-	}
-	r.Reason = why
-}
-
-// nothingRuns fails when an attempt of a replica that is called terminated
-// still runs.
-func (w *world) nothingRuns(r *dstack.Replica) {
-	for id, p := range w.engine {
-		if w.of[id] == r.ID && !p.ended && !p.refused {
-			w.t.Fatalf("replica %s is terminated, but its attempt %s runs", r.ID, id)
-		}
-	}
-}
-
-func (w *world) stepReplica(r *dstack.Replica) {
-	if r.Status.IsFinished() {
-		return
-	}
-	seen := lifecycle.ReplicaFacts{
-		Replica: *r, Run: w.run, Load: w.web.load(w),
-		Limits: lifecycle.Limits{StartTimeout: time.Minute, PlaceTimeout: time.Minute},
-	}
-	for _, id := range sorted(w.replicas) {
-		if other := w.replicas[id]; other != r && !other.Status.IsFinished() {
-			seen.Siblings = append(seen.Siblings, *other)
-		}
-	}
-	if r.Instance != "" {
-		seen.Instance = w.instance
-	}
-	if rep, ok := w.reports[r.Attempt]; ok {
-		seen.Report = &rep
-	}
-	if r.Status == dstack.ReplicaWaiting && !w.chance(3, "no place") {
-		all, older := w.placed(r.TemplateRevision)
-		switch {
-		case all < w.room:
-			seen.Placements = []dstack.Placement{{Offer: dstack.Offer{Type: "this", OwnedInstance: place}}}
-		case all-older < w.room:
-			seen.Blocked = true
-		}
-	}
-	step, err := lifecycle.DecideReplica(seen, w.now)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if w.chance(20, "crash before saving a replica") {
-		return
-	}
-	if step.Placement != nil {
-		r.Instance = step.Placement.Offer.OwnedInstance
-		if w.instance == nil {
-			w.instance = &dstack.Instance{ID: place, Offer: step.Placement.Offer, Status: dstack.InstanceCreating, Since: w.now}
-		}
-	}
-	if step.NewAttempt {
-		if r.Attempt != "" {
-			r.AttemptNum++
-		}
-		w.next++
-		r.Attempt, r.AttemptAt = dstack.AttemptID(fmt.Sprintf("a%04d", w.next)), w.now
-		w.of[r.Attempt] = r.ID
-	}
-	if step.To == dstack.ReplicaWaiting {
-		r.Instance = ""
-	}
-	w.touched = w.touched || step.To != r.Status || step.NewAttempt || step.Blocked != r.Blocked
-	r.Crashes, r.FirstCrashAt, r.RetryAt, r.Blocked = step.Crashes, step.FirstCrashAt, step.RetryAt, step.Blocked
-	w.move(r, step.To, step.Reason)
+	return used
 }
 
 // check holds after every tick, whatever went wrong in it.
 func (w *world) check() {
-	runs := map[dstack.ReplicaID]dstack.AttemptID{}
+	w.checkAttempts()
+	w.checkMachines()
 	nums := map[[2]int]dstack.ReplicaID{}
-	for _, id := range sorted(w.engine) {
-		p := w.engine[id]
-		if p.ended || p.refused || w.now.Before(p.runsAt) {
-			continue
-		}
-		if other, twice := runs[w.of[id]]; twice {
-			w.t.Fatalf("replica %s runs twice: %s and %s", w.of[id], other, id)
-		}
-		runs[w.of[id]] = id
-	}
 	for _, id := range sorted(w.replicas) {
 		r := w.replicas[id]
 		if r.Status.IsFinished() {
 			continue
 		}
-		if other, twice := nums[[2]int{r.TemplateRevision, r.Num}]; twice {
-			w.t.Fatalf("replicas %s and %s are both number %d of shape %d", other, id, r.Num, r.TemplateRevision)
+		key := [2]int{r.TemplateRevision, r.Num}
+		if other, twice := nums[key]; twice {
+			w.t.Fatalf("replicas %s and %s are both number %d of template %d", other, id, r.Num, r.TemplateRevision)
 		}
-		nums[[2]int{r.TemplateRevision, r.Num}] = id
+		nums[key] = id
+	}
+	if limit := w.run.Spec.Configuration.MaxDuration; limit != nil && w.run.Status == dstack.RunActive && !w.run.StartedAt.IsZero() {
+		if w.now.Sub(w.run.StartedAt) > time.Duration(limit.Seconds)*time.Second {
+			w.overdue++
+		}
+		if w.overdue > 60 {
+			w.t.Fatalf("the run goes on beyond its max_duration: %+v", w.run)
+		}
 	}
 }
 
-// apply is what the API and the store do with a new revision.
-func (w *world) apply(replicas int, rolls, broken bool) {
-	rolls, w.touched = rolls || len(w.revisions) == 0, true
-	w.wanted = replicas
-	w.run.LatestRevision++
-	shape := w.run.LatestRevision
-	if rolls {
-		if !w.run.ReadyAt.IsZero() {
-			w.run.StableRevision = w.run.Revision
+// checkAttempts fails when two attempts of a replica run at once. A machine
+// that is being deleted does not count: nobody may be able to reach it.
+func (w *world) checkAttempts() {
+	runs := map[dstack.ReplicaID]dstack.AttemptID{}
+	for _, m := range w.machines() {
+		if i := w.instances[m.id]; i == nil || i.Status == dstack.InstanceDeleting {
+			continue
 		}
-		w.run.ReadyAt = time.Time{}
-	} else {
-		shape, broken = w.run.TemplateRevision, false
+		for _, id := range sorted(m.engine) {
+			p := m.engine[id]
+			if p.ended || p.refused || w.now.Before(p.runsAt) {
+				continue
+			}
+			if other, twice := runs[w.attempts[id]]; twice {
+				w.t.Fatalf("replica %s runs twice: %s and %s", w.attempts[id], other, id)
+			}
+			runs[w.attempts[id]] = id
+		}
 	}
-	w.run.Revision, w.run.TemplateRevision = w.run.LatestRevision, shape
-	w.revisions = append(w.revisions, revision{shape: shape, broken: broken})
 }
 
-func (w *world) broken(shape int) bool { return w.revisions[shape-1].broken }
+// checkMachines fails when a machine has outlived its instance, or replicas
+// hold more of one than it has.
+func (w *world) checkMachines() {
+	for _, m := range w.machines() {
+		if m != w.owned && w.instances[m.id] == nil {
+			w.t.Fatalf("machine %s has no instance", m.id)
+		}
+		if i := w.instances[m.id]; i != nil && i.Status == dstack.InstanceDeleted {
+			w.t.Fatalf("machine %s has outlived its instance", m.id)
+		}
+	}
+	cpus, holders := map[dstack.InstanceID]int{}, map[string]dstack.ReplicaID{}
+	for _, id := range sorted(w.replicas) {
+		r := w.replicas[id]
+		if r.Status.IsFinished() || r.Instance == "" {
+			continue
+		}
+		var keys []string
+		if w.owned == nil || r.Instance != w.owned.id {
+			keys = append(keys, "all") // a rented machine is for one replica
+		}
+		for _, g := range r.Claim.GPUs {
+			keys = append(keys, g.ID)
+		}
+		for _, port := range r.Claim.Ports {
+			keys = append(keys, fmt.Sprint(port))
+		}
+		for _, key := range keys {
+			key = string(r.Instance) + " " + key
+			if other, taken := holders[key]; taken {
+				w.t.Fatalf("replicas %s and %s both hold %s", other, id, key)
+			}
+			holders[key] = id
+		}
+		if cpus[r.Instance] += r.Claim.CPUs; w.owned != nil && r.Instance == w.owned.id && cpus[r.Instance] > w.offer.Hardware.CPUs {
+			w.t.Fatalf("%d CPUs of %d are held", cpus[r.Instance], w.offer.Hardware.CPUs)
+		}
+	}
+}
 
+// ready counts the ready replicas of the present template.
 func (w *world) ready() (n int) {
 	for _, r := range w.replicas {
 		if r.Status == dstack.ReplicaReady && r.TemplateRevision == w.run.TemplateRevision {
@@ -322,19 +286,49 @@ func (w *world) ready() (n int) {
 	return n
 }
 
-// placed counts those that hold room on the machine, and of them those of
-// another shape.
-func (w *world) placed(shape int) (all, older int) {
+func (w *world) unfinished() (n int) {
 	for _, r := range w.replicas {
-		if r.Status.IsFinished() || r.Instance == "" {
-			continue
-		}
-		all++
-		if r.TemplateRevision != shape {
-			older++
+		if !r.Status.IsFinished() {
+			n++
 		}
 	}
-	return all, older
+	return n
+}
+
+// isEmpty reports whether nothing of the run is left anywhere.
+func (w *world) isEmpty() bool {
+	if w.unfinished() > 0 {
+		return false
+	}
+	for _, m := range w.machines() {
+		if m != w.owned || len(m.engine) > 0 {
+			return false
+		}
+	}
+	for _, i := range w.instances {
+		if i.Offer.OwnedInstance == "" && i.Status != dstack.InstanceDeleted {
+			return false
+		}
+	}
+	return true
+}
+
+// dump is all rows, for messages.
+func (w *world) dump() string {
+	text := fmt.Sprintf("\nrun %s (%s), revision %d, template %d, stable %d, ready at %s, desired %d",
+		w.run.Status, w.run.Reason, w.run.Revision, w.run.TemplateRevision, w.run.StableRevision, w.run.ReadyAt, w.desired())
+	for _, id := range sorted(w.replicas) {
+		if r := w.replicas[id]; !r.Status.IsFinished() || r.Status == dstack.ReplicaFailed {
+			text += fmt.Sprintf("\nreplica %s: %s (%s) of template %d on %q", id, r.Status, r.Reason, r.TemplateRevision, r.Instance)
+		}
+	}
+	for _, id := range sorted(w.instances) {
+		text += fmt.Sprintf("\ninstance %s: %s (%s)", id, w.instances[id].Status, w.instances[id].Reason)
+	}
+	for _, m := range w.machines() {
+		text += fmt.Sprintf("\nmachine %s with %d attempts, silent until %s", m.id, len(m.engine), m.silentUntil)
+	}
+	return text
 }
 
 func sorted[K cmp.Ordered, V any](m map[K]V) []K {

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 )
 
@@ -108,7 +109,7 @@ func total(gpus []dstack.GPU) (mib int64) {
 func describe(gpus []dstack.GPU) string {
 	counts, order := map[string]int{}, []string{}
 	for _, g := range gpus {
-		name := fmt.Sprintf("%s %.0fGB", g.Name, float64(g.MemoryMiB)/1024)
+		name := g.Name + " " + human.Gigabytes(g.MemoryMiB)
 		if counts[name] == 0 {
 			order = append(order, name)
 		}

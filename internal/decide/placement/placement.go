@@ -91,25 +91,25 @@ func sizes(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation, cl
 	res, hw := need.Resources, o.Hardware
 	mine := o.OwnedInstance != ""
 	var why []string
-	if !mine || res.Asked.CPU {
+	if !mine || res.Explicit.CPU {
 		why = append(why, compare("CPUs", res.CPU, hw.CPUs, taken.CPUs, mine)...)
 	}
-	if !mine || res.Asked.Memory {
+	if !mine || res.Explicit.Memory {
 		why = append(why, compare("of memory", res.Memory, gb(hw.MemoryMiB), gb(taken.MemoryMiB), mine)...)
 	}
-	if res.Disk != nil && (!mine || res.Asked.Disk) {
+	if res.Disk != nil && (!mine || res.Explicit.Disk) {
 		why = append(why, compare("of disk", res.Disk.Size, gb(hw.DiskMiB), gb(taken.DiskMiB), mine)...)
 	}
 	if !mine {
 		return why
 	}
-	if res.Asked.CPU {
+	if res.Explicit.CPU {
 		claim.CPUs = orZero(res.CPU.Min)
 	}
-	if res.Asked.Memory {
+	if res.Explicit.Memory {
 		claim.MemoryMiB = int64(orZero(res.Memory.Min) * 1024)
 	}
-	if res.Asked.Disk && res.Disk != nil {
+	if res.Explicit.Disk && res.Disk != nil {
 		claim.DiskMiB = int64(orZero(res.Disk.Size.Min) * 1024)
 	}
 	return why

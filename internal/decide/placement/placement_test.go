@@ -56,11 +56,13 @@ func TestRank_OwnedMachine(t *testing.T) {
 		why  string // empty: it suits
 	}{
 		{name: "defaults are not held against it", need: asked(func(*spec.Resources) {})},
-		{name: "what was asked for is", need: asked(func(r *spec.Resources) { r.Asked.Disk = true }), why: "it has 50GB of disk, 100GB asked for"},
-		{name: "CPUs", need: asked(func(r *spec.Resources) { r.CPU, r.Asked.CPU = exactly(16), true }), why: "it has 8 CPUs, 16 asked for"},
-		{name: "upper bounds do not bind a shared machine", need: asked(func(r *spec.Resources) { r.CPU, r.Asked.CPU = exactly(4), true })},
-		{name: "what others hold is not free", need: asked(func(r *spec.Resources) { r.Memory, r.Asked.Memory = least(spec.GB(16)), true }), used: dstack.Allocation{MemoryMiB: 20 << 10}, why: "it has 32GB of memory, 12GB free, 16GB asked for"},
-		{name: "every reason at once", need: asked(func(r *spec.Resources) { r.CPU, r.Asked.CPU, r.GPU = exactly(16), true, &spec.GPU{Count: exactly(1)} }), why: "16 asked for; it has no GPU"},
+		{name: "what was asked for is", need: asked(func(r *spec.Resources) { r.Explicit.Disk = true }), why: "it has 50GB of disk, 100GB asked for"},
+		{name: "CPUs", need: asked(func(r *spec.Resources) { r.CPU, r.Explicit.CPU = exactly(16), true }), why: "it has 8 CPUs, 16 asked for"},
+		{name: "upper bounds do not bind a shared machine", need: asked(func(r *spec.Resources) { r.CPU, r.Explicit.CPU = exactly(4), true })},
+		{name: "what others hold is not free", need: asked(func(r *spec.Resources) { r.Memory, r.Explicit.Memory = least(spec.GB(16)), true }), used: dstack.Allocation{MemoryMiB: 20 << 10}, why: "it has 32GB of memory, 12GB free, 16GB asked for"},
+		{name: "every reason at once", need: asked(func(r *spec.Resources) {
+			r.CPU, r.Explicit.CPU, r.GPU = exactly(16), true, &spec.GPU{Count: exactly(1)}
+		}), why: "16 asked for; it has no GPU"},
 
 		{name: "no GPU", need: gpu(spec.GPU{Count: exactly(1)}), why: "it has no GPU"},
 		{name: "one of two GPUs", need: gpu(spec.GPU{Count: exactly(1)}), box: with("L4", "L4")},
@@ -98,7 +100,7 @@ func TestRank_OwnedMachine(t *testing.T) {
 
 func TestRank_ClaimsWhatWasAsked(t *testing.T) {
 	need := dstack.Requirements{Port: 8000, Resources: spec.Resources{
-		CPU: exactly(4), Memory: least(spec.GB(8)), Asked: spec.Asked{CPU: true},
+		CPU: exactly(4), Memory: least(spec.GB(8)), Explicit: spec.Explicit{CPU: true},
 		GPU: &spec.GPU{Count: spec.Range[int]{Min: ptr(1), Max: ptr(4)}},
 	}}
 	o := box(func(o *dstack.Offer) {

@@ -16,7 +16,7 @@ import (
 	"dstack/internal/engine"
 )
 
-// The labels of our containers.
+// Labels of the engine's containers and volumes.
 const (
 	labelInstallation = "dstack.installation"
 	labelAttempt      = "dstack.attempt"
@@ -26,69 +26,78 @@ const (
 	labelProject      = "dstack.project"
 )
 
-// The bounds on a container where its order has none.
+// Limits on every container.
 const (
-	pidsLimit = 32 << 10
-	logSize   = "16m"
-	logFiles  = "2"
+	maxPIDs     = 32 << 10
+	maxLogSize  = "16m"
+	maxLogFiles = "2"
 )
 
-// name is a container's: for people, and to make it once.
-func name(o dstack.AttemptSpec) string {
-	id := string(o.Attempt)
-	return fmt.Sprintf("dstack-%s-%d-%d-%s", o.Run, o.ReplicaNum, o.AttemptNum, id[:min(8, len(id))])
+// containerName returns the name of an attempt's container. The name is for people,
+// and makes Docker refuse a second container of the attempt.
+func containerName(spec dstack.AttemptSpec) string {
+	id := string(spec.Attempt)
+	return fmt.Sprintf("dstack-%s-%d-%d-%s", spec.Run, spec.ReplicaNum, spec.AttemptNum, id[:min(8, len(id))])
 }
 
-func (e *Engine) labels(o dstack.AttemptSpec) map[string]string {
+func (e *Engine) attemptLabels(spec dstack.AttemptSpec) map[string]string {
 	return map[string]string{
 		labelInstallation: string(e.opts.Installation),
-		labelAttempt:      string(o.Attempt),
-		labelRun:          o.Run,
-		labelReplica:      string(o.Replica),
-		labelPort:         strconv.Itoa(o.Port),
-		labelProject:      o.Project,
+		labelAttempt:      string(spec.Attempt),
+		labelRun:          spec.Run,
+		labelReplica:      string(spec.Replica),
+		labelPort:         strconv.Itoa(spec.Port),
+		labelProject:      spec.Project,
 	}
 }
 
-// plan is the container of an order. withInit puts Docker's small init before
-// the command, which passes SIGTERM to its whole group and reaps orphans.
-func (e *Engine) plan(o dstack.AttemptSpec, image string, withInit bool) (client.ContainerCreateOptions, error) {
-	port, ok := network.PortFrom(uint16(o.Port), network.TCP) // parsed ports are 1 to 65535
+// newContainerOptions returns the options to create the container of an attempt. With
+// withInit the container runs Docker's init program (tini), which passes SIGTERM to
+// the command's process group and reaps orphans.
+func (e *Engine) newContainerOptions(spec dstack.AttemptSpec, image string, withInit bool) (client.ContainerCreateOptions, error) {
+	port, ok := network.PortFrom(uint16(spec.Port), network.TCP) // configurations allow ports from 1 to 65535
 	if !ok {
 		return client.ContainerCreateOptions{}, &dstack.Error{
-			Kind: dstack.Invalid, Message: fmt.Sprintf("%d is no port", o.Port), Hint: "choose one from 1 to 65535",
+			Kind: dstack.Invalid, Message: fmt.Sprintf("%d is not a port number", spec.Port),
+			Hint: "choose a port from 1 to 65535",
 		}
 	}
-	config := &container.Config{
-		User: "0", Env: environment(o, withInit), Entrypoint: entrypoint(o.Argv), Image: image,
-		Labels: e.labels(o), ExposedPorts: network.PortSet{port: {}},
+	if err := engine.ValidateMounts(spec); err != nil {
+		return client.ContainerCreateOptions{}, err
 	}
-	if o.WorkingDir != "" {
-		dir, err := engine.ResolveWorkingDir(o)
+	config := &container.Config{
+		User: "0", Env: buildEnv(spec, withInit), Entrypoint: buildEntrypoint(spec.Argv), Image: image,
+		Labels: e.attemptLabels(spec), ExposedPorts: network.PortSet{port: {}},
+	}
+	if spec.WorkingDir != "" {
+		dir, err := engine.ResolveWorkingDir(spec)
 		if err != nil {
 			return client.ContainerCreateOptions{}, err
 		}
 		config.WorkingDir = path.Join(engine.CodeFolder, dir)
 	}
-	pids := int64(pidsLimit)
+	pids := int64(maxPIDs)
 	host := &container.HostConfig{
-		LogConfig:   container.LogConfig{Type: "json-file", Config: map[string]string{"max-size": logSize, "max-file": logFiles}},
+		LogConfig: container.LogConfig{
+			Type: "json-file", Config: map[string]string{"max-size": maxLogSize, "max-file": maxLogFiles},
+		},
 		SecurityOpt: []string{"no-new-privileges"},
-		ShmSize:     o.ShmBytes,
+		ShmSize:     spec.ShmBytes,
+		Mounts:      newMounts(spec.Mounts),
 		Init:        &withInit,
 		Resources: container.Resources{
-			Memory: o.MemoryMiB << 20, NanoCPUs: int64(o.CPUs) * 1e9, PidsLimit: &pids,
-			DeviceRequests: devices(o.GPUs),
+			Memory: spec.MemoryMiB << 20, NanoCPUs: int64(spec.CPUs) * 1e9, PidsLimit: &pids,
+			DeviceRequests: newDeviceRequests(spec.GPUs),
 		},
 	}
-	if !e.direct {
+	if !e.usesContainerIP {
 		host.PortBindings = network.PortMap{port: {{HostIP: netip.AddrFrom4([4]byte{127, 0, 0, 1})}}}
 	}
-	return client.ContainerCreateOptions{Config: config, HostConfig: host, Name: name(o)}, nil
+	return client.ContainerCreateOptions{Config: config, HostConfig: host, Name: containerName(spec)}, nil
 }
 
-// devices asks for the order's GPUs by ID, and no others.
-func devices(gpus []dstack.GPU) []container.DeviceRequest {
+// newDeviceRequests requests the given GPUs by ID, and no others.
+func newDeviceRequests(gpus []dstack.GPU) []container.DeviceRequest {
 	if len(gpus) == 0 {
 		return nil
 	}
@@ -99,15 +108,15 @@ func devices(gpus []dstack.GPU) []container.DeviceRequest {
 	return []container.DeviceRequest{{DeviceIDs: ids, Capabilities: [][]string{{"gpu"}}}}
 }
 
-func environment(o dstack.AttemptSpec, withInit bool) []string {
+func buildEnv(spec dstack.AttemptSpec, withInit bool) []string {
 	env := map[string]string{"HOME": "/root"}
-	if len(o.GPUs) == 0 { // images may ask for all of them
+	if len(spec.GPUs) == 0 { // an image may set it to all
 		env["NVIDIA_VISIBLE_DEVICES"] = "void"
 	}
 	if withInit {
 		env["TINI_KILL_PROCESS_GROUP"] = "1"
 	}
-	maps.Copy(env, o.Env)
+	maps.Copy(env, spec.Env)
 	out := make([]string, 0, len(env))
 	for _, name := range slices.Sorted(maps.Keys(env)) {
 		out = append(out, name+"="+env[name])
@@ -115,22 +124,22 @@ func environment(o dstack.AttemptSpec, withInit bool) []string {
 	return out
 }
 
-// entrypoint is what the container runs; empty: what the image says.
+// buildEntrypoint returns the command of the container; empty means the image's own.
 //
-// The wire asks for interactive shells. bash stays one, so that it reads its
-// start-up files, which is where conda lives; what it says about having no
-// terminal, and what those files say, is kept from the output. sh reads none
-// when it is given commands, and an interactive one would pass on to its last
-// command that it ignores SIGTERM: it becomes a plain one.
+// argv asks for an interactive shell ("-i -c SCRIPT"). bash stays interactive, so that
+// it reads its start-up files, where conda is set up; its complaints about a missing
+// terminal and the output of those files are discarded. sh reads no start-up files when
+// it runs a script, and an interactive sh makes its last command ignore SIGTERM, so sh
+// becomes non-interactive.
 //
-// Both wait for what they have started when SIGTERM comes, which reaches that
-// as well: the container ends with its first process, ready or not.
-func entrypoint(argv []string) []string {
+// On SIGTERM, which reaches the whole process group, both shells wait for the processes
+// that they started: the container ends with its first process.
+func buildEntrypoint(argv []string) []string {
 	if len(argv) != 4 || argv[1] != "-i" || argv[2] != "-c" {
 		return argv
 	}
-	const waitAtTheEnd = "trap 'trap - TERM; wait; exit 143' TERM\n"
-	shell, script := argv[0], waitAtTheEnd+argv[3]
+	const waitOnSIGTERM = "trap 'trap - TERM; wait; exit 143' TERM\n"
+	shell, script := argv[0], waitOnSIGTERM+argv[3]
 	switch shell {
 	case "/bin/bash":
 		return []string{

@@ -17,20 +17,20 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestPlan_IsConfined(t *testing.T) {
-	e := &Engine{opts: Options{Installation: "here"}, direct: true}
-	o := dstack.AttemptSpec{
+func TestNewContainerOptions_RestrictsContainer(t *testing.T) {
+	e := &Engine{opts: Options{Installation: "here"}, usesContainerIP: true}
+	spec := dstack.AttemptSpec{
 		Attempt: "0123456789ab", AttemptNum: 2, Replica: "r", ReplicaNum: 1, Run: "llama", Project: "main",
 		Port: 8000, WorkingDir: "app", Env: map[string]string{"A": "b"}, GPUs: []dstack.GPU{{ID: "GPU-a"}},
 		CPUs: 3, MemoryMiB: 512, ShmBytes: 1 << 20,
 	}
-	plan, err := e.plan(o, "x:1", true)
+	options, err := e.newContainerOptions(spec, "x:1", true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, h := plan.Config, plan.HostConfig
-	if plan.Name != "dstack-llama-1-2-01234567" || c.Labels[labelAttempt] != "0123456789ab" || c.Labels[labelInstallation] != "here" {
-		t.Errorf("name %s, labels %v", plan.Name, c.Labels)
+	c, h := options.Config, options.HostConfig
+	if options.Name != "dstack-llama-1-2-01234567" || c.Labels[labelAttempt] != "0123456789ab" || c.Labels[labelInstallation] != "here" {
+		t.Errorf("name %s, labels %v", options.Name, c.Labels)
 	}
 	if h.Privileged || len(h.CapAdd) != 0 || h.NetworkMode != "" || len(h.Binds) != 0 || len(h.PortBindings) != 0 ||
 		!slices.Contains(h.SecurityOpt, "no-new-privileges") || h.PidsLimit == nil || *h.PidsLimit != 32<<10 {
@@ -45,40 +45,41 @@ func TestPlan_IsConfined(t *testing.T) {
 	if c.WorkingDir != "/workflow/app" || !slices.Equal(c.Env, []string{"A=b", "HOME=/root", "TINI_KILL_PROCESS_GROUP=1"}) {
 		t.Errorf("%s %q", c.WorkingDir, c.Env)
 	}
-	e.direct, o.GPUs, o.WorkingDir, o.Env = false, nil, "", map[string]string{"HOME": "/home/x"}
-	o.MemoryMiB, o.CPUs = 0, 0
-	if plan, err = e.plan(o, "x:1", false); err != nil {
+	e.usesContainerIP, spec.GPUs, spec.WorkingDir, spec.Env = false, nil, "", map[string]string{"HOME": "/home/x"}
+	spec.MemoryMiB, spec.CPUs = 0, 0
+	if options, err = e.newContainerOptions(spec, "x:1", false); err != nil {
 		t.Fatal(err)
 	}
-	for port, bindings := range plan.HostConfig.PortBindings {
+	for port, bindings := range options.HostConfig.PortBindings {
 		if port.Num() != 8000 || len(bindings) != 1 || bindings[0].HostIP.String() != "127.0.0.1" || bindings[0].HostPort != "" {
 			t.Errorf("%v: %v", port, bindings)
 		}
 	}
-	if want := []string{"HOME=/home/x", "NVIDIA_VISIBLE_DEVICES=void"}; !slices.Equal(plan.Config.Env, want) {
-		t.Errorf("%q", plan.Config.Env)
+	if want := []string{"HOME=/home/x", "NVIDIA_VISIBLE_DEVICES=void"}; !slices.Equal(options.Config.Env, want) {
+		t.Errorf("%q", options.Config.Env)
 	}
-	if plan.Config.WorkingDir != "" || plan.HostConfig.Memory != 0 || plan.HostConfig.NanoCPUs != 0 {
-		t.Errorf("%+v", plan.Config)
+	if options.Config.WorkingDir != "" || options.HostConfig.Memory != 0 || options.HostConfig.NanoCPUs != 0 {
+		t.Errorf("%+v", options.Config)
 	}
 }
 
-func TestEntrypoint(t *testing.T) {
+func TestBuildEntrypoint(t *testing.T) {
 	for _, argv := range [][]string{nil, {"python", "app.py"}, {"/bin/zsh", "-i", "-c", "x"}, {"/bin/sh", "-c", "x"}} {
-		if got := entrypoint(argv); !slices.Equal(got, argv) {
+		if got := buildEntrypoint(argv); !slices.Equal(got, argv) {
 			t.Errorf("%q became %q", argv, got)
 		}
 	}
-	if got := entrypoint([]string{"/bin/sh", "-i", "-c", "x"}); slices.Contains(got, "-i") || !strings.HasSuffix(got[2], "\nx") {
+	if got := buildEntrypoint([]string{"/bin/sh", "-i", "-c", "x"}); slices.Contains(got, "-i") || !strings.HasSuffix(got[2], "\nx") {
 		t.Errorf("%q", got)
 	}
-	if got := entrypoint([]string{"/bin/bash", "-i", "-c", "x"}); !strings.Contains(got[2], "-i -c") || !strings.HasSuffix(got[4], "\nx") {
+	if got := buildEntrypoint([]string{"/bin/bash", "-i", "-c", "x"}); !strings.Contains(got[2], "-i -c") || !strings.HasSuffix(got[4], "\nx") {
 		t.Errorf("%q", got)
 	}
 }
 
-// frames writes what an engine sends: e:text is on stderr.
-func frames(at time.Time, step time.Duration, texts ...string) *bytes.Buffer {
+// buildLogStream returns a log stream as Docker sends it, with one frame per text and step
+// between their times. A text that begins with "e:" is on stderr.
+func buildLogStream(at time.Time, step time.Duration, texts ...string) *bytes.Buffer {
 	var out bytes.Buffer
 	for _, text := range texts {
 		kind := byte(1)
@@ -95,12 +96,12 @@ func frames(at time.Time, step time.Duration, texts ...string) *bytes.Buffer {
 	return &out
 }
 
-func TestDemux(t *testing.T) {
+func TestDemuxLogs(t *testing.T) {
 	at := time.Date(2026, 11, 23, 12, 0, 0, 123456789, time.UTC)
 	long := strings.Repeat("x", 16<<10)
 	read := func(since time.Time, step time.Duration) (lines []dstack.LogLine) {
-		in := frames(at, step, "one\n", "e:oops\r\n", long, "e:between\n", long+"end\n", "\n", long, long, "next\n", "no end")
-		if err := demux(in, since, func(l dstack.LogLine) bool { lines = append(lines, l); return true }); err != nil {
+		in := buildLogStream(at, step, "one\n", "e:oops\r\n", long, "e:between\n", long+"end\n", "\n", long, long, "next\n", "no end")
+		if err := demuxLogs(in, since, func(l dstack.LogLine) bool { lines = append(lines, l); return true }); err != nil {
 			t.Fatal(err)
 		}
 		return lines
@@ -121,61 +122,61 @@ func TestDemux(t *testing.T) {
 	for i := range all {
 		rest := read(all[i].At, 100*time.Nanosecond)
 		if len(rest) != len(all)-1-i || len(rest) > 0 && !rest[0].At.Equal(all[i+1].At) {
-			t.Errorf("after line %d come %d", i, len(rest))
+			t.Errorf("%d lines are later than line %d", len(rest), i)
 		}
 	}
 }
 
-func TestDemux_Broken(t *testing.T) {
-	yes := func(dstack.LogLine) bool { return true }
-	whole := frames(time.Now(), 0, "one\n").Bytes()
+func TestDemuxLogs_InvalidStream(t *testing.T) {
+	accept := func(dstack.LogLine) bool { return true }
+	whole := buildLogStream(time.Now(), 0, "one\n").Bytes()
 	for name, in := range map[string][]byte{
 		"cut in a head": whole[:5], "cut in a body": whole[:20],
 		"too large": {1, 0, 0, 0, 0xff, 0, 0, 0}, "no stream": {9, 0, 0, 0, 0, 0, 0, 1, 'x'}, "no time": {1, 0, 0, 0, 0, 0, 0, 2, 'x', '\n'},
 	} {
-		if err := demux(bytes.NewReader(in), time.Time{}, yes); err == nil {
+		if err := demuxLogs(bytes.NewReader(in), time.Time{}, accept); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
-	if err := demux(bytes.NewReader(whole), time.Time{}, func(dstack.LogLine) bool { return false }); err == nil {
-		t.Error("it goes on though nobody listens")
+	if err := demuxLogs(bytes.NewReader(whole), time.Time{}, func(dstack.LogLine) bool { return false }); err == nil {
+		t.Error("demuxLogs continues after the reader has stopped")
 	}
 }
 
-func TestUsualHost(t *testing.T) {
+func TestFindSocket(t *testing.T) {
 	env := map[string]string{"HOME": "/home/x", "XDG_RUNTIME_DIR": "/run/user/7"}
-	for _, c := range []struct{ there, want string }{
+	for _, c := range []struct{ existing, want string }{
 		{"/var/run/docker.sock", ""},
 		{"", ""},
 		{"/run/user/7/docker.sock", "unix:///run/user/7/docker.sock"},
 		{"/home/x/.docker/run/docker.sock", "unix:///home/x/.docker/run/docker.sock"},
 	} {
-		got := usualHost(func(name string) string { return env[name] }, func(path string) bool { return path == c.there })
+		got := findSocket(func(name string) string { return env[name] }, func(path string) bool { return path == c.existing })
 		if got != c.want {
-			t.Errorf("with %s it is %q, want %q", c.there, got, c.want)
+			t.Errorf("the socket is %q if %q exists, want %q", got, c.existing, c.want)
 		}
 	}
 	env["DOCKER_HOST"] = "unix:///mine"
-	if got := usualHost(func(name string) string { return env[name] }, func(string) bool { return true }); got != "" {
-		t.Errorf("DOCKER_HOST is overruled by %q", got)
+	if got := findSocket(func(name string) string { return env[name] }, func(string) bool { return true }); got != "" {
+		t.Errorf("DOCKER_HOST is overridden by %q", got)
 	}
 }
 
-// The shells that the wire asks for, run here: without a terminal they say
-// nothing of their own, bash reads its start-up file, and a SIGTERM to the
-// group is waited for.
-func TestEntrypoint_Run(t *testing.T) {
-	const script = `echo "rc: $FROM_RC"; echo err >&2; (trap 'echo asked; exit 0' TERM; echo up; while :; do sleep 0.02; done) & wait; echo after`
+// The test runs the shells on this machine, without a terminal: they print nothing of
+// their own, bash reads its start-up file, and both wait for their processes when
+// SIGTERM reaches the process group.
+func TestBuildEntrypoint_RunsShells(t *testing.T) {
+	const script = `echo "rc: $FROM_RC"; echo err >&2; (trap 'echo got SIGTERM; exit 0' TERM; echo up; while :; do sleep 0.02; done) & wait; echo after`
 	for _, shell := range []string{"/bin/bash", "/bin/sh"} {
 		t.Run(shell, func(t *testing.T) {
-			if !exists(shell) {
+			if !pathExists(shell) {
 				t.Skip("needs " + shell + ": this machine has none")
 			}
 			home := t.TempDir()
 			if err := os.WriteFile(filepath.Join(home, ".bashrc"), []byte("FROM_RC=yes; echo noise; echo noise >&2\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			argv := entrypoint([]string{shell, "-i", "-c", script})
+			argv := buildEntrypoint([]string{shell, "-i", "-c", script})
 			cmd := exec.CommandContext(t.Context(), argv[0], argv[1:]...)
 			cmd.Env = []string{"HOME=" + home, "PATH=/bin:/usr/bin"}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -197,15 +198,15 @@ func TestEntrypoint_Run(t *testing.T) {
 				}
 			}
 			if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 143 {
-				t.Errorf("it ended with %v", err)
+				t.Errorf("the shell ended with %v", err)
 			}
 			rc := map[string]string{"/bin/bash": "rc: yes", "/bin/sh": "rc: "}[shell]
-			if want := []string{rc, "up", "asked"}; !slices.Equal(lines, want) {
+			if want := []string{rc, "up", "got SIGTERM"}; !slices.Equal(lines, want) {
 				t.Errorf("stdout: %q, want %q", lines, want)
 			}
-			// An interactive shell numbers what runs in the background, and
-			// any shell tells of a command (sleep) that a signal ended.
-			if said := regexp.MustCompile(`(?m)^(\[\d+\] \d+|Terminated)\n`).ReplaceAllString(stderr.String(), ""); said != "err\n" {
+			// An interactive shell prints the numbers of background jobs, and every
+			// shell reports a command (sleep) that a signal ended.
+			if rest := regexp.MustCompile(`(?m)^(\[\d+\] \d+|Terminated)\n`).ReplaceAllString(stderr.String(), ""); rest != "err\n" {
 				t.Errorf("stderr: %q", stderr.String())
 			}
 		})

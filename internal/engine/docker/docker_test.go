@@ -20,27 +20,28 @@ import (
 	"dstack/internal/engine/enginetest"
 )
 
-// image is made once on a machine; who changes makeImage gives it a new tag.
+// image is created once on a machine. A change of makeImage needs a new tag.
 const image = "dstack-enginetest:2"
 
-// needDocker skips where no engine answers or no image can be made for it.
-var needDocker = sync.OnceValue(func() (why string) {
+// findDocker returns an empty string if Docker answers and has the test image; else it
+// returns the reason to skip the tests that need it.
+var findDocker = sync.OnceValue(func() (reason string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	if _, err := docker.Ping(ctx, ""); err != nil {
-		return "no Docker engine answers: " + err.Error()
+		return "no Docker Engine answers: " + err.Error()
 	}
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
-		return "there is no busybox (busybox-static) to make an image of"
+		return "busybox (package busybox-static) is not installed, and the test image contains it"
 	}
 	if err := makeImage(busybox); err != nil {
-		return "no image could be made of " + busybox + ": " + err.Error()
+		return "cannot create an image with " + busybox + ": " + err.Error()
 	}
 	return ""
 })
 
-// makeImage imports an image that has busybox and nothing else.
+// makeImage imports an image that contains only busybox.
 func makeImage(busybox string) error {
 	if exec.Command("docker", "image", "inspect", image).Run() == nil {
 		return nil
@@ -87,7 +88,7 @@ func makeImage(busybox string) error {
 	return err
 }
 
-func open(t *testing.T, o docker.Options) *docker.Engine {
+func openEngine(t *testing.T, o docker.Options) *docker.Engine {
 	t.Helper()
 	o.Code = enginetest.Code
 	e, err := docker.New(context.Background(), o)
@@ -97,7 +98,7 @@ func open(t *testing.T, o docker.Options) *docker.Engine {
 	return e
 }
 
-func dockerPS(t *testing.T, labels ...string) []string {
+func listContainers(t *testing.T, labels ...string) []string {
 	t.Helper()
 	args := []string{"ps", "-aq"}
 	for _, l := range labels {
@@ -110,24 +111,30 @@ func dockerPS(t *testing.T, labels ...string) []string {
 	return strings.Fields(string(out))
 }
 
-func fixture(o docker.Options) func(t *testing.T) enginetest.Fixture {
+func newFixture(o docker.Options) func(t *testing.T) enginetest.Fixture {
 	return func(t *testing.T) enginetest.Fixture {
 		o := o
 		o.Installation = dstack.Installation("test-" + uuid.NewString())
 		return enginetest.Fixture{
-			Open:  func(t *testing.T) enginetest.Engine { return open(t, o) },
-			Image: image,
+			Open:         func(t *testing.T) enginetest.Engine { return openEngine(t, o) },
+			Capabilities: docker.Capabilities(),
+			Image:        image,
+			RemoveVolume: func(t *testing.T, name string) {
+				if out, err := exec.Command("docker", "volume", "rm", name).CombinedOutput(); err != nil {
+					t.Errorf("docker volume rm: %s", out)
+				}
+			},
 			Serve: "exec httpd -f -p $PORT",
-			Left: func(t *testing.T, id dstack.AttemptID) []string {
-				return dockerPS(t, "dstack.installation="+string(o.Installation), "dstack.attempt="+string(id))
+			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string {
+				return listContainers(t, "dstack.installation="+string(o.Installation), "dstack.attempt="+string(id))
 			},
 		}
 	}
 }
 
 func TestEngine(t *testing.T) {
-	if why := needDocker(); why != "" {
-		t.Skip("needs docker: " + why)
+	if reason := findDocker(); reason != "" {
+		t.Skip("needs docker: " + reason)
 	}
-	enginetest.Run(t, fixture(docker.Options{}))
+	enginetest.Run(t, newFixture(docker.Options{}))
 }

@@ -1,6 +1,6 @@
-// Package docker runs replicas as containers of a Docker engine on this
-// machine. All that is known of a container is on its labels, so that the
-// next server finds it again.
+// Package docker runs replicas as containers of the Docker Engine on this machine.
+// Labels on each container hold everything that the engine has to know about it, so
+// that a restarted server finds it again.
 package docker
 
 import (
@@ -22,70 +22,70 @@ import (
 	"dstack/internal/engine"
 )
 
-// Options are what a Docker engine needs.
+// Options configures an Engine.
 type Options struct {
-	Host         string // such as unix:///var/run/docker.sock; empty: as the docker command finds it
+	Host         string // such as unix:///var/run/docker.sock; empty: the same as the docker command's
 	Installation dstack.Installation
-	Code         engine.CodeOpener // nil: no order has code
-	Log          *slog.Logger
-	Publish      bool // reach replicas by published ports even where their own addresses would do
+	Code         engine.CodeOpener // nil: attempts have no code
+	Log          *slog.Logger      // nil: no log
+	Publish      bool              // always publish ports, even if container addresses are reachable
 }
 
 // Engine runs attempts as containers.
 type Engine struct {
-	opts   Options
-	docker *client.Client
-	about  About
-	direct bool // containers are reached at their own addresses
-	ctx    context.Context
-	cancel context.CancelFunc
-	work   sync.WaitGroup
+	opts            Options
+	docker          *client.Client
+	about           About
+	usesContainerIP bool // containers are reached at their own addresses, not at published ports
+	ctx             context.Context
+	cancel          context.CancelFunc
+	work            sync.WaitGroup // startups and terminations
 
-	mu       sync.Mutex
-	begun    map[dstack.AttemptID]*beginning
-	ended    map[dstack.AttemptID]dstack.Report // those of which no container tells
-	seen     map[string]sighting                // by container ID
-	stopping map[dstack.AttemptID]*stopping
-	answered map[dstack.AttemptID]bool // what a running one's port said last
+	mu           sync.Mutex
+	startups     map[dstack.AttemptID]*startup
+	endedReports map[dstack.AttemptID]dstack.Report // attempts that ended without a container
+	inspections  map[string]inspection              // by container ID
+	terminations map[dstack.AttemptID]*termination
+	portOpen     map[dstack.AttemptID]bool // the last definite result of checkPort
 }
 
 var _ engine.Engine = (*Engine)(nil)
 
-// About is what a Docker engine says of itself.
+// About is what the Docker Engine reports about itself.
 type About struct {
-	Version   string // 28.1.1
-	CPUs      int
-	MemoryMiB int64
-	Root      string // where its images and containers lie
-	rootless  bool
-	desktop   bool // it runs in a machine of its own
+	Version    string // such as 28.1.1
+	CPUs       int
+	MemoryMiB  int64
+	Root       string // the folder of its images and containers
+	isRootless bool
+	isDesktop  bool // Docker Desktop: it runs in a virtual machine
 }
 
-// Ping asks the engine at a host (empty: as the docker command finds it) for
-// itself. An error means that none answers.
+// Ping returns what the Docker Engine at host reports about itself. An empty host is
+// the same as the docker command's. An error means that no usable engine answers.
 func Ping(ctx context.Context, host string) (About, error) {
-	docker, err := connect(host)
+	docker, err := newClient(host)
 	if err != nil {
 		return About{}, err
 	}
 	defer docker.Close()
-	return about(ctx, docker)
+	return fetchAbout(ctx, docker)
 }
 
-func connect(host string) (*client.Client, error) {
+func newClient(host string) (*client.Client, error) {
 	options := []client.Opt{client.FromEnv}
 	if host == "" {
-		host = usualHost(os.Getenv, exists)
+		host = findSocket(os.Getenv, pathExists)
 	}
 	if host != "" {
 		options = append(options, client.WithHost(host))
 	}
 	docker, err := client.New(options...)
 	if err != nil {
-		return nil, unreachable(err)
+		return nil, newUnreachableError(err)
 	}
 	at, err := url.Parse(docker.DaemonHost())
-	if err == nil && at.Scheme != "unix" && at.Scheme != "npipe" && !loopback(at.Hostname()) {
+	if err == nil && at.Scheme != "unix" && at.Scheme != "npipe" && !isLoopback(at.Hostname()) {
 		_ = docker.Close()
 		return nil, &dstack.Error{
 			Kind:    dstack.Unsupported,
@@ -96,10 +96,10 @@ func connect(host string) (*client.Client, error) {
 	return docker, nil
 }
 
-// usualHost is where the engine listens for this user; empty: where the client
-// looks by itself. Docker Desktop, Colima, OrbStack and rootless engines have
-// sockets of their own, which the docker command knows by its context.
-func usualHost(env func(string) string, exists func(string) bool) string {
+// findSocket returns the address of this user's Docker socket; empty means the client's
+// default. Docker Desktop, Colima, OrbStack and rootless engines have sockets of their
+// own, which the docker command finds by its context and the client does not.
+func findSocket(env func(string) string, exists func(string) bool) string {
 	if env("DOCKER_HOST") != "" || exists("/var/run/docker.sock") {
 		return ""
 	}
@@ -116,20 +116,20 @@ func usualHost(env func(string) string, exists func(string) bool) string {
 	return ""
 }
 
-func exists(path string) bool {
+func pathExists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil
 }
 
-func loopback(host string) bool {
+func isLoopback(host string) bool {
 	addr, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && addr.IsLoopback()
 }
 
-func about(ctx context.Context, docker *client.Client) (About, error) {
+func fetchAbout(ctx context.Context, docker *client.Client) (About, error) {
 	got, err := docker.Info(ctx, client.InfoOptions{})
 	if err != nil {
-		return About{}, unreachable(err)
+		return About{}, newUnreachableError(err)
 	}
 	i := got.Info
 	if i.OSType != "linux" {
@@ -141,12 +141,12 @@ func about(ctx context.Context, docker *client.Client) (About, error) {
 	}
 	return About{
 		Version: i.ServerVersion, CPUs: i.NCPU, MemoryMiB: i.MemTotal >> 20, Root: i.DockerRootDir,
-		rootless: slices.Contains(i.SecurityOptions, "name=rootless"),
-		desktop:  strings.Contains(i.OperatingSystem, "Docker Desktop"),
+		isRootless: slices.Contains(i.SecurityOptions, "name=rootless"),
+		isDesktop:  strings.Contains(i.OperatingSystem, "Docker Desktop"),
 	}, nil
 }
 
-func unreachable(err error) error {
+func newUnreachableError(err error) error {
 	return &dstack.Error{
 		Kind: dstack.Unavailable, Message: "the Docker engine does not answer",
 		Hint:  "start Docker, and see that this user may use it (docker version), or choose engine: process in the server's config.yml",
@@ -154,14 +154,14 @@ func unreachable(err error) error {
 	}
 }
 
-// New connects to a Docker engine. Containers in it, of an earlier server of
-// the same installation too, are known at once.
+// New connects to the Docker Engine. Running reports the containers of an earlier
+// server of the same installation, too.
 func New(ctx context.Context, opts Options) (*Engine, error) {
-	docker, err := connect(opts.Host)
+	docker, err := newClient(opts.Host)
 	if err != nil {
 		return nil, err
 	}
-	what, err := about(ctx, docker)
+	info, err := fetchAbout(ctx, docker)
 	if err != nil {
 		_ = docker.Close()
 		return nil, err
@@ -171,28 +171,32 @@ func New(ctx context.Context, opts Options) (*Engine, error) {
 	}
 	local := runtime.GOOS == "linux" && strings.HasPrefix(docker.DaemonHost(), "unix://")
 	e := &Engine{
-		opts: opts, docker: docker, about: what,
-		direct:   local && !what.rootless && !what.desktop && !opts.Publish,
-		begun:    map[dstack.AttemptID]*beginning{},
-		ended:    map[dstack.AttemptID]dstack.Report{},
-		seen:     map[string]sighting{},
-		stopping: map[dstack.AttemptID]*stopping{},
-		answered: map[dstack.AttemptID]bool{},
+		opts: opts, docker: docker, about: info,
+		usesContainerIP: local && !info.isRootless && !info.isDesktop && !opts.Publish,
+		startups:        map[dstack.AttemptID]*startup{},
+		endedReports:    map[dstack.AttemptID]dstack.Report{},
+		inspections:     map[string]inspection{},
+		terminations:    map[dstack.AttemptID]*termination{},
+		portOpen:        map[dstack.AttemptID]bool{},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	return e, nil
 }
 
-// About is what the Docker engine said of itself when it was opened.
+// Capabilities returns what Docker engines can do.
+func Capabilities() dstack.EngineCapabilities {
+	return dstack.EngineCapabilities{Name: "docker", Containers: true, Mounts: true}
+}
+
+// About returns what the Docker Engine reported about itself to New.
 func (e *Engine) About() About { return e.about }
 
-// Close ends what the engine is doing and waits for it. Containers go on.
+// Close cancels startups and terminations and waits for them. Containers keep running.
 func (e *Engine) Close() error {
 	e.cancel()
 	e.work.Wait()
 	return e.docker.Close()
 }
 
-// answerLimit is the longest that any call to the engine takes which is not
-// expected to.
-const answerLimit = 10 * time.Second
+// callTimeout limits a call to Docker that is expected to return at once.
+const callTimeout = 10 * time.Second

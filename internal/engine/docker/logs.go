@@ -18,28 +18,28 @@ import (
 	"dstack/internal/engine"
 )
 
-// overlap is how much earlier than asked for the engine's log is read: times
-// that were moved to make them grow come out the same again only when those
-// before them do.
-const overlap = 50 * time.Millisecond
+// sinceOverlap is how much earlier than requested the log is read. engine.MonotonicClock
+// may move the time of a line, and gives it the same time again only if it has seen
+// the lines before it.
+const sinceOverlap = 50 * time.Millisecond
 
-// The bounds on what is read: Docker splits lines at 16 KiB.
+// Limits on what is read. Docker splits lines at 16 KiB.
 const (
-	longestFrame = 1 << 20
-	longestLine  = 32 << 10
+	maxFrameBytes = 1 << 20
+	maxLineBytes  = 32 << 10
 )
 
-// Logs is described at engine.Engine.
+// Logs implements engine.Engine.
 func (e *Engine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
-		if b := e.beginning(id); b != nil {
+		if s := e.findStartup(id); s != nil {
 			select {
-			case <-b.done:
+			case <-s.done:
 			case <-ctx.Done():
 				return
 			}
 		}
-		found, err := e.find(ctx, id)
+		found, err := e.findContainer(ctx, id)
 		if found == nil || ctx.Err() != nil {
 			if err != nil && ctx.Err() == nil {
 				yield(dstack.LogLine{}, err)
@@ -48,32 +48,33 @@ func (e *Engine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time)
 		}
 		options := client.ContainerLogsOptions{ShowStdout: true, ShowStderr: true, Timestamps: true, Follow: true}
 		if !since.IsZero() {
-			options.Since = since.Add(-overlap).UTC().Format(time.RFC3339Nano)
+			options.Since = since.Add(-sinceOverlap).UTC().Format(time.RFC3339Nano)
 		}
 		stream, err := e.docker.ContainerLogs(ctx, found.ID, options)
 		if err == nil {
 			defer stream.Close()
-			err = demux(stream, since, func(l dstack.LogLine) bool { return yield(l, nil) })
+			err = demuxLogs(stream, since, func(l dstack.LogLine) bool { return yield(l, nil) })
 		}
-		if err != nil && !errors.Is(err, errNobodyListens) && !errdefs.IsNotFound(err) && ctx.Err() == nil {
+		if err != nil && !errors.Is(err, errReaderStopped) && !errdefs.IsNotFound(err) && ctx.Err() == nil {
 			yield(dstack.LogLine{}, fmt.Errorf("cannot read the container's output: %w", err))
 		}
 	}
 }
 
-// lastOf returns the last lines of a container; none when they cannot be read.
-func (e *Engine) lastOf(ctx context.Context, id string) []string {
-	const lastLines, lastWidth = 10, 2 << 10
+// readLastLines returns the last lines of a container's output; none if they cannot be
+// read.
+func (e *Engine) readLastLines(ctx context.Context, id string) []string {
+	const maxLines, maxLineBytes = 10, 2 << 10
 	stream, err := e.docker.ContainerLogs(ctx, id, client.ContainerLogsOptions{
-		ShowStdout: true, ShowStderr: true, Timestamps: true, Tail: fmt.Sprint(lastLines),
+		ShowStdout: true, ShowStderr: true, Timestamps: true, Tail: fmt.Sprint(maxLines),
 	})
 	if err != nil {
 		return nil
 	}
 	defer stream.Close()
 	var last []string
-	_ = demux(stream, time.Time{}, func(l dstack.LogLine) bool {
-		if last = append(last, string(l.Text[:min(len(l.Text), lastWidth)])); len(last) > lastLines {
+	_ = demuxLogs(stream, time.Time{}, func(l dstack.LogLine) bool {
+		if last = append(last, string(l.Text[:min(len(l.Text), maxLineBytes)])); len(last) > maxLines {
 			last = last[1:]
 		}
 		return true
@@ -81,59 +82,61 @@ func (e *Engine) lastOf(ctx context.Context, id string) []string {
 	return last
 }
 
-var errNobodyListens = errors.New("nobody listens any more")
+var errReaderStopped = errors.New("the reader has stopped")
 
-// demux reads the engine's log stream: frames of one stream each, which hold
-// a time and a line, or a piece of a long one.
-func demux(r io.Reader, since time.Time, yield func(dstack.LogLine) bool) error {
+// demuxLogs reads Docker's log stream. Each frame belongs to stdout or stderr and holds
+// a time and a line, or a part of a long line.
+func demuxLogs(r io.Reader, since time.Time, yield func(dstack.LogLine) bool) error {
 	frames := bufio.NewReader(r)
 	open := map[string]*dstack.LogLine{}
-	var stamps engine.MonotonicClock
+	var clock engine.MonotonicClock
 	send := func(l *dstack.LogLine) bool {
 		delete(open, l.Stream)
-		l.At, l.Text = stamps.Next(l.At), bytes.TrimSuffix(l.Text, []byte("\r"))
+		l.At, l.Text = clock.Next(l.At), bytes.TrimSuffix(l.Text, []byte("\r"))
 		return !l.At.After(since) || yield(*l)
 	}
 	for {
-		stream, body, err := frame(frames)
+		stream, body, err := readFrame(frames)
 		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
 			return err
 		}
-		stamp, text, _ := bytes.Cut(body, []byte(" "))
-		at, err := time.Parse(time.RFC3339Nano, string(stamp))
+		timestamp, text, _ := bytes.Cut(body, []byte(" "))
+		at, err := time.Parse(time.RFC3339Nano, string(timestamp))
 		if err != nil {
-			return fmt.Errorf("the engine sends no times with it: %w", err)
+			return fmt.Errorf("a log frame has no time: %w", err)
 		}
 		l := open[stream]
 		if l == nil {
 			l = &dstack.LogLine{At: at, Stream: stream}
 			open[stream] = l
 		}
-		text, whole := bytes.CutSuffix(text, []byte("\n"))
+		text, complete := bytes.CutSuffix(text, []byte("\n"))
 		l.Text = append(l.Text, text...)
-		if (whole || len(l.Text) >= longestLine) && !send(l) {
-			return errNobodyListens
+		if (complete || len(l.Text) >= maxLineBytes) && !send(l) {
+			return errReaderStopped
 		}
 	}
 	for _, stream := range []string{"stdout", "stderr"} {
 		if l := open[stream]; l != nil && !send(l) {
-			return errNobodyListens
+			return errReaderStopped
 		}
 	}
 	return nil
 }
 
-func frame(r *bufio.Reader) (stream string, body []byte, err error) {
+// readFrame reads a frame: 1 byte for the stream, 3 bytes of zero, 4 bytes for the size
+// of the body, and the body.
+func readFrame(r *bufio.Reader) (stream string, body []byte, err error) {
 	var head [8]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return "", nil, err
 	}
 	size := binary.BigEndian.Uint32(head[4:])
-	if size > longestFrame {
-		return "", nil, fmt.Errorf("a frame of %d bytes", size)
+	if size > maxFrameBytes {
+		return "", nil, fmt.Errorf("a log frame of %d bytes is too large", size)
 	}
 	body = make([]byte, size)
 	if _, err := io.ReadFull(r, body); err != nil {
@@ -145,6 +148,6 @@ func frame(r *bufio.Reader) (stream string, body []byte, err error) {
 	case 2:
 		return "stderr", body, nil
 	default:
-		return "", nil, fmt.Errorf("the engine says: %s", body)
+		return "", nil, fmt.Errorf("the engine reports: %s", body)
 	}
 }

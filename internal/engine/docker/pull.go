@@ -15,88 +15,92 @@ import (
 	"github.com/moby/moby/client"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
-// Limits of a pull. An image that is here already is not waited for long when
+// Timeouts of a pull. refreshTimeout applies if the image is on the machine already and
 // its registry is slow to say whether there is a newer one.
 const (
-	pullLimit    = 20 * time.Minute
-	refreshLimit = 20 * time.Second
+	pullTimeout    = 20 * time.Minute
+	refreshTimeout = 20 * time.Second
 )
 
-// fetch makes an image available and returns its full name. say tells how far
-// it is. One that is here is used as it is, except for :latest, which is
-// looked up again; where that fails, the one that is here does.
-func (e *Engine) fetch(ctx context.Context, o dstack.AttemptSpec, say func(string)) (string, error) {
-	named, err := reference.ParseNormalizedNamed(o.Image)
+// ensureImage pulls the attempt's image if needed and returns its full name. An image
+// that is on the machine is used without a pull, except if its tag is latest: then
+// ensureImage pulls it again, and uses the local image if that fails.
+func (e *Engine) ensureImage(ctx context.Context, spec dstack.AttemptSpec, setProgress func(string)) (string, error) {
+	named, err := reference.ParseNormalizedNamed(spec.Image)
 	if err != nil {
-		return "", explain(fmt.Errorf("invalid reference format: %w", err), pullTroubles, o.Image)
+		return "", translateError(fmt.Errorf("invalid reference format: %w", err), pullErrors, spec.Image)
 	}
 	named = reference.TagNameOnly(named)
 	_, err = e.docker.ImageInspect(ctx, named.String())
 	if err != nil && !errdefs.IsNotFound(err) {
-		return "", explain(err, pullTroubles, o.Image)
+		return "", translateError(err, pullErrors, spec.Image)
 	}
-	here := err == nil
-	if tagged, ok := named.(reference.Tagged); here && (!ok || tagged.Tag() != "latest") {
+	isLocal := err == nil
+	if tagged, ok := named.(reference.Tagged); isLocal && (!ok || tagged.Tag() != "latest") {
 		return named.String(), nil
 	}
-	err = e.pull(ctx, named, o.Auth, here, say)
-	if here && err != nil && ctx.Err() == nil {
-		err = explain(err, pullTroubles, o.Image)
-		e.opts.Log.Warn("an image was not looked up again; the one that is here is used", "image", o.Image, "err", err)
-		say("using the image that is here, as it could not be looked up again: " + err.Error())
+	err = e.pullImage(ctx, named, spec.Auth, isLocal, setProgress)
+	if isLocal && err != nil && ctx.Err() == nil {
+		err = translateError(err, pullErrors, spec.Image)
+		e.opts.Log.Warn("an image could not be pulled again; the local image is used", "image", spec.Image, "err", err)
+		setProgress("using the local image, because it could not be pulled again: " + err.Error())
 		return named.String(), nil
 	}
-	return named.String(), explain(err, pullTroubles, o.Image)
+	return named.String(), translateError(err, pullErrors, spec.Image)
 }
 
-func (e *Engine) pull(ctx context.Context, image reference.Named, auth *dstack.RegistryAuth, here bool, say func(string)) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, pullLimit, &dstack.Error{
-		Kind: dstack.Timeout, Message: fmt.Sprintf("image %s was not pulled within %v", reference.FamiliarString(image), pullLimit),
+func (e *Engine) pullImage(
+	ctx context.Context, image reference.Named, auth *dstack.RegistryAuth, isLocal bool, setProgress func(string),
+) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, pullTimeout, &dstack.Error{
+		Kind: dstack.Timeout, Message: fmt.Sprintf("image %s was not pulled within %v", reference.FamiliarString(image), pullTimeout),
 		Hint: "pull it by hand with docker pull, then apply again",
 	})
 	defer cancel()
-	impatient := time.AfterFunc(refreshLimit, func() {
-		if here {
+	refreshTimer := time.AfterFunc(refreshTimeout, func() {
+		if isLocal {
 			cancel()
 		}
 	})
-	defer impatient.Stop()
-	login, err := loginFor(image, auth)
+	defer refreshTimer.Stop()
+	login, err := encodeAuth(image, auth)
 	if err != nil {
 		return err
 	}
-	say("pulling image")
+	setProgress("pulling image")
 	stream, err := e.docker.ImagePull(ctx, image.String(), client.ImagePullOptions{RegistryAuth: login})
 	if err != nil {
-		return timedOut(ctx, err)
+		return preferTimeoutCause(ctx, err)
 	}
-	p := progress{begun: time.Now(), layers: map[string]*layer{}}
+	p := pullProgress{startedAt: time.Now(), layers: map[string]*layerProgress{}}
 	for m, err := range stream.JSONMessages(ctx) {
 		if err != nil {
-			return timedOut(ctx, err)
+			return preferTimeoutCause(ctx, err)
 		}
 		if m.Error != nil {
 			return m.Error
 		}
-		if p.take(m) {
-			impatient.Stop() // there is a newer one, and it comes
+		if p.update(m) {
+			refreshTimer.Stop() // a newer image is being downloaded
 		}
-		say(p.text(time.Now()))
+		setProgress(p.format(time.Now()))
 	}
 	return nil
 }
 
-// timedOut prefers our own words about a pull that took too long.
-func timedOut(ctx context.Context, err error) error {
-	if ours, ok := errors.AsType[*dstack.Error](context.Cause(ctx)); ok {
-		return ours
+// preferTimeoutCause returns the error for a pull that took too long if ctx has that
+// cause, else err.
+func preferTimeoutCause(ctx context.Context, err error) error {
+	if timeoutErr, ok := errors.AsType[*dstack.Error](context.Cause(ctx)); ok {
+		return timeoutErr
 	}
 	return err
 }
 
-func loginFor(image reference.Named, auth *dstack.RegistryAuth) (string, error) {
+func encodeAuth(image reference.Named, auth *dstack.RegistryAuth) (string, error) {
 	if auth == nil || auth.Username == "" && auth.Password == "" {
 		return "", nil
 	}
@@ -105,26 +109,27 @@ func loginFor(image reference.Named, auth *dstack.RegistryAuth) (string, error) 
 	})
 }
 
-// progress adds up what a pull says of its layers.
-type progress struct {
-	begun  time.Time
-	layers map[string]*layer
+// pullProgress adds up the progress of an image's layers.
+type pullProgress struct {
+	startedAt time.Time
+	layers    map[string]*layerProgress
 }
 
-type layer struct {
-	size, got          int64
-	unpacked           int64
-	fetched, completed bool
+type layerProgress struct {
+	size, downloaded         int64
+	extracted                int64
+	isDownloaded, isComplete bool
 }
 
-// take notes one message; true when bytes come.
-func (p *progress) take(m jsonstream.Message) bool {
+// update applies one message of Docker. It returns true if the message says that bytes
+// of a layer are being downloaded.
+func (p *pullProgress) update(m jsonstream.Message) bool {
 	if m.ID == "" || strings.HasPrefix(m.Status, "Pulling from") {
 		return false
 	}
 	l := p.layers[m.ID]
 	if l == nil {
-		l = &layer{}
+		l = &layerProgress{}
 		p.layers[m.ID] = l
 	}
 	switch m.Status {
@@ -132,67 +137,52 @@ func (p *progress) take(m jsonstream.Message) bool {
 		if m.Progress == nil {
 			return false
 		}
-		l.got, l.size = m.Progress.Current, max(l.size, m.Progress.Total)
+		l.downloaded, l.size = m.Progress.Current, max(l.size, m.Progress.Total)
 		return true
 	case "Extracting":
-		l.fetched, l.got = true, l.size
+		l.isDownloaded, l.downloaded = true, l.size
 		if m.Progress != nil {
-			l.unpacked = min(m.Progress.Current, l.size)
+			l.extracted = min(m.Progress.Current, l.size)
 		}
 	case "Verifying Checksum", "Download complete":
-		l.fetched, l.got = true, l.size
+		l.isDownloaded, l.downloaded = true, l.size
 	case "Pull complete", "Already exists":
-		l.fetched, l.completed, l.got, l.unpacked = true, true, l.size, l.size
+		l.isDownloaded, l.isComplete, l.downloaded, l.extracted = true, true, l.size, l.size
 	default: // Pulling fs layer, Waiting, Retrying
 	}
 	return false
 }
 
-// text says how far it is: with a share and a guess of the time left once the
-// sizes of all layers are known.
-func (p *progress) text(now time.Time) string {
-	var size, got, unpacked int64
-	known, fetched := true, true
-	done := 0
+// format returns the progress for people. It has a percentage and an estimate of the
+// time left once the sizes of all layers are known.
+func (p *pullProgress) format(now time.Time) string {
+	var size, downloaded, extracted int64
+	allSizesKnown, allDownloaded := true, true
+	complete := 0
 	for _, l := range p.layers {
-		size, got, unpacked = size+l.size, got+l.got, unpacked+l.unpacked
-		known = known && (l.size > 0 || l.fetched)
-		fetched = fetched && l.fetched
-		if l.completed {
-			done++
+		size, downloaded, extracted = size+l.size, downloaded+l.downloaded, extracted+l.extracted
+		allSizesKnown = allSizesKnown && (l.size > 0 || l.isDownloaded)
+		allDownloaded = allDownloaded && l.isDownloaded
+		if l.isComplete {
+			complete++
 		}
 	}
 	switch {
 	case size == 0:
 		return "pulling image"
-	case fetched:
-		return fmt.Sprintf("unpacking image %d%% of %s", unpacked*100/size, sized(size))
-	case !known:
-		return fmt.Sprintf("pulling image, %s so far, %d of %d layers", sized(got), done, len(p.layers))
+	case allDownloaded:
+		return fmt.Sprintf("unpacking image %d%% of %s", extracted*100/size, human.ImageBytes(size))
+	case !allSizesKnown:
+		return fmt.Sprintf("pulling image, %s so far, %d of %d layers", human.ImageBytes(downloaded), complete, len(p.layers))
 	}
-	text := fmt.Sprintf("pulling image %d%% of %s", got*100/size, sized(size))
-	if took := now.Sub(p.begun); took > 2*time.Second && got > 0 {
-		left := time.Duration(float64(took) * float64(size-got) / float64(got))
-		text += ", about " + roughly(left) + " left"
+	text := fmt.Sprintf("pulling image %d%% of %s", downloaded*100/size, human.ImageBytes(size))
+	if elapsed := now.Sub(p.startedAt); elapsed > 2*time.Second && downloaded > 0 {
+		left := time.Duration(float64(elapsed) * float64(size-downloaded) / float64(downloaded))
+		unit := time.Second
+		if left >= time.Minute {
+			unit = time.Minute
+		}
+		text += ", about " + human.Duration(max(left.Round(unit), time.Second)) + " left"
 	}
 	return text
-}
-
-func roughly(d time.Duration) string {
-	if d < time.Minute {
-		return fmt.Sprintf("%ds", max(1, int(d.Round(time.Second)/time.Second)))
-	}
-	return fmt.Sprintf("%dm", int(d.Round(time.Minute)/time.Minute))
-}
-
-// sized writes a size as registries do, in powers of ten.
-func sized(n int64) string {
-	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.1fGB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%dMB", n/1e6)
-	default:
-		return fmt.Sprintf("%dkB", max(1, n/1e3))
-	}
 }

@@ -11,350 +11,356 @@ import (
 	"dstack/internal/dstack"
 )
 
-var cases = []struct {
+var contractCases = []struct {
 	name string
-	run  func(*bench)
+	run  func(*harness)
 }{
-	{"it becomes ready and answers at its address", becomesReady},
-	{"it sees its environment, and none of the server's tokens", seesEnvironment},
-	{"it starts in its working folder, beside its code", hasCode},
-	{"a working folder outside is refused", refusesOutside},
-	{"its output has streams and growing times", hasOutput},
-	{"its output is followed live", followsLive},
-	{"its output can be read on from any line", readsOn},
-	{"it exits with a code and its last output", exitsWithCode},
-	{"a port that never opens is running and not ready", neverReady},
-	{"SIGTERM reaches all of its processes", stopsGently},
-	{"one that ignores SIGTERM is killed after its grace", killsAfterGrace},
-	{"a second stop shortens the wait", shortensStop},
-	{"it is stopped at once when there is no grace", aborts},
-	{"what it leaves in the background ends with it", endsBackground},
-	{"started twice, it runs once", startsOnce},
-	{"a restarted server finds it again", survivesRestart},
-	{"a restarted server finds how it ended", survivesRestartEnded},
-	{"removed while it runs, nothing is left", removesRunning},
-	{"an unknown attempt is no error", unknownIsFine},
-	{"a killed keeper ends it", killedKeeper},
-	{"twenty at once", twenty},
+	{"an attempt becomes ready and answers at its address", becomesReady},
+	{"an attempt sees its environment and no tokens of the server", seesEnvironment},
+	{"an attempt starts in its working folder, with its code", seesCode},
+	{"a working folder outside of the code is refused", refusesOutsideDir},
+	{"output lines have streams and increasing times", recordsOutput},
+	{"output is followed live", followsLive},
+	{"output can be read from any line on", resumesLogs},
+	{"an exited attempt has an exit code and its last output", exitsWithCode},
+	{"an attempt whose port never opens is running and not ready", neverReady},
+	{"SIGTERM reaches all processes", stopsGracefully},
+	{"an attempt that ignores SIGTERM is killed after its grace period", killsAfterGrace},
+	{"a second stop shortens the grace period", shortensStop},
+	{"a stop without a grace period kills at once", killsWithoutGrace},
+	{"background processes end with the attempt", endsBackground},
+	{"an attempt that is started twice runs once", startsOnce},
+	{"a reopened engine finds a running attempt", survivesRestart},
+	{"a reopened engine finds an ended attempt", survivesRestartEnded},
+	{"the removal of a running attempt leaves nothing", removesRunning},
+	{"an unknown attempt is no error", acceptsUnknown},
+	{"an attempt ends if its keeper is killed", endsWithoutKeeper},
+	{"twenty attempts run at the same time", runsTwentyAttempts},
+	{"a writable host path is mounted", mountsHostPath},
+	{"a read-only host path cannot be written to", mountsReadOnly},
+	{"a missing host path is refused", refusesMissingPath},
+	{"a volume outlives its attempts", keepsVolume},
+	{"an invalid mount is refused", refusesInvalidMount},
 }
 
-func becomesReady(b *bench) {
-	id := b.start(b.order("echo hello > index.html; " + b.f.Serve))
-	r := b.until(id, "ready", ready)
-	if got := b.get(r.Address); got != "hello" {
-		b.t.Errorf("it answered %q", got)
+func becomesReady(h *harness) {
+	id := h.startAttempt(h.newSpec("echo hello > index.html; " + h.f.Serve))
+	r := h.waitForReport(id, "ready", isReady)
+	if got := h.fetchIndex(r.Address); got != "hello" {
+		h.t.Errorf("the response is %q", got)
 	}
-	if r.StartedAt.IsZero() || time.Since(r.StartedAt) > limit || r.At.IsZero() {
-		b.t.Errorf("times: %+v", r)
+	if r.StartedAt.IsZero() || time.Since(r.StartedAt) > caseTimeout || r.At.IsZero() {
+		h.t.Errorf("times: %+v", r)
 	}
 }
 
-func seesEnvironment(b *bench) {
-	b.t.Setenv("DSTACK_SERVER_ADMIN_TOKEN", "canary-of-the-server")
-	b.again() // the server's environment is read now
-	id := b.start(b.order("env", func(o *dstack.AttemptSpec) {
-		maps.Copy(o.Env, map[string]string{"SPACED": "a b  c", "QUOTED": `"$HOME"'`, "EMPTY": ""})
+func seesEnvironment(h *harness) {
+	h.t.Setenv("DSTACK_SERVER_ADMIN_TOKEN", "canary-of-the-server")
+	h.reopen() // the engine reads the server's environment when it opens
+	id := h.startAttempt(h.newSpec("env", func(spec *dstack.AttemptSpec) {
+		maps.Copy(spec.Env, map[string]string{"SPACED": "a b  c", "QUOTED": `"$HOME"'`, "EMPTY": ""})
 	}))
-	b.until(id, "ended", exited)
-	b.wantLines(id, "SPACED=a b  c", `QUOTED="$HOME"'`, "EMPTY=", "DSTACK_RUN_NAME=suite")
-	all := strings.Join(texts(b.all(id, time.Time{})), "\n")
+	h.waitForReport(id, "ended", isExited)
+	h.expectLines(id, "SPACED=a b  c", `QUOTED="$HOME"'`, "EMPTY=", "DSTACK_RUN_NAME=suite")
+	all := strings.Join(lineTexts(h.readAllLogs(id, time.Time{})), "\n")
 	if strings.Contains(all, "canary") {
-		b.t.Errorf("the server's token is in it: %s", all)
+		h.t.Errorf("the environment has a token of the server: %s", all)
 	}
 	for _, name := range []string{"HOME=", "PATH="} {
 		if !strings.Contains("\n"+all, "\n"+name) {
-			b.t.Errorf("no %s in %s", name, all)
+			h.t.Errorf("no %s in %s", name, all)
 		}
 	}
 }
 
-func hasCode(b *bench) {
-	id := b.start(b.order("cat hello.txt; echo; ../run.sh; pwd", func(o *dstack.AttemptSpec) {
-		o.CodeHash, o.WorkingDir = codeHash, "app"
+func seesCode(h *harness) {
+	id := h.startAttempt(h.newSpec("cat hello.txt; echo; ../run.sh; pwd", func(spec *dstack.AttemptSpec) {
+		spec.CodeHash, spec.WorkingDir = codeHash, "app"
 	}))
-	b.until(id, "ended", exited)
-	b.wantLines(id, "hello from the folder", "run by ../run.sh")
+	h.waitForReport(id, "ended", isExited)
+	h.expectLines(id, "hello from the folder", "run by ../run.sh")
 }
 
-func refusesOutside(b *bench) {
+func refusesOutsideDir(h *harness) {
 	for _, dir := range []string{"..", "a/../..", "/etc"} {
-		id := b.start(b.order("pwd", func(o *dstack.AttemptSpec) { o.WorkingDir = dir }))
-		r := b.until(id, "over", over)
+		id := h.startAttempt(h.newSpec("pwd", func(spec *dstack.AttemptSpec) { spec.WorkingDir = dir }))
+		r := h.waitForReport(id, "over", isOver)
 		if r.State != dstack.AttemptRefused || !r.Permanent || !strings.Contains(r.Error, "working_dir") {
-			b.t.Errorf("%s: %+v", dir, r)
+			h.t.Errorf("%s: %+v", dir, r)
 		}
 	}
 }
 
-func hasOutput(b *bench) {
-	id := b.start(b.order("for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done; printf 'no end'"))
-	r := b.until(id, "ended", exited)
-	lines := b.all(id, time.Time{})
+func recordsOutput(h *harness) {
+	id := h.startAttempt(h.newSpec("for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done; printf 'no end'"))
+	r := h.waitForReport(id, "ended", isExited)
+	lines := h.readAllLogs(id, time.Time{})
 	streams := map[string][]string{}
 	last := r.StartedAt.Add(-time.Second)
 	for _, l := range lines {
 		streams[l.Stream] = append(streams[l.Stream], string(l.Text))
 		if !l.At.After(last) || !l.At.Equal(l.At.Truncate(time.Microsecond)) {
-			b.t.Errorf("%q at %v, after one at %v", l.Text, l.At, last)
+			h.t.Errorf("line %q is at %v, and the line before it at %v", l.Text, l.At, last)
 		}
 		last = l.At
 	}
 	if want := []string{"out 1", "out 2", "out 3", "out 4", "out 5", "no end"}; !slices.Equal(streams["stdout"], want) {
-		b.t.Errorf("stdout is %q", streams["stdout"])
+		h.t.Errorf("stdout is %q", streams["stdout"])
 	}
 	if want := []string{"err 1", "err 2", "err 3", "err 4", "err 5"}; !slices.Equal(streams["stderr"], want) {
-		b.t.Errorf("stderr is %q", streams["stderr"])
+		h.t.Errorf("stderr is %q", streams["stderr"])
 	}
 }
 
-func followsLive(b *bench) {
-	id := b.start(b.order("echo first; while :; do sleep 0.02; done"))
-	b.waitFor(id, "first") // though it has not ended
-	if r := b.report(id); !running(r) {
-		b.t.Errorf("it does not run: %+v", r)
+func followsLive(h *harness) {
+	id := h.startAttempt(h.newSpec("echo first; while :; do sleep 0.02; done"))
+	h.waitForLine(id, "first") // before the attempt has ended
+	if r := h.findReport(id); !isRunning(r) {
+		h.t.Errorf("the attempt does not run: %+v", r)
 	}
 	got := make(chan []string, 1)
 	var wait sync.WaitGroup
-	wait.Go(func() { got <- texts(b.all(id, time.Time{})) })
-	b.stop(id, 0)
+	wait.Go(func() { got <- lineTexts(h.readAllLogs(id, time.Time{})) })
+	h.stopAttempt(id, 0)
 	wait.Wait()
 	if lines := <-got; !slices.Equal(lines, []string{"first"}) {
-		b.t.Errorf("followed: %q", lines)
+		h.t.Errorf("followed: %q", lines)
 	}
 }
 
-func readsOn(b *bench) {
+func resumesLogs(h *harness) {
 	const n = 500
-	id := b.start(b.order(fmt.Sprintf("i=0; while [ $i -lt %d ]; do echo line $i; i=$((i+1)); done", n)))
-	b.until(id, "ended", exited)
-	lines := b.all(id, time.Time{})
+	id := h.startAttempt(h.newSpec(fmt.Sprintf("i=0; while [ $i -lt %d ]; do echo line $i; i=$((i+1)); done", n)))
+	h.waitForReport(id, "ended", isExited)
+	lines := h.readAllLogs(id, time.Time{})
 	if len(lines) != n {
-		b.t.Fatalf("%d lines, not %d", len(lines), n)
+		h.t.Fatalf("%d lines, not %d", len(lines), n)
 	}
 	for _, i := range []int{0, 1, 250, n - 2, n - 1} {
-		rest := b.all(id, lines[i].At)
+		rest := h.readAllLogs(id, lines[i].At)
 		if len(rest) != n-1-i || len(rest) > 0 && string(rest[0].Text) != fmt.Sprint("line ", i+1) {
-			b.t.Errorf("after line %d came %d lines: %.60q", i, len(rest), texts(rest))
+			h.t.Errorf("line %d is followed by %d lines: %.60q", i, len(rest), lineTexts(rest))
 		}
 		for j, l := range rest {
 			if !l.At.Equal(lines[i+1+j].At) {
-				b.t.Fatalf("line %d is at %v now, and was at %v", i+1+j, l.At, lines[i+1+j].At)
+				h.t.Fatalf("line %d is at %v now, and was at %v", i+1+j, l.At, lines[i+1+j].At)
 			}
 		}
 	}
 }
 
-func exitsWithCode(b *bench) {
-	id := b.start(b.order("i=0; while [ $i -lt 15 ]; do echo line $i; i=$((i+1)); done; sleep 0.1; echo broken >&2; exit 7"))
-	r := b.until(id, "ended", exited)
+func exitsWithCode(h *harness) {
+	id := h.startAttempt(h.newSpec("i=0; while [ $i -lt 15 ]; do echo line $i; i=$((i+1)); done; sleep 0.1; echo broken >&2; exit 7"))
+	r := h.waitForReport(id, "ended", isExited)
 	if r.ExitCode != 7 || r.Ready || r.OOM {
-		b.t.Errorf("%+v", r)
+		h.t.Errorf("%+v", r)
 	}
 	if len(r.LastOutput) != 10 || !slices.Contains(r.LastOutput, "broken") || !slices.Contains(r.LastOutput, "line 14") {
-		b.t.Errorf("last output: %q", r.LastOutput)
+		h.t.Errorf("last output: %q", r.LastOutput)
 	}
 	if r.EndedAt.Before(r.StartedAt) || r.EndedAt.IsZero() {
-		b.t.Errorf("from %v to %v", r.StartedAt, r.EndedAt)
+		h.t.Errorf("from %v to %v", r.StartedAt, r.EndedAt)
 	}
 }
 
-func neverReady(b *bench) {
-	id := b.start(b.order("echo up; exec sleep 600"))
-	b.waitFor(id, "up")
+func neverReady(h *harness) {
+	id := h.startAttempt(h.newSpec("echo up; exec sleep 600"))
+	h.waitForLine(id, "up")
 	for range 5 {
-		if r := b.report(id); !running(r) || r.Ready {
-			b.t.Fatalf("%+v", r)
+		if r := h.findReport(id); !isRunning(r) || r.Ready {
+			h.t.Fatalf("%+v", r)
 		}
 	}
 }
 
-// Two processes tell that they were asked; the second one is a child.
-const askable = `ask() { trap "echo $1 was asked; exit 0" TERM; echo $1 is up; while :; do sleep 0.02; done; }; ask one & ask two & wait; sleep 0.2`
+// reportsSIGTERM runs two processes that report SIGTERM; the second is a child.
+const reportsSIGTERM = `report() { trap "echo $1 got SIGTERM; exit 0" TERM; echo $1 is up; while :; do sleep 0.02; done; }; report one & report two & wait; sleep 0.2`
 
-func stopsGently(b *bench) {
-	id := b.start(b.order(askable))
-	b.waitFor(id, "one is up")
-	b.waitFor(id, "two is up")
-	b.stop(id, 20*time.Second)
-	begun := time.Now()
-	b.until(id, "ended", exited)
-	if took := time.Since(begun); took > 15*time.Second {
-		b.t.Errorf("it took %v", took)
+func stopsGracefully(h *harness) {
+	id := h.startAttempt(h.newSpec(reportsSIGTERM))
+	h.waitForLine(id, "one is up")
+	h.waitForLine(id, "two is up")
+	h.stopAttempt(id, 20*time.Second)
+	start := time.Now()
+	h.waitForReport(id, "ended", isExited)
+	if elapsed := time.Since(start); elapsed > 15*time.Second {
+		h.t.Errorf("the end took %v", elapsed)
 	}
-	b.wantLines(id, "one was asked", "two was asked")
+	h.expectLines(id, "one got SIGTERM", "two got SIGTERM")
 }
 
-const deaf = `trap "" TERM; echo up; while :; do sleep 0.02; done`
+// ignoresSIGTERM runs until it is killed.
+const ignoresSIGTERM = `trap "" TERM; echo up; while :; do sleep 0.02; done`
 
-func killsAfterGrace(b *bench) {
-	id := b.start(b.order(deaf))
-	b.waitFor(id, "up")
-	begun := time.Now()
-	b.stop(id, 300*time.Millisecond)
-	if r := b.report(id); !running(r) {
-		b.t.Errorf("stop waited, or killed at once: %+v", r)
+func killsAfterGrace(h *harness) {
+	id := h.startAttempt(h.newSpec(ignoresSIGTERM))
+	h.waitForLine(id, "up")
+	start := time.Now()
+	h.stopAttempt(id, 300*time.Millisecond)
+	if r := h.findReport(id); !isRunning(r) {
+		h.t.Errorf("Stop waited for the end, or killed at once: %+v", r)
 	}
-	r := b.until(id, "ended", exited)
-	if took := time.Since(begun); took < 250*time.Millisecond || took > 10*time.Second {
-		b.t.Errorf("it took %v", took)
+	r := h.waitForReport(id, "ended", isExited)
+	if elapsed := time.Since(start); elapsed < 250*time.Millisecond || elapsed > 10*time.Second {
+		h.t.Errorf("the end took %v", elapsed)
 	}
 	if r.ExitCode != 137 || r.OOM {
-		b.t.Errorf("%+v", r)
+		h.t.Errorf("%+v", r)
 	}
 }
 
-func shortensStop(b *bench) {
-	id := b.start(b.order(deaf))
-	b.waitFor(id, "up")
-	begun := time.Now()
-	b.stop(id, 10*time.Minute)
-	b.stop(id, 200*time.Millisecond)
-	b.stop(id, 10*time.Minute) // never lengthens
-	b.until(id, "ended", exited)
-	if took := time.Since(begun); took > 10*time.Second {
-		b.t.Errorf("it took %v", took)
+func shortensStop(h *harness) {
+	id := h.startAttempt(h.newSpec(ignoresSIGTERM))
+	h.waitForLine(id, "up")
+	start := time.Now()
+	h.stopAttempt(id, 10*time.Minute)
+	h.stopAttempt(id, 200*time.Millisecond)
+	h.stopAttempt(id, 10*time.Minute) // does not lengthen it
+	h.waitForReport(id, "ended", isExited)
+	if elapsed := time.Since(start); elapsed > 10*time.Second {
+		h.t.Errorf("the end took %v", elapsed)
 	}
 }
 
-func aborts(b *bench) {
-	id := b.start(b.order(askable))
-	b.waitFor(id, "one is up")
-	b.stop(id, 0)
-	b.until(id, "ended", exited)
-	if got := texts(b.all(id, time.Time{})); slices.Contains(got, "one was asked") {
-		b.t.Errorf("it was asked first: %q", got)
+func killsWithoutGrace(h *harness) {
+	id := h.startAttempt(h.newSpec(reportsSIGTERM))
+	h.waitForLine(id, "one is up")
+	h.stopAttempt(id, 0)
+	h.waitForReport(id, "ended", isExited)
+	if got := lineTexts(h.readAllLogs(id, time.Time{})); slices.Contains(got, "one got SIGTERM") {
+		h.t.Errorf("the attempt got SIGTERM first: %q", got)
 	}
 }
 
-func endsBackground(b *bench) {
-	id := b.start(b.order("sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' & echo done; exit 4"))
-	if r := b.until(id, "ended", exited); r.ExitCode != 4 {
-		b.t.Errorf("%+v", r)
+func endsBackground(h *harness) {
+	id := h.startAttempt(h.newSpec("sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' & echo done; exit 4"))
+	if r := h.waitForReport(id, "ended", isExited); r.ExitCode != 4 {
+		h.t.Errorf("%+v", r)
 	}
-	b.wantLines(id, "done")
+	h.expectLines(id, "done")
 }
 
-func startsOnce(b *bench) {
-	o := b.order("echo began; exec sleep 600")
-	b.started = append(b.started, o.Attempt)
+func startsOnce(h *harness) {
+	spec := h.newSpec("echo started; exec sleep 600")
+	h.started = append(h.started, spec.Attempt)
 	var wait sync.WaitGroup
 	for range 4 {
 		wait.Go(func() {
-			if err := b.Start(b.ctx(), o); err != nil {
-				b.t.Errorf("start: %v", err)
+			if err := h.Start(h.ctx(), spec); err != nil {
+				h.t.Errorf("start: %v", err)
 			}
 		})
 	}
 	wait.Wait()
-	b.waitFor(o.Attempt, "began")
+	h.waitForLine(spec.Attempt, "started")
 	for range 3 {
-		if err := b.Start(b.ctx(), o); err != nil {
-			b.t.Errorf("start: %v", err)
+		if err := h.Start(h.ctx(), spec); err != nil {
+			h.t.Errorf("start: %v", err)
 		}
 	}
-	b.stop(o.Attempt, 0)
-	b.until(o.Attempt, "ended", exited)
-	if err := b.Start(b.ctx(), o); err != nil {
-		b.t.Errorf("start once ended: %v", err)
+	h.stopAttempt(spec.Attempt, 0)
+	h.waitForReport(spec.Attempt, "ended", isExited)
+	if err := h.Start(h.ctx(), spec); err != nil {
+		h.t.Errorf("start after the end: %v", err)
 	}
-	if r := b.report(o.Attempt); !exited(r) {
-		b.t.Errorf("it was begun again: %+v", r)
+	if r := h.findReport(spec.Attempt); !isExited(r) {
+		h.t.Errorf("the attempt was started again: %+v", r)
 	}
-	if got := texts(b.all(o.Attempt, time.Time{})); !slices.Equal(got, []string{"began"}) {
-		b.t.Errorf("output: %q", got)
+	if got := lineTexts(h.readAllLogs(spec.Attempt, time.Time{})); !slices.Equal(got, []string{"started"}) {
+		h.t.Errorf("output: %q", got)
 	}
 }
 
-func survivesRestart(b *bench) {
-	o := b.order("echo hello > index.html; echo up; " + b.f.Serve)
-	id := b.start(o)
-	b.until(id, "ready", ready)
-	lines := b.output(id)
-	b.again()
-	r := b.until(id, "ready after the restart", ready)
-	if got := b.get(r.Address); got != "hello" {
-		b.t.Errorf("it answered %q", got)
+func survivesRestart(h *harness) {
+	spec := h.newSpec("echo hello > index.html; echo up; " + h.f.Serve)
+	id := h.startAttempt(spec)
+	h.waitForReport(id, "ready", isReady)
+	lines := h.outputSoFar(id)
+	h.reopen()
+	r := h.waitForReport(id, "ready after the restart", isReady)
+	if got := h.fetchIndex(r.Address); got != "hello" {
+		h.t.Errorf("the response is %q", got)
 	}
-	if err := b.Start(b.ctx(), o); err != nil {
-		b.t.Errorf("start: %v", err)
+	if err := h.Start(h.ctx(), spec); err != nil {
+		h.t.Errorf("start: %v", err)
 	}
-	if got := b.output(id); len(got) < len(lines) || got[0] != "up" {
-		b.t.Errorf("output was %q and is %q", lines, got)
+	if got := h.outputSoFar(id); len(got) < len(lines) || got[0] != "up" {
+		h.t.Errorf("the output was %q and is %q", lines, got)
 	}
-	b.stop(id, 5*time.Second)
-	b.until(id, "ended", exited)
+	h.stopAttempt(id, 5*time.Second)
+	h.waitForReport(id, "ended", isExited)
 }
 
-func survivesRestartEnded(b *bench) {
-	id := b.start(b.order("echo up; exit 3"))
-	before := b.until(id, "ended", exited)
-	b.again()
-	after := b.report(id)
+func survivesRestartEnded(h *harness) {
+	id := h.startAttempt(h.newSpec("echo up; exit 3"))
+	before := h.waitForReport(id, "ended", isExited)
+	h.reopen()
+	after := h.findReport(id)
 	if after.ExitCode != 3 || !after.EndedAt.Equal(before.EndedAt) || !slices.Equal(after.LastOutput, before.LastOutput) {
-		b.t.Errorf("before: %+v\nafter: %+v", before, after)
+		h.t.Errorf("before: %+v\nafter: %+v", before, after)
 	}
-	b.wantLines(id, "up")
+	h.expectLines(id, "up")
 }
 
-func removesRunning(b *bench) {
-	id := b.start(b.order(askable))
-	b.waitFor(id, "two is up")
-	if err := b.Remove(b.ctx(), id); err != nil {
-		b.t.Fatalf("remove: %v", err)
+func removesRunning(h *harness) {
+	id := h.startAttempt(h.newSpec(reportsSIGTERM))
+	h.waitForLine(id, "two is up")
+	if err := h.Remove(h.ctx(), id); err != nil {
+		h.t.Fatalf("remove: %v", err)
 	}
-	if r := b.report(id); r.State != dstack.AttemptAbsent {
-		b.t.Errorf("%+v", r)
+	if r := h.findReport(id); r.State != dstack.AttemptAbsent {
+		h.t.Errorf("%+v", r)
 	}
-	if left := b.f.Left(b.t, id); len(left) > 0 {
-		b.t.Errorf("left: %v", left)
+	if left := h.f.ListLeftovers(h.t, id); len(left) > 0 {
+		h.t.Errorf("left after remove: %v", left)
 	}
-	if err := b.Remove(b.ctx(), id); err != nil {
-		b.t.Errorf("removed again: %v", err)
+	if err := h.Remove(h.ctx(), id); err != nil {
+		h.t.Errorf("second remove: %v", err)
 	}
 }
 
-func unknownIsFine(b *bench) {
+func acceptsUnknown(h *harness) {
 	for _, id := range []dstack.AttemptID{"3ad7c9f3-0c0e-4e43-9e6c-9f6b34fba3b0", "", "..", "../x", ".gone-x"} {
-		if err := b.Stop(b.ctx(), id, time.Second); err != nil {
-			b.t.Errorf("stop %q: %v", id, err)
+		if err := h.Stop(h.ctx(), id, time.Second); err != nil {
+			h.t.Errorf("stop %q: %v", id, err)
 		}
-		if err := b.Remove(b.ctx(), id); err != nil {
-			b.t.Errorf("remove %q: %v", id, err)
+		if err := h.Remove(h.ctx(), id); err != nil {
+			h.t.Errorf("remove %q: %v", id, err)
 		}
-		if lines := b.all(id, time.Time{}); len(lines) > 0 {
-			b.t.Errorf("logs of %q: %q", id, texts(lines))
+		if lines := h.readAllLogs(id, time.Time{}); len(lines) > 0 {
+			h.t.Errorf("logs of %q: %q", id, lineTexts(lines))
 		}
 	}
 }
 
-func killedKeeper(b *bench) {
-	if b.f.KillKeeper == nil {
-		return // nothing but the engine itself keeps it there
+func endsWithoutKeeper(h *harness) {
+	if h.f.KillKeeper == nil {
+		return // the engine has no keepers
 	}
-	id := b.start(b.order(askable))
-	b.waitFor(id, "two is up")
-	b.f.KillKeeper(b.t, id)
-	r := b.until(id, "ended", exited)
+	id := h.startAttempt(h.newSpec(reportsSIGTERM))
+	h.waitForLine(id, "two is up")
+	h.f.KillKeeper(h.t, id)
+	r := h.waitForReport(id, "ended", isExited)
 	if !strings.Contains(r.Error, "keeper") || !slices.Contains(r.LastOutput, "two is up") {
-		b.t.Errorf("%+v", r)
+		h.t.Errorf("%+v", r)
 	}
 }
 
-func twenty(b *bench) {
+func runsTwentyAttempts(h *harness) {
 	var ids []dstack.AttemptID
 	for i := range 20 {
-		ids = append(ids, b.start(b.order(fmt.Sprintf("echo %d > index.html; %s", i, b.f.Serve))))
+		ids = append(ids, h.startAttempt(h.newSpec(fmt.Sprintf("echo %d > index.html; %s", i, h.f.Serve))))
 	}
 	for i, id := range ids {
-		r := b.until(id, "ready", ready)
-		if got := b.get(r.Address); got != fmt.Sprint(i) {
-			b.t.Errorf("%d answered %q", i, got)
+		r := h.waitForReport(id, "ready", isReady)
+		if got := h.fetchIndex(r.Address); got != fmt.Sprint(i) {
+			h.t.Errorf("the response of attempt %d is %q", i, got)
 		}
 	}
 	for _, id := range ids {
-		b.stop(id, 5*time.Second)
+		h.stopAttempt(id, 5*time.Second)
 	}
 	for _, id := range ids {
-		b.until(id, "ended", exited)
+		h.waitForReport(id, "ended", isExited)
 	}
 }

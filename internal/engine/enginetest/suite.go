@@ -1,5 +1,5 @@
-// Package enginetest is the contract of engine.Engine as a test, the same for
-// every engine.
+// Package enginetest tests that an engine follows the contract of engine.Engine. All
+// engines pass the same tests.
 package enginetest
 
 import (
@@ -25,18 +25,22 @@ import (
 	"dstack/internal/engine"
 )
 
-// Fixture is an engine to be tested.
+// Fixture describes an engine to be tested.
 type Fixture struct {
-	// Open opens an engine; opened again, it is a new server's on the same
-	// state. The engine's code comes from Code, and Close is called.
-	Open  func(t *testing.T) Engine
-	Image string
-	// Serve is a shell command that serves the files of its working folder by
-	// HTTP, on $PORT, until it is ended.
+	// Open opens the engine. Opened again, it has the same state, as for a restarted
+	// server. The engine reads code with Code. The suite closes it.
+	Open         func(t *testing.T) Engine
+	Capabilities dstack.EngineCapabilities
+	Image        string
+	// Serve is a shell command that serves the files of its working folder by HTTP on
+	// $PORT until it is stopped.
 	Serve string
-	// Left names what is left of an attempt: processes, containers, folders.
-	Left func(t *testing.T, id dstack.AttemptID) []string
-	// KillKeeper kills what looks after an attempt; nil when nothing does.
+	// ListLeftovers names what is left of an attempt: processes, containers, folders.
+	ListLeftovers func(t *testing.T, id dstack.AttemptID) []string
+	// RemoveVolume removes a volume at the end of a test. It is called only if
+	// Capabilities has Mounts.
+	RemoveVolume func(t *testing.T, name string)
+	// KillKeeper kills the keeper of an attempt; nil: the engine has no keepers.
 	KillKeeper func(t *testing.T, id dstack.AttemptID)
 }
 
@@ -46,13 +50,13 @@ type Engine interface {
 	Close() error
 }
 
-// The code that Code knows.
+// codeHash is the hash of the only code that Code has.
 const codeHash = "code-of-enginetest"
 
-// Code is the engine.Code of a fixture's engine.
-func Code(_ context.Context, o dstack.AttemptSpec) (io.ReadCloser, error) {
-	if o.CodeHash != codeHash {
-		return nil, fmt.Errorf("no code %q", o.CodeHash)
+// Code is the engine.CodeOpener of a fixture's engine.
+func Code(_ context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error) {
+	if spec.CodeHash != codeHash {
+		return nil, fmt.Errorf("no code %q", spec.CodeHash)
 	}
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
@@ -72,73 +76,77 @@ func Code(_ context.Context, o dstack.AttemptSpec) (io.ReadCloser, error) {
 	return io.NopCloser(&buf), w.Close()
 }
 
-// Run tests an engine. make is called for each case.
-func Run(t *testing.T, make func(t *testing.T) Fixture) {
-	for _, c := range cases {
+// Run tests an engine. It calls newFixture for each case.
+func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
+	for _, c := range contractCases {
 		t.Run(c.name, func(t *testing.T) {
-			f := make(t)
-			b := &bench{t: t, f: f, Engine: f.Open(t)}
-			t.Cleanup(b.end)
-			c.run(b)
+			f := newFixture(t)
+			h := &harness{t: t, f: f, Engine: f.Open(t)}
+			t.Cleanup(h.cleanUp)
+			c.run(h)
 		})
 	}
 }
 
-// bench is one case at work.
-type bench struct {
+// harness runs one case.
+type harness struct {
 	t *testing.T
 	f Fixture
 	Engine
 	mu      sync.Mutex
 	started []dstack.AttemptID
+	volumes []string
 }
 
-// limit is far more than anything takes; a case that meets it has failed.
-const limit = 30 * time.Second
+// caseTimeout limits each wait of a case. It is much longer than any wait should take.
+const caseTimeout = 30 * time.Second
 
-func (b *bench) ctx() context.Context { return context.Background() }
+func (h *harness) ctx() context.Context { return context.Background() }
 
-func (b *bench) end() {
-	for _, id := range b.started {
-		if err := b.Remove(b.ctx(), id); err != nil {
-			b.t.Errorf("remove at the end: %v", err)
+func (h *harness) cleanUp() {
+	for _, id := range h.started {
+		if err := h.Remove(h.ctx(), id); err != nil {
+			h.t.Errorf("remove at the end of the case: %v", err)
 		}
 	}
-	if err := b.Close(); err != nil {
-		b.t.Errorf("close: %v", err)
+	if err := h.Close(); err != nil {
+		h.t.Errorf("close: %v", err)
 	}
-	for _, id := range b.started {
-		if left := b.f.Left(b.t, id); len(left) > 0 {
-			b.t.Errorf("left after remove: %v", left)
+	for _, id := range h.started {
+		if left := h.f.ListLeftovers(h.t, id); len(left) > 0 {
+			h.t.Errorf("left after remove: %v", left)
 		}
+	}
+	for _, name := range h.volumes {
+		h.f.RemoveVolume(h.t, name)
 	}
 }
 
-func (b *bench) order(script string, change ...func(*dstack.AttemptSpec)) dstack.AttemptSpec {
-	b.t.Helper()
-	port := freePort(b.t)
-	o := dstack.AttemptSpec{
+func (h *harness) newSpec(script string, change ...func(*dstack.AttemptSpec)) dstack.AttemptSpec {
+	h.t.Helper()
+	port := findFreePort(h.t)
+	spec := dstack.AttemptSpec{
 		Attempt: dstack.AttemptID(uuid.NewString()), Replica: "r", Run: "suite", Project: "main",
-		Image: b.f.Image, Argv: []string{"/bin/sh", "-i", "-c", script}, Script: script,
+		Image: h.f.Image, Argv: []string{"/bin/sh", "-i", "-c", script}, Script: script,
 		WorkingDir: ".", Port: port, StopGracePeriod: 5 * time.Second,
 		Env: map[string]string{"PORT": strconv.Itoa(port), "DSTACK_RUN_NAME": "suite"},
 	}
 	for _, f := range change {
-		f(&o)
+		f(&spec)
 	}
-	return o
+	return spec
 }
 
 var lastPort atomic.Int64
 
-// freePort returns a port that nobody listens on, below those that systems
-// hand out by themselves, and another one each time.
-func freePort(t *testing.T) int {
+// findFreePort returns a port that is not in use, and a different one for each call. The
+// ports are below the range from which systems choose ports for connections.
+func findFreePort(t *testing.T) int {
 	t.Helper()
-	const lowest, count = 12000, 20000
-	lastPort.CompareAndSwap(0, rand.Int64N(count)) // to stay clear of other tests
-	for range count {
-		port := int(lowest + lastPort.Add(1)%count)
+	const minPort, portCount = 12000, 20000
+	lastPort.CompareAndSwap(0, rand.Int64N(portCount)) // to avoid the ports of other tests
+	for range portCount {
+		port := int(minPort + lastPort.Add(1)%portCount)
 		l, err := net.Listen("tcp", ":"+strconv.Itoa(port))
 		if err == nil {
 			_ = l.Close()
@@ -149,22 +157,22 @@ func freePort(t *testing.T) int {
 	return 0
 }
 
-func (b *bench) start(o dstack.AttemptSpec) dstack.AttemptID {
-	b.t.Helper()
-	b.mu.Lock()
-	b.started = append(b.started, o.Attempt)
-	b.mu.Unlock()
-	if err := b.Start(b.ctx(), o); err != nil {
-		b.t.Fatalf("start: %v", err)
+func (h *harness) startAttempt(spec dstack.AttemptSpec) dstack.AttemptID {
+	h.t.Helper()
+	h.mu.Lock()
+	h.started = append(h.started, spec.Attempt)
+	h.mu.Unlock()
+	if err := h.Start(h.ctx(), spec); err != nil {
+		h.t.Fatalf("start: %v", err)
 	}
-	return o.Attempt
+	return spec.Attempt
 }
 
-func (b *bench) report(id dstack.AttemptID) dstack.Report {
-	b.t.Helper()
-	all, err := b.Running(b.ctx())
+func (h *harness) findReport(id dstack.AttemptID) dstack.Report {
+	h.t.Helper()
+	all, err := h.Running(h.ctx())
 	if err != nil {
-		b.t.Fatalf("running: %v", err)
+		h.t.Fatalf("running: %v", err)
 	}
 	var found []dstack.Report
 	for _, r := range all {
@@ -178,53 +186,56 @@ func (b *bench) report(id dstack.AttemptID) dstack.Report {
 	case 1:
 		return found[0]
 	}
-	b.t.Fatalf("attempt %s is reported %d times: %+v", id, len(found), found)
+	h.t.Fatalf("attempt %s is reported %d times: %+v", id, len(found), found)
 	return dstack.Report{}
 }
 
-// until looks until the report of an attempt is as wanted.
-func (b *bench) until(id dstack.AttemptID, what string, good func(dstack.Report) bool) dstack.Report {
-	b.t.Helper()
+// waitForReport waits until accept returns true for the report of an attempt. The test
+// fails if the attempt ends before that.
+func (h *harness) waitForReport(id dstack.AttemptID, want string, accept func(dstack.Report) bool) dstack.Report {
+	h.t.Helper()
 	var last dstack.Report
-	b.eventually(what, func() bool {
-		if last = b.report(id); over(last) && !good(last) {
-			b.t.Fatalf("it is over before it is %s: %+v\noutput: %q", what, last, b.output(id))
+	h.waitUntil(want, func() bool {
+		if last = h.findReport(id); isOver(last) && !accept(last) {
+			h.t.Fatalf("the attempt ended before it was %s: %+v\noutput: %q", want, last, h.outputSoFar(id))
 		}
-		return good(last)
-	}, func() string { return fmt.Sprintf("%+v\noutput: %q", last, b.output(id)) })
+		return accept(last)
+	}, func() string { return fmt.Sprintf("%+v\noutput: %q", last, h.outputSoFar(id)) })
 	return last
 }
 
-func (b *bench) eventually(what string, good func() bool, seen func() string) {
-	b.t.Helper()
-	look := time.NewTicker(10 * time.Millisecond)
-	defer look.Stop()
-	for late := time.After(limit); !good(); {
+// waitUntil polls until condition returns true. describe describes the last state for
+// the error message.
+func (h *harness) waitUntil(want string, condition func() bool, describe func() string) {
+	h.t.Helper()
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for timeout := time.After(caseTimeout); !condition(); {
 		select {
-		case <-look.C:
-		case <-late:
-			b.t.Fatalf("not within %v: %s; last seen: %s", limit, what, seen())
+		case <-poll.C:
+		case <-timeout:
+			h.t.Fatalf("not %s within %v; the last state is %s", want, caseTimeout, describe())
 		}
 	}
 }
 
-func ready(r dstack.Report) bool   { return r.State == dstack.AttemptRunning && r.Ready }
-func running(r dstack.Report) bool { return r.State == dstack.AttemptRunning }
-func exited(r dstack.Report) bool  { return r.State == dstack.AttemptExited }
-func over(r dstack.Report) bool    { return r.State.IsOver() && r.State != dstack.AttemptAbsent }
+func isReady(r dstack.Report) bool   { return r.State == dstack.AttemptRunning && r.Ready }
+func isRunning(r dstack.Report) bool { return r.State == dstack.AttemptRunning }
+func isExited(r dstack.Report) bool  { return r.State == dstack.AttemptExited }
+func isOver(r dstack.Report) bool    { return r.State.IsOver() && r.State != dstack.AttemptAbsent }
 
-// output is all that an attempt has written until now.
-func (b *bench) output(id dstack.AttemptID) []string {
-	ctx, cancel := context.WithTimeout(b.ctx(), 300*time.Millisecond)
+// outputSoFar returns the output that an attempt has written until now.
+func (h *harness) outputSoFar(id dstack.AttemptID) []string {
+	ctx, cancel := context.WithTimeout(h.ctx(), 300*time.Millisecond)
 	defer cancel()
-	return texts(b.collect(ctx, id, time.Time{}))
+	return lineTexts(h.readLogs(ctx, id, time.Time{}))
 }
 
-func (b *bench) collect(ctx context.Context, id dstack.AttemptID, since time.Time) []dstack.LogLine {
+func (h *harness) readLogs(ctx context.Context, id dstack.AttemptID, since time.Time) []dstack.LogLine {
 	var lines []dstack.LogLine
-	for l, err := range b.Logs(ctx, id, since) {
+	for l, err := range h.Logs(ctx, id, since) {
 		if err != nil {
-			b.t.Errorf("logs: %v", err)
+			h.t.Errorf("logs: %v", err)
 			break
 		}
 		lines = append(lines, l)
@@ -232,37 +243,37 @@ func (b *bench) collect(ctx context.Context, id dstack.AttemptID, since time.Tim
 	return lines
 }
 
-// all is the whole output of an attempt that ends.
-func (b *bench) all(id dstack.AttemptID, since time.Time) []dstack.LogLine {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx(), limit)
+// readAllLogs returns the whole output of an attempt that ends.
+func (h *harness) readAllLogs(id dstack.AttemptID, since time.Time) []dstack.LogLine {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
 	defer cancel()
-	lines := b.collect(ctx, id, since)
+	lines := h.readLogs(ctx, id, since)
 	if ctx.Err() != nil {
-		b.t.Fatalf("the output of an ended attempt does not end; got %q", texts(lines))
+		h.t.Fatalf("the output of an ended attempt does not end; got %q", lineTexts(lines))
 	}
 	return lines
 }
 
-// waitFor waits until an attempt has written a line.
-func (b *bench) waitFor(id dstack.AttemptID, want string) {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx(), limit)
+// waitForLine waits until an attempt has written the line.
+func (h *harness) waitForLine(id dstack.AttemptID, want string) {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
 	defer cancel()
 	var got []string
-	for l, err := range b.Logs(ctx, id, time.Time{}) {
+	for l, err := range h.Logs(ctx, id, time.Time{}) {
 		if err != nil {
-			b.t.Fatalf("logs: %v", err)
+			h.t.Fatalf("logs: %v", err)
 		}
 		if string(l.Text) == want {
 			return
 		}
 		got = append(got, string(l.Text))
 	}
-	b.t.Fatalf("no line %q, only %q; %+v", want, got, b.report(id))
+	h.t.Fatalf("no line %q in %q; the report is %+v", want, got, h.findReport(id))
 }
 
-func texts(lines []dstack.LogLine) []string {
+func lineTexts(lines []dstack.LogLine) []string {
 	out := make([]string, 0, len(lines))
 	for _, l := range lines {
 		out = append(out, string(l.Text))
@@ -270,49 +281,49 @@ func texts(lines []dstack.LogLine) []string {
 	return out
 }
 
-func (b *bench) get(address string) string {
-	b.t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx(), limit)
+func (h *harness) fetchIndex(address string) string {
+	h.t.Helper()
+	ctx, cancel := context.WithTimeout(h.ctx(), caseTimeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/index.html", nil)
 	if err != nil {
-		b.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Do(req)
 	if err != nil {
-		b.t.Fatalf("get: %v", err)
+		h.t.Fatalf("get: %v", err)
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
-		b.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	return strings.TrimSpace(string(body))
 }
 
-// again closes the engine and opens it anew, as a restarted server does.
-func (b *bench) again() {
-	b.t.Helper()
-	if err := b.Close(); err != nil {
-		b.t.Fatalf("close: %v", err)
+// reopen closes the engine and opens it again, as a restarted server does.
+func (h *harness) reopen() {
+	h.t.Helper()
+	if err := h.Close(); err != nil {
+		h.t.Fatalf("close: %v", err)
 	}
-	b.Engine = b.f.Open(b.t)
+	h.Engine = h.f.Open(h.t)
 }
 
-func (b *bench) stop(id dstack.AttemptID, grace time.Duration) {
-	b.t.Helper()
-	if err := b.Stop(b.ctx(), id, grace); err != nil {
-		b.t.Fatalf("stop: %v", err)
+func (h *harness) stopAttempt(id dstack.AttemptID, grace time.Duration) {
+	h.t.Helper()
+	if err := h.Stop(h.ctx(), id, grace); err != nil {
+		h.t.Fatalf("stop: %v", err)
 	}
 }
 
-func (b *bench) wantLines(id dstack.AttemptID, want ...string) {
-	b.t.Helper()
-	got := texts(b.all(id, time.Time{}))
+func (h *harness) expectLines(id dstack.AttemptID, want ...string) {
+	h.t.Helper()
+	got := lineTexts(h.readAllLogs(id, time.Time{}))
 	for _, w := range want {
 		if !slices.Contains(got, w) {
-			b.t.Errorf("no line %q in %q", w, got)
+			h.t.Errorf("no line %q in %q", w, got)
 		}
 	}
 }

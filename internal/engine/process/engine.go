@@ -1,10 +1,10 @@
-// Package process runs replicas as plain processes of this machine, for
-// machines without Docker and for Macs, whose GPU containers cannot use.
-// Nothing is isolated: a replica sees the machine's files and programs.
+// Package process runs replicas as plain processes of this machine. It is for machines
+// without Docker, and for Macs, because containers cannot use their GPUs. Nothing is
+// isolated: a replica sees the machine's files and programs.
 //
-// Each attempt is run by a keeper, a process of our own binary (see Keep)
-// which outlives the server. All that is known of an attempt lies in its
-// folder, so that the next server finds it again.
+// A keeper, a process of this program's own binary (see Keep), runs each attempt and
+// outlives the server. The attempt's folder holds everything that the engine has to
+// know about it, so that a restarted server finds it again.
 package process
 
 import (
@@ -23,12 +23,12 @@ import (
 	"dstack/internal/engine"
 )
 
-// Options are what a process engine needs.
+// Options configures an Engine.
 type Options struct {
-	Dir  string            // where attempts live; made when missing, and nobody else's
+	Dir  string            // the folder of the attempts' folders; created if missing, used by one engine only
 	Self string            // the program whose command "keep FOLDER" calls Keep
-	Code engine.CodeOpener // nil: no order has code
-	GPUs bool              // the machine has NVIDIA GPUs, so those that an order may not use are hidden from it
+	Code engine.CodeOpener // nil: attempts have no code
+	GPUs bool              // the machine has NVIDIA GPUs: an attempt sees only those that it was given
 }
 
 // Engine runs attempts as processes.
@@ -38,206 +38,211 @@ type Engine struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // preparations
 
-	mu       sync.Mutex
-	prepared map[dstack.AttemptID]*preparation  // those under way
-	refused  map[dstack.AttemptID]dstack.Report // those whose folder cannot tell
-	over     map[dstack.AttemptID]dstack.Report // ended, as their folder tells
-	answered map[dstack.AttemptID]answer        // what a running one's port said last
-	keepers  map[dstack.AttemptID]int           // keepers that this engine spawned; zero once collected
+	mu           sync.Mutex
+	preparations map[dstack.AttemptID]*preparation  // attempts whose keeper is not running yet
+	refusals     map[dstack.AttemptID]dstack.Report // refused attempts, also if exit.json could not be written
+	endedReports map[dstack.AttemptID]dstack.Report // the contents of exit.json
+	ports        map[dstack.AttemptID]portStatus    // of running attempts
+	keeperPIDs   map[dstack.AttemptID]int           // keepers of this engine; 0: ended and reaped
 }
 
-// answer is what a port said, and where.
-type answer struct {
-	ready   bool
-	port    string
-	address string // without the port; empty: it never answered
+// portStatus is the last definite result of checkPort.
+type portStatus struct {
+	ready bool
+	port  string
+	host  string // where the port accepted a connection; empty: never
 }
 
 var _ engine.Engine = (*Engine)(nil)
 
-// New opens the engine over a folder. Attempts in it, of an earlier server
-// too, are known at once.
+// New opens the engine of a folder. Running reports the attempts of an earlier server
+// in the folder, too.
 func New(opts Options) (*Engine, error) {
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, &dstack.Error{
 			Kind:    dstack.Unavailable,
-			Message: "cannot make the folder for processes: " + opts.Dir,
-			Hint:    "make it writable, or choose another place with DSTACK_SERVER_DIR",
+			Message: "cannot create the folder for processes: " + opts.Dir,
+			Hint:    "make it writable, or choose another folder with DSTACK_SERVER_DIR",
 			Cause:   err,
 		}
 	}
-	gone, _ := filepath.Glob(filepath.Join(opts.Dir, ".gone-*"))
-	for _, dir := range gone {
-		_ = folder(dir).remove()
+	deleted, _ := filepath.Glob(filepath.Join(opts.Dir, ".gone-*"))
+	for _, dir := range deleted {
+		_ = folder(dir).removeAll()
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Engine{
 		opts: opts, ctx: ctx, cancel: cancel,
-		prepared: map[dstack.AttemptID]*preparation{},
-		refused:  map[dstack.AttemptID]dstack.Report{},
-		over:     map[dstack.AttemptID]dstack.Report{},
-		answered: map[dstack.AttemptID]answer{},
-		keepers:  map[dstack.AttemptID]int{},
+		preparations: map[dstack.AttemptID]*preparation{},
+		refusals:     map[dstack.AttemptID]dstack.Report{},
+		endedReports: map[dstack.AttemptID]dstack.Report{},
+		ports:        map[dstack.AttemptID]portStatus{},
+		keeperPIDs:   map[dstack.AttemptID]int{},
 	}, nil
 }
 
-// Close ends what the engine is preparing. What runs goes on.
+// Capabilities returns what the process engine can do.
+func Capabilities() dstack.EngineCapabilities {
+	return dstack.EngineCapabilities{Name: "process", SharesPorts: true}
+}
+
+// Close cancels preparations and waits for them. Attempts keep running.
 func (e *Engine) Close() error {
 	e.cancel()
 	e.work.Wait()
 	return nil
 }
 
-func (e *Engine) folder(id dstack.AttemptID) folder {
+func (e *Engine) folderOf(id dstack.AttemptID) folder {
 	return folder(filepath.Join(e.opts.Dir, string(id)))
 }
 
-// known refuses IDs that are no name of a folder; nothing was ever started
-// with one.
-func known(id dstack.AttemptID) bool {
+// isValidID reports whether an ID can be the name of a folder. No attempt has an ID for
+// which it is false.
+func isValidID(id dstack.AttemptID) bool {
 	return id != "" && id[0] != '.' && !strings.ContainsAny(string(id), `/\`) && filepath.IsLocal(string(id))
 }
 
-// Stop is described at engine.Engine.
+// Stop implements engine.Engine.
 func (e *Engine) Stop(_ context.Context, id dstack.AttemptID, grace time.Duration) error {
-	if !known(id) {
+	if !isValidID(id) {
 		return nil
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if p := e.prepared[id]; p != nil && p.stop() {
+	if p := e.preparations[id]; p != nil && p.abort() {
 		return nil
 	}
-	dir := e.folder(id)
-	if dir.over() {
+	dir := e.folderOf(id)
+	if dir.isOver() {
 		return nil
 	}
-	want := stop{Deadline: time.Now().Add(grace), Gently: grace > 0}
-	var had stop
-	if found, err := dir.read("stop.json", &had); err == nil && found && !had.Deadline.After(want.Deadline) {
+	request := stopRequest{Deadline: time.Now().Add(grace), Graceful: grace > 0}
+	var earlier stopRequest
+	if found, err := dir.readJSON("stop.json", &earlier); err == nil && found && !earlier.Deadline.After(request.Deadline) {
 		return nil
 	}
-	if err := dir.write("stop.json", want); err != nil {
-		return e.stopWithoutWriting(dir, err)
+	if err := dir.writeJSON("stop.json", request); err != nil {
+		return e.stopWithoutRequest(dir, err)
 	}
-	return e.toKeeper(dir, syscall.SIGTERM)
+	return e.signalKeeper(dir, syscall.SIGTERM)
 }
 
-// stopWithoutWriting is for a full disk: the keeper then gives the grace of
-// its order.
-func (e *Engine) stopWithoutWriting(dir folder, err error) error {
-	if dir.has("kept.json") {
-		return e.toKeeper(dir, syscall.SIGTERM)
+// stopWithoutRequest stops an attempt whose stop.json cannot be written, as on a full
+// disk. The keeper then uses the grace period of the specification.
+func (e *Engine) stopWithoutRequest(dir folder, err error) error {
+	if dir.hasFile("kept.json") {
+		return e.signalKeeper(dir, syscall.SIGTERM)
 	}
 	return err
 }
 
-// toKeeper signals a folder's keeper; none there is no error. While the lock
-// is held, the number in kept.json is the keeper's.
-func (e *Engine) toKeeper(dir folder, sig syscall.Signal) error {
-	var k kept
-	found, err := dir.read("kept.json", &k)
-	if err != nil || !found || !dir.held() {
+// signalKeeper sends a signal to the keeper of a folder, if it runs. While the lock is
+// held, the process number in kept.json belongs to the keeper.
+func (e *Engine) signalKeeper(dir folder, sig syscall.Signal) error {
+	var k keeperState
+	found, err := dir.readJSON("kept.json", &k)
+	if err != nil || !found || !dir.isLocked() {
 		return err
 	}
-	if err := syscall.Kill(k.Keeper, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("cannot signal process %d: %w", k.Keeper, err)
+	if err := syscall.Kill(k.KeeperPID, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("cannot signal process %d: %w", k.KeeperPID, err)
 	}
 	return nil
 }
 
-// Limits of Remove's wait for a killed attempt.
+// Times of Remove's wait for a killed attempt.
 const (
-	removeLimit = 3 * time.Second
-	removeLook  = 3 * time.Millisecond
+	removeTimeout      = 3 * time.Second
+	removePollInterval = 3 * time.Millisecond
 )
 
-// Remove is described at engine.Engine.
+// Remove implements engine.Engine.
 func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
-	if !known(id) {
+	if !isValidID(id) {
 		return nil
 	}
-	if p := e.preparation(id); p != nil {
-		p.stop()
+	if p := e.findPreparation(id); p != nil {
+		p.abort()
 		select {
 		case <-p.done:
 		case <-ctx.Done():
 			return ctx.Err()
 		}
 	}
-	dir := e.folder(id)
-	if dir.held() && !dir.has("exit.json") {
+	dir := e.folderOf(id)
+	if dir.isLocked() && !dir.hasFile("exit.json") {
 		if err := e.Stop(ctx, id, 0); err != nil {
 			return err
 		}
 	}
-	if err := e.waitUntilFree(ctx, dir); err != nil {
+	if err := e.waitForKeeper(ctx, dir); err != nil {
 		return err
 	}
-	e.collect()
-	if err := e.discard(id); err != nil {
+	e.reapKeepers()
+	if err := e.deleteFolder(id); err != nil {
 		return fmt.Errorf("cannot remove %s: %w", dir, err)
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.refused, id)
-	delete(e.over, id)
-	delete(e.answered, id)
-	if e.keepers[id] == 0 {
-		delete(e.keepers, id)
+	delete(e.refusals, id)
+	delete(e.endedReports, id)
+	delete(e.ports, id)
+	if e.keeperPIDs[id] == 0 {
+		delete(e.keeperPIDs, id)
 	}
 	return nil
 }
 
-// waitUntilFree returns once a folder's keeper has ended; it kills one that
-// takes too long.
-func (e *Engine) waitUntilFree(ctx context.Context, dir folder) error {
-	look := time.NewTicker(removeLook)
-	defer look.Stop()
-	late := time.After(removeLimit)
-	for dir.held() {
+// waitForKeeper waits until the keeper of a folder has ended. It kills the keeper if
+// that takes longer than removeTimeout.
+func (e *Engine) waitForKeeper(ctx context.Context, dir folder) error {
+	poll := time.NewTicker(removePollInterval)
+	defer poll.Stop()
+	timeout := time.After(removeTimeout)
+	for dir.isLocked() {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-late:
-			if err := e.toKeeper(dir, syscall.SIGKILL); err != nil {
+		case <-timeout:
+			if err := e.signalKeeper(dir, syscall.SIGKILL); err != nil {
 				return err
 			}
-			late = nil
-		case <-look.C:
+			timeout = nil
+		case <-poll.C:
 		}
 	}
-	var k kept
-	if found, _ := dir.read("kept.json", &k); found && !dir.has("exit.json") {
-		bury(k)
+	var k keeperState
+	if found, _ := dir.readJSON("kept.json", &k); found && !dir.hasFile("exit.json") {
+		killOrphans(k)
 	}
 	return nil
 }
 
-// discard deletes a folder under another name first, so that half of it is
-// never taken for an attempt.
-func (e *Engine) discard(id dstack.AttemptID) error {
-	gone := filepath.Join(e.opts.Dir, ".gone-"+string(id))
-	err := os.Rename(string(e.folder(id)), gone)
+// deleteFolder deletes the folder of an attempt. It renames the folder first, so that a
+// partly deleted folder never counts as an attempt.
+func (e *Engine) deleteFolder(id dstack.AttemptID) error {
+	deleted := filepath.Join(e.opts.Dir, ".gone-"+string(id))
+	err := os.Rename(string(e.folderOf(id)), deleted)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return folder(gone).remove()
+	return folder(deleted).removeAll()
 }
 
-// collect lets the system forget keepers that have ended.
-func (e *Engine) collect() {
+// reapKeepers waits for keepers that have ended, so that they do not stay zombies.
+func (e *Engine) reapKeepers() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for id, pid := range e.keepers {
+	for id, pid := range e.keeperPIDs {
 		if pid == 0 {
 			continue
 		}
 		if got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); got == pid || errors.Is(err, syscall.ECHILD) {
-			e.keepers[id] = 0
+			e.keeperPIDs[id] = 0
 		}
 	}
 }

@@ -13,56 +13,60 @@ import (
 	"dstack/internal/dstack"
 )
 
-// folder is where one attempt lives. What it holds says how the attempt
-// stands, to any server that comes later:
+// folder is the folder of one attempt. Its files hold the state of the attempt, for this
+// server and for any later one; the formats of the files must stay readable:
 //
-//	order.json  what was ordered, without secrets
-//	lock        held, from before the keeper is spawned until it has ended
-//	kept.json   the keeper's: the process runs
-//	stop.json   the engine's: it is to end by then
-//	exit.json   it ended, or never began; all output is in the log
-//	log.N       output; the two newest files
+//	order.json  the specification of the attempt, without secrets
+//	lock        locked by the engine before it spawns the keeper, and then by the
+//	            keeper until it ends
+//	kept.json   keeperState, written by the keeper: the command has been started
+//	stop.json   stopRequest, written by the engine: when the attempt has to end
+//	exit.json   exitRecord: the attempt has ended, or could not be started; all of
+//	            its output is in the log
+//	log.N       output; the two newest files are kept
 //	work/       the code
 type folder string
 
-func (f folder) file(name string) string { return filepath.Join(string(f), name) }
+func (f folder) path(name string) string { return filepath.Join(string(f), name) }
 
-// kept is what the keeper says of the process that it started.
-type kept struct {
-	Keeper    int
-	Leader    int    // the process, and the session and group it leads
-	Birth     string // when that process was born, so that nobody else's is taken for it
-	Boot      string // of the machine
-	StartedAt time.Time
+// keeperState identifies the processes of an attempt. A process number is valid only
+// with the boot and the start time that it belongs to, because numbers are reused.
+type keeperState struct {
+	KeeperPID       int    `json:"Keeper"`
+	LeaderPID       int    `json:"Leader"` // the command; it leads a session and a process group
+	LeaderStartTime string `json:"Birth"`  // see startTime
+	BootID          string `json:"Boot"`   // see bootID
+	StartedAt       time.Time
 }
 
-// stop is when an attempt has to have ended.
-type stop struct {
-	Deadline time.Time
-	Gently   bool // SIGTERM first
+// stopRequest says when an attempt has to end.
+type stopRequest struct {
+	Deadline time.Time // SIGKILL
+	Graceful bool      `json:"Gently"` // SIGTERM first
 }
 
-// exit is how an attempt ended.
-type exit struct {
-	Outcome   dstack.AttemptState // exited or refused
-	Code      int
-	Error     string   `json:",omitempty"`
-	Permanent bool     `json:",omitempty"`
-	LastOut   []string `json:",omitempty"`
-	StartedAt time.Time
-	EndedAt   time.Time
+// exitRecord says how an attempt ended.
+type exitRecord struct {
+	State      dstack.AttemptState `json:"Outcome"` // exited or refused
+	ExitCode   int                 `json:"Code"`
+	Error      string              `json:",omitempty"`
+	Permanent  bool                `json:",omitempty"`
+	LastOutput []string            `json:"LastOut,omitempty"`
+	StartedAt  time.Time
+	EndedAt    time.Time
 }
 
-func exitOf(r dstack.Report) exit {
-	return exit{
-		Outcome: r.State, Code: r.ExitCode, Error: r.Error, Permanent: r.Permanent,
-		LastOut: r.LastOutput, StartedAt: r.StartedAt, EndedAt: r.EndedAt,
+func newExitRecord(r dstack.Report) exitRecord {
+	return exitRecord{
+		State: r.State, ExitCode: r.ExitCode, Error: r.Error, Permanent: r.Permanent,
+		LastOutput: r.LastOutput, StartedAt: r.StartedAt, EndedAt: r.EndedAt,
 	}
 }
 
-// read fills v from a file of the folder; false when there is no such file.
-func (f folder) read(name string, v any) (bool, error) {
-	data, err := os.ReadFile(f.file(name))
+// readJSON decodes a file of the folder into v. It returns false if the file does not
+// exist.
+func (f folder) readJSON(name string, v any) (bool, error) {
+	data, err := os.ReadFile(f.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
@@ -70,44 +74,44 @@ func (f folder) read(name string, v any) (bool, error) {
 		err = json.Unmarshal(data, v)
 	}
 	if err != nil {
-		return false, fmt.Errorf("cannot read %s: %w", f.file(name), err)
+		return false, fmt.Errorf("cannot read %s: %w", f.path(name), err)
 	}
 	return true, nil
 }
 
-// write puts v into a file of the folder, whole or not at all.
-func (f folder) write(name string, v any) error {
+// writeJSON encodes v into a file of the folder. It replaces the file atomically.
+func (f folder) writeJSON(name string, v any) error {
 	data, err := json.Marshal(v)
 	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", f.file(name), err)
+		return fmt.Errorf("cannot write %s: %w", f.path(name), err)
 	}
 	draft, err := os.CreateTemp(string(f), name+".*")
 	if err != nil {
-		return fmt.Errorf("cannot write %s: %w", f.file(name), err)
+		return fmt.Errorf("cannot write %s: %w", f.path(name), err)
 	}
 	_, err = draft.Write(data)
 	if err = errors.Join(err, draft.Close()); err == nil {
-		err = os.Rename(draft.Name(), f.file(name))
+		err = os.Rename(draft.Name(), f.path(name))
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("cannot write %s: %w", f.file(name), err), os.Remove(draft.Name()))
+		return errors.Join(fmt.Errorf("cannot write %s: %w", f.path(name), err), os.Remove(draft.Name()))
 	}
 	return nil
 }
 
-func (f folder) has(name string) bool {
-	_, err := os.Lstat(f.file(name))
+func (f folder) hasFile(name string) bool {
+	_, err := os.Lstat(f.path(name))
 	return err == nil
 }
 
-// lock takes the lock, or returns nil when somebody holds it. It is free once
-// every copy of the file is closed, in whatever process.
-func (f folder) lock() (*os.File, error) {
-	file, err := os.OpenFile(f.file("lock"), os.O_CREATE|os.O_RDWR, 0o600)
+// tryLock takes the lock of the folder; it returns nil if another process holds it. The
+// lock is released once all processes have closed their copies of the file.
+func (f folder) tryLock() (*os.File, error) {
+	file, err := os.OpenFile(f.path("lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	err = retried(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) })
+	err = retryInterrupted(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) })
 	if err == nil {
 		return file, nil
 	}
@@ -115,22 +119,23 @@ func (f folder) lock() (*os.File, error) {
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return nil, nil
 	}
-	return nil, fmt.Errorf("cannot lock %s: %w", f.file("lock"), err)
+	return nil, fmt.Errorf("cannot lock %s: %w", f.path("lock"), err)
 }
 
-// held says whether somebody holds the lock. One that cannot be looked at, for
-// want of file descriptors, counts as held: what runs is not to be buried.
-func (f folder) held() bool {
-	file, err := os.Open(f.file("lock"))
+// isLocked reports whether a process holds the lock. If the lock file cannot be opened,
+// for example because no file descriptors are left, the lock counts as held: a running
+// attempt must not be killed as an orphan.
+func (f folder) isLocked() bool {
+	file, err := os.Open(f.path("lock"))
 	if err != nil {
 		return !errors.Is(err, fs.ErrNotExist)
 	}
 	defer file.Close()
-	err = retried(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) })
+	err = retryInterrupted(func() error { return syscall.Flock(int(file.Fd()), syscall.LOCK_SH|syscall.LOCK_NB) })
 	return errors.Is(err, syscall.EWOULDBLOCK)
 }
 
-func retried(call func() error) error {
+func retryInterrupted(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, syscall.EINTR) {
 			return err
@@ -138,20 +143,20 @@ func retried(call func() error) error {
 	}
 }
 
-// over says that no more output will come.
-func (f folder) over() bool {
-	return f.has("exit.json") || !f.held()
+// isOver reports whether the attempt has ended, so that no more output will come.
+func (f folder) isOver() bool {
+	return f.hasFile("exit.json") || !f.isLocked()
 }
 
-// remove deletes the folder, folders without write permission included, as
-// package caches leave them.
-func (f folder) remove() error {
+// removeAll deletes the folder. It also deletes folders without write permission, which
+// package managers leave in their caches.
+func (f folder) removeAll() error {
 	if os.RemoveAll(string(f)) == nil {
 		return nil
 	}
 	_ = filepath.WalkDir(string(f), func(path string, d fs.DirEntry, err error) error {
 		if err == nil && d.IsDir() {
-			_ = os.Chmod(path, 0o700) // ours, and about to go
+			_ = os.Chmod(path, 0o700) // best effort: the folder is about to be deleted
 		}
 		return nil
 	})

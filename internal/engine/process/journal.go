@@ -14,42 +14,44 @@ import (
 	"dstack/internal/engine"
 )
 
-// The bounds on one attempt's output on disk: the oldest goes first.
+// Limits on the output of one attempt on disk. The oldest file is deleted first.
 const (
-	journalFile  = 8 << 20
-	journalFiles = 2
-	longestLine  = 32 << 10 // what is longer becomes several lines
+	maxJournalBytes = 8 << 20 // of one file
+	maxJournalFiles = 2
+	maxLineBytes    = 32 << 10  // a longer line is split
+	maxPendingBytes = 256 << 10 // more is written without waiting for a flush
 )
 
-// journal is the output of one attempt, written by its keeper. A full disk
-// loses output, and says how much once there is room again; it never stops
-// the process.
+// journal writes the output of one attempt to files; the keeper owns it. If the disk is
+// full, output is lost but the attempt keeps running; once there is space again, the
+// journal has a line that says how much was lost.
 type journal struct {
-	mu     sync.Mutex
-	dir    folder
-	file   *os.File
-	num    int
-	size   int64
-	unsent []byte // whole lines
-	stamps engine.MonotonicClock
-	last   []string
+	mu        sync.Mutex
+	dir       folder
+	file      *os.File
+	num       int
+	size      int64
+	pending   []byte // complete lines that are not on disk yet
+	clock     engine.MonotonicClock
+	lastLines []string
 
-	lost      int   // lines that no line on disk tells of
-	why       error // of the loss
-	confessed bool  // unsent begins with a line about it
+	lostLines     int   // lines that were lost and that no notice on disk counts
+	lossCause     error // of the loss
+	noticePending bool  // pending begins with a notice about the loss
 }
 
-const lastLines, lastWidth = 10, 2 << 10
+// Limits on the last lines in an attempt's report.
+const maxLastLines, maxLastLineBytes = 10, 2 << 10
 
 func openJournal(dir folder) (*journal, error) {
 	j := &journal{dir: dir}
-	return j, j.open(1)
+	return j, j.openFile(1)
 }
 
 func journalName(num int) string { return "log." + strconv.Itoa(num) }
 
-func (j *journal) open(num int) error {
-	f, err := os.OpenFile(j.dir.file(journalName(num)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+func (j *journal) openFile(num int) error {
+	f, err := os.OpenFile(j.dir.path(journalName(num)), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
@@ -57,99 +59,102 @@ func (j *journal) open(num int) error {
 		_ = j.file.Close()
 	}
 	j.file, j.num, j.size = f, num, 0
-	_ = os.Remove(j.dir.file(journalName(num - journalFiles)))
+	_ = os.Remove(j.dir.path(journalName(num - maxJournalFiles)))
 	return nil
 }
 
-// add takes a line. It reaches the disk with the next flush.
+// add appends a line. The line is on disk after the next flush.
 func (j *journal) add(stream string, text []byte) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.confess()
+	j.addLossNotice()
 	text = bytes.TrimSuffix(text, []byte("\r"))
-	j.append(time.Now(), stream, text)
-	line := string(text[:min(len(text), lastWidth)])
-	if j.last = append(j.last, line); len(j.last) > lastLines {
-		j.last = j.last[1:]
+	j.appendLine(time.Now(), stream, text)
+	line := string(text[:min(len(text), maxLastLineBytes)])
+	if j.lastLines = append(j.lastLines, line); len(j.lastLines) > maxLastLines {
+		j.lastLines = j.lastLines[1:]
 	}
-	if len(j.unsent) > 256<<10 {
-		j.send()
+	if len(j.pending) > maxPendingBytes {
+		j.writePending()
 	}
 }
 
-func (j *journal) append(at time.Time, stream string, text []byte) {
-	j.unsent = strconv.AppendInt(j.unsent, j.stamps.Next(at).UnixMicro(), 10)
-	j.unsent = append(j.unsent, ' ', stream[3], ' ') // stdOut, stdErr
-	j.unsent = append(append(j.unsent, text...), '\n')
+func (j *journal) appendLine(at time.Time, stream string, text []byte) {
+	j.pending = strconv.AppendInt(j.pending, j.clock.Next(at).UnixMicro(), 10)
+	j.pending = append(j.pending, ' ', stream[3], ' ') // o for stdout, e for stderr
+	j.pending = append(append(j.pending, text...), '\n')
 }
 
-// flush brings to disk what was added.
+// flush writes the added lines to disk.
 func (j *journal) flush() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.send()
+	j.writePending()
 }
 
-// finish flushes; nothing is added any more.
+// finish writes all lines to disk, and a notice if any were lost. No line may be added
+// after it.
 func (j *journal) finish() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.send()
-	j.confess()
-	j.send()
+	j.writePending()
+	j.addLossNotice()
+	j.writePending()
 }
 
-// confess begins unsent with a line about what was lost.
-func (j *journal) confess() {
-	if j.lost > 0 && !j.confessed {
-		j.confessed = true
-		j.append(time.Now(), "stderr", fmt.Appendf(nil, "dstack: %d lines of output are missing here: %v", j.lost, j.why))
+// addLossNotice puts a notice about lost lines into pending, if any were lost.
+func (j *journal) addLossNotice() {
+	if j.lostLines > 0 && !j.noticePending {
+		j.noticePending = true
+		j.appendLine(time.Now(), "stderr", fmt.Appendf(nil, "dstack: %d lines of output are missing here: %v", j.lostLines, j.lossCause))
 	}
 }
 
-func (j *journal) send() {
-	if len(j.unsent) == 0 {
+// writePending writes the pending lines to the current file, or to a new one if that is
+// full. If the write fails, the lines are lost: the keeper must not run out of memory.
+func (j *journal) writePending() {
+	if len(j.pending) == 0 {
 		return
 	}
-	if j.size > 0 && j.size+int64(len(j.unsent)) > journalFile {
-		if err := j.open(j.num + 1); err != nil {
-			j.lose(0, err)
+	if j.size > 0 && j.size+int64(len(j.pending)) > maxJournalBytes {
+		if err := j.openFile(j.num + 1); err != nil {
+			j.recordLoss(0, err)
 			return
 		}
 	}
-	n, err := j.file.Write(j.unsent)
+	n, err := j.file.Write(j.pending)
 	if err == nil {
-		j.lost, j.confessed, j.unsent = 0, false, j.unsent[:0]
+		j.lostLines, j.noticePending, j.pending = 0, false, j.pending[:0]
 		j.size += int64(n)
 		return
 	}
-	n = bytes.LastIndexByte(j.unsent[:n], '\n') + 1 // whole lines only: readers count on it
+	n = bytes.LastIndexByte(j.pending[:n], '\n') + 1 // readers need complete lines
 	j.size += int64(n)
 	_ = j.file.Truncate(j.size)
 	_, _ = j.file.Seek(j.size, io.SeekStart)
-	j.lose(n, err)
+	j.recordLoss(n, err)
 }
 
-// lose counts what of unsent was not written, from the n-th byte on.
-func (j *journal) lose(n int, err error) {
-	lines := bytes.Count(j.unsent[n:], []byte("\n"))
+// recordLoss counts the pending lines from the n-th byte on as lost and empties pending.
+func (j *journal) recordLoss(n int, err error) {
+	lines := bytes.Count(j.pending[n:], []byte("\n"))
 	switch {
-	case j.confessed && n == 0:
-		lines += j.lost - 1
-	case !j.confessed:
-		lines += j.lost
+	case j.noticePending && n == 0:
+		lines += j.lostLines - 1
+	case !j.noticePending:
+		lines += j.lostLines
 	}
-	j.lost, j.why, j.confessed, j.unsent = lines, err, false, j.unsent[:0]
+	j.lostLines, j.lossCause, j.noticePending, j.pending = lines, err, false, j.pending[:0]
 }
 
-// tail returns the last lines.
-func (j *journal) tail() []string {
+// copyLastLines returns the last lines of the output.
+func (j *journal) copyLastLines() []string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return append([]string(nil), j.last...)
+	return append([]string(nil), j.lastLines...)
 }
 
-// parseLine reads a line as append writes it.
+// parseLine parses a line as appendLine writes it.
 func parseLine(line []byte) (dstack.LogLine, bool) {
 	micros, rest, ok := bytes.Cut(line, []byte(" "))
 	at, err := strconv.ParseInt(string(micros), 10, 64)
@@ -163,9 +168,9 @@ func parseLine(line []byte) (dstack.LogLine, bool) {
 	return dstack.LogLine{At: time.UnixMicro(at).UTC(), Stream: stream, Text: bytes.Clone(rest[2:])}, true
 }
 
-// journals returns the numbers of the files there are, lowest first.
-func journals(dir folder) []int {
-	names, _ := filepath.Glob(dir.file("log.*"))
+// listJournals returns the numbers of a journal's files, in no particular order.
+func listJournals(dir folder) []int {
+	names, _ := filepath.Glob(dir.path("log.*"))
 	var nums []int
 	for _, name := range names {
 		if n, err := strconv.Atoi(filepath.Ext(name)[1:]); err == nil {

@@ -20,65 +20,65 @@ import (
 	"dstack/internal/engine/process"
 )
 
-// keeperOf reads the number of an attempt's keeper.
-func keeperOf(t *testing.T, dir string, id dstack.AttemptID) int {
+// readKeeperPID returns the process number of an attempt's keeper.
+func readKeeperPID(t *testing.T, dir string, id dstack.AttemptID) int {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(dir, string(id), "kept.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	var kept struct{ Keeper int }
-	if err := json.Unmarshal(data, &kept); err != nil {
+	var state struct{ Keeper int }
+	if err := json.Unmarshal(data, &state); err != nil {
 		t.Fatal(err)
 	}
-	return kept.Keeper
+	return state.Keeper
 }
 
-func order(script string) dstack.AttemptSpec {
+func newSpec(script string) dstack.AttemptSpec {
 	return dstack.AttemptSpec{
 		Attempt: dstack.AttemptID(uuid.NewString()), Run: "r", WorkingDir: ".", Script: script,
 		Port: 11999, StopGracePeriod: 5 * time.Second, Env: map[string]string{},
 	}
 }
 
-// ended starts an order and returns its report once it is over.
-func ended(t *testing.T, e *process.Engine, o dstack.AttemptSpec) dstack.Report {
+// runToEnd starts an attempt and returns its report once it has ended.
+func runToEnd(t *testing.T, e *process.Engine, spec dstack.AttemptSpec) dstack.Report {
 	t.Helper()
-	if err := e.Start(t.Context(), o); err != nil {
+	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	return until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
+	return waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 }
 
-func until(t *testing.T, e *process.Engine, id dstack.AttemptID, good func(dstack.Report) bool) dstack.Report {
+func waitForReport(t *testing.T, e *process.Engine, id dstack.AttemptID, accept func(dstack.Report) bool) dstack.Report {
 	t.Helper()
-	look := time.NewTicker(5 * time.Millisecond)
-	defer look.Stop()
+	poll := time.NewTicker(5 * time.Millisecond)
+	defer poll.Stop()
 	var last dstack.Report
-	for late := time.After(20 * time.Second); ; {
+	for timeout := time.After(20 * time.Second); ; {
 		all, err := e.Running(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, r := range all {
 			if r.Attempt == id {
-				if last = r; good(r) {
+				if last = r; accept(r) {
 					return r
 				}
 			}
 		}
 		select {
-		case <-look.C:
-		case <-late:
-			t.Fatalf("it stays %+v", last)
+		case <-poll.C:
+		case <-timeout:
+			t.Fatalf("no expected report; the last one is %+v", last)
 		}
 	}
 }
 
-// at opens an engine over a folder, and leaves nothing running.
-func at(t *testing.T, dir string) *process.Engine {
+// openClean opens an engine and removes all of its attempts at the end of the test.
+func openClean(t *testing.T, dir string) *process.Engine {
 	t.Helper()
-	e := open(t, dir)
+	e := openEngine(t, dir)
 	t.Cleanup(func() {
 		all, _ := e.Running(context.Background())
 		for _, r := range all {
@@ -100,10 +100,10 @@ func TestStart_PortInUse(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer l.Close()
-		o := order("sleep 60")
-		o.Port = l.Addr().(*net.TCPAddr).Port
-		r := ended(t, at(t, t.TempDir()), o)
-		if want := fmt.Sprintf("port %d is already in use on this machine", o.Port); r.State != dstack.AttemptRefused ||
+		spec := newSpec("sleep 60")
+		spec.Port = l.Addr().(*net.TCPAddr).Port
+		r := runToEnd(t, openClean(t, t.TempDir()), spec)
+		if want := fmt.Sprintf("port %d is already in use on this machine", spec.Port); r.State != dstack.AttemptRefused ||
 			!r.Permanent || !strings.Contains(r.Error, want) {
 			t.Errorf("on %q: %+v", host, r)
 		}
@@ -112,21 +112,21 @@ func TestStart_PortInUse(t *testing.T) {
 
 func TestStart_SecretsAreNotOnDisk(t *testing.T) {
 	dir := t.TempDir()
-	e := at(t, dir)
-	o := order("echo up; sleep 60 # canary-script")
-	o.Env["TOKEN"] = "canary-env"
-	o.Auth = &dstack.RegistryAuth{Username: "u", Password: "canary-password"}
-	if err := e.Start(t.Context(), o); err != nil {
+	e := openClean(t, dir)
+	spec := newSpec("echo up; sleep 60 # canary-script")
+	spec.Env["TOKEN"] = "canary-env"
+	spec.Auth = &dstack.RegistryAuth{Username: "u", Password: "canary-password"}
+	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptRunning })
+	waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptRunning })
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
 		}
 		data, err := os.ReadFile(path)
 		if strings.Contains(string(data), "canary") {
-			t.Errorf("%s holds %s", path, data)
+			t.Errorf("%s contains %s", path, data)
 		}
 		return err
 	})
@@ -145,42 +145,42 @@ func TestStart_HidesGPUs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	o := order(`echo "gpus: [$CUDA_VISIBLE_DEVICES] ${CUDA_VISIBLE_DEVICES+set}"`)
-	if got := ended(t, e, o).LastOutput; !slices.Equal(got, []string{"gpus: [] set"}) {
-		t.Errorf("without: %q", got)
+	spec := newSpec(`echo "gpus: [$CUDA_VISIBLE_DEVICES] ${CUDA_VISIBLE_DEVICES+set}"`)
+	if got := runToEnd(t, e, spec).LastOutput; !slices.Equal(got, []string{"gpus: [] set"}) {
+		t.Errorf("without GPUs: %q", got)
 	}
-	o = order(`echo "gpus: [$CUDA_VISIBLE_DEVICES]"`)
-	o.GPUs = []dstack.GPU{{ID: "GPU-a"}, {ID: "GPU-b"}}
-	if got := ended(t, e, o).LastOutput; !slices.Equal(got, []string{"gpus: [GPU-a,GPU-b]"}) {
-		t.Errorf("with two: %q", got)
+	spec = newSpec(`echo "gpus: [$CUDA_VISIBLE_DEVICES]"`)
+	spec.GPUs = []dstack.GPU{{ID: "GPU-a"}, {ID: "GPU-b"}}
+	if got := runToEnd(t, e, spec).LastOutput; !slices.Equal(got, []string{"gpus: [GPU-a,GPU-b]"}) {
+		t.Errorf("with two GPUs: %q", got)
 	}
 }
 
-// A server that was killed while it prepared an attempt leaves a folder that
-// nobody holds: the attempt is absent, and may be started.
-func TestRunning_SweepsWhatNeverBegan(t *testing.T) {
+// A server that was killed while it prepared an attempt leaves an unlocked folder: the
+// attempt is absent, and may be started.
+func TestRunning_DeletesUnstartedFolder(t *testing.T) {
 	dir := t.TempDir()
-	o := order("echo up")
-	half := filepath.Join(dir, string(o.Attempt))
-	if err := os.MkdirAll(filepath.Join(half, "work", "half"), 0o700); err != nil {
+	spec := newSpec("echo up")
+	unstarted := filepath.Join(dir, string(spec.Attempt))
+	if err := os.MkdirAll(filepath.Join(unstarted, "work", "half"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(half, "lock"), nil, 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(unstarted, "lock"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e := at(t, dir)
+	e := openClean(t, dir)
 	if all, err := e.Running(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("%+v, %v", all, err)
 	}
-	if _, err := os.Stat(half); err == nil {
+	if _, err := os.Stat(unstarted); err == nil {
 		t.Error("the folder is still there")
 	}
-	if r := ended(t, e, o); r.State != dstack.AttemptExited || r.ExitCode != 0 {
+	if r := runToEnd(t, e, spec); r.State != dstack.AttemptExited || r.ExitCode != 0 {
 		t.Errorf("%+v", r)
 	}
 }
 
-func TestKeep_ByHandDoesNothing(t *testing.T) {
+func TestKeep_RefusesManualStart(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -195,82 +195,82 @@ func TestKeep_ByHandDoesNothing(t *testing.T) {
 	}
 }
 
-// Whoever leaves the group is found again, where the system tells.
-func TestStop_FindsThoseWhoLeftTheGroup(t *testing.T) {
+// Linux has the information to find processes that have left the process group.
+func TestKeep_KillsProcessesOutsideGroup(t *testing.T) {
 	if _, err := os.Stat("/proc/self/stat"); err != nil {
-		t.Skip("needs linux: this system does not tell who descends from whom")
+		t.Skip("needs linux: this system has no /proc/self/stat")
 	}
 	setsid, err := exec.LookPath("setsid")
 	if err != nil {
-		t.Skip("needs setsid: there is none")
+		t.Skip("needs setsid: it is not installed")
 	}
 	dir := t.TempDir()
-	e := at(t, dir)
-	o := order(setsid + ` bash -c 'trap "" TERM HUP; echo $$ > pid; while :; do sleep 1; done' & while [ ! -s pid ]; do sleep 0.01; done; echo left; exit 3`)
-	r := ended(t, e, o)
+	e := openClean(t, dir)
+	spec := newSpec(setsid + ` bash -c 'trap "" TERM HUP; echo $$ > pid; while :; do sleep 1; done' & while [ ! -s pid ]; do sleep 0.01; done; echo left; exit 3`)
+	r := runToEnd(t, e, spec)
 	if r.ExitCode != 3 {
 		t.Errorf("%+v", r)
 	}
-	got := left(t, dir, o.Attempt)
-	for late := time.Now().Add(5 * time.Second); len(got) != 1 && time.Now().Before(late); got = left(t, dir, o.Attempt) {
-		time.Sleep(5 * time.Millisecond) // the keeper, which works there too, ends after it has told
+	got := listLeftovers(t, dir, spec.Attempt)
+	for timeout := time.Now().Add(5 * time.Second); len(got) != 1 && time.Now().Before(timeout); got = listLeftovers(t, dir, spec.Attempt) {
+		time.Sleep(5 * time.Millisecond) // the keeper ends shortly after it has written exit.json
 	}
-	if len(got) != 1 { // its folder
+	if len(got) != 1 { // only the folder
 		t.Errorf("left: %v", got)
 	}
 }
 
-// A disk that is full when an attempt starts is a plain refusal.
+// An attempt is refused, and may be retried, if the disk is full when it starts.
 func TestStart_FullDisk(t *testing.T) {
-	dir := smallDisk(t, 64<<10)
-	fill(t, dir)
-	e := at(t, dir)
-	r := ended(t, e, order("echo up"))
+	dir := mountSmallDisk(t, 64<<10)
+	fillDisk(t, dir)
+	e := openClean(t, dir)
+	r := runToEnd(t, e, newSpec("echo up"))
 	if r.State != dstack.AttemptRefused || r.Permanent || !strings.Contains(r.Error, "full") {
 		t.Errorf("%+v", r)
 	}
 }
 
-// A disk that becomes full loses output and nothing else, and says so.
+// If the disk becomes full, only output is lost, and the journal says how much.
 func TestOutput_FullDisk(t *testing.T) {
-	dir := smallDisk(t, 512<<10)
-	e := at(t, dir)
-	o := order(`i=0; while [ $i -lt 9000 ]; do echo "line $i of a text that is long enough to fill a small disk soon"; i=$((i+1)); done
-		touch full; while [ -f full ]; do sleep 0.01; done; echo there is room; exit 5`)
-	if err := e.Start(t.Context(), o); err != nil {
+	dir := mountSmallDisk(t, 512<<10)
+	e := openClean(t, dir)
+	spec := newSpec(`i=0; while [ $i -lt 9000 ]; do echo "line $i of a text that is long enough to fill a small disk soon"; i=$((i+1)); done
+		touch full; while [ -f full ]; do sleep 0.01; done; echo space again; exit 5`)
+	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	until(t, e, o.Attempt, func(dstack.Report) bool {
-		_, err := os.Stat(filepath.Join(dir, string(o.Attempt), "work", "full"))
+	waitForReport(t, e, spec.Attempt, func(dstack.Report) bool {
+		_, err := os.Stat(filepath.Join(dir, string(spec.Attempt), "work", "full"))
 		return err == nil
 	})
 	if err := os.Remove(filepath.Join(dir, "ballast")); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Remove(filepath.Join(dir, string(o.Attempt), "work", "full")); err != nil {
+	if err := os.Remove(filepath.Join(dir, string(spec.Attempt), "work", "full")); err != nil {
 		t.Fatal(err)
 	}
-	r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
+	r := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 	if r.ExitCode != 5 {
 		t.Errorf("%+v", r)
 	}
-	var said []string
-	for l, err := range e.Logs(t.Context(), o.Attempt, time.Time{}) {
+	var output []string
+	for l, err := range e.Logs(t.Context(), spec.Attempt, time.Time{}) {
 		if err != nil {
 			t.Error(err)
 		}
-		said = append(said, string(l.Text))
+		output = append(output, string(l.Text))
 	}
-	if last := said[len(said)-1]; last != "there is room" {
-		t.Errorf("it ended with %q", last)
+	if last := output[len(output)-1]; last != "space again" {
+		t.Errorf("the last line is %q", last)
 	}
-	// Where it is said depends on how much the keeper had read when there was
-	// room again.
+	// The place of the notice depends on how much output the keeper had read when there
+	// was space again.
 	lines, missing := 0, 0
-	for _, text := range said[:len(said)-1] {
-		var some int
-		if n, _ := fmt.Sscanf(text, "dstack: %d lines of output are missing here: ", &some); n == 1 {
-			missing += some
+	for _, text := range output[:len(output)-1] {
+		var count int
+		if n, _ := fmt.Sscanf(text, "dstack: %d lines of output are missing here: ", &count); n == 1 {
+			missing += count
 		} else {
 			lines++
 		}
@@ -280,13 +280,14 @@ func TestOutput_FullDisk(t *testing.T) {
 	}
 }
 
-// smallDisk mounts a disk of a few bytes, with some ballast on it.
-func smallDisk(t *testing.T, size int) string {
+// mountSmallDisk mounts a disk of the given size in bytes. A file named ballast takes a
+// quarter of it.
+func mountSmallDisk(t *testing.T, size int) string {
 	t.Helper()
 	dir := t.TempDir()
 	out, err := exec.Command("mount", "-t", "tmpfs", "-o", fmt.Sprintf("size=%d", size), "small", dir).CombinedOutput()
 	if err != nil {
-		t.Skipf("needs mount: no small disk can be mounted: %s", out)
+		t.Skipf("needs mount: cannot mount a small disk: %s", out)
 	}
 	t.Cleanup(func() {
 		if out, err := exec.Command("umount", "-l", dir).CombinedOutput(); err != nil {
@@ -299,7 +300,7 @@ func smallDisk(t *testing.T, size int) string {
 	return dir
 }
 
-func fill(t *testing.T, dir string) {
+func fillDisk(t *testing.T, dir string) {
 	t.Helper()
 	f, err := os.Create(filepath.Join(dir, "filling"))
 	if err != nil {
@@ -314,20 +315,20 @@ func fill(t *testing.T, dir string) {
 	}
 }
 
-// Only the newest output is kept, and who reads too late is told.
-func TestOutput_IsBounded(t *testing.T) {
+// Only the newest output is kept.
+func TestOutput_IsLimited(t *testing.T) {
 	dir := t.TempDir()
-	e := at(t, dir)
-	o := order(`line=$(printf 'x%.0s' {1..1000}); for i in {1..20000}; do echo "$i $line"; done`)
-	if err := e.Start(t.Context(), o); err != nil {
+	e := openClean(t, dir)
+	spec := newSpec(`line=$(printf 'x%.0s' {1..1000}); for i in {1..20000}; do echo "$i $line"; done`)
+	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
+	r := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 	if r.ExitCode != 0 || len(r.LastOutput) != 10 || !strings.HasPrefix(r.LastOutput[9], "20000 ") {
 		t.Errorf("%+v", r)
 	}
 	var size int64
-	files, _ := filepath.Glob(filepath.Join(dir, string(o.Attempt), "log.*"))
+	files, _ := filepath.Glob(filepath.Join(dir, string(spec.Attempt), "log.*"))
 	for _, f := range files {
 		info, err := os.Stat(f)
 		if err != nil {
@@ -339,7 +340,7 @@ func TestOutput_IsBounded(t *testing.T) {
 		t.Errorf("%d bytes in %v", size, files)
 	}
 	n, last := 0, ""
-	for l, err := range e.Logs(t.Context(), o.Attempt, time.Time{}) {
+	for l, err := range e.Logs(t.Context(), spec.Attempt, time.Time{}) {
 		if err != nil {
 			t.Error(err)
 		}
@@ -352,28 +353,28 @@ func TestOutput_IsBounded(t *testing.T) {
 
 func TestRemove_FoldersWithoutWritePermission(t *testing.T) {
 	dir := t.TempDir()
-	e := at(t, dir)
-	o := order("mkdir -p cache/deep; touch cache/deep/file; chmod -R a-w cache")
-	ended(t, e, o)
-	if err := e.Remove(t.Context(), o.Attempt); err != nil {
+	e := openClean(t, dir)
+	spec := newSpec("mkdir -p cache/deep; touch cache/deep/file; chmod -R a-w cache")
+	runToEnd(t, e, spec)
+	if err := e.Remove(t.Context(), spec.Attempt); err != nil {
 		t.Error(err)
 	}
-	if got := left(t, dir, o.Attempt); len(got) != 0 {
+	if got := listLeftovers(t, dir, spec.Attempt); len(got) != 0 {
 		t.Errorf("left: %v", got)
 	}
 }
 
 func TestStop_BeforeItStarted(t *testing.T) {
 	for range 20 {
-		e := at(t, t.TempDir())
-		o := order("exec sleep 60")
-		if err := e.Start(t.Context(), o); err != nil {
+		e := openClean(t, t.TempDir())
+		spec := newSpec("exec sleep 60")
+		if err := e.Start(t.Context(), spec); err != nil {
 			t.Fatal(err)
 		}
-		if err := e.Stop(t.Context(), o.Attempt, 0); err != nil {
+		if err := e.Stop(t.Context(), spec.Attempt, 0); err != nil {
 			t.Fatal(err)
 		}
-		if r := until(t, e, o.Attempt, func(r dstack.Report) bool { return r.State.IsOver() }); r.State != dstack.AttemptExited {
+		if r := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() }); r.State != dstack.AttemptExited {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -385,7 +386,7 @@ func TestStart_MissingProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if r := ended(t, e, order("echo")); r.State != dstack.AttemptRefused || !strings.Contains(r.Error, "/no/such/dstack") {
+	if r := runToEnd(t, e, newSpec("echo")); r.State != dstack.AttemptRefused || !strings.Contains(r.Error, "/no/such/dstack") {
 		t.Errorf("%+v", r)
 	}
 }

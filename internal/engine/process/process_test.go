@@ -14,11 +14,11 @@ import (
 	"dstack/internal/engine/process"
 )
 
-// The test program plays our binary's keeper, and a small web server.
+// TestMain makes the test program also a keeper, and a small web server.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "keep":
-		syscall.Exit(process.Keep(os.Args[2])) // the race detector would linger in os.Exit
+		syscall.Exit(process.Keep(os.Args[2])) // os.Exit would wait for the race detector
 	case len(os.Args) == 2 && os.Args[1] == "serve":
 		err := http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.FileServer(http.Dir(".")))
 		_, _ = os.Stderr.WriteString(err.Error())
@@ -27,7 +27,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func open(t testing.TB, dir string) *process.Engine {
+func openEngine(t testing.TB, dir string) *process.Engine {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
@@ -48,11 +48,12 @@ func TestEngine(t *testing.T) {
 	enginetest.Run(t, func(t *testing.T) enginetest.Fixture {
 		dir := filepath.Join(t.TempDir(), "attempts")
 		return enginetest.Fixture{
-			Open:  func(t *testing.T) enginetest.Engine { return open(t, dir) },
-			Serve: "exec " + self + " serve",
-			Left:  func(t *testing.T, id dstack.AttemptID) []string { return left(t, dir, id) },
+			Capabilities:  process.Capabilities(),
+			Open:          func(t *testing.T) enginetest.Engine { return openEngine(t, dir) },
+			Serve:         "exec " + self + " serve",
+			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string { return listLeftovers(t, dir, id) },
 			KillKeeper: func(t *testing.T, id dstack.AttemptID) {
-				if err := syscall.Kill(keeperOf(t, dir, id), syscall.SIGKILL); err != nil {
+				if err := syscall.Kill(readKeeperPID(t, dir, id), syscall.SIGKILL); err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -60,8 +61,9 @@ func TestEngine(t *testing.T) {
 	})
 }
 
-// left names the folders of an attempt, and the processes that work in them.
-func left(t *testing.T, dir string, id dstack.AttemptID) []string {
+// listLeftovers returns the folders of an attempt, and the processes whose working folder
+// is in them.
+func listLeftovers(t *testing.T, dir string, id dstack.AttemptID) []string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(dir, "*"+string(id)))
 	if err != nil {

@@ -7,38 +7,38 @@ import (
 	"time"
 )
 
-// Fault is how requests go wrong. What is zero in it does not.
+// Fault describes how the hub fails. Zero fields have no effect.
 type Fault struct {
-	Path    string        // a part of the path of the requests meant; empty: all
-	Times   int           // how many of them; 0: until Mend
-	Delay   time.Duration // before the answer, which then is as without a fault, or as below
-	Until   chan struct{} // wait until it is closed, likewise
-	Status  int           // answer with it
-	Code    string        // and X-Error-Code
-	Message string        // and X-Error-Message
-	To      string        // redirect there
-	Body    string        // answer 200 and this
-	Cut     bool          // promise more than comes, and hang up
-	Huge    int64         // answer 200 and so many bytes, their number not said before
+	Path    string        // part of the path of affected requests; empty for all
+	Times   int           // number of affected requests; 0 for all until Mend
+	Delay   time.Duration // wait before the response
+	Until   chan struct{} // wait until it is closed before the response
+	Status  int           // respond with this status
+	Code    string        // set X-Error-Code
+	Message string        // set X-Error-Message
+	To      string        // redirect to this URL
+	Body    string        // respond 200 with this body
+	Cut     bool          // close the connection in the middle of the body
+	Huge    int64         // respond 200 with this many bytes and no Content-Length
 }
 
-// Fail makes requests go wrong from now on. The first fault that means a
-// request has it.
+// Fail adds a fault. The first fault that matches a request applies.
 func (h *Hub) Fail(f Fault) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.faults = append(h.faults, &f)
 }
 
-// Mend ends all faults.
+// Mend removes all faults.
 func (h *Hub) Mend() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.faults = nil
 }
 
-// fault is the one that means a path. The caller holds the lock.
-func (h *Hub) fault(path string) *Fault {
+// takeFault returns the fault for a path, or nil, and counts its use. The
+// caller holds h.mu.
+func (h *Hub) takeFault(path string) *Fault {
 	for i, f := range h.faults {
 		if !strings.Contains(path, f.Path) {
 			continue
@@ -52,9 +52,9 @@ func (h *Hub) fault(path string) *Fault {
 	return nil
 }
 
-// spoil does what a fault says, and tells whether that was the answer.
-func (h *Hub) spoil(w http.ResponseWriter, r *http.Request, f *Fault) bool {
-	if !h.wait(r, f) {
+// applyFault applies a fault and reports whether it has responded.
+func (h *Hub) applyFault(w http.ResponseWriter, r *http.Request, f *Fault) bool {
+	if !h.waitForFault(r, f) {
 		return true
 	}
 	if f.Code != "" {
@@ -72,10 +72,10 @@ func (h *Hub) spoil(w http.ResponseWriter, r *http.Request, f *Fault) bool {
 	case f.Cut:
 		w.Header().Set("Content-Length", "1000")
 		_, _ = w.Write([]byte(`{"sha":`))
-		_ = http.NewResponseController(w).Flush() // else nothing comes at all, and clients try again
+		_ = http.NewResponseController(w).Flush() // otherwise the client gets nothing and tries again
 		panic(http.ErrAbortHandler)
 	case f.Huge > 0:
-		pour(w, f.Huge)
+		writeSpaces(w, f.Huge)
 	case f.Body != "":
 		_, _ = w.Write([]byte(f.Body))
 	default:
@@ -84,8 +84,9 @@ func (h *Hub) spoil(w http.ResponseWriter, r *http.Request, f *Fault) bool {
 	return true
 }
 
-// wait tells whether anybody still waits for the answer afterwards.
-func (h *Hub) wait(r *http.Request, f *Fault) bool {
+// waitForFault waits as the fault says. It returns false if the client or the
+// hub has gone meanwhile.
+func (h *Hub) waitForFault(r *http.Request, f *Fault) bool {
 	until := f.Until
 	if until == nil {
 		if f.Delay == 0 {
@@ -110,7 +111,7 @@ func (h *Hub) wait(r *http.Request, f *Fault) bool {
 	return false
 }
 
-func pour(w http.ResponseWriter, n int64) {
+func writeSpaces(w http.ResponseWriter, n int64) {
 	block := bytes.Repeat([]byte{' '}, 64<<10)
 	for n > 0 {
 		m, err := w.Write(block[:min(n, int64(len(block)))])

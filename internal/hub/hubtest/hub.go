@@ -1,5 +1,6 @@
-// Package hubtest is a small model hub, served on the loopback for a test. It
-// answers as Hugging Face's does: statuses, X-Error-Code, redirects.
+// Package hubtest serves a small model hub on the loopback interface for
+// tests. Its statuses, error codes and redirects are those of the Hugging Face
+// Hub.
 package hubtest
 
 import (
@@ -15,35 +16,35 @@ import (
 	"testing"
 )
 
-// Options is how a hub is served.
+// Options configure a Hub.
 type Options struct {
-	Prefix string // of all its paths, such as /hf; empty: none
+	Prefix string // prefix of all paths, such as /hf
 	TLS    bool
 }
 
-// Repo is a model's repository. Its one branch is main.
+// Repo is a model's repository with the single branch main.
 type Repo struct {
-	Name    string   // org/model, or model alone
-	Was     []string // names that redirect to it
-	Commit  string   // of main; empty: Commit(1)
+	Name    string   // org/model or model
+	Was     []string // former names, which redirect
+	Commit  string   // commit of main; default Commit(1)
 	Files   map[string]string
-	Gated   bool     // anybody lists it, only Readers read its files
-	Private bool     // only Readers know of it
-	Readers []string // tokens
-	Stored  []string // files that are elsewhere: a redirect to the storage, another host
-	Bare    bool     // its listing names neither files nor id
+	Gated   bool     // all callers may list it, only Readers may read its files
+	Private bool     // only Readers may list it
+	Readers []string // tokens with access
+	Stored  []string // files that redirect to the storage host
+	Bare    bool     // its listing has neither files nor id
 }
 
-// Request is one that came.
+// Request is a request that the hub has received.
 type Request struct {
 	Host   string
 	Method string
-	Path   string // with the prefix, and the query if there is one
+	Path   string // with the prefix and the query
 	Header http.Header
-	Store  bool // it came to the storage, not to the hub
+	Store  bool // received by the storage host
 }
 
-// Hub is a model hub. Its methods may be called at any time by anybody.
+// Hub is a model hub. It is safe for concurrent use.
 type Hub struct {
 	opts    Options
 	server  *httptest.Server
@@ -54,21 +55,21 @@ type Hub struct {
 	repos    map[string]Repo
 	accounts map[string]bool
 	faults   []*Fault
-	came     []Request
+	requests []Request
 }
 
-// New serves an empty hub until the test ends.
+// New starts an empty hub that serves until the test ends.
 func New(t testing.TB, opts Options) *Hub {
 	t.Helper()
 	h := &Hub{opts: opts, closing: make(chan struct{}), repos: map[string]Repo{}, accounts: map[string]bool{}}
-	h.server, h.storage = h.start(false), h.start(true)
+	h.server, h.storage = h.startServer(false), h.startServer(true)
 	t.Cleanup(h.Close)
 	return h
 }
 
-func (h *Hub) start(storage bool) *httptest.Server {
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serve(w, r, storage) }))
-	s.Config.ErrorLog = log.New(io.Discard, "", 0) // clients that hang up are often meant to
+func (h *Hub) startServer(storage bool) *httptest.Server {
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { h.serveRequest(w, r, storage) }))
+	s.Config.ErrorLog = log.New(io.Discard, "", 0) // tests disconnect on purpose
 	if h.opts.TLS {
 		s.StartTLS()
 	} else {
@@ -77,7 +78,7 @@ func (h *Hub) start(storage bool) *httptest.Server {
 	return s
 }
 
-// Close ends the hub before its test does: nothing listens any more.
+// Close stops the hub before the test ends.
 func (h *Hub) Close() {
 	h.mu.Lock()
 	select {
@@ -90,16 +91,17 @@ func (h *Hub) Close() {
 	h.storage.Close()
 }
 
-// URL is what HF_ENDPOINT would be.
+// URL returns the value for HF_ENDPOINT.
 func (h *Hub) URL() string { return h.server.URL + h.opts.Prefix }
 
-// Host is the host of URL, with its port.
+// Host returns the host and port of URL.
 func (h *Hub) Host() string { return h.server.Listener.Addr().String() }
 
-// StorageHost is the other host, which has what is Stored.
+// StorageHost returns the host and port of the storage, which serves the
+// Stored files.
 func (h *Hub) StorageHost() string { return h.storage.Listener.Addr().String() }
 
-// Trust is a client's TLS that trusts the hub and its storage.
+// Trust returns a TLS configuration that trusts the hub and its storage.
 func (h *Hub) Trust() *tls.Config {
 	roots := x509.NewCertPool()
 	for _, s := range []*httptest.Server{h.server, h.storage} {
@@ -110,10 +112,10 @@ func (h *Hub) Trust() *tls.Config {
 	return &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 }
 
-// Commit is the nth commit's name.
+// Commit returns the name of the nth commit.
 func Commit(n int) string { return strings.Repeat(string("0123456789abcdef"[n%16]), 40) }
 
-// Put adds a repository, or replaces the one of its name.
+// Put adds or replaces a repository.
 func (h *Hub) Put(r Repo) {
 	if r.Commit == "" {
 		r.Commit = Commit(1)
@@ -123,37 +125,37 @@ func (h *Hub) Put(r Repo) {
 	h.repos[r.Name] = r
 }
 
-// Remove takes a repository away.
+// Remove removes a repository.
 func (h *Hub) Remove(name string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.repos, name)
 }
 
-// Account makes a token one that the hub knows, without any rights. Readers
-// are known anyway.
+// Account registers a token without access to any repository. Tokens of
+// Readers are registered already.
 func (h *Hub) Account(token string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.accounts[token] = true
 }
 
-// Requests are those that came, in their order.
+// Requests returns the received requests in order.
 func (h *Hub) Requests() []Request {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return slices.Clone(h.came)
+	return slices.Clone(h.requests)
 }
 
-// Forget empties the list of requests.
+// Forget clears the list of requests.
 func (h *Hub) Forget() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.came = nil
+	h.requests = nil
 }
 
-// repo finds a repository by its name or a former one.
-func (h *Hub) repo(name string) (r Repo, renamed, found bool) {
+// findRepo returns the repository of a current or former name.
+func (h *Hub) findRepo(name string) (r Repo, renamed, found bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if r, found = h.repos[name]; found {
@@ -167,8 +169,8 @@ func (h *Hub) repo(name string) (r Repo, renamed, found bool) {
 	return Repo{}, false, false
 }
 
-// knows tells whether a token is anybody's.
-func (h *Hub) knows(token string) bool {
+// isKnownToken reports whether a token is registered.
+func (h *Hub) isKnownToken(token string) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.accounts[token] {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// get asks a hub for a page, without following redirects.
-func get(t *testing.T, h *Hub, path, token string) (*http.Response, string) {
+// fetchPage requests a page without following redirects.
+func fetchPage(t *testing.T, h *Hub, path, token string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, h.URL()+path, nil)
 	if err != nil {
@@ -30,7 +30,8 @@ func get(t *testing.T, h *Hub, path, token string) (*http.Response, string) {
 	return resp, string(text)
 }
 
-// What Hugging Face's hub answered in September 2026.
+// TestHub_Answers checks the responses that the Hugging Face Hub gave in
+// September 2026.
 func TestHub_Answers(t *testing.T) {
 	h := New(t, Options{Prefix: "/hf"})
 	h.Account("hf_other")
@@ -41,7 +42,7 @@ func TestHub_Answers(t *testing.T) {
 	for _, c := range []struct {
 		path, token string
 		status      int
-		code, text  string // a part of the body or of where it redirects
+		code, text  string // text is part of the body or of Location
 	}{
 		{"/api/models/a/open/revision/main", "", 200, "", `"gated":false`},
 		{"/api/models/a/open", "", 200, "", `"siblings":[{"rfilename":"big.bin"},{"rfilename":"x.json"}]`},
@@ -66,7 +67,7 @@ func TestHub_Answers(t *testing.T) {
 		{"/a/gated/resolve/main/x.json", "hf_reader", 307, "", cache + "gated/"},
 		{cache + "gated/" + Commit(1) + "/x.json", "", 401, "GatedRepo", ""},
 	} {
-		resp, text := get(t, h, c.path, c.token)
+		resp, text := fetchPage(t, h, c.path, c.token)
 		text += resp.Header.Get("Location")
 		if resp.StatusCode != c.status || resp.Header.Get("X-Error-Code") != c.code || !strings.Contains(text, c.text) {
 			t.Errorf("%s by %q: %d %s %s", c.path, c.token, resp.StatusCode, resp.Header.Get("X-Error-Code"), text)
@@ -77,7 +78,7 @@ func TestHub_Answers(t *testing.T) {
 	}
 	h.Remove("a/open")
 	h.Forget()
-	if resp, _ := get(t, h, "/api/models/a/open", ""); resp.StatusCode != 401 || len(h.Requests()) != 1 {
+	if resp, _ := fetchPage(t, h, "/api/models/a/open", ""); resp.StatusCode != 401 || len(h.Requests()) != 1 {
 		t.Errorf("removed: %d", resp.StatusCode)
 	}
 }
@@ -87,7 +88,7 @@ func TestHub_Faults(t *testing.T) {
 	h.Put(Repo{Name: "m", Files: map[string]string{"x": "X"}})
 	listed := func(what string, status int, part string) {
 		t.Helper()
-		if resp, text := get(t, h, "/api/models/m", ""); resp.StatusCode != status || !strings.Contains(text, part) {
+		if resp, text := fetchPage(t, h, "/api/models/m", ""); resp.StatusCode != status || !strings.Contains(text, part) {
 			t.Errorf("%s: %d %.100s", what, resp.StatusCode, text)
 		}
 	}

@@ -10,12 +10,14 @@ import (
 	"strings"
 )
 
-func (h *Hub) serve(w http.ResponseWriter, r *http.Request, storage bool) {
+func (h *Hub) serveRequest(w http.ResponseWriter, r *http.Request, storage bool) {
 	h.mu.Lock()
-	h.came = append(h.came, Request{Host: r.Host, Method: r.Method, Path: r.URL.RequestURI(), Header: r.Header.Clone(), Store: storage})
-	fault := h.fault(r.URL.Path)
+	h.requests = append(h.requests, Request{
+		Host: r.Host, Method: r.Method, Path: r.URL.RequestURI(), Header: r.Header.Clone(), Store: storage,
+	})
+	fault := h.takeFault(r.URL.Path)
 	h.mu.Unlock()
-	if fault != nil && h.spoil(w, r, fault) {
+	if fault != nil && h.applyFault(w, r, fault) {
 		return
 	}
 	path, under := strings.CutPrefix(r.URL.Path, h.opts.Prefix+"/")
@@ -24,116 +26,118 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request, storage bool) {
 		return
 	}
 	if storage {
-		h.stored(w, path)
+		h.serveStoredFile(w, path)
 		return
 	}
-	h.answer(w, r, path)
+	h.routeRequest(w, r, path)
 }
 
-// answer takes a request to the page it means.
-func (h *Hub) answer(w http.ResponseWriter, r *http.Request, path string) {
+// routeRequest authenticates a request and calls the handler of its path.
+func (h *Hub) routeRequest(w http.ResponseWriter, r *http.Request, path string) {
 	token, given := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if given && !h.knows(token) {
-		refuse(w, http.StatusUnauthorized, "", "Invalid credentials in Authorization header")
+	if given && !h.isKnownToken(token) {
+		writeError(w, http.StatusUnauthorized, "", "Invalid credentials in Authorization header")
 		return
 	}
 	if rest, ok := strings.CutPrefix(path, "api/resolve-cache/models/"); ok {
-		h.cached(w, rest, token)
+		h.serveCachedFile(w, rest, token)
 		return
 	}
 	if rest, ok := strings.CutPrefix(path, "api/models/"); ok {
 		name, revision, _ := strings.Cut(rest, "/revision/")
-		h.listing(w, r, name, revision, token)
+		h.serveListing(w, r, name, revision, token)
 		return
 	}
 	if name, rest, ok := strings.Cut(path, "/resolve/"); ok {
 		revision, file, _ := strings.Cut(rest, "/")
-		h.resolve(w, r, name, revision, file, token)
+		h.redirectToFile(w, r, name, revision, file, token)
 		return
 	}
 	http.NotFound(w, r)
 }
 
-// enter finds a repository for a token, or answers why not.
-func (h *Hub) enter(w http.ResponseWriter, r *http.Request, name, revision, token string) (Repo, bool) {
-	repo, renamed, found := h.repo(name)
+// authorizeRepo returns a repository that the token may list. Otherwise it
+// writes the error and returns false.
+func (h *Hub) authorizeRepo(w http.ResponseWriter, r *http.Request, name, revision, token string) (Repo, bool) {
+	repo, renamed, found := h.findRepo(name)
 	reads := slices.Contains(repo.Readers, token)
 	switch {
 	case (!found || repo.Private && !reads) && token == "":
-		refuse(w, http.StatusUnauthorized, "", "Invalid username or password.")
+		writeError(w, http.StatusUnauthorized, "", "Invalid username or password.")
 	case !found || repo.Private && !reads:
-		refuse(w, http.StatusNotFound, "RepoNotFound", "Repository not found")
+		writeError(w, http.StatusNotFound, "RepoNotFound", "Repository not found")
 	case renamed:
 		w.Header().Set("Location", strings.Replace(r.URL.Path, name, repo.Name, 1))
 		w.WriteHeader(http.StatusTemporaryRedirect)
 	case revision != "" && revision != "main" && revision != repo.Commit:
-		refuse(w, http.StatusNotFound, "RevisionNotFound", "Invalid rev id: "+revision)
+		writeError(w, http.StatusNotFound, "RevisionNotFound", "Invalid rev id: "+revision)
 	default:
 		return repo, true
 	}
 	return Repo{}, false
 }
 
-func (h *Hub) listing(w http.ResponseWriter, r *http.Request, name, revision, token string) {
-	repo, ok := h.enter(w, r, name, revision, token)
+func (h *Hub) serveListing(w http.ResponseWriter, r *http.Request, name, revision, token string) {
+	repo, ok := h.authorizeRepo(w, r, name, revision, token)
 	if !ok {
 		return
 	}
-	said := map[string]any{"sha": repo.Commit, "private": repo.Private, "gated": false}
+	listing := map[string]any{"sha": repo.Commit, "private": repo.Private, "gated": false}
 	if repo.Gated {
-		said["gated"] = "manual"
+		listing["gated"] = "manual"
 	}
 	if !repo.Bare {
 		siblings := []map[string]string{}
 		for _, file := range slices.Sorted(maps.Keys(repo.Files)) {
 			siblings = append(siblings, map[string]string{"rfilename": file})
 		}
-		said["id"], said["siblings"] = repo.Name, siblings
+		listing["id"], listing["siblings"] = repo.Name, siblings
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
-	_ = json.NewEncoder(w).Encode(said)
+	_ = json.NewEncoder(w).Encode(listing)
 }
 
-// resolve sends to where a file is: below the hub, or in the storage.
-func (h *Hub) resolve(w http.ResponseWriter, r *http.Request, name, revision, file, token string) {
-	repo, ok := h.enter(w, r, name, revision, token)
-	if !ok || !readable(w, repo, token) {
+// redirectToFile redirects to the location of a file: below the hub or on the
+// storage host.
+func (h *Hub) redirectToFile(w http.ResponseWriter, r *http.Request, name, revision, file, token string) {
+	repo, ok := h.authorizeRepo(w, r, name, revision, token)
+	if !ok || !mayReadFiles(w, repo, token) {
 		return
 	}
 	w.Header().Set("X-Repo-Commit", repo.Commit)
 	if _, ok := repo.Files[file]; !ok {
-		refuse(w, http.StatusNotFound, "EntryNotFound", "Entry not found")
+		writeError(w, http.StatusNotFound, "EntryNotFound", "Entry not found")
 		return
 	}
-	place := fmt.Sprintf("%s/api/resolve-cache/models/%s/%s/%s", h.opts.Prefix, repo.Name, repo.Commit, file)
+	location := fmt.Sprintf("%s/api/resolve-cache/models/%s/%s/%s", h.opts.Prefix, repo.Name, repo.Commit, file)
 	if slices.Contains(repo.Stored, file) {
-		place = h.storage.URL + h.opts.Prefix + "/" + repo.Name + "/" + file + "?signature=canary-signature"
+		location = h.storage.URL + h.opts.Prefix + "/" + repo.Name + "/" + file + "?signature=canary-signature"
 	}
-	w.Header().Set("Location", place)
+	w.Header().Set("Location", location)
 	w.WriteHeader(http.StatusTemporaryRedirect)
 }
 
-// cached serves a file: rest is org/model/commit/path/of/file.
-func (h *Hub) cached(w http.ResponseWriter, rest, token string) {
+// serveCachedFile serves a file. rest is org/model/commit/path.
+func (h *Hub) serveCachedFile(w http.ResponseWriter, rest, token string) {
 	for _, n := range []int{2, 1} {
 		parts := strings.SplitN(rest, "/", n+2)
 		if len(parts) < n+2 {
 			continue
 		}
-		repo, _, found := h.repo(strings.Join(parts[:n], "/"))
+		repo, _, found := h.findRepo(strings.Join(parts[:n], "/"))
 		if text, ok := repo.Files[parts[n+1]]; found && ok && parts[n] == repo.Commit {
-			if readable(w, repo, token) {
+			if mayReadFiles(w, repo, token) {
 				w.Header().Set("X-Repo-Commit", repo.Commit)
 				_, _ = io.WriteString(w, text)
 			}
 			return
 		}
 	}
-	refuse(w, http.StatusNotFound, "EntryNotFound", "Entry not found")
+	writeError(w, http.StatusNotFound, "EntryNotFound", "Entry not found")
 }
 
-// stored serves a file of the storage, which asks nobody who they are.
-func (h *Hub) stored(w http.ResponseWriter, path string) {
+// serveStoredFile serves a file of the storage, without authentication.
+func (h *Hub) serveStoredFile(w http.ResponseWriter, path string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, repo := range h.repos {
@@ -146,21 +150,23 @@ func (h *Hub) stored(w http.ResponseWriter, path string) {
 	w.WriteHeader(http.StatusNotFound)
 }
 
-// readable tells whether a token reads a repository's files, and answers when
-// it does not.
-func readable(w http.ResponseWriter, repo Repo, token string) bool {
+// mayReadFiles reports whether the token may read the files of a repository,
+// and writes the error if not.
+func mayReadFiles(w http.ResponseWriter, repo Repo, token string) bool {
+	restricted := "Access to model " + repo.Name + " is restricted"
 	switch {
 	case !repo.Gated && !repo.Private || slices.Contains(repo.Readers, token):
 		return true
 	case token == "":
-		refuse(w, http.StatusUnauthorized, "GatedRepo", "Access to model "+repo.Name+" is restricted. You must have access to it and be authenticated to access it. Please log in.")
+		writeError(w, http.StatusUnauthorized, "GatedRepo", restricted+
+			". You must have access to it and be authenticated to access it. Please log in.")
 	default:
-		refuse(w, http.StatusForbidden, "GatedRepo", "Access to model "+repo.Name+" is restricted and you are not in the authorized list.")
+		writeError(w, http.StatusForbidden, "GatedRepo", restricted+" and you are not in the authorized list.")
 	}
 	return false
 }
 
-func refuse(w http.ResponseWriter, status int, code, message string) {
+func writeError(w http.ResponseWriter, status int, code, message string) {
 	if code != "" {
 		w.Header().Set("X-Error-Code", code)
 	}

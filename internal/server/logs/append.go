@@ -11,16 +11,16 @@ import (
 	"dstack/internal/dstack"
 )
 
-// opener opens a segment for appending. It is a field of Store so that tests
+// fileOpener opens a segment for appending. It is a field of Store so that tests
 // can have a disk that fills up.
-type opener func(path string) (io.WriteCloser, error)
+type fileOpener func(path string) (io.WriteCloser, error)
 
 func openFile(path string) (io.WriteCloser, error) {
 	return os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 }
 
-// cut makes pieces of the lines that are too long, not within a character.
-func cut(lines []dstack.LogLine, most int) []dstack.LogLine {
+// splitLines makes pieces of the lines that are too long, not within a character.
+func splitLines(lines []dstack.LogLine, most int) []dstack.LogLine {
 	pieces := make([]dstack.LogLine, 0, len(lines))
 	for _, line := range lines {
 		for len(line.Text) > most {
@@ -39,45 +39,45 @@ func cut(lines []dstack.LogLine, most int) []dstack.LogLine {
 // segmentSize is where a new file begins: small beside the limit, so that
 // little goes at once, and not so small that there are too many.
 func (s *Store) segmentSize() int64 {
-	return max(min(s.limit/8, 1<<20), s.limit/(mostSegments/2))
+	return max(min(s.limit/8, 1<<20), s.limit/(maxSegments/2))
 }
 
-// write appends lines and says how many. After an error those before it are
+// appendLines appends lines and says how many. After an error those before it are
 // kept, and nothing of the rest is.
-func (r *run) write(s *Store, a *attempt, lines []dstack.LogLine) (written int, err error) {
+func (r *runLogs) appendLines(s *Store, a *attemptLogs, lines []dstack.LogLine) (written int, err error) {
 	for written < len(lines) {
-		b := gather(a, lines[written:], s.segmentSize())
-		if err = r.put(s, a, b); err != nil {
+		b := buildBatch(a, lines[written:], s.segmentSize())
+		if err = r.writeBatch(s, a, b); err != nil {
 			break
 		}
 		a.last = b.last
 		written += b.lines
 	}
 	if written > 0 {
-		a.wake()
+		a.notify()
 	}
 	return written, err
 }
 
-// batch is what goes into one segment by one write.
-type batch struct {
+// segmentBatch is what goes into one segment by one write.
+type segmentBatch struct {
 	text        []byte
 	first, last int64
 	lines       int
 	fresh       bool // into a new segment
 }
 
-// gather takes as many lines as the newest segment has room for, or a new
+// buildBatch takes as many lines as the newest segment has room for, or a new
 // one; at least one.
-func gather(a *attempt, lines []dstack.LogLine, most int64) batch {
-	b := batch{last: a.last, fresh: true}
+func buildBatch(a *attemptLogs, lines []dstack.LogLine, most int64) segmentBatch {
+	b := segmentBatch{last: a.last, fresh: true}
 	room := most
-	if n := len(a.segments); n > 0 && a.segments[n-1].size+leastBytes(lines[0]) <= most {
+	if n := len(a.segments); n > 0 && a.segments[n-1].size+minEncodedSize(lines[0]) <= most {
 		b.fresh, room = false, most-a.segments[n-1].size
 	}
 	for _, line := range lines {
-		at := max(micros(line.At), b.last+1)
-		text := encode(b.text, at, line)
+		at := max(toMicros(line.At), b.last+1)
+		text := encodeLine(b.text, at, line)
 		if b.lines > 0 && int64(len(text)) > room {
 			break
 		}
@@ -90,18 +90,18 @@ func gather(a *attempt, lines []dstack.LogLine, most int64) batch {
 	return b
 }
 
-// leastBytes is what a line takes on disk, unless something in it must be
+// minEncodedSize is what a line takes on disk, unless something in it must be
 // escaped.
-func leastBytes(line dstack.LogLine) int64 {
+func minEncodedSize(line dstack.LogLine) int64 {
 	return int64(len("1795435201000000 o \n") + len(line.Text))
 }
 
-// put writes a batch, or nothing of it. Older output makes room for it.
-func (r *run) put(s *Store, a *attempt, b batch) error {
+// writeBatch writes a batch, or nothing of it. Older output makes room for it.
+func (r *runLogs) writeBatch(s *Store, a *attemptLogs, b segmentBatch) error {
 	if err := r.makeRoom(s.limit - int64(len(b.text))); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(r.path(a), 0o700); err != nil {
+	if err := os.MkdirAll(r.attemptDir(a), 0o700); err != nil {
 		return err
 	}
 	seg := segment{start: b.first}
@@ -110,14 +110,14 @@ func (r *run) put(s *Store, a *attempt, b batch) error {
 	} else {
 		b.fresh = true // the newest went to make room
 	}
-	file := filepath.Join(r.path(a), seg.name())
+	file := filepath.Join(r.attemptDir(a), seg.fileName())
 	f, err := s.open(file)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(b.text)
 	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(err, undo(file, seg.size))
+		return errors.Join(err, truncateTo(file, seg.size))
 	}
 	seg.size += int64(len(b.text))
 	r.total += int64(len(b.text))
@@ -129,8 +129,8 @@ func (r *run) put(s *Store, a *attempt, b batch) error {
 	return nil
 }
 
-// undo takes back what was written in part.
-func undo(file string, size int64) error {
+// truncateTo takes back what was written in part.
+func truncateTo(file string, size int64) error {
 	if size == 0 {
 		return os.Remove(file)
 	}
@@ -139,38 +139,38 @@ func undo(file string, size int64) error {
 
 // makeRoom deletes the oldest segments of a run, whichever attempt's they
 // are, until at most this many bytes are left.
-func (r *run) makeRoom(most int64) error {
+func (r *runLogs) makeRoom(most int64) error {
 	for {
 		count := 0
-		var oldest *attempt
+		var oldest *attemptLogs
 		for _, a := range r.attempts {
 			count += len(a.segments)
 			if len(a.segments) > 0 && (oldest == nil || a.segments[0].start < oldest.segments[0].start) {
 				oldest = a
 			}
 		}
-		if oldest == nil || (r.total <= most && count < mostSegments) {
+		if oldest == nil || (r.total <= most && count < maxSegments) {
 			return nil
 		}
 		if err := r.readEnd(oldest); err != nil {
 			return err
 		}
 		gone := oldest.segments[0]
-		if err := os.Remove(filepath.Join(r.path(oldest), gone.name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(filepath.Join(r.attemptDir(oldest), gone.fileName())); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		oldest.segments = oldest.segments[1:]
 		r.total -= gone.size
 		if len(oldest.segments) == 0 && oldest.finished {
-			if err := r.forget(oldest); err != nil {
+			if err := r.removeAttempt(oldest); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// forget removes what is left of a finished attempt without output.
-func (r *run) forget(a *attempt) error {
+// removeAttempt removes what is left of a finished attempt without output.
+func (r *runLogs) removeAttempt(a *attemptLogs) error {
 	delete(r.attempts, a.id)
-	return os.RemoveAll(r.path(a))
+	return os.RemoveAll(r.attemptDir(a))
 }

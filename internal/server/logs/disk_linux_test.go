@@ -27,19 +27,19 @@ func TestFullDisk_OnARealOne(t *testing.T) {
 	})
 	s := logs.New(filepath.Join(dir, "logs"), 1<<20)
 	ballast := filepath.Join(dir, "ballast")
-	write(t, s, key("a"), t0, "first")
+	mustAppend(t, s, testKey("a"), t0, "first")
 	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); err == nil {
 		t.Fatal("the disk is not small")
 	}
 	const n = 100
 	for i := range n {
-		write(t, s, key("a"), t0.Add(time.Duration(i+1)*time.Second), strings.Repeat("z", 1000))
+		mustAppend(t, s, testKey("a"), t0.Add(time.Duration(i+1)*time.Second), strings.Repeat("z", 1000))
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	write(t, s, key("a"), t0.Add(time.Hour), "last")
-	got := texts(read(t, s, key("a")))
+	mustAppend(t, s, testKey("a"), t0.Add(time.Hour), "last")
+	got := lineTexts(readLines(t, s, testKey("a")))
 	kept := len(got) - 3
 	want := fmt.Sprintf("… %d lines lost: the disk was full", n-kept)
 	if kept < 0 || kept == n || got[0] != "first" || got[len(got)-2] != want || got[len(got)-1] != "last" {

@@ -18,7 +18,7 @@ func TestFollow_WakesAtOnceAndEndsOnFinish(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		s := logs.New(dir, 1<<20)
-		write(t, s, key("a"), t0, "1", "2")
+		mustAppend(t, s, testKey("a"), t0, "1", "2")
 		var mu sync.Mutex
 		var got []string
 		seen := func() string {
@@ -29,7 +29,7 @@ func TestFollow_WakesAtOnceAndEndsOnFinish(t *testing.T) {
 		}
 		var ended sync.WaitGroup
 		ended.Go(func() {
-			for l, err := range s.Follow(t.Context(), key("a"), t0) {
+			for l, err := range s.Follow(t.Context(), testKey("a"), t0) {
 				if err != nil {
 					t.Error(err)
 				}
@@ -42,21 +42,21 @@ func TestFollow_WakesAtOnceAndEndsOnFinish(t *testing.T) {
 			t.Errorf("at first %q", now)
 		}
 		for i := range 3 {
-			write(t, s, key("a"), t0.Add(time.Duration(10+i)*time.Second), fmt.Sprint(3+i))
+			mustAppend(t, s, testKey("a"), t0.Add(time.Duration(10+i)*time.Second), fmt.Sprint(3+i))
 			if now, want := seen(), "2345"[:i+2]; now != want {
 				t.Errorf("got %q, want %q", now, want)
 			}
 		}
-		write(t, s, key("another"), t0, "x")
-		s.Finish(key("a"))
+		mustAppend(t, s, testKey("another"), t0, "x")
+		s.Finish(testKey("a"))
 		ended.Wait()
 		if now := seen(); now != "2345" {
 			t.Errorf("at the end %q", now)
 		}
-		if !s.Finished(key("a")) || s.Finished(key("another")) || !logs.New(dir, 1<<20).Finished(key("a")) {
+		if !s.Finished(testKey("a")) || s.Finished(testKey("another")) || !logs.New(dir, 1<<20).Finished(testKey("a")) {
 			t.Error("who is finished is forgotten")
 		}
-		for l := range s.Follow(t.Context(), key("a"), t0.Add(11*time.Second)) {
+		for l := range s.Follow(t.Context(), testKey("a"), t0.Add(11*time.Second)) {
 			if string(l.Text) != "5" {
 				t.Errorf("a finished attempt has %q more", l.Text)
 			}
@@ -71,7 +71,7 @@ func TestFollow_EndsWithItsContextOrItsReader(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var ended sync.WaitGroup
 		ended.Go(func() {
-			for l, err := range s.Follow(ctx, key("a"), time.Time{}) {
+			for l, err := range s.Follow(ctx, testKey("a"), time.Time{}) {
 				t.Errorf("nothing was written, and there is %q, %v", l.Text, err)
 			}
 		})
@@ -79,8 +79,8 @@ func TestFollow_EndsWithItsContextOrItsReader(t *testing.T) {
 		cancel()
 		ended.Wait()
 
-		write(t, s, key("a"), t0, "1", "2")
-		for range s.Follow(t.Context(), key("a"), time.Time{}) {
+		mustAppend(t, s, testKey("a"), t0, "1", "2")
+		for range s.Follow(t.Context(), testKey("a"), time.Time{}) {
 			break
 		}
 	})
@@ -95,7 +95,7 @@ func TestFollow_WhileTheOldestGoes(t *testing.T) {
 	for range 3 {
 		group.Go(func() {
 			before, last := time.Time{}, ""
-			for l, err := range s.Follow(t.Context(), key("a"), time.Time{}) {
+			for l, err := range s.Follow(t.Context(), testKey("a"), time.Time{}) {
 				if err != nil || !l.At.After(before) {
 					t.Errorf("%v after %v: %v", l.At, before, err)
 					return
@@ -108,9 +108,9 @@ func TestFollow_WhileTheOldestGoes(t *testing.T) {
 		})
 	}
 	for i := range n {
-		write(t, s, key("a"), t0.Add(time.Duration(i)*time.Second), fmt.Sprint(i))
+		mustAppend(t, s, testKey("a"), t0.Add(time.Duration(i)*time.Second), fmt.Sprint(i))
 	}
-	s.Finish(key("a"))
+	s.Finish(testKey("a"))
 	group.Wait()
 }
 
@@ -118,7 +118,7 @@ func TestFollow_WhileTheOldestGoes(t *testing.T) {
 // written in its place.
 func TestFollow_PastATornLine(t *testing.T) {
 	dir := t.TempDir()
-	write(t, logs.New(dir, 1<<20), key("a"), t0, "1")
+	mustAppend(t, logs.New(dir, 1<<20), testKey("a"), t0, "1")
 	segments, err := filepath.Glob(filepath.Join(dir, "main/logs/web/a/*.log"))
 	if err != nil || len(segments) != 1 {
 		t.Fatal(segments, err)
@@ -135,7 +135,7 @@ func TestFollow_PastATornLine(t *testing.T) {
 		var got []string
 		var ended sync.WaitGroup
 		ended.Go(func() {
-			for l, err := range s.Follow(t.Context(), key("a"), time.Time{}) {
+			for l, err := range s.Follow(t.Context(), testKey("a"), time.Time{}) {
 				if err != nil {
 					t.Error(err)
 				}
@@ -143,8 +143,8 @@ func TestFollow_PastATornLine(t *testing.T) {
 			}
 		})
 		synctest.Wait()
-		write(t, s, key("a"), t0.Add(time.Minute), "2", "3")
-		s.Finish(key("a"))
+		mustAppend(t, s, testKey("a"), t0.Add(time.Minute), "2", "3")
+		s.Finish(testKey("a"))
 		ended.Wait()
 		if strings.Join(got, "") != "123" {
 			t.Errorf("got %q", got)
@@ -160,22 +160,22 @@ func TestFollow_AmongManyRuns(t *testing.T) {
 		var got []string
 		var ended sync.WaitGroup
 		ended.Go(func() {
-			for l := range s.Follow(t.Context(), key("a"), time.Time{}) {
+			for l := range s.Follow(t.Context(), testKey("a"), time.Time{}) {
 				got = append(got, string(l.Text))
 			}
 		})
 		synctest.Wait()
 		for i := range 600 {
-			k := key("a")
+			k := testKey("a")
 			k.RunName = fmt.Sprint("run-", i)
 			s.Last(k)
 		}
-		write(t, s, key("a"), t0, "1")
+		mustAppend(t, s, testKey("a"), t0, "1")
 		synctest.Wait()
 		if strings.Join(got, "") != "1" {
 			t.Errorf("got %q", got)
 		}
-		s.Finish(key("a"))
+		s.Finish(testKey("a"))
 		ended.Wait()
 	})
 }

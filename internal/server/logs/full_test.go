@@ -10,15 +10,15 @@ import (
 	"dstack/internal/dstack"
 )
 
-// tight is a disk with so many bytes left.
-type tight struct{ left int }
+// smallDisk is a disk with so many bytes left.
+type smallDisk struct{ left int }
 
 type tightFile struct {
 	io.WriteCloser
-	disk *tight
+	disk *smallDisk
 }
 
-func (d *tight) open(path string) (io.WriteCloser, error) {
+func (d *smallDisk) openFile(path string) (io.WriteCloser, error) {
 	f, err := openFile(path)
 	return &tightFile{f, d}, err
 }
@@ -45,9 +45,9 @@ func TestFullDisk_LosesOutputAndSaysHowMuch(t *testing.T) {
 		left int // bytes, after the first line
 	}{{"in a line", 15}, {"at once", 0}, {"after some lines", 60}} {
 		t.Run(c.name, func(t *testing.T) {
-			disk := &tight{left: 1 << 20}
+			disk := &smallDisk{left: 1 << 20}
 			s := New(t.TempDir(), 1<<20)
-			s.open = disk.open
+			s.open = disk.openFile
 			appendAll(t, s, k, next("first"))
 			disk.left = c.left
 			kept := c.left / len("1795435201000000 o xxxxx\n")
@@ -60,10 +60,10 @@ func TestFullDisk_LosesOutputAndSaysHowMuch(t *testing.T) {
 			appendAll(t, s, k, next("last"))
 			lost := 5 - kept + 2
 			want := "first " + strings.Repeat("xxxxx ", kept) + "… " + string(rune('0'+lost)) + " lines lost: the disk was full last"
-			if got := all(t, s, k); got != want {
+			if got := readAll(t, s, k); got != want {
 				t.Errorf("got  %s\nwant %s", got, want)
 			}
-			if got := all(t, New(s.dir, 1<<20), k); got != want {
+			if got := readAll(t, New(s.dir, 1<<20), k); got != want {
 				t.Errorf("after a restart: got %s", got)
 			}
 
@@ -71,7 +71,7 @@ func TestFullDisk_LosesOutputAndSaysHowMuch(t *testing.T) {
 			appendAll(t, s, k, next("lost at the end"))
 			disk.left = 1 << 20
 			s.Finish(k)
-			if got := all(t, s, k); got != want+" … 1 lines lost: the disk was full" {
+			if got := readAll(t, s, k); got != want+" … 1 lines lost: the disk was full" {
 				t.Errorf("after the end: got %s", got)
 			}
 		})
@@ -87,13 +87,13 @@ func TestFullDisk_BetweenSegments(t *testing.T) {
 		lines[i] = dstack.LogLine{At: at, Stream: "stdout", Text: []byte(strings.Repeat("x", 1000))}
 	}
 	k := Key{Project: "main", RunName: "web", Attempt: "a"}
-	disk := &tight{left: 20_000}
+	disk := &smallDisk{left: 20_000}
 	s := New(t.TempDir(), 64<<10)
-	s.open = disk.open
+	s.open = disk.openFile
 	appendAll(t, s, k, lines...)
 	disk.left = 1 << 20
 	s.Finish(k)
-	kept := strings.Fields(all(t, s, k))
+	kept := strings.Fields(readAll(t, s, k))
 	if got := strings.Join(kept[16:], " "); got != "… 24 lines lost: the disk was full" {
 		t.Errorf("after 16 lines: %s", got)
 	}
@@ -106,7 +106,7 @@ func appendAll(t *testing.T, s *Store, k Key, lines ...dstack.LogLine) {
 	}
 }
 
-func all(t *testing.T, s *Store, k Key) string {
+func readAll(t *testing.T, s *Store, k Key) string {
 	t.Helper()
 	var texts []string
 	for l, err := range s.Read(t.Context(), k, time.Time{}, time.Time{}) {

@@ -13,8 +13,8 @@ import (
 // backslash are written as \n and \\, so that a line is a line and any text
 // editor can show it.
 
-// encode appends a line, written at the given time, to text.
-func encode(text []byte, at int64, line dstack.LogLine) []byte {
+// encodeLine appends a line, written at the given time, to text.
+func encodeLine(text []byte, at int64, line dstack.LogLine) []byte {
 	text = strconv.AppendInt(text, at, 10)
 	if line.Stream == "stderr" {
 		text = append(text, " e "...)
@@ -34,9 +34,9 @@ func encode(text []byte, at int64, line dstack.LogLine) []byte {
 	return append(text, '\n')
 }
 
-// decode reads a line with its line end. What a crash left half written, or a
+// decodeLine reads a line with its line end. What a crash left half written, or a
 // broken disk changed, is not ok.
-func decode(text []byte) (line dstack.LogLine, at int64, ok bool) {
+func decodeLine(text []byte) (line dstack.LogLine, at int64, ok bool) {
 	text, whole := bytes.CutSuffix(text, []byte("\n"))
 	stamp, rest, found := bytes.Cut(text, []byte(" "))
 	if !whole || !found || len(rest) < 2 || rest[1] != ' ' {
@@ -54,11 +54,11 @@ func decode(text []byte) (line dstack.LogLine, at int64, ok bool) {
 	default:
 		return line, 0, false
 	}
-	line.At, line.Text = time.UnixMicro(at).UTC(), unescape(rest[2:])
+	line.At, line.Text = time.UnixMicro(at).UTC(), unescapeText(rest[2:])
 	return line, at, true
 }
 
-func unescape(text []byte) []byte {
+func unescapeText(text []byte) []byte {
 	if bytes.IndexByte(text, '\\') < 0 {
 		return text
 	}
@@ -76,8 +76,8 @@ func unescape(text []byte) []byte {
 	return plain
 }
 
-// endOf returns where the last whole line of a segment ends, and its time.
-func endOf(file string) (end, last int64, err error) {
+// findLastLine returns where the last whole line of a segment ends, and its time.
+func findLastLine(file string) (end, last int64, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0, 0, err
@@ -85,7 +85,7 @@ func endOf(file string) (end, last int64, err error) {
 	end = int64(bytes.LastIndexByte(text, '\n') + 1)
 	for rest := text[:end]; len(rest) > 0; {
 		begin := bytes.LastIndexByte(rest[:len(rest)-1], '\n') + 1
-		if _, at, ok := decode(rest[begin:]); ok {
+		if _, at, ok := decodeLine(rest[begin:]); ok {
 			return end, at, nil
 		}
 		rest = rest[:begin]

@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	longestPiece = 64 << 10 // longer lines are cut
-	leastLimit   = 4 << 10  // of bytes of a run
-	runsKept     = 256      // runs of which it is remembered what lies on disk
+	maxLineBytes  = 64 << 10 // longer lines are cut
+	minLimit      = 4 << 10  // of bytes of a run
+	maxCachedRuns = 256      // runs of which it is remembered what lies on disk
 )
 
 // Key names the output of one attempt.
@@ -38,27 +38,27 @@ type Key struct {
 type Store struct {
 	dir   string
 	limit int64
-	open  opener
+	open  fileOpener
 
 	mu   sync.Mutex
-	runs map[string]*run // by folder
+	runs map[string]*runLogs // by folder
 }
 
 // New returns a store below dir. Each run keeps at most limit bytes on disk;
 // the oldest output goes first. A full disk loses output, never fails a run:
 // a line says how much is missing once there is room again.
 func New(dir string, limit int64) *Store {
-	return &Store{dir: dir, limit: max(limit, leastLimit), open: openFile, runs: map[string]*run{}}
+	return &Store{dir: dir, limit: max(limit, minLimit), open: openFile, runs: map[string]*runLogs{}}
 }
 
 // Append writes lines in order. It makes their times strictly growing, and
 // cuts long ones into pieces. On a full disk it drops them and returns nil.
 func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
-	return s.with(k, func(r *run, a *attempt) error {
+	return s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
 		if err := r.readEnd(a); err != nil {
 			return err
 		}
-		pieces := cut(lines, s.piece())
+		pieces := splitLines(lines, s.maxLineLength())
 		if len(pieces) == 0 {
 			return nil
 		}
@@ -66,7 +66,7 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 		if before > 0 { // told together with the first line that fits, or not yet
 			pieces = slices.Insert(pieces, 0, lossLine(before, pieces[0].At))
 		}
-		written, err := r.write(s, a, pieces)
+		written, err := r.appendLines(s, a, pieces)
 		if written > 0 {
 			a.lost = 0
 		}
@@ -83,8 +83,8 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 	})
 }
 
-// piece is the longest text of one line: a small part of the limit.
-func (s *Store) piece() int { return int(min(longestPiece, s.limit/16)) }
+// maxLineLength is the longest text of one line: a small part of the limit.
+func (s *Store) maxLineLength() int { return int(min(maxLineBytes, s.limit/16)) }
 
 // lossLine says how much is missing.
 func lossLine(lost int, at time.Time) dstack.LogLine {
@@ -93,7 +93,7 @@ func lossLine(lost int, at time.Time) dstack.LogLine {
 
 // Last returns the time of the newest line, zero when there is none.
 func (s *Store) Last(k Key) (last time.Time) {
-	_ = s.with(k, func(r *run, a *attempt) error { // what cannot be read is as good as none
+	_ = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error { // what cannot be read is as good as none
 		if err := r.readEnd(a); err != nil || a.last == 0 {
 			return err
 		}
@@ -107,13 +107,13 @@ func (s *Store) Last(k Key) (last time.Time) {
 // oldest first.
 func (s *Store) Read(ctx context.Context, k Key, since, until time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
-		c := cursor{after: micros(since), before: micros(until)}
-		view, err := s.look(k)
+		c := cursor{after: toMicros(since), before: toMicros(until)}
+		view, err := s.snapshotAttempt(k)
 		if err != nil {
 			yield(dstack.LogLine{}, err)
 			return
 		}
-		if c.read(ctx, view, yield) && ctx.Err() != nil {
+		if c.readSnapshot(ctx, view, yield) && ctx.Err() != nil {
 			yield(dstack.LogLine{}, ctx.Err()) // not all of it
 		}
 	}
@@ -122,14 +122,14 @@ func (s *Store) Read(ctx context.Context, k Key, since, until time.Time) iter.Se
 // Follow is Read, and then what comes, until Finish or ctx ends.
 func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
-		c := cursor{after: micros(since)}
+		c := cursor{after: toMicros(since)}
 		for {
-			view, err := s.look(k)
+			view, err := s.snapshotAttempt(k)
 			if err != nil {
 				yield(dstack.LogLine{}, err)
 				return
 			}
-			if !c.read(ctx, view, yield) || view.finished || ctx.Err() != nil {
+			if !c.readSnapshot(ctx, view, yield) || view.finished || ctx.Err() != nil {
 				return
 			}
 			select {
@@ -146,23 +146,23 @@ func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[ds
 
 // Finish says that no more will come; followers end.
 func (s *Store) Finish(k Key) {
-	_ = s.with(k, func(r *run, a *attempt) error {
+	_ = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
 		if a.lost > 0 { // the last chance to tell
-			if n, _ := r.write(s, a, []dstack.LogLine{lossLine(a.lost, time.UnixMicro(a.last))}); n > 0 {
+			if n, _ := r.appendLines(s, a, []dstack.LogLine{lossLine(a.lost, time.UnixMicro(a.last))}); n > 0 {
 				a.lost = 0
 			}
 		}
 		a.finished = true
-		a.wake()
+		a.notify()
 		// Without the mark a later process asks the engine again, and hears
 		// nothing new.
-		return r.mark(a)
+		return r.markFinished(a)
 	})
 }
 
 // Finished says whether Finish was called, by this process or an earlier one.
 func (s *Store) Finished(k Key) (finished bool) {
-	_ = s.with(k, func(_ *run, a *attempt) error {
+	_ = s.withAttempt(k, func(_ *runLogs, a *attemptLogs) error {
 		finished = a.finished
 		return nil
 	})
@@ -171,19 +171,19 @@ func (s *Store) Finished(k Key) (finished bool) {
 
 // Remove deletes all logs of a run. Those who follow them end.
 func (s *Store) Remove(project, runName string) error {
-	dir, err := s.folder(project, runName)
+	dir, err := s.runFolder(project, runName)
 	if err != nil {
 		return err
 	}
-	r := s.take(dir)
-	defer s.give(r)
+	r := s.acquireRun(dir)
+	defer s.releaseRun(r)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.attempts {
 		close(a.gone)
-		a.wake()
+		a.notify()
 	}
-	r.attempts, r.total, r.loaded = map[dstack.AttemptID]*attempt{}, 0, false
+	r.attempts, r.total, r.loaded = map[dstack.AttemptID]*attemptLogs{}, 0, false
 	if err := os.RemoveAll(dir); err != nil {
 		return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot remove the logs of " + runName + ": " + err.Error(), Cause: err}
 	}
@@ -193,7 +193,7 @@ func (s *Store) Remove(project, runName string) error {
 // RemoveProject deletes all logs of a project's runs. Those who follow them
 // end.
 func (s *Store) RemoveProject(project string) error {
-	if err := element(project); err != nil {
+	if err := checkPathElement(project); err != nil {
 		return err
 	}
 	dir := filepath.Join(s.dir, project)
@@ -213,88 +213,88 @@ func (s *Store) RemoveProject(project string) error {
 	return nil
 }
 
-// folder is where the logs of a run lie. Names that would lead elsewhere are
+// runFolder is where the logs of a run lie. Names that would lead elsewhere are
 // refused.
-func (s *Store) folder(project, runName string) (string, error) {
+func (s *Store) runFolder(project, runName string) (string, error) {
 	for _, name := range []string{project, runName} {
-		if err := element(name); err != nil {
+		if err := checkPathElement(name); err != nil {
 			return "", err
 		}
 	}
 	return filepath.Join(s.dir, project, "logs", runName), nil
 }
 
-// element checks that a name is one path element and no more.
-func element(name string) error {
+// checkPathElement checks that a name is one path element and no more.
+func checkPathElement(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\\\x00") {
 		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("%q cannot be the name of a folder of logs", name)}
 	}
 	return nil
 }
 
-// with runs do on an attempt, alone within its run.
-func (s *Store) with(k Key, do func(*run, *attempt) error) error {
-	dir, err := s.folder(k.Project, k.RunName)
+// withAttempt runs do on an attempt, alone within its run.
+func (s *Store) withAttempt(k Key, do func(*runLogs, *attemptLogs) error) error {
+	dir, err := s.runFolder(k.Project, k.RunName)
 	if err != nil {
 		return err
 	}
-	if err := element(string(k.Attempt)); err != nil {
+	if err := checkPathElement(string(k.Attempt)); err != nil {
 		return err
 	}
-	r := s.take(dir)
-	defer s.give(r)
+	r := s.acquireRun(dir)
+	defer s.releaseRun(r)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.load(); err != nil {
-		return cannot("read", err)
+	if err := r.loadAttempts(); err != nil {
+		return newDiskError("read", err)
 	}
-	err = do(r, r.attempt(k.Attempt))
+	err = do(r, r.findAttempt(k.Attempt))
 	if err != nil && !isFull(err) {
-		return cannot("keep", err)
+		return newDiskError("keep", err)
 	}
 	return err
 }
 
-func cannot(what string, err error) error {
+func newDiskError(what string, err error) error {
 	return &dstack.Error{
 		Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot %s logs: %s", what, err), Cause: err,
 		Hint: "check that the server's folder is its own and that its disk works",
 	}
 }
 
-// look is what an attempt has at this moment.
-func (s *Store) look(k Key) (v view, err error) {
-	err = s.with(k, func(r *run, a *attempt) error {
-		v = view{dir: r.path(a), segments: append([]segment(nil), a.segments...), finished: a.finished, more: a.next(), gone: a.gone}
+// snapshotAttempt is what an attempt has at this moment.
+func (s *Store) snapshotAttempt(k Key) (v snapshot, err error) {
+	err = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
+		v = snapshot{dir: r.attemptDir(a), segments: append([]segment(nil), a.segments...), finished: a.finished, more: a.changed(), gone: a.gone}
 		return nil
 	})
 	return v, err
 }
 
-// take returns what is known of a run and keeps it known until give.
-func (s *Store) take(dir string) *run {
+// acquireRun returns what is known of a run and keeps it known until give.
+func (s *Store) acquireRun(dir string) *runLogs {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r := s.runs[dir]
 	if r == nil {
-		r = &run{dir: dir, attempts: map[dstack.AttemptID]*attempt{}}
+		r = &runLogs{dir: dir, attempts: map[dstack.AttemptID]*attemptLogs{}}
 		s.runs[dir] = r
 	}
 	r.users++
 	return r
 }
 
-// give lets a run be forgotten when too many are known: everything about it
+// releaseRun lets a run be forgotten when too many are known: everything about it
 // is on disk, but for what nobody would miss.
-func (s *Store) give(r *run) {
+func (s *Store) releaseRun(r *runLogs) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r.users--
-	if len(s.runs) <= runsKept {
+	if len(s.runs) <= maxCachedRuns {
 		return
 	}
 	for dir, other := range s.runs {
-		if other.users == 0 && other.quiet() {
+		if other.users == 0 && other.isEvictable() {
 			delete(s.runs, dir)
 			return
 		}
@@ -314,7 +314,7 @@ func isFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-func micros(t time.Time) int64 {
+func toMicros(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}

@@ -20,31 +20,31 @@ import (
 
 var t0 = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 
-func key(attempt string) logs.Key {
+func testKey(attempt string) logs.Key {
 	return logs.Key{Project: "main", Run: "id-of-web", RunName: "web", Attempt: dstack.AttemptID(attempt)}
 }
 
-func line(at time.Time, text string) dstack.LogLine {
+func testLine(at time.Time, text string) dstack.LogLine {
 	return dstack.LogLine{At: at, Stream: "stdout", Text: []byte(text)}
 }
 
-// write appends texts, a second apart.
-func write(t *testing.T, s *logs.Store, k logs.Key, from time.Time, texts ...string) {
+// mustAppend appends texts, a second apart.
+func mustAppend(t *testing.T, s *logs.Store, k logs.Key, from time.Time, texts ...string) {
 	t.Helper()
 	for i, text := range texts {
-		if err := s.Append(k, line(from.Add(time.Duration(i)*time.Second), text)); err != nil {
+		if err := s.Append(k, testLine(from.Add(time.Duration(i)*time.Second), text)); err != nil {
 			t.Fatal(err)
 		}
 	}
 }
 
-// read returns what is there of an attempt.
-func read(t *testing.T, s *logs.Store, k logs.Key) []dstack.LogLine {
+// readLines returns what is there of an attempt.
+func readLines(t *testing.T, s *logs.Store, k logs.Key) []dstack.LogLine {
 	t.Helper()
-	return between(t, s, k, time.Time{}, time.Time{})
+	return readBetween(t, s, k, time.Time{}, time.Time{})
 }
 
-func between(t *testing.T, s *logs.Store, k logs.Key, since, until time.Time) (lines []dstack.LogLine) {
+func readBetween(t *testing.T, s *logs.Store, k logs.Key, since, until time.Time) (lines []dstack.LogLine) {
 	t.Helper()
 	for l, err := range s.Read(t.Context(), k, since, until) {
 		if err != nil {
@@ -60,7 +60,7 @@ func between(t *testing.T, s *logs.Store, k logs.Key, since, until time.Time) (l
 	return lines
 }
 
-func texts(lines []dstack.LogLine) []string {
+func lineTexts(lines []dstack.LogLine) []string {
 	all := make([]string, 0, len(lines))
 	for _, l := range lines {
 		all = append(all, string(l.Text))
@@ -68,8 +68,8 @@ func texts(lines []dstack.LogLine) []string {
 	return all
 }
 
-// size is the bytes of all files below a folder.
-func size(t *testing.T, dir string) (bytes int64) {
+// sizeOnDisk is the bytes of all files below a folder.
+func sizeOnDisk(t *testing.T, dir string) (bytes int64) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -96,11 +96,11 @@ func TestAppend_ComesBackAsItWas(t *testing.T) {
 		{At: t0.Add(2 * time.Second), Stream: "stdout", Text: []byte("a\nb\\n\\\x00\xff\r\x1b[31m o ")},
 		{At: t0.Add(3 * time.Second), Stream: "stderr", Text: []byte("ends with \\")},
 	}
-	if err := s.Append(key("a"), want...); err != nil {
+	if err := s.Append(testKey("a"), want...); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {
-		got := read(t, s, key("a"))
+		got := readLines(t, s, testKey("a"))
 		for i := range got {
 			if got[i].Text == nil {
 				got[i].Text = []byte{}
@@ -109,13 +109,13 @@ func TestAppend_ComesBackAsItWas(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
-		if last := s.Last(key("a")); !last.Equal(want[3].At) {
+		if last := s.Last(testKey("a")); !last.Equal(want[3].At) {
 			t.Errorf("the last is from %v", last)
 		}
 		s = logs.New(dir, 1<<20) // and in a later process
 	}
-	if got := read(t, s, key("b")); len(got) != 0 || !s.Last(key("b")).IsZero() || s.Finished(key("b")) {
-		t.Errorf("an attempt that wrote nothing has %q", texts(got))
+	if got := readLines(t, s, testKey("b")); len(got) != 0 || !s.Last(testKey("b")).IsZero() || s.Finished(testKey("b")) {
+		t.Errorf("an attempt that wrote nothing has %q", lineTexts(got))
 	}
 }
 
@@ -123,9 +123,9 @@ func TestRead_BetweenTimes(t *testing.T) {
 	s := logs.New(t.TempDir(), 64<<10)
 	const n = 3000 // many segments
 	for i := range n {
-		write(t, s, key("a"), t0.Add(time.Duration(i)*time.Second), fmt.Sprint(i))
+		mustAppend(t, s, testKey("a"), t0.Add(time.Duration(i)*time.Second), fmt.Sprint(i))
 	}
-	first := read(t, s, key("a"))
+	first := readLines(t, s, testKey("a"))
 	oldest := n - len(first)
 	at := func(i int) time.Time { return t0.Add(time.Duration(i) * time.Second) }
 	for _, c := range []struct {
@@ -141,7 +141,7 @@ func TestRead_BetweenTimes(t *testing.T) {
 		{"none", at(n - 10), at(n - 9), 0, 0},
 		{"a microsecond before one", at(n - 10).Add(-time.Microsecond), at(n - 9), n - 10, n - 9},
 	} {
-		got := texts(between(t, s, key("a"), c.since, c.until))
+		got := lineTexts(readBetween(t, s, testKey("a"), c.since, c.until))
 		var want []string
 		for i := c.from; i < c.to; i++ {
 			want = append(want, fmt.Sprint(i))
@@ -156,13 +156,13 @@ func TestRead_BetweenTimes(t *testing.T) {
 func TestRead_GoesOnAtEveryLine(t *testing.T) {
 	s := logs.New(t.TempDir(), 16<<10)
 	for i := range 600 { // as dense as times can be
-		if err := s.Append(key("a"), line(t0, fmt.Sprint(i))); err != nil {
+		if err := s.Append(testKey("a"), testLine(t0, fmt.Sprint(i))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	all := read(t, s, key("a"))
+	all := readLines(t, s, testKey("a"))
 	for i, l := range all[:len(all)-1] {
-		for next := range s.Read(t.Context(), key("a"), l.At, time.Time{}) {
+		for next := range s.Read(t.Context(), testKey("a"), l.At, time.Time{}) {
 			if string(next.Text) != string(all[i+1].Text) {
 				t.Fatalf("after %s comes %s", l.Text, next.Text)
 			}
@@ -173,12 +173,12 @@ func TestRead_GoesOnAtEveryLine(t *testing.T) {
 
 func TestRead_EndsWithItsContextAndSaysSo(t *testing.T) {
 	s := logs.New(t.TempDir(), 1<<20)
-	write(t, s, key("a"), t0, "1", "2", "3")
+	mustAppend(t, s, testKey("a"), t0, "1", "2", "3")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var got []string
 	var last error
-	for l, err := range s.Read(ctx, key("a"), time.Time{}, time.Time{}) {
+	for l, err := range s.Read(ctx, testKey("a"), time.Time{}, time.Time{}) {
 		got, last = append(got, string(l.Text)), err
 		cancel()
 	}
@@ -191,12 +191,12 @@ func TestTimes_GrowAlsoAcrossRestarts(t *testing.T) {
 	dir := t.TempDir()
 	for range 3 {
 		s := logs.New(dir, 1<<20)
-		same := line(t0.Add(700*time.Nanosecond), "x")
-		if err := s.Append(key("a"), same, same, line(t0.Add(-time.Hour), "x")); err != nil {
+		same := testLine(t0.Add(700*time.Nanosecond), "x")
+		if err := s.Append(testKey("a"), same, same, testLine(t0.Add(-time.Hour), "x")); err != nil {
 			t.Fatal(err)
 		}
 	}
-	got := read(t, logs.New(dir, 1<<20), key("a"))
+	got := readLines(t, logs.New(dir, 1<<20), testKey("a"))
 	for i, l := range got {
 		if want := t0.Add(time.Duration(i) * time.Microsecond); !l.At.Equal(want) {
 			t.Errorf("line %d is from %v, want %v", i, l.At, want)
@@ -213,32 +213,32 @@ func TestLimit_TheOldestGoFirst(t *testing.T) {
 	s := logs.New(dir, limit)
 	for i := range 2000 { // two replicas of one run
 		now := t0.Add(time.Duration(i) * time.Second)
-		write(t, s, key("a"), now, fmt.Sprintf("a %d %s", i, strings.Repeat("x", i%100)))
+		mustAppend(t, s, testKey("a"), now, fmt.Sprintf("a %d %s", i, strings.Repeat("x", i%100)))
 		if i < 1000 {
-			write(t, s, key("b"), now.Add(time.Millisecond), fmt.Sprint("b ", i))
+			mustAppend(t, s, testKey("b"), now.Add(time.Millisecond), fmt.Sprint("b ", i))
 		}
-		if n := size(t, dir); n > limit {
+		if n := sizeOnDisk(t, dir); n > limit {
 			t.Fatalf("%d bytes after %d lines", n, i)
 		}
 		if i == 1500 { // what an earlier process wrote counts
 			s = logs.New(dir, limit)
 		}
 	}
-	if n := size(t, dir); n < limit/2 {
+	if n := sizeOnDisk(t, dir); n < limit/2 {
 		t.Errorf("only %d bytes of %d are used", n, limit)
 	}
-	a, b := texts(read(t, s, key("a"))), texts(read(t, s, key("b")))
+	a, b := lineTexts(readLines(t, s, testKey("a"))), lineTexts(readLines(t, s, testKey("b")))
 	if len(a) < 100 || !strings.HasPrefix(a[len(a)-1], "a 1999 ") || len(b) != 0 {
 		t.Errorf("%d lines of a, %d of b are left", len(a), len(b))
 	}
-	other := key("c")
+	other := testKey("c")
 	other.RunName = "another"
-	write(t, s, other, t0, "old, and of another run")
-	write(t, s, key("a"), t0.Add(3000*time.Second), strings.Repeat("y", limit))
-	if got := texts(read(t, s, other)); len(got) != 1 {
+	mustAppend(t, s, other, t0, "old, and of another run")
+	mustAppend(t, s, testKey("a"), t0.Add(3000*time.Second), strings.Repeat("y", limit))
+	if got := lineTexts(readLines(t, s, other)); len(got) != 1 {
 		t.Errorf("another run's output went: %q", got)
 	}
-	if n := size(t, filepath.Join(dir, "main", "logs", "web")); n > limit {
+	if n := sizeOnDisk(t, filepath.Join(dir, "main", "logs", "web")); n > limit {
 		t.Errorf("one long line brought it to %d bytes", n)
 	}
 }
@@ -247,15 +247,15 @@ func TestLimit_OfFilesToo(t *testing.T) {
 	dir := t.TempDir()
 	s := logs.New(dir, 64<<20)
 	for i := range 700 { // a run that crashes all the time
-		k := key(fmt.Sprint("attempt-", i))
-		write(t, s, k, t0.Add(time.Duration(i)*time.Second), "started", "crashed")
+		k := testKey(fmt.Sprint("attempt-", i))
+		mustAppend(t, s, k, t0.Add(time.Duration(i)*time.Second), "started", "crashed")
 		s.Finish(k)
 	}
 	left, err := os.ReadDir(filepath.Join(dir, "main", "logs", "web"))
 	if err != nil || len(left) > 512 {
 		t.Errorf("%d folders are left, %v", len(left), err)
 	}
-	if got := texts(read(t, s, key("attempt-699"))); len(got) != 2 {
+	if got := lineTexts(readLines(t, s, testKey("attempt-699"))); len(got) != 2 {
 		t.Errorf("the newest attempt has %q", got)
 	}
 }
@@ -263,9 +263,9 @@ func TestLimit_OfFilesToo(t *testing.T) {
 func TestLong_LinesAreCut(t *testing.T) {
 	s := logs.New(t.TempDir(), 8<<20)
 	want := strings.Repeat("añ", 50_000) // 150 kB
-	write(t, s, key("a"), t0, want)
+	mustAppend(t, s, testKey("a"), t0, want)
 	var got bytes.Buffer
-	for _, l := range read(t, s, key("a")) {
+	for _, l := range readLines(t, s, testKey("a")) {
 		if len(l.Text) > 64<<10 {
 			t.Errorf("a piece of %d bytes", len(l.Text))
 		}
@@ -277,7 +277,7 @@ func TestLong_LinesAreCut(t *testing.T) {
 	if got.String() != want {
 		t.Error("the pieces are not the line")
 	}
-	if n := len(read(t, s, key("a"))); n != 3 {
+	if n := len(readLines(t, s, testKey("a"))); n != 3 {
 		t.Errorf("%d pieces, want 3", n)
 	}
 }
@@ -293,7 +293,7 @@ func TestCrash_ATornLineIsSkippedAndCutOff(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			write(t, logs.New(dir, 1<<20), key("a"), t0, "1", "2")
+			mustAppend(t, logs.New(dir, 1<<20), testKey("a"), t0, "1", "2")
 			segments, err := filepath.Glob(filepath.Join(dir, "main/logs/web/a/*.log"))
 			if err != nil || len(segments) != 1 {
 				t.Fatal(segments, err)
@@ -310,14 +310,14 @@ func TestCrash_ATornLineIsSkippedAndCutOff(t *testing.T) {
 			}
 
 			s := logs.New(dir, 1<<20)
-			if got := texts(read(t, s, key("a"))); len(got) != 2 {
+			if got := lineTexts(readLines(t, s, testKey("a"))); len(got) != 2 {
 				t.Errorf("got %q", got)
 			}
-			if last := s.Last(key("a")); !last.Equal(t0.Add(time.Second)) {
+			if last := s.Last(testKey("a")); !last.Equal(t0.Add(time.Second)) {
 				t.Errorf("the last is from %v", last)
 			}
-			write(t, s, key("a"), t0.Add(5*time.Second), "3")
-			if got := texts(read(t, s, key("a"))); strings.Join(got, "") != "123" {
+			mustAppend(t, s, testKey("a"), t0.Add(5*time.Second), "3")
+			if got := lineTexts(readLines(t, s, testKey("a"))); strings.Join(got, "") != "123" {
 				t.Errorf("got %q", got)
 			}
 		})
@@ -327,14 +327,14 @@ func TestCrash_ATornLineIsSkippedAndCutOff(t *testing.T) {
 func TestRemove(t *testing.T) {
 	dir := t.TempDir()
 	s := logs.New(dir, 1<<20)
-	write(t, s, key("a"), t0, "1")
-	other := key("b")
+	mustAppend(t, s, testKey("a"), t0, "1")
+	other := testKey("b")
 	other.RunName = "another"
-	write(t, s, other, t0, "1")
+	mustAppend(t, s, other, t0, "1")
 	var follows, ended sync.WaitGroup
 	follows.Add(1)
 	ended.Go(func() {
-		for range s.Follow(t.Context(), key("a"), time.Time{}) {
+		for range s.Follow(t.Context(), testKey("a"), time.Time{}) {
 			follows.Done() // it has the one line, and goes on
 		}
 	})
@@ -349,11 +349,11 @@ func TestRemove(t *testing.T) {
 	if err := s.Remove("main", "web"); err != nil {
 		t.Errorf("once more: %v", err)
 	}
-	if got := texts(read(t, s, other)); len(got) != 1 {
+	if got := lineTexts(readLines(t, s, other)); len(got) != 1 {
 		t.Errorf("another run's output went: %q", got)
 	}
-	write(t, s, key("a"), t0, "again")
-	if got := texts(read(t, s, key("a"))); strings.Join(got, "") != "again" {
+	mustAppend(t, s, testKey("a"), t0, "again")
+	if got := lineTexts(readLines(t, s, testKey("a"))); strings.Join(got, "") != "again" {
 		t.Errorf("got %q", got)
 	}
 }
@@ -365,7 +365,7 @@ func TestNames_StayInTheFolder(t *testing.T) {
 		for _, k := range []logs.Key{
 			{Project: bad, RunName: "web", Attempt: "a"}, {Project: "main", RunName: bad, Attempt: "a"}, {Project: "main", RunName: "web", Attempt: dstack.AttemptID(bad)},
 		} {
-			if err := s.Append(k, line(t0, "x")); dstack.KindOf(err) != dstack.Invalid {
+			if err := s.Append(k, testLine(t0, "x")); dstack.KindOf(err) != dstack.Invalid {
 				t.Errorf("%+v: %v", k, err)
 			}
 			for _, err := range s.Read(t.Context(), k, time.Time{}, time.Time{}) {
@@ -388,10 +388,10 @@ func TestManyRuns(t *testing.T) {
 	s := logs.New(t.TempDir(), 1<<20)
 	for round := range 2 {
 		for i := range 300 {
-			k := key("a")
+			k := testKey("a")
 			k.RunName = fmt.Sprint("run-", i)
-			write(t, s, k, t0, fmt.Sprint(round))
-			if got := texts(read(t, s, k)); len(got) != round+1 {
+			mustAppend(t, s, k, t0, fmt.Sprint(round))
+			if got := lineTexts(readLines(t, s, k)); len(got) != round+1 {
 				t.Fatalf("run %d has %q", i, got)
 			}
 		}

@@ -12,8 +12,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// view is what an attempt had at one moment. Its files only grow or go away.
-type view struct {
+// snapshot is what an attempt had at one moment. Its files only grow or go away.
+type snapshot struct {
 	dir      string
 	segments []segment
 	finished bool
@@ -28,9 +28,9 @@ type cursor struct {
 	offset        int64 // in that segment
 }
 
-// read yields what a view has beyond the cursor. It returns false when the
+// readSnapshot yields what a view has beyond the cursor. It returns false when the
 // reader wants no more, or cannot have it.
-func (c *cursor) read(ctx context.Context, v view, yield func(dstack.LogLine, error) bool) bool {
+func (c *cursor) readSnapshot(ctx context.Context, v snapshot, yield func(dstack.LogLine, error) bool) bool {
 	for i, seg := range v.segments {
 		if seg.start < c.segment || (i+1 < len(v.segments) && v.segments[i+1].start <= c.after+1) {
 			continue
@@ -41,7 +41,7 @@ func (c *cursor) read(ctx context.Context, v view, yield func(dstack.LogLine, er
 		if c.offset >= seg.size {
 			continue
 		}
-		if !c.readSegment(ctx, filepath.Join(v.dir, seg.name()), seg.size, yield) {
+		if !c.readSegment(ctx, filepath.Join(v.dir, seg.fileName()), seg.size, yield) {
 			return false
 		}
 		if ctx.Err() != nil {
@@ -58,7 +58,7 @@ func (c *cursor) readSegment(ctx context.Context, file string, size int64, yield
 		return true // it was the oldest, and made room
 	}
 	if err != nil {
-		yield(dstack.LogLine{}, cannot("read", err))
+		yield(dstack.LogLine{}, newDiskError("read", err))
 		return false
 	}
 	defer f.Close()
@@ -68,7 +68,7 @@ func (c *cursor) readSegment(ctx context.Context, file string, size int64, yield
 		if len(text) > 0 && text[len(text)-1] == '\n' {
 			c.offset += int64(len(text)) // not past what a crash left: new lines will begin there
 		}
-		if line, at, ok := decode(text); ok && at > c.after {
+		if line, at, ok := decodeLine(text); ok && at > c.after {
 			if c.before > 0 && at >= c.before {
 				return false
 			}
@@ -81,7 +81,7 @@ func (c *cursor) readSegment(ctx context.Context, file string, size int64, yield
 			return true
 		}
 		if err != nil {
-			yield(dstack.LogLine{}, cannot("read", err))
+			yield(dstack.LogLine{}, newDiskError("read", err))
 			return false
 		}
 	}

@@ -14,24 +14,24 @@ import (
 )
 
 const (
-	suffix       = ".log"
-	doneName     = "done" // an empty file: Finish was called
-	mostSegments = 512    // files of a run: one that crashes all the time has many small ones
+	suffix      = ".log"
+	doneName    = "done" // an empty file: Finish was called
+	maxSegments = 512    // files of a run: one that crashes all the time has many small ones
 )
 
-// run is what lies on disk of one run's output. mu guards all of it but users.
-type run struct {
+// runLogs is what lies on disk of one run's output. mu guards all of it but users.
+type runLogs struct {
 	dir   string
 	users int // guarded by Store.mu; a run in use is not forgotten
 
 	mu       sync.Mutex
 	loaded   bool
 	total    int64 // bytes
-	attempts map[dstack.AttemptID]*attempt
+	attempts map[dstack.AttemptID]*attemptLogs
 }
 
-// attempt is what lies on disk of one attempt's output.
-type attempt struct {
+// attemptLogs is what lies on disk of one attempt's output.
+type attemptLogs struct {
 	id       dstack.AttemptID
 	segments []segment // oldest first
 	last     int64     // time of the newest line; right only once known
@@ -49,23 +49,23 @@ type segment struct {
 	size  int64
 }
 
-func (s segment) name() string { return strconv.FormatInt(s.start, 10) + suffix }
+func (s segment) fileName() string { return strconv.FormatInt(s.start, 10) + suffix }
 
-func (r *run) path(a *attempt) string { return filepath.Join(r.dir, string(a.id)) }
+func (r *runLogs) attemptDir(a *attemptLogs) string { return filepath.Join(r.dir, string(a.id)) }
 
-// attempt returns what is known of an attempt; of a new one, nothing.
-func (r *run) attempt(id dstack.AttemptID) *attempt {
+// findAttempt returns what is known of an attempt; of a new one, nothing.
+func (r *runLogs) findAttempt(id dstack.AttemptID) *attemptLogs {
 	a := r.attempts[id]
 	if a == nil {
-		a = &attempt{id: id, gone: make(chan struct{})}
+		a = &attemptLogs{id: id, gone: make(chan struct{})}
 		r.attempts[id] = a
 	}
 	return a
 }
 
-// quiet says that nothing about the run is known here alone. It is asked only
+// isEvictable says that nothing about the run is known here alone. It is asked only
 // of runs that nobody uses.
-func (r *run) quiet() bool {
+func (r *runLogs) isEvictable() bool {
 	for _, a := range r.attempts {
 		if a.lost > 0 || a.more != nil {
 			return false
@@ -74,23 +74,23 @@ func (r *run) quiet() bool {
 	return true
 }
 
-// next returns a channel that the next wake closes.
-func (a *attempt) next() <-chan struct{} {
+// changed returns a channel that the next wake closes.
+func (a *attemptLogs) changed() <-chan struct{} {
 	if a.more == nil {
 		a.more = make(chan struct{})
 	}
 	return a.more
 }
 
-func (a *attempt) wake() {
+func (a *attemptLogs) notify() {
 	if a.more != nil {
 		close(a.more)
 		a.more = nil
 	}
 }
 
-// load finds out what an earlier process left.
-func (r *run) load() error {
+// loadAttempts finds out what an earlier process left.
+func (r *runLogs) loadAttempts() error {
 	if r.loaded {
 		return nil
 	}
@@ -103,7 +103,7 @@ func (r *run) load() error {
 		if !folder.IsDir() {
 			continue
 		}
-		a := r.attempt(dstack.AttemptID(folder.Name()))
+		a := r.findAttempt(dstack.AttemptID(folder.Name()))
 		if err := r.loadAttempt(a); err != nil {
 			return err
 		}
@@ -115,8 +115,8 @@ func (r *run) load() error {
 	return nil
 }
 
-func (r *run) loadAttempt(a *attempt) error {
-	files, err := os.ReadDir(r.path(a))
+func (r *runLogs) loadAttempt(a *attemptLogs) error {
+	files, err := os.ReadDir(r.attemptDir(a))
 	if err != nil {
 		return err
 	}
@@ -142,14 +142,14 @@ func (r *run) loadAttempt(a *attempt) error {
 
 // readEnd finds the time of the newest line, and cuts off what a killed
 // process left half written.
-func (r *run) readEnd(a *attempt) error {
+func (r *runLogs) readEnd(a *attemptLogs) error {
 	if a.known || len(a.segments) == 0 {
 		a.known = true
 		return nil
 	}
 	newest := &a.segments[len(a.segments)-1]
-	file := filepath.Join(r.path(a), newest.name())
-	end, last, err := endOf(file)
+	file := filepath.Join(r.attemptDir(a), newest.fileName())
+	end, last, err := findLastLine(file)
 	if err != nil {
 		return err
 	}
@@ -164,10 +164,10 @@ func (r *run) readEnd(a *attempt) error {
 	return nil
 }
 
-// mark notes on disk that an attempt is finished.
-func (r *run) mark(a *attempt) error {
-	if err := os.MkdirAll(r.path(a), 0o700); err != nil {
+// markFinished notes on disk that an attempt is finished.
+func (r *runLogs) markFinished(a *attemptLogs) error {
+	if err := os.MkdirAll(r.attemptDir(a), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(r.path(a), doneName), nil, 0o600)
+	return os.WriteFile(filepath.Join(r.attemptDir(a), doneName), nil, 0o600)
 }

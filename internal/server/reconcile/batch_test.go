@@ -42,7 +42,7 @@ func TestPasses_ManyReplicasAndRoomForTwo(t *testing.T) {
 	one := 1
 	id := r.submitLike(func(s *spec.Service) {
 		s.Replicas = spec.Replicas{Min: 40, Max: 40}
-		s.Resources.CPU, s.Resources.Asked.CPU = spec.Range[int]{Min: &one, Max: &one}, true
+		s.Resources.CPU, s.Resources.Explicit.CPU = spec.Range[int]{Min: &one, Max: &one}, true
 	})
 	w := r.until(id, "placed", func(w store.RunDetails) bool {
 		waiting := 0

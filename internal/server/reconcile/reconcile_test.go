@@ -148,7 +148,7 @@ func (r *rig) submitLike(change func(*spec.Service)) dstack.RunID {
 		ID: dstack.RunID(uuid.NewString()), ProjectID: r.project.ID, Project: "main", User: "admin", Name: "web",
 		Revision: 1, Status: dstack.RunSubmitted, SubmittedAt: time.Now(), Since: time.Now(),
 	}
-	service, err := spec.Parse("test", []byte("type: service\nport: 8000\ncommands: [serve]\n"))
+	service, err := spec.ParseService("test", []byte("type: service\nport: 8000\ncommands: [serve]\n"))
 	if err != nil {
 		r.t.Fatal(err)
 	}

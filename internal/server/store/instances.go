@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"time"
 
 	"github.com/uptrace/bun"
 
@@ -13,17 +14,22 @@ import (
 type instanceRow struct {
 	bun.BaseModel `bun:"table:instances,alias:i"`
 
-	ID       string `bun:",pk"`
-	Backend  string
-	Offer    string
-	Status   string
-	Reason   string
-	Since    int64
-	Host     string
-	HeardAt  int64
-	LastFail string
-	Fails    int
-	Version  int64
+	ID            string `bun:",pk"`
+	Backend       string
+	Offer         string
+	Status        string
+	Reason        string
+	Since         int64
+	Host          string
+	HeardAt       int64
+	LastFail      string
+	Fails         int
+	IdleTime      int64
+	EmptySince    int64
+	UnlistedSince int64
+	SilentSince   int64
+	CheckedAt     int64
+	Version       int64
 	turn
 }
 
@@ -31,6 +37,8 @@ func (r instanceRow) noun() (dstack.Instance, error) {
 	i := dstack.Instance{
 		ID: dstack.InstanceID(r.ID), Backend: r.Backend, Status: dstack.InstanceStatus(r.Status), Reason: dstack.Reason(r.Reason),
 		Since: at(r.Since), Host: r.Host, LastResponseAt: at(r.HeardAt), LastError: r.LastFail, ConsecutiveFailures: r.Fails, Version: r.Version,
+		IdleTime: time.Duration(r.IdleTime) * time.Microsecond, EmptySince: at(r.EmptySince),
+		UnlistedSince: at(r.UnlistedSince), SilentSince: at(r.SilentSince), CheckedAt: at(r.CheckedAt),
 	}
 	if err := json.Unmarshal([]byte(r.Offer), &i.Offer); err != nil {
 		return i, fmt.Errorf("read the offer of instance %s: %w", r.ID, err)

@@ -126,8 +126,8 @@ type steppedReplica struct {
 	lease   Lease
 	before  dstack.Replica
 	next    dstack.Replica
-	place   *dstack.Placement
-	attempt bool // a new one begins
+	place   *dstack.Instance // the instance that it is placed on by the step, as that begins
+	attempt bool             // a new one begins
 	row     steppedRow
 	events  []dstack.Event
 }
@@ -157,9 +157,13 @@ type steppedRow struct {
 }
 
 func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
-	next, step, before := nextReplica(save.Seen.Replica, save.Step, now), save.Step, save.Seen.Replica
-	r := steppedReplica{lease: save.Lease, before: before, next: next, place: step.Placement, attempt: step.NewAttempt,
+	step, before := save.Step, save.Seen.Replica
+	next := step.Apply(before, newIDs(step), now)
+	r := steppedReplica{lease: save.Lease, before: before, next: next, attempt: step.NewAttempt,
 		events: lifecycle.BuildReplicaEvents(save.Seen, step, now)}
+	if step.Placement != nil {
+		r.place = new(lifecycle.NewInstance(next.Instance, step.Placement.Offer, save.Seen.Run.Spec, now))
+	}
 	claim, err := json.Marshal(next.Claim)
 	if err != nil {
 		return r, fmt.Errorf("write what replica %s holds: %w", next.ID, err)

@@ -11,42 +11,19 @@ import (
 	"github.com/uptrace/bun"
 
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
 )
 
-// nextReplica is a replica after a step.
-func nextReplica(r dstack.Replica, step lifecycle.ReplicaStep, now time.Time) dstack.Replica {
-	if step.To != r.Status {
-		r.Since = now
-		if step.To == dstack.ReplicaReady && !r.ReadyAt.After(r.AttemptAt) { // coming back is no beginning
-			r.ReadyAt = now
-		}
-	}
-	if step.To == dstack.ReplicaWaiting {
-		r.Instance, r.Claim = "", dstack.Claim{}
-	}
-	r.Status, r.Reason, r.Blocked = step.To, step.Reason, step.Blocked
-	r.Crashes, r.FirstCrashAt, r.RetryAt = step.Crashes, step.FirstCrashAt, step.RetryAt
-	if step.Placement != nil {
-		r.Claim = step.Placement.Claim
-		if r.Instance = step.Placement.Offer.OwnedInstance; r.Instance == "" {
-			r.Instance = dstack.InstanceID(uuid.NewString())
-		}
-	}
-	if step.EndedAttempt != nil {
-		past := append(r.PastAttempts[:len(r.PastAttempts):len(r.PastAttempts)], *step.EndedAttempt)
-		r.PastAttempts = past[max(0, len(past)-pastKept):]
+// newIDs makes the IDs that a step gives.
+func newIDs(step lifecycle.ReplicaStep) (ids lifecycle.NewIDs) {
+	if step.NeedsInstanceID() {
+		ids.Instance = dstack.InstanceID(uuid.NewString())
 	}
 	if step.NewAttempt {
-		if r.Attempt != "" {
-			r.AttemptNum++
-		}
-		r.Attempt, r.AttemptAt = dstack.AttemptID(uuid.NewString()), now
+		ids.Attempt = dstack.AttemptID(uuid.NewString())
 	}
-	if step.To.IsFinished() {
-		r.FinishedAt = now
-	}
-	return r
+	return ids
 }
 
 func orNone(past []dstack.Attempt) []dstack.Attempt {
@@ -56,28 +33,17 @@ func orNone(past []dstack.Attempt) []dstack.Attempt {
 	return past
 }
 
-// things names all that only one replica can hold.
-func things(c dstack.Claim) (names []string) {
-	for _, g := range c.GPUs {
-		names = append(names, "gpu:"+g.ID)
-	}
-	for _, p := range c.Ports {
-		names = append(names, fmt.Sprintf("port:%d", p))
-	}
-	return names
-}
-
-// putInstance makes the row of an instance, or refreshes what is known of one
-// that exists. On PostgreSQL it holds the row, so that placements on one
-// machine are checked one after the other.
-func (s *Store) putInstance(ctx context.Context, tx bun.Tx, id dstack.InstanceID, o dstack.Offer, now time.Time) error {
-	offer, err := json.Marshal(o)
+// putInstance inserts the row of an instance, or refreshes the offer of one that
+// exists. On PostgreSQL it holds the row, so that placements on one machine are
+// checked one after the other.
+func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, now time.Time) error {
+	offer, err := json.Marshal(i.Offer)
 	if err != nil {
-		return fmt.Errorf("write the offer of instance %s: %w", id, err)
+		return fmt.Errorf("write the offer of instance %s: %w", i.ID, err)
 	}
 	row := instanceRow{
-		ID: string(id), Backend: o.Key, Offer: string(offer), Status: string(dstack.InstanceCreating),
-		Since: micros(now), Host: o.Host, Version: 1, turn: turn{Live: true, DueAt: due(now)},
+		ID: string(i.ID), Backend: i.Backend, Offer: string(offer), Status: string(i.Status), Since: micros(i.Since), Host: i.Host,
+		IdleTime: i.IdleTime.Microseconds(), Version: 1, turn: turn{Live: true, DueAt: due(now)},
 	}
 	n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err != nil || n == 1 {
@@ -86,15 +52,15 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, id dstack.InstanceID
 	n, err = affected(tx.NewRaw("UPDATE instances SET backend = ?, offer = ?, host = ? WHERE id = ? AND live",
 		row.Backend, row.Offer, row.Host, row.ID).Exec(ctx))
 	if err == nil && n == 0 {
-		return conflict("look at it afresh", "cannot place anything on instance %s: it is deleted", id)
+		return conflict("look at it afresh", "cannot place anything on instance %s: it is deleted", i.ID)
 	}
 	return err
 }
 
-// fits checks what replicas hold of a machine together: placements may have
-// been decided on the same facts. claim is what the new ones hold of it; they
-// are among the machine's replicas by now.
-func fits(ctx context.Context, tx bun.Tx, id dstack.InstanceID, claim dstack.Claim, o dstack.Offer) error {
+// checkFits refuses placements that together exceed a machine: they may have
+// been decided on the same facts. claim is what the new replicas hold of it;
+// their rows are written already.
+func checkFits(ctx context.Context, tx bun.Tx, id dstack.InstanceID, claim dstack.Claim, o dstack.Offer) error {
 	if o.OwnedInstance == "" || (claim.CPUs == 0 && claim.MemoryMiB == 0 && claim.DiskMiB == 0) {
 		return nil
 	}
@@ -106,34 +72,16 @@ func fits(ctx context.Context, tx bun.Tx, id dstack.InstanceID, claim dstack.Cla
 	if err != nil {
 		return err
 	}
-	var sum dstack.Claim
+	var total dstack.Claim
 	for _, row := range rows {
 		var c dstack.Claim
 		if err := json.Unmarshal([]byte(row.Claim), &c); err != nil {
 			return fmt.Errorf("read what a replica on instance %s holds: %w", id, err)
 		}
-		sum = holds(sum, c, row.Times)
+		total = placement.Sum(total, c, row.Times)
 	}
-	var short []string
-	if claim.CPUs > 0 && sum.CPUs > o.Hardware.CPUs {
-		short = append(short, "CPUs")
-	}
-	if claim.MemoryMiB > 0 && sum.MemoryMiB > o.Hardware.MemoryMiB {
-		short = append(short, "memory")
-	}
-	if claim.DiskMiB > 0 && sum.DiskMiB > o.Hardware.DiskMiB {
-		short = append(short, "disk")
-	}
-	if len(short) > 0 {
+	if short := placement.Exceeded(o, total, claim); len(short) > 0 {
 		return conflict("look at it afresh", "cannot place a replica: instance %s has not enough %s left", id, strings.Join(short, ", "))
 	}
 	return nil
-}
-
-// holds adds what some replicas hold that only its size tells apart.
-func holds(sum, c dstack.Claim, times int) dstack.Claim {
-	sum.CPUs += times * c.CPUs
-	sum.MemoryMiB += int64(times) * c.MemoryMiB
-	sum.DiskMiB += int64(times) * c.DiskMiB
-	return sum
 }

@@ -10,9 +10,6 @@ import (
 	"dstack/internal/dstack"
 )
 
-// pastKept is how many ended attempts a replica remembers.
-const pastKept = 20
-
 type replicaRow struct {
 	bun.BaseModel `bun:"table:replicas,alias:r"`
 

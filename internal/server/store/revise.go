@@ -3,32 +3,27 @@ package store
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/uptrace/bun"
 
-	"dstack/internal/decide/job"
+	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
-	"dstack/internal/spec"
 )
 
 // Revision is a new revision of a run.
 type Revision struct {
 	Revision     int // the present one, as it was seen
 	Spec         dstack.RunSpec
-	User         string // whose wish it is
+	User         string // its author
 	NeedsRollout bool   // it needs new containers
-	Restores     int    // the revision that it brings back; 0: none
+	Restores     int    // the revision that it repeats; 0: none
 	Now          time.Time
 }
 
-// ReviseRun gives an unfinished run a new revision, due now. Its number is one
-// above the newest that was ever given. One that rolls begins a new shape,
-// which has not served yet, and remembers the present revision if that has;
-// one that does not stands as the present shape does. How many replicas are
-// wanted stays, within the new range. Conflict when the present revision is
-// not the given one any more, or the run is being stopped.
+// ReviseRun gives an unfinished run a new revision, as lifecycle.Revise decides,
+// due now. It fails with Conflict when the present revision is not the given
+// one any more, or the run has ended or is being stopped.
 func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dstack.Run, error) {
 	r.Now = orNow(r.Now)
 	sealed, err := s.sealSpec(id, r.Spec)
@@ -45,14 +40,18 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 		if err != nil {
 			return err
 		}
-		if err := revisable(row, r.Revision); err != nil {
+		seen, err := s.findReviseFacts(ctx, tx, row, r.NeedsRollout)
+		if err != nil {
 			return err
 		}
-		was := row
-		if row, err = s.revised(ctx, tx, row, r); err != nil {
+		rev := lifecycle.NewRevision{Present: r.Revision, Spec: r.Spec, User: r.User, NeedsRollout: r.NeedsRollout, Restores: r.Restores}
+		next, events, err := lifecycle.Revise(seen, rev, r.Now)
+		if err != nil {
 			return err
 		}
+		next.Version++
 		row.Spec, row.openly = sealed, open
+		row.setRevision(next)
 		if err := saveRevised(ctx, tx, row); err != nil {
 			return err
 		}
@@ -65,8 +64,8 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 		if err := renewMachines(ctx, tx, id); err != nil {
 			return err
 		}
-		run = row.noun(r.Spec)
-		return addEvents(ctx, tx, applied(was, row, r), r.Now)
+		run = next
+		return addEvents(ctx, tx, events, r.Now)
 	})
 	if err != nil {
 		return dstack.Run{}, err
@@ -91,79 +90,35 @@ func (s *Store) holdRun(ctx context.Context, tx bun.Tx, id dstack.RunID) (runRow
 	return rows[0], nil
 }
 
-func revisable(run runRow, revision int) error {
-	switch {
-	case !run.Live:
-		return conflict("apply again to start it anew", "cannot change run %q: it has ended", run.Name)
-	case run.Revision != revision:
-		return conflict("apply again to see what changed", "cannot change run %q: somebody else changed it meanwhile", run.Name)
-	case dstack.StopRequest(run.Stop) != dstack.StopNone, dstack.RunStatus(run.Status) == dstack.RunTerminating:
-		return conflict("wait until it has ended and apply again", "cannot change run %q: it is being stopped", run.Name)
+// findReviseFacts reads what lifecycle.Revise needs. The spec of the run itself
+// is not among it: a run whose spec cannot be read may get a new one.
+func (s *Store) findReviseFacts(ctx context.Context, tx bun.Tx, row runRow, needsRollout bool) (lifecycle.ReviseFacts, error) {
+	seen := lifecycle.ReviseFacts{Run: row.noun(dstack.RunSpec{})}
+	if !needsRollout || row.ReadyAt != 0 {
+		return seen, nil
 	}
-	return nil
-}
-
-// revised is a run's row at its new revision.
-func (s *Store) revised(ctx context.Context, tx bun.Tx, row runRow, r Revision) (runRow, error) {
-	num := row.Newest + 1
-	if r.NeedsRollout {
-		served, err := hasServed(ctx, tx, row)
+	if row.Proven != 0 {
+		stable, err := findRevision(ctx, tx, dstack.RunID(row.ID), row.Proven)
 		if err != nil {
-			return row, err
+			return seen, err
 		}
-		if served {
-			row.Proven = row.Revision
+		if rev, err := s.openRevision(stable); err == nil { // an unreadable revision cannot be returned to
+			seen.Stable = &rev
 		}
-		back, err := s.likeProven(ctx, tx, row, served, r.Spec)
-		switch {
-		case err != nil:
-			return row, err
-		case back != nil:
-			row.Shape, row.Proven, row.ReadyAt = back.Shape, 0, micros(r.Now) // it has served, and what runs of it stays
-		default:
-			row.Shape, row.ReadyAt = num, 0
-		}
-	}
-	row.Revision, row.Newest, row.Username = num, num, r.User
-	if wanted := within(r.Spec.Configuration.Replicas, row.Wanted); wanted != row.Wanted {
-		row.Wanted, row.ScaledAt = wanted, micros(r.Now)
-	}
-	row.Version++
-	return row, nil
-}
-
-// hasServed says that the present shape of a run has. A replica may have
-// become ready a moment ago, before the run has taken note.
-func hasServed(ctx context.Context, tx bun.Tx, row runRow) (bool, error) {
-	if row.ReadyAt != 0 || row.Proven != 0 {
-		return row.ReadyAt != 0, nil
+		return seen, nil
 	}
 	var ids []string
 	err := tx.NewRaw("SELECT id FROM replicas WHERE live AND run_id = ? AND shape = ? AND status = ? LIMIT 1",
 		row.ID, row.Shape, string(dstack.ReplicaReady)).Scan(ctx, &ids)
-	return len(ids) > 0, err
+	seen.HasReadyReplica = len(ids) > 0
+	return seen, err
 }
 
-// likeProven returns the revision that an update would fall back to, if the
-// new one needs the same containers: then those that still serve are its own.
-func (s *Store) likeProven(ctx context.Context, tx bun.Tx, row runRow, served bool, rs dstack.RunSpec) (*revisionRow, error) {
-	if served || row.Proven == 0 {
-		return nil, nil
-	}
-	proven, err := findRevision(ctx, tx, dstack.RunID(row.ID), row.Proven)
-	if err != nil {
-		return nil, err
-	}
-	old, err := s.openSpec(row.ID, proven.Spec)
-	if err != nil || job.NeedsRollout(old, rs) {
-		return nil, nil // what cannot be read cannot be gone back to
-	}
-	return &proven, nil
-}
-
-// within is the number in a range that is nearest to n.
-func within(replicas spec.Replicas, n int) int {
-	return max(replicas.Min, min(replicas.Max, n))
+// setRevision writes what a new revision changes of a run.
+func (row *runRow) setRevision(run dstack.Run) {
+	row.Username, row.Revision, row.Newest, row.Version = run.User, run.Revision, run.LatestRevision, run.Version
+	row.Shape, row.Proven, row.ReadyAt = run.TemplateRevision, run.StableRevision, micros(run.ReadyAt)
+	row.Wanted, row.ScaledAt = run.DesiredReplicas, micros(run.ScaledAt)
 }
 
 func saveRevised(ctx context.Context, tx bun.Tx, row runRow) error {
@@ -174,27 +129,7 @@ func saveRevised(ctx context.Context, tx bun.Tx, row runRow) error {
 	return err
 }
 
-// applied tells of a new revision, and of the number of replicas that it
-// changes by itself.
-func applied(was, row runRow, r Revision) []dstack.Event {
-	how := "in place"
-	if row.Shape != was.Shape {
-		how = "rolling"
-	}
-	message := fmt.Sprintf("revision %d, %s", row.Revision, how)
-	if r.Restores > 0 {
-		message += fmt.Sprintf(", brings back revision %d", r.Restores)
-	}
-	all := []dstack.Event{row.event(dstack.EventApplied, r.User, message)}
-	if row.Wanted != was.Wanted {
-		e := row.event(dstack.EventScaled, r.User, "replicas: "+r.Spec.Configuration.Replicas.String())
-		e.From, e.To = strconv.Itoa(was.Wanted), strconv.Itoa(row.Wanted)
-		all = append(all, e)
-	}
-	return all
-}
-
-// event is one of the run as a whole.
+// event returns an event of the run as a whole.
 func (row runRow) event(kind dstack.EventKind, by, message string) dstack.Event {
 	return dstack.Event{
 		Project: dstack.ProjectID(row.ProjectID), Run: dstack.RunID(row.ID), RunName: row.Name,

@@ -111,39 +111,44 @@ func putRevision(ctx context.Context, tx bun.Tx, run runRow, by string, of int, 
 	return err
 }
 
-// provenNow notes that all revisions of a shape have served.
-func provenNow(ctx context.Context, tx bun.Tx, run dstack.Run) error {
+// markReady records that the revisions of the run's present template have served.
+func markReady(ctx context.Context, tx bun.Tx, run dstack.Run) error {
 	_, err := tx.NewRaw("UPDATE revisions SET status = ? WHERE run_id = ? AND shape = ? AND num <= ? AND status = ?",
 		string(dstack.RevisionReady), string(run.ID), run.TemplateRevision, run.Revision, string(dstack.RevisionPending)).Exec(ctx)
 	return err
 }
 
-// fallBack makes an earlier revision the present one again, in the run and in
-// what is returned to be written; later ones that never served have failed.
-func (s *Store) fallBack(ctx context.Context, tx bun.Tx, run *dstack.Run, back *lifecycle.Rollback, now time.Time) (set string, args []any, err error) {
-	row, err := findRevision(ctx, tx, run.ID, back.ToRevision)
-	if err != nil {
-		return "", nil, err
-	}
-	rs, err := s.openSpec(row.RunID, row.Spec)
-	if err != nil {
-		return "", nil, err
-	}
-	open, err := published(rs)
-	if err != nil {
-		return "", nil, err
-	}
-	run.Spec, run.User = rs, row.Username
-	run.Revision, run.TemplateRevision, run.StableRevision, run.ReadyAt = row.Num, row.Shape, 0, now // it has served
-	run.DesiredReplicas = within(rs.Configuration.Replicas, run.DesiredReplicas)
+// markFailed records that the revisions above the run's present one that never
+// served have failed, and why.
+func markFailed(ctx context.Context, tx bun.Tx, run dstack.Run, back lifecycle.Rollback) error {
 	last, err := json.Marshal(append([]string{}, back.LastOutput...))
 	if err != nil {
-		return "", nil, fmt.Errorf("write the last output of run %s: %w", run.ID, err)
+		return fmt.Errorf("write the last output of run %s: %w", run.ID, err)
 	}
 	_, err = tx.NewRaw("UPDATE revisions SET status = ?, reason = ?, replica = ?, last_out = ? WHERE run_id = ? AND num > ? AND status = ?",
-		string(dstack.RevisionFailed), clean(back.Reason), back.Replica, string(last), row.RunID, row.Num, string(dstack.RevisionPending)).Exec(ctx)
-	return ", spec = ?, username = ?, revision = ?, shape = ?, proven = 0, " + setOpenly,
-		append([]any{row.Spec, row.Username, row.Num, row.Shape}, open.args()...), err
+		string(dstack.RevisionFailed), clean(back.Reason), back.Replica, string(last), string(run.ID), run.Revision, string(dstack.RevisionPending)).Exec(ctx)
+	return err
+}
+
+// rollbackTarget is a revision that becomes the present one again, with its
+// spec as it is stored.
+type rollbackTarget struct {
+	revision   dstack.Revision
+	sealedSpec string
+	open       openly
+}
+
+func (s *Store) findRollbackTarget(ctx context.Context, tx bun.Tx, run dstack.RunID, num int) (t rollbackTarget, err error) {
+	row, err := findRevision(ctx, tx, run, num)
+	if err != nil {
+		return t, err
+	}
+	t.sealedSpec = row.Spec
+	if t.revision, err = s.openRevision(row); err != nil {
+		return t, err
+	}
+	t.open, err = published(t.revision.Spec)
+	return t, err
 }
 
 // newestFailed returns the newest revision of each run that failed and was

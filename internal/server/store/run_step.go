@@ -12,25 +12,25 @@ import (
 	"dstack/internal/dstack"
 )
 
-// SaveRunStep writes a step: the run's row, new replicas (of the present
-// revision; status waiting, due now, IDs made here), those that drain, drops
-// (status terminating with step.Why, due now, their instance due now), and
-// what there is to tell of it. With Back, the earlier revision is the present
-// one from here on, and those that came after it and never served have failed.
-// Conflict when the run's version is not seen's any more. A step that changes
-// nothing is not written: the lease is given back.
+// SaveRunStep writes a decided step in one transaction: the run's row, the new
+// replicas (their IDs are made here; they are due now), the replicas that drain
+// or terminate (due now, and so are their instances), and the step's events.
+// After a rollback, the revisions above the target that never served have
+// failed. It fails with Conflict when the run's version is not seen's any more,
+// or a replica would have to drain first. A step that changes nothing only
+// gives the lease back.
 func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFacts, step lifecycle.RunStep, now time.Time) error {
 	if step.To.IsFinished() {
 		step.Due = time.Time{}
 		defer s.forgetSpecs(seen.Run.ID)
 	}
 	events := lifecycle.BuildRunEvents(seen, step, now)
-	if len(events)+len(step.Add)+len(step.Terminate)+len(step.Drain) == 0 && step.Rollback == nil && sameRun(seen.Run, nextRun(seen.Run, step, now)) {
-		return s.Release(ctx, l, step.Due) // it is looked at each second while it has load
+	if len(events)+len(step.Add)+len(step.Terminate)+len(step.Drain) == 0 && !step.ChangesRun(seen.Run) {
+		return s.Release(ctx, l, step.Due) // frequent: a run with load is looked at each second
 	}
 	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		run := nextRun(seen.Run, step, now)
-		if err := s.saveRun(ctx, tx, l, seen.Run, &run, step, now); err != nil {
+		run, err := s.saveRun(ctx, tx, l, seen.Run, step, now)
+		if err != nil {
 			return err
 		}
 		if run.Status != seen.Run.Status || run.ReadyAt != seen.Run.ReadyAt {
@@ -38,7 +38,7 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 				return err
 			}
 		}
-		if step.Rollback != nil { // they run by another configuration now
+		if step.Rollback != nil { // its instances' facts hold another configuration
 			if err := renewMachines(ctx, tx, run.ID); err != nil {
 				return err
 			}
@@ -46,7 +46,7 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 		if err := addReplicas(ctx, tx, run, step.Add, now); err != nil {
 			return err
 		}
-		if err := dropReplicas(ctx, tx, run.ID, step, now); err != nil {
+		if err := terminateReplicas(ctx, tx, run.ID, step, now); err != nil {
 			return err
 		}
 		if err := drainReplicas(ctx, tx, run.ID, step, now); err != nil {
@@ -56,53 +56,34 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 	})
 }
 
-// sameRun says that a step changes nothing about a run.
-func sameRun(a, b dstack.Run) bool {
-	return a.Status == b.Status && a.Reason == b.Reason && a.Ending == b.Ending && a.DesiredReplicas == b.DesiredReplicas &&
-		a.ReadyAt.Equal(b.ReadyAt) && a.StartedAt.Equal(b.StartedAt)
-}
-
-// nextRun is a run after a step, but for a fall back.
-func nextRun(run dstack.Run, step lifecycle.RunStep, now time.Time) dstack.Run {
-	if step.To != run.Status {
-		run.Since = now
-	}
-	if step.Ready && run.ReadyAt.IsZero() {
-		run.ReadyAt = now
-	}
-	if step.Started && run.StartedAt.IsZero() {
-		run.StartedAt = now
-	}
-	if step.To.IsFinished() {
-		run.FinishedAt = now
-	}
-	run.Status, run.Reason, run.Ending, run.DesiredReplicas = step.To, step.Reason, step.Ending, step.DesiredReplicas
-	return run
-}
-
-// saveRun writes a run's row, and what becomes of its revisions.
-func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run, run *dstack.Run, step lifecycle.RunStep, now time.Time) error {
-	var more string
-	var args []any
+// saveRun writes a run's row after a step, and what becomes of its revisions.
+func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run, step lifecycle.RunStep, now time.Time) (dstack.Run, error) {
+	var target rollbackTarget
 	var err error
+	if step.Rollback != nil {
+		if target, err = s.findRollbackTarget(ctx, tx, seen.ID, step.Rollback.ToRevision); err != nil {
+			return seen, err
+		}
+	}
+	run := step.Apply(seen, target.revision, now)
+	set := `status = ?, reason = ?, ending = ?, since = ?, ready_at = ?, started_at = ?,
+		wanted = ?, scaled_at = ?, finished_at = ?, live = ?, proven = ?`
+	args := []any{
+		string(run.Status), clean(run.Reason), string(run.Ending), micros(run.Since), micros(run.ReadyAt), micros(run.StartedAt),
+		run.DesiredReplicas, micros(run.ScaledAt), micros(run.FinishedAt), !run.Status.IsFinished(), run.StableRevision,
+	}
 	switch {
 	case step.Rollback != nil:
-		more, args, err = s.fallBack(ctx, tx, run, step.Rollback, now)
+		set += ", spec = ?, username = ?, revision = ?, shape = ?, " + setOpenly
+		args = append(append(args, target.sealedSpec, run.User, run.Revision, run.TemplateRevision), target.open.args()...)
+		err = markFailed(ctx, tx, run, *step.Rollback)
 	case run.ReadyAt != seen.ReadyAt:
-		err = provenNow(ctx, tx, *run)
+		err = markReady(ctx, tx, run)
 	}
 	if err != nil {
-		return err
+		return run, err
 	}
-	if run.DesiredReplicas != seen.DesiredReplicas {
-		run.ScaledAt = now
-	}
-	head := []any{
-		string(run.Status), clean(run.Reason), string(run.Ending), micros(run.Since), micros(run.ReadyAt), micros(run.StartedAt),
-		run.DesiredReplicas, micros(run.ScaledAt), micros(run.FinishedAt), !run.Status.IsFinished(),
-	}
-	return saveRow(ctx, tx, l, seen.Version, step.Due, `status = ?, reason = ?, ending = ?, since = ?, ready_at = ?, started_at = ?,
-		wanted = ?, scaled_at = ?, finished_at = ?, live = ?`+more, append(head, args...)...)
+	return run, saveRow(ctx, tx, l, seen.Version, step.Due, set, args...)
 }
 
 // endedKept is how many finished replicas of a run are remembered: one that
@@ -117,11 +98,7 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 	}
 	for some := range slices.Chunk(nums, 500) {
 		rows := nouns(some, func(num int) replicaRow {
-			return replicaRow{
-				ID: uuid.NewString(), RunID: string(run.ID), Num: num, Revision: run.Revision, Shape: run.TemplateRevision,
-				Status: string(dstack.ReplicaWaiting), Since: micros(now), Claim: "{}", Past: "[]",
-				SubmittedAt: micros(now), Version: 1, turn: turn{Live: true, DueAt: due(now)},
-			}
+			return newReplicaRow(lifecycle.NewReplica(run, dstack.ReplicaID(uuid.NewString()), num, now), now)
 		})
 		n, err := affected(tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Exec(ctx))
 		if err != nil {
@@ -134,6 +111,15 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 	return nil
 }
 
+// newReplicaRow returns the row of a replica that has no place yet, due now.
+func newReplicaRow(r dstack.Replica, now time.Time) replicaRow {
+	return replicaRow{
+		ID: string(r.ID), RunID: string(r.Run), Num: r.Num, Revision: r.Revision, Shape: r.TemplateRevision,
+		Status: string(r.Status), Since: micros(r.Since), Claim: "{}", Past: "[]",
+		SubmittedAt: micros(r.SubmittedAt), Version: 1, turn: turn{Live: true, DueAt: due(now)},
+	}
+}
+
 // forgetEnded deletes all but the latest finished replicas of a run. Those of
 // the present shape that gave up still count for what is decided.
 func forgetEnded(ctx context.Context, tx bun.Tx, run dstack.Run) error {
@@ -143,17 +129,17 @@ func forgetEnded(ctx context.Context, tx bun.Tx, run dstack.Run) error {
 	return err
 }
 
-// drainReplicas takes replicas out of the route table and lets them finish
-// what they have begun. One that leaves already is left alone.
+// drainReplicas does step.DrainReplica for all of step.Drain in one statement.
 func drainReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecycle.RunStep, now time.Time) error {
 	if len(step.Drain) == 0 {
 		return nil
 	}
 	ids := bun.List(texts(step.Drain))
-	draining, terminating := string(dstack.ReplicaDraining), string(dstack.ReplicaTerminating)
-	n, err := affected(tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, since = ?, grace = TRUE, drain_by = ?, drained = 0, backoff_at = 0, version = version + 1
-		WHERE live AND run_id = ? AND id IN (?) AND status <> ? AND status <> ?`,
-		draining, clean(step.StopReason), micros(now), micros(now.Add(step.DrainTimeout)), string(run), ids, draining, terminating).Exec(ctx))
+	to := step.DrainReplica(dstack.Replica{}, now)
+	n, err := affected(tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, since = ?, grace = ?, drain_by = ?, backoff_at = ?, drained = 0, version = version + 1
+		WHERE live AND run_id = ? AND id IN (?) AND status NOT IN (?, ?)`,
+		string(to.Status), clean(to.Reason), micros(to.Since), to.Graceful, micros(to.DrainDeadline), micros(to.RetryAt),
+		string(run), ids, string(dstack.ReplicaDraining), string(dstack.ReplicaTerminating)).Exec(ctx))
 	if err != nil || n == 0 {
 		return err
 	}
@@ -163,13 +149,14 @@ func drainReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecy
 	if err := touchMachines(ctx, tx, now, "id IN (?)", ids); err != nil {
 		return err
 	}
-	// Who reads this number reads the new status, too: orders have their
-	// numbers in the order of commits.
+	// Readers that see this sequence number also see the new status, because
+	// numbers follow commit order.
 	var order int64
 	if err := tx.NewRaw("UPDATE installation SET drains = drains + 1 WHERE one = 1 RETURNING drains").Scan(ctx, &order); err != nil {
 		return err
 	}
-	_, err = tx.NewRaw("UPDATE replicas SET drained = ? WHERE live AND run_id = ? AND status = ? AND drained = 0", order, string(run), draining).Exec(ctx)
+	_, err = tx.NewRaw("UPDATE replicas SET drained = ? WHERE live AND run_id = ? AND status = ? AND drained = 0",
+		order, string(run), string(to.Status)).Exec(ctx)
 	return err
 }
 
@@ -177,9 +164,9 @@ func texts[T ~string](ids []T) []string {
 	return nouns(ids, func(id T) string { return string(id) })
 }
 
-// noneServes refuses to end replicas without draining them that have become
-// ready since they were seen.
-func noneServes(ctx context.Context, tx bun.Tx, run dstack.RunID, ids []string) error {
+// checkNoneServes fails with Conflict when a replica that is to terminate
+// gracefully serves by now: see lifecycle.RunStep.TerminateReplica.
+func checkNoneServes(ctx context.Context, tx bun.Tx, run dstack.RunID, ids []string) error {
 	var serving []string
 	err := tx.NewRaw("SELECT id FROM replicas WHERE live AND run_id = ? AND id IN (?) AND (status = ? OR status = ?)", string(run), bun.List(ids),
 		string(dstack.ReplicaReady), string(dstack.ReplicaUnhealthy)).Scan(ctx, &serving)
@@ -189,23 +176,24 @@ func noneServes(ctx context.Context, tx bun.Tx, run dstack.RunID, ids []string) 
 	return err
 }
 
-// dropReplicas tells replicas to end. One that was told before may only be
-// told to hurry; one that has ended stays as it is.
-func dropReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecycle.RunStep, now time.Time) error {
+// terminateReplicas does step.TerminateReplica for all of step.Terminate in one
+// statement.
+func terminateReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecycle.RunStep, now time.Time) error {
 	if len(step.Terminate) == 0 {
 		return nil
 	}
 	ids := texts(step.Terminate)
-	ending := string(dstack.ReplicaTerminating)
 	if step.Graceful {
-		if err := noneServes(ctx, tx, run, ids); err != nil {
+		if err := checkNoneServes(ctx, tx, run, ids); err != nil {
 			return err
 		}
 	}
+	to, _ := step.TerminateReplica(dstack.Replica{}, now)
+	status := string(to.Status)
 	_, err := tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, grace = (CASE WHEN status = ? THEN grace AND ? ELSE ? END),
-		since = CASE WHEN status = ? THEN since ELSE ? END, backoff_at = 0, version = version + 1
+		since = CASE WHEN status = ? THEN since ELSE ? END, backoff_at = ?, version = version + 1
 		WHERE live AND run_id = ? AND id IN (?)`,
-		ending, clean(step.StopReason), ending, step.Graceful, step.Graceful, ending, micros(now), string(run), bun.List(ids)).Exec(ctx)
+		status, clean(to.Reason), status, to.Graceful, to.Graceful, status, micros(to.Since), micros(to.RetryAt), string(run), bun.List(ids)).Exec(ctx)
 	if err != nil {
 		return err
 	}

@@ -55,7 +55,7 @@ func TestRun_IsWhatWasSubmitted(t *testing.T) {
 		if h.ok(err); !cmp.Equal(got, want) {
 			t.Error(cmp.Diff(want, got))
 		}
-		if !got.Spec.Configuration.Resources.Asked.CPU || got.Spec.Configuration.Resources.Asked.Memory {
+		if !got.Spec.Configuration.Resources.Explicit.CPU || got.Spec.Configuration.Resources.Explicit.Memory {
 			t.Error("which sizes were asked for is forgotten")
 		}
 		_, err = h.s.Run(t.Context(), "another project", "web")

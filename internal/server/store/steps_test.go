@@ -55,7 +55,7 @@ func TestPlace_MakesTheMachineOnce(t *testing.T) {
 		run, a := h.replica("a", t0)
 		h.replicaStep(a.ID, placed(dstack.Claim{CPUs: 1, GPUs: []dstack.GPU{{ID: "GPU-a"}}, Ports: []int{8000}}), t0)
 		w := h.whole(run.ID)
-		want := dstack.Instance{ID: "local-box", Backend: "local", Offer: box(), Status: dstack.InstanceCreating, Since: t0, Host: "here", Version: 1}
+		want := dstack.Instance{ID: "local-box", Backend: "local", Offer: box(), Status: dstack.InstanceCreating, Since: t0, Host: "here", IdleTime: 5 * time.Minute, Version: 1}
 		if diff := cmp.Diff(want, w.Instances["local-box"]); diff != "" {
 			t.Error(diff)
 		}

@@ -1,0 +1,103 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// marker is a word that occurs only in the tests' prompts.
+const marker = "zyzzyva-7351"
+
+// newMarkerRequest returns a request with the marker in its prompt. Fields of more
+// are added to it or replace its own.
+func newMarkerRequest(t *testing.T, model string, more map[string]any) string {
+	all := map[string]any{"model": model, "max_tokens": 16, "temperature": 0, "messages": newMessages("Spell " + marker)}
+	for name, value := range more {
+		all[name] = value
+	}
+	return encodeJSON(t, all)
+}
+
+func newMessages(text string) []map[string]string {
+	return []map[string]string{{"role": "user", "content": text}}
+}
+
+var streamWithUsage = map[string]any{"stream": true, "stream_options": map[string]bool{"include_usage": true}}
+
+// testMetrics checks that requests are counted by model and run, for Prometheus and
+// for `dstack ps -v`.
+func (m *modelHarness) testMetrics(t *testing.T) {
+	h := m.withT(t)
+	path := m.gatewayURL() + "/chat/completions"
+	for run, model := range map[string]string{"llama": openaiModel, "tgi3": hubModel} {
+		labels := fmt.Sprintf(`model=%q,project="main",run=%q`, model, run)
+		m.readEvents(t, path, newMarkerRequest(t, model, streamWithUsage))
+		h.expectResponse("POST", path, h.token, newMarkerRequest(t, model, nil), 200, `"completion_tokens":16`)
+		h.expectResponse("POST", path, h.token, newMarkerRequest(t, model, map[string]any{"temperature": "hot"}), 400)
+		m.expectMetrics(t, `dstack_model_requests_total{code="200",`+labels+`} 2`, `dstack_model_requests_total{code="400",`+labels+`} 1`,
+			`dstack_model_tokens_total{direction="in",`+labels+`} 82`, `dstack_model_tokens_total{direction="out",`+labels+`} 32`,
+			`dstack_model_first_token_seconds_count{`+labels+`} 1`, `dstack_model_request_seconds_count{`+labels+`} 3`)
+	}
+	h.runCLI("ps", "-v").expectExit(0).expectText("3 requests", "82 in, 32 out", "first token after")
+}
+
+// testLogPrivacy checks that neither prompts nor completions are in the server's
+// log, not even at debug level or after errors.
+func (m *modelHarness) testLogPrivacy(t *testing.T) {
+	h := m.withT(t)
+	path := m.gatewayURL() + "/chat/completions"
+	for model, tooLong := range map[string]int{openaiModel: 400, hubModel: 422, ownModel: 422} {
+		answer := strings.Join(decodeDeltas(t, m.readEvents(t, path, newMarkerRequest(t, model, streamWithUsage))), "")
+		h.expectResponse("POST", path, h.token, newMarkerRequest(t, model, nil), 200, strings.Split(encodeJSON(t, answer), `"`)[1])
+		h.expectResponse("POST", path, h.token, newMarkerRequest(t, model, map[string]any{"temperature": marker}), 400)
+		long := newMessages(strings.Repeat(marker+" ", 1000))
+		h.expectResponse("POST", path, h.token, newMarkerRequest(t, model, map[string]any{"messages": long}), tooLong)
+		h.expectResponse("POST", path, h.token, newMarkerRequest(t, model, map[string]any{"messages": long, "stream": true}), tooLong)
+		h.expectResponse("POST", path, "wrong", newMarkerRequest(t, model, nil), 401)
+		log := m.log.String()
+		for _, secret := range []string{marker, answer} {
+			if len(secret) < 8 || strings.Contains(log, secret) {
+				t.Errorf("%s: %q is in the server's log, or is too short for this test", model, secret)
+			}
+		}
+		if !strings.Contains(log, "level=DEBUG msg=request") {
+			t.Errorf("the log has no requests:\n%s", log)
+		}
+	}
+}
+
+// expectMetrics checks lines of /metrics. It polls, because a request is counted
+// after its response has been sent.
+func (m *modelHarness) expectMetrics(t *testing.T, lines ...string) {
+	t.Helper()
+	h := m.withT(t)
+	err := retryFor(5*time.Second, func() error {
+		a, err := h.getURL(fmt.Sprintf("http://127.0.0.1:%d/metrics", m.metricsPort))
+		if err != nil {
+			return err
+		}
+		for _, line := range lines {
+			if !strings.Contains(a.body, line+"\n") {
+				return fmt.Errorf("status %d, no line %s:\n%s", a.status, line, filterMetrics(a.body, "dstack_model"))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("/metrics: %v", err)
+	}
+}
+
+// filterMetrics returns the lines of metrics with a prefix, except the buckets of
+// histograms.
+func filterMetrics(text, with string) string {
+	var all strings.Builder
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, with) && !strings.Contains(line, "_bucket") {
+			all.WriteString(line)
+		}
+	}
+	return all.String()
+}

@@ -1,0 +1,256 @@
+package cli
+
+import (
+	"archive/tar"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/human"
+)
+
+// The limits of an archive.
+const (
+	maxArchiveSize = 64 << 20
+	maxFileSize    = 16 << 20
+	maxFiles       = 50_000
+	maxNamedFiles  = 20 // rejected files that the error names
+)
+
+// archive is a folder packed as a tar file. The same content gives the same
+// bytes, and so the same hash.
+type archive struct {
+	Hash  string
+	Size  int64
+	Files int
+	file  *os.File // unlinked: removed when the process ends
+}
+
+// Close removes the archive.
+func (p *archive) Close() error { return p.file.Close() }
+
+// newReader returns a reader of the whole archive.
+func (p *archive) newReader() io.Reader { return io.NewSectionReader(p.file, 0, p.Size) }
+
+// archiver packs the files of a folder, and of the folders in it.
+type archiver struct {
+	root          *os.Root
+	dir           string
+	excluded      []string // never packed: files with tokens and secrets
+	rules         *ignoreRules
+	tar           *tar.Writer
+	written       int64
+	files         int
+	rejected      []string // rejected files and why, at most maxNamedFiles
+	rejectedCount int
+}
+
+// archiveFolder packs dir without the ignored and the excluded paths, which are
+// absolute. The caller closes the archive. Files that cannot be packed are an
+// error of kind TooLarge that names them.
+func archiveFolder(ctx context.Context, dir string, excluded ...string) (_ *archive, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the folder: %w", err)
+	}
+	defer root.Close()
+	file, err := os.CreateTemp("", "dstack-upload-*")
+	if err != nil {
+		return nil, fmt.Errorf("create the archive: %w", err)
+	}
+	result := &archive{file: file}
+	defer func() {
+		if err != nil {
+			_ = result.Close()
+		}
+	}()
+	if err := os.Remove(file.Name()); err != nil {
+		return nil, fmt.Errorf("create the archive: %w", err)
+	}
+	hash := sha256.New()
+	p := &archiver{root: root, dir: dir, excluded: excluded, rules: readIgnoreRules(dir),
+		tar: tar.NewWriter(io.MultiWriter(file, hash))}
+	if err := p.addFolder(ctx, nil); err != nil {
+		return nil, err
+	}
+	if err := p.rejectionError(); err != nil {
+		return nil, err
+	}
+	if err := p.tar.Close(); err != nil {
+		return nil, fmt.Errorf("pack the folder: %w", err)
+	}
+	if result.Size, err = file.Seek(0, io.SeekCurrent); err != nil {
+		return nil, fmt.Errorf("pack the folder: %w", err)
+	}
+	if result.Size > maxArchiveSize {
+		return nil, p.tooLargeError()
+	}
+	result.Hash, result.Files = hex.EncodeToString(hash.Sum(nil)), p.files
+	return result, nil
+}
+
+// addFolder packs the entries of a folder in the order of their names.
+func (p *archiver) addFolder(ctx context.Context, at []string) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	p.rules.addFolder(p.absolutePath(at), append(slices.Clone(p.rules.prefix), at...))
+	name := path.Join(append([]string{"."}, at...)...)
+	entries, err := fs.ReadDir(p.root.FS(), name)
+	if err != nil {
+		p.reject(name, "cannot be read")
+		return nil
+	}
+	for _, entry := range entries {
+		child := append(slices.Clone(at), entry.Name())
+		isExcluded := entry.Name() == ".git" || slices.Contains(p.excluded, p.absolutePath(child))
+		if isExcluded || p.rules.isIgnored(child, entry.IsDir()) {
+			continue
+		}
+		if err := p.addEntry(ctx, child, entry); err != nil {
+			return err
+		}
+		if p.files > maxFiles || p.written > maxArchiveSize {
+			return p.tooLargeError()
+		}
+	}
+	return nil
+}
+
+func (p *archiver) absolutePath(at []string) string {
+	return filepath.Join(append([]string{p.dir}, at...)...)
+}
+
+// addEntry packs a file, a link or a folder, and rejects everything else.
+func (p *archiver) addEntry(ctx context.Context, at []string, entry fs.DirEntry) error {
+	name := path.Join(at...)
+	switch mode := entry.Type(); {
+	case mode.IsDir():
+		header := &tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: archiveTime}
+		if err := p.tar.WriteHeader(header); err != nil {
+			return fmt.Errorf("pack %s: %w", name, err)
+		}
+		return p.addFolder(ctx, at)
+	case mode.IsRegular():
+		return p.addFile(name)
+	case mode&fs.ModeSymlink != 0:
+		return p.addLink(name)
+	case mode&fs.ModeSocket != 0:
+		p.reject(name, "is a socket")
+	case mode&fs.ModeNamedPipe != 0:
+		p.reject(name, "is a named pipe")
+	case mode&fs.ModeDevice != 0:
+		p.reject(name, "is a device")
+	default:
+		p.reject(name, "is not a file")
+	}
+	return nil
+}
+
+// archiveTime is the modification time of every packed file: a touched file does
+// not change the hash.
+var archiveTime = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// addFile packs a regular file.
+func (p *archiver) addFile(name string) error {
+	// O_NONBLOCK: the file may have become a named pipe since it was listed.
+	f, err := p.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		p.reject(name, "cannot be read")
+		return nil
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		p.reject(name, "is not a file any more")
+		return nil
+	}
+	if info.Size() > maxFileSize {
+		p.reject(name, fmt.Sprintf("has %s, the limit is %s", human.Bytes(info.Size()), human.Bytes(maxFileSize)))
+		return nil
+	}
+	content, err := io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	if err != nil || len(content) > maxFileSize {
+		p.reject(name, "changed while it was read")
+		return nil
+	}
+	mode := int64(0o644)
+	if info.Mode()&0o111 != 0 {
+		mode = 0o755
+	}
+	header := &tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Size: int64(len(content)), ModTime: archiveTime}
+	if err := p.tar.WriteHeader(header); err != nil {
+		return fmt.Errorf("pack %s: %w", name, err)
+	}
+	if _, err := p.tar.Write(content); err != nil {
+		return fmt.Errorf("pack %s: %w", name, err)
+	}
+	p.files++
+	p.written += int64(len(content))
+	return nil
+}
+
+// addLink packs a symbolic link whose target is in the folder.
+func (p *archiver) addLink(name string) error {
+	target, err := p.root.Readlink(name)
+	if err != nil {
+		p.reject(name, "cannot be read")
+		return nil
+	}
+	_, err = p.root.Stat(name) // an error for targets outside of the folder
+	leaves := err != nil && !errors.Is(err, fs.ErrNotExist)
+	if filepath.IsAbs(target) || !filepath.IsLocal(filepath.Join(filepath.Dir(name), target)) || leaves {
+		p.reject(name, "is a link out of the folder, to "+target)
+		return nil
+	}
+	header := &tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, ModTime: archiveTime}
+	if err := p.tar.WriteHeader(header); err != nil {
+		return fmt.Errorf("pack %s: %w", name, err)
+	}
+	p.files++
+	return nil
+}
+
+// reject records a file that cannot be packed.
+func (p *archiver) reject(name, why string) {
+	if p.rejectedCount++; p.rejectedCount <= maxNamedFiles {
+		p.rejected = append(p.rejected, name+" "+why)
+	}
+}
+
+// rejectionError returns one error for all rejected files, or nil.
+func (p *archiver) rejectionError() error {
+	if p.rejectedCount == 0 {
+		return nil
+	}
+	list := strings.Join(p.rejected, "\n")
+	if more := p.rejectedCount - len(p.rejected); more > 0 {
+		list += fmt.Sprintf("\nand %d more", more)
+	}
+	files := human.Count(p.rejectedCount, "file")
+	return &dstack.Error{Kind: dstack.TooLarge,
+		Message: fmt.Sprintf("cannot upload %s because of %s:\n%s", p.dir, files, list),
+		Hint:    "list files that the service does not need in .dstackignore"}
+}
+
+// tooLargeError returns the error of a folder beyond the limits.
+func (p *archiver) tooLargeError() error {
+	why := fmt.Sprintf("its files have more than %s in all", human.Bytes(maxArchiveSize))
+	if p.files > maxFiles {
+		why = fmt.Sprintf("it has more than %d files", maxFiles)
+	}
+	return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("cannot upload %s: %s", p.dir, why),
+		Hint: "apply from the service's own folder, or list files that it does not need in .dstackignore"}
+}

@@ -1,0 +1,159 @@
+package cli
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+func TestCleanOutput(t *testing.T) {
+	for _, c := range []struct{ in, want string }{
+		{"plain\ttext", "plain\ttext"},
+		{"\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[m"},
+		{"\x1b[1;38:5:208mx", "\x1b[1;38:5:208mx\x1b[m"},
+		{"a\x1b[2Jb\x1b[10;10Hc", "abc"},
+		{"\x1b]0;title\abell\a", "bell"},
+		{"\x1b]52;c;ZXZpbA==\x1b\\clip", "clip"},
+		{"\x1bP1$r\x1b\\dcs", "dcs"},
+		{"\x1b(0set\x1b=mode\x1bc", "setmode"},
+		{"c1 \u009b2Jcsi \u009d0;t\u009cosc \u0085", "c1 csi osc "},
+		{"10%\r20%\r30%\r", "30%"},
+		{"cut \x1b[3", "cut "},
+		{"cut \x1b", "cut "},
+		{"cut \x1b]0;never ends", "cut "},
+		{"bad \xff\xfe utf8", "bad \uFFFD utf8"},
+		{"abc\u202Edef\u2066ghi\u200F", "abcdefghi"},
+		{"null\x00 back\b", "null back"},
+		{"\x1b[>4;2mhidden", "hidden"},
+		{"\x1b[", ""},
+	} {
+		if got := cleanOutput([]byte(c.in)); got != c.want {
+			t.Errorf("%q became %q, want %q", c.in, got, c.want)
+		}
+	}
+}
+
+func TestCleanLine(t *testing.T) {
+	if got := cleanLine(" a\r\nb\x1b[31mc\x1b[m\u202Ed\x00 "); got != "a  bcd" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func FuzzClean(f *testing.F) {
+	f.Add("\x1b[31mred\x1b]0;x\a\u009b1m\r\x1bP\x1b\\")
+	f.Fuzz(func(t *testing.T, in string) {
+		got := cleanOutput([]byte(in))
+		rest := got
+		for _, sequence := range strings.Split(got, "\x1b")[1:] {
+			if end := strings.IndexByte(sequence, 'm'); end < 1 || strings.Trim(sequence[1:end], "0123456789;:") != "" {
+				t.Fatalf("%q left %q", in, got)
+			}
+		}
+		rest = strings.ReplaceAll(rest, "\x1b", "")
+		if strings.ContainsFunc(rest, func(r rune) bool { return r != '\t' && isHidden(r) }) || strings.Contains(cleanLine(in), "\x1b") {
+			t.Fatalf("%q left %q", in, got)
+		}
+	})
+}
+
+func TestFormats(t *testing.T) {
+	for _, c := range []struct{ got, want string }{
+		{formatPrice(0), "$0"}, {formatPrice(0.24), "$0.24"}, {formatPrice(0.8), "$0.80"}, {formatPrice(3), "$3"}, {formatPrice(0.0312), "$0.0312"},
+		{shellQuote("http://a.b/c"), "http://a.b/c"}, {shellQuote(`it's`), `'it'\''s'`},
+		{truncate("abcdef", 4), "abc…"}, {truncate("日本語", 5), "日本…"}, {truncate("abc", 0), "abc"},
+		{formatHardware(api.Resources{CPUs: 1, MemoryMiB: 1024, GPUs: []api.GPU{{Name: "A", MemoryMiB: 1024}, {Name: "A", MemoryMiB: 1024}, {Name: "B", MemoryMiB: 2048}}}), "1 cpu, 1GB, 2×A 1GB, 1×B 2GB"},
+	} {
+		if c.got != c.want {
+			t.Errorf("got %q, want %q", c.got, c.want)
+		}
+	}
+}
+
+// newTerminalScreen returns a screen that writes to a terminal of that width.
+func newTerminalScreen(width int) (*screen, *bytes.Buffer) {
+	var out bytes.Buffer
+	s := newScreen(strings.NewReader(""), &out, &out)
+	for _, stream := range []*stream{s.out, s.err} {
+		stream.terminal, stream.width = true, func() int { return width }
+	}
+	return s, &out
+}
+
+func TestTable_FitsTheTerminal(t *testing.T) {
+	s, out := newTerminalScreen(40)
+	tab := &table{head: []string{"NAME", "URL", "AGE"}, shrinkable: []int{1}}
+	tab.rows = [][]string{{"web", "http://a-rather-long-name.localhost:3000/", "2h"}, {"replica 1 waits for capacity, and has done so for long"}}
+	tab.writeTo(s.out)
+	want := " NAME  URL                           AGE\n" +
+		" web   http://a-rather-long-name.l…  2h\n" +
+		"       replica 1 waits for capacity, an…\n"
+	if out.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", out, want)
+	}
+}
+
+func TestStatusBoard_RedrawsOneRegion(t *testing.T) {
+	s, out := newTerminalScreen(60)
+	began := time.Unix(1700000000, 0)
+	views := runViews(startingView("pulling image 62% of 8.1GB"), readyView)
+	b := newStatusBoard(s, views[0], began)
+	b.draw(began.Add(48 * time.Second))
+	first := out.String()
+	if want := " web is starting                                        48s\n   replica 0  pulling image 62% of 8.1GB      local box\n"; first != want {
+		t.Errorf("got\n%q\nwant\n%q", first, want)
+	}
+	out.Reset()
+	b.draw(began.Add(49 * time.Second))
+	if got := out.String(); !strings.HasPrefix(got, "\x1b[2A\r\x1b[J web is starting") || !strings.Contains(got, "49s") {
+		t.Errorf("got %q", got)
+	}
+	out.Reset()
+	crashed := views[0]
+	retry := began.Add(60 * time.Second)
+	crashed.Replicas = []api.ReplicaView{{Status: dstack.ReplicaRestarting, Reason: "exited with code 1", LastOutput: []string{"boom"}, RetryAt: &retry}}
+	b.update(crashed, began.Add(50*time.Second))
+	if got := out.String(); !strings.HasPrefix(got, "\x1b[2A\r\x1b[J replica 0 exited with code 1, next try in 10s\n     boom\n web is starting") {
+		t.Errorf("got %q", got)
+	}
+	out.Reset()
+	b.showUnreachable(&dstack.Error{Message: "cannot reach the server"}, began.Add(51*time.Second))
+	if got := out.String(); !strings.Contains(got, "cannot reach the server; trying again\n") {
+		t.Errorf("got %q", got)
+	}
+	b.clear()
+	if !strings.HasSuffix(out.String(), "\x1b[3A\r\x1b[J") {
+		t.Errorf("got %q", out)
+	}
+}
+
+func TestLogPrinter_CleansOutputForATerminal(t *testing.T) {
+	s, out := newTerminalScreen(80)
+	p := newLogPrinter(s, logStyle{showReplica: true})
+	entry := logEntry(1, "a\x1b[2Jb")
+	entry.Replica = 1
+	if err := p.printEntry(entry); err != nil || out.String() != "1 | ab\n" {
+		t.Errorf("got %q (%v)", out, err)
+	}
+}
+
+func TestWithProgress_ShowsLongSteps(t *testing.T) {
+	var out bytes.Buffer
+	s := newScreen(strings.NewReader(""), &out, &out)
+	if err := s.withProgress(func() string { return "packing" }, func() error { return nil }); err != nil || out.Len() > 0 {
+		t.Errorf("got %q (%v)", out.String(), err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		err := s.withProgress(func() string { return "packing" }, func() error {
+			time.Sleep(3500 * time.Millisecond)
+			return &dstack.Error{Message: "no"}
+		})
+		if err == nil || out.String() != " packing 1s\n" {
+			t.Errorf("got %q (%v)", out.String(), err)
+		}
+	})
+}

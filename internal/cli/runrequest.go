@@ -1,0 +1,108 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"dstack/internal/spec"
+)
+
+// runRequest is what `dstack apply` asks for: the configuration with the values of
+// flags, the profile, and the origin of each value.
+type runRequest struct {
+	file    sourceFile
+	service *spec.Service
+	profile chosenProfile
+	flags   map[string]string // field → the flag that sets it
+	env     map[string]string // variable → the origin of its value, in words
+}
+
+// readRequest reads the configuration, the profile, the variables and the flags.
+// Its error lists the problems of all of them.
+func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
+	file, err := a.readSource(f.file)
+	if err != nil {
+		return nil, err
+	}
+	r := &runRequest{file: file}
+	var problems, flagProblems, profileProblems, variableProblems spec.Problems
+	if r.service, err = spec.ParseService(file.name, file.text); err != nil {
+		problems = asProblems(file.name, err)
+		// Continue without the file, to report the other problems too.
+		if r.service, err = spec.ParseService("", []byte(blankConfiguration)); err != nil {
+			return nil, fmt.Errorf("parse a blank configuration: %w", err)
+		}
+	}
+	if f.name == "" && problems == nil {
+		problems = spec.Locate(file.name, file.text, r.service.NameProblems())
+	}
+	r.flags, flagProblems = f.overrideFields(r.service)
+	flagProblems = append(flagProblems, r.overrideName(f.name)...)
+	r.profile, profileProblems = a.chooseProfile(f.profile)
+	given, variableProblems := a.readVariables(f)
+	r.env = given.describeOrigins(r.service.Env)
+
+	unsupported := r.groupByOrigin(spec.Unsupported(r.service, r.profile.Profile))
+	inFile, unresolved := a.locateUnresolved(given, spec.ResolveEnv(r.service, given.list, a.env))
+	unlocated := append(append(unsupported.configuration, inFile...), spec.Interpolate(r.service, args, a.env)...)
+	if len(unlocated) > 0 {
+		problems = append(problems, spec.Locate(file.name, file.text, unlocated)...)
+	}
+	problems = slices.Concat(problems, profileProblems, unsupported.profile, variableProblems, unresolved,
+		flagProblems, unsupported.flags)
+	return r, problemsError(problems)
+}
+
+// overrideName sets the run's name to that of --name.
+func (r *runRequest) overrideName(name string) spec.Problems {
+	if name == "" {
+		return nil
+	}
+	r.service.Name = spec.Text(name)
+	err := spec.CheckName(name)
+	if err == nil {
+		return nil
+	}
+	hint := ""
+	if p, ok := errors.AsType[spec.Problem](err); ok {
+		hint = p.Hint
+	}
+	return spec.Problems{flagProblem("--name", hint, "%v", err)}
+}
+
+// groupedProblems are problems by the source of the value.
+type groupedProblems struct{ configuration, profile, flags spec.Problems }
+
+// groupByOrigin groups problems of fields by the source of the field's value.
+// Those of the configuration have no positions yet.
+func (r *runRequest) groupByOrigin(problems spec.Problems) groupedProblems {
+	var groups groupedProblems
+	for _, p := range problems {
+		if field, ok := strings.CutPrefix(p.Path, "profile."); ok {
+			p.Path = fmt.Sprintf("profiles.%d.%s", r.profile.index, field)
+			groups.profile = append(groups.profile, p)
+		} else if flag := r.flagForField(p.Path); flag != "" {
+			p.Path = flag
+			groups.flags = append(groups.flags, p)
+		} else {
+			groups.configuration = append(groups.configuration, p)
+		}
+	}
+	if len(groups.profile) > 0 {
+		groups.profile = spec.Locate(r.profile.file.name, r.profile.file.text, groups.profile)
+	}
+	return groups
+}
+
+// flagForField returns the flag that sets a field or the object it belongs to, or
+// "".
+func (r *runRequest) flagForField(path string) string {
+	for field, flag := range r.flags {
+		if path == field || strings.HasPrefix(path, field+".") {
+			return flag
+		}
+	}
+	return ""
+}

@@ -1,0 +1,107 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"dstack/internal/dstack"
+	"dstack/internal/human"
+)
+
+const maxSourceSize = 2 << 20 // above the parser's limit, whose error is better
+
+// defaultFileNames are the names of a configuration without --file.
+var defaultFileNames = []string{".dstack.yml", ".dstack.yaml"}
+
+// sourceFile is the text of a configuration file.
+type sourceFile struct {
+	name string // as the user wrote it
+	text []byte
+}
+
+// readSource reads a file. The name "-" is the input, and "" the default file of
+// the current folder.
+func (a *app) readSource(name string) (sourceFile, error) {
+	if name == "-" {
+		text, err := io.ReadAll(io.LimitReader(a.in, maxSourceSize))
+		if err != nil {
+			return sourceFile{}, fmt.Errorf("read the input: %w", err)
+		}
+		return sourceFile{"(input)", text}, nil
+	}
+	if name == "" {
+		for _, candidate := range defaultFileNames {
+			if _, err := os.Stat(filepath.Join(a.dir, candidate)); err == nil {
+				name = candidate
+				break
+			}
+		}
+		if name == "" {
+			return sourceFile{}, invalidInput(a.suggestFile("", "name one: -f service.dstack.yml"),
+				"there is no %s in %s", defaultFileNames[0], a.dir)
+		}
+	}
+	text, err := a.readFile(name)
+	if err != nil {
+		return sourceFile{}, &dstack.Error{Kind: dstack.Invalid, Cause: err,
+			Message: fmt.Sprintf("cannot read %s: %s", name, readFailure(err)),
+			Hint:    a.suggestFile(name, "check the path")}
+	}
+	return sourceFile{name, text}, nil
+}
+
+// readFile reads a file, up to maxSourceSize.
+func (a *app) readFile(name string) ([]byte, error) {
+	f, err := os.Open(a.resolvePath(name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, maxSourceSize))
+}
+
+// readFailure returns why a file cannot be read, without its path.
+func readFailure(err error) string {
+	if reason, ok := errors.AsType[*fs.PathError](err); ok {
+		return reason.Err.Error()
+	}
+	return err.Error()
+}
+
+// resolvePath resolves a path relative to the current folder.
+func (a *app) resolvePath(name string) string {
+	if filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(a.dir, name)
+}
+
+// suggestFile returns a hint with configuration files that exist, or orElse.
+func (a *app) suggestFile(name, otherwise string) string {
+	folder := a.dir
+	if name != "" {
+		folder = filepath.Dir(a.resolvePath(name))
+	}
+	var existing []string
+	for _, pattern := range []string{"*.dstack.yml", "*.dstack.yaml"} {
+		found, _ := filepath.Glob(filepath.Join(folder, pattern)) // the only error is a malformed pattern
+		for _, f := range found {
+			if rel, err := filepath.Rel(a.dir, f); err == nil && filepath.IsLocal(rel) {
+				f = rel
+			}
+			existing = append(existing, f)
+		}
+	}
+	if near := human.Nearest(name, existing); near != "" {
+		return "did you mean `" + near + "`?"
+	}
+	if len(existing) > 0 {
+		return "there is: " + strings.Join(existing[:min(5, len(existing))], ", ")
+	}
+	return otherwise
+}

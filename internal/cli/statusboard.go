@@ -1,0 +1,253 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"charm.land/lipgloss/v2"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/human"
+)
+
+// statusBoard shows the progress of a run: on a terminal in a region that is
+// redrawn, elsewhere as a line per change. Crashes become permanent lines on
+// both.
+type statusBoard struct {
+	*screen
+	region         liveRegion
+	began          time.Time
+	view           api.RunView
+	unreachable    string                 // why the server cannot be reached; "" if it can
+	printed        map[string]printedLine // by subject
+	printedCrashes map[int]int            // replica → its crashes that were printed
+}
+
+// printedLine is the last line that was printed about a subject.
+type printedLine struct {
+	text    string
+	pattern string    // text without digits, or that of an earlier line
+	at      time.Time // of pattern
+}
+
+func newStatusBoard(s *screen, first api.RunView, now time.Time) *statusBoard {
+	b := &statusBoard{screen: s, region: liveRegion{to: s.err}, began: now, view: first,
+		printed: map[string]printedLine{}, printedCrashes: map[int]int{}}
+	for _, r := range first.Replicas {
+		b.printedCrashes[r.Num] = countCrashes(r) // from before the command
+	}
+	return b
+}
+
+// update shows a newer view of the run.
+func (b *statusBoard) update(v api.RunView, now time.Time) {
+	b.view, b.unreachable = v, ""
+	b.printCrashes(now)
+	b.draw(now)
+}
+
+// showUnreachable shows that the server cannot be reached. The last view stays.
+func (b *statusBoard) showUnreachable(err error, now time.Time) {
+	if b.unreachable == "" && !b.err.terminal {
+		b.printInfo(" %s; trying again", cleanLine(err.Error()))
+	}
+	b.unreachable = err.Error()
+	b.draw(now)
+}
+
+func (b *statusBoard) clear() { b.region.clear() }
+
+func (b *statusBoard) draw(now time.Time) {
+	if b.err.terminal {
+		b.region.draw(b.regionLines(now))
+		return
+	}
+	if b.view.Status == api.StatusReady || b.view.Status == api.StatusSleeping {
+		return // printReady says so
+	}
+	b.printIfNew("run", describeRun(b.view), now)
+	for _, r := range b.view.Replicas {
+		if !r.Status.IsFinished() && (r.Progress != "" || r.Reason != "") {
+			b.printIfNew(fmt.Sprint("replica ", r.Num), b.replicaLine(r, now), now)
+		}
+	}
+}
+
+// repeatDelay is the time after which a line is printed again if only its
+// numbers have changed.
+const repeatDelay = 10 * time.Second
+
+// printIfNew prints a line about a subject unless it repeats the previous one.
+func (b *statusBoard) printIfNew(subject, line string, now time.Time) {
+	last, pattern := b.printed[subject], withoutDigits(line)
+	isSimilar := pattern == last.pattern && now.Sub(last.at) < repeatDelay
+	if line == last.text || isSimilar {
+		return
+	}
+	b.printed[subject] = printedLine{line, pattern, now}
+	if subject == "run" {
+		b.printInfo(" %s (%s)", line, human.Duration(now.Sub(b.began)))
+	} else {
+		b.printInfo("   %s  %s", subject, line)
+	}
+}
+
+func withoutDigits(line string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r == '.' {
+			return -1
+		}
+		return r
+	}, line)
+}
+
+func (b *statusBoard) regionLines(now time.Time) []string {
+	width := min(b.err.width()-1, 100)
+	head := " " + describeRun(b.view)
+	elapsed := human.Duration(now.Sub(b.began))
+	head = truncate(head, width-len(elapsed)-2)
+	gap := max(2, width-lipgloss.Width(head)-len(elapsed))
+	lines := []string{head + strings.Repeat(" ", gap) + b.err.paint(dim, elapsed)}
+	for _, r := range b.view.Replicas {
+		if r.Status.IsFinished() {
+			continue
+		}
+		line := fmt.Sprintf("   replica %d  %s", r.Num, b.replicaLine(r, now))
+		where := cleanLine(strings.TrimSpace(r.Backend + " " + r.Instance))
+		if where != "" && lipgloss.Width(line)+len(where)+6 <= width {
+			line += "      " + b.err.paint(dim, where)
+		} else {
+			line = truncate(line, width)
+		}
+		lines = append(lines, line)
+	}
+	if b.unreachable != "" {
+		lines = append(lines, b.err.paint(yellow, truncate("   "+cleanLine(b.unreachable)+"; trying again", width)))
+	}
+	return lines
+}
+
+// printCrashes prints each new crash and the last output before it.
+func (b *statusBoard) printCrashes(now time.Time) {
+	for _, r := range b.view.Replicas {
+		crashes := countCrashes(r)
+		isKnown := crashes <= b.printedCrashes[r.Num]
+		b.printedCrashes[r.Num] = crashes // less than before: a new replica has the number
+		if isKnown {
+			continue
+		}
+		b.region.clear()
+		b.printInfo(" %s%s", b.err.paint(yellow, describeReason(r)), describeRetry(r, now))
+		for _, line := range r.LastOutput {
+			b.printInfo("     %s", b.err.paint(dim, truncate(cleanLine(line), b.err.width()-6)))
+		}
+		subject := fmt.Sprint("replica ", r.Num)
+		printed := b.printed[subject]
+		printed.text = b.replicaLine(r, now)
+		b.printed[subject] = printed
+	}
+}
+
+// replicaLine describes a replica. During an update it names the revision of
+// replicas of the old one.
+func (b *statusBoard) replicaLine(r api.ReplicaView, now time.Time) string {
+	line := describeReplica(r, now)
+	if b.view.Status == api.StatusUpdating && r.Revision > 0 && r.Revision != b.view.Revision {
+		line += fmt.Sprintf(", of revision %d", r.Revision)
+	}
+	return line
+}
+
+// countCrashes returns the restarts of a replica, including one that is due.
+func countCrashes(r api.ReplicaView) int {
+	if r.Status == dstack.ReplicaRestarting {
+		return r.Restarts + 1
+	}
+	return r.Restarts
+}
+
+// describeRun returns the status of a run in words: llama31 is starting.
+func describeRun(v api.RunView) string {
+	status := map[api.RunStatus]string{
+		api.StatusWaiting: "waits for a machine", api.StatusFailed: "failed", api.StatusStopped: "is stopped",
+		api.StatusSleeping: "sleeps until a request comes",
+		api.StatusUpdating: fmt.Sprintf("is updating to revision %d", v.Revision),
+	}[v.Status]
+	if status == "" {
+		status = "is " + string(v.Status)
+	}
+	switch {
+	case v.Status == api.StatusUpdating && v.DesiredReplicas > 1:
+		status += fmt.Sprintf(", %d of %d replicas new", v.Ready, v.DesiredReplicas)
+	case v.DesiredReplicas > 1:
+		status += fmt.Sprintf(", %d of %d replicas ready", v.Ready, v.DesiredReplicas)
+	}
+	if v.Reason != "" && isReasonShown(v) {
+		status += ": " + v.Reason
+	}
+	return cleanLine(v.Name + " " + status)
+}
+
+// isReasonShown reports whether a run's reason says more than its status.
+func isReasonShown(v api.RunView) bool {
+	switch v.Status {
+	case api.StatusReady, api.StatusSleeping, api.StatusUpdating:
+		return false // the status says it already
+	case api.StatusWaiting, api.StatusStarting, api.StatusDegraded, api.StatusFailing,
+		api.StatusStopping, api.StatusStopped, api.StatusFailed:
+		return true
+	}
+	return true
+}
+
+// describeReplica returns the status of a replica in words.
+func describeReplica(r api.ReplicaView, now time.Time) string {
+	if r.Progress != "" {
+		return cleanLine(r.Progress)
+	}
+	reason, _ := trimReplicaName(r)
+	switch r.Status {
+	case dstack.ReplicaRestarting:
+		return strings.TrimPrefix(describeReason(r), fmt.Sprintf("replica %d ", r.Num)) + describeRetry(r, now)
+	case dstack.ReplicaStarting, dstack.ReplicaWaiting:
+		if reason != "" {
+			return reason + describeRetry(r, now) // the reason says what the replica does
+		}
+	case dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaDraining,
+		dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed:
+		if reason != "" {
+			return string(r.Status) + ": " + reason
+		}
+	}
+	return string(r.Status)
+}
+
+// trimReplicaName returns a replica's reason without the replica's name at the
+// beginning, and whether it began with the name.
+func trimReplicaName(r api.ReplicaView) (reason string, isSentence bool) {
+	return strings.CutPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
+}
+
+// describeReason returns a sentence: replica 0 exited with code 1.
+func describeReason(r api.ReplicaView) string {
+	reason, isSentence := trimReplicaName(r)
+	switch {
+	case reason == "":
+		reason = "ended and is restarted"
+	case isSentence:
+	case r.Status == dstack.ReplicaWaiting, r.Status == dstack.ReplicaUnhealthy,
+		r.Status == dstack.ReplicaDraining, r.Status == dstack.ReplicaTerminating:
+		reason = "is " + string(r.Status) + ": " + reason
+	}
+	return fmt.Sprintf("replica %d %s", r.Num, reason)
+}
+
+// describeRetry returns when the next attempt of a replica begins, or "".
+func describeRetry(r api.ReplicaView, now time.Time) string {
+	if r.RetryAt == nil || r.RetryAt.Sub(now) < time.Second {
+		return ""
+	}
+	return ", next try in " + human.Duration(r.RetryAt.Sub(now))
+}

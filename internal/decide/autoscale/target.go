@@ -1,0 +1,101 @@
+package autoscale
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"time"
+
+	"dstack/internal/human"
+	"dstack/internal/spec"
+)
+
+// target is the number of replicas that the load requires, within the range of
+// the configuration, and the calculation as text.
+type target struct {
+	replicas int
+	reason   string
+}
+
+// defaultWindow is the averaging window if neither the load nor the
+// configuration has one.
+const defaultWindow = time.Minute
+
+// window returns the time over which the load is averaged.
+func (f Facts) window() time.Duration {
+	switch {
+	case f.Load.Window > 0:
+		return f.Load.Window
+	case f.Scaling.Window != nil && *f.Scaling.Window > 0:
+		return time.Duration(*f.Scaling.Window) * time.Second
+	default:
+		return defaultWindow
+	}
+}
+
+// targetFromLoad calculates the target. Without a known load it is the current
+// number.
+func (f Facts) targetFromLoad() target {
+	if f.Scaling == nil || !f.Load.Known {
+		return target{replicas: f.clamp(f.DesiredReplicas)}
+	}
+	amount, what := f.measureLoad()
+	whole := f.replicasFor(amount)
+	if roundUp(amount) == "1" {
+		what = strings.Replace(what, "requests", "request", 1)
+	}
+	n := target{f.clamp(whole), fmt.Sprintf("%s %s over the last %s, target %s a replica: ceil(%s / %s) = %s",
+		roundUp(amount), what, human.ExactDuration(f.window()), formatFloat(f.Scaling.Target), roundUp(amount), formatFloat(f.Scaling.Target), formatTarget(whole))}
+	switch {
+	case whole > n.replicas:
+		n.reason += fmt.Sprintf(", but at most %d", n.replicas)
+	case whole < n.replicas:
+		n.reason += fmt.Sprintf(", but at least %d", n.replicas)
+	}
+	return f.applyCurrentRequests(n)
+}
+
+// measureLoad returns the metric, averaged over the window, and its name.
+func (f Facts) measureLoad() (amount float64, what string) {
+	if f.Scaling.Metric == spec.MetricConcurrency {
+		return f.Load.Concurrency, "requests at once"
+	}
+	return float64(f.Load.Requests) / f.window().Seconds(), "requests a second"
+}
+
+// applyCurrentRequests raises the target to what the requests in flight and
+// waiting need right now, which an average does not show: waiting requests
+// scale a service up from zero, and no replica is removed that they need.
+func (f Facts) applyCurrentRequests(n target) target {
+	now := f.Load.Held + f.Load.InFlight
+	lowest := min(now, 1)
+	if f.Scaling.Metric == spec.MetricConcurrency {
+		busy := min(f.replicasFor(float64(now)), f.DesiredReplicas) // current requests only keep replicas;
+		if f.DesiredReplicas == 0 {                                 // the average adds them, except from zero
+			busy = f.replicasFor(float64(f.Load.Held))
+		}
+		lowest = max(lowest, busy)
+	}
+	if lowest = f.clamp(lowest); now > 0 && lowest > n.replicas {
+		return target{lowest, fmt.Sprintf("%s; but %s: at least %d", n.reason, describeOpenRequests(f.Load.InFlight, f.Load.Held), lowest)}
+	}
+	return n
+}
+
+// maxTarget represents any number above the largest possible range.
+const maxTarget = 1 << 30
+
+// replicasFor returns the number of replicas for an amount of load: the amount
+// divided by the target of one replica, rounded up. It ignores floating-point
+// noise, so that 0.3 / 0.1 gives 3.
+func (f Facts) replicasFor(amount float64) int {
+	const noise = 1e-9
+	if amount <= 0 {
+		return 0
+	}
+	n := math.Ceil(amount / f.Scaling.Target * (1 - noise))
+	if !(f.Scaling.Target > 0) || !(n < maxTarget) {
+		return maxTarget
+	}
+	return int(n)
+}

@@ -1,0 +1,59 @@
+package lifecycle
+
+import (
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// saveResponseEvery is how often the time of an engine's answer is written when
+// nothing else is.
+const saveResponseEvery = 30 * time.Second
+
+// NewInstance returns the instance that a replica of a run is placed on, where
+// none of that ID exists yet. Its machine is still to be created.
+func NewInstance(id dstack.InstanceID, o dstack.Offer, rs dstack.RunSpec, now time.Time) dstack.Instance {
+	return dstack.Instance{
+		ID: id, Backend: o.Key, Offer: o, Host: o.Host, Status: dstack.InstanceCreating, Since: now, IdleTime: idleTime(rs),
+	}
+}
+
+// idleTime is how long a machine that is rented for a run may hold no replica;
+// negative: for ever.
+func idleTime(rs dstack.RunSpec) time.Duration {
+	params := spec.Merge(rs.Configuration, rs.Profile)
+	if params.TerminationPolicy == "dont-destroy" || params.TerminationIdleTime == nil || *params.TerminationIdleTime < 0 {
+		return -1
+	}
+	return time.Duration(*params.TerminationIdleTime) * time.Second
+}
+
+// Apply returns an instance as the step leaves it. answered says that its engine
+// did; failure is the error of the step's action, or of listing the machines.
+func (step InstanceStep) Apply(seen InstanceFacts, answered bool, failure error, now time.Time) dstack.Instance {
+	i := seen.Instance
+	i.EmptySince, i.UnlistedSince = emptySince(seen, now), unlistedSince(seen, now)
+	if step.To != i.Status {
+		i.Since = now
+	}
+	i.Status, i.Reason = step.To, step.Reason
+	if answered && (i.ConsecutiveFailures > 0 || now.Sub(i.LastResponseAt) >= saveResponseEvery) {
+		i.LastResponseAt = now
+	}
+	switch asked := seen.Listed && step.Action == SyncEngine; {
+	case answered:
+		i.SilentSince = time.Time{}
+	case asked && (i.SilentSince.IsZero() || !isObserved(i, now)):
+		i.SilentSince = now
+	}
+	if seen.Listed {
+		i.CheckedAt = now
+	}
+	if failure == nil {
+		i.ConsecutiveFailures, i.LastError = 0, ""
+	} else {
+		i.ConsecutiveFailures, i.LastError = i.ConsecutiveFailures+1, failure.Error()
+	}
+	return i
+}

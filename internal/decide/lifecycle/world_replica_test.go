@@ -1,0 +1,124 @@
+package lifecycle_test
+
+import (
+	"time"
+
+	"dstack/internal/decide/job"
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
+	"dstack/internal/dstack"
+)
+
+// runOf is the run with the configuration that a replica was made with.
+func (w *world) runOf(r dstack.Replica) dstack.Run {
+	run := w.run
+	if r.TemplateRevision != run.TemplateRevision {
+		run.Spec = w.revisions[r.Revision-1].Spec
+	}
+	return run
+}
+
+func (w *world) replicaFacts(r dstack.Replica) lifecycle.ReplicaFacts {
+	seen := lifecycle.ReplicaFacts{
+		Replica: r, Run: w.runOf(r), Load: w.web.load(w),
+		Limits: lifecycle.Limits{StartTimeout: time.Minute, PlaceTimeout: time.Minute},
+	}
+	waits := r.Status == dstack.ReplicaWaiting
+	for _, id := range sorted(w.replicas) {
+		other := w.replicas[id]
+		if id != r.ID && !other.Status.IsFinished() && (!waits || other.TemplateRevision != r.TemplateRevision) {
+			seen.Siblings = append(seen.Siblings, *other)
+		}
+	}
+	if i := w.instances[r.Instance]; i != nil {
+		seen.Instance = new(*i)
+	}
+	if rep, ok := w.reports[r.Attempt]; ok {
+		seen.Report = &rep
+	}
+	if waits {
+		w.findPlaces(&seen)
+	}
+	return seen
+}
+
+// findPlaces adds where a waiting replica could go, by what is allocated now or
+// was a tick ago.
+func (w *world) findPlaces(seen *lifecycle.ReplicaFacts) {
+	used, offers := w.allocations(), w.offers()
+	if w.stale != nil && w.chance(4, "stale allocations") {
+		used = w.stale
+	}
+	need := job.BuildRequirements(seen.Run.Spec)
+	seen.Placements, seen.Rejections = placement.RankOffers(need, offers, used)
+	if len(seen.Placements) == 0 && len(seen.Siblings) > 0 {
+		places, _ := placement.RankOffers(need, offers, placement.ReleaseAllocations(used, seen.Siblings))
+		seen.Blocked = len(places) > 0
+	}
+}
+
+func (w *world) stepReplica(r *dstack.Replica) {
+	if r.Status.IsFinished() {
+		return
+	}
+	seen := w.replicaFacts(*r)
+	step, err := lifecycle.DecideReplica(seen, w.now)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if w.chance(20, "crash before saving a replica") {
+		return
+	}
+	next := step.Apply(*r, lifecycle.NewIDs{Instance: dstack.InstanceID(w.newID("i")), Attempt: dstack.AttemptID(w.newID("a"))}, w.now)
+	if p := step.Placement; p != nil {
+		if !placement.Fits(p.Offer, w.allocations()[next.Instance], p.Claim) {
+			w.conflicts++
+			return
+		}
+		if w.instances[next.Instance] == nil {
+			w.instances[next.Instance] = new(lifecycle.NewInstance(next.Instance, p.Offer, seen.Run.Spec, w.now))
+		}
+	}
+	if step.NewAttempt {
+		w.attempts[next.Attempt] = r.ID
+	}
+	w.touched = w.touched || step.To != r.Status || step.NewAttempt || step.Blocked != r.Blocked
+	w.setReplica(next)
+}
+
+// setReplica writes a replica's row, and checks that what changes may change.
+func (w *world) setReplica(next dstack.Replica) {
+	was := w.replicas[next.ID]
+	switch {
+	case was.Status.IsFinished() && next.Status != was.Status:
+		w.t.Fatalf("finished replica %s moved from %s to %s", next.ID, was.Status, next.Status)
+	case next.Status == dstack.ReplicaTerminated:
+		w.checkNothingRuns(next)
+	case w.owned != nil && was.Instance == w.owned.id && next.Instance != was.Instance:
+		w.t.Fatalf("replica %s leaves a machine that is owned: %s", next.ID, next.Reason)
+	case was.Status == dstack.ReplicaUnhealthy && next.Status == dstack.ReplicaReady && !next.ReadyAt.Equal(was.ReadyAt):
+		w.t.Fatalf("replica %s comes back and is said to be ready since then", next.ID)
+	case was.Status == dstack.ReplicaStarting && next.Status == dstack.ReplicaReady && !next.ReadyAt.Equal(w.now):
+		w.t.Fatalf("replica %s has become ready, but not now: %s", next.ID, next.ReadyAt)
+	}
+	if next.Status == dstack.ReplicaReady {
+		w.served[next.TemplateRevision] = true
+	}
+	next.Version++
+	*was = next
+}
+
+// checkNothingRuns fails when an attempt of a replica that is called terminated
+// still runs, on a machine that is not being deleted.
+func (w *world) checkNothingRuns(r dstack.Replica) {
+	for _, m := range w.machines() {
+		if i := w.instances[m.id]; i == nil || i.Status == dstack.InstanceDeleting {
+			continue
+		}
+		for id, p := range m.engine {
+			if w.attempts[id] == r.ID && !p.ended && !p.refused {
+				w.t.Fatalf("replica %s is terminated, but its attempt %s runs", r.ID, id)
+			}
+		}
+	}
+}

@@ -1,0 +1,169 @@
+package lifecycle_test
+
+import (
+	"strings"
+	"time"
+
+	"dstack/internal/decide/job"
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// lateStep is a step of a run that was decided a tick before it is saved.
+type lateStep struct {
+	seen lifecycle.RunFacts
+	step lifecycle.RunStep
+}
+
+// isDue says that the run is looked at, as the store would: when it is due, or
+// something about its replicas or wishes has changed.
+func (w *world) isDue() bool {
+	return w.touched || !w.runDue.IsZero() && !w.now.Before(w.runDue)
+}
+
+func (w *world) stepRun() {
+	if late := w.late; late != nil {
+		w.late = nil
+		w.saveRun(late.seen, late.step)
+		return
+	}
+	if w.desired() != w.run.DesiredReplicas || w.run.Stop != dstack.StopNone {
+		w.touched = true // by the load, or by its user
+	}
+	if !w.isDue() {
+		return
+	}
+	seen := lifecycle.RunFacts{Run: w.run, DesiredReplicas: w.desired(), ScaleReason: "the load asks for it", InFlight: map[dstack.ReplicaID]int{}}
+	for id, requests := range w.web.inFlight {
+		seen.InFlight[id] = len(requests)
+	}
+	for _, id := range sorted(w.replicas) {
+		r := w.replicas[id]
+		if !r.Status.IsFinished() || (r.Status == dstack.ReplicaFailed && r.TemplateRevision == w.run.TemplateRevision) {
+			seen.Replicas = append(seen.Replicas, *r)
+		}
+	}
+	step, err := lifecycle.DecideRun(seen, w.now)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	switch {
+	case w.chance(20, "crash before saving a run"):
+		return
+	case w.chance(8, "a run is saved late"):
+		w.late, w.touched = &lateStep{seen, step}, false
+	default:
+		w.touched = false
+		w.saveRun(seen, step)
+	}
+}
+
+// saveRun writes a step, or nothing when the run was changed since it was seen
+// or a replica would have to drain first.
+func (w *world) saveRun(seen lifecycle.RunFacts, step lifecycle.RunStep) {
+	terminated := make([]dstack.Replica, 0, len(step.Terminate))
+	for _, id := range step.Terminate {
+		next, ok := step.TerminateReplica(*w.replicas[id], w.now)
+		if !ok {
+			w.conflicts, w.touched = w.conflicts+1, true
+			return
+		}
+		terminated = append(terminated, next)
+	}
+	if w.run.Version != seen.Run.Version {
+		w.conflicts, w.touched = w.conflicts+1, true
+		return
+	}
+	var target dstack.Revision
+	if b := step.Rollback; b != nil {
+		target = w.revisions[b.ToRevision-1]
+		if b.Reason == "" || !w.served[target.TemplateRevision] {
+			w.t.Fatalf("rolls back to %d because of %q; served: %v", b.ToRevision, b.Reason, w.served)
+		}
+	}
+	before := w.run
+	w.run = step.Apply(before, target, w.now)
+	w.run.Version, w.runDue = before.Version+1, step.Due
+	w.checkRun(before, step)
+	for _, num := range step.Add {
+		r := lifecycle.NewReplica(w.run, dstack.ReplicaID(w.newID("r")), num, w.now)
+		w.replicas[r.ID] = &r
+	}
+	for _, id := range step.Drain {
+		w.setReplica(step.DrainReplica(*w.replicas[id], w.now))
+	}
+	for _, r := range terminated {
+		w.setReplica(r)
+	}
+}
+
+func (w *world) checkRun(before dstack.Run, step lifecycle.RunStep) {
+	run := w.run
+	if before.Status.IsFinished() && run.Status != before.Status {
+		w.t.Fatalf("a finished run moved from %s to %s", before.Status, run.Status)
+	}
+	if step.Rollback == nil && !before.ReadyAt.IsZero() && !run.ReadyAt.Equal(before.ReadyAt) {
+		w.t.Fatalf("the run was ready since %s and is since %s", before.ReadyAt, run.ReadyAt)
+	}
+	if limit := run.Spec.Configuration.MaxDuration; run.Ending == dstack.EndDuration && before.Ending != dstack.EndDuration {
+		if limit == nil || w.now.Sub(run.StartedAt) < time.Duration(limit.Seconds)*time.Second {
+			w.t.Fatalf("the run is ended for its max_duration too early: %+v", run)
+		}
+	}
+}
+
+// submit makes the run.
+func (w *world) submit(rs dstack.RunSpec) {
+	w.run.Spec, w.run.DesiredReplicas = rs, rs.Configuration.Replicas.Min
+	w.run.Revision, w.run.LatestRevision, w.run.TemplateRevision = 1, 1, 1
+	w.revisions = []dstack.Revision{{Num: 1, TemplateRevision: 1, Spec: rs}}
+	w.touched = true
+}
+
+// revise gives the run a new revision, as its user.
+func (w *world) revise(rs dstack.RunSpec, restores int) {
+	seen := lifecycle.ReviseFacts{Run: w.run, HasReadyReplica: w.ready() > 0}
+	if n := w.run.StableRevision; n > 0 {
+		seen.Stable = &w.revisions[n-1]
+	}
+	rev := lifecycle.NewRevision{Present: w.run.Revision, Spec: rs, NeedsRollout: job.NeedsRollout(w.run.Spec, rs), Restores: restores}
+	run, _, err := lifecycle.Revise(seen, rev, w.now)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	run.Version++
+	w.run, w.touched = run, true
+	w.revisions = append(w.revisions, dstack.Revision{Num: run.Revision, TemplateRevision: run.TemplateRevision, Spec: rs})
+}
+
+// stop is the user's wish.
+func (w *world) stop(how dstack.StopRequest) {
+	w.run.Stop, w.touched = how, true
+	w.run.Version++
+}
+
+// cannotWork says that a configuration never becomes ready.
+func cannotWork(rs dstack.RunSpec) bool {
+	return strings.HasPrefix(rs.Configuration.Commands[0], "broken")
+}
+
+// capacity is how many replicas of a configuration the machines take, at most 4.
+func (w *world) capacity(rs dstack.RunSpec) (n int) {
+	if w.cloud != nil {
+		return 4
+	}
+	used := map[dstack.InstanceID]dstack.Allocation{}
+	for ; n < 4; n++ {
+		places, _ := placement.RankOffers(job.BuildRequirements(rs), []dstack.Offer{w.offer}, used)
+		if len(places) == 0 {
+			break
+		}
+		placement.AddGrant(used, "", placement.Grant{Instance: w.offer.OwnedInstance, Claim: places[0].Claim})
+	}
+	return n
+}
+
+// fixed is a number of replicas that does not change.
+func fixed(n int) spec.Replicas { return spec.Replicas{Min: n, Max: n} }

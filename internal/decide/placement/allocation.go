@@ -1,0 +1,136 @@
+package placement
+
+import (
+	"fmt"
+	"maps"
+
+	"dstack/internal/dstack"
+)
+
+// Grant is a place on an instance that a replica holds.
+type Grant struct {
+	Project  dstack.ProjectID
+	RunName  string
+	Num      int // the replica's number
+	Instance dstack.InstanceID
+	Claim    dstack.Claim
+}
+
+// AddGrant adds a grant to what is allocated of each instance. Runs of other
+// projects than the viewer's are not named.
+func AddGrant(used map[dstack.InstanceID]dstack.Allocation, viewer dstack.ProjectID, g Grant) {
+	holder := "a run of another project"
+	if g.Project == viewer {
+		holder = fmt.Sprintf("%s replica %d", g.RunName, g.Num)
+	}
+	held := used[g.Instance]
+	Allocate(&held, g.Claim, holder)
+	used[g.Instance] = held
+}
+
+// Allocate adds a claim to what is allocated of an instance. holder names the
+// replica to people.
+func Allocate(held *dstack.Allocation, claim dstack.Claim, holder string) {
+	held.CPUs += claim.CPUs
+	held.MemoryMiB += claim.MemoryMiB
+	held.DiskMiB += claim.DiskMiB
+	if held.GPUs == nil {
+		held.GPUs = map[string]string{}
+	}
+	if held.Ports == nil {
+		held.Ports = map[int]string{}
+	}
+	for _, g := range claim.GPUs {
+		held.GPUs[g.ID] = holder
+	}
+	for _, port := range claim.Ports {
+		held.Ports[port] = holder
+	}
+}
+
+// Release takes a claim off what is allocated of an instance.
+func Release(held *dstack.Allocation, claim dstack.Claim) {
+	held.CPUs -= claim.CPUs
+	held.MemoryMiB -= claim.MemoryMiB
+	held.DiskMiB -= claim.DiskMiB
+	for _, g := range claim.GPUs {
+		delete(held.GPUs, g.ID)
+	}
+	for _, port := range claim.Ports {
+		delete(held.Ports, port)
+	}
+}
+
+// ReleaseAllocations returns what is allocated of the instances once the
+// replicas have left. used stays as it is.
+func ReleaseAllocations(used map[dstack.InstanceID]dstack.Allocation, leaving []dstack.Replica) map[dstack.InstanceID]dstack.Allocation {
+	after := make(map[dstack.InstanceID]dstack.Allocation, len(used))
+	for id, u := range used {
+		u.GPUs, u.Ports = maps.Clone(u.GPUs), maps.Clone(u.Ports)
+		after[id] = u
+	}
+	for _, r := range leaving {
+		if held, ok := after[r.Instance]; ok && !r.Status.IsFinished() {
+			Release(&held, r.Claim)
+			after[r.Instance] = held
+		}
+	}
+	return after
+}
+
+// Sum adds the CPUs, memory and disk of as many claims like c to sum. GPUs and
+// ports are not added: see ExclusiveKeys.
+func Sum(sum, c dstack.Claim, times int) dstack.Claim {
+	sum.CPUs += times * c.CPUs
+	sum.MemoryMiB += int64(times) * c.MemoryMiB
+	sum.DiskMiB += int64(times) * c.DiskMiB
+	return sum
+}
+
+// Exceeded names the sizes of an instance that all claims on it together
+// exceed, of those that claim asks for. total includes claim. Only owned
+// instances are shared; a rented one is never exceeded.
+func Exceeded(o dstack.Offer, total, claim dstack.Claim) (short []string) {
+	if o.OwnedInstance == "" {
+		return nil
+	}
+	if claim.CPUs > 0 && total.CPUs > o.Hardware.CPUs {
+		short = append(short, "CPUs")
+	}
+	if claim.MemoryMiB > 0 && total.MemoryMiB > o.Hardware.MemoryMiB {
+		short = append(short, "memory")
+	}
+	if claim.DiskMiB > 0 && total.DiskMiB > o.Hardware.DiskMiB {
+		short = append(short, "disk")
+	}
+	return short
+}
+
+// ExclusiveKeys names everything in a claim that only one replica of an
+// instance can hold: "gpu:<id>", "port:<number>".
+func ExclusiveKeys(c dstack.Claim) (keys []string) {
+	for _, g := range c.GPUs {
+		keys = append(keys, "gpu:"+g.ID)
+	}
+	for _, p := range c.Ports {
+		keys = append(keys, fmt.Sprintf("port:%d", p))
+	}
+	return keys
+}
+
+// Fits reports whether a claim can be allocated beside what is held of an
+// instance.
+func Fits(o dstack.Offer, held dstack.Allocation, claim dstack.Claim) bool {
+	for _, g := range claim.GPUs {
+		if _, taken := held.GPUs[g.ID]; taken {
+			return false
+		}
+	}
+	for _, port := range claim.Ports {
+		if _, taken := held.Ports[port]; taken {
+			return false
+		}
+	}
+	total := Sum(dstack.Claim{CPUs: held.CPUs, MemoryMiB: held.MemoryMiB, DiskMiB: held.DiskMiB}, claim, 1)
+	return len(Exceeded(o, total, claim)) == 0
+}

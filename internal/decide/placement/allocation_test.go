@@ -1,0 +1,106 @@
+package placement_test
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"dstack/internal/decide/placement"
+	"dstack/internal/dstack"
+)
+
+func claimOf(cpus int, gpu string, port int) dstack.Claim {
+	c := dstack.Claim{CPUs: cpus, MemoryMiB: int64(cpus) << 10, DiskMiB: int64(cpus) << 12}
+	if gpu != "" {
+		c.GPUs = []dstack.GPU{{ID: gpu}}
+	}
+	if port > 0 {
+		c.Ports = []int{port}
+	}
+	return c
+}
+
+// Two grants on one instance add up; a run of another project is not named.
+func TestAddGrant(t *testing.T) {
+	used := map[dstack.InstanceID]dstack.Allocation{}
+	placement.AddGrant(used, "mine", placement.Grant{Project: "mine", RunName: "llama", Num: 3, Instance: "this", Claim: claimOf(2, "a", 8000)})
+	placement.AddGrant(used, "mine", placement.Grant{Project: "other", RunName: "secret", Num: 0, Instance: "this", Claim: claimOf(1, "b", 8001)})
+	want := map[dstack.InstanceID]dstack.Allocation{"this": {
+		CPUs: 3, MemoryMiB: 3 << 10, DiskMiB: 3 << 12,
+		GPUs:  map[string]string{"a": "llama replica 3", "b": "a run of another project"},
+		Ports: map[int]string{8000: "llama replica 3", 8001: "a run of another project"},
+	}}
+	if diff := cmp.Diff(want, used); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What is released is what was allocated; finished replicas release nothing,
+// and the allocations given in stay as they are.
+func TestReleaseAllocations(t *testing.T) {
+	held := dstack.Allocation{}
+	placement.Allocate(&held, claimOf(2, "a", 8000), "llama replica 0")
+	used := map[dstack.InstanceID]dstack.Allocation{"this": held}
+	leaves := dstack.Replica{Instance: "this", Claim: claimOf(2, "a", 8000), Status: dstack.ReplicaReady}
+	finished := leaves
+	finished.Status = dstack.ReplicaTerminated
+	elsewhere := leaves
+	elsewhere.Instance = "other"
+
+	after := placement.ReleaseAllocations(used, []dstack.Replica{leaves, finished, elsewhere})
+	want := map[dstack.InstanceID]dstack.Allocation{"this": {GPUs: map[string]string{}, Ports: map[int]string{}}}
+	if diff := cmp.Diff(want, after); diff != "" {
+		t.Error(diff)
+	}
+	if used["this"].CPUs != 2 || len(used["this"].GPUs) != 1 || len(used["this"].Ports) != 1 {
+		t.Errorf("the given allocations changed: %+v", used)
+	}
+}
+
+func TestFits(t *testing.T) {
+	o := box(nil) // 8 CPUs, 32 GiB, 50 GiB of disk
+	rented := o
+	rented.OwnedInstance = ""
+	held := dstack.Allocation{}
+	placement.Allocate(&held, claimOf(6, "a", 8000), "llama replica 0")
+	for _, c := range []struct {
+		name  string
+		offer dstack.Offer
+		claim dstack.Claim
+		fits  bool
+	}{
+		{"all that is left", o, claimOf(2, "b", 8001), true},
+		{"one CPU too many", o, dstack.Claim{CPUs: 3}, false},
+		{"too much memory", o, dstack.Claim{MemoryMiB: 26<<10 + 1}, false},
+		{"too much disk", o, dstack.Claim{DiskMiB: 26<<10 + 1}, false},
+		{"a taken GPU", o, claimOf(1, "a", 0), false},
+		{"a taken port", o, claimOf(1, "", 8000), false},
+		{"nothing claimed", o, dstack.Claim{}, true},
+		{"a rented machine is not shared", rented, dstack.Claim{CPUs: 99}, true},
+	} {
+		if got := placement.Fits(c.offer, held, c.claim); got != c.fits {
+			t.Errorf("%s: fits is %v", c.name, got)
+		}
+	}
+}
+
+func TestExceededAndKeys(t *testing.T) {
+	total := placement.Sum(placement.Sum(dstack.Claim{}, claimOf(2, "a", 1), 3), claimOf(4, "b", 2), 1)
+	if total.CPUs != 10 || total.MemoryMiB != 10<<10 || total.DiskMiB != 10<<12 {
+		t.Errorf("three of 2 and one of 4 are %+v", total)
+	}
+	if got := placement.Exceeded(box(nil), total, claimOf(4, "", 0)); !slices.Equal(got, []string{"CPUs"}) {
+		t.Errorf("exceeded: %v", got)
+	}
+	total.MemoryMiB, total.DiskMiB = 33<<10, 51<<10
+	if got := placement.Exceeded(box(nil), total, claimOf(4, "", 0)); !slices.Equal(got, []string{"CPUs", "memory", "disk"}) {
+		t.Errorf("exceeded: %v", got)
+	}
+	if got := placement.Exceeded(box(nil), total, dstack.Claim{CPUs: 1}); !slices.Equal(got, []string{"CPUs"}) {
+		t.Errorf("a size that is not claimed counts: %v", got)
+	}
+	if got := placement.ExclusiveKeys(claimOf(1, "a", 80)); !slices.Equal(got, []string{"gpu:a", "port:80"}) {
+		t.Errorf("keys: %v", got)
+	}
+}

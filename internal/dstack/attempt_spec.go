@@ -1,0 +1,70 @@
+package dstack
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// BaseImage is the format of the image for services that name none. The verb
+// takes the Python version; services with nvcc add the suffix "-devel".
+const BaseImage = "dstackai/base:py%s-0.5-cuda-12.1"
+
+// DefaultPython is the Python version of the base image when the service
+// names none.
+const DefaultPython = "3.10"
+
+// AttemptSpec is everything that an engine needs to run one attempt.
+type AttemptSpec struct {
+	Attempt         AttemptID
+	AttemptNum      int
+	Replica         ReplicaID
+	ReplicaNum      int
+	Run             string            // name of the run
+	Project         string            // name of the project
+	Image           string            // always set; the process engine ignores it
+	Auth            *RegistryAuth     // login for the image; nil: none
+	Argv            []string          // command line in the container; empty: the image's own command
+	Script          string            // the same commands joined into one shell script, for the process engine
+	WorkingDir      string            // relative to the uploaded code; empty: the image's own, and no code is copied
+	Env             map[string]string // the complete environment, DSTACK_* variables included
+	Port            int
+	ShmBytes        int64   // size of /dev/shm; 0: the engine's default
+	CPUs            int     // limit; 0: none
+	MemoryMiB       int64   // limit; 0: none
+	GPUs            []GPU   // the only GPUs that the attempt can see
+	Mounts          []Mount // files from outside that the attempt can see
+	CodeHash        string
+	CodeRepo        string
+	CodeProject     ProjectID
+	StopGracePeriod time.Duration // time between SIGTERM and SIGKILL
+}
+
+// Mount makes files from outside of an attempt visible in it. They outlive the attempt.
+// Engines mount every host path that they are asked to; the server decides which host
+// paths a user may have.
+type Mount struct {
+	Source   string // of MountVolume: the volume's name; of MountHostPath: an absolute path of the machine
+	Target   string // an absolute path in the container
+	ReadOnly bool
+	Kind     MountKind
+}
+
+// MountKind says what the source of a mount is.
+type MountKind string
+
+// Every kind of mount.
+const (
+	MountVolume   MountKind = "volume"    // a named volume, which the engine creates if it does not exist
+	MountHostPath MountKind = "host_path" // a file or folder of the machine, which must exist
+)
+
+// RegistryAuth is a login to an image registry.
+type RegistryAuth struct{ Username, Password string }
+
+// Installation identifies the data directory of one dstack server. Engines
+// label everything they create with it, so that two servers on one machine do
+// not touch each other's containers and processes.
+type Installation string
+
+// JSON is a value that is stored and returned exactly as it was received.
+type JSON = json.RawMessage

@@ -1,0 +1,227 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/moby/moby/api/types/container"
+	"github.com/moby/moby/client"
+
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+)
+
+// startup is an attempt between the call of Start and the start of its container.
+type startup struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu       sync.Mutex
+	state    dstack.AttemptState // pulling or starting
+	progress string
+	stopped  bool
+}
+
+func (s *startup) setProgress(state dstack.AttemptState, progress string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state, s.progress = state, progress
+}
+
+// finishPull sets the state to starting and clears the progress of the pull. Other
+// progress, such as a warning about the image, stays.
+func (s *startup) finishPull() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.state = dstack.AttemptStarting
+	if strings.HasPrefix(s.progress, "pulling") || strings.HasPrefix(s.progress, "unpacking") {
+		s.progress = ""
+	}
+}
+
+func (s *startup) abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.stopped = true
+	s.cancel()
+}
+
+func (s *startup) isStopped() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.stopped
+}
+
+func (s *startup) report(id dstack.AttemptID) dstack.Report {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return dstack.Report{Attempt: id, State: s.state, Progress: s.progress}
+}
+
+// Start implements engine.Engine.
+func (e *Engine) Start(ctx context.Context, spec dstack.AttemptSpec) error {
+	if e.isStarted(spec.Attempt) {
+		return nil
+	}
+	found, err := e.findContainer(ctx, spec.Attempt)
+	if err != nil {
+		return err
+	}
+	if found != nil && found.State != container.StateCreated {
+		return nil
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, over := e.endedReports[spec.Attempt]
+	if e.startups[spec.Attempt] != nil || over || e.ctx.Err() != nil {
+		return nil
+	}
+	ctx, cancel := context.WithCancel(e.ctx)
+	s := &startup{cancel: cancel, done: make(chan struct{}), state: dstack.AttemptStarting}
+	e.startups[spec.Attempt] = s
+	e.work.Go(func() { e.runStartup(ctx, s, spec) })
+	return nil
+}
+
+func (e *Engine) isStarted(id dstack.AttemptID) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	_, over := e.endedReports[id]
+	return over || e.startups[id] != nil
+}
+
+func (e *Engine) findStartup(id dstack.AttemptID) *startup {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.startups[id]
+}
+
+// runStartup pulls the image, creates the container and starts it. If that fails, it
+// removes the container and keeps the error for Running to report.
+func (e *Engine) runStartup(ctx context.Context, s *startup, spec dstack.AttemptSpec) {
+	err := e.pullAndStart(ctx, s, spec)
+	if err != nil && e.ctx.Err() == nil {
+		e.removeFailedContainer(spec.Attempt)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	now := time.Now().UTC()
+	switch {
+	case err == nil:
+	case s.isStopped():
+		e.endedReports[spec.Attempt] = dstack.Report{
+			Attempt: spec.Attempt, State: dstack.AttemptExited, ExitCode: 143,
+			Error: "stopped before it had started", StartedAt: now, EndedAt: now,
+		}
+	case e.ctx.Err() == nil:
+		e.opts.Log.Info("a container was not started", "run", spec.Run, "attempt", spec.Attempt, "err", err)
+		e.endedReports[spec.Attempt] = engine.NewRefusedReport(spec.Attempt, err, now)
+	}
+	delete(e.startups, spec.Attempt)
+	s.cancel()
+	close(s.done)
+}
+
+// removeFailedContainer removes the container of an attempt that could not be started.
+func (e *Engine) removeFailedContainer(id dstack.AttemptID) {
+	ctx, cancel := context.WithTimeout(e.ctx, callTimeout)
+	defer cancel()
+	if found, err := e.findContainer(ctx, id); err == nil && found != nil {
+		_, _ = e.docker.ContainerRemove(ctx, found.ID, client.ContainerRemoveOptions{Force: true, RemoveVolumes: true})
+	}
+}
+
+// pullAndStart starts the container with Docker's init program, or without it if Docker
+// does not have the program.
+func (e *Engine) pullAndStart(ctx context.Context, s *startup, spec dstack.AttemptSpec) error {
+	if _, err := e.newContainerOptions(spec, spec.Image, true); err != nil { // fail before a long pull
+		return err
+	}
+	image, err := e.ensureImage(ctx, spec, func(progress string) { s.setProgress(dstack.AttemptPulling, progress) })
+	if err != nil {
+		return err
+	}
+	s.finishPull()
+	err = e.createAndStart(ctx, spec, image, true)
+	if isInitMissing(err) {
+		e.removeFailedContainer(spec.Attempt)
+		err = e.createAndStart(ctx, spec, image, false)
+	}
+	return translateError(err, startErrors, spec.Image)
+}
+
+// createAndStart creates the container, copies the code into it and starts it.
+func (e *Engine) createAndStart(ctx context.Context, spec dstack.AttemptSpec, image string, withInit bool) error {
+	options, err := e.newContainerOptions(spec, image, withInit)
+	if err != nil {
+		return err
+	}
+	if err := e.createVolumes(ctx, spec.Mounts); err != nil {
+		return err
+	}
+	id, err := e.createContainer(ctx, spec.Attempt, options)
+	if err != nil {
+		return err
+	}
+	if err := e.copyCode(ctx, id, spec); err != nil {
+		return err
+	}
+	_, err = e.docker.ContainerStart(ctx, id, client.ContainerStartOptions{})
+	return err
+}
+
+// createContainer creates the container of an attempt and returns its ID. If an
+// earlier server created it and was killed before it started it, createContainer
+// returns that container.
+func (e *Engine) createContainer(
+	ctx context.Context, id dstack.AttemptID, options client.ContainerCreateOptions,
+) (string, error) {
+	created, err := e.docker.ContainerCreate(ctx, options)
+	if !errdefs.IsConflict(err) {
+		return created.ID, err
+	}
+	found, err := e.findContainer(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if found == nil {
+		return "", &dstack.Error{
+			Kind:    dstack.Conflict,
+			Message: fmt.Sprintf("a container named %s exists already, and this server did not create it", options.Name),
+			Hint:    "remove it with docker rm",
+		}
+	}
+	return found.ID, nil
+}
+
+// copyCode copies the uploaded code into a container that has not been started.
+func (e *Engine) copyCode(ctx context.Context, id string, spec dstack.AttemptSpec) error {
+	if spec.CodeHash == "" || spec.WorkingDir == "" || e.opts.Code == nil {
+		return nil
+	}
+	code, err := e.opts.Code(ctx, spec)
+	if err != nil {
+		return err
+	}
+	defer code.Close()
+	r, w := io.Pipe()
+	var repackErr error
+	var repacking sync.WaitGroup
+	repacking.Go(func() {
+		repackErr = engine.RepackArchive(ctx, w, engine.CodeFolder[1:], code)
+		_ = w.CloseWithError(repackErr)
+	})
+	_, err = e.docker.CopyToContainer(ctx, id, client.CopyToContainerOptions{DestinationPath: "/", Content: r})
+	_ = r.CloseWithError(errors.New("the copy to the container has ended"))
+	repacking.Wait()
+	if refusal, ok := errors.AsType[*dstack.Error](repackErr); ok {
+		return refusal
+	}
+	return err
+}

@@ -1,0 +1,59 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"syscall"
+	"time"
+)
+
+// PortState is the result of connecting to a port.
+type PortState int
+
+// Every result. PortSlow says nothing about the server: the connection timed out,
+// as it does when the accept queue of a busy server is full.
+const (
+	PortRefused PortState = iota
+	PortAccepted
+	PortSlow
+)
+
+// Timeouts of CheckPort. Both ends of the connection are on this machine.
+const (
+	dialTimeout  = 150 * time.Millisecond
+	proxyTimeout = 300 * time.Millisecond // time for the proxy to notice that the container refuses
+)
+
+// CheckPort connects to a replica's address (host:port) and closes the connection.
+// With proxied, a port proxy accepts connections on behalf of the replica, as Docker's
+// does: the port counts as open only if the proxy does not close the connection
+// within proxyTimeout.
+func CheckPort(ctx context.Context, address string, proxied bool) PortState {
+	dialer := net.Dialer{Timeout: dialTimeout}
+	conn, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return classifyDialError(err)
+	}
+	defer conn.Close()
+	if !proxied {
+		return PortAccepted
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(proxyTimeout))
+	n, err := conn.Read(make([]byte, 1))
+	if n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		return PortAccepted
+	}
+	return PortRefused
+}
+
+func classifyDialError(err error) PortState {
+	if netErr, ok := errors.AsType[net.Error](err); ok && netErr.Timeout() {
+		return PortSlow
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.EADDRNOTAVAIL) {
+		return PortSlow // a limit of this process, not a refusal by the replica
+	}
+	return PortRefused
+}

@@ -1,0 +1,334 @@
+package process
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/engine"
+)
+
+// preparation is an attempt between the call of Start and the start of its keeper.
+type preparation struct {
+	spec   dstack.AttemptSpec
+	lock   *os.File
+	cancel context.CancelFunc
+	done   chan struct{}
+
+	mu      sync.Mutex
+	stopped bool
+	spawned bool
+}
+
+// abort cancels the preparation. It returns false if the keeper has been spawned already.
+func (p *preparation) abort() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.spawned {
+		return false
+	}
+	p.stopped = true
+	p.cancel()
+	return true
+}
+
+func (p *preparation) isStopped() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.stopped
+}
+
+func (p *preparation) isSpawned() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spawned
+}
+
+func (e *Engine) findPreparation(id dstack.AttemptID) *preparation {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.preparations[id]
+}
+
+func (e *Engine) isPreparing(id dstack.AttemptID) bool { return e.findPreparation(id) != nil }
+
+// Start implements engine.Engine.
+func (e *Engine) Start(_ context.Context, spec dstack.AttemptSpec) error {
+	if !isValidID(spec.Attempt) {
+		return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("%q is not an attempt ID", spec.Attempt)}
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if _, ok := e.refusals[spec.Attempt]; ok || e.preparations[spec.Attempt] != nil || e.ctx.Err() != nil {
+		return nil
+	}
+	dir := e.folderOf(spec.Attempt)
+	if dir.hasFile("kept.json") || dir.hasFile("exit.json") {
+		return nil
+	}
+	lock, err := e.lockFolder(dir)
+	if err != nil {
+		e.refusals[spec.Attempt] = e.recordRefusal(dir, spec.Attempt, err)
+		return nil
+	}
+	if lock == nil || dir.hasFile("kept.json") || dir.hasFile("exit.json") { // a keeper runs it, or has
+		return closeFile(lock)
+	}
+	ctx, cancel := context.WithCancel(e.ctx)
+	p := &preparation{spec: spec, lock: lock, cancel: cancel, done: make(chan struct{})}
+	e.preparations[spec.Attempt] = p
+	e.work.Go(func() { e.prepareAttempt(ctx, p) })
+	return nil
+}
+
+func closeFile(f *os.File) error {
+	if f == nil {
+		return nil
+	}
+	return f.Close()
+}
+
+// lockFolder creates the folder if needed and locks it; nil if another process holds the
+// lock.
+func (e *Engine) lockFolder(dir folder) (*os.File, error) {
+	if err := os.Mkdir(string(dir), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	return dir.tryLock()
+}
+
+// prepareAttempt fills the attempt's folder and spawns the keeper.
+func (e *Engine) prepareAttempt(ctx context.Context, p *preparation) {
+	id, dir := p.spec.Attempt, e.folderOf(p.spec.Attempt)
+	keeper, err := e.spawnAttempt(ctx, dir, p)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case err == nil:
+		e.keeperPIDs[id] = keeper
+	case p.isStopped():
+		now := time.Now().UTC()
+		err = dir.writeJSON("exit.json", exitRecord{
+			State: dstack.AttemptExited, ExitCode: 128 + int(syscall.SIGTERM),
+			Error: "stopped before it had started", StartedAt: now, EndedAt: now,
+		})
+		if err != nil {
+			e.refusals[id] = e.recordRefusal(dir, id, err)
+		}
+	case e.ctx.Err() == nil:
+		e.refusals[id] = e.recordRefusal(dir, id, err)
+	}
+	delete(e.preparations, id)
+	p.cancel()
+	_ = p.lock.Close() // the keeper has a copy
+	close(p.done)
+}
+
+// recordRefusal writes exit.json for an attempt that could not be started, and returns
+// its report. The caller keeps the report in memory, because the write may fail.
+func (e *Engine) recordRefusal(dir folder, id dstack.AttemptID, err error) dstack.Report {
+	refusal := engine.NewRefusedReport(id, err, time.Now().UTC())
+	_ = dir.writeJSON("exit.json", newExitRecord(refusal))
+	return refusal
+}
+
+// spawnAttempt checks the specification, fills the folder, spawns the keeper and returns
+// its process number.
+func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (keeper int, err error) {
+	spec := p.spec
+	workingDir, err := engine.ResolveWorkingDir(spec)
+	if err != nil {
+		return 0, err
+	}
+	if err := checkMounts(spec); err != nil {
+		return 0, err
+	}
+	bash, err := findBash(spec)
+	if err != nil {
+		return 0, err
+	}
+	if err := waitForFreePort(ctx, spec.Port); err != nil {
+		return 0, err
+	}
+	public := spec // the file on disk must not have secrets
+	public.Env, public.Auth, public.Script, public.Argv = nil, nil, "", nil
+	if err := dir.writeJSON("order.json", public); err != nil {
+		return 0, err
+	}
+	if err := e.unpackCode(ctx, dir.path("work"), workingDir, spec); err != nil {
+		return 0, err
+	}
+	return e.spawnKeeper(dir, p, launchSpec{
+		Argv:  []string{bash, "-c", spec.Script},
+		Env:   buildEnv(spec, os.Environ(), e.opts.GPUs),
+		Dir:   filepath.Join(dir.path("work"), filepath.FromSlash(workingDir)),
+		Grace: spec.StopGracePeriod,
+	})
+}
+
+func findBash(spec dstack.AttemptSpec) (string, error) {
+	if spec.Script == "" {
+		return "", &dstack.Error{
+			Kind: dstack.Invalid, Message: "there is no command to run without a container",
+			Hint: "add commands to the configuration, or install Docker to run an image's own",
+		}
+	}
+	if info, err := os.Stat("/bin/bash"); err == nil && info.Mode().IsRegular() {
+		return "/bin/bash", nil
+	}
+	shell, err := exec.LookPath("bash")
+	if err != nil {
+		return "", &dstack.Error{
+			Kind: dstack.Unsupported, Message: "this machine has no bash",
+			Hint: "install bash", Cause: err,
+		}
+	}
+	return filepath.Abs(shell)
+}
+
+// Times of the wait for a port that another process is about to release.
+const (
+	portTimeout      = 300 * time.Millisecond
+	portPollInterval = 20 * time.Millisecond
+)
+
+// waitForFreePort returns an error if the port is in use, because its listener would be
+// mistaken for the replica. The error is permanent (Conflict) if a process listens on
+// the port, and temporary (Unavailable) if only a connection, possibly a closed one in
+// TIME_WAIT, uses it.
+func waitForFreePort(ctx context.Context, port int) error {
+	poll := time.NewTicker(portPollInterval)
+	defer poll.Stop()
+	for timeout := time.After(portTimeout); ; {
+		err := tryListen(port)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-poll.C:
+		case <-timeout:
+			if !mayHaveListener(ctx, port) {
+				return &dstack.Error{
+					Kind:    dstack.Unavailable,
+					Message: fmt.Sprintf("port %d of this machine is still held by a connection", port),
+					Hint:    "the server tries again by itself; a closed connection holds its port for a minute at most",
+					Cause:   err,
+				}
+			}
+			return &dstack.Error{
+				Kind:    dstack.Conflict,
+				Message: fmt.Sprintf("port %d is already in use on this machine", port),
+				Hint:    "stop what listens there, or give the service another port",
+				Cause:   err,
+			}
+		}
+	}
+}
+
+// mayHaveListener reports whether a process listens on a port, or may do so.
+func mayHaveListener(ctx context.Context, port int) bool {
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		if engine.CheckPort(ctx, net.JoinHostPort(host, strconv.Itoa(port)), false) != engine.PortRefused {
+			return true
+		}
+	}
+	return false
+}
+
+// tryListen returns an error if a port is in use on any of the machine's addresses.
+func tryListen(port int) error {
+	defer blockForks()()
+	for _, host := range []string{"127.0.0.1", "0.0.0.0", "::"} {
+		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
+		if err == nil {
+			_ = l.Close()
+		} else if errors.Is(err, syscall.EADDRINUSE) {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) unpackCode(ctx context.Context, work, workingDir string, spec dstack.AttemptSpec) error {
+	if err := os.RemoveAll(work); err != nil {
+		return err
+	}
+	if err := os.Mkdir(work, 0o700); err != nil {
+		return err
+	}
+	root, err := os.OpenRoot(work)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	if spec.CodeHash != "" && e.opts.Code != nil {
+		code, err := e.opts.Code(ctx, spec)
+		if err != nil {
+			return err
+		}
+		defer code.Close()
+		if err := engine.UnpackArchive(ctx, root, code); err != nil {
+			return err
+		}
+	}
+	return root.MkdirAll(workingDir, 0o755)
+}
+
+// launchTimeout limits the time in which the keeper has to read its launchSpec.
+const launchTimeout = 5 * time.Second
+
+// spawnKeeper starts the keeper in a session of its own, passes it the lock of the folder
+// and writes the launchSpec to its standard input. It returns the keeper's process
+// number.
+func (e *Engine) spawnKeeper(dir folder, p *preparation, launch launchSpec) (int, error) {
+	out, err := os.OpenFile(dir.path("keeper.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 0, err
+	}
+	defer out.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer w.Close()
+	defer r.Close()
+	p.mu.Lock()
+	if p.stopped {
+		p.mu.Unlock()
+		return 0, context.Canceled
+	}
+	keeper := exec.Command(e.opts.Self, "keep", string(dir))
+	keeper.Env = inheritEnv(os.Environ())
+	keeper.Dir = string(dir)
+	keeper.Stdin, keeper.Stdout, keeper.Stderr = r, out, out
+	keeper.ExtraFiles = []*os.File{p.lock} // becomes lockFD
+	keeper.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = keeper.Start()
+	p.spawned = err == nil
+	p.mu.Unlock()
+	if err != nil {
+		return 0, fmt.Errorf("cannot run %s: %w", e.opts.Self, err)
+	}
+	pid := keeper.Process.Pid
+	_ = keeper.Process.Release() // see reapKeepers
+	_ = r.Close()
+	_ = w.SetWriteDeadline(time.Now().Add(launchTimeout))
+	if err := json.NewEncoder(w).Encode(launch); err != nil {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+		_, _ = syscall.Wait4(pid, nil, 0, nil)
+		return 0, fmt.Errorf("cannot send the command to the keeper: %w", err)
+	}
+	return pid, nil
+}

@@ -1,0 +1,36 @@
+// Package human formats durations, counts and sizes for people, and finds the
+// candidate nearest to a misspelled word.
+package human
+
+import (
+	"fmt"
+	"strconv"
+)
+
+// Count returns a number and its noun: 1 replica, 3 replicas. The plural of
+// the noun is formed with an s.
+func Count(n int, noun string) string {
+	return CountOf(n, noun, noun+"s")
+}
+
+// CountOf is Count for phrases with a plural of their own: 1 request waits,
+// 3 requests wait.
+func CountOf(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return strconv.Itoa(n) + " " + many
+}
+
+// ShortNumber abbreviates a number: 950, 1.2k, 12k, 3.4M.
+func ShortNumber(n int64) string {
+	switch {
+	case n >= 1e6:
+		return fmt.Sprintf("%.1fM", float64(n)/1e6)
+	case n >= 1e4:
+		return fmt.Sprintf("%.0fk", float64(n)/1e3)
+	case n >= 1e3:
+		return fmt.Sprintf("%.1fk", float64(n)/1e3)
+	}
+	return strconv.FormatInt(n, 10)
+}

@@ -1,0 +1,297 @@
+package wire
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+// Null is the body of calls that take or give none: null.
+type Null struct{}
+
+// MarshalJSON writes null.
+func (Null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
+
+// Decode reads a request's JSON body strictly. Unknown, missing and mistyped
+// fields are refused with their places, all at once: the error is then
+// ValidationErrors.
+func Decode[In any](text []byte) (In, error) {
+	var in In
+	d := &decoder{}
+	if _, none := any(in).(Null); none {
+		d.decodeNull(text)
+	} else {
+		d.decodeDocument(text, reflect.ValueOf(&in).Elem())
+	}
+	if len(d.found) > 0 {
+		return in, d.found
+	}
+	return in, nil
+}
+
+// enumValues is what the words of a type may be.
+var enumValues = map[reflect.Type][]string{
+	reflect.TypeFor[dstack.Role](): {string(dstack.RoleAdmin), string(dstack.RoleUser)},
+}
+
+// decoder fills values from JSON and notes what is wrong.
+type decoder struct{ found ValidationErrors }
+
+// maxValidationErrors keeps an answer from being many times larger than what was
+// asked.
+const maxValidationErrors = 100
+
+func (d *decoder) addError(loc []any, kind, msg string, args ...any) {
+	d.append(ValidationError{Loc: slices.Clone(loc), Type: kind, Msg: fmt.Sprintf(msg, args...)})
+}
+
+func (d *decoder) append(c ValidationError) {
+	switch {
+	case len(d.found) == maxValidationErrors:
+		d.found = append(d.found, ValidationError{Loc: []any{"body"}, Type: "value_error", Msg: "there is more wrong than this"})
+	case len(d.found) < maxValidationErrors:
+		d.found = append(d.found, c)
+	}
+}
+
+func (d *decoder) decodeDocument(text []byte, into reflect.Value) {
+	loc := []any{"body"}
+	if len(bytes.TrimSpace(text)) == 0 {
+		d.addError(loc, "value_error.missing", "field required")
+		return
+	}
+	var raw json.RawMessage
+	if err := json.Unmarshal(text, &raw); err != nil {
+		d.addSyntaxError(loc, err)
+		return
+	}
+	d.decodeValue(loc, raw, into)
+}
+
+// decodeNull accepts what clients send where there is nothing to say.
+func (d *decoder) decodeNull(text []byte) {
+	switch text := bytes.TrimSpace(text); string(text) {
+	case "", "null", "{}":
+	default:
+		var empty struct{}
+		d.decodeDocument(text, reflect.ValueOf(&empty).Elem())
+	}
+}
+
+func (d *decoder) addSyntaxError(loc []any, err error) {
+	if bad, ok := errors.AsType[*json.SyntaxError](err); ok {
+		loc = append(slices.Clone(loc), bad.Offset)
+	}
+	d.addError(loc, "value_error.jsondecode", "not JSON: %s", strings.TrimPrefix(err.Error(), "json: "))
+}
+
+func (d *decoder) decodeValue(loc []any, raw json.RawMessage, into reflect.Value) {
+	null := string(raw) == "null"
+	switch {
+	case into.Kind() == reflect.Pointer && null:
+		return
+	case into.Kind() == reflect.Pointer:
+		into.Set(reflect.New(into.Type().Elem()))
+		d.decodeValue(loc, raw, into.Elem())
+	case null:
+		d.addError(loc, "type_error.none.not_allowed", "none is not an allowed value")
+	case into.Type() == reflect.TypeFor[time.Time]():
+		d.decodeTime(loc, raw, into)
+	case reflect.PointerTo(into.Type()).Implements(reflect.TypeFor[json.Unmarshaler]()):
+		d.decodeUnmarshaler(loc, raw, into)
+	case into.Kind() == reflect.Struct:
+		d.decodeObject(loc, raw, into)
+	case into.Kind() == reflect.Slice:
+		d.decodeList(loc, raw, into)
+	default:
+		d.decodeScalar(loc, raw, into)
+	}
+}
+
+// decodeUnmarshaler lets a type read itself; configurations do, and report every
+// problem with its path.
+func (d *decoder) decodeUnmarshaler(loc []any, raw json.RawMessage, into reflect.Value) {
+	err := into.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(raw)
+	if err == nil {
+		return
+	}
+	problems, ok := errors.AsType[spec.Problems](err)
+	if !ok {
+		d.addError(loc, "value_error", "%s", err)
+		return
+	}
+	for _, p := range problems {
+		d.append(ValidationError{Loc: append(slices.Clone(loc), splitPath(p.Path)...),
+			Type: "value_error", Msg: p.Message, Hint: p.Hint, Unsupported: p.Unsupported})
+	}
+}
+
+func splitPath(path string) []any {
+	var parts []any
+	for part := range strings.SplitSeq(path, ".") {
+		if part == "" {
+			continue
+		}
+		if n, err := strconv.Atoi(part); err == nil {
+			parts = append(parts, n)
+		} else {
+			parts = append(parts, part)
+		}
+	}
+	return parts
+}
+
+func (d *decoder) decodeTime(loc []any, raw json.RawMessage, into reflect.Value) {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		// Without an offset it is UTC, as for the reference.
+		for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00"} {
+			if at, err := time.Parse(layout, text); err == nil {
+				into.Set(reflect.ValueOf(at.UTC()))
+				return
+			}
+		}
+	}
+	d.addError(loc, "value_error.datetime", "invalid datetime format")
+}
+
+func (d *decoder) decodeObject(loc []any, raw json.RawMessage, into reflect.Value) {
+	tokens := json.NewDecoder(bytes.NewReader(raw))
+	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
+		d.addError(loc, "type_error.dict", "value is not a valid dict")
+		return
+	}
+	fields := mapFields(into.Type())
+	seen := map[string]bool{}
+	for tokens.More() {
+		token, err := tokens.Token()
+		name, ok := token.(string)
+		var value json.RawMessage
+		if err != nil || !ok || tokens.Decode(&value) != nil {
+			d.addError(loc, "value_error.jsondecode", "not JSON")
+			return
+		}
+		at := append(slices.Clone(loc), name)
+		field, known := fields[name]
+		switch {
+		case !known:
+			d.addError(at, "value_error.extra", "extra fields not permitted")
+		case seen[name]:
+			d.addError(at, "value_error.duplicate", "given twice")
+		default:
+			seen[name] = true
+			d.decodeField(at, value, field, into.FieldByIndex(field.Index))
+		}
+	}
+	for _, name := range listFields(into.Type()) {
+		if !seen[name] && isRequired(fields[name]) {
+			d.addError(append(slices.Clone(loc), name), "value_error.missing", "field required")
+		}
+	}
+}
+
+func (d *decoder) decodeField(loc []any, raw json.RawMessage, field reflect.StructField, into reflect.Value) {
+	if string(raw) == "null" && !isRequired(field) {
+		return
+	}
+	before := len(d.found)
+	d.decodeValue(loc, raw, into)
+	if len(d.found) > before {
+		return
+	}
+	number := reflect.Indirect(into)
+	if !number.CanInt() {
+		return
+	}
+	if low, ok := parseBound(field, "minimum"); ok && number.Int() < low {
+		d.addError(loc, "value_error.number.not_ge", "ensure this value is greater than or equal to %d", low)
+	}
+	if high, ok := parseBound(field, "maximum"); ok && number.Int() > high {
+		d.addError(loc, "value_error.number.not_le", "ensure this value is less than or equal to %d", high)
+	}
+}
+
+func parseBound(field reflect.StructField, tag string) (int64, bool) {
+	n, err := strconv.ParseInt(field.Tag.Get(tag), 10, 64)
+	return n, err == nil
+}
+
+// mapFields maps the names on the wire to a struct's fields, embedded ones
+// included.
+func mapFields(t reflect.Type) map[string]reflect.StructField {
+	fields := map[string]reflect.StructField{}
+	for _, field := range reflect.VisibleFields(t) {
+		if name := jsonName(field); name != "" {
+			fields[name] = field
+		}
+	}
+	return fields
+}
+
+func listFields(t reflect.Type) []string {
+	var names []string
+	for _, field := range reflect.VisibleFields(t) {
+		if name := jsonName(field); name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+func jsonName(field reflect.StructField) string {
+	name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
+	if !field.IsExported() || name == "-" {
+		return ""
+	}
+	return name
+}
+
+// isRequired says whether a request must have a field: one that is neither a
+// pointer nor may be left out.
+func isRequired(field reflect.StructField) bool {
+	return field.Type.Kind() != reflect.Pointer && !strings.Contains(field.Tag.Get("json"), ",omitempty")
+}
+
+func (d *decoder) decodeList(loc []any, raw json.RawMessage, into reflect.Value) {
+	var items []json.RawMessage
+	if json.Unmarshal(raw, &items) != nil {
+		d.addError(loc, "type_error.list", "value is not a valid list")
+		return
+	}
+	into.Set(reflect.MakeSlice(into.Type(), len(items), len(items)))
+	for i, item := range items {
+		d.decodeValue(append(slices.Clone(loc), i), item, into.Index(i))
+	}
+}
+
+// decodeScalar reads strings, numbers, booleans and maps.
+func (d *decoder) decodeScalar(loc []any, raw json.RawMessage, into reflect.Value) {
+	if err := json.Unmarshal(raw, into.Addr().Interface()); err != nil {
+		kind, msg := "type_error", "value is not valid"
+		switch into.Kind() {
+		case reflect.String:
+			kind, msg = "type_error.string", "str type expected"
+		case reflect.Bool:
+			kind, msg = "type_error.bool", "value could not be parsed to a boolean"
+		case reflect.Int, reflect.Int64:
+			kind, msg = "type_error.integer", "value is not a valid integer"
+		case reflect.Map:
+			kind, msg = "type_error.dict", "value is not a valid dict"
+		}
+		d.addError(loc, kind, "%s", msg)
+		return
+	}
+	allowed, isEnum := enumValues[into.Type()]
+	if isEnum && !slices.Contains(allowed, into.String()) {
+		d.addError(loc, "type_error.enum", "value is not a valid enumeration member; permitted: '%s'", strings.Join(allowed, "', '"))
+	}
+}

@@ -1,0 +1,350 @@
+package wire
+
+import (
+	"fmt"
+	"math"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"dstack/internal/api"
+	"dstack/internal/decide/job"
+	"dstack/internal/decide/status"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+	"dstack/internal/spec"
+)
+
+// RunURLs are the addresses at which a run is published.
+type RunURLs struct {
+	Service string // https://<run>.<domain>, without a slash at its end
+	Models  string // of the model endpoint; used where the run has a model
+}
+
+// BuildRun is a run in the form of the reference (spec §4.5).
+func BuildRun(w store.RunDetails, urls RunURLs, now time.Time) api.Run {
+	run := api.Run{
+		ID: w.Run.ID, ProjectName: w.Run.Project, User: w.Run.User,
+		SubmittedAt: api.NewTimestamp(w.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(findLastChange(w)),
+		Status: runStatus(w), TerminationReason: nullIfEmpty(runTerminationReasons[w.Run.Ending]),
+		RunSpec: w.Run.Spec, Jobs: buildJobs(w), Service: buildService(w.Run, urls),
+	}
+	for _, j := range run.Jobs {
+		for _, submission := range j.JobSubmissions {
+			run.Cost += computeCost(submission, now)
+		}
+	}
+	run.Cost = math.Round(run.Cost*10000) / 10000
+	if len(run.Jobs) > 0 {
+		run.LatestJobSubmission = &run.Jobs[0].JobSubmissions[len(run.Jobs[0].JobSubmissions)-1]
+	}
+	return run
+}
+
+func computeCost(s api.JobSubmission, now time.Time) float64 {
+	if s.JobProvisioningData == nil {
+		return 0
+	}
+	end := now
+	if s.FinishedAt != nil {
+		end = s.FinishedAt.Time
+	}
+	return s.JobProvisioningData.Price * max(0, end.Sub(s.SubmittedAt.Time).Hours())
+}
+
+// findLastChange is when anything of a run last changed.
+func findLastChange(w store.RunDetails) time.Time {
+	last := w.Run.SubmittedAt
+	consider := func(at time.Time) {
+		if at.After(last) {
+			last = at
+		}
+	}
+	consider(w.Run.Since)
+	consider(w.Run.FinishedAt)
+	for _, r := range w.Replicas {
+		consider(r.Since)
+		consider(r.FinishedAt)
+	}
+	return last
+}
+
+// runTerminationReasons is what the reference calls the ways a run ends.
+var runTerminationReasons = map[dstack.Ending]string{
+	dstack.EndNone:       "",
+	dstack.EndStopped:    "stopped_by_user",
+	dstack.EndAborted:    "aborted_by_user",
+	dstack.EndFailed:     "job_failed",
+	dstack.EndNoCapacity: "job_failed",
+	dstack.EndDuration:   "stopped_by_user", // its configuration said so; the reference has no word for it
+}
+
+// runStates maps the state of a run to what the reference calls it; the
+// states of a run that is neither starting up nor ending are in replicaStates.
+// The reference's client waits while a run is submitted, pending or
+// provisioning.
+var runStates = map[status.State]string{
+	status.Submitted: "submitted",
+	status.Stopping:  "terminating",
+	status.Stopped:   "terminated",
+	status.Failed:    "failed",
+	status.Unknown:   "pending",
+}
+
+// replicaStates maps the furthest replica of an active run to what the
+// reference calls the run.
+var replicaStates = map[dstack.ReplicaStatus]string{
+	dstack.ReplicaReady:     "running",
+	dstack.ReplicaUnhealthy: "running",
+	dstack.ReplicaStarting:  "provisioning",
+	dstack.ReplicaWaiting:   "submitted",
+	"":                      "pending", // between two attempts, or between two revisions
+}
+
+func runStatus(w store.RunDetails) string {
+	summary := status.Summarize(status.NewFacts(w.Run, w.Replicas))
+	if name, ok := runStates[summary.State]; ok {
+		return name
+	}
+	return replicaStates[summary.Furthest]
+}
+
+// buildJobs is the replicas by number, each with all its attempts.
+func buildJobs(w store.RunDetails) []api.Job {
+	byNum := map[int][]api.JobSubmission{}
+	for _, r := range sortForLatest(w) {
+		byNum[r.Num] = append(byNum[r.Num], buildSubmissions(w, r)...)
+	}
+	nums := make([]int, 0, len(byNum))
+	for num := range byNum {
+		nums = append(nums, num)
+	}
+	slices.Sort(nums)
+	jobs := make([]api.Job, 0, len(nums))
+	for _, num := range nums {
+		for i := range byNum[num] {
+			byNum[num][i].SubmissionNum = i
+		}
+		jobs = append(jobs, api.Job{JobSpec: BuildJobSpec(w.Run.Spec, w.Run.Name, num), JobSubmissions: byNum[num]})
+	}
+	return jobs
+}
+
+// sortForLatest are the replicas in such an order that the last of a number is the
+// one that counts: clients look at the latest submission. Those that ended come
+// first, then those of another revision that leave.
+func sortForLatest(w store.RunDetails) []dstack.Replica {
+	updating := w.Run.StableRevision > 0 && w.Run.ReadyAt.IsZero() // then what serves counts, of whichever revision
+	rank := func(r dstack.Replica) int {
+		switch {
+		case r.Status.IsFinished():
+			return 0
+		case updating && r.Status != dstack.ReplicaReady, !updating && r.TemplateRevision != w.Run.TemplateRevision:
+			return 1
+		}
+		return 2
+	}
+	sorted := slices.Clone(w.Replicas)
+	slices.SortStableFunc(sorted, func(a, b dstack.Replica) int { return rank(a) - rank(b) })
+	return sorted
+}
+
+// buildSubmissions is a replica's attempts, oldest first. One that has none yet
+// is shown as one that was submitted: clients count on one being there.
+func buildSubmissions(w store.RunDetails, r dstack.Replica) []api.JobSubmission {
+	var all []api.JobSubmission
+	present := r.Attempt
+	for _, past := range r.PastAttempts {
+		if past.ID == present {
+			continue // it ended, and is still the latest
+		}
+		why := string(past.Reason)
+		to := api.NewTimestamp(past.EndedAt)
+		all = append(all, api.JobSubmission{ID: past.ID, SubmittedAt: api.NewTimestamp(past.StartedAt), LastProcessedAt: to, FinishedAt: &to,
+			Status: "failed", TerminationReason: nullIfEmpty(attemptTerminationReasons[past.EndState]), TerminationReasonMessage: nullIfEmpty(why),
+			JobProvisioningData: buildProvisioningData(w, r, past.ID)})
+	}
+	return append(all, buildCurrentSubmission(w, r))
+}
+
+func buildCurrentSubmission(w store.RunDetails, r dstack.Replica) api.JobSubmission {
+	s := api.JobSubmission{ID: r.Attempt, SubmittedAt: api.NewTimestamp(r.AttemptAt), LastProcessedAt: api.NewTimestamp(r.Since)}
+	if r.Attempt == "" {
+		s.ID, s.SubmittedAt = dstack.AttemptID(r.ID), api.NewTimestamp(r.SubmittedAt)
+	} else {
+		s.JobProvisioningData = buildProvisioningData(w, r, r.Attempt)
+	}
+	s.Status = jobStatus(w, r)
+	if r.Status.IsFinished() || r.Status == dstack.ReplicaTerminating || s.Status == "failed" {
+		s.TerminationReason = nullIfEmpty(jobTerminationReason(w, r))
+		s.TerminationReasonMessage = nullIfEmpty(string(r.Reason))
+	}
+	if r.Status.IsFinished() || s.Status == "failed" {
+		end := r.FinishedAt
+		if end.IsZero() {
+			end = r.Since
+		}
+		stamp := api.NewTimestamp(end)
+		s.FinishedAt, s.LastProcessedAt = &stamp, stamp
+	}
+	return s
+}
+
+// jobStatus is what the reference calls the status of a replica's present
+// attempt.
+func jobStatus(w store.RunDetails, r dstack.Replica) string {
+	switch r.Status {
+	case dstack.ReplicaWaiting:
+		return "submitted"
+	case dstack.ReplicaStarting:
+		if w.Reports[r.Attempt].State == dstack.AttemptPulling {
+			return "pulling"
+		}
+		return "provisioning"
+	case dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaDraining:
+		return "running"
+	case dstack.ReplicaRestarting, dstack.ReplicaFailed:
+		return "failed"
+	case dstack.ReplicaTerminating:
+		return "terminating"
+	case dstack.ReplicaTerminated:
+		if w.Run.Ending == dstack.EndAborted {
+			return "aborted"
+		}
+		return "terminated"
+	default:
+		return "submitted"
+	}
+}
+
+// attemptTerminationReasons is what the reference calls the ways an attempt ends.
+var attemptTerminationReasons = map[dstack.AttemptState]string{
+	dstack.AttemptExited:   "container_exited_with_error",
+	dstack.AttemptRefused:  "creating_container_error",
+	dstack.AttemptAbsent:   "interrupted_by_no_capacity",
+	dstack.AttemptPulling:  "waiting_runner_limit_exceeded",
+	dstack.AttemptStarting: "waiting_runner_limit_exceeded",
+	dstack.AttemptRunning:  "waiting_runner_limit_exceeded",
+}
+
+// jobTerminationReason is why a replica's present attempt ends or ended.
+func jobTerminationReason(w store.RunDetails, r dstack.Replica) string {
+	if r.Status == dstack.ReplicaFailed || r.Status == dstack.ReplicaRestarting {
+		if r.Attempt == "" {
+			return "failed_to_start_due_to_no_capacity"
+		}
+		if n := len(r.PastAttempts); n > 0 && r.PastAttempts[n-1].ID == r.Attempt {
+			return attemptTerminationReasons[r.PastAttempts[n-1].EndState]
+		}
+		return attemptTerminationReasons[w.Reports[r.Attempt].State]
+	}
+	switch w.Run.Ending {
+	case dstack.EndStopped:
+		return "terminated_by_user"
+	case dstack.EndDuration:
+		return "terminated_by_server"
+	case dstack.EndAborted:
+		return "aborted_by_user"
+	case dstack.EndFailed, dstack.EndNoCapacity:
+		return "terminated_by_server"
+	case dstack.EndNone:
+		return "scaled_down" // the run goes on without it
+	default:
+		return "terminated_by_server"
+	}
+}
+
+// buildProvisioningData is where an attempt runs; null when its machine is not known.
+func buildProvisioningData(w store.RunDetails, r dstack.Replica, attempt dstack.AttemptID) *api.JobProvisioningData {
+	instance, ok := w.Instances[r.Instance]
+	if !ok {
+		return nil
+	}
+	host, _, _ := net.SplitHostPort(w.Reports[attempt].Address) // empty is what is not known yet
+	return &api.JobProvisioningData{
+		Backend: instance.Offer.Backend, InstanceType: buildInstanceType(instance.Offer), InstanceID: string(instance.ID),
+		Hostname: host, Region: instance.Offer.Region, Price: instance.Offer.Price, PublicIPEnabled: true,
+		Username: "root", SSHPort: 22, Dockerized: instance.Offer.Engine.Containers,
+	}
+}
+
+func buildInstanceType(o dstack.Offer) api.InstanceType {
+	hw := o.Hardware
+	gpus := make([]api.GPU, 0, len(hw.GPUs))
+	for _, g := range hw.GPUs {
+		gpus = append(gpus, api.GPU{Name: g.Name, MemoryMiB: g.MemoryMiB})
+	}
+	return api.InstanceType{Name: o.Type, Resources: api.Resources{CPUs: hw.CPUs, MemoryMiB: hw.MemoryMiB, GPUs: gpus,
+		Spot: o.Spot, Disk: api.Disk{SizeMiB: hw.DiskMiB}, Description: describeHardware(hw)}}
+}
+
+// describeHardware prints hardware as the reference does.
+func describeHardware(hw dstack.Hardware) string {
+	parts := []string{fmt.Sprintf("%dxCPU, %.0fGB", hw.CPUs, float64(hw.MemoryMiB)/1024)}
+	if n := len(hw.GPUs); n > 0 {
+		parts = append(parts, fmt.Sprintf("%dx%s (%.0fGB)", n, hw.GPUs[0].Name, float64(hw.GPUs[0].MemoryMiB)/1024))
+	}
+	return strings.Join(append(parts, fmt.Sprintf("%.1fGB (disk)", float64(hw.DiskMiB)/1024)), ", ")
+}
+
+func BuildOffer(p dstack.Placement) api.Offer {
+	runtime := "runner"
+	if p.Offer.Engine.Containers {
+		runtime = "shim"
+	}
+	return api.Offer{Backend: p.Offer.Backend, Instance: buildInstanceType(p.Offer), Region: p.Offer.Region, Price: p.Offer.Price,
+		Availability: "available", InstanceRuntime: runtime}
+}
+
+// BuildJobSpec is what one replica runs.
+func BuildJobSpec(rs dstack.RunSpec, run string, num int) api.JobSpec {
+	conf, params := rs.Configuration, spec.Merge(rs.Configuration, rs.Profile)
+	need := job.BuildRequirements(rs)
+	js := api.JobSpec{
+		ReplicaNum: num, JobName: fmt.Sprintf("%s-%d-0", run, num), JobsPerReplica: 1, AppSpecs: []struct{}{},
+		Commands: job.BuildArgv(rs), Env: map[string]string{}, HomeDir: "/root", ImageName: job.ChooseImage(rs),
+		RegistryAuth: conf.RegistryAuth, WorkingDir: nullIfEmpty(job.ResolveWorkingDir(rs)),
+		Requirements: api.Requirements{Resources: need.Resources, MaxPrice: need.MaxPrice, Spot: need.Spot},
+	}
+	if js.Commands == nil {
+		js.Commands = []string{}
+	}
+	for _, v := range conf.Env {
+		js.Env[v.Name] = v.Value
+	}
+	if d := params.MaxDuration; d != nil && !d.Off {
+		seconds := int64(d.Seconds)
+		js.MaxDuration = &seconds
+	}
+	if events, window := params.RetryRule(); len(events) > 0 {
+		js.Retry = &api.RetrySpec{OnEvents: events, Duration: int64(window)}
+	}
+	return js
+}
+
+func buildService(run dstack.Run, urls RunURLs) *api.Service {
+	service := &api.Service{URL: urls.Service, Options: map[string]any{}}
+	if m := run.Spec.Configuration.Model; m != nil {
+		service.Model = &api.ServiceModel{Name: m.Name, BaseURL: urls.Models, Type: m.Type}
+		service.Options["openai"] = map[string]any{"model": fillModel(m, run.Spec.Template)}
+	}
+	return service
+}
+
+// fillModel is a model with what was found of it, as the wire has it.
+func fillModel(m *spec.Model, t *dstack.ChatTemplate) *spec.Model {
+	if t == nil {
+		return m
+	}
+	whole := *m
+	whole.ChatTemplate, whole.EOSToken = spec.Text(t.Default), spec.Text(t.Tokens["eos_token"])
+	return &whole
+}
+
+func nullIfEmpty(s string) *string {
+	if s == "" {
+		return nil
+	}
+	return &s
+}
