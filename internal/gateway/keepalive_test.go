@@ -74,8 +74,9 @@ func TestComment_UntilThereIsAReplica(t *testing.T) {
 				t.Errorf("%v, %s", err, said)
 			}
 			until(t, "its numbers", func() bool {
-				n := r.gateway.Metrics()["run-llama31"]
-				return n.Requests == 1 && n.TokensOut > 0 && n.FirstToken != nil && n.InFlight == 0
+				report, _ := r.plane.reported()
+				n := report.Runs["run-llama31"]
+				return n.Metrics.Requests == 1 && n.Metrics.TokensOut > 0 && n.Metrics.Streams == 1 && n.InFlight == 0
 			})
 			if all := gathered(t, r.gateway); !strings.Contains(all, "dstack_model_requests_total{code=200,model=org/m,project=main,run=llama31} 1") {
 				t.Error(all)

@@ -241,9 +241,10 @@ func (l *loadTracker) loadReport() dstack.LoadReport {
 		requests, busy, watched := run.window.totals(now)
 		length := time.Duration(run.window.length) * time.Second
 		isYoung := watched < min(length, now-time.Second) // it was counted for less time than others
-		if requests > 0 || run.inFlight > 0 || run.held > 0 || busy > 0 || isYoung {
+		if requests > 0 || run.inFlight > 0 || run.held > 0 || busy > 0 || isYoung || run.accepted > 0 {
 			report.Runs[id] = dstack.RunLoad{
 				Window: length, Watched: watched, Requests: requests, Concurrency: busy, InFlight: run.inFlight, Held: run.held,
+				Metrics: dstack.RunMetrics{Requests: run.accepted},
 			}
 		}
 	}

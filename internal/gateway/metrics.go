@@ -10,7 +10,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
-	"dstack/internal/api"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/openai"
@@ -131,38 +130,22 @@ func (m *metrics) forget(id dstack.RunID, run *runMetrics) {
 	m.duration.DeletePartialMatch(labels)
 }
 
-// addTo adds tokens and times to the metrics of runs.
-func (m *metrics) addTo(runs map[dstack.RunID]api.RunMetrics) {
+// addTo adds tokens and times to the runs of a report.
+func (m *metrics) addTo(report *dstack.LoadReport) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for id, run := range m.runs {
-		sum, known := runs[id]
+		load, known := report.Runs[id]
 		if !known {
 			continue
 		}
-		sum.TokensIn, sum.TokensOut = run.tokens.In, run.tokens.Out
+		load.Metrics.TokensIn, load.Metrics.TokensOut = run.tokens.In, run.tokens.Out
 		if n := len(run.firstTokens); n > 0 {
-			median := slices.Sorted(slices.Values(run.firstTokens))[n/2].Seconds()
-			sum.FirstToken = &median
+			load.Metrics.FirstToken = slices.Sorted(slices.Values(run.firstTokens))[n/2]
+			load.Metrics.Streams = n
 		}
-		runs[id] = sum
+		report.Runs[id] = load
 	}
-}
-
-// Metrics returns what each run in the table does and did.
-func (g *Gateway) Metrics() map[dstack.RunID]api.RunMetrics {
-	runs := map[dstack.RunID]api.RunMetrics{}
-	v := g.loads.view.Load()
-	if v == nil {
-		return runs
-	}
-	loads := g.Load()
-	v.Runs(func(r *route.Route) {
-		load := loads[r.Run]
-		runs[r.Run] = api.RunMetrics{Requests: load.Accepted, InFlight: load.InFlight, Held: load.Held}
-	})
-	g.metrics.addTo(runs)
-	return runs
 }
 
 // meteredBody is the body of a replica's response, from which the timing and the

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -67,9 +68,9 @@ func TestNumbers_OfModels(t *testing.T) {
 	ask(`{"model":"org/m"}`)
 	ask(`{"model":"org/m","fail":true}`)
 	ask(`{"model":"other"}`) // none of anybody's
-	until(t, "the numbers", func() bool { return r.gateway.Metrics()[m.Run].TokensIn == 12 })
-	n := r.gateway.Metrics()[m.Run]
-	if n.Requests != 3 || n.TokensOut != 6 || n.FirstToken == nil || *n.FirstToken <= 0 || *n.FirstToken > 5 {
+	until(t, "the numbers", func() bool { return r.metrics(m.Run).TokensIn == 12 })
+	n := r.metrics(m.Run)
+	if n.Requests != 3 || n.TokensOut != 6 || n.Streams != 1 || n.FirstToken <= 0 || n.FirstToken > 5*time.Second {
 		t.Errorf("the numbers are %+v", n)
 	}
 	said := gathered(t, r.gateway)
@@ -88,7 +89,7 @@ func TestNumbers_OfModels(t *testing.T) {
 	}
 	r.plane.set(service("web", up)) // the model's run has ended
 	until(t, "it is forgotten", func() bool { return !strings.Contains(gathered(t, r.gateway), "org/m") })
-	until(t, "it has no numbers", func() bool { _, known := r.gateway.Metrics()[m.Run]; return !known })
+	until(t, "it has no numbers", func() bool { report, _ := r.plane.reported(); _, known := report.Runs[m.Run]; return !known })
 }
 
 // A run that serves another model now has no numbers of the one before.

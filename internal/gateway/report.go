@@ -43,6 +43,7 @@ func (g *Gateway) sendReport(ctx context.Context) error {
 	defer cancel()
 	report := g.loads.loadReport()
 	report.Gateway = g.name
+	g.metrics.addTo(&report)
 	return g.control.Report(ctx, report)
 }
 

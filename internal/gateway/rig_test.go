@@ -261,6 +261,12 @@ type reply struct {
 	body string
 }
 
+// metrics are those of a run in the latest report.
+func (r *rig) metrics(run dstack.RunID) dstack.RunMetrics {
+	report, _ := r.plane.reported()
+	return report.Runs[run].Metrics
+}
+
 func (r *rig) do(req *http.Request) reply {
 	r.t.Helper()
 	res, err := r.client.Do(req)

@@ -133,8 +133,8 @@ func TestTGI_AnswersAndStreams(t *testing.T) {
 	if plain.StatusCode != 200 || !strings.Contains(plain.body, `"text":"you said a b c"`) {
 		t.Errorf("a completion is %d %s", plain.StatusCode, plain.body)
 	}
-	until(t, "all is counted", func() bool { return r.gateway.Metrics()[m.Run].TokensIn == 7*4 })
-	if n := r.gateway.Metrics()[m.Run]; n.FirstToken == nil || n.TokensOut == 0 {
+	until(t, "all is counted", func() bool { return r.metrics(m.Run).TokensIn == 7*4 })
+	if n := r.metrics(m.Run); n.Streams == 0 || n.TokensOut == 0 {
 		t.Errorf("the numbers are %+v", n)
 	}
 }

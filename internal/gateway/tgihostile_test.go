@@ -31,8 +31,8 @@ func TestTGI_NumbersThatCannotBe(t *testing.T) {
 				t.Fatalf("%s tokens, request %d: %d %s", tokens, i, got.StatusCode, got.body)
 			}
 		}
-		until(t, "all is counted", func() bool { return r.gateway.Metrics()[m.Run].Requests == 20 })
-		if n := r.gateway.Metrics()[m.Run]; n.TokensIn < 0 || n.TokensOut < 0 {
+		until(t, "all is counted", func() bool { return r.metrics(m.Run).Requests == 20 })
+		if n := r.metrics(m.Run); n.TokensIn < 0 || n.TokensOut < 0 {
 			t.Errorf("%s tokens: the numbers are %+v", tokens, n)
 		}
 		if said := r.log.String(); strings.Contains(said, "panic") {
