@@ -62,19 +62,19 @@ func (h *hostHeaders) at(path string) string {
 func TestDialer_ReplicaOnAHost(t *testing.T) {
 	var d dial.Dialer
 	var hosts hostHeaders
-	up := onHost(&d, "gpu 1", replica(t, 0, hosts.record(func(w http.ResponseWriter, r *http.Request) {
+	up := onHost(&d, "gpu 1", startReplica(t, 0, hosts.record(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s %s", r.Method, body)
 	})))
-	r := startWith(t, gateway.Options{Dialer: &d}, public("open", up))
+	r := startGatewayWith(t, gateway.Options{Dialer: &d}, publicRoute("open", up))
 	if got := r.get("http://open.localhost/get"); got.body != "GET " || hosts.at("/get") != "open.localhost" {
 		t.Errorf("%d %q, Host %q", got.StatusCode, got.body, hosts.at("/get"))
 	}
-	got := r.do(r.ask("POST", "http://open.localhost/post", strings.NewReader("hello")))
+	got := r.do(r.newRequest("POST", "http://open.localhost/post", strings.NewReader("hello")))
 	if got.body != "POST hello" || hosts.at("/post") != "open.localhost" {
 		t.Errorf("%d %q, Host %q", got.StatusCode, got.body, hosts.at("/post"))
 	}
-	conn := r.dial()
+	conn := r.dialGateway()
 	io.WriteString(conn, "GET /proxy/services/main/open/old HTTP/1.0\r\n\r\n")
 	res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
@@ -89,7 +89,7 @@ func TestDialer_ReplicaOnAHost(t *testing.T) {
 func TestDialer_StreamFromAHost(t *testing.T) {
 	var d dial.Dialer
 	next := make(chan struct{})
-	up := onHost(&d, "gpu1", replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := onHost(&d, "gpu1", startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for i := range 3 {
 			fmt.Fprintf(w, "data: %d\n\n", i)
@@ -97,8 +97,8 @@ func TestDialer_StreamFromAHost(t *testing.T) {
 			<-next
 		}
 	}))
-	r := startWith(t, gateway.Options{Dialer: &d}, model("llama", "org/m", up))
-	res, err := r.client.Do(r.ask("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"org/m","stream":true}`), bearer(member)...))
+	r := startGatewayWith(t, gateway.Options{Dialer: &d}, modelRoute("llama", "org/m", up))
+	res, err := r.client.Do(r.newRequest("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"org/m","stream":true}`), withToken(member)...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,19 +120,19 @@ func TestDialer_StreamFromAHost(t *testing.T) {
 // excludes only itself.
 func TestDialer_RetriesOnAnotherHost(t *testing.T) {
 	var d dial.Dialer
-	refuses := onHost(&d, "gpu1", at(closedPort(t), 0))
+	refuses := onHost(&d, "gpu1", targetAt(closedPort(t), 0))
 	refuses.Replica = "r0"
-	up := onHost(&d, "gpu2", replica(t, 1, func(w http.ResponseWriter, r *http.Request) {
+	up := onHost(&d, "gpu2", startReplica(t, 1, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s at %s", body, r.Host)
 	}))
-	r := startWith(t, gateway.Options{Dialer: &d}, public("open", refuses, up), model("llama", "org/m", refuses, up))
+	r := startGatewayWith(t, gateway.Options{Dialer: &d}, publicRoute("open", refuses, up), modelRoute("llama", "org/m", refuses, up))
 	began := time.Now()
 	for range 3 {
-		if got := r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("hello"))); got.body != "hello at open.localhost" {
+		if got := r.do(r.newRequest("POST", "http://open.localhost/", strings.NewReader("hello"))); got.body != "hello at open.localhost" {
 			t.Errorf("%d %q", got.StatusCode, got.body)
 		}
-		if got := r.chat(`{"model":"org/m"}`); got.body != `{"model":"org/m"} at gateway.localhost` {
+		if got := r.sendChat(`{"model":"org/m"}`); got.body != `{"model":"org/m"} at gateway.localhost` {
 			t.Errorf("%d %q", got.StatusCode, got.body)
 		}
 	}
@@ -144,10 +144,10 @@ func TestDialer_RetriesOnAnotherHost(t *testing.T) {
 // A connection that breaks moves a GET to the replica of another host.
 func TestDialer_BrokenConnectionOfAHost(t *testing.T) {
 	var d dial.Dialer
-	breaks := onHost(&d, "gpu1", replica(t, 0, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	breaks := onHost(&d, "gpu1", startReplica(t, 0, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	breaks.Replica = "r0"
-	up := onHost(&d, "gpu2", replica(t, 1, hello))
-	r := startWith(t, gateway.Options{Dialer: &d}, public("open", breaks, up))
+	up := onHost(&d, "gpu2", startReplica(t, 1, serveHello))
+	r := startGatewayWith(t, gateway.Options{Dialer: &d}, publicRoute("open", breaks, up))
 	for range 3 {
 		if got := r.get("http://open.localhost/x"); got.body != "hello from /x" {
 			t.Errorf("%d %q", got.StatusCode, got.body)
@@ -156,9 +156,9 @@ func TestDialer_BrokenConnectionOfAHost(t *testing.T) {
 }
 
 func TestDialer_UnknownHost(t *testing.T) {
-	gone := at(hostAddress, 0)
+	gone := targetAt(hostAddress, 0)
 	gone.Host = "nowhere"
-	r := start(t, gateway.Limits{RefusedTimeout: 10 * time.Millisecond}, public("open", gone))
+	r := startGateway(t, gateway.Limits{RefusedTimeout: 10 * time.Millisecond}, publicRoute("open", gone))
 	if got := r.get("http://open.localhost/"); got.StatusCode != 502 || !strings.Contains(got.body, "accepts no connections") {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
@@ -171,10 +171,10 @@ func TestDialer_SlowHost(t *testing.T) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
-	slow := at(hostAddress, 0)
+	slow := targetAt(hostAddress, 0)
 	slow.Host = "slow"
 	limits := gateway.Limits{ConnectTimeout: 20 * time.Millisecond, RefusedTimeout: 10 * time.Millisecond}
-	r := startWith(t, gateway.Options{Dialer: &d, Limits: limits}, public("open", slow))
+	r := startGatewayWith(t, gateway.Options{Dialer: &d, Limits: limits}, publicRoute("open", slow))
 	began := time.Now()
 	if got := r.get("http://open.localhost/"); got.StatusCode != 502 || !strings.Contains(got.body, "accepts no connections") || time.Since(began) > 3*time.Second {
 		t.Errorf("%d %s after %s", got.StatusCode, got.body, time.Since(began))
@@ -187,16 +187,16 @@ func TestDialer_TGIOnAHost(t *testing.T) {
 	var d dial.Dialer
 	var hosts hostHeaders
 	server := &tgi{info: `{"chat_template":"{{ messages[0].content }}"}`}
-	up := onHost(&d, "gpu1", replica(t, 0, hosts.record(func(w http.ResponseWriter, r *http.Request) {
+	up := onHost(&d, "gpu1", startReplica(t, 0, hosts.record(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/tokenize" {
 			io.WriteString(w, `[{"id":1}]`)
 			return
 		}
 		server.ServeHTTP(w, r)
 	})))
-	r := startWith(t, gateway.Options{Dialer: &d}, tgiRoute("m", nil, up))
+	r := startGatewayWith(t, gateway.Options{Dialer: &d}, tgiRoute("m", nil, up))
 	for _, more := range []string{``, `,"stream":true,"stream_options":{"include_usage":true}`} {
-		if got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]` + more + `}`); got.StatusCode != 200 || !strings.Contains(got.body, "said") {
+		if got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]` + more + `}`); got.StatusCode != 200 || !strings.Contains(got.body, "said") {
 			t.Errorf("%d %s", got.StatusCode, got.body)
 		}
 	}

@@ -15,12 +15,12 @@ import (
 	"dstack/internal/gateway"
 )
 
-func TestForward_KeepsTheRequestAsItCame(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+func TestForward_KeepsTheRequestUnchanged(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Method, " ", r.RequestURI, " ", r.Host)
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
-	// A client of its own: Go's would write some of these otherwise.
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
+	// Go's client would change some of these.
 	send := func(uri string) string {
 		conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
 		if err != nil {
@@ -47,10 +47,10 @@ func TestForward_KeepsTheRequestAsItCame(t *testing.T) {
 }
 
 func TestForward_ByPath(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.RequestURI, " ", r.Host, " ", r.Header.Get("X-Forwarded-Prefix"))
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	cases := map[string]string{
 		"/proxy/services/main/open/":         "/ here:1 /proxy/services/main/open",
 		"/proxy/services/main/open/a%2Fb?x=": "/a%2Fb?x= here:1 /proxy/services/main/open",
@@ -58,7 +58,7 @@ func TestForward_ByPath(t *testing.T) {
 		"/proxy/services/MAIN/open/a":        "/a here:1 /proxy/services/MAIN/open",
 	}
 	for uri, want := range cases {
-		req := r.ask("GET", "http://here:1"+uri, nil)
+		req := r.newRequest("GET", "http://here:1"+uri, nil)
 		req.Host = "here:1"
 		if got := r.do(req); got.body != want {
 			t.Errorf("%s: replica saw %q, want %q", uri, got.body, want)
@@ -70,9 +70,9 @@ func TestForward_ByPath(t *testing.T) {
 	}
 }
 
-func TestForward_HeadersOfForwarding(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(r.Header) })
-	r := start(t, gateway.Limits{}, public("open", up))
+func TestForward_ForwardedHeaders(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { json.NewEncoder(w).Encode(r.Header) })
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	evil := "6.6.6.6"
 	forged := []string{
 		"X-Forwarded-For", "x-forwarded-for", "X_Forwarded_For", "X-Forwarded_For", "x_forwarded_for", "X.Forwarded.For",
@@ -82,7 +82,7 @@ func TestForward_HeadersOfForwarding(t *testing.T) {
 	}
 	for _, name := range forged {
 		for _, connection := range []bool{false, true} {
-			req := r.ask("GET", "http://open.localhost/", nil)
+			req := r.newRequest("GET", "http://open.localhost/", nil)
 			req.Header[name] = []string{evil, evil}
 			if connection {
 				req.Header.Set("Connection", name+", X-Forwarded-For, X-Real-Ip, Forwarded")
@@ -108,7 +108,7 @@ func TestForward_HeadersOfForwarding(t *testing.T) {
 }
 
 func TestForward_HopByHop(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Connection", "X-Private")
 		w.Header().Set("X-Private", "1")
 		w.Header().Set("Keep-Alive", "timeout=5")
@@ -118,7 +118,7 @@ func TestForward_HopByHop(t *testing.T) {
 		w.Header().Set("X-Kept", "1")
 		json.NewEncoder(w).Encode(r.Header)
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	got := r.get("http://open.localhost/",
 		"Connection", "X-Mine, close", "X-Mine", "1", "Keep-Alive", "1", "Proxy-Connection", "keep-alive", "Te", "gzip, trailers",
 		"Trailer", "X", "Upgrade", "h2c", "Http2-Settings", "AAMAAABkAARAAAAAAAIAAAAA", "X-Kept", "1")
@@ -143,12 +143,12 @@ func TestForward_HopByHop(t *testing.T) {
 		t.Errorf("the client saw %v", got.Header)
 	}
 
-	// h2c would carry requests past the gateway.
-	up2 := replica(t, 1, func(w http.ResponseWriter, r *http.Request) {
+	// h2c would carry requests that the gateway does not see.
+	up2 := startReplica(t, 1, func(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprint(w, r.Header.Get("Upgrade"), r.Header.Get("Http2-Settings"), r.Header.Get("Connection"))
 	})
-	r.plane.set(public("open", up2))
-	until(t, "the new table", func() bool { _, ok := r.gateway.Load()["run-open"].Replicas[up2.Replica]; return ok })
+	r.plane.setRoutes(publicRoute("open", up2))
+	waitUntil(t, "the new table", func() bool { _, ok := r.gateway.Load()["run-open"].Replicas[up2.Replica]; return ok })
 	got = r.get("http://open.localhost/", "Connection", "Upgrade, HTTP2-Settings", "Upgrade", "h2c", "Http2-Settings", "AAMAAABkAARAAAAAAAIAAAAA")
 	if got.StatusCode != 200 || got.body != "" {
 		t.Errorf("h2c got through: %d %s", got.StatusCode, got.body)
@@ -156,23 +156,23 @@ func TestForward_HopByHop(t *testing.T) {
 }
 
 func TestForward_PassesStatusBodyAndTrailers(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/trailers" {
 			w.Header().Set("Trailer", "X-Sum")
 			io.WriteString(w, "body")
 			w.Header().Set("X-Sum", "42")
 			return
 		}
-		w.Header()["Content-Encoding"] = []string{"gzip"} // not really; it must not be touched
+		w.Header()["Content-Encoding"] = []string{"gzip"} // it is not, but must stay unchanged
 		w.Header().Add("Set-Cookie", "a=1; Path=/; Domain=.localhost; HttpOnly")
 		w.Header().Add("Set-Cookie", "b=2")
 		body, _ := io.ReadAll(r.Body)
 		w.WriteHeader(http.StatusPaymentRequired)
 		w.Write(body)
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	sent := string(bytes.Repeat([]byte{0, 1, 2, 0xff, '\n'}, 1000))
-	got := r.do(r.ask("POST", "http://open.localhost/", strings.NewReader(sent)))
+	got := r.do(r.newRequest("POST", "http://open.localhost/", strings.NewReader(sent)))
 	if got.StatusCode != http.StatusPaymentRequired || got.body != sent || got.Header.Get("Content-Encoding") != "gzip" {
 		t.Errorf("got %d, %d bytes, %v", got.StatusCode, len(got.body), got.Header)
 	}
@@ -183,27 +183,27 @@ func TestForward_PassesStatusBodyAndTrailers(t *testing.T) {
 	if got.body != "body" || got.Trailer.Get("X-Sum") != "42" {
 		t.Errorf("got %q, trailers %v", got.body, got.Trailer)
 	}
-	head := r.do(r.ask("HEAD", "http://open.localhost/", nil))
+	head := r.do(r.newRequest("HEAD", "http://open.localhost/", nil))
 	if head.StatusCode != http.StatusPaymentRequired {
 		t.Errorf("HEAD: %d", head.StatusCode)
 	}
 }
 
-func TestForward_RedirectsByPathStayBelowIt(t *testing.T) {
+func TestForward_RewritesRedirects(t *testing.T) {
 	var location string
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		w.Header()["Location"] = []string{location}
 		w.Header().Set("Set-Cookie", "s=1; Path=/app; Secure")
 		w.WriteHeader(http.StatusFound)
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	const base = "/proxy/services/main/open"
 	for from, want := range map[string]string{
 		"/login": base + "/login", "login": "login", "https://other/x": "https://other/x", "http://here:1/x?y#z": "http://here:1" + base + "/x?y#z",
 		"//here:1/x": "//here:1" + base + "/x", base + "/already": base + "/already", "http://here:1": "http://here:1" + base + "/",
 	} {
 		location = from
-		req := r.ask("GET", "http://here:1"+base+"/", nil)
+		req := r.newRequest("GET", "http://here:1"+base+"/", nil)
 		req.Host = "here:1"
 		got := r.do(req)
 		if to := got.Header.Get("Location"); to != want {

@@ -13,8 +13,8 @@ import (
 	"dstack/internal/gateway"
 )
 
-// gathered is what Prometheus would read, one line a value.
-func gathered(t *testing.T, g *gateway.Gateway) string {
+// gatherMetrics returns what Prometheus would read, one line for each value.
+func gatherMetrics(t *testing.T, g *gateway.Gateway) string {
 	t.Helper()
 	all := prometheus.NewPedanticRegistry()
 	if err := all.Register(g.Collector()); err != nil {
@@ -41,8 +41,8 @@ func gathered(t *testing.T, g *gateway.Gateway) string {
 	return b.String()
 }
 
-func TestNumbers_OfModels(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+func TestMetrics_OfModels(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		switch {
 		case strings.Contains(string(body), `"stream"`):
@@ -58,22 +58,22 @@ func TestNumbers_OfModels(t *testing.T) {
 			io.WriteString(w, `{"choices":[{"text":"secret"}],"usage":{"prompt_tokens":2,"completion_tokens":1}}`)
 		}
 	})
-	m := model("m", "org/m", up)
-	r := start(t, gateway.Limits{}, m, service("web", up))
+	m := modelRoute("m", "org/m", up)
+	r := startGateway(t, gateway.Limits{}, m, serviceRoute("web", up))
 	ask := func(body string) {
 		t.Helper()
-		r.do(r.ask("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(body), bearer(member)...))
+		r.do(r.newRequest("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(body), withToken(member)...))
 	}
 	ask(`{"model":"org/m","stream":true}`)
 	ask(`{"model":"org/m"}`)
 	ask(`{"model":"org/m","fail":true}`)
-	ask(`{"model":"other"}`) // none of anybody's
-	until(t, "the numbers", func() bool { return r.metrics(m.Run).TokensIn == 12 })
+	ask(`{"model":"other"}`) // no run has it
+	waitUntil(t, "the metrics", func() bool { return r.metrics(m.Run).TokensIn == 12 })
 	n := r.metrics(m.Run)
 	if n.Requests != 3 || n.TokensOut != 6 || n.Streams != 1 || n.FirstToken <= 0 || n.FirstToken > 5*time.Second {
-		t.Errorf("the numbers are %+v", n)
+		t.Errorf("the metrics are %+v", n)
 	}
-	said := gathered(t, r.gateway)
+	said := gatherMetrics(t, r.gateway)
 	for _, want := range []string{
 		"dstack_model_requests_total{code=200,model=org/m,project=main,run=m} 2", "dstack_model_requests_total{code=418,model=org/m,project=main,run=m} 1",
 		"dstack_model_tokens_total{direction=in,model=org/m,project=main,run=m} 12", "dstack_model_tokens_total{direction=out,model=org/m,project=main,run=m} 6",
@@ -85,28 +85,28 @@ func TestNumbers_OfModels(t *testing.T) {
 		}
 	}
 	if strings.Contains(said, "secret") || strings.Contains(said, "other") {
-		t.Errorf("too much is told:\n%s", said)
+		t.Errorf("the metrics have too much:\n%s", said)
 	}
-	r.plane.set(service("web", up)) // the model's run has ended
-	until(t, "it is forgotten", func() bool { return !strings.Contains(gathered(t, r.gateway), "org/m") })
-	until(t, "it has no numbers", func() bool { report, _ := r.plane.reported(); _, known := report.Runs[m.Run]; return !known })
+	r.plane.setRoutes(serviceRoute("web", up)) // the model's run has ended
+	waitUntil(t, "it is forgotten", func() bool { return !strings.Contains(gatherMetrics(t, r.gateway), "org/m") })
+	waitUntil(t, "it has no metrics", func() bool { report, _ := r.plane.lastReport(); _, known := report.Runs[m.Run]; return !known })
 }
 
-// A run that serves another model now has no numbers of the one before.
-func TestNumbers_OfARenamedModel(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+// A run that serves another model has no metrics of the model before.
+func TestMetrics_OfARenamedModel(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, `{"usage":{"prompt_tokens":2,"completion_tokens":1}}`)
 	})
-	r := start(t, gateway.Limits{}, model("m", "org/old", up))
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "org/old", up))
 	ask := func(name string) bool {
-		return r.do(r.ask("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(`{"model":"`+name+`"}`), bearer(member)...)).StatusCode == 200
+		return r.do(r.newRequest("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(`{"model":"`+name+`"}`), withToken(member)...)).StatusCode == 200
 	}
 	ask("org/old")
-	r.plane.set(model("m", "org/new", up))
-	until(t, "the new name", func() bool { return ask("org/new") })
-	until(t, "it is counted", func() bool { return strings.Contains(gathered(t, r.gateway), "model=org/new") })
-	if said := gathered(t, r.gateway); strings.Contains(said, "org/old") {
-		t.Errorf("the old name is still told:\n%s", said)
+	r.plane.setRoutes(modelRoute("m", "org/new", up))
+	waitUntil(t, "the new name", func() bool { return ask("org/new") })
+	waitUntil(t, "it is counted", func() bool { return strings.Contains(gatherMetrics(t, r.gateway), "model=org/new") })
+	if said := gatherMetrics(t, r.gateway); strings.Contains(said, "org/old") {
+		t.Errorf("the old name is still there:\n%s", said)
 	}
 }

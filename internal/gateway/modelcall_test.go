@@ -19,7 +19,7 @@ import (
 )
 
 func TestModels_PassByteForByte(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-Path", r.RequestURI)
 		w.Header().Set("X-Length", fmt.Sprint(r.ContentLength, r.TransferEncoding))
@@ -27,7 +27,7 @@ func TestModels_PassByteForByte(t *testing.T) {
 		w.WriteHeader(http.StatusTeapot)
 		w.Write(body)
 	})
-	r := start(t, gateway.Limits{}, model("m", "org/m", up))
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "org/m", up))
 	body := "{ \"unknown\" : [1.50, {\"é\":\"\\u00e9\"}],\n\t\"model\":\"org\\/m\", \"tools\":[] }\n"
 	for url, path := range map[string]string{
 		"http://gateway.localhost/chat/completions":                  "/v1/chat/completions",
@@ -44,7 +44,7 @@ func TestModels_PassByteForByte(t *testing.T) {
 			if chunked {
 				in = io.MultiReader(in)
 			}
-			got := r.do(r.ask("POST", url, in, bearer(member)...))
+			got := r.do(r.newRequest("POST", url, in, withToken(member)...))
 			if got.StatusCode != http.StatusTeapot || got.body != body || got.Header.Get("X-Path") != path {
 				t.Errorf("%s: %d %q at %s", url, got.StatusCode, got.body, got.Header.Get("X-Path"))
 			}
@@ -59,49 +59,49 @@ func TestModels_PassByteForByte(t *testing.T) {
 }
 
 func TestModels_PrefixOfTheReplica(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) })
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.RequestURI) })
 	for prefix, want := range map[string]string{"": "/embeddings", "/": "/embeddings", "/v1": "/v1/embeddings", "/a/b/": "/a/b/embeddings"} {
-		m := model("m", "m", up)
+		m := modelRoute("m", "m", up)
 		m.Prefix = prefix
-		r := start(t, gateway.Limits{}, m)
-		if got := r.do(r.ask("POST", "http://gateway.localhost/v1/embeddings", strings.NewReader(`{"model":"m"}`), bearer(member)...)); got.body != want {
+		r := startGateway(t, gateway.Limits{}, m)
+		if got := r.do(r.newRequest("POST", "http://gateway.localhost/v1/embeddings", strings.NewReader(`{"model":"m"}`), withToken(member)...)); got.body != want {
 			t.Errorf("prefix %q: %s", prefix, got.body)
 		}
 	}
 }
 
 func TestModels_Listed(t *testing.T) {
-	one, two := model("one", "org/one"), model("two", "two:8b")
+	one, two := modelRoute("one", "org/one"), modelRoute("two", "two:8b")
 	one.Since, two.Since = 20, 10
 	one.State, two.State = "starting: loading", "starting: loading"
-	copied, theirs := model("copy", "org/one"), model("theirs", "secret")
+	copied, theirs := modelRoute("copy", "org/one"), modelRoute("theirs", "secret")
 	copied.Since, theirs.Project = 30, "team"
-	r := start(t, gateway.Limits{}, one, two, copied, theirs, service("plain"))
+	r := startGateway(t, gateway.Limits{}, one, two, copied, theirs, serviceRoute("plain"))
 	for _, url := range []string{"http://gateway.localhost/models", "http://gateway.localhost/v1/models", "http://x/proxy/models/main/v1/models"} {
-		got := r.get(url, bearer(member)...)
+		got := r.get(url, withToken(member)...)
 		want := `{"object":"list","data":[{"id":"two:8b","object":"model","created":10,"owned_by":"main","status":"starting: loading"},{"id":"org/one","object":"model","created":20,"owned_by":"main","status":"starting: loading"}]}`
 		if got.StatusCode != 200 || strings.TrimSpace(got.body) != want {
 			t.Errorf("%s: %d %s", url, got.StatusCode, got.body)
 		}
 	}
 	for _, url := range []string{"http://gateway.localhost/models/org/one", "http://gateway.localhost/v1/models/org%2Fone"} {
-		got := r.get(url, bearer(member)...)
+		got := r.get(url, withToken(member)...)
 		if got.StatusCode != 200 || strings.TrimSpace(got.body) != `{"id":"org/one","object":"model","created":20,"owned_by":"main","status":"starting: loading"}` {
 			t.Errorf("%s: %d %s", url, got.StatusCode, got.body)
 		}
 	}
-	if got := r.get("http://gateway.team.localhost/models", bearer(other)...); !strings.Contains(got.body, "secret") {
+	if got := r.get("http://gateway.team.localhost/models", withToken(other)...); !strings.Contains(got.body, "secret") {
 		t.Errorf("theirs: %s", got.body)
 	}
 }
 
-func TestModels_Refusals(t *testing.T) {
-	up := replica(t, 0, hello)
-	free := model("free", "free", up)
+func TestModels_Errors(t *testing.T) {
+	up := startReplica(t, 0, serveHello)
+	free := modelRoute("free", "free", up)
 	free.Auth = false
-	theirs := model("theirs", "secret", up)
+	theirs := modelRoute("theirs", "secret", up)
 	theirs.Project = "team"
-	r := start(t, gateway.Limits{MaxBody: 1 << 20}, free, theirs)
+	r := startGateway(t, gateway.Limits{MaxBody: 1 << 20}, free, theirs)
 	good := `{"model":"free"}`
 	cases := []struct {
 		name, method, url, body string
@@ -109,25 +109,25 @@ func TestModels_Refusals(t *testing.T) {
 		status                  int
 		code                    string
 	}{
-		{"all is well", "POST", "/v1/completions", good, bearer(member), 200, ""},
+		{"all is well", "POST", "/v1/completions", good, withToken(member), 200, ""},
 		{"no token, though the service asks for none", "POST", "/v1/completions", good, nil, 401, "invalid_api_key"},
-		{"wrong token", "GET", "/v1/models", "", bearer("wrong"), 401, "invalid_api_key"},
-		{"other's token", "GET", "/v1/models", "", bearer(other), 403, "forbidden"},
+		{"wrong token", "GET", "/v1/models", "", withToken("wrong"), 401, "invalid_api_key"},
+		{"other's token", "GET", "/v1/models", "", withToken(other), 403, "forbidden"},
 		{"no token, no path", "GET", "/metrics", "", nil, 401, "invalid_api_key"},
-		{"no path", "GET", "/metrics", "", bearer(member), 404, "not_found"},
-		{"wrong method", "GET", "/v1/completions", "", bearer(member), 405, "method_not_allowed"},
-		{"wrong method", "POST", "/v1/models", good, bearer(member), 405, "method_not_allowed"},
-		{"unknown model", "POST", "/v1/completions", `{"model":"x"}`, bearer(member), 404, "model_not_found"},
-		{"another project's model", "POST", "/v1/completions", `{"model":"secret"}`, bearer(member), 404, "model_not_found"},
-		{"unknown model shown", "GET", "/v1/models/x", "", bearer(member), 404, "model_not_found"},
-		{"no model", "POST", "/v1/completions", `{"messages":[]}`, bearer(member), 400, "invalid_request"},
-		{"not JSON", "POST", "/v1/completions", `model=free`, bearer(member), 400, "invalid_request"},
-		{"empty", "POST", "/v1/completions", ``, bearer(member), 400, "invalid_request"},
-		{"compressed", "POST", "/v1/completions", good, append(bearer(member), "Content-Encoding", "gzip"), 415, "unsupported_content_encoding"},
-		{"too large", "POST", "/v1/completions", strings.Repeat(" ", 1<<20) + good, bearer(member), 413, "request_too_large"},
+		{"no path", "GET", "/metrics", "", withToken(member), 404, "not_found"},
+		{"wrong method", "GET", "/v1/completions", "", withToken(member), 405, "method_not_allowed"},
+		{"wrong method", "POST", "/v1/models", good, withToken(member), 405, "method_not_allowed"},
+		{"unknown model", "POST", "/v1/completions", `{"model":"x"}`, withToken(member), 404, "model_not_found"},
+		{"another project's model", "POST", "/v1/completions", `{"model":"secret"}`, withToken(member), 404, "model_not_found"},
+		{"unknown model shown", "GET", "/v1/models/x", "", withToken(member), 404, "model_not_found"},
+		{"no model", "POST", "/v1/completions", `{"messages":[]}`, withToken(member), 400, "invalid_request"},
+		{"not JSON", "POST", "/v1/completions", `model=free`, withToken(member), 400, "invalid_request"},
+		{"empty", "POST", "/v1/completions", ``, withToken(member), 400, "invalid_request"},
+		{"compressed", "POST", "/v1/completions", good, append(withToken(member), "Content-Encoding", "gzip"), 415, "unsupported_content_encoding"},
+		{"too large", "POST", "/v1/completions", strings.Repeat(" ", 1<<20) + good, withToken(member), 413, "request_too_large"},
 	}
 	for _, c := range cases {
-		got := r.do(r.ask(c.method, "http://gateway.localhost"+c.url, strings.NewReader(c.body), c.header...))
+		got := r.do(r.newRequest(c.method, "http://gateway.localhost"+c.url, strings.NewReader(c.body), c.header...))
 		if got.StatusCode != c.status {
 			t.Errorf("%s: %d %s", c.name, got.StatusCode, got.body)
 			continue
@@ -145,23 +145,23 @@ func TestModels_Refusals(t *testing.T) {
 			t.Errorf("%s: a page could not read this", c.name)
 		}
 	}
-	chunked := r.do(r.ask("POST", "http://gateway.localhost/v1/completions", io.LimitReader(zeros{}, 2<<20), bearer(member)...))
+	chunked := r.do(r.newRequest("POST", "http://gateway.localhost/v1/completions", io.LimitReader(zeroReader{}, 2<<20), withToken(member)...))
 	if chunked.StatusCode != 413 {
 		t.Errorf("too large, length unknown: %d", chunked.StatusCode)
 	}
-	if got := r.get("http://x/proxy/models/main", bearer(member)...); got.StatusCode != 404 {
+	if got := r.get("http://x/proxy/models/main", withToken(member)...); got.StatusCode != 404 {
 		t.Errorf("the base itself: %d", got.StatusCode)
 	}
 }
 
 func TestModels_Preflight(t *testing.T) {
-	r := start(t, gateway.Limits{}, model("m", "m"))
-	got := r.do(r.ask("OPTIONS", "http://gateway.localhost/v1/chat/completions", nil, "Origin", "https://page",
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "m"))
+	got := r.do(r.newRequest("OPTIONS", "http://gateway.localhost/v1/chat/completions", nil, "Origin", "https://page",
 		"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type"))
 	if got.StatusCode != 204 || got.Header.Get("Access-Control-Allow-Origin") != "*" || got.Header.Get("Access-Control-Allow-Headers") != "authorization,content-type" {
 		t.Errorf("%d %v", got.StatusCode, got.Header)
 	}
-	if got := r.do(r.ask("OPTIONS", "http://gateway.localhost/v1/chat/completions", nil)); got.StatusCode != 401 {
+	if got := r.do(r.newRequest("OPTIONS", "http://gateway.localhost/v1/chat/completions", nil)); got.StatusCode != 401 {
 		t.Errorf("no preflight, and %d", got.StatusCode)
 	}
 }
@@ -169,56 +169,56 @@ func TestModels_Preflight(t *testing.T) {
 func TestModels_SharedByRuns(t *testing.T) {
 	var calls [2]atomic.Int32
 	serve := func(n int) route.Target {
-		return replica(t, n, func(w http.ResponseWriter, r *http.Request) {
+		return startReplica(t, n, func(w http.ResponseWriter, r *http.Request) {
 			calls[n].Add(1)
 			if want := fmt.Sprintf("/v%d/completions", n); r.URL.Path != want {
 				t.Errorf("replica %d was asked for %s", n, r.URL.Path)
 			}
 		})
 	}
-	a, b := model("a", "m", serve(0)), model("b", "m", serve(1))
+	a, b := modelRoute("a", "m", serve(0)), modelRoute("b", "m", serve(1))
 	a.Prefix, b.Prefix = "/v0", "/v1"
-	r := start(t, gateway.Limits{}, a, b)
+	r := startGateway(t, gateway.Limits{}, a, b)
 	for range 10 {
-		r.do(r.ask("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"m"}`), bearer(member)...))
+		r.do(r.newRequest("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"m"}`), withToken(member)...))
 	}
 	if calls[0].Load() != 5 || calls[1].Load() != 5 {
 		t.Errorf("shared %d to %d", calls[0].Load(), calls[1].Load())
 	}
 }
 
-func TestModels_RoomForBodiesIsBounded(t *testing.T) {
-	r := start(t, gateway.Limits{BodyBytes: 1 << 20}, model("m", "m"))
+func TestModels_BodyBudget(t *testing.T) {
+	r := startGateway(t, gateway.Limits{BodyBytes: 1 << 20}, modelRoute("m", "m"))
 	large := `{"model":"m","x":"` + strings.Repeat("x", 600<<10) + `"}`
-	first := make(chan reply, 1)
-	post := func() reply {
-		return r.do(r.ask("POST", "http://gateway.localhost/v1/completions", strings.NewReader(large), bearer(member)...))
+	first := make(chan response, 1)
+	post := func() response {
+		return r.do(r.newRequest("POST", "http://gateway.localhost/v1/completions", strings.NewReader(large), withToken(member)...))
 	}
 	go func() { first <- post() }()
-	until(t, "a held request", func() bool { return r.gateway.Load()["run-m"].Held == 1 })
+	waitUntil(t, "a held request", func() bool { return r.gateway.Load()["run-m"].Held == 1 })
 	if got := post(); got.StatusCode != 503 || got.Header.Get("Retry-After") == "" {
 		t.Errorf("second: %d %s", got.StatusCode, got.body)
 	}
-	r.plane.set(model("m", "m", replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })))
+	r.plane.setRoutes(modelRoute("m", "m", startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })))
 	if got := <-first; got.StatusCode != 200 {
 		t.Errorf("first: %d %s", got.StatusCode, got.body)
 	}
-	until(t, "the room being given back", func() bool { return post().StatusCode == 200 })
+	waitUntil(t, "the room being given back", func() bool { return post().StatusCode == 200 })
 }
 
-// One project's requests in flight leave room for the bodies of others.
-func TestModels_RoomForBodiesIsShared(t *testing.T) {
+// One project's requests in flight leave memory for the bodies of others.
+func TestModels_BodyBudgetPerProject(t *testing.T) {
 	block := make(chan struct{})
-	sink := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-block })
-	theirs := model("sink", "org/sink", sink)
+	sink := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body); <-block })
+	theirs := modelRoute("sink", "org/sink", sink)
 	theirs.Project = "team"
-	r := start(t, gateway.Limits{MaxBody: 1 << 20, BodyBytes: 8 << 20}, model("m", "org/m", replica(t, 1, hello)), theirs)
+	r := startGateway(t, gateway.Limits{MaxBody: 1 << 20, BodyBytes: 8 << 20}, modelRoute("m", "org/m", startReplica(t, 1, serveHello)), theirs)
 	defer close(block)
 	statuses := make(chan int, 7)
 	for range 7 {
 		go func() {
 			body := `{"model":"org/sink","user":"` + strings.Repeat("x", 1<<20-100) + `"}`
-			res, err := r.client.Do(r.ask("POST", "http://localhost/proxy/models/team/v1/chat/completions", strings.NewReader(body), bearer(other)...))
+			res, err := r.client.Do(r.newRequest("POST", "http://localhost/proxy/models/team/v1/chat/completions", strings.NewReader(body), withToken(other)...))
 			if err != nil {
 				statuses <- 0
 				return
@@ -227,24 +227,24 @@ func TestModels_RoomForBodiesIsShared(t *testing.T) {
 			statuses <- res.StatusCode
 		}()
 	}
-	until(t, "half of it is used", func() bool { return r.gateway.Load()["run-sink"].InFlight == 4 })
+	waitUntil(t, "half of it is used", func() bool { return r.gateway.Load()["run-sink"].InFlight == 4 })
 	for range 3 {
 		if got := <-statuses; got != 503 {
 			t.Errorf("one more: %d", got)
 		}
 	}
 	for _, size := range []int{1000, 1<<20 - 100} {
-		if got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", size) + `"}`); got.StatusCode != 200 {
+		if got := r.sendChat(`{"model":"org/m","user":"` + strings.Repeat("x", size) + `"}`); got.StatusCode != 200 {
 			t.Errorf("another project's %d bytes: %d %s", size, got.StatusCode, got.body)
 		}
 	}
-	if got := r.do(r.ask("POST", "http://localhost/proxy/models/team/v1/chat/completions", strings.NewReader(`{"model":"org/m"}`), bearer(other)...)); got.StatusCode != 404 {
+	if got := r.do(r.newRequest("POST", "http://localhost/proxy/models/team/v1/chat/completions", strings.NewReader(`{"model":"org/m"}`), withToken(other)...)); got.StatusCode != 404 {
 		t.Errorf("a small one of the same: %d %s", got.StatusCode, got.body)
 	}
 }
 
 func TestModels_OfficialClient(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		if bytes.Contains(body, []byte(`"stream":true`)) {
 			w.Header().Set("Content-Type", "text/event-stream")
@@ -258,7 +258,7 @@ func TestModels_OfficialClient(t *testing.T) {
 		w.Header().Set("Content-Type", "application/json")
 		io.WriteString(w, `{"id":"1","object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":"hello"},"finish_reason":"stop"}]}`)
 	})
-	r := start(t, gateway.Limits{}, model("m", "org/m", up))
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "org/m", up))
 	client := func(token string) openaigo.Client {
 		return openaigo.NewClient(option.WithAPIKey(token), option.WithMaxRetries(0), option.WithHTTPClient(r.client),
 			option.WithBaseURL(r.server.URL+"/proxy/models/main/v1"))

@@ -11,19 +11,19 @@ import (
 	"dstack/internal/gateway"
 )
 
-// broken is a replica that takes connections, reads requests, and says begin
-// before it breaks them.
-func broken(t *testing.T, num int, begin string) (route.Target, *atomic.Int64) {
+// startBrokenReplica starts a replica that accepts connections, reads requests,
+// and writes begin before it breaks the connection.
+func startBrokenReplica(t *testing.T, num int, begin string) (route.Target, *atomic.Int64) {
 	var asked atomic.Int64
-	up := replica(t, num, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, num, func(w http.ResponseWriter, r *http.Request) {
 		asked.Add(1)
-		breaks(begin)(w, r)
+		serveBroken(begin)(w, r)
 	})
 	return up, &asked
 }
 
-func TestElsewhere_SafeRequests(t *testing.T) {
-	well := replica(t, 1, func(w http.ResponseWriter, r *http.Request) {
+func TestRetry_ReplayableRequests(t *testing.T) {
+	well := startReplica(t, 1, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Replica", "1")
 		io.WriteString(w, "well")
 	})
@@ -43,20 +43,20 @@ func TestElsewhere_SafeRequests(t *testing.T) {
 		{"a model's", "POST", `{"model":"org/m"}`, "", true, 502},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			bad, asked := broken(t, 0, c.begin)
-			m := model("open", "org/m", bad, well)
+			bad, asked := startBrokenReplica(t, 0, c.begin)
+			m := modelRoute("open", "org/m", bad, well)
 			m.Auth = false
-			r := start(t, gateway.Limits{}, m)
-			send := func() reply {
+			r := startGateway(t, gateway.Limits{}, m)
+			send := func() response {
 				url, more := "http://open.localhost/x?q=1", []string{}
 				if c.model {
-					url, more = "http://gateway.localhost/v1/completions", bearer(member)
+					url, more = "http://gateway.localhost/v1/completions", withToken(member)
 				}
 				var body io.Reader
 				if c.body != "" {
 					body = strings.NewReader(c.body)
 				}
-				return r.do(r.ask(c.method, url, body, more...))
+				return r.do(r.newRequest(c.method, url, body, more...))
 			}
 			got := send()
 			if got.StatusCode != c.status || asked.Load() != 1 || c.status == 200 && got.Header.Get("X-Replica") != "1" {
@@ -67,7 +67,7 @@ func TestElsewhere_SafeRequests(t *testing.T) {
 					t.Errorf("the next: %d %s, the broken one was asked %d times", got.StatusCode, got.body, asked.Load())
 				}
 			}
-			until(t, "nothing is in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
+			waitUntil(t, "nothing is in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
 			if n := r.gateway.Load()["run-open"].Accepted; n != 4 {
 				t.Errorf("%d requests were counted", n)
 			}
@@ -75,11 +75,11 @@ func TestElsewhere_SafeRequests(t *testing.T) {
 	}
 }
 
-func TestElsewhere_NotForEver(t *testing.T) {
+func TestRetry_IsLimited(t *testing.T) {
 	var all []*atomic.Int64
 	var ready []route.Target
 	for i := range 5 {
-		up, asked := broken(t, i, "")
+		up, asked := startBrokenReplica(t, i, "")
 		all, ready = append(all, asked), append(ready, up)
 	}
 	asked := func() (n int64) {
@@ -88,16 +88,16 @@ func TestElsewhere_NotForEver(t *testing.T) {
 		}
 		return n
 	}
-	r := start(t, gateway.Limits{}, public("open", ready...))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", ready...))
 	if got := r.get("http://open.localhost/"); got.StatusCode != 502 || asked() != 3 {
 		t.Errorf("%d %s after %d", got.StatusCode, got.body, asked())
 	}
-	alone, asks := broken(t, 0, "")
-	r = start(t, gateway.Limits{}, public("open", alone)) // nobody waits for another
+	alone, asks := startBrokenReplica(t, 0, "")
+	r = startGateway(t, gateway.Limits{}, publicRoute("open", alone)) // it does not wait for another replica
 	if got := r.get("http://open.localhost/"); got.StatusCode != 502 || asks.Load() != 1 {
 		t.Errorf("alone: %d %s after %d", got.StatusCode, got.body, asks.Load())
 	}
-	r = start(t, gateway.Limits{}, public("open", alone, at(closedPort(t), 1), replica(t, 2, hello)))
+	r = startGateway(t, gateway.Limits{}, publicRoute("open", alone, targetAt(closedPort(t), 1), startReplica(t, 2, serveHello)))
 	for range 3 {
 		if got := r.get("http://open.localhost/"); got.StatusCode != 200 {
 			t.Errorf("one breaks, one refuses: %d %s", got.StatusCode, got.body)

@@ -2,7 +2,7 @@ package gateway
 
 import "testing"
 
-func TestBelow(t *testing.T) {
+func TestAddPathPrefix(t *testing.T) {
 	const base = "/proxy/services/main/app"
 	for _, c := range [][2]string{
 		{"/", base + "/"}, {"/x?y=/z#f", base + "/x?y=/z#f"}, {"x", "x"}, {"", ""}, {"?a", "?a"}, {"../x", "../x"},
@@ -18,7 +18,7 @@ func TestBelow(t *testing.T) {
 	}
 }
 
-func TestOwnCookie(t *testing.T) {
+func TestScopeCookie(t *testing.T) {
 	const base = "/proxy/services/main/app"
 	for _, c := range [][3]string{
 		{"a=1", "a=1", "a=1; Path=" + base + "/"},

@@ -11,9 +11,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// A large template takes long to be read. Nobody but those who need it waits,
-// and it is read once.
-func TestPrompts_NobodyWaitsForAnothersTemplate(t *testing.T) {
+// A large template takes long to compile. Only requests that need it wait, and it
+// is compiled once.
+func TestPromptRenderer_CompilesWithoutTheLock(t *testing.T) {
 	p := newPromptRenderer()
 	reading, proceed := make(chan struct{}, 2), make(chan struct{})
 	p.compile = func(dstack.ChatTemplate) (*chattemplate.Template, error) {

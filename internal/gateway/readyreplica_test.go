@@ -43,22 +43,22 @@ func TestPick(t *testing.T) {
 		t.Errorf("next turn: %s", a.target.Address)
 	}
 	if p := pick("b", "c"); p.target.Address != "a" {
-		t.Errorf("with two left out: %s", p.target.Address)
+		t.Errorf("with two excluded: %s", p.target.Address)
 	}
-	for range 4 { // a has two
+	for range 4 { // a has two requests
 		if p := pick(); p.target.Address == "a" {
 			t.Error("not the one with the fewest")
 		}
 	}
 	if p := pick("a", "b", "c"); p != nil {
-		t.Errorf("with all left out: %s", p.target.Address)
+		t.Errorf("with all excluded: %s", p.target.Address)
 	}
 	if got := l.snapshot()["run"]; got.InFlight != 6 || got.Accepted != 9 || got.Replicas["a"] != 2 {
 		t.Errorf("snapshot %+v", got)
 	}
 }
 
-func TestPick_RefusingReplicasComeLast(t *testing.T) {
+func TestPick_PenalizedReplicasComeLast(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLoadTracker()
 		index := route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b")}})
@@ -87,8 +87,8 @@ func TestPick_RefusingReplicasComeLast(t *testing.T) {
 	})
 }
 
-// A run whose replicas all fail their probes takes no requests from one whose
-// replica is well, however busy that is.
+// A run in panic mode gets no request while another run has a ready replica,
+// however busy that is.
 func TestPick_PanicComesLast(t *testing.T) {
 	sick, well := routeTo("a"), routeTo("b")
 	sick.Run, sick.Name, sick.PanicMode = "sick", "sick", true
@@ -103,14 +103,14 @@ func TestPick_PanicComesLast(t *testing.T) {
 	b := l.pick(v, routes, endpoints("a"), false)
 	l.penalize(b, time.Now().Add(penaltyTime))
 	if p := l.pick(v, routes, nil, false); p != b {
-		t.Error("one that has just refused is no worse than one that fails its probes")
+		t.Error("a penalized replica is not preferred to one in panic mode")
 	}
 	if p := l.pick(v, routes, endpoints("b"), false); p == nil || p.target.Address != "a" {
 		t.Errorf("the last choice is none at all: %v", p)
 	}
 }
 
-func TestLoads_OutliveTables(t *testing.T) {
+func TestLoadTracker_OutlivesTables(t *testing.T) {
 	l := newLoadTracker()
 	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b")}}))
 	busy := l.pick(v, []*route.Route{v.Run("main", "llama")}, nil, false)

@@ -10,12 +10,11 @@ import (
 	"time"
 )
 
-// TestIntake_TheEndIsTheEnd: the proxy asks once more after the end, while the
-// server may already have closed the body. Any other answer than the end
-// makes the proxy cut the replica's answer short, one time in hundreds.
-func TestIntake_TheEndIsTheEnd(t *testing.T) {
+// httputil.ReverseProxy reads once more after the end, when the server may have
+// closed the body. Any error but io.EOF makes it cut the response short.
+func TestRequestBody_ReadAfterTheEnd(t *testing.T) {
 	w := newDeadlines()
-	body := &closing{Reader: strings.NewReader("body")}
+	body := &closableBody{Reader: strings.NewReader("body")}
 	i := newRequestBody(body, http.NewResponseController(w), time.Minute)
 	if got, err := io.ReadAll(i); string(got) != "body" || err != nil {
 		t.Fatalf("%q, %v", got, err)
@@ -36,16 +35,16 @@ func TestIntake_TheEndIsTheEnd(t *testing.T) {
 	}
 }
 
-func TestIntake_DeadlineWhileItComes(t *testing.T) {
+func TestRequestBody_Deadlines(t *testing.T) {
 	w := newDeadlines()
-	i := newRequestBody(&closing{Reader: strings.NewReader("body")}, http.NewResponseController(w), time.Minute)
+	i := newRequestBody(&closableBody{Reader: strings.NewReader("body")}, http.NewResponseController(w), time.Minute)
 	if left := time.Until(w.read); left < 50*time.Second || left > time.Minute {
 		t.Errorf("before the first read: %v left", left)
 	}
 	i.Read(make([]byte, 1))
 	i.abandon()
 	if left := time.Until(w.read); left > drainTimeout || left < 0 {
-		t.Errorf("once nobody wants the rest: %v left", left)
+		t.Errorf("for an unwanted rest: %v left", left)
 	}
 	w.read = time.Time{} // the server has gone on to the next request
 	io.Copy(io.Discard, i)
@@ -54,9 +53,9 @@ func TestIntake_DeadlineWhileItComes(t *testing.T) {
 	}
 }
 
-func TestIntake_ClientThatFails(t *testing.T) {
+func TestRequestBody_ClientFails(t *testing.T) {
 	w := newDeadlines()
-	i := newRequestBody(&closing{Reader: strings.NewReader("body"), closed: true}, http.NewResponseController(w), time.Minute)
+	i := newRequestBody(&closableBody{Reader: strings.NewReader("body"), closed: true}, http.NewResponseController(w), time.Minute)
 	if _, err := io.ReadAll(i); !errors.Is(err, errClosed) || !i.hasFailed() || i.isComplete() {
 		t.Errorf("got %v, broken %v, ended %v", err, i.hasFailed(), i.isComplete())
 	}
@@ -64,27 +63,29 @@ func TestIntake_ClientThatFails(t *testing.T) {
 
 var errClosed = errors.New("read after close")
 
-// closing is a body that fails once it is closed.
-type closing struct {
+// closableBody is a body whose reads fail once it is closed.
+type closableBody struct {
 	io.Reader
 	closed bool
 }
 
-func (c *closing) Read(p []byte) (int, error) {
+func (c *closableBody) Read(p []byte) (int, error) {
 	if c.closed {
 		return 0, errClosed
 	}
 	return c.Reader.Read(p)
 }
 
-func (c *closing) Close() error { c.closed = true; return nil }
+func (c *closableBody) Close() error { c.closed = true; return nil }
 
-// deadlines is a writer that remembers its deadlines.
-type deadlines struct {
+// deadlineRecorder is a writer that records its read deadline.
+type deadlineRecorder struct {
 	*httptest.ResponseRecorder
 	read time.Time
 }
 
-func newDeadlines() *deadlines { return &deadlines{ResponseRecorder: httptest.NewRecorder()} }
+func newDeadlines() *deadlineRecorder {
+	return &deadlineRecorder{ResponseRecorder: httptest.NewRecorder()}
+}
 
-func (d *deadlines) SetReadDeadline(t time.Time) error { d.read = t; return nil }
+func (d *deadlineRecorder) SetReadDeadline(t time.Time) error { d.read = t; return nil }

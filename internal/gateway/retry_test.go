@@ -15,9 +15,9 @@ import (
 	"dstack/internal/gateway"
 )
 
-// dropper answers as many requests of each connection as it is told, and
-// reads some more before it closes the connection without a word.
-func dropper(t *testing.T, answers, more int, answer string) (up route.Target, read *atomic.Int64) {
+// startDroppingReplica starts a replica that responds to some requests of each
+// connection, and reads more before it closes the connection.
+func startDroppingReplica(t *testing.T, answers, more int, answer string) (up route.Target, read *atomic.Int64) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -53,20 +53,20 @@ func dropper(t *testing.T, answers, more int, answer string) (up route.Target, r
 		_ = l.Close()
 		all.Wait()
 	})
-	return at(l.Addr().String(), 0), read
+	return targetAt(l.Addr().String(), 0), read
 }
 
-// A model's server may close a connection that it said it would keep.
+// A model's server may close a connection that it announced to keep.
 func TestModels_KeptConnectionThatEnds(t *testing.T) {
 	for format, answer := range map[string]string{"openai": "{}", "tgi": `{"generated_text":"a","details":{"finish_reason":"length","generated_tokens":1,"tokens":[]}}`} {
-		up, read := dropper(t, 1, 1, answer)
-		m := model("m", "org/m", up)
+		up, read := startDroppingReplica(t, 1, 1, answer)
+		m := modelRoute("m", "org/m", up)
 		if format == "tgi" {
-			m = tgiRoute("m", template(chatml), up)
+			m = tgiRoute("m", chatTemplate(chatml), up)
 		}
-		r := start(t, gateway.Limits{}, m)
+		r := startGateway(t, gateway.Limits{}, m)
 		for i := range 3 {
-			got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"a"}]}`)
+			got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"a"}]}`)
 			if got.StatusCode != 200 {
 				t.Errorf("%s, call %d: %d %s", format, i, got.StatusCode, got.body)
 			}
@@ -77,29 +77,30 @@ func TestModels_KeptConnectionThatEnds(t *testing.T) {
 	}
 }
 
-// It may close at any moment: before the request, or in the middle of it.
+// It may close at any moment: before the request, or within it.
 func TestModels_KeptConnectionThatEndsAtAnyMoment(t *testing.T) {
-	up, read := dropper(t, 1, 0, "{}")
-	r := start(t, gateway.Limits{}, model("m", "org/m", up))
+	up, read := startDroppingReplica(t, 1, 0, "{}")
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "org/m", up))
 	body := `{"model":"org/m","messages":[],"user":"` + strings.Repeat("x", 64<<10) + `"}`
 	for i := range 300 {
-		if got := r.chat(body); got.StatusCode != 200 || read.Load() != int64(i+1) {
+		if got := r.sendChat(body); got.StatusCode != 200 || read.Load() != int64(i+1) {
 			t.Fatalf("call %d: %d %s, %d requests", i, got.StatusCode, got.body, read.Load())
 		}
 	}
 }
 
-// Nothing is sent again that a new connection took, nor what is no model's.
-func TestForward_NothingIsSentAgain(t *testing.T) {
-	up, read := dropper(t, 0, 1, "{}")
-	r := start(t, gateway.Limits{}, model("m", "org/m", up))
-	if got := r.chat(`{"model":"org/m","messages":[]}`); got.StatusCode != 502 || read.Load() != 1 {
+// A request is not sent again once a new connection accepted it, nor one to a
+// service.
+func TestForward_SendsNothingTwice(t *testing.T) {
+	up, read := startDroppingReplica(t, 0, 1, "{}")
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "org/m", up))
+	if got := r.sendChat(`{"model":"org/m","messages":[]}`); got.StatusCode != 502 || read.Load() != 1 {
 		t.Errorf("a new connection: %d, %d requests", got.StatusCode, read.Load())
 	}
-	up, read = dropper(t, 1, 1, "{}")
-	r = start(t, gateway.Limits{}, public("open", up))
+	up, read = startDroppingReplica(t, 1, 1, "{}")
+	r = startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	for i, want := range []int{200, 502} {
-		got := r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("{}")))
+		got := r.do(r.newRequest("POST", "http://open.localhost/", strings.NewReader("{}")))
 		if got.StatusCode != want || read.Load() != int64(i+1) {
 			t.Errorf("call %d: %d, %d requests", i, got.StatusCode, read.Load())
 		}

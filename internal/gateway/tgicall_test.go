@@ -23,10 +23,10 @@ import (
 // prompt, a token each, and ends with </s>.
 type tgi struct {
 	asked atomic.Int64
-	left  atomic.Int64 // streams that their reader left
+	left  atomic.Int64 // streams whose reader disconnected
 	last  atomic.Value // the last body
 	info  string
-	hang  chan struct{} // a stream waits here before its end; nil: it does not
+	hang  chan struct{} // if set, a stream waits here before its end
 }
 
 func (s *tgi) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -79,32 +79,32 @@ func (s *tgi) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 const chatml = "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if loud %}LOUD {% endif %}[assistant]"
 
 func tgiRoute(name string, t *dstack.ChatTemplate, ready ...route.Target) route.Route {
-	r := model(name, "org/m", ready...)
+	r := modelRoute(name, "org/m", ready...)
 	r.Format, r.Prefix, r.Template = "tgi", "", t
 	return r
 }
 
-func template(source string) *dstack.ChatTemplate {
+func chatTemplate(source string) *dstack.ChatTemplate {
 	return &dstack.ChatTemplate{Default: source, Tokens: map[string]string{"eos_token": "</s>", "bos_token": "<s>"}}
 }
 
-func (r *rig) chat(body string) reply {
+func (r *testGateway) sendChat(body string) response {
 	r.t.Helper()
-	return r.do(r.ask("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(body), bearer(member)...))
+	return r.do(r.newRequest("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(body), withToken(member)...))
 }
 
 func TestTGI_AnswersAndStreams(t *testing.T) {
 	replicaOf := &tgi{}
-	loud := template(chatml)
+	loud := chatTemplate(chatml)
 	loud.Kwargs = json.RawMessage(`{"loud":true}`)
-	m := tgiRoute("m", loud, replica(t, 0, replicaOf.ServeHTTP))
-	r := start(t, gateway.Limits{}, m)
-	got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hello"}],"temperature":0,"max_tokens":5}`)
+	m := tgiRoute("m", loud, startReplica(t, 0, replicaOf.ServeHTTP))
+	r := startGateway(t, gateway.Limits{}, m)
+	got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hello"}],"temperature":0,"max_tokens":5}`)
 	if got.StatusCode != 200 || !strings.Contains(got.body, `"content":"you said  [assistant]"`) || !strings.Contains(got.body, `"finish_reason":"stop"`) ||
 		!strings.Contains(got.body, `"usage":{"prompt_tokens":7,`) || got.Header.Get("Access-Control-Allow-Origin") != "*" {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
-	// The template's BOS is left to the server, which puts one there itself.
+	// The server adds the BOS token itself, so the template's is removed.
 	if want := `"inputs":"[user] hello\nLOUD [assistant]"`; !strings.Contains(replicaOf.last.Load().(string), want) {
 		t.Errorf("the replica was asked %s", replicaOf.last.Load())
 	}
@@ -125,22 +125,22 @@ func TestTGI_AnswersAndStreams(t *testing.T) {
 	if err := stream.Err(); err != nil || text != "you said  [assistant]" || finish != "stop" || prompt != 7 {
 		t.Errorf("the stream says %q, %q, %d tokens, %v", text, finish, prompt, err)
 	}
-	two := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hello"}],"n":2,"seed":5}`)
+	two := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hello"}],"n":2,"seed":5}`)
 	if strings.Count(two.body, `"index":`) != 2 || !strings.Contains(two.body, `"index":1`) {
 		t.Errorf("two choices are %s", two.body)
 	}
-	plain := r.do(r.ask("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"org/m","prompt":"a b c"}`), bearer(member)...))
+	plain := r.do(r.newRequest("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"org/m","prompt":"a b c"}`), withToken(member)...))
 	if plain.StatusCode != 200 || !strings.Contains(plain.body, `"text":"you said a b c"`) {
 		t.Errorf("a completion is %d %s", plain.StatusCode, plain.body)
 	}
-	until(t, "all is counted", func() bool { return r.metrics(m.Run).TokensIn == 7*4 })
+	waitUntil(t, "all is counted", func() bool { return r.metrics(m.Run).TokensIn == 7*4 })
 	if n := r.metrics(m.Run); n.Streams == 0 || n.TokensOut == 0 {
-		t.Errorf("the numbers are %+v", n)
+		t.Errorf("the metrics are %+v", n)
 	}
 }
 
-func TestTGI_Refusals(t *testing.T) {
-	up := replica(t, 0, (&tgi{info: "{}"}).ServeHTTP)
+func TestTGI_Errors(t *testing.T) {
+	up := startReplica(t, 0, (&tgi{info: "{}"}).ServeHTTP)
 	bomb := "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}"
 	for _, c := range []struct {
 		name, source, body string
@@ -157,9 +157,9 @@ func TestTGI_Refusals(t *testing.T) {
 		{"the server says no to a stream", chatml, `"messages":[{"role":"user","content":"too long"}],"stream":true`, 422, []string{"too long"}},
 		{"no template", "", `"messages":[{"role":"user","content":"a"}]`, 502, []string{"no chat template is known for org/m", "write model.chat_template"}},
 	} {
-		r := start(t, gateway.Limits{}, tgiRoute("m", template(c.source), up))
+		r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(c.source), up))
 		began := time.Now()
-		got := r.chat(`{"model":"org/m",` + c.body + `}`)
+		got := r.sendChat(`{"model":"org/m",` + c.body + `}`)
 		if got.StatusCode != c.status {
 			t.Errorf("%s: %d %s", c.name, got.StatusCode, got.body)
 		}
@@ -171,19 +171,19 @@ func TestTGI_Refusals(t *testing.T) {
 		if took := time.Since(began); took > 2*time.Second {
 			t.Errorf("%s: it took %s", c.name, took)
 		}
-		if got := r.do(r.ask("POST", "http://gateway.localhost/v1/embeddings", strings.NewReader(`{"model":"org/m","input":"a"}`), bearer(member)...)); got.StatusCode != 404 {
+		if got := r.do(r.newRequest("POST", "http://gateway.localhost/v1/embeddings", strings.NewReader(`{"model":"org/m","input":"a"}`), withToken(member)...)); got.StatusCode != 404 {
 			t.Errorf("embeddings: %d %s", got.StatusCode, got.body)
 		}
 	}
 }
 
-// What nobody wrote down, the replica may tell.
+// Without a configured template, the replica may report its own.
 func TestTGI_TemplateOfTheReplica(t *testing.T) {
 	said := &tgi{info: `{"model_id":"org/m","chat_template":"<{{ messages[0].content }}{{ eos_token }}>","eos_token":"</s>"}`}
 	for name, known := range map[string]*dstack.ChatTemplate{"nothing is known": nil, "only tokens are": {Tokens: map[string]string{"eos_token": "</x>"}}} {
-		r := start(t, gateway.Limits{}, tgiRoute("m", known, replica(t, 0, said.ServeHTTP)))
+		r := startGateway(t, gateway.Limits{}, tgiRoute("m", known, startReplica(t, 0, said.ServeHTTP)))
 		for range 2 {
-			if got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`); got.StatusCode != 200 {
+			if got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`); got.StatusCode != 200 {
 				t.Fatalf("%s: %d %s", name, got.StatusCode, got.body)
 			}
 			want := map[bool]string{true: `"inputs":"<hi</s>>"`, false: `"inputs":"<hi</x>>"`}[known == nil]
@@ -194,15 +194,15 @@ func TestTGI_TemplateOfTheReplica(t *testing.T) {
 	}
 }
 
-// A client that leaves ends the work for it, and a replica that takes no
-// connection costs no request.
-func TestTGI_LeavingAndFailing(t *testing.T) {
+// A client that disconnects ends the replica's work, and a replica that refuses
+// connections fails no request.
+func TestTGI_DisconnectsAndFailures(t *testing.T) {
 	s := &tgi{hang: make(chan struct{})}
 	defer close(s.hang)
-	dead := at("127.0.0.1:1", 0)
-	r := start(t, gateway.Limits{}, tgiRoute("m", template(chatml), dead, replica(t, 1, s.ServeHTTP)))
+	dead := targetAt("127.0.0.1:1", 0)
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(chatml), dead, startReplica(t, 1, s.ServeHTTP)))
 	ctx, leave := context.WithCancel(t.Context())
-	req := r.ask("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(`{"model":"org/m","messages":[{"role":"user","content":"a"}],"stream":true}`), bearer(member)...)
+	req := r.newRequest("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(`{"model":"org/m","messages":[{"role":"user","content":"a"}],"stream":true}`), withToken(member)...)
 	res, err := r.client.Do(req.WithContext(ctx))
 	if err != nil {
 		t.Fatal(err)
@@ -213,5 +213,5 @@ func TestTGI_LeavingAndFailing(t *testing.T) {
 		t.Fatalf("the stream begins with %q, %v", first, err)
 	}
 	leave()
-	until(t, "the replica is left", func() bool { return s.left.Load() == 1 })
+	waitUntil(t, "the replica is left", func() bool { return s.left.Load() == 1 })
 }

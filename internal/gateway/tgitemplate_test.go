@@ -13,12 +13,12 @@ import (
 	"dstack/internal/gateway"
 )
 
-// What the replica's template begins with is left to the replica as well.
+// The BOS token of the replica's template is left to the replica as well.
 func TestTGI_TokensOfTheReplica(t *testing.T) {
 	said := &tgi{info: `{"chat_template":"{{ bos_token }}<{{ messages[0].content }}>","eos_token":"</s>","bos_token":"<s>"}`}
-	r := start(t, gateway.Limits{}, tgiRoute("m", nil, replica(t, 0, said.ServeHTTP)))
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", nil, startReplica(t, 0, said.ServeHTTP)))
 	for range 2 {
-		if got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`); got.StatusCode != 200 {
+		if got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`); got.StatusCode != 200 {
 			t.Fatalf("%d %s", got.StatusCode, got.body)
 		}
 		if asked := said.last.Load().(string); !strings.Contains(asked, `"inputs":"<hi>"`) || !strings.Contains(asked, `"stop":["</s>"]`) {
@@ -27,13 +27,13 @@ func TestTGI_TokensOfTheReplica(t *testing.T) {
 	}
 }
 
-// What a replica told is of no use once the run, or the replica, is another.
-func TestTGI_TemplateOfTheReplicaAnew(t *testing.T) {
+// The template of a replica is not used for another run or replica.
+func TestTGI_TemplateOfTheReplicaChanges(t *testing.T) {
 	first := &tgi{info: `{"chat_template":"first {{ loud }} {{ messages[0].content }}"}`}
 	second := &tgi{info: `{"chat_template":"second {{ loud }} {{ messages[0].content }}"}`}
 	loud := &dstack.ChatTemplate{Kwargs: json.RawMessage(`{"loud":"LOUD"}`)}
-	one, two := replica(t, 0, first.ServeHTTP), replica(t, 1, second.ServeHTTP)
-	r := start(t, gateway.Limits{}, tgiRoute("m", nil, one))
+	one, two := startReplica(t, 0, first.ServeHTTP), startReplica(t, 1, second.ServeHTTP)
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", nil, one))
 	for _, c := range []struct {
 		route route.Route
 		asked *tgi
@@ -43,29 +43,29 @@ func TestTGI_TemplateOfTheReplicaAnew(t *testing.T) {
 		{tgiRoute("m", loud, one), first, "first LOUD hi"},
 		{tgiRoute("m", loud, two), second, "second LOUD hi"},
 	} {
-		r.plane.set(c.route)
+		r.plane.setRoutes(c.route)
 		c.asked.last.Store("")
-		until(t, c.want, func() bool {
-			r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+		waitUntil(t, c.want, func() bool {
+			r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
 			return strings.Contains(c.asked.last.Load().(string), c.want)
 		})
 	}
 }
 
-// A replica that tells none is not asked again by every request.
-func TestTGI_NoTemplateAnywhere(t *testing.T) {
+// A replica without a template is not asked again for every request.
+func TestTGI_NoTemplate(t *testing.T) {
 	var infos atomic.Int64
-	mute := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	mute := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		infos.Add(1)
 		io.WriteString(w, `{"model_id":"org/m"}`)
 	})
 	for _, c := range []struct {
 		up   route.Target
 		says string
-	}{{mute, "its replica tells none"}, {at("127.0.0.1:1", 0), "its replica cannot be asked"}} {
-		r := start(t, gateway.Limits{}, tgiRoute("m", nil, c.up))
+	}{{mute, "its replica tells none"}, {targetAt("127.0.0.1:1", 0), "its replica cannot be asked"}} {
+		r := startGateway(t, gateway.Limits{}, tgiRoute("m", nil, c.up))
 		for range 3 {
-			got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+			got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
 			if got.StatusCode != 502 || !strings.Contains(got.body, "no_chat_template") || !strings.Contains(got.body, c.says) || !strings.Contains(got.body, "write model.chat_template") {
 				t.Errorf("%d %s, want: %s", got.StatusCode, got.body, c.says)
 			}
@@ -76,29 +76,28 @@ func TestTGI_NoTemplateAnywhere(t *testing.T) {
 	}
 }
 
-// What is wrong with a model is not told as a mistake of the request.
-func TestTGI_TemplateThatDoesNotWork(t *testing.T) {
+// A broken template is not reported as an error of the request.
+func TestTGI_BrokenTemplate(t *testing.T) {
 	said := &tgi{}
 	for name, wrong := range map[string]*dstack.ChatTemplate{
-		"it does not compile":  template("{% for %}"),
+		"it does not compile":  chatTemplate("{% for %}"),
 		"only one with a name": {Named: []dstack.NamedTemplate{{Name: "rag", Source: "a"}}},
 	} {
-		r := start(t, gateway.Limits{}, tgiRoute("m", wrong, replica(t, 0, said.ServeHTTP)))
-		got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+		r := startGateway(t, gateway.Limits{}, tgiRoute("m", wrong, startReplica(t, 0, said.ServeHTTP)))
+		got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
 		if got.StatusCode != 502 || !strings.Contains(got.body, "invalid_chat_template") {
 			t.Errorf("%s: %d %s", name, got.StatusCode, got.body)
 		}
 	}
 }
 
-// A prompt is for the template that made it: another run of the model, which
-// has another one, does not get it.
+// A prompt is not sent to another run of the model that has another template.
 func TestTGI_AnotherRunsTemplate(t *testing.T) {
 	other := &tgi{}
-	dead := tgiRoute("a", template("first {{ messages[0].content }}"), at("127.0.0.1:1", 0))
-	r := start(t, gateway.Limits{}, dead, tgiRoute("b", template("second {{ messages[0].content }}"), replica(t, 0, other.ServeHTTP)))
+	dead := tgiRoute("a", chatTemplate("first {{ messages[0].content }}"), targetAt("127.0.0.1:1", 0))
+	r := startGateway(t, gateway.Limits{}, dead, tgiRoute("b", chatTemplate("second {{ messages[0].content }}"), startReplica(t, 0, other.ServeHTTP)))
 	for range 8 {
-		got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+		got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
 		if asked, _ := other.last.Load().(string); strings.Contains(asked, "first") {
 			t.Fatalf("the other run was asked %s", asked)
 		}

@@ -10,64 +10,64 @@ import (
 	"time"
 )
 
-func TestHold(t *testing.T) {
+func TestWaitQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newWaitQueue(2, 1<<20)
+		q := newWaitQueue(2, 1<<20)
 		var up atomic.Bool
 		wait := func(ctx context.Context) <-chan error {
 			done := make(chan error, 1)
-			go func() { done <- h.wait(ctx, "run", up.Load) }()
+			go func() { done <- q.wait(ctx, "run", up.Load) }()
 			synctest.Wait()
 			return done
 		}
 
-		patient := wait(t.Context())
+		waiting := wait(t.Context())
 		ctx, leave := context.WithTimeout(t.Context(), time.Second)
 		defer leave()
-		leaving := wait(ctx)
+		expiring := wait(ctx)
 		if err := <-wait(t.Context()); !errors.Is(err, errQueueFull) {
 			t.Errorf("third of two: got %v", err)
 		}
-		elsewhere := make(chan error, 1)
-		go func() { elsewhere <- h.wait(t.Context(), "other", up.Load) }()
+		otherRun := make(chan error, 1)
+		go func() { otherRun <- q.wait(t.Context(), "other", up.Load) }()
 		synctest.Wait()
-		if n := h.queueSizes()["other"]; n != 1 {
+		if n := q.queueSizes()["other"]; n != 1 {
 			t.Errorf("a full run keeps another from waiting: %d", n)
 		}
 
-		if err := <-leaving; !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("client that left: got %v", err)
+		if err := <-expiring; !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("request that timed out: got %v", err)
 		}
-		if n := h.queueSizes()["run"]; n != 1 {
+		if n := q.queueSizes()["run"]; n != 1 {
 			t.Errorf("%d held after a client left, want 1", n)
 		}
 
-		h.wakeAll() // a table without a replica of it
+		q.wakeAll() // a table without a replica of the run
 		synctest.Wait()
-		if n := h.queueSizes()["run"]; n != 1 {
+		if n := q.queueSizes()["run"]; n != 1 {
 			t.Errorf("%d held after an unrelated table, want 1", n)
 		}
 		up.Store(true)
-		h.wakeAll()
-		for _, done := range []<-chan error{patient, elsewhere} {
+		q.wakeAll()
+		for _, done := range []<-chan error{waiting, otherRun} {
 			if err := <-done; err != nil {
-				t.Errorf("patient client: got %v", err)
+				t.Errorf("waiting request: got %v", err)
 			}
 		}
-		if len(h.queueSizes()) != 0 || h.queue.Len() != 0 {
-			t.Errorf("left behind: %v, %d", h.queueSizes(), h.queue.Len())
+		if len(q.queueSizes()) != 0 || q.queue.Len() != 0 {
+			t.Errorf("left behind: %v, %d", q.queueSizes(), q.queue.Len())
 		}
 	})
 }
 
-func TestHold_TheFirstToComeIsTheFirstToGo(t *testing.T) {
+func TestWaitQueue_FirstInFirstOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newWaitQueue(100, 1<<20)
+		q := newWaitQueue(100, 1<<20)
 		var free int
 		var order []int
 		for i := range 20 {
 			go func() {
-				err := h.wait(t.Context(), "run", func() bool {
+				err := q.wait(t.Context(), "run", func() bool {
 					if free == 0 {
 						return false
 					}
@@ -82,10 +82,10 @@ func TestHold_TheFirstToComeIsTheFirstToGo(t *testing.T) {
 			synctest.Wait()
 		}
 		for range 10 {
-			h.mu.Lock()
+			q.mu.Lock()
 			free = 2
-			h.mu.Unlock()
-			h.wakeAll()
+			q.mu.Unlock()
+			q.wakeAll()
 		}
 		synctest.Wait()
 		want := make([]int, 20)
@@ -98,35 +98,34 @@ func TestHold_TheFirstToComeIsTheFirstToGo(t *testing.T) {
 	})
 }
 
-func TestHold_CloseSendsAllAway(t *testing.T) {
+func TestWaitQueue_CloseFailsAll(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		h := newWaitQueue(10, 1<<20)
+		q := newWaitQueue(10, 1<<20)
 		never := func() bool { return false }
 		done := make(chan error, 2)
 		for range 2 {
-			go func() { done <- h.wait(t.Context(), "run", never) }()
+			go func() { done <- q.wait(t.Context(), "run", never) }()
 		}
 		synctest.Wait()
-		h.close()
+		q.close()
 		for range 2 {
 			if err := <-done; !errors.Is(err, errStopping) {
 				t.Errorf("got %v", err)
 			}
 		}
-		if err := h.wait(t.Context(), "run", never); !errors.Is(err, errStopping) {
+		if err := q.wait(t.Context(), "run", never); !errors.Is(err, errStopping) {
 			t.Errorf("after the end: got %v", err)
 		}
-		if err := h.wait(t.Context(), "run", func() bool { return true }); err != nil {
-			t.Errorf("one that need not wait: got %v", err)
+		if err := q.wait(t.Context(), "run", func() bool { return true }); err != nil {
+			t.Errorf("a request that need not wait: got %v", err)
 		}
 	})
 }
 
-// TestHold_NobodyIsLostOrSettledTwice lets requests come, leave and settle at
-// once.
-func TestHold_NobodyIsLostOrSettledTwice(t *testing.T) {
-	h := newWaitQueue(10_000, 1<<20)
-	var free, settled, left atomic.Int64
+// Requests arrive, time out and succeed at the same time.
+func TestWaitQueue_EachRequestEndsOnce(t *testing.T) {
+	q := newWaitQueue(10_000, 1<<20)
+	var free, succeeded, timedOut atomic.Int64
 	done := make(chan struct{})
 	for i := range 500 {
 		go func() {
@@ -134,24 +133,24 @@ func TestHold_NobodyIsLostOrSettledTwice(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i%7)*time.Millisecond)
 			defer cancel()
 			mine := false
-			err := h.wait(ctx, "run", func() bool {
+			err := q.wait(ctx, "run", func() bool {
 				if free.Load() == 0 {
 					return false
 				}
 				free.Add(-1)
 				if mine {
-					t.Error("settled twice")
+					t.Error("a second try succeeded")
 				}
 				mine = true
 				return true
 			})
 			if mine != (err == nil) {
-				t.Errorf("settled %v, and got %v", mine, err)
+				t.Errorf("try succeeded %v, and got %v", mine, err)
 			}
 			if err == nil {
-				settled.Add(1)
+				succeeded.Add(1)
 			} else {
-				left.Add(1)
+				timedOut.Add(1)
 			}
 		}()
 	}
@@ -161,10 +160,10 @@ func TestHold_NobodyIsLostOrSettledTwice(t *testing.T) {
 			n++
 		default:
 			free.Store(1)
-			h.wakeAll()
+			q.wakeAll()
 		}
 	}
-	if settled.Load()+left.Load() != 500 || len(h.queueSizes()) != 0 || h.queue.Len() != 0 {
-		t.Errorf("%d settled, %d left, %v wait, queue %d", settled.Load(), left.Load(), h.queueSizes(), h.queue.Len())
+	if succeeded.Load()+timedOut.Load() != 500 || len(q.queueSizes()) != 0 || q.queue.Len() != 0 {
+		t.Errorf("%d succeeded, %d timed out, %v wait, queue %d", succeeded.Load(), timedOut.Load(), q.queueSizes(), q.queue.Len())
 	}
 }

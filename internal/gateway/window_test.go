@@ -59,7 +59,7 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-func TestWindow_TakesNoMemoryForNothing(t *testing.T) {
+func TestWindow_EmptyTakesNoMemory(t *testing.T) {
 	w := newWindow(0)
 	w.resize(0, time.Hour)
 	w.totals(time.Minute)
