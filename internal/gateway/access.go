@@ -62,8 +62,10 @@ func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 // route table has all that this takes; no server is asked.
 func (p *proxyRequest) checkToken(v *view) error {
 	token, ok := bearerToken(p.r.Header)
-	if keys := p.r.Header[openai.AnthropicKey]; !ok && p.destination.Models && len(keys) == 1 && len(p.r.Header["Authorization"]) == 0 {
-		token, ok = keys[0], keys[0] != ""
+	if !ok && p.destination.Models && len(p.r.Header["Authorization"]) == 0 {
+		if keys := p.r.Header[openai.AnthropicKey]; len(keys) == 1 {
+			token, ok = keys[0], keys[0] != ""
+		}
 	}
 	if !ok {
 		return &responseError{challenge: `Bearer realm="dstack"`, details: details{Kind: dstack.Unauthorized,
@@ -72,7 +74,8 @@ func (p *proxyRequest) checkToken(v *view) error {
 	}
 	grant := v.Grant(sha256.Sum256([]byte(token)))
 	if grant == nil {
-		return &responseError{challenge: `Bearer realm="dstack", error="invalid_token"`, details: details{Kind: dstack.Unauthorized,
+		const challenge = `Bearer realm="dstack", error="invalid_token"`
+		return &responseError{challenge: challenge, details: details{Kind: dstack.Unauthorized,
 			Message: "this token is not known",
 			Hint:    "yours is in ~/.dstack/config.yml"}}
 	}

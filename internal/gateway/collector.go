@@ -13,16 +13,18 @@ func (g *Gateway) Collector() prometheus.Collector { return collector{g} }
 type collector struct{ g *Gateway }
 
 var (
-	inFlightDesc = prometheus.NewDesc("dstack_requests_in_flight", "Requests that a replica is answering.", []string{"project", "run"}, nil)
-	heldDesc     = prometheus.NewDesc("dstack_requests_held", "Requests that wait for a replica.", []string{"project", "run"}, nil)
-	acceptedDesc = prometheus.NewDesc("dstack_requests_total", "Requests given to a replica.", []string{"project", "run"}, nil)
-	withLimits   = prometheus.NewDesc("dstack_requests_limited_total", "Requests refused because their caller sent too many.", []string{"project", "run"}, nil)
-	readyDesc    = prometheus.NewDesc("dstack_replicas_ready", "Replicas that take requests.", []string{"project", "run"}, nil)
+	runLabels    = []string{"project", "run"}
+	inFlightDesc = prometheus.NewDesc("dstack_requests_in_flight", "Requests that a replica is answering.", runLabels, nil)
+	heldDesc     = prometheus.NewDesc("dstack_requests_held", "Requests that wait for a replica.", runLabels, nil)
+	acceptedDesc = prometheus.NewDesc("dstack_requests_total", "Requests given to a replica.", runLabels, nil)
+	limitedDesc  = prometheus.NewDesc("dstack_requests_limited_total",
+		"Requests refused because their caller sent too many.", runLabels, nil)
+	readyDesc = prometheus.NewDesc("dstack_replicas_ready", "Replicas that take requests.", runLabels, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{inFlightDesc, heldDesc, acceptedDesc, withLimits, readyDesc} {
+	for _, d := range []*prometheus.Desc{inFlightDesc, heldDesc, acceptedDesc, limitedDesc, readyDesc} {
 		to <- d
 	}
 	for _, v := range c.g.metrics.collectors() {
@@ -43,7 +45,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			gauge(heldDesc, load.Held)
 			gauge(readyDesc, len(r.Ready))
 			to <- prometheus.MustNewConstMetric(acceptedDesc, prometheus.CounterValue, float64(load.Accepted), r.Project, r.Name)
-			to <- prometheus.MustNewConstMetric(withLimits, prometheus.CounterValue, float64(load.Limited), r.Project, r.Name)
+			to <- prometheus.MustNewConstMetric(limitedDesc, prometheus.CounterValue, float64(load.Limited), r.Project, r.Name)
 		})
 	}
 	for _, v := range c.g.metrics.collectors() {

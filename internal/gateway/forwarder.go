@@ -60,7 +60,7 @@ func (f *forwarder) RoundTrip(out *http.Request) (*http.Response, error) {
 		body = &unsentBody{body: out.Body}
 	}
 	for {
-		res, err := p.send(f.addressed(out, body))
+		res, err := p.sendToReplica(f.addressRequest(out, body))
 		if err == nil {
 			return res, nil
 		}
@@ -81,9 +81,9 @@ func (f *forwarder) RoundTrip(out *http.Request) (*http.Response, error) {
 	}
 }
 
-// addressed returns the request with the address and path that it has at its
+// addressRequest returns the request with the address and path that it has at its
 // replica.
-func (f *forwarder) addressed(out *http.Request, body *unsentBody) *http.Request {
+func (f *forwarder) addressRequest(out *http.Request, body *unsentBody) *http.Request {
 	p, target := f.request, f.request.replica()
 	to := out.WithContext(out.Context())
 	switch {
@@ -159,7 +159,7 @@ func (f *forwarder) rewriteResponse(res *http.Response) error {
 		return nil
 	}
 	openai.AllowOrigin(res.Header)
-	p.model.meter(res, contentType, f.isEventStream)
+	p.model.meterResponse(res, contentType, f.isEventStream)
 	if p.model.keepAlive.started {
 		return p.model.keepAlive.continueWith(res, f.isEventStream)
 	}
@@ -189,7 +189,8 @@ func (f *forwarder) handleError(err error) {
 		"project", p.destination.Project, "replica", last.target.Num, "err", err)
 	switch {
 	case isDialError(err):
-		p.writeError(&responseError{retryAfter: 1, details: details{Kind: badGateway, Message: name + " accepts no connections"}})
+		p.writeError(&responseError{retryAfter: 1, details: details{Kind: badGateway,
+			Message: name + " accepts no connections"}})
 	case isTimeout(err):
 		p.writeError(&responseError{details: details{Kind: dstack.Timeout,
 			Message: name + " did not begin to answer within " + p.gateway.limits.ResponseTimeout.String()}})

@@ -29,8 +29,8 @@ type keepAlive struct {
 	started  bool      // the response has begun
 }
 
-// schedule makes the first comment due, unless one is.
-func (k *keepAlive) schedule() {
+// scheduleFirst makes the first comment due, unless one is.
+func (k *keepAlive) scheduleFirst() {
 	if k.next.IsZero() && !k.unwanted {
 		k.next = time.Now().Add(k.request.gateway.limits.KeepAlive)
 	}
@@ -45,18 +45,18 @@ func (k *keepAlive) timer() <-chan time.Time {
 	return time.After(time.Until(k.next))
 }
 
-// send writes a comment that says what the request waits for. It returns
+// sendComment writes a comment that says what the request waits for. It returns
 // errDisconnected if the client does not accept it.
-func (k *keepAlive) send() error {
+func (k *keepAlive) sendComment() error {
 	if !k.started {
 		if !openai.WantsStream(k.request.model.body.data) {
 			k.unwanted, k.next = true, time.Time{}
 			return nil
 		}
-		k.start()
+		k.startStream()
 	}
 	k.next = time.Now().Add(k.request.gateway.limits.KeepAlive)
-	if _, err := io.WriteString(&k.request.response, ": "+k.comment()+"\n\n"); err != nil {
+	if _, err := io.WriteString(&k.request.response, ": "+k.commentLine()+"\n\n"); err != nil {
 		return errDisconnected
 	}
 	if err := k.request.response.control.Flush(); err != nil {
@@ -65,8 +65,8 @@ func (k *keepAlive) send() error {
 	return nil
 }
 
-// start begins a response that is a stream of events.
-func (k *keepAlive) start() {
+// startStream begins a response that is a stream of events.
+func (k *keepAlive) startStream() {
 	k.started = true
 	k.request.setModelHeaders()
 	h := k.request.response.Header()
@@ -76,9 +76,9 @@ func (k *keepAlive) start() {
 	k.request.response.WriteHeader(http.StatusOK)
 }
 
-// comment reads the route table itself: the fields of the acquirer may change
+// commentLine reads the route table itself: the fields of the acquirer may change
 // at the same time.
-func (k *keepAlive) comment() string {
+func (k *keepAlive) commentLine() string {
 	p := k.request
 	var routes []*route.Route
 	if v := p.gateway.loads.view.Load(); v != nil {

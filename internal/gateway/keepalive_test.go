@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -209,7 +210,7 @@ func TestKeepAlive_StreamThatBreaksLater(t *testing.T) {
 	if err == nil || !strings.HasSuffix(string(rest), "data: 1\n\n") {
 		t.Errorf("%v, %q", err, rest)
 	}
-	if _, timeout := err.(net.Error); timeout {
+	if _, timeout := errors.AsType[net.Error](err); timeout {
 		t.Error(err)
 	}
 }

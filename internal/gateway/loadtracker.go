@@ -218,7 +218,9 @@ func (l *loadTracker) snapshot() map[dstack.RunID]Load {
 	defer l.mu.Unlock()
 	loads := make(map[dstack.RunID]Load, len(l.runs))
 	for id, run := range l.runs {
-		loads[id] = Load{Accepted: run.accepted, Limited: run.limited, InFlight: run.inFlight, Replicas: map[dstack.ReplicaID]int{}}
+		loads[id] = Load{
+			Accepted: run.accepted, Limited: run.limited, InFlight: run.inFlight, Replicas: map[dstack.ReplicaID]int{},
+		}
 	}
 	for key, load := range l.replicas {
 		loads[key.run].Replicas[key.replica] = load.inFlight
@@ -243,7 +245,8 @@ func (l *loadTracker) loadReport() dstack.LoadReport {
 		isYoung := watched < min(length, now-time.Second) // it was counted for less time than others
 		if requests > 0 || run.inFlight > 0 || run.held > 0 || busy > 0 || isYoung || run.accepted > 0 {
 			report.Runs[id] = dstack.RunLoad{
-				Window: length, Watched: watched, Requests: requests, Concurrency: busy, InFlight: run.inFlight, Held: run.held,
+				Window: length, Watched: watched, Requests: requests, Concurrency: busy,
+				InFlight: run.inFlight, Held: run.held,
 				Metrics: dstack.RunMetrics{Requests: run.accepted},
 			}
 		}

@@ -68,8 +68,8 @@ type timing struct {
 	counted openai.Tokens       // of a response that the gateway makes
 }
 
-// record adds a request that has ended.
-func (m *metrics) record(r *route.Route, status int, startedAt time.Time, t *timing) {
+// recordRequest adds a request that has ended.
+func (m *metrics) recordRequest(r *route.Route, status int, startedAt time.Time, t *timing) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	run := m.metricsOf(r)
@@ -97,7 +97,7 @@ func (m *metrics) record(r *route.Route, status int, startedAt time.Time, t *tim
 func (m *metrics) metricsOf(r *route.Route) *runMetrics {
 	run := m.runs[r.Run]
 	if run != nil && run.labels[2] != r.Model {
-		m.forget(r.Run, run)
+		m.forgetRun(r.Run, run)
 		run = nil
 	}
 	if run == nil {
@@ -116,12 +116,12 @@ func (m *metrics) applyTable(x *route.Index) {
 	x.Runs(func(r *route.Route) { models[r.Run] = r.Model })
 	for id, run := range m.runs {
 		if models[id] != run.labels[2] {
-			m.forget(id, run)
+			m.forgetRun(id, run)
 		}
 	}
 }
 
-func (m *metrics) forget(id dstack.RunID, run *runMetrics) {
+func (m *metrics) forgetRun(id dstack.RunID, run *runMetrics) {
 	delete(m.runs, id)
 	labels := prometheus.Labels{"project": run.labels[0], "run": run.labels[1], "model": run.labels[2]}
 	m.requests.DeletePartialMatch(labels)
@@ -156,9 +156,9 @@ type meteredBody struct {
 	isStream bool
 }
 
-// meter counts what a model's replica responds. A response that is neither JSON
+// meterResponse counts what a model's replica responds. A response that is neither JSON
 // nor a stream has no tokens.
-func (m *modelCall) meter(res *http.Response, contentType string, isEventStream bool) {
+func (m *modelCall) meterResponse(res *http.Response, contentType string, isEventStream bool) {
 	if contentType == "application/json" || isEventStream {
 		res.Body = &meteredBody{ReadCloser: res.Body, timing: &m.timing, isStream: isEventStream}
 	}

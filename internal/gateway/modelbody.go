@@ -56,7 +56,7 @@ func (b *modelBody) readAll() error {
 	}
 	for {
 		if len(b.data) == cap(b.data) {
-			if err := b.grow(size); err != nil {
+			if err := b.growMemory(size); err != nil {
 				return err
 			}
 		}
@@ -69,21 +69,22 @@ func (b *modelBody) readAll() error {
 		case err == io.EOF:
 			return nil
 		case err != nil && p.body.isLate():
-			return &responseError{details: details{Kind: tooSlowly, Message: "the request body came too slowly", Hint: "try again"}}
+			return &responseError{details: details{Kind: tooSlowly,
+				Message: "the request body came too slowly", Hint: "try again"}}
 		case err != nil:
 			return bodyError()
 		}
 	}
 }
 
-// grow doubles the memory, up to one byte more than the size, so that a read
+// growMemory doubles the memory, up to one byte more than the size, so that a read
 // sees the end.
-func (b *modelBody) grow(size int64) error {
+func (b *modelBody) growMemory(size int64) error {
 	n, err := b.reserveReading(min(max(4<<10, 2*int64(cap(b.data))), size+1))
 	if err != nil {
 		return err
 	}
-	if err := b.reserve(n - int64(cap(b.data))); err != nil {
+	if err := b.reserveBytes(n - int64(cap(b.data))); err != nil {
 		return err
 	}
 	b.data = append(b.request.gateway.buffers.getBody(n), b.data...)
@@ -124,8 +125,8 @@ func (b *modelBody) setPaceDeadline() {
 	}
 }
 
-// reserve takes n bytes of the body budget until the request ends.
-func (b *modelBody) reserve(n int64) error {
+// reserveBytes takes n bytes of the body budget until the request ends.
+func (b *modelBody) reserveBytes(n int64) error {
 	b.held.owner = b.request.destination.Project
 	if !b.request.gateway.bodyBudget.tryReserve(&b.held, n) {
 		return &responseError{retryAfter: 1, details: details{Kind: dstack.Unavailable,
@@ -134,8 +135,8 @@ func (b *modelBody) reserve(n int64) error {
 	return nil
 }
 
-// unreserve gives n of those bytes back before that.
-func (b *modelBody) unreserve(n int64) { b.request.gateway.bodyBudget.release(&b.held, n) }
+// releaseBytes gives n of those bytes back before that.
+func (b *modelBody) releaseBytes(n int64) { b.request.gateway.bodyBudget.release(&b.held, n) }
 
 // releaseReading gives the bytes of the read budget back.
 func (b *modelBody) releaseReading() { b.request.gateway.readBudget.releaseAll(&b.reading) }
@@ -155,5 +156,6 @@ func bodyTooLarge(maxBytes int64) *responseError {
 }
 
 func bodyError() *responseError {
-	return &responseError{details: details{Kind: dstack.Invalid, Message: "the request body ended early or came too slowly"}}
+	return &responseError{details: details{Kind: dstack.Invalid,
+		Message: "the request body ended early or came too slowly"}}
 }

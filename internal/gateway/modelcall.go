@@ -58,7 +58,7 @@ func (m *modelCall) listModels() {
 	p := m.request
 	var all []openai.Model
 	for _, known := range p.acquirer.access.view.Models(p.destination.Project) {
-		all = append(all, m.describe(known.Name, known.Since))
+		all = append(all, m.describeModel(known.Name, known.Since))
 	}
 	p.setModelHeaders()
 	if m.isAnthropic() {
@@ -79,7 +79,7 @@ func (m *modelCall) showModel() error {
 		return modelNotFound(name)
 	}
 	p.setModelHeaders()
-	if model := m.describe(name, routes[0].Since); m.isAnthropic() {
+	if model := m.describeModel(name, routes[0].Since); m.isAnthropic() {
 		p.logUndelivered(openai.WriteAnthropicModel(&p.response, model))
 	} else {
 		p.logUndelivered(openai.WriteModel(&p.response, model))
@@ -87,9 +87,9 @@ func (m *modelCall) showModel() error {
 	return nil
 }
 
-// describe returns a model with the status of the first run that is ready, else
+// describeModel returns a model with the status of the first run that is ready, else
 // of the first run.
-func (m *modelCall) describe(name string, since int64) openai.Model {
+func (m *modelCall) describeModel(name string, since int64) openai.Model {
 	p, status := m.request, ""
 	for _, r := range p.acquirer.access.view.Model(p.destination.Project, name) {
 		if len(r.Ready) > 0 {

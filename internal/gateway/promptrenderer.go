@@ -50,7 +50,8 @@ type compiledTemplate struct {
 func newPromptRenderer() *promptRenderer {
 	return &promptRenderer{
 		slots: newRenderSlots(runtime.GOMAXPROCS(0)), compile: chattemplate.Compile,
-		compiled: map[*dstack.ChatTemplate]func() compiledTemplate{}, reported: map[dstack.ReplicaID]reportedTemplate{},
+		compiled: map[*dstack.ChatTemplate]func() compiledTemplate{},
+		reported: map[dstack.ReplicaID]reportedTemplate{},
 	}
 }
 
@@ -73,7 +74,8 @@ func (r *promptRenderer) compiledOf(t *dstack.ChatTemplate) compiledTemplate {
 
 // render renders the prompt of a request to a run. An error that the request did
 // not cause is a *openai.Problem.
-func (r *promptRenderer) render(ctx context.Context, run dstack.RunID, t *dstack.ChatTemplate, request json.RawMessage) (string, error) {
+func (r *promptRenderer) render(ctx context.Context, run dstack.RunID, t *dstack.ChatTemplate,
+	request json.RawMessage) (string, error) {
 	release, err := r.slots.acquire(ctx, run)
 	if err != nil {
 		return "", err
@@ -93,7 +95,8 @@ func (r *promptRenderer) render(ctx context.Context, run dstack.RunID, t *dstack
 // templateProblem is for a template that fails for every request.
 func templateProblem(err error) *openai.Problem {
 	return &openai.Problem{Status: http.StatusBadGateway, Code: "invalid_chat_template",
-		Message: "the model's chat template does not work: " + err.Error() + ". Write another one as model.chat_template into the configuration"}
+		Message: "the model's chat template does not work: " + err.Error() +
+			". Write another one as model.chat_template into the configuration"}
 }
 
 // applyTable forgets the templates that a table does not have any more.
@@ -137,7 +140,8 @@ func (r *promptRenderer) templateFor(p *proxyRequest) (*dstack.ChatTemplate, err
 		return nil, last.err // the client has left: it says nothing about the replica
 	}
 	if last.err != nil {
-		p.gateway.log.Warn("replica tells no chat template", "run", run.Name, "replica", p.replica().target.Num, "err", last.err)
+		p.gateway.log.Warn("replica reports no chat template",
+			"run", run.Name, "replica", p.replica().target.Num, "err", last.err)
 		last.err = noTemplateProblem(run.Model, last.err)
 	}
 	r.mu.Lock()

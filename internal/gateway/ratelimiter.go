@@ -165,8 +165,9 @@ func (a *replicaAcquirer) checkRateLimit(r *route.Route) error {
 	p.gateway.loads.countLimited(r.Run)
 	seconds := int(max(1, math.Ceil(wait.Seconds())))
 	return &responseError{retryAfter: seconds, details: details{Kind: tooManyRequests,
-		Message: "too many requests: " + r.Name + " takes " + strconv.FormatFloat(rule.RPS, 'g', 3, 64) + " a second of one caller",
-		Hint:    "try again in " + (time.Duration(seconds) * time.Second).String()}}
+		Message: "too many requests: " + r.Name + " takes " + strconv.FormatFloat(rule.RPS, 'g', 3, 64) +
+			" a second of one caller",
+		Hint: "try again in " + (time.Duration(seconds) * time.Second).String()}}
 }
 
 // longestRule returns the limit with the longest prefix of a path, which is

@@ -8,11 +8,12 @@ import (
 	"dstack/internal/dstack"
 )
 
-// pick chooses one ready replica of the routes for a request, and counts the
+// pickReplica chooses one ready replica of the routes for a request, and counts the
 // request there until release. It skips excluded endpoints, and returns nil
 // when none is left or v is not the present view. A retry is not counted as
 // accepted again.
-func (l *loadTracker) pick(v *view, routes []*route.Route, excluded []dstack.Endpoint, isRetry bool) *readyReplica {
+func (l *loadTracker) pickReplica(v *view, routes []*route.Route, excluded []dstack.Endpoint,
+	isRetry bool) *readyReplica {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if v != l.view.Load() {

@@ -30,7 +30,7 @@ func TestPick(t *testing.T) {
 	l := newLoadTracker()
 	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b", "c")}}))
 	routes := []*route.Route{v.Run("main", "llama")}
-	pick := func(excluded ...string) *readyReplica { return l.pick(v, routes, endpoints(excluded...), false) }
+	pick := func(excluded ...string) *readyReplica { return l.pickReplica(v, routes, endpoints(excluded...), false) }
 
 	turn := pick().target.Address + pick().target.Address + pick().target.Address
 	if turn != "abc" {
@@ -64,24 +64,24 @@ func TestPick_PenalizedReplicasComeLast(t *testing.T) {
 		index := route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b")}})
 		v := l.applyTable(index)
 		routes := []*route.Route{v.Run("main", "llama")}
-		a := l.pick(v, routes, endpoints("b"), false)
+		a := l.pickReplica(v, routes, endpoints("b"), false)
 		l.penalize(a, time.Now().Add(penaltyTime))
 		l.release(a)
 		for range 3 {
-			if p := l.pick(v, routes, nil, false); p.target.Address != "b" {
+			if p := l.pickReplica(v, routes, nil, false); p.target.Address != "b" {
 				t.Errorf("picked %s", p.target.Address)
 			}
 		}
-		if p := l.pick(v, routes, endpoints("b"), false); p != a {
+		if p := l.pickReplica(v, routes, endpoints("b"), false); p != a {
 			t.Error("the last choice is none at all")
 		}
 		time.Sleep(penaltyTime + time.Millisecond)
-		if p := l.pick(v, routes, nil, false); p.target.Address != "a" {
+		if p := l.pickReplica(v, routes, nil, false); p.target.Address != "a" {
 			t.Errorf("after a while: %s", p.target.Address)
 		}
 		l.penalize(a, time.Now().Add(penaltyTime))
 		v = l.applyTable(index)
-		if p := l.pick(v, routes, nil, false); p.target.Address != "a" {
+		if p := l.pickReplica(v, routes, nil, false); p.target.Address != "a" {
 			t.Errorf("after a new table: %s", p.target.Address)
 		}
 	})
@@ -96,16 +96,16 @@ func TestPick_PanicComesLast(t *testing.T) {
 	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{sick, well}}))
 	routes := []*route.Route{v.Run("main", "sick"), v.Run("main", "llama")}
 	for range 5 {
-		if p := l.pick(v, routes, nil, false); p.target.Address != "b" {
+		if p := l.pickReplica(v, routes, nil, false); p.target.Address != "b" {
 			t.Errorf("picked %s", p.target.Address)
 		}
 	}
-	b := l.pick(v, routes, endpoints("a"), false)
+	b := l.pickReplica(v, routes, endpoints("a"), false)
 	l.penalize(b, time.Now().Add(penaltyTime))
-	if p := l.pick(v, routes, nil, false); p != b {
+	if p := l.pickReplica(v, routes, nil, false); p != b {
 		t.Error("a penalized replica is not preferred to one in panic mode")
 	}
-	if p := l.pick(v, routes, endpoints("b"), false); p == nil || p.target.Address != "a" {
+	if p := l.pickReplica(v, routes, endpoints("b"), false); p == nil || p.target.Address != "a" {
 		t.Errorf("the last choice is none at all: %v", p)
 	}
 }
@@ -113,7 +113,7 @@ func TestPick_PanicComesLast(t *testing.T) {
 func TestLoadTracker_OutlivesTables(t *testing.T) {
 	l := newLoadTracker()
 	v := l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{routeTo("a", "b")}}))
-	busy := l.pick(v, []*route.Route{v.Run("main", "llama")}, nil, false)
+	busy := l.pickReplica(v, []*route.Route{v.Run("main", "llama")}, nil, false)
 	l.applyTable(route.NewIndex(route.Table{Routes: []route.Route{routeTo("b")}}))
 	if got := l.snapshot()["run"]; got.InFlight != 1 || got.Accepted != 1 || len(got.Replicas) != 2 {
 		t.Errorf("while it answers: %+v", got)

@@ -32,7 +32,9 @@ type runSlots struct {
 
 func newRenderSlots(n int) *renderSlots {
 	n = max(2, n)
-	return &renderSlots{all: make(chan struct{}, n), perRun: n / 2, wait: maxRenderWait, runs: map[dstack.RunID]*runSlots{}}
+	return &renderSlots{
+		all: make(chan struct{}, n), perRun: n / 2, wait: maxRenderWait, runs: map[dstack.RunID]*runSlots{},
+	}
 }
 
 // acquire waits for a slot, which the caller releases. If that takes too long,
@@ -40,7 +42,7 @@ func newRenderSlots(n int) *renderSlots {
 func (s *renderSlots) acquire(ctx context.Context, run dstack.RunID) (release func(), err error) {
 	wait, cancel := context.WithTimeout(ctx, s.wait)
 	defer cancel()
-	own := s.join(run)
+	own := s.joinRun(run)
 	for i, slots := range []chan struct{}{own.slots, s.all} {
 		select {
 		case slots <- struct{}{}:
@@ -48,7 +50,7 @@ func (s *renderSlots) acquire(ctx context.Context, run dstack.RunID) (release fu
 			if i > 0 {
 				<-own.slots
 			}
-			s.leave(run, own)
+			s.leaveRun(run, own)
 			if ctx.Err() != nil {
 				return nil, context.Cause(ctx)
 			}
@@ -59,11 +61,11 @@ func (s *renderSlots) acquire(ctx context.Context, run dstack.RunID) (release fu
 	return func() {
 		<-s.all
 		<-own.slots
-		s.leave(run, own)
+		s.leaveRun(run, own)
 	}, nil
 }
 
-func (s *renderSlots) join(run dstack.RunID) *runSlots {
+func (s *renderSlots) joinRun(run dstack.RunID) *runSlots {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	own := s.runs[run]
@@ -75,7 +77,7 @@ func (s *renderSlots) join(run dstack.RunID) *runSlots {
 	return own
 }
 
-func (s *renderSlots) leave(run dstack.RunID, own *runSlots) {
+func (s *renderSlots) leaveRun(run dstack.RunID, own *runSlots) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if own.users--; own.users == 0 {

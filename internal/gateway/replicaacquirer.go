@@ -159,7 +159,7 @@ func (a *replicaAcquirer) tryAcquireFrom(v *view) bool {
 	}
 	r := a.chosen
 	a.chosen = nil
-	a.replica = loads.pick(v, a.access.only(r), a.retries.excluded, a.lastReplica != nil)
+	a.replica = loads.pickReplica(v, a.access.only(r), a.retries.excluded, a.lastReplica != nil)
 	if a.replica != nil {
 		a.lastReplica = a.replica
 		loads.countArrival(&a.arrival, r.Run)
@@ -226,7 +226,7 @@ func (a *replicaAcquirer) waitUntilReady() error {
 	if model := a.request.model; model != nil {
 		w.bytes = model.body.held.bytes
 		if model.Streams() {
-			model.keepAlive.schedule()
+			model.keepAlive.scheduleFirst()
 		}
 	}
 	return a.waitIn(w, cmp.Or(hold.Requests, g.limits.MaxHeld), deadline)
@@ -253,12 +253,12 @@ func (a *replicaAcquirer) waitIn(w *waiter, maxRequests int, deadline time.Time)
 	if w.bytes > 0 {
 		a.request.model.body.releaseReading() // the queue counts its bytes now
 	}
-	return queue.dequeue(w, a.watch(ctx, w))
+	return queue.dequeue(w, a.watchWait(ctx, w))
 }
 
-// watch returns nil when a wait is over. Until then it sends keep-alive
+// watchWait returns nil when a wait is over. Until then it sends keep-alive
 // comments, and returns an error when ctx ends or the client disconnects.
-func (a *replicaAcquirer) watch(ctx context.Context, w *waiter) error {
+func (a *replicaAcquirer) watchWait(ctx context.Context, w *waiter) error {
 	var checkPeer <-chan time.Time
 	peer := a.request.peerConn()
 	if peer != nil {
@@ -281,7 +281,7 @@ func (a *replicaAcquirer) watch(ctx context.Context, w *waiter) error {
 				return errDisconnected
 			}
 		case <-keepAlive.timer():
-			if err := keepAlive.send(); err != nil {
+			if err := keepAlive.sendComment(); err != nil {
 				return err
 			}
 		}

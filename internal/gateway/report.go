@@ -23,7 +23,8 @@ func (g *Gateway) sendReports(ctx context.Context) error {
 			case ctx.Err() != nil:
 				return ctx.Err()
 			case err != nil && !isFailing:
-				g.log.Warn("cannot report to the server what services do, which it needs to scale them; trying again every second", "err", err)
+				g.log.Warn("cannot report load to the server, which needs it to scale services; trying again every second",
+					"err", err)
 			case err == nil && isFailing:
 				g.log.Info("the server receives reports again")
 			}

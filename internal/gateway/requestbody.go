@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -57,7 +58,8 @@ func (b *requestBody) Read(p []byte) (int, error) {
 func (b *requestBody) recordEnd(err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.complete, b.failed = err == io.EOF, err != io.EOF
+	b.complete = errors.Is(err, io.EOF)
+	b.failed = !b.complete
 	if b.complete && !b.abandoned {
 		// net/http keeps reading, to detect that the client disconnects: it must
 		// not meet this deadline.

@@ -20,7 +20,7 @@ func TestRequestBody_ReadAfterTheEnd(t *testing.T) {
 		t.Fatalf("%q, %v", got, err)
 	}
 	body.Close()
-	if n, err := i.Read(make([]byte, 8)); n != 0 || err != io.EOF {
+	if n, err := i.Read(make([]byte, 8)); n != 0 || !errors.Is(err, io.EOF) {
 		t.Errorf("after the end: %d, %v", n, err)
 	}
 	if !i.isComplete() || i.hasFailed() {

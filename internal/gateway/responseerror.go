@@ -134,7 +134,8 @@ func (p *proxyRequest) writeErrorPage(e *responseError, status int) error {
 		`</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:40em;margin:15vh auto;padding:0 1em;color:#222}` +
 		`p{color:#555}</style></head><body><h1>` + title + `</h1><p>` + html.EscapeString(e.Message) + `</p><p>` +
 		html.EscapeString(e.Hint) + "</p></body></html>\n"
-	p.response.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
+	p.response.Header().Set("Content-Security-Policy",
+		"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
 	return p.response.writeAll(status, "text/html; charset=utf-8", []byte(page))
 }
 

@@ -78,13 +78,13 @@ type brokenError struct{ cause error }
 func (e *brokenError) Error() string { return e.cause.Error() }
 func (e *brokenError) Unwrap() error { return e.cause }
 
-// send sends a request to a replica. A call to a model is sent again, over
+// sendToReplica sends a request to a replica. A call to a model is sent again, over
 // another connection, where a kept connection ends before the first byte of the
 // response: some servers, llama.cpp's among them, close a connection right
 // after a stream although they announce that they keep it. This ends with a new
 // connection at the latest; what was sent over that is never sent again to the
 // same replica.
-func (p *proxyRequest) send(req *http.Request) (*http.Response, error) {
+func (p *proxyRequest) sendToReplica(req *http.Request) (*http.Response, error) {
 	transport := p.gateway.transport
 	switch {
 	case p.isReplayable():

@@ -146,7 +146,7 @@ func (p *proxyRequest) forward() error {
 	if p.model != nil {
 		p.model.body.releaseReading()
 		if p.replica().route.Format == "tgi" {
-			return newTGICall(p).serve()
+			return newTGICall(p).serveCall()
 		}
 	}
 	p.forwarder.forward()
@@ -191,7 +191,7 @@ func (p *proxyRequest) recoverPanic() {
 	if value == nil {
 		return
 	}
-	if value == http.ErrAbortHandler {
+	if err, ok := value.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(value)
 	}
 	p.gateway.log.Error("panic while serving", "id", p.id, "panic", value, "stack", string(debug.Stack()))
@@ -215,7 +215,7 @@ func (p *proxyRequest) finish() {
 	if p.model != nil {
 		p.model.body.release(last != nil)
 		if p.model.Operation == openai.Forward && last != nil {
-			p.gateway.metrics.record(last.route, p.response.status, p.startedAt, &p.model.timing)
+			p.gateway.metrics.recordRequest(last.route, p.response.status, p.startedAt, &p.model.timing)
 		}
 	}
 	if !p.gateway.log.Enabled(p.ctx(), slog.LevelDebug) {

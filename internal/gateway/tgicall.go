@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	tgiBody      = 8 << 20  // bytes of a call; TGI itself takes 2 MB unless configured otherwise, and reading costs 40 times as many
+	tgiBody      = 8 << 20  // bytes of a call; TGI's own default is 2 MB, and reading takes 40 times as many
 	tgiChoices   = 16       // in one call, each of which is one request to the replica
 	tgiAnswer    = 32 << 20 // bytes of the answers to one call
 	maxErrorBody = 1 << 20  // bytes of a response that is an error
@@ -35,9 +35,9 @@ type tgiCall struct {
 
 func newTGICall(p *proxyRequest) *tgiCall { return &tgiCall{request: p, model: p.model} }
 
-// serve translates the call, sends it to the replica, and translates the
+// serveCall translates the call, sends it to the replica, and translates the
 // response.
-func (c *tgiCall) serve() error {
+func (c *tgiCall) serveCall() error {
 	p, body := c.request, c.model.body.data
 	if len(body) > tgiBody {
 		return bodyTooLarge(tgiBody)
@@ -52,7 +52,7 @@ func (c *tgiCall) serve() error {
 	if err := c.reservePrompts(request); err != nil {
 		return err
 	}
-	replies, err := c.send(request)
+	replies, err := c.sendChoices(request)
 	if _, isProblem := errors.AsType[*openai.Problem](err); isProblem {
 		return c.writeProblem(err)
 	}
@@ -71,10 +71,10 @@ func (c *tgiCall) serve() error {
 // in it, which are about as many as there are commas.
 func (c *tgiCall) readRequest(body []byte) (*openai.TGIRequest, error) {
 	parsed := int64(len(body)) + valueSize*int64(bytes.Count(body, []byte(",")))
-	if err := c.model.body.reserve(parsed); err != nil {
+	if err := c.model.body.reserveBytes(parsed); err != nil {
 		return nil, err
 	}
-	defer c.model.body.unreserve(parsed)
+	defer c.model.body.releaseBytes(parsed)
 	return openai.ReadTGI(c.model.Call, body, c.tgiModel(), time.Now().Unix())
 }
 
@@ -82,11 +82,12 @@ func (c *tgiCall) readRequest(body []byte) (*openai.TGIRequest, error) {
 func (c *tgiCall) reservePrompts(request *openai.TGIRequest) error {
 	if maxBody := c.request.gateway.limits.MaxBody; request.Size() > maxBody {
 		e := bodyTooLarge(maxBody)
-		e.param, e.Message, e.Hint = "n", "the prompts of all choices together are larger than "+strconv.FormatInt(maxBody>>20, 10)+" MiB",
-			"ask for fewer choices in one call"
+		e.param = "n"
+		e.Message = "the prompts of all choices together are larger than " + strconv.FormatInt(maxBody>>20, 10) + " MiB"
+		e.Hint = "ask for fewer choices in one call"
 		return e
 	}
-	return c.model.body.reserve(request.Size())
+	return c.model.body.reserveBytes(request.Size())
 }
 
 // tgiModel is the model of the request's replica.
@@ -132,13 +133,13 @@ type tgiReplies struct {
 	stop      context.CancelCauseFunc // ends all of them, in the replica too
 }
 
-// send sends all choices at once. Where the replica accepts no connection, they
+// sendChoices sends all choices at once. Where the replica accepts no connection, they
 // go to another one: no response has begun.
-func (c *tgiCall) send(request *openai.TGIRequest) (*tgiReplies, error) {
+func (c *tgiCall) sendChoices(request *openai.TGIRequest) (*tgiReplies, error) {
 	p := c.request
 	first := p.replica().route
 	for {
-		replies, err := c.sendOnce(request)
+		replies, err := c.sendChoicesOnce(request)
 		if err == nil {
 			return replies, nil
 		}
@@ -159,10 +160,10 @@ func (c *tgiCall) send(request *openai.TGIRequest) (*tgiReplies, error) {
 	}
 }
 
-// sendOnce sends all choices to the request's replica. The first that fails ends
+// sendChoicesOnce sends all choices to the request's replica. The first that fails ends
 // the others and is the error: a *openai.Problem where the replica gives a
 // reason.
-func (c *tgiCall) sendOnce(request *openai.TGIRequest) (*tgiReplies, error) {
+func (c *tgiCall) sendChoicesOnce(request *openai.TGIRequest) (*tgiReplies, error) {
 	ctx, stop := context.WithCancelCause(c.request.ctx())
 	replies := &tgiReplies{make([]*http.Response, request.Choices()), stop}
 	var group errgroup.Group
@@ -204,7 +205,7 @@ func (c *tgiCall) post(ctx context.Context, path string, body []byte) (*http.Res
 	}
 	c.request.setForwardedHeaders(req.Header)
 	req.Header.Set("Content-Type", "application/json")
-	return c.request.send(req)
+	return c.request.sendToReplica(req)
 }
 
 // writeAnswer sends one response made of the replica's.
@@ -288,7 +289,8 @@ func copyStream(stream *openai.TGIStream, i int, res *http.Response) error {
 		case errors.Is(err, io.EOF):
 			return stream.End(i)
 		case err != nil:
-			return stream.Fail(&openai.Problem{Status: http.StatusBadGateway, Code: "bad_gateway", Message: "the model's server broke off"})
+			return stream.Fail(&openai.Problem{Status: http.StatusBadGateway, Code: "bad_gateway",
+				Message: "the model's server broke off"})
 		}
 	}
 	return nil
@@ -309,7 +311,8 @@ func (c *tgiCall) countPrompt(request *openai.TGIRequest, stream *openai.TGIStre
 		return
 	}
 	defer res.Body.Close()
-	if body, err := readAtMost(res.Body, int64(tgiAnswer/request.Choices())); err == nil && res.StatusCode == http.StatusOK {
+	body, err := readAtMost(res.Body, int64(tgiAnswer/request.Choices()))
+	if err == nil && res.StatusCode == http.StatusOK {
 		stream.Tokenized(i, body)
 	}
 }

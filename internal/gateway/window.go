@@ -27,7 +27,9 @@ type second struct {
 }
 
 func newWindow(now time.Duration) window {
-	return window{length: int64(defaultWindow / time.Second), newest: int64(now / time.Second), summedUntil: now, watchedSince: now}
+	return window{
+		length: int64(defaultWindow / time.Second), newest: int64(now / time.Second), summedUntil: now, watchedSince: now,
+	}
 }
 
 func (w *window) at(n int64) *second { return &w.ring[n%int64(len(w.ring))] }
