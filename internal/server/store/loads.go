@@ -118,6 +118,7 @@ func findDrained(ctx context.Context, db bun.IDB, runs []string) (map[dstack.Run
 func sumLoads(gateways []gatewayReport, counts map[string]dstack.RunLoad, drained map[dstack.ReplicaID]int64, window time.Duration, now time.Time) dstack.Load {
 	load := dstack.Load{Window: window, Watched: window, Replicas: map[dstack.ReplicaID]int{}, Drained: map[dstack.ReplicaID]bool{}}
 	oldest, silent := gateways[0].Drains, false
+	var metrics []dstack.RunMetrics
 	for _, g := range gateways {
 		oldest = min(oldest, g.Drains)
 		c, ok := counts[g.Name]
@@ -141,7 +142,9 @@ func sumLoads(gateways []gatewayReport, counts map[string]dstack.RunLoad, draine
 		load.Concurrency += c.Concurrency
 		load.InFlight += c.InFlight
 		load.Held += c.Held
+		metrics = append(metrics, c.Metrics)
 	}
+	load.Metrics = dstack.SumMetrics(metrics)
 	load.Watched = min(load.Watched, load.Window)
 	if silent {
 		return load
