@@ -138,7 +138,7 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 		return none, err
 	}
 	h.server = server.New(server.Options{
-		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Bell: bell,
+		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Broadcast: bell,
 		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
 		Hub: h.hub,
 	})
