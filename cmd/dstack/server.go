@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"dstack/internal/api"
 	"dstack/internal/backend"
 	"dstack/internal/backend/local"
 	"dstack/internal/decide/lifecycle"
@@ -141,8 +140,7 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 	h.server = server.New(server.Options{
 		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Broadcast: bell,
 		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
-		Hub:     h.hub,
-		Metrics: func() map[dstack.RunID]api.RunMetrics { return h.gateway.Numbers() },
+		Hub: h.hub,
 	})
 	h.api = h.server.Handler()
 	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Name: h.hostID, Limits: h.limits, Log: h.log})

@@ -15,7 +15,7 @@ import (
 // returns an error if the caller may not call the operation. A project that
 // the caller may not see gives the same error as one that does not exist.
 func (s *Server) authorize(c *apiCall) error {
-	if c.operation.level == access.None {
+	if c.operation.level == access.LevelNone {
 		return nil
 	}
 	known, err := s.authenticate(c)

@@ -105,7 +105,7 @@ func describeOperation(operation *apiOperation, schemas huma.Registry) *huma.Ope
 	}
 	names := strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(operation.path)
 	op.OperationID = strings.Trim(names, "_")
-	if operation.level != access.None {
+	if operation.level != access.LevelNone {
 		op.Security = []map[string][]string{{"token": {}}}
 		op.Description = "Required access: " + string(operation.level)
 	}

@@ -116,7 +116,7 @@ var unsupportedHints = map[string]string{
 // newSchemaOperation returns an operation that answers a JSON Schema. It needs
 // no token, so that editors can load the schema.
 func newSchemaOperation(path, summary string, build func() ([]byte, error)) apiOperation {
-	return apiOperation{method: http.MethodGet, path: path, level: access.None, summary: summary,
+	return apiOperation{method: http.MethodGet, path: path, level: access.LevelNone, summary: summary,
 		requestType: reflect.TypeFor[wire.Null](), responseType: reflect.TypeFor[map[string]any](),
 		handle: func(_ *Server, c *apiCall) error {
 			text, err := build()

@@ -48,7 +48,7 @@ func (s *Server) listProjects(c *apiCall, _ wire.Null) ([]api.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	owners, err := s.mapUsers(c.ctx)
+	owners, err := s.mapUsersByID(c.ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -60,8 +60,8 @@ func (s *Server) listProjects(c *apiCall, _ wire.Null) ([]api.Project, error) {
 	return list, nil
 }
 
-// mapUsers returns all users by ID.
-func (s *Server) mapUsers(ctx context.Context) (map[dstack.UserID]dstack.User, error) {
+// mapUsersByID returns all users by ID.
+func (s *Server) mapUsersByID(ctx context.Context) (map[dstack.UserID]dstack.User, error) {
 	users, err := s.store.Users(ctx)
 	byID := make(map[dstack.UserID]dstack.User, len(users))
 	for _, u := range users {
@@ -125,7 +125,7 @@ func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, e
 		}
 	}
 	for _, name := range in.ProjectsNames {
-		if err := s.checkMayDelete(c, name); err != nil {
+		if err := s.authorizeDeletion(c, name); err != nil {
 			return wire.Null{}, err
 		}
 	}
@@ -150,10 +150,10 @@ func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, e
 	return wire.Null{}, nil
 }
 
-// checkMayDelete returns an error unless the caller is a global admin or an
+// authorizeDeletion returns an error unless the caller is a global admin or an
 // admin of the project. The error is the same for a project that does not
 // exist.
-func (s *Server) checkMayDelete(c *apiCall, name string) error {
+func (s *Server) authorizeDeletion(c *apiCall, name string) error {
 	refused := &dstack.Error{Kind: dstack.Forbidden, Message: "you may not delete the project " + quote(name),
 		Hint: "ask one of its admins"}
 	project, err := s.store.Project(c.ctx, name)
@@ -222,7 +222,7 @@ func (s *Server) buildProject(ctx context.Context, p dstack.Project) (api.Projec
 	if err != nil {
 		return api.Project{}, err
 	}
-	owners, err := s.mapUsers(ctx)
+	owners, err := s.mapUsersByID(ctx)
 	if err != nil {
 		return api.Project{}, err
 	}

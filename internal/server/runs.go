@@ -232,7 +232,7 @@ func (s *Server) reviseRun(c *apiCall, p runPlan) (dstack.Run, error) {
 // stopRuns requests that runs stop and returns at once. It ignores unknown
 // names and finished runs.
 func (s *Server) stopRuns(c *apiCall, in api.StopRuns) (wire.Null, error) {
-	stop := dstack.StopGrace
+	stop := dstack.StopGraceful
 	if in.Abort {
 		stop = dstack.StopAbort
 	}

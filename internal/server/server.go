@@ -12,7 +12,6 @@ import (
 	"strings"
 	"sync"
 
-	"dstack/internal/api"
 	"dstack/internal/backend"
 	"dstack/internal/dstack"
 	"dstack/internal/hub"
@@ -38,10 +37,6 @@ type Options struct {
 
 	// Hub finds chat templates; nil: only the configuration has them.
 	Hub *hub.Client
-
-	// Metrics returns the metrics of all runs from the gateway; nil: there are
-	// none.
-	Metrics func() map[dstack.RunID]api.RunMetrics
 }
 
 const defaultUploadLimit = 64 << 20
@@ -55,7 +50,6 @@ type Server struct {
 	wake        func()
 	broadcast   *loop.Broadcast
 	hub         *hub.Client
-	metrics     func() map[dstack.RunID]api.RunMetrics
 	urls        publicURLs
 	log         *slog.Logger
 	uploadLimit int64
@@ -68,7 +62,7 @@ type Server struct {
 // New returns a server. It starts no goroutines.
 func New(o Options) *Server {
 	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast,
-		metrics: o.Metrics, hub: o.Hub, log: o.Log, uploadLimit: o.UploadLimit, urls: newPublicURLs(o)}
+		hub: o.Hub, log: o.Log, uploadLimit: o.UploadLimit, urls: newPublicURLs(o)}
 	if s.wake == nil {
 		s.wake = func() {}
 	}
@@ -80,9 +74,6 @@ func New(o Options) *Server {
 	}
 	if s.uploadLimit == 0 {
 		s.uploadLimit = defaultUploadLimit
-	}
-	if s.metrics == nil {
-		s.metrics = func() map[dstack.RunID]api.RunMetrics { return nil }
 	}
 	if s.backends == nil {
 		s.backends = backend.NewSet()

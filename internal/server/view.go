@@ -17,15 +17,13 @@ import (
 	"dstack/internal/spec"
 )
 
-// buildViews returns the views of runs, with the metrics of the gateway.
+// buildViews returns the views of runs, with the metrics that the gateways
+// reported.
 func (s *Server) buildViews(found ...store.RunDetails) []api.RunView {
-	metrics := s.metrics()
 	views := make([]api.RunView, 0, len(found))
 	for _, details := range found {
 		v := buildRunView(details, s.urls)
-		if m, known := metrics[details.Run.ID]; known {
-			v.Metrics = &m
-		}
+		v.Metrics = buildRunMetrics(details)
 		views = append(views, v)
 	}
 	return views

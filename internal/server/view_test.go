@@ -194,7 +194,7 @@ func TestRunStatus_ScalingAndUpdates(t *testing.T) {
 func TestRunStatus_StopRequested(t *testing.T) {
 	for status, want := range map[dstack.RunStatus]api.RunStatus{dstack.RunSubmitted: api.StatusStopping, dstack.RunActive: api.StatusStopping,
 		dstack.RunTerminated: api.StatusStopped, dstack.RunFailed: api.StatusFailed} {
-		details := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGrace}, Replicas: newReplicas(dstack.ReplicaReady)}
+		details := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGraceful}, Replicas: newReplicas(dstack.ReplicaReady)}
 		if got := buildRunView(details, publicURLs{}).Status; got != want {
 			t.Errorf("%s: %s, want %s", status, got, want)
 		}
