@@ -46,7 +46,7 @@ var packages = []entry{
 	{"internal/decide/status", "dstack"},
 
 	// The API: paths, payloads, errors, client.
-	{"internal/api", "spec dstack decide/autoscale"},
+	{"internal/api", "loop spec dstack decide/autoscale"},
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "dstack"},
