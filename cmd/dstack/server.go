@@ -17,6 +17,7 @@ import (
 	"dstack/internal/backend"
 	"dstack/internal/backend/local"
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/gateway"
 	"dstack/internal/hub"
@@ -70,12 +71,13 @@ type house struct {
 	closing  context.Context // ends when the server is told to
 	gateway  *gateway.Gateway
 	hub      *hub.Client
+	dialer   *dial.Dialer // shared by probes, engines and the gateway
 	passes   *reconcile.Reconciler
 }
 
 // serve runs the server until ctx ends. Replicas go on without it.
 func serve(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
-	h := &house{serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), backends: backend.NewSet()}
+	h := &house{serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), backends: backend.NewSet(), dialer: &dial.Dialer{}}
 	slog.SetDefault(h.log)
 	unlock, err := lockFolder(ctx, o.dir)
 	if err != nil {
@@ -131,7 +133,7 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 	bell := &loop.Broadcast{}
 	output := logs.New(h.path("projects"), logsPerRun)
 	h.passes = reconcile.New(reconcile.Options{
-		Store: h.store, Backends: h.backends, Logs: output, Bell: bell, Log: h.log,
+		Store: h.store, Backends: h.backends, Logs: output, Dialer: h.dialer, Bell: bell, Log: h.log,
 		Owner: h.owner(), Host: h.hostID,
 		Limits: lifecycle.Limits{StartTimeout: h.startTimeout, PlaceTimeout: placeWait},
 	})
@@ -166,7 +168,7 @@ func (h *house) openBackends(ctx context.Context, config server.Config) error {
 		for _, b := range project.Backends {
 			one, err := local.New(ctx, local.Options{
 				Engine: b.Engine, Dir: h.path("process"), Installation: installation, HostID: h.hostID,
-				Self: self, Code: h.code, Log: h.log,
+				Self: self, Code: h.code, Dialer: h.dialer, Log: h.log,
 			})
 			if err != nil {
 				return err

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"dstack/internal/backend"
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 	"dstack/internal/engine/docker"
@@ -34,6 +35,7 @@ type Options struct {
 	HostID       string // this machine, among all servers of one database
 	Self         string // our own binary, for keepers
 	Code         engine.CodeOpener
+	Dialer       *dial.Dialer // opens the connections of port checks; nil: directly
 	Log          *slog.Logger
 }
 
@@ -90,7 +92,7 @@ func New(ctx context.Context, o Options) (*Local, error) {
 func (l *Local) useDocker(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, dockerMust)
 	defer cancel()
-	e, err := docker.New(ctx, docker.Options{Installation: l.Installation, Code: l.Code, Log: l.Log})
+	e, err := docker.New(ctx, docker.Options{Installation: l.Installation, Code: l.Code, Dialer: l.Dialer, Log: l.Log})
 	if err != nil {
 		return err
 	}
@@ -102,7 +104,8 @@ func (l *Local) useDocker(ctx context.Context) error {
 
 func (l *Local) useProcesses(ctx context.Context) error {
 	e, err := process.New(process.Options{
-		Dir: filepath.Join(l.Dir, string(l.Installation)), Self: l.Self, Code: l.Code, GPUs: len(l.cards.list(ctx)) > 0,
+		Dir: filepath.Join(l.Dir, string(l.Installation)), Self: l.Self, Code: l.Code, Dialer: l.Dialer,
+		GPUs: len(l.cards.list(ctx)) > 0,
 	})
 	if err != nil {
 		return err

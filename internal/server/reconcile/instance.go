@@ -152,7 +152,7 @@ func (r *Reconciler) probe(id dstack.InstanceID, placed []lifecycle.PlacedReplic
 		open := runs && (heard[i].Ready || serves(p.Replica)) // a port that never opened answers no probe
 		if open && len(asked) > 0 {
 			on = append(on, probed{
-				Attempt: p.Replica.Attempt, Address: heard[i].Address, Probes: asked,
+				Attempt: p.Replica.Attempt, Endpoint: heard[i].Endpoint, Probes: asked,
 				WasReady: p.Replica.Status == dstack.ReplicaReady || p.Replica.Status == dstack.ReplicaDraining,
 				Served:   p.Replica.ReadyAt.After(p.Replica.AttemptAt),
 			})

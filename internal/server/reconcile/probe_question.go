@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"unicode"
 
+	"dstack/internal/dial"
+	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
 
@@ -54,10 +56,10 @@ func newProbeTransport(dial dialer) *http.Transport {
 
 // question puts one question, and waits for the answer as long as the probe
 // says, all in all. Nil is a good answer.
-func question(ctx context.Context, over http.RoundTripper, address string, q spec.Probe) *noAnswer {
+func question(ctx context.Context, over http.RoundTripper, endpoint dstack.Endpoint, q spec.Probe) *noAnswer {
 	ctx, cancel := context.WithTimeout(ctx, span(q.Timeout))
 	defer cancel()
-	request, err := newQuestion(context.WithValue(ctx, questionKey{}, ctx), address, q)
+	request, err := newQuestion(context.WithValue(ctx, questionKey{}, ctx), endpoint, q)
 	if err != nil {
 		return failed(q, err)
 	}
@@ -78,11 +80,13 @@ func question(ctx context.Context, over http.RoundTripper, address string, q spe
 	return nil
 }
 
-func newQuestion(ctx context.Context, address string, q spec.Probe) (*http.Request, error) {
-	r, err := http.NewRequestWithContext(ctx, strings.ToUpper(q.Method), "http://"+address+q.URL, strings.NewReader(string(q.Body)))
+func newQuestion(ctx context.Context, endpoint dstack.Endpoint, q spec.Probe) (*http.Request, error) {
+	url := "http://" + dial.URLHost(endpoint) + q.URL
+	r, err := http.NewRequestWithContext(ctx, strings.ToUpper(q.Method), url, strings.NewReader(string(q.Body)))
 	if err != nil {
 		return nil, err
 	}
+	r.Host = endpoint.Address
 	for _, h := range q.Headers {
 		if strings.EqualFold(h.Name, "Host") {
 			r.Host = h.Value
@@ -125,7 +129,9 @@ func failed(q spec.Probe, err error) *noAnswer {
 	if !wrapped {
 		text = err.Error()
 	}
-	return bad(q, ": "+strings.TrimPrefix(text, "net/http: "))
+	fail := bad(q, ": "+strings.TrimPrefix(text, "net/http: "))
+	fail.ours = dstack.KindOf(err) == dstack.Unavailable // the connection to the replica's host is lost
+	return fail
 }
 
 // title names a probe, without a query, which may hold what is not for all.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
@@ -17,18 +18,19 @@ import (
 
 	"go.uber.org/goleak"
 
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
 
 // aTransport is a transport as probes have it.
-func aTransport() http.RoundTripper { return newProbes(nil).transport }
+func aTransport() http.RoundTripper { return newProbes(nil, &dial.Dialer{}).transport }
 
-func answering(t *testing.T, handler http.HandlerFunc) (address string) {
+func answering(t *testing.T, handler http.HandlerFunc) dstack.Endpoint {
 	t.Helper()
 	s := httptest.NewServer(handler)
 	t.Cleanup(s.Close)
-	return s.Listener.Addr().String()
+	return dstack.Endpoint{Address: s.Listener.Addr().String()}
 }
 
 func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
@@ -45,7 +47,7 @@ func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
 		with spec.Probe
 		want string
 	}{
-		{"plain", health(), "GET /health " + address + " length 0\nConnection: close\r\nUser-Agent: dstack-probe\r\n\n"},
+		{"plain", health(), "GET /health " + address.Address + " length 0\nConnection: close\r\nUser-Agent: dstack-probe\r\n\n"},
 		{"with all", health(func(q *spec.Probe) {
 			q.Method, q.URL, q.Body = "post", "/v1/x?a=1&b=%20", `{"a": 1}`
 			q.Headers = []spec.Header{{Name: "host", Value: "model.example"}, {Name: "x-a", Value: "1"}, {Name: "X-A", Value: "2"}, {Name: "user-agent", Value: "mine"}}
@@ -60,6 +62,39 @@ func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
 				t.Errorf("asked\n%q, want\n%q", got, c.want)
 			}
 		})
+	}
+}
+
+// Two hosts have a replica at the same address: each probe reaches its own host, and a replica sees the address that
+// it has on that host.
+func TestProbeQuestion_ReplicaOnAnotherHost(t *testing.T) {
+	var dialer dial.Dialer
+	for host, status := range map[string]int{"gpu1": 200, "gpu2": 503} {
+		replica := answering(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Host != "10.0.0.5:8000" {
+				t.Errorf("the Host header is %q", r.Host)
+			}
+			w.WriteHeader(status)
+		})
+		dialer.AddHost(host, func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(dial.Dialer).Dial(ctx, replica)
+		})
+	}
+	dialer.AddHost("gpu3", func(context.Context, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED })
+	transport := newProbes(nil, &dialer).transport
+	for host, want := range map[string]noAnswer{
+		"gpu1": {},
+		"gpu2": {why: "GET /health answered 503"},
+		"gpu3": {why: "GET /health: connection refused"},
+		"gpu4": {why: `GET /health: there is no connection to the host "gpu4"`, ours: true},
+	} {
+		var got noAnswer
+		if fail := question(t.Context(), transport, dstack.Endpoint{Host: host, Address: "10.0.0.5:8000"}, health()); fail != nil {
+			got = *fail
+		}
+		if got != want {
+			t.Errorf("the host %s: %+v, want %+v", host, got, want)
+		}
 	}
 }
 
@@ -157,13 +192,13 @@ func TestProbeQuestion_TheWordsAreShortAndReadable(t *testing.T) {
 	}
 }
 
-func closedPort(t *testing.T) string {
+func closedPort(t *testing.T) dstack.Endpoint {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return dstack.Endpoint{Address: l.Addr().String()}
 }
 
 // A process that is stopped: the kernel takes connections, and nobody reads.
@@ -179,11 +214,11 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 	go func() { done <- served.Serve(stopped) }()
 
 	woken := make(chan struct{}, 100)
-	p := newProbes(func(context.Context, dstack.InstanceID) { woken <- struct{}{} })
+	p := newProbes(func(context.Context, dstack.InstanceID) { woken <- struct{}{} }, &dial.Dialer{})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(ctx) }()
-	one := probed{Attempt: "a", Address: listener.Addr().String(), Probes: []spec.Probe{health(every(1), func(q *spec.Probe) { q.Timeout = 1 })}}
+	one := probed{Attempt: "a", Endpoint: dstack.Endpoint{Address: listener.Addr().String()}, Probes: []spec.Probe{health(every(1), func(q *spec.Probe) { q.Timeout = 1 })}}
 	until := func(what string, want func() bool) {
 		t.Helper()
 		limit := time.After(10 * time.Second)

@@ -5,13 +5,13 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"reflect"
 	"slices"
 	"sync"
 	"time"
 
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
@@ -25,11 +25,11 @@ const (
 
 // probed is a running attempt that has probes.
 type probed struct {
-	Attempt  dstack.AttemptID
-	Address  string // host:port; empty: not yet known, and it is not asked yet
-	Probes   []spec.Probe
-	WasReady bool // it was in rotation when this server began with it: so it is until a probe fails
-	Served   bool // it was in rotation before, so that its failures count, though it is not now
+	Attempt         dstack.AttemptID
+	dstack.Endpoint // without an address it is not asked yet
+	Probes          []spec.Probe
+	WasReady        bool // it was in rotation when this server began with it: so it is until a probe fails
+	Served          bool // it was in rotation before, so that its failures count, though it is not now
 }
 
 // probes asks running attempts what their probes ask, one goroutine a probe.
@@ -55,10 +55,10 @@ type keeping struct {
 // newProbes returns probes that call wake, from any goroutine, when the Ready
 // or Fails of an attempt of that instance has changed. It asks nothing before
 // run.
-func newProbes(wake func(context.Context, dstack.InstanceID)) *probes {
+func newProbes(wake func(context.Context, dstack.InstanceID), dialer *dial.Dialer) *probes {
 	return &probes{
 		wake:      wake,
-		transport: newProbeTransport((&net.Dialer{KeepAlive: -1}).DialContext),
+		transport: newProbeTransport(dialer.DialContext),
 		kept:      map[dstack.InstanceID]*keeping{},
 		active:    map[dstack.AttemptID]*asked{},
 	}
@@ -183,7 +183,7 @@ func (p *probes) ask(ctx context.Context, instance dstack.InstanceID, a *asked, 
 	interval := span(q.Interval)
 	soon := min(askAgain, interval)
 	for pause(ctx, wait) && !p.isDone(a, i) {
-		fail := question(ctx, p.transport, a.Address, q)
+		fail := question(ctx, p.transport, a.Endpoint, q)
 		if ctx.Err() != nil {
 			return // an answer that nobody waits for says nothing of the replica
 		}
@@ -251,7 +251,7 @@ func newAsked(one probed, stop context.CancelFunc) *asked {
 // same tells that nothing is to be begun afresh. An address that is not known
 // at the moment is no other address.
 func (a *asked) same(one probed) bool {
-	return (one.Address == a.Address || one.Address == "") && reflect.DeepEqual(one.Probes, a.Probes)
+	return (one.Endpoint == a.Endpoint || one.Address == "") && reflect.DeepEqual(one.Probes, a.Probes)
 }
 
 // done tells that a probe is asked no more.

@@ -52,7 +52,7 @@ func inBubble(t *testing.T, test func(r *probeRig)) {
 			defer r.mu.Unlock()
 			r.of("a") // would hang if wake were called under the lock
 			r.wakes++
-		})
+		}, nil)
 		r.transport = newProbeTransport(r.dial)
 		r.begin()
 		test(r)
@@ -203,7 +203,7 @@ func every(s spec.Seconds) func(*spec.Probe) { return func(q *spec.Probe) { q.In
 
 // probedAt is one at an address of its own name.
 func probedAt(id dstack.AttemptID, probes ...spec.Probe) probed {
-	return probed{Attempt: id, Address: string(id) + ":80", Probes: probes}
+	return probed{Attempt: id, Endpoint: dstack.Endpoint{Address: string(id) + ":80"}, Probes: probes}
 }
 
 func wasReady(one probed) probed {

@@ -15,6 +15,7 @@ import (
 	"dstack/internal/backend"
 	"dstack/internal/decide/autoscale"
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
@@ -35,6 +36,7 @@ type Options struct {
 	Store    *store.Store
 	Backends *backend.Set
 	Logs     *logs.Store
+	Dialer   *dial.Dialer    // opens the connections of probes; nil: directly
 	Bell     *loop.Broadcast // rung after each change, and at times without one
 	Owner    string          // this server, among all that share the database
 	Host     string          // this installation's host: see dstack.Instance.Host
@@ -60,7 +62,10 @@ func New(o Options) *Reconciler {
 	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances} {
 		r.wakes[kind] = loop.NewWake()
 	}
-	r.probes = newProbes(r.probed)
+	if r.Dialer == nil {
+		r.Dialer = &dial.Dialer{}
+	}
+	r.probes = newProbes(r.probed, r.Dialer)
 	return r
 }
 
