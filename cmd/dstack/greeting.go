@@ -11,9 +11,9 @@ import (
 	"dstack/internal/server"
 )
 
-// greet tells how things stand: where the server is, what it can use, and on
+// printStartMessage tells how things stand: where the server is, what it can use, and on
 // the first start the token, once.
-func (h *house) greet(out, errOut io.Writer, booted server.Booted) error {
+func (h *daemon) printStartMessage(out, errOut io.Writer, booted server.Booted) error {
 	memory := "SQLite"
 	if strings.HasPrefix(h.database, "postgres") {
 		memory = "PostgreSQL"
@@ -25,7 +25,7 @@ func (h *house) greet(out, errOut io.Writer, booted server.Booted) error {
 			fmt.Fprintf(out, " %s\n", notice)
 		}
 	}
-	if !h.loopback() && !strings.HasPrefix(h.publicURL, "https://") {
+	if !h.isLoopback() && !strings.HasPrefix(h.publicURL, "https://") {
 		fmt.Fprintf(errOut, "warning: %s is reachable from other machines without TLS: tokens travel in the clear\n"+
 			"  put a TLS proxy in front and set DSTACK_SERVER_URL=https://…, or listen on 127.0.0.1\n", h.address())
 	}

@@ -13,8 +13,8 @@ import (
 
 // A server that was killed a moment ago may still be on its way out.
 const (
-	lockWait  = 3 * time.Second
-	lockAgain = 50 * time.Millisecond
+	lockTimeout      = 3 * time.Second
+	lockPollInterval = 50 * time.Millisecond
 )
 
 // lockFolder makes this the only server on a folder, until unlock or the end
@@ -34,11 +34,11 @@ func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
 	return func() { _ = f.Close() }, nil
 }
 
-// lockFile tries for lockWait.
+// lockFile tries for lockTimeout.
 func lockFile(ctx context.Context, f *os.File) error {
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	again := time.NewTicker(lockAgain)
+	again := time.NewTicker(lockPollInterval)
 	defer again.Stop()
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)

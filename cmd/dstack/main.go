@@ -16,13 +16,13 @@ func main() {
 	if len(os.Args) == 3 && os.Args[1] == "keep" {
 		os.Exit(process.Keep(os.Args[2]))
 	}
-	os.Exit(run())
+	os.Exit(runCommand())
 }
 
-func run() int {
-	return cli.Execute(context.Background(), commands())
+func runCommand() int {
+	return cli.Execute(context.Background(), newCommand())
 }
 
-func commands() *cobra.Command {
-	return cli.New(cli.Options{Version: currentVersion(), Server: serverCommand(), Templates: templates})
+func newCommand() *cobra.Command {
+	return cli.New(cli.Options{Version: currentVersion(), Server: serverCommand(), Templates: fetchTemplate})
 }

@@ -12,17 +12,17 @@ import (
 
 // listenForMetrics answers /metrics on an address of its own until ctx ends:
 // what it says is not for everybody who may call a service.
-func (h *house) listenForMetrics(ctx context.Context) error {
+func (h *daemon) listenForMetrics(ctx context.Context) error {
 	all := prometheus.NewRegistry()
 	all.MustRegister(h.gateway.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{}))
 	srv := &http.Server{
-		Handler: mux, ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, WriteTimeout: shutdownWait, MaxHeaderBytes: headerBytes,
+		Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: shutdownTimeout, MaxHeaderBytes: maxHeaderBytes,
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
 	defer context.AfterFunc(ctx, func() { _ = srv.Close() })() // a reading can be made again
-	err := srv.Serve(h.meters)
+	err := srv.Serve(h.metricsListener)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -29,13 +29,13 @@ import (
 )
 
 const (
-	logsPerRun   = 64 << 20 // bytes kept of one run's output
-	headerWait   = 10 * time.Second
-	idleWait     = 2 * time.Minute
-	headerBytes  = 64 << 10
-	shutdownWait = 5 * time.Second // for answers under way; streams are cut
-	placeWait    = time.Minute
-	startWait    = 30 * time.Minute
+	maxLogBytesPerRun   = 64 << 20 // bytes kept of one run's output
+	headerTimeout       = 10 * time.Second
+	idleTimeout         = 2 * time.Minute
+	maxHeaderBytes      = 64 << 10
+	shutdownTimeout     = 5 * time.Second // for answers under way; streams are cut
+	placeTimeout        = time.Minute
+	defaultStartTimeout = 30 * time.Minute
 )
 
 func serverCommand() *cobra.Command {
@@ -47,69 +47,69 @@ func serverCommand() *cobra.Command {
 			"dstack server --host 0.0.0.0 --port 3000   # reachable from elsewhere; put TLS in front",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.complete(); err != nil {
+			if err := o.readEnvironment(); err != nil {
 				return err
 			}
-			return serve(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
+			return runServer(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
-	o.flags(c)
+	o.addFlags(c)
 	return c
 }
 
-// house is everything that lives while the server does.
-type house struct {
+// daemon is everything that lives while the server does.
+type daemon struct {
 	serverOptions
-	log      *slog.Logger
-	store    *store.Store
-	backends *backend.Set
-	locals   []*local.Local
-	listener net.Listener
-	meters   net.Listener // of /metrics; nil: nobody asked for it
-	server   *server.Server
-	api      http.Handler
-	closing  context.Context // ends when the server is told to
-	gateway  *gateway.Gateway
-	hub      *hub.Client
-	dialer   *dial.Dialer // shared by probes, engines and the gateway
-	passes   *reconcile.Reconciler
+	log             *slog.Logger
+	store           *store.Store
+	backends        *backend.Set
+	locals          []*local.Local
+	listener        net.Listener
+	metricsListener net.Listener // of /metrics; nil: nobody asked for it
+	server          *server.Server
+	api             http.Handler
+	stopping        context.Context // ends when the server is told to
+	gateway         *gateway.Gateway
+	hub             *hub.Client
+	dialer          *dial.Dialer // shared by probes, engines and the gateway
+	reconciler      *reconcile.Reconciler
 }
 
-// serve runs the server until ctx ends. Replicas go on without it.
-func serve(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
-	h := &house{serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), backends: backend.NewSet(), dialer: &dial.Dialer{}}
+// runServer runs the server until ctx ends. Replicas go on without it.
+func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
+	h := &daemon{serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), backends: backend.NewSet(), dialer: &dial.Dialer{}}
 	slog.SetDefault(h.log)
 	unlock, err := lockFolder(ctx, o.dir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if h.listener, err = listen(ctx, o.address()); err != nil {
+	if h.listener, err = openListener(ctx, o.address()); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
 	if o.metrics != "" {
-		if h.meters, err = listen(ctx, o.metrics); err != nil {
+		if h.metricsListener, err = openListener(ctx, o.metrics); err != nil {
 			return err
 		}
 	}
-	booted, err := h.build(ctx)
+	booted, err := h.buildComponents(ctx)
 	if err != nil {
 		return err
 	}
-	if err := h.greet(out, errOut, booted); err != nil {
+	if err := h.printStartMessage(out, errOut, booted); err != nil {
 		return err
 	}
-	tasks := append(h.passes.Tasks(), h.gateway.Tasks()...)
-	tasks = append(tasks, loop.Task{Name: "listener", Run: h.listen})
-	if h.meters != nil {
+	tasks := append(h.reconciler.Tasks(), h.gateway.Tasks()...)
+	tasks = append(tasks, loop.Task{Name: "listener", Run: h.serveRequests})
+	if h.metricsListener != nil {
 		tasks = append(tasks, loop.Task{Name: "metrics", Run: h.listenForMetrics})
 	}
 	return loop.Run(ctx, tasks...)
 }
 
-// build opens the store and makes the parts; nothing runs yet.
-func (h *house) build(ctx context.Context) (server.Booted, error) {
+// buildComponents opens the store and makes the parts; nothing runs yet.
+func (h *daemon) buildComponents(ctx context.Context) (server.Booted, error) {
 	var none server.Booted
 	sealer, err := store.NewSealer(h.path("encryption.key"))
 	if err != nil {
@@ -131,17 +131,17 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 		return none, err
 	}
 	bell := &loop.Broadcast{}
-	output := logs.New(h.path("projects"), logsPerRun)
-	h.passes = reconcile.New(reconcile.Options{
+	output := logs.New(h.path("projects"), maxLogBytesPerRun)
+	h.reconciler = reconcile.New(reconcile.Options{
 		Store: h.store, Backends: h.backends, Logs: output, Dialer: h.dialer, Bell: bell, Log: h.log,
 		Owner: h.owner(), Host: h.hostID,
-		Limits: lifecycle.Limits{StartTimeout: h.startTimeout, PlaceTimeout: placeWait},
+		Limits: lifecycle.Limits{StartTimeout: h.startTimeout, PlaceTimeout: placeTimeout},
 	})
 	if h.hub, err = hub.New(hub.Options{Base: os.Getenv("HF_ENDPOINT"), Dir: h.path("hub"), Log: h.log}); err != nil {
 		return none, err
 	}
 	h.server = server.New(server.Options{
-		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Bell: bell,
+		Store: h.store, Logs: output, Backends: h.backends, Wake: h.reconciler.Wake, Bell: bell,
 		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
 		Hub:     h.hub,
 		Numbers: func() map[dstack.RunID]api.RunMetrics { return h.gateway.Numbers() },
@@ -154,7 +154,7 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 
 // openBackends makes each configured backend once, however many projects use
 // it: this machine has one set of GPUs.
-func (h *house) openBackends(ctx context.Context, config server.Config) error {
+func (h *daemon) openBackends(ctx context.Context, config server.Config) error {
 	installation, err := h.store.Installation(ctx)
 	if err != nil {
 		return err
@@ -168,7 +168,7 @@ func (h *house) openBackends(ctx context.Context, config server.Config) error {
 		for _, b := range project.Backends {
 			one, err := local.New(ctx, local.Options{
 				Engine: b.Engine, Dir: h.path("process"), Installation: installation, HostID: h.hostID,
-				Self: self, Code: h.code, Dialer: h.dialer, Log: h.log,
+				Self: self, Code: h.openCode, Dialer: h.dialer, Log: h.log,
 			})
 			if err != nil {
 				return err
@@ -188,31 +188,31 @@ func (h *house) openBackends(ctx context.Context, config server.Config) error {
 	return nil
 }
 
-// code opens an order's upload for an engine.
-func (h *house) code(ctx context.Context, o dstack.AttemptSpec) (io.ReadCloser, error) {
+// openCode opens an order's upload for an engine.
+func (h *daemon) openCode(ctx context.Context, o dstack.AttemptSpec) (io.ReadCloser, error) {
 	return h.store.Code(ctx, o.CodeProject, o.CodeRepo, o.CodeHash)
 }
 
 // ServeHTTP gives a request to the gateway or to the API, by its host and path.
-func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if h.gateway.Serves(r) {
 		h.gateway.ServeHTTP(w, r)
 		return
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(h.closing, cancel)() // long polls need not be waited for
+	defer context.AfterFunc(h.stopping, cancel)() // long polls need not be waited for
 	h.api.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// listen answers requests until ctx ends. Short answers under way are
-// finished; streams are cut after shutdownWait.
-func (h *house) listen(ctx context.Context) error {
+// serveRequests answers requests until ctx ends. Short answers under way are
+// finished; streams are cut after shutdownTimeout.
+func (h *daemon) serveRequests(ctx context.Context) error {
 	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
-	h.closing = ctx
+	h.stopping = ctx
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, MaxHeaderBytes: headerBytes,
+		Handler: h, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ConnContext: gateway.WithConn,
 		ErrorLog:    slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
@@ -220,7 +220,7 @@ func (h *house) listen(ctx context.Context) error {
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 		defer cancel()
 		if srv.Shutdown(wait) != nil {
 			cut()
@@ -236,13 +236,13 @@ func (h *house) listen(ctx context.Context) error {
 }
 
 // close ends what build began, in reverse.
-func (h *house) close() error {
+func (h *daemon) close() error {
 	errs := []error{ignoreClosed(h.listener.Close())}
 	if h.hub != nil {
 		h.hub.Close()
 	}
-	if h.meters != nil {
-		errs = append(errs, ignoreClosed(h.meters.Close()))
+	if h.metricsListener != nil {
+		errs = append(errs, ignoreClosed(h.metricsListener.Close()))
 	}
 	for _, l := range h.locals {
 		errs = append(errs, l.Close())
@@ -260,8 +260,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// listen takes the address, with words for the two ways in which that fails.
-func listen(ctx context.Context, address string) (net.Listener, error) {
+// openListener takes the address, with words for the two ways in which that fails.
+func openListener(ctx context.Context, address string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err == nil {
 		return l, nil
