@@ -54,7 +54,7 @@ var packages = []entry{
 	{"internal/engine/docker", "dstack dial engine human"},
 	{"internal/engine/process", "dstack dial engine"},
 	{"internal/backend", "dstack engine"},
-	{"internal/backend/local", "human dstack dial engine backend engine/docker engine/process"},
+	{"internal/backend/local", "human strictyaml dstack dial engine backend engine/docker engine/process"},
 
 	// The model hub.
 	{"internal/hub", "dstack"},

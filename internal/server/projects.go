@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -239,14 +241,18 @@ func wireBackends(set *backend.Set, project string) []api.Backend {
 }
 
 func (s *Server) listBackendTypes(*request, wire.Null) ([]string, error) {
-	return []string{localType}, nil
+	return slices.Sorted(maps.Keys(s.backendTypes)), nil
 }
 
 // backendValues tells what a backend's configuration may say.
 func (s *Server) backendValues(_ *request, in map[string]any) (map[string]any, error) {
-	if in["type"] != localType {
+	name, _ := in["type"].(string)
+	backendType, ok := s.backendTypes[name]
+	if !ok {
 		return nil, &dstack.Error{Kind: dstack.Unsupported, Message: fmt.Sprintf("not supported yet: backends of type %v", in["type"]),
-			Hint: "use the type local"}
+			Hint: "supported types: " + strings.Join(slices.Sorted(maps.Keys(s.backendTypes)), ", ")}
 	}
-	return map[string]any{"type": localType, "engines": engines}, nil
+	values := map[string]any{"type": name}
+	maps.Copy(values, backendType.Choices)
+	return values, nil
 }

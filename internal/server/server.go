@@ -35,6 +35,9 @@ type Options struct {
 	Log         *slog.Logger    // problems of ours
 	UploadLimit int64           // bytes of one upload of code
 
+	// BackendTypes are the types of backend that config.yml may name.
+	BackendTypes map[string]BackendType
+
 	// Hub is where chat templates are found; nil: nowhere.
 	Hub *hub.Client
 
@@ -62,6 +65,8 @@ type Server struct {
 	naming sync.Mutex // held while a run's name is made up
 	table  tableCache
 	mux    *http.ServeMux
+
+	backendTypes map[string]BackendType
 }
 
 // New returns a Server. Nothing runs until it is asked.
@@ -86,6 +91,7 @@ func New(o Options) *Server {
 	if s.backends == nil {
 		s.backends = backend.NewSet()
 	}
+	s.backendTypes = o.BackendTypes
 	s.table = newTableCache()
 	s.mux = s.newMux()
 	return s

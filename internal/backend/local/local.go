@@ -68,11 +68,11 @@ func New(ctx context.Context, o Options) (*Local, error) {
 	}
 	l := &Local{Options: o, name: name}
 	switch o.Engine {
-	case "docker":
+	case engineDocker:
 		return l, l.useDocker(ctx)
-	case "process":
+	case engineProcess:
 		return l, l.useProcesses(ctx)
-	case "auto", "":
+	case engineAuto, "":
 		answer, cancel := context.WithTimeout(ctx, dockerWait)
 		defer cancel()
 		if _, err := docker.Ping(answer, ""); err == nil {
