@@ -46,13 +46,13 @@ var packages = []entry{
 	{"internal/decide/status", "dstack"},
 
 	// The API: paths, payloads, errors, client.
-	{"internal/api", "spec dstack decide/autoscale"},
+	{"internal/api", "loop spec dstack decide/autoscale"},
 
 	// Engines run replicas on a machine; backends provide machines.
 	{"internal/engine", "dstack dial"},
 	{"internal/engine/enginetest", "dstack engine"},
 	{"internal/engine/docker", "dstack dial engine human"},
-	{"internal/engine/process", "dstack dial engine"},
+	{"internal/engine/process", "loop dstack dial engine"},
 	{"internal/backend", "dstack engine"},
 	{"internal/backend/local", "human strictyaml dstack dial engine backend engine/docker engine/process"},
 
