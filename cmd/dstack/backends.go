@@ -101,7 +101,7 @@ func openLocal(ctx context.Context, d *daemon, settings local.Settings) (openedB
 		return openedBackend{}, fmt.Errorf("cannot find the dstack program: %w", err)
 	}
 	l, err := local.New(ctx, local.Options{
-		Engine: settings.Engine, Dir: d.path("process"), Installation: installation, HostID: d.hostID,
+		Engine: settings.Engine, Dir: d.filePath("process"), Installation: installation, HostID: d.hostID,
 		Self: program, Code: d.openCode, Dialer: d.dialer, Log: d.log,
 	})
 	if err != nil {

@@ -18,23 +18,23 @@ import (
 	"dstack/internal/gateway"
 )
 
-// serverOptions are the flags and the environment of `dstack server`.
+// serverOptions are the settings of `dstack server`, from its flags and from the environment.
 type serverOptions struct {
-	host         string
-	port         int
-	logLevel     string
-	logFormat    string
-	token        string
-	makeDefault  bool
-	noDefault    bool
-	dir          string
-	database     string
-	domain       string
-	publicURL    string
-	startTimeout time.Duration
-	metrics      string // host:port; empty: no metrics
-	limits       gateway.Limits
-	hostID       string
+	host           string
+	port           int
+	logLevel       string
+	logFormat      string
+	token          string
+	makeDefault    bool
+	noDefault      bool
+	dir            string
+	database       string
+	domain         string
+	publicURL      string
+	startTimeout   time.Duration
+	metricsAddress string // host:port of the listener for /metrics; empty: none
+	limits         gateway.Limits
+	hostID         string
 }
 
 func (o *serverOptions) addFlags(c *cobra.Command) {
@@ -43,15 +43,16 @@ func (o *serverOptions) addFlags(c *cobra.Command) {
 	f.IntVarP(&o.port, "port", "p", 0, "port to listen on (DSTACK_SERVER_PORT, 3000)")
 	f.StringVarP(&o.logLevel, "log-level", "l", envOr("DSTACK_SERVER_LOG_LEVEL", "WARNING"), "DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
 	f.BoolVar(&o.makeDefault, "default", false, "make this server's main project the default of the command line")
-	f.BoolVar(&o.noDefault, "no-default", false, "leave the command line's default project as it is")
-	f.StringVar(&o.metrics, "metrics", os.Getenv("DSTACK_SERVER_METRICS"), "`ADDRESS` such as 127.0.0.1:9100, for Prometheus to read /metrics (DSTACK_SERVER_METRICS)")
-	f.StringVar(&o.token, "token", "", "the admin's token; made on the first start otherwise (DSTACK_SERVER_ADMIN_TOKEN)")
+	f.BoolVar(&o.noDefault, "no-default", false, "do not change the default project of the command line")
+	f.StringVar(&o.metricsAddress, "metrics", os.Getenv("DSTACK_SERVER_METRICS"), "`ADDRESS` such as 127.0.0.1:9100, for Prometheus to read /metrics (DSTACK_SERVER_METRICS)")
+	f.StringVar(&o.token, "token", "", "the admin's token; generated on the first start if not set (DSTACK_SERVER_ADMIN_TOKEN)")
 	c.MarkFlagsMutuallyExclusive("default", "no-default")
 }
 
-// readEnvironment reads the environment, and makes the server's folder.
+// readEnvironment reads the settings that the flags did not set, and creates the server's folder. Errors about a setting
+// are of kind Invalid.
 func (o *serverOptions) readEnvironment() error {
-	if o.token == "" { // not as the flag's default, which the help shows
+	if o.token == "" { // not the default of the flag, because the help shows defaults
 		o.token = os.Getenv("DSTACK_SERVER_ADMIN_TOKEN")
 	}
 	if o.port == 0 {
@@ -66,14 +67,15 @@ func (o *serverOptions) readEnvironment() error {
 	}
 	home, err := os.UserHomeDir()
 	if err != nil && os.Getenv("DSTACK_SERVER_DIR") == "" {
-		return newInvalidError("there is no home folder to keep the server's data in", "set HOME or DSTACK_SERVER_DIR")
+		return newInvalidError("there is no home folder for the server's data", "set HOME or DSTACK_SERVER_DIR")
 	}
 	o.dir = envOr("DSTACK_SERVER_DIR", filepath.Join(home, ".dstack", "server"))
 	if o.dir, err = filepath.Abs(o.dir); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(o.dir, "data"), 0o700); err != nil {
-		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("cannot use the folder %s: %v", o.dir, err), Hint: "set DSTACK_SERVER_DIR to one that can be written", Cause: err}
+		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("cannot use the folder %s: %v", o.dir, err),
+			Hint: "set DSTACK_SERVER_DIR to a folder that you may write to", Cause: err}
 	}
 	o.database = envOr("DSTACK_DATABASE_URL", "sqlite://"+filepath.Join(o.dir, "data", "sqlite.db"))
 	o.domain = envOr("DSTACK_GATEWAY_DOMAIN", "localhost")
@@ -90,8 +92,7 @@ func (o *serverOptions) readEnvironment() error {
 	return err
 }
 
-// readLimits reads how much may wait for a service without a replica.
-// What a configuration says in `hold` comes first.
+// readLimits reads the limits for requests that wait for a replica. The field `hold` of a configuration overrides them.
 func (o *serverOptions) readLimits() (err error) {
 	if text := os.Getenv("DSTACK_GATEWAY_HOLD_TIMEOUT"); text != "" {
 		if o.limits.Hold, err = time.ParseDuration(text); err != nil || o.limits.Hold < time.Second || o.limits.Hold > time.Hour {
@@ -107,7 +108,7 @@ func (o *serverOptions) readLimits() (err error) {
 	return err
 }
 
-// readPositive reads a variable that is a number from 1 on; 0: it is not set.
+// readPositive returns the value of an environment variable that must be at least 1, or 0 if it is not set.
 func readPositive(name string) (int64, error) {
 	text := os.Getenv(name)
 	if text == "" {
@@ -115,7 +116,7 @@ func readPositive(name string) (int64, error) {
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil || n < 1 {
-		return 0, newInvalidError(name+" is not a number: "+text, "give a whole number from 1 on")
+		return 0, newInvalidError(name+" is not a whole number of at least 1: "+text, "write it in digits, such as 100")
 	}
 	return n, nil
 }
@@ -124,20 +125,21 @@ func newInvalidError(message, hint string) error {
 	return &dstack.Error{Kind: dstack.Invalid, Message: message, Hint: hint}
 }
 
-// envOr is an environment variable, or the default where it is not set.
-func envOr(name, otherwise string) string {
+// envOr returns the value of an environment variable, or the fallback if it is empty.
+func envOr(name, fallback string) string {
 	if v := os.Getenv(name); v != "" {
 		return v
 	}
-	return otherwise
+	return fallback
 }
 
-func (o *serverOptions) path(name string) string { return filepath.Join(o.dir, name) }
+// filePath returns the path of a file or folder in the server's folder.
+func (o *serverOptions) filePath(name string) string { return filepath.Join(o.dir, name) }
 
-func (o *serverOptions) address() string { return net.JoinHostPort(o.host, strconv.Itoa(o.port)) }
+func (o *serverOptions) listenAddress() string { return net.JoinHostPort(o.host, strconv.Itoa(o.port)) }
 
-// url is where people reach the server, unless they said so themselves.
-func (o *serverOptions) url() string {
+// serverURL returns the URL of the server for clients: the configured public URL, or that of the listener.
+func (o *serverOptions) serverURL() string {
 	if o.publicURL != "" {
 		return strings.TrimSuffix(o.publicURL, "/")
 	}
@@ -148,17 +150,17 @@ func (o *serverOptions) url() string {
 	return "http://" + net.JoinHostPort(host, strconv.Itoa(o.port))
 }
 
-// isLoopback says that nobody elsewhere can reach the server.
+// isLoopback reports whether only this machine can reach the server.
 func (o *serverOptions) isLoopback() bool {
 	ip := net.ParseIP(o.host)
 	return o.host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
-// owner names this process among all servers that share the database.
-func (o *serverOptions) owner() string { return o.hostID + "/" + strconv.Itoa(os.Getpid()) }
+// leaseOwner returns the name of this process, which is unique among the servers that share the database.
+func (o *serverOptions) leaseOwner() string { return o.hostID + "/" + strconv.Itoa(os.Getpid()) }
 
-// ensureHostID names this installation's machine. It is made once and kept, so that
-// a restarted server finds what it placed here.
+// ensureHostID returns the ID of this machine. The first call stores it in dir, so that a restarted server recognizes the
+// replicas that it placed on this machine.
 func ensureHostID(dir string) (string, error) {
 	file := filepath.Join(dir, "host-id")
 	if text, err := os.ReadFile(file); err == nil && len(strings.TrimSpace(string(text))) > 0 {

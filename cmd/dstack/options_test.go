@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestServerOptions_TheHelpDoesNotShowTheToken(t *testing.T) {
+func TestServerOptions_HelpHidesToken(t *testing.T) {
 	t.Setenv("DSTACK_SERVER_ADMIN_TOKEN", "canary-token")
 	t.Setenv("DSTACK_SERVER_DIR", t.TempDir())
 	var help bytes.Buffer

@@ -87,12 +87,12 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 		return err
 	}
 	defer unlock()
-	if d.listener, err = openListener(ctx, o.address()); err != nil {
+	if d.listener, err = openListener(ctx, o.listenAddress()); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	if o.metrics != "" {
-		if d.metricsListener, err = openListener(ctx, o.metrics); err != nil {
+	if o.metricsAddress != "" {
+		if d.metricsListener, err = openListener(ctx, o.metricsAddress); err != nil {
 			return err
 		}
 	}
@@ -114,7 +114,7 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 // buildComponents opens the store and the backends, and creates the other components. It starts none of them.
 func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error) {
 	var none server.BootResult
-	sealer, err := store.NewSealer(d.path("encryption.key"))
+	sealer, err := store.NewSealer(d.filePath("encryption.key"))
 	if err != nil {
 		return none, err
 	}
@@ -134,18 +134,18 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	changes := &loop.Broadcast{}
-	output := logs.New(d.path("projects"), maxLogBytesPerRun)
+	output := logs.New(d.filePath("projects"), maxLogBytesPerRun)
 	d.reconciler = reconcile.New(reconcile.Options{
 		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Bell: changes, Log: d.log,
-		Owner: d.owner(), Host: d.hostID,
+		Owner: d.leaseOwner(), Host: d.hostID,
 		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
 	})
-	if d.hub, err = hub.New(hub.Options{Base: os.Getenv("HF_ENDPOINT"), Dir: d.path("hub"), Log: d.log}); err != nil {
+	if d.hub, err = hub.New(hub.Options{Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Log: d.log}); err != nil {
 		return none, err
 	}
 	d.server = server.New(server.Options{
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Bell: changes,
-		Dir: d.dir, Domain: d.domain, MainProject: server.DefaultProject, PublicURL: d.url(), Log: d.log,
+		Dir: d.dir, Domain: d.domain, MainProject: server.DefaultProject, PublicURL: d.serverURL(), Log: d.log,
 		Hub: d.hub, BackendTypes: format.Backends,
 		Numbers: func() map[dstack.RunID]api.RunMetrics { return d.gateway.Numbers() },
 	})

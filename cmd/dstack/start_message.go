@@ -18,7 +18,7 @@ func (d *daemon) printStartMessage(out, errOut io.Writer, booted server.BootResu
 	if strings.HasPrefix(d.database, "postgres") {
 		database = "PostgreSQL"
 	}
-	fmt.Fprintf(out, " dstack %s · %s · data in %s (%s)\n", currentVersion(), d.url(), d.dir, database)
+	fmt.Fprintf(out, " dstack %s · %s · data in %s (%s)\n", currentVersion(), d.serverURL(), d.dir, database)
 	for _, b := range d.opened {
 		fmt.Fprintf(out, " %s\n", b.describe())
 		if b.notice != "" {
@@ -27,7 +27,7 @@ func (d *daemon) printStartMessage(out, errOut io.Writer, booted server.BootResu
 	}
 	if !d.isLoopback() && !strings.HasPrefix(d.publicURL, "https://") {
 		fmt.Fprintf(errOut, "warning: %s is reachable from other machines without TLS: tokens are sent unencrypted\n"+
-			"  put a TLS proxy in front and set DSTACK_SERVER_URL=https://…, or listen on 127.0.0.1\n", d.address())
+			"  put a TLS proxy in front and set DSTACK_SERVER_URL=https://…, or listen on 127.0.0.1\n", d.listenAddress())
 	}
 	if booted.Token == "" {
 		return nil
@@ -37,7 +37,7 @@ func (d *daemon) printStartMessage(out, errOut io.Writer, booted server.BootResu
 		fmt.Fprintf(out, " token for admin, shown once: %s\n", booted.Token)
 		return nil
 	}
-	if err := cli.Configure(home, server.DefaultProject, d.url(), booted.Token, d.makeDefault); err != nil {
+	if err := cli.Configure(home, server.DefaultProject, d.serverURL(), booted.Token, d.makeDefault); err != nil {
 		fmt.Fprintf(errOut, "warning: the token was not saved for the command line: %v\n", err)
 		fmt.Fprintf(out, " token for admin, shown once: %s\n", booted.Token)
 		return nil
