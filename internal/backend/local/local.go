@@ -143,8 +143,8 @@ func (l *Local) id() dstack.InstanceID {
 	return dstack.InstanceID("local-" + l.HostID + "-" + l.traits.Name)
 }
 
-// Offers is this machine, whole; what is held of it is the store's to say.
-func (l *Local) Offers(ctx context.Context) ([]dstack.Offer, error) {
+// Offers returns this machine, with all of its hardware.
+func (l *Local) Offers(ctx context.Context, _ dstack.Requirements) ([]dstack.Offer, error) {
 	return []dstack.Offer{{
 		Backend: "local", Key: l.Key(), Region: "local", Type: l.name, Hardware: l.hardware(ctx),
 		OwnedInstance: l.id(), Host: l.HostID, Engine: l.traits,
@@ -152,21 +152,21 @@ func (l *Local) Offers(ctx context.Context) ([]dstack.Offer, error) {
 }
 
 // Create does nothing: the machine is there.
-func (l *Local) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
+func (l *Local) Create(context.Context, backend.CreateRequest) error { return nil }
 
 // Delete does nothing: the machine is not ours to delete.
 func (l *Local) Delete(context.Context, dstack.InstanceID) error { return nil }
 
 // Machines is always this one.
 func (l *Local) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
-	return map[dstack.InstanceID]dstack.Machine{l.id(): {Ref: l.name, Alive: true}}, nil
+	return map[dstack.InstanceID]dstack.Machine{l.id(): {Ref: l.name, State: dstack.MachineRunning}}, nil
 }
 
 // Engine returns this machine's engine.
 func (l *Local) Engine(_ context.Context, id dstack.InstanceID) (engine.Engine, error) {
 	if id != l.id() {
 		return nil, &dstack.Error{
-			Kind: dstack.Unavailable, Message: fmt.Sprintf("the instance %s is not run by this machine's engine, %s", id, l.traits.Name),
+			Kind: dstack.NotFound, Message: fmt.Sprintf("the instance %s is not run by this machine's engine, %s", id, l.traits.Name),
 			Hint: "choose the engine that it was made with in the server's config.yml, or stop its runs", Cause: errors.ErrUnsupported,
 		}
 	}

@@ -65,7 +65,7 @@ func (r *Reconciler) act(ctx context.Context, b backend.Backend, seen lifecycle.
 	case lifecycle.NoAction:
 		return nil, nil
 	case lifecycle.CreateMachine:
-		return nil, b.Create(ctx, id, seen.Instance.Offer)
+		return nil, b.Create(ctx, backend.CreateRequest{Instance: id, Offer: seen.Instance.Offer})
 	case lifecycle.DeleteMachine:
 		return nil, b.Delete(ctx, id)
 	case lifecycle.SyncEngine:

@@ -115,7 +115,7 @@ func (room *roomOf) take(by dstack.ProjectID, g given) {
 // offers asks every backend of a project. One that does not answer offers
 // nothing this time.
 func (r *Reconciler) offers(ctx context.Context, project string) (all []dstack.Offer) {
-	all, silent := r.Backends.Offers(ctx, project)
+	all, silent := r.Backends.Offers(ctx, project, dstack.Requirements{})
 	for _, b := range silent {
 		r.Log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
 	}
