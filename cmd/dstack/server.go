@@ -131,7 +131,7 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 	bell := &loop.Broadcast{}
 	output := logs.New(h.path("projects"), logsPerRun)
 	h.passes = reconcile.New(reconcile.Options{
-		Store: h.store, Backends: h.backends, Logs: output, Bell: bell, Log: h.log,
+		Store: h.store, Backends: h.backends, Logs: output, Broadcast: bell, Log: h.log,
 		Owner: h.owner(), Host: h.hostID,
 		Limits: lifecycle.Limits{StartTimeout: h.startTimeout, PlaceTimeout: placeWait},
 	})

@@ -3,7 +3,8 @@ package backend
 import (
 	"context"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -51,12 +52,7 @@ func (s *Set) Get(key string) (Backend, error) {
 
 // All returns the key of every backend, sorted.
 func (s *Set) All() []string {
-	keys := make([]string, 0, len(s.byKey))
-	for k := range s.byKey {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
+	return slices.Sorted(maps.Keys(s.byKey))
 }
 
 // offersTimeout limits how long each backend may take to list its offers.
@@ -69,10 +65,12 @@ type UnansweredBackend struct {
 }
 
 // Offers asks all backends of a project at once, each with a time limit, and
-// sets the Key of their offers. A backend that fails does not hide the others'
-// offers.
-func (s *Set) Offers(ctx context.Context, project string, need dstack.Requirements) (all []dstack.Offer, unanswered []UnansweredBackend) {
-	keys := s.Of(project)
+// sets the Key of their offers. The backends with the keys in skip are not asked.
+// A backend that fails does not hide the others' offers.
+func (s *Set) Offers(
+	ctx context.Context, project string, need dstack.Requirements, skip ...string,
+) (all []dstack.Offer, unanswered []UnansweredBackend) {
+	keys := slices.DeleteFunc(slices.Clone(s.Of(project)), func(key string) bool { return slices.Contains(skip, key) })
 	found, errs := make([][]dstack.Offer, len(keys)), make([]error, len(keys))
 	var calls sync.WaitGroup
 	for i, key := range keys {
