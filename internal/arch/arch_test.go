@@ -54,6 +54,7 @@ var packages = []entry{
 	{"internal/engine/docker", "dstack engine human"},
 	{"internal/engine/process", "dstack engine"},
 	{"internal/backend", "dstack engine"},
+	{"internal/backend/backendtest", "dstack engine backend"},
 	{"internal/backend/local", "human dstack engine backend engine/docker engine/process"},
 
 	// The model hub.
