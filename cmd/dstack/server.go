@@ -136,7 +136,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	changes := &loop.Broadcast{}
 	output := logs.New(d.filePath("projects"), maxLogBytesPerRun)
 	d.reconciler = reconcile.New(reconcile.Options{
-		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Bell: changes, Log: d.log,
+		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: changes, Log: d.log,
 		Owner: d.leaseOwner(), Host: d.hostID,
 		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
 	})

@@ -54,6 +54,7 @@ var packages = []entry{
 	{"internal/engine/docker", "dstack dial engine human"},
 	{"internal/engine/process", "loop dstack dial engine"},
 	{"internal/backend", "dstack engine"},
+	{"internal/backend/backendtest", "dstack engine backend"},
 	{"internal/backend/local", "human strictyaml dstack dial engine backend engine/docker engine/process"},
 
 	// The model hub.

@@ -21,6 +21,7 @@ type (
 	InstanceID string
 	ProjectID  string
 	UserID     string
+	VolumeID   string
 )
 
 // Reason explains a status to the user in one sentence. Program logic never

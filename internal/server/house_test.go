@@ -64,9 +64,11 @@ type fakeBackend struct {
 	fail   error
 }
 
-func (f *fakeBackend) Offers(context.Context) ([]dstack.Offer, error)                { return f.offers, f.fail }
-func (f *fakeBackend) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
-func (f *fakeBackend) Delete(context.Context, dstack.InstanceID) error               { return nil }
+func (f *fakeBackend) Offers(context.Context, dstack.Requirements) ([]dstack.Offer, error) {
+	return f.offers, f.fail
+}
+func (f *fakeBackend) Create(context.Context, backend.CreateRequest) error { return nil }
+func (f *fakeBackend) Delete(context.Context, dstack.InstanceID) error     { return nil }
 func (f *fakeBackend) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
 	return nil, nil
 }

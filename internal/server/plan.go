@@ -46,7 +46,7 @@ func (s *Server) planRun(c *request, rs dstack.RunSpec) (runPlan, error) {
 	if err != nil {
 		return p, err
 	}
-	offers, failed := s.collectOffers(c.ctx, c.project.Name)
+	offers, failed := s.collectOffers(c.ctx, c.project.Name, job.BuildRequirements(rs))
 	if p.existing != nil {
 		beside, _ := placement.RankOffers(job.BuildRequirements(rs), offers, used)
 		p.mustRecreate = len(beside) == 0
@@ -167,8 +167,8 @@ func sharedPortReason(replicas, port int) string {
 }
 
 // collectOffers asks all backends of a project at once.
-func (s *Server) collectOffers(ctx context.Context, project string) (all []dstack.Offer, failed []string) {
-	all, silent := s.backends.Offers(ctx, project)
+func (s *Server) collectOffers(ctx context.Context, project string, need dstack.Requirements) (all []dstack.Offer, failed []string) {
+	all, silent := s.backends.Offers(ctx, project, need)
 	for _, b := range silent {
 		s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
 		failed = append(failed, fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err))

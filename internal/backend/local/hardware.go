@@ -9,11 +9,11 @@ import (
 	"dstack/internal/dstack"
 )
 
-// hardware is what this machine has. Disk is what is free where our data lies.
-func (l *Local) hardware(ctx context.Context) dstack.Hardware {
-	has := dstack.Hardware{CPUs: runtime.NumCPU(), MemoryMiB: memoryMiB(), DiskMiB: freeDiskMiB(l.Dir), GPUs: l.cards.list(ctx)}
-	if l.docker.CPUs > 0 && l.docker.MemoryMiB > 0 { // it may run in a smaller machine within this one
-		has.CPUs, has.MemoryMiB = min(has.CPUs, l.docker.CPUs), min(has.MemoryMiB, l.docker.MemoryMiB)
+// detectHardware is what this machine has. Disk is what is free where our data lies.
+func (l *Local) detectHardware(ctx context.Context) dstack.Hardware {
+	has := dstack.Hardware{CPUs: runtime.NumCPU(), MemoryMiB: totalMemoryMiB(), DiskMiB: freeDiskMiB(l.Dir), GPUs: l.gpus.list(ctx)}
+	if l.dockerAbout.CPUs > 0 && l.dockerAbout.MemoryMiB > 0 { // it may run in a smaller machine within this one
+		has.CPUs, has.MemoryMiB = min(has.CPUs, l.dockerAbout.CPUs), min(has.MemoryMiB, l.dockerAbout.MemoryMiB)
 	}
 	return has
 }

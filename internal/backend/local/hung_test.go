@@ -19,8 +19,8 @@ func TestNew_HungDocker(t *testing.T) {
 	}
 	defer l.Close()
 	t.Setenv("DOCKER_HOST", "unix://"+socket)
-	defer func(was time.Duration) { dockerMust = was }(dockerMust)
-	dockerMust = 50 * time.Millisecond
+	defer func(was time.Duration) { dockerTimeout = was }(dockerTimeout)
+	dockerTimeout = 50 * time.Millisecond
 	began := time.Now()
 	done := make(chan error, 1)
 	go func() {

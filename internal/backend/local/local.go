@@ -19,13 +19,13 @@ import (
 	"dstack/internal/human"
 )
 
-// dockerWait is how long a Docker Engine may take to answer before plain
+// autoTimeout is how long a Docker Engine may take to answer before plain
 // processes are taken instead.
-const dockerWait = 2 * time.Second
+const autoTimeout = 2 * time.Second
 
-// dockerMust is how long one may take that is wanted, so that one that hangs
+// dockerTimeout is how long one may take that is wanted, so that one that hangs
 // does not keep the server from saying so.
-var dockerMust = 10 * time.Second
+var dockerTimeout = 10 * time.Second
 
 // Options says what to run replicas with.
 type Options struct {
@@ -39,8 +39,8 @@ type Options struct {
 	Log          *slog.Logger
 }
 
-// closer is an engine of this machine.
-type closer interface {
+// closableEngine is an engine of this machine.
+type closableEngine interface {
 	engine.Engine
 	Close() error
 }
@@ -48,13 +48,13 @@ type closer interface {
 // Local is this machine. It is owned: always there, never made nor deleted.
 type Local struct {
 	Options
-	engine closer
-	traits dstack.EngineCapabilities
-	about  string       // the engine, for people
-	docker docker.About // zero without one
-	notice string
-	name   string
-	cards  cards
+	engine       closableEngine
+	capabilities dstack.EngineCapabilities
+	engineTitle  string       // the engine, for people
+	dockerAbout  docker.About // zero without one
+	notice       string
+	name         string
+	gpus         gpuLister
 }
 
 var _ backend.Backend = (*Local)(nil)
@@ -73,7 +73,7 @@ func New(ctx context.Context, o Options) (*Local, error) {
 	case engineProcess:
 		return l, l.useProcesses(ctx)
 	case engineAuto, "":
-		answer, cancel := context.WithTimeout(ctx, dockerWait)
+		answer, cancel := context.WithTimeout(ctx, autoTimeout)
 		defer cancel()
 		if _, err := docker.Ping(answer, ""); err == nil {
 			return l, l.useDocker(ctx)
@@ -90,28 +90,28 @@ func New(ctx context.Context, o Options) (*Local, error) {
 }
 
 func (l *Local) useDocker(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, dockerMust)
+	ctx, cancel := context.WithTimeout(ctx, dockerTimeout)
 	defer cancel()
 	e, err := docker.New(ctx, docker.Options{Installation: l.Installation, Code: l.Code, Dialer: l.Dialer, Log: l.Log})
 	if err != nil {
 		return err
 	}
-	l.engine, l.traits = e, docker.Capabilities()
-	l.docker = e.About()
-	l.about = "Docker " + l.docker.Version + " (containers)"
+	l.engine, l.capabilities = e, docker.Capabilities()
+	l.dockerAbout = e.About()
+	l.engineTitle = "Docker " + l.dockerAbout.Version + " (containers)"
 	return nil
 }
 
 func (l *Local) useProcesses(ctx context.Context) error {
 	e, err := process.New(process.Options{
 		Dir: filepath.Join(l.Dir, string(l.Installation)), Self: l.Self, Code: l.Code, Dialer: l.Dialer,
-		GPUs: len(l.cards.list(ctx)) > 0,
+		GPUs: len(l.gpus.list(ctx)) > 0,
 	})
 	if err != nil {
 		return err
 	}
-	l.engine, l.traits = e, process.Capabilities()
-	l.about = "plain processes"
+	l.engine, l.capabilities = e, process.Capabilities()
+	l.engineTitle = "plain processes"
 	return nil
 }
 
@@ -125,12 +125,12 @@ func (l *Local) Close() error {
 
 // Describe says what this machine is: 8 cpu, 32GB, Docker 28.1 (containers), no GPU.
 func (l *Local) Describe() string {
-	h := l.hardware(context.Background())
+	h := l.detectHardware(context.Background())
 	gpus := "no GPU"
 	if n := len(h.GPUs); n > 0 {
 		gpus = fmt.Sprintf("%d×%s %s", n, h.GPUs[0].Name, human.Gigabytes(h.GPUs[0].MemoryMiB))
 	}
-	return fmt.Sprintf("%d cpu, %s, %s, %s", h.CPUs, human.Gigabytes(h.MemoryMiB), l.about, gpus)
+	return fmt.Sprintf("%d cpu, %s, %s, %s", h.CPUs, human.Gigabytes(h.MemoryMiB), l.engineTitle, gpus)
 }
 
 // Notice is what its owner should know about the engine that was picked;
@@ -139,37 +139,37 @@ func (l *Local) Notice() string { return l.notice }
 
 // Key is this backend's in backend.Set. Another engine is another backend, so
 // that what runs in one is never taken for lost by the other.
-func (l *Local) Key() string { return "local-" + l.traits.Name }
+func (l *Local) Key() string { return "local-" + l.capabilities.Name }
 
-// id is the instance that this machine is with this engine.
-func (l *Local) id() dstack.InstanceID {
-	return dstack.InstanceID("local-" + l.HostID + "-" + l.traits.Name)
+// instanceID is the instance that this machine is with this engine.
+func (l *Local) instanceID() dstack.InstanceID {
+	return dstack.InstanceID("local-" + l.HostID + "-" + l.capabilities.Name)
 }
 
-// Offers is this machine, whole; what is held of it is the store's to say.
-func (l *Local) Offers(ctx context.Context) ([]dstack.Offer, error) {
+// Offers returns this machine, with all of its hardware.
+func (l *Local) Offers(ctx context.Context, _ dstack.Requirements) ([]dstack.Offer, error) {
 	return []dstack.Offer{{
-		Backend: "local", Key: l.Key(), Region: "local", Type: l.name, Hardware: l.hardware(ctx),
-		OwnedInstance: l.id(), Host: l.HostID, Engine: l.traits,
+		Backend: "local", Key: l.Key(), Region: "local", Type: l.name, Hardware: l.detectHardware(ctx),
+		OwnedInstance: l.instanceID(), Host: l.HostID, Engine: l.capabilities,
 	}}, nil
 }
 
 // Create does nothing: the machine is there.
-func (l *Local) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
+func (l *Local) Create(context.Context, backend.CreateRequest) error { return nil }
 
 // Delete does nothing: the machine is not ours to delete.
 func (l *Local) Delete(context.Context, dstack.InstanceID) error { return nil }
 
 // Machines is always this one.
 func (l *Local) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
-	return map[dstack.InstanceID]dstack.Machine{l.id(): {Ref: l.name, Alive: true}}, nil
+	return map[dstack.InstanceID]dstack.Machine{l.instanceID(): {Ref: l.name, State: dstack.MachineRunning}}, nil
 }
 
 // Engine returns this machine's engine.
 func (l *Local) Engine(_ context.Context, id dstack.InstanceID) (engine.Engine, error) {
-	if id != l.id() {
+	if id != l.instanceID() {
 		return nil, &dstack.Error{
-			Kind: dstack.Unavailable, Message: fmt.Sprintf("the instance %s is not run by this machine's engine, %s", id, l.traits.Name),
+			Kind: dstack.NotFound, Message: fmt.Sprintf("the instance %s is not run by this machine's engine, %s", id, l.capabilities.Name),
 			Hint: "choose the engine that it was made with in the server's config.yml, or stop its runs", Cause: errors.ErrUnsupported,
 		}
 	}

@@ -12,7 +12,7 @@ func TestLocal_IsOneOwnedMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	offers, err := l.Offers(t.Context())
+	offers, err := l.Offers(t.Context(), dstack.Requirements{})
 	if err != nil || len(offers) != 1 {
 		t.Fatal(offers, err)
 	}
@@ -24,13 +24,13 @@ func TestLocal_IsOneOwnedMachine(t *testing.T) {
 		t.Errorf("hardware %+v", o.Hardware)
 	}
 	machines, err := l.Machines(t.Context())
-	if err != nil || !machines[o.OwnedInstance].Alive {
+	if err != nil || !machines[o.OwnedInstance].IsAlive() {
 		t.Errorf("machines %+v, %v", machines, err)
 	}
 	if _, err := l.Engine(t.Context(), o.OwnedInstance); err != nil {
 		t.Error(err)
 	}
-	if _, err := l.Engine(t.Context(), "local-abc-docker"); dstack.KindOf(err) != dstack.Unavailable {
+	if _, err := l.Engine(t.Context(), "local-abc-docker"); dstack.KindOf(err) != dstack.NotFound {
 		t.Errorf("another engine's instance: %v", err)
 	}
 }

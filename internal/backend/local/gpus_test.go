@@ -27,7 +27,7 @@ func TestCardName(t *testing.T) {
 		"NVIDIA RTX 6000 Ada Generation":     "RTX6000",
 		"NVIDIA GeForce RTX 4070 Laptop GPU": "RTX4070",
 	} {
-		if got := cardName(full); got != want {
+		if got := shortGPUName(full); got != want {
 			t.Errorf("%s is called %s, want %s", full, got, want)
 		}
 	}
@@ -35,7 +35,7 @@ func TestCardName(t *testing.T) {
 
 func TestReadCards(t *testing.T) {
 	text := "GPU-aa11, NVIDIA H200, 143771, 9.0\nGPU-bb22, NVIDIA L4, 23034, 8.9\nGPU-cc33, Tesla K80, 11441, [N/A]\n\nNo devices were found\nGPU-dd44, odd, [N/A], 8.0\n"
-	got := readCards(text)
+	got := parseGPUs(text)
 	want := []dstack.GPU{
 		{ID: "GPU-aa11", Maker: "nvidia", Name: "H200", MemoryMiB: 143771, Capability: [2]int{9, 0}},
 		{ID: "GPU-bb22", Maker: "nvidia", Name: "L4", MemoryMiB: 23034, Capability: [2]int{8, 9}},

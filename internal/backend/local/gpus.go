@@ -13,41 +13,41 @@ import (
 )
 
 const (
-	cardsKept = time.Minute // cards do not come and go, but drivers do fail
-	cardsWait = 10 * time.Second
+	gpuListTTL     = time.Minute // cards do not come and go, but drivers do fail
+	gpuListTimeout = 10 * time.Second
 )
 
-// cards are this machine's GPUs, as the driver's own tool lists them.
-type cards struct {
-	mu   sync.Mutex
-	at   time.Time
-	seen []dstack.GPU
+// gpuLister are this machine's GPUs, as the driver's own tool lists them.
+type gpuLister struct {
+	mu       sync.Mutex
+	listedAt time.Time
+	cached   []dstack.GPU
 }
 
 // list asks the driver once a minute. No driver is no GPU.
-func (c *cards) list(ctx context.Context) []dstack.GPU {
+func (c *gpuLister) list(ctx context.Context) []dstack.GPU {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.at.IsZero() && time.Since(c.at) < cardsKept {
-		return c.seen
+	if !c.listedAt.IsZero() && time.Since(c.listedAt) < gpuListTTL {
+		return c.cached
 	}
-	ctx, cancel := context.WithTimeout(ctx, cardsWait)
+	ctx, cancel := context.WithTimeout(ctx, gpuListTimeout)
 	defer cancel()
-	c.at = time.Now()
+	c.listedAt = time.Now()
 	tool, err := exec.LookPath("nvidia-smi")
 	if err != nil {
-		c.seen = nil
+		c.cached = nil
 		return nil
 	}
 	out, err := exec.CommandContext(ctx, tool, "--query-gpu=uuid,name,memory.total,compute_cap", "--format=csv,noheader,nounits").Output()
 	if err == nil {
-		c.seen = readCards(string(out))
+		c.cached = parseGPUs(string(out))
 	}
-	return c.seen
+	return c.cached
 }
 
-// readCards reads lines such as: GPU-1b2c, NVIDIA L4, 23034, 8.9
-func readCards(text string) (gpus []dstack.GPU) {
+// parseGPUs reads lines such as: GPU-1b2c, NVIDIA L4, 23034, 8.9
+func parseGPUs(text string) (gpus []dstack.GPU) {
 	for line := range strings.Lines(text) {
 		f := strings.Split(strings.TrimSpace(line), ", ")
 		if len(f) < 3 || !strings.HasPrefix(f[0], "GPU-") {
@@ -57,7 +57,7 @@ func readCards(text string) (gpus []dstack.GPU) {
 		if err != nil {
 			continue
 		}
-		g := dstack.GPU{ID: f[0], Maker: "nvidia", Name: cardName(f[1]), MemoryMiB: memory}
+		g := dstack.GPU{ID: f[0], Maker: "nvidia", Name: shortGPUName(f[1]), MemoryMiB: memory}
 		if len(f) > 3 {
 			major, minor, _ := strings.Cut(f[3], ".")
 			g.Capability[0], _ = strconv.Atoi(major) // unknown stays zero
@@ -69,16 +69,16 @@ func readCards(text string) (gpus []dstack.GPU) {
 }
 
 var (
-	maker  = regexp.MustCompile(`^(NVIDIA|Tesla|GeForce|Quadro|TITAN)\s+`)
-	extras = regexp.MustCompile(`(?i)^(sxm\d?|pcie|nvl|hbm\d?e?|\d+g|\d+gb|generation|ada|laptop|gpu|96gb)$`)
+	makerPrefix = regexp.MustCompile(`^(NVIDIA|Tesla|GeForce|Quadro|TITAN)\s+`)
+	suffixWords = regexp.MustCompile(`(?i)^(sxm\d?|pcie|nvl|hbm\d?e?|\d+g|\d+gb|generation|ada|laptop|gpu|96gb)$`)
 )
 
-// cardName is a card as configurations name it: "NVIDIA A100-SXM4-80GB" is an
+// shortGPUName is a card as configurations name it: "NVIDIA A100-SXM4-80GB" is an
 // A100, "NVIDIA GeForce RTX 4090" an RTX4090, "NVIDIA RTX A6000" an A6000.
-func cardName(full string) string {
+func shortGPUName(full string) string {
 	name := strings.TrimSpace(full)
 	for {
-		short := maker.ReplaceAllString(name, "")
+		short := makerPrefix.ReplaceAllString(name, "")
 		if short == name {
 			break
 		}
@@ -86,7 +86,7 @@ func cardName(full string) string {
 	}
 	var words []string
 	for _, word := range strings.FieldsFunc(name, func(r rune) bool { return r == ' ' || r == '-' }) {
-		if !extras.MatchString(word) {
+		if !suffixWords.MatchString(word) {
 			words = append(words, word)
 		}
 	}
