@@ -95,7 +95,7 @@ func (o *serverOptions) readEnvironment() error {
 // readLimits reads the limits for requests that wait for a replica. The field `hold` of a configuration overrides them.
 func (o *serverOptions) readLimits() (err error) {
 	if text := os.Getenv("DSTACK_GATEWAY_HOLD_TIMEOUT"); text != "" {
-		if o.limits.Hold, err = time.ParseDuration(text); err != nil || o.limits.Hold < time.Second || o.limits.Hold > time.Hour {
+		if o.limits.HoldTimeout, err = time.ParseDuration(text); err != nil || o.limits.HoldTimeout < time.Second || o.limits.HoldTimeout > time.Hour {
 			return newInvalidError("DSTACK_GATEWAY_HOLD_TIMEOUT is not a duration from 1s to 1h: "+text, "write it as 90s or 5m")
 		}
 	}
@@ -103,7 +103,7 @@ func (o *serverOptions) readLimits() (err error) {
 	if err != nil {
 		return err
 	}
-	o.limits.Held = int(held)
+	o.limits.MaxHeld = int(held)
 	o.limits.HeldBytes, err = readPositive("DSTACK_GATEWAY_HOLD_BYTES")
 	return err
 }

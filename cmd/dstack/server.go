@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"dstack/internal/api"
 	"dstack/internal/backend"
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dial"
@@ -147,11 +146,11 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Bell: changes,
 		Dir: d.dir, Domain: d.domain, MainProject: server.DefaultProject, PublicURL: d.serverURL(), Log: d.log,
 		Hub: d.hub, BackendTypes: format.Backends,
-		Numbers: func() map[dstack.RunID]api.RunMetrics { return d.gateway.Numbers() },
 	})
 	d.api = d.server.Handler()
 	d.gateway = gateway.New(gateway.Options{
-		Control: d.server, Domain: d.domain, Main: server.DefaultProject, Name: d.hostID, Limits: d.limits, Log: d.log,
+		Control: d.server, Domain: d.domain, Main: server.DefaultProject, Name: d.hostID, Dialer: d.dialer,
+		Limits: d.limits, Log: d.log,
 	})
 	// This is the last step because it may generate the admin's token, which is shown only once, right after it.
 	return server.Boot(ctx, server.BootOptions{Store: d.store, Dir: d.dir, Config: config, Token: d.token})

@@ -98,7 +98,7 @@ func describeOperation(e *apiCall, schemas huma.Registry) *huma.Operation {
 	op.OperationID = strings.Trim(strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(e.path), "_")
 	op.Responses["default"] = &huma.Response{Description: "refused: why, and what to do",
 		Content: describeContent(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)}
-	if e.level != access.None {
+	if e.level != access.LevelNone {
 		op.Security = []map[string][]string{{"token": {}}}
 		op.Description = "For: " + string(e.level)
 	}

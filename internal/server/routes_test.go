@@ -22,11 +22,11 @@ func TestEndpoints_EveryOneIsClosedToWhomItShouldBe(t *testing.T) {
 
 	const in = "let in"
 	want := map[access.Level][]string{
-		access.None:        {in, in, in, in, in, in},
-		access.Auth:        {"Not authenticated", "Invalid token", in, in, in, in},
-		access.Member:      {"Not authenticated", "Invalid token", "Not found", in, in, in},
-		access.Admin:       {"Not authenticated", "Invalid token", "Access denied", "Access denied", in, in},
-		access.GlobalAdmin: {"Not authenticated", "Invalid token", "Access denied", "Access denied", "Access denied", in},
+		access.LevelNone:         {in, in, in, in, in, in},
+		access.LevelUser:         {"Not authenticated", "Invalid token", in, in, in, in},
+		access.LevelMember:       {"Not authenticated", "Invalid token", "Not found", in, in, in},
+		access.LevelProjectAdmin: {"Not authenticated", "Invalid token", "Access denied", "Access denied", in, in},
+		access.LevelGlobalAdmin:  {"Not authenticated", "Invalid token", "Access denied", "Access denied", "Access denied", in},
 	}
 	for _, e := range endpoints {
 		for i, caller := range callers {

@@ -240,7 +240,7 @@ func (s *Server) reviseRun(c *request, p runPlan) (dstack.Run, error) {
 // stopRuns notes the wish and returns at once. Names that nobody has, and
 // runs that have ended, are no error.
 func (s *Server) stopRuns(c *request, in api.StopRuns) (wire.Null, error) {
-	wish := dstack.StopGrace
+	wish := dstack.StopGraceful
 	if in.Abort {
 		wish = dstack.StopAbort
 	}

@@ -11,7 +11,7 @@ import (
 // serveSchema is a call that gives the JSON Schema of what people write; what it
 // says is no secret.
 func serveSchema(at, what string, make func() ([]byte, error)) apiCall {
-	return apiCall{method: http.MethodGet, path: at, level: access.None, about: "the JSON Schema " + what,
+	return apiCall{method: http.MethodGet, path: at, level: access.LevelNone, about: "the JSON Schema " + what,
 		in: reflect.TypeFor[wire.Null](), out: reflect.TypeFor[map[string]any](),
 		serve: func(_ *Server, c *request) error {
 			text, err := make()

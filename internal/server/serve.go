@@ -138,7 +138,7 @@ func (s *Server) audit(c *request, what string, more ...slog.Attr) {
 
 // authorize finds out who calls and where, and asks whether they may.
 func (s *Server) authorize(c *request) error {
-	if c.route.level == access.None {
+	if c.route.level == access.LevelNone {
 		return nil
 	}
 	known, err := s.authenticate(c)

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"sync"
 
-	"dstack/internal/api"
 	"dstack/internal/backend"
 	"dstack/internal/dstack"
 	"dstack/internal/hub"
@@ -40,9 +39,6 @@ type Options struct {
 
 	// Hub is where chat templates are found; nil: nowhere.
 	Hub *hub.Client
-
-	// Numbers tells what runs do and did, where the gateway is here; may be nil.
-	Numbers func() map[dstack.RunID]api.RunMetrics
 }
 
 // defaultUploadLimit is how large a folder may be.
@@ -57,7 +53,6 @@ type Server struct {
 	wake      func()
 	broadcast *loop.Broadcast
 	hub       *hub.Client
-	numbers   func() map[dstack.RunID]api.RunMetrics
 	urls      publicURLs
 	log       *slog.Logger
 	upload    int64
@@ -71,7 +66,7 @@ type Server struct {
 
 // New returns a Server. Nothing runs until it is asked.
 func New(o Options) *Server {
-	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Bell, numbers: o.Numbers, hub: o.Hub,
+	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Bell, hub: o.Hub,
 		log: o.Log, upload: o.UploadLimit, urls: newPublicURLs(o)}
 	if s.wake == nil {
 		s.wake = func() {}
@@ -84,9 +79,6 @@ func New(o Options) *Server {
 	}
 	if s.upload == 0 {
 		s.upload = defaultUploadLimit
-	}
-	if s.numbers == nil {
-		s.numbers = func() map[dstack.RunID]api.RunMetrics { return nil }
 	}
 	if s.backends == nil {
 		s.backends = backend.NewSet()

@@ -17,15 +17,12 @@ import (
 	"dstack/internal/spec"
 )
 
-// buildViews are runs as people see them, with what the gateway counted.
+// buildViews are runs as people see them, with what the gateways reported.
 func (s *Server) buildViews(found ...store.RunDetails) []api.RunView {
-	numbers := s.numbers()
 	views := make([]api.RunView, 0, len(found))
 	for _, w := range found {
 		v := buildRunView(w, s.urls)
-		if n, known := numbers[w.Run.ID]; known {
-			v.Metrics = &n
-		}
+		v.Metrics = buildRunMetrics(w)
 		views = append(views, v)
 	}
 	return views

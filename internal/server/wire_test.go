@@ -191,7 +191,7 @@ func TestStatuses_OfWhatScalesAndChanges(t *testing.T) {
 func TestStatuses_AWishToStopCountsAtOnce(t *testing.T) {
 	for status, want := range map[dstack.RunStatus]api.RunStatus{dstack.RunSubmitted: api.StatusStopping, dstack.RunActive: api.StatusStopping,
 		dstack.RunTerminated: api.StatusStopped, dstack.RunFailed: api.StatusFailed} {
-		w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGrace}, Replicas: replicas(dstack.ReplicaReady)}
+		w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGraceful}, Replicas: replicas(dstack.ReplicaReady)}
 		if got := buildRunView(w, publicURLs{}).Status; got != want {
 			t.Errorf("%s: %s, want %s", status, got, want)
 		}
