@@ -13,18 +13,19 @@ import (
 )
 
 const (
-	gpuListTTL     = time.Minute // cards do not come and go, but drivers do fail
+	gpuListTTL     = time.Minute // GPUs rarely change, but a driver may fail
 	gpuListTimeout = 10 * time.Second
 )
 
-// gpuLister are this machine's GPUs, as the driver's own tool lists them.
+// gpuLister lists this machine's GPUs with the driver's tool, nvidia-smi.
 type gpuLister struct {
 	mu       sync.Mutex
 	listedAt time.Time
 	cached   []dstack.GPU
 }
 
-// list asks the driver once a minute. No driver is no GPU.
+// list returns the GPUs. It runs nvidia-smi once per gpuListTTL; if that fails, it
+// returns the last result. Without nvidia-smi there are no GPUs.
 func (c *gpuLister) list(ctx context.Context) []dstack.GPU {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -46,7 +47,8 @@ func (c *gpuLister) list(ctx context.Context) []dstack.GPU {
 	return c.cached
 }
 
-// parseGPUs reads lines such as: GPU-1b2c, NVIDIA L4, 23034, 8.9
+// parseGPUs parses lines such as "GPU-1b2c, NVIDIA L4, 23034, 8.9". It skips lines of
+// another form.
 func parseGPUs(text string) (gpus []dstack.GPU) {
 	for line := range strings.Lines(text) {
 		f := strings.Split(strings.TrimSpace(line), ", ")
@@ -60,7 +62,7 @@ func parseGPUs(text string) (gpus []dstack.GPU) {
 		g := dstack.GPU{ID: f[0], Maker: "nvidia", Name: shortGPUName(f[1]), MemoryMiB: memory}
 		if len(f) > 3 {
 			major, minor, _ := strings.Cut(f[3], ".")
-			g.Capability[0], _ = strconv.Atoi(major) // unknown stays zero
+			g.Capability[0], _ = strconv.Atoi(major) // zero if unknown
 			g.Capability[1], _ = strconv.Atoi(minor)
 		}
 		gpus = append(gpus, g)
@@ -73,8 +75,8 @@ var (
 	suffixWords = regexp.MustCompile(`(?i)^(sxm\d?|pcie|nvl|hbm\d?e?|\d+g|\d+gb|generation|ada|laptop|gpu|96gb)$`)
 )
 
-// shortGPUName is a card as configurations name it: "NVIDIA A100-SXM4-80GB" is an
-// A100, "NVIDIA GeForce RTX 4090" an RTX4090, "NVIDIA RTX A6000" an A6000.
+// shortGPUName returns the name of a GPU in configurations: A100 for "NVIDIA
+// A100-SXM4-80GB", RTX4090 for "NVIDIA GeForce RTX 4090", A6000 for "NVIDIA RTX A6000".
 func shortGPUName(full string) string {
 	name := strings.TrimSpace(full)
 	for {

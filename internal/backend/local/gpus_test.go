@@ -6,7 +6,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestCardName(t *testing.T) {
+func TestShortGPUName(t *testing.T) {
 	for full, want := range map[string]string{
 		"NVIDIA A100-SXM4-80GB":              "A100",
 		"NVIDIA A100-PCIE-40GB":              "A100",
@@ -33,7 +33,7 @@ func TestCardName(t *testing.T) {
 	}
 }
 
-func TestReadCards(t *testing.T) {
+func TestParseGPUs(t *testing.T) {
 	text := "GPU-aa11, NVIDIA H200, 143771, 9.0\nGPU-bb22, NVIDIA L4, 23034, 8.9\nGPU-cc33, Tesla K80, 11441, [N/A]\n\nNo devices were found\nGPU-dd44, odd, [N/A], 8.0\n"
 	got := parseGPUs(text)
 	want := []dstack.GPU{

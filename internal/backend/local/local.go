@@ -1,4 +1,5 @@
-// Package local is the backend of the machine that the server runs on.
+// Package local is the backend for the machine that the server runs on. It needs no
+// account: the machine is owned, and is never created or deleted.
 package local
 
 import (
@@ -19,39 +20,39 @@ import (
 	"dstack/internal/human"
 )
 
-// autoTimeout is how long a Docker Engine may take to answer before plain
-// processes are taken instead.
+// autoTimeout limits how long New waits for a Docker Engine before it uses plain
+// processes instead, with engine: auto.
 const autoTimeout = 2 * time.Second
 
-// dockerTimeout is how long one may take that is wanted, so that one that hangs
-// does not keep the server from saying so.
+// dockerTimeout limits how long New waits for a Docker Engine that the configuration
+// demands. Tests change it.
 var dockerTimeout = 10 * time.Second
 
-// Options says what to run replicas with.
+// Options configures a Local.
 type Options struct {
-	Engine       string // auto, docker or process
-	Dir          string // where plain processes have their folders
+	Engine       string // auto, docker or process; empty: auto
+	Dir          string // the folder of the processes' folders
 	Installation dstack.Installation
-	HostID       string // this machine, among all servers of one database
-	Self         string // our own binary, for keepers
+	HostID       string // identifies this machine among the servers that share a database
+	Self         string // the dstack program, which runs the keepers of processes
 	Code         engine.CodeOpener
 	Dialer       *dial.Dialer // opens the connections of port checks; nil: directly
 	Log          *slog.Logger
 }
 
-// closableEngine is an engine of this machine.
+// closableEngine is an engine that this package opened and has to close.
 type closableEngine interface {
 	engine.Engine
 	Close() error
 }
 
-// Local is this machine. It is owned: always there, never made nor deleted.
+// Local is the backend for this machine with one engine.
 type Local struct {
 	Options
 	engine       closableEngine
 	capabilities dstack.EngineCapabilities
-	engineTitle  string       // the engine, for people
-	dockerAbout  docker.About // zero without one
+	engineTitle  string       // describes the engine to the user
+	dockerAbout  docker.About // zero without Docker
 	notice       string
 	name         string
 	gpus         gpuLister
@@ -59,8 +60,9 @@ type Local struct {
 
 var _ backend.Backend = (*Local)(nil)
 
-// New picks the engine: the one that is asked for, or with auto Docker where
-// one answers, else plain processes. Close it after use; replicas run on.
+// New opens the engine that the options name. With auto, that is Docker if a Docker
+// Engine answers, otherwise plain processes. If Docker is demanded and does not
+// answer, the error is of kind Unavailable. Close the result after use.
 func New(ctx context.Context, o Options) (*Local, error) {
 	name, err := os.Hostname()
 	if err != nil || name == "" {
@@ -78,8 +80,8 @@ func New(ctx context.Context, o Options) (*Local, error) {
 		if _, err := docker.Ping(answer, ""); err == nil {
 			return l, l.useDocker(ctx)
 		}
-		l.notice = "Docker does not answer here, so services run as plain processes of this machine: nothing isolates them,\n" +
-			" and `image` cannot be used. Install Docker and start the server again for containers."
+		l.notice = "Docker does not answer, so services run as plain processes of this machine, without isolation and `image`.\n" +
+			" To use containers, install Docker and restart the server."
 		return l, l.useProcesses(ctx)
 	default:
 		return nil, &dstack.Error{
@@ -115,7 +117,7 @@ func (l *Local) useProcesses(ctx context.Context) error {
 	return nil
 }
 
-// Close stops what the engine does for us; replicas run on.
+// Close closes the engine. Replicas keep running.
 func (l *Local) Close() error {
 	if l.engine == nil {
 		return nil
@@ -123,7 +125,8 @@ func (l *Local) Close() error {
 	return l.engine.Close()
 }
 
-// Describe says what this machine is: 8 cpu, 32GB, Docker 28.1 (containers), no GPU.
+// Describe describes the machine to the user, as in "8 cpu, 32GB, Docker 28.1
+// (containers), no GPU".
 func (l *Local) Describe() string {
 	h := l.detectHardware(context.Background())
 	gpus := "no GPU"
@@ -133,15 +136,14 @@ func (l *Local) Describe() string {
 	return fmt.Sprintf("%d cpu, %s, %s, %s", h.CPUs, human.Gigabytes(h.MemoryMiB), l.engineTitle, gpus)
 }
 
-// Notice is what its owner should know about the engine that was picked;
-// empty when there is nothing.
+// Notice returns what the user should know about the engine that New chose, or "".
 func (l *Local) Notice() string { return l.notice }
 
-// Key is this backend's in backend.Set. Another engine is another backend, so
-// that what runs in one is never taken for lost by the other.
+// Key returns the key of this backend in a backend.Set. Each engine has its own, so
+// that one engine does not report the replicas of the other as lost.
 func (l *Local) Key() string { return "local-" + l.capabilities.Name }
 
-// instanceID is the instance that this machine is with this engine.
+// instanceID returns the ID of the only instance: this machine with this engine.
 func (l *Local) instanceID() dstack.InstanceID {
 	return dstack.InstanceID("local-" + l.HostID + "-" + l.capabilities.Name)
 }
@@ -154,23 +156,24 @@ func (l *Local) Offers(ctx context.Context, _ dstack.Requirements) ([]dstack.Off
 	}}, nil
 }
 
-// Create does nothing: the machine is there.
+// Create does nothing, because the machine exists.
 func (l *Local) Create(context.Context, backend.CreateRequest) error { return nil }
 
-// Delete does nothing: the machine is not ours to delete.
+// Delete does nothing, because the machine is owned.
 func (l *Local) Delete(context.Context, dstack.InstanceID) error { return nil }
 
-// Machines is always this one.
+// Machines returns this machine.
 func (l *Local) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
 	return map[dstack.InstanceID]dstack.Machine{l.instanceID(): {Ref: l.name, State: dstack.MachineRunning}}, nil
 }
 
-// Engine returns this machine's engine.
+// Engine returns the engine of this machine. The error for any other instance is of
+// kind NotFound.
 func (l *Local) Engine(_ context.Context, id dstack.InstanceID) (engine.Engine, error) {
 	if id != l.instanceID() {
 		return nil, &dstack.Error{
 			Kind: dstack.NotFound, Message: fmt.Sprintf("the instance %s is not run by this machine's engine, %s", id, l.capabilities.Name),
-			Hint: "choose the engine that it was made with in the server's config.yml, or stop its runs", Cause: errors.ErrUnsupported,
+			Hint: "set its engine in the server's config.yml again, or stop its runs", Cause: errors.ErrUnsupported,
 		}
 	}
 	return l.engine, nil

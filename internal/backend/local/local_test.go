@@ -6,7 +6,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestLocal_IsOneOwnedMachine(t *testing.T) {
+func TestLocal_OffersItsMachine(t *testing.T) {
 	l, err := New(t.Context(), Options{Engine: "process", Dir: t.TempDir(), Installation: "here", HostID: "abc"})
 	if err != nil {
 		t.Fatal(err)
@@ -35,7 +35,7 @@ func TestLocal_IsOneOwnedMachine(t *testing.T) {
 	}
 }
 
-func TestLocal_RefusesAnUnknownEngine(t *testing.T) {
+func TestNew_UnknownEngine(t *testing.T) {
 	if _, err := New(t.Context(), Options{Engine: "podman", Dir: t.TempDir()}); dstack.KindOf(err) != dstack.Invalid {
 		t.Errorf("got %v", err)
 	}

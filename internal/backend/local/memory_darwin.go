@@ -2,7 +2,7 @@ package local
 
 import "golang.org/x/sys/unix"
 
-// totalMemoryMiB is all the memory of this machine; 0: unknown.
+// totalMemoryMiB returns the memory of this machine; 0: unknown.
 func totalMemoryMiB() int64 {
 	bytes, err := unix.SysctlUint64("hw.memsize")
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// A Docker engine that takes connections and answers nothing must not keep
-// the server from starting, or from saying why it does not.
+// A Docker Engine that accepts connections and never answers must not block the start
+// of the server.
 func TestNew_HungDocker(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "docker.sock")
 	l, err := net.Listen("unix", socket)
@@ -19,7 +19,7 @@ func TestNew_HungDocker(t *testing.T) {
 	}
 	defer l.Close()
 	t.Setenv("DOCKER_HOST", "unix://"+socket)
-	defer func(was time.Duration) { dockerTimeout = was }(dockerTimeout)
+	defer func(before time.Duration) { dockerTimeout = before }(dockerTimeout)
 	dockerTimeout = 50 * time.Millisecond
 	began := time.Now()
 	done := make(chan error, 1)
@@ -33,6 +33,6 @@ func TestNew_HungDocker(t *testing.T) {
 			t.Errorf("after %v: %v", time.Since(began), err)
 		}
 	case <-time.After(10 * time.Second):
-		t.Error("it waits for ever")
+		t.Error("New does not return")
 	}
 }
