@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 )
 
 // Bounds of one call, and the retries of reads while the server is
@@ -217,12 +218,10 @@ func readWithRetry[T any](ctx context.Context, c *Client, path string, body any,
 		if try == maxReadAttempts || !isNoResponse(err) {
 			return answer, err
 		}
-		select {
-		case <-ctx.Done():
+		if loop.Sleep(ctx, wait) != nil {
 			return answer, err
-		case <-time.After(wait):
-			wait *= 2
 		}
+		wait *= 2
 	}
 }
 

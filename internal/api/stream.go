@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 )
 
 // maxLogLineBytes bounds the JSON of one LogEntry in a log stream.
@@ -70,7 +71,7 @@ func (c *Client) Watch(ctx context.Context, project string, ask RunViewRequest) 
 		for {
 			view, err := c.GetRunView(ctx, project, ask)
 			if err != nil {
-				if !yield(RunView{}, err) || dstack.KindOf(err) != dstack.Unavailable || !pause(ctx, reconnectPause) {
+				if !yield(RunView{}, err) || dstack.KindOf(err) != dstack.Unavailable || loop.Sleep(ctx, reconnectPause) != nil {
 					return
 				}
 				continue
@@ -80,20 +81,10 @@ func (c *Client) Watch(ctx context.Context, project string, ask RunViewRequest) 
 			}
 			ask.After = view.Version
 			ask.RunID = string(view.ID)
-			if view.Version == "" && !pause(ctx, reconnectPause) {
+			if view.Version == "" && loop.Sleep(ctx, reconnectPause) != nil {
 				return
 			}
 		}
-	}
-}
-
-// pause waits for d. It returns false if ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(d):
-		return true
 	}
 }
 

@@ -27,6 +27,8 @@ type (
 	ProjectID string
 	// UserID identifies a user.
 	UserID string
+	// VolumeID identifies a volume.
+	VolumeID string
 )
 
 // Reason explains a status to the user in one sentence. Program logic never
