@@ -59,7 +59,7 @@ func newControlPlane(dir string, m *machines) (*controlPlane, error) {
 	set.Add(control.DefaultProject, "simulated", m)
 	output := logs.New(filepath.Join(dir, "projects"), 1<<20)
 	p.passes = reconcile.New(reconcile.Options{
-		Store: db, Backends: set, Logs: output, Bell: bell, Log: quiet, Owner: simulatedHost + "/1", Host: simulatedHost,
+		Store: db, Backends: set, Logs: output, Broadcast: bell, Log: quiet, Owner: simulatedHost + "/1", Host: simulatedHost,
 		Limits: lifecycle.Limits{StartTimeout: time.Hour, PlaceTimeout: time.Hour},
 	})
 	p.server = control.New(control.Options{Store: db, Logs: output, Backends: set, Wake: p.passes.Wake, Broadcast: bell, Dir: dir, Log: quiet})

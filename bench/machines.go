@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"dstack/internal/backend"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 )
@@ -29,15 +30,17 @@ func newMachines(n, cpus int) *machines {
 			Hardware: dstack.Hardware{CPUs: cpus, MemoryMiB: 1 << 40, DiskMiB: 1 << 40},
 			Engine:   dstack.EngineCapabilities{Name: "simulated", Containers: true},
 		})
-		m.listed[id] = dstack.Machine{Ref: name, Alive: true}
+		m.listed[id] = dstack.Machine{Ref: name, State: dstack.MachineRunning}
 		m.engines[id] = &simulatedEngine{ip: fmt.Sprintf("10.0.0.%d", i+1), attempts: map[dstack.AttemptID]simulatedAttempt{}}
 	}
 	return m
 }
 
-func (m *machines) Offers(context.Context) ([]dstack.Offer, error)                { return m.offers, nil }
-func (m *machines) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
-func (m *machines) Delete(context.Context, dstack.InstanceID) error               { return nil }
+func (m *machines) Offers(context.Context, dstack.Requirements) ([]dstack.Offer, error) {
+	return m.offers, nil
+}
+func (m *machines) Create(context.Context, backend.CreateRequest) error { return nil }
+func (m *machines) Delete(context.Context, dstack.InstanceID) error     { return nil }
 func (m *machines) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
 	return m.listed, nil
 }

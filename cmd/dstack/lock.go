@@ -11,14 +11,14 @@ import (
 	"dstack/internal/dstack"
 )
 
-// A server that was killed a moment ago may still be on its way out.
+// Times of the wait for the lock. A server that was just killed may hold it for a moment.
 const (
-	lockWait  = 3 * time.Second
-	lockAgain = 50 * time.Millisecond
+	lockTimeout      = 3 * time.Second
+	lockPollInterval = 50 * time.Millisecond
 )
 
-// lockFolder makes this the only server on a folder, until unlock or the end
-// of the process, however it ends.
+// lockFolder makes this process the only server that uses a folder, until unlock or until the process ends in any way.
+// If another server uses the folder, the error is of kind Conflict.
 func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
 	f, err := os.OpenFile(filepath.Join(dir, "server.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
@@ -28,18 +28,18 @@ func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
 		_ = f.Close() // nothing was written
 		return nil, &dstack.Error{
 			Kind: dstack.Conflict, Message: "another dstack server already uses " + dir,
-			Hint: "stop it first, or give this one a folder of its own with DSTACK_SERVER_DIR", Cause: err,
+			Hint: "stop it first, or choose another folder for this server with DSTACK_SERVER_DIR", Cause: err,
 		}
 	}
 	return func() { _ = f.Close() }, nil
 }
 
-// lockFile tries for lockWait.
+// lockFile locks a file. It retries for lockTimeout.
 func lockFile(ctx context.Context, f *os.File) error {
-	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	ctx, cancel := context.WithTimeout(ctx, lockTimeout)
 	defer cancel()
-	again := time.NewTicker(lockAgain)
-	defer again.Stop()
+	retry := time.NewTicker(lockPollInterval)
+	defer retry.Stop()
 	for {
 		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if err == nil {
@@ -48,7 +48,7 @@ func lockFile(ctx context.Context, f *os.File) error {
 		select {
 		case <-ctx.Done():
 			return err
-		case <-again.C:
+		case <-retry.C:
 		}
 	}
 }

@@ -16,10 +16,10 @@ func TestLockFolder(t *testing.T) {
 	if _, err := lockFolder(t.Context(), dir); dstack.KindOf(err) != dstack.Conflict {
 		t.Errorf("a second server: %v", err)
 	}
-	time.AfterFunc(200*time.Millisecond, unlock) // one that is on its way out
+	time.AfterFunc(200*time.Millisecond, unlock) // as if the first server were stopping
 	again, err := lockFolder(t.Context(), dir)
 	if err != nil {
-		t.Fatalf("after the first has ended: %v", err)
+		t.Fatalf("after the first server has ended: %v", err)
 	}
 	again()
 }

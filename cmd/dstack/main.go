@@ -12,17 +12,18 @@ import (
 )
 
 func main() {
-	// The keeper of a process starts with every replica and is no command for users, so it skips the command tree.
+	// `keep` runs the keeper of a replica. It is not a command for users and starts with each replica, so it does without
+	// the command tree.
 	if len(os.Args) == 3 && os.Args[1] == "keep" {
 		os.Exit(process.Keep(os.Args[2]))
 	}
-	os.Exit(run())
+	os.Exit(runCommand())
 }
 
-func run() int {
-	return cli.Execute(context.Background(), commands())
+func runCommand() int {
+	return cli.Execute(context.Background(), newCommand())
 }
 
-func commands() *cobra.Command {
-	return cli.New(cli.Options{Version: currentVersion(), Server: serverCommand(), Templates: templates})
+func newCommand() *cobra.Command {
+	return cli.New(cli.Options{Version: currentVersion(), Server: serverCommand(), Templates: fetchTemplate})
 }

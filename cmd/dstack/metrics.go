@@ -12,17 +12,17 @@ import (
 
 // listenForMetrics serves /metrics on its own address until ctx ends: callers of
 // services must not read it.
-func (h *house) listenForMetrics(ctx context.Context) error {
+func (d *daemon) listenForMetrics(ctx context.Context) error {
 	all := prometheus.NewRegistry()
-	all.MustRegister(h.gateway.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	all.MustRegister(d.gateway.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(all, promhttp.HandlerOpts{}))
 	srv := &http.Server{
-		Handler: mux, ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, WriteTimeout: shutdownWait, MaxHeaderBytes: headerBytes,
-		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+		Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, WriteTimeout: shutdownTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
 	defer context.AfterFunc(ctx, func() { _ = srv.Close() })() // Prometheus reads again
-	err := srv.Serve(h.meters)
+	err := srv.Serve(d.metricsListener)
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

@@ -6,11 +6,11 @@ import (
 	"testing"
 )
 
-func TestServerOptions_TheHelpDoesNotShowTheToken(t *testing.T) {
+func TestServerOptions_HelpHidesToken(t *testing.T) {
 	t.Setenv("DSTACK_SERVER_ADMIN_TOKEN", "canary-token")
 	t.Setenv("DSTACK_SERVER_DIR", t.TempDir())
 	var help bytes.Buffer
-	c := commands()
+	c := newCommand()
 	c.SetOut(&help)
 	c.SetErr(&help)
 	c.SetArgs([]string{"server", "--help"})
@@ -22,7 +22,7 @@ func TestServerOptions_TheHelpDoesNotShowTheToken(t *testing.T) {
 	}
 	var o serverOptions
 	o.host, o.logLevel = "127.0.0.1", "INFO"
-	if err := o.complete(); err != nil || o.token != "canary-token" {
+	if err := o.readEnvironment(); err != nil || o.token != "canary-token" {
 		t.Errorf("token %q, %v", o.token, err)
 	}
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"dstack/internal/backend"
-	"dstack/internal/backend/local"
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/gateway"
 	"dstack/internal/hub"
@@ -27,13 +27,13 @@ import (
 )
 
 const (
-	logsPerRun   = 64 << 20 // bytes kept of one run's output
-	headerWait   = 10 * time.Second
-	idleWait     = 2 * time.Minute
-	headerBytes  = 64 << 10
-	shutdownWait = 5 * time.Second // for answers under way; streams are cut
-	placeWait    = time.Minute
-	startWait    = 30 * time.Minute
+	maxLogBytesPerRun   = 64 << 20
+	headerTimeout       = 10 * time.Second
+	idleTimeout         = 2 * time.Minute
+	maxHeaderBytes      = 64 << 10
+	shutdownTimeout     = 5 * time.Second // see daemon.serveRequests
+	placeTimeout        = time.Minute
+	defaultStartTimeout = 30 * time.Minute
 )
 
 func serverCommand() *cobra.Command {
@@ -45,185 +45,157 @@ func serverCommand() *cobra.Command {
 			"dstack server --host 0.0.0.0 --port 3000   # reachable from elsewhere; put TLS in front",
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			if err := o.complete(); err != nil {
+			if err := o.readEnvironment(); err != nil {
 				return err
 			}
-			return serve(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
+			return runServer(c.Context(), o, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
-	o.flags(c)
+	o.addFlags(c)
 	return c
 }
 
-// house is everything that lives while the server does.
-type house struct {
+// daemon holds the components of the running server.
+type daemon struct {
 	serverOptions
-	log      *slog.Logger
-	store    *store.Store
-	backends *backend.Set
-	locals   []*local.Local
-	listener net.Listener
-	meters   net.Listener // of /metrics; nil: nobody asked for it
-	server   *server.Server
-	api      http.Handler
-	closing  context.Context // ends when the server is told to
-	gateway  *gateway.Gateway
-	hub      *hub.Client
-	passes   *reconcile.Reconciler
+	log             *slog.Logger
+	listener        net.Listener
+	metricsListener net.Listener    // nil: no metrics are served
+	stopping        context.Context // ends when the server begins to stop
+
+	store      *store.Store
+	backends   *backend.Set
+	opened     []openedBackend // those in backends, in the order of config.yml
+	dialer     *dial.Dialer    // shared by the probes, the engines and the gateway
+	hub        *hub.Client
+	reconciler *reconcile.Reconciler
+	server     *server.Server
+	api        http.Handler
+	gateway    *gateway.Gateway
 }
 
-// serve runs the server until ctx ends. Replicas go on without it.
-func serve(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
-	h := &house{serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat), backends: backend.NewSet()}
-	slog.SetDefault(h.log)
+// runServer runs the server until ctx ends. Replicas keep running after that.
+func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
+	d := &daemon{
+		serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat),
+		backends: backend.NewSet(), dialer: &dial.Dialer{},
+	}
+	slog.SetDefault(d.log)
 	unlock, err := lockFolder(ctx, o.dir)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	if h.listener, err = listen(ctx, o.address()); err != nil {
+	if d.listener, err = openListener(ctx, o.listenAddress()); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, h.close()) }()
-	if o.metrics != "" {
-		if h.meters, err = listen(ctx, o.metrics); err != nil {
+	defer func() { err = errors.Join(err, d.close()) }()
+	if o.metricsAddress != "" {
+		if d.metricsListener, err = openListener(ctx, o.metricsAddress); err != nil {
 			return err
 		}
 	}
-	booted, err := h.build(ctx)
+	booted, err := d.buildComponents(ctx)
 	if err != nil {
 		return err
 	}
-	if err := h.greet(out, errOut, booted); err != nil {
+	if err := d.printStartMessage(out, errOut, booted); err != nil {
 		return err
 	}
-	tasks := append(h.passes.Tasks(), h.gateway.Tasks()...)
-	tasks = append(tasks, loop.Task{Name: "listener", Run: h.listen})
-	if h.meters != nil {
-		tasks = append(tasks, loop.Task{Name: "metrics", Run: h.listenForMetrics})
+	tasks := append(d.reconciler.Tasks(), d.gateway.Tasks()...)
+	tasks = append(tasks, loop.Task{Name: "listener", Run: d.serveRequests})
+	if d.metricsListener != nil {
+		tasks = append(tasks, loop.Task{Name: "metrics", Run: d.listenForMetrics})
 	}
 	return loop.Run(ctx, tasks...)
 }
 
-// build opens the store and makes the parts; nothing runs yet.
-func (h *house) build(ctx context.Context) (server.Booted, error) {
-	var none server.Booted
-	sealer, err := store.NewSealer(h.path("encryption.key"))
+// buildComponents opens the store and the backends, and creates the other components. It starts none of them.
+func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error) {
+	var none server.BootResult
+	sealer, err := store.NewSealer(d.filePath("encryption.key"))
 	if err != nil {
 		return none, err
 	}
-	if h.store, err = store.Open(ctx, h.database, sealer); err != nil {
+	if d.store, err = store.Open(ctx, d.database, sealer); err != nil {
 		return none, err
 	}
-	config, _, err := server.ReadConfig(h.dir, server.DefaultProject)
+	format := newConfigFormat(backendTypes)
+	config, _, err := server.ReadConfig(d.dir, server.DefaultProject, format)
 	if err != nil {
 		return none, err
 	}
-	if err := h.openBackends(ctx, config); err != nil {
+	if err := d.openBackends(ctx, config, backendTypes); err != nil {
 		return none, err
 	}
-	// The folder's lock says that no other server of this host lives: what one
-	// that was killed held is free at once.
-	if err := h.store.FreeLeases(ctx, h.hostID); err != nil {
+	// The lock of the folder proves that no other server of this host is running, so the leases of a killed one are free.
+	if err := d.store.FreeLeases(ctx, d.hostID); err != nil {
 		return none, err
 	}
-	bell := &loop.Broadcast{}
-	output := logs.New(h.path("projects"), logsPerRun)
-	h.passes = reconcile.New(reconcile.Options{
-		Store: h.store, Backends: h.backends, Logs: output, Bell: bell, Log: h.log,
-		Owner: h.owner(), Host: h.hostID,
-		Limits: lifecycle.Limits{StartTimeout: h.startTimeout, PlaceTimeout: placeWait},
+	changes := &loop.Broadcast{}
+	output := logs.New(d.filePath("projects"), maxLogBytesPerRun)
+	d.reconciler = reconcile.New(reconcile.Options{
+		Store: d.store, Backends: d.backends, Logs: output, Dialer: d.dialer, Broadcast: changes, Log: d.log,
+		Owner: d.leaseOwner(), Host: d.hostID,
+		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
 	})
-	if h.hub, err = hub.New(hub.Options{Base: os.Getenv("HF_ENDPOINT"), Dir: h.path("hub"), Log: h.log}); err != nil {
+	if d.hub, err = hub.New(hub.Options{Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Log: d.log}); err != nil {
 		return none, err
 	}
-	h.server = server.New(server.Options{
-		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Broadcast: bell,
-		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
-		Hub: h.hub,
+	d.server = server.New(server.Options{
+		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Broadcast: changes,
+		Dir: d.dir, Domain: d.domain, MainProject: server.DefaultProject, PublicURL: d.serverURL(), Log: d.log,
+		Hub: d.hub, BackendTypes: format.Backends,
 	})
-	h.api = h.server.Handler()
-	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Name: h.hostID, Limits: h.limits, Log: h.log})
-	// Last, since it may make a token, which is shown right afterwards or never.
-	return server.Boot(ctx, server.BootOptions{Store: h.store, Dir: h.dir, Token: h.token})
+	d.api = d.server.Handler()
+	d.gateway = gateway.New(gateway.Options{
+		Control: d.server, Domain: d.domain, Main: server.DefaultProject, Name: d.hostID, Dialer: d.dialer,
+		Limits: d.limits, Log: d.log,
+	})
+	// This is the last step because it may generate the admin's token, which is shown only once, right after it.
+	return server.Boot(ctx, server.BootOptions{Store: d.store, Dir: d.dir, Config: config, Token: d.token})
 }
 
-// openBackends makes each configured backend once, however many projects use
-// it: this machine has one set of GPUs.
-func (h *house) openBackends(ctx context.Context, config server.Config) error {
-	installation, err := h.store.Installation(ctx)
-	if err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return fmt.Errorf("cannot find the dstack binary itself: %w", err)
-	}
-	opened := map[string]*local.Local{}
-	for _, project := range config.Projects {
-		for _, b := range project.Backends {
-			one, err := local.New(ctx, local.Options{
-				Engine: b.Engine, Dir: h.path("process"), Installation: installation, HostID: h.hostID,
-				Self: self, Code: h.code, Log: h.log,
-			})
-			if err != nil {
-				return err
-			}
-			if same := opened[one.Key()]; same != nil {
-				if err := one.Close(); err != nil {
-					return err
-				}
-				one = same
-			} else {
-				opened[one.Key()] = one
-				h.locals = append(h.locals, one)
-			}
-			h.backends.Add(project.Name, one.Key(), one)
-		}
-	}
-	return nil
+// openCode opens the uploaded code of an attempt. It is the engine.CodeOpener of all engines.
+func (d *daemon) openCode(ctx context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error) {
+	return d.store.Code(ctx, spec.CodeProject, spec.CodeRepo, spec.CodeHash)
 }
 
-// code opens an order's upload for an engine.
-func (h *house) code(ctx context.Context, o dstack.AttemptSpec) (io.ReadCloser, error) {
-	return h.store.Code(ctx, o.CodeProject, o.CodeRepo, o.CodeHash)
-}
-
-// ServeHTTP gives a request to the gateway or to the API, by its host and path.
-func (h *house) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if h.gateway.Serves(r) {
-		h.gateway.ServeHTTP(w, r)
+// ServeHTTP passes a request to the gateway or to the API, depending on its host and path.
+func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if d.gateway.Serves(r) {
+		d.gateway.ServeHTTP(w, r)
 		return
 	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
-	defer context.AfterFunc(h.closing, cancel)() // long polls need not be waited for
-	h.api.ServeHTTP(w, r.WithContext(ctx))
+	defer context.AfterFunc(d.stopping, cancel)() // ends long polls, so that the shutdown does not wait for them
+	d.api.ServeHTTP(w, r.WithContext(ctx))
 }
 
-// listen answers requests until ctx ends. Short answers under way are
-// finished; streams are cut after shutdownWait.
-func (h *house) listen(ctx context.Context) error {
-	requests, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
-	h.closing = ctx
+// serveRequests serves the listener until ctx ends. It then waits shutdownTimeout for the requests in progress and
+// closes the connections of the others, such as streams.
+func (d *daemon) serveRequests(ctx context.Context) error {
+	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancelRequests()
+	d.stopping = ctx
 	srv := &http.Server{
-		Handler: h, ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, MaxHeaderBytes: headerBytes,
+		Handler: d, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		BaseContext: func(net.Listener) context.Context { return requests },
 		ConnContext: gateway.WithConn,
-		ErrorLog:    slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+		ErrorLog:    slog.NewLogLogger(d.log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownWait)
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 		defer cancel()
 		if srv.Shutdown(wait) != nil {
-			cut()
-			_ = srv.Close() // what is left is streams whose end nobody can wait for
+			cancelRequests()
+			_ = srv.Close()
 		}
 	})
-	err := srv.Serve(h.listener)
+	err := srv.Serve(d.listener)
 	if stop() {
 		return err
 	}
@@ -231,20 +203,20 @@ func (h *house) listen(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// close ends what build began, in reverse.
-func (h *house) close() error {
-	errs := []error{ignoreClosed(h.listener.Close())}
-	if h.hub != nil {
-		h.hub.Close()
+// close closes what is open, in any state of buildComponents.
+func (d *daemon) close() error {
+	errs := []error{ignoreClosed(d.listener.Close())}
+	if d.hub != nil {
+		d.hub.Close()
 	}
-	if h.meters != nil {
-		errs = append(errs, ignoreClosed(h.meters.Close()))
+	if d.metricsListener != nil {
+		errs = append(errs, ignoreClosed(d.metricsListener.Close()))
 	}
-	for _, l := range h.locals {
-		errs = append(errs, l.Close())
+	for _, b := range d.opened {
+		errs = append(errs, b.close())
 	}
-	if h.store != nil {
-		errs = append(errs, h.store.Close())
+	if d.store != nil {
+		errs = append(errs, d.store.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -256,8 +228,8 @@ func ignoreClosed(err error) error {
 	return err
 }
 
-// listen takes the address, with words for the two ways in which that fails.
-func listen(ctx context.Context, address string) (net.Listener, error) {
+// openListener listens on a TCP address. Its error is of kind Conflict.
+func openListener(ctx context.Context, address string) (net.Listener, error) {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 	if err == nil {
 		return l, nil

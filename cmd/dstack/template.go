@@ -11,9 +11,9 @@ import (
 	"dstack/internal/hub"
 )
 
-// templates asks the hub for a model's chat template, for one command. What
-// it hears is kept below ~/.dstack/cache, for the next one.
-func templates(ctx context.Context, model string, tokens []string) (found dstack.ChatTemplate, err error) {
+// fetchTemplate reads a model's chat template from the hub, for one command. It caches the hub's responses in
+// ~/.dstack/cache for later commands.
+func fetchTemplate(ctx context.Context, model string, tokens []string) (found dstack.ChatTemplate, err error) {
 	home, err := os.UserHomeDir()
 	if err != nil {
 		home = os.TempDir()

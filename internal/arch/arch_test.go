@@ -49,21 +49,22 @@ var packages = []entry{
 	{"internal/api", "loop spec dstack decide/autoscale"},
 
 	// Engines run replicas on a machine; backends provide machines.
-	{"internal/engine", "dstack"},
+	{"internal/engine", "dstack dial"},
 	{"internal/engine/enginetest", "dstack engine"},
-	{"internal/engine/docker", "dstack engine human"},
-	{"internal/engine/process", "dstack engine"},
+	{"internal/engine/docker", "dstack dial engine human"},
+	{"internal/engine/process", "loop dstack dial engine"},
 	{"internal/backend", "dstack engine"},
-	{"internal/backend/local", "human dstack engine backend engine/docker engine/process"},
+	{"internal/backend/backendtest", "dstack engine backend"},
+	{"internal/backend/local", "human strictyaml dstack dial engine backend engine/docker engine/process"},
 
 	// The model hub.
 	{"internal/hub", "dstack"},
 	{"internal/hub/hubtest", ""},
 
 	// The server.
-	{"internal/server/store", "spec dstack decide/lifecycle decide/placement decide/route"},
+	{"internal/server/store", "spec dstack decide/lifecycle decide/placement decide/route decide/status"},
 	{"internal/server/logs", "dstack"},
-	{"internal/server/reconcile", "spec dstack decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
+	{"internal/server/reconcile", "spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
 	{"internal/server/wire", "spec dstack decide/job decide/status api server/store"},
 	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status api backend hub loop server/logs server/store server/wire jinja chattemplate"},
 

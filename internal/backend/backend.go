@@ -1,118 +1,84 @@
-// Package backend is where machines come from: the port, and the configured
-// set.
+// Package backend has the interface between the server and the places that
+// machines come from, and the set of configured backends. Package
+// backend/backendtest tests that a backend follows the interface's contract.
 package backend
 
 import (
 	"context"
-	"fmt"
-	"sort"
-	"strings"
-	"sync"
-	"time"
 
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 )
 
-// Backend is where machines come from. Create and Delete may be repeated: a
-// backend knows its machines by the instance they were made for. For owned
-// machines both do nothing, and Machines lists them always.
+// Backend provides machines: it rents them, or lists machines that the user
+// owns. A machine is identified by the instance that it was created for.
+//
+// Every method may be called by several goroutines at once, and again with the
+// same arguments after an error or a restart of the server. Each returns within
+// a few seconds, or when ctx ends; none waits for a machine to boot or to go
+// away. A backend touches only the machines that it created for its
+// installation, and those that the user configured. Whoever opened a backend
+// closes it; the interface has no method for it.
+//
+// Errors are of these kinds of dstack.Error. Any other error counts as
+// Unavailable.
+//
+//   - NoCapacity: Create did not get the offered machine, because none is left
+//     or a quota is used up. The caller tries another offer.
+//   - Unauthorized, Forbidden: the credentials are wrong, or lack a permission.
+//     No offer of the backend helps until the user changes its configuration.
+//   - Unavailable: the backend could not be reached, or limits the rate of
+//     calls. The caller repeats the call later.
+//   - NotFound: Engine was asked for a machine that does not exist.
 type Backend interface {
-	// Offers returns every machine that could be had, whether it suits or not.
-	Offers(ctx context.Context) ([]dstack.Offer, error)
-	Create(ctx context.Context, id dstack.InstanceID, offer dstack.Offer) error
-	// Machines returns all that we made or own: this also finds leaks.
+	// Offers returns the machines that could be created, and the owned machines,
+	// whether they are in use or not. need helps to ask for fewer: Offers must
+	// return every offer that meets it, and may return others. Offer.Key is set
+	// by Set.
+	Offers(ctx context.Context, need dstack.Requirements) ([]dstack.Offer, error)
+
+	// Create requests the machine of an instance and returns at once. It does
+	// nothing if the instance has a machine already, in any state: repeated, it
+	// makes one machine, even if an earlier call timed out. If it fails, the
+	// machine may have been created nevertheless. For an owned machine it does
+	// nothing.
+	Create(ctx context.Context, request CreateRequest) error
+
+	// Machines returns every machine that the backend created or owns, including
+	// machines that no instance is known for, so that leaks are found. A machine
+	// that has been created may be absent for up to three minutes. Apart from
+	// that, absence means that the machine no longer exists and costs nothing.
+	// A listing that is incomplete is an error. The caller does not change the map.
 	Machines(ctx context.Context) (map[dstack.InstanceID]dstack.Machine, error)
-	// Delete ends a machine. None there is no error.
+
+	// Delete requests the deletion of a machine, in any state, and returns at
+	// once; Machines lists the machine until it is gone. It is no error if the
+	// machine does not exist. For an owned machine it does nothing.
 	Delete(ctx context.Context, id dstack.InstanceID) error
-	// Engine returns what runs replicas on a machine. The backend keeps it
-	// and closes it.
+
+	// Engine returns the engine that runs replicas on a machine. The backend
+	// keeps it for later calls, and closes it.
 	Engine(ctx context.Context, id dstack.InstanceID) (engine.Engine, error)
 }
 
-// Set is the configured backends by project. It does not change while the
-// server runs.
-type Set struct {
-	byName    map[string]Backend  // by key
-	byProject map[string][]string // project name in lower case → keys, in the file's order
+// CreateRequest describes a machine to create.
+type CreateRequest struct {
+	Instance dstack.InstanceID
+	Offer    dstack.Offer
+	// Labels are shown by the backend's own tools. Backends that allow fewer
+	// characters replace the others. LabelInstance is always set.
+	Labels map[string]string
+	// SSHPublicKey is a line of authorized_keys that may log in to the machine;
+	// empty: none.
+	SSHPublicKey string
+	// Volumes are to be attached to the machine when it boots. They are active,
+	// and of the offer's backend and region. A backend without Volumes gets none.
+	Volumes []dstack.Volume
 }
 
-// NewSet returns an empty set.
-func NewSet() *Set {
-	return &Set{byName: map[string]Backend{}, byProject: map[string][]string{}}
-}
-
-// Add makes a backend available to a project. key names the backend among
-// all; the same key may be given to many projects.
-func (s *Set) Add(project, key string, b Backend) {
-	project = strings.ToLower(project)
-	s.byName[key] = b
-	s.byProject[project] = append(s.byProject[project], key)
-}
-
-// Of returns the names of a project's backends. Case is no matter, as with
-// projects everywhere.
-func (s *Set) Of(project string) []string { return s.byProject[strings.ToLower(project)] }
-
-// Get returns a backend by its key.
-func (s *Set) Get(key string) (Backend, error) {
-	b, ok := s.byName[key]
-	if !ok {
-		return nil, &dstack.Error{
-			Kind:    dstack.Unavailable,
-			Message: fmt.Sprintf("the backend %q is not configured any more", key),
-			Hint:    "add it to the server's config.yml again, or stop the runs that use it",
-		}
-	}
-	return b, nil
-}
-
-// All returns the key of every backend, sorted.
-func (s *Set) All() []string {
-	keys := make([]string, 0, len(s.byName))
-	for k := range s.byName {
-		keys = append(keys, k)
-	}
-	sort.Strings(keys)
-	return keys
-}
-
-// offersTime is how long one backend may take to answer.
-const offersTime = 8 * time.Second
-
-// UnansweredBackend is a backend that did not say what it offers.
-type UnansweredBackend struct {
-	Key string
-	Err error
-}
-
-// Offers asks all backends of a project at once, each for a bounded time. One
-// that does not answer keeps back none of what the others offer.
-func (s *Set) Offers(ctx context.Context, project string) (all []dstack.Offer, silent []UnansweredBackend) {
-	keys := s.Of(project)
-	found, errs := make([][]dstack.Offer, len(keys)), make([]error, len(keys))
-	var asking sync.WaitGroup
-	for i, key := range keys {
-		asking.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, offersTime)
-			defer cancel()
-			b, err := s.Get(key)
-			if err == nil {
-				found[i], err = b.Offers(ctx)
-			}
-			errs[i] = err
-		})
-	}
-	asking.Wait()
-	for i, key := range keys {
-		if errs[i] != nil {
-			silent = append(silent, UnansweredBackend{key, errs[i]})
-			continue
-		}
-		for _, o := range found[i] {
-			o.Key = key
-			all = append(all, o)
-		}
-	}
-	return all, silent
-}
+// The labels of a machine.
+const (
+	LabelInstance = "dstack-instance" // ID of the instance
+	LabelProject  = "dstack-project"  // name of the project that it was created for
+	LabelRun      = "dstack-run"      // name of the run that it was created for
+)

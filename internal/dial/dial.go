@@ -1,6 +1,6 @@
-// Package dial opens connections to replicas and machines: directly, or
-// through the machine whose network an endpoint belongs to. The gateway, the
-// probes and the engines share one Dialer.
+// Package dial opens TCP connections to endpoints: directly, or through the host
+// whose network the endpoint's address belongs to. The gateway, the probes and
+// the engines share one Dialer.
 package dial
 
 import (
@@ -15,23 +15,24 @@ import (
 	"dstack/internal/dstack"
 )
 
-// keepAlive finds a peer that vanished without closing within 35 seconds.
+// keepAlive detects within 35 seconds that a peer is gone without closing the
+// connection.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 4}
 
-// HostDialer connects to an address as one machine sees it, for example
-// through an SSH connection to that machine. It may be called at any time and
-// by many at once; a returned connection belongs to the caller.
+// HostDialer connects to an address (host:port) in the network of one host, for
+// example through an SSH connection to that host. Several goroutines may call it
+// at once. The caller closes the connection.
 type HostDialer func(ctx context.Context, address string) (net.Conn, error)
 
-// Dialer connects to endpoints. The zero value connects to endpoints without
-// a host; AddHost adds the others. All methods may be called at once.
+// Dialer connects to endpoints. The zero value reaches endpoints without a host;
+// AddHost adds hosts. Several goroutines may call its methods at once.
 type Dialer struct {
 	mu    sync.RWMutex
 	hosts map[string]HostDialer
 }
 
-// AddHost makes the endpoints of a host reachable, or replaces how they are
-// reached. Open connections are not affected.
+// AddHost sets the HostDialer for the endpoints of a host. Connections that are
+// open already are not affected.
 func (d *Dialer) AddHost(host string, dial HostDialer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -41,16 +42,15 @@ func (d *Dialer) AddHost(host string, dial HostDialer) {
 	d.hosts[host] = dial
 }
 
-// RemoveHost makes the endpoints of a host unreachable. An unknown host is
-// ignored.
+// RemoveHost removes the HostDialer of a host. It does nothing if there is none.
 func (d *Dialer) RemoveHost(host string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.hosts, host)
 }
 
-// Dial opens a TCP connection to an endpoint. It fails with kind Unavailable
-// when the dialer does not know the endpoint's host, or no address is given.
+// Dial opens a TCP connection to an endpoint. The error is of kind Unavailable if
+// the endpoint has no address, or a host without a HostDialer.
 func (d *Dialer) Dial(ctx context.Context, e dstack.Endpoint) (net.Conn, error) {
 	if e.Address == "" {
 		return nil, &dstack.Error{Kind: dstack.Unavailable, Message: "the endpoint has no address yet"}
@@ -68,19 +68,20 @@ func (d *Dialer) Dial(ctx context.Context, e dstack.Endpoint) (net.Conn, error) 
 	return dial(ctx, e.Address)
 }
 
-// DialContext is Dial for http.Transport: addr is the host of a URL that
-// URLHost made.
+// DialContext is Dial for an http.Transport: addr is the host of a URL, as
+// URLHost returns it.
 func (d *Dialer) DialContext(ctx context.Context, network, addr string) (net.Conn, error) {
-	return d.Dial(ctx, parseURLHost(addr))
+	return d.Dial(ctx, decodeURLHost(addr))
 }
 
-// hostSuffix marks the URL hosts of endpoints that have a host.
+// hostSuffix marks the URL host of an endpoint with a host.
 const hostSuffix = ".endpoint"
 
-// URLHost returns what stands for an endpoint in a URL, so that an
-// http.Transport keeps the connections of equal addresses on different hosts
-// apart. Without a host it is the address itself. Requests must set their own
-// Host header.
+// URLHost returns the host of a URL for an endpoint, such that DialContext of a
+// Dialer connects to the endpoint. It differs for equal addresses on different
+// hosts, so that an http.Transport does not mix up their idle connections. Without
+// a host it is the address. Set the Host header of the request explicitly: the
+// default is this text, which means nothing to the replica.
 func URLHost(e dstack.Endpoint) string {
 	if e.Host == "" {
 		return e.Address
@@ -92,8 +93,8 @@ func URLHost(e dstack.Endpoint) string {
 	return hex.EncodeToString([]byte(e.Host)) + "." + hex.EncodeToString([]byte(name)) + hostSuffix + ":" + port
 }
 
-// parseURLHost is the inverse of URLHost.
-func parseURLHost(addr string) dstack.Endpoint {
+// decodeURLHost is the inverse of URLHost.
+func decodeURLHost(addr string) dstack.Endpoint {
 	plain := dstack.Endpoint{Address: addr}
 	name, port, err := net.SplitHostPort(addr)
 	if err != nil {

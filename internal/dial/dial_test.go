@@ -15,7 +15,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestDial_DirectWithoutAHost(t *testing.T) {
+func TestDial_EndpointWithoutHost(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "hello") }))
 	defer server.Close()
 	conn, err := new(dial.Dialer).Dial(t.Context(), dstack.Endpoint{Address: server.Listener.Addr().String()})
@@ -25,7 +25,7 @@ func TestDial_DirectWithoutAHost(t *testing.T) {
 	conn.Close()
 }
 
-func TestDial_UnknownHostAndNoAddressAreUnavailable(t *testing.T) {
+func TestDial_UnreachableEndpointIsUnavailable(t *testing.T) {
 	for _, e := range []dstack.Endpoint{{}, {Host: "gpu1"}, {Host: "gpu1", Address: "127.0.0.1:1"}} {
 		if _, err := new(dial.Dialer).Dial(t.Context(), e); dstack.KindOf(err) != dstack.Unavailable {
 			t.Errorf("%+v: %v", e, err)
@@ -33,9 +33,9 @@ func TestDial_UnknownHostAndNoAddressAreUnavailable(t *testing.T) {
 	}
 }
 
-// Two hosts have a replica at the same address: each gets its own requests,
-// and no kept connection of the other.
-func TestTransport_KeepsEqualAddressesOfDifferentHostsApart(t *testing.T) {
+// Two hosts have a replica at the same address. Requests to one must not use an idle
+// connection to the other.
+func TestTransport_SeparatesEqualAddressesOnDifferentHosts(t *testing.T) {
 	var d dial.Dialer
 	for _, host := range []string{"gpu1", "GPU 1"} {
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, host+" "+r.Host) }))
@@ -73,7 +73,7 @@ func TestTransport_KeepsEqualAddressesOfDifferentHostsApart(t *testing.T) {
 	}
 }
 
-// DialContext sees the endpoint that URLHost was given, whatever it holds.
+// DialContext decodes the endpoint that URLHost encoded.
 func TestURLHost_RoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want := dstack.Endpoint{Host: rapid.StringN(1, 40, -1).Draw(t, "host"),
@@ -82,7 +82,7 @@ func TestURLHost_RoundTrip(t *testing.T) {
 		var got dstack.Endpoint
 		d.AddHost(want.Host, func(_ context.Context, address string) (net.Conn, error) {
 			got = dstack.Endpoint{Host: want.Host, Address: address}
-			return nil, errors.New("seen")
+			return nil, errors.New("not dialed")
 		})
 		_, _ = d.DialContext(context.Background(), "tcp", dial.URLHost(want))
 		if got != want {

@@ -38,12 +38,6 @@ const (
 	InstanceDeleted  InstanceStatus = "deleted"  // no longer exists
 )
 
-// Machine is an instance as its backend reports it.
-type Machine struct {
-	Ref   string // the backend's own identifier
-	Alive bool
-}
-
 // Offer is a machine that a backend can provide, with its price.
 type Offer struct {
 	Backend       string             `json:"backend"` // type of the backend: local

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 )
@@ -19,23 +20,50 @@ func TestCheckPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	address := l.Addr().String()
-	if got := engine.CheckPort(t.Context(), address, false); got != engine.PortAccepted {
+	address := dstack.Endpoint{Address: l.Addr().String()}
+	var dialer dial.Dialer
+	if got := engine.CheckPort(t.Context(), &dialer, address, false); got != engine.PortAccepted {
 		t.Errorf("a listener: %v", got)
 	}
-	if got := engine.CheckPort(t.Context(), address, true); got != engine.PortAccepted {
+	if got := engine.CheckPort(t.Context(), &dialer, address, true); got != engine.PortAccepted {
 		t.Errorf("a quiet listener behind a proxy: %v", got)
 	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := engine.CheckPort(t.Context(), address, false); got != engine.PortRefused {
+	if got := engine.CheckPort(t.Context(), &dialer, address, false); got != engine.PortRefused {
 		t.Errorf("no listener: %v", got)
 	}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
-	if got := engine.CheckPort(canceled, address, false); got != engine.PortSlow {
+	if got := engine.CheckPort(canceled, &dialer, address, false); got != engine.PortSlow {
 		t.Errorf("a canceled context: %v", got)
+	}
+}
+
+func TestCheckPort_ReplicaOnAnotherHost(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	var dialer dial.Dialer
+	for host, dialHost := range map[string]dial.HostDialer{
+		"open": func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "tcp", l.Addr().String())
+		},
+		"closed": func(context.Context, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED },
+		"slow":   func(context.Context, string) (net.Conn, error) { return nil, context.DeadlineExceeded },
+	} {
+		dialer.AddHost(host, dialHost)
+	}
+	for host, want := range map[string]engine.PortState{
+		"open": engine.PortAccepted, "closed": engine.PortRefused, "slow": engine.PortSlow, "unknown": engine.PortSlow,
+	} {
+		endpoint := dstack.Endpoint{Host: host, Address: "10.0.0.5:8000"}
+		if got := engine.CheckPort(t.Context(), &dialer, endpoint, false); got != want {
+			t.Errorf("a port on the host %q: %v, want %v", host, got, want)
+		}
 	}
 }
 
@@ -56,7 +84,7 @@ func TestCheckPort_ProxyWithoutServer(t *testing.T) {
 			_ = conn.Close()
 		}
 	})
-	if got := engine.CheckPort(t.Context(), l.Addr().String(), true); got != engine.PortRefused {
+	if got := engine.CheckPort(t.Context(), &dial.Dialer{}, dstack.Endpoint{Address: l.Addr().String()}, true); got != engine.PortRefused {
 		t.Errorf("a proxy without a server behind it: %v", got)
 	}
 	_ = l.Close()

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// Sleep waits for d or until ctx ends, whichever is first. Its error is nil
-// or ctx.Err(); a context that has ended already is not waited for.
+// Sleep waits for d, or until ctx ends. It returns nil after d, and ctx.Err() if
+// ctx ended first or had ended before the call.
 func Sleep(ctx context.Context, d time.Duration) error {
 	if err := ctx.Err(); err != nil {
 		return err

@@ -15,21 +15,22 @@ import (
 
 func TestBoot_FirstAndLater(t *testing.T) {
 	h := newTestServer(t)
-	boot := func(token string) Booted {
+	var config Config
+	boot := func(token string) BootResult {
 		t.Helper()
-		b, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Token: token})
+		b, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Config: config, Token: token})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return b
 	}
-	if b := boot(""); b.First || b.Token != "" || b.ConfigMade || len(b.Config.Projects) != 1 {
+	if b := boot(""); b != (BootResult{}) {
 		t.Errorf("a second start made something: %+v", b)
 	}
 	if b := boot(h.admin); b.Token != "" {
 		t.Errorf("the same token is news: %+v", b)
 	}
-	if b := boot("another-token"); b.Token != "another-token" || b.First {
+	if b := boot("another-token"); b.Token != "another-token" || b.FirstStart {
 		t.Errorf("another token: %+v", b)
 	}
 	if a := h.callAs(h.admin, "/api/users/get_my_user", ""); a.errorKind() != dstack.Unauthorized {
@@ -41,10 +42,7 @@ func TestBoot_FirstAndLater(t *testing.T) {
 	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Token: "with space"}); dstack.KindOf(err) != dstack.Invalid {
 		t.Errorf("a token with a space: %v", err)
 	}
-	config := "projects:\n- name: main\n- name: Team\n  backends: [{type: local, engine: process}]\n"
-	if err := os.WriteFile(filepath.Join(h.dir, ConfigName), []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	config = Config{Projects: []ProjectConfig{{Name: "main"}, {Name: "Team"}}}
 	boot("")
 	if p, err := h.store.Project(t.Context(), "team"); err != nil || p.Name != "Team" {
 		t.Errorf("the project of the file: %+v, %v", p, err)
@@ -182,5 +180,8 @@ func TestUnsupportedOperations(t *testing.T) {
 	}
 	if a := h.callAs("", "/api/backends/list_types", ""); a.text != `["local"]` {
 		t.Errorf("%s", a.text)
+	}
+	if a := h.callAs(h.admin, "/api/backends/config_values", `{"type": "local"}`); a.text != `{"engines":["docker"],"type":"local"}` {
+		t.Errorf("the values of a local backend: %s", a.text)
 	}
 }

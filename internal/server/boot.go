@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"path/filepath"
 
 	"github.com/google/uuid"
 
@@ -10,56 +9,49 @@ import (
 	"dstack/internal/server/store"
 )
 
-// DefaultProject is the project that the first start makes.
+// DefaultProject is the name of the main project.
 const DefaultProject = "main"
 
-// BootOptions is what a server starts with.
+// BootOptions configures Boot.
 type BootOptions struct {
 	Store       *store.Store
 	Dir         string // the server's folder
-	Token       string // of the admin; empty: made by the first start, then left as it is
+	Config      Config // names the projects that must exist
+	Token       string // the admin's token; empty: keep the stored one, or generate one for a new admin
 	MainProject string // empty: DefaultProject
 }
 
-// Booted is what a start found and made.
-type Booted struct {
-	// Token is the admin's, where this start set it. It cannot be had again.
-	Token      string
-	First      bool // nothing was there before
-	Config     Config
-	ConfigFile string
-	ConfigMade bool
+// BootResult is what Boot changed.
+type BootResult struct {
+	Token      string // the admin's new token, which is not stored and cannot be read again; empty: unchanged
+	FirstStart bool   // the admin was created
 }
 
-// Boot makes what a server cannot be without: its configuration, the admin
-// and the projects. Done twice, it changes nothing.
-func Boot(ctx context.Context, o BootOptions) (Booted, error) {
+// Boot creates what a server needs and does not have yet: the admin and the projects of the configuration. A second
+// call changes nothing.
+func Boot(ctx context.Context, o BootOptions) (BootResult, error) {
 	if o.MainProject == "" {
 		o.MainProject = DefaultProject
 	}
-	b := Booted{ConfigFile: filepath.Join(o.Dir, ConfigName)}
+	var result BootResult
 	if err := checkToken(o.Token); err != nil {
-		return b, err
-	}
-	var err error
-	if b.Config, b.ConfigMade, err = ReadConfig(o.Dir, o.MainProject); err != nil {
-		return b, err
+		return result, err
 	}
 	if err := cleanSpool(o.Dir); err != nil {
-		return b, err
+		return result, err
 	}
-	admin, err := o.ensureAdmin(ctx, &b)
+	admin, err := o.ensureAdmin(ctx, &result)
 	if err != nil {
-		return b, err
+		return result, err
 	}
-	return b, o.ensureProjects(ctx, b.Config, admin)
+	return result, o.ensureProjects(ctx, admin)
 }
 
-// ensureAdmin finds or makes the admin, and gives it the token that was asked for.
-func (o BootOptions) ensureAdmin(ctx context.Context, b *Booted) (dstack.User, error) {
+// ensureAdmin returns the admin, whom it creates if necessary. If a token is configured, it becomes the admin's.
+func (o BootOptions) ensureAdmin(ctx context.Context, result *BootResult) (dstack.User, error) {
 	admin, err := o.Store.User(ctx, AdminName)
 	if dstack.KindOf(err) == dstack.NotFound {
-		return o.firstAdmin(ctx, b)
+		return o.createAdmin(ctx, result)
 	}
 	if err != nil || o.Token == "" || HashToken(o.Token) == admin.TokenHash {
 		return admin, err
@@ -67,11 +59,11 @@ func (o BootOptions) ensureAdmin(ctx context.Context, b *Booted) (dstack.User, e
 	if err := o.Store.SetToken(ctx, admin.ID, HashToken(o.Token)); err != nil {
 		return admin, err
 	}
-	b.Token = o.Token
+	result.Token = o.Token
 	return admin, nil
 }
 
-func (o BootOptions) firstAdmin(ctx context.Context, b *Booted) (dstack.User, error) {
+func (o BootOptions) createAdmin(ctx context.Context, result *BootResult) (dstack.User, error) {
 	token := o.Token
 	if token == "" {
 		token = newToken()
@@ -81,14 +73,14 @@ func (o BootOptions) firstAdmin(ctx context.Context, b *Booted) (dstack.User, er
 	if err := o.Store.CreateUser(ctx, admin); err != nil {
 		return admin, err
 	}
-	b.Token, b.First = token, true
+	result.Token, result.FirstStart = token, true
 	return admin, nil
 }
 
-// ensureProjects makes the projects that are missing; they belong to the admin.
-func (o BootOptions) ensureProjects(ctx context.Context, config Config, admin dstack.User) error {
+// ensureProjects creates the missing projects. The admin owns them.
+func (o BootOptions) ensureProjects(ctx context.Context, admin dstack.User) error {
 	names := []string{o.MainProject}
-	for _, p := range config.Projects {
+	for _, p := range o.Config.Projects {
 		names = append(names, p.Name)
 	}
 	for _, name := range names {
@@ -97,7 +89,7 @@ func (o BootOptions) ensureProjects(ctx context.Context, config Config, admin ds
 			err = o.Store.CreateProject(ctx, dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: name,
 				Owner: admin.ID, CreatedAt: now()})
 		}
-		if err != nil && dstack.KindOf(err) != dstack.Conflict { // another server made it in between
+		if err != nil && dstack.KindOf(err) != dstack.Conflict { // another server created it in the meantime
 			return err
 		}
 	}

@@ -3,31 +3,31 @@ package server
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/spec"
 	"dstack/internal/strictyaml"
 )
 
-// ConfigName is the server's own configuration, in its folder.
+// ConfigName is the name of the server's configuration file in its folder.
 const ConfigName = "config.yml"
 
-const localType = "local"
-
-// engines is what a local backend may run replicas with.
-var engines = []string{"auto", "docker", "process"}
-
-// otherBackends is what the reference has and this server does not, yet.
-var otherBackends = []string{"aws", "azure", "cudo", "datacrunch", "dstack", "gcp", "kubernetes", "lambda", "nebius",
+// upstreamBackends are the backend types of the original dstack. A file that uses one of them is valid there, so the
+// message for a type that this server lacks differs from that for a misspelled type.
+var upstreamBackends = []string{"aws", "azure", "cudo", "datacrunch", "dstack", "gcp", "kubernetes", "lambda", "nebius",
 	"oci", "remote", "runpod", "ssh", "tensordock", "vastai"}
 
-// Config is the server's config.yml.
+// Config is the content of the server's config.yml.
 type Config struct{ Projects []ProjectConfig }
 
-// ProjectConfig is a project and where its machines come from.
+// ProjectConfig is a project and the backends that its runs may use.
 type ProjectConfig struct {
 	Name     string
 	Backends []BackendConfig
@@ -35,53 +35,69 @@ type ProjectConfig struct {
 
 // BackendConfig is one backend of a project.
 type BackendConfig struct {
-	Type   string // local
-	Engine string // auto, docker, process
+	Type     string
+	Settings any // the result of BackendType.Read
 }
 
-// firstConfig is what the first start writes; the main project's name goes
-// into it.
-const firstConfig = `# What this server works with. It is read when the server starts.
-# Projects that are missing are made; none is ever deleted by this file.
+// BackendType is what the server knows about a type of backend.
+type BackendType struct {
+	// Read reads the settings of one backend: a mapping in config.yml, from which the field `type` was removed. It adds
+	// everything that is wrong to problems. Equal settings must be equal to reflect.DeepEqual.
+	Read func(problems *strictyaml.Problems, block *strictyaml.Node) any
+	// Choices are the values that settings may have, as /api/backends/config_values returns them.
+	Choices map[string]any
+}
+
+// ConfigFormat defines what config.yml may contain.
+type ConfigFormat struct {
+	Backends     map[string]BackendType
+	FirstBackend string // the backend in a new file: an item of a YAML list
+}
+
+// newConfig is the text of a new config.yml. It takes the name of the main project and the indented first backend.
+const newConfig = `# The configuration of this server. It is read when the server starts.
+# Projects that do not exist yet are created. A project that is removed from this file is not deleted.
 projects:
   - name: %s
     backends:
-      # This very machine. The engine is what runs the services on it:
-      #   docker    containers
-      #   process   plain processes: no containers, no images; needs nothing installed
-      #   auto      docker where one answers, else process
-      - type: local
-        engine: auto
-`
+%s`
 
-// ReadConfig reads <dir>/config.yml, and writes the first one where there is
-// none. What is wrong with a file is told with its line, all of it at once;
-// the cause of that error is spec.Problems.
-func ReadConfig(dir, mainProject string) (config Config, made bool, err error) {
+// ReadConfig reads <dir>/config.yml. If the file does not exist, it creates one with a single project, mainProject. An
+// invalid file is an error of kind Invalid that lists all problems with their lines; its cause is a spec.Problems.
+func ReadConfig(dir, mainProject string, format ConfigFormat) (config Config, created bool, err error) {
 	file := filepath.Join(dir, ConfigName)
 	text, err := os.ReadFile(file)
 	if errors.Is(err, os.ErrNotExist) {
-		made = true
-		text = fmt.Appendf(nil, firstConfig, mainProject)
-		err = writeNew(file, text)
+		created = true
+		text = fmt.Appendf(nil, newConfig, mainProject, indent(format.FirstBackend, "      "))
+		err = createFile(file, text)
 	}
 	if err != nil {
 		return Config{}, false, &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: fmt.Sprintf("cannot read %s: %s", file, reasonOf(err)), Hint: "make it readable for this user, or remove it"}
+			Message: fmt.Sprintf("cannot read %s: %s", file, withoutPath(err)), Hint: "make it readable for this user, or remove it"}
 	}
-	config, err = parseConfig(file, text)
-	return config, made, err
+	config, err = parseConfig(file, text, format)
+	return config, created, err
 }
 
-func reasonOf(err error) string {
+func indent(text, by string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		b.WriteString(by + line)
+	}
+	return b.String()
+}
+
+// withoutPath returns the text of an error without the operation and the path.
+func withoutPath(err error) string {
 	if p, ok := errors.AsType[*os.PathError](err); ok {
 		return p.Err.Error()
 	}
 	return err.Error()
 }
 
-// writeNew writes a file whole or not at all.
-func writeNew(file string, text []byte) error {
+// createFile writes a file in one step: after a crash it is complete or does not exist.
+func createFile(file string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
 		return err
 	}
@@ -100,25 +116,27 @@ func writeNew(file string, text []byte) error {
 	return nil
 }
 
-func parseConfig(file string, text []byte) (Config, error) {
-	r := &configReader{Problems: &strictyaml.Problems{}}
+func parseConfig(file string, text []byte, format ConfigFormat) (Config, error) {
+	r := &configReader{
+		Problems: &strictyaml.Problems{}, backends: format.Backends, types: slices.Sorted(maps.Keys(format.Backends)),
+	}
 	var config Config
 	if root := strictyaml.Load(text, r.Problems); root != nil && root.IsNull() {
-		r.Add(root, "the file is empty", "remove it, and the next start writes one")
+		r.Add(root, "the file is empty", "remove it, and the next start creates a new one")
 	} else if root != nil {
-		config = r.root(root)
+		config = r.readRoot(root)
 	}
 	if !r.Any() {
 		return config, nil
 	}
-	return Config{}, configError(file, text, r.All())
+	return Config{}, newConfigError(file, text, r.All())
 }
 
-// configError tells all problems of the file, each with its line.
-func configError(file string, text []byte, found []strictyaml.Problem) error {
+// newConfigError returns an error that lists the problems of a file, one in each line.
+func newConfigError(file string, text []byte, found []strictyaml.Problem) error {
 	lines := strings.Split(string(text), "\n")
 	var problems spec.Problems
-	said := make([]string, 0, len(found))
+	messages := make([]string, 0, len(found))
 	for _, p := range found {
 		problem := spec.Problem{File: file, Line: p.Line, Col: p.Col, Width: p.Width, Path: p.Path, Message: p.Message,
 			Hint: p.Hint, Unsupported: p.Unsupported}
@@ -129,37 +147,43 @@ func configError(file string, text []byte, found []strictyaml.Problem) error {
 			problem.Before = lines[p.Line-2]
 		}
 		problems = append(problems, problem)
-		said = append(said, fmt.Sprintf("%s:%d:%d: %s", file, p.Line, p.Col, p.Message))
+		messages = append(messages, fmt.Sprintf("%s:%d:%d: %s", file, p.Line, p.Col, p.Message))
 	}
-	return &dstack.Error{Kind: dstack.Invalid, Message: strings.Join(said, "\n"), Hint: found[0].Hint, Cause: problems}
+	return &dstack.Error{Kind: dstack.Invalid, Message: strings.Join(messages, "\n"), Hint: found[0].Hint, Cause: problems}
 }
 
-type configReader struct{ *strictyaml.Problems }
+// configReader reads the tree of a config.yml and collects its problems.
+type configReader struct {
+	*strictyaml.Problems
+	backends map[string]BackendType
+	types    []string // the keys of backends, sorted
+}
 
-func (r *configReader) root(n *strictyaml.Node) Config {
+func (r *configReader) readRoot(n *strictyaml.Node) Config {
 	var c Config
 	r.ReadFields(n, "the server's configuration", []strictyaml.Field{{
 		Name: "projects", Required: "projects: followed by a list", Read: func(n *strictyaml.Node) {
 			items, _ := r.ReadItems(n, "`projects`")
 			for _, item := range items {
-				c.Projects = append(c.Projects, r.project(item, c.Projects))
+				c.Projects = append(c.Projects, r.readProject(item, c.Projects))
 			}
 		},
 	}})
 	return c
 }
 
-func (r *configReader) project(n *strictyaml.Node, before []ProjectConfig) ProjectConfig {
+// readProject reads one project. previous are the projects above it in the file.
+func (r *configReader) readProject(n *strictyaml.Node, previous []ProjectConfig) ProjectConfig {
 	var p ProjectConfig
 	r.ReadFields(n, "a project", []strictyaml.Field{
 		{Name: "name", Required: "name: main", Read: func(n *strictyaml.Node) {
 			name, ok := r.ReadText(n)
 			if ok && !projectName.MatchString(name) {
-				r.Add(n, fmt.Sprintf("a project cannot be called %s", quote(name)), "use at most 50 letters, digits, dashes and underscores")
+				r.Add(n, fmt.Sprintf("%s is not a valid project name", quote(name)), "use at most 50 letters, digits, dashes and underscores")
 			}
-			for _, other := range before {
+			for _, other := range previous {
 				if ok && strings.EqualFold(other.Name, name) {
-					r.Add(n, fmt.Sprintf("the project %s is there twice", quote(name)), "put its backends together")
+					r.Add(n, fmt.Sprintf("the project %s is configured twice", quote(name)), "list all its backends in one place")
 				}
 			}
 			p.Name = name
@@ -167,31 +191,61 @@ func (r *configReader) project(n *strictyaml.Node, before []ProjectConfig) Proje
 		{Name: "backends", Nullable: true, Read: func(n *strictyaml.Node) {
 			items, _ := r.ReadItems(n, "`backends`")
 			for _, item := range items {
-				p.Backends = append(p.Backends, r.backend(item, p.Backends))
+				p.Backends = append(p.Backends, r.readBackend(item, p.Backends))
 			}
 		}},
 	})
 	return p
 }
 
-func (r *configReader) backend(n *strictyaml.Node, before []BackendConfig) BackendConfig {
-	if kind := n.Get("type"); kind != nil && kind.IsScalar() {
-		for _, other := range otherBackends {
-			if kind.Text == other {
-				r.AddUnsupported(kind, "backends of type "+other, "this server has: local")
-				return BackendConfig{Type: other}
-			}
-		}
-	}
-	b := BackendConfig{Engine: engines[0]}
-	r.ReadFields(n, "a backend", []strictyaml.Field{
-		{Name: "type", Required: "type: local", Read: func(n *strictyaml.Node) { b.Type, _ = r.ReadOneOf(n, localType) }},
-		{Name: "engine", Read: func(n *strictyaml.Node) { b.Engine, _ = r.ReadOneOf(n, engines...) }},
+// readBackend reads the type of a backend and passes the rest of the block to BackendType.Read. previous are the backends
+// of the same project above it in the file.
+func (r *configReader) readBackend(n *strictyaml.Node, previous []BackendConfig) BackendConfig {
+	var b BackendConfig
+	typeField, settings := splitBackend(n)
+	r.ReadFields(typeField, "a backend", []strictyaml.Field{
+		{Name: "type", Required: "type: " + strings.Join(r.types, " or "), Read: func(n *strictyaml.Node) { b.Type = r.readType(n) }},
 	})
-	for _, other := range before {
-		if other == b {
-			r.Add(n, "this backend is there twice", "remove one")
+	backendType, ok := r.backends[b.Type]
+	if !ok {
+		return b
+	}
+	b.Settings = backendType.Read(r.Problems, settings)
+	for _, other := range previous {
+		if reflect.DeepEqual(other, b) {
+			r.Add(n, "this backend is configured twice", "remove one of them")
 		}
 	}
 	return b
+}
+
+// splitBackend returns two copies of a backend's block: one with the field `type` only, one with all other fields. A
+// misspelled `type` counts as the type, so that it is reported as such.
+func splitBackend(n *strictyaml.Node) (typeField, settings *strictyaml.Node) {
+	first, second := *n, *n
+	first.Pairs, second.Pairs = nil, nil
+	isMissing := n.Get("type") == nil
+	for _, pair := range n.Pairs {
+		if key := pair.Key.Text; key == "type" || isMissing && human.Nearest(key, []string{"type"}) != "" {
+			first.Pairs = append(first.Pairs, pair)
+		} else {
+			second.Pairs = append(second.Pairs, pair)
+		}
+	}
+	return &first, &second
+}
+
+// readType reads the type of a backend. It returns an empty string if the type does not exist.
+func (r *configReader) readType(n *strictyaml.Node) string {
+	name, ok := r.ReadText(n)
+	if _, exists := r.backends[name]; exists || !ok {
+		return name
+	}
+	hint := "supported types: " + strings.Join(r.types, ", ")
+	if slices.Contains(upstreamBackends, name) {
+		r.AddUnsupported(n, "backends of type "+name, hint)
+	} else {
+		r.Add(n, n.Describe()+" is not a type of backend", hint)
+	}
+	return ""
 }

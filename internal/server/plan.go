@@ -48,7 +48,7 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err != nil {
 		return p, err
 	}
-	offers, failed := s.collectOffers(c.ctx, c.project.Name)
+	offers, failed := s.collectOffers(c.ctx, c.project.Name, job.BuildRequirements(rs))
 	if p.existing != nil {
 		beside, _ := placement.RankOffers(job.BuildRequirements(rs), offers, used)
 		p.mustRecreate = len(beside) == 0
@@ -174,8 +174,8 @@ func (p *runPlan) rejectSharedPorts() {
 
 // collectOffers returns the offers of all backends of a project, and a note for
 // each backend that did not answer.
-func (s *Server) collectOffers(ctx context.Context, project string) (all []dstack.Offer, notes []string) {
-	all, failed := s.backends.Offers(ctx, project)
+func (s *Server) collectOffers(ctx context.Context, project string, need dstack.Requirements) (all []dstack.Offer, notes []string) {
+	all, failed := s.backends.Offers(ctx, project, need)
 	for _, b := range failed {
 		s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
 		notes = append(notes, fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err))

@@ -3,7 +3,9 @@ package server
 import (
 	"context"
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/google/uuid"
@@ -249,14 +251,19 @@ func buildBackends(set *backend.Set, project string) []api.Backend {
 }
 
 func (s *Server) listBackendTypes(*apiCall, wire.Null) ([]string, error) {
-	return []string{localType}, nil
+	return slices.Sorted(maps.Keys(s.backendTypes)), nil
 }
 
 // getBackendValues returns the values that a backend's configuration may have.
 func (s *Server) getBackendValues(_ *apiCall, in map[string]any) (map[string]any, error) {
-	if in["type"] != localType {
+	name, _ := in["type"].(string)
+	backendType, ok := s.backendTypes[name]
+	if !ok {
 		return nil, &dstack.Error{Kind: dstack.Unsupported,
-			Message: fmt.Sprintf("not supported yet: backends of type %v", in["type"]), Hint: "use the type local"}
+			Message: fmt.Sprintf("not supported yet: backends of type %v", in["type"]),
+			Hint:    "supported types: " + strings.Join(slices.Sorted(maps.Keys(s.backendTypes)), ", ")}
 	}
-	return map[string]any{"type": localType, "engines": engines}, nil
+	values := map[string]any{"type": name}
+	maps.Copy(values, backendType.Choices)
+	return values, nil
 }

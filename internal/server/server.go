@@ -35,6 +35,9 @@ type Options struct {
 	Log         *slog.Logger
 	UploadLimit int64 // bytes of one upload of code; default 64 MiB
 
+	// BackendTypes are the types of backend that config.yml may name.
+	BackendTypes map[string]BackendType
+
 	// Hub finds chat templates; nil: only the configuration has them.
 	Hub *hub.Client
 }
@@ -57,6 +60,8 @@ type Server struct {
 	namingMu sync.Mutex // held while a run name is generated
 	table    tableCache
 	mux      *http.ServeMux
+
+	backendTypes map[string]BackendType
 }
 
 // New returns a server. It starts no goroutines.
@@ -78,6 +83,7 @@ func New(o Options) *Server {
 	if s.backends == nil {
 		s.backends = backend.NewSet()
 	}
+	s.backendTypes = o.BackendTypes
 	s.table = newTableCache()
 	s.mux = s.newMux()
 	return s

@@ -65,9 +65,11 @@ type fakeBackend struct {
 	fail   error
 }
 
-func (f *fakeBackend) Offers(context.Context) ([]dstack.Offer, error)                { return f.offers, f.fail }
-func (f *fakeBackend) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
-func (f *fakeBackend) Delete(context.Context, dstack.InstanceID) error               { return nil }
+func (f *fakeBackend) Offers(context.Context, dstack.Requirements) ([]dstack.Offer, error) {
+	return f.offers, f.fail
+}
+func (f *fakeBackend) Create(context.Context, backend.CreateRequest) error { return nil }
+func (f *fakeBackend) Delete(context.Context, dstack.InstanceID) error     { return nil }
 func (f *fakeBackend) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
 	return nil, nil
 }
@@ -96,6 +98,7 @@ func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
 	backends.Add("main", "local-docker", h.backend)
 	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Broadcast: h.broadcast, Wake: func() { h.wakes.Add(1) },
 		PublicURL: "http://127.0.0.1:3000", Log: slog.New(slog.NewTextHandler(h.log, nil))}
+	o.BackendTypes = map[string]BackendType{"local": {Choices: map[string]any{"engines": []string{"docker"}}}}
 	for _, c := range change {
 		c(&o)
 	}

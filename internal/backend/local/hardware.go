@@ -9,16 +9,18 @@ import (
 	"dstack/internal/dstack"
 )
 
-// hardware is what this machine has. Disk is what is free where our data lies.
-func (l *Local) hardware(ctx context.Context) dstack.Hardware {
-	has := dstack.Hardware{CPUs: runtime.NumCPU(), MemoryMiB: memoryMiB(), DiskMiB: freeDiskMiB(l.Dir), GPUs: l.cards.list(ctx)}
-	if l.docker.CPUs > 0 && l.docker.MemoryMiB > 0 { // it may run in a smaller machine within this one
-		has.CPUs, has.MemoryMiB = min(has.CPUs, l.docker.CPUs), min(has.MemoryMiB, l.docker.MemoryMiB)
+// detectHardware returns the hardware of this machine. DiskMiB is the free space of the
+// file system that holds the server's folder.
+func (l *Local) detectHardware(ctx context.Context) dstack.Hardware {
+	has := dstack.Hardware{CPUs: runtime.NumCPU(), MemoryMiB: totalMemoryMiB(), DiskMiB: freeDiskMiB(l.Dir), GPUs: l.gpus.list(ctx)}
+	if l.dockerAbout.CPUs > 0 && l.dockerAbout.MemoryMiB > 0 { // Docker may run in a smaller virtual machine
+		has.CPUs, has.MemoryMiB = min(has.CPUs, l.dockerAbout.CPUs), min(has.MemoryMiB, l.dockerAbout.MemoryMiB)
 	}
 	return has
 }
 
-// freeDiskMiB looks at the closest folder above dir that exists; 0: unknown.
+// freeDiskMiB returns the free space of the file system of dir, or of the root if dir
+// does not exist; 0: unknown.
 func freeDiskMiB(dir string) int64 {
 	var fs unix.Statfs_t
 	for _, d := range []string{dir, "/"} {

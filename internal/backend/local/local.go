@@ -1,4 +1,5 @@
-// Package local is the backend of the machine that the server runs on.
+// Package local is the backend for the machine that the server runs on. It needs no
+// account: the machine is owned, and is never created or deleted.
 package local
 
 import (
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"dstack/internal/backend"
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 	"dstack/internal/engine/docker"
@@ -18,47 +20,49 @@ import (
 	"dstack/internal/human"
 )
 
-// dockerWait is how long a Docker Engine may take to answer before plain
-// processes are taken instead.
-const dockerWait = 2 * time.Second
+// autoTimeout limits how long New waits for a Docker Engine before it uses plain
+// processes instead, with engine: auto.
+const autoTimeout = 2 * time.Second
 
-// dockerMust is how long one may take that is wanted, so that one that hangs
-// does not keep the server from saying so.
-var dockerMust = 10 * time.Second
+// dockerTimeout limits how long New waits for a Docker Engine that the configuration
+// demands. Tests change it.
+var dockerTimeout = 10 * time.Second
 
-// Options says what to run replicas with.
+// Options configures a Local.
 type Options struct {
-	Engine       string // auto, docker or process
-	Dir          string // where plain processes have their folders
+	Engine       string // auto, docker or process; empty: auto
+	Dir          string // the folder of the processes' folders
 	Installation dstack.Installation
-	HostID       string // this machine, among all servers of one database
-	Self         string // our own binary, for keepers
+	HostID       string // identifies this machine among the servers that share a database
+	Self         string // the dstack program, which runs the keepers of processes
 	Code         engine.CodeOpener
+	Dialer       *dial.Dialer // opens the connections of port checks; nil: directly
 	Log          *slog.Logger
 }
 
-// closer is an engine of this machine.
-type closer interface {
+// closableEngine is an engine that this package opened and has to close.
+type closableEngine interface {
 	engine.Engine
 	Close() error
 }
 
-// Local is this machine. It is owned: always there, never made nor deleted.
+// Local is the backend for this machine with one engine.
 type Local struct {
 	Options
-	engine closer
-	traits dstack.EngineCapabilities
-	about  string       // the engine, for people
-	docker docker.About // zero without one
-	notice string
-	name   string
-	cards  cards
+	engine       closableEngine
+	capabilities dstack.EngineCapabilities
+	engineTitle  string       // describes the engine to the user
+	dockerAbout  docker.About // zero without Docker
+	notice       string
+	name         string
+	gpus         gpuLister
 }
 
 var _ backend.Backend = (*Local)(nil)
 
-// New picks the engine: the one that is asked for, or with auto Docker where
-// one answers, else plain processes. Close it after use; replicas run on.
+// New opens the engine that the options name. With auto, that is Docker if a Docker
+// Engine answers, otherwise plain processes. If Docker is demanded and does not
+// answer, the error is of kind Unavailable. Close the result after use.
 func New(ctx context.Context, o Options) (*Local, error) {
 	name, err := os.Hostname()
 	if err != nil || name == "" {
@@ -66,18 +70,18 @@ func New(ctx context.Context, o Options) (*Local, error) {
 	}
 	l := &Local{Options: o, name: name}
 	switch o.Engine {
-	case "docker":
+	case engineDocker:
 		return l, l.useDocker(ctx)
-	case "process":
+	case engineProcess:
 		return l, l.useProcesses(ctx)
-	case "auto", "":
-		answer, cancel := context.WithTimeout(ctx, dockerWait)
+	case engineAuto, "":
+		answer, cancel := context.WithTimeout(ctx, autoTimeout)
 		defer cancel()
 		if _, err := docker.Ping(answer, ""); err == nil {
 			return l, l.useDocker(ctx)
 		}
-		l.notice = "Docker does not answer here, so services run as plain processes of this machine: nothing isolates them,\n" +
-			" and `image` cannot be used. Install Docker and start the server again for containers."
+		l.notice = "Docker does not answer, so services run as plain processes of this machine, without isolation and `image`.\n" +
+			" To use containers, install Docker and restart the server."
 		return l, l.useProcesses(ctx)
 	default:
 		return nil, &dstack.Error{
@@ -88,31 +92,32 @@ func New(ctx context.Context, o Options) (*Local, error) {
 }
 
 func (l *Local) useDocker(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, dockerMust)
+	ctx, cancel := context.WithTimeout(ctx, dockerTimeout)
 	defer cancel()
-	e, err := docker.New(ctx, docker.Options{Installation: l.Installation, Code: l.Code, Log: l.Log})
+	e, err := docker.New(ctx, docker.Options{Installation: l.Installation, Code: l.Code, Dialer: l.Dialer, Log: l.Log})
 	if err != nil {
 		return err
 	}
-	l.engine, l.traits = e, docker.Capabilities()
-	l.docker = e.About()
-	l.about = "Docker " + l.docker.Version + " (containers)"
+	l.engine, l.capabilities = e, docker.Capabilities()
+	l.dockerAbout = e.About()
+	l.engineTitle = "Docker " + l.dockerAbout.Version + " (containers)"
 	return nil
 }
 
 func (l *Local) useProcesses(ctx context.Context) error {
 	e, err := process.New(process.Options{
-		Dir: filepath.Join(l.Dir, string(l.Installation)), Self: l.Self, Code: l.Code, GPUs: len(l.cards.list(ctx)) > 0,
+		Dir: filepath.Join(l.Dir, string(l.Installation)), Self: l.Self, Code: l.Code, Dialer: l.Dialer,
+		GPUs: len(l.gpus.list(ctx)) > 0,
 	})
 	if err != nil {
 		return err
 	}
-	l.engine, l.traits = e, process.Capabilities()
-	l.about = "plain processes"
+	l.engine, l.capabilities = e, process.Capabilities()
+	l.engineTitle = "plain processes"
 	return nil
 }
 
-// Close stops what the engine does for us; replicas run on.
+// Close closes the engine. Replicas keep running.
 func (l *Local) Close() error {
 	if l.engine == nil {
 		return nil
@@ -120,54 +125,55 @@ func (l *Local) Close() error {
 	return l.engine.Close()
 }
 
-// Describe says what this machine is: 8 cpu, 32GB, Docker 28.1 (containers), no GPU.
+// Describe describes the machine to the user, as in "8 cpu, 32GB, Docker 28.1
+// (containers), no GPU".
 func (l *Local) Describe() string {
-	h := l.hardware(context.Background())
+	h := l.detectHardware(context.Background())
 	gpus := "no GPU"
 	if n := len(h.GPUs); n > 0 {
 		gpus = fmt.Sprintf("%d×%s %s", n, h.GPUs[0].Name, human.Gigabytes(h.GPUs[0].MemoryMiB))
 	}
-	return fmt.Sprintf("%d cpu, %s, %s, %s", h.CPUs, human.Gigabytes(h.MemoryMiB), l.about, gpus)
+	return fmt.Sprintf("%d cpu, %s, %s, %s", h.CPUs, human.Gigabytes(h.MemoryMiB), l.engineTitle, gpus)
 }
 
-// Notice is what its owner should know about the engine that was picked;
-// empty when there is nothing.
+// Notice returns what the user should know about the engine that New chose, or "".
 func (l *Local) Notice() string { return l.notice }
 
-// Key is this backend's in backend.Set. Another engine is another backend, so
-// that what runs in one is never taken for lost by the other.
-func (l *Local) Key() string { return "local-" + l.traits.Name }
+// Key returns the key of this backend in a backend.Set. Each engine has its own, so
+// that one engine does not report the replicas of the other as lost.
+func (l *Local) Key() string { return "local-" + l.capabilities.Name }
 
-// id is the instance that this machine is with this engine.
-func (l *Local) id() dstack.InstanceID {
-	return dstack.InstanceID("local-" + l.HostID + "-" + l.traits.Name)
+// instanceID returns the ID of the only instance: this machine with this engine.
+func (l *Local) instanceID() dstack.InstanceID {
+	return dstack.InstanceID("local-" + l.HostID + "-" + l.capabilities.Name)
 }
 
-// Offers is this machine, whole; what is held of it is the store's to say.
-func (l *Local) Offers(ctx context.Context) ([]dstack.Offer, error) {
+// Offers returns this machine, with all of its hardware.
+func (l *Local) Offers(ctx context.Context, _ dstack.Requirements) ([]dstack.Offer, error) {
 	return []dstack.Offer{{
-		Backend: "local", Key: l.Key(), Region: "local", Type: l.name, Hardware: l.hardware(ctx),
-		OwnedInstance: l.id(), Host: l.HostID, Engine: l.traits,
+		Backend: "local", Key: l.Key(), Region: "local", Type: l.name, Hardware: l.detectHardware(ctx),
+		OwnedInstance: l.instanceID(), Host: l.HostID, Engine: l.capabilities,
 	}}, nil
 }
 
-// Create does nothing: the machine is there.
-func (l *Local) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
+// Create does nothing, because the machine exists.
+func (l *Local) Create(context.Context, backend.CreateRequest) error { return nil }
 
-// Delete does nothing: the machine is not ours to delete.
+// Delete does nothing, because the machine is owned.
 func (l *Local) Delete(context.Context, dstack.InstanceID) error { return nil }
 
-// Machines is always this one.
+// Machines returns this machine.
 func (l *Local) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
-	return map[dstack.InstanceID]dstack.Machine{l.id(): {Ref: l.name, Alive: true}}, nil
+	return map[dstack.InstanceID]dstack.Machine{l.instanceID(): {Ref: l.name, State: dstack.MachineRunning}}, nil
 }
 
-// Engine returns this machine's engine.
+// Engine returns the engine of this machine. The error for any other instance is of
+// kind NotFound.
 func (l *Local) Engine(_ context.Context, id dstack.InstanceID) (engine.Engine, error) {
-	if id != l.id() {
+	if id != l.instanceID() {
 		return nil, &dstack.Error{
-			Kind: dstack.Unavailable, Message: fmt.Sprintf("the instance %s is not run by this machine's engine, %s", id, l.traits.Name),
-			Hint: "choose the engine that it was made with in the server's config.yml, or stop its runs", Cause: errors.ErrUnsupported,
+			Kind: dstack.NotFound, Message: fmt.Sprintf("the instance %s is not run by this machine's engine, %s", id, l.capabilities.Name),
+			Hint: "set its engine in the server's config.yml again, or stop its runs", Cause: errors.ErrUnsupported,
 		}
 	}
 	return l.engine, nil

@@ -2,8 +2,8 @@ package local
 
 import "golang.org/x/sys/unix"
 
-// memoryMiB is all the memory of this machine; 0: unknown.
-func memoryMiB() int64 {
+// totalMemoryMiB returns the memory of this machine; 0: unknown.
+func totalMemoryMiB() int64 {
 	var info unix.Sysinfo_t
 	if unix.Sysinfo(&info) != nil {
 		return 0

@@ -7,7 +7,7 @@ import (
 )
 
 // cloud is a backend that rents machines. It is late, loses machines, refuses
-// to create some, accepts deletions without doing them, and forgets machines in
+// to create some, lets some fail, accepts deletions without doing them, and forgets machines in
 // its lists.
 type cloud struct {
 	w        *world
@@ -38,7 +38,7 @@ func (c *cloud) create(id dstack.InstanceID) error {
 		return nil
 	}
 	if c.w.chance(5, "no machine is left") {
-		return errors.New("no machine is left")
+		return &dstack.Error{Kind: dstack.NoCapacity, Message: "no machine is left"}
 	}
 	c.machines[id] = newMachine(id, c.w.after(10, "listed in"), c.w.after(20, "alive in"))
 	return nil
@@ -62,5 +62,12 @@ func (c *cloud) describe(id dstack.InstanceID) *dstack.Machine {
 	if m == nil || c.w.now.Before(m.listedAt) || c.w.chance(10, "a machine is forgotten") {
 		return nil
 	}
-	return &dstack.Machine{Ref: string(id), Alive: !c.w.now.Before(m.aliveAt)}
+	switch {
+	case m.failed:
+		return &dstack.Machine{Ref: string(id), State: dstack.MachineFailed}
+	case c.w.now.Before(m.aliveAt):
+		return &dstack.Machine{Ref: string(id), State: dstack.MachinePending}
+	default:
+		return &dstack.Machine{Ref: string(id), State: dstack.MachineRunning}
+	}
 }

@@ -52,7 +52,9 @@ func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	switch {
 	case isRented(i) && len(seen.Replicas) == 0:
 		return deleteInstance("no longer needed", now)
-	case seen.Machine != nil && seen.Machine.Alive:
+	case whyFailed(seen) != "":
+		return deleteInstance(whyFailed(seen), now)
+	case seen.Machine != nil && seen.Machine.IsAlive():
 		return InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(syncInterval(seen, now))}
 	case !seen.Listed:
 		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(syncCalm)}
@@ -97,6 +99,9 @@ func whyDelete(seen InstanceFacts, now time.Time) dstack.Reason {
 	if !isRented(i) || !seen.Listed {
 		return ""
 	}
+	if why := whyFailed(seen); why != "" {
+		return why
+	}
 	if unlisted := unlistedSince(seen, now); !unlisted.IsZero() && now.Sub(unlisted) >= maxUnlisted {
 		return "its machine disappeared"
 	}
@@ -107,6 +112,19 @@ func whyDelete(seen InstanceFacts, now time.Time) dstack.Reason {
 		return dstack.Reason("idle for " + human.RoundDuration(i.IdleTime))
 	}
 	return ""
+}
+
+// whyFailed says why a rented machine failed; empty: it has not failed.
+func whyFailed(seen InstanceFacts) dstack.Reason {
+	m := seen.Machine
+	switch {
+	case m == nil || m.State != dstack.MachineFailed || !isRented(seen.Instance):
+		return ""
+	case m.Failure == nil || m.Failure.Message == "":
+		return "its machine failed"
+	default:
+		return dstack.Reason("its machine failed: " + m.Failure.Message)
+	}
 }
 
 // isSilent reports whether an engine did not answer for maxSilence in which it

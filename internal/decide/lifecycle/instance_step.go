@@ -29,6 +29,23 @@ func idleTime(rs dstack.RunSpec) time.Duration {
 	return time.Duration(*params.TerminationIdleTime) * time.Second
 }
 
+// AfterFailure returns the step to save after its action failed. A backend that
+// refuses to create a machine, for lack of capacity or of permission, would
+// refuse again: the instance is given up, so that its replica can be placed
+// elsewhere. Any other failure leaves the step as it is, and the action is
+// repeated. failure may be nil.
+func (step InstanceStep) AfterFailure(seen InstanceFacts, failure error, now time.Time) InstanceStep {
+	if failure == nil || step.Action != CreateMachine || !isRented(seen.Instance) {
+		return step
+	}
+	switch dstack.KindOf(failure) {
+	case dstack.NoCapacity, dstack.Unauthorized, dstack.Forbidden:
+		return InstanceStep{To: dstack.InstanceDeleting, Reason: dstack.Reason(failure.Error()), Action: step.Action, Due: now}
+	default:
+		return step
+	}
+}
+
 // Apply returns an instance as the step leaves it. answered says that its engine
 // did; failure is the error of the step's action, or of listing the machines.
 func (step InstanceStep) Apply(seen InstanceFacts, answered bool, failure error, now time.Time) dstack.Instance {

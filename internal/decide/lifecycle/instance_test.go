@@ -10,7 +10,8 @@ import (
 
 func TestInstance(t *testing.T) {
 	owned := dstack.Offer{OwnedInstance: "i"}
-	alive := &dstack.Machine{Alive: true}
+	alive := &dstack.Machine{State: dstack.MachineRunning}
+	failed := &dstack.Machine{State: dstack.MachineFailed}
 	some := []lifecycle.PlacedReplica{{Replica: rep(0, 1, dstack.ReplicaReady)}}
 	hour := now.Add(-time.Hour)
 	for _, c := range []struct {
@@ -30,6 +31,10 @@ func TestInstance(t *testing.T) {
 		{"one list without a rented machine deletes nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Listed: true, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
 		{"nor do two with a gap between them", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, UnlistedSince: hour, CheckedAt: hour}, Listed: true, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
 		{"a rented machine that disappeared is deleted", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, UnlistedSince: hour, CheckedAt: now}, Listed: true, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
+		{"a rented machine that failed before it was up is deleted", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: now}, Listed: true, Machine: failed, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
+		{"a rented machine that failed while it was up is deleted", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Listed: true, Machine: failed, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
+		{"an owned machine that failed stays", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Listed: true, Machine: failed, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
+		{"a failed machine is deleted until it is gone", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: now}, Listed: true, Machine: failed}, dstack.InstanceDeleting, lifecycle.DeleteMachine},
 		{"deletion is repeated", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}, Listed: true, Machine: alive}, dstack.InstanceDeleting, lifecycle.DeleteMachine},
 		{"until the backend has not listed it for long", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: now}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
 		{"one list without it is not enough", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
@@ -46,10 +51,65 @@ func TestInstance(t *testing.T) {
 	}
 }
 
+// The failure of a machine is the reason of its deletion, and its replica is
+// placed elsewhere.
+func TestInstance_AFailedMachineLosesItsReplica(t *testing.T) {
+	seen := lifecycle.InstanceFacts{
+		Instance: dstack.Instance{Status: dstack.InstanceUp}, Listed: true,
+		Machine: &dstack.Machine{State: dstack.MachineFailed, Failure: &dstack.MachineFailure{
+			Cause: dstack.FailurePreempted, Message: "spot capacity was reclaimed",
+		}},
+		Replicas: []lifecycle.PlacedReplica{{Replica: rep(0, 1, dstack.ReplicaReady)}},
+	}
+	step, err := lifecycle.DecideInstance(seen, now)
+	if err != nil || step.Reason != "its machine failed: spot capacity was reclaimed" {
+		t.Fatalf("got %+v, %v", step, err)
+	}
+	instance := step.Apply(seen, false, nil, now)
+	run := aRun(1)
+	next, err := lifecycle.DecideReplica(lifecycle.ReplicaFacts{Replica: seen.Replicas[0].Replica, Run: run, Instance: &instance}, now)
+	if err != nil || next.To != dstack.ReplicaWaiting {
+		t.Errorf("its replica: %+v, %v", next, err)
+	}
+}
+
+func TestInstanceStep_AfterFailure(t *testing.T) {
+	rented := lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating}, Listed: true}
+	owned := rented
+	owned.Instance.Offer.OwnedInstance = "i"
+	for _, c := range []struct {
+		name   string
+		seen   lifecycle.InstanceFacts
+		action lifecycle.Action
+		kind   dstack.Kind
+		to     dstack.InstanceStatus
+	}{
+		{"no failure", rented, lifecycle.CreateMachine, "", dstack.InstanceCreating},
+		{"no capacity", rented, lifecycle.CreateMachine, dstack.NoCapacity, dstack.InstanceDeleting},
+		{"wrong credentials", rented, lifecycle.CreateMachine, dstack.Unauthorized, dstack.InstanceDeleting},
+		{"too few permissions", rented, lifecycle.CreateMachine, dstack.Forbidden, dstack.InstanceDeleting},
+		{"the backend may answer later", rented, lifecycle.CreateMachine, dstack.Unavailable, dstack.InstanceCreating},
+		{"another action failed", rented, lifecycle.SyncEngine, dstack.NoCapacity, dstack.InstanceCreating},
+		{"an owned machine", owned, lifecycle.CreateMachine, dstack.NoCapacity, dstack.InstanceCreating},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var failure error
+			if c.kind != "" {
+				failure = &dstack.Error{Kind: c.kind, Message: "refused"}
+			}
+			step := lifecycle.InstanceStep{To: dstack.InstanceCreating, Action: c.action, Due: now.Add(time.Second)}
+			got := step.AfterFailure(c.seen, failure, now)
+			if got.To != c.to || c.to == dstack.InstanceDeleting && (got.Reason != "refused" || !got.Due.Equal(now)) {
+				t.Errorf("got %+v", got)
+			}
+		})
+	}
+}
+
 func TestInstance_SyncsOftenOnlyWhileSomethingChanges(t *testing.T) {
 	pace := func(replicas ...dstack.Replica) time.Duration {
 		seen := lifecycle.InstanceFacts{
-			Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: dstack.Offer{OwnedInstance: "i"}}, Listed: true, Machine: &dstack.Machine{Alive: true},
+			Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: dstack.Offer{OwnedInstance: "i"}}, Listed: true, Machine: &dstack.Machine{State: dstack.MachineRunning},
 		}
 		for _, r := range replicas {
 			seen.Replicas = append(seen.Replicas, lifecycle.PlacedReplica{Replica: r})

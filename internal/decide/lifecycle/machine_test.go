@@ -14,6 +14,7 @@ type machine struct {
 	id                    dstack.InstanceID
 	engine                map[dstack.AttemptID]*proc
 	listedAt, aliveAt     time.Time // when its backend lists it; when it is up
+	failed                bool      // it exists, and nothing runs on it any more
 	silentAt, silentUntil time.Time // its engine does not answer, what runs goes on
 }
 
@@ -80,6 +81,10 @@ func (w *world) live(m *machine) {
 	if m != w.owned && w.chance(400, "the machine is lost") {
 		delete(w.cloud.machines, m.id)
 	}
+	if m != w.owned && w.chance(400, "the machine fails") {
+		m.failed = true
+		clear(m.engine)
+	}
 }
 
 func (w *world) stepInstance(i *dstack.Instance) {
@@ -111,10 +116,14 @@ func (w *world) stepInstance(i *dstack.Instance) {
 	if w.chance(20, "crash before saving an instance") {
 		return
 	}
+	step = step.AfterFailure(seen, failure, w.now)
 	w.checkInstance(seen, step)
-	version := i.Version
+	version, before := i.Version, i.Status
 	*i = step.Apply(seen, heard != nil, failure, w.now)
 	i.Version = version + 1
+	if i.Status != before {
+		w.markReplicasDue(func(r dstack.Replica) bool { return r.Instance == i.ID })
+	}
 	if heard != nil {
 		w.saveReports(seen.Replicas, heard)
 	}
@@ -126,7 +135,7 @@ func (w *world) list(id dstack.InstanceID) (listed bool, m *dstack.Machine) {
 	case w.chance(15, "the backend does not answer"):
 		return false, nil
 	case w.owned != nil && id == w.owned.id:
-		return true, &dstack.Machine{Alive: true}
+		return true, &dstack.Machine{State: dstack.MachineRunning}
 	default:
 		return true, w.cloud.describe(id)
 	}
@@ -143,7 +152,7 @@ func (w *world) act(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) (
 		return nil, w.cloud.delete(id)
 	case lifecycle.SyncEngine:
 		m := w.machine(id)
-		if m == nil || w.now.Before(m.aliveAt) || w.now.Before(m.silentUntil) || w.chance(6, "its engine does not answer once") {
+		if m == nil || m.failed || w.now.Before(m.aliveAt) || w.now.Before(m.silentUntil) || w.chance(6, "its engine does not answer once") {
 			return nil, errors.New("no answer")
 		}
 		return w.sync(m, seen.Replicas), nil
@@ -168,7 +177,7 @@ func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.Insta
 		w.t.Fatalf("instance %s moved from %s to %s", i.ID, was, to)
 	case was == dstack.InstanceUp && to == dstack.InstanceDeleting && len(seen.Replicas) > 0:
 		m := w.cloud.machines[i.ID]
-		if m == nil {
+		if m == nil || m.failed {
 			return
 		}
 		since := m.silentAt
@@ -185,12 +194,13 @@ func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.Insta
 func (w *world) saveReports(placed []lifecycle.PlacedReplica, heard []dstack.Report) {
 	for _, p := range placed {
 		id := p.Replica.Attempt
-		w.reports[id] = dstack.Report{Attempt: id, State: dstack.AttemptAbsent, At: w.now}
+		report := dstack.Report{Attempt: id, State: dstack.AttemptAbsent, At: w.now}
 		for _, rep := range heard {
 			if rep.Attempt == id {
-				w.reports[id] = rep
+				report = rep
 			}
 		}
+		w.saveReport(p.Replica, report)
 	}
 }
 

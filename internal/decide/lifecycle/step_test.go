@@ -161,7 +161,7 @@ func TestReplicaStep_RemembersTheLatestAttempts(t *testing.T) {
 // syncing is a rented instance that is up, is listed and holds a replica.
 func syncing(i dstack.Instance) lifecycle.InstanceFacts {
 	i.Status = dstack.InstanceUp
-	return lifecycle.InstanceFacts{Instance: i, Listed: true, Machine: &dstack.Machine{Alive: true},
+	return lifecycle.InstanceFacts{Instance: i, Listed: true, Machine: &dstack.Machine{State: dstack.MachineRunning},
 		Replicas: []lifecycle.PlacedReplica{{Replica: rep(0, 2, dstack.ReplicaReady)}}}
 }
 

@@ -18,6 +18,7 @@ import (
 
 	"github.com/moby/moby/client"
 
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 )
@@ -27,6 +28,7 @@ type Options struct {
 	Host         string // such as unix:///var/run/docker.sock; empty: the same as the docker command's
 	Installation dstack.Installation
 	Code         engine.CodeOpener // nil: attempts have no code
+	Dialer       *dial.Dialer      // opens the connections of port checks; nil: directly
 	Log          *slog.Logger      // nil: no log
 	Publish      bool              // always publish ports, even if container addresses are reachable
 }
@@ -168,6 +170,9 @@ func New(ctx context.Context, opts Options) (*Engine, error) {
 	}
 	if opts.Log == nil {
 		opts.Log = slog.New(slog.DiscardHandler)
+	}
+	if opts.Dialer == nil {
+		opts.Dialer = &dial.Dialer{}
 	}
 	local := runtime.GOOS == "linux" && strings.HasPrefix(docker.DaemonHost(), "unix://")
 	e := &Engine{

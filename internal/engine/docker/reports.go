@@ -246,7 +246,7 @@ func (e *Engine) checkPorts(ctx context.Context, reports map[dstack.AttemptID]ds
 // slow, the result of the last check stands.
 func (e *Engine) checkPort(ctx context.Context, r dstack.Report) bool {
 	host, _, _ := net.SplitHostPort(r.Address)
-	state := engine.CheckPort(ctx, r.Address, host == "127.0.0.1")
+	state := engine.CheckPort(ctx, e.opts.Dialer, r.Endpoint, host == "127.0.0.1")
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if state != engine.PortSlow {

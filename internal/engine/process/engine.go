@@ -19,16 +19,18 @@ import (
 	"syscall"
 	"time"
 
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 )
 
 // Options configures an Engine.
 type Options struct {
-	Dir  string            // the folder of the attempts' folders; created if missing, used by one engine only
-	Self string            // the program whose command "keep FOLDER" calls Keep
-	Code engine.CodeOpener // nil: attempts have no code
-	GPUs bool              // the machine has NVIDIA GPUs: an attempt sees only those that it was given
+	Dir    string            // the folder of the attempts' folders; created if missing, used by one engine only
+	Self   string            // the program whose command "keep FOLDER" calls Keep
+	Code   engine.CodeOpener // nil: attempts have no code
+	Dialer *dial.Dialer      // opens the connections of port checks; nil: directly
+	GPUs   bool              // the machine has NVIDIA GPUs: an attempt sees only those that it was given
 }
 
 // Engine runs attempts as processes.
@@ -65,6 +67,9 @@ func New(opts Options) (*Engine, error) {
 			Hint:    "make it writable, or choose another folder with DSTACK_SERVER_DIR",
 			Cause:   err,
 		}
+	}
+	if opts.Dialer == nil {
+		opts.Dialer = &dial.Dialer{}
 	}
 	deleted, _ := filepath.Glob(filepath.Join(opts.Dir, ".gone-*"))
 	for _, dir := range deleted {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 )
 
 // The poll interval of Logs is short after new output and grows while there is none.
@@ -43,10 +44,8 @@ func (e *Engine) Logs(ctx context.Context, id dstack.AttemptID, since time.Time)
 				}
 				return
 			}
-			select {
-			case <-ctx.Done():
+			if loop.Sleep(ctx, wait) != nil {
 				return
-			case <-time.After(wait):
 			}
 			wait = min(wait*3/2, maxPollInterval)
 		}

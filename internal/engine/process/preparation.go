@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 )
@@ -157,7 +158,7 @@ func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (
 	if err != nil {
 		return 0, err
 	}
-	if err := waitForFreePort(ctx, spec.Port); err != nil {
+	if err := waitForFreePort(ctx, e.opts.Dialer, spec.Port); err != nil {
 		return 0, err
 	}
 	public := spec // the file on disk must not have secrets
@@ -206,7 +207,7 @@ const (
 // mistaken for the replica. The error is permanent (Conflict) if a process listens on
 // the port, and temporary (Unavailable) if only a connection, possibly a closed one in
 // TIME_WAIT, uses it.
-func waitForFreePort(ctx context.Context, port int) error {
+func waitForFreePort(ctx context.Context, dialer *dial.Dialer, port int) error {
 	poll := time.NewTicker(portPollInterval)
 	defer poll.Stop()
 	for timeout := time.After(portTimeout); ; {
@@ -219,7 +220,7 @@ func waitForFreePort(ctx context.Context, port int) error {
 			return ctx.Err()
 		case <-poll.C:
 		case <-timeout:
-			if !mayHaveListener(ctx, port) {
+			if !mayHaveListener(ctx, dialer, port) {
 				return &dstack.Error{
 					Kind:    dstack.Unavailable,
 					Message: fmt.Sprintf("port %d of this machine is still held by a connection", port),
@@ -238,9 +239,10 @@ func waitForFreePort(ctx context.Context, port int) error {
 }
 
 // mayHaveListener reports whether a process listens on a port, or may do so.
-func mayHaveListener(ctx context.Context, port int) bool {
+func mayHaveListener(ctx context.Context, dialer *dial.Dialer, port int) bool {
 	for _, host := range []string{"127.0.0.1", "::1"} {
-		if engine.CheckPort(ctx, net.JoinHostPort(host, strconv.Itoa(port)), false) != engine.PortRefused {
+		endpoint := dstack.Endpoint{Address: net.JoinHostPort(host, strconv.Itoa(port))}
+		if engine.CheckPort(ctx, dialer, endpoint, false) != engine.PortRefused {
 			return true
 		}
 	}

@@ -207,7 +207,8 @@ func (e *Engine) checkPort(ctx context.Context, r *dstack.Report) {
 		hosts = []string{status.host}
 	}
 	for _, host := range hosts {
-		state := engine.CheckPort(ctx, net.JoinHostPort(host, status.port), false)
+		endpoint := dstack.Endpoint{Address: net.JoinHostPort(host, status.port)}
+		state := engine.CheckPort(ctx, e.opts.Dialer, endpoint, false)
 		if state == engine.PortAccepted {
 			status.host, status.ready = host, true
 			break

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"dstack/internal/backend"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 )
@@ -194,12 +195,12 @@ type fakeBackend struct {
 	offer  dstack.Offer
 }
 
-func (b *fakeBackend) Offers(context.Context) ([]dstack.Offer, error) {
+func (b *fakeBackend) Offers(context.Context, dstack.Requirements) ([]dstack.Offer, error) {
 	return []dstack.Offer{b.offer}, nil
 }
-func (b *fakeBackend) Create(context.Context, dstack.InstanceID, dstack.Offer) error { return nil }
+func (b *fakeBackend) Create(context.Context, backend.CreateRequest) error { return nil }
 func (b *fakeBackend) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
-	return map[dstack.InstanceID]dstack.Machine{b.offer.OwnedInstance: {Ref: "this", Alive: true}}, nil
+	return map[dstack.InstanceID]dstack.Machine{b.offer.OwnedInstance: {Ref: "this", State: dstack.MachineRunning}}, nil
 }
 func (b *fakeBackend) Delete(context.Context, dstack.InstanceID) error { return nil }
 func (b *fakeBackend) Engine(context.Context, dstack.InstanceID) (engine.Engine, error) {

@@ -15,57 +15,62 @@ import (
 	"dstack/internal/server/store"
 )
 
-// instance is one pass over an instance. It alone touches the world.
-func (r *Reconciler) instance(ctx context.Context, l store.Lease) (news bool, err error) {
+// stepInstances is one pass over some instances. They share one listing of each
+// backend's machines.
+func (r *Reconciler) stepInstances(ctx context.Context, leases []store.Lease) bool {
+	machines := newListings(r.Backends, r.ActTimeout)
+	return r.forEach(ctx, leases, maxInstances, func(l store.Lease) (bool, error) { return r.stepInstance(ctx, l, machines) })
+}
+
+// stepInstance decides, performs and saves the next step of an instance. Of the
+// three passes, only this one calls backends and engines to change something.
+func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *listings) (changed bool, err error) {
 	id := dstack.InstanceID(l.ID)
 	seen, err := r.Store.InstanceFacts(ctx, id)
 	if err != nil {
 		return false, err
 	}
-	// For the world alone: what took too long is saved as a failure.
-	world, cancel := context.WithTimeout(ctx, r.ActTime)
-	defer cancel()
-	b, fail := r.Backends.Get(seen.Instance.Backend)
-	if fail == nil {
-		var machines map[dstack.InstanceID]dstack.Machine
-		if machines, fail = b.Machines(world); fail == nil {
-			seen.Listed = true
-			if m, ok := machines[id]; ok {
-				seen.Machine = &m
-			}
-		}
-	}
+	b, machine, failure := machines.findMachine(ctx, seen.Instance.Backend, id)
+	seen.Listed, seen.Machine = failure == nil, machine
 	step, err := lifecycle.DecideInstance(seen, time.Now())
 	if err != nil {
 		return false, err
 	}
-	var heard []dstack.Report
-	if fail == nil {
-		heard, fail = r.act(world, b, seen, step)
-		r.probe(id, seen.Replicas, heard)
-		step.Due = lifecycle.NextSyncTime(step, seen.Replicas, heard, time.Now())
+	var reports []dstack.Report
+	if failure == nil {
+		reports, failure = r.act(ctx, b, seen, step)
+		r.updateProbes(id, seen.Replicas, reports)
+		step.Due = lifecycle.NextSyncTime(step, seen.Replicas, reports, time.Now())
+		r.excludeOffer(seen, step, failure)
+		step = step.AfterFailure(seen, failure, time.Now())
 	}
-	changed, err := r.Store.SaveInstanceStep(ctx, l, seen, step, heard, fail, time.Now())
+	saved, err := r.Store.SaveInstanceStep(ctx, l, seen, step, reports, failure, time.Now())
 	if err != nil {
 		return false, err
 	}
-	if fail != nil {
-		r.Log.Warn("an act failed", "instance", id, "act", step.Action, "err", fail)
+	if failure != nil {
+		r.Log.Warn("an action failed", "instance", id, "act", step.Action, "err", failure)
 	}
-	r.tell(seen.Instance.Status != step.To, "instance", string(id), seen.Instance.Status, step.To, step.Reason)
-	if changed {
+	if seen.Instance.Status != step.To {
+		r.logChange("instance", string(id), seen.Instance.Status, step.To, step.Reason)
+	}
+	if saved {
 		r.wakes[store.Replicas].Signal()
 	}
-	return changed || seen.Instance.Reason != step.Reason || (fail != nil) != (seen.Instance.ConsecutiveFailures > 0), nil
+	return saved || seen.Instance.Reason != step.Reason || (failure != nil) != (seen.Instance.ConsecutiveFailures > 0), nil
 }
 
+// act performs the action of a step, within ActTimeout. An action that takes
+// longer has failed. The reports are nil unless the engine answered.
 func (r *Reconciler) act(ctx context.Context, b backend.Backend, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) ([]dstack.Report, error) {
+	ctx, cancel := context.WithTimeout(ctx, r.ActTimeout)
+	defer cancel()
 	id := seen.Instance.ID
 	switch step.Action {
 	case lifecycle.NoAction:
 		return nil, nil
 	case lifecycle.CreateMachine:
-		return nil, b.Create(ctx, id, seen.Instance.Offer)
+		return nil, b.Create(ctx, r.newCreateRequest(seen))
 	case lifecycle.DeleteMachine:
 		return nil, b.Delete(ctx, id)
 	case lifecycle.SyncEngine:
@@ -73,107 +78,138 @@ func (r *Reconciler) act(ctx context.Context, b backend.Backend, seen lifecycle.
 		if err != nil {
 			return nil, err
 		}
-		return r.sync(ctx, eng, seen)
+		return r.syncEngine(ctx, eng, seen)
 	default:
-		return nil, fmt.Errorf("unknown act %q", step.Action)
+		return nil, fmt.Errorf("unknown action %q", step.Action)
 	}
 }
 
-// sync tells an engine all that it should run and hears all that it does.
-func (r *Reconciler) sync(ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts) ([]dstack.Report, error) {
-	heard, err := eng.Running(ctx)
+func (r *Reconciler) newCreateRequest(seen lifecycle.InstanceFacts) backend.CreateRequest {
+	labels := map[string]string{backend.LabelInstance: string(seen.Instance.ID)}
+	if len(seen.Replicas) > 0 { // a rented machine is for one replica
+		labels[backend.LabelProject] = seen.Replicas[0].Run.Project
+		labels[backend.LabelRun] = seen.Replicas[0].Run.Name
+	}
+	return backend.CreateRequest{Instance: seen.Instance.ID, Offer: seen.Instance.Offer, Labels: labels, SSHPublicKey: r.SSHPublicKey}
+}
+
+// excludeOffer leaves out the offer of an instance for a while if its machine
+// could not be created, or failed: its replica tries the next offer.
+func (r *Reconciler) excludeOffer(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep, failure error) {
+	now, offer := time.Now(), seen.Instance.Offer
+	if step.Action == lifecycle.CreateMachine {
+		switch dstack.KindOf(failure) {
+		case dstack.NoCapacity:
+			r.excluded.exclude(offer, false, failure.Error(), now)
+		case dstack.Unauthorized, dstack.Forbidden:
+			r.excluded.exclude(offer, true, failure.Error(), now)
+		default: // nil, or worth another try
+		}
+	}
+	m := seen.Machine
+	if m != nil && m.State == dstack.MachineFailed && m.Failure != nil && seen.Instance.Status != dstack.InstanceDeleting {
+		r.excluded.exclude(offer, !m.Failure.Cause.MayHelpElsewhere(), m.Failure.Message, now)
+	}
+}
+
+// syncEngine starts, stops and removes attempts so that the engine runs what is
+// placed on the instance, and returns its reports.
+func (r *Reconciler) syncEngine(ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts) ([]dstack.Report, error) {
+	reports, err := eng.Running(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.copyOutput(eng, seen.Replicas, heard)
-	var fails []error
-	gone := map[dstack.AttemptID]bool{}
-	for _, t := range lifecycle.PlanEngineCommands(seen.Replicas, heard) {
-		switch t.Command {
+	r.startLogCopies(eng, seen.Replicas, reports)
+	var failures []error
+	removed := map[dstack.AttemptID]bool{}
+	for _, c := range lifecycle.PlanEngineCommands(seen.Replicas, reports) {
+		switch c.Command {
 		case lifecycle.StartAttempt:
-			err = eng.Start(ctx, job.BuildAttemptSpec(t.Placed.Run, t.Placed.Replica))
+			err = eng.Start(ctx, job.BuildAttemptSpec(c.Placed.Run, c.Placed.Replica))
 			if err == nil {
-				heard = append(heard, dstack.Report{Attempt: t.Attempt, State: dstack.AttemptStarting})
+				reports = append(reports, dstack.Report{Attempt: c.Attempt, State: dstack.AttemptStarting})
 			}
 		case lifecycle.StopAttempt:
-			err = eng.Stop(ctx, t.Attempt, t.GracePeriod)
+			err = eng.Stop(ctx, c.Attempt, c.GracePeriod)
 		case lifecycle.RemoveAttempt:
-			r.copies.drain(ctx, t.Attempt)
-			if err = eng.Remove(ctx, t.Attempt); err == nil {
-				gone[t.Attempt] = true
+			r.logCopier.waitForEnd(ctx, c.Attempt)
+			if err = eng.Remove(ctx, c.Attempt); err == nil {
+				removed[c.Attempt] = true
 			}
 		default:
-			err = fmt.Errorf("unknown verb %q", t.Command)
+			err = fmt.Errorf("unknown engine command %q", c.Command)
 		}
-		fails = append(fails, err)
+		failures = append(failures, err)
 	}
-	return without(heard, gone), errors.Join(fails...)
+	return withoutRemoved(reports, removed), errors.Join(failures...)
 }
 
-func without(heard []dstack.Report, gone map[dstack.AttemptID]bool) []dstack.Report {
-	left := make([]dstack.Report, 0, len(heard))
-	for _, rep := range heard {
-		if !gone[rep.Attempt] {
+func withoutRemoved(reports []dstack.Report, removed map[dstack.AttemptID]bool) []dstack.Report {
+	left := make([]dstack.Report, 0, len(reports))
+	for _, rep := range reports {
+		if !removed[rep.Attempt] {
 			left = append(left, rep)
 		}
 	}
 	return left
 }
 
-// copyOutput sees to it that the output of everything placed is copied.
-func (r *Reconciler) copyOutput(eng engine.Engine, placed []lifecycle.PlacedReplica, heard []dstack.Report) {
-	has := map[dstack.AttemptID]bool{}
-	for _, rep := range heard {
-		has[rep.Attempt] = rep.State == dstack.AttemptRunning || rep.State == dstack.AttemptExited
+// startLogCopies starts to copy the output of each placed attempt that runs or
+// has ended, unless it is being copied already.
+func (r *Reconciler) startLogCopies(eng engine.Engine, placed []lifecycle.PlacedReplica, reports []dstack.Report) {
+	hasOutput := map[dstack.AttemptID]bool{}
+	for _, rep := range reports {
+		hasOutput[rep.Attempt] = rep.State == dstack.AttemptRunning || rep.State == dstack.AttemptExited
 	}
 	for _, p := range placed {
-		if a := p.Replica.Attempt; has[a] {
-			r.copies.begin(eng, logs.Key{Project: p.Run.Project, Run: p.Run.ID, RunName: p.Run.Name, Attempt: a})
+		if a := p.Replica.Attempt; hasOutput[a] {
+			r.logCopier.start(eng, logs.Key{Project: p.Run.Project, Run: p.Run.ID, RunName: p.Run.Name, Attempt: a})
 		}
 	}
 }
 
-// probe sees to it that all that runs with probes is asked, and adds what they
-// say to what the engine said.
-func (r *Reconciler) probe(id dstack.InstanceID, placed []lifecycle.PlacedReplica, heard []dstack.Report) {
-	if heard == nil {
-		return // the engine does not answer: all goes on
+// updateProbes sets which attempts of an instance are probed, and adds the
+// results so far to the engine's reports. If the engine did not answer (nil
+// reports), probing continues as it is.
+func (r *Reconciler) updateProbes(id dstack.InstanceID, placed []lifecycle.PlacedReplica, reports []dstack.Report) {
+	if reports == nil {
+		return
 	}
-	at := map[dstack.AttemptID]int{}
-	for i, rep := range heard {
+	running := map[dstack.AttemptID]int{} // index in reports
+	for i, rep := range reports {
 		if rep.State == dstack.AttemptRunning {
-			at[rep.Attempt] = i
+			running[rep.Attempt] = i
 		}
 	}
-	var on []probed
+	var targets []target
 	for _, p := range placed {
-		i, runs := at[p.Replica.Attempt]
-		asked := p.Run.Spec.Configuration.Probes
-		open := runs && (heard[i].Ready || serves(p.Replica)) // a port that never opened answers no probe
-		if open && len(asked) > 0 {
-			on = append(on, probed{
-				Attempt: p.Replica.Attempt, Address: heard[i].Address, Probes: asked,
-				WasReady: p.Replica.Status == dstack.ReplicaReady || p.Replica.Status == dstack.ReplicaDraining,
-				Served:   p.Replica.ReadyAt.After(p.Replica.AttemptAt),
+		i, runs := running[p.Replica.Attempt]
+		probes := p.Run.Spec.Configuration.Probes
+		isOpen := runs && (reports[i].Ready || hasBeenReady(p.Replica)) // a port that never opened answers no probe
+		if isOpen && len(probes) > 0 {
+			targets = append(targets, target{
+				Attempt: p.Replica.Attempt, Endpoint: reports[i].Endpoint, Probes: probes,
+				WasReady:   p.Replica.Status == dstack.ReplicaReady || p.Replica.Status == dstack.ReplicaDraining,
+				WasServing: p.Replica.ReadyAt.After(p.Replica.AttemptAt),
 			})
 		}
 	}
-	r.probes.keep(id, on)
-	for _, p := range on {
-		heard[at[p.Attempt]].Probes = r.probes.of(p.Attempt)
+	r.prober.setTargets(id, targets)
+	for _, t := range targets {
+		reports[running[t.Attempt]].Probes = r.prober.statusOf(t.Attempt)
 	}
 }
 
-// probed makes an instance due because a probe of one of its replicas says
-// something new. Losing that costs an interval.
-func (r *Reconciler) probed(ctx context.Context, id dstack.InstanceID) {
+// markProbed makes an instance due because the probe status of one of its
+// attempts changed. A lost call costs one interval.
+func (r *Reconciler) markProbed(ctx context.Context, id dstack.InstanceID) {
 	if err := r.Store.MarkDue(ctx, store.Instances, string(id), time.Now()); err != nil && ctx.Err() == nil {
 		r.Log.Warn("an instance was not made due", "instance", id, "err", err)
 	}
 	r.wakes[store.Instances].Signal()
 }
 
-// serves says that a replica was ready.
-func serves(r dstack.Replica) bool {
+// hasBeenReady reports whether the current attempt of a replica was ready.
+func hasBeenReady(r dstack.Replica) bool {
 	return r.Status == dstack.ReplicaReady || r.Status == dstack.ReplicaUnhealthy || r.Status == dstack.ReplicaDraining
 }

@@ -19,8 +19,8 @@ func scaled(least, most int) func(*spec.Service) {
 	}
 }
 
-// asked is a load of so many requests a second.
-func asked(rps int) dstack.RunLoad {
+// probedAttempt is a load of so many requests a second.
+func probedAttempt(rps int) dstack.RunLoad {
 	return dstack.RunLoad{Window: time.Minute, Watched: time.Minute, Requests: 60 * rps}
 }
 
@@ -43,9 +43,9 @@ func TestPasses_ScaleWithTheLoadAndSleepWithoutOne(t *testing.T) {
 	}
 	r.counts(id, dstack.RunLoad{Window: time.Minute, Watched: time.Minute, Requests: 1, Held: 1})
 	r.until(id, "awake", ready(1))
-	r.counts(id, asked(3))
+	r.counts(id, probedAttempt(3))
 	r.until(id, "scaled up", ready(3))
-	r.counts(id, asked(0))
+	r.counts(id, probedAttempt(0))
 	r.until(id, "asleep", func(w store.RunDetails) bool { return w.Run.DesiredReplicas == 0 && r.engine.count() == 0 })
 	if n := len(r.events(dstack.EventScaled)); n < 3 {
 		t.Errorf("%d events tell of scaling", n)
@@ -58,7 +58,7 @@ func TestPasses_DrainWhatIsInFlight(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submitLike(scaled(1, 2))
-	r.counts(id, asked(2))
+	r.counts(id, probedAttempt(2))
 	w := r.until(id, "scaled up", ready(2))
 	busy, idle := w.Replicas[0], w.Replicas[1]
 	load := dstack.RunLoad{Window: time.Minute, Watched: time.Minute, Requests: 1, InFlight: 3, Replicas: map[dstack.ReplicaID]int{busy.ID: 2, idle.ID: 1}}

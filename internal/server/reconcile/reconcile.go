@@ -1,5 +1,6 @@
-// Package reconcile makes what is, what was asked for: see, decide, act,
-// save. The decisions are in decide/lifecycle; nothing here decides.
+// Package reconcile brings the actual state of runs, replicas and instances to
+// the desired one. Each pass reads facts from the store, lets decide/lifecycle
+// decide, acts, and saves the step. No rule about what happens next is here.
 package reconcile
 
 import (
@@ -7,14 +8,15 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"dstack/internal/backend"
-	"dstack/internal/decide/autoscale"
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
@@ -22,49 +24,60 @@ import (
 )
 
 const (
-	leaseTime = time.Minute // a pass that takes longer may be repeated by another server
-	batch     = 64          // rows claimed at once
-	wide      = 512         // of those that are read and saved together
-	atOnce    = 8           // of one kind worked on at once
-	lookAgain = time.Second // when nothing is due: another server may have made something due
-	actTime   = 30 * time.Second
+	leaseTime         = time.Minute // a pass that takes longer may be repeated by another server
+	runBatch          = 64          // runs claimed at once
+	replicaBatch      = 512         // replicas claimed at once; they are read and saved together
+	instanceBatch     = 256         // instances claimed at once; they share one listing of each backend
+	maxRuns           = 8           // worked on at the same time
+	maxInstances      = 32          // worked on at the same time; each mostly waits for its engine
+	idleInterval      = time.Second // when nothing is due: another server may have made something due
+	defaultActTimeout = 30 * time.Second
 )
 
-// Options is what a Reconciler works with.
+// Options configures a Reconciler.
 type Options struct {
-	Store    *store.Store
-	Backends *backend.Set
-	Logs     *logs.Store
-	Bell     *loop.Broadcast // rung after each change, and at times without one
-	Owner    string          // this server, among all that share the database
-	Host     string          // this installation's host: see dstack.Instance.Host
-	Limits   lifecycle.Limits
-	ActTime  time.Duration // that one look at a machine and what follows may take; 0: 30 s
-	Log      *slog.Logger
+	Store        *store.Store
+	Backends     *backend.Set
+	Logs         *logs.Store
+	Dialer       *dial.Dialer    // opens the connections of probes; nil: directly
+	Broadcast    *loop.Broadcast // notified after each change, and sometimes without one
+	Owner        string          // this server, among all that share the database
+	Host         string          // this installation's host: see dstack.Instance.Host
+	SSHPublicKey string          // may log in to the machines that are created; empty: none
+	Limits       lifecycle.Limits
+	ActTimeout   time.Duration // limits one listing of a backend, and one action on an instance; 0: 30 s
+	Log          *slog.Logger
 }
 
-// Reconciler runs the three passes. They meet only in the store.
+// Reconciler runs three passes: over runs, replicas and instances. They share
+// no state but the store.
 type Reconciler struct {
 	Options
-	wakes  map[store.Kind]loop.Wake
-	copies *copies
-	probes *probes
+	wakes     map[store.Kind]loop.Wake
+	excluded  *excludedOffers
+	logCopier *logCopier
+	prober    *prober
 }
 
-// New returns a Reconciler; nothing runs before its Tasks do.
+// New returns a Reconciler. It does nothing until its Tasks run.
 func New(o Options) *Reconciler {
-	if o.ActTime == 0 {
-		o.ActTime = actTime
+	if o.ActTimeout == 0 {
+		o.ActTimeout = defaultActTimeout
 	}
-	r := &Reconciler{Options: o, wakes: map[store.Kind]loop.Wake{}, copies: newCopies(o.Logs, o.Log)}
+	r := &Reconciler{
+		Options: o, wakes: map[store.Kind]loop.Wake{}, excluded: newExcludedOffers(), logCopier: newLogCopier(o.Logs, o.Log),
+	}
 	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances} {
 		r.wakes[kind] = loop.NewWake()
 	}
-	r.probes = newProbes(r.probed)
+	if r.Dialer == nil {
+		r.Dialer = &dial.Dialer{}
+	}
+	r.prober = newProber(r.markProbed, r.Dialer)
 	return r
 }
 
-// Wake makes every pass look at once. It is a hint: losing one costs an
+// Wake makes every pass look at once. It is a hint: a lost call costs one
 // interval, never correctness.
 func (r *Reconciler) Wake() {
 	for _, w := range r.wakes {
@@ -72,142 +85,129 @@ func (r *Reconciler) Wake() {
 	}
 }
 
-// Tasks are the passes and the copying of output.
+// Tasks returns the passes, the copying of output and the probing.
 func (r *Reconciler) Tasks() []loop.Task {
 	return []loop.Task{
-		r.pass("run pass", store.Runs, batch, r.each(r.run)),
-		r.pass("replica pass", store.Replicas, wide, r.replicas),
-		r.pass("instance pass", store.Instances, batch, r.each(r.instance)),
-		{Name: "log copies", Run: r.copies.run},
-		{Name: "probes", Run: r.probes.run},
+		r.newPass("run pass", store.Runs, runBatch, r.stepRuns),
+		r.newPass("replica pass", store.Replicas, replicaBatch, r.stepReplicas),
+		r.newPass("instance pass", store.Instances, instanceBatch, r.stepInstances),
+		{Name: "log copies", Run: r.logCopier.run},
+		{Name: "probes", Run: r.prober.run},
 	}
 }
 
-// pass claims what is due of a kind and works on it. work says whether there
-// may be news.
-func (r *Reconciler) pass(name string, kind store.Kind, most int, work func(context.Context, []store.Lease) bool) loop.Task {
+// newPass returns a task that claims up to limit rows of a kind that are due and
+// passes them to work. work reports whether anything may have changed.
+func (r *Reconciler) newPass(name string, kind store.Kind, limit int, work func(context.Context, []store.Lease) bool) loop.Task {
 	return loop.Repeat(name, r.wakes[kind], func(ctx context.Context) (time.Duration, error) {
-		leases, err := r.Store.Claim(ctx, kind, r.Owner, r.Host, time.Now(), leaseTime, most)
+		leases, err := r.Store.Claim(ctx, kind, r.Owner, r.Host, time.Now(), leaseTime, limit)
 		if err != nil {
 			return 0, err
 		}
 		if len(leases) > 0 && work(ctx, leases) {
-			r.Bell.Notify()
+			r.Broadcast.Notify()
 		}
-		return r.wait(ctx, kind)
+		return r.timeUntilDue(ctx, kind)
 	})
 }
 
-// each works on several rows at once, on each of them alone.
-func (r *Reconciler) each(work func(context.Context, store.Lease) (news bool, err error)) func(context.Context, []store.Lease) bool {
-	return func(ctx context.Context, leases []store.Lease) bool {
-		var group errgroup.Group
-		group.SetLimit(atOnce)
-		var news atomic.Bool
-		for _, l := range leases {
-			group.Go(func() error {
-				err := safely(func() error {
-					some, err := work(ctx, l)
-					if some || err != nil {
-						news.Store(true)
-					}
-					return err
-				})
-				if err != nil {
-					r.failed(ctx, []failure{{l, err}})
+// forEach calls work for each lease, for up to limit at the same time, and
+// reports whether any call changed something. A call that fails or panics
+// concerns its own row alone: it is logged, and the row is tried again later.
+func (r *Reconciler) forEach(ctx context.Context, leases []store.Lease, limit int, work func(store.Lease) (changed bool, err error)) bool {
+	var group errgroup.Group
+	group.SetLimit(limit)
+	var anyChanged atomic.Bool
+	for _, l := range leases {
+		group.Go(func() error {
+			err := recoverPanic(func() error {
+				changed, err := work(l)
+				if changed || err != nil {
+					anyChanged.Store(true)
 				}
-				return nil
+				return err
 			})
-		}
-		_ = group.Wait() // none fails: each is logged
-		return news.Load()
+			if err != nil {
+				r.releaseFailed(ctx, []stepFailure{{l, err}})
+			}
+			return nil
+		})
 	}
+	_ = group.Wait() // no call returns an error: each is logged
+	return anyChanged.Load()
 }
 
-// wait is how long until the next row of a kind falls due.
-func (r *Reconciler) wait(ctx context.Context, kind store.Kind) (time.Duration, error) {
+// timeUntilDue returns how long to wait until the next row of a kind is due.
+func (r *Reconciler) timeUntilDue(ctx context.Context, kind store.Kind) (time.Duration, error) {
 	next, err := r.Store.NextDue(ctx, kind, r.Host)
 	if err != nil || next.IsZero() {
-		return lookAgain, err
+		return idleInterval, err
 	}
-	return min(max(time.Until(next), 0), lookAgain), nil
+	return min(max(time.Until(next), 0), idleInterval), nil
 }
 
-// failure is a step that failed or panicked.
-type failure struct {
+// stepFailure is a step that failed or panicked.
+type stepFailure struct {
 	lease store.Lease
 	err   error
 }
 
-// failed gives rows back on which a step failed. That concerns those rows
-// alone: it is logged, and tried again later.
-func (r *Reconciler) failed(ctx context.Context, all []failure) {
+// releaseFailed logs failed steps and releases their leases. A row that somebody
+// else wrote in the meantime is due at once, any other after idleInterval.
+func (r *Reconciler) releaseFailed(ctx context.Context, all []stepFailure) {
 	if len(all) == 0 {
 		return
 	}
 	var last string
-	var crossed, later []store.Lease
+	var conflicts, others []store.Lease
 	for _, f := range all {
 		if dstack.KindOf(f.err) == dstack.Conflict {
-			crossed = append(crossed, f.lease)
+			conflicts = append(conflicts, f.lease)
 			continue
 		}
-		later = append(later, f.lease)
-		if f.err.Error() != last && ctx.Err() == nil { // one cause is told once
-			r.Log.Error("a step failed", "kind", f.lease.Kind, "id", f.lease.ID, "err", f.err)
+		others = append(others, f.lease)
+		if f.err.Error() != last && ctx.Err() == nil { // failures with one cause are logged once
+			r.logFailure(f)
 		}
 		last = f.err.Error()
 	}
 	if ctx.Err() != nil {
 		return
 	}
-	// Where somebody wrote in between, it is looked at afresh at once.
-	err := errors.Join(r.Store.ReleaseAll(ctx, crossed, time.Now()), r.Store.ReleaseAll(ctx, later, time.Now().Add(lookAgain)))
+	err := errors.Join(r.Store.ReleaseAll(ctx, conflicts, time.Now()), r.Store.ReleaseAll(ctx, others, time.Now().Add(idleInterval)))
 	if err != nil && ctx.Err() == nil {
-		r.Log.Error("leases were not given back", "kind", all[0].lease.Kind, "id", all[0].lease.ID, "of", len(all), "err", err)
+		r.Log.Error("leases were not released", "kind", all[0].lease.Kind, "id", all[0].lease.ID, "of", len(all), "err", err)
 	}
 }
 
-func safely(work func() error) (err error) {
+func (r *Reconciler) logFailure(f stepFailure) {
+	attrs := []any{"kind", f.lease.Kind, "id", f.lease.ID, "err", f.err}
+	if p, ok := errors.AsType[*panicError](f.err); ok {
+		attrs = append(attrs, "stack", string(p.stack))
+	}
+	r.Log.Error("a step failed", attrs...)
+}
+
+// panicError is a panic that was recovered. The stack is not part of its text,
+// so that equal panics have equal texts.
+type panicError struct {
+	value any
+	stack []byte // of the goroutine that panicked
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
+
+// recoverPanic calls work and returns its error, or a *panicError if it panics.
+func recoverPanic(work func() error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v", p)
+			err = &panicError{p, debug.Stack()}
 		}
 	}()
 	return work()
 }
 
-// run is one pass over a run.
-func (r *Reconciler) run(ctx context.Context, l store.Lease) (news bool, err error) {
-	seen, err := r.Store.RunFacts(ctx, dstack.RunID(l.ID))
-	if err != nil {
-		return false, err
-	}
-	now := time.Now()
-	scale := autoscale.Decide(autoscale.BuildFacts(seen.Run, seen.Replicas, seen.Load), now)
-	seen.DesiredReplicas, seen.ScaleReason, seen.ScaleDue = scale.DesiredReplicas, dstack.Reason(scale.Reason), scale.NextAt
-	step, err := lifecycle.DecideRun(seen, now)
-	if err != nil {
-		return false, err
-	}
-	if err := r.Store.SaveRunStep(ctx, l, seen, step, now); err != nil {
-		return false, err
-	}
-	r.tell(seen.Run.Status != step.To, "run", seen.Run.Name, seen.Run.Status, step.To, step.Reason)
-	if step.Rollback != nil {
-		r.Log.Warn("a revision was rolled back", "name", seen.Run.Name, "from", seen.Run.Revision, "to", step.Rollback.ToRevision, "why", step.Rollback.Reason)
-		r.wakes[store.Runs].Signal()
-	}
-	if len(step.Add)+len(step.Terminate)+len(step.Drain) > 0 {
-		r.wakes[store.Replicas].Signal()
-		r.wakes[store.Instances].Signal()
-	}
-	return true, nil
-}
-
-// tell logs a change of status.
-func (r *Reconciler) tell(changed bool, what, name string, from, to any, why dstack.Reason) {
-	if changed {
-		r.Log.Info("changed", "what", what, "name", name, "from", from, "to", to, "why", why)
-	}
+// logChange logs a change of a run, a replica or an instance.
+func (r *Reconciler) logChange(what, name string, from, to any, why dstack.Reason) {
+	r.Log.Info("changed", "what", what, "name", name, "from", from, "to", to, "why", why)
 }

@@ -81,8 +81,8 @@ func (r *rig) begin(limits lifecycle.Limits) {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	r.passes = reconcile.New(reconcile.Options{
-		Store: r.store, Backends: r.set, Logs: r.logs, Bell: &r.bell, Owner: "here/" + uuid.NewString(), Host: "here",
-		Limits: limits, ActTime: r.actTime, Log: r.log,
+		Store: r.store, Backends: r.set, Logs: r.logs, Broadcast: &r.bell, Owner: "here/" + uuid.NewString(), Host: "here",
+		Limits: limits, ActTimeout: r.actTime, Log: r.log,
 	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)

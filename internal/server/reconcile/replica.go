@@ -11,53 +11,53 @@ import (
 	"dstack/internal/server/store"
 )
 
-// replicas is one pass over some replicas. What is known of all of them is
-// read at once, and what becomes of them is saved at once; each is decided
-// alone, and what fails concerns that one.
-func (r *Reconciler) replicas(ctx context.Context, leases []store.Lease) bool {
+// stepReplicas is one pass over some replicas. Their facts are read together and
+// their steps are saved together. Each replica is decided alone: a failure
+// concerns no other replica.
+func (r *Reconciler) stepReplicas(ctx context.Context, leases []store.Lease) bool {
 	ids := make([]dstack.ReplicaID, len(leases))
 	for i, l := range leases {
 		ids[i] = dstack.ReplicaID(l.ID)
 	}
 	all, err := r.Store.ReplicasFacts(ctx, ids)
 	if err != nil {
-		all = make([]store.SeenReplica, len(leases)) // nothing could be read of any
+		all = make([]store.SeenReplica, len(leases)) // every replica fails with err
 	}
-	var failures []failure
-	rooms, now := r.newRooms(), time.Now()
+	var failures []stepFailure
+	capacity, now := r.newCapacity(), time.Now()
 	saves := make([]store.ReplicaSave, 0, len(leases))
 	for i, l := range leases {
 		save := store.ReplicaSave{Lease: l, Seen: all[i].ReplicaFacts}
-		fail := err
-		if fail == nil {
-			fail = all[i].Err
+		failure := err
+		if failure == nil {
+			failure = all[i].Err
 		}
-		if fail == nil {
-			fail = safely(func() error { return r.decide(ctx, &save, rooms, now) })
+		if failure == nil {
+			failure = recoverPanic(func() error { return r.decideReplica(ctx, &save, capacity, now) })
 		}
-		if fail != nil {
-			failures = append(failures, failure{l, fail})
+		if failure != nil {
+			failures = append(failures, stepFailure{l, failure})
 			continue
 		}
 		saves = append(saves, save)
 	}
 	for i, err := range r.Store.SaveReplicaSteps(ctx, saves, now) {
 		if err != nil {
-			failures = append(failures, failure{saves[i].Lease, err})
+			failures = append(failures, stepFailure{saves[i].Lease, err})
 			continue
 		}
-		r.stepped(saves[i])
+		r.reportStep(saves[i])
 	}
-	r.failed(ctx, failures)
+	r.releaseFailed(ctx, failures)
 	return true
 }
 
-// decide adds the next step of a replica.
-func (r *Reconciler) decide(ctx context.Context, save *store.ReplicaSave, rooms *rooms, now time.Time) error {
+// decideReplica sets save.Step to the next step of a replica.
+func (r *Reconciler) decideReplica(ctx context.Context, save *store.ReplicaSave, capacity *capacity, now time.Time) error {
 	seen := &save.Seen
 	seen.Limits = r.Limits
 	if seen.Replica.Status == dstack.ReplicaWaiting {
-		if err := rooms.look(ctx, seen); err != nil {
+		if err := capacity.findPlacements(ctx, seen); err != nil {
 			return err
 		}
 	}
@@ -66,40 +66,41 @@ func (r *Reconciler) decide(ctx context.Context, save *store.ReplicaSave, rooms 
 		return err
 	}
 	if step.EndedAttempt != nil && len(step.EndedAttempt.LastOutput) == 0 {
-		step.EndedAttempt.LastOutput = r.lastOutput(ctx, *seen, step.EndedAttempt.ID)
+		step.EndedAttempt.LastOutput = r.readLastOutput(ctx, *seen, step.EndedAttempt.ID)
 	}
 	if step.Placement != nil {
-		rooms.take(*seen, *step.Placement)
+		capacity.addPlacement(*seen, *step.Placement)
 	}
 	save.Step = step
 	return nil
 }
 
-// stepped tells of a step that was saved.
-func (r *Reconciler) stepped(save store.ReplicaSave) {
+// reportStep logs a saved step, and wakes the other passes, if it changed the
+// replica.
+func (r *Reconciler) reportStep(save store.ReplicaSave) {
 	seen, step := save.Seen, save.Step
 	if seen.Replica.Status == step.To && !step.NewAttempt && step.Blocked == seen.Replica.Blocked {
 		return
 	}
 	name := fmt.Sprintf("%s/%d", seen.Run.Name, seen.Replica.Num)
-	r.tell(true, "replica", name, seen.Replica.Status, step.To, step.Reason)
+	r.logChange("replica", name, seen.Replica.Status, step.To, step.Reason)
 	r.wakes[store.Runs].Signal()
 	r.wakes[store.Instances].Signal()
 }
 
-// lastLines is how much of an attempt's output is kept with it.
-const lastLines = 10
+// maxLastLines is how many lines of an attempt's output are saved with it.
+const maxLastLines = 10
 
-// lastOutput is what an attempt has written last, by the logs: an engine tells
-// it only of those that ended by themselves.
-func (r *Reconciler) lastOutput(ctx context.Context, seen lifecycle.ReplicaFacts, id dstack.AttemptID) (last []string) {
+// readLastOutput reads the last output of an attempt from the logs. An engine
+// reports it only for attempts that ended by themselves.
+func (r *Reconciler) readLastOutput(ctx context.Context, seen lifecycle.ReplicaFacts, id dstack.AttemptID) (last []string) {
 	key := logs.Key{Project: seen.Run.Project, Run: seen.Run.ID, RunName: seen.Run.Name, Attempt: id}
 	for line, err := range r.Logs.Read(ctx, key, time.Time{}, time.Time{}) {
 		if err != nil {
-			break // it is help for people, and not worth failing for
+			break // the output only helps the user: its loss is no reason to fail the step
 		}
 		last = append(last, string(line.Text))
-		last = last[max(0, len(last)-lastLines):]
+		last = last[max(0, len(last)-maxLastLines):]
 	}
 	return last
 }

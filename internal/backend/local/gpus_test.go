@@ -6,7 +6,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestCardName(t *testing.T) {
+func TestShortGPUName(t *testing.T) {
 	for full, want := range map[string]string{
 		"NVIDIA A100-SXM4-80GB":              "A100",
 		"NVIDIA A100-PCIE-40GB":              "A100",
@@ -27,15 +27,15 @@ func TestCardName(t *testing.T) {
 		"NVIDIA RTX 6000 Ada Generation":     "RTX6000",
 		"NVIDIA GeForce RTX 4070 Laptop GPU": "RTX4070",
 	} {
-		if got := cardName(full); got != want {
+		if got := shortGPUName(full); got != want {
 			t.Errorf("%s is called %s, want %s", full, got, want)
 		}
 	}
 }
 
-func TestReadCards(t *testing.T) {
+func TestParseGPUs(t *testing.T) {
 	text := "GPU-aa11, NVIDIA H200, 143771, 9.0\nGPU-bb22, NVIDIA L4, 23034, 8.9\nGPU-cc33, Tesla K80, 11441, [N/A]\n\nNo devices were found\nGPU-dd44, odd, [N/A], 8.0\n"
-	got := readCards(text)
+	got := parseGPUs(text)
 	want := []dstack.GPU{
 		{ID: "GPU-aa11", Maker: "nvidia", Name: "H200", MemoryMiB: 143771, Capability: [2]int{9, 0}},
 		{ID: "GPU-bb22", Maker: "nvidia", Name: "L4", MemoryMiB: 23034, Capability: [2]int{8, 9}},

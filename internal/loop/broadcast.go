@@ -2,15 +2,16 @@ package loop
 
 import "sync"
 
-// Broadcast tells any number of listeners that something changed. The zero value
-// works.
+// Broadcast tells any number of waiters that something changed. The zero value
+// is ready to use.
 type Broadcast struct {
 	mu sync.Mutex
 	ch chan struct{}
 }
 
-// Changed returns a channel that the next Ring closes. Take it before looking at
-// what may change, so that no ring falls between the look and the wait.
+// Changed returns a channel that the next Notify closes. Call it before reading
+// the state that may change, so that a change between reading and waiting is not
+// missed.
 func (b *Broadcast) Changed() <-chan struct{} {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -20,7 +21,7 @@ func (b *Broadcast) Changed() <-chan struct{} {
 	return b.ch
 }
 
-// Notify wakes all who wait.
+// Notify wakes all waiters.
 func (b *Broadcast) Notify() {
 	b.mu.Lock()
 	defer b.mu.Unlock()

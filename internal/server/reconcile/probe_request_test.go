@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 	"unicode"
@@ -17,18 +18,19 @@ import (
 
 	"go.uber.org/goleak"
 
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
 
 // aTransport is a transport as probes have it.
-func aTransport() http.RoundTripper { return newProbes(nil).transport }
+func aTransport() http.RoundTripper { return newProber(nil, &dial.Dialer{}).transport }
 
-func answering(t *testing.T, handler http.HandlerFunc) (address string) {
+func answering(t *testing.T, handler http.HandlerFunc) dstack.Endpoint {
 	t.Helper()
 	s := httptest.NewServer(handler)
 	t.Cleanup(s.Close)
-	return s.Listener.Addr().String()
+	return dstack.Endpoint{Address: s.Listener.Addr().String()}
 }
 
 func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
@@ -45,21 +47,54 @@ func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
 		with spec.Probe
 		want string
 	}{
-		{"plain", health(), "GET /health " + address + " length 0\nConnection: close\r\nUser-Agent: dstack-probe\r\n\n"},
-		{"with all", health(func(q *spec.Probe) {
+		{"plain", newProbe(), "GET /health " + address.Address + " length 0\nConnection: close\r\nUser-Agent: dstack-probe\r\n\n"},
+		{"with all", newProbe(func(q *spec.Probe) {
 			q.Method, q.URL, q.Body = "post", "/v1/x?a=1&b=%20", `{"a": 1}`
 			q.Headers = []spec.Header{{Name: "host", Value: "model.example"}, {Name: "x-a", Value: "1"}, {Name: "X-A", Value: "2"}, {Name: "user-agent", Value: "mine"}}
 		}), "POST /v1/x?a=1&b=%20 model.example length 8\nConnection: close\r\nContent-Length: 8\r\nUser-Agent: mine\r\nX-A: 1\r\nX-A: 2\r\n\n{\"a\": 1}"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			if fail := question(t.Context(), aTransport(), address, c.with); fail != nil {
-				t.Fatal(fail.why)
+			if fail := sendProbe(t.Context(), aTransport(), address, c.with); fail != nil {
+				t.Fatal(fail.reason)
 			}
 			if got := <-got; got != c.want {
 				t.Errorf("asked\n%q, want\n%q", got, c.want)
 			}
 		})
+	}
+}
+
+// Two hosts have a replica at the same address: each probe reaches its own host, and a replica sees the address that
+// it has on that host.
+func TestSendProbe_ReplicaOnAnotherHost(t *testing.T) {
+	var dialer dial.Dialer
+	for host, status := range map[string]int{"gpu1": 200, "gpu2": 503} {
+		replica := answering(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.Host != "10.0.0.5:8000" {
+				t.Errorf("the Host header is %q", r.Host)
+			}
+			w.WriteHeader(status)
+		})
+		dialer.AddHost(host, func(ctx context.Context, _ string) (net.Conn, error) {
+			return new(dial.Dialer).Dial(ctx, replica)
+		})
+	}
+	dialer.AddHost("gpu3", func(context.Context, string) (net.Conn, error) { return nil, syscall.ECONNREFUSED })
+	transport := newProber(nil, &dialer).transport
+	for host, want := range map[string]probeFailure{
+		"gpu1": {},
+		"gpu2": {reason: "GET /health answered 503"},
+		"gpu3": {reason: "GET /health: connection refused"},
+		"gpu4": {reason: `GET /health: there is no connection to the host "gpu4"`, isLocal: true},
+	} {
+		var got probeFailure
+		if fail := sendProbe(t.Context(), transport, dstack.Endpoint{Host: host, Address: "10.0.0.5:8000"}, newProbe()); fail != nil {
+			got = *fail
+		}
+		if got != want {
+			t.Errorf("the host %s: %+v, want %+v", host, got, want)
+		}
 	}
 }
 
@@ -114,8 +149,8 @@ func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
 				c.answer(w, r)
 			})
 			got := ""
-			if fail := question(t.Context(), aTransport(), address, health(func(q *spec.Probe) { q.Timeout = 1 })); fail != nil {
-				got = fail.why
+			if fail := sendProbe(t.Context(), aTransport(), address, newProbe(func(q *spec.Probe) { q.Timeout = 1 })); fail != nil {
+				got = fail.reason
 			}
 			if got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
@@ -139,8 +174,8 @@ func TestProbeQuestion_TheWordsAreShortAndReadable(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			fail := question(t.Context(), aTransport(), closedPort(t), health(atPath(c.url)))
-			if fail == nil || fail.why != c.want {
+			fail := sendProbe(t.Context(), aTransport(), closedPort(t), newProbe(atPath(c.url)))
+			if fail == nil || fail.reason != c.want {
 				t.Errorf("%+v, want %q", fail, c.want)
 			}
 		})
@@ -151,19 +186,19 @@ func TestProbeQuestion_TheWordsAreShortAndReadable(t *testing.T) {
 		_, _ = io.WriteString(c, hostile)
 		_ = c.Close()
 	})
-	why := question(t.Context(), aTransport(), address, health()).why
-	if utf8.RuneCountInString(why) > longestWhy || strings.ContainsFunc(why, func(c rune) bool { return !unicode.IsPrint(c) }) {
+	why := sendProbe(t.Context(), aTransport(), address, newProbe()).reason
+	if utf8.RuneCountInString(why) > maxReasonLength || strings.ContainsFunc(why, func(c rune) bool { return !unicode.IsPrint(c) }) {
 		t.Errorf("not for people: %q", why)
 	}
 }
 
-func closedPort(t *testing.T) string {
+func closedPort(t *testing.T) dstack.Endpoint {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return dstack.Endpoint{Address: l.Addr().String()}
 }
 
 // A process that is stopped: the kernel takes connections, and nobody reads.
@@ -179,11 +214,11 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 	go func() { done <- served.Serve(stopped) }()
 
 	woken := make(chan struct{}, 100)
-	p := newProbes(func(context.Context, dstack.InstanceID) { woken <- struct{}{} })
+	p := newProber(func(context.Context, dstack.InstanceID) { woken <- struct{}{} }, &dial.Dialer{})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(ctx) }()
-	one := probed{Attempt: "a", Address: listener.Addr().String(), Probes: []spec.Probe{health(every(1), func(q *spec.Probe) { q.Timeout = 1 })}}
+	one := target{Attempt: "a", Endpoint: dstack.Endpoint{Address: listener.Addr().String()}, Probes: []spec.Probe{newProbe(every(1), func(q *spec.Probe) { q.Timeout = 1 })}}
 	until := func(what string, want func() bool) {
 		t.Helper()
 		limit := time.After(10 * time.Second)
@@ -192,22 +227,22 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 			case <-woken:
 			case <-time.After(10 * time.Millisecond):
 			case <-limit:
-				t.Fatalf("not %s: %+v", what, p.of("a"))
+				t.Fatalf("not %s: %+v", what, p.statusOf("a"))
 			}
 		}
 	}
 	until("ready", func() bool {
-		p.keep("i", []probed{one})
-		got := p.of("a")
+		p.setTargets("i", []target{one})
+		got := p.statusOf("a")
 		return got != nil && got.Ready
 	})
 	stopped.now.Store(true)
 	from := time.Now()
-	until("out", func() bool { return !p.of("a").Ready })
+	until("out", func() bool { return !p.statusOf("a").Ready })
 	if took := time.Since(from); took > 2*time.Second+200*time.Millisecond {
 		t.Errorf("out after %v", took)
 	}
-	if why := p.of("a").Message; why != "GET /health did not answer within 1s" {
+	if why := p.statusOf("a").Message; why != "GET /health did not answer within 1s" {
 		t.Error(why)
 	}
 	cancel() // in the middle of a question or a wait

@@ -13,16 +13,17 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/loop"
 	"dstack/internal/spec"
 )
 
 // probeRig is probes in a bubble of its own time, around replicas that are
 // reached without a network.
 type probeRig struct {
-	*probes
+	*prober
 	t        *testing.T
 	mu       sync.Mutex
-	wakes    int
+	changes  int
 	replicas map[string]*probedReplica // by address
 	stop     func()
 }
@@ -36,32 +37,32 @@ type probedReplica struct {
 	short  error         // what this server lacks
 	drop   bool          // its host is gone: not even a refusal
 	dials  int           // to a host that is gone, at this moment
-	asked  []hit
+	asked  []receivedProbe
 }
 
-type hit struct {
+type receivedProbe struct {
 	at   time.Time
 	path string
 }
 
-func inBubble(t *testing.T, test func(r *probeRig)) {
+func testProbes(t *testing.T, test func(r *probeRig)) {
 	synctest.Test(t, func(t *testing.T) {
 		r := &probeRig{t: t, replicas: map[string]*probedReplica{}}
-		r.probes = newProbes(func(context.Context, dstack.InstanceID) {
+		r.prober = newProber(func(context.Context, dstack.InstanceID) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.of("a") // would hang if wake were called under the lock
-			r.wakes++
-		})
+			r.statusOf("a") // would hang if wake were called under the lock
+			r.changes++
+		}, nil)
 		r.transport = newProbeTransport(r.dial)
-		r.begin()
+		r.start()
 		test(r)
 		r.stop()
 	})
 }
 
-// begin runs the task; stop ends it and waits for it.
-func (r *probeRig) begin() {
+// start runs the task; stop ends it and waits for it.
+func (r *probeRig) start() {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- r.run(ctx) }()
@@ -90,7 +91,7 @@ func (r *probeRig) dial(ctx context.Context, network, address string) (net.Conn,
 	case one.short != nil:
 		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("socket", one.short)}
 	case one.refuse:
-		one.asked = append(one.asked, hit{time.Now(), ""})
+		one.asked = append(one.asked, receivedProbe{time.Now(), ""})
 		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
 	ours, theirs := net.Pipe()
@@ -116,14 +117,14 @@ func (r *probeRig) handler(address string) http.HandlerFunc {
 	return func(w http.ResponseWriter, q *http.Request) {
 		r.mu.Lock()
 		one := r.replica(address)
-		one.asked = append(one.asked, hit{time.Now(), q.URL.Path})
+		one.asked = append(one.asked, receivedProbe{time.Now(), q.URL.Path})
 		status, hang, slow := one.status[q.URL.Path], one.hang, one.slow
 		r.mu.Unlock()
 		if hang {
 			<-q.Context().Done()
 			return
 		}
-		if pause(q.Context(), slow) && status != 0 {
+		if loop.Sleep(q.Context(), slow) == nil && status != 0 {
 			w.WriteHeader(status)
 		}
 	}
@@ -136,22 +137,22 @@ func (r *probeRig) replica(address string) *probedReplica {
 	return r.replicas[address]
 }
 
-// set turns knobs of a replica.
-func (r *probeRig) set(address string, knobs func(*probedReplica)) {
+// configure turns knobs of a replica.
+func (r *probeRig) configure(address string, knobs func(*probedReplica)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	knobs(r.replica(address))
 }
 
-// pass lets time go by, and everything that is due then happen.
-func (r *probeRig) pass(d time.Duration) {
+// advance lets time go by, and everything that is due then happen.
+func (r *probeRig) advance(d time.Duration) {
 	r.t.Helper()
-	pause(r.t.Context(), d)
+	time.Sleep(d)
 	synctest.Wait()
 }
 
-// asks is when a path was asked, since the bubble began, and forgets it.
-func (r *probeRig) asks(address, path string) []time.Time {
+// takeRequests is when a path was asked, since the bubble began, and forgets it.
+func (r *probeRig) takeRequests(address, path string) []time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var at []time.Time
@@ -164,31 +165,31 @@ func (r *probeRig) asks(address, path string) []time.Time {
 	return at
 }
 
-// woken is how often wake was called since it was last asked.
-func (r *probeRig) woken() int {
+// takeChanges is how often wake was called since it was last asked.
+func (r *probeRig) takeChanges() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := r.wakes
-	r.wakes = 0
+	n := r.changes
+	r.changes = 0
 	return n
 }
 
-func (r *probeRig) want(id dstack.AttemptID, want *dstack.ProbeStatus) {
+func (r *probeRig) expectStatus(id dstack.AttemptID, want *dstack.ProbeStatus) {
 	r.t.Helper()
-	got := r.of(id)
+	got := r.statusOf(id)
 	if (got == nil) != (want == nil) || got != nil && *got != *want {
 		r.t.Errorf("attempt %s: %+v, want %+v", id, got, want)
 	}
 }
 
-func isReady() *dstack.ProbeStatus { return &dstack.ProbeStatus{Ready: true} }
+func passingStatus() *dstack.ProbeStatus { return &dstack.ProbeStatus{Ready: true} }
 
-func isOut(fails int, why string) *dstack.ProbeStatus {
+func failingStatus(fails int, why string) *dstack.ProbeStatus {
 	return &dstack.ProbeStatus{ConsecutiveFailures: fails, Message: why}
 }
 
-// health is a probe of GET /health every 10 s, within 5 s, changed by knobs.
-func health(knobs ...func(*spec.Probe)) spec.Probe {
+// newProbe is a probe of GET /health every 10 s, within 5 s, changed by knobs.
+func newProbe(knobs ...func(*spec.Probe)) spec.Probe {
 	q := spec.Probe{Type: "http", URL: "/health", Method: "get", Headers: []spec.Header{}, Timeout: 5, Interval: 10, ReadyAfter: 1}
 	for _, knob := range knobs {
 		knob(&q)
@@ -201,12 +202,12 @@ func readyAfter(n int) func(*spec.Probe)     { return func(q *spec.Probe) { q.Re
 func untilReady() func(*spec.Probe)          { return func(q *spec.Probe) { q.UntilReady = true } }
 func every(s spec.Seconds) func(*spec.Probe) { return func(q *spec.Probe) { q.Interval = s } }
 
-// probedAt is one at an address of its own name.
-func probedAt(id dstack.AttemptID, probes ...spec.Probe) probed {
-	return probed{Attempt: id, Address: string(id) + ":80", Probes: probes}
+// newTarget is one at an address of its own name.
+func newTarget(id dstack.AttemptID, probes ...spec.Probe) target {
+	return target{Attempt: id, Endpoint: dstack.Endpoint{Address: string(id) + ":80"}, Probes: probes}
 }
 
-func wasReady(one probed) probed {
+func wasReady(one target) target {
 	one.WasReady = true
 	return one
 }

@@ -1,0 +1,99 @@
+package backend
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// Set is the configured backends by project. It does not change while the
+// server runs.
+type Set struct {
+	byKey     map[string]Backend
+	byProject map[string][]string // project name in lower case → keys, in the order of the configuration
+}
+
+// NewSet returns an empty set.
+func NewSet() *Set {
+	return &Set{byKey: map[string]Backend{}, byProject: map[string][]string{}}
+}
+
+// Add makes a backend available to a project. key identifies the backend among
+// all; many projects may share a key.
+func (s *Set) Add(project, key string, b Backend) {
+	project = strings.ToLower(project)
+	s.byKey[key] = b
+	s.byProject[project] = append(s.byProject[project], key)
+}
+
+// Of returns the keys of a project's backends. As everywhere, the case of a
+// project's name does not matter.
+func (s *Set) Of(project string) []string { return s.byProject[strings.ToLower(project)] }
+
+// Get returns a backend by its key. It fails with kind Unavailable if the key is
+// not configured any more.
+func (s *Set) Get(key string) (Backend, error) {
+	b, ok := s.byKey[key]
+	if !ok {
+		return nil, &dstack.Error{
+			Kind:    dstack.Unavailable,
+			Message: fmt.Sprintf("the backend %q is not configured any more", key),
+			Hint:    "add it to the server's config.yml again, or stop the runs that use it",
+		}
+	}
+	return b, nil
+}
+
+// All returns the key of every backend, sorted.
+func (s *Set) All() []string {
+	return slices.Sorted(maps.Keys(s.byKey))
+}
+
+// offersTimeout limits how long each backend may take to list its offers.
+const offersTimeout = 8 * time.Second
+
+// UnansweredBackend is a backend that did not list its offers.
+type UnansweredBackend struct {
+	Key string
+	Err error
+}
+
+// Offers asks all backends of a project at once, each with a time limit, and
+// sets the Key of their offers. The backends with the keys in skip are not asked.
+// A backend that fails does not hide the others' offers.
+func (s *Set) Offers(
+	ctx context.Context, project string, need dstack.Requirements, skip ...string,
+) (all []dstack.Offer, unanswered []UnansweredBackend) {
+	keys := slices.DeleteFunc(slices.Clone(s.Of(project)), func(key string) bool { return slices.Contains(skip, key) })
+	found, errs := make([][]dstack.Offer, len(keys)), make([]error, len(keys))
+	var calls sync.WaitGroup
+	for i, key := range keys {
+		calls.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, offersTimeout)
+			defer cancel()
+			b, err := s.Get(key)
+			if err == nil {
+				found[i], err = b.Offers(ctx, need)
+			}
+			errs[i] = err
+		})
+	}
+	calls.Wait()
+	for i, key := range keys {
+		if errs[i] != nil {
+			unanswered = append(unanswered, UnansweredBackend{key, errs[i]})
+			continue
+		}
+		for _, o := range found[i] {
+			o.Key = key
+			all = append(all, o)
+		}
+	}
+	return all, unanswered
+}

@@ -1,0 +1,109 @@
+package reconcile
+
+import (
+	"context"
+	"time"
+
+	"dstack/internal/decide/job"
+	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
+	"dstack/internal/dstack"
+)
+
+// capacity is where the replicas of one pass can be placed. Offers and
+// allocations are read when the first replica needs them. The placements of the
+// pass are added to the allocations, so that they do not collide.
+type capacity struct {
+	r           *Reconciler
+	offers      map[offersKey][]dstack.Offer
+	unanswered  []string // keys of the backends that did not answer in this pass
+	allocations map[dstack.ProjectID]map[dstack.InstanceID]dstack.Allocation
+	grants      []placement.Grant
+}
+
+// offersKey identifies what was asked of the backends: a revision has one set of
+// requirements.
+type offersKey struct {
+	run      dstack.RunID
+	revision int
+}
+
+func (r *Reconciler) newCapacity() *capacity {
+	return &capacity{
+		r: r, offers: map[offersKey][]dstack.Offer{},
+		allocations: map[dstack.ProjectID]map[dstack.InstanceID]dstack.Allocation{},
+	}
+}
+
+// findPlacements adds to the facts of a waiting replica where it can be placed.
+func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFacts) error {
+	used, err := c.readAllocations(ctx, seen.Run.ProjectID)
+	if err != nil {
+		return err
+	}
+	need := job.BuildRequirements(seen.Run.Spec)
+	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision}, seen.Run.Project, need)
+	offers, excluded := c.r.excluded.split(all, time.Now())
+	seen.Placements, seen.Rejections = placement.RankOffers(need, offers, used)
+	seen.Rejections = append(seen.Rejections, excluded...)
+	if len(seen.Placements) > 0 {
+		return nil
+	}
+	var older []dstack.Replica
+	for _, other := range seen.Siblings {
+		if other.TemplateRevision != seen.Replica.TemplateRevision {
+			older = append(older, other)
+		}
+	}
+	if len(older) > 0 {
+		placements, _ := placement.RankOffers(need, offers, placement.ReleaseAllocations(used, older))
+		seen.Blocked = len(placements) > 0
+	}
+	return nil
+}
+
+// readAllocations returns what is allocated of each instance, as a project sees it.
+func (c *capacity) readAllocations(ctx context.Context, project dstack.ProjectID) (map[dstack.InstanceID]dstack.Allocation, error) {
+	if used, ok := c.allocations[project]; ok {
+		return used, nil
+	}
+	used, err := c.r.Store.Allocations(ctx, project)
+	if err != nil {
+		return nil, err
+	}
+	for _, g := range c.grants {
+		placement.AddGrant(used, project, g)
+	}
+	c.allocations[project] = used
+	return used, nil
+}
+
+// readOffers asks every backend of a project. A backend that does not answer
+// offers nothing, and is not asked again in this pass.
+func (c *capacity) readOffers(ctx context.Context, key offersKey, project string, need dstack.Requirements) []dstack.Offer {
+	if offers, ok := c.offers[key]; ok {
+		return offers
+	}
+	offers, unanswered := c.r.Backends.Offers(ctx, project, need, c.unanswered...)
+	for _, b := range unanswered {
+		c.r.Log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
+		c.unanswered = append(c.unanswered, b.Key)
+	}
+	c.offers[key] = offers
+	return offers
+}
+
+// addPlacement allocates what a replica was given, for the later replicas of the
+// pass.
+func (c *capacity) addPlacement(seen lifecycle.ReplicaFacts, p dstack.Placement) {
+	if p.Offer.OwnedInstance == "" {
+		return // a rented machine is for this replica alone
+	}
+	g := placement.Grant{
+		Project: seen.Run.ProjectID, RunName: seen.Run.Name, Num: seen.Replica.Num, Instance: p.Offer.OwnedInstance, Claim: p.Claim,
+	}
+	c.grants = append(c.grants, g)
+	for project, used := range c.allocations {
+		placement.AddGrant(used, project, g)
+	}
+}
