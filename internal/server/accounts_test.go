@@ -2,7 +2,6 @@ package server
 
 import (
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -12,70 +11,6 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/server/logs"
 )
-
-func TestBoot_FirstAndLater(t *testing.T) {
-	h := newTestServer(t)
-	var config Config
-	boot := func(token string) BootResult {
-		t.Helper()
-		b, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Config: config, Token: token})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	}
-	if b := boot(""); b != (BootResult{}) {
-		t.Errorf("a second start made something: %+v", b)
-	}
-	if b := boot(h.admin); b.Token != "" {
-		t.Errorf("the same token is news: %+v", b)
-	}
-	if b := boot("another-token"); b.Token != "another-token" || b.FirstStart {
-		t.Errorf("another token: %+v", b)
-	}
-	if a := h.callAs(h.admin, "/api/users/get_my_user", ""); a.errorKind() != dstack.Unauthorized {
-		t.Errorf("the old token still opens: %s", a.text)
-	}
-	if a := h.callAs("another-token", "/api/users/get_my_user", ""); a.status != 200 {
-		t.Errorf("the new token does not: %s", a.text)
-	}
-	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Token: "with space"}); dstack.KindOf(err) != dstack.Invalid {
-		t.Errorf("a token with a space: %v", err)
-	}
-	config = Config{Projects: []ProjectConfig{{Name: "main"}, {Name: "Team"}}}
-	boot("")
-	if p, err := h.store.Project(t.Context(), "team"); err != nil || p.Name != "Team" {
-		t.Errorf("the project of the file: %+v, %v", p, err)
-	}
-}
-
-func TestBoot_MakesATokenThatNobodyKeeps(t *testing.T) {
-	one, two := newToken(), newToken()
-	if one == two || !strings.HasPrefix(one, "dst_") || len(one) < 4+43+6 || checkToken(one) != nil {
-		t.Errorf("%s, %s", one, two)
-	}
-	h := newTestServer(t)
-	token := h.createUser("ann", dstack.RoleUser)
-	if err := h.store.Close(); err != nil {
-		t.Fatal(err)
-	}
-	err := filepath.WalkDir(h.dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		text, err := os.ReadFile(path)
-		if strings.Contains(string(text), token) || strings.Contains(string(text), h.admin) {
-			t.Errorf("%s has a token in it", path)
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if strings.Contains(h.log.String(), token) {
-		t.Error("the log has a token in it")
-	}
-}
 
 func TestUsers(t *testing.T) {
 	h := newTestServer(t)

@@ -178,7 +178,7 @@ func (r *configReader) readProject(n *strictyaml.Node, previous []ProjectConfig)
 	r.ReadFields(n, "a project", []strictyaml.Field{
 		{Name: "name", Required: "name: main", Read: func(n *strictyaml.Node) {
 			name, ok := r.ReadText(n)
-			if ok && !projectName.MatchString(name) {
+			if ok && !projectNamePattern.MatchString(name) {
 				r.Add(n, fmt.Sprintf("%s is not a valid project name", quote(name)), "use at most 50 letters, digits, dashes and underscores")
 			}
 			for _, other := range previous {

@@ -16,9 +16,9 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// projectName matches valid names of projects, which become parts of host names
+// projectNamePattern matches valid names of projects, which become parts of host names
 // and file paths.
-var projectName = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9_-]{0,48}[A-Za-z0-9])?$`)
+var projectNamePattern = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9_-]{0,48}[A-Za-z0-9])?$`)
 
 // maxOwnedProjects is how many projects a user who is not a global admin may
 // own.
@@ -73,7 +73,7 @@ func (s *Server) mapUsersByID(ctx context.Context) (map[dstack.UserID]dstack.Use
 }
 
 func (s *Server) createProject(c *apiCall, in api.CreateProject) (api.Project, error) {
-	if !projectName.MatchString(in.ProjectName) {
+	if !projectNamePattern.MatchString(in.ProjectName) {
 		return api.Project{}, newInvalidNameError("a project", in.ProjectName,
 			"use at most 50 letters, digits, dashes and underscores; begin and end with a letter or digit")
 	}

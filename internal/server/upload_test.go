@@ -9,7 +9,6 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -160,21 +159,6 @@ func TestUploadCode_IncompleteUploadIsDiscarded(t *testing.T) {
 	if has, err := h.store.HasCode(t.Context(), project.ID, "web-12345678", hexSHA256(code)); has || err != nil {
 		t.Errorf("an incomplete upload was stored: %v, %v", has, err)
 	}
-}
-
-func TestBoot_RemovesSpoolFiles(t *testing.T) {
-	h := newTestServer(t)
-	file := filepath.Join(h.dir, "tmp", spoolPrefix+"1")
-	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(file, []byte("half"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir}); err != nil {
-		t.Fatal(err)
-	}
-	h.expectNoSpoolFiles()
 }
 
 func TestRepos(t *testing.T) {
