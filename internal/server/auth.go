@@ -106,6 +106,6 @@ func (s *Server) findProject(c *apiCall, known bool) (access.Project, error) {
 // audit logs what a caller did or was refused, with the caller's name and
 // address. There is no other audit log.
 func (s *Server) audit(c *apiCall, event string, more ...slog.Attr) {
-	attrs := append([]slog.Attr{slog.String("call", c.r.URL.Path), slog.String("user", c.user.Name), slog.String("from", c.r.RemoteAddr)}, more...)
-	s.log.LogAttrs(c.ctx, slog.LevelInfo, event, attrs...)
+	attrs := []slog.Attr{slog.String("call", c.r.URL.Path), slog.String("user", c.user.Name), slog.String("from", c.r.RemoteAddr)}
+	s.log.LogAttrs(c.ctx, slog.LevelInfo, event, append(attrs, more...)...)
 }

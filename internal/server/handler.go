@@ -98,7 +98,7 @@ func (s *Server) respondUnknownPath(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	s.respondError(w, r, wire.StatusError{Status: http.StatusNotFound, Detail: "Not Found", Err: &dstack.Error{Kind: dstack.NotFound,
-		Message: "the API has no path " + quote(r.URL.Path),
-		Hint:    "see the list of paths at " + openapiPath}})
+	s.respondError(w, r, wire.StatusError{Status: http.StatusNotFound, Detail: "Not Found",
+		Err: &dstack.Error{Kind: dstack.NotFound, Message: "the API has no path " + quote(r.URL.Path),
+			Hint: "see the list of paths at " + openapiPath}})
 }

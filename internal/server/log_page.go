@@ -56,7 +56,8 @@ func (s *Server) pollLogs(c *apiCall, in api.PollLogs) (api.LogEvents, error) {
 // buildLogEvent returns a line with its line break, because the 0.18.10 client
 // prints messages as they are.
 func buildLogEvent(line dstack.LogLine) api.LogEvent {
-	return api.LogEvent{Timestamp: api.NewTimestamp(line.At), LogSource: line.Stream, Message: append(slices.Clone(line.Text), '\n')}
+	return api.LogEvent{Timestamp: api.NewTimestamp(line.At), LogSource: line.Stream,
+		Message: append(slices.Clone(line.Text), '\n')}
 }
 
 func orZero(t *time.Time) time.Time {

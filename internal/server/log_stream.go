@@ -46,12 +46,13 @@ func (s *Server) followLogs(c *apiCall) error {
 	if err != nil {
 		return err
 	}
-	w, err := s.findRunDetails(c, in.RunName)
+	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return err
 	}
-	f := &logStream{server: s, request: in, run: w.Run.ID, lines: newLineWriter(c.w), sent: map[dstack.AttemptID]time.Time{}}
-	sources := f.listSources(w)
+	f := &logStream{server: s, request: in, run: details.Run.ID, lines: newLineWriter(c.w),
+		sent: map[dstack.AttemptID]time.Time{}}
+	sources := f.listSources(details)
 	if in.CurrentOnly {
 		sources = slices.DeleteFunc(sources, func(src attemptSource) bool {
 			if !src.current {
@@ -87,14 +88,14 @@ var skipAttempt = time.Unix(1<<40, 0)
 
 // listSources lists the attempts of a run that the request asks for, by replica
 // and then oldest first.
-func (f *logStream) listSources(w store.RunDetails) []attemptSource {
+func (f *logStream) listSources(details store.RunDetails) []attemptSource {
 	var all []attemptSource
-	for _, r := range w.Replicas {
+	for _, r := range details.Replicas {
 		if f.request.Replica != nil && *f.request.Replica != r.Num {
 			continue
 		}
 		add := func(id dstack.AttemptID, current bool) {
-			key := logs.Key{Project: w.Run.Project, Run: w.Run.ID, RunName: w.Run.Name, Attempt: id}
+			key := logs.Key{Project: details.Run.Project, Run: details.Run.ID, RunName: details.Run.Name, Attempt: id}
 			all = append(all, attemptSource{key: key, replica: r.Num, current: current})
 		}
 		for _, past := range r.PastAttempts {
@@ -103,7 +104,7 @@ func (f *logStream) listSources(w store.RunDetails) []attemptSource {
 			}
 		}
 		if r.Attempt != "" {
-			add(r.Attempt, !r.Status.IsFinished() || w.Run.Status.IsFinished())
+			add(r.Attempt, !r.Status.IsFinished() || details.Run.Status.IsFinished())
 		}
 	}
 	return all
@@ -122,7 +123,8 @@ func (f *logStream) findResumeTime(id dstack.AttemptID) time.Time {
 }
 
 func (f *logStream) newEntry(src attemptSource, line dstack.LogLine) api.LogEntry {
-	return api.LogEntry{Timestamp: line.At.UTC(), Replica: src.replica, Attempt: src.key.Attempt, Stream: line.Stream, Message: line.Text}
+	return api.LogEntry{Timestamp: line.At.UTC(), Replica: src.replica, Attempt: src.key.Attempt,
+		Stream: line.Stream, Message: line.Text}
 }
 
 // sendHistory sends the stored lines of all replicas, merged by time.
@@ -263,7 +265,9 @@ func (f *logStream) followLive(ctx context.Context) error {
 // forwardLines sends live lines until the run must be read again: something
 // changed, an attempt ended, or recheckInterval has passed. stop reports that
 // the stream is over.
-func (f *logStream) forwardLines(ctx context.Context, live *liveLines, changed <-chan struct{}, deadline <-chan time.Time) (stop bool, err error) {
+func (f *logStream) forwardLines(
+	ctx context.Context, live *liveLines, changed <-chan struct{}, deadline <-chan time.Time,
+) (stop bool, err error) {
 	recheck := time.NewTimer(recheckInterval)
 	defer recheck.Stop()
 	for {

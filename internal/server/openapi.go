@@ -30,7 +30,7 @@ func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request) {
 		s.respondError(w, r, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, text)
+	writeEncodedJSON(w, http.StatusOK, text)
 }
 
 // schemaAliases maps types with their own JSON encoding to types that have the
@@ -62,8 +62,9 @@ func describeAPI() *huma.OpenAPI {
 	}
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
-		Info:    &huma.Info{Title: "dstack", Version: wire.Version(), Description: "The HTTP API of the dstack server. Global admins may call every operation."},
-		Paths:   map[string]*huma.PathItem{},
+		Info: &huma.Info{Title: "dstack", Version: wire.Version(),
+			Description: "The HTTP API of the dstack server. Global admins may call every operation."},
+		Paths: map[string]*huma.PathItem{},
 		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"token": {Type: "http", Scheme: "bearer"}}},
 	}
@@ -94,12 +95,16 @@ func schemaName(t reflect.Type, hint string) string {
 func describeOperation(operation *apiOperation, schemas huma.Registry) *huma.Operation {
 	op := &huma.Operation{
 		Method: operation.method, Path: operation.path, Summary: operation.summary,
-		Tags:      []string{findTag(operation.path)},
-		Responses: map[string]*huma.Response{"200": {Description: "Success.", Content: describeContent(operation.responseType, responseMediaType(operation), schemas)}},
+		Tags: []string{findTag(operation.path)},
 	}
-	op.OperationID = strings.Trim(strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(operation.path), "_")
-	op.Responses["default"] = &huma.Response{Description: "An error: its kind, a message, and a hint.",
-		Content: describeContent(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)}
+	op.Responses = map[string]*huma.Response{
+		"200": {Description: "Success.",
+			Content: describeContent(operation.responseType, responseMediaType(operation), schemas)},
+		"default": {Description: "An error: its kind, a message, and a hint.",
+			Content: describeContent(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)},
+	}
+	names := strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(operation.path)
+	op.OperationID = strings.Trim(names, "_")
 	if operation.level != access.LevelNone {
 		op.Security = []map[string][]string{{"token": {}}}
 		op.Description = "Required access: " + string(operation.level)
@@ -120,10 +125,12 @@ func describeBody(op *huma.Operation, operation *apiOperation, schemas huma.Regi
 		op.Parameters = append(op.Parameters, &huma.Param{Name: "repo_id", In: "query", Required: true,
 			Schema: &huma.Schema{Type: huma.TypeString}})
 		file := &huma.Schema{Type: huma.TypeString, Format: "binary"}
-		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {
-			Schema: &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": file}, Required: []string{"file"}}}}}
+		form := &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": file}, Required: []string{"file"}}
+		op.RequestBody = &huma.RequestBody{Required: true,
+			Content: map[string]*huma.MediaType{"multipart/form-data": {Schema: form}}}
 	case operation.requestType != reflect.TypeFor[wire.Null]():
-		op.RequestBody = &huma.RequestBody{Required: true, Content: describeContent(operation.requestType, "application/json", schemas)}
+		op.RequestBody = &huma.RequestBody{Required: true,
+			Content: describeContent(operation.requestType, "application/json", schemas)}
 	}
 }
 

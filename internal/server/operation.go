@@ -54,7 +54,9 @@ func (c *apiCall) isGlobalAdmin() bool { return c.user.GlobalRole == dstack.Role
 
 // newOperation returns an operation whose body is an In and whose response is
 // an Out, both as JSON.
-func newOperation[In, Out any](path string, level access.Level, handle func(*Server, *apiCall, In) (Out, error), summary string) apiOperation {
+func newOperation[In, Out any](
+	path string, level access.Level, handle func(*Server, *apiCall, In) (Out, error), summary string,
+) apiOperation {
 	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes, summary: summary,
 		requestType: reflect.TypeFor[In](), responseType: reflect.TypeFor[Out](),
 		handle: func(s *Server, c *apiCall) error {
@@ -122,7 +124,7 @@ func newSchemaOperation(path, summary string, build func() ([]byte, error)) apiO
 				return err
 			}
 			c.w.Header().Set("Cache-Control", "max-age=300")
-			writeJSON(c.w, http.StatusOK, text)
+			writeEncodedJSON(c.w, http.StatusOK, text)
 			return nil
 		}}
 }

@@ -72,7 +72,7 @@ func findRunName(rs dstack.RunSpec) string {
 func checkSpec(rs dstack.RunSpec, name string) error {
 	if name != "" {
 		if err := spec.CheckName(name); err != nil {
-			return wire.Error{Msg: referenceNameError(name), Err: toInvalidError(err)}
+			return wire.Error{Msg: formatNameError(name), Err: toInvalidError(err)}
 		}
 	}
 	if problems := spec.Unsupported(&rs.Configuration, rs.Profile); len(problems) > 0 {
@@ -88,16 +88,17 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 		}
 	}
 	if len(open) > 0 {
-		return wire.Error{Msg: "not all variables are resolved: " + strings.Join(open, ", "), Err: &dstack.Error{Kind: dstack.Invalid,
-			Message: "these environment variables have no value: " + strings.Join(open, ", "),
+		names := strings.Join(open, ", ")
+		return wire.Error{Msg: "not all variables are resolved: " + names, Err: &dstack.Error{Kind: dstack.Invalid,
+			Message: "these environment variables have no value: " + names,
 			Hint:    "set them in the environment of dstack apply, or with -e NAME=VALUE"}}
 	}
 	return nil
 }
 
-// referenceNameError returns the message of 0.18.10 for an invalid name. It is
+// formatNameError returns the message of 0.18.10 for an invalid name. It is
 // empty for the name gateway, which 0.18.10 accepts.
-func referenceNameError(name string) string {
+func formatNameError(name string) string {
 	if name == "gateway" {
 		return ""
 	}
@@ -163,7 +164,8 @@ func (p *runPlan) rejectSharedPorts() {
 			return
 		}
 	}
-	p.portConflict = fmt.Sprintf("%d replicas want port %d on one machine: plain processes share its ports", replicas, conf.Port.Container)
+	p.portConflict = fmt.Sprintf("%d replicas want port %d on one machine: plain processes share its ports",
+		replicas, conf.Port.Container)
 	for _, one := range p.placements {
 		p.rejections = append(p.rejections, dstack.Rejection{Offer: one.Offer, Reason: p.portConflict})
 	}
@@ -193,7 +195,8 @@ func buildNotes(p runPlan, offers []dstack.Offer) []string {
 	conf := p.spec.Configuration
 	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them")
 	if conf.Replicas.Max > len(p.placements) && conf.Replicas.Max > 1 {
-		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once", len(p.placements), conf.Replicas))
+		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once",
+			len(p.placements), conf.Replicas))
 	}
 	if conf.Python != "" {
 		notes = append(notes, fmt.Sprintf("python %s: plain processes use the machine's own Python", conf.Python))

@@ -50,7 +50,7 @@ func (s *Server) listProjects(c *apiCall, _ wire.Null) ([]api.Project, error) {
 	if err != nil {
 		return nil, err
 	}
-	owners, err := s.mapUsers(c.ctx)
+	owners, err := s.mapUsersByID(c.ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +62,8 @@ func (s *Server) listProjects(c *apiCall, _ wire.Null) ([]api.Project, error) {
 	return list, nil
 }
 
-// mapUsers returns all users by ID.
-func (s *Server) mapUsers(ctx context.Context) (map[dstack.UserID]dstack.User, error) {
+// mapUsersByID returns all users by ID.
+func (s *Server) mapUsersByID(ctx context.Context) (map[dstack.UserID]dstack.User, error) {
 	users, err := s.store.Users(ctx)
 	byID := make(map[dstack.UserID]dstack.User, len(users))
 	for _, u := range users {
@@ -74,12 +74,14 @@ func (s *Server) mapUsers(ctx context.Context) (map[dstack.UserID]dstack.User, e
 
 func (s *Server) createProject(c *apiCall, in api.CreateProject) (api.Project, error) {
 	if !projectName.MatchString(in.ProjectName) {
-		return api.Project{}, newInvalidNameError("a project", in.ProjectName, "use at most 50 letters, digits, dashes and underscores; begin and end with a letter or digit")
+		return api.Project{}, newInvalidNameError("a project", in.ProjectName,
+			"use at most 50 letters, digits, dashes and underscores; begin and end with a letter or digit")
 	}
 	if err := s.checkProjectQuota(c); err != nil {
 		return api.Project{}, err
 	}
-	project := dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: in.ProjectName, Owner: c.user.ID, CreatedAt: now()}
+	project := dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: in.ProjectName, Owner: c.user.ID,
+		CreatedAt: now()}
 	if err := s.store.CreateProject(c.ctx, project); err != nil {
 		return api.Project{}, toNameTakenError(err)
 	}
@@ -125,7 +127,7 @@ func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, e
 		}
 	}
 	for _, name := range in.ProjectsNames {
-		if err := s.checkMayDelete(c, name); err != nil {
+		if err := s.authorizeDeletion(c, name); err != nil {
 			return wire.Null{}, err
 		}
 	}
@@ -150,10 +152,10 @@ func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, e
 	return wire.Null{}, nil
 }
 
-// checkMayDelete returns an error unless the caller is a global admin or an
+// authorizeDeletion returns an error unless the caller is a global admin or an
 // admin of the project. The error is the same for a project that does not
 // exist.
-func (s *Server) checkMayDelete(c *apiCall, name string) error {
+func (s *Server) authorizeDeletion(c *apiCall, name string) error {
 	refused := &dstack.Error{Kind: dstack.Forbidden, Message: "you may not delete the project " + quote(name),
 		Hint: "ask one of its admins"}
 	project, err := s.store.Project(c.ctx, name)
@@ -222,7 +224,7 @@ func (s *Server) buildProject(ctx context.Context, p dstack.Project) (api.Projec
 	if err != nil {
 		return api.Project{}, err
 	}
-	owners, err := s.mapUsers(ctx)
+	owners, err := s.mapUsersByID(ctx)
 	if err != nil {
 		return api.Project{}, err
 	}

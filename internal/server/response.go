@@ -43,7 +43,7 @@ func (s *Server) respondJSON(w http.ResponseWriter, status int, body any) {
 		text.Reset()
 		text.WriteString(`{"detail":"Internal Server Error","error":{"kind":"internal","message":"the response cannot be encoded"}}`)
 	}
-	writeJSON(w, status, text.Bytes())
+	writeEncodedJSON(w, status, text.Bytes())
 }
 
 const (
@@ -51,9 +51,9 @@ const (
 	maxChunkTime   = time.Minute // time for a client to receive one chunk
 )
 
-// writeJSON writes a response whose body is encoded already. It gives up
+// writeEncodedJSON writes a response whose body is encoded already. It gives up
 // without an error if the client has disconnected or reads too slowly.
-func writeJSON(w http.ResponseWriter, status int, text []byte) {
+func writeEncodedJSON(w http.ResponseWriter, status int, text []byte) {
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))

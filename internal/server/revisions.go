@@ -10,18 +10,18 @@ import (
 
 // listRevisions lists the revisions of a run, newest first.
 func (s *Server) listRevisions(c *apiCall, in api.RunName) ([]api.RevisionView, error) {
-	w, err := s.findRunDetails(c, in.RunName)
+	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.store.Revisions(c.ctx, w.Run.ID)
+	found, err := s.store.Revisions(c.ctx, details.Run.ID)
 	if err != nil {
 		return nil, err
 	}
 	views := make([]api.RevisionView, 0, len(found))
 	for i, r := range found {
-		v := api.RevisionView{Num: r.Num, Current: r.Num == w.Run.Revision, Status: r.Status, User: r.User, At: r.At.UTC(),
-			Restores: r.Restores, Reason: string(r.Reason), Changes: []api.Change{}}
+		v := api.RevisionView{Num: r.Num, Current: r.Num == details.Run.Revision, Status: r.Status, User: r.User,
+			At: r.At.UTC(), Restores: r.Restores, Reason: string(r.Reason), Changes: []api.Change{}}
 		if i+1 < len(found) {
 			v.Changes = listChanges(found[i+1].Spec, r.Spec)
 		}
@@ -32,24 +32,26 @@ func (s *Server) listRevisions(c *apiCall, in api.RunName) ([]api.RevisionView, 
 
 // rollBackRun submits an earlier revision of a run again, as the next one.
 func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, error) {
-	w, err := s.findRunDetails(c, in.RunName)
+	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.RunView{}, err
 	}
-	if w.Run.Status.IsFinished() {
+	if details.Run.Status.IsFinished() {
 		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: in.RunName + " has ended",
 			Hint: "start it again: dstack apply"}
 	}
-	if in.Revision != w.Run.Revision {
-		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: describeConflict(in.RunName, in.Revision, w.Run.Revision),
-			Hint: "list the revisions again: dstack history " + in.RunName}
+	if in.Revision != details.Run.Revision {
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict,
+			Message: describeConflict(in.RunName, in.Revision, details.Run.Revision),
+			Hint:    "list the revisions again: dstack history " + in.RunName}
 	}
-	target, err := s.findRollbackTarget(c, w.Run, in.To)
+	target, err := s.findRollbackTarget(c, details.Run, in.To)
 	if err != nil {
 		return api.RunView{}, err
 	}
-	run, err := s.store.ReviseRun(c.ctx, w.Run.ID, store.Revision{Revision: w.Run.Revision, Spec: target.Spec, User: c.user.Name,
-		NeedsRollout: needsRollout(w.Run.Spec, target.Spec), Restores: target.Num, Now: now()})
+	run, err := s.store.ReviseRun(c.ctx, details.Run.ID, store.Revision{Revision: details.Run.Revision,
+		Spec: target.Spec, User: c.user.Name, NeedsRollout: needsRollout(details.Run.Spec, target.Spec),
+		Restores: target.Num, Now: now()})
 	if err != nil {
 		return api.RunView{}, err
 	}

@@ -25,7 +25,8 @@ func (s *Server) findRunDetails(c *apiCall, name string) (store.RunDetails, erro
 		return store.RunDetails{}, err
 	}
 	if len(found) != 1 {
-		return store.RunDetails{}, toRunNotFoundError(name, &dstack.Error{Kind: dstack.NotFound, Message: "it was deleted in the meantime"})
+		deleted := &dstack.Error{Kind: dstack.NotFound, Message: "it was deleted in the meantime"}
+		return store.RunDetails{}, toRunNotFoundError(name, deleted)
 	}
 	return found[0], nil
 }
@@ -41,18 +42,18 @@ func toRunNotFoundError(name string, err error) error {
 }
 
 func (s *Server) getRun(c *apiCall, in api.RunName) (api.Run, error) {
-	w, err := s.findRunDetails(c, in.RunName)
+	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.Run{}, err
 	}
-	return wire.BuildRun(w, s.urls.runURLs(w.Run), time.Now()), nil
+	return wire.BuildRun(details, s.urls.runURLs(details.Run), time.Now()), nil
 }
 
 func (s *Server) listRuns(c *apiCall, in api.ListRuns) ([]api.Run, error) {
 	found, err := s.listRunDetails(c, in)
 	runs := make([]api.Run, 0, len(found))
-	for _, w := range found {
-		runs = append(runs, wire.BuildRun(w, s.urls.runURLs(w.Run), time.Now()))
+	for _, details := range found {
+		runs = append(runs, wire.BuildRun(details, s.urls.runURLs(details.Run), time.Now()))
 	}
 	return runs, err
 }
@@ -73,7 +74,9 @@ func (s *Server) listRunDetails(c *apiCall, in api.ListRuns) ([]store.RunDetails
 		ids = append(ids, r.ID)
 	}
 	found, err := s.store.RunDetails(c.ctx, ids...)
-	slices.SortFunc(found, func(a, b store.RunDetails) int { return slices.Index(ids, a.Run.ID) - slices.Index(ids, b.Run.ID) })
+	slices.SortFunc(found, func(a, b store.RunDetails) int {
+		return slices.Index(ids, a.Run.ID) - slices.Index(ids, b.Run.ID)
+	})
 	return found, err
 }
 
@@ -174,8 +177,8 @@ func (s *Server) checkReady(c *apiCall, p runPlan) error {
 func (s *Server) insertRun(c *apiCall, rs dstack.RunSpec, name string) (dstack.Run, error) {
 	rs.RunName = &name
 	at := now()
-	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: c.project.ID, Project: c.project.Name, User: c.user.Name,
-		Name: name, Spec: rs, Revision: 1, Status: dstack.RunSubmitted, SubmittedAt: at, Since: at}
+	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: c.project.ID, Project: c.project.Name,
+		User: c.user.Name, Name: name, Spec: rs, Revision: 1, Status: dstack.RunSubmitted, SubmittedAt: at, Since: at}
 	if err := s.store.SubmitRun(c.ctx, run); err != nil {
 		return dstack.Run{}, err
 	}

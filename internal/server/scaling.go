@@ -12,24 +12,24 @@ import (
 // explainScaling explains why a run has its current number of replicas. The
 // decision is the one that the run pass would make now.
 func (s *Server) explainScaling(c *apiCall, in api.RunName) (api.Explanation, error) {
-	w, err := s.findRunDetails(c, in.RunName)
+	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.Explanation{}, err
 	}
-	view := buildRunView(w, s.urls)
-	x := api.Explanation{RunName: w.Run.Name, Status: view.Status, DesiredReplicas: view.DesiredReplicas, Ready: view.Ready,
-		Min: view.Min, Max: view.Max, Scaling: buildScalingView(w.Run), ScaledAt: w.Run.ScaledAt.UTC(),
-		Load: buildLoadView(w.Load), Obstacles: listObstacles(w, view)}
-	if w.Run.Status.IsFinished() || w.Run.Status == dstack.RunTerminating {
+	view := buildRunView(details, s.urls)
+	x := api.Explanation{RunName: details.Run.Name, Status: view.Status,
+		DesiredReplicas: view.DesiredReplicas, Ready: view.Ready, Min: view.Min, Max: view.Max, Scaling: buildScalingView(details.Run), ScaledAt: details.Run.ScaledAt.UTC(),
+		Load: buildLoadView(details.Load), Obstacles: listObstacles(details, view)}
+	if details.Run.Status.IsFinished() || details.Run.Status == dstack.RunTerminating {
 		return x, nil
 	}
 	var unfinished []dstack.Replica
-	for _, r := range w.Replicas {
+	for _, r := range details.Replicas {
 		if !r.Status.IsFinished() {
 			unfinished = append(unfinished, r)
 		}
 	}
-	x.Decision = autoscale.Decide(autoscale.BuildFacts(w.Run, unfinished, w.Load), now())
+	x.Decision = autoscale.Decide(autoscale.BuildFacts(details.Run, unfinished, details.Load), now())
 	return x, nil
 }
 
@@ -58,17 +58,17 @@ func buildLoadView(l dstack.Load) api.LoadView {
 
 // listObstacles lists, for the user, why a run does not have all of its desired
 // replicas ready.
-func listObstacles(w store.RunDetails, v api.RunView) []string {
+func listObstacles(details store.RunDetails, v api.RunView) []string {
 	obstacles := []string{}
 	if v.Reason != "" {
 		obstacles = append(obstacles, v.Reason)
 	}
-	for _, r := range w.Replicas {
+	for _, r := range details.Replicas {
 		if r.Status.IsFinished() || r.Status == dstack.ReplicaReady {
 			continue
 		}
 		line := fmt.Sprintf("replica %d is %s", r.Num, r.Status)
-		if r.TemplateRevision != w.Run.TemplateRevision {
+		if r.TemplateRevision != details.Run.TemplateRevision {
 			line = fmt.Sprintf("replica %d of revision %d is %s", r.Num, r.Revision, r.Status)
 		}
 		if r.Reason != "" {

@@ -66,8 +66,8 @@ type Server struct {
 
 // New returns a server. It starts no goroutines.
 func New(o Options) *Server {
-	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast, hub: o.Hub,
-		log: o.Log, uploadLimit: o.UploadLimit, urls: newPublicURLs(o)}
+	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast,
+		hub: o.Hub, log: o.Log, uploadLimit: o.UploadLimit, urls: newPublicURLs(o)}
 	if s.wake == nil {
 		s.wake = func() {}
 	}

@@ -42,14 +42,16 @@ func (s *Server) resolveTemplate(ctx context.Context, conf spec.Service) (*dstac
 	}
 	switch {
 	case own.Default != "": // the prompts may lack special tokens; the model's server still ends its answers
-		note := fmt.Sprintf("the special tokens of %s are not known, except those in the configuration: %s", m.Name, failure.Message)
+		note := fmt.Sprintf("the special tokens of %s are not known, except those in the configuration: %s",
+			m.Name, failure.Message)
 		return &own, []string{note}, checkTemplate(own)
 	case failure.Kind == dstack.NotFound, failure.Kind == dstack.Unavailable, failure.Kind == dstack.Timeout:
-		note := fmt.Sprintf("%s; its replicas will be asked, and requests fail if they have none either: %s", failure.Message, templateHint)
+		note := fmt.Sprintf("%s; its replicas will be asked, and requests fail if they have none either: %s",
+			failure.Message, templateHint)
 		return &own, []string{note}, nil
 	}
-	return nil, nil, &dstack.Error{Kind: dstack.Invalid, Message: "cannot make prompts for " + m.Name + ": " + failure.Message,
-		Hint: cmp.Or(failure.Hint, templateHint), Cause: err}
+	return nil, nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
+		Message: "cannot make prompts for " + m.Name + ": " + failure.Message, Hint: cmp.Or(failure.Hint, templateHint)}
 }
 
 const templateHint = "write model.chat_template into the configuration"
@@ -95,7 +97,8 @@ func mergeTemplates(own, found dstack.ChatTemplate) dstack.ChatTemplate {
 // there is none, of the model that MODEL_ID tells TGI to load.
 func (s *Server) fetchTemplate(ctx context.Context, conf spec.Service) (dstack.ChatTemplate, error) {
 	if s.hub == nil {
-		return dstack.ChatTemplate{}, &dstack.Error{Kind: dstack.Unavailable, Message: "this server has no hub for chat templates"}
+		return dstack.ChatTemplate{}, &dstack.Error{Kind: dstack.Unavailable,
+			Message: "this server has no hub for chat templates"}
 	}
 	var tokens []string
 	for _, name := range hubTokenVars {
@@ -105,7 +108,8 @@ func (s *Server) fetchTemplate(ctx context.Context, conf spec.Service) (dstack.C
 	}
 	found, err := s.hub.ChatTemplate(ctx, conf.Model.Name, tokens)
 	loaded, _ := conf.Env.Get("MODEL_ID")
-	if kind := dstack.KindOf(err); loaded == "" || loaded == conf.Model.Name || kind != dstack.NotFound && kind != dstack.Invalid {
+	kind := dstack.KindOf(err)
+	if loaded == "" || loaded == conf.Model.Name || kind != dstack.NotFound && kind != dstack.Invalid {
 		return found, err
 	}
 	if other, otherErr := s.hub.ChatTemplate(ctx, loaded, tokens); otherErr == nil {

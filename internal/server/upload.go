@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -61,17 +60,20 @@ func (s *Server) receiveCode(c *apiCall) error {
 	}
 	hash := part.FileName()
 	if !codeHashPattern.MatchString(hash) {
-		return &dstack.Error{Kind: dstack.Invalid, Message: "the file name of an upload must be the SHA-256 of its content, as 64 hexadecimal digits",
-			Hint: "upload the code with dstack apply"}
+		return &dstack.Error{Kind: dstack.Invalid,
+			Message: "the file name of an upload must be the SHA-256 of its content, as 64 hexadecimal digits",
+			Hint:    "upload the code with dstack apply"}
 	}
 	return s.storeCode(c, id, hash, part)
 }
 
 func (s *Server) newCodeTooLargeError() error {
+	limit := formatSize(s.uploadLimit)
 	return wire.Error{
-		Msg: fmt.Sprintf("Repo diff size exceeds the limit of %s. Use .gitignore to exclude large files from the repo.", formatSize(s.uploadLimit)),
-		Err: &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the folder is larger than %s, or the request has no Content-Length", formatSize(s.uploadLimit)),
-			Hint: "exclude what the service does not need in .dstackignore or .gitignore"},
+		Msg: "Repo diff size exceeds the limit of " + limit + ". Use .gitignore to exclude large files from the repo.",
+		Err: &dstack.Error{Kind: dstack.Invalid,
+			Message: "the folder is larger than " + limit + ", or the request has no Content-Length",
+			Hint:    "exclude what the service does not need in .dstackignore or .gitignore"},
 	}
 }
 
@@ -126,8 +128,9 @@ func (s *Server) storeCode(c *apiCall, repo, hash string, part *multipart.Part) 
 // disk failed, Invalid if the upload is too large or incomplete.
 func (s *Server) toUploadError(err error) error {
 	if _, isDisk := errors.AsType[*os.PathError](err); isDisk {
-		return &dstack.Error{Kind: dstack.Unavailable, Cause: err, Message: "the server cannot store the upload: its disk failed or is full",
-			Hint: "free space in the server's folder"}
+		return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
+			Message: "the server cannot store the upload: its disk failed or is full",
+			Hint:    "free space in the server's folder"}
 	}
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return s.newCodeTooLargeError()

@@ -64,8 +64,8 @@ func (s *Server) findVisibleUser(c *apiCall, name string) (dstack.User, error) {
 	if c.isGlobalAdmin() {
 		return s.store.User(c.ctx, name)
 	}
-	return dstack.User{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no user " + quote(name) + " that you may see",
-		Hint: "ask an admin"}
+	return dstack.User{}, &dstack.Error{Kind: dstack.NotFound,
+		Message: "there is no user " + quote(name) + " that you may see", Hint: "ask an admin"}
 }
 
 func (s *Server) getUser(c *apiCall, in api.Username) (api.UserWithCreds, error) {
@@ -75,7 +75,8 @@ func (s *Server) getUser(c *apiCall, in api.Username) (api.UserWithCreds, error)
 
 func (s *Server) createUser(c *apiCall, in api.PutUser) (api.User, error) {
 	if !userNamePattern.MatchString(in.Username) {
-		return api.User{}, newInvalidNameError("a user", in.Username, "use at most 60 letters, digits and the characters . _ @ -; begin with a letter or digit")
+		return api.User{}, newInvalidNameError("a user", in.Username,
+			"use at most 60 letters, digits and the characters . _ @ -; begin with a letter or digit")
 	}
 	// Nobody knows this token. The user gets a usable one from refresh_token.
 	user := dstack.User{ID: dstack.UserID(uuid.NewString()), Name: in.Username, GlobalRole: in.GlobalRole,

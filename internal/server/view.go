@@ -21,33 +21,35 @@ import (
 // reported.
 func (s *Server) buildViews(found ...store.RunDetails) []api.RunView {
 	views := make([]api.RunView, 0, len(found))
-	for _, w := range found {
-		v := buildRunView(w, s.urls)
-		v.Metrics = buildRunMetrics(w)
+	for _, details := range found {
+		v := buildRunView(details, s.urls)
+		v.Metrics = buildRunMetrics(details)
 		views = append(views, v)
 	}
 	return views
 }
 
 // buildRunView returns the view of a run, without metrics.
-func buildRunView(w store.RunDetails, urls publicURLs) api.RunView {
-	run, conf := w.Run, w.Run.Spec.Configuration
+func buildRunView(details store.RunDetails, urls publicURLs) api.RunView {
+	run, conf := details.Run, details.Run.Spec.Configuration
 	v := api.RunView{
 		ID: run.ID, Project: run.Project, Name: run.Name, User: run.User, Revision: run.Revision,
 		Reason: string(run.Reason), Ending: run.Ending, SubmittedAt: run.SubmittedAt.UTC(), Since: run.Since.UTC(),
 		ReadyAt: nullIfZero(run.ReadyAt), FinishedAt: nullIfZero(run.FinishedAt),
-		DesiredReplicas: run.DesiredReplicas, Min: conf.Replicas.Min, Max: conf.Replicas.Max, RolledBack: buildRollbackView(w),
-		Auth: conf.Auth, URL: urls.serviceURL(run.Project, run.Name) + "/", PathURL: urls.servicePathURL(run.Project, run.Name),
+		DesiredReplicas: run.DesiredReplicas, Min: conf.Replicas.Min, Max: conf.Replicas.Max,
+		RolledBack: buildRollbackView(details), Auth: conf.Auth,
+		URL:      urls.serviceURL(run.Project, run.Name) + "/",
+		PathURL:  urls.servicePathURL(run.Project, run.Name),
 		Replicas: []api.ReplicaView{},
 	}
 	if m := conf.Model; m != nil {
 		v.Model = &api.ModelView{Name: m.Name, URL: urls.modelsURL(run.Project), PathURL: urls.modelsPathURL(run.Project)}
 	}
-	summary := status.Summarize(status.NewFacts(run, w.Replicas))
+	summary := status.Summarize(status.NewFacts(run, details.Replicas))
 	v.Status, v.Ready, v.Serving = viewStates[summary.State], summary.Ready, summary.Serving
-	for i, r := range w.Replicas {
-		if isShown(w, i) {
-			v.Replicas = append(v.Replicas, buildReplicaView(w, r))
+	for i, r := range details.Replicas {
+		if isShown(details, i) {
+			v.Replicas = append(v.Replicas, buildReplicaView(details, r))
 		}
 	}
 	v.Version = hashView(v)
@@ -56,17 +58,18 @@ func buildRunView(w store.RunDetails, urls publicURLs) api.RunView {
 
 // isShown reports whether a view contains replica i: an unfinished one, or the
 // last finished one of its number if it failed or the run is ending.
-func isShown(w store.RunDetails, i int) bool {
-	r := w.Replicas[i]
+func isShown(details store.RunDetails, i int) bool {
+	r := details.Replicas[i]
 	if !r.Status.IsFinished() {
 		return true
 	}
-	for _, later := range w.Replicas[i+1:] {
+	for _, later := range details.Replicas[i+1:] {
 		if later.Num == r.Num {
 			return false
 		}
 	}
-	return w.Run.Status.IsFinished() || w.Run.Status == dstack.RunTerminating || r.Status == dstack.ReplicaFailed
+	run := details.Run.Status
+	return run.IsFinished() || run == dstack.RunTerminating || r.Status == dstack.ReplicaFailed
 }
 
 // viewStates maps the state of a run to the status that a view shows.
@@ -88,8 +91,8 @@ var viewStates = map[status.State]api.RunStatus{
 
 // buildRollbackView describes the latest revision if it failed; otherwise it
 // returns nil.
-func buildRollbackView(w store.RunDetails) *api.RollbackView {
-	f := w.Failed
+func buildRollbackView(details store.RunDetails) *api.RollbackView {
+	f := details.Failed
 	if f == nil {
 		return nil
 	}
@@ -97,11 +100,12 @@ func buildRollbackView(w store.RunDetails) *api.RollbackView {
 	if last == nil {
 		last = []string{}
 	}
-	return &api.RollbackView{From: f.Num, To: w.Run.Revision, Reason: string(f.Reason), Replica: f.Replica, LastOutput: last, At: f.At.UTC()}
+	return &api.RollbackView{From: f.Num, To: details.Run.Revision, Reason: string(f.Reason), Replica: f.Replica,
+		LastOutput: last, At: f.At.UTC()}
 }
 
-func buildReplicaView(w store.RunDetails, r dstack.Replica) api.ReplicaView {
-	report := w.Reports[r.Attempt]
+func buildReplicaView(details store.RunDetails, r dstack.Replica) api.ReplicaView {
+	report := details.Reports[r.Attempt]
 	v := api.ReplicaView{
 		Num: r.Num, Revision: r.Revision, Status: r.Status, Reason: string(r.Reason), Since: r.Since.UTC(),
 		Restarts: r.AttemptNum, SubmissionID: r.Attempt, LastOutput: findLastOutput(r, report),
@@ -115,10 +119,10 @@ func buildReplicaView(w store.RunDetails, r dstack.Replica) api.ReplicaView {
 	if r.Status == dstack.ReplicaRestarting {
 		v.RetryAt = nullIfZero(r.RetryAt)
 	}
-	if n := w.Load.Replicas[r.ID]; r.Status == dstack.ReplicaDraining && n > 0 {
+	if n := details.Load.Replicas[r.ID]; r.Status == dstack.ReplicaDraining && n > 0 {
 		v.Progress = fmt.Sprintf("finishes %s", human.Count(n, "request"))
 	}
-	if instance, ok := w.Instances[r.Instance]; ok {
+	if instance, ok := details.Instances[r.Instance]; ok {
 		offer := instance.Offer
 		v.Backend, v.Region, v.Instance, v.Spot, v.Price = offer.Backend, offer.Region, offer.Type, offer.Spot, offer.Price
 		v.Resources = formatHardware(offer.Hardware)
@@ -214,15 +218,16 @@ func waitForChange(ctx context.Context, changed <-chan struct{}, deadline <-chan
 // findView returns the view of a run. It fails if the request has the ID of
 // another run.
 func (s *Server) findView(c *apiCall, in api.RunViewRequest) (api.RunView, error) {
-	w, err := s.findRunDetails(c, in.RunName)
+	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.RunView{}, err
 	}
-	if in.RunID != "" && in.RunID != string(w.Run.ID) {
-		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: "the run " + in.RunName + " was replaced by another one with the same name",
-			Hint: "see the current one: dstack ps"}
+	if in.RunID != "" && in.RunID != string(details.Run.ID) {
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict,
+			Message: "the run " + in.RunName + " was replaced by another one with the same name",
+			Hint:    "see the current one: dstack ps"}
 	}
-	return s.buildViews(w)[0], nil
+	return s.buildViews(details)[0], nil
 }
 
 // listViews returns the views of a page of runs.

@@ -152,15 +152,15 @@ func TestRunStatus_InViewsAndOnTheWire(t *testing.T) {
 		{"failed", dstack.RunFailed, false, nil, "failed", api.StatusFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, TemplateRevision: 1, DesiredReplicas: 2, Status: c.status}, Replicas: newReplicas(c.replicas...)}
-			w.Run.Spec.Configuration.Replicas.Min = 2
+			details := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, TemplateRevision: 1, DesiredReplicas: 2, Status: c.status}, Replicas: newReplicas(c.replicas...)}
+			details.Run.Spec.Configuration.Replicas.Min = 2
 			if c.wasReady {
-				w.Run.ReadyAt = t0
+				details.Run.ReadyAt = t0
 			}
-			if got := wire.BuildRun(w, wire.RunURLs{}, t0).Status; got != c.wire {
+			if got := wire.BuildRun(details, wire.RunURLs{}, t0).Status; got != c.wire {
 				t.Errorf("on the wire %s, want %s", got, c.wire)
 			}
-			if got := buildRunView(w, publicURLs{}).Status; got != c.view {
+			if got := buildRunView(details, publicURLs{}).Status; got != c.view {
 				t.Errorf("in the view %s, want %s", got, c.view)
 			}
 		})
@@ -169,9 +169,9 @@ func TestRunStatus_InViewsAndOnTheWire(t *testing.T) {
 
 func TestRunStatus_ScalingAndUpdates(t *testing.T) {
 	viewStatus := func(desired int, rs ...dstack.Replica) api.RunStatus {
-		w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 2, TemplateRevision: 2, DesiredReplicas: desired, Status: dstack.RunActive, ReadyAt: t0}, Replicas: rs}
-		w.Run.Spec.Configuration.Replicas.Max = 3
-		return buildRunView(w, publicURLs{}).Status
+		details := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 2, TemplateRevision: 2, DesiredReplicas: desired, Status: dstack.RunActive, ReadyAt: t0}, Replicas: rs}
+		details.Run.Spec.Configuration.Replicas.Max = 3
+		return buildRunView(details, publicURLs{}).Status
 	}
 	replica := func(template int, s dstack.ReplicaStatus) dstack.Replica {
 		return dstack.Replica{ID: "r", TemplateRevision: template, Status: s}
@@ -194,38 +194,38 @@ func TestRunStatus_ScalingAndUpdates(t *testing.T) {
 func TestRunStatus_StopRequested(t *testing.T) {
 	for status, want := range map[dstack.RunStatus]api.RunStatus{dstack.RunSubmitted: api.StatusStopping, dstack.RunActive: api.StatusStopping,
 		dstack.RunTerminated: api.StatusStopped, dstack.RunFailed: api.StatusFailed} {
-		w := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGraceful}, Replicas: newReplicas(dstack.ReplicaReady)}
-		if got := buildRunView(w, publicURLs{}).Status; got != want {
+		details := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGraceful}, Replicas: newReplicas(dstack.ReplicaReady)}
+		if got := buildRunView(details, publicURLs{}).Status; got != want {
 			t.Errorf("%s: %s, want %s", status, got, want)
 		}
-		if wire := wire.BuildRun(w, wire.RunURLs{}, t0).Status; (wire == "terminating") != (want == api.StatusStopping) {
+		if wire := wire.BuildRun(details, wire.RunURLs{}, t0).Status; (wire == "terminating") != (want == api.StatusStopping) {
 			t.Errorf("%s: on the wire %s", status, wire)
 		}
 	}
 }
 
 func TestBuildRunView_OmitsReplacedReplicas(t *testing.T) {
-	w := testRunDetails(t)
-	old := w.Replicas[0]
+	details := testRunDetails(t)
+	old := details.Replicas[0]
 	old.ID, old.Attempt, old.PastAttempts, old.Status = "old", "oldattempt", nil, dstack.ReplicaTerminated
-	w.Replicas = append([]dstack.Replica{old}, w.Replicas...)
-	if v := buildRunView(w, publicURLs{}); len(v.Replicas) != 2 {
+	details.Replicas = append([]dstack.Replica{old}, details.Replicas...)
+	if v := buildRunView(details, publicURLs{}); len(v.Replicas) != 2 {
 		t.Errorf("the replaced replica is shown: %+v", v.Replicas)
 	}
 }
 
 func TestHashView_ChangesWithTheViewOnly(t *testing.T) {
 	one := buildRunView(testRunDetails(t), publicURLs{})
-	w := testRunDetails(t)
-	w.Run.Version, w.Replicas[0].Version = 7, 9
-	r := w.Reports["33333333-3333-4333-8333-333333333331"]
+	details := testRunDetails(t)
+	details.Run.Version, details.Replicas[0].Version = 7, 9
+	r := details.Reports["33333333-3333-4333-8333-333333333331"]
 	r.At = testTime(99)
-	w.Reports["33333333-3333-4333-8333-333333333331"] = r
-	if two := buildRunView(w, publicURLs{}); two.Version != one.Version || one.Version == "" {
+	details.Reports["33333333-3333-4333-8333-333333333331"] = r
+	if two := buildRunView(details, publicURLs{}); two.Version != one.Version || one.Version == "" {
 		t.Errorf("%q became %q, but the view is the same", one.Version, two.Version)
 	}
-	w.Replicas[1].Reason = "another"
-	if three := buildRunView(w, publicURLs{}); three.Version == one.Version {
+	details.Replicas[1].Reason = "another"
+	if three := buildRunView(details, publicURLs{}); three.Version == one.Version {
 		t.Error("the view changed, but not the version")
 	}
 }

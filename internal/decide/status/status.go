@@ -1,5 +1,5 @@
 // Package status names the state of a run, from the run and its replicas. The
-// API's views, the wire format of the reference and the route table each
+// API's views, the wire format of dstack 0.18.10 and the route table each
 // translate the result with a table of their own.
 package status
 
@@ -58,7 +58,8 @@ func NewFacts(run dstack.Run, replicas []dstack.Replica) Facts {
 		Replicas: make([]Replica, len(replicas)),
 	}
 	for i, r := range replicas {
-		f.Replicas[i] = Replica{Status: r.Status, TemplateRevision: r.TemplateRevision, HasRun: r.Crashes > 0 || !r.ReadyAt.IsZero()}
+		f.Replicas[i] = Replica{Status: r.Status, TemplateRevision: r.TemplateRevision,
+			HasRun: r.Crashes > 0 || !r.ReadyAt.IsZero()}
 	}
 	return f
 }
@@ -127,7 +128,9 @@ func decideActive(f Facts, c replicaCounts) State {
 // isWaking reports whether a run that served has no ready replica only because
 // it slept: the replicas that it has start for the first time.
 func isWaking(f Facts) bool {
-	return f.CanSleep && !slices.ContainsFunc(f.Replicas, func(r Replica) bool { return !r.Status.IsFinished() && r.HasRun })
+	return f.CanSleep && !slices.ContainsFunc(f.Replicas, func(r Replica) bool {
+		return !r.Status.IsFinished() && r.HasRun
+	})
 }
 
 // replicaCounts sorts the replicas of a run.
@@ -169,7 +172,9 @@ func countReplicas(f Facts) (c replicaCounts) {
 }
 
 // furthestFirst orders the statuses of Summary.Furthest, most advanced first.
-var furthestFirst = []dstack.ReplicaStatus{dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaStarting, dstack.ReplicaWaiting}
+var furthestFirst = []dstack.ReplicaStatus{
+	dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaStarting, dstack.ReplicaWaiting,
+}
 
 func findFurthest(replicas []Replica) dstack.ReplicaStatus {
 	for _, status := range furthestFirst {

@@ -159,7 +159,8 @@ func (r *runLogs) evictOldest(maxBytes int64) error {
 			return err
 		}
 		evicted := oldest.segments[0]
-		if err := os.Remove(filepath.Join(r.attemptDir(oldest), evicted.fileName())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		err := os.Remove(filepath.Join(r.attemptDir(oldest), evicted.fileName()))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 		oldest.segments = oldest.segments[1:]

@@ -195,7 +195,8 @@ func (s *Store) Remove(project, runName string) error {
 	}
 	r.attempts, r.bytes, r.loaded = map[dstack.AttemptID]*attemptLogs{}, 0, false
 	if err := os.RemoveAll(dir); err != nil {
-		return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot remove the logs of " + runName + ": " + err.Error(), Cause: err}
+		return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
+			Message: "cannot remove the logs of " + runName + ": " + err.Error()}
 	}
 	return nil
 }
@@ -217,7 +218,8 @@ func (s *Store) RemoveProject(project string) error {
 		err = os.RemoveAll(dir)
 	}
 	if err != nil {
-		return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot remove the logs of project " + project + ": " + err.Error(), Cause: err}
+		return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
+			Message: "cannot remove the logs of project " + project + ": " + err.Error()}
 	}
 	return nil
 }
@@ -275,7 +277,8 @@ func newDiskError(verb string, err error) error {
 // snapshotAttempt returns the current state of an attempt.
 func (s *Store) snapshotAttempt(k Key) (v attemptSnapshot, err error) {
 	err = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
-		v = attemptSnapshot{dir: r.attemptDir(a), segments: append([]segment(nil), a.segments...), finished: a.finished, changed: a.waitChannel(), removed: a.removed}
+		v = attemptSnapshot{dir: r.attemptDir(a), segments: slices.Clone(a.segments), finished: a.finished,
+			changed: a.waitChannel(), removed: a.removed}
 		return nil
 	})
 	return v, err

@@ -151,11 +151,14 @@ func splitPath(path string) []any {
 	return parts
 }
 
+// timeLayouts are the formats of times in requests. A time without an offset is
+// in UTC, as in 0.18.10.
+var timeLayouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00"}
+
 func (d *documentDecoder) decodeTime(loc []any, raw json.RawMessage, into reflect.Value) {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
-		// A time without an offset is in UTC, as in 0.18.10.
-		for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00"} {
+		for _, layout := range timeLayouts {
 			if at, err := time.Parse(layout, text); err == nil {
 				into.Set(reflect.ValueOf(at.UTC()))
 				return

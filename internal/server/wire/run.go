@@ -30,12 +30,12 @@ type RunURLs struct {
 
 // BuildRun returns a run in the wire format (spec §4.5). now is the end of
 // attempts that still run, for their cost.
-func BuildRun(w store.RunDetails, urls RunURLs, now time.Time) api.Run {
+func BuildRun(details store.RunDetails, urls RunURLs, now time.Time) api.Run {
 	run := api.Run{
-		ID: w.Run.ID, ProjectName: w.Run.Project, User: w.Run.User,
-		SubmittedAt: api.NewTimestamp(w.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(findLastChange(w)),
-		Status: runStatus(w), TerminationReason: nullIfEmpty(runTerminationReasons[w.Run.Ending]),
-		RunSpec: w.Run.Spec, Jobs: buildJobs(w), Service: buildService(w.Run, urls),
+		ID: details.Run.ID, ProjectName: details.Run.Project, User: details.Run.User,
+		SubmittedAt: api.NewTimestamp(details.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(findLastChange(details)),
+		Status: runStatus(details), TerminationReason: nullIfEmpty(runTerminationReasons[details.Run.Ending]),
+		RunSpec: details.Run.Spec, Jobs: buildJobs(details), Service: buildService(details.Run, urls),
 	}
 	for _, j := range run.Jobs {
 		for _, submission := range j.JobSubmissions {
@@ -62,16 +62,16 @@ func computeCost(s api.JobSubmission, now time.Time) float64 {
 }
 
 // findLastChange returns when a run or one of its replicas last changed.
-func findLastChange(w store.RunDetails) time.Time {
-	last := w.Run.SubmittedAt
+func findLastChange(details store.RunDetails) time.Time {
+	last := details.Run.SubmittedAt
 	consider := func(at time.Time) {
 		if at.After(last) {
 			last = at
 		}
 	}
-	consider(w.Run.Since)
-	consider(w.Run.FinishedAt)
-	for _, r := range w.Replicas {
+	consider(details.Run.Since)
+	consider(details.Run.FinishedAt)
+	for _, r := range details.Replicas {
 		consider(r.Since)
 		consider(r.FinishedAt)
 	}
@@ -111,8 +111,8 @@ var replicaStates = map[dstack.ReplicaStatus]string{
 	"":                      "pending", // between two attempts, or between two revisions
 }
 
-func runStatus(w store.RunDetails) string {
-	summary := status.Summarize(status.NewFacts(w.Run, w.Replicas))
+func runStatus(details store.RunDetails) string {
+	summary := status.Summarize(status.NewFacts(details.Run, details.Replicas))
 	if name, ok := runStates[summary.State]; ok {
 		return name
 	}
@@ -120,10 +120,10 @@ func runStatus(w store.RunDetails) string {
 }
 
 // buildJobs returns one job per replica number, each with all its attempts.
-func buildJobs(w store.RunDetails) []api.Job {
+func buildJobs(details store.RunDetails) []api.Job {
 	byNum := map[int][]api.JobSubmission{}
-	for _, r := range sortForLatest(w) {
-		byNum[r.Num] = append(byNum[r.Num], buildSubmissions(w, r)...)
+	for _, r := range sortForLatest(details) {
+		byNum[r.Num] = append(byNum[r.Num], buildSubmissions(details, r)...)
 	}
 	nums := make([]int, 0, len(byNum))
 	for num := range byNum {
@@ -135,7 +135,8 @@ func buildJobs(w store.RunDetails) []api.Job {
 		for i := range byNum[num] {
 			byNum[num][i].SubmissionNum = i
 		}
-		jobs = append(jobs, api.Job{JobSpec: BuildJobSpec(w.Run.Spec, w.Run.Name, num), JobSubmissions: byNum[num]})
+		jobs = append(jobs, api.Job{JobSpec: BuildJobSpec(details.Run.Spec, details.Run.Name, num),
+			JobSubmissions: byNum[num]})
 	}
 	return jobs
 }
@@ -144,25 +145,25 @@ func buildJobs(w store.RunDetails) []api.Job {
 // number is the one to show, because clients look at the latest submission:
 // first finished replicas, then outdated ones or, during an update, those that
 // are not ready.
-func sortForLatest(w store.RunDetails) []dstack.Replica {
-	updating := w.Run.StableRevision > 0 && w.Run.ReadyAt.IsZero() // show ready replicas, of any revision
+func sortForLatest(details store.RunDetails) []dstack.Replica {
+	updating := details.Run.StableRevision > 0 && details.Run.ReadyAt.IsZero() // show ready replicas, of any revision
 	rank := func(r dstack.Replica) int {
 		switch {
 		case r.Status.IsFinished():
 			return 0
-		case updating && r.Status != dstack.ReplicaReady, !updating && r.TemplateRevision != w.Run.TemplateRevision:
+		case updating && r.Status != dstack.ReplicaReady, !updating && r.TemplateRevision != details.Run.TemplateRevision:
 			return 1
 		}
 		return 2
 	}
-	sorted := slices.Clone(w.Replicas)
+	sorted := slices.Clone(details.Replicas)
 	slices.SortStableFunc(sorted, func(a, b dstack.Replica) int { return rank(a) - rank(b) })
 	return sorted
 }
 
 // buildSubmissions returns the attempts of a replica, oldest first. A replica
 // without attempts has one submission, because clients expect at least one.
-func buildSubmissions(w store.RunDetails, r dstack.Replica) []api.JobSubmission {
+func buildSubmissions(details store.RunDetails, r dstack.Replica) []api.JobSubmission {
 	var all []api.JobSubmission
 	for _, past := range r.PastAttempts {
 		if past.ID == r.Attempt {
@@ -173,23 +174,24 @@ func buildSubmissions(w store.RunDetails, r dstack.Replica) []api.JobSubmission 
 			LastProcessedAt: end, FinishedAt: &end, Status: "failed",
 			TerminationReason:        nullIfEmpty(attemptTerminationReasons[past.EndState]),
 			TerminationReasonMessage: nullIfEmpty(string(past.Reason)),
-			JobProvisioningData:      buildProvisioningData(w, r, past.ID)})
+			JobProvisioningData:      buildProvisioningData(details, r, past.ID)})
 	}
-	return append(all, buildCurrentSubmission(w, r))
+	return append(all, buildCurrentSubmission(details, r))
 }
 
 // buildCurrentSubmission returns the latest attempt of a replica, or the replica
 // itself if it has none.
-func buildCurrentSubmission(w store.RunDetails, r dstack.Replica) api.JobSubmission {
-	s := api.JobSubmission{ID: r.Attempt, SubmittedAt: api.NewTimestamp(r.AttemptAt), LastProcessedAt: api.NewTimestamp(r.Since)}
+func buildCurrentSubmission(details store.RunDetails, r dstack.Replica) api.JobSubmission {
+	s := api.JobSubmission{ID: r.Attempt, SubmittedAt: api.NewTimestamp(r.AttemptAt),
+		LastProcessedAt: api.NewTimestamp(r.Since)}
 	if r.Attempt == "" {
 		s.ID, s.SubmittedAt = dstack.AttemptID(r.ID), api.NewTimestamp(r.SubmittedAt)
 	} else {
-		s.JobProvisioningData = buildProvisioningData(w, r, r.Attempt)
+		s.JobProvisioningData = buildProvisioningData(details, r, r.Attempt)
 	}
-	s.Status = jobStatus(w, r)
+	s.Status = jobStatus(details, r)
 	if r.Status.IsFinished() || r.Status == dstack.ReplicaTerminating || s.Status == "failed" {
-		s.TerminationReason = nullIfEmpty(jobTerminationReason(w, r))
+		s.TerminationReason = nullIfEmpty(jobTerminationReason(details, r))
 		s.TerminationReasonMessage = nullIfEmpty(string(r.Reason))
 	}
 	if r.Status.IsFinished() || s.Status == "failed" {
@@ -204,12 +206,12 @@ func buildCurrentSubmission(w store.RunDetails, r dstack.Replica) api.JobSubmiss
 }
 
 // jobStatus returns the status on the wire of a replica's latest attempt.
-func jobStatus(w store.RunDetails, r dstack.Replica) string {
+func jobStatus(details store.RunDetails, r dstack.Replica) string {
 	switch r.Status {
 	case dstack.ReplicaWaiting:
 		return "submitted"
 	case dstack.ReplicaStarting:
-		if w.Reports[r.Attempt].State == dstack.AttemptPulling {
+		if details.Reports[r.Attempt].State == dstack.AttemptPulling {
 			return "pulling"
 		}
 		return "provisioning"
@@ -220,7 +222,7 @@ func jobStatus(w store.RunDetails, r dstack.Replica) string {
 	case dstack.ReplicaTerminating:
 		return "terminating"
 	case dstack.ReplicaTerminated:
-		if w.Run.Ending == dstack.EndAborted {
+		if details.Run.Ending == dstack.EndAborted {
 			return "aborted"
 		}
 		return "terminated"
@@ -241,7 +243,7 @@ var attemptTerminationReasons = map[dstack.AttemptState]string{
 }
 
 // jobTerminationReason returns why a replica's latest attempt ends or ended.
-func jobTerminationReason(w store.RunDetails, r dstack.Replica) string {
+func jobTerminationReason(details store.RunDetails, r dstack.Replica) string {
 	if r.Status == dstack.ReplicaFailed || r.Status == dstack.ReplicaRestarting {
 		if r.Attempt == "" {
 			return "failed_to_start_due_to_no_capacity"
@@ -249,9 +251,9 @@ func jobTerminationReason(w store.RunDetails, r dstack.Replica) string {
 		if n := len(r.PastAttempts); n > 0 && r.PastAttempts[n-1].ID == r.Attempt {
 			return attemptTerminationReasons[r.PastAttempts[n-1].EndState]
 		}
-		return attemptTerminationReasons[w.Reports[r.Attempt].State]
+		return attemptTerminationReasons[details.Reports[r.Attempt].State]
 	}
-	switch w.Run.Ending {
+	switch details.Run.Ending {
 	case dstack.EndStopped:
 		return "terminated_by_user"
 	case dstack.EndDuration:
@@ -269,12 +271,12 @@ func jobTerminationReason(w store.RunDetails, r dstack.Replica) string {
 
 // buildProvisioningData returns the machine of an attempt, nil if it is not
 // known.
-func buildProvisioningData(w store.RunDetails, r dstack.Replica, attempt dstack.AttemptID) *api.JobProvisioningData {
-	instance, ok := w.Instances[r.Instance]
+func buildProvisioningData(details store.RunDetails, r dstack.Replica, attempt dstack.AttemptID) *api.JobProvisioningData {
+	instance, ok := details.Instances[r.Instance]
 	if !ok {
 		return nil
 	}
-	host, _, _ := net.SplitHostPort(w.Reports[attempt].Address) // empty if the address is not known yet
+	host, _, _ := net.SplitHostPort(details.Reports[attempt].Address) // empty if the address is not known yet
 	return &api.JobProvisioningData{
 		Backend: instance.Offer.Backend, InstanceType: buildInstanceType(instance.Offer), InstanceID: string(instance.ID),
 		Hostname: host, Region: instance.Offer.Region, Price: instance.Offer.Price, PublicIPEnabled: true,
@@ -308,8 +310,8 @@ func BuildOffer(p dstack.Placement) api.Offer {
 	if p.Offer.Engine.Containers {
 		runtime = "shim"
 	}
-	return api.Offer{Backend: p.Offer.Backend, Instance: buildInstanceType(p.Offer), Region: p.Offer.Region, Price: p.Offer.Price,
-		Availability: "available", InstanceRuntime: runtime}
+	return api.Offer{Backend: p.Offer.Backend, Instance: buildInstanceType(p.Offer), Region: p.Offer.Region,
+		Price: p.Offer.Price, Availability: "available", InstanceRuntime: runtime}
 }
 
 // BuildJobSpec returns what replica num of a run runs.

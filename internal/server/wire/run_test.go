@@ -49,9 +49,9 @@ func TestBuildRun_Submissions(t *testing.T) {
 		{"replaced or scaled down", dstack.Replica{Attempt: "a1", Status: dstack.ReplicaTerminating}, dstack.EndNone, dstack.Report{}, 1, "terminating", "scaled_down", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			w := store.RunDetails{Run: dstack.Run{Ending: c.ending}, Replicas: []dstack.Replica{c.replica},
+			details := store.RunDetails{Run: dstack.Run{Ending: c.ending}, Replicas: []dstack.Replica{c.replica},
 				Reports: map[dstack.AttemptID]dstack.Report{"a1": c.report}}
-			all := BuildRun(w, RunURLs{}, t0).Jobs[0].JobSubmissions
+			all := BuildRun(details, RunURLs{}, t0).Jobs[0].JobSubmissions
 			if len(all) != c.n {
 				t.Fatalf("%d submissions, want %d", len(all), c.n)
 			}
@@ -74,10 +74,10 @@ func TestBuildRun_CostIsPriceTimesHours(t *testing.T) {
 }
 
 func TestBuildRun_OneJobPerNumberAcrossRevisions(t *testing.T) {
-	w := newRestartedRun()
-	w.Replicas = append([]dstack.Replica{{ID: "old", Attempt: "old", Status: dstack.ReplicaTerminated}}, w.Replicas...)
-	w.Replicas = append(w.Replicas, dstack.Replica{ID: "r1", Num: 1, Revision: 1, Status: dstack.ReplicaWaiting})
-	jobs := BuildRun(w, RunURLs{}, t0).Jobs
+	details := newRestartedRun()
+	details.Replicas = append([]dstack.Replica{{ID: "old", Attempt: "old", Status: dstack.ReplicaTerminated}}, details.Replicas...)
+	details.Replicas = append(details.Replicas, dstack.Replica{ID: "r1", Num: 1, Revision: 1, Status: dstack.ReplicaWaiting})
+	jobs := BuildRun(details, RunURLs{}, t0).Jobs
 	if len(jobs) != 2 || len(jobs[0].JobSubmissions) != 3 {
 		t.Fatalf("%d jobs, %d submissions", len(jobs), len(jobs[0].JobSubmissions))
 	}
@@ -118,8 +118,8 @@ func TestBuildRun_EveryStatus(t *testing.T) {
 	for _, run := range []dstack.RunStatus{dstack.RunSubmitted, dstack.RunActive, dstack.RunTerminating, dstack.RunTerminated, dstack.RunFailed, "paused"} {
 		for _, replica := range []dstack.ReplicaStatus{dstack.ReplicaWaiting, dstack.ReplicaStarting, dstack.ReplicaReady, dstack.ReplicaUnhealthy,
 			dstack.ReplicaRestarting, dstack.ReplicaDraining, dstack.ReplicaTerminating, dstack.ReplicaTerminated, dstack.ReplicaFailed} {
-			w := store.RunDetails{Run: dstack.Run{Name: "a-1", Status: run}, Replicas: []dstack.Replica{{ID: "r", Revision: 1, TemplateRevision: 1, Status: replica}}}
-			if BuildRun(w, RunURLs{}, t0).Status == "" {
+			details := store.RunDetails{Run: dstack.Run{Name: "a-1", Status: run}, Replicas: []dstack.Replica{{ID: "r", Revision: 1, TemplateRevision: 1, Status: replica}}}
+			if BuildRun(details, RunURLs{}, t0).Status == "" {
 				t.Errorf("a %s run with a %s replica has no status on the wire", run, replica)
 			}
 		}
