@@ -21,29 +21,29 @@ import (
 	"dstack/internal/spec"
 )
 
-// aTransport is a transport as probes have it.
-func aTransport() http.RoundTripper { return newProber(nil).transport }
+// newTransport returns a transport as the prober has it.
+func newTransport() http.RoundTripper { return newProber(nil).transport }
 
-func answering(t *testing.T, handler http.HandlerFunc) (address string) {
+func serve(t *testing.T, handler http.HandlerFunc) (address string) {
 	t.Helper()
 	s := httptest.NewServer(handler)
 	t.Cleanup(s.Close)
 	return s.Listener.Addr().String()
 }
 
-func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
+func TestSendProbe_SendsWhatIsConfigured(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	got := make(chan string, 1)
-	address := answering(t, func(w http.ResponseWriter, r *http.Request) {
+	address := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		var header bytes.Buffer
 		_ = r.Header.Write(&header)
 		got <- fmt.Sprintf("%s %s %s length %d\n%s\n%s", r.Method, r.RequestURI, r.Host, r.ContentLength, header.String(), body)
 	})
 	cases := []struct {
-		name string
-		with spec.Probe
-		want string
+		name  string
+		probe spec.Probe
+		want  string
 	}{
 		{"plain", newProbe(), "GET /health " + address + " length 0\nConnection: close\r\nUser-Agent: dstack-probe\r\n\n"},
 		{"with all", newProbe(func(q *spec.Probe) {
@@ -53,17 +53,17 @@ func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			if fail := sendProbe(t.Context(), aTransport(), address, c.with); fail != nil {
+			if fail := sendProbe(t.Context(), newTransport(), address, c.probe); fail != nil {
 				t.Fatal(fail.reason)
 			}
 			if got := <-got; got != c.want {
-				t.Errorf("asked\n%q, want\n%q", got, c.want)
+				t.Errorf("sent\n%q, want\n%q", got, c.want)
 			}
 		})
 	}
 }
 
-func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
+func TestSendProbe_AnswersThatSucceed(t *testing.T) {
 	var followed atomic.Bool
 	status := func(code int) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -81,7 +81,7 @@ func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
 	cases := []struct {
 		name   string
 		answer http.HandlerFunc
-		want   string // empty: good
+		want   string // empty: success
 	}{
 		{"200", status(200), ""},
 		{"299", status(299), ""},
@@ -107,14 +107,14 @@ func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			address := answering(t, func(w http.ResponseWriter, r *http.Request) {
+			address := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/other" {
 					followed.Store(true)
 				}
 				c.answer(w, r)
 			})
 			got := ""
-			if fail := sendProbe(t.Context(), aTransport(), address, newProbe(func(q *spec.Probe) { q.Timeout = 1 })); fail != nil {
+			if fail := sendProbe(t.Context(), newTransport(), address, newProbe(func(q *spec.Probe) { q.Timeout = 1 })); fail != nil {
 				got = fail.reason
 			}
 			if got != c.want {
@@ -127,7 +127,7 @@ func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
 	}
 }
 
-func TestProbeQuestion_TheWordsAreShortAndReadable(t *testing.T) {
+func TestSendProbe_ReasonsAreShortAndPrintable(t *testing.T) {
 	long := strings.Repeat("ä", 300)
 	cases := []struct {
 		name, url, want string
@@ -135,25 +135,25 @@ func TestProbeQuestion_TheWordsAreShortAndReadable(t *testing.T) {
 		{"no query, which may hold a key", "/health?key=secret", "GET /health: connection refused"},
 		{"a long path", "/" + long, "GET /" + strings.Repeat("ä", 58) + "…: connection refused"},
 		{"control characters", "/a\x1b[31m\nb", "GET /a [31m b: net/url: invalid control character in URL"},
-		{"no path at all", "/%zz", `GET /%zz: invalid URL escape "%zz"`},
+		{"an invalid path", "/%zz", `GET /%zz: invalid URL escape "%zz"`},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			fail := sendProbe(t.Context(), aTransport(), closedPort(t), newProbe(atPath(c.url)))
+			fail := sendProbe(t.Context(), newTransport(), closedPort(t), newProbe(atPath(c.url)))
 			if fail == nil || fail.reason != c.want {
 				t.Errorf("%+v, want %q", fail, c.want)
 			}
 		})
 	}
 	hostile := "HTTP/1.1 \x1b]0;owned\x07" + strings.Repeat("\x9b\u202e", 4000) + "\r\n\r\n"
-	address := answering(t, func(w http.ResponseWriter, _ *http.Request) {
+	address := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		c, _, _ := w.(http.Hijacker).Hijack()
 		_, _ = io.WriteString(c, hostile)
 		_ = c.Close()
 	})
-	why := sendProbe(t.Context(), aTransport(), address, newProbe()).reason
+	why := sendProbe(t.Context(), newTransport(), address, newProbe()).reason
 	if utf8.RuneCountInString(why) > maxReasonLength || strings.ContainsFunc(why, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		t.Errorf("not for people: %q", why)
+		t.Errorf("the reason is too long or not printable: %q", why)
 	}
 }
 
@@ -166,8 +166,8 @@ func closedPort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-// A process that is stopped: the kernel takes connections, and nobody reads.
-func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testing.T) {
+// The kernel accepts the connections of a stopped process, which never answers.
+func TestProber_AStoppedProcessIsOutWithinTwoIntervals(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -178,8 +178,8 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 	done := make(chan error, 1)
 	go func() { done <- served.Serve(stopped) }()
 
-	woken := make(chan struct{}, 100)
-	p := newProber(func(context.Context, dstack.InstanceID) { woken <- struct{}{} })
+	changed := make(chan struct{}, 100)
+	p := newProber(func(context.Context, dstack.InstanceID) { changed <- struct{}{} })
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(ctx) }()
@@ -189,7 +189,7 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 		limit := time.After(10 * time.Second)
 		for !want() {
 			select {
-			case <-woken:
+			case <-changed:
 			case <-time.After(10 * time.Millisecond):
 			case <-limit:
 				t.Fatalf("not %s: %+v", what, p.statusOf("a"))
@@ -210,7 +210,7 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 	if why := p.statusOf("a").Message; why != "GET /health did not answer within 1s" {
 		t.Error(why)
 	}
-	cancel() // in the middle of a question or a wait
+	cancel() // during a request or an interval
 	<-ended
 	_ = served.Close()
 	<-done
@@ -218,7 +218,7 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 	goleak.VerifyNone(t, before)
 }
 
-// stoppable takes connections without a word once it is stopped.
+// stoppable is a listener that accepts connections and does not serve them once it is stopped.
 type stoppable struct {
 	net.Listener
 	now  atomic.Bool

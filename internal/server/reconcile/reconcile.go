@@ -147,8 +147,8 @@ type stepFailure struct {
 	err   error
 }
 
-// releaseFailed logs failed steps and releases their leases. A row that somebody
-// else wrote in the meantime is due at once, any other after idleInterval.
+// releaseFailed logs failed steps and releases their leases. A row that was
+// written in the meantime is due at once, any other after idleInterval.
 func (r *Reconciler) releaseFailed(ctx context.Context, failures []stepFailure) {
 	r.logFailures(ctx, failures)
 	if len(failures) == 0 || ctx.Err() != nil {

@@ -29,17 +29,17 @@ var containers = dstack.EngineCapabilities{Name: "fake", Containers: true}
 
 // rig is a store and the passes, with one owned machine whose engine is a fake.
 type rig struct {
-	t       *testing.T
-	store   *store.Store
-	engine  *fakeEngine
-	set     *backend.Set
-	logs    *logs.Store
-	bell    loop.Broadcast
-	project dstack.Project
-	actTime time.Duration
-	log     *slog.Logger // nil: discarded
-	stop    func()
-	passes  *reconcile.Reconciler
+	t          *testing.T
+	store      *store.Store
+	engine     *fakeEngine
+	set        *backend.Set
+	logs       *logs.Store
+	broadcast  loop.Broadcast
+	project    dstack.Project
+	actTimeout time.Duration
+	log        *slog.Logger // nil: discarded
+	stop       func()
+	passes     *reconcile.Reconciler
 
 	mu    sync.Mutex
 	count map[dstack.RunID]dstack.RunLoad // what the gateway reports
@@ -89,8 +89,8 @@ func (r *rig) begin(limits lifecycle.Limits) {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	r.passes = reconcile.New(reconcile.Options{
-		Store: r.store, Backends: r.set, Logs: r.logs, Broadcast: &r.bell, Owner: "here/" + uuid.NewString(), Host: "here",
-		Limits: limits, ActTimeout: r.actTime, Log: r.log,
+		Store: r.store, Backends: r.set, Logs: r.logs, Broadcast: &r.broadcast, Owner: "here/" + uuid.NewString(), Host: "here",
+		Limits: limits, ActTimeout: r.actTimeout, Log: r.log,
 	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
@@ -107,7 +107,7 @@ func (r *rig) begin(limits lifecycle.Limits) {
 // gateway reads the route table, and reports the loads that the test has set.
 func (r *rig) gateway(ctx context.Context) error {
 	for {
-		rung := r.bell.Changed()
+		changed := r.broadcast.Changed()
 		table, err := r.store.Routes(ctx)
 		if err == nil {
 			r.mu.Lock()
@@ -121,7 +121,7 @@ func (r *rig) gateway(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-rung:
+		case <-changed:
 		case <-time.After(100 * time.Millisecond):
 		}
 		if err != nil && ctx.Err() == nil {
@@ -181,7 +181,7 @@ func (r *rig) until(id dstack.RunID, what string, ok func(store.RunDetails) bool
 	r.t.Helper()
 	deadline := time.Now().Add(15 * time.Second)
 	for {
-		rung := r.bell.Changed()
+		changed := r.broadcast.Changed()
 		found, err := r.store.RunDetails(r.t.Context(), id)
 		if err != nil || len(found) != 1 {
 			r.t.Fatal(len(found), err)
@@ -193,7 +193,7 @@ func (r *rig) until(id dstack.RunID, what string, ok func(store.RunDetails) bool
 			r.t.Fatalf("never %s: run %s (%s), replicas %+v", what, found[0].Run.Status, found[0].Run.Reason, found[0].Replicas)
 		}
 		select {
-		case <-rung:
+		case <-changed:
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -297,7 +297,7 @@ func TestPasses_ASilentEngineEndsNothing(t *testing.T) {
 
 func TestPasses_AnEngineThatHangsCountsAsNotAnswering(t *testing.T) {
 	r := newRig(t)
-	r.actTime = 200 * time.Millisecond
+	r.actTimeout = 200 * time.Millisecond
 	r.begin(lifecycle.Limits{})
 	id := r.submit(1)
 	r.until(id, "ready", ready(1))

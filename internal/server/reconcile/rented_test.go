@@ -178,7 +178,7 @@ func TestPasses_AFailedListingConcernsItsOwnBackend(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
-			r.actTime = 300 * time.Millisecond
+			r.actTimeout = 300 * time.Millisecond
 			cloud := r.addCloud("cloud", backendtest.Latency{})
 			r.begin(lifecycle.Limits{})
 			large := r.submitLarge(1)
