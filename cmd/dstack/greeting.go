@@ -37,7 +37,7 @@ func (h *house) greet(out, errOut io.Writer, booted server.Booted) error {
 		fmt.Fprintf(out, " token for admin, shown once: %s\n", booted.Token)
 		return nil
 	}
-	if err := cli.Configure(home, server.DefaultProject, h.url(), booted.Token, h.makeDefault); err != nil {
+	if err := cli.SaveProject(home, server.DefaultProject, h.url(), booted.Token, h.makeDefault); err != nil {
 		fmt.Fprintf(errOut, "warning: the token was not saved for the command line: %v\n", err)
 		fmt.Fprintf(out, " token for admin, shown once: %s\n", booted.Token)
 		return nil

@@ -10,8 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// listenForMetrics answers /metrics on an address of its own until ctx ends:
-// what it says is not for everybody who may call a service.
+// listenForMetrics serves /metrics on its own address until ctx ends: callers of
+// services must not read it.
 func (h *house) listenForMetrics(ctx context.Context) error {
 	all := prometheus.NewRegistry()
 	all.MustRegister(h.gateway.Collector(), collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -21,7 +21,7 @@ func (h *house) listenForMetrics(ctx context.Context) error {
 		Handler: mux, ReadHeaderTimeout: headerWait, IdleTimeout: idleWait, WriteTimeout: shutdownWait, MaxHeaderBytes: headerBytes,
 		ErrorLog: slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
-	defer context.AfterFunc(ctx, func() { _ = srv.Close() })() // a reading can be made again
+	defer context.AfterFunc(ctx, func() { _ = srv.Close() })() // Prometheus reads again
 	err := srv.Serve(h.meters)
 	if ctx.Err() != nil {
 		return ctx.Err()

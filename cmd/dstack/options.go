@@ -94,7 +94,7 @@ func (o *serverOptions) complete() error {
 // What a configuration says in `hold` comes first.
 func (o *serverOptions) completeLimits() (err error) {
 	if text := os.Getenv("DSTACK_GATEWAY_HOLD_TIMEOUT"); text != "" {
-		if o.limits.Hold, err = time.ParseDuration(text); err != nil || o.limits.Hold < time.Second || o.limits.Hold > time.Hour {
+		if o.limits.HoldTimeout, err = time.ParseDuration(text); err != nil || o.limits.HoldTimeout < time.Second || o.limits.HoldTimeout > time.Hour {
 			return invalid("DSTACK_GATEWAY_HOLD_TIMEOUT is not a duration from 1s to 1h: "+text, "write it as 90s or 5m")
 		}
 	}
@@ -102,7 +102,7 @@ func (o *serverOptions) completeLimits() (err error) {
 	if err != nil {
 		return err
 	}
-	o.limits.Held = int(held)
+	o.limits.MaxHeld = int(held)
 	o.limits.HeldBytes, err = wholeNumber("DSTACK_GATEWAY_HOLD_BYTES")
 	return err
 }

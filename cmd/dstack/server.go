@@ -13,7 +13,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"dstack/internal/api"
 	"dstack/internal/backend"
 	"dstack/internal/backend/local"
 	"dstack/internal/decide/lifecycle"
@@ -139,10 +138,9 @@ func (h *house) build(ctx context.Context) (server.Booted, error) {
 		return none, err
 	}
 	h.server = server.New(server.Options{
-		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Bell: bell,
+		Store: h.store, Logs: output, Backends: h.backends, Wake: h.passes.Wake, Broadcast: bell,
 		Dir: h.dir, Domain: h.domain, MainProject: server.DefaultProject, PublicURL: h.url(), Log: h.log,
-		Hub:     h.hub,
-		Numbers: func() map[dstack.RunID]api.RunMetrics { return h.gateway.Numbers() },
+		Hub: h.hub,
 	})
 	h.api = h.server.Handler()
 	h.gateway = gateway.New(gateway.Options{Control: h.server, Domain: h.domain, Main: server.DefaultProject, Name: h.hostID, Limits: h.limits, Log: h.log})

@@ -92,14 +92,15 @@ func (c *Client) Project(ctx context.Context, project string) (Project, error) {
 	return readWithRetry[Project](ctx, c, "/api/projects/"+url.PathEscape(project)+"/get", struct{}{}, callTimeout)
 }
 
-// Me returns the user that the token belongs to.
-func (c *Client) Me(ctx context.Context) (User, error) {
+// CurrentUser returns the user that the token belongs to.
+func (c *Client) CurrentUser(ctx context.Context) (User, error) {
 	return readWithRetry[User](ctx, c, "/api/users/get_my_user", struct{}{}, callTimeout)
 }
 
 // Repo returns a registered repo.
 func (c *Client) Repo(ctx context.Context, project, id string) (RepoHead, error) {
-	return readWithRetry[RepoHead](ctx, c, projectPath(ProjectPrefix+"/repos/get", project), GetRepo{RepoID: id}, callTimeout)
+	return readWithRetry[RepoHead](ctx, c, projectPath(ProjectPrefix+"/repos/get", project), GetRepo{RepoID: id},
+		callTimeout)
 }
 
 // InitRepo registers a repo, or updates its registration.
@@ -113,7 +114,8 @@ func (c *Client) Preview(ctx context.Context, project string, run dstack.RunSpec
 	if err != nil {
 		return Preview{}, err
 	}
-	return readWithRetry[Preview](ctx, c, projectPath(PathPreview, project), map[string]any{"run_spec": body}, callTimeout)
+	return readWithRetry[Preview](ctx, c, projectPath(PathPreview, project), map[string]any{"run_spec": body},
+		callTimeout)
 }
 
 // Apply submits a run, or a new revision of the run with the same name; see
@@ -124,7 +126,8 @@ func (c *Client) Apply(ctx context.Context, project string, run dstack.RunSpec, 
 		return RunView{}, err
 	}
 	var view RunView
-	err = c.callOnce(ctx, projectPath(PathApply, project), map[string]any{"run_spec": body, "revision": revision}, &view)
+	err = c.callOnce(ctx, projectPath(PathApply, project), map[string]any{"run_spec": body, "revision": revision},
+		&view)
 	return view, err
 }
 
@@ -143,8 +146,8 @@ func newSourceSpec(run dstack.RunSpec) (sourceSpec, error) {
 	return sourceSpec{RunSpec: run, Configuration: config}, nil
 }
 
-// View returns a run; see RunViewRequest.
-func (c *Client) View(ctx context.Context, project string, ask RunViewRequest) (RunView, error) {
+// GetRunView returns a run; see RunViewRequest.
+func (c *Client) GetRunView(ctx context.Context, project string, ask RunViewRequest) (RunView, error) {
 	limit := callTimeout
 	if wait := time.Duration(ask.WaitSeconds)*time.Second + pollGrace; wait > limit {
 		limit = wait
@@ -152,20 +155,22 @@ func (c *Client) View(ctx context.Context, project string, ask RunViewRequest) (
 	return readWithRetry[RunView](ctx, c, projectPath(PathView, project), ask, limit)
 }
 
-// Views returns runs, newest first.
-func (c *Client) Views(ctx context.Context, ask ListRuns) ([]RunView, error) {
+// ListRunViews returns runs, newest first.
+func (c *Client) ListRunViews(ctx context.Context, ask ListRuns) ([]RunView, error) {
 	return readWithRetry[[]RunView](ctx, c, PathViews, ask, callTimeout)
 }
 
 // Run returns a run with its configuration, in the 0.18.10 wire format.
 func (c *Client) Run(ctx context.Context, project, name string) (Run, error) {
-	return readWithRetry[Run](ctx, c, projectPath(ProjectPrefix+"/runs/get", project), RunName{RunName: name}, callTimeout)
+	return readWithRetry[Run](ctx, c, projectPath(ProjectPrefix+"/runs/get", project), RunName{RunName: name},
+		callTimeout)
 }
 
 // Stop asks runs to stop; with abort, their replicas are killed at once.
 // Finished runs are ignored.
 func (c *Client) Stop(ctx context.Context, project string, names []string, abort bool) error {
-	return c.callOnce(ctx, projectPath(ProjectPrefix+"/runs/stop", project), StopRuns{RunsNames: names, Abort: abort}, nil)
+	return c.callOnce(ctx, projectPath(ProjectPrefix+"/runs/stop", project), StopRuns{RunsNames: names, Abort: abort},
+		nil)
 }
 
 // Delete hides finished runs from lists.
@@ -176,7 +181,8 @@ func (c *Client) Delete(ctx context.Context, project string, names []string) err
 // Events returns the events of the runs with a name, oldest first; see
 // EventsRequest.
 func (c *Client) Events(ctx context.Context, project string, ask EventsRequest) ([]EventView, error) {
-	return readWithRetry[[]EventView](ctx, c, projectPath(PathEvents, project), ask, callTimeout+time.Duration(ask.WaitSeconds)*time.Second)
+	return readWithRetry[[]EventView](ctx, c, projectPath(PathEvents, project), ask,
+		callTimeout+time.Duration(ask.WaitSeconds)*time.Second)
 }
 
 // History returns the revisions of a run, newest first.
@@ -244,7 +250,8 @@ func (c *Client) call(ctx context.Context, path string, body, answer any, limit 
 		return c.unreachableError(ctx, err)
 	}
 	if len(text) > maxResponseBytes {
-		return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("the response of %s is larger than %d MiB", c.base, maxResponseBytes>>20)}
+		return &dstack.Error{Kind: dstack.TooLarge,
+			Message: fmt.Sprintf("the response of %s is larger than %d MiB", c.base, maxResponseBytes>>20)}
 	}
 	if answer == nil {
 		return nil

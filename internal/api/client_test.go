@@ -87,7 +87,7 @@ func TestClient_RetriesOnlyReads(t *testing.T) {
 func TestClient_ServerUnreachable(t *testing.T) {
 	server := httptest.NewServer(nil)
 	server.Close()
-	_, err := newClient(t, server.URL).Me(t.Context())
+	_, err := newClient(t, server.URL).CurrentUser(t.Context())
 	said, ok := errors.AsType[*dstack.Error](err)
 	if !ok || said.Kind != dstack.Unavailable || said.Message != "cannot reach the dstack server at "+server.URL || said.Hint != "start it with: dstack server" {
 		t.Errorf("got %v", err)
@@ -105,7 +105,7 @@ func TestClient_ReturnsTheCauseOfACanceledContext(t *testing.T) {
 	enough := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	go func() { <-asked; cancel(enough) }()
-	if _, err := newClient(t, server.URL).Me(ctx); !errors.Is(err, enough) {
+	if _, err := newClient(t, server.URL).CurrentUser(ctx); !errors.Is(err, enough) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -116,7 +116,7 @@ func TestClient_UsesNoProxyForLoopback(t *testing.T) {
 		io.WriteString(w, `{}`)
 	}))
 	defer server.Close()
-	if _, err := newClient(t, server.URL).Me(t.Context()); err != nil {
+	if _, err := newClient(t, server.URL).CurrentUser(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

@@ -68,7 +68,7 @@ func (c *Client) Watch(ctx context.Context, project string, ask RunViewRequest) 
 	return func(yield func(RunView, error) bool) {
 		ask.WaitSeconds = int(pollWait / time.Second)
 		for {
-			view, err := c.View(ctx, project, ask)
+			view, err := c.GetRunView(ctx, project, ask)
 			if err != nil {
 				if !yield(RunView{}, err) || dstack.KindOf(err) != dstack.Unavailable || !pause(ctx, reconnectPause) {
 					return
@@ -109,7 +109,8 @@ func (c *Client) Follow(ctx context.Context, project string, ask FollowLogs) ite
 			yield(LogEntry{}, fmt.Errorf("encode the request: %w", err))
 			return
 		}
-		response, err := c.sendRequest(ctx, projectPath(PathFollow, project), "application/json", bytes.NewReader(text), int64(len(text)))
+		response, err := c.sendRequest(ctx, projectPath(PathFollow, project), "application/json",
+			bytes.NewReader(text), int64(len(text)))
 		if err != nil {
 			yield(LogEntry{}, err)
 			return

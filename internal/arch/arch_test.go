@@ -70,7 +70,7 @@ var packages = []entry{
 
 	// The gateway.
 	{"internal/openai", ""},
-	{"internal/gateway", "spec dstack decide/route api loop openai chattemplate"},
+	{"internal/gateway", "spec dstack dial decide/route loop openai chattemplate"},
 
 	// The command line.
 	{"internal/cli", "human spec dstack api loop jinja chattemplate"},

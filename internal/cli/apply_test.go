@@ -231,10 +231,16 @@ func TestApply_DetachesOnInterrupt(t *testing.T) {
 		{"while a script waits", []string{"--wait", "ready"}, []api.RunView{startingView("")}, ExitFailed},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, u := newApplyTest(t, c.views...)
+			f, u := newApplyTest(t, c.views...)
 			ctx, press := context.WithCancelCause(t.Context())
-			defer time.AfterFunc(150*time.Millisecond, func() { press(errInterrupted) }).Stop()
 			u.ctx = ctx
+			go func() {
+				for !f.hasRequest("/runs/view") && t.Context().Err() == nil {
+					time.Sleep(5 * time.Millisecond)
+				}
+				time.Sleep(50 * time.Millisecond) // the run is followed by now
+				press(errInterrupted)
+			}()
 			u.run(append([]string{"apply", "-y", "-f", "service.dstack.yml"}, c.args...)...).check(t, c.code, nil,
 				[]string{"detached; web keeps running\n  back  dstack logs web -f\n  stop  dstack stop web"})
 		})

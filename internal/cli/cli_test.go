@@ -27,12 +27,12 @@ func TestExitCodes_PageIsUpToDate(t *testing.T) {
 		if err := os.MkdirAll("../../docs/reference", 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(page, []byte(ExitCodes()), 0o644); err != nil {
+		if err := os.WriteFile(page, []byte(ExitCodesPage()), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
 	text, err := os.ReadFile(page)
-	if err != nil || string(text) != ExitCodes() {
+	if err != nil || string(text) != ExitCodesPage() {
 		t.Errorf("%s is out of date (%v): go test ./internal/cli -run TestExitCodes -update", page, err)
 	}
 }

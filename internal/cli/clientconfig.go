@@ -52,11 +52,11 @@ const (
 // clientConfigPath returns the path of the file below a home folder.
 func clientConfigPath(home string) string { return filepath.Join(home, ".dstack", "config.yml") }
 
-// Configure writes the server's URL and the token of a project to
+// SaveProject writes the server's URL and the token of a project to
 // .dstack/config.yml in home. With asDefault, or if there is no other project,
 // the project becomes the default. Calls may be repeated and may be concurrent,
 // also from other processes.
-func Configure(home, project, url, token string, asDefault bool) error {
+func SaveProject(home, project, url, token string, asDefault bool) error {
 	return updateClientConfig(home, func(config *clientConfig) error {
 		config.setProject(projectConfig{Name: project, URL: url, Token: token}, asDefault)
 		return nil

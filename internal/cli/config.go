@@ -75,7 +75,7 @@ func (k *configCommand) run(ctx context.Context, c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	if err := Configure(k.home, project.Name, project.URL, project.Token, asDefault); err != nil {
+	if err := SaveProject(k.home, project.Name, project.URL, project.Token, asDefault); err != nil {
 		return err
 	}
 	k.printInfo("project %s at %s is configured in %s", project.Name, project.URL, clientConfigPath(k.home))

@@ -50,7 +50,7 @@ func newTestApp(u *testUser) *app {
 func TestResolveProject_Precedence(t *testing.T) {
 	u := newTestUser(t, nil)
 	for _, name := range []string{"one", "two"} {
-		if err := Configure(u.home, name, "http://"+name, "t-"+name, false); err != nil {
+		if err := SaveProject(u.home, name, "http://"+name, "t-"+name, false); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,13 +94,13 @@ func TestConfigure_KeepsUnknownFieldsAndConcurrentChanges(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
-			if err := Configure(home, fmt.Sprint("p", i), "http://p", "t", false); err != nil {
+			if err := SaveProject(home, fmt.Sprint("p", i), "http://p", "t", false); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
-	if err := Configure(home, "main", "http://new", "t2", false); err != nil {
+	if err := SaveProject(home, "main", "http://new", "t2", false); err != nil {
 		t.Fatal(err)
 	}
 	book, err := readClientConfig(home)

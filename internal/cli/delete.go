@@ -65,7 +65,7 @@ func (a *app) deleteRuns(ctx context.Context, names []string, yes bool) error {
 	}
 	defer client.Close()
 	for _, name := range names {
-		view, err := client.View(ctx, project, api.RunViewRequest{RunName: name})
+		view, err := client.GetRunView(ctx, project, api.RunViewRequest{RunName: name})
 		if err != nil {
 			return a.suggestRun(ctx, client, project, name, err)
 		}

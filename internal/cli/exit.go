@@ -61,8 +61,8 @@ func exitCode(err error) int {
 	return ExitFailed
 }
 
-// ExitCodes returns the reference page of the exit statuses in Markdown.
-func ExitCodes() string {
+// ExitCodesPage returns the reference page of the exit statuses in Markdown.
+func ExitCodesPage() string {
 	var b strings.Builder
 	b.WriteString("# Exit codes\n\n<!-- Written by `go test ./internal/cli -run TestExitCodes -update`. -->\n\n")
 	b.WriteString("| Code | Name | Meaning | Kinds of error |\n|---|---|---|---|\n")

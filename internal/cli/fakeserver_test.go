@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -63,6 +64,13 @@ func newFakeServer(t *testing.T) *fakeServer {
 	f.Server = httptest.NewServer(http.HandlerFunc(f.serveHTTP))
 	t.Cleanup(f.Close)
 	return f
+}
+
+// hasRequest reports whether a request for a path with this suffix has arrived.
+func (f *fakeServer) hasRequest(suffix string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.requests, func(path string) bool { return strings.HasSuffix(path, suffix) })
 }
 
 func (f *fakeServer) serveHTTP(w http.ResponseWriter, r *http.Request) {

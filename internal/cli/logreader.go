@@ -93,7 +93,7 @@ func (l *logReader) hasEnded(ctx context.Context) (bool, error) {
 	if !l.request.Follow {
 		return true, nil
 	}
-	view, err := l.client.View(ctx, l.project, api.RunViewRequest{RunName: l.request.RunName})
+	view, err := l.client.GetRunView(ctx, l.project, api.RunViewRequest{RunName: l.request.RunName})
 	if dstack.KindOf(err) == dstack.NotFound {
 		return true, nil // deleted in the meantime
 	}

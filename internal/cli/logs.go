@@ -70,7 +70,7 @@ func (a *app) showLogs(c *cobra.Command, request api.FollowLogs, style logStyle)
 		return err
 	}
 	defer client.Close()
-	view, err := client.View(ctx, project, api.RunViewRequest{RunName: request.RunName})
+	view, err := client.GetRunView(ctx, project, api.RunViewRequest{RunName: request.RunName})
 	if err != nil {
 		return a.suggestRun(ctx, client, project, request.RunName, err)
 	}

@@ -68,13 +68,13 @@ func (l *psCommand) listRuns(ctx context.Context) ([]api.RunView, error) {
 		return l.findRuns(ctx)
 	}
 	request := api.ListRuns{ProjectName: &l.project, OnlyActive: !l.all}
-	views, err := l.client.Views(ctx, request)
+	views, err := l.client.ListRunViews(ctx, request)
 	if err != nil || len(views) > 0 {
 		return views, err
 	}
 	limit := 1
 	request.OnlyActive, request.Limit = false, &limit
-	views, err = l.client.Views(ctx, request)
+	views, err = l.client.ListRunViews(ctx, request)
 	if err == nil && len(views) == 0 {
 		_, err = l.client.Project(ctx, l.project) // an error if there is no such project
 	}
@@ -103,7 +103,7 @@ func (l *psCommand) explainScaling(ctx context.Context, views []api.RunView) map
 func (l *psCommand) findRuns(ctx context.Context) ([]api.RunView, error) {
 	views := make([]api.RunView, 0, len(l.names))
 	for _, name := range l.names {
-		view, err := l.client.View(ctx, l.project, api.RunViewRequest{RunName: name})
+		view, err := l.client.GetRunView(ctx, l.project, api.RunViewRequest{RunName: name})
 		if err != nil {
 			return nil, l.suggestRun(ctx, l.client, l.project, name, err)
 		}
@@ -121,7 +121,7 @@ func (a *app) suggestRun(ctx context.Context, client *api.Client, project, name 
 	if _, projectErr := client.Project(ctx, project); projectErr != nil {
 		return projectErr // not the run but the project is unknown
 	}
-	known, listErr := client.Views(ctx, api.ListRuns{ProjectName: &project})
+	known, listErr := client.ListRunViews(ctx, api.ListRuns{ProjectName: &project})
 	if listErr != nil {
 		return err
 	}
@@ -213,7 +213,7 @@ func (a *app) completeRuns(c *cobra.Command, args []string, _ string) ([]string,
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	defer client.Close()
-	views, err := client.Views(ctx, api.ListRuns{ProjectName: &project})
+	views, err := client.ListRunViews(ctx, api.ListRuns{ProjectName: &project})
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -162,7 +162,7 @@ func (s *runWatcher) printUntilEnd(
 
 // printOutcome prints how the run ended.
 func (s *runWatcher) printOutcome(ctx context.Context, view api.RunView) error {
-	last, err := s.client.View(ctx, s.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
+	last, err := s.client.GetRunView(ctx, s.project, api.RunViewRequest{RunName: view.Name, RunID: string(view.ID)})
 	if dstack.KindOf(err) == dstack.NotFound {
 		last, err = view, nil
 	}

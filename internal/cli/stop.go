@@ -78,7 +78,7 @@ func (s *stopCommand) findUnfinished(
 ) ([]api.RunView, error) {
 	var unfinished []api.RunView
 	for _, name := range names {
-		view, err := client.View(ctx, project, api.RunViewRequest{RunName: name})
+		view, err := client.GetRunView(ctx, project, api.RunViewRequest{RunName: name})
 		if err != nil {
 			return nil, s.suggestRun(ctx, client, project, name, err)
 		}

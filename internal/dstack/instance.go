@@ -79,7 +79,7 @@ type GPU struct {
 
 // Requirements is what a replica requires of a machine. A nil pointer or an
 // empty list imposes no restriction. Defaults in Resources apply to rented
-// machines only; for owned machines see spec.Resources.Asked.
+// machines only; for owned machines see spec.Resources.Explicit.
 type Requirements struct {
 	Resources     spec.Resources
 	Port          int

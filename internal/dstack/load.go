@@ -1,6 +1,10 @@
 package dstack
 
-import "time"
+import (
+	"cmp"
+	"slices"
+	"time"
+)
 
 // Load is the load of one run, summed over all gateways that serve it.
 type Load struct {
@@ -16,16 +20,18 @@ type Load struct {
 	// no gateway has them in its route table, and none has a request in flight
 	// to them.
 	Drained map[ReplicaID]bool
+	Metrics RunMetrics
 }
 
 // LoadReport is what one gateway reports to the control plane. A run that is
-// not in Runs has no request in flight, waiting or counted.
+// not in Runs has no request in flight, waiting or counted. Durations are
+// nanoseconds in JSON; a reader ignores fields that it does not know.
 type LoadReport struct {
-	Gateway       string        // unique name of the gateway
-	TableVersion  uint64        // version of the route table that the gateway uses
-	DrainSequence int64         // the drain sequence of that table; 0: unknown
-	Watched       time.Duration // how long the gateway has been counting
-	Runs          map[RunID]RunLoad
+	Gateway       string            `json:"gateway"`        // unique name of the gateway
+	TableVersion  uint64            `json:"table_version"`  // version of the route table that the gateway uses
+	DrainSequence int64             `json:"drain_sequence"` // the drain sequence of that table; 0: unknown
+	Watched       time.Duration     `json:"watched"`        // how long the gateway has been counting
+	Runs          map[RunID]RunLoad `json:"runs,omitempty"`
 }
 
 // RunLoad is what one gateway counted for one run.
@@ -37,4 +43,37 @@ type RunLoad struct {
 	InFlight    int               `json:"in_flight"`
 	Held        int               `json:"held"`               // requests waiting for a replica
 	Replicas    map[ReplicaID]int `json:"replicas,omitempty"` // requests in flight for each replica; replicas without any are left out
+	Metrics     RunMetrics        `json:"metrics,omitzero"`
+}
+
+// RunMetrics are counters of the requests to one run. They start when the
+// gateway first has the run in its route table.
+type RunMetrics struct {
+	Requests   uint64        `json:"requests"` // requests sent to a replica
+	TokensIn   int64         `json:"tokens_in,omitempty"`
+	TokensOut  int64         `json:"tokens_out,omitempty"`
+	FirstToken time.Duration `json:"first_token,omitempty"` // median time to the first token of the latest streams
+	Streams    int           `json:"streams,omitempty"`     // how many streams FirstToken covers; 0: FirstToken is unknown
+}
+
+// SumMetrics adds what several gateways report of one run. Its FirstToken is
+// the median of the reported medians, each weighted by its Streams: exact for
+// one gateway, and an approximation for several.
+func SumMetrics(reports []RunMetrics) RunMetrics {
+	var sum RunMetrics
+	for _, m := range reports {
+		sum.Requests += m.Requests
+		sum.TokensIn += m.TokensIn
+		sum.TokensOut += m.TokensOut
+		sum.Streams += m.Streams
+	}
+	byFirstToken := slices.SortedFunc(slices.Values(reports), func(a, b RunMetrics) int { return cmp.Compare(a.FirstToken, b.FirstToken) })
+	covered := 0
+	for _, m := range byFirstToken {
+		if covered += m.Streams; m.Streams > 0 && 2*covered > sum.Streams {
+			sum.FirstToken = m.FirstToken
+			break
+		}
+	}
+	return sum
 }

@@ -76,9 +76,9 @@ type StopRequest string
 
 // The ways to stop a run.
 const (
-	StopNone  StopRequest = ""
-	StopGrace StopRequest = "stop"  // drain the replicas, then terminate them
-	StopAbort StopRequest = "abort" // kill the replicas at once
+	StopNone     StopRequest = ""
+	StopGraceful StopRequest = "stop"  // drain the replicas, then terminate them
+	StopAbort    StopRequest = "abort" // kill the replicas at once
 )
 
 // Ending is the machine-readable reason why a run ended.

@@ -11,18 +11,18 @@ import (
 	"dstack/internal/gateway"
 )
 
-// Anthropic's clients send their token in a header of its own, which is no
-// replica's business, and read errors and lists of another shape.
+// Anthropic's clients send their token in a header of its own, which replicas
+// must not see, and expect errors and lists in another form.
 func TestAnthropic(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Saw", r.RequestURI+" "+r.Header.Get("X-Api-Key")+r.Header.Get("Authorization")+" "+r.Header.Get("Anthropic-Version"))
 		io.Copy(w, r.Body)
 	})
-	r := start(t, gateway.Limits{}, model("m", "m", up))
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "m", up))
 	key := []string{"X-Api-Key", member, "Anthropic-Version", "2023-06-01"}
 	body := `{"model":"m","max_tokens":1,"messages":[]}`
 	for _, path := range []string{"/v1/messages", "/v1/messages/count_tokens"} {
-		got := r.do(r.ask("POST", "http://gateway.localhost"+path, strings.NewReader(body), key...))
+		got := r.do(r.newRequest("POST", "http://gateway.localhost"+path, strings.NewReader(body), key...))
 		if got.StatusCode != 200 || got.body != body || got.Header.Get("X-Saw") != path+"  2023-06-01" {
 			t.Errorf("%s: %d %s, the replica saw %q", path, got.StatusCode, got.body, got.Header.Get("X-Saw"))
 		}
@@ -41,7 +41,7 @@ func TestAnthropic(t *testing.T) {
 		{"no JSON", "x", key, 400, `"invalid_request_error"`},
 		{"a bearer that is wrong", body, append([]string{"Authorization", "Bearer wrong"}, key...), 401, `"authentication_error"`},
 	} {
-		got := r.do(r.ask("POST", "http://gateway.localhost/v1/messages", strings.NewReader(c.body), c.header...))
+		got := r.do(r.newRequest("POST", "http://gateway.localhost/v1/messages", strings.NewReader(c.body), c.header...))
 		if got.StatusCode != c.status || !strings.Contains(got.body, c.want) {
 			t.Errorf("%s: %d %s", c.name, got.StatusCode, got.body)
 		}
@@ -56,42 +56,42 @@ func TestAnthropic(t *testing.T) {
 	}
 }
 
-// A model of TGI has none of Anthropic's calls, and says so in their words.
+// A model of TGI has none of Anthropic's calls; the error has their form.
 func TestAnthropic_ModelOfTGI(t *testing.T) {
-	up := replica(t, 0, (&tgi{}).ServeHTTP)
-	r := start(t, gateway.Limits{}, tgiRoute("m", template(chatml), up))
-	got := r.do(r.ask("POST", "http://gateway.localhost/v1/messages", strings.NewReader(`{"model":"org/m","max_tokens":1,"messages":[]}`), "X-Api-Key", member))
+	up := startReplica(t, 0, (&tgi{}).ServeHTTP)
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(chatml), up))
+	got := r.do(r.newRequest("POST", "http://gateway.localhost/v1/messages", strings.NewReader(`{"model":"org/m","max_tokens":1,"messages":[]}`), "X-Api-Key", member))
 	if want := `{"type":"error","error":{"type":"not_found_error","message":"this model has no /messages`; got.StatusCode != 404 || !strings.HasPrefix(got.body, want) {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
 }
 
-// The key opens the model endpoint, not services: there it is theirs.
-func TestAnthropic_KeyIsTheServicesOwn(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Api-Key")) })
-	r := start(t, gateway.Limits{}, service("web", up))
+// The key is a token for the model endpoint alone: services get it unchanged.
+func TestAnthropic_KeyPassesToServices(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("X-Api-Key")) })
+	r := startGateway(t, gateway.Limits{}, serviceRoute("web", up))
 	if got := r.get("http://web.localhost/", "X-Api-Key", member); got.StatusCode != 401 {
 		t.Errorf("the key alone: %d", got.StatusCode)
 	}
-	if got := r.get("http://web.localhost/", append(bearer(member), "X-Api-Key", "own")...); got.body != "own" {
+	if got := r.get("http://web.localhost/", append(withToken(member), "X-Api-Key", "own")...); got.body != "own" {
 		t.Errorf("the service saw %q", got.body)
 	}
 }
 
-// Calls that servers have at their root, and those with files.
-func TestModels_EveryCall(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+// Calls that servers have at their root, and those with files, are forwarded.
+func TestModels_EachForwardedCall(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-Saw", r.RequestURI+" "+r.Header.Get("Content-Type"))
 		w.Write(body)
 	})
-	r := start(t, gateway.Limits{}, model("m", "m", up))
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "m", up))
 	for path, want := range map[string]string{
 		"/v1/responses": "/v1/responses", "/rerank": "/v1/rerank", "/v1/score": "/v1/score", "/tokenize": "/tokenize", "/v1/detokenize": "/detokenize",
 		"/v1/audio/speech": "/v1/audio/speech", "/v1/images/generations": "/v1/images/generations", "/v1/moderations": "/v1/moderations", "/pooling": "/pooling",
 	} {
 		body := `{"zeta":1e400,"model":"m","a":"\u00e9"}`
-		got := r.do(r.ask("POST", "http://gateway.localhost"+path, strings.NewReader(body), bearer(member)...))
+		got := r.do(r.newRequest("POST", "http://gateway.localhost"+path, strings.NewReader(body), withToken(member)...))
 		if got.StatusCode != 200 || got.body != body || strings.TrimSpace(got.Header.Get("X-Saw")) != want {
 			t.Errorf("%s: %d %s at %q", path, got.StatusCode, got.body, got.Header.Get("X-Saw"))
 		}
@@ -103,11 +103,11 @@ func TestModels_EveryCall(t *testing.T) {
 	w.WriteField("model", "m")
 	w.Close()
 	body := form.String()
-	got := r.do(r.ask("POST", "http://gateway.localhost/v1/audio/transcriptions", strings.NewReader(body), append(bearer(member), "Content-Type", w.FormDataContentType())...))
+	got := r.do(r.newRequest("POST", "http://gateway.localhost/v1/audio/transcriptions", strings.NewReader(body), append(withToken(member), "Content-Type", w.FormDataContentType())...))
 	if got.StatusCode != 200 || got.body != body || got.Header.Get("X-Saw") != "/v1/audio/transcriptions "+w.FormDataContentType() {
 		t.Errorf("a form: %d at %q", got.StatusCode, got.Header.Get("X-Saw"))
 	}
-	got = r.do(r.ask("POST", "http://gateway.localhost/v1/audio/transcriptions", strings.NewReader("x"), append(bearer(member), "Content-Type", w.FormDataContentType())...))
+	got = r.do(r.newRequest("POST", "http://gateway.localhost/v1/audio/transcriptions", strings.NewReader("x"), append(withToken(member), "Content-Type", w.FormDataContentType())...))
 	if got.StatusCode != 400 || !strings.Contains(got.body, "is not the form") {
 		t.Errorf("no form: %d %s", got.StatusCode, got.body)
 	}

@@ -17,9 +17,9 @@ import (
 	"dstack/internal/gateway"
 )
 
-func TestForward_ReplicaThatDiesMidStreamAbortsTheClient(t *testing.T) {
+func TestForward_BrokenStreamAbortsTheResponse(t *testing.T) {
 	for _, known := range []bool{true, false} {
-		up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 			if known {
 				w.Header().Set("Content-Length", "100000")
 			}
@@ -27,8 +27,8 @@ func TestForward_ReplicaThatDiesMidStreamAbortsTheClient(t *testing.T) {
 			http.NewResponseController(w).Flush()
 			panic(http.ErrAbortHandler)
 		})
-		r := start(t, gateway.Limits{}, public("open", up))
-		res, err := r.client.Do(r.ask("GET", "http://open.localhost/", nil))
+		r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
+		res, err := r.client.Do(r.newRequest("GET", "http://open.localhost/", nil))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +63,7 @@ func TestForward_BrokenReplicas(t *testing.T) {
 		t.Cleanup(func() { l.Close(); all.Wait() })
 		return l.Addr().String()
 	}
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	cases := []struct {
 		name, address string
 		status        int
@@ -78,7 +78,7 @@ func TestForward_BrokenReplicas(t *testing.T) {
 		{"never answers", up.Address, 504, "timeout"},
 	}
 	for _, c := range cases {
-		r := start(t, gateway.Limits{Refused: time.Millisecond, Answer: 200 * time.Millisecond}, public("open", at(c.address, 0)))
+		r := startGateway(t, gateway.Limits{RefusedTimeout: time.Millisecond, ResponseTimeout: 200 * time.Millisecond}, publicRoute("open", targetAt(c.address, 0)))
 		got := r.get("http://open.localhost/")
 		if got.StatusCode != c.status || !strings.Contains(got.body, `"kind":"`+c.kind+`"`) {
 			t.Errorf("%s: %d %s", c.name, got.StatusCode, got.body)
@@ -89,54 +89,54 @@ func TestForward_BrokenReplicas(t *testing.T) {
 	}
 }
 
-func TestForward_AnotherReplicaWhenOneRefuses(t *testing.T) {
-	up := replica(t, 1, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
-	r := start(t, gateway.Limits{}, public("open", at(closedPort(t), 0), up))
+func TestForward_RetriesAfterARefusedConnection(t *testing.T) {
+	up := startReplica(t, 1, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", targetAt(closedPort(t), 0), up))
 	for range 10 {
-		if got := r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("body"))); got.StatusCode != 200 || got.body != "body" {
+		if got := r.do(r.newRequest("POST", "http://open.localhost/", strings.NewReader("body"))); got.StatusCode != 200 || got.body != "body" {
 			t.Fatalf("%d %q", got.StatusCode, got.body)
 		}
 	}
 	if load := r.gateway.Load()["run-open"]; load.Accepted != 10 {
 		t.Errorf("load %+v", load)
 	}
-	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
+	waitUntil(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
 }
 
-func TestForward_NeverTwiceOnceSent(t *testing.T) {
+func TestForward_SendsABodyOnce(t *testing.T) {
 	var calls atomic.Int32
 	dies := func(w http.ResponseWriter, r *http.Request) {
 		io.ReadAll(r.Body)
 		calls.Add(1)
 		panic(http.ErrAbortHandler)
 	}
-	r := start(t, gateway.Limits{}, public("open", replica(t, 0, dies), replica(t, 1, dies)))
-	got := r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("body")))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", startReplica(t, 0, dies), startReplica(t, 1, dies)))
+	got := r.do(r.newRequest("POST", "http://open.localhost/", strings.NewReader("body")))
 	if got.StatusCode != 502 || calls.Load() != 1 {
 		t.Errorf("status %d after %d calls", got.StatusCode, calls.Load())
 	}
 }
 
-func TestForward_WaitsForAReplicaThatIsBeingRestarted(t *testing.T) {
+func TestForward_WaitsForARestartingReplica(t *testing.T) {
 	gone := closedPort(t)
-	r := start(t, gateway.Limits{Refused: 20 * time.Second}, public("open", at(gone, 0)))
-	done := make(chan reply, 1)
-	go func() { done <- r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("body"))) }()
-	until(t, "the refused request being held", func() bool { return r.gateway.Load()["run-open"].Held == 1 })
-	r.plane.set(public("open")) // the crash is seen
-	r.plane.set(public("open", replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })))
+	r := startGateway(t, gateway.Limits{RefusedTimeout: 20 * time.Second}, publicRoute("open", targetAt(gone, 0)))
+	done := make(chan response, 1)
+	go func() { done <- r.do(r.newRequest("POST", "http://open.localhost/", strings.NewReader("body"))) }()
+	waitUntil(t, "the refused request being held", func() bool { return r.gateway.Load()["run-open"].Held == 1 })
+	r.plane.setRoutes(publicRoute("open")) // the crash is seen
+	r.plane.setRoutes(publicRoute("open", startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })))
 	if got := <-done; got.StatusCode != 200 || got.body != "body" {
 		t.Errorf("%d %q", got.StatusCode, got.body)
 	}
 	if load := r.gateway.Load()["run-open"]; load.Accepted != 1 || load.Held != 0 {
 		t.Errorf("load %+v", load)
 	}
-	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
+	waitUntil(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
 }
 
-func TestForward_ClientsBrokenBody(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
-	r := start(t, gateway.Limits{Stall: 100 * time.Millisecond}, public("open", up), model("m", "org/m", up))
+func TestForward_BrokenRequestBody(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	r := startGateway(t, gateway.Limits{StallTimeout: 100 * time.Millisecond}, publicRoute("open", up), modelRoute("m", "org/m", up))
 	for name, head := range map[string]string{
 		"bad chunk":       "POST / HTTP/1.1\r\nHost: open.localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nzz\r\n",
 		"stalls":          "POST / HTTP/1.1\r\nHost: open.localhost\r\nContent-Length: 100\r\n\r\nhello",
@@ -155,13 +155,13 @@ func TestForward_ClientsBrokenBody(t *testing.T) {
 	}
 }
 
-func TestForward_ClientThatTakesNothing(t *testing.T) {
+func TestForward_ClientThatReadsNothing(t *testing.T) {
 	ended := make(chan struct{})
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
-		io.Copy(w, zeros{})
+		io.Copy(w, zeroReader{})
 	})
-	r := start(t, gateway.Limits{Stall: 200 * time.Millisecond}, public("open", up))
+	r := startGateway(t, gateway.Limits{StallTimeout: 200 * time.Millisecond}, publicRoute("open", up))
 	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -169,13 +169,12 @@ func TestForward_ClientThatTakesNothing(t *testing.T) {
 	defer conn.Close()
 	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: open.localhost\r\n\r\n")
 	<-ended
-	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
+	waitUntil(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
 }
 
-// TestForward_DeadlinesEndWithTheRequest: the connection serves others next,
-// for longer than a stall may last.
+// The connection serves other handlers next, for longer than the stall timeout.
 func TestForward_DeadlinesEndWithTheRequest(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(io.Discard, r.Body)
 		if r.URL.Path == "/slow" {
 			select {
@@ -185,10 +184,10 @@ func TestForward_DeadlinesEndWithTheRequest(t *testing.T) {
 		}
 		fmt.Fprint(w, n)
 	})
-	r := start(t, gateway.Limits{Stall: 100 * time.Millisecond}, public("open", up))
+	r := startGateway(t, gateway.Limits{StallTimeout: 100 * time.Millisecond}, publicRoute("open", up))
 	for range 2 {
 		for _, path := range []string{"/", "/slow"} {
-			got := r.do(r.ask("POST", "http://open.localhost"+path, strings.NewReader("body")))
+			got := r.do(r.newRequest("POST", "http://open.localhost"+path, strings.NewReader("body")))
 			if got.StatusCode != 200 || got.body != "4" {
 				t.Errorf("%s: %d %q", path, got.StatusCode, got.body)
 			}
@@ -196,7 +195,7 @@ func TestForward_DeadlinesEndWithTheRequest(t *testing.T) {
 	}
 }
 
-func TestForward_ManyAtOnce(t *testing.T) {
+func TestForward_Concurrently(t *testing.T) {
 	var targets = []int{0, 0, 0}
 	var mu sync.Mutex
 	serve := func(n int) http.HandlerFunc {
@@ -207,15 +206,15 @@ func TestForward_ManyAtOnce(t *testing.T) {
 			io.Copy(w, r.Body)
 		}
 	}
-	route := public("open", replica(t, 0, serve(0)), replica(t, 1, serve(1)), replica(t, 2, serve(2)))
-	r := start(t, gateway.Limits{}, route)
+	route := publicRoute("open", startReplica(t, 0, serve(0)), startReplica(t, 1, serve(1)), startReplica(t, 2, serve(2)))
+	r := startGateway(t, gateway.Limits{}, route)
 	var all sync.WaitGroup
 	fail := make(chan error, 1000)
 	for i := range 16 {
 		all.Go(func() {
 			for j := range 30 {
 				body := fmt.Sprintf("%d-%d", i, j)
-				res, err := r.client.Do(r.ask("POST", "http://open.localhost/", strings.NewReader(body)))
+				res, err := r.client.Do(r.newRequest("POST", "http://open.localhost/", strings.NewReader(body)))
 				if err != nil {
 					fail <- err
 					continue
@@ -228,8 +227,8 @@ func TestForward_ManyAtOnce(t *testing.T) {
 			}
 		})
 	}
-	for range 50 { // tables come while requests go
-		r.plane.set(route)
+	for range 50 { // new tables arrive at the same time
+		r.plane.setRoutes(route)
 	}
 	all.Wait()
 	close(fail)
@@ -241,14 +240,14 @@ func TestForward_ManyAtOnce(t *testing.T) {
 	if slices.Min(targets) < 100 {
 		t.Errorf("shared unevenly: %v", targets)
 	}
-	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
+	waitUntil(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
 }
 
-// Go checks the Host header, but not the host in a request line. In quotes of
-// the Forwarded header, one with quotes would name another client.
+// Go checks the Host header, but not the host in a request line. One with quotes
+// could forge another client in the Forwarded header.
 func TestForward_HostWithQuotes(t *testing.T) {
 	asked := make(chan string, 1)
-	r := start(t, gateway.Limits{}, public("open", replica(t, 0, func(_ http.ResponseWriter, r *http.Request) {
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", startReplica(t, 0, func(_ http.ResponseWriter, r *http.Request) {
 		asked <- r.Header.Get("Forwarded")
 	})))
 	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
@@ -263,7 +262,7 @@ func TestForward_HostWithQuotes(t *testing.T) {
 	}
 	select {
 	case got := <-asked:
-		t.Errorf("the replica was told %s", got)
+		t.Errorf("the replica got %s", got)
 	default:
 	}
 }

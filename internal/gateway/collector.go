@@ -6,26 +6,28 @@ import (
 	"dstack/internal/decide/route"
 )
 
-// Collector is what Prometheus may be told: what every run does at this
+// Collector returns the metrics for Prometheus: what every run does at this
 // moment, and what requests to models took.
 func (g *Gateway) Collector() prometheus.Collector { return collector{g} }
 
 type collector struct{ g *Gateway }
 
 var (
-	inFlight = prometheus.NewDesc("dstack_requests_in_flight", "Requests that a replica is answering.", []string{"project", "run"}, nil)
-	held     = prometheus.NewDesc("dstack_requests_held", "Requests that wait for a replica.", []string{"project", "run"}, nil)
-	accepted = prometheus.NewDesc("dstack_requests_total", "Requests given to a replica.", []string{"project", "run"}, nil)
-	limited  = prometheus.NewDesc("dstack_requests_limited_total", "Requests refused because their caller sent too many.", []string{"project", "run"}, nil)
-	ready    = prometheus.NewDesc("dstack_replicas_ready", "Replicas that take requests.", []string{"project", "run"}, nil)
+	runLabels    = []string{"project", "run"}
+	inFlightDesc = prometheus.NewDesc("dstack_requests_in_flight", "Requests that a replica is answering.", runLabels, nil)
+	heldDesc     = prometheus.NewDesc("dstack_requests_held", "Requests that wait for a replica.", runLabels, nil)
+	acceptedDesc = prometheus.NewDesc("dstack_requests_total", "Requests given to a replica.", runLabels, nil)
+	limitedDesc  = prometheus.NewDesc("dstack_requests_limited_total",
+		"Requests refused because their caller sent too many.", runLabels, nil)
+	readyDesc = prometheus.NewDesc("dstack_replicas_ready", "Replicas that take requests.", runLabels, nil)
 )
 
 // Describe implements prometheus.Collector.
 func (c collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{inFlight, held, accepted, limited, ready} {
+	for _, d := range []*prometheus.Desc{inFlightDesc, heldDesc, acceptedDesc, limitedDesc, readyDesc} {
 		to <- d
 	}
-	for _, v := range c.g.numbers.vectors() {
+	for _, v := range c.g.metrics.collectors() {
 		v.Describe(to)
 	}
 }
@@ -39,14 +41,14 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 			gauge := func(d *prometheus.Desc, value int) {
 				to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, float64(value), r.Project, r.Name)
 			}
-			gauge(inFlight, load.InFlight)
-			gauge(held, load.Held)
-			gauge(ready, len(r.Ready))
-			to <- prometheus.MustNewConstMetric(accepted, prometheus.CounterValue, float64(load.Accepted), r.Project, r.Name)
-			to <- prometheus.MustNewConstMetric(limited, prometheus.CounterValue, float64(load.Limited), r.Project, r.Name)
+			gauge(inFlightDesc, load.InFlight)
+			gauge(heldDesc, load.Held)
+			gauge(readyDesc, len(r.Ready))
+			to <- prometheus.MustNewConstMetric(acceptedDesc, prometheus.CounterValue, float64(load.Accepted), r.Project, r.Name)
+			to <- prometheus.MustNewConstMetric(limitedDesc, prometheus.CounterValue, float64(load.Limited), r.Project, r.Name)
 		})
 	}
-	for _, v := range c.g.numbers.vectors() {
+	for _, v := range c.g.metrics.collectors() {
 		v.Collect(to)
 	}
 }

@@ -1,5 +1,5 @@
-// Package gateway is the data plane: it takes requests for services and
-// models, and brings them to a replica that is ready.
+// Package gateway is the data plane: it forwards requests for services and
+// models to ready replicas. serve.go shows the life of a request.
 package gateway
 
 import (
@@ -11,148 +11,156 @@ import (
 	"time"
 
 	"dstack/internal/decide/route"
+	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
 )
 
-// ControlPlane is what a gateway needs of the server: the API client is one,
-// and the server itself where both share a process.
+// ControlPlane is what a gateway needs of the server. The server implements it
+// where both share a process. Both methods may be called at once, and again
+// after an error.
 type ControlPlane interface {
-	// Table returns the whole route table once its version is another than
-	// since, 0 being none. It waits as long as ctx allows, and may give the
-	// same version again after a while. It may be repeated at any time.
+	// Table returns the complete route table once its version differs from
+	// since, which is 0 for none. It blocks until then or until ctx ends, and
+	// may return the same version again after a while.
 	Table(ctx context.Context, since uint64) (route.Table, error)
 
-	// Report takes note of what the gateway counts. It is told each second,
-	// and at once when a run without a replica gets its first request and when
-	// a replica that was taken out of the table has nothing in flight any
-	// more. Losing one costs a second; a later one replaces it.
-	Report(ctx context.Context, c dstack.LoadReport) error
+	// Report stores what the gateway counts, in place of its previous report. It
+	// is called every second, and at once when a run without a replica gets its
+	// first request and when a replica that left the table has nothing in flight
+	// any more.
+	Report(ctx context.Context, report dstack.LoadReport) error
 }
 
-// Options is what a gateway is made of.
+// Options configure a gateway. Control is required.
 type Options struct {
 	Control ControlPlane
-	Domain  string // <run>.<domain>; localhost when empty
-	Main    string // the project whose runs stand directly below it; main when empty
-	Name    string // tells this gateway from others in its reports; gateway when empty
+	Domain  string       // services are at <run>.<domain>; default: localhost
+	Main    string       // the project whose runs are directly below the domain; default: main
+	Name    string       // tells this gateway from others in its reports; default: gateway
+	Dialer  *dial.Dialer // connects to replicas; nil: a new one
 	Limits  Limits
-	Log     *slog.Logger // slog.Default when nil
+	Log     *slog.Logger // nil: slog.Default
 }
 
 // Limits are bounds. Zero stands for the default.
 type Limits struct {
-	Held    int           // requests that wait for one run, unless that says; 1000
-	Hold    time.Duration // how long a request waits for a replica, unless its run says; 60s
-	Comment time.Duration // how long until a stream that waits is told so, again and again; 5s
-	Refused time.Duration // how long one is tried whose ready replicas all refuse connections; 5s
-	Connect time.Duration // to open a connection to a replica; 5s
-	Answer  time.Duration // until a replica begins to answer; 15m, for long completions
-	Stall   time.Duration // between two pieces that a client sends or takes; 2m
-	Body    int64         // bytes of a request to a model; 64 MiB
-	Bodies  int64         // bytes of all those together; 512 MiB, half of it for one project
+	MaxHeld     int           // requests that wait for one run, unless its rules say; 1000
+	HoldTimeout time.Duration // how long a request waits for a replica, unless its run's rules say; 60s
+	KeepAlive   time.Duration // between two comments in a stream that waits for a replica; 5s
 
-	HeldBytes int64 // bytes in memory of requests that wait for one run; 12 MiB
-	Reading   int64 // bytes of those that are read and neither wait nor have a replica; 6 MiB, half of it for one project
+	RefusedTimeout  time.Duration // how long ready replicas are tried that all refuse connections; 5s
+	ConnectTimeout  time.Duration // to open a connection to a replica; 5s
+	ResponseTimeout time.Duration // until a replica begins its response; 15m, for long completions
+	StallTimeout    time.Duration // between two pieces that a client sends or accepts; 2m
 
-	// Behind is by how much such a body may lag behind 64 KiB a second, once
-	// others may have to wait for it; 10s.
-	Behind time.Duration
+	MaxBody   int64 // bytes of one request to a model; 64 MiB
+	BodyBytes int64 // bytes of all those together; 512 MiB, half of it for one project
+	HeldBytes int64 // bytes of the bodies in memory that wait for one run; 12 MiB
+	ReadBytes int64 // bytes of the bodies that are being read; 6 MiB, half of it for one project
+
+	// MaxLag is by how much a body that is being read may be slower than 64 KiB
+	// a second, once others may have to wait for it; 10s.
+	MaxLag time.Duration
 }
 
 func (l Limits) orDefaults() Limits {
 	return Limits{
-		Held:    cmp.Or(l.Held, 1000),
-		Hold:    cmp.Or(l.Hold, time.Minute),
-		Comment: cmp.Or(l.Comment, 5*time.Second),
-		Refused: cmp.Or(l.Refused, 5*time.Second),
-		Connect: cmp.Or(l.Connect, 5*time.Second),
-		Answer:  cmp.Or(l.Answer, 15*time.Minute),
-		Stall:   cmp.Or(l.Stall, 2*time.Minute),
-		Body:    cmp.Or(l.Body, 64<<20),
-		Bodies:  cmp.Or(l.Bodies, 512<<20),
+		MaxHeld:         cmp.Or(l.MaxHeld, 1000),
+		HoldTimeout:     cmp.Or(l.HoldTimeout, time.Minute),
+		KeepAlive:       cmp.Or(l.KeepAlive, 5*time.Second),
+		RefusedTimeout:  cmp.Or(l.RefusedTimeout, 5*time.Second),
+		ConnectTimeout:  cmp.Or(l.ConnectTimeout, 5*time.Second),
+		ResponseTimeout: cmp.Or(l.ResponseTimeout, 15*time.Minute),
+		StallTimeout:    cmp.Or(l.StallTimeout, 2*time.Minute),
+		MaxBody:         cmp.Or(l.MaxBody, 64<<20),
+		BodyBytes:       cmp.Or(l.BodyBytes, 512<<20),
 
 		HeldBytes: cmp.Or(l.HeldBytes, 12<<20),
-		Reading:   cmp.Or(l.Reading, 6<<20),
-		Behind:    cmp.Or(l.Behind, 10*time.Second),
+		ReadBytes: cmp.Or(l.ReadBytes, 6<<20),
+		MaxLag:    cmp.Or(l.MaxLag, 10*time.Second),
 	}
 }
 
-// Gateway serves requests by its last route table. It answers nothing but
-// “not yet” until it has one.
+// Gateway serves requests by its latest route table. Until it has one, requests
+// wait.
 type Gateway struct {
-	control   ControlPlane
-	name      string
-	domain    route.Domain
-	limits    Limits
-	log       *slog.Logger
-	errors    *log.Logger // what the proxy underneath has to say; it is never news
-	hold      *hold
-	loads     *loads
-	numbers   *numbers
-	prompts   *prompts
-	limited   *limits
-	room      *room
-	reading   *reading
-	transport *http.Transport
-	buffers   buffers
+	control     ControlPlane
+	name        string
+	domain      route.Domain
+	limits      Limits
+	log         *slog.Logger
+	proxyLog    *log.Logger // of httputil.ReverseProxy, at level debug
+	queue       *waitQueue
+	loads       *loadTracker
+	metrics     *metrics
+	prompts     *promptRenderer
+	rateLimiter *rateLimiter
+	bodyBudget  *budget
+	readBudget  *budget
+	transport   *http.Transport
+	buffers     buffers
 }
 
-// New makes a gateway. It does nothing by itself: see Tasks.
+// New returns a gateway, which serves once its Tasks run.
 func New(o Options) *Gateway {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	if o.Dialer == nil {
+		o.Dialer = &dial.Dialer{}
+	}
 	limits := o.Limits.orDefaults()
 	g := &Gateway{
-		control:   o.Control,
-		name:      cmp.Or(o.Name, "gateway"),
-		domain:    route.Domain{Name: cmp.Or(o.Domain, "localhost"), Main: cmp.Or(o.Main, "main")},
-		limits:    limits,
-		log:       o.Log,
-		errors:    slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
-		hold:      newHold(limits.Held),
-		loads:     newLoads(),
-		numbers:   newNumbers(),
-		prompts:   newPrompts(),
-		limited:   newLimits(),
-		room:      newRoom(limits.Bodies, limits.Body),
-		reading:   newReading(limits.Reading, limits.Reading/2),
-		transport: newTransport(limits),
+		control:     o.Control,
+		name:        cmp.Or(o.Name, "gateway"),
+		domain:      route.Domain{Name: cmp.Or(o.Domain, "localhost"), Main: cmp.Or(o.Main, "main")},
+		limits:      limits,
+		log:         o.Log,
+		proxyLog:    slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
+		queue:       newWaitQueue(limits.MaxHeld, limits.HeldBytes),
+		loads:       newLoadTracker(),
+		metrics:     newMetrics(),
+		prompts:     newPromptRenderer(),
+		rateLimiter: newRateLimiter(),
+		bodyBudget:  newBodyBudget(limits.BodyBytes, limits.MaxBody),
+		readBudget:  newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
+		transport:   newTransport(limits, o.Dialer),
 	}
-	g.hold.moved = g.loads.wait
+	g.queue.onChange = g.loads.countWaiting
 	return g
 }
 
-// Tasks is what must run while the gateway serves. When they end, requests
-// that wait for a replica are sent away, so that a server can stop.
+// Tasks are to run while the gateway serves. When they end, requests that wait
+// for a replica are refused, so that a server can stop.
 func (g *Gateway) Tasks() []loop.Task {
-	return []loop.Task{{Name: "route table", Run: g.follow}, {Name: "load report", Run: g.report}}
+	return []loop.Task{{Name: "route table", Run: g.followTable}, {Name: "load report", Run: g.sendReports}}
 }
 
 // Load returns what each run in the table does at this moment.
 func (g *Gateway) Load() map[dstack.RunID]Load {
-	all := g.loads.snapshot()
-	for run, held := range g.hold.all() {
-		load := all[run]
+	loads := g.loads.snapshot()
+	for run, held := range g.queue.queueSizes() {
+		load := loads[run]
 		load.Held = held
-		all[run] = load
+		loads[run] = load
 	}
-	return all
+	return loads
 }
 
-// How long the gateway waits after a table that it could not get.
+// How long the gateway waits after it could not get a table.
 const (
-	retryFirst = 100 * time.Millisecond
-	retryMost  = 5 * time.Second
+	minTableRetry = 100 * time.Millisecond
+	maxTableRetry = 5 * time.Second
 )
 
-// follow keeps the table up to date. Without the server the last one stays.
-func (g *Gateway) follow(ctx context.Context) error {
+// followTable keeps the table up to date. While the server does not respond, the
+// gateway serves by the latest one.
+func (g *Gateway) followTable(ctx context.Context) error {
 	defer g.transport.CloseIdleConnections()
-	defer g.hold.close()
+	defer g.queue.close()
 	var since uint64
-	wait := retryFirst
+	wait := minTableRetry
 	for {
 		table, err := g.control.Table(ctx, since)
 		switch {
@@ -161,30 +169,27 @@ func (g *Gateway) follow(ctx context.Context) error {
 		case err != nil:
 			g.log.Warn("cannot get the route table; the last one stays", "err", err, "again_in", wait)
 		case table.Version != since || g.loads.view.Load() == nil:
-			g.adopt(table)
-			since, wait = table.Version, retryFirst
+			g.applyTable(table)
+			since, wait = table.Version, minTableRetry
 			continue
-		default: // nothing new; do not spin when it says so at once
-			wait = retryFirst
+		default: // the same version at once: do not spin
+			wait = minTableRetry
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(wait):
+		if err := pause(ctx, wait, nil); err != nil {
+			return err
 		}
 		if err != nil {
-			wait = min(2*wait, retryMost)
+			wait = min(2*wait, maxTableRetry)
 		}
 	}
 }
 
-// adopt makes a table the one that requests go by, and lets those that wait
-// look at it.
-func (g *Gateway) adopt(t route.Table) {
+// applyTable makes requests follow a table, those that wait included.
+func (g *Gateway) applyTable(t route.Table) {
 	index := route.NewIndex(t)
-	g.numbers.adopt(index)
-	g.prompts.adopt(index)
-	g.limited.adopt(index)
-	g.loads.adopt(index)
-	g.hold.wake()
+	g.metrics.applyTable(index)
+	g.prompts.applyTable(index)
+	g.rateLimiter.applyTable(index)
+	g.loads.applyTable(index)
+	g.queue.wakeAll()
 }

@@ -8,29 +8,30 @@ import (
 	"dstack/internal/openai"
 )
 
-// forwardHeaders sets the headers that tell a replica about its client, and removes
-// whatever the client wrote there itself, in any spelling that an application
-// may take for them.
-func (x *exchange) forwardHeaders(h http.Header) {
+// setForwardedHeaders sets the headers that tell a replica about the client, and
+// removes the client's own, in any spelling that an application may take for
+// them.
+func (p *proxyRequest) setForwardedHeaders(h http.Header) {
 	for name := range h {
-		if forged(name) {
+		if isGatewayHeader(name) {
 			delete(h, name)
 		}
 	}
-	if x.own {
-		h.Del("Authorization") // it is the platform's token, and no replica's business
-		if x.means.Models {
+	if p.acquirer.access.hidesToken {
+		h.Del("Authorization")
+		if p.destination.Models {
 			h.Del(openai.AnthropicKey)
 		}
 	}
-	if upgrade := h.Get("Upgrade"); upgrade != "" && (x.means.Models || !strings.EqualFold(upgrade, "websocket")) {
-		// Other protocols, h2c above all, would carry requests past the gateway.
+	if upgrade := h.Get("Upgrade"); upgrade != "" && (p.destination.Models || !strings.EqualFold(upgrade, "websocket")) {
+		// Other protocols, h2c above all, would carry requests that the gateway does
+		// not see.
 		h.Del("Connection")
 		h.Del("Upgrade")
 	}
 	h.Del("Http2-Settings")
 
-	client, _, err := net.SplitHostPort(x.r.RemoteAddr)
+	client, _, err := net.SplitHostPort(p.r.RemoteAddr)
 	if err != nil {
 		client = "unknown"
 	}
@@ -38,41 +39,41 @@ func (x *exchange) forwardHeaders(h http.Header) {
 	if strings.Contains(client, ":") {
 		node = `"[` + client + `]"`
 	}
-	if x.r.TLS != nil {
+	if p.r.TLS != nil {
 		proto = "https"
 	}
 	h["X-Forwarded-For"] = []string{client}
 	h["X-Real-Ip"] = []string{client}
-	h["X-Forwarded-Host"] = []string{x.r.Host}
+	h["X-Forwarded-Host"] = []string{p.r.Host}
 	h["X-Forwarded-Proto"] = []string{proto}
-	h["Forwarded"] = []string{`for=` + node + `;host="` + x.r.Host + `";proto=` + proto}
-	if x.base() != "" {
-		h["X-Forwarded-Prefix"] = []string{x.base()}
+	h["Forwarded"] = []string{`for=` + node + `;host="` + p.r.Host + `";proto=` + proto}
+	if p.pathPrefix() != "" {
+		h["X-Forwarded-Prefix"] = []string{p.pathPrefix()}
 	}
-	h["X-Request-Id"] = []string{x.id}
+	h["X-Request-Id"] = []string{p.id}
 }
 
-// forged says whether only the gateway may set a header of this name. Many
-// applications cannot tell X-Real-IP from x_real_ip.
-func forged(name string) bool {
+// isGatewayHeader reports whether only the gateway may set a header of this
+// name. Many applications do not distinguish X-Real-IP from x_real_ip.
+func isGatewayHeader(name string) bool {
 	if name == "" {
 		return false
 	}
 	switch name[0] | 0x20 {
 	case 'f':
-		return plainName(name) == "forwarded"
+		return normalizedName(name) == "forwarded"
 	case 'x':
-		plain := plainName(name)
-		return strings.HasPrefix(plain, "x-forwarded") || strings.HasPrefix(plain, "x-dstack-") ||
-			plain == "x-real-ip" || plain == "x-request-id"
+		normalized := normalizedName(name)
+		return strings.HasPrefix(normalized, "x-forwarded") || strings.HasPrefix(normalized, "x-dstack-") ||
+			normalized == "x-real-ip" || normalized == "x-request-id"
 	default:
 		return false
 	}
 }
 
-// plainName is a header's name in lower case with a dash for whatever is
-// neither a letter nor a digit.
-func plainName(name string) string {
+// normalizedName returns a header's name in lower case, with a dash for
+// everything but letters and digits.
+func normalizedName(name string) string {
 	b := []byte(name)
 	for i, c := range b {
 		switch {
@@ -86,24 +87,24 @@ func plainName(name string) string {
 	return string(b)
 }
 
-// answerHeaders makes a replica's headers fit to be sent from here.
-func (x *exchange) answerHeaders(h http.Header) {
+// rewriteResponseHeaders prepares a replica's headers for the client.
+func (p *proxyRequest) rewriteResponseHeaders(h http.Header) {
 	for name := range h {
-		// They would steer a proxy before us. Buffering is harmless.
+		// They control a proxy in front of the gateway. Buffering is harmless.
 		if strings.HasPrefix(name, "X-Accel-") && name != "X-Accel-Buffering" {
 			delete(h, name)
 		}
 	}
-	h["X-Request-Id"] = []string{x.id}
+	h["X-Request-Id"] = []string{p.id}
 	if cookies := h["Set-Cookie"]; len(cookies) > 0 {
 		for i, c := range cookies {
-			cookies[i] = ownCookie(c, x.base())
+			cookies[i] = scopeCookie(c, p.pathPrefix())
 		}
 	}
-	if base := x.base(); base != "" {
+	if prefix := p.pathPrefix(); prefix != "" {
 		for _, name := range []string{"Location", "Content-Location"} {
 			if to := h.Get(name); to != "" {
-				h.Set(name, below(base, x.r.Host, to))
+				h.Set(name, addPathPrefix(prefix, p.r.Host, to))
 			}
 		}
 	}

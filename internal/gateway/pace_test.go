@@ -12,10 +12,10 @@ import (
 	"dstack/internal/gateway"
 )
 
-// slowly sends the beginning of a long body to a model, then a byte now and
-// then, until the answer or the test ends.
-func (r *rig) slowly(token, project string) <-chan *http.Response {
-	conn := r.dial()
+// sendSlowly sends the beginning of a long body to a model, then a byte now and
+// then, until there is a response or the test ends.
+func (r *testGateway) sendSlowly(token, project string) <-chan *http.Response {
+	conn := r.dialGateway()
 	fmt.Fprintf(conn, "POST /proxy/models/%s/v1/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\nContent-Length: 1048576\r\n\r\n%s",
 		project, token, strings.Repeat(" ", 17<<10))
 	done := make(chan *http.Response, 1)
@@ -37,36 +37,36 @@ func (r *rig) slowly(token, project string) <-chan *http.Response {
 	return done
 }
 
-// Nine connections of one tenant, which send a byte now and then, keep nobody
-// else's prompt from being read: it has its share at once.
-func TestPace_SlowBodiesStopNobodyElse(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
-	theirs := model("theirs", "org/m", up)
+// Nine connections of one project that send a byte now and then do not delay the
+// bodies of other projects.
+func TestReadBudget_SlowBodiesDelayNobody(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	theirs := modelRoute("theirs", "org/m", up)
 	theirs.Project = "team"
-	r := start(t, gateway.Limits{}, model("m", "org/m", up), theirs)
+	r := startGateway(t, gateway.Limits{}, modelRoute("m", "org/m", up), theirs)
 	for range 9 {
-		r.slowly(other, "team")
+		r.sendSlowly(other, "team")
 	}
 	time.Sleep(50 * time.Millisecond) // some of them are read; the rest wait
 	began := time.Now()
 	for _, size := range []int{200 << 10, 1 << 20, 2 << 20} {
-		if got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", size) + `"}`); got.StatusCode != 200 || time.Since(began) > 5*time.Second {
+		if got := r.sendChat(`{"model":"org/m","user":"` + strings.Repeat("x", size) + `"}`); got.StatusCode != 200 || time.Since(began) > 5*time.Second {
 			t.Errorf("%d bytes: %d after %s: %s", size, got.StatusCode, time.Since(began), got.body)
 		}
 	}
 }
 
-// A body that keeps no pace is given up, however steadily its bytes drip, and
-// what it took is there for others.
-func TestPace_WhoIsTooSlowIsTold(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
-	r := start(t, gateway.Limits{Reading: 2 << 20, Behind: 300 * time.Millisecond}, model("m", "org/m", up))
+// A body that is too slow is given up, however steadily it arrives, and its bytes
+// of the budget are released.
+func TestReadBudget_TooSlowBody(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) { io.Copy(io.Discard, r.Body) })
+	r := startGateway(t, gateway.Limits{ReadBytes: 2 << 20, MaxLag: 300 * time.Millisecond}, modelRoute("m", "org/m", up))
 	began := time.Now()
 	var all []<-chan *http.Response
 	for range 3 {
-		all = append(all, r.slowly(member, "main"))
+		all = append(all, r.sendSlowly(member, "main"))
 	}
-	if got := r.chat(`{"model":"org/m","user":"` + strings.Repeat("x", 1<<20) + `"}`); got.StatusCode != 200 {
+	if got := r.sendChat(`{"model":"org/m","user":"` + strings.Repeat("x", 1<<20) + `"}`); got.StatusCode != 200 {
 		t.Errorf("%d %s", got.StatusCode, got.body)
 	}
 	for _, one := range all {

@@ -7,33 +7,34 @@ import (
 	"time"
 )
 
-// peerEvery is how often a client that may have left is looked for.
-const peerEvery = time.Second
+// peerInterval is how often a waiting request checks that its client is there.
+const peerInterval = time.Second
 
-type peerKey struct{}
+type connKey struct{}
 
-// WithConn keeps a connection in the context of its requests: it is an
-// http.Server's ConnContext. With it the gateway notices that a client has
-// left whose body nobody reads while it waits, as far as the system can tell:
-// net/http looks for that only once a body was read to its end. Without it,
-// such a request waits on, and is sent. So does one whose body is longer than
-// what the connection itself holds: its end lies behind what nobody reads. To
-// read it would take memory for everybody who waits.
+// WithConn stores a connection in the context of its requests: it is meant to be
+// an http.Server's ConnContext. With it the gateway detects that a client
+// disconnects while its request waits with a body that is not read yet, where
+// the operating system can tell; net/http detects that only once a body is read
+// to its end. Without it such a request waits on, and is sent. So does a request
+// whose body is longer than the connection's own buffers, because the end of the
+// connection comes behind unread data; reading it would take memory for every
+// waiting request.
 func WithConn(ctx context.Context, conn net.Conn) context.Context {
 	if c, ok := conn.(syscall.Conn); ok {
 		if raw, err := c.SyscallConn(); err == nil {
-			return context.WithValue(ctx, peerKey{}, raw)
+			return context.WithValue(ctx, connKey{}, raw)
 		}
 	}
 	return ctx
 }
 
-// peer is what tells whether the client of a request is there, or nil. It is
-// for bodies that stream; what is without a body or read whole net/http watches.
-func (x *exchange) peer() syscall.RawConn {
-	if x.in == nil || x.in.ended() || !tellsHangUps {
+// peerConn returns the connection to check for a disconnected client, or nil
+// where net/http does so: without a body, and once the body is read.
+func (p *proxyRequest) peerConn() syscall.RawConn {
+	if p.body == nil || p.body.isComplete() || !canDetectHangUp {
 		return nil
 	}
-	conn, _ := x.r.Context().Value(peerKey{}).(syscall.RawConn)
+	conn, _ := p.ctx().Value(connKey{}).(syscall.RawConn)
 	return conn
 }

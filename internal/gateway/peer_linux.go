@@ -6,17 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const tellsHangUps = true
+const canDetectHangUp = true
 
-// hungUp says that the other side has closed the connection. It reads nothing
-// and waits for nothing: what came before the end need not be read.
-func hungUp(c syscall.RawConn) bool {
-	there := []unix.PollFd{{Events: unix.POLLRDHUP}}
+// hasHungUp reports whether the other side has closed the connection, also
+// where unread data comes before the end. It reads nothing and does not block.
+func hasHungUp(c syscall.RawConn) bool {
+	state := []unix.PollFd{{Events: unix.POLLRDHUP}}
 	err := c.Control(func(fd uintptr) {
-		there[0].Fd = int32(fd)
-		if _, err := unix.Poll(there, 0); err != nil {
-			there[0].Revents = 0 // it is asked again soon
+		state[0].Fd = int32(fd)
+		if _, err := unix.Poll(state, 0); err != nil {
+			state[0].Revents = 0 // the next check follows soon
 		}
 	})
-	return err == nil && there[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
+	return err == nil && state[0].Revents&(unix.POLLRDHUP|unix.POLLHUP|unix.POLLERR) != 0
 }

@@ -12,24 +12,24 @@ import (
 	"dstack/internal/gateway"
 )
 
-// Who has left is not held any more, and its POST is never sent: a client with
-// a time limit that tries again would pay twice.
-func TestPeer_WhoHasLeftIsNeverSent(t *testing.T) {
+// The request of a client that disconnects while it waits is not sent: a client
+// that times out and tries again would pay twice.
+func TestPeer_DisconnectedClientIsNotForwarded(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		size    int
 		chunked bool
 	}{{"small", 3, false}, {"thirty kilobytes", 30_000, false}, {"chunked", 3, true}, {"chunked and long", 100_000, true}} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Parallel() // it is looked at each second
+			t.Parallel() // the gateway checks once a second
 			var got atomic.Int64
-			up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+			up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 				got.Add(1)
 				io.Copy(io.Discard, r.Body)
 			})
-			r := start(t, gateway.Limits{}, public("open"))
+			r := startGateway(t, gateway.Limits{}, publicRoute("open"))
 			held := func(n int) {
-				until(t, fmt.Sprint(n, " held"), func() bool { return r.gateway.Load()["run-open"].Held == n })
+				waitUntil(t, fmt.Sprint(n, " held"), func() bool { return r.gateway.Load()["run-open"].Held == n })
 			}
 			ctx, leave := context.WithCancel(t.Context())
 			left := make(chan error, 3)
@@ -39,7 +39,7 @@ func TestPeer_WhoHasLeftIsNeverSent(t *testing.T) {
 					body = io.MultiReader(body)
 				}
 				go func() {
-					_, err := r.client.Do(r.ask("POST", "http://open.localhost/", body).WithContext(ctx))
+					_, err := r.client.Do(r.newRequest("POST", "http://open.localhost/", body).WithContext(ctx))
 					left <- err
 				}()
 				held(i + 1)
@@ -51,20 +51,20 @@ func TestPeer_WhoHasLeftIsNeverSent(t *testing.T) {
 				}
 			}
 			held(0)
-			r.plane.set(public("open", up))
-			if res := r.do(r.ask("POST", "http://open.localhost/", strings.NewReader("stays"))); res.StatusCode != 200 || got.Load() != 1 {
+			r.plane.setRoutes(publicRoute("open", up))
+			if res := r.do(r.newRequest("POST", "http://open.localhost/", strings.NewReader("stays"))); res.StatusCode != 200 || got.Load() != 1 {
 				t.Errorf("%d %s; the replica was given %d requests", res.StatusCode, res.body, got.Load())
 			}
 		})
 	}
 }
 
-// One that leaves in the middle of its body is noticed, too.
-func TestPeer_WhoLeavesInTheMiddle(t *testing.T) {
-	r := start(t, gateway.Limits{}, public("open"))
-	conn := r.dial()
+// A disconnect within the body is detected, too.
+func TestPeer_DisconnectWithinTheBody(t *testing.T) {
+	r := startGateway(t, gateway.Limits{}, publicRoute("open"))
+	conn := r.dialGateway()
 	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: open.localhost\r\nContent-Length: 10\r\n\r\nhalf")
-	until(t, "a held request", func() bool { return r.gateway.Load()["run-open"].Held == 1 })
+	waitUntil(t, "a held request", func() bool { return r.gateway.Load()["run-open"].Held == 1 })
 	conn.Close()
-	until(t, "it is held no more", func() bool { return r.gateway.Load()["run-open"].Held == 0 })
+	waitUntil(t, "it is held no more", func() bool { return r.gateway.Load()["run-open"].Held == 0 })
 }

@@ -4,7 +4,7 @@ package gateway
 
 import "syscall"
 
-const tellsHangUps = false
+const canDetectHangUp = false
 
-// hungUp cannot be told here.
-func hungUp(syscall.RawConn) bool { return false }
+// hasHungUp is not supported here.
+func hasHungUp(syscall.RawConn) bool { return false }

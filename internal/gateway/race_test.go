@@ -2,6 +2,6 @@
 
 package gateway_test
 
-// raced says that the detector of races is on: then pools forget at random,
-// and all takes ten times as long.
+// raced says that the race detector is on: then pools drop items at random, and
+// everything takes ten times as long.
 const raced = true

@@ -6,47 +6,49 @@ import (
 )
 
 const (
-	reportEvery = time.Second
-	reportPause = 10 * time.Millisecond // between two, however much there is to tell
-	reportMost  = 5 * time.Second       // how long the server may take for one
+	reportInterval    = time.Second
+	minReportInterval = 10 * time.Millisecond // however much changes
+	reportTimeout     = 5 * time.Second
 )
 
-// report tells the server what the gateway counts: at the begin of each
-// second, and at once when there is news. What the server does not take is
-// told again, as it is then.
-func (g *Gateway) report(ctx context.Context) error {
-	failing := false
+// sendReports sends a report at the beginning of each second, and at once when
+// something changes that the server waits for. A failed report is not repeated:
+// the next one has the counts of its own time.
+func (g *Gateway) sendReports(ctx context.Context) error {
+	isFailing := false
 	for {
 		if g.loads.view.Load() != nil { // without a table nothing is counted
-			err := g.tell(ctx)
+			err := g.sendReport(ctx)
 			switch {
 			case ctx.Err() != nil:
 				return ctx.Err()
-			case err != nil && !failing:
-				g.log.Warn("cannot tell the server what services do, which it needs to scale them; it is told again every second", "err", err)
-			case err == nil && failing:
-				g.log.Info("the server hears again what services do")
+			case err != nil && !isFailing:
+				g.log.Warn("cannot report load to the server, which needs it to scale services; trying again every second",
+					"err", err)
+			case err == nil && isFailing:
+				g.log.Info("the server receives reports again")
 			}
-			failing = err != nil
+			isFailing = err != nil
 		}
-		if err := pause(ctx, reportPause, nil); err != nil {
+		if err := pause(ctx, minReportInterval, nil); err != nil {
 			return err
 		}
-		if err := pause(ctx, reportEvery-g.loads.now()%reportEvery, g.loads.news); err != nil {
+		if err := pause(ctx, reportInterval-g.loads.elapsed()%reportInterval, g.loads.changed); err != nil {
 			return err
 		}
 	}
 }
 
-func (g *Gateway) tell(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, reportMost)
+func (g *Gateway) sendReport(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reportTimeout)
 	defer cancel()
-	counts := g.loads.counts()
-	counts.Gateway = g.name
-	return g.control.Report(ctx, counts)
+	report := g.loads.loadReport()
+	report.Gateway = g.name
+	g.metrics.addTo(&report)
+	return g.control.Report(ctx, report)
 }
 
-// pause waits for a while, or until it is woken.
+// pause waits for a while, or until wake receives.
 func pause(ctx context.Context, wait time.Duration, wake <-chan struct{}) error {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()

@@ -25,23 +25,23 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// plane is a control plane with a table that tests set, and knobs.
-type plane struct {
-	mu    sync.Mutex
-	bell  loop.Broadcast
-	table route.Table
-	fail  error
-	asked int
+// fakeControlPlane is a control plane with a table that tests set, and faults.
+type fakeControlPlane struct {
+	mu         sync.Mutex
+	bell       loop.Broadcast
+	table      route.Table
+	tableErr   error
+	tableCalls int
 
-	counts     []dstack.LoadReport // what was reported
-	reportFail error               // what reports end with
-	reportHang bool                // they end with their context
+	reports    []dstack.LoadReport // all so far
+	reportFail error               // returned by Report
+	reportHang bool                // Report blocks until its context ends
 }
 
-// Report notes what it is told.
-func (p *plane) Report(ctx context.Context, c dstack.LoadReport) error {
+// Report records a report.
+func (p *fakeControlPlane) Report(ctx context.Context, c dstack.LoadReport) error {
 	p.mu.Lock()
-	p.counts = append(p.counts, c)
+	p.reports = append(p.reports, c)
 	err, hang := p.reportFail, p.reportHang
 	p.mu.Unlock()
 	if hang {
@@ -51,22 +51,22 @@ func (p *plane) Report(ctx context.Context, c dstack.LoadReport) error {
 	return err
 }
 
-// reported is the last that was, and how many there were.
-func (p *plane) reported() (dstack.LoadReport, int) {
+// lastReport returns the latest report, and how many there were.
+func (p *fakeControlPlane) lastReport() (dstack.LoadReport, int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.counts) == 0 {
+	if len(p.reports) == 0 {
 		return dstack.LoadReport{}, 0
 	}
-	return p.counts[len(p.counts)-1], len(p.counts)
+	return p.reports[len(p.reports)-1], len(p.reports)
 }
 
-func (p *plane) Table(ctx context.Context, since uint64) (route.Table, error) {
+func (p *fakeControlPlane) Table(ctx context.Context, since uint64) (route.Table, error) {
 	for {
 		next := p.bell.Changed()
 		p.mu.Lock()
-		table, err := p.table, p.fail
-		p.asked++
+		table, err := p.table, p.tableErr
+		p.tableCalls++
 		p.mu.Unlock()
 		if err != nil {
 			return route.Table{}, err
@@ -82,75 +82,81 @@ func (p *plane) Table(ctx context.Context, since uint64) (route.Table, error) {
 	}
 }
 
-// set publishes routes under the next version.
-func (p *plane) set(routes ...route.Route) {
+// setRoutes publishes routes under the next version.
+func (p *fakeControlPlane) setRoutes(routes ...route.Route) {
 	p.mu.Lock()
 	p.table = route.Table{Version: p.table.Version + 1, Routes: routes, Tokens: map[string][]string{
-		hash(admin):  {"*"},
-		hash(member): {"main"},
-		hash(other):  {"team"},
+		hashToken(admin):  {"*"},
+		hashToken(member): {"main"},
+		hashToken(other):  {"team"},
 	}}
 	p.mu.Unlock()
 	p.bell.Notify()
 }
 
-func (p *plane) failWith(err error) {
+func (p *fakeControlPlane) failWith(err error) {
 	p.mu.Lock()
-	p.fail = err
+	p.tableErr = err
 	p.mu.Unlock()
 	p.bell.Notify()
 }
 
-// The tokens there are.
+// The tokens of the fake control plane.
 const (
 	admin  = "token-of-an-admin"
 	member = "token-of-a-member-of-main"
 	other  = "token-of-a-member-of-team"
 )
 
-func hash(token string) string {
+func hashToken(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return hex.EncodeToString(sum[:])
 }
 
-// rig is a gateway that serves, and its control plane.
-type rig struct {
+// testGateway is a gateway with a listener, and its control plane.
+type testGateway struct {
 	t       testing.TB
-	plane   *plane
+	plane   *fakeControlPlane
 	gateway *gateway.Gateway
 	server  *httptest.Server
 	client  *http.Client
-	log     *lines
+	log     *logBuffer
 }
 
-type lines struct {
+type logBuffer struct {
 	mu  sync.Mutex
 	all strings.Builder
 }
 
-func (l *lines) Write(p []byte) (int, error) {
+func (l *logBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.all.Write(p)
 }
 
-func (l *lines) String() string {
+func (l *logBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.all.String()
 }
 
-func start(t testing.TB, limits gateway.Limits, routes ...route.Route) *rig {
+// startGateway starts a gateway that has the routes, if any.
+func startGateway(t testing.TB, limits gateway.Limits, routes ...route.Route) *testGateway {
 	t.Helper()
-	r := &rig{t: t, plane: &plane{}, log: &lines{}}
+	return startGatewayWith(t, gateway.Options{Limits: limits}, routes...)
+}
+
+func startGatewayWith(t testing.TB, o gateway.Options, routes ...route.Route) *testGateway {
+	t.Helper()
+	r := &testGateway{t: t, plane: &fakeControlPlane{}, log: &logBuffer{}}
 	level := slog.LevelDebug
 	if _, bench := t.(*testing.B); bench {
 		level = slog.LevelInfo
 	}
-	r.gateway = gateway.New(gateway.Options{Control: r.plane, Limits: limits,
-		Log: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))})
+	o.Control, o.Log = r.plane, slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: level}))
+	r.gateway = gateway.New(o)
 	if routes != nil {
-		r.plane.set(routes...)
+		r.plane.setRoutes(routes...)
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -169,7 +175,7 @@ func start(t testing.TB, limits gateway.Limits, routes ...route.Route) *rig {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 	for _, route := range routes {
-		until(t, "the table", func() bool { _, ok := r.gateway.Load()[route.Run]; return ok })
+		waitUntil(t, "the table", func() bool { _, ok := r.gateway.Load()[route.Run]; return ok })
 	}
 	t.Cleanup(func() {
 		r.client.CloseIdleConnections()
@@ -182,21 +188,21 @@ func start(t testing.TB, limits gateway.Limits, routes ...route.Route) *rig {
 	return r
 }
 
-// replica starts a server that plays a replica, and returns where it is.
-func replica(t testing.TB, num int, serve http.HandlerFunc) route.Target {
+// startReplica starts a server as a replica, and returns its target.
+func startReplica(t testing.TB, num int, serve http.HandlerFunc) route.Target {
 	t.Helper()
 	s := httptest.NewUnstartedServer(serve)
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)
 	s.Start()
 	t.Cleanup(s.Close)
-	return at(s.Listener.Addr().String(), num)
+	return targetAt(s.Listener.Addr().String(), num)
 }
 
-func at(address string, num int) route.Target {
+func targetAt(address string, num int) route.Target {
 	return route.Target{Replica: dstack.ReplicaID(address), Num: num, Endpoint: dstack.Endpoint{Address: address}}
 }
 
-// closedPort is an address that refuses connections.
+// closedPort returns an address that refuses connections.
 func closedPort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -207,25 +213,25 @@ func closedPort(t testing.TB) string {
 	return l.Addr().String()
 }
 
-func service(name string, ready ...route.Target) route.Route {
+func serviceRoute(name string, ready ...route.Target) route.Route {
 	return route.Route{Run: dstack.RunID("run-" + name), Project: "main", Name: name, Auth: true, Since: 1, Ready: ready}
 }
 
-func public(name string, ready ...route.Target) route.Route {
-	r := service(name, ready...)
+func publicRoute(name string, ready ...route.Target) route.Route {
+	r := serviceRoute(name, ready...)
 	r.Auth = false
 	return r
 }
 
-func model(name, model string, ready ...route.Target) route.Route {
-	r := service(name, ready...)
+func modelRoute(name, model string, ready ...route.Target) route.Route {
+	r := serviceRoute(name, ready...)
 	r.Model, r.Prefix = model, "/v1"
 	return r
 }
 
-// ask is a request to url's path at the host of url, sent to the gateway. More
-// are pairs of header and value.
-func (r *rig) ask(method, url string, body io.Reader, more ...string) *http.Request {
+// newRequest returns a request for a URL, addressed to the gateway. More are pairs
+// of header and value.
+func (r *testGateway) newRequest(method, url string, body io.Reader, more ...string) *http.Request {
 	r.t.Helper()
 	req, err := http.NewRequest(method, url, body)
 	if err != nil {
@@ -238,8 +244,9 @@ func (r *rig) ask(method, url string, body io.Reader, more ...string) *http.Requ
 	return req
 }
 
-// dial is a connection to the gateway, for what Go's client would not send.
-func (r *rig) dial() net.Conn {
+// dialGateway opens a connection to the gateway, for what Go's client does not
+// send.
+func (r *testGateway) dialGateway() net.Conn {
 	r.t.Helper()
 	conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
 	if err != nil {
@@ -249,13 +256,19 @@ func (r *rig) dial() net.Conn {
 	return conn
 }
 
-// reply is an answer, read whole.
-type reply struct {
+// response is a response with its whole body.
+type response struct {
 	*http.Response
 	body string
 }
 
-func (r *rig) do(req *http.Request) reply {
+// metrics returns those of a run in the latest report.
+func (r *testGateway) metrics(run dstack.RunID) dstack.RunMetrics {
+	report, _ := r.plane.lastReport()
+	return report.Runs[run].Metrics
+}
+
+func (r *testGateway) do(req *http.Request) response {
 	r.t.Helper()
 	res, err := r.client.Do(req)
 	if err != nil {
@@ -266,31 +279,31 @@ func (r *rig) do(req *http.Request) reply {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return reply{res, string(body)}
+	return response{res, string(body)}
 }
 
-func (r *rig) get(url string, more ...string) reply {
+func (r *testGateway) get(url string, more ...string) response {
 	r.t.Helper()
-	return r.do(r.ask("GET", url, nil, more...))
+	return r.do(r.newRequest("GET", url, nil, more...))
 }
 
-func bearer(token string) []string { return []string{"Authorization", "Bearer " + token} }
+func withToken(token string) []string { return []string{"Authorization", "Bearer " + token} }
 
-// until waits for something that is about to come.
-func until(t testing.TB, what string, holds func() bool) {
+// waitUntil waits for a condition, and fails the test if it takes too long.
+func waitUntil(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatal("never came: " + what)
+			t.Fatal("timed out: " + what)
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
-func hello(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello from "+r.URL.Path) }
+func serveHello(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello from "+r.URL.Path) }
 
-var errAway = errors.New("the server is away")
+var errServerAway = errors.New("the server is away")
 
 // recorder is a writer without a server.
 type recorder struct{ *httptest.ResponseRecorder }

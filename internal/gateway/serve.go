@@ -15,178 +15,220 @@ import (
 	"dstack/internal/openai"
 )
 
-// exchange is one request on its way.
-type exchange struct {
-	g     *Gateway
-	w     *answer
-	r     *http.Request
-	in    *intake // the body; nil without one
-	ctx   context.Context
-	id    string
-	began time.Time
-	means route.Destination
-	own   bool // the Authorization header is the platform's, not the service's
-
-	call  openai.Call // with means.Models
-	model string      // with a forwarded call, once its body is read
-	body  []byte      // that body, as far as it is read
-	bytes int64       // of room taken
-
-	reader   reader    // of that body
-	allowed  int64     // bytes that it may read
-	paceFrom time.Time // since when it must keep a pace; zero: it need not
-
-	one       [1]*route.Route
-	view      *view
-	place     *place // where it goes; it is counted there
-	last      *place // where it went, when it goes nowhere now
-	err       error  // why it goes nowhere
-	waitsFor  *route.Route
-	passed    dstack.RunID // the run that its caller does not send too many
-	arrival   arrival      // where it was counted
-	waits     time.Time    // since when it waits for a replica
-	commentAt time.Time    // when it is told of that next; zero: never
-	avoid     []string     // addresses that refused a connection
-	refusedAt time.Time    // when the first of them did
-	resent    int          // to how many others it went because a connection broke
-	lastErr   error        // what the last of them said
-
-	silent  bool   // it asks for no stream
-	opened  bool   // a stream of events was begun before there was a replica
-	streams bool   // the replica's answer is a stream of events
-	timing  timing // of a call to a model
+// proxyRequest is one request, from its arrival until its response is sent.
+type proxyRequest struct {
+	gateway     *Gateway
+	r           *http.Request
+	id          string
+	startedAt   time.Time
+	destination route.Destination
+	response    responseWriter
+	body        *requestBody    // nil without one
+	acquirer    replicaAcquirer // access, limits, and the replica
+	model       *modelCall      // nil unless destination.Models
+	forwarder   forwarder
 }
 
-// ServeHTTP serves one request, in this order: request id, access log,
-// recover, identify, authorize, limit, count, hold, pick, forward.
+var _ http.Handler = (*Gateway)(nil)
+
+// ServeHTTP serves one request, see serve. An error or a panic becomes a
+// response; in the end the request releases what it holds and is logged.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{g: g, w: newAnswer(w, g.limits.Stall), r: r, ctx: r.Context(), id: requestID(r), began: time.Now()}
+	p := g.newProxyRequest(w, r)
+	defer p.finish()
+	defer p.recoverPanic()
+	if err := p.serve(); err != nil {
+		p.fail(err)
+	}
+}
+
+// serve takes a request through its five steps: which run or models it is for,
+// whether its caller may use them, whether its caller sends too many, a ready
+// replica, and the replica's response. A call to a model is prepared in
+// between, because the body names the model. While the request waits for a
+// replica, each new route table repeats the second and third step.
+func (p *proxyRequest) serve() error {
+	if err := p.identify(); err != nil {
+		return err
+	}
+	if p.redirectToRoot() || p.answerPreflight() {
+		return nil
+	}
+	if err := p.acquirer.authorize(); err != nil {
+		return err
+	}
+	if p.model != nil {
+		if answered, err := p.model.prepare(); answered || err != nil {
+			return err
+		}
+	}
+	if err := p.acquirer.limit(); err != nil {
+		return err
+	}
+	if err := p.acquirer.acquire(); err != nil {
+		return err
+	}
+	return p.forward()
+}
+
+func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxyRequest {
+	p := &proxyRequest{
+		gateway: g, r: r, id: requestID(r), startedAt: time.Now(),
+		response: newResponseWriter(w, g.limits.StallTimeout),
+	}
+	p.acquirer.request, p.forwarder.request = p, p
 	if r.Body != nil && r.Body != http.NoBody {
-		x.in = newIntake(r.Body, x.w.control, g.limits.Stall)
-		r = r.WithContext(x.ctx) // a copy: what we were given stays as it is
-		r.Body, x.r = x.in, r
+		p.body = newRequestBody(r.Body, p.response.control, g.limits.StallTimeout)
+		p.r = r.WithContext(r.Context()) // a copy: a handler must not modify its request
+		p.r.Body = p.body
 	}
-	defer x.end()
-	defer x.survive()
-	x.means, _ = g.identify(r)
-	x.serve()
+	return p
 }
 
-// serve is the request's way, once it has a name and a guard around it.
-func (x *exchange) serve() {
-	if x.r.Method == http.MethodConnect || x.r.Method == http.MethodTrace {
-		x.refuse(&refusal{words: words{Kind: badMethod, Message: "the gateway does not take " + x.r.Method}})
-		return
+// ctx ends when the client disconnects or the server stops.
+func (p *proxyRequest) ctx() context.Context { return p.r.Context() }
+
+// identify finds what the request is for, by its address alone.
+func (p *proxyRequest) identify() error {
+	p.destination, _ = p.gateway.identify(p.r)
+	if p.destination.Models {
+		p.model = newModelCall(p)
 	}
-	if strings.ContainsAny(x.r.Host, `"<>`) { // a request line with a whole URL in it may name such a host
-		x.refuse(&refusal{words: words{Kind: dstack.Invalid, Message: "the request names no proper host"}})
-		return
+	switch {
+	case p.r.Method == http.MethodConnect || p.r.Method == http.MethodTrace:
+		return &responseError{details: details{Kind: badMethod, Message: "the gateway does not take " + p.r.Method}}
+	case strings.ContainsAny(p.r.Host, `"<>`): // possible where the request line has a whole URL
+		return &responseError{details: details{Kind: dstack.Invalid, Message: "the request names no proper host"}}
+	case p.destination.IsEmpty():
+		return runNotFound(p.destination)
 	}
-	if x.means.IsEmpty() {
-		x.fail(noRun(x.means))
-		return
-	}
-	if x.means.Models {
-		x.serveModels()
-		return
-	}
-	if x.base() != "" && x.r.URL.EscapedPath() == x.base() {
-		x.toSlash()
-		return
-	}
-	if err := x.obtain(); err != nil {
-		x.fail(err)
-		return
-	}
-	x.forward()
+	return nil
 }
 
-// toSlash sends a client to the service's root, so that relative links work.
-func (x *exchange) toSlash() {
-	to := x.base() + "/"
-	if x.r.URL.RawQuery != "" {
-		to += "?" + x.r.URL.RawQuery
+// redirectToRoot redirects a client from a service's path to the same with a
+// slash, so that relative links work.
+func (p *proxyRequest) redirectToRoot() bool {
+	if p.pathPrefix() == "" || p.r.URL.EscapedPath() != p.pathPrefix() {
+		return false
 	}
-	x.w.Header().Set("Location", to)
-	x.w.Header().Set("X-Request-Id", x.id)
-	x.w.WriteHeader(http.StatusTemporaryRedirect)
+	to := p.pathPrefix() + "/"
+	if p.r.URL.RawQuery != "" {
+		to += "?" + p.r.URL.RawQuery
+	}
+	p.response.Header().Set("Location", to)
+	p.response.Header().Set("X-Request-Id", p.id)
+	p.response.WriteHeader(http.StatusTemporaryRedirect)
+	return true
 }
 
-// base is what the path of a service begins with, empty when the host named
-// it.
-func (x *exchange) base() string {
-	if x.means.Models {
+// answerPreflight answers a browser that asks whether a page of another origin
+// may call the model endpoint. Such a request has no token.
+func (p *proxyRequest) answerPreflight() bool {
+	if !p.destination.Models || !openai.IsPreflight(p.r) {
+		return false
+	}
+	p.response.Header().Set("X-Request-Id", p.id)
+	openai.WritePreflight(&p.response, p.r)
+	return true
+}
+
+// pathPrefix is what the path begins with before the path that a service sees.
+// It is empty where the host names the service.
+func (p *proxyRequest) pathPrefix() string {
+	if p.destination.Models {
 		return ""
 	}
-	return x.means.Base
+	return p.destination.Base
 }
 
-// fail answers with an error from obtain.
-func (x *exchange) fail(err error) {
-	if (x.ctx.Err() != nil || errors.Is(err, errLeft)) && !x.broken() {
-		x.gone()
+// forward sends the request to its replica, and the response to the client.
+func (p *proxyRequest) forward() error {
+	if p.model != nil {
+		p.model.body.releaseReading()
+		if p.replica().route.Format == "tgi" {
+			return newTGICall(p).serveCall()
+		}
 	}
-	if r, ok := errors.AsType[*refusal](err); ok {
-		x.refuse(r)
+	p.forwarder.forward()
+	return nil
+}
+
+// replica is the ready replica that counts the request.
+func (p *proxyRequest) replica() *readyReplica { return p.acquirer.replica }
+
+// fail sends an error, unless the client has left.
+func (p *proxyRequest) fail(err error) {
+	if (p.ctx().Err() != nil || errors.Is(err, errDisconnected)) && !p.bodyFailed() {
+		p.abort()
+	}
+	if e, ok := errors.AsType[*responseError](err); ok {
+		p.writeError(e)
 		return
 	}
-	x.g.log.Error("request failed", "id", x.id, "err", err)
-	x.refuse(internal())
+	p.gateway.log.Error("request failed", "id", p.id, "err", err)
+	p.writeError(internalError())
 }
 
-func internal() *refusal {
-	return &refusal{words: words{Kind: dstack.Internal, Message: "the gateway failed", Hint: "see the server's log for this request id"}}
+// bodyFailed reports that the client's body could not be read. The client may
+// still be connected, and then gets a response.
+func (p *proxyRequest) bodyFailed() bool { return p.body != nil && p.body.hasFailed() }
+
+// abort ends the request without a response, because the client has left.
+func (p *proxyRequest) abort() {
+	if !p.response.sent {
+		p.response.status = statusClientClosed
+	}
+	panic(http.ErrAbortHandler)
 }
 
-// survive turns a panic into an answer and closes the connection. Aborts, the
-// proxy's way to cut an answer short, pass.
-func (x *exchange) survive() {
-	p := recover()
-	if p == nil {
+// statusClientClosed is logged for clients that left; nobody receives it.
+const statusClientClosed = 499
+
+// recoverPanic turns a panic into a response and closes the connection.
+// http.ErrAbortHandler, which cuts a response short, passes.
+func (p *proxyRequest) recoverPanic() {
+	value := recover()
+	if value == nil {
 		return
 	}
-	if p == http.ErrAbortHandler {
-		panic(p)
+	if err, ok := value.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(value)
 	}
-	x.g.log.Error("panic while serving", "id", x.id, "panic", p, "stack", string(debug.Stack()))
-	if x.w.sent {
+	p.gateway.log.Error("panic while serving", "id", p.id, "panic", value, "stack", string(debug.Stack()))
+	if p.response.sent {
 		panic(http.ErrAbortHandler)
 	}
-	clear(x.w.Header())
-	x.w.Header().Set("Connection", "close")
-	x.refuse(internal())
+	clear(p.response.Header())
+	p.response.Header().Set("Connection", "close")
+	p.writeError(internalError())
 }
 
-// end gives back all that the exchange holds, and tells the log. Bodies and
-// queries are private.
-func (x *exchange) end() {
-	if x.place != nil {
-		x.g.loads.leave(x.place)
+// finish releases all that the request holds, and logs it without its body and
+// query, which are private.
+func (p *proxyRequest) finish() {
+	last := p.acquirer.lastReplica
+	p.acquirer.release()
+	if p.body != nil {
+		p.body.abandon()
 	}
-	if x.in != nil {
-		x.in.end()
+	p.response.finish()
+	if p.model != nil {
+		p.model.body.release(last != nil)
+		if p.model.Operation == openai.Forward && last != nil {
+			p.gateway.metrics.recordRequest(last.route, p.response.status, p.startedAt, &p.model.timing)
+		}
 	}
-	x.w.end()
-	x.g.reading.end(&x.reader)
-	if x.bytes > 0 {
-		x.giveRoom(x.bytes)
-	}
-	if x.last == nil {
-		x.g.buffers.recycle(x.body)
-	}
-	if x.call.Operation == openai.Forward && x.last != nil {
-		x.g.numbers.count(x.last.route, x.w.status, x.began, &x.timing)
-	}
-	if !x.g.log.Enabled(x.ctx, slog.LevelDebug) {
+	if !p.gateway.log.Enabled(p.ctx(), slog.LevelDebug) {
 		return
 	}
-	x.g.log.LogAttrs(x.ctx, slog.LevelDebug, "request",
-		slog.String("id", x.id), slog.String("method", x.r.Method), slog.String("host", x.r.Host),
-		slog.String("path", x.r.URL.Path), slog.Int("status", x.w.status), slog.Int64("bytes", x.w.bytes),
-		slog.Duration("took", time.Since(x.began)), slog.String("project", x.means.Project), slog.String("run", x.means.Run))
+	p.gateway.log.LogAttrs(p.ctx(), slog.LevelDebug, "request",
+		slog.String("id", p.id), slog.String("method", p.r.Method), slog.String("host", p.r.Host),
+		slog.String("path", p.r.URL.Path), slog.Int("status", p.response.status), slog.Int64("bytes", p.response.bytes),
+		slog.Duration("took", time.Since(p.startedAt)),
+		slog.String("project", p.destination.Project), slog.String("run", p.destination.Run))
 }
 
-// requestID keeps a client's own if it is a decent one.
+// requestID returns the client's own ID if it is well-formed, else a new one.
 func requestID(r *http.Request) string {
 	given := r.Header["X-Request-Id"]
 	if len(given) != 1 || given[0] == "" || len(given[0]) > 128 {

@@ -43,8 +43,8 @@ func TestServes_ByHostAloneElseByPath(t *testing.T) {
 }
 
 func TestAuthorize(t *testing.T) {
-	up := replica(t, 0, hello)
-	r := start(t, gateway.Limits{}, service("llama", up), public("open", up), route.Route{
+	up := startReplica(t, 0, serveHello)
+	r := startGateway(t, gateway.Limits{}, serviceRoute("llama", up), publicRoute("open", up), route.Route{
 		Run: "theirs", Project: "team", Name: "theirs", Auth: true, Ready: []route.Target{up}})
 	cases := []struct {
 		name, url string
@@ -52,38 +52,38 @@ func TestAuthorize(t *testing.T) {
 		status    int
 		kind      string
 	}{
-		{"right token", "http://llama.localhost/", bearer(member), 200, ""},
-		{"admin", "http://llama.localhost/", bearer(admin), 200, ""},
+		{"right token", "http://llama.localhost/", withToken(member), 200, ""},
+		{"admin", "http://llama.localhost/", withToken(admin), 200, ""},
 		{"scheme in capitals", "http://llama.localhost/", []string{"Authorization", "BEARER " + member}, 200, ""},
-		{"by path", "http://127.0.0.1/proxy/services/main/llama/", bearer(member), 200, ""},
-		{"by path, project in capitals", "http://127.0.0.1/proxy/services/Main/llama/", bearer(member), 200, ""},
+		{"by path", "http://127.0.0.1/proxy/services/main/llama/", withToken(member), 200, ""},
+		{"by path, project in capitals", "http://127.0.0.1/proxy/services/Main/llama/", withToken(member), 200, ""},
 		{"public", "http://open.localhost/", nil, 200, ""},
-		{"public with a wrong token", "http://open.localhost/", bearer("wrong"), 200, ""},
-		{"other project", "http://theirs.team.localhost/", bearer(other), 200, ""},
+		{"public with a wrong token", "http://open.localhost/", withToken("wrong"), 200, ""},
+		{"other project", "http://theirs.team.localhost/", withToken(other), 200, ""},
 
 		{"no token", "http://llama.localhost/", nil, 401, "unauthorized"},
-		{"wrong token", "http://llama.localhost/", bearer("wrong"), 401, "unauthorized"},
-		{"the digest itself", "http://llama.localhost/", bearer(hash(admin)), 401, "unauthorized"},
+		{"wrong token", "http://llama.localhost/", withToken("wrong"), 401, "unauthorized"},
+		{"the digest itself", "http://llama.localhost/", withToken(hashToken(admin)), 401, "unauthorized"},
 		{"empty token", "http://llama.localhost/", []string{"Authorization", "Bearer "}, 401, "unauthorized"},
 		{"no scheme", "http://llama.localhost/", []string{"Authorization", admin}, 401, "unauthorized"},
 		{"other scheme", "http://llama.localhost/", []string{"Authorization", "Basic " + admin}, 401, "unauthorized"},
-		{"two headers", "http://llama.localhost/", append(bearer("wrong"), bearer(admin)...), 401, "unauthorized"},
+		{"two headers", "http://llama.localhost/", append(withToken("wrong"), withToken(admin)...), 401, "unauthorized"},
 		{"in the query", "http://llama.localhost/?token=" + admin, nil, 401, "unauthorized"},
-		{"SQL", "http://llama.localhost/", bearer("' OR 1=1 --"), 401, "unauthorized"},
-		{"somebody else's token", "http://llama.localhost/", bearer(other), 403, "forbidden"},
+		{"SQL", "http://llama.localhost/", withToken("' OR 1=1 --"), 401, "unauthorized"},
+		{"somebody else's token", "http://llama.localhost/", withToken(other), 403, "forbidden"},
 		{"named by Connection", "http://llama.localhost/", []string{"Connection", "Authorization"}, 401, "unauthorized"},
 
-		// Who may not use a project learns nothing about its runs.
+		// A caller without access to a project learns nothing about its runs.
 		{"absent run, no token", "http://absent.localhost/", nil, 401, "unauthorized"},
-		{"absent run, wrong token", "http://absent.localhost/", bearer("wrong"), 401, "unauthorized"},
-		{"absent run, other's token", "http://absent.localhost/", bearer(other), 403, "forbidden"},
-		{"theirs", "http://theirs.team.localhost/", bearer(member), 403, "forbidden"},
-		{"not even theirs", "http://absent.team.localhost/", bearer(member), 403, "forbidden"},
-		{"absent project", "http://absent.nobody.localhost/", bearer(member), 403, "forbidden"},
-		{"absent run, right token", "http://absent.localhost/", bearer(member), 404, "not_found"},
-		{"absent project, admin", "http://absent.nobody.localhost/", bearer(admin), 404, "not_found"},
+		{"absent run, wrong token", "http://absent.localhost/", withToken("wrong"), 401, "unauthorized"},
+		{"absent run, other's token", "http://absent.localhost/", withToken(other), 403, "forbidden"},
+		{"theirs", "http://theirs.team.localhost/", withToken(member), 403, "forbidden"},
+		{"not even theirs", "http://absent.team.localhost/", withToken(member), 403, "forbidden"},
+		{"absent project", "http://absent.nobody.localhost/", withToken(member), 403, "forbidden"},
+		{"absent run, right token", "http://absent.localhost/", withToken(member), 404, "not_found"},
+		{"absent project, admin", "http://absent.nobody.localhost/", withToken(admin), 404, "not_found"},
 		{"nothing named", "http://a.b.c.localhost/", nil, 404, "not_found"},
-		{"nothing named by path", "http://127.0.0.1/proxy/services/main", bearer(admin), 404, "not_found"},
+		{"nothing named by path", "http://127.0.0.1/proxy/services/main", withToken(admin), 404, "not_found"},
 	}
 	for _, c := range cases {
 		got := r.get(c.url, c.header...)
@@ -107,9 +107,9 @@ func TestAuthorize(t *testing.T) {
 }
 
 func TestAuthorize_AbsentAndForeignRunsLookTheSame(t *testing.T) {
-	up := replica(t, 0, hello)
-	r := start(t, gateway.Limits{}, service("llama", up))
-	for _, header := range [][]string{nil, bearer("wrong"), bearer(other)} {
+	up := startReplica(t, 0, serveHello)
+	r := startGateway(t, gateway.Limits{}, serviceRoute("llama", up))
+	for _, header := range [][]string{nil, withToken("wrong"), withToken(other)} {
 		there, absent := r.get("http://llama.localhost/", header...), r.get("http://nobody.localhost/", header...)
 		if there.body != absent.body || there.StatusCode != absent.StatusCode {
 			t.Errorf("%v: %s and %s", header, there.body, absent.body)
@@ -118,38 +118,38 @@ func TestAuthorize_AbsentAndForeignRunsLookTheSame(t *testing.T) {
 }
 
 func TestReplicaSeesNoTokenOfThePlatform(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, strings.Join(r.Header["Authorization"], "|")+r.Header.Get("X-Dstack-Secret")+r.Header.Get("Proxy-Authorization"))
 	})
-	r := start(t, gateway.Limits{}, service("llama", up), public("open", up), model("m", "org/m", up))
+	r := startGateway(t, gateway.Limits{}, serviceRoute("llama", up), publicRoute("open", up), modelRoute("m", "org/m", up))
 	cases := []struct {
 		name, url, want string
 		header          []string
 	}{
-		{"service", "http://llama.localhost/", "", bearer(member)},
-		{"service by path", "http://x/proxy/services/main/llama/", "", bearer(member)},
-		{"service, more of it", "http://llama.localhost/", "", append(bearer(member), "X-Dstack-Secret", "1", "x_dstack_secret", "1", "Proxy-Authorization", "Bearer "+member)},
-		{"the application's own", "http://open.localhost/", "Bearer its-own", bearer("its-own")},
+		{"service", "http://llama.localhost/", "", withToken(member)},
+		{"service by path", "http://x/proxy/services/main/llama/", "", withToken(member)},
+		{"service, more of it", "http://llama.localhost/", "", append(withToken(member), "X-Dstack-Secret", "1", "x_dstack_secret", "1", "Proxy-Authorization", "Bearer "+member)},
+		{"the application's own", "http://open.localhost/", "Bearer its-own", withToken("its-own")},
 		{"the application's own, basic", "http://open.localhost/", "Basic abc", []string{"Authorization", "Basic abc"}},
-		{"ours, where none is asked for", "http://open.localhost/", "", bearer(member)},
+		{"ours, where none is asked for", "http://open.localhost/", "", withToken(member)},
 		{"ours, without its scheme", "http://open.localhost/", "", []string{"Authorization", member}},
 		{"ours, after a tab", "http://open.localhost/", "", []string{"Authorization", "Bearer\t" + member}},
 		{"ours, as a password", "http://open.localhost/", "", []string{"Authorization", "Basic " + base64.StdEncoding.EncodeToString([]byte("me:"+member))}},
-		{"ours among others", "http://open.localhost/", "", append(bearer("its-own"), bearer(member)...)},
+		{"ours among others", "http://open.localhost/", "", append(withToken("its-own"), withToken(member)...)},
 	}
 	for _, c := range cases {
 		if got := r.get(c.url, c.header...); got.StatusCode != 200 || got.body != c.want {
 			t.Errorf("%s: the replica saw %q, want %q (%d)", c.name, got.body, c.want, got.StatusCode)
 		}
 	}
-	got := r.do(r.ask("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"org/m"}`), bearer(member)...))
+	got := r.do(r.newRequest("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"org/m"}`), withToken(member)...))
 	if got.StatusCode != 200 || got.body != "" {
 		t.Errorf("model: the replica saw %q (%d)", got.body, got.StatusCode)
 	}
 }
 
-func TestErrors_ForPeopleAndMachines(t *testing.T) {
-	r := start(t, gateway.Limits{}, service("llama"))
+func TestErrors_FormByAcceptHeader(t *testing.T) {
+	r := startGateway(t, gateway.Limits{}, serviceRoute("llama"))
 	page := r.get("http://llama.localhost/<script>", "Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
 	if ct := page.Header.Get("Content-Type"); page.StatusCode != 401 || !strings.HasPrefix(ct, "text/html") || !strings.Contains(page.body, "<h1>401 Unauthorized</h1>") {
 		t.Errorf("browser: %d %s %s", page.StatusCode, ct, page.body)
@@ -158,22 +158,22 @@ func TestErrors_ForPeopleAndMachines(t *testing.T) {
 		t.Errorf("curl: %s", got.Header.Get("Content-Type"))
 	}
 	for _, method := range []string{"TRACE"} {
-		if got := r.do(r.ask(method, "http://llama.localhost/", nil, bearer(member)...)); got.StatusCode != 405 {
+		if got := r.do(r.newRequest(method, "http://llama.localhost/", nil, withToken(member)...)); got.StatusCode != 405 {
 			t.Errorf("%s: %d", method, got.StatusCode)
 		}
 	}
-	escaped := r.get("http://llama.localhost/", append(bearer(other), "Accept", "text/html")...)
+	escaped := r.get("http://llama.localhost/", append(withToken(other), "Accept", "text/html")...)
 	if strings.Contains(escaped.body, "<script") {
 		t.Error(escaped.body)
 	}
 }
 
 func TestRequestID(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Request-Id", "the replica's own")
 		io.WriteString(w, r.Header.Get("X-Request-Id"))
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	kept := r.get("http://open.localhost/", "X-Request-Id", "abc-123")
 	if kept.body != "abc-123" || strings.Join(kept.Header["X-Request-Id"], "|") != "abc-123" {
 		t.Errorf("given: replica %q, client %q", kept.body, kept.Header["X-Request-Id"])
@@ -193,14 +193,14 @@ func TestRequestID(t *testing.T) {
 }
 
 func TestAccessLog_HasNoSecrets(t *testing.T) {
-	up := replica(t, 0, hello)
-	r := start(t, gateway.Limits{}, model("llama", "org/m", up))
-	r.get("http://llama.localhost/path?prompt=canary", append(bearer(member), "Cookie", "canary")...)
-	r.get("http://llama.localhost/path", bearer("canary")...)
-	r.do(r.ask("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"org/m","prompt":"canary"}`), bearer(member)...))
-	r.do(r.ask("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"org/m","prompt":canary}`), bearer(member)...))
-	until(t, "four lines in the log", func() bool { return strings.Count(r.log.String(), "msg=request") == 4 })
-	for _, secret := range []string{"canary", member, hash(member)} {
+	up := startReplica(t, 0, serveHello)
+	r := startGateway(t, gateway.Limits{}, modelRoute("llama", "org/m", up))
+	r.get("http://llama.localhost/path?prompt=canary", append(withToken(member), "Cookie", "canary")...)
+	r.get("http://llama.localhost/path", withToken("canary")...)
+	r.do(r.newRequest("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"org/m","prompt":"canary"}`), withToken(member)...))
+	r.do(r.newRequest("POST", "http://gateway.localhost/v1/completions", strings.NewReader(`{"model":"org/m","prompt":canary}`), withToken(member)...))
+	waitUntil(t, "four lines in the log", func() bool { return strings.Count(r.log.String(), "msg=request") == 4 })
+	for _, secret := range []string{"canary", member, hashToken(member)} {
 		if strings.Contains(r.log.String(), secret) {
 			t.Errorf("the log has %q:\n%s", secret, r.log)
 		}
@@ -210,9 +210,9 @@ func TestAccessLog_HasNoSecrets(t *testing.T) {
 	}
 }
 
-func TestPanic_AnswersAndCloses(t *testing.T) {
-	up := replica(t, 0, hello)
-	r := start(t, gateway.Limits{}, public("open", up))
+func TestPanic_RespondsAndCloses(t *testing.T) {
+	up := startReplica(t, 0, serveHello)
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	w := &panicky{ResponseRecorder: httptest.NewRecorder()}
 	ctx, cancel := context.WithCancel(t.Context())
 	r.gateway.ServeHTTP(w, httptest.NewRequest("GET", "http://open.localhost/", nil).WithContext(ctx))

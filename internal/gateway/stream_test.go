@@ -24,7 +24,7 @@ func TestForward_StreamArrivesInPieces(t *testing.T) {
 	next := make(chan string)
 	for _, kind := range []string{"text/event-stream", "application/octet-stream"} {
 		t.Run(kind, func(t *testing.T) {
-			up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+			up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 				w.Header().Set("Content-Type", kind)
 				w.WriteHeader(200)
 				http.NewResponseController(w).Flush()
@@ -36,8 +36,8 @@ func TestForward_StreamArrivesInPieces(t *testing.T) {
 					http.NewResponseController(w).Flush()
 				}
 			})
-			r := start(t, gateway.Limits{}, public("open", up))
-			res, err := r.client.Do(r.ask("GET", "http://open.localhost/", nil)) // the headers alone come through
+			r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
+			res, err := r.client.Do(r.newRequest("GET", "http://open.localhost/", nil)) // with the headers alone
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -45,7 +45,7 @@ func TestForward_StreamArrivesInPieces(t *testing.T) {
 			in := bufio.NewReader(res.Body)
 			for i := range 5 {
 				piece := fmt.Sprintf("data: %d\n", i)
-				next <- piece // and only now there is one
+				next <- piece // only now there is a piece
 				if got, err := in.ReadString('\n'); got != piece || err != nil {
 					t.Fatalf("got %q, %v", got, err)
 				}
@@ -58,17 +58,17 @@ func TestForward_StreamArrivesInPieces(t *testing.T) {
 	}
 }
 
-func TestForward_SlowBodyOfKnownLengthComesThrough(t *testing.T) {
+func TestForward_FlushesSlowBodies(t *testing.T) {
 	more := make(chan struct{})
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "2")
 		io.WriteString(w, "a")
 		http.NewResponseController(w).Flush()
 		<-more
 		io.WriteString(w, "b")
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
-	res, err := r.client.Do(r.ask("GET", "http://open.localhost/", nil))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
+	res, err := r.client.Do(r.newRequest("GET", "http://open.localhost/", nil))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +85,7 @@ func TestForward_SlowBodyOfKnownLengthComesThrough(t *testing.T) {
 
 func TestForward_UploadArrivesInPieces(t *testing.T) {
 	seen := make(chan string)
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		in := bufio.NewReader(r.Body)
 		for {
 			line, err := in.ReadString('\n')
@@ -95,10 +95,10 @@ func TestForward_UploadArrivesInPieces(t *testing.T) {
 			seen <- line
 		}
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	body, out := io.Pipe()
-	done := make(chan reply, 1)
-	go func() { done <- r.do(r.ask("POST", "http://open.localhost/", body)) }()
+	done := make(chan response, 1)
+	go func() { done <- r.do(r.newRequest("POST", "http://open.localhost/", body)) }()
 	for i := range 3 {
 		line := fmt.Sprintln("line", i)
 		io.WriteString(out, line)
@@ -112,9 +112,9 @@ func TestForward_UploadArrivesInPieces(t *testing.T) {
 	}
 }
 
-func TestForward_ClientsCancelReachesTheReplica(t *testing.T) {
+func TestForward_CancelReachesTheReplica(t *testing.T) {
 	arrived, gone := make(chan struct{}), make(chan struct{})
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/stream" {
 			w.WriteHeader(200)
 			http.NewResponseController(w).Flush()
@@ -125,12 +125,12 @@ func TestForward_ClientsCancelReachesTheReplica(t *testing.T) {
 	})
 	for _, path := range []string{"/silent", "/stream"} {
 		arrived, gone = make(chan struct{}), make(chan struct{})
-		r := start(t, gateway.Limits{}, public("open", up))
+		r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
-			res, err := r.client.Do(r.ask("GET", "http://open.localhost"+path, nil).WithContext(ctx))
+			res, err := r.client.Do(r.newRequest("GET", "http://open.localhost"+path, nil).WithContext(ctx))
 			if err == nil {
 				io.Copy(io.Discard, res.Body)
 				res.Body.Close()
@@ -143,13 +143,13 @@ func TestForward_ClientsCancelReachesTheReplica(t *testing.T) {
 		cancel()
 		<-gone
 		<-done
-		until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
+		waitUntil(t, "nothing in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
 	}
 }
 
 func TestForward_WebSocket(t *testing.T) {
 	closed := make(chan struct{})
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		defer close(closed)
 		ws, err := websocket.Accept(w, r, &websocket.AcceptOptions{Subprotocols: []string{"echo"}})
 		if err != nil {
@@ -167,7 +167,7 @@ func TestForward_WebSocket(t *testing.T) {
 			}
 		}
 	})
-	r := start(t, gateway.Limits{}, service("chat", up))
+	r := startGateway(t, gateway.Limits{}, serviceRoute("chat", up))
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	address := "ws://" + r.server.Listener.Addr().String() + "/talk"
@@ -197,13 +197,13 @@ func TestForward_WebSocket(t *testing.T) {
 	if n := r.gateway.Load()["run-chat"].InFlight; n != 1 {
 		t.Errorf("%d in flight", n)
 	}
-	ws.CloseNow() // the client vanishes
+	ws.CloseNow() // the client disconnects
 	<-closed
-	until(t, "nothing in flight", func() bool { return r.gateway.Load()["run-chat"].InFlight == 0 })
+	waitUntil(t, "nothing in flight", func() bool { return r.gateway.Load()["run-chat"].InFlight == 0 })
 }
 
-func TestForward_EarlyHintsPassButNotAFlood(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+func TestForward_LimitsEarlyHints(t *testing.T) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		for range 100 {
 			w.Header().Set("Link", "</style.css>; rel=preload")
 			w.WriteHeader(http.StatusEarlyHints)
@@ -211,7 +211,7 @@ func TestForward_EarlyHintsPassButNotAFlood(t *testing.T) {
 		w.Header().Del("Link")
 		io.WriteString(w, "done")
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	var early atomic.Int32
 	ctx := httptrace.WithClientTrace(t.Context(), &httptrace.ClientTrace{Got1xxResponse: func(code int, h textproto.MIMEHeader) error {
 		if code != http.StatusEarlyHints || h.Get("Link") == "" {
@@ -220,7 +220,7 @@ func TestForward_EarlyHintsPassButNotAFlood(t *testing.T) {
 		early.Add(1)
 		return nil
 	}})
-	got := r.do(r.ask("GET", "http://open.localhost/", nil).WithContext(ctx))
+	got := r.do(r.newRequest("GET", "http://open.localhost/", nil).WithContext(ctx))
 	if got.body != "done" || got.Header.Get("Link") != "" || got.Header.Get("X-Request-Id") == "" {
 		t.Errorf("got %q %v", got.body, got.Header)
 	}
@@ -230,14 +230,14 @@ func TestForward_EarlyHintsPassButNotAFlood(t *testing.T) {
 }
 
 func TestForward_ExpectContinue(t *testing.T) {
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/refuse" {
 			w.WriteHeader(http.StatusExpectationFailed)
 			return
 		}
 		io.Copy(w, r.Body)
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	for path, want := range map[string]int{"/": 200, "/refuse": 417} {
 		conn, err := net.Dial("tcp", r.server.Listener.Addr().String())
 		if err != nil {
@@ -263,15 +263,15 @@ func TestForward_ExpectContinue(t *testing.T) {
 
 func TestForward_HugeBodiesInConstantMemory(t *testing.T) {
 	const size = 256 << 20
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		http.NewResponseController(w).EnableFullDuplex()
 		io.Copy(w, r.Body)
 	})
-	r := start(t, gateway.Limits{}, public("open", up))
+	r := startGateway(t, gateway.Limits{}, publicRoute("open", up))
 	var before, during runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)
-	res, err := r.client.Do(r.ask("POST", "http://open.localhost/", io.LimitReader(zeros{}, size)))
+	res, err := r.client.Do(r.newRequest("POST", "http://open.localhost/", io.LimitReader(zeroReader{}, size)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,6 +288,6 @@ func TestForward_HugeBodiesInConstantMemory(t *testing.T) {
 	}
 }
 
-type zeros struct{}
+type zeroReader struct{}
 
-func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+func (zeroReader) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -11,13 +11,13 @@ import (
 	"dstack/internal/gateway"
 )
 
-// uneven is a replica that fails the first choice, and never ends the others.
-type uneven struct {
+// unevenReplica fails the first choice, and never ends the others.
+type unevenReplica struct {
 	asked, left atomic.Int64
 	first       http.HandlerFunc
 }
 
-func (u *uneven) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (u *unevenReplica) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	if u.asked.Add(1) == 1 {
 		u.first(w, r)
@@ -34,7 +34,7 @@ func (u *uneven) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// When one choice fails, nobody waits for the others, in the replica neither.
+// When one choice fails, the others are cancelled, in the replica too.
 func TestTGI_OneChoiceFails(t *testing.T) {
 	overloaded := func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(http.StatusTooManyRequests)
@@ -55,40 +55,40 @@ func TestTGI_OneChoiceFails(t *testing.T) {
 		{"a stream that begins with an error", `,"stream":true`, inStream, 429, "Model is overloaded"},
 		{"a connection that breaks", ``, broken, 502, "gave no proper answer"},
 	} {
-		u := &uneven{first: c.first}
-		r := start(t, gateway.Limits{}, tgiRoute("m", template(chatml), replica(t, 0, u.ServeHTTP)))
+		u := &unevenReplica{first: c.first}
+		r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(chatml), startReplica(t, 0, u.ServeHTTP)))
 		began := time.Now()
-		got := r.chat(`{"model":"org/m","messages":[{"role":"user","content":"a"}],"n":3` + c.more + `}`)
+		got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"a"}],"n":3` + c.more + `}`)
 		if got.StatusCode != c.status || !strings.Contains(got.body, c.says) {
 			t.Errorf("%s: %d %s", c.name, got.StatusCode, got.body)
 		}
 		if took := time.Since(began); took > 4*time.Second {
 			t.Errorf("%s: it took %s", c.name, took)
 		}
-		until(t, c.name+": the others are left", func() bool { return u.left.Load() == u.asked.Load()-1 })
+		waitUntil(t, c.name+": the others are left", func() bool { return u.left.Load() == u.asked.Load()-1 })
 	}
 }
 
-// A client that leaves while its prompt is made is counted as one that left.
-func TestTGI_LeavingBeforeThePrompt(t *testing.T) {
+// A client that leaves while its prompt is rendered is counted as such.
+func TestTGI_DisconnectBeforeThePrompt(t *testing.T) {
 	slow := "{% for a in range(999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-	r := start(t, gateway.Limits{}, tgiRoute("m", template(slow), replica(t, 0, generates("1"))))
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(slow), startReplica(t, 0, serveGenerated("1"))))
 	client := *r.client
-	client.Timeout = 20 * time.Millisecond
-	for range 3 { // a loaded machine may answer before the client leaves
-		res, err := client.Do(r.ask("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(`{"model":"org/m","messages":[{"role":"user","content":"a"}]}`), bearer(member)...))
+	client.Timeout = 5 * time.Millisecond // less than rendering takes until it fails
+	waitUntil(t, "a request is counted", func() bool {
+		res, err := client.Do(r.newRequest("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(`{"model":"org/m","messages":[{"role":"user","content":"a"}]}`), withToken(member)...))
 		if err == nil {
 			res.Body.Close()
 		}
-	}
-	until(t, "it is counted", func() bool { return strings.Contains(gathered(t, r.gateway), "code=499") })
+		return strings.Contains(gatherMetrics(t, r.gateway), "code=499")
+	})
 }
 
 // A prompt's tokens are counted once, however many choices it has.
 func TestTGI_PromptsAreCountedOnce(t *testing.T) {
 	var counted atomic.Int64
 	inner := &tgi{}
-	up := replica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+	up := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/tokenize" {
 			counted.Add(1)
 			_, _ = io.WriteString(w, `[{"id":1},{"id":2},{"id":3}]`)
@@ -96,10 +96,10 @@ func TestTGI_PromptsAreCountedOnce(t *testing.T) {
 		}
 		inner.ServeHTTP(w, r)
 	})
-	r := start(t, gateway.Limits{}, tgiRoute("m", template(chatml), up))
-	got := r.do(r.ask("POST", "http://gateway.localhost/v1/completions",
-		strings.NewReader(`{"model":"org/m","prompt":["a","b"],"n":3,"stream":true,"stream_options":{"include_usage":true}}`), bearer(member)...))
-	// A choice that ends before its prompt is counted may tell it by itself: 7.
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(chatml), up))
+	got := r.do(r.newRequest("POST", "http://gateway.localhost/v1/completions",
+		strings.NewReader(`{"model":"org/m","prompt":["a","b"],"n":3,"stream":true,"stream_options":{"include_usage":true}}`), withToken(member)...))
+	// A choice that ends before /tokenize responds may have a count of its own: 7.
 	if got.StatusCode != 200 || !strings.Contains(got.body, `"usage":{"prompt_tokens":`) || counted.Load() != 2 {
 		t.Errorf("%d, counted %d times: %s", got.StatusCode, counted.Load(), got.body)
 	}

@@ -42,16 +42,16 @@ func TestWindow(t *testing.T) {
 			for _, a := range c.acts {
 				switch a.do {
 				case "arrive":
-					w.arrive(a.at)
+					w.countArrival(a.at)
 				case "more":
-					w.busier(a.at, 1)
+					w.addBusy(a.at, 1)
 				case "less":
-					w.busier(a.at, -1)
+					w.addBusy(a.at, -1)
 				case "resize":
 					w.resize(a.at, a.size)
 				}
 			}
-			requests, busy, watched := w.tell(c.at)
+			requests, busy, watched := w.totals(c.at)
 			if requests != c.requests || math.Abs(busy-c.busy) > 0.02*c.busy || watched != c.watched {
 				t.Errorf("%d requests, %g busy, %s watched", requests, busy, watched)
 			}
@@ -59,35 +59,35 @@ func TestWindow(t *testing.T) {
 	}
 }
 
-func TestWindow_TakesNoMemoryForNothing(t *testing.T) {
+func TestWindow_EmptyTakesNoMemory(t *testing.T) {
 	w := newWindow(0)
 	w.resize(0, time.Hour)
-	w.tell(time.Minute)
+	w.totals(time.Minute)
 	if w.ring != nil {
 		t.Error("memory for nothing")
 	}
-	w.arrive(time.Minute)
+	w.countArrival(time.Minute)
 	if len(w.ring) != 3601 {
 		t.Errorf("%d seconds", len(w.ring))
 	}
-	if w.tell(3 * time.Hour); w.ring != nil {
+	if w.totals(3 * time.Hour); w.ring != nil {
 		t.Error("memory for what passed")
 	}
 }
 
 func TestWindow_Retract(t *testing.T) {
 	w := newWindow(0)
-	n := w.arrive(time.Second)
-	w.arrive(2 * time.Second)
+	n := w.countArrival(time.Second)
+	w.countArrival(2 * time.Second)
 	w.retract(5*time.Second, n)
 	w.retract(5*time.Second, n) // no more than there is
-	if got, _, _ := w.tell(5 * time.Second); got != 1 {
+	if got, _, _ := w.totals(5 * time.Second); got != 1 {
 		t.Errorf("%d requests", got)
 	}
 	w.retract(500*time.Second, n) // long gone
-	w.arrive(500 * time.Second)
+	w.countArrival(500 * time.Second)
 	w.retract(500*time.Second, n)
-	if got, _, _ := w.tell(500 * time.Second); got != 1 {
+	if got, _, _ := w.totals(500 * time.Second); got != 1 {
 		t.Errorf("%d requests", got)
 	}
 }

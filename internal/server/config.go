@@ -158,7 +158,7 @@ func (r *configReader) project(n *strictyaml.Node, before []ProjectConfig) Proje
 				r.Add(n, fmt.Sprintf("a project cannot be called %s", quote(name)), "use at most 50 letters, digits, dashes and underscores")
 			}
 			for _, other := range before {
-				if ok && equalFold(other.Name, name) {
+				if ok && strings.EqualFold(other.Name, name) {
 					r.Add(n, fmt.Sprintf("the project %s is there twice", quote(name)), "put its backends together")
 				}
 			}

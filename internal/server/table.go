@@ -9,30 +9,31 @@ import (
 	"dstack/internal/dstack"
 )
 
-// maxTableAge is how old a reading of the routes may be when nobody rang.
+// maxTableAge is how old a table may be that no notification made outdated:
+// another server may have changed the routes.
 const maxTableAge = 2 * time.Second
 
-// tableCache is the last reading of the routes, shared by all who follow.
+// tableCache is the table that was read last, shared by all gateways.
 type tableCache struct {
-	turn  chan struct{} // held by whoever reads
-	table route.Table
-	at    time.Time
-	mark  <-chan struct{} // closed by the first ring since the reading began
+	reading chan struct{} // held by the goroutine that reads the table
+	table   route.Table
+	readAt  time.Time
+	changed <-chan struct{} // closed by the first notification since the read began
 }
 
 func newTableCache() tableCache {
-	// Numbers begin at the time, so that those of an earlier server are not
-	// taken for ours.
-	return tableCache{turn: make(chan struct{}, 1), table: route.Table{Version: uint64(time.Now().UnixMicro())}}
+	// Versions begin at the time, so that they differ from those of an earlier
+	// server.
+	return tableCache{reading: make(chan struct{}, 1), table: route.Table{Version: uint64(time.Now().UnixMicro())}}
 }
 
-// Table returns the route table as soon as its version is not since any
-// more. It is read again when the bell rings, and every two seconds; any
-// number of callers cost one reading.
+// Table returns the route table once its version differs from since. It reads the
+// table after each notification and every two seconds; any number of callers
+// share one read.
 func (s *Server) Table(ctx context.Context, since uint64) (route.Table, error) {
 	for {
-		news := s.broadcast.Changed()
-		table, err := s.readRoutes(ctx, news)
+		changed := s.broadcast.Changed()
+		table, err := s.readRoutes(ctx, changed)
 		if err != nil || table.Version != since {
 			return table, err
 		}
@@ -41,41 +42,42 @@ func (s *Server) Table(ctx context.Context, since uint64) (route.Table, error) {
 		case <-ctx.Done():
 			again.Stop()
 			return route.Table{}, ctx.Err()
-		case <-news:
+		case <-changed:
 		case <-again.C:
 		}
 		again.Stop()
 	}
 }
 
-// readRoutes returns a reading that no ring has made old.
-func (s *Server) readRoutes(ctx context.Context, news <-chan struct{}) (route.Table, error) {
+// readRoutes returns the cached table unless it is outdated. Changed is the
+// channel that the next notification closes.
+func (s *Server) readRoutes(ctx context.Context, changed <-chan struct{}) (route.Table, error) {
 	c := &s.table
 	select {
-	case c.turn <- struct{}{}:
-		defer func() { <-c.turn }()
+	case c.reading <- struct{}{}:
+		defer func() { <-c.reading }()
 	case <-ctx.Done():
 		return route.Table{}, ctx.Err()
 	}
-	if c.mark == news && time.Since(c.at) < maxTableAge {
+	if c.changed == changed && time.Since(c.readAt) < maxTableAge {
 		return c.table, nil
 	}
-	mark, at := s.broadcast.Changed(), time.Now()
-	fresh, err := s.store.Routes(ctx)
+	changed, at := s.broadcast.Changed(), time.Now()
+	current, err := s.store.Routes(ctx)
 	if err != nil {
 		return route.Table{}, err
 	}
-	if fresh.Version = c.table.Version; c.at.IsZero() || !reflect.DeepEqual(fresh, c.table) {
-		fresh.Version++
-		c.table = fresh
+	if current.Version = c.table.Version; c.readAt.IsZero() || !reflect.DeepEqual(current, c.table) {
+		current.Version++
+		c.table = current
 	}
-	c.mark, c.at = mark, at
+	c.changed, c.readAt = changed, at
 	return c.table, nil
 }
 
-// Report takes note of what a gateway counts.
-func (s *Server) Report(ctx context.Context, counts dstack.LoadReport) error {
-	woke, err := s.store.SaveLoadReport(ctx, counts, now())
+// Report saves what a gateway counted, in place of its previous report.
+func (s *Server) Report(ctx context.Context, report dstack.LoadReport) error {
+	woke, err := s.store.SaveLoadReport(ctx, report, now())
 	if woke {
 		s.wake()
 	}

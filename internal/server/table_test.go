@@ -11,14 +11,14 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestTable_TellsOfChangesAtOnce(t *testing.T) {
+func TestTable_ReturnsOnAChange(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	first, err := h.server.Table(t.Context(), 0)
 	if err != nil || first.Version == 0 || len(first.Routes) != 0 || !slices.Equal(first.Tokens[HashToken(h.admin)], []string{"*"}) {
 		t.Fatalf("%+v, %v", first, err)
 	}
-	// Many follow; all hear of it, and an unchanged table keeps its number.
+	// All of many callers return, and an unchanged table keeps its version.
 	h.broadcast.Notify()
 	var following sync.WaitGroup
 	tables := make([]route.Table, 20)
@@ -47,12 +47,12 @@ func TestTable_TellsOfChangesAtOnce(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	if _, err := h.server.Table(ctx, table.Version); err == nil {
-		t.Error("it did not wait for a change")
+		t.Error("it returned without a change")
 	}
 }
 
-// TestTable_SeesWhatNobodyRangFor: another server may have changed it.
-func TestTable_SeesWhatNobodyRangFor(t *testing.T) {
+// Another server of the same database notifies nobody here.
+func TestTable_SeesChangesOfOtherServers(t *testing.T) {
 	h := newTestServer(t)
 	first, err := h.server.Table(t.Context(), 0)
 	if err != nil {

@@ -35,7 +35,8 @@ func parseDuration(text string) (Seconds, *fault) {
 	v, err := strconv.ParseInt(number, 10, 64)
 	switch {
 	case err != nil && strings.Trim(number, "0123456789") != "", number == "":
-		return 0, &fault{Message: fmt.Sprintf("`%s` is not a duration", text), Hint: "write a whole number and a unit: 90s, 5m, 2h, 1d or 2w"}
+		return 0, &fault{Message: fmt.Sprintf("`%s` is not a duration", text),
+			Hint: "write a whole number and a unit: 90s, 5m, 2h, 1d or 2w"}
 	case v < 0:
 		return 0, &fault{Message: fmt.Sprintf("the duration `%s` is negative", text), Hint: "write 0 or more"}
 	case err != nil, v > int64(maxSeconds/durationUnits[unit]):
@@ -107,7 +108,8 @@ func (r *reader) readOptionalDuration(n *strictyaml.Node) *Seconds {
 // isOff reports whether n is the word off or no, quoted or not, or the value
 // false, as which older YAML reads these words.
 func isOff(n *strictyaml.Node) bool {
-	return n.IsScalar() && (strings.EqualFold(n.Text, "off") || strings.EqualFold(n.Text, "no") || n.Kind == strictyaml.Bool && strings.EqualFold(n.Text, "false"))
+	return n.IsScalar() && (strings.EqualFold(n.Text, "off") || strings.EqualFold(n.Text,
+		"no") || n.Kind == strictyaml.Bool && strings.EqualFold(n.Text, "false"))
 }
 
 // readMaxDuration reads a duration or `off`; nil if it is invalid.

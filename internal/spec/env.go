@@ -15,10 +15,12 @@ var envShape = defineShape("env", anyOfShape("list of `NAME=value` and `NAME`, o
 	shape{"", schema{"type": "object", "propertyNames": schema{"pattern": "^[a-zA-Z_][a-zA-Z0-9_]*$"},
 		"additionalProperties": schema{"anyOf": []schema{textShape.schema, mappingShape("env.open").schema}}}}))
 
-var openVarMapping = newMapping("env.open", "an open variable", "A variable whose value comes from a variable of another name in your environment.", []field[EnvVar]{
-	{Key: requiredKey("key", "key: NAME"), description: "The name of the variable in your environment.", shape: patternShape("name", "^[a-zA-Z_][a-zA-Z0-9_]*$").orTypes("boolean"),
-		read: func(r *reader, n *strictyaml.Node, v *EnvVar) { v.From = r.readEnvSource(n) }},
-})
+var openVarMapping = newMapping("env.open", "an open variable",
+	"A variable whose value comes from a variable of another name in your environment.", []field[EnvVar]{
+		{Key: requiredKey("key", "key: NAME"), description: "The name of the variable in your environment.",
+			shape: patternShape("name", "^[a-zA-Z_][a-zA-Z0-9_]*$").orTypes("boolean"),
+			read:  func(r *reader, n *strictyaml.Node, v *EnvVar) { v.From = r.readEnvSource(n) }},
+	})
 
 // ParseEnvVar parses `NAME=value`, or `NAME`, which is an open variable. The
 // error is a Problem.
@@ -48,7 +50,8 @@ func checkEnvName(name string) *fault {
 		return nil
 	}
 	if name == "" {
-		return &fault{Message: "an environment variable has no name", Hint: "write NAME=value, or NAME to take it from your environment"}
+		return &fault{Message: "an environment variable has no name",
+			Hint: "write NAME=value, or NAME to take it from your environment"}
 	}
 	return &fault{
 		Message: fmt.Sprintf("`%.60s` is not a valid name for an environment variable", name),
@@ -90,7 +93,8 @@ func (r *reader) readEnv(n *strictyaml.Node) Env {
 func (r *reader) readEnvItem(n *strictyaml.Node) (EnvVar, bool) {
 	if n.Kind == strictyaml.Mapping && len(n.Pairs) > 0 {
 		name, _, _ := strings.Cut(n.Pairs[0].Key.Text, "=")
-		r.Add(n, "in a list, an environment variable must be text, not a mapping", fmt.Sprintf("write %s=value, or remove the dash of each item; put text that contains `: ` in quotes", name))
+		r.Add(n, "in a list, an environment variable must be text, not a mapping",
+			fmt.Sprintf("write %s=value, or remove the dash of each item; put text that contains `: ` in quotes", name))
 		return EnvVar{}, false
 	}
 	text, ok := r.ReadText(n)
@@ -116,7 +120,9 @@ func (r *reader) readEnvMapping(n *strictyaml.Node) Env {
 		v := EnvVar{Name: p.Key.Text}
 		switch p.Value.Kind {
 		case strictyaml.Null:
-			r.Add(p.Key, fmt.Sprintf("`%s` has no value", v.Name), fmt.Sprintf("write `%s: \"\"` for an empty value; to take it from your environment, write `env` as a list with `- %s`", v.Name, v.Name))
+			r.Add(p.Key, fmt.Sprintf("`%s` has no value", v.Name),
+				fmt.Sprintf("write `%s: \"\"` for an empty value; to take it from your environment, write `env` as "+
+					"a list with `- %s`", v.Name, v.Name))
 			continue
 		case strictyaml.Mapping:
 			v.Open = true

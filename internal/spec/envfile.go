@@ -86,7 +86,8 @@ func scanEnvFile(file string, text []byte) *envReader {
 	}
 	for ; r.at < len(r.lines); r.at++ {
 		if len(r.found) >= maxEnvProblems {
-			r.addProblem(r.at, 0, 0, 1, "there are too many problems to show", "check that this is a file of environment variables")
+			r.addProblem(r.at, 0, 0, 1, "there are too many problems to show",
+				"check that this is a file of environment variables")
 			break
 		}
 		r.readLine()
@@ -107,7 +108,8 @@ func (r *envReader) checkCharacters() bool {
 				r.addProblem(i, 0, at, 1, "the file is not valid UTF-8", "save the file as UTF-8")
 				return false
 			case c < ' ' && c != '\t', c == 0x7f:
-				r.addProblem(i, 0, at, 1, fmt.Sprintf("the file contains a control character (code %d)", c), "remove it, or write it as an escape in double quotes: \\n, \\t or \\r")
+				r.addProblem(i, 0, at, 1, fmt.Sprintf("the file contains a control character (code %d)", c),
+					"remove it, or write it as an escape in double quotes: \\n, \\t or \\r")
 				return false
 			}
 		}
@@ -143,7 +145,8 @@ func (r *envReader) readLine() {
 		return
 	}
 	if first, twice := r.seen[name]; twice {
-		r.addProblem(at, start+len(name), start, len(name), fmt.Sprintf("`%s` is set twice", name), fmt.Sprintf("it is already set on line %d; remove one of them", first+1))
+		r.addProblem(at, start+len(name), start, len(name), fmt.Sprintf("`%s` is set twice", name),
+			fmt.Sprintf("it is already set on line %d; remove one of them", first+1))
 		return
 	}
 	r.seen[name] = at
@@ -161,10 +164,12 @@ func (r *envReader) addNameProblem(start int, name, behind string) {
 	if closed && len(head) <= 60 && strings.Trim(value, "=") != "" {
 		shown = start + len(head)
 	}
-	message, hint := "this is not a valid name for an environment variable", "write NAME=value; the name has letters, digits and underscores, and does not begin with a digit"
+	message, hint := "this is not a valid name for an environment variable", "write NAME=value; the name has "+
+		"letters, digits and underscores, and does not begin with a digit"
 	switch trimmed := strings.TrimLeft(behind, blankCharacters); {
 	case name == "" && strings.HasPrefix(behind, "="):
-		message, hint = "an environment variable has no name", "write NAME=value, or NAME to take it from your environment"
+		message, hint = "an environment variable has no name", "write NAME=value, or NAME to take it from your "+
+			"environment"
 	case name != "" && strings.HasPrefix(trimmed, "="):
 		message, hint = "there is a space before `=`", "write NAME=value without the space"
 	case name != "" && strings.HasPrefix(trimmed, ":"):
@@ -194,7 +199,8 @@ func (r *envReader) readValue(from int) (string, bool) {
 		if r.at != opened {
 			from, hint = 0, fmt.Sprintf("the value begins on line %d; check that its quote is closed there", opened+1)
 		}
-		r.addProblem(r.at, from, len(line)-len(strings.TrimLeft(line[end:], blankCharacters)), 1, "there is text after the closing quote", hint)
+		r.addProblem(r.at, from, len(line)-len(strings.TrimLeft(line[end:], blankCharacters)), 1,
+			"there is text after the closing quote", hint)
 	}
 	return value, len(r.found) == before
 }
@@ -222,7 +228,8 @@ func (r *envReader) readQuoted(begin int) (value string, end int) {
 		line := r.lines[r.at]
 		switch {
 		case i >= len(line) && r.at+1 == len(r.lines):
-			r.addProblem(opened, begin+1, begin, 1, "this quote is not closed", fmt.Sprintf("close it with another %c", quote))
+			r.addProblem(opened, begin+1, begin, 1, "this quote is not closed",
+				fmt.Sprintf("close it with another %c", quote))
 			return "", -1
 		case i >= len(line):
 			r.at, i = r.at+1, -1
@@ -239,7 +246,8 @@ func (r *envReader) readQuoted(begin int) (value string, end int) {
 				if r.at == opened {
 					shown = begin + 1
 				}
-				r.addProblem(r.at, shown, i, 2, "this escape sequence is not supported", `write \\ for a backslash; \n, \t, \r, \" and \$ are supported, too; single quotes have no escapes`)
+				r.addProblem(r.at, shown, i, 2, "this escape sequence is not supported",
+					`write \\ for a backslash; \n, \t, \r, \" and \$ are supported, too; single quotes have no escapes`)
 				continue
 			}
 			b.WriteByte(c)

@@ -52,34 +52,56 @@ func (g Gateway) MarshalJSON() ([]byte, error) {
 	}{"gateway", g.Name, g.Default, g.Backend, g.Region, g.Domain, g.PublicIP, g.Certificate})
 }
 
-var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishes services under a domain.", []field[Gateway]{
-	{Key: requiredKey("type", "type: gateway"), description: "The type of this configuration.", shape: oneOfShape("gateway"),
-		read: func(r *reader, n *strictyaml.Node, _ *Gateway) { r.ReadOneOf(n, supportedTypes...) }},
-	{Key: nullableKey("name"), description: "The name of the gateway: 2 to 41 lowercase letters, digits and dashes, beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-gateway"},
-		read: readTextInto(func(g *Gateway) *Text { return &g.Name })},
-	{Key: plainKey("default"), description: "Whether services that name no gateway use this one.", defaultText: "false", shape: boolShape,
-		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Default, _ = r.ReadBool(n) }},
-	{Key: requiredKey("backend", "backend: aws"), description: "The backend from which the machine is rented.", shape: backendShape, examples: []string{"aws"},
-		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Backend = r.readBackend(n) }},
-	{Key: requiredKey("region", "region: eu-west-1"), description: "The region.", shape: nonEmptyShape, examples: []string{"eu-west-1"},
-		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Region = r.readNonEmpty(n) }},
-	{Key: nullableKey("domain"), description: "The domain under which services are published, with or without a leading `*.`.", shape: textShape, examples: []string{"example.com"},
-		read: readTextInto(func(g *Gateway) *Text { return &g.Domain })},
-	{Key: plainKey("public_ip"), description: "Whether the gateway can be reached from the internet. `lets-encrypt` requires it.", defaultText: "true", shape: boolShape,
-		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.PublicIP, _ = r.ReadBool(n) }},
-	{Key: nullableKey("certificate"), description: "The source of its certificate. With `null` there is none, and services with `https` cannot be published.", defaultText: "{type: lets-encrypt}", shape: mappingShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
-		read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Certificate = r.readCertificate(n) }},
-	unsupportedField[Gateway]("instance_type", "The instance type of the machine.", textShape, "remove it", usesText("", "")),
-	unsupportedField[Gateway]("router", "A router between the gateway and the replicas.", openMappingShape("mapping", anyShape), "remove it", usesAnyMapping("router")),
-	unsupportedField[Gateway]("tags", "Tags for resources that are created in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
-})
+var gatewayMapping = newMapping("gateway", "a gateway", "A machine that publishes services under a domain.",
+	[]field[Gateway]{
+		{Key: requiredKey("type", "type: gateway"), description: "The type of this configuration.",
+			shape: oneOfShape("gateway"),
+			read:  func(r *reader, n *strictyaml.Node, _ *Gateway) { r.ReadOneOf(n, supportedTypes...) }},
+		{Key: nullableKey("name"), description: "The name of the gateway: 2 to 41 lowercase letters, digits and " +
+			"dashes, " +
+			"beginning with a letter. If not set, a name is generated.", shape: textShape, examples: []string{"my-gateway"},
+			read: readTextInto(func(g *Gateway) *Text { return &g.Name })},
+		{Key: plainKey("default"), description: "Whether services that name no gateway use this one.",
+			defaultText: "false", shape: boolShape,
+			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Default, _ = r.ReadBool(n) }},
+		{Key: requiredKey("backend", "backend: aws"), description: "The backend from which the machine is rented.",
+			shape: backendShape, examples: []string{"aws"},
+			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Backend = r.readBackend(n) }},
+		{Key: requiredKey("region", "region: eu-west-1"), description: "The region.", shape: nonEmptyShape,
+			examples: []string{"eu-west-1"},
+			read:     func(r *reader, n *strictyaml.Node, g *Gateway) { g.Region = r.readNonEmpty(n) }},
+		{Key: nullableKey("domain"), description: "The domain under which services are published, with or without a " +
+			"leading `*.`.", shape: textShape, examples: []string{"example.com"},
+			read: readTextInto(func(g *Gateway) *Text { return &g.Domain })},
+		{Key: plainKey("public_ip"), description: "Whether the gateway can be reached from the internet. " +
+			"`lets-encrypt` " +
+			"requires it.", defaultText: "true", shape: boolShape,
+			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.PublicIP, _ = r.ReadBool(n) }},
+		{Key: nullableKey("certificate"), description: "The source of its certificate. With `null` there is none, " +
+			"and " +
+			"services with `https` cannot be published.", defaultText: "{type: lets-encrypt}",
+			shape: mappingShape("gateway.certificate"), examples: []string{"{type: lets-encrypt}"},
+			read: func(r *reader, n *strictyaml.Node, g *Gateway) { g.Certificate = r.readCertificate(n) }},
+		unsupportedField[Gateway]("instance_type", "The instance type of the machine.", textShape, "remove it",
+			usesText("", "")),
+		unsupportedField[Gateway]("router", "A router between the gateway and the replicas.",
+			openMappingShape("mapping", anyShape), "remove it", usesAnyMapping("router")),
+		unsupportedField[Gateway]("tags", "Tags for resources that are created in the cloud.",
+			openMappingShape("mapping of text", textShape), "remove it", usesTags),
+	})
 
-var certificateMapping = newMapping("gateway.certificate", "`certificate`", "The source of a gateway's certificate.", []field[Certificate]{
-	{Key: requiredKey("type", "type: lets-encrypt"), description: "Issued by Let's Encrypt, or managed by AWS Certificate Manager.", shape: oneOfShape("lets-encrypt", "acm"),
-		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.Type, _ = r.ReadOneOf(n, "lets-encrypt", "acm") }},
-	{Key: nullableKey("arn"), description: "The ARN of the certificate, with `type: acm`.", shape: textShape,
-		read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.ARN = r.readNonEmpty(n) }},
-})
+var certificateMapping = newMapping("gateway.certificate", "`certificate`", "The source of a gateway's certificate.",
+	[]field[Certificate]{
+		{Key: requiredKey("type", "type: lets-encrypt"),
+			description: "Issued by Let's Encrypt, or managed by AWS Certificate Manager.",
+			shape:       oneOfShape("lets-encrypt", "acm"),
+			read: func(r *reader, n *strictyaml.Node, c *Certificate) {
+				c.Type,
+					_ = r.ReadOneOf(n, "lets-encrypt", "acm")
+			}},
+		{Key: nullableKey("arn"), description: "The ARN of the certificate, with `type: acm`.", shape: textShape,
+			read: func(r *reader, n *strictyaml.Node, c *Certificate) { c.ARN = r.readNonEmpty(n) }},
+	})
 
 // readCertificate reads a certificate and checks that `arn` is set exactly with
 // type acm.
@@ -90,7 +112,8 @@ func (r *reader) readCertificate(n *strictyaml.Node) *Certificate {
 	}
 	switch arn := n.Get("arn"); {
 	case c.Type == "acm" && arn.IsNull():
-		r.Add(n, "`arn` is required with type: acm", "add arn: followed by the ARN of the certificate in AWS Certificate Manager")
+		r.Add(n, "`arn` is required with type: acm",
+			"add arn: followed by the ARN of the certificate in AWS Certificate Manager")
 	case c.Type == "lets-encrypt" && !arn.IsNull():
 		r.Add(arn, "`arn` can only be used with type: acm", "remove it, or set type: acm")
 	}

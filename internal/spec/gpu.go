@@ -23,17 +23,24 @@ var gpuShape = anyOfShape("{gpu}, or on one line: `A100`, `24GB..`, `A10G,A100`,
 var gpuMapping = newMapping("gpu", "`gpu`", "GPUs, written as a mapping.", []field[GPU]{
 	{Key: nullableKey("vendor"), description: "The maker of the GPUs.", shape: oneOfShape(gpuMakers...),
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Vendor = r.readGPUMaker(n) }},
-	{Key: nullableKey("name"), description: "The model, or a list of acceptable models.", shape: anyOfShape("text or list of text", textShape, textsShape), examples: []string{"A100", "[A10G, A100]"},
+	{Key: nullableKey("name"), description: "The model, or a list of acceptable models.",
+		shape: anyOfShape("text or list of text", textShape, textsShape), examples: []string{"A100", "[A10G, A100]"},
 		read: func(r *reader, n *strictyaml.Node, g *GPU) { r.readGPUNames(n, g) }},
-	{Key: plainKey("count"), description: "The number of GPUs.", defaultText: "1", shape: countShape, examples: []string{"2", "1..4"},
-		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Count, _ = readCountRange(r, n) }},
-	{Key: nullableKey("memory"), description: "The memory of each GPU.", shape: sizeRangeShape, examples: []string{"24GB", "40GB..80GB"},
-		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.Memory = readSizeRange(r, n) }},
-	{Key: nullableKey("total_memory"), description: "The memory of all GPUs together.", shape: sizeRangeShape, examples: []string{"160GB.."},
-		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.TotalMemory = readSizeRange(r, n) }},
-	{Key: nullableKey("compute_capability"), description: "The minimum compute capability.", examples: []string{"7.5", "[8, 0]"},
-		shape: anyOfShape("`7.5` or `[7, 5]`", numberShape("", nil), patternShape("", `^\s*[0-9]{1,4}[.][0-9]{1,4}\s*$`), shape{"", schema{"type": "array", "minItems": 2, "maxItems": 2}}),
-		read:  func(r *reader, n *strictyaml.Node, g *GPU) { g.ComputeCapability = r.readCapability(n) }},
+	{Key: plainKey("count"), description: "The number of GPUs.", defaultText: "1", shape: countShape,
+		examples: []string{"2", "1..4"},
+		read:     func(r *reader, n *strictyaml.Node, g *GPU) { g.Count, _ = readCountRange(r, n) }},
+	{Key: nullableKey("memory"), description: "The memory of each GPU.", shape: sizeRangeShape,
+		examples: []string{"24GB", "40GB..80GB"},
+		read:     func(r *reader, n *strictyaml.Node, g *GPU) { g.Memory = readSizeRange(r, n) }},
+	{Key: nullableKey("total_memory"), description: "The memory of all GPUs together.", shape: sizeRangeShape,
+		examples: []string{"160GB.."},
+		read:     func(r *reader, n *strictyaml.Node, g *GPU) { g.TotalMemory = readSizeRange(r, n) }},
+	{Key: nullableKey("compute_capability"), description: "The minimum compute capability.",
+		examples: []string{"7.5", "[8, 0]"},
+		shape: anyOfShape("`7.5` or `[7, 5]`", numberShape("", nil),
+			patternShape("", `^\s*[0-9]{1,4}[.][0-9]{1,4}\s*$`),
+			shape{"", schema{"type": "array", "minItems": 2, "maxItems": 2}}),
+		read: func(r *reader, n *strictyaml.Node, g *GPU) { g.ComputeCapability = r.readCapability(n) }},
 })
 
 // parseGPU parses the short form: up to one maker, model, memory and count in
@@ -95,7 +102,8 @@ func parseGPUNames(token string) ([]string, *fault) {
 	names := strings.Split(token, ",")
 	for _, name := range names {
 		if name == "" {
-			return nil, &fault{Message: fmt.Sprintf("`%s` has an empty GPU name", token), Hint: "write a list such as A10G,A100"}
+			return nil, &fault{Message: fmt.Sprintf("`%s` has an empty GPU name", token),
+				Hint: "write a list such as A10G,A100"}
 		}
 	}
 	return names, nil

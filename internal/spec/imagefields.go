@@ -7,12 +7,18 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var registryMapping = newMapping("registry_auth", "`registry_auth`", "The login to a private registry.", []field[RegistryAuth]{
-	{Key: requiredKey("username", "username: followed by the registry's user"), description: "The name of the user.", shape: textShape, examples: []string{"me"},
-		read: func(r *reader, n *strictyaml.Node, a *RegistryAuth) { a.Username, _ = r.ReadText(n) }},
-	{Key: requiredKey("password", "password: ${{ env.REGISTRY_PASSWORD }}"), description: "The password or token. To keep it out of the file, write `${{ env.NAME }}`, which takes it from a variable of the service or of your environment.", shape: textShape, examples: []string{"${{ env.REGISTRY_PASSWORD }}"},
-		read: func(r *reader, n *strictyaml.Node, a *RegistryAuth) { a.Password, _ = r.ReadText(n) }},
-})
+var registryMapping = newMapping("registry_auth", "`registry_auth`", "The login to a private registry.",
+	[]field[RegistryAuth]{
+		{Key: requiredKey("username", "username: followed by the registry's user"),
+			description: "The name of the user.",
+			shape:       textShape, examples: []string{"me"},
+			read: func(r *reader, n *strictyaml.Node, a *RegistryAuth) { a.Username, _ = r.ReadText(n) }},
+		{Key: requiredKey("password", "password: ${{ env.REGISTRY_PASSWORD }}"),
+			description: "The password or token. To keep it out of the file, write `${{ env.NAME }}`, which takes it " +
+				"from a variable of the service or of your environment.", shape: textShape,
+			examples: []string{"${{ env.REGISTRY_PASSWORD }}"},
+			read:     func(r *reader, n *strictyaml.Node, a *RegistryAuth) { a.Password, _ = r.ReadText(n) }},
+	})
 
 // readRegistryAuth reads the login to an image registry.
 func (r *reader) readRegistryAuth(n *strictyaml.Node) *RegistryAuth {
@@ -23,7 +29,8 @@ func (r *reader) readRegistryAuth(n *strictyaml.Node) *RegistryAuth {
 
 var pythonVersions = []string{"3.8", "3.9", "3.10", "3.11", "3.12"}
 
-var pythonShape = shape{oneOfShape(pythonVersions...).words, schema{"enum": []any{"3.8", "3.9", "3.10", "3.11", "3.12", 3.8, 3.9, 3.1, 3.11, 3.12}}}
+var pythonShape = shape{oneOfShape(pythonVersions...).words,
+	schema{"enum": []any{"3.8", "3.9", "3.10", "3.11", "3.12", 3.8, 3.9, 3.1, 3.11, 3.12}}}
 
 // readPython reads a Python version. Without quotes, YAML reads 3.10 as the
 // number 3.1, so that counts as 3.10.
@@ -38,6 +45,7 @@ func (r *reader) readPython(n *strictyaml.Node) Text {
 	if slices.Contains(pythonVersions, text) {
 		return Text(text)
 	}
-	r.Add(n, n.Describe()+" is not an available Python version", "write one of: "+strings.Join(pythonVersions, ", ")+"; for another version, set `image`")
+	r.Add(n, n.Describe()+" is not an available Python version",
+		"write one of: "+strings.Join(pythonVersions, ", ")+"; for another version, set `image`")
 	return ""
 }

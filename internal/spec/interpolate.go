@@ -74,11 +74,13 @@ func fillReferences(text string, value func(string) (string, bool), known string
 		b.WriteString(text[:open])
 		inside, rest, closed := strings.Cut(text[open+3:], "}}")
 		if !closed {
-			return "", &fault{Message: fmt.Sprintf("the reference is not closed: `%.60s`", text[open:]), Hint: "close it with }}, or write $$ for a dollar sign"}
+			return "", &fault{Message: fmt.Sprintf("the reference is not closed: `%.60s`", text[open:]),
+				Hint: "close it with }}, or write $$ for a dollar sign"}
 		}
 		name := strings.TrimSpace(inside)
 		if !referenceName.MatchString(name) {
-			return "", &fault{Message: fmt.Sprintf("invalid reference: `%.60s`", name), Hint: "write ${{ run.args }} or ${{ env.NAME }}"}
+			return "", &fault{Message: fmt.Sprintf("invalid reference: `%.60s`", name),
+				Hint: "write ${{ run.args }} or ${{ env.NAME }}"}
 		}
 		switch v, ok := value(name); {
 		case ok:

@@ -10,25 +10,33 @@ import (
 
 var (
 	mountPathShape = patternShape("absolute path", `^/([^/][\s\S]*[^/]|[^/])?$`)
-	volumesShape   = listShape("list of {volumes}", anyOfShape("", patternShape("", "^[^:]+:/[^:]*$"), mappingShape("volumes"), mappingShape("volumes.instance")))
+	volumesShape   = listShape("list of {volumes}",
+		anyOfShape("", patternShape("", "^[^:]+:/[^:]*$"), mappingShape("volumes"), mappingShape("volumes.instance")))
 )
 
-var pathField = field[Mount]{Key: requiredKey("path", "path: /data"), description: "The path in the container. It cannot be inside `/workflow`, which holds your code.", shape: mountPathShape, examples: []string{"/data"},
+var pathField = field[Mount]{Key: requiredKey("path", "path: /data"),
+	description: "The path in the container. It cannot be inside `/workflow`, which holds your code.",
+	shape:       mountPathShape, examples: []string{"/data"},
 	read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Path = r.readMountPath(n) }}
 
-var mountMapping = newMapping("volumes", "a volume", "A volume and where it is mounted. Short form: `my-volume:/data`.", []field[Mount]{
-	{Key: requiredKey("name", "name: followed by the volume's name"), description: "The name of the volume.", shape: nonEmptyShape, examples: []string{"my-volume"},
-		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Name = r.readNonEmpty(n) }},
-	pathField,
-})
+var mountMapping = newMapping("volumes", "a volume",
+	"A volume and where it is mounted. Short form: `my-volume:/data`.", []field[Mount]{
+		{Key: requiredKey("name", "name: followed by the volume's name"), description: "The name of the volume.",
+			shape: nonEmptyShape, examples: []string{"my-volume"},
+			read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Name = r.readNonEmpty(n) }},
+		pathField,
+	})
 
-var folderMapping = newMapping("volumes.instance", "a volume", "A folder of the machine and where it is mounted. Short form: `/var/cache:/data`.", []field[Mount]{
-	{Key: requiredKey("instance_path", "instance_path: /var/cache"), description: "The folder on the machine.", shape: patternShape("absolute path", "^/"), examples: []string{"/var/cache"},
-		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.InstancePath = r.readInstancePath(n) }},
-	pathField,
-	{Key: plainKey("optional"), description: "Whether the replica may run without the folder if it cannot be mounted.", defaultText: "false", shape: boolShape,
-		read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Optional, _ = r.ReadBool(n) }},
-})
+var folderMapping = newMapping("volumes.instance", "a volume",
+	"A folder of the machine and where it is mounted. Short form: `/var/cache:/data`.", []field[Mount]{
+		{Key: requiredKey("instance_path", "instance_path: /var/cache"), description: "The folder on the machine.",
+			shape: patternShape("absolute path", "^/"), examples: []string{"/var/cache"},
+			read: func(r *reader, n *strictyaml.Node, m *Mount) { m.InstancePath = r.readInstancePath(n) }},
+		pathField,
+		{Key: plainKey("optional"), description: "Whether the replica may run without the folder if it cannot be " +
+			"mounted.", defaultText: "false", shape: boolShape,
+			read: func(r *reader, n *strictyaml.Node, m *Mount) { m.Optional, _ = r.ReadBool(n) }},
+	})
 
 // readMounts reads a list of volumes and folders, in short form or as mappings.
 func (r *reader) readMounts(n *strictyaml.Node) []Mount {
@@ -57,11 +65,13 @@ func (r *reader) readShortMount(n *strictyaml.Node) (m Mount) {
 	}
 	from, to, ok := strings.Cut(text, ":")
 	if !ok || from == "" {
-		r.Add(n, n.Describe()+" does not name a volume and a path", "write my-volume:/data for a volume, or /var/cache:/data for a folder of the machine")
+		r.Add(n, n.Describe()+" does not name a volume and a path",
+			"write my-volume:/data for a volume, or /var/cache:/data for a folder of the machine")
 		return m
 	}
 	if strings.Contains(to, ":") {
-		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", to), "write one colon and nothing after the path: my-volume:/data")
+		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", to),
+			"write one colon and nothing after the path: my-volume:/data")
 		return m
 	}
 	m.Path = r.checkMountPath(n, to)
@@ -96,9 +106,11 @@ func (r *reader) readMountPath(n *strictyaml.Node) string {
 func (r *reader) checkMountPath(n *strictyaml.Node, v string) string {
 	switch {
 	case v != "/" && !mountPath.MatchString(v):
-		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", v), "write an absolute path without a trailing slash: /data")
+		r.Add(n, fmt.Sprintf("invalid volume mount path: `%.60s`", v),
+			"write an absolute path without a trailing slash: /data")
 	case v == "/workflow" || strings.HasPrefix(v, "/workflow/"):
-		r.Add(n, "mounting volumes inside /workflow is not supported", "it holds your code; choose another path, such as /data")
+		r.Add(n, "mounting volumes inside /workflow is not supported",
+			"it holds your code; choose another path, such as /data")
 	}
 	return v
 }

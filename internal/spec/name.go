@@ -25,7 +25,8 @@ func (s *Service) NameProblems() Problems {
 func CheckName(name string) error {
 	switch {
 	case name == "gateway":
-		return Problem{Path: "name", Message: "a run cannot be called `gateway`", Hint: "the model endpoint uses this name; choose another one"}
+		return Problem{Path: "name", Message: "a run cannot be called `gateway`",
+			Hint: "the model endpoint uses this name; choose another one"}
 	case !runNamePattern.MatchString(name):
 		return Problem{
 			Path:    "name",

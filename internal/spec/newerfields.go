@@ -11,11 +11,17 @@ import (
 // newerFields are fields of a service that versions after 0.18.10 added. All
 // are parsed and checked; a plan rejects those that are not implemented.
 var newerFields = []field[Service]{
-	{Key: nullableKey("probes"), description: "HTTP requests that check whether a replica is ready. Without probes, a replica is ready as soon as its port accepts connections.", shape: listShape("list of {probes}", mappingShape("probes")).withMaxItems(maxProbes), examples: []string{"[{type: http, url: /health}]"},
-		read: func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.readProbes(n) }},
-	{Key: nullableKey("rate_limits"), description: "Limits for the requests of each caller.", shape: listShape("list of {rate_limits}", mappingShape("rate_limits")).withMaxItems(maxRateLimits), examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
-		read: func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.readRateLimits(n) }},
-	{Key: nullableKey("gateway"), description: "The name of the gateway that publishes the service. With `true` and `false`, the server itself publishes it.",
+	{Key: nullableKey("probes"), description: "HTTP requests that check whether a replica is ready. Without probes, " +
+		"a replica is ready as soon as its port accepts connections.",
+		shape:    listShape("list of {probes}", mappingShape("probes")).withMaxItems(maxProbes),
+		examples: []string{"[{type: http, url: /health}]"},
+		read:     func(r *reader, n *strictyaml.Node, s *Service) { s.Probes = r.readProbes(n) }},
+	{Key: nullableKey("rate_limits"), description: "Limits for the requests of each caller.",
+		shape:    listShape("list of {rate_limits}", mappingShape("rate_limits")).withMaxItems(maxRateLimits),
+		examples: []string{"[{prefix: /v1/, rps: 10, burst: 20}]"},
+		read:     func(r *reader, n *strictyaml.Node, s *Service) { s.RateLimits = r.readRateLimits(n) }},
+	{Key: nullableKey("gateway"), description: "The name of the gateway that publishes the service. With `true` and " +
+		"`false`, the server itself publishes it.",
 		shape: anyOfShape("name, `true` or `false`", nonEmptyShape), examples: []string{"my-gateway"},
 		unsupported: &unsupportedUse[Service]{what: "gateways by name", hint: gatewayHint},
 		read: func(r *reader, n *strictyaml.Node, _ *Service) {
@@ -23,41 +29,69 @@ var newerFields = []field[Service]{
 				r.addUnsupportedUse(n, n.Path, gatewayHint)
 			}
 		}},
-	{Key: nullableKey("strip_prefix"), description: "Whether `/proxy/services/<project>/<run>` is removed from the path of a request before it is forwarded.", defaultText: "true", shape: boolShape,
+	{Key: nullableKey("strip_prefix"), description: "Whether `/proxy/services/<project>/<run>` is removed from the " +
+		"path of a request before it is forwarded.", defaultText: "true", shape: boolShape,
 		unsupported: &unsupportedUse[Service]{what: "`false`", hint: stripHint},
 		read: func(r *reader, n *strictyaml.Node, _ *Service) {
 			if v, ok := r.ReadBool(n); ok && !v {
 				r.addUnsupportedUse(n, n.Path, stripHint)
 			}
 		}},
-	unsupportedField[Service]("router", "A router between the gateway and the replicas.", openMappingShape("mapping", anyShape), "remove it; requests go to the replica with the fewest requests in flight", usesAnyMapping("router")),
-	unsupportedField[Service]("cors", "The origins from which web pages may call the service.", anyShape, "remove it; handle CORS in your service", alwaysUsed),
-	unsupportedField[Service]("privileged", "Whether the container has all privileges of root on the machine.", boolShape, "remove it; containers run without additional privileges", usesBool),
-	unsupportedField[Service]("user", "The user in the container: a name, an ID, or `user:group`.", patternShape("text", userExpression).orTypes("number", "boolean"), "remove it; switch users in `commands` instead", usesText(userExpression, "write a user or user:group")),
-	unsupportedField[Service]("shell", "The shell that runs the commands.", patternShape("`sh`, `bash`, or an absolute path", shellExpression), "remove it; commands run in bash in the base image, and in sh in other images", usesText(shellExpression, "write sh, bash or an absolute path")),
-	unsupportedField[Service]("docker", "Whether commands may start containers.", boolShape, "remove it; commands cannot start containers", usesBool),
-	unsupportedField[Service]("files", "Files to copy into the container: `local:container`, or one path for both.", listShape("list of {files}", anyOfShape("", patternShape("", "^[^:]").orTypes("number", "boolean"), mappingShape("files"))), "remove it; the folder that you apply from is uploaded", usesFiles),
-	unsupportedField[Service]("repos", "Git repositories to clone into the container.", anyShape, "remove it; the folder that you apply from is uploaded", alwaysUsed),
+	unsupportedField[Service]("router", "A router between the gateway and the replicas.",
+		openMappingShape("mapping", anyShape),
+		"remove it; requests go to the replica with the fewest requests in flight", usesAnyMapping("router")),
+	unsupportedField[Service]("cors", "The origins from which web pages may call the service.", anyShape,
+		"remove it; handle CORS in your service", alwaysUsed),
+	unsupportedField[Service]("privileged", "Whether the container has all privileges of root on the machine.",
+		boolShape, "remove it; containers run without additional privileges", usesBool),
+	unsupportedField[Service]("user", "The user in the container: a name, an ID, or `user:group`.",
+		patternShape("text", userExpression).orTypes("number", "boolean"),
+		"remove it; switch users in `commands` instead", usesText(userExpression, "write a user or user:group")),
+	unsupportedField[Service]("shell", "The shell that runs the commands.",
+		patternShape("`sh`, `bash`, or an absolute path", shellExpression),
+		"remove it; commands run in bash in the base image, and in sh in other images",
+		usesText(shellExpression, "write sh, bash or an absolute path")),
+	unsupportedField[Service]("docker", "Whether commands may start containers.", boolShape,
+		"remove it; commands cannot start containers", usesBool),
+	unsupportedField[Service]("files", "Files to copy into the container: `local:container`, or one path for both.",
+		listShape("list of {files}", anyOfShape("", patternShape("", "^[^:]").orTypes("number", "boolean"),
+			mappingShape("files"))), "remove it; the folder that you apply from is uploaded", usesFiles),
+	unsupportedField[Service]("repos", "Git repositories to clone into the container.", anyShape,
+		"remove it; the folder that you apply from is uploaded", alwaysUsed),
 	unsupportedField[Service]("single_branch", "Whether only one branch is cloned.", boolShape, "remove it", usesBool),
-	unsupportedField[Service]("priority", "The priority for getting a machine, from 0 to 100.", intShape(0, 100).withWords("whole number up to 100"), "remove it; runs start in the order in which they were submitted", usesInt(0, 100)),
+	unsupportedField[Service]("priority", "The priority for getting a machine, from 0 to 100.",
+		intShape(0, 100).withWords("whole number up to 100"),
+		"remove it; runs start in the order in which they were submitted", usesInt(0, 100)),
 }
 
 // newerParams are fields of Params that versions after 0.18.10 added.
 var newerParams = []field[Params]{
-	{Key: nullableKey("idle_duration"), description: "How long a rented machine may be idle before it is deleted. `off` keeps it. This is the newer name of `termination_idle_time`.",
-		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape, shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
-		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.UsesIdleDuration }},
-		read:        func(r *reader, n *strictyaml.Node, p *Params) { r.readIdleDuration(n, p) }},
-	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape, "remove it; use `drain_timeout` to limit how long a replica may finish its requests", usesDuration),
-	unsupportedField[Params]("utilization_policy", "Stops a run whose GPUs are mostly idle.", mappingShape("utilization_policy"), "remove it", usesMapping(utilizationMapping)),
-	unsupportedField[Params]("tags", "Tags for resources that are created in the cloud.", openMappingShape("mapping of text", textShape), "remove it", usesTags),
-	unsupportedField[Params]("fleets", "Only machines of these fleets.", textsShape, "remove it; use `backends`, `regions` or `instance_types`", usesList),
-	unsupportedField[Params]("instances", "Only these machines.", anyShape, "remove it; use `instance_types`", alwaysUsed),
+	{Key: nullableKey("idle_duration"), description: "How long a rented machine may be idle before it is deleted. " +
+		"`off` keeps it. This is the newer name of `termination_idle_time`.",
+		defaultText: "5m", shape: anyOfShape(durationShape.words+", or `off`", durationShape,
+			shape{"", schema{"const": -1}}), examples: []string{"1h", "off"},
+		unsupported: &unsupportedUse[Params]{hint: "remove it",
+			isUsed: func(p *Params) bool { return p.UsesIdleDuration }},
+		read: func(r *reader, n *strictyaml.Node, p *Params) { r.readIdleDuration(n, p) }},
+	unsupportedField[Params]("stop_duration", "How long a replica may take to stop.", durationShape,
+		"remove it; use `drain_timeout` to limit how long a replica may finish its requests", usesDuration),
+	unsupportedField[Params]("utilization_policy", "Stops a run whose GPUs are mostly idle.",
+		mappingShape("utilization_policy"), "remove it", usesMapping(utilizationMapping)),
+	unsupportedField[Params]("tags", "Tags for resources that are created in the cloud.",
+		openMappingShape("mapping of text", textShape), "remove it", usesTags),
+	unsupportedField[Params]("fleets", "Only machines of these fleets.", textsShape,
+		"remove it; use `backends`, `regions` or `instance_types`", usesList),
+	unsupportedField[Params]("instances", "Only these machines.", anyShape, "remove it; use `instance_types`",
+		alwaysUsed),
 	unsupportedField[Params]("reservation", "The cloud reservation to use.", textShape, "remove it", usesText("", "")),
-	unsupportedField[Params]("availability_zones", "Only machines in these zones.", textsShape, "remove it; use `regions`", usesList),
-	unsupportedField[Params]("startup_order", "The order in which the jobs of a run start.", textShape, "remove it; a replica has only one job", usesText("", "")),
-	unsupportedField[Params]("stop_criteria", "When a run with several jobs counts as finished.", textShape, "remove it", usesText("", "")),
-	unsupportedField[Params]("schedule", "The times at which the run starts.", anyShape, "remove it; run `dstack apply` from a scheduler such as cron", alwaysUsed),
+	unsupportedField[Params]("availability_zones", "Only machines in these zones.", textsShape,
+		"remove it; use `regions`", usesList),
+	unsupportedField[Params]("startup_order", "The order in which the jobs of a run start.", textShape,
+		"remove it; a replica has only one job", usesText("", "")),
+	unsupportedField[Params]("stop_criteria", "When a run with several jobs counts as finished.", textShape,
+		"remove it", usesText("", "")),
+	unsupportedField[Params]("schedule", "The times at which the run starts.", anyShape,
+		"remove it; run `dstack apply` from a scheduler such as cron", alwaysUsed),
 	unsupportedField[Params]("backend_options", "Options of individual backends.", anyShape, "remove it", alwaysUsed),
 }
 
@@ -121,7 +155,8 @@ func usesList(r *reader, n *strictyaml.Node) bool {
 func usesAnyMapping(name string) func(*reader, *strictyaml.Node) bool {
 	return func(r *reader, n *strictyaml.Node) bool {
 		if n.Kind != strictyaml.Mapping {
-			r.Add(n, fmt.Sprintf("`%s` must be a mapping, not %s", name, n.Describe()), fmt.Sprintf("write %s: {key: value}", name))
+			r.Add(n, fmt.Sprintf("`%s` must be a mapping, not %s", name, n.Describe()),
+				fmt.Sprintf("write %s: {key: value}", name))
 			return false
 		}
 		return true
@@ -148,12 +183,16 @@ func usesMapping[T any](b *mapping[T]) func(*reader, *strictyaml.Node) bool {
 // fileMapping is a file to copy into the container.
 type fileMapping struct{ local, path string }
 
-var filesMapping = newMapping("files", "a file", "A file or folder to copy into the container. Short form: `config.yml:/etc/config.yml`.", []field[fileMapping]{
-	{Key: requiredKey("local_path", "local_path: config.yml"), description: "The local path, relative to the folder of the configuration.", shape: nonEmptyShape, examples: []string{"config.yml"},
-		read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.local = r.readNonEmpty(n) }},
-	{Key: requiredKey("path", "path: /etc/config.yml"), description: "The path in the container.", shape: nonEmptyShape, examples: []string{"/etc/config.yml"},
-		read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.path = r.readNonEmpty(n) }},
-})
+var filesMapping = newMapping("files", "a file",
+	"A file or folder to copy into the container. Short form: `config.yml:/etc/config.yml`.", []field[fileMapping]{
+		{Key: requiredKey("local_path", "local_path: config.yml"),
+			description: "The local path, relative to the folder of the configuration.", shape: nonEmptyShape,
+			examples: []string{"config.yml"},
+			read:     func(r *reader, n *strictyaml.Node, f *fileMapping) { f.local = r.readNonEmpty(n) }},
+		{Key: requiredKey("path", "path: /etc/config.yml"), description: "The path in the container.",
+			shape: nonEmptyShape, examples: []string{"/etc/config.yml"},
+			read: func(r *reader, n *strictyaml.Node, f *fileMapping) { f.path = r.readNonEmpty(n) }},
+	})
 
 func usesFiles(r *reader, n *strictyaml.Node) bool {
 	items, _ := r.ReadItems(n, "`files`")
@@ -176,12 +215,17 @@ type utilization struct {
 	window     Seconds
 }
 
-var utilizationMapping = newMapping("utilization_policy", "`utilization_policy`", "Stops a run whose GPUs are mostly idle.", []field[utilization]{
-	{Key: requiredKey("min_gpu_utilization", "min_gpu_utilization: 30"), description: "The minimum utilization of each GPU, in percent.", shape: intShape(0, 100).withWords("whole number up to 100"), examples: []string{"30"},
-		read: func(r *reader, n *strictyaml.Node, u *utilization) { u.minPercent, _ = r.ReadInt(n, 0, 100) }},
-	{Key: requiredKey("time_window", "time_window: 30m"), description: "How long the utilization may be below the minimum.", shape: durationShape, examples: []string{"30m"},
-		read: func(r *reader, n *strictyaml.Node, u *utilization) { r.readPositiveDuration(n, &u.window) }},
-})
+var utilizationMapping = newMapping("utilization_policy", "`utilization_policy`",
+	"Stops a run whose GPUs are mostly idle.", []field[utilization]{
+		{Key: requiredKey("min_gpu_utilization", "min_gpu_utilization: 30"),
+			description: "The minimum utilization of each GPU, in percent.",
+			shape:       intShape(0, 100).withWords("whole number up to 100"), examples: []string{"30"},
+			read: func(r *reader, n *strictyaml.Node, u *utilization) { u.minPercent, _ = r.ReadInt(n, 0, 100) }},
+		{Key: requiredKey("time_window", "time_window: 30m"),
+			description: "How long the utilization may be below the minimum.", shape: durationShape,
+			examples: []string{"30m"},
+			read:     func(r *reader, n *strictyaml.Node, u *utilization) { r.readPositiveDuration(n, &u.window) }},
+	})
 
 // readIdleDuration reads the newer name of termination_idle_time. `off` and -1
 // mean that an idle machine is kept.
@@ -199,7 +243,8 @@ func (r *reader) checkIdle(n *strictyaml.Node) {
 	idle := n.Get("idle_duration")
 	for _, old := range []string{"termination_idle_time", "termination_policy"} {
 		if v := n.Get(old); !v.IsNull() && !idle.IsNull() {
-			r.Add(idle, fmt.Sprintf("`idle_duration` and `%s` cannot both be set", old), "keep `idle_duration`, and remove the other")
+			r.Add(idle, fmt.Sprintf("`idle_duration` and `%s` cannot both be set", old),
+				"keep `idle_duration`, and remove the other")
 			return
 		}
 	}

@@ -22,40 +22,63 @@ var backendShape = defineShape("backend", oneOfShape(backendNames...))
 // paramFields are the fields that configurations and profiles share, in the
 // order of the wire format.
 var paramFields = []field[Params]{
-	{Key: nullableKey("backends"), description: "Only machines of these backends.", defaultText: "(all)", shape: listShape("list of: "+backendShape.words, backendShape), examples: []string{"[aws, gcp]"},
+	{Key: nullableKey("backends"), description: "Only machines of these backends.", defaultText: "(all)",
+		shape: listShape("list of: "+backendShape.words, backendShape), examples: []string{"[aws, gcp]"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Backends = r.readBackends(n) }},
-	{Key: nullableKey("regions"), description: "Only machines in these regions.", defaultText: "(all)", shape: textsShape, examples: []string{"[eu-west-1, eu-west-2]"},
+	{Key: nullableKey("regions"), description: "Only machines in these regions.", defaultText: "(all)",
+		shape: textsShape, examples: []string{"[eu-west-1, eu-west-2]"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Regions = r.readTexts(n, "`regions`") }},
-	{Key: nullableKey("instance_types"), description: "Only machines of these types.", defaultText: "(all)", shape: textsShape, examples: []string{"[g6.xlarge]"},
+	{Key: nullableKey("instance_types"), description: "Only machines of these types.", defaultText: "(all)",
+		shape: textsShape, examples: []string{"[g6.xlarge]"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.InstanceTypes = r.readTexts(n, "`instance_types`") }},
-	{Key: nullableKey("spot_policy"), description: "Whether to use spot machines, which are cheaper and can be taken away at any time.", defaultText: "auto", shape: oneOfShape("spot", "on-demand", "auto"),
+	{Key: nullableKey("spot_policy"), description: "Whether to use spot machines, which are cheaper and can be " +
+		"taken away at any time.", defaultText: "auto", shape: oneOfShape("spot", "on-demand", "auto"),
 		read: readWordInto(func(p *Params) *Text { return &p.SpotPolicy }, "spot", "on-demand", "auto")},
-	{Key: nullableKey("retry"), description: "The events after which a replica is retried before it was ever ready, and for how long.", defaultText: "false", shape: anyOfShape("`true`, `false`, or {retry}", boolShape, mappingShape("retry")), examples: []string{"true", "{on_events: [no-capacity], duration: 1h}"},
-		read: func(r *reader, n *strictyaml.Node, p *Params) { p.Retry = r.readRetry(n) }},
-	{Key: nullableKey("retry_policy"), description: "The deprecated spelling of `retry`.", shape: mappingShape("retry_policy"),
-		read: func(r *reader, n *strictyaml.Node, p *Params) { p.RetryPolicy = r.readRetryPolicy(n) }},
-	{Key: nullableKey("max_duration"), description: "How long the run may last in total.", defaultText: "off", shape: durationShape.withWords(durationShape.words + ", or `off`"), examples: []string{"8h"},
+	{Key: nullableKey("retry"), description: "The events after which a replica is retried before it was ever ready, " +
+		"and for how long.", defaultText: "false",
+		shape:    anyOfShape("`true`, `false`, or {retry}", boolShape, mappingShape("retry")),
+		examples: []string{"true", "{on_events: [no-capacity], duration: 1h}"},
+		read:     func(r *reader, n *strictyaml.Node, p *Params) { p.Retry = r.readRetry(n) }},
+	{Key: nullableKey("retry_policy"), description: "The deprecated spelling of `retry`.",
+		shape: mappingShape("retry_policy"),
+		read:  func(r *reader, n *strictyaml.Node, p *Params) { p.RetryPolicy = r.readRetryPolicy(n) }},
+	{Key: nullableKey("max_duration"), description: "How long the run may last in total.", defaultText: "off",
+		shape: durationShape.withWords(durationShape.words + ", or `off`"), examples: []string{"8h"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) { p.MaxDuration = r.readMaxDuration(n) }},
-	{Key: nullableKey("max_price"), description: "The maximum price of a machine, in dollars per hour.", shape: aboveZeroShape, examples: []string{"1.5"},
+	{Key: nullableKey("max_price"), description: "The maximum price of a machine, in dollars per hour.",
+		shape: aboveZeroShape, examples: []string{"1.5"},
 		read: func(r *reader, n *strictyaml.Node, p *Params) {
 			v := r.readPositive(n, "the maximum price in dollars per hour, such as 1.5")
 			p.MaxPrice = &v
 		}},
 	{Key: nullableKey("pool_name"), description: "The pool of machines. Deprecated.", shape: textShape,
-		unsupported: &unsupportedUse[Params]{hint: "remove it; there are no pools", isUsed: func(p *Params) bool { return p.PoolName != "" }},
-		read:        readTextInto(func(p *Params) *Text { return &p.PoolName })},
+		unsupported: &unsupportedUse[Params]{hint: "remove it; there are no pools",
+			isUsed: func(p *Params) bool { return p.PoolName != "" }},
+		read: readTextInto(func(p *Params) *Text { return &p.PoolName })},
 	{Key: nullableKey("instance_name"), description: "Only the machine with this name.", shape: textShape,
-		unsupported: &unsupportedUse[Params]{hint: "remove it; use `instance_types` to choose a machine", isUsed: func(p *Params) bool { return p.InstanceName != "" }},
-		read:        readTextInto(func(p *Params) *Text { return &p.InstanceName })},
-	{Key: nullableKey("creation_policy"), description: "Whether new machines may be rented, or only existing ones are used.", defaultText: "reuse-or-create", shape: oneOfShape("reuse", "reuse-or-create"),
-		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.CreationPolicy != "" }},
-		read:        readWordInto(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
-	{Key: nullableKey("termination_policy"), description: "Whether a rented machine is deleted when it is idle.", defaultText: "destroy-after-idle", shape: oneOfShape("dont-destroy", "destroy-after-idle"),
-		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationPolicy != "" && !p.UsesIdleDuration }},
-		read:        readWordInto(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy", "destroy-after-idle")},
-	{Key: nullableKey("termination_idle_time"), description: "How long a rented machine may be idle before it is deleted.", defaultText: "5m", shape: durationShape, examples: []string{"10m"},
-		unsupported: &unsupportedUse[Params]{hint: "remove it", isUsed: func(p *Params) bool { return p.TerminationIdleTime != nil && !p.UsesIdleDuration }},
-		read:        func(r *reader, n *strictyaml.Node, p *Params) { p.TerminationIdleTime = r.readOptionalDuration(n) }},
+		unsupported: &unsupportedUse[Params]{hint: "remove it; use `instance_types` to choose a machine",
+			isUsed: func(p *Params) bool { return p.InstanceName != "" }},
+		read: readTextInto(func(p *Params) *Text { return &p.InstanceName })},
+	{Key: nullableKey("creation_policy"), description: "Whether new machines may be rented, or only existing ones " +
+		"are used.", defaultText: "reuse-or-create", shape: oneOfShape("reuse", "reuse-or-create"),
+		unsupported: &unsupportedUse[Params]{hint: "remove it",
+			isUsed: func(p *Params) bool { return p.CreationPolicy != "" }},
+		read: readWordInto(func(p *Params) *Text { return &p.CreationPolicy }, "reuse", "reuse-or-create")},
+	{Key: nullableKey("termination_policy"), description: "Whether a rented machine is deleted when it is idle.",
+		defaultText: "destroy-after-idle", shape: oneOfShape("dont-destroy", "destroy-after-idle"),
+		unsupported: &unsupportedUse[Params]{hint: "remove it",
+			isUsed: func(p *Params) bool { return p.TerminationPolicy != "" && !p.UsesIdleDuration }},
+		read: readWordInto(func(p *Params) *Text { return &p.TerminationPolicy }, "dont-destroy",
+			"destroy-after-idle")},
+	{Key: nullableKey("termination_idle_time"),
+		description: "How long a rented machine may be idle before it is deleted.", defaultText: "5m",
+		shape: durationShape, examples: []string{"10m"},
+		unsupported: &unsupportedUse[Params]{hint: "remove it",
+			isUsed: func(p *Params) bool { return p.TerminationIdleTime != nil && !p.UsesIdleDuration }},
+		read: func(r *reader, n *strictyaml.Node,
+			p *Params) {
+			p.TerminationIdleTime = r.readOptionalDuration(n)
+		}},
 }
 
 func (r *reader) readBackends(n *strictyaml.Node) []string {
@@ -96,10 +119,14 @@ func (r *reader) readRetry(n *strictyaml.Node) *Retry {
 }
 
 var retryMapping = newMapping("retry", "`retry`", "The events after which a replica is retried.", []field[Retry]{
-	{Key: plainKey("on_events"), description: "The events: no machine is available, the machine was lost, the command failed.", defaultText: "[no-capacity, interruption, error]",
-		shape: shape{"list of: " + oneOfShape(allRetryEvents...).words, schema{"type": "array", "minItems": 1, "items": oneOfShape(allRetryEvents...).schema}}, examples: []string{"[no-capacity, interruption]"},
-		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.OnEvents = r.readRetryEvents(n) }},
-	{Key: nullableKey("duration"), description: "How long the replica is retried after the event.", defaultText: "1h", shape: durationShape, examples: []string{"30m"},
+	{Key: plainKey("on_events"), description: "The events: no machine is available, the machine was lost, the " +
+		"command failed.", defaultText: "[no-capacity, interruption, error]",
+		shape: shape{"list of: " + oneOfShape(allRetryEvents...).words,
+			schema{"type": "array", "minItems": 1, "items": oneOfShape(allRetryEvents...).schema}},
+		examples: []string{"[no-capacity, interruption]"},
+		read:     func(r *reader, n *strictyaml.Node, retry *Retry) { retry.OnEvents = r.readRetryEvents(n) }},
+	{Key: nullableKey("duration"), description: "How long the replica is retried after the event.", defaultText: "1h",
+		shape: durationShape, examples: []string{"30m"},
 		read: func(r *reader, n *strictyaml.Node, retry *Retry) { retry.Duration = r.readOptionalDuration(n) }},
 })
 
@@ -117,12 +144,14 @@ func (r *reader) readRetryEvents(n *strictyaml.Node) []string {
 	return events
 }
 
-var retryPolicyMapping = newMapping("retry_policy", "`retry_policy`", "The deprecated spelling of `retry`, which covers all events.", []field[RetryPolicy]{
-	{Key: plainKey("retry"), description: "Whether a replica is retried.", defaultText: "false", shape: boolShape,
-		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Retry, _ = r.ReadBool(n) }},
-	{Key: nullableKey("duration"), description: "How long a replica is retried. Setting it implies `retry: true`.", defaultText: "1h", shape: durationShape,
-		read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Duration = r.readOptionalDuration(n) }},
-})
+var retryPolicyMapping = newMapping("retry_policy", "`retry_policy`",
+	"The deprecated spelling of `retry`, which covers all events.", []field[RetryPolicy]{
+		{Key: plainKey("retry"), description: "Whether a replica is retried.", defaultText: "false", shape: boolShape,
+			read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Retry, _ = r.ReadBool(n) }},
+		{Key: nullableKey("duration"), description: "How long a replica is retried. Setting it implies `retry: true`.",
+			defaultText: "1h", shape: durationShape,
+			read: func(r *reader, n *strictyaml.Node, p *RetryPolicy) { p.Duration = r.readOptionalDuration(n) }},
+	})
 
 // readRetryPolicy reads the deprecated spelling of retry, in which a duration
 // implies true.

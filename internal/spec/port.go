@@ -9,7 +9,8 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var portNumberShape = anyOfShape("port", numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}), patternShape("", `^\s*`+portExpression+`\s*$`))
+var portNumberShape = anyOfShape("port", numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}),
+	patternShape("", `^\s*`+portExpression+`\s*$`))
 
 var portMapping = newMapping("port", "`port`", "A port, written as a mapping.", []field[Port]{
 	{Key: nullableKey("local_port"), description: "Has no effect for services.", shape: portNumberShape,
@@ -18,7 +19,8 @@ var portMapping = newMapping("port", "`port`", "A port, written as a mapping.", 
 				p.Local = &v
 			}
 		}},
-	{Key: requiredKey("container_port", "container_port: 8000"), description: "The port on which the service listens.", shape: portNumberShape, examples: []string{"8000"},
+	{Key: requiredKey("container_port", "container_port: 8000"),
+		description: "The port on which the service listens.", shape: portNumberShape, examples: []string{"8000"},
 		read: func(r *reader, n *strictyaml.Node, p *Port) { p.Container, _ = r.readPortNumber(n, n.Text) }},
 })
 

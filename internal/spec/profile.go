@@ -8,9 +8,11 @@ import (
 
 var profileMapping = newMapping("profile", "a profile", "A named set of parameters for runs.",
 	[]field[Profile]{
-		{Key: requiredKey("name", "name: followed by a name for the profile"), description: "The name of the profile, for `--profile`.", shape: nonEmptyShape, examples: []string{"cheap"},
+		{Key: requiredKey("name", "name: followed by a name for the profile"),
+			description: "The name of the profile, for `--profile`.", shape: nonEmptyShape, examples: []string{"cheap"},
 			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Name = r.readNonEmpty(n) }},
-		{Key: plainKey("default"), description: "Whether the profile is used if no other is named.", defaultText: "false", shape: boolShape,
+		{Key: plainKey("default"), description: "Whether the profile is used if no other is named.",
+			defaultText: "false", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, p *Profile) { p.Default, _ = r.ReadBool(n) }},
 	},
 	liftFields(paramFields, func(p *Profile) *Params { return &p.Params }),
@@ -20,10 +22,13 @@ var profileMapping = newMapping("profile", "a profile", "A named set of paramete
 // profiles is the content of a profiles.yml.
 type profiles struct{ list []Profile }
 
-var profilesMapping = newMapping("profiles", "this file", "The file `.dstack/profiles.yml`: parameters that runs have in common.", []field[profiles]{
-	{Key: requiredKey("profiles", "profiles: followed by a list"), description: "The profiles.", shape: listShape("list of {profile}", mappingShape("profile")), examples: []string{"[{name: cheap, spot_policy: spot}]"},
-		read: func(r *reader, n *strictyaml.Node, p *profiles) { p.list = r.readProfiles(n) }},
-})
+var profilesMapping = newMapping("profiles", "this file",
+	"The file `.dstack/profiles.yml`: parameters that runs have in common.", []field[profiles]{
+		{Key: requiredKey("profiles", "profiles: followed by a list"), description: "The profiles.",
+			shape:    listShape("list of {profile}", mappingShape("profile")),
+			examples: []string{"[{name: cheap, spot_policy: spot}]"},
+			read:     func(r *reader, n *strictyaml.Node, p *profiles) { p.list = r.readProfiles(n) }},
+	})
 
 // ParseProfiles parses a profiles.yml. The error is Problems.
 func ParseProfiles(file string, text []byte) ([]Profile, error) {
@@ -45,7 +50,8 @@ func (r *reader) readProfiles(n *strictyaml.Node) []Profile {
 	for _, item := range items {
 		p := r.readProfile(item)
 		if line, twice := lines[p.Name]; twice && p.Name != "" {
-			r.Add(item.Get("name"), fmt.Sprintf("there are two profiles called `%.60s`", p.Name), fmt.Sprintf("the other one is on line %d; rename one of them", line))
+			r.Add(item.Get("name"), fmt.Sprintf("there are two profiles called `%.60s`", p.Name),
+				fmt.Sprintf("the other one is on line %d; rename one of them", line))
 		}
 		if name := item.Get("name"); name != nil {
 			lines[p.Name] = name.Line

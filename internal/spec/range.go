@@ -22,7 +22,8 @@ func parseRange[T int | GB](text string, one parseEnd[T]) (Range[T], *fault) {
 		return Range[T]{Min: &v, Max: &v}, f
 	}
 	if strings.Contains(to, "..") {
-		return Range[T]{}, &fault{Message: fmt.Sprintf("`%s` has more than one `..`", text), Hint: "write a range such as 4..8, 4.. or ..8"}
+		return Range[T]{}, &fault{Message: fmt.Sprintf("`%s` has more than one `..`", text),
+			Hint: "write a range such as 4..8, 4.. or ..8"}
 	}
 	var r Range[T]
 	for _, end := range []struct {
@@ -47,7 +48,8 @@ func (r Range[T]) checkOrder() *fault {
 	case r.Min == nil && r.Max == nil:
 		return &fault{Message: "invalid empty range: ..", Hint: "write a range such as 4..8, 4.. or ..8"}
 	case r.Min != nil && r.Max != nil && *r.Min > *r.Max:
-		return &fault{Message: "invalid range order: " + r.String(), Hint: "write the smaller number first: " + Range[T]{Min: r.Max, Max: r.Min}.String()}
+		return &fault{Message: "invalid range order: " + r.String(),
+			Hint: "write the smaller number first: " + Range[T]{Min: r.Max, Max: r.Min}.String()}
 	}
 	return nil
 }
@@ -139,7 +141,8 @@ func readRange[T int | GB](r *reader, n *strictyaml.Node, text parseEnd[T], numb
 	case strictyaml.Mapping:
 		return readRangeMapping(r, n, text, number)
 	case strictyaml.Null, strictyaml.Bool, strictyaml.Sequence:
-		f = &fault{Message: n.Describe() + " is not a range", Hint: "write a value such as 4, or a range such as 4..8, 4.. or ..8"}
+		f = &fault{Message: n.Describe() + " is not a range",
+			Hint: "write a value such as 4, or a range such as 4..8, 4.. or ..8"}
 	}
 	if f != nil {
 		r.AddFault(n, f)
@@ -160,7 +163,8 @@ func readRangeMapping[T int | GB](r *reader, n *strictyaml.Node, text parseEnd[T
 			case strictyaml.String:
 				x, f = text(n.Text)
 			case strictyaml.Null, strictyaml.Bool, strictyaml.Mapping, strictyaml.Sequence:
-				f = &fault{Message: n.Describe() + " is not a valid end of a range", Hint: "write one value, or remove the key for no limit"}
+				f = &fault{Message: n.Describe() + " is not a valid end of a range",
+					Hint: "write one value, or remove the key for no limit"}
 			}
 			if f != nil {
 				r.AddFault(n, f)

@@ -26,23 +26,35 @@ const (
 	minRPS        = 1.0 / 60 // one request a minute
 )
 
-var rateLimitMapping = newMapping("rate_limits", "a rate limit", "A limit for the requests per second of each caller. Requests over the limit get the status 429.", []field[RateLimit]{
-	{Key: nullableKey("prefix"), description: "The prefix of the paths that the limit applies to.", defaultText: "/", shape: patternShape("path", "^/"), examples: []string{"/v1/"},
-		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Prefix = r.readURLPath(n) }},
-	{Key: nullableKey("key"), description: "What identifies a caller.", defaultText: "{type: ip_address}", shape: mappingShape("rate_limits.key"), examples: []string{"{type: header, header: Authorization}"},
-		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { r.readRateLimitKey(n, &l.Key) }},
-	{Key: requiredKey("rps", "rps: 10"), description: "The requests per second, at least one per minute (0.0167).", shape: anyOfShape("number", numberShape("", schema{"minimum": 0.016}), patternShape("", floatExpression)), examples: []string{"10", "0.5"},
-		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.RPS = r.readRPS(n) }},
-	{Key: nullableKey("burst"), description: "How many requests above the rate are accepted at once.", defaultText: "0", shape: intShape(0, maxCount), examples: []string{"20"},
-		read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Burst, _ = r.ReadInt(n, 0, maxCount) }},
-})
+var rateLimitMapping = newMapping("rate_limits", "a rate limit",
+	"A limit for the requests per second of each caller. Requests over the limit get the status 429.",
+	[]field[RateLimit]{
+		{Key: nullableKey("prefix"), description: "The prefix of the paths that the limit applies to.",
+			defaultText: "/",
+			shape:       patternShape("path", "^/"), examples: []string{"/v1/"},
+			read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Prefix = r.readURLPath(n) }},
+		{Key: nullableKey("key"), description: "What identifies a caller.", defaultText: "{type: ip_address}",
+			shape: mappingShape("rate_limits.key"), examples: []string{"{type: header, header: Authorization}"},
+			read: func(r *reader, n *strictyaml.Node, l *RateLimit) { r.readRateLimitKey(n, &l.Key) }},
+		{Key: requiredKey("rps", "rps: 10"), description: "The requests per second, at least one per minute (0.0167).",
+			shape: anyOfShape("number", numberShape("", schema{"minimum": 0.016}),
+				patternShape("", floatExpression)),
+			examples: []string{"10", "0.5"},
+			read:     func(r *reader, n *strictyaml.Node, l *RateLimit) { l.RPS = r.readRPS(n) }},
+		{Key: nullableKey("burst"), description: "How many requests above the rate are accepted at once.",
+			defaultText: "0", shape: intShape(0, maxCount), examples: []string{"20"},
+			read: func(r *reader, n *strictyaml.Node, l *RateLimit) { l.Burst, _ = r.ReadInt(n, 0, maxCount) }},
+	})
 
 var rateLimitKeyMapping = newMapping("rate_limits.key", "`key`", "What identifies a caller.", []field[RateLimitKey]{
-	{Key: requiredKey("type", "type: ip_address"), description: "The IP address of the caller, or a header of the request.", shape: oneOfShape("ip_address", "header"),
+	{Key: requiredKey("type", "type: ip_address"),
+		description: "The IP address of the caller, or a header of the request.",
+		shape:       oneOfShape("ip_address", "header"),
 		read: func(r *reader, n *strictyaml.Node, k *RateLimitKey) {
 			k.Type, _ = r.ReadOneOf(n, "ip_address", "header")
 		}},
-	{Key: nullableKey("header"), description: "The name of the header, with `type: header`.", shape: patternShape("name", headerExpression).orTypes("number", "boolean"), examples: []string{"Authorization"},
+	{Key: nullableKey("header"), description: "The name of the header, with `type: header`.",
+		shape: patternShape("name", headerExpression).orTypes("number", "boolean"), examples: []string{"Authorization"},
 		read: func(r *reader, n *strictyaml.Node, k *RateLimitKey) { k.Header = r.readHeaderName(n) }},
 })
 
@@ -57,7 +69,8 @@ func (r *reader) readRateLimits(n *strictyaml.Node) []RateLimit {
 		l := RateLimit{Prefix: "/", Key: RateLimitKey{Type: "ip_address"}}
 		rateLimitMapping.read(r, item, &l)
 		if line, twice := seen[l.Prefix]; twice {
-			r.Add(item, fmt.Sprintf("there are two rate limits for `%s`", l.Prefix), fmt.Sprintf("the other one is on line %d; remove one of them", line))
+			r.Add(item, fmt.Sprintf("there are two rate limits for `%s`", l.Prefix),
+				fmt.Sprintf("the other one is on line %d; remove one of them", line))
 		}
 		seen[l.Prefix] = item.Line
 		limits = append(limits, l)

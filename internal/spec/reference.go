@@ -42,7 +42,8 @@ func Reference(pages map[string]string) (map[string]string, error) {
 	for page, text := range pages {
 		filled[page] = tableRegion.ReplaceAllStringFunc(text, func(old string) string {
 			name := tableRegion.FindStringSubmatch(old)[1]
-			return fmt.Sprintf("<!-- fields: %s -->\n<!-- Written by `go test ./internal/spec -run TestReference -update`. -->\n\n<a id=\"%s\"></a>\n\n%s\n<!-- end -->",
+			return fmt.Sprintf("<!-- fields: %s -->\n<!-- Written by `go test ./internal/spec -run TestReference "+
+				"-update`. -->\n\n<a id=\"%s\"></a>\n\n%s\n<!-- end -->",
 				name, anchorName(name), tables[name].renderMarkdown(page, pageOf))
 		})
 	}
@@ -70,8 +71,10 @@ func (d mappingTable) renderMarkdown(page string, pageOf map[string]string) stri
 			about += " For example `" + strings.Join(r.examples, "`, `") + "`."
 		}
 		about += r.unsupportedText("*Not supported yet*")
-		words := tableMention.ReplaceAllStringFunc(r.shape.words, func(m string) string { return linkTable(strings.Trim(m, "{}"), page, pageOf) })
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", r.name, escapeCell(words), escapeCell(defaultText), escapeCell(about))
+		words := tableMention.ReplaceAllStringFunc(r.shape.words,
+			func(m string) string { return linkTable(strings.Trim(m, "{}"), page, pageOf) })
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", r.name, escapeCell(words), escapeCell(defaultText),
+			escapeCell(about))
 	}
 	return b.String()
 }

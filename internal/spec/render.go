@@ -46,7 +46,8 @@ func (p Problems) Render(colour bool) string {
 }
 
 func (p Problem) render(b *strings.Builder, look palette) {
-	fmt.Fprintf(b, "%s%s%s%s%s%s\n", look.place, p.formatPlace(), look.off, look.mark, removeControls(p.Message), look.off)
+	fmt.Fprintf(b, "%s%s%s%s%s%s\n", look.place, p.formatPlace(), look.off, look.mark, removeControls(p.Message),
+		look.off)
 	if p.Line > 0 && (p.Source != "" || p.Before != "") {
 		source, col := cutLine([]rune(p.Source), p.Col)
 		if strings.TrimSpace(p.Before) != "" {
@@ -56,7 +57,8 @@ func (p Problem) render(b *strings.Builder, look palette) {
 		fmt.Fprintf(b, "%s%4d |%s %s\n", look.quiet, p.Line, look.off, removeControls(string(source)))
 		indent := strings.Map(blankUnlessTab, string(source[:min(col-1, len(source))]))
 		width := max(1, min(p.Width, len(source)-col+1))
-		fmt.Fprintf(b, "%s     |%s %s%s%s%s\n", look.quiet, look.off, indent, look.mark, strings.Repeat("^", width), look.off)
+		fmt.Fprintf(b, "%s     |%s %s%s%s%s\n", look.quiet, look.off, indent, look.mark, strings.Repeat("^", width),
+			look.off)
 	}
 	if p.Hint != "" {
 		fmt.Fprintf(b, "  %s\n", removeControls(p.Hint))

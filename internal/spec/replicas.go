@@ -18,14 +18,17 @@ var replicasShape = anyOfShape("number or range: `2`, `1..4`, `0..2`",
 	mappingShape("replicas"),
 	shape{"", schema{"type": "array", "minItems": 1, "items": schema{"type": "object"}}}) // groups
 
-var replicaEndShape = anyOfShape("whole number", numberShape("", schema{"minimum": 0, "maximum": maxReplicas}), patternShape("", wholeExpression))
+var replicaEndShape = anyOfShape("whole number", numberShape("", schema{"minimum": 0, "maximum": maxReplicas}),
+	patternShape("", wholeExpression))
 
-var replicasMapping = newMapping("replicas", "`replicas`", "A range of replicas, written as a mapping.", []field[replicaRange]{
-	{Key: nullableKey("min"), description: "The minimum number of replicas.", defaultText: "0", shape: replicaEndShape,
-		read: func(r *reader, n *strictyaml.Node, v *replicaRange) { v.readEnd(r, n, &v.Min) }},
-	{Key: requiredKey("max", "max: 4"), description: "The maximum number of replicas.", shape: replicaEndShape,
-		read: func(r *reader, n *strictyaml.Node, v *replicaRange) { v.readEnd(r, n, &v.Max) }},
-})
+var replicasMapping = newMapping("replicas", "`replicas`", "A range of replicas, written as a mapping.",
+	[]field[replicaRange]{
+		{Key: nullableKey("min"), description: "The minimum number of replicas.", defaultText: "0",
+			shape: replicaEndShape,
+			read:  func(r *reader, n *strictyaml.Node, v *replicaRange) { v.readEnd(r, n, &v.Min) }},
+		{Key: requiredKey("max", "max: 4"), description: "The maximum number of replicas.", shape: replicaEndShape,
+			read: func(r *reader, n *strictyaml.Node, v *replicaRange) { v.readEnd(r, n, &v.Max) }},
+	})
 
 // replicaRange is a range of replicas while it is being read.
 type replicaRange struct {
@@ -116,7 +119,8 @@ func (v Replicas) checkBounds() *fault {
 	case v.Max < v.Min:
 		return &fault{Message: "the maximum number of replicas is below the minimum", Hint: replicasHint}
 	case v.Max > maxReplicas:
-		return &fault{Message: "a service can have at most " + strconv.Itoa(maxReplicas) + " replicas", Hint: replicasHint}
+		return &fault{Message: "a service can have at most " + strconv.Itoa(maxReplicas) + " replicas",
+			Hint: replicasHint}
 	}
 	return nil
 }

@@ -8,24 +8,38 @@ import (
 	"dstack/internal/strictyaml"
 )
 
-var resourcesMapping = newMapping("resources", "`resources`", "What a replica requires of its machine. A size such as `16GB` means exactly that size; `16GB..` means at least that size.", []field[Resources]{
-	{Key: plainKey("cpu"), description: "The number of processors.", defaultText: "2..", shape: cpuShape, examples: []string{"4..", "4..8"},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readCPU(n, res) }},
-	{Key: plainKey("memory"), description: "The memory.", defaultText: "8GB..", shape: sizeRangeShape, examples: []string{"16GB..", "32GB..64GB"},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) {
-			if v := readSizeRange(r, n); v != nil {
-				res.Memory, res.Explicit.Memory = *v, isExplicit(n, *v, defaultResources().Memory)
-			}
-		}},
-	{Key: nullableKey("shm_size"), description: "The size of shared memory (`/dev/shm`). The default of containers, 64MB, is too small if several processes work on one model.", shape: sizeShape, examples: []string{"16GB"},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.ShmSize = r.readSize(n) }},
-	{Key: nullableKey("gpu"), description: "The GPUs: model, memory and count in any order, separated by colons.", shape: gpuShape, examples: []string{"24GB", "A100:80GB:2", "nvidia:24GB..:1..4"},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) { res.GPU = r.readGPU(n) }},
-	{Key: nullableKey("disk"), description: "The disk size.", defaultText: "100GB..", shape: anyOfShape("{disk}, or "+sizeTextShape.words, sizeTextShape, mappingShape("disk")), examples: []string{"200GB.."},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readDisk(n, res) }},
-	{Key: strictyaml.Key{Name: "count", Nullable: true, Unlisted: true}, description: "Accepted because published files contain it. Set the number of GPUs in `gpu` instead.", shape: shape{"", schema{}},
-		unsupported: &unsupportedUse[Resources]{hint: countHint}, read: func(r *reader, n *strictyaml.Node, _ *Resources) { r.addUnsupportedUse(n, n.Path, countHint) }},
-})
+var resourcesMapping = newMapping("resources", "`resources`",
+	"What a replica requires of its machine. A size such as `16GB` means exactly that size; `16GB..` means at least "+
+		"that size.", []field[Resources]{
+		{Key: plainKey("cpu"), description: "The number of processors.", defaultText: "2..", shape: cpuShape,
+			examples: []string{"4..", "4..8"},
+			read:     func(r *reader, n *strictyaml.Node, res *Resources) { r.readCPU(n, res) }},
+		{Key: plainKey("memory"), description: "The memory.", defaultText: "8GB..", shape: sizeRangeShape,
+			examples: []string{"16GB..", "32GB..64GB"},
+			read: func(r *reader, n *strictyaml.Node, res *Resources) {
+				if v := readSizeRange(r, n); v != nil {
+					res.Memory, res.Explicit.Memory = *v, isExplicit(n, *v, defaultResources().Memory)
+				}
+			}},
+		{Key: nullableKey("shm_size"), description: "The size of shared memory (`/dev/shm`). The default of " +
+			"containers, " +
+			"64MB, is too small if several processes work on one model.", shape: sizeShape, examples: []string{"16GB"},
+			read: func(r *reader, n *strictyaml.Node, res *Resources) { res.ShmSize = r.readSize(n) }},
+		{Key: nullableKey("gpu"), description: "The GPUs: model, memory and count in any order, separated by colons.",
+			shape: gpuShape, examples: []string{"24GB", "A100:80GB:2", "nvidia:24GB..:1..4"},
+			read: func(r *reader, n *strictyaml.Node, res *Resources) { res.GPU = r.readGPU(n) }},
+		{Key: nullableKey("disk"), description: "The disk size.", defaultText: "100GB..",
+			shape:    anyOfShape("{disk}, or "+sizeTextShape.words, sizeTextShape, mappingShape("disk")),
+			examples: []string{"200GB.."},
+			read:     func(r *reader, n *strictyaml.Node, res *Resources) { r.readDisk(n, res) }},
+		{Key: strictyaml.Key{Name: "count", Nullable: true, Unlisted: true},
+			description: "Accepted because published files contain it. Set the number of GPUs in `gpu` instead.",
+			shape:       shape{"", schema{}},
+			unsupported: &unsupportedUse[Resources]{hint: countHint}, read: func(r *reader, n *strictyaml.Node,
+				_ *Resources) {
+				r.addUnsupportedUse(n, n.Path, countHint)
+			}},
+	})
 
 const countHint = "move it into `gpu`: write gpu: {count: 2..}"
 
@@ -46,7 +60,8 @@ func (r *reader) readResources(n *strictyaml.Node) Resources {
 // the count, as in arm:4.
 var cpuKinds = []string{"x86", "arm"}
 
-var cpuShape = anyOfShape(countShape.words, countShape, patternShape("", `^\s*([xX]86|[aA][rR][mM])\s*(:[\s\S]*)?$`), shape{"", schema{"type": "object", "required": []string{"arch"}}})
+var cpuShape = anyOfShape(countShape.words, countShape, patternShape("", `^\s*([xX]86|[aA][rR][mM])\s*(:[\s\S]*)?$`),
+	shape{"", schema{"type": "object", "required": []string{"arch"}}})
 
 // readCPU reads the number of processors. A processor type, as in later
 // versions of dstack, is noted as unsupported.
@@ -60,7 +75,8 @@ func (r *reader) readCPU(n *strictyaml.Node, res *Resources) {
 			r.AddFault(n, f)
 			return
 		}
-		r.addUnsupportedUse(n, "the processor type "+kind, "remove it: write cpu: "+cmp.Or(strings.TrimSpace(rest), "2.."))
+		r.addUnsupportedUse(n, "the processor type "+kind,
+			"remove it: write cpu: "+cmp.Or(strings.TrimSpace(rest), "2.."))
 		return
 	}
 	if v, ok := readCountRange(r, n); ok {
@@ -85,8 +101,9 @@ func isExplicit[T int | GB](n *strictyaml.Node, v, defaultRange Range[T]) bool {
 }
 
 var diskMapping = newMapping("disk", "`disk`", "The disk size, written as a mapping.", []field[Resources]{
-	{Key: requiredKey("size", "size: 100GB.."), description: "The size.", shape: sizeRangeShape, examples: []string{"200GB.."},
-		read: func(r *reader, n *strictyaml.Node, res *Resources) { r.readDiskSize(n, res) }},
+	{Key: requiredKey("size", "size: 100GB.."), description: "The size.", shape: sizeRangeShape,
+		examples: []string{"200GB.."},
+		read:     func(r *reader, n *strictyaml.Node, res *Resources) { r.readDiskSize(n, res) }},
 })
 
 // readDisk reads a size, or a mapping with a size.

@@ -13,27 +13,34 @@ const (
 // maxWindow is the upper limit of the averaging window.
 const maxWindow = Seconds(3600)
 
-var scalingMapping = newMapping("scaling", "`scaling`", "The rule by which the number of replicas follows the load.", []field[Scaling]{
-	{Key: requiredKey("metric", "metric: rps"), description: "The measured load: requests per second, or concurrent requests.", shape: oneOfShape(MetricRPS, MetricConcurrency),
-		read: func(r *reader, n *strictyaml.Node, s *Scaling) {
-			s.Metric, _ = r.ReadOneOf(n, MetricRPS, MetricConcurrency)
-		}},
-	{Key: requiredKey("target", "target: 10"), description: "The value of the metric that one replica should get.", examples: []string{"10", "0.5"},
-		shape: aboveZeroShape,
-		read: func(r *reader, n *strictyaml.Node, s *Scaling) {
-			s.Target = r.readPositive(n, "the requests that one replica should get, such as 10")
-		}},
-	{Key: plainKey("scale_up_delay"), description: "The time after the last change before replicas are added.", defaultText: "5m", shape: durationShape, examples: []string{"1m"},
-		read: func(r *reader, n *strictyaml.Node, s *Scaling) { r.readDurationInto(n, &s.ScaleUpDelay) }},
-	{Key: plainKey("scale_down_delay"), description: "The time after the last change before replicas are removed.", defaultText: "10m", shape: durationShape, examples: []string{"30m"},
-		read: func(r *reader, n *strictyaml.Node, s *Scaling) { r.readDurationInto(n, &s.ScaleDownDelay) }},
-	{Key: nullableKey("window"), description: "The time over which the metric is averaged.", defaultText: "1m", shape: durationShapeWithin(1, maxWindow), examples: []string{"30s"},
-		read: func(r *reader, n *strictyaml.Node, s *Scaling) {
-			if v, ok := r.readDurationWithin(n, 1, maxWindow); ok {
-				s.Window = &v
-			}
-		}},
-})
+var scalingMapping = newMapping("scaling", "`scaling`", "The rule by which the number of replicas follows the load.",
+	[]field[Scaling]{
+		{Key: requiredKey("metric", "metric: rps"),
+			description: "The measured load: requests per second, or concurrent requests.",
+			shape:       oneOfShape(MetricRPS, MetricConcurrency),
+			read: func(r *reader, n *strictyaml.Node, s *Scaling) {
+				s.Metric, _ = r.ReadOneOf(n, MetricRPS, MetricConcurrency)
+			}},
+		{Key: requiredKey("target", "target: 10"), description: "The value of the metric that one replica should get.",
+			examples: []string{"10", "0.5"},
+			shape:    aboveZeroShape,
+			read: func(r *reader, n *strictyaml.Node, s *Scaling) {
+				s.Target = r.readPositive(n, "the requests that one replica should get, such as 10")
+			}},
+		{Key: plainKey("scale_up_delay"), description: "The time after the last change before replicas are added.",
+			defaultText: "5m", shape: durationShape, examples: []string{"1m"},
+			read: func(r *reader, n *strictyaml.Node, s *Scaling) { r.readDurationInto(n, &s.ScaleUpDelay) }},
+		{Key: plainKey("scale_down_delay"), description: "The time after the last change before replicas are removed.",
+			defaultText: "10m", shape: durationShape, examples: []string{"30m"},
+			read: func(r *reader, n *strictyaml.Node, s *Scaling) { r.readDurationInto(n, &s.ScaleDownDelay) }},
+		{Key: nullableKey("window"), description: "The time over which the metric is averaged.", defaultText: "1m",
+			shape: durationShapeWithin(1, maxWindow), examples: []string{"30s"},
+			read: func(r *reader, n *strictyaml.Node, s *Scaling) {
+				if v, ok := r.readDurationWithin(n, 1, maxWindow); ok {
+					s.Window = &v
+				}
+			}},
+	})
 
 func (r *reader) readScaling(n *strictyaml.Node) *Scaling {
 	s := &Scaling{ScaleUpDelay: 300, ScaleDownDelay: 600}
@@ -48,7 +55,8 @@ func (r *reader) checkScaling(root *strictyaml.Node, s *Service) {
 	switch {
 	case r.IsMisspelled("replicas"), r.IsMisspelled("scaling"), n != nil && n.IsNull(): // already reported
 	case s.Replicas.Min != s.Replicas.Max && scaled.IsNull():
-		r.Add(n, "`scaling` is required when `replicas` is a range", "add scaling: {metric: rps, target: 10}, or write one number of replicas")
+		r.Add(n, "`scaling` is required when `replicas` is a range",
+			"add scaling: {metric: rps, target: 10}, or write one number of replicas")
 	case s.Replicas.Min == s.Replicas.Max && !scaled.IsNull():
 		r.Add(scaled, "`scaling` requires `replicas` to be a range", "write replicas: 1..4, or remove scaling")
 	}

@@ -25,7 +25,8 @@ type fieldRow struct {
 func (b *mapping[T]) describe() mappingTable {
 	d := mappingTable{name: b.name, description: b.description}
 	for _, f := range b.fields {
-		r := fieldRow{name: f.Name, description: f.description, defaultText: f.defaultText, examples: f.examples, shape: f.shape, required: f.Required != "", nullable: f.Nullable}
+		r := fieldRow{name: f.Name, description: f.description, defaultText: f.defaultText, examples: f.examples,
+			shape: f.shape, required: f.Required != "", nullable: f.Nullable}
 		if f.unsupported != nil {
 			r.unsupported = f.unsupported.what
 			if r.unsupported == "" {
@@ -128,14 +129,20 @@ func buildDefinitions() schema {
 
 // Rules of a service that involve several fields.
 var (
-	hasImage        = schema{"properties": schema{"image": schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}}, "required": []string{"image"}}
+	hasImage = schema{
+		"properties": schema{"image": schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}},
+		"required":   []string{"image"},
+	}
 	commandsOrImage = schema{"anyOf": []schema{
 		{"properties": schema{"commands": schema{"minItems": 1}}, "required": []string{"commands"}},
 		hasImage,
 		{"properties": schema{"replicas": schema{"type": "array"}}, "required": []string{"replicas"}},
 		{"properties": schema{"docker": schema{"const": true}}, "required": []string{"docker"}},
 	}}
-	imageExcludesPython = schema{"if": hasImage, "then": schema{"properties": schema{"python": schema{"type": "null"}, "nvcc": schema{"not": schema{"const": true}}}}}
+	imageExcludesPython = schema{
+		"if":   hasImage,
+		"then": schema{"properties": schema{"python": schema{"type": "null"}, "nvcc": schema{"not": schema{"const": true}}}},
+	}
 )
 
 func (d mappingTable) buildSchema() schema {

@@ -10,16 +10,20 @@ import (
 
 // serviceMapping lists all fields of a service: those of 0.18.10, those shared
 // with profiles, those of later versions, and additional ones.
-var serviceMapping = newMapping("service", "a service", "A service: what it runs, where it listens, and what it requires.",
+var serviceMapping = newMapping("service", "a service",
+	"A service: what it runs, where it listens, and what it requires.",
 	[]field[Service]{
-		{Key: requiredKey("type", "type: service"), description: "The type of this configuration.", shape: oneOfShape("service"),
-			read: func(r *reader, n *strictyaml.Node, _ *Service) { r.ReadOneOf(n, supportedTypes...) }},
+		{Key: requiredKey("type", "type: service"), description: "The type of this configuration.",
+			shape: oneOfShape("service"),
+			read:  func(r *reader, n *strictyaml.Node, _ *Service) { r.ReadOneOf(n, supportedTypes...) }},
 		{Key: requiredKey("port", "port: 8000 (the port on which your service listens)"),
 			description: "The port on which the service listens in its container.", shape: portShape, examples: []string{"8000"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Port = r.readServicePort(n) }},
 		{Key: nullableKey("model"),
-			description: "The model that the service serves. It becomes available on the model endpoint, for clients of the OpenAI API. A name alone means `format: openai`.",
-			shape:       anyOfShape("text, or "+modelWords, nonEmptyShape, mappingShape("model.openai"), mappingShape("model.tgi")), examples: []string{"org/my-model"},
+			description: "The model that the service serves. It becomes available on the model endpoint, for " +
+				"clients of the OpenAI API. A name alone means `format: openai`.",
+			shape: anyOfShape("text, or "+modelWords, nonEmptyShape, mappingShape("model.openai"),
+				mappingShape("model.tgi")), examples: []string{"org/my-model"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Model = r.readModel(n) }},
 		{Key: plainKey("https"), description: "Whether the service is published with TLS.", defaultText: "true",
 			shape: anyOfShape(boolShape.words+", `auto`", boolShape, oneOfShape("auto")),
@@ -28,47 +32,86 @@ var serviceMapping = newMapping("service", "a service", "A service: what it runs
 					s.HTTPS, _ = r.ReadBool(n)
 				}
 			}},
-		{Key: plainKey("auth"), description: "Whether callers must send a token of the project. If false, everybody who can reach the address can use the service.", defaultText: "true", shape: boolShape,
+		{Key: plainKey("auth"), description: "Whether callers must send a token of the project. If false, everybody " +
+			"who can reach the address can use the service.", defaultText: "true", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Auth, _ = r.ReadBool(n) }},
-		{Key: plainKey("replicas"), description: "The number of replicas, or a range within which `scaling` chooses the number.", defaultText: "1", examples: []string{"2", "1..4", "0..2"},
+		{Key: plainKey("replicas"), description: "The number of replicas, or a range within which `scaling` chooses " +
+			"the number.", defaultText: "1", examples: []string{"2", "1..4", "0..2"},
 			shape:       replicasShape,
 			unsupported: &unsupportedUse[Service]{what: "groups of replicas", hint: replicasHint},
-			read:        func(r *reader, n *strictyaml.Node, s *Service) { s.Replicas, r.replicasValid = r.readReplicas(n) }},
-		{Key: nullableKey("scaling"), description: "The rule by which the number of replicas follows the load.", shape: mappingShape("scaling"), examples: []string{"{metric: rps, target: 10}"},
+			read: func(r *reader, n *strictyaml.Node, s *Service) {
+				s.Replicas,
+					r.replicasValid = r.readReplicas(n)
+			}},
+		{Key: nullableKey("scaling"), description: "The rule by which the number of replicas follows the load.",
+			shape: mappingShape("scaling"), examples: []string{"{metric: rps, target: 10}"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Scaling = r.readScaling(n) }},
-		{Key: nullableKey("name"), description: "The name of the run and the first part of its address: 2 to 41 lowercase letters, digits and dashes, beginning with a letter. If not set, a name is generated.",
+		{Key: nullableKey("name"), description: "The name of the run and the first part of its address: 2 to 41 " +
+			"lowercase letters, digits and dashes, beginning with a letter. If not set, a name is generated.",
 			shape: textShape, examples: []string{"my-service"}, read: readTextInto(func(s *Service) *Text { return &s.Name })},
-		{Key: nullableKey("image"), description: "The image of the container. If not set, a base image with Python, pip, conda and CUDA is used. It cannot be combined with `python` and `nvcc`, which configure the base image.",
+		{Key: nullableKey("image"), description: "The image of the container. If not set, a base image with Python, " +
+			"pip, conda and CUDA is used. It cannot be combined with `python` and `nvcc`, which configure the base " +
+			"image.",
 			shape: textShape, examples: []string{"vllm/vllm-openai:v0.6.3"}, read: readTextInto(func(s *Service) *Text { return &s.Image })},
-		{Key: nullableKey("entrypoint"), description: "The command line that replaces the shell. It is split into words as by a shell; `commands` become its arguments.",
-			shape: textShape, examples: []string{"python3 -m http.server"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Entrypoint = r.readEntrypoint(n) }},
-		{Key: nullableKey("working_dir"), description: "The working directory of the commands, relative to the folder from which you apply.", defaultText: ".",
-			shape: textShape, examples: []string{"server"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.WorkingDir = r.readWorkingDir(n) }},
-		{Key: plainKey("home_dir"), description: "The home directory in the container.", defaultText: "/root", shape: nonEmptyShape,
-			unsupported: &unsupportedUse[Service]{hint: "remove it; the home directory is /root", isUsed: func(s *Service) bool { return s.HomeDir != "/root" && s.HomeDir != "" }},
-			read:        func(r *reader, n *strictyaml.Node, s *Service) { s.HomeDir = r.readNonEmpty(n) }},
-		{Key: nullableKey("registry_auth"), description: "The login to the registry of the image. References to `${{ env.NAME }}` are filled in.", shape: mappingShape("registry_auth"),
+		{Key: nullableKey("entrypoint"), description: "The command line that replaces the shell. It is split into " +
+			"words as by a shell; `commands` become its arguments.",
+			shape: textShape, examples: []string{"python3 -m http.server"}, read: func(r *reader, n *strictyaml.Node,
+				s *Service) {
+				s.Entrypoint = r.readEntrypoint(n)
+			}},
+		{Key: nullableKey("working_dir"), description: "The working directory of the commands, relative to the " +
+			"folder from which you apply.", defaultText: ".",
+			shape: textShape, examples: []string{"server"}, read: func(r *reader, n *strictyaml.Node,
+				s *Service) {
+				s.WorkingDir = r.readWorkingDir(n)
+			}},
+		{Key: plainKey("home_dir"), description: "The home directory in the container.", defaultText: "/root",
+			shape: nonEmptyShape,
+			unsupported: &unsupportedUse[Service]{hint: "remove it; the home directory is /root",
+				isUsed: func(s *Service) bool { return s.HomeDir != "/root" && s.HomeDir != "" }},
+			read: func(r *reader, n *strictyaml.Node, s *Service) { s.HomeDir = r.readNonEmpty(n) }},
+		{Key: nullableKey("registry_auth"), description: "The login to the registry of the image. References to " +
+			"`${{ env.NAME }}` are filled in.", shape: mappingShape("registry_auth"),
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.RegistryAuth = r.readRegistryAuth(n) }},
-		{Key: nullableKey("python"), description: "The Python version of the base image. `3.10` needs no quotes.", defaultText: "3.10", shape: pythonShape, examples: []string{"3.11"},
+		{Key: nullableKey("python"), description: "The Python version of the base image. `3.10` needs no quotes.",
+			defaultText: "3.10", shape: pythonShape, examples: []string{"3.11"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Python = r.readPython(n) }},
-		{Key: nullableKey("nvcc"), description: "Whether the base image includes `nvcc`, to compile CUDA kernels.", defaultText: "false", shape: boolShape,
+		{Key: nullableKey("nvcc"), description: "Whether the base image includes `nvcc`, to compile CUDA kernels.",
+			defaultText: "false", shape: boolShape,
 			read: func(r *reader, n *strictyaml.Node, s *Service) {
 				if v, ok := r.ReadBool(n); ok {
 					s.NVCC = &v
 				}
 			}},
-		{Key: plainKey("env"), description: "Environment variables. A variable without a value must be set when the file is applied: in your environment, with `-e`, or with `--env-file`.",
-			shape: envShape, examples: []string{"[HF_TOKEN, MODE=fast]", "{MODE: fast}"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Env = r.readEnv(n) }},
+		{Key: plainKey("env"), description: "Environment variables. A variable without a value must be set when the " +
+			"file is applied: in your environment, with `-e`, or with `--env-file`.",
+			shape: envShape, examples: []string{"[HF_TOKEN, MODE=fast]", "{MODE: fast}"}, read: func(r *reader,
+				n *strictyaml.Node, s *Service) {
+				s.Env = r.readEnv(n)
+			}},
 		{Key: plainKey("setup"), description: "Commands that run before `commands`. Deprecated.", shape: textsShape,
-			unsupported: &unsupportedUse[Service]{hint: "move these lines to the start of `commands`", isUsed: func(s *Service) bool { return len(s.Setup) > 0 }},
-			read:        func(r *reader, n *strictyaml.Node, s *Service) { s.Setup = r.readTexts(n, "`setup`") }},
-		{Key: plainKey("resources"), description: "What a replica requires of its machine.", shape: anyOfShape(mappingShape("resources").words, mappingShape("resources"), shape{"", schema{"type": "array", "maxItems": 0}}),
-			examples: []string{"{gpu: 24GB}"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Resources = r.readResources(n) }},
-		{Key: plainKey("volumes"), description: "Volumes and folders that are mounted into the container and outlive it.", shape: volumesShape, examples: []string{"[my-volume:/data]", "[{name: my-volume, path: /data}]"},
-			unsupported: &unsupportedUse[Service]{hint: "remove them; files in a replica are lost when it ends", isUsed: func(s *Service) bool { return len(s.Volumes) > 0 }},
-			read:        func(r *reader, n *strictyaml.Node, s *Service) { s.Volumes = r.readMounts(n) }},
-		{Key: plainKey("commands"), description: "The shell commands to run. Each command starts after the previous one succeeded.",
-			shape: textsShape, examples: []string{"[python3 -m http.server]"}, read: func(r *reader, n *strictyaml.Node, s *Service) { s.Commands = r.readCommands(n) }},
+			unsupported: &unsupportedUse[Service]{hint: "move these lines to the start of `commands`",
+				isUsed: func(s *Service) bool { return len(s.Setup) > 0 }},
+			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Setup = r.readTexts(n, "`setup`") }},
+		{Key: plainKey("resources"), description: "What a replica requires of its machine.",
+			shape: anyOfShape(mappingShape("resources").words, mappingShape("resources"),
+				shape{"", schema{"type": "array", "maxItems": 0}}),
+			examples: []string{"{gpu: 24GB}"}, read: func(r *reader, n *strictyaml.Node,
+				s *Service) {
+				s.Resources = r.readResources(n)
+			}},
+		{Key: plainKey("volumes"), description: "Volumes and folders that are mounted into the container and " +
+			"outlive it.", shape: volumesShape,
+			examples: []string{"[my-volume:/data]", "[{name: my-volume, path: /data}]"},
+			unsupported: &unsupportedUse[Service]{hint: "remove them; files in a replica are lost when it ends",
+				isUsed: func(s *Service) bool { return len(s.Volumes) > 0 }},
+			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Volumes = r.readMounts(n) }},
+		{Key: plainKey("commands"), description: "The shell commands to run. Each command starts after the previous " +
+			"one succeeded.",
+			shape: textsShape, examples: []string{"[python3 -m http.server]"}, read: func(r *reader,
+				n *strictyaml.Node, s *Service) {
+				s.Commands = r.readCommands(n)
+			}},
 	},
 	liftFields(paramFields, func(s *Service) *Params { return &s.Params }),
 	liftFields(newerParams, func(s *Service) *Params { return &s.Params }),
@@ -106,7 +149,8 @@ func (r *reader) checkImage(n *strictyaml.Node, s *Service) {
 			continue // false is the default
 		}
 		if v := n.Get(key); !v.IsNull() {
-			r.Add(v, fmt.Sprintf("`image` and `%s` are mutually exclusive", key), fmt.Sprintf("remove one of them: `%s` configures the base image, which `image` replaces", key))
+			r.Add(v, fmt.Sprintf("`image` and `%s` are mutually exclusive", key),
+				fmt.Sprintf("remove one of them: `%s` configures the base image, which `image` replaces", key))
 		}
 	}
 }
@@ -123,10 +167,12 @@ func (r *reader) checkCommands(n *strictyaml.Node) {
 	if r.IsMisspelled("commands") || r.IsMisspelled("image") || r.hasReplicaGroups {
 		return
 	}
-	if docker := n.Get("docker"); docker != nil && docker.Kind == strictyaml.Bool && strings.EqualFold(docker.Text, "true") {
+	if docker := n.Get("docker"); docker != nil && docker.Kind == strictyaml.Bool && strings.EqualFold(docker.Text,
+		"true") {
 		return // docker provides an image, and is reported as unsupported
 	}
-	r.Add(at, "either `commands` or `image` must be set", "add commands: followed by a list, or image: followed by a Docker image")
+	r.Add(at, "either `commands` or `image` must be set",
+		"add commands: followed by a list, or image: followed by a Docker image")
 }
 
 // readEntrypoint reads one line of text that can be split into words.
@@ -146,7 +192,8 @@ func (r *reader) readEntrypoint(n *strictyaml.Node) Text {
 func (r *reader) readWorkingDir(n *strictyaml.Node) Text {
 	v, ok := r.ReadText(n)
 	if clean := path.Clean(v); ok && (path.IsAbs(v) || clean == ".." || strings.HasPrefix(clean, "../")) {
-		r.Add(n, "the working directory is outside of the uploaded folder", "write a path relative to the folder that you apply from")
+		r.Add(n, "the working directory is outside of the uploaded folder",
+			"write a path relative to the folder that you apply from")
 	}
 	return Text(v)
 }
@@ -161,7 +208,8 @@ func (r *reader) readCommands(n *strictyaml.Node) []string {
 	for _, item := range items {
 		switch item.Kind {
 		case strictyaml.Mapping:
-			r.Add(item, "a command must be text, but `: ` makes this a mapping", "put the command in quotes: "+quoteCommand(item))
+			r.Add(item, "a command must be text, but `: ` makes this a mapping",
+				"put the command in quotes: "+quoteCommand(item))
 		case strictyaml.Sequence:
 			r.Add(item, "a command must be text, not a list", "write one command per item")
 		case strictyaml.Null:

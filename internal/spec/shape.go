@@ -66,7 +66,8 @@ func defineShape(name string, s shape) shape {
 // intShape accepts a whole number within bounds, or any whole number written as
 // text.
 func intShape(low, high int) shape {
-	return anyOfShape("whole number", numberShape("", schema{"minimum": low, "exclusiveMaximum": high + 1}), patternShape("", wholeExpression))
+	return anyOfShape("whole number", numberShape("", schema{"minimum": low, "exclusiveMaximum": high + 1}),
+		patternShape("", wholeExpression))
 }
 
 // withMaxItems limits the length of a list.
@@ -97,7 +98,8 @@ func mappingShape(name string) shape {
 // unquoted words: all of them are read as text.
 var textShape = defineShape("text", shape{"text", schema{"type": []string{"string", "number", "boolean"}}})
 
-var nonEmptyShape = defineShape("text.filled", shape{"text", schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}})
+var nonEmptyShape = defineShape("text.filled",
+	shape{"text", schema{"type": []string{"string", "number", "boolean"}, "minLength": 1}})
 
 var boolShape = defineShape("bool", shape{"`true` or `false`", schema{"anyOf": []schema{
 	{"type": "boolean"},
@@ -130,21 +132,28 @@ func rangeShape(words, one string) shape {
 }
 
 var (
-	aboveZeroShape = defineShape("number", anyOfShape("number above 0", numberShape("", schema{"exclusiveMinimum": 0}), patternShape("", floatExpression)))
+	aboveZeroShape = defineShape("number", anyOfShape("number above 0",
+		numberShape("", schema{"exclusiveMinimum": 0}), patternShape("", floatExpression)))
 
-	countEnd   = defineShape("count", anyOfShape("whole number", numberShape("", schema{"minimum": 0, "maximum": maxCount}), patternShape("", "^ *"+wholeNumber+" *$")))
-	countShape = defineShape("counts", anyOfShape("whole number or range: `4`, `4..8`, `4..`, `..8`", countEnd, rangeShape("", wholeNumber), rangeMappingShape("range.count")))
+	countEnd = defineShape("count", anyOfShape("whole number",
+		numberShape("", schema{"minimum": 0, "maximum": maxCount}), patternShape("", "^ *"+wholeNumber+" *$")))
+	countShape = defineShape("counts", anyOfShape("whole number or range: `4`, `4..8`, `4..`, `..8`", countEnd,
+		rangeShape("", wholeNumber), rangeMappingShape("range.count")))
 
-	sizeShape      = defineShape("size", anyOfShape("size: `16GB`, `512MB`, `1.5TB`", numberShape("", schema{"minimum": 0}), patternShape("", "^ *"+sizeExpression+" *$")))
-	sizeTextShape  = defineShape("sizes", anyOfShape("size or range: `24GB`, `24GB..`, `24GB..80GB`, `..80GB`", numberShape("", schema{"minimum": 0}), rangeShape("", sizeExpression)))
+	sizeShape = defineShape("size", anyOfShape("size: `16GB`, `512MB`, `1.5TB`",
+		numberShape("", schema{"minimum": 0}), patternShape("", "^ *"+sizeExpression+" *$")))
+	sizeTextShape = defineShape("sizes", anyOfShape("size or range: `24GB`, `24GB..`, `24GB..80GB`, `..80GB`",
+		numberShape("", schema{"minimum": 0}), rangeShape("", sizeExpression)))
 	sizeRangeShape = anyOfShape(sizeTextShape.words, sizeTextShape, rangeMappingShape("range.size"))
 
-	durationShape = defineShape("duration", anyOfShape("duration: `90s`, `5m`, `2h`, `1d`, `2w`, or seconds", numberShape("", schema{"minimum": 0}),
+	durationShape = defineShape("duration", anyOfShape("duration: `90s`, `5m`, `2h`, `1d`, `2w`, or seconds",
+		numberShape("", schema{"minimum": 0}),
 		patternShape("", durationExpression), offWord, offBool))
 	offWord, offBool = patternShape("", "^([Oo][Ff][Ff]|[Nn][Oo])$"), shape{"", schema{"const": false}}
 
 	portShape = anyOfShape("port: `8000`; `80:8000` is accepted, and the first number ignored",
-		numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}), patternShape("", `^\s*(0*[0-9]{1,5}:)?`+portExpression+`\s*$`), mappingShape("port"))
+		numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}), patternShape("",
+			`^\s*(0*[0-9]{1,5}:)?`+portExpression+`\s*$`), mappingShape("port"))
 )
 
 // rangeMappingShape refers to the mapping form of a range: range.count or
@@ -155,7 +164,8 @@ func rangeMappingShape(name string) shape { return shape{"", schema{"$ref": "#/$
 func rangeMappings() map[string]schema {
 	ends := func(one shape) schema {
 		end := allowNull(one.schema)
-		return schema{"type": "object", "additionalProperties": false, "minProperties": 1, "properties": schema{"min": end, "max": end},
+		return schema{"type": "object", "additionalProperties": false, "minProperties": 1,
+			"properties":  schema{"min": end, "max": end},
 			"description": "A range: from min to max, both included. What is left out is open."}
 	}
 	return map[string]schema{"range.count": ends(countEnd), "range.size": ends(sizeShape)}

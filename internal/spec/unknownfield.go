@@ -44,7 +44,8 @@ var synonyms = map[string]string{
 // empty if it is not.
 func hintForUnknown(n *strictyaml.Node, key string) string {
 	if n.Path != "" {
-		if slices.ContainsFunc(serviceMapping.keys, func(k strictyaml.Key) bool { return k.Name == key && !k.Unlisted }) {
+		if slices.ContainsFunc(serviceMapping.keys,
+			func(k strictyaml.Key) bool { return k.Name == key && !k.Unlisted }) {
 			return fmt.Sprintf("`%s` is a top-level field; move it out of this mapping", key)
 		}
 		return ""

@@ -32,7 +32,8 @@ func (p *Profile) Unsupported() Problems {
 
 // Unsupported reports the whole configuration: fleets are not implemented yet.
 func (f *Fleet) Unsupported() Problems {
-	return unsupportedType("fleet", "remove the file; machines come from the backends in the server's config.yml", f.UnsupportedNotes)
+	return unsupportedType("fleet", "remove the file; machines come from the backends in the server's config.yml",
+		f.UnsupportedNotes)
 }
 
 // Unsupported reports the whole configuration: volumes are not implemented yet.
@@ -43,7 +44,8 @@ func (v *Volume) Unsupported() Problems {
 // Unsupported reports the whole configuration: separate gateways are not
 // implemented yet.
 func (g *Gateway) Unsupported() Problems {
-	return unsupportedType("gateway", "remove the file; the server itself publishes services, at its own address", g.UnsupportedNotes)
+	return unsupportedType("gateway", "remove the file; the server itself publishes services, at its own address",
+		g.UnsupportedNotes)
 }
 
 // unsupportedType returns the problem for a type of configuration, and those of

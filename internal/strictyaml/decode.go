@@ -115,7 +115,8 @@ func (p *Problems) AddFault(n *Node, f *Fault) { p.Add(n, f.Message, f.Hint) }
 
 // AddUnsupported adds a problem about a valid value that is not supported yet.
 func (p *Problems) AddUnsupported(n *Node, what, hint string) {
-	p.record(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: "not supported yet: " + what, Hint: hint, Unsupported: true})
+	p.record(Problem{Path: n.Path, Line: n.Line, Col: n.Col, Width: n.Width, Message: "not supported yet: " + what,
+		Hint: hint, Unsupported: true})
 }
 
 // ReadText reads a scalar as text. Numbers keep their spelling. Booleans become
@@ -166,7 +167,8 @@ func (p *Problems) ReadBool(n *Node) (value, ok bool) {
 func (p *Problems) ReadInt(n *Node, low, high int) (int, bool) {
 	if v, ok := ParseInt(n); ok {
 		if v < low || v > high {
-			p.Add(n, fmt.Sprintf("%s is not between %d and %d", n.Describe(), low, high), fmt.Sprintf("write a number from %d to %d", low, high))
+			p.Add(n, fmt.Sprintf("%s is not between %d and %d", n.Describe(), low, high),
+				fmt.Sprintf("write a number from %d to %d", low, high))
 			return 0, false
 		}
 		return v, true

@@ -18,7 +18,8 @@ import (
 // node.
 func Load(text []byte, found *Problems) *Node {
 	if len(text) > MaxBytes {
-		found.addAt(0, 0, 0, fmt.Sprintf("the file is larger than %d KB", MaxBytes>>10), "check that this is the right file; a configuration should not contain data")
+		found.addAt(0, 0, 0, fmt.Sprintf("the file is larger than %d KB", MaxBytes>>10),
+			"check that this is the right file; a configuration should not contain data")
 		return nil
 	}
 	if !checkCharacters(text, found) {
@@ -91,7 +92,8 @@ func parseDocument(text []byte, found *Problems) *yaml.Node {
 			return &doc
 		}
 		if err == nil {
-			found.addAt(second.Line, second.Column, 1, "the file contains a second document", "a file holds one configuration; remove the `---` and everything after it, or move it to another file")
+			found.addAt(second.Line, second.Column, 1, "the file contains a second document",
+				"a file holds one configuration; remove the `---` and everything after it, or move it to another file")
 			return nil
 		}
 	}

@@ -8,11 +8,11 @@ type Level string
 
 // The levels (spec §4.3). Global admins have all of them.
 const (
-	None        Level = "none"   // no token is required
-	Auth        Level = "auth"   // any valid token
-	Member      Level = "member" // membership in the project
-	Admin       Level = "admin"  // role admin in the project
-	GlobalAdmin Level = "gadmin" // global role admin
+	LevelNone         Level = "none"   // no token is required
+	LevelUser         Level = "auth"   // any valid token
+	LevelMember       Level = "member" // membership in the project
+	LevelProjectAdmin Level = "admin"  // role admin in the project
+	LevelGlobalAdmin  Level = "gadmin" // global role admin
 )
 
 // Caller is the user who makes a call. The zero value is an unauthenticated
@@ -44,7 +44,7 @@ const (
 // members get the same decision whether or not the project exists: Hidden for
 // level Member, Denied for level Admin. Unknown levels are Denied.
 func Allow(level Level, caller Caller, p Project) Decision {
-	if level == None {
+	if level == LevelNone {
 		return Allowed
 	}
 	if !caller.Known {
@@ -52,15 +52,15 @@ func Allow(level Level, caller Caller, p Project) Decision {
 	}
 	isGlobalAdmin := caller.Role == dstack.RoleAdmin
 	switch level {
-	case Auth:
+	case LevelUser:
 		return Allowed
-	case Member:
+	case LevelMember:
 		return allowIf(p.Exists && (isGlobalAdmin || p.Member), Hidden)
-	case Admin:
+	case LevelProjectAdmin:
 		return allowIf(p.Exists && (isGlobalAdmin || p.Member && p.Role == dstack.RoleAdmin), Denied)
-	case GlobalAdmin:
+	case LevelGlobalAdmin:
 		return allowIf(isGlobalAdmin, Denied)
-	case None:
+	case LevelNone:
 		return Allowed
 	default:
 		return Denied

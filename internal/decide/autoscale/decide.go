@@ -27,7 +27,8 @@ func Decide(f Facts, now time.Time) Decision {
 		return d.withReason(RuleFixed, "the configuration asks for "+describeReplicas(f.Replicas.Min))
 	case within != f.DesiredReplicas:
 		d.DesiredReplicas = within
-		return d.withReason(RuleRange, fmt.Sprintf("the configuration allows %s replicas, not %d", f.Replicas, f.DesiredReplicas))
+		return d.withReason(RuleRange, fmt.Sprintf("the configuration allows %s replicas, not %d", f.Replicas,
+			f.DesiredReplicas))
 	case !f.Load.Known:
 		return d.withReason(RuleNoLoad, "no gateway reported its load recently, so nothing changes: "+describeReplicas(f.DesiredReplicas))
 	case goal.replicas == f.DesiredReplicas:
@@ -65,10 +66,12 @@ func (f Facts) scaleDown(d Decision, goal target, now time.Time) Decision {
 	window := f.window()
 	switch {
 	case f.Starting > 0:
-		return d.withReason(RuleStarting, fmt.Sprintf("%s; no scale-down while %s", goal.reason, human.CountOf(f.Starting, "replica starts", "replicas start")))
+		return d.withReason(RuleStarting, fmt.Sprintf("%s; no scale-down while %s", goal.reason,
+			human.CountOf(f.Starting, "replica starts", "replicas start")))
 	case f.Load.Watched < window:
 		d.NextAt = now.Add(window - f.Load.Watched)
-		return d.withReason(RuleWatching, fmt.Sprintf("%s; no scale-down before the gateway has observed the load for %s, so far it has for %s",
+		return d.withReason(RuleWatching, fmt.Sprintf("%s; no scale-down before the gateway has observed the load "+
+			"for %s, so far it has for %s",
 			goal.reason, human.ExactDuration(window), human.ExactDuration(f.Load.Watched)))
 	case rest > 0:
 		d.NextAt = now.Add(rest)

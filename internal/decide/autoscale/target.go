@@ -77,7 +77,8 @@ func (f Facts) applyCurrentRequests(n target) target {
 		lowest = max(lowest, busy)
 	}
 	if lowest = f.clamp(lowest); now > 0 && lowest > n.replicas {
-		return target{lowest, fmt.Sprintf("%s; but %s: at least %d", n.reason, describeOpenRequests(f.Load.InFlight, f.Load.Held), lowest)}
+		return target{lowest, fmt.Sprintf("%s; but %s: at least %d", n.reason,
+			describeOpenRequests(f.Load.InFlight, f.Load.Held), lowest)}
 	}
 	return n
 }

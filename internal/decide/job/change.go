@@ -69,7 +69,8 @@ func CompareSpecs(from, to dstack.RunSpec) []Difference {
 		all = append(all, Difference{spec.Change{Path: "working_dir", From: oldDir, To: newDir}, Rolling})
 	}
 	if oldHash, newHash := codeHash(from), codeHash(to); oldHash != newHash {
-		d := Difference{spec.Change{Path: Code, From: shortenHash(oldHash), To: shortenHash(newHash)}, StrategyOfChange(Code)}
+		d := Difference{spec.Change{Path: Code, From: shortenHash(oldHash), To: shortenHash(newHash)},
+			StrategyOfChange(Code)}
 		if len(to.Configuration.Commands) == 0 {
 			d.Strategy = InPlace // without commands, no code is copied into the image
 		}

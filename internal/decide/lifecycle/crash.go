@@ -9,13 +9,13 @@ import (
 	"dstack/internal/spec"
 )
 
-// decideCrash remembers an attempt that ended by itself and decides on the next.
+// decideCrash records an attempt that ended by itself and decides on the next.
 func decideCrash(seen ReplicaFacts, now time.Time) ReplicaStep {
 	rep := seen.Report
 	return decideRetry(seen, now, DescribeExit(seen.Replica, *rep), rep.State, rep.Permanent)
 }
 
-// DescribeExit says how an attempt ended, in words for its user.
+// DescribeExit returns how an attempt ended, for its user.
 func DescribeExit(r dstack.Replica, rep dstack.Report) dstack.Reason {
 	switch rep.State {
 	case dstack.AttemptRefused:
@@ -37,9 +37,9 @@ func DescribeExit(r dstack.Replica, rep dstack.Report) dstack.Reason {
 	return dstack.Reason(fmt.Sprintf("replica %d exited with code %d%s", r.Num, rep.ExitCode, after))
 }
 
-// decideRetry restarts a replica after a back-off, or gives it up. One whose shape
-// has served is never given up; another is after three tries, after its run's
-// retry window, or at once when trying again cannot help.
+// decideRetry restarts a replica after a back-off, or fails it. A replica whose
+// template has served never fails; another fails after three attempts, after
+// its run's retry window, or at once when another attempt cannot help.
 func decideRetry(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState, permanent bool) ReplicaStep {
 	r := seen.Replica
 	crashes, first := r.Crashes, r.FirstCrashAt
@@ -72,7 +72,7 @@ func decideRetry(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack
 	return step
 }
 
-// endAttempt is the attempt that ends now.
+// endAttempt returns the record of the present attempt, which ends now.
 func endAttempt(seen ReplicaFacts, now time.Time, why dstack.Reason, how dstack.AttemptState) *dstack.Attempt {
 	r := seen.Replica
 	a := &dstack.Attempt{ID: r.Attempt, Num: r.AttemptNum, StartedAt: r.AttemptAt, EndedAt: now, Reason: why, EndState: how}

@@ -8,7 +8,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-// BuildRunEvents is what a step of a run tells those who ask later.
+// BuildRunEvents returns the events to record with a step of a run.
 func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 	run := seen.Run
 	var all []dstack.Event
@@ -53,7 +53,7 @@ func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 	return all
 }
 
-// describeAdded says which replicas a run asks for.
+// describeAdded names the replicas that a run adds.
 func describeAdded(nums []int, revision int) dstack.Reason {
 	if len(nums) == 1 {
 		return dstack.Reason(fmt.Sprintf("replica %d of revision %d is asked for", nums[0], revision))
@@ -61,7 +61,7 @@ func describeAdded(nums []int, revision int) dstack.Reason {
 	return dstack.Reason(fmt.Sprintf("%d replicas of revision %d are asked for, number %d to %d", len(nums), revision, nums[0], nums[len(nums)-1]))
 }
 
-// BuildReplicaEvents is what a step of a replica tells those who ask later.
+// BuildReplicaEvents returns the events to record with a step of a replica.
 func BuildReplicaEvents(seen ReplicaFacts, step ReplicaStep, now time.Time) []dstack.Event {
 	r := seen.Replica
 	if step.To == r.Status {

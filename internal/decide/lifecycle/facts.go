@@ -1,5 +1,6 @@
 // Package lifecycle decides what happens next to a run, a replica and an
-// instance. One file per noun; in it, one function per status.
+// instance. Decide… returns a step from facts; the step's Apply returns the row
+// as the step leaves it. One file per noun; in it, one function per status.
 package lifecycle
 
 import (
@@ -8,96 +9,96 @@ import (
 	"dstack/internal/dstack"
 )
 
-// RunFacts is all that is known of a run.
+// RunFacts is everything that a decision on a run needs.
 type RunFacts struct {
 	Run             dstack.Run
-	Replicas        []dstack.Replica // every one that is not finished, and those of the present shape that failed
+	Replicas        []dstack.Replica // all unfinished ones, and the failed ones of the present template
 	Load            dstack.Load
-	DesiredReplicas int                      // how many there should be, from autoscale
-	ScaleReason     dstack.Reason            // why that many
-	ScaleDue        time.Time                // when that may change by itself; zero: only with the load
-	InFlight        map[dstack.ReplicaID]int // where there is anything
+	DesiredReplicas int                      // from autoscale
+	ScaleReason     dstack.Reason            // why autoscale wants that many
+	ScaleDue        time.Time                // when the number may change though the load stays; zero: never
+	InFlight        map[dstack.ReplicaID]int // requests in flight; without zeros
 }
 
-// RunStep is what to do next with a run.
+// RunStep is what happens next to a run.
 type RunStep struct {
 	To              dstack.RunStatus
 	Reason          dstack.Reason
 	Ending          dstack.Ending
-	Ready           bool               // the present shape serves as wanted: remember since when
-	Started         bool               // its first replica has a machine: remember since when
-	DesiredReplicas int                // how many replicas there should be
+	Ready           bool               // the present template serves as desired: sets ReadyAt
+	Started         bool               // its first replica has a machine: sets StartedAt
+	DesiredReplicas int                // sets the desired number of replicas
 	StableRevision  int                // an earlier revision that began to serve only after the present one was applied; 0: none
-	Rollback        *Rollback          // fall back to an earlier revision
+	Rollback        *Rollback          // return to an earlier revision; nil: no
 	Add             []int              // numbers of replicas to create at the current revision
 	Terminate       []dstack.ReplicaID // replicas to terminate
-	Drain           []dstack.ReplicaID // replicas that get no new requests, and end gracefully once those in flight have
-	DrainTimeout    time.Duration      // that those drained may take for it
-	Graceful        bool               // those dropped get SIGTERM and time first
-	StopReason      dstack.Reason      // why they are dropped or drained
-	Due             time.Time          // when to look again, if nothing happens; zero: only when something does
+	Drain           []dstack.ReplicaID // replicas that get no new requests, and end once those in flight have
+	DrainTimeout    time.Duration      // how long draining may take
+	Graceful        bool               // terminated replicas get SIGTERM and a grace period first
+	StopReason      dstack.Reason      // why replicas terminate or drain
+	Due             time.Time          // when to decide again if nothing changes; zero: never
 }
 
-// Rollback is a fall back to the revision Run.Proven: the present one failed.
+// Rollback returns a run to its stable revision, because the present one failed.
 type Rollback struct {
 	ToRevision int
-	Reason     dstack.Reason // why, in words
-	Replica    int           // the number of the one that failed
-	LastOutput []string      // what it said last
+	Reason     dstack.Reason // why the replica failed
+	Replica    int           // the number of the replica that failed
+	LastOutput []string      // the last lines of its output
 }
 
-// ReplicaFacts is all that is known of a replica.
+// ReplicaFacts is everything that a decision on a replica needs.
 type ReplicaFacts struct {
 	Replica    dstack.Replica
 	Run        dstack.Run         // with the spec of the replica's own revision
-	Siblings   []dstack.Replica   // the run's other unfinished ones; where it is unhealthy; those of other shapes where it waits
-	Load       dstack.Load        // only while it drains
+	Siblings   []dstack.Replica   // other unfinished replicas of the run: all while it is unhealthy, those of other templates while it waits
+	Load       dstack.Load        // known only while the replica drains
 	Instance   *dstack.Instance   // nil before placement
-	Report     *dstack.Report     // of the present attempt; nil until its engine has spoken of it
-	Placements []dstack.Placement // suitable and free, best first; looked up only while waiting
-	Rejections []dstack.Rejection // the machines that do not suit
-	Blocked    bool               // there would be a place if older replicas of the run had left
+	Report     *dstack.Report     // of the present attempt; nil: its engine has not reported it yet
+	Placements []dstack.Placement // suitable and free, best first; known only while the replica waits
+	Rejections []dstack.Rejection // machines that do not suit; known only while the replica waits
+	Blocked    bool               // it would have a place if older replicas of its run had left
 	Limits     Limits
 }
 
-// Limits are the waits that the server's owner can set.
+// Limits are timeouts that the server's configuration sets.
 type Limits struct {
 	StartTimeout time.Duration // from started to ready
-	PlaceTimeout time.Duration // without a place, where the configuration does not say
+	PlaceTimeout time.Duration // waiting for a place, where the run asks for no other retry
 }
 
-// ReplicaStep is what to do next with a replica.
+// ReplicaStep is what happens next to a replica.
 type ReplicaStep struct {
 	To           dstack.ReplicaStatus
 	Reason       dstack.Reason
-	Placement    *dstack.Placement // put it here
-	NewAttempt   bool              // begin a new attempt
-	EndedAttempt *dstack.Attempt   // the attempt that ended, to remember
+	Placement    *dstack.Placement // where the replica is placed; nil: it is not placed now
+	NewAttempt   bool              // a new attempt begins
+	EndedAttempt *dstack.Attempt   // the attempt that ended; nil: none did
 	Crashes      int
 	FirstCrashAt time.Time
 	RetryAt      time.Time // when a back-off is over
 	Blocked      bool
-	Due          time.Time // when to look again
+	Due          time.Time // when to decide again if nothing changes; zero: never
 }
 
-// InstanceFacts is all that is known of an instance.
+// InstanceFacts is everything that a decision on an instance needs.
 type InstanceFacts struct {
 	Instance dstack.Instance
-	Replicas []PlacedReplica // placed on it and unfinished
+	Replicas []PlacedReplica // unfinished replicas on the instance
 	Reports  []dstack.Report // as saved at the last sync
-	Machine  *dstack.Machine // as its backend describes it; nil: the backend knows none
-	Listed   bool            // the backend was asked and answered
+	Machine  *dstack.Machine // as its backend lists it; nil: it is not in the list
+	Listed   bool            // the backend answered with its list
 }
 
-// PlacedReplica is a replica on an instance, with what running it takes: the run has
-// the spec of the replica's own revision.
+// PlacedReplica is a replica on an instance. Run has the spec of the replica's
+// own revision.
 type PlacedReplica struct {
 	Replica dstack.Replica
 	Run     dstack.Run
 }
 
-// InstanceStep is what to do next with an instance. It alone touches the
-// world, and by one act at a time.
+// InstanceStep is what happens next to an instance. It is the only step with an
+// effect outside the database: one action at a time.
 type InstanceStep struct {
 	To     dstack.InstanceStatus
 	Reason dstack.Reason
@@ -105,13 +106,13 @@ type InstanceStep struct {
 	Due    time.Time
 }
 
-// Action is something done to the world. Each is safe to repeat.
+// Action is a call to a backend or an engine. Each is safe to repeat.
 type Action string
 
-// Every act there is.
+// All actions.
 const (
 	NoAction      Action = ""
 	CreateMachine Action = "create machine"
-	SyncEngine    Action = "sync engine" // tell it all it should run; hear all it does
+	SyncEngine    Action = "sync engine" // send the engine its commands and read its reports
 	DeleteMachine Action = "delete machine"
 )

@@ -8,7 +8,7 @@ import (
 	"dstack/internal/human"
 )
 
-// checkHealth says whether a running attempt answers, and what is missing.
+// checkHealth reports whether a running attempt is healthy, and if not, why.
 func (seen ReplicaFacts) checkHealth() (ok bool, why dstack.Reason) {
 	rep, conf := seen.Report, seen.Run.Spec.Configuration
 	switch {
@@ -23,8 +23,9 @@ func (seen ReplicaFacts) checkHealth() (ok bool, why dstack.Reason) {
 	}
 }
 
-// replicaUnhealthy waits for a replica that runs and does not answer, and
-// restarts it when its probes have failed often enough and it is its turn.
+// replicaUnhealthy waits for a replica that runs and does not answer. It restarts
+// the replica when its port stays closed for StartTimeout, or its probes have
+// failed often enough and mayRestart allows it.
 func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
 	if step, ended := seen.checkEnded(now); ended {
 		return step
@@ -47,10 +48,10 @@ func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
 	return step
 }
 
-// mayRestart says that a replica that fails its probes may be restarted: healthy
-// ones serve meanwhile, or else this has gone on for long, for probes that all
-// replicas fail say more about the probes, or the load, than about replicas.
-// Only one of a run is restarted at a time, the lowest number first.
+// mayRestart reports whether a replica that fails its probes may be restarted:
+// other replicas are ready, or this has gone on for allUnhealthyGrace. When all
+// replicas fail a probe, the probe or the load is the likely cause. Only one
+// replica of a run is restarted at a time, the lowest number first.
 func (seen ReplicaFacts) mayRestart(now time.Time) bool {
 	patience := allUnhealthyGrace
 	for _, r := range seen.Siblings {

@@ -42,36 +42,36 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 		reason string
 	}{
 		{"is not ready before its probes are", facts(dstack.ReplicaStarting, probed(nil)), dstack.ReplicaStarting, "probes were not answered yet"},
-		{"says what they answer", facts(dstack.ReplicaStarting, probed(fails(0))), dstack.ReplicaStarting, "GET /health answered 500"},
+		{"shows their message", facts(dstack.ReplicaStarting, probed(fails(0))), dstack.ReplicaStarting, "GET /health answered 500"},
 		{"is ready when they are", facts(dstack.ReplicaStarting, probed(&dstack.ProbeStatus{Ready: true})), ready, ""},
-		{"leaves rotation with the first that fails", facts(ready, probed(fails(1))), sick, "answered 500"},
-		{"comes back", facts(sick, probed(&dstack.ProbeStatus{Ready: true})), ready, ""},
+		{"becomes unhealthy with the first failed probe", facts(ready, probed(fails(1))), sick, "answered 500"},
+		{"becomes ready again", facts(sick, probed(&dstack.ProbeStatus{Ready: true})), ready, ""},
 		{"is not restarted for a few failures", facts(sick, beside(probed(fails(2)), rep(1, 2, ready))), sick, ""},
-		{"is restarted after three while another serves", facts(sick, beside(probed(fails(3)), rep(1, 2, ready))), dstack.ReplicaRestarting, "3 times in a row"},
-		{"not while another one restarts", facts(sick, beside(probed(fails(3)), rep(1, 2, ready), rep(2, 2, dstack.ReplicaRestarting))), sick, ""},
+		{"is restarted after three failures while another serves", facts(sick, beside(probed(fails(3)), rep(1, 2, ready))), dstack.ReplicaRestarting, "3 times in a row"},
+		{"not while another replica restarts", facts(sick, beside(probed(fails(3)), rep(1, 2, ready), rep(2, 2, dstack.ReplicaRestarting))), sick, ""},
 		{"the lowest number first", facts(sick, beside(func(f F) { probed(fails(3))(f); f.Replica.Num = 2 }, rep(1, 2, sick), rep(3, 2, ready))), sick, ""},
-		{"not soon when all fail: it may be the probe", facts(sick, since(time.Minute, probed(fails(3)))), sick, ""},
-		{"but when that goes on", facts(sick, since(3*time.Minute, probed(fails(3)))), dstack.ReplicaRestarting, ""},
+		{"not soon when all replicas fail", facts(sick, since(time.Minute, probed(fails(3)))), sick, ""},
+		{"but after a while", facts(sick, since(3*time.Minute, probed(fails(3)))), dstack.ReplicaRestarting, ""},
 		{"restarts at once when it exits", facts(sick, func(f F) { f.Run.ReadyAt = now; f.Report = &dstack.Report{State: dstack.AttemptExited} }), dstack.ReplicaRestarting, "exited"},
 		{"waits while its engine is silent", facts(sick, nil), sick, ""},
 
 		{"drains while requests are in flight", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{Known: true, Replicas: map[dstack.ReplicaID]int{"a-2": 3}})), dstack.ReplicaDraining, "scaled down"},
-		{"and while nobody has said that there are none", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{})), dstack.ReplicaDraining, ""},
-		{"ends when it is quiet", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{Drained: map[dstack.ReplicaID]bool{"a-2": true}})), dstack.ReplicaTerminating, "scaled down"},
-		{"ends when the time is over", facts(dstack.ReplicaDraining, drains(0, dstack.Load{Replicas: map[dstack.ReplicaID]int{"a-2": 3}})), dstack.ReplicaTerminating, "3 requests in flight were not waited for"},
+		{"and while no gateway has reported that there are none", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{})), dstack.ReplicaDraining, ""},
+		{"terminates once it has drained", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{Drained: map[dstack.ReplicaID]bool{"a-2": true}})), dstack.ReplicaTerminating, "scaled down"},
+		{"terminates at its deadline", facts(dstack.ReplicaDraining, drains(0, dstack.Load{Replicas: map[dstack.ReplicaID]int{"a-2": 3}})), dstack.ReplicaTerminating, "3 requests in flight were not waited for"},
 		{"or the clock was set back", facts(dstack.ReplicaDraining, drains(9*time.Hour, dstack.Load{})), dstack.ReplicaTerminating, ""},
-		{"or it has ended by itself", facts(dstack.ReplicaDraining, func(f F) {
+		{"or its attempt has ended", facts(dstack.ReplicaDraining, func(f F) {
 			f.Replica.DrainDeadline, f.Report = now.Add(time.Minute), &dstack.Report{State: dstack.AttemptExited}
 		}), dstack.ReplicaTerminating, ""},
 
-		{"waits for an older one to leave", facts(dstack.ReplicaWaiting, func(f F) { f.Blocked = true; f.Replica.Since = now.Add(-time.Hour) }), dstack.ReplicaWaiting, "older replica"},
-		{"an update gives up after three crashes though it may retry", facts(dstack.ReplicaStarting, func(f F) {
+		{"waits for an older replica to leave", facts(dstack.ReplicaWaiting, func(f F) { f.Blocked = true; f.Replica.Since = now.Add(-time.Hour) }), dstack.ReplicaWaiting, "older replica"},
+		{"an update fails after three crashes though it may retry", facts(dstack.ReplicaStarting, func(f F) {
 			always := true
 			f.Run.Spec.Configuration.Retry, f.Run.StableRevision = &spec.Retry{Always: &always}, 1
 			f.Replica.Crashes, f.Replica.FirstCrashAt = 2, now.Add(-time.Second)
 			f.Report = &dstack.Report{State: dstack.AttemptExited}
 		}), dstack.ReplicaFailed, ""},
-		{"what it falls back to is never given up", facts(dstack.ReplicaStarting, func(f F) {
+		{"a replica of the stable revision never fails", facts(dstack.ReplicaStarting, func(f F) {
 			f.Run.TemplateRevision, f.Run.StableRevision, f.Replica.Crashes = 3, 2, 50
 			f.Report = &dstack.Report{State: dstack.AttemptExited}
 		}), dstack.ReplicaRestarting, ""},
@@ -95,8 +95,8 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 	}
 }
 
-// What drains goes on running, and an unhealthy one does too.
-func TestSync_KeepsWhatDrains(t *testing.T) {
+// Draining and unhealthy replicas go on running.
+func TestPlanEngineCommands_KeepsDrainingReplicas(t *testing.T) {
 	heard := []dstack.Report{{Attempt: "try", State: dstack.AttemptRunning}}
 	for _, status := range []dstack.ReplicaStatus{dstack.ReplicaDraining, dstack.ReplicaUnhealthy} {
 		if tell := lifecycle.PlanEngineCommands([]lifecycle.PlacedReplica{{Replica: rep(0, 2, status)}}, heard); len(tell) > 0 {

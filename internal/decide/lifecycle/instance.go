@@ -10,24 +10,24 @@ import (
 
 const (
 	createTimeout = 20 * time.Minute // from rented to alive
-	silentAfter   = 15 * time.Second // without an answer of its engine, people are told
+	silentAfter   = 15 * time.Second // without an answer of its engine, its reason says so
 	settleTime    = 3 * time.Minute  // a machine just created may not be listed yet
 	maxUnlisted   = 20 * time.Second // out of its backend's lists for so long, a rented machine has disappeared
 	maxSilence    = 5 * time.Minute  // without an answer of its engine, a rented machine is deleted
 	maxCheckGap   = 90 * time.Second // between two checks of a machine that count as one observation
 )
 
-// How often an engine is asked: closely while something starts or ends, each
-// second while something runs, seldom while nothing does.
+// How often an engine is synced: often while an attempt starts or ends, each
+// second while something runs, rarely while nothing does.
 const (
-	syncEager = 5 * time.Millisecond // processes start in a moment, and asking costs nothing
+	syncEager = 5 * time.Millisecond // plain processes start quickly, and asking costs nothing
 	syncQuick = 20 * time.Millisecond
 	syncBrisk = 200 * time.Millisecond
 	syncCalm  = time.Second
 	syncIdle  = 30 * time.Second
 )
 
-// DecideInstance decides the next step of an instance.
+// DecideInstance decides the next step of an instance. It fails on an unknown status.
 func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 	switch seen.Instance.Status {
 	case dstack.InstanceCreating:
@@ -173,7 +173,7 @@ func firstSeen(since, now time.Time) time.Time {
 	return since
 }
 
-// syncInterval says how soon to ask the engine again.
+// syncInterval returns the time until the engine is synced again.
 func syncInterval(seen InstanceFacts, now time.Time) time.Duration {
 	soonest := syncIdle
 	if len(seen.Reports) > 0 {

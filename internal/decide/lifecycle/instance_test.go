@@ -21,14 +21,14 @@ func TestInstance(t *testing.T) {
 		do   lifecycle.Action
 	}{
 		{"an owned machine is up at once", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Offer: owned}, Listed: true, Machine: alive}, dstack.InstanceUp, lifecycle.SyncEngine},
-		{"a rented one is made", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: now}, Listed: true, Replicas: some}, dstack.InstanceCreating, lifecycle.CreateMachine},
+		{"a rented machine is created", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: now}, Listed: true, Replicas: some}, dstack.InstanceCreating, lifecycle.CreateMachine},
 		{"not twice while its backend is silent", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: now}, Replicas: some}, dstack.InstanceCreating, lifecycle.NoAction},
-		{"one that never comes up is given back", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: hour}, Listed: true, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
-		{"one that nobody needs is given back", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: now}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
-		{"up, it is kept in step", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Listed: true, Machine: alive}, dstack.InstanceUp, lifecycle.SyncEngine},
-		{"a silent backend ends nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
-		{"a silent engine ends nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned, ConsecutiveFailures: 99, LastResponseAt: hour}, Listed: true, Machine: alive, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
-		{"one list without a rented machine ends nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Listed: true, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
+		{"a rented machine that never comes up is deleted", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: hour}, Listed: true, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
+		{"a rented machine without replicas is deleted", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: now}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
+		{"up, its engine is synced", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Listed: true, Machine: alive}, dstack.InstanceUp, lifecycle.SyncEngine},
+		{"a silent backend deletes nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
+		{"a silent engine of an owned machine deletes nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned, ConsecutiveFailures: 99, LastResponseAt: hour}, Listed: true, Machine: alive, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
+		{"one list without a rented machine deletes nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Listed: true, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
 		{"nor do two with a gap between them", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, UnlistedSince: hour, CheckedAt: hour}, Listed: true, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
 		{"a rented machine that disappeared is deleted", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, UnlistedSince: hour, CheckedAt: now}, Listed: true, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
 		{"a rented machine that failed before it was up is deleted", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: now}, Listed: true, Machine: failed, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
@@ -36,7 +36,7 @@ func TestInstance(t *testing.T) {
 		{"an owned machine that failed stays", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Listed: true, Machine: failed, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
 		{"a failed machine is deleted until it is gone", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: now}, Listed: true, Machine: failed}, dstack.InstanceDeleting, lifecycle.DeleteMachine},
 		{"deletion is repeated", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}, Listed: true, Machine: alive}, dstack.InstanceDeleting, lifecycle.DeleteMachine},
-		{"until the backend knows none for long", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: now}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
+		{"until the backend has not listed it for long", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: now}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
 		{"one list without it is not enough", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
 		{"nor is what was not listed before the deletion began", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: now, UnlistedSince: hour, CheckedAt: now}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
 		{"then it is gone", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour, UnlistedSince: hour, CheckedAt: now}, Listed: true}, dstack.InstanceDeleted, lifecycle.NoAction},
@@ -106,7 +106,7 @@ func TestInstanceStep_AfterFailure(t *testing.T) {
 	}
 }
 
-func TestInstance_LooksCloselyOnlyWhileSomethingMoves(t *testing.T) {
+func TestInstance_SyncsOftenOnlyWhileSomethingChanges(t *testing.T) {
 	pace := func(replicas ...dstack.Replica) time.Duration {
 		seen := lifecycle.InstanceFacts{
 			Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: dstack.Offer{OwnedInstance: "i"}}, Listed: true, Machine: &dstack.Machine{State: dstack.MachineRunning},
@@ -128,7 +128,7 @@ func TestInstance_LooksCloselyOnlyWhileSomethingMoves(t *testing.T) {
 	}
 }
 
-func TestSync(t *testing.T) {
+func TestPlanEngineCommands(t *testing.T) {
 	try := func(status dstack.ReplicaStatus, grace bool) []lifecycle.PlacedReplica {
 		r := rep(0, 1, status)
 		r.Graceful = grace
@@ -144,15 +144,15 @@ func TestSync(t *testing.T) {
 	}{
 		{"starts what is placed", try(dstack.ReplicaStarting, false), nil, []lifecycle.Command{lifecycle.StartAttempt}, false},
 		{"once", try(dstack.ReplicaStarting, false), is(dstack.AttemptPulling), nil, false},
-		{"leaves what runs", try(dstack.ReplicaReady, false), is(dstack.AttemptRunning), nil, false},
-		{"does not run a lost attempt again", try(dstack.ReplicaReady, false), nil, nil, false},
-		{"keeps what ended until its row knows", try(dstack.ReplicaReady, false), is(dstack.AttemptExited), nil, false},
+		{"leaves a running attempt alone", try(dstack.ReplicaReady, false), is(dstack.AttemptRunning), nil, false},
+		{"does not start a lost attempt again", try(dstack.ReplicaReady, false), nil, nil, false},
+		{"keeps an ended attempt until its row says so", try(dstack.ReplicaReady, false), is(dstack.AttemptExited), nil, false},
 		{"then removes it", try(dstack.ReplicaRestarting, false), is(dstack.AttemptExited), []lifecycle.Command{lifecycle.RemoveAttempt}, false},
-		{"stops what is to end, gently", try(dstack.ReplicaTerminating, true), is(dstack.AttemptRunning), []lifecycle.Command{lifecycle.StopAttempt}, true},
-		{"or at once", try(dstack.ReplicaTerminating, false), is(dstack.AttemptRunning), []lifecycle.Command{lifecycle.StopAttempt}, false},
+		{"stops a terminating replica with a grace period", try(dstack.ReplicaTerminating, true), is(dstack.AttemptRunning), []lifecycle.Command{lifecycle.StopAttempt}, true},
+		{"or without one", try(dstack.ReplicaTerminating, false), is(dstack.AttemptRunning), []lifecycle.Command{lifecycle.StopAttempt}, false},
 		{"and then removes it", try(dstack.ReplicaTerminating, true), is(dstack.AttemptExited), []lifecycle.Command{lifecycle.RemoveAttempt}, false},
-		{"stops what nobody placed here", nil, is(dstack.AttemptRunning), []lifecycle.Command{lifecycle.StopAttempt}, true},
-		{"removes what nobody placed here", nil, is(dstack.AttemptRefused), []lifecycle.Command{lifecycle.RemoveAttempt}, false},
+		{"stops an attempt that is not placed here", nil, is(dstack.AttemptRunning), []lifecycle.Command{lifecycle.StopAttempt}, true},
+		{"removes an ended attempt that is not placed here", nil, is(dstack.AttemptRefused), []lifecycle.Command{lifecycle.RemoveAttempt}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			got := lifecycle.PlanEngineCommands(c.placed, c.heard)
@@ -168,8 +168,8 @@ func TestSync(t *testing.T) {
 	}
 }
 
-// What nobody wants any more may outlive its replica by its time to end.
-func TestDueAfter(t *testing.T) {
+// An attempt may outlive its replica by its grace period.
+func TestNextSyncTime(t *testing.T) {
 	late, soon := 30*time.Second, time.Second
 	wanted := []lifecycle.PlacedReplica{{Replica: dstack.Replica{Attempt: "a", Status: dstack.ReplicaReady}}}
 	for _, c := range []struct {
@@ -179,8 +179,8 @@ func TestDueAfter(t *testing.T) {
 		early bool
 	}{
 		{"nothing runs", late, nil, false},
-		{"only what is wanted runs", late, []dstack.Report{{Attempt: "a"}}, false},
-		{"something else is still ending", late, []dstack.Report{{Attempt: "a"}, {Attempt: "b"}}, true},
+		{"only wanted attempts run", late, []dstack.Report{{Attempt: "a"}}, false},
+		{"another attempt is still ending", late, []dstack.Report{{Attempt: "a"}, {Attempt: "b"}}, true},
 		{"it is due sooner anyhow", time.Millisecond, []dstack.Report{{Attempt: "b"}}, false},
 	} {
 		step := lifecycle.InstanceStep{Due: now.Add(c.due)}

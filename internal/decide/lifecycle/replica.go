@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	maxFirstAttempts  = 3                // attempts of a replica whose run was never ready and asks for no retry
-	stableAfter       = time.Minute      // ready for so long, earlier crashes are forgotten
+	maxFirstAttempts  = 3                // attempts of a replica whose template has not served, where the run asks for no retry
+	stableAfter       = time.Minute      // ready for so long, a replica's earlier crashes are forgotten
 	firstBackoff      = time.Second      // doubles with each crash
-	maxBackoff        = time.Minute      //
-	placeInterval     = 5 * time.Second  // between looks for a place
-	lookInterval      = 10 * time.Second // in case that a wake was lost
-	maxDrain          = time.Hour        // the language allows no longer drain_timeout
-	allUnhealthyGrace = 2 * time.Minute  // before one of replicas that all fail their probes is restarted
+	maxBackoff        = time.Minute      // between two attempts
+	placeInterval     = 5 * time.Second  // between two searches for a place
+	lookInterval      = 10 * time.Second // between two decisions, in case a wake was lost
+	maxDrain          = time.Hour        // the configuration allows no longer drain_timeout
+	allUnhealthyGrace = 2 * time.Minute  // before a replica is restarted while all fail their probes
 )
 
-// DecideReplica decides the next step of a replica.
+// DecideReplica decides the next step of a replica. It fails on an unknown status.
 func DecideReplica(seen ReplicaFacts, now time.Time) (ReplicaStep, error) {
 	switch seen.Replica.Status {
 	case dstack.ReplicaWaiting:
@@ -45,13 +45,13 @@ func DecideReplica(seen ReplicaFacts, now time.Time) (ReplicaStep, error) {
 	}
 }
 
-// stayWith keeps everything, with another reason if one is given.
+// stayWith returns a step that changes nothing but the reason, if one is given.
 func (seen ReplicaFacts) stayWith(why dstack.Reason) ReplicaStep {
 	r := seen.Replica
 	return ReplicaStep{To: r.Status, Reason: cmp.Or(why, r.Reason), Crashes: r.Crashes, FirstCrashAt: r.FirstCrashAt, RetryAt: r.RetryAt}
 }
 
-// go moves to another status, keeping the count of crashes.
+// moveTo returns a step to another status that keeps the count of crashes.
 func (seen ReplicaFacts) moveTo(to dstack.ReplicaStatus, why dstack.Reason) ReplicaStep {
 	step := seen.stayWith("")
 	step.To, step.Reason, step.RetryAt = to, why, time.Time{}
@@ -66,15 +66,15 @@ func (seen ReplicaFacts) waitForMachine(now time.Time) ReplicaStep {
 	return step
 }
 
-// hasServedTemplate says that the replica's shape has served: from then on its replicas
-// are restarted for as long as the run lives. Those of an older one are what
-// a failed update falls back to.
+// hasServedTemplate reports whether the replica's template has served: its replicas
+// are then restarted for as long as the run lives. Older templates count as
+// served, because a failed update returns to them.
 func (seen ReplicaFacts) hasServedTemplate() bool {
 	return !seen.Run.ReadyAt.IsZero() || seen.Replica.TemplateRevision != seen.Run.TemplateRevision
 }
 
-// canRollBack says that an earlier revision serves, or can serve again, should
-// this one fail. Then trying for long helps nobody.
+// canRollBack reports whether an earlier revision can serve again if this one
+// fails. Then a replica is not retried for long.
 func (seen ReplicaFacts) canRollBack() bool {
 	return !seen.hasServedTemplate() && seen.Run.StableRevision > 0
 }
@@ -103,7 +103,7 @@ func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	return step
 }
 
-// explainNoPlace says why no machine suits.
+// explainNoPlace returns why no machine suits.
 func explainNoPlace(misfits []dstack.Rejection) dstack.Reason {
 	if len(misfits) == 0 {
 		return "no machine is configured for this project"
@@ -124,7 +124,7 @@ func retryRule(run dstack.Run) (map[string]bool, time.Duration) {
 	return on, time.Duration(window) * time.Second
 }
 
-// replicaStarting follows what the engine reports until the port accepts.
+// replicaStarting follows the engine's reports until the replica is ready.
 func replicaStarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	rep := seen.Report
 	if isLost(seen.Instance) {
@@ -152,13 +152,13 @@ func replicaStarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	}
 }
 
-// isLost says that an instance will never run anything again.
+// isLost reports whether an instance will never run anything again.
 func isLost(i *dstack.Instance) bool {
 	return i == nil || i.Status == dstack.InstanceDeleting || i.Status == dstack.InstanceDeleted
 }
 
-// replicaNotReady waits for a running replica to answer, up to StartTimeout
-// since it began.
+// replicaNotReady waits for a running replica to become ready, until StartTimeout
+// after its start.
 func replicaNotReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	since := seen.Report.StartedAt
 	if since.Before(seen.Replica.Since) {
@@ -182,8 +182,8 @@ func replicaNotReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	return decideRetry(seen, now, why, dstack.AttemptRunning, true)
 }
 
-// replicaReady watches what serves. One that does not answer gets no requests
-// from then on; only its own end restarts it at once.
+// replicaReady makes a replica that does not answer unhealthy, so that it gets no
+// requests. Only an attempt that ended is restarted at once.
 func replicaReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	if step, ended := seen.checkEnded(now); ended {
 		return step
@@ -199,7 +199,8 @@ func replicaReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	return seen.stayWith("")
 }
 
-// checkEnded tells what has ended from what may still run: the step for the former.
+// checkEnded returns the step for an attempt that has ended or lost its machine.
+// ended is false when the attempt may still run.
 func (seen ReplicaFacts) checkEnded(now time.Time) (step ReplicaStep, ended bool) {
 	rep := seen.Report
 	if isLost(seen.Instance) {
@@ -218,8 +219,8 @@ func (seen ReplicaFacts) checkEnded(now time.Time) (step ReplicaStep, ended bool
 	}
 }
 
-// replicaRestarting waits out the back-off, and for the last attempt to be
-// over: two attempts of one replica never run at once.
+// replicaRestarting waits for the end of the back-off and of the last attempt:
+// two attempts of one replica never run at once.
 func replicaRestarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r := seen.Replica
 	switch {
@@ -240,8 +241,8 @@ func replicaRestarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	}
 }
 
-// replicaDraining waits for what is in flight, for as long as the service
-// allows. Without word from the gateways it waits for all of that.
+// replicaDraining waits for the requests in flight, at most until the drain
+// deadline. Without reports of the gateways it waits until the deadline.
 func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r, rep := seen.Replica, seen.Report
 	load := seen.Load
@@ -262,8 +263,8 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 	return step
 }
 
-// replicaTerminating waits until no machine can still be running it: its
-// engine was asked after the decision, and had nothing of it.
+// replicaTerminating waits until no machine can run the replica any more: its
+// engine was asked after the decision and does not have the attempt.
 func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r, rep := seen.Replica, seen.Report
 	never := r.Instance == "" || r.Attempt == ""

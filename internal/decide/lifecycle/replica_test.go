@@ -15,7 +15,7 @@ var (
 	gone = &dstack.Instance{ID: "i", Status: dstack.InstanceDeleted}
 )
 
-// facts is a replica in a status, with the run never ready.
+// facts is a replica in a status, of a run that was never ready.
 func facts(status dstack.ReplicaStatus, change func(*lifecycle.ReplicaFacts)) lifecycle.ReplicaFacts {
 	seen := lifecycle.ReplicaFacts{
 		Replica: rep(0, 2, status), Run: aRun(1), Instance: up,
@@ -61,46 +61,46 @@ func TestReplica(t *testing.T) {
 	}{
 		{"waits for a place", facts(dstack.ReplicaWaiting, func(f F) { f.Replica.Since = now }), dstack.ReplicaWaiting, "no machine is configured", false},
 		{"takes the best place", facts(dstack.ReplicaWaiting, func(f F) { f.Placements = []dstack.Placement{{}, {}} }), dstack.ReplicaStarting, "", true},
-		{"gives up without one", facts(dstack.ReplicaWaiting, func(f F) {
+		{"fails without one", facts(dstack.ReplicaWaiting, func(f F) {
 			f.Rejections = []dstack.Rejection{{Offer: dstack.Offer{Type: "box"}, Reason: "it has no GPU"}}
 		}), dstack.ReplicaFailed, "no machine suits: box: it has no GPU", false},
-		{"waits on while its run serves", facts(dstack.ReplicaWaiting, served), dstack.ReplicaWaiting, "", false},
-		{"waits on while it may retry", facts(dstack.ReplicaWaiting, retries), dstack.ReplicaWaiting, "", false},
+		{"keeps waiting while its run serves", facts(dstack.ReplicaWaiting, served), dstack.ReplicaWaiting, "", false},
+		{"keeps waiting while it may retry", facts(dstack.ReplicaWaiting, retries), dstack.ReplicaWaiting, "", false},
 
-		{"starts until its engine speaks", facts(dstack.ReplicaStarting, nil), dstack.ReplicaStarting, "", false},
+		{"keeps starting until its engine reports", facts(dstack.ReplicaStarting, nil), dstack.ReplicaStarting, "", false},
 		{"shows the pull", facts(dstack.ReplicaStarting, reports(&dstack.Report{State: dstack.AttemptPulling, Progress: "pulling 62%"})), dstack.ReplicaStarting, "pulling 62%", false},
-		{"says that the port is shut", facts(dstack.ReplicaStarting, reports(running)), dstack.ReplicaStarting, "port 8000 does not accept", false},
+		{"says that the port is closed", facts(dstack.ReplicaStarting, reports(running)), dstack.ReplicaStarting, "port 8000 does not accept", false},
 		{"is ready when the port accepts", facts(dstack.ReplicaStarting, reports(ready)), dstack.ReplicaReady, "", false},
-		{"gives up a port that never opens", facts(dstack.ReplicaStarting, all(reports(running), func(f F) {
+		{"fails when the port never opens", facts(dstack.ReplicaStarting, all(reports(running), func(f F) {
 			f.Replica.Since, f.Limits.StartTimeout = now.Add(-time.Hour), 20*time.Second
 		})), dstack.ReplicaFailed, "port 8000 did not open within 20s", false},
 		{"a pull does not count as start time", facts(dstack.ReplicaStarting, all(reports(running), func(f F) {
 			f.Replica.Since, f.Limits.StartTimeout = now.Add(-time.Hour), time.Minute
 		})), dstack.ReplicaStarting, "", false},
 		{"restarts after a crash", facts(dstack.ReplicaStarting, reports(exited)), dstack.ReplicaRestarting, "replica 0 exited with code 1 after 14s", false},
-		{"gives up after the third", facts(dstack.ReplicaStarting, all(reports(exited), crashes(2, time.Minute))), dstack.ReplicaFailed, "3 times in a row", false},
-		{"goes on while it may retry", facts(dstack.ReplicaStarting, all(reports(exited), crashes(9, 50*time.Minute), retries)), dstack.ReplicaRestarting, "", false},
+		{"fails after the third crash", facts(dstack.ReplicaStarting, all(reports(exited), crashes(2, time.Minute))), dstack.ReplicaFailed, "3 times in a row", false},
+		{"restarts while it may retry", facts(dstack.ReplicaStarting, all(reports(exited), crashes(9, 50*time.Minute), retries)), dstack.ReplicaRestarting, "", false},
 		{"until its window is over", facts(dstack.ReplicaStarting, all(reports(exited), crashes(9, 61*time.Minute), retries)), dstack.ReplicaFailed, "tried for 60m", false},
-		{"never gives up what has served", facts(dstack.ReplicaStarting, all(reports(exited), crashes(99, time.Hour), served)), dstack.ReplicaRestarting, "", false},
-		{"gives up at once what cannot work", facts(dstack.ReplicaStarting, reports(refused)), dstack.ReplicaFailed, "no such image", false},
-		{"looks for another place when its machine goes", facts(dstack.ReplicaStarting, func(f F) { f.Instance = gone }), dstack.ReplicaWaiting, "machine is gone", false},
+		{"never fails once its template has served", facts(dstack.ReplicaStarting, all(reports(exited), crashes(99, time.Hour), served)), dstack.ReplicaRestarting, "", false},
+		{"fails at once when retrying cannot help", facts(dstack.ReplicaStarting, reports(refused)), dstack.ReplicaFailed, "no such image", false},
+		{"waits for another place when its machine is gone", facts(dstack.ReplicaStarting, func(f F) { f.Instance = gone }), dstack.ReplicaWaiting, "machine is gone", false},
 
 		{"stays ready", facts(dstack.ReplicaReady, reports(ready)), dstack.ReplicaReady, "", false},
 		{"stays ready while its engine is silent", facts(dstack.ReplicaReady, nil), dstack.ReplicaReady, "", false},
-		{"leaves rotation when its port shuts", facts(dstack.ReplicaReady, reports(running)), dstack.ReplicaUnhealthy, "does not accept", false},
+		{"becomes unhealthy when its port closes", facts(dstack.ReplicaReady, reports(running)), dstack.ReplicaUnhealthy, "does not accept", false},
 		{"restarts when it exits", facts(dstack.ReplicaReady, all(reports(exited), served)), dstack.ReplicaRestarting, "exited", false},
 		{"restarts when it was removed", facts(dstack.ReplicaReady, all(reports(absent), served)), dstack.ReplicaRestarting, "removed from outside", false},
 
-		{"waits out the back-off", facts(dstack.ReplicaRestarting, func(f F) { f.Replica.RetryAt = now.Add(time.Second) }), dstack.ReplicaRestarting, "", false},
+		{"waits for the end of the back-off", facts(dstack.ReplicaRestarting, func(f F) { f.Replica.RetryAt = now.Add(time.Second) }), dstack.ReplicaRestarting, "", false},
 		{"not when the clock was set back", facts(dstack.ReplicaRestarting, func(f F) { f.Replica.RetryAt = now.Add(time.Hour) }), dstack.ReplicaStarting, "", true},
-		{"then tries again", facts(dstack.ReplicaRestarting, reports(exited)), dstack.ReplicaStarting, "", true},
-		{"but not beside the attempt before", facts(dstack.ReplicaRestarting, reports(running)), dstack.ReplicaRestarting, "", false},
+		{"then begins a new attempt", facts(dstack.ReplicaRestarting, reports(exited)), dstack.ReplicaStarting, "", true},
+		{"but not while the last attempt runs", facts(dstack.ReplicaRestarting, reports(running)), dstack.ReplicaRestarting, "", false},
 
-		{"ends when its engine has nothing of it", facts(dstack.ReplicaTerminating, reports(absent)), dstack.ReplicaTerminated, "", false},
-		{"does not trust an older word", facts(dstack.ReplicaTerminating, reports(stale)), dstack.ReplicaTerminating, "", false},
+		{"ends when its engine does not have it", facts(dstack.ReplicaTerminating, reports(absent)), dstack.ReplicaTerminated, "", false},
+		{"does not trust an older report", facts(dstack.ReplicaTerminating, reports(stale)), dstack.ReplicaTerminating, "", false},
 		{"waits while it still runs", facts(dstack.ReplicaTerminating, reports(running)), dstack.ReplicaTerminating, "", false},
 		{"ends with its machine", facts(dstack.ReplicaTerminating, func(f F) { f.Instance = gone }), dstack.ReplicaTerminated, "", false},
-		{"ends at once when it never began", facts(dstack.ReplicaTerminating, func(f F) { f.Replica.Attempt, f.Replica.Instance = "", "" }), dstack.ReplicaTerminated, "", false},
+		{"ends at once when it never had an attempt", facts(dstack.ReplicaTerminating, func(f F) { f.Replica.Attempt, f.Replica.Instance = "", "" }), dstack.ReplicaTerminated, "", false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			step, err := lifecycle.DecideReplica(c.seen, now)
@@ -120,7 +120,7 @@ func TestReplica(t *testing.T) {
 	}
 }
 
-func TestReplica_BackoffDoublesAndForgets(t *testing.T) {
+func TestReplica_BackoffDoublesAndIsReset(t *testing.T) {
 	crash := func(n int, readyFor time.Duration) time.Duration {
 		seen := facts(dstack.ReplicaReady, func(f *lifecycle.ReplicaFacts) {
 			f.Run.ReadyAt = now.Add(-time.Hour)
@@ -146,7 +146,7 @@ func TestReplica_BackoffDoublesAndForgets(t *testing.T) {
 	}
 }
 
-func TestReplica_RemembersTheAttemptThatEnded(t *testing.T) {
+func TestReplica_RecordsTheEndedAttempt(t *testing.T) {
 	seen := facts(dstack.ReplicaStarting, func(f *lifecycle.ReplicaFacts) {
 		f.Report = &dstack.Report{State: dstack.AttemptExited, ExitCode: 7, LastOutput: []string{"boom"}}
 	})

@@ -11,7 +11,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// updating is a run of which revision 1 has served and 2 is to take over.
+// updating is a run whose revision 1 has served, at revision 2.
 func updating(replicas int) dstack.Run {
 	run := aRun(replicas)
 	run.StableRevision = 1
@@ -43,21 +43,21 @@ func TestRun_Rolling(t *testing.T) {
 		ready    bool
 		back     int
 	}{
-		{name: "a new one is asked for while the old ones serve", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready)}, add: []int{0}},
-		{name: "no old one leaves before a new one is ready", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready), rep(0, 2, starting)}},
-		{name: "then one does, and the next is asked for", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready), rep(0, 2, ready)}, add: []int{1}, drain: ids{"b-1"}},
-		{name: "one that serves nobody leaves at once", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, starting)}, add: []int{0}, drop: ids{"b-1"}},
-		{name: "nothing is protected where nothing serves", wanted: 3, replicas: all{rep(0, 1, starting)}, add: []int{0, 1, 2}, drop: ids{"a-1"}},
-		{name: "an unhealthy one still serves, should all be", wanted: 1, replicas: all{rep(0, 1, sick)}, add: []int{0}},
-		{name: "it has taken over once all new ones are ready", wanted: 1, replicas: all{rep(0, 1, ready), rep(0, 2, ready)}, drain: ids{"a-1"}, ready: true},
+		{name: "adds a new replica while outdated ones serve", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready)}, add: []int{0}},
+		{name: "no outdated replica leaves before a new one is ready", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready), rep(0, 2, starting)}},
+		{name: "then one leaves, and the next is added", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready), rep(0, 2, ready)}, add: []int{1}, drain: ids{"b-1"}},
+		{name: "an outdated replica that does not serve leaves at once", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, starting)}, add: []int{0}, drop: ids{"b-1"}},
+		{name: "where nothing serves all start at once", wanted: 3, replicas: all{rep(0, 1, starting)}, add: []int{0, 1, 2}, drop: ids{"a-1"}},
+		{name: "an unhealthy replica counts as serving", wanted: 1, replicas: all{rep(0, 1, sick)}, add: []int{0}},
+		{name: "has taken over once all new replicas are ready", wanted: 1, replicas: all{rep(0, 1, ready), rep(0, 2, ready)}, drain: ids{"a-1"}, ready: true},
 		{name: "a quarter of many starts at once", wanted: 8, replicas: all{
 			rep(0, 1, ready), rep(1, 1, ready), rep(2, 1, ready), rep(3, 1, ready), rep(4, 1, ready), rep(5, 1, ready), rep(6, 1, ready), rep(7, 1, ready)}, add: []int{0, 1}},
-		{name: "one that has no room beside the old one makes it leave", wanted: 1, replicas: all{rep(0, 1, ready), blocked(rep(0, 2, waiting))}, drain: ids{"a-1"}},
-		{name: "only one for each", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, draining), blocked(rep(0, 2, waiting))}},
-		{name: "a new one that gives up is rolled back", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready), rep(0, 2, failed)}, back: 1},
-		{name: "however many of it are ready", wanted: 2, replicas: all{rep(1, 1, ready), rep(0, 2, ready), rep(1, 2, failed)}, back: 1},
-		{name: "a sleeping service takes the new one when it wakes", wanted: 0, replicas: nil},
-		{name: "and has nothing left of the old one", wanted: 0, replicas: all{rep(0, 1, ready)}, drain: ids{"a-1"}},
+		{name: "a blocked replica makes an outdated one leave", wanted: 1, replicas: all{rep(0, 1, ready), blocked(rep(0, 2, waiting))}, drain: ids{"a-1"}},
+		{name: "only one for each blocked replica", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, draining), blocked(rep(0, 2, waiting))}},
+		{name: "is rolled back when a new replica fails", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready), rep(0, 2, failed)}, back: 1},
+		{name: "even when other new replicas are ready", wanted: 2, replicas: all{rep(1, 1, ready), rep(0, 2, ready), rep(1, 2, failed)}, back: 1},
+		{name: "a sleeping service starts nothing", wanted: 0, replicas: nil},
+		{name: "and drains outdated replicas", wanted: 0, replicas: all{rep(0, 1, ready)}, drain: ids{"a-1"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			step := decideRun(t, lifecycle.RunFacts{Run: updating(c.wanted), Replicas: c.replicas, DesiredReplicas: c.wanted})
@@ -76,8 +76,8 @@ func TestRun_Rolling(t *testing.T) {
 	}
 }
 
-// A service that wants more than the machines hold can be updated all the same.
-func TestRun_TakesOverWithFewerPlacesThanWanted(t *testing.T) {
+// A service that desires more replicas than the machines take can be updated.
+func TestRun_TakesOverWithFewerPlacesThanDesired(t *testing.T) {
 	homeless := rep(2, 2, dstack.ReplicaWaiting)
 	homeless.Attempt, homeless.Instance = "", ""
 	fresh := []dstack.Replica{rep(0, 2, dstack.ReplicaReady), rep(1, 2, dstack.ReplicaReady), homeless}
@@ -94,8 +94,8 @@ func TestRun_TakesOverWithFewerPlacesThanWanted(t *testing.T) {
 	}
 }
 
-// What serves is never ended because another revision failed, whatever is
-// known of the former.
+// Serving replicas are never ended because another revision failed, even if no
+// revision is known to be stable.
 func TestRun_IsNotGivenUpWhileAnythingServes(t *testing.T) {
 	step := decideRun(t, lifecycle.RunFacts{Run: aRun(1), DesiredReplicas: 1,
 		Replicas: []dstack.Replica{rep(0, 1, dstack.ReplicaReady), rep(0, 2, dstack.ReplicaFailed)}})
@@ -125,7 +125,7 @@ func TestRun_RollsBackToARevisionThatServedLate(t *testing.T) {
 	}
 }
 
-func TestRun_AFallBackSaysWhy(t *testing.T) {
+func TestRun_ARollbackSaysWhy(t *testing.T) {
 	broken := rep(0, 2, dstack.ReplicaFailed)
 	broken.Reason, broken.PastAttempts = "exited with code 1", []dstack.Attempt{{LastOutput: []string{"boom"}}}
 	seen := lifecycle.RunFacts{Run: updating(1), Replicas: []dstack.Replica{rep(0, 1, dstack.ReplicaReady), broken}, DesiredReplicas: 1}
@@ -157,12 +157,12 @@ func TestRun_Scaling(t *testing.T) {
 		drop     ids
 		drain    ids
 	}{
-		{name: "asks for more with the lowest free numbers", wanted: 3, replicas: all{rep(1, 2, ready)}, add: []int{0, 2}},
-		{name: "not with the number of one that is still leaving", wanted: 2, replicas: all{rep(0, 2, draining), rep(1, 2, ready)}, add: []int{2}},
-		{name: "the one with the fewest requests leaves", wanted: 1, replicas: all{rep(0, 2, ready), rep(1, 2, ready)},
+		{name: "adds replicas with the lowest free numbers", wanted: 3, replicas: all{rep(1, 2, ready)}, add: []int{0, 2}},
+		{name: "not with the number of a leaving replica", wanted: 2, replicas: all{rep(0, 2, draining), rep(1, 2, ready)}, add: []int{2}},
+		{name: "the replica with the fewest requests leaves", wanted: 1, replicas: all{rep(0, 2, ready), rep(1, 2, ready)},
 			inFlight: map[dstack.ReplicaID]int{"a-2": 1, "b-2": 3}, drain: ids{"a-2"}},
-		{name: "of equals the newest", wanted: 1, replicas: all{rep(0, 2, ready), rep(1, 2, ready)}, drain: ids{"b-2"}},
-		{name: "what is not ready leaves before what is", wanted: 1, replicas: all{rep(0, 2, starting), rep(1, 2, ready), rep(2, 2, waiting)}, drop: ids{"c-2", "a-2"}},
+		{name: "among equals the highest number", wanted: 1, replicas: all{rep(0, 2, ready), rep(1, 2, ready)}, drain: ids{"b-2"}},
+		{name: "replicas that are not ready leave first", wanted: 1, replicas: all{rep(0, 2, starting), rep(1, 2, ready), rep(2, 2, waiting)}, drop: ids{"c-2", "a-2"}},
 		{name: "to zero", wanted: 0, replicas: all{rep(0, 2, ready)}, drain: ids{"a-2"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -178,6 +178,11 @@ func TestRun_MaxDurationEndsItWithItsOwnReason(t *testing.T) {
 	run := aRun(1)
 	run.Spec.Configuration.MaxDuration = &spec.MaxDuration{Seconds: 7200}
 	seen := lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaReady)}, DesiredReplicas: 1}
+	run.Spec.Configuration.MaxDuration.Seconds = 5
+	if step := decideRun(t, seen); !step.Started || !step.Due.Equal(now.Add(5*time.Second)) {
+		t.Errorf("nothing looks at it when its time is over: %+v", step)
+	}
+	run.Spec.Configuration.MaxDuration.Seconds = 7200
 	if step := decideRun(t, seen); !step.Started || step.To != dstack.RunActive {
 		t.Errorf("with a machine: %+v", step)
 	}
@@ -196,7 +201,7 @@ func TestRun_MaxDurationEndsItWithItsOwnReason(t *testing.T) {
 	}
 }
 
-// Nothing is due later than the store trusts.
+// A later time would look to the store as written before the clock was set back.
 func TestRun_IsNotDueTooFarAhead(t *testing.T) {
 	seen := lifecycle.RunFacts{Run: aRun(1), DesiredReplicas: 1, ScaleDue: now.Add(10 * time.Minute)}
 	if step := decideRun(t, seen); !step.Due.Equal(now.Add(time.Minute)) {

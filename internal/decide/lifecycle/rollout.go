@@ -7,15 +7,15 @@ import (
 	"dstack/internal/dstack"
 )
 
-// rollout is a run's replicas, sorted by what they are to it.
+// rollout is a run's replicas, sorted by their part in an update.
 type rollout struct {
-	current     []dstack.Replica // of the present shape, and to stay
-	outdated    []dstack.Replica // of another one, and not told to end yet
-	failed      []dstack.Replica // of the present shape: gave up
-	terminating int              // of another shape, told to end and not gone yet
-	takenNums   map[int]bool     // numbers of the present shape that are taken
-	ready       int              // of fresh
-	unplaced    int              // of fresh: never had a machine
+	current     []dstack.Replica // of the present template, and not leaving
+	outdated    []dstack.Replica // of another template, and not leaving yet
+	failed      []dstack.Replica // of the present template, and failed
+	terminating int              // of another template, leaving
+	takenNums   map[int]bool     // numbers that replicas of the present template hold
+	ready       int              // of current
+	unplaced    int              // of current: never had a machine
 	inFlight    map[dstack.ReplicaID]int
 }
 
@@ -48,10 +48,10 @@ func sortReplicas(seen RunFacts) rollout {
 	return c
 }
 
-// hasTakenOver says that the present shape has proven itself. Where another one
-// served before, it has to take over wholly first: until then it can fall
-// back. It has, too, when all but it is gone and the rest of it finds no
-// machine: that says nothing about the revision.
+// hasTakenOver reports whether the present template serves as desired. An update
+// is complete when all desired replicas are ready, and can be rolled back until
+// then. It is also complete when all outdated replicas are gone and only
+// replicas without a machine are missing: that says nothing about the revision.
 func (c rollout) hasTakenOver(seen RunFacts) bool {
 	switch {
 	case c.ready == 0:
@@ -63,16 +63,16 @@ func (c rollout) hasTakenOver(seen RunFacts) bool {
 	}
 }
 
-// hasServingOutdated says that there are older replicas with requests.
+// hasServingOutdated reports whether outdated replicas may have requests.
 func (c rollout) hasServingOutdated() bool { return slices.ContainsFunc(c.outdated, isServing) }
 
-// maxSurge is how many new replicas may start at once beside old ones: GPUs are
-// scarce, and large services should not take for ever.
+// maxSurge is how many new replicas may start at once beside outdated ones: a
+// quarter, because GPUs are scarce, and large updates should not take for ever.
 func maxSurge(wanted int) int { return max(1, wanted/4) }
 
-// addMissing asks for the replicas that are missing. Where old ones serve, it asks
-// for a few at a time, so that a bad revision shows before much of it is paid
-// for. One that gave up is not asked for again before the shape has served.
+// addMissing adds the missing replicas to a step. While outdated replicas serve,
+// it adds only a few at a time, so that a bad revision fails before it costs
+// much. A failed replica is not replaced before the template has served.
 func (c rollout) addMissing(seen RunFacts, step *RunStep) {
 	missing := seen.DesiredReplicas - len(c.current)
 	if seen.Run.ReadyAt.IsZero() && !step.Ready {
@@ -89,9 +89,9 @@ func (c rollout) addMissing(seen RunFacts, step *RunStep) {
 	}
 }
 
-// selectOutdated returns the old replicas that may go now: those without requests,
-// as many of the others as new ones are ready, and one more for each new one
-// that cannot start while they hold its place.
+// selectOutdated returns the outdated replicas that may leave now: those without
+// requests, as many of the others as new replicas are ready, and one more for
+// each new replica that cannot be placed while they hold its place.
 func (c rollout) selectOutdated(seen RunFacts) []dstack.Replica {
 	var leave, stay []dstack.Replica
 	for _, r := range c.outdated {
@@ -112,13 +112,14 @@ func (c rollout) selectOutdated(seen RunFacts) []dstack.Replica {
 	return append(leave, c.pickRemovals(stay, surplus)...)
 }
 
-// removalRank ranks replicas by how much would be lost with them.
+// removalRank ranks replicas by how much is lost with them, the least first.
 var removalRank = map[dstack.ReplicaStatus]int{
 	dstack.ReplicaWaiting: 0, dstack.ReplicaRestarting: 1, dstack.ReplicaStarting: 2, dstack.ReplicaUnhealthy: 3, dstack.ReplicaReady: 4,
 }
 
-// pickRemovals returns the n replicas that would be missed least: those furthest
-// from ready, then those with the fewest requests in flight, then the newest.
+// pickRemovals returns the n replicas that are removed first: those furthest from
+// ready, then those with the fewest requests in flight, then those with the
+// highest numbers.
 func (c rollout) pickRemovals(rs []dstack.Replica, n int) []dstack.Replica {
 	rs = slices.Clone(rs)
 	slices.SortStableFunc(rs, func(a, b dstack.Replica) int {

@@ -8,8 +8,9 @@ import (
 	"dstack/internal/spec"
 )
 
-// DecideRun decides the next step of a run. One that begins to end is looked at
-// again at once: it may have nothing left to wait for.
+// DecideRun decides the next step of a run. A run that begins to terminate is
+// due again at once, because there may be no replica to wait for. It fails on
+// an unknown status.
 func DecideRun(seen RunFacts, now time.Time) (RunStep, error) {
 	var step RunStep
 	known := seen.Run.StableRevision
@@ -36,8 +37,8 @@ func DecideRun(seen RunFacts, now time.Time) (RunStep, error) {
 	return step, nil
 }
 
-// runActive moves the replicas towards the wanted number at the present
-// shape. Those of an older one leave as new ones become ready.
+// runActive moves the replicas towards the desired number at the present
+// template. Replicas of older templates leave as new ones become ready.
 func runActive(seen RunFacts, now time.Time) RunStep {
 	if seen.Run.Stop != dstack.StopNone {
 		return runStopped(seen)
@@ -51,12 +52,15 @@ func runActive(seen RunFacts, now time.Time) RunStep {
 		if seen.Run.StableRevision > 0 {
 			return runRollsBack(seen, c, now)
 		}
-		if len(c.current) == 0 && !c.hasServingOutdated() { // nothing is left that could become ready, or serves
+		if len(c.current) == 0 && !c.hasServingOutdated() { // no replica can become ready, and none serves
 			return runGivesUp(seen, c.failed[0])
 		}
 	}
 	step := RunStep{To: dstack.RunActive, DesiredReplicas: seen.DesiredReplicas, DrainTimeout: seen.Run.Spec.Configuration.EffectiveDrainTimeout()}
-	step.Started = hasStarted(seen)
+	if step.Started = hasStarted(seen); step.Started {
+		seen.Run.StartedAt = now
+		over, _ = deadlineOf(seen.Run)
+	}
 	step.Ready = c.hasTakenOver(seen)
 	step.Due = earliestDue(now, seen.ScaleDue, over)
 	c.addMissing(seen, &step)
@@ -96,7 +100,7 @@ func stableRevision(seen RunFacts) int {
 	return latest
 }
 
-// hasStarted says that a run's first replica has a machine.
+// hasStarted reports whether a run's first replica has just got a machine.
 func hasStarted(seen RunFacts) bool {
 	for _, r := range seen.Replicas {
 		if r.Instance != "" {
@@ -106,21 +110,22 @@ func hasStarted(seen RunFacts) bool {
 	return false
 }
 
-// deadlineOf is when a run has lived for as long as it may. It counts from when its
-// first replica had a machine.
+// deadlineOf returns when a run's max_duration is over. It counts from when the
+// first replica got a machine.
 func deadlineOf(run dstack.Run) (over time.Time, limited bool) {
-	most := spec.Merge(run.Spec.Configuration, run.Spec.Profile).MaxDuration
-	if most == nil || most.Off || run.StartedAt.IsZero() {
+	limit := spec.Merge(run.Spec.Configuration, run.Spec.Profile).MaxDuration
+	if limit == nil || limit.Off || run.StartedAt.IsZero() {
 		return time.Time{}, false
 	}
-	return run.StartedAt.Add(time.Duration(most.Seconds) * time.Second), true
+	return run.StartedAt.Add(time.Duration(limit.Seconds) * time.Second), true
 }
 
-// maxDue is how far ahead anything is due: the store takes what is due
-// much later for a sign that the clock was set back.
+// maxDue is how far ahead anything is due. The store treats a row that is due
+// much later as written before the clock was set back.
 const maxDue = time.Minute
 
-// earliestDue is the earliest of some times, of which zero ones do not count.
+// earliestDue returns the earliest of the times that are not zero, at most maxDue
+// ahead.
 func earliestDue(now time.Time, times ...time.Time) (first time.Time) {
 	for _, t := range times {
 		if !t.IsZero() && (first.IsZero() || t.Before(first)) {
@@ -133,7 +138,8 @@ func earliestDue(now time.Time, times ...time.Time) (first time.Time) {
 	return first
 }
 
-// splitByInFlight sorts those that leave: who may have requests finishes them first.
+// splitByInFlight splits replicas that leave into those to terminate at once and
+// those that may have requests in flight, and drain first.
 func splitByInFlight(rs []dstack.Replica) (drop, drain []dstack.ReplicaID) {
 	for _, r := range rs {
 		switch {
@@ -147,17 +153,17 @@ func splitByInFlight(rs []dstack.Replica) (drop, drain []dstack.ReplicaID) {
 	return drop, drain
 }
 
-// isServing says that requests may be in flight to a replica.
+// isServing reports whether requests may be in flight to a replica.
 func isServing(r dstack.Replica) bool {
 	return r.Status == dstack.ReplicaReady || r.Status == dstack.ReplicaUnhealthy
 }
 
-// isLeaving says that a replica was told to end.
+// isLeaving reports whether a replica drains or terminates.
 func isLeaving(r dstack.Replica) bool {
 	return r.Status == dstack.ReplicaDraining || r.Status == dstack.ReplicaTerminating
 }
 
-// terminateAll tells all of a run's replicas to end.
+// terminateAll ends a run and all its replicas.
 func terminateAll(seen RunFacts, why dstack.Reason, ending dstack.Ending) RunStep {
 	step := RunStep{To: dstack.RunTerminating, Reason: why, Ending: ending, StopReason: why, Graceful: true,
 		DrainTimeout: seen.Run.Spec.Configuration.EffectiveDrainTimeout()}
@@ -165,7 +171,7 @@ func terminateAll(seen RunFacts, why dstack.Reason, ending dstack.Ending) RunSte
 	return step
 }
 
-// runStopped ends a run by its user's wish.
+// runStopped ends a run that its user stopped or aborted.
 func runStopped(seen RunFacts) RunStep {
 	if seen.Run.Stop != dstack.StopAbort {
 		return terminateAll(seen, "stopped by its user", dstack.EndStopped)
@@ -175,7 +181,7 @@ func runStopped(seen RunFacts) RunStep {
 	return step
 }
 
-// toKillNow are those that an abort ends at once.
+// toKillNow returns the replicas that an abort terminates without a grace period.
 func toKillNow(seen RunFacts) (ids []dstack.ReplicaID) {
 	for _, r := range seen.Replicas {
 		if !r.Status.IsFinished() && (r.Status != dstack.ReplicaTerminating || r.Graceful) {
@@ -185,13 +191,13 @@ func toKillNow(seen RunFacts) (ids []dstack.ReplicaID) {
 	return ids
 }
 
-// runTimedOut ends a run that has lived for as long as it may.
+// runTimedOut ends a run whose max_duration is over.
 func runTimedOut(seen RunFacts) RunStep {
-	most := spec.Merge(seen.Run.Spec.Configuration, seen.Run.Spec.Profile).MaxDuration
-	return terminateAll(seen, dstack.Reason(fmt.Sprintf("it ran for its max_duration, %s", most.Seconds)), dstack.EndDuration)
+	limit := spec.Merge(seen.Run.Spec.Configuration, seen.Run.Spec.Profile).MaxDuration
+	return terminateAll(seen, dstack.Reason(fmt.Sprintf("it ran for its max_duration, %s", limit.Seconds)), dstack.EndDuration)
 }
 
-// runGivesUp ends a run of which no replica was ever ready.
+// runGivesUp ends a run none of whose replicas was ever ready.
 func runGivesUp(seen RunFacts, failed dstack.Replica) RunStep {
 	ending := dstack.EndFailed
 	if failed.Attempt == "" {
@@ -202,10 +208,9 @@ func runGivesUp(seen RunFacts, failed dstack.Replica) RunStep {
 	return step
 }
 
-// runRollsBack makes the last revision that has served the present one again:
-// a newer one has a replica that gave up before it served. What runs of the
-// earlier one was not touched but for what the new one had taken over; the
-// next look asks for that again.
+// runRollsBack returns a run to its stable revision: a replica of the present one
+// failed before the revision served. Replicas of the stable revision that have
+// left meanwhile are added by the next decision.
 func runRollsBack(seen RunFacts, c rollout, now time.Time) RunStep {
 	failed := c.failed[0]
 	back := &Rollback{ToRevision: seen.Run.StableRevision, Reason: failed.Reason, Replica: failed.Num}
@@ -218,8 +223,8 @@ func runRollsBack(seen RunFacts, c rollout, now time.Time) RunStep {
 	}
 }
 
-// runTerminating waits for the replicas to be gone. An abort that comes
-// later makes the rest end at once.
+// runTerminating waits until all replicas have finished. A later abort
+// terminates the rest without a grace period.
 func runTerminating(seen RunFacts) RunStep {
 	run := seen.Run
 	left := 0

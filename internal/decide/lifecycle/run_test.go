@@ -49,20 +49,20 @@ func TestRun(t *testing.T) {
 		ready    bool
 		ending   dstack.Ending
 	}{
-		{name: "asks for what is missing", run: aRun(3), replicas: []dstack.Replica{rep(1, 2, starting)}, to: dstack.RunActive, add: []int{0, 2}},
+		{name: "adds missing replicas", run: aRun(3), replicas: []dstack.Replica{rep(1, 2, starting)}, to: dstack.RunActive, add: []int{0, 2}},
 		{name: "leaves a full set alone", run: aRun(1), replicas: []dstack.Replica{rep(0, 2, starting)}, to: dstack.RunActive},
-		{name: "notes the first ready one", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, waiting)}, to: dstack.RunActive, ready: true},
-		{name: "does not take the number of one that is still ending", run: aRun(1), replicas: []dstack.Replica{rep(0, 2, terminating)}, to: dstack.RunActive, add: []int{1}},
-		{name: "gives up when none was ever ready nor can be", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, failed)}, to: dstack.RunTerminating, ending: dstack.EndFailed},
-		{name: "not while another one may still become ready", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, starting)}, to: dstack.RunActive},
-		{name: "says so when no machine suited", run: aRun(1), replicas: []dstack.Replica{noAttempt}, to: dstack.RunTerminating, ending: dstack.EndNoCapacity},
-		{name: "one that failed does not end what is ready", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, ready)}, to: dstack.RunActive, add: []int{0}, ready: true},
-		{name: "nor what has served", run: served(aRun(1)), replicas: []dstack.Replica{rep(0, 2, failed)}, to: dstack.RunActive, add: []int{0}},
+		{name: "is ready with the first ready replica", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, waiting)}, to: dstack.RunActive, ready: true},
+		{name: "does not reuse the number of a terminating replica", run: aRun(1), replicas: []dstack.Replica{rep(0, 2, terminating)}, to: dstack.RunActive, add: []int{1}},
+		{name: "gives up when no replica was or can become ready", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, failed)}, to: dstack.RunTerminating, ending: dstack.EndFailed},
+		{name: "waits while another replica may become ready", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, starting)}, to: dstack.RunActive},
+		{name: "ends with no_capacity when no machine suited", run: aRun(1), replicas: []dstack.Replica{noAttempt}, to: dstack.RunTerminating, ending: dstack.EndNoCapacity},
+		{name: "a failed replica does not end a run with a ready one", run: aRun(2), replicas: []dstack.Replica{rep(0, 2, failed), rep(1, 2, ready)}, to: dstack.RunActive, add: []int{0}, ready: true},
+		{name: "nor a run that has served", run: served(aRun(1)), replicas: []dstack.Replica{rep(0, 2, failed)}, to: dstack.RunActive, add: []int{0}},
 		{name: "a failure of an older revision does not count", run: aRun(1), replicas: []dstack.Replica{rep(0, 1, failed)}, to: dstack.RunActive, add: []int{0}},
-		{name: "a stop ends all", run: stopped(aRun(2), dstack.StopGrace), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, terminating)}, to: dstack.RunTerminating, drain: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
-		{name: "an abort ends all", run: stopped(aRun(1), dstack.StopAbort), replicas: []dstack.Replica{rep(0, 2, ready)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndAborted},
-		{name: "waits for the last to end", run: ending(aRun(1), dstack.EndStopped), replicas: []dstack.Replica{rep(0, 2, terminating)}, to: dstack.RunTerminating, ending: dstack.EndStopped},
-		{name: "drops a straggler", run: ending(aRun(1), dstack.EndStopped), replicas: []dstack.Replica{rep(0, 2, starting)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
+		{name: "a stop drains ready replicas", run: stopped(aRun(2), dstack.StopGraceful), replicas: []dstack.Replica{rep(0, 2, ready), rep(1, 2, terminating)}, to: dstack.RunTerminating, drain: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
+		{name: "an abort terminates ready replicas", run: stopped(aRun(1), dstack.StopAbort), replicas: []dstack.Replica{rep(0, 2, ready)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndAborted},
+		{name: "waits for the last replica", run: ending(aRun(1), dstack.EndStopped), replicas: []dstack.Replica{rep(0, 2, terminating)}, to: dstack.RunTerminating, ending: dstack.EndStopped},
+		{name: "terminates a replica that still starts", run: ending(aRun(1), dstack.EndStopped), replicas: []dstack.Replica{rep(0, 2, starting)}, to: dstack.RunTerminating, drop: []dstack.ReplicaID{"a-2"}, ending: dstack.EndStopped},
 		{name: "is terminated after a stop", run: ending(aRun(1), dstack.EndStopped), to: dstack.RunTerminated, ending: dstack.EndStopped},
 		{name: "is failed after a failure", run: ending(aRun(1), dstack.EndFailed), replicas: []dstack.Replica{rep(0, 2, failed)}, to: dstack.RunFailed, ending: dstack.EndFailed},
 	} {
@@ -78,8 +78,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// An abort that comes during a graceful stop makes the rest end at once.
-func TestRun_AbortHurriesAStop(t *testing.T) {
+// An abort during a graceful stop terminates the rest without a grace period.
+func TestRun_AbortDuringAStop(t *testing.T) {
 	run := aRun(1)
 	run.Status, run.Stop, run.Ending = dstack.RunTerminating, dstack.StopAbort, dstack.EndStopped
 	gentle := rep(0, 2, dstack.ReplicaTerminating)
@@ -90,10 +90,10 @@ func TestRun_AbortHurriesAStop(t *testing.T) {
 	}
 }
 
-// Nothing may be left that would wake a run which begins to end.
-func TestRun_BeginningToEndLooksAgainAtOnce(t *testing.T) {
+// A run that begins to terminate may have no replica that would mark it due.
+func TestRun_IsDueAtOnceWhenItBeginsToTerminate(t *testing.T) {
 	stopped := aRun(1)
-	stopped.Stop = dstack.StopGrace
+	stopped.Stop = dstack.StopGraceful
 	for _, seen := range []lifecycle.RunFacts{{Run: stopped}, {Run: aRun(1), Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaFailed)}}} {
 		if step, err := lifecycle.DecideRun(seen, now); err != nil || step.To != dstack.RunTerminating || !step.Due.Equal(now) {
 			t.Errorf("got %+v, %v", step, err)
@@ -116,7 +116,7 @@ func TestUnknownStatusIsAnError(t *testing.T) {
 func TestFinishedIsFinal(t *testing.T) {
 	for _, status := range []dstack.RunStatus{dstack.RunTerminated, dstack.RunFailed} {
 		run := aRun(2)
-		run.Status, run.Stop = status, dstack.StopGrace
+		run.Status, run.Stop = status, dstack.StopGraceful
 		step, err := lifecycle.DecideRun(lifecycle.RunFacts{Run: run, Replicas: []dstack.Replica{rep(0, 2, dstack.ReplicaFailed)}}, now)
 		if err != nil || step.To != status || len(step.Add)+len(step.Terminate) > 0 {
 			t.Errorf("%s: got %+v, %v", status, step, err)

@@ -95,7 +95,7 @@ func TestSim_ConvergesAndCleansUp(t *testing.T) {
 		}
 		if !w.run.Status.IsFinished() {
 			w.faults = true
-			w.stop(rapid.SampledFrom([]dstack.StopRequest{dstack.StopGrace, dstack.StopAbort}).Draw(t, "stop"))
+			w.stop(rapid.SampledFrom([]dstack.StopRequest{dstack.StopGraceful, dstack.StopAbort}).Draw(t, "stop"))
 			for range rapid.IntRange(0, 20).Draw(t, "ticks") {
 				w.tick()
 			}
@@ -139,14 +139,14 @@ func TestSim_BrokenIsGivenUp(t *testing.T) {
 func TestSim_UpdatesLowerNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := emptyWorld(t)
-		long := 300
-		if rapid.Bool().Draw(t, "rented machines") {
-			w.cloud, long = newCloud(w), 1200
+		w.faults = false
+		long, most := 300, 8
+		if rapid.IntRange(0, 3).Draw(t, "rented machines") == 0 {
+			w.cloud, long, most = newCloud(w), 600, 3
 		} else {
 			w.addOwned(20, 0, false)
 		}
-		w.faults = false
-		wanted := rapid.IntRange(1, 8).Draw(t, "replicas")
+		wanted := rapid.IntRange(1, most).Draw(t, "replicas")
 		w.submit(w.specOf("good 1", 1, 0, fixed(wanted)))
 		for range 60 {
 			w.tick()

@@ -361,7 +361,7 @@ func TestRevise_Refuses(t *testing.T) {
 	for name, change := range map[string]func(*dstack.Run){
 		"a run that has ended":              func(r *dstack.Run) { r.Status = dstack.RunFailed },
 		"a run that somebody else changed":  func(r *dstack.Run) { r.Revision = 3 },
-		"a run that is asked to stop":       func(r *dstack.Run) { r.Stop = dstack.StopGrace },
+		"a run that is asked to stop":       func(r *dstack.Run) { r.Stop = dstack.StopGraceful },
 		"a run whose replicas are to leave": func(r *dstack.Run) { r.Status = dstack.RunTerminating },
 	} {
 		run := aRun(1)

@@ -6,10 +6,10 @@ import (
 	"dstack/internal/dstack"
 )
 
-// orphanGrace is given to what runs without anybody wanting it.
+// orphanGrace is the grace period of an attempt that no replica wants.
 const orphanGrace = 10 * time.Second
 
-// EngineCommand is one thing that an engine is told.
+// EngineCommand is one command to an engine.
 type EngineCommand struct {
 	Command     Command
 	Attempt     dstack.AttemptID
@@ -17,22 +17,22 @@ type EngineCommand struct {
 	Placed      *PlacedReplica // with Start
 }
 
-// Command is what an engine can be told.
+// Command is the verb of an EngineCommand.
 type Command string
 
-// Every verb there is.
+// All commands.
 const (
 	StartAttempt  Command = "start"
 	StopAttempt   Command = "stop"
 	RemoveAttempt Command = "remove"
 )
 
-// PlanEngineCommands decides what an engine must be told, so that it runs what is placed on
-// it and nothing else. heard is all that it has.
+// PlanEngineCommands returns the commands after which an engine runs the replicas
+// placed on it and nothing else. heard is the reports of all attempts it has.
 //
 // Only a starting replica is started: a ready one that the engine lost gets a
-// new attempt first, so that an attempt never runs twice. What ended is kept
-// until the replica's row has taken note of it.
+// new attempt first, so that an attempt never runs twice. An attempt that ended
+// is kept until its replica's row says so.
 func PlanEngineCommands(placed []PlacedReplica, heard []dstack.Report) []EngineCommand {
 	of := map[dstack.AttemptID]*PlacedReplica{}
 	for i := range placed {
@@ -40,7 +40,7 @@ func PlanEngineCommands(placed []PlacedReplica, heard []dstack.Report) []EngineC
 			of[placed[i].Replica.Attempt] = &placed[i]
 		}
 	}
-	var tell []EngineCommand
+	var commands []EngineCommand
 	has := map[dstack.AttemptID]bool{}
 	for _, rep := range heard {
 		has[rep.Attempt] = true
@@ -48,23 +48,23 @@ func PlanEngineCommands(placed []PlacedReplica, heard []dstack.Report) []EngineC
 		switch {
 		case p != nil && isWanted(p.Replica):
 		case rep.State.IsOver():
-			tell = append(tell, EngineCommand{Command: RemoveAttempt, Attempt: rep.Attempt})
+			commands = append(commands, EngineCommand{Command: RemoveAttempt, Attempt: rep.Attempt})
 		default:
-			tell = append(tell, EngineCommand{Command: StopAttempt, Attempt: rep.Attempt, GracePeriod: graceFor(p)})
+			commands = append(commands, EngineCommand{Command: StopAttempt, Attempt: rep.Attempt, GracePeriod: graceFor(p)})
 		}
 	}
 	for i := range placed {
 		r := placed[i].Replica
 		if r.Status == dstack.ReplicaStarting && r.Attempt != "" && !has[r.Attempt] {
-			tell = append(tell, EngineCommand{Command: StartAttempt, Attempt: r.Attempt, Placed: &placed[i]})
+			commands = append(commands, EngineCommand{Command: StartAttempt, Attempt: r.Attempt, Placed: &placed[i]})
 		}
 	}
-	return tell
+	return commands
 }
 
-// NextSyncTime is when an instance is looked at again, now that its engine was
-// heard: soon, for as long as the engine has something that nobody wants. An
-// attempt may outlive its replica's interest by its time to end.
+// NextSyncTime returns when an instance is due after its engine has reported:
+// soon, while the engine has an attempt that no replica wants. Such an attempt
+// may take its grace period to end.
 func NextSyncTime(step InstanceStep, placed []PlacedReplica, heard []dstack.Report, now time.Time) time.Time {
 	on := map[dstack.AttemptID]bool{}
 	for _, p := range placed {

@@ -10,15 +10,15 @@ import (
 	"dstack/internal/spec"
 )
 
-// A driver reports less memory than a card is sold with (an L4 of 24GB has
-// 22.5GB), so that much is forgiven when it is compared with what users write.
+// Drivers report less memory than a card is sold with: an L4 of 24GB has 22.5GB.
+// These factors are the tolerance when that is compared with a configuration.
 const (
-	memoryShort = 1.08
-	memoryOver  = 1.02
+	lowerTolerance = 1.08
+	upperTolerance = 1.02
 )
 
-// pickGPUs returns the GPUs that a replica would get, or why there are not
-// enough. On owned machines it takes as few as will do, else all.
+// pickGPUs returns the GPUs that a replica would get, or why there are not enough:
+// as few as suffice on owned machines, all on rented ones.
 func pickGPUs(want *spec.GPU, o dstack.Offer, taken dstack.Allocation) ([]dstack.GPU, []string) {
 	if want == nil || (want.Count.Max != nil && *want.Count.Max == 0) {
 		if want != nil && o.OwnedInstance == "" && len(o.Hardware.GPUs) > 0 {
@@ -38,7 +38,7 @@ func pickGPUs(want *spec.GPU, o dstack.Offer, taken dstack.Allocation) ([]dstack
 	}
 	var suit, free []dstack.GPU
 	for _, g := range o.Hardware.GPUs {
-		if !suits(want, g) {
+		if !isSuitable(want, g) {
 			continue
 		}
 		suit = append(suit, g)
@@ -49,18 +49,18 @@ func pickGPUs(want *spec.GPU, o dstack.Offer, taken dstack.Allocation) ([]dstack
 	picked := pickCount(want, o, free, least)
 	switch {
 	case len(suit) < least:
-		return nil, []string{fmt.Sprintf("%s, %s asked for", describe(o.Hardware.GPUs), want.String())}
+		return nil, []string{fmt.Sprintf("%s, %s asked for", describeGPUs(o.Hardware.GPUs), want.String())}
 	case len(picked) < least:
 		return nil, []string{fmt.Sprintf("%d of its %d suitable GPUs free, %d asked for", len(free), len(suit), least)}
-	case want.TotalMemory != nil && !inMemory(*want.TotalMemory, total(picked)):
-		return nil, []string{fmt.Sprintf("its GPUs have %s together, %s asked for", size(gb(total(picked))), want.TotalMemory.String())}
+	case want.TotalMemory != nil && !isInMemoryRange(*want.TotalMemory, totalMemory(picked)):
+		return nil, []string{fmt.Sprintf("its GPUs have %s together, %s asked for", formatSize(toGB(totalMemory(picked))), want.TotalMemory.String())}
 	}
 	return picked, nil
 }
 
-// pickCount takes from the free ones what the count allows: the least that
-// reaches the total memory on owned machines, as many as there are on rented
-// ones, where nobody else could use the rest.
+// pickCount returns as many of the free GPUs as the count allows: the fewest that
+// reach the total memory on owned machines, all on rented ones, where no other
+// replica could use the rest.
 func pickCount(want *spec.GPU, o dstack.Offer, free []dstack.GPU, least int) []dstack.GPU {
 	most := len(free)
 	if want.Count.Max != nil {
@@ -70,13 +70,13 @@ func pickCount(want *spec.GPU, o dstack.Offer, free []dstack.GPU, least int) []d
 	if o.OwnedInstance == "" {
 		n = most
 	}
-	for want.TotalMemory != nil && n < most && !inMemory(*want.TotalMemory, total(free[:n])) {
+	for want.TotalMemory != nil && n < most && !isInMemoryRange(*want.TotalMemory, totalMemory(free[:n])) {
 		n++
 	}
 	return free[:max(n, 0)]
 }
 
-func suits(want *spec.GPU, g dstack.GPU) bool {
+func isSuitable(want *spec.GPU, g dstack.GPU) bool {
 	if maker := want.Maker(); maker != "" && maker != g.Maker {
 		return false
 	}
@@ -84,7 +84,7 @@ func suits(want *spec.GPU, g dstack.GPU) bool {
 	if len(want.Name) > 0 && !slices.ContainsFunc(want.Name, named) {
 		return false
 	}
-	if want.Memory != nil && !inMemory(*want.Memory, g.MemoryMiB) {
+	if want.Memory != nil && !isInMemoryRange(*want.Memory, g.MemoryMiB) {
 		return false
 	}
 	if cc := want.ComputeCapability; cc != nil && g.Capability != [2]int{} {
@@ -93,20 +93,20 @@ func suits(want *spec.GPU, g dstack.GPU) bool {
 	return true
 }
 
-func inMemory(r spec.Range[spec.GB], mib int64) bool {
-	has := gb(mib)
-	return (r.Min == nil || has*memoryShort >= *r.Min) && (r.Max == nil || has <= *r.Max*memoryOver)
+func isInMemoryRange(r spec.Range[spec.GB], mib int64) bool {
+	has := toGB(mib)
+	return (r.Min == nil || has*lowerTolerance >= *r.Min) && (r.Max == nil || has <= *r.Max*upperTolerance)
 }
 
-func total(gpus []dstack.GPU) (mib int64) {
+func totalMemory(gpus []dstack.GPU) (mib int64) {
 	for _, g := range gpus {
 		mib += g.MemoryMiB
 	}
 	return mib
 }
 
-// describe tells what a machine's GPUs are: it has 2×A100 80GB.
-func describe(gpus []dstack.GPU) string {
+// describeGPUs names a machine's GPUs: it has 2×A100 80GB.
+func describeGPUs(gpus []dstack.GPU) string {
 	counts, order := map[string]int{}, []string{}
 	for _, g := range gpus {
 		name := g.Name + " " + human.Gigabytes(g.MemoryMiB)

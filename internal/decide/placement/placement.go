@@ -1,5 +1,5 @@
-// Package placement decides which offers and hosts suit, in what order, and
-// why the rest do not.
+// Package placement decides which offers suit a replica, in what order, and why
+// the rest do not. It also adds up what replicas hold of instances.
 package placement
 
 import (
@@ -12,46 +12,46 @@ import (
 	"dstack/internal/spec"
 )
 
-// RankOffers splits offers into places, best first, and misfits with the reason.
-// used is what is held of owned machines.
+// RankOffers splits offers into placements, best first, and rejections with their
+// reasons. used is what is allocated of owned machines.
 func RankOffers(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) ([]dstack.Placement, []dstack.Rejection) {
-	var places []dstack.Placement
-	var misfits []dstack.Rejection
+	var placements []dstack.Placement
+	var rejections []dstack.Rejection
 	for _, o := range offers {
 		taken := dstack.Allocation{}
 		if o.OwnedInstance != "" {
 			taken = used[o.OwnedInstance]
 		}
-		claim, whyNot := fit(need, o, taken)
+		claim, whyNot := matchOffer(need, o, taken)
 		if len(whyNot) > 0 {
-			misfits = append(misfits, dstack.Rejection{Offer: o, Reason: strings.Join(whyNot, "; ")})
+			rejections = append(rejections, dstack.Rejection{Offer: o, Reason: strings.Join(whyNot, "; ")})
 			continue
 		}
-		places = append(places, dstack.Placement{Offer: o, Claim: claim, Free: free(o, taken)})
+		placements = append(placements, dstack.Placement{Offer: o, Claim: claim, Free: describeFree(o, taken)})
 	}
-	slices.SortStableFunc(places, func(a, b dstack.Placement) int {
-		return cmp.Or(owned(a)-owned(b), cmp.Compare(a.Offer.Price, b.Offer.Price))
+	slices.SortStableFunc(placements, func(a, b dstack.Placement) int {
+		return cmp.Or(ownedFirst(a)-ownedFirst(b), cmp.Compare(a.Offer.Price, b.Offer.Price))
 	})
-	return places, misfits
+	return placements, rejections
 }
 
-// owned sorts what is paid for already before what is not.
-func owned(p dstack.Placement) int {
+// ownedFirst is a sort key: owned machines are paid for already.
+func ownedFirst(p dstack.Placement) int {
 	if p.Offer.OwnedInstance != "" {
 		return 0
 	}
 	return 1
 }
 
-// fit returns what a replica would hold of a machine, or every reason why it
-// does not suit.
-func fit(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation) (dstack.Claim, []string) {
-	why := filters(need, o)
+// matchOffer returns what a replica would claim of a machine, or every reason why
+// the machine does not suit.
+func matchOffer(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation) (dstack.Claim, []string) {
+	why := compareFilters(need, o)
 	if need.NeedsImage && !o.Engine.Containers {
 		why = append(why, "it runs plain processes, and `image` needs containers")
 	}
 	claim := dstack.Claim{Offer: o.Type}
-	why = append(why, sizes(need, o, taken, &claim)...)
+	why = append(why, compareSizes(need, o, taken, &claim)...)
 	gpus, whyNot := pickGPUs(need.Resources.GPU, o, taken)
 	claim.GPUs = gpus
 	why = append(why, whyNot...)
@@ -64,8 +64,8 @@ func fit(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation) (dst
 	return claim, why
 }
 
-// filters compares what the user said of backends, regions, types, spot and price.
-func filters(need dstack.Requirements, o dstack.Offer) (why []string) {
+// compareFilters returns why backend, region, type, spot or price do not suit.
+func compareFilters(need dstack.Requirements, o dstack.Offer) (why []string) {
 	among := func(field, value string, allowed []string) {
 		same := func(a string) bool { return strings.EqualFold(a, value) }
 		if len(allowed) > 0 && !slices.ContainsFunc(allowed, same) {
@@ -84,21 +84,21 @@ func filters(need dstack.Requirements, o dstack.Offer) (why []string) {
 	return why
 }
 
-// sizes compares CPUs, memory and disk. On an owned machine only what
-// somebody wrote down counts, only its lower bound, and only what others do
-// not hold of it; it is then held.
-func sizes(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation, claim *dstack.Claim) []string {
+// compareSizes returns why CPUs, memory or disk do not suit. On an owned machine only
+// sizes that the configuration asks for count, only their lower bounds, and only
+// what others do not hold; they are added to claim.
+func compareSizes(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation, claim *dstack.Claim) []string {
 	res, hw := need.Resources, o.Hardware
 	mine := o.OwnedInstance != ""
 	var why []string
 	if !mine || res.Explicit.CPU {
-		why = append(why, compare("CPUs", res.CPU, hw.CPUs, taken.CPUs, mine)...)
+		why = append(why, compareSize("CPUs", res.CPU, hw.CPUs, taken.CPUs, mine)...)
 	}
 	if !mine || res.Explicit.Memory {
-		why = append(why, compare("of memory", res.Memory, gb(hw.MemoryMiB), gb(taken.MemoryMiB), mine)...)
+		why = append(why, compareSize("of memory", res.Memory, toGB(hw.MemoryMiB), toGB(taken.MemoryMiB), mine)...)
 	}
 	if res.Disk != nil && (!mine || res.Explicit.Disk) {
-		why = append(why, compare("of disk", res.Disk.Size, gb(hw.DiskMiB), gb(taken.DiskMiB), mine)...)
+		why = append(why, compareSize("of disk", res.Disk.Size, toGB(hw.DiskMiB), toGB(taken.DiskMiB), mine)...)
 	}
 	if !mine {
 		return why
@@ -115,16 +115,16 @@ func sizes(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation, cl
 	return why
 }
 
-// compare says why a size does not suit, if it does not.
-func compare[T int | spec.GB](what string, want spec.Range[T], total, held T, mine bool) []string {
+// compareSize returns why a size does not suit; nil: it does.
+func compareSize[T int | spec.GB](what string, want spec.Range[T], total, held T, mine bool) []string {
 	has := total - held
 	switch {
 	case want.Min != nil && has < *want.Min && held > 0:
-		return []string{fmt.Sprintf("it has %s %s, %s free, %s asked for", size(total), what, size(has), size(*want.Min))}
+		return []string{fmt.Sprintf("it has %s %s, %s free, %s asked for", formatSize(total), what, formatSize(has), formatSize(*want.Min))}
 	case want.Min != nil && has < *want.Min:
-		return []string{fmt.Sprintf("it has %s %s, %s asked for", size(total), what, size(*want.Min))}
+		return []string{fmt.Sprintf("it has %s %s, %s asked for", formatSize(total), what, formatSize(*want.Min))}
 	case !mine && want.Max != nil && has > *want.Max:
-		return []string{fmt.Sprintf("it has %s %s, %s at most", size(total), what, size(*want.Max))}
+		return []string{fmt.Sprintf("it has %s %s, %s at most", formatSize(total), what, formatSize(*want.Max))}
 	default:
 		return nil
 	}
@@ -137,18 +137,18 @@ func orZero[T int | spec.GB](p *T) T {
 	return *p
 }
 
-func gb(mib int64) spec.GB { return spec.GB(float64(mib) / 1024) }
+func toGB(mib int64) spec.GB { return spec.GB(float64(mib) / 1024) }
 
-// size prints a count as it is, and gigabytes as users write them.
-func size[T int | spec.GB](v T) string {
+// formatSize formats a count, or gigabytes as in configurations.
+func formatSize[T int | spec.GB](v T) string {
 	if g, ok := any(v).(spec.GB); ok {
 		return fmt.Sprintf("%.4gGB", float64(g))
 	}
 	return fmt.Sprint(v)
 }
 
-// free says what is left of an owned machine, for people.
-func free(o dstack.Offer, taken dstack.Allocation) string {
+// describeFree describes what is free of an owned machine.
+func describeFree(o dstack.Offer, taken dstack.Allocation) string {
 	if o.OwnedInstance == "" || len(o.Hardware.GPUs) == 0 {
 		return ""
 	}

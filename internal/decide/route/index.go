@@ -11,55 +11,54 @@ import (
 // Digest is the SHA-256 of a token.
 type Digest = [sha256.Size]byte
 
-// Index is a table made ready to be asked: no question walks through it. It
-// never changes once made.
+// Index is a table with maps for every lookup. It is immutable.
 type Index struct {
 	Version       uint64
 	DrainSequence int64 // see Table
-	runs          map[named]*Route
-	models        map[named][]*Route
+	runs          map[routeKey]*Route
+	models        map[routeKey][]*Route
 	projects      map[string][]Model
 	tokens        map[Digest]*Grant
 }
 
-// named is a run or a model within its project.
-type named struct{ project, name string }
+// routeKey names a run or a model of a project.
+type routeKey struct{ project, name string }
 
-// Model is one model of a project, whichever runs serve it.
+// Model is one model of a project, which several runs may serve.
 type Model struct {
 	Name  string
 	Since int64 // unix seconds: when the first run that has it was submitted
 }
 
-// Grant is what a token opens.
+// Grant is the set of projects that a token gives access to.
 type Grant struct {
 	digest   Digest
 	all      bool
 	projects map[string]bool
 }
 
-// NewIndex builds the index of a table. Of two runs with one name in one
-// project the later submitted is meant; runs with one model share it. A token
-// whose digest is not one opens nothing.
+// NewIndex builds the index of a table. Of two runs of a project with the same
+// name, the name stands for the one that was submitted later; runs with the same
+// model share it. A malformed token digest is ignored.
 func NewIndex(t Table) *Index {
 	x := &Index{
 		Version:       t.Version,
 		DrainSequence: t.DrainSequence,
-		runs:          make(map[named]*Route, len(t.Routes)),
-		models:        map[named][]*Route{},
+		runs:          make(map[routeKey]*Route, len(t.Routes)),
+		models:        map[routeKey][]*Route{},
 		projects:      map[string][]Model{},
 		tokens:        make(map[Digest]*Grant, len(t.Tokens)),
 	}
 	routes := slices.Clone(t.Routes)
 	slices.SortStableFunc(routes, func(a, b Route) int { return cmp.Compare(a.Since, b.Since) })
 	for i := range routes {
-		x.runs[named{routes[i].Project, routes[i].Name}] = &routes[i]
+		x.runs[routeKey{routes[i].Project, routes[i].Name}] = &routes[i]
 	}
 	for i := range routes {
 		x.addModel(&routes[i])
 	}
 	for text, projects := range t.Tokens {
-		x.grant(text, projects)
+		x.addGrant(text, projects)
 	}
 	return x
 }
@@ -68,14 +67,14 @@ func (x *Index) addModel(r *Route) {
 	if r.Model == "" || x.Run(r.Project, r.Name) != r {
 		return
 	}
-	key := named{r.Project, r.Model}
+	key := routeKey{r.Project, r.Model}
 	if len(x.models[key]) == 0 {
 		x.projects[r.Project] = append(x.projects[r.Project], Model{Name: r.Model, Since: r.Since})
 	}
 	x.models[key] = append(x.models[key], r)
 }
 
-func (x *Index) grant(text string, projects []string) {
+func (x *Index) addGrant(text string, projects []string) {
 	raw, err := hex.DecodeString(text)
 	if err != nil || len(raw) != sha256.Size {
 		return
@@ -92,25 +91,25 @@ func (x *Index) grant(text string, projects []string) {
 }
 
 // Run returns the route of a run, or nil.
-func (x *Index) Run(project, name string) *Route { return x.runs[named{project, name}] }
+func (x *Index) Run(project, name string) *Route { return x.runs[routeKey{project, name}] }
 
-// Model returns the routes of all runs that have a model, the one submitted
-// first at the front. The caller does not change them.
-func (x *Index) Model(project, model string) []*Route { return x.models[named{project, model}] }
+// Model returns the routes of all runs that have a model, in the order in which
+// they were submitted. The caller must not modify them.
+func (x *Index) Model(project, model string) []*Route { return x.models[routeKey{project, model}] }
 
-// Models returns the models of a project in the order in which they came.
-// The caller does not change them.
+// Models returns the models of a project, in the order in which their first runs
+// were submitted. The caller must not modify them.
 func (x *Index) Models(project string) []Model { return x.projects[project] }
 
-// Runs calls each for every route there is.
+// Runs calls each for every route, in no order.
 func (x *Index) Runs(each func(*Route)) {
 	for _, r := range x.runs {
 		each(r)
 	}
 }
 
-// Grant returns what a token opens, or nil for a token that nobody has. Only
-// digests are compared, in constant time: how long it takes says nothing
+// Grant returns the grant of a token, or nil for an unknown one. It compares
+// digests alone, in constant time, so that the time it takes reveals nothing
 // about any token.
 func (x *Index) Grant(token Digest) *Grant {
 	g := x.tokens[token]
@@ -120,8 +119,8 @@ func (x *Index) Grant(token Digest) *Grant {
 	return g
 }
 
-// Allows says whether the token may use the services of a project. A nil
-// grant opens nothing.
+// Allows reports whether the token may use the services of a project. A nil grant
+// allows nothing.
 func (g *Grant) Allows(project string) bool {
 	return g != nil && (g.all || g.projects[project])
 }

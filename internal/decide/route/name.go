@@ -2,43 +2,42 @@ package route
 
 import "strings"
 
-// Where services and models are found by path, for clients that cannot
-// resolve a name below the domain.
+// The paths of services and models, for clients that cannot resolve a name below
+// the domain.
 const (
 	ServicesPath = "/proxy/services/"
 	ModelsPath   = "/proxy/models/"
 )
 
-// modelsLabel is the name that stands for a project's models below the
-// domain. No run may be called so.
+// modelsLabel is the name of a project's models below the domain. No run may have
+// it.
 const modelsLabel = "gateway"
 
-// Destination is what a request asks for, as its address says it. Whether such a
-// run exists is for the table to say.
+// Destination is what the address of a request names. It need not exist.
 type Destination struct {
 	Project string // lower case
-	Run     string // empty with Models, and where the address names nothing
+	Run     string // empty with Models, and if the address names nothing
 	Models  bool   // the models of Project
-	// Base is what the path begins with before the part that is meant for the
-	// replica, as it was sent; empty when the host named the run.
+	// Base is the prefix of the path that is not for the replica, as it was sent;
+	// empty if the host names the run.
 	Base string
 }
 
-// IsEmpty says that the address is a gateway's, and names nothing.
-func (m Destination) IsEmpty() bool { return m.Run == "" && !m.Models }
+// IsEmpty reports that the address is a gateway's, but names nothing.
+func (d Destination) IsEmpty() bool { return d.Run == "" && !d.Models }
 
-// Domain is where a gateway publishes.
+// Domain is the domain below which a gateway publishes services.
 type Domain struct {
 	Name string // localhost; without dots around it
-	Main string // the project whose runs stand directly below it
+	Main string // the project whose runs are directly below it
 }
 
-// ByHost reads a Host header: <run>.<domain> in the main project,
-// <run>.<project>.<domain>, and "gateway" in the run's place for models. All
-// that lies below the domain is the gateway's, names that mean nothing
-// included, so that nobody can put the API behind a name of their choice.
+// ByHost parses a Host header: <run>.<domain> in the main project,
+// <run>.<project>.<domain>, and "gateway" instead of the run for models. Every
+// name below the domain belongs to the gateway, also one that names nothing, so
+// that the API is not reachable under a name that somebody chooses.
 func (d Domain) ByHost(host string) (Destination, bool) {
-	host, ok := withoutPort(host)
+	host, ok := trimPort(host)
 	if !ok {
 		return Destination{}, false
 	}
@@ -60,9 +59,9 @@ func (d Domain) ByHost(host string) (Destination, bool) {
 	return Destination{Project: project, Run: run}, true
 }
 
-// ParsePath reads an escaped path: /proxy/services/<project>/<run>/… and
-// /proxy/models/<project>/…. A path below these is the gateway's even when it
-// names nothing.
+// ParsePath parses an escaped path: /proxy/services/<project>/<run>/… and
+// /proxy/models/<project>/…. Such a path belongs to the gateway even if it names
+// nothing.
 func ParsePath(path string) (Destination, bool) {
 	if rest, ok := strings.CutPrefix(path, ServicesPath); ok {
 		project, rest, _ := strings.Cut(rest, "/")
@@ -84,9 +83,9 @@ func ParsePath(path string) (Destination, bool) {
 	return Destination{}, false
 }
 
-// withoutPort cuts a port off. An IPv6 address or a port that is no number is
-// no name.
-func withoutPort(host string) (string, bool) {
+// trimPort removes a port. It fails for an IPv6 address and a port that is no
+// number.
+func trimPort(host string) (string, bool) {
 	colon := strings.IndexByte(host, ':')
 	if colon < 0 {
 		return host, true
@@ -99,8 +98,8 @@ func withoutPort(host string) (string, bool) {
 	return host[:colon], true
 }
 
-// lowerASCII lowers A to Z alone. Unicode has letters whose lower case is
-// ASCII, such as the Kelvin sign; they must not become a way to spell a name.
+// lowerASCII converts A to Z alone. The lower case of some other letters is ASCII,
+// such as that of the Kelvin sign; they must not be another spelling of a name.
 func lowerASCII(s string) string {
 	for i := range len(s) {
 		if isUpper(s[i]) {

@@ -29,7 +29,7 @@ func TestByHost(t *testing.T) {
 		{"Gateway.localhost:3000", models("main"), true},
 		{"gateway.team.localhost", models("team"), true},
 
-		// Below the domain, yet no name: never the API.
+		// Below the domain without a name: never the API.
 		{"a.b.c.localhost", none, true},
 		{".localhost", none, true},
 		{"..localhost", none, true},
@@ -37,7 +37,7 @@ func TestByHost(t *testing.T) {
 		{".a.localhost", none, true},
 		{"llama.localhost..", none, false},
 
-		// Somebody else's.
+		// Of another domain.
 		{"localhost", none, false},
 		{"localhost:3000", none, false},
 		{"127.0.0.1:3000", none, false},
@@ -52,7 +52,7 @@ func TestByHost(t *testing.T) {
 		{"evil.com:.localhost", none, false},
 		{"llama.localhost/../", none, false},
 
-		// Letters that only Unicode takes for ASCII ones.
+		// Letters whose lower case is ASCII.
 		{"llama.localhost\u212a", none, false},
 		{"llama.\u217cocalhost", none, false},
 		{"\u212aelvin.localhost", run("main", "\u212aelvin"), true},
@@ -76,7 +76,7 @@ func TestByHost(t *testing.T) {
 	}
 }
 
-func TestByPath(t *testing.T) {
+func TestParsePath(t *testing.T) {
 	cases := []struct {
 		path  string
 		want  route.Destination

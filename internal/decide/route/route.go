@@ -1,56 +1,63 @@
-// Package route decides which run a request is for, and where it may go.
+// Package route decides which run a request is for, and which replicas may
+// serve it.
 package route
 
 import (
+	"encoding/json"
 	"time"
 
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
 )
 
-// Table is every route a gateway serves, complete, at one version. It never
-// changes once made.
+// Table is the complete route table at one version. It is immutable.
+//
+// Its JSON form is what a gateway in another process receives: a reader ignores
+// fields that it does not know, and treats absent ones as zero. Durations are
+// nanoseconds. The form has the digests of all tokens; only gateways may see
+// it.
 type Table struct {
-	Version uint64
-	// DrainSequence is how often replicas were told to drain before the table was
-	// read: none of those is in it.
-	DrainSequence int64
-	Routes        []Route
-	// Tokens maps the SHA-256 (hexadecimal) of each token to the projects
-	// that it opens, by lower-case name. "*" opens all.
-	Tokens map[string][]string
+	Version uint64 `json:"version"` // differs from that of every other table
+	// DrainSequence counts the replicas that began to drain before the table was
+	// read: none of them is in it.
+	DrainSequence int64   `json:"drain_sequence"`
+	Routes        []Route `json:"routes,omitempty"`
+	// Tokens maps the SHA-256 (hexadecimal) of each token to the projects that it
+	// opens, by lower-case name. "*" opens all.
+	Tokens map[string][]string `json:"tokens,omitempty"`
 }
 
 // Route is one run as a gateway knows it.
 type Route struct {
-	Run     dstack.RunID
-	Project string // lower case
-	Name    string
-	Auth    bool
-	Model   string // name on the model endpoint; empty: not a model
-	Prefix  string // where the model's API begins on the replica: /v1
-	Format  string // what the replica speaks: openai, tgi
-	// Template makes the prompts of a model of format tgi; nil: it is not
-	// known here, and the replica may tell. Never changed once made.
-	Template *dstack.ChatTemplate
-	Since    int64 // unix seconds: when the run was submitted
-	Ready    []Target
-	// State tells people why there is no ready replica; empty when there is.
-	State dstack.Reason
-	// IsStopping says that the run is being stopped: it never has a replica again.
-	IsStopping bool
-	// IsSleeping says that it has no replica because nothing asked for one; a
-	// request that waits brings one. False where it never gets one.
-	IsSleeping bool
-	// NeverServes says that its configuration allows no replica.
-	NeverServes bool
-	// PanicMode says that Ready holds those that run and fail their probes,
-	// because no replica answers them well.
-	PanicMode bool
-	Rules     Rules
+	Run     dstack.RunID `json:"run"`
+	Project string       `json:"project"` // lower case
+	Name    string       `json:"name"`
+	// Auth says that only callers with a token of the project may use the run.
+	Auth   bool   `json:"auth"`
+	Model  string `json:"model,omitempty"`  // name on the model endpoint; empty: no model
+	Prefix string `json:"prefix,omitempty"` // where the model's API begins on the replica: /v1
+	Format string `json:"format,omitempty"` // the API of the replica: openai, tgi
+	// Template renders the prompts of a model of format tgi. It is nil where only
+	// the replica may know it. It is immutable.
+	Template *dstack.ChatTemplate `json:"template,omitempty"`
+	Since    int64                `json:"since"` // unix seconds: when the run was submitted
+	Ready    []Target             `json:"ready,omitempty"`
+	// State says why there is no ready replica; empty when there is one.
+	State dstack.Reason `json:"state,omitempty"`
+	// IsStopping says that the run never has a replica again.
+	IsStopping bool `json:"stopping,omitempty"`
+	// IsSleeping says that the run has no replica because there is no demand: a
+	// request that waits starts one.
+	IsSleeping bool `json:"sleeping,omitempty"`
+	// NeverServes says that the configuration allows no replica.
+	NeverServes bool `json:"never_serves,omitempty"`
+	// PanicMode says that Ready has replicas that run and fail their probes,
+	// because none passes them.
+	PanicMode bool  `json:"panic_mode,omitempty"`
+	Rules     Rules `json:"rules,omitzero"`
 }
 
-// Rules is what a configuration asks of a gateway. They never change once made.
+// Rules is what a configuration asks of gateways. They are immutable.
 type Rules struct {
 	Window time.Duration    `json:"window,omitempty"` // over which load is averaged; 0: a minute
 	Limits []spec.RateLimit `json:"limits,omitempty"`
@@ -62,4 +69,27 @@ type Target struct {
 	Replica dstack.ReplicaID
 	Num     int
 	dstack.Endpoint
+}
+
+// targetJSON is the JSON form of Target.
+type targetJSON struct {
+	Replica dstack.ReplicaID `json:"replica"`
+	Num     int              `json:"num"`
+	Host    string           `json:"host,omitempty"` // see dstack.Endpoint
+	Address string           `json:"address"`
+}
+
+// MarshalJSON writes the endpoint's fields beside the others.
+func (t Target) MarshalJSON() ([]byte, error) {
+	return json.Marshal(targetJSON{t.Replica, t.Num, t.Host, t.Address})
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (t *Target) UnmarshalJSON(data []byte) error {
+	var form targetJSON
+	if err := json.Unmarshal(data, &form); err != nil {
+		return err
+	}
+	*t = Target{form.Replica, form.Num, dstack.Endpoint{Host: form.Host, Address: form.Address}}
+	return nil
 }

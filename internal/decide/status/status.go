@@ -80,7 +80,7 @@ func Summarize(f Facts) Summary {
 	return Summary{State: decideState(f, c), Ready: c.ready, Serving: c.serving, Furthest: findFurthest(f.Replicas)}
 }
 
-func decideState(f Facts, c counts) State {
+func decideState(f Facts, c replicaCounts) State {
 	switch f.Status {
 	case dstack.RunSubmitted:
 		if f.Stop != dstack.StopNone {
@@ -103,7 +103,7 @@ func decideState(f Facts, c counts) State {
 	}
 }
 
-func decideActive(f Facts, c counts) State {
+func decideActive(f Facts, c replicaCounts) State {
 	switch {
 	case f.DesiredReplicas == 0 && c.staying == 0 && f.Scales:
 		return Sleeping
@@ -130,8 +130,8 @@ func isWaking(f Facts) bool {
 	return f.CanSleep && !slices.ContainsFunc(f.Replicas, func(r Replica) bool { return !r.Status.IsFinished() && r.HasRun })
 }
 
-// counts sorts the replicas of a run.
-type counts struct {
+// replicaCounts sorts the replicas of a run.
+type replicaCounts struct {
 	staying  int // neither finished nor ending
 	waiting  int // staying, without a machine
 	serving  int // staying and ready
@@ -140,7 +140,7 @@ type counts struct {
 	failed   int // of the run's template revision
 }
 
-func countReplicas(f Facts) (c counts) {
+func countReplicas(f Facts) (c replicaCounts) {
 	for _, r := range f.Replicas {
 		current := r.TemplateRevision == f.TemplateRevision
 		if current && r.Status == dstack.ReplicaFailed {
@@ -168,11 +168,11 @@ func countReplicas(f Facts) (c counts) {
 	return c
 }
 
-// advance orders the statuses of Summary.Furthest, most advanced first.
-var advance = []dstack.ReplicaStatus{dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaStarting, dstack.ReplicaWaiting}
+// furthestFirst orders the statuses of Summary.Furthest, most advanced first.
+var furthestFirst = []dstack.ReplicaStatus{dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaStarting, dstack.ReplicaWaiting}
 
 func findFurthest(replicas []Replica) dstack.ReplicaStatus {
-	for _, status := range advance {
+	for _, status := range furthestFirst {
 		if slices.ContainsFunc(replicas, func(r Replica) bool { return r.Status == status }) {
 			return status
 		}

@@ -28,9 +28,9 @@ func TestSummarize_State(t *testing.T) {
 	}{
 		{"the run pass has not seen it", status.Facts{Status: dstack.RunSubmitted}, status.Submitted},
 		{"stopped before the run pass saw it", status.Facts{Status: dstack.RunSubmitted, Stop: dstack.StopAbort}, status.Stopping},
-		{"stop requested", status.Facts{Status: dstack.RunActive, Stop: dstack.StopGrace}, status.Stopping},
+		{"stop requested", status.Facts{Status: dstack.RunActive, Stop: dstack.StopGraceful}, status.Stopping},
 		{"ending", status.Facts{Status: dstack.RunTerminating}, status.Stopping},
-		{"ended", status.Facts{Status: dstack.RunTerminated, Stop: dstack.StopGrace}, status.Stopped},
+		{"ended", status.Facts{Status: dstack.RunTerminated, Stop: dstack.StopGraceful}, status.Stopped},
 		{"gave up", status.Facts{Status: dstack.RunFailed}, status.Failed},
 		{"a status of a later version", status.Facts{Status: "paused"}, status.Unknown},
 
@@ -84,12 +84,12 @@ func TestSummarize_CountsAndFurthest(t *testing.T) {
 }
 
 func TestNewFacts(t *testing.T) {
-	run := dstack.Run{Status: dstack.RunActive, Stop: dstack.StopGrace, TemplateRevision: 2, DesiredReplicas: 1, ReadyAt: time.Unix(1, 0)}
+	run := dstack.Run{Status: dstack.RunActive, Stop: dstack.StopGraceful, TemplateRevision: 2, DesiredReplicas: 1, ReadyAt: time.Unix(1, 0)}
 	run.Spec.Configuration.Replicas.Max = 3
 	f := status.NewFacts(run, []dstack.Replica{
 		{Status: dstack.ReplicaReady, TemplateRevision: 2, ReadyAt: time.Unix(1, 0)}, {Status: dstack.ReplicaStarting, Crashes: 1}, {Status: dstack.ReplicaStarting},
 	})
-	if f.Status != dstack.RunActive || f.Stop != dstack.StopGrace || f.TemplateRevision != 2 || f.DesiredReplicas != 1 || !f.HasServed || !f.Scales || !f.CanSleep {
+	if f.Status != dstack.RunActive || f.Stop != dstack.StopGraceful || f.TemplateRevision != 2 || f.DesiredReplicas != 1 || !f.HasServed || !f.Scales || !f.CanSleep {
 		t.Errorf("%+v", f)
 	}
 	if !f.Replicas[0].HasRun || !f.Replicas[1].HasRun || f.Replicas[2].HasRun {

@@ -228,7 +228,7 @@ func TestPasses_FromSubmitToReadyToStopped(t *testing.T) {
 		r.until(id, "noted as ready", func(w store.RunDetails) bool { return !w.Run.ReadyAt.IsZero() })
 	}
 
-	if err := r.store.StopRun(t.Context(), id, dstack.StopGrace, "admin", time.Now()); err != nil {
+	if err := r.store.StopRun(t.Context(), id, dstack.StopGraceful, "admin", time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	r.wake()

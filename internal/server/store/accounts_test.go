@@ -10,64 +10,64 @@ import (
 	"dstack/internal/dstack"
 )
 
-func (h *house) addUser(name string, role dstack.Role) dstack.User {
+func (h *fixture) addUser(name string, role dstack.Role) dstack.User {
 	h.t.Helper()
 	u := dstack.User{ID: dstack.UserID(uuid.NewString()), Name: name, GlobalRole: role, TokenHash: hash(name), CreatedAt: t0.Add(time.Minute)}
-	h.ok(h.s.CreateUser(h.t.Context(), u))
+	h.noError(h.s.CreateUser(h.t.Context(), u))
 	return u
 }
 
 func TestUsers(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		bob := h.addUser("bob", dstack.RoleUser)
 		twin := bob
 		twin.ID, twin.TokenHash = dstack.UserID(uuid.NewString()), "another"
-		h.want(dstack.Conflict, h.s.CreateUser(ctx, twin))
+		h.wantKind(dstack.Conflict, h.s.CreateUser(ctx, twin))
 
 		bob.Email, bob.GlobalRole = "bob@example.com", dstack.RoleAdmin
-		h.ok(h.s.UpdateUser(ctx, bob))
-		h.want(dstack.NotFound, h.s.UpdateUser(ctx, twin))
+		h.noError(h.s.UpdateUser(ctx, bob))
+		h.wantKind(dstack.NotFound, h.s.UpdateUser(ctx, twin))
 		got, err := h.s.UserByToken(ctx, hash("bob"))
-		if h.ok(err); !cmp.Equal(got, bob) {
+		if h.noError(err); !cmp.Equal(got, bob) {
 			t.Error(cmp.Diff(bob, got))
 		}
 
-		h.ok(h.s.SetToken(ctx, bob.ID, "new"))
-		h.want(dstack.NotFound, h.s.SetToken(ctx, "nobody", "x"))
+		h.noError(h.s.SetToken(ctx, bob.ID, "new"))
+		h.wantKind(dstack.NotFound, h.s.SetToken(ctx, "nobody", "x"))
 		_, err = h.s.UserByToken(ctx, hash("bob"))
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 		if got, err = h.s.UserByToken(ctx, "new"); err != nil || got.ID != bob.ID {
 			t.Errorf("got %v, %v", got, err)
 		}
 
-		h.want(dstack.Conflict, h.s.DeleteUsers(ctx, []string{"bob", "admin"})) // admin owns Main
+		h.wantKind(dstack.Conflict, h.s.DeleteUsers(ctx, []string{"bob", "admin"})) // admin owns Main
 		if _, err := h.s.User(ctx, "bob"); err != nil {
 			t.Errorf("half of a refused deletion was done: %v", err)
 		}
-		h.ok(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser}))
-		h.ok(h.s.DeleteUsers(ctx, []string{"bob", "unknown"}))
-		h.ok(h.s.DeleteUsers(ctx, nil))
+		h.noError(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser}))
+		h.noError(h.s.DeleteUsers(ctx, []string{"bob", "unknown"}))
+		h.noError(h.s.DeleteUsers(ctx, nil))
 		_, err = h.s.User(ctx, "bob")
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 		if members, err := h.s.Members(ctx, h.project.ID); err != nil || len(members) != 0 {
 			t.Errorf("a deleted user is a member: %v, %v", members, err)
 		}
 		users, err := h.s.Users(ctx)
-		if h.ok(err); len(users) != 1 || !cmp.Equal(users[0], h.user) {
+		if h.noError(err); len(users) != 1 || !cmp.Equal(users[0], h.user) {
 			t.Errorf("got %v", users)
 		}
 	})
 }
 
-// What people and engines write may be any bytes; PostgreSQL takes only some.
+// Texts of users and engines may hold any bytes; PostgreSQL accepts only some.
 func TestText_OfAnyBytes(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		u := h.user
 		u.Email = "a\x00b\xff'; DROP TABLE users; --\\"
-		h.ok(h.s.UpdateUser(t.Context(), u))
+		h.noError(h.s.UpdateUser(t.Context(), u))
 		got, err := h.s.User(t.Context(), "admin")
-		if h.ok(err); got.Email != "a\uFFFDb\uFFFD'; DROP TABLE users; --\\" {
+		if h.noError(err); got.Email != "a\uFFFDb\uFFFD'; DROP TABLE users; --\\" {
 			t.Errorf("got %q", got.Email)
 		}
 		for _, foreign := range []string{"' OR '1'='1", "?", "?0", "\\'", "\x00", "\xff"} {
@@ -80,40 +80,40 @@ func TestText_OfAnyBytes(t *testing.T) {
 }
 
 func TestProjects(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		got, err := h.s.Project(ctx, "mAIN")
-		if h.ok(err); !cmp.Equal(got, h.project) {
+		if h.noError(err); !cmp.Equal(got, h.project) {
 			t.Error(cmp.Diff(h.project, got))
 		}
-		h.want(dstack.Conflict, h.s.CreateProject(ctx, dstack.Project{ID: "x", Name: "MAIN", Owner: h.user.ID}))
+		h.wantKind(dstack.Conflict, h.s.CreateProject(ctx, dstack.Project{ID: "x", Name: "MAIN", Owner: h.user.ID}))
 		_, err = h.s.Project(ctx, "other")
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 
 		members, err := h.s.Members(ctx, h.project.ID)
-		if h.ok(err); len(members) != 1 || members[0].User.Name != "admin" || members[0].Role != dstack.RoleAdmin {
+		if h.noError(err); len(members) != 1 || members[0].User.Name != "admin" || members[0].Role != dstack.RoleAdmin {
 			t.Errorf("a new project has the members %v", members)
 		}
 		bob := h.addUser("bob", dstack.RoleUser)
-		h.ok(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser, h.user.ID: dstack.RoleUser}))
-		h.want(dstack.NotFound, h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{"nobody": dstack.RoleUser}))
+		h.noError(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser, h.user.ID: dstack.RoleUser}))
+		h.wantKind(dstack.NotFound, h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{"nobody": dstack.RoleUser}))
 		members, err = h.s.Members(ctx, h.project.ID)
-		if h.ok(err); len(members) != 2 || members[0].User.Name != "admin" || members[1].User.Name != "bob" {
+		if h.noError(err); len(members) != 2 || members[0].User.Name != "admin" || members[1].User.Name != "bob" {
 			t.Errorf("got %v", members)
 		}
 
-		h.ok(h.s.CreateProject(ctx, dstack.Project{ID: "second", Name: "second", Owner: h.user.ID, CreatedAt: t0.Add(time.Second)}))
+		h.noError(h.s.CreateProject(ctx, dstack.Project{ID: "second", Name: "second", Owner: h.user.ID, CreatedAt: t0.Add(time.Second)}))
 		all, err := h.s.Projects(ctx)
-		if h.ok(err); len(all) != 2 || all[0].Name != "Main" || all[1].Name != "second" {
+		if h.noError(err); len(all) != 2 || all[0].Name != "Main" || all[1].Name != "second" {
 			t.Errorf("got %v", all)
 		}
 		h.submit("web", t0)
-		h.want(dstack.Conflict, h.s.DeleteProjects(ctx, []string{"second", "main"}))
-		h.ok(h.s.DeleteProjects(ctx, []string{"SECOND", "unknown"}))
+		h.wantKind(dstack.Conflict, h.s.DeleteProjects(ctx, []string{"second", "main"}))
+		h.noError(h.s.DeleteProjects(ctx, []string{"SECOND", "unknown"}))
 		if all, err = h.s.Projects(ctx); err != nil || len(all) != 1 {
 			t.Errorf("got %v, %v", all, err)
 		}
 		gone := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: "second", Name: "web", Spec: runSpec("web")}
-		h.want(dstack.NotFound, h.s.SubmitRun(ctx, gone))
+		h.wantKind(dstack.NotFound, h.s.SubmitRun(ctx, gone))
 	})
 }

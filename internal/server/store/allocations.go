@@ -23,7 +23,7 @@ func (s *Store) Allocations(ctx context.Context, by dstack.ProjectID) (map[dstac
 	err := s.reader.NewRaw(`SELECT r.instance_id, r.claim, r.num, runs.name, runs.project_id FROM replicas AS r JOIN runs ON runs.id = r.run_id
 		WHERE r.live AND r.instance_id <> ''`).Scan(ctx, &rows)
 	if err != nil {
-		return nil, explain(err)
+		return nil, wrapError(err)
 	}
 	all := map[dstack.InstanceID]dstack.Allocation{}
 	for _, row := range rows {

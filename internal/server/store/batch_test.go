@@ -10,8 +10,8 @@ import (
 	"dstack/internal/server/store"
 )
 
-// batch is steps that place replicas, each of a run of its own.
-func (h *house) batch(claims ...dstack.Claim) (runs []dstack.RunID, saves []store.ReplicaSave) {
+// batch returns steps that place replicas, each of a run of its own.
+func (h *fixture) batch(claims ...dstack.Claim) (runs []dstack.RunID, saves []store.ReplicaSave) {
 	h.t.Helper()
 	var ids []dstack.ReplicaID
 	for i := range claims {
@@ -23,17 +23,17 @@ func (h *house) batch(claims ...dstack.Claim) (runs []dstack.RunID, saves []stor
 		leases[l.ID] = l
 	}
 	all, err := h.s.ReplicasFacts(h.ctx(), ids)
-	h.ok(err)
+	h.noError(err)
 	for i, seen := range all {
-		h.ok(seen.Err)
+		h.noError(seen.Err)
 		saves = append(saves, store.ReplicaSave{Lease: leases[string(ids[i])], Seen: seen.ReplicaFacts, Step: placed(claims[i])})
 	}
 	return runs, saves
 }
 
-func TestBatch_WhatCannotBeSavedKeepsBackNothingElse(t *testing.T) {
+func TestSaveReplicaSteps_OneFailureKeepsNoOtherStep(t *testing.T) {
 	port := dstack.Claim{Ports: []int{8000}}
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		runs, saves := h.batch(dstack.Claim{CPUs: 2}, port, dstack.Claim{}, port, dstack.Claim{CPUs: 3}, dstack.Claim{CPUs: 2})
 		h.runStep(runs[2], lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{saves[2].Seen.Replica.ID}}, t0)
 		errs := h.s.SaveReplicaSteps(t.Context(), saves, t0)
@@ -49,12 +49,12 @@ func TestBatch_WhatCannotBeSavedKeepsBackNothingElse(t *testing.T) {
 				t.Errorf("%d is %s with attempt %q, not %s", i, r.Status, r.Attempt, want)
 			}
 			if want == dstack.ReplicaStarting {
-				h.ok(errs[i])
+				h.noError(errs[i])
 			} else {
-				h.want(dstack.Conflict, errs[i])
+				h.wantKind(dstack.Conflict, errs[i])
 			}
 			events, err := h.s.Events(t.Context(), h.project.ID, fmt.Sprintf("run-%d", i), 0, 0)
-			h.ok(err)
+			h.noError(err)
 			if told := events[len(events)-1].To == string(dstack.ReplicaStarting); told != (want == dstack.ReplicaStarting) {
 				t.Errorf("%d: the last event is %+v", i, events[len(events)-1])
 			}
@@ -62,18 +62,18 @@ func TestBatch_WhatCannotBeSavedKeepsBackNothingElse(t *testing.T) {
 	})
 }
 
-// A step of which the row was not ours any more writes nothing, though its
-// neighbours are saved in the same transaction.
-func TestBatch_ALostLeaseWritesNothing(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A step whose lease was lost writes nothing, while the other steps of the same
+// transaction are saved.
+func TestSaveReplicaSteps_ALostLeaseWritesNothing(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		gpu := func(id string) dstack.Claim { return dstack.Claim{GPUs: []dstack.GPU{{ID: id}}} }
 		runs, saves := h.batch(gpu("GPU-a"), gpu("GPU-b"))
 		saves[0].Lease.Owner = "here/2"
 		errs := h.s.SaveReplicaSteps(t.Context(), saves, t0)
-		h.want(dstack.Conflict, errs[0])
-		h.ok(errs[1])
+		h.wantKind(dstack.Conflict, errs[0])
+		h.noError(errs[1])
 		used, err := h.s.Allocations(t.Context(), h.project.ID)
-		h.ok(err)
+		h.noError(err)
 		if _, r := h.reread(runs[0]); r.Status != dstack.ReplicaWaiting || len(used["local-box"].GPUs) != 1 {
 			t.Errorf("it is %s, and %v is held", r.Status, used)
 		}
@@ -83,37 +83,36 @@ func TestBatch_ALostLeaseWritesNothing(t *testing.T) {
 	})
 }
 
-// A database that does not answer is asked once, not once for each.
-func TestBatch_AnAwayDatabaseIsNotAskedForEach(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// An unreachable database is tried once, not once for each step.
+func TestSaveReplicaSteps_TriesAnUnreachableDatabaseOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		_, saves := h.batch(make([]dstack.Claim, 20)...)
 		h.s.SetPatience(100 * time.Millisecond)
-		hold, err := h.raw().BeginTx(t.Context(), nil)
-		h.ok(err)
+		hold, err := h.openRaw().BeginTx(t.Context(), nil)
+		h.noError(err)
 		_, err = hold.ExecContext(t.Context(), "UPDATE replicas SET reason = reason")
-		h.ok(err)
+		h.noError(err)
 		began := time.Now()
 		for _, err := range h.s.SaveReplicaSteps(t.Context(), saves, t0) {
-			h.want(dstack.Unavailable, err)
+			h.wantKind(dstack.Unavailable, err)
 		}
 		if took := time.Since(began); took > time.Second {
 			t.Errorf("it took %s", took)
 		}
-		h.ok(hold.Rollback())
+		h.noError(hold.Rollback())
 		h.s.SetPatience(15 * time.Second)
 	})
 }
 
-// Facts of a replica that cannot be read, or is not there, are no matter for
-// the others.
-func TestBatch_FactsOfTheOthers(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A replica that cannot be read or does not exist does not affect the others.
+func TestReplicasFacts_OneErrorDoesNotHideTheOthers(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		a, ra := h.replica("a", t0)
 		_, rb := h.replica("b", t0)
-		_, err := h.raw().ExecContext(t.Context(), "UPDATE runs SET spec = 'enc:v1:00000000:AAAA' WHERE id = '"+string(a.ID)+"'")
-		h.ok(err)
+		_, err := h.openRaw().ExecContext(t.Context(), "UPDATE runs SET spec = 'enc:v1:00000000:AAAA' WHERE id = '"+string(a.ID)+"'")
+		h.noError(err)
 		all, err := h.s.ReplicasFacts(t.Context(), []dstack.ReplicaID{ra.ID, "nobody", rb.ID})
-		h.ok(err)
+		h.noError(err)
 		if all[0].Err == nil || dstack.KindOf(all[1].Err) != dstack.NotFound || all[2].Err != nil || all[2].Replica.ID != rb.ID {
 			t.Errorf("got %v, %v, %v", all[0].Err, all[1].Err, all[2].Err)
 		}

@@ -14,85 +14,85 @@ import (
 	"dstack/internal/server/store"
 )
 
-// What is kept from an earlier reading is as a store would read it that has
-// just been opened, whoever wrote in between.
-func TestKept_IsWhatIsThere(t *testing.T) {
+// Cached facts equal those of a store that has just been opened, whichever store
+// wrote in between.
+func TestCaches_MatchTheDatabase(t *testing.T) {
 	later := t0.Add(time.Minute)
 	up := lifecycle.InstanceStep{To: dstack.InstanceUp, Due: later}
 	for _, c := range []struct {
 		name string
-		act  func(h *house, run dstack.Run, r dstack.Replica)
+		act  func(h *fixture, run dstack.Run, r dstack.Replica)
 	}{
-		{"nothing changes", func(*house, dstack.Run, dstack.Replica) {}},
-		{"the same is heard again", func(h *house, _ dstack.Run, r dstack.Replica) {
+		{"nothing changes", func(*fixture, dstack.Run, dstack.Replica) {}},
+		{"the same is heard again", func(h *fixture, _ dstack.Run, r dstack.Replica) {
 			h.instanceStep("local-box", up, h.heard(running(r.Attempt, "127.0.0.1:1")), nil, later)
 		}},
-		{"something else is heard", func(h *house, _ dstack.Run, r dstack.Replica) {
+		{"something else is heard", func(h *fixture, _ dstack.Run, r dstack.Replica) {
 			h.instanceStep("local-box", up, h.heard(running(r.Attempt, "127.0.0.1:2")), nil, later)
 		}},
-		{"nothing is heard of it", func(h *house, _ dstack.Run, _ dstack.Replica) {
+		{"nothing is heard of it", func(h *fixture, _ dstack.Run, _ dstack.Replica) {
 			h.instanceStep("local-box", up, []dstack.Report{}, nil, later)
 		}},
-		{"an engine fails", func(h *house, _ dstack.Run, _ dstack.Replica) {
+		{"an engine fails", func(h *fixture, _ dstack.Run, _ dstack.Replica) {
 			h.instanceStep("local-box", up, nil, errors.New("it is away"), later)
 		}},
-		{"it drains", func(h *house, run dstack.Run, r dstack.Replica) {
-			h.ok(h.s.MarkDue(h.ctx(), store.Runs, string(run.ID), t0))
+		{"it drains", func(h *fixture, run dstack.Run, r dstack.Replica) {
+			h.noError(h.s.MarkDue(h.ctx(), store.Runs, string(run.ID), t0))
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, DrainTimeout: time.Minute}, later)
 		}},
-		{"it is told to drain, to end, and then to hurry", func(h *house, run dstack.Run, r dstack.Replica) {
+		{"it is told to drain, to end, and then to hurry", func(h *fixture, run dstack.Run, r dstack.Replica) {
 			one := []dstack.ReplicaID{r.ID}
 			for _, step := range []lifecycle.RunStep{{Drain: one, DrainTimeout: time.Minute}, {Terminate: one, Graceful: true}, {Terminate: one}} {
 				step.To = dstack.RunTerminating
-				h.ok(h.s.MarkDue(h.ctx(), store.Runs, string(run.ID), t0))
+				h.noError(h.s.MarkDue(h.ctx(), store.Runs, string(run.ID), t0))
 				h.runStep(run.ID, step, later)
 				h.facts()
 			}
 		}},
-		{"it crashes and starts again", func(h *house, _ dstack.Run, r dstack.Replica) {
-			h.ok(h.s.MarkDue(h.ctx(), store.Replicas, string(r.ID), t0))
+		{"it crashes and starts again", func(h *fixture, _ dstack.Run, r dstack.Replica) {
+			h.noError(h.s.MarkDue(h.ctx(), store.Replicas, string(r.ID), t0))
 			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, Due: later}, later)
 			h.facts()
 			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true}, later)
 		}},
-		{"its machine is lost", func(h *house, _ dstack.Run, r dstack.Replica) {
-			h.ok(h.s.MarkDue(h.ctx(), store.Replicas, string(r.ID), t0))
+		{"its machine is lost", func(h *fixture, _ dstack.Run, r dstack.Replica) {
+			h.noError(h.s.MarkDue(h.ctx(), store.Replicas, string(r.ID), t0))
 			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaWaiting, Due: later}, later)
 		}},
-		{"another is placed beside it", func(h *house, _ dstack.Run, _ dstack.Replica) {
+		{"another is placed beside it", func(h *fixture, _ dstack.Run, _ dstack.Replica) {
 			_, b := h.replica("other", t0)
 			h.replicaStep(b.ID, placed(dstack.Claim{}), t0)
 		}},
-		{"its run is changed in place", func(h *house, run dstack.Run, _ dstack.Replica) {
+		{"its run is changed in place", func(h *fixture, run dstack.Run, _ dstack.Replica) {
 			rs := run.Spec
 			rs.Configuration.Auth = !rs.Configuration.Auth
 			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: rs, User: "admin", Now: later})
-			h.ok(err)
+			h.noError(err)
 		}},
-		{"its run is rolled, and falls back", func(h *house, run dstack.Run, _ dstack.Replica) {
+		{"its run is rolled, and falls back", func(h *fixture, run dstack.Run, _ dstack.Replica) {
 			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: run.Spec, NeedsRollout: true, User: "admin", Now: later})
-			h.ok(err)
+			h.noError(err)
 			h.facts()
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Rollback: &lifecycle.Rollback{ToRevision: 1, Reason: "it fails"}}, later)
 		}},
-		{"a user gets a new token", func(h *house, _ dstack.Run, _ dstack.Replica) {
-			h.ok(h.s.SetToken(h.ctx(), h.user.ID, hash("new")))
+		{"a user gets a new token", func(h *fixture, _ dstack.Run, _ dstack.Replica) {
+			h.noError(h.s.SetToken(h.ctx(), h.user.ID, hash("new")))
 		}},
-		{"a run is submitted", func(h *house, _ dstack.Run, _ dstack.Replica) { h.submit("third", t0) }},
+		{"a run is submitted", func(h *fixture, _ dstack.Run, _ dstack.Replica) { h.submit("third", t0) }},
 	} {
 		t.Run(c.name+" by this server", func(t *testing.T) {
-			h := newHouse(t, "sqlite://"+filepath.Join(t.TempDir(), "server.db"))
-			h.keeps(c.act, false)
+			h := newFixture(t, "sqlite://"+filepath.Join(t.TempDir(), "server.db"))
+			h.checkCached(c.act, false)
 		})
 		t.Run(c.name+" by another", func(t *testing.T) {
-			onBoth(t, func(_ *testing.T, h *house) { h.keeps(c.act, true) })
+			onBoth(t, func(_ *testing.T, h *fixture) { h.checkCached(c.act, true) })
 		})
 	}
 }
 
-// keeps compares what a store knows once something was done, by itself or by
-// another one, with what a new store knows.
-func (h *house) keeps(act func(*house, dstack.Run, dstack.Replica), byAnother bool) {
+// checkCached compares the facts of a store after act, which it or another store
+// does, with those of a new store.
+func (h *fixture) checkCached(act func(*fixture, dstack.Run, dstack.Replica), byAnother bool) {
 	h.t.Helper()
 	run, r := h.ready("web", "127.0.0.1:1", t0)
 	h.facts()
@@ -102,7 +102,7 @@ func (h *house) keeps(act func(*house, dstack.Run, dstack.Replica), byAnother bo
 	}
 	act(h, run, r)
 	if byAnother {
-		h.ok(h.s.Close())
+		h.noError(h.s.Close())
 	}
 	h.s = kept
 	got := h.facts()
@@ -112,13 +112,13 @@ func (h *house) keeps(act func(*house, dstack.Run, dstack.Replica), byAnother bo
 	}
 }
 
-// facts is what passes and gateways see, in short.
-func (h *house) facts() map[string]any {
+// facts is everything that passes and gateways read.
+func (h *fixture) facts() map[string]any {
 	h.t.Helper()
 	seen, err := h.s.InstanceFacts(h.ctx(), "local-box")
-	h.ok(err)
+	h.noError(err)
 	table, err := h.s.Routes(h.ctx())
-	h.ok(err)
+	h.noError(err)
 	all := map[string]any{"instance": seen.Instance, "reports": seen.Reports, "routes": table}
 	for _, p := range seen.Replicas {
 		r := p.Replica
@@ -127,24 +127,23 @@ func (h *house) facts() map[string]any {
 	return all
 }
 
-// As long as nothing changes there is one table, and it is not read again.
-func TestRoutes_AreReadAgainOnlyWhenSomethingChanged(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// While nothing changes the same table is returned, and it is not read again.
+func TestRoutes_AreCachedUntilSomethingChanges(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		_, r := h.ready("web", "127.0.0.1:1", t0)
 		first, err := h.s.Routes(t.Context())
-		h.ok(err)
+		h.noError(err)
 		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, h.heard(running(r.Attempt, "127.0.0.1:1")), nil, t0.Add(time.Minute))
 		again, err := h.s.Routes(t.Context())
-		h.ok(err)
+		h.noError(err)
 		if &first.Routes[0] != &again.Routes[0] {
 			t.Error("it was read again")
 		}
 	})
 }
 
-// A report that differs in anything but the time at which it was seen is a new
-// one.
-func TestReports_EverythingCounts(t *testing.T) {
+// A report that differs in anything but At is a new one.
+func TestSameReport_ComparesEveryField(t *testing.T) {
 	one := dstack.Report{Attempt: "a", State: dstack.AttemptRunning, Probes: &dstack.ProbeStatus{}}
 	if !store.SameReport(one, one) {
 		t.Fatal("it differs from itself")

@@ -13,7 +13,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-// attemptRow says whose an attempt is.
+// attemptRow is an attempt and the replica that it belongs to.
 type attemptRow struct {
 	bun.BaseModel `bun:"table:attempts"`
 
@@ -22,12 +22,12 @@ type attemptRow struct {
 	Num       int
 }
 
-// rememberAttempts notes whose new attempts are, and forgets those that are
-// too old to be listed.
+// rememberAttempts inserts new attempts, and deletes those that are too old to be
+// listed.
 func rememberAttempts(ctx context.Context, tx bun.Tx, done []steppedReplica) error {
 	var rows []attemptRow
 	for _, r := range done {
-		if r.attempt {
+		if r.isNewAttempt {
 			rows = append(rows, attemptRow{AttemptID: string(r.next.Attempt), ReplicaID: string(r.next.ID), Num: r.next.AttemptNum})
 		}
 	}
@@ -49,7 +49,7 @@ func rememberAttempts(ctx context.Context, tx bun.Tx, done []steppedReplica) err
 	return nil
 }
 
-// claimRow is one thing that only one replica can hold.
+// claimRow is a GPU or a port of an instance that one replica holds.
 type claimRow struct {
 	bun.BaseModel `bun:"table:claims"`
 
@@ -58,20 +58,20 @@ type claimRow struct {
 	ReplicaID  string
 }
 
-// settle brings the claims of replicas in step with their rows.
-func (s *Store) settle(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
+// syncClaims makes the claims of replicas those of their rows.
+func (s *Store) syncClaims(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
 	var free []string
-	rooms := map[dstack.InstanceID]room{}
+	claimed := map[dstack.InstanceID]newClaims{}
 	var claims []claimRow
 	for _, r := range done {
-		if r.place != nil || r.next.Status.IsFinished() || r.next.Status == dstack.ReplicaWaiting {
+		if r.instance != nil || r.next.Status.IsFinished() || r.next.Status == dstack.ReplicaWaiting {
 			free = append(free, string(r.next.ID))
 		}
-		if r.place == nil {
+		if r.instance == nil {
 			continue
 		}
 		id := r.next.Instance
-		rooms[id] = room{instance: *r.place, claim: placement.Sum(rooms[id].claim, r.next.Claim, 1)}
+		claimed[id] = newClaims{instance: *r.instance, claim: placement.Sum(claimed[id].claim, r.next.Claim, 1)}
 		for _, thing := range placement.ExclusiveKeys(r.next.Claim) {
 			claims = append(claims, claimRow{InstanceID: string(id), Thing: thing, ReplicaID: string(r.next.ID)})
 		}
@@ -84,50 +84,51 @@ func (s *Store) settle(ctx context.Context, tx bun.Tx, done []steppedReplica, no
 			return err
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(rooms)) {
-		if err := s.occupy(ctx, tx, rooms[id], now); err != nil {
+	for _, id := range slices.Sorted(maps.Keys(claimed)) {
+		if err := s.placeOn(ctx, tx, claimed[id], now); err != nil {
 			return err
 		}
 	}
 	return putClaims(ctx, tx, claims)
 }
 
-// room is what new replicas take of one machine together.
-type room struct {
+// newClaims is what new replicas claim of one instance together.
+type newClaims struct {
 	instance dstack.Instance
 	claim    dstack.Claim
 }
 
-// occupy makes a machine's row if there is none, and checks that it has room.
-func (s *Store) occupy(ctx context.Context, tx bun.Tx, r room, now time.Time) error {
+// placeOn creates an instance's row if there is none, and fails with Conflict when
+// the new claims exceed the instance.
+func (s *Store) placeOn(ctx context.Context, tx bun.Tx, r newClaims, now time.Time) error {
 	if err := s.putInstance(ctx, tx, r.instance, now); err != nil {
 		return err
 	}
 	return checkFits(ctx, tx, r.instance.ID, r.claim, r.instance.Offer)
 }
 
-// putClaims claims things; Conflict when one is taken.
+// putClaims inserts claims. It fails with Conflict when one is taken.
 func putClaims(ctx context.Context, tx bun.Tx, claims []claimRow) error {
 	if len(claims) == 0 {
 		return nil
 	}
-	n, err := affected(tx.NewInsert().Model(&claims).On("CONFLICT DO NOTHING").Exec(ctx))
+	n, err := rowsAffected(tx.NewInsert().Model(&claims).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err == nil && n < int64(len(claims)) {
 		return conflict("look at it afresh", "cannot place replica %s: one of %s of instance %s is taken",
-			claims[0].ReplicaID, list(nouns(claims, func(c claimRow) string { return c.Thing })), claims[0].InstanceID)
+			claims[0].ReplicaID, joinNames(mapRows(claims, func(c claimRow) string { return c.Thing })), claims[0].InstanceID)
 	}
 	return err
 }
 
-// roomLooks is how many of those that wait for room look when some is made.
-const roomLooks = 16
+// maxWakeWaiting is how many waiting replicas become due when a place is freed.
+const maxWakeWaiting = 16
 
-// madeRoom lets those that wait longest look for a place again: what finished
-// replicas held is free.
-func madeRoom(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
+// wakeWaiting marks the replicas that have waited longest due when a finished
+// replica has freed its place.
+func wakeWaiting(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
 	if !slices.ContainsFunc(done, func(r steppedReplica) bool { return r.next.Status.IsFinished() && r.before.Instance != "" }) {
 		return nil
 	}
-	return touch(ctx, tx, Replicas, now, "id IN (SELECT id FROM replicas WHERE live AND status = ? ORDER BY submitted_at, id LIMIT ?)",
-		string(dstack.ReplicaWaiting), roomLooks)
+	return markDue(ctx, tx, Replicas, now, "id IN (SELECT id FROM replicas WHERE live AND status = ? ORDER BY submitted_at, id LIMIT ?)",
+		string(dstack.ReplicaWaiting), maxWakeWaiting)
 }

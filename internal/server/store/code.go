@@ -14,7 +14,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-// chunkSize keeps one upload from filling the memory.
+// chunkSize limits the memory for one upload.
 const chunkSize = 1 << 20
 
 type codeRow struct {
@@ -29,20 +29,20 @@ type codeRow struct {
 	CreatedAt int64
 }
 
-// PutCode saves an upload whole or not at all, in chunks of 1 MiB. r is read
-// once, inside of the transaction: it must be a file or a buffer, not a
-// network. One that is there already is left as it is.
+// PutCode saves an upload in one transaction, in chunks of 1 MiB. r is read once,
+// inside the transaction: it must be a file or a buffer, not a network
+// connection. An upload that exists stays as it is.
 func (s *Store) PutCode(ctx context.Context, p dstack.ProjectID, repo, hash string, r io.Reader) error {
-	ctx, cancel := context.WithTimeout(ctx, codeTime)
+	ctx, cancel := context.WithTimeout(ctx, uploadPatience)
 	defer cancel()
-	return explain(s.writeOnce(ctx, durable, func(ctx context.Context, tx bun.Tx) error {
+	return wrapError(s.writeOnce(ctx, durable, func(ctx context.Context, tx bun.Tx) error {
 		return s.putCode(ctx, tx, p, repo, hash, r)
 	}))
 }
 
 func (s *Store) putCode(ctx context.Context, tx bun.Tx, p dstack.ProjectID, repo, hash string, r io.Reader) error {
-	row := codeRow{ID: uuid.NewString(), ProjectID: string(p), Repo: repo, Hash: hash, CreatedAt: micros(time.Now())}
-	n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+	row := codeRow{ID: uuid.NewString(), ProjectID: string(p), Repo: repo, Hash: hash, CreatedAt: toMicros(time.Now())}
+	n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err != nil || n == 0 {
 		return err
 	}
@@ -72,7 +72,7 @@ func (s *Store) putCode(ctx context.Context, tx bun.Tx, p dstack.ProjectID, repo
 	return err
 }
 
-// HasCode says whether an upload is there, whole.
+// HasCode reports whether an upload is stored.
 func (s *Store) HasCode(ctx context.Context, p dstack.ProjectID, repo, hash string) (bool, error) {
 	row, err := s.findCode(ctx, p, repo, hash)
 	return row != nil, err
@@ -82,13 +82,13 @@ func (s *Store) findCode(ctx context.Context, p dstack.ProjectID, repo, hash str
 	var rows []codeRow
 	err := s.reader.NewSelect().Model(&rows).Where("project_id = ? AND repo = ? AND hash = ?", string(p), repo, hash).Scan(ctx)
 	if err != nil || len(rows) == 0 {
-		return nil, explain(err)
+		return nil, wrapError(err)
 	}
 	return &rows[0], nil
 }
 
-// Code streams an upload chunk by chunk; NotFound. The caller closes it. It
-// holds no connection between reads.
+// Code returns an upload as a stream, which the caller closes; NotFound. It holds
+// no connection between reads.
 func (s *Store) Code(ctx context.Context, p dstack.ProjectID, repo, hash string) (io.ReadCloser, error) {
 	row, err := s.findCode(ctx, p, repo, hash)
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *Store) Code(ctx context.Context, p dstack.ProjectID, repo, hash string)
 }
 
 type codeReader struct {
-	ctx   context.Context // of the whole stream: io.Reader has no place for it
+	ctx   context.Context // of the whole stream, because Read takes none
 	store *Store
 	row   codeRow
 	next  int64
@@ -116,7 +116,7 @@ func (c *codeReader) Read(p []byte) (int, error) {
 		var data []byte
 		err := c.store.reader.NewRaw("SELECT data FROM code_chunks WHERE code_id = ? AND num = ?", c.row.ID, c.next).Scan(c.ctx, &data)
 		if err != nil {
-			return 0, explain(only(err, "the code of repo %q was deleted meanwhile", c.row.Repo))
+			return 0, wrapError(orNotFound(err, "the code of repo %q was deleted meanwhile", c.row.Repo))
 		}
 		c.chunk.Reset(data)
 		c.next++

@@ -12,54 +12,54 @@ import (
 )
 
 func TestRepos(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		repo := dstack.Repo{Project: h.project.ID, ID: "folder-12345678", Info: []byte(`{"repo_type":"virtual"}`)}
-		h.ok(h.s.PutRepo(ctx, repo))
+		h.noError(h.s.PutRepo(ctx, repo))
 		repo.Info = []byte(`{"repo_type":"local"}`)
-		h.ok(h.s.PutRepo(ctx, repo))
+		h.noError(h.s.PutRepo(ctx, repo))
 		got, err := h.s.Repo(ctx, h.project.ID, repo.ID)
-		if h.ok(err); string(got.Info) != string(repo.Info) {
+		if h.noError(err); string(got.Info) != string(repo.Info) {
 			t.Errorf("got %s", got.Info)
 		}
-		h.ok(h.s.PutCode(ctx, h.project.ID, repo.ID, "abc", bytes.NewReader([]byte("tar"))))
+		h.noError(h.s.PutCode(ctx, h.project.ID, repo.ID, "abc", bytes.NewReader([]byte("tar"))))
 		h.submit("web", t0)
-		h.want(dstack.Conflict, h.s.DeleteRepos(ctx, h.project.ID, []string{repo.ID}))
+		h.wantKind(dstack.Conflict, h.s.DeleteRepos(ctx, h.project.ID, []string{repo.ID}))
 
 		repo.ID = "unused-12345678"
-		h.ok(h.s.PutRepo(ctx, repo))
-		h.ok(h.s.PutCode(ctx, h.project.ID, repo.ID, "abc", bytes.NewReader([]byte("tar"))))
-		h.ok(h.s.DeleteRepos(ctx, h.project.ID, []string{repo.ID, "unknown"}))
+		h.noError(h.s.PutRepo(ctx, repo))
+		h.noError(h.s.PutCode(ctx, h.project.ID, repo.ID, "abc", bytes.NewReader([]byte("tar"))))
+		h.noError(h.s.DeleteRepos(ctx, h.project.ID, []string{repo.ID, "unknown"}))
 		if has, err := h.s.HasCode(ctx, h.project.ID, repo.ID, "abc"); err != nil || has {
 			t.Errorf("the upload of a deleted repo is there: %v, %v", has, err)
 		}
 		repos, err := h.s.Repos(ctx, h.project.ID)
-		if h.ok(err); len(repos) != 1 || repos[0].ID != "folder-12345678" {
+		if h.noError(err); len(repos) != 1 || repos[0].ID != "folder-12345678" {
 			t.Errorf("got %v", repos)
 		}
 		_, err = h.s.Repo(ctx, h.project.ID, repo.ID)
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 	})
 }
 
-func TestCode_IsWholeOrNotThere(t *testing.T) {
+func TestCode_IsStoredCompletelyOrNotAtAll(t *testing.T) {
 	random := rand.NewChaCha8([32]byte{1})
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		for _, size := range []int{0, 1, 1 << 20, 1<<20 + 1, 5 << 19} {
 			want := make([]byte, size)
 			_, _ = random.Read(want) // never fails
 			hash := string(rune('a' + size%7))
-			h.ok(h.s.PutCode(ctx, h.project.ID, "repo", hash, iotest.HalfReader(bytes.NewReader(want))))
-			h.ok(h.s.PutCode(ctx, h.project.ID, "repo", hash, iotest.ErrReader(errors.New("read a second time")))) // it is there
+			h.noError(h.s.PutCode(ctx, h.project.ID, "repo", hash, iotest.HalfReader(bytes.NewReader(want))))
+			h.noError(h.s.PutCode(ctx, h.project.ID, "repo", hash, iotest.ErrReader(errors.New("read a second time")))) // it is there
 			r, err := h.s.Code(ctx, h.project.ID, "repo", hash)
-			h.ok(err)
+			h.noError(err)
 			got, err := io.ReadAll(r)
-			if h.ok(err); !bytes.Equal(got, want) {
+			if h.noError(err); !bytes.Equal(got, want) {
 				t.Errorf("%d bytes came back as %d others", len(want), len(got))
 			}
-			h.ok(r.Close())
-			h.ok(h.s.DeleteRepos(ctx, h.project.ID, []string{"repo"}))
+			h.noError(r.Close())
+			h.noError(h.s.DeleteRepos(ctx, h.project.ID, []string{"repo"}))
 		}
 
 		cut := io.MultiReader(bytes.NewReader(make([]byte, 3<<20)), iotest.ErrReader(errors.New("connection lost")))
@@ -70,11 +70,11 @@ func TestCode_IsWholeOrNotThere(t *testing.T) {
 			t.Errorf("half an upload is there: %v, %v", has, err)
 		}
 		var left int
-		h.ok(h.raw().QueryRowContext(ctx, "SELECT COUNT(*) FROM code_chunks").Scan(&left))
+		h.noError(h.openRaw().QueryRowContext(ctx, "SELECT COUNT(*) FROM code_chunks").Scan(&left))
 		if left != 0 {
 			t.Errorf("%d chunks of nothing are left", left)
 		}
 		_, err := h.s.Code(ctx, h.project.ID, "repo", "cut")
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 	})
 }

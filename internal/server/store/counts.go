@@ -14,9 +14,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// toldEvery is how often a gateway's word is written when nothing in it has
-// changed.
-const toldEvery = 3 * time.Second
+// saveReportEvery is how often a gateway's report is written when nothing in it
+// has changed.
+const saveReportEvery = 3 * time.Second
 
 type countRow struct {
 	bun.BaseModel `bun:"table:counts"`
@@ -26,55 +26,55 @@ type countRow struct {
 	Counted string
 }
 
-// toldCache remembers what gateways told this server, so that saying the same
-// again costs nothing.
-type toldCache struct {
+// lastReports caches the last report of each gateway, so that the same report
+// again is not written.
+type lastReports struct {
 	mu       sync.Mutex
-	gateways map[string]lastTold
+	gateways map[string]lastReport
 }
 
-type lastTold struct {
+type lastReport struct {
 	counts map[string]string
 	drains int64
 	at     time.Time // when it was written
 }
 
-func (c *toldCache) of(gateway string) lastTold {
+func (c *lastReports) get(gateway string) lastReport {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.gateways[gateway]
 }
 
-func (c *toldCache) keep(gateway string, last lastTold) {
+func (c *lastReports) put(gateway string, last lastReport) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.gateways == nil {
-		c.gateways = map[string]lastTold{}
+		c.gateways = map[string]lastReport{}
 	}
-	maps.DeleteFunc(c.gateways, func(_ string, t lastTold) bool { return last.at.Sub(t.at).Abs() > toldAtAll })
+	maps.DeleteFunc(c.gateways, func(_ string, t lastReport) bool { return last.at.Sub(t.at).Abs() > reportKeptFor })
 	c.gateways[gateway] = last
 }
 
-// SaveLoadReport makes what a gateway counted what is known of it: all of it, for
-// unfinished runs. It makes due what that may change: runs that scale, runs
-// without a replica that requests wait for, and draining replicas that get
-// nothing any more; woke says whether there is any. The same counts again are
-// written every three seconds only, unless its table proves something new
-// while a replica drains. What gateways told is forgotten after a minute.
+// SaveLoadReport replaces everything that is known from a gateway by its report,
+// for unfinished runs. It marks due what the report may change: runs that scale,
+// runs without a replica for which requests wait, and draining replicas that get
+// no more requests; woke says whether there is any. An unchanged report is
+// written only every three seconds, unless its drain sequence has changed while
+// a replica drains. Reports are deleted after a minute.
 func (s *Store) SaveLoadReport(ctx context.Context, c dstack.LoadReport, now time.Time) (woke bool, err error) {
-	counts, err := countTexts(c.Runs)
+	counts, err := marshalCounts(c.Runs)
 	if err != nil {
 		return false, err
 	}
-	if last := s.told.of(c.Gateway); maps.Equal(last.counts, counts) && now.Sub(last.at).Abs() < toldEvery {
+	if last := s.lastReports.get(c.Gateway); maps.Equal(last.counts, counts) && now.Sub(last.at).Abs() < saveReportEvery {
 		if last.drains == c.DrainSequence {
 			return false, nil
 		}
-		if any, err := s.anyDraining(ctx); err != nil || !any {
+		if any, err := s.hasDraining(ctx); err != nil || !any {
 			return false, err
 		}
 	}
-	err = s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var err error
 		woke, err = saveCounts(ctx, tx, c, counts, now)
 		return err
@@ -82,11 +82,11 @@ func (s *Store) SaveLoadReport(ctx context.Context, c dstack.LoadReport, now tim
 	if err != nil {
 		return false, err
 	}
-	s.told.keep(c.Gateway, lastTold{counts: counts, drains: c.DrainSequence, at: now})
+	s.lastReports.put(c.Gateway, lastReport{counts: counts, drains: c.DrainSequence, at: now})
 	return woke, nil
 }
 
-func countTexts(runs map[dstack.RunID]dstack.RunLoad) (map[string]string, error) {
+func marshalCounts(runs map[dstack.RunID]dstack.RunLoad) (map[string]string, error) {
 	all := make(map[string]string, len(runs))
 	for id, count := range runs {
 		text, err := json.Marshal(count)
@@ -98,24 +98,24 @@ func countTexts(runs map[dstack.RunID]dstack.RunLoad) (map[string]string, error)
 	return all, nil
 }
 
-func (s *Store) anyDraining(ctx context.Context) (bool, error) {
+func (s *Store) hasDraining(ctx context.Context) (bool, error) {
 	var ids []string
 	err := s.reader.NewRaw("SELECT id FROM replicas WHERE live AND status = 'draining' LIMIT 1").Scan(ctx, &ids)
-	return len(ids) > 0, explain(err)
+	return len(ids) > 0, wrapError(err)
 }
 
 func saveCounts(ctx context.Context, tx bun.Tx, c dstack.LoadReport, counts map[string]string, now time.Time) (woke bool, err error) {
 	_, err = tx.NewRaw(`INSERT INTO gateways (name, drains, watched, at) VALUES (?, ?, ?, ?)
 		ON CONFLICT (name) DO UPDATE SET drains = EXCLUDED.drains, watched = EXCLUDED.watched, at = EXCLUDED.at`,
-		clean(c.Gateway), c.DrainSequence, c.Watched.Microseconds(), micros(now)).Exec(ctx)
+		cleanText(c.Gateway), c.DrainSequence, c.Watched.Microseconds(), toMicros(now)).Exec(ctx)
 	if err != nil {
 		return false, err
 	}
-	_, err = tx.NewRaw("DELETE FROM gateways WHERE at < ? OR at > ?", micros(now.Add(-toldAtAll)), micros(now.Add(toldAtAll))).Exec(ctx)
+	_, err = tx.NewRaw("DELETE FROM gateways WHERE at < ? OR at > ?", toMicros(now.Add(-reportKeptFor)), toMicros(now.Add(reportKeptFor))).Exec(ctx)
 	if err != nil {
 		return false, err
 	}
-	changed, err := replaceCounts(ctx, tx, clean(c.Gateway), counts)
+	changed, err := replaceCounts(ctx, tx, cleanText(c.Gateway), counts)
 	if err != nil {
 		return false, err
 	}
@@ -125,11 +125,11 @@ func saveCounts(ctx context.Context, tx bun.Tx, c dstack.LoadReport, counts map[
 			held = append(held, string(id))
 		}
 	}
-	return wake(ctx, tx, changed, held, now)
+	return markCountsDue(ctx, tx, changed, held, now)
 }
 
-// replaceCounts makes a gateway's rows those of unfinished runs in counts, and
-// returns the runs of which anything changed.
+// replaceCounts replaces a gateway's rows by those of the unfinished runs in
+// counts, and returns the runs whose row changed.
 func replaceCounts(ctx context.Context, tx bun.Tx, gateway string, counts map[string]string) (changed []string, err error) {
 	var rows []countRow
 	if err := tx.NewSelect().Model(&rows).Where("gateway = ?", gateway).Scan(ctx); err != nil {
@@ -171,9 +171,9 @@ func replaceCounts(ctx context.Context, tx bun.Tx, gateway string, counts map[st
 	return append(changed, gone...), nil
 }
 
-// wake makes due what other counts may change.
-func wake(ctx context.Context, tx bun.Tx, changed, held []string, now time.Time) (woke bool, err error) {
-	quiet, err := findQuiet(ctx, tx, now)
+// markCountsDue marks due what changed counts may change.
+func markCountsDue(ctx context.Context, tx bun.Tx, changed, held []string, now time.Time) (woke bool, err error) {
+	quiet, err := findDrainedIDs(ctx, tx, now)
 	if err != nil {
 		return false, err
 	}
@@ -188,7 +188,7 @@ func wake(ctx context.Context, tx bun.Tx, changed, held []string, now time.Time)
 		{Replicas, "id IN (?)", quiet},
 	} {
 		for ids := range slices.Chunk(t.ids, 1000) {
-			n, err := touched(ctx, tx, t.kind, now, t.where, bun.List(ids))
+			n, err := markDueCount(ctx, tx, t.kind, now, t.where, bun.List(ids))
 			if err != nil {
 				return false, err
 			}
@@ -198,15 +198,15 @@ func wake(ctx context.Context, tx bun.Tx, changed, held []string, now time.Time)
 	return woke, nil
 }
 
-// findQuiet returns all draining replicas that get nothing any more.
-func findQuiet(ctx context.Context, tx bun.Tx, now time.Time) (ids []string, err error) {
+// findDrainedIDs returns all draining replicas that get no more requests.
+func findDrainedIDs(ctx context.Context, tx bun.Tx, now time.Time) (ids []string, err error) {
 	var runs []string
 	if err := tx.NewRaw("SELECT DISTINCT run_id FROM replicas WHERE live AND status = 'draining'").Scan(ctx, &runs); err != nil {
 		return nil, err
 	}
 	windows := make(map[dstack.RunID]time.Duration, len(runs))
 	for _, id := range runs {
-		windows[dstack.RunID(id)] = usualWindow // of no interest here
+		windows[dstack.RunID(id)] = defaultWindow // not used here
 	}
 	loads, err := findLoads(ctx, tx, windows, now)
 	for _, load := range loads {

@@ -11,20 +11,20 @@ import (
 	"dstack/internal/server/store"
 )
 
-// tells saves what a gateway counted, and makes that moment the present.
-func (h *house) tells(gateway string, drains int64, runs map[dstack.RunID]dstack.RunLoad, now time.Time) (woke bool) {
+// reportLoad saves a gateway's report at a time, which becomes the present.
+func (h *fixture) reportLoad(gateway string, drains int64, runs map[dstack.RunID]dstack.RunLoad, now time.Time) (woke bool) {
 	h.t.Helper()
 	h.s.SetClock(func() time.Time { return now })
 	woke, err := h.s.SaveLoadReport(h.ctx(), dstack.LoadReport{Gateway: gateway, DrainSequence: drains, Watched: time.Hour, Runs: runs}, now)
-	h.ok(err)
+	h.noError(err)
 	return woke
 }
 
-func (h *house) load(id dstack.RunID) dstack.Load {
+func (h *fixture) load(id dstack.RunID) dstack.Load {
 	h.t.Helper()
 	seen, err := h.s.RunFacts(h.ctx(), id)
-	h.ok(err)
-	if diff := cmp.Diff(seen.Load, h.whole(id).Load); diff != "" {
+	h.noError(err)
+	if diff := cmp.Diff(seen.Load, h.details(id).Load); diff != "" {
 		h.t.Errorf("decisions and people see another load: %s", diff)
 	}
 	if diff := cmp.Diff(seen.Load.Replicas, seen.InFlight); diff != "" {
@@ -37,29 +37,29 @@ type counts = map[dstack.RunID]dstack.RunLoad
 
 func sec(n int) time.Duration { return time.Duration(n) * time.Second }
 
-func TestLoad_IsSummedOverGatewaysThatToldLately(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestLoad_SumsRecentReportsOfGateways(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 0, 4), t0) // a window of 30 s
 		none := map[dstack.ReplicaID]bool{}
 		h.s.SetClock(func() time.Time { return t0 })
 		if diff := cmp.Diff(dstack.Load{}, h.load(run.ID)); diff != "" {
 			t.Errorf("nobody told anything: %s", diff)
 		}
-		h.tells("a", 0, counts{run.ID: {Window: sec(30), Watched: sec(20), Requests: 7, Concurrency: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}}}, t0)
+		h.reportLoad("a", 0, counts{run.ID: {Window: sec(30), Watched: sec(20), Requests: 7, Concurrency: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}}}, t0)
 		want := dstack.Load{Known: true, Window: sec(30), Watched: sec(20), Requests: 7, Concurrency: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Drained: none}
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
 			t.Errorf("one: %s", diff)
 		}
-		h.tells("b", 0, nil, t0.Add(sec(5)))
+		h.reportLoad("b", 0, nil, t0.Add(sec(5)))
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
 			t.Errorf("one, and one with nothing to tell: %s", diff)
 		}
-		h.tells("b", 0, counts{run.ID: {Window: sec(30), Watched: sec(10), Requests: 1, Concurrency: 0.25, InFlight: 1, Replicas: map[dstack.ReplicaID]int{"y": 1}}}, t0.Add(sec(6)))
+		h.reportLoad("b", 0, counts{run.ID: {Window: sec(30), Watched: sec(10), Requests: 1, Concurrency: 0.25, InFlight: 1, Replicas: map[dstack.ReplicaID]int{"y": 1}}}, t0.Add(sec(6)))
 		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(10), Requests: 8, Concurrency: 1.75, InFlight: 3, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 2}, Drained: none}
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
 			t.Errorf("two: %s", diff)
 		}
-		h.tells("b", 0, nil, t0.Add(sec(10)))
+		h.reportLoad("b", 0, nil, t0.Add(sec(10)))
 		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(30), Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Drained: none} // it may still answer those
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
 			t.Errorf("the first told nothing for ten seconds: %s", diff)
@@ -73,14 +73,14 @@ func TestLoad_IsSummedOverGatewaysThatToldLately(t *testing.T) {
 	})
 }
 
-// A gateway that has just begun has not seen a whole window of any run.
-func TestLoad_OfAGatewayThatBegan(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A gateway that has just started has not counted for a whole window.
+func TestLoad_OfANewGateway(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 0, 4), t0)
 		h.s.SetClock(func() time.Time { return t0 })
 		for _, c := range []struct{ counts, want int }{{0, 0}, {12, 12}, {90, 30}} {
 			_, err := h.s.SaveLoadReport(h.ctx(), dstack.LoadReport{Gateway: "a", Watched: sec(c.counts), Runs: counts{"other": {Requests: c.counts}}}, t0)
-			h.ok(err)
+			h.noError(err)
 			if load := h.load(run.ID); load.Watched != sec(c.want) || !load.Known {
 				t.Errorf("after %d seconds: %+v", c.counts, load)
 			}
@@ -88,19 +88,19 @@ func TestLoad_OfAGatewayThatBegan(t *testing.T) {
 	})
 }
 
-// A gateway that cannot tell may still stream from what drains.
-func TestLoad_OnlyAllGatewaysMakeAReplicaQuiet(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A gateway without a recent report may still have requests in flight.
+func TestLoad_DrainedNeedsEveryGateway(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:80", t0)
 		h.runStepDue(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, DrainTimeout: sec(600)})
-		h.tells("b", 1, counts{run.ID: {InFlight: 1, Replicas: map[dstack.ReplicaID]int{r.ID: 1}}}, t0)
+		h.reportLoad("b", 1, counts{run.ID: {InFlight: 1, Replicas: map[dstack.ReplicaID]int{r.ID: 1}}}, t0)
 		for _, c := range []struct {
 			after int
 			quiet bool
 		}{{5, false}, {15, false}, {50, false}, {70, true}} {
 			now := t0.Add(sec(c.after))
 			h.s.SetClock(func() time.Time { return now })
-			h.tells("a", 1, nil, now)
+			h.reportLoad("a", 1, nil, now)
 			if load := h.load(run.ID); load.Drained[r.ID] != c.quiet {
 				t.Errorf("%d seconds after b told of a request: %+v", c.after, load)
 			}
@@ -108,14 +108,14 @@ func TestLoad_OnlyAllGatewaysMakeAReplicaQuiet(t *testing.T) {
 	})
 }
 
-// What a gateway says again costs nothing for a while.
-func TestCounts_TheSameAgainIsWrittenSeldom(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// An unchanged report is not written for a while.
+func TestLoadReport_UnchangedIsWrittenRarely(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 0, 4), t0)
-		raw := h.raw()
+		raw := h.openRaw()
 		told := func() (drains int64, at time.Time) {
 			var us int64
-			h.ok(raw.QueryRowContext(t.Context(), "SELECT drains, at FROM gateways WHERE name = 'a'").Scan(&drains, &us))
+			h.noError(raw.QueryRowContext(t.Context(), "SELECT drains, at FROM gateways WHERE name = 'a'").Scan(&drains, &us))
 			return drains, time.UnixMicro(us).UTC()
 		}
 		one, two := counts{run.ID: {Requests: 1}}, counts{run.ID: {Requests: 2}}
@@ -136,7 +136,7 @@ func TestCounts_TheSameAgainIsWrittenSeldom(t *testing.T) {
 			{"none", 5, 5, nil, true, 5, 5},
 			{"none again", 6, 5, nil, false, 5, 5},
 		} {
-			if woke := h.tells("a", c.drains, c.runs, t0.Add(sec(c.at))); woke != c.woke {
+			if woke := h.reportLoad("a", c.drains, c.runs, t0.Add(sec(c.at))); woke != c.woke {
 				t.Errorf("%s: woke %v", c.name, woke)
 			}
 			if drains, at := told(); !at.Equal(t0.Add(sec(c.written))) || drains != c.ofDrains {
@@ -146,34 +146,34 @@ func TestCounts_TheSameAgainIsWrittenSeldom(t *testing.T) {
 	})
 }
 
-func TestCounts_OnlyOfUnfinishedRunsAndForAMinute(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestLoadReport_OnlyUnfinishedRunsForAMinute(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		live, ended := h.submit("live", t0), h.submit("ended", t0)
 		h.finish(ended.ID, t0)
-		h.tells("a", 0, counts{live.ID: {Requests: 1}, ended.ID: {Requests: 1}, "unknown": {Requests: 1}}, t0)
+		h.reportLoad("a", 0, counts{live.ID: {Requests: 1}, ended.ID: {Requests: 1}, "unknown": {Requests: 1}}, t0)
 		rows := func() (gateways, n int) {
-			h.ok(h.raw().QueryRowContext(t.Context(), "SELECT (SELECT COUNT(*) FROM gateways), (SELECT COUNT(*) FROM counts)").Scan(&gateways, &n))
+			h.noError(h.openRaw().QueryRowContext(t.Context(), "SELECT (SELECT COUNT(*) FROM gateways), (SELECT COUNT(*) FROM counts)").Scan(&gateways, &n))
 			return gateways, n
 		}
 		if gateways, n := rows(); gateways != 1 || n != 1 {
 			t.Errorf("%d gateways with %d counts", gateways, n)
 		}
-		h.tells("b", 0, nil, t0.Add(sec(60)))
+		h.reportLoad("b", 0, nil, t0.Add(sec(60)))
 		if gateways, n := rows(); gateways != 2 || n != 1 {
 			t.Errorf("%d gateways with %d counts", gateways, n)
 		}
-		h.tells("b", 0, nil, t0.Add(sec(64)))
+		h.reportLoad("b", 0, nil, t0.Add(sec(64)))
 		if gateways, n := rows(); gateways != 1 || n != 0 {
 			t.Errorf("%d gateways with %d counts", gateways, n)
 		}
-		h.tells("a", 0, nil, t0.Add(-time.Hour)) // the clock is set back
+		h.reportLoad("a", 0, nil, t0.Add(-time.Hour)) // the clock is set back
 		if gateways, _ := rows(); gateways != 1 {
 			t.Errorf("%d gateways", gateways)
 		}
 	})
 }
 
-func TestCounts_MakeDueWhatTheyChange(t *testing.T) {
+func TestLoadReport_MarksDueWhatItChanges(t *testing.T) {
 	now := t0.Add(time.Minute)
 	for _, c := range []struct {
 		name        string
@@ -189,16 +189,16 @@ func TestCounts_MakeDueWhatTheyChange(t *testing.T) {
 		{"nobody waits and there is no replica", 1, 1, false, dstack.RunLoad{Requests: 2}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, h *house) {
+			onBoth(t, func(t *testing.T, h *fixture) {
 				run := h.submitted(ranged("web", c.least, c.most), t0)
 				var add []int
 				if c.replica {
 					add = []int{0}
 				}
 				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Add: add, Due: t0}, t0)
-				h.tells("a", 0, counts{run.ID: {Requests: 1}}, t0)
+				h.reportLoad("a", 0, counts{run.ID: {Requests: 1}}, t0)
 				h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1}, t0)
-				woke := h.tells("a", 0, counts{run.ID: c.then}, now)
+				woke := h.reportLoad("a", 0, counts{run.ID: c.then}, now)
 				if due := h.isDue(store.Runs, string(run.ID), now); due != c.want || woke != c.want {
 					t.Errorf("due %v, woke %v", due, woke)
 				}
@@ -207,15 +207,15 @@ func TestCounts_MakeDueWhatTheyChange(t *testing.T) {
 	}
 }
 
-// A draining replica is quiet when every gateway has a table without it, and
-// nothing in flight to it.
-func TestDrain_QuietOnceEveryGatewayHasLetGo(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A draining replica has drained when every gateway has a table without it and no
+// request in flight to it.
+func TestDrain_EndsOnceEveryGatewayHasDrained(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		before := h.routes().DrainSequence
 		busy := counts{run.ID: {InFlight: 1, Replicas: map[dstack.ReplicaID]int{r.ID: 1}}}
-		h.tells("a", before, busy, t0)
-		h.tells("b", before, nil, t0)
+		h.reportLoad("a", before, busy, t0)
+		h.reportLoad("b", before, nil, t0)
 		h.revise(run.ID, "two", false, t0)
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Drain: []dstack.ReplicaID{r.ID}, DrainTimeout: time.Minute}, t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaDraining}, t0)
@@ -239,14 +239,14 @@ func TestDrain_QuietOnceEveryGatewayHasLetGo(t *testing.T) {
 			{"a table that nobody knows", "a", 0, nil, false},
 		} {
 			now := t0.Add(time.Duration(i+1) * 100 * time.Millisecond)
-			if woke := h.tells(c.gateway, c.drains, c.runs, now); woke != c.quiet {
+			if woke := h.reportLoad(c.gateway, c.drains, c.runs, now); woke != c.quiet {
 				t.Errorf("%s: woke %v", c.name, woke)
 			}
 			if c.name == "the same again" {
 				continue
 			}
 			seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
-			if h.ok(err); seen.Load.Drained[r.ID] != c.quiet || h.isDue(store.Replicas, string(r.ID), now) != c.quiet {
+			if h.noError(err); seen.Load.Drained[r.ID] != c.quiet || h.isDue(store.Replicas, string(r.ID), now) != c.quiet {
 				t.Errorf("%s: the load is %+v", c.name, seen.Load)
 			}
 			if c.quiet {

@@ -13,7 +13,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// A full disk refuses writes with words, keeps what was saved, and heals.
+// On a full disk writes fail with a clear message, saved rows stay, and writes
+// succeed again once there is space.
 func TestSQLite_OnAFullDisk(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs mount: not root: a small disk cannot be mounted")
@@ -27,7 +28,7 @@ func TestSQLite_OnAFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	h := newHouse(t, "sqlite://"+dir+"/server.db")
+	h := newFixture(t, "sqlite://"+dir+"/server.db")
 	h.submit("before", t0)
 	ballast := filepath.Join(dir, "ballast")
 	_ = os.WriteFile(ballast, make([]byte, 4<<20), 0o600) // fails when the disk is full, as it should
@@ -40,13 +41,13 @@ func TestSQLite_OnAFullDisk(t *testing.T) {
 			break
 		}
 	}
-	h.want(dstack.Unavailable, err)
+	h.wantKind(dstack.Unavailable, err)
 	if !strings.Contains(err.Error(), "disk") {
 		t.Errorf("%v does not say what to do", err)
 	}
 	if _, err := h.s.Run(t.Context(), h.project.ID, "before"); err != nil {
 		t.Errorf("what was saved cannot be read: %v", err)
 	}
-	h.ok(os.Remove(ballast))
+	h.noError(os.Remove(ballast))
 	h.submit("after", t0.Add(time.Second))
 }

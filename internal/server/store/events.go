@@ -11,10 +11,10 @@ import (
 )
 
 const (
-	eventsKept  = 1000                // of each name in a project, and a few more at times
-	eventsAge   = 90 * 24 * time.Hour // that none outlives for long
-	eventsTrim  = 50                  // how many are written between two looks for old ones
-	eventsLimit = 100                 // how many are listed where nobody says
+	maxEvents         = 1000                // of each run name in a project, and a few more at times
+	maxEventAge       = 90 * 24 * time.Hour // older events are deleted
+	trimEvery         = 50                  // events between two deletions of old ones
+	defaultEventLimit = 100                 // listed where the caller names no limit
 )
 
 type eventRow struct {
@@ -34,31 +34,29 @@ type eventRow struct {
 	Message   string
 }
 
-func (r eventRow) noun() dstack.Event {
+func (r eventRow) toEvent() dstack.Event {
 	return dstack.Event{
-		ID: r.ID, At: at(r.At), Project: dstack.ProjectID(r.ProjectID), Run: dstack.RunID(r.RunID), RunName: r.RunName,
+		ID: r.ID, At: fromMicros(r.At), Project: dstack.ProjectID(r.ProjectID), Run: dstack.RunID(r.RunID), RunName: r.RunName,
 		Kind: dstack.EventKind(r.Kind), Revision: r.Revision, Replica: r.Replica, From: r.Was, To: r.Became, User: r.Username, Message: r.Message,
 	}
 }
 
-// Events returns the latest events of all runs of a name, finished and
-// deleted ones too, with an ID above after, the oldest first: limit of them,
-// at most 1000; 0: 100. No event with a lower ID than one that was returned
-// ever comes to light later.
+// Events returns the latest events of all runs of a name, finished and deleted
+// ones too, with an ID above after, the oldest first: limit of them, at most
+// 1000; 0: 100. An event with a lower ID than a returned one never appears later.
 func (s *Store) Events(ctx context.Context, p dstack.ProjectID, name string, after int64, limit int) ([]dstack.Event, error) {
 	if limit <= 0 {
-		limit = eventsLimit
+		limit = defaultEventLimit
 	}
 	var rows []eventRow
 	err := s.reader.NewSelect().Model(&rows).Where("project_id = ? AND run_name = ? AND id > ?", string(p), name, after).
-		OrderExpr("id DESC").Limit(int64(min(limit, eventsKept))).Scan(ctx)
+		OrderExpr("id DESC").Limit(int64(min(limit, maxEvents))).Scan(ctx)
 	slices.Reverse(rows)
-	return nouns(rows, eventRow.noun), explain(err)
+	return mapRows(rows, eventRow.toEvent), wrapError(err)
 }
 
-// addEvents writes what happened to runs. It is the last that a
-// transaction does: from here on, others that have anything to tell wait for
-// its end, so that numbers are given in the order of commits.
+// addEvents inserts events. It must be the last statement of a transaction: other
+// transactions with events wait for its end, so that IDs follow commit order.
 func addEvents(ctx context.Context, tx bun.Tx, events []dstack.Event, now time.Time) error {
 	if len(events) == 0 {
 		return nil
@@ -75,23 +73,23 @@ func addEvents(ctx context.Context, tx bun.Tx, events []dstack.Event, now time.T
 			e.At = now
 		}
 		rows[i] = eventRow{
-			ID: first + int64(i), ProjectID: string(e.Project), RunID: string(e.Run), RunName: e.RunName, At: micros(e.At),
-			Kind: string(e.Kind), Revision: e.Revision, Replica: e.Replica, Was: clean(e.From), Became: clean(e.To), Username: e.User, Message: clean(e.Message),
+			ID: first + int64(i), ProjectID: string(e.Project), RunID: string(e.Run), RunName: e.RunName, At: toMicros(e.At),
+			Kind: string(e.Kind), Revision: e.Revision, Replica: e.Replica, Was: cleanText(e.From), Became: cleanText(e.To), Username: e.User, Message: cleanText(e.Message),
 		}
 	}
 	if _, err := tx.NewInsert().Model(&rows).Exec(ctx); err != nil {
 		return err
 	}
-	if first/eventsTrim == last/eventsTrim && first%eventsTrim != 0 {
+	if first/trimEvery == last/trimEvery && first%trimEvery != 0 {
 		return nil
 	}
 	return trimEvents(ctx, tx, events, now)
 }
 
-// trimEvents forgets old events, and those of the names of some that are too
-// many.
+// trimEvents deletes old events, and the oldest of each run name in some that has
+// too many.
 func trimEvents(ctx context.Context, tx bun.Tx, some []dstack.Event, now time.Time) error {
-	if _, err := tx.NewRaw("DELETE FROM events WHERE at < ?", micros(now.Add(-eventsAge))).Exec(ctx); err != nil {
+	if _, err := tx.NewRaw("DELETE FROM events WHERE at < ?", toMicros(now.Add(-maxEventAge))).Exec(ctx); err != nil {
 		return err
 	}
 	type name struct {
@@ -107,7 +105,7 @@ func trimEvents(ctx context.Context, tx bun.Tx, some []dstack.Event, now time.Ti
 		trimmed[of] = true
 		_, err := tx.NewRaw(`DELETE FROM events WHERE project_id = ? AND run_name = ? AND id <=
 			(SELECT id FROM events WHERE project_id = ? AND run_name = ? ORDER BY id DESC LIMIT 1 OFFSET ?)`,
-			string(e.Project), e.RunName, string(e.Project), e.RunName, eventsKept).Exec(ctx)
+			string(e.Project), e.RunName, string(e.Project), e.RunName, maxEvents).Exec(ctx)
 		if err != nil {
 			return err
 		}

@@ -12,15 +12,15 @@ import (
 	"dstack/internal/server/store"
 )
 
-func (h *house) events(name string, after int64, limit int) []dstack.Event {
+func (h *fixture) events(name string, after int64, limit int) []dstack.Event {
 	h.t.Helper()
 	all, err := h.s.Events(h.ctx(), h.project.ID, name, after, limit)
-	h.ok(err)
+	h.noError(err)
 	return all
 }
 
-// messages are what some kinds of events of a run say.
-func (h *house) messages(name string, kinds ...dstack.EventKind) (all []string) {
+// messages returns the messages of some kinds of events of a run.
+func (h *fixture) messages(name string, kinds ...dstack.EventKind) (all []string) {
 	h.t.Helper()
 	for _, e := range h.events(name, 0, 1000) {
 		if slices.Contains(kinds, e.Kind) {
@@ -30,20 +30,20 @@ func (h *house) messages(name string, kinds ...dstack.EventKind) (all []string) 
 	return all
 }
 
-func TestEvents_Wishes(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestEvents_OfUserRequests(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		h.revise(run.ID, "two", true, t0)
 		h.revise(run.ID, "three", false, t0)
 		_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 3, Spec: runSpec("web"), User: "bob", NeedsRollout: true, Restores: 1, Now: t0})
-		h.ok(err)
+		h.noError(err)
 		_, err = h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 3, Spec: runSpec("web"), User: "eve", Now: t0})
-		h.want(dstack.Conflict, err)
-		for _, stop := range []dstack.StopRequest{dstack.StopGrace, dstack.StopGrace, dstack.StopAbort, dstack.StopGrace} {
-			h.ok(h.s.StopRun(h.ctx(), run.ID, stop, "ann", t0))
+		h.wantKind(dstack.Conflict, err)
+		for _, stop := range []dstack.StopRequest{dstack.StopGraceful, dstack.StopGraceful, dstack.StopAbort, dstack.StopGraceful} {
+			h.noError(h.s.StopRun(h.ctx(), run.ID, stop, "ann", t0))
 		}
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminated}, t0)
-		h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopAbort, "eve", t0))
+		h.noError(h.s.StopRun(h.ctx(), run.ID, dstack.StopAbort, "eve", t0))
 		want := []string{
 			"admin: revision 1", "bob: revision 2, rolling", "bob: revision 3, in place", "bob: revision 4, rolling, brings back revision 1",
 			"ann: asked to stop", "ann: asked to end at once",
@@ -55,7 +55,7 @@ func TestEvents_Wishes(t *testing.T) {
 }
 
 func TestEvents_OfSteps(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		h.revise(run.ID, "two", false, t0)
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Drain: []dstack.ReplicaID{r.ID}, StopReason: "tired"}, t0.Add(time.Second))
@@ -78,8 +78,8 @@ func TestEvents_OfSteps(t *testing.T) {
 	})
 }
 
-func TestEvents_PagesAndWhatOutlivesARun(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestEvents_PagesAndOutlivesItsRun(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		for i := range 4 {
 			h.revise(run.ID, fmt.Sprint(i), false, t0)
@@ -99,7 +99,7 @@ func TestEvents_PagesAndWhatOutlivesARun(t *testing.T) {
 			}
 		}
 		h.finish(run.ID, t0)
-		h.ok(h.s.DeleteRuns(h.ctx(), h.project.ID, []string{"web"}))
+		h.noError(h.s.DeleteRuns(h.ctx(), h.project.ID, []string{"web"}))
 		again := h.submit("web", t0.Add(time.Hour))
 		got := h.events("web", 0, 0)
 		if got[0].ID != all[0].ID || got[len(got)-1].Run != again.ID {
@@ -109,19 +109,19 @@ func TestEvents_PagesAndWhatOutlivesARun(t *testing.T) {
 }
 
 func TestEvents_AreBounded(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		h.submit("other", t0)
-		raw := h.raw()
+		raw := h.openRaw()
 		for i := range 1100 {
 			_, err := raw.ExecContext(h.ctx(), fmt.Sprintf(`INSERT INTO events (id, project_id, run_id, run_name, at, kind, revision, was, became, username, message)
 				VALUES (%d, '%s', '%s', 'web', %d, 'run', 1, '', '', '', '')`, i+10, h.project.ID, run.ID, t0.UnixMicro()))
-			h.ok(err)
+			h.noError(err)
 		}
 		_, err := raw.ExecContext(h.ctx(), "UPDATE installation SET events = 1148")
-		h.ok(err)
+		h.noError(err)
 		count := func(name string) (n int) {
-			h.ok(raw.QueryRowContext(h.ctx(), fmt.Sprintf("SELECT COUNT(*) FROM events WHERE run_name = '%s'", name)).Scan(&n))
+			h.noError(raw.QueryRowContext(h.ctx(), fmt.Sprintf("SELECT COUNT(*) FROM events WHERE run_name = '%s'", name)).Scan(&n))
 			return n
 		}
 		h.revise(run.ID, "two", false, t0) // 1149
@@ -136,7 +136,7 @@ func TestEvents_AreBounded(t *testing.T) {
 			t.Errorf("%d events, and %d of another", n, count("other"))
 		}
 		_, err = raw.ExecContext(h.ctx(), "UPDATE installation SET events = 1199")
-		h.ok(err)
+		h.noError(err)
 		h.submit("third", t0.Add(90*24*time.Hour+time.Second))
 		if count("web")+count("other") > 0 || count("third") != 1 {
 			t.Error("what is older than 90 days is kept")
@@ -144,9 +144,9 @@ func TestEvents_AreBounded(t *testing.T) {
 	})
 }
 
-// Whoever has read an event misses none before it.
-func TestEvents_AreNumberedInTheOrderOfCommits(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A reader that has seen an event has missed none before it.
+func TestEvents_IDsFollowCommitOrder(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		var runs []dstack.Run
 		for i := range 8 {
 			runs = append(runs, h.submit(fmt.Sprintf("run-%d", i), t0))
@@ -164,7 +164,7 @@ func TestEvents_AreNumberedInTheOrderOfCommits(t *testing.T) {
 		}
 		done := make(chan struct{})
 		go func() { group.Wait(); close(done) }()
-		raw := h.raw()
+		raw := h.openRaw()
 		var last, seen int64
 		for ended := false; !ended; {
 			select {
@@ -173,7 +173,7 @@ func TestEvents_AreNumberedInTheOrderOfCommits(t *testing.T) {
 			default:
 			}
 			var n, most int64
-			h.ok(raw.QueryRowContext(t.Context(), "SELECT COUNT(*), MAX(id) FROM events").Scan(&n, &most))
+			h.noError(raw.QueryRowContext(t.Context(), "SELECT COUNT(*), MAX(id) FROM events").Scan(&n, &most))
 			if n != most || most < last {
 				t.Fatalf("%d events up to number %d", n, most)
 			}

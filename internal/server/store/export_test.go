@@ -2,11 +2,11 @@ package store
 
 import "time"
 
-// SetPatience is for tests that do not wait long.
+// SetPatience sets the limit for one query or transaction.
 func (s *Store) SetPatience(d time.Duration) { s.patience = d }
 
-// SetClock is for tests that say what time it is.
+// SetClock replaces the clock.
 func (s *Store) SetClock(now func() time.Time) { s.clock = now }
 
-// SameReport is for the test that everything in a report counts.
+// SameReport is sameReport.
 var SameReport = sameReport

@@ -9,14 +9,14 @@ import (
 	"dstack/internal/dstack"
 )
 
-// RunFacts reads all that a decision on a run needs, in one reading; Wanted is
-// what it was. One whose spec cannot be read is an error, unless it is being
-// ended: that must go on.
+// RunFacts reads what a decision on a run needs, in one snapshot; DesiredReplicas
+// is the present number. It fails with NotFound, and when the run's spec cannot
+// be read, unless the run is ending: that must go on.
 func (s *Store) RunFacts(ctx context.Context, id dstack.RunID) (lifecycle.RunFacts, error) {
 	var seen lifecycle.RunFacts
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var err error
-		seen.Run, err = findRun(ctx, tx, id, s.seeRun)
+		seen.Run, err = findRun(ctx, tx, id, s.openRunCached)
 		ends := seen.Run.Stop != dstack.StopNone || seen.Run.Status == dstack.RunTerminating
 		if err != nil && (seen.Run.ID == "" || !ends) {
 			return err

@@ -11,9 +11,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// InstanceFacts reads all that a decision on an instance needs, in one
-// reading, except Machine and Listed. What it returns may be shared with later
-// callers: nobody may write to it.
+// InstanceFacts reads what a decision on an instance needs, in one snapshot,
+// except Machine and Listed. The result may be shared with later callers and
+// must not be written to. It fails with NotFound.
 func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecycle.InstanceFacts, error) {
 	var seen lifecycle.InstanceFacts
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -25,17 +25,17 @@ func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecy
 			return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no instance %s", id)}
 		}
 		var err error
-		if seen.Instance, err = rows[0].noun(); err != nil {
+		if seen.Instance, err = rows[0].toInstance(); err != nil {
 			return err
 		}
-		state := stateOfInstance{rows[0].Version, rows[0].Touches}
-		on, known := s.placed.of(id, state)
+		state := rowState{rows[0].Version, rows[0].Touches}
+		on, known := s.placed.get(id, state)
 		if !known {
 			if on, err = s.readPlaced(ctx, tx, id); err != nil {
 				return err
 			}
 			on.state = state
-			s.placed.keep(id, on)
+			s.placed.put(id, on)
 		}
 		seen.Reports, seen.Replicas = on.reports, on.replicas
 		return nil
@@ -43,49 +43,48 @@ func (s *Store) InstanceFacts(ctx context.Context, id dstack.InstanceID) (lifecy
 	return seen, err
 }
 
-// placedCache keeps what is placed on each instance, and what was reported of
-// it. Whoever writes what decisions on instances use of that touches the
-// instance in the same transaction, or makes it another version: while its row
-// is in the same state, all of it is the same.
+// placedCache caches the replicas and reports of each instance. Every transaction
+// that changes them also marks the instance due or raises its version: while the
+// row's state is the same, the cached facts are valid.
 type placedCache struct {
 	mu        sync.Mutex
 	instances map[dstack.InstanceID]placedOn
 }
 
 type placedOn struct {
-	state    stateOfInstance
+	state    rowState
 	replicas []lifecycle.PlacedReplica
 	reports  []dstack.Report
 }
 
-// stateOfInstance is how often the row of an instance was saved and touched.
-type stateOfInstance struct{ version, touches int64 }
+// rowState is how often the row of an instance was saved and touched.
+type rowState struct{ version, touches int64 }
 
-func (c *placedCache) of(id dstack.InstanceID, now stateOfInstance) (placedOn, bool) {
+func (c *placedCache) get(id dstack.InstanceID, now rowState) (placedOn, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	on, ok := c.instances[id]
 	return on, ok && on.state == now
 }
 
-// placedKept bounds the cache; it is emptied when it is full.
-const placedKept = 4096
+// maxPlacedCached limits the cache, which is emptied when it is full.
+const maxPlacedCached = 4096
 
-func (c *placedCache) keep(id dstack.InstanceID, on placedOn) {
+func (c *placedCache) put(id dstack.InstanceID, on placedOn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.instances == nil {
 		c.instances = map[dstack.InstanceID]placedOn{}
 	}
-	if len(c.instances) >= placedKept {
+	if len(c.instances) >= maxPlacedCached {
 		clear(c.instances)
 	}
 	c.instances[id] = on
 }
 
-// saved is told of each save of an instance whose version was before. One that
-// changed no report leaves all that is known as it is.
-func (c *placedCache) saved(id dstack.InstanceID, before int64, changed bool) {
+// advance records that an instance of version before was saved. Its cached facts
+// stay valid if no report changed.
+func (c *placedCache) advance(id dstack.InstanceID, before int64, changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	on, ok := c.instances[id]
@@ -102,15 +101,15 @@ func (s *Store) readPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID)
 	if err != nil {
 		return on, err
 	}
-	on.replicas, err = s.placedOn(ctx, tx, id)
+	on.replicas, err = s.findPlaced(ctx, tx, id)
 	return on, err
 }
 
-// placedOn returns the unfinished replicas of an instance with their runs. One
-// whose spec cannot be read must not stop the machine's other replicas: it is
-// shown as ready, so that what runs of it is kept and nothing is started from
-// a configuration that nobody could read.
-func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]lifecycle.PlacedReplica, error) {
+// findPlaced returns the unfinished replicas of an instance with their runs. A
+// replica whose spec cannot be read must not stop the others: it is returned as
+// ready instead of starting, so that a running attempt is kept and none is
+// started.
+func (s *Store) findPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]lifecycle.PlacedReplica, error) {
 	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) {
 		q.Where("r.live AND r.instance_id = ?", string(id)).OrderExpr("r.run_id")
 	})
@@ -126,7 +125,7 @@ func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) (
 	for _, row := range rows {
 		runs[dstack.RunID(row.ID)] = row
 	}
-	old, err := oldSpecs(ctx, tx, replicas, runs)
+	old, err := findOldSpecs(ctx, tx, replicas, runs)
 	if err != nil {
 		return nil, err
 	}
@@ -138,18 +137,18 @@ func (s *Store) placedOn(ctx context.Context, tx bun.Tx, id dstack.InstanceID) (
 			key.revision = r.Revision
 			sealed = old[key]
 		}
-		rs, err := s.knownSpec(key, sealed)
+		rs, err := s.openSpecCached(key, sealed)
 		if err != nil && r.Status == dstack.ReplicaStarting {
 			r.Status = dstack.ReplicaReady
 		}
-		placed[i] = lifecycle.PlacedReplica{Replica: r, Run: row.noun(rs)}
+		placed[i] = lifecycle.PlacedReplica{Replica: r, Run: row.toRun(rs)}
 	}
 	return placed, nil
 }
 
-// oldSpecs reads the sealed specs of those replicas that have not the shape of
-// their run.
-func oldSpecs(ctx context.Context, tx bun.Tx, replicas []dstack.Replica, runs map[dstack.RunID]runRow) (map[specKey]string, error) {
+// findOldSpecs reads the sealed specs of replicas that have not the present
+// template of their run.
+func findOldSpecs(ctx context.Context, tx bun.Tx, replicas []dstack.Replica, runs map[dstack.RunID]runRow) (map[specKey]string, error) {
 	var ids []string
 	for _, r := range replicas {
 		if r.TemplateRevision != runs[r.Run].Shape {

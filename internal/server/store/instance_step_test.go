@@ -13,10 +13,10 @@ import (
 	"dstack/internal/spec"
 )
 
-// Since when a rented instance is empty, silent and not listed is read back as
-// lifecycle decided it; its idle time is that of the run it was rented for.
+// The times since when a rented instance is empty, silent and not listed are
+// stored as lifecycle decided them. Its idle time is that of its run.
 func TestInstanceStep_KeepsSinceWhen(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		rs := runSpec("web")
 		rs.Configuration.TerminationIdleTime = new(spec.Seconds(90))
 		run := h.submitted(rs, t0)
@@ -27,22 +27,22 @@ func TestInstanceStep_KeepsSinceWhen(t *testing.T) {
 		h.replicaStep(r.ID, step, t0)
 		_, r = h.reread(run.ID)
 		id := r.Instance
-		if i := h.whole(run.ID).Instances[id]; i.IdleTime != 90*time.Second {
+		if i := h.details(run.ID).Instances[id]; i.IdleTime != 90*time.Second {
 			t.Errorf("its idle time is %s", i.IdleTime)
 		}
 
 		save := func(step lifecycle.InstanceStep, listed bool, fail error, now time.Time) {
 			t.Helper()
-			h.ok(h.s.MarkDue(h.ctx(), store.Instances, string(id), now))
+			h.noError(h.s.MarkDue(h.ctx(), store.Instances, string(id), now))
 			l := h.claim(store.Instances, string(id), now)
 			seen, err := h.s.InstanceFacts(h.ctx(), id)
-			h.ok(err)
+			h.noError(err)
 			seen.Listed = listed
 			want := step.Apply(seen, false, fail, now)
 			_, err = h.s.SaveInstanceStep(h.ctx(), l, seen, step, nil, fail, now)
-			h.ok(err)
+			h.noError(err)
 			got, err := h.s.InstanceFacts(h.ctx(), id)
-			h.ok(err)
+			h.noError(err)
 			want.Version = got.Instance.Version
 			if diff := cmp.Diff(want, got.Instance); diff != "" {
 				t.Error(diff)
@@ -54,7 +54,7 @@ func TestInstanceStep_KeepsSinceWhen(t *testing.T) {
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0.Add(sec(3)))
 		save(up, true, nil, t0.Add(sec(4)))
 		seen, err := h.s.InstanceFacts(h.ctx(), id)
-		h.ok(err)
+		h.noError(err)
 		i := seen.Instance
 		if !i.SilentSince.Equal(t0.Add(sec(1))) || !i.UnlistedSince.Equal(t0.Add(sec(1))) || !i.EmptySince.Equal(t0.Add(sec(4))) || !i.CheckedAt.Equal(t0.Add(sec(4))) {
 			t.Errorf("got %+v", i)

@@ -30,15 +30,15 @@ type instanceRow struct {
 	SilentSince   int64
 	CheckedAt     int64
 	Version       int64
-	turn
+	schedule
 }
 
-func (r instanceRow) noun() (dstack.Instance, error) {
+func (r instanceRow) toInstance() (dstack.Instance, error) {
 	i := dstack.Instance{
 		ID: dstack.InstanceID(r.ID), Backend: r.Backend, Status: dstack.InstanceStatus(r.Status), Reason: dstack.Reason(r.Reason),
-		Since: at(r.Since), Host: r.Host, LastResponseAt: at(r.HeardAt), LastError: r.LastFail, ConsecutiveFailures: r.Fails, Version: r.Version,
-		IdleTime: time.Duration(r.IdleTime) * time.Microsecond, EmptySince: at(r.EmptySince),
-		UnlistedSince: at(r.UnlistedSince), SilentSince: at(r.SilentSince), CheckedAt: at(r.CheckedAt),
+		Since: fromMicros(r.Since), Host: r.Host, LastResponseAt: fromMicros(r.HeardAt), LastError: r.LastFail, ConsecutiveFailures: r.Fails, Version: r.Version,
+		IdleTime: time.Duration(r.IdleTime) * time.Microsecond, EmptySince: fromMicros(r.EmptySince),
+		UnlistedSince: fromMicros(r.UnlistedSince), SilentSince: fromMicros(r.SilentSince), CheckedAt: fromMicros(r.CheckedAt),
 	}
 	if err := json.Unmarshal([]byte(r.Offer), &i.Offer); err != nil {
 		return i, fmt.Errorf("read the offer of instance %s: %w", r.ID, err)
@@ -56,7 +56,7 @@ func findInstances(ctx context.Context, db bun.IDB, ids []string) (map[dstack.In
 		return nil, err
 	}
 	for _, row := range rows {
-		i, err := row.noun()
+		i, err := row.toInstance()
 		if err != nil {
 			return nil, err
 		}
@@ -75,19 +75,19 @@ type reportRow struct {
 	At         int64
 }
 
-func (r reportRow) noun() (dstack.Report, error) {
+func (r reportRow) toReport() (dstack.Report, error) {
 	var rep dstack.Report
 	if err := json.Unmarshal([]byte(r.Report), &rep); err != nil {
 		return rep, fmt.Errorf("read the report of attempt %s: %w", r.AttemptID, err)
 	}
-	rep.Attempt, rep.At = dstack.AttemptID(r.AttemptID), at(r.At)
+	rep.Attempt, rep.At = dstack.AttemptID(r.AttemptID), fromMicros(r.At)
 	return rep, nil
 }
 
-// reportText is a report as it is kept and compared: without the time at
-// which it was seen, and other times to the microsecond.
+// reportText returns a report as it is stored and compared: without At, and with
+// other times in microseconds.
 func reportText(rep dstack.Report) (string, error) {
-	rep.At, rep.StartedAt, rep.EndedAt = at(0), at(micros(rep.StartedAt)), at(micros(rep.EndedAt))
+	rep.At, rep.StartedAt, rep.EndedAt = fromMicros(0), fromMicros(toMicros(rep.StartedAt)), fromMicros(toMicros(rep.EndedAt))
 	text, err := json.Marshal(rep)
 	return string(text), err
 }
@@ -102,7 +102,7 @@ func findReports(ctx context.Context, db bun.IDB, narrow func(*bun.SelectQuery))
 	reports := make([]dstack.Report, len(rows))
 	for i, row := range rows {
 		var err error
-		if reports[i], err = row.noun(); err != nil {
+		if reports[i], err = row.toReport(); err != nil {
 			return nil, err
 		}
 	}

@@ -9,67 +9,66 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// Kind names a table of rows that passes work on.
+// Kind is a table whose rows the reconcile passes work on.
 type Kind string
 
-// The three kinds of pass.
+// All kinds.
 const (
 	Runs      Kind = "runs"
 	Replicas  Kind = "replicas"
 	Instances Kind = "instances"
 )
 
-// turn is the part of a row that says whose turn it is, and when.
-type turn struct {
-	Live       bool   // unfinished; what is not never falls due nor changes
-	DueAt      *int64 // nil: only when somebody touches it
+// schedule is the part of a row that says when it is due, and who has leased it.
+type schedule struct {
+	Live       bool   // unfinished; a finished row is never due and never changes
+	DueAt      *int64 // nil: not before it is marked due
 	Touches    int64
 	LeaseOwner string
 	LeaseUntil int64
 }
 
-// Lease is a claimed row.
+// Lease is a row that one worker has claimed.
 type Lease struct {
 	Kind  Kind
 	ID    string
 	Owner string
-	// Touches is how often somebody made it due; more of them at save time
-	// means that it is due again at once.
+	// Touches is how often the row was marked due. If that has grown when the row
+	// is saved, the row is due again at once.
 	Touches int64
 }
 
-// reached narrows instances to those that a host reaches: ?host.
-func reached(kind Kind) string {
+// hostCondition limits instances to those that ?host can reach.
+func hostCondition(kind Kind) string {
 	if kind == Instances {
 		return " AND (host = '' OR host = ?host)"
 	}
 	return ""
 }
 
-// farthest is twice as far ahead as anything is ever due. What seems to be due
-// later was written before the clock was set back, and is due now.
-const farthest = 2 * time.Minute
+// maxAhead is twice as far ahead as anything is ever due. A row that is due later
+// was written before the clock was set back, and is due now.
+const maxAhead = 2 * time.Minute
 
-// Claim leases up to n due rows that nobody holds: unfinished, due at or
-// before now, the longest due first. On instances it passes over those that
-// only another installation's host reaches (Host neither empty nor host). Not
-// one row is claimed by two.
+// Claim leases up to n unfinished rows that are due at now and not leased, the
+// longest due first. It skips instances that only another host can reach (Host
+// neither empty nor host). No row is claimed twice.
 func (s *Store) Claim(ctx context.Context, kind Kind, owner, host string, now time.Time, lease time.Duration, n int) ([]Lease, error) {
 	query := `UPDATE ?table SET lease_owner = ?owner, lease_until = ?until WHERE id IN (
 		SELECT id FROM ?table WHERE live AND (due_at <= ?now OR due_at > ?beyond)
-		AND (lease_until <= ?now OR lease_until > ?beyond)` + reached(kind) + `
+		AND (lease_until <= ?now OR lease_until > ?beyond)` + hostCondition(kind) + `
 		ORDER BY due_at, id LIMIT ?n`
 	if s.kind == postgres {
 		query += " FOR UPDATE SKIP LOCKED"
 	}
 	query += ") RETURNING id, touches"
 	args := claimArgs{Table: bun.Ident(kind), Owner: owner, Host: host, N: n,
-		Now: micros(now), Until: micros(now.Add(lease)), Beyond: micros(now.Add(max(farthest, 2*lease)))}
+		Now: toMicros(now), Until: toMicros(now.Add(lease)), Beyond: toMicros(now.Add(max(maxAhead, 2*lease)))}
 	var rows []struct {
 		ID      string
 		Touches int64
 	}
-	err := s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err := s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
 		rows = nil
 		return tx.NewRaw(query, args).Scan(ctx, &rows)
 	})
@@ -92,16 +91,16 @@ type claimArgs struct {
 	Now, Until, Beyond int64
 }
 
-// NextDue returns when the next row of a kind can be claimed; zero when none
-// waits. One that is leased cannot before its lease ends.
+// NextDue returns when the next row of a kind can be claimed; zero: none is due
+// at any time. A leased row cannot be claimed before its lease ends.
 func (s *Store) NextDue(ctx context.Context, kind Kind, host string) (time.Time, error) {
 	var next *int64
 	err := s.reader.NewRaw(`SELECT MIN(CASE WHEN lease_until > due_at THEN lease_until ELSE due_at END)
-		FROM ?table WHERE live AND due_at IS NOT NULL`+reached(kind), claimArgs{Table: bun.Ident(kind), Host: host}).Scan(ctx, &next)
+		FROM ?table WHERE live AND due_at IS NOT NULL`+hostCondition(kind), claimArgs{Table: bun.Ident(kind), Host: host}).Scan(ctx, &next)
 	if err != nil || next == nil {
-		return time.Time{}, explain(err)
+		return time.Time{}, wrapError(err)
 	}
-	return at(*next), nil
+	return fromMicros(*next), nil
 }
 
 // Release is ReleaseAll for one.
@@ -109,17 +108,17 @@ func (s *Store) Release(ctx context.Context, l Lease, again time.Time) error {
 	return s.ReleaseAll(ctx, []Lease{l}, again)
 }
 
-// ReleaseAll gives leases back without a step, due again at the given time, or
-// at once when somebody touched the row meanwhile. A lease that another has
-// taken since stays with that one.
+// ReleaseAll gives leases back without a step. The rows are due at again, or at
+// once if they were marked due meanwhile. A lease that another worker has taken
+// since stays with that worker.
 func (s *Store) ReleaseAll(ctx context.Context, leases []Lease, again time.Time) error {
 	if len(leases) == 0 {
 		return nil
 	}
-	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
 		for _, l := range leases {
 			_, err := tx.NewRaw(`UPDATE ? SET lease_owner = '', lease_until = 0, due_at = CASE WHEN touches = ? THEN ? ELSE due_at END
-				WHERE id = ? AND lease_owner = ? AND live`, bun.Ident(l.Kind), l.Touches, due(again), l.ID, l.Owner).Exec(ctx)
+				WHERE id = ? AND lease_owner = ? AND live`, bun.Ident(l.Kind), l.Touches, dueMicros(again), l.ID, l.Owner).Exec(ctx)
 			if err != nil {
 				return err
 			}
@@ -128,12 +127,12 @@ func (s *Store) ReleaseAll(ctx context.Context, leases []Lease, again time.Time)
 	})
 }
 
-// FreeLeases ends every lease of the owners whose names begin with host and a
-// slash. A server calls it before its first pass: what an earlier one of this
-// host held when it was killed need not wait for the lease to run out.
+// FreeLeases ends every lease of owners whose names begin with host and a slash.
+// A server calls it before its first pass, so that rows that an earlier process
+// of this host had leased when it was killed are not blocked.
 func (s *Store) FreeLeases(ctx context.Context, host string) error {
 	prefix := host + "/"
-	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error {
 		for _, kind := range []Kind{Runs, Replicas, Instances} {
 			_, err := tx.NewRaw("UPDATE ? SET lease_owner = '', lease_until = 0 WHERE SUBSTR(lease_owner, 1, ?) = ?",
 				bun.Ident(kind), len([]rune(prefix)), prefix).Exec(ctx)
@@ -145,28 +144,27 @@ func (s *Store) FreeLeases(ctx context.Context, host string) error {
 	})
 }
 
-// touch makes unfinished rows due at now, or earlier if they are already. A
-// row that is leased is due again as soon as it is saved.
-func touch(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) error {
-	_, err := touched(ctx, tx, kind, now, where, args...)
+// markDue makes unfinished rows due at now, or earlier if they are already. A
+// leased row is due again as soon as it is saved.
+func markDue(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) error {
+	_, err := markDueCount(ctx, tx, kind, now, where, args...)
 	return err
 }
 
-// touched is touch, and says how many rows there were.
-func touched(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) (int64, error) {
-	head := append([]any{bun.Ident(kind), micros(now), micros(now)}, args...)
-	return affected(tx.NewRaw(`UPDATE ? SET touches = touches + 1, due_at = CASE WHEN due_at < ? THEN due_at ELSE ? END
+// markDueCount is markDue, and returns how many rows there were.
+func markDueCount(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, where string, args ...any) (int64, error) {
+	head := append([]any{bun.Ident(kind), toMicros(now), toMicros(now)}, args...)
+	return rowsAffected(tx.NewRaw(`UPDATE ? SET touches = touches + 1, due_at = CASE WHEN due_at < ? THEN due_at ELSE ? END
 		WHERE live AND `+where, head...).Exec(ctx))
 }
 
 // saveRow writes a leased row and gives the lease back. It fails with Conflict
-// when the row was written since it was seen, has ended, or the lease is not
-// ours any more. set is the columns to write; what a finished row needs (live,
-// due) is up to it.
+// when the row's version is not seen any more, the row has finished, or the
+// lease was lost. set lists the columns to write, with live.
 func saveRow(ctx context.Context, tx bun.Tx, l Lease, seen int64, again time.Time, set string, args ...any) error {
 	args = append([]any{bun.Ident(l.Kind)}, args...)
-	args = append(args, l.Touches, due(again), l.ID, seen, l.Owner)
-	n, err := affected(tx.NewRaw(`UPDATE ? SET `+set+`, version = version + 1, lease_owner = '', lease_until = 0,
+	args = append(args, l.Touches, dueMicros(again), l.ID, seen, l.Owner)
+	n, err := rowsAffected(tx.NewRaw(`UPDATE ? SET `+set+`, version = version + 1, lease_owner = '', lease_until = 0,
 		due_at = CASE WHEN touches = ? THEN ? ELSE due_at END
 		WHERE id = ? AND version = ? AND lease_owner = ? AND live`, args...).Exec(ctx))
 	if err == nil && n == 0 {
@@ -179,7 +177,7 @@ func changedMeanwhile(l Lease) error {
 	return conflict("look at it afresh", "cannot save %s %s: it was changed meanwhile, has ended, or is another server's now", l.Kind, l.ID)
 }
 
-func list(names []string) string {
+func joinNames(names []string) string {
 	const most = 10
 	if len(names) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
@@ -189,5 +187,5 @@ func list(names []string) string {
 
 // MarkDue makes an unfinished row due at now, or earlier if it is already.
 func (s *Store) MarkDue(ctx context.Context, kind Kind, id string, now time.Time) error {
-	return s.note(ctx, func(ctx context.Context, tx bun.Tx) error { return touch(ctx, tx, kind, now, "id = ?", id) })
+	return s.writeRelaxed(ctx, func(ctx context.Context, tx bun.Tx) error { return markDue(ctx, tx, kind, now, "id = ?", id) })
 }

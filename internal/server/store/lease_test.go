@@ -14,7 +14,7 @@ import (
 )
 
 func TestClaim_NoRowIsClaimedByTwo(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		const rows, workers = 60, 6
 		for i := range rows {
 			h.submit(fmt.Sprintf("run-%d", i), t0)
@@ -46,8 +46,8 @@ func TestClaim_NoRowIsClaimedByTwo(t *testing.T) {
 			})
 		}
 		group.Wait()
-		// PostgreSQL passes over rows that another is claiming, so that a
-		// worker may leave early; a last look takes what is left.
+		// PostgreSQL skips rows that another worker is claiming, so that a
+		// worker may stop early; the last claim takes the rest.
 		for _, l := range h.due(store.Runs, t0) {
 			claimed[l.ID] = l.Owner
 		}
@@ -57,8 +57,8 @@ func TestClaim_NoRowIsClaimedByTwo(t *testing.T) {
 	})
 }
 
-func TestClaim_OnlyWhatIsDueFreeAndReachable(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestClaim_OnlyDueFreeReachableRows(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		if h.isDue(store.Runs, string(run.ID), t0.Add(-time.Microsecond)) {
 			t.Error("it is due before its time")
@@ -77,7 +77,7 @@ func TestClaim_OnlyWhatIsDueFreeAndReachable(t *testing.T) {
 		_, r := h.replica("other", t0)
 		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
 		elsewhere, err := h.s.Claim(t.Context(), store.Instances, "there/1", "there", t0, time.Minute, 10)
-		if h.ok(err); len(elsewhere) > 0 {
+		if h.noError(err); len(elsewhere) > 0 {
 			t.Error("a machine that only another host reaches was claimed")
 		}
 		if next, err := h.s.NextDue(t.Context(), store.Instances, "there"); err != nil || !next.IsZero() {
@@ -87,9 +87,9 @@ func TestClaim_OnlyWhatIsDueFreeAndReachable(t *testing.T) {
 	})
 }
 
-// Machines go on being looked after while their clock is behind what it was.
-func TestClaim_TheClockIsSetBack(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// Rows are still claimed after the clock was set back.
+func TestClaim_AfterTheClockWasSetBack(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		if h.isDue(store.Runs, string(run.ID), t0.Add(-time.Minute)) {
 			t.Error("what is due in a minute was claimed")
@@ -100,46 +100,46 @@ func TestClaim_TheClockIsSetBack(t *testing.T) {
 }
 
 func TestLease_FreedReleasedOrLost(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		id := string(run.ID)
 		l := h.claim(store.Runs, id, t0)
 
-		h.ok(h.s.FreeLeases(t.Context(), "her")) // not the whole name
+		h.noError(h.s.FreeLeases(t.Context(), "her")) // not the whole name
 		if h.isDue(store.Runs, id, t0) {
 			t.Fatal("another host's lease was freed")
 		}
-		h.ok(h.s.FreeLeases(t.Context(), "here"))
+		h.noError(h.s.FreeLeases(t.Context(), "here"))
 		other, err := h.s.Claim(t.Context(), store.Runs, "there/1", "there", t0, time.Minute, 1)
-		if h.ok(err); len(other) != 1 {
+		if h.noError(err); len(other) != 1 {
 			t.Fatal("a freed row was not claimed")
 		}
 
-		h.ok(h.s.Release(t.Context(), l, t0)) // not ours any more
+		h.noError(h.s.Release(t.Context(), l, t0)) // not ours any more
 		if h.isDue(store.Runs, id, t0) {
 			t.Fatal("somebody else's lease was given back")
 		}
 		seen, err := h.s.RunFacts(t.Context(), run.ID)
-		h.ok(err)
-		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Reason: "late"}, t0))
+		h.noError(err)
+		h.wantKind(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Reason: "late"}, t0))
 
-		h.ok(h.s.Release(t.Context(), other[0], t0.Add(time.Second)))
+		h.noError(h.s.Release(t.Context(), other[0], t0.Add(time.Second)))
 		if h.isDue(store.Runs, id, t0) || !h.isDue(store.Runs, id, t0.Add(time.Second)) {
 			t.Error("a released row is not due at the given time")
 		}
 	})
 }
 
-func TestTouch_WhileLeasedMakesDueAtOnceAfterTheSave(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestMarkDue_DuringALeaseTakesEffectAfterTheSave(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 		later := t0.Add(time.Hour)
 
 		l := h.claim(store.Runs, string(run.ID), t0.Add(time.Second))
 		seen, err := h.s.RunFacts(t.Context(), run.ID)
-		h.ok(err)
+		h.noError(err)
 		h.replicaStep(r.ID, placed(dstack.Claim{}), t0.Add(2*time.Second)) // touches the run, does not write it
-		h.ok(h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Due: later}, t0.Add(3*time.Second)))
+		h.noError(h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Due: later}, t0.Add(3*time.Second)))
 		if !h.isDue(store.Runs, string(run.ID), t0.Add(3*time.Second)) {
 			t.Error("the touch was lost")
 		}
@@ -151,16 +151,16 @@ func TestTouch_WhileLeasedMakesDueAtOnceAfterTheSave(t *testing.T) {
 	})
 }
 
-func TestSave_RefusesWhatWasWrittenMeanwhile(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestSave_RefusesAnOutdatedVersion(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 
 		l := h.claim(store.Replicas, string(r.ID), t0)
 		seen, err := h.s.ReplicaFacts(t.Context(), r.ID)
-		h.ok(err)
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
+		h.noError(err)
+		h.noError(h.s.StopRun(t.Context(), run.ID, dstack.StopGraceful, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}, StopReason: "stopped", Graceful: true, Due: t0}, t0)
-		h.want(dstack.Conflict, h.s.SaveReplicaStep(t.Context(), l, seen, placed(dstack.Claim{}), t0))
+		h.wantKind(dstack.Conflict, h.s.SaveReplicaStep(t.Context(), l, seen, placed(dstack.Claim{}), t0))
 
 		_, r = h.reread(run.ID)
 		if r.Status != dstack.ReplicaTerminating || r.Instance != "" || r.Reason != "stopped" || !r.Graceful {
@@ -172,25 +172,25 @@ func TestSave_RefusesWhatWasWrittenMeanwhile(t *testing.T) {
 
 		l = h.claim(store.Runs, string(run.ID), t0)
 		facts, err := h.s.RunFacts(t.Context(), run.ID)
-		h.ok(err)
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, "admin", t0))
-		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, facts, lifecycle.RunStep{To: dstack.RunTerminating, Reason: "late"}, t0))
+		h.noError(err)
+		h.noError(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, "admin", t0))
+		h.wantKind(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, facts, lifecycle.RunStep{To: dstack.RunTerminating, Reason: "late"}, t0))
 	})
 }
 
 func TestFinished_IsFinal(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("web", t0)
 		h.replicaStep(r.ID, placed(dstack.Claim{GPUs: []dstack.GPU{{ID: "GPU-a"}}}), t0)
 		lr := h.claim(store.Replicas, string(r.ID), t0)
 		seenReplica, err := h.s.ReplicaFacts(t.Context(), r.ID)
-		h.ok(err)
-		h.ok(h.s.Release(t.Context(), lr, t0))
+		h.noError(err)
+		h.noError(h.s.Release(t.Context(), lr, t0))
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaFailed, Reason: "broken", Due: t0}, t0)
 		l := h.claim(store.Runs, string(run.ID), t0)
 		seen, err := h.s.RunFacts(t.Context(), run.ID)
-		h.ok(err)
-		h.ok(h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunFailed, Ending: dstack.EndFailed, Due: t0}, t0))
+		h.noError(err)
+		h.noError(h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunFailed, Ending: dstack.EndFailed, Due: t0}, t0))
 
 		ended, replica := h.reread(run.ID)
 		if !ended.FinishedAt.Equal(t0) || !replica.FinishedAt.Equal(t0) {
@@ -200,11 +200,11 @@ func TestFinished_IsFinal(t *testing.T) {
 			t.Errorf("a finished replica holds %v (%v)", used, err)
 		}
 
-		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Reason: "late"}, t0))
-		h.want(dstack.Conflict, h.s.SaveReplicaStep(t.Context(), lr, seenReplica, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0))
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, "admin", t0))
+		h.wantKind(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Reason: "late"}, t0))
+		h.wantKind(dstack.Conflict, h.s.SaveReplicaStep(t.Context(), lr, seenReplica, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0))
+		h.noError(h.s.StopRun(t.Context(), run.ID, dstack.StopAbort, "admin", t0))
 		_, err = h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: 1, Spec: runSpec("web"), User: "admin", NeedsRollout: true, Now: t0})
-		h.want(dstack.Conflict, err)
+		h.wantKind(dstack.Conflict, err)
 		far := t0.Add(1000 * time.Hour)
 		if len(h.due(store.Runs, far))+len(h.due(store.Replicas, far)) > 0 {
 			t.Error("something that is finished fell due")
@@ -215,57 +215,57 @@ func TestFinished_IsFinal(t *testing.T) {
 	})
 }
 
-func TestSaves_MakeNeighboursDue(t *testing.T) {
+func TestSave_MarksRelatedRowsDue(t *testing.T) {
 	now, far := t0.Add(time.Hour), t0.Add(time.Hour+time.Minute)
-	silence := func(h *house) {
+	silence := func(h *fixture) {
 		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: far}, []dstack.Report{}, nil, now)
 	}
 	cases := []struct {
 		name  string
 		wakes bool // the instance is due by itself, so that it can be acted on
-		act   func(h *house, run dstack.Run, r dstack.Replica)
+		act   func(h *fixture, run dstack.Run, r dstack.Replica)
 		due   []store.Kind // all that are due then
 	}{
-		{"nothing", false, func(*house, dstack.Run, dstack.Replica) {}, nil},
-		{"a run is stopped", false, func(h *house, run dstack.Run, _ dstack.Replica) {
-			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
+		{"nothing", false, func(*fixture, dstack.Run, dstack.Replica) {}, nil},
+		{"a run is stopped", false, func(h *fixture, run dstack.Run, _ dstack.Replica) {
+			h.noError(h.s.StopRun(h.ctx(), run.ID, dstack.StopGraceful, "admin", now))
 		}, []store.Kind{store.Runs}},
-		{"a run is revised", false, func(h *house, run dstack.Run, _ dstack.Replica) {
+		{"a run is revised", false, func(h *fixture, run dstack.Run, _ dstack.Replica) {
 			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: runSpec("web"), User: "admin", NeedsRollout: true, Now: now})
-			h.ok(err)
+			h.noError(err)
 		}, []store.Kind{store.Runs}},
-		{"a replica is dropped", false, func(h *house, run dstack.Run, r dstack.Replica) {
-			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
+		{"a replica is dropped", false, func(h *fixture, run dstack.Run, r dstack.Replica) {
+			h.noError(h.s.StopRun(h.ctx(), run.ID, dstack.StopGraceful, "admin", now))
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Terminate: []dstack.ReplicaID{r.ID}}, now)
 		}, []store.Kind{store.Replicas, store.Instances}},
-		{"a run changes", false, func(h *house, run dstack.Run, _ dstack.Replica) {
-			h.ok(h.s.StopRun(h.ctx(), run.ID, dstack.StopGrace, "admin", now))
+		{"a run changes", false, func(h *fixture, run dstack.Run, _ dstack.Replica) {
+			h.noError(h.s.StopRun(h.ctx(), run.ID, dstack.StopGraceful, "admin", now))
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating}, now)
 		}, []store.Kind{store.Replicas}},
-		{"a report changes", true, func(h *house, _ dstack.Run, _ dstack.Replica) {
+		{"a report changes", true, func(h *fixture, _ dstack.Run, _ dstack.Replica) {
 			silence(h)
 		}, []store.Kind{store.Replicas}},
-		{"a report stays", true, func(h *house, _ dstack.Run, _ dstack.Replica) {
+		{"a report stays", true, func(h *fixture, _ dstack.Run, _ dstack.Replica) {
 			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: far}, h.heard(), nil, now)
 		}, nil},
-		{"an engine does not answer", true, func(h *house, _ dstack.Run, _ dstack.Replica) {
+		{"an engine does not answer", true, func(h *fixture, _ dstack.Run, _ dstack.Replica) {
 			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: far}, nil, errors.New("no route"), now)
 		}, nil},
-		{"an instance is lost", true, func(h *house, _ dstack.Run, _ dstack.Replica) {
+		{"an instance is lost", true, func(h *fixture, _ dstack.Run, _ dstack.Replica) {
 			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceDeleting, Due: far}, nil, nil, now)
 		}, []store.Kind{store.Replicas}},
-		{"a replica changes", true, func(h *house, _ dstack.Run, r dstack.Replica) {
+		{"a replica changes", true, func(h *fixture, _ dstack.Run, r dstack.Replica) {
 			silence(h)
 			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting}, now)
 		}, []store.Kind{store.Runs, store.Instances}},
-		{"a replica has another reason", true, func(h *house, _ dstack.Run, r dstack.Replica) {
+		{"a replica has another reason", true, func(h *fixture, _ dstack.Run, r dstack.Replica) {
 			silence(h)
 			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady, Reason: "because"}, now)
 		}, nil},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, h *house) {
+			onBoth(t, func(t *testing.T, h *fixture) {
 				run, r := h.ready("web", "127.0.0.1:1", t0)
 				h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0)
 				own := map[bool]time.Time{true: now, false: far}[c.wakes]

@@ -8,30 +8,29 @@ import (
 )
 
 const (
-	answerTime = 15 * time.Second // that the database may take for a query or a transaction
-	codeTime   = 5 * time.Minute  // for the transaction of an upload
+	defaultPatience = 15 * time.Second // for a query or a transaction
+	uploadPatience  = 5 * time.Minute  // for the transaction of an upload
 )
 
-// limit ends queries that the database does not answer: a database that hangs
-// must not hang the server. Transactions have a limit of their own besides, set
-// where they begin.
-type limit struct{ s *Store }
+// queryLimit gives each query a timeout, so that a database that hangs does not
+// hang the server. Transactions have a timeout of their own besides.
+type queryLimit struct{ s *Store }
 
-var _ bun.QueryHook = limit{}
+var _ bun.QueryHook = queryLimit{}
 
-// BeforeQuery gives a query its limit.
-func (l limit) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
+// BeforeQuery gives a query its timeout.
+func (l queryLimit) BeforeQuery(ctx context.Context, event *bun.QueryEvent) context.Context {
 	if event.Query == "BEGIN" {
-		return ctx // the end of this one's context would end the transaction
+		return ctx // the end of its context would roll the transaction back
 	}
 	ctx, cancel := context.WithTimeout(ctx, l.s.patience)
-	event.Stash = map[any]any{limit{}: cancel}
+	event.Stash = map[any]any{queryLimit{}: cancel}
 	return ctx
 }
 
-// AfterQuery frees what BeforeQuery made. The rows have been read by now.
-func (limit) AfterQuery(_ context.Context, event *bun.QueryEvent) {
-	if cancel, ok := event.Stash[limit{}].(context.CancelFunc); ok {
+// AfterQuery releases the timeout. The rows have been read by now.
+func (queryLimit) AfterQuery(_ context.Context, event *bun.QueryEvent) {
+	if cancel, ok := event.Stash[queryLimit{}].(context.CancelFunc); ok {
 		cancel()
 	}
 }

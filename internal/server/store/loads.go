@@ -12,39 +12,41 @@ import (
 )
 
 const (
-	toldFor     = 10 * time.Second // what a gateway told counts for so long
-	toldAtAll   = time.Minute      // then it is forgotten
-	usualWindow = time.Minute      // over which load is averaged where the configuration does not say
+	reportFreshFor = 10 * time.Second // how long a gateway's report counts
+	reportKeptFor  = time.Minute      // then it is deleted
+	defaultWindow  = time.Minute      // over which load is averaged where the configuration does not say
 )
 
-// windowOf is the time over which a run's load is averaged.
+// windowOf returns the time over which a run's load is averaged.
 func windowOf(rs dstack.RunSpec) time.Duration {
 	if w := rulesOf(rs.Configuration).Window; w > 0 {
 		return w
 	}
-	return usualWindow
+	return defaultWindow
 }
 
-// told is a gateway that has told.
-type told struct {
+// gatewayReport is the part of a gateway's last report that concerns no run.
+type gatewayReport struct {
 	Name    string
 	Drains  int64
 	Watched int64
 	At      int64
 }
 
-// lately says that what a gateway told counts. One that is silent for longer
-// may still answer requests, and go by an old table.
-func (g told) lately(now time.Time) bool { return now.Sub(at(g.At)).Abs() < toldFor }
+// isRecent reports whether a gateway's report counts. A gateway without a recent
+// report may still forward requests, by an old route table.
+func (g gatewayReport) isRecent(now time.Time) bool {
+	return now.Sub(fromMicros(g.At)).Abs() < reportFreshFor
+}
 
-// findLoads sums what the gateways told of runs, each with its window.
+// findLoads sums the gateways' reports of runs, each with its window.
 func findLoads(ctx context.Context, db bun.IDB, windows map[dstack.RunID]time.Duration, now time.Time) (map[dstack.RunID]dstack.Load, error) {
 	loads := make(map[dstack.RunID]dstack.Load, len(windows))
 	if len(windows) == 0 {
 		return loads, nil
 	}
-	var gateways []told
-	err := db.NewRaw("SELECT name, drains, watched, at FROM gateways WHERE at > ? AND at < ?", micros(now.Add(-toldAtAll)), micros(now.Add(toldAtAll))).Scan(ctx, &gateways)
+	var gateways []gatewayReport
+	err := db.NewRaw("SELECT name, drains, watched, at FROM gateways WHERE at > ? AND at < ?", toMicros(now.Add(-reportKeptFor)), toMicros(now.Add(reportKeptFor))).Scan(ctx, &gateways)
 	if err != nil || len(gateways) == 0 {
 		return loads, err
 	}
@@ -61,12 +63,12 @@ func findLoads(ctx context.Context, db bun.IDB, windows map[dstack.RunID]time.Du
 		return nil, err
 	}
 	for id, window := range windows {
-		loads[id] = sum(gateways, counts[id], drained[id], window, now)
+		loads[id] = sumLoads(gateways, counts[id], drained[id], window, now)
 	}
 	return loads, nil
 }
 
-// findCounts reads what each gateway told of runs.
+// findCounts reads each gateway's counts of runs.
 func findCounts(ctx context.Context, db bun.IDB, ids []string) (map[dstack.RunID]map[string]dstack.RunLoad, error) {
 	var rows []countRow
 	if err := db.NewSelect().Model(&rows).Where("run_id IN (?)", bun.List(ids)).Scan(ctx); err != nil {
@@ -87,8 +89,8 @@ func findCounts(ctx context.Context, db bun.IDB, ids []string) (map[dstack.RunID
 	return all, nil
 }
 
-// findDrained returns the draining replicas of runs, with the numbers of the
-// orders to drain.
+// findDrained returns the draining replicas of runs, with their drain sequence
+// numbers.
 func findDrained(ctx context.Context, db bun.IDB, runs []string) (map[dstack.RunID]map[dstack.ReplicaID]int64, error) {
 	var rows []struct {
 		ID, RunID string
@@ -109,19 +111,21 @@ func findDrained(ctx context.Context, db bun.IDB, runs []string) (map[dstack.Run
 	return all, nil
 }
 
-// sum is what gateways that told lately saw of one run. One that told nothing
-// of it had nothing to count since it began. A draining replica is quiet by
-// the word of all gateways, the silent ones included.
-func sum(gateways []told, counts map[string]dstack.RunLoad, drained map[dstack.ReplicaID]int64, window time.Duration, now time.Time) dstack.Load {
+// sumLoads adds the counts of one run from all gateways with a recent report. A
+// gateway without counts of the run has had no requests for it since it began. A
+// draining replica is drained when all gateways say so, those without a recent
+// report included.
+func sumLoads(gateways []gatewayReport, counts map[string]dstack.RunLoad, drained map[dstack.ReplicaID]int64, window time.Duration, now time.Time) dstack.Load {
 	load := dstack.Load{Window: window, Watched: window, Replicas: map[dstack.ReplicaID]int{}, Drained: map[dstack.ReplicaID]bool{}}
 	oldest, silent := gateways[0].Drains, false
+	var metrics []dstack.RunMetrics
 	for _, g := range gateways {
 		oldest = min(oldest, g.Drains)
 		c, ok := counts[g.Name]
 		for id, n := range c.Replicas {
 			load.Replicas[id] += n
 		}
-		if !g.lately(now) {
+		if !g.isRecent(now) {
 			silent = true
 			continue
 		}
@@ -138,7 +142,9 @@ func sum(gateways []told, counts map[string]dstack.RunLoad, drained map[dstack.R
 		load.Concurrency += c.Concurrency
 		load.InFlight += c.InFlight
 		load.Held += c.Held
+		metrics = append(metrics, c.Metrics)
 	}
+	load.Metrics = dstack.SumMetrics(metrics)
 	load.Watched = min(load.Watched, load.Window)
 	if silent {
 		return load

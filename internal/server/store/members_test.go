@@ -10,16 +10,16 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Whoever sets the members last, sets them all: sets do not mix.
-func TestSetMembers_TwoAtOnceDoNotMix(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// The last call sets all members: two calls are never merged.
+func TestSetMembers_ConcurrentCallsDoNotMix(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		var pairs [4]map[dstack.UserID]dstack.Role
 		for i := range pairs {
 			pairs[i] = map[dstack.UserID]dstack.Role{h.user.ID: dstack.RoleAdmin}
 			for j := range 2 {
 				u := dstack.User{ID: dstack.UserID(uuid.NewString()), Name: fmt.Sprintf("user-%d-%d", i, j), GlobalRole: dstack.RoleUser,
 					TokenHash: hash(fmt.Sprint(i, j)), CreatedAt: t0}
-				h.ok(h.s.CreateUser(t.Context(), u))
+				h.noError(h.s.CreateUser(t.Context(), u))
 				pairs[i][u.ID] = dstack.RoleUser
 			}
 		}
@@ -34,7 +34,7 @@ func TestSetMembers_TwoAtOnceDoNotMix(t *testing.T) {
 			}
 			group.Wait()
 			members, err := h.s.Members(t.Context(), h.project.ID)
-			h.ok(err)
+			h.noError(err)
 			if len(members) != 3 {
 				t.Fatalf("%d members, want 3", len(members))
 			}

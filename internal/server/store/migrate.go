@@ -17,7 +17,7 @@ import (
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// migrate brings the schema up to date. Several servers may start at once.
+// migrate applies the missing migrations. Several servers may start at once.
 func (s *Store) migrate(ctx context.Context) error {
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
@@ -37,19 +37,19 @@ func (s *Store) migrate(ctx context.Context) error {
 		return fmt.Errorf("prepare the migration: %w", err)
 	}
 	if _, err := provider.Up(ctx); err != nil {
-		return cannotOpen(err)
+		return openError(err)
 	}
 	return nil
 }
 
-func cannotOpen(err error) error {
+func openError(err error) error {
 	return &dstack.Error{
 		Kind: dstack.Unavailable, Message: "cannot open the database: " + err.Error(), Cause: err,
 		Hint: "check that DSTACK_DATABASE_URL names a database that is up and that this user may change",
 	}
 }
 
-// proofWord is sealed into each database at its birth.
+// proofWord is sealed into each new database. It shows whether a key is the right one.
 const proofWord = "this database is sealed with this key"
 
 type installationRow struct {
@@ -60,11 +60,11 @@ type installationRow struct {
 	Proof string
 }
 
-// identify reads the installation's name, made at the first opening, and
-// refuses a key that is not the database's.
+// identify reads the installation's name, which the first Open makes, and fails
+// when the key is not the database's.
 func (s *Store) identify(ctx context.Context) error {
 	var row installationRow
-	err := s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err := s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		proof, err := s.sealer.seal(proofWord, "installation")
 		if err != nil {
 			return err

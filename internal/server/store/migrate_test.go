@@ -12,28 +12,27 @@ import (
 	"dstack/internal/dstack"
 )
 
-// A database of a server that knew no revisions is opened by one that does,
-// and can go back.
-func TestMigrate_RunsOfBefore(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A database from before revisions is migrated, and can be migrated back.
+func TestMigrate_OldDatabaseUpAndDown(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		h.submit("new", t0.Add(time.Second))
 		h.revise(run.ID, "two", true, t0)
-		raw := h.raw()
+		raw := h.openRaw()
 		dialect := goose.DialectSQLite3
 		if strings.HasPrefix(h.url, "postgres") {
 			dialect = goose.DialectPostgres
 		}
 		provider, err := goose.NewProvider(dialect, raw, os.DirFS("migrations"), goose.WithDisableGlobalRegistry(true))
-		h.ok(err)
-		h.ok(h.s.Close())
+		h.noError(err)
+		h.noError(h.s.Close())
 		_, err = provider.DownTo(t.Context(), 2)
-		h.ok(err)
+		h.noError(err)
 		h.open()
 
 		got, old := h.reread(run.ID)
-		want := stands{2, 2, 2, 0, false, "two"}
-		if diff := cmp.Diff(want, standing(got)); diff != "" || !got.ScaledAt.Equal(t0) || got.DesiredReplicas != 1 {
+		want := revisionState{2, 2, 2, 0, false, "two"}
+		if diff := cmp.Diff(want, revisionStateOf(got)); diff != "" || !got.ScaledAt.Equal(t0) || got.DesiredReplicas != 1 {
 			t.Errorf("got %+v: %s", got, diff)
 		}
 		if old.ID != r.ID || old.TemplateRevision != 1 || old.Status != dstack.ReplicaReady {
@@ -43,7 +42,7 @@ func TestMigrate_RunsOfBefore(t *testing.T) {
 			t.Error(diff)
 		}
 		rev, err := h.s.Revision(t.Context(), run.ID, 2)
-		if h.ok(err); rev.Spec.Configuration.Commands[0] != "two" || rev.User != "bob" {
+		if h.noError(err); rev.Spec.Configuration.Commands[0] != "two" || rev.User != "bob" {
 			t.Errorf("got %+v", rev)
 		}
 		if next := h.revise(run.ID, "three", true, t0); next.Revision != 3 {
@@ -52,9 +51,9 @@ func TestMigrate_RunsOfBefore(t *testing.T) {
 	})
 }
 
-// What is sealed is never written in the open by a change of a run.
+// A new revision writes no secret in the clear.
 func TestSecrets_OfRevisionsAreNotReadable(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.ready("web", "127.0.0.1:1", t0)
 		h.revise(run.ID, "canary-command", true, t0)
 		if strings.Contains(string(h.everything()), "canary-command") {

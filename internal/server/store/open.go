@@ -26,12 +26,12 @@ const (
 	postgresConns = 10
 )
 
-// Open connects to where: "sqlite:///path/to/file.db", or a postgres:// URL.
-// It brings the schema up to date. sealer encrypts what is secret; one that
-// has not the key the database was sealed with is refused.
+// Open connects to the URL where, "sqlite:///path/to/file.db" or postgres://…,
+// and migrates the schema. sealer encrypts secrets; nil: nothing is encrypted.
+// Open fails when sealer has not the key that the database was sealed with.
 func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	scheme, _, _ := strings.Cut(where, ":")
-	s := &Store{sealer: sealer, specs: specCache{runs: map[specKey]cachedSpec{}}, patience: answerTime, clock: time.Now}
+	s := &Store{sealer: sealer, specs: specCache{runs: map[specKey]cachedSpec{}}, patience: defaultPatience, clock: time.Now}
 	var err error
 	switch scheme {
 	case "sqlite", "sqlite+aiosqlite":
@@ -47,15 +47,15 @@ func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	if err := s.migrate(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	s.writer = s.writer.WithQueryHook(limit{s})
-	s.reader = s.reader.WithQueryHook(limit{s})
+	s.writer = s.writer.WithQueryHook(queryLimit{s})
+	s.reader = s.reader.WithQueryHook(queryLimit{s})
 	if err := s.identify(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-// badURL never shows the URL: it may hold a password.
+// badURL returns an error without the URL, which may contain a password.
 func badURL(why string, cause error) error {
 	return &dstack.Error{
 		Kind: dstack.Invalid, Message: "cannot use the database URL: " + why, Cause: cause,
@@ -75,9 +75,9 @@ func (s *Store) openSQLite(where string) error {
 		return badURL("sqlite takes no parameters", nil)
 	}
 	path := filepath.Clean(u.Path)
-	if err := touchPrivate(path); err != nil {
+	if err := createPrivate(path); err != nil {
 		return &dstack.Error{
-			Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot open the database %s: %s", path, plainly(err)), Cause: err,
+			Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot open the database %s: %s", path, describeFileError(err)), Cause: err,
 			Hint: "check that the folder exists, is yours, and that its disk has room",
 		}
 	}
@@ -88,9 +88,9 @@ func (s *Store) openSQLite(where string) error {
 	return err
 }
 
-// touchPrivate makes the file when there is none, for its owner alone: it
-// holds hashes of tokens.
-func touchPrivate(path string) error {
+// createPrivate creates the file if there is none, readable only by its owner: it
+// contains hashes of tokens.
+func createPrivate(path string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err
 	}
@@ -101,8 +101,8 @@ func touchPrivate(path string) error {
 	return f.Close()
 }
 
-// plainly is why a file operation failed, without the path said again.
-func plainly(err error) string {
+// describeFileError returns why a file operation failed, without the path.
+func describeFileError(err error) string {
 	if p, ok := errors.AsType[*os.PathError](err); ok {
 		return p.Err.Error()
 	}
@@ -114,7 +114,7 @@ func sqlitePool(path string, conns int, settings ...string) (*bun.DB, error) {
 	dsn := url.URL{Scheme: "file", Path: path, RawQuery: strings.Join(settings, "&")}
 	db, err := sql.Open("sqlite", dsn.String())
 	if err != nil {
-		return nil, explain(err)
+		return nil, wrapError(err)
 	}
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
@@ -128,8 +128,8 @@ func (s *Store) openPostgres(where string) error {
 	if err != nil {
 		return badURL("it is not a PostgreSQL URL", nil) // err quotes it
 	}
-	// Values are part of the text of most queries, so that prepared ones would
-	// never be used twice. This mode also works through pgbouncer.
+	// Most queries contain their values as text, so that a prepared statement
+	// would never be reused. This mode also works with pgbouncer.
 	config.DefaultQueryExecMode = pgx.QueryExecModeExec
 	db := stdlib.OpenDB(*config)
 	db.SetMaxOpenConns(postgresConns)
@@ -139,7 +139,7 @@ func (s *Store) openPostgres(where string) error {
 	return nil
 }
 
-// Close waits for what is under way.
+// Close closes the database when running queries have ended.
 func (s *Store) Close() error {
 	var errs []error
 	if s.reader != nil && s.reader != s.writer {

@@ -49,8 +49,8 @@ func TestOpen_URLs(t *testing.T) {
 	}
 }
 
-func TestOpen_ManyAtOnceAndAgain(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestOpen_ConcurrentlyAndAgain(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		h.submit("web", t0)
 		var group sync.WaitGroup
 		for range 4 {
@@ -72,8 +72,8 @@ func TestOpen_ManyAtOnceAndAgain(t *testing.T) {
 	})
 }
 
-// Two servers are first at the same moment.
-func TestOpen_AFreshDatabaseByMany(t *testing.T) {
+// Two servers open a new database at the same moment.
+func TestOpen_ANewDatabaseByTwoServers(t *testing.T) {
 	where := freshPostgres(t)
 	var mu sync.Mutex
 	names := map[dstack.Installation]bool{}

@@ -21,8 +21,8 @@ type projectRow struct {
 	CreatedAt int64
 }
 
-func (r projectRow) noun() dstack.Project {
-	return dstack.Project{ID: dstack.ProjectID(r.ID), Name: r.Name, Owner: dstack.UserID(r.Owner), CreatedAt: at(r.CreatedAt)}
+func (r projectRow) toProject() dstack.Project {
+	return dstack.Project{ID: dstack.ProjectID(r.ID), Name: r.Name, Owner: dstack.UserID(r.Owner), CreatedAt: fromMicros(r.CreatedAt)}
 }
 
 type memberRow struct {
@@ -33,12 +33,12 @@ type memberRow struct {
 	Role      string
 }
 
-// CreateProject makes its owner an admin member; Conflict when the name is
-// taken (without case).
+// CreateProject inserts a project with its owner as an admin member; Conflict when
+// the name is taken, ignoring case.
 func (s *Store) CreateProject(ctx context.Context, p dstack.Project) error {
-	row := projectRow{ID: string(p.ID), Name: p.Name, NameLower: strings.ToLower(p.Name), Owner: string(p.Owner), CreatedAt: micros(p.CreatedAt)}
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+	row := projectRow{ID: string(p.ID), Name: p.Name, NameLower: strings.ToLower(p.Name), Owner: string(p.Owner), CreatedAt: toMicros(p.CreatedAt)}
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 		if err != nil {
 			return err
 		}
@@ -51,8 +51,9 @@ func (s *Store) CreateProject(ctx context.Context, p dstack.Project) error {
 	})
 }
 
-// DeleteProjects deletes all of them with everything in them, or none;
-// unknown names are ignored. Conflict while runs live in one.
+// DeleteProjects deletes all of the projects with everything in them, or none.
+// Unknown names are ignored. It fails with Conflict while one has unfinished
+// runs.
 func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return nil
@@ -61,8 +62,8 @@ func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 	for i, name := range names {
 		lower[i] = strings.ToLower(name)
 	}
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if s.kind == postgres { // nobody submits a run to it in between
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if s.kind == postgres { // keeps out submissions meanwhile
 			if _, err := tx.NewRaw("SELECT id FROM projects WHERE name_lower IN (?) FOR UPDATE", bun.List(lower)).Exec(ctx); err != nil {
 				return err
 			}
@@ -81,23 +82,23 @@ func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 	})
 }
 
-// Projects returns all, the oldest first.
+// Projects returns all projects, the oldest first.
 func (s *Store) Projects(ctx context.Context) ([]dstack.Project, error) {
 	var rows []projectRow
 	err := s.reader.NewSelect().Model(&rows).OrderExpr("created_at, name").Scan(ctx)
-	return nouns(rows, projectRow.noun), explain(err)
+	return mapRows(rows, projectRow.toProject), wrapError(err)
 }
 
-// Project returns the project of a name, without case; NotFound.
+// Project returns the project of a name, ignoring case; NotFound.
 func (s *Store) Project(ctx context.Context, name string) (dstack.Project, error) {
 	var rows []projectRow
 	if err := s.reader.NewSelect().Model(&rows).Where("name_lower = ?", strings.ToLower(name)).Scan(ctx); err != nil {
-		return dstack.Project{}, explain(err)
+		return dstack.Project{}, wrapError(err)
 	}
 	if len(rows) == 0 {
 		return dstack.Project{}, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no project named %q", name)}
 	}
-	return rows[0].noun(), nil
+	return rows[0].toProject(), nil
 }
 
 // Members returns a project's members, the oldest user first.
@@ -109,32 +110,32 @@ func (s *Store) Members(ctx context.Context, p dstack.ProjectID) ([]dstack.Membe
 	err := s.reader.NewRaw(`SELECT u.id, u.name, u.global_role, u.email, u.token_hash, u.created_at, m.role
 		FROM members AS m JOIN users AS u ON u.id = m.user_id WHERE m.project_id = ? ORDER BY u.created_at, u.name`, string(p)).Scan(ctx, &rows)
 	if err != nil {
-		return nil, explain(err)
+		return nil, wrapError(err)
 	}
 	members := make([]dstack.Member, len(rows))
 	for i, row := range rows {
-		members[i] = dstack.Member{User: row.noun(), Role: dstack.Role(row.Role)}
+		members[i] = dstack.Member{User: row.toUser(), Role: dstack.Role(row.Role)}
 	}
 	return members, nil
 }
 
-// SetMembers makes these the members of a project, and nobody else; NotFound
-// when the project or a user is not there any more.
+// SetMembers replaces the members of a project; NotFound when the project or a
+// user does not exist any more.
 func (s *Store) SetMembers(ctx context.Context, p dstack.ProjectID, roles map[dstack.UserID]dstack.Role) error {
 	rows := make([]memberRow, 0, len(roles))
 	for id, role := range roles {
 		rows = append(rows, memberRow{ProjectID: string(p), UserID: string(id), Role: string(role)})
 	}
 	sort.Slice(rows, func(i, j int) bool { return rows[i].UserID < rows[j].UserID })
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if err := s.holdProject(ctx, tx, p); err != nil { // or two sets at once become one
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := s.lockProject(ctx, tx, p); err != nil { // or two sets at once would be merged
 			return err
 		}
 		if _, err := tx.NewRaw("DELETE FROM members WHERE project_id = ?", string(p)).Exec(ctx); err != nil {
 			return err
 		}
 		for _, row := range rows {
-			n, err := affected(tx.NewRaw(`INSERT INTO members (project_id, user_id, role)
+			n, err := rowsAffected(tx.NewRaw(`INSERT INTO members (project_id, user_id, role)
 				SELECT p.id, u.id, ? FROM projects AS p, users AS u WHERE p.id = ? AND u.id = ?`, row.Role, row.ProjectID, row.UserID).Exec(ctx))
 			if err != nil {
 				return err

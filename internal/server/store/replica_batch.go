@@ -14,27 +14,27 @@ import (
 	"dstack/internal/dstack"
 )
 
-// ReplicaSave is a step of a replica that is to be saved.
+// ReplicaSave is a step of a replica to save.
 type ReplicaSave struct {
 	Lease Lease
 	Seen  lifecycle.ReplicaFacts
 	Step  lifecycle.ReplicaStep
 }
 
-// SaveReplicaStep is SaveReplicaSteps for one.
+// SaveReplicaStep is SaveReplicaSteps for one replica.
 func (s *Store) SaveReplicaStep(ctx context.Context, l Lease, seen lifecycle.ReplicaFacts, step lifecycle.ReplicaStep, now time.Time) error {
 	return s.SaveReplicaSteps(ctx, []ReplicaSave{{l, seen, step}}, now)[0]
 }
 
-// SaveReplicaSteps writes steps of different replicas: of each its row and
-// claims, and what there is to tell of it; its run and instance become due
-// when status or attempt changed, the run also when Blocked did. With a Place
-// it makes the instance row when there is none. What a finished replica held
-// is free, and so is what one held that waits for a place again.
+// SaveReplicaSteps writes steps of different replicas: each replica's row, claims
+// and events. Its run and instance become due when its status or attempt
+// changes, the run also when Blocked changes. A placement creates the row of the
+// instance if there is none. A replica that finished or waits again holds
+// nothing any more.
 //
-// Each step is saved wholly or not at all, and none keeps another from being
+// Each step is saved completely or not at all, and none keeps another from being
 // saved. The errors are in the order of the steps: Conflict when the replica's
-// version is not seen's any more, or what it claims is taken.
+// version is not seen's any more, or something that it claims is taken.
 func (s *Store) SaveReplicaSteps(ctx context.Context, saves []ReplicaSave, now time.Time) []error {
 	if len(saves) == 0 {
 		return nil
@@ -48,7 +48,7 @@ func (s *Store) SaveReplicaSteps(ctx context.Context, saves []ReplicaSave, now t
 		switch {
 		case len(saves) == 1 || isLasting(ctx, err): // it would be the same for each
 			errs[i] = err
-		default: // one of them cannot be saved: which?
+		default: // one of them cannot be saved: find it
 			var alone []error
 			if alone, err = s.saveReplicas(ctx, saves[i:i+1], now); err == nil {
 				errs[i] = alone[0]
@@ -60,14 +60,14 @@ func (s *Store) SaveReplicaSteps(ctx context.Context, saves []ReplicaSave, now t
 	return errs
 }
 
-// isLasting says that an error is none of what was to be written.
+// isLasting reports whether an error is independent of what was to be written.
 func isLasting(ctx context.Context, err error) bool {
 	return err != nil && (ctx.Err() != nil || dstack.KindOf(err) == dstack.Unavailable)
 }
 
-// saveReplicas saves steps in one transaction. errs tells of those whose rows
-// were changed meanwhile, of which nothing is written; with err, nothing at all
-// is.
+// saveReplicas saves steps in one transaction. errs has a Conflict for each
+// replica whose row was changed meanwhile; nothing of it is written. With err,
+// nothing at all is written.
 func (s *Store) saveReplicas(ctx context.Context, saves []ReplicaSave, now time.Time) (errs []error, err error) {
 	all := make([]steppedReplica, len(saves))
 	for i, save := range saves {
@@ -75,9 +75,9 @@ func (s *Store) saveReplicas(ctx context.Context, saves []ReplicaSave, now time.
 			return nil, err
 		}
 	}
-	err = s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	err = s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		errs = make([]error, len(all))
-		if err := touchSome(ctx, tx, Runs, now, all, steppedReplica.runToTell); err != nil {
+		if err := markNamedDue(ctx, tx, Runs, now, all, steppedReplica.runToWake); err != nil {
 			return err
 		}
 		written, err := putReplicas(ctx, tx, all)
@@ -92,26 +92,27 @@ func (s *Store) saveReplicas(ctx context.Context, saves []ReplicaSave, now time.
 				errs[i] = changedMeanwhile(r.lease)
 			}
 		}
-		return s.follow(ctx, tx, done, now)
+		return s.writeRelated(ctx, tx, done, now)
 	})
 	return errs, err
 }
 
-// follow writes what comes with the rows of replicas.
-func (s *Store) follow(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
+// writeRelated writes what belongs to the written rows of replicas: attempts,
+// claims, due times and events.
+func (s *Store) writeRelated(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
 	if len(done) == 0 {
 		return nil
 	}
 	if err := rememberAttempts(ctx, tx, done); err != nil {
 		return err
 	}
-	if err := touchSome(ctx, tx, Instances, now, done, steppedReplica.placesToTell); err != nil {
+	if err := markNamedDue(ctx, tx, Instances, now, done, steppedReplica.instancesToWake); err != nil {
 		return err
 	}
-	if err := s.settle(ctx, tx, done, now); err != nil {
+	if err := s.syncClaims(ctx, tx, done, now); err != nil {
 		return err
 	}
-	if err := madeRoom(ctx, tx, done, now); err != nil {
+	if err := wakeWaiting(ctx, tx, done, now); err != nil {
 		return err
 	}
 	var events []dstack.Event
@@ -121,19 +122,20 @@ func (s *Store) follow(ctx context.Context, tx bun.Tx, done []steppedReplica, no
 	return addEvents(ctx, tx, events, now)
 }
 
-// steppedReplica is a replica after a step, as it is written.
+// steppedReplica is a replica before and after a step.
 type steppedReplica struct {
-	lease   Lease
-	before  dstack.Replica
-	next    dstack.Replica
-	place   *dstack.Instance // the instance that it is placed on by the step, as that begins
-	attempt bool             // a new one begins
-	row     steppedRow
-	events  []dstack.Event
+	lease        Lease
+	before       dstack.Replica
+	next         dstack.Replica
+	instance     *dstack.Instance // the new instance that the step places it on; nil: none
+	isNewAttempt bool             // the step begins an attempt
+	row          steppedRow
+	events       []dstack.Event
 }
 
-// steppedRow is what a step writes of a replica's row, and what that has to be
-// before. No name in it is one of replicaRow's: both are told apart in queries.
+// steppedRow is what a step writes to a replica's row, and what the row has to be
+// before. Its names differ from those of replicaRow, because one query uses
+// both.
 type steppedRow struct {
 	bun.BaseModel `bun:"table:stepped,alias:v"`
 
@@ -159,16 +161,16 @@ type steppedRow struct {
 func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
 	step, before := save.Step, save.Seen.Replica
 	next := step.Apply(before, newIDs(step), now)
-	r := steppedReplica{lease: save.Lease, before: before, next: next, attempt: step.NewAttempt,
+	r := steppedReplica{lease: save.Lease, before: before, next: next, isNewAttempt: step.NewAttempt,
 		events: lifecycle.BuildReplicaEvents(save.Seen, step, now)}
 	if step.Placement != nil {
-		r.place = new(lifecycle.NewInstance(next.Instance, step.Placement.Offer, save.Seen.Run.Spec, now))
+		r.instance = new(lifecycle.NewInstance(next.Instance, step.Placement.Offer, save.Seen.Run.Spec, now))
 	}
 	claim, err := json.Marshal(next.Claim)
 	if err != nil {
 		return r, fmt.Errorf("write what replica %s holds: %w", next.ID, err)
 	}
-	past, err := json.Marshal(orNone(next.PastAttempts))
+	past, err := json.Marshal(orEmpty(next.PastAttempts))
 	if err != nil {
 		return r, fmt.Errorf("write the attempts of replica %s: %w", next.ID, err)
 	}
@@ -176,34 +178,35 @@ func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
 		step.Due = time.Time{}
 	}
 	r.row = steppedRow{
-		Of: string(next.ID), Holder: save.Lease.Owner, Seen: before.Version, Touched: save.Lease.Touches, Again: due(step.Due),
-		NextStatus: string(next.Status), NextReason: clean(next.Reason), NextSince: micros(next.Since),
-		Place: string(next.Instance), Claims: string(claim), Attempt: string(next.Attempt), AttemptNo: next.AttemptNum, AttemptSince: micros(next.AttemptAt),
-		Crashed: next.Crashes, FirstCrash: micros(next.FirstCrashAt), Backoff: micros(next.RetryAt), WasReady: micros(next.ReadyAt),
-		Blocks: next.Blocked, Attempts: string(past), Finished: micros(next.FinishedAt), Lives: !next.Status.IsFinished(),
+		Of: string(next.ID), Holder: save.Lease.Owner, Seen: before.Version, Touched: save.Lease.Touches, Again: dueMicros(step.Due),
+		NextStatus: string(next.Status), NextReason: cleanText(next.Reason), NextSince: toMicros(next.Since),
+		Place: string(next.Instance), Claims: string(claim), Attempt: string(next.Attempt), AttemptNo: next.AttemptNum, AttemptSince: toMicros(next.AttemptAt),
+		Crashed: next.Crashes, FirstCrash: toMicros(next.FirstCrashAt), Backoff: toMicros(next.RetryAt), WasReady: toMicros(next.ReadyAt),
+		Blocks: next.Blocked, Attempts: string(past), Finished: toMicros(next.FinishedAt), Lives: !next.Status.IsFinished(),
 	}
 	return r, nil
 }
 
-// changed says that status or attempt did.
-func (r steppedReplica) changed() bool { return r.next.Status != r.before.Status || r.attempt }
+// isChanged reports whether the status or the attempt changed.
+func (r steppedReplica) isChanged() bool { return r.next.Status != r.before.Status || r.isNewAttempt }
 
-func (r steppedReplica) runToTell() []string {
-	if r.changed() || r.next.Blocked != r.before.Blocked {
+func (r steppedReplica) runToWake() []string {
+	if r.isChanged() || r.next.Blocked != r.before.Blocked {
 		return []string{string(r.next.Run)}
 	}
 	return nil
 }
 
-func (r steppedReplica) placesToTell() []string {
-	if r.changed() {
+func (r steppedReplica) instancesToWake() []string {
+	if r.isChanged() {
 		return []string{string(r.before.Instance), string(r.next.Instance)}
 	}
 	return nil
 }
 
-// touchSome touches what some replicas name, each once and in one order.
-func touchSome(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, all []steppedReplica, names func(steppedReplica) []string) error {
+// markNamedDue marks the rows that replicas name due, each once and in the order
+// of their IDs, so that transactions do not deadlock.
+func markNamedDue(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, all []steppedReplica, names func(steppedReplica) []string) error {
 	ids := map[string]bool{}
 	for _, r := range all {
 		for _, id := range names(r) {
@@ -213,11 +216,12 @@ func touchSome(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, all []s
 	if delete(ids, ""); len(ids) == 0 {
 		return nil
 	}
-	return touch(ctx, tx, kind, now, "id IN (?)", bun.List(slices.Sorted(maps.Keys(ids))))
+	return markDue(ctx, tx, kind, now, "id IN (?)", bun.List(slices.Sorted(maps.Keys(ids))))
 }
 
-// putReplicas writes leased rows and gives the leases back, as saveRow does,
-// and returns the IDs of those that were still as they were seen.
+// putReplicas writes leased rows and gives the leases back, as saveRow does. It
+// returns the IDs of the rows that were written: those unchanged since they were
+// seen.
 func putReplicas(ctx context.Context, tx bun.Tx, all []steppedReplica) (map[string]bool, error) {
 	rows := make([]steppedRow, len(all))
 	for i, r := range all {

@@ -12,13 +12,13 @@ import (
 	"dstack/internal/dstack"
 )
 
-// SeenReplica is what is known of one replica, or why that could not be read.
+// SeenReplica is the facts about one replica, or why they could not be read.
 type SeenReplica struct {
 	lifecycle.ReplicaFacts
 	Err error
 }
 
-// ReplicaFacts is ReplicasFacts for one.
+// ReplicaFacts is ReplicasFacts for one replica.
 func (s *Store) ReplicaFacts(ctx context.Context, id dstack.ReplicaID) (lifecycle.ReplicaFacts, error) {
 	all, err := s.ReplicasFacts(ctx, []dstack.ReplicaID{id})
 	if err != nil {
@@ -27,19 +27,20 @@ func (s *Store) ReplicaFacts(ctx context.Context, id dstack.ReplicaID) (lifecycl
 	return all[0].ReplicaFacts, all[0].Err
 }
 
-// ReplicasFacts reads all that decisions on replicas need, in one reading and
-// in the order of ids, except Places, Misfits and Limits. As with RunFacts,
-// what ends may end. What cannot be read of one is no matter for the others.
+// ReplicasFacts reads what decisions on replicas need, in one snapshot and in the
+// order of ids, except Placements, Rejections and Limits. As with RunFacts, a
+// replica that is ending needs no readable spec. An error of one replica does
+// not affect the others.
 func (s *Store) ReplicasFacts(ctx context.Context, ids []dstack.ReplicaID) ([]SeenReplica, error) {
 	var all []SeenReplica
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
-		near, err := s.findAround(ctx, tx, ids)
+		near, err := s.readNeighbourhood(ctx, tx, ids)
 		if err != nil {
 			return err
 		}
 		all = make([]SeenReplica, len(ids))
 		for i, id := range ids {
-			if all[i], err = near.see(ctx, tx, id); err != nil {
+			if all[i], err = near.factsOf(ctx, tx, id); err != nil {
 				return err
 			}
 		}
@@ -48,35 +49,35 @@ func (s *Store) ReplicasFacts(ctx context.Context, ids []dstack.ReplicaID) ([]Se
 	return all, err
 }
 
-// around is what lies around some replicas, each thing read once.
-type around struct {
+// neighbourhood is the rows that belong to some replicas, each read once.
+type neighbourhood struct {
 	store     *Store
 	replicas  map[dstack.ReplicaID]dstack.Replica
 	runs      map[dstack.RunID]runRow
 	instances map[dstack.InstanceID]dstack.Instance
 	reports   map[dstack.AttemptID]dstack.Report
-	old       map[specKey]string // sealed specs of earlier shapes
+	old       map[specKey]string // sealed specs of earlier templates
 
-	// What only some need is read for the first of them.
+	// Read when the first replica needs them.
 	loads    map[dstack.RunID]dstack.Load
-	siblings map[crowd][]dstack.Replica
+	siblings map[siblingGroup][]dstack.Replica
 }
 
-// crowd is the unfinished replicas of a run, but for those of one shape; 0: of
-// none.
-type crowd struct {
+// siblingGroup is the unfinished replicas of a run, except those of the template
+// other; 0: all.
+type siblingGroup struct {
 	run   dstack.RunID
 	other int
 }
 
-func (s *Store) findAround(ctx context.Context, tx bun.Tx, ids []dstack.ReplicaID) (*around, error) {
-	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.id IN (?)", bun.List(texts(ids))) })
+func (s *Store) readNeighbourhood(ctx context.Context, tx bun.Tx, ids []dstack.ReplicaID) (*neighbourhood, error) {
+	replicas, err := findReplicas(ctx, tx, func(q *bun.SelectQuery) { q.Where("r.id IN (?)", bun.List(toStrings(ids))) })
 	if err != nil {
 		return nil, err
 	}
-	a := &around{
+	a := &neighbourhood{
 		store: s, replicas: make(map[dstack.ReplicaID]dstack.Replica, len(replicas)), runs: map[dstack.RunID]runRow{},
-		reports: map[dstack.AttemptID]dstack.Report{}, loads: map[dstack.RunID]dstack.Load{}, siblings: map[crowd][]dstack.Replica{},
+		reports: map[dstack.AttemptID]dstack.Report{}, loads: map[dstack.RunID]dstack.Load{}, siblings: map[siblingGroup][]dstack.Replica{},
 	}
 	runs, places, attempts := map[string]bool{}, map[string]bool{}, []string{}
 	for _, r := range replicas {
@@ -97,7 +98,7 @@ func (s *Store) findAround(ctx context.Context, tx bun.Tx, ids []dstack.ReplicaI
 	for _, row := range rows {
 		a.runs[dstack.RunID(row.ID)] = row
 	}
-	if a.old, err = oldSpecs(ctx, tx, replicas, a.runs); err != nil {
+	if a.old, err = findOldSpecs(ctx, tx, replicas, a.runs); err != nil {
 		return nil, err
 	}
 	if len(places) == 0 {
@@ -113,8 +114,8 @@ func (s *Store) findAround(ctx context.Context, tx bun.Tx, ids []dstack.ReplicaI
 	return a, err
 }
 
-// see is what is known of one replica. Its error is one of the database.
-func (a *around) see(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen SeenReplica, err error) {
+// factsOf returns the facts about one replica. err is an error of the database.
+func (a *neighbourhood) factsOf(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen SeenReplica, err error) {
 	var ok bool
 	if seen.Replica, ok = a.replicas[id]; !ok {
 		seen.Err = &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no replica %s", id)}
@@ -124,7 +125,7 @@ func (a *around) see(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen 
 	ends := status == dstack.ReplicaDraining || status == dstack.ReplicaTerminating
 	var unread error
 	if seen.Run, unread = a.runOf(seen.Replica); unread != nil && (seen.Run.ID == "" || !ends) {
-		seen.Err = explain(unread)
+		seen.Err = wrapError(unread)
 		return seen, nil
 	}
 	if status == dstack.ReplicaDraining {
@@ -132,39 +133,39 @@ func (a *around) see(ctx context.Context, tx bun.Tx, id dstack.ReplicaID) (seen 
 			return seen, err
 		}
 	}
-	a.place(&seen.ReplicaFacts)
+	a.addPlacement(&seen.ReplicaFacts)
 	sick := seen.Report != nil && seen.Report.Probes != nil && !seen.Report.Probes.Ready
 	switch {
-	case status == dstack.ReplicaWaiting: // what may hold its room
-		seen.Siblings, err = a.others(ctx, tx, id, crowd{seen.Replica.Run, seen.Replica.TemplateRevision})
+	case status == dstack.ReplicaWaiting: // they may hold the place that it needs
+		seen.Siblings, err = a.siblingsOf(ctx, tx, id, siblingGroup{seen.Replica.Run, seen.Replica.TemplateRevision})
 	case status == dstack.ReplicaUnhealthy, sick && !ends:
-		seen.Siblings, err = a.others(ctx, tx, id, crowd{run: seen.Replica.Run})
+		seen.Siblings, err = a.siblingsOf(ctx, tx, id, siblingGroup{run: seen.Replica.Run})
 	}
 	return seen, err
 }
 
-// runOf is a replica's run with the spec of the replica's own revision.
-func (a *around) runOf(r dstack.Replica) (dstack.Run, error) {
+// runOf returns a replica's run with the spec of the replica's own revision.
+func (a *neighbourhood) runOf(r dstack.Replica) (dstack.Run, error) {
 	row, ok := a.runs[r.Run]
 	if !ok {
 		return dstack.Run{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no run " + string(r.Run)}
 	}
 	if row.Shape == r.TemplateRevision {
-		return a.store.seeRun(row)
+		return a.store.openRunCached(row)
 	}
 	key := specKey{string(r.Run), r.Revision}
-	run := row.noun(dstack.RunSpec{})
+	run := row.toRun(dstack.RunSpec{})
 	sealed, ok := a.old[key]
 	if !ok {
 		return run, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("run %s has no revision %d", r.Run, r.Revision)}
 	}
 	var err error
-	run.Spec, err = a.store.knownSpec(key, sealed)
+	run.Spec, err = a.store.openSpecCached(key, sealed)
 	return run, err
 }
 
-// place adds a replica's instance, and what was reported of its attempt.
-func (a *around) place(seen *lifecycle.ReplicaFacts) {
+// addPlacement adds a replica's instance and the report of its attempt.
+func (a *neighbourhood) addPlacement(seen *lifecycle.ReplicaFacts) {
 	if seen.Replica.Instance == "" {
 		return
 	}
@@ -176,7 +177,7 @@ func (a *around) place(seen *lifecycle.ReplicaFacts) {
 	}
 }
 
-func (a *around) loadOf(ctx context.Context, tx bun.Tx, run dstack.Run) (dstack.Load, error) {
+func (a *neighbourhood) loadOf(ctx context.Context, tx bun.Tx, run dstack.Run) (dstack.Load, error) {
 	if load, ok := a.loads[run.ID]; ok {
 		return load, nil
 	}
@@ -185,8 +186,8 @@ func (a *around) loadOf(ctx context.Context, tx bun.Tx, run dstack.Run) (dstack.
 	return load, err
 }
 
-// others is a crowd without one of it.
-func (a *around) others(ctx context.Context, tx bun.Tx, id dstack.ReplicaID, of crowd) (some []dstack.Replica, err error) {
+// siblingsOf returns a sibling group without the replica id.
+func (a *neighbourhood) siblingsOf(ctx context.Context, tx bun.Tx, id dstack.ReplicaID, of siblingGroup) (some []dstack.Replica, err error) {
 	all, ok := a.siblings[of]
 	if !ok {
 		all, err = findReplicas(ctx, tx, func(q *bun.SelectQuery) {

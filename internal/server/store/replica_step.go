@@ -26,7 +26,7 @@ func newIDs(step lifecycle.ReplicaStep) (ids lifecycle.NewIDs) {
 	return ids
 }
 
-func orNone(past []dstack.Attempt) []dstack.Attempt {
+func orEmpty(past []dstack.Attempt) []dstack.Attempt {
 	if past == nil {
 		return []dstack.Attempt{}
 	}
@@ -42,14 +42,14 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, n
 		return fmt.Errorf("write the offer of instance %s: %w", i.ID, err)
 	}
 	row := instanceRow{
-		ID: string(i.ID), Backend: i.Backend, Offer: string(offer), Status: string(i.Status), Since: micros(i.Since), Host: i.Host,
-		IdleTime: i.IdleTime.Microseconds(), Version: 1, turn: turn{Live: true, DueAt: due(now)},
+		ID: string(i.ID), Backend: i.Backend, Offer: string(offer), Status: string(i.Status), Since: toMicros(i.Since), Host: i.Host,
+		IdleTime: i.IdleTime.Microseconds(), Version: 1, schedule: schedule{Live: true, DueAt: dueMicros(now)},
 	}
-	n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+	n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err != nil || n == 1 {
 		return err
 	}
-	n, err = affected(tx.NewRaw("UPDATE instances SET backend = ?, offer = ?, host = ? WHERE id = ? AND live",
+	n, err = rowsAffected(tx.NewRaw("UPDATE instances SET backend = ?, offer = ?, host = ? WHERE id = ? AND live",
 		row.Backend, row.Offer, row.Host, row.ID).Exec(ctx))
 	if err == nil && n == 0 {
 		return conflict("look at it afresh", "cannot place anything on instance %s: it is deleted", i.ID)

@@ -38,16 +38,16 @@ type replicaRow struct {
 	SubmittedAt int64
 	FinishedAt  int64
 	Version     int64
-	turn
+	schedule
 }
 
-func (r replicaRow) noun() (dstack.Replica, error) {
+func (r replicaRow) toReplica() (dstack.Replica, error) {
 	replica := dstack.Replica{
 		ID: dstack.ReplicaID(r.ID), Run: dstack.RunID(r.RunID), Num: r.Num, Revision: r.Revision, TemplateRevision: r.Shape,
-		Status: dstack.ReplicaStatus(r.Status), Reason: dstack.Reason(r.Reason), Since: at(r.Since),
+		Status: dstack.ReplicaStatus(r.Status), Reason: dstack.Reason(r.Reason), Since: fromMicros(r.Since),
 		Instance: dstack.InstanceID(r.InstanceID), Attempt: dstack.AttemptID(r.AttemptID), AttemptNum: r.AttemptNum,
-		AttemptAt: at(r.AttemptAt), Crashes: r.Crashes, FirstCrashAt: at(r.CrashedAt), RetryAt: at(r.BackoffAt),
-		Graceful: r.Grace, DrainDeadline: at(r.DrainBy), ReadyAt: at(r.ReadyAt), Blocked: r.Blocked, SubmittedAt: at(r.SubmittedAt), FinishedAt: at(r.FinishedAt), Version: r.Version,
+		AttemptAt: fromMicros(r.AttemptAt), Crashes: r.Crashes, FirstCrashAt: fromMicros(r.CrashedAt), RetryAt: fromMicros(r.BackoffAt),
+		Graceful: r.Grace, DrainDeadline: fromMicros(r.DrainBy), ReadyAt: fromMicros(r.ReadyAt), Blocked: r.Blocked, SubmittedAt: fromMicros(r.SubmittedAt), FinishedAt: fromMicros(r.FinishedAt), Version: r.Version,
 	}
 	if r.Claim != "{}" {
 		if err := json.Unmarshal([]byte(r.Claim), &replica.Claim); err != nil {
@@ -62,7 +62,7 @@ func (r replicaRow) noun() (dstack.Replica, error) {
 	return replica, nil
 }
 
-// findReplicas runs a query for replicas.
+// findReplicas reads the replicas that narrow selects, by number and age.
 func findReplicas(ctx context.Context, db bun.IDB, narrow func(*bun.SelectQuery)) ([]dstack.Replica, error) {
 	var rows []replicaRow
 	query := db.NewSelect().Model(&rows).OrderExpr("r.num, r.submitted_at, r.id")
@@ -73,7 +73,7 @@ func findReplicas(ctx context.Context, db bun.IDB, narrow func(*bun.SelectQuery)
 	replicas := make([]dstack.Replica, len(rows))
 	for i, row := range rows {
 		var err error
-		if replicas[i], err = row.noun(); err != nil {
+		if replicas[i], err = row.toReplica(); err != nil {
 			return nil, err
 		}
 	}
@@ -91,9 +91,9 @@ func findReplica(ctx context.Context, db bun.IDB, id dstack.ReplicaID) (dstack.R
 	return found[0], nil
 }
 
-// AttemptOf finds which run and project an attempt, present or past, belongs
-// to; NotFound. Attempts of Deleted runs are found too, so that a reader of
-// their output is not cut off.
+// AttemptOf finds the run and replica of an attempt, present or past; NotFound.
+// It also finds attempts of deleted runs, so that a reader of their output is
+// not cut off.
 func (s *Store) AttemptOf(ctx context.Context, p dstack.ProjectID, run string, a dstack.AttemptID) (dstack.Run, dstack.Replica, error) {
 	var of dstack.Run
 	var replica dstack.Replica

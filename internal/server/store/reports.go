@@ -12,131 +12,133 @@ import (
 	"dstack/internal/dstack"
 )
 
-// hearing is what a machine's engine said, held against what is known.
-type hearing struct {
-	seen    lifecycle.InstanceFacts // when the engine was asked
-	heard   []dstack.Report
-	present []present                           // what is placed on it now
-	saved   map[dstack.AttemptID]*dstack.Report // what it said the last time
+// reportDiff compares an engine's reports with the stored ones.
+type reportDiff struct {
+	facts   lifecycle.InstanceFacts // the facts at the time of the reports
+	reports []dstack.Report
+	placed  []placedAttempt                     // attempts placed on the instance now
+	stored  map[dstack.AttemptID]*dstack.Report // the stored reports
 }
 
-// present is a replica on a machine.
-type present struct {
+// placedAttempt is the present attempt of a replica on an instance.
+type placedAttempt struct {
 	id      dstack.ReplicaID
 	attempt dstack.AttemptID
 	since   time.Time
 }
 
-// saveReports writes what an engine said of the attempts that were placed on
-// it when it was asked. Silence means that it has nothing of an attempt. What
-// it said of attempts that are not placed any more is forgotten.
-func saveReports(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, heard []dstack.Report, now time.Time) (told, forgot bool, err error) {
-	h, err := hearingOf(ctx, tx, l, seen, heard)
+// saveReports writes an engine's reports of the attempts that were placed on it
+// when it was asked. An attempt without a report is absent. Reports of attempts
+// that are not placed any more are deleted. isNew says that a report changed,
+// isGone that one was deleted.
+func saveReports(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, reports []dstack.Report, now time.Time) (isNew, isGone bool, err error) {
+	h, err := newReportDiff(ctx, tx, l, seen, reports)
 	if err != nil {
 		return false, false, err
 	}
-	news, gone, err := h.compare(now)
+	changed, gone, err := h.compare(now)
 	if err != nil {
 		return false, false, err
 	}
-	if err := putReports(ctx, tx, news, now); err != nil {
+	if err := putReports(ctx, tx, changed, now); err != nil {
 		return false, false, err
 	}
 	for ids := range slices.Chunk(gone, 1000) {
-		if _, err := tx.NewRaw("DELETE FROM reports WHERE attempt_id IN (?)", bun.List(texts(ids))).Exec(ctx); err != nil {
+		if _, err := tx.NewRaw("DELETE FROM reports WHERE attempt_id IN (?)", bun.List(toStrings(ids))).Exec(ctx); err != nil {
 			return false, false, err
 		}
 	}
-	return len(news) > 0, len(gone) > 0, nil
+	return len(changed) > 0, len(gone) > 0, nil
 }
 
-// hearingOf looks at what is placed on the machine now. When nobody has
-// touched the instance since it was claimed, that is what was seen.
-func hearingOf(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, heard []dstack.Report) (h hearing, err error) {
-	h = hearing{seen: seen, heard: heard}
+// newReportDiff reads what is placed on the instance now. If the instance was not
+// marked due since it was claimed, that is what was seen.
+func newReportDiff(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, reports []dstack.Report) (h reportDiff, err error) {
+	h = reportDiff{facts: seen, reports: reports}
 	var touches int64
 	if err := tx.NewRaw("SELECT touches FROM instances WHERE id = ?", l.ID).Scan(ctx, &touches); err != nil {
 		return h, err
 	}
-	reports := seen.Reports
+	stored := seen.Reports
 	if touches == l.Touches {
 		for _, p := range seen.Replicas {
 			if p.Replica.Attempt != "" {
-				h.present = append(h.present, present{p.Replica.ID, p.Replica.Attempt, p.Replica.Since})
+				h.placed = append(h.placed, placedAttempt{p.Replica.ID, p.Replica.Attempt, p.Replica.Since})
 			}
 		}
 	} else {
-		if h.present, err = findPresent(ctx, tx, seen.Instance.ID); err != nil {
+		if h.placed, err = findPlacedAttempts(ctx, tx, seen.Instance.ID); err != nil {
 			return h, err
 		}
-		reports, err = findReports(ctx, tx, func(q *bun.SelectQuery) { q.Where("p.instance_id = ?", l.ID) })
+		stored, err = findReports(ctx, tx, func(q *bun.SelectQuery) { q.Where("p.instance_id = ?", l.ID) })
 		if err != nil {
 			return h, err
 		}
 	}
-	h.saved = make(map[dstack.AttemptID]*dstack.Report, len(reports))
-	for i := range reports {
-		h.saved[reports[i].Attempt] = &reports[i]
+	h.stored = make(map[dstack.AttemptID]*dstack.Report, len(stored))
+	for i := range stored {
+		h.stored[stored[i].Attempt] = &stored[i]
 	}
 	return h, nil
 }
 
-func findPresent(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]present, error) {
+func findPlacedAttempts(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([]placedAttempt, error) {
 	var rows []struct {
 		ID, AttemptID string
 		Since         int64
 	}
 	err := tx.NewRaw("SELECT id, attempt_id, since FROM replicas WHERE live AND instance_id = ? AND attempt_id <> ''", string(id)).Scan(ctx, &rows)
-	all := make([]present, len(rows))
+	all := make([]placedAttempt, len(rows))
 	for i, row := range rows {
-		all[i] = present{dstack.ReplicaID(row.ID), dstack.AttemptID(row.AttemptID), at(row.Since)}
+		all[i] = placedAttempt{dstack.ReplicaID(row.ID), dstack.AttemptID(row.AttemptID), fromMicros(row.Since)}
 	}
 	return all, err
 }
 
-// compare returns what is new, and the attempts of which nothing is known any
-// more.
-func (h hearing) compare(now time.Time) (news []reportRow, gone []dstack.AttemptID, err error) {
-	said := make(map[dstack.AttemptID]*dstack.Report, len(h.heard))
-	for i := range h.heard {
-		said[h.heard[i].Attempt] = &h.heard[i]
+// compare returns the changed reports, and the attempts whose stored reports are
+// obsolete.
+func (h reportDiff) compare(now time.Time) (changed []reportRow, gone []dstack.AttemptID, err error) {
+	said := make(map[dstack.AttemptID]*dstack.Report, len(h.reports))
+	for i := range h.reports {
+		said[h.reports[i].Attempt] = &h.reports[i]
 	}
-	asked := make(map[dstack.AttemptID]time.Time, len(h.seen.Replicas)) // since when each was as it was
-	for i := range h.seen.Replicas {
-		asked[h.seen.Replicas[i].Replica.Attempt] = h.seen.Replicas[i].Replica.Since
+	asked := make(map[dstack.AttemptID]time.Time, len(h.facts.Replicas)) // the replica's Since when the engine was asked
+	for i := range h.facts.Replicas {
+		asked[h.facts.Replicas[i].Replica.Attempt] = h.facts.Replicas[i].Replica.Since
 	}
-	on := make(map[dstack.AttemptID]bool, len(h.present))
-	for _, r := range h.present {
+	on := make(map[dstack.AttemptID]bool, len(h.placed))
+	for _, r := range h.placed {
 		on[r.attempt] = true
-		old, rep := h.saved[r.attempt], said[r.attempt]
+		old, rep := h.stored[r.attempt], said[r.attempt]
 		if rep == nil {
 			if since, wasAsked := asked[r.attempt]; !wasAsked || !since.Equal(r.since) {
-				continue // placed or ended meanwhile: silence is no answer yet; the change made us due again
+				continue // placed or ended meanwhile, so that no report is no answer yet; the instance is due again
 			}
 			rep = &dstack.Report{Attempt: r.attempt, State: dstack.AttemptAbsent}
 		}
 		stale := rep.State == dstack.AttemptAbsent && old != nil && r.since.After(old.At)
-		text, isNew, err := newText(old, *rep)
+		text, isNew, err := changedText(old, *rep)
 		if err != nil {
 			return nil, nil, fmt.Errorf("write the report of attempt %s: %w", r.attempt, err)
 		}
 		if !isNew && !stale {
 			continue
 		}
-		news = append(news, reportRow{AttemptID: string(r.attempt), InstanceID: string(h.seen.Instance.ID),
-			ReplicaID: string(r.id), Report: text, At: micros(now)})
+		changed = append(changed, reportRow{AttemptID: string(r.attempt), InstanceID: string(h.facts.Instance.ID),
+			ReplicaID: string(r.id), Report: text, At: toMicros(now)})
 	}
-	for id := range h.saved {
+	for id := range h.stored {
 		if !on[id] {
 			gone = append(gone, id)
 		}
 	}
-	return news, gone, nil
+	return changed, gone, nil
 }
 
-// newText is a report as it is kept, and whether that differs from the old one.
-// Most are the same, and telling that takes no text.
-func newText(old *dstack.Report, rep dstack.Report) (text string, isNew bool, err error) {
+// changedText returns a report as it is stored, and whether that differs from the
+// old one. The text is empty when sameReport finds no difference: that is the
+// usual case, and it is cheap.
+func changedText(old *dstack.Report, rep dstack.Report) (text string, isNew bool, err error) {
 	if old != nil && rep.State != dstack.AttemptAbsent && sameReport(*old, rep) {
 		return "", false, nil
 	}
@@ -147,28 +149,27 @@ func newText(old *dstack.Report, rep dstack.Report) (text string, isNew bool, er
 	return text, before != text, err
 }
 
-// sameReport says that two reports of one attempt are the same once they are
-// kept: but for the time at which they were seen, and other times to the
-// microsecond.
+// sameReport reports whether two reports of one attempt are equal once stored:
+// without At, and with other times in microseconds.
 func sameReport(a, b dstack.Report) bool {
 	if (a.Probes == nil) != (b.Probes == nil) || a.Probes != nil && *a.Probes != *b.Probes {
 		return false
 	}
 	return a.State == b.State && a.Ready == b.Ready && a.Endpoint == b.Endpoint && a.Progress == b.Progress &&
 		a.ExitCode == b.ExitCode && a.OOM == b.OOM && a.Error == b.Error && a.Permanent == b.Permanent &&
-		slices.Equal(a.LastOutput, b.LastOutput) && micros(a.StartedAt) == micros(b.StartedAt) && micros(a.EndedAt) == micros(b.EndedAt)
+		slices.Equal(a.LastOutput, b.LastOutput) && toMicros(a.StartedAt) == toMicros(b.StartedAt) && toMicros(a.EndedAt) == toMicros(b.EndedAt)
 }
 
-// putReports writes reports, and makes their replicas due.
-func putReports(ctx context.Context, tx bun.Tx, news []reportRow, now time.Time) error {
-	for some := range slices.Chunk(news, 500) {
+// putReports writes reports and marks their replicas due.
+func putReports(ctx context.Context, tx bun.Tx, changed []reportRow, now time.Time) error {
+	for some := range slices.Chunk(changed, 500) {
 		_, err := tx.NewInsert().Model(&some).On("CONFLICT (attempt_id) DO UPDATE").
 			Set("instance_id = EXCLUDED.instance_id").Set("report = EXCLUDED.report").Set("at = EXCLUDED.at").Exec(ctx)
 		if err != nil {
 			return err
 		}
-		ids := nouns(some, func(r reportRow) string { return r.ReplicaID })
-		if err := touch(ctx, tx, Replicas, now, "id IN (?)", bun.List(ids)); err != nil {
+		ids := mapRows(some, func(r reportRow) string { return r.ReplicaID })
+		if err := markDue(ctx, tx, Replicas, now, "id IN (?)", bun.List(ids)); err != nil {
 			return err
 		}
 	}

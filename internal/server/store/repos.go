@@ -19,14 +19,14 @@ type repoRow struct {
 	CreatedAt int64
 }
 
-func (r repoRow) noun() dstack.Repo {
+func (r repoRow) toRepo() dstack.Repo {
 	return dstack.Repo{Project: dstack.ProjectID(r.ProjectID), ID: r.ID, Info: []byte(r.Info)}
 }
 
-// PutRepo makes a repo, or gives the one of this ID new information.
+// PutRepo creates a repo, or replaces the information of an existing one.
 func (s *Store) PutRepo(ctx context.Context, r dstack.Repo) error {
-	row := repoRow{ProjectID: string(r.Project), ID: r.ID, Info: clean(string(r.Info)), CreatedAt: micros(time.Now())}
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	row := repoRow{ProjectID: string(r.Project), ID: r.ID, Info: cleanText(string(r.Info)), CreatedAt: toMicros(time.Now())}
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		_, err := tx.NewInsert().Model(&row).On("CONFLICT (project_id, id) DO UPDATE").Set("info = EXCLUDED.info").Exec(ctx)
 		return err
 	})
@@ -36,36 +36,36 @@ func (s *Store) PutRepo(ctx context.Context, r dstack.Repo) error {
 func (s *Store) Repo(ctx context.Context, p dstack.ProjectID, id string) (dstack.Repo, error) {
 	var rows []repoRow
 	if err := s.reader.NewSelect().Model(&rows).Where("project_id = ? AND id = ?", string(p), id).Scan(ctx); err != nil {
-		return dstack.Repo{}, explain(err)
+		return dstack.Repo{}, wrapError(err)
 	}
 	if len(rows) == 0 {
 		return dstack.Repo{}, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no repo %q in this project", id)}
 	}
-	return rows[0].noun(), nil
+	return rows[0].toRepo(), nil
 }
 
 // Repos returns a project's repos, the oldest first.
 func (s *Store) Repos(ctx context.Context, p dstack.ProjectID) ([]dstack.Repo, error) {
 	var rows []repoRow
 	err := s.reader.NewSelect().Model(&rows).Where("project_id = ?", string(p)).OrderExpr("created_at, id").Scan(ctx)
-	return nouns(rows, repoRow.noun), explain(err)
+	return mapRows(rows, repoRow.toRepo), wrapError(err)
 }
 
-// DeleteRepos forgets repos and their uploads; unknown ones are ignored.
-// Conflict while an unfinished run has its code from one: a restart would
-// not find it.
+// DeleteRepos deletes repos and their uploads. Unknown ones are ignored. It fails
+// with Conflict while an unfinished run has its code from one, because a restart
+// would not find it.
 func (s *Store) DeleteRepos(ctx context.Context, p dstack.ProjectID, ids []string) error {
 	if len(ids) == 0 {
 		return nil
 	}
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var users []string
 		err := tx.NewRaw("SELECT name FROM runs WHERE project_id = ? AND repo IN (?) AND live ORDER BY name", string(p), bun.List(ids)).Scan(ctx, &users)
 		if err != nil {
 			return err
 		}
 		if len(users) > 0 {
-			return conflict("stop these runs first", "cannot delete repos: their code is used by %s", list(users))
+			return conflict("stop these runs first", "cannot delete repos: their code is used by %s", joinNames(users))
 		}
 		if _, err := tx.NewRaw("DELETE FROM codes WHERE project_id = ? AND repo IN (?)", string(p), bun.List(ids)).Exec(ctx); err != nil {
 			return err

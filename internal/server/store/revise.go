@@ -30,13 +30,13 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 	if err != nil {
 		return dstack.Run{}, err
 	}
-	open, err := published(r.Spec)
+	open, err := publishSpec(r.Spec)
 	if err != nil {
 		return dstack.Run{}, err
 	}
 	var run dstack.Run
-	err = s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		row, err := s.holdRun(ctx, tx, id)
+	err = s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		row, err := s.lockRun(ctx, tx, id)
 		if err != nil {
 			return err
 		}
@@ -50,7 +50,7 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 			return err
 		}
 		next.Version++
-		row.Spec, row.openly = sealed, open
+		row.Spec, row.publicSpec = sealed, open
 		row.setRevision(next)
 		if err := saveRevised(ctx, tx, row); err != nil {
 			return err
@@ -58,10 +58,10 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 		if err := putRevision(ctx, tx, row, r.User, r.Restores, r.Now); err != nil {
 			return err
 		}
-		if err := touch(ctx, tx, Runs, r.Now, "id = ?", string(id)); err != nil {
+		if err := markDue(ctx, tx, Runs, r.Now, "id = ?", string(id)); err != nil {
 			return err
 		}
-		if err := renewMachines(ctx, tx, id); err != nil {
+		if err := bumpInstances(ctx, tx, id); err != nil {
 			return err
 		}
 		run = next
@@ -73,9 +73,8 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 	return run, nil
 }
 
-// holdRun reads a run's row and keeps it from being written by others until
-// the transaction ends; NotFound.
-func (s *Store) holdRun(ctx context.Context, tx bun.Tx, id dstack.RunID) (runRow, error) {
+// lockRun reads a run's row and locks it until the transaction ends; NotFound.
+func (s *Store) lockRun(ctx context.Context, tx bun.Tx, id dstack.RunID) (runRow, error) {
 	var rows []runRow
 	query := selectRuns(tx, &rows).Where("r.id = ?", string(id))
 	if s.kind == postgres {
@@ -93,7 +92,7 @@ func (s *Store) holdRun(ctx context.Context, tx bun.Tx, id dstack.RunID) (runRow
 // findReviseFacts reads what lifecycle.Revise needs. The spec of the run itself
 // is not among it: a run whose spec cannot be read may get a new one.
 func (s *Store) findReviseFacts(ctx context.Context, tx bun.Tx, row runRow, needsRollout bool) (lifecycle.ReviseFacts, error) {
-	seen := lifecycle.ReviseFacts{Run: row.noun(dstack.RunSpec{})}
+	seen := lifecycle.ReviseFacts{Run: row.toRun(dstack.RunSpec{})}
 	if !needsRollout || row.ReadyAt != 0 {
 		return seen, nil
 	}
@@ -117,15 +116,15 @@ func (s *Store) findReviseFacts(ctx context.Context, tx bun.Tx, row runRow, need
 // setRevision writes what a new revision changes of a run.
 func (row *runRow) setRevision(run dstack.Run) {
 	row.Username, row.Revision, row.Newest, row.Version = run.User, run.Revision, run.LatestRevision, run.Version
-	row.Shape, row.Proven, row.ReadyAt = run.TemplateRevision, run.StableRevision, micros(run.ReadyAt)
-	row.Wanted, row.ScaledAt = run.DesiredReplicas, micros(run.ScaledAt)
+	row.Shape, row.Proven, row.ReadyAt = run.TemplateRevision, run.StableRevision, toMicros(run.ReadyAt)
+	row.Wanted, row.ScaledAt = run.DesiredReplicas, toMicros(run.ScaledAt)
 }
 
 func saveRevised(ctx context.Context, tx bun.Tx, row runRow) error {
 	args := []any{row.Spec, row.Username, row.Revision, row.Newest, row.Shape, row.Proven, row.ReadyAt, row.Wanted, row.ScaledAt, row.Version}
 	args = append(append(args, row.args()...), row.ID)
 	_, err := tx.NewRaw(`UPDATE runs SET spec = ?, username = ?, revision = ?, newest = ?, shape = ?, proven = ?, ready_at = ?,
-		wanted = ?, scaled_at = ?, version = ?, `+setOpenly+" WHERE id = ?", args...).Exec(ctx)
+		wanted = ?, scaled_at = ?, version = ?, `+setPublic+" WHERE id = ?", args...).Exec(ctx)
 	return err
 }
 

@@ -12,9 +12,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// revisionsKept is how many revisions of a run are remembered, besides those
-// that are still needed.
-const revisionsKept = 100
+// maxRevisions is how many revisions of a run are kept, besides those that are
+// still needed.
+const maxRevisions = 100
 
 type revisionRow struct {
 	bun.BaseModel `bun:"table:revisions,alias:v"`
@@ -32,11 +32,11 @@ type revisionRow struct {
 	LastOut    string
 }
 
-// openRevision turns a row into a revision; it fails when the spec cannot be
-// read.
+// openRevision turns a row into a revision. With an error, everything but the
+// spec is there.
 func (s *Store) openRevision(row revisionRow) (dstack.Revision, error) {
 	rev := dstack.Revision{
-		Run: dstack.RunID(row.RunID), Num: row.Num, TemplateRevision: row.Shape, User: row.Username, At: at(row.At), Restores: row.BringsBack,
+		Run: dstack.RunID(row.RunID), Num: row.Num, TemplateRevision: row.Shape, User: row.Username, At: fromMicros(row.At), Restores: row.BringsBack,
 		Status: dstack.RevisionStatus(row.Status), Reason: dstack.Reason(row.Reason), Replica: row.Replica,
 	}
 	if err := json.Unmarshal([]byte(row.LastOut), &rev.LastOutput); err != nil {
@@ -47,10 +47,10 @@ func (s *Store) openRevision(row revisionRow) (dstack.Revision, error) {
 	return rev, err
 }
 
-// openRevisions is for lists: one that cannot be read says so in its reason
-// and does not hide the others.
+// openRevisions turns rows into revisions. A revision whose spec cannot be read
+// says so in its reason.
 func (s *Store) openRevisions(rows []revisionRow) []dstack.Revision {
-	return nouns(rows, func(row revisionRow) dstack.Revision {
+	return mapRows(rows, func(row revisionRow) dstack.Revision {
 		rev, err := s.openRevision(row)
 		if err != nil {
 			rev.Reason = "its configuration cannot be read any more: " + dstack.Reason(err.Error())
@@ -59,12 +59,12 @@ func (s *Store) openRevisions(rows []revisionRow) []dstack.Revision {
 	})
 }
 
-// Revisions returns what was submitted for a run, the newest first; NotFound.
-// Of old ones only those are there that are still needed, and the latest 100.
+// Revisions returns a run's revisions, the newest first; NotFound. It has the
+// latest 100 and older ones that are still needed.
 func (s *Store) Revisions(ctx context.Context, run dstack.RunID) ([]dstack.Revision, error) {
 	var rows []revisionRow
 	if err := s.reader.NewSelect().Model(&rows).Where("run_id = ?", string(run)).OrderExpr("num DESC").Scan(ctx); err != nil {
-		return nil, explain(err)
+		return nil, wrapError(err)
 	}
 	if len(rows) == 0 {
 		return nil, &dstack.Error{Kind: dstack.NotFound, Message: "there is no run " + string(run)}
@@ -76,7 +76,7 @@ func (s *Store) Revisions(ctx context.Context, run dstack.RunID) ([]dstack.Revis
 func (s *Store) Revision(ctx context.Context, run dstack.RunID, num int) (dstack.Revision, error) {
 	row, err := findRevision(ctx, s.reader, run, num)
 	if err != nil {
-		return dstack.Revision{}, explain(err)
+		return dstack.Revision{}, wrapError(err)
 	}
 	return s.openRevision(row)
 }
@@ -92,11 +92,11 @@ func findRevision(ctx context.Context, db bun.IDB, run dstack.RunID, num int) (r
 	return rows[0], nil
 }
 
-// putRevision remembers the present revision of a run's row, and forgets
-// those that are old and not needed.
+// putRevision inserts the present revision of a run's row, and deletes old ones
+// that are not needed.
 func putRevision(ctx context.Context, tx bun.Tx, run runRow, by string, of int, now time.Time) error {
 	row := revisionRow{
-		RunID: run.ID, Num: run.Revision, Shape: run.Shape, Spec: run.Spec, Username: by, At: micros(now), BringsBack: of,
+		RunID: run.ID, Num: run.Revision, Shape: run.Shape, Spec: run.Spec, Username: by, At: toMicros(now), BringsBack: of,
 		Status: string(dstack.RevisionPending), LastOut: "[]",
 	}
 	if run.ReadyAt != 0 {
@@ -107,7 +107,7 @@ func putRevision(ctx context.Context, tx bun.Tx, run runRow, by string, of int, 
 	}
 	_, err := tx.NewRaw(`DELETE FROM revisions WHERE run_id = ? AND num <= ? AND num <> ?
 		AND num NOT IN (SELECT revision FROM replicas WHERE run_id = ? AND live)`,
-		run.ID, run.Revision-revisionsKept, run.Proven, run.ID).Exec(ctx)
+		run.ID, run.Revision-maxRevisions, run.Proven, run.ID).Exec(ctx)
 	return err
 }
 
@@ -126,7 +126,7 @@ func markFailed(ctx context.Context, tx bun.Tx, run dstack.Run, back lifecycle.R
 		return fmt.Errorf("write the last output of run %s: %w", run.ID, err)
 	}
 	_, err = tx.NewRaw("UPDATE revisions SET status = ?, reason = ?, replica = ?, last_out = ? WHERE run_id = ? AND num > ? AND status = ?",
-		string(dstack.RevisionFailed), clean(back.Reason), back.Replica, string(last), string(run.ID), run.Revision, string(dstack.RevisionPending)).Exec(ctx)
+		string(dstack.RevisionFailed), cleanText(back.Reason), back.Replica, string(last), string(run.ID), run.Revision, string(dstack.RevisionPending)).Exec(ctx)
 	return err
 }
 
@@ -135,7 +135,7 @@ func markFailed(ctx context.Context, tx bun.Tx, run dstack.Run, back lifecycle.R
 type rollbackTarget struct {
 	revision   dstack.Revision
 	sealedSpec string
-	open       openly
+	open       publicSpec
 }
 
 func (s *Store) findRollbackTarget(ctx context.Context, tx bun.Tx, run dstack.RunID, num int) (t rollbackTarget, err error) {
@@ -147,12 +147,12 @@ func (s *Store) findRollbackTarget(ctx context.Context, tx bun.Tx, run dstack.Ru
 	if t.revision, err = s.openRevision(row); err != nil {
 		return t, err
 	}
-	t.open, err = published(t.revision.Spec)
+	t.open, err = publishSpec(t.revision.Spec)
 	return t, err
 }
 
-// newestFailed returns the newest revision of each run that failed and was
-// rolled back since.
+// newestFailed returns the newest revision of each run where it failed and was
+// rolled back.
 func (s *Store) newestFailed(ctx context.Context, db bun.IDB, runs []runRow) (map[dstack.RunID]*dstack.Revision, error) {
 	var ids []string
 	for _, run := range runs {

@@ -12,32 +12,32 @@ import (
 	"dstack/internal/spec"
 )
 
-// revise gives a run a revision that is told by its command.
-func (h *house) revise(id dstack.RunID, command string, rolls bool, now time.Time) dstack.Run {
+// revise gives a run a revision with this command.
+func (h *fixture) revise(id dstack.RunID, command string, rolls bool, now time.Time) dstack.Run {
 	h.t.Helper()
-	present := h.whole(id).Run
+	present := h.details(id).Run
 	rs := runSpec(present.Name)
 	rs.Configuration.Commands = []string{command}
 	run, err := h.s.ReviseRun(h.ctx(), id, store.Revision{Revision: present.Revision, Spec: rs, User: "bob", NeedsRollout: rolls, Now: now})
-	h.ok(err)
+	h.noError(err)
 	return run
 }
 
-// stands is what a test says of a run's revisions.
-type stands struct {
+// revisionState is what tests compare of a run's revisions.
+type revisionState struct {
 	Revision, Newest, Shape, Proven int
 	Ready                           bool
 	Command                         string
 }
 
-func standing(run dstack.Run) stands {
-	return stands{run.Revision, run.LatestRevision, run.TemplateRevision, run.StableRevision, !run.ReadyAt.IsZero(), run.Spec.Configuration.Commands[0]}
+func revisionStateOf(run dstack.Run) revisionState {
+	return revisionState{run.Revision, run.LatestRevision, run.TemplateRevision, run.StableRevision, !run.ReadyAt.IsZero(), run.Spec.Configuration.Commands[0]}
 }
 
-func (h *house) revisions(id dstack.RunID) map[int]dstack.RevisionStatus {
+func (h *fixture) revisions(id dstack.RunID) map[int]dstack.RevisionStatus {
 	h.t.Helper()
 	all, err := h.s.Revisions(h.ctx(), id)
-	h.ok(err)
+	h.noError(err)
 	got := map[int]dstack.RevisionStatus{}
 	for i, rev := range all {
 		if got[rev.Num] = rev.Status; i > 0 && all[i-1].Num <= rev.Num {
@@ -53,10 +53,10 @@ const (
 	failed  = dstack.RevisionFailed
 )
 
-// A run's whole life: what is the present revision, what it falls back to, and
-// what becomes of each.
-func TestRevisions_RollFailAndComeBack(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A run through rollouts, a failure and a rollback: the present and the stable
+// revision, and the status of each.
+func TestRevisions_RolloutFailureAndRollback(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		step := lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Due: t0}
 		ready := step
@@ -67,30 +67,30 @@ func TestRevisions_RollFailAndComeBack(t *testing.T) {
 		for _, c := range []struct {
 			name string
 			do   func()
-			want stands
+			want revisionState
 			are  statuses
 		}{
-			{"submitted", func() {}, stands{1, 1, 1, 0, false, "serve"}, statuses{1: pending}},
-			{"in place before it served", func() { h.revise(run.ID, "two", false, t0) }, stands{2, 2, 1, 0, false, "two"}, statuses{1: pending, 2: pending}},
-			{"serves", func() { h.runStep(run.ID, ready, t0) }, stands{2, 2, 1, 0, true, "two"}, statuses{1: served, 2: served}},
-			{"in place", func() { h.revise(run.ID, "three", false, t0) }, stands{3, 3, 1, 0, true, "three"}, statuses{1: served, 2: served, 3: served}},
-			{"rolls", func() { h.revise(run.ID, "four", true, t0) }, stands{4, 4, 4, 3, false, "four"}, statuses{1: served, 2: served, 3: served, 4: pending}},
-			{"rolls before that has served", func() { h.revise(run.ID, "five", true, t0) }, stands{5, 5, 5, 3, false, "five"}, statuses{1: served, 2: served, 3: served, 4: pending, 5: pending}},
-			{"fails", func() { h.runStep(run.ID, back, t0) }, stands{3, 5, 1, 0, true, "three"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed}},
-			{"the number of one that failed is not given again", func() { h.revise(run.ID, "six", true, t0) }, stands{6, 6, 6, 3, false, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: pending}},
-			{"serves again", func() { h.runStep(run.ID, ready, t0) }, stands{6, 6, 6, 3, true, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: served}},
+			{"submitted", func() {}, revisionState{1, 1, 1, 0, false, "serve"}, statuses{1: pending}},
+			{"in place before it served", func() { h.revise(run.ID, "two", false, t0) }, revisionState{2, 2, 1, 0, false, "two"}, statuses{1: pending, 2: pending}},
+			{"serves", func() { h.runStep(run.ID, ready, t0) }, revisionState{2, 2, 1, 0, true, "two"}, statuses{1: served, 2: served}},
+			{"in place", func() { h.revise(run.ID, "three", false, t0) }, revisionState{3, 3, 1, 0, true, "three"}, statuses{1: served, 2: served, 3: served}},
+			{"rolls", func() { h.revise(run.ID, "four", true, t0) }, revisionState{4, 4, 4, 3, false, "four"}, statuses{1: served, 2: served, 3: served, 4: pending}},
+			{"rolls before that has served", func() { h.revise(run.ID, "five", true, t0) }, revisionState{5, 5, 5, 3, false, "five"}, statuses{1: served, 2: served, 3: served, 4: pending, 5: pending}},
+			{"fails", func() { h.runStep(run.ID, back, t0) }, revisionState{3, 5, 1, 0, true, "three"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed}},
+			{"the number of one that failed is not given again", func() { h.revise(run.ID, "six", true, t0) }, revisionState{6, 6, 6, 3, false, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: pending}},
+			{"serves again", func() { h.runStep(run.ID, ready, t0) }, revisionState{6, 6, 6, 3, true, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: served}},
 		} {
 			c.do()
-			w := h.whole(run.ID)
-			if diff := cmp.Diff(c.want, standing(w.Run)); diff != "" {
+			w := h.details(run.ID)
+			if diff := cmp.Diff(c.want, revisionStateOf(w.Run)); diff != "" {
 				t.Errorf("%s: %s", c.name, diff)
 			}
 			if diff := cmp.Diff(c.are, h.revisions(run.ID)); diff != "" {
 				t.Errorf("%s: %s", c.name, diff)
 			}
 			seen, err := h.s.RunFacts(t.Context(), run.ID)
-			if h.ok(err); !cmp.Equal(standing(seen.Run), c.want) {
-				t.Errorf("%s: a decision sees %+v", c.name, standing(seen.Run))
+			if h.noError(err); !cmp.Equal(revisionStateOf(seen.Run), c.want) {
+				t.Errorf("%s: a decision sees %+v", c.name, revisionStateOf(seen.Run))
 			}
 			if (w.Failed != nil) != (c.name == "fails") {
 				t.Errorf("%s: the newest revision that failed: %+v", c.name, w.Failed)
@@ -101,19 +101,19 @@ func TestRevisions_RollFailAndComeBack(t *testing.T) {
 			}
 		}
 		old, err := h.s.Revision(t.Context(), run.ID, 2)
-		if h.ok(err); old.User != "bob" || old.TemplateRevision != 1 || old.Spec.Configuration.Commands[0] != "two" || !old.At.Equal(t0) {
+		if h.noError(err); old.User != "bob" || old.TemplateRevision != 1 || old.Spec.Configuration.Commands[0] != "two" || !old.At.Equal(t0) {
 			t.Errorf("got %+v", old)
 		}
 		_, err = h.s.Revision(t.Context(), run.ID, 7)
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 		_, err = h.s.Revisions(t.Context(), "nothing")
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 	})
 }
 
-// What is in the open goes back with the spec.
-func TestRevisions_BackIsBackInTheOpen(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A rollback also restores the columns that are stored unencrypted.
+func TestRevisions_RollbackRestoresThePublicSpec(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.ready("web", "127.0.0.1:1", t0)
 		first := h.routes().Routes[0]
 		rs := ranged("web", 3, 5)
@@ -121,7 +121,7 @@ func TestRevisions_BackIsBackInTheOpen(t *testing.T) {
 		rs.Configuration.RateLimits = []spec.RateLimit{{Prefix: "/", Key: spec.RateLimitKey{Type: "ip_address"}, RPS: 2}}
 		later := t0.Add(time.Minute)
 		got, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: 1, Spec: rs, User: "bob", NeedsRollout: true, Restores: 7, Now: later})
-		h.ok(err)
+		h.noError(err)
 		if got.DesiredReplicas != 3 || !got.ScaledAt.Equal(later) {
 			t.Errorf("%d are wanted since %v", got.DesiredReplicas, got.ScaledAt)
 		}
@@ -133,7 +133,7 @@ func TestRevisions_BackIsBackInTheOpen(t *testing.T) {
 		}
 		later = later.Add(time.Minute)
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 3, Rollback: &lifecycle.Rollback{ToRevision: 1}}, later)
-		back := h.whole(run.ID).Run
+		back := h.details(run.ID).Run
 		if back.User != "admin" || back.DesiredReplicas != 1 || !back.ScaledAt.Equal(later) || !back.ReadyAt.Equal(later) {
 			t.Errorf("got %+v", back)
 		}
@@ -143,26 +143,26 @@ func TestRevisions_BackIsBackInTheOpen(t *testing.T) {
 	})
 }
 
-func TestRevisions_WantedStaysWithinTheRange(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRevisions_DesiredReplicasStayInTheRange(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		for i, c := range []struct{ min, max, want int }{{0, 4, 1}, {2, 4, 2}, {1, 1, 1}, {0, 0, 0}, {0, 3, 0}, {3, 3, 3}} {
 			rs := ranged("web", c.min, c.max)
 			now := t0.Add(time.Duration(i) * time.Second)
-			before := h.whole(run.ID).Run
+			before := h.details(run.ID).Run
 			got, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: i + 1, Spec: rs, Now: now})
-			if h.ok(err); got.DesiredReplicas != c.want || got.ScaledAt.Equal(now) != (before.DesiredReplicas != c.want || i == 0) {
+			if h.noError(err); got.DesiredReplicas != c.want || got.ScaledAt.Equal(now) != (before.DesiredReplicas != c.want || i == 0) {
 				t.Errorf("%d..%d: %d wanted since %v", c.min, c.max, got.DesiredReplicas, got.ScaledAt)
 			}
-			if diff := cmp.Diff(h.whole(run.ID).Run.DesiredReplicas, got.DesiredReplicas); diff != "" {
+			if diff := cmp.Diff(h.details(run.ID).Run.DesiredReplicas, got.DesiredReplicas); diff != "" {
 				t.Error(diff)
 			}
 		}
 	})
 }
 
-func TestRevisions_OldOnesThatNothingNeedsGo(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRevisions_UnneededOldOnesAreDeleted(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.replica("web", t0) // of revision 1, and lives
 		for range 103 {
 			h.revise(run.ID, "next", false, t0)
@@ -176,18 +176,17 @@ func TestRevisions_OldOnesThatNothingNeedsGo(t *testing.T) {
 	})
 }
 
-// A replica runs what its own revision says, as long as its shape is not the
-// present one.
-func TestRevisions_AReplicaHasTheSpecOfItsOwn(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A replica of an older template has the spec of its own revision.
+func TestRevisions_AReplicaRunsItsOwnRevision(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		command := func() (ofReplica, ofPlaced string) {
 			t.Helper()
 			seen, err := h.s.ReplicaFacts(ctx, r.ID)
-			h.ok(err)
+			h.noError(err)
 			on, err := h.s.InstanceFacts(ctx, "local-box")
-			if h.ok(err); len(on.Replicas) != 1 {
+			if h.noError(err); len(on.Replicas) != 1 {
 				t.Fatalf("%d replicas are placed", len(on.Replicas))
 			}
 			return seen.Run.Spec.Configuration.Commands[0], on.Replicas[0].Run.Spec.Configuration.Commands[0]
@@ -211,19 +210,19 @@ func TestRevisions_AReplicaHasTheSpecOfItsOwn(t *testing.T) {
 	})
 }
 
-// A revision that cannot be read stops nothing but the replicas of its own.
-func TestRevisions_ABrokenOne(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// An unreadable revision affects only its own replicas.
+func TestRevisions_UnreadableSpec(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		run, r := h.replica("web", t0)
 		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Ready: true, Due: t0}, t0)
 		h.revise(run.ID, "two", true, t0)
 		for _, how := range []string{"UPDATE revisions SET spec = 'enc:v1:00000000:AAAA' WHERE num = 1", "DELETE FROM revisions WHERE num = 1"} {
-			_, err := h.raw().ExecContext(ctx, how)
-			h.ok(err)
+			_, err := h.openRaw().ExecContext(ctx, how)
+			h.noError(err)
 			seen, err := h.s.InstanceFacts(ctx, "local-box")
-			h.ok(err)
+			h.noError(err)
 			if tell := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(tell) != 0 {
 				t.Errorf("%s: the engine is told %v", how, tell)
 			}
@@ -234,7 +233,7 @@ func TestRevisions_ABrokenOne(t *testing.T) {
 				t.Errorf("%s: %v", how, err)
 			}
 			all, err := h.s.Revisions(ctx, run.ID)
-			if h.ok(err); all[0].Num != 2 || all[0].Reason != "" || len(all) == 2 && all[1].Reason == "" {
+			if h.noError(err); all[0].Num != 2 || all[0].Reason != "" || len(all) == 2 && all[1].Reason == "" {
 				t.Errorf("%s: got %+v", how, all)
 			}
 		}
@@ -245,13 +244,13 @@ func TestRevisions_ABrokenOne(t *testing.T) {
 }
 
 func TestSecrets_OfRevisions(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		h.submit("a", t0)
 		h.submit("b", t0)
-		_, err := h.raw().ExecContext(t.Context(), "UPDATE revisions SET spec = (SELECT spec FROM runs WHERE name = 'a')")
-		h.ok(err)
+		_, err := h.openRaw().ExecContext(t.Context(), "UPDATE revisions SET spec = (SELECT spec FROM runs WHERE name = 'a')")
+		h.noError(err)
 		runs, err := h.s.Runs(t.Context(), store.RunQuery{})
-		h.ok(err)
+		h.noError(err)
 		for _, run := range runs {
 			if _, err := h.s.Revision(t.Context(), run.ID, 1); (err == nil) != (run.Name == "a") {
 				t.Errorf("%s: %v", run.Name, err)
@@ -260,18 +259,18 @@ func TestSecrets_OfRevisions(t *testing.T) {
 	})
 }
 
-// Who goes back during an update gets the replicas that still serve, and no
-// others in their place.
-func TestRevisions_GoingBackDuringAnUpdateKeepsWhatServes(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// Restoring the stable revision during a rollout keeps the replicas that still
+// serve, and adds none in their place.
+func TestRevisions_RestoringDuringARolloutKeepsServingReplicas(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.ready("web", "127.0.0.1:80", t0)
-		first := h.whole(run.ID).Run
+		first := h.details(run.ID).Run
 		h.revise(run.ID, "other", true, t0)
-		if got := h.whole(run.ID).Run; got.StableRevision != first.Revision || got.TemplateRevision == first.TemplateRevision || !got.ReadyAt.IsZero() {
+		if got := h.details(run.ID).Run; got.StableRevision != first.Revision || got.TemplateRevision == first.TemplateRevision || !got.ReadyAt.IsZero() {
 			t.Fatalf("updating: %+v", got)
 		}
 		back, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: 2, Spec: first.Spec, User: "admin", NeedsRollout: true, Restores: 1, Now: t0})
-		h.ok(err)
+		h.noError(err)
 		if back.Revision != 3 || back.TemplateRevision != first.TemplateRevision || back.StableRevision != 0 || back.ReadyAt.IsZero() {
 			t.Errorf("went back: %+v", back)
 		}
@@ -281,13 +280,13 @@ func TestRevisions_GoingBackDuringAnUpdateKeepsWhatServes(t *testing.T) {
 	})
 }
 
-// A replica that has just become ready has served, though its run has not
-// taken note yet.
-func TestRevisions_AReplicaThatIsReadyHasServed(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A replica that has just become ready has served, even before its run's next
+// decision.
+func TestRevisions_AReadyReplicaHasServed(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.ready("web", "127.0.0.1:80", t0)
 		h.revise(run.ID, "other", true, t0)
-		if got := h.whole(run.ID).Run; got.StableRevision != 1 {
+		if got := h.details(run.ID).Run; got.StableRevision != 1 {
 			t.Errorf("got %+v", got)
 		}
 	})

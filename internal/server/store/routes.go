@@ -13,10 +13,10 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Routes returns the route table of everything: one route for each unfinished
-// run, the oldest first, and whom each token is known by. Its version is left
-// for the caller to number; Drains says which orders to drain it knows. As long
-// as nothing changes it is the same table, which nobody may write to.
+// Routes returns the route table: a route for each unfinished run, the oldest
+// first, and the projects that each token opens. The caller sets Version;
+// DrainSequence is the latest drain that the table knows. While nothing changes,
+// the same table is returned. It must not be written to.
 func (s *Store) Routes(ctx context.Context) (route.Table, error) {
 	var table route.Table
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -33,14 +33,14 @@ func (s *Store) Routes(ctx context.Context) (route.Table, error) {
 			return err
 		}
 		table.DrainSequence = now.Drains
-		s.table.Store(&tableAt{table, now.Changes})
+		s.table.Store(&cachedTable{table, now.Changes})
 		return nil
 	})
 	return table, err
 }
 
-// tableAt is a route table and the number of changes that it knows.
-type tableAt struct {
+// cachedTable is a route table and the number of changes that it contains.
+type cachedTable struct {
 	route.Table
 	changes int64
 }
@@ -59,10 +59,10 @@ func (s *Store) readRoutes(ctx context.Context, tx bun.Tx) (table route.Table, e
 	if err != nil {
 		return table, err
 	}
-	if table.Routes, err = s.routes(runs, targets); err != nil {
+	if table.Routes, err = s.buildRoutes(runs, targets); err != nil {
 		return table, err
 	}
-	table.Tokens, err = tokens(ctx, tx)
+	table.Tokens, err = findTokens(ctx, tx)
 	return table, err
 }
 
@@ -79,8 +79,8 @@ type routeRow struct {
 	Stop              string
 }
 
-// ends says that the run never has a new replica again.
-func (r routeRow) ends() bool {
+// isEnding reports whether the run never has a new replica again.
+func (r routeRow) isEnding() bool {
 	return dstack.RunStatus(r.Status) == dstack.RunTerminating || dstack.StopRequest(r.Stop) != dstack.StopNone
 }
 
@@ -91,15 +91,15 @@ type targetRow struct {
 	Report         string // empty: none yet
 }
 
-// leaves says that the replica was told to end.
-func (t targetRow) leaves() bool {
+// isLeaving reports whether the replica drains or terminates.
+func (t targetRow) isLeaving() bool {
 	status := dstack.ReplicaStatus(t.Status)
 	return status == dstack.ReplicaDraining || status == dstack.ReplicaTerminating
 }
 
-func (s *Store) routes(runs []routeRow, targets []targetRow) ([]route.Route, error) {
-	s.templates.keep(runs, func(r routeRow) string { return r.Template })
-	s.rules.keep(runs, func(r routeRow) string { return r.Rules })
+func (s *Store) buildRoutes(runs []routeRow, targets []targetRow) ([]route.Route, error) {
+	s.templates.retain(runs, func(r routeRow) string { return r.Template })
+	s.rules.retain(runs, func(r routeRow) string { return r.Rules })
 	byRun := map[string][]targetRow{}
 	for _, t := range targets {
 		byRun[t.RunID] = append(byRun[t.RunID], t)
@@ -108,7 +108,7 @@ func (s *Store) routes(runs []routeRow, targets []targetRow) ([]route.Route, err
 	for i, run := range runs {
 		r := route.Route{
 			Run: dstack.RunID(run.ID), Project: run.Project, Name: run.Name, Auth: run.Auth,
-			Model: run.Model, Prefix: run.Prefix, Format: run.Format, Since: at(run.SubmittedAt).Unix(), IsStopping: run.ends(),
+			Model: run.Model, Prefix: run.Prefix, Format: run.Format, Since: fromMicros(run.SubmittedAt).Unix(), IsStopping: run.isEnding(),
 		}
 		var err error
 		if r.Template, err = s.templates.open(run.ID, run.Template); err != nil {
@@ -129,20 +129,20 @@ func (s *Store) routes(runs []routeRow, targets []targetRow) ([]route.Route, err
 	return all, nil
 }
 
-// aim says where the run answers, or why it does not.
+// aim sets the targets of a route, or why there are none.
 func aim(r *route.Route, run routeRow, replicas []targetRow) error {
 	var err error
-	if r.Ready, err = answering(replicas, dstack.ReplicaReady); err != nil || len(r.Ready) > 0 {
+	if r.Ready, err = targetsOf(replicas, dstack.ReplicaReady); err != nil || len(r.Ready) > 0 {
 		return err
 	}
-	if r.Ready, err = answering(replicas, dstack.ReplicaUnhealthy); err != nil {
+	if r.Ready, err = targetsOf(replicas, dstack.ReplicaUnhealthy); err != nil {
 		return err
 	}
 	if r.PanicMode = len(r.Ready) > 0; r.PanicMode {
 		return nil
 	}
-	none := dstack.RunStatus(run.Status) == dstack.RunActive && run.Wanted == 0 && !run.ends() &&
-		!slices.ContainsFunc(replicas, func(t targetRow) bool { return !t.leaves() })
+	none := dstack.RunStatus(run.Status) == dstack.RunActive && run.Wanted == 0 && !run.isEnding() &&
+		!slices.ContainsFunc(replicas, func(t targetRow) bool { return !t.isLeaving() })
 	switch {
 	case none && run.Scales:
 		r.IsSleeping, r.State = true, "asleep: nobody asked for it lately; the next request starts a replica"
@@ -154,8 +154,8 @@ func aim(r *route.Route, run routeRow, replicas []targetRow) error {
 	return nil
 }
 
-// answering returns where the replicas of a status answer.
-func answering(replicas []targetRow, status dstack.ReplicaStatus) (targets []route.Target, err error) {
+// targetsOf returns the replicas of a status that have an endpoint.
+func targetsOf(replicas []targetRow, status dstack.ReplicaStatus) (targets []route.Target, err error) {
 	for _, t := range replicas {
 		if dstack.ReplicaStatus(t.Status) != status {
 			continue
@@ -171,9 +171,8 @@ func answering(replicas []targetRow, status dstack.ReplicaStatus) (targets []rou
 	return targets, nil
 }
 
-// findEndpoint returns where a replica accepts connections; empty when its
-// engine says that it does not run, or that its port is not open. What its
-// probes say is in its status.
+// findEndpoint returns where a replica accepts connections; empty: it does not
+// run, or its port is closed. Probes count in the replica's status.
 func findEndpoint(t targetRow) (dstack.Endpoint, error) {
 	if t.Report == "" {
 		return dstack.Endpoint{}, nil
@@ -188,7 +187,7 @@ func findEndpoint(t targetRow) (dstack.Endpoint, error) {
 	return rep.Endpoint, nil
 }
 
-// stateOf says why a run has no ready replica. It is never empty.
+// stateOf returns why a run has no ready replica; never empty.
 func stateOf(run routeRow, replicas []targetRow) dstack.Reason {
 	if dstack.RunStatus(run.Status) == dstack.RunTerminating || len(replicas) == 0 {
 		return worded(run.Status, run.Reason)
@@ -200,7 +199,7 @@ func stateOf(run routeRow, replicas []targetRow) dstack.Reason {
 			said = append(said, text)
 		}
 	}
-	return dstack.Reason(list(said))
+	return dstack.Reason(joinNames(said))
 }
 
 func worded(status, reason string) dstack.Reason {
@@ -210,9 +209,9 @@ func worded(status, reason string) dstack.Reason {
 	return dstack.Reason(strings.Join([]string{status, reason}, ": "))
 }
 
-// tokens maps each token's hash to the projects that it opens. A user without
-// a project is there too: known, and allowed nothing.
-func tokens(ctx context.Context, tx bun.Tx) (map[string][]string, error) {
+// findTokens maps each token's hash to the projects that it opens. A user without
+// a project has an empty list.
+func findTokens(ctx context.Context, tx bun.Tx) (map[string][]string, error) {
 	var rows []struct{ TokenHash, GlobalRole, Project string }
 	err := tx.NewRaw(`SELECT u.token_hash, u.global_role, COALESCE(p.name_lower, '') AS project FROM users AS u
 		LEFT JOIN members AS m ON m.user_id = u.id LEFT JOIN projects AS p ON p.id = m.project_id ORDER BY p.name_lower`).Scan(ctx, &rows)

@@ -12,8 +12,8 @@ import (
 	"dstack/internal/spec"
 )
 
-func TestRoutes_WhatAConfigurationAsksOfGateways(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRoutes_HaveTheRulesOfTheConfiguration(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		rs := ranged("web", 0, 2)
 		rs.Configuration.RateLimits = []spec.RateLimit{{Prefix: "/v1/", Key: spec.RateLimitKey{Type: "header", Header: "X-User"}, RPS: 0.5, Burst: 3}}
 		rs.Configuration.Hold = &spec.Hold{Requests: 7, Timeout: 60}
@@ -32,7 +32,7 @@ func TestRoutes_WhatAConfigurationAsksOfGateways(t *testing.T) {
 	})
 }
 
-func TestRoutes_AsleepAndWithoutReplicas(t *testing.T) {
+func TestRoutes_SleepingOrWithoutReplicas(t *testing.T) {
 	for _, c := range []struct {
 		name        string
 		least, most int
@@ -47,7 +47,7 @@ func TestRoutes_AsleepAndWithoutReplicas(t *testing.T) {
 		{"replicas: 0", 0, 0, lifecycle.RunStep{To: dstack.RunActive}, false, "replicas: 0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, h *house) {
+			onBoth(t, func(t *testing.T, h *fixture) {
 				run := h.submitted(ranged("web", c.least, c.most), t0)
 				if h.routes().Routes[0].IsSleeping {
 					t.Error("it sleeps before it has begun")
@@ -63,7 +63,7 @@ func TestRoutes_AsleepAndWithoutReplicas(t *testing.T) {
 }
 
 func TestRoutes_WhileAReplicaFailsDrainsAndEnds(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 0, 2), t0)
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Add: []int{0}, Due: t0}, t0)
 		_, r := h.reread(run.ID)
@@ -97,7 +97,7 @@ func TestRoutes_WhileAReplicaFailsDrainsAndEnds(t *testing.T) {
 			{"draining", func() { h.runStep(run.ID, drain, t0) }, false, false, true, "asleep"},
 			{"terminating", func() { becomes(dstack.ReplicaTerminating) }, false, false, true, "asleep"},
 			{"gone", func() { becomes(dstack.ReplicaTerminated) }, false, false, true, "asleep"},
-			{"to be stopped", func() { h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "ann", t0)) }, false, false, false, "active"},
+			{"to be stopped", func() { h.noError(h.s.StopRun(t.Context(), run.ID, dstack.StopGraceful, "ann", t0)) }, false, false, false, "active"},
 		} {
 			c.do()
 			got := h.routes().Routes[0]

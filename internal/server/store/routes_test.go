@@ -13,15 +13,15 @@ import (
 	"dstack/internal/server/store"
 )
 
-func (h *house) routes() route.Table {
+func (h *fixture) routes() route.Table {
 	h.t.Helper()
 	table, err := h.s.Routes(h.t.Context())
-	h.ok(err)
+	h.noError(err)
 	return table
 }
 
-func TestRoutes_WhereRunsAnswerAndWhyNot(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRoutes_TargetsOrReason(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:4321", t0)
 		waiting := h.submit("waiting", t0.Add(time.Second))
 		ended := h.submit("ended", t0.Add(2*time.Second))
@@ -70,13 +70,13 @@ func TestRoutes_WhereRunsAnswerAndWhyNot(t *testing.T) {
 	})
 }
 
-func TestRoutes_WhoMayCall(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRoutes_Tokens(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		bob := h.addUser("bob", dstack.RoleUser)
 		h.addUser("eve", dstack.RoleUser)
-		h.ok(h.s.CreateProject(ctx, dstack.Project{ID: "p2", Name: "Second", Owner: bob.ID, CreatedAt: t0}))
-		h.ok(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser}))
+		h.noError(h.s.CreateProject(ctx, dstack.Project{ID: "p2", Name: "Second", Owner: bob.ID, CreatedAt: t0}))
+		h.noError(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser}))
 		want := map[string][]string{hash("admin"): {"*"}, hash("bob"): {"main", "second"}, hash("eve"): {}}
 		got := h.routes().Tokens
 		for _, projects := range got {
@@ -85,20 +85,20 @@ func TestRoutes_WhoMayCall(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Error(diff)
 		}
-		h.ok(h.s.SetToken(ctx, bob.ID, "new"))
+		h.noError(h.s.SetToken(ctx, bob.ID, "new"))
 		if _, open := h.routes().Tokens[hash("bob")]; open {
 			t.Error("a replaced token still opens something")
 		}
 	})
 }
 
-func TestRoutes_HowPromptsAreMade(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRoutes_ChatTemplates(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		rs := runSpec("tgi")
 		rs.Configuration.Model.Format, rs.Configuration.Model.Prefix = "tgi", ""
 		rs.Template = &dstack.ChatTemplate{Default: "{{ messages }}", Tokens: map[string]string{"eos_token": "</s>"}, Source: "org/m at 1a2b"}
 		run := dstack.Run{ID: "tgi", ProjectID: h.project.ID, User: "admin", Name: "tgi", Spec: rs, SubmittedAt: t0}
-		h.ok(h.s.SubmitRun(h.ctx(), run))
+		h.noError(h.s.SubmitRun(h.ctx(), run))
 		plain := h.submit("plain", t0.Add(time.Second))
 		first := h.routes().Routes
 		if diff := cmp.Diff(rs.Template, first[0].Template); diff != "" || first[0].Format != "tgi" {
@@ -111,13 +111,13 @@ func TestRoutes_HowPromptsAreMade(t *testing.T) {
 			t.Error("the same template is read again")
 		}
 		h.restart()
-		kept := h.whole(run.ID).Run.Spec.Template
+		kept := h.details(run.ID).Run.Spec.Template
 		if diff := cmp.Diff(rs.Template, kept); diff != "" {
 			t.Error(diff)
 		}
 		rs.Template = &dstack.ChatTemplate{Default: "other", Source: "the configuration"}
 		_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: rs, User: "admin", NeedsRollout: true, Now: t0})
-		h.ok(err)
+		h.noError(err)
 		if got := h.routes().Routes[0].Template; got == nil || got.Default != "other" {
 			t.Errorf("after a revision it is %+v", got)
 		}

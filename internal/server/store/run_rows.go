@@ -40,39 +40,39 @@ type runRow struct {
 	FinishedAt  int64
 	Deleted     bool
 	Version     int64
-	openly
-	turn
+	publicSpec
+	schedule
 }
 
-// openRun turns a row into a run; it fails when the spec cannot be read.
+// openRun turns a row into a run. With an error, everything but the spec is there.
 func (s *Store) openRun(row runRow) (dstack.Run, error) {
 	spec, err := s.openSpec(row.ID, row.Spec)
-	return row.noun(spec), err
+	return row.toRun(spec), err
 }
 
-// seeRun is openRun for a decision, which never changes what it sees.
-func (s *Store) seeRun(row runRow) (dstack.Run, error) {
-	spec, err := s.knownSpec(specKey{run: row.ID}, row.Spec)
-	return row.noun(spec), err
+// openRunCached is openRun with a shared spec that must not be written to.
+func (s *Store) openRunCached(row runRow) (dstack.Run, error) {
+	spec, err := s.openSpecCached(specKey{run: row.ID}, row.Spec)
+	return row.toRun(spec), err
 }
 
-func (row runRow) noun(spec dstack.RunSpec) dstack.Run {
+func (row runRow) toRun(spec dstack.RunSpec) dstack.Run {
 	return dstack.Run{
 		ID: dstack.RunID(row.ID), ProjectID: dstack.ProjectID(row.ProjectID), Project: row.Project,
 		User: row.Username, Name: row.Name, Spec: spec,
 		Revision: row.Revision, LatestRevision: row.Newest, TemplateRevision: row.Shape, StableRevision: row.Proven, DesiredReplicas: row.Wanted,
 		Status: dstack.RunStatus(row.Status), Reason: dstack.Reason(row.Reason),
 		Ending: dstack.Ending(row.Ending), Stop: dstack.StopRequest(row.Stop),
-		SubmittedAt: at(row.SubmittedAt), Since: at(row.Since), ScaledAt: at(row.ScaledAt), StartedAt: at(row.StartedAt),
-		ReadyAt: at(row.ReadyAt), FinishedAt: at(row.FinishedAt),
+		SubmittedAt: fromMicros(row.SubmittedAt), Since: fromMicros(row.Since), ScaledAt: fromMicros(row.ScaledAt), StartedAt: fromMicros(row.StartedAt),
+		ReadyAt: fromMicros(row.ReadyAt), FinishedAt: fromMicros(row.FinishedAt),
 		Deleted: row.Deleted, Version: row.Version,
 	}
 }
 
-// openRuns is for lists: one run that cannot be read says so in its reason
-// and does not hide the others.
+// openRuns turns rows into runs. A run whose spec cannot be read says so in its
+// reason.
 func (s *Store) openRuns(rows []runRow) []dstack.Run {
-	return nouns(rows, func(row runRow) dstack.Run {
+	return mapRows(rows, func(row runRow) dstack.Run {
 		run, err := s.openRun(row)
 		if err != nil {
 			run.Reason = "its configuration cannot be read any more: " + dstack.Reason(err.Error())
@@ -81,7 +81,7 @@ func (s *Store) openRuns(rows []runRow) []dstack.Run {
 	})
 }
 
-// selectRuns begins a query for whole runs.
+// selectRuns begins a query for runs with the names of their projects.
 func selectRuns(db bun.IDB, rows *[]runRow) *bun.SelectQuery {
 	return db.NewSelect().Model(rows).ColumnExpr("r.*, p.name AS project").Join("JOIN projects AS p ON p.id = r.project_id")
 }
@@ -98,8 +98,8 @@ func findRun(ctx context.Context, db bun.IDB, id dstack.RunID, open func(runRow)
 	return open(rows[0])
 }
 
-// rowOf is the row of a new run.
-func (s *Store) rowOf(r dstack.Run) (runRow, error) {
+// newRunRow returns the row of a new run, due when it was submitted.
+func (s *Store) newRunRow(r dstack.Run) (runRow, error) {
 	spec, err := s.sealSpec(r.ID, r.Spec)
 	if err != nil {
 		return runRow{}, err
@@ -107,17 +107,17 @@ func (s *Store) rowOf(r dstack.Run) (runRow, error) {
 	row := runRow{
 		ID: string(r.ID), ProjectID: string(r.ProjectID), Username: r.User, Name: r.Name, Spec: spec,
 		Revision: 1, Newest: 1, Shape: 1, Wanted: r.Spec.Configuration.Replicas.Min,
-		Status: string(dstack.RunSubmitted), Reason: clean(r.Reason),
-		Stop: string(dstack.StopNone), SubmittedAt: micros(r.SubmittedAt), Since: micros(r.SubmittedAt), ScaledAt: micros(r.SubmittedAt), Version: 1,
-		turn: turn{Live: true, DueAt: new(micros(r.SubmittedAt))},
+		Status: string(dstack.RunSubmitted), Reason: cleanText(r.Reason),
+		Stop: string(dstack.StopNone), SubmittedAt: toMicros(r.SubmittedAt), Since: toMicros(r.SubmittedAt), ScaledAt: toMicros(r.SubmittedAt), Version: 1,
+		schedule: schedule{Live: true, DueAt: new(toMicros(r.SubmittedAt))},
 	}
-	row.openly, err = published(r.Spec)
+	row.publicSpec, err = publishSpec(r.Spec)
 	return row, err
 }
 
-// openly is what queries and the route table need to know of a run's spec,
-// kept in the open so that nothing has to be unsealed for them.
-type openly struct {
+// publicSpec is the part of a run's spec that queries and the route table need. It
+// is stored unencrypted.
+type publicSpec struct {
 	Repo     string
 	Auth     bool
 	Model    string
@@ -128,17 +128,17 @@ type openly struct {
 	Scales   bool   // replicas is a range
 }
 
-// setOpenly and args write all of it.
-const setOpenly = "repo = ?, auth = ?, model = ?, prefix = ?, format = ?, template = ?, rules = ?, scales = ?"
+// setPublic writes all columns of a publicSpec; args returns their values.
+const setPublic = "repo = ?, auth = ?, model = ?, prefix = ?, format = ?, template = ?, rules = ?, scales = ?"
 
-func (o openly) args() []any {
+func (o publicSpec) args() []any {
 	return []any{o.Repo, o.Auth, o.Model, o.Prefix, o.Format, o.Template, o.Rules, o.Scales}
 }
 
-// published is what a spec says in the open.
-func published(rs dstack.RunSpec) (openly, error) {
+// publishSpec returns the public part of a spec.
+func publishSpec(rs dstack.RunSpec) (publicSpec, error) {
 	conf := rs.Configuration
-	o := openly{Repo: rs.RepoID, Auth: conf.Auth, Scales: conf.Replicas.Min != conf.Replicas.Max}
+	o := publicSpec{Repo: rs.RepoID, Auth: conf.Auth, Scales: conf.Replicas.Min != conf.Replicas.Max}
 	if rules := rulesOf(conf); !reflect.ValueOf(rules).IsZero() {
 		text, err := json.Marshal(rules)
 		if err != nil {
@@ -160,7 +160,7 @@ func published(rs dstack.RunSpec) (openly, error) {
 	return o, nil
 }
 
-// rulesOf is what a configuration asks of gateways.
+// rulesOf returns what a configuration asks of gateways.
 func rulesOf(conf spec.Service) route.Rules {
 	rules := route.Rules{Limits: conf.RateLimits}
 	if conf.Scaling != nil && conf.Scaling.Window != nil {
@@ -172,7 +172,7 @@ func rulesOf(conf spec.Service) route.Rules {
 	return rules
 }
 
-// orNow is for times that the caller left out.
+// orNow returns t, or the present time if t is zero.
 func orNow(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Now()

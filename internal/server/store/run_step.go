@@ -28,18 +28,18 @@ func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFact
 	if len(events)+len(step.Add)+len(step.Terminate)+len(step.Drain) == 0 && !step.ChangesRun(seen.Run) {
 		return s.Release(ctx, l, step.Due) // frequent: a run with load is looked at each second
 	}
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		run, err := s.saveRun(ctx, tx, l, seen.Run, step, now)
 		if err != nil {
 			return err
 		}
 		if run.Status != seen.Run.Status || run.ReadyAt != seen.Run.ReadyAt {
-			if err := touch(ctx, tx, Replicas, now, "run_id = ?", string(run.ID)); err != nil {
+			if err := markDue(ctx, tx, Replicas, now, "run_id = ?", string(run.ID)); err != nil {
 				return err
 			}
 		}
 		if step.Rollback != nil { // its instances' facts hold another configuration
-			if err := renewMachines(ctx, tx, run.ID); err != nil {
+			if err := bumpInstances(ctx, tx, run.ID); err != nil {
 				return err
 			}
 		}
@@ -69,12 +69,12 @@ func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run
 	set := `status = ?, reason = ?, ending = ?, since = ?, ready_at = ?, started_at = ?,
 		wanted = ?, scaled_at = ?, finished_at = ?, live = ?, proven = ?`
 	args := []any{
-		string(run.Status), clean(run.Reason), string(run.Ending), micros(run.Since), micros(run.ReadyAt), micros(run.StartedAt),
-		run.DesiredReplicas, micros(run.ScaledAt), micros(run.FinishedAt), !run.Status.IsFinished(), run.StableRevision,
+		string(run.Status), cleanText(run.Reason), string(run.Ending), toMicros(run.Since), toMicros(run.ReadyAt), toMicros(run.StartedAt),
+		run.DesiredReplicas, toMicros(run.ScaledAt), toMicros(run.FinishedAt), !run.Status.IsFinished(), run.StableRevision,
 	}
 	switch {
 	case step.Rollback != nil:
-		set += ", spec = ?, username = ?, revision = ?, shape = ?, " + setOpenly
+		set += ", spec = ?, username = ?, revision = ?, shape = ?, " + setPublic
 		args = append(append(args, target.sealedSpec, run.User, run.Revision, run.TemplateRevision), target.open.args()...)
 		err = markFailed(ctx, tx, run, *step.Rollback)
 	case run.ReadyAt != seen.ReadyAt:
@@ -86,9 +86,9 @@ func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run
 	return run, saveRow(ctx, tx, l, seen.Version, step.Due, set, args...)
 }
 
-// endedKept is how many finished replicas of a run are remembered: one that
+// maxEndedReplicas is how many finished replicas of a run are kept: a run that
 // scales up and down for months has had thousands.
-const endedKept = 50
+const maxEndedReplicas = 50
 
 func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now time.Time) error {
 	if len(nums) > 0 {
@@ -97,10 +97,10 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 		}
 	}
 	for some := range slices.Chunk(nums, 500) {
-		rows := nouns(some, func(num int) replicaRow {
+		rows := mapRows(some, func(num int) replicaRow {
 			return newReplicaRow(lifecycle.NewReplica(run, dstack.ReplicaID(uuid.NewString()), num, now), now)
 		})
-		n, err := affected(tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Exec(ctx))
+		n, err := rowsAffected(tx.NewInsert().Model(&rows).On("CONFLICT DO NOTHING").Exec(ctx))
 		if err != nil {
 			return err
 		}
@@ -115,17 +115,17 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 func newReplicaRow(r dstack.Replica, now time.Time) replicaRow {
 	return replicaRow{
 		ID: string(r.ID), RunID: string(r.Run), Num: r.Num, Revision: r.Revision, Shape: r.TemplateRevision,
-		Status: string(r.Status), Since: micros(r.Since), Claim: "{}", Past: "[]",
-		SubmittedAt: micros(r.SubmittedAt), Version: 1, turn: turn{Live: true, DueAt: due(now)},
+		Status: string(r.Status), Since: toMicros(r.Since), Claim: "{}", Past: "[]",
+		SubmittedAt: toMicros(r.SubmittedAt), Version: 1, schedule: schedule{Live: true, DueAt: dueMicros(now)},
 	}
 }
 
-// forgetEnded deletes all but the latest finished replicas of a run. Those of
-// the present shape that gave up still count for what is decided.
+// forgetEnded deletes all but the latest finished replicas of a run. It keeps
+// failed replicas of the present template, because decisions count them.
 func forgetEnded(ctx context.Context, tx bun.Tx, run dstack.Run) error {
 	_, err := tx.NewRaw(`DELETE FROM replicas WHERE run_id = ? AND NOT live AND NOT (status = ? AND shape = ?)
 		AND id NOT IN (SELECT id FROM replicas WHERE run_id = ? AND NOT live ORDER BY finished_at DESC, id LIMIT ?)`,
-		string(run.ID), string(dstack.ReplicaFailed), run.TemplateRevision, string(run.ID), endedKept).Exec(ctx)
+		string(run.ID), string(dstack.ReplicaFailed), run.TemplateRevision, string(run.ID), maxEndedReplicas).Exec(ctx)
 	return err
 }
 
@@ -134,19 +134,19 @@ func drainReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecy
 	if len(step.Drain) == 0 {
 		return nil
 	}
-	ids := bun.List(texts(step.Drain))
+	ids := bun.List(toStrings(step.Drain))
 	to := step.DrainReplica(dstack.Replica{}, now)
-	n, err := affected(tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, since = ?, grace = ?, drain_by = ?, backoff_at = ?, drained = 0, version = version + 1
+	n, err := rowsAffected(tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, since = ?, grace = ?, drain_by = ?, backoff_at = ?, drained = 0, version = version + 1
 		WHERE live AND run_id = ? AND id IN (?) AND status NOT IN (?, ?)`,
-		string(to.Status), clean(to.Reason), micros(to.Since), to.Graceful, micros(to.DrainDeadline), micros(to.RetryAt),
+		string(to.Status), cleanText(to.Reason), toMicros(to.Since), to.Graceful, toMicros(to.DrainDeadline), toMicros(to.RetryAt),
 		string(run), ids, string(dstack.ReplicaDraining), string(dstack.ReplicaTerminating)).Exec(ctx))
 	if err != nil || n == 0 {
 		return err
 	}
-	if err := touch(ctx, tx, Replicas, now, "run_id = ? AND id IN (?)", string(run), ids); err != nil {
+	if err := markDue(ctx, tx, Replicas, now, "run_id = ? AND id IN (?)", string(run), ids); err != nil {
 		return err
 	}
-	if err := touchMachines(ctx, tx, now, "id IN (?)", ids); err != nil {
+	if err := markInstancesDue(ctx, tx, now, "id IN (?)", ids); err != nil {
 		return err
 	}
 	// Readers that see this sequence number also see the new status, because
@@ -160,8 +160,8 @@ func drainReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step lifecy
 	return err
 }
 
-func texts[T ~string](ids []T) []string {
-	return nouns(ids, func(id T) string { return string(id) })
+func toStrings[T ~string](ids []T) []string {
+	return mapRows(ids, func(id T) string { return string(id) })
 }
 
 // checkNoneServes fails with Conflict when a replica that is to terminate
@@ -182,7 +182,7 @@ func terminateReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step li
 	if len(step.Terminate) == 0 {
 		return nil
 	}
-	ids := texts(step.Terminate)
+	ids := toStrings(step.Terminate)
 	if step.Graceful {
 		if err := checkNoneServes(ctx, tx, run, ids); err != nil {
 			return err
@@ -193,25 +193,26 @@ func terminateReplicas(ctx context.Context, tx bun.Tx, run dstack.RunID, step li
 	_, err := tx.NewRaw(`UPDATE replicas SET status = ?, reason = ?, grace = (CASE WHEN status = ? THEN grace AND ? ELSE ? END),
 		since = CASE WHEN status = ? THEN since ELSE ? END, backoff_at = ?, version = version + 1
 		WHERE live AND run_id = ? AND id IN (?)`,
-		status, clean(to.Reason), status, to.Graceful, to.Graceful, status, micros(to.Since), micros(to.RetryAt), string(run), bun.List(ids)).Exec(ctx)
+		status, cleanText(to.Reason), status, to.Graceful, to.Graceful, status, toMicros(to.Since), toMicros(to.RetryAt), string(run), bun.List(ids)).Exec(ctx)
 	if err != nil {
 		return err
 	}
-	if err := touch(ctx, tx, Replicas, now, "run_id = ? AND id IN (?)", string(run), bun.List(ids)); err != nil {
+	if err := markDue(ctx, tx, Replicas, now, "run_id = ? AND id IN (?)", string(run), bun.List(ids)); err != nil {
 		return err
 	}
-	return touchMachines(ctx, tx, now, "id IN (?)", bun.List(ids))
+	return markInstancesDue(ctx, tx, now, "id IN (?)", bun.List(ids))
 }
 
-// renewMachines makes old what was seen of the instances that a run's replicas
-// are on: it has another configuration. None is due for that.
-func renewMachines(ctx context.Context, tx bun.Tx, run dstack.RunID) error {
+// bumpInstances raises the versions of the instances that hold a run's replicas,
+// because the run has another configuration. Facts read before are then
+// outdated. No instance is marked due.
+func bumpInstances(ctx context.Context, tx bun.Tx, run dstack.RunID) error {
 	_, err := tx.NewRaw(`UPDATE instances SET version = version + 1
 		WHERE live AND id IN (SELECT instance_id FROM replicas WHERE live AND run_id = ?)`, string(run)).Exec(ctx)
 	return err
 }
 
-// touchMachines touches the instances of unfinished replicas.
-func touchMachines(ctx context.Context, tx bun.Tx, now time.Time, where string, args ...any) error {
-	return touch(ctx, tx, Instances, now, "id IN (SELECT instance_id FROM replicas WHERE live AND "+where+")", args...)
+// markInstancesDue marks the instances of unfinished replicas due.
+func markInstancesDue(ctx context.Context, tx bun.Tx, now time.Time, where string, args ...any) error {
+	return markDue(ctx, tx, Instances, now, "id IN (SELECT instance_id FROM replicas WHERE live AND "+where+")", args...)
 }

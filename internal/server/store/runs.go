@@ -10,17 +10,17 @@ import (
 	"dstack/internal/dstack"
 )
 
-// SubmitRun inserts a run with status submitted, at revision 1, due now. In
-// the same transaction it makes earlier finished runs of the name Deleted;
-// Conflict when one is not finished, naming it.
+// SubmitRun inserts a run with status submitted, at revision 1, due now. In the
+// same transaction it marks earlier finished runs of the name Deleted. It fails
+// with Conflict when one of them is not finished.
 func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
 	r.SubmittedAt = orNow(r.SubmittedAt)
-	row, err := s.rowOf(r)
+	row, err := s.newRunRow(r)
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		if err := s.holdProject(ctx, tx, r.ProjectID); err != nil {
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := s.lockProject(ctx, tx, r.ProjectID); err != nil {
 			return err
 		}
 		_, err := tx.NewRaw("UPDATE runs SET deleted = TRUE, version = version + 1 WHERE project_id = ? AND name = ? AND NOT live AND NOT deleted",
@@ -28,7 +28,7 @@ func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
 		if err != nil {
 			return err
 		}
-		n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+		n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 		if err != nil {
 			return err
 		}
@@ -42,9 +42,9 @@ func (s *Store) SubmitRun(ctx context.Context, r dstack.Run) error {
 	})
 }
 
-// holdProject keeps a project from being deleted until the transaction ends,
-// and lets one submission to it in at a time; NotFound.
-func (s *Store) holdProject(ctx context.Context, tx bun.Tx, id dstack.ProjectID) error {
+// lockProject locks a project's row until the transaction ends: the project is not
+// deleted meanwhile, and submissions to it come one after the other; NotFound.
+func (s *Store) lockProject(ctx context.Context, tx bun.Tx, id dstack.ProjectID) error {
 	query := "SELECT id FROM projects WHERE id = ?"
 	if s.kind == postgres {
 		query += " FOR UPDATE"
@@ -59,15 +59,15 @@ func (s *Store) holdProject(ctx context.Context, tx bun.Tx, id dstack.ProjectID)
 	return nil
 }
 
-// StopRun notes whose wish it is that a run ends, due now. Abort overrides
-// stop; a finished run is left as it is. NotFound.
+// StopRun records that a user wants a run to end, and marks it due. Abort
+// overrides stop; a finished run stays as it is; NotFound.
 func (s *Store) StopRun(ctx context.Context, id dstack.RunID, stop dstack.StopRequest, by string, now time.Time) error {
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		row, err := s.holdRun(ctx, tx, id)
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		row, err := s.lockRun(ctx, tx, id)
 		if err != nil || !row.Live {
 			return err
 		}
-		if err := touch(ctx, tx, Runs, now, "id = ?", string(id)); err != nil {
+		if err := markDue(ctx, tx, Runs, now, "id = ?", string(id)); err != nil {
 			return err
 		}
 		if row.Stop == string(stop) || row.Stop == string(dstack.StopAbort) {
@@ -85,20 +85,20 @@ func (s *Store) StopRun(ctx context.Context, id dstack.RunID, stop dstack.StopRe
 	})
 }
 
-// DeleteRuns makes finished runs of these names Deleted; Conflict naming
-// those that are not finished, and then none is; unknown names are ignored.
+// DeleteRuns marks finished runs of these names Deleted. It fails with Conflict,
+// and deletes none, when one is not finished. Unknown names are ignored.
 func (s *Store) DeleteRuns(ctx context.Context, p dstack.ProjectID, names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var live []string
 		err := tx.NewRaw("SELECT name FROM runs WHERE project_id = ? AND name IN (?) AND live ORDER BY name", string(p), bun.List(names)).Scan(ctx, &live)
 		if err != nil {
 			return err
 		}
 		if len(live) > 0 {
-			return conflict("stop them first, and wait until they have ended", "cannot delete runs that are not finished: %s", list(live))
+			return conflict("stop them first, and wait until they have ended", "cannot delete runs that are not finished: %s", joinNames(live))
 		}
 		_, err = tx.NewRaw("UPDATE runs SET deleted = TRUE, version = version + 1 WHERE project_id = ? AND name IN (?) AND NOT live AND NOT deleted",
 			string(p), bun.List(names)).Exec(ctx)
@@ -111,7 +111,7 @@ func (s *Store) Run(ctx context.Context, p dstack.ProjectID, name string) (dstac
 	var rows []runRow
 	err := selectRuns(s.reader, &rows).Where("r.project_id = ? AND r.name = ? AND NOT r.deleted", string(p), name).Scan(ctx)
 	if err != nil {
-		return dstack.Run{}, explain(err)
+		return dstack.Run{}, wrapError(err)
 	}
 	if len(rows) == 0 {
 		return dstack.Run{}, &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no run named %q in this project", name)}
@@ -119,7 +119,8 @@ func (s *Store) Run(ctx context.Context, p dstack.ProjectID, name string) (dstac
 	return s.openRuns(rows)[0], nil
 }
 
-// RunQuery narrows Runs. Paging is by the last run of the page before.
+// RunQuery selects runs. BeforeAt and BeforeID are of the last run of the page
+// before.
 type RunQuery struct {
 	Projects   []dstack.ProjectID // nil: all
 	Repo       string
@@ -155,7 +156,7 @@ func (s *Store) Runs(ctx context.Context, q RunQuery) ([]dstack.Run, error) {
 		after, order = ">", "r.submitted_at, r.id"
 	}
 	if !q.BeforeAt.IsZero() {
-		last := micros(q.BeforeAt)
+		last := toMicros(q.BeforeAt)
 		if q.BeforeID == "" {
 			query.Where("r.submitted_at "+after+" ?", last)
 		} else {
@@ -167,7 +168,7 @@ func (s *Store) Runs(ctx context.Context, q RunQuery) ([]dstack.Run, error) {
 		limit = 100
 	}
 	if err := query.OrderExpr(order).Limit(int64(limit)).Scan(ctx); err != nil {
-		return nil, explain(err)
+		return nil, wrapError(err)
 	}
 	return s.openRuns(rows), nil
 }
@@ -177,7 +178,7 @@ func (s *Store) RunNames(ctx context.Context, p dstack.ProjectID) (map[string]bo
 	var names []string
 	err := s.reader.NewRaw("SELECT name FROM runs WHERE project_id = ? AND NOT deleted", string(p)).Scan(ctx, &names)
 	if err != nil {
-		return nil, explain(err)
+		return nil, wrapError(err)
 	}
 	taken := make(map[string]bool, len(names))
 	for _, name := range names {

@@ -15,56 +15,56 @@ import (
 	"dstack/internal/server/store"
 )
 
-// finish ends a run as its passes would.
-func (h *house) finish(id dstack.RunID, now time.Time) {
+// finish ends a run as the passes would.
+func (h *fixture) finish(id dstack.RunID, now time.Time) {
 	h.t.Helper()
-	h.ok(h.s.StopRun(h.t.Context(), id, dstack.StopAbort, "admin", now))
+	h.noError(h.s.StopRun(h.t.Context(), id, dstack.StopAbort, "admin", now))
 	h.runStep(id, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndAborted}, now)
 }
 
-func TestSubmit_NamesAreTakenWhileTheyLive(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestSubmit_RefusesTheNameOfAnUnfinishedRun(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		first := h.submit("web", t0)
 		second := first
 		second.ID = dstack.RunID(uuid.NewString())
 		err := h.s.SubmitRun(ctx, second)
-		if h.want(dstack.Conflict, err); !strings.Contains(err.Error(), `"web"`) {
+		if h.wantKind(dstack.Conflict, err); !strings.Contains(err.Error(), `"web"`) {
 			t.Errorf("%v does not name the run", err)
 		}
-		h.want(dstack.Conflict, h.s.DeleteRuns(ctx, h.project.ID, []string{"web"}))
+		h.wantKind(dstack.Conflict, h.s.DeleteRuns(ctx, h.project.ID, []string{"web"}))
 		h.finish(first.ID, t0)
-		h.ok(h.s.SubmitRun(ctx, second))
+		h.noError(h.s.SubmitRun(ctx, second))
 		got, err := h.s.Run(ctx, h.project.ID, "web")
-		if h.ok(err); got.ID != second.ID {
+		if h.noError(err); got.ID != second.ID {
 			t.Error("the finished run of the name is still listed")
 		}
-		if old := h.whole(first.ID).Run; !old.Deleted || old.Status != dstack.RunTerminated {
+		if old := h.details(first.ID).Run; !old.Deleted || old.Status != dstack.RunTerminated {
 			t.Errorf("the run that was replaced: %+v", old)
 		}
 	})
 }
 
-func TestRun_IsWhatWasSubmitted(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRun_ReturnsWhatWasSubmitted(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		when := t0.Add(123456 * time.Microsecond)
 		want := h.submit("web", when)
 		want.Project, want.Status, want.Since, want.ScaledAt, want.Version = "Main", dstack.RunSubmitted, when, when, 1
 		want.LatestRevision, want.TemplateRevision, want.DesiredReplicas = 1, 1, 1
 		got, err := h.s.Run(t.Context(), h.project.ID, "web")
-		if h.ok(err); !cmp.Equal(got, want) {
+		if h.noError(err); !cmp.Equal(got, want) {
 			t.Error(cmp.Diff(want, got))
 		}
 		if !got.Spec.Configuration.Resources.Explicit.CPU || got.Spec.Configuration.Resources.Explicit.Memory {
 			t.Error("which sizes were asked for is forgotten")
 		}
 		_, err = h.s.Run(t.Context(), "another project", "web")
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 	})
 }
 
 func TestRevise(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		run, _ := h.ready("web", "127.0.0.1:1", t0)
 		if run.ReadyAt.IsZero() {
@@ -73,48 +73,48 @@ func TestRevise(t *testing.T) {
 		spec := runSpec("web")
 		spec.Configuration.Commands = []string{"another"}
 		got, err := h.s.ReviseRun(ctx, run.ID, store.Revision{Revision: 1, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
-		if h.ok(err); got.Revision != 2 || !got.ReadyAt.IsZero() || got.Status != dstack.RunActive || got.Spec.Configuration.Commands[0] != "another" || got.User != "bob" {
+		if h.noError(err); got.Revision != 2 || !got.ReadyAt.IsZero() || got.Status != dstack.RunActive || got.Spec.Configuration.Commands[0] != "another" || got.User != "bob" {
 			t.Errorf("got %+v", got)
 		}
 		_, err = h.s.ReviseRun(ctx, run.ID, store.Revision{Revision: 1, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
-		h.want(dstack.Conflict, err)
-		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, "admin", t0))
+		h.wantKind(dstack.Conflict, err)
+		h.noError(h.s.StopRun(ctx, run.ID, dstack.StopGraceful, "admin", t0))
 		_, err = h.s.ReviseRun(ctx, run.ID, store.Revision{Revision: 2, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
-		h.want(dstack.Conflict, err)
+		h.wantKind(dstack.Conflict, err)
 		_, err = h.s.ReviseRun(ctx, "nothing", store.Revision{Revision: 1, Spec: spec, User: "bob", NeedsRollout: true, Now: t0})
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 	})
 }
 
-func TestStop_AbortOverridesStopAndNotTheOtherWay(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestStop_AbortOverridesStop(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("web", t0)
 		for _, c := range []struct{ ask, want dstack.StopRequest }{
-			{dstack.StopGrace, dstack.StopGrace}, {dstack.StopAbort, dstack.StopAbort}, {dstack.StopGrace, dstack.StopAbort},
+			{dstack.StopGraceful, dstack.StopGraceful}, {dstack.StopAbort, dstack.StopAbort}, {dstack.StopGraceful, dstack.StopAbort},
 		} {
-			h.ok(h.s.StopRun(t.Context(), run.ID, c.ask, "admin", t0))
-			if got := h.whole(run.ID).Run.Stop; got != c.want {
+			h.noError(h.s.StopRun(t.Context(), run.ID, c.ask, "admin", t0))
+			if got := h.details(run.ID).Run.Stop; got != c.want {
 				t.Errorf("after %q it is %q, want %q", c.ask, got, c.want)
 			}
 		}
-		h.want(dstack.NotFound, h.s.StopRun(t.Context(), "nothing", dstack.StopGrace, "admin", t0))
+		h.wantKind(dstack.NotFound, h.s.StopRun(t.Context(), "nothing", dstack.StopGraceful, "admin", t0))
 	})
 }
 
 func TestDelete_AllOrNone(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		ended := h.submit("ended", t0)
 		h.finish(ended.ID, t0)
 		h.submit("live", t0)
 		err := h.s.DeleteRuns(ctx, h.project.ID, []string{"ended", "live"})
-		if h.want(dstack.Conflict, err); !strings.Contains(err.Error(), "live") || strings.Contains(err.Error(), "ended") {
+		if h.wantKind(dstack.Conflict, err); !strings.Contains(err.Error(), "live") || strings.Contains(err.Error(), "ended") {
 			t.Errorf("%v names the wrong run", err)
 		}
 		if names, err := h.s.RunNames(ctx, h.project.ID); err != nil || !names["ended"] || !names["live"] {
 			t.Errorf("names %v, %v", names, err)
 		}
-		h.ok(h.s.DeleteRuns(ctx, h.project.ID, []string{"ended", "unknown"}))
+		h.noError(h.s.DeleteRuns(ctx, h.project.ID, []string{"ended", "unknown"}))
 		if names, err := h.s.RunNames(ctx, h.project.ID); err != nil || names["ended"] || !names["live"] {
 			t.Errorf("names %v, %v", names, err)
 		}
@@ -122,7 +122,7 @@ func TestDelete_AllOrNone(t *testing.T) {
 }
 
 func TestRuns_PagesMeetWithoutGapOrOverlap(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		var all []dstack.Run
 		for i := range 9 { // three at each time, so that pages end within a tie
 			all = append(all, h.submit(fmt.Sprintf("run-%d", i), t0.Add(time.Duration(i/3)*time.Second)))
@@ -140,7 +140,7 @@ func TestRuns_PagesMeetWithoutGapOrOverlap(t *testing.T) {
 			q := store.RunQuery{Ascending: ascending, Limit: 2}
 			for {
 				page, err := h.s.Runs(t.Context(), q)
-				if h.ok(err); len(page) == 0 {
+				if h.noError(err); len(page) == 0 {
 					break
 				}
 				got = append(got, page...)
@@ -173,15 +173,15 @@ func TestRuns_PagesMeetWithoutGapOrOverlap(t *testing.T) {
 			"before a time":   {store.RunQuery{BeforeAt: t0.Add(time.Second)}, 3},
 		} {
 			got, err := h.s.Runs(t.Context(), c.q)
-			if h.ok(err); len(got) != c.want {
+			if h.noError(err); len(got) != c.want {
 				t.Errorf("%s: %d runs, want %d", name, len(got), c.want)
 			}
 		}
 	})
 }
 
-func TestWhole_SurvivesARestart(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRunDetails_SurviveARestart(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		exit := dstack.Report{Attempt: r.Attempt, State: dstack.AttemptExited, ExitCode: 3, LastOutput: []string{"bad \xff byte", "\x00"}, StartedAt: t0, EndedAt: t0.Add(time.Second)}
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0)
@@ -189,7 +189,7 @@ func TestWhole_SurvivesARestart(t *testing.T) {
 		past := &dstack.Attempt{ID: r.Attempt, StartedAt: t0, EndedAt: t0.Add(time.Second), Reason: "it crashed", EndState: dstack.AttemptExited, ExitCode: 3, LastOutput: []string{"bye"}}
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, EndedAttempt: past, Crashes: 1, FirstCrashAt: t0, RetryAt: t0.Add(time.Second)}, t0)
 
-		before := h.whole(run.ID)
+		before := h.details(run.ID)
 		if len(before.Replicas) != 1 || len(before.Reports) != 1 || len(before.Instances) != 1 {
 			t.Fatalf("got %d replicas, %d reports, %d instances", len(before.Replicas), len(before.Reports), len(before.Instances))
 		}
@@ -197,9 +197,9 @@ func TestWhole_SurvivesARestart(t *testing.T) {
 			t.Error(diff)
 		}
 		name, err := h.s.Installation(t.Context())
-		h.ok(err)
+		h.noError(err)
 		h.restart()
-		if diff := cmp.Diff(before, h.whole(run.ID)); diff != "" {
+		if diff := cmp.Diff(before, h.details(run.ID)); diff != "" {
 			t.Error(diff)
 		}
 		if again, err := h.s.Installation(t.Context()); err != nil || again != name || name == "" {
@@ -209,7 +209,7 @@ func TestWhole_SurvivesARestart(t *testing.T) {
 			t.Error(err)
 		}
 		twice, err := h.s.RunDetails(t.Context(), "nothing", run.ID, run.ID)
-		if h.ok(err); len(twice) != 1 {
+		if h.noError(err); len(twice) != 1 {
 			t.Errorf("asked twice for a run: %d answers", len(twice))
 		}
 	})

@@ -24,37 +24,38 @@ const sealPrefix = "enc:v1:"
 
 const keyBytes = 32
 
-// Sealer encrypts secrets at rest with AES-256-GCM. What is sealed for one
-// row does not open in another. It never changes once made.
+// Sealer encrypts secrets at rest with AES-256-GCM. A text that was sealed for
+// one row does not open in another. It is immutable.
 type Sealer struct {
 	newest string
 	keys   map[string]cipher.AEAD // by id
 }
 
-// NewSealer reads the key file, making it (mode 0600) when absent. It holds
-// one key a line, in base64, the newest first: that one seals, all open.
+// NewSealer reads the key file, and creates it with mode 0600 if there is none.
+// The file has one base64 key a line, the newest first. The newest key seals; all
+// keys open. It fails when others can read the file.
 func NewSealer(file string) (*Sealer, error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := makeKeyFile(file); err != nil {
-			return nil, keyFault(file, plainly(err), "check that the folder exists, is yours, and that its disk has room", err)
+			return nil, keyError(file, describeFileError(err), "check that the folder exists, is yours, and that its disk has room", err)
 		}
 		text, err = os.ReadFile(file)
 	}
 	if err != nil {
-		return nil, keyFault(file, plainly(err), "check that the file is yours", err)
+		return nil, keyError(file, describeFileError(err), "check that the file is yours", err)
 	}
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, keyFault(file, plainly(err), "check that the file is yours", err)
+		return nil, keyError(file, describeFileError(err), "check that the file is yours", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil, keyFault(file, "others can read it", "chmod 600 "+file, nil)
+		return nil, keyError(file, "others can read it", "chmod 600 "+file, nil)
 	}
 	return parseKeys(file, text)
 }
 
-func keyFault(file, why, hint string, cause error) error {
+func keyError(file, why, hint string, cause error) error {
 	return &dstack.Error{Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot use the key file %s: %s", file, why), Hint: hint, Cause: cause}
 }
 
@@ -68,15 +69,15 @@ func parseKeys(file string, text []byte) (*Sealer, error) {
 		}
 		key, err := base64.StdEncoding.DecodeString(line)
 		if err != nil || len(key) != keyBytes {
-			return nil, keyFault(file, fmt.Sprintf("line %d is not a key of %d bytes in base64", num, keyBytes), "put the file back from a backup", nil)
+			return nil, keyError(file, fmt.Sprintf("line %d is not a key of %d bytes in base64", num, keyBytes), "put the file back from a backup", nil)
 		}
 		block, err := aes.NewCipher(key)
 		if err != nil {
-			return nil, keyFault(file, err.Error(), "", err)
+			return nil, keyError(file, err.Error(), "", err)
 		}
 		gcm, err := cipher.NewGCM(block)
 		if err != nil {
-			return nil, keyFault(file, err.Error(), "", err)
+			return nil, keyError(file, err.Error(), "", err)
 		}
 		sum := sha256.Sum256(key)
 		id := hex.EncodeToString(sum[:4])
@@ -86,13 +87,13 @@ func parseKeys(file string, text []byte) (*Sealer, error) {
 		}
 	}
 	if s.newest == "" {
-		return nil, keyFault(file, "there is no key in it", "put the file back from a backup", nil)
+		return nil, keyError(file, "there is no key in it", "put the file back from a backup", nil)
 	}
 	return s, nil
 }
 
-// makeKeyFile writes a new key, whole or not at all. When another process is
-// first, its file stays.
+// makeKeyFile writes a new key file atomically. If another process is first, its
+// file stays.
 func makeKeyFile(file string) error {
 	key := make([]byte, keyBytes)
 	_, _ = rand.Read(key) // never fails
@@ -112,7 +113,7 @@ func makeKeyFile(file string) error {
 	return nil
 }
 
-// seal encrypts text for one row. Without a Sealer it stays as it is.
+// seal encrypts text for one row. A nil Sealer returns the text.
 func (s *Sealer) seal(text, row string) (string, error) {
 	if s == nil {
 		return text, nil
@@ -124,8 +125,8 @@ func (s *Sealer) seal(text, row string) (string, error) {
 	return sealPrefix + s.newest + ":" + base64.StdEncoding.EncodeToString(sealed), nil
 }
 
-// open is the opposite of seal. What is not sealed, or was sealed for another
-// row, is an error.
+// open is the opposite of seal. It fails when the text is not sealed, or was
+// sealed for another row.
 func (s *Sealer) open(sealed, row string) (string, error) {
 	rest, isSealed := strings.CutPrefix(sealed, sealPrefix)
 	switch {

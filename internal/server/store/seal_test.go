@@ -12,41 +12,41 @@ import (
 	"dstack/internal/server/store"
 )
 
-// everything is all that the database holds, in the files or by a dump.
-func (h *house) everything() []byte {
+// everything returns all bytes of the database: its files, or a dump.
+func (h *fixture) everything() []byte {
 	h.t.Helper()
 	var all bytes.Buffer
 	if path, ok := strings.CutPrefix(h.url, "sqlite://"); ok {
 		files, err := filepath.Glob(path + "*")
-		h.ok(err)
+		h.noError(err)
 		if len(files) < 2 {
 			h.t.Fatalf("only %v to look into: the write-ahead log is missing", files)
 		}
 		for _, file := range files {
 			text, err := os.ReadFile(file)
-			h.ok(err)
+			h.noError(err)
 			all.Write(text)
 		}
 		return all.Bytes()
 	}
-	db := h.raw()
+	db := h.openRaw()
 	tables := strings.Fields("installation users projects members repos codes runs revisions events replicas attempts instances claims reports")
 	for _, table := range tables {
 		rows, err := db.QueryContext(h.t.Context(), "SELECT row_to_json(x)::text FROM "+table+" AS x")
-		h.ok(err)
+		h.noError(err)
 		for rows.Next() {
 			var text string
-			h.ok(rows.Scan(&text))
+			h.noError(rows.Scan(&text))
 			all.WriteString(text)
 		}
-		h.ok(rows.Err())
-		h.ok(rows.Close())
+		h.noError(rows.Err())
+		h.noError(rows.Close())
 	}
 	return all.Bytes()
 }
 
-func TestSecrets_AreNotReadableInTheDatabase(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestSecrets_AreEncryptedInTheDatabase(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		h.ready("web", "127.0.0.1:1", t0)
 		all := h.everything()
 		if !bytes.Contains(all, []byte(hash("admin"))) {
@@ -61,18 +61,18 @@ func TestSecrets_AreNotReadableInTheDatabase(t *testing.T) {
 }
 
 func TestSecrets_OpenOnlyInTheirOwnRow(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		a, b := h.submit("a", t0), h.submit("b", t0.Add(1000))
 		h.submit("c", t0.Add(2000))
-		raw := h.raw()
+		raw := h.openRaw()
 		for _, swap := range []string{
 			"UPDATE runs SET repo = (SELECT spec FROM runs AS b WHERE b.name = 'b') WHERE name = 'a'",
 			"UPDATE runs SET spec = (SELECT spec FROM runs AS a WHERE a.name = 'a') WHERE name = 'b'",
 			"UPDATE runs SET spec = repo WHERE name = 'a'",
 		} {
 			_, err := raw.ExecContext(ctx, swap)
-			h.ok(err)
+			h.noError(err)
 		}
 		for _, id := range []dstack.RunID{a.ID, b.ID} {
 			if facts, err := h.s.RunFacts(ctx, id); err == nil {
@@ -81,7 +81,7 @@ func TestSecrets_OpenOnlyInTheirOwnRow(t *testing.T) {
 		}
 		// The broken ones hide nothing, and can be ended.
 		runs, err := h.s.Runs(ctx, store.RunQuery{Ascending: true})
-		h.ok(err)
+		h.noError(err)
 		if len(runs) != 3 || runs[0].Reason == "" || len(runs[0].Spec.Configuration.Env) > 0 || runs[2].Reason != "" {
 			t.Errorf("got %v", runs)
 		}
@@ -89,24 +89,24 @@ func TestSecrets_OpenOnlyInTheirOwnRow(t *testing.T) {
 	})
 }
 
-// A machine goes on with its other replicas when one run cannot be read, and
-// starts nothing from it.
-func TestSecrets_ABrokenRunOnAMachine(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A run that cannot be read does not stop the other replicas of its machine, and
+// none of its attempts is started.
+func TestSecrets_AnUnreadableRunOnAMachine(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		run, r := h.replica("a", t0)
 		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
-		_, err := h.raw().ExecContext(ctx, "UPDATE runs SET spec = 'enc:v1:00000000:AAAA'")
-		h.ok(err)
+		_, err := h.openRaw().ExecContext(ctx, "UPDATE runs SET spec = 'enc:v1:00000000:AAAA'")
+		h.noError(err)
 		seen, err := h.s.InstanceFacts(ctx, "local-box")
-		h.ok(err)
+		h.noError(err)
 		if tell := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(tell) != 0 {
 			t.Errorf("the engine is told %v", tell)
 		}
 		if _, err := h.s.ReplicaFacts(ctx, r.ID); err == nil {
 			t.Error("a replica of a run that cannot be read goes on")
 		}
-		h.ok(h.s.StopRun(ctx, run.ID, dstack.StopGrace, "admin", t0))
+		h.noError(h.s.StopRun(ctx, run.ID, dstack.StopGraceful, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}}, t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0)
 	})
@@ -146,16 +146,16 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-func TestKeys_AnotherOneIsRefusedAndOldOnesOpen(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestKeys_WrongKeyIsRefusedAndOldKeysOpen(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		h.submit("before", t0)
 		dir := t.TempDir()
 		other, err := store.NewSealer(filepath.Join(dir, "other"))
-		h.ok(err)
+		h.noError(err)
 		for _, wrong := range []*store.Sealer{other, nil} {
 			_, err = store.Open(ctx, h.url, wrong)
-			h.want(dstack.Unavailable, err)
+			h.wantKind(dstack.Unavailable, err)
 		}
 	})
 }
@@ -167,38 +167,38 @@ func TestKeys_Rotate(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{t: t, url: "sqlite://" + filepath.Join(dir, "db"), sealer: old}
+	h := &fixture{t: t, url: "sqlite://" + filepath.Join(dir, "db"), sealer: old}
 	h.open()
 	h.user = dstack.User{ID: "u", Name: "admin", GlobalRole: dstack.RoleAdmin, TokenHash: "x", CreatedAt: t0}
 	h.project = dstack.Project{ID: "p", Name: "main", Owner: "u", CreatedAt: t0}
-	h.ok(h.s.CreateUser(t.Context(), h.user))
-	h.ok(h.s.CreateProject(t.Context(), h.project))
+	h.noError(h.s.CreateUser(t.Context(), h.user))
+	h.noError(h.s.CreateProject(t.Context(), h.project))
 	h.submit("before", t0)
 
 	text, err := os.ReadFile(file)
-	h.ok(err)
-	h.ok(os.WriteFile(file, append([]byte(strings.Repeat("B", 43)+"=\n"), text...), 0o600))
+	h.noError(err)
+	h.noError(os.WriteFile(file, append([]byte(strings.Repeat("B", 43)+"=\n"), text...), 0o600))
 	h.sealer, err = store.NewSealer(file)
-	h.ok(err)
+	h.noError(err)
 	h.restart()
 	h.submit("after", t0)
 	runs, err := h.s.Runs(t.Context(), store.RunQuery{})
-	h.ok(err)
+	h.noError(err)
 	for _, run := range runs {
 		if run.Reason != "" {
 			t.Errorf("%s: %s", run.Name, run.Reason)
 		}
 	}
 	var ids []string
-	rows, err := h.raw().QueryContext(t.Context(), "SELECT substr(spec, 1, 15) FROM runs ORDER BY name")
-	h.ok(err)
+	rows, err := h.openRaw().QueryContext(t.Context(), "SELECT substr(spec, 1, 15) FROM runs ORDER BY name")
+	h.noError(err)
 	for rows.Next() {
 		var id string
-		h.ok(rows.Scan(&id))
+		h.noError(rows.Scan(&id))
 		ids = append(ids, id)
 	}
-	if h.ok(rows.Close()); len(ids) != 2 || ids[0] == ids[1] {
+	if h.noError(rows.Close()); len(ids) != 2 || ids[0] == ids[1] {
 		t.Errorf("sealed with the keys %v", ids)
 	}
-	h.ok(h.s.Close())
+	h.noError(h.s.Close())
 }

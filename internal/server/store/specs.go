@@ -11,24 +11,24 @@ import (
 	"dstack/internal/spec"
 )
 
-// sourceSpec is a RunSpec whose configuration still tells what somebody asked
-// for and what is a default.
+// sourceSpec is a RunSpec whose configuration still distinguishes what the user
+// wrote from defaults.
 type sourceSpec struct {
 	dstack.RunSpec
 	Configuration json.RawMessage `json:"configuration"`
-	Profile       *spec.Profile   `json:"profile"` // nil: none; one without a name could not be read again
-	// Template is no part of what clients send, so its name here is ours.
+	Profile       *spec.Profile   `json:"profile"` // nil: none, because a profile without a name cannot be read again
+	// Template is not sent by clients, so its name is free.
 	Template *dstack.ChatTemplate `json:"x_template,omitempty"`
 }
 
-// keptSpec is a sourceSpec as it is read again.
+// keptSpec is a stored sourceSpec as it is read.
 type keptSpec struct {
 	dstack.RunSpec
 	Template *dstack.ChatTemplate `json:"x_template"`
 }
 
-// sealSpec makes what is kept of a run's spec. What could not be read again
-// is refused here, while somebody waits for the answer.
+// sealSpec returns a run's spec as it is stored. It fails when the spec could not
+// be read again, so that the user sees the error at once.
 func (s *Store) sealSpec(id dstack.RunID, run dstack.RunSpec) (string, error) {
 	config, err := run.Configuration.SourceJSON()
 	if err != nil {
@@ -64,11 +64,11 @@ func (s *Store) openSpec(id, sealed string) (run dstack.RunSpec, err error) {
 	return kept.RunSpec, nil
 }
 
-// specsKept bounds the cache; it is emptied when it is full.
-const specsKept = 4096
+// maxSpecsCached limits the cache, which is emptied when it is full.
+const maxSpecsCached = 4096
 
-// specCache keeps the opened specs of unfinished runs for the passes, which
-// look at each of them many times a second and never change one.
+// specCache caches the opened specs of unfinished runs for the passes, which read
+// each many times a second and never write to one.
 type specCache struct {
 	mu   sync.Mutex
 	runs map[specKey]cachedSpec
@@ -85,9 +85,9 @@ type cachedSpec struct {
 	spec   dstack.RunSpec
 }
 
-// knownSpec is openSpec, except that the same sealed text is opened once. The
+// openSpecCached is openSpec, except that the same sealed text is opened once. The
 // caller must not change what the spec points to.
-func (s *Store) knownSpec(key specKey, sealed string) (dstack.RunSpec, error) {
+func (s *Store) openSpecCached(key specKey, sealed string) (dstack.RunSpec, error) {
 	s.specs.mu.Lock()
 	known, ok := s.specs.runs[key]
 	s.specs.mu.Unlock()
@@ -100,14 +100,14 @@ func (s *Store) knownSpec(key specKey, sealed string) (dstack.RunSpec, error) {
 	}
 	s.specs.mu.Lock()
 	defer s.specs.mu.Unlock()
-	if len(s.specs.runs) >= specsKept {
+	if len(s.specs.runs) >= maxSpecsCached {
 		clear(s.specs.runs)
 	}
 	s.specs.runs[key] = cachedSpec{sealed: sealed, spec: run}
 	return run, nil
 }
 
-// forgetSpecs is for runs that have ended.
+// forgetSpecs removes the specs of a finished run from the cache.
 func (s *Store) forgetSpecs(id dstack.RunID) {
 	s.specs.mu.Lock()
 	defer s.specs.mu.Unlock()

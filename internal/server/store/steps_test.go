@@ -13,7 +13,7 @@ import (
 	"dstack/internal/server/store"
 )
 
-func TestPlace_NothingIsHeldTwice(t *testing.T) {
+func TestPlacement_NothingIsClaimedTwice(t *testing.T) {
 	gpu := func(id string) dstack.Claim { return dstack.Claim{GPUs: []dstack.GPU{{ID: id}}} }
 	for _, c := range []struct {
 		name           string
@@ -32,16 +32,16 @@ func TestPlace_NothingIsHeldTwice(t *testing.T) {
 		{"all memory, and no claim", dstack.Claim{MemoryMiB: 8192}, dstack.Claim{}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			onBoth(t, func(t *testing.T, h *house) {
+			onBoth(t, func(t *testing.T, h *fixture) {
 				_, a := h.replica("a", t0)
 				run, b := h.replica("b", t0)
 				h.replicaStep(a.ID, placed(c.first), t0)
 				err := h.tryReplicaStep(b.ID, placed(c.second), t0)
 				if c.secondIsPlaced {
-					h.ok(err)
+					h.noError(err)
 					return
 				}
-				h.want(dstack.Conflict, err)
+				h.wantKind(dstack.Conflict, err)
 				if _, b = h.reread(run.ID); b.Status != dstack.ReplicaWaiting || b.Attempt != "" {
 					t.Errorf("half of a refused placement was done: %+v", b)
 				}
@@ -50,11 +50,11 @@ func TestPlace_NothingIsHeldTwice(t *testing.T) {
 	}
 }
 
-func TestPlace_MakesTheMachineOnce(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestPlacement_CreatesTheInstanceOnce(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, a := h.replica("a", t0)
 		h.replicaStep(a.ID, placed(dstack.Claim{CPUs: 1, GPUs: []dstack.GPU{{ID: "GPU-a"}}, Ports: []int{8000}}), t0)
-		w := h.whole(run.ID)
+		w := h.details(run.ID)
 		want := dstack.Instance{ID: "local-box", Backend: "local", Offer: box(), Status: dstack.InstanceCreating, Since: t0, Host: "here", IdleTime: 5 * time.Minute, Version: 1}
 		if diff := cmp.Diff(want, w.Instances["local-box"]); diff != "" {
 			t.Error(diff)
@@ -69,12 +69,12 @@ func TestPlace_MakesTheMachineOnce(t *testing.T) {
 		step := placed(dstack.Claim{CPUs: 1})
 		step.Placement.Offer.Hardware.CPUs = 16
 		h.replicaStep(b.ID, step, t0)
-		again := h.whole(run.ID).Instances["local-box"]
+		again := h.details(run.ID).Instances["local-box"]
 		if again.Status != dstack.InstanceUp || again.Offer.Hardware.CPUs != 16 {
 			t.Errorf("got %+v", again)
 		}
 		used, err := h.s.Allocations(t.Context(), h.project.ID)
-		h.ok(err)
+		h.noError(err)
 		held := map[dstack.InstanceID]dstack.Allocation{"local-box": {
 			CPUs: 2, GPUs: map[string]string{"GPU-a": "a replica 0"}, Ports: map[int]string{8000: "a replica 0"},
 		}}
@@ -82,7 +82,7 @@ func TestPlace_MakesTheMachineOnce(t *testing.T) {
 			t.Error(diff)
 		}
 		used, err = h.s.Allocations(t.Context(), "another project")
-		h.ok(err)
+		h.noError(err)
 		held["local-box"].GPUs["GPU-a"], held["local-box"].Ports[8000] = "a run of another project", "a run of another project"
 		if diff := cmp.Diff(held, used); diff != "" {
 			t.Error(diff)
@@ -90,13 +90,13 @@ func TestPlace_MakesTheMachineOnce(t *testing.T) {
 	})
 }
 
-func TestPlace_RentsAnInstanceOfItsOwn(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestPlacement_RentsAnInstancePerReplica(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("a", t0)
 		step := placed(dstack.Claim{})
 		step.Placement.Offer.OwnedInstance, step.Placement.Offer.Host, step.Placement.Offer.Key = "", "", "cloud"
 		h.replicaStep(r.ID, step, t0)
-		w := h.whole(run.ID)
+		w := h.details(run.ID)
 		got := w.Instances[w.Replicas[0].Instance]
 		if got.ID == "" || got.Backend != "cloud" || got.Host != "" || got.Status != dstack.InstanceCreating {
 			t.Errorf("got %+v", got)
@@ -104,8 +104,8 @@ func TestPlace_RentsAnInstanceOfItsOwn(t *testing.T) {
 	})
 }
 
-func TestPlace_WhatAFinishedReplicaHeldIsFree(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestPlacement_AFinishedReplicaFreesItsClaim(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		claim := dstack.Claim{CPUs: 4, GPUs: []dstack.GPU{{ID: "GPU-a"}}, Ports: []int{8000}}
 		_, a := h.replica("a", t0)
 		_, b := h.replica("b", t0)
@@ -115,8 +115,8 @@ func TestPlace_WhatAFinishedReplicaHeldIsFree(t *testing.T) {
 	})
 }
 
-func TestReplica_WaitsAgainWhenItsMachineIsGone(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestReplicaStep_WaitsAgainAfterItsMachineIsGone(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("a", t0)
 		h.replicaStep(r.ID, placed(dstack.Claim{GPUs: []dstack.GPU{{ID: "GPU-a"}}}), t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaWaiting, Reason: "its machine is gone", Due: t0}, t0)
@@ -131,8 +131,8 @@ func TestReplica_WaitsAgainWhenItsMachineIsGone(t *testing.T) {
 	})
 }
 
-func TestAttempts_TheLatestAreRemembered(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestAttempts_TheLatestAreKept(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
 		run, r := h.replica("a", t0)
 		h.replicaStep(r.ID, placed(dstack.Claim{}), t0)
@@ -155,16 +155,16 @@ func TestAttempts_TheLatestAreRemembered(t *testing.T) {
 			}
 		}
 		_, _, err := h.s.AttemptOf(ctx, h.project.ID, "a", ids[4])
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 		_, _, err = h.s.AttemptOf(ctx, h.project.ID, "b", r.Attempt)
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 		_, _, err = h.s.AttemptOf(ctx, "another project", "a", r.Attempt)
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 	})
 }
 
-func TestRunStep_ReadyOnceAndSinceOnlyOnChange(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRunStep_ReadyAtOnceAndSinceOnChange(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submit("a", t0)
 		for i, c := range []struct {
 			step         lifecycle.RunStep
@@ -179,7 +179,7 @@ func TestRunStep_ReadyOnceAndSinceOnlyOnChange(t *testing.T) {
 			now := t0.Add(time.Duration(i) * time.Second)
 			c.step.Due = now
 			h.runStep(run.ID, c.step, now)
-			got := h.whole(run.ID).Run
+			got := h.details(run.ID).Run
 			ready := time.Time{}
 			if c.ready >= 0 {
 				ready = t0.Add(c.ready * time.Second)
@@ -192,20 +192,20 @@ func TestRunStep_ReadyOnceAndSinceOnlyOnChange(t *testing.T) {
 }
 
 func TestRunStep_AddsOneOfEachNumber(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.replica("a", t0)
 		l := h.claim(store.Runs, string(run.ID), t0)
 		seen, err := h.s.RunFacts(t.Context(), run.ID)
-		h.ok(err)
-		h.want(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Add: []int{1, 0}}, t0))
-		if n := len(h.whole(run.ID).Replicas); n != 1 {
+		h.noError(err)
+		h.wantKind(dstack.Conflict, h.s.SaveRunStep(t.Context(), l, seen, lifecycle.RunStep{To: dstack.RunActive, Add: []int{1, 0}}, t0))
+		if n := len(h.details(run.ID).Replicas); n != 1 {
 			t.Errorf("a refused step left %d replicas", n)
 		}
 	})
 }
 
-func TestRunStep_DropHurriesAndNeverSlows(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRunStep_TerminateOnlyShortensTheGracePeriod(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("a", t0)
 		for i, c := range []struct{ grace, want bool }{{true, true}, {false, false}, {true, false}} {
 			now := t0.Add(time.Duration(i) * time.Second)
@@ -217,41 +217,41 @@ func TestRunStep_DropHurriesAndNeverSlows(t *testing.T) {
 	})
 }
 
-func TestRunFacts_UnfinishedAndFailedAtThisRevision(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestRunFacts_UnfinishedAndFailedReplicas(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.replica("a", t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaFailed}, t0)
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0, 1}, Due: t0}, t0)
 		count := func() int {
 			seen, err := h.s.RunFacts(t.Context(), run.ID)
-			h.ok(err)
+			h.noError(err)
 			return len(seen.Replicas)
 		}
 		if n := count(); n != 3 {
 			t.Errorf("%d replicas, want the two that live and the one that failed", n)
 		}
 		_, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: 1, Spec: runSpec("a"), User: "admin", NeedsRollout: true, Now: t0})
-		h.ok(err)
+		h.noError(err)
 		if n := count(); n != 2 {
 			t.Errorf("%d replicas, want the two that live", n)
 		}
 		_, err = h.s.RunFacts(t.Context(), "nothing")
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 		_, err = h.s.ReplicaFacts(t.Context(), "nothing")
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 		_, err = h.s.InstanceFacts(t.Context(), "nothing")
-		h.want(dstack.NotFound, err)
+		h.wantKind(dstack.NotFound, err)
 	})
 }
 
-func TestReports_SilenceIsAbsence(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestReports_AMissingAttemptIsAbsent(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("a", "127.0.0.1:1", t0)
 		up := func(heard []dstack.Report, sec int) bool {
 			now := t0.Add(time.Duration(sec) * time.Second)
 			return h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, heard, nil, now)
 		}
-		report := func() dstack.Report { return h.whole(run.ID).Reports[r.Attempt] }
+		report := func() dstack.Report { return h.details(run.ID).Reports[r.Attempt] }
 
 		if up(h.heard(), 1) || !report().At.Equal(t0) {
 			t.Error("the same report again is a change")
@@ -265,8 +265,8 @@ func TestReports_SilenceIsAbsence(t *testing.T) {
 		if up([]dstack.Report{}, 4) || !report().At.Equal(t0.Add(3*time.Second)) {
 			t.Error("silence again is a change")
 		}
-		// The replica is told to end: only silence after that ends it.
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
+		// The replica terminates: only an answer after that ends it.
+		h.noError(h.s.StopRun(t.Context(), run.ID, dstack.StopGraceful, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}}, t0.Add(5*time.Second))
 		if !up([]dstack.Report{}, 6) || !report().At.Equal(t0.Add(6*time.Second)) {
 			t.Errorf("silence after the replica changed: %+v", report())
@@ -275,14 +275,14 @@ func TestReports_SilenceIsAbsence(t *testing.T) {
 			t.Error("a report of what nobody placed is a change")
 		}
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0.Add(7*time.Second))
-		if up([]dstack.Report{}, 8) || len(h.whole(run.ID).Reports) > 0 {
+		if up([]dstack.Report{}, 8) || len(h.details(run.ID).Reports) > 0 {
 			t.Error("a report of a finished replica is left")
 		}
 	})
 }
 
-func TestReports_OnlyOfPresentAttempts(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestReports_OnlyOfPlacedAttempts(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("a", "127.0.0.1:1", t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady, Due: t0}, t0)
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaStarting, NewAttempt: true}, t0)
@@ -290,27 +290,26 @@ func TestReports_OnlyOfPresentAttempts(t *testing.T) {
 		starting := dstack.Report{Attempt: again.Attempt, State: dstack.AttemptStarting}
 		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, []dstack.Report{running(r.Attempt, "127.0.0.1:1"), starting}, nil, t0)
 		seen, err := h.s.InstanceFacts(t.Context(), "local-box")
-		h.ok(err)
+		h.noError(err)
 		if len(seen.Reports) != 1 || seen.Reports[0].Attempt != again.Attempt {
 			t.Errorf("got the reports %+v", seen.Reports)
 		}
 	})
 }
 
-// What was placed after the engine was asked is not absent because the engine
-// did not speak of it.
-func TestReports_OfWhatWasPlacedMeanwhile(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// An attempt that was placed after the engine was asked is not absent.
+func TestReports_AnAttemptPlacedMeanwhileIsNotAbsent(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		h.ready("a", "127.0.0.1:1", t0)
 		l := h.claim(store.Instances, "local-box", t0)
 		seen, err := h.s.InstanceFacts(t.Context(), "local-box")
-		h.ok(err)
+		h.noError(err)
 		run, b := h.replica("b", t0)
 		h.replicaStep(b.ID, placed(dstack.Claim{}), t0)
 		_, b = h.reread(run.ID)
 		_, err = h.s.SaveInstanceStep(t.Context(), l, seen, lifecycle.InstanceStep{To: dstack.InstanceUp}, h.heard(), nil, t0.Add(time.Second))
-		h.ok(err)
-		if rep, ok := h.whole(run.ID).Reports[b.Attempt]; ok {
+		h.noError(err)
+		if rep, ok := h.details(run.ID).Reports[b.Attempt]; ok {
 			t.Errorf("it has the report %+v", rep)
 		}
 		if !h.isDue(store.Instances, "local-box", t0) {
@@ -319,19 +318,18 @@ func TestReports_OfWhatWasPlacedMeanwhile(t *testing.T) {
 	})
 }
 
-// Silence ends a replica that was told to end only when the engine was asked
-// after that.
-func TestReports_OfWhatWasToldToEndMeanwhile(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// A terminating replica ends only when the engine was asked after the decision.
+func TestReports_AReplicaTerminatedMeanwhileIsNotAbsent(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("a", "127.0.0.1:1", t0)
 		l := h.claim(store.Instances, "local-box", t0)
 		seen, err := h.s.InstanceFacts(t.Context(), "local-box")
-		h.ok(err)
-		h.ok(h.s.StopRun(t.Context(), run.ID, dstack.StopGrace, "admin", t0))
+		h.noError(err)
+		h.noError(h.s.StopRun(t.Context(), run.ID, dstack.StopGraceful, "admin", t0))
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunTerminating, Terminate: []dstack.ReplicaID{r.ID}}, t0.Add(time.Second))
 		_, err = h.s.SaveInstanceStep(t.Context(), l, seen, lifecycle.InstanceStep{To: dstack.InstanceUp}, []dstack.Report{}, nil, t0.Add(2*time.Second))
-		h.ok(err)
-		if rep := h.whole(run.ID).Reports[r.Attempt]; rep.State != dstack.AttemptRunning {
+		h.noError(err)
+		if rep := h.details(run.ID).Reports[r.Attempt]; rep.State != dstack.AttemptRunning {
 			t.Errorf("it has the report %+v", rep)
 		}
 		if !h.isDue(store.Instances, "local-box", t0.Add(time.Second)) {
@@ -340,8 +338,8 @@ func TestReports_OfWhatWasToldToEndMeanwhile(t *testing.T) {
 	})
 }
 
-func TestInstance_FailsAreCountedAndAnswersNoted(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+func TestInstanceStep_CountsFailuresAndAnswers(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		run, _ := h.ready("a", "127.0.0.1:1", t0)
 		fail := errors.New("no route to host")
 		for i, c := range []struct {
@@ -357,7 +355,7 @@ func TestInstance_FailsAreCountedAndAnswersNoted(t *testing.T) {
 				heard = nil
 			}
 			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, heard, c.fail, t0.Add(time.Duration(c.sec)*time.Second))
-			got := h.whole(run.ID).Instances["local-box"]
+			got := h.details(run.ID).Instances["local-box"]
 			want := map[bool]string{true: "no route to host"}[c.fail != nil]
 			if got.ConsecutiveFailures != c.fails || got.LastError != want || !got.LastResponseAt.Equal(t0.Add(time.Duration(c.heard)*time.Second)) {
 				t.Errorf("step %d: %d fails (%q), heard at %v", i, got.ConsecutiveFailures, got.LastError, got.LastResponseAt)
@@ -366,10 +364,9 @@ func TestInstance_FailsAreCountedAndAnswersNoted(t *testing.T) {
 	})
 }
 
-// Many passes on one machine at once: nothing deadlocks for good, and nothing
-// is lost.
-func TestSteps_ManyAtOnce(t *testing.T) {
-	onBoth(t, func(t *testing.T, h *house) {
+// Many concurrent passes on one machine: no deadlock lasts, and nothing is lost.
+func TestSteps_Concurrently(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
 		const n = 12
 		var runs []dstack.Run
 		for i := range n {
@@ -387,7 +384,7 @@ func TestSteps_ManyAtOnce(t *testing.T) {
 			}()
 		}
 		for range n {
-			h.ok(<-done)
+			h.noError(<-done)
 		}
 		for _, run := range runs {
 			if _, r := h.reread(run.ID); r.Instance != "local-box" {

@@ -1,5 +1,6 @@
-// Package store is the server's memory: SQLite or PostgreSQL, the same code
-// on both. It is the only place where the passes meet.
+// Package store keeps the server's state in SQLite or PostgreSQL, with the same
+// code for both. The reconcile passes communicate only through it. It reads
+// rows, calls the rules in decide, and writes rows.
 package store
 
 import (
@@ -13,26 +14,26 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Store is the server's memory. All methods may be called at once from many
-// goroutines and, on PostgreSQL, from many servers.
+// Store is the server's database. All methods are safe for concurrent use by
+// many goroutines and, on PostgreSQL, by many servers.
 type Store struct {
-	writer    *bun.DB // on SQLite one connection, so that writers queue instead of failing
-	reader    *bun.DB // on PostgreSQL the same as writer
-	sealer    *Sealer // nil: nothing is sealed
-	specs     specCache
-	templates textCache[dstack.ChatTemplate]
-	rules     textCache[route.Rules]
-	told      toldCache
-	placed    placedCache
-	table     atomic.Pointer[tableAt] // the last that was read
-	kind      database
-	name      dstack.Installation
+	writer      *bun.DB // on SQLite one connection, so that writers queue instead of failing
+	reader      *bun.DB // on PostgreSQL the same as writer
+	sealer      *Sealer // nil: nothing is sealed
+	specs       specCache
+	templates   textCache[dstack.ChatTemplate]
+	rules       textCache[route.Rules]
+	lastReports lastReports
+	placed      placedCache
+	table       atomic.Pointer[cachedTable] // the last one that was read
+	kind        database
+	name        dstack.Installation
 
-	patience time.Duration    // with one query or transaction
-	clock    func() time.Time // says which gateways have told lately, and nothing else
+	patience time.Duration    // limit for one query or transaction
+	clock    func() time.Time // decides which gateway reports are recent, and nothing else
 }
 
-// database is which of the two it is.
+// database is the kind of a database.
 type database string
 
 const (
@@ -40,5 +41,5 @@ const (
 	postgres   database = "postgres"
 )
 
-// Installation is this database's own name, made once.
+// Installation returns this database's name, made when it was first opened.
 func (s *Store) Installation(context.Context) (dstack.Installation, error) { return s.name, nil }

@@ -5,9 +5,9 @@ import (
 	"sync"
 )
 
-// textCache keeps what was read from the JSON of unfinished runs: the route
-// table is made again and again, and they hardly ever change. The same text
-// gives the same pointer.
+// textCache caches values that were decoded from the JSON of unfinished runs,
+// because the route table is built often and they rarely change. The same text
+// returns the same pointer.
 type textCache[T any] struct {
 	mu   sync.Mutex
 	runs map[string]cachedText[T]
@@ -18,7 +18,7 @@ type cachedText[T any] struct {
 	read *T
 }
 
-// open reads the text of a run; nil without one.
+// open decodes the text of a run; nil: the text is empty.
 func (c *textCache[T]) open(run, text string) (*T, error) {
 	if text == "" {
 		return nil, nil
@@ -39,8 +39,8 @@ func (c *textCache[T]) open(run, text string) (*T, error) {
 	return fresh, nil
 }
 
-// keep forgets those of all runs that have no such text.
-func (c *textCache[T]) keep(runs []routeRow, textOf func(routeRow) string) {
+// retain removes the values of runs without such a text.
+func (c *textCache[T]) retain(runs []routeRow, textOf func(routeRow) string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.runs) == 0 {

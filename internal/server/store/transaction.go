@@ -19,28 +19,25 @@ import (
 	"dstack/internal/dstack"
 )
 
-// writeTries is how often a transaction that PostgreSQL ended in favour of
-// another is begun again.
-const writeTries = 8
+// maxWriteTries is how often a transaction is tried that PostgreSQL aborts in
+// favour of another.
+const maxWriteTries = 8
 
-// strength is what a commit survives. What is weaker never comes to light
-// before what was committed earlier: after a power cut, the end of the history
-// is missing, never its middle.
-type strength string
+// durability is what a commit survives. Commits become durable in their order:
+// after a power cut the latest may be missing, never one before them.
+type durability string
 
 const (
-	// durable survives a power cut: whoever was told that it is saved may rely
-	// on it.
-	durable strength = "FULL"
-	// relaxed survives the death of the server, but a power cut may take the
-	// last of it. It is for what is found out again anyway: leases, and what
-	// engines say.
-	relaxed strength = "NORMAL"
+	// durable survives a power cut. It is for everything that a caller relies on.
+	durable durability = "FULL"
+	// relaxed survives a crash of the server, but a power cut may undo the latest
+	// commits. It is for what is observed again anyway: leases and reports.
+	relaxed durability = "NORMAL"
 )
 
-// write runs do in one transaction: all of it happens, or nothing. do may run
-// more than once and must not keep anything from a run that failed.
-func (s *Store) write(ctx context.Context, do func(context.Context, bun.Tx) error) error {
+// writeDurable runs do in one transaction. do may run more than once and must not
+// keep anything of a run that failed.
+func (s *Store) writeDurable(ctx context.Context, do func(context.Context, bun.Tx) error) error {
 	return s.tryWrite(ctx, durable, func(ctx context.Context, tx bun.Tx) error {
 		if err := do(ctx, tx); err != nil {
 			return err
@@ -49,44 +46,45 @@ func (s *Store) write(ctx context.Context, do func(context.Context, bun.Tx) erro
 	})
 }
 
-// countChange says that this transaction writes what a route table is made of.
-// Like addEvents, it comes last.
+// countChange records that this transaction writes something that a route table
+// contains. Like addEvents, it must be the last statement: it locks a row that
+// all writers need.
 func countChange(ctx context.Context, tx bun.Tx) error {
 	_, err := tx.NewRaw("UPDATE installation SET changes = changes + 1 WHERE one = 1").Exec(ctx)
 	return err
 }
 
-// note is write for what is found out again anyway; see relaxed. One that
-// writes what a route table is made of counts that itself.
-func (s *Store) note(ctx context.Context, do func(context.Context, bun.Tx) error) error {
+// writeRelaxed is writeDurable with relaxed durability. do calls countChange
+// itself if it writes something that a route table contains.
+func (s *Store) writeRelaxed(ctx context.Context, do func(context.Context, bun.Tx) error) error {
 	return s.tryWrite(ctx, relaxed, do)
 }
 
-func (s *Store) tryWrite(ctx context.Context, how strength, do func(context.Context, bun.Tx) error) error {
+func (s *Store) tryWrite(ctx context.Context, how durability, do func(context.Context, bun.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
 	var err error
-	for range writeTries {
+	for range maxWriteTries {
 		err = s.writeOnce(ctx, how, do)
-		if !isTurnedAway(err) {
+		if !isSerializationFailure(err) {
 			break
 		}
 	}
-	return explain(ended(ctx, err))
+	return wrapError(contextErrorOf(ctx, err))
 }
 
-// ended gives back why a caller went away, where all that is left of it is a
-// transaction that was ended under our hands.
-func ended(ctx context.Context, err error) error {
+// contextErrorOf returns the context's error in place of sql.ErrTxDone: the
+// context ended the transaction.
+func contextErrorOf(ctx context.Context, err error) error {
 	if errors.Is(err, sql.ErrTxDone) && ctx.Err() != nil {
 		return ctx.Err()
 	}
 	return err
 }
 
-// writeOnce says how strong the commit shall be before each transaction, so
-// that none depends on what the connection did before.
-func (s *Store) writeOnce(ctx context.Context, how strength, do func(context.Context, bun.Tx) error) (err error) {
+// writeOnce sets the durability before each transaction, because the connection
+// keeps the setting of the one before.
+func (s *Store) writeOnce(ctx context.Context, how durability, do func(context.Context, bun.Tx) error) (err error) {
 	if s.kind == postgres {
 		return s.writer.RunInTx(ctx, nil, func(ctx context.Context, tx bun.Tx) error {
 			if how == relaxed {
@@ -108,7 +106,7 @@ func (s *Store) writeOnce(ctx context.Context, how strength, do func(context.Con
 	return conn.RunInTx(ctx, nil, do)
 }
 
-// read runs do on one unchanging picture of the database.
+// read runs do on one snapshot of the database.
 func (s *Store) read(ctx context.Context, do func(context.Context, bun.Tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.patience)
 	defer cancel()
@@ -116,18 +114,19 @@ func (s *Store) read(ctx context.Context, do func(context.Context, bun.Tx) error
 	if s.kind == postgres {
 		options.Isolation = sql.LevelRepeatableRead
 	}
-	return explain(ended(ctx, s.reader.RunInTx(ctx, options, do)))
+	return wrapError(contextErrorOf(ctx, s.reader.RunInTx(ctx, options, do)))
 }
 
-// isTurnedAway says that the database chose another transaction over this one.
-func isTurnedAway(err error) bool {
+// isSerializationFailure reports whether PostgreSQL aborted the transaction in
+// favour of another.
+func isSerializationFailure(err error) bool {
 	e, ok := errors.AsType[*pgconn.PgError](err)
 	return ok && (e.Code == "40001" || e.Code == "40P01")
 }
 
-// explain turns what a driver says into an error that tells what to do.
-// Errors that are meant for people already pass.
-func explain(err error) error {
+// wrapError turns a driver's error into one with a hint. A dstack.Error stays as
+// it is.
+func wrapError(err error) error {
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -140,7 +139,7 @@ func explain(err error) error {
 			Kind: dstack.Unavailable, Message: "cannot save: the disk of the database is full", Cause: err,
 			Hint: "make room on the server's disk; nothing that was saved is lost",
 		}
-	case isAway(err):
+	case isUnreachable(err):
 		return &dstack.Error{
 			Kind: dstack.Unavailable, Message: "the database does not answer", Cause: err,
 			Hint: "try again; if it stays so, look at the database and at the server's log",
@@ -158,8 +157,9 @@ func isFull(err error) bool {
 	return ok && e.Code == "53100"
 }
 
-// isAway says that the database could not be reached or could not answer now.
-func isAway(err error) bool {
+// isUnreachable reports whether the database could not be reached, or could not
+// answer in time.
+func isUnreachable(err error) bool {
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch e.Code() & 0xff {
 		case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_IOERR, lib.SQLITE_CANTOPEN, lib.SQLITE_READONLY, lib.SQLITE_NOMEM:
@@ -169,7 +169,7 @@ func isAway(err error) bool {
 	}
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
 		class := e.Code[:min(2, len(e.Code))]
-		return class == "08" || class == "53" || class == "57" || isTurnedAway(err)
+		return class == "08" || class == "53" || class == "57" || isSerializationFailure(err)
 	}
 	for _, away := range []error{context.DeadlineExceeded, sql.ErrConnDone, driver.ErrBadConn, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed} {
 		if errors.Is(err, away) {
@@ -185,8 +185,8 @@ func isAway(err error) bool {
 	return pgconn.SafeToRetry(err)
 }
 
-// only is err, unless it says that no row was found: then it is missing.
-func only(err error, missing string, args ...any) error {
+// orNotFound returns err, or NotFound with a message if no row was found.
+func orNotFound(err error, missing string, args ...any) error {
 	if errors.Is(err, sql.ErrNoRows) {
 		return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf(missing, args...)}
 	}
@@ -197,40 +197,40 @@ func conflict(hint, message string, args ...any) error {
 	return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf(message, args...), Hint: hint}
 }
 
-// affected is how many rows a statement changed.
-func affected(res sql.Result, err error) (int64, error) {
+// rowsAffected returns how many rows a statement changed.
+func rowsAffected(res sql.Result, err error) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
 	return res.RowsAffected()
 }
 
-// micros is a time as the database keeps it.
-func micros(t time.Time) int64 {
+// toMicros returns a time as the database keeps it; 0: zero.
+func toMicros(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
 	}
 	return t.UnixMicro()
 }
 
-// at is the opposite of micros.
-func at(us int64) time.Time {
+// fromMicros is the opposite of toMicros.
+func fromMicros(us int64) time.Time {
 	if us == 0 {
 		return time.Time{}
 	}
 	return time.UnixMicro(us).UTC()
 }
 
-// due is a time to look again; none is NULL.
-func due(t time.Time) *int64 {
+// dueMicros returns a due time as the database keeps it; a zero time is NULL.
+func dueMicros(t time.Time) *int64 {
 	if t.IsZero() {
 		return nil
 	}
 	return new(t.UnixMicro())
 }
 
-// clean makes any text fit for a TEXT column: PostgreSQL refuses what is not
-// UTF-8, and the zero byte. What engines report may hold both.
-func clean[T ~string](text T) string {
+// cleanText makes any text fit for a TEXT column: PostgreSQL refuses invalid
+// UTF-8 and the zero byte. Reports of engines may contain both.
+func cleanText[T ~string](text T) string {
 	return strings.ReplaceAll(strings.ToValidUTF8(string(text), "\uFFFD"), "\x00", "\uFFFD")
 }

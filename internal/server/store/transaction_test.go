@@ -8,9 +8,9 @@ import (
 	"github.com/uptrace/bun"
 )
 
-// What somebody is told to be saved survives a power cut: SQLite then waits
-// for the disk (2, FULL). Leases do not (1, NORMAL), also after one another.
-func TestWrite_IsDurableWhateverWasBefore(t *testing.T) {
+// Durable writes survive a power cut: SQLite waits for the disk (2, FULL). Relaxed
+// ones do not (1, NORMAL), whatever the transaction before was.
+func TestWriteDurable_DoesNotDependOnTheTransactionBefore(t *testing.T) {
 	s, err := Open(t.Context(), "sqlite://"+filepath.Join(t.TempDir(), "server.db"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -23,7 +23,7 @@ func TestWrite_IsDurableWhateverWasBefore(t *testing.T) {
 	for i, c := range []struct {
 		write func(context.Context, func(context.Context, bun.Tx) error) error
 		want  int
-	}{{s.note, 1}, {s.write, 2}, {s.note, 1}, {s.write, 2}} {
+	}{{s.writeRelaxed, 1}, {s.writeDurable, 2}, {s.writeRelaxed, 1}, {s.writeDurable, 2}} {
 		var got int
 		err := c.write(t.Context(), func(ctx context.Context, tx bun.Tx) error {
 			return tx.NewRaw("PRAGMA synchronous").Scan(ctx, &got)

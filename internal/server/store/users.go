@@ -21,22 +21,22 @@ type userRow struct {
 	CreatedAt  int64
 }
 
-func (r userRow) noun() dstack.User {
+func (r userRow) toUser() dstack.User {
 	return dstack.User{
 		ID: dstack.UserID(r.ID), Name: r.Name, GlobalRole: dstack.Role(r.GlobalRole),
-		Email: r.Email, TokenHash: r.TokenHash, CreatedAt: at(r.CreatedAt),
+		Email: r.Email, TokenHash: r.TokenHash, CreatedAt: fromMicros(r.CreatedAt),
 	}
 }
 
-// CreateUser fails with Conflict when the name is taken. The token's hash
-// comes with u.
+// CreateUser inserts a user with the hash of its token; Conflict when the name is
+// taken.
 func (s *Store) CreateUser(ctx context.Context, u dstack.User) error {
 	row := userRow{
 		ID: string(u.ID), Name: u.Name, GlobalRole: string(u.GlobalRole),
-		Email: clean(u.Email), TokenHash: u.TokenHash, CreatedAt: micros(u.CreatedAt),
+		Email: cleanText(u.Email), TokenHash: u.TokenHash, CreatedAt: toMicros(u.CreatedAt),
 	}
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		n, err := affected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		n, err := rowsAffected(tx.NewInsert().Model(&row).On("CONFLICT DO NOTHING").Exec(ctx))
 		if err == nil && n == 0 {
 			return conflict("choose another name", "a user named %q exists already", u.Name)
 		}
@@ -46,31 +46,31 @@ func (s *Store) CreateUser(ctx context.Context, u dstack.User) error {
 
 // UpdateUser saves role and e-mail; NotFound.
 func (s *Store) UpdateUser(ctx context.Context, u dstack.User) error {
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		n, err := affected(tx.NewRaw("UPDATE users SET global_role = ?, email = ? WHERE id = ?",
-			string(u.GlobalRole), clean(u.Email), string(u.ID)).Exec(ctx))
-		return oneUser(n, err, u.Name)
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		n, err := rowsAffected(tx.NewRaw("UPDATE users SET global_role = ?, email = ? WHERE id = ?",
+			string(u.GlobalRole), cleanText(u.Email), string(u.ID)).Exec(ctx))
+		return checkUserFound(n, err, u.Name)
 	})
 }
 
-func oneUser(n int64, err error, name string) error {
+func checkUserFound(n int64, err error, name string) error {
 	if err == nil && n == 0 {
-		return noUser(name)
+		return userNotFound(name)
 	}
 	return err
 }
 
-func noUser(name string) error {
+func userNotFound(name string) error {
 	return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no user named %q", name)}
 }
 
-// DeleteUsers deletes all of them or none; unknown names are ignored.
-// Conflict for one that owns a project.
+// DeleteUsers deletes all of the users or none. Unknown names are ignored. It
+// fails with Conflict when one owns a project.
 func (s *Store) DeleteUsers(ctx context.Context, names []string) error {
 	if len(names) == 0 {
 		return nil
 	}
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
 		var owned []string
 		err := tx.NewRaw(`SELECT u.name || ' owns ' || p.name FROM users AS u JOIN projects AS p ON p.owner = u.id
 			WHERE u.name IN (?) ORDER BY u.name, p.name`, bun.List(names)).Scan(ctx, &owned)
@@ -85,44 +85,44 @@ func (s *Store) DeleteUsers(ctx context.Context, names []string) error {
 	})
 }
 
-// Users returns all, the oldest first.
+// Users returns all users, the oldest first.
 func (s *Store) Users(ctx context.Context) ([]dstack.User, error) {
 	var rows []userRow
 	err := s.reader.NewSelect().Model(&rows).OrderExpr("created_at, name").Scan(ctx)
-	return nouns(rows, userRow.noun), explain(err)
+	return mapRows(rows, userRow.toUser), wrapError(err)
 }
 
 // User returns the user of a name; NotFound.
 func (s *Store) User(ctx context.Context, name string) (dstack.User, error) {
-	return s.oneUser(ctx, "name = ?", name, noUser(name))
+	return s.findUser(ctx, "name = ?", name, userNotFound(name))
 }
 
 // UserByToken returns the user whose token has this hash; NotFound.
 func (s *Store) UserByToken(ctx context.Context, h string) (dstack.User, error) {
-	return s.oneUser(ctx, "token_hash = ?", h, &dstack.Error{Kind: dstack.NotFound, Message: "there is no user with this token"})
+	return s.findUser(ctx, "token_hash = ?", h, &dstack.Error{Kind: dstack.NotFound, Message: "there is no user with this token"})
 }
 
-func (s *Store) oneUser(ctx context.Context, where, value string, missing error) (dstack.User, error) {
+func (s *Store) findUser(ctx context.Context, where, value string, missing error) (dstack.User, error) {
 	var rows []userRow
 	if err := s.reader.NewSelect().Model(&rows).Where(where, value).Scan(ctx); err != nil {
-		return dstack.User{}, explain(err)
+		return dstack.User{}, wrapError(err)
 	}
 	if len(rows) == 0 {
 		return dstack.User{}, missing
 	}
-	return rows[0].noun(), nil
+	return rows[0].toUser(), nil
 }
 
 // SetToken replaces a user's token, at once; NotFound.
 func (s *Store) SetToken(ctx context.Context, id dstack.UserID, h string) error {
-	return s.write(ctx, func(ctx context.Context, tx bun.Tx) error {
-		n, err := affected(tx.NewRaw("UPDATE users SET token_hash = ? WHERE id = ?", h, string(id)).Exec(ctx))
-		return oneUser(n, err, string(id))
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		n, err := rowsAffected(tx.NewRaw("UPDATE users SET token_hash = ? WHERE id = ?", h, string(id)).Exec(ctx))
+		return checkUserFound(n, err, string(id))
 	})
 }
 
-// nouns turns rows into what they stand for.
-func nouns[Row, Noun any](rows []Row, noun func(Row) Noun) []Noun {
+// mapRows converts rows one by one.
+func mapRows[Row, Noun any](rows []Row, noun func(Row) Noun) []Noun {
 	out := make([]Noun, len(rows))
 	for i, row := range rows {
 		out[i] = noun(row)

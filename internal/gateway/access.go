@@ -1,0 +1,147 @@
+package gateway
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"net/http"
+	"strings"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
+	"dstack/internal/openai"
+)
+
+// access is what one route table lets a request use.
+type access struct {
+	view       *view
+	routes     []*route.Route  // where the request may go; empty while the model is not known
+	hidesToken bool            // the Authorization header has a token of the platform, which replicas must not see
+	single     [1]*route.Route // memory for routes, and for the one that is chosen
+}
+
+// only returns a list of one route.
+func (a *access) only(r *route.Route) []*route.Route {
+	a.single[0] = r
+	return a.single[:]
+}
+
+// authorizeBy finds the routes of a request in a view, and makes sure that the
+// caller may use them. A caller who may not use a project does not learn
+// whether a run exists.
+func (a *access) authorizeBy(v *view, p *proxyRequest) error {
+	if a.view == v && len(a.routes) > 0 {
+		return nil // by the same table already
+	}
+	a.view, a.routes = v, nil
+	if p.destination.Models {
+		a.hidesToken = true
+		if err := p.checkToken(v); err != nil || p.model.name == "" {
+			return err
+		}
+		a.routes = v.Model(p.destination.Project, p.model.name)
+		if len(a.routes) == 0 {
+			return modelNotFound(p.model.name)
+		}
+		return nil
+	}
+	r := v.Run(p.destination.Project, p.destination.Run)
+	if r == nil || r.Auth {
+		if err := p.checkToken(v); err != nil {
+			return err
+		}
+	}
+	if r == nil {
+		return runNotFound(p.destination)
+	}
+	a.hidesToken = r.Auth || carriesPlatformToken(v, p.r.Header)
+	a.routes = a.only(r)
+	return nil
+}
+
+// checkToken makes sure that the caller's token is valid for the project. The
+// route table has all that this takes; no server is asked.
+func (p *proxyRequest) checkToken(v *view) error {
+	token, ok := bearerToken(p.r.Header)
+	if !ok && p.destination.Models && len(p.r.Header["Authorization"]) == 0 {
+		if keys := p.r.Header[openai.AnthropicKey]; len(keys) == 1 {
+			token, ok = keys[0], keys[0] != ""
+		}
+	}
+	if !ok {
+		return &responseError{challenge: `Bearer realm="dstack"`, details: details{Kind: dstack.Unauthorized,
+			Message: "this needs a token",
+			Hint:    "send the header Authorization: Bearer <token>; yours is in ~/.dstack/config.yml"}}
+	}
+	grant := v.Grant(sha256.Sum256([]byte(token)))
+	if grant == nil {
+		const challenge = `Bearer realm="dstack", error="invalid_token"`
+		return &responseError{challenge: challenge, details: details{Kind: dstack.Unauthorized,
+			Message: "this token is not known",
+			Hint:    "yours is in ~/.dstack/config.yml"}}
+	}
+	if !grant.Allows(p.destination.Project) {
+		return &responseError{details: details{Kind: dstack.Forbidden,
+			Message: "this token does not open the project " + p.destination.Project,
+			Hint:    "ask an administrator of the project to make you a member"}}
+	}
+	return nil
+}
+
+// bearerToken returns the token of a request. With two Authorization headers
+// there is none: which one counts is undefined.
+func bearerToken(h http.Header) (string, bool) {
+	values := h["Authorization"]
+	if len(values) != 1 {
+		return "", false
+	}
+	scheme, token, ok := strings.Cut(values[0], " ")
+	token = strings.Trim(token, " ")
+	return token, ok && token != "" && strings.EqualFold(scheme, "bearer")
+}
+
+// maxTokenWords is in how many words of an Authorization header the gateway
+// looks for a token of the platform.
+const maxTokenWords = 8
+
+// carriesPlatformToken reports whether a request to a public service has a
+// token of the platform, in any spelling, which the service must not see.
+// Tokens of the service itself are not known here and pass.
+func carriesPlatformToken(v *view, h http.Header) bool {
+	isKnown := func(token string) bool { return v.Grant(sha256.Sum256([]byte(token))) != nil }
+	for _, value := range h["Authorization"] {
+		words := strings.Fields(value)
+		for _, word := range words[:min(len(words), maxTokenWords)] {
+			login, err := base64.StdEncoding.DecodeString(word)
+			user, password, isBasic := strings.Cut(string(login), ":")
+			if isKnown(word) || err == nil && isBasic && (isKnown(user) || isKnown(password)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func runNotFound(d route.Destination) error {
+	if d.IsEmpty() {
+		return &responseError{details: details{Kind: dstack.NotFound,
+			Message: "this address names no service",
+			Hint:    "services are at <run>.<domain> or /proxy/services/<project>/<run>/"}}
+	}
+	return &responseError{details: details{Kind: dstack.NotFound,
+		Message: "no service " + d.Run + " runs in the project " + d.Project,
+		Hint:    "see what runs: dstack ps"}}
+}
+
+func modelNotFound(name string) error {
+	return &responseError{code: "model_not_found", param: "model", details: details{Kind: dstack.NotFound,
+		Message: "the model " + quoteName(name) + " does not exist or you do not have access to it"}}
+}
+
+// quoteName quotes a name from a request, shortened to fit a message.
+func quoteName(name string) string {
+	const maxName = 100
+	if len(name) > maxName {
+		name = name[:maxName] + "…"
+	}
+	return "`" + name + "`"
+}

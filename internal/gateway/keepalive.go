@@ -1,0 +1,171 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/openai"
+)
+
+// maxCommentState is how many bytes of a run's state a comment has.
+const maxCommentState = 200
+
+// errDisconnected says that the client has left.
+var errDisconnected = errors.New("the client has left")
+
+// keepAlive sends comments to a client whose stream of events waits for a
+// replica. The first begins the response: from then on errors are events.
+type keepAlive struct {
+	request  *proxyRequest
+	next     time.Time // when the next comment is due; zero: none
+	unwanted bool      // the request asks for no stream
+	started  bool      // the response has begun
+}
+
+// scheduleFirst makes the first comment due, unless one is.
+func (k *keepAlive) scheduleFirst() {
+	if k.next.IsZero() && !k.unwanted {
+		k.next = time.Now().Add(k.request.gateway.limits.KeepAlive)
+	}
+}
+
+// timer returns a channel that receives when the next comment is due, or nil. A
+// nil keepAlive sends none.
+func (k *keepAlive) timer() <-chan time.Time {
+	if k == nil || k.next.IsZero() {
+		return nil
+	}
+	return time.After(time.Until(k.next))
+}
+
+// sendComment writes a comment that says what the request waits for. It returns
+// errDisconnected if the client does not accept it.
+func (k *keepAlive) sendComment() error {
+	if !k.started {
+		if !openai.WantsStream(k.request.model.body.data) {
+			k.unwanted, k.next = true, time.Time{}
+			return nil
+		}
+		k.startStream()
+	}
+	k.next = time.Now().Add(k.request.gateway.limits.KeepAlive)
+	if _, err := io.WriteString(&k.request.response, ": "+k.commentLine()+"\n\n"); err != nil {
+		return errDisconnected
+	}
+	if err := k.request.response.control.Flush(); err != nil {
+		return errDisconnected
+	}
+	return nil
+}
+
+// startStream begins a response that is a stream of events.
+func (k *keepAlive) startStream() {
+	k.started = true
+	k.request.setModelHeaders()
+	h := k.request.response.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-cache")
+	h.Set("X-Accel-Buffering", "no")
+	k.request.response.WriteHeader(http.StatusOK)
+}
+
+// commentLine reads the route table itself: the fields of the acquirer may change
+// at the same time.
+func (k *keepAlive) commentLine() string {
+	p := k.request
+	var routes []*route.Route
+	if v := p.gateway.loads.view.Load(); v != nil {
+		routes = v.Model(p.destination.Project, p.model.name)
+	}
+	if len(routes) == 0 {
+		return "waiting for a replica"
+	}
+	r := nearestToReady(routes)
+	text := "waiting for " + r.Name
+	if r.State != "" {
+		text += ": " + commentText(string(r.State))
+	}
+	return text
+}
+
+// commentText removes from a text what a comment cannot have, and shortens it.
+func commentText(text string) string {
+	text = strings.Map(func(c rune) rune {
+		if unicode.IsControl(c) || c == '\u2028' || c == '\u2029' {
+			return ' '
+		}
+		return c
+	}, text)
+	if len(text) > maxCommentState {
+		text = strings.ToValidUTF8(text[:maxCommentState], "") // the cut may be within a character
+	}
+	return text
+}
+
+// continueWith makes a replica's response the rest of the stream that has begun.
+func (k *keepAlive) continueWith(res *http.Response, isEventStream bool) error {
+	if res.StatusCode != http.StatusOK {
+		body, err := readAtMost(res.Body, maxErrorBody)
+		if err != nil {
+			body = nil // the error has the status alone
+		}
+		return openai.ForeignError(res.StatusCode, body)
+	}
+	if !isEventStream {
+		name := k.request.acquirer.lastReplica.route.Name
+		return &responseError{details: details{Kind: badGateway, Message: name + " did not answer with a stream"}}
+	}
+	res.Body = &continuedStream{ReadCloser: res.Body, request: k.request}
+	return nil
+}
+
+// continuedStream is the stream of a replica after comments. If it breaks or
+// ends before its first byte, an error event takes its place.
+type continuedStream struct {
+	io.ReadCloser
+	request    *proxyRequest
+	hasBegun   bool
+	errorEvent *bytes.Buffer // nil: it did not break
+}
+
+func (s *continuedStream) Read(p []byte) (int, error) {
+	if s.errorEvent != nil {
+		return s.errorEvent.Read(p)
+	}
+	n, err := s.ReadCloser.Read(p)
+	s.hasBegun = s.hasBegun || n > 0
+	if err == nil || s.hasBegun || s.request.ctx().Err() != nil {
+		return n, err
+	}
+	r := s.request.replica()
+	s.request.gateway.loads.penalize(r, time.Now().Add(penaltyTime))
+	broken := &responseError{details: details{Kind: badGateway,
+		Message: "replica " + strconv.Itoa(r.target.Num) + " of " + r.route.Name + " broke off before it said anything"}}
+	// The proxy writes the event like the rest of a stream: it may be flushing
+	// at this moment.
+	s.request.response.status = errorKinds[badGateway].status
+	s.errorEvent = &bytes.Buffer{}
+	if err := broken.problem().WriteEvent(s.errorEvent, s.request.model.isAnthropic()); err != nil {
+		return 0, err
+	}
+	return s.errorEvent.Read(p)
+}
+
+// writeErrorEvent ends a stream that has begun with an error. The status is for
+// the log and the metrics: the client has had another.
+func (k *keepAlive) writeErrorEvent(problem *openai.Problem) {
+	p := k.request
+	p.response.status = problem.Status
+	err := problem.WriteEvent(&p.response, p.model.isAnthropic())
+	if err == nil {
+		err = p.response.control.Flush()
+	}
+	p.logUndelivered(err)
+}

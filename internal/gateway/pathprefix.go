@@ -1,0 +1,62 @@
+package gateway
+
+import (
+	"net/url"
+	"strings"
+)
+
+// addPathPrefix puts a redirect of an application that does not know its path prefix
+// below it. One that knows it already, relative ones and other hosts stay.
+func addPathPrefix(base, host, to string) string {
+	origin, path := "", to
+	if at := strings.Index(to, "//"); at == 0 || (at > 0 && to[0] != '/' && to[at-1] == ':') {
+		u, err := url.Parse(to)
+		if err != nil || !strings.EqualFold(u.Host, host) || (u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https") {
+			return to
+		}
+		rest := to[at+2:]
+		slash := strings.IndexAny(rest, "/?#")
+		if slash < 0 {
+			slash = len(rest)
+		}
+		origin, path = to[:at+2+slash], rest[slash:]
+		if !strings.HasPrefix(path, "/") {
+			path = "/" + path
+		}
+	}
+	if !strings.HasPrefix(path, "/") || hasPathPrefix(base, path) {
+		return to
+	}
+	return origin + base + path
+}
+
+// hasPathPrefix says whether a path is base itself or lies below it.
+func hasPathPrefix(base, path string) bool {
+	rest, ok := strings.CutPrefix(path, base)
+	return ok && (rest == "" || rest[0] == '/' || rest[0] == '?' || rest[0] == '#')
+}
+
+// scopeCookie keeps a cookie with the service that sets it: never for the
+// domain that services share, and, where they share a host, below base.
+func scopeCookie(cookie, base string) string {
+	parts := strings.Split(cookie, ";")
+	kept := parts[:1]
+	pathed := false
+	for _, part := range parts[1:] {
+		name, value, _ := strings.Cut(strings.TrimSpace(part), "=")
+		switch {
+		case strings.EqualFold(name, "domain"):
+			continue
+		case strings.EqualFold(name, "path") && base != "":
+			pathed = true
+			if value = strings.TrimSpace(value); !hasPathPrefix(base, value) {
+				part = " Path=" + base + "/" + strings.TrimPrefix(value, "/")
+			}
+		}
+		kept = append(kept, part)
+	}
+	if base != "" && !pathed {
+		kept = append(kept, " Path="+base+"/")
+	}
+	return strings.Join(kept, ";")
+}

@@ -1,0 +1,103 @@
+package gateway
+
+import (
+	"bufio"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// maxInformational is how many informational responses (103 and the like) of a
+// replica are passed on.
+const maxInformational = 16
+
+// responseWriter writes the response to the client. It records what is sent,
+// and gives up on clients that accept nothing for the stall timeout.
+type responseWriter struct {
+	http.ResponseWriter
+	control       *http.ResponseController
+	stall         time.Duration
+	deadline      time.Time // for writes; zero: none is set
+	sent          bool      // the final status is sent
+	status        int       // for the log and the metrics
+	bytes         int64
+	informational int // responses so far
+	hijacked      bool
+}
+
+func newResponseWriter(w http.ResponseWriter, stall time.Duration) responseWriter {
+	return responseWriter{ResponseWriter: w, control: http.NewResponseController(w), stall: stall}
+}
+
+// WriteHeader sends a status. Of the informational ones, net/http sends 100
+// itself, and the number of the others is limited.
+func (w *responseWriter) WriteHeader(status int) {
+	if w.sent { // a stream with keep-alive comments
+		return
+	}
+	if status < http.StatusOK && status != http.StatusSwitchingProtocols {
+		if w.informational++; status == http.StatusContinue || w.informational > maxInformational {
+			return
+		}
+		w.extendDeadline()
+		w.ResponseWriter.WriteHeader(status)
+		return
+	}
+	w.sent, w.status = true, status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *responseWriter) Write(p []byte) (int, error) {
+	if !w.sent {
+		w.sent, w.status = true, http.StatusOK
+	}
+	w.extendDeadline()
+	n, err := w.ResponseWriter.Write(p)
+	w.bytes += int64(n)
+	return n, err
+}
+
+// writeAll sends a complete response.
+func (w *responseWriter) writeAll(status int, contentType string, body []byte) error {
+	w.Header().Set("Content-Type", contentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, err := w.Write(body)
+	return err
+}
+
+// extendDeadline moves the write deadline once half of it has passed: setting it
+// for every write would cost too much.
+func (w *responseWriter) extendDeadline() {
+	now := time.Now()
+	if w.deadline.Sub(now) > w.stall/2 {
+		return
+	}
+	w.deadline = now.Add(w.stall)
+	// Not every writer supports deadlines; a disconnected client is detected on
+	// the next Write.
+	_ = w.control.SetWriteDeadline(w.deadline)
+}
+
+// Hijack takes over the connection, for a WebSocket.
+func (w *responseWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	w.sent, w.hijacked = true, true
+	w.status = http.StatusSwitchingProtocols
+	return w.control.Hijack()
+}
+
+// Unwrap gives http.ResponseController the methods that responseWriter lacks.
+func (w *responseWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// finish flushes the response and removes the deadline, since the connection
+// may serve other handlers next.
+func (w *responseWriter) finish() {
+	if w.hijacked || w.deadline.IsZero() {
+		return
+	}
+	if w.sent {
+		_ = w.control.Flush() // an error here shows in the connection's next use
+	}
+	_ = w.control.SetWriteDeadline(time.Time{})
+}

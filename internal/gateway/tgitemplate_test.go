@@ -1,0 +1,108 @@
+package gateway_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"dstack/internal/decide/route"
+	"dstack/internal/dstack"
+	"dstack/internal/gateway"
+)
+
+// The BOS token of the replica's template is left to the replica as well.
+func TestTGI_TokensOfTheReplica(t *testing.T) {
+	said := &tgi{info: `{"chat_template":"{{ bos_token }}<{{ messages[0].content }}>","eos_token":"</s>","bos_token":"<s>"}`}
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", nil, startReplica(t, 0, said.ServeHTTP)))
+	for range 2 {
+		if got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`); got.StatusCode != 200 {
+			t.Fatalf("%d %s", got.StatusCode, got.body)
+		}
+		if asked := said.last.Load().(string); !strings.Contains(asked, `"inputs":"<hi>"`) || !strings.Contains(asked, `"stop":["</s>"]`) {
+			t.Errorf("the replica was asked %s", asked)
+		}
+	}
+}
+
+// The template of a replica is not used for another run or replica.
+func TestTGI_TemplateOfTheReplicaChanges(t *testing.T) {
+	first := &tgi{info: `{"chat_template":"first {{ loud }} {{ messages[0].content }}"}`}
+	second := &tgi{info: `{"chat_template":"second {{ loud }} {{ messages[0].content }}"}`}
+	loud := &dstack.ChatTemplate{Kwargs: json.RawMessage(`{"loud":"LOUD"}`)}
+	one, two := startReplica(t, 0, first.ServeHTTP), startReplica(t, 1, second.ServeHTTP)
+	r := startGateway(t, gateway.Limits{}, tgiRoute("m", nil, one))
+	for _, c := range []struct {
+		route route.Route
+		asked *tgi
+		want  string
+	}{
+		{tgiRoute("m", nil, one), first, "first  hi"},
+		{tgiRoute("m", loud, one), first, "first LOUD hi"},
+		{tgiRoute("m", loud, two), second, "second LOUD hi"},
+	} {
+		r.plane.setRoutes(c.route)
+		c.asked.last.Store("")
+		waitUntil(t, c.want, func() bool {
+			r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+			return strings.Contains(c.asked.last.Load().(string), c.want)
+		})
+	}
+}
+
+// A replica without a template is not asked again for every request.
+func TestTGI_NoTemplate(t *testing.T) {
+	var infos atomic.Int64
+	mute := startReplica(t, 0, func(w http.ResponseWriter, r *http.Request) {
+		infos.Add(1)
+		io.WriteString(w, `{"model_id":"org/m"}`)
+	})
+	for _, c := range []struct {
+		up   route.Target
+		says string
+	}{{mute, "its replica tells none"}, {targetAt("127.0.0.1:1", 0), "its replica cannot be asked"}} {
+		r := startGateway(t, gateway.Limits{}, tgiRoute("m", nil, c.up))
+		for range 3 {
+			got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+			if got.StatusCode != 502 || !strings.Contains(got.body, "no_chat_template") || !strings.Contains(got.body, c.says) || !strings.Contains(got.body, "write model.chat_template") {
+				t.Errorf("%d %s, want: %s", got.StatusCode, got.body, c.says)
+			}
+		}
+	}
+	if n := infos.Load(); n != 1 {
+		t.Errorf("the replica was asked %d times, want once", n)
+	}
+}
+
+// A broken template is not reported as an error of the request.
+func TestTGI_BrokenTemplate(t *testing.T) {
+	said := &tgi{}
+	for name, wrong := range map[string]*dstack.ChatTemplate{
+		"it does not compile":  chatTemplate("{% for %}"),
+		"only one with a name": {Named: []dstack.NamedTemplate{{Name: "rag", Source: "a"}}},
+	} {
+		r := startGateway(t, gateway.Limits{}, tgiRoute("m", wrong, startReplica(t, 0, said.ServeHTTP)))
+		got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+		if got.StatusCode != 502 || !strings.Contains(got.body, "invalid_chat_template") {
+			t.Errorf("%s: %d %s", name, got.StatusCode, got.body)
+		}
+	}
+}
+
+// A prompt is not sent to another run of the model that has another template.
+func TestTGI_AnotherRunsTemplate(t *testing.T) {
+	other := &tgi{}
+	dead := tgiRoute("a", chatTemplate("first {{ messages[0].content }}"), targetAt("127.0.0.1:1", 0))
+	r := startGateway(t, gateway.Limits{}, dead, tgiRoute("b", chatTemplate("second {{ messages[0].content }}"), startReplica(t, 0, other.ServeHTTP)))
+	for range 8 {
+		got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)
+		if asked, _ := other.last.Load().(string); strings.Contains(asked, "first") {
+			t.Fatalf("the other run was asked %s", asked)
+		}
+		if got.StatusCode != 200 && got.StatusCode != 503 {
+			t.Errorf("%d %s", got.StatusCode, got.body)
+		}
+	}
+}

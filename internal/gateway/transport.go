@@ -1,0 +1,62 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"dstack/internal/dial"
+)
+
+// replicaIdleTimeout is how long a connection to a replica is kept. It is less
+// than what common servers wait before they close theirs (2s and 5s), so that a
+// request rarely meets a connection that is being closed.
+const replicaIdleTimeout = 1500 * time.Millisecond
+
+// dialError says that no connection was established, so nothing was sent.
+type dialError struct{ cause error }
+
+func (e *dialError) Error() string { return e.cause.Error() }
+func (e *dialError) Unwrap() error { return e.cause }
+
+func isDialError(err error) bool {
+	_, ok := errors.AsType[*dialError](err)
+	return ok
+}
+
+func newTransport(l Limits, dialer *dial.Dialer) *http.Transport {
+	return &http.Transport{
+		Proxy: nil, // no proxy of the environment stands between the gateway and replicas
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			ctx, cancel := context.WithTimeout(ctx, l.ConnectTimeout)
+			defer cancel()
+			conn, err := dialer.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, &dialError{err}
+			}
+			return conn, nil
+		},
+		MaxIdleConnsPerHost:    1024,
+		IdleConnTimeout:        replicaIdleTimeout,
+		DisableCompression:     true,
+		ResponseHeaderTimeout:  l.ResponseTimeout,
+		ExpectContinueTimeout:  time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+}
+
+// newReplicaRequest makes a request of the gateway's own to the replica that
+// serves p. Its Host header is the replica's address, which is not always what
+// its URL has.
+func (p *proxyRequest) newReplicaRequest(ctx context.Context, method, path string, body []byte) (*http.Request, error) {
+	endpoint := p.replica().target.Endpoint
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+dial.URLHost(endpoint)+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Host = endpoint.Address
+	return req, nil
+}
