@@ -114,9 +114,14 @@ func (r *Reconciler) excludeOffer(seen lifecycle.InstanceFacts, step lifecycle.I
 		}
 	}
 	m := seen.Machine
-	if m != nil && m.State == dstack.MachineFailed && m.Failure != nil && seen.Instance.Status != dstack.InstanceDeleting {
-		r.excluded.exclude(offer, !m.Failure.Cause.MayHelpElsewhere(), m.Failure.Message, now)
+	if m == nil || m.State != dstack.MachineFailed || seen.Instance.Status == dstack.InstanceDeleting {
+		return
 	}
+	if m.Failure == nil { // the backend does not know why
+		r.excluded.exclude(offer, false, "its machine failed", now)
+		return
+	}
+	r.excluded.exclude(offer, !m.Failure.Cause.MayHelpElsewhere(), m.Failure.Message, now)
 }
 
 // syncEngine starts, stops and removes attempts so that the engine runs what is
