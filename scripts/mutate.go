@@ -91,6 +91,10 @@ var faults = []fault{
 	{"an idle time of for ever ends at once", "lifecycle/instance.go", "i.IdleTime >= 0 && now.Sub(empty)", "now.Sub(empty)"},
 	{"one list without a machine deletes it", "lifecycle/instance.go", "now.Sub(unlisted) >= maxUnlisted", "true"},
 	{"one list without a machine ends its deletion", "lifecycle/instance.go", "case now.Sub(gone) >= settleTime:", "case true:"},
+	{"a failed machine stays", "lifecycle/instance.go", "m == nil || m.State != dstack.MachineFailed ||", "true ||"},
+	{"a failed owned machine is deleted", "lifecycle/instance.go", "m.State != dstack.MachineFailed || !isRented(seen.Instance):", "m.State != dstack.MachineFailed:"},
+	{"a refused creation is repeated", "lifecycle/instance_step.go", "case dstack.NoCapacity, dstack.Unauthorized, dstack.Forbidden:", "case \"\":"},
+	{"nothing looks for a machine for a replica that lost its own", "lifecycle/replica.go", "step.Due = now\n", "_ = now\n"},
 	{"a machine is created twice", "lifecycle/instance.go", "case !seen.Listed:\n\t\treturn InstanceStep{To: dstack.InstanceCreating", "case false:\n\t\treturn InstanceStep{To: dstack.InstanceCreating"},
 	{"a wanted attempt is stopped", "lifecycle/sync.go", "case p != nil && isWanted(p.Replica):", "case false:"},
 	{"a ready attempt that the engine lost is started again", "lifecycle/sync.go", "r.Status == dstack.ReplicaStarting && r.Attempt", "isWanted(r) && r.Attempt"},
@@ -105,11 +109,11 @@ var faults = []fault{
 	{"a taken port is given again", "placement/placement.go", "; held {", "; held && false {"},
 
 	// The rest.
-	{"a stranger is let into a project", "access/access.go", "p.Exists && (overall || p.Member), ", "p.Exists, "},
+	{"a stranger is let into a project", "access/access.go", "allowIf(p.Exists && (isGlobalAdmin || p.Member), Hidden)", "allowIf(p.Exists, Hidden)"},
 	{"a member is let in as an admin", "access/access.go", "p.Member && p.Role == dstack.RoleAdmin", "p.Member"},
 	{"a replica is taken away while one starts", "autoscale/decide.go", "case f.Starting > 0:", "case false:"},
 	{"a sleeping service waits for its delay", "autoscale/decide.go", "case f.DesiredReplicas == 0:", "case false:"},
-	{"code changes without new containers", "job/change.go", "old != fresh {\n\t\td := Difference", "false {\n\t\td := Difference"},
+	{"code changes without new containers", "job/change.go", "oldHash != newHash {", "false && oldHash != newHash {"},
 	{"a user's variable does not win", "job/job.go", "env[v.Name] = v.Value", "_ = v"},
 }
 
