@@ -58,6 +58,14 @@ func (seen ReplicaFacts) moveTo(to dstack.ReplicaStatus, why dstack.Reason) Repl
 	return step
 }
 
+// waitForMachine makes a replica whose machine is gone wait for another. It is
+// due at once: no report and no change of its instance would wake it.
+func (seen ReplicaFacts) waitForMachine(now time.Time) ReplicaStep {
+	step := seen.moveTo(dstack.ReplicaWaiting, "its machine is gone")
+	step.Due = now
+	return step
+}
+
 // hasServedTemplate reports whether the replica's template has served: its replicas
 // are then restarted for as long as the run lives. Older templates count as
 // served, because a failed update returns to them.
@@ -120,7 +128,7 @@ func retryRule(run dstack.Run) (map[string]bool, time.Duration) {
 func replicaStarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	rep := seen.Report
 	if isLost(seen.Instance) {
-		return seen.moveTo(dstack.ReplicaWaiting, "its machine is gone")
+		return seen.waitForMachine(now)
 	}
 	if rep == nil {
 		step := seen.stayWith("")
@@ -196,7 +204,7 @@ func replicaReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 func (seen ReplicaFacts) checkEnded(now time.Time) (step ReplicaStep, ended bool) {
 	rep := seen.Report
 	if isLost(seen.Instance) {
-		return seen.moveTo(dstack.ReplicaWaiting, "its machine is gone"), true
+		return seen.waitForMachine(now), true
 	}
 	if rep == nil {
 		return ReplicaStep{}, false
@@ -217,7 +225,7 @@ func replicaRestarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r := seen.Replica
 	switch {
 	case isLost(seen.Instance):
-		return seen.moveTo(dstack.ReplicaWaiting, "its machine is gone")
+		return seen.waitForMachine(now)
 	case now.Before(r.RetryAt) && r.RetryAt.Sub(now) <= maxBackoff: // else the clock was set back
 		step := seen.stayWith("")
 		step.Due = r.RetryAt

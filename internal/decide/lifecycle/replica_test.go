@@ -113,6 +113,9 @@ func TestReplica(t *testing.T) {
 			if step.Due.Sub(now) > time.Minute { // the store takes what is due much later for due now
 				t.Errorf("looks again in %s only", step.Due.Sub(now))
 			}
+			if step.To == dstack.ReplicaWaiting && step.Due.IsZero() {
+				t.Error("nothing looks for a machine")
+			}
 		})
 	}
 }

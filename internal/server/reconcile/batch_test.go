@@ -14,30 +14,30 @@ import (
 	"dstack/internal/spec"
 )
 
-// output is a log that tests may read.
-type output struct {
+// logBuffer is a log that tests read.
+type logBuffer struct {
 	mu   sync.Mutex
 	text bytes.Buffer
 }
 
-func (o *output) Write(p []byte) (int, error) {
+func (o *logBuffer) Write(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.Write(p)
 }
 
-func (o *output) String() string {
+func (o *logBuffer) String() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.text.String()
 }
 
-// Replicas that are decided together see what each of them was given: no more
-// are placed than there is room for, and the others say why they wait.
-func TestPasses_ManyReplicasAndRoomForTwo(t *testing.T) {
+// Replicas that are decided in one pass see each other's placements: no more are
+// placed than fit, and the reason of the others says why they wait.
+func TestPasses_OfManyReplicasTwoFit(t *testing.T) {
 	r := newRig(t)
-	var said output
-	r.log = slog.New(slog.NewTextHandler(&said, nil))
+	var log logBuffer
+	r.log = slog.New(slog.NewTextHandler(&log, nil))
 	r.begin(lifecycle.Limits{PlaceTimeout: time.Minute})
 	one := 1
 	id := r.submitLike(func(s *spec.Service) {
@@ -56,7 +56,7 @@ func TestPasses_ManyReplicasAndRoomForTwo(t *testing.T) {
 	if n := r.engine.count(); n != 2 || len(w.Replicas) != 40 {
 		t.Errorf("%d attempts of %d replicas", n, len(w.Replicas))
 	}
-	if text := said.String(); strings.Contains(text, "a step failed") {
+	if text := log.String(); strings.Contains(text, "a step failed") {
 		t.Error(text)
 	}
 }

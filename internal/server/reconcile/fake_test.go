@@ -9,34 +9,31 @@ import (
 	"sync"
 	"time"
 
-	"dstack/internal/backend"
 	"dstack/internal/dstack"
-	"dstack/internal/engine"
 )
 
-// fakeEngine keeps the promise of engine.Engine in memory, with knobs for
-// what can go wrong.
+// fakeEngine is an engine in memory, with faults that tests set.
 type fakeEngine struct {
 	mu       sync.Mutex
 	attempts map[dstack.AttemptID]*fakeAttempt
 	started  []dstack.AttemptID // in order, each once
 	twice    []string           // replicas of which two attempts ran at once
 	silent   bool               // cannot be reached
-	hangs    bool               // takes calls, and answers none
-	stubborn bool               // does not end when told
-	refuse   string             // refuses to start, saying so
-	// refuseAfter is how many are started before it refuses.
+	hangs    bool               // answers only when the context ends
+	stubborn bool               // attempts ignore SIGTERM
+	refuse   string             // attempts cannot be started, for this reason
+	// refuseAfter is how many attempts are started before refuse applies.
 	refuseAfter int
 }
 
 type fakeAttempt struct {
-	order   dstack.AttemptSpec
+	spec    dstack.AttemptSpec
 	started time.Time
 	ended   time.Time
 	stopped bool
 	code    int
 	refused string
-	shut    bool // port not open
+	shut    bool // the port is not open
 	lines   []dstack.LogLine
 	changed chan struct{}
 }
@@ -57,12 +54,12 @@ func (e *fakeEngine) Start(_ context.Context, o dstack.AttemptSpec) error {
 		return nil
 	}
 	for id, a := range e.attempts {
-		if a.order.Replica == o.Replica && a.ended.IsZero() && a.refused == "" {
+		if a.spec.Replica == o.Replica && a.ended.IsZero() && a.refused == "" {
 			e.twice = append(e.twice, fmt.Sprintf("%s and %s", id, o.Attempt))
 		}
 	}
 	e.started = append(e.started, o.Attempt)
-	a := &fakeAttempt{order: o, started: time.Now(), changed: make(chan struct{})}
+	a := &fakeAttempt{spec: o, started: time.Now(), changed: make(chan struct{})}
 	if len(e.started) > e.refuseAfter {
 		a.refused = e.refuse
 	}
@@ -120,7 +117,7 @@ func (e *fakeEngine) Running(ctx context.Context) ([]dstack.Report, error) {
 			rep.LastOutput = []string{"last words"}
 		default:
 			rep.State, rep.Ready = dstack.AttemptRunning, !a.shut
-			rep.Address = fmt.Sprintf("127.0.0.1:%d", a.order.Port)
+			rep.Address = fmt.Sprintf("127.0.0.1:%d", a.spec.Port)
 		}
 		reports = append(reports, rep)
 	}
@@ -166,7 +163,7 @@ func (e *fakeEngine) Remove(_ context.Context, id dstack.AttemptID) error {
 	return nil
 }
 
-// with looks at or changes the engine's state.
+// with calls f while no other call uses the engine.
 func (e *fakeEngine) with(f func(*fakeEngine)) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -178,7 +175,7 @@ func (e *fakeEngine) count() (n int) {
 	return n
 }
 
-// crash ends every running attempt.
+// crash ends every running attempt with an exit code.
 func (e *fakeEngine) crash(code int) {
 	e.with(func(e *fakeEngine) {
 		for _, a := range e.attempts {
@@ -187,22 +184,4 @@ func (e *fakeEngine) crash(code int) {
 			}
 		}
 	})
-}
-
-// fakeBackend is one owned machine.
-type fakeBackend struct {
-	engine *fakeEngine
-	offer  dstack.Offer
-}
-
-func (b *fakeBackend) Offers(context.Context, dstack.Requirements) ([]dstack.Offer, error) {
-	return []dstack.Offer{b.offer}, nil
-}
-func (b *fakeBackend) Create(context.Context, backend.CreateRequest) error { return nil }
-func (b *fakeBackend) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
-	return map[dstack.InstanceID]dstack.Machine{b.offer.OwnedInstance: {Ref: "this", State: dstack.MachineRunning}}, nil
-}
-func (b *fakeBackend) Delete(context.Context, dstack.InstanceID) error { return nil }
-func (b *fakeBackend) Engine(context.Context, dstack.InstanceID) (engine.Engine, error) {
-	return b.engine, nil
 }

@@ -11,16 +11,16 @@ import (
 	"dstack/internal/spec"
 )
 
-// scaled makes a service scale between two numbers, at once.
-func scaled(least, most int) func(*spec.Service) {
+// scaled makes a service scale between two numbers of replicas, without delays.
+func scaled(minReplicas, maxReplicas int) func(*spec.Service) {
 	return func(s *spec.Service) {
-		s.Replicas = spec.Replicas{Min: least, Max: most}
+		s.Replicas = spec.Replicas{Min: minReplicas, Max: maxReplicas}
 		s.Scaling = &spec.Scaling{Metric: spec.MetricRPS, Target: 1}
 	}
 }
 
-// probedAttempt is a load of so many requests a second.
-func probedAttempt(rps int) dstack.RunLoad {
+// requestsPerSecond returns a load.
+func requestsPerSecond(rps int) dstack.RunLoad {
 	return dstack.RunLoad{Window: time.Minute, Watched: time.Minute, Requests: 60 * rps}
 }
 
@@ -33,32 +33,32 @@ func (r *rig) events(kind dstack.EventKind) (all []dstack.Event) {
 	return slices.DeleteFunc(events, func(e dstack.Event) bool { return e.Kind != kind })
 }
 
-func TestPasses_ScaleWithTheLoadAndSleepWithoutOne(t *testing.T) {
+func TestPasses_ScaleWithTheLoadAndToZeroWithoutOne(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submitLike(scaled(0, 4))
 	r.until(id, "active", func(w store.RunDetails) bool { return w.Run.Status == dstack.RunActive })
 	if n := r.engine.count(); n != 0 {
-		t.Fatalf("%d attempts of a service that nobody asked for", n)
+		t.Fatalf("%d attempts of a service without requests", n)
 	}
 	r.counts(id, dstack.RunLoad{Window: time.Minute, Watched: time.Minute, Requests: 1, Held: 1})
-	r.until(id, "awake", ready(1))
-	r.counts(id, probedAttempt(3))
+	r.until(id, "scaled up from zero", ready(1))
+	r.counts(id, requestsPerSecond(3))
 	r.until(id, "scaled up", ready(3))
-	r.counts(id, probedAttempt(0))
-	r.until(id, "asleep", func(w store.RunDetails) bool { return w.Run.DesiredReplicas == 0 && r.engine.count() == 0 })
+	r.counts(id, requestsPerSecond(0))
+	r.until(id, "scaled to zero", func(w store.RunDetails) bool { return w.Run.DesiredReplicas == 0 && r.engine.count() == 0 })
 	if n := len(r.events(dstack.EventScaled)); n < 3 {
-		t.Errorf("%d events tell of scaling", n)
+		t.Errorf("%d events of scaling", n)
 	}
 }
 
-// One with requests in flight is not ended before they have, and of several
-// the one with the fewest leaves.
-func TestPasses_DrainWhatIsInFlight(t *testing.T) {
+// Of several replicas the one with the fewest requests in flight is drained, and
+// it is terminated when they have ended.
+func TestPasses_DrainRequestsInFlight(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submitLike(scaled(1, 2))
-	r.counts(id, probedAttempt(2))
+	r.counts(id, requestsPerSecond(2))
 	w := r.until(id, "scaled up", ready(2))
 	busy, idle := w.Replicas[0], w.Replicas[1]
 	load := dstack.RunLoad{Window: time.Minute, Watched: time.Minute, Requests: 1, InFlight: 3, Replicas: map[dstack.ReplicaID]int{busy.ID: 2, idle.ID: 1}}
@@ -78,8 +78,9 @@ func TestPasses_DrainWhatIsInFlight(t *testing.T) {
 	r.until(id, "gone", status(idle.ID, dstack.ReplicaTerminated))
 }
 
-// A revision that cannot work is rolled back, and what serves is not touched.
-func TestPasses_RollBackWhatDoesNotBecomeReady(t *testing.T) {
+// A revision that does not become ready is rolled back, and the replicas that
+// serve stay.
+func TestPasses_RollBackARevisionThatDoesNotBecomeReady(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submit(2)
@@ -98,17 +99,17 @@ func TestPasses_RollBackWhatDoesNotBecomeReady(t *testing.T) {
 	}
 	for _, rep := range w.Replicas {
 		if rep.Revision == 1 && (rep.Status != dstack.ReplicaReady || !slices.Contains(first, rep.Attempt)) {
-			t.Errorf("what served was touched: %+v", rep)
+			t.Errorf("a replica that served was replaced: %+v", rep)
 		}
 	}
-	if told := r.events(dstack.EventRolledBack); len(told) != 1 || told[0].From != "2" || told[0].To != "1" {
-		t.Errorf("told %+v", told)
+	if events := r.events(dstack.EventRolledBack); len(events) != 1 || events[0].From != "2" || events[0].To != "1" {
+		t.Errorf("events %+v", events)
 	}
 }
 
-// What a revision had taken over before it failed comes back, and what runs of
-// it leaves.
-func TestPasses_RollBackAfterATakeOverInPart(t *testing.T) {
+// A revision that fails after it replaced some replicas is undone: the replicas
+// of the old revision come back, and its own are terminated.
+func TestPasses_RollBackAPartialRollout(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submit(4)

@@ -23,29 +23,29 @@ import (
 	"dstack/internal/spec"
 )
 
-// aTransport is a transport as probes have it.
-func aTransport() http.RoundTripper { return newProber(nil, &dial.Dialer{}).transport }
+// newTransport returns a transport as the prober has it.
+func newTransport() http.RoundTripper { return newProber(nil, &dial.Dialer{}).transport }
 
-func answering(t *testing.T, handler http.HandlerFunc) dstack.Endpoint {
+func serve(t *testing.T, handler http.HandlerFunc) dstack.Endpoint {
 	t.Helper()
 	s := httptest.NewServer(handler)
 	t.Cleanup(s.Close)
 	return dstack.Endpoint{Address: s.Listener.Addr().String()}
 }
 
-func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
+func TestSendProbe_SendsWhatIsConfigured(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	got := make(chan string, 1)
-	address := answering(t, func(w http.ResponseWriter, r *http.Request) {
+	address := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		var header bytes.Buffer
 		_ = r.Header.Write(&header)
 		got <- fmt.Sprintf("%s %s %s length %d\n%s\n%s", r.Method, r.RequestURI, r.Host, r.ContentLength, header.String(), body)
 	})
 	cases := []struct {
-		name string
-		with spec.Probe
-		want string
+		name  string
+		probe spec.Probe
+		want  string
 	}{
 		{"plain", newProbe(), "GET /health " + address.Address + " length 0\nConnection: close\r\nUser-Agent: dstack-probe\r\n\n"},
 		{"with all", newProbe(func(q *spec.Probe) {
@@ -55,11 +55,11 @@ func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			if fail := sendProbe(t.Context(), aTransport(), address, c.with); fail != nil {
+			if fail := sendProbe(t.Context(), newTransport(), address, c.probe); fail != nil {
 				t.Fatal(fail.reason)
 			}
 			if got := <-got; got != c.want {
-				t.Errorf("asked\n%q, want\n%q", got, c.want)
+				t.Errorf("sent\n%q, want\n%q", got, c.want)
 			}
 		})
 	}
@@ -70,7 +70,7 @@ func TestProbeQuestion_AsksWhatIsConfigured(t *testing.T) {
 func TestSendProbe_ReplicaOnAnotherHost(t *testing.T) {
 	var dialer dial.Dialer
 	for host, status := range map[string]int{"gpu1": 200, "gpu2": 503} {
-		replica := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		replica := serve(t, func(w http.ResponseWriter, r *http.Request) {
 			if r.Host != "10.0.0.5:8000" {
 				t.Errorf("the Host header is %q", r.Host)
 			}
@@ -98,7 +98,7 @@ func TestSendProbe_ReplicaOnAnotherHost(t *testing.T) {
 	}
 }
 
-func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
+func TestSendProbe_AnswersThatSucceed(t *testing.T) {
 	var followed atomic.Bool
 	status := func(code int) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
@@ -116,7 +116,7 @@ func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
 	cases := []struct {
 		name   string
 		answer http.HandlerFunc
-		want   string // empty: good
+		want   string // empty: success
 	}{
 		{"200", status(200), ""},
 		{"299", status(299), ""},
@@ -142,14 +142,14 @@ func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			address := answering(t, func(w http.ResponseWriter, r *http.Request) {
+			address := serve(t, func(w http.ResponseWriter, r *http.Request) {
 				if r.URL.Path == "/other" {
 					followed.Store(true)
 				}
 				c.answer(w, r)
 			})
 			got := ""
-			if fail := sendProbe(t.Context(), aTransport(), address, newProbe(func(q *spec.Probe) { q.Timeout = 1 })); fail != nil {
+			if fail := sendProbe(t.Context(), newTransport(), address, newProbe(func(q *spec.Probe) { q.Timeout = 1 })); fail != nil {
 				got = fail.reason
 			}
 			if got != c.want {
@@ -162,7 +162,7 @@ func TestProbeQuestion_WhichAnswersAreGood(t *testing.T) {
 	}
 }
 
-func TestProbeQuestion_TheWordsAreShortAndReadable(t *testing.T) {
+func TestSendProbe_ReasonsAreShortAndPrintable(t *testing.T) {
 	long := strings.Repeat("ä", 300)
 	cases := []struct {
 		name, url, want string
@@ -170,25 +170,25 @@ func TestProbeQuestion_TheWordsAreShortAndReadable(t *testing.T) {
 		{"no query, which may hold a key", "/health?key=secret", "GET /health: connection refused"},
 		{"a long path", "/" + long, "GET /" + strings.Repeat("ä", 58) + "…: connection refused"},
 		{"control characters", "/a\x1b[31m\nb", "GET /a [31m b: net/url: invalid control character in URL"},
-		{"no path at all", "/%zz", `GET /%zz: invalid URL escape "%zz"`},
+		{"an invalid path", "/%zz", `GET /%zz: invalid URL escape "%zz"`},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			fail := sendProbe(t.Context(), aTransport(), closedPort(t), newProbe(atPath(c.url)))
+			fail := sendProbe(t.Context(), newTransport(), closedPort(t), newProbe(atPath(c.url)))
 			if fail == nil || fail.reason != c.want {
 				t.Errorf("%+v, want %q", fail, c.want)
 			}
 		})
 	}
 	hostile := "HTTP/1.1 \x1b]0;owned\x07" + strings.Repeat("\x9b\u202e", 4000) + "\r\n\r\n"
-	address := answering(t, func(w http.ResponseWriter, _ *http.Request) {
+	address := serve(t, func(w http.ResponseWriter, _ *http.Request) {
 		c, _, _ := w.(http.Hijacker).Hijack()
 		_, _ = io.WriteString(c, hostile)
 		_ = c.Close()
 	})
-	why := sendProbe(t.Context(), aTransport(), address, newProbe()).reason
+	why := sendProbe(t.Context(), newTransport(), address, newProbe()).reason
 	if utf8.RuneCountInString(why) > maxReasonLength || strings.ContainsFunc(why, func(c rune) bool { return !unicode.IsPrint(c) }) {
-		t.Errorf("not for people: %q", why)
+		t.Errorf("the reason is too long or not printable: %q", why)
 	}
 }
 
@@ -201,8 +201,8 @@ func closedPort(t *testing.T) dstack.Endpoint {
 	return dstack.Endpoint{Address: l.Addr().String()}
 }
 
-// A process that is stopped: the kernel takes connections, and nobody reads.
-func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testing.T) {
+// The kernel accepts the connections of a stopped process, which never answers.
+func TestProber_AStoppedProcessIsOutWithinTwoIntervals(t *testing.T) {
 	before := goleak.IgnoreCurrent()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -213,8 +213,8 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 	done := make(chan error, 1)
 	go func() { done <- served.Serve(stopped) }()
 
-	woken := make(chan struct{}, 100)
-	p := newProber(func(context.Context, dstack.InstanceID) { woken <- struct{}{} }, &dial.Dialer{})
+	changed := make(chan struct{}, 100)
+	p := newProber(func(context.Context, dstack.InstanceID) { changed <- struct{}{} }, &dial.Dialer{})
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.run(ctx) }()
@@ -224,7 +224,7 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 		limit := time.After(10 * time.Second)
 		for !want() {
 			select {
-			case <-woken:
+			case <-changed:
 			case <-time.After(10 * time.Millisecond):
 			case <-limit:
 				t.Fatalf("not %s: %+v", what, p.statusOf("a"))
@@ -245,7 +245,7 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 	if why := p.statusOf("a").Message; why != "GET /health did not answer within 1s" {
 		t.Error(why)
 	}
-	cancel() // in the middle of a question or a wait
+	cancel() // during a request or an interval
 	<-ended
 	_ = served.Close()
 	<-done
@@ -253,7 +253,7 @@ func TestProbes_AStoppedProcessIsOutWithinTwoIntervalsAndNothingIsLeft(t *testin
 	goleak.VerifyNone(t, before)
 }
 
-// stoppable takes connections without a word once it is stopped.
+// stoppable is a listener that accepts connections and does not serve them once it is stopped.
 type stoppable struct {
 	net.Listener
 	now  atomic.Bool

@@ -17,27 +17,27 @@ import (
 	"dstack/internal/spec"
 )
 
-// probeRig is probes in a bubble of its own time, around replicas that are
-// reached without a network.
+// probeRig is a prober with simulated time (testing/synctest), and replicas that
+// it reaches without a network.
 type probeRig struct {
 	*prober
 	t        *testing.T
 	mu       sync.Mutex
-	changes  int
+	changes  int                       // calls of onChange
 	replicas map[string]*probedReplica // by address
 	stop     func()
 }
 
-// probedReplica answers 200, or does what its knobs say.
+// probedReplica answers 200, unless a field says otherwise.
 type probedReplica struct {
-	status map[string]int // by path, instead of 200
-	refuse bool
-	hang   bool          // takes connections and questions, and answers none
-	slow   time.Duration // before each answer
-	short  error         // what this server lacks
-	drop   bool          // its host is gone: not even a refusal
-	dials  int           // to a host that is gone, at this moment
-	asked  []receivedProbe
+	status   map[string]int // by path, instead of 200
+	refuse   bool           // refuses connections
+	hang     bool           // accepts requests and never answers
+	delay    time.Duration  // before each answer
+	shortage error          // dialling fails with this error of the prober's own system
+	drop     bool           // its host is gone: dialling never ends
+	dials    int            // to a host that is gone, at this moment
+	received []receivedProbe
 }
 
 type receivedProbe struct {
@@ -51,7 +51,7 @@ func testProbes(t *testing.T, test func(r *probeRig)) {
 		r.prober = newProber(func(context.Context, dstack.InstanceID) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
-			r.statusOf("a") // would hang if wake were called under the lock
+			r.statusOf("a") // hangs if onChange is called under the lock
 			r.changes++
 		}, nil)
 		r.transport = newProbeTransport(r.dial)
@@ -61,7 +61,7 @@ func testProbes(t *testing.T, test func(r *probeRig)) {
 	})
 }
 
-// start runs the task; stop ends it and waits for it.
+// start runs the prober; stop ends it and waits for its end.
 func (r *probeRig) start() {
 	ctx, cancel := context.WithCancel(r.t.Context())
 	ended := make(chan error, 1)
@@ -79,27 +79,27 @@ func (r *probeRig) start() {
 func (r *probeRig) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	one := r.replica(address)
+	replica := r.replica(address)
 	switch {
-	case one.drop:
-		one.dials++
+	case replica.drop:
+		replica.dials++
 		r.mu.Unlock()
 		<-ctx.Done()
 		r.mu.Lock()
-		one.dials--
+		replica.dials--
 		return nil, ctx.Err()
-	case one.short != nil:
-		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("socket", one.short)}
-	case one.refuse:
-		one.asked = append(one.asked, receivedProbe{time.Now(), ""})
+	case replica.shortage != nil:
+		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("socket", replica.shortage)}
+	case replica.refuse:
+		replica.received = append(replica.received, receivedProbe{time.Now(), ""})
 		return nil, &net.OpError{Op: "dial", Net: network, Err: os.NewSyscallError("connect", syscall.ECONNREFUSED)}
 	}
-	ours, theirs := net.Pipe()
-	go (&http.Server{Handler: r.handler(address)}).Serve(&oneConn{conn: theirs})
-	return ours, nil
+	client, server := net.Pipe()
+	go (&http.Server{Handler: r.handler(address)}).Serve(&oneConn{conn: server})
+	return client, nil
 }
 
-// oneConn is a listener that hands out one connection.
+// oneConn is a listener that accepts one connection.
 type oneConn struct{ conn net.Conn }
 
 func (l *oneConn) Accept() (net.Conn, error) {
@@ -116,15 +116,15 @@ func (l *oneConn) Addr() net.Addr { return &net.TCPAddr{} }
 func (r *probeRig) handler(address string) http.HandlerFunc {
 	return func(w http.ResponseWriter, q *http.Request) {
 		r.mu.Lock()
-		one := r.replica(address)
-		one.asked = append(one.asked, receivedProbe{time.Now(), q.URL.Path})
-		status, hang, slow := one.status[q.URL.Path], one.hang, one.slow
+		replica := r.replica(address)
+		replica.received = append(replica.received, receivedProbe{time.Now(), q.URL.Path})
+		status, hang, delay := replica.status[q.URL.Path], replica.hang, replica.delay
 		r.mu.Unlock()
 		if hang {
 			<-q.Context().Done()
 			return
 		}
-		if loop.Sleep(q.Context(), slow) == nil && status != 0 {
+		if loop.Sleep(q.Context(), delay) == nil && status != 0 {
 			w.WriteHeader(status)
 		}
 	}
@@ -137,35 +137,36 @@ func (r *probeRig) replica(address string) *probedReplica {
 	return r.replicas[address]
 }
 
-// configure turns knobs of a replica.
-func (r *probeRig) configure(address string, knobs func(*probedReplica)) {
+// configure changes a replica.
+func (r *probeRig) configure(address string, change func(*probedReplica)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	knobs(r.replica(address))
+	change(r.replica(address))
 }
 
-// advance lets time go by, and everything that is due then happen.
+// advance waits for a duration, and for everything that is due by then.
 func (r *probeRig) advance(d time.Duration) {
 	r.t.Helper()
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// takeRequests is when a path was asked, since the bubble began, and forgets it.
+// takeRequests returns when a path was requested since the last call, and
+// forgets all requests to the address.
 func (r *probeRig) takeRequests(address, path string) []time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var at []time.Time
-	for _, q := range r.replica(address).asked {
+	for _, q := range r.replica(address).received {
 		if q.path == path {
 			at = append(at, q.at)
 		}
 	}
-	r.replica(address).asked = nil
+	r.replica(address).received = nil
 	return at
 }
 
-// takeChanges is how often wake was called since it was last asked.
+// takeChanges returns how often onChange was called since the last call.
 func (r *probeRig) takeChanges() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -188,11 +189,11 @@ func failingStatus(fails int, why string) *dstack.ProbeStatus {
 	return &dstack.ProbeStatus{ConsecutiveFailures: fails, Message: why}
 }
 
-// newProbe is a probe of GET /health every 10 s, within 5 s, changed by knobs.
-func newProbe(knobs ...func(*spec.Probe)) spec.Probe {
+// newProbe returns a probe of GET /health every 10 s, within 5 s, with changes.
+func newProbe(changes ...func(*spec.Probe)) spec.Probe {
 	q := spec.Probe{Type: "http", URL: "/health", Method: "get", Headers: []spec.Header{}, Timeout: 5, Interval: 10, ReadyAfter: 1}
-	for _, knob := range knobs {
-		knob(&q)
+	for _, change := range changes {
+		change(&q)
 	}
 	return q
 }
@@ -202,12 +203,12 @@ func readyAfter(n int) func(*spec.Probe)     { return func(q *spec.Probe) { q.Re
 func untilReady() func(*spec.Probe)          { return func(q *spec.Probe) { q.UntilReady = true } }
 func every(s spec.Seconds) func(*spec.Probe) { return func(q *spec.Probe) { q.Interval = s } }
 
-// newTarget is one at an address of its own name.
+// newTarget returns a target whose address has the name of the attempt.
 func newTarget(id dstack.AttemptID, probes ...spec.Probe) target {
 	return target{Attempt: id, Endpoint: dstack.Endpoint{Address: string(id) + ":80"}, Probes: probes}
 }
 
-func wasReady(one target) target {
-	one.WasReady = true
-	return one
+func wasReady(t target) target {
+	t.WasReady = true
+	return t
 }

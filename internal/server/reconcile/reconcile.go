@@ -152,40 +152,43 @@ type stepFailure struct {
 	err   error
 }
 
-// releaseFailed logs failed steps and releases their leases. A row that somebody
-// else wrote in the meantime is due at once, any other after idleInterval.
-func (r *Reconciler) releaseFailed(ctx context.Context, all []stepFailure) {
-	if len(all) == 0 {
+// releaseFailed logs failed steps and releases their leases. A row that was
+// written in the meantime is due at once, any other after idleInterval.
+func (r *Reconciler) releaseFailed(ctx context.Context, failures []stepFailure) {
+	r.logFailures(ctx, failures)
+	if len(failures) == 0 || ctx.Err() != nil {
 		return
 	}
-	var last string
 	var conflicts, others []store.Lease
-	for _, f := range all {
+	for _, f := range failures {
 		if dstack.KindOf(f.err) == dstack.Conflict {
 			conflicts = append(conflicts, f.lease)
-			continue
+		} else {
+			others = append(others, f.lease)
 		}
-		others = append(others, f.lease)
-		if f.err.Error() != last && ctx.Err() == nil { // failures with one cause are logged once
-			r.logFailure(f)
-		}
-		last = f.err.Error()
-	}
-	if ctx.Err() != nil {
-		return
 	}
 	err := errors.Join(r.Store.ReleaseAll(ctx, conflicts, time.Now()), r.Store.ReleaseAll(ctx, others, time.Now().Add(idleInterval)))
 	if err != nil && ctx.Err() == nil {
-		r.Log.Error("leases were not released", "kind", all[0].lease.Kind, "id", all[0].lease.ID, "of", len(all), "err", err)
+		first := failures[0].lease
+		r.Log.Error("leases were not released", "kind", first.Kind, "id", first.ID, "of", len(failures), "err", err)
 	}
 }
 
-func (r *Reconciler) logFailure(f stepFailure) {
-	attrs := []any{"kind", f.lease.Kind, "id", f.lease.ID, "err", f.err}
-	if p, ok := errors.AsType[*panicError](f.err); ok {
-		attrs = append(attrs, "stack", string(p.stack))
+// logFailures logs failed steps, except conflicts. Equal failures in a row are
+// logged once.
+func (r *Reconciler) logFailures(ctx context.Context, failures []stepFailure) {
+	last := ""
+	for _, f := range failures {
+		if ctx.Err() != nil || dstack.KindOf(f.err) == dstack.Conflict || f.err.Error() == last {
+			continue
+		}
+		last = f.err.Error()
+		attrs := []any{"kind", f.lease.Kind, "id", f.lease.ID, "err", f.err}
+		if p, ok := errors.AsType[*panicError](f.err); ok {
+			attrs = append(attrs, "stack", string(p.stack))
+		}
+		r.Log.Error("a step failed", attrs...)
 	}
-	r.Log.Error("a step failed", attrs...)
 }
 
 // panicError is a panic that was recovered. The stack is not part of its text,

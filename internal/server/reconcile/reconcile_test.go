@@ -13,8 +13,10 @@ import (
 	"github.com/google/uuid"
 
 	"dstack/internal/backend"
+	"dstack/internal/backend/backendtest"
 	"dstack/internal/decide/lifecycle"
 	"dstack/internal/dstack"
+	"dstack/internal/engine"
 	"dstack/internal/loop"
 	"dstack/internal/server/logs"
 	"dstack/internal/server/reconcile"
@@ -22,22 +24,25 @@ import (
 	"dstack/internal/spec"
 )
 
-// rig is a real store and real passes around a machine that is not real.
+// containers is what every fake engine supports.
+var containers = dstack.EngineCapabilities{Name: "fake", Containers: true}
+
+// rig is a store and the passes, with one owned machine whose engine is a fake.
 type rig struct {
-	t       *testing.T
-	store   *store.Store
-	engine  *fakeEngine
-	set     *backend.Set
-	logs    *logs.Store
-	bell    loop.Broadcast
-	project dstack.Project
-	actTime time.Duration
-	log     *slog.Logger // nil: nobody reads it
-	stop    func()
-	passes  *reconcile.Reconciler
+	t          *testing.T
+	store      *store.Store
+	engine     *fakeEngine
+	set        *backend.Set
+	logs       *logs.Store
+	broadcast  loop.Broadcast
+	project    dstack.Project
+	actTimeout time.Duration
+	log        *slog.Logger // nil: discarded
+	stop       func()
+	passes     *reconcile.Reconciler
 
 	mu    sync.Mutex
-	count map[dstack.RunID]dstack.RunLoad // what a gateway tells
+	count map[dstack.RunID]dstack.RunLoad // what the gateway reports
 }
 
 func newRig(t *testing.T) *rig {
@@ -62,14 +67,17 @@ func newRig(t *testing.T) *rig {
 	if err := s.CreateProject(t.Context(), r.project); err != nil {
 		t.Fatal(err)
 	}
-	r.set.Add("main", "local", &fakeBackend{engine: r.engine, offer: dstack.Offer{
-		Backend: "local", Region: "local", Type: "box", OwnedInstance: "this", Key: "local", Host: "here",
-		Hardware: dstack.Hardware{CPUs: 2, MemoryMiB: 4096, DiskMiB: 10240}, Engine: dstack.EngineCapabilities{Name: "fake", Containers: true},
-	}})
+	r.set.Add("main", "local", backendtest.NewFake(backendtest.FakeOptions{
+		Offers: []dstack.Offer{{
+			Backend: "local", Region: "local", Type: "box", OwnedInstance: "this", Key: "local", Host: "here",
+			Hardware: dstack.Hardware{CPUs: 2, MemoryMiB: 4096, DiskMiB: 10240}, Engine: containers,
+		}},
+		NewEngine: func(dstack.InstanceID) engine.Engine { return r.engine },
+	}))
 	return r
 }
 
-// begin starts a server's passes.
+// begin starts the passes, as a server does when it starts.
 func (r *rig) begin(limits lifecycle.Limits) {
 	if limits.StartTimeout == 0 {
 		limits.StartTimeout = time.Minute
@@ -81,8 +89,8 @@ func (r *rig) begin(limits lifecycle.Limits) {
 		r.log = slog.New(slog.DiscardHandler)
 	}
 	r.passes = reconcile.New(reconcile.Options{
-		Store: r.store, Backends: r.set, Logs: r.logs, Broadcast: &r.bell, Owner: "here/" + uuid.NewString(), Host: "here",
-		Limits: limits, ActTimeout: r.actTime, Log: r.log,
+		Store: r.store, Backends: r.set, Logs: r.logs, Broadcast: &r.broadcast, Owner: "here/" + uuid.NewString(), Host: "here",
+		Limits: limits, ActTimeout: r.actTimeout, Log: r.log,
 	})
 	ctx, cancel := context.WithCancel(r.t.Context())
 	done := make(chan error, 1)
@@ -96,10 +104,10 @@ func (r *rig) begin(limits lifecycle.Limits) {
 	}
 }
 
-// gateway follows the routes, and tells what the test says that it counts.
+// gateway reads the route table, and reports the loads that the test has set.
 func (r *rig) gateway(ctx context.Context) error {
 	for {
-		rung := r.bell.Changed()
+		changed := r.broadcast.Changed()
 		table, err := r.store.Routes(ctx)
 		if err == nil {
 			r.mu.Lock()
@@ -113,7 +121,7 @@ func (r *rig) gateway(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-rung:
+		case <-changed:
 		case <-time.After(100 * time.Millisecond):
 		}
 		if err != nil && ctx.Err() == nil {
@@ -122,14 +130,14 @@ func (r *rig) gateway(ctx context.Context) error {
 	}
 }
 
-// counts makes the gateway tell something of a run.
+// counts sets the load that the gateway reports for a run.
 func (r *rig) counts(id dstack.RunID, c dstack.RunLoad) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.count = map[dstack.RunID]dstack.RunLoad{id: c}
 }
 
-// kill ends the passes where they are.
+// kill stops the passes, as if the server were killed.
 func (r *rig) kill() {
 	if r.stop != nil {
 		r.stop()
@@ -142,10 +150,11 @@ func (r *rig) submit(replicas int) dstack.RunID {
 	return r.submitLike(func(s *spec.Service) { s.Replicas = spec.Replicas{Min: replicas, Max: replicas} })
 }
 
-func (r *rig) submitLike(change func(*spec.Service)) dstack.RunID {
+// submitLike submits a service. name is its name; none: web.
+func (r *rig) submitLike(change func(*spec.Service), name ...string) dstack.RunID {
 	r.t.Helper()
 	run := dstack.Run{
-		ID: dstack.RunID(uuid.NewString()), ProjectID: r.project.ID, Project: "main", User: "admin", Name: "web",
+		ID: dstack.RunID(uuid.NewString()), ProjectID: r.project.ID, Project: "main", User: "admin", Name: append(name, "web")[0],
 		Revision: 1, Status: dstack.RunSubmitted, SubmittedAt: time.Now(), Since: time.Now(),
 	}
 	service, err := spec.ParseService("test", []byte("type: service\nport: 8000\ncommands: [serve]\n"))
@@ -167,12 +176,12 @@ func (r *rig) wake() {
 	}
 }
 
-// until waits for something to become true of a run.
+// until waits for a condition on a run.
 func (r *rig) until(id dstack.RunID, what string, ok func(store.RunDetails) bool) store.RunDetails {
 	r.t.Helper()
 	deadline := time.Now().Add(15 * time.Second)
 	for {
-		rung := r.bell.Changed()
+		changed := r.broadcast.Changed()
 		found, err := r.store.RunDetails(r.t.Context(), id)
 		if err != nil || len(found) != 1 {
 			r.t.Fatal(len(found), err)
@@ -184,7 +193,7 @@ func (r *rig) until(id dstack.RunID, what string, ok func(store.RunDetails) bool
 			r.t.Fatalf("never %s: run %s (%s), replicas %+v", what, found[0].Run.Status, found[0].Run.Reason, found[0].Replicas)
 		}
 		select {
-		case <-rung:
+		case <-changed:
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
@@ -242,7 +251,7 @@ func TestPasses_FromSubmitToReadyToStopped(t *testing.T) {
 	}
 }
 
-func TestPasses_ACrashIsRestartedAndRemembered(t *testing.T) {
+func TestPasses_ACrashedAttemptIsRestartedAndRecorded(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submit(1)
@@ -255,7 +264,7 @@ func TestPasses_ACrashIsRestartedAndRemembered(t *testing.T) {
 	}
 }
 
-func TestPasses_WhatCannotStartFailsWithItsReason(t *testing.T) {
+func TestPasses_ARunThatCannotStartFailsWithTheReason(t *testing.T) {
 	r := newRig(t)
 	r.engine.refuse = "there is no image x"
 	r.begin(lifecycle.Limits{})
@@ -286,9 +295,9 @@ func TestPasses_ASilentEngineEndsNothing(t *testing.T) {
 	}
 }
 
-func TestPasses_AnEngineThatHangsIsNotedAsOneThatDoesNotAnswer(t *testing.T) {
+func TestPasses_AnEngineThatHangsCountsAsNotAnswering(t *testing.T) {
 	r := newRig(t)
-	r.actTime = 200 * time.Millisecond
+	r.actTimeout = 200 * time.Millisecond
 	r.begin(lifecycle.Limits{})
 	id := r.submit(1)
 	r.until(id, "ready", ready(1))
@@ -301,9 +310,9 @@ func TestPasses_AnEngineThatHangsIsNotedAsOneThatDoesNotAnswer(t *testing.T) {
 	r.until(id, "heard again", func(w store.RunDetails) bool { return w.Instances["this"].ConsecutiveFailures == 0 })
 }
 
-// A server that is killed at any moment and started again loses nothing,
-// doubles nothing and leaves nothing.
-func TestPasses_KilledAgainAndAgain(t *testing.T) {
+// A server that is killed at any moment and started again runs each replica
+// once, and leaves no attempt behind.
+func TestPasses_SurviveRepeatedKills(t *testing.T) {
 	r := newRig(t)
 	r.begin(lifecycle.Limits{})
 	id := r.submit(3)
@@ -311,7 +320,7 @@ func TestPasses_KilledAgainAndAgain(t *testing.T) {
 		time.Sleep(time.Duration(i*7) * time.Millisecond)
 		r.kill()
 		if i%3 == 1 {
-			r.engine.crash(1) // while nobody looks
+			r.engine.crash(1) // while no pass runs
 		}
 		r.begin(lifecycle.Limits{})
 	}
@@ -329,7 +338,7 @@ func TestPasses_KilledAgainAndAgain(t *testing.T) {
 	})
 }
 
-// What an earlier server started and nobody wants any more is ended.
+// Attempts that an earlier server started and that no replica has are ended.
 func TestPasses_OrphansAreEnded(t *testing.T) {
 	r := newRig(t)
 	if err := r.engine.Start(t.Context(), dstack.AttemptSpec{Attempt: "orphan", Replica: "gone"}); err != nil {
