@@ -115,7 +115,7 @@ func (r *Reconciler) excludeOffer(seen lifecycle.InstanceFacts, step lifecycle.I
 // syncEngine starts, stops and removes attempts so that the engine runs what is
 // placed on the instance, and returns its reports.
 func (r *Reconciler) syncEngine(ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts) ([]dstack.Report, error) {
-	reports, err := eng.Running(ctx)
+	reports, err := eng.ListReports(ctx)
 	if err != nil {
 		return nil, err
 	}
