@@ -62,7 +62,7 @@ func newControlPlane(dir string, m *machines) (*controlPlane, error) {
 		Store: db, Backends: set, Logs: output, Broadcast: bell, Log: quiet, Owner: simulatedHost + "/1", Host: simulatedHost,
 		Limits: lifecycle.Limits{StartTimeout: time.Hour, PlaceTimeout: time.Hour},
 	})
-	p.server = control.New(control.Options{Store: db, Logs: output, Backends: set, Wake: p.passes.Wake, Bell: bell, Dir: dir, Log: quiet})
+	p.server = control.New(control.Options{Store: db, Logs: output, Backends: set, Wake: p.passes.Wake, Broadcast: bell, Dir: dir, Log: quiet})
 	front := gateway.New(gateway.Options{Control: p.server, Domain: "localhost", Main: control.DefaultProject, Name: simulatedHost, Log: quiet})
 	p.start(append(p.passes.Tasks(), front.Tasks()...))
 	return p, nil

@@ -44,7 +44,7 @@ func TestFullDisk(t *testing.T) {
 		"- (for i in $(seq 100000); do echo line $i of many that fill the disk of the server; done; while sleep .2; do echo still here; done) &\n- exec ./workload", 1)
 	h.applyAndWait(h.newFolder(config))
 	h.expectStatus(h.serviceURL("talker", "/"), 200)
-	const full = "the disk is full: output is lost until there is room again"
+	const full = "the disk is full: output is lost until space is freed"
 	h.waitUntil(20*time.Second, "the server logs that its disk is full", func() error {
 		if !strings.Contains(h.log.String(), full) {
 			return fmt.Errorf("it does not")

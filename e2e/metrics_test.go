@@ -40,7 +40,19 @@ func (m *modelHarness) testMetrics(t *testing.T) {
 			`dstack_model_tokens_total{direction="in",`+labels+`} 82`, `dstack_model_tokens_total{direction="out",`+labels+`} 32`,
 			`dstack_model_first_token_seconds_count{`+labels+`} 1`, `dstack_model_request_seconds_count{`+labels+`} 3`)
 	}
-	h.runCLI("ps", "-v").expectExit(0).expectText("3 requests", "82 in, 32 out", "first token after")
+	// The gateway reports to the server once a second.
+	err := retryFor(5*time.Second, func() error {
+		out := h.runCLI("ps", "-v").expectExit(0).out
+		for _, part := range []string{"3 requests", "82 in, 32 out", "first token after"} {
+			if strings.Count(out, part) < 2 {
+				return fmt.Errorf("%q is not there for both runs:\n%s", part, out)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Errorf("dstack ps -v: %v", err)
+	}
 }
 
 // testLogPrivacy checks that neither prompts nor completions are in the server's

@@ -143,7 +143,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		return none, err
 	}
 	d.server = server.New(server.Options{
-		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Bell: changes,
+		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Broadcast: changes,
 		Dir: d.dir, Domain: d.domain, MainProject: server.DefaultProject, PublicURL: d.serverURL(), Log: d.log,
 		Hub: d.hub, BackendTypes: format.Backends,
 	})

@@ -1,7 +1,7 @@
 // Package api defines the HTTP API of the server: paths, request and response
 // bodies, error codes, and a typed client. The bodies in run.go and account.go
 // follow the 0.18.10 wire format (spec §4.3–4.5), so that the published client
-// of that version works. The calls in view.go and live.go are additions that
+// of that version works. The calls in view.go and revision.go are additions that
 // only our own command line uses.
 package api
 

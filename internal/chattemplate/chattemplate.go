@@ -26,8 +26,19 @@ type Template struct {
 // of them applies to the request.
 var ErrNoDefault = errors.New("this model has only chat templates with names, and none of them is the default")
 
-// Compile compiles a model's templates. The error of a template is or wraps a
-// *jinja.Error.
+// NamedError is the error of a named template.
+type NamedError struct {
+	Name string
+	Err  error // a *jinja.Error
+}
+
+func (e *NamedError) Error() string { return "its template " + e.Name + ": " + e.Err.Error() }
+
+// Unwrap returns the error of the template.
+func (e *NamedError) Unwrap() error { return e.Err }
+
+// Compile compiles a model's templates. The error of a template is a
+// *jinja.Error, or a *NamedError that wraps one.
 func Compile(t dstack.ChatTemplate) (*Template, error) {
 	p := &Template{named: map[string]*jinja.Template{}, tokens: t.Tokens, kwargs: t.Kwargs}
 	if len(p.kwargs) > 0 {
@@ -43,7 +54,7 @@ func Compile(t dstack.ChatTemplate) (*Template, error) {
 	}
 	for _, n := range t.Named {
 		if p.named[n.Name], err = jinja.Compile(n.Source, jinja.Limits{}); err != nil {
-			return nil, fmt.Errorf("its template %s: %w", n.Name, err)
+			return nil, &NamedError{Name: n.Name, Err: err}
 		}
 	}
 	return p, nil

@@ -12,16 +12,23 @@ package dstack
 
 import "time"
 
-// RunID and the other identifiers name things. RunID, AttemptID, ProjectID and UserID are version 4 UUIDs,
-// because the published 0.18.10 client rejects anything else (spec §4.3).
+// Identifiers. Those of runs, attempts, projects and users are version 4
+// UUIDs, because the published 0.18.10 client rejects anything else (spec §4.3).
 type (
-	RunID      string
-	ReplicaID  string
-	AttemptID  string
+	// RunID identifies a run.
+	RunID string
+	// ReplicaID identifies a replica.
+	ReplicaID string
+	// AttemptID identifies an attempt to run a replica.
+	AttemptID string
+	// InstanceID identifies an instance.
 	InstanceID string
-	ProjectID  string
-	UserID     string
-	VolumeID   string
+	// ProjectID identifies a project.
+	ProjectID string
+	// UserID identifies a user.
+	UserID string
+	// VolumeID identifies a volume.
+	VolumeID string
 )
 
 // Reason explains a status to the user in one sentence. Program logic never

@@ -16,7 +16,7 @@ type access struct {
 	view       *view
 	routes     []*route.Route  // where the request may go; empty while the model is not known
 	hidesToken bool            // the Authorization header has a token of the platform, which replicas must not see
-	single     [1]*route.Route // memory for routes, and for the one that is chosen
+	single     [1]*route.Route // memory for a list of one route
 }
 
 // only returns a list of one route.
@@ -26,7 +26,7 @@ func (a *access) only(r *route.Route) []*route.Route {
 }
 
 // authorizeBy finds the routes of a request in a view, and makes sure that the
-// caller may use them. A caller who may not use a project does not learn
+// caller may use them. A caller without access to a project does not learn
 // whether a run exists.
 func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 	if a.view == v && len(a.routes) > 0 {

@@ -55,7 +55,7 @@ type Limits struct {
 	StallTimeout    time.Duration // between two pieces that a client sends or accepts; 2m
 
 	MaxBody   int64 // bytes of one request to a model; 64 MiB
-	BodyBytes int64 // bytes of all those together; 512 MiB, half of it for one project
+	BodyBytes int64 // bytes of all bodies of such requests; 512 MiB, half of it for one project
 	HeldBytes int64 // bytes of the bodies in memory that wait for one run; 12 MiB
 	ReadBytes int64 // bytes of the bodies that are being read; 6 MiB, half of it for one project
 
@@ -184,7 +184,7 @@ func (g *Gateway) followTable(ctx context.Context) error {
 	}
 }
 
-// applyTable makes requests follow a table, those that wait included.
+// applyTable makes requests follow a table, waiting ones included.
 func (g *Gateway) applyTable(t route.Table) {
 	index := route.NewIndex(t)
 	g.metrics.applyTable(index)

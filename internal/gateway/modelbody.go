@@ -135,7 +135,7 @@ func (b *modelBody) reserveBytes(n int64) error {
 	return nil
 }
 
-// releaseBytes gives n of those bytes back before that.
+// releaseBytes gives n reserved bytes back before the request ends.
 func (b *modelBody) releaseBytes(n int64) { b.request.gateway.bodyBudget.release(&b.held, n) }
 
 // releaseReading gives the bytes of the read budget back.

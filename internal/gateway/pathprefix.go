@@ -5,8 +5,9 @@ import (
 	"strings"
 )
 
-// addPathPrefix puts a redirect of an application that does not know its path prefix
-// below it. One that knows it already, relative ones and other hosts stay.
+// addPathPrefix adds the prefix base to a redirect of an application that does not
+// know it. Redirects that have the prefix, are relative, or lead to another host
+// stay unchanged.
 func addPathPrefix(base, host, to string) string {
 	origin, path := "", to
 	if at := strings.Index(to, "//"); at == 0 || (at > 0 && to[0] != '/' && to[at-1] == ':') {
@@ -30,14 +31,14 @@ func addPathPrefix(base, host, to string) string {
 	return origin + base + path
 }
 
-// hasPathPrefix says whether a path is base itself or lies below it.
+// hasPathPrefix reports whether a path is base itself or below it.
 func hasPathPrefix(base, path string) bool {
 	rest, ok := strings.CutPrefix(path, base)
 	return ok && (rest == "" || rest[0] == '/' || rest[0] == '?' || rest[0] == '#')
 }
 
-// scopeCookie keeps a cookie with the service that sets it: never for the
-// domain that services share, and, where they share a host, below base.
+// scopeCookie limits a cookie to the service that sets it: it removes the domain,
+// which services share, and puts the path below base where they share a host.
 func scopeCookie(cookie, base string) string {
 	parts := strings.Split(cookie, ";")
 	kept := parts[:1]

@@ -35,8 +35,8 @@ type reportedTemplate struct {
 	at         time.Time
 }
 
-// isUsable reports whether the replica need not be asked again. After an error
-// it is asked again soon: it may have been busy.
+// isUsable reports whether the result still holds. An error holds for infoRetry,
+// because the replica may have been busy.
 func (t reportedTemplate) isUsable(configured *dstack.ChatTemplate) bool {
 	return t.configured == configured && (t.err == nil || time.Since(t.at) < infoRetry)
 }

@@ -181,7 +181,7 @@ func (p *proxyRequest) abort() {
 	panic(http.ErrAbortHandler)
 }
 
-// statusClientClosed is logged for clients that left; nobody receives it.
+// statusClientClosed is logged for clients that disconnected. It is never sent.
 const statusClientClosed = 499
 
 // recoverPanic turns a panic into a response and closes the connection.

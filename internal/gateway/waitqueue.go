@@ -68,8 +68,8 @@ func (q *waitQueue) wait(ctx context.Context, run dstack.RunID, try func() bool)
 }
 
 // enqueue adds a waiter unless its first try succeeds. If it returns true, wait
-// for w.done and then call dequeue. The bodies of a run's waiters may take so
-// many bytes; a larger body may wait alone.
+// for w.done and then call dequeue. The bodies of a run's waiters share a budget;
+// a body that exceeds it may wait alone.
 func (q *waitQueue) enqueue(w *waiter, maxRequests int) (waits bool, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

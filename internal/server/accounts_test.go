@@ -33,10 +33,10 @@ func TestBoot_FirstAndLater(t *testing.T) {
 	if b := boot("another-token"); b.Token != "another-token" || b.FirstStart {
 		t.Errorf("another token: %+v", b)
 	}
-	if a := h.post(h.admin, "/api/users/get_my_user", ""); a.errorKind() != dstack.Unauthorized {
+	if a := h.callAs(h.admin, "/api/users/get_my_user", ""); a.errorKind() != dstack.Unauthorized {
 		t.Errorf("the old token still opens: %s", a.text)
 	}
-	if a := h.post("another-token", "/api/users/get_my_user", ""); a.status != 200 {
+	if a := h.callAs("another-token", "/api/users/get_my_user", ""); a.status != 200 {
 		t.Errorf("the new token does not: %s", a.text)
 	}
 	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Token: "with space"}); dstack.KindOf(err) != dstack.Invalid {
@@ -87,33 +87,33 @@ func TestUsers(t *testing.T) {
 	if len(users) != 3 {
 		t.Errorf("%+v", users)
 	}
-	if a := h.post(token, "/api/users/list", ""); strings.Count(a.text, `"username"`) != 1 || !strings.Contains(a.text, `"email":null`) {
+	if a := h.callAs(token, "/api/users/list", ""); strings.Count(a.text, `"username"`) != 1 || !strings.Contains(a.text, `"email":null`) {
 		t.Errorf("ann sees %s", a.text)
 	}
-	if a := h.post(token, "/api/users/get_user", `{"username": "ann"}`); !strings.Contains(a.text, `"creds":{"token":""}`) {
+	if a := h.callAs(token, "/api/users/get_user", `{"username": "ann"}`); !strings.Contains(a.text, `"creds":{"token":""}`) {
 		t.Errorf("%s", a.text)
 	}
 	for _, path := range []string{"/api/users/get_user", "/api/users/refresh_token"} {
-		there, nowhere := h.post(token, path, `{"username": "bob"}`), h.post(token, path, `{"username": "eve"}`)
-		if there.status != 400 || there.errorKind() != dstack.NotFound || strings.ReplaceAll(there.text, "bob", "eve") != nowhere.text {
-			t.Errorf("%s: %s but %s", path, there.text, nowhere.text)
+		existing, missing := h.callAs(token, path, `{"username": "bob"}`), h.callAs(token, path, `{"username": "eve"}`)
+		if existing.status != 400 || existing.errorKind() != dstack.NotFound || strings.ReplaceAll(existing.text, "bob", "eve") != missing.text {
+			t.Errorf("%s: %s but %s", path, existing.text, missing.text)
 		}
 	}
 	h.expectError("/api/users/create", api.PutUser{Username: "ann", GlobalRole: "user"}, 400, dstack.Conflict, `"code":"resource_exists"`)
 	h.expectError("/api/users/create", api.PutUser{Username: "a b", GlobalRole: "user"}, 400, dstack.Invalid, "cannot be called")
 	h.expectError("/api/users/delete", `{"users": ["admin"]}`, 400, dstack.Conflict, "yourself")
 
-	var fresh api.UserWithCreds
-	if a := h.post(token, "/api/users/refresh_token", `{"username": "ann"}`); a.status != 200 || strings.Contains(a.text, `"token":""`) {
+	var updated api.UserWithCreds
+	if a := h.callAs(token, "/api/users/refresh_token", `{"username": "ann"}`); a.status != 200 || strings.Contains(a.text, `"token":""`) {
 		t.Fatalf("%s", a.text)
 	}
-	if a := h.post(token, "/api/users/get_my_user", ""); a.errorKind() != dstack.Unauthorized {
-		t.Errorf("the old token still opens: %s", a.text)
+	if a := h.callAs(token, "/api/users/get_my_user", ""); a.errorKind() != dstack.Unauthorized {
+		t.Errorf("the old token is still valid: %s", a.text)
 	}
 	mail := "ann@example.com"
-	h.mustCall("/api/users/update", api.PutUser{Username: "ann", GlobalRole: dstack.RoleAdmin, Email: &mail}, &fresh)
-	if fresh.GlobalRole != dstack.RoleAdmin || fresh.Email == nil || *fresh.Email != mail {
-		t.Errorf("%+v", fresh)
+	h.mustCall("/api/users/update", api.PutUser{Username: "ann", GlobalRole: dstack.RoleAdmin, Email: &mail}, &updated)
+	if updated.GlobalRole != dstack.RoleAdmin || updated.Email == nil || *updated.Email != mail {
+		t.Errorf("%+v", updated)
 	}
 	h.mustCall("/api/users/delete", `{"users": ["ann", "bob"]}`, nil)
 	h.expectError("/api/users/get_user", `{"username": "ann"}`, 400, dstack.NotFound, "resource_not_exists")
@@ -123,21 +123,21 @@ func TestProjects(t *testing.T) {
 	h := newTestServer(t)
 	ann := h.createUser("ann", dstack.RoleUser)
 	h.expectError("/api/projects/delete", `{"projects_names": ["MAIN"]}`, 400, dstack.Conflict, "Cannot delete the only project")
-	if a := h.post(ann, "/api/projects/create", `{"project_name": "lab"}`); a.status != 200 || !strings.Contains(a.text, `"project_role":"admin"`) {
+	if a := h.callAs(ann, "/api/projects/create", `{"project_name": "lab"}`); a.status != 200 || !strings.Contains(a.text, `"project_role":"admin"`) {
 		t.Fatalf("%s", a.text)
 	}
-	if a := h.post(ann, "/api/projects/create", `{"project_name": "LAB"}`); a.errorKind() != dstack.Conflict {
+	if a := h.callAs(ann, "/api/projects/create", `{"project_name": "LAB"}`); a.errorKind() != dstack.Conflict {
 		t.Errorf("%s", a.text)
 	}
-	if a := h.post(ann, "/api/projects/LAB/get", ""); a.status != 200 {
-		t.Errorf("letter case matters: %s", a.text)
+	if a := h.callAs(ann, "/api/projects/LAB/get", ""); a.status != 200 {
+		t.Errorf("the name is case-sensitive: %s", a.text)
 	}
-	if a := h.post(ann, "/api/projects/list", ""); !strings.Contains(a.text, "lab") || strings.Contains(a.text, "main") {
+	if a := h.callAs(ann, "/api/projects/list", ""); !strings.Contains(a.text, "lab") || strings.Contains(a.text, "main") {
 		t.Errorf("ann sees %s", a.text)
 	}
-	there, nowhere := h.post(ann, "/api/projects/delete", `{"projects_names": ["main"]}`), h.post(ann, "/api/projects/delete", `{"projects_names": ["none"]}`)
-	if there.status != http.StatusForbidden || strings.ReplaceAll(there.text, "main", "none") != nowhere.text || !strings.Contains(there.text, `"msg":"Access denied"`) {
-		t.Errorf("%s but %s", there.text, nowhere.text)
+	existing, missing := h.callAs(ann, "/api/projects/delete", `{"projects_names": ["main"]}`), h.callAs(ann, "/api/projects/delete", `{"projects_names": ["none"]}`)
+	if existing.status != http.StatusForbidden || strings.ReplaceAll(existing.text, "main", "none") != missing.text || !strings.Contains(existing.text, `"msg":"Access denied"`) {
+		t.Errorf("%s but %s", existing.text, missing.text)
 	}
 	h.expectError("/api/projects/main/set_members", `{"members": [{"username": "eve", "project_role": "user"}]}`, 400, dstack.NotFound, "eve")
 	h.mustCall("/api/projects/main/set_members", `{"members": [{"username": "ann", "project_role": "user"}]}`, nil)
@@ -147,41 +147,41 @@ func TestProjects(t *testing.T) {
 		len(project.Backends) != 1 || project.Backends[0].Name != "local" {
 		t.Errorf("%+v", project)
 	}
-	for i := range projectQuota - 1 {
-		if a := h.post(ann, "/api/projects/create", api.CreateProject{ProjectName: "p" + string(rune('a'+i))}); a.status != 200 {
+	for i := range maxOwnedProjects - 1 {
+		if a := h.callAs(ann, "/api/projects/create", api.CreateProject{ProjectName: "p" + string(rune('a'+i))}); a.status != 200 {
 			t.Fatalf("%s", a.text)
 		}
 	}
-	if a := h.post(ann, "/api/projects/create", `{"project_name": "more"}`); a.errorKind() != dstack.Forbidden {
-		t.Errorf("past the quota: %s", a.text)
+	if a := h.callAs(ann, "/api/projects/create", `{"project_name": "more"}`); a.errorKind() != dstack.Forbidden {
+		t.Errorf("above the quota: %s", a.text)
 	}
 	for _, project := range []string{"lab", "main"} {
 		if err := h.logs.Append(logs.Key{Project: project, RunName: "web", Attempt: "a"}, dstack.LogLine{At: time.Now(), Text: []byte("secret")}); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if a := h.post(ann, "/api/projects/delete", `{"projects_names": ["lab"]}`); a.status != 200 || a.text != "null" {
+	if a := h.callAs(ann, "/api/projects/delete", `{"projects_names": ["lab"]}`); a.status != 200 || a.text != "null" {
 		t.Errorf("%d %s", a.status, a.text)
 	}
 	left, err := filepath.Glob(filepath.Join(h.dir, "projects", "*", "logs", "*"))
 	if err != nil || len(left) != 1 || !strings.Contains(left[0], "main") {
-		t.Errorf("output left behind: %v %v", left, err)
+		t.Errorf("logs of a deleted project are left: %v %v", left, err)
 	}
 }
 
-func TestLaterAndEmpty(t *testing.T) {
+func TestUnsupportedOperations(t *testing.T) {
 	h := newTestServer(t)
 	h.expectError(api.ProjectPrefix+"/secrets/add", `{"name": "x"}`, 400, dstack.Unsupported, "not supported yet: secrets")
 	h.expectError("/api/backends/config_values", `{"type": "aws"}`, 400, dstack.Unsupported, "aws")
 	for _, path := range []string{api.ProjectPrefix + "/gateways/list", api.ProjectPrefix + "/fleets/list", api.ProjectPrefix + "/pool/list", "/api/volumes/list"} {
-		if a := h.post(h.admin, path, `{"limit": 5}`); a.status != 200 || a.text != "[]" {
+		if a := h.callAs(h.admin, path, `{"limit": 5}`); a.status != 200 || a.text != "[]" {
 			t.Errorf("%s: %d %s", path, a.status, a.text)
 		}
 	}
-	if a := h.post("", "/api/backends/list_types", ""); a.text != `["local"]` {
+	if a := h.callAs("", "/api/backends/list_types", ""); a.text != `["local"]` {
 		t.Errorf("%s", a.text)
 	}
-	if a := h.post(h.admin, "/api/backends/config_values", `{"type": "local"}`); a.text != `{"engines":["docker"],"type":"local"}` {
+	if a := h.callAs(h.admin, "/api/backends/config_values", `{"type": "local"}`); a.text != `{"engines":["docker"],"type":"local"}` {
 		t.Errorf("the values of a local backend: %s", a.text)
 	}
 }

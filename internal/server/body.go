@@ -1,6 +1,7 @@
 package server
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,42 +9,44 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/server/wire"
-	"errors"
 )
 
-// decodeBody reads the body of a call; see wire.Decode.
-func decodeBody[In any](c *request) (In, error) {
+// maxBodyTime is the time for a client to send a request's body.
+const maxBodyTime = 30 * time.Second
+
+// decodeBody reads and decodes the body of a call; see wire.Decode. It lifts
+// the read deadline, so that the handler may wait afterwards.
+func decodeBody[In any](c *apiCall) (In, error) {
 	text, err := io.ReadAll(c.r.Body)
 	if err != nil {
 		var in In
-		return in, newBodyError(err, c.route.limit)
+		return in, toBodyError(err, c.operation.maxBody)
 	}
 	c.setReadDeadline(0)
 	return wire.Decode[In](text)
 }
 
-// maxBodyTime is how long a client may take to send a body.
-const maxBodyTime = 30 * time.Second
-
-// setReadDeadline gives the client so long to send the rest; zero: as long as it likes.
-// It must be lifted before anything waits, for its end cuts the call, and only
-// once the body was read: what a refused call leaves of it is read before the
-// next one.
-func (c *request) setReadDeadline(limit time.Duration) { setReadDeadline(c.w, limit) }
+// setReadDeadline limits the time for the client to send the rest of the body;
+// 0 lifts the limit. Lift it only after the body was read: net/http reads the
+// rest of a refused body before the next request. But lift it before waiting
+// for anything else: when the deadline passes, net/http cancels the call.
+func (c *apiCall) setReadDeadline(limit time.Duration) { setReadDeadline(c.w, limit) }
 
 func setReadDeadline(w http.ResponseWriter, limit time.Duration) {
-	var until time.Time
+	var deadline time.Time
 	if limit > 0 {
-		until = time.Now().Add(limit)
+		deadline = time.Now().Add(limit)
 	}
-	_ = http.NewResponseController(w).SetReadDeadline(until) // where it can be set
+	_ = http.NewResponseController(w).SetReadDeadline(deadline) // not every writer supports deadlines
 }
 
-func newBodyError(err error, limit int64) error {
+// toBodyError returns the error for a body that cannot be read. limit is the
+// body limit in bytes.
+func toBodyError(err error, limit int64) error {
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return &dstack.Error{Kind: dstack.TooLarge,
 			Message: fmt.Sprintf("the request is larger than %s", formatSize(limit)),
-			Hint:    "send less at once"}
+			Hint:    "send a smaller request"}
 	}
 	return &dstack.Error{Kind: dstack.Invalid, Cause: err,
 		Message: "the request ended before it was complete", Hint: "send it again"}

@@ -6,8 +6,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// listChanges is what differs for the service, wherever it was written, and how
-// it comes about.
+// listChanges lists the fields that differ between two specs, each with the
+// strategy by which the change is applied.
 func listChanges(from, to dstack.RunSpec) []api.Change {
 	list := []api.Change{}
 	for _, d := range job.CompareSpecs(from, to) {
@@ -16,25 +16,27 @@ func listChanges(from, to dstack.RunSpec) []api.Change {
 	return list
 }
 
-// needsRollout says that new containers are needed. Applied without a change, a run
-// is started anew.
+// needsRollout reports whether a new revision needs new replicas. Applying an
+// unchanged spec restarts all replicas.
 func needsRollout(from, to dstack.RunSpec) bool {
 	return len(job.CompareSpecs(from, to)) == 0 || job.NeedsRollout(from, to)
 }
 
-// overallStrategy is how changes come about together.
-func overallStrategy(list []api.Change) (all string) {
+// combineStrategies returns the most disruptive strategy in a list of changes,
+// or "" if the list is empty.
+func combineStrategies(list []api.Change) (strategy string) {
 	for _, c := range list {
 		if c.Strategy != api.StrategyInPlace {
 			return c.Strategy
 		}
-		all = c.Strategy
+		strategy = c.Strategy
 	}
-	return all
+	return strategy
 }
 
-// listChanges is what a plan would change. Where there is no room for a new
-// replica beside an old one, the old one has to leave first.
+// listChanges lists the changes that applying a plan would make. If no machine
+// has capacity for a new replica beside an old one, old replicas are drained
+// first.
 func (p runPlan) listChanges() []api.Change {
 	list := listChanges(p.existing.Run.Spec, p.spec)
 	for i := range list {

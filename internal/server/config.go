@@ -182,7 +182,7 @@ func (r *configReader) readProject(n *strictyaml.Node, previous []ProjectConfig)
 				r.Add(n, fmt.Sprintf("%s is not a valid project name", quote(name)), "use at most 50 letters, digits, dashes and underscores")
 			}
 			for _, other := range previous {
-				if ok && equalFold(other.Name, name) {
+				if ok && strings.EqualFold(other.Name, name) {
 					r.Add(n, fmt.Sprintf("the project %s is configured twice", quote(name)), "list all its backends in one place")
 				}
 			}

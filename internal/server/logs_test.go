@@ -46,11 +46,11 @@ func TestPollLogs(t *testing.T) {
 		}
 		var events api.LogEvents
 		h.mustCall(api.ProjectPrefix+"/logs/poll", in, &events)
-		said := ""
+		text := ""
 		for _, e := range events.Logs {
-			said += string(e.Message)
+			text += string(e.Message)
 		}
-		return strings.TrimSuffix(strings.ReplaceAll(strings.ReplaceAll(said, "line ", ""), "\n", " "), " ")
+		return strings.TrimSuffix(strings.ReplaceAll(strings.ReplaceAll(text, "line ", ""), "\n", " "), " ")
 	}
 	micro := func(i int) *time.Time { at := base.Add(time.Duration(i) * time.Microsecond); return &at }
 	num := func(n int) *int { return &n }
@@ -59,14 +59,14 @@ func TestPollLogs(t *testing.T) {
 		in         api.PollLogs
 	}{
 		{"all", "0 1 2 3 4 5 6", api.PollLogs{}},
-		{"strictly later", "4 5 6", api.PollLogs{StartTime: micro(3)}},
-		{"and earlier", "4 5", api.PollLogs{StartTime: micro(3), EndTime: micro(6)}},
-		{"so many", "0 1 2", api.PollLogs{Limit: num(3)}},
-		{"the last ones first", "6 5", api.PollLogs{Limit: num(2), Descending: true}},
-		{"none", "", api.PollLogs{Limit: num(0)}},
-		{"nothing is later", "", api.PollLogs{StartTime: micro(6)}},
+		{"after a time", "4 5 6", api.PollLogs{StartTime: micro(3)}},
+		{"between two times", "4 5", api.PollLogs{StartTime: micro(3), EndTime: micro(6)}},
+		{"a limit", "0 1 2", api.PollLogs{Limit: num(3)}},
+		{"the last ones, in descending order", "6 5", api.PollLogs{Limit: num(2), Descending: true}},
+		{"limit 0", "", api.PollLogs{Limit: num(0)}},
+		{"no later line", "", api.PollLogs{StartTime: micro(6)}},
 		{"an unknown attempt", "", api.PollLogs{JobSubmissionID: "11111111-1111-4111-8111-111111111111"}},
-		{"the log that is not", "", api.PollLogs{Diagnose: true}},
+		{"the diagnostic log", "", api.PollLogs{Diagnose: true}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			if got := poll(c.in); got != c.want {
@@ -76,15 +76,15 @@ func TestPollLogs(t *testing.T) {
 	}
 }
 
-// TestPollLogs_AsThePublishedClientDoes asks from the last time on, until
-// nothing comes.
-func TestPollLogs_AsThePublishedClientDoes(t *testing.T) {
+// TestPollLogs_Pagination continues from the time of the last line, as the
+// 0.18.10 client does.
+func TestPollLogs_Pagination(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	run := h.submitRun("web")
 	r := h.startReplica(run.ID)
 	for i := range 7 {
-		h.writeLogs(h.logKey(run, r), at(float64(i)/1e6), fmt.Sprint("line ", i))
+		h.writeLogs(h.logKey(run, r), testTime(float64(i)/1e6), fmt.Sprint("line ", i))
 	}
 	var got []string
 	var from *time.Time
@@ -101,11 +101,11 @@ func TestPollLogs_AsThePublishedClientDoes(t *testing.T) {
 		}
 	}
 	if len(got) != 7 {
-		t.Errorf("by pages: %q", got)
+		t.Errorf("got %q", got)
 	}
 }
 
-// openStream follows a run's output; the channel ends with it.
+// openStream calls logs/follow. The channel is closed when the stream ends.
 func (h *testServer) openStream(in api.FollowLogs) <-chan api.LogEntry {
 	h.t.Helper()
 	text, err := json.Marshal(in)
@@ -137,38 +137,39 @@ func (h *testServer) openStream(in api.FollowLogs) <-chan api.LogEntry {
 	return entries
 }
 
-func (h *testServer) readLine(entries <-chan api.LogEntry, want ...string) (last api.LogEntry) {
+// expectLines reads lines from a stream and returns the last one.
+func (h *testServer) expectLines(entries <-chan api.LogEntry, want ...string) (last api.LogEntry) {
 	h.t.Helper()
 	for _, w := range want {
 		select {
 		case e, open := <-entries:
 			if !open || string(e.Message) != w || e.Error != "" {
-				h.t.Fatalf("heard %q %q (open %v), want %q", e.Message, e.Error, open, w)
+				h.t.Fatalf("got %q %q (open %v), want %q", e.Message, e.Error, open, w)
 			}
 			last = e
 		case <-time.After(10 * time.Second):
-			h.t.Fatalf("%q did not come", w)
+			h.t.Fatalf("timeout: no line %q", w)
 		}
 	}
 	return last
 }
 
-func (h *testServer) expectNothing(entries <-chan api.LogEntry) {
+// expectEnd waits for the end of a stream, without another line.
+func (h *testServer) expectEnd(entries <-chan api.LogEntry) {
 	h.t.Helper()
 	select {
 	case e, open := <-entries:
 		if open {
-			h.t.Fatalf("heard %q %s after the end", e.Message, e.Error)
+			h.t.Fatalf("got %q %s after the end", e.Message, e.Error)
 		}
 	case <-time.After(10 * time.Second):
-		h.t.Fatal("it did not end")
+		h.t.Fatal("timeout: the stream did not end")
 	}
 }
 
-// TestFollowLogs_FromTheFirstLineToTheEnd has a crash in the middle: a new
-// attempt is followed as the old one was, and the end of the run ends it.
-// Whoever was cut off comes back with what was seen, and misses nothing.
-func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
+// TestFollowLogs_AcrossAttempts follows a replica that crashes and starts again,
+// until the run ends. A client that resumes with After misses no line.
+func TestFollowLogs_AcrossAttempts(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	run := h.submitRun("web")
@@ -179,9 +180,9 @@ func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 	h.writeLogs(first, base.Add(time.Second), "two")
 
 	entries := h.openStream(api.FollowLogs{RunName: "web", Follow: true})
-	h.readLine(entries, "one", "two")
+	h.expectLines(entries, "one", "two")
 	h.writeLogs(first, base.Add(2*time.Second), "three")
-	seen := h.readLine(entries, "three")
+	seen := h.expectLines(entries, "three")
 	if seen.Replica != 0 || seen.Attempt != r.Attempt || seen.Stream != "stdout" {
 		t.Errorf("%+v", seen)
 	}
@@ -194,32 +195,31 @@ func TestFollowLogs_FromTheFirstLineToTheEnd(t *testing.T) {
 	})
 	second := h.logKey(run, h.findReplica(run.ID))
 	h.writeLogs(second, base.Add(3*time.Second), "four")
-	h.readLine(entries, "four")
+	h.expectLines(entries, "four")
 
 	resumed := h.openStream(api.FollowLogs{RunName: "web", Follow: true, After: map[dstack.AttemptID]time.Time{seen.Attempt: base.Add(time.Second)}})
-	h.readLine(resumed, "three", "four")
-	h.readLine(h.openStream(api.FollowLogs{RunName: "web", Follow: true, StartTime: &seen.Timestamp}), "four")
-	h.readLine(h.openStream(api.FollowLogs{RunName: "web", Follow: true, CurrentOnly: true}), "four")
+	h.expectLines(resumed, "three", "four")
+	h.expectLines(h.openStream(api.FollowLogs{RunName: "web", Follow: true, StartTime: &seen.Timestamp}), "four")
+	h.expectLines(h.openStream(api.FollowLogs{RunName: "web", Follow: true, CurrentOnly: true}), "four")
 	once, other := h.openStream(api.FollowLogs{RunName: "web"}), 1
-	h.readLine(once, "one", "two", "three", "four")
-	h.expectNothing(once)
-	h.expectNothing(h.openStream(api.FollowLogs{RunName: "web", Replica: &other}))
+	h.expectLines(once, "one", "two", "three", "four")
+	h.expectEnd(once)
+	h.expectEnd(h.openStream(api.FollowLogs{RunName: "web", Replica: &other}))
 	h.writeLogs(second, base.Add(4*time.Second), "bye")
 	h.logs.Finish(second)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep { return lifecycle.ReplicaStep{To: dstack.ReplicaTerminated} })
 	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndStopped})
 	for _, e := range []<-chan api.LogEntry{entries, resumed} {
-		h.readLine(e, "bye")
-		h.expectNothing(e)
+		h.expectLines(e, "bye")
+		h.expectEnd(e)
 	}
-	h.expectError(api.PathFollow, `{"run_name": "none"}`, 400, dstack.NotFound, "Run not found")
+	h.expectError(api.PathFollow, `{"run_name": "limit 0"}`, 400, dstack.NotFound, "Run not found")
 	if strings.Contains(h.log.String(), "level=WARN") || strings.Contains(h.log.String(), "level=ERROR") {
-		t.Errorf("the server complains: %s", h.log)
+		t.Errorf("the server logged a problem: %s", h.log)
 	}
 }
 
-// TestFollowLogs_ReplicasInOneOrder merges what there is by time.
-func TestFollowLogs_ReplicasInOneOrder(t *testing.T) {
+func TestFollowLogs_MergesReplicasByTime(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	run := h.submitRun("web")
@@ -241,12 +241,12 @@ func TestFollowLogs_ReplicasInOneOrder(t *testing.T) {
 			h.writeLogs(h.logKey(run, now[0].Replicas[i]), base.Add(time.Duration(2*n+i)*time.Millisecond), fmt.Sprint(2*n+i))
 		}
 	}
-	h.readLine(h.openStream(api.FollowLogs{RunName: "web"}), "0", "1", "2", "3", "4", "5")
+	h.expectLines(h.openStream(api.FollowLogs{RunName: "web"}), "0", "1", "2", "3", "4", "5")
 }
 
-// TestFollowLogs_AServerThatStopsCutsTheStream: an end that nobody can take
-// for the end of the output.
-func TestFollowLogs_AServerThatStopsCutsTheStream(t *testing.T) {
+// A stopping server aborts the connection, so that no client takes it for the
+// end of the logs.
+func TestFollowLogs_StoppingServerAbortsTheStream(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	run := h.submitRun("web")
@@ -272,6 +272,6 @@ func TestFollowLogs_AServerThatStopsCutsTheStream(t *testing.T) {
 	}
 	stop()
 	if rest, err := io.ReadAll(lines); err == nil {
-		t.Errorf("it ended as if all were said: %s", rest)
+		t.Errorf("the stream ended without an error: %s", rest)
 	}
 }

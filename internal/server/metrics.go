@@ -7,13 +7,13 @@ import (
 
 // buildRunMetrics sums the latest reports of all gateways about an unfinished
 // run. It returns nil if no gateway reported recently.
-func buildRunMetrics(w store.RunDetails) *api.RunMetrics {
-	if w.Run.Status.IsFinished() || !w.Load.Known {
+func buildRunMetrics(details store.RunDetails) *api.RunMetrics {
+	if details.Run.Status.IsFinished() || !details.Load.Known {
 		return nil
 	}
-	m := w.Load.Metrics
+	m := details.Load.Metrics
 	view := &api.RunMetrics{
-		Requests: m.Requests, InFlight: w.Load.InFlight, Held: w.Load.Held, TokensIn: m.TokensIn, TokensOut: m.TokensOut,
+		Requests: m.Requests, InFlight: details.Load.InFlight, Held: details.Load.Held, TokensIn: m.TokensIn, TokensOut: m.TokensOut,
 	}
 	if m.Streams > 0 {
 		seconds := m.FirstToken.Seconds()

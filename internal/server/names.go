@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Runs without a name are called after an adjective and an animal, both
-// short enough for a host name.
+// Words of generated run names: brave-panda-1. Each is short enough for a host
+// name.
 var (
 	adjectives = strings.Fields(`
 		able agile airy alert amber ample azure basic bold brave breezy bright brisk broad calm candid
@@ -31,8 +31,8 @@ var (
 		zebra`)
 )
 
-// generateName makes up a name that none of the taken ones is, with the smallest
-// number that makes it so.
+// generateName returns a random run name that is not taken: an adjective, an
+// animal, and the smallest free number.
 func generateName(taken map[string]bool) string {
 	stem := adjectives[rand.IntN(len(adjectives))] + "-" + animals[rand.IntN(len(animals))]
 	for n := 1; ; n++ {

@@ -7,14 +7,14 @@ import (
 	"dstack/internal/spec"
 )
 
-func TestFreeName_IsAlwaysAName(t *testing.T) {
+func TestGenerateName_WordsMakeValidNames(t *testing.T) {
 	if len(adjectives) < 100 || len(animals) < 80 {
 		t.Fatalf("%d adjectives, %d animals", len(adjectives), len(animals))
 	}
 	for _, words := range [][]string{adjectives, animals} {
 		sorted := slices.Sorted(slices.Values(words))
 		if len(slices.Compact(slices.Clone(sorted))) != len(words) {
-			t.Errorf("a word is there twice: %v", sorted)
+			t.Errorf("a word is listed twice: %v", sorted)
 		}
 		for _, w := range words {
 			if err := spec.CheckName(w + "-zebra-1000"); err != nil {
@@ -24,7 +24,7 @@ func TestFreeName_IsAlwaysAName(t *testing.T) {
 	}
 }
 
-func TestFreeName_TakesTheSmallestNumber(t *testing.T) {
+func TestGenerateName_TakesTheSmallestFreeNumber(t *testing.T) {
 	taken := map[string]bool{}
 	for _, a := range adjectives {
 		for _, b := range animals {

@@ -16,117 +16,127 @@ import (
 	"dstack/internal/spec"
 )
 
-// Where the description of the API is. docsPath is where the reference has
-// its own; neither is checked for the client's version.
 const (
-	openapiPath = "/api/openapi.json"
-	docsPath    = "/api/docs"
+	openapiPath = "/api/openapi.json" // the OpenAPI document of this API
+	docsPath    = "/api/docs"         // the documentation page of 0.18.10; its version check is skipped
 )
 
-var description = sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI()) })
+// encodeOpenAPI returns the OpenAPI document as JSON. It is built only once.
+var encodeOpenAPI = sync.OnceValues(func() ([]byte, error) { return json.Marshal(describeAPI()) })
 
 func (s *Server) serveOpenAPI(w http.ResponseWriter, r *http.Request) {
-	text, err := description()
+	text, err := encodeOpenAPI()
 	if err != nil {
 		s.respondError(w, r, err)
 		return
 	}
-	writeJSON(w, http.StatusOK, text)
+	writeEncodedJSON(w, http.StatusOK, text)
 }
 
-// aliases is how types that write themselves look on the wire.
-var aliases = map[reflect.Type]reflect.Type{
+// schemaAliases maps types with their own JSON encoding to types that have the
+// same schema.
+var schemaAliases = map[reflect.Type]reflect.Type{
 	reflect.TypeFor[json.RawMessage]():  reflect.TypeFor[any](),
 	reflect.TypeFor[api.Timestamp]():    reflect.TypeFor[timeSchema](),
 	reflect.TypeFor[wire.Null]():        reflect.TypeFor[any](),
 	reflect.TypeFor[spec.Env]():         reflect.TypeFor[map[string]string](),
-	reflect.TypeFor[spec.Retry]():       reflect.TypeFor[any](), // a bool or a mapping
+	reflect.TypeFor[spec.Retry]():       reflect.TypeFor[any](), // a boolean or a mapping
 	reflect.TypeFor[spec.MaxDuration](): reflect.TypeFor[string](),
 	reflect.TypeFor[spec.Model]():       reflect.TypeFor[map[string]any](),
-	reflect.TypeFor[spec.Resources]():   reflect.TypeFor[map[string]any](), // every spelling of a file
+	reflect.TypeFor[spec.Resources]():   reflect.TypeFor[map[string]any](), // every spelling that a configuration may use
 }
 
+// timeSchema is a type whose schema is a time.
 type timeSchema struct{}
 
-// Schema describes a time.
+// Schema returns the schema of a time.
 func (timeSchema) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "date-time"}
 }
 
-// describeAPI is the OpenAPI 3.1 document of the endpoints.
+// describeAPI returns the OpenAPI 3.1 document of all operations.
 func describeAPI() *huma.OpenAPI {
 	schemas := huma.NewMapRegistry("#/components/schemas/", schemaName)
-	for t, alias := range aliases {
+	for t, alias := range schemaAliases {
 		schemas.RegisterTypeAlias(t, alias)
 	}
 	doc := &huma.OpenAPI{
 		OpenAPI: "3.1.0",
-		Info:    &huma.Info{Title: "dstack", Version: wire.Version(), Description: "The API of the dstack server. Global admins may call everything."},
-		Paths:   map[string]*huma.PathItem{},
+		Info: &huma.Info{Title: "dstack", Version: wire.Version(),
+			Description: "The HTTP API of the dstack server. Global admins may call every operation."},
+		Paths: map[string]*huma.PathItem{},
 		Components: &huma.Components{Schemas: schemas, SecuritySchemes: map[string]*huma.SecurityScheme{
 			"token": {Type: "http", Scheme: "bearer"}}},
 	}
-	for i := range endpoints {
-		e := &endpoints[i]
-		item := &huma.PathItem{Post: describeOperation(e, schemas)}
-		if e.method == http.MethodGet {
-			item = &huma.PathItem{Get: describeOperation(e, schemas)}
+	for i := range apiOperations {
+		operation := &apiOperations[i]
+		item := &huma.PathItem{Post: describeOperation(operation, schemas)}
+		if operation.method == http.MethodGet {
+			item = &huma.PathItem{Get: describeOperation(operation, schemas)}
 		}
-		doc.Paths[e.path] = item
+		doc.Paths[operation.path] = item
 	}
 	return doc
 }
 
-// schemaName keeps types of the same name in two rooms apart.
+// schemaName returns the name of a type's schema. Types outside of package api
+// get their package as a prefix, because packages may use the same name.
 func schemaName(t reflect.Type, hint string) string {
 	name := huma.DefaultSchemaNamer(t, hint)
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
 	}
-	if room := path.Base(t.PkgPath()); room != "." && room != "api" {
-		return strings.ToUpper(room[:1]) + room[1:] + name
+	if pkg := path.Base(t.PkgPath()); pkg != "." && pkg != "api" {
+		return strings.ToUpper(pkg[:1]) + pkg[1:] + name
 	}
 	return name
 }
 
-func describeOperation(e *apiCall, schemas huma.Registry) *huma.Operation {
+func describeOperation(operation *apiOperation, schemas huma.Registry) *huma.Operation {
 	op := &huma.Operation{
-		Method: e.method, Path: e.path, Summary: e.about,
-		Tags:      []string{areaOf(e.path)},
-		Responses: map[string]*huma.Response{"200": {Description: "done", Content: describeContent(e.out, answerType(e), schemas)}},
+		Method: operation.method, Path: operation.path, Summary: operation.summary,
+		Tags: []string{findTag(operation.path)},
 	}
-	op.OperationID = strings.Trim(strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(e.path), "_")
-	op.Responses["default"] = &huma.Response{Description: "refused: why, and what to do",
-		Content: describeContent(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)}
-	if e.level != access.LevelNone {
+	op.Responses = map[string]*huma.Response{
+		"200": {Description: "Success.",
+			Content: describeContent(operation.responseType, responseMediaType(operation), schemas)},
+		"default": {Description: "An error: its kind, a message, and a hint.",
+			Content: describeContent(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)},
+	}
+	names := strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(operation.path)
+	op.OperationID = strings.Trim(names, "_")
+	if operation.level != access.LevelNone {
 		op.Security = []map[string][]string{{"token": {}}}
-		op.Description = "For: " + string(e.level)
+		op.Description = "Required access: " + string(operation.level)
 	}
-	for part := range strings.SplitSeq(e.path, "/") {
+	for part := range strings.SplitSeq(operation.path, "/") {
 		if name, ok := strings.CutPrefix(part, "{"); ok {
 			op.Parameters = append(op.Parameters, &huma.Param{Name: strings.TrimSuffix(name, "}"), In: "path", Required: true,
 				Schema: &huma.Schema{Type: huma.TypeString}})
 		}
 	}
-	describeBody(op, e, schemas)
+	describeBody(op, operation, schemas)
 	return op
 }
 
-func describeBody(op *huma.Operation, e *apiCall, schemas huma.Registry) {
+func describeBody(op *huma.Operation, operation *apiOperation, schemas huma.Registry) {
 	switch {
-	case e.form == formUpload:
+	case operation.format == formatMultipart:
 		op.Parameters = append(op.Parameters, &huma.Param{Name: "repo_id", In: "query", Required: true,
 			Schema: &huma.Schema{Type: huma.TypeString}})
 		file := &huma.Schema{Type: huma.TypeString, Format: "binary"}
-		op.RequestBody = &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"multipart/form-data": {
-			Schema: &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": file}, Required: []string{"file"}}}}}
-	case e.in != reflect.TypeFor[wire.Null]():
-		op.RequestBody = &huma.RequestBody{Required: true, Content: describeContent(e.in, "application/json", schemas)}
+		form := &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{"file": file}, Required: []string{"file"}}
+		op.RequestBody = &huma.RequestBody{Required: true,
+			Content: map[string]*huma.MediaType{"multipart/form-data": {Schema: form}}}
+	case operation.requestType != reflect.TypeFor[wire.Null]():
+		op.RequestBody = &huma.RequestBody{Required: true,
+			Content: describeContent(operation.requestType, "application/json", schemas)}
 	}
 }
 
-func answerType(e *apiCall) string {
-	if e.form == formLines {
+// responseMediaType returns the content type of an operation's response.
+func responseMediaType(operation *apiOperation) string {
+	if operation.format == formatLines {
 		return "application/x-ndjson"
 	}
 	return "application/json"
@@ -136,9 +146,10 @@ func describeContent(t reflect.Type, media string, schemas huma.Registry) map[st
 	return map[string]*huma.MediaType{media: {Schema: schemas.Schema(t, true, "")}}
 }
 
-// areaOf is what the calls of a path are about.
-func areaOf(p string) string {
-	rest := strings.TrimPrefix(strings.TrimPrefix(p, api.ProjectPrefix), "/api")
-	area, _, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
-	return area
+// findTag returns the OpenAPI tag of a path: users for /api/users/list, runs for
+// /api/project/{project_name}/runs/get.
+func findTag(urlPath string) string {
+	rest := strings.TrimPrefix(strings.TrimPrefix(urlPath, api.ProjectPrefix), "/api")
+	tag, _, _ := strings.Cut(strings.TrimPrefix(rest, "/"), "/")
+	return tag
 }

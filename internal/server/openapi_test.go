@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestOpenAPI_DescribesEveryEndpoint(t *testing.T) {
+func TestDescribeAPI_ContainsEveryOperation(t *testing.T) {
 	text, err := json.Marshal(describeAPI())
 	if err != nil {
 		t.Fatal(err)
@@ -28,22 +28,22 @@ func TestOpenAPI_DescribesEveryEndpoint(t *testing.T) {
 		t.Errorf("OpenAPI %s", doc.OpenAPI)
 	}
 	seen := map[string]string{}
-	for _, e := range endpoints {
+	for _, e := range apiOperations {
 		op, ok := doc.Paths[e.path][strings.ToLower(e.method)]
 		if !ok {
 			t.Errorf("%s %s is not described", e.method, e.path)
 			continue
 		}
 		if other := seen[op.OperationID]; other != "" || op.OperationID == "" {
-			t.Errorf("%s and %s are both called %q", e.path, other, op.OperationID)
+			t.Errorf("%s and %s have the same operation ID %q", e.path, other, op.OperationID)
 		}
 		seen[op.OperationID] = e.path
 	}
-	// Every reference leads somewhere.
+	// Every referenced schema exists.
 	for _, part := range strings.Split(string(text), `"$ref":"#/components/schemas/`)[1:] {
 		name, _, _ := strings.Cut(part, `"`)
 		if _, ok := doc.Components.Schemas[name]; !ok {
-			t.Errorf("the schema %s is not there", name)
+			t.Errorf("the schema %s is missing", name)
 		}
 	}
 }

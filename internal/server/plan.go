@@ -16,20 +16,22 @@ import (
 	"dstack/internal/spec"
 )
 
-// runPlan is what a run would need and where it could go.
+// runPlan is the plan of a run: where its replicas can be placed, and what the
+// user should know.
 type runPlan struct {
 	spec         dstack.RunSpec
-	name         string // empty: one will be made up
+	name         string // empty: one will be generated
 	placements   []dstack.Placement
 	rejections   []dstack.Rejection
+	portConflict string // why the replicas cannot share their machines' ports; empty: they can
 	notes        []string
-	existing     *store.RunDetails // the unfinished run of this name
-	mustRecreate bool              // no machine has room for it beside what runs of it
+	existing     *store.RunDetails // the unfinished run with the same name; nil: none
+	mustRecreate bool              // no machine has capacity for a new replica beside the existing ones
 }
 
-// planRun checks a run and looks for machines. A backend that does not answer
-// is a note, never an error.
-func (s *Server) planRun(c *request, rs dstack.RunSpec) (runPlan, error) {
+// planRun checks a spec and finds placements for it. A backend that does not
+// answer gives a note, not an error.
+func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	p := runPlan{spec: rs, name: findRunName(rs)}
 	if err := checkSpec(rs, p.name); err != nil {
 		return p, err
@@ -52,8 +54,8 @@ func (s *Server) planRun(c *request, rs dstack.RunSpec) (runPlan, error) {
 		p.mustRecreate = len(beside) == 0
 		used = placement.ReleaseAllocations(used, p.existing.Replicas)
 	}
-	places, misfits := placement.RankOffers(job.BuildRequirements(rs), offers, used)
-	p.placements, p.rejections = limitSharedPorts(places, misfits, max(rs.Configuration.Replicas.Min, 1), rs.Configuration.Port.Container)
+	p.placements, p.rejections = placement.RankOffers(job.BuildRequirements(rs), offers, used)
+	p.rejectSharedPorts()
 	p.notes = append(append(buildNotes(p, offers), failed...), templateNotes...)
 	return p, nil
 }
@@ -65,11 +67,12 @@ func findRunName(rs dstack.RunSpec) string {
 	return string(rs.Configuration.Name)
 }
 
-// checkSpec finds what no machine could change.
+// checkSpec returns an error if a spec can run on no machine: an invalid name,
+// unsupported fields, an unsupported repo type, or variables without a value.
 func checkSpec(rs dstack.RunSpec, name string) error {
 	if name != "" {
 		if err := spec.CheckName(name); err != nil {
-			return wire.Error{Msg: referenceNameError(name), Err: toInvalidError(err)}
+			return wire.Error{Msg: formatNameError(name), Err: toInvalidError(err)}
 		}
 	}
 	if problems := spec.Unsupported(&rs.Configuration, rs.Profile); len(problems) > 0 {
@@ -85,21 +88,25 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 		}
 	}
 	if len(open) > 0 {
-		return wire.Error{Msg: "not all variables are resolved: " + strings.Join(open, ", "), Err: &dstack.Error{Kind: dstack.Invalid,
-			Message: "these environment variables have no value: " + strings.Join(open, ", "),
-			Hint:    "set them where you apply, or give them with -e NAME=VALUE"}}
+		names := strings.Join(open, ", ")
+		return wire.Error{Msg: "not all variables are resolved: " + names, Err: &dstack.Error{Kind: dstack.Invalid,
+			Message: "these environment variables have no value: " + names,
+			Hint:    "set them in the environment of dstack apply, or with -e NAME=VALUE"}}
 	}
 	return nil
 }
 
-// referenceNameError is what the reference says of a name, where it would refuse it too.
-func referenceNameError(name string) string {
+// formatNameError returns the message of 0.18.10 for an invalid name. It is
+// empty for the name gateway, which 0.18.10 accepts.
+func formatNameError(name string) string {
 	if name == "gateway" {
 		return ""
 	}
 	return "Resource name should match regex '^[a-z][a-z0-9-]{1,40}$'"
 }
 
+// toInvalidError turns a spec.Problem, or any other error, into an error of
+// kind Invalid.
 func toInvalidError(err error) error {
 	if p, ok := errors.AsType[spec.Problem](err); ok {
 		return &dstack.Error{Kind: dstack.Invalid, Message: p.Message, Hint: p.Hint}
@@ -107,24 +114,25 @@ func toInvalidError(err error) error {
 	return &dstack.Error{Kind: dstack.Invalid, Message: err.Error()}
 }
 
-// newUnsupportedError tells of everything that nothing acts on yet, at once.
+// newUnsupportedError returns one error for all unsupported features of a spec.
 func newUnsupportedError(problems spec.Problems) error {
 	const prefix = "not supported yet: "
-	said := make([]string, 0, len(problems))
+	features := make([]string, 0, len(problems))
 	hint := ""
 	for _, p := range problems {
-		said = append(said, strings.TrimPrefix(p.Message, prefix))
+		features = append(features, strings.TrimPrefix(p.Message, prefix))
 		if hint == "" {
 			hint = p.Hint
 		}
 	}
 	if hint == "" {
-		hint = "leave this out for now"
+		hint = "remove it for now"
 	}
-	return &dstack.Error{Kind: dstack.Unsupported, Message: prefix + strings.Join(said, ", "), Hint: hint}
+	return &dstack.Error{Kind: dstack.Unsupported, Message: prefix + strings.Join(features, ", "), Hint: hint}
 }
 
-func (s *Server) findExisting(c *request, p *runPlan) error {
+// findExisting sets p.existing to the unfinished run with the name of the plan.
+func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 	if p.name == "" {
 		return nil
 	}
@@ -142,41 +150,40 @@ func (s *Server) findExisting(c *request, p *runPlan) error {
 	return err
 }
 
-// limitSharedPorts finds the machines on which the replicas would be in each other's
-// way: plain processes share the ports of their machine, so each such machine
-// takes one replica.
-func limitSharedPorts(places []dstack.Placement, misfits []dstack.Rejection, replicas, port int) ([]dstack.Placement, []dstack.Rejection) {
-	room := 0
-	for _, p := range places {
-		if !p.Offer.Engine.SharesPorts {
-			return places, misfits
+// rejectSharedPorts rejects all placements if there are more replicas than
+// machines and plain processes would run on them: they share the ports of their
+// machine, so a machine takes only one replica.
+func (p *runPlan) rejectSharedPorts() {
+	conf := p.spec.Configuration
+	replicas := max(conf.Replicas.Min, 1)
+	if len(p.placements) >= replicas || len(p.placements) == 0 {
+		return
+	}
+	for _, one := range p.placements {
+		if !one.Offer.Engine.SharesPorts {
+			return
 		}
-		room++
 	}
-	if room >= replicas || room == 0 {
-		return places, misfits
+	p.portConflict = fmt.Sprintf("%d replicas want port %d on one machine: plain processes share its ports",
+		replicas, conf.Port.Container)
+	for _, one := range p.placements {
+		p.rejections = append(p.rejections, dstack.Rejection{Offer: one.Offer, Reason: p.portConflict})
 	}
-	for _, p := range places {
-		misfits = append(misfits, dstack.Rejection{Offer: p.Offer, Reason: sharedPortReason(replicas, port)})
-	}
-	return nil, misfits
+	p.placements = nil
 }
 
-func sharedPortReason(replicas, port int) string {
-	return fmt.Sprintf("%d replicas want port %d on one machine: plain processes share its ports", replicas, port)
-}
-
-// collectOffers asks all backends of a project at once.
-func (s *Server) collectOffers(ctx context.Context, project string, need dstack.Requirements) (all []dstack.Offer, failed []string) {
-	all, silent := s.backends.Offers(ctx, project, need)
-	for _, b := range silent {
+// collectOffers returns the offers of all backends of a project, and a note for
+// each backend that did not answer.
+func (s *Server) collectOffers(ctx context.Context, project string, need dstack.Requirements) (all []dstack.Offer, notes []string) {
+	all, failed := s.backends.Offers(ctx, project, need)
+	for _, b := range failed {
 		s.log.Warn("a backend did not answer", "backend", b.Key, "err", b.Err)
-		failed = append(failed, fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err))
+		notes = append(notes, fmt.Sprintf("the backend %s did not answer: %s", b.Key, b.Err))
 	}
-	return all, failed
+	return all, notes
 }
 
-// buildNotes is what a person should know before saying yes.
+// buildNotes lists what the user should know before applying a plan.
 func buildNotes(p runPlan, offers []dstack.Offer) []string {
 	notes := []string{}
 	if len(offers) == 0 {
@@ -188,23 +195,24 @@ func buildNotes(p runPlan, offers []dstack.Offer) []string {
 	conf := p.spec.Configuration
 	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them")
 	if conf.Replicas.Max > len(p.placements) && conf.Replicas.Max > 1 {
-		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once", len(p.placements), conf.Replicas))
+		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once",
+			len(p.placements), conf.Replicas))
 	}
 	if conf.Python != "" {
 		notes = append(notes, fmt.Sprintf("python %s: plain processes use the machine's own Python", conf.Python))
 	}
 	if conf.NVCC != nil && *conf.NVCC {
-		notes = append(notes, "nvcc: plain processes use what the machine has")
+		notes = append(notes, "nvcc: plain processes use the CUDA tools of the machine")
 	}
 	if conf.Resources.ShmSize != nil {
-		notes = append(notes, "resources.shm_size: plain processes have the machine's own shared memory")
+		notes = append(notes, "resources.shm_size: plain processes use the shared memory of the machine")
 	}
 	return notes
 }
 
-// getPlan answers as the reference. The run comes back as it was given, for
-// that is what its client submits then.
-func (s *Server) getPlan(c *request, in api.RunSpecRequest) (api.RunPlan, error) {
+// getPlan returns the plan of a run in the wire format. It contains the spec
+// unchanged, because the 0.18.10 client submits that.
+func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (api.RunPlan, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.RunPlan{}, err
@@ -212,42 +220,43 @@ func (s *Server) getPlan(c *request, in api.RunSpecRequest) (api.RunPlan, error)
 	return p.toWire(c), nil
 }
 
-func (p runPlan) toWire(c *request) api.RunPlan {
+func (p runPlan) toWire(c *apiCall) api.RunPlan {
 	return wire.BuildPlan(c.project.Name, c.user.Name, p.spec, p.placements)
 }
 
-// previewRun is a plan with what a person wants to know. It changes nothing,
-// and having no machine is not an error of it.
-func (s *Server) previewRun(c *request, in api.RunSpecRequest) (api.Preview, error) {
+// previewRun returns the plan of a run with everything that the user is shown
+// before applying it. It is no error if no machine fits.
+func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.Preview{}, err
 	}
-	show := api.Preview{Plan: p.toWire(c), Placements: []api.Placement{}, Rejections: []api.Rejection{}, Notes: p.notes, Changes: []api.Change{}}
-	for _, place := range p.placements {
-		show.Placements = append(show.Placements, api.Placement{Offer: wire.BuildOffer(place), Free: place.Free})
+	preview := api.Preview{Plan: p.toWire(c), Placements: []api.Placement{}, Rejections: []api.Rejection{},
+		Notes: p.notes, Changes: []api.Change{}}
+	for _, one := range p.placements {
+		preview.Placements = append(preview.Placements, api.Placement{Offer: wire.BuildOffer(one), Free: one.Free})
 	}
-	for _, m := range p.rejections {
-		offer := wire.BuildOffer(dstack.Placement{Offer: m.Offer})
+	for _, one := range p.rejections {
+		offer := wire.BuildOffer(dstack.Placement{Offer: one.Offer})
 		offer.Availability = "not_available"
-		show.Rejections = append(show.Rejections, api.Rejection{Offer: offer, Reason: m.Reason})
+		preview.Rejections = append(preview.Rejections, api.Rejection{Offer: offer, Reason: one.Reason})
 	}
 	if p.existing != nil {
 		view := buildRunView(*p.existing, s.urls)
-		show.Existing = &view
-		show.Changes = p.listChanges()
-		show.Strategy = overallStrategy(show.Changes)
+		preview.Existing = &view
+		preview.Changes = p.listChanges()
+		preview.Strategy = combineStrategies(preview.Changes)
 	}
 	if p.name != "" {
-		show.URL = s.urls.serviceURL(c.project.Name, p.name) + "/"
+		preview.URL = s.urls.serviceURL(c.project.Name, p.name) + "/"
 	}
 	if p.spec.Configuration.Model != nil {
-		show.ModelURL = s.urls.modelsURL(c.project.Name)
+		preview.ModelURL = s.urls.modelsURL(c.project.Name)
 	}
-	return show, nil
+	return preview, nil
 }
 
-func codeHashOf(rs dstack.RunSpec) string {
+func codeHash(rs dstack.RunSpec) string {
 	if rs.RepoCodeHash == nil {
 		return ""
 	}
@@ -261,30 +270,27 @@ func shortHash(hash string) string {
 	return hash
 }
 
-// checkCapacity says whether a run may be accepted: somewhere it fits, or it was told
-// to wait for room.
+// checkCapacity returns an error if a plan has no placement, unless the
+// configuration lets the run wait for capacity.
 func (p runPlan) checkCapacity() error {
 	if len(p.placements) > 0 {
 		return nil
 	}
-	conf := p.spec.Configuration
-	for _, m := range p.rejections {
-		if m.Reason == sharedPortReason(conf.Replicas.Min, conf.Port.Container) {
-			return &dstack.Error{Kind: dstack.Invalid, Message: m.Reason,
-				Hint: "ask for one replica, or run it where Docker is: engine: docker in the server's config.yml"}
-		}
+	if p.portConflict != "" {
+		return &dstack.Error{Kind: dstack.Invalid, Message: p.portConflict,
+			Hint: "use one replica, or Docker: set engine: docker in the server's config.yml"}
 	}
-	events, _ := spec.Merge(conf, p.spec.Profile).RetryRule()
+	events, _ := spec.Merge(p.spec.Configuration, p.spec.Profile).RetryRule()
 	if slices.Contains(events, spec.EventNoCapacity) {
 		return nil
 	}
-	said := make([]string, 0, len(p.rejections)+len(p.notes))
-	for _, m := range p.rejections {
-		said = append(said, m.Offer.Type+": "+m.Reason)
+	reasons := make([]string, 0, len(p.rejections)+len(p.notes))
+	for _, one := range p.rejections {
+		reasons = append(reasons, one.Offer.Type+": "+one.Reason)
 	}
-	if len(said) == 0 {
-		said = p.notes
+	if len(reasons) == 0 {
+		reasons = p.notes
 	}
-	return &dstack.Error{Kind: dstack.NoCapacity, Message: "no machine suits: " + strings.Join(said, " · "),
-		Hint: "ask for less, or add retry: {on_events: [no-capacity]} to wait for room"}
+	return &dstack.Error{Kind: dstack.NoCapacity, Message: "no machine suits: " + strings.Join(reasons, " · "),
+		Hint: "ask for less, or wait for a machine with retry: {on_events: [no-capacity]}"}
 }

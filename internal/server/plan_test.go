@@ -16,13 +16,13 @@ func TestCheckSpec(t *testing.T) {
 		kind            dstack.Kind
 		want            string
 	}{
-		{"fine", head, "web-1", nil, "", ""},
+		{"valid", head, "web-1", nil, "", ""},
 		{"without a name", head, "", nil, "", ""},
-		{"a bad name", head, "Web", nil, dstack.Invalid, "Web"},
-		{"a name that is taken by us", head, "gateway", nil, dstack.Invalid, "gateway"},
-		{"all that comes later at once", head + "volumes: [{name: v, path: /d}]\nmax_duration: 2h\n", "web", nil, dstack.Unsupported, "not supported yet: "},
+		{"an invalid name", head, "Web", nil, dstack.Invalid, "Web"},
+		{"a reserved name", head, "gateway", nil, dstack.Invalid, "gateway"},
+		{"several unsupported fields", head + "volumes: [{name: v, path: /d}]\nmax_duration: 2h\n", "web", nil, dstack.Unsupported, "not supported yet: "},
 		{"a git repository", head, "web", func(rs *dstack.RunSpec) { rs.RepoData = []byte(`{"repo_type":"remote"}`) }, dstack.Unsupported, "remote"},
-		{"no repo at all", head, "web", func(rs *dstack.RunSpec) { rs.RepoData = []byte(`{}`) }, dstack.Invalid, "type of repo"},
+		{"no repo type", head, "web", func(rs *dstack.RunSpec) { rs.RepoData = []byte(`{}`) }, dstack.Invalid, "repo type"},
 		{"variables without values", head + "env: [A, B=1, C]\n", "web", nil, dstack.Invalid, "A, C"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestCheckSpec(t *testing.T) {
 	}
 	err := checkSpec(testSpec(t, head+"volumes: [{name: v, path: /d}]\nhome_dir: /home/me\n"), "web")
 	if err == nil || !strings.Contains(err.Error(), "volumes") || !strings.Contains(err.Error(), "home_dir") {
-		t.Errorf("not all is named: %v", err)
+		t.Errorf("an unsupported field is missing: %v", err)
 	}
 }
 
@@ -52,43 +52,43 @@ func newPlacement(name string, shares bool) dstack.Placement {
 	return dstack.Placement{Offer: dstack.Offer{Type: name, Engine: dstack.EngineCapabilities{SharesPorts: shares}}}
 }
 
-func TestApart_ReplicasOnSharedPorts(t *testing.T) {
+func TestRejectSharedPorts(t *testing.T) {
 	for _, c := range []struct {
-		name            string
-		places          []dstack.Placement
-		replicas        int
-		places2, misfit int
+		name                   string
+		placements             []dstack.Placement
+		replicas               int
+		wantPlaced, wantReject int
 	}{
 		{"one replica", []dstack.Placement{newPlacement("a", true)}, 1, 1, 0},
-		{"two on one machine", []dstack.Placement{newPlacement("a", true)}, 2, 0, 1},
-		{"two on two machines", []dstack.Placement{newPlacement("a", true), newPlacement("b", true)}, 2, 2, 0},
-		{"three on two machines", []dstack.Placement{newPlacement("a", true), newPlacement("b", true)}, 3, 0, 2},
+		{"two replicas, one machine", []dstack.Placement{newPlacement("a", true)}, 2, 0, 1},
+		{"two replicas, two machines", []dstack.Placement{newPlacement("a", true), newPlacement("b", true)}, 2, 2, 0},
+		{"three replicas, two machines", []dstack.Placement{newPlacement("a", true), newPlacement("b", true)}, 3, 0, 2},
 		{"containers have their own ports", []dstack.Placement{newPlacement("a", true), newPlacement("b", false)}, 5, 2, 0},
-		{"nowhere", nil, 2, 0, 0},
+		{"no machine", nil, 2, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			places, misfits := limitSharedPorts(c.places, nil, c.replicas, 8000)
-			if len(places) != c.places2 || len(misfits) != c.misfit {
-				t.Errorf("%d places, %d misfits", len(places), len(misfits))
+			p := runPlan{placements: c.placements}
+			p.spec.Configuration.Replicas.Min, p.spec.Configuration.Port.Container = c.replicas, 8000
+			p.rejectSharedPorts()
+			if len(p.placements) != c.wantPlaced || len(p.rejections) != c.wantReject || (p.portConflict != "") != (c.wantReject > 0) {
+				t.Errorf("%d placements, %d rejections, conflict %q", len(p.placements), len(p.rejections), p.portConflict)
 			}
 		})
 	}
 }
 
-func TestRoom(t *testing.T) {
+func TestCheckCapacity(t *testing.T) {
 	const head = "type: service\nport: 8000\ncommands: [a]\nreplicas: 2\n"
-	misfit := func(why string) []dstack.Rejection {
-		return []dstack.Rejection{{Offer: dstack.Offer{Type: "box"}, Reason: why}}
-	}
+	noGPU := []dstack.Rejection{{Offer: dstack.Offer{Type: "box"}, Reason: "it has no GPU"}}
 	for _, c := range []struct {
 		name, yaml string
 		plan       runPlan
 		kind       dstack.Kind
 	}{
-		{"a place", head, runPlan{placements: []dstack.Placement{newPlacement("a", true)}}, ""},
-		{"none", head, runPlan{rejections: misfit("it has no GPU")}, dstack.NoCapacity},
-		{"none, but it may wait", head + "retry: true\n", runPlan{rejections: misfit("it has no GPU")}, ""},
-		{"in each other's way", head + "retry: true\n", runPlan{rejections: misfit(sharedPortReason(2, 8000))}, dstack.Invalid},
+		{"a placement", head, runPlan{placements: []dstack.Placement{newPlacement("a", true)}}, ""},
+		{"no placement", head, runPlan{rejections: noGPU}, dstack.NoCapacity},
+		{"no placement, but the run may wait", head + "retry: true\n", runPlan{rejections: noGPU}, ""},
+		{"replicas cannot share ports", head + "retry: true\n", runPlan{rejections: noGPU, portConflict: "they share ports"}, dstack.Invalid},
 		{"no machine at all", head, runPlan{notes: []string{"no machine is configured for this project"}}, dstack.NoCapacity},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -101,7 +101,7 @@ func TestRoom(t *testing.T) {
 	}
 }
 
-func TestWithout_GivesBackWhatTheLeavingHold(t *testing.T) {
+func TestReleaseAllocations_ReleasesUnfinishedReplicas(t *testing.T) {
 	used := map[dstack.InstanceID]dstack.Allocation{"i": {CPUs: 3, MemoryMiB: 300, DiskMiB: 30,
 		GPUs: map[string]string{"g1": "a", "g2": "b"}, Ports: map[int]string{80: "a", 81: "b"}}}
 	claim := dstack.Claim{CPUs: 1, MemoryMiB: 100, DiskMiB: 10, GPUs: []dstack.GPU{{ID: "g1"}}, Ports: []int{80}}
@@ -112,14 +112,14 @@ func TestWithout_GivesBackWhatTheLeavingHold(t *testing.T) {
 	})
 	got := after["i"]
 	if got.CPUs != 2 || got.MemoryMiB != 200 || got.DiskMiB != 20 || len(got.GPUs) != 1 || len(got.Ports) != 1 {
-		t.Errorf("left: %+v", got)
+		t.Errorf("the allocation is %+v", got)
 	}
 	if len(used["i"].GPUs) != 2 {
-		t.Error("what was given is changed")
+		t.Error("the argument was changed")
 	}
 }
 
-func TestChanges(t *testing.T) {
+func TestListChanges(t *testing.T) {
 	from, to := testSpec(t, llama), testSpec(t, strings.Replace(llama, "[a, b]", "[a, c]", 1))
 	hash := strings.Repeat("ab", 32)
 	to.RepoCodeHash = &hash
@@ -135,6 +135,6 @@ func TestChanges(t *testing.T) {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if again := listChanges(from, from); len(again) != 0 {
-		t.Errorf("nothing changed, and yet %v", again)
+		t.Errorf("equal specs have the changes %v", again)
 	}
 }

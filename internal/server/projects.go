@@ -16,14 +16,16 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// projectName is narrow because projects are parts of host names and paths.
+// projectName matches valid names of projects, which become parts of host names
+// and file paths.
 var projectName = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9_-]{0,48}[A-Za-z0-9])?$`)
 
-// projectQuota is how many projects a user who is no global admin may own.
-const projectQuota = 10
+// maxOwnedProjects is how many projects a user who is not a global admin may
+// own.
+const maxOwnedProjects = 10
 
-// projectsOf returns the projects that a caller may see.
-func (s *Server) projectsOf(c *request) ([]dstack.Project, error) {
+// listVisibleProjects returns the projects that the caller may see.
+func (s *Server) listVisibleProjects(c *apiCall) ([]dstack.Project, error) {
 	all, err := s.store.Projects(c.ctx)
 	if err != nil || c.isGlobalAdmin() {
 		return all, err
@@ -43,24 +45,25 @@ func (s *Server) projectsOf(c *request) ([]dstack.Project, error) {
 	return mine, nil
 }
 
-func (s *Server) listProjects(c *request, _ wire.Null) ([]api.Project, error) {
-	projects, err := s.projectsOf(c)
+func (s *Server) listProjects(c *apiCall, _ wire.Null) ([]api.Project, error) {
+	projects, err := s.listVisibleProjects(c)
 	if err != nil {
 		return nil, err
 	}
-	owners, err := s.usersByID(c.ctx)
+	owners, err := s.mapUsersByID(c.ctx)
 	if err != nil {
 		return nil, err
 	}
-	wire := make([]api.Project, 0, len(projects))
+	list := make([]api.Project, 0, len(projects))
 	for _, p := range projects {
-		wire = append(wire, api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: wireUser(owners[p.Owner]),
+		list = append(list, api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: buildUser(owners[p.Owner]),
 			Backends: []api.Backend{}, Members: []api.Member{}})
 	}
-	return wire, nil
+	return list, nil
 }
 
-func (s *Server) usersByID(ctx context.Context) (map[dstack.UserID]dstack.User, error) {
+// mapUsersByID returns all users by ID.
+func (s *Server) mapUsersByID(ctx context.Context) (map[dstack.UserID]dstack.User, error) {
 	users, err := s.store.Users(ctx)
 	byID := make(map[dstack.UserID]dstack.User, len(users))
 	for _, u := range users {
@@ -69,23 +72,26 @@ func (s *Server) usersByID(ctx context.Context) (map[dstack.UserID]dstack.User, 
 	return byID, err
 }
 
-func (s *Server) createProject(c *request, in api.CreateProject) (api.Project, error) {
+func (s *Server) createProject(c *apiCall, in api.CreateProject) (api.Project, error) {
 	if !projectName.MatchString(in.ProjectName) {
-		return api.Project{}, invalidAccount("a project", in.ProjectName)
+		return api.Project{}, newInvalidNameError("a project", in.ProjectName,
+			"use at most 50 letters, digits, dashes and underscores; begin and end with a letter or digit")
 	}
-	if err := s.checkQuota(c); err != nil {
+	if err := s.checkProjectQuota(c); err != nil {
 		return api.Project{}, err
 	}
-	project := dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: in.ProjectName, Owner: c.user.ID, CreatedAt: now()}
+	project := dstack.Project{ID: dstack.ProjectID(uuid.NewString()), Name: in.ProjectName, Owner: c.user.ID,
+		CreatedAt: now()}
 	if err := s.store.CreateProject(c.ctx, project); err != nil {
-		return api.Project{}, newNameTakenError(err)
+		return api.Project{}, toNameTakenError(err)
 	}
-	s.tellAccount(c, "project "+project.Name, nil)
+	s.auditAccountChange(c, "project "+project.Name, nil)
 	s.broadcast.Notify()
-	return s.wireProject(c.ctx, project)
+	return s.buildProject(c.ctx, project)
 }
 
-func (s *Server) checkQuota(c *request) error {
+// checkProjectQuota returns an error if the caller may not own another project.
+func (s *Server) checkProjectQuota(c *apiCall) error {
 	if c.isGlobalAdmin() {
 		return nil
 	}
@@ -93,21 +99,23 @@ func (s *Server) checkQuota(c *request) error {
 	if err != nil {
 		return err
 	}
-	own := 0
+	owned := 0
 	for _, p := range all {
 		if p.Owner == c.user.ID {
-			own++
+			owned++
 		}
 	}
-	if own >= projectQuota {
+	if owned >= maxOwnedProjects {
 		return wire.Error{Msg: "User project quota exceeded", Err: &dstack.Error{Kind: dstack.Forbidden,
-			Message: fmt.Sprintf("you own %d projects already, the most there may be", own),
-			Hint:    "delete one, or ask an admin to make it"}}
+			Message: fmt.Sprintf("you already own %d projects, the maximum", owned),
+			Hint:    "delete one, or ask an admin to create the project"}}
 	}
 	return nil
 }
 
-func (s *Server) deleteProjects(c *request, in api.DeleteProjects) (wire.Null, error) {
+// deleteProjects deletes projects that have no unfinished run, and their logs.
+// It never deletes the last project.
+func (s *Server) deleteProjects(c *apiCall, in api.DeleteProjects) (wire.Null, error) {
 	all, err := s.store.Projects(c.ctx)
 	if err != nil {
 		return wire.Null{}, err
@@ -119,16 +127,16 @@ func (s *Server) deleteProjects(c *request, in api.DeleteProjects) (wire.Null, e
 		}
 	}
 	for _, name := range in.ProjectsNames {
-		if err := s.mayDelete(c, name); err != nil {
+		if err := s.authorizeDeletion(c, name); err != nil {
 			return wire.Null{}, err
 		}
 	}
 	if left == 0 && len(all) > 0 {
 		return wire.Null{}, wire.Error{Msg: "Cannot delete the only project", Err: &dstack.Error{Kind: dstack.Conflict,
-			Message: "the only project cannot be deleted", Hint: "make another one first"}}
+			Message: "the only project cannot be deleted", Hint: "create another one first"}}
 	}
 	err = s.store.DeleteProjects(c.ctx, in.ProjectsNames)
-	s.tellAccount(c, "projects "+strings.Join(in.ProjectsNames, ","), err)
+	s.auditAccountChange(c, "projects "+strings.Join(in.ProjectsNames, ","), err)
 	s.broadcast.Notify()
 	if err != nil {
 		return wire.Null{}, err
@@ -138,15 +146,16 @@ func (s *Server) deleteProjects(c *request, in api.DeleteProjects) (wire.Null, e
 			continue
 		}
 		if err := s.logs.RemoveProject(p.Name); err != nil {
-			s.log.Warn("the output of a deleted project was not removed", "project", p.Name, "err", err)
+			s.log.Warn("the logs of a deleted project were not removed", "project", p.Name, "err", err)
 		}
 	}
 	return wire.Null{}, nil
 }
 
-// mayDelete lets global admins and a project's own admins delete it. To
-// others it looks as if it were not there.
-func (s *Server) mayDelete(c *request, name string) error {
+// authorizeDeletion returns an error unless the caller is a global admin or an
+// admin of the project. The error is the same for a project that does not
+// exist.
+func (s *Server) authorizeDeletion(c *apiCall, name string) error {
 	refused := &dstack.Error{Kind: dstack.Forbidden, Message: "you may not delete the project " + quote(name),
 		Hint: "ask one of its admins"}
 	project, err := s.store.Project(c.ctx, name)
@@ -168,22 +177,23 @@ func (s *Server) mayDelete(c *request, name string) error {
 	return refused
 }
 
+// containsFold reports whether names contains name, ignoring case.
 func containsFold(names []string, name string) bool {
 	for _, n := range names {
-		if equalFold(n, name) {
+		if strings.EqualFold(n, name) {
 			return true
 		}
 	}
 	return false
 }
 
-func (s *Server) getProject(c *request, _ wire.Null) (api.Project, error) {
-	return s.wireProject(c.ctx, c.project)
+func (s *Server) getProject(c *apiCall, _ wire.Null) (api.Project, error) {
+	return s.buildProject(c.ctx, c.project)
 }
 
-// setMembers replaces the members. Names that nobody has are an error, so
-// that a slip of the pen does not lock somebody out; the reference skips them.
-func (s *Server) setMembers(c *request, in api.SetMembers) (api.Project, error) {
+// setMembers replaces all members of a project. An unknown user is an error, so
+// that a typing mistake locks nobody out; 0.18.10 ignores it.
+func (s *Server) setMembers(c *apiCall, in api.SetMembers) (api.Project, error) {
 	roles := map[dstack.UserID]dstack.Role{}
 	var unknown []string
 	for _, m := range in.Members {
@@ -199,53 +209,53 @@ func (s *Server) setMembers(c *request, in api.SetMembers) (api.Project, error) 
 	}
 	if len(unknown) > 0 {
 		return api.Project{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no user " + strings.Join(unknown, ", "),
-			Hint: "an admin makes users; the members are as they were"}
+			Hint: "ask an admin to create the user; the members were not changed"}
 	}
 	if err := s.store.SetMembers(c.ctx, c.project.ID, roles); err != nil {
 		return api.Project{}, err
 	}
-	s.tellAccount(c, "members of "+c.project.Name, nil)
+	s.auditAccountChange(c, "members of "+c.project.Name, nil)
 	s.broadcast.Notify()
-	return s.wireProject(c.ctx, c.project)
+	return s.buildProject(c.ctx, c.project)
 }
 
-func (s *Server) wireProject(ctx context.Context, p dstack.Project) (api.Project, error) {
+func (s *Server) buildProject(ctx context.Context, p dstack.Project) (api.Project, error) {
 	members, err := s.store.Members(ctx, p.ID)
 	if err != nil {
 		return api.Project{}, err
 	}
-	owners, err := s.usersByID(ctx)
+	owners, err := s.mapUsersByID(ctx)
 	if err != nil {
 		return api.Project{}, err
 	}
-	wire := api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: wireUser(owners[p.Owner]),
-		Backends: wireBackends(s.backends, p.Name), Members: []api.Member{}}
+	project := api.Project{ProjectID: p.ID, ProjectName: p.Name, Owner: buildUser(owners[p.Owner]),
+		Backends: buildBackends(s.backends, p.Name), Members: []api.Member{}}
 	for _, m := range members {
-		wire.Members = append(wire.Members, api.Member{User: wireUser(m.User), ProjectRole: m.Role})
+		project.Members = append(project.Members, api.Member{User: buildUser(m.User), ProjectRole: m.Role})
 	}
-	return wire, nil
+	return project, nil
 }
 
-// wireBackends shows a project's backends by their type, once each.
-func wireBackends(set *backend.Set, project string) []api.Backend {
-	wire := []api.Backend{}
+// buildBackends returns the types of a project's backends, each once.
+func buildBackends(set *backend.Set, project string) []api.Backend {
+	list := []api.Backend{}
 	seen := map[string]bool{}
 	for _, key := range set.Of(project) {
 		name, _, _ := strings.Cut(key, "-")
 		if !seen[name] {
 			seen[name] = true
-			wire = append(wire, api.Backend{Name: name, Config: map[string]any{"type": name}})
+			list = append(list, api.Backend{Name: name, Config: map[string]any{"type": name}})
 		}
 	}
-	return wire
+	return list
 }
 
-func (s *Server) listBackendTypes(*request, wire.Null) ([]string, error) {
+func (s *Server) listBackendTypes(*apiCall, wire.Null) ([]string, error) {
 	return slices.Sorted(maps.Keys(s.backendTypes)), nil
 }
 
-// backendValues tells what a backend's configuration may say.
-func (s *Server) backendValues(_ *request, in map[string]any) (map[string]any, error) {
+// getBackendValues returns the values that a backend's configuration may have.
+func (s *Server) getBackendValues(_ *apiCall, in map[string]any) (map[string]any, error) {
 	name, _ := in["type"].(string)
 	backendType, ok := s.backendTypes[name]
 	if !ok {

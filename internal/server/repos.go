@@ -8,41 +8,43 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// repoWithCreds is a repo where credentials were asked for: there are none.
+// repoWithCreds answers repos/get. The credentials are always null.
 type repoWithCreds struct {
 	api.RepoHead
 	RepoCreds *struct{} `json:"repo_creds"`
 }
 
-func (s *Server) listRepos(c *request, _ wire.Null) ([]api.RepoHead, error) {
+func (s *Server) listRepos(c *apiCall, _ wire.Null) ([]api.RepoHead, error) {
 	repos, err := s.store.Repos(c.ctx, c.project.ID)
-	wire := make([]api.RepoHead, 0, len(repos))
+	list := make([]api.RepoHead, 0, len(repos))
 	for _, r := range repos {
-		wire = append(wire, api.RepoHead{RepoID: r.ID, RepoInfo: r.Info})
+		list = append(list, api.RepoHead{RepoID: r.ID, RepoInfo: r.Info})
 	}
-	return wire, err
+	return list, err
 }
 
-func (s *Server) findRepo(c *request, id string) (dstack.Repo, error) {
+// findRepo finds a repo of the project. If there is none, the error has the
+// code and message of 0.18.10.
+func (s *Server) findRepo(c *apiCall, id string) (dstack.Repo, error) {
 	repo, err := s.store.Repo(c.ctx, c.project.ID, id)
 	if dstack.KindOf(err) == dstack.NotFound {
 		return repo, wire.Error{Code: "repo_does_not_exist", Msg: "Repo " + id + " does not exist", Err: &dstack.Error{
-			Kind: dstack.NotFound, Message: "there is no repo " + quote(id), Hint: "make it known first: dstack init"}}
+			Kind: dstack.NotFound, Message: "there is no repo " + quote(id), Hint: "register it first: dstack init"}}
 	}
 	return repo, err
 }
 
-func (s *Server) getRepo(c *request, in api.GetRepo) (repoWithCreds, error) {
+func (s *Server) getRepo(c *apiCall, in api.GetRepo) (repoWithCreds, error) {
 	repo, err := s.findRepo(c, in.RepoID)
 	return repoWithCreds{RepoHead: api.RepoHead{RepoID: repo.ID, RepoInfo: repo.Info}}, err
 }
 
-// initRepo keeps what the client says of a repo. Credentials are refused:
-// nothing would use them.
-func (s *Server) initRepo(c *request, in api.InitRepo) (wire.Null, error) {
+// initRepo registers a repo. It refuses credentials, because nothing would use
+// them.
+func (s *Server) initRepo(c *apiCall, in api.InitRepo) (wire.Null, error) {
 	if in.RepoID == "" || len(in.RepoID) > 200 {
-		return wire.Null{}, &dstack.Error{Kind: dstack.Invalid, Message: "a repo's id has 1 to 200 characters",
-			Hint: "let the client choose it"}
+		return wire.Null{}, &dstack.Error{Kind: dstack.Invalid, Message: "the ID of a repo must have 1 to 200 characters",
+			Hint: "let the client choose the ID"}
 	}
 	if err := checkRepoType(in.RepoInfo); err != nil {
 		return wire.Null{}, err
@@ -54,14 +56,14 @@ func (s *Server) initRepo(c *request, in api.InitRepo) (wire.Null, error) {
 	return wire.Null{}, s.store.PutRepo(c.ctx, dstack.Repo{Project: c.project.ID, ID: in.RepoID, Info: in.RepoInfo})
 }
 
-// checkRepoType accepts folders; git repositories come later.
+// checkRepoType accepts folders. Git repositories are not supported yet.
 func checkRepoType(info json.RawMessage) error {
 	var head struct {
 		Type string `json:"repo_type"`
 	}
 	if err := json.Unmarshal(info, &head); err != nil {
 		return &dstack.Error{Kind: dstack.Invalid, Message: "the repo's data is not a JSON object",
-			Hint: `write {"repo_type": "virtual"} where there is no repo`, Cause: err}
+			Hint: `without a repo, send {"repo_type": "virtual"}`, Cause: err}
 	}
 	switch head.Type {
 	case "local", "virtual":
@@ -70,11 +72,11 @@ func checkRepoType(info json.RawMessage) error {
 		return &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: repos of type remote",
 			Hint: "upload the folder itself: dstack init --local"}
 	default:
-		return &dstack.Error{Kind: dstack.Invalid, Message: "there is no type of repo called " + quote(head.Type),
+		return &dstack.Error{Kind: dstack.Invalid, Message: "there is no repo type " + quote(head.Type),
 			Hint: "use local or virtual"}
 	}
 }
 
-func (s *Server) deleteRepos(c *request, in api.DeleteRepos) (wire.Null, error) {
+func (s *Server) deleteRepos(c *apiCall, in api.DeleteRepos) (wire.Null, error) {
 	return wire.Null{}, s.store.DeleteRepos(c.ctx, c.project.ID, in.ReposIDs)
 }

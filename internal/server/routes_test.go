@@ -10,17 +10,17 @@ import (
 	"dstack/internal/dstack"
 )
 
-// TestEndpoints_EveryOneIsClosedToWhomItShouldBe calls everything there is
-// as everybody there is. A level that is not in the table fails.
-func TestEndpoints_EveryOneIsClosedToWhomItShouldBe(t *testing.T) {
+// TestAPIOperations_Authorization calls every operation as every kind of caller.
+// It fails for an access level that its table does not have.
+func TestAPIOperations_Authorization(t *testing.T) {
 	h := newTestServer(t)
-	callers := []string{"nobody", "wrong token", "stranger", "member", "project admin", "admin"}
+	callers := []string{"no token", "wrong token", "stranger", "member", "project admin", "admin"}
 	tokens := map[string]string{"wrong token": "dst_wrong", "admin": h.admin, "stranger": h.createUser("stranger", dstack.RoleUser),
 		"member": h.createUser("member", dstack.RoleUser), "project admin": h.createUser("chief", dstack.RoleUser)}
 	h.mustCall("/api/projects/main/set_members", api.SetMembers{Members: []api.SetMember{
 		{Username: "member", ProjectRole: dstack.RoleUser}, {Username: "chief", ProjectRole: dstack.RoleAdmin}}}, nil)
 
-	const in = "let in"
+	const in = "allowed"
 	want := map[access.Level][]string{
 		access.LevelNone:         {in, in, in, in, in, in},
 		access.LevelUser:         {"Not authenticated", "Invalid token", in, in, in, in},
@@ -28,19 +28,19 @@ func TestEndpoints_EveryOneIsClosedToWhomItShouldBe(t *testing.T) {
 		access.LevelProjectAdmin: {"Not authenticated", "Invalid token", "Access denied", "Access denied", in, in},
 		access.LevelGlobalAdmin:  {"Not authenticated", "Invalid token", "Access denied", "Access denied", "Access denied", in},
 	}
-	for _, e := range endpoints {
+	for _, op := range apiOperations {
 		for i, caller := range callers {
-			if want[e.level] == nil {
-				t.Fatalf("%s has the level %q, which is not in this table", e.path, e.level)
+			if want[op.level] == nil {
+				t.Fatalf("%s has the level %q, which this test does not know", op.path, op.level)
 			}
-			r, err := http.NewRequestWithContext(t.Context(), e.method, h.url+strings.NewReplacer("{project_name}", "main", "{name}", "x").Replace(e.path), strings.NewReader(`{"x": 1}`))
+			r, err := http.NewRequestWithContext(t.Context(), op.method, h.url+strings.NewReplacer("{project_name}", "main", "{name}", "x").Replace(op.path), strings.NewReader(`{"x": 1}`))
 			if err != nil {
 				t.Fatal(err)
 			}
 			if tokens[caller] != "" {
 				r.Header.Set("Authorization", "Bearer "+tokens[caller])
 			}
-			a := h.do(r)
+			a := h.send(r)
 			got := in
 			for _, word := range []string{"Not authenticated", "Invalid token", "Access denied", "Not found"} {
 				if strings.HasPrefix(a.text, `{"detail":"`+word) || strings.HasPrefix(a.text, `{"detail":{"msg":"`+word) {
@@ -48,21 +48,21 @@ func TestEndpoints_EveryOneIsClosedToWhomItShouldBe(t *testing.T) {
 				}
 			}
 			if (got == in) == (a.status == http.StatusForbidden || a.status == http.StatusNotFound) {
-				t.Errorf("%s as %s: status %d with %s", e.path, caller, a.status, a.text)
+				t.Errorf("%s as %s: status %d with %s", op.path, caller, a.status, a.text)
 			}
-			if got != want[e.level][i] {
-				t.Errorf("%s as %s: %s, want %s", e.path, caller, got, want[e.level][i])
+			if got != want[op.level][i] {
+				t.Errorf("%s as %s: %s, want %s", op.path, caller, got, want[op.level][i])
 			}
 			if a.status >= http.StatusInternalServerError {
-				t.Errorf("%s as %s failed: %s", e.path, caller, a.text)
+				t.Errorf("%s as %s failed: %s", op.path, caller, a.text)
 			}
 		}
 	}
 }
 
-// TestEndpoints_HaveEveryLineOfTheReference lists the paths of spec §4.4.
-func TestEndpoints_HaveEveryLineOfTheReference(t *testing.T) {
-	const p = api.ProjectPrefix + "/"
+// TestAPIOperations_ContainAllOf01810 lists the paths of spec §4.4.
+func TestAPIOperations_ContainAllOf01810(t *testing.T) {
+	const prefix = api.ProjectPrefix + "/"
 	want := strings.Fields(`/healthcheck
 		/api/users/list /api/users/get_my_user /api/users/get_user /api/users/create /api/users/update /api/users/refresh_token /api/users/delete
 		/api/projects/list /api/projects/create /api/projects/delete /api/projects/{project_name}/get /api/projects/{project_name}/set_members
@@ -75,15 +75,15 @@ func TestEndpoints_HaveEveryLineOfTheReference(t *testing.T) {
 	} {
 		names := strings.Fields(area)
 		for _, name := range names[1:] {
-			want = append(want, p+names[0]+name)
+			want = append(want, prefix+names[0]+name)
 		}
 	}
 	have := map[string]bool{}
-	for _, e := range endpoints {
-		if have[e.path] {
-			t.Errorf("%s is there twice", e.path)
+	for _, op := range apiOperations {
+		if have[op.path] {
+			t.Errorf("%s is listed twice", op.path)
 		}
-		have[e.path] = true
+		have[op.path] = true
 	}
 	for _, path := range want {
 		if !have[path] {
@@ -92,28 +92,28 @@ func TestEndpoints_HaveEveryLineOfTheReference(t *testing.T) {
 	}
 }
 
-func TestStrangers_CannotTellAProjectFromNone(t *testing.T) {
+func TestAuthorize_HidesProjectsFromStrangers(t *testing.T) {
 	h := newTestServer(t)
 	stranger := h.createUser("stranger", dstack.RoleUser)
-	for _, e := range endpoints {
-		if !strings.Contains(e.path, "{project_name}") {
+	for _, op := range apiOperations {
+		if !strings.Contains(op.path, "{project_name}") {
 			continue
 		}
-		there := h.post(stranger, strings.ReplaceAll(e.path, "{name}", "x"), `{}`)
-		nowhere := h.post(stranger, strings.NewReplacer("{project_name}", "none", "{name}", "x").Replace(e.path), `{}`)
-		if there.status != nowhere.status || strings.ReplaceAll(there.text, "main", "none") != nowhere.text {
-			t.Errorf("%s: %d %s\nbut %d %s", e.path, there.status, there.text, nowhere.status, nowhere.text)
+		existing := h.callAs(stranger, strings.ReplaceAll(op.path, "{name}", "x"), `{}`)
+		missing := h.callAs(stranger, strings.NewReplacer("{project_name}", "none", "{name}", "x").Replace(op.path), `{}`)
+		if existing.status != missing.status || strings.ReplaceAll(existing.text, "main", "none") != missing.text {
+			t.Errorf("%s: %d %s\nbut %d %s", op.path, existing.status, existing.text, missing.status, missing.text)
 		}
 	}
 	for _, path := range []string{"/api/runs/list", api.PathViews} {
 		h.initRepo()
-		if a := h.post(stranger, path, `{"project_name": "main"}`); a.text != "[]" {
+		if a := h.callAs(stranger, path, `{"project_name": "main"}`); a.text != "[]" {
 			t.Errorf("%s shows %s", path, a.text)
 		}
 	}
 }
 
-func TestUnknownPathsAndMethods(t *testing.T) {
+func TestServeAPI_UnknownPathsAndMethods(t *testing.T) {
 	h := newTestServer(t)
 	for _, c := range []struct {
 		method, path string
@@ -123,8 +123,8 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 		{"POST", "/api/nothing", 404, `"detail":"Not Found"`},
 		{"POST", "/api/project/main/runs/restart", 404, "/api/openapi.json"},
 		{"GET", "/", 404, "not_found"},
-		{"GET", "/api/runs/list", 405, "call it by POST"},
-		{"POST", "/healthcheck", 405, "call it by GET"},
+		{"GET", "/api/runs/list", 405, "use POST"},
+		{"POST", "/healthcheck", 405, "use GET"},
 		{"GET", "/healthcheck", 200, `{"status":"running"}`},
 		{"GET", "/api/openapi.json", 200, `"openapi":"3.1`},
 		{"GET", "/schema/dstack.yml.json", 200, `"https://json-schema.org/draft/2020-12/schema"`},
@@ -136,7 +136,7 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set("Origin", "https://evil.example")
-		a := h.do(r)
+		a := h.send(r)
 		if a.status != c.status || !strings.Contains(a.text, c.part) {
 			t.Errorf("%s %s: %d %.300s", c.method, c.path, a.status, a.text)
 		}
@@ -146,9 +146,9 @@ func TestUnknownPathsAndMethods(t *testing.T) {
 	}
 }
 
-func TestRequests_AreBoundedAndStrict(t *testing.T) {
+func TestServeAPI_ValidatesRequests(t *testing.T) {
 	h := newTestServer(t)
-	h.expectError("/api/users/get_user", `{"username": "`+strings.Repeat("a", bodyLimit)+`"}`, 413, dstack.TooLarge, "larger than 1MB")
+	h.expectError("/api/users/get_user", `{"username": "`+strings.Repeat("a", maxBodyBytes)+`"}`, 413, dstack.TooLarge, "larger than 1MB")
 	h.expectError("/api/users/get_user", `{"username": "a", "x": 1}`, 422, dstack.Invalid, `"loc":["body","x"]`)
 	h.expectError("/api/users/list", `{"x": 1}`, 422, dstack.Invalid, "extra fields not permitted")
 
@@ -157,24 +157,24 @@ func TestRequests_AreBoundedAndStrict(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.Header.Set("X-API-VERSION", "0.19.0")
-	if a := h.do(r); a.status != 400 || !strings.Contains(a.text, `"code":"error"`) {
+	if a := h.send(r); a.status != 400 || !strings.Contains(a.text, `"code":"error"`) {
 		t.Errorf("another version: %d %s", a.status, a.text)
 	}
 }
 
-func TestPanics_AreSurvivedAndTellNothing(t *testing.T) {
+func TestServeAPI_PanicsAreLoggedButNotAnswered(t *testing.T) {
 	h := newTestServer(t)
 	h.server.mux.HandleFunc("POST /api/boom", func(http.ResponseWriter, *http.Request) { panic("the secret") })
-	a := h.post("", "/api/boom", `{}`)
+	a := h.callAs("", "/api/boom", `{}`)
 	if a.status != 500 || strings.Contains(a.text, "secret") || a.errorKind() != dstack.Internal {
 		t.Errorf("%d %s", a.status, a.text)
 	}
 	if !strings.Contains(h.log.String(), "the secret") {
-		t.Error("the log does not tell")
+		t.Error("the panic is not in the log")
 	}
 }
 
-func TestAuthorization_FailsClosedAndTakesOnlyBearers(t *testing.T) {
+func TestAuthenticate_AcceptsOnlyBearerTokens(t *testing.T) {
 	h := newTestServer(t)
 	for header, want := range map[string]string{
 		"bearer " + h.admin: `"username":"admin"`, "Bearer  " + h.admin: `"username":"admin"`,
@@ -185,14 +185,14 @@ func TestAuthorization_FailsClosedAndTakesOnlyBearers(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Header.Set("Authorization", header)
-		if a := h.do(r); !strings.Contains(a.text, want) {
+		if a := h.send(r); !strings.Contains(a.text, want) {
 			t.Errorf("%q: %d %s", header, a.status, a.text)
 		}
 	}
 	if err := h.store.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if a := h.post(h.admin, "/api/users/get_my_user", ""); a.status != 503 || a.header.Get("Retry-After") == "" {
-		t.Errorf("without a store: %d %s", a.status, a.text)
+	if a := h.callAs(h.admin, "/api/users/get_my_user", ""); a.status != 503 || a.header.Get("Retry-After") == "" {
+		t.Errorf("with a closed store: %d %s", a.status, a.text)
 	}
 }

@@ -14,49 +14,53 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// findRunDetails reads the run of a name with all below it.
-func (s *Server) findRunDetails(c *request, name string) (store.RunDetails, error) {
+// findRunDetails finds a run by name, with its replicas, instances and reports.
+func (s *Server) findRunDetails(c *apiCall, name string) (store.RunDetails, error) {
 	run, err := s.store.Run(c.ctx, c.project.ID, name)
 	if err != nil {
-		return store.RunDetails{}, newRunNotFoundError(name, err)
+		return store.RunDetails{}, toRunNotFoundError(name, err)
 	}
 	found, err := s.store.RunDetails(c.ctx, run.ID)
 	if err != nil {
 		return store.RunDetails{}, err
 	}
 	if len(found) != 1 {
-		return store.RunDetails{}, newRunNotFoundError(name, &dstack.Error{Kind: dstack.NotFound, Message: "it is gone"})
+		deleted := &dstack.Error{Kind: dstack.NotFound, Message: "it was deleted in the meantime"}
+		return store.RunDetails{}, toRunNotFoundError(name, deleted)
 	}
 	return found[0], nil
 }
 
-func newRunNotFoundError(name string, err error) error {
+// toRunNotFoundError gives an error of kind NotFound the message of 0.18.10. It
+// returns other errors as they are.
+func toRunNotFoundError(name string, err error) error {
 	if dstack.KindOf(err) != dstack.NotFound {
 		return err
 	}
 	return wire.Error{Msg: "Run not found", Err: &dstack.Error{Kind: dstack.NotFound, Cause: err,
-		Message: "there is no run " + quote(name) + " in this project", Hint: "what there is: dstack ps -a"}}
+		Message: "there is no run " + quote(name) + " in this project", Hint: "list the runs: dstack ps -a"}}
 }
 
-func (s *Server) getRun(c *request, in api.RunName) (api.Run, error) {
-	w, err := s.findRunDetails(c, in.RunName)
+func (s *Server) getRun(c *apiCall, in api.RunName) (api.Run, error) {
+	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.Run{}, err
 	}
-	return wire.BuildRun(w, s.urls.runURLs(w.Run), time.Now()), nil
+	return wire.BuildRun(details, s.urls.runURLs(details.Run), time.Now()), nil
 }
 
-func (s *Server) listRuns(c *request, in api.ListRuns) ([]api.Run, error) {
+func (s *Server) listRuns(c *apiCall, in api.ListRuns) ([]api.Run, error) {
 	found, err := s.listRunDetails(c, in)
 	runs := make([]api.Run, 0, len(found))
-	for _, w := range found {
-		runs = append(runs, wire.BuildRun(w, s.urls.runURLs(w.Run), time.Now()))
+	for _, details := range found {
+		runs = append(runs, wire.BuildRun(details, s.urls.runURLs(details.Run), time.Now()))
 	}
 	return runs, err
 }
 
-// listRunDetails is a page of the runs that a caller may see.
-func (s *Server) listRunDetails(c *request, in api.ListRuns) ([]store.RunDetails, error) {
+// listRunDetails returns a page of the runs that the caller may see, in the
+// order of the query.
+func (s *Server) listRunDetails(c *apiCall, in api.ListRuns) ([]store.RunDetails, error) {
 	q, some, err := s.buildRunQuery(c, in)
 	if err != nil || !some {
 		return nil, err
@@ -70,13 +74,15 @@ func (s *Server) listRunDetails(c *request, in api.ListRuns) ([]store.RunDetails
 		ids = append(ids, r.ID)
 	}
 	found, err := s.store.RunDetails(c.ctx, ids...)
-	slices.SortFunc(found, func(a, b store.RunDetails) int { return slices.Index(ids, a.Run.ID) - slices.Index(ids, b.Run.ID) })
+	slices.SortFunc(found, func(a, b store.RunDetails) int {
+		return slices.Index(ids, a.Run.ID) - slices.Index(ids, b.Run.ID)
+	})
 	return found, err
 }
 
-// buildRunQuery narrows a list of runs to what was asked for and may be seen; some
-// is false where that can be nothing.
-func (s *Server) buildRunQuery(c *request, in api.ListRuns) (q store.RunQuery, some bool, err error) {
+// buildRunQuery returns the query for a list of runs, limited to the projects
+// that the caller may see. some is false if no run can match.
+func (s *Server) buildRunQuery(c *apiCall, in api.ListRuns) (q store.RunQuery, some bool, err error) {
 	q = store.RunQuery{OnlyActive: in.OnlyActive, Ascending: in.Ascending, Limit: 100,
 		Repo: orEmpty(in.RepoID), User: orEmpty(in.Username), BeforeID: dstack.RunID(orEmpty(in.PrevRunID))}
 	if in.PrevSubmittedAt != nil {
@@ -93,19 +99,19 @@ func (s *Server) buildRunQuery(c *request, in api.ListRuns) (q store.RunQuery, s
 	if q.Repo != "" && in.ProjectName == nil || q.Limit == 0 {
 		return q, false, nil
 	}
-	projects, err := s.projectsOf(c)
+	projects, err := s.listVisibleProjects(c)
 	if err != nil {
 		return q, false, err
 	}
 	for _, p := range projects {
-		if in.ProjectName == nil || equalFold(p.Name, *in.ProjectName) {
+		if in.ProjectName == nil || strings.EqualFold(p.Name, *in.ProjectName) {
 			q.Projects = append(q.Projects, p.ID)
 		}
 	}
 	return q, len(q.Projects) > 0, nil
 }
 
-func (s *Server) submitRun(c *request, in api.RunSpecRequest) (api.Run, error) {
+func (s *Server) submitRun(c *apiCall, in api.RunSpecRequest) (api.Run, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.Run{}, err
@@ -117,11 +123,12 @@ func (s *Server) submitRun(c *request, in api.RunSpecRequest) (api.Run, error) {
 	return s.getRun(c, api.RunName{RunName: run.Name})
 }
 
-// createRun makes a run of a plan. Its name is made up where it has none.
-func (s *Server) createRun(c *request, p runPlan) (dstack.Run, error) {
+// createRun creates the run of a plan. It generates a name if the plan has
+// none.
+func (s *Server) createRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	if p.existing != nil {
 		return dstack.Run{}, wire.Error{Msg: fmt.Sprintf("Cannot delete active runs: ['%s']", p.name), Err: &dstack.Error{
-			Kind: dstack.Conflict, Message: p.name + " runs already", Hint: "stop it first: dstack stop " + p.name}}
+			Kind: dstack.Conflict, Message: p.name + " is already running", Hint: "stop it first: dstack stop " + p.name}}
 	}
 	if err := s.checkReady(c, p); err != nil {
 		return dstack.Run{}, err
@@ -129,13 +136,13 @@ func (s *Server) createRun(c *request, p runPlan) (dstack.Run, error) {
 	if p.name != "" {
 		return s.insertRun(c, p.spec, p.name)
 	}
-	s.naming.Lock()
-	defer s.naming.Unlock()
+	s.namingMu.Lock()
+	defer s.namingMu.Unlock()
 	taken, err := s.store.RunNames(c.ctx, c.project.ID)
 	if err != nil {
 		return dstack.Run{}, err
 	}
-	for range 8 { // another server may take a name in between
+	for range 8 { // another server may take the name in the meantime
 		name := generateName(taken)
 		run, err := s.insertRun(c, p.spec, name)
 		if dstack.KindOf(err) != dstack.Conflict {
@@ -144,32 +151,34 @@ func (s *Server) createRun(c *request, p runPlan) (dstack.Run, error) {
 		taken[name] = true
 	}
 	return dstack.Run{}, &dstack.Error{Kind: dstack.Unavailable, Message: "no free name was found for the run",
-		Hint: "give it one: name: in the configuration, or -n"}
+		Hint: "set name: in the configuration, or -n"}
 }
 
-// checkReady checks what a run needs before it can begin.
-func (s *Server) checkReady(c *request, p runPlan) error {
+// checkReady checks that the repo and the code of a plan exist and that a
+// machine has capacity for it.
+func (s *Server) checkReady(c *apiCall, p runPlan) error {
 	if _, err := s.findRepo(c, p.spec.RepoID); err != nil {
 		return err
 	}
-	if hash := codeHashOf(p.spec); hash != "" {
+	if hash := codeHash(p.spec); hash != "" {
 		has, err := s.store.HasCode(c.ctx, c.project.ID, p.spec.RepoID, hash)
 		if err != nil {
 			return err
 		}
 		if !has {
 			return &dstack.Error{Kind: dstack.Invalid, Message: "the code of this run was not uploaded: " + shortHash(hash),
-				Hint: "upload it first; dstack apply does"}
+				Hint: "upload it first, as dstack apply does"}
 		}
 	}
 	return p.checkCapacity()
 }
 
-func (s *Server) insertRun(c *request, rs dstack.RunSpec, name string) (dstack.Run, error) {
+// insertRun stores a new run and wakes the passes.
+func (s *Server) insertRun(c *apiCall, rs dstack.RunSpec, name string) (dstack.Run, error) {
 	rs.RunName = &name
 	at := now()
-	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: c.project.ID, Project: c.project.Name, User: c.user.Name,
-		Name: name, Spec: rs, Revision: 1, Status: dstack.RunSubmitted, SubmittedAt: at, Since: at}
+	run := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: c.project.ID, Project: c.project.Name,
+		User: c.user.Name, Name: name, Spec: rs, Revision: 1, Status: dstack.RunSubmitted, SubmittedAt: at, Since: at}
 	if err := s.store.SubmitRun(c.ctx, run); err != nil {
 		return dstack.Run{}, err
 	}
@@ -177,9 +186,9 @@ func (s *Server) insertRun(c *request, rs dstack.RunSpec, name string) (dstack.R
 	return run, nil
 }
 
-// applyRun submits a run, or gives a running one its next revision, if it is
-// still the one that its user was shown.
-func (s *Server) applyRun(c *request, in api.ApplyRequest) (api.RunView, error) {
+// applyRun submits a run, or a new revision of the unfinished run with the same
+// name. It fails if the current revision is not the one that the user saw.
+func (s *Server) applyRun(c *apiCall, in api.ApplyRequest) (api.RunView, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {
 		return api.RunView{}, err
@@ -189,8 +198,8 @@ func (s *Server) applyRun(c *request, in api.ApplyRequest) (api.RunView, error) 
 		have = p.existing.Run.Revision
 	}
 	if have != in.Revision {
-		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: describeConcurrentChange(p.name, in.Revision, have),
-			Hint: "apply again, and look at what would change now"}
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: describeConflict(p.name, in.Revision, have),
+			Hint: "apply again and check what would change"}
 	}
 	var run dstack.Run
 	if p.existing == nil {
@@ -204,45 +213,28 @@ func (s *Server) applyRun(c *request, in api.ApplyRequest) (api.RunView, error) 
 	return s.viewRevision(c, run)
 }
 
-// viewRevision shows a run that was just given a revision, with the number of that
-// one: who asked for it waits for it, and not for one that came right after.
-func (s *Server) viewRevision(c *request, run dstack.Run) (api.RunView, error) {
-	v, err := s.findView(c, api.RunViewRequest{RunName: run.Name, RunID: string(run.ID)})
-	v.Revision = run.Revision
-	return v, err
-}
-
-func describeConcurrentChange(name string, shown, have int) string {
-	switch {
-	case have == 0:
-		return fmt.Sprintf("%s does not run any more; it was at revision %d when you looked", name, shown)
-	case shown == 0:
-		return fmt.Sprintf("%s runs by now, at revision %d; it did not when you looked", name, have)
-	default:
-		return fmt.Sprintf("%s is at revision %d by now; it was at %d when you looked", name, have, shown)
-	}
-}
-
-func (s *Server) reviseRun(c *request, p runPlan) (dstack.Run, error) {
+// reviseRun submits a plan as a new revision of its existing run.
+func (s *Server) reviseRun(c *apiCall, p runPlan) (dstack.Run, error) {
 	if err := s.checkReady(c, p); err != nil {
 		return dstack.Run{}, err
 	}
 	run := p.existing.Run
 	rs := p.spec
 	rs.RunName = &run.Name
-	run, err := s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name, NeedsRollout: needsRollout(run.Spec, rs), Now: now()})
+	run, err := s.store.ReviseRun(c.ctx, run.ID, store.Revision{Revision: run.Revision, Spec: rs, User: c.user.Name,
+		NeedsRollout: needsRollout(run.Spec, rs), Now: now()})
 	if err == nil {
 		s.notifyChange()
 	}
 	return run, err
 }
 
-// stopRuns notes the wish and returns at once. Names that nobody has, and
-// runs that have ended, are no error.
-func (s *Server) stopRuns(c *request, in api.StopRuns) (wire.Null, error) {
-	wish := dstack.StopGraceful
+// stopRuns requests that runs stop and returns at once. It ignores unknown
+// names and finished runs.
+func (s *Server) stopRuns(c *apiCall, in api.StopRuns) (wire.Null, error) {
+	stop := dstack.StopGraceful
 	if in.Abort {
-		wish = dstack.StopAbort
+		stop = dstack.StopAbort
 	}
 	for _, name := range in.RunsNames {
 		run, err := s.store.Run(c.ctx, c.project.ID, name)
@@ -252,7 +244,7 @@ func (s *Server) stopRuns(c *request, in api.StopRuns) (wire.Null, error) {
 		if err != nil {
 			return wire.Null{}, err
 		}
-		if err := s.store.StopRun(c.ctx, run.ID, wish, c.user.Name, now()); err != nil {
+		if err := s.store.StopRun(c.ctx, run.ID, stop, c.user.Name, now()); err != nil {
 			return wire.Null{}, err
 		}
 	}
@@ -260,8 +252,8 @@ func (s *Server) stopRuns(c *request, in api.StopRuns) (wire.Null, error) {
 	return wire.Null{}, nil
 }
 
-// deleteRuns forgets finished runs and their output.
-func (s *Server) deleteRuns(c *request, in api.DeleteRuns) (wire.Null, error) {
+// deleteRuns deletes finished runs and their logs. It ignores unknown names.
+func (s *Server) deleteRuns(c *apiCall, in api.DeleteRuns) (wire.Null, error) {
 	taken, err := s.store.RunNames(c.ctx, c.project.ID)
 	if err != nil {
 		return wire.Null{}, err
@@ -275,7 +267,7 @@ func (s *Server) deleteRuns(c *request, in api.DeleteRuns) (wire.Null, error) {
 	for _, name := range in.RunsNames {
 		if taken[name] {
 			if err := s.logs.Remove(c.project.Name, name); err != nil {
-				s.log.Warn("the output of a deleted run was not removed", "run", name, "err", err)
+				s.log.Warn("the logs of a deleted run were not removed", "run", name, "err", err)
 			}
 		}
 	}
@@ -283,8 +275,9 @@ func (s *Server) deleteRuns(c *request, in api.DeleteRuns) (wire.Null, error) {
 	return wire.Null{}, nil
 }
 
-// listActive lists the unfinished among runs, in the form of the reference.
-func (s *Server) listActive(c *request, names []string) string {
+// listActive lists the unfinished runs among names in the format of 0.18.10:
+// ['a', 'b'].
+func (s *Server) listActive(c *apiCall, names []string) string {
 	var active []string
 	for _, name := range names {
 		if run, err := s.store.Run(c.ctx, c.project.ID, name); err == nil && !run.Status.IsFinished() {

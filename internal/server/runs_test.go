@@ -14,7 +14,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestSubmit_GetAndList(t *testing.T) {
+func TestRuns_SubmitGetAndList(t *testing.T) {
 	h := newTestServer(t)
 	h.expectError(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.newRunSpec("web", plainService)}, 400, dstack.NotFound, "repo_does_not_exist")
 	h.initRepo()
@@ -25,7 +25,7 @@ func TestSubmit_GetAndList(t *testing.T) {
 		t.Errorf("%+v", run)
 	}
 	if h.wakes.Load() == before {
-		t.Error("nobody was told")
+		t.Error("the passes were not woken")
 	}
 	h.expectError(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: h.newRunSpec("web", plainService)}, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
 	h.expectError(api.ProjectPrefix+"/runs/get", `{"run_name": "none"}`, 400, dstack.NotFound, `"msg":"Run not found","code":"resource_not_exists"`)
@@ -43,7 +43,7 @@ func TestSubmit_GetAndList(t *testing.T) {
 	}
 }
 
-func TestSubmit_MakesUpANameThatOnlyTheRunHas(t *testing.T) {
+func TestSubmit_GeneratesAName(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	run := h.submitRun("")
@@ -54,7 +54,7 @@ func TestSubmit_MakesUpANameThatOnlyTheRunHas(t *testing.T) {
 	h.mustCall(api.ProjectPrefix+"/runs/get", api.RunName{RunName: name}, nil)
 }
 
-func TestSubmit_IsRefusedWithAllItsReasons(t *testing.T) {
+func TestSubmit_ErrorsListEveryProblem(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	submit := func(name, yaml string) api.RunSpecRequest {
@@ -65,7 +65,7 @@ func TestSubmit_IsRefusedWithAllItsReasons(t *testing.T) {
 	h.expectError(api.ProjectPrefix+"/runs/submit", submit("gateway", plainService), 400, dstack.Invalid, "cannot be called")
 	h.expectError(api.ProjectPrefix+"/runs/submit", submit("web", plainService+"volumes: [{name: v, path: /v}]\nmax_duration: 1h\n"), 400, dstack.Unsupported, "not supported yet: ")
 	h.expectError(api.ProjectPrefix+"/runs/submit", submit("web", gpus), 400, dstack.NoCapacity, "box: ")
-	h.submitOK(submit("waits", gpus+"retry: true\n"))
+	h.mustSubmit(submit("waits", gpus+"retry: true\n"))
 
 	missing := h.newRunSpec("web", plainService)
 	hash := hexSHA256("never uploaded")
@@ -79,11 +79,11 @@ func TestSubmit_IsRefusedWithAllItsReasons(t *testing.T) {
 	var list []api.Run
 	h.mustCall("/api/runs/list", `{}`, &list)
 	if len(list) != 1 {
-		t.Errorf("%d runs came of refusals", len(list)-1)
+		t.Errorf("%d refused runs were created", len(list)-1)
 	}
 }
 
-func (h *testServer) submitOK(in api.RunSpecRequest) {
+func (h *testServer) mustSubmit(in api.RunSpecRequest) {
 	h.t.Helper()
 	h.mustCall(api.ProjectPrefix+"/runs/submit", in, nil)
 }
@@ -93,10 +93,10 @@ func TestStopAndDelete(t *testing.T) {
 	h.initRepo()
 	run := h.submitRun("web")
 	h.expectError(api.ProjectPrefix+"/runs/delete", `{"runs_names": ["web", "none"]}`, 400, dstack.Conflict, "Cannot delete active runs: ['web']")
-	if a := h.post(h.admin, api.ProjectPrefix+"/runs/stop", `{"runs_names": ["web", "none"], "abort": true}`); a.status != 200 || a.text != "null" {
+	if a := h.callAs(h.admin, api.ProjectPrefix+"/runs/stop", `{"runs_names": ["web", "none"], "abort": true}`); a.status != 200 || a.text != "null" {
 		t.Fatalf("%d %s", a.status, a.text)
 	}
-	kept, err := h.store.Run(t.Context(), run2project(t, h), "web")
+	kept, err := h.store.Run(t.Context(), mainProjectID(t, h), "web")
 	if err != nil || kept.Stop != dstack.StopAbort {
 		t.Errorf("%+v, %v", kept, err)
 	}
@@ -111,7 +111,7 @@ func TestStopAndDelete(t *testing.T) {
 	h.submitRun("web") // the name is free again
 }
 
-func run2project(t *testing.T, h *testServer) dstack.ProjectID {
+func mainProjectID(t *testing.T, h *testServer) dstack.ProjectID {
 	t.Helper()
 	p, err := h.store.Project(t.Context(), "main")
 	if err != nil {
@@ -137,7 +137,7 @@ func TestListRuns_PagesAndFilters(t *testing.T) {
 		}
 	}
 	if got := strings.Join(names, " "); got != "web-4 web-3 web-2 web-1 web-0" {
-		t.Errorf("by pages of 2: %s", got)
+		t.Errorf("pages of 2: %s", got)
 	}
 	for body, want := range map[string]int{
 		`{}`: 5, `{"limit": 0}`: 0, `{"limit": 3}`: 3, `{"project_name": "MAIN"}`: 5, `{"project_name": "none"}`: 0,
@@ -162,7 +162,7 @@ func TestGetPlan(t *testing.T) {
 		one.Offers[0].Instance.Resources.Description != "8xCPU, 32GB, 1xL4 (24GB), 100.0GB (disk)" || plan.RunSpec.Profile.PoolName != "" {
 		t.Errorf("%+v", plan)
 	}
-	// What comes back can be submitted as it is: the published client does.
+	// The 0.18.10 client submits the spec of the plan as it is.
 	h.initRepo()
 	h.mustCall(api.ProjectPrefix+"/runs/submit", api.RunSpecRequest{RunSpec: plan.RunSpec}, nil)
 }
@@ -181,7 +181,7 @@ func TestPreview(t *testing.T) {
 	}
 	p = preview(plainService + "resources: {gpu: 2}\n")
 	if len(p.Placements) != 0 || len(p.Rejections) != 1 || p.Rejections[0].Reason == "" {
-		t.Errorf("nowhere to go is no error: %+v", p)
+		t.Errorf("without a placement: %+v", p)
 	}
 	processes := testOffer()
 	processes.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true}
@@ -229,15 +229,15 @@ func TestApply_SubmitsThenRevises(t *testing.T) {
 	apply := func(yaml string, revision int) api.ApplyRequest {
 		return api.ApplyRequest{RunSpec: h.newRunSpec("web", yaml), Revision: revision}
 	}
-	h.expectError(api.PathApply, apply(plainService, 1), 400, dstack.Conflict, "does not run any more")
+	h.expectError(api.PathApply, apply(plainService, 1), 400, dstack.Conflict, "has ended")
 	var v api.RunView
 	h.mustCall(api.PathApply, apply(plainService, 0), &v)
 	if v.Revision != 1 || v.Status != api.StatusWaiting || v.Version == "" {
 		t.Errorf("%+v", v)
 	}
 	other := strings.Replace(plainService, "[a]", "[b]", 1)
-	h.expectError(api.PathApply, apply(other, 0), 400, dstack.Conflict, "runs by now")
-	h.expectError(api.PathApply, apply(other, 7), 400, dstack.Conflict, "at revision 1 by now")
+	h.expectError(api.PathApply, apply(other, 0), 400, dstack.Conflict, "was started in the meantime")
+	h.expectError(api.PathApply, apply(other, 7), 400, dstack.Conflict, "at revision 1 now")
 
 	var p api.Preview
 	h.mustCall(api.PathPreview, api.RunSpecRequest{RunSpec: h.newRunSpec("web", other)}, &p)
@@ -248,12 +248,11 @@ func TestApply_SubmitsThenRevises(t *testing.T) {
 	if v.Revision != 2 {
 		t.Errorf("%+v", v)
 	}
-	h.expectError(api.PathApply, apply(plainService, 1), 400, dstack.Conflict, "at revision 2 by now")
+	h.expectError(api.PathApply, apply(plainService, 1), 400, dstack.Conflict, "at revision 2 now")
 }
 
-// TestApply_WhatTheOldOneHoldsIsFree: a run that takes all of a machine can
-// be replaced there.
-func TestApply_WhatTheOldOneHoldsIsFree(t *testing.T) {
+// A run that uses all of a machine can be replaced on it.
+func TestApply_ReleasesAllocationsOfTheExistingRun(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	offer := testOffer()
@@ -269,7 +268,7 @@ func TestApply_WhatTheOldOneHoldsIsFree(t *testing.T) {
 	h.mustCall(api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("web", plainService), Revision: 1}, nil)
 }
 
-func TestView_WaitsForAChange(t *testing.T) {
+func TestWaitForView_WaitsForAChange(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	run := h.submitRun("web")
@@ -280,7 +279,7 @@ func TestView_WaitsForAChange(t *testing.T) {
 	var same api.RunView
 	h.mustCall(api.PathView, api.RunViewRequest{RunName: "web", After: v.Version, WaitSeconds: 1}, &same)
 	if same.Version != v.Version || time.Since(began) < 900*time.Millisecond {
-		t.Errorf("it did not wait: %s", time.Since(began))
+		t.Errorf("it returned after %s", time.Since(began))
 	}
 	changed := make(chan api.RunView, 1)
 	go func() {
@@ -292,10 +291,10 @@ func TestView_WaitsForAChange(t *testing.T) {
 	select {
 	case next := <-changed:
 		if next.Version == v.Version {
-			t.Error("nothing changed")
+			t.Error("the version is the same")
 		}
 	case <-time.After(10 * time.Second):
-		t.Fatal("the change was not told")
+		t.Fatal("timeout: the change was not reported")
 	}
 	h.expectError(api.PathView, api.RunViewRequest{RunName: "web", RunID: "11111111-1111-4111-8111-111111111111"}, 400, dstack.Conflict, "replaced")
 	h.expectError(api.PathView, `{"run_name": "web", "wait_seconds": 61}`, 422, dstack.Invalid, "less than or equal to 60")

@@ -1,6 +1,7 @@
-// Package server is the control plane's face: the API in the wire form of
-// the reference, and the route table that a gateway in the same process
-// follows. routes.go is the table of everything that can be called.
+// Package server implements the control plane's HTTP API in the wire format of
+// dstack 0.18.10, with additions for our own command line, and the route table
+// that a gateway in the same process follows. The operations of the API are in
+// routes.go, their handlers in files named by their subject.
 package server
 
 import (
@@ -8,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 
 	"dstack/internal/backend"
@@ -19,55 +21,53 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// Options is what a Server works with. Wake, Bell, Log and the names may be
-// left out; the rest may not.
+// Options configures a Server. Store, Logs and Dir are required.
 type Options struct {
 	Store       *store.Store
 	Logs        *logs.Store
 	Backends    *backend.Set
-	Dir         string          // the server's folder; uploads are spooled below it
+	Dir         string          // the server's folder; uploads are spooled to its subfolder tmp
 	Wake        func()          // called when there is work for the passes
-	Bell        *loop.Broadcast // rings when something changed; who waits looks again
-	Domain      string          // services are published as <run>.<domain>
-	MainProject string          // its services need no project in their name
-	PublicURL   string          // where clients reach this server
-	Log         *slog.Logger    // problems of ours
-	UploadLimit int64           // bytes of one upload of code
+	Broadcast   *loop.Broadcast // notified on every change; waiting calls then read the store again
+	Domain      string          // services are published as <run>.<domain>; default localhost
+	MainProject string          // services of this project are published without the project's name; default main
+	PublicURL   string          // base URL of this server for clients; default http://127.0.0.1:3000
+	Log         *slog.Logger
+	UploadLimit int64 // bytes of one upload of code; default 64 MiB
 
 	// BackendTypes are the types of backend that config.yml may name.
 	BackendTypes map[string]BackendType
 
-	// Hub is where chat templates are found; nil: nowhere.
+	// Hub finds chat templates; nil: only the configuration has them.
 	Hub *hub.Client
 }
 
-// defaultUploadLimit is how large a folder may be.
 const defaultUploadLimit = 64 << 20
 
-// Server answers the API.
+// Server implements the API. It is safe for concurrent use.
 type Server struct {
-	store     *store.Store
-	logs      *logs.Store
-	backends  *backend.Set
-	dir       string
-	wake      func()
-	broadcast *loop.Broadcast
-	hub       *hub.Client
-	urls      publicURLs
-	log       *slog.Logger
-	upload    int64
+	store       *store.Store
+	logs        *logs.Store
+	backends    *backend.Set
+	dir         string
+	wake        func()
+	broadcast   *loop.Broadcast
+	hub         *hub.Client
+	urls        publicURLs
+	log         *slog.Logger
+	uploadLimit int64
 
-	naming sync.Mutex // held while a run's name is made up
-	table  tableCache
-	mux    *http.ServeMux
+	namingMu sync.Mutex // held while a run name is generated
+	table    tableCache
+	mux      *http.ServeMux
 
 	backendTypes map[string]BackendType
 }
 
-// New returns a Server. Nothing runs until it is asked.
+// New returns a server. It starts no goroutines.
 func New(o Options) *Server {
-	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Bell, hub: o.Hub,
-		log: o.Log, upload: o.UploadLimit, urls: newPublicURLs(o)}
+	s := &Server{store: o.Store, logs: o.Logs, backends: o.Backends, dir: o.Dir, wake: o.Wake, broadcast: o.Broadcast,
+		hub: o.Hub, log: o.Log, uploadLimit: o.UploadLimit, urls: newPublicURLs(o)}
 	if s.wake == nil {
 		s.wake = func() {}
 	}
@@ -77,8 +77,8 @@ func New(o Options) *Server {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	if s.upload == 0 {
-		s.upload = defaultUploadLimit
+	if s.uploadLimit == 0 {
+		s.uploadLimit = defaultUploadLimit
 	}
 	if s.backends == nil {
 		s.backends = backend.NewSet()
@@ -89,18 +89,18 @@ func New(o Options) *Server {
 	return s
 }
 
-// Handler answers the API and the health check, and nothing of the gateway.
+// Handler returns the handler of the API and the health check.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serveAPI) }
 
-// notifyChange tells the passes and everybody who waits that there is news.
+// notifyChange wakes the passes and all waiting calls.
 func (s *Server) notifyChange() {
 	s.wake()
 	s.broadcast.Notify()
 }
 
-// publicURLs makes the addresses under which services are published.
+// publicURLs builds the URLs at which services and models are published.
 type publicURLs struct {
-	base   url.URL // of this server
+	base   url.URL // of this server, without a path
 	domain string
 	main   string
 }
@@ -121,12 +121,12 @@ func newPublicURLs(o Options) publicURLs {
 	return a
 }
 
-// runURLs returns where a run is published, in the form of the reference.
+// runURLs returns the URLs of a run in the wire format.
 func (a publicURLs) runURLs(run dstack.Run) wire.RunURLs {
 	return wire.RunURLs{Service: a.serviceURL(run.Project, run.Name), Models: a.modelsURL(run.Project)}
 }
 
-// hostURL is the URL of a name below the domain, without a slash at its end.
+// hostURL returns the URL of a host in the domain, without a trailing slash.
 func (a publicURLs) hostURL(name string) string {
 	at := url.URL{Scheme: a.base.Scheme, Host: name + "." + a.domain}
 	if port := a.base.Port(); port != "" {
@@ -135,20 +135,22 @@ func (a publicURLs) hostURL(name string) string {
 	return at.String()
 }
 
+// nameURL returns the URL of a name in a project: <name>.<domain> in the main
+// project, otherwise <name>.<project>.<domain>.
 func (a publicURLs) nameURL(project, name string) string {
-	if equalFold(project, a.main) {
+	if strings.EqualFold(project, a.main) {
 		return a.hostURL(name)
 	}
-	return a.hostURL(name + "." + lowerTime(project))
+	return a.hostURL(name + "." + strings.ToLower(project))
 }
 
 func (a publicURLs) serviceURL(project, run string) string { return a.nameURL(project, run) }
 func (a publicURLs) modelsURL(project string) string       { return a.nameURL(project, "gateway") }
 
 func (a publicURLs) servicePathURL(project, run string) string {
-	return fmt.Sprintf("%s/proxy/services/%s/%s/", a.base.String(), lowerTime(project), run)
+	return fmt.Sprintf("%s/proxy/services/%s/%s/", a.base.String(), strings.ToLower(project), run)
 }
 
 func (a publicURLs) modelsPathURL(project string) string {
-	return fmt.Sprintf("%s/proxy/models/%s", a.base.String(), lowerTime(project))
+	return fmt.Sprintf("%s/proxy/models/%s", a.base.String(), strings.ToLower(project))
 }

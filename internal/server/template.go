@@ -13,13 +13,15 @@ import (
 	"dstack/internal/spec"
 )
 
-// The names under which a run may have a token of the hub, the better first.
-var hubTokens = []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
+// hubTokenVars are the environment variables that may contain a token of the
+// hub, in order of preference.
+var hubTokenVars = []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"}
 
-// resolveTemplate finds how the prompts of a model are made whose server takes
-// only text: by the configuration, else by the model's repository. What
-// nobody tells now, its replicas may tell later; then the notes say so. Nil:
-// not needed, or not known.
+// resolveTemplate finds the chat template of a model whose server accepts only
+// text: in the configuration, otherwise in the model's repository. It returns
+// nil if the model needs none. If the hub does not have one or cannot be
+// reached, it returns a note for the user, because a replica may have the
+// template later.
 func (s *Server) resolveTemplate(ctx context.Context, conf spec.Service) (*dstack.ChatTemplate, []string, error) {
 	m := conf.Model
 	if m == nil || m.Format != "tgi" {
@@ -34,24 +36,27 @@ func (s *Server) resolveTemplate(ctx context.Context, conf spec.Service) (*dstac
 		all := mergeTemplates(own, found)
 		return &all, nil, checkTemplate(all)
 	}
-	said := &dstack.Error{Kind: dstack.Internal, Message: err.Error()}
+	failure := &dstack.Error{Kind: dstack.Internal, Message: err.Error()}
 	if e, ok := errors.AsType[*dstack.Error](err); ok {
-		said = e
+		failure = e
 	}
 	switch {
-	case own.Default != "": // the server of the model ends answers by itself
-		return &own, []string{fmt.Sprintf("the special tokens of %s are not known, other than those written down: %s", m.Name, said.Message)}, checkTemplate(own)
-	case said.Kind == dstack.NotFound, said.Kind == dstack.Unavailable, said.Kind == dstack.Timeout:
-		note := fmt.Sprintf("%s; its replica will be asked, and requests fail if it knows none either: %s", said.Message, templateHint)
+	case own.Default != "": // the prompts may lack special tokens; the model's server still ends its answers
+		note := fmt.Sprintf("the special tokens of %s are not known, except those in the configuration: %s",
+			m.Name, failure.Message)
+		return &own, []string{note}, checkTemplate(own)
+	case failure.Kind == dstack.NotFound, failure.Kind == dstack.Unavailable, failure.Kind == dstack.Timeout:
+		note := fmt.Sprintf("%s; its replicas will be asked, and requests fail if they have none either: %s",
+			failure.Message, templateHint)
 		return &own, []string{note}, nil
 	}
-	return nil, nil, &dstack.Error{Kind: dstack.Invalid, Message: "cannot make prompts for " + m.Name + ": " + said.Message,
-		Hint: cmp.Or(said.Hint, templateHint), Cause: err}
+	return nil, nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
+		Message: "cannot make prompts for " + m.Name + ": " + failure.Message, Hint: cmp.Or(failure.Hint, templateHint)}
 }
 
 const templateHint = "write model.chat_template into the configuration"
 
-// configuredTemplate is what the configuration says.
+// configuredTemplate returns what a configuration says about the chat template.
 func configuredTemplate(m *spec.Model) dstack.ChatTemplate {
 	t := dstack.ChatTemplate{Default: string(m.ChatTemplate), Kwargs: m.Kwargs, Tokens: map[string]string{}}
 	if t.Default != "" {
@@ -65,13 +70,14 @@ func configuredTemplate(m *spec.Model) dstack.ChatTemplate {
 	return t
 }
 
-// hasTokens says whether a template of the configuration needs nothing more:
-// the token that ends answers, and the one that begins prompts where it uses it.
+// hasTokens reports whether a configured template needs no tokens from the hub:
+// it has the token that ends answers and, if it uses it, the one that begins
+// prompts.
 func hasTokens(t dstack.ChatTemplate) bool {
 	return t.Tokens["eos_token"] != "" && (t.Tokens["bos_token"] != "" || !strings.Contains(t.Default, "bos_token"))
 }
 
-// mergeTemplates is what the configuration says, and else what was found.
+// mergeTemplates completes a configured template with what the hub has.
 func mergeTemplates(own, found dstack.ChatTemplate) dstack.ChatTemplate {
 	all := own
 	if own.Default == "" {
@@ -87,21 +93,23 @@ func mergeTemplates(own, found dstack.ChatTemplate) dstack.ChatTemplate {
 	return all
 }
 
-// fetchTemplate asks the hub: for the model by its name, or by what the run
-// tells TGI to load where the name is nobody's.
+// fetchTemplate gets a template from the hub: of the model with its name or, if
+// there is none, of the model that MODEL_ID tells TGI to load.
 func (s *Server) fetchTemplate(ctx context.Context, conf spec.Service) (dstack.ChatTemplate, error) {
 	if s.hub == nil {
-		return dstack.ChatTemplate{}, &dstack.Error{Kind: dstack.Unavailable, Message: "this server asks no hub for chat templates"}
+		return dstack.ChatTemplate{}, &dstack.Error{Kind: dstack.Unavailable,
+			Message: "this server has no hub for chat templates"}
 	}
 	var tokens []string
-	for _, name := range hubTokens {
+	for _, name := range hubTokenVars {
 		if token, ok := conf.Env.Get(name); ok && token != "" {
 			tokens = append(tokens, token)
 		}
 	}
 	found, err := s.hub.ChatTemplate(ctx, conf.Model.Name, tokens)
 	loaded, _ := conf.Env.Get("MODEL_ID")
-	if kind := dstack.KindOf(err); loaded == "" || loaded == conf.Model.Name || kind != dstack.NotFound && kind != dstack.Invalid {
+	kind := dstack.KindOf(err)
+	if loaded == "" || loaded == conf.Model.Name || kind != dstack.NotFound && kind != dstack.Invalid {
 		return found, err
 	}
 	if other, otherErr := s.hub.ChatTemplate(ctx, loaded, tokens); otherErr == nil {
@@ -110,17 +118,27 @@ func (s *Server) fetchTemplate(ctx context.Context, conf spec.Service) (dstack.C
 	return found, err
 }
 
-// checkTemplate refuses a template that could never make a prompt.
+// checkTemplate returns an error if a template does not compile.
 func checkTemplate(t dstack.ChatTemplate) error {
 	_, err := chattemplate.Compile(t)
 	if err == nil {
 		return nil
 	}
-	why := err.Error()
-	if wrong, ok := errors.AsType[*jinja.Error](err); ok {
-		why = strings.Replace(why, wrong.Error(), fmt.Sprintf("line %d: %s", wrong.Line, wrong.Message), 1)
-	}
 	return &dstack.Error{Kind: dstack.Invalid, Cause: err,
-		Message: fmt.Sprintf("the chat template of %s does not compile: %s", t.Source, why),
+		Message: fmt.Sprintf("the chat template of %s does not compile: %s", t.Source, describeCompileError(err)),
 		Hint:    "try it: dstack template render; or write another one as model.chat_template"}
+}
+
+// describeCompileError describes an error of chattemplate.Compile. It omits the
+// words "chat template", which the message of checkTemplate has already.
+func describeCompileError(err error) string {
+	wrong, ok := errors.AsType[*jinja.Error](err)
+	if !ok {
+		return err.Error()
+	}
+	where := fmt.Sprintf("line %d", wrong.Line)
+	if named, ok := errors.AsType[*chattemplate.NamedError](err); ok {
+		where = "its template " + named.Name + ": " + where
+	}
+	return where + ": " + wrong.Message
 }

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"io"
 	"mime/multipart"
 	"net/http"
@@ -18,26 +17,26 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// maxFormOverhead is how much a request may hold besides its file.
+// maxFormOverhead is how many bytes an upload may contain besides the file.
 const maxFormOverhead = 16 << 10
 
-// maxUploadTime is how long an upload may take in all.
+// maxUploadTime is the time for a client to send an upload.
 const maxUploadTime = 15 * time.Minute
 
 var codeHashPattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// uploadCode keeps an upload whole or not at all: it is spooled and hashed
-// first, and must be what its name says.
-func (s *Server) uploadCode(c *request) error {
+// uploadCode stores an upload completely or not at all: it is spooled to disk
+// first, and its hash must match its name.
+func (s *Server) uploadCode(c *apiCall) error {
 	length := c.r.ContentLength
-	if length < 0 || length > s.upload+maxFormOverhead {
+	if length < 0 || length > s.uploadLimit+maxFormOverhead {
 		return s.newCodeTooLargeError()
 	}
-	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, s.upload+maxFormOverhead)
+	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, s.uploadLimit+maxFormOverhead)
 	c.setReadDeadline(maxUploadTime)
 	err := s.receiveCode(c)
-	// Most clients send all before they listen: one that is answered earlier
-	// finds the connection closed, and never sees the answer.
+	// Read the rest of the body. Most clients send all of it before they read
+	// the response, and would see only a closed connection.
 	_, _ = io.Copy(io.Discard, c.r.Body)
 	if err != nil {
 		return err
@@ -46,7 +45,8 @@ func (s *Server) uploadCode(c *request) error {
 	return nil
 }
 
-func (s *Server) receiveCode(c *request) error {
+// receiveCode checks the parameters of an upload and stores its file.
+func (s *Server) receiveCode(c *apiCall) error {
 	id := c.r.URL.Query().Get("repo_id")
 	if id == "" {
 		return wire.ValidationErrors{{Loc: []any{"query", "repo_id"}, Msg: "field required", Type: "value_error.missing"}}
@@ -60,21 +60,25 @@ func (s *Server) receiveCode(c *request) error {
 	}
 	hash := part.FileName()
 	if !codeHashPattern.MatchString(hash) {
-		return &dstack.Error{Kind: dstack.Invalid, Message: "an upload is named by the SHA-256 of its content, in 64 hexadecimal digits",
-			Hint: "name the file so"}
+		return &dstack.Error{Kind: dstack.Invalid,
+			Message: "the file name of an upload must be the SHA-256 of its content, as 64 hexadecimal digits",
+			Hint:    "upload the code with dstack apply"}
 	}
 	return s.storeCode(c, id, hash, part)
 }
 
 func (s *Server) newCodeTooLargeError() error {
+	limit := formatSize(s.uploadLimit)
 	return wire.Error{
-		Msg: fmt.Sprintf("Repo diff size exceeds the limit of %s. Use .gitignore to exclude large files from the repo.", formatSize(s.upload)),
-		Err: &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("the folder is larger than %s, or its size was not told", formatSize(s.upload)),
-			Hint: "list what the service does not need in .dstackignore or .gitignore"},
+		Msg: "Repo diff size exceeds the limit of " + limit + ". Use .gitignore to exclude large files from the repo.",
+		Err: &dstack.Error{Kind: dstack.Invalid,
+			Message: "the folder is larger than " + limit + ", or the request has no Content-Length",
+			Hint:    "exclude what the service does not need in .dstackignore or .gitignore"},
 	}
 }
 
-// findFilePart finds the one file of an upload.
+// findFilePart returns the part of a multipart form that contains the file. It
+// must be the first.
 func findFilePart(r *http.Request) (*multipart.Part, error) {
 	parts, err := r.MultipartReader()
 	if err != nil {
@@ -87,7 +91,9 @@ func findFilePart(r *http.Request) (*multipart.Part, error) {
 	return part, nil
 }
 
-func (s *Server) storeCode(c *request, repo, hash string, part *multipart.Part) error {
+// storeCode spools an upload, checks its hash and stores it. It skips code that
+// is stored already.
+func (s *Server) storeCode(c *apiCall, repo, hash string, part *multipart.Part) error {
 	has, err := s.store.HasCode(c.ctx, c.project.ID, repo, hash)
 	if err != nil || has {
 		return err
@@ -98,18 +104,18 @@ func (s *Server) storeCode(c *request, repo, hash string, part *multipart.Part) 
 	}
 	defer func() {
 		_ = file.Close()
-		_ = os.Remove(file.Name()) // one that stays is removed by the next start
+		_ = os.Remove(file.Name()) // a remaining file is removed by the next start
 	}()
 	sum := sha256.New()
 	size, err := io.Copy(io.MultiWriter(file, sum), part)
 	if err != nil {
-		return s.uploadError(err)
+		return s.toUploadError(err)
 	}
-	if size > s.upload {
+	if size > s.uploadLimit {
 		return s.newCodeTooLargeError()
 	}
 	if got := hex.EncodeToString(sum.Sum(nil)); got != hash {
-		return &dstack.Error{Kind: dstack.Invalid, Message: "the upload is not what its name says: its SHA-256 is " + got,
+		return &dstack.Error{Kind: dstack.Invalid, Message: "the upload does not match its name: its SHA-256 is " + got,
 			Hint: "upload it again"}
 	}
 	if _, err := file.Seek(0, io.SeekStart); err != nil {
@@ -118,11 +124,13 @@ func (s *Server) storeCode(c *request, repo, hash string, part *multipart.Part) 
 	return s.store.PutCode(c.ctx, c.project.ID, repo, hash, file)
 }
 
-// uploadError tells a client that stopped from a disk that is full.
-func (s *Server) uploadError(err error) error {
-	if _, ours := errors.AsType[*os.PathError](err); ours {
-		return &dstack.Error{Kind: dstack.Unavailable, Cause: err, Message: "the server cannot keep the upload: its disk failed or is full",
-			Hint: "make room below the server's folder"}
+// toUploadError returns the error of a failed copy: Unavailable if the server's
+// disk failed, Invalid if the upload is too large or incomplete.
+func (s *Server) toUploadError(err error) error {
+	if _, isDisk := errors.AsType[*os.PathError](err); isDisk {
+		return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
+			Message: "the server cannot store the upload: its disk failed or is full",
+			Hint:    "free space in the server's folder"}
 	}
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return s.newCodeTooLargeError()
@@ -131,22 +139,22 @@ func (s *Server) uploadError(err error) error {
 		Hint: "upload it again"}
 }
 
-const spoolPrefix = "upload-"
+const spoolPrefix = "upload-" // of file names in spoolDir
 
 func (s *Server) spoolDir() string { return filepath.Join(s.dir, "tmp") }
 
 func (s *Server) createSpoolFile() (*os.File, error) {
 	if err := os.MkdirAll(s.spoolDir(), 0o700); err != nil {
-		return nil, s.uploadError(err)
+		return nil, s.toUploadError(err)
 	}
 	file, err := os.CreateTemp(s.spoolDir(), spoolPrefix)
 	if err != nil {
-		return nil, s.uploadError(err)
+		return nil, s.toUploadError(err)
 	}
 	return file, nil
 }
 
-// cleanSpool removes what an earlier server left when it was killed.
+// cleanSpool removes the uploads that a killed server has left.
 func cleanSpool(dir string) error {
 	entries, err := os.ReadDir(filepath.Join(dir, "tmp"))
 	if errors.Is(err, os.ErrNotExist) {

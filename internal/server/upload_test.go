@@ -24,7 +24,7 @@ func hexSHA256(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// form is a multipart body with one file.
+// multipartBody returns a multipart form with one file.
 func multipartBody(t *testing.T, name, content string) (body *bytes.Buffer, contentType string) {
 	t.Helper()
 	body = &bytes.Buffer{}
@@ -42,7 +42,7 @@ func multipartBody(t *testing.T, name, content string) (body *bytes.Buffer, cont
 	return body, w.FormDataContentType()
 }
 
-func (h *testServer) uploadAs(name, content string, change func(*http.Request)) apiResponse {
+func (h *testServer) uploadCode(name, content string, change func(*http.Request)) apiResponse {
 	h.t.Helper()
 	body, contentType := multipartBody(h.t, name, content)
 	r, err := http.NewRequestWithContext(h.t.Context(), "POST", h.url+"/api/project/main/repos/upload_code?repo_id=web-12345678", body)
@@ -54,11 +54,12 @@ func (h *testServer) uploadAs(name, content string, change func(*http.Request)) 
 	if change != nil {
 		change(r)
 	}
-	return h.do(r)
+	return h.send(r)
 }
 
-// nothingSpooled waits until no upload is on its way, and checks that none left anything.
-func (h *testServer) nothingSpooled() {
+// expectNoSpoolFiles waits until no upload is in progress and checks that no
+// spool file is left.
+func (h *testServer) expectNoSpoolFiles() {
 	h.t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for {
@@ -67,13 +68,13 @@ func (h *testServer) nothingSpooled() {
 			return
 		}
 		if time.Now().After(deadline) {
-			h.t.Fatalf("left behind: %v, %v", left, err)
+			h.t.Fatalf("spool files are left: %v, %v", left, err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-func TestUpload(t *testing.T) {
+func TestUploadCode(t *testing.T) {
 	h := newTestServer(t, func(o *Options) { o.UploadLimit = 1 << 20 })
 	h.initRepo()
 	code := strings.Repeat("code", 1000)
@@ -96,35 +97,35 @@ func TestUpload(t *testing.T) {
 		status              int
 		part                string
 	}{
-		{"not what it says", hexSHA256("other"), code, nil, 400, "is not what its name says"},
-		{"a name that is no hash", "../../etc/passwd", code, nil, 400, "64 hexadecimal digits"},
+		{"content and name differ", hexSHA256("other"), code, nil, 400, "does not match its name"},
+		{"a name that is not a hash", "../../etc/passwd", code, nil, 400, "64 hexadecimal digits"},
 		{"too large", hexSHA256(large), large, nil, 400, "exceeds the limit of 1MB"},
-		{"without its size", hexSHA256(code), code, func(r *http.Request) { r.ContentLength = -1 }, 400, "exceeds the limit"},
+		{"without Content-Length", hexSHA256(code), code, func(r *http.Request) { r.ContentLength = -1 }, 400, "exceeds the limit"},
 		{"not multipart", hexSHA256(code), code, func(r *http.Request) { r.Header.Set("Content-Type", "application/json") }, 422, `"loc":["body","file"]`},
-		{"no repo said", hexSHA256(code), code, func(r *http.Request) { r.URL.RawQuery = "" }, 422, `"loc":["query","repo_id"]`},
-		{"a repo that is not there", hexSHA256(code), code, func(r *http.Request) { r.URL.RawQuery = "repo_id=none" }, 400, `"code":"repo_does_not_exist"`},
-		{"as it should be", hexSHA256(code), code, nil, 200, "null"},
-		{"once more", hexSHA256(code), code, nil, 200, "null"},
+		{"without a repo", hexSHA256(code), code, func(r *http.Request) { r.URL.RawQuery = "" }, 422, `"loc":["query","repo_id"]`},
+		{"an unknown repo", hexSHA256(code), code, func(r *http.Request) { r.URL.RawQuery = "repo_id=none" }, 400, `"code":"repo_does_not_exist"`},
+		{"valid", hexSHA256(code), code, nil, 200, "null"},
+		{"the same again", hexSHA256(code), code, nil, 200, "null"},
 		{"empty", hexSHA256(""), "", nil, 200, "null"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := has(hexSHA256(code))
-			a := h.uploadAs(c.file, c.content, c.change)
+			a := h.uploadCode(c.file, c.content, c.change)
 			if a.status != c.status || !strings.Contains(a.text, c.part) {
 				t.Errorf("%d %s", a.status, a.text)
 			}
 			if c.status != 200 && has(hexSHA256(code)) != before {
-				t.Error("a refused upload was kept")
+				t.Error("a refused upload was stored")
 			}
-			h.nothingSpooled()
+			h.expectNoSpoolFiles()
 		})
 	}
 	if !has(hexSHA256(code)) {
-		t.Error("the upload was not kept")
+		t.Error("the upload was not stored")
 	}
 }
 
-func TestUpload_CutHalfWayLeavesNothing(t *testing.T) {
+func TestUploadCode_IncompleteUploadIsDiscarded(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	code := strings.Repeat("code", 100000)
@@ -138,7 +139,7 @@ func TestUpload_CutHalfWayLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Half is there: the server waits for the rest, and then is left alone.
+	// Close the connection once the server has spooled the first half.
 	for spooled := 0; spooled == 0; time.Sleep(time.Millisecond) {
 		left, _ := filepath.Glob(filepath.Join(h.dir, "tmp", spoolPrefix+"*"))
 		spooled = len(left)
@@ -151,17 +152,17 @@ func TestUpload_CutHalfWayLeavesNothing(t *testing.T) {
 		t.Errorf("%s, %v", said, err)
 	}
 	_ = connection.Close()
-	h.nothingSpooled()
+	h.expectNoSpoolFiles()
 	project, err := h.store.Project(t.Context(), "main")
 	if err != nil {
 		t.Fatal(err)
 	}
 	if has, err := h.store.HasCode(t.Context(), project.ID, "web-12345678", hexSHA256(code)); has || err != nil {
-		t.Errorf("half an upload was kept: %v, %v", has, err)
+		t.Errorf("an incomplete upload was stored: %v, %v", has, err)
 	}
 }
 
-func TestBoot_RemovesWhatAKilledServerSpooled(t *testing.T) {
+func TestBoot_RemovesSpoolFiles(t *testing.T) {
 	h := newTestServer(t)
 	file := filepath.Join(h.dir, "tmp", spoolPrefix+"1")
 	if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
@@ -173,19 +174,19 @@ func TestBoot_RemovesWhatAKilledServerSpooled(t *testing.T) {
 	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir}); err != nil {
 		t.Fatal(err)
 	}
-	h.nothingSpooled()
+	h.expectNoSpoolFiles()
 }
 
 func TestRepos(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
-	h.initRepo() // again is no error
+	h.initRepo() // registering it again is no error
 	var repos []api.RepoHead
 	h.mustCall(api.ProjectPrefix+"/repos/list", "", &repos)
 	if len(repos) != 1 || repos[0].RepoID != "web-12345678" {
 		t.Errorf("%+v", repos)
 	}
-	a := h.post(h.admin, api.ProjectPrefix+"/repos/get", `{"repo_id": "web-12345678", "include_creds": false}`)
+	a := h.callAs(h.admin, api.ProjectPrefix+"/repos/get", `{"repo_id": "web-12345678", "include_creds": false}`)
 	if a.text != `{"repo_id":"web-12345678","repo_info":{"repo_type":"local","repo_dir":"/web"},"repo_creds":null}` {
 		t.Errorf("%s", a.text)
 	}
@@ -200,32 +201,32 @@ func TestRepos(t *testing.T) {
 	}
 }
 
-func TestUpload_WhoSendsAllBeforeListeningHearsTheAnswer(t *testing.T) {
+func TestUploadCode_RespondsToClientsThatSendTheWholeBodyFirst(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()
 	content := strings.Repeat("x", 8<<20)
-	for _, c := range []struct{ what, repo, name, status string }{
+	for _, c := range []struct{ name, repo, file, status string }{
 		{"new", "web-12345678", hexSHA256(content), "HTTP/1.1 200"},
 		{"stored before", "web-12345678", hexSHA256(content), "HTTP/1.1 200"},
-		{"no such repo", "repo-2", hexSHA256(content), "HTTP/1.1 400"},
-		{"badly named", "web-12345678", "code.tar", "HTTP/1.1 400"},
+		{"an unknown repo", "repo-2", hexSHA256(content), "HTTP/1.1 400"},
+		{"an invalid file name", "web-12345678", "code.tar", "HTTP/1.1 400"},
 	} {
-		body, kind := multipartBody(t, c.name, content)
+		body, contentType := multipartBody(t, c.file, content)
 		conn, err := net.Dial("tcp", strings.TrimPrefix(h.url, "http://"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, err = fmt.Fprintf(conn, "POST /api/project/main/repos/upload_code?repo_id=%s HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer %s\r\n"+
-			"Content-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", c.repo, h.admin, kind, body.Len())
+			"Content-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", c.repo, h.admin, contentType, body.Len())
 		if err == nil {
 			_, err = io.Copy(conn, body)
 		}
 		if err != nil {
-			t.Fatalf("%s: cut while sending: %v", c.what, err)
+			t.Fatalf("%s: disconnected while sending: %v", c.name, err)
 		}
 		said, err := io.ReadAll(conn)
 		if err != nil || !strings.HasPrefix(string(said), c.status) {
-			t.Errorf("%s: %v, %.200s", c.what, err, said)
+			t.Errorf("%s: %v, %.200s", c.name, err, said)
 		}
 		_ = conn.Close()
 	}

@@ -16,11 +16,12 @@ import (
 	"dstack/internal/server/wire"
 )
 
-// AdminName is the user that the first start makes.
+// AdminName is the name of the user that the first start creates.
 const AdminName = "admin"
 
-var accountName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.@-]{0,59}$`)
+var userNamePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.@-]{0,59}$`)
 
+// quote quotes a name for an error message, and shortens a long one.
 func quote(name string) string {
 	if len(name) > 80 {
 		name = name[:80] + "…"
@@ -28,115 +29,117 @@ func quote(name string) string {
 	return strconv.Quote(name)
 }
 
-func lowerTime(s string) string  { return strings.ToLower(s) }
-func equalFold(a, b string) bool { return strings.EqualFold(a, b) }
-func wireUser(u dstack.User) api.User {
-	wire := api.User{ID: u.ID, Username: u.Name, GlobalRole: u.GlobalRole}
+func buildUser(u dstack.User) api.User {
+	user := api.User{ID: u.ID, Username: u.Name, GlobalRole: u.GlobalRole}
 	if u.Email != "" {
-		wire.Email = &u.Email
+		user.Email = &u.Email
 	}
-	return wire
+	return user
 }
 
-func (s *Server) listUsers(c *request, _ wire.Null) ([]api.User, error) {
+func (s *Server) listUsers(c *apiCall, _ wire.Null) ([]api.User, error) {
 	if !c.isGlobalAdmin() {
-		return []api.User{wireUser(c.user)}, nil
+		return []api.User{buildUser(c.user)}, nil
 	}
 	users, err := s.store.Users(c.ctx)
 	if err != nil {
 		return nil, err
 	}
-	wire := make([]api.User, 0, len(users))
+	list := make([]api.User, 0, len(users))
 	for _, u := range users {
-		wire = append(wire, wireUser(u))
+		list = append(list, buildUser(u))
 	}
-	return wire, nil
+	return list, nil
 }
 
-func (s *Server) getMyUser(c *request, _ wire.Null) (api.User, error) { return wireUser(c.user), nil }
+func (s *Server) getMyUser(c *apiCall, _ wire.Null) (api.User, error) { return buildUser(c.user), nil }
 
-// visibleUser finds a user that the caller may see: itself, or anybody.
-func (s *Server) visibleUser(c *request, name string) (dstack.User, error) {
+// findVisibleUser finds a user that the caller may see: the caller, or any user
+// if the caller is a global admin. The error does not reveal whether other
+// users exist.
+func (s *Server) findVisibleUser(c *apiCall, name string) (dstack.User, error) {
 	if name == c.user.Name {
 		return c.user, nil
 	}
 	if c.isGlobalAdmin() {
 		return s.store.User(c.ctx, name)
 	}
-	return dstack.User{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no user " + quote(name) + " that you may see",
-		Hint: "ask an admin"}
+	return dstack.User{}, &dstack.Error{Kind: dstack.NotFound,
+		Message: "there is no user " + quote(name) + " that you may see", Hint: "ask an admin"}
 }
 
-func (s *Server) getUser(c *request, in api.Username) (api.UserWithCreds, error) {
-	user, err := s.visibleUser(c, in.Username)
-	return api.UserWithCreds{User: wireUser(user)}, err
+func (s *Server) getUser(c *apiCall, in api.Username) (api.UserWithCreds, error) {
+	user, err := s.findVisibleUser(c, in.Username)
+	return api.UserWithCreds{User: buildUser(user)}, err
 }
 
-func (s *Server) createUser(c *request, in api.PutUser) (api.User, error) {
-	if !accountName.MatchString(in.Username) {
-		return api.User{}, invalidAccount("a user", in.Username)
+func (s *Server) createUser(c *apiCall, in api.PutUser) (api.User, error) {
+	if !userNamePattern.MatchString(in.Username) {
+		return api.User{}, newInvalidNameError("a user", in.Username,
+			"use at most 60 letters, digits and the characters . _ @ -; begin with a letter or digit")
 	}
-	// Its token is nobody's until somebody refreshes it: none is kept that
-	// could be shown.
+	// Nobody knows this token. The user gets a usable one from refresh_token.
 	user := dstack.User{ID: dstack.UserID(uuid.NewString()), Name: in.Username, GlobalRole: in.GlobalRole,
 		Email: orEmpty(in.Email), TokenHash: HashToken(newToken()), CreatedAt: now()}
 	err := s.store.CreateUser(c.ctx, user)
-	s.tellAccount(c, in.Username, err)
-	return wireUser(user), newNameTakenError(err)
+	s.auditAccountChange(c, in.Username, err)
+	return buildUser(user), toNameTakenError(err)
 }
 
-func (s *Server) updateUser(c *request, in api.PutUser) (api.User, error) {
+// updateUser sets a user's role and e-mail address.
+func (s *Server) updateUser(c *apiCall, in api.PutUser) (api.User, error) {
 	user, err := s.store.User(c.ctx, in.Username)
 	if err != nil {
 		return api.User{}, err
 	}
 	user.GlobalRole, user.Email = in.GlobalRole, orEmpty(in.Email)
 	err = s.store.UpdateUser(c.ctx, user)
-	s.tellAccount(c, in.Username, err)
-	s.broadcast.Notify() // what their token opens may have changed
-	return wireUser(user), err
+	s.auditAccountChange(c, in.Username, err)
+	s.broadcast.Notify() // the user may have lost access to services
+	return buildUser(user), err
 }
 
-func (s *Server) refreshToken(c *request, in api.Username) (api.UserWithCreds, error) {
-	user, err := s.visibleUser(c, in.Username)
+func (s *Server) refreshToken(c *apiCall, in api.Username) (api.UserWithCreds, error) {
+	user, err := s.findVisibleUser(c, in.Username)
 	if err != nil {
 		return api.UserWithCreds{}, err
 	}
 	token := newToken()
 	err = s.store.SetToken(c.ctx, user.ID, HashToken(token))
-	s.tellAccount(c, in.Username, err)
+	s.auditAccountChange(c, in.Username, err)
 	if err != nil {
 		return api.UserWithCreds{}, err
 	}
 	s.broadcast.Notify()
-	return api.UserWithCreds{User: wireUser(user), Creds: api.UserCreds{Token: token}}, nil
+	return api.UserWithCreds{User: buildUser(user), Creds: api.UserCreds{Token: token}}, nil
 }
 
-func (s *Server) deleteUsers(c *request, in api.DeleteUsers) (wire.Null, error) {
+func (s *Server) deleteUsers(c *apiCall, in api.DeleteUsers) (wire.Null, error) {
 	if slices.Contains(in.Users, c.user.Name) {
 		return wire.Null{}, &dstack.Error{Kind: dstack.Conflict, Message: "you cannot delete yourself",
-			Hint: "let another admin do it"}
+			Hint: "ask another admin"}
 	}
 	err := s.store.DeleteUsers(c.ctx, in.Users)
-	s.tellAccount(c, strings.Join(in.Users, ","), err)
+	s.auditAccountChange(c, strings.Join(in.Users, ","), err)
 	s.broadcast.Notify()
 	return wire.Null{}, err
 }
 
-// tellAccount logs a change of who may do what.
-func (s *Server) tellAccount(c *request, whose string, err error) {
+// auditAccountChange logs a change of a user or a project, unless it failed.
+func (s *Server) auditAccountChange(c *apiCall, account string, err error) {
 	if err == nil {
-		s.audit(c, "an account changed", slog.String("whose", whose))
+		s.audit(c, "an account changed", slog.String("whose", account))
 	}
 }
 
-func invalidAccount(what, name string) error {
+func newInvalidNameError(what, name, hint string) error {
 	return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("%s cannot be called %s", what, quote(name)),
-		Hint: "use at most 60 letters, digits, dots, dashes and underscores, a letter or digit first"}
+		Hint: hint}
 }
 
-// newNameTakenError gives a conflict over a name the code of the reference.
-func newNameTakenError(err error) error {
+// toNameTakenError gives an error of kind Conflict the code of 0.18.10. It
+// returns other errors as they are.
+func toNameTakenError(err error) error {
 	if dstack.KindOf(err) == dstack.Conflict {
 		return wire.Error{Code: "resource_exists", Err: err}
 	}
@@ -150,5 +153,6 @@ func orEmpty(s *string) string {
 	return *s
 }
 
-// now is the time as it is kept: UTC, to the microsecond.
+// now returns the current time as the store keeps it: UTC, in whole
+// microseconds.
 func now() time.Time { return time.Now().UTC().Truncate(time.Microsecond) }

@@ -17,55 +17,59 @@ import (
 	"dstack/internal/spec"
 )
 
-// buildViews are runs as people see them, with what the gateways reported.
+// buildViews returns the views of runs, with the metrics that the gateways
+// reported.
 func (s *Server) buildViews(found ...store.RunDetails) []api.RunView {
 	views := make([]api.RunView, 0, len(found))
-	for _, w := range found {
-		v := buildRunView(w, s.urls)
-		v.Metrics = buildRunMetrics(w)
+	for _, details := range found {
+		v := buildRunView(details, s.urls)
+		v.Metrics = buildRunMetrics(details)
 		views = append(views, v)
 	}
 	return views
 }
 
-// buildRunView is a run as a person sees it.
-func buildRunView(w store.RunDetails, at publicURLs) api.RunView {
-	run, conf := w.Run, w.Run.Spec.Configuration
+// buildRunView returns the view of a run, without metrics.
+func buildRunView(details store.RunDetails, urls publicURLs) api.RunView {
+	run, conf := details.Run, details.Run.Spec.Configuration
 	v := api.RunView{
 		ID: run.ID, Project: run.Project, Name: run.Name, User: run.User, Revision: run.Revision,
 		Reason: string(run.Reason), Ending: run.Ending, SubmittedAt: run.SubmittedAt.UTC(), Since: run.Since.UTC(),
 		ReadyAt: nullIfZero(run.ReadyAt), FinishedAt: nullIfZero(run.FinishedAt),
-		DesiredReplicas: run.DesiredReplicas, Min: conf.Replicas.Min, Max: conf.Replicas.Max, RolledBack: buildRollbackView(w),
-		Auth: conf.Auth, URL: at.serviceURL(run.Project, run.Name) + "/", PathURL: at.servicePathURL(run.Project, run.Name),
+		DesiredReplicas: run.DesiredReplicas, Min: conf.Replicas.Min, Max: conf.Replicas.Max,
+		RolledBack: buildRollbackView(details), Auth: conf.Auth,
+		URL:      urls.serviceURL(run.Project, run.Name) + "/",
+		PathURL:  urls.servicePathURL(run.Project, run.Name),
 		Replicas: []api.ReplicaView{},
 	}
 	if m := conf.Model; m != nil {
-		v.Model = &api.ModelView{Name: m.Name, URL: at.modelsURL(run.Project), PathURL: at.modelsPathURL(run.Project)}
+		v.Model = &api.ModelView{Name: m.Name, URL: urls.modelsURL(run.Project), PathURL: urls.modelsPathURL(run.Project)}
 	}
-	summary := status.Summarize(status.NewFacts(run, w.Replicas))
+	summary := status.Summarize(status.NewFacts(run, details.Replicas))
 	v.Status, v.Ready, v.Serving = viewStates[summary.State], summary.Ready, summary.Serving
-	for i, r := range w.Replicas {
-		if isShown(w, i) {
-			v.Replicas = append(v.Replicas, buildReplicaView(w, r))
+	for i, r := range details.Replicas {
+		if isShown(details, i) {
+			v.Replicas = append(v.Replicas, buildReplicaView(details, r))
 		}
 	}
 	v.Version = hashView(v)
 	return v
 }
 
-// isShown says whether a replica is of interest: those that live, those that
-// failed, and in the end the last of each number.
-func isShown(w store.RunDetails, i int) bool {
-	r := w.Replicas[i]
+// isShown reports whether a view contains replica i: an unfinished one, or the
+// last finished one of its number if it failed or the run is ending.
+func isShown(details store.RunDetails, i int) bool {
+	r := details.Replicas[i]
 	if !r.Status.IsFinished() {
 		return true
 	}
-	for _, later := range w.Replicas[i+1:] {
+	for _, later := range details.Replicas[i+1:] {
 		if later.Num == r.Num {
 			return false
 		}
 	}
-	return w.Run.Status.IsFinished() || w.Run.Status == dstack.RunTerminating || r.Status == dstack.ReplicaFailed
+	run := details.Run.Status
+	return run.IsFinished() || run == dstack.RunTerminating || r.Status == dstack.ReplicaFailed
 }
 
 // viewStates maps the state of a run to the status that a view shows.
@@ -85,9 +89,10 @@ var viewStates = map[status.State]api.RunStatus{
 	status.Unknown:   api.StatusFailing,
 }
 
-// buildRollbackView tells of the newest revision, if it failed.
-func buildRollbackView(w store.RunDetails) *api.RollbackView {
-	f := w.Failed
+// buildRollbackView describes the latest revision if it failed; otherwise it
+// returns nil.
+func buildRollbackView(details store.RunDetails) *api.RollbackView {
+	f := details.Failed
 	if f == nil {
 		return nil
 	}
@@ -95,11 +100,12 @@ func buildRollbackView(w store.RunDetails) *api.RollbackView {
 	if last == nil {
 		last = []string{}
 	}
-	return &api.RollbackView{From: f.Num, To: w.Run.Revision, Reason: string(f.Reason), Replica: f.Replica, LastOutput: last, At: f.At.UTC()}
+	return &api.RollbackView{From: f.Num, To: details.Run.Revision, Reason: string(f.Reason), Replica: f.Replica,
+		LastOutput: last, At: f.At.UTC()}
 }
 
-func buildReplicaView(w store.RunDetails, r dstack.Replica) api.ReplicaView {
-	report := w.Reports[r.Attempt]
+func buildReplicaView(details store.RunDetails, r dstack.Replica) api.ReplicaView {
+	report := details.Reports[r.Attempt]
 	v := api.ReplicaView{
 		Num: r.Num, Revision: r.Revision, Status: r.Status, Reason: string(r.Reason), Since: r.Since.UTC(),
 		Restarts: r.AttemptNum, SubmissionID: r.Attempt, LastOutput: findLastOutput(r, report),
@@ -113,10 +119,10 @@ func buildReplicaView(w store.RunDetails, r dstack.Replica) api.ReplicaView {
 	if r.Status == dstack.ReplicaRestarting {
 		v.RetryAt = nullIfZero(r.RetryAt)
 	}
-	if n := w.Load.Replicas[r.ID]; r.Status == dstack.ReplicaDraining && n > 0 {
+	if n := details.Load.Replicas[r.ID]; r.Status == dstack.ReplicaDraining && n > 0 {
 		v.Progress = fmt.Sprintf("finishes %s", human.Count(n, "request"))
 	}
-	if instance, ok := w.Instances[r.Instance]; ok {
+	if instance, ok := details.Instances[r.Instance]; ok {
 		offer := instance.Offer
 		v.Backend, v.Region, v.Instance, v.Spot, v.Price = offer.Backend, offer.Region, offer.Type, offer.Spot, offer.Price
 		v.Resources = formatHardware(offer.Hardware)
@@ -124,8 +130,8 @@ func buildReplicaView(w store.RunDetails, r dstack.Replica) api.ReplicaView {
 	return v
 }
 
-// findLastOutput is the last lines of what ended last. A replica that is ready
-// again needs no reminder.
+// findLastOutput returns the last output of the latest attempt that ended, and
+// none if the replica is ready again.
 func findLastOutput(r dstack.Replica, report dstack.Report) []string {
 	switch {
 	case r.Status == dstack.ReplicaReady:
@@ -139,7 +145,7 @@ func findLastOutput(r dstack.Replica, report dstack.Report) []string {
 	}
 }
 
-// formatHardware prints hardware as our plans do: 4 cpu, 16GB, 1×L4 24GB.
+// formatHardware formats hardware as plans do: 4 cpu, 16GB, 1×L4 24GB.
 func formatHardware(hw dstack.Hardware) string {
 	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), human.Gigabytes(hw.MemoryMiB)}
 	if n := len(hw.GPUs); n > 0 {
@@ -156,70 +162,76 @@ func nullIfZero(t time.Time) *time.Time {
 	return &t
 }
 
-// hashView changes when anything that a view shows does.
+// hashView returns a hash of all fields of a view except Version.
 func hashView(v api.RunView) string {
 	v.Version = ""
 	text, err := json.Marshal(v)
 	if err != nil {
-		return "" // a view that cannot be written is refused where it is answered
+		return "" // respondJSON reports the same error
 	}
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:8])
 }
 
-// recheckInterval is how often those who wait look without having been called.
+// recheckInterval is how often a waiting call reads the store without a
+// notification, in case another server changed it.
 const recheckInterval = time.Second
 
-// waitForView shows a run; with a version given it waits until that one is past.
-func (s *Server) waitForView(c *request, in api.RunViewRequest) (api.RunView, error) {
-	var over <-chan time.Time
+// waitForView returns the view of a run. If the request has the version of an
+// earlier view, it waits until the version has changed or the time is over.
+func (s *Server) waitForView(c *apiCall, in api.RunViewRequest) (api.RunView, error) {
+	var deadline <-chan time.Time // nil: do not wait
 	if in.After != "" && in.WaitSeconds > 0 {
-		limit := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
-		defer limit.Stop()
-		over = limit.C
+		timer := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
+		defer timer.Stop()
+		deadline = timer.C
 	}
 	for {
-		news := s.broadcast.Changed()
+		changed := s.broadcast.Changed()
 		v, err := s.findView(c, in)
-		if err != nil || over == nil || v.Version != in.After {
+		if err != nil || deadline == nil || v.Version != in.After {
 			return v, err
 		}
-		if more, err := waitForChange(c.ctx, news, over); !more {
+		if again, err := waitForChange(c.ctx, changed, deadline); !again {
 			return v, err
 		}
 	}
 }
 
-// waitForChange waits until it is time to look again: something rang, or nothing has
-// for a while. More is false when the wait as a whole is over.
-func waitForChange(ctx context.Context, news <-chan struct{}, over <-chan time.Time) (more bool, err error) {
-	again := time.NewTimer(recheckInterval)
-	defer again.Stop()
+// waitForChange waits until the caller should read the store again: changed is
+// closed, or recheckInterval has passed. again is false if the deadline has
+// passed or ctx is done.
+func waitForChange(ctx context.Context, changed <-chan struct{}, deadline <-chan time.Time) (again bool, err error) {
+	recheck := time.NewTimer(recheckInterval)
+	defer recheck.Stop()
 	select {
 	case <-ctx.Done():
 		return false, ctx.Err()
-	case <-over:
+	case <-deadline:
 		return false, nil
-	case <-news:
-	case <-again.C:
+	case <-changed:
+	case <-recheck.C:
 	}
 	return true, nil
 }
 
-func (s *Server) findView(c *request, in api.RunViewRequest) (api.RunView, error) {
-	w, err := s.findRunDetails(c, in.RunName)
+// findView returns the view of a run. It fails if the request has the ID of
+// another run.
+func (s *Server) findView(c *apiCall, in api.RunViewRequest) (api.RunView, error) {
+	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
 		return api.RunView{}, err
 	}
-	if in.RunID != "" && in.RunID != string(w.Run.ID) {
-		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: "the run " + in.RunName + " was replaced by another of the same name",
-			Hint: "look at the present one: dstack ps"}
+	if in.RunID != "" && in.RunID != string(details.Run.ID) {
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict,
+			Message: "the run " + in.RunName + " was replaced by another one with the same name",
+			Hint:    "see the current one: dstack ps"}
 	}
-	return s.buildViews(w)[0], nil
+	return s.buildViews(details)[0], nil
 }
 
-// listViews lists runs as people see them.
-func (s *Server) listViews(c *request, in api.ListRuns) ([]api.RunView, error) {
+// listViews returns the views of a page of runs.
+func (s *Server) listViews(c *apiCall, in api.ListRuns) ([]api.RunView, error) {
 	found, err := s.listRunDetails(c, in)
 	return s.buildViews(found...), err
 }

@@ -35,7 +35,8 @@ func TestParseEnvFile_Accepts(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			env, err := spec.ParseEnvFile(".env", []byte(c.text))
 			if err != nil {
-				t.Fatal(err.(spec.Problems).Render(false))
+				problems, _ := errors.AsType[spec.Problems](err)
+				t.Fatal(problems.Render(false))
 			}
 			var got []string
 			for _, v := range env {

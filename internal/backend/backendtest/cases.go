@@ -39,7 +39,8 @@ var offerCases = []contractCase{
 		h.check(err)
 		for _, o := range all {
 			need := dstack.Requirements{
-				Backends: []string{o.Backend}, Regions: []string{o.Region}, InstanceTypes: []string{o.Type}, Spot: &o.Spot, MaxPrice: &o.Price,
+				Backends: []string{o.Backend}, Regions: []string{o.Region}, InstanceTypes: []string{o.Type},
+				Spot: &o.Spot, MaxPrice: &o.Price,
 			}
 			some, err := h.Offers(h.ctx(), need)
 			h.check(err)

@@ -120,5 +120,6 @@ func (f *Fake) DetachVolume(_ context.Context, v dstack.Volume, instance dstack.
 }
 
 func detach(v *dstack.Volume, instance dstack.InstanceID) {
-	v.Attachments = slices.DeleteFunc(v.Attachments, func(a dstack.VolumeAttachment) bool { return a.Instance == instance })
+	isThere := func(a dstack.VolumeAttachment) bool { return a.Instance == instance }
+	v.Attachments = slices.DeleteFunc(v.Attachments, isThere)
 }

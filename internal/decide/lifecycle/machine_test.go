@@ -118,9 +118,12 @@ func (w *world) stepInstance(i *dstack.Instance) {
 	}
 	step = step.AfterFailure(seen, failure, w.now)
 	w.checkInstance(seen, step)
-	version := i.Version
+	version, before := i.Version, i.Status
 	*i = step.Apply(seen, heard != nil, failure, w.now)
 	i.Version = version + 1
+	if i.Status != before {
+		w.markReplicasDue(func(r dstack.Replica) bool { return r.Instance == i.ID })
+	}
 	if heard != nil {
 		w.saveReports(seen.Replicas, heard)
 	}
@@ -191,12 +194,13 @@ func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.Insta
 func (w *world) saveReports(placed []lifecycle.PlacedReplica, heard []dstack.Report) {
 	for _, p := range placed {
 		id := p.Replica.Attempt
-		w.reports[id] = dstack.Report{Attempt: id, State: dstack.AttemptAbsent, At: w.now}
+		report := dstack.Report{Attempt: id, State: dstack.AttemptAbsent, At: w.now}
 		for _, rep := range heard {
 			if rep.Attempt == id {
-				w.reports[id] = rep
+				report = rep
 			}
 		}
+		w.saveReport(p.Replica, report)
 	}
 }
 

@@ -28,12 +28,12 @@ const (
 )
 
 // PlanEngineCommands returns the commands after which an engine runs the replicas
-// placed on it and nothing else. heard is the reports of all attempts it has.
+// placed on it and nothing else. reports are those of all attempts that it has.
 //
 // Only a starting replica is started: a ready one that the engine lost gets a
 // new attempt first, so that an attempt never runs twice. An attempt that ended
 // is kept until its replica's row says so.
-func PlanEngineCommands(placed []PlacedReplica, heard []dstack.Report) []EngineCommand {
+func PlanEngineCommands(placed []PlacedReplica, reports []dstack.Report) []EngineCommand {
 	of := map[dstack.AttemptID]*PlacedReplica{}
 	for i := range placed {
 		if placed[i].Replica.Attempt != "" {
@@ -42,7 +42,7 @@ func PlanEngineCommands(placed []PlacedReplica, heard []dstack.Report) []EngineC
 	}
 	var commands []EngineCommand
 	has := map[dstack.AttemptID]bool{}
-	for _, rep := range heard {
+	for _, rep := range reports {
 		has[rep.Attempt] = true
 		p := of[rep.Attempt]
 		switch {
@@ -65,13 +65,13 @@ func PlanEngineCommands(placed []PlacedReplica, heard []dstack.Report) []EngineC
 // NextSyncTime returns when an instance is due after its engine has reported:
 // soon, while the engine has an attempt that no replica wants. Such an attempt
 // may take its grace period to end.
-func NextSyncTime(step InstanceStep, placed []PlacedReplica, heard []dstack.Report, now time.Time) time.Time {
+func NextSyncTime(step InstanceStep, placed []PlacedReplica, reports []dstack.Report, now time.Time) time.Time {
 	on := map[dstack.AttemptID]bool{}
 	for _, p := range placed {
 		on[p.Replica.Attempt] = isWanted(p.Replica)
 	}
 	soon := now.Add(syncBrisk)
-	for _, rep := range heard {
+	for _, rep := range reports {
 		if !on[rep.Attempt] && soon.Before(step.Due) {
 			return soon
 		}

@@ -58,7 +58,7 @@ func (w *world) findPlaces(seen *lifecycle.ReplicaFacts) {
 }
 
 func (w *world) stepReplica(r *dstack.Replica) {
-	if r.Status.IsFinished() {
+	if r.Status.IsFinished() || !w.isReplicaDue(r.ID) {
 		return
 	}
 	seen := w.replicaFacts(*r)
@@ -83,7 +83,12 @@ func (w *world) stepReplica(r *dstack.Replica) {
 		w.attempts[next.Attempt] = r.ID
 	}
 	w.touched = w.touched || step.To != r.Status || step.NewAttempt || step.Blocked != r.Blocked
+	w.replicaDue[r.ID] = step.Due
+	hadInstance := r.Instance != ""
 	w.setReplica(next)
+	if next.Status.IsFinished() && hadInstance { // what it held is free
+		w.markReplicasDue(func(other dstack.Replica) bool { return other.Status == dstack.ReplicaWaiting })
+	}
 }
 
 // setReplica writes a replica's row, and checks that what changes may change.

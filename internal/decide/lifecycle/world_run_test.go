@@ -87,15 +87,21 @@ func (w *world) saveRun(seen lifecycle.RunFacts, step lifecycle.RunStep) {
 	w.run = step.Apply(before, target, w.now)
 	w.run.Version, w.runDue = before.Version+1, step.Due
 	w.checkRun(before, step)
+	if w.run.Status != before.Status || !w.run.ReadyAt.Equal(before.ReadyAt) {
+		w.markReplicasDue(func(dstack.Replica) bool { return true })
+	}
 	for _, num := range step.Add {
 		r := lifecycle.NewReplica(w.run, dstack.ReplicaID(w.newID("r")), num, w.now)
 		w.replicas[r.ID] = &r
+		w.markReplicaDue(r.ID)
 	}
 	for _, id := range step.Drain {
 		w.setReplica(step.DrainReplica(*w.replicas[id], w.now))
+		w.markReplicaDue(id)
 	}
 	for _, r := range terminated {
 		w.setReplica(r)
+		w.markReplicaDue(r.ID)
 	}
 }
 

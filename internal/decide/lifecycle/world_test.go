@@ -40,13 +40,14 @@ type world struct {
 	served   map[int]bool // templates of which a replica was ever ready
 	load     int          // how many replicas the load asks for
 
-	runDue    time.Time // when the run is looked at by itself; zero: never
-	touched   bool      // the run is due because something changed
-	late      *lateStep
-	stale     map[dstack.InstanceID]dstack.Allocation // what was allocated a tick ago
-	upSince   time.Time                               // when the server was last started
-	overdue   int                                     // ticks beyond max_duration
-	conflicts int
+	runDue     time.Time                      // when the run is looked at by itself; zero: never
+	touched    bool                           // the run is due because something changed
+	replicaDue map[dstack.ReplicaID]time.Time // when a replica is looked at; zero: never
+	late       *lateStep
+	stale      map[dstack.InstanceID]dstack.Allocation // what was allocated a tick ago
+	upSince    time.Time                               // when the server was last started
+	overdue    int                                     // ticks beyond max_duration
+	conflicts  int
 }
 
 const tick = 500 * time.Millisecond
@@ -70,13 +71,14 @@ func emptyWorld(t *rapid.T) *world {
 	start := time.Unix(1e6, 0).UTC()
 	return &world{
 		t: t, now: start, upSince: start, length: tick, faults: true,
-		run:       dstack.Run{ID: "run", Name: "run", ProjectID: "project", Status: dstack.RunSubmitted, Since: start, SubmittedAt: start},
-		replicas:  map[dstack.ReplicaID]*dstack.Replica{},
-		instances: map[dstack.InstanceID]*dstack.Instance{},
-		reports:   map[dstack.AttemptID]dstack.Report{},
-		attempts:  map[dstack.AttemptID]dstack.ReplicaID{},
-		served:    map[int]bool{},
-		web:       web{table: map[dstack.ReplicaID]bool{}, inFlight: map[dstack.ReplicaID][]time.Time{}},
+		run:        dstack.Run{ID: "run", Name: "run", ProjectID: "project", Status: dstack.RunSubmitted, Since: start, SubmittedAt: start},
+		replicas:   map[dstack.ReplicaID]*dstack.Replica{},
+		replicaDue: map[dstack.ReplicaID]time.Time{},
+		instances:  map[dstack.InstanceID]*dstack.Instance{},
+		reports:    map[dstack.AttemptID]dstack.Report{},
+		attempts:   map[dstack.AttemptID]dstack.ReplicaID{},
+		served:     map[int]bool{},
+		web:        web{table: map[dstack.ReplicaID]bool{}, inFlight: map[dstack.ReplicaID][]time.Time{}},
 	}
 }
 
@@ -113,6 +115,7 @@ func (w *world) tick() {
 	}
 	w.serve()
 	w.stepRun()
+	w.markDrained()
 	for _, id := range sorted(w.replicas) {
 		w.stepReplica(w.replicas[id])
 	}

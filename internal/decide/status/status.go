@@ -1,5 +1,5 @@
 // Package status names the state of a run, from the run and its replicas. The
-// API's views, the wire format of the reference and the route table each
+// API's views, the wire format of dstack 0.18.10 and the route table each
 // translate the result with a table of their own.
 package status
 
@@ -58,7 +58,8 @@ func NewFacts(run dstack.Run, replicas []dstack.Replica) Facts {
 		Replicas: make([]Replica, len(replicas)),
 	}
 	for i, r := range replicas {
-		f.Replicas[i] = Replica{Status: r.Status, TemplateRevision: r.TemplateRevision, HasRun: r.Crashes > 0 || !r.ReadyAt.IsZero()}
+		f.Replicas[i] = Replica{Status: r.Status, TemplateRevision: r.TemplateRevision,
+			HasRun: r.Crashes > 0 || !r.ReadyAt.IsZero()}
 	}
 	return f
 }
@@ -80,7 +81,7 @@ func Summarize(f Facts) Summary {
 	return Summary{State: decideState(f, c), Ready: c.ready, Serving: c.serving, Furthest: findFurthest(f.Replicas)}
 }
 
-func decideState(f Facts, c counts) State {
+func decideState(f Facts, c replicaCounts) State {
 	switch f.Status {
 	case dstack.RunSubmitted:
 		if f.Stop != dstack.StopNone {
@@ -103,7 +104,7 @@ func decideState(f Facts, c counts) State {
 	}
 }
 
-func decideActive(f Facts, c counts) State {
+func decideActive(f Facts, c replicaCounts) State {
 	switch {
 	case f.DesiredReplicas == 0 && c.staying == 0 && f.Scales:
 		return Sleeping
@@ -127,11 +128,13 @@ func decideActive(f Facts, c counts) State {
 // isWaking reports whether a run that served has no ready replica only because
 // it slept: the replicas that it has start for the first time.
 func isWaking(f Facts) bool {
-	return f.CanSleep && !slices.ContainsFunc(f.Replicas, func(r Replica) bool { return !r.Status.IsFinished() && r.HasRun })
+	return f.CanSleep && !slices.ContainsFunc(f.Replicas, func(r Replica) bool {
+		return !r.Status.IsFinished() && r.HasRun
+	})
 }
 
-// counts sorts the replicas of a run.
-type counts struct {
+// replicaCounts sorts the replicas of a run.
+type replicaCounts struct {
 	staying  int // neither finished nor ending
 	waiting  int // staying, without a machine
 	serving  int // staying and ready
@@ -140,7 +143,7 @@ type counts struct {
 	failed   int // of the run's template revision
 }
 
-func countReplicas(f Facts) (c counts) {
+func countReplicas(f Facts) (c replicaCounts) {
 	for _, r := range f.Replicas {
 		current := r.TemplateRevision == f.TemplateRevision
 		if current && r.Status == dstack.ReplicaFailed {
@@ -168,11 +171,13 @@ func countReplicas(f Facts) (c counts) {
 	return c
 }
 
-// advance orders the statuses of Summary.Furthest, most advanced first.
-var advance = []dstack.ReplicaStatus{dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaStarting, dstack.ReplicaWaiting}
+// furthestFirst orders the statuses of Summary.Furthest, most advanced first.
+var furthestFirst = []dstack.ReplicaStatus{
+	dstack.ReplicaReady, dstack.ReplicaUnhealthy, dstack.ReplicaStarting, dstack.ReplicaWaiting,
+}
 
 func findFurthest(replicas []Replica) dstack.ReplicaStatus {
-	for _, status := range advance {
+	for _, status := range furthestFirst {
 		if slices.ContainsFunc(replicas, func(r Replica) bool { return r.Status == status }) {
 			return status
 		}

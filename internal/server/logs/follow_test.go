@@ -14,7 +14,7 @@ import (
 	"dstack/internal/server/logs"
 )
 
-func TestFollow_WakesAtOnceAndEndsOnFinish(t *testing.T) {
+func TestFollow_YieldsNewLinesAndEndsOnFinish(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		s := logs.New(dir, 1<<20)
@@ -54,7 +54,7 @@ func TestFollow_WakesAtOnceAndEndsOnFinish(t *testing.T) {
 			t.Errorf("at the end %q", now)
 		}
 		if !s.Finished(testKey("a")) || s.Finished(testKey("another")) || !logs.New(dir, 1<<20).Finished(testKey("a")) {
-			t.Error("who is finished is forgotten")
+			t.Error("Finished is wrong")
 		}
 		for l := range s.Follow(t.Context(), testKey("a"), t0.Add(11*time.Second)) {
 			if string(l.Text) != "5" {
@@ -64,7 +64,7 @@ func TestFollow_WakesAtOnceAndEndsOnFinish(t *testing.T) {
 	})
 }
 
-func TestFollow_EndsWithItsContextOrItsReader(t *testing.T) {
+func TestFollow_EndsWithContextOrConsumer(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		s := logs.New(dir, 1<<20)
@@ -72,7 +72,7 @@ func TestFollow_EndsWithItsContextOrItsReader(t *testing.T) {
 		var ended sync.WaitGroup
 		ended.Go(func() {
 			for l, err := range s.Follow(ctx, testKey("a"), time.Time{}) {
-				t.Errorf("nothing was written, and there is %q, %v", l.Text, err)
+				t.Errorf("nothing was written, but got %q, %v", l.Text, err)
 			}
 		})
 		synctest.Wait()
@@ -86,9 +86,9 @@ func TestFollow_EndsWithItsContextOrItsReader(t *testing.T) {
 	})
 }
 
-// Writers, readers and a limit at once: what a follower sees is a part of what
-// was written, in order, and its end is the end.
-func TestFollow_WhileTheOldestGoes(t *testing.T) {
+// Followers of a run whose oldest lines are evicted get a subset of the lines in
+// order, and the last line.
+func TestFollow_DuringEviction(t *testing.T) {
 	s := logs.New(t.TempDir(), 16<<10)
 	const n = 3000
 	var group sync.WaitGroup
@@ -114,9 +114,9 @@ func TestFollow_WhileTheOldestGoes(t *testing.T) {
 	group.Wait()
 }
 
-// A reader that saw half a line, left by a crash, sees the line that is
-// written in its place.
-func TestFollow_PastATornLine(t *testing.T) {
+// A follower that has read up to an incomplete line, left by a crash, gets the
+// line that replaces it.
+func TestFollow_AfterIncompleteLine(t *testing.T) {
 	dir := t.TempDir()
 	mustAppend(t, logs.New(dir, 1<<20), testKey("a"), t0, "1")
 	segments, err := filepath.Glob(filepath.Join(dir, "main/logs/web/a/*.log"))
@@ -152,8 +152,8 @@ func TestFollow_PastATornLine(t *testing.T) {
 	})
 }
 
-// A follower is woken also when more runs than are remembered wrote since.
-func TestFollow_AmongManyRuns(t *testing.T) {
+// A follower is woken even if many other runs were used since it began to wait.
+func TestFollow_WithManyOtherRuns(t *testing.T) {
 	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		s := logs.New(dir, 1<<20)

@@ -9,11 +9,10 @@ import (
 	"dstack/internal/dstack"
 )
 
-// A line on disk: <microseconds> <o|e> <text>\n. In the text a line end and a
-// backslash are written as \n and \\, so that a line is a line and any text
-// editor can show it.
-
-// encodeLine appends a line, written at the given time, to text.
+// encodeLine appends a line with the given time to text, in the format of
+// segments: <microseconds> <o|e> <text>\n, where o is stdout and e is stderr.
+// Line breaks and backslashes in the text are escaped as \n and \\, so that each
+// line of the file is one line of output.
 func encodeLine(text []byte, at int64, line dstack.LogLine) []byte {
 	text = strconv.AppendInt(text, at, 10)
 	if line.Stream == "stderr" {
@@ -34,12 +33,12 @@ func encodeLine(text []byte, at int64, line dstack.LogLine) []byte {
 	return append(text, '\n')
 }
 
-// decodeLine reads a line with its line end. What a crash left half written, or a
-// broken disk changed, is not ok.
+// decodeLine decodes a line with its line break. ok is false if a crash left
+// the line incomplete or it is damaged.
 func decodeLine(text []byte) (line dstack.LogLine, at int64, ok bool) {
-	text, whole := bytes.CutSuffix(text, []byte("\n"))
+	text, complete := bytes.CutSuffix(text, []byte("\n"))
 	stamp, rest, found := bytes.Cut(text, []byte(" "))
-	if !whole || !found || len(rest) < 2 || rest[1] != ' ' {
+	if !complete || !found || len(rest) < 2 || rest[1] != ' ' {
 		return line, 0, false
 	}
 	at, err := strconv.ParseInt(string(stamp), 10, 64)
@@ -76,7 +75,8 @@ func unescapeText(text []byte) []byte {
 	return plain
 }
 
-// findLastLine returns where the last whole line of a segment ends, and its time.
+// findLastLine returns the offset at which the last complete line of a segment
+// ends, and the time of the last undamaged line, 0 if there is none.
 func findLastLine(file string) (end, last int64, err error) {
 	text, err := os.ReadFile(file)
 	if err != nil {

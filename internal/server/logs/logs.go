@@ -1,5 +1,5 @@
-// Package logs keeps the output of replicas on disk: append, read, follow,
-// bounded for each run.
+// Package logs stores the output of replicas on disk, up to a size limit for
+// each run: it appends lines, reads them by time and follows new ones.
 package logs
 
 import (
@@ -20,39 +20,42 @@ import (
 )
 
 const (
-	maxLineBytes  = 64 << 10 // longer lines are cut
-	minLimit      = 4 << 10  // of bytes of a run
-	maxCachedRuns = 256      // runs of which it is remembered what lies on disk
+	maxLineBytes  = 64 << 10 // longer lines are split
+	minLimit      = 4 << 10  // bytes of one run
+	maxCachedRuns = 256      // runs whose segments are kept in memory
 )
 
-// Key names the output of one attempt.
+// Key identifies the logs of one attempt.
 type Key struct {
-	Project string // its name
+	Project string // the name of the project
 	Run     dstack.RunID
 	RunName string
 	Attempt dstack.AttemptID
 }
 
-// Store keeps logs below a folder: <dir>/<project>/logs/<run name>/<attempt>/…
-// It holds no file open between calls.
+// Store stores logs in <dir>/<project>/logs/<run name>/<attempt>/. It is safe for
+// concurrent use, and keeps no files open between calls. Its errors are
+// *dstack.Error: Invalid for a Key that is not a valid path, Unavailable if the
+// disk fails.
 type Store struct {
 	dir   string
 	limit int64
 	open  fileOpener
 
 	mu   sync.Mutex
-	runs map[string]*runLogs // by folder
+	runs map[string]*runLogs // by folder; at most maxCachedRuns, and those in use
 }
 
-// New returns a store below dir. Each run keeps at most limit bytes on disk;
-// the oldest output goes first. A full disk loses output, never fails a run:
-// a line says how much is missing once there is room again.
+// New returns a store in the folder dir. Each run has at most limit bytes on
+// disk; the oldest output is evicted first.
 func New(dir string, limit int64) *Store {
 	return &Store{dir: dir, limit: max(limit, minLimit), open: openFile, runs: map[string]*runLogs{}}
 }
 
-// Append writes lines in order. It makes their times strictly growing, and
-// cuts long ones into pieces. On a full disk it drops them and returns nil.
+// Append appends lines to the logs of an attempt. It adjusts their times so that
+// each line is later than the one before, and splits long lines. If the disk is
+// full, it drops lines and returns nil: a full disk must not fail a run. Once
+// there is space again, a line says how many lines were dropped.
 func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 	return s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
 		if err := r.readEnd(a); err != nil {
@@ -62,20 +65,20 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 		if len(pieces) == 0 {
 			return nil
 		}
-		before := a.lost
-		if before > 0 { // told together with the first line that fits, or not yet
-			pieces = slices.Insert(pieces, 0, lossLine(before, pieces[0].At))
+		before := a.lostLines
+		if before > 0 { // written only together with a line that fits
+			pieces = slices.Insert(pieces, 0, newLossLine(before, pieces[0].At))
 		}
 		written, err := r.appendLines(s, a, pieces)
 		if written > 0 {
-			a.lost = 0
+			a.lostLines = 0
 		}
-		if isFull(err) {
-			a.lost += len(pieces) - written
+		if isDiskFull(err) {
+			a.lostLines += len(pieces) - written
 			if before == 0 {
-				slog.Warn("the disk is full: output is lost until there is room again", "folder", s.dir, "run", k.RunName)
+				slog.Warn("the disk is full: output is lost until space is freed", "folder", s.dir, "run", k.RunName)
 			} else if written == 0 {
-				a.lost-- // the line that tells is none of them
+				a.lostLines-- // the loss line was not written, and is no lost output
 			}
 			return nil
 		}
@@ -83,46 +86,50 @@ func (s *Store) Append(k Key, lines ...dstack.LogLine) error {
 	})
 }
 
-// maxLineLength is the longest text of one line: a small part of the limit.
+// maxLineLength returns the maximum length of a line, in bytes.
 func (s *Store) maxLineLength() int { return int(min(maxLineBytes, s.limit/16)) }
 
-// lossLine says how much is missing.
-func lossLine(lost int, at time.Time) dstack.LogLine {
+// newLossLine returns the line that says how many lines were lost.
+func newLossLine(lost int, at time.Time) dstack.LogLine {
 	return dstack.LogLine{At: at, Stream: "stderr", Text: fmt.Appendf(nil, "… %d lines lost: the disk was full", lost)}
 }
 
-// Last returns the time of the newest line, zero when there is none.
+// Last returns the time of the latest line, zero if there is none or it cannot
+// be read.
 func (s *Store) Last(k Key) (last time.Time) {
-	_ = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error { // what cannot be read is as good as none
-		if err := r.readEnd(a); err != nil || a.last == 0 {
+	_ = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
+		if err := r.readEnd(a); err != nil || a.lastAt == 0 {
 			return err
 		}
-		last = time.UnixMicro(a.last).UTC()
+		last = time.UnixMicro(a.lastAt).UTC()
 		return nil
 	})
 	return last
 }
 
-// Read yields the lines strictly after since (and before until, unless zero),
-// oldest first.
+// Read yields the stored lines after since and, unless until is zero, before
+// until, oldest first. After an error it yields no more lines. If ctx ends
+// early, that is an error.
 func (s *Store) Read(ctx context.Context, k Key, since, until time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
-		c := cursor{after: toMicros(since), before: toMicros(until)}
+		c := readCursor{after: toMicros(since), before: toMicros(until)}
 		view, err := s.snapshotAttempt(k)
 		if err != nil {
 			yield(dstack.LogLine{}, err)
 			return
 		}
 		if c.readSnapshot(ctx, view, yield) && ctx.Err() != nil {
-			yield(dstack.LogLine{}, ctx.Err()) // not all of it
+			yield(dstack.LogLine{}, ctx.Err()) // the lines are incomplete
 		}
 	}
 }
 
-// Follow is Read, and then what comes, until Finish or ctx ends.
+// Follow yields the stored lines after since, and then new lines as they are
+// appended. The sequence ends after Finish or Remove, or without an error if
+// ctx ends.
 func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(yield func(dstack.LogLine, error) bool) {
-		c := cursor{after: toMicros(since)}
+		c := readCursor{after: toMicros(since)}
 		for {
 			view, err := s.snapshotAttempt(k)
 			if err != nil {
@@ -133,34 +140,36 @@ func (s *Store) Follow(ctx context.Context, k Key, since time.Time) iter.Seq2[ds
 				return
 			}
 			select {
-			case <-view.more:
+			case <-view.changed:
 			case <-ctx.Done():
 				return
 			}
-			if isClosed(view.gone) {
+			if isClosed(view.removed) {
 				return
 			}
 		}
 	}
 }
 
-// Finish says that no more will come; followers end.
+// Finish marks an attempt as finished: no more lines will be appended.
+// Sequences of Follow end after the last line.
 func (s *Store) Finish(k Key) {
 	_ = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
-		if a.lost > 0 { // the last chance to tell
-			if n, _ := r.appendLines(s, a, []dstack.LogLine{lossLine(a.lost, time.UnixMicro(a.last))}); n > 0 {
-				a.lost = 0
+		if a.lostLines > 0 { // the last opportunity to report them
+			if n, _ := r.appendLines(s, a, []dstack.LogLine{newLossLine(a.lostLines, time.UnixMicro(a.lastAt))}); n > 0 {
+				a.lostLines = 0
 			}
 		}
 		a.finished = true
-		a.notify()
-		// Without the mark a later process asks the engine again, and hears
-		// nothing new.
+		a.wakeFollowers()
+		// If this fails, a later process only copies the attempt's output once
+		// more, and finds no new lines.
 		return r.markFinished(a)
 	})
 }
 
-// Finished says whether Finish was called, by this process or an earlier one.
+// Finished reports whether Finish was called, by this process or an earlier
+// one.
 func (s *Store) Finished(k Key) (finished bool) {
 	_ = s.withAttempt(k, func(_ *runLogs, a *attemptLogs) error {
 		finished = a.finished
@@ -169,7 +178,8 @@ func (s *Store) Finished(k Key) (finished bool) {
 	return finished
 }
 
-// Remove deletes all logs of a run. Those who follow them end.
+// Remove deletes all logs of a run. Sequences of Follow end. Removing a run
+// without logs is no error.
 func (s *Store) Remove(project, runName string) error {
 	dir, err := s.runFolder(project, runName)
 	if err != nil {
@@ -180,18 +190,18 @@ func (s *Store) Remove(project, runName string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.attempts {
-		close(a.gone)
-		a.notify()
+		close(a.removed)
+		a.wakeFollowers()
 	}
-	r.attempts, r.total, r.loaded = map[dstack.AttemptID]*attemptLogs{}, 0, false
+	r.attempts, r.bytes, r.loaded = map[dstack.AttemptID]*attemptLogs{}, 0, false
 	if err := os.RemoveAll(dir); err != nil {
-		return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot remove the logs of " + runName + ": " + err.Error(), Cause: err}
+		return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
+			Message: "cannot remove the logs of " + runName + ": " + err.Error()}
 	}
 	return nil
 }
 
-// RemoveProject deletes all logs of a project's runs. Those who follow them
-// end.
+// RemoveProject deletes all logs of a project's runs.
 func (s *Store) RemoveProject(project string) error {
 	if err := checkPathElement(project); err != nil {
 		return err
@@ -208,13 +218,14 @@ func (s *Store) RemoveProject(project string) error {
 		err = os.RemoveAll(dir)
 	}
 	if err != nil {
-		return &dstack.Error{Kind: dstack.Unavailable, Message: "cannot remove the logs of project " + project + ": " + err.Error(), Cause: err}
+		return &dstack.Error{Kind: dstack.Unavailable, Cause: err,
+			Message: "cannot remove the logs of project " + project + ": " + err.Error()}
 	}
 	return nil
 }
 
-// runFolder is where the logs of a run lie. Names that would lead elsewhere are
-// refused.
+// runFolder returns the folder of a run. It refuses names that lead out of the
+// store.
 func (s *Store) runFolder(project, runName string) (string, error) {
 	for _, name := range []string{project, runName} {
 		if err := checkPathElement(name); err != nil {
@@ -224,16 +235,17 @@ func (s *Store) runFolder(project, runName string) (string, error) {
 	return filepath.Join(s.dir, project, "logs", runName), nil
 }
 
-// checkPathElement checks that a name is one path element and no more.
+// checkPathElement checks that a name is one element of a path.
 func checkPathElement(name string) error {
 	if name == "" || name == "." || name == ".." || len(name) > 255 || strings.ContainsAny(name, "/\\\x00") {
-		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("%q cannot be the name of a folder of logs", name)}
+		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("%q is not a valid name for a folder of logs", name)}
 	}
 	return nil
 }
 
-// withAttempt runs do on an attempt, alone within its run.
-func (s *Store) withAttempt(k Key, do func(*runLogs, *attemptLogs) error) error {
+// withAttempt calls use with an attempt and its run. It holds the lock of the
+// run.
+func (s *Store) withAttempt(k Key, use func(*runLogs, *attemptLogs) error) error {
 	dir, err := s.runFolder(k.Project, k.RunName)
 	if err != nil {
 		return err
@@ -248,30 +260,32 @@ func (s *Store) withAttempt(k Key, do func(*runLogs, *attemptLogs) error) error 
 	if err := r.loadAttempts(); err != nil {
 		return newDiskError("read", err)
 	}
-	err = do(r, r.findAttempt(k.Attempt))
-	if err != nil && !isFull(err) {
-		return newDiskError("keep", err)
+	err = use(r, r.findAttempt(k.Attempt))
+	if err != nil && !isDiskFull(err) {
+		return newDiskError("store", err)
 	}
 	return err
 }
 
-func newDiskError(what string, err error) error {
+func newDiskError(verb string, err error) error {
 	return &dstack.Error{
-		Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot %s logs: %s", what, err), Cause: err,
-		Hint: "check that the server's folder is its own and that its disk works",
+		Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot %s logs: %s", verb, err), Cause: err,
+		Hint: "check that the server may write to its folder and that the disk works",
 	}
 }
 
-// snapshotAttempt is what an attempt has at this moment.
-func (s *Store) snapshotAttempt(k Key) (v snapshot, err error) {
+// snapshotAttempt returns the current state of an attempt.
+func (s *Store) snapshotAttempt(k Key) (v attemptSnapshot, err error) {
 	err = s.withAttempt(k, func(r *runLogs, a *attemptLogs) error {
-		v = snapshot{dir: r.attemptDir(a), segments: append([]segment(nil), a.segments...), finished: a.finished, more: a.changed(), gone: a.gone}
+		v = attemptSnapshot{dir: r.attemptDir(a), segments: slices.Clone(a.segments), finished: a.finished,
+			changed: a.waitChannel(), removed: a.removed}
 		return nil
 	})
 	return v, err
 }
 
-// acquireRun returns what is known of a run and keeps it known until give.
+// acquireRun returns the cached state of a run and keeps it in the cache until
+// releaseRun.
 func (s *Store) acquireRun(dir string) *runLogs {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -280,21 +294,21 @@ func (s *Store) acquireRun(dir string) *runLogs {
 		r = &runLogs{dir: dir, attempts: map[dstack.AttemptID]*attemptLogs{}}
 		s.runs[dir] = r
 	}
-	r.users++
+	r.references++
 	return r
 }
 
-// releaseRun lets a run be forgotten when too many are known: everything about it
-// is on disk, but for what nobody would miss.
+// releaseRun undoes one acquireRun. If the cache is too large, it evicts an
+// unused run, whose state can be read from disk again.
 func (s *Store) releaseRun(r *runLogs) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.users--
+	r.references--
 	if len(s.runs) <= maxCachedRuns {
 		return
 	}
 	for dir, other := range s.runs {
-		if other.users == 0 && other.isEvictable() {
+		if other.references == 0 && other.isEvictable() {
 			delete(s.runs, dir)
 			return
 		}
@@ -310,10 +324,12 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-func isFull(err error) bool {
+// isDiskFull reports whether an error means that the disk or a quota is full.
+func isDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
+// toMicros returns a time in microseconds since 1970, and 0 for the zero time.
 func toMicros(t time.Time) int64 {
 	if t.IsZero() {
 		return 0

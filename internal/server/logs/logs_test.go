@@ -28,7 +28,7 @@ func testLine(at time.Time, text string) dstack.LogLine {
 	return dstack.LogLine{At: at, Stream: "stdout", Text: []byte(text)}
 }
 
-// mustAppend appends texts, a second apart.
+// mustAppend appends lines, one second apart.
 func mustAppend(t *testing.T, s *logs.Store, k logs.Key, from time.Time, texts ...string) {
 	t.Helper()
 	for i, text := range texts {
@@ -38,7 +38,7 @@ func mustAppend(t *testing.T, s *logs.Store, k logs.Key, from time.Time, texts .
 	}
 }
 
-// readLines returns what is there of an attempt.
+// readLines returns all lines of an attempt.
 func readLines(t *testing.T, s *logs.Store, k logs.Key) []dstack.LogLine {
 	t.Helper()
 	return readBetween(t, s, k, time.Time{}, time.Time{})
@@ -68,7 +68,7 @@ func lineTexts(lines []dstack.LogLine) []string {
 	return all
 }
 
-// sizeOnDisk is the bytes of all files below a folder.
+// sizeOnDisk returns the bytes of all files in a folder.
 func sizeOnDisk(t *testing.T, dir string) (bytes int64) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
@@ -87,7 +87,7 @@ func sizeOnDisk(t *testing.T, dir string) (bytes int64) {
 	return bytes
 }
 
-func TestAppend_ComesBackAsItWas(t *testing.T) {
+func TestAppend_StoresLinesUnchanged(t *testing.T) {
 	dir := t.TempDir()
 	s := logs.New(dir, 1<<20)
 	want := []dstack.LogLine{
@@ -152,10 +152,10 @@ func TestRead_BetweenTimes(t *testing.T) {
 	}
 }
 
-// Whatever line a reader stopped at, it goes on with the next.
-func TestRead_GoesOnAtEveryLine(t *testing.T) {
+// Reading after the time of any line continues with the next line.
+func TestRead_ContinuesAfterEveryLine(t *testing.T) {
 	s := logs.New(t.TempDir(), 16<<10)
-	for i := range 600 { // as dense as times can be
+	for i := range 600 { // one microsecond apart
 		if err := s.Append(testKey("a"), testLine(t0, fmt.Sprint(i))); err != nil {
 			t.Fatal(err)
 		}
@@ -171,7 +171,7 @@ func TestRead_GoesOnAtEveryLine(t *testing.T) {
 	}
 }
 
-func TestRead_EndsWithItsContextAndSaysSo(t *testing.T) {
+func TestRead_ReportsACanceledContext(t *testing.T) {
 	s := logs.New(t.TempDir(), 1<<20)
 	mustAppend(t, s, testKey("a"), t0, "1", "2", "3")
 	ctx, cancel := context.WithCancel(t.Context())
@@ -187,7 +187,7 @@ func TestRead_EndsWithItsContextAndSaysSo(t *testing.T) {
 	}
 }
 
-func TestTimes_GrowAlsoAcrossRestarts(t *testing.T) {
+func TestAppend_TimesIncreaseAcrossRestarts(t *testing.T) {
 	dir := t.TempDir()
 	for range 3 {
 		s := logs.New(dir, 1<<20)
@@ -207,7 +207,7 @@ func TestTimes_GrowAlsoAcrossRestarts(t *testing.T) {
 	}
 }
 
-func TestLimit_TheOldestGoFirst(t *testing.T) {
+func TestAppend_EvictsTheOldestLines(t *testing.T) {
 	const limit = 32 << 10
 	dir := t.TempDir()
 	s := logs.New(dir, limit)
@@ -220,7 +220,7 @@ func TestLimit_TheOldestGoFirst(t *testing.T) {
 		if n := sizeOnDisk(t, dir); n > limit {
 			t.Fatalf("%d bytes after %d lines", n, i)
 		}
-		if i == 1500 { // what an earlier process wrote counts
+		if i == 1500 { // files of an earlier process count, too
 			s = logs.New(dir, limit)
 		}
 	}
@@ -236,14 +236,14 @@ func TestLimit_TheOldestGoFirst(t *testing.T) {
 	mustAppend(t, s, other, t0, "old, and of another run")
 	mustAppend(t, s, testKey("a"), t0.Add(3000*time.Second), strings.Repeat("y", limit))
 	if got := lineTexts(readLines(t, s, other)); len(got) != 1 {
-		t.Errorf("another run's output went: %q", got)
+		t.Errorf("another run's lines were evicted: %q", got)
 	}
 	if n := sizeOnDisk(t, filepath.Join(dir, "main", "logs", "web")); n > limit {
 		t.Errorf("one long line brought it to %d bytes", n)
 	}
 }
 
-func TestLimit_OfFilesToo(t *testing.T) {
+func TestAppend_LimitsTheNumberOfFiles(t *testing.T) {
 	dir := t.TempDir()
 	s := logs.New(dir, 64<<20)
 	for i := range 700 { // a run that crashes all the time
@@ -260,7 +260,7 @@ func TestLimit_OfFilesToo(t *testing.T) {
 	}
 }
 
-func TestLong_LinesAreCut(t *testing.T) {
+func TestAppend_SplitsLongLines(t *testing.T) {
 	s := logs.New(t.TempDir(), 8<<20)
 	want := strings.Repeat("añ", 50_000) // 150 kB
 	mustAppend(t, s, testKey("a"), t0, want)
@@ -270,19 +270,19 @@ func TestLong_LinesAreCut(t *testing.T) {
 			t.Errorf("a piece of %d bytes", len(l.Text))
 		}
 		if !bytes.Equal(bytes.ToValidUTF8(l.Text, nil), l.Text) {
-			t.Error("a character was cut in two")
+			t.Error("a character was split")
 		}
 		got.Write(l.Text)
 	}
 	if got.String() != want {
-		t.Error("the pieces are not the line")
+		t.Error("the pieces do not add up to the line")
 	}
 	if n := len(readLines(t, s, testKey("a"))); n != 3 {
 		t.Errorf("%d pieces, want 3", n)
 	}
 }
 
-func TestCrash_ATornLineIsSkippedAndCutOff(t *testing.T) {
+func TestAppend_TruncatesAnIncompleteLine(t *testing.T) {
 	for name, tail := range map[string]string{
 		"half a line":         "1795435201000000 o half",
 		"half a time":         "17954",
@@ -335,7 +335,7 @@ func TestRemove(t *testing.T) {
 	follows.Add(1)
 	ended.Go(func() {
 		for range s.Follow(t.Context(), testKey("a"), time.Time{}) {
-			follows.Done() // it has the one line, and goes on
+			follows.Done() // the first line was read; the follower waits
 		}
 	})
 	follows.Wait()
@@ -347,10 +347,10 @@ func TestRemove(t *testing.T) {
 		t.Errorf("the folder: %v", err)
 	}
 	if err := s.Remove("main", "web"); err != nil {
-		t.Errorf("once more: %v", err)
+		t.Errorf("removing it again: %v", err)
 	}
 	if got := lineTexts(readLines(t, s, other)); len(got) != 1 {
-		t.Errorf("another run's output went: %q", got)
+		t.Errorf("another run's lines were evicted: %q", got)
 	}
 	mustAppend(t, s, testKey("a"), t0, "again")
 	if got := lineTexts(readLines(t, s, testKey("a"))); strings.Join(got, "") != "again" {
@@ -358,7 +358,7 @@ func TestRemove(t *testing.T) {
 	}
 }
 
-func TestNames_StayInTheFolder(t *testing.T) {
+func TestStore_RefusesNamesThatLeaveTheFolder(t *testing.T) {
 	dir := t.TempDir()
 	s := logs.New(filepath.Join(dir, "inside"), 1<<20)
 	for _, bad := range []string{"", ".", "..", "../x", "a/b", "/etc", `a\b`, "a\x00b", strings.Repeat("x", 256)} {
@@ -383,8 +383,8 @@ func TestNames_StayInTheFolder(t *testing.T) {
 	}
 }
 
-// More runs than are remembered: what is on disk stays true.
-func TestManyRuns(t *testing.T) {
+// Runs that were evicted from the cache are read from disk again.
+func TestStore_EvictsRunsFromItsCache(t *testing.T) {
 	s := logs.New(t.TempDir(), 1<<20)
 	for round := range 2 {
 		for i := range 300 {

@@ -14,82 +14,85 @@ import (
 )
 
 const (
-	suffix      = ".log"
-	doneName    = "done" // an empty file: Finish was called
-	maxSegments = 512    // files of a run: one that crashes all the time has many small ones
+	segmentSuffix = ".log"
+	finishedName  = "done" // an empty file in the folder of a finished attempt
+	maxSegments   = 512    // files of one run; a run that crashes often has many small ones
 )
 
-// runLogs is what lies on disk of one run's output. mu guards all of it but users.
+// runLogs is the cached state of one run's logs. mu guards all fields but
+// references.
 type runLogs struct {
-	dir   string
-	users int // guarded by Store.mu; a run in use is not forgotten
+	dir        string
+	references int // calls that use the run; guarded by Store.mu
 
 	mu       sync.Mutex
 	loaded   bool
-	total    int64 // bytes
+	bytes    int64 // on disk
 	attempts map[dstack.AttemptID]*attemptLogs
 }
 
-// attemptLogs is what lies on disk of one attempt's output.
+// attemptLogs is the cached state of one attempt's logs.
 type attemptLogs struct {
-	id       dstack.AttemptID
-	segments []segment // oldest first
-	last     int64     // time of the newest line; right only once known
-	known    bool
-	finished bool
-	lost     int           // lines, since the disk is full
-	more     chan struct{} // closed when anything comes; nil: nobody waits
-	gone     chan struct{} // closed when all was removed
+	id        dstack.AttemptID
+	segments  []segment // oldest first
+	lastAt    int64     // time of the latest line in microseconds; valid only if lastKnown
+	lastKnown bool
+	finished  bool
+	lostLines int           // lines dropped because the disk was full, and not reported yet
+	waiters   chan struct{} // closed by wakeFollowers; nil: nobody waits
+	removed   chan struct{} // closed when the attempt is removed
 }
 
-// segment is a file of lines. Its name is the time of its first one, so that
-// names alone tell which is the oldest of a run.
+// segment is a file of lines. Its name is the time of its first line, so that
+// the oldest segment of a run is known without opening files.
 type segment struct {
 	start int64 // microseconds
 	size  int64
 }
 
-func (s segment) fileName() string { return strconv.FormatInt(s.start, 10) + suffix }
+func (s segment) fileName() string { return strconv.FormatInt(s.start, 10) + segmentSuffix }
 
 func (r *runLogs) attemptDir(a *attemptLogs) string { return filepath.Join(r.dir, string(a.id)) }
 
-// findAttempt returns what is known of an attempt; of a new one, nothing.
+// findAttempt returns the state of an attempt. It adds one without segments if
+// there is none.
 func (r *runLogs) findAttempt(id dstack.AttemptID) *attemptLogs {
 	a := r.attempts[id]
 	if a == nil {
-		a = &attemptLogs{id: id, gone: make(chan struct{})}
+		a = &attemptLogs{id: id, removed: make(chan struct{})}
 		r.attempts[id] = a
 	}
 	return a
 }
 
-// isEvictable says that nothing about the run is known here alone. It is asked only
-// of runs that nobody uses.
+// isEvictable reports whether the state of an unused run can be dropped from
+// memory: no attempt has unreported lost lines or a waiting follower.
 func (r *runLogs) isEvictable() bool {
 	for _, a := range r.attempts {
-		if a.lost > 0 || a.more != nil {
+		if a.lostLines > 0 || a.waiters != nil {
 			return false
 		}
 	}
 	return true
 }
 
-// changed returns a channel that the next wake closes.
-func (a *attemptLogs) changed() <-chan struct{} {
-	if a.more == nil {
-		a.more = make(chan struct{})
+// waitChannel returns a channel that the next wakeFollowers closes.
+func (a *attemptLogs) waitChannel() <-chan struct{} {
+	if a.waiters == nil {
+		a.waiters = make(chan struct{})
 	}
-	return a.more
+	return a.waiters
 }
 
-func (a *attemptLogs) notify() {
-	if a.more != nil {
-		close(a.more)
-		a.more = nil
+// wakeFollowers wakes all followers of the attempt.
+func (a *attemptLogs) wakeFollowers() {
+	if a.waiters != nil {
+		close(a.waiters)
+		a.waiters = nil
 	}
 }
 
-// loadAttempts finds out what an earlier process left.
+// loadAttempts reads what earlier processes have written. It does so only once.
 func (r *runLogs) loadAttempts() error {
 	if r.loaded {
 		return nil
@@ -98,7 +101,7 @@ func (r *runLogs) loadAttempts() error {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	r.total = 0
+	r.bytes = 0
 	for _, folder := range folders {
 		if !folder.IsDir() {
 			continue
@@ -108,7 +111,7 @@ func (r *runLogs) loadAttempts() error {
 			return err
 		}
 		for _, seg := range a.segments {
-			r.total += seg.size
+			r.bytes += seg.size
 		}
 	}
 	r.loaded = true
@@ -122,10 +125,10 @@ func (r *runLogs) loadAttempt(a *attemptLogs) error {
 	}
 	a.segments = nil
 	for _, file := range files {
-		if file.Name() == doneName {
+		if file.Name() == finishedName {
 			a.finished = true
 		}
-		text, isSegment := strings.CutSuffix(file.Name(), suffix)
+		text, isSegment := strings.CutSuffix(file.Name(), segmentSuffix)
 		start, err := strconv.ParseInt(text, 10, 64)
 		if !isSegment || err != nil {
 			continue
@@ -140,11 +143,11 @@ func (r *runLogs) loadAttempt(a *attemptLogs) error {
 	return nil
 }
 
-// readEnd finds the time of the newest line, and cuts off what a killed
-// process left half written.
+// readEnd reads the time of the latest line, and truncates an incomplete line
+// that a killed process has left.
 func (r *runLogs) readEnd(a *attemptLogs) error {
-	if a.known || len(a.segments) == 0 {
-		a.known = true
+	if a.lastKnown || len(a.segments) == 0 {
+		a.lastKnown = true
 		return nil
 	}
 	newest := &a.segments[len(a.segments)-1]
@@ -157,17 +160,17 @@ func (r *runLogs) readEnd(a *attemptLogs) error {
 		if err := os.Truncate(file, end); err != nil {
 			return err
 		}
-		r.total -= newest.size - end
+		r.bytes -= newest.size - end
 		newest.size = end
 	}
-	a.last, a.known = max(last, newest.start), true
+	a.lastAt, a.lastKnown = max(last, newest.start), true
 	return nil
 }
 
-// markFinished notes on disk that an attempt is finished.
+// markFinished marks an attempt as finished on disk.
 func (r *runLogs) markFinished(a *attemptLogs) error {
 	if err := os.MkdirAll(r.attemptDir(a), 0o700); err != nil {
 		return err
 	}
-	return os.WriteFile(filepath.Join(r.attemptDir(a), doneName), nil, 0o600)
+	return os.WriteFile(filepath.Join(r.attemptDir(a), finishedName), nil, 0o600)
 }

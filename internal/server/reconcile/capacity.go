@@ -17,9 +17,12 @@ type capacity struct {
 	r           *Reconciler
 	offers      map[offersKey][]dstack.Offer
 	unanswered  []string // keys of the backends that did not answer in this pass
-	allocations map[dstack.ProjectID]map[dstack.InstanceID]dstack.Allocation
+	allocations map[dstack.ProjectID]allocations
 	grants      []placement.Grant
 }
+
+// allocations is what is allocated of each instance, as one project sees it.
+type allocations map[dstack.InstanceID]dstack.Allocation
 
 // offersKey identifies what was asked of the backends: a revision has one set of
 // requirements.
@@ -31,7 +34,7 @@ type offersKey struct {
 func (r *Reconciler) newCapacity() *capacity {
 	return &capacity{
 		r: r, offers: map[offersKey][]dstack.Offer{},
-		allocations: map[dstack.ProjectID]map[dstack.InstanceID]dstack.Allocation{},
+		allocations: map[dstack.ProjectID]allocations{},
 	}
 }
 
@@ -63,7 +66,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 }
 
 // readAllocations returns what is allocated of each instance, as a project sees it.
-func (c *capacity) readAllocations(ctx context.Context, project dstack.ProjectID) (map[dstack.InstanceID]dstack.Allocation, error) {
+func (c *capacity) readAllocations(ctx context.Context, project dstack.ProjectID) (allocations, error) {
 	if used, ok := c.allocations[project]; ok {
 		return used, nil
 	}
@@ -80,7 +83,9 @@ func (c *capacity) readAllocations(ctx context.Context, project dstack.ProjectID
 
 // readOffers asks every backend of a project. A backend that does not answer
 // offers nothing, and is not asked again in this pass.
-func (c *capacity) readOffers(ctx context.Context, key offersKey, project string, need dstack.Requirements) []dstack.Offer {
+func (c *capacity) readOffers(
+	ctx context.Context, key offersKey, project string, need dstack.Requirements,
+) []dstack.Offer {
 	if offers, ok := c.offers[key]; ok {
 		return offers
 	}
@@ -100,7 +105,8 @@ func (c *capacity) addPlacement(seen lifecycle.ReplicaFacts, p dstack.Placement)
 		return // a rented machine is for this replica alone
 	}
 	g := placement.Grant{
-		Project: seen.Run.ProjectID, RunName: seen.Run.Name, Num: seen.Replica.Num, Instance: p.Offer.OwnedInstance, Claim: p.Claim,
+		Project: seen.Run.ProjectID, RunName: seen.Run.Name, Num: seen.Replica.Num,
+		Instance: p.Offer.OwnedInstance, Claim: p.Claim,
 	}
 	c.grants = append(c.grants, g)
 	for project, used := range c.allocations {

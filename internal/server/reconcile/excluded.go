@@ -7,14 +7,14 @@ import (
 	"dstack/internal/dstack"
 )
 
-// excludeTime is how long an offer is left out after it had no machine. It is
-// longer than a replica waits for a machine by default, so that a run without
-// another offer fails instead of trying the same one for ever.
+// excludeTime is how long an offer is left out. It is longer than a new replica
+// waits for a machine by default (a minute), so that a run without another offer
+// fails instead of trying the same offer for ever.
 const excludeTime = 5 * time.Minute
 
-// excludedOffers remembers the offers that had no machine, or only one that
-// failed, so that replicas try the next offer. It is a hint in memory: a server
-// that forgets it tries each offer once more.
+// excludedOffers remembers offers whose machines could not be created, or failed,
+// so that replicas try the next offer. It is a hint in memory: a server that
+// forgets it tries each offer once more.
 type excludedOffers struct {
 	mu     sync.Mutex
 	recent map[offerKey]exclusion
@@ -54,7 +54,9 @@ func (e *excludedOffers) exclude(o dstack.Offer, wholeBackend bool, why string, 
 }
 
 // split returns the offers that are not excluded, and why the others are.
-func (e *excludedOffers) split(offers []dstack.Offer, now time.Time) (allowed []dstack.Offer, rejected []dstack.Rejection) {
+func (e *excludedOffers) split(
+	offers []dstack.Offer, now time.Time,
+) (allowed []dstack.Offer, rejected []dstack.Rejection) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for key, x := range e.recent {

@@ -19,7 +19,9 @@ import (
 // backend's machines.
 func (r *Reconciler) stepInstances(ctx context.Context, leases []store.Lease) bool {
 	machines := newListings(r.Backends, r.ActTimeout)
-	return r.forEach(ctx, leases, maxInstances, func(l store.Lease) (bool, error) { return r.stepInstance(ctx, l, machines) })
+	return r.forEach(ctx, leases, maxInstances, func(l store.Lease) (bool, error) {
+		return r.stepInstance(ctx, l, machines)
+	})
 }
 
 // stepInstance decides, performs and saves the next step of an instance. Of the
@@ -57,12 +59,15 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *
 	if saved {
 		r.wakes[store.Replicas].Signal()
 	}
-	return saved || seen.Instance.Reason != step.Reason || (failure != nil) != (seen.Instance.ConsecutiveFailures > 0), nil
+	failedBefore := seen.Instance.ConsecutiveFailures > 0
+	return saved || seen.Instance.Reason != step.Reason || (failure != nil) != failedBefore, nil
 }
 
 // act performs the action of a step, within ActTimeout. An action that takes
 // longer has failed. The reports are nil unless the engine answered.
-func (r *Reconciler) act(ctx context.Context, b backend.Backend, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) ([]dstack.Report, error) {
+func (r *Reconciler) act(
+	ctx context.Context, b backend.Backend, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep,
+) ([]dstack.Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.ActTimeout)
 	defer cancel()
 	id := seen.Instance.ID
@@ -90,7 +95,9 @@ func (r *Reconciler) newCreateRequest(seen lifecycle.InstanceFacts) backend.Crea
 		labels[backend.LabelProject] = seen.Replicas[0].Run.Project
 		labels[backend.LabelRun] = seen.Replicas[0].Run.Name
 	}
-	return backend.CreateRequest{Instance: seen.Instance.ID, Offer: seen.Instance.Offer, Labels: labels, SSHPublicKey: r.SSHPublicKey}
+	return backend.CreateRequest{
+		Instance: seen.Instance.ID, Offer: seen.Instance.Offer, Labels: labels, SSHPublicKey: r.SSHPublicKey,
+	}
 }
 
 // excludeOffer leaves out the offer of an instance for a while if its machine
@@ -107,14 +114,21 @@ func (r *Reconciler) excludeOffer(seen lifecycle.InstanceFacts, step lifecycle.I
 		}
 	}
 	m := seen.Machine
-	if m != nil && m.State == dstack.MachineFailed && m.Failure != nil && seen.Instance.Status != dstack.InstanceDeleting {
-		r.excluded.exclude(offer, !m.Failure.Cause.MayHelpElsewhere(), m.Failure.Message, now)
+	if m == nil || m.State != dstack.MachineFailed || seen.Instance.Status == dstack.InstanceDeleting {
+		return
 	}
+	if m.Failure == nil { // the backend does not know why
+		r.excluded.exclude(offer, false, "its machine failed", now)
+		return
+	}
+	r.excluded.exclude(offer, !m.Failure.Cause.MayHelpElsewhere(), m.Failure.Message, now)
 }
 
 // syncEngine starts, stops and removes attempts so that the engine runs what is
 // placed on the instance, and returns its reports.
-func (r *Reconciler) syncEngine(ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts) ([]dstack.Report, error) {
+func (r *Reconciler) syncEngine(
+	ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts,
+) ([]dstack.Report, error) {
 	reports, err := eng.ListReports(ctx)
 	if err != nil {
 		return nil, err

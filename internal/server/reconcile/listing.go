@@ -28,7 +28,9 @@ func newListings(backends *backend.Set, timeout time.Duration) *listings {
 
 // findMachine returns the backend with a key, and the machine of an instance as
 // the backend listed it in this pass; nil: the backend does not list it.
-func (l *listings) findMachine(ctx context.Context, key string, id dstack.InstanceID) (backend.Backend, *dstack.Machine, error) {
+func (l *listings) findMachine(
+	ctx context.Context, key string, id dstack.InstanceID,
+) (backend.Backend, *dstack.Machine, error) {
 	b, err := l.backends.Get(key)
 	if err != nil {
 		return nil, nil, err

@@ -98,7 +98,9 @@ func (r *Reconciler) Tasks() []loop.Task {
 
 // newPass returns a task that claims up to limit rows of a kind that are due and
 // passes them to work. work reports whether anything may have changed.
-func (r *Reconciler) newPass(name string, kind store.Kind, limit int, work func(context.Context, []store.Lease) bool) loop.Task {
+func (r *Reconciler) newPass(
+	name string, kind store.Kind, limit int, work func(context.Context, []store.Lease) bool,
+) loop.Task {
 	return loop.Repeat(name, r.wakes[kind], func(ctx context.Context) (time.Duration, error) {
 		leases, err := r.Store.Claim(ctx, kind, r.Owner, r.Host, time.Now(), leaseTime, limit)
 		if err != nil {
@@ -114,7 +116,9 @@ func (r *Reconciler) newPass(name string, kind store.Kind, limit int, work func(
 // forEach calls work for each lease, for up to limit at the same time, and
 // reports whether any call changed something. A call that fails or panics
 // concerns its own row alone: it is logged, and the row is tried again later.
-func (r *Reconciler) forEach(ctx context.Context, leases []store.Lease, limit int, work func(store.Lease) (changed bool, err error)) bool {
+func (r *Reconciler) forEach(
+	ctx context.Context, leases []store.Lease, limit int, work func(store.Lease) (changed bool, err error),
+) bool {
 	var group errgroup.Group
 	group.SetLimit(limit)
 	var anyChanged atomic.Bool
@@ -167,7 +171,8 @@ func (r *Reconciler) releaseFailed(ctx context.Context, failures []stepFailure) 
 			others = append(others, f.lease)
 		}
 	}
-	err := errors.Join(r.Store.ReleaseAll(ctx, conflicts, time.Now()), r.Store.ReleaseAll(ctx, others, time.Now().Add(idleInterval)))
+	now := time.Now()
+	err := errors.Join(r.Store.ReleaseAll(ctx, conflicts, now), r.Store.ReleaseAll(ctx, others, now.Add(idleInterval)))
 	if err != nil && ctx.Err() == nil {
 		first := failures[0].lease
 		r.Log.Error("leases were not released", "kind", first.Kind, "id", first.ID, "of", len(failures), "err", err)

@@ -53,7 +53,9 @@ func (r *Reconciler) stepReplicas(ctx context.Context, leases []store.Lease) boo
 }
 
 // decideReplica sets save.Step to the next step of a replica.
-func (r *Reconciler) decideReplica(ctx context.Context, save *store.ReplicaSave, capacity *capacity, now time.Time) error {
+func (r *Reconciler) decideReplica(
+	ctx context.Context, save *store.ReplicaSave, capacity *capacity, now time.Time,
+) error {
 	seen := &save.Seen
 	seen.Limits = r.Limits
 	if seen.Replica.Status == dstack.ReplicaWaiting {
@@ -93,7 +95,9 @@ const maxLastLines = 10
 
 // readLastOutput reads the last output of an attempt from the logs. An engine
 // reports it only for attempts that ended by themselves.
-func (r *Reconciler) readLastOutput(ctx context.Context, seen lifecycle.ReplicaFacts, id dstack.AttemptID) (last []string) {
+func (r *Reconciler) readLastOutput(
+	ctx context.Context, seen lifecycle.ReplicaFacts, id dstack.AttemptID,
+) (last []string) {
 	key := logs.Key{Project: seen.Run.Project, Run: seen.Run.ID, RunName: seen.Run.Name, Attempt: id}
 	for line, err := range r.Logs.Read(ctx, key, time.Time{}, time.Time{}) {
 		if err != nil {

@@ -23,7 +23,8 @@ func (r *Reconciler) stepRun(ctx context.Context, l store.Lease) error {
 	}
 	now := time.Now()
 	scale := autoscale.Decide(autoscale.BuildFacts(seen.Run, seen.Replicas, seen.Load), now)
-	seen.DesiredReplicas, seen.ScaleReason, seen.ScaleDue = scale.DesiredReplicas, dstack.Reason(scale.Reason), scale.NextAt
+	seen.DesiredReplicas, seen.ScaleDue = scale.DesiredReplicas, scale.NextAt
+	seen.ScaleReason = dstack.Reason(scale.Reason)
 	step, err := lifecycle.DecideRun(seen, now)
 	if err != nil {
 		return err

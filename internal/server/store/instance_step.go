@@ -11,12 +11,12 @@ import (
 )
 
 // SaveInstanceStep writes a step and the engine's reports (nil: it did not
-// answer). Reports that differ from the stored ones mark their replicas due. fail
-// is the error of the step's action, if any. changed says that a report or the
+// answer). Reports that differ from the stored ones mark their replicas due.
+// failure is the error of the step's action, if any. changed says that a report or the
 // status changed. A report that differs only in At is not written, except an
 // absent one that is older than its replica's Since.
-func (s *Store) SaveInstanceStep(ctx context.Context, l Lease, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep, heard []dstack.Report, fail error, now time.Time) (changed bool, err error) {
-	next := step.Apply(seen, heard != nil, fail, now)
+func (s *Store) SaveInstanceStep(ctx context.Context, l Lease, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep, reports []dstack.Report, failure error, now time.Time) (changed bool, err error) {
+	next := step.Apply(seen, reports != nil, failure, now)
 	deleted := next.Status == dstack.InstanceDeleted
 	if deleted {
 		step.Due = time.Time{}
@@ -29,8 +29,8 @@ func (s *Store) SaveInstanceStep(ctx context.Context, l Lease, seen lifecycle.In
 				return err
 			}
 		}
-		if heard != nil {
-			isNew, isGone, err := saveReports(ctx, tx, l, seen, heard, now)
+		if reports != nil {
+			isNew, isGone, err := saveReports(ctx, tx, l, seen, reports, now)
 			if err != nil {
 				return err
 			}

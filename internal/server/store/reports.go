@@ -31,8 +31,8 @@ type placedAttempt struct {
 // when it was asked. An attempt without a report is absent. Reports of attempts
 // that are not placed any more are deleted. isNew says that a report changed,
 // isGone that one was deleted.
-func saveReports(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, heard []dstack.Report, now time.Time) (isNew, isGone bool, err error) {
-	h, err := newReportDiff(ctx, tx, l, seen, heard)
+func saveReports(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, reports []dstack.Report, now time.Time) (isNew, isGone bool, err error) {
+	h, err := newReportDiff(ctx, tx, l, seen, reports)
 	if err != nil {
 		return false, false, err
 	}
@@ -53,13 +53,13 @@ func saveReports(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.Instanc
 
 // newReportDiff reads what is placed on the instance now. If the instance was not
 // marked due since it was claimed, that is what was seen.
-func newReportDiff(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, heard []dstack.Report) (h reportDiff, err error) {
-	h = reportDiff{facts: seen, reports: heard}
+func newReportDiff(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.InstanceFacts, reports []dstack.Report) (h reportDiff, err error) {
+	h = reportDiff{facts: seen, reports: reports}
 	var touches int64
 	if err := tx.NewRaw("SELECT touches FROM instances WHERE id = ?", l.ID).Scan(ctx, &touches); err != nil {
 		return h, err
 	}
-	reports := seen.Reports
+	stored := seen.Reports
 	if touches == l.Touches {
 		for _, p := range seen.Replicas {
 			if p.Replica.Attempt != "" {
@@ -70,14 +70,14 @@ func newReportDiff(ctx context.Context, tx bun.Tx, l Lease, seen lifecycle.Insta
 		if h.placed, err = findPlacedAttempts(ctx, tx, seen.Instance.ID); err != nil {
 			return h, err
 		}
-		reports, err = findReports(ctx, tx, func(q *bun.SelectQuery) { q.Where("p.instance_id = ?", l.ID) })
+		stored, err = findReports(ctx, tx, func(q *bun.SelectQuery) { q.Where("p.instance_id = ?", l.ID) })
 		if err != nil {
 			return h, err
 		}
 	}
-	h.stored = make(map[dstack.AttemptID]*dstack.Report, len(reports))
-	for i := range reports {
-		h.stored[reports[i].Attempt] = &reports[i]
+	h.stored = make(map[dstack.AttemptID]*dstack.Report, len(stored))
+	for i := range stored {
+		h.stored[stored[i].Attempt] = &stored[i]
 	}
 	return h, nil
 }

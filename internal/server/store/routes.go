@@ -4,12 +4,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/uptrace/bun"
 
 	"dstack/internal/decide/route"
+	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
 )
 
@@ -79,11 +79,6 @@ type routeRow struct {
 	Stop              string
 }
 
-// isEnding reports whether the run never has a new replica again.
-func (r routeRow) isEnding() bool {
-	return dstack.RunStatus(r.Status) == dstack.RunTerminating || dstack.StopRequest(r.Stop) != dstack.StopNone
-}
-
 type targetRow struct {
 	RunID, ID      string
 	Num            int
@@ -91,10 +86,14 @@ type targetRow struct {
 	Report         string // empty: none yet
 }
 
-// isLeaving reports whether the replica drains or terminates.
-func (t targetRow) isLeaving() bool {
-	status := dstack.ReplicaStatus(t.Status)
-	return status == dstack.ReplicaDraining || status == dstack.ReplicaTerminating
+// summarize decides the state of a run, as the rows of its route tell it:
+// enough to tell whether it stops, sleeps or is disabled.
+func (r routeRow) summarize(replicas []targetRow) status.State {
+	facts := status.Facts{Status: dstack.RunStatus(r.Status), Stop: dstack.StopRequest(r.Stop), DesiredReplicas: r.Wanted, Scales: r.Scales}
+	for _, t := range replicas {
+		facts.Replicas = append(facts.Replicas, status.Replica{Status: dstack.ReplicaStatus(t.Status)})
+	}
+	return status.Summarize(facts).State
 }
 
 func (s *Store) buildRoutes(runs []routeRow, targets []targetRow) ([]route.Route, error) {
@@ -108,7 +107,7 @@ func (s *Store) buildRoutes(runs []routeRow, targets []targetRow) ([]route.Route
 	for i, run := range runs {
 		r := route.Route{
 			Run: dstack.RunID(run.ID), Project: run.Project, Name: run.Name, Auth: run.Auth,
-			Model: run.Model, Prefix: run.Prefix, Format: run.Format, Since: fromMicros(run.SubmittedAt).Unix(), IsStopping: run.isEnding(),
+			Model: run.Model, Prefix: run.Prefix, Format: run.Format, Since: fromMicros(run.SubmittedAt).Unix(),
 		}
 		var err error
 		if r.Template, err = s.templates.open(run.ID, run.Template); err != nil {
@@ -121,7 +120,7 @@ func (s *Store) buildRoutes(runs []routeRow, targets []targetRow) ([]route.Route
 		if rules != nil {
 			r.Rules = *rules
 		}
-		if err := aim(&r, run, byRun[run.ID]); err != nil {
+		if err := fillTargets(&r, run, byRun[run.ID]); err != nil {
 			return nil, err
 		}
 		all[i] = r
@@ -129,8 +128,17 @@ func (s *Store) buildRoutes(runs []routeRow, targets []targetRow) ([]route.Route
 	return all, nil
 }
 
-// aim sets the targets of a route, or why there are none.
-func aim(r *route.Route, run routeRow, replicas []targetRow) error {
+// routeReasons tells clients why a run without replicas has none, by its
+// state. In any other state the reasons of its replicas tell it.
+var routeReasons = map[status.State]dstack.Reason{
+	status.Sleeping: "asleep: nobody asked for it lately; the next request starts a replica",
+	status.Disabled: "it has no replicas: its configuration says replicas: 0",
+}
+
+// fillTargets sets the targets of a route, or why there are none.
+func fillTargets(r *route.Route, run routeRow, replicas []targetRow) error {
+	state := run.summarize(replicas)
+	r.IsStopping = state == status.Stopping
 	var err error
 	if r.Ready, err = targetsOf(replicas, dstack.ReplicaReady); err != nil || len(r.Ready) > 0 {
 		return err
@@ -141,15 +149,9 @@ func aim(r *route.Route, run routeRow, replicas []targetRow) error {
 	if r.PanicMode = len(r.Ready) > 0; r.PanicMode {
 		return nil
 	}
-	none := dstack.RunStatus(run.Status) == dstack.RunActive && run.Wanted == 0 && !run.isEnding() &&
-		!slices.ContainsFunc(replicas, func(t targetRow) bool { return !t.isLeaving() })
-	switch {
-	case none && run.Scales:
-		r.IsSleeping, r.State = true, "asleep: nobody asked for it lately; the next request starts a replica"
-	case none:
-		r.NeverServes, r.State = true, "it has no replicas: its configuration says replicas: 0"
-	default:
-		r.State = stateOf(run, replicas)
+	r.IsSleeping, r.NeverServes = state == status.Sleeping, state == status.Disabled
+	if r.State = routeReasons[state]; r.State == "" {
+		r.State = describeReplicas(run, replicas)
 	}
 	return nil
 }
@@ -187,14 +189,14 @@ func findEndpoint(t targetRow) (dstack.Endpoint, error) {
 	return rep.Endpoint, nil
 }
 
-// stateOf returns why a run has no ready replica; never empty.
-func stateOf(run routeRow, replicas []targetRow) dstack.Reason {
+// describeReplicas returns why a run has no ready replica; never empty.
+func describeReplicas(run routeRow, replicas []targetRow) dstack.Reason {
 	if dstack.RunStatus(run.Status) == dstack.RunTerminating || len(replicas) == 0 {
-		return worded(run.Status, run.Reason)
+		return joinReason(run.Status, run.Reason)
 	}
 	said := make([]string, 0, 1)
 	for _, r := range replicas {
-		text := string(worded(r.Status, r.Reason))
+		text := string(joinReason(r.Status, r.Reason))
 		if len(said) == 0 || said[len(said)-1] != text {
 			said = append(said, text)
 		}
@@ -202,7 +204,7 @@ func stateOf(run routeRow, replicas []targetRow) dstack.Reason {
 	return dstack.Reason(joinNames(said))
 }
 
-func worded(status, reason string) dstack.Reason {
+func joinReason(status, reason string) dstack.Reason {
 	if reason == "" {
 		return dstack.Reason(status)
 	}

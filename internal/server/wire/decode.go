@@ -15,18 +15,18 @@ import (
 	"dstack/internal/spec"
 )
 
-// Null is the body of calls that take or give none: null.
+// Null is the body of requests and responses that have no content: null.
 type Null struct{}
 
 // MarshalJSON writes null.
 func (Null) MarshalJSON() ([]byte, error) { return []byte("null"), nil }
 
-// Decode reads a request's JSON body strictly. Unknown, missing and mistyped
-// fields are refused with their places, all at once: the error is then
-// ValidationErrors.
+// Decode decodes the JSON body of a request strictly. The error is
+// ValidationErrors, with the location of each unknown, missing, duplicate and
+// mistyped field.
 func Decode[In any](text []byte) (In, error) {
 	var in In
-	d := &decoder{}
+	d := &documentDecoder{}
 	if _, none := any(in).(Null); none {
 		d.decodeNull(text)
 	} else {
@@ -38,32 +38,32 @@ func Decode[In any](text []byte) (In, error) {
 	return in, nil
 }
 
-// enumValues is what the words of a type may be.
+// enumValues maps a string type to its allowed values.
 var enumValues = map[reflect.Type][]string{
 	reflect.TypeFor[dstack.Role](): {string(dstack.RoleAdmin), string(dstack.RoleUser)},
 }
 
-// decoder fills values from JSON and notes what is wrong.
-type decoder struct{ found ValidationErrors }
+// documentDecoder decodes JSON into values and collects the problems.
+type documentDecoder struct{ found ValidationErrors }
 
-// maxValidationErrors keeps an answer from being many times larger than what was
-// asked.
+// maxValidationErrors bounds the size of a response: a small request can have
+// many errors.
 const maxValidationErrors = 100
 
-func (d *decoder) addError(loc []any, kind, msg string, args ...any) {
-	d.append(ValidationError{Loc: slices.Clone(loc), Type: kind, Msg: fmt.Sprintf(msg, args...)})
+func (d *documentDecoder) addError(loc []any, kind, msg string, args ...any) {
+	d.appendError(ValidationError{Loc: slices.Clone(loc), Type: kind, Msg: fmt.Sprintf(msg, args...)})
 }
 
-func (d *decoder) append(c ValidationError) {
+func (d *documentDecoder) appendError(c ValidationError) {
 	switch {
 	case len(d.found) == maxValidationErrors:
-		d.found = append(d.found, ValidationError{Loc: []any{"body"}, Type: "value_error", Msg: "there is more wrong than this"})
+		d.found = append(d.found, ValidationError{Loc: []any{"body"}, Type: "value_error", Msg: "there are more errors"})
 	case len(d.found) < maxValidationErrors:
 		d.found = append(d.found, c)
 	}
 }
 
-func (d *decoder) decodeDocument(text []byte, into reflect.Value) {
+func (d *documentDecoder) decodeDocument(text []byte, into reflect.Value) {
 	loc := []any{"body"}
 	if len(bytes.TrimSpace(text)) == 0 {
 		d.addError(loc, "value_error.missing", "field required")
@@ -77,8 +77,8 @@ func (d *decoder) decodeDocument(text []byte, into reflect.Value) {
 	d.decodeValue(loc, raw, into)
 }
 
-// decodeNull accepts what clients send where there is nothing to say.
-func (d *decoder) decodeNull(text []byte) {
+// decodeNull accepts an empty body, null, and an empty object.
+func (d *documentDecoder) decodeNull(text []byte) {
 	switch text := bytes.TrimSpace(text); string(text) {
 	case "", "null", "{}":
 	default:
@@ -87,22 +87,22 @@ func (d *decoder) decodeNull(text []byte) {
 	}
 }
 
-func (d *decoder) addSyntaxError(loc []any, err error) {
+func (d *documentDecoder) addSyntaxError(loc []any, err error) {
 	if bad, ok := errors.AsType[*json.SyntaxError](err); ok {
 		loc = append(slices.Clone(loc), bad.Offset)
 	}
-	d.addError(loc, "value_error.jsondecode", "not JSON: %s", strings.TrimPrefix(err.Error(), "json: "))
+	d.addError(loc, "value_error.jsondecode", "not JSON: %s", err)
 }
 
-func (d *decoder) decodeValue(loc []any, raw json.RawMessage, into reflect.Value) {
-	null := string(raw) == "null"
+func (d *documentDecoder) decodeValue(loc []any, raw json.RawMessage, into reflect.Value) {
+	isNull := string(raw) == "null"
 	switch {
-	case into.Kind() == reflect.Pointer && null:
+	case into.Kind() == reflect.Pointer && isNull:
 		return
 	case into.Kind() == reflect.Pointer:
 		into.Set(reflect.New(into.Type().Elem()))
 		d.decodeValue(loc, raw, into.Elem())
-	case null:
+	case isNull:
 		d.addError(loc, "type_error.none.not_allowed", "none is not an allowed value")
 	case into.Type() == reflect.TypeFor[time.Time]():
 		d.decodeTime(loc, raw, into)
@@ -117,9 +117,9 @@ func (d *decoder) decodeValue(loc []any, raw json.RawMessage, into reflect.Value
 	}
 }
 
-// decodeUnmarshaler lets a type read itself; configurations do, and report every
-// problem with its path.
-func (d *decoder) decodeUnmarshaler(loc []any, raw json.RawMessage, into reflect.Value) {
+// decodeUnmarshaler decodes a value with its own UnmarshalJSON. That of a
+// configuration returns spec.Problems, each with its path.
+func (d *documentDecoder) decodeUnmarshaler(loc []any, raw json.RawMessage, into reflect.Value) {
 	err := into.Addr().Interface().(json.Unmarshaler).UnmarshalJSON(raw)
 	if err == nil {
 		return
@@ -130,11 +130,12 @@ func (d *decoder) decodeUnmarshaler(loc []any, raw json.RawMessage, into reflect
 		return
 	}
 	for _, p := range problems {
-		d.append(ValidationError{Loc: append(slices.Clone(loc), splitPath(p.Path)...),
+		d.appendError(ValidationError{Loc: append(slices.Clone(loc), splitPath(p.Path)...),
 			Type: "value_error", Msg: p.Message, Hint: p.Hint, Unsupported: p.Unsupported})
 	}
 }
 
+// splitPath turns a path such as commands.1 into a location.
 func splitPath(path string) []any {
 	var parts []any
 	for part := range strings.SplitSeq(path, ".") {
@@ -150,11 +151,14 @@ func splitPath(path string) []any {
 	return parts
 }
 
-func (d *decoder) decodeTime(loc []any, raw json.RawMessage, into reflect.Value) {
+// timeLayouts are the formats of times in requests. A time without an offset is
+// in UTC, as in 0.18.10.
+var timeLayouts = []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00"}
+
+func (d *documentDecoder) decodeTime(loc []any, raw json.RawMessage, into reflect.Value) {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {
-		// Without an offset it is UTC, as for the reference.
-		for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05.999999999", "2006-01-02 15:04:05.999999999Z07:00"} {
+		for _, layout := range timeLayouts {
 			if at, err := time.Parse(layout, text); err == nil {
 				into.Set(reflect.ValueOf(at.UTC()))
 				return
@@ -164,7 +168,7 @@ func (d *decoder) decodeTime(loc []any, raw json.RawMessage, into reflect.Value)
 	d.addError(loc, "value_error.datetime", "invalid datetime format")
 }
 
-func (d *decoder) decodeObject(loc []any, raw json.RawMessage, into reflect.Value) {
+func (d *documentDecoder) decodeObject(loc []any, raw json.RawMessage, into reflect.Value) {
 	tokens := json.NewDecoder(bytes.NewReader(raw))
 	if start, err := tokens.Token(); err != nil || start != json.Delim('{') {
 		d.addError(loc, "type_error.dict", "value is not a valid dict")
@@ -199,7 +203,7 @@ func (d *decoder) decodeObject(loc []any, raw json.RawMessage, into reflect.Valu
 	}
 }
 
-func (d *decoder) decodeField(loc []any, raw json.RawMessage, field reflect.StructField, into reflect.Value) {
+func (d *documentDecoder) decodeField(loc []any, raw json.RawMessage, field reflect.StructField, into reflect.Value) {
 	if string(raw) == "null" && !isRequired(field) {
 		return
 	}
@@ -220,13 +224,14 @@ func (d *decoder) decodeField(loc []any, raw json.RawMessage, field reflect.Stru
 	}
 }
 
+// parseBound returns the number in a struct tag.
 func parseBound(field reflect.StructField, tag string) (int64, bool) {
 	n, err := strconv.ParseInt(field.Tag.Get(tag), 10, 64)
 	return n, err == nil
 }
 
-// mapFields maps the names on the wire to a struct's fields, embedded ones
-// included.
+// mapFields maps JSON names to the fields of a struct, including fields of
+// embedded structs.
 func mapFields(t reflect.Type) map[string]reflect.StructField {
 	fields := map[string]reflect.StructField{}
 	for _, field := range reflect.VisibleFields(t) {
@@ -237,6 +242,7 @@ func mapFields(t reflect.Type) map[string]reflect.StructField {
 	return fields
 }
 
+// listFields lists the JSON names of the fields of a struct, in their order.
 func listFields(t reflect.Type) []string {
 	var names []string
 	for _, field := range reflect.VisibleFields(t) {
@@ -247,6 +253,7 @@ func listFields(t reflect.Type) []string {
 	return names
 }
 
+// jsonName returns the JSON name of a field, empty if it has none.
 func jsonName(field reflect.StructField) string {
 	name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 	if !field.IsExported() || name == "-" {
@@ -255,13 +262,13 @@ func jsonName(field reflect.StructField) string {
 	return name
 }
 
-// isRequired says whether a request must have a field: one that is neither a
-// pointer nor may be left out.
+// isRequired reports whether a request must have a field: it is not a pointer
+// and has no omitempty.
 func isRequired(field reflect.StructField) bool {
 	return field.Type.Kind() != reflect.Pointer && !strings.Contains(field.Tag.Get("json"), ",omitempty")
 }
 
-func (d *decoder) decodeList(loc []any, raw json.RawMessage, into reflect.Value) {
+func (d *documentDecoder) decodeList(loc []any, raw json.RawMessage, into reflect.Value) {
 	var items []json.RawMessage
 	if json.Unmarshal(raw, &items) != nil {
 		d.addError(loc, "type_error.list", "value is not a valid list")
@@ -273,8 +280,8 @@ func (d *decoder) decodeList(loc []any, raw json.RawMessage, into reflect.Value)
 	}
 }
 
-// decodeScalar reads strings, numbers, booleans and maps.
-func (d *decoder) decodeScalar(loc []any, raw json.RawMessage, into reflect.Value) {
+// decodeScalar decodes strings, numbers, booleans and maps.
+func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into reflect.Value) {
 	if err := json.Unmarshal(raw, into.Addr().Interface()); err != nil {
 		kind, msg := "type_error", "value is not valid"
 		switch into.Kind() {

@@ -9,9 +9,10 @@ import (
 	"dstack/internal/api"
 )
 
-func decoding[In any](text string) (In, error) { return Decode[In]([]byte(text)) }
+func decodeText[In any](text string) (In, error) { return Decode[In]([]byte(text)) }
 
-func said(err error) string {
+// formatErrors formats the locations and types of ValidationErrors.
+func formatErrors(err error) string {
 	found, ok := errors.AsType[ValidationErrors](err)
 	if !ok {
 		return fmt.Sprint(err)
@@ -23,21 +24,21 @@ func said(err error) string {
 	return strings.Join(parts, "; ")
 }
 
-func TestDecode_RefusesWithThePlace(t *testing.T) {
+func TestDecode_ReportsLocations(t *testing.T) {
 	for _, c := range []struct{ name, body, want string }{
-		{"nothing at all", "", "[body] value_error.missing"},
+		{"an empty body", "", "[body] value_error.missing"},
 		{"not JSON", "{", "[body 1] value_error.jsondecode"},
 		{"two documents", "{} {}", "[body 4] value_error.jsondecode"},
 		{"not an object", "[]", "[body] type_error.dict"},
-		{"everything at once", `{"username": 1, "x": 2}`, "[body username] type_error.string; [body x] value_error.extra; [body global_role] value_error.missing"},
-		{"null where a value must be", `{"username": null, "global_role": "user"}`, "[body username] type_error.none.not_allowed"},
-		{"a word that is not one of them", `{"username": "a", "global_role": "owner"}`, "[body global_role] type_error.enum"},
-		{"the same key twice", `{"username": "a", "username": "b", "global_role": "user"}`, "[body username] value_error.duplicate"},
-		{"letter case matters", `{"Username": "a", "global_role": "user"}`, "[body Username] value_error.extra; [body username] value_error.missing"},
+		{"several errors", `{"username": 1, "x": 2}`, "[body username] type_error.string; [body x] value_error.extra; [body global_role] value_error.missing"},
+		{"null for a required field", `{"username": null, "global_role": "user"}`, "[body username] type_error.none.not_allowed"},
+		{"an invalid enum value", `{"username": "a", "global_role": "owner"}`, "[body global_role] type_error.enum"},
+		{"a duplicate key", `{"username": "a", "username": "b", "global_role": "user"}`, "[body username] value_error.duplicate"},
+		{"keys are case-sensitive", `{"Username": "a", "global_role": "user"}`, "[body Username] value_error.extra; [body username] value_error.missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			_, err := decoding[api.PutUser](c.body)
-			if got := said(err); got != c.want {
+			_, err := decodeText[api.PutUser](c.body)
+			if got := formatErrors(err); got != c.want {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
@@ -45,43 +46,43 @@ func TestDecode_RefusesWithThePlace(t *testing.T) {
 }
 
 func TestDecode_ListsNumbersAndTimes(t *testing.T) {
-	_, err := decoding[api.SetMembers](`{"members": [{"username": "a", "project_role": "user"}, {"username": true}]}`)
-	if got, want := said(err), "[body members 1 username] type_error.string; [body members 1 project_role] value_error.missing"; got != want {
+	_, err := decodeText[api.SetMembers](`{"members": [{"username": "a", "project_role": "user"}, {"username": true}]}`)
+	if got, want := formatErrors(err), "[body members 1 username] type_error.string; [body members 1 project_role] value_error.missing"; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	_, err = decoding[api.ListRuns](`{"limit": 101, "prev_submitted_at": "yesterday", "only_active": "yes"}`)
+	_, err = decodeText[api.ListRuns](`{"limit": 101, "prev_submitted_at": "yesterday", "only_active": "yes"}`)
 	want := "[body limit] value_error.number.not_le; [body prev_submitted_at] value_error.datetime; [body only_active] type_error.bool"
-	if got := said(err); got != want {
+	if got := formatErrors(err); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
-	list, err := decoding[api.ListRuns](`{"project_name": null, "prev_submitted_at": "2024-08-21T12:00:00.000001+02:00", "limit": 0}`)
+	list, err := decodeText[api.ListRuns](`{"project_name": null, "prev_submitted_at": "2024-08-21T12:00:00.000001+02:00", "limit": 0}`)
 	if err != nil || list.ProjectName != nil || list.PrevSubmittedAt.Format("15:04:05.000000") != "10:00:00.000001" || *list.Limit != 0 {
 		t.Errorf("%+v, %v", list, err)
 	}
-	naive, err := decoding[api.ListRuns](`{"prev_submitted_at": "2024-08-21T12:00:00"}`)
+	naive, err := decodeText[api.ListRuns](`{"prev_submitted_at": "2024-08-21T12:00:00"}`)
 	if err != nil || naive.PrevSubmittedAt.UTC().Hour() != 12 {
 		t.Errorf("a time without an offset is UTC: %+v, %v", naive.PrevSubmittedAt, err)
 	}
 }
 
-func TestDecode_CallsWithoutABody(t *testing.T) {
+func TestDecode_Null(t *testing.T) {
 	for _, body := range []string{"", "null", "{}", " \n"} {
-		if _, err := decoding[Null](body); err != nil {
+		if _, err := decodeText[Null](body); err != nil {
 			t.Errorf("%q: %v", body, err)
 		}
 	}
 	for _, body := range []string{`{"a": 1}`, "[]", "1", "x"} {
-		if _, err := decoding[Null](body); err == nil {
+		if _, err := decodeText[Null](body); err == nil {
 			t.Errorf("%q was accepted", body)
 		}
 	}
 }
 
-func TestDecode_ConfigurationsTellTheirPlaces(t *testing.T) {
+func TestDecode_ReportsLocationsInConfigurations(t *testing.T) {
 	body := `{"run_spec": {"repo_id": "r", "repo_data": {}, "working_dir": ".", "configuration_path": "f",
 		"configuration": {"type": "service", "port": 0, "commands": ["a"], "comands": []}, "profile": {"name": "p", "x": 1}, "ssh_key_pub": ""}}`
-	_, err := decoding[api.RunSpecRequest](body)
-	got := said(err)
+	_, err := decodeText[api.RunSpecRequest](body)
+	got := formatErrors(err)
 	for _, want := range []string{"[body run_spec configuration port]", "[body run_spec configuration comands]", "[body run_spec profile x]"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%s is missing in %s", want, got)

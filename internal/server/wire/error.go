@@ -10,9 +10,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// responses is what each kind of error becomes on the wire (spec §4.3). Things
-// that are not there are 400, not 404: the reference's client knows them by
-// their code.
+// responses maps each kind of error to its response on the wire (spec §4.3). An
+// object that does not exist gives status 400, not 404; clients recognize it by
+// the code.
 var responses = map[dstack.Kind]struct {
 	status int
 	code   string
@@ -31,15 +31,14 @@ var responses = map[dstack.Kind]struct {
 	dstack.Internal:     {http.StatusInternalServerError, ""},
 }
 
-// Message is what the reference says where we refuse; a code that is empty
-// is null.
+// Message is one error in the format of 0.18.10. A nil code is null.
 type Message struct {
 	Msg  string  `json:"msg"`
 	Code *string `json:"code"`
 }
 
-// Error is an error that the reference answers with a code or words of its
-// own. Empty ones are those of the error's kind.
+// Error gives an error the code and message that 0.18.10 has for it. Empty
+// fields are those of the kind of Err.
 type Error struct {
 	Code, Msg string
 	Err       error
@@ -48,8 +47,8 @@ type Error struct {
 func (w Error) Error() string { return w.Err.Error() }
 func (w Error) Unwrap() error { return w.Err }
 
-// StatusError is an error from before a call was let in. Its detail is answered as
-// it is, with that status.
+// StatusError is an error of a request that reaches no handler. Its response
+// has this status and detail.
 type StatusError struct {
 	Status int
 	Detail any
@@ -59,49 +58,50 @@ type StatusError struct {
 func (g StatusError) Error() string { return g.Err.Error() }
 func (g StatusError) Unwrap() error { return g.Err }
 
-// forbiddenBody answers a call whose handler found that its caller may not do it;
-// the reference puts that without a detail around it.
+// forbiddenBody is the response to a caller whose access a handler denies. As
+// in 0.18.10 it has no detail around the message.
 type forbiddenBody struct {
 	Message
 	Error api.ErrorView `json:"error"`
 }
 
-// BuildRefusal decides what an error is answered with.
-func BuildRefusal(err error) (status int, body any) {
+// BuildErrorResponse returns the status and the body of the response for an
+// error.
+func BuildErrorResponse(err error) (status int, body any) {
 	if g, ok := errors.AsType[StatusError](err); ok {
 		return g.Status, api.ErrorBody{Detail: g.Detail, Error: BuildErrorView(err)}
 	}
 	if found, ok := errors.AsType[ValidationErrors](err); ok && !found.isUnsupported() {
-		return http.StatusUnprocessableEntity, api.ErrorBody{Detail: found, Error: found.buildView()}
+		return http.StatusUnprocessableEntity, api.ErrorBody{Detail: found, Error: found.buildErrorView()}
 	}
 	if found, ok := errors.AsType[ValidationErrors](err); ok {
 		err = found.toError()
 	}
 	view := BuildErrorView(err)
-	answer, known := responses[view.Kind]
+	response, known := responses[view.Kind]
 	if !known {
-		answer = responses[dstack.Internal]
+		response = responses[dstack.Internal]
 	}
-	switch answer.status {
+	switch response.status {
 	case http.StatusForbidden:
-		return answer.status, forbiddenBody{Message{Msg: "Access denied"}, view}
+		return response.status, forbiddenBody{Message{Msg: "Access denied"}, view}
 	case http.StatusInternalServerError:
-		return answer.status, api.ErrorBody{Detail: "Internal Server Error", Error: view}
+		return response.status, api.ErrorBody{Detail: "Internal Server Error", Error: view}
 	}
-	said := Message{Msg: view.Message, Code: &answer.code}
+	message := Message{Msg: view.Message, Code: &response.code}
 	if w, ok := errors.AsType[Error](err); ok {
 		if w.Code != "" {
-			said.Code = &w.Code
+			message.Code = &w.Code
 		}
 		if w.Msg != "" {
-			said.Msg = w.Msg
+			message.Msg = w.Msg
 		}
 	}
-	return answer.status, api.ErrorBody{Detail: []Message{said}, Error: view}
+	return response.status, api.ErrorBody{Detail: []Message{message}, Error: view}
 }
 
-// BuildErrorView is an error for our own client. What was not meant for people is
-// kept from them: it may tell of things that are not theirs.
+// BuildErrorView returns an error for our own client. It hides the text of
+// errors that are not *dstack.Error, which may contain secrets.
 func BuildErrorView(err error) api.ErrorView {
 	if e, ok := errors.AsType[*dstack.Error](err); ok {
 		return api.ErrorView{Kind: e.Kind, Message: e.Message, Hint: e.Hint}
@@ -110,22 +110,22 @@ func BuildErrorView(err error) api.ErrorView {
 		Hint: "the reason is in the server's own output"}
 }
 
-// ValidationError is one thing wrong with a request, in the shape of the reference.
+// ValidationError is one problem of a request, in the format of 0.18.10.
 type ValidationError struct {
 	Loc  []any  `json:"loc"`
 	Msg  string `json:"msg"`
 	Type string `json:"type"`
 
 	Hint        string `json:"-"`
-	Unsupported bool   `json:"-"` // right, but nothing acts on it yet
+	Unsupported bool   `json:"-"` // the field is valid, but not supported yet
 }
 
-// ValidationErrors is everything wrong with a request, in its order.
+// ValidationErrors is all problems of a request, in the order of the request.
 type ValidationErrors []ValidationError
 
-func (c ValidationErrors) Error() string { return c.buildView().Message }
+func (c ValidationErrors) Error() string { return c.buildErrorView().Message }
 
-// isUnsupported says that nothing is wrong but that it came too early.
+// isUnsupported reports whether the only problems are unsupported fields.
 func (c ValidationErrors) isUnsupported() bool {
 	for _, one := range c {
 		if !one.Unsupported {
@@ -136,31 +136,32 @@ func (c ValidationErrors) isUnsupported() bool {
 }
 
 func (c ValidationErrors) toError() *dstack.Error {
-	view := c.buildView()
+	view := c.buildErrorView()
 	return &dstack.Error{Kind: view.Kind, Message: view.Message, Hint: view.Hint}
 }
 
-func (c ValidationErrors) buildView() api.ErrorView {
+func (c ValidationErrors) buildErrorView() api.ErrorView {
 	view := api.ErrorView{Kind: dstack.Invalid}
 	if c.isUnsupported() {
 		view.Kind = dstack.Unsupported
 	}
-	said := make([]string, 0, len(c))
+	messages := make([]string, 0, len(c))
 	for _, one := range c {
-		if place := formatLocation(one.Loc); place != "" && !one.Unsupported {
-			said = append(said, place+": "+one.Msg)
+		if location := formatLocation(one.Loc); location != "" && !one.Unsupported {
+			messages = append(messages, location+": "+one.Msg)
 		} else {
-			said = append(said, one.Msg)
+			messages = append(messages, one.Msg)
 		}
 		if view.Hint == "" {
 			view.Hint = one.Hint
 		}
 	}
-	view.Message = strings.Join(said, "; ")
+	view.Message = strings.Join(messages, "; ")
 	return view
 }
 
-// formatLocation writes a place as people read it: resources.gpu, commands.1.
+// formatLocation formats the location of a problem for users: resources.gpu,
+// commands.1.
 func formatLocation(loc []any) string {
 	parts := make([]string, 0, len(loc))
 	for _, part := range loc {

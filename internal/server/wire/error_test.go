@@ -9,7 +9,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-func TestRefusalOf_AnswersInTheShapesOfTheReference(t *testing.T) {
+func TestBuildErrorResponse(t *testing.T) {
 	plain := func(k dstack.Kind) error { return &dstack.Error{Kind: k, Message: "m", Hint: "h"} }
 	ours := func(k dstack.Kind) string { return fmt.Sprintf(`"error":{"kind":%q,"message":"m","hint":"h"}`, k) }
 	list := func(code string, k dstack.Kind) string {
@@ -21,30 +21,30 @@ func TestRefusalOf_AnswersInTheShapesOfTheReference(t *testing.T) {
 		status int
 		body   string
 	}{
-		{"wrong input", plain(dstack.Invalid), 400, list("error", dstack.Invalid)},
-		{"what comes later", plain(dstack.Unsupported), 400, list("error", dstack.Unsupported)},
-		{"a state that forbids it", plain(dstack.Conflict), 400, list("error", dstack.Conflict)},
-		{"no machine", plain(dstack.NoCapacity), 400, list("error", dstack.NoCapacity)},
-		{"absent things are 400", plain(dstack.NotFound), 400, list("resource_not_exists", dstack.NotFound)},
+		{"invalid", plain(dstack.Invalid), 400, list("error", dstack.Invalid)},
+		{"unsupported", plain(dstack.Unsupported), 400, list("error", dstack.Unsupported)},
+		{"conflict", plain(dstack.Conflict), 400, list("error", dstack.Conflict)},
+		{"no capacity", plain(dstack.NoCapacity), 400, list("error", dstack.NoCapacity)},
+		{"not found gives 400", plain(dstack.NotFound), 400, list("resource_not_exists", dstack.NotFound)},
 		{"too large", plain(dstack.TooLarge), 413, list("error", dstack.TooLarge)},
-		{"not now", plain(dstack.Unavailable), 503, list("error", dstack.Unavailable)},
-		{"too long", plain(dstack.Timeout), 504, list("error", dstack.Timeout)},
+		{"unavailable", plain(dstack.Unavailable), 503, list("error", dstack.Unavailable)},
+		{"timeout", plain(dstack.Timeout), 504, list("error", dstack.Timeout)},
 		{"a name that is taken", Error{Code: "resource_exists", Msg: "Resource exists", Err: plain(dstack.Conflict)}, 400,
 			`{"detail":[{"msg":"Resource exists","code":"resource_exists"}],` + ours(dstack.Conflict) + `}`},
-		{"denied inside a call", plain(dstack.Forbidden), 403, `{"msg":"Access denied","code":null,` + ours(dstack.Forbidden) + `}`},
-		{"denied at the gate", StatusError{403, Message{Msg: "Access denied"}, &dstack.Error{Kind: dstack.Forbidden, Message: "m", Hint: "h"}}, 403,
+		{"denied by a handler", plain(dstack.Forbidden), 403, `{"msg":"Access denied","code":null,` + ours(dstack.Forbidden) + `}`},
+		{"denied before the handler", StatusError{403, Message{Msg: "Access denied"}, &dstack.Error{Kind: dstack.Forbidden, Message: "m", Hint: "h"}}, 403,
 			`{"detail":{"msg":"Access denied","code":null},` + ours(dstack.Forbidden) + `}`},
 		{"a wrapped error keeps its kind", fmt.Errorf("while: %w", plain(dstack.Invalid)), 400, list("error", dstack.Invalid)},
-		{"our own fault tells nothing", errors.New("secret path"), 500,
+		{"an internal error hides its text", errors.New("secret path"), 500,
 			`{"detail":"Internal Server Error","error":{"kind":"internal","message":"the server failed to do this","hint":"the reason is in the server's own output"}}`},
-		{"a kind that is not known is our fault", &dstack.Error{Kind: "new", Message: "m", Hint: "h"}, 500,
+		{"an unknown kind", &dstack.Error{Kind: "new", Message: "m", Hint: "h"}, 500,
 			`{"detail":"Internal Server Error",` + ours("new") + `}`},
-		{"wrong requests", ValidationErrors{{Loc: []any{"body", "run_spec", "configuration", "commands", 1}, Msg: "m", Type: "t", Hint: "h"}}, 422,
+		{"validation errors", ValidationErrors{{Loc: []any{"body", "run_spec", "configuration", "commands", 1}, Msg: "m", Type: "t", Hint: "h"}}, 422,
 			`{"detail":[{"loc":["body","run_spec","configuration","commands",1],"msg":"m","type":"t"}],"error":{"kind":"invalid","message":"commands.1: m","hint":"h"}}`},
-		{"requests that come too early", ValidationErrors{{Loc: []any{"body", "x"}, Msg: "m", Hint: "h", Unsupported: true}}, 400, list("error", dstack.Unsupported)},
+		{"only unsupported fields", ValidationErrors{{Loc: []any{"body", "x"}, Msg: "m", Hint: "h", Unsupported: true}}, 400, list("error", dstack.Unsupported)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			status, body := BuildRefusal(c.err)
+			status, body := BuildErrorResponse(c.err)
 			text, err := json.Marshal(body)
 			if err != nil || status != c.status || string(text) != c.body {
 				t.Errorf("%d %s (%v)\nwant %d %s", status, text, err, c.status, c.body)
@@ -53,11 +53,11 @@ func TestRefusalOf_AnswersInTheShapesOfTheReference(t *testing.T) {
 	}
 }
 
-func TestAnswers_EveryKindHasOne(t *testing.T) {
+func TestResponses_ContainEveryKind(t *testing.T) {
 	for _, kind := range []dstack.Kind{dstack.Invalid, dstack.Unsupported, dstack.Unauthorized, dstack.Forbidden, dstack.NotFound,
-		dstack.Conflict, dstack.TooLarge, dstack.NoCapacity, dstack.Unavailable, dstack.Timeout, dstack.Internal} {
+		dstack.Conflict, dstack.RolledBack, dstack.TooLarge, dstack.NoCapacity, dstack.Unavailable, dstack.Timeout, dstack.Internal} {
 		if responses[kind].status == 0 {
-			t.Errorf("%s has no answer", kind)
+			t.Errorf("%s has no response", kind)
 		}
 	}
 }

@@ -5,15 +5,15 @@ import (
 	"dstack/internal/dstack"
 )
 
-// dryRunName stands for the run's name in the job name of a plan, as in the
-// reference.
+// dryRunName replaces the name of the run in the job name of a plan, as in
+// 0.18.10.
 const dryRunName = "dry-run"
 
-// maxOffers is how many offers a plan lists, as in the reference.
+// maxOffers is how many offers a plan contains, as in 0.18.10.
 const maxOffers = 50
 
-// BuildPlan returns a plan in the form of the reference: what one replica runs
-// and where it could go, best first.
+// BuildPlan returns a plan in the wire format: what one replica runs, and the
+// offers for it, best first.
 func BuildPlan(project, user string, rs dstack.RunSpec, placements []dstack.Placement) api.RunPlan {
 	job := api.JobPlan{JobSpec: BuildJobSpec(rs, dryRunName, 0), Offers: []api.Offer{}, TotalOffers: len(placements)}
 	for i, p := range placements {

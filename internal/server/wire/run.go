@@ -1,3 +1,9 @@
+// Package wire translates between our types and the wire format: the JSON of
+// dstack 0.18.10 (spec §4.3–4.5), which its published client sends and expects.
+// It decodes request bodies as strictly as 0.18.10, builds the responses about
+// runs, jobs, plans and offers, builds error responses, and checks the version
+// that a client claims. Statuses, codes, field names and several messages are
+// what clients depend on; they do not change.
 package wire
 
 import (
@@ -16,19 +22,20 @@ import (
 	"dstack/internal/spec"
 )
 
-// RunURLs are the addresses at which a run is published.
+// RunURLs are the URLs at which a run is published.
 type RunURLs struct {
-	Service string // https://<run>.<domain>, without a slash at its end
-	Models  string // of the model endpoint; used where the run has a model
+	Service string // https://<run>.<domain>, without a trailing slash
+	Models  string // base URL of the models of its project; used only if the run has a model
 }
 
-// BuildRun is a run in the form of the reference (spec §4.5).
-func BuildRun(w store.RunDetails, urls RunURLs, now time.Time) api.Run {
+// BuildRun returns a run in the wire format (spec §4.5). now is the end of
+// attempts that still run, for their cost.
+func BuildRun(details store.RunDetails, urls RunURLs, now time.Time) api.Run {
 	run := api.Run{
-		ID: w.Run.ID, ProjectName: w.Run.Project, User: w.Run.User,
-		SubmittedAt: api.NewTimestamp(w.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(findLastChange(w)),
-		Status: runStatus(w), TerminationReason: nullIfEmpty(runTerminationReasons[w.Run.Ending]),
-		RunSpec: w.Run.Spec, Jobs: buildJobs(w), Service: buildService(w.Run, urls),
+		ID: details.Run.ID, ProjectName: details.Run.Project, User: details.Run.User,
+		SubmittedAt: api.NewTimestamp(details.Run.SubmittedAt), LastProcessedAt: api.NewTimestamp(findLastChange(details)),
+		Status: runStatus(details), TerminationReason: nullIfEmpty(runTerminationReasons[details.Run.Ending]),
+		RunSpec: details.Run.Spec, Jobs: buildJobs(details), Service: buildService(details.Run, urls),
 	}
 	for _, j := range run.Jobs {
 		for _, submission := range j.JobSubmissions {
@@ -42,6 +49,7 @@ func BuildRun(w store.RunDetails, urls RunURLs, now time.Time) api.Run {
 	return run
 }
 
+// computeCost returns the cost of one attempt: price times duration.
 func computeCost(s api.JobSubmission, now time.Time) float64 {
 	if s.JobProvisioningData == nil {
 		return 0
@@ -53,36 +61,37 @@ func computeCost(s api.JobSubmission, now time.Time) float64 {
 	return s.JobProvisioningData.Price * max(0, end.Sub(s.SubmittedAt.Time).Hours())
 }
 
-// findLastChange is when anything of a run last changed.
-func findLastChange(w store.RunDetails) time.Time {
-	last := w.Run.SubmittedAt
+// findLastChange returns when a run or one of its replicas last changed.
+func findLastChange(details store.RunDetails) time.Time {
+	last := details.Run.SubmittedAt
 	consider := func(at time.Time) {
 		if at.After(last) {
 			last = at
 		}
 	}
-	consider(w.Run.Since)
-	consider(w.Run.FinishedAt)
-	for _, r := range w.Replicas {
+	consider(details.Run.Since)
+	consider(details.Run.FinishedAt)
+	for _, r := range details.Replicas {
 		consider(r.Since)
 		consider(r.FinishedAt)
 	}
 	return last
 }
 
-// runTerminationReasons is what the reference calls the ways a run ends.
+// runTerminationReasons maps how a run ended to its termination reason on the
+// wire.
 var runTerminationReasons = map[dstack.Ending]string{
 	dstack.EndNone:       "",
 	dstack.EndStopped:    "stopped_by_user",
 	dstack.EndAborted:    "aborted_by_user",
 	dstack.EndFailed:     "job_failed",
 	dstack.EndNoCapacity: "job_failed",
-	dstack.EndDuration:   "stopped_by_user", // its configuration said so; the reference has no word for it
+	dstack.EndDuration:   "stopped_by_user", // 0.18.10 has no reason for max_duration of a run
 }
 
-// runStates maps the state of a run to what the reference calls it; the
-// states of a run that is neither starting up nor ending are in replicaStates.
-// The reference's client waits while a run is submitted, pending or
+// runStates maps the state of a run to its status on the wire. The states of
+// active runs that are not in this map depend on the replicas: see
+// replicaStates. The 0.18.10 client waits while a run is submitted, pending or
 // provisioning.
 var runStates = map[status.State]string{
 	status.Submitted: "submitted",
@@ -92,8 +101,8 @@ var runStates = map[status.State]string{
 	status.Unknown:   "pending",
 }
 
-// replicaStates maps the furthest replica of an active run to what the
-// reference calls the run.
+// replicaStates maps the furthest replica of an active run to the status of the
+// run on the wire.
 var replicaStates = map[dstack.ReplicaStatus]string{
 	dstack.ReplicaReady:     "running",
 	dstack.ReplicaUnhealthy: "running",
@@ -102,19 +111,19 @@ var replicaStates = map[dstack.ReplicaStatus]string{
 	"":                      "pending", // between two attempts, or between two revisions
 }
 
-func runStatus(w store.RunDetails) string {
-	summary := status.Summarize(status.NewFacts(w.Run, w.Replicas))
+func runStatus(details store.RunDetails) string {
+	summary := status.Summarize(status.NewFacts(details.Run, details.Replicas))
 	if name, ok := runStates[summary.State]; ok {
 		return name
 	}
 	return replicaStates[summary.Furthest]
 }
 
-// buildJobs is the replicas by number, each with all its attempts.
-func buildJobs(w store.RunDetails) []api.Job {
+// buildJobs returns one job per replica number, each with all its attempts.
+func buildJobs(details store.RunDetails) []api.Job {
 	byNum := map[int][]api.JobSubmission{}
-	for _, r := range sortForLatest(w) {
-		byNum[r.Num] = append(byNum[r.Num], buildSubmissions(w, r)...)
+	for _, r := range sortForLatest(details) {
+		byNum[r.Num] = append(byNum[r.Num], buildSubmissions(details, r)...)
 	}
 	nums := make([]int, 0, len(byNum))
 	for num := range byNum {
@@ -126,58 +135,63 @@ func buildJobs(w store.RunDetails) []api.Job {
 		for i := range byNum[num] {
 			byNum[num][i].SubmissionNum = i
 		}
-		jobs = append(jobs, api.Job{JobSpec: BuildJobSpec(w.Run.Spec, w.Run.Name, num), JobSubmissions: byNum[num]})
+		jobs = append(jobs, api.Job{JobSpec: BuildJobSpec(details.Run.Spec, details.Run.Name, num),
+			JobSubmissions: byNum[num]})
 	}
 	return jobs
 }
 
-// sortForLatest are the replicas in such an order that the last of a number is the
-// one that counts: clients look at the latest submission. Those that ended come
-// first, then those of another revision that leave.
-func sortForLatest(w store.RunDetails) []dstack.Replica {
-	updating := w.Run.StableRevision > 0 && w.Run.ReadyAt.IsZero() // then what serves counts, of whichever revision
+// sortForLatest sorts the replicas of a run so that the last replica of each
+// number is the one to show, because clients look at the latest submission:
+// first finished replicas, then outdated ones or, during an update, those that
+// are not ready.
+func sortForLatest(details store.RunDetails) []dstack.Replica {
+	updating := details.Run.StableRevision > 0 && details.Run.ReadyAt.IsZero() // show ready replicas, of any revision
 	rank := func(r dstack.Replica) int {
 		switch {
 		case r.Status.IsFinished():
 			return 0
-		case updating && r.Status != dstack.ReplicaReady, !updating && r.TemplateRevision != w.Run.TemplateRevision:
+		case updating && r.Status != dstack.ReplicaReady, !updating && r.TemplateRevision != details.Run.TemplateRevision:
 			return 1
 		}
 		return 2
 	}
-	sorted := slices.Clone(w.Replicas)
+	sorted := slices.Clone(details.Replicas)
 	slices.SortStableFunc(sorted, func(a, b dstack.Replica) int { return rank(a) - rank(b) })
 	return sorted
 }
 
-// buildSubmissions is a replica's attempts, oldest first. One that has none yet
-// is shown as one that was submitted: clients count on one being there.
-func buildSubmissions(w store.RunDetails, r dstack.Replica) []api.JobSubmission {
+// buildSubmissions returns the attempts of a replica, oldest first. A replica
+// without attempts has one submission, because clients expect at least one.
+func buildSubmissions(details store.RunDetails, r dstack.Replica) []api.JobSubmission {
 	var all []api.JobSubmission
-	present := r.Attempt
 	for _, past := range r.PastAttempts {
-		if past.ID == present {
-			continue // it ended, and is still the latest
+		if past.ID == r.Attempt {
+			continue // buildCurrentSubmission returns it
 		}
-		why := string(past.Reason)
-		to := api.NewTimestamp(past.EndedAt)
-		all = append(all, api.JobSubmission{ID: past.ID, SubmittedAt: api.NewTimestamp(past.StartedAt), LastProcessedAt: to, FinishedAt: &to,
-			Status: "failed", TerminationReason: nullIfEmpty(attemptTerminationReasons[past.EndState]), TerminationReasonMessage: nullIfEmpty(why),
-			JobProvisioningData: buildProvisioningData(w, r, past.ID)})
+		end := api.NewTimestamp(past.EndedAt)
+		all = append(all, api.JobSubmission{ID: past.ID, SubmittedAt: api.NewTimestamp(past.StartedAt),
+			LastProcessedAt: end, FinishedAt: &end, Status: "failed",
+			TerminationReason:        nullIfEmpty(attemptTerminationReasons[past.EndState]),
+			TerminationReasonMessage: nullIfEmpty(string(past.Reason)),
+			JobProvisioningData:      buildProvisioningData(details, r, past.ID)})
 	}
-	return append(all, buildCurrentSubmission(w, r))
+	return append(all, buildCurrentSubmission(details, r))
 }
 
-func buildCurrentSubmission(w store.RunDetails, r dstack.Replica) api.JobSubmission {
-	s := api.JobSubmission{ID: r.Attempt, SubmittedAt: api.NewTimestamp(r.AttemptAt), LastProcessedAt: api.NewTimestamp(r.Since)}
+// buildCurrentSubmission returns the latest attempt of a replica, or the replica
+// itself if it has none.
+func buildCurrentSubmission(details store.RunDetails, r dstack.Replica) api.JobSubmission {
+	s := api.JobSubmission{ID: r.Attempt, SubmittedAt: api.NewTimestamp(r.AttemptAt),
+		LastProcessedAt: api.NewTimestamp(r.Since)}
 	if r.Attempt == "" {
 		s.ID, s.SubmittedAt = dstack.AttemptID(r.ID), api.NewTimestamp(r.SubmittedAt)
 	} else {
-		s.JobProvisioningData = buildProvisioningData(w, r, r.Attempt)
+		s.JobProvisioningData = buildProvisioningData(details, r, r.Attempt)
 	}
-	s.Status = jobStatus(w, r)
+	s.Status = jobStatus(details, r)
 	if r.Status.IsFinished() || r.Status == dstack.ReplicaTerminating || s.Status == "failed" {
-		s.TerminationReason = nullIfEmpty(jobTerminationReason(w, r))
+		s.TerminationReason = nullIfEmpty(jobTerminationReason(details, r))
 		s.TerminationReasonMessage = nullIfEmpty(string(r.Reason))
 	}
 	if r.Status.IsFinished() || s.Status == "failed" {
@@ -191,14 +205,13 @@ func buildCurrentSubmission(w store.RunDetails, r dstack.Replica) api.JobSubmiss
 	return s
 }
 
-// jobStatus is what the reference calls the status of a replica's present
-// attempt.
-func jobStatus(w store.RunDetails, r dstack.Replica) string {
+// jobStatus returns the status on the wire of a replica's latest attempt.
+func jobStatus(details store.RunDetails, r dstack.Replica) string {
 	switch r.Status {
 	case dstack.ReplicaWaiting:
 		return "submitted"
 	case dstack.ReplicaStarting:
-		if w.Reports[r.Attempt].State == dstack.AttemptPulling {
+		if details.Reports[r.Attempt].State == dstack.AttemptPulling {
 			return "pulling"
 		}
 		return "provisioning"
@@ -209,7 +222,7 @@ func jobStatus(w store.RunDetails, r dstack.Replica) string {
 	case dstack.ReplicaTerminating:
 		return "terminating"
 	case dstack.ReplicaTerminated:
-		if w.Run.Ending == dstack.EndAborted {
+		if details.Run.Ending == dstack.EndAborted {
 			return "aborted"
 		}
 		return "terminated"
@@ -218,7 +231,8 @@ func jobStatus(w store.RunDetails, r dstack.Replica) string {
 	}
 }
 
-// attemptTerminationReasons is what the reference calls the ways an attempt ends.
+// attemptTerminationReasons maps the state in which an attempt ended to its
+// termination reason on the wire.
 var attemptTerminationReasons = map[dstack.AttemptState]string{
 	dstack.AttemptExited:   "container_exited_with_error",
 	dstack.AttemptRefused:  "creating_container_error",
@@ -228,8 +242,8 @@ var attemptTerminationReasons = map[dstack.AttemptState]string{
 	dstack.AttemptRunning:  "waiting_runner_limit_exceeded",
 }
 
-// jobTerminationReason is why a replica's present attempt ends or ended.
-func jobTerminationReason(w store.RunDetails, r dstack.Replica) string {
+// jobTerminationReason returns why a replica's latest attempt ends or ended.
+func jobTerminationReason(details store.RunDetails, r dstack.Replica) string {
 	if r.Status == dstack.ReplicaFailed || r.Status == dstack.ReplicaRestarting {
 		if r.Attempt == "" {
 			return "failed_to_start_due_to_no_capacity"
@@ -237,9 +251,9 @@ func jobTerminationReason(w store.RunDetails, r dstack.Replica) string {
 		if n := len(r.PastAttempts); n > 0 && r.PastAttempts[n-1].ID == r.Attempt {
 			return attemptTerminationReasons[r.PastAttempts[n-1].EndState]
 		}
-		return attemptTerminationReasons[w.Reports[r.Attempt].State]
+		return attemptTerminationReasons[details.Reports[r.Attempt].State]
 	}
-	switch w.Run.Ending {
+	switch details.Run.Ending {
 	case dstack.EndStopped:
 		return "terminated_by_user"
 	case dstack.EndDuration:
@@ -249,19 +263,20 @@ func jobTerminationReason(w store.RunDetails, r dstack.Replica) string {
 	case dstack.EndFailed, dstack.EndNoCapacity:
 		return "terminated_by_server"
 	case dstack.EndNone:
-		return "scaled_down" // the run goes on without it
+		return "scaled_down" // the run continues without this replica
 	default:
 		return "terminated_by_server"
 	}
 }
 
-// buildProvisioningData is where an attempt runs; null when its machine is not known.
-func buildProvisioningData(w store.RunDetails, r dstack.Replica, attempt dstack.AttemptID) *api.JobProvisioningData {
-	instance, ok := w.Instances[r.Instance]
+// buildProvisioningData returns the machine of an attempt, nil if it is not
+// known.
+func buildProvisioningData(details store.RunDetails, r dstack.Replica, attempt dstack.AttemptID) *api.JobProvisioningData {
+	instance, ok := details.Instances[r.Instance]
 	if !ok {
 		return nil
 	}
-	host, _, _ := net.SplitHostPort(w.Reports[attempt].Address) // empty is what is not known yet
+	host, _, _ := net.SplitHostPort(details.Reports[attempt].Address) // empty if the address is not known yet
 	return &api.JobProvisioningData{
 		Backend: instance.Offer.Backend, InstanceType: buildInstanceType(instance.Offer), InstanceID: string(instance.ID),
 		Hostname: host, Region: instance.Offer.Region, Price: instance.Offer.Price, PublicIPEnabled: true,
@@ -279,7 +294,8 @@ func buildInstanceType(o dstack.Offer) api.InstanceType {
 		Spot: o.Spot, Disk: api.Disk{SizeMiB: hw.DiskMiB}, Description: describeHardware(hw)}}
 }
 
-// describeHardware prints hardware as the reference does.
+// describeHardware describes hardware as 0.18.10 does: 8xCPU, 32GB, 1xL4
+// (24GB), 100.0GB (disk).
 func describeHardware(hw dstack.Hardware) string {
 	parts := []string{fmt.Sprintf("%dxCPU, %.0fGB", hw.CPUs, float64(hw.MemoryMiB)/1024)}
 	if n := len(hw.GPUs); n > 0 {
@@ -288,16 +304,17 @@ func describeHardware(hw dstack.Hardware) string {
 	return strings.Join(append(parts, fmt.Sprintf("%.1fGB (disk)", float64(hw.DiskMiB)/1024)), ", ")
 }
 
+// BuildOffer returns a placement as an offer in the wire format.
 func BuildOffer(p dstack.Placement) api.Offer {
 	runtime := "runner"
 	if p.Offer.Engine.Containers {
 		runtime = "shim"
 	}
-	return api.Offer{Backend: p.Offer.Backend, Instance: buildInstanceType(p.Offer), Region: p.Offer.Region, Price: p.Offer.Price,
-		Availability: "available", InstanceRuntime: runtime}
+	return api.Offer{Backend: p.Offer.Backend, Instance: buildInstanceType(p.Offer), Region: p.Offer.Region,
+		Price: p.Offer.Price, Availability: "available", InstanceRuntime: runtime}
 }
 
-// BuildJobSpec is what one replica runs.
+// BuildJobSpec returns what replica num of a run runs.
 func BuildJobSpec(rs dstack.RunSpec, run string, num int) api.JobSpec {
 	conf, params := rs.Configuration, spec.Merge(rs.Configuration, rs.Profile)
 	need := job.BuildRequirements(rs)
@@ -327,19 +344,19 @@ func buildService(run dstack.Run, urls RunURLs) *api.Service {
 	service := &api.Service{URL: urls.Service, Options: map[string]any{}}
 	if m := run.Spec.Configuration.Model; m != nil {
 		service.Model = &api.ServiceModel{Name: m.Name, BaseURL: urls.Models, Type: m.Type}
-		service.Options["openai"] = map[string]any{"model": fillModel(m, run.Spec.Template)}
+		service.Options["openai"] = map[string]any{"model": addTemplate(m, run.Spec.Template)}
 	}
 	return service
 }
 
-// fillModel is a model with what was found of it, as the wire has it.
-func fillModel(m *spec.Model, t *dstack.ChatTemplate) *spec.Model {
+// addTemplate returns a model with the chat template that was found for it.
+func addTemplate(m *spec.Model, t *dstack.ChatTemplate) *spec.Model {
 	if t == nil {
 		return m
 	}
-	whole := *m
-	whole.ChatTemplate, whole.EOSToken = spec.Text(t.Default), spec.Text(t.Tokens["eos_token"])
-	return &whole
+	completed := *m
+	completed.ChatTemplate, completed.EOSToken = spec.Text(t.Default), spec.Text(t.Tokens["eos_token"])
+	return &completed
 }
 
 func nullIfEmpty(s string) *string {

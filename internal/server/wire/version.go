@@ -11,15 +11,17 @@ import (
 	"dstack/internal/dstack"
 )
 
-// supportedVersion is the version of the reference whose wire this server speaks.
+// supportedVersion is the version of dstack whose wire format this server
+// speaks.
 var supportedVersion = [3]int{0, 18, 10}
 
 var versionPattern = sync.OnceValue(func() *regexp.Regexp {
 	return regexp.MustCompile(`^v?(\d{1,9})(?:\.(\d{1,9}))?(?:\.(\d{1,9}))?(?:\.\d+)*(?:[-._]?(?:a|b|c|rc|alpha|beta|pre|post|dev)[-._]?\d*)*(?:\+[a-z0-9.]+)?$`)
 })
 
-// CheckVersion refuses clients that speak another version of the wire: older
-// by major or minor, newer by anything. No header is no claim.
+// CheckVersion returns an error if a client claims an incompatible version in
+// the header X-API-VERSION: an older major or minor version, or any newer
+// version. It accepts requests without the header.
 func CheckVersion(r *http.Request) error {
 	claim := r.Header.Get("X-API-VERSION")
 	if claim == "" || claim == "latest" {
@@ -27,22 +29,23 @@ func CheckVersion(r *http.Request) error {
 	}
 	parts := versionPattern().FindStringSubmatch(strings.ToLower(claim))
 	if parts == nil {
-		return newVersionError("Bad API version specified", "give it as 0.18.10, or leave X-API-VERSION out")
+		return newVersionError("Bad API version specified", "send it as 0.18.10, or omit X-API-VERSION")
 	}
 	var client [3]int
 	for i := range client {
-		client[i], _ = strconv.Atoi(parts[i+1]) // absent is 0; the form allows digits only
+		client[i], _ = strconv.Atoi(parts[i+1]) // a missing part is 0; the pattern allows only digits
 	}
-	said := fmt.Sprintf("The client/CLI version (%s) is incompatible with the server version (%s).", claim, Version())
+	refusal := fmt.Sprintf("The client/CLI version (%s) is incompatible with the server version (%s).", claim, Version())
 	switch {
 	case isOlder(client):
-		return newVersionError(fmt.Sprintf("%s Update the dstack CLI: `pip install dstack==%s`.", said, Version()), "")
+		return newVersionError(fmt.Sprintf("%s Update the dstack CLI: `pip install dstack==%s`.", refusal, Version()), "")
 	case isNewer(client):
-		return newVersionError(said, "")
+		return newVersionError(refusal, "")
 	}
 	return nil
 }
 
+// newVersionError returns an error with a default hint if hint is empty.
 func newVersionError(msg, hint string) error {
 	if hint == "" {
 		hint = "use a client of version " + Version()
@@ -50,8 +53,8 @@ func newVersionError(msg, hint string) error {
 	return &dstack.Error{Kind: dstack.Invalid, Message: msg, Hint: hint}
 }
 
-// Version returns the version of the reference whose wire format the server
-// speaks: 0.18.10.
+// Version returns the version of dstack whose wire format this server speaks:
+// 0.18.10.
 func Version() string {
 	return fmt.Sprintf("%d.%d.%d", supportedVersion[0], supportedVersion[1], supportedVersion[2])
 }

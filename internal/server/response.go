@@ -15,11 +15,12 @@ import (
 	"dstack/internal/server/wire"
 )
 
+// respondError answers with an error. It logs errors of the server itself.
 func (s *Server) respondError(w http.ResponseWriter, r *http.Request, err error) {
-	if errors.Is(err, context.Canceled) { // the client is gone, or the server is going
+	if errors.Is(err, context.Canceled) { // the client has disconnected, or the server is stopping
 		err = &dstack.Error{Kind: dstack.Unavailable, Message: "the server is stopping", Hint: "try again in a moment"}
 	}
-	status, body := wire.BuildRefusal(err)
+	status, body := wire.BuildErrorResponse(err)
 	if status == http.StatusInternalServerError {
 		s.log.LogAttrs(r.Context(), slog.LevelError, "a call failed", slog.String("call", r.Pattern),
 			slog.Any("err", err), slog.Any("cause", errors.Unwrap(err)))
@@ -30,39 +31,40 @@ func (s *Server) respondError(w http.ResponseWriter, r *http.Request, err error)
 	s.respondJSON(w, status, body)
 }
 
-// respondJSON answers with JSON, whole or not at all.
+// respondJSON answers with a JSON body. It encodes the whole body first, so
+// that an encoding error gives status 500 instead of a truncated body.
 func (s *Server) respondJSON(w http.ResponseWriter, status int, body any) {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(body); err != nil {
-		s.log.Error("an answer cannot be written as JSON", "err", err)
+		s.log.Error("cannot encode a response as JSON", "err", err)
 		status = http.StatusInternalServerError
 		text.Reset()
-		text.WriteString(`{"detail":"Internal Server Error","error":{"kind":"internal","message":"the answer cannot be written"}}`)
+		text.WriteString(`{"detail":"Internal Server Error","error":{"kind":"internal","message":"the response cannot be encoded"}}`)
 	}
-	writeJSON(w, status, text.Bytes())
+	writeEncodedJSON(w, status, text.Bytes())
 }
 
 const (
 	writeChunkSize = 256 << 10
-	maxChunkTime   = time.Minute // that a client may take for one piece of an answer
+	maxChunkTime   = time.Minute // time for a client to receive one chunk
 )
 
-// writeJSON writes a whole answer of JSON. A client that does not read it is let
-// go, and so is one that is gone: there is nobody else to tell.
-func writeJSON(w http.ResponseWriter, status int, text []byte) {
+// writeEncodedJSON writes a response whose body is encoded already. It gives up
+// without an error if the client has disconnected or reads too slowly.
+func writeEncodedJSON(w http.ResponseWriter, status int, text []byte) {
 	control := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 	w.WriteHeader(status)
-	for piece := range slices.Chunk(text, writeChunkSize) {
-		_ = control.SetWriteDeadline(time.Now().Add(maxChunkTime)) // where it can be set
-		if _, err := w.Write(piece); err != nil {
+	for chunk := range slices.Chunk(text, writeChunkSize) {
+		_ = control.SetWriteDeadline(time.Now().Add(maxChunkTime)) // not every writer supports deadlines
+		if _, err := w.Write(chunk); err != nil {
 			return
 		}
 	}
 	if control.Flush() == nil {
-		_ = control.SetWriteDeadline(time.Time{}) // what comes after has its own
+		_ = control.SetWriteDeadline(time.Time{}) // the next response on the connection sets its own
 	}
 }

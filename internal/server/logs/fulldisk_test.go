@@ -10,9 +10,10 @@ import (
 	"dstack/internal/dstack"
 )
 
-// smallDisk is a disk with so many bytes left.
+// smallDisk simulates a disk with a number of free bytes.
 type smallDisk struct{ left int }
 
+// tightFile is a file on a smallDisk.
 type tightFile struct {
 	io.WriteCloser
 	disk *smallDisk
@@ -23,7 +24,7 @@ func (d *smallDisk) openFile(path string) (io.WriteCloser, error) {
 	return &tightFile{f, d}, err
 }
 
-// Write writes what there is room for, as a real disk does.
+// Write writes as much as fits, as a real disk does.
 func (f *tightFile) Write(p []byte) (int, error) {
 	n, err := f.WriteCloser.Write(p[:min(len(p), f.disk.left)])
 	f.disk.left -= n
@@ -33,7 +34,7 @@ func (f *tightFile) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func TestFullDisk_LosesOutputAndSaysHowMuch(t *testing.T) {
+func TestAppend_FullDiskLosesLinesAndReportsHowMany(t *testing.T) {
 	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	next := func(text string) dstack.LogLine {
 		at = at.Add(time.Second)
@@ -42,8 +43,8 @@ func TestFullDisk_LosesOutputAndSaysHowMuch(t *testing.T) {
 	k := Key{Project: "main", RunName: "web", Attempt: "a"}
 	for _, c := range []struct {
 		name string
-		left int // bytes, after the first line
-	}{{"in a line", 15}, {"at once", 0}, {"after some lines", 60}} {
+		left int // free bytes after the first line
+	}{{"full within a line", 15}, {"full at once", 0}, {"full after some lines", 60}} {
 		t.Run(c.name, func(t *testing.T) {
 			disk := &smallDisk{left: 1 << 20}
 			s := New(t.TempDir(), 1<<20)
@@ -54,7 +55,7 @@ func TestFullDisk_LosesOutputAndSaysHowMuch(t *testing.T) {
 			for range 5 {
 				appendAll(t, s, k, next("xxxxx"))
 			}
-			disk.left = 20 // room, but not even for the notice
+			disk.left = 20 // too few for the loss line
 			appendAll(t, s, k, next("lost too"), next("and this"))
 			disk.left = 1 << 20
 			appendAll(t, s, k, next("last"))
@@ -78,9 +79,9 @@ func TestFullDisk_LosesOutputAndSaysHowMuch(t *testing.T) {
 	}
 }
 
-// Of lines that were given together, those that went to a segment that still
-// had room are kept, and only the others are counted.
-func TestFullDisk_BetweenSegments(t *testing.T) {
+// If the disk is full between two segments, the lines in the first segment are
+// stored, and only the others are reported as lost.
+func TestAppend_FullDiskBetweenSegments(t *testing.T) {
 	at := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
 	lines := make([]dstack.LogLine, 40)
 	for i := range lines {
@@ -102,7 +103,7 @@ func TestFullDisk_BetweenSegments(t *testing.T) {
 func appendAll(t *testing.T, s *Store, k Key, lines ...dstack.LogLine) {
 	t.Helper()
 	if err := s.Append(k, lines...); err != nil {
-		t.Fatalf("a full disk fails the run: %v", err)
+		t.Fatalf("Append failed: %v", err)
 	}
 }
 

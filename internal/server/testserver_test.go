@@ -26,7 +26,7 @@ import (
 	"dstack/internal/server/store"
 )
 
-// testServer is a whole server over a real database, called over real HTTP.
+// testServer is a server with a database on disk. Tests call it over HTTP.
 type testServer struct {
 	t         *testing.T
 	dir       string
@@ -35,7 +35,7 @@ type testServer struct {
 	broadcast *loop.Broadcast
 	server    *Server
 	url       string
-	admin     string // its token
+	admin     string // the admin's token
 	backend   *fakeBackend
 	wakes     atomic.Int32
 	log       *lockedBuffer
@@ -58,7 +58,8 @@ func (b *lockedBuffer) String() string {
 	return b.buf.String()
 }
 
-// fakeBackend is a backend with machines that are not real, and a fault to set.
+// fakeBackend is a backend without machines. Its offers and its error can be
+// set.
 type fakeBackend struct {
 	offers []dstack.Offer
 	fail   error
@@ -73,7 +74,7 @@ func (f *fakeBackend) Machines(context.Context) (map[dstack.InstanceID]dstack.Ma
 	return nil, nil
 }
 func (f *fakeBackend) Engine(context.Context, dstack.InstanceID) (engine.Engine, error) {
-	return nil, errors.New("there is none")
+	return nil, errors.New("the test has no engine")
 }
 
 func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
@@ -95,7 +96,7 @@ func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
 	h.logs = logs.New(filepath.Join(h.dir, "projects"), 1<<20)
 	backends := backend.NewSet()
 	backends.Add("main", "local-docker", h.backend)
-	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Bell: h.broadcast, Wake: func() { h.wakes.Add(1) },
+	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Broadcast: h.broadcast, Wake: func() { h.wakes.Add(1) },
 		PublicURL: "http://127.0.0.1:3000", Log: slog.New(slog.NewTextHandler(h.log, nil))}
 	o.BackendTypes = map[string]BackendType{"local": {Choices: map[string]any{"engines": []string{"docker"}}}}
 	for _, c := range change {
@@ -108,7 +109,7 @@ func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
 	return h
 }
 
-// apiResponse is what came back.
+// apiResponse is a response. text is its body without surrounding spaces.
 type apiResponse struct {
 	status int
 	text   string
@@ -121,7 +122,8 @@ func (a apiResponse) errorKind() dstack.Kind {
 	return body.Error.Kind
 }
 
-func (h *testServer) do(r *http.Request) apiResponse {
+// send sends a request and reads the whole response.
+func (h *testServer) send(r *http.Request) apiResponse {
 	h.t.Helper()
 	response, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -135,9 +137,9 @@ func (h *testServer) do(r *http.Request) apiResponse {
 	return apiResponse{response.StatusCode, strings.TrimSpace(string(text)), response.Header}
 }
 
-// post calls with a token; none when it is empty. body is JSON, or anything
-// that becomes it.
-func (h *testServer) post(token, path string, body any) apiResponse {
+// callAs sends a request with a token, if it is not empty. A body that is not a
+// string is encoded as JSON.
+func (h *testServer) callAs(token, path string, body any) apiResponse {
 	h.t.Helper()
 	text, isText := body.(string)
 	if !isText {
@@ -154,13 +156,14 @@ func (h *testServer) post(token, path string, body any) apiResponse {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	return h.do(r)
+	return h.send(r)
 }
 
-// mustCall calls as the admin and reads the answer into out.
+// mustCall sends a request as the admin and decodes the response into out,
+// which may be nil.
 func (h *testServer) mustCall(path string, body, out any) {
 	h.t.Helper()
-	a := h.post(h.admin, path, body)
+	a := h.callAs(h.admin, path, body)
 	if a.status != http.StatusOK {
 		h.t.Fatalf("%s answered %d %s", path, a.status, a.text)
 	}
@@ -171,16 +174,17 @@ func (h *testServer) mustCall(path string, body, out any) {
 	}
 }
 
-// expectError calls as the admin and expects a refusal.
+// expectError sends a request as the admin and expects an error whose body
+// contains part.
 func (h *testServer) expectError(path string, body any, status int, kind dstack.Kind, part string) {
 	h.t.Helper()
-	a := h.post(h.admin, path, body)
+	a := h.callAs(h.admin, path, body)
 	if a.status != status || a.errorKind() != kind || !strings.Contains(a.text, part) {
 		h.t.Errorf("%s answered %d %s\nwant %d %s with %s", path, a.status, a.text, status, kind, part)
 	}
 }
 
-// createUser makes a user and returns its token.
+// createUser creates a user and returns its token.
 func (h *testServer) createUser(name string, role dstack.Role) string {
 	h.t.Helper()
 	h.mustCall("/api/users/create", api.PutUser{Username: name, GlobalRole: role}, nil)
@@ -189,7 +193,7 @@ func (h *testServer) createUser(name string, role dstack.Role) string {
 	return made.Creds.Token
 }
 
-// initRepo makes the test's repo known.
+// initRepo registers the repo of testSpec.
 func (h *testServer) initRepo() {
 	h.t.Helper()
 	h.mustCall(api.ProjectPrefix+"/repos/init", api.InitRepo{RepoID: "web-12345678", RepoInfo: dstack.JSON(`{"repo_type":"local","repo_dir":"/web"}`)}, nil)
@@ -205,7 +209,7 @@ func (h *testServer) newRunSpec(name, yaml string) dstack.RunSpec {
 	return rs
 }
 
-// submitRun submits a run and returns it.
+// submitRun submits plainService and returns the run.
 func (h *testServer) submitRun(name string) api.Run {
 	h.t.Helper()
 	var run api.Run
@@ -213,7 +217,7 @@ func (h *testServer) submitRun(name string) api.Run {
 	return run
 }
 
-// stepRun does what the run pass would do.
+// stepRun saves a step of a run, as the run pass does.
 func (h *testServer) stepRun(id dstack.RunID, step lifecycle.RunStep) {
 	h.t.Helper()
 	l := h.claimLease(store.Runs, string(id))
@@ -227,14 +231,14 @@ func (h *testServer) stepRun(id dstack.RunID, step lifecycle.RunStep) {
 	h.broadcast.Notify()
 }
 
-// stepReplica does what the replica pass would do.
+// stepReplica saves a step of a replica, as the replica pass does.
 func (h *testServer) stepReplica(id dstack.ReplicaID, change func(dstack.Replica) lifecycle.ReplicaStep) {
 	h.t.Helper()
 	l := h.claimLease(store.Replicas, string(id))
 	seen, err := h.store.ReplicaFacts(h.t.Context(), id)
 	if err == nil {
 		step := change(seen.Replica)
-		step.Due = time.Now() // so that the next step of a test can be taken
+		step.Due = time.Now() // so that the test can save the next step
 		err = h.store.SaveReplicaStep(h.t.Context(), l, seen, step, time.Now())
 	}
 	if err != nil {
@@ -243,6 +247,7 @@ func (h *testServer) stepReplica(id dstack.ReplicaID, change func(dstack.Replica
 	h.broadcast.Notify()
 }
 
+// claimLease claims the lease of a row that is due.
 func (h *testServer) claimLease(kind store.Kind, id string) store.Lease {
 	h.t.Helper()
 	leases, err := h.store.Claim(h.t.Context(), kind, "test", "", time.Now().Add(time.Hour), time.Millisecond, 100)
@@ -254,11 +259,11 @@ func (h *testServer) claimLease(kind store.Kind, id string) store.Lease {
 			return l
 		}
 	}
-	h.t.Fatalf("%s %s is not due; these are: %v", kind, id, leases)
+	h.t.Fatalf("%s %s is not due; due are %v", kind, id, leases)
 	return store.Lease{}
 }
 
-// startReplica brings a run to one replica that starts on the test's machine.
+// startReplica activates a run and brings its replica 0 to the status starting.
 func (h *testServer) startReplica(id dstack.RunID) dstack.Replica {
 	h.t.Helper()
 	h.stepRun(id, lifecycle.RunStep{To: dstack.RunActive, Add: []int{0}})
@@ -269,6 +274,7 @@ func (h *testServer) startReplica(id dstack.RunID) dstack.Replica {
 	return h.findReplica(id)
 }
 
+// findReplica returns the last replica of a run.
 func (h *testServer) findReplica(id dstack.RunID) dstack.Replica {
 	h.t.Helper()
 	found, err := h.store.RunDetails(h.t.Context(), id)

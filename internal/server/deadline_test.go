@@ -16,13 +16,14 @@ import (
 	"dstack/internal/api"
 )
 
-// slowConn is a listener without a network, for tests in which hours pass.
-type slowConn struct {
+// pipeListener is a listener for connections in memory, so that tests can use a
+// fake clock.
+type pipeListener struct {
 	conns chan net.Conn
 	ended chan struct{}
 }
 
-func (p *slowConn) Accept() (net.Conn, error) {
+func (p *pipeListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-p.conns:
 		return c, nil
@@ -30,14 +31,14 @@ func (p *slowConn) Accept() (net.Conn, error) {
 		return nil, net.ErrClosed
 	}
 }
-func (p *slowConn) Close() error   { close(p.ended); return nil }
-func (p *slowConn) Addr() net.Addr { return &net.TCPAddr{} }
+func (p *pipeListener) Close() error   { close(p.ended); return nil }
+func (p *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// measurePatience runs a test with connections to a server that has no store, and so
-// nobody whom it knows.
-func measurePatience(t *testing.T, test func(t *testing.T, dial func() net.Conn)) {
+// withPipeServer runs a test with a fake clock and a server without a store.
+// dial connects to the server.
+func withPipeServer(t *testing.T, test func(t *testing.T, dial func() net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &slowConn{conns: make(chan net.Conn), ended: make(chan struct{})}
+		p := &pipeListener{conns: make(chan net.Conn), ended: make(chan struct{})}
 		web := &http.Server{Handler: New(Options{}).Handler()}
 		done := make(chan error, 1)
 		go func() { done <- web.Serve(p) }()
@@ -51,50 +52,50 @@ func measurePatience(t *testing.T, test func(t *testing.T, dial func() net.Conn)
 	})
 }
 
-// within fails unless the server hangs up before the limit. What it says is
-// read, and returned.
-func within(t *testing.T, c net.Conn, limit time.Duration) string {
+// readUntilClosed reads until the server closes the connection, and fails if
+// that takes longer than limit. It returns what it has read.
+func readUntilClosed(t *testing.T, c net.Conn, limit time.Duration) string {
 	t.Helper()
-	var said bytes.Buffer
+	var got bytes.Buffer
 	_ = c.SetReadDeadline(time.Now().Add(limit))
-	if _, err := io.Copy(&said, c); err != nil {
-		t.Errorf("still held after %s: %v", limit, err)
+	if _, err := io.Copy(&got, c); err != nil {
+		t.Errorf("the connection is still open after %s: %v", limit, err)
 	}
-	return said.String()
+	return got.String()
 }
 
-func TestServe_NobodyHoldsACallByNotSendingItsBody(t *testing.T) {
+func TestServeAPI_ClosesConnectionsThatSendNoBody(t *testing.T) {
 	for _, path := range []string{"/api/runs/list", "/api/project/main/logs/follow", "/api/project/main/repos/upload_code", "/api/backends/list_types", "/nothing", "/healthcheck"} {
 		t.Run(path, func(t *testing.T) {
-			measurePatience(t, func(t *testing.T, dial func() net.Conn) {
+			withPipeServer(t, func(t *testing.T, dial func() net.Conn) {
 				c := dial()
 				_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n\r\n{", path)
 				if err != nil {
 					t.Fatal(err)
 				}
-				if said := within(t, c, 3*maxBodyTime); !strings.HasPrefix(said, "HTTP/1.1 4") {
-					t.Errorf("said %q", said)
+				if said := readUntilClosed(t, c, 3*maxBodyTime); !strings.HasPrefix(said, "HTTP/1.1 4") {
+					t.Errorf("got %q", said)
 				}
 			})
 		})
 	}
 }
 
-func TestServe_NobodyHoldsACallByNotReadingItsAnswer(t *testing.T) {
-	measurePatience(t, func(t *testing.T, dial func() net.Conn) {
+func TestServeAPI_ClosesConnectionsThatReadNoResponse(t *testing.T) {
+	withPipeServer(t, func(t *testing.T, dial func() net.Conn) {
 		c := dial()
 		if _, err := fmt.Fprint(c, "GET "+openapiPath+" HTTP/1.1\r\nHost: here\r\n\r\n"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(2 * maxChunkTime)
-		if said := within(t, c, maxChunkTime); said != "" {
-			t.Errorf("%d bytes were kept for a client that does not read", len(said))
+		if said := readUntilClosed(t, c, maxChunkTime); said != "" {
+			t.Errorf("%d bytes were buffered for a client that does not read", len(said))
 		}
 	})
 }
 
-func TestServe_ASlowCallDoesNotHurryTheNextOnItsConnection(t *testing.T) {
-	measurePatience(t, func(t *testing.T, dial func() net.Conn) {
+func TestServeAPI_DeadlinesDoNotAffectLaterCallsOnAConnection(t *testing.T) {
+	withPipeServer(t, func(t *testing.T, dial func() net.Conn) {
 		c := dial()
 		answers := bufio.NewReader(c)
 		for range 3 {
@@ -115,19 +116,19 @@ func TestServe_ASlowCallDoesNotHurryTheNextOnItsConnection(t *testing.T) {
 	})
 }
 
-func TestDecode_AnAnswerIsNotManyTimesWhatWasAsked(t *testing.T) {
+func TestDecodeBody_LimitsTheNumberOfErrors(t *testing.T) {
 	h := newTestServer(t)
 	var body strings.Builder
 	for i := range 100_000 {
 		fmt.Fprintf(&body, `,"%x":1`, i)
 	}
-	a := h.post("", "/api/backends/list_types", "{"+body.String()[1:]+"}")
-	if a.status != http.StatusUnprocessableEntity || len(a.text) > 100<<10 || !strings.Contains(a.text, "there is more wrong than this") {
+	a := h.callAs("", "/api/backends/list_types", "{"+body.String()[1:]+"}")
+	if a.status != http.StatusUnprocessableEntity || len(a.text) > 100<<10 || !strings.Contains(a.text, "there are more errors") {
 		t.Errorf("%d, %d bytes: %.200s", a.status, len(a.text), a.text)
 	}
 }
 
-func TestServe_ACallThatPanicsIsAnsweredAndHalfAnAnswerIsCut(t *testing.T) {
+func TestServeAPI_PanicGives500OrAbortsAPartialResponse(t *testing.T) {
 	s := New(Options{})
 	s.mux.HandleFunc("GET /early", func(http.ResponseWriter, *http.Request) { panic("boom") })
 	s.mux.HandleFunc("GET /late", func(w http.ResponseWriter, _ *http.Request) {

@@ -9,19 +9,21 @@ import (
 	"dstack/internal/server/logs"
 )
 
-const pollDefault = 100 // lines of one answer, where nobody says
+// defaultPollLimit is how many lines a response has if the request sets no
+// limit.
+const defaultPollLimit = 100
 
-// pollLogs returns lines strictly later than start_time, so that a client
-// that asks from the last one on gets each line once. Unlike the reference
-// it honours the limit.
-func (s *Server) pollLogs(c *request, in api.PollLogs) (api.LogEvents, error) {
+// pollLogs returns a page of an attempt's lines, all strictly later than
+// start_time, so that a client that continues from the last line gets each
+// line once. Unlike 0.18.10 it honors the limit.
+func (s *Server) pollLogs(c *apiCall, in api.PollLogs) (api.LogEvents, error) {
 	events := api.LogEvents{Logs: []api.LogEvent{}}
-	limit := pollDefault
+	limit := defaultPollLimit
 	if in.Limit != nil {
 		limit = *in.Limit
 	}
 	if in.Diagnose || limit == 0 {
-		return events, nil // there is no second log
+		return events, nil // there is no diagnostic log
 	}
 	run, _, err := s.store.AttemptOf(c.ctx, c.project.ID, in.RunName, dstack.AttemptID(in.JobSubmissionID))
 	if dstack.KindOf(err) == dstack.NotFound {
@@ -35,7 +37,7 @@ func (s *Server) pollLogs(c *request, in api.PollLogs) (api.LogEvents, error) {
 		if err != nil {
 			return events, err
 		}
-		events.Logs = append(events.Logs, logEvent(line))
+		events.Logs = append(events.Logs, buildLogEvent(line))
 		if len(events.Logs) <= limit {
 			continue
 		}
@@ -43,7 +45,7 @@ func (s *Server) pollLogs(c *request, in api.PollLogs) (api.LogEvents, error) {
 			events.Logs = events.Logs[:limit]
 			break
 		}
-		events.Logs = events.Logs[1:] // the last ones are wanted
+		events.Logs = events.Logs[1:] // keep the latest lines
 	}
 	if in.Descending {
 		slices.Reverse(events.Logs)
@@ -51,9 +53,11 @@ func (s *Server) pollLogs(c *request, in api.PollLogs) (api.LogEvents, error) {
 	return events, nil
 }
 
-// logEvent is a line as the reference's client writes it out: with its end.
-func logEvent(line dstack.LogLine) api.LogEvent {
-	return api.LogEvent{Timestamp: api.NewTimestamp(line.At), LogSource: line.Stream, Message: append(slices.Clone(line.Text), '\n')}
+// buildLogEvent returns a line with its line break, because the 0.18.10 client
+// prints messages as they are.
+func buildLogEvent(line dstack.LogLine) api.LogEvent {
+	return api.LogEvent{Timestamp: api.NewTimestamp(line.At), LogSource: line.Stream,
+		Message: append(slices.Clone(line.Text), '\n')}
 }
 
 func orZero(t *time.Time) time.Time {

@@ -12,13 +12,13 @@ import (
 	"dstack/internal/server/logs"
 )
 
-func TestFullDisk_OnARealOne(t *testing.T) {
+func TestAppend_FullTmpfs(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs mount: not root: a small disk cannot be mounted; TestFullDisk has one that is not real")
+		t.Skip("needs mount: not root; TestAppend_FullDisk simulates a full disk")
 	}
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
-		t.Skipf("needs mount: a small disk cannot be mounted: %v; TestFullDisk has one that is not real", err)
+		t.Skipf("needs mount: %v; TestAppend_FullDisk simulates a full disk", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(dir, 0); err != nil {
@@ -29,7 +29,7 @@ func TestFullDisk_OnARealOne(t *testing.T) {
 	ballast := filepath.Join(dir, "ballast")
 	mustAppend(t, s, testKey("a"), t0, "first")
 	if err := os.WriteFile(ballast, make([]byte, 1<<20), 0o600); err == nil {
-		t.Fatal("the disk is not small")
+		t.Fatal("the disk is larger than expected")
 	}
 	const n = 100
 	for i := range n {

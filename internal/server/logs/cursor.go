@@ -12,25 +12,27 @@ import (
 	"dstack/internal/dstack"
 )
 
-// snapshot is what an attempt had at one moment. Its files only grow or go away.
-type snapshot struct {
+// attemptSnapshot is the state of an attempt at one moment. Its files only grow
+// or are removed afterwards.
+type attemptSnapshot struct {
 	dir      string
 	segments []segment
 	finished bool
-	more     <-chan struct{} // closed when there is more than this
-	gone     <-chan struct{} // closed when it was removed
+	changed  <-chan struct{} // closed when there are more lines, or the attempt is finished or removed
+	removed  <-chan struct{} // closed when the attempt is removed
 }
 
-// cursor is how far a reader has come.
-type cursor struct {
-	after, before int64 // microseconds; before 0: no end
-	segment       int64 // start of the segment it is in
-	offset        int64 // in that segment
+// readCursor is the position of a reader.
+type readCursor struct {
+	after, before int64 // range of times in microseconds, both exclusive; before 0: no end
+	segment       int64 // start of the current segment
+	offset        int64 // in the current segment
 }
 
-// readSnapshot yields what a view has beyond the cursor. It returns false when the
-// reader wants no more, or cannot have it.
-func (c *cursor) readSnapshot(ctx context.Context, v snapshot, yield func(dstack.LogLine, error) bool) bool {
+// readSnapshot yields the lines of a snapshot after the cursor. It returns
+// false if the sequence is over: the consumer has stopped, the end of the range
+// was reached, or a read failed.
+func (c *readCursor) readSnapshot(ctx context.Context, v attemptSnapshot, yield func(dstack.LogLine, error) bool) bool {
 	for i, seg := range v.segments {
 		if seg.start < c.segment || (i+1 < len(v.segments) && v.segments[i+1].start <= c.after+1) {
 			continue
@@ -51,11 +53,12 @@ func (c *cursor) readSnapshot(ctx context.Context, v snapshot, yield func(dstack
 	return true
 }
 
-// readSegment yields the lines up to size: beyond it somebody may be writing.
-func (c *cursor) readSegment(ctx context.Context, file string, size int64, yield func(dstack.LogLine, error) bool) bool {
+// readSegment yields the lines of a segment up to size, because another
+// goroutine may append to the file. It returns false if the sequence is over.
+func (c *readCursor) readSegment(ctx context.Context, file string, size int64, yield func(dstack.LogLine, error) bool) bool {
 	f, err := os.Open(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return true // it was the oldest, and made room
+		return true // it was evicted
 	}
 	if err != nil {
 		yield(dstack.LogLine{}, newDiskError("read", err))
@@ -66,7 +69,7 @@ func (c *cursor) readSegment(ctx context.Context, file string, size int64, yield
 	for ctx.Err() == nil {
 		text, err := lines.ReadBytes('\n')
 		if len(text) > 0 && text[len(text)-1] == '\n' {
-			c.offset += int64(len(text)) // not past what a crash left: new lines will begin there
+			c.offset += int64(len(text)) // an incomplete line is not skipped: it will be truncated and overwritten
 		}
 		if line, at, ok := decodeLine(text); ok && at > c.after {
 			if c.before > 0 && at >= c.before {

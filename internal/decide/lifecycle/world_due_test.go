@@ -1,0 +1,56 @@
+package lifecycle_test
+
+import (
+	"reflect"
+	"time"
+
+	"dstack/internal/dstack"
+)
+
+// markReplicaDue makes the world look at a replica in this tick or the next, as
+// the store does when something that its decisions use has changed. Otherwise
+// a replica is looked at when the Due of its last step says so; without one,
+// never.
+func (w *world) markReplicaDue(id dstack.ReplicaID) {
+	if due := w.replicaDue[id]; due.IsZero() || w.now.Before(due) {
+		w.replicaDue[id] = w.now
+	}
+}
+
+func (w *world) isReplicaDue(id dstack.ReplicaID) bool {
+	due := w.replicaDue[id]
+	return !due.IsZero() && !w.now.Before(due)
+}
+
+// markReplicasDue makes every replica due that a condition holds for.
+func (w *world) markReplicasDue(condition func(dstack.Replica) bool) {
+	for id, r := range w.replicas {
+		if condition(*r) {
+			w.markReplicaDue(id)
+		}
+	}
+}
+
+// markDrained makes due what the gateway reports as drained.
+func (w *world) markDrained() {
+	for id := range w.web.load(w).Drained {
+		w.markReplicaDue(id)
+	}
+}
+
+// saveReport keeps a report that differs from the last one, and makes its
+// replica due. An absent report is kept again when the replica has changed
+// since.
+func (w *world) saveReport(r dstack.Replica, rep dstack.Report) {
+	old, known := w.reports[r.Attempt]
+	if known {
+		isStale := rep.State == dstack.AttemptAbsent && r.Since.After(old.At)
+		was, is := old, rep
+		was.At, is.At = time.Time{}, time.Time{}
+		if reflect.DeepEqual(was, is) && !isStale {
+			return
+		}
+	}
+	w.reports[r.Attempt] = rep
+	w.markReplicaDue(r.ID)
+}

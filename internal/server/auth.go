@@ -1,0 +1,111 @@
+package server
+
+import (
+	"crypto/subtle"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"dstack/internal/decide/access"
+	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
+)
+
+// authorize authenticates the caller, finds the project of the call and
+// returns an error if the caller may not call the operation. A project that
+// the caller may not see gives the same error as one that does not exist.
+func (s *Server) authorize(c *apiCall) error {
+	if c.operation.level == access.LevelNone {
+		return nil
+	}
+	known, err := s.authenticate(c)
+	if err != nil {
+		return err
+	}
+	project, err := s.findProject(c, known)
+	if err != nil {
+		return err
+	}
+	caller := access.Caller{Known: known, Role: c.user.GlobalRole}
+	switch access.Allow(c.operation.level, caller, project) {
+	case access.Allowed:
+		return nil
+	case access.Unknown:
+		return wire.StatusError{Status: http.StatusForbidden, Detail: "Not authenticated", Err: &dstack.Error{
+			Kind: dstack.Unauthorized, Message: "the request has no token",
+			Hint: "send the header Authorization: Bearer <token>"}}
+	case access.Hidden:
+		return wire.StatusError{Status: http.StatusNotFound, Detail: wire.Message{Msg: "Not found"}, Err: &dstack.Error{
+			Kind: dstack.NotFound, Message: "there is no project " + quote(c.r.PathValue("project_name")) + " that you may see",
+			Hint: "check the name, or ask an admin of the project to add you"}}
+	case access.Denied:
+		return newAccessDeniedError()
+	default:
+		return newAccessDeniedError()
+	}
+}
+
+func newAccessDeniedError() error {
+	return wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Access denied"},
+		Err: &dstack.Error{Kind: dstack.Forbidden, Message: "you may not do this", Hint: "ask an admin"}}
+}
+
+// authenticate finds the user of the token in the request and sets c.user. It
+// returns false if the request has no token, and an error if the token is not
+// valid or the store fails.
+func (s *Server) authenticate(c *apiCall) (known bool, err error) {
+	scheme, token, _ := strings.Cut(c.r.Header.Get("Authorization"), " ")
+	token = strings.TrimSpace(token)
+	if !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return false, nil
+	}
+	hash := HashToken(token)
+	user, err := s.store.UserByToken(c.ctx, hash)
+	if err != nil && dstack.KindOf(err) != dstack.NotFound {
+		return false, &dstack.Error{Kind: dstack.Unavailable, Cause: err,
+			Message: "the server cannot check the token", Hint: "try again in a moment"}
+	}
+	if err != nil || subtle.ConstantTimeCompare([]byte(user.TokenHash), []byte(hash)) != 1 {
+		return false, wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Invalid token"}, Err: &dstack.Error{
+			Kind: dstack.Unauthorized, Message: "the token is not valid",
+			Hint: "set the current token: dstack config --url URL asks for it"}}
+	}
+	c.user = user
+	return true, nil
+}
+
+// findProject finds the project that the path names, sets c.project and
+// returns the caller's role in it. It returns the zero value if the path names
+// no project, the project does not exist or the caller is not known.
+func (s *Server) findProject(c *apiCall, known bool) (access.Project, error) {
+	name := c.r.PathValue("project_name")
+	if !known || name == "" {
+		return access.Project{}, nil
+	}
+	project, err := s.store.Project(c.ctx, name)
+	if dstack.KindOf(err) == dstack.NotFound {
+		return access.Project{}, nil
+	}
+	if err != nil {
+		return access.Project{}, err
+	}
+	c.project = project
+	members, err := s.store.Members(c.ctx, project.ID)
+	if err != nil {
+		return access.Project{}, err
+	}
+	found := access.Project{Exists: true}
+	for _, m := range members {
+		if m.User.ID == c.user.ID {
+			found.Member, found.Role = true, m.Role
+		}
+	}
+	return found, nil
+}
+
+// audit logs what a caller did or was refused, with the caller's name and
+// address. There is no other audit log.
+func (s *Server) audit(c *apiCall, event string, more ...slog.Attr) {
+	attrs := []slog.Attr{slog.String("call", c.r.URL.Path), slog.String("user", c.user.Name), slog.String("from", c.r.RemoteAddr)}
+	s.log.LogAttrs(c.ctx, slog.LevelInfo, event, append(attrs, more...)...)
+}

@@ -1,0 +1,140 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"reflect"
+
+	"dstack/internal/decide/access"
+	"dstack/internal/dstack"
+	"dstack/internal/server/wire"
+)
+
+// Limits of request bodies.
+const (
+	maxBodyBytes    = 1 << 20
+	maxRunBodyBytes = 4 << 20 // of requests that contain a configuration
+	noBodyLimit     = 1 << 40 // for handlers that have a limit of their own
+)
+
+// apiOperation is one operation of the API: a method and a path, who may call
+// it, and its handler.
+type apiOperation struct {
+	method, path string
+	level        access.Level
+	maxBody      int64 // in bytes
+	summary      string
+	requestType  reflect.Type // wire.Null: no body
+	responseType reflect.Type // wire.Null: the body is null
+	format       bodyFormat
+	handle       func(*Server, *apiCall) error
+}
+
+// bodyFormat is the format of an operation's bodies.
+type bodyFormat string
+
+const (
+	formatJSON      bodyFormat = ""
+	formatLines     bodyFormat = "lines"     // the response is one JSON document per line
+	formatMultipart bodyFormat = "multipart" // the request is a multipart form with a file
+)
+
+// apiCall is one HTTP request for an operation, with its caller and project.
+type apiCall struct {
+	ctx       context.Context
+	w         http.ResponseWriter
+	r         *http.Request
+	operation *apiOperation
+	user      dstack.User    // zero if the operation needs no token
+	project   dstack.Project // zero if the path names no project
+}
+
+// isGlobalAdmin reports whether the caller may see everything.
+func (c *apiCall) isGlobalAdmin() bool { return c.user.GlobalRole == dstack.RoleAdmin }
+
+// newOperation returns an operation whose body is an In and whose response is
+// an Out, both as JSON.
+func newOperation[In, Out any](
+	path string, level access.Level, handle func(*Server, *apiCall, In) (Out, error), summary string,
+) apiOperation {
+	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes, summary: summary,
+		requestType: reflect.TypeFor[In](), responseType: reflect.TypeFor[Out](),
+		handle: func(s *Server, c *apiCall) error {
+			in, err := decodeBody[In](c)
+			if err != nil {
+				return err
+			}
+			out, err := handle(s, c, in)
+			if err != nil {
+				return err
+			}
+			s.respondJSON(c.w, http.StatusOK, out)
+			return nil
+		}}
+}
+
+// allowLargeBody raises the body limit of an operation that takes a
+// configuration.
+func allowLargeBody(op apiOperation) apiOperation {
+	op.maxBody = maxRunBodyBytes
+	return op
+}
+
+// newEmptyListOperation returns an operation that lists objects that this
+// server does not support. The list is always empty, whatever the body asks for.
+func newEmptyListOperation(path string, level access.Level) apiOperation {
+	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes,
+		summary:     "Always empty: not supported yet.",
+		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[[]wire.Null](),
+		handle: func(s *Server, c *apiCall) error {
+			s.respondJSON(c.w, http.StatusOK, []wire.Null{})
+			return nil
+		}}
+}
+
+// newUnsupportedOperation returns an operation of 0.18.10 that always fails.
+// feature is a key of unsupportedHints.
+func newUnsupportedOperation(path string, level access.Level, feature string) apiOperation {
+	return apiOperation{method: http.MethodPost, path: path, level: level, maxBody: maxBodyBytes,
+		summary:     "Always fails: not supported yet.",
+		requestType: reflect.TypeFor[map[string]any](), responseType: reflect.TypeFor[wire.Null](),
+		handle: func(*Server, *apiCall) error {
+			return &dstack.Error{Kind: dstack.Unsupported, Message: "not supported yet: " + feature,
+				Hint: unsupportedHints[feature]}
+		}}
+}
+
+var unsupportedHints = map[string]string{
+	"configuring backends by the API": "configure them in the server's config.yml and restart the server",
+	"pools":                           "machines come from the backends in the server's config.yml",
+	"secrets":                         "set the value in env: when you apply",
+	"gateways":                        "the server itself publishes services, at its own address",
+	"volumes":                         "store data outside of the service",
+	"fleets":                          "machines come from the backends in the server's config.yml",
+}
+
+// newSchemaOperation returns an operation that answers a JSON Schema. It needs
+// no token, so that editors can load the schema.
+func newSchemaOperation(path, summary string, build func() ([]byte, error)) apiOperation {
+	return apiOperation{method: http.MethodGet, path: path, level: access.LevelNone, summary: summary,
+		requestType: reflect.TypeFor[wire.Null](), responseType: reflect.TypeFor[map[string]any](),
+		handle: func(_ *Server, c *apiCall) error {
+			text, err := build()
+			if err != nil {
+				return err
+			}
+			c.w.Header().Set("Cache-Control", "max-age=300")
+			writeEncodedJSON(c.w, http.StatusOK, text)
+			return nil
+		}}
+}
+
+// healthStatus answers /healthcheck.
+type healthStatus struct {
+	Status string `json:"status"`
+}
+
+func (s *Server) reportHealth(c *apiCall) error {
+	s.respondJSON(c.w, http.StatusOK, healthStatus{"running"})
+	return nil
+}

@@ -1,0 +1,107 @@
+package server
+
+import (
+	"fmt"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+	"dstack/internal/server/store"
+)
+
+// listRevisions lists the revisions of a run, newest first.
+func (s *Server) listRevisions(c *apiCall, in api.RunName) ([]api.RevisionView, error) {
+	details, err := s.findRunDetails(c, in.RunName)
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.store.Revisions(c.ctx, details.Run.ID)
+	if err != nil {
+		return nil, err
+	}
+	views := make([]api.RevisionView, 0, len(found))
+	for i, r := range found {
+		v := api.RevisionView{Num: r.Num, Current: r.Num == details.Run.Revision, Status: r.Status, User: r.User,
+			At: r.At.UTC(), Restores: r.Restores, Reason: string(r.Reason), Changes: []api.Change{}}
+		if i+1 < len(found) {
+			v.Changes = listChanges(found[i+1].Spec, r.Spec)
+		}
+		views = append(views, v)
+	}
+	return views, nil
+}
+
+// rollBackRun submits an earlier revision of a run again, as the next one.
+func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, error) {
+	details, err := s.findRunDetails(c, in.RunName)
+	if err != nil {
+		return api.RunView{}, err
+	}
+	if details.Run.Status.IsFinished() {
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict, Message: in.RunName + " has ended",
+			Hint: "start it again: dstack apply"}
+	}
+	if in.Revision != details.Run.Revision {
+		return api.RunView{}, &dstack.Error{Kind: dstack.Conflict,
+			Message: describeConflict(in.RunName, in.Revision, details.Run.Revision),
+			Hint:    "list the revisions again: dstack history " + in.RunName}
+	}
+	target, err := s.findRollbackTarget(c, details.Run, in.To)
+	if err != nil {
+		return api.RunView{}, err
+	}
+	run, err := s.store.ReviseRun(c.ctx, details.Run.ID, store.Revision{Revision: details.Run.Revision,
+		Spec: target.Spec, User: c.user.Name, NeedsRollout: needsRollout(details.Run.Spec, target.Spec),
+		Restores: target.Num, Now: now()})
+	if err != nil {
+		return api.RunView{}, err
+	}
+	s.notifyChange()
+	return s.viewRevision(c, run)
+}
+
+// findRollbackTarget finds revision num of a run. If num is 0, it finds the
+// last revision that served before the current one.
+func (s *Server) findRollbackTarget(c *apiCall, run dstack.Run, num int) (dstack.Revision, error) {
+	found, err := s.store.Revisions(c.ctx, run.ID)
+	if err != nil {
+		return dstack.Revision{}, err
+	}
+	hint := "list the revisions: dstack history " + run.Name
+	for _, r := range found {
+		switch {
+		case num == 0 && r.Num < run.Revision && r.Status == dstack.RevisionReady, num == r.Num && num != run.Revision:
+			return r, nil
+		case num == r.Num:
+			return r, &dstack.Error{Kind: dstack.Invalid, Hint: hint,
+				Message: fmt.Sprintf("revision %d of %s is the current one", num, run.Name)}
+		}
+	}
+	if num == 0 {
+		return dstack.Revision{}, &dstack.Error{Kind: dstack.Conflict, Hint: hint,
+			Message: run.Name + " has no earlier revision that served"}
+	}
+	return dstack.Revision{}, &dstack.Error{Kind: dstack.NotFound, Hint: hint,
+		Message: fmt.Sprintf("%s has no revision %d", run.Name, num)}
+}
+
+// viewRevision returns the view of a run that was just revised. Its Revision is
+// the number of that revision, even if another one followed meanwhile, because
+// the caller waits for its own.
+func (s *Server) viewRevision(c *apiCall, run dstack.Run) (api.RunView, error) {
+	v, err := s.findView(c, api.RunViewRequest{RunName: run.Name, RunID: string(run.ID)})
+	v.Revision = run.Revision
+	return v, err
+}
+
+// describeConflict returns the message for a user who saw one revision of a run
+// while another one is current; 0: no unfinished run.
+func describeConflict(name string, seen, current int) string {
+	switch {
+	case current == 0:
+		return fmt.Sprintf("%s has ended; you saw revision %d", name, seen)
+	case seen == 0:
+		return fmt.Sprintf("%s was started in the meantime and is at revision %d", name, current)
+	default:
+		return fmt.Sprintf("%s is at revision %d now; you saw revision %d", name, current, seen)
+	}
+}
