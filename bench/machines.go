@@ -81,7 +81,7 @@ func (p *simulatedEngine) Remove(_ context.Context, id dstack.AttemptID) error {
 	return nil
 }
 
-func (p *simulatedEngine) Running(context.Context) ([]dstack.Report, error) {
+func (p *simulatedEngine) ListReports(context.Context) ([]dstack.Report, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, all := time.Now(), make([]dstack.Report, 0, len(p.attempts))

@@ -102,7 +102,7 @@ func openLocal(ctx context.Context, d *daemon, settings local.Settings) (openedB
 	}
 	l, err := local.New(ctx, local.Options{
 		Engine: settings.Engine, Dir: d.filePath("process"), Installation: installation, HostID: d.hostID,
-		Self: program, Code: d.openCode, Dialer: d.dialer, Log: d.log,
+		KeeperProgram: program, Code: d.openCode, Dialer: d.dialer, Log: d.log,
 	})
 	if err != nil {
 		return openedBackend{}, err

@@ -41,11 +41,14 @@ func (o *serverOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.host, "host", envOr("DSTACK_SERVER_HOST", "127.0.0.1"), "address to listen on (DSTACK_SERVER_HOST)")
 	f.IntVarP(&o.port, "port", "p", 0, "port to listen on (DSTACK_SERVER_PORT, 3000)")
-	f.StringVarP(&o.logLevel, "log-level", "l", envOr("DSTACK_SERVER_LOG_LEVEL", "WARNING"), "DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
+	f.StringVarP(&o.logLevel, "log-level", "l", envOr("DSTACK_SERVER_LOG_LEVEL", "WARNING"),
+		"DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
 	f.BoolVar(&o.makeDefault, "default", false, "make this server's main project the default of the command line")
 	f.BoolVar(&o.noDefault, "no-default", false, "do not change the default project of the command line")
-	f.StringVar(&o.metricsAddress, "metrics", os.Getenv("DSTACK_SERVER_METRICS"), "`ADDRESS` such as 127.0.0.1:9100, for Prometheus to read /metrics (DSTACK_SERVER_METRICS)")
-	f.StringVar(&o.token, "token", "", "the admin's token; generated on the first start if not set (DSTACK_SERVER_ADMIN_TOKEN)")
+	f.StringVar(&o.metricsAddress, "metrics", os.Getenv("DSTACK_SERVER_METRICS"),
+		"`ADDRESS` such as 127.0.0.1:9100, for Prometheus to read /metrics (DSTACK_SERVER_METRICS)")
+	f.StringVar(&o.token, "token", "",
+		"the admin's token; generated on the first start if not set (DSTACK_SERVER_ADMIN_TOKEN)")
 	c.MarkFlagsMutuallyExclusive("default", "no-default")
 }
 
@@ -58,7 +61,8 @@ func (o *serverOptions) readEnvironment() error {
 	if o.port == 0 {
 		port, err := strconv.Atoi(envOr("DSTACK_SERVER_PORT", "3000"))
 		if err != nil || port < 0 || port > 65535 {
-			return newInvalidError("DSTACK_SERVER_PORT is not a port: "+os.Getenv("DSTACK_SERVER_PORT"), "give a number from 1 to 65535")
+			return newInvalidError("DSTACK_SERVER_PORT is not a port: "+os.Getenv("DSTACK_SERVER_PORT"),
+				"give a number from 1 to 65535")
 		}
 		o.port = port
 	}
@@ -83,7 +87,8 @@ func (o *serverOptions) readEnvironment() error {
 	o.logFormat = envOr("DSTACK_SERVER_LOG_FORMAT", "standard")
 	o.startTimeout, err = time.ParseDuration(envOr("DSTACK_SERVER_START_TIMEOUT", defaultStartTimeout.String()))
 	if err != nil || o.startTimeout <= 0 {
-		return newInvalidError("DSTACK_SERVER_START_TIMEOUT is not a duration: "+os.Getenv("DSTACK_SERVER_START_TIMEOUT"), "write it as 90s, 30m or 2h")
+		return newInvalidError("DSTACK_SERVER_START_TIMEOUT is not a duration: "+os.Getenv("DSTACK_SERVER_START_TIMEOUT"),
+			"write it as 90s, 30m or 2h")
 	}
 	if err := o.readLimits(); err != nil {
 		return err
@@ -95,9 +100,11 @@ func (o *serverOptions) readEnvironment() error {
 // readLimits reads the limits for requests that wait for a replica. The field `hold` of a configuration overrides them.
 func (o *serverOptions) readLimits() (err error) {
 	if text := os.Getenv("DSTACK_GATEWAY_HOLD_TIMEOUT"); text != "" {
-		if o.limits.HoldTimeout, err = time.ParseDuration(text); err != nil || o.limits.HoldTimeout < time.Second || o.limits.HoldTimeout > time.Hour {
+		timeout, err := time.ParseDuration(text)
+		if err != nil || timeout < time.Second || timeout > time.Hour {
 			return newInvalidError("DSTACK_GATEWAY_HOLD_TIMEOUT is not a duration from 1s to 1h: "+text, "write it as 90s or 5m")
 		}
+		o.limits.HoldTimeout = timeout
 	}
 	held, err := readPositive("DSTACK_GATEWAY_HOLD_REQUESTS")
 	if err != nil {
@@ -174,7 +181,8 @@ func ensureHostID(dir string) (string, error) {
 }
 
 var logLevels = map[string]slog.Level{
-	"DEBUG": slog.LevelDebug, "INFO": slog.LevelInfo, "WARNING": slog.LevelWarn, "WARN": slog.LevelWarn, "ERROR": slog.LevelError,
+	"DEBUG": slog.LevelDebug, "INFO": slog.LevelInfo, "WARNING": slog.LevelWarn, "WARN": slog.LevelWarn,
+	"ERROR": slog.LevelError,
 }
 
 func newLogger(w io.Writer, level, format string) *slog.Logger {

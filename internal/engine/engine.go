@@ -14,11 +14,11 @@ import (
 )
 
 // Engine runs attempts on one machine. Attempts outlive the server: after a restart
-// of the server, Running reports them again. An attempt is identified by its ID.
+// of the server, ListReports returns theirs again. An attempt is identified by its ID.
 // Every method may be called again with the same arguments, and returns within a few
 // seconds (Logs excepted). An engine touches only what it made for its installation.
 type Engine interface {
-	// Start begins to start an attempt and returns at once; Running reports the
+	// Start begins to start an attempt and returns at once; ListReports shows the
 	// progress: pulling, starting, running, exited or refused. Start does nothing if
 	// the attempt exists already, in any state. An error means that the engine
 	// cannot be reached.
@@ -26,13 +26,13 @@ type Engine interface {
 
 	// Stop sends SIGTERM to all processes of the attempt, and SIGKILL after grace;
 	// with a grace of zero it sends SIGKILL at once. A second call may shorten the
-	// grace period but never lengthens it. Stop does not wait for the end; Running
-	// reports it. It is no error if the attempt does not exist or has ended.
+	// grace period but never lengthens it. Stop does not wait for the end, which ListReports
+	// shows. It is no error if the attempt does not exist or has ended.
 	Stop(ctx context.Context, id dstack.AttemptID, grace time.Duration) error
 
-	// Running returns one report for every attempt that the engine knows, including
+	// ListReports returns one report for every attempt that the engine knows, including
 	// ended attempts until they are removed.
-	Running(ctx context.Context) ([]dstack.Report, error)
+	ListReports(ctx context.Context) ([]dstack.Report, error)
 
 	// Logs yields the output of an attempt that is later than since, oldest line
 	// first, and follows it until the attempt or ctx ends. If output was lost, the

@@ -74,7 +74,8 @@ func ReadConfig(dir, mainProject string, format ConfigFormat) (config Config, cr
 	}
 	if err != nil {
 		return Config{}, false, &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: fmt.Sprintf("cannot read %s: %s", file, withoutPath(err)), Hint: "make it readable for this user, or remove it"}
+			Message: fmt.Sprintf("cannot read %s: %s", file, withoutPath(err)),
+			Hint:    "make it readable for this user, or remove it"}
 	}
 	config, err = parseConfig(file, text, format)
 	return config, created, err
@@ -179,7 +180,8 @@ func (r *configReader) readProject(n *strictyaml.Node, previous []ProjectConfig)
 		{Name: "name", Required: "name: main", Read: func(n *strictyaml.Node) {
 			name, ok := r.ReadText(n)
 			if ok && !projectNamePattern.MatchString(name) {
-				r.Add(n, fmt.Sprintf("%s is not a valid project name", quote(name)), "use at most 50 letters, digits, dashes and underscores")
+				r.Add(n, fmt.Sprintf("%s is not a valid project name", quote(name)),
+					"use at most 50 letters, digits, dashes and underscores")
 			}
 			for _, other := range previous {
 				if ok && strings.EqualFold(other.Name, name) {

@@ -85,7 +85,7 @@ var ownedCases = []contractCase{
 		for range 2 {
 			eng, err := h.Engine(h.ctx(), id)
 			h.check(err)
-			if _, err := eng.Running(h.ctx()); err != nil {
+			if _, err := eng.ListReports(h.ctx()); err != nil {
 				h.t.Error(err)
 			}
 		}
@@ -112,7 +112,7 @@ var rentedCases = []contractCase{
 		eng, err := h.Engine(h.ctx(), id)
 		h.check(err)
 		h.waitFor("answering", func() bool {
-			_, err := eng.Running(h.ctx())
+			_, err := eng.ListReports(h.ctx())
 			return err == nil
 		})
 	}},

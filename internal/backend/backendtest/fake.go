@@ -287,7 +287,7 @@ type idleEngine struct{}
 func (idleEngine) Start(context.Context, dstack.AttemptSpec) error             { return nil }
 func (idleEngine) Stop(context.Context, dstack.AttemptID, time.Duration) error { return nil }
 func (idleEngine) Remove(context.Context, dstack.AttemptID) error              { return nil }
-func (idleEngine) Running(context.Context) ([]dstack.Report, error)            { return nil, nil }
+func (idleEngine) ListReports(context.Context) ([]dstack.Report, error)        { return nil, nil }
 func (idleEngine) Logs(context.Context, dstack.AttemptID, time.Time) iter.Seq2[dstack.LogLine, error] {
 	return func(func(dstack.LogLine, error) bool) {}
 }

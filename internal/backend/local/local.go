@@ -30,14 +30,14 @@ var dockerTimeout = 10 * time.Second
 
 // Options configures a Local.
 type Options struct {
-	Engine       string // auto, docker or process; empty: auto
-	Dir          string // the folder of the processes' folders
-	Installation dstack.Installation
-	HostID       string // identifies this machine among the servers that share a database
-	Self         string // the dstack program, which runs the keepers of processes
-	Code         engine.CodeOpener
-	Dialer       *dial.Dialer // opens the connections of port checks; nil: directly
-	Log          *slog.Logger
+	Engine        string // auto, docker or process; empty: auto
+	Dir           string // the folder of the processes' folders
+	Installation  dstack.Installation
+	HostID        string // identifies this machine among the servers that share a database
+	KeeperProgram string // the dstack program, which runs the keepers of processes
+	Code          engine.CodeOpener
+	Dialer        *dial.Dialer // opens the connections of port checks; nil: directly
+	Log           *slog.Logger
 }
 
 // closableEngine is an engine that this package opened and has to close.
@@ -106,7 +106,7 @@ func (l *Local) useDocker(ctx context.Context) error {
 
 func (l *Local) useProcesses(ctx context.Context) error {
 	e, err := process.New(process.Options{
-		Dir: filepath.Join(l.Dir, string(l.Installation)), Self: l.Self, Code: l.Code, Dialer: l.Dialer,
+		Dir: filepath.Join(l.Dir, string(l.Installation)), KeeperProgram: l.KeeperProgram, Code: l.Code, Dialer: l.Dialer,
 		GPUs: len(l.gpus.list(ctx)) > 0,
 	})
 	if err != nil {

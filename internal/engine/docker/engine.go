@@ -30,7 +30,7 @@ type Options struct {
 	Code         engine.CodeOpener // nil: attempts have no code
 	Dialer       *dial.Dialer      // opens the connections of port checks; nil: directly
 	Log          *slog.Logger      // nil: no log
-	Publish      bool              // always publish ports, even if container addresses are reachable
+	PublishPorts bool              // always publish ports, even if container addresses are reachable
 }
 
 // Engine runs attempts as containers.
@@ -156,7 +156,7 @@ func newUnreachableError(err error) error {
 	}
 }
 
-// New connects to the Docker Engine. Running reports the containers of an earlier
+// New connects to the Docker Engine. ListReports returns the containers of an earlier
 // server of the same installation, too.
 func New(ctx context.Context, opts Options) (*Engine, error) {
 	docker, err := newClient(opts.Host)
@@ -177,7 +177,7 @@ func New(ctx context.Context, opts Options) (*Engine, error) {
 	local := runtime.GOOS == "linux" && strings.HasPrefix(docker.DaemonHost(), "unix://")
 	e := &Engine{
 		opts: opts, docker: docker, about: info,
-		usesContainerIP: local && !info.isRootless && !info.isDesktop && !opts.Publish,
+		usesContainerIP: local && !info.isRootless && !info.isDesktop && !opts.PublishPorts,
 		startups:        map[dstack.AttemptID]*startup{},
 		endedReports:    map[dstack.AttemptID]dstack.Report{},
 		inspections:     map[string]inspection{},

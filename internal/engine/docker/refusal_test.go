@@ -28,7 +28,7 @@ func TestEngine_PublishedPorts(t *testing.T) {
 	if reason := findDocker(); reason != "" {
 		t.Skip("needs docker: " + reason)
 	}
-	enginetest.Run(t, newFixture(docker.Options{Publish: true}))
+	enginetest.Run(t, newFixture(docker.Options{PublishPorts: true}))
 }
 
 func newSpec(image, script string) dstack.AttemptSpec {
@@ -48,7 +48,7 @@ func openClean(t *testing.T) (*docker.Engine, dstack.Installation) {
 	mine := dstack.Installation("test-" + uuid.NewString())
 	e := openEngine(t, docker.Options{Installation: mine})
 	t.Cleanup(func() {
-		all, _ := e.Running(context.Background())
+		all, _ := e.ListReports(context.Background())
 		for _, r := range all {
 			if err := e.Remove(context.Background(), r.Attempt); err != nil {
 				t.Error(err)
@@ -79,7 +79,7 @@ func waitForReport(t *testing.T, e *docker.Engine, id dstack.AttemptID, accept f
 	defer poll.Stop()
 	var last dstack.Report
 	for timeout := time.After(40 * time.Second); ; {
-		all, err := e.Running(t.Context())
+		all, err := e.ListReports(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +222,7 @@ func TestStart_ReusesCreatedContainer(t *testing.T) {
 	if err != nil {
 		t.Fatalf("docker create: %s", out)
 	}
-	if all, err := e.Running(t.Context()); err != nil || len(all) != 0 {
+	if all, err := e.ListReports(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("the created container is reported: %+v, %v", all, err)
 	}
 	if r := runToEnd(t, e, spec); r.ExitCode != 4 {

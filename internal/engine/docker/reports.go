@@ -70,9 +70,9 @@ func (e *Engine) findContainer(ctx context.Context, id dstack.AttemptID) (*conta
 	return &got.Items[0], nil
 }
 
-// Running implements engine.Engine. It lists the containers and inspects only those
+// ListReports implements engine.Engine. It lists the containers and inspects only those
 // whose state has changed.
-func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
+func (e *Engine) ListReports(ctx context.Context) ([]dstack.Report, error) {
 	reports := e.reportsWithoutContainer() // before the list, so that no attempt is missed in between
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()

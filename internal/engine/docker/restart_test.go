@@ -9,13 +9,13 @@ import (
 	"dstack/internal/engine/docker"
 )
 
-// A container that is restarted by hand between two calls of Running has a new address;
+// A container that is restarted by hand between two calls of ListReports has a new address;
 // another container may have the old one.
 func TestRunning_RestartedByHand(t *testing.T) {
 	for name, publish := range map[string]bool{"container address": false, "published port": true} {
 		t.Run(name, func(t *testing.T) {
 			_, mine := openClean(t)
-			e := openEngine(t, docker.Options{Installation: mine, Publish: publish})
+			e := openEngine(t, docker.Options{Installation: mine, PublishPorts: publish})
 			t.Cleanup(func() { _ = e.Close() })
 			spec := newSpec(image, "exec httpd -f -p 8000")
 			if err := e.Start(t.Context(), spec); err != nil {

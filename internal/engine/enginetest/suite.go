@@ -170,7 +170,7 @@ func (h *harness) startAttempt(spec dstack.AttemptSpec) dstack.AttemptID {
 
 func (h *harness) findReport(id dstack.AttemptID) dstack.Report {
 	h.t.Helper()
-	all, err := h.Running(h.ctx())
+	all, err := h.ListReports(h.ctx())
 	if err != nil {
 		h.t.Fatalf("running: %v", err)
 	}

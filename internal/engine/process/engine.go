@@ -26,11 +26,11 @@ import (
 
 // Options configures an Engine.
 type Options struct {
-	Dir    string            // the folder of the attempts' folders; created if missing, used by one engine only
-	Self   string            // the program whose command "keep FOLDER" calls Keep
-	Code   engine.CodeOpener // nil: attempts have no code
-	Dialer *dial.Dialer      // opens the connections of port checks; nil: directly
-	GPUs   bool              // the machine has NVIDIA GPUs: an attempt sees only those that it was given
+	Dir           string            // the folder of the attempts' folders; created if missing, used by one engine only
+	KeeperProgram string            // the program whose command "keep FOLDER" calls Keep
+	Code          engine.CodeOpener // nil: attempts have no code
+	Dialer        *dial.Dialer      // opens the connections of port checks; nil: directly
+	GPUs          bool              // the machine has NVIDIA GPUs: an attempt sees only those that it was given
 }
 
 // Engine runs attempts as processes.
@@ -57,7 +57,7 @@ type portStatus struct {
 
 var _ engine.Engine = (*Engine)(nil)
 
-// New opens the engine of a folder. Running reports the attempts of an earlier server
+// New opens the engine of a folder. ListReports returns the attempts of an earlier server
 // in the folder, too.
 func New(opts Options) (*Engine, error) {
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {

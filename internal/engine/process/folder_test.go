@@ -25,7 +25,7 @@ func TestRunning_UnreadableLock(t *testing.T) {
 	if err := os.Symlink("lock", lock); err != nil { // a link to itself cannot be opened
 		t.Fatal(err)
 	}
-	all, err := e.Running(t.Context())
+	all, err := e.ListReports(t.Context())
 	if err := os.Rename(lock+".away", lock); err != nil {
 		t.Fatal(err)
 	}

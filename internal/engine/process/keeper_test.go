@@ -56,7 +56,7 @@ func waitForReport(t *testing.T, e *process.Engine, id dstack.AttemptID, accept 
 	defer poll.Stop()
 	var last dstack.Report
 	for timeout := time.After(20 * time.Second); ; {
-		all, err := e.Running(t.Context())
+		all, err := e.ListReports(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -80,7 +80,7 @@ func openClean(t *testing.T, dir string) *process.Engine {
 	t.Helper()
 	e := openEngine(t, dir)
 	t.Cleanup(func() {
-		all, _ := e.Running(context.Background())
+		all, _ := e.ListReports(context.Background())
 		for _, r := range all {
 			if err := e.Remove(context.Background(), r.Attempt); err != nil {
 				t.Error(err)
@@ -140,7 +140,7 @@ func TestStart_HidesGPUs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e, err := process.New(process.Options{Dir: t.TempDir(), Self: self, GPUs: true})
+	e, err := process.New(process.Options{Dir: t.TempDir(), KeeperProgram: self, GPUs: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -169,7 +169,7 @@ func TestRunning_DeletesUnstartedFolder(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := openClean(t, dir)
-	if all, err := e.Running(t.Context()); err != nil || len(all) != 0 {
+	if all, err := e.ListReports(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("%+v, %v", all, err)
 	}
 	if _, err := os.Stat(unstarted); err == nil {
@@ -381,7 +381,7 @@ func TestStop_BeforeItStarted(t *testing.T) {
 }
 
 func TestStart_MissingProgram(t *testing.T) {
-	e, err := process.New(process.Options{Dir: t.TempDir(), Self: "/no/such/dstack"})
+	e, err := process.New(process.Options{Dir: t.TempDir(), KeeperProgram: "/no/such/dstack"})
 	if err != nil {
 		t.Fatal(err)
 	}

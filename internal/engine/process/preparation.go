@@ -311,7 +311,7 @@ func (e *Engine) spawnKeeper(dir folder, p *preparation, launch launchSpec) (int
 		p.mu.Unlock()
 		return 0, context.Canceled
 	}
-	keeper := exec.Command(e.opts.Self, "keep", string(dir))
+	keeper := exec.Command(e.opts.KeeperProgram, "keep", string(dir))
 	keeper.Env = inheritEnv(os.Environ())
 	keeper.Dir = string(dir)
 	keeper.Stdin, keeper.Stdout, keeper.Stderr = r, out, out
@@ -321,7 +321,7 @@ func (e *Engine) spawnKeeper(dir folder, p *preparation, launch launchSpec) (int
 	p.spawned = err == nil
 	p.mu.Unlock()
 	if err != nil {
-		return 0, fmt.Errorf("cannot run %s: %w", e.opts.Self, err)
+		return 0, fmt.Errorf("cannot run %s: %w", e.opts.KeeperProgram, err)
 	}
 	pid := keeper.Process.Pid
 	_ = keeper.Process.Release() // see reapKeepers

@@ -15,8 +15,8 @@ import (
 	"dstack/internal/engine"
 )
 
-// Running implements engine.Engine.
-func (e *Engine) Running(ctx context.Context) ([]dstack.Report, error) {
+// ListReports implements engine.Engine.
+func (e *Engine) ListReports(ctx context.Context) ([]dstack.Report, error) {
 	dirs, err := os.ReadDir(e.opts.Dir)
 	if err != nil {
 		return nil, &dstack.Error{

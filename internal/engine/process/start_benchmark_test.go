@@ -23,7 +23,7 @@ func BenchmarkStart(b *testing.B) {
 			b.Fatal(err)
 		}
 		for ready := false; !ready; {
-			all, err := e.Running(b.Context())
+			all, err := e.ListReports(b.Context())
 			if err != nil {
 				b.Fatal(err)
 			}

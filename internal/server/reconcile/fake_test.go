@@ -95,7 +95,7 @@ func (e *fakeEngine) Stop(_ context.Context, id dstack.AttemptID, grace time.Dur
 	return nil
 }
 
-func (e *fakeEngine) Running(ctx context.Context) ([]dstack.Report, error) {
+func (e *fakeEngine) ListReports(ctx context.Context) ([]dstack.Report, error) {
 	hangs := false
 	if e.with(func(e *fakeEngine) { hangs = e.hangs }); hangs {
 		<-ctx.Done()

@@ -129,7 +129,7 @@ func (r *Reconciler) excludeOffer(seen lifecycle.InstanceFacts, step lifecycle.I
 func (r *Reconciler) syncEngine(
 	ctx context.Context, eng engine.Engine, seen lifecycle.InstanceFacts,
 ) ([]dstack.Report, error) {
-	reports, err := eng.Running(ctx)
+	reports, err := eng.ListReports(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -293,6 +293,7 @@ func (d *documentDecoder) decodeScalar(loc []any, raw json.RawMessage, into refl
 			kind, msg = "type_error.integer", "value is not a valid integer"
 		case reflect.Map:
 			kind, msg = "type_error.dict", "value is not a valid dict"
+		default:
 		}
 		d.addError(loc, kind, "%s", msg)
 		return
