@@ -115,9 +115,7 @@ func recordsOutput(h *harness) {
 func followsLive(h *harness) {
 	id := h.startAttempt(h.newSpec("echo first; while :; do sleep 0.02; done"))
 	h.waitForLine(id, "first") // before the attempt has ended
-	if r := h.findReport(id); !isRunning(r) {
-		h.t.Errorf("the attempt does not run: %+v", r)
-	}
+	h.waitForReport(id, "running", isRunning) // output may arrive before the report of the start
 	got := make(chan []string, 1)
 	var wait sync.WaitGroup
 	wait.Go(func() { got <- lineTexts(h.readAllLogs(id, time.Time{})) })
@@ -195,6 +193,7 @@ const ignoresSIGTERM = `trap "" TERM; echo up; while :; do sleep 0.02; done`
 func killsAfterGrace(h *harness) {
 	id := h.startAttempt(h.newSpec(ignoresSIGTERM))
 	h.waitForLine(id, "up")
+	h.waitForReport(id, "running", isRunning)
 	start := time.Now()
 	h.stopAttempt(id, 300*time.Millisecond)
 	if r := h.findReport(id); !isRunning(r) {
