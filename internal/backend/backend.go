@@ -45,7 +45,7 @@ type Backend interface {
 	Create(ctx context.Context, request CreateRequest) error
 
 	// Machines returns every machine that the backend created or owns, including
-	// machines that no instance is known for, so that leaks are found. A machine
+	// machines that no instance is known for, so that leaks can be found. A machine
 	// that has been created may be absent for up to three minutes. Apart from
 	// that, absence means that the machine no longer exists and costs nothing.
 	// A listing that is incomplete is an error. The caller does not change the map.
