@@ -175,7 +175,7 @@ func (g *Gateway) followTable(ctx context.Context) error {
 		default: // the same version at once: do not spin
 			wait = minTableRetry
 		}
-		if err := pause(ctx, wait, nil); err != nil {
+		if err := loop.Sleep(ctx, wait); err != nil {
 			return err
 		}
 		if err != nil {

@@ -3,6 +3,8 @@ package gateway
 import (
 	"context"
 	"time"
+
+	"dstack/internal/loop"
 )
 
 const (
@@ -30,10 +32,10 @@ func (g *Gateway) sendReports(ctx context.Context) error {
 			}
 			isFailing = err != nil
 		}
-		if err := pause(ctx, minReportInterval, nil); err != nil {
+		if err := loop.Sleep(ctx, minReportInterval); err != nil {
 			return err
 		}
-		if err := pause(ctx, reportInterval-g.loads.elapsed()%reportInterval, g.loads.changed); err != nil {
+		if err := loop.SleepUntil(ctx, reportInterval-g.loads.elapsed()%reportInterval, g.loads.changed); err != nil {
 			return err
 		}
 	}
@@ -46,17 +48,4 @@ func (g *Gateway) sendReport(ctx context.Context) error {
 	report.Gateway = g.name
 	g.metrics.addTo(&report)
 	return g.control.Report(ctx, report)
-}
-
-// pause waits for a while, or until wake receives.
-func pause(ctx context.Context, wait time.Duration, wake <-chan struct{}) error {
-	timer := time.NewTimer(wait)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-wake:
-	case <-timer.C:
-	}
-	return nil
 }
