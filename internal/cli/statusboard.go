@@ -210,7 +210,7 @@ func describeReplica(r api.ReplicaView, now time.Time) string {
 	reason, _ := trimReplicaName(r)
 	switch r.Status {
 	case dstack.ReplicaRestarting:
-		return strings.TrimPrefix(describeReason(r), fmt.Sprintf("replica %d ", r.Num)) + describeRetry(r, now)
+		return describeEvent(r) + describeRetry(r, now)
 	case dstack.ReplicaStarting, dstack.ReplicaWaiting:
 		if reason != "" {
 			return reason + describeRetry(r, now) // the reason says what the replica does
@@ -225,13 +225,20 @@ func describeReplica(r api.ReplicaView, now time.Time) string {
 }
 
 // trimReplicaName returns a replica's reason without the replica's name at the
-// beginning, and whether it began with the name.
+// beginning, and whether it began with the name. The API has no other sign that
+// a reason is a sentence.
 func trimReplicaName(r api.ReplicaView) (reason string, isSentence bool) {
 	return strings.CutPrefix(cleanLine(r.Reason), fmt.Sprintf("replica %d ", r.Num))
 }
 
 // describeReason returns a sentence: replica 0 exited with code 1.
 func describeReason(r api.ReplicaView) string {
+	return fmt.Sprintf("replica %d %s", r.Num, describeEvent(r))
+}
+
+// describeEvent returns the sentence of describeReason without the replica's
+// name.
+func describeEvent(r api.ReplicaView) string {
 	reason, isSentence := trimReplicaName(r)
 	switch {
 	case reason == "":
@@ -241,7 +248,7 @@ func describeReason(r api.ReplicaView) string {
 		r.Status == dstack.ReplicaDraining, r.Status == dstack.ReplicaTerminating:
 		reason = "is " + string(r.Status) + ": " + reason
 	}
-	return fmt.Sprintf("replica %d %s", r.Num, reason)
+	return reason
 }
 
 // describeRetry returns when the next attempt of a replica begins, or "".

@@ -2,7 +2,6 @@ package autoscale
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"dstack/internal/human"
@@ -36,8 +35,8 @@ func Decide(f Facts, now time.Time) Decision {
 	case f.DesiredReplicas == 0:
 		d.DesiredReplicas = goal.replicas
 		why := goal.reason
-		if wait := describeOpenRequests(0, f.Load.Held); f.Load.Held > 0 && !strings.Contains(why, wait) {
-			why += "; " + wait
+		if f.Load.Held > 0 && !goal.hasOpenRequests {
+			why += "; " + describeOpenRequests(0, f.Load.Held)
 		}
 		return d.withReason(RuleWake, why+"; scaling up from zero has no delay")
 	case goal.replicas > f.DesiredReplicas:

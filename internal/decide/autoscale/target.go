@@ -15,6 +15,9 @@ import (
 type target struct {
 	replicas int
 	reason   string
+	// hasOpenRequests reports whether reason describes the requests in flight and
+	// waiting, because they raised the number.
+	hasOpenRequests bool
 }
 
 // defaultWindow is the averaging window if neither the load nor the
@@ -44,7 +47,7 @@ func (f Facts) targetFromLoad() target {
 	if roundUp(amount) == "1" {
 		what = strings.Replace(what, "requests", "request", 1)
 	}
-	n := target{f.clamp(whole), fmt.Sprintf("%s %s over the last %s, target %s a replica: ceil(%s / %s) = %s",
+	n := target{replicas: f.clamp(whole), reason: fmt.Sprintf("%s %s over the last %s, target %s a replica: ceil(%s / %s) = %s",
 		roundUp(amount), what, human.ExactDuration(f.window()), formatFloat(f.Scaling.Target), roundUp(amount), formatFloat(f.Scaling.Target), formatTarget(whole))}
 	switch {
 	case whole > n.replicas:
@@ -77,8 +80,8 @@ func (f Facts) applyCurrentRequests(n target) target {
 		lowest = max(lowest, busy)
 	}
 	if lowest = f.clamp(lowest); now > 0 && lowest > n.replicas {
-		return target{lowest, fmt.Sprintf("%s; but %s: at least %d", n.reason,
-			describeOpenRequests(f.Load.InFlight, f.Load.Held), lowest)}
+		reason := fmt.Sprintf("%s; but %s: at least %d", n.reason, describeOpenRequests(f.Load.InFlight, f.Load.Held), lowest)
+		return target{replicas: lowest, reason: reason, hasOpenRequests: true}
 	}
 	return n
 }

@@ -145,6 +145,10 @@ func shortenError(err error) string {
 	return text
 }
 
+// isInitFailure reports whether a line of output is the error of Docker's init program
+// that the command could not be executed.
+func isInitFailure(line string) bool { return strings.HasPrefix(line, "[FATAL tini") }
+
 // isInitMissing reports whether a container could not be started because Docker's init
 // program is not installed.
 func isInitMissing(err error) bool {

@@ -27,29 +27,31 @@ const (
 
 // ensureImage pulls the attempt's image if needed and returns its full name. An image
 // that is on the machine is used without a pull, except if its tag is latest: then
-// ensureImage pulls it again, and uses the local image if that fails.
-func (e *Engine) ensureImage(ctx context.Context, spec dstack.AttemptSpec, setProgress func(string)) (string, error) {
+// ensureImage pulls it again. If that fails, it uses the local image and returns a
+// warning for the user.
+func (e *Engine) ensureImage(
+	ctx context.Context, spec dstack.AttemptSpec, setProgress func(string),
+) (image, warning string, err error) {
 	named, err := reference.ParseNormalizedNamed(spec.Image)
 	if err != nil {
-		return "", translateError(fmt.Errorf("invalid reference format: %w", err), pullErrors, spec.Image)
+		return "", "", translateError(fmt.Errorf("invalid reference format: %w", err), pullErrors, spec.Image)
 	}
 	named = reference.TagNameOnly(named)
 	_, err = e.docker.ImageInspect(ctx, named.String())
 	if err != nil && !errdefs.IsNotFound(err) {
-		return "", translateError(err, pullErrors, spec.Image)
+		return "", "", translateError(err, pullErrors, spec.Image)
 	}
 	isLocal := err == nil
 	if tagged, ok := named.(reference.Tagged); isLocal && (!ok || tagged.Tag() != "latest") {
-		return named.String(), nil
+		return named.String(), "", nil
 	}
 	err = e.pullImage(ctx, named, spec.Auth, isLocal, setProgress)
 	if isLocal && err != nil && ctx.Err() == nil {
 		err = translateError(err, pullErrors, spec.Image)
 		e.opts.Log.Warn("an image could not be pulled again; the local image is used", "image", spec.Image, "err", err)
-		setProgress("using the local image, because it could not be pulled again: " + err.Error())
-		return named.String(), nil
+		return named.String(), "using the local image, because it could not be pulled again: " + err.Error(), nil
 	}
-	return named.String(), translateError(err, pullErrors, spec.Image)
+	return named.String(), "", translateError(err, pullErrors, spec.Image)
 }
 
 func (e *Engine) pullImage(

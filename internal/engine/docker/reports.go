@@ -175,7 +175,7 @@ func (e *Engine) inspectContainer(ctx context.Context, c container.Summary, id d
 // program could not execute the command. Only the init program's output shows that.
 func refusedIfNotExecuted(r dstack.Report, image string) dstack.Report {
 	n := len(r.LastOutput)
-	if r.ExitCode != 126 && r.ExitCode != 127 || n == 0 || !strings.HasPrefix(r.LastOutput[n-1], "[FATAL tini") {
+	if r.ExitCode != 126 && r.ExitCode != 127 || n == 0 || !isInitFailure(r.LastOutput[n-1]) {
 		return r
 	}
 	refusal := engine.NewRefusedReport(r.Attempt, translateError(errors.New(r.LastOutput[n-1]), startErrors, image), r.EndedAt)

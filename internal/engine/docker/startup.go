@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 	"sync"
 	"time"
 
@@ -32,17 +31,6 @@ func (s *startup) setProgress(state dstack.AttemptState, progress string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.state, s.progress = state, progress
-}
-
-// finishPull sets the state to starting and clears the progress of the pull. Other
-// progress, such as a warning about the image, stays.
-func (s *startup) finishPull() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.state = dstack.AttemptStarting
-	if strings.HasPrefix(s.progress, "pulling") || strings.HasPrefix(s.progress, "unpacking") {
-		s.progress = ""
-	}
 }
 
 func (s *startup) abort() {
@@ -143,11 +131,11 @@ func (e *Engine) pullAndStart(ctx context.Context, s *startup, spec dstack.Attem
 	if _, err := e.newContainerOptions(spec, spec.Image, true); err != nil { // fail before a long pull
 		return err
 	}
-	image, err := e.ensureImage(ctx, spec, func(progress string) { s.setProgress(dstack.AttemptPulling, progress) })
+	image, warning, err := e.ensureImage(ctx, spec, func(progress string) { s.setProgress(dstack.AttemptPulling, progress) })
 	if err != nil {
 		return err
 	}
-	s.finishPull()
+	s.setProgress(dstack.AttemptStarting, warning)
 	err = e.createAndStart(ctx, spec, image, true)
 	if isInitMissing(err) {
 		e.removeFailedContainer(spec.Attempt)
