@@ -114,7 +114,7 @@ func recordsOutput(h *harness) {
 
 func followsLive(h *harness) {
 	id := h.startAttempt(h.newSpec("echo first; while :; do sleep 0.02; done"))
-	h.waitForLine(id, "first") // before the attempt has ended
+	h.waitForLine(id, "first")                // before the attempt has ended
 	h.waitForReport(id, "running", isRunning) // output may arrive before the report of the start
 	got := make(chan []string, 1)
 	var wait sync.WaitGroup
