@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/loop"
 )
 
@@ -250,7 +251,7 @@ func (c *Client) call(ctx context.Context, path string, body, answer any, limit 
 	}
 	if len(text) > maxResponseBytes {
 		return &dstack.Error{Kind: dstack.TooLarge,
-			Message: fmt.Sprintf("the response of %s is larger than %d MiB", c.base, maxResponseBytes>>20)}
+			Message: fmt.Sprintf("the response of %s is larger than %s", c.base, human.Bytes(maxResponseBytes))}
 	}
 	if answer == nil {
 		return nil

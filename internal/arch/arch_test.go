@@ -46,10 +46,10 @@ var packages = []entry{
 	{"internal/decide/status", "dstack"},
 
 	// The API: paths, payloads, errors, client.
-	{"internal/api", "loop spec dstack decide/autoscale"},
+	{"internal/api", "human loop spec dstack decide/autoscale"},
 
 	// Engines run replicas on a machine; backends provide machines.
-	{"internal/engine", "dstack dial"},
+	{"internal/engine", "human dstack dial"},
 	{"internal/engine/enginetest", "dstack engine"},
 	{"internal/engine/docker", "dstack dial engine human"},
 	{"internal/engine/process", "loop dstack dial engine"},
@@ -58,7 +58,7 @@ var packages = []entry{
 	{"internal/backend/local", "human strictyaml dstack dial engine backend engine/docker engine/process"},
 
 	// The model hub.
-	{"internal/hub", "dstack"},
+	{"internal/hub", "human dstack"},
 	{"internal/hub/hubtest", ""},
 
 	// The server.
@@ -69,7 +69,7 @@ var packages = []entry{
 	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status api backend hub loop server/logs server/store server/wire jinja chattemplate"},
 
 	// The gateway.
-	{"internal/openai", ""},
+	{"internal/openai", "human"},
 	{"internal/gateway", "spec dstack dial decide/route loop openai chattemplate"},
 
 	// The command line.

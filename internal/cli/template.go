@@ -12,6 +12,7 @@ import (
 
 	"dstack/internal/chattemplate"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/jinja"
 )
 
@@ -223,7 +224,7 @@ func (a *app) readJSON(flag, name string) (json.RawMessage, error) {
 		return nil, err
 	}
 	if len(source.text) >= maxSourceSize {
-		return nil, invalidInput("", "%s: %s is larger than %d MiB", flag, source.name, maxSourceSize>>20)
+		return nil, invalidInput("", "%s: %s is larger than %s", flag, source.name, human.Bytes(maxSourceSize))
 	}
 	text := []byte(strings.TrimSpace(strings.TrimPrefix(string(source.text), "\ufeff")))
 	if !json.Valid(text) {

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // CodeFolder is the folder of uploaded code in a container.
@@ -78,7 +79,8 @@ func readArchive(ctx context.Context, r io.Reader) iter.Seq2[archiveEntry, error
 			}
 			clean, err := sanitizeHeader(h)
 			if size += h.Size; err == nil && (size > maxUnpackedBytes || count >= maxArchiveEntries) {
-				err = newCodeError("it has more than %d files or is larger than %d MiB", maxArchiveEntries, maxUnpackedBytes>>20)
+				err = newCodeError("it has more than %d files or is larger than %s", maxArchiveEntries,
+					human.Bytes(maxUnpackedBytes))
 			}
 			if !yield(archiveEntry{clean, source}, err) || err != nil {
 				return

@@ -120,7 +120,7 @@ func TestUnpackArchive_Limits(t *testing.T) {
 	var head bytes.Buffer // the declared size alone is refused
 	_ = tar.NewWriter(&head).WriteHeader(&tar.Header{Name: "big", Typeflag: tar.TypeReg, Mode: 0o644, Size: 257 << 20})
 	_, err = unpackToTemp(t, &head)
-	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "256 MiB") {
+	if dstack.KindOf(err) != dstack.Invalid || !strings.Contains(err.Error(), "larger than 256MB") {
 		t.Errorf("too many bytes: %v", err)
 	}
 }

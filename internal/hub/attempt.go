@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 const (
@@ -85,7 +86,7 @@ func (q query) readModel(ctx context.Context) (cacheEntry, *hubError) {
 func (q query) readListing(ctx context.Context) (modelListing, *hubError) {
 	got, err := q.client.fetchPage(ctx, "api/models/"+q.model+"/revision/main", q.token, maxListing)
 	if errors.Is(err, errTooLarge) {
-		return modelListing{}, q.unusableError(dstack.TooLarge, fmt.Sprintf("its list of files is larger than %d MB", maxListing>>20), err)
+		return modelListing{}, q.unusableError(dstack.TooLarge, "its list of files is larger than "+human.Bytes(maxListing), err)
 	}
 	if err != nil {
 		return modelListing{}, connectionError(ctx, err)
@@ -138,7 +139,7 @@ func (r repository) readFile(ctx context.Context, file string, limit int64) (tex
 	got, err := r.client.fetchPage(ctx, r.id+"/resolve/"+r.commit+"/"+file, r.token, limit)
 	switch {
 	case errors.Is(err, errTooLarge):
-		return nil, false, r.unusableError(dstack.TooLarge, fmt.Sprintf("its %s is larger than %d MB", file, limit>>20), err)
+		return nil, false, r.unusableError(dstack.TooLarge, fmt.Sprintf("its %s is larger than %s", file, human.Bytes(limit)), err)
 	case err != nil:
 		return nil, false, connectionError(ctx, err)
 	case got.status == http.StatusOK:

@@ -11,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 const (
@@ -189,7 +190,7 @@ func (r repository) checkSizes(found dstack.ChatTemplate) *hubError {
 		sizes = append(sizes, len(named.Source)+len(named.Name))
 	}
 	if slices.Max(sizes) > maxTemplate {
-		return r.unusableError(dstack.TooLarge, fmt.Sprintf("it is larger than %d MB", maxTemplate>>20), nil)
+		return r.unusableError(dstack.TooLarge, "it is larger than "+human.Bytes(maxTemplate), nil)
 	}
 	if len(found.Named) > maxTemplates {
 		return r.tooManyTemplates()
@@ -225,7 +226,7 @@ func (r repository) readTokens(ctx context.Context, config map[string]json.RawMe
 		}
 	}
 	if size > maxSpecialTokens {
-		return nil, r.unusableError(dstack.TooLarge, fmt.Sprintf("its special tokens are larger than %d kB", maxSpecialTokens>>10), nil)
+		return nil, r.unusableError(dstack.TooLarge, "its special tokens are larger than "+human.Bytes(maxSpecialTokens), nil)
 	}
 	return tokens, nil
 }

@@ -122,12 +122,12 @@ func TestChatTemplate_Unusable(t *testing.T) {
 		{"the template is a number", []string{"tokenizer_config.json", `{"chat_template": 1}`}, dstack.Invalid, "the chat_template in its tokenizer_config.json is neither text nor"},
 		{"a template has no name", []string{"tokenizer_config.json", `{"chat_template": [{"template": "T"}]}`}, dstack.Invalid, "neither text nor"},
 		{"a file is not text", []string{"chat_template.jinja", "\xff\xfe"}, dstack.Invalid, "its chat_template.jinja is not text in UTF-8"},
-		{"a template file is too large", []string{"chat_template.jinja", long}, dstack.TooLarge, "its chat_template.jinja is larger than 1 MB"},
-		{"a template in the configuration is too large", []string{"tokenizer_config.json", `{"chat_template": "` + long + `"}`}, dstack.TooLarge, "it is larger than 1 MB"},
-		{"the configuration is too large", []string{"tokenizer_config.json", strings.Repeat(" ", 16<<20+1)}, dstack.TooLarge, "its tokenizer_config.json is larger than 16 MB"},
+		{"a template file is too large", []string{"chat_template.jinja", long}, dstack.TooLarge, "its chat_template.jinja is larger than 1MB"},
+		{"a template in the configuration is too large", []string{"tokenizer_config.json", `{"chat_template": "` + long + `"}`}, dstack.TooLarge, "it is larger than 1MB"},
+		{"the configuration is too large", []string{"tokenizer_config.json", strings.Repeat(" ", 16<<20+1)}, dstack.TooLarge, "its tokenizer_config.json is larger than 16MB"},
 		{"too many files", many, dstack.TooLarge, "it has more than 32 of them"},
 		{"too many in the list", []string{"tokenizer_config.json", `{"chat_template": [` + strings.Join(list, ",") + `]}`}, dstack.TooLarge, "it has more than 32 of them"},
-		{"too much of tokens", []string{"tokenizer_config.json", `{"chat_template": "T", "bos_token": "` + long[:64<<10] + `"}`}, dstack.TooLarge, "its special tokens are larger than 64 kB"},
+		{"too much of tokens", []string{"tokenizer_config.json", `{"chat_template": "T", "bos_token": "` + long[:64<<10] + `"}`}, dstack.TooLarge, "its special tokens are larger than 64KB"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
@@ -146,10 +146,10 @@ func TestChatTemplate_HugeWithoutLength(t *testing.T) {
 	r := newRig(t)
 	r.putModel()
 	r.hub.Fail(hubtest.Fault{Path: "tokenizer_config.json", Huge: 1 << 30})
-	r.mustRefuse(dstack.TooLarge, "its tokenizer_config.json is larger than 16 MB", "")
+	r.mustRefuse(dstack.TooLarge, "its tokenizer_config.json is larger than 16MB", "")
 	r.hub.Mend()
 	r.hub.Fail(hubtest.Fault{Path: "/revision/main", Huge: 1 << 30})
-	r.mustRefuse(dstack.TooLarge, "its list of files is larger than 32 MB", "")
+	r.mustRefuse(dstack.TooLarge, "its list of files is larger than 32MB", "")
 }
 
 func TestChatTemplate_BareListing(t *testing.T) {

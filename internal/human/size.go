@@ -3,9 +3,11 @@ package human
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
-// Bytes returns a number of bytes in powers of 1024: 812B, 3KB, 1.5MB, 12MB.
+// Bytes returns a number of bytes in powers of 1024, cut off: 812B, 3KB, 1.5MB,
+// 8MB, 12MB. Below 10MB it keeps one decimal, unless that is 0.
 func Bytes(n int64) string {
 	switch {
 	case n < 1<<10:
@@ -13,7 +15,7 @@ func Bytes(n int64) string {
 	case n < 1<<20:
 		return fmt.Sprintf("%dKB", n>>10)
 	case n < 10<<20:
-		return fmt.Sprintf("%.1fMB", float64(n)/(1<<20))
+		return strings.TrimSuffix(fmt.Sprintf("%.1f", float64(n*10>>20)/10), ".0") + "MB"
 	}
 	return fmt.Sprintf("%dMB", n>>20)
 }

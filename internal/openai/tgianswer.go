@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+
+	"dstack/internal/human"
 )
 
 // TGIReply is the response of /generate for one choice.
@@ -42,7 +44,7 @@ func (r *TGIRequest) Answer(replies []TGIReply) ([]byte, Usage, error) {
 
 func (r *TGIRequest) readAnswer(body []byte) (*tgiAnswer, *Problem) {
 	if len(body) > r.model.Limits.Answer {
-		return nil, badServerAnswer("gave an answer of more than " + strconv.Itoa(r.model.Limits.Answer>>20) + " MiB")
+		return nil, badServerAnswer("gave an answer of more than " + human.Bytes(int64(r.model.Limits.Answer)))
 	}
 	var answer tgiAnswer
 	if err := json.Unmarshal(body, &answer); err != nil || answer.GeneratedText == nil || answer.Details == nil {

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
 	"sync"
+
+	"dstack/internal/human"
 )
 
 // TGIStream merges TGI's streams, one for each choice, into one stream of
@@ -75,7 +76,7 @@ func (s *TGIStream) Feed(i int, p []byte) error {
 	}
 	fits, err := s.choices[i].events.readEvents(p, func(data []byte) error { return s.handleEvent(i, data) })
 	if err == nil && !fits {
-		err = badServerAnswer("sent an event of more than " + strconv.Itoa(s.request.model.Limits.Event>>20) + " MiB")
+		err = badServerAnswer("sent an event of more than " + human.Bytes(int64(s.request.model.Limits.Event)))
 	}
 	return s.flushEvents(err)
 }

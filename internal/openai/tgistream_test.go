@@ -293,13 +293,13 @@ func TestStream_Tokenized(t *testing.T) {
 		}
 	}
 	if chatStream(t, "").Counts(0) {
-		t.Error("usage that nobody asked for is wanted")
+		t.Error("Counts is true without a request for usage")
 	}
 }
 
 func TestStream_Errors(t *testing.T) {
 	const failed = `data:{"error":"Request failed during generation: canary","error_type":"generation"}` + "\n\n"
-	const told = `data: {"error":{"message":"the model's server: Request failed during generation: canary","type":"invalid_request_error","param":null,"code":"generation"}}` + "\n\n"
+	const reported = `data: {"error":{"message":"the model's server: Request failed during generation: canary","type":"invalid_request_error","param":null,"code":"generation"}}` + "\n\n"
 	const early = `data: {"error":{"message":"the model's server ended its stream before the end of the answer","type":"server_error","param":null,"code":"bad_gateway"}}` + "\n\n"
 	const strange = `data: {"error":{"message":"the model's server sent an event that TGI does not have","type":"server_error","param":null,"code":"bad_gateway"}}` + "\n\n"
 	begun := chunk(roleChunk) + chunk(textChunk("a"))
@@ -307,8 +307,8 @@ func TestStream_Errors(t *testing.T) {
 		name, upstream, want string
 		status               int
 	}{
-		{"after some text", piece("a") + failed + piece("b"), begun + told, 424},
-		{"at once: the status can still be told", failed, "", 424},
+		{"after some text", piece("a") + failed + piece("b"), begun + reported, 424},
+		{"at once: the status can still be set", failed, "", 424},
 		{"too many at once", `data: {"error":"Model is overloaded","error_type":"overloaded"}` + "\n\n", "", 429},
 		{"a wrong call", `data: {"error":"Input validation error","error_type":"validation"}` + "\n\n", "", 422},
 		{"of no known type", `data: {"error":"x"}` + "\n\n", "", 500},
@@ -332,11 +332,11 @@ func TestStream_Errors(t *testing.T) {
 				t.Errorf("%v\ngot  %s\nwant %s", err, out.String(), c.want)
 			}
 			if s.Began() != (c.want != "") || s.Wants(0) {
-				t.Error("it does not know that it began, or that it is over")
+				t.Error("Began or Wants is wrong")
 			}
 			size := out.Len()
 			if !errors.Is(s.Feed(0, []byte(piece("x"))), err) || !errors.Is(s.End(0), err) || !errors.Is(s.Fail(p), err) || out.Len() != size {
-				t.Error("it goes on after its error")
+				t.Error("the stream continues after its error")
 			}
 		})
 	}
@@ -345,7 +345,7 @@ func TestStream_Errors(t *testing.T) {
 func TestStream_Fail(t *testing.T) {
 	var out bytes.Buffer
 	s := chatStream(t, `,"n":2`).Stream(&out)
-	gone := &openai.Problem{Status: 502, Code: "bad_gateway", Message: "the replica is gone"}
+	gone := &openai.Problem{Status: 502, Code: "bad_gateway", Message: "the replica has ended"}
 	if err := s.Feed(1, []byte(piece("a"))); err != nil {
 		t.Fatal(err)
 	}
@@ -373,7 +373,7 @@ func TestStream_ClientDisconnects(t *testing.T) {
 		}
 	}
 	if s.Wants(0) {
-		t.Error("more is wanted for nobody")
+		t.Error("Wants is true after the client disconnected")
 	}
 }
 
@@ -387,7 +387,7 @@ func TestStream_LargeEvents(t *testing.T) {
 		for i := 0; i < len(upstream) && err == nil; i += 32 << 10 {
 			err = s.Feed(0, []byte(upstream[i:min(i+32<<10, len(upstream))]))
 		}
-		if err == nil || !strings.Contains(err.Error(), "1 MiB") {
+		if err == nil || !strings.Contains(err.Error(), "1MB") {
 			t.Errorf("got %v", err)
 		}
 	}

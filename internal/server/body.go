@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/server/wire"
 )
 
@@ -45,16 +46,9 @@ func setReadDeadline(w http.ResponseWriter, limit time.Duration) {
 func toBodyError(err error, limit int64) error {
 	if _, large := errors.AsType[*http.MaxBytesError](err); large {
 		return &dstack.Error{Kind: dstack.TooLarge,
-			Message: fmt.Sprintf("the request is larger than %s", formatSize(limit)),
+			Message: fmt.Sprintf("the request is larger than %s", human.Bytes(limit)),
 			Hint:    "send a smaller request"}
 	}
 	return &dstack.Error{Kind: dstack.Invalid, Cause: err,
 		Message: "the request ended before it was complete", Hint: "send it again"}
-}
-
-func formatSize(bytes int64) string {
-	if bytes >= 1<<20 {
-		return fmt.Sprintf("%dMB", bytes>>20)
-	}
-	return fmt.Sprintf("%dKB", bytes>>10)
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/server/wire"
 )
 
@@ -68,7 +69,7 @@ func (s *Server) receiveCode(c *apiCall) error {
 }
 
 func (s *Server) newCodeTooLargeError() error {
-	limit := formatSize(s.uploadLimit)
+	limit := human.Bytes(s.uploadLimit)
 	return wire.Error{
 		Msg: "Repo diff size exceeds the limit of " + limit + ". Use .gitignore to exclude large files from the repo.",
 		Err: &dstack.Error{Kind: dstack.Invalid,

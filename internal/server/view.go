@@ -14,7 +14,6 @@ import (
 	"dstack/internal/dstack"
 	"dstack/internal/human"
 	"dstack/internal/server/store"
-	"dstack/internal/spec"
 )
 
 // buildViews returns the views of runs, with the metrics that the gateways
@@ -149,7 +148,7 @@ func findLastOutput(r dstack.Replica, report dstack.Report) []string {
 func formatHardware(hw dstack.Hardware) string {
 	parts := []string{fmt.Sprintf("%d cpu", hw.CPUs), human.Gigabytes(hw.MemoryMiB)}
 	if n := len(hw.GPUs); n > 0 {
-		parts = append(parts, fmt.Sprintf("%d×%s %s", n, hw.GPUs[0].Name, spec.GB(float64((hw.GPUs[0].MemoryMiB+512)/1024)).String()))
+		parts = append(parts, fmt.Sprintf("%d×%s %s", n, hw.GPUs[0].Name, human.Gigabytes(hw.GPUs[0].MemoryMiB)))
 	}
 	return strings.Join(parts, ", ")
 }

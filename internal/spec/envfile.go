@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"dstack/internal/human"
 	"dstack/internal/strictyaml"
 )
 
@@ -74,7 +75,7 @@ type placedVar struct {
 func scanEnvFile(file string, text []byte) *envReader {
 	r := &envReader{file: file, seen: map[string]int{}}
 	if len(text) > strictyaml.MaxBytes {
-		r.found = Problems{{File: file, Message: fmt.Sprintf("the file is larger than %d KB", strictyaml.MaxBytes>>10)}}
+		r.found = Problems{{File: file, Message: "the file is larger than " + human.Bytes(strictyaml.MaxBytes)}}
 		return r
 	}
 	r.lines = strings.Split(strings.TrimPrefix(string(text), "\ufeff"), "\n")

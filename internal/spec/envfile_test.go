@@ -129,7 +129,7 @@ func TestParseEnvFile_RendersProblems(t *testing.T) {
 
 func TestParseEnvFile_Limits(t *testing.T) {
 	_, err := spec.ParseEnvFile(".env", []byte("A="+strings.Repeat("x", 1<<20)))
-	if problems, ok := errors.AsType[spec.Problems](err); !ok || !strings.Contains(problems.Render(false), ".env: the file is larger than 1024 KB") {
+	if problems, ok := errors.AsType[spec.Problems](err); !ok || !strings.Contains(problems.Render(false), ".env: the file is larger than 1MB") {
 		t.Errorf("a large file: %v", err)
 	}
 	if env, err := spec.ParseEnvFile(".env", []byte("A="+strings.Repeat("x", 1<<20-2))); err != nil || len(env) != 1 {

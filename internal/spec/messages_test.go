@@ -14,11 +14,11 @@ import (
 // untestableMessages are messages that no file in testdata can cause, with the
 // reason.
 var untestableMessages = map[string]string{
-	"invalid JSON: %s":                       "only the API parses JSON",
-	"the configuration is larger than %d KB": "only the API parses JSON",
-	"cannot start the YAML parser: %s":       "cannot be caused by a file",
-	"type %s as a run":                       "only the API can request a run of another type",
-	"the file is larger than %d KB":          "tested in TestParse_RejectsOversizedFilesQuickly, since the files are large",
+	"invalid JSON: %s":                    "only the API parses JSON",
+	"the configuration is larger than %s": "only the API parses JSON",
+	"cannot start the YAML parser: %s":    "cannot be caused by a file",
+	"type %s as a run":                    "only the API can request a run of another type",
+	"the file is larger than %s":          "tested in TestParse_RejectsOversizedFilesQuickly, since the files are large",
 }
 
 // Every message about a file appears in a golden file in testdata, so that

@@ -8,13 +8,15 @@ import (
 	"io"
 	"strconv"
 	"strings"
+
+	"dstack/internal/human"
 )
 
 // LoadJSON parses one JSON document into a tree, with the same limits as Load.
 // Its nodes have paths, but no positions.
 func LoadJSON(text []byte, found *Problems) *Node {
 	if len(text) > MaxBytes {
-		found.addAt(0, 0, 0, fmt.Sprintf("the configuration is larger than %d KB", MaxBytes>>10), "")
+		found.addAt(0, 0, 0, "the configuration is larger than "+human.Bytes(MaxBytes), "")
 		return nil
 	}
 	d := json.NewDecoder(bytes.NewReader(text))

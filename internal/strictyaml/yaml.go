@@ -9,6 +9,8 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"dstack/internal/human"
+
 	"go.yaml.in/yaml/v4"
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 )
@@ -18,7 +20,7 @@ import (
 // node.
 func Load(text []byte, found *Problems) *Node {
 	if len(text) > MaxBytes {
-		found.addAt(0, 0, 0, fmt.Sprintf("the file is larger than %d KB", MaxBytes>>10),
+		found.addAt(0, 0, 0, "the file is larger than "+human.Bytes(MaxBytes),
 			"check that this is the right file; a configuration should not contain data")
 		return nil
 	}
