@@ -203,7 +203,7 @@ func TestModels_BodyBudget(t *testing.T) {
 	if got := <-first; got.StatusCode != 200 {
 		t.Errorf("first: %d %s", got.StatusCode, got.body)
 	}
-	waitUntil(t, "the room being given back", func() bool { return post().StatusCode == 200 })
+	waitUntil(t, "the body budget being released", func() bool { return post().StatusCode == 200 })
 }
 
 // One project's requests in flight leave memory for the bodies of others.

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeControlPlane is a control plane with a table that tests set, and faults.
 type fakeControlPlane struct {
 	mu         sync.Mutex
-	bell       loop.Broadcast
+	changes    loop.Broadcast
 	table      route.Table
 	tableErr   error
 	tableCalls int
@@ -63,7 +63,7 @@ func (p *fakeControlPlane) lastReport() (dstack.LoadReport, int) {
 
 func (p *fakeControlPlane) Table(ctx context.Context, since uint64) (route.Table, error) {
 	for {
-		next := p.bell.Changed()
+		next := p.changes.Changed()
 		p.mu.Lock()
 		table, err := p.table, p.tableErr
 		p.tableCalls++
@@ -91,14 +91,14 @@ func (p *fakeControlPlane) setRoutes(routes ...route.Route) {
 		hashToken(other):  {"team"},
 	}}
 	p.mu.Unlock()
-	p.bell.Notify()
+	p.changes.Notify()
 }
 
 func (p *fakeControlPlane) failWith(err error) {
 	p.mu.Lock()
 	p.tableErr = err
 	p.mu.Unlock()
-	p.bell.Notify()
+	p.changes.Notify()
 }
 
 // The tokens of the fake control plane.
