@@ -70,7 +70,7 @@ var packages = []entry{
 
 	// The gateway.
 	{"internal/openai", "human"},
-	{"internal/gateway", "spec dstack dial decide/route loop openai chattemplate"},
+	{"internal/gateway", "human spec dstack dial decide/route loop openai chattemplate"},
 
 	// The command line.
 	{"internal/cli", "human spec dstack api loop jinja chattemplate"},

@@ -76,12 +76,12 @@ func (p *proxyRequest) checkToken(v *view) error {
 	if grant == nil {
 		const challenge = `Bearer realm="dstack", error="invalid_token"`
 		return &responseError{challenge: challenge, details: details{Kind: dstack.Unauthorized,
-			Message: "this token is not known",
+			Message: "this token is not valid for this server",
 			Hint:    "yours is in ~/.dstack/config.yml"}}
 	}
 	if !grant.Allows(p.destination.Project) {
 		return &responseError{details: details{Kind: dstack.Forbidden,
-			Message: "this token does not open the project " + p.destination.Project,
+			Message: "this token gives no access to the project " + p.destination.Project,
 			Hint:    "ask an administrator of the project to make you a member"}}
 	}
 	return nil

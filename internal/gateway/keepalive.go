@@ -147,7 +147,7 @@ func (s *continuedStream) Read(p []byte) (int, error) {
 	r := s.request.replica()
 	s.request.gateway.loads.penalize(r, time.Now().Add(penaltyTime))
 	broken := &responseError{details: details{Kind: badGateway,
-		Message: "replica " + strconv.Itoa(r.target.Num) + " of " + r.route.Name + " broke off before it said anything"}}
+		Message: "replica " + strconv.Itoa(r.target.Num) + " of " + r.route.Name + " closed the connection before sending a response"}}
 	// The proxy writes the event like the rest of a stream: it may be flushing
 	// at this moment.
 	s.request.response.status = errorKinds[badGateway].status

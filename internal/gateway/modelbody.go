@@ -2,10 +2,10 @@ package gateway
 
 import (
 	"io"
-	"strconv"
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 const (
@@ -152,7 +152,7 @@ func (b *modelBody) release(wasSent bool) {
 
 func bodyTooLarge(maxBytes int64) *responseError {
 	return &responseError{details: details{Kind: dstack.TooLarge,
-		Message: "the request body is larger than " + strconv.FormatInt(maxBytes>>20, 10) + " MiB"}}
+		Message: "the request body is larger than " + human.Bytes(maxBytes)}}
 }
 
 func bodyError() *responseError {

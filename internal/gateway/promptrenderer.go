@@ -154,9 +154,9 @@ func (r *promptRenderer) templateFor(p *proxyRequest) (*dstack.ChatTemplate, err
 var errNoTemplate = errors.New("/info has no chat_template")
 
 func noTemplateProblem(model string, err error) *openai.Problem {
-	reason := "cannot be asked"
+	reason := "is unreachable"
 	if errors.Is(err, errNoTemplate) {
-		reason = "tells none"
+		reason = "reports none"
 	}
 	return &openai.Problem{Status: http.StatusBadGateway, Code: "no_chat_template",
 		Message: "no chat template is known for " + model + ", and its replica " + reason +

@@ -5,11 +5,11 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"time"
 
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 )
 
 // missingWait is how long an authorized caller waits for a newer table before
@@ -299,10 +299,10 @@ func (a *replicaAcquirer) waitError(err error) error {
 	case errors.Is(err, context.DeadlineExceeded):
 		return a.timeoutError()
 	case errors.Is(err, errQueueFull) && a.waitsFor != nil:
-		message = a.waitsFor.Name + " is not ready, and as many requests wait for it as may"
+		message = a.waitsFor.Name + " is not ready, and the queue for it is full"
 	case errors.Is(err, errQueueBytes):
-		message = a.waitsFor.Name + " is not ready, and the requests that wait for it have as many bytes as may: " +
-			strconv.FormatInt(a.request.gateway.limits.HeldBytes>>20, 10) + " MiB"
+		message = a.waitsFor.Name + " is not ready, and the waiting requests use all " +
+			human.Bytes(a.request.gateway.limits.HeldBytes) + " allowed"
 	case errors.Is(err, errQueueFull), errors.Is(err, errStopping):
 		message = err.Error()
 	default:

@@ -96,9 +96,9 @@ func (p *proxyRequest) identify() error {
 	}
 	switch {
 	case p.r.Method == http.MethodConnect || p.r.Method == http.MethodTrace:
-		return &responseError{details: details{Kind: badMethod, Message: "the gateway does not take " + p.r.Method}}
+		return &responseError{details: details{Kind: badMethod, Message: "the method " + p.r.Method + " is not allowed"}}
 	case strings.ContainsAny(p.r.Host, `"<>`): // possible where the request line has a whole URL
-		return &responseError{details: details{Kind: dstack.Invalid, Message: "the request names no proper host"}}
+		return &responseError{details: details{Kind: dstack.Invalid, Message: "the Host header is invalid"}}
 	case p.destination.IsEmpty():
 		return runNotFound(p.destination)
 	}

@@ -10,12 +10,12 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
-	"strconv"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"dstack/internal/dstack"
+	"dstack/internal/human"
 	"dstack/internal/openai"
 )
 
@@ -83,7 +83,7 @@ func (c *tgiCall) reservePrompts(request *openai.TGIRequest) error {
 	if maxBody := c.request.gateway.limits.MaxBody; request.Size() > maxBody {
 		e := bodyTooLarge(maxBody)
 		e.param = "n"
-		e.Message = "the prompts of all choices together are larger than " + strconv.FormatInt(maxBody>>20, 10) + " MiB"
+		e.Message = "the prompts of all choices together are larger than " + human.Bytes(maxBody)
 		e.Hint = "ask for fewer choices in one call"
 		return e
 	}
@@ -290,7 +290,7 @@ func copyStream(stream *openai.TGIStream, i int, res *http.Response) error {
 			return stream.End(i)
 		case err != nil:
 			return stream.Fail(&openai.Problem{Status: http.StatusBadGateway, Code: "bad_gateway",
-				Message: "the model's server broke off"})
+				Message: "the model's server closed the connection"})
 		}
 	}
 	return nil

@@ -86,7 +86,7 @@ func TestTGI_LargeBodies(t *testing.T) {
 	r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(chatml), startReplica(t, 0, serveGenerated("1"))))
 	began := time.Now()
 	got := r.sendChat(`{"model":"org/m","messages":[` + strings.Repeat("0,", 8<<20) + `0]}`)
-	if got.StatusCode != 413 || !strings.Contains(got.body, "larger than 8 MiB") {
+	if got.StatusCode != 413 || !strings.Contains(got.body, "larger than 8MB") {
 		t.Errorf("%d %s after %s", got.StatusCode, got.body, time.Since(began))
 	}
 }

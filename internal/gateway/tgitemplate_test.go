@@ -62,7 +62,7 @@ func TestTGI_NoTemplate(t *testing.T) {
 	for _, c := range []struct {
 		up   route.Target
 		says string
-	}{{mute, "its replica tells none"}, {targetAt("127.0.0.1:1", 0), "its replica cannot be asked"}} {
+	}{{mute, "its replica reports none"}, {targetAt("127.0.0.1:1", 0), "its replica is unreachable"}} {
 		r := startGateway(t, gateway.Limits{}, tgiRoute("m", nil, c.up))
 		for range 3 {
 			got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"hi"}]}`)

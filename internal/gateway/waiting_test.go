@@ -30,7 +30,7 @@ func TestHeld_LimitsOfTheConfiguration(t *testing.T) {
 	done := make(chan response, 1)
 	go func() { done <- r.get("http://open.localhost/") }()
 	waitUntil(t, "a held request", func() bool { return r.gateway.Load()["run-open"].Held == 1 })
-	if got := r.get("http://open.localhost/"); got.StatusCode != 503 || got.Header.Get("Retry-After") != "1" || !strings.Contains(got.body, "as many requests wait for it as may") {
+	if got := r.get("http://open.localhost/"); got.StatusCode != 503 || got.Header.Get("Retry-After") != "1" || !strings.Contains(got.body, "the queue for it is full") {
 		t.Errorf("second of one: %d %s", got.StatusCode, got.body)
 	}
 	if got := <-done; got.StatusCode != 503 || time.Since(began) < time.Second || time.Since(began) > 10*time.Second {
@@ -140,7 +140,7 @@ func TestHeld_Bytes(t *testing.T) {
 		held(i + 1)
 	}
 	got := r.sendChat(`{"model":"org/m","user":"` + strings.Repeat("x", 300<<10) + `"}`)
-	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "1" || !strings.Contains(got.body, "as many bytes as may: 1 MiB") {
+	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "1" || !strings.Contains(got.body, "the waiting requests use all 1MB allowed") {
 		t.Errorf("the fourth: %d %s", got.StatusCode, got.body)
 	}
 	leave()
