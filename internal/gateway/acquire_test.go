@@ -79,7 +79,7 @@ func TestAcquire_WaitTimesOut(t *testing.T) {
 
 func TestAcquire_QueueIsBounded(t *testing.T) {
 	r := startGateway(t, gateway.Limits{MaxHeld: 1}, publicRoute("open"))
-	ctx, leave := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() {
 		_, err := r.client.Do(r.newRequest("GET", "http://open.localhost/", nil).WithContext(ctx))
@@ -90,7 +90,7 @@ func TestAcquire_QueueIsBounded(t *testing.T) {
 	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "1" {
 		t.Errorf("second of one: %d %s", got.StatusCode, got.body)
 	}
-	leave()
+	cancel()
 	if <-left == nil {
 		t.Error("an answer for a client that left")
 	}

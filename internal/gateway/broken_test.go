@@ -74,7 +74,7 @@ func TestForward_BrokenReplicas(t *testing.T) {
 		{"header without end", raw("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 200<<10) + "\r\n\r\n"), 502, "bad_gateway"},
 		{"two lengths", raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), 502, "bad_gateway"},
 		{"switches unasked", raw("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"), 502, "bad_gateway"},
-		{"nobody there", closedPort(t), 502, "bad_gateway"},
+		{"a closed port", closedPort(t), 502, "bad_gateway"},
 		{"never answers", up.Address, 504, "timeout"},
 	}
 	for _, c := range cases {
@@ -84,7 +84,7 @@ func TestForward_BrokenReplicas(t *testing.T) {
 			t.Errorf("%s: %d %s", c.name, got.StatusCode, got.body)
 		}
 		if strings.Contains(got.body, c.address) {
-			t.Errorf("%s: the answer tells an address: %s", c.name, got.body)
+			t.Errorf("%s: the response contains an address: %s", c.name, got.body)
 		}
 	}
 }

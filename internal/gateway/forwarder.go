@@ -196,7 +196,7 @@ func (f *forwarder) handleError(err error) {
 			Message: name + " did not begin to answer within " + p.gateway.limits.ResponseTimeout.String()}})
 	default:
 		p.gateway.loads.penalize(last, time.Now().Add(penaltyTime))
-		p.writeError(&responseError{details: details{Kind: badGateway, Message: name + " gave no proper answer",
+		p.writeError(&responseError{details: details{Kind: badGateway, Message: name + " did not send a valid response",
 			Hint: "see its output: dstack logs " + last.route.Name}})
 	}
 }

@@ -145,11 +145,11 @@ func TestKeepAlive_ErrorsAreEvents(t *testing.T) {
 		{"a plain error", startingModel("openai", startReplica(t, 0, serveStatus(500, "text/plain", `oh no`))), "/v1/chat/completions", "500", "it answered with status 500"},
 		{"a redirect", startingModel("openai", startReplica(t, 0, serveStatus(302, "text/plain", ``))), "/v1/chat/completions", "502", "answered with status 302"},
 		{"no stream", startingModel("openai", startReplica(t, 0, serveStatus(200, "application/json", `{"choices":[]}`))), "/v1/chat/completions", "502", "did not answer with a stream"},
-		{"no answer", startingModel("openai", startReplica(t, 0, serveBroken(""))), "/v1/chat/completions", "502", "gave no proper answer"},
+		{"no answer", startingModel("openai", startReplica(t, 0, serveBroken(""))), "/v1/chat/completions", "502", "did not send a valid response"},
 		{"no first byte", startingModel("openai", startReplica(t, 0, serveBroken(sse))), "/v1/chat/completions", "502", "closed the connection before sending a response"},
 		{"an empty stream", startingModel("openai", startReplica(t, 0, serveBroken(sse+"0\r\n\r\n"))), "/v1/chat/completions", "502", "closed the connection before sending a response"},
 		{"tgi: another status", startingModel("tgi", startReplica(t, 0, serveStatus(422, "application/json", `{"error":"too many tokens","error_type":"validation"}`))), "/v1/chat/completions", "422", "too many tokens"},
-		{"tgi: no answer", startingModel("tgi", startReplica(t, 0, serveBroken(""))), "/v1/chat/completions", "502", "gave no proper answer"},
+		{"tgi: no answer", startingModel("tgi", startReplica(t, 0, serveBroken(""))), "/v1/chat/completions", "502", "did not send a valid response"},
 		{"anthropic: another status", startingModel("openai", startReplica(t, 0, serveStatus(400, "application/json", `{"error":{"message":"too many tokens","type":"x"}}`))), "/v1/messages", "400", `"type":"error","error":{"type":"invalid_request_error"`},
 		{"anthropic: nothing comes", startingModel("openai"), "/v1/messages", "", `"type":"error","error":{"type":"overloaded_error"`},
 	} {
@@ -185,7 +185,7 @@ func TestKeepAlive_ErrorsAreEvents(t *testing.T) {
 
 func TestKeepAlive_DisconnectEndsTheWait(t *testing.T) {
 	r := startGateway(t, gateway.Limits{KeepAlive: quick}, startingModel("openai"))
-	ctx, leave := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	res, err := r.client.Do(r.newRequest("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(chatStream), withToken(member)...).WithContext(ctx))
 	if err != nil {
 		t.Fatal(err)
@@ -194,7 +194,7 @@ func TestKeepAlive_DisconnectEndsTheWait(t *testing.T) {
 	if n := r.gateway.Load()["run-llama31"].Held; n != 1 {
 		t.Errorf("%d held", n)
 	}
-	leave()
+	cancel()
 	waitUntil(t, "its place", func() bool { return r.gateway.Load()["run-llama31"].Held == 0 })
 }
 

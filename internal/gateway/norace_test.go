@@ -2,4 +2,4 @@
 
 package gateway_test
 
-const raced = false
+const raceEnabled = false

@@ -14,12 +14,12 @@ import (
 // startBrokenReplica starts a replica that accepts connections, reads requests,
 // and writes begin before it breaks the connection.
 func startBrokenReplica(t *testing.T, num int, begin string) (route.Target, *atomic.Int64) {
-	var asked atomic.Int64
+	var requests atomic.Int64
 	up := startReplica(t, num, func(w http.ResponseWriter, r *http.Request) {
-		asked.Add(1)
+		requests.Add(1)
 		serveBroken(begin)(w, r)
 	})
-	return up, &asked
+	return up, &requests
 }
 
 func TestRetry_ReplayableRequests(t *testing.T) {
@@ -43,7 +43,7 @@ func TestRetry_ReplayableRequests(t *testing.T) {
 		{"a model's", "POST", `{"model":"org/m"}`, "", true, 502},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			bad, asked := startBrokenReplica(t, 0, c.begin)
+			bad, requests := startBrokenReplica(t, 0, c.begin)
 			m := modelRoute("open", "org/m", bad, well)
 			m.Auth = false
 			r := startGateway(t, gateway.Limits{}, m)
@@ -59,12 +59,12 @@ func TestRetry_ReplayableRequests(t *testing.T) {
 				return r.do(r.newRequest(c.method, url, body, more...))
 			}
 			got := send()
-			if got.StatusCode != c.status || asked.Load() != 1 || c.status == 200 && got.Header.Get("X-Replica") != "1" {
-				t.Errorf("%d %s, the broken one was asked %d times", got.StatusCode, got.body, asked.Load())
+			if got.StatusCode != c.status || requests.Load() != 1 || c.status == 200 && got.Header.Get("X-Replica") != "1" {
+				t.Errorf("%d %s, the broken one was asked %d times", got.StatusCode, got.body, requests.Load())
 			}
 			for range 3 { // others are preferred for a while, whatever the request
-				if got := send(); got.StatusCode != 200 || asked.Load() != 1 {
-					t.Errorf("the next: %d %s, the broken one was asked %d times", got.StatusCode, got.body, asked.Load())
+				if got := send(); got.StatusCode != 200 || requests.Load() != 1 {
+					t.Errorf("the next: %d %s, the broken one was asked %d times", got.StatusCode, got.body, requests.Load())
 				}
 			}
 			waitUntil(t, "nothing is in flight", func() bool { return r.gateway.Load()["run-open"].InFlight == 0 })
@@ -79,18 +79,18 @@ func TestRetry_IsLimited(t *testing.T) {
 	var all []*atomic.Int64
 	var ready []route.Target
 	for i := range 5 {
-		up, asked := startBrokenReplica(t, i, "")
-		all, ready = append(all, asked), append(ready, up)
+		up, requests := startBrokenReplica(t, i, "")
+		all, ready = append(all, requests), append(ready, up)
 	}
-	asked := func() (n int64) {
+	requests := func() (n int64) {
 		for _, one := range all {
 			n += one.Load()
 		}
 		return n
 	}
 	r := startGateway(t, gateway.Limits{}, publicRoute("open", ready...))
-	if got := r.get("http://open.localhost/"); got.StatusCode != 502 || asked() != 3 {
-		t.Errorf("%d %s after %d", got.StatusCode, got.body, asked())
+	if got := r.get("http://open.localhost/"); got.StatusCode != 502 || requests() != 3 {
+		t.Errorf("%d %s after %d", got.StatusCode, got.body, requests())
 	}
 	alone, asks := startBrokenReplica(t, 0, "")
 	r = startGateway(t, gateway.Limits{}, publicRoute("open", alone)) // it does not wait for another replica

@@ -31,7 +31,7 @@ func TestPeer_DisconnectedClientIsNotForwarded(t *testing.T) {
 			held := func(n int) {
 				waitUntil(t, fmt.Sprint(n, " held"), func() bool { return r.gateway.Load()["run-open"].Held == n })
 			}
-			ctx, leave := context.WithCancel(t.Context())
+			ctx, cancel := context.WithCancel(t.Context())
 			left := make(chan error, 3)
 			for i := range 3 {
 				var body io.Reader = strings.NewReader(strings.Repeat("x", c.size))
@@ -44,7 +44,7 @@ func TestPeer_DisconnectedClientIsNotForwarded(t *testing.T) {
 				}()
 				held(i + 1)
 			}
-			leave()
+			cancel()
 			for range 3 {
 				if <-left == nil {
 					t.Error("answered")

@@ -2,6 +2,6 @@
 
 package gateway_test
 
-// raced says that the race detector is on: then pools drop items at random, and
+// raceEnabled reports that the race detector is on: then pools drop items at random, and
 // everything takes ten times as long.
-const raced = true
+const raceEnabled = true

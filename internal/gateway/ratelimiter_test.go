@@ -66,7 +66,7 @@ func TestRateLimit_RateAndBurst(t *testing.T) {
 		c.expectStatuses("another port is the same", "10.0.0.1:2", "http://open.localhost/", []int{not})
 		c.expectStatuses("another caller", "10.0.0.2:1", "http://open.localhost/", []int{passes, passes, passes, passes, not})
 		c.expectStatuses("mapped is the same", "[::ffff:10.0.0.2]:1", "http://open.localhost/", []int{not})
-		c.expectStatuses("forwarded says nothing", "10.0.0.2:1", "http://open.localhost/", []int{not}, "X-Forwarded-For", "10.9.9.9")
+		c.expectStatuses("X-Forwarded-For of an untrusted client", "10.0.0.2:1", "http://open.localhost/", []int{not}, "X-Forwarded-For", "10.9.9.9")
 		c.expectStatuses("IPv6", "[2001:db8:1:2::1]:1", "http://open.localhost/", []int{passes, passes, passes, passes, not})
 		c.expectStatuses("of one network", "[2001:db8:1:2:ffff::2]:1", "http://open.localhost/", []int{not})
 		c.expectStatuses("of another", "[2001:db8:1:3::1]:1", "http://open.localhost/", []int{passes})
@@ -77,7 +77,7 @@ func TestRateLimit_RateAndBurst(t *testing.T) {
 		c.expectStatuses("half a second later", "10.0.0.1:1", "http://open.localhost/", []int{passes, not})
 
 		same := ends
-		same.Name, same.State = "open", "news"
+		same.Name, same.State = "open", "changed"
 		p.setRoutes(same, publicRoute("more"))
 		synctest.Wait()
 		c.expectStatuses("by a new table", "10.0.0.1:1", "http://open.localhost/", []int{not})
@@ -109,8 +109,8 @@ func TestRateLimit_ByHeader(t *testing.T) {
 		c.expectStatuses("a", "10.0.0.1:1", "http://open.localhost/", []int{503, 429}, "X-User", "a")
 		c.expectStatuses("b", "10.0.0.1:1", "http://open.localhost/", []int{503, 429}, "x-user", "b")
 		c.expectStatuses("a from elsewhere", "10.0.0.2:1", "http://open.localhost/", []int{429}, "X-User", "a")
-		c.expectStatuses("nobody", "10.0.0.1:1", "http://open.localhost/", []int{503, 429})
-		c.expectStatuses("nobody from elsewhere", "10.0.0.2:1", "http://open.localhost/", []int{429})
+		c.expectStatuses("no user", "10.0.0.1:1", "http://open.localhost/", []int{503, 429})
+		c.expectStatuses("no user, another address", "10.0.0.2:1", "http://open.localhost/", []int{429})
 	})
 }
 

@@ -55,7 +55,7 @@ func (s *renderSlots) acquire(ctx context.Context, run dstack.RunID) (release fu
 				return nil, context.Cause(ctx)
 			}
 			return nil, &openai.Problem{Status: http.StatusTooManyRequests, Code: "overloaded",
-				Message: "too many prompts are being made at the moment; try again"}
+				Message: "too many prompts are being rendered at the moment; try again"}
 		}
 	}
 	return func() {

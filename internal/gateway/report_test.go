@@ -40,7 +40,7 @@ func startWithoutNetwork(t *testing.T, o gateway.Options, routes ...route.Route)
 }
 
 // beginRequest serves a request, and returns a function that cancels it.
-func beginRequest(t *testing.T, g *gateway.Gateway, url string) (leave func()) {
+func beginRequest(t *testing.T, g *gateway.Gateway, url string) (cancelRequest func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() {
@@ -105,7 +105,7 @@ func TestReport_LogsFailuresOnce(t *testing.T) {
 		p.reportFail, p.reportHang = nil, true
 		p.mu.Unlock()
 		_, before = p.lastReport()
-		leave := beginRequest(t, g, "http://open.localhost/") // it waits, whatever the server does
+		cancel := beginRequest(t, g, "http://open.localhost/") // it waits, whatever the server does
 		if g.Load()["run-open"].Held != 1 {
 			t.Error("it is not held")
 		}
@@ -113,7 +113,7 @@ func TestReport_LogsFailuresOnce(t *testing.T) {
 		if _, n := p.lastReport(); n < before+2 || n > before+4 {
 			t.Errorf("%d hanging reports in 12s", n-before)
 		}
-		leave()
+		cancel()
 		p.mu.Lock()
 		p.reportHang = false
 		p.mu.Unlock()

@@ -206,7 +206,7 @@ func TestAccessLog_HasNoSecrets(t *testing.T) {
 		}
 	}
 	if !strings.Contains(r.log.String(), "status=200") || !strings.Contains(r.log.String(), "path=/path") {
-		t.Errorf("the log says too little:\n%s", r.log)
+		t.Errorf("the log lacks fields:\n%s", r.log)
 	}
 }
 

@@ -147,14 +147,14 @@ func TestTGI_Errors(t *testing.T) {
 		status             int
 		says               []string
 	}{
-		{"the template says no", "{{ raise_exception('roles must alternate') }}", `"messages":[{"role":"user","content":"a"}]`, 400, []string{"roles must alternate", "line 1", `"param":"messages"`}},
+		{"the template fails", "{{ raise_exception('roles must alternate') }}", `"messages":[{"role":"user","content":"a"}]`, 400, []string{"roles must alternate", "line 1", `"param":"messages"`}},
 		{"the template fails", "a\nb\n{{ messages.x + 1 }}", `"messages":[{"role":"user","content":"a"}]`, 400, []string{"line 3"}},
 		{"a bomb", bomb, `"messages":[{"role":"user","content":"a"}]`, 400, []string{"line 1"}},
 		{"no messages", chatml, `"messages":[]`, 400, []string{`"param":"messages"`}},
 		{"what TGI lacks", chatml, `"messages":[{"role":"user","content":"a"}],"logit_bias":{"1":1}`, 400, []string{`"param":"logit_bias"`}},
 		{"kwargs of the request", chatml, `"messages":[{"role":"user","content":"a"}],"chat_template_kwargs":{"a":1}`, 400, []string{"chat_template_kwargs"}},
-		{"the server says no", chatml, `"messages":[{"role":"user","content":"too long"}]`, 422, []string{"too long"}},
-		{"the server says no to a stream", chatml, `"messages":[{"role":"user","content":"too long"}],"stream":true`, 422, []string{"too long"}},
+		{"the server refuses", chatml, `"messages":[{"role":"user","content":"too long"}]`, 422, []string{"too long"}},
+		{"the server refuses a stream", chatml, `"messages":[{"role":"user","content":"too long"}],"stream":true`, 422, []string{"too long"}},
 		{"no template", "", `"messages":[{"role":"user","content":"a"}]`, 502, []string{"no chat template is known for org/m", "write model.chat_template"}},
 	} {
 		r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(c.source), up))
@@ -201,7 +201,7 @@ func TestTGI_DisconnectsAndFailures(t *testing.T) {
 	defer close(s.hang)
 	dead := targetAt("127.0.0.1:1", 0)
 	r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(chatml), dead, startReplica(t, 1, s.ServeHTTP)))
-	ctx, leave := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	req := r.newRequest("POST", "http://gateway.localhost/v1/chat/completions", strings.NewReader(`{"model":"org/m","messages":[{"role":"user","content":"a"}],"stream":true}`), withToken(member)...)
 	res, err := r.client.Do(req.WithContext(ctx))
 	if err != nil {
@@ -212,6 +212,6 @@ func TestTGI_DisconnectsAndFailures(t *testing.T) {
 	if _, err := io.ReadFull(res.Body, first); err != nil || !strings.HasPrefix(string(first), "data: ") {
 		t.Fatalf("the stream begins with %q, %v", first, err)
 	}
-	leave()
+	cancel()
 	waitUntil(t, "the replica is left", func() bool { return s.left.Load() == 1 })
 }

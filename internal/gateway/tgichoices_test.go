@@ -13,13 +13,13 @@ import (
 
 // unevenReplica fails the first choice, and never ends the others.
 type unevenReplica struct {
-	asked, left atomic.Int64
-	first       http.HandlerFunc
+	requests, cancelled atomic.Int64
+	first               http.HandlerFunc
 }
 
 func (u *unevenReplica) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
-	if u.asked.Add(1) == 1 {
+	if u.requests.Add(1) == 1 {
 		u.first(w, r)
 		return
 	}
@@ -29,7 +29,7 @@ func (u *unevenReplica) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	select {
 	case <-r.Context().Done():
-		u.left.Add(1)
+		u.cancelled.Add(1)
 	case <-time.After(8 * time.Second):
 	}
 }
@@ -48,24 +48,24 @@ func TestTGI_OneChoiceFails(t *testing.T) {
 		name, more string
 		first      http.HandlerFunc
 		status     int
-		says       string
+		message    string
 	}{
 		{"an answer", ``, overloaded, 429, "Model is overloaded"},
 		{"a stream that does not begin", `,"stream":true`, overloaded, 429, "Model is overloaded"},
 		{"a stream that begins with an error", `,"stream":true`, inStream, 429, "Model is overloaded"},
-		{"a connection that breaks", ``, broken, 502, "gave no proper answer"},
+		{"a connection that breaks", ``, broken, 502, "did not send a valid response"},
 	} {
 		u := &unevenReplica{first: c.first}
 		r := startGateway(t, gateway.Limits{}, tgiRoute("m", chatTemplate(chatml), startReplica(t, 0, u.ServeHTTP)))
 		began := time.Now()
 		got := r.sendChat(`{"model":"org/m","messages":[{"role":"user","content":"a"}],"n":3` + c.more + `}`)
-		if got.StatusCode != c.status || !strings.Contains(got.body, c.says) {
+		if got.StatusCode != c.status || !strings.Contains(got.body, c.message) {
 			t.Errorf("%s: %d %s", c.name, got.StatusCode, got.body)
 		}
 		if took := time.Since(began); took > 4*time.Second {
 			t.Errorf("%s: it took %s", c.name, took)
 		}
-		waitUntil(t, c.name+": the others are left", func() bool { return u.left.Load() == u.asked.Load()-1 })
+		waitUntil(t, c.name+": the others are cancelled", func() bool { return u.cancelled.Load() == u.requests.Load()-1 })
 	}
 }
 

@@ -124,16 +124,16 @@ func TestHeld_Bytes(t *testing.T) {
 		t.Helper()
 		waitUntil(t, fmt.Sprint(n, " held"), func() bool { return r.gateway.Load()["run-m"].Held == n })
 	}
-	ctx, leave := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(t.Context())
 	alone := ask(ctx, 2<<20) // larger than the limit, but alone
 	held(1)
 	if got := <-ask(t.Context(), 100); got != 503 {
 		t.Errorf("beside a large one: %d", got)
 	}
-	leave()
+	cancel()
 	<-alone
 	held(0)
-	ctx, leave = context.WithCancel(t.Context())
+	ctx, cancel = context.WithCancel(t.Context())
 	var all []<-chan int
 	for i := range 3 {
 		all = append(all, ask(ctx, 300<<10))
@@ -143,7 +143,7 @@ func TestHeld_Bytes(t *testing.T) {
 	if got.StatusCode != 503 || got.Header.Get("Retry-After") != "1" || !strings.Contains(got.body, "the waiting requests use all 1MB allowed") {
 		t.Errorf("the fourth: %d %s", got.StatusCode, got.body)
 	}
-	leave()
+	cancel()
 	for _, done := range all {
 		<-done
 	}
@@ -203,8 +203,8 @@ func inUse() uint64 {
 // body, without Go's client and its buffers.
 func TestHeld_Memory(t *testing.T) {
 	clients, most := int64(500), int64(64<<20)
-	const fit = 12 // bodies of nearly a MiB in the 12 MiB that may wait
-	if raced {     // memory cannot be measured
+	const fit = 12   // bodies of nearly a MiB in the 12 MiB that may wait
+	if raceEnabled { // memory cannot be measured
 		clients, most = 100, 1<<30
 	}
 	body := []byte(`{"model":"org/m","user":"` + strings.Repeat("x", 1_000_000) + `"}`)

@@ -22,8 +22,8 @@ func TestWaitQueue(t *testing.T) {
 		}
 
 		waiting := wait(t.Context())
-		ctx, leave := context.WithTimeout(t.Context(), time.Second)
-		defer leave()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
 		expiring := wait(ctx)
 		if err := <-wait(t.Context()); !errors.Is(err, errQueueFull) {
 			t.Errorf("third of two: got %v", err)

@@ -44,11 +44,11 @@ func (r *TGIRequest) Answer(replies []TGIReply) ([]byte, Usage, error) {
 
 func (r *TGIRequest) readAnswer(body []byte) (*tgiAnswer, *Problem) {
 	if len(body) > r.model.Limits.Answer {
-		return nil, badServerAnswer("gave an answer of more than " + human.Bytes(int64(r.model.Limits.Answer)))
+		return nil, badServerAnswer("sent a response of more than " + human.Bytes(int64(r.model.Limits.Answer)))
 	}
 	var answer tgiAnswer
 	if err := json.Unmarshal(body, &answer); err != nil || answer.GeneratedText == nil || answer.Details == nil {
-		return nil, badServerAnswer("gave no proper answer to /generate: is it TGI?")
+		return nil, badServerAnswer("did not send a valid response to /generate: is it TGI?")
 	}
 	return &answer, nil
 }

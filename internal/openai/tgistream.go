@@ -140,7 +140,7 @@ func (s *TGIStream) handleEvent(i int, data []byte) error {
 	}
 	var e tgiEvent
 	if err := json.Unmarshal(data, &e); err != nil || e.Error == nil && e.Token == nil {
-		return badServerAnswer("sent an event that TGI does not have")
+		return badServerAnswer("sent an event that is unknown in TGI")
 	}
 	if e.Error != nil {
 		return tgiProblem(0, e.ErrorType, *e.Error)
