@@ -193,7 +193,7 @@ func (f *forwarder) handleError(err error) {
 			Message: name + " accepts no connections"}})
 	case isTimeout(err):
 		p.writeError(&responseError{details: details{Kind: dstack.Timeout,
-			Message: name + " did not begin to answer within " + p.gateway.limits.ResponseTimeout.String()}})
+			Message: name + " did not begin to respond within " + p.gateway.limits.ResponseTimeout.String()}})
 	default:
 		p.gateway.loads.penalize(last, time.Now().Add(penaltyTime))
 		p.writeError(&responseError{details: details{Kind: badGateway, Message: name + " did not send a valid response",
