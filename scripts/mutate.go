@@ -109,6 +109,7 @@ var faults = []fault{
 	{"a taken port is given again", "placement/placement.go", "; held {", "; held && false {"},
 
 	// The rest.
+	{"a creation is waited for without limit", "lifecycle/instance.go", "now.Sub(i.Since) >= createTimeout", "seen.Listed && now.Sub(i.Since) >= createTimeout"},
 	{"a stranger is let into a project", "access/access.go", "allowIf(p.Exists && (isGlobalAdmin || p.Member), Hidden)", "allowIf(p.Exists, Hidden)"},
 	{"a member is let in as an admin", "access/access.go", "p.Member && p.Role == dstack.RoleAdmin", "p.Member"},
 	{"a replica is taken away while one starts", "autoscale/decide.go", "case f.Starting > 0:", "case false:"},

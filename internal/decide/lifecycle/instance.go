@@ -56,10 +56,10 @@ func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 		return deleteInstance(whyFailed(seen), now)
 	case seen.Machine != nil && seen.Machine.IsAlive():
 		return InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(syncInterval(seen, now))}
-	case !seen.Listed:
-		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(syncCalm)}
 	case isRented(i) && now.Sub(i.Since) >= createTimeout:
 		return deleteInstance("did not come up in time", now)
+	case !seen.Listed:
+		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(syncCalm)}
 	case seen.Machine == nil:
 		return InstanceStep{To: dstack.InstanceCreating, Action: CreateMachine, Due: now.Add(syncCalm)}
 	default:

@@ -24,6 +24,7 @@ func TestInstance(t *testing.T) {
 		{"a rented machine is created", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: now}, Listed: true, Replicas: some}, dstack.InstanceCreating, lifecycle.CreateMachine},
 		{"not twice while its backend is silent", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: now}, Replicas: some}, dstack.InstanceCreating, lifecycle.NoAction},
 		{"a rented machine that never comes up is deleted", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: hour}, Listed: true, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
+		{"also while its backend does not answer", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: hour}, Replicas: some}, dstack.InstanceDeleting, lifecycle.NoAction},
 		{"a rented machine without replicas is deleted", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceCreating, Since: now}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
 		{"up, its engine is synced", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Listed: true, Machine: alive}, dstack.InstanceUp, lifecycle.SyncEngine},
 		{"a silent backend deletes nothing", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
