@@ -25,8 +25,10 @@ func openListener(ctx context.Context, address, flag string) (net.Listener, erro
 // Conflict.
 func newListenError(address, flag string, err error) error {
 	const ownAddress = "use an address of this machine, such as 127.0.0.1"
-	if unknown, ok := errors.AsType[*net.DNSError](err); ok {
-		return &dstack.Error{Kind: dstack.Invalid, Message: "cannot find the host " + unknown.Name, Hint: ownAddress, Cause: err}
+	const addressForm = "write the host and the port, such as 127.0.0.1:9100"
+	unknown, isUnknown := errors.AsType[*net.DNSError](err) // a host or the name of a port
+	if host, _, _ := net.SplitHostPort(address); isUnknown && unknown.Name == host {
+		return &dstack.Error{Kind: dstack.Invalid, Message: "cannot find the host " + host, Hint: ownAddress, Cause: err}
 	}
 	reason := err
 	if op, ok := errors.AsType[*net.OpError](err); ok {
@@ -37,10 +39,14 @@ func newListenError(address, flag string, err error) error {
 	}
 	e := &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("cannot listen on %s: %v", address, reason),
 		Hint: "choose another address or port with " + flag, Cause: err}
-	switch malformed, ok := errors.AsType[*net.AddrError](err); {
-	case ok:
-		e.Kind, e.Message = dstack.Invalid, fmt.Sprintf("cannot listen on %s: %s", address, malformed.Err)
-		e.Hint = "write the host and the port, such as 127.0.0.1:9100"
+	malformed, isMalformed := errors.AsType[*net.AddrError](err)
+	switch {
+	case isMalformed:
+		e.Message = fmt.Sprintf("cannot listen on %s: %s", address, malformed.Err)
+		e.Kind, e.Hint = dstack.Invalid, addressForm
+	case isUnknown:
+		e.Message = fmt.Sprintf("cannot listen on %s: %s", address, unknown.Err)
+		e.Kind, e.Hint = dstack.Invalid, addressForm
 	case errors.Is(err, syscall.EADDRINUSE):
 		e.Hint = "another server may be running there; choose another port with " + flag
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

@@ -29,6 +29,8 @@ func TestOpenListener_Errors(t *testing.T) {
 			"use an address of this machine, such as 127.0.0.1", dstack.Invalid},
 		{"no port", "127.0.0.1", "cannot listen on 127.0.0.1: missing port in address",
 			"write the host and the port, such as 127.0.0.1:9100", dstack.Invalid},
+		{"an unknown port", "127.0.0.1:metrics9", "cannot listen on 127.0.0.1:metrics9: unknown port",
+			"write the host and the port, such as 127.0.0.1:9100", dstack.Invalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l, err := openListener(t.Context(), c.address, "--port")

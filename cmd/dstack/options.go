@@ -41,7 +41,7 @@ type serverOptions struct {
 func (o *serverOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.host, "host", envOr("DSTACK_SERVER_HOST", "127.0.0.1"), "address to listen on (DSTACK_SERVER_HOST)")
-	f.StringVarP(&o.portFlag, "port", "p", "", "`PORT` to listen on (DSTACK_SERVER_PORT, 3000)")
+	f.StringVarP(&o.portFlag, "port", "p", "", "the `PORT` to listen on (DSTACK_SERVER_PORT, 3000)")
 	f.StringVarP(&o.logLevel, "log-level", "l", envOr("DSTACK_SERVER_LOG_LEVEL", "WARNING"),
 		"DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
 	f.BoolVar(&o.makeDefault, "default", false, "make this server's main project the default of the command line")

@@ -104,9 +104,9 @@ func checkReplica(in api.FollowLogs, details store.RunDetails) error {
 	for _, num := range slices.Sorted(maps.Keys(existing)) {
 		nums = append(nums, strconv.Itoa(num))
 	}
-	return &dstack.Error{Kind: dstack.NotFound,
-		Message: fmt.Sprintf("%s has no replica %d; it has %s", in.RunName, *in.Replica, cmp.Or(strings.Join(nums, ", "), "none")),
-		Hint:    "list the replicas: dstack ps " + in.RunName}
+	return &dstack.Error{Kind: dstack.NotFound, Hint: "list the replicas: dstack ps " + in.RunName,
+		Message: fmt.Sprintf("%s has no replica %d; it has %s",
+			in.RunName, *in.Replica, cmp.Or(strings.Join(nums, ", "), "none"))}
 }
 
 // newLossEntry returns the entry that reports that output cannot be read.
