@@ -7,6 +7,13 @@ set -uo pipefail
 cd "$(dirname "$0")/.."
 dstack=$(realpath "${1:-bin/dstack}")
 
+# The user's DSTACK_URL, DSTACK_TOKEN and so on name a real server: the demo must not use them.
+unset_flags=
+for name in ${!DSTACK_@}; do
+	unset "$name"
+	unset_flags+=" -u $name"
+done
+
 print_title() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 print_plain() { printf '\n%s\n' "$*"; }
 [ -t 1 ] && [ -z "${NO_COLOR:-}" ] || print_title() { print_plain "$@"; }
@@ -45,7 +52,7 @@ projects:
 YAML
 print_title "1. dstack server --port $port"
 set -m # a separate process group, so that Ctrl-C reaches only this script
-HOME=$home DSTACK_SERVER_DIR=$home/.dstack/server DSTACK_DATABASE_URL='' "$dstack" server --host 127.0.0.1 --port "$port" --default </dev/null &
+HOME=$home "$dstack" server --host 127.0.0.1 --port "$port" --default </dev/null &
 server=$!
 set +m
 for ((i = 0; i < 200; i++)); do
@@ -95,8 +102,8 @@ Try next, in another terminal:
 
   curl -H 'Authorization: Bearer $token' http://http-server-service.localhost:$port/
   curl -H 'Authorization: Bearer $token' http://127.0.0.1:$port/proxy/services/main/http-server-service/
-  HOME=$home $dstack ps
-  HOME=$home $dstack logs http-server-service
+  ${unset_flags:+env$unset_flags }HOME=$home $dstack ps
+  ${unset_flags:+env$unset_flags }HOME=$home $dstack logs http-server-service
   http://127.0.0.1:$port/api/openapi.json
 TEXT
 if [ -n "${DEMO_ONCE:-}" ] || [ ! -t 0 ]; then

@@ -13,8 +13,8 @@ import (
 
 	"dstack/internal/backend"
 	"dstack/internal/backend/local"
-	"dstack/internal/dstack"
 	"dstack/internal/server"
+	"dstack/internal/spec"
 	"dstack/internal/strictyaml"
 )
 
@@ -76,21 +76,23 @@ func TestConfig_Problems(t *testing.T) {
   - type: local
     engin: docker
 `)
-	e, ok := errors.AsType[*dstack.Error](err)
-	if !ok || e.Kind != dstack.Invalid {
+	problems, ok := errors.AsType[spec.Problems](err)
+	if !ok {
 		t.Fatal(err)
 	}
+	report := problems.Render(false)
 	for _, want := range []string{
-		"config.yml:4:11: `podman` is not a type of backend",
-		"config.yml:6:13: `dockr` is not a valid value",
-		"config.yml:8:5: unknown field `engin`",
+		"config.yml:4:11: `podman` is not a type of backend\n   3 |   backends:\n   4 |   - type: podman\n" +
+			"     |           ^^^^^^\n  supported types: local\n",
+		"config.yml:6:13: `dockr` is not a valid value\n",
+		"  did you mean `docker`?\n",
+		"config.yml:8:5: unknown field `engin`\n",
+		"  did you mean `engine`?\n",
+		"3 problems in ",
 	} {
-		if !strings.Contains(e.Message, want) {
-			t.Errorf("%q is missing in:\n%s", want, e.Message)
+		if !strings.Contains(report, want) {
+			t.Errorf("%q is missing in:\n%s", want, report)
 		}
-	}
-	if e.Hint != "supported types: local" {
-		t.Errorf("the hint is %q", e.Hint)
 	}
 }
 

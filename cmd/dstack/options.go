@@ -21,6 +21,7 @@ import (
 // serverOptions are the settings of `dstack server`, from its flags and from the environment.
 type serverOptions struct {
 	host           string
+	portFlag       string // --port; empty: not set
 	port           int
 	logLevel       string
 	logFormat      string
@@ -40,7 +41,7 @@ type serverOptions struct {
 func (o *serverOptions) addFlags(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.host, "host", envOr("DSTACK_SERVER_HOST", "127.0.0.1"), "address to listen on (DSTACK_SERVER_HOST)")
-	f.IntVarP(&o.port, "port", "p", 0, "port to listen on (DSTACK_SERVER_PORT, 3000)")
+	f.StringVarP(&o.portFlag, "port", "p", "", "the `PORT` to listen on (DSTACK_SERVER_PORT, 3000)")
 	f.StringVarP(&o.logLevel, "log-level", "l", envOr("DSTACK_SERVER_LOG_LEVEL", "WARNING"),
 		"DEBUG, INFO, WARNING or ERROR (DSTACK_SERVER_LOG_LEVEL)")
 	f.BoolVar(&o.makeDefault, "default", false, "make this server's main project the default of the command line")
@@ -58,13 +59,8 @@ func (o *serverOptions) readEnvironment() error {
 	if o.token == "" { // not the default of the flag, because the help shows defaults
 		o.token = os.Getenv("DSTACK_SERVER_ADMIN_TOKEN")
 	}
-	if o.port == 0 {
-		port, err := strconv.Atoi(envOr("DSTACK_SERVER_PORT", "3000"))
-		if err != nil || port < 0 || port > 65535 {
-			return newInvalidError("DSTACK_SERVER_PORT is not a port: "+os.Getenv("DSTACK_SERVER_PORT"),
-				"give a number from 1 to 65535")
-		}
-		o.port = port
+	if err := o.readPort(); err != nil {
+		return err
 	}
 	if _, ok := logLevels[strings.ToUpper(o.logLevel)]; !ok {
 		return newInvalidError(fmt.Sprintf("%q is not a log level", o.logLevel), "use DEBUG, INFO, WARNING or ERROR")
@@ -95,6 +91,20 @@ func (o *serverOptions) readEnvironment() error {
 	}
 	o.hostID, err = ensureHostID(o.dir)
 	return err
+}
+
+// readPort reads the port from the flag or, without it, from DSTACK_SERVER_PORT.
+func (o *serverOptions) readPort() error {
+	source, text := "--port", o.portFlag
+	if text == "" {
+		source, text = "DSTACK_SERVER_PORT", envOr("DSTACK_SERVER_PORT", "3000")
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || port == 0 {
+		return newInvalidError(fmt.Sprintf("%s: `%s` is not a port", source, text), "give a number from 1 to 65535")
+	}
+	o.port = int(port)
+	return nil
 }
 
 // readLimits reads the limits for requests that wait for a replica. The field `hold` of a configuration overrides them.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -86,12 +85,12 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 		return err
 	}
 	defer unlock()
-	if d.listener, err = openListener(ctx, o.listenAddress()); err != nil {
+	if d.listener, err = openListener(ctx, o.listenAddress(), "--port"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if o.metricsAddress != "" {
-		if d.metricsListener, err = openListener(ctx, o.metricsAddress); err != nil {
+		if d.metricsListener, err = openListener(ctx, o.metricsAddress, "--metrics"); err != nil {
 			return err
 		}
 	}
@@ -226,16 +225,4 @@ func ignoreClosed(err error) error {
 		return nil
 	}
 	return err
-}
-
-// openListener listens on a TCP address. Its error is of kind Conflict.
-func openListener(ctx context.Context, address string) (net.Listener, error) {
-	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
-	if err == nil {
-		return l, nil
-	}
-	return nil, &dstack.Error{
-		Kind: dstack.Conflict, Message: fmt.Sprintf("cannot listen on %s: %v", address, errors.Unwrap(errors.Unwrap(err))),
-		Hint: "another server may be running there; choose another port with --port", Cause: err,
-	}
 }

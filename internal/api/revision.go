@@ -56,7 +56,8 @@ type RevisionView struct {
 // revision again as the next one and answers a RunView. If To is 0, the last
 // revision that served before the current one is chosen. Revision is the
 // current revision that the user saw; if another one is current by now, the
-// call fails with kind Conflict.
+// call fails with kind Conflict. If the chosen revision equals the current one,
+// the run stays as it is, and so does its revision.
 type RollbackRequest struct {
 	RunName  string `json:"run_name"`
 	To       int    `json:"to,omitempty"`

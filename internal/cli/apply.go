@@ -124,7 +124,7 @@ func (j *applyCommand) createArchive(ctx context.Context) error {
 }
 
 // planAndApply prints the plan, asks for confirmation and applies. It returns
-// nil if the answer is no.
+// nil if there is nothing to report or to wait for.
 func (j *applyCommand) planAndApply(ctx context.Context) (*api.RunView, error) {
 	var preview api.Preview
 	err := j.withProgress(func() string { return "looking for machines" }, func() (err error) {
@@ -137,6 +137,10 @@ func (j *applyCommand) planAndApply(ctx context.Context) (*api.RunView, error) {
 	j.printPlan(preview)
 	if known := preview.Existing; known != nil && len(preview.Changes) == 0 && !j.flags.force {
 		j.printInfo(" %s runs already and nothing changed; restart it with --force", known.Name)
+		if j.waitFlags.detach && !j.waitFlags.json { // nothing is submitted
+			j.printFollowUps(known.Name)
+			return nil, nil
+		}
 		return known, nil
 	}
 	if err := j.checkCapacity(preview); err != nil {

@@ -162,6 +162,11 @@ func TestApply_SuggestsFiles(t *testing.T) {
 	u.run("apply", "-y", "-f", "servcie.dstack.yml").check(t, ExitInvalid, nil,
 		[]string{"cannot read servcie.dstack.yml: no such file", "did you mean `service.dstack.yml`?"})
 	u.run("apply", "-y").check(t, ExitInvalid, nil, []string{"there is no .dstack.yml", "there is: service.dstack.yml"})
+	u.run("apply", "-y", "-f", ".").check(t, ExitInvalid, nil, []string{"cannot read .: it is a folder", "there is: service.dstack.yml"})
+	u.writeFile("models/a.dstack.yml", serviceFile)
+	u.writeFile("empty/README", "")
+	u.run("apply", "-y", "-f", "models/").check(t, ExitInvalid, nil, []string{"cannot read models/: it is a folder", "there is: models/a.dstack.yml"})
+	u.run("apply", "-y", "-f", "empty").check(t, ExitInvalid, nil, []string{"cannot read empty: it is a folder", "name a file: -f service.dstack.yml"})
 	u.writeFile(".dstack.yml", serviceFile)
 	u.run("apply", "-y", "-d").check(t, ExitDone, nil, []string{"web is submitted"})
 }
@@ -264,6 +269,12 @@ func TestApply_UpdatesAnExistingRun(t *testing.T) {
 
 	f.preview.Changes = nil
 	u.run("apply", "-f", "service.dstack.yml", "--wait", "ready").check(t, ExitDone, []string{"http://web.localhost:3000/"}, []string{"nothing changed"})
+	got := u.run("apply", "-f", "service.dstack.yml", "-d")
+	got.check(t, ExitDone, nil, []string{"web runs already and nothing changed; restart it with --force", "dstack logs web -f"})
+	if strings.Contains(got.err, "submitted") {
+		t.Errorf("an unchanged run is said to be submitted:\n%s", got.err)
+	}
+	u.run("apply", "-f", "service.dstack.yml", "-d", "-o", "json").check(t, ExitDone, []string{`"status": "ready"`}, nil)
 	if len(f.applied) != 1 {
 		t.Error("an unchanged run was applied")
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"strings"
@@ -131,6 +132,35 @@ func TestStop(t *testing.T) {
 	}
 }
 
+func TestStop_PrintsJSON(t *testing.T) {
+	finished := runViews(stoppedView)[0]
+	finished.Name = "old"
+	for _, c := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"web", "old"}, `[{"run":"web","status":"stopped"},{"run":"old","status":"stopped"}]`},
+		{[]string{"web", "-d"}, `[{"run":"web","status":"stopping"}]`},
+		{[]string{"old"}, `[{"run":"old","status":"stopped"}]`},
+	} {
+		f := newFakeServer(t)
+		f.views = runViews(readyView, api.RunView{Status: api.StatusStopping}, stoppedView)
+		f.list = []api.RunView{finished}
+		got := newTestUser(t, f).run(append([]string{"stop", "-y", "-o", "json"}, c.args...)...)
+		got.check(t, ExitDone, nil, nil)
+		expectJSON(t, got.out, c.want)
+	}
+}
+
+// expectJSON compares two JSON documents, apart from white space.
+func expectJSON(t *testing.T, got, want string) {
+	t.Helper()
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, []byte(got)); err != nil || compact.String() != want {
+		t.Errorf("%v: got %s, want %s", err, compact.String(), want)
+	}
+}
+
 func TestDelete(t *testing.T) {
 	f := newFakeServer(t)
 	f.list = runViews(readyView)
@@ -143,6 +173,9 @@ func TestDelete(t *testing.T) {
 	if len(f.deleted) != 1 || f.deleted[0] != "web" {
 		t.Errorf("deleted %v", f.deleted)
 	}
+	got := u.run("delete", "web", "-y", "-o", "json")
+	got.check(t, ExitDone, nil, nil)
+	expectJSON(t, got.out, `[{"run":"web","status":"deleted"}]`)
 	u.writeFile("nameless.dstack.yml", strings.Replace(serviceFile, "name: web\n", "", 1))
 	u.run("delete", "-f", "nameless.dstack.yml").check(t, ExitInvalid, nil, []string{"names no run"})
 }

@@ -13,7 +13,7 @@ import (
 
 func newDeleteCommand(a *app) *cobra.Command {
 	var file string
-	var yes bool
+	var yes, asJSON bool
 	c := &cobra.Command{
 		Use:     "delete RUN... | -f FILE",
 		Aliases: []string{"destroy"},
@@ -25,12 +25,13 @@ func newDeleteCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.deleteRuns(c.Context(), names, yes)
+			return a.deleteRuns(c.Context(), names, yes, asJSON)
 		},
 		ValidArgsFunction: a.completeRuns,
 	}
 	c.Flags().StringVarP(&file, "file", "f", "", "the run of this configuration `FILE`")
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask for confirmation")
+	addOutputFlag(c, &asJSON)
 	a.addProjectFlags(c)
 	return c
 }
@@ -58,7 +59,7 @@ func (a *app) namesToDelete(file string, args []string) ([]string, error) {
 	return []string{string(service.Name)}, nil
 }
 
-func (a *app) deleteRuns(ctx context.Context, names []string, yes bool) error {
+func (a *app) deleteRuns(ctx context.Context, names []string, yes, asJSON bool) error {
 	client, project, err := a.connect(ctx)
 	if err != nil {
 		return err
@@ -83,8 +84,13 @@ func (a *app) deleteRuns(ctx context.Context, names []string, yes bool) error {
 	if err := client.Delete(ctx, project, names); err != nil {
 		return err
 	}
+	results := make([]runResult, 0, len(names))
 	for _, name := range names {
 		a.printInfo(" %s is deleted", name)
+		results = append(results, runResult{name, statusDeleted})
+	}
+	if asJSON {
+		return a.printJSON(results)
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func TestHistoryAndRollback(t *testing.T) {
 	at := time.Now().Add(-time.Hour)
 	f.history = []api.RevisionView{
 		{Num: 5, Status: dstack.RevisionFailed, At: at, User: "ann", Reason: "replica 0 exited with code 1", Changes: []api.Change{{Path: "commands.0", From: "a", To: "b"}}},
-		{Num: 4, Current: true, Status: dstack.RevisionReady, At: at, Restores: 2},
+		{Num: 4, Current: true, Status: dstack.RevisionReady, At: at, Restores: 2, Changes: []api.Change{{Path: "port", From: "1", To: "2"}}},
 		{Num: 3, Status: dstack.RevisionPending, At: at},
 		{Num: 2, Status: dstack.RevisionReady, At: at},
 	}
@@ -82,6 +82,10 @@ func TestExplain(t *testing.T) {
 	var x api.Explanation
 	if got := u.run("explain", "web", "-o", "json"); json.Unmarshal([]byte(got.out), &x) != nil || x.DesiredReplicas != 2 {
 		t.Errorf("got %s", got.out)
+	}
+	f.explain.Decision.NextAt = time.Time{} // the number does not change
+	if got := u.run("explain", "web", "-o", "json"); got.code != ExitDone || strings.Contains(got.out, "next_at") {
+		t.Errorf("a time that never comes is printed: %s", got.out)
 	}
 	f.list = runViews(api.RunView{Status: api.StatusSleeping, DesiredReplicas: 0, Min: 0, Max: 2})
 	u.run("ps", "-v").check(t, ExitDone, []string{"sleeping  0 of 0..2", "ceil(14.2 / 10) = 2"}, nil)

@@ -75,7 +75,8 @@ func (a *app) readProfiles(folder string) (file sourceFile, profiles []spec.Prof
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			return file, nil, spec.Problems{unreadableFile(name, err, "make it readable, or move it")}
+			return file, nil, spec.Problems{{File: name, Message: "this file cannot be read: " + readFailure(err),
+				Hint: "make it readable, or move it"}}
 		case file.name != "":
 			return file, nil, spec.Problems{{File: name, Message: "there is also " + file.name, Hint: "keep one of them"}}
 		}
@@ -89,8 +90,4 @@ func (a *app) readProfiles(folder string) (file sourceFile, profiles []spec.Prof
 		return file, nil, asProblems(file.name, err)
 	}
 	return file, profiles, nil
-}
-
-func unreadableFile(name string, err error, hint string) spec.Problem {
-	return spec.Problem{File: name, Message: "this file cannot be read: " + readFailure(err), Hint: hint}
 }

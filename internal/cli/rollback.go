@@ -58,7 +58,11 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 	}
 	current, target := g.findTarget(revisions)
 	if target > 0 {
-		g.printRollback(name, revisions, current, target)
+		changes := changesBetween(revisions, current, target)
+		if len(changes) == 0 {
+			return g.endUnchanged(ctx, name, current, target)
+		}
+		g.printRollback(name, revisions, current, target, changes)
 		if !g.yes {
 			yes, err := g.confirm(ctx, fmt.Sprintf("Roll back to revision %d?", target))
 			if err == nil && !yes {
@@ -76,6 +80,9 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 	view, err := g.client.Rollback(ctx, g.project, api.RollbackRequest{RunName: name, To: to, Revision: current})
 	if err != nil {
 		return err
+	}
+	if view.Revision == current {
+		return g.endUnchanged(ctx, name, current, target)
 	}
 	g.printInfo(" %s rolls back: revision %d is a copy of revision %d", cleanLine(view.Name), view.Revision, target)
 	return g.watchRun(ctx, view)
@@ -100,23 +107,35 @@ func (g *rollbackCommand) findTarget(revisions []api.RevisionView) (current, tar
 	return current, 0
 }
 
+// endUnchanged ends a rollback whose target equals the current revision. It waits
+// for that revision if the flags ask for its readiness or its view.
+func (g *rollbackCommand) endUnchanged(ctx context.Context, name string, current, target int) error {
+	g.printInfo(" Nothing changes: revision %d of %s is the same as revision %d.", current, cleanLine(name), target)
+	if g.waitFlags.wait == "" && !g.waitFlags.json {
+		return nil
+	}
+	view, err := g.client.GetRunView(ctx, g.project, api.RunViewRequest{RunName: name})
+	if err != nil {
+		return err
+	}
+	return g.watchRun(ctx, view)
+}
+
 // printRollback prints what a rollback changes.
-func (g *rollbackCommand) printRollback(name string, revisions []api.RevisionView, current, target int) {
+func (g *rollbackCommand) printRollback(
+	name string, revisions []api.RevisionView, current, target int, changes []api.Change,
+) {
 	g.printInfo(" %s changes from revision %d back to revision %d", g.err.paint(bold, cleanLine(name)), current, target)
 	g.printInfo("")
-	changes := changesBetween(revisions, current, target)
 	g.printChangeList(changes)
 	for _, r := range revisions {
 		if r.Num == target && r.Status == dstack.RevisionFailed {
 			g.printInfo(" %s revision %d failed: %s", g.err.paint(yellow, "note"), target, orDash(r.Reason))
 		}
 	}
-	switch {
-	case len(changes) == 0:
-		g.printInfo(" Nothing changed: its replicas are replaced one by one.")
-	case combineStrategies(changes) == api.StrategyInPlace:
+	if combineStrategies(changes) == api.StrategyInPlace {
 		g.printInfo(" Nothing is restarted.")
-	default: // the capacity of the machines is not known here
+	} else { // the capacity of the machines is not known here
 		g.printInfo(" If a machine has capacity for both, a new replica becomes ready before an old one stops.")
 	}
 }

@@ -46,6 +46,10 @@ func (a *app) readSource(name string) (sourceFile, error) {
 				"there is no %s in %s", defaultFileNames[0], a.dir)
 		}
 	}
+	if a.isFolder(name) {
+		return sourceFile{}, invalidInput(a.suggestFile(name, "name a file: -f service.dstack.yml"),
+			"cannot read %s: it is a folder", name)
+	}
 	text, err := a.readFile(name)
 	if err != nil {
 		return sourceFile{}, &dstack.Error{Kind: dstack.Invalid, Cause: err,
@@ -81,11 +85,19 @@ func (a *app) resolvePath(name string) string {
 	return filepath.Join(a.dir, name)
 }
 
-// suggestFile returns a hint with configuration files that exist, or orElse.
+func (a *app) isFolder(name string) bool {
+	info, err := os.Stat(a.resolvePath(name))
+	return err == nil && info.IsDir()
+}
+
+// suggestFile returns a hint with configuration files that exist, or otherwise.
+// It looks in the folder name or, if name is not a folder, beside it.
 func (a *app) suggestFile(name, otherwise string) string {
-	folder := a.dir
-	if name != "" {
-		folder = filepath.Dir(a.resolvePath(name))
+	folder := a.resolvePath(name)
+	if a.isFolder(name) {
+		name = ""
+	} else {
+		folder = filepath.Dir(folder)
 	}
 	var existing []string
 	for _, pattern := range []string{"*.dstack.yml", "*.dstack.yaml"} {

@@ -17,7 +17,17 @@ type stopCommand struct {
 	abort  bool
 	yes    bool
 	detach bool
+	json   bool
 }
+
+// runResult is an element of the JSON of `dstack stop` and `dstack delete`.
+type runResult struct {
+	Run    string `json:"run"`
+	Status string `json:"status"` // an api.RunStatus, or statusDeleted
+}
+
+// statusDeleted is the status of a run that does not exist any more.
+const statusDeleted = "deleted"
 
 func newStopCommand(a *app) *cobra.Command {
 	s := &stopCommand{app: a}
@@ -33,6 +43,7 @@ func newStopCommand(a *app) *cobra.Command {
 	c.Flags().BoolVarP(&s.abort, "abort", "x", false, "stop at once, without finishing requests")
 	c.Flags().BoolVarP(&s.yes, "yes", "y", false, "do not ask for confirmation")
 	c.Flags().BoolVarP(&s.detach, "detach", "d", false, "do not wait")
+	addOutputFlag(c, &s.json)
 	a.addProjectFlags(c)
 	return c
 }
@@ -43,58 +54,66 @@ func (s *stopCommand) run(ctx context.Context, names []string) error {
 		return err
 	}
 	defer client.Close()
-	unfinished, err := s.findUnfinished(ctx, client, project, names)
-	if err != nil || len(unfinished) == 0 {
+	views, unfinished, err := s.findRuns(ctx, client, project, names)
+	if err != nil {
 		return err
 	}
-	names = names[:0:0]
-	for _, v := range unfinished {
-		names = append(names, v.Name)
-	}
-	if !s.yes {
-		yes, err := s.confirm(ctx, "Stop "+strings.Join(names, ", ")+"?")
+	if len(unfinished) > 0 && !s.yes {
+		yes, err := s.confirm(ctx, "Stop "+strings.Join(unfinished, ", ")+"?")
 		if err != nil || !yes {
 			return err
 		}
 	}
-	if err := client.Stop(ctx, project, names, s.abort); err != nil {
-		return err
-	}
-	for _, view := range unfinished {
-		if s.detach {
-			s.printInfo(" %s is stopping", view.Name)
-			continue
-		}
-		if err := s.waitUntilStopped(ctx, client, project, view); err != nil {
+	if len(unfinished) > 0 {
+		if err := client.Stop(ctx, project, unfinished, s.abort); err != nil {
 			return err
 		}
+	}
+	results := make([]runResult, 0, len(views))
+	for _, view := range views {
+		status := string(view.Status)
+		if !view.Status.IsFinished() {
+			if status, err = s.waitUntilStopped(ctx, client, project, view); err != nil {
+				return err
+			}
+		}
+		results = append(results, runResult{view.Name, status})
+	}
+	if s.json {
+		return s.printJSON(results)
 	}
 	return nil
 }
 
-// findUnfinished looks up all named runs before the first one is stopped.
-func (s *stopCommand) findUnfinished(
+// findRuns looks up all named runs before the first one is stopped. It returns
+// their views, and the names of the unfinished ones.
+func (s *stopCommand) findRuns(
 	ctx context.Context, client *api.Client, project string, names []string,
-) ([]api.RunView, error) {
-	var unfinished []api.RunView
+) (views []api.RunView, unfinished []string, err error) {
 	for _, name := range names {
 		view, err := client.GetRunView(ctx, project, api.RunViewRequest{RunName: name})
 		if err != nil {
-			return nil, s.suggestRun(ctx, client, project, name, err)
+			return nil, nil, s.suggestRun(ctx, client, project, name, err)
 		}
+		views = append(views, view)
 		if view.Status.IsFinished() {
 			s.printInfo(" %s", describeRun(view))
 			continue
 		}
-		unfinished = append(unfinished, view)
+		unfinished = append(unfinished, view.Name)
 	}
-	return unfinished, nil
+	return views, unfinished, nil
 }
 
-// waitUntilStopped waits until a run has stopped. An interrupt ends the wait only.
+// waitUntilStopped waits until a run has stopped, unless --detach is set, and
+// returns its status. An interrupt ends the wait only.
 func (s *stopCommand) waitUntilStopped(
 	ctx context.Context, client *api.Client, project string, view api.RunView,
-) error {
+) (status string, err error) {
+	if s.detach {
+		s.printInfo(" %s is stopping", view.Name)
+		return string(api.StatusStopping), nil
+	}
 	// The view is older than the request to stop.
 	view.Status, view.Reason = api.StatusStopping, ""
 	w := &runWaiter{app: s.app, client: client, project: project,
@@ -104,12 +123,12 @@ func (s *stopCommand) waitUntilStopped(
 	case ctx.Err() != nil:
 		s.printInfo("detached; %s continues to stop", view.Name)
 		s.printInfo("  %s  dstack ps %s", s.err.paint(bold, "look"), view.Name)
-		return nil
+		return string(api.StatusStopping), nil
 	case dstack.KindOf(err) == dstack.NotFound && err != nil:
-		return nil // stopped and deleted in the meantime
+		return statusDeleted, nil // in the meantime
 	case err != nil:
-		return err
+		return "", err
 	}
 	s.printInfo(" %s", fmt.Sprintf("%s is %s", s.err.paint(bold, view.Name), last.Status))
-	return nil
+	return string(last.Status), nil
 }

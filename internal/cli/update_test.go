@@ -189,6 +189,29 @@ func TestRollback_PrintsItsChanges(t *testing.T) {
 	u.run("history", "wbe").check(t, ExitFailed, nil, []string{"did you mean `web`?"})
 }
 
+func TestRollback_ToAnEqualRevision(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		changes []api.Change
+		asks    int // requests for a rollback
+	}{
+		{"no change", nil, 0},
+		{"hidden values, which the server compares", []api.Change{{Path: "env.KEY", From: "•••", To: "•••", Strategy: api.StrategyRolling}}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFakeServer(t)
+			u := newTestUser(t, f)
+			f.history = []api.RevisionView{{Num: 2, Current: true, Changes: c.changes}, {Num: 1, Status: dstack.RevisionReady}}
+			f.views = runViews(api.RunView{Status: api.StatusReady, Revision: 2})
+			u.run("rollback", "web", "-y").check(t, ExitDone, nil, []string{"Nothing changes: revision 2 of web is the same as revision 1."})
+			u.run("rollback", "web", "-y", "-o", "json").check(t, ExitDone, []string{`"revision": 2`}, nil)
+			if len(f.rollbacks) != c.asks {
+				t.Errorf("requested %+v", f.rollbacks)
+			}
+		})
+	}
+}
+
 func TestRollback_WaitsLikeApply(t *testing.T) {
 	for _, c := range []struct {
 		name  string

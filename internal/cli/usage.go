@@ -9,7 +9,7 @@ import (
 	"dstack/internal/human"
 )
 
-// didYouMean returns a hint that names the nearest candidate, or orElse.
+// didYouMean returns a hint that names the nearest candidate, or otherwise.
 func didYouMean(word string, candidates []string, otherwise string) string {
 	if nearest := human.Nearest(word, candidates); nearest != "" {
 		return "did you mean `" + nearest + "`?"
@@ -58,6 +58,9 @@ func flagError(c *cobra.Command, err error) error {
 		return invalidInput(didYouMean("--"+name, names, help), "unknown flag `--%s`", name)
 	}
 	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		if bad.GetFlag().Value.Type() == "duration" {
+			return invalidInput("write 10m or 90s", "--%s: `%s` is not a duration", bad.GetFlag().Name, bad.GetValue())
+		}
 		return invalidInput(help, "--%s: %v", bad.GetFlag().Name, bad.Unwrap())
 	}
 	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {

@@ -34,7 +34,8 @@ func (a *app) readVariables(f *applyFlags) (givenVariables, spec.Problems) {
 	for _, name := range f.envFiles {
 		text, err := a.readFile(name)
 		if err != nil {
-			problems = append(problems, unreadableFile(name, err, "check the path"))
+			problems = append(problems, flagProblem("--env-file", "check the path",
+				"cannot read %s: %s", name, readFailure(err)))
 			continue
 		}
 		vars, err := spec.ParseEnvFile(name, text)

@@ -63,8 +63,8 @@ func TestEnvFile_ReportsProblems(t *testing.T) {
 			[]string{"a.env:2:1: `A` is set twice", "it is already set on line 1; remove one of them", "a.env:4:2: there is a colon", "write NAME=value", "2 problems in a.env\n"}},
 		{"two bad files", map[string]string{"a.env": "1=secret", "b.env": "B='secret"}, []string{"--env-file", "a.env", "--env-file", "b.env"},
 			[]string{"1 problem in a.env\n\nb.env:1:3: this quote is not closed", "1 problem in b.env\n"}},
-		{"no such file", nil, []string{"--env-file", "a.env"}, []string{"a.env: this file cannot be read: no such file or directory\n  check the path"}},
-		{"a folder", map[string]string{"a.env/x": ""}, []string{"--env-file", "a.env"}, []string{"a.env: this file cannot be read: is a directory"}},
+		{"no such file", nil, []string{"--env-file", "a.env"}, []string{"error: --env-file: cannot read a.env: no such file or directory\n  try   check the path"}},
+		{"a folder", map[string]string{"a.env/x": ""}, []string{"--env-file", "a.env"}, []string{"cannot read a.env: is a directory"}},
 		{"no name of a file", nil, []string{"--env-file", ""}, []string{"error: --env-file needs a value"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

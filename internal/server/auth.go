@@ -67,8 +67,9 @@ func (s *Server) authenticate(c *apiCall) (known bool, err error) {
 	}
 	if err != nil || subtle.ConstantTimeCompare([]byte(user.TokenHash), []byte(hash)) != 1 {
 		return false, wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Invalid token"}, Err: &dstack.Error{
-			Kind: dstack.Unauthorized, Message: "the token is not valid",
-			Hint: "set the current token: dstack config --url URL asks for it"}}
+			Kind: dstack.Unauthorized, Message: "the server does not accept this token",
+			Hint: "enter the current one: dstack config --project NAME --url URL; " +
+				"if it is lost, start the server once with --token NEW"}}
 	}
 	c.user = user
 	return true, nil

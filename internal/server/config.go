@@ -62,8 +62,8 @@ projects:
     backends:
 %s`
 
-// ReadConfig reads <dir>/config.yml. If the file does not exist, it creates one with a single project, mainProject. An
-// invalid file is an error of kind Invalid that lists all problems with their lines; its cause is a spec.Problems.
+// ReadConfig reads <dir>/config.yml. If the file does not exist, it creates one with a single project, mainProject. The
+// error of an invalid file is a spec.Problems with all problems and their lines.
 func ReadConfig(dir, mainProject string, format ConfigFormat) (config Config, created bool, err error) {
 	file := filepath.Join(dir, ConfigName)
 	text, err := os.ReadFile(file)
@@ -123,7 +123,8 @@ func parseConfig(file string, text []byte, format ConfigFormat) (Config, error) 
 	}
 	var config Config
 	if root := strictyaml.Load(text, r.Problems); root != nil && root.IsNull() {
-		r.Add(root, "the file is empty", "remove it, and the next start creates a new one")
+		r.Add(&strictyaml.Node{Line: 1, Col: 1, Width: 1}, "the file is empty",
+			"write `projects: "+exampleProjects("main")+"`, or remove the file: the next start creates a new one")
 	} else if root != nil {
 		config = r.readRoot(root)
 	}
@@ -133,24 +134,17 @@ func parseConfig(file string, text []byte, format ConfigFormat) (Config, error) 
 	return Config{}, newConfigError(file, text, r.All())
 }
 
-// newConfigError returns an error that lists the problems of a file, one in each line.
+// exampleProjects returns the value of `projects` for one project.
+func exampleProjects(name string) string { return "[{name: " + name + "}]" }
+
+// newConfigError returns the problems of a file as an error.
 func newConfigError(file string, text []byte, found []strictyaml.Problem) error {
-	lines := strings.Split(string(text), "\n")
-	var problems spec.Problems
-	messages := make([]string, 0, len(found))
+	problems := make(spec.Problems, 0, len(found))
 	for _, p := range found {
-		problem := spec.Problem{File: file, Line: p.Line, Col: p.Col, Width: p.Width, Path: p.Path, Message: p.Message,
-			Hint: p.Hint, Unsupported: p.Unsupported}
-		if p.Line >= 1 && p.Line <= len(lines) {
-			problem.Source = lines[p.Line-1]
-		}
-		if p.Line >= 2 && p.Line <= len(lines) {
-			problem.Before = lines[p.Line-2]
-		}
-		problems = append(problems, problem)
-		messages = append(messages, fmt.Sprintf("%s:%d:%d: %s", file, p.Line, p.Col, p.Message))
+		problems = append(problems, spec.Problem{Line: p.Line, Col: p.Col, Width: p.Width, Path: p.Path,
+			Message: p.Message, Hint: p.Hint, Unsupported: p.Unsupported})
 	}
-	return &dstack.Error{Kind: dstack.Invalid, Message: strings.Join(messages, "\n"), Hint: found[0].Hint, Cause: problems}
+	return spec.Locate(file, text, problems)
 }
 
 // configReader reads the tree of a config.yml and collects its problems.
@@ -164,13 +158,24 @@ func (r *configReader) readRoot(n *strictyaml.Node) Config {
 	var c Config
 	r.ReadFields(n, "the server's configuration", []strictyaml.Field{{
 		Name: "projects", Required: "projects: followed by a list", Read: func(n *strictyaml.Node) {
-			items, _ := r.ReadItems(n, "`projects`")
-			for _, item := range items {
+			if n.Kind != strictyaml.Sequence {
+				r.addNotProjects(n)
+			}
+			for _, item := range n.Items {
 				c.Projects = append(c.Projects, r.readProject(item, c.Projects))
 			}
 		},
 	}})
 	return c
+}
+
+// addNotProjects adds the problem of a value of `projects` that is not a list.
+func (r *configReader) addNotProjects(n *strictyaml.Node) {
+	name := "main"
+	if n.IsScalar() && projectNamePattern.MatchString(n.Text) {
+		name = n.Text
+	}
+	r.Add(n, "`projects` must be a list, not "+n.Describe(), "write `projects: "+exampleProjects(name)+"`")
 }
 
 // readProject reads one project. previous are the projects above it in the file.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"dstack/internal/dstack"
 	"dstack/internal/spec"
 	"dstack/internal/strictyaml"
 )
@@ -81,10 +80,14 @@ func TestParseConfig_Backends(t *testing.T) {
 
 func TestParseConfig_ProblemsHaveTheirLine(t *testing.T) {
 	for _, c := range []struct{ name, text, want, hint string }{
-		{"an empty file", "", "the file is empty", ""},
-		{"only a comment", "# nothing\n", "the file is empty", ""},
+		{"an empty file", "", "c.yml:1:1: the file is empty",
+			"write `projects: [{name: main}]`, or remove the file: the next start creates a new one"},
+		{"only a comment", "# nothing\n", "c.yml:1:1: the file is empty", ""},
 		{"no projects", "project: []\n", "c.yml:1:1: unknown field `project`", ""},
-		{"not a list", "projects: main\n", "c.yml:1:11: ", ""},
+		{"not a list", "projects: main\n", "c.yml:1:11: `projects` must be a list, not `main`", "write `projects: [{name: main}]`"},
+		{"a project that is not in a list", "projects: {name: team}\n", "c.yml:1:11: `projects` must be a list", "write `projects: [{name: main}]`"},
+		{"no value", "projects:\n", "c.yml:1:1: ", ""},
+		{"a project that is not a mapping", "projects: [team]\n", "c.yml:1:12: a project must be a mapping", ""},
 		{"a wrong value in a backend's block", "projects:\n- name: a\n  backends:\n  - type: rack\n    rows: 12\n",
 			"c.yml:5:11: `12` is not between 1 and 9", ""},
 		{"an unknown field in a backend's block", "projects:\n- name: a\n  backends:\n  - type: rack\n    row: 2\n",
@@ -112,15 +115,12 @@ func TestParseConfig_ProblemsHaveTheirLine(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := parseConfig("c.yml", []byte(c.text), testFormat)
-			e, ok := errors.AsType[*dstack.Error](err)
-			if !ok || e.Kind != dstack.Invalid || !strings.Contains(e.Message, c.want) {
-				t.Fatalf("the error is %v, want %s", err, c.want)
+			problems, ok := errors.AsType[spec.Problems](err)
+			if !ok || len(problems) != 1 || !strings.Contains(problems[0].Place()+problems[0].Message, c.want) {
+				t.Fatalf("the error is %v, want one problem: %s", err, c.want)
 			}
-			if c.hint != "" && e.Hint != c.hint {
-				t.Errorf("the hint is %q, want %q", e.Hint, c.hint)
-			}
-			if problems, ok := errors.AsType[spec.Problems](err); !ok || len(problems) != 1 {
-				t.Errorf("the cause is not one problem: %#v", err)
+			if c.hint != "" && problems[0].Hint != c.hint {
+				t.Errorf("the hint is %q, want %q", problems[0].Hint, c.hint)
 			}
 		})
 	}

@@ -1,11 +1,16 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"iter"
+	"maps"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -50,6 +55,9 @@ func (s *Server) followLogs(c *apiCall) error {
 	if err != nil {
 		return err
 	}
+	if err := checkReplica(in, details); err != nil {
+		return err
+	}
 	f := &logStream{server: s, request: in, run: details.Run.ID, lines: newLineWriter(c.w),
 		sent: map[dstack.AttemptID]time.Time{}}
 	sources := f.listSources(details)
@@ -76,6 +84,29 @@ func (s *Server) followLogs(c *apiCall) error {
 	}
 	f.lines.clearDeadline()
 	return nil
+}
+
+// checkReplica returns an error of kind NotFound if the run does not have the
+// replica of a request. A request with Follow may name a replica that the run
+// may still get.
+func checkReplica(in api.FollowLogs, details store.RunDetails) error {
+	if in.Replica == nil || in.Follow && *in.Replica < details.Run.Spec.Configuration.Replicas.Max {
+		return nil
+	}
+	existing := map[int]bool{}
+	for _, r := range details.Replicas {
+		existing[r.Num] = true
+	}
+	if existing[*in.Replica] {
+		return nil
+	}
+	nums := make([]string, 0, len(existing))
+	for _, num := range slices.Sorted(maps.Keys(existing)) {
+		nums = append(nums, strconv.Itoa(num))
+	}
+	return &dstack.Error{Kind: dstack.NotFound, Hint: "list the replicas: dstack ps " + in.RunName,
+		Message: fmt.Sprintf("%s has no replica %d; it has %s",
+			in.RunName, *in.Replica, cmp.Or(strings.Join(nums, ", "), "none"))}
 }
 
 // newLossEntry returns the entry that reports that output cannot be read.

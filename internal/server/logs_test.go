@@ -201,10 +201,11 @@ func TestFollowLogs_AcrossAttempts(t *testing.T) {
 	h.expectLines(resumed, "three", "four")
 	h.expectLines(h.openStream(api.FollowLogs{RunName: "web", Follow: true, StartTime: &seen.Timestamp}), "four")
 	h.expectLines(h.openStream(api.FollowLogs{RunName: "web", Follow: true, CurrentOnly: true}), "four")
-	once, other := h.openStream(api.FollowLogs{RunName: "web"}), 1
+	once := h.openStream(api.FollowLogs{RunName: "web"})
 	h.expectLines(once, "one", "two", "three", "four")
 	h.expectEnd(once)
-	h.expectEnd(h.openStream(api.FollowLogs{RunName: "web", Replica: &other}))
+	h.expectError(api.PathFollow, `{"run_name": "web", "replica": 7}`, 400, dstack.NotFound, "web has no replica 7; it has 0")
+	h.expectError(api.PathFollow, `{"run_name": "web", "replica": 7, "follow": true}`, 400, dstack.NotFound, "web has no replica 7; it has 0")
 	h.writeLogs(second, base.Add(4*time.Second), "bye")
 	h.logs.Finish(second)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep { return lifecycle.ReplicaStep{To: dstack.ReplicaTerminated} })

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"dstack/internal/api"
+	"dstack/internal/decide/job"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
 )
@@ -30,7 +31,8 @@ func (s *Server) listRevisions(c *apiCall, in api.RunName) ([]api.RevisionView, 
 	return views, nil
 }
 
-// rollBackRun submits an earlier revision of a run again, as the next one.
+// rollBackRun submits an earlier revision of a run again, as the next one. If
+// that would change nothing, the run keeps its current revision.
 func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, error) {
 	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {
@@ -49,8 +51,11 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 	if err != nil {
 		return api.RunView{}, err
 	}
+	if len(job.CompareSpecs(details.Run.Spec, target.Spec)) == 0 {
+		return buildRunView(details, s.urls), nil
+	}
 	run, err := s.store.ReviseRun(c.ctx, details.Run.ID, store.Revision{Revision: details.Run.Revision,
-		Spec: target.Spec, User: c.user.Name, NeedsRollout: needsRollout(details.Run.Spec, target.Spec),
+		Spec: target.Spec, User: c.user.Name, NeedsRollout: job.NeedsRollout(details.Run.Spec, target.Spec),
 		Restores: target.Num, Now: now()})
 	if err != nil {
 		return api.RunView{}, err

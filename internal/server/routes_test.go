@@ -178,7 +178,8 @@ func TestAuthenticate_AcceptsOnlyBearerTokens(t *testing.T) {
 	h := newTestServer(t)
 	for header, want := range map[string]string{
 		"bearer " + h.admin: `"username":"admin"`, "Bearer  " + h.admin: `"username":"admin"`,
-		h.admin: "Not authenticated", "Basic " + h.admin: "Not authenticated", "Bearer ": "Not authenticated", "Bearer x' OR 1=1 --": "Invalid token",
+		"Bearer wrong": "the server does not accept this token",
+		h.admin:        "Not authenticated", "Basic " + h.admin: "Not authenticated", "Bearer ": "Not authenticated", "Bearer x' OR 1=1 --": "Invalid token",
 	} {
 		r, err := http.NewRequestWithContext(t.Context(), "POST", h.url+"/api/users/get_my_user", nil)
 		if err != nil {

@@ -252,6 +252,27 @@ func TestApply_SubmitsThenRevises(t *testing.T) {
 }
 
 // A run that uses all of a machine can be replaced on it.
+func TestRollBackRun_DoesNothingIfTheRevisionsAreEqual(t *testing.T) {
+	h := newTestServer(t)
+	h.initRepo()
+	var v api.RunView
+	other := strings.Replace(plainService, "port: ", "port: 1", 1)
+	for revision, yaml := range []string{plainService, other} {
+		h.mustCall(api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("web", yaml), Revision: revision}, &v)
+	}
+	for _, c := range []struct{ to, current, want int }{{1, 2, 3}, {1, 3, 3}, {2, 3, 4}} {
+		h.mustCall(api.PathRollback, api.RollbackRequest{RunName: "web", To: c.to, Revision: c.current}, &v)
+		if v.Revision != c.want {
+			t.Errorf("from revision %d back to %d: revision %d, want %d", c.current, c.to, v.Revision, c.want)
+		}
+	}
+	var revisions []api.RevisionView
+	h.mustCall(api.PathHistory, api.RunName{RunName: "web"}, &revisions)
+	if len(revisions) != 4 {
+		t.Errorf("%d revisions, want 4", len(revisions))
+	}
+}
+
 func TestApply_ReleasesAllocationsOfTheExistingRun(t *testing.T) {
 	h := newTestServer(t)
 	h.initRepo()

@@ -27,8 +27,8 @@ type Decision struct {
 	DesiredReplicas int       `json:"wanted"`
 	Target          int       `json:"target"` // the number that the load alone requires, within the range
 	Rule            Rule      `json:"rule"`
-	Reason          string    `json:"why"`     // for the user: 14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2
-	NextAt          time.Time `json:"next_at"` // when DesiredReplicas may change without a change of the load; zero: never
+	Reason          string    `json:"why"`              // for the user: 14.2 requests a second over the last 60s, target 10 a replica: ceil(14.2 / 10) = 2
+	NextAt          time.Time `json:"next_at,omitzero"` // when DesiredReplicas may change without a change of the load; zero: never
 }
 
 // Rule identifies the rule that determined a decision.

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+
+	"dstack/internal/dstack"
+)
+
+// openListener listens on a TCP address. flag is the flag that sets the port, for the hint of an error; see
+// newListenError.
+func openListener(ctx context.Context, address, flag string) (net.Listener, error) {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, newListenError(address, flag, err)
+	}
+	return l, nil
+}
+
+// newListenError describes an error of net.Listen. It is of kind Invalid if the address is wrong, and otherwise of kind
+// Conflict.
+func newListenError(address, flag string, err error) error {
+	const ownAddress = "use an address of this machine, such as 127.0.0.1"
+	const addressForm = "write the host and the port, such as 127.0.0.1:9100"
+	unknown, isUnknown := errors.AsType[*net.DNSError](err) // a host or the name of a port
+	if host, _, _ := net.SplitHostPort(address); isUnknown && unknown.Name == host {
+		return &dstack.Error{Kind: dstack.Invalid, Message: "cannot find the host " + host, Hint: ownAddress, Cause: err}
+	}
+	reason := err
+	if op, ok := errors.AsType[*net.OpError](err); ok {
+		reason = op.Err
+	}
+	if call, ok := errors.AsType[*os.SyscallError](reason); ok {
+		reason = call.Err
+	}
+	e := &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf("cannot listen on %s: %v", address, reason),
+		Hint: "choose another address or port with " + flag, Cause: err}
+	malformed, isMalformed := errors.AsType[*net.AddrError](err)
+	switch {
+	case isMalformed:
+		e.Message = fmt.Sprintf("cannot listen on %s: %s", address, malformed.Err)
+		e.Kind, e.Hint = dstack.Invalid, addressForm
+	case isUnknown:
+		e.Message = fmt.Sprintf("cannot listen on %s: %s", address, unknown.Err)
+		e.Kind, e.Hint = dstack.Invalid, addressForm
+	case errors.Is(err, syscall.EADDRINUSE):
+		e.Hint = "another server may be running there; choose another port with " + flag
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		e.Kind, e.Hint = dstack.Invalid, ownAddress
+	}
+	return e
+}
