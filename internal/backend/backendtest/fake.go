@@ -134,7 +134,7 @@ func (f *Fake) Fail(id dstack.InstanceID, failure dstack.MachineFailure) {
 	}
 }
 
-// Leak adds a running machine that nobody requested from this Fake, as an
+// Leak adds a running machine that was not created through this Fake, as an
 // earlier server may have left it.
 func (f *Fake) Leak(id dstack.InstanceID) {
 	f.mu.Lock()

@@ -293,7 +293,7 @@ func TestInstance_SilentForLongIsDeleted(t *testing.T) {
 	back := now.Add(time.Hour)
 	var i dstack.Instance
 	if step, i = decideInstance(t, seen, false, failure, back); step.To != dstack.InstanceUp || !i.SilentSince.Equal(back) {
-		t.Errorf("silence counts while nobody asked: %+v, since %s", step, i.SilentSince)
+		t.Errorf("silence counts while the engine was not asked: %+v, since %s", step, i.SilentSince)
 	}
 	if _, i = decideInstance(t, seen, true, nil, back); !i.SilentSince.IsZero() {
 		t.Errorf("it answers and is silent since %s", i.SilentSince)
@@ -360,7 +360,7 @@ func TestRevise_KeepsTheDesiredReplicasInTheRange(t *testing.T) {
 func TestRevise_Refuses(t *testing.T) {
 	for name, change := range map[string]func(*dstack.Run){
 		"a run that has ended":              func(r *dstack.Run) { r.Status = dstack.RunFailed },
-		"a run that somebody else changed":  func(r *dstack.Run) { r.Revision = 3 },
+		"a run that another user changed":   func(r *dstack.Run) { r.Revision = 3 },
 		"a run that is asked to stop":       func(r *dstack.Run) { r.Stop = dstack.StopGraceful },
 		"a run whose replicas are to leave": func(r *dstack.Run) { r.Status = dstack.RunTerminating },
 	} {

@@ -89,9 +89,9 @@ func Sum(sum, c dstack.Claim, times int) dstack.Claim {
 	return sum
 }
 
-// Exceeded names the sizes of an instance that all claims on it together
-// exceed, of those that claim asks for. total includes claim. Only owned
-// instances are shared; a rented one is never exceeded.
+// Exceeded names the sizes that claim asks for and that all claims on the
+// instance together exceed. total includes claim. Only owned instances are
+// shared; a rented instance is never exceeded.
 func Exceeded(o dstack.Offer, total, claim dstack.Claim) (short []string) {
 	if o.OwnedInstance == "" {
 		return nil

@@ -22,8 +22,8 @@ type attemptRow struct {
 	Num       int
 }
 
-// rememberAttempts inserts new attempts, and deletes those that are too old to be
-// listed.
+// rememberAttempts inserts new attempts, and deletes attempts that are too old
+// to be listed.
 func rememberAttempts(ctx context.Context, tx bun.Tx, done []steppedReplica) error {
 	var rows []attemptRow
 	for _, r := range done {

@@ -33,8 +33,8 @@ func orEmpty(past []dstack.Attempt) []dstack.Attempt {
 	return past
 }
 
-// putInstance inserts the row of an instance, or refreshes the offer of one that
-// exists. On PostgreSQL it holds the row, so that placements on one machine are
+// putInstance inserts the row of an instance, or updates the offer of an existing
+// row. On PostgreSQL it locks the row, so that placements on one machine are
 // checked one after the other.
 func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, now time.Time) error {
 	offer, err := json.Marshal(i.Offer)

@@ -205,7 +205,7 @@ func TestRevisions_AReplicaRunsItsOwnRevision(t *testing.T) {
 		}
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Rollback: &lifecycle.Rollback{ToRevision: 2}}, t0)
 		if one, other := command(); one != "two" || other != "two" {
-			t.Errorf("after a fall back it is %q, and %q on its machine", one, other)
+			t.Errorf("after a rollback it is %q, and %q on its machine", one, other)
 		}
 	})
 }
@@ -223,8 +223,8 @@ func TestRevisions_UnreadableSpec(t *testing.T) {
 			h.noError(err)
 			seen, err := h.s.InstanceFacts(ctx, "local-box")
 			h.noError(err)
-			if tell := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(tell) != 0 {
-				t.Errorf("%s: the engine is told %v", how, tell)
+			if commands := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(commands) != 0 {
+				t.Errorf("%s: the engine gets commands %v", how, commands)
 			}
 			if _, err := h.s.ReplicaFacts(ctx, r.ID); err == nil {
 				t.Errorf("%s: its replica goes on", how)
