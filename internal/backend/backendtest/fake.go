@@ -118,7 +118,7 @@ func (f *Fake) Existing() map[dstack.InstanceID]backend.CreateRequest {
 	return requests
 }
 
-// Lose removes a machine, as if somebody had deleted it.
+// Lose removes a machine, as if it had been deleted outside of dstack.
 func (f *Fake) Lose(id dstack.InstanceID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

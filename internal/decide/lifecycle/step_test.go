@@ -83,7 +83,7 @@ func TestRunStep_TerminateReplica(t *testing.T) {
 	}{
 		{"a starting replica", graceful, rep(0, 2, dstack.ReplicaStarting), true, true, now},
 		{"a replica that became ready has to drain first", graceful, rep(0, 2, dstack.ReplicaReady), false, false, time.Time{}},
-		{"and one that is unhealthy", graceful, rep(0, 2, dstack.ReplicaUnhealthy), false, false, time.Time{}},
+		{"and an unhealthy replica", graceful, rep(0, 2, dstack.ReplicaUnhealthy), false, false, time.Time{}},
 		{"an abort waits for nothing", abort, rep(0, 2, dstack.ReplicaReady), true, false, now},
 		{"a draining replica", abort, rep(0, 2, dstack.ReplicaDraining), true, false, now},
 		{"a terminating replica loses its grace period and keeps its time", abort, leaves, true, false, leaves.Since},

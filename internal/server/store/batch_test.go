@@ -10,7 +10,7 @@ import (
 	"dstack/internal/server/store"
 )
 
-// batch returns steps that place replicas, each of a run of its own.
+// batch returns steps that place replicas, each of a different run.
 func (h *fixture) batch(claims ...dstack.Claim) (runs []dstack.RunID, saves []store.ReplicaSave) {
 	h.t.Helper()
 	var ids []dstack.ReplicaID

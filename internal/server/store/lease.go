@@ -38,7 +38,7 @@ type Lease struct {
 	Touches int64
 }
 
-// hostCondition limits instances to those that ?host can reach.
+// hostCondition selects the instances that ?host can reach.
 func hostCondition(kind Kind) string {
 	if kind == Instances {
 		return " AND (host = '' OR host = ?host)"

@@ -117,7 +117,7 @@ func TestLease_FreedReleasedOrLost(t *testing.T) {
 
 		h.noError(h.s.Release(t.Context(), l, t0)) // not ours any more
 		if h.isDue(store.Runs, id, t0) {
-			t.Fatal("somebody else's lease was given back")
+			t.Fatal("another server's lease was given back")
 		}
 		seen, err := h.s.RunFacts(t.Context(), run.ID)
 		h.noError(err)

@@ -77,7 +77,7 @@ func TestRevisions_RolloutFailureAndRollback(t *testing.T) {
 			{"rolls", func() { h.revise(run.ID, "four", true, t0) }, revisionState{4, 4, 4, 3, false, "four"}, statuses{1: served, 2: served, 3: served, 4: pending}},
 			{"rolls before that has served", func() { h.revise(run.ID, "five", true, t0) }, revisionState{5, 5, 5, 3, false, "five"}, statuses{1: served, 2: served, 3: served, 4: pending, 5: pending}},
 			{"fails", func() { h.runStep(run.ID, back, t0) }, revisionState{3, 5, 1, 0, true, "three"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed}},
-			{"the number of one that failed is not given again", func() { h.revise(run.ID, "six", true, t0) }, revisionState{6, 6, 6, 3, false, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: pending}},
+			{"the number of a failed revision is not used again", func() { h.revise(run.ID, "six", true, t0) }, revisionState{6, 6, 6, 3, false, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: pending}},
 			{"serves again", func() { h.runStep(run.ID, ready, t0) }, revisionState{6, 6, 6, 3, true, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: served}},
 		} {
 			c.do()
@@ -176,7 +176,7 @@ func TestRevisions_UnneededOldOnesAreDeleted(t *testing.T) {
 	})
 }
 
-// A replica of an older template has the spec of its own revision.
+// A replica of an older template keeps the spec of its revision.
 func TestRevisions_AReplicaRunsItsOwnRevision(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()

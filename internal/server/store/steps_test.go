@@ -228,7 +228,7 @@ func TestRunFacts_UnfinishedAndFailedReplicas(t *testing.T) {
 			return len(seen.Replicas)
 		}
 		if n := count(); n != 3 {
-			t.Errorf("%d replicas, want the two that live and the one that failed", n)
+			t.Errorf("%d replicas, want two live replicas and the failed one", n)
 		}
 		_, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: 1, Spec: runSpec("a"), User: "admin", NeedsRollout: true, Now: t0})
 		h.noError(err)
