@@ -9,7 +9,8 @@ import (
 	"strings"
 )
 
-// chatService is a model service with one replica on a server of its own, and the paths to this replica.
+// chatService is a model service with one replica on its own server, and the
+// paths to this replica.
 type chatService struct {
 	dir          string
 	server       *dstackServer

@@ -55,15 +55,20 @@ func newControlPlane(dir string, m *machines) (*controlPlane, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	p.project = main.ID
-	set, bell, quiet := backend.NewSet(), &loop.Broadcast{}, slog.New(slog.DiscardHandler)
+	set, changed, quiet := backend.NewSet(), &loop.Broadcast{}, slog.New(slog.DiscardHandler)
 	set.Add(control.DefaultProject, "simulated", m)
 	output := logs.New(filepath.Join(dir, "projects"), 1<<20)
 	p.passes = reconcile.New(reconcile.Options{
-		Store: db, Backends: set, Logs: output, Broadcast: bell, Log: quiet, Owner: simulatedHost + "/1", Host: simulatedHost,
+		Store: db, Backends: set, Logs: output, Broadcast: changed, Log: quiet,
+		Owner: simulatedHost + "/1", Host: simulatedHost,
 		Limits: lifecycle.Limits{StartTimeout: time.Hour, PlaceTimeout: time.Hour},
 	})
-	p.server = control.New(control.Options{Store: db, Logs: output, Backends: set, Wake: p.passes.Wake, Broadcast: bell, Dir: dir, Log: quiet})
-	front := gateway.New(gateway.Options{Control: p.server, Domain: "localhost", Main: control.DefaultProject, Name: simulatedHost, Log: quiet})
+	p.server = control.New(control.Options{
+		Store: db, Logs: output, Backends: set, Wake: p.passes.Wake, Broadcast: changed, Dir: dir, Log: quiet,
+	})
+	front := gateway.New(gateway.Options{
+		Control: p.server, Domain: "localhost", Main: control.DefaultProject, Name: simulatedHost, Log: quiet,
+	})
 	p.start(append(p.passes.Tasks(), front.Tasks()...))
 	return p, nil
 }

@@ -16,7 +16,7 @@ import (
 
 const token = "bench-0123456789-bench-0123456789"
 
-// dstackServer is a dstack server with a home folder of its own.
+// dstackServer is a dstack server with its own home folder.
 type dstackServer struct {
 	binary string
 	home   string

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// harness is a server with a home folder of its own, and the user of that server.
+// harness is a server with its own home folder, and the user of that server.
 type harness struct {
 	t              *testing.T
 	engine         string
@@ -86,7 +86,7 @@ func (h *harness) spawnServer() {
 	h.cmd = exec.Command(dstackBinary, "server", "--port", strconv.Itoa(h.port), "--default")
 	h.cmd.Env = h.buildEnv()
 	h.cmd.Stdout, h.cmd.Stderr = &h.log, &h.log
-	// With a process group of its own, the server does not get the Ctrl-C of a terminal.
+	// In its own process group, the server does not get the Ctrl-C of a terminal.
 	h.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	h.cmd.WaitDelay = 5 * time.Second
 	if err := h.cmd.Start(); err != nil {

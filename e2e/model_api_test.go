@@ -156,8 +156,8 @@ func (m *modelHarness) runClient(t *testing.T, script, base, model string) map[s
 	return all
 }
 
-// testOpenAI checks that the gateway passes on the responses of the model's server
-// unchanged, except those that the gateway makes itself.
+// testOpenAI checks that the gateway forwards the responses of the model's server
+// unchanged, except for responses that the gateway makes itself.
 func (m *modelHarness) testOpenAI(t *testing.T, direct map[string]clientResult) {
 	for _, script := range []string{"surface.py", "surface.mjs"} {
 		got := m.runClient(t, script, m.gatewayURL(), openaiModel)

@@ -77,7 +77,7 @@ func freezeContainer(t *testing.T, container string) {
 }
 
 // TestKilledReplica kills a replica under load. Only requests in flight may fail,
-// and those that can be repeated must not fail.
+// and repeatable requests must not.
 func TestKilledReplica(t *testing.T) {
 	h := newParallelHarness(t, "docker")
 	h.applyAndWait(h.newFolder(h.workloadConfig("killed", "replicas: 3", probesConfig)))

@@ -40,7 +40,7 @@ clean_up() {
 trap clean_up EXIT
 trap 'exit 0' INT TERM
 
-# The server has a folder, a home and a token of its own.
+# The server has its own folder, home and token.
 port=$(find_free_port 3000)
 mkdir -p "$home/.dstack/server"
 cat >"$home/.dstack/server/config.yml" <<'YAML'

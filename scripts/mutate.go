@@ -53,7 +53,7 @@ var faults = []fault{
 	{"a blocked replica frees no place", "lifecycle/rollout.go", "surplus = max(surplus, blocked-c.terminating-len(leave))", "_ = blocked"},
 	{"a number is given twice", "lifecycle/rollout.go", "if !c.takenNums[num] {", "if true {"},
 	{"an update has taken over with one ready replica", "lifecycle/rollout.go", "c.ready >= seen.DesiredReplicas", "c.ready >= 1"},
-	{"failed replicas are replaced for ever", "lifecycle/rollout.go", "missing -= len(c.failed)", "_ = missing"},
+	{"failed replicas are replaced without end", "lifecycle/rollout.go", "missing -= len(c.failed)", "_ = missing"},
 	{"the busiest replica leaves first", "lifecycle/rollout.go", "cmp.Compare(c.inFlight[a.ID], c.inFlight[b.ID])", "cmp.Compare(c.inFlight[b.ID], c.inFlight[a.ID])"},
 
 	// Revisions.
@@ -61,7 +61,7 @@ var faults = []fault{
 	{"a replica that is ready since a moment ago does not count", "lifecycle/revision.go", "return seen.HasReadyReplica", "return false"},
 	{"a rollout keeps the template", "lifecycle/revision.go", "run.TemplateRevision, run.ReadyAt = num, time.Time{}", "run.ReadyAt = time.Time{}"},
 	{"a rollback leaves the range", "lifecycle/revision.go", "run.DesiredReplicas = clampReplicas(to.Spec", "_ = clampReplicas(to.Spec"},
-	{"a revision that somebody else changed is overwritten", "lifecycle/revision.go", "run.Revision != present", "false"},
+	{"a revision that another user changed is overwritten", "lifecycle/revision.go", "run.Revision != present", "false"},
 
 	// The replica.
 	{"ReadyAt of a replica moves when it comes back", "lifecycle/replica_step.go", "step.To == dstack.ReplicaReady && !r.ReadyAt.After(r.AttemptAt)", "step.To == dstack.ReplicaReady"},
@@ -72,7 +72,7 @@ var faults = []fault{
 	{"a second order to drain moves the deadline", "lifecycle/run_step.go", "r.Status.IsFinished() || isLeaving(r)", "r.Status.IsFinished()"},
 	{"a replica is ended though it may still run", "lifecycle/replica.go", "!rep.At.Before(r.Since)", "true"},
 	{"a replica restarts while its last attempt runs", "lifecycle/replica.go", "seen.Report != nil && !seen.Report.State.IsOver()", "false"},
-	{"draining waits for ever", "lifecycle/replica.go", "!now.Before(r.DrainDeadline) ||", ""},
+	{"draining has no deadline", "lifecycle/replica.go", "!now.Before(r.DrainDeadline) ||", ""},
 	{"draining waits for nothing", "lifecycle/replica.go", "case load.Drained[r.ID]:", "case true:"},
 	{"nothing looks for another machine for a replica", "lifecycle/replica.go", "step.Due = now\n\treturn step", "return step"},
 	{"nothing looks at a replica after its back-off", "lifecycle/replica.go", "step.Due = r.RetryAt", "_ = r"},
@@ -80,15 +80,15 @@ var faults = []fault{
 	{"a replica stays on a machine that is gone", "lifecycle/replica.go", "return i == nil || i.Status == dstack.InstanceDeleting || i.Status == dstack.InstanceDeleted", "return false"},
 	{"all unhealthy replicas restart at once", "lifecycle/health.go", "case dstack.ReplicaStarting, dstack.ReplicaRestarting:\n\t\t\treturn false", "case dstack.ReplicaStarting, dstack.ReplicaRestarting:"},
 	{"what has served is given up", "lifecycle/crash.go", "case seen.hasServedTemplate():", "case false:"},
-	{"a broken replica is retried for ever", "lifecycle/crash.go", "crashes >= maxFirstAttempts", "false"},
+	{"a broken replica is retried without end", "lifecycle/crash.go", "crashes >= maxFirstAttempts", "false"},
 	{"the back-off does not grow", "lifecycle/crash.go", "firstBackoff<<min(crashes-1, 10)", "firstBackoff"},
 
 	// The instance.
 	{"a silent owned machine is deleted", "lifecycle/instance.go", "!isRented(i) || !seen.Listed", "!seen.Listed"},
 	{"a silent rented machine stays", "lifecycle/instance.go", "if isSilent(i, now) {", "if false {"},
-	{"silence counts while nobody asks", "lifecycle/instance.go", "gap <= maxCheckGap", "true"},
+	{"silence counts while the engine is not asked", "lifecycle/instance.go", "gap <= maxCheckGap", "true"},
 	{"an empty machine stays", "lifecycle/instance.go", "now.Sub(empty) >= i.IdleTime {", "false {"},
-	{"an idle time of for ever ends at once", "lifecycle/instance.go", "i.IdleTime >= 0 && now.Sub(empty)", "now.Sub(empty)"},
+	{"an unlimited idle time ends at once", "lifecycle/instance.go", "i.IdleTime >= 0 && now.Sub(empty)", "now.Sub(empty)"},
 	{"one list without a machine deletes it", "lifecycle/instance.go", "now.Sub(unlisted) >= maxUnlisted", "true"},
 	{"one list without a machine ends its deletion", "lifecycle/instance.go", "case now.Sub(gone) >= settleTime:", "case true:"},
 	{"a failed machine stays", "lifecycle/instance.go", "m == nil || m.State != dstack.MachineFailed ||", "true ||"},

@@ -1,5 +1,5 @@
-"""What the programs of this folder share: where they ask, and how an answer
-of an official client is told to the tests."""
+"""Shared by the programs of this folder: the server to call, and how the
+outcome of a call is reported to the tests."""
 
 import socket
 import sys
@@ -8,7 +8,7 @@ resolve = socket.getaddrinfo
 
 
 def localhost(host, *args, **kwargs):
-    """Names below localhost are this machine; not every system knows it."""
+    """Resolves names below localhost to this machine; not every system does."""
     return resolve("127.0.0.1" if str(host).endswith(".localhost") else host, *args, **kwargs)
 
 
@@ -16,13 +16,13 @@ socket.getaddrinfo = localhost
 base_url, token, model = sys.argv[1:]
 
 
-# llama.cpp closes some connections that it said it keeps. Whoever asks it
-# directly has to ask again; whoever asks the gateway must not need to.
+# llama.cpp closes some connections after it promised to keep them. Calls to it
+# are retried; calls to the gateway must succeed at once.
 attempts = 1 if "gateway." in base_url or "/proxy/" in base_url else 3
 
 
 def outcome(call, errors):
-    """What a call gave, or the class and the status of its error."""
+    """Returns the result of a call, or the class and status of its error."""
     for attempt in range(attempts):
         try:
             return call() or {"error": "accepted"}

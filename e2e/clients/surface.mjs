@@ -1,10 +1,10 @@
-// What surface.py asks, by the official client for JavaScript:
+// Makes the calls of surface.py with the official client for JavaScript:
 // surface.mjs BASE_URL TOKEN MODEL.
 
 import dns from 'node:dns';
 import OpenAI from 'openai';
 
-// Names below localhost are this machine; not every system knows it.
+// Resolves names below localhost to this machine; not every system does.
 const lookup = dns.lookup;
 dns.lookup = (host, ...rest) => lookup(host.endsWith('.localhost') ? '127.0.0.1' : host, ...rest);
 
@@ -13,7 +13,7 @@ const question = [{ role: 'user', content: 'Name three colours.' }];
 const client = new OpenAI({ baseURL, apiKey, maxRetries: 0, timeout: 60_000 });
 const greedy = { model, temperature: 0, cache_prompt: false }; // the same each time, in llama.cpp's words
 
-const told = (texts, ends, usage, more) => ({
+const buildResult = (texts, ends, usage, more) => ({
   texts,
   ends,
   ...(usage ? { prompt: usage.prompt_tokens, tokens: usage.completion_tokens } : {}),
@@ -28,10 +28,10 @@ const chat = async (more) => {
     top: scores.map((t) => t.top_logprobs.length),
     below_zero: scores.every((t) => t.logprob <= 0),
   };
-  return told(a.choices.map((c) => c.message.content), a.choices.map((c) => c.finish_reason), a.usage, extra);
+  return buildResult(a.choices.map((c) => c.message.content), a.choices.map((c) => c.finish_reason), a.usage, extra);
 };
 
-// A stream's choices, each put together, and what its last chunk counts.
+// Returns the joined text of each choice of a stream, and its usage.
 const collect = async (stream, text) => {
   const texts = [];
   const ends = [];
@@ -54,7 +54,7 @@ const collect = async (stream, text) => {
       scored.push(...(c.logprobs?.content ?? []).map((t) => t.token));
     }
   }
-  return told(texts, ends, usage, { pieces, usage_last: after, ...(scored.length ? { scored } : {}) });
+  return buildResult(texts, ends, usage, { pieces, usage_last: after, ...(scored.length ? { scored } : {}) });
 };
 
 const chatStream = async (more) =>
@@ -65,7 +65,7 @@ const chatStream = async (more) =>
 
 const text = async (more) => {
   const a = await client.completions.create({ ...greedy, prompt: 'Once upon a time', max_tokens: 12, ...more });
-  return told(a.choices.map((c) => c.text), a.choices.map((c) => c.finish_reason), a.usage);
+  return buildResult(a.choices.map((c) => c.text), a.choices.map((c) => c.finish_reason), a.usage);
 };
 
 const textStream = async (more) =>

@@ -1,6 +1,6 @@
-"""Asks the model endpoint for everything that OpenAI's client can ask of a
-language model, and prints what came of it as JSON, by the name of the
-question: surface.py BASE_URL TOKEN MODEL. surface.mjs asks the same."""
+"""Makes every call that OpenAI's client offers for language models, and prints
+the results as JSON, by the name of the call: surface.py BASE_URL TOKEN MODEL.
+surface.mjs makes the same calls."""
 
 import json
 import time
@@ -13,7 +13,7 @@ client = openai.OpenAI(base_url=base_url, api_key=token, max_retries=0, timeout=
 greedy = {"temperature": 0, "extra_body": {"cache_prompt": False}}  # the same each time, in llama.cpp's words
 
 
-def told(texts, ends, usage, **more):
+def build_result(texts, ends, usage, **more):
     counted = {"prompt": usage.prompt_tokens, "tokens": usage.completion_tokens} if usage else {}
     return {"texts": texts, "ends": ends} | counted | more
 
@@ -26,11 +26,11 @@ def chat(**more):
         extra["scored"] = [t.token for t in scores.content]
         extra["top"] = [len(t.top_logprobs) for t in scores.content]
         extra["below_zero"] = all(t.logprob <= 0 for t in scores.content)
-    return told([c.message.content for c in a.choices], [c.finish_reason for c in a.choices], a.usage, **extra)
+    return build_result([c.message.content for c in a.choices], [c.finish_reason for c in a.choices], a.usage, **extra)
 
 
 def collect(stream, text):
-    """A stream's choices, each put together, and what its last chunk counts."""
+    """Returns the joined text of each choice of a stream, and its usage."""
     texts, ends, pieces, scored, usage, after = {}, {}, 0, [], None, False
     for chunk in stream:
         after = not chunk.choices
@@ -45,7 +45,7 @@ def collect(stream, text):
             if c.logprobs and hasattr(c.logprobs, "content"):
                 scored += [t.token for t in c.logprobs.content or []]
     extra = {"scored": scored} if scored else {}
-    return told([texts[i] for i in sorted(texts)], [ends.get(i) for i in sorted(texts)], usage, pieces=pieces, usage_last=after, **extra)
+    return build_result([texts[i] for i in sorted(texts)], [ends.get(i) for i in sorted(texts)], usage, pieces=pieces, usage_last=after, **extra)
 
 
 def chat_stream(**more):
@@ -57,7 +57,7 @@ def chat_stream(**more):
 def text(**more):
     ask = {"model": model, "prompt": "Once upon a time", "max_tokens": 12} | greedy | more
     a = client.completions.create(**ask)
-    return told([c.text for c in a.choices], [c.finish_reason for c in a.choices], a.usage)
+    return build_result([c.text for c in a.choices], [c.finish_reason for c in a.choices], a.usage)
 
 
 def text_stream(**more):

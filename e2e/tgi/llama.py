@@ -49,22 +49,22 @@ def tokenize(text: str) -> list:
 
 
 def complete(inputs: str, ask: dict, most: int, seed: int):
-    """Tokens as TGI shows them, each with the likeliest in its place. Leaving
-    the loop early closes the connection, and llama.cpp stops."""
+    """Yields tokens in TGI's form, each with the most likely alternatives.
+    Leaving the loop early closes the connection, and llama.cpp stops."""
     connection, response = post("/completion", request(inputs, ask, most, seed))
     try:
         if response.status != 200:
             raise RuntimeError(f"llama.cpp answers {response.status}: {response.read()}")
-        told = 0
+        shown = 0
         for line in response:
             if not line.startswith(b"data: "):
                 continue
             event = json.loads(line[len(b"data: ") :])
-            # It keeps tokens that are only a part of a letter to itself. TGI
-            # shows them without a text.
-            for _ in range(event["tokens_predicted"] - told - (not event["stop"])):
+            # llama.cpp does not send tokens that are only part of a character.
+            # TGI sends them with an empty text.
+            for _ in range(event["tokens_predicted"] - shown - (not event["stop"])):
                 yield {"id": 0, "text": "", "logprob": None, "special": False}, []
-            told = event["tokens_predicted"]
+            shown = event["tokens_predicted"]
             if event["stop"]:
                 return
             here = event["completion_probabilities"][-1]

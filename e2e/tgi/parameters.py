@@ -1,4 +1,4 @@
-"""The parameters of /generate, and what TGI refuses of them."""
+"""The parameters of /generate, and TGI's validation of them."""
 
 MAX_TOTAL = 2048
 MAX_STOPS = 4
@@ -6,15 +6,15 @@ MAX_TOP = 5
 
 
 class Invalid(Exception):
-    """What TGI calls a validation error."""
+    """A validation error of TGI."""
 
-    def told(self):
+    def body(self):
         return {"error": f"Input validation error: {self}", "error_type": "validation"}
 
 
 class Parameters(dict):
     def check(self, inputs: str, streams: bool) -> None:
-        """The words and the order of TGI's router/src/validation.rs."""
+        """Checks with the messages and the order of TGI's router/src/validation.rs."""
         rules = [
             (self["decoder_input_details"] and streams, "`decoder_input_details` == true is not supported when streaming tokens"),
             (not positive(self["temperature"]), "`temperature` must be strictly positive"),

@@ -104,13 +104,13 @@ class Handler(BaseHTTPRequestHandler):
             ask.check(inputs, streams=False)
             c = Continuation(inputs, ask)
         except Invalid as error:
-            self.answer(422, error.told())
+            self.answer(422, error.body())
             return
         for _ in c:
             pass
-        told = {"generated_text": c.text}
+        body = {"generated_text": c.text}
         if ask["details"] or ask["decoder_input_details"]:
-            told["details"] = c.details(streams=False)
+            body["details"] = c.details(streams=False)
         headers = {
             "x-compute-type": "cpu",
             "x-compute-characters": len(inputs),
@@ -118,10 +118,10 @@ class Handler(BaseHTTPRequestHandler):
             "x-prompt-tokens": len(c.prompt),
             "x-generated-tokens": len(c.tokens),
         }
-        self.answer(200, told, headers)
+        self.answer(200, body, headers)
 
     def generate_stream(self, inputs, ask):
-        """A refusal is an event, too: TGI has answered 200 by then."""
+        """Sends a validation error as an event, as TGI does after status 200."""
         self.send_response(200)
         for name, value in {
             "content-type": "text/event-stream",
@@ -136,12 +136,12 @@ class Handler(BaseHTTPRequestHandler):
             ask.check(inputs, streams=True)
             c = Continuation(inputs, ask)
             for token, top in c:
-                self.event(self.told(c, token, top))
+                self.event(self.build_event(c, token, top))
         except Invalid as error:
-            self.event(error.told())
+            self.event(error.body())
         self.wfile.write(b"0\r\n\r\n")
 
-    def told(self, c, token, top):
+    def build_event(self, c, token, top):
         event = {"index": len(c.tokens)} if GENERATION > 1 else {}
         event |= {"token": token, "generated_text": None, "details": None}
         if c.ask["top_n_tokens"]:

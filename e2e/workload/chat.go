@@ -7,7 +7,7 @@ import (
 	"net/http"
 )
 
-// pieces is how many a streamed answer has.
+// pieces is how many pieces a streamed response has.
 const pieces = 64
 
 const (
@@ -18,8 +18,9 @@ const (
 		`"choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}` + "\n\n"
 )
 
-// chat answers at once what a model's server would take seconds for: whole or
-// as a stream. A stream to hold has one piece, and ends when the client does.
+// chat responds like a model server, but at once: with a whole response or a
+// stream. With "hold", the stream stops after one piece and stays open until the
+// client disconnects.
 func chat(w http.ResponseWriter, r *http.Request) {
 	var asked struct{ Stream, Hold bool }
 	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {

@@ -14,46 +14,47 @@ import (
 	"time"
 )
 
-// What the environment may ask of the workload. Those of misbehaviour are only
-// for the replica that ONLY names, if it names one.
+// behavior is how the workload behaves, by its environment. If ONLY is set, SICK,
+// CRASH_AFTER and IGNORE_TERM apply only to the replica with that number.
 //
-//	VERSION       what it says that it is
+//	VERSION       version in its responses
 //	LISTEN_AFTER  milliseconds until it listens
-//	SICK          its /health fails from the start
+//	SICK          /health fails from the start
 //	CRASH_AFTER   milliseconds until it exits with status 7
-//	IGNORE_TERM   it does not mind SIGTERM
+//	IGNORE_TERM   it ignores SIGTERM
 //	ONLY          the number of the replica that misbehaves
-type conduct struct {
+type behavior struct {
 	crashAfter, listenAfter time.Duration
-	sick, stubborn          bool
+	isUnhealthy, ignoreTerm bool
 }
 
-func conductOf() conduct {
-	c := conduct{listenAfter: millis("LISTEN_AFTER")}
+func readBehavior() behavior {
+	c := behavior{listenAfter: readMillis("LISTEN_AFTER")}
 	if only := os.Getenv("ONLY"); only != "" && only != os.Getenv("DSTACK_REPLICA_NUM") {
 		return c
 	}
-	c.crashAfter = millis("CRASH_AFTER")
-	c.sick, c.stubborn = os.Getenv("SICK") != "", os.Getenv("IGNORE_TERM") != ""
+	c.crashAfter = readMillis("CRASH_AFTER")
+	c.isUnhealthy, c.ignoreTerm = os.Getenv("SICK") != "", os.Getenv("IGNORE_TERM") != ""
 	return c
 }
 
-func millis(name string) time.Duration {
+// readMillis reads an environment variable with a number of milliseconds.
+func readMillis(name string) time.Duration {
 	n, _ := strconv.Atoi(os.Getenv(name))
 	return time.Duration(n) * time.Millisecond
 }
 
-// begin does what does not wait for requests. It returns when it is time to
-// listen.
-func (c conduct) begin() {
-	sick.Store(c.sick)
+// begin applies the behavior that does not depend on requests. It returns when
+// it is time to listen.
+func (c behavior) begin() {
+	unhealthy.Store(c.isUnhealthy)
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
 		for range signals {
 			fmt.Println("workload: asked to stop")
-			if !c.stubborn {
-				os.Exit(0) // at once: what was in flight is cut, and its client sees it
+			if !c.ignoreTerm {
+				os.Exit(0) // at once: requests in flight fail, and their clients notice
 			}
 		}
 	}()
@@ -69,14 +70,14 @@ func crash(why string) {
 }
 
 var (
-	sick   atomic.Bool // /health fails
-	frozen atomic.Bool // no request is answered
-	busy   atomic.Int64
-	began  = time.Now() // when it began
+	unhealthy atomic.Bool // /health fails
+	frozen    atomic.Bool // no request is answered
+	busy      atomic.Int64
+	began     = time.Now()
 )
 
-// identified tells in each answer's header who gives it.
-func identified(next http.Handler) http.Handler {
+// addIdentity adds headers to each response that identify the replica.
+func addIdentity(next http.Handler) http.Handler {
 	instance, _ := os.Hostname()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if frozen.Load() {
@@ -93,8 +94,9 @@ func identified(next http.Handler) http.Handler {
 	})
 }
 
-// live are the ways to make it live well, or badly.
-func live() {
+// registerFaults registers the endpoints that observe the replica, or make it
+// unhealthy, freeze or crash.
+func registerFaults() {
 	http.HandleFunc("/who", who)
 	http.HandleFunc("/slow", slow)
 	http.HandleFunc("/sse", sse)
@@ -106,17 +108,17 @@ func live() {
 		frozen.Store(true)
 	})
 	http.HandleFunc("/health", func(w http.ResponseWriter, _ *http.Request) {
-		if sick.Load() {
+		if unhealthy.Load() {
 			http.Error(w, "sick", http.StatusInternalServerError)
 			return
 		}
 		fmt.Fprintln(w, "well")
 	})
-	http.HandleFunc("POST /sick", func(http.ResponseWriter, *http.Request) { sick.Store(true) })
-	http.HandleFunc("POST /well", func(http.ResponseWriter, *http.Request) { sick.Store(false) })
+	http.HandleFunc("POST /sick", func(http.ResponseWriter, *http.Request) { unhealthy.Store(true) })
+	http.HandleFunc("POST /well", func(http.ResponseWriter, *http.Request) { unhealthy.Store(false) })
 }
 
-// who tells in few words who answers.
+// who returns a short description of the replica.
 func who(w http.ResponseWriter, _ *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
@@ -129,7 +131,7 @@ func who(w http.ResponseWriter, _ *http.Request) {
 	}
 }
 
-// slow answers after ?ms=.
+// slow responds after ?ms= milliseconds.
 func slow(w http.ResponseWriter, r *http.Request) {
 	ms, _ := strconv.Atoi(r.URL.Query().Get("ms"))
 	select {
@@ -139,7 +141,7 @@ func slow(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// size answers how long the body was.
+// size returns the length of the request's body.
 func size(w http.ResponseWriter, r *http.Request) {
 	n, err := io.Copy(io.Discard, r.Body)
 	if err != nil {
@@ -149,8 +151,7 @@ func size(w http.ResponseWriter, r *http.Request) {
 	fmt.Fprint(w, n)
 }
 
-// sse sends ?n= numbered events, ?ms= apart, and then one that says that they
-// were all.
+// sse sends ?n= numbered events, ?ms= apart, and then an event "end".
 func sse(w http.ResponseWriter, r *http.Request) {
 	n, _ := strconv.Atoi(r.URL.Query().Get("n"))
 	ms, _ := strconv.Atoi(r.URL.Query().Get("ms"))

@@ -1,6 +1,6 @@
-// Workload is the service that tests and measurements run: small, static, and
-// able to do what a gateway has to carry. It listens on the port of its first
-// argument.
+// Workload is the service that tests and measurements run: small, static, with
+// an endpoint for each kind of traffic that a gateway forwards. Its first
+// argument is the port to listen on.
 package main
 
 import (
@@ -26,8 +26,8 @@ func main() {
 	if len(os.Args) > 1 {
 		port = os.Args[1]
 	}
-	conductOf().begin()
-	live()
+	readBehavior().begin()
+	registerFaults()
 	http.HandleFunc("/", about)
 	http.HandleFunc("/echo", echo)
 	http.HandleFunc("/events", events)
@@ -36,12 +36,12 @@ func main() {
 	http.HandleFunc("/exit", func(http.ResponseWriter, *http.Request) { os.Exit(3) })
 	http.HandleFunc("/cancelled", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, cancelled.Load()) })
 	fmt.Println("workload: listening on", port)
-	// All addresses: in a container the gateway comes from outside. Tests that
-	// run it as a process give HOST.
-	log.Fatal(http.ListenAndServe(net.JoinHostPort(os.Getenv("HOST"), port), identified(http.DefaultServeMux)))
+	// By default it listens on all addresses, because the gateway connects from
+	// outside of the container. Tests that run it as a process set HOST.
+	log.Fatal(http.ListenAndServe(net.JoinHostPort(os.Getenv("HOST"), port), addIdentity(http.DefaultServeMux)))
 }
 
-// about tells who answers and what it got.
+// about returns the request and the environment of this process.
 func about(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	err := json.NewEncoder(w).Encode(map[string]any{
@@ -52,6 +52,7 @@ func about(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// echo returns the body of the request.
 func echo(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
 	_, err := io.Copy(w, r.Body)
@@ -60,7 +61,7 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// events sends ?n= events, ?ms= apart, for ever when n is 0.
+// events sends ?n= events, ?ms= apart; without end if n is 0.
 func events(w http.ResponseWriter, r *http.Request) {
 	n, _ := strconv.Atoi(r.URL.Query().Get("n"))
 	ms, _ := strconv.Atoi(r.URL.Query().Get("ms"))
@@ -81,7 +82,7 @@ func events(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// socket sends back what it gets.
+// socket accepts a WebSocket and returns every message that it receives.
 func socket(w http.ResponseWriter, r *http.Request) {
 	c, err := websocket.Accept(w, r, nil)
 	if err != nil {

@@ -16,9 +16,9 @@ import (
 // Every method may be called by several goroutines at once, and again with the
 // same arguments after an error or a restart of the server. Each returns within
 // a few seconds, or when ctx ends; none waits for a machine to boot or to go
-// away. A backend touches only the machines that it created for its
-// installation, and those that the user configured. Whoever opened a backend
-// closes it; the interface has no method for it.
+// away. A backend touches only machines that it created for its installation or
+// that the user configured. The code that opens a backend closes it; the
+// interface has no method for it.
 //
 // Errors are of these kinds of dstack.Error. Any other error counts as
 // Unavailable.

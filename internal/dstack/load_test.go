@@ -59,7 +59,8 @@ func TestLoadReport_JSONForm(t *testing.T) {
 	}
 }
 
-// The median of gateways is one that a gateway reports, whatever their order.
+// The median over gateways is a value that a gateway reported, whatever their
+// order.
 func TestSumMetrics_MedianIsReported(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		reports := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) dstack.RunMetrics {

@@ -21,7 +21,7 @@ type MachineState string
 const (
 	MachinePending  MachineState = "pending"  // requested or booting
 	MachineRunning  MachineState = "running"  // booted; its engine may not answer yet
-	MachineStopping MachineState = "stopping" // is being deleted, by dstack or by somebody else
+	MachineStopping MachineState = "stopping" // is being deleted, by dstack or otherwise
 	MachineFailed   MachineState = "failed"   // will never run, or never again; it exists until it is deleted
 )
 

@@ -46,7 +46,7 @@ func (s scope) withLateErrors() scope {
 	return s
 }
 
-// withNewFrame returns the scope with a frame layout of its own.
+// withNewFrame returns the scope with a new frame layout.
 func (s scope) withNewFrame() scope {
 	s.layout = &frameLayout{outer: s.layout, level: s.level}
 	return s
@@ -193,7 +193,7 @@ func (c *compiler) compileBody(list []node, s scope) []stmt {
 	return out
 }
 
-// compileScope compiles a body with a scope of its own. It returns the slots
+// compileScope compiles a body in a new scope. It returns the slots
 // to clear after the body.
 func (c *compiler) compileScope(list []node, s scope) (body []stmt, slots []int) {
 	load := c.compileLoads(s)

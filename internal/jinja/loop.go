@@ -202,8 +202,8 @@ func checkLoopTarget(c *compiler, n node) {
 	})
 }
 
-// compileLoopFilter compiles the condition of "for ... if", which has a frame
-// of its own.
+// compileLoopFilter compiles the condition of "for ... if", which gets a new
+// frame.
 func (c *compiler) compileLoopFilter(n *forNode, s scope) func(*machine, *frame, Value) iterator {
 	test := s.newInner()
 	test.visitTarget(n.target)

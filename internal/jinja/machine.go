@@ -85,9 +85,9 @@ func newFrame(slots int, outer *frame) *frame {
 	}
 	small := &struct {
 		frame
-		room [8]Value
+		storage [8]Value
 	}{}
-	small.frame = frame{small.room[:slots:slots], outer}
+	small.frame = frame{small.storage[:slots:slots], outer}
 	return &small.frame
 }
 

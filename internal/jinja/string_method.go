@@ -9,7 +9,7 @@ import (
 // methodFunc implements a method of str.
 type methodFunc func(m *machine, s string, a args) Value
 
-// stringMethods are the methods of str, without those that return bytes.
+// stringMethods are the methods of str, except for methods that return bytes.
 var stringMethods map[string]methodFunc
 
 func init() {

@@ -214,7 +214,7 @@ func (s *symbolTable) visitNode(n node) {
 		s.visitNodes(n.values)
 	case *assignBlockNode:
 		s.visitNode(n.target)
-	case *scopeNode: // has a scope of its own
+	case *scopeNode: // has its own scope
 	default:
 		visitChildren(n, s.visitNode)
 	}

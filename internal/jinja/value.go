@@ -25,9 +25,9 @@ type tuple struct {
 func newPair(a, b Value) *tuple {
 	p := &struct {
 		tuple
-		room [2]Value
-	}{room: [2]Value{a, b}}
-	p.items = p.room[:]
+		storage [2]Value
+	}{storage: [2]Value{a, b}}
+	p.items = p.storage[:]
 	return &p.tuple
 }
 

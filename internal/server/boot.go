@@ -47,7 +47,8 @@ func Boot(ctx context.Context, o BootOptions) (BootResult, error) {
 	return result, o.ensureProjects(ctx, admin)
 }
 
-// ensureAdmin returns the admin, whom it creates if necessary. If a token is configured, it becomes the admin's.
+// ensureAdmin returns the admin, and creates it if necessary. A configured token
+// replaces the admin's token.
 func (o BootOptions) ensureAdmin(ctx context.Context, result *BootResult) (dstack.User, error) {
 	admin, err := o.Store.User(ctx, AdminName)
 	if dstack.KindOf(err) == dstack.NotFound {

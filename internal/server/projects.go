@@ -192,7 +192,7 @@ func (s *Server) getProject(c *apiCall, _ wire.Null) (api.Project, error) {
 }
 
 // setMembers replaces all members of a project. An unknown user is an error, so
-// that a typing mistake locks nobody out; 0.18.10 ignores it.
+// that a typing mistake does not remove a member; 0.18.10 ignores it.
 func (s *Server) setMembers(c *apiCall, in api.SetMembers) (api.Project, error) {
 	roles := map[dstack.UserID]dstack.Role{}
 	var unknown []string

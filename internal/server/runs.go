@@ -187,7 +187,7 @@ func (s *Server) insertRun(c *apiCall, rs dstack.RunSpec, name string) (dstack.R
 }
 
 // applyRun submits a run, or a new revision of the unfinished run with the same
-// name. It fails if the current revision is not the one that the user saw.
+// name. It fails if the revision has changed since the user saw the plan.
 func (s *Server) applyRun(c *apiCall, in api.ApplyRequest) (api.RunView, error) {
 	p, err := s.planRun(c, in.RunSpec)
 	if err != nil {

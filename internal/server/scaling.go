@@ -9,8 +9,8 @@ import (
 	"dstack/internal/server/store"
 )
 
-// explainScaling explains why a run has its current number of replicas. The
-// decision is the one that the run pass would make now.
+// explainScaling explains why a run has its current number of replicas. It makes
+// the same decision as the run pass would now.
 func (s *Server) explainScaling(c *apiCall, in api.RunName) (api.Explanation, error) {
 	details, err := s.findRunDetails(c, in.RunName)
 	if err != nil {

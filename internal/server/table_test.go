@@ -51,7 +51,8 @@ func TestTable_ReturnsOnAChange(t *testing.T) {
 	}
 }
 
-// Another server of the same database notifies nobody here.
+// A change by another server of the same database is seen without a
+// notification.
 func TestTable_SeesChangesOfOtherServers(t *testing.T) {
 	h := newTestServer(t)
 	first, err := h.server.Table(t.Context(), 0)

@@ -71,8 +71,7 @@ func configuredTemplate(m *spec.Model) dstack.ChatTemplate {
 }
 
 // hasTokens reports whether a configured template needs no tokens from the hub:
-// it has the token that ends answers and, if it uses it, the one that begins
-// prompts.
+// it has an eos_token and, if the template uses it, a bos_token.
 func hasTokens(t dstack.ChatTemplate) bool {
 	return t.Tokens["eos_token"] != "" && (t.Tokens["bos_token"] != "" || !strings.Contains(t.Default, "bos_token"))
 }

@@ -78,7 +78,7 @@ func (s *Server) createUser(c *apiCall, in api.PutUser) (api.User, error) {
 		return api.User{}, newInvalidNameError("a user", in.Username,
 			"use at most 60 letters, digits and the characters . _ @ -; begin with a letter or digit")
 	}
-	// Nobody knows this token. The user gets a usable one from refresh_token.
+	// The token is discarded: only its hash is stored. refresh_token returns a usable one.
 	user := dstack.User{ID: dstack.UserID(uuid.NewString()), Name: in.Username, GlobalRole: in.GlobalRole,
 		Email: orEmpty(in.Email), TokenHash: HashToken(newToken()), CreatedAt: now()}
 	err := s.store.CreateUser(c.ctx, user)

@@ -55,8 +55,8 @@ func testOffer() dstack.Offer {
 		Engine:   dstack.EngineCapabilities{Name: "docker", Containers: true}}
 }
 
-// testRunDetails returns a run with one ready replica, which has crashed once,
-// and one that waits for a machine.
+// testRunDetails returns a run with two replicas: the first is ready and has
+// crashed once, the second waits for a machine.
 func testRunDetails(t *testing.T) store.RunDetails {
 	rs := testSpec(t, llama)
 	name := "llama31"

@@ -147,7 +147,7 @@ var sshMapping = newMapping("fleet.ssh_config", "`ssh_config`",
 			"remove it; the server connects to the hosts directly", alwaysUsed),
 	})
 
-var sshHostMapping = newMapping("fleet.ssh_config.hosts", "a host", "One machine with settings of its own.",
+var sshHostMapping = newMapping("fleet.ssh_config.hosts", "a host", "One machine with its own settings.",
 	[]field[SSHHost]{
 		{Key: requiredKey("hostname", "hostname: 192.0.2.10"), description: "The address or name of the machine.",
 			shape: nonEmptyShape, examples: []string{"192.0.2.10"},

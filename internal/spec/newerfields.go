@@ -9,7 +9,7 @@ import (
 )
 
 // newerFields are fields of a service that versions after 0.18.10 added. All
-// are parsed and checked; a plan rejects those that are not implemented.
+// are parsed and checked; a plan rejects fields that are not implemented.
 var newerFields = []field[Service]{
 	{Key: nullableKey("probes"), description: "HTTP requests that check whether a replica is ready. Without probes, " +
 		"a replica is ready as soon as its port accepts connections.",

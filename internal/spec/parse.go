@@ -18,7 +18,7 @@ type Configuration interface {
 	Unsupported() Problems
 }
 
-// The types of configuration that can be parsed, and those that only the
+// The types of configuration that can be parsed, and the types that only the
 // original dstack supports.
 var (
 	supportedTypes   = []string{"service", "fleet", "volume", "gateway"}

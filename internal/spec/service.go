@@ -205,9 +205,9 @@ type Range[T int | GB] struct {
 // written.
 type Env []EnvVar
 
-// EnvVar is an environment variable. An open variable has no value; whoever
-// applies the configuration provides one under the name From, which is usually
-// Name.
+// EnvVar is an environment variable. An open variable has no value in the
+// configuration: the value is the variable named From, usually the same as Name,
+// in the environment of the user who applies the configuration.
 type EnvVar struct {
 	Name  string
 	Value string

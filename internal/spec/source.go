@@ -28,8 +28,8 @@ func (s Service) SourceJSON() ([]byte, error) {
 // sourceModel is a model with all fields of its format.
 type sourceModel struct{ Model }
 
-// MarshalJSON writes the keys of the model's format, including those that
-// 0.18.10 does not have.
+// MarshalJSON writes the keys of the model's format, including keys that 0.18.10
+// does not have.
 func (m sourceModel) MarshalJSON() ([]byte, error) {
 	if m.Format != "tgi" {
 		return marshalJSON(m.Model)

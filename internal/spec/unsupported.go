@@ -66,7 +66,7 @@ func newUnsupported(path, field, hint string) Problem {
 	return Problem{Path: path, Message: "not supported yet: " + field, Hint: hint, Unsupported: true}
 }
 
-// trimPath returns a path relative to another one that contains it.
+// trimPath returns path relative to its parent to.
 func trimPath(to, path string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(path, to), ".")
 }

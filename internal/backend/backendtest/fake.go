@@ -118,7 +118,7 @@ func (f *Fake) Existing() map[dstack.InstanceID]backend.CreateRequest {
 	return requests
 }
 
-// Lose removes a machine, as if somebody had deleted it.
+// Lose removes a machine, as if it had been deleted outside of dstack.
 func (f *Fake) Lose(id dstack.InstanceID) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -134,7 +134,7 @@ func (f *Fake) Fail(id dstack.InstanceID, failure dstack.MachineFailure) {
 	}
 }
 
-// Leak adds a running machine that nobody requested from this Fake, as an
+// Leak adds a running machine that was not created through this Fake, as an
 // earlier server may have left it.
 func (f *Fake) Leak(id dstack.InstanceID) {
 	f.mu.Lock()

@@ -17,8 +17,7 @@ import (
 // Fixture describes a backend to be tested.
 type Fixture struct {
 	// Open opens the backend. Opened again, it has the same machines and volumes,
-	// as for a restarted server. Whoever writes the fixture closes what it opens,
-	// with t.Cleanup.
+	// as for a restarted server. The fixture closes what it opens with t.Cleanup.
 	Open func(t *testing.T) backend.Backend
 	// Timeout limits how long the backend may take to create or delete a machine
 	// or a volume.

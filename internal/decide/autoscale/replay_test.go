@@ -130,7 +130,7 @@ func TestDecide_Properties(t *testing.T) {
 }
 
 // A constant load changes the number at most once. (The facts start within the
-// range, since leaving it is a change of its own.)
+// range: otherwise the number would change once more.)
 func TestDecide_DoesNotFlap(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f := drawFacts(t)

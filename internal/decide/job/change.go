@@ -22,9 +22,9 @@ const (
 const Code = "code"
 
 // strategies maps every field of a service to the strategy for its change. Fields
-// that enter AttemptSpec or Requirements are Rolling, also those that are not
-// implemented yet (volumes, setup, home_dir). Probes are Rolling, too, so that
-// a new replica passes the new probes before an old one is drained.
+// that affect AttemptSpec or Requirements are Rolling, including fields that are
+// not implemented yet (volumes, setup, home_dir). Probes are Rolling, too, so
+// that a new replica passes the new probes before an old one is drained.
 var strategies = map[string]UpdateStrategy{
 	"model": InPlace, "https": InPlace, "auth": InPlace, "name": InPlace,
 	"replicas": InPlace, "scaling": InPlace, "rate_limits": InPlace, "hold": InPlace, "drain_timeout": InPlace,

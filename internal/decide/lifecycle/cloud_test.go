@@ -6,9 +6,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// cloud is a backend that rents machines. It is late, loses machines, refuses
-// to create some, lets some fail, accepts deletions without doing them, and forgets machines in
-// its lists.
+// cloud is a simulated backend that rents machines. Machines appear late, get
+// lost or fail; creations are refused; deletions are accepted but not done; and
+// lists lack machines.
 type cloud struct {
 	w        *world
 	machines map[dstack.InstanceID]*machine
@@ -18,7 +18,7 @@ func newCloud(w *world) *cloud {
 	return &cloud{w: w, machines: map[dstack.InstanceID]*machine{}}
 }
 
-// offers is what the backends of the world offer.
+// offers returns what the backends of the world offer.
 func (w *world) offers() (all []dstack.Offer) {
 	if w.owned != nil && !w.chance(5, "the owned machine is not offered") {
 		all = append(all, w.offer)
@@ -32,7 +32,7 @@ func (w *world) offers() (all []dstack.Offer) {
 	return all
 }
 
-// create is safe to repeat.
+// create creates an instance's machine. It may be repeated.
 func (c *cloud) create(id dstack.InstanceID) error {
 	if c.machines[id] != nil {
 		return nil
@@ -44,7 +44,7 @@ func (c *cloud) create(id dstack.InstanceID) error {
 	return nil
 }
 
-// delete is safe to repeat.
+// delete deletes an instance's machine. It may be repeated.
 func (c *cloud) delete(id dstack.InstanceID) error {
 	switch {
 	case c.w.chance(5, "the deletion is refused"):
@@ -56,7 +56,7 @@ func (c *cloud) delete(id dstack.InstanceID) error {
 	return nil
 }
 
-// describe is the entry of a machine in the backend's list; nil: there is none.
+// describe returns a machine's entry in the backend's list; nil: there is none.
 func (c *cloud) describe(id dstack.InstanceID) *dstack.Machine {
 	m := c.machines[id]
 	if m == nil || c.w.now.Before(m.listedAt) || c.w.chance(10, "a machine is forgotten") {

@@ -29,7 +29,7 @@ func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 		add(dstack.EventRolledBack, strconv.Itoa(run.Revision), strconv.Itoa(step.Rollback.ToRevision), why)
 	}
 	if n := len(step.Add); n > 0 {
-		add(dstack.EventReplica, "", string(dstack.ReplicaWaiting), describeAdded(step.Add, run.Revision))
+		add(dstack.EventReplica, "", string(dstack.ReplicaWaiting), describeAdded(step.Add))
 	}
 	if step.Ready && run.ReadyAt.IsZero() {
 		add(dstack.EventReady, "", "", dstack.Reason(fmt.Sprintf("revision %d serves", run.Revision)))
@@ -54,11 +54,11 @@ func BuildRunEvents(seen RunFacts, step RunStep, now time.Time) []dstack.Event {
 }
 
 // describeAdded names the replicas that a run adds.
-func describeAdded(nums []int, revision int) dstack.Reason {
+func describeAdded(nums []int) dstack.Reason {
 	if len(nums) == 1 {
-		return dstack.Reason(fmt.Sprintf("replica %d of revision %d is asked for", nums[0], revision))
+		return dstack.Reason(fmt.Sprintf("replica %d was created", nums[0]))
 	}
-	return dstack.Reason(fmt.Sprintf("%d replicas of revision %d are asked for, number %d to %d", len(nums), revision, nums[0], nums[len(nums)-1]))
+	return dstack.Reason(fmt.Sprintf("%d replicas were created, number %d to %d", len(nums), nums[0], nums[len(nums)-1]))
 }
 
 // BuildReplicaEvents returns the events to record with a step of a replica.

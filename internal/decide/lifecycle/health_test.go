@@ -34,7 +34,7 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 			f.Report = &dstack.Report{State: dstack.AttemptRunning, Ready: true}
 		}
 	}
-	ready, sick := dstack.ReplicaReady, dstack.ReplicaUnhealthy
+	ready, unhealthy := dstack.ReplicaReady, dstack.ReplicaUnhealthy
 	for _, c := range []struct {
 		name   string
 		seen   lifecycle.ReplicaFacts
@@ -44,16 +44,16 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 		{"is not ready before its probes are", facts(dstack.ReplicaStarting, probed(nil)), dstack.ReplicaStarting, "probes were not answered yet"},
 		{"shows their message", facts(dstack.ReplicaStarting, probed(fails(0))), dstack.ReplicaStarting, "GET /health answered 500"},
 		{"is ready when they are", facts(dstack.ReplicaStarting, probed(&dstack.ProbeStatus{Ready: true})), ready, ""},
-		{"becomes unhealthy with the first failed probe", facts(ready, probed(fails(1))), sick, "answered 500"},
-		{"becomes ready again", facts(sick, probed(&dstack.ProbeStatus{Ready: true})), ready, ""},
-		{"is not restarted for a few failures", facts(sick, beside(probed(fails(2)), rep(1, 2, ready))), sick, ""},
-		{"is restarted after three failures while another serves", facts(sick, beside(probed(fails(3)), rep(1, 2, ready))), dstack.ReplicaRestarting, "3 times in a row"},
-		{"not while another replica restarts", facts(sick, beside(probed(fails(3)), rep(1, 2, ready), rep(2, 2, dstack.ReplicaRestarting))), sick, ""},
-		{"the lowest number first", facts(sick, beside(func(f F) { probed(fails(3))(f); f.Replica.Num = 2 }, rep(1, 2, sick), rep(3, 2, ready))), sick, ""},
-		{"not soon when all replicas fail", facts(sick, since(time.Minute, probed(fails(3)))), sick, ""},
-		{"but after a while", facts(sick, since(3*time.Minute, probed(fails(3)))), dstack.ReplicaRestarting, ""},
-		{"restarts at once when it exits", facts(sick, func(f F) { f.Run.ReadyAt = now; f.Report = &dstack.Report{State: dstack.AttemptExited} }), dstack.ReplicaRestarting, "exited"},
-		{"waits while its engine is silent", facts(sick, nil), sick, ""},
+		{"becomes unhealthy with the first failed probe", facts(ready, probed(fails(1))), unhealthy, "answered 500"},
+		{"becomes ready again", facts(unhealthy, probed(&dstack.ProbeStatus{Ready: true})), ready, ""},
+		{"is not restarted for a few failures", facts(unhealthy, beside(probed(fails(2)), rep(1, 2, ready))), unhealthy, ""},
+		{"is restarted after three failures while another serves", facts(unhealthy, beside(probed(fails(3)), rep(1, 2, ready))), dstack.ReplicaRestarting, "3 times in a row"},
+		{"not while another replica restarts", facts(unhealthy, beside(probed(fails(3)), rep(1, 2, ready), rep(2, 2, dstack.ReplicaRestarting))), unhealthy, ""},
+		{"the lowest number first", facts(unhealthy, beside(func(f F) { probed(fails(3))(f); f.Replica.Num = 2 }, rep(1, 2, unhealthy), rep(3, 2, ready))), unhealthy, ""},
+		{"not soon when all replicas fail", facts(unhealthy, since(time.Minute, probed(fails(3)))), unhealthy, ""},
+		{"but after a while", facts(unhealthy, since(3*time.Minute, probed(fails(3)))), dstack.ReplicaRestarting, ""},
+		{"restarts at once when it exits", facts(unhealthy, func(f F) { f.Run.ReadyAt = now; f.Report = &dstack.Report{State: dstack.AttemptExited} }), dstack.ReplicaRestarting, "exited"},
+		{"waits while its engine is silent", facts(unhealthy, nil), unhealthy, ""},
 
 		{"drains while requests are in flight", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{Known: true, Replicas: map[dstack.ReplicaID]int{"a-2": 3}})), dstack.ReplicaDraining, "scaled down"},
 		{"and while no gateway has reported that there are none", facts(dstack.ReplicaDraining, drains(time.Second, dstack.Load{})), dstack.ReplicaDraining, ""},
@@ -64,7 +64,7 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 			f.Replica.DrainDeadline, f.Report = now.Add(time.Minute), &dstack.Report{State: dstack.AttemptExited}
 		}), dstack.ReplicaTerminating, ""},
 
-		{"waits for an older replica to leave", facts(dstack.ReplicaWaiting, func(f F) { f.Blocked = true; f.Replica.Since = now.Add(-time.Hour) }), dstack.ReplicaWaiting, "older replica"},
+		{"waits until an older replica has stopped", facts(dstack.ReplicaWaiting, func(f F) { f.Blocked = true; f.Replica.Since = now.Add(-time.Hour) }), dstack.ReplicaWaiting, "older replica"},
 		{"an update fails after three crashes though it may retry", facts(dstack.ReplicaStarting, func(f F) {
 			always := true
 			f.Run.Spec.Configuration.Retry, f.Run.StableRevision = &spec.Retry{Always: &always}, 1
@@ -89,21 +89,23 @@ func TestReplica_ProbesAndDraining(t *testing.T) {
 			}
 			events := lifecycle.BuildReplicaEvents(c.seen, step, now)
 			if changed := step.To != c.seen.Replica.Status; changed != (len(events) == 1) {
-				t.Errorf("told %+v", events)
+				t.Errorf("events: %+v", events)
 			}
 		})
 	}
 }
 
-// Draining and unhealthy replicas go on running.
+// Draining and unhealthy replicas continue to run.
 func TestPlanEngineCommands_KeepsDrainingReplicas(t *testing.T) {
-	heard := []dstack.Report{{Attempt: "try", State: dstack.AttemptRunning}}
+	reports := []dstack.Report{{Attempt: "try", State: dstack.AttemptRunning}}
 	for _, status := range []dstack.ReplicaStatus{dstack.ReplicaDraining, dstack.ReplicaUnhealthy} {
-		if tell := lifecycle.PlanEngineCommands([]lifecycle.PlacedReplica{{Replica: rep(0, 2, status)}}, heard); len(tell) > 0 {
-			t.Errorf("%s: told %+v", status, tell)
+		placed := []lifecycle.PlacedReplica{{Replica: rep(0, 2, status)}}
+		if commands := lifecycle.PlanEngineCommands(placed, reports); len(commands) > 0 {
+			t.Errorf("%s: commands %+v", status, commands)
 		}
 	}
-	if tell := lifecycle.PlanEngineCommands([]lifecycle.PlacedReplica{{Replica: rep(0, 2, dstack.ReplicaUnhealthy)}}, nil); len(tell) > 0 {
-		t.Errorf("an unhealthy one that is gone was started again under its old name: %+v", tell)
+	lost := []lifecycle.PlacedReplica{{Replica: rep(0, 2, dstack.ReplicaUnhealthy)}}
+	if commands := lifecycle.PlanEngineCommands(lost, nil); len(commands) > 0 {
+		t.Errorf("a lost attempt of an unhealthy replica is started again: %+v", commands)
 	}
 }

@@ -71,10 +71,10 @@ func deleteInstance(why dstack.Reason, now time.Time) InstanceStep {
 	return InstanceStep{To: dstack.InstanceDeleting, Reason: why, Due: now}
 }
 
-// instanceUp keeps the engine in step with what is placed on it. A rented
-// machine is deleted when it disappeared, is silent for too long, or is empty
-// for its idle time. An owned machine whose engine does not answer stays, and
-// so does what runs on it: it may well be healthy.
+// instanceUp synchronizes the engine with the replicas placed on the instance.
+// A rented machine is deleted if it disappeared, is silent for too long, or has
+// had no replicas for its idle time. An owned machine whose engine does not
+// answer is kept, with its replicas: they may well be healthy.
 func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
 	if why := whyDelete(seen, now); why != "" {
@@ -127,21 +127,22 @@ func whyFailed(seen InstanceFacts) dstack.Reason {
 	}
 }
 
-// isSilent reports whether an engine did not answer for maxSilence in which it
-// was asked all the time. A server that was stopped for an hour asks first.
+// isSilent reports whether an engine was asked for maxSilence without a gap and
+// did not answer. A server that was stopped for an hour asks first.
 func isSilent(i dstack.Instance, now time.Time) bool {
 	return !i.SilentSince.IsZero() && isObserved(i, now) && now.Sub(i.SilentSince) >= maxSilence
 }
 
-// isObserved reports whether an instance was checked all the time up to now.
-// After a longer gap nobody knows whether its engine would have answered, or
-// its backend would have listed it.
+// isObserved reports whether an instance has been checked without a long gap
+// until now. After a long gap it is unknown whether its engine would have
+// answered, or its backend would have listed it.
 func isObserved(i dstack.Instance, now time.Time) bool {
 	gap := now.Sub(i.CheckedAt)
 	return gap >= 0 && gap <= maxCheckGap
 }
 
-// emptySince returns since when an instance holds no replica; zero: it holds some.
+// emptySince returns since when an instance has had no replicas; zero: it has
+// some.
 func emptySince(seen InstanceFacts, now time.Time) time.Time {
 	if len(seen.Replicas) > 0 {
 		return time.Time{}
@@ -149,8 +150,8 @@ func emptySince(seen InstanceFacts, now time.Time) time.Time {
 	return firstSeen(seen.Instance.EmptySince, now)
 }
 
-// unlistedSince returns since when a backend has not listed a machine; zero: it
-// did when it last answered.
+// unlistedSince returns since when a backend has not listed a machine; zero: the
+// last list had it.
 func unlistedSince(seen InstanceFacts, now time.Time) time.Time {
 	switch {
 	case !seen.Listed:
@@ -164,8 +165,8 @@ func unlistedSince(seen InstanceFacts, now time.Time) time.Time {
 	}
 }
 
-// firstSeen returns since when something holds that holds now. A time ahead of
-// now was written before the clock was set back.
+// firstSeen returns since when a condition that is true now has been true. A
+// time after now was written before the clock was set back.
 func firstSeen(since, now time.Time) time.Time {
 	if since.IsZero() || since.After(now) {
 		return now

@@ -11,16 +11,16 @@ import (
 // nothing else is.
 const saveResponseEvery = 30 * time.Second
 
-// NewInstance returns the instance that a replica of a run is placed on, where
-// none of that ID exists yet. Its machine is still to be created.
+// NewInstance returns a new instance for a replica of a run that is placed on
+// it. Its machine is still to be created.
 func NewInstance(id dstack.InstanceID, o dstack.Offer, rs dstack.RunSpec, now time.Time) dstack.Instance {
 	return dstack.Instance{
 		ID: id, Backend: o.Key, Offer: o, Host: o.Host, Status: dstack.InstanceCreating, Since: now, IdleTime: idleTime(rs),
 	}
 }
 
-// idleTime is how long a machine that is rented for a run may hold no replica;
-// negative: for ever.
+// idleTime returns how long a machine that is rented for a run may have no
+// replicas; negative: no limit.
 func idleTime(rs dstack.RunSpec) time.Duration {
 	params := spec.Merge(rs.Configuration, rs.Profile)
 	if params.TerminationPolicy == "dont-destroy" || params.TerminationIdleTime == nil || *params.TerminationIdleTime < 0 {

@@ -138,11 +138,11 @@ func TestPlanEngineCommands(t *testing.T) {
 	}
 	is := func(o dstack.AttemptState) []dstack.Report { return []dstack.Report{{Attempt: "try", State: o}} }
 	for _, c := range []struct {
-		name   string
-		placed []lifecycle.PlacedReplica
-		heard  []dstack.Report
-		want   []lifecycle.Command
-		grace  bool
+		name    string
+		placed  []lifecycle.PlacedReplica
+		reports []dstack.Report
+		want    []lifecycle.Command
+		grace   bool
 	}{
 		{"starts what is placed", try(dstack.ReplicaStarting, false), nil, []lifecycle.Command{lifecycle.StartAttempt}, false},
 		{"once", try(dstack.ReplicaStarting, false), is(dstack.AttemptPulling), nil, false},
@@ -157,7 +157,7 @@ func TestPlanEngineCommands(t *testing.T) {
 		{"removes an ended attempt that is not placed here", nil, is(dstack.AttemptRefused), []lifecycle.Command{lifecycle.RemoveAttempt}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got := lifecycle.PlanEngineCommands(c.placed, c.heard)
+			got := lifecycle.PlanEngineCommands(c.placed, c.reports)
 			if len(got) != len(c.want) {
 				t.Fatalf("got %+v", got)
 			}
@@ -175,10 +175,10 @@ func TestNextSyncTime(t *testing.T) {
 	late, soon := 30*time.Second, time.Second
 	wanted := []lifecycle.PlacedReplica{{Replica: dstack.Replica{Attempt: "a", Status: dstack.ReplicaReady}}}
 	for _, c := range []struct {
-		name  string
-		due   time.Duration
-		heard []dstack.Report
-		early bool
+		name    string
+		due     time.Duration
+		reports []dstack.Report
+		early   bool
 	}{
 		{"nothing runs", late, nil, false},
 		{"only wanted attempts run", late, []dstack.Report{{Attempt: "a"}}, false},
@@ -186,7 +186,7 @@ func TestNextSyncTime(t *testing.T) {
 		{"it is due sooner anyhow", time.Millisecond, []dstack.Report{{Attempt: "b"}}, false},
 	} {
 		step := lifecycle.InstanceStep{Due: now.Add(c.due)}
-		got := lifecycle.NextSyncTime(step, wanted, c.heard, now).Sub(now)
+		got := lifecycle.NextSyncTime(step, wanted, c.reports, now).Sub(now)
 		if early := got < soon && got != c.due; early != c.early {
 			t.Errorf("%s: due in %s", c.name, got)
 		}

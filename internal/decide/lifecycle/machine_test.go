@@ -9,22 +9,23 @@ import (
 	"dstack/internal/dstack"
 )
 
-// machine is what really is: a machine with its engine.
+// machine is a simulated machine with its engine, in its true state: rows of the
+// store may differ.
 type machine struct {
 	id                    dstack.InstanceID
 	engine                map[dstack.AttemptID]*proc
 	listedAt, aliveAt     time.Time // when its backend lists it; when it is up
-	failed                bool      // it exists, and nothing runs on it any more
-	silentAt, silentUntil time.Time // its engine does not answer, what runs goes on
+	failed                bool      // it exists, but nothing runs on it
+	silentAt, silentUntil time.Time // its engine does not answer in between; its attempts continue
 }
 
 // proc is one attempt on a machine.
 type proc struct {
 	broken          bool
 	runsAt, readyAt time.Time // image pulled; port open
-	sick            bool      // fails its probes
-	sickFor         int       // times in a row that it was seen so
-	diesAt          time.Time // once it was stopped
+	failsProbes     bool
+	failedProbes    int       // consecutive
+	diesAt          time.Time // when it ends after it was stopped
 	stopping, ended bool
 	refused         bool
 	code            int
@@ -34,7 +35,7 @@ func newMachine(id dstack.InstanceID, listedAt, aliveAt time.Time) *machine {
 	return &machine{id: id, engine: map[dstack.AttemptID]*proc{}, listedAt: listedAt, aliveAt: aliveAt}
 }
 
-// machines is every machine that there is, the owned one first.
+// machines returns all machines, the owned one first.
 func (w *world) machines() (all []*machine) {
 	if w.owned != nil {
 		all = append(all, w.owned)
@@ -55,7 +56,8 @@ func (w *world) machine(id dstack.InstanceID) *machine {
 	return nil
 }
 
-// live is what happens on a machine by itself.
+// live advances a machine by a tick: attempts crash or change their health, and
+// the machine fails, at random.
 func (w *world) live(m *machine) {
 	if !w.now.Before(m.silentUntil) && w.chance(250, "its engine falls silent") {
 		m.silentAt = w.now
@@ -70,12 +72,12 @@ func (w *world) live(m *machine) {
 			p.ended, p.code = true, 1
 		case !p.ended && w.chance(60, "it crashes"):
 			p.ended, p.code = true, 1
-		case w.chance(150, "somebody removes it"):
+		case w.chance(150, "another user removes it"):
 			delete(m.engine, id)
 		case w.chance(40, "its health changes"):
-			p.sick = !p.sick
+			p.failsProbes = !p.failsProbes
 		case !w.faults:
-			p.sick = false
+			p.failsProbes = false
 		}
 	}
 	if m != w.owned && w.chance(400, "the machine is lost") {
@@ -109,9 +111,9 @@ func (w *world) stepInstance(i *dstack.Instance) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var heard []dstack.Report
+	var reports []dstack.Report
 	if failure == nil {
-		heard, failure = w.act(seen, step)
+		reports, failure = w.act(seen, step)
 	}
 	if w.chance(20, "crash before saving an instance") {
 		return
@@ -119,17 +121,17 @@ func (w *world) stepInstance(i *dstack.Instance) {
 	step = step.AfterFailure(seen, failure, w.now)
 	w.checkInstance(seen, step)
 	version, before := i.Version, i.Status
-	*i = step.Apply(seen, heard != nil, failure, w.now)
+	*i = step.Apply(seen, reports != nil, failure, w.now)
 	i.Version = version + 1
 	if i.Status != before {
 		w.markReplicasDue(func(r dstack.Replica) bool { return r.Instance == i.ID })
 	}
-	if heard != nil {
-		w.saveReports(seen.Replicas, heard)
+	if reports != nil {
+		w.saveReports(seen.Replicas, reports)
 	}
 }
 
-// list is what an instance's backend says of it.
+// list returns what an instance's backend lists for it.
 func (w *world) list(id dstack.InstanceID) (listed bool, m *dstack.Machine) {
 	switch {
 	case w.chance(15, "the backend does not answer"):
@@ -162,7 +164,7 @@ func (w *world) act(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) (
 	}
 }
 
-// checkInstance fails when a machine is given up that should not be.
+// checkInstance fails if an instance is deleted without a valid reason.
 func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep) {
 	i := seen.Instance
 	was, to := i.Status, step.To
@@ -190,12 +192,12 @@ func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.Insta
 	}
 }
 
-// saveReports keeps what was heard of the attempts that are placed.
-func (w *world) saveReports(placed []lifecycle.PlacedReplica, heard []dstack.Report) {
+// saveReports stores the reports on attempts that are placed.
+func (w *world) saveReports(placed []lifecycle.PlacedReplica, reports []dstack.Report) {
 	for _, p := range placed {
 		id := p.Replica.Attempt
 		report := dstack.Report{Attempt: id, State: dstack.AttemptAbsent, At: w.now}
-		for _, rep := range heard {
+		for _, rep := range reports {
 			if rep.Attempt == id {
 				report = rep
 			}
@@ -204,7 +206,7 @@ func (w *world) saveReports(placed []lifecycle.PlacedReplica, heard []dstack.Rep
 	}
 }
 
-// sync is what an engine does with its commands.
+// sync executes the commands that an engine receives.
 func (w *world) sync(m *machine, placed []lifecycle.PlacedReplica) []dstack.Report {
 	has := make([]dstack.Report, 0, len(m.engine))
 	for _, id := range sorted(m.engine) {
@@ -230,12 +232,12 @@ func (w *world) sync(m *machine, placed []lifecycle.PlacedReplica) []dstack.Repo
 	return has
 }
 
-// stopAttempt stops an attempt. It checks that nothing healthy and wanted is
-// stopped, and that no request is cut before its time.
+// stopAttempt stops an attempt. It checks that the attempt is not both healthy
+// and wanted, and that requests in flight end only after the drain deadline.
 func (w *world) stopAttempt(m *machine, c lifecycle.EngineCommand) {
 	p := m.engine[c.Attempt]
 	r := w.replicas[w.attempts[c.Attempt]]
-	healthy := !p.ended && !w.now.Before(p.readyAt) && !p.stopping && !p.sick
+	healthy := !p.ended && !w.now.Before(p.readyAt) && !p.stopping && !p.failsProbes
 	if healthy && r.Status == dstack.ReplicaReady && r.Attempt == c.Attempt {
 		w.t.Fatalf("healthy attempt %s of replica %s was stopped", c.Attempt, r.ID)
 	}
@@ -260,10 +262,10 @@ func (w *world) report(m *machine, id dstack.AttemptID) dstack.Report {
 		rep.State = dstack.AttemptPulling
 	default:
 		rep.State, rep.Ready = dstack.AttemptRunning, !w.now.Before(p.readyAt)
-		if p.sickFor++; !p.sick {
-			p.sickFor = 0
+		if p.failedProbes++; !p.failsProbes {
+			p.failedProbes = 0
 		}
-		rep.Probes = &dstack.ProbeStatus{Ready: rep.Ready && !p.sick, ConsecutiveFailures: min(p.sickFor, dstack.ProbeFailureThreshold), Message: "GET / answered 500"}
+		rep.Probes = &dstack.ProbeStatus{Ready: rep.Ready && !p.failsProbes, ConsecutiveFailures: min(p.failedProbes, dstack.ProbeFailureThreshold), Message: "GET / answered 500"}
 	}
 	return rep
 }

@@ -86,7 +86,8 @@ func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 		return step
 	}
 	if seen.Blocked {
-		step := seen.stayWith("waits for an older replica of the same service to leave: " + explainNoPlace(seen.Rejections))
+		step := seen.stayWith("waits until an older replica of the same service has stopped: " +
+			explainNoPlace(seen.Rejections))
 		step.Blocked, step.Due = true, now.Add(placeInterval)
 		return step
 	}
@@ -104,13 +105,13 @@ func replicaWaiting(seen ReplicaFacts, now time.Time) ReplicaStep {
 }
 
 // explainNoPlace returns why no machine suits.
-func explainNoPlace(misfits []dstack.Rejection) dstack.Reason {
-	if len(misfits) == 0 {
+func explainNoPlace(rejections []dstack.Rejection) dstack.Reason {
+	if len(rejections) == 0 {
 		return "no machine is configured for this project"
 	}
-	parts := make([]string, len(misfits))
-	for i, m := range misfits {
-		parts[i] = m.Offer.Type + ": " + m.Reason
+	parts := make([]string, len(rejections))
+	for i, r := range rejections {
+		parts[i] = r.Offer.Type + ": " + r.Reason
 	}
 	return dstack.Reason("no machine suits: " + strings.Join(parts, " · "))
 }

@@ -67,9 +67,9 @@ func checkRevisable(run dstack.Run, present int) error {
 	}
 	switch {
 	case run.Status.IsFinished():
-		return conflict("apply again to start it anew", "it has ended")
+		return conflict("apply again to start a new run", "it has ended")
 	case run.Revision != present:
-		return conflict("apply again to see what changed", "somebody else changed it meanwhile")
+		return conflict("apply again to see what changed", "another user changed it in the meantime")
 	case run.Stop != dstack.StopNone, run.Status == dstack.RunTerminating:
 		return conflict("wait until it has ended and apply again", "it is being stopped")
 	}

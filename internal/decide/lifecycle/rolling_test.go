@@ -29,7 +29,7 @@ func decideRun(t *testing.T, seen lifecycle.RunFacts) lifecycle.RunStep {
 
 func TestRun_Rolling(t *testing.T) {
 	ready, starting, waiting, failed := dstack.ReplicaReady, dstack.ReplicaStarting, dstack.ReplicaWaiting, dstack.ReplicaFailed
-	draining, sick := dstack.ReplicaDraining, dstack.ReplicaUnhealthy
+	draining, unhealthy := dstack.ReplicaDraining, dstack.ReplicaUnhealthy
 	blocked := func(r dstack.Replica) dstack.Replica { r.Blocked = true; return r }
 	type all = []dstack.Replica
 	type ids = []dstack.ReplicaID
@@ -48,7 +48,7 @@ func TestRun_Rolling(t *testing.T) {
 		{name: "then one leaves, and the next is added", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, ready), rep(0, 2, ready)}, add: []int{1}, drain: ids{"b-1"}},
 		{name: "an outdated replica that does not serve leaves at once", wanted: 2, replicas: all{rep(0, 1, ready), rep(1, 1, starting)}, add: []int{0}, drop: ids{"b-1"}},
 		{name: "where nothing serves all start at once", wanted: 3, replicas: all{rep(0, 1, starting)}, add: []int{0, 1, 2}, drop: ids{"a-1"}},
-		{name: "an unhealthy replica counts as serving", wanted: 1, replicas: all{rep(0, 1, sick)}, add: []int{0}},
+		{name: "an unhealthy replica counts as serving", wanted: 1, replicas: all{rep(0, 1, unhealthy)}, add: []int{0}},
 		{name: "has taken over once all new replicas are ready", wanted: 1, replicas: all{rep(0, 1, ready), rep(0, 2, ready)}, drain: ids{"a-1"}, ready: true},
 		{name: "a quarter of many starts at once", wanted: 8, replicas: all{
 			rep(0, 1, ready), rep(1, 1, ready), rep(2, 1, ready), rep(3, 1, ready), rep(4, 1, ready), rep(5, 1, ready), rep(6, 1, ready), rep(7, 1, ready)}, add: []int{0, 1}},
@@ -82,15 +82,15 @@ func TestRun_TakesOverWithFewerPlacesThanDesired(t *testing.T) {
 	homeless.Attempt, homeless.Instance = "", ""
 	fresh := []dstack.Replica{rep(0, 2, dstack.ReplicaReady), rep(1, 2, dstack.ReplicaReady), homeless}
 	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: fresh, DesiredReplicas: 3}); !step.Ready {
-		t.Errorf("all that has room is ready: %+v", step)
+		t.Errorf("not ready although all placed replicas are: %+v", step)
 	}
 	beside := append(fresh, rep(0, 1, dstack.ReplicaReady))
 	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: beside, DesiredReplicas: 3}); step.Ready {
-		t.Errorf("an old one still holds room: %+v", step)
+		t.Errorf("ready although an outdated replica still has an allocation: %+v", step)
 	}
 	broken := append(fresh[:2:2], rep(2, 2, dstack.ReplicaStarting))
 	if step := decideRun(t, lifecycle.RunFacts{Run: updating(3), Replicas: broken, DesiredReplicas: 3}); step.Ready {
-		t.Errorf("one may still fail: %+v", step)
+		t.Errorf("ready although a replica is still starting: %+v", step)
 	}
 }
 
@@ -131,14 +131,14 @@ func TestRun_ARollbackSaysWhy(t *testing.T) {
 	seen := lifecycle.RunFacts{Run: updating(1), Replicas: []dstack.Replica{rep(0, 1, dstack.ReplicaReady), broken}, DesiredReplicas: 1}
 	step := decideRun(t, seen)
 	if !step.Due.Equal(now) {
-		t.Error("what is missing of the earlier one is not looked at at once")
+		t.Error("the run is not due at once to add the missing replicas")
 	}
 	if step.Rollback == nil || step.Rollback.Reason != broken.Reason || step.Rollback.LastOutput[0] != "boom" || len(step.Drain)+len(step.Terminate) > 0 {
 		t.Errorf("got %+v", step)
 	}
 	events := lifecycle.BuildRunEvents(seen, step, now)
 	if len(events) != 1 || events[0].Kind != dstack.EventRolledBack || events[0].From != "2" || events[0].To != "1" || !strings.Contains(events[0].Message, "exited with code 1") {
-		t.Errorf("told %+v", events)
+		t.Errorf("events: %+v", events)
 	}
 }
 

@@ -66,8 +66,8 @@ func (c rollout) hasTakenOver(seen RunFacts) bool {
 // hasServingOutdated reports whether outdated replicas may have requests.
 func (c rollout) hasServingOutdated() bool { return slices.ContainsFunc(c.outdated, isServing) }
 
-// maxSurge is how many new replicas may start at once beside outdated ones: a
-// quarter, because GPUs are scarce, and large updates should not take for ever.
+// maxSurge returns how many new replicas may start at once beside outdated ones:
+// a quarter, because GPUs are scarce and large updates should not take too long.
 func maxSurge(wanted int) int { return max(1, wanted/4) }
 
 // addMissing adds the missing replicas to a step. While outdated replicas serve,

@@ -138,8 +138,9 @@ func earliestDue(now time.Time, times ...time.Time) (first time.Time) {
 	return first
 }
 
-// splitByInFlight splits replicas that leave into those to terminate at once and
-// those that may have requests in flight, and drain first.
+// splitByInFlight splits replicas that are to end: drop contains the replicas to
+// terminate at once, drain the replicas that may have requests in flight and
+// drain first.
 func splitByInFlight(rs []dstack.Replica) (drop, drain []dstack.ReplicaID) {
 	for _, r := range rs {
 		switch {

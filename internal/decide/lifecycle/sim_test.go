@@ -11,8 +11,8 @@ import (
 	"dstack/internal/spec"
 )
 
-// drawSpec is a configuration that the machines of the world can hold. A broken
-// one never becomes ready.
+// drawSpec draws a configuration that fits on the machines of the world. A
+// broken configuration never becomes ready.
 func (w *world) drawSpec(broken bool) dstack.RunSpec {
 	command := fmt.Sprintf("good %d", len(w.revisions)+1)
 	if broken {
@@ -27,13 +27,13 @@ func (w *world) drawSpec(broken bool) dstack.RunSpec {
 	return rs
 }
 
-// drawRange is a range of replicas that fit all at once.
+// drawRange draws a range of replicas whose maximum fits at once.
 func (w *world) drawRange(rs dstack.RunSpec) spec.Replicas {
 	most := rapid.IntRange(1, w.capacity(rs)).Draw(w.t, "max replicas")
 	return spec.Replicas{Min: rapid.IntRange(0, most).Draw(w.t, "min replicas"), Max: most}
 }
 
-// change is something that its user, its load or fate does to a run.
+// change makes a random change: to the load, the configuration or the machines.
 func (w *world) change() {
 	switch rapid.IntRange(0, 6).Draw(w.t, "change") {
 	case 0, 1:
@@ -62,10 +62,10 @@ func (w *world) hasConverged() bool {
 	return w.run.Status == dstack.RunActive && w.ready() == n && w.unfinished() == n && (n == 0 || !cannotWork(w.run.Spec))
 }
 
-// A run reaches its desired replicas once faults stop, or has given up with a
-// reason; stopped, it ends and leaves nothing behind. In between it is changed,
-// scaled and broken at random.
-// `make sim` runs this for long.
+// Once faults stop, a run reaches its desired replicas or has failed with a
+// reason. After a stop it ends and leaves nothing behind. Before, the test
+// changes it, scales it and causes faults at random. `make sim` runs this test
+// for a long time.
 func TestSim_ConvergesAndCleansUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(t)
@@ -111,7 +111,7 @@ func TestSim_ConvergesAndCleansUp(t *testing.T) {
 	})
 }
 
-// What can never become ready is given up within a bound, with its reason,
+// A run that can never become ready fails within a limited time, with a reason,
 // and leaves nothing behind.
 func TestSim_BrokenIsGivenUp(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -134,8 +134,8 @@ func TestSim_BrokenIsGivenUp(t *testing.T) {
 	})
 }
 
-// In a world without faults, no change lowers what serves nor fails a request:
-// good revisions take over, broken ones are rolled back.
+// Without faults, no change lowers the number of serving replicas or fails a
+// request: good revisions are rolled out, broken revisions are rolled back.
 func TestSim_UpdatesLowerNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := emptyWorld(t)

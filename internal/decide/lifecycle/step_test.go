@@ -83,7 +83,7 @@ func TestRunStep_TerminateReplica(t *testing.T) {
 	}{
 		{"a starting replica", graceful, rep(0, 2, dstack.ReplicaStarting), true, true, now},
 		{"a replica that became ready has to drain first", graceful, rep(0, 2, dstack.ReplicaReady), false, false, time.Time{}},
-		{"and one that is unhealthy", graceful, rep(0, 2, dstack.ReplicaUnhealthy), false, false, time.Time{}},
+		{"and an unhealthy replica", graceful, rep(0, 2, dstack.ReplicaUnhealthy), false, false, time.Time{}},
 		{"an abort waits for nothing", abort, rep(0, 2, dstack.ReplicaReady), true, false, now},
 		{"a draining replica", abort, rep(0, 2, dstack.ReplicaDraining), true, false, now},
 		{"a terminating replica loses its grace period and keeps its time", abort, leaves, true, false, leaves.Since},
@@ -293,7 +293,7 @@ func TestInstance_SilentForLongIsDeleted(t *testing.T) {
 	back := now.Add(time.Hour)
 	var i dstack.Instance
 	if step, i = decideInstance(t, seen, false, failure, back); step.To != dstack.InstanceUp || !i.SilentSince.Equal(back) {
-		t.Errorf("silence counts while nobody asked: %+v, since %s", step, i.SilentSince)
+		t.Errorf("silence counts while the engine was not asked: %+v, since %s", step, i.SilentSince)
 	}
 	if _, i = decideInstance(t, seen, true, nil, back); !i.SilentSince.IsZero() {
 		t.Errorf("it answers and is silent since %s", i.SilentSince)
@@ -360,7 +360,7 @@ func TestRevise_KeepsTheDesiredReplicasInTheRange(t *testing.T) {
 func TestRevise_Refuses(t *testing.T) {
 	for name, change := range map[string]func(*dstack.Run){
 		"a run that has ended":              func(r *dstack.Run) { r.Status = dstack.RunFailed },
-		"a run that somebody else changed":  func(r *dstack.Run) { r.Revision = 3 },
+		"a run that another user changed":   func(r *dstack.Run) { r.Revision = 3 },
 		"a run that is asked to stop":       func(r *dstack.Run) { r.Stop = dstack.StopGraceful },
 		"a run whose replicas are to leave": func(r *dstack.Run) { r.Status = dstack.RunTerminating },
 	} {

@@ -28,11 +28,12 @@ const (
 )
 
 // PlanEngineCommands returns the commands after which an engine runs the replicas
-// placed on it and nothing else. reports are those of all attempts that it has.
+// placed on it and nothing else. reports has a report for each attempt that the
+// engine has.
 //
-// Only a starting replica is started: a ready one that the engine lost gets a
-// new attempt first, so that an attempt never runs twice. An attempt that ended
-// is kept until its replica's row says so.
+// Only a starting replica is started: a ready replica whose attempt the engine
+// lost gets a new attempt first, so that an attempt never runs twice. An attempt
+// that ended is kept until its replica's row records its end.
 func PlanEngineCommands(placed []PlacedReplica, reports []dstack.Report) []EngineCommand {
 	of := map[dstack.AttemptID]*PlacedReplica{}
 	for i := range placed {

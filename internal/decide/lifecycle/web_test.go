@@ -17,8 +17,8 @@ type web struct {
 	answered int
 }
 
-// serve is a tick of the gateway: it may get the present table, some requests
-// end, and one comes.
+// serve simulates a tick of the gateway: it may receive the present table, some
+// requests end, and one request arrives.
 func (w *world) serve() {
 	if !w.chance(3, "the table is late") {
 		w.web.table = w.routes()
@@ -50,25 +50,25 @@ func (w *world) serve() {
 	w.web.inFlight[id] = append(w.web.inFlight[id], w.after(20, "takes"))
 }
 
-// routes is the table of the present rows.
+// routes returns the route table of the present rows.
 func (w *world) routes() map[dstack.ReplicaID]bool {
-	ready, sick := map[dstack.ReplicaID]bool{}, map[dstack.ReplicaID]bool{}
+	ready, unhealthy := map[dstack.ReplicaID]bool{}, map[dstack.ReplicaID]bool{}
 	for id, r := range w.replicas {
 		switch r.Status {
 		case dstack.ReplicaReady:
 			ready[id] = true
 		case dstack.ReplicaUnhealthy:
-			sick[id] = true
+			unhealthy[id] = true
 		default:
 		}
 	}
 	if len(ready) == 0 {
-		return sick
+		return unhealthy
 	}
 	return ready
 }
 
-// load is what the gateway reports of the run.
+// load returns the load that the gateway reports for the run.
 func (g web) load(w *world) dstack.Load {
 	load := dstack.Load{Known: true, Replicas: map[dstack.ReplicaID]int{}, Drained: map[dstack.ReplicaID]bool{}}
 	for id, requests := range g.inFlight {

@@ -7,10 +7,9 @@ import (
 	"dstack/internal/dstack"
 )
 
-// markReplicaDue makes the world look at a replica in this tick or the next, as
-// the store does when something that its decisions use has changed. Otherwise
-// a replica is looked at when the Due of its last step says so; without one,
-// never.
+// markReplicaDue makes a replica due in this tick or the next, as the store does
+// when facts that its decisions use have changed. Otherwise a replica is due at
+// the Due of its last step; if that is zero, never.
 func (w *world) markReplicaDue(id dstack.ReplicaID) {
 	if due := w.replicaDue[id]; due.IsZero() || w.now.Before(due) {
 		w.replicaDue[id] = w.now
@@ -22,7 +21,7 @@ func (w *world) isReplicaDue(id dstack.ReplicaID) bool {
 	return !due.IsZero() && !w.now.Before(due)
 }
 
-// markReplicasDue makes every replica due that a condition holds for.
+// markReplicasDue makes every replica due that meets a condition.
 func (w *world) markReplicasDue(condition func(dstack.Replica) bool) {
 	for id, r := range w.replicas {
 		if condition(*r) {
@@ -31,16 +30,16 @@ func (w *world) markReplicasDue(condition func(dstack.Replica) bool) {
 	}
 }
 
-// markDrained makes due what the gateway reports as drained.
+// markDrained makes the replicas due that the gateway reports as drained.
 func (w *world) markDrained() {
 	for id := range w.web.load(w).Drained {
 		w.markReplicaDue(id)
 	}
 }
 
-// saveReport keeps a report that differs from the last one, and makes its
-// replica due. An absent report is kept again when the replica has changed
-// since.
+// saveReport stores a report that differs from the last one, and makes its
+// replica due. An absent report is stored again if the replica has changed since
+// then.
 func (w *world) saveReport(r dstack.Replica, rep dstack.Report) {
 	old, known := w.reports[r.Attempt]
 	if known {

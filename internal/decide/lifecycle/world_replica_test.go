@@ -9,7 +9,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-// runOf is the run with the configuration that a replica was made with.
+// runOf returns the run with the configuration of a replica's revision.
 func (w *world) runOf(r dstack.Replica) dstack.Run {
 	run := w.run
 	if r.TemplateRevision != run.TemplateRevision {
@@ -42,8 +42,8 @@ func (w *world) replicaFacts(r dstack.Replica) lifecycle.ReplicaFacts {
 	return seen
 }
 
-// findPlaces adds where a waiting replica could go, by what is allocated now or
-// was a tick ago.
+// findPlaces adds the placements of a waiting replica, by the present allocations
+// or those a tick ago.
 func (w *world) findPlaces(seen *lifecycle.ReplicaFacts) {
 	used, offers := w.allocations(), w.offers()
 	if w.stale != nil && w.chance(4, "stale allocations") {
@@ -91,7 +91,7 @@ func (w *world) stepReplica(r *dstack.Replica) {
 	}
 }
 
-// setReplica writes a replica's row, and checks that what changes may change.
+// setReplica writes a replica's row, and checks that each change is allowed.
 func (w *world) setReplica(next dstack.Replica) {
 	was := w.replicas[next.ID]
 	switch {
@@ -102,7 +102,7 @@ func (w *world) setReplica(next dstack.Replica) {
 	case w.owned != nil && was.Instance == w.owned.id && next.Instance != was.Instance:
 		w.t.Fatalf("replica %s leaves a machine that is owned: %s", next.ID, next.Reason)
 	case was.Status == dstack.ReplicaUnhealthy && next.Status == dstack.ReplicaReady && !next.ReadyAt.Equal(was.ReadyAt):
-		w.t.Fatalf("replica %s comes back and is said to be ready since then", next.ID)
+		w.t.Fatalf("replica %s becomes ready again and its ReadyAt changes", next.ID)
 	case was.Status == dstack.ReplicaStarting && next.Status == dstack.ReplicaReady && !next.ReadyAt.Equal(w.now):
 		w.t.Fatalf("replica %s has become ready, but not now: %s", next.ID, next.ReadyAt)
 	}
@@ -113,8 +113,8 @@ func (w *world) setReplica(next dstack.Replica) {
 	*was = next
 }
 
-// checkNothingRuns fails when an attempt of a replica that is called terminated
-// still runs, on a machine that is not being deleted.
+// checkNothingRuns fails if an attempt of a terminated replica still runs on a
+// machine that is not being deleted.
 func (w *world) checkNothingRuns(r dstack.Replica) {
 	for _, m := range w.machines() {
 		if i := w.instances[m.id]; i == nil || i.Status == dstack.InstanceDeleting {

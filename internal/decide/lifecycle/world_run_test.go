@@ -17,8 +17,8 @@ type lateStep struct {
 	step lifecycle.RunStep
 }
 
-// isDue says that the run is looked at, as the store would: when it is due, or
-// something about its replicas or wishes has changed.
+// isDue reports whether a run pass is due, by the rules of the store: its due
+// time has come, or its replicas or the user's requests have changed.
 func (w *world) isDue() bool {
 	return w.touched || !w.runDue.IsZero() && !w.now.Before(w.runDue)
 }
@@ -60,8 +60,8 @@ func (w *world) stepRun() {
 	}
 }
 
-// saveRun writes a step, or nothing when the run was changed since it was seen
-// or a replica would have to drain first.
+// saveRun writes a step, unless the run has changed since seen was read, or a
+// replica would have to drain first.
 func (w *world) saveRun(seen lifecycle.RunFacts, step lifecycle.RunStep) {
 	terminated := make([]dstack.Replica, 0, len(step.Terminate))
 	for _, id := range step.Terminate {
@@ -120,7 +120,7 @@ func (w *world) checkRun(before dstack.Run, step lifecycle.RunStep) {
 	}
 }
 
-// submit makes the run.
+// submit creates the run.
 func (w *world) submit(rs dstack.RunSpec) {
 	w.run.Spec, w.run.DesiredReplicas = rs, rs.Configuration.Replicas.Min
 	w.run.Revision, w.run.LatestRevision, w.run.TemplateRevision = 1, 1, 1
@@ -128,7 +128,7 @@ func (w *world) submit(rs dstack.RunSpec) {
 	w.touched = true
 }
 
-// revise gives the run a new revision, as its user.
+// revise applies a new revision at the user's request.
 func (w *world) revise(rs dstack.RunSpec, restores int) {
 	seen := lifecycle.ReviseFacts{Run: w.run, HasReadyReplica: w.ready() > 0}
 	if n := w.run.StableRevision; n > 0 {
@@ -144,18 +144,19 @@ func (w *world) revise(rs dstack.RunSpec, restores int) {
 	w.revisions = append(w.revisions, dstack.Revision{Num: run.Revision, TemplateRevision: run.TemplateRevision, Spec: rs})
 }
 
-// stop is the user's wish.
+// stop records the user's request to stop the run.
 func (w *world) stop(how dstack.StopRequest) {
 	w.run.Stop, w.touched = how, true
 	w.run.Version++
 }
 
-// cannotWork says that a configuration never becomes ready.
+// cannotWork reports whether a configuration never becomes ready.
 func cannotWork(rs dstack.RunSpec) bool {
 	return strings.HasPrefix(rs.Configuration.Commands[0], "broken")
 }
 
-// capacity is how many replicas of a configuration the machines take, at most 4.
+// capacity returns how many replicas of a configuration fit on the machines, at
+// most 4.
 func (w *world) capacity(rs dstack.RunSpec) (n int) {
 	if w.cloud != nil {
 		return 4
@@ -171,5 +172,5 @@ func (w *world) capacity(rs dstack.RunSpec) (n int) {
 	return n
 }
 
-// fixed is a number of replicas that does not change.
+// fixed returns a range with only one number of replicas.
 func fixed(n int) spec.Replicas { return spec.Replicas{Min: n, Max: n} }

@@ -13,11 +13,10 @@ import (
 	"dstack/internal/spec"
 )
 
-// world is a simulation of everything that a run meets: the store's rows, an
-// owned machine, a backend that rents machines, and a gateway with requests.
-// Time moves only by tick. While faults are on, everything that can go wrong
-// does, one time in so many. All decisions and all writes to rows are those of
-// the product.
+// world simulates the environment of a run: the store's rows, an owned machine,
+// a backend that rents machines, and a gateway with requests. Time advances only
+// in tick. While faults are on, each fault happens with a fixed probability. All
+// decisions and all changes of rows are made by the functions of the product.
 type world struct {
 	t      *rapid.T
 	now    time.Time
@@ -93,12 +92,12 @@ func (w *world) addOwned(cpus, gpus int, sharesPorts bool) {
 	}
 }
 
-// chance is true about one time in n, and only while faults are on.
+// chance returns true about one time in n, and only while faults are on.
 func (w *world) chance(n int, what string) bool {
 	return w.faults && rapid.IntRange(0, n-1).Draw(w.t, what) == 0
 }
 
-// after is a random time within the next n ticks.
+// after returns a random time within the next n ticks.
 func (w *world) after(n int, what string) time.Time {
 	return w.now.Add(time.Duration(rapid.IntRange(0, n).Draw(w.t, what)) * tick)
 }
@@ -126,13 +125,14 @@ func (w *world) tick() {
 	w.check()
 }
 
-// stopServer is an hour without a server. Machines and what runs on them go on.
+// stopServer simulates an hour without a server. Machines and attempts continue.
 func (w *world) stopServer() {
 	w.now = w.now.Add(time.Hour)
 	w.upSince, w.late, w.touched = w.now, nil, true
 }
 
-// stopFaults heals what is owned. A rented machine that is silent stays so.
+// stopFaults ends all faults and repairs the owned machine. A rented machine
+// that is silent stays silent.
 func (w *world) stopFaults() {
 	w.faults = false
 	for _, m := range w.machines() {
@@ -144,8 +144,8 @@ func (w *world) stopFaults() {
 	}
 }
 
-// runUntil moves time until a condition has held for 30 ticks, and reports
-// whether it did within n ticks.
+// runUntil advances time until a condition has been true for 30 ticks, and
+// reports whether that happened within n ticks.
 func (w *world) runUntil(n int, condition func() bool) bool {
 	held := 0
 	for range n {
@@ -160,7 +160,7 @@ func (w *world) runUntil(n int, condition func() bool) bool {
 	return false
 }
 
-// specOf is a configuration for this world.
+// specOf returns a configuration for this world.
 func (w *world) specOf(command string, cpus, gpus int, replicas spec.Replicas) dstack.RunSpec {
 	var rs dstack.RunSpec
 	c := &rs.Configuration
@@ -175,13 +175,13 @@ func (w *world) specOf(command string, cpus, gpus int, replicas spec.Replicas) d
 	return rs
 }
 
-// desired is how many replicas autoscaling would ask for.
+// desired returns how many replicas autoscaling would want.
 func (w *world) desired() int {
 	r := w.run.Spec.Configuration.Replicas
 	return max(r.Min, min(r.Max, w.load))
 }
 
-// allocations is what unfinished replicas hold of each instance.
+// allocations returns the claims of unfinished replicas on each instance.
 func (w *world) allocations() map[dstack.InstanceID]dstack.Allocation {
 	used := map[dstack.InstanceID]dstack.Allocation{}
 	for _, id := range sorted(w.replicas) {
@@ -192,7 +192,7 @@ func (w *world) allocations() map[dstack.InstanceID]dstack.Allocation {
 	return used
 }
 
-// check holds after every tick, whatever went wrong in it.
+// check verifies what must be true after every tick, whichever faults happened.
 func (w *world) check() {
 	w.checkAttempts()
 	w.checkMachines()
@@ -218,8 +218,8 @@ func (w *world) check() {
 	}
 }
 
-// checkAttempts fails when two attempts of a replica run at once. A machine
-// that is being deleted does not count: nobody may be able to reach it.
+// checkAttempts fails if two attempts of a replica run at once. Machines that
+// are being deleted do not count: they may be unreachable.
 func (w *world) checkAttempts() {
 	runs := map[dstack.ReplicaID]dstack.AttemptID{}
 	for _, m := range w.machines() {
@@ -239,8 +239,8 @@ func (w *world) checkAttempts() {
 	}
 }
 
-// checkMachines fails when a machine has outlived its instance, or replicas
-// hold more of one than it has.
+// checkMachines fails if a machine has outlived its instance, or if replicas
+// claim more of it than it has.
 func (w *world) checkMachines() {
 	for _, m := range w.machines() {
 		if m != w.owned && w.instances[m.id] == nil {
@@ -316,7 +316,7 @@ func (w *world) isEmpty() bool {
 	return true
 }
 
-// dump is all rows, for messages.
+// dump returns all rows, for messages.
 func (w *world) dump() string {
 	text := fmt.Sprintf("\nrun %s (%s), revision %d, template %d, stable %d, ready at %s, desired %d",
 		w.run.Status, w.run.Reason, w.run.Revision, w.run.TemplateRevision, w.run.StableRevision, w.run.ReadyAt, w.desired())

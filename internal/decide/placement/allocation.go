@@ -7,7 +7,7 @@ import (
 	"dstack/internal/dstack"
 )
 
-// Grant is a place on an instance that a replica holds.
+// Grant is a replica's claim on an instance.
 type Grant struct {
 	Project  dstack.ProjectID
 	RunName  string
@@ -16,8 +16,8 @@ type Grant struct {
 	Claim    dstack.Claim
 }
 
-// AddGrant adds a grant to what is allocated of each instance. Runs of other
-// projects than the viewer's are not named.
+// AddGrant adds a grant to the allocation of its instance. It does not name
+// runs of other projects than the viewer's.
 func AddGrant(used map[dstack.InstanceID]dstack.Allocation, viewer dstack.ProjectID, g Grant) {
 	holder := "a run of another project"
 	if g.Project == viewer {
@@ -28,8 +28,8 @@ func AddGrant(used map[dstack.InstanceID]dstack.Allocation, viewer dstack.Projec
 	used[g.Instance] = held
 }
 
-// Allocate adds a claim to what is allocated of an instance. holder names the
-// replica to people.
+// Allocate adds a claim to an instance's allocation. holder names the replica in
+// messages to users.
 func Allocate(held *dstack.Allocation, claim dstack.Claim, holder string) {
 	held.CPUs += claim.CPUs
 	held.MemoryMiB += claim.MemoryMiB
@@ -48,7 +48,7 @@ func Allocate(held *dstack.Allocation, claim dstack.Claim, holder string) {
 	}
 }
 
-// Release takes a claim off what is allocated of an instance.
+// Release subtracts a claim from an instance's allocation.
 func Release(held *dstack.Allocation, claim dstack.Claim) {
 	held.CPUs -= claim.CPUs
 	held.MemoryMiB -= claim.MemoryMiB
@@ -61,9 +61,11 @@ func Release(held *dstack.Allocation, claim dstack.Claim) {
 	}
 }
 
-// ReleaseAllocations returns what is allocated of the instances once the
-// replicas have left. used stays as it is.
-func ReleaseAllocations(used map[dstack.InstanceID]dstack.Allocation, leaving []dstack.Replica) map[dstack.InstanceID]dstack.Allocation {
+// ReleaseAllocations returns the allocations of the instances without the claims
+// of the leaving replicas. It does not change used.
+func ReleaseAllocations(
+	used map[dstack.InstanceID]dstack.Allocation, leaving []dstack.Replica,
+) map[dstack.InstanceID]dstack.Allocation {
 	after := make(map[dstack.InstanceID]dstack.Allocation, len(used))
 	for id, u := range used {
 		u.GPUs, u.Ports = maps.Clone(u.GPUs), maps.Clone(u.Ports)
@@ -87,9 +89,9 @@ func Sum(sum, c dstack.Claim, times int) dstack.Claim {
 	return sum
 }
 
-// Exceeded names the sizes of an instance that all claims on it together
-// exceed, of those that claim asks for. total includes claim. Only owned
-// instances are shared; a rented one is never exceeded.
+// Exceeded names the sizes that claim asks for and that all claims on the
+// instance together exceed. total includes claim. Only owned instances are
+// shared; a rented instance is never exceeded.
 func Exceeded(o dstack.Offer, total, claim dstack.Claim) (short []string) {
 	if o.OwnedInstance == "" {
 		return nil

@@ -87,12 +87,12 @@ func TestRank_OwnedMachine(t *testing.T) {
 		{name: "on-demand", need: dstack.Requirements{Spot: &no}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			places, misfits := placement.RankOffers(c.need, []dstack.Offer{box(c.box)}, map[dstack.InstanceID]dstack.Allocation{"this": c.used})
+			places, rejections := placement.RankOffers(c.need, []dstack.Offer{box(c.box)}, map[dstack.InstanceID]dstack.Allocation{"this": c.used})
 			switch {
 			case c.why == "" && len(places) != 1:
-				t.Errorf("does not suit: %+v", misfits)
-			case c.why != "" && (len(misfits) != 1 || !strings.Contains(misfits[0].Reason, c.why)):
-				t.Errorf("got places %+v, misfits %+v", places, misfits)
+				t.Errorf("does not suit: %+v", rejections)
+			case c.why != "" && (len(rejections) != 1 || !strings.Contains(rejections[0].Reason, c.why)):
+				t.Errorf("got places %+v, rejections %+v", places, rejections)
 			}
 		})
 	}

@@ -37,8 +37,8 @@ type Grant struct {
 	projects map[string]bool
 }
 
-// NewIndex builds the index of a table. Of two runs of a project with the same
-// name, the name stands for the one that was submitted later; runs with the same
+// NewIndex builds the index of a table. If two runs of a project have the same
+// name, the name refers to the run that was submitted later; runs with the same
 // model share it. A malformed token digest is ignored.
 func NewIndex(t Table) *Index {
 	x := &Index{

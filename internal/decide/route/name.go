@@ -34,8 +34,8 @@ type Domain struct {
 
 // ByHost parses a Host header: <run>.<domain> in the main project,
 // <run>.<project>.<domain>, and "gateway" instead of the run for models. Every
-// name below the domain belongs to the gateway, also one that names nothing, so
-// that the API is not reachable under a name that somebody chooses.
+// name below the domain belongs to the gateway, even if there is no such run, so
+// that the API is not reachable under a name that a user can choose.
 func (d Domain) ByHost(host string) (Destination, bool) {
 	host, ok := trimPort(host)
 	if !ok {

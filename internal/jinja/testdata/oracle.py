@@ -5,8 +5,8 @@ In: {"template": ..., "vars": ...}. Out: {"ok": true, "output": ...} or
 {"ok": false, "kind": "syntax" | "raise" | "runtime", "error": ...}.
 With "repeat": n the answer also has the microseconds of one render.
 
-The environment is the one that Hugging Face transformers renders chat
-templates in, with the clock stopped at 2024-07-26 12:34:56.
+The environment is configured as in Hugging Face transformers for chat
+templates, with the clock stopped at 2024-07-26 12:34:56.
 """
 import json
 import sys

@@ -39,7 +39,7 @@ type attemptLogs struct {
 	lastKnown bool
 	finished  bool
 	lostLines int           // lines dropped because the disk was full, and not reported yet
-	waiters   chan struct{} // closed by wakeFollowers; nil: nobody waits
+	waiters   chan struct{} // closed by wakeFollowers; nil: no follower waits
 	removed   chan struct{} // closed when the attempt is removed
 }
 

@@ -7,14 +7,14 @@ import (
 	"dstack/internal/dstack"
 )
 
-// excludeTime is how long an offer is left out. It is longer than a new replica
+// excludeTime is how long an offer is excluded. It is longer than a new replica
 // waits for a machine by default (a minute), so that a run without another offer
-// fails instead of trying the same offer for ever.
+// fails instead of trying the same offer endlessly.
 const excludeTime = 5 * time.Minute
 
 // excludedOffers remembers offers whose machines could not be created, or failed,
-// so that replicas try the next offer. It is a hint in memory: a server that
-// forgets it tries each offer once more.
+// so that replicas try the next offer. It is kept in memory: a restarted server
+// tries each offer once more.
 type excludedOffers struct {
 	mu     sync.Mutex
 	recent map[offerKey]exclusion

@@ -70,8 +70,8 @@ func (p *prober) run(ctx context.Context) error {
 }
 
 // setTargets replaces the attempts that are probed on an instance. Probing of an
-// attempt continues if its address and its probes are the same, and starts anew
-// if they are not. Every pass must call it: after targetsTTL without a call the
+// attempt continues if its address and its probes are unchanged; otherwise it
+// starts over. Every pass must call setTargets: after targetsTTL without a call
 // probing ends, because another server may have the instance.
 func (p *prober) setTargets(instance dstack.InstanceID, targets []target) {
 	p.mu.Lock()

@@ -17,7 +17,7 @@ import (
 	"dstack/internal/spec"
 )
 
-// cloud is a fake backend that rents machines. Each has an engine of its own.
+// cloud is a fake backend that rents machines, each with its own engine.
 type cloud struct {
 	*backendtest.Fake
 	mu      sync.Mutex

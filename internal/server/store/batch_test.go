@@ -10,7 +10,7 @@ import (
 	"dstack/internal/server/store"
 )
 
-// batch returns steps that place replicas, each of a run of its own.
+// batch returns steps that place replicas, each of a different run.
 func (h *fixture) batch(claims ...dstack.Claim) (runs []dstack.RunID, saves []store.ReplicaSave) {
 	h.t.Helper()
 	var ids []dstack.ReplicaID
@@ -55,7 +55,7 @@ func TestSaveReplicaSteps_OneFailureKeepsNoOtherStep(t *testing.T) {
 			}
 			events, err := h.s.Events(t.Context(), h.project.ID, fmt.Sprintf("run-%d", i), 0, 0)
 			h.noError(err)
-			if told := events[len(events)-1].To == string(dstack.ReplicaStarting); told != (want == dstack.ReplicaStarting) {
+			if started := events[len(events)-1].To == string(dstack.ReplicaStarting); started != (want == dstack.ReplicaStarting) {
 				t.Errorf("%d: the last event is %+v", i, events[len(events)-1])
 			}
 		}

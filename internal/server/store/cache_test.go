@@ -14,8 +14,8 @@ import (
 	"dstack/internal/server/store"
 )
 
-// Cached facts equal those of a store that has just been opened, whichever store
-// wrote in between.
+// Cached facts equal the facts of a newly opened store, whichever store made the
+// last change.
 func TestCaches_MatchTheDatabase(t *testing.T) {
 	later := t0.Add(time.Minute)
 	up := lifecycle.InstanceStep{To: dstack.InstanceUp, Due: later}
@@ -24,23 +24,23 @@ func TestCaches_MatchTheDatabase(t *testing.T) {
 		act  func(h *fixture, run dstack.Run, r dstack.Replica)
 	}{
 		{"nothing changes", func(*fixture, dstack.Run, dstack.Replica) {}},
-		{"the same is heard again", func(h *fixture, _ dstack.Run, r dstack.Replica) {
-			h.instanceStep("local-box", up, h.heard(running(r.Attempt, "127.0.0.1:1")), nil, later)
+		{"an equal report is saved", func(h *fixture, _ dstack.Run, r dstack.Replica) {
+			h.instanceStep("local-box", up, h.mergeReports(running(r.Attempt, "127.0.0.1:1")), nil, later)
 		}},
-		{"something else is heard", func(h *fixture, _ dstack.Run, r dstack.Replica) {
-			h.instanceStep("local-box", up, h.heard(running(r.Attempt, "127.0.0.1:2")), nil, later)
+		{"a different report is saved", func(h *fixture, _ dstack.Run, r dstack.Replica) {
+			h.instanceStep("local-box", up, h.mergeReports(running(r.Attempt, "127.0.0.1:2")), nil, later)
 		}},
-		{"nothing is heard of it", func(h *fixture, _ dstack.Run, _ dstack.Replica) {
+		{"its report is missing", func(h *fixture, _ dstack.Run, _ dstack.Replica) {
 			h.instanceStep("local-box", up, []dstack.Report{}, nil, later)
 		}},
-		{"an engine fails", func(h *fixture, _ dstack.Run, _ dstack.Replica) {
-			h.instanceStep("local-box", up, nil, errors.New("it is away"), later)
+		{"its engine does not answer", func(h *fixture, _ dstack.Run, _ dstack.Replica) {
+			h.instanceStep("local-box", up, nil, errors.New("no route to host"), later)
 		}},
 		{"it drains", func(h *fixture, run dstack.Run, r dstack.Replica) {
 			h.noError(h.s.MarkDue(h.ctx(), store.Runs, string(run.ID), t0))
 			h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Drain: []dstack.ReplicaID{r.ID}, DrainTimeout: time.Minute}, later)
 		}},
-		{"it is told to drain, to end, and then to hurry", func(h *fixture, run dstack.Run, r dstack.Replica) {
+		{"it drains, terminates, and then loses its grace period", func(h *fixture, run dstack.Run, r dstack.Replica) {
 			one := []dstack.ReplicaID{r.ID}
 			for _, step := range []lifecycle.RunStep{{Drain: one, DrainTimeout: time.Minute}, {Terminate: one, Graceful: true}, {Terminate: one}} {
 				step.To = dstack.RunTerminating
@@ -69,7 +69,7 @@ func TestCaches_MatchTheDatabase(t *testing.T) {
 			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: rs, User: "admin", Now: later})
 			h.noError(err)
 		}},
-		{"its run is rolled, and falls back", func(h *fixture, run dstack.Run, _ dstack.Replica) {
+		{"its run is rolled out, and rolled back", func(h *fixture, run dstack.Run, _ dstack.Replica) {
 			_, err := h.s.ReviseRun(h.ctx(), run.ID, store.Revision{Revision: 1, Spec: run.Spec, NeedsRollout: true, User: "admin", Now: later})
 			h.noError(err)
 			h.facts()
@@ -90,8 +90,8 @@ func TestCaches_MatchTheDatabase(t *testing.T) {
 	}
 }
 
-// checkCached compares the facts of a store after act, which it or another store
-// does, with those of a new store.
+// checkCached compares the facts of a store after act, called on it or on another
+// store of the same database, with the facts of a new store.
 func (h *fixture) checkCached(act func(*fixture, dstack.Run, dstack.Replica), byAnother bool) {
 	h.t.Helper()
 	run, r := h.ready("web", "127.0.0.1:1", t0)
@@ -112,7 +112,7 @@ func (h *fixture) checkCached(act func(*fixture, dstack.Run, dstack.Replica), by
 	}
 }
 
-// facts is everything that passes and gateways read.
+// facts returns everything that passes and gateways read.
 func (h *fixture) facts() map[string]any {
 	h.t.Helper()
 	seen, err := h.s.InstanceFacts(h.ctx(), "local-box")
@@ -127,13 +127,13 @@ func (h *fixture) facts() map[string]any {
 	return all
 }
 
-// While nothing changes the same table is returned, and it is not read again.
+// While nothing changes, the same table is returned without another read.
 func TestRoutes_AreCachedUntilSomethingChanges(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		_, r := h.ready("web", "127.0.0.1:1", t0)
 		first, err := h.s.Routes(t.Context())
 		h.noError(err)
-		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, h.heard(running(r.Attempt, "127.0.0.1:1")), nil, t0.Add(time.Minute))
+		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, h.mergeReports(running(r.Attempt, "127.0.0.1:1")), nil, t0.Add(time.Minute))
 		again, err := h.s.Routes(t.Context())
 		h.noError(err)
 		if &first.Routes[0] != &again.Routes[0] {

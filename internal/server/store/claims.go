@@ -22,8 +22,8 @@ type attemptRow struct {
 	Num       int
 }
 
-// rememberAttempts inserts new attempts, and deletes those that are too old to be
-// listed.
+// rememberAttempts inserts new attempts, and deletes attempts that are too old
+// to be listed.
 func rememberAttempts(ctx context.Context, tx bun.Tx, done []steppedReplica) error {
 	var rows []attemptRow
 	for _, r := range done {
@@ -58,7 +58,7 @@ type claimRow struct {
 	ReplicaID  string
 }
 
-// syncClaims makes the claims of replicas those of their rows.
+// syncClaims updates the table of claims to match the rows of replicas.
 func (s *Store) syncClaims(ctx context.Context, tx bun.Tx, done []steppedReplica, now time.Time) error {
 	var free []string
 	claimed := map[dstack.InstanceID]newClaims{}
@@ -114,7 +114,7 @@ func putClaims(ctx context.Context, tx bun.Tx, claims []claimRow) error {
 	}
 	n, err := rowsAffected(tx.NewInsert().Model(&claims).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err == nil && n < int64(len(claims)) {
-		return conflict("look at it afresh", "cannot place replica %s: one of %s of instance %s is taken",
+		return conflict(retryHint, "cannot place replica %s: one of %s of instance %s is taken",
 			claims[0].ReplicaID, joinNames(mapRows(claims, func(c claimRow) string { return c.Thing })), claims[0].InstanceID)
 	}
 	return err

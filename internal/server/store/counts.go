@@ -128,8 +128,8 @@ func saveCounts(ctx context.Context, tx bun.Tx, c dstack.LoadReport, counts map[
 	return markCountsDue(ctx, tx, changed, held, now)
 }
 
-// replaceCounts replaces a gateway's rows by those of the unfinished runs in
-// counts, and returns the runs whose row changed.
+// replaceCounts replaces a gateway's rows with counts, limited to unfinished
+// runs, and returns the runs whose row changed.
 func replaceCounts(ctx context.Context, tx bun.Tx, gateway string, counts map[string]string) (changed []string, err error) {
 	var rows []countRow
 	if err := tx.NewSelect().Model(&rows).Where("gateway = ?", gateway).Scan(ctx); err != nil {

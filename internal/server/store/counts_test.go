@@ -25,7 +25,7 @@ func (h *fixture) load(id dstack.RunID) dstack.Load {
 	seen, err := h.s.RunFacts(h.ctx(), id)
 	h.noError(err)
 	if diff := cmp.Diff(seen.Load, h.details(id).Load); diff != "" {
-		h.t.Errorf("decisions and people see another load: %s", diff)
+		h.t.Errorf("RunFacts and RunDetails have different loads: %s", diff)
 	}
 	if diff := cmp.Diff(seen.Load.Replicas, seen.InFlight); diff != "" {
 		h.t.Error(diff)
@@ -43,26 +43,26 @@ func TestLoad_SumsRecentReportsOfGateways(t *testing.T) {
 		none := map[dstack.ReplicaID]bool{}
 		h.s.SetClock(func() time.Time { return t0 })
 		if diff := cmp.Diff(dstack.Load{}, h.load(run.ID)); diff != "" {
-			t.Errorf("nobody told anything: %s", diff)
+			t.Errorf("without reports: %s", diff)
 		}
 		h.reportLoad("a", 0, counts{run.ID: {Window: sec(30), Watched: sec(20), Requests: 7, Concurrency: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}}}, t0)
 		want := dstack.Load{Known: true, Window: sec(30), Watched: sec(20), Requests: 7, Concurrency: 1.5, InFlight: 2, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Drained: none}
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
-			t.Errorf("one: %s", diff)
+			t.Errorf("one report: %s", diff)
 		}
 		h.reportLoad("b", 0, nil, t0.Add(sec(5)))
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
-			t.Errorf("one, and one with nothing to tell: %s", diff)
+			t.Errorf("a report, and an empty one: %s", diff)
 		}
 		h.reportLoad("b", 0, counts{run.ID: {Window: sec(30), Watched: sec(10), Requests: 1, Concurrency: 0.25, InFlight: 1, Replicas: map[dstack.ReplicaID]int{"y": 1}}}, t0.Add(sec(6)))
 		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(10), Requests: 8, Concurrency: 1.75, InFlight: 3, Held: 1, Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 2}, Drained: none}
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
-			t.Errorf("two: %s", diff)
+			t.Errorf("two reports: %s", diff)
 		}
 		h.reportLoad("b", 0, nil, t0.Add(sec(10)))
-		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(30), Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Drained: none} // it may still answer those
+		want = dstack.Load{Known: true, Window: sec(30), Watched: sec(30), Replicas: map[dstack.ReplicaID]int{"x": 1, "y": 1}, Drained: none} // a may still have them in flight
 		if diff := cmp.Diff(want, h.load(run.ID)); diff != "" {
-			t.Errorf("the first told nothing for ten seconds: %s", diff)
+			t.Errorf("ten seconds after the report of a: %s", diff)
 		}
 		for name, now := range map[string]time.Time{"later": t0.Add(sec(20)), "the clock is set back": t0.Add(-sec(11))} {
 			h.s.SetClock(func() time.Time { return now })
@@ -102,18 +102,18 @@ func TestLoad_DrainedNeedsEveryGateway(t *testing.T) {
 			h.s.SetClock(func() time.Time { return now })
 			h.reportLoad("a", 1, nil, now)
 			if load := h.load(run.ID); load.Drained[r.ID] != c.quiet {
-				t.Errorf("%d seconds after b told of a request: %+v", c.after, load)
+				t.Errorf("%d seconds after b reported a request: %+v", c.after, load)
 			}
 		}
 	})
 }
 
-// An unchanged report is not written for a while.
+// An unchanged report is written at most every three seconds.
 func TestLoadReport_UnchangedIsWrittenRarely(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run := h.submitted(ranged("web", 0, 4), t0)
 		raw := h.openRaw()
-		told := func() (drains int64, at time.Time) {
+		readReport := func() (drains int64, at time.Time) {
 			var us int64
 			h.noError(raw.QueryRowContext(t.Context(), "SELECT drains, at FROM gateways WHERE name = 'a'").Scan(&drains, &us))
 			return drains, time.UnixMicro(us).UTC()
@@ -139,7 +139,7 @@ func TestLoadReport_UnchangedIsWrittenRarely(t *testing.T) {
 			if woke := h.reportLoad("a", c.drains, c.runs, t0.Add(sec(c.at))); woke != c.woke {
 				t.Errorf("%s: woke %v", c.name, woke)
 			}
-			if drains, at := told(); !at.Equal(t0.Add(sec(c.written))) || drains != c.ofDrains {
+			if drains, at := readReport(); !at.Equal(t0.Add(sec(c.written))) || drains != c.ofDrains {
 				t.Errorf("%s: written at %v of %d", c.name, at, drains)
 			}
 		}
@@ -185,8 +185,8 @@ func TestLoadReport_MarksDueWhatItChanges(t *testing.T) {
 		{"a fixed number", 1, 1, true, dstack.RunLoad{Requests: 9, Held: 1}, false},
 		{"a range", 1, 2, true, dstack.RunLoad{Requests: 9}, true},
 		{"a range and nothing new", 1, 2, true, dstack.RunLoad{Requests: 1}, false},
-		{"one waits and there is no replica", 1, 1, false, dstack.RunLoad{Requests: 1, Held: 1}, true},
-		{"nobody waits and there is no replica", 1, 1, false, dstack.RunLoad{Requests: 2}, false},
+		{"a request waits and there is no replica", 1, 1, false, dstack.RunLoad{Requests: 1, Held: 1}, true},
+		{"no request waits and there is no replica", 1, 1, false, dstack.RunLoad{Requests: 2}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			onBoth(t, func(t *testing.T, h *fixture) {
@@ -221,7 +221,7 @@ func TestDrain_EndsOnceEveryGatewayHasDrained(t *testing.T) {
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaDraining}, t0)
 		after := h.routes().DrainSequence
 		if after <= before || len(h.routes().Routes[0].Ready) > 0 {
-			t.Errorf("the table knows %d orders, earlier %d", after, before)
+			t.Errorf("the drain sequence of the table is %d, before %d; routes: %+v", after, before, h.routes().Routes)
 		}
 		for i, c := range []struct {
 			name    string
@@ -233,10 +233,10 @@ func TestDrain_EndsOnceEveryGatewayHasDrained(t *testing.T) {
 			{"nothing in flight, and the old table", "a", before, nil, false},
 			{"the new table at one", "a", after, nil, false},
 			{"the new table at both, and a late request", "b", after, busy, false},
-			{"all let go", "b", after, nil, true},
+			{"nothing in flight at both", "b", after, nil, true},
 			{"the same again", "b", after, nil, false}, // not written
 			{"a newer table", "b", after + 1, nil, true},
-			{"a table that nobody knows", "a", 0, nil, false},
+			{"a table without a number", "a", 0, nil, false},
 		} {
 			now := t0.Add(time.Duration(i+1) * 100 * time.Millisecond)
 			if woke := h.reportLoad(c.gateway, c.drains, c.runs, now); woke != c.quiet {

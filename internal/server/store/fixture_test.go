@@ -107,7 +107,7 @@ func (h *fixture) restart() {
 	h.open()
 }
 
-// openRaw opens the database without the store, as a thief would.
+// openRaw opens the database without the store.
 func (h *fixture) openRaw() *sql.DB {
 	h.t.Helper()
 	driver, dsn := "pgx", h.url
@@ -239,12 +239,14 @@ func (h *fixture) tryReplicaStep(id dstack.ReplicaID, step lifecycle.ReplicaStep
 	return h.s.SaveReplicaStep(h.ctx(), l, seen, step, now)
 }
 
-func (h *fixture) instanceStep(id dstack.InstanceID, step lifecycle.InstanceStep, heard []dstack.Report, fail error, now time.Time) bool {
+func (h *fixture) instanceStep(
+	id dstack.InstanceID, step lifecycle.InstanceStep, reports []dstack.Report, fail error, now time.Time,
+) bool {
 	h.t.Helper()
 	l := h.claim(store.Instances, string(id), now)
 	seen, err := h.s.InstanceFacts(h.ctx(), id)
 	h.noError(err)
-	changed, err := h.s.SaveInstanceStep(h.ctx(), l, seen, step, heard, fail, now)
+	changed, err := h.s.SaveInstanceStep(h.ctx(), l, seen, step, reports, fail, now)
 	h.noError(err)
 	return changed
 }
@@ -290,29 +292,30 @@ func (h *fixture) details(id dstack.RunID) store.RunDetails {
 	return found[0]
 }
 
-// ready brings a replica up on the box, serving at an address.
+// ready creates a replica on the owned machine that is ready at an address.
 func (h *fixture) ready(name, address string, now time.Time) (dstack.Run, dstack.Replica) {
 	h.t.Helper()
 	run, r := h.replica(name, now)
 	h.replicaStep(r.ID, placed(dstack.Claim{}), now)
 	_, r = h.reread(run.ID)
-	h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: now}, h.heard(running(r.Attempt, address)), nil, now)
+	h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: now}, h.mergeReports(running(r.Attempt, address)), nil, now)
 	h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, now)
 	h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Ready: true}, now)
 	return h.reread(run.ID)
 }
 
-// heard returns the reports of the box: these, and the stored ones of all other attempts.
-func (h *fixture) heard(reports ...dstack.Report) []dstack.Report {
+// mergeReports returns reports and, of the other attempts on the owned machine, the
+// stored ones.
+func (h *fixture) mergeReports(reports ...dstack.Report) []dstack.Report {
 	h.t.Helper()
 	seen, err := h.s.InstanceFacts(h.ctx(), "local-box")
 	h.noError(err)
-	said := map[dstack.AttemptID]bool{}
+	given := map[dstack.AttemptID]bool{}
 	for _, rep := range reports {
-		said[rep.Attempt] = true
+		given[rep.Attempt] = true
 	}
 	for _, rep := range seen.Reports {
-		if !said[rep.Attempt] {
+		if !given[rep.Attempt] {
 			reports = append(reports, rep)
 		}
 	}

@@ -12,10 +12,13 @@ import (
 
 // SaveInstanceStep writes a step and the engine's reports (nil: it did not
 // answer). Reports that differ from the stored ones mark their replicas due.
-// failure is the error of the step's action, if any. changed says that a report or the
-// status changed. A report that differs only in At is not written, except an
-// absent one that is older than its replica's Since.
-func (s *Store) SaveInstanceStep(ctx context.Context, l Lease, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep, reports []dstack.Report, failure error, now time.Time) (changed bool, err error) {
+// failure is the error of the step's action, if any. changed says that a report
+// or the status changed. A report that differs only in At is not written, unless
+// it says that the attempt is absent and is older than its replica's Since.
+func (s *Store) SaveInstanceStep(
+	ctx context.Context, l Lease, seen lifecycle.InstanceFacts, step lifecycle.InstanceStep,
+	reports []dstack.Report, failure error, now time.Time,
+) (changed bool, err error) {
 	next := step.Apply(seen, reports != nil, failure, now)
 	deleted := next.Status == dstack.InstanceDeleted
 	if deleted {

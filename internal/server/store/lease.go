@@ -38,7 +38,7 @@ type Lease struct {
 	Touches int64
 }
 
-// hostCondition limits instances to those that ?host can reach.
+// hostCondition selects the instances that ?host can reach.
 func hostCondition(kind Kind) string {
 	if kind == Instances {
 		return " AND (host = '' OR host = ?host)"
@@ -159,8 +159,8 @@ func markDueCount(ctx context.Context, tx bun.Tx, kind Kind, now time.Time, wher
 }
 
 // saveRow writes a leased row and gives the lease back. It fails with Conflict
-// when the row's version is not seen any more, the row has finished, or the
-// lease was lost. set lists the columns to write, with live.
+// if the row's version is no longer the one in seen, the row has finished, or
+// the lease was lost. set lists the columns to write, with live.
 func saveRow(ctx context.Context, tx bun.Tx, l Lease, seen int64, again time.Time, set string, args ...any) error {
 	args = append([]any{bun.Ident(l.Kind)}, args...)
 	args = append(args, l.Touches, dueMicros(again), l.ID, seen, l.Owner)
@@ -174,7 +174,8 @@ func saveRow(ctx context.Context, tx bun.Tx, l Lease, seen int64, again time.Tim
 }
 
 func changedMeanwhile(l Lease) error {
-	return conflict("look at it afresh", "cannot save %s %s: it was changed meanwhile, has ended, or is another server's now", l.Kind, l.ID)
+	return conflict(retryHint, "cannot save %s %s: it was changed in the meantime, has ended, or is another server's now",
+		l.Kind, l.ID)
 }
 
 func joinNames(names []string) string {

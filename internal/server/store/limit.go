@@ -28,7 +28,7 @@ func (l queryLimit) BeforeQuery(ctx context.Context, event *bun.QueryEvent) cont
 	return ctx
 }
 
-// AfterQuery releases the timeout. The rows have been read by now.
+// AfterQuery releases the timeout. bun calls it after the rows have been read.
 func (queryLimit) AfterQuery(_ context.Context, event *bun.QueryEvent) {
 	if cancel, ok := event.Stash[queryLimit{}].(context.CancelFunc); ok {
 		cancel()

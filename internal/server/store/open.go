@@ -78,7 +78,7 @@ func (s *Store) openSQLite(where string) error {
 	if err := createPrivate(path); err != nil {
 		return &dstack.Error{
 			Kind: dstack.Unavailable, Message: fmt.Sprintf("cannot open the database %s: %s", path, describeFileError(err)), Cause: err,
-			Hint: "check that the folder exists, is yours, and that its disk has room",
+			Hint: folderHint,
 		}
 	}
 	if s.writer, err = sqlitePool(path, 1, "_txlock=immediate", "_pragma=journal_mode(WAL)"); err != nil {
@@ -100,6 +100,9 @@ func createPrivate(path string) error {
 	}
 	return f.Close()
 }
+
+// folderHint is the hint for a file that cannot be created.
+const folderHint = "check that the folder exists, is yours, and that its disk has free space"
 
 // describeFileError returns why a file operation failed, without the path.
 func describeFileError(err error) string {

@@ -26,7 +26,7 @@ func TestOpen_URLs(t *testing.T) {
 		"mysql://u:s3cret@host/db":             false,
 		"":                                     false,
 		"postgres://u:s3cret@host:notaport/db": false,
-		"postgres://u:s3cret@127.0.0.1:1/db":   false, // nobody there
+		"postgres://u:s3cret@127.0.0.1:1/db":   false, // no server listens
 	} {
 		s, err := store.Open(t.Context(), url, nil)
 		if ok != (err == nil) {

@@ -29,12 +29,13 @@ func (s *Store) SaveReplicaStep(ctx context.Context, l Lease, seen lifecycle.Rep
 // SaveReplicaSteps writes steps of different replicas: each replica's row, claims
 // and events. Its run and instance become due when its status or attempt
 // changes, the run also when Blocked changes. A placement creates the row of the
-// instance if there is none. A replica that finished or waits again holds
-// nothing any more.
+// instance if there is none. The claims of a replica that finished or waits
+// again are released.
 //
-// Each step is saved completely or not at all, and none keeps another from being
-// saved. The errors are in the order of the steps: Conflict when the replica's
-// version is not seen's any more, or something that it claims is taken.
+// Each step is saved completely or not at all; a step that fails does not
+// prevent the others from being saved. The errors are in the order of the steps:
+// Conflict if the replica's version is no longer the one in seen, or if
+// something that it claims is taken.
 func (s *Store) SaveReplicaSteps(ctx context.Context, saves []ReplicaSave, now time.Time) []error {
 	if len(saves) == 0 {
 		return nil

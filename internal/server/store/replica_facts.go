@@ -134,11 +134,11 @@ func (a *neighbourhood) factsOf(ctx context.Context, tx bun.Tx, id dstack.Replic
 		}
 	}
 	a.addPlacement(&seen.ReplicaFacts)
-	sick := seen.Report != nil && seen.Report.Probes != nil && !seen.Report.Probes.Ready
+	failsProbes := seen.Report != nil && seen.Report.Probes != nil && !seen.Report.Probes.Ready
 	switch {
 	case status == dstack.ReplicaWaiting: // they may hold the place that it needs
 		seen.Siblings, err = a.siblingsOf(ctx, tx, id, siblingGroup{seen.Replica.Run, seen.Replica.TemplateRevision})
-	case status == dstack.ReplicaUnhealthy, sick && !ends:
+	case status == dstack.ReplicaUnhealthy, failsProbes && !ends:
 		seen.Siblings, err = a.siblingsOf(ctx, tx, id, siblingGroup{run: seen.Replica.Run})
 	}
 	return seen, err

@@ -33,8 +33,8 @@ func orEmpty(past []dstack.Attempt) []dstack.Attempt {
 	return past
 }
 
-// putInstance inserts the row of an instance, or refreshes the offer of one that
-// exists. On PostgreSQL it holds the row, so that placements on one machine are
+// putInstance inserts the row of an instance, or updates the offer of an existing
+// row. On PostgreSQL it locks the row, so that placements on one machine are
 // checked one after the other.
 func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, now time.Time) error {
 	offer, err := json.Marshal(i.Offer)
@@ -52,7 +52,7 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, n
 	n, err = rowsAffected(tx.NewRaw("UPDATE instances SET backend = ?, offer = ?, host = ? WHERE id = ? AND live",
 		row.Backend, row.Offer, row.Host, row.ID).Exec(ctx))
 	if err == nil && n == 0 {
-		return conflict("look at it afresh", "cannot place anything on instance %s: it is deleted", i.ID)
+		return conflict(retryHint, "cannot place anything on instance %s: it is deleted", i.ID)
 	}
 	return err
 }
@@ -81,7 +81,8 @@ func checkFits(ctx context.Context, tx bun.Tx, id dstack.InstanceID, claim dstac
 		total = placement.Sum(total, c, row.Times)
 	}
 	if short := placement.Exceeded(o, total, claim); len(short) > 0 {
-		return conflict("look at it afresh", "cannot place a replica: instance %s has not enough %s left", id, strings.Join(short, ", "))
+		return conflict(retryHint, "cannot place a replica: instance %s does not have enough %s left",
+			id, strings.Join(short, ", "))
 	}
 	return nil
 }

@@ -175,7 +175,7 @@ func TestReplicaStep_ABlockedReplicaMarksItsRunDue(t *testing.T) {
 }
 
 func TestReplicaFacts_DependOnTheStatus(t *testing.T) {
-	sick := func(a dstack.AttemptID, ready bool) dstack.Report {
+	probed := func(a dstack.AttemptID, ready bool) dstack.Report {
 		rep := running(a, "127.0.0.1:1")
 		rep.Probes = &dstack.ProbeStatus{Ready: ready, Message: "GET /health answered 500"}
 		return rep
@@ -191,11 +191,11 @@ func TestReplicaFacts_DependOnTheStatus(t *testing.T) {
 		}{
 			{"ready", func() {}, false, false},
 			{"its probes fail", func() {
-				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.heard(sick(r.Attempt, false)), nil, t0)
+				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.mergeReports(probed(r.Attempt, false)), nil, t0)
 			}, true, false},
 			{"unhealthy", func() { h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaUnhealthy, Due: t0}, t0) }, true, false},
 			{"and well again", func() {
-				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.heard(sick(r.Attempt, true)), nil, t0)
+				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.mergeReports(probed(r.Attempt, true)), nil, t0)
 			}, true, false},
 			{"ready again", func() { h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady, Due: t0}, t0) }, false, false},
 			{"draining", func() {

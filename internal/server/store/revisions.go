@@ -12,8 +12,8 @@ import (
 	"dstack/internal/dstack"
 )
 
-// maxRevisions is how many revisions of a run are kept, besides those that are
-// still needed.
+// maxRevisions is how many revisions of a run are kept, besides the revisions
+// that are still needed.
 const maxRevisions = 100
 
 type revisionRow struct {
@@ -118,8 +118,8 @@ func markReady(ctx context.Context, tx bun.Tx, run dstack.Run) error {
 	return err
 }
 
-// markFailed records that the revisions above the run's present one that never
-// served have failed, and why.
+// markFailed marks the revisions above the run's present one that never served
+// as failed, with the reason.
 func markFailed(ctx context.Context, tx bun.Tx, run dstack.Run, back lifecycle.Rollback) error {
 	last, err := json.Marshal(append([]string{}, back.LastOutput...))
 	if err != nil {

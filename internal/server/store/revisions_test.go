@@ -77,7 +77,7 @@ func TestRevisions_RolloutFailureAndRollback(t *testing.T) {
 			{"rolls", func() { h.revise(run.ID, "four", true, t0) }, revisionState{4, 4, 4, 3, false, "four"}, statuses{1: served, 2: served, 3: served, 4: pending}},
 			{"rolls before that has served", func() { h.revise(run.ID, "five", true, t0) }, revisionState{5, 5, 5, 3, false, "five"}, statuses{1: served, 2: served, 3: served, 4: pending, 5: pending}},
 			{"fails", func() { h.runStep(run.ID, back, t0) }, revisionState{3, 5, 1, 0, true, "three"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed}},
-			{"the number of one that failed is not given again", func() { h.revise(run.ID, "six", true, t0) }, revisionState{6, 6, 6, 3, false, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: pending}},
+			{"the number of a failed revision is not used again", func() { h.revise(run.ID, "six", true, t0) }, revisionState{6, 6, 6, 3, false, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: pending}},
 			{"serves again", func() { h.runStep(run.ID, ready, t0) }, revisionState{6, 6, 6, 3, true, "six"}, statuses{1: served, 2: served, 3: served, 4: failed, 5: failed, 6: served}},
 		} {
 			c.do()
@@ -176,7 +176,7 @@ func TestRevisions_UnneededOldOnesAreDeleted(t *testing.T) {
 	})
 }
 
-// A replica of an older template has the spec of its own revision.
+// A replica of an older template keeps the spec of its revision.
 func TestRevisions_AReplicaRunsItsOwnRevision(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		ctx := t.Context()
@@ -205,7 +205,7 @@ func TestRevisions_AReplicaRunsItsOwnRevision(t *testing.T) {
 		}
 		h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Rollback: &lifecycle.Rollback{ToRevision: 2}}, t0)
 		if one, other := command(); one != "two" || other != "two" {
-			t.Errorf("after a fall back it is %q, and %q on its machine", one, other)
+			t.Errorf("after a rollback it is %q, and %q on its machine", one, other)
 		}
 	})
 }
@@ -223,8 +223,8 @@ func TestRevisions_UnreadableSpec(t *testing.T) {
 			h.noError(err)
 			seen, err := h.s.InstanceFacts(ctx, "local-box")
 			h.noError(err)
-			if tell := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(tell) != 0 {
-				t.Errorf("%s: the engine is told %v", how, tell)
+			if commands := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(commands) != 0 {
+				t.Errorf("%s: the engine gets commands %v", how, commands)
 			}
 			if _, err := h.s.ReplicaFacts(ctx, r.ID); err == nil {
 				t.Errorf("%s: its replica goes on", how)

@@ -16,8 +16,8 @@ import (
 // replicas (their IDs are made here; they are due now), the replicas that drain
 // or terminate (due now, and so are their instances), and the step's events.
 // After a rollback, the revisions above the target that never served have
-// failed. It fails with Conflict when the run's version is not seen's any more,
-// or a replica would have to drain first. A step that changes nothing only
+// failed. It fails with Conflict if the run's version is no longer the one in
+// seen, or a replica would have to drain first. A step that changes nothing only
 // gives the lease back.
 func (s *Store) SaveRunStep(ctx context.Context, l Lease, seen lifecycle.RunFacts, step lifecycle.RunStep, now time.Time) error {
 	if step.To.IsFinished() {
@@ -105,7 +105,8 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 			return err
 		}
 		if n < int64(len(some)) {
-			return conflict("look at it afresh", "cannot add replicas %d to %d of run %s: one of them is there", some[0], some[len(some)-1], run.ID)
+			return conflict(retryHint, "cannot add replicas %d to %d of run %s: one of them already exists",
+				some[0], some[len(some)-1], run.ID)
 		}
 	}
 	return nil
@@ -164,14 +165,15 @@ func toStrings[T ~string](ids []T) []string {
 	return mapRows(ids, func(id T) string { return string(id) })
 }
 
-// checkNoneServes fails with Conflict when a replica that is to terminate
-// gracefully serves by now: see lifecycle.RunStep.TerminateReplica.
+// checkNoneServes fails with Conflict if a replica that is to terminate
+// gracefully has become ready since the decision: see
+// lifecycle.RunStep.TerminateReplica.
 func checkNoneServes(ctx context.Context, tx bun.Tx, run dstack.RunID, ids []string) error {
 	var serving []string
 	err := tx.NewRaw("SELECT id FROM replicas WHERE live AND run_id = ? AND id IN (?) AND (status = ? OR status = ?)", string(run), bun.List(ids),
 		string(dstack.ReplicaReady), string(dstack.ReplicaUnhealthy)).Scan(ctx, &serving)
 	if err == nil && len(serving) > 0 {
-		return conflict("look at it afresh", "cannot end replicas of run %s without draining them: they serve by now", run)
+		return conflict(retryHint, "cannot end replicas of run %s without draining them: they have become ready", run)
 	}
 	return err
 }

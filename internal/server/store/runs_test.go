@@ -185,7 +185,7 @@ func TestRunDetails_SurviveARestart(t *testing.T) {
 		run, r := h.ready("web", "127.0.0.1:1", t0)
 		exit := dstack.Report{Attempt: r.Attempt, State: dstack.AttemptExited, ExitCode: 3, LastOutput: []string{"bad \xff byte", "\x00"}, StartedAt: t0, EndedAt: t0.Add(time.Second)}
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0)
-		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, h.heard(exit), nil, t0)
+		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, h.mergeReports(exit), nil, t0)
 		past := &dstack.Attempt{ID: r.Attempt, StartedAt: t0, EndedAt: t0.Add(time.Second), Reason: "it crashed", EndState: dstack.AttemptExited, ExitCode: 3, LastOutput: []string{"bye"}}
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaRestarting, EndedAttempt: past, Crashes: 1, FirstCrashAt: t0, RetryAt: t0.Add(time.Second)}, t0)
 

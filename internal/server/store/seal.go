@@ -38,7 +38,7 @@ func NewSealer(file string) (*Sealer, error) {
 	text, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := makeKeyFile(file); err != nil {
-			return nil, keyError(file, describeFileError(err), "check that the folder exists, is yours, and that its disk has room", err)
+			return nil, keyError(file, describeFileError(err), folderHint, err)
 		}
 		text, err = os.ReadFile(file)
 	}

@@ -100,8 +100,8 @@ func TestSecrets_AnUnreadableRunOnAMachine(t *testing.T) {
 		h.noError(err)
 		seen, err := h.s.InstanceFacts(ctx, "local-box")
 		h.noError(err)
-		if tell := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(tell) != 0 {
-			t.Errorf("the engine is told %v", tell)
+		if commands := lifecycle.PlanEngineCommands(seen.Replicas, nil); len(seen.Replicas) != 1 || len(commands) != 0 {
+			t.Errorf("the engine gets commands %v", commands)
 		}
 		if _, err := h.s.ReplicaFacts(ctx, r.ID); err == nil {
 			t.Error("a replica of a run that cannot be read goes on")

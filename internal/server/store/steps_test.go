@@ -228,7 +228,7 @@ func TestRunFacts_UnfinishedAndFailedReplicas(t *testing.T) {
 			return len(seen.Replicas)
 		}
 		if n := count(); n != 3 {
-			t.Errorf("%d replicas, want the two that live and the one that failed", n)
+			t.Errorf("%d replicas, want two live replicas and the failed one", n)
 		}
 		_, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: 1, Spec: runSpec("a"), User: "admin", NeedsRollout: true, Now: t0})
 		h.noError(err)
@@ -247,13 +247,13 @@ func TestRunFacts_UnfinishedAndFailedReplicas(t *testing.T) {
 func TestReports_AMissingAttemptIsAbsent(t *testing.T) {
 	onBoth(t, func(t *testing.T, h *fixture) {
 		run, r := h.ready("a", "127.0.0.1:1", t0)
-		up := func(heard []dstack.Report, sec int) bool {
+		up := func(reports []dstack.Report, sec int) bool {
 			now := t0.Add(time.Duration(sec) * time.Second)
-			return h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, heard, nil, now)
+			return h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, reports, nil, now)
 		}
 		report := func() dstack.Report { return h.details(run.ID).Reports[r.Attempt] }
 
-		if up(h.heard(), 1) || !report().At.Equal(t0) {
+		if up(h.mergeReports(), 1) || !report().At.Equal(t0) {
 			t.Error("the same report again is a change")
 		}
 		if up(nil, 2) || report().State != dstack.AttemptRunning {
@@ -272,7 +272,7 @@ func TestReports_AMissingAttemptIsAbsent(t *testing.T) {
 			t.Errorf("silence after the replica changed: %+v", report())
 		}
 		if up([]dstack.Report{{Attempt: "an orphan", State: dstack.AttemptRunning}}, 7) {
-			t.Error("a report of what nobody placed is a change")
+			t.Error("a report of an attempt that is not placed is a change")
 		}
 		h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaTerminated}, t0.Add(7*time.Second))
 		if up([]dstack.Report{}, 8) || len(h.details(run.ID).Reports) > 0 {
@@ -307,7 +307,7 @@ func TestReports_AnAttemptPlacedMeanwhileIsNotAbsent(t *testing.T) {
 		run, b := h.replica("b", t0)
 		h.replicaStep(b.ID, placed(dstack.Claim{}), t0)
 		_, b = h.reread(run.ID)
-		_, err = h.s.SaveInstanceStep(t.Context(), l, seen, lifecycle.InstanceStep{To: dstack.InstanceUp}, h.heard(), nil, t0.Add(time.Second))
+		_, err = h.s.SaveInstanceStep(t.Context(), l, seen, lifecycle.InstanceStep{To: dstack.InstanceUp}, h.mergeReports(), nil, t0.Add(time.Second))
 		h.noError(err)
 		if rep, ok := h.details(run.ID).Reports[b.Attempt]; ok {
 			t.Errorf("it has the report %+v", rep)
@@ -343,22 +343,22 @@ func TestInstanceStep_CountsFailuresAndAnswers(t *testing.T) {
 		run, _ := h.ready("a", "127.0.0.1:1", t0)
 		fail := errors.New("no route to host")
 		for i, c := range []struct {
-			sec   int
-			fail  error
-			fails int
-			heard int // seconds after t0
+			sec      int
+			fail     error
+			fails    int
+			answered int // seconds after t0
 		}{
 			{1, nil, 0, 0}, {29, nil, 0, 0}, {30, nil, 0, 30}, {40, fail, 1, 30}, {41, fail, 2, 30}, {42, nil, 0, 42}, {43, nil, 0, 42},
 		} {
-			heard := h.heard()
+			reports := h.mergeReports()
 			if c.fail != nil {
-				heard = nil
+				reports = nil
 			}
-			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, heard, c.fail, t0.Add(time.Duration(c.sec)*time.Second))
+			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, reports, c.fail, t0.Add(time.Duration(c.sec)*time.Second))
 			got := h.details(run.ID).Instances["local-box"]
 			want := map[bool]string{true: "no route to host"}[c.fail != nil]
-			if got.ConsecutiveFailures != c.fails || got.LastError != want || !got.LastResponseAt.Equal(t0.Add(time.Duration(c.heard)*time.Second)) {
-				t.Errorf("step %d: %d fails (%q), heard at %v", i, got.ConsecutiveFailures, got.LastError, got.LastResponseAt)
+			if got.ConsecutiveFailures != c.fails || got.LastError != want || !got.LastResponseAt.Equal(t0.Add(time.Duration(c.answered)*time.Second)) {
+				t.Errorf("step %d: %d failures (%q), answered at %v", i, got.ConsecutiveFailures, got.LastError, got.LastResponseAt)
 			}
 		}
 	})

@@ -25,7 +25,7 @@ type Store struct {
 	rules       textCache[route.Rules]
 	lastReports lastReports
 	placed      placedCache
-	table       atomic.Pointer[cachedTable] // the last one that was read
+	table       atomic.Pointer[cachedTable] // the last table that was read
 	kind        database
 	name        dstack.Installation
 

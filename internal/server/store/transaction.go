@@ -137,12 +137,12 @@ func wrapError(err error) error {
 	case isFull(err):
 		return &dstack.Error{
 			Kind: dstack.Unavailable, Message: "cannot save: the disk of the database is full", Cause: err,
-			Hint: "make room on the server's disk; nothing that was saved is lost",
+			Hint: "free disk space on the server; nothing that was saved is lost",
 		}
 	case isUnreachable(err):
 		return &dstack.Error{
 			Kind: dstack.Unavailable, Message: "the database does not answer", Cause: err,
-			Hint: "try again; if it stays so, look at the database and at the server's log",
+			Hint: "try again; if it persists, check the database and the server's log",
 		}
 	default:
 		return fmt.Errorf("database: %w", err)
@@ -192,6 +192,9 @@ func orNotFound(err error, missing string, args ...any) error {
 	}
 	return err
 }
+
+// retryHint is the hint of a conflict with a concurrent change.
+const retryHint = "read it again and retry"
 
 func conflict(hint, message string, args ...any) error {
 	return &dstack.Error{Kind: dstack.Conflict, Message: fmt.Sprintf(message, args...), Hint: hint}

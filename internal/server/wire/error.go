@@ -37,8 +37,8 @@ type Message struct {
 	Code *string `json:"code"`
 }
 
-// Error gives an error the code and message that 0.18.10 has for it. Empty
-// fields are those of the kind of Err.
+// Error gives Err the code and message that 0.18.10 has for it. If Code or Msg
+// is empty, the kind of Err determines it.
 type Error struct {
 	Code, Msg string
 	Err       error

@@ -143,8 +143,8 @@ func buildJobs(details store.RunDetails) []api.Job {
 
 // sortForLatest sorts the replicas of a run so that the last replica of each
 // number is the one to show, because clients look at the latest submission:
-// first finished replicas, then outdated ones or, during an update, those that
-// are not ready.
+// first finished replicas, then outdated ones or, during an update, replicas
+// that are not ready.
 func sortForLatest(details store.RunDetails) []dstack.Replica {
 	updating := details.Run.StableRevision > 0 && details.Run.ReadyAt.IsZero() // show ready replicas, of any revision
 	rank := func(r dstack.Replica) int {

@@ -89,7 +89,7 @@ func TestBuildRun_OneJobPerNumberAcrossRevisions(t *testing.T) {
 }
 
 // Clients look at the latest submission. It belongs to a replica that serves or
-// starts, not to one that has failed or drains.
+// starts, not to a failed or draining replica.
 func TestBuildRun_LatestSubmission(t *testing.T) {
 	one := func(id string, template int, s dstack.ReplicaStatus) dstack.Replica {
 		return dstack.Replica{ID: dstack.ReplicaID(id), Attempt: dstack.AttemptID(id), TemplateRevision: template, Revision: template, Status: s}
