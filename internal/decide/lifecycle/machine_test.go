@@ -260,6 +260,7 @@ func (w *world) report(m *machine, id dstack.AttemptID) dstack.Report {
 		rep.State = dstack.AttemptPulling
 	default:
 		rep.State, rep.Ready = dstack.AttemptRunning, !w.now.Before(p.readyAt)
+		rep.Endpoint.Address = string(m.id) + ":80"
 		if p.sickFor++; !p.sick {
 			p.sickFor = 0
 		}

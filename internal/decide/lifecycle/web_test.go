@@ -5,6 +5,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 )
 
@@ -50,22 +51,25 @@ func (w *world) serve() {
 	w.web.inFlight[id] = append(w.web.inFlight[id], w.after(20, "takes"))
 }
 
-// routes is the table of the present rows.
+// routes returns the targets in the route table of the present rows.
 func (w *world) routes() map[dstack.ReplicaID]bool {
-	ready, sick := map[dstack.ReplicaID]bool{}, map[dstack.ReplicaID]bool{}
-	for id, r := range w.replicas {
-		switch r.Status {
-		case dstack.ReplicaReady:
-			ready[id] = true
-		case dstack.ReplicaUnhealthy:
-			sick[id] = true
-		default:
+	facts := route.Facts{Status: w.run.Status, Reason: w.run.Reason}
+	for _, id := range sorted(w.replicas) {
+		r := w.replicas[id]
+		if r.Status.IsFinished() {
+			continue
 		}
+		replica := route.ReplicaFacts{ID: id, Num: r.Num, Status: r.Status, Reason: r.Reason}
+		if rep, ok := w.reports[r.Attempt]; ok {
+			replica.Report = &rep
+		}
+		facts.Replicas = append(facts.Replicas, replica)
 	}
-	if len(ready) == 0 {
-		return sick
+	targets := map[dstack.ReplicaID]bool{}
+	for _, t := range (route.Route{}).WithTargets(facts).Ready {
+		targets[t.Replica] = true
 	}
-	return ready
+	return targets
 }
 
 // load is what the gateway reports of the run.
