@@ -5,6 +5,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"dstack/internal/decide/autoscale"
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 )
@@ -13,6 +14,7 @@ import (
 // be older than the rows, and when the requests in flight to each end.
 type web struct {
 	table    map[dstack.ReplicaID]bool
+	sequence int64 // the drain sequence of the table
 	inFlight map[dstack.ReplicaID][]time.Time
 	failed   int // requests that no process answered
 	answered int
@@ -22,7 +24,7 @@ type web struct {
 // end, and one comes.
 func (w *world) serve() {
 	if !w.chance(3, "the table is late") {
-		w.web.table = w.routes()
+		w.web.table, w.web.sequence = w.routes(), w.drainSequence
 	}
 	for id, requests := range w.web.inFlight {
 		var left []time.Time
@@ -72,16 +74,21 @@ func (w *world) routes() map[dstack.ReplicaID]bool {
 	return targets
 }
 
-// load is what the gateway reports of the run.
+// load sums the report of the gateway, which is always recent.
 func (g web) load(w *world) dstack.Load {
-	load := dstack.Load{Known: true, Replicas: map[dstack.ReplicaID]int{}, Drained: map[dstack.ReplicaID]bool{}}
+	counts := dstack.RunLoad{Replicas: map[dstack.ReplicaID]int{}}
 	for id, requests := range g.inFlight {
-		load.Replicas[id] = len(requests)
+		counts.Replicas[id] = len(requests)
+	}
+	facts := autoscale.LoadFacts{
+		Gateways: []autoscale.GatewayReport{{Gateway: "web", DrainSequence: g.sequence, At: w.now}},
+		Counts:   map[string]dstack.RunLoad{"web": counts},
+		Draining: map[dstack.ReplicaID]int64{},
 	}
 	for id, r := range w.replicas {
-		if r.Status == dstack.ReplicaDraining && !g.table[id] && load.Replicas[id] == 0 {
-			load.Drained[id] = true
+		if r.Status == dstack.ReplicaDraining {
+			facts.Draining[id] = w.draining[id]
 		}
 	}
-	return load
+	return autoscale.SumReports(facts, w.now)
 }

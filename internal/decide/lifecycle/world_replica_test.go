@@ -106,6 +106,10 @@ func (w *world) setReplica(next dstack.Replica) {
 	case was.Status == dstack.ReplicaStarting && next.Status == dstack.ReplicaReady && !next.ReadyAt.Equal(w.now):
 		w.t.Fatalf("replica %s has become ready, but not now: %s", next.ID, next.ReadyAt)
 	}
+	if next.Status == dstack.ReplicaDraining && was.Status != dstack.ReplicaDraining {
+		w.drainSequence++
+		w.draining[next.ID] = w.drainSequence
+	}
 	if next.Status == dstack.ReplicaReady {
 		w.served[next.TemplateRevision] = true
 	}
