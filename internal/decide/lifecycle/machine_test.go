@@ -190,17 +190,26 @@ func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.Insta
 	}
 }
 
-// saveReports keeps what was heard of the attempts that are placed.
+// saveReports saves the reports of the attempts that are placed: what was heard,
+// or that they are absent.
 func (w *world) saveReports(placed []lifecycle.PlacedReplica, heard []dstack.Report) {
 	for _, p := range placed {
-		id := p.Replica.Attempt
-		report := dstack.Report{Attempt: id, State: dstack.AttemptAbsent, At: w.now}
-		for _, rep := range heard {
-			if rep.Attempt == id {
-				report = rep
+		r := w.replicas[p.Replica.ID]
+		facts := lifecycle.ReportFacts{Attempt: r.Attempt, Since: r.Since}
+		if r.Attempt == p.Replica.Attempt {
+			facts.SinceAtSync = &p.Replica.Since
+		}
+		for i := range heard {
+			if heard[i].Attempt == r.Attempt {
+				facts.Heard = &heard[i]
 			}
 		}
-		w.saveReport(p.Replica, report)
+		if saved, ok := w.reports[r.Attempt]; ok {
+			facts.Saved = &saved
+		}
+		if rep, mustSave := lifecycle.MergeReport(facts); rep != nil {
+			w.saveReport(r.ID, facts.Saved, *rep, mustSave)
+		}
 	}
 }
 
