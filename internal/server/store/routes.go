@@ -72,7 +72,7 @@ type routeRow struct {
 	Format, Template  string
 	Rules             string
 	Scales            bool
-	Wanted            int
+	DesiredReplicas   int `bun:"wanted"`
 	SubmittedAt       int64
 	Status, Reason    string
 	Stop              string
@@ -91,7 +91,7 @@ type targetRow struct {
 func (r routeRow) facts(replicas []targetRow) (route.Facts, error) {
 	facts := route.Facts{Status: dstack.RunStatus(r.Status), Reason: dstack.Reason(r.Reason),
 		Replicas: make([]route.ReplicaFacts, len(replicas))}
-	run := status.Facts{Status: facts.Status, Stop: dstack.StopRequest(r.Stop), DesiredReplicas: r.Wanted, Scales: r.Scales}
+	run := status.Facts{Status: facts.Status, Stop: dstack.StopRequest(r.Stop), DesiredReplicas: r.DesiredReplicas, Scales: r.Scales}
 	for i, t := range replicas {
 		replica, err := t.facts()
 		if err != nil {
