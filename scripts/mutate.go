@@ -94,8 +94,11 @@ var faults = []fault{
 	{"a failed machine stays", "lifecycle/instance.go", "m == nil || m.State != dstack.MachineFailed ||", "true ||"},
 	{"a failed owned machine is deleted", "lifecycle/instance.go", "m.State != dstack.MachineFailed || !isRented(seen.Instance):", "m.State != dstack.MachineFailed:"},
 	{"a refused creation is repeated", "lifecycle/instance_step.go", "case dstack.NoCapacity, dstack.Unauthorized, dstack.Forbidden:", "case \"\":"},
+	{"consecutive failures are not counted", "lifecycle/instance_step.go", "i.ConsecutiveFailures+1", "1"},
 	{"nothing looks for a machine for a replica that lost its own", "lifecycle/replica.go", "step.Due = now\n", "_ = now\n"},
 	{"a machine is created twice", "lifecycle/instance.go", "case !seen.Listed:\n\t\treturn InstanceStep{To: dstack.InstanceCreating", "case false:\n\t\treturn InstanceStep{To: dstack.InstanceCreating"},
+	{"a report that was asked for too early is an answer", "lifecycle/report.go", "!f.SinceAtSync.Equal(f.Since)", "false"},
+	{"an absent report is never saved again", "lifecycle/report.go", "f.Since.After(f.Saved.At)", "false"},
 	{"a wanted attempt is stopped", "lifecycle/sync.go", "case p != nil && isWanted(p.Replica):", "case false:"},
 	{"a ready attempt that the engine lost is started again", "lifecycle/sync.go", "r.Status == dstack.ReplicaStarting && r.Attempt", "isWanted(r) && r.Attempt"},
 
@@ -105,8 +108,19 @@ var faults = []fault{
 	{"a released GPU stays held", "placement/allocation.go", "delete(held.GPUs, g.ID)", "_ = g"},
 	{"runs of other projects are named", "placement/allocation.go", "if g.Project == viewer {", "if true {"},
 	{"memory is never exceeded", "placement/allocation.go", "claim.MemoryMiB > 0 && total", "false && total"},
+	{"a replica is never blocked", "placement/placement.go", "len(freed) > 0", "len(freed) > 99"},
 	{"a taken GPU is given again", "placement/gpu.go", "; !held {", "; !held || true {"},
 	{"a taken port is given again", "placement/placement.go", "; held {", "; held && false {"},
+
+	// Routes and load.
+	{"a closed port is a target", "route/availability.go", "!r.Report.Ready ||", "false ||"},
+	{"an attempt that does not run is a target", "route/availability.go", "r.Report.State != dstack.AttemptRunning", "false"},
+	{"no replica serves in panic mode", "route/availability.go", "r.Ready = findTargets(f.Replicas, dstack.ReplicaUnhealthy)", "r.Ready = nil"},
+	{"unhealthy replicas serve beside ready ones", "route/availability.go", "r.Status != status", "r.Status != status && r.Status != dstack.ReplicaUnhealthy"},
+	{"an old report counts", "autoscale/load.go", "if !g.isRecent(now) {", "if false {"},
+	{"a silent gateway has drained", "autoscale/load.go", "load.Known && allRecent", "load.Known || allRecent"},
+	{"a replica in an old route table is drained", "autoscale/load.go", "sequence <= oldest", "true"},
+	{"a replica with a request in flight is drained", "autoscale/load.go", "load.Replicas[id] == 0", "true"},
 
 	// The rest.
 	{"a creation is waited for without limit", "lifecycle/instance.go", "now.Sub(i.Since) >= createTimeout", "seen.Listed && now.Sub(i.Since) >= createTimeout"},

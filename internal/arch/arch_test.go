@@ -62,7 +62,7 @@ var packages = []entry{
 	{"internal/hub/hubtest", ""},
 
 	// The server.
-	{"internal/server/store", "spec dstack decide/lifecycle decide/placement decide/route decide/status"},
+	{"internal/server/store", "spec dstack decide/autoscale decide/lifecycle decide/placement decide/route decide/status"},
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
 	{"internal/server/wire", "spec dstack decide/job decide/status api server/store"},

@@ -192,17 +192,26 @@ func (w *world) checkInstance(seen lifecycle.InstanceFacts, step lifecycle.Insta
 	}
 }
 
-// saveReports stores the reports on attempts that are placed.
-func (w *world) saveReports(placed []lifecycle.PlacedReplica, reports []dstack.Report) {
+// saveReports saves the reports of the attempts that are placed: what was heard,
+// or that they are absent.
+func (w *world) saveReports(placed []lifecycle.PlacedReplica, heard []dstack.Report) {
 	for _, p := range placed {
-		id := p.Replica.Attempt
-		report := dstack.Report{Attempt: id, State: dstack.AttemptAbsent, At: w.now}
-		for _, rep := range reports {
-			if rep.Attempt == id {
-				report = rep
+		r := w.replicas[p.Replica.ID]
+		facts := lifecycle.ReportFacts{Attempt: r.Attempt, Since: r.Since}
+		if r.Attempt == p.Replica.Attempt {
+			facts.SinceAtSync = &p.Replica.Since
+		}
+		for i := range heard {
+			if heard[i].Attempt == r.Attempt {
+				facts.Heard = &heard[i]
 			}
 		}
-		w.saveReport(p.Replica, report)
+		if saved, ok := w.reports[r.Attempt]; ok {
+			facts.Saved = &saved
+		}
+		if rep, mustSave := lifecycle.MergeReport(facts); rep != nil {
+			w.saveReport(r.ID, facts.Saved, *rep, mustSave)
+		}
 	}
 }
 
@@ -262,6 +271,7 @@ func (w *world) report(m *machine, id dstack.AttemptID) dstack.Report {
 		rep.State = dstack.AttemptPulling
 	default:
 		rep.State, rep.Ready = dstack.AttemptRunning, !w.now.Before(p.readyAt)
+		rep.Endpoint.Address = string(m.id) + ":80"
 		if p.failedProbes++; !p.failsProbes {
 			p.failedProbes = 0
 		}

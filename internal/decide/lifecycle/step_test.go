@@ -184,6 +184,10 @@ func TestInstanceStep_Apply(t *testing.T) {
 	if seen.Instance.ConsecutiveFailures != 1 || seen.Instance.LastError != "refused" {
 		t.Errorf("it failed: %+v", seen.Instance)
 	}
+	seen.Instance = step.Apply(seen, false, errors.New("timeout"), now.Add(time.Second))
+	if seen.Instance.ConsecutiveFailures != 2 || seen.Instance.LastError != "timeout" {
+		t.Errorf("it failed again: %+v", seen.Instance)
+	}
 	if next := step.Apply(seen, true, nil, now.Add(2*time.Second)); next.ConsecutiveFailures != 0 || next.LastError != "" || !next.LastResponseAt.Equal(now.Add(2*time.Second)) {
 		t.Errorf("it answers again: %+v", next)
 	}

@@ -5,6 +5,8 @@ import (
 
 	"pgregory.net/rapid"
 
+	"dstack/internal/decide/autoscale"
+	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 )
 
@@ -12,6 +14,7 @@ import (
 // be older than the rows, and when the requests in flight to each end.
 type web struct {
 	table    map[dstack.ReplicaID]bool
+	sequence int64 // the drain sequence of the table
 	inFlight map[dstack.ReplicaID][]time.Time
 	failed   int // requests that no process answered
 	answered int
@@ -21,7 +24,7 @@ type web struct {
 // requests end, and one request arrives.
 func (w *world) serve() {
 	if !w.chance(3, "the table is late") {
-		w.web.table = w.routes()
+		w.web.table, w.web.sequence = w.routes(), w.drainSequence
 	}
 	for id, requests := range w.web.inFlight {
 		var left []time.Time
@@ -50,34 +53,42 @@ func (w *world) serve() {
 	w.web.inFlight[id] = append(w.web.inFlight[id], w.after(20, "takes"))
 }
 
-// routes returns the route table of the present rows.
+// routes returns the targets in the route table of the present rows.
 func (w *world) routes() map[dstack.ReplicaID]bool {
-	ready, unhealthy := map[dstack.ReplicaID]bool{}, map[dstack.ReplicaID]bool{}
-	for id, r := range w.replicas {
-		switch r.Status {
-		case dstack.ReplicaReady:
-			ready[id] = true
-		case dstack.ReplicaUnhealthy:
-			unhealthy[id] = true
-		default:
+	facts := route.Facts{Status: w.run.Status, Reason: w.run.Reason}
+	for _, id := range sorted(w.replicas) {
+		r := w.replicas[id]
+		if r.Status.IsFinished() {
+			continue
 		}
+		replica := route.ReplicaFacts{ID: id, Num: r.Num, Status: r.Status, Reason: r.Reason}
+		if rep, ok := w.reports[r.Attempt]; ok {
+			replica.Report = &rep
+		}
+		facts.Replicas = append(facts.Replicas, replica)
 	}
-	if len(ready) == 0 {
-		return unhealthy
+	targets := map[dstack.ReplicaID]bool{}
+	for _, t := range (route.Route{}).WithTargets(facts).Ready {
+		targets[t.Replica] = true
 	}
-	return ready
+	return targets
 }
 
-// load returns the load that the gateway reports for the run.
+// load sums the report of the gateway, which is always recent.
 func (g web) load(w *world) dstack.Load {
-	load := dstack.Load{Known: true, Replicas: map[dstack.ReplicaID]int{}, Drained: map[dstack.ReplicaID]bool{}}
+	counts := dstack.RunLoad{Replicas: map[dstack.ReplicaID]int{}}
 	for id, requests := range g.inFlight {
-		load.Replicas[id] = len(requests)
+		counts.Replicas[id] = len(requests)
+	}
+	facts := autoscale.LoadFacts{
+		Gateways: []autoscale.GatewayReport{{Gateway: "web", DrainSequence: g.sequence, At: w.now}},
+		Counts:   map[string]dstack.RunLoad{"web": counts},
+		Draining: map[dstack.ReplicaID]int64{},
 	}
 	for id, r := range w.replicas {
-		if r.Status == dstack.ReplicaDraining && !g.table[id] && load.Replicas[id] == 0 {
-			load.Drained[id] = true
+		if r.Status == dstack.ReplicaDraining {
+			facts.Draining[id] = w.draining[id]
 		}
 	}
-	return load
+	return autoscale.SumReports(facts, w.now)
 }

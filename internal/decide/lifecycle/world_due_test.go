@@ -37,19 +37,17 @@ func (w *world) markDrained() {
 	}
 }
 
-// saveReport stores a report that differs from the last one, and makes its
-// replica due. An absent report is stored again if the replica has changed since
-// then.
-func (w *world) saveReport(r dstack.Replica, rep dstack.Report) {
-	old, known := w.reports[r.Attempt]
-	if known {
-		isStale := rep.State == dstack.AttemptAbsent && r.Since.After(old.At)
-		was, is := old, rep
+// saveReport saves a report that differs from the saved one or must be saved,
+// and makes its replica due.
+func (w *world) saveReport(id dstack.ReplicaID, saved *dstack.Report, rep dstack.Report, mustSave bool) {
+	if saved != nil && !mustSave {
+		was, is := *saved, rep
 		was.At, is.At = time.Time{}, time.Time{}
-		if reflect.DeepEqual(was, is) && !isStale {
+		if reflect.DeepEqual(was, is) {
 			return
 		}
 	}
-	w.reports[r.Attempt] = rep
-	w.markReplicaDue(r.ID)
+	rep.At = w.now
+	w.reports[rep.Attempt] = rep
+	w.markReplicaDue(id)
 }

@@ -1,6 +1,7 @@
 package lifecycle_test
 
 import (
+	"slices"
 	"time"
 
 	"dstack/internal/decide/job"
@@ -50,11 +51,25 @@ func (w *world) findPlaces(seen *lifecycle.ReplicaFacts) {
 		used = w.stale
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
-	seen.Placements, seen.Rejections = placement.RankOffers(need, offers, used)
-	if len(seen.Placements) == 0 && len(seen.Siblings) > 0 {
-		places, _ := placement.RankOffers(need, offers, placement.ReleaseAllocations(used, seen.Siblings))
-		seen.Blocked = len(places) > 0
+	seen.Placements, seen.Rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
+}
+
+// canClaim reports whether the store would accept a placement: nothing exclusive
+// is held by another replica, and all claims together do not exceed the instance.
+func (w *world) canClaim(id dstack.InstanceID, p dstack.Placement) bool {
+	total, keys := p.Claim, placement.ExclusiveKeys(p.Claim)
+	for _, r := range w.replicas {
+		if r.Instance != id || r.Status.IsFinished() {
+			continue
+		}
+		total = placement.Sum(total, r.Claim, 1)
+		for _, held := range placement.ExclusiveKeys(r.Claim) {
+			if slices.Contains(keys, held) {
+				return false
+			}
+		}
 	}
+	return len(placement.Exceeded(p.Offer, total, p.Claim)) == 0
 }
 
 func (w *world) stepReplica(r *dstack.Replica) {
@@ -71,7 +86,7 @@ func (w *world) stepReplica(r *dstack.Replica) {
 	}
 	next := step.Apply(*r, lifecycle.NewIDs{Instance: dstack.InstanceID(w.newID("i")), Attempt: dstack.AttemptID(w.newID("a"))}, w.now)
 	if p := step.Placement; p != nil {
-		if !placement.Fits(p.Offer, w.allocations()[next.Instance], p.Claim) {
+		if !w.canClaim(next.Instance, *p) {
 			w.conflicts++
 			return
 		}
@@ -105,6 +120,10 @@ func (w *world) setReplica(next dstack.Replica) {
 		w.t.Fatalf("replica %s becomes ready again and its ReadyAt changes", next.ID)
 	case was.Status == dstack.ReplicaStarting && next.Status == dstack.ReplicaReady && !next.ReadyAt.Equal(w.now):
 		w.t.Fatalf("replica %s has become ready, but not now: %s", next.ID, next.ReadyAt)
+	}
+	if next.Status == dstack.ReplicaDraining && was.Status != dstack.ReplicaDraining {
+		w.drainSequence++
+		w.draining[next.ID] = w.drainSequence
 	}
 	if next.Status == dstack.ReplicaReady {
 		w.served[next.TemplateRevision] = true

@@ -30,6 +30,9 @@ type world struct {
 	instances map[dstack.InstanceID]*dstack.Instance
 	reports   map[dstack.AttemptID]dstack.Report // as saved
 
+	drainSequence int64                      // counts the replicas that began to drain
+	draining      map[dstack.ReplicaID]int64 // the drain sequence number of each replica that began to drain
+
 	owned *machine // nil: there is none
 	offer dstack.Offer
 	cloud *cloud // nil: nothing can be rented
@@ -77,6 +80,7 @@ func emptyWorld(t *rapid.T) *world {
 		reports:    map[dstack.AttemptID]dstack.Report{},
 		attempts:   map[dstack.AttemptID]dstack.ReplicaID{},
 		served:     map[int]bool{},
+		draining:   map[dstack.ReplicaID]int64{},
 		web:        web{table: map[dstack.ReplicaID]bool{}, inFlight: map[dstack.ReplicaID][]time.Time{}},
 	}
 }

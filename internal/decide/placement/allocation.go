@@ -119,20 +119,3 @@ func ExclusiveKeys(c dstack.Claim) (keys []string) {
 	}
 	return keys
 }
-
-// Fits reports whether a claim can be allocated beside what is held of an
-// instance.
-func Fits(o dstack.Offer, held dstack.Allocation, claim dstack.Claim) bool {
-	for _, g := range claim.GPUs {
-		if _, taken := held.GPUs[g.ID]; taken {
-			return false
-		}
-	}
-	for _, port := range claim.Ports {
-		if _, taken := held.Ports[port]; taken {
-			return false
-		}
-	}
-	total := Sum(dstack.Claim{CPUs: held.CPUs, MemoryMiB: held.MemoryMiB, DiskMiB: held.DiskMiB}, claim, 1)
-	return len(Exceeded(o, total, claim)) == 0
-}

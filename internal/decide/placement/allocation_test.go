@@ -8,6 +8,7 @@ import (
 
 	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
+	"dstack/internal/spec"
 )
 
 func claimOf(cpus int, gpu string, port int) dstack.Claim {
@@ -58,29 +59,29 @@ func TestReleaseAllocations(t *testing.T) {
 	}
 }
 
-func TestFits(t *testing.T) {
-	o := box(nil) // 8 CPUs, 32 GiB, 50 GiB of disk
-	rented := o
-	rented.OwnedInstance = ""
-	held := dstack.Allocation{}
-	placement.Allocate(&held, claimOf(6, "a", 8000), "llama replica 0")
+func TestFindPlacements_Blocked(t *testing.T) {
+	need := dstack.Requirements{}
+	need.Resources.CPU, need.Resources.Explicit.CPU = spec.Range[int]{Min: new(4)}, true
+	used := func(cpus int) map[dstack.InstanceID]dstack.Allocation {
+		return map[dstack.InstanceID]dstack.Allocation{"this": {CPUs: cpus}}
+	}
+	outdated := func(cpus int) []dstack.Replica {
+		return []dstack.Replica{{Status: dstack.ReplicaReady, Instance: "this", Claim: dstack.Claim{CPUs: cpus}}}
+	}
 	for _, c := range []struct {
-		name  string
-		offer dstack.Offer
-		claim dstack.Claim
-		fits  bool
+		name            string
+		used            int // of 8 CPUs
+		outdated        []dstack.Replica
+		placed, blocked bool
 	}{
-		{"all that is left", o, claimOf(2, "b", 8001), true},
-		{"one CPU too many", o, dstack.Claim{CPUs: 3}, false},
-		{"too much memory", o, dstack.Claim{MemoryMiB: 26<<10 + 1}, false},
-		{"too much disk", o, dstack.Claim{DiskMiB: 26<<10 + 1}, false},
-		{"a taken GPU", o, claimOf(1, "a", 0), false},
-		{"a taken port", o, claimOf(1, "", 8000), false},
-		{"nothing claimed", o, dstack.Claim{}, true},
-		{"a rented machine is not shared", rented, dstack.Claim{CPUs: 99}, true},
+		{"there is a place", 4, outdated(4), true, false},
+		{"an outdated replica holds the place", 5, outdated(1), false, true},
+		{"an outdated replica holds too little", 6, outdated(1), false, false},
+		{"others hold the place", 8, nil, false, false},
 	} {
-		if got := placement.Fits(c.offer, held, c.claim); got != c.fits {
-			t.Errorf("%s: fits is %v", c.name, got)
+		placements, rejections, blocked := placement.FindPlacements(need, []dstack.Offer{box(nil)}, used(c.used), c.outdated)
+		if (len(placements) == 1) != c.placed || (len(rejections) == 0) != c.placed || blocked != c.blocked {
+			t.Errorf("%s: placements %v, rejections %v, blocked: %t", c.name, placements, rejections, blocked)
 		}
 	}
 }
@@ -99,6 +100,14 @@ func TestExceededAndKeys(t *testing.T) {
 	}
 	if got := placement.Exceeded(box(nil), total, dstack.Claim{CPUs: 1}); !slices.Equal(got, []string{"CPUs"}) {
 		t.Errorf("a size that is not claimed counts: %v", got)
+	}
+	rented := box(func(o *dstack.Offer) { o.OwnedInstance = "" })
+	if got := placement.Exceeded(rented, total, claimOf(4, "", 0)); len(got) > 0 {
+		t.Errorf("a rented machine is not shared: %v", got)
+	}
+	total = placement.Sum(dstack.Claim{}, dstack.Claim{CPUs: 8, MemoryMiB: 32 << 10, DiskMiB: 50 << 10}, 1)
+	if got := placement.Exceeded(box(nil), total, total); len(got) > 0 {
+		t.Errorf("all that there is may be claimed: %v", got)
 	}
 	if got := placement.ExclusiveKeys(claimOf(1, "a", 80)); !slices.Equal(got, []string{"gpu:a", "port:80"}) {
 		t.Errorf("keys: %v", got)

@@ -12,6 +12,20 @@ import (
 	"dstack/internal/spec"
 )
 
+// FindPlacements ranks offers for a waiting replica. outdated are the unfinished
+// replicas of other templates of its run. isBlocked says that no offer suits, and
+// that one would if the outdated replicas left.
+func FindPlacements(
+	need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation, outdated []dstack.Replica,
+) (placements []dstack.Placement, rejections []dstack.Rejection, isBlocked bool) {
+	placements, rejections = RankOffers(need, offers, used)
+	if len(placements) > 0 || len(outdated) == 0 {
+		return placements, rejections, false
+	}
+	freed, _ := RankOffers(need, offers, ReleaseAllocations(used, outdated))
+	return nil, rejections, len(freed) > 0
+}
+
 // RankOffers splits offers into placements, best first, and rejections with their
 // reasons. used is what is allocated of owned machines.
 func RankOffers(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) ([]dstack.Placement, []dstack.Rejection) {

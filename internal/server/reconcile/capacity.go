@@ -47,21 +47,9 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	need := job.BuildRequirements(seen.Run.Spec)
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision}, seen.Run.Project, need)
 	offers, excluded := c.r.excluded.split(all, time.Now())
-	seen.Placements, seen.Rejections = placement.RankOffers(need, offers, used)
-	seen.Rejections = append(seen.Rejections, excluded...)
-	if len(seen.Placements) > 0 {
-		return nil
-	}
-	var older []dstack.Replica
-	for _, other := range seen.Siblings {
-		if other.TemplateRevision != seen.Replica.TemplateRevision {
-			older = append(older, other)
-		}
-	}
-	if len(older) > 0 {
-		placements, _ := placement.RankOffers(need, offers, placement.ReleaseAllocations(used, older))
-		seen.Blocked = len(placements) > 0
-	}
+	var rejections []dstack.Rejection
+	seen.Placements, rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
+	seen.Rejections = append(rejections, excluded...)
 	return nil
 }
 

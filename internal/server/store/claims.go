@@ -54,7 +54,7 @@ type claimRow struct {
 	bun.BaseModel `bun:"table:claims"`
 
 	InstanceID string
-	Thing      string
+	Key        string `bun:"thing"`
 	ReplicaID  string
 }
 
@@ -72,8 +72,8 @@ func (s *Store) syncClaims(ctx context.Context, tx bun.Tx, done []steppedReplica
 		}
 		id := r.next.Instance
 		claimed[id] = newClaims{instance: *r.instance, claim: placement.Sum(claimed[id].claim, r.next.Claim, 1)}
-		for _, thing := range placement.ExclusiveKeys(r.next.Claim) {
-			claims = append(claims, claimRow{InstanceID: string(id), Thing: thing, ReplicaID: string(r.next.ID)})
+		for _, key := range placement.ExclusiveKeys(r.next.Claim) {
+			claims = append(claims, claimRow{InstanceID: string(id), Key: key, ReplicaID: string(r.next.ID)})
 		}
 	}
 	if len(free) == 0 {
@@ -115,7 +115,7 @@ func putClaims(ctx context.Context, tx bun.Tx, claims []claimRow) error {
 	n, err := rowsAffected(tx.NewInsert().Model(&claims).On("CONFLICT DO NOTHING").Exec(ctx))
 	if err == nil && n < int64(len(claims)) {
 		return conflict(retryHint, "cannot place replica %s: one of %s of instance %s is taken",
-			claims[0].ReplicaID, joinNames(mapRows(claims, func(c claimRow) string { return c.Thing })), claims[0].InstanceID)
+			claims[0].ReplicaID, joinNames(mapRows(claims, func(c claimRow) string { return c.Key })), claims[0].InstanceID)
 	}
 	return err
 }

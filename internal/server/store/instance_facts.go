@@ -133,7 +133,7 @@ func (s *Store) findPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID)
 	for i, r := range replicas {
 		row := runs[r.Run]
 		key, sealed := specKey{run: row.ID}, row.Spec
-		if r.TemplateRevision != row.Shape {
+		if r.TemplateRevision != row.TemplateRevision {
 			key.revision = r.Revision
 			sealed = old[key]
 		}
@@ -151,7 +151,7 @@ func (s *Store) findPlaced(ctx context.Context, tx bun.Tx, id dstack.InstanceID)
 func findOldSpecs(ctx context.Context, tx bun.Tx, replicas []dstack.Replica, runs map[dstack.RunID]runRow) (map[specKey]string, error) {
 	var ids []string
 	for _, r := range replicas {
-		if r.TemplateRevision != runs[r.Run].Shape {
+		if r.TemplateRevision != runs[r.Run].TemplateRevision {
 			ids = append(ids, string(r.ID))
 		}
 	}

@@ -14,29 +14,29 @@ import (
 type instanceRow struct {
 	bun.BaseModel `bun:"table:instances,alias:i"`
 
-	ID            string `bun:",pk"`
-	Backend       string
-	Offer         string
-	Status        string
-	Reason        string
-	Since         int64
-	Host          string
-	HeardAt       int64
-	LastFail      string
-	Fails         int
-	IdleTime      int64
-	EmptySince    int64
-	UnlistedSince int64
-	SilentSince   int64
-	CheckedAt     int64
-	Version       int64
+	ID                  string `bun:",pk"`
+	Backend             string
+	Offer               string
+	Status              string
+	Reason              string
+	Since               int64
+	Host                string
+	LastResponseAt      int64  `bun:"heard_at"`
+	LastError           string `bun:"last_fail"`
+	ConsecutiveFailures int    `bun:"fails"`
+	IdleTime            int64
+	EmptySince          int64
+	UnlistedSince       int64
+	SilentSince         int64
+	CheckedAt           int64
+	Version             int64
 	schedule
 }
 
 func (r instanceRow) toInstance() (dstack.Instance, error) {
 	i := dstack.Instance{
 		ID: dstack.InstanceID(r.ID), Backend: r.Backend, Status: dstack.InstanceStatus(r.Status), Reason: dstack.Reason(r.Reason),
-		Since: fromMicros(r.Since), Host: r.Host, LastResponseAt: fromMicros(r.HeardAt), LastError: r.LastFail, ConsecutiveFailures: r.Fails, Version: r.Version,
+		Since: fromMicros(r.Since), Host: r.Host, LastResponseAt: fromMicros(r.LastResponseAt), LastError: r.LastError, ConsecutiveFailures: r.ConsecutiveFailures, Version: r.Version,
 		IdleTime: time.Duration(r.IdleTime) * time.Microsecond, EmptySince: fromMicros(r.EmptySince),
 		UnlistedSince: fromMicros(r.UnlistedSince), SilentSince: fromMicros(r.SilentSince), CheckedAt: fromMicros(r.CheckedAt),
 	}

@@ -8,13 +8,13 @@ import (
 
 	"github.com/uptrace/bun"
 
+	"dstack/internal/decide/autoscale"
 	"dstack/internal/dstack"
 )
 
 const (
-	reportFreshFor = 10 * time.Second // how long a gateway's report counts
-	reportKeptFor  = time.Minute      // then it is deleted
-	defaultWindow  = time.Minute      // over which load is averaged where the configuration does not say
+	reportKeptFor = time.Minute // how long a gateway's report is kept; it counts for autoscale.ReportFreshFor
+	defaultWindow = time.Minute // over which load is averaged where the configuration does not say
 )
 
 // windowOf returns the time over which a run's load is averaged.
@@ -25,28 +25,13 @@ func windowOf(rs dstack.RunSpec) time.Duration {
 	return defaultWindow
 }
 
-// gatewayReport is the part of a gateway's last report that concerns no run.
-type gatewayReport struct {
-	Name    string
-	Drains  int64
-	Watched int64
-	At      int64
-}
-
-// isRecent reports whether a gateway's report counts. A gateway without a recent
-// report may still forward requests, by an old route table.
-func (g gatewayReport) isRecent(now time.Time) bool {
-	return now.Sub(fromMicros(g.At)).Abs() < reportFreshFor
-}
-
 // findLoads sums the gateways' reports of runs, each with its window.
 func findLoads(ctx context.Context, db bun.IDB, windows map[dstack.RunID]time.Duration, now time.Time) (map[dstack.RunID]dstack.Load, error) {
 	loads := make(map[dstack.RunID]dstack.Load, len(windows))
 	if len(windows) == 0 {
 		return loads, nil
 	}
-	var gateways []gatewayReport
-	err := db.NewRaw("SELECT name, drains, watched, at FROM gateways WHERE at > ? AND at < ?", toMicros(now.Add(-reportKeptFor)), toMicros(now.Add(reportKeptFor))).Scan(ctx, &gateways)
+	gateways, err := findGateways(ctx, db, now)
 	if err != nil || len(gateways) == 0 {
 		return loads, err
 	}
@@ -58,14 +43,32 @@ func findLoads(ctx context.Context, db bun.IDB, windows map[dstack.RunID]time.Du
 	if err != nil {
 		return nil, err
 	}
-	drained, err := findDrained(ctx, db, ids)
+	draining, err := findDraining(ctx, db, ids)
 	if err != nil {
 		return nil, err
 	}
 	for id, window := range windows {
-		loads[id] = sumLoads(gateways, counts[id], drained[id], window, now)
+		loads[id] = autoscale.SumReports(autoscale.LoadFacts{
+			Gateways: gateways, Counts: counts[id], Draining: draining[id], Window: window,
+		}, now)
 	}
 	return loads, nil
+}
+
+// findGateways reads the gateways that reported within reportKeptFor.
+func findGateways(ctx context.Context, db bun.IDB, now time.Time) ([]autoscale.GatewayReport, error) {
+	var rows []struct {
+		Name                string
+		Drains, Watched, At int64
+	}
+	err := db.NewRaw("SELECT name, drains, watched, at FROM gateways WHERE at > ? AND at < ?",
+		toMicros(now.Add(-reportKeptFor)), toMicros(now.Add(reportKeptFor))).Scan(ctx, &rows)
+	all := make([]autoscale.GatewayReport, len(rows))
+	for i, row := range rows {
+		all[i] = autoscale.GatewayReport{Gateway: row.Name, DrainSequence: row.Drains,
+			Watched: time.Duration(row.Watched) * time.Microsecond, At: fromMicros(row.At)}
+	}
+	return all, err
 }
 
 // findCounts reads each gateway's counts of runs.
@@ -89,9 +92,9 @@ func findCounts(ctx context.Context, db bun.IDB, ids []string) (map[dstack.RunID
 	return all, nil
 }
 
-// findDrained returns the draining replicas of runs, with their drain sequence
+// findDraining returns the draining replicas of runs, with their drain sequence
 // numbers.
-func findDrained(ctx context.Context, db bun.IDB, runs []string) (map[dstack.RunID]map[dstack.ReplicaID]int64, error) {
+func findDraining(ctx context.Context, db bun.IDB, runs []string) (map[dstack.RunID]map[dstack.ReplicaID]int64, error) {
 	var rows []struct {
 		ID, RunID string
 		Drained   int64
@@ -109,52 +112,6 @@ func findDrained(ctx context.Context, db bun.IDB, runs []string) (map[dstack.Run
 		all[id][dstack.ReplicaID(row.ID)] = row.Drained
 	}
 	return all, nil
-}
-
-// sumLoads adds the counts of one run from all gateways with a recent report. A
-// gateway without counts of the run has had no requests for it since it began. A
-// draining replica is drained when all gateways say so, those without a recent
-// report included.
-func sumLoads(gateways []gatewayReport, counts map[string]dstack.RunLoad, drained map[dstack.ReplicaID]int64, window time.Duration, now time.Time) dstack.Load {
-	load := dstack.Load{Window: window, Watched: window, Replicas: map[dstack.ReplicaID]int{}, Drained: map[dstack.ReplicaID]bool{}}
-	oldest, silent := gateways[0].Drains, false
-	var metrics []dstack.RunMetrics
-	for _, g := range gateways {
-		oldest = min(oldest, g.Drains)
-		c, ok := counts[g.Name]
-		for id, n := range c.Replicas {
-			load.Replicas[id] += n
-		}
-		if !g.isRecent(now) {
-			silent = true
-			continue
-		}
-		load.Known = true
-		if !ok {
-			load.Watched = min(load.Watched, time.Duration(g.Watched)*time.Microsecond)
-			continue
-		}
-		if c.Window > 0 {
-			load.Window = min(load.Window, c.Window)
-		}
-		load.Watched = min(load.Watched, c.Watched)
-		load.Requests += c.Requests
-		load.Concurrency += c.Concurrency
-		load.InFlight += c.InFlight
-		load.Held += c.Held
-		metrics = append(metrics, c.Metrics)
-	}
-	load.Metrics = dstack.SumMetrics(metrics)
-	load.Watched = min(load.Watched, load.Window)
-	if silent {
-		return load
-	}
-	for id, order := range drained {
-		if order > 0 && order <= oldest && load.Replicas[id] == 0 {
-			load.Drained[id] = true
-		}
-	}
-	return load
 }
 
 // loadOf is findLoads for one run.

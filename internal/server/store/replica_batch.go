@@ -135,7 +135,7 @@ type steppedReplica struct {
 }
 
 // steppedRow is what a step writes to a replica's row, and what the row has to be
-// before. Its names differ from those of replicaRow, because one query uses
+// before. Its columns differ from those of replicaRow, because one query uses
 // both.
 type steppedRow struct {
 	bun.BaseModel `bun:"table:stepped,alias:v"`
@@ -146,7 +146,8 @@ type steppedRow struct {
 	NextStatus        string
 	NextReason        string
 	NextSince         int64
-	Place, Claims     string
+	InstanceTo        string `bun:"place"`
+	Claims            string
 	Attempt           string
 	AttemptNo         int
 	AttemptSince      int64
@@ -181,7 +182,7 @@ func stepReplica(save ReplicaSave, now time.Time) (steppedReplica, error) {
 	r.row = steppedRow{
 		Of: string(next.ID), Holder: save.Lease.Owner, Seen: before.Version, Touched: save.Lease.Touches, Again: dueMicros(step.Due),
 		NextStatus: string(next.Status), NextReason: cleanText(next.Reason), NextSince: toMicros(next.Since),
-		Place: string(next.Instance), Claims: string(claim), Attempt: string(next.Attempt), AttemptNo: next.AttemptNum, AttemptSince: toMicros(next.AttemptAt),
+		InstanceTo: string(next.Instance), Claims: string(claim), Attempt: string(next.Attempt), AttemptNo: next.AttemptNum, AttemptSince: toMicros(next.AttemptAt),
 		Crashed: next.Crashes, FirstCrash: toMicros(next.FirstCrashAt), Backoff: toMicros(next.RetryAt), WasReady: toMicros(next.ReadyAt),
 		Blocks: next.Blocked, Attempts: string(past), Finished: toMicros(next.FinishedAt), Lives: !next.Status.IsFinished(),
 	}

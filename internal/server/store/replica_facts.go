@@ -150,7 +150,7 @@ func (a *neighbourhood) runOf(r dstack.Replica) (dstack.Run, error) {
 	if !ok {
 		return dstack.Run{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no run " + string(r.Run)}
 	}
-	if row.Shape == r.TemplateRevision {
+	if row.TemplateRevision == r.TemplateRevision {
 		return a.store.openRunCached(row)
 	}
 	key := specKey{string(r.Run), r.Revision}

@@ -13,49 +13,49 @@ import (
 type replicaRow struct {
 	bun.BaseModel `bun:"table:replicas,alias:r"`
 
-	ID          string `bun:",pk"`
-	RunID       string
-	Num         int
-	Revision    int
-	Shape       int
-	Status      string
-	Reason      string
-	Since       int64
-	InstanceID  string
-	Claim       string
-	AttemptID   string
-	AttemptNum  int
-	AttemptAt   int64
-	Crashes     int
-	CrashedAt   int64
-	BackoffAt   int64
-	Grace       bool
-	DrainBy     int64
-	Drained     int64 // the number of the order to drain; 0: none
-	ReadyAt     int64
-	Blocked     bool
-	Past        string
-	SubmittedAt int64
-	FinishedAt  int64
-	Version     int64
+	ID               string `bun:",pk"`
+	RunID            string
+	Num              int
+	Revision         int
+	TemplateRevision int `bun:"shape"`
+	Status           string
+	Reason           string
+	Since            int64
+	InstanceID       string
+	Claim            string
+	AttemptID        string
+	AttemptNum       int
+	AttemptAt        int64
+	Crashes          int
+	FirstCrashAt     int64 `bun:"crashed_at"`
+	RetryAt          int64 `bun:"backoff_at"`
+	Graceful         bool  `bun:"grace"`
+	DrainDeadline    int64 `bun:"drain_by"`
+	DrainSequence    int64 `bun:"drained"` // the drain sequence number; 0: none
+	ReadyAt          int64
+	Blocked          bool
+	PastAttempts     string `bun:"past"`
+	SubmittedAt      int64
+	FinishedAt       int64
+	Version          int64
 	schedule
 }
 
 func (r replicaRow) toReplica() (dstack.Replica, error) {
 	replica := dstack.Replica{
-		ID: dstack.ReplicaID(r.ID), Run: dstack.RunID(r.RunID), Num: r.Num, Revision: r.Revision, TemplateRevision: r.Shape,
+		ID: dstack.ReplicaID(r.ID), Run: dstack.RunID(r.RunID), Num: r.Num, Revision: r.Revision, TemplateRevision: r.TemplateRevision,
 		Status: dstack.ReplicaStatus(r.Status), Reason: dstack.Reason(r.Reason), Since: fromMicros(r.Since),
 		Instance: dstack.InstanceID(r.InstanceID), Attempt: dstack.AttemptID(r.AttemptID), AttemptNum: r.AttemptNum,
-		AttemptAt: fromMicros(r.AttemptAt), Crashes: r.Crashes, FirstCrashAt: fromMicros(r.CrashedAt), RetryAt: fromMicros(r.BackoffAt),
-		Graceful: r.Grace, DrainDeadline: fromMicros(r.DrainBy), ReadyAt: fromMicros(r.ReadyAt), Blocked: r.Blocked, SubmittedAt: fromMicros(r.SubmittedAt), FinishedAt: fromMicros(r.FinishedAt), Version: r.Version,
+		AttemptAt: fromMicros(r.AttemptAt), Crashes: r.Crashes, FirstCrashAt: fromMicros(r.FirstCrashAt), RetryAt: fromMicros(r.RetryAt),
+		Graceful: r.Graceful, DrainDeadline: fromMicros(r.DrainDeadline), ReadyAt: fromMicros(r.ReadyAt), Blocked: r.Blocked, SubmittedAt: fromMicros(r.SubmittedAt), FinishedAt: fromMicros(r.FinishedAt), Version: r.Version,
 	}
 	if r.Claim != "{}" {
 		if err := json.Unmarshal([]byte(r.Claim), &replica.Claim); err != nil {
 			return replica, fmt.Errorf("read what replica %s holds: %w", r.ID, err)
 		}
 	}
-	if replica.PastAttempts = []dstack.Attempt{}; r.Past != "[]" {
-		if err := json.Unmarshal([]byte(r.Past), &replica.PastAttempts); err != nil {
+	if replica.PastAttempts = []dstack.Attempt{}; r.PastAttempts != "[]" {
+		if err := json.Unmarshal([]byte(r.PastAttempts), &replica.PastAttempts); err != nil {
 			return replica, fmt.Errorf("read the attempts of replica %s: %w", r.ID, err)
 		}
 	}

@@ -98,30 +98,29 @@ func findPlacedAttempts(ctx context.Context, tx bun.Tx, id dstack.InstanceID) ([
 // compare returns the changed reports, and the attempts whose stored reports are
 // obsolete.
 func (h reportDiff) compare(now time.Time) (changed []reportRow, gone []dstack.AttemptID, err error) {
-	said := make(map[dstack.AttemptID]*dstack.Report, len(h.reports))
+	heard := make(map[dstack.AttemptID]*dstack.Report, len(h.reports))
 	for i := range h.reports {
-		said[h.reports[i].Attempt] = &h.reports[i]
+		heard[h.reports[i].Attempt] = &h.reports[i]
 	}
-	asked := make(map[dstack.AttemptID]time.Time, len(h.facts.Replicas)) // the replica's Since when the engine was asked
+	asked := make(map[dstack.AttemptID]*time.Time, len(h.facts.Replicas)) // the replica's Since when the engine was asked
 	for i := range h.facts.Replicas {
-		asked[h.facts.Replicas[i].Replica.Attempt] = h.facts.Replicas[i].Replica.Since
+		asked[h.facts.Replicas[i].Replica.Attempt] = &h.facts.Replicas[i].Replica.Since
 	}
 	on := make(map[dstack.AttemptID]bool, len(h.placed))
 	for _, r := range h.placed {
 		on[r.attempt] = true
-		old, rep := h.stored[r.attempt], said[r.attempt]
+		old := h.stored[r.attempt]
+		rep, mustSave := lifecycle.MergeReport(lifecycle.ReportFacts{
+			Attempt: r.attempt, Since: r.since, SinceAtSync: asked[r.attempt], Heard: heard[r.attempt], Saved: old,
+		})
 		if rep == nil {
-			if since, wasAsked := asked[r.attempt]; !wasAsked || !since.Equal(r.since) {
-				continue // placed or ended meanwhile, so that no report is no answer yet; the instance is due again
-			}
-			rep = &dstack.Report{Attempt: r.attempt, State: dstack.AttemptAbsent}
+			continue // the instance is due again
 		}
-		stale := rep.State == dstack.AttemptAbsent && old != nil && r.since.After(old.At)
 		text, isNew, err := changedText(old, *rep)
 		if err != nil {
 			return nil, nil, fmt.Errorf("write the report of attempt %s: %w", r.attempt, err)
 		}
-		if !isNew && !stale {
+		if !isNew && !mustSave {
 			continue
 		}
 		changed = append(changed, reportRow{AttemptID: string(r.attempt), InstanceID: string(h.facts.Instance.ID),

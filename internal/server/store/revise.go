@@ -96,8 +96,8 @@ func (s *Store) findReviseFacts(ctx context.Context, tx bun.Tx, row runRow, need
 	if !needsRollout || row.ReadyAt != 0 {
 		return seen, nil
 	}
-	if row.Proven != 0 {
-		stable, err := findRevision(ctx, tx, dstack.RunID(row.ID), row.Proven)
+	if row.StableRevision != 0 {
+		stable, err := findRevision(ctx, tx, dstack.RunID(row.ID), row.StableRevision)
 		if err != nil {
 			return seen, err
 		}
@@ -108,20 +108,20 @@ func (s *Store) findReviseFacts(ctx context.Context, tx bun.Tx, row runRow, need
 	}
 	var ids []string
 	err := tx.NewRaw("SELECT id FROM replicas WHERE live AND run_id = ? AND shape = ? AND status = ? LIMIT 1",
-		row.ID, row.Shape, string(dstack.ReplicaReady)).Scan(ctx, &ids)
+		row.ID, row.TemplateRevision, string(dstack.ReplicaReady)).Scan(ctx, &ids)
 	seen.HasReadyReplica = len(ids) > 0
 	return seen, err
 }
 
 // setRevision writes what a new revision changes of a run.
 func (row *runRow) setRevision(run dstack.Run) {
-	row.Username, row.Revision, row.Newest, row.Version = run.User, run.Revision, run.LatestRevision, run.Version
-	row.Shape, row.Proven, row.ReadyAt = run.TemplateRevision, run.StableRevision, toMicros(run.ReadyAt)
-	row.Wanted, row.ScaledAt = run.DesiredReplicas, toMicros(run.ScaledAt)
+	row.Username, row.Revision, row.LatestRevision, row.Version = run.User, run.Revision, run.LatestRevision, run.Version
+	row.TemplateRevision, row.StableRevision, row.ReadyAt = run.TemplateRevision, run.StableRevision, toMicros(run.ReadyAt)
+	row.DesiredReplicas, row.ScaledAt = run.DesiredReplicas, toMicros(run.ScaledAt)
 }
 
 func saveRevised(ctx context.Context, tx bun.Tx, row runRow) error {
-	args := []any{row.Spec, row.Username, row.Revision, row.Newest, row.Shape, row.Proven, row.ReadyAt, row.Wanted, row.ScaledAt, row.Version}
+	args := []any{row.Spec, row.Username, row.Revision, row.LatestRevision, row.TemplateRevision, row.StableRevision, row.ReadyAt, row.DesiredReplicas, row.ScaledAt, row.Version}
 	args = append(append(args, row.args()...), row.ID)
 	_, err := tx.NewRaw(`UPDATE runs SET spec = ?, username = ?, revision = ?, newest = ?, shape = ?, proven = ?, ready_at = ?,
 		wanted = ?, scaled_at = ?, version = ?, `+setPublic+" WHERE id = ?", args...).Exec(ctx)

@@ -19,27 +19,27 @@ const maxRevisions = 100
 type revisionRow struct {
 	bun.BaseModel `bun:"table:revisions,alias:v"`
 
-	RunID      string `bun:",pk"`
-	Num        int    `bun:",pk"`
-	Shape      int
-	Spec       string
-	Username   string
-	At         int64
-	BringsBack int
-	Status     string
-	Reason     string
-	Replica    int
-	LastOut    string
+	RunID            string `bun:",pk"`
+	Num              int    `bun:",pk"`
+	TemplateRevision int    `bun:"shape"`
+	Spec             string
+	Username         string
+	At               int64
+	Restores         int `bun:"brings_back"`
+	Status           string
+	Reason           string
+	Replica          int
+	LastOutput       string `bun:"last_out"`
 }
 
 // openRevision turns a row into a revision. With an error, everything but the
 // spec is there.
 func (s *Store) openRevision(row revisionRow) (dstack.Revision, error) {
 	rev := dstack.Revision{
-		Run: dstack.RunID(row.RunID), Num: row.Num, TemplateRevision: row.Shape, User: row.Username, At: fromMicros(row.At), Restores: row.BringsBack,
+		Run: dstack.RunID(row.RunID), Num: row.Num, TemplateRevision: row.TemplateRevision, User: row.Username, At: fromMicros(row.At), Restores: row.Restores,
 		Status: dstack.RevisionStatus(row.Status), Reason: dstack.Reason(row.Reason), Replica: row.Replica,
 	}
-	if err := json.Unmarshal([]byte(row.LastOut), &rev.LastOutput); err != nil {
+	if err := json.Unmarshal([]byte(row.LastOutput), &rev.LastOutput); err != nil {
 		return rev, fmt.Errorf("read the last output of revision %d of run %s: %w", row.Num, row.RunID, err)
 	}
 	var err error
@@ -96,8 +96,8 @@ func findRevision(ctx context.Context, db bun.IDB, run dstack.RunID, num int) (r
 // that are not needed.
 func putRevision(ctx context.Context, tx bun.Tx, run runRow, by string, of int, now time.Time) error {
 	row := revisionRow{
-		RunID: run.ID, Num: run.Revision, Shape: run.Shape, Spec: run.Spec, Username: by, At: toMicros(now), BringsBack: of,
-		Status: string(dstack.RevisionPending), LastOut: "[]",
+		RunID: run.ID, Num: run.Revision, TemplateRevision: run.TemplateRevision, Spec: run.Spec, Username: by, At: toMicros(now), Restores: of,
+		Status: string(dstack.RevisionPending), LastOutput: "[]",
 	}
 	if run.ReadyAt != 0 {
 		row.Status = string(dstack.RevisionReady)
@@ -107,7 +107,7 @@ func putRevision(ctx context.Context, tx bun.Tx, run runRow, by string, of int, 
 	}
 	_, err := tx.NewRaw(`DELETE FROM revisions WHERE run_id = ? AND num <= ? AND num <> ?
 		AND num NOT IN (SELECT revision FROM replicas WHERE run_id = ? AND live)`,
-		run.ID, run.Revision-maxRevisions, run.Proven, run.ID).Exec(ctx)
+		run.ID, run.Revision-maxRevisions, run.StableRevision, run.ID).Exec(ctx)
 	return err
 }
 
@@ -156,7 +156,7 @@ func (s *Store) findRollbackTarget(ctx context.Context, tx bun.Tx, run dstack.Ru
 func (s *Store) newestFailed(ctx context.Context, db bun.IDB, runs []runRow) (map[dstack.RunID]*dstack.Revision, error) {
 	var ids []string
 	for _, run := range runs {
-		if run.Newest > run.Revision {
+		if run.LatestRevision > run.Revision {
 			ids = append(ids, run.ID)
 		}
 	}

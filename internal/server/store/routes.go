@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/uptrace/bun"
 
@@ -73,7 +72,7 @@ type routeRow struct {
 	Format, Template  string
 	Rules             string
 	Scales            bool
-	Wanted            int
+	DesiredReplicas   int `bun:"wanted"`
 	SubmittedAt       int64
 	Status, Reason    string
 	Stop              string
@@ -86,14 +85,37 @@ type targetRow struct {
 	Report         string // empty: none yet
 }
 
-// summarize decides the state of a run, as the rows of its route tell it:
-// enough to tell whether it stops, sleeps or is disabled.
-func (r routeRow) summarize(replicas []targetRow) status.State {
-	facts := status.Facts{Status: dstack.RunStatus(r.Status), Stop: dstack.StopRequest(r.Stop), DesiredReplicas: r.Wanted, Scales: r.Scales}
-	for _, t := range replicas {
-		facts.Replicas = append(facts.Replicas, status.Replica{Status: dstack.ReplicaStatus(t.Status)})
+// facts collects what the targets of a run's route depend on. The rows tell
+// enough to decide whether the run stops, sleeps or is disabled, but not its
+// state in other cases.
+func (r routeRow) facts(replicas []targetRow) (route.Facts, error) {
+	facts := route.Facts{Status: dstack.RunStatus(r.Status), Reason: dstack.Reason(r.Reason),
+		Replicas: make([]route.ReplicaFacts, len(replicas))}
+	run := status.Facts{Status: facts.Status, Stop: dstack.StopRequest(r.Stop), DesiredReplicas: r.DesiredReplicas, Scales: r.Scales}
+	for i, t := range replicas {
+		replica, err := t.facts()
+		if err != nil {
+			return facts, err
+		}
+		facts.Replicas[i] = replica
+		run.Replicas = append(run.Replicas, status.Replica{Status: replica.Status})
 	}
-	return status.Summarize(facts).State
+	state := status.Summarize(run).State
+	facts.IsStopping = state == status.Stopping
+	facts.IsSleeping, facts.IsDisabled = state == status.Sleeping, state == status.Disabled
+	return facts, nil
+}
+
+func (t targetRow) facts() (route.ReplicaFacts, error) {
+	facts := route.ReplicaFacts{ID: dstack.ReplicaID(t.ID), Num: t.Num, Status: dstack.ReplicaStatus(t.Status), Reason: dstack.Reason(t.Reason)}
+	if t.Report == "" {
+		return facts, nil
+	}
+	facts.Report = &dstack.Report{}
+	if err := json.Unmarshal([]byte(t.Report), facts.Report); err != nil {
+		return facts, fmt.Errorf("read the report of replica %s: %w", t.ID, err)
+	}
+	return facts, nil
 }
 
 func (s *Store) buildRoutes(runs []routeRow, targets []targetRow) ([]route.Route, error) {
@@ -120,95 +142,13 @@ func (s *Store) buildRoutes(runs []routeRow, targets []targetRow) ([]route.Route
 		if rules != nil {
 			r.Rules = *rules
 		}
-		if err := fillTargets(&r, run, byRun[run.ID]); err != nil {
-			return nil, err
-		}
-		all[i] = r
-	}
-	return all, nil
-}
-
-// routeReasons tells clients why a run without replicas has none, by its
-// state. In any other state the reasons of its replicas tell it.
-var routeReasons = map[status.State]dstack.Reason{
-	status.Sleeping: "asleep: nobody asked for it lately; the next request starts a replica",
-	status.Disabled: "it has no replicas: its configuration says replicas: 0",
-}
-
-// fillTargets sets the targets of a route, or why there are none.
-func fillTargets(r *route.Route, run routeRow, replicas []targetRow) error {
-	state := run.summarize(replicas)
-	r.IsStopping = state == status.Stopping
-	var err error
-	if r.Ready, err = targetsOf(replicas, dstack.ReplicaReady); err != nil || len(r.Ready) > 0 {
-		return err
-	}
-	if r.Ready, err = targetsOf(replicas, dstack.ReplicaUnhealthy); err != nil {
-		return err
-	}
-	if r.PanicMode = len(r.Ready) > 0; r.PanicMode {
-		return nil
-	}
-	r.IsSleeping, r.NeverServes = state == status.Sleeping, state == status.Disabled
-	if r.State = routeReasons[state]; r.State == "" {
-		r.State = describeReplicas(run, replicas)
-	}
-	return nil
-}
-
-// targetsOf returns the replicas of a status that have an endpoint.
-func targetsOf(replicas []targetRow, status dstack.ReplicaStatus) (targets []route.Target, err error) {
-	for _, t := range replicas {
-		if dstack.ReplicaStatus(t.Status) != status {
-			continue
-		}
-		endpoint, err := findEndpoint(t)
+		facts, err := run.facts(byRun[run.ID])
 		if err != nil {
 			return nil, err
 		}
-		if endpoint.Address != "" {
-			targets = append(targets, route.Target{Replica: dstack.ReplicaID(t.ID), Num: t.Num, Endpoint: endpoint})
-		}
+		all[i] = r.WithTargets(facts)
 	}
-	return targets, nil
-}
-
-// findEndpoint returns where a replica accepts connections; empty: it does not
-// run, or its port is closed. Probes count in the replica's status.
-func findEndpoint(t targetRow) (dstack.Endpoint, error) {
-	if t.Report == "" {
-		return dstack.Endpoint{}, nil
-	}
-	var rep dstack.Report
-	if err := json.Unmarshal([]byte(t.Report), &rep); err != nil {
-		return dstack.Endpoint{}, fmt.Errorf("read the report of replica %s: %w", t.ID, err)
-	}
-	if !rep.Ready || rep.State != dstack.AttemptRunning {
-		return dstack.Endpoint{}, nil
-	}
-	return rep.Endpoint, nil
-}
-
-// describeReplicas returns why a run has no ready replica; never empty.
-func describeReplicas(run routeRow, replicas []targetRow) dstack.Reason {
-	if dstack.RunStatus(run.Status) == dstack.RunTerminating || len(replicas) == 0 {
-		return joinReason(run.Status, run.Reason)
-	}
-	said := make([]string, 0, 1)
-	for _, r := range replicas {
-		text := string(joinReason(r.Status, r.Reason))
-		if len(said) == 0 || said[len(said)-1] != text {
-			said = append(said, text)
-		}
-	}
-	return dstack.Reason(joinNames(said))
-}
-
-func joinReason(status, reason string) dstack.Reason {
-	if reason == "" {
-		return dstack.Reason(status)
-	}
-	return dstack.Reason(strings.Join([]string{status, reason}, ": "))
+	return all, nil
 }
 
 // findTokens maps each token's hash to the projects that it opens. A user without

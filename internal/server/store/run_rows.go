@@ -17,29 +17,29 @@ import (
 type runRow struct {
 	bun.BaseModel `bun:"table:runs,alias:r"`
 
-	ID          string `bun:",pk"`
-	ProjectID   string
-	Project     string `bun:",scanonly"` // its name
-	Username    string
-	Name        string
-	Spec        string
-	Revision    int
-	Newest      int
-	Shape       int
-	Proven      int
-	Wanted      int
-	Status      string
-	Reason      string
-	Ending      string
-	Stop        string
-	SubmittedAt int64
-	Since       int64
-	ScaledAt    int64
-	StartedAt   int64
-	ReadyAt     int64
-	FinishedAt  int64
-	Deleted     bool
-	Version     int64
+	ID               string `bun:",pk"`
+	ProjectID        string
+	Project          string `bun:",scanonly"` // its name
+	Username         string
+	Name             string
+	Spec             string
+	Revision         int
+	LatestRevision   int `bun:"newest"`
+	TemplateRevision int `bun:"shape"`
+	StableRevision   int `bun:"proven"`
+	DesiredReplicas  int `bun:"wanted"`
+	Status           string
+	Reason           string
+	Ending           string
+	Stop             string
+	SubmittedAt      int64
+	Since            int64
+	ScaledAt         int64
+	StartedAt        int64
+	ReadyAt          int64
+	FinishedAt       int64
+	Deleted          bool
+	Version          int64
 	publicSpec
 	schedule
 }
@@ -60,7 +60,7 @@ func (row runRow) toRun(spec dstack.RunSpec) dstack.Run {
 	return dstack.Run{
 		ID: dstack.RunID(row.ID), ProjectID: dstack.ProjectID(row.ProjectID), Project: row.Project,
 		User: row.Username, Name: row.Name, Spec: spec,
-		Revision: row.Revision, LatestRevision: row.Newest, TemplateRevision: row.Shape, StableRevision: row.Proven, DesiredReplicas: row.Wanted,
+		Revision: row.Revision, LatestRevision: row.LatestRevision, TemplateRevision: row.TemplateRevision, StableRevision: row.StableRevision, DesiredReplicas: row.DesiredReplicas,
 		Status: dstack.RunStatus(row.Status), Reason: dstack.Reason(row.Reason),
 		Ending: dstack.Ending(row.Ending), Stop: dstack.StopRequest(row.Stop),
 		SubmittedAt: fromMicros(row.SubmittedAt), Since: fromMicros(row.Since), ScaledAt: fromMicros(row.ScaledAt), StartedAt: fromMicros(row.StartedAt),
@@ -106,7 +106,7 @@ func (s *Store) newRunRow(r dstack.Run) (runRow, error) {
 	}
 	row := runRow{
 		ID: string(r.ID), ProjectID: string(r.ProjectID), Username: r.User, Name: r.Name, Spec: spec,
-		Revision: 1, Newest: 1, Shape: 1, Wanted: r.Spec.Configuration.Replicas.Min,
+		Revision: 1, LatestRevision: 1, TemplateRevision: 1, DesiredReplicas: r.Spec.Configuration.Replicas.Min,
 		Status: string(dstack.RunSubmitted), Reason: cleanText(r.Reason),
 		Stop: string(dstack.StopNone), SubmittedAt: toMicros(r.SubmittedAt), Since: toMicros(r.SubmittedAt), ScaledAt: toMicros(r.SubmittedAt), Version: 1,
 		schedule: schedule{Live: true, DueAt: new(toMicros(r.SubmittedAt))},

@@ -115,8 +115,8 @@ func addReplicas(ctx context.Context, tx bun.Tx, run dstack.Run, nums []int, now
 // newReplicaRow returns the row of a replica that has no place yet, due now.
 func newReplicaRow(r dstack.Replica, now time.Time) replicaRow {
 	return replicaRow{
-		ID: string(r.ID), RunID: string(r.Run), Num: r.Num, Revision: r.Revision, Shape: r.TemplateRevision,
-		Status: string(r.Status), Since: toMicros(r.Since), Claim: "{}", Past: "[]",
+		ID: string(r.ID), RunID: string(r.Run), Num: r.Num, Revision: r.Revision, TemplateRevision: r.TemplateRevision,
+		Status: string(r.Status), Since: toMicros(r.Since), Claim: "{}", PastAttempts: "[]",
 		SubmittedAt: toMicros(r.SubmittedAt), Version: 1, schedule: schedule{Live: true, DueAt: dueMicros(now)},
 	}
 }

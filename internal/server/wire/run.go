@@ -146,7 +146,10 @@ func buildJobs(details store.RunDetails) []api.Job {
 // first finished replicas, then outdated ones or, during an update, replicas
 // that are not ready.
 func sortForLatest(details store.RunDetails) []dstack.Replica {
-	updating := details.Run.StableRevision > 0 && details.Run.ReadyAt.IsZero() // show ready replicas, of any revision
+	// During an update, ready replicas of any revision are shown. It lasts until
+	// the new template has taken over. status.Updating does not mean the same: it
+	// also needs a ready and an outdated replica at the moment.
+	updating := details.Run.StableRevision > 0 && details.Run.ReadyAt.IsZero()
 	rank := func(r dstack.Replica) int {
 		switch {
 		case r.Status.IsFinished():
