@@ -72,6 +72,7 @@ var faults = []fault{
 	{"a second order to drain moves the deadline", "lifecycle/run_step.go", "r.Status.IsFinished() || isLeaving(r)", "r.Status.IsFinished()"},
 	{"a replica is ended though it may still run", "lifecycle/replica.go", "!rep.At.Before(r.Since)", "true"},
 	{"a replica restarts while its last attempt runs", "lifecycle/replica.go", "seen.Report != nil && !seen.Report.State.IsOver()", "false"},
+	{"nothing looks at a replica that drains without a machine", "lifecycle/replica.go", "step.Due = now // no report", "_ = now // no report"},
 	{"draining has no deadline", "lifecycle/replica.go", "!now.Before(r.DrainDeadline) ||", ""},
 	{"draining waits for nothing", "lifecycle/replica.go", "case load.Drained[r.ID]:", "case true:"},
 	{"nothing looks for another machine for a replica", "lifecycle/replica.go", "step.Due = now\n\treturn step", "return step"},

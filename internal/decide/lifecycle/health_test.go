@@ -109,3 +109,20 @@ func TestPlanEngineCommands_KeepsDrainingReplicas(t *testing.T) {
 		t.Errorf("a lost attempt of an unhealthy replica is started again: %+v", commands)
 	}
 }
+
+// A replica whose machine is gone can get an order to drain that was decided
+// before. Nothing else makes it due then.
+func TestReplica_DrainsWithoutMachine(t *testing.T) {
+	seen := facts(dstack.ReplicaDraining, func(f *lifecycle.ReplicaFacts) {
+		f.Replica.Instance, f.Instance, f.Report = "", nil, nil
+		f.Replica.DrainDeadline = now.Add(time.Minute)
+	})
+	step, err := lifecycle.DecideReplica(seen, now)
+	if err != nil || step.To != dstack.ReplicaTerminating || !step.Due.Equal(now) {
+		t.Fatalf("it moves to %s and is due at %s (%v)", step.To, step.Due, err)
+	}
+	seen.Replica = step.Apply(seen.Replica, lifecycle.NewIDs{}, now)
+	if step, err = lifecycle.DecideReplica(seen, now); err != nil || step.To != dstack.ReplicaTerminated {
+		t.Errorf("then it moves to %s (%v)", step.To, err)
+	}
+}

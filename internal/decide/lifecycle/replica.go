@@ -249,7 +249,9 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 	load := seen.Load
 	switch {
 	case r.Attempt == "" || isLost(seen.Instance) || rep != nil && rep.State.IsOver():
-		return seen.moveTo(dstack.ReplicaTerminating, r.Reason)
+		step := seen.moveTo(dstack.ReplicaTerminating, r.Reason)
+		step.Due = now // no report and no change of its instance may come
+		return step
 	case load.Drained[r.ID]:
 		return seen.moveTo(dstack.ReplicaTerminating, r.Reason)
 	case !now.Before(r.DrainDeadline) || r.DrainDeadline.Sub(now) > maxDrain: // else the clock was set back

@@ -78,10 +78,17 @@ func (s *Store) saveRun(ctx context.Context, tx bun.Tx, l Lease, seen dstack.Run
 		args = append(append(args, target.sealedSpec, run.User, run.Revision, run.TemplateRevision), target.open.args()...)
 		err = markFailed(ctx, tx, run, *step.Rollback)
 	case run.ReadyAt != seen.ReadyAt:
-		err = markReady(ctx, tx, run)
+		err = markReady(ctx, tx, run.ID, run.Revision)
 	}
 	if err != nil {
 		return run, err
+	}
+	// A revision that can be returned to has served, also if it began to only
+	// after a newer one was applied.
+	if served := max(step.StableRevision, target.revision.Num); served > 0 {
+		if err := markReady(ctx, tx, run.ID, served); err != nil {
+			return run, err
+		}
 	}
 	return run, saveRow(ctx, tx, l, seen.Version, step.Due, set, args...)
 }
