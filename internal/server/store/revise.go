@@ -55,6 +55,11 @@ func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dst
 		if err := saveRevised(ctx, tx, row); err != nil {
 			return err
 		}
+		if next.StableRevision != seen.Run.StableRevision && next.StableRevision > 0 { // it has served before this
+			if err := markReady(ctx, tx, id, next.StableRevision); err != nil {
+				return err
+			}
+		}
 		if err := putRevision(ctx, tx, row, r.User, r.Restores, r.Now); err != nil {
 			return err
 		}

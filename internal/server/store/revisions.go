@@ -111,10 +111,12 @@ func putRevision(ctx context.Context, tx bun.Tx, run runRow, by string, of int, 
 	return err
 }
 
-// markReady records that the revisions of the run's present template have served.
-func markReady(ctx context.Context, tx bun.Tx, run dstack.Run) error {
-	_, err := tx.NewRaw("UPDATE revisions SET status = ? WHERE run_id = ? AND shape = ? AND num <= ? AND status = ?",
-		string(dstack.RevisionReady), string(run.ID), run.TemplateRevision, run.Revision, string(dstack.RevisionPending)).Exec(ctx)
+// markReady records that a revision has served, and with it the earlier ones of
+// the same template.
+func markReady(ctx context.Context, tx bun.Tx, run dstack.RunID, num int) error {
+	_, err := tx.NewRaw(`UPDATE revisions SET status = ? WHERE run_id = ? AND num <= ? AND status = ?
+		AND shape = (SELECT shape FROM revisions WHERE run_id = ? AND num = ?)`,
+		string(dstack.RevisionReady), string(run), num, string(dstack.RevisionPending), string(run), num).Exec(ctx)
 	return err
 }
 

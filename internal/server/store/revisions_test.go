@@ -289,5 +289,29 @@ func TestRevisions_AReadyReplicaHasServed(t *testing.T) {
 		if got := h.details(run.ID).Run; got.StableRevision != 1 {
 			t.Errorf("got %+v", got)
 		}
+		if got := h.revisions(run.ID); got[1] != served || got[2] != pending {
+			t.Errorf("the history has %v", got)
+		}
+	})
+}
+
+// A revision that began to serve only after a newer one was applied is ready
+// in the history, before and after a rollback to it.
+func TestRevisions_ALateServingRevisionIsReady(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		run := h.submit("web", t0)
+		h.revise(run.ID, "two", true, t0)
+		step := lifecycle.RunStep{To: dstack.RunActive, DesiredReplicas: 1, Due: t0}
+		late, back := step, step
+		late.StableRevision = 1
+		h.runStep(run.ID, late, t0)
+		if got := h.revisions(run.ID); got[1] != served || got[2] != pending {
+			t.Errorf("when it serves: %v", got)
+		}
+		back.Rollback = &lifecycle.Rollback{ToRevision: 1, Reason: "replica 0 exited with code 1"}
+		h.runStep(run.ID, back, t0)
+		if got := h.revisions(run.ID); got[1] != served || got[2] != failed {
+			t.Errorf("after the rollback: %v", got)
+		}
 	})
 }
