@@ -206,10 +206,14 @@ func TestImportErrors(t *testing.T) {
 		{name: "an import from outside of the product", files: [][2]string{{"internal/gateway", `import "dstack/bench"`}},
 			want: "internal/gateway/a.go: internal/gateway may not import bench"},
 		{name: "an unused permission",
-			list: []entry{{"internal/spec", ""}, {"internal/gateway", "spec"}, {"internal/engine", "spec"}, {"cmd/dstack", "*"}},
+			list: []entry{
+				{"internal/spec", ""}, {"internal/gateway", "spec"}, {"internal/engine", "spec"}, {"cmd/dstack", "*"},
+			},
 			want: "internal/gateway does not import spec: remove the permission"},
 		{name: "a permission upwards",
-			list: []entry{{"internal/engine", "spec"}, {"internal/spec", ""}, {"internal/gateway", ""}, {"cmd/dstack", "*"}},
+			list: []entry{
+				{"internal/engine", "spec"}, {"internal/spec", ""}, {"internal/gateway", ""}, {"cmd/dstack", "*"},
+			},
 			want: "internal/engine may import spec, which is not above it in the list"},
 		{name: "a package that is gone", list: append(slices.Clone(list), entry{"internal/tunnel", ""}),
 			want: "there is no package internal/tunnel: remove it from the list of packages"},

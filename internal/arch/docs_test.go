@@ -128,7 +128,8 @@ func TestDocumentPaths(t *testing.T) {
 		{"an API path", "`/proxy/services/main/`", ""},
 		{"identifiers", "`engine.Engine`, `human`, `now`", ""},
 		{"a planned line", "◦ `tunnel/`", ""},
-		{"a tree", "```\n  engine/   runs it/\n    docker/ process/  two\n◦ tunnel/\n```\n`a.go`", "engine docker process a.go"},
+		{"a tree", "```\n  engine/   runs it/\n    docker/ process/  two\n◦ tunnel/\n```\n`a.go`",
+			"engine docker process a.go"},
 	} {
 		if got := strings.Join(documentPaths(c.text), " "); got != c.want {
 			t.Errorf("%s: got %q, want %q", c.name, got, c.want)

@@ -37,7 +37,7 @@ func (s *Set) Add(project, key string, b Backend) {
 func (s *Set) Of(project string) []string { return s.byProject[strings.ToLower(project)] }
 
 // Get returns a backend by its key. It fails with kind Unavailable if the key is
-// not configured any more.
+// no longer configured.
 func (s *Set) Get(key string) (Backend, error) {
 	b, ok := s.byKey[key]
 	if !ok {

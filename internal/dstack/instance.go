@@ -19,7 +19,7 @@ type Instance struct {
 	LastResponseAt      time.Time     // when its engine last answered; saved at most every 30 seconds
 	LastError           string        // its latest error, for the user
 	ConsecutiveFailures int           // failed calls to its engine since the last answer
-	IdleTime            time.Duration // how long a rented instance may have no replicas before it is deleted; negative: no limit
+	IdleTime            time.Duration // how long a rented instance may be without replicas; negative: no limit
 	EmptySince          time.Time     // since when it has had no replicas; zero: it has some
 	UnlistedSince       time.Time     // since when its backend has not listed it; zero: the last list had it
 	SilentSince         time.Time     // since when its engine has not answered; zero: the last call was answered

@@ -13,8 +13,8 @@ type Machine struct {
 // IsAlive reports whether the machine runs, so that its engine can be asked.
 func (m Machine) IsAlive() bool { return m.State == MachineRunning }
 
-// MachineState is the phase of a machine's life. A machine that has ended is
-// not listed any more, so there is no state for it.
+// MachineState is the phase of a machine's life. There is no state for a machine
+// that has ended: it is no longer listed.
 type MachineState string
 
 // The states of a machine.

@@ -32,7 +32,8 @@ func TestUsers(t *testing.T) {
 		existing, missing := h.callAs(token, path, `{"username": "bob"}`), h.callAs(token, path, `{"username": "eve"}`)
 		if existing.status != 400 || existing.errorKind() != dstack.NotFound ||
 			strings.ReplaceAll(existing.text, "bob", "eve") != missing.text {
-			t.Errorf("%s: the response for an existing user is %s, for a missing one %s", path, existing.text, missing.text)
+			t.Errorf("%s: the response for an existing user is %s, for a missing user %s",
+				path, existing.text, missing.text)
 		}
 	}
 	h.expectError("/api/users/create", api.PutUser{Username: "ann", GlobalRole: "user"}, 400, dstack.Conflict, `"code":"resource_exists"`)

@@ -58,7 +58,8 @@ func describeAdded(nums []int) dstack.Reason {
 	if len(nums) == 1 {
 		return dstack.Reason(fmt.Sprintf("replica %d was created", nums[0]))
 	}
-	return dstack.Reason(fmt.Sprintf("%d replicas were created, number %d to %d", len(nums), nums[0], nums[len(nums)-1]))
+	return dstack.Reason(fmt.Sprintf("%d replicas were created, number %d to %d",
+		len(nums), nums[0], nums[len(nums)-1]))
 }
 
 // BuildReplicaEvents returns the events to record with a step of a replica.

@@ -275,7 +275,11 @@ func (w *world) report(m *machine, id dstack.AttemptID) dstack.Report {
 		if p.failedProbes++; !p.failsProbes {
 			p.failedProbes = 0
 		}
-		rep.Probes = &dstack.ProbeStatus{Ready: rep.Ready && !p.failsProbes, ConsecutiveFailures: min(p.failedProbes, dstack.ProbeFailureThreshold), Message: "GET / answered 500"}
+		rep.Probes = &dstack.ProbeStatus{
+			Ready:               rep.Ready && !p.failsProbes,
+			ConsecutiveFailures: min(p.failedProbes, dstack.ProbeFailureThreshold),
+			Message:             "GET / answered 500",
+		}
 	}
 	return rep
 }

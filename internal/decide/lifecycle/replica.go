@@ -266,7 +266,7 @@ func replicaDraining(seen ReplicaFacts, now time.Time) ReplicaStep {
 	return step
 }
 
-// replicaTerminating waits until no machine can run the replica any more: its
+// replicaTerminating waits until the replica no longer runs on any machine: its
 // engine was asked after the decision and does not have the attempt.
 func replicaTerminating(seen ReplicaFacts, now time.Time) ReplicaStep {
 	r, rep := seen.Replica, seen.Report

@@ -10,14 +10,14 @@ import (
 	"dstack/internal/spec"
 )
 
-// ReviseFacts is all that is known of a run that gets a new revision.
+// ReviseFacts contains everything that Revise may use.
 type ReviseFacts struct {
 	Run dstack.Run
 	// Stable is the revision Run.StableRevision; nil: there is none, or its
 	// spec cannot be read. Only needed while Run.ReadyAt is zero.
 	Stable *dstack.Revision
-	// HasReadyReplica says that a replica of Run.TemplateRevision is ready: the
-	// run may not have been looked at since. Only needed while Run.ReadyAt is zero.
+	// HasReadyReplica says that a replica of Run.TemplateRevision is ready; a run
+	// pass may not have seen it yet. Only needed while Run.ReadyAt is zero.
 	HasReadyReplica bool
 }
 
@@ -31,11 +31,11 @@ type NewRevision struct {
 }
 
 // Revise returns a run at a new revision, and the events to record. The number
-// of the revision is one above the highest that was ever given. A revision that
-// needs a rollout begins a new template, which has not served yet, and remembers
-// the present revision if that has served. The desired number of replicas
-// stays, within the new range. It fails with Conflict when the run has ended,
-// is being stopped, or is not at rev.Present any more.
+// of the revision is one above the highest number assigned so far. A revision
+// that needs a rollout begins a new template, and makes the present revision
+// the stable one if it has served. The desired number of replicas stays,
+// limited to the new range. Revise fails with Conflict if the run has ended, is
+// being stopped, or is no longer at rev.Present.
 func Revise(seen ReviseFacts, rev NewRevision, now time.Time) (dstack.Run, []dstack.Event, error) {
 	run := seen.Run
 	if err := checkRevisable(run, rev.Present); err != nil {

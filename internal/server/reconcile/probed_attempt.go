@@ -60,7 +60,7 @@ func (a *probedAttempt) hasTarget(t target) bool {
 	return (t.Endpoint == a.Endpoint || t.Address == "") && reflect.DeepEqual(t.Probes, a.Probes)
 }
 
-// isDone reports whether a probe is not sent any more.
+// isDone reports whether a probe is no longer sent.
 func (a *probedAttempt) isDone(i int) bool { return a.WasReady && a.Probes[i].UntilReady }
 
 // addResult adds a result of one probe; nil is a success. It reports whether that

@@ -77,8 +77,8 @@ func New(o Options) *Reconciler {
 	return r
 }
 
-// Wake makes every pass look at once. It is a hint: a lost call costs one
-// interval, never correctness.
+// Wake makes every pass run at once. A lost call only delays the work by one
+// interval.
 func (r *Reconciler) Wake() {
 	for _, w := range r.wakes {
 		w.Signal()

@@ -55,8 +55,9 @@ func TestSaveReplicaSteps_OneFailureKeepsNoOtherStep(t *testing.T) {
 			}
 			events, err := h.s.Events(t.Context(), h.project.ID, fmt.Sprintf("run-%d", i), 0, 0)
 			h.noError(err)
-			if started := events[len(events)-1].To == string(dstack.ReplicaStarting); started != (want == dstack.ReplicaStarting) {
-				t.Errorf("%d: the last event is %+v", i, events[len(events)-1])
+			last := events[len(events)-1]
+			if started := last.To == string(dstack.ReplicaStarting); started != (want == dstack.ReplicaStarting) {
+				t.Errorf("%d: the last event is %+v", i, last)
 			}
 		}
 	})

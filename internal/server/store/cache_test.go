@@ -133,7 +133,8 @@ func TestRoutes_AreCachedUntilSomethingChanges(t *testing.T) {
 		_, r := h.ready("web", "127.0.0.1:1", t0)
 		first, err := h.s.Routes(t.Context())
 		h.noError(err)
-		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp}, h.mergeReports(running(r.Attempt, "127.0.0.1:1")), nil, t0.Add(time.Minute))
+		h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp},
+			h.mergeReports(running(r.Attempt, "127.0.0.1:1")), nil, t0.Add(time.Minute))
 		again, err := h.s.Routes(t.Context())
 		h.noError(err)
 		if &first.Routes[0] != &again.Routes[0] {

@@ -10,8 +10,8 @@ import (
 )
 
 // RunFacts reads what a decision on a run needs, in one snapshot; DesiredReplicas
-// is the present number. It fails with NotFound, and when the run's spec cannot
-// be read, unless the run is ending: that must go on.
+// is the present number. It fails with NotFound, and if the run's spec cannot be
+// read, unless the run is ending: an unreadable run must still be able to end.
 func (s *Store) RunFacts(ctx context.Context, id dstack.RunID) (lifecycle.RunFacts, error) {
 	var seen lifecycle.RunFacts
 	err := s.read(ctx, func(ctx context.Context, tx bun.Tx) error {

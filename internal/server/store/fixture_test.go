@@ -208,7 +208,7 @@ func (h *fixture) due(kind store.Kind, now time.Time) []store.Lease {
 	return leases
 }
 
-// isDue reports whether a row is due, and leaves it as it was.
+// isDue reports whether a row is due. It does not change the row.
 func (h *fixture) isDue(kind store.Kind, id string, now time.Time) (found bool) {
 	h.t.Helper()
 	for _, l := range h.due(kind, now) {
@@ -298,7 +298,8 @@ func (h *fixture) ready(name, address string, now time.Time) (dstack.Run, dstack
 	run, r := h.replica(name, now)
 	h.replicaStep(r.ID, placed(dstack.Claim{}), now)
 	_, r = h.reread(run.ID)
-	h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: now}, h.mergeReports(running(r.Attempt, address)), nil, now)
+	h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: now},
+		h.mergeReports(running(r.Attempt, address)), nil, now)
 	h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, now)
 	h.runStep(run.ID, lifecycle.RunStep{To: dstack.RunActive, Ready: true}, now)
 	return h.reread(run.ID)

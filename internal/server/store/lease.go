@@ -19,7 +19,8 @@ const (
 	Instances Kind = "instances"
 )
 
-// schedule is the part of a row that says when it is due, and who has leased it.
+// schedule is the part of a row that says when it is due, and which server has
+// leased it.
 type schedule struct {
 	Live       bool   // unfinished; a finished row is never due and never changes
 	DueAt      *int64 // nil: not before it is marked due
@@ -174,8 +175,8 @@ func saveRow(ctx context.Context, tx bun.Tx, l Lease, seen int64, again time.Tim
 }
 
 func changedMeanwhile(l Lease) error {
-	return conflict(retryHint, "cannot save %s %s: it was changed in the meantime, has ended, or is another server's now",
-		l.Kind, l.ID)
+	return conflict(retryHint,
+		"cannot save %s %s: it was changed in the meantime, has ended, or is another server's now", l.Kind, l.ID)
 }
 
 func joinNames(names []string) string {

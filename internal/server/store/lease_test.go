@@ -246,7 +246,8 @@ func TestSave_MarksRelatedRowsDue(t *testing.T) {
 			silence(h)
 		}, []store.Kind{store.Replicas}},
 		{"a report stays", true, func(h *fixture, _ dstack.Run, _ dstack.Replica) {
-			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: far}, h.mergeReports(), nil, now)
+			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: far},
+				h.mergeReports(), nil, now)
 		}, nil},
 		{"an engine does not answer", true, func(h *fixture, _ dstack.Run, _ dstack.Replica) {
 			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: far}, nil, errors.New("no route"), now)
@@ -269,7 +270,8 @@ func TestSave_MarksRelatedRowsDue(t *testing.T) {
 				run, r := h.ready("web", "127.0.0.1:1", t0)
 				h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady}, t0)
 				own := map[bool]time.Time{true: now, false: far}[c.wakes]
-				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: own}, h.mergeReports(), nil, t0)
+				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: own},
+					h.mergeReports(), nil, t0)
 				c.act(h, run, r)
 				for kind, id := range map[store.Kind]string{store.Runs: string(run.ID), store.Replicas: string(r.ID), store.Instances: "local-box"} {
 					if got, want := h.isDue(kind, id, now), slices.Contains(c.due, kind); got != want {

@@ -119,8 +119,8 @@ func (s *Store) Members(ctx context.Context, p dstack.ProjectID) ([]dstack.Membe
 	return members, nil
 }
 
-// SetMembers replaces the members of a project; NotFound when the project or a
-// user does not exist any more.
+// SetMembers replaces the members of a project. It fails with NotFound if the
+// project or a user no longer exists.
 func (s *Store) SetMembers(ctx context.Context, p dstack.ProjectID, roles map[dstack.UserID]dstack.Role) error {
 	rows := make([]memberRow, 0, len(roles))
 	for id, role := range roles {

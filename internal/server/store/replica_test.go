@@ -191,11 +191,13 @@ func TestReplicaFacts_DependOnTheStatus(t *testing.T) {
 		}{
 			{"ready", func() {}, false, false},
 			{"its probes fail", func() {
-				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.mergeReports(probed(r.Attempt, false)), nil, t0)
+				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0},
+					h.mergeReports(probed(r.Attempt, false)), nil, t0)
 			}, true, false},
 			{"unhealthy", func() { h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaUnhealthy, Due: t0}, t0) }, true, false},
 			{"and well again", func() {
-				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.mergeReports(probed(r.Attempt, true)), nil, t0)
+				h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0},
+					h.mergeReports(probed(r.Attempt, true)), nil, t0)
 			}, true, false},
 			{"ready again", func() { h.replicaStep(r.ID, lifecycle.ReplicaStep{To: dstack.ReplicaReady, Due: t0}, t0) }, false, false},
 			{"draining", func() {

@@ -22,8 +22,8 @@ type Revision struct {
 }
 
 // ReviseRun gives an unfinished run a new revision, as lifecycle.Revise decides,
-// due now. It fails with Conflict when the present revision is not the given
-// one any more, or the run has ended or is being stopped.
+// due now. It fails with Conflict if the present revision is no longer
+// r.Revision, or the run has ended or is being stopped.
 func (s *Store) ReviseRun(ctx context.Context, id dstack.RunID, r Revision) (dstack.Run, error) {
 	r.Now = orNow(r.Now)
 	sealed, err := s.sealSpec(id, r.Spec)

@@ -47,8 +47,8 @@ func (s *Store) openRevision(row revisionRow) (dstack.Revision, error) {
 	return rev, err
 }
 
-// openRevisions turns rows into revisions. A revision whose spec cannot be read
-// says so in its reason.
+// openRevisions converts rows to revisions. If the spec of a revision cannot be
+// read, its reason says so.
 func (s *Store) openRevisions(rows []revisionRow) []dstack.Revision {
 	return mapRows(rows, func(row revisionRow) dstack.Revision {
 		rev, err := s.openRevision(row)

@@ -73,7 +73,8 @@ func TestRoutes_WhileAReplicaFailsDrainsAndEnds(t *testing.T) {
 			rep := running(r.Attempt, "127.0.0.1:4321")
 			rep.Probes = &dstack.ProbeStatus{Ready: true}
 			change(&rep)
-			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.mergeReports(rep), nil, t0)
+			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0},
+				h.mergeReports(rep), nil, t0)
 		}
 		becomes := func(to dstack.ReplicaStatus) {
 			h.replicaStep(r.ID, lifecycle.ReplicaStep{To: to, Due: t0}, t0)

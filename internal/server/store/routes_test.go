@@ -50,7 +50,8 @@ func TestRoutes_TargetsOrReason(t *testing.T) {
 		closed := running(r.Attempt, "127.0.0.1:4321")
 		closed.Ready = false
 		got := state(func() { // its engine knows first
-			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, h.mergeReports(closed), nil, t0)
+			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0},
+				h.mergeReports(closed), nil, t0)
 		})
 		if got != "ready" {
 			t.Errorf("state %q", got)

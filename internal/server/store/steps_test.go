@@ -354,11 +354,14 @@ func TestInstanceStep_CountsFailuresAndAnswers(t *testing.T) {
 			if c.fail != nil {
 				reports = nil
 			}
-			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0}, reports, c.fail, t0.Add(time.Duration(c.sec)*time.Second))
+			h.instanceStep("local-box", lifecycle.InstanceStep{To: dstack.InstanceUp, Due: t0},
+				reports, c.fail, t0.Add(time.Duration(c.sec)*time.Second))
 			got := h.details(run.ID).Instances["local-box"]
 			want := map[bool]string{true: "no route to host"}[c.fail != nil]
-			if got.ConsecutiveFailures != c.fails || got.LastError != want || !got.LastResponseAt.Equal(t0.Add(time.Duration(c.answered)*time.Second)) {
-				t.Errorf("step %d: %d failures (%q), answered at %v", i, got.ConsecutiveFailures, got.LastError, got.LastResponseAt)
+			if got.ConsecutiveFailures != c.fails || got.LastError != want ||
+				!got.LastResponseAt.Equal(t0.Add(time.Duration(c.answered)*time.Second)) {
+				t.Errorf("step %d: %d failures (%q), answered at %v",
+					i, got.ConsecutiveFailures, got.LastError, got.LastResponseAt)
 			}
 		}
 	})
