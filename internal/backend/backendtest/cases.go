@@ -183,9 +183,7 @@ var rentedCases = []contractCase{
 		}
 	}},
 	{"a refused creation says why and may be repeated", func(h *harness) {
-		if h.f.RefuseCreation == nil {
-			h.t.Skip("creations cannot be made to fail")
-		}
+		h.require(Refusals, h.f.RefuseCreation != nil)
 		request := h.newRequest()
 		for _, kind := range []dstack.Kind{dstack.NoCapacity, dstack.Unauthorized, dstack.Unavailable} {
 			h.f.RefuseCreation(h.t, kind)

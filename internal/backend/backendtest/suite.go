@@ -6,6 +6,7 @@ package backendtest
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -24,18 +25,45 @@ type Fixture struct {
 	Timeout time.Duration
 	// RefuseCreation makes the next creations fail with an error kind that the
 	// contract names, until it is called with an empty kind. nil: the backend
-	// cannot be made to refuse, and the cases that need it are skipped.
+	// lacks Refusals.
 	RefuseCreation func(t *testing.T, kind dstack.Kind)
 	// CreateDisk creates a disk as the user would, and returns its ExternalID.
-	// nil: the cases of external volumes are skipped.
+	// nil: the backend lacks ExternalDisks.
 	CreateDisk func(t *testing.T) (externalID string)
+	// Lacks are the features that the backend does not have. The cases that need
+	// them do not apply. A case that needs another feature that the backend does
+	// not have fails.
+	Lacks []Feature
 }
 
-// Run tests a backend. It calls newFixture for each case. Cases that need rented
-// machines, owned machines or volumes are skipped if the backend has none.
+// Feature is something that some backends do not have.
+type Feature string
+
+// Every feature that a backend may lack.
+const (
+	RentedMachines Feature = "rented machines"
+	OwnedMachines  Feature = "owned machines"
+	Refusals       Feature = "refused creations"
+	Volumes        Feature = "volumes"
+	ExternalDisks  Feature = "external disks"
+)
+
+// notApplicable ends a case that needs a feature that its backend lacks.
+type notApplicable struct{ needs Feature }
+
+// Run tests a backend. It calls newFixture for each case.
 func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 	for _, c := range contractCases {
 		t.Run(c.name, func(t *testing.T) {
+			defer func() {
+				switch p := recover().(type) {
+				case nil:
+				case notApplicable:
+					t.Logf("does not apply: the backend lacks %s", p.needs)
+				default:
+					panic(p)
+				}
+			}()
 			f := newFixture(t)
 			h := &harness{t: t, f: f, Backend: f.Open(t)}
 			t.Cleanup(h.cleanUp)
@@ -88,19 +116,32 @@ func (h *harness) cleanUp() {
 	}
 }
 
-// findOffer returns a rented or an owned offer. It skips the case if the backend
-// has none.
+// require ends the case if the backend does not have a feature: the case does
+// not apply if the fixture says that the backend lacks it, and fails otherwise.
+func (h *harness) require(needs Feature, has bool) {
+	h.t.Helper()
+	switch lacks := slices.Contains(h.f.Lacks, needs); {
+	case has && lacks:
+		h.t.Fatalf("the fixture says that the backend lacks %s, but it has them", needs)
+	case lacks:
+		panic(notApplicable{needs})
+	case !has:
+		h.t.Fatalf("the backend has no %s, and its fixture does not say so", needs)
+	}
+}
+
+// findOffer returns a rented or an owned offer.
 func (h *harness) findOffer(owned bool) dstack.Offer {
 	h.t.Helper()
 	offers, err := h.Offers(h.ctx(), dstack.Requirements{})
 	h.check(err)
-	for _, o := range offers {
-		if (o.OwnedInstance != "") == owned {
-			return o
-		}
+	i := slices.IndexFunc(offers, func(o dstack.Offer) bool { return (o.OwnedInstance != "") == owned })
+	needs := RentedMachines
+	if owned {
+		needs = OwnedMachines
 	}
-	h.t.Skipf("no offer is owned=%t", owned)
-	return dstack.Offer{}
+	h.require(needs, i >= 0)
+	return offers[i]
 }
 
 var lastID atomic.Int64
