@@ -101,7 +101,8 @@ var faults = []fault{
 	{"a report that was asked for too early is an answer", "lifecycle/report.go", "!f.SinceAtSync.Equal(f.Since)", "false"},
 	{"an absent report is never saved again", "lifecycle/report.go", "f.Since.After(f.Saved.At)", "false"},
 	{"a wanted attempt is stopped", "lifecycle/sync.go", "case p != nil && isWanted(p.Replica):", "case false:"},
-	{"a ready attempt that the engine lost is started again", "lifecycle/sync.go", "r.Status == dstack.ReplicaStarting && r.Attempt", "isWanted(r) && r.Attempt"},
+	{"a ready attempt that the engine lost is started again", "lifecycle/sync.go", "r.Status != dstack.ReplicaStarting || r.Attempt", "!isWanted(r) || r.Attempt"},
+	{"an attempt starts beside an earlier one of its replica", "lifecycle/sync.go", "return runs[past.ID]", "return false"},
 
 	// Placement.
 	{"claimed CPUs count as free", "placement/allocation.go", "held.CPUs += claim.CPUs", "_ = claim.CPUs"},

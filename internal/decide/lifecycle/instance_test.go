@@ -137,6 +137,8 @@ func TestPlanEngineCommands(t *testing.T) {
 		return []lifecycle.PlacedReplica{{Replica: r}}
 	}
 	is := func(o dstack.AttemptState) []dstack.Report { return []dstack.Report{{Attempt: "try", State: o}} }
+	next := try(dstack.ReplicaStarting, false)
+	next[0].Replica.Attempt, next[0].Replica.PastAttempts = "next", []dstack.Attempt{{ID: "try"}}
 	for _, c := range []struct {
 		name    string
 		placed  []lifecycle.PlacedReplica
@@ -153,6 +155,8 @@ func TestPlanEngineCommands(t *testing.T) {
 		{"stops a terminating replica with a grace period", try(dstack.ReplicaTerminating, true), is(dstack.AttemptRunning), []lifecycle.Command{lifecycle.StopAttempt}, true},
 		{"or without one", try(dstack.ReplicaTerminating, false), is(dstack.AttemptRunning), []lifecycle.Command{lifecycle.StopAttempt}, false},
 		{"and then removes it", try(dstack.ReplicaTerminating, true), is(dstack.AttemptExited), []lifecycle.Command{lifecycle.RemoveAttempt}, false},
+		{"starts no attempt beside an earlier one of its replica", next, is(dstack.AttemptRunning), []lifecycle.Command{lifecycle.StopAttempt}, true},
+		{"starts it beside an earlier one that is over", next, is(dstack.AttemptExited), []lifecycle.Command{lifecycle.RemoveAttempt, lifecycle.StartAttempt}, false},
 		{"stops an attempt that is not placed here", nil, is(dstack.AttemptRunning), []lifecycle.Command{lifecycle.StopAttempt}, true},
 		{"removes an ended attempt that is not placed here", nil, is(dstack.AttemptRefused), []lifecycle.Command{lifecycle.RemoveAttempt}, false},
 	} {

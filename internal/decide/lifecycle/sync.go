@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"slices"
 	"time"
 
 	"dstack/internal/dstack"
@@ -32,8 +33,11 @@ const (
 // engine has.
 //
 // Only a starting replica is started: a ready replica whose attempt the engine
-// lost gets a new attempt first, so that an attempt never runs twice. An attempt
-// that ended is kept until its replica's row records its end.
+// lost gets a new attempt first, so that an attempt never runs twice. It is
+// started only when the engine runs none of its earlier attempts: an attempt
+// that another user removed may have been started again before its replica's
+// row recorded its end. An attempt that ended is kept until its replica's row
+// records its end.
 func PlanEngineCommands(placed []PlacedReplica, reports []dstack.Report) []EngineCommand {
 	of := map[dstack.AttemptID]*PlacedReplica{}
 	for i := range placed {
@@ -42,9 +46,9 @@ func PlanEngineCommands(placed []PlacedReplica, reports []dstack.Report) []Engin
 		}
 	}
 	var commands []EngineCommand
-	has := map[dstack.AttemptID]bool{}
+	has, runs := map[dstack.AttemptID]bool{}, map[dstack.AttemptID]bool{}
 	for _, rep := range reports {
-		has[rep.Attempt] = true
+		has[rep.Attempt], runs[rep.Attempt] = true, !rep.State.IsOver()
 		p := of[rep.Attempt]
 		switch {
 		case p != nil && isWanted(p.Replica):
@@ -56,7 +60,10 @@ func PlanEngineCommands(placed []PlacedReplica, reports []dstack.Report) []Engin
 	}
 	for i := range placed {
 		r := placed[i].Replica
-		if r.Status == dstack.ReplicaStarting && r.Attempt != "" && !has[r.Attempt] {
+		if r.Status != dstack.ReplicaStarting || r.Attempt == "" || has[r.Attempt] {
+			continue
+		}
+		if !slices.ContainsFunc(r.PastAttempts, func(past dstack.Attempt) bool { return runs[past.ID] }) {
 			commands = append(commands, EngineCommand{Command: StartAttempt, Attempt: r.Attempt, Placed: &placed[i]})
 		}
 	}
