@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"dstack/internal/dstack"
+	"dstack/internal/engine/enginetest"
 )
 
 // The data of a volume that another program or installation created is not this
@@ -19,7 +20,7 @@ func TestStart_ForeignVolume(t *testing.T) {
 		}
 		spec := newSpec(image, "echo up")
 		spec.Mounts = []dstack.Mount{{Kind: dstack.MountVolume, Source: name, Target: "/data"}}
-		r := runToEnd(t, e, spec)
+		r := enginetest.RunToEnd(t, e, spec)
 		if r.State != dstack.AttemptRefused || !r.Permanent || !strings.Contains(r.Error, "did not create it") {
 			t.Errorf("with the label %s: %+v", label, r)
 		}

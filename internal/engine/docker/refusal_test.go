@@ -64,40 +64,6 @@ func openClean(t *testing.T) (*docker.Engine, dstack.Installation) {
 	return e, mine
 }
 
-// runToEnd starts an attempt and returns its report once it has ended.
-func runToEnd(t *testing.T, e *docker.Engine, spec dstack.AttemptSpec) dstack.Report {
-	t.Helper()
-	if err := e.Start(t.Context(), spec); err != nil {
-		t.Fatal(err)
-	}
-	return waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
-}
-
-func waitForReport(t *testing.T, e *docker.Engine, id dstack.AttemptID, accept func(dstack.Report) bool) dstack.Report {
-	t.Helper()
-	poll := time.NewTicker(10 * time.Millisecond)
-	defer poll.Stop()
-	var last dstack.Report
-	for timeout := time.After(40 * time.Second); ; {
-		all, err := e.ListReports(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range all {
-			if r.Attempt == id {
-				if last = r; accept(r) {
-					return r
-				}
-			}
-		}
-		select {
-		case <-poll.C:
-		case <-timeout:
-			t.Fatalf("no expected report; the last one is %+v", last)
-		}
-	}
-}
-
 const user, password = "somebody", "right"
 
 // servePrivateRegistry serves one image, some/image:1, and asks for user and password.
@@ -186,7 +152,7 @@ func TestStart_Refused(t *testing.T) {
 			if c.change != nil {
 				c.change(&spec)
 			}
-			r := runToEnd(t, e, spec)
+			r := enginetest.RunToEnd(t, e, spec)
 			if r.State != dstack.AttemptRefused || r.Permanent != c.permanent || !strings.Contains(r.Error, c.message) {
 				t.Errorf("%+v", r)
 			}
@@ -207,7 +173,7 @@ func TestStart_LatestWithoutRegistry(t *testing.T) {
 		t.Fatalf("docker tag: %s", out)
 	}
 	defer func() { _ = exec.Command("docker", "rmi", latest).Run() }()
-	if r := runToEnd(t, e, newSpec(latest, "exit 3")); r.ExitCode != 3 {
+	if r := enginetest.RunToEnd(t, e, newSpec(latest, "exit 3")); r.ExitCode != 3 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -225,7 +191,7 @@ func TestStart_ReusesCreatedContainer(t *testing.T) {
 	if all, err := e.ListReports(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("the created container is reported: %+v, %v", all, err)
 	}
-	if r := runToEnd(t, e, spec); r.ExitCode != 4 {
+	if r := enginetest.RunToEnd(t, e, spec); r.ExitCode != 4 {
 		t.Errorf("%+v", r)
 	}
 	if n := listContainers(t, "dstack.attempt="+string(spec.Attempt)); len(n) != 1 {
@@ -238,7 +204,7 @@ func TestRunning_OOM(t *testing.T) {
 	// Docker misses an out-of-memory kill in a container's first milliseconds.
 	spec := newSpec(image, "sleep 0.3; exec dd if=/dev/zero of=/dev/null bs=100M count=10")
 	spec.MemoryMiB = 16
-	if r := runToEnd(t, e, spec); !r.OOM || r.ExitCode != 137 {
+	if r := enginetest.RunToEnd(t, e, spec); !r.OOM || r.ExitCode != 137 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -258,11 +224,11 @@ func TestStop_WhilePulling(t *testing.T) {
 	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptPulling && r.Progress != "" })
+	enginetest.WaitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptPulling && r.Progress != "" })
 	if err := e.Stop(t.Context(), spec.Attempt, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	if r := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() }); r.State != dstack.AttemptExited {
+	if r := enginetest.WaitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() }); r.State != dstack.AttemptExited {
 		t.Errorf("%+v", r)
 	}
 }

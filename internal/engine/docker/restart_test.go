@@ -7,6 +7,7 @@ import (
 
 	"dstack/internal/dstack"
 	"dstack/internal/engine/docker"
+	"dstack/internal/engine/enginetest"
 )
 
 // A container that is restarted by hand between two calls of ListReports has a new address;
@@ -21,7 +22,7 @@ func TestRunning_RestartedByHand(t *testing.T) {
 			if err := e.Start(t.Context(), spec); err != nil {
 				t.Fatal(err)
 			}
-			before := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.Ready })
+			before := enginetest.WaitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.Ready })
 			id := listContainers(t, "dstack.attempt="+string(spec.Attempt))[0]
 			run := func(args ...string) string {
 				out, err := exec.Command("docker", args...).CombinedOutput()
@@ -36,7 +37,7 @@ func TestRunning_RestartedByHand(t *testing.T) {
 				defer run("rm", "-f", other)
 			}
 			run("start", id)
-			after := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.Ready })
+			after := enginetest.WaitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.Ready })
 			if after.Address == before.Address {
 				port := run("port", id)
 				t.Errorf("the address is still %s; docker reports %s %s", after.Address, run("inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", id), port)

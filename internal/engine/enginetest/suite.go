@@ -98,7 +98,7 @@ type harness struct {
 	volumes []string
 }
 
-// caseTimeout limits each wait of a case. It is much longer than any wait should take.
+// caseTimeout limits each wait. It is much longer than any wait should take.
 const caseTimeout = 30 * time.Second
 
 func (h *harness) ctx() context.Context { return context.Background() }

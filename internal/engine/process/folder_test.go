@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"dstack/internal/dstack"
+	"dstack/internal/engine/enginetest"
 )
 
 // A server without free file descriptors cannot open locks. It must not kill running
@@ -17,7 +18,7 @@ func TestRunning_UnreadableLock(t *testing.T) {
 	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptRunning })
+	enginetest.WaitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptRunning })
 	lock := filepath.Join(dir, string(spec.Attempt), "lock")
 	if err := os.Rename(lock, lock+".away"); err != nil {
 		t.Fatal(err)
@@ -32,7 +33,7 @@ func TestRunning_UnreadableLock(t *testing.T) {
 	if err != nil || len(all) != 1 || all[0].State != dstack.AttemptRunning {
 		t.Errorf("reports %+v, %v", all, err)
 	}
-	if r := waitForReport(t, e, spec.Attempt, func(dstack.Report) bool { return true }); r.State != dstack.AttemptRunning {
+	if r := enginetest.WaitForReport(t, e, spec.Attempt, func(dstack.Report) bool { return true }); r.State != dstack.AttemptRunning {
 		t.Errorf("afterwards %+v", r)
 	}
 }

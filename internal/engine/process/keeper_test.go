@@ -17,6 +17,7 @@ import (
 	"github.com/google/uuid"
 
 	"dstack/internal/dstack"
+	"dstack/internal/engine/enginetest"
 	"dstack/internal/engine/process"
 )
 
@@ -38,40 +39,6 @@ func newSpec(script string) dstack.AttemptSpec {
 	return dstack.AttemptSpec{
 		Attempt: dstack.AttemptID(uuid.NewString()), Run: "r", WorkingDir: ".", Script: script,
 		Port: 11999, StopGracePeriod: 5 * time.Second, Env: map[string]string{},
-	}
-}
-
-// runToEnd starts an attempt and returns its report once it has ended.
-func runToEnd(t *testing.T, e *process.Engine, spec dstack.AttemptSpec) dstack.Report {
-	t.Helper()
-	if err := e.Start(t.Context(), spec); err != nil {
-		t.Fatal(err)
-	}
-	return waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
-}
-
-func waitForReport(t *testing.T, e *process.Engine, id dstack.AttemptID, accept func(dstack.Report) bool) dstack.Report {
-	t.Helper()
-	poll := time.NewTicker(5 * time.Millisecond)
-	defer poll.Stop()
-	var last dstack.Report
-	for timeout := time.After(20 * time.Second); ; {
-		all, err := e.ListReports(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range all {
-			if r.Attempt == id {
-				if last = r; accept(r) {
-					return r
-				}
-			}
-		}
-		select {
-		case <-poll.C:
-		case <-timeout:
-			t.Fatalf("no expected report; the last one is %+v", last)
-		}
 	}
 }
 
@@ -102,7 +69,7 @@ func TestStart_PortInUse(t *testing.T) {
 		defer l.Close()
 		spec := newSpec("sleep 60")
 		spec.Port = l.Addr().(*net.TCPAddr).Port
-		r := runToEnd(t, openClean(t, t.TempDir()), spec)
+		r := enginetest.RunToEnd(t, openClean(t, t.TempDir()), spec)
 		if want := fmt.Sprintf("port %d is already in use on this machine", spec.Port); r.State != dstack.AttemptRefused ||
 			!r.Permanent || !strings.Contains(r.Error, want) {
 			t.Errorf("on %q: %+v", host, r)
@@ -119,7 +86,7 @@ func TestStart_SecretsAreNotOnDisk(t *testing.T) {
 	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptRunning })
+	enginetest.WaitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State == dstack.AttemptRunning })
 	err := filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -146,12 +113,12 @@ func TestStart_HidesGPUs(t *testing.T) {
 	}
 	defer e.Close()
 	spec := newSpec(`echo "gpus: [$CUDA_VISIBLE_DEVICES] ${CUDA_VISIBLE_DEVICES+set}"`)
-	if got := runToEnd(t, e, spec).LastOutput; !slices.Equal(got, []string{"gpus: [] set"}) {
+	if got := enginetest.RunToEnd(t, e, spec).LastOutput; !slices.Equal(got, []string{"gpus: [] set"}) {
 		t.Errorf("without GPUs: %q", got)
 	}
 	spec = newSpec(`echo "gpus: [$CUDA_VISIBLE_DEVICES]"`)
 	spec.GPUs = []dstack.GPU{{ID: "GPU-a"}, {ID: "GPU-b"}}
-	if got := runToEnd(t, e, spec).LastOutput; !slices.Equal(got, []string{"gpus: [GPU-a,GPU-b]"}) {
+	if got := enginetest.RunToEnd(t, e, spec).LastOutput; !slices.Equal(got, []string{"gpus: [GPU-a,GPU-b]"}) {
 		t.Errorf("with two GPUs: %q", got)
 	}
 }
@@ -175,7 +142,7 @@ func TestRunning_DeletesUnstartedFolder(t *testing.T) {
 	if _, err := os.Stat(unstarted); err == nil {
 		t.Error("the folder is still there")
 	}
-	if r := runToEnd(t, e, spec); r.State != dstack.AttemptExited || r.ExitCode != 0 {
+	if r := enginetest.RunToEnd(t, e, spec); r.State != dstack.AttemptExited || r.ExitCode != 0 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -207,7 +174,7 @@ func TestKeep_KillsProcessesOutsideGroup(t *testing.T) {
 	dir := t.TempDir()
 	e := openClean(t, dir)
 	spec := newSpec(setsid + ` bash -c 'trap "" TERM HUP; echo $$ > pid; while :; do sleep 1; done' & while [ ! -s pid ]; do sleep 0.01; done; echo left; exit 3`)
-	r := runToEnd(t, e, spec)
+	r := enginetest.RunToEnd(t, e, spec)
 	if r.ExitCode != 3 {
 		t.Errorf("%+v", r)
 	}
@@ -225,7 +192,7 @@ func TestStart_FullDisk(t *testing.T) {
 	dir := mountSmallDisk(t, 64<<10)
 	fillDisk(t, dir)
 	e := openClean(t, dir)
-	r := runToEnd(t, e, newSpec("echo up"))
+	r := enginetest.RunToEnd(t, e, newSpec("echo up"))
 	if r.State != dstack.AttemptRefused || r.Permanent || !strings.Contains(r.Error, "full") {
 		t.Errorf("%+v", r)
 	}
@@ -240,7 +207,7 @@ func TestOutput_FullDisk(t *testing.T) {
 	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	waitForReport(t, e, spec.Attempt, func(dstack.Report) bool {
+	enginetest.WaitForReport(t, e, spec.Attempt, func(dstack.Report) bool {
 		_, err := os.Stat(filepath.Join(dir, string(spec.Attempt), "work", "full"))
 		return err == nil
 	})
@@ -250,7 +217,7 @@ func TestOutput_FullDisk(t *testing.T) {
 	if err := os.Remove(filepath.Join(dir, string(spec.Attempt), "work", "full")); err != nil {
 		t.Fatal(err)
 	}
-	r := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
+	r := enginetest.WaitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 	if r.ExitCode != 5 {
 		t.Errorf("%+v", r)
 	}
@@ -323,7 +290,7 @@ func TestOutput_IsLimited(t *testing.T) {
 	if err := e.Start(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
-	r := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
+	r := enginetest.WaitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 	if r.ExitCode != 0 || len(r.LastOutput) != 10 || !strings.HasPrefix(r.LastOutput[9], "20000 ") {
 		t.Errorf("%+v", r)
 	}
@@ -355,7 +322,7 @@ func TestRemove_FoldersWithoutWritePermission(t *testing.T) {
 	dir := t.TempDir()
 	e := openClean(t, dir)
 	spec := newSpec("mkdir -p cache/deep; touch cache/deep/file; chmod -R a-w cache")
-	runToEnd(t, e, spec)
+	enginetest.RunToEnd(t, e, spec)
 	if err := e.Remove(t.Context(), spec.Attempt); err != nil {
 		t.Error(err)
 	}
@@ -374,7 +341,7 @@ func TestStop_BeforeItStarted(t *testing.T) {
 		if err := e.Stop(t.Context(), spec.Attempt, 0); err != nil {
 			t.Fatal(err)
 		}
-		if r := waitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() }); r.State != dstack.AttemptExited {
+		if r := enginetest.WaitForReport(t, e, spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() }); r.State != dstack.AttemptExited {
 			t.Errorf("%+v", r)
 		}
 	}
@@ -386,7 +353,7 @@ func TestStart_MissingProgram(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	if r := runToEnd(t, e, newSpec("echo")); r.State != dstack.AttemptRefused || !strings.Contains(r.Error, "/no/such/dstack") {
+	if r := enginetest.RunToEnd(t, e, newSpec("echo")); r.State != dstack.AttemptRefused || !strings.Contains(r.Error, "/no/such/dstack") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"dstack/internal/dstack"
+	"dstack/internal/engine/enginetest"
 )
 
 // The number of a killed keeper may belong to another process by now. That process and
@@ -49,7 +50,7 @@ func TestRunning_ReusedKeeperPID(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	r := waitForReport(t, openClean(t, dir), spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
+	r := enginetest.WaitForReport(t, openClean(t, dir), spec.Attempt, func(r dstack.Report) bool { return r.State.IsOver() })
 	if !strings.Contains(r.Error, "was killed") {
 		t.Errorf("report: %+v", r)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"dstack/internal/dstack"
+	"dstack/internal/engine/enginetest"
 )
 
 // A closed connection holds its port for a minute, although no process listens on it.
@@ -22,7 +23,7 @@ func TestStart_PortHeldByConnection(t *testing.T) {
 	defer conn.Close()
 	spec := newSpec("sleep 60")
 	spec.Port = conn.LocalAddr().(*net.TCPAddr).Port
-	r := runToEnd(t, openClean(t, t.TempDir()), spec)
+	r := enginetest.RunToEnd(t, openClean(t, t.TempDir()), spec)
 	if r.State != dstack.AttemptRefused || r.Permanent || !strings.Contains(r.Error, "held by a connection") {
 		t.Errorf("%+v", r)
 	}
