@@ -94,10 +94,10 @@ func (w *world) stepInstance(i *dstack.Instance) {
 		return
 	}
 	seen := lifecycle.InstanceFacts{Instance: *i}
-	var failure error
+	var listFailure error
 	seen.Listed, seen.Machine = w.list(i.ID)
 	if !seen.Listed {
-		failure = errors.New("its backend does not answer")
+		listFailure = errors.New("its backend does not answer")
 	}
 	for _, id := range sorted(w.replicas) {
 		if r := w.replicas[id]; r.Instance == i.ID && !r.Status.IsFinished() {
@@ -111,17 +111,14 @@ func (w *world) stepInstance(i *dstack.Instance) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	var reports []dstack.Report
-	if failure == nil {
-		reports, failure = w.act(seen, step)
-	}
+	reports, failure := w.act(seen, step)
 	if w.chance(20, "crash before saving an instance") {
 		return
 	}
 	step = step.AfterFailure(seen, failure, w.now)
 	w.checkInstance(seen, step)
 	version, before := i.Version, i.Status
-	*i = step.Apply(seen, reports != nil, failure, w.now)
+	*i = step.Apply(seen, reports != nil, errors.Join(listFailure, failure), w.now)
 	i.Version = version + 1
 	if i.Status != before {
 		w.markReplicasDue(func(r dstack.Replica) bool { return r.Instance == i.ID })

@@ -29,7 +29,7 @@ type ReplicaFacts struct {
 
 // Reasons for clients why a run without replicas has none.
 const (
-	sleepingReason dstack.Reason = "asleep: nobody asked for it lately; the next request starts a replica"
+	sleepingReason dstack.Reason = "asleep: it had no recent requests; the next request starts a replica"
 	disabledReason dstack.Reason = "it has no replicas: its configuration says replicas: 0"
 )
 

@@ -56,7 +56,7 @@ func TestRoute_WithTargets(t *testing.T) {
 				Replicas: []route.ReplicaFacts{replica(0, dstack.ReplicaTerminating, "")}},
 			route.Route{IsStopping: true, State: "terminating: stopped by its user"}},
 		{"a run that sleeps", route.Facts{IsSleeping: true, Replicas: []route.ReplicaFacts{replica(0, dstack.ReplicaTerminating, "")}},
-			route.Route{IsSleeping: true, State: "asleep: nobody asked for it lately; the next request starts a replica"}},
+			route.Route{IsSleeping: true, State: "asleep: it had no recent requests; the next request starts a replica"}},
 		{"a run that is disabled", route.Facts{IsDisabled: true},
 			route.Route{NeverServes: true, State: "it has no replicas: its configuration says replicas: 0"}},
 		{"a run without replicas", route.Facts{Status: dstack.RunSubmitted}, route.Route{State: "submitted"}},

@@ -39,12 +39,14 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *
 		return false, err
 	}
 	var reports []dstack.Report
-	if failure == nil {
-		reports, failure = r.act(ctx, b, seen, step)
+	if b != nil {
+		var actFailure error
+		reports, actFailure = r.act(ctx, b, seen, step)
+		failure = errors.Join(failure, actFailure)
 		r.updateProbes(id, seen.Replicas, reports)
 		step.Due = lifecycle.NextSyncTime(step, seen.Replicas, reports, time.Now())
-		r.excludeOffer(seen, step, failure)
-		step = step.AfterFailure(seen, failure, time.Now())
+		r.excludeOffer(seen, step, actFailure)
+		step = step.AfterFailure(seen, actFailure, time.Now())
 	}
 	saved, err := r.Store.SaveInstanceStep(ctx, l, seen, step, reports, failure, time.Now())
 	if err != nil {

@@ -27,7 +27,9 @@ func newListings(backends *backend.Set, timeout time.Duration) *listings {
 }
 
 // findMachine returns the backend with a key, and the machine of an instance as
-// the backend listed it in this pass; nil: the backend does not list it.
+// the backend listed it in this pass; nil: the backend does not list it. If the
+// listing failed, the backend is returned together with the error: its engines
+// may answer nevertheless.
 func (l *listings) findMachine(
 	ctx context.Context, key string, id dstack.InstanceID,
 ) (backend.Backend, *dstack.Machine, error) {
@@ -37,7 +39,7 @@ func (l *listings) findMachine(
 	}
 	machines, err := l.of(ctx, key, b)()
 	if err != nil {
-		return nil, nil, err
+		return b, nil, err
 	}
 	if m, ok := machines[id]; ok {
 		return b, &m, nil
