@@ -196,6 +196,22 @@ func TestPasses_AFailedListingConcernsItsOwnBackend(t *testing.T) {
 	}
 }
 
+// An engine is synced also while its backend does not list its machines: the
+// replicas of a stopped run end.
+func TestPasses_AFailedListingDoesNotKeepAnEngineFromItsCommands(t *testing.T) {
+	r := newRig(t)
+	cloud := r.addCloud("cloud", backendtest.Latency{})
+	r.begin(lifecycle.Limits{})
+	run := r.submitLarge(1)
+	r.until(run, "ready", ready(1))
+	cloud.SetFaults(backendtest.Faults{List: errors.New("rate limit exceeded")})
+	if err := r.store.StopRun(t.Context(), run, dstack.StopGraceful, "admin", time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	r.passes.Wake()
+	r.until(run, "terminated", func(w store.RunDetails) bool { return w.Run.Status == dstack.RunTerminated })
+}
+
 func TestInstancePass_ListsABackendOnceForAllInstances(t *testing.T) {
 	const n = 200
 	r := newRig(t)
