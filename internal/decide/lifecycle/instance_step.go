@@ -46,6 +46,37 @@ func (step InstanceStep) AfterFailure(seen InstanceFacts, failure error, now tim
 	}
 }
 
+// OfferFailure says why an offer did not give a machine.
+type OfferFailure struct {
+	Reason       string // for the user
+	WholeBackend bool   // no other offer of the backend would help
+}
+
+// FailedOffer reports whether the offer of an instance failed: its backend refused
+// to create the machine, or the machine failed. failure is the error of the step's
+// action; it may be nil.
+func (step InstanceStep) FailedOffer(seen InstanceFacts, failure error) (OfferFailure, bool) {
+	if failure != nil && step.Action == CreateMachine {
+		switch dstack.KindOf(failure) {
+		case dstack.NoCapacity:
+			return OfferFailure{Reason: failure.Error()}, true
+		case dstack.Unauthorized, dstack.Forbidden:
+			return OfferFailure{Reason: failure.Error(), WholeBackend: true}, true
+		default: // worth another try
+			return OfferFailure{}, false
+		}
+	}
+	m := seen.Machine
+	switch {
+	case m == nil || m.State != dstack.MachineFailed || seen.Instance.Status == dstack.InstanceDeleting:
+		return OfferFailure{}, false
+	case m.Failure == nil: // the backend does not know why
+		return OfferFailure{Reason: "its machine failed"}, true
+	default:
+		return OfferFailure{Reason: m.Failure.Message, WholeBackend: !m.Failure.Cause.MayHelpElsewhere()}, true
+	}
+}
+
 // Apply returns an instance as the step leaves it. answered says that its engine
 // did; failure is the error of the step's action, or of listing the machines.
 func (step InstanceStep) Apply(seen InstanceFacts, answered bool, failure error, now time.Time) dstack.Instance {

@@ -46,11 +46,19 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision}, seen.Run.Project, need)
-	offers, excluded := c.r.excluded.split(all, time.Now())
+	offers, excluded := c.r.splitOffers(all)
 	var rejections []dstack.Rejection
 	seen.Placements, rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
 	seen.Rejections = append(rejections, excluded...)
 	return nil
+}
+
+// splitOffers returns the offers that did not fail lately, and why the others
+// are left out.
+func (r *Reconciler) splitOffers(offers []dstack.Offer) ([]dstack.Offer, []dstack.Rejection) {
+	r.exclusionsMu.Lock()
+	defer r.exclusionsMu.Unlock()
+	return r.exclusions.Split(offers, time.Now())
 }
 
 // readAllocations returns what is allocated of each instance, as a project sees it.

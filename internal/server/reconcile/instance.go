@@ -102,28 +102,17 @@ func (r *Reconciler) newCreateRequest(seen lifecycle.InstanceFacts) backend.Crea
 	}
 }
 
-// excludeOffer leaves out the offer of an instance for a while if its machine
-// could not be created, or failed: its replica tries the next offer.
+// excludeOffer leaves out the offer of an instance for a while, so that its
+// replica tries the next one. It is kept in memory: a restarted server tries each
+// offer once more.
 func (r *Reconciler) excludeOffer(seen lifecycle.InstanceFacts, step lifecycle.InstanceStep, failure error) {
-	now, offer := time.Now(), seen.Instance.Offer
-	if step.Action == lifecycle.CreateMachine {
-		switch dstack.KindOf(failure) {
-		case dstack.NoCapacity:
-			r.excluded.exclude(offer, false, failure.Error(), now)
-		case dstack.Unauthorized, dstack.Forbidden:
-			r.excluded.exclude(offer, true, failure.Error(), now)
-		default: // nil, or worth another try
-		}
-	}
-	m := seen.Machine
-	if m == nil || m.State != dstack.MachineFailed || seen.Instance.Status == dstack.InstanceDeleting {
+	failed, isFailed := step.FailedOffer(seen, failure)
+	if !isFailed {
 		return
 	}
-	if m.Failure == nil { // the backend does not know why
-		r.excluded.exclude(offer, false, "its machine failed", now)
-		return
-	}
-	r.excluded.exclude(offer, !m.Failure.Cause.MayHelpElsewhere(), m.Failure.Message, now)
+	r.exclusionsMu.Lock()
+	defer r.exclusionsMu.Unlock()
+	r.exclusions.Exclude(seen.Instance.Offer, failed.WholeBackend, failed.Reason, time.Now())
 }
 
 // syncEngine starts, stops and removes attempts so that the engine runs what is

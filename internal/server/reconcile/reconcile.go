@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	"dstack/internal/backend"
 	"dstack/internal/decide/lifecycle"
+	"dstack/internal/decide/placement"
 	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
@@ -53,10 +55,12 @@ type Options struct {
 // no state but the store.
 type Reconciler struct {
 	Options
-	wakes     map[store.Kind]loop.Wake
-	excluded  *excludedOffers
-	logCopier *logCopier
-	prober    *prober
+	wakes map[store.Kind]loop.Wake
+
+	exclusionsMu sync.Mutex
+	exclusions   placement.Exclusions // guarded by exclusionsMu
+	logCopier    *logCopier
+	prober       *prober
 }
 
 // New returns a Reconciler. It does nothing until its Tasks run.
@@ -65,7 +69,7 @@ func New(o Options) *Reconciler {
 		o.ActTimeout = defaultActTimeout
 	}
 	r := &Reconciler{
-		Options: o, wakes: map[store.Kind]loop.Wake{}, excluded: newExcludedOffers(), logCopier: newLogCopier(o.Logs, o.Log),
+		Options: o, wakes: map[store.Kind]loop.Wake{}, logCopier: newLogCopier(o.Logs, o.Log),
 	}
 	for _, kind := range []store.Kind{store.Runs, store.Replicas, store.Instances} {
 		r.wakes[kind] = loop.NewWake()
