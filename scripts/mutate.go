@@ -125,6 +125,9 @@ var faults = []fault{
 	{"a replica with a request in flight is drained", "autoscale/load.go", "load.Replicas[id] == 0", "true"},
 
 	// The rest.
+	{"a failed call to a backend is repeated without a back-off", "lifecycle/instance.go", "backoffAfter(i.ConsecutiveFailures + 1)", "syncCalm"},
+	{"a refused offer is tried again at once", "placement/exclusions.go", "now.Add(ExcludeTime)", "now"},
+	{"wrong credentials exclude one offer only", "lifecycle/instance_step.go", "failure.Error(), WholeBackend: true", "failure.Error()"},
 	{"a creation is waited for without limit", "lifecycle/instance.go", "now.Sub(i.Since) >= createTimeout", "seen.Listed && now.Sub(i.Since) >= createTimeout"},
 	{"a stranger is let into a project", "access/access.go", "allowIf(p.Exists && (isGlobalAdmin || p.Member), Hidden)", "allowIf(p.Exists, Hidden)"},
 	{"a member is let in as an admin", "access/access.go", "p.Member && p.Role == dstack.RoleAdmin", "p.Member"},

@@ -61,11 +61,16 @@ func instanceCreating(seen InstanceFacts, now time.Time) InstanceStep {
 	case !seen.Listed:
 		return InstanceStep{To: dstack.InstanceCreating, Reason: "its backend does not answer", Due: now.Add(syncCalm)}
 	case seen.Machine == nil:
-		return InstanceStep{To: dstack.InstanceCreating, Action: CreateMachine, Due: now.Add(syncCalm)}
+		return InstanceStep{To: dstack.InstanceCreating, Action: CreateMachine, Due: now.Add(retryDelay(i))}
 	default:
 		return InstanceStep{To: dstack.InstanceCreating, Due: now.Add(syncCalm)}
 	}
 }
+
+// retryDelay returns the time until a call to a backend is repeated: a second,
+// doubled with each failure in a row, so that a backend that limits the rate of
+// calls recovers.
+func retryDelay(i dstack.Instance) time.Duration { return backoffAfter(i.ConsecutiveFailures + 1) }
 
 func deleteInstance(why dstack.Reason, now time.Time) InstanceStep {
 	return InstanceStep{To: dstack.InstanceDeleting, Reason: why, Due: now}
@@ -220,7 +225,7 @@ func syncIntervalOf(r dstack.Replica, quick time.Duration, now time.Time) time.D
 // machine means that it is gone.
 func instanceDeleting(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
-	step := InstanceStep{To: dstack.InstanceDeleting, Reason: i.Reason, Due: now.Add(syncCalm)}
+	step := InstanceStep{To: dstack.InstanceDeleting, Reason: i.Reason, Due: now.Add(retryDelay(i))}
 	gone := unlistedSince(seen, now)
 	if gone.Before(i.Since) {
 		gone = i.Since // it may have been created right before

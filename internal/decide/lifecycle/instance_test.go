@@ -196,3 +196,23 @@ func TestNextSyncTime(t *testing.T) {
 		}
 	}
 }
+
+// A call that a backend fails is repeated with a back-off: a second at first, a
+// minute at last.
+func TestInstance_RepeatsFailedCallsWithABackOff(t *testing.T) {
+	rented := []lifecycle.PlacedReplica{{Replica: rep(0, 1, dstack.ReplicaStarting)}}
+	for _, status := range []dstack.InstanceStatus{dstack.InstanceCreating, dstack.InstanceDeleting} {
+		for failures, want := range map[int]time.Duration{0: time.Second, 1: 2 * time.Second, 3: 8 * time.Second, 50: time.Minute} {
+			seen := lifecycle.InstanceFacts{
+				Instance: dstack.Instance{Status: status, Since: now, ConsecutiveFailures: failures}, Listed: true, Replicas: rented,
+			}
+			if status == dstack.InstanceDeleting {
+				seen.Machine = &dstack.Machine{State: dstack.MachineRunning}
+			}
+			step, err := lifecycle.DecideInstance(seen, now)
+			if got := step.Due.Sub(now); err != nil || got != want || step.Action == lifecycle.NoAction {
+				t.Errorf("%s after %d failures: %q again in %s, want %s (%v)", status, failures, step.Action, got, want, err)
+			}
+		}
+	}
+}

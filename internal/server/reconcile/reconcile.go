@@ -52,7 +52,7 @@ type Options struct {
 }
 
 // Reconciler runs three passes: over runs, replicas and instances. They share
-// no state but the store.
+// the store, and in memory only which offers failed lately.
 type Reconciler struct {
 	Options
 	wakes map[store.Kind]loop.Wake
