@@ -148,7 +148,7 @@ func (w *eventsCommand) printEventTable(events []api.EventView) error {
 	if len(events) == 0 && (w.columns != nil || !w.follow) {
 		return nil
 	}
-	t := &table{head: []string{"TIME", "WHAT", "CHANGE", "WHY"}, shrinkable: []int{3, 2}}
+	t := &table{head: []string{"TIME", "WHAT", "CHANGE", "WHY"}, wrapsLast: true, shrinkable: []int{2}}
 	if t.minWidths = w.columns; w.columns == nil && w.follow {
 		t.minWidths = []int{8, 11, 24}
 	}
@@ -168,7 +168,7 @@ func (w *eventsCommand) printEventTable(events []api.EventView) error {
 	if w.columns != nil {
 		lines = lines[1:]
 	}
-	w.columns = t.widths(w.out.width())[:3]
+	w.columns = t.layout(w.out.width()).widths[:3]
 	if _, err := fmt.Fprintln(w.out, strings.Join(lines, "\n")); err != nil {
 		return fmt.Errorf("write the events: %w", err)
 	}

@@ -13,16 +13,12 @@ import (
 
 // runsTable returns the list of runs as a table.
 func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, now time.Time) *table {
-	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, shrinkable: []int{3, 0}}
-	if verbose {
-		t.head = append(t.head, "MACHINE", "RESOURCES", "PRICE", "RESTARTS")
-		t.shrinkable = []int{6, 5, 3}
-	}
+	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, movable: []int{3}, shrinkable: []int{0}}
 	for _, v := range views {
-		t.rows = append(t.rows, runRow(v, len(t.head), now))
+		t.rows = append(t.rows, runRow(v, now))
 		if verbose {
 			for _, r := range v.Replicas {
-				t.rows = append(t.rows, replicaRow(r, now))
+				t.rows = append(t.rows, replicaRow(r, now), []string{"  " + replicaNote(r)})
 			}
 			if line := metricsLine(v); line != "" {
 				t.rows = append(t.rows, []string{line})
@@ -44,7 +40,7 @@ func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, n
 	return t
 }
 
-func runRow(v api.RunView, columns int, now time.Time) []string {
+func runRow(v api.RunView, now time.Time) []string {
 	replicas := "-"
 	if !v.Status.IsFinished() {
 		serving := max(v.Ready, v.Serving) // during an update, replicas of the old revision count
@@ -53,18 +49,24 @@ func runRow(v api.RunView, columns int, now time.Time) []string {
 			replicas = fmt.Sprintf("%d of %d..%d", serving, v.Min, v.Max)
 		}
 	}
-	row := []string{cleanLine(v.Name), string(v.Status), replicas, cleanLine(v.URL), human.Age(now.Sub(v.SubmittedAt))}
-	for len(row) < columns {
-		row = append(row, "")
-	}
-	return row
+	return []string{cleanLine(v.Name), string(v.Status), replicas, cleanLine(v.URL), human.Age(now.Sub(v.SubmittedAt))}
 }
 
 func replicaRow(r api.ReplicaView, now time.Time) []string {
-	return []string{
-		fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", human.Age(now.Sub(r.Since)),
-		orDash(r.Backend + " " + r.Instance), orDash(r.Resources), formatPrice(r.Price), fmt.Sprint(r.Restarts),
+	return []string{fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", human.Age(now.Sub(r.Since))}
+}
+
+// replicaNote returns where a replica runs, what it has and costs, and how often
+// it was restarted.
+func replicaNote(r api.ReplicaView) string {
+	var parts []string
+	for _, part := range []string{r.Backend + " " + r.Instance, r.Resources} {
+		if part = cleanLine(part); part != "" {
+			parts = append(parts, part)
+		}
 	}
+	parts = append(parts, formatPrice(r.Price)+"/h", human.Count(r.Restarts, "restart"))
+	return strings.Join(parts, " · ")
 }
 
 // metricsLine returns the metrics of a run, or "" without any.
