@@ -102,6 +102,9 @@ func revisionStatus(r api.RevisionView) string {
 		if !r.Current {
 			return "replaced" // before it became ready
 		}
+		if r.Reason != "" {
+			return "stopped" // with its run
+		}
 		return string(r.Status)
 	case dstack.RevisionFailed:
 		return string(r.Status)

@@ -23,6 +23,7 @@ type runPlan struct {
 	name         string // empty: one will be generated
 	placements   []dstack.Placement
 	rejections   []dstack.Rejection
+	advice       string // what to do if there is no placement; empty: unknown
 	portConflict string // why the replicas cannot share their machines' ports; empty: they can
 	notes        []string
 	existing     *store.RunDetails // the unfinished run with the same name; nil: none
@@ -55,6 +56,9 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 		used = placement.ReleaseAllocations(used, p.existing.Replicas)
 	}
 	p.placements, p.rejections = placement.RankOffers(job.BuildRequirements(rs), offers, used)
+	if len(p.placements) == 0 {
+		p.advice = placement.Advise(job.BuildRequirements(rs), offers, used)
+	}
 	p.rejectSharedPorts()
 	p.notes = append(append(buildNotes(p, offers), failed...), templateNotes...)
 	return p, nil
@@ -170,7 +174,10 @@ func (p *runPlan) rejectSharedPorts() {
 		p.rejections = append(p.rejections, dstack.Rejection{Offer: one.Offer, Reason: p.portConflict})
 	}
 	p.placements = nil
+	p.advice = sharedPortAdvice
 }
+
+const sharedPortAdvice = "let dstack choose the ports with port: auto, use one replica, or Docker"
 
 // collectOffers returns the offers of all backends of a project, and a note for
 // each backend that did not answer.
@@ -232,7 +239,7 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 		return api.Preview{}, err
 	}
 	preview := api.Preview{Plan: p.toWire(c), Placements: []api.Placement{}, Rejections: []api.Rejection{},
-		Notes: p.notes, Changes: []api.Change{}}
+		Notes: p.notes, Advice: p.advice, Changes: []api.Change{}}
 	for _, one := range p.placements {
 		preview.Placements = append(preview.Placements, api.Placement{Offer: wire.BuildOffer(one), Free: one.Free})
 	}
@@ -278,7 +285,7 @@ func (p runPlan) checkCapacity() error {
 	}
 	if p.portConflict != "" {
 		return &dstack.Error{Kind: dstack.Invalid, Message: p.portConflict,
-			Hint: "use one replica, or Docker: set engine: docker in the server's config.yml"}
+			Hint: sharedPortAdvice}
 	}
 	events, _ := spec.Merge(p.spec.Configuration, p.spec.Profile).RetryRule()
 	if slices.Contains(events, spec.EventNoCapacity) {
@@ -292,5 +299,5 @@ func (p runPlan) checkCapacity() error {
 		reasons = p.notes
 	}
 	return &dstack.Error{Kind: dstack.NoCapacity, Message: "no machine suits: " + strings.Join(reasons, " · "),
-		Hint: "ask for less, or wait for a machine with retry: {on_events: [no-capacity]}"}
+		Hint: p.advice}
 }
