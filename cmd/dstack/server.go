@@ -107,7 +107,11 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	if d.metricsListener != nil {
 		tasks = append(tasks, loop.Task{Name: "metrics", Run: d.listenForMetrics})
 	}
-	return loop.Run(ctx, tasks...)
+	err = loop.Run(ctx, tasks...)
+	if err == nil { // ctx ended
+		d.printStopMessage(ctx, out)
+	}
+	return err
 }
 
 // buildComponents opens the store and the backends, and creates the other components. It starts none of them.

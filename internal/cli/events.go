@@ -152,14 +152,15 @@ func (w *eventsCommand) printEventTable(events []api.EventView) error {
 	if t.minWidths = w.columns; w.columns == nil && w.follow {
 		t.minWidths = []int{8, 11, 24}
 	}
-	for _, e := range events {
-		t.rows = append(t.rows, []string{w.formatTime(e.At), eventSubject(e), eventChange(e), eventReason(e)})
+	folded := foldEvents(events)
+	for _, e := range folded {
+		t.rows = append(t.rows, []string{w.formatTime(e.At), eventSubject(e.EventView), eventChange(e.EventView), e.reason()})
 	}
 	t.style = func(row, column int) (textStyle, bool) {
 		switch {
 		case column == 0:
 			return dim, true
-		case column == 1 && events[row].Kind == dstack.EventRolledBack:
+		case column == 1 && folded[row].Kind == dstack.EventRolledBack:
 			return red, true
 		}
 		return 0, false
