@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -206,4 +207,17 @@ func TestWithProgress_ShowsLongSteps(t *testing.T) {
 			t.Errorf("got %q (%v)", out.String(), err)
 		}
 	})
+}
+
+func TestProblemLines_FoldsEqualReasons(t *testing.T) {
+	view := api.RunView{Status: api.StatusFailing}
+	for num := range 3 {
+		view.Replicas = append(view.Replicas, api.ReplicaView{Num: num, Status: dstack.ReplicaRestarting,
+			Reason: fmt.Sprintf("replica %d exited with code 1", num)})
+	}
+	view.Replicas[1].Reason = "replica 1 exited with code 2"
+	got := strings.Join(problemLines(view, false, time.Now()), "\n")
+	if want := "2 replicas (0, 2): exited with code 1\nreplica 1 exited with code 2"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
 }

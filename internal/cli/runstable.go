@@ -132,17 +132,50 @@ func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	if isReasonShown(v) && v.Status != api.StatusStopped {
 		add(cleanLine(v.Reason))
 	}
-	for _, r := range v.Replicas {
-		switch {
-		case r.Status.IsFinished() && !verbose, r.Status == dstack.ReplicaReady:
-		case r.Progress != "":
-			add(fmt.Sprintf("replica %d %s", r.Num, cleanLine(r.Progress)))
-		case r.Reason != "":
-			add(describeReason(r) + describeRetry(r, now))
-		}
+	for _, line := range replicaProblems(v, verbose, now) {
+		add(line)
 	}
 	if b := v.RolledBack; b != nil && !v.Status.IsFinished() {
 		add(fmt.Sprintf("revision %d was rolled back to %d: %s", b.From, b.To, orDash(b.Reason)))
+	}
+	return lines
+}
+
+// replicaProblems returns what is wrong with the replicas of a run. Replicas with
+// the same reason share a line.
+func replicaProblems(v api.RunView, verbose bool, now time.Time) []string {
+	type problem struct {
+		text string
+		nums []string
+	}
+	var problems []problem
+	for _, r := range v.Replicas {
+		text := ""
+		switch {
+		case r.Status.IsFinished() && !verbose, r.Status == dstack.ReplicaReady:
+		case r.Progress != "":
+			text = cleanLine(r.Progress)
+		case r.Reason != "":
+			text = describeEvent(r) + describeRetry(r, now)
+		}
+		if text == "" {
+			continue
+		}
+		at := slices.IndexFunc(problems, func(p problem) bool { return p.text == text })
+		if at < 0 {
+			at, problems = len(problems), append(problems, problem{text: text})
+		}
+		if num := fmt.Sprint(r.Num); !slices.Contains(problems[at].nums, num) {
+			problems[at].nums = append(problems[at].nums, num)
+		}
+	}
+	var lines []string
+	for _, p := range problems {
+		if len(p.nums) == 1 {
+			lines = append(lines, fmt.Sprintf("replica %s %s", p.nums[0], p.text))
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("%d replicas (%s): %s", len(p.nums), strings.Join(p.nums, ", "), p.text))
 	}
 	return lines
 }

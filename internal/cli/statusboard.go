@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type statusBoard struct {
 	unreachable    string                 // why the server cannot be reached; "" if it can
 	printed        map[string]printedLine // by subject
 	printedCrashes map[int]int            // replica → its crashes that were printed
+	printedOutput  map[int][]string       // replica → the output of its last crash
 }
 
 // printedLine is the last line that was printed about a subject.
@@ -34,7 +36,7 @@ type printedLine struct {
 
 func newStatusBoard(s *screen, first api.RunView, now time.Time) *statusBoard {
 	b := &statusBoard{screen: s, region: liveRegion{to: s.err}, began: now, view: first,
-		printed: map[string]printedLine{}, printedCrashes: map[int]int{}}
+		printed: map[string]printedLine{}, printedCrashes: map[int]int{}, printedOutput: map[int][]string{}}
 	for _, r := range first.Replicas {
 		b.printedCrashes[r.Num] = countCrashes(r) // from before the command
 	}
@@ -140,9 +142,14 @@ func (b *statusBoard) printCrashes(now time.Time) {
 		}
 		b.region.clear()
 		b.printInfo(" %s%s", b.err.paint(yellow, describeReason(r)), describeRetry(r, now))
-		for _, line := range r.LastOutput {
-			b.printWrapped("     ", dim, cleanLine(line))
+		if isRepeated := len(r.LastOutput) > 0 && slices.Equal(r.LastOutput, b.printedOutput[r.Num]); isRepeated {
+			b.printWrapped("     ", dim, "(the same output as before)")
+		} else {
+			for _, line := range r.LastOutput {
+				b.printWrapped("     ", dim, cleanLine(line))
+			}
 		}
+		b.printedOutput[r.Num] = r.LastOutput
 		subject := fmt.Sprint("replica ", r.Num)
 		printed := b.printed[subject]
 		printed.text = b.replicaLine(r, now)
