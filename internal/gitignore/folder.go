@@ -52,8 +52,10 @@ func OpenFolder(dir string, env Environment) (*Folder, error) {
 	if err != nil || rel == "." {
 		return folder, err
 	}
+	isIgnored := false
 	for name := range strings.SplitSeq(filepath.ToSlash(rel), "/") {
-		if folder.Find(name, true).Ignored {
+		if !isIgnored && folder.Find(name, true).Ignored {
+			isIgnored = true
 			notes.add("git ignores %s; its files are uploaded because you apply in it", folder.path+name)
 		}
 		if folder, err = folder.openBelow(name, false); err != nil {

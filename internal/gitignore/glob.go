@@ -171,7 +171,10 @@ func (m *globMatch) matchStar(index, at int) bool {
 	}
 	for end := at; ; end++ {
 		isEnd := t.kind != anyDepth || end == at || m.text[end-1] == '/'
-		if isEnd && !m.hasFailed(t.star, end) {
+		if isEnd {
+			if m.hasFailed(t.star, end) {
+				return false // an earlier try went on from here to the end
+			}
 			if m.matchFrom(index+1, end) {
 				return true
 			}
