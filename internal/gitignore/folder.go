@@ -116,6 +116,9 @@ func (f *Folder) Top() (top, path string) { return f.tree.top, f.path }
 // IgnoreCase reports whether git ignores the case of names here.
 func (f *Folder) IgnoreCase() bool { return f.tree.settings.ignoreCase }
 
+// OnlyTracked reports whether only those files in the folder are listed that git tracks.
+func (f *Folder) OnlyTracked() bool { return f.onlyTracked }
+
 // Notes returns what could not be read so far: sentences for the user.
 func (f *Folder) Notes() []string { return f.tree.notes.list }
 
