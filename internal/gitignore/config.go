@@ -142,9 +142,6 @@ func (p *configParser) parseSetting() (setting, bool) {
 		return result, ok
 	case '\n', 0:
 		return result, true
-	case '#', ';':
-		p.skipLine()
-		return result, true
 	}
 	return result, false
 }

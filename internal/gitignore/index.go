@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sort"
 	"strings"
 )
 
@@ -39,11 +38,16 @@ func (x *index) contains(path string) bool {
 	return found
 }
 
-// containsBelow reports whether git tracks a file in a folder, or in the folders in it.
+// containsBelow reports whether git tracks a file or a submodule in a folder, or in the folders in it.
 func (x *index) containsBelow(path string) bool {
 	prefix := x.fold(path) + "/"
-	at := sort.SearchStrings(x.names, prefix)
-	return at < len(x.names) && strings.HasPrefix(x.names[at], prefix)
+	return hasPrefix(x.names, prefix) || hasPrefix(x.submodules, prefix)
+}
+
+// hasPrefix reports whether a name in a sorted list begins with prefix.
+func hasPrefix(sorted []string, prefix string) bool {
+	at, _ := slices.BinarySearch(sorted, prefix)
+	return at < len(sorted) && strings.HasPrefix(sorted[at], prefix)
 }
 
 // isSubmodule reports whether a folder is a submodule.

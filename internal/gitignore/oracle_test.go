@@ -16,7 +16,7 @@ import (
 )
 
 var (
-	oracleCases = flag.Int("oracle.cases", 300, "how many generated trees are compared with git")
+	oracleCases = flag.Int("oracle.cases", 200, "how many generated trees are compared with git")
 	oracleFirst = flag.Int("oracle.first", 0, "the seed of the first tree")
 )
 
@@ -130,8 +130,8 @@ func writeFile(t testing.TB, path, content string) {
 	}
 }
 
-// TestGit compares generated ignore files and trees with git. `make sim` runs many more.
-func TestGit(t *testing.T) {
+// TestFolder_AgreesWithGit compares generated ignore files and trees with git. `make sim` runs many more.
+func TestFolder_AgreesWithGit(t *testing.T) {
 	const workers = 4
 	var group sync.WaitGroup
 	for worker := range workers {

@@ -58,7 +58,7 @@ func TestMatch_AgreesWithGit(t *testing.T) {
 	}
 }
 
-// The cases of gitignore(5), and those that other matchers get wrong. TestMatch_AgreesWithGit and TestGit compare with git.
+// The cases of gitignore(5), and those that other matchers get wrong. TestMatch_AgreesWithGit and TestFolder_AgreesWithGit compare with git.
 func TestMatch(t *testing.T) {
 	for _, c := range []struct {
 		rules string
