@@ -131,6 +131,9 @@ func (g *glob) matches(text string) bool {
 	if g.never {
 		return false
 	}
+	if n := len(g.tokens); n > 0 && g.tokens[n-1].kind == literal && !strings.HasSuffix(text, g.tokens[n-1].text) {
+		return false // most rules end so for most texts
+	}
 	m := globMatch{glob: g, text: text}
 	return m.matchFrom(0, 0)
 }
