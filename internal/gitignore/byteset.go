@@ -15,7 +15,7 @@ func (s *byteSet) addRange(first, last byte, ignoreCase bool) {
 	for b := int(first); b <= int(last); b++ {
 		s.add(byte(b))
 		if ignoreCase {
-			s.add(lower(byte(b)))
+			s.add(lowerByte(byte(b)))
 		}
 	}
 }
@@ -96,7 +96,7 @@ func (s *byteSet) addClass(name string, ignoreCase bool) bool {
 		if contains(b) {
 			s.add(b)
 			if ignoreCase && name == "upper" {
-				s.add(lower(b))
+				s.add(lowerByte(b))
 			}
 		}
 	}
@@ -116,9 +116,9 @@ var posixClasses = map[string]func(byte) bool{
 	"punct":  func(b byte) bool { return b > ' ' && b < 0x7f && !isLetter(b) && !isDigit(b) },
 	"space":  func(b byte) bool { return b == ' ' || b == '\t' || b == '\n' || b == '\r' },
 	"upper":  func(b byte) bool { return 'A' <= b && b <= 'Z' },
-	"xdigit": func(b byte) bool { return isDigit(b) || 'a' <= lower(b) && lower(b) <= 'f' },
+	"xdigit": func(b byte) bool { return isDigit(b) || 'a' <= lowerByte(b) && lowerByte(b) <= 'f' },
 }
 
-func isLetter(b byte) bool { return 'a' <= lower(b) && lower(b) <= 'z' }
+func isLetter(b byte) bool { return 'a' <= lowerByte(b) && lowerByte(b) <= 'z' }
 
 func isDigit(b byte) bool { return '0' <= b && b <= '9' }

@@ -91,7 +91,7 @@ func (p *configParser) parseSection() (string, bool) {
 		case isConfigSpace(c):
 			return p.parseSubsection(name.String())
 		case isNameByte(c) || c == '.':
-			name.WriteByte(lower(c))
+			name.WriteByte(lowerByte(c))
 		default:
 			return "", false
 		}
@@ -129,7 +129,7 @@ func (p *configParser) parseSetting() (setting, bool) {
 		return result, false
 	}
 	for isNameByte(p.peek()) {
-		result.key += string(lower(p.next()))
+		result.key += string(lowerByte(p.next()))
 	}
 	for isConfigSpace(p.peek()) {
 		p.next()

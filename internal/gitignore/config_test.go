@@ -39,7 +39,7 @@ func TestParseConfig_AgreesWithGit(t *testing.T) {
 			}
 			got.WriteByte(0)
 		}
-		if want := git(t, dir, dir, "", "config", "--no-includes", "-f", path, "--list", "-z"); got.String() != want {
+		if want := runGit(t, dir, dir, "", "config", "--no-includes", "-f", path, "--list", "-z"); got.String() != want {
 			t.Errorf("%q:\n got %q\nwant %q", b.String(), got.String(), want)
 		}
 	}

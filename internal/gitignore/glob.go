@@ -69,7 +69,7 @@ type globCompiler struct {
 
 func (c *globCompiler) fold(b byte) byte {
 	if c.ignoreCase {
-		return lower(b)
+		return lowerByte(b)
 	}
 	return b
 }
@@ -208,7 +208,7 @@ func (m *globMatch) markFailed(star, at int) {
 	m.failed[bit/64] |= 1 << (bit % 64)
 }
 
-func lower(b byte) byte {
+func lowerByte(b byte) byte {
 	if 'A' <= b && b <= 'Z' {
 		return b + ('a' - 'A')
 	}
@@ -221,7 +221,7 @@ func lowerASCII(text string) string {
 		if 'A' <= text[i] && text[i] <= 'Z' {
 			folded := []byte(text)
 			for ; i < len(folded); i++ {
-				folded[i] = lower(folded[i])
+				folded[i] = lowerByte(folded[i])
 			}
 			return string(folded)
 		}

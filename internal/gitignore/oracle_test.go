@@ -30,8 +30,8 @@ func testEnvironment(home string) Environment {
 	}}
 }
 
-// git runs git with the same environment as testEnvironment.
-func git(t testing.TB, home, dir, input string, args ...string) string {
+// runGit runs git with the same environment as testEnvironment.
+func runGit(t testing.TB, home, dir, input string, args ...string) string {
 	t.Helper()
 	c := exec.Command("git", args...)
 	c.Dir = dir
@@ -51,7 +51,7 @@ func git(t testing.TB, home, dir, input string, args ...string) string {
 func listWithGit(t testing.TB, home, dir string) []string {
 	t.Helper()
 	var result []string
-	out := git(t, home, dir, "", "ls-files", "-co", "--exclude-standard", "-z")
+	out := runGit(t, home, dir, "", "ls-files", "-co", "--exclude-standard", "-z")
 	for name := range strings.SplitSeq(strings.TrimSuffix(out, "\x00"), "\x00") {
 		path := strings.TrimSuffix(name, "/")
 		info, err := os.Lstat(filepath.Join(dir, path))
@@ -72,8 +72,8 @@ func listWithGit(t testing.TB, home, dir string) []string {
 	return slices.Compact(result)
 }
 
-// list returns the files that this package lists, and the notes.
-func list(t testing.TB, home, dir string) (files, notes []string) {
+// listFiles returns the files that this package lists, and the notes.
+func listFiles(t testing.TB, home, dir string) (files, notes []string) {
 	t.Helper()
 	folder, err := OpenFolder(dir, testEnvironment(home))
 	if err != nil {
@@ -156,7 +156,7 @@ func compareTree(t *testing.T, seed uint64) {
 	dir := filepath.Join(root, "tree")
 	g.makeRepository(dir, 0)
 	for _, at := range g.roots {
-		got, notes := list(t, g.home, at)
+		got, notes := listFiles(t, g.home, at)
 		if len(notes) == 1 && strings.HasPrefix(notes[0], "git ignores ") {
 			continue
 		}
@@ -166,13 +166,13 @@ func compareTree(t *testing.T, seed uint64) {
 		want := listWithGit(t, g.home, at)
 		if !slices.Equal(got, want) {
 			t.Errorf("tree %d (-oracle.first=%d -oracle.cases=1), %s:\nonly here %q\nonly git  %q\n%s",
-				seed, seed, at, without(got, want), without(want, got), describeTree(root))
+				seed, seed, at, subtractNames(got, want), subtractNames(want, got), describeTree(root))
 		}
 	}
 }
 
-// without returns the names that are not in others.
-func without(names, others []string) []string {
+// subtractNames returns the names that are not in others.
+func subtractNames(names, others []string) []string {
 	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(others, name) })
 }
 
@@ -277,10 +277,10 @@ func (g *treeGenerator) trackFiles(dir string) {
 	}
 	args := []string{"-c", "core.ignorecase=false", "-c", fmt.Sprint("index.version=", pick(g, 2, 3, 4)),
 		"update-index", "-z", "--add", "--index-info"}
-	git(g.t, g.home, dir, input.String(), args...)
+	runGit(g.t, g.home, dir, input.String(), args...)
 	if g.chance(20) {
-		git(g.t, g.home, dir, "", "update-index", "--split-index")
-		git(g.t, g.home, dir, fmt.Sprintf("100644 %s 0\tadded\x00", blob), args...)
+		runGit(g.t, g.home, dir, "", "update-index", "--split-index")
+		runGit(g.t, g.home, dir, fmt.Sprintf("100644 %s 0\tadded\x00", blob), args...)
 	}
 }
 

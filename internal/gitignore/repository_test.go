@@ -31,7 +31,7 @@ func newWorktree(t testing.TB, initArgs ...string) *worktree {
 
 func (w *worktree) git(args ...string) string {
 	w.Helper()
-	return git(w.TB, w.home, w.dir, "", append([]string{"-c", "protocol.file.allow=always"}, args...)...)
+	return runGit(w.TB, w.home, w.dir, "", append([]string{"-c", "protocol.file.allow=always"}, args...)...)
 }
 
 // write writes files, whose names are relative to the working tree.
@@ -46,7 +46,7 @@ func (w *worktree) write(names ...string) {
 // check compares the files of a folder with those that git lists, and with want.
 func (w *worktree) check(dir string, want ...string) {
 	w.Helper()
-	got, notes := list(w.TB, w.home, dir)
+	got, notes := listFiles(w.TB, w.home, dir)
 	if len(notes) > 0 {
 		w.Errorf("notes %q", notes)
 	}
@@ -104,7 +104,7 @@ func TestFolder_ReadsTheIndex(t *testing.T) {
 // indexWith returns an index with a file of that name, made by git.
 func indexWith(t testing.TB, name string) []byte {
 	w := newWorktree(t)
-	git(t, w.home, w.dir, "100644 e69de29bb2d1d6434b8b29ae775ad8c2e48c5391 0\t"+name+"\n", "update-index", "--add", "--index-info")
+	runGit(t, w.home, w.dir, "100644 e69de29bb2d1d6434b8b29ae775ad8c2e48c5391 0\t"+name+"\n", "update-index", "--add", "--index-info")
 	content, err := os.ReadFile(filepath.Join(w.dir, ".git", "index"))
 	if err != nil {
 		t.Fatal(err)
@@ -127,7 +127,7 @@ func TestFolder_NotesAnUnreadableIndex(t *testing.T) {
 	for _, content := range []string{"DIRC", "XXXX0000000000000000000000000000000000000000", "DIRC\x00\x00\x00\x09" + strings.Repeat("0", 40)} {
 		w := newWorktree(t)
 		w.write("a.lock", "b", ".gitignore=*.lock\n", ".git/index="+content)
-		got, notes := list(t, w.home, w.dir)
+		got, notes := listFiles(t, w.home, w.dir)
 		if want := []string{".gitignore", "b"}; !slices.Equal(got, want) {
 			t.Errorf("got %q, want %q", got, want)
 		}
@@ -168,7 +168,7 @@ func TestFolder_ReadsExcludesFiles(t *testing.T) {
 			if c.config != nil {
 				w.git(append([]string{"config"}, c.config...)...)
 			}
-			got, notes := list(t, w.home, w.dir)
+			got, notes := listFiles(t, w.home, w.dir)
 			if want := listWithGit(t, w.home, w.dir); !slices.Equal(got, want) || slices.Contains(want, "a.x") || !slices.Contains(want, "a.y") {
 				t.Errorf("got %q, git lists %q", got, want)
 			}
@@ -204,7 +204,7 @@ func TestFolder_NotesWhatItCannotRead(t *testing.T) {
 	} {
 		w := newWorktree(t)
 		w.write("../home/.gitconfig="+c.config, "../home/w=[core]\nexcludesFile = ~/i\n")
-		if _, notes := list(t, w.home, w.dir); len(notes) != 1 || !strings.Contains(notes[0], c.want) {
+		if _, notes := listFiles(t, w.home, w.dir); len(notes) != 1 || !strings.Contains(notes[0], c.want) {
 			t.Errorf("%q: notes %q", c.config, notes)
 		}
 	}
@@ -213,7 +213,7 @@ func TestFolder_NotesWhatItCannotRead(t *testing.T) {
 	if err := os.Symlink("../rules", filepath.Join(w.dir, "sub", ".gitignore")); err != nil {
 		t.Fatal(err)
 	}
-	got, notes := list(t, w.home, w.dir)
+	got, notes := listFiles(t, w.home, w.dir)
 	if len(got) != 3 || len(notes) != 1 || notes[0] != "sub/.gitignore is a symbolic link; git and dstack do not read it" {
 		t.Errorf("got %q, notes %q", got, notes)
 	}
@@ -259,8 +259,8 @@ func TestFolder_InSubmodules(t *testing.T) {
 func TestFolder_InNestedRepositories(t *testing.T) {
 	w := newWorktree(t)
 	w.write(".gitignore=*.log\n/ignored/\n", "nested/a.log", "nested/b.o", "nested/.gitignore=*.o\n", "ignored/nested/c", "odd/.git/HEAD", "odd/d")
-	git(t, w.home, filepath.Join(w.dir, "nested"), "", "init", "-q")
-	git(t, w.home, filepath.Join(w.dir, "ignored", "nested"), "", "init", "-q")
+	runGit(t, w.home, filepath.Join(w.dir, "nested"), "", "init", "-q")
+	runGit(t, w.home, filepath.Join(w.dir, "ignored", "nested"), "", "init", "-q")
 	w.check(w.dir, ".gitignore", "nested/.gitignore", "nested/a.log", "odd/d")
 }
 
@@ -270,7 +270,7 @@ func TestFolder_OutsideOfARepository(t *testing.T) {
 		writeFile(t, filepath.Join(dir, name), content)
 	}
 	writeFile(t, filepath.Join(home, ".config", "git", "ignore"), ".DS_Store\n")
-	got, notes := list(t, home, dir)
+	got, notes := listFiles(t, home, dir)
 	if want := []string{".gitignore", "b", "sub/.gitignore", "sub/c"}; !slices.Equal(got, want) || len(notes) > 0 {
 		t.Errorf("got %q, want %q, notes %q", got, want, notes)
 	}
@@ -280,7 +280,7 @@ func TestFolder_OutsideOfARepository(t *testing.T) {
 func TestFolder_ThatIsIgnoredItself(t *testing.T) {
 	w := newWorktree(t)
 	w.write(".gitignore=/build/\n*.log\n", "build/app/a", "build/app/b.log")
-	got, notes := list(t, w.home, filepath.Join(w.dir, "build", "app"))
+	got, notes := listFiles(t, w.home, filepath.Join(w.dir, "build", "app"))
 	if !slices.Equal(got, []string{"a"}) || len(notes) != 1 || !strings.Contains(notes[0], "git ignores build;") {
 		t.Errorf("got %q, notes %q", got, notes)
 	}

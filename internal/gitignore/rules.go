@@ -11,6 +11,7 @@ import (
 // Verdict is what rules say about a path.
 type Verdict int
 
+// The verdicts.
 const (
 	NoRule   Verdict = iota // no rule matches
 	Ignored                 // the last rule that matches ignores the path

@@ -34,7 +34,7 @@ func TestMatch_AgreesWithGit(t *testing.T) {
 			input.WriteString(folder + "/" + path + "\x00")
 		}
 	}
-	fields := strings.Split(git(t, root, root, input.String(), "check-ignore", "--stdin", "-z", "-v", "-n", "--no-index"), "\x00")
+	fields := strings.Split(runGit(t, root, root, input.String(), "check-ignore", "--stdin", "-z", "-v", "-n", "--no-index"), "\x00")
 	if len(fields) != 4*len(questions)+1 {
 		t.Fatalf("git returned %d fields for %d questions", len(fields), len(questions))
 	}
