@@ -278,11 +278,18 @@ func TestFolder_OutsideOfARepository(t *testing.T) {
 
 // Who applies in an ignored folder means its files.
 func TestFolder_ThatIsIgnoredItself(t *testing.T) {
-	w := newWorktree(t)
-	w.write(".gitignore=/build/\n*.log\n", "build/app/a", "build/app/b.log")
-	got, notes := listFiles(t, w.home, filepath.Join(w.dir, "build", "app"))
-	if !slices.Equal(got, []string{"a"}) || len(notes) != 1 || !strings.Contains(notes[0], "git ignores build;") {
-		t.Errorf("got %q, notes %q", got, notes)
+	for _, c := range []struct{ rules, note string }{
+		{"/build/\n*.log\n", "git ignores build;"},
+		{"*\n!.bashrc\n*.log\n", "git ignores build;"}, // a home folder with a repository for its settings
+		{"build/*\n*.log\n", "git ignores build/app;"},
+		{"**/app\n/build/**\n!*\n*.log\napp/\n", "git ignores build/app;"},
+	} {
+		w := newWorktree(t)
+		w.write(".gitignore="+c.rules, "build/app/a", "build/app/b.log", "build/app/sub/c", "build/app/.gitignore=d\n", "build/app/d")
+		got, notes := listFiles(t, w.home, filepath.Join(w.dir, "build", "app"))
+		if !slices.Equal(got, []string{".gitignore", "a", "sub/c"}) || len(notes) != 1 || !strings.HasPrefix(notes[0], c.note) {
+			t.Errorf("%q: got %q, notes %q", c.rules, got, notes)
+		}
 	}
 }
 
