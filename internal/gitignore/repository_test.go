@@ -122,6 +122,19 @@ func TestFolder_ReadsASparseIndex(t *testing.T) {
 	w.check(w.dir, ".gitignore", "c.lock", "in/a.lock")
 }
 
+// A split index holds an entry that has changed without its name.
+func TestReadIndex_ReplacesEntriesOfASplitIndex(t *testing.T) {
+	w := newWorktree(t)
+	w.write("a", "lib", "z")
+	w.git("add", ".")
+	w.git("update-index", "--split-index")
+	w.git("update-index", "--cacheinfo", "160000,"+strings.Repeat("1", 40)+",lib")
+	got, err := readIndex(filepath.Join(w.dir, ".git"), settings{hashSize: sha1Size})
+	if err != nil || !slices.Equal(got.names, []string{"a", "z"}) || !slices.Equal(got.submodules, []string{"lib"}) {
+		t.Errorf("got %+v (%v)", got, err)
+	}
+}
+
 // Without the index, ignored files are left out, and the user is told.
 func TestFolder_NotesAnUnreadableIndex(t *testing.T) {
 	for _, content := range []string{"DIRC", "XXXX0000000000000000000000000000000000000000", "DIRC\x00\x00\x00\x09" + strings.Repeat("0", 40)} {
