@@ -46,7 +46,7 @@ func (s *Service) LaunchProblems() Problems {
 		total += size
 		if size > maxStringBytes {
 			add("env."+v.Name, "put the value into a file of the folder",
-				"the environment variable `%s` has %d bytes, the limit for a name and its value is %d", v.Name, size-2, maxStringBytes-2)
+				"the environment variable `%s` has %d bytes with its name, the limit is %d", v.Name, size-1, maxStringBytes-1)
 		}
 	}
 	if total > maxLaunchBytes && len(all) == 0 {

@@ -29,7 +29,7 @@ func TestLaunchProblems_NameWhatIsTooLong(t *testing.T) {
 		{"quotes count", commands("#"+strings.Repeat("'", 40_000), "a"), map[string]string{"commands": "a script of 160"}},
 		{"the longest variable", env(spec.EnvVar{Name: "AB", Value: text(131_068)}), nil},
 		{"longer variables", env(spec.EnvVar{Name: "AB", Value: text(131_069)}, spec.EnvVar{Name: "C", Value: text(200_000)}),
-			map[string]string{"env.AB": "`AB` has 131071 bytes", "env.C": "`C` has 200001 bytes"}},
+			map[string]string{"env.AB": "`AB` has 131072 bytes", "env.C": "`C` has 200002 bytes"}},
 		{"many variables", env(many...), map[string]string{"env": "`env` and `commands` have 1080"}},
 		{"a long entrypoint", spec.Service{Entrypoint: spec.Text(text(140_000))}, map[string]string{"entrypoint": "has 140000 bytes"}},
 		{"long arguments", spec.Service{Entrypoint: "serve", Commands: []string{text(70_000), text(70_000)}},
