@@ -73,7 +73,8 @@ var packages = []entry{
 	{"internal/gateway", "human spec dstack dial decide/route loop openai chattemplate"},
 
 	// The command line.
-	{"internal/cli", "human spec dstack api loop jinja chattemplate"},
+	{"internal/gitignore", ""},
+	{"internal/cli", "human spec dstack api loop jinja chattemplate gitignore"},
 	{"cmd/dstack", "*"},
 }
 

@@ -116,8 +116,9 @@ func (j *applyCommand) createArchive(ctx context.Context) error {
 	repo := newLocalRepo(dir)
 	j.spec.RepoID, j.spec.RepoData = repo.RepoID, repo.RepoInfo
 	return j.withProgress(func() string { return "packing " + dir }, func() (err error) {
-		if j.archive, err = archiveFolder(ctx, dir, excluded...); err == nil {
+		if j.archive, err = archiveFolder(ctx, dir, j.gitEnvironment(), excluded...); err == nil {
 			j.spec.RepoCodeHash = &j.archive.Hash
+			j.upload = newUploadView(j.archive)
 		}
 		return err
 	})

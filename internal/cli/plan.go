@@ -24,6 +24,7 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 		j.err.paint(bold, j.runTitle(preview)), cleanLine(j.project), cleanLine(preview.Plan.User))
 	j.printInfo("")
 	j.printSettings(j.request.planSettings())
+	j.printUpload()
 	j.printInfo("")
 	j.printPlacements(preview)
 	for _, note := range preview.Notes {
