@@ -77,7 +77,8 @@ func findRunName(rs dstack.RunSpec) string {
 }
 
 // checkSpec returns an error if a spec can run on no machine: an invalid name,
-// unsupported fields, an unsupported repo type, or variables without a value.
+// unsupported fields, commands and variables that no process can be started with, an
+// unsupported repo type, or variables without a value.
 func checkSpec(rs dstack.RunSpec, name string) error {
 	if name != "" {
 		if err := spec.CheckName(name); err != nil {
@@ -86,6 +87,9 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 	}
 	if problems := spec.Unsupported(&rs.Configuration, rs.Profile); len(problems) > 0 {
 		return newUnsupportedError(problems)
+	}
+	if problems := rs.Configuration.LaunchProblems(); len(problems) > 0 {
+		return newLaunchError(problems)
 	}
 	if err := checkRepoType(rs.RepoData); err != nil {
 		return err
@@ -138,6 +142,16 @@ func newUnsupportedError(problems spec.Problems) error {
 		hint = "remove it for now"
 	}
 	return &dstack.Error{Kind: dstack.Unsupported, Message: prefix + strings.Join(features, ", "), Hint: hint}
+}
+
+// newLaunchError returns one error for all commands and variables that no process can be
+// started with.
+func newLaunchError(problems spec.Problems) error {
+	messages := make([]string, 0, len(problems))
+	for _, p := range problems {
+		messages = append(messages, p.Message)
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Message: strings.Join(messages, "; "), Hint: problems[0].Hint}
 }
 
 // findExisting sets p.existing to the unfinished run with the name of the plan.
