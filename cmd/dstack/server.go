@@ -147,7 +147,12 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		Hub: d.hub, BackendTypes: format.Backends,
 	})
 	d.api = d.server.Handler()
+	sessionKey, err := sealer.DeriveKey("gateway sessions")
+	if err != nil {
+		return none, err
+	}
 	d.gateway = gateway.New(gateway.Options{
+		SessionKey: sessionKey,
 		Control: d.server, Site: d.site(), Name: d.hostID, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
