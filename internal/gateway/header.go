@@ -30,6 +30,9 @@ func (p *proxyRequest) setForwardedHeaders(h http.Header) {
 		h.Del("Upgrade")
 	}
 	h.Del("Http2-Settings")
+	if p.destination.Models {
+		h.Del("Expect") // the gateway has read the body
+	}
 
 	client, _, err := net.SplitHostPort(p.r.RemoteAddr)
 	if err != nil {

@@ -79,6 +79,7 @@ func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxy
 	p.acquirer.request, p.forwarder.request = p, p
 	if r.Body != nil && r.Body != http.NoBody {
 		p.body = newRequestBody(r.Body, p.response.control, g.limits.StallTimeout)
+		p.body.trailer.received = r
 		p.r = r.WithContext(r.Context()) // a copy: a handler must not modify its request
 		p.r.Body = p.body
 	}
