@@ -131,8 +131,12 @@ func New(o Options) *Gateway {
 	return g
 }
 
+// RefuseWaiting refuses the requests that wait for a replica, and those that
+// would have to from now on, so that a server can stop.
+func (g *Gateway) RefuseWaiting() { g.queue.close() }
+
 // Tasks are to run while the gateway serves. When they end, requests that wait
-// for a replica are refused, so that a server can stop.
+// for a replica are refused, as RefuseWaiting does.
 func (g *Gateway) Tasks() []loop.Task {
 	return []loop.Task{{Name: "route table", Run: g.followTable}, {Name: "load report", Run: g.sendReports}}
 }
