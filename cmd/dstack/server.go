@@ -160,12 +160,12 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	}
 	d.server = server.New(server.Options{
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Broadcast: changes,
-		Dir: d.dir, Domain: d.domain, MainProject: server.DefaultProject, PublicURL: d.serverURL(), Log: d.log,
+		Dir: d.dir, Site: d.site(), Version: currentVersion(), Log: d.log,
 		Hub: d.hub, BackendTypes: format.Backends,
 	})
 	d.api = d.server.Handler()
 	d.gateway = gateway.New(gateway.Options{
-		Control: d.server, Domain: d.domain, Main: server.DefaultProject, Name: d.hostID, Dialer: d.dialer,
+		Control: d.server, Site: d.site(), Name: d.hostID, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
 	// This is the last step because it may generate the admin's token, which is shown only once, right after it.

@@ -45,6 +45,9 @@ var packages = []entry{
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/status", "dstack"},
 
+	// How a request reached the server: the URL that its client used.
+	{"internal/origin", "decide/route"},
+
 	// The API: paths, payloads, errors, client.
 	{"internal/api", "human loop spec dstack decide/autoscale"},
 
@@ -66,7 +69,7 @@ var packages = []entry{
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
 	{"internal/server/wire", "spec dstack decide/job decide/status api server/store"},
-	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status api backend hub loop server/logs server/store server/wire jinja chattemplate"},
+	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status origin api backend hub loop server/logs server/store server/wire jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", "human"},

@@ -35,8 +35,7 @@ type ControlPlane interface {
 // Options configure a gateway. Control is required.
 type Options struct {
 	Control ControlPlane
-	Domain  string       // services are at <run>.<domain>; default: localhost
-	Main    string       // the project whose runs are directly below the domain; default: main
+	Site    route.Site   // where services are published; default: below localhost, for the project main
 	Name    string       // tells this gateway from others in its reports; default: gateway
 	Dialer  *dial.Dialer // connects to replicas; nil: a new one
 	Limits  Limits
@@ -87,7 +86,7 @@ func (l Limits) orDefaults() Limits {
 type Gateway struct {
 	control     ControlPlane
 	name        string
-	domain      route.Domain
+	site        route.Site
 	limits      Limits
 	log         *slog.Logger
 	proxyLog    *log.Logger // of httputil.ReverseProxy, at level debug
@@ -114,7 +113,7 @@ func New(o Options) *Gateway {
 	g := &Gateway{
 		control:     o.Control,
 		name:        cmp.Or(o.Name, "gateway"),
-		domain:      route.Domain{Name: cmp.Or(o.Domain, "localhost"), Main: cmp.Or(o.Main, "main")},
+		site:        o.Site,
 		limits:      limits,
 		log:         o.Log,
 		proxyLog:    slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
@@ -127,6 +126,7 @@ func New(o Options) *Gateway {
 		readBudget:  newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
 		transport:   newTransport(limits, o.Dialer),
 	}
+	g.site.Main = cmp.Or(g.site.Main, "main")
 	g.queue.onChange = g.loads.countWaiting
 	return g
 }

@@ -30,6 +30,9 @@ func TestServes_ByHostAloneElseByPath(t *testing.T) {
 		{"127.0.0.1:3000", "/proxy/services/main/llama/", true},
 		{"127.0.0.1:3000", "/proxy/models/main/models", true},
 		{"127.0.0.1:3000", "/proxy/services/", true},
+		{"127.0.0.1:3000", "/v1/models", true},
+		{"dstack.example.com", "/v1", true},
+		{"127.0.0.1:3000", "/v1x", false},
 		{"127.0.0.1:3000", "/proxy/other", false},
 		{"127.0.0.1:3000", "/%70roxy/services/main/llama/", false},
 	}
