@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"time"
 
@@ -62,6 +63,7 @@ type daemon struct {
 	metricsListener net.Listener // nil: no metrics are served
 	errOut          io.Writer
 	drainTimeout    time.Duration
+	proxies         []netip.Prefix // trusted
 	requests        inFlight
 	stopping        context.Context // ends when the server begins to stop
 	drained         context.Context // ends when no request is in flight any more
@@ -141,6 +143,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if config.DrainTimeout != nil {
 		d.drainTimeout = *config.DrainTimeout
 	}
+	d.proxies = d.trustedProxies(config)
 	if err := d.openBackends(ctx, config, backendTypes); err != nil {
 		return none, err
 	}
@@ -160,12 +163,12 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	}
 	d.server = server.New(server.Options{
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Broadcast: changes,
-		Dir: d.dir, Site: d.site(), Version: currentVersion(), Log: d.log,
+		Dir: d.dir, Site: d.site(), Proxies: d.proxies, Version: currentVersion(), Log: d.log,
 		Hub: d.hub, BackendTypes: format.Backends,
 	})
 	d.api = d.server.Handler()
 	d.gateway = gateway.New(gateway.Options{
-		Control: d.server, Site: d.site(), Name: d.hostID, Dialer: d.dialer,
+		Control: d.server, Site: d.site(), Proxies: d.proxies, Name: d.hostID, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
 	// This is the last step because it may generate the admin's token, which is shown only once, right after it.

@@ -73,7 +73,7 @@ var packages = []entry{
 
 	// The gateway.
 	{"internal/openai", "human"},
-	{"internal/gateway", "human spec dstack dial decide/route loop openai chattemplate"},
+	{"internal/gateway", "human spec dstack dial decide/route origin loop openai chattemplate"},
 
 	// The command line.
 	{"internal/cli", "human spec dstack api loop jinja chattemplate"},

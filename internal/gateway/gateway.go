@@ -8,6 +8,7 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"dstack/internal/decide/route"
@@ -35,9 +36,10 @@ type ControlPlane interface {
 // Options configure a gateway. Control is required.
 type Options struct {
 	Control ControlPlane
-	Site    route.Site   // where services are published; default: below localhost, for the project main
-	Name    string       // tells this gateway from others in its reports; default: gateway
-	Dialer  *dial.Dialer // connects to replicas; nil: a new one
+	Site    route.Site     // where services are published; default: below localhost, for the project main
+	Proxies []netip.Prefix // the trusted proxies in front of the gateway
+	Name    string         // tells this gateway from others in its reports; default: gateway
+	Dialer  *dial.Dialer   // connects to replicas; nil: a new one
 	Limits  Limits
 	Log     *slog.Logger // nil: slog.Default
 }
@@ -87,6 +89,7 @@ type Gateway struct {
 	control     ControlPlane
 	name        string
 	site        route.Site
+	proxies     route.Proxies
 	limits      Limits
 	log         *slog.Logger
 	proxyLog    *log.Logger // of httputil.ReverseProxy, at level debug
@@ -127,6 +130,7 @@ func New(o Options) *Gateway {
 		transport:   newTransport(limits, o.Dialer),
 	}
 	g.site.Main = cmp.Or(g.site.Main, "main")
+	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting
 	return g
 }
