@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -32,4 +33,20 @@ func (o *serverOptions) site() route.Site {
 		s.Server = route.Origin{Scheme: strings.ToLower(u.Scheme), Host: strings.ToLower(u.Host)}
 	}
 	return s
+}
+
+// loopback are the addresses of this machine, where a proxy with TLS usually runs.
+var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+
+// trustedProxies returns the proxies whose headers about clients are believed: the configured ones, else those on this
+// machine if DSTACK_SERVER_URL says that there is a proxy with TLS, else none.
+func (o *serverOptions) trustedProxies(config server.Config) []netip.Prefix {
+	switch {
+	case config.TrustedProxies != nil:
+		return config.TrustedProxies
+	case strings.HasPrefix(strings.ToLower(o.publicURL), "https://"):
+		return loopback
+	default:
+		return nil
+	}
 }

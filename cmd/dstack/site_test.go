@@ -1,9 +1,12 @@
 package main
 
 import (
+	"fmt"
+	"net/netip"
 	"testing"
 
 	"dstack/internal/decide/route"
+	"dstack/internal/server"
 )
 
 func TestSite(t *testing.T) {
@@ -32,6 +35,27 @@ func TestSite(t *testing.T) {
 	} {
 		if err := bad.checkAddresses(); err == nil {
 			t.Errorf("%q, %q: accepted", bad.publicURL, bad.domain)
+		}
+	}
+}
+
+func TestTrustedProxies(t *testing.T) {
+	listed := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, c := range []struct {
+		url        string
+		configured []netip.Prefix
+		want       string
+	}{
+		{"", nil, "[]"},
+		{"http://dstack.example.com", nil, "[]"},
+		{"HTTPS://dstack.example.com", nil, "[127.0.0.0/8 ::1/128]"},
+		{"https://dstack.example.com", []netip.Prefix{}, "[]"},
+		{"https://dstack.example.com", listed, "[10.0.0.0/8]"},
+		{"", listed, "[10.0.0.0/8]"},
+	} {
+		o := serverOptions{publicURL: c.url}
+		if got := fmt.Sprint(o.trustedProxies(server.Config{TrustedProxies: c.configured})); got != c.want {
+			t.Errorf("at %q with %v: %s, want %s", c.url, c.configured, got, c.want)
 		}
 	}
 }

@@ -8,8 +8,7 @@ import (
 
 // scheme returns the scheme of the URL that the client used.
 func (p *proxyRequest) scheme() string {
-	scheme := origin.ReaderOf(p.r).Origin.Scheme
-	return p.gateway.site.Scheme(scheme, p.r.Host)
+	return p.gateway.site.Scheme(p.client.Origin.Scheme, p.r.Host)
 }
 
 // nameURL returns the address by name of what a request names by path, or "" if
@@ -18,7 +17,7 @@ func (p *proxyRequest) nameURL() string {
 	if p.pathPrefix() == "" || !isLabel(p.destination.Run) || !isLabel(p.destination.Project) {
 		return ""
 	}
-	to := p.gateway.site.URLs(origin.ReaderOf(p.r)).RunByName(p.destination.Project, p.destination.Run)
+	to := p.gateway.site.URLs(origin.ReaderOf(p.r, p.gateway.proxies)).RunByName(p.destination.Project, p.destination.Run)
 	if to == "" {
 		return ""
 	}

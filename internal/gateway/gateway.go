@@ -8,6 +8,7 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"dstack/internal/decide/route"
@@ -35,9 +36,10 @@ type ControlPlane interface {
 // Options configure a gateway. Control is required.
 type Options struct {
 	Control ControlPlane
-	Site    route.Site   // where services are published; default: below localhost, for the project main
-	Name    string       // tells this gateway from others in its reports; default: gateway
-	Dialer  *dial.Dialer // connects to replicas; nil: a new one
+	Site    route.Site     // where services are published; default: below localhost, for the project main
+	Proxies []netip.Prefix // the trusted proxies in front of the gateway
+	Name    string         // tells this gateway from others in its reports; default: gateway
+	Dialer  *dial.Dialer   // connects to replicas; nil: a new one
 	// SessionKey seals the cookies of browsers, 32 bytes; nil: a random key, with
 	// which they end when the gateway does.
 	SessionKey []byte
@@ -90,6 +92,7 @@ type Gateway struct {
 	control     ControlPlane
 	name        string
 	site        route.Site
+	proxies     route.Proxies
 	limits      Limits
 	log         *slog.Logger
 	proxyLog    *log.Logger // of httputil.ReverseProxy, at level debug
@@ -134,12 +137,17 @@ func New(o Options) *Gateway {
 		transport:   newTransport(limits, o.Dialer),
 	}
 	g.site.Main = cmp.Or(g.site.Main, "main")
+	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting
 	return g
 }
 
+// RefuseWaiting refuses the requests that wait for a replica, and those that
+// would have to from now on, so that a server can stop.
+func (g *Gateway) RefuseWaiting() { g.queue.close() }
+
 // Tasks are to run while the gateway serves. When they end, requests that wait
-// for a replica are refused, so that a server can stop.
+// for a replica are refused, as RefuseWaiting does.
 func (g *Gateway) Tasks() []loop.Task {
 	return []loop.Task{{Name: "route table", Run: g.followTable}, {Name: "load report", Run: g.sendReports}}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/cookiejar"
+	"net/netip"
 	"net/url"
 	"strings"
 	"sync"
@@ -267,6 +268,22 @@ func TestSignIn_HTTPS(t *testing.T) {
 	}
 	if got := b.send("POST", host+"/.dstack/sign-out", "", "Origin", "https://web.dstack.example.com"); len(got.Cookies()) != 2 {
 		t.Errorf("signing out removes %v", got.Cookies())
+	}
+}
+
+// TestSignIn_BehindAProxy: the scheme is what a trusted proxy says.
+func TestSignIn_BehindAProxy(t *testing.T) {
+	up := startReplica(t, 0, serveHello)
+	loopback := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	for _, c := range []struct {
+		proxies []netip.Prefix
+		name    string
+	}{{loopback, "__Host-dstack-session"}, {nil, "dstack-session"}} {
+		r := startGatewayWith(t, gateway.Options{Site: route.Site{Domain: "apps.example.com"}, Proxies: c.proxies}, serviceRoute("web", up))
+		got := r.newBrowser().signIn("http://web.apps.example.com", member, "/", "Origin", "https://web.apps.example.com", "X-Forwarded-Proto", "https")
+		if got.StatusCode != 303 || got.Cookies()[0].Name != c.name || got.Cookies()[0].Secure != (c.proxies != nil) {
+			t.Errorf("%d %v, want %s", got.StatusCode, got.Header, c.name)
+		}
 	}
 }
 

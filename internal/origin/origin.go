@@ -1,4 +1,4 @@
-// Package origin finds out which URL a client used for its request.
+// Package origin finds out who sent a request, and which URL it used.
 package origin
 
 import (
@@ -9,18 +9,33 @@ import (
 	"dstack/internal/decide/route"
 )
 
+// ClientOf returns who sent a request, behind the proxies that are trusted.
+func ClientOf(r *http.Request, proxies route.Proxies) route.Client {
+	return proxies.ClientOf(route.Request{Peer: peerOf(r), IsTLS: r.TLS != nil, Host: r.Host, Header: r.Header})
+}
+
 // ReaderOf returns the client of a request as the reader of its response: the
 // origin of the URL that it used, and whether it is on the server's machine. An
 // invalid Host header leaves the origin zero.
-func ReaderOf(r *http.Request) route.Reader {
-	if !route.IsValidHost(r.Host) {
+func ReaderOf(r *http.Request, proxies route.Proxies) route.Reader {
+	o := ClientOf(r, proxies).Origin
+	if !route.IsValidHost(o.Host) {
 		return route.Reader{}
 	}
-	scheme := "http"
-	if r.TLS != nil {
-		scheme = "https"
+	return route.Reader{Origin: o, IsLocal: isLocal(r)}
+}
+
+// peerOf returns the address of a request's connection, or zero.
+func peerOf(r *http.Request) netip.Addr {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		return netip.Addr{}
 	}
-	return route.Reader{Origin: route.Origin{Scheme: scheme, Host: r.Host}, IsLocal: isLocal(r)}
+	address, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return address
 }
 
 // isLocal reports whether a request came over loopback, to a loopback address,
@@ -31,10 +46,5 @@ func isLocal(r *http.Request) bool {
 			return false
 		}
 	}
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		return false
-	}
-	address, err := netip.ParseAddr(host)
-	return err == nil && address.Unmap().IsLoopback() && route.IsLoopback(r.Host)
+	return peerOf(r).Unmap().IsLoopback() && route.IsLoopback(r.Host)
 }

@@ -3,6 +3,7 @@ package origin
 import (
 	"crypto/tls"
 	"net/http/httptest"
+	"net/netip"
 	"testing"
 
 	"dstack/internal/decide/route"
@@ -38,8 +39,31 @@ func TestReaderOf(t *testing.T) {
 		if c.header != "" {
 			r.Header.Set(c.header, "203.0.113.9")
 		}
-		if got := ReaderOf(r); got != c.want {
+		if got := ReaderOf(r, route.Proxies{}); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", c.name, got, c.want)
+		}
+	}
+}
+
+func TestClientOf_BehindProxy(t *testing.T) {
+	proxies := route.Proxies{Trusted: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}
+	for remote, want := range map[string]string{
+		"127.0.0.1:5000":          "203.0.113.9 https://dstack.example.com",
+		"[::ffff:127.0.0.1]:5000": "203.0.113.9 https://dstack.example.com",
+		"10.0.0.9:5000":           "10.0.0.9 http://127.0.0.1:3000",
+		"@":                       "unknown http://127.0.0.1:3000", // of a Unix socket
+	} {
+		r := httptest.NewRequest("GET", "http://x/", nil)
+		r.RemoteAddr, r.Host = remote, "127.0.0.1:3000"
+		r.Header.Set("X-Forwarded-For", "203.0.113.9")
+		r.Header.Set("X-Forwarded-Proto", "https")
+		r.Header.Set("X-Forwarded-Host", "dstack.example.com")
+		got, reader := ClientOf(r, proxies), ReaderOf(r, proxies)
+		if text := got.AddressText() + " " + got.Origin.String(); text != want {
+			t.Errorf("%s: %s, want %s", remote, text, want)
+		}
+		if reader.Origin != got.Origin || reader.IsLocal {
+			t.Errorf("%s: URLs are for %+v", remote, reader)
 		}
 	}
 }

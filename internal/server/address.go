@@ -11,7 +11,7 @@ import (
 )
 
 // urlsFor returns the URLs of runs and models that work for the caller.
-func (s *Server) urlsFor(c *apiCall) route.URLs { return s.site.URLs(origin.ReaderOf(c.r)) }
+func (s *Server) urlsFor(c *apiCall) route.URLs { return s.site.URLs(origin.ReaderOf(c.r, s.proxies)) }
 
 // buildRunURLs returns the URLs of a run in the wire format.
 func buildRunURLs(urls route.URLs, run dstack.Run) wire.RunURLs {

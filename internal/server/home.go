@@ -37,7 +37,7 @@ dstack ps</pre>
 // serveHome answers at the server's own address: people get a page, programs
 // get JSON.
 func (s *Server) serveHome(w http.ResponseWriter, r *http.Request) {
-	urls := s.site.URLs(origin.ReaderOf(r))
+	urls := s.site.URLs(origin.ReaderOf(r, s.proxies))
 	view := homeView{Name: "dstack", Version: s.version, API: openapiPath, Models: urls.Models(s.site.Main),
 		Schema: "/schema/dstack.yml.json"}
 	w.Header().Set("Vary", "Accept")

@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"sync"
 
 	"dstack/internal/backend"
@@ -27,6 +28,7 @@ type Options struct {
 	Wake        func()          // called when there is work for the passes
 	Broadcast   *loop.Broadcast // notified on every change; waiting calls then read the store again
 	Site        route.Site      // where the server and its services are published; default http://127.0.0.1:3000, project main
+	Proxies     []netip.Prefix  // the trusted proxies in front of the server
 	Version     string          // of this program, for the page at /
 	Log         *slog.Logger
 	UploadLimit int64 // bytes of one upload of code; default 64 MiB
@@ -50,6 +52,7 @@ type Server struct {
 	broadcast   *loop.Broadcast
 	hub         *hub.Client
 	site        route.Site
+	proxies     route.Proxies
 	version     string
 	log         *slog.Logger
 	uploadLimit int64
@@ -69,6 +72,7 @@ func New(o Options) *Server {
 	if s.site.Server.IsZero() {
 		s.site.Server = route.Origin{Scheme: "http", Host: "127.0.0.1:3000"}
 	}
+	s.proxies = route.Proxies{Trusted: o.Proxies, Site: s.site}
 	if s.wake == nil {
 		s.wake = func() {}
 	}

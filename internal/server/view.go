@@ -181,6 +181,7 @@ const recheckInterval = time.Second
 func (s *Server) waitForView(c *apiCall, in api.RunViewRequest) (api.RunView, error) {
 	var deadline <-chan time.Time // nil: do not wait
 	if in.After != "" && in.WaitSeconds > 0 {
+		defer c.endWhenStopping()()
 		timer := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
 		defer timer.Stop()
 		deadline = timer.C

@@ -75,6 +75,9 @@ func (s Site) ByPath(path string) (Destination, bool) {
 // nothing; the configured URL knows better for its own host and its domain.
 func (s Site) Scheme(scheme, host string) string {
 	domain := s.publicDomain()
+	if s.Server.Scheme != "https" {
+		return scheme
+	}
 	if s.Server.isHost(host) || domain != "" && hasSuffixASCII(trimDefaultPort(s.Server.Scheme, host),
 		"."+trimDefaultPort(s.Server.Scheme, domain+portOf(s.Server.Host))) {
 		return s.Server.Scheme
@@ -164,12 +167,18 @@ type Reader struct {
 // URLs returns the URLs of runs and models that work for a reader.
 func (s Site) URLs(reader Reader) URLs {
 	u := URLs{base: s.Server, main: lowerASCII(s.Main)}
-	if !reader.Origin.IsZero() && !s.Server.isHost(reader.Origin.Host) {
+	isPlain := s.Server.Scheme != "https"
+	isSecure := reader.Origin.Scheme == "https"
+	if !reader.Origin.IsZero() && (!s.Server.isHost(reader.Origin.Host) || isPlain && isSecure) {
 		u.base = reader.Origin
 	}
-	if domain := s.publicDomain(); domain != "" {
+	domain := s.publicDomain()
+	switch {
+	case domain != "" && isPlain && isSecure: // a proxy with TLS that the configured URL does not know
+		u.names = Origin{u.base.Scheme, lowerASCII(domain) + portOf(u.base.Host)}
+	case domain != "":
 		u.names = Origin{s.Server.Scheme, lowerASCII(domain) + portOf(s.Server.Host)}
-	} else if reader.IsLocal {
+	case reader.IsLocal:
 		u.names = Origin{u.base.Scheme, localDomain + portOf(u.base.Host)}
 	}
 	return u
