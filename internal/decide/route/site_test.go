@@ -191,3 +191,12 @@ func TestIsValidHost(t *testing.T) {
 		}
 	}
 }
+
+// Every request is parsed, so it must not allocate.
+func TestSite_ByHostAllocatesNothing(t *testing.T) {
+	for _, s := range []route.Site{site("127.0.0.1:3000", ""), site("https://dstack.example.com", ""), site("https://dstack.example.com", "apps.example.com")} {
+		if n := testing.AllocsPerRun(100, func() { s.ByHost("127.0.0.1:3000"); s.ByHost("web.localhost:3000"); s.ByPath("/v1/models") }); n != 0 {
+			t.Errorf("%+v: %v allocations", s, n)
+		}
+	}
+}
