@@ -95,7 +95,7 @@ type RunView struct {
 	Max             int           `json:"replicas_max"`
 	RolledBack      *RollbackView `json:"rolled_back"` // set if the latest revision failed
 	Auth            bool          `json:"auth"`
-	URL             string        `json:"url"`      // http://<run>.localhost:3000/
+	URL             string        `json:"url"`      // http://<run>.localhost:3000/; PathURL if the caller can resolve no name
 	PathURL         string        `json:"path_url"` // http://127.0.0.1:3000/proxy/services/<project>/<run>/
 	Model           *ModelView    `json:"model"`
 	Replicas        []ReplicaView `json:"replicas"`
@@ -117,7 +117,8 @@ type RunMetrics struct {
 // ModelView is the address of a run's model.
 type ModelView struct {
 	Name    string `json:"name"`
-	URL     string `json:"url"`      // http://gateway.localhost:3000
+	BaseURL string `json:"base_url"` // for clients of OpenAI's API: http://127.0.0.1:3000/v1
+	URL     string `json:"url"`      // BaseURL without /v1
 	PathURL string `json:"path_url"` // http://127.0.0.1:3000/proxy/models/<project>
 }
 

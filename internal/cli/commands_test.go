@@ -27,7 +27,7 @@ func TestPS(t *testing.T) {
 	f.list[1].Name, f.list[2].Name = "mixtral", "dead"
 	first := 0.21
 	f.list[0].Metrics = &api.RunMetrics{Requests: 1, InFlight: 0}
-	f.list[1].Model, f.list[1].Metrics = &api.ModelView{Name: "m"}, &api.RunMetrics{Requests: 12, InFlight: 2, Held: 3, TokensIn: 1234, TokensOut: 12345678, FirstToken: &first}
+	f.list[1].Model, f.list[1].Metrics = &api.ModelView{Name: "m", BaseURL: "http://127.0.0.1:3000/v1"}, &api.RunMetrics{Requests: 12, InFlight: 2, Held: 3, TokensIn: 1234, TokensOut: 12345678, FirstToken: &first}
 	got := u.run("ps")
 	got.check(t, ExitDone, []string{" NAME     STATUS    REPLICAS  URL", " mixtral  degraded  1 of 2 ", "replica 1 is waiting: no capacity: 2×H100", " web      ready     1 of 1    http://web.localhost:3000/"}, nil)
 	if strings.Contains(got.out, "dead") {
@@ -35,7 +35,7 @@ func TestPS(t *testing.T) {
 	}
 	got = u.run("ps", "-a", "-v")
 	got.check(t, ExitDone, []string{"dead     ", "gave up\n", "  replica 0  ready ", "local box",
-		"  1 request · 0 in flight\n", "  12 requests · 2 in flight · 3 held · first token after 210ms · tokens 1.2k in, 12.3M out\n"}, nil)
+		"  1 request · 0 in flight\n", "  model m at http://127.0.0.1:3000/v1\n", "  12 requests · 2 in flight · 3 held · first token after 210ms · tokens 1.2k in, 12.3M out\n"}, nil)
 	var views []api.RunView
 	if got := u.run("ps", "-a", "-o", "json"); json.Unmarshal([]byte(got.out), &views) != nil || len(views) != 3 {
 		t.Errorf("got %s", got.out)
