@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,6 +65,8 @@ type daemon struct {
 	errOut          io.Writer
 	drainTimeout    time.Duration
 	proxies         []netip.Prefix // trusted
+	publicHost      string         // of DSTACK_SERVER_URL; empty: not set
+	proxyWarning    sync.Once
 	requests        inFlight
 	stopping        context.Context // ends when the server begins to stop
 	drained         context.Context // ends when no request is in flight any more
@@ -144,6 +147,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		d.drainTimeout = *config.DrainTimeout
 	}
 	d.proxies = d.trustedProxies(config)
+	if d.publicURL != "" {
+		d.publicHost = d.site().Server.Host
+	}
 	if err := d.openBackends(ctx, config, backendTypes); err != nil {
 		return none, err
 	}
@@ -183,6 +189,7 @@ func (d *daemon) openCode(ctx context.Context, spec dstack.AttemptSpec) (io.Read
 // ServeHTTP passes a request to the gateway or to the API, depending on its host and path.
 func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer d.requests.begin()()
+	d.warnOfUntrustedProxy(r)
 	if d.gateway.Serves(r) {
 		d.gateway.ServeHTTP(w, r)
 		return
