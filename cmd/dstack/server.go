@@ -164,7 +164,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		Owner: d.leaseOwner(), Host: d.hostID,
 		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
 	})
-	if d.hub, err = hub.New(hub.Options{Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Log: d.log}); err != nil {
+	if d.hub, err = hub.New(hub.Options{
+		Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Proxy: http.ProxyFromEnvironment, Log: d.log,
+	}); err != nil {
 		return none, err
 	}
 	d.server = server.New(server.Options{
