@@ -24,6 +24,7 @@ const refusingServer = `require('http').createServer((q, s) => {
 // a real client. Every client gets the refusal, and no error of the gateway.
 func TestEarlyResponse(t *testing.T) {
 	needPiece(t, "node", "DSTACK_TEST_NODE")
+	needPiece(t, "curl", "DSTACK_TEST_CURL")
 	h := newParallelHarness(t, "process")
 	port := findFreePort(t)
 	dir := h.newFolder(fmt.Sprintf("type: service\nname: uploads\nauth: false\nport: %d\ncommands:\n- exec node server.js\n", port))

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -64,6 +65,8 @@ type daemon struct {
 	errOut          io.Writer
 	drainTimeout    time.Duration
 	proxies         []netip.Prefix // trusted
+	publicHost      string         // of DSTACK_SERVER_URL; empty: not set
+	proxyWarning    sync.Once
 	requests        inFlight
 	stopping        context.Context // ends when the server begins to stop
 	drained         context.Context // ends when no request is in flight any more
@@ -149,6 +152,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		d.drainTimeout = *config.DrainTimeout
 	}
 	d.proxies = d.trustedProxies(config)
+	if d.publicURL != "" {
+		d.publicHost = d.site().Server.Host
+	}
 	if err := d.openBackends(ctx, config, backendTypes); err != nil {
 		return none, err
 	}
@@ -164,7 +170,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		Owner: d.leaseOwner(), Host: d.hostID,
 		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
 	})
-	if d.hub, err = hub.New(hub.Options{Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Log: d.log}); err != nil {
+	if d.hub, err = hub.New(hub.Options{
+		Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Proxy: http.ProxyFromEnvironment, Log: d.log,
+	}); err != nil {
 		return none, err
 	}
 	d.server = server.New(server.Options{
@@ -193,6 +201,7 @@ func (d *daemon) openCode(ctx context.Context, spec dstack.AttemptSpec) (io.Read
 // ServeHTTP passes a request to the gateway or to the API, depending on its host and path.
 func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer d.requests.begin()()
+	d.warnOfUntrustedProxy(r)
 	if d.gateway.Serves(r) {
 		d.gateway.ServeHTTP(w, r)
 		return

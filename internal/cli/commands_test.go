@@ -222,6 +222,27 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// A profiles file is checked as such, named by itself and found in a folder.
+func TestValidate_Profiles(t *testing.T) {
+	u := newTestUser(t, nil)
+	u.writeFile("service.dstack.yml", serviceFile)
+	u.writeFile(".dstack/profiles.yml", "profiles:\n- name: cheap\n  spot_policy: auto\n- name: gpus\n  pool_name: a\n")
+	u.run("validate", ".").check(t, ExitDone, []string{"service.dstack.yml: valid\n", ".dstack/profiles.yml: valid, but this version cannot run it\n"},
+		[]string{".dstack/profiles.yml:5:14: note: not supported yet: pool_name"})
+	u.run("validate", "--json", ".dstack/profiles.yml").check(t, ExitDone, []string{`"profiles": [`, `"name": "cheap"`}, nil)
+
+	u.writeFile(".dstack/profiles.yml", "profiles:\n- name: cheap\n  spot_polic: auto\n  nothing: 1\n")
+	problems := []string{".dstack/profiles.yml:3:3: unknown field `spot_polic`", "did you mean `spot_policy`?", "2 problems in .dstack/profiles.yml"}
+	u.run("validate", ".").check(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, problems)
+	u.run("validate", ".dstack/profiles.yml").check(t, ExitInvalid, nil, problems)
+
+	u.writeFile("alone/.dstack/profiles.yaml", "profiles:\n- name: cheap\n")
+	u.run("validate", "alone").check(t, ExitDone, []string{"alone/.dstack/profiles.yaml: valid\n"}, nil)
+	u.writeFile("alone/.dstack/profiles.yml", "profiles: [")
+	u.run("validate", "alone", "-o", "json").check(t, ExitInvalid, []string{`"file": "alone/.dstack/profiles.yaml"`, `"valid": false`}, nil)
+	u.run("validate", "alone").check(t, ExitInvalid, nil, []string{"invalid YAML"})
+}
+
 func TestValidate_PrintsNormalisedForm(t *testing.T) {
 	u := newTestUser(t, nil)
 	u.writeFile("service.dstack.yml", "type: service\nport: 80:8000\ncommands: ['a && b <c>']\nresources: {gpu: '24GB..:2'}\n")
