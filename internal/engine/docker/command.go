@@ -37,7 +37,8 @@ const (
 )
 
 // neverDetach replaces Docker's detach keys, Ctrl-P Ctrl-Q, which programs need. Docker
-// always has a sequence; nobody types this one.
+// always has a sequence, and holds its first key back until the next one; nobody types this
+// one, and Ctrl-@ does the least harm.
 var neverDetach = strings.TrimSuffix(strings.Repeat("ctrl-@,", 16), ",")
 
 // Exec implements engine.Executor.
