@@ -28,14 +28,8 @@ func newExecCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "exec RUN [flags] [-- COMMAND [ARGUMENT...]]",
 		Short: "Run a command in a replica, or a shell.",
-		Long: "Run a command in a replica, or a shell.\n\n" +
-			"The command has the replica's environment and working folder. On a terminal it gets one, too;\n" +
-			"otherwise its input, output and errors are passed on byte by byte. It ends when this command does.\n" +
-			"The exit status is the command's, 0 to 255; 127 if there is no such program. If the command\n" +
-			"could not be run, it is one of the statuses of all commands, with a message.",
-		Example: "dstack exec llama31                                        # a shell in a ready replica\n" +
-			"dstack exec llama31 --replica 1 -- nvidia-smi\n" +
-			"dstack exec llama31 -- tar -C /root/.cache -c . > cache.tar",
+		Example: "dstack exec llama31                                    # a shell in a ready replica\n" +
+			"dstack exec llama31 --replica 1 -- tar c . > code.tar   # exits with the command's status",
 		Args: func(c *cobra.Command, args []string) error {
 			names := len(args)
 			if at := c.ArgsLenAtDash(); at >= 0 {

@@ -128,7 +128,7 @@ func (s *runWatcher) followRun(ctx context.Context, view api.RunView) error {
 func (s *runWatcher) printUntilEnd(
 	ctx context.Context, view api.RunView, lines <-chan logEvent, updates <-chan viewUpdate,
 ) error {
-	printer := newLogPrinter(s.screen, logStyle{showReplica: view.DesiredReplicas > 1})
+	printer := newLogPrinter(s.screen, logStyle{showReplica: hasSeveralReplicas(view, true)})
 	for {
 		select {
 		case <-ctx.Done():

@@ -69,7 +69,9 @@ func (s *Server) followLogs(c *apiCall) error {
 			return !src.current
 		})
 	}
-	err = f.sendHistory(c.ctx, sources)
+	if err = f.applyTail(c.ctx, sources); err == nil {
+		err = f.sendHistory(c.ctx, sources)
+	}
 	if err == nil && in.Follow {
 		err = f.followLive(c.ctx)
 	}
