@@ -78,7 +78,11 @@ func (a *app) printFollowUps(name string) {
 
 // waitUntilReady waits until the revision has become ready once.
 func (s *runWatcher) waitUntilReady(ctx context.Context, view api.RunView) (api.RunView, error) {
-	revision := view.Revision
+	return s.waitForRevision(ctx, view, view.Revision)
+}
+
+// waitForRevision is waitUntilReady for a revision that may not be the present one any more.
+func (s *runWatcher) waitForRevision(ctx context.Context, view api.RunView, revision int) (api.RunView, error) {
 	w := &runWaiter{app: s.app, client: s.client, project: s.project, timeout: s.waitFlags.timeout}
 	w.isDone = func(v api.RunView) (bool, error) { return waitOutcome(v, revision) }
 	w.timeoutError = func(v api.RunView) error {
