@@ -87,10 +87,10 @@ func (j *applyCommand) run(ctx context.Context, args []string) error {
 // before the first request to the server.
 func (j *applyCommand) readSpec(args []string) error {
 	request, err := j.readRequest(j.file, &j.flags, args)
+	j.request = request // also if it has problems; nil if the file cannot be read
 	if err != nil {
 		return err
 	}
-	j.request = request
 	j.spec = dstack.RunSpec{
 		WorkingDir:        ".",
 		ConfigurationPath: request.file.name,

@@ -81,13 +81,14 @@ func (m *applyManyCommand) readFiles(ctx context.Context, args []string) error {
 	flags.name = ""
 	for _, name := range names {
 		job := &applyCommand{runWatcher: runWatcher{app: m.app, waitFlags: flags.waitFlags}, flags: flags, file: name, otherFiles: names}
-		if err := job.readSpec(nil); err != nil {
-			problems = appendNew(problems, asFileProblems(name, err))
+		err := job.readSpec(nil)
+		problems = appendNew(problems, asFileProblems(name, err))
+		m.runs = append(m.runs, &plannedRun{applyCommand: job})
+		if job.request == nil || job.request.service.Name == "" {
 			continue
 		}
-		m.runs = append(m.runs, &plannedRun{applyCommand: job})
 		run := string(job.request.service.Name)
-		if first, taken := byName[run]; taken && run != "" {
+		if first, taken := byName[run]; taken {
 			file := job.request.file
 			problems = append(problems, spec.Locate(file.name, file.text, spec.Problems{{Path: "name",
 				Message: fmt.Sprintf("`%s` is also the name in %s", run, first), Hint: "give each service a name of its own"}})...)
@@ -131,6 +132,9 @@ func (m *applyManyCommand) isSameFile(one, other string) bool {
 
 // asFileProblems returns an error of readSpec as problems.
 func asFileProblems(name string, err error) spec.Problems {
+	if err == nil {
+		return nil
+	}
 	if problems, ok := errors.AsType[spec.Problems](err); ok {
 		return problems
 	}
