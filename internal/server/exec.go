@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,6 +27,7 @@ const (
 	maxRequestTime    = 30 * time.Second // for the first message
 	maxExitTime       = 5 * time.Second  // to send the last message
 	maxExecInputBytes = api.ExecWindow + 64<<10
+	maxOutputPiece    = 64 << 10 // of one message
 	execKeepAlive     = 15 * time.Second
 )
 
@@ -321,9 +323,11 @@ type execOutput struct {
 }
 
 func (o execOutput) Write(p []byte) (int, error) {
-	message := append([]byte{o.stream}, p...)
-	if err := o.call.conn.Write(o.ctx, websocket.MessageBinary, message); err != nil {
-		return 0, err
+	for piece := range slices.Chunk(p, maxOutputPiece) {
+		message := append([]byte{o.stream}, piece...)
+		if err := o.call.conn.Write(o.ctx, websocket.MessageBinary, message); err != nil {
+			return 0, err
+		}
 	}
 	return len(p), nil
 }
