@@ -51,6 +51,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c)
+	c.AddCommand(tokenCommand())
 	return c
 }
 
@@ -98,7 +99,8 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	if err != nil {
 		return err
 	}
-	if err := d.printStartMessage(out, errOut, booted); err != nil {
+	d.recordURL()
+	if err := d.printStartMessage(ctx, out, errOut, booted); err != nil {
 		return err
 	}
 	tasks := append(d.reconciler.Tasks(), d.gateway.Tasks()...)

@@ -46,6 +46,8 @@ type app struct {
 	verbose bool
 	noColor bool
 
+	hasNotedToken bool // see noteUnusedToken
+
 	templates func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
 }
 

@@ -50,7 +50,7 @@ func newTestApp(u *testUser) *app {
 func TestResolveProject_Precedence(t *testing.T) {
 	u := newTestUser(t, nil)
 	for _, name := range []string{"one", "two"} {
-		if err := SaveProject(u.home, name, "http://"+name, "t-"+name, false); err != nil {
+		if err := saveProject(u.home, projectConfig{Name: name, URL: "http://" + name, Token: "t-" + name}, DefaultUnset); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,13 +94,13 @@ func TestConfigure_KeepsUnknownFieldsAndConcurrentChanges(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
-			if err := SaveProject(home, fmt.Sprint("p", i), "http://p", "t", false); err != nil {
+			if err := saveProject(home, projectConfig{Name: fmt.Sprint("p", i), URL: "http://p", Token: "t"}, DefaultUnset); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
-	if err := SaveProject(home, "main", "http://new", "t2", false); err != nil {
+	if err := saveProject(home, projectConfig{Name: "main", URL: "http://new", Token: "t2"}, DefaultUnset); err != nil {
 		t.Fatal(err)
 	}
 	book, err := readClientConfig(home)
