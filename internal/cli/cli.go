@@ -46,8 +46,6 @@ type app struct {
 	verbose bool
 	noColor bool
 
-	hasNotedToken bool // see noteUnusedToken
-
 	templates func(ctx context.Context, model string, tokens []string) (dstack.ChatTemplate, error)
 }
 
@@ -84,6 +82,7 @@ func New(o Options) *cobra.Command {
 		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newEventsCommand(a),
 		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
 		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
+		newUserCommand(a), newProjectCommand(a),
 		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
 	if o.Server != nil {

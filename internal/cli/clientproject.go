@@ -41,20 +41,19 @@ func (a *app) resolveProject() (projectConfig, error) {
 	if err != nil {
 		return projectConfig{}, err
 	}
-	entry, err := config.chooseProject(name)
-	if err == nil && token != "" && token != entry.Token {
-		a.noteUnusedToken(entry)
-	}
-	return entry, err
+	return config.chooseProject(name)
 }
 
-// noteUnusedToken says, once, that DSTACK_TOKEN has no effect. Examples for curl set
-// it without DSTACK_URL, usually to the token of the entry; then there is nothing to say.
+// isFromEnvironment reports whether DSTACK_URL and DSTACK_TOKEN replace config.yml.
+func (a *app) isFromEnvironment() bool { return a.isSet("DSTACK_URL") && a.isSet("DSTACK_TOKEN") }
+
+// noteUnusedToken says that DSTACK_TOKEN has no effect. Examples for curl set it without
+// DSTACK_URL, usually to the token of the entry; then there is nothing to say.
 func (a *app) noteUnusedToken(entry projectConfig) {
-	if a.hasNotedToken {
+	token, _ := a.env("DSTACK_TOKEN")
+	if token == "" || a.isSet("DSTACK_URL") || token == entry.Token {
 		return
 	}
-	a.hasNotedToken = true
 	a.printInfo("note: DSTACK_TOKEN is not used without DSTACK_URL; this command uses the token of %s in %s",
 		cleanLine(entry.Name), clientConfigPath(a.home))
 }
@@ -87,8 +86,20 @@ func (c *clientConfig) chooseProject(name string) (projectConfig, error) {
 // connect is newClient for commands: a canceled ctx is an error. The caller
 // closes the client.
 func (a *app) connect(ctx context.Context) (*api.Client, string, error) {
+	client, entry, err := a.connectEntry(ctx)
+	return client, entry.projectName(), err
+}
+
+// connectEntry is connect for commands that need the entry of config.yml.
+func (a *app) connectEntry(ctx context.Context) (*api.Client, projectConfig, error) {
 	if err := ctx.Err(); err != nil {
-		return nil, "", context.Cause(ctx)
+		return nil, projectConfig{}, context.Cause(ctx)
 	}
-	return a.newClient()
+	entry, err := a.resolveProject()
+	if err != nil {
+		return nil, entry, err
+	}
+	a.noteUnusedToken(entry)
+	client, err := api.NewClient(entry.URL, entry.Token)
+	return client, entry, err
 }
