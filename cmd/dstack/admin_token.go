@@ -22,6 +22,8 @@ func (o *serverOptions) readToken() error {
 	token, file := os.Getenv(tokenVariable), os.Getenv(tokenFileVariable)
 	source, fileSource := tokenVariable, tokenFileVariable
 	switch {
+	case o.token != "" && o.tokenFile != "":
+		return newInvalidError("--token and --token-file do not go together", "leave one of them out")
 	case o.token != "":
 		token, file, source = o.token, "", "--token"
 	case o.tokenFile != "":

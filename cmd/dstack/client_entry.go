@@ -39,6 +39,9 @@ func (d *daemon) saveForCLI(ctx context.Context, out, errOut io.Writer, booted s
 		fmt.Fprintf(out, " %s: %s\n", saved.Path, change)
 	}
 	printToken(out, generated, "shown once and saved for the CLI in "+saved.Path)
+	if booted.IsChosen {
+		fmt.Fprintf(out, " the token of admin is the one that you set; the CLI has it in %s\n", saved.Path)
+	}
 	d.printNextSteps(out, booted, saved)
 }
 
@@ -47,7 +50,7 @@ func (d *daemon) printNextSteps(out io.Writer, booted server.BootResult, saved c
 	isAside := saved.Entry != "" && !saved.IsDefault
 	switch {
 	case !saved.HasAccess:
-		fmt.Fprintf(out, " the command line has no token for this server: dstack server token\n")
+		fmt.Fprintf(out, " the command line has no token for this server; get one: dstack server token\n")
 	case booted.Token == "" && len(saved.Changes) == 0:
 	case isAside:
 		fmt.Fprintf(out, " for the CLI this server is %s, which is not the default\n", saved.Entry)

@@ -53,13 +53,14 @@ func (o *serverOptions) addFlags(c *cobra.Command) {
 		"the admin's token, at least 32 characters; generated on the first start if not set (DSTACK_SERVER_ADMIN_TOKEN)")
 	f.StringVar(&o.tokenFile, "token-file", "",
 		"read the admin's token from `FILE`, - for stdin; other users of the machine see --token (DSTACK_SERVER_ADMIN_TOKEN_FILE)")
-	c.MarkFlagsMutuallyExclusive("default", "no-default")
-	c.MarkFlagsMutuallyExclusive("token", "token-file")
 }
 
 // readEnvironment reads the settings that the flags did not set, and creates the server's folder. Errors about a setting
 // are of kind Invalid.
 func (o *serverOptions) readEnvironment() error {
+	if o.makeDefault && o.noDefault {
+		return newInvalidError("--default and --no-default do not go together", "leave one of them out")
+	}
 	if err := o.readToken(); err != nil {
 		return err
 	}

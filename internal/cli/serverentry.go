@@ -141,6 +141,10 @@ func (c *clientConfig) adoptServer(s Server, working map[string]bool) (changes [
 			found = entry.Name
 		}
 	}
+	if own := c.findProject(found); own != nil && own.projectName() == s.Project {
+		name, more := c.takeName(found, s)
+		found, changes = name, append(changes, more...)
+	}
 	if found == "" && s.Token != "" && !c.hasChosenEntry(s) {
 		name, more := c.addServer(s)
 		found, changes = name, append(changes, more...)
@@ -162,8 +166,7 @@ func (c *clientConfig) addServer(s Server) (name string, changes []string) {
 	previous := c.findProject(s.Project)
 	switch {
 	case previous == nil:
-	case previous.URL == s.URL && (isLoopbackURL(s.URL) || previous.Installation != ""):
-		// Only this server listens there, so the entry cannot work until its own server comes back.
+	case previous.isDisplacedBy(s):
 		aside := c.freeName(previous.Name)
 		changes = append(changes, fmt.Sprintf(
 			"%s was the entry of another server at the same URL; that entry is now called %s", previous.Name, aside))
@@ -178,6 +181,26 @@ func (c *clientConfig) addServer(s Server) (name string, changes []string) {
 	}
 	c.setProject(entry, s.Default)
 	return entry.Name, changes
+}
+
+// isDisplacedBy reports whether the entry is of another server at the URL of s. Only one
+// server can listen there, so the entry cannot work until its own server is back.
+func (p projectConfig) isDisplacedBy(s Server) bool {
+	return p.URL == s.URL && (isLoopbackURL(p.URL) || p.Installation != "") && !p.isOf(s) && !s.IsValid(p.Token)
+}
+
+// takeName gives the server's entry the name of the entry that it displaces, if there is
+// one, and that entry its own. It returns the name of the server's entry.
+func (c *clientConfig) takeName(name string, s Server) (string, []string) {
+	own, other := c.findProject(name), c.findProject(s.Project)
+	if other == nil || other == own || !other.isDisplacedBy(s) {
+		return name, nil
+	}
+	other.Project, own.Project = other.projectName(), ""
+	own.Name, other.Name = other.Name, own.Name
+	own.Default, other.Default = other.Default, own.Default
+	return own.Name, []string{fmt.Sprintf(
+		"%s was the entry of another server at the same URL; that entry is now called %s, which was this server's name", own.Name, other.Name)}
 }
 
 // FindToken returns the first entry of .dstack/config.yml in home whose token is

@@ -200,7 +200,9 @@ func (r *tokenRotation) saveOwnToken(old projectConfig, token string) (entries [
 	replace := func(config *clientConfig) error {
 		entries = nil
 		for i := range config.Projects {
-			if p := &config.Projects[i]; p.Token == old.Token && p.URL == old.URL {
+			p := &config.Projects[i]
+			isSameServer := p.URL == old.URL || p.Installation != "" && p.Installation == old.Installation
+			if p.Token == old.Token && isSameServer {
 				p.Token = token
 				entries = append(entries, p.Name)
 			}

@@ -69,7 +69,7 @@ func (s *Server) authenticate(c *apiCall) (known bool, err error) {
 		return false, wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Invalid token"}, Err: &dstack.Error{
 			Kind: dstack.Unauthorized, Message: "the server does not accept this token",
 			Hint: "enter the current one: dstack config --project NAME --url URL; " +
-				"if it is lost, start the server once with --token NEW"}}
+				"if the admin's is lost, on the server's machine: dstack server token"}}
 	}
 	c.user = user
 	return true, nil

@@ -85,7 +85,7 @@ func (s *Server) findRoles(c *apiCall, members []api.SetMember) (map[dstack.User
 	}
 	if len(unknown) > 0 {
 		return nil, &dstack.Error{Kind: dstack.NotFound, Message: "there is no user " + strings.Join(unknown, ", "),
-			Hint: "ask an admin to create the user; the members were not changed"}
+			Hint: "an admin creates it with: dstack user create NAME; the members were not changed"}
 	}
 	return roles, nil
 }
