@@ -70,7 +70,7 @@ func (c *clientConfig) chooseProject(name string) (projectConfig, error) {
 		}
 		names := c.projectNames()
 		return projectConfig{}, invalidInput(didYouMean(name, names, "configured: "+strings.Join(names, ", ")+
-			"\nadd it: dstack config --project "+name),
+			"\nor add it, if the default server has it: dstack config --project "+name),
 			"project `%s` is not configured", name)
 	}
 	if found := c.defaultProject(); found != nil {

@@ -79,9 +79,11 @@ func (k *configCommand) run(ctx context.Context, c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	found, err := k.checkServer(ctx, project)
-	if err != nil {
-		return err
+	found := project.projectName()
+	if project.isNew {
+		if found, err = k.checkServer(ctx, project.projectConfig); err != nil {
+			return err
+		}
 	}
 	if strings.EqualFold(project.Name, found) {
 		project.Name, project.Project = found, ""
@@ -92,7 +94,7 @@ func (k *configCommand) run(ctx context.Context, c *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	return k.save(project, choice)
+	return k.save(project.projectConfig, choice)
 }
 
 // save writes the entry. An entry of the same name for another URL and another token is
@@ -185,16 +187,26 @@ func (k *configCommand) removeProject(config *clientConfig, name string) error {
 	return err
 }
 
+// wantedEntry is the entry that `dstack config` writes.
+type wantedEntry struct {
+	projectConfig
+	isNew bool // it differs from the entry that is known, in more than being the default
+}
+
 // resolveServer returns the entry for a project: the address and the token from the
-// flags, else from the environment, else from the configuration file.
-func (k *configCommand) resolveServer(config *clientConfig, entry, name string) (projectConfig, error) {
-	project := projectConfig{Name: entry, Project: name, URL: strings.TrimRight(k.url, "/")}
+// flags, else from the environment, else from the entry in the file. A project without an
+// entry is looked for at the server of the default entry.
+func (k *configCommand) resolveServer(config *clientConfig, entry, name string) (wantedEntry, error) {
+	project := wantedEntry{projectConfig{Name: entry, Project: name, URL: strings.TrimRight(k.url, "/")}, true}
+	if project.URL == "" {
+		project.URL, _ = k.env("DSTACK_URL")
+	}
 	known := config.findProject(entry)
 	if known != nil && known.Project != "" && k.entry == "" && (project.URL == "" || project.URL == known.URL) {
 		project.Project = known.Project
 	}
-	if project.URL == "" {
-		project.URL, _ = k.env("DSTACK_URL")
+	if known == nil {
+		known = config.defaultProject()
 	}
 	if project.URL == "" && known != nil {
 		project.URL = known.URL
@@ -205,7 +217,8 @@ func (k *configCommand) resolveServer(config *clientConfig, entry, name string) 
 	token, err := k.findToken(known, project.URL)
 	project.Token = token
 	if known != nil && known.URL == project.URL && known.Token == token {
-		project.Installation = known.Installation // nothing but the default or the name changes
+		project.Installation = known.Installation
+		project.isNew = !strings.EqualFold(known.Name, entry) || !strings.EqualFold(known.projectName(), project.projectName())
 	}
 	return project, err
 }

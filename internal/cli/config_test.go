@@ -33,6 +33,9 @@ func TestConfig(t *testing.T) {
 	if place, err := newTestApp(u).resolveProject(); err != nil || place.Name != "other" {
 		t.Errorf("the default is %+v (%v)", place, err)
 	}
+	// A project without an entry is looked for at the server of the default.
+	u.run("config", "--project", "third").check(t, ExitDone, nil, []string{"project third at " + f.URL + " is configured"})
+	u.run("config", "--project", "third", "--remove").check(t, ExitDone, nil, nil)
 	// A stored token is not sent to another URL.
 	u.run("config", "--project", "other", "--url", "http://127.0.0.1:9").check(t, ExitInvalid, nil, []string{"the token is missing"})
 	u.run("config", "--project", "othr", "--remove").check(t, ExitInvalid, nil, []string{"did you mean `other`?"})
