@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -73,23 +74,34 @@ func (u *userCreation) run(ctx context.Context, name string) error {
 	if _, err := client.CreateUser(ctx, user); err != nil {
 		return err
 	}
-	for i, project := range projects {
-		if _, err := client.AddMembers(ctx, project, []api.SetMember{{Username: name, ProjectRole: roles[i]}}); err != nil {
-			return fmt.Errorf("%s is created, but not a member of %s: %w", name, project, err)
-		}
-	}
 	token, err := client.RefreshToken(ctx, name)
 	if err != nil {
 		return &dstack.Error{Kind: dstack.KindOf(err), Cause: err, Message: name + " is created, but its token is not known: " + err.Error(),
 			Hint: "make a new one: dstack user rotate " + name}
 	}
+	joined, failure := u.joinProjects(ctx, client, name, projects, roles) // the token is printed in any case
 	if u.json {
-		return u.printJSON(userWithToken{Username: name, GlobalRole: role, Token: token, Projects: projects})
+		return errors.Join(failure, u.printJSON(userWithToken{Username: name, GlobalRole: role, Token: token, Projects: joined}))
 	}
 	u.printInfo(" %s is created. Its token, shown once:", u.err.paint(bold, name))
 	fmt.Fprintln(u.out, token)
-	u.printLoginHelp(name, projects, role, entry)
-	return nil
+	u.printLoginHelp(name, joined, role, entry)
+	return failure
+}
+
+// joinProjects makes a new user a member of projects, up to the first failure.
+func (u *userCreation) joinProjects(
+	ctx context.Context, client *api.Client, name string, projects []string, roles []dstack.Role,
+) (joined []string, err error) {
+	for i, project := range projects {
+		if _, err := client.AddMembers(ctx, project, []api.SetMember{{Username: name, ProjectRole: roles[i]}}); err != nil {
+			return joined, &dstack.Error{Kind: dstack.KindOf(err), Cause: err,
+				Message: fmt.Sprintf("%s is created, but is no member of %s: %v", name, project, err),
+				Hint:    fmt.Sprintf("try again: dstack project members add %s %s", project, name)}
+		}
+		joined = append(joined, project)
+	}
+	return joined, nil
 }
 
 // printLoginHelp says what the new user has to type.
