@@ -45,6 +45,16 @@ func (s *Server) authorize(c *apiCall) error {
 	}
 }
 
+// abortUnlessAuthorized breaks the connection of a long response whose caller has lost
+// access since it began: its token or its membership ended. A client that connects again
+// gets the reason.
+func (s *Server) abortUnlessAuthorized(c *apiCall) {
+	if err := s.authorize(c); err != nil && c.ctx.Err() == nil {
+		s.audit(c, "a call was ended", slog.String("why", err.Error()))
+		panic(http.ErrAbortHandler)
+	}
+}
+
 func newAccessDeniedError() error {
 	return wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Access denied"},
 		Err: &dstack.Error{Kind: dstack.Forbidden, Message: "you may not do this", Hint: "ask an admin"}}
