@@ -89,10 +89,14 @@ func newMembersAddCommand(a *app) *cobra.Command {
 			for _, name := range args[1:] {
 				members = append(members, api.SetMember{Username: name, ProjectRole: parsed})
 			}
-			return a.changeMembers(c.Context(), args[0], asJSON,
+			err = a.changeMembers(c.Context(), args[0], asJSON,
 				func(ctx context.Context, client *api.Client, project string) (api.Project, error) {
 					return client.AddMembers(ctx, project, members)
 				})
+			if err == nil && !asJSON {
+				a.printInfo(" to use it, each of them types: dstack config --project %s", args[0])
+			}
+			return err
 		},
 		ValidArgsFunction: cobra.NoFileCompletions,
 	}

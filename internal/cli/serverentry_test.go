@@ -154,6 +154,26 @@ func TestSaveServer_KeepsAWorkingURL(t *testing.T) {
 	}
 }
 
+// TestSaveServer_LeavesAnEntryThatTheUserEdited checks that an entry whose URL was changed
+// by hand counts as the user's, although a server wrote it.
+func TestSaveServer_LeavesAnEntryThatTheUserEdited(t *testing.T) {
+	home := t.TempDir()
+	if _, err := SaveServer(t.Context(), home, newTestDaemon(local1, "A", "a")); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(clientConfigPath(home))
+	if err == nil {
+		err = os.WriteFile(clientConfigPath(home), []byte(strings.Replace(string(text), local1, remote, 1)), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved, err := SaveServer(t.Context(), home, newTestDaemon(local2, "A", "", "a"))
+	if got := formatEntries(t, home); err != nil || !saved.HasAccess || got != "main* "+remote+" a " {
+		t.Errorf("%+v %v\n%s", saved, err, got)
+	}
+}
+
 // TestSaveServer_WritesOnlyForAChange checks that a home without write access is no
 // problem while the file is right.
 func TestSaveServer_WritesOnlyForAChange(t *testing.T) {
