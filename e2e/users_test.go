@@ -134,3 +134,33 @@ func TestNewProject_RunsServicesAtOnce(t *testing.T) {
 	h.runCLI("project", "delete", "lab", "-y").expectExit(0)
 	h.runCLI("ps", "--project", "lab").expectError(2, "project `lab` is not configured")
 }
+
+// TestNewProject_OfAUser lets a user who is no admin create a project and run a service in
+// it, in a container.
+func TestNewProject_OfAUser(t *testing.T) {
+	h := newParallelHarness(t, "docker")
+	ann := h.createPerson("ann")
+	ann.extraEnv = []string{"DSTACK_URL=" + h.serverURL(), "DSTACK_TOKEN=" + ann.token, "DSTACK_PROJECT=lab"}
+	ann.runCLI("project", "create", "lab").expectExit(0).expectText("with the backends of main: local")
+	ann.applyAndWait(ann.newFolder(ann.workloadConfig("anns")))
+	address := fmt.Sprintf("http://anns.lab.localhost:%d/", h.port)
+	ann.expectStatus(address, 200)
+	bob := h.createPerson("bob")
+	bob.extraEnv = []string{"DSTACK_URL=" + h.serverURL(), "DSTACK_TOKEN=" + bob.token, "DSTACK_PROJECT=lab"}
+	for _, args := range [][]string{{"ps"}, {"logs", "anns"}, {"stop", "anns", "-y"}, {"events", "anns"}, {"explain", "anns"}} {
+		bob.runCLI(args...).expectExit(1).expectNoText("workload")
+	}
+	ann.runCLI("project", "members", "add", "lab", "bob").expectExit(0)
+	bob.runCLI("ps").expectExit(0).expectText("anns")
+	h.waitUntil(10*time.Second, "the gateway knows bob", func() error { return expectStatusOf(h, address, bob.token, 200) })
+	ann.runCLI("project", "members", "remove", "lab", "bob").expectExit(0)
+	bob.runCLI("ps").expectExit(1)
+	h.waitUntil(10*time.Second, "the gateway has forgotten bob", func() error {
+		if expectStatusOf(h, address, bob.token, 200) == nil {
+			return fmt.Errorf("bob is still let in")
+		}
+		return nil
+	})
+	ann.runCLI("stop", "anns", "-y", "--abort").expectExit(0)
+	ann.runCLI("project", "delete", "lab", "-y").expectExit(0)
+}
