@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"strings"
 
 	"dstack/internal/api"
 	"dstack/internal/decide/job"
@@ -51,7 +52,14 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 	if err != nil {
 		return api.RunView{}, err
 	}
+	had := target.Spec
+	if err := s.store.PinSecrets(c.ctx, c.project.ID, &target.Spec); err != nil {
+		return api.RunView{}, err
+	}
 	if len(job.CompareSpecs(details.Run.Spec, target.Spec)) == 0 {
+		if only := job.CompareSpecs(details.Run.Spec, had); len(only) > 0 {
+			return api.RunView{}, newForgottenValueError(in.RunName, target.Num, only)
+		}
 		return buildRunView(details, s.urls), nil
 	}
 	run, err := s.store.ReviseRun(c.ctx, details.Run.ID, store.Revision{Revision: details.Run.Revision,
@@ -62,6 +70,19 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 	}
 	s.notifyChange()
 	return s.viewRevision(c, run)
+}
+
+// newForgottenValueError returns the error for a rollback to a revision that
+// differs only by the values of secrets: a rollback uses their present values.
+func newForgottenValueError(name string, num int, changes []job.Difference) error {
+	secrets := make([]string, 0, len(changes))
+	for _, d := range changes {
+		secrets = append(secrets, strings.TrimPrefix(d.Path, "secrets."))
+	}
+	return &dstack.Error{Kind: dstack.Conflict,
+		Message: fmt.Sprintf("revision %d of %s differs only by an earlier value of the secret %s, and a rollback uses the "+
+			"present value", num, name, strings.Join(secrets, ", ")),
+		Hint: "set the value again, which replaces the replicas: dstack secret set " + secrets[0]}
 }
 
 // findRollbackTarget finds revision num of a run. If num is 0, it finds the
