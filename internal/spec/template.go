@@ -130,6 +130,12 @@ func (s *Service) SecretNames() []string {
 	return slices.Compact(names)
 }
 
+// SecretNames returns the names of the secrets in the value of a variable.
+func (v EnvVar) SecretNames() []string {
+	s := Service{Env: Env{v}}
+	return s.SecretNames()
+}
+
 // ResolveSecrets returns a copy of a service in which the templates are replaced
 // by their text, and the names of the secrets without a value. What looks like a
 // reference but refers to no secret stays: it is text of a configuration that was
