@@ -141,7 +141,8 @@ func readSecretText(from io.Reader, source string) (string, error) {
 func checkSecretValue(name, value string) error {
 	switch {
 	case value == "":
-		return invalidInput("to remove it: dstack secret delete "+name, "the value of %s is empty", name)
+		return invalidInput("pass it on stdin, with --from-file or as an argument; to remove the secret: dstack secret delete "+name,
+			"the value of %s is empty", name)
 	case len(value) > api.MaxSecretBytes:
 		return &dstack.Error{Kind: dstack.TooLarge,
 			Message: fmt.Sprintf("the value of %s is larger than %s", name, human.Bytes(api.MaxSecretBytes)),

@@ -2,6 +2,7 @@ package server
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"dstack/internal/api"
@@ -52,15 +53,15 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 	if err != nil {
 		return api.RunView{}, err
 	}
-	had := target.Spec
+	changes := job.CompareSpecs(details.Run.Spec, target.Spec)
+	if len(changes) == 0 {
+		return buildRunView(details, s.urls), nil
+	}
+	if !slices.ContainsFunc(changes, func(d job.Difference) bool { return !d.IsSecret() }) {
+		return api.RunView{}, newForgottenValueError(in.RunName, target.Num, changes)
+	}
 	if err := s.store.PinSecrets(c.ctx, c.project.ID, &target.Spec); err != nil {
 		return api.RunView{}, err
-	}
-	if len(job.CompareSpecs(details.Run.Spec, target.Spec)) == 0 {
-		if only := job.CompareSpecs(details.Run.Spec, had); len(only) > 0 {
-			return api.RunView{}, newForgottenValueError(in.RunName, target.Num, only)
-		}
-		return buildRunView(details, s.urls), nil
 	}
 	run, err := s.store.ReviseRun(c.ctx, details.Run.ID, store.Revision{Revision: details.Run.Revision,
 		Spec: target.Spec, User: c.user.Name, NeedsRollout: job.NeedsRollout(details.Run.Spec, target.Spec),
@@ -77,11 +78,11 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 func newForgottenValueError(name string, num int, changes []job.Difference) error {
 	secrets := make([]string, 0, len(changes))
 	for _, d := range changes {
-		secrets = append(secrets, strings.TrimPrefix(d.Path, "secrets."))
+		secrets = append(secrets, strings.TrimPrefix(d.Path, job.SecretsPrefix))
 	}
 	return &dstack.Error{Kind: dstack.Conflict,
-		Message: fmt.Sprintf("revision %d of %s differs only by an earlier value of the secret %s, and a rollback uses the "+
-			"present value", num, name, strings.Join(secrets, ", ")),
+		Message: fmt.Sprintf("revision %d of %s differs only by the value of the secret %s, and a rollback uses the present "+
+			"values of secrets", num, name, strings.Join(secrets, ", ")),
 		Hint: "set the value again, which replaces the replicas: dstack secret set " + secrets[0]}
 }
 

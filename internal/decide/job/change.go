@@ -80,13 +80,19 @@ func CompareSpecs(from, to dstack.RunSpec) []Difference {
 	return append(all, compareSecrets(from, to)...)
 }
 
+// SecretsPrefix begins the paths of changes of the values of secrets.
+const SecretsPrefix = "secrets."
+
+// IsSecret reports whether the value of a secret changed, and not the configuration.
+func (d Difference) IsSecret() bool { return strings.HasPrefix(d.Path, SecretsPrefix) }
+
 // compareSecrets returns the secrets that both specifications refer to with other
 // values. It does not show the values.
 func compareSecrets(from, to dstack.RunSpec) []Difference {
 	var all []Difference
 	for _, name := range slices.Sorted(maps.Keys(to.Secrets)) {
 		if version, ok := from.Secrets[name]; ok && version != to.Secrets[name] {
-			all = append(all, Difference{spec.Change{Path: "secrets." + name, From: "an earlier value", To: "a later value"},
+			all = append(all, Difference{spec.Change{Path: SecretsPrefix + name, From: "an earlier value", To: "a later value"},
 				Rolling})
 		}
 	}

@@ -124,6 +124,9 @@ func (r *Reconciler) syncEngine(
 	if err != nil {
 		return nil, err
 	}
+	if err := r.hideSecrets(ctx, seen.Replicas, reports); err != nil {
+		return nil, err
+	}
 	r.startLogCopies(eng, seen.Replicas, reports)
 	var failures []error
 	removed := map[dstack.AttemptID]bool{}

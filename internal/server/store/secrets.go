@@ -80,7 +80,7 @@ func (s *Store) SetSecret(ctx context.Context, p dstack.ProjectID, name, value, 
 		if _, err := tx.NewInsert().Model(&next).Exec(ctx); err != nil {
 			return err
 		}
-		events, rolled, err := s.rollSecret(ctx, tx, next, now)
+		events, rolled, err := s.rollSecret(ctx, tx, next, change.Created, now)
 		if err != nil {
 			return err
 		}
@@ -98,10 +98,16 @@ func (s *Store) SetSecret(ctx context.Context, p dstack.ProjectID, name, value, 
 
 // rollSecret gives the runs that refer to a secret a new revision with its new
 // version.
-func (s *Store) rollSecret(ctx context.Context, tx bun.Tx, secret secretRow, now time.Time) (events []dstack.Event, names []string, err error) {
+func (s *Store) rollSecret(
+	ctx context.Context, tx bun.Tx, secret secretRow, isFirst bool, now time.Time,
+) (events []dstack.Event, names []string, err error) {
 	users, err := s.findSecretUsers(ctx, tx, dstack.ProjectID(secret.ProjectID))
 	if err != nil {
 		return nil, nil, err
+	}
+	how := "changed"
+	if isFirst {
+		how = "set"
 	}
 	for _, user := range users[secret.Name] {
 		row, err := s.lockRun(ctx, tx, user.ID)
@@ -120,7 +126,7 @@ func (s *Store) rollSecret(ctx context.Context, tx bun.Tx, secret secretRow, now
 		pins[secret.Name] = dstack.SecretVersion(secret.Version)
 		run.Spec.Secrets = pins
 		_, added, err := s.reviseRow(ctx, tx, row, Revision{Revision: row.Revision, Spec: run.Spec, User: secret.Username,
-			NeedsRollout: true, Now: now, Cause: fmt.Sprintf("secret %s was changed by %s", secret.Name, secret.Username)})
+			NeedsRollout: true, Now: now, Cause: fmt.Sprintf("secret %s was %s by %s", secret.Name, how, secret.Username)})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -239,26 +245,11 @@ func hintForMissing(names []string) string {
 
 // ResolveSecrets returns a run whose spec has the values of its secrets in place
 // of the references. The result must only be given to an engine. It fails with
-// NotFound if a secret does not exist any more. A version that was forgotten is
-// replaced by the present one.
+// NotFound if a secret does not exist any more.
 func (s *Store) ResolveSecrets(ctx context.Context, run dstack.Run) (dstack.Run, error) {
-	values := map[string]string{}
-	if names := run.Spec.Configuration.SecretNames(); len(names) > 0 {
-		rows, err := findSecrets(ctx, s.reader, run.ProjectID, names...)
-		if err != nil {
-			return run, wrapError(err)
-		}
-		chosen := map[string]secretRow{}
-		for _, row := range rows {
-			if chosen[row.Name].Version != int64(run.Spec.Secrets[row.Name]) || chosen[row.Name].Version == 0 {
-				chosen[row.Name] = row
-			}
-		}
-		for name, row := range chosen {
-			if values[name], err = s.sealer.open(row.Value, row.sealName()); err != nil {
-				return run, fmt.Errorf("open the secret %s: %w", name, err)
-			}
-		}
+	values, err := s.SecretValues(ctx, run)
+	if err != nil {
+		return run, err
 	}
 	resolved, missing := spec.ResolveSecrets(run.Spec.Configuration, func(name string) (string, bool) {
 		value, ok := values[name]
@@ -271,6 +262,33 @@ func (s *Store) ResolveSecrets(ctx context.Context, run dstack.Run) (dstack.Run,
 	}
 	run.Spec.Configuration = resolved
 	return run, nil
+}
+
+// SecretValues returns the values of the secrets that a run's spec refers to, by
+// name, without those that do not exist. A version that was forgotten is replaced
+// by the present one.
+func (s *Store) SecretValues(ctx context.Context, run dstack.Run) (map[string]string, error) {
+	names := run.Spec.Configuration.SecretNames()
+	if len(names) == 0 {
+		return nil, nil
+	}
+	rows, err := findSecrets(ctx, s.reader, run.ProjectID, names...)
+	if err != nil {
+		return nil, wrapError(err)
+	}
+	chosen := map[string]secretRow{}
+	for _, row := range rows { // the oldest version first
+		if last, ok := chosen[row.Name]; !ok || last.Version != int64(run.Spec.Secrets[row.Name]) {
+			chosen[row.Name] = row
+		}
+	}
+	values := make(map[string]string, len(chosen))
+	for name, row := range chosen {
+		if values[name], err = s.sealer.open(row.Value, row.sealName()); err != nil {
+			return nil, fmt.Errorf("open the secret %s: %w", name, err)
+		}
+	}
+	return values, nil
 }
 
 // findSecrets returns all versions of secrets, the oldest of each first; without
@@ -368,7 +386,7 @@ func (s *Store) findNeededVersions(ctx context.Context, tx bun.Tx, p dstack.Proj
 	var rows []revisionRow
 	err := tx.NewSelect().Model(&rows).ColumnExpr("v.run_id, v.spec").Join("JOIN runs AS r ON r.id = v.run_id").
 		Where("r.project_id = ? AND r.live", string(p)).
-		Where("(v.num = r.revision OR v.num = r.proven OR v.num IN (SELECT revision FROM replicas WHERE run_id = r.id AND live))").Scan(ctx)
+		Where("(v.num = r.revision OR v.num = r.proven AND r.ready_at = 0 OR v.num IN (SELECT revision FROM replicas WHERE run_id = r.id AND live))").Scan(ctx)
 	if err != nil {
 		return nil, err
 	}
