@@ -40,7 +40,7 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 		r.notes = spec.Locate(file.name, file.text, r.service.FindNotes())
 		problems = spec.FindBadReferences(file.name, file.text)
 		if f.name == "" {
-			problems = append(problems, spec.Locate(file.name, file.text, r.service.NameProblems())...)
+			problems = append(problems, r.service.NameProblems()...)
 		}
 	}
 	r.flags, flagProblems = f.overrideFields(r.service)
@@ -54,8 +54,8 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	references := spec.Interpolate(r.service, args, a.env).NotIn(problems)
 	inFile, unresolved := a.locateUnresolved(given, append(open, variableProblemsOf(references)...))
 	unlocated := append(append(unsupported.configuration, inFile...), references.NotIn(variableProblemsOf(references))...)
-	if len(unlocated) > 0 {
-		problems = append(problems, spec.Locate(file.name, file.text, unlocated)...)
+	if len(problems)+len(unlocated) > 0 {
+		problems = spec.Locate(file.name, file.text, append(problems, unlocated...))
 	}
 	addSecretOrigins(r.env, r.service.Env)
 	problems = slices.Concat(problems, profileProblems, unsupported.profile, variableProblems, unresolved,

@@ -19,11 +19,16 @@ func newMisplacedSecret(name string) *fault {
 			"and read the variable NAME", name)}
 }
 
-// NotIn returns the problems whose paths are in none of the others.
+// NotIn returns the problems that others do not have at the same path. A variable
+// has two paths: env.NAME, and env.0 where it is written in a list.
 func (p Problems) NotIn(others Problems) Problems {
 	var left Problems
 	for _, one := range p {
-		if !slices.ContainsFunc(others, func(other Problem) bool { return other.Path == one.Path }) {
+		isSame := func(other Problem) bool {
+			areVariables := strings.HasPrefix(one.Path, "env.") && strings.HasPrefix(other.Path, "env.")
+			return other.Path == one.Path || areVariables && other.Message == one.Message
+		}
+		if !slices.ContainsFunc(others, isSame) {
 			left = append(left, one)
 		}
 	}
