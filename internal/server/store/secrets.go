@@ -50,7 +50,9 @@ type SecretChange struct {
 // that refers to it gets a new revision in the same transaction, so that its
 // replicas are replaced; a run that is being stopped does not. The value before
 // stays for the replicas and revisions that need it; see forgetOldSecrets.
-func (s *Store) SetSecret(ctx context.Context, p dstack.ProjectID, name, value, user string, now time.Time) (SecretChange, error) {
+func (s *Store) SetSecret(
+	ctx context.Context, p dstack.ProjectID, name, value, user string, now time.Time,
+) (SecretChange, error) {
 	now = orNow(now)
 	var change SecretChange
 	err := s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
@@ -382,11 +384,14 @@ func (s *Store) forgetOldSecrets(ctx context.Context, tx bun.Tx, p dstack.Projec
 }
 
 // findNeededVersions returns the versions of secrets that revisions in use need.
-func (s *Store) findNeededVersions(ctx context.Context, tx bun.Tx, p dstack.ProjectID) (map[string]map[dstack.SecretVersion]bool, error) {
+func (s *Store) findNeededVersions(
+	ctx context.Context, tx bun.Tx, p dstack.ProjectID,
+) (map[string]map[dstack.SecretVersion]bool, error) {
 	var rows []revisionRow
 	err := tx.NewSelect().Model(&rows).ColumnExpr("v.run_id, v.spec").Join("JOIN runs AS r ON r.id = v.run_id").
 		Where("r.project_id = ? AND r.live", string(p)).
-		Where("(v.num = r.revision OR v.num = r.proven AND r.ready_at = 0 OR v.num IN (SELECT revision FROM replicas WHERE run_id = r.id AND live))").Scan(ctx)
+		Where(`(v.num = r.revision OR v.num = r.proven AND r.ready_at = 0
+			OR v.num IN (SELECT revision FROM replicas WHERE run_id = r.id AND live))`).Scan(ctx)
 	if err != nil {
 		return nil, err
 	}
