@@ -141,8 +141,8 @@ func readSecretText(from io.Reader, source string) (string, error) {
 func checkSecretValue(name, value string) error {
 	switch {
 	case value == "":
-		return invalidInput("pass it on stdin, with --from-file or as an argument; to remove the secret: dstack secret delete "+name,
-			"the value of %s is empty", name)
+		return invalidInput("pass it on stdin, with --from-file or as an argument; to remove the secret: "+
+			"dstack secret delete "+name, "the value of %s is empty", name)
 	case len(value) > api.MaxSecretBytes:
 		return &dstack.Error{Kind: dstack.TooLarge,
 			Message: fmt.Sprintf("the value of %s is larger than %s", name, human.Bytes(api.MaxSecretBytes)),
@@ -199,8 +199,8 @@ func explainForbidden(err error, what, project string) error {
 	if dstack.KindOf(err) != dstack.Forbidden {
 		return err
 	}
-	return &dstack.Error{Kind: dstack.Forbidden, Message: fmt.Sprintf("only admins of the project %s may %s it", project, what),
-		Hint: "ask one of them", Cause: err}
+	return &dstack.Error{Kind: dstack.Forbidden, Hint: "ask one of them", Cause: err,
+		Message: fmt.Sprintf("only admins of the project %s may %s it", cleanLine(project), what)}
 }
 
 func newSecretListCommand(a *app) *cobra.Command {
