@@ -104,12 +104,12 @@ func fillReferences(text string, value referenceValue, known string) ([]piece, *
 		switch v, ok := value.find(ref.name); {
 		case ok:
 			pieces = append(pieces, v...)
-		case ref.secret() == "":
+		case ref.secretName() == "":
 			missing = append(missing, "`"+ref.name+"`")
 		case value.hasSecrets:
 			pieces = append(pieces, ref)
 		default:
-			secrets = append(secrets, ref.secret())
+			secrets = append(secrets, ref.secretName())
 		}
 		text = rest
 	}
@@ -129,7 +129,7 @@ func checkReference(ref piece) *fault {
 	case !ref.isClosed:
 		return &fault{Message: fmt.Sprintf("the reference is not closed: `%.60s`", ref.text),
 			Hint: "close it with }}, or write $$ for a dollar sign"}
-	case ref.secret() == "" && !referenceName.MatchString(ref.name):
+	case ref.secretName() == "" && !referenceName.MatchString(ref.name):
 		return &fault{Message: fmt.Sprintf("invalid reference: `%.60s`", ref.name),
 			Hint: "write ${{ run.args }}, ${{ env.NAME }} or ${{ secrets.NAME }}"}
 	}

@@ -87,7 +87,7 @@ func checkOtherReferences(path, text string) *fault {
 	isTemplate := strings.HasPrefix(path, "env") || strings.HasPrefix(path, "registry_auth")
 	isJinja := strings.HasPrefix(path, "model.chat_template")
 	for _, p := range parseTemplate(text) {
-		name := p.secret()
+		name := p.secretName()
 		switch {
 		case !p.isReference, isJinja && name == "", isTemplate && name != "":
 			continue
@@ -147,7 +147,7 @@ func CheckReferences(s *Service, p Profile) Problems {
 
 func checkSentCommand(text string) *fault {
 	for _, p := range parseTemplate(text) {
-		if name := p.secret(); name != "" {
+		if name := p.secretName(); name != "" {
 			return newMisplacedSecret(name)
 		}
 	}
@@ -176,7 +176,7 @@ func (s *Service) FindNotes() Problems {
 			Message: fmt.Sprintf("`%.60s` in `env` is plain text: nothing replaces it", found[0])}
 		prefix, name, dotted := strings.Cut(found[1], ".")
 		switch {
-		case dotted && strings.EqualFold(prefix, "secrets") && secretName.MatchString(name):
+		case dotted && strings.EqualFold(prefix, "secrets") && secretNamePattern.MatchString(name):
 			p.Hint = fmt.Sprintf("for a secret, write ${{ secrets.%.60s }}", name)
 		case found[1] == v.Name:
 			p.Hint = fmt.Sprintf("to take it from your environment, write `env` as a list with `- %s`; for a secret, "+

@@ -13,9 +13,9 @@ import (
 // and dollar signs anywhere else are plain text.
 
 var (
-	secretName      = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
-	referenceOpener = regexp.MustCompile(`\$+\{\{`)
-	trailingDollars = regexp.MustCompile(`\$+$`)
+	secretNamePattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,200}$`)
+	referenceOpener   = regexp.MustCompile(`\$+\{\{`)
+	trailingDollars   = regexp.MustCompile(`\$+$`)
 )
 
 // secretsPrefix begins the names of references to secrets.
@@ -29,11 +29,11 @@ type piece struct {
 	isClosed    bool // the reference has its closing braces
 }
 
-// secret returns the name of the secret that the piece refers to; empty: it does
+// secretName returns the name of the secret that the piece refers to; empty: it does
 // not refer to a secret.
-func (p piece) secret() string {
+func (p piece) secretName() string {
 	name, ok := strings.CutPrefix(p.name, secretsPrefix)
-	if !p.isReference || !p.isClosed || !ok || !secretName.MatchString(name) {
+	if !p.isReference || !p.isClosed || !ok || !secretNamePattern.MatchString(name) {
 		return ""
 	}
 	return name
@@ -99,9 +99,9 @@ func EscapeReferences(text string) string {
 	})
 }
 
-// templates returns the values of a service that are templates, by their paths.
+// listTemplates returns the values of a service that are templates, by their paths.
 // Open variables have none yet.
-func (s *Service) templates() []configValue {
+func (s *Service) listTemplates() []configValue {
 	var all []configValue
 	for _, v := range s.Env {
 		if !v.Open {
@@ -119,9 +119,9 @@ func (s *Service) templates() []configValue {
 // nil if there are none.
 func (s *Service) SecretNames() []string {
 	var names []string
-	for _, t := range s.templates() {
+	for _, t := range s.listTemplates() {
 		for _, p := range parseTemplate(t.value) {
-			if name := p.secret(); name != "" {
+			if name := p.secretName(); name != "" {
 				names = append(names, name)
 			}
 		}
@@ -144,7 +144,7 @@ func ResolveSecrets(s Service, lookup func(name string) (value string, ok bool))
 	resolve := func(template string) string {
 		var b strings.Builder
 		for _, p := range parseTemplate(template) {
-			name := p.secret()
+			name := p.secretName()
 			if name == "" {
 				b.WriteString(p.text)
 				continue
@@ -171,7 +171,7 @@ func ResolveSecrets(s Service, lookup func(name string) (value string, ok bool))
 
 // CheckSecretName returns a Problem if a secret cannot have the name.
 func CheckSecretName(name string) error {
-	if secretName.MatchString(name) {
+	if secretNamePattern.MatchString(name) {
 		return nil
 	}
 	return Problem{Path: "name", Message: "`" + shortenName(name) + "` is not a valid name for a secret",

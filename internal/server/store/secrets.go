@@ -154,7 +154,7 @@ func (s *Store) Secrets(ctx context.Context, p dstack.ProjectID) ([]dstack.Secre
 				continue // an earlier version
 			}
 			secret := row.toSecret()
-			secret.Runs = runNames(users[row.Name])
+			secret.Runs = listRunNames(users[row.Name])
 			secrets = append(secrets, secret)
 		}
 		return nil
@@ -187,7 +187,7 @@ func (s *Store) DeleteSecrets(ctx context.Context, p dstack.ProjectID, names []s
 		}
 		var used []string
 		for _, name := range names {
-			if runs := runNames(users[name]); len(runs) > 0 {
+			if runs := listRunNames(users[name]); len(runs) > 0 {
 				used = append(used, fmt.Sprintf("%s is used by %s", name, strings.Join(runs, ", ")))
 			}
 		}
@@ -217,7 +217,7 @@ type secretUser struct {
 	Name string
 }
 
-func runNames(users []secretUser) []string {
+func listRunNames(users []secretUser) []string {
 	return mapRows(users, func(u secretUser) string { return u.Name })
 }
 
