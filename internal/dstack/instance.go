@@ -83,6 +83,7 @@ type GPU struct {
 type Requirements struct {
 	Resources     spec.Resources
 	Port          int
+	AnyPort       bool // the replica listens on the port that its engine chooses, so it claims none of a machine
 	NeedsImage    bool // the service names an image, so its engine must run containers
 	Backends      []string
 	Regions       []string

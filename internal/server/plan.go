@@ -87,6 +87,9 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 			open = append(open, v.Name)
 		}
 	}
+	if message, hint, ok := spec.CheckPortVariable(rs.Configuration); !ok {
+		return &dstack.Error{Kind: dstack.Invalid, Message: message, Hint: hint}
+	}
 	if len(open) > 0 {
 		names := strings.Join(open, ", ")
 		return wire.Error{Msg: "not all variables are resolved: " + names, Err: &dstack.Error{Kind: dstack.Invalid,
@@ -156,7 +159,7 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 func (p *runPlan) rejectSharedPorts() {
 	conf := p.spec.Configuration
 	replicas := max(conf.Replicas.Min, 1)
-	if len(p.placements) >= replicas || len(p.placements) == 0 {
+	if len(p.placements) >= replicas || len(p.placements) == 0 || job.MayChoosePort(p.spec) {
 		return
 	}
 	for _, one := range p.placements {
@@ -194,7 +197,7 @@ func buildNotes(p runPlan, offers []dstack.Offer) []string {
 	}
 	conf := p.spec.Configuration
 	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them")
-	if conf.Replicas.Max > len(p.placements) && conf.Replicas.Max > 1 {
+	if conf.Replicas.Max > len(p.placements) && conf.Replicas.Max > 1 && !job.MayChoosePort(p.spec) {
 		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once",
 			len(p.placements), conf.Replicas))
 	}
@@ -278,7 +281,7 @@ func (p runPlan) checkCapacity() error {
 	}
 	if p.portConflict != "" {
 		return &dstack.Error{Kind: dstack.Invalid, Message: p.portConflict,
-			Hint: "use one replica, or Docker: set engine: docker in the server's config.yml"}
+			Hint: "write `port: auto` and let the commands listen on $PORT, or use Docker, or one replica"}
 	}
 	events, _ := spec.Merge(p.spec.Configuration, p.spec.Profile).RetryRule()
 	if slices.Contains(events, spec.EventNoCapacity) {

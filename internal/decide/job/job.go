@@ -86,6 +86,7 @@ func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 	requirements := dstack.Requirements{
 		Resources:     c.Resources,
 		Port:          c.Port.Container,
+		AnyPort:       MayChoosePort(s),
 		NeedsImage:    c.Image != "",
 		Backends:      p.Backends,
 		Regions:       p.Regions,
@@ -116,6 +117,7 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 		WorkingDir:      ResolveWorkingDir(run.Spec),
 		Env:             BuildEnv(run, r),
 		Port:            c.Port.Container,
+		ChoosePort:      MayChoosePort(run.Spec),
 		GPUs:            r.Claim.GPUs,
 		CodeRepo:        run.Spec.RepoID,
 		CodeProject:     run.ProjectID,
@@ -170,6 +172,7 @@ func BuildEnv(run dstack.Run, r dstack.Replica) map[string]string {
 		"DSTACK_NODES_NUM":      "1",
 		"DSTACK_GPUS_PER_NODE":  gpus,
 		"DSTACK_GPUS_NUM":       gpus,
+		spec.PortVariable:       portText(run.Spec),
 	}
 	for _, v := range run.Spec.Configuration.Env {
 		env[v.Name] = v.Value

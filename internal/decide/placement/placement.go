@@ -69,7 +69,7 @@ func matchOffer(need dstack.Requirements, o dstack.Offer, taken dstack.Allocatio
 	gpus, whyNot := pickGPUs(need.Resources.GPU, o, taken)
 	claim.GPUs = gpus
 	why = append(why, whyNot...)
-	if o.Engine.SharesPorts {
+	if o.Engine.SharesPorts && !need.AnyPort {
 		if holder, held := taken.Ports[need.Port]; held {
 			why = append(why, fmt.Sprintf("port %d is taken by %s; plain processes share the machine's ports", need.Port, holder))
 		}

@@ -46,13 +46,19 @@ type Engine struct {
 	endedReports map[dstack.AttemptID]dstack.Report // the contents of exit.json
 	ports        map[dstack.AttemptID]portStatus    // of running attempts
 	keeperPIDs   map[dstack.AttemptID]int           // keepers of this engine; 0: ended and reaped
+	choosing     sync.Mutex                         // held while a port is chosen and reserved in an attempt's folder
 }
 
 // portStatus is the last definite result of checkPort.
 type portStatus struct {
-	ready bool
-	port  string
-	host  string // where the port accepted a connection; empty: never
+	ready  bool
+	port   string
+	chosen int    // the port, if the engine chose it
+	host   string // where the port accepted a connection; empty: never
+
+	listening   []dstack.Listener
+	listeningAt time.Time // when they were read
+	wasReady    bool      // then
 }
 
 var _ engine.Engine = (*Engine)(nil)
