@@ -48,10 +48,12 @@ func TestEngine(t *testing.T) {
 	enginetest.Run(t, func(t *testing.T) enginetest.Fixture {
 		dir := filepath.Join(t.TempDir(), "attempts")
 		return enginetest.Fixture{
-			Capabilities:  process.Capabilities(),
-			Open:          func(t *testing.T) enginetest.Engine { return openEngine(t, dir) },
-			Serve:         "exec " + self + " serve",
-			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string { return listLeftovers(t, dir, id) },
+			Capabilities:   process.Capabilities(),
+			Open:           func(t *testing.T) enginetest.Engine { return openEngine(t, dir) },
+			Serve:          "exec " + self + " serve",
+			ServeLocally:   "exec " + self + " serve",
+			ReadsListeners: runtime.GOOS == "linux",
+			ListLeftovers:  func(t *testing.T, id dstack.AttemptID) []string { return listLeftovers(t, dir, id) },
 			KillKeeper: func(t *testing.T, id dstack.AttemptID) {
 				if err := syscall.Kill(readKeeperPID(t, dir, id), syscall.SIGKILL); err != nil {
 					t.Fatal(err)
