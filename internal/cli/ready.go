@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/dstack"
 	"dstack/internal/human"
 )
 
@@ -22,6 +23,12 @@ func (a *app) printReady(v api.RunView, waited time.Duration) {
 		}
 	}
 	a.printInfo(" %s%s", a.err.paint(bold, name), status)
+	for _, r := range v.Replicas {
+		if line := warnOfReady(r); r.Status == dstack.ReplicaReady && line != "" {
+			a.printInfo("   %s", a.err.paint(yellow, line))
+			break // the others say the same
+		}
+	}
 	a.printInfo("")
 	a.printResult("   service  %s", cleanLine(v.URL))
 	if isLocalhostName(v.URL) && v.PathURL != "" {

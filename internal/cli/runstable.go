@@ -119,6 +119,14 @@ func statusPaint(status string) (textStyle, bool) {
 	return 0, false
 }
 
+// warnOfReady returns what the user should know about a ready replica, or "".
+func warnOfReady(r api.ReplicaView) string {
+	if r.Reason == "" {
+		return ""
+	}
+	return describeReason(r)
+}
+
 // problemLines returns the reasons why a run is not as it should be.
 func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	var lines []string
@@ -132,7 +140,9 @@ func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	}
 	for _, r := range v.Replicas {
 		switch {
-		case r.Status.IsFinished() && !verbose, r.Status == dstack.ReplicaReady:
+		case r.Status.IsFinished() && !verbose:
+		case r.Status == dstack.ReplicaReady:
+			add(warnOfReady(r))
 		case r.Progress != "":
 			add(fmt.Sprintf("replica %d %s", r.Num, cleanLine(r.Progress)))
 		case r.Reason != "":

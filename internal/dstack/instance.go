@@ -84,6 +84,7 @@ type Requirements struct {
 	Resources     spec.Resources
 	Port          int
 	AnyPort       bool // the replica listens on the port that its engine chooses, so it claims none of a machine
+	IsGlobalAdmin bool // the author of the revision is a global admin, so it may run as plain processes
 	NeedsImage    bool // the service names an image, so its engine must run containers
 	Backends      []string
 	Regions       []string

@@ -48,13 +48,15 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err != nil {
 		return p, err
 	}
-	offers, failed := s.collectOffers(c.ctx, c.project.Name, job.BuildRequirements(rs))
+	need := job.BuildRequirements(rs)
+	need.IsGlobalAdmin = c.user.GlobalRole == dstack.RoleAdmin
+	offers, failed := s.collectOffers(c.ctx, c.project.Name, need)
 	if p.existing != nil {
-		beside, _ := placement.RankOffers(job.BuildRequirements(rs), offers, used)
+		beside, _ := placement.RankOffers(need, offers, used)
 		p.mustRecreate = len(beside) == 0
 		used = placement.ReleaseAllocations(used, p.existing.Replicas)
 	}
-	p.placements, p.rejections = placement.RankOffers(job.BuildRequirements(rs), offers, used)
+	p.placements, p.rejections = placement.RankOffers(need, offers, used)
 	p.rejectSharedPorts()
 	p.notes = append(append(buildNotes(p, offers), failed...), templateNotes...)
 	return p, nil
@@ -273,6 +275,30 @@ func shortHash(hash string) string {
 	return hash
 }
 
+// newProcessForbiddenError returns the error for a user who may not run plain processes,
+// where no machine has containers.
+func newProcessForbiddenError() error {
+	return &dstack.Error{Kind: dstack.Forbidden,
+		Message: "only global admins may run services as plain processes: they have the rights of the server's own user",
+		Hint:    "install Docker on the server's machine, or ask a global admin to apply the service"}
+}
+
+// checkMayPlace returns an error if the caller's role alone leaves no machine for a
+// spec. It ignores what other replicas hold.
+func (s *Server) checkMayPlace(c *apiCall, rs dstack.RunSpec) error {
+	need := job.BuildRequirements(rs)
+	need.IsGlobalAdmin = c.user.GlobalRole == dstack.RoleAdmin
+	if need.IsGlobalAdmin {
+		return nil
+	}
+	offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
+	placements, rejections := placement.RankOffers(need, offers, nil)
+	if len(placements) == 0 && slices.ContainsFunc(rejections, placement.IsForGlobalAdmins) {
+		return newProcessForbiddenError()
+	}
+	return nil
+}
+
 // checkCapacity returns an error if a plan has no placement, unless the
 // configuration lets the run wait for capacity.
 func (p runPlan) checkCapacity() error {
@@ -282,6 +308,9 @@ func (p runPlan) checkCapacity() error {
 	if p.portConflict != "" {
 		return &dstack.Error{Kind: dstack.Invalid, Message: p.portConflict,
 			Hint: "write `port: auto` and let the commands listen on $PORT, or use Docker, or one replica"}
+	}
+	if slices.ContainsFunc(p.rejections, placement.IsForGlobalAdmins) {
+		return newProcessForbiddenError()
 	}
 	events, _ := spec.Merge(p.spec.Configuration, p.spec.Profile).RetryRule()
 	if slices.Contains(events, spec.EventNoCapacity) {

@@ -80,7 +80,7 @@ func joinCommands(commands []string) string {
 }
 
 // BuildRequirements returns what a replica requires of a machine. Profile fields
-// apply where the configuration sets nothing.
+// apply where the configuration sets nothing. The caller sets IsGlobalAdmin.
 func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 	c, p := s.Configuration, spec.Merge(s.Configuration, s.Profile)
 	requirements := dstack.Requirements{
