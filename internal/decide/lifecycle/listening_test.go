@@ -20,20 +20,20 @@ func TestReplica_ExplainsClosedPort(t *testing.T) {
 		want        string
 	}{
 		{"nothing is known", true, 0, nil, "running; port 8000 does not accept connections yet"},
-		{"another port", false, 0, []L{{"127.0.0.1", 18091}}, "running; it listens on 18091, not on 8000"},
-		{"another port in a container", true, 0, []L{{"0.0.0.0", 18091}}, "running; it listens on 18091, not on 8000"},
-		{"the same port on two addresses", true, 0, []L{{"0.0.0.0", 81}, {"::", 81}}, "running; it listens on 81, not on 8000"},
-		{"two ports", true, 0, []L{{"0.0.0.0", 81}, {"::", 82}}, "running; it listens on 81 and 82, not on 8000"},
-		{"many ports", true, 0, []L{{"::", 81}, {"::", 82}, {"::", 83}, {"::", 84}}, "running; it listens on 81, 82, 83 and others, not on 8000"},
-		{"only 127.0.0.1 in a container", true, 0, []L{{"127.0.0.1", 8000}},
+		{"another port", false, 0, []L{{Host: "127.0.0.1", Port: 18091}}, "running; it listens on 18091, not on 8000"},
+		{"another port in a container", true, 0, []L{{Host: "0.0.0.0", Port: 18091}}, "running; it listens on 18091, not on 8000"},
+		{"the same port on two addresses", true, 0, []L{{Host: "0.0.0.0", Port: 81}, {Host: "::", Port: 81}}, "running; it listens on 81, not on 8000"},
+		{"two ports", true, 0, []L{{Host: "0.0.0.0", Port: 81}, {Host: "::", Port: 82}}, "running; it listens on 81 and 82, not on 8000"},
+		{"many ports", true, 0, []L{{Host: "::", Port: 81}, {Host: "::", Port: 82}, {Host: "::", Port: 83}, {Host: "::", Port: 84}}, "running; it listens on 81, 82, 83 and others, not on 8000"},
+		{"only 127.0.0.1 in a container", true, 0, []L{{Host: "127.0.0.1", Port: 8000}},
 			"running; it listens only on 127.0.0.1 inside the container, not on all addresses: start it with --host 0.0.0.0"},
-		{"only ::1 in a container, and another port", true, 0, []L{{"::1", 8000}, {"0.0.0.0", 9000}},
+		{"only ::1 in a container, and another port", true, 0, []L{{Host: "::1", Port: 8000}, {Host: "0.0.0.0", Port: 9000}},
 			"running; it listens only on ::1 inside the container, not on all addresses: start it with --host 0.0.0.0"},
-		{"127.0.0.1 without a container is right", false, 0, []L{{"127.0.0.1", 8000}}, "running; port 8000 does not accept connections yet"},
-		{"all addresses are right", true, 0, []L{{"0.0.0.0", 8000}}, "running; port 8000 does not accept connections yet"},
-		{"another address of the machine", false, 0, []L{{"10.0.0.2", 8000}},
+		{"127.0.0.1 without a container is right", false, 0, []L{{Host: "127.0.0.1", Port: 8000}}, "running; port 8000 does not accept connections yet"},
+		{"all addresses are right", true, 0, []L{{Host: "0.0.0.0", Port: 8000}}, "running; port 8000 does not accept connections yet"},
+		{"another address of the machine", false, 0, []L{{Host: "10.0.0.2", Port: 8000}},
 			"running; it listens on 10.0.0.2, not on 127.0.0.1: start it with --host 127.0.0.1"},
-		{"not on the port that its engine chose", false, 20001, []L{{"127.0.0.1", 8000}}, "running; it listens on 8000, not on 20001"},
+		{"not on the port that its engine chose", false, 20001, []L{{Host: "127.0.0.1", Port: 8000}}, "running; it listens on 8000, not on 20001"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			rep := &dstack.Report{State: dstack.AttemptRunning, StartedAt: now.Add(-30 * time.Second), Listening: c.listening, Port: c.chosen}
@@ -74,12 +74,12 @@ func TestReplica_WarnsOfOpenListeners(t *testing.T) {
 		listening   []L
 		want        string
 	}{
-		{"becomes ready", dstack.ReplicaStarting, false, []L{{"0.0.0.0", 8000}}, "listens on 0.0.0.0:8000, which other machines may reach"},
-		{"stays ready", dstack.ReplicaReady, false, []L{{"::", 8000}}, "listens on [::]:8000, which"},
-		{"recovers", dstack.ReplicaUnhealthy, false, []L{{"10.0.0.2", 9000}, {"127.0.0.1", 8000}}, "listens on 10.0.0.2:9000, which"},
-		{"listens locally", dstack.ReplicaReady, false, []L{{"127.0.0.1", 8000}, {"::1", 8000}}, ""},
+		{"becomes ready", dstack.ReplicaStarting, false, []L{{Host: "0.0.0.0", Port: 8000}}, "listens on 0.0.0.0:8000, which other machines may reach"},
+		{"stays ready", dstack.ReplicaReady, false, []L{{Host: "::", Port: 8000}}, "listens on [::]:8000, which"},
+		{"recovers", dstack.ReplicaUnhealthy, false, []L{{Host: "10.0.0.2", Port: 9000}, {Host: "127.0.0.1", Port: 8000}}, "listens on 10.0.0.2:9000, which"},
+		{"listens locally", dstack.ReplicaReady, false, []L{{Host: "127.0.0.1", Port: 8000}, {Host: "::1", Port: 8000}}, ""},
 		{"listens nowhere as far as known", dstack.ReplicaReady, false, nil, ""},
-		{"is a container", dstack.ReplicaStarting, true, []L{{"0.0.0.0", 8000}}, ""},
+		{"is a container", dstack.ReplicaStarting, true, []L{{Host: "0.0.0.0", Port: 8000}}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			rep := &dstack.Report{State: dstack.AttemptRunning, Ready: true, Listening: c.listening}
