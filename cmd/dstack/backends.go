@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"dstack/internal/backend"
@@ -90,6 +91,16 @@ func (d *daemon) openBackend(ctx context.Context, t backendType, settings any) (
 	return opened, nil
 }
 
+// listHiddenFolders lists the folders that replicas must not read: the server's own, and that of the command line's
+// configuration, which has the admin's token.
+func (d *daemon) listHiddenFolders() []string {
+	folders := []string{d.dir}
+	if home, err := os.UserHomeDir(); err == nil {
+		folders = append(folders, filepath.Join(home, ".dstack"))
+	}
+	return folders
+}
+
 // openLocal opens the backend of the machine that the server runs on.
 func openLocal(ctx context.Context, d *daemon, settings local.Settings) (openedBackend, error) {
 	installation, err := d.store.Installation(ctx)
@@ -102,7 +113,7 @@ func openLocal(ctx context.Context, d *daemon, settings local.Settings) (openedB
 	}
 	l, err := local.New(ctx, local.Options{
 		Engine: settings.Engine, Dir: d.filePath("process"), Installation: installation, HostID: d.hostID,
-		KeeperProgram: program, Code: d.openCode, Dialer: d.dialer, Log: d.log,
+		KeeperProgram: program, Hidden: d.listHiddenFolders(), Code: d.openCode, Dialer: d.dialer, Log: d.log,
 	})
 	if err != nil {
 		return openedBackend{}, err

@@ -198,7 +198,12 @@ func buildNotes(p runPlan, offers []dstack.Offer) []string {
 		return notes
 	}
 	conf := p.spec.Configuration
-	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them")
+	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them; "+
+		"a program that listens on all addresses is open to the network")
+	if p.placements[0].Offer.Engine.ShowsServer {
+		notes = append(notes, "plain processes: this machine cannot hide the server's folder from the commands, with its "+
+			"database and keys")
+	}
 	if conf.Replicas.Max > len(p.placements) && conf.Replicas.Max > 1 && !job.MayChoosePort(p.spec) {
 		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once",
 			len(p.placements), conf.Replicas))

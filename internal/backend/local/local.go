@@ -33,8 +33,9 @@ type Options struct {
 	Engine        string // auto, docker or process; empty: auto
 	Dir           string // the folder of the processes' folders
 	Installation  dstack.Installation
-	HostID        string // identifies this machine among the servers that share a database
-	KeeperProgram string // the dstack program, which runs the keepers of processes
+	HostID        string   // identifies this machine among the servers that share a database
+	KeeperProgram string   // the dstack program, which runs the keepers of processes
+	Hidden        []string // folders that processes must not read, if the system can hide them
 	Code          engine.CodeOpener
 	Dialer        *dial.Dialer // opens the connections of port checks; nil: directly
 	Log           *slog.Logger
@@ -107,12 +108,13 @@ func (l *Local) useDocker(ctx context.Context) error {
 func (l *Local) useProcesses(ctx context.Context) error {
 	e, err := process.New(process.Options{
 		Dir: filepath.Join(l.Dir, string(l.Installation)), KeeperProgram: l.KeeperProgram, Code: l.Code, Dialer: l.Dialer,
-		GPUs: len(l.gpus.list(ctx)) > 0,
+		Hidden: l.Hidden, GPUs: len(l.gpus.list(ctx)) > 0,
 	})
 	if err != nil {
 		return err
 	}
 	l.engine, l.capabilities = e, process.Capabilities()
+	l.capabilities.ShowsServer = !e.HidesServer()
 	l.engineTitle = "plain processes"
 	return nil
 }

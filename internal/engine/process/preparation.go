@@ -179,6 +179,8 @@ func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (
 		Env:   buildEnv(spec, os.Environ(), e.opts.GPUs),
 		Dir:   filepath.Join(dir.path("work"), filepath.FromSlash(workingDir)),
 		Grace: spec.StopGracePeriod,
+
+		confinement: confinement{Hidden: e.hidden, Work: resolveLinks(dir.path("work"))},
 	})
 }
 
