@@ -192,6 +192,12 @@ nginx_piece() {
 	need nginx nginx-light || mark_missing NGINX "$why"
 }
 
+# systemd's checker of unit files. systemd itself does not run in the tests.
+systemd_piece() {
+	need systemd-analyze systemd || { mark_missing SYSTEMD "$why" && return; }
+	export DSTACK_TEST_SYSTEMD=systemd-analyze
+}
+
 # Debian's Python with jinja2, the reference for chat templates.
 jinja_piece() {
 	local python=/usr/bin/python3

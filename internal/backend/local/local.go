@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"dstack/internal/backend"
@@ -114,10 +115,14 @@ func (l *Local) useProcesses(ctx context.Context) error {
 		return err
 	}
 	l.engine, l.capabilities = e, process.Capabilities()
-	l.capabilities.ShowsServer = !e.HidesServer()
+	if l.capabilities.ShowsServer = !e.HidesServer(); l.capabilities.ShowsServer && len(l.Hidden) > 0 {
+		l.notice = strings.TrimPrefix(l.notice+"\n "+showsServerNotice, "\n ")
+	}
 	l.engineTitle = "plain processes"
 	return nil
 }
+
+const showsServerNotice = "This machine cannot hide the server's folder from plain processes: they can read its database and keys."
 
 // Close closes the engine. Replicas keep running.
 func (l *Local) Close() error {
