@@ -223,12 +223,12 @@ func TestProcess_WarnsOfOpenPort(t *testing.T) {
 	h.applyAndWait(h.newFolder(strings.Replace(portConfig("open", "auto"), "127.0.0.1", "0.0.0.0", 1)))
 	h.applyAndWait(h.newFolder(portConfig("local", "auto")))
 	h.waitUntil(20*time.Second, "ps warns", func() error {
-		if out := h.runCLI("ps", "open").out; !strings.Contains(out, "which other machines may reach without a token") {
+		if out := h.runCLI("ps", "open").out; !strings.Contains(out, "open to the network without a token") {
 			return fmt.Errorf("%s", out)
 		}
 		return nil
 	})
-	if out := h.runCLI("ps", "local").out; strings.Contains(out, "other machines") {
+	if out := h.runCLI("ps", "local").out; strings.Contains(out, "open to the network") {
 		t.Errorf("a local port has a warning:\n%s", out)
 	}
 }

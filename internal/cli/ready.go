@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"dstack/internal/api"
-	"dstack/internal/dstack"
 	"dstack/internal/human"
 )
 
@@ -23,11 +22,8 @@ func (a *app) printReady(v api.RunView, waited time.Duration) {
 		}
 	}
 	a.printInfo(" %s%s", a.err.paint(bold, name), status)
-	for _, r := range v.Replicas {
-		if line := warnOfReady(r); r.Status == dstack.ReplicaReady && line != "" {
-			a.printInfo("   %s", a.err.paint(yellow, line))
-			break // the others say the same
-		}
+	if warning := readyWarning(v); warning != "" {
+		a.printInfo("   %s", a.err.paint(yellow, warning))
 	}
 	a.printInfo("")
 	a.printResult("   service  %s", cleanLine(v.URL))

@@ -119,12 +119,23 @@ func statusPaint(status string) (textStyle, bool) {
 	return 0, false
 }
 
-// warnOfReady returns what the user should know about a ready replica, or "".
-func warnOfReady(r api.ReplicaView) string {
-	if r.Reason == "" {
-		return ""
+// readyWarning returns what the user should know about ready replicas, such as that
+// other machines can reach them, or "". It names the first one.
+func readyWarning(v api.RunView) string {
+	warning, others := "", 0
+	for _, r := range v.Replicas {
+		switch {
+		case r.Status != dstack.ReplicaReady || r.Reason == "":
+		case warning == "":
+			warning = describeReason(r)
+		default:
+			others++
+		}
 	}
-	return describeReason(r)
+	if others > 0 {
+		warning += "; " + human.CountOf(others, "more replica does", "more replicas do")
+	}
+	return warning
 }
 
 // problemLines returns the reasons why a run is not as it should be.
@@ -141,14 +152,14 @@ func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	for _, r := range v.Replicas {
 		switch {
 		case r.Status.IsFinished() && !verbose:
-		case r.Status == dstack.ReplicaReady:
-			add(warnOfReady(r))
+		case r.Status == dstack.ReplicaReady: // see readyWarning
 		case r.Progress != "":
 			add(fmt.Sprintf("replica %d %s", r.Num, cleanLine(r.Progress)))
 		case r.Reason != "":
 			add(describeReason(r) + describeRetry(r, now))
 		}
 	}
+	add(readyWarning(v))
 	if b := v.RolledBack; b != nil && !v.Status.IsFinished() {
 		add(fmt.Sprintf("revision %d was rolled back to %d: %s", b.From, b.To, orDash(b.Reason)))
 	}

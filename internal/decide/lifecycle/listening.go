@@ -89,6 +89,6 @@ func (seen ReplicaFacts) warnOfOpenListeners() dstack.Reason {
 	if len(open) == 0 {
 		return ""
 	}
-	return dstack.Reason(fmt.Sprintf("listens on %s, which other machines may reach without a token; "+
+	return dstack.Reason(fmt.Sprintf("listens on %s, open to the network without a token; "+
 		"let it listen on 127.0.0.1", joinSome(open)))
 }

@@ -74,9 +74,9 @@ func TestReplica_WarnsOfOpenListeners(t *testing.T) {
 		listening   []L
 		want        string
 	}{
-		{"becomes ready", dstack.ReplicaStarting, false, []L{{Host: "0.0.0.0", Port: 8000}}, "listens on 0.0.0.0:8000, which other machines may reach"},
-		{"stays ready", dstack.ReplicaReady, false, []L{{Host: "::", Port: 8000}}, "listens on [::]:8000, which"},
-		{"recovers", dstack.ReplicaUnhealthy, false, []L{{Host: "10.0.0.2", Port: 9000}, {Host: "127.0.0.1", Port: 8000}}, "listens on 10.0.0.2:9000, which"},
+		{"becomes ready", dstack.ReplicaStarting, false, []L{{Host: "0.0.0.0", Port: 8000}}, "listens on 0.0.0.0:8000, open to the network without a token"},
+		{"stays ready", dstack.ReplicaReady, false, []L{{Host: "::", Port: 8000}}, "listens on [::]:8000, open"},
+		{"recovers", dstack.ReplicaUnhealthy, false, []L{{Host: "10.0.0.2", Port: 9000}, {Host: "127.0.0.1", Port: 8000}}, "listens on 10.0.0.2:9000, open"},
 		{"listens locally", dstack.ReplicaReady, false, []L{{Host: "127.0.0.1", Port: 8000}, {Host: "::1", Port: 8000}}, ""},
 		{"listens nowhere as far as known", dstack.ReplicaReady, false, nil, ""},
 		{"is a container", dstack.ReplicaStarting, true, []L{{Host: "0.0.0.0", Port: 8000}}, ""},
