@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,6 +32,7 @@ type Options struct {
 	Code          engine.CodeOpener // nil: attempts have no code
 	Dialer        *dial.Dialer      // opens the connections of port checks; nil: directly
 	GPUs          bool              // the machine has NVIDIA GPUs: an attempt sees only those that it was given
+	Log           *slog.Logger      // nil: no log
 }
 
 // Engine runs attempts as processes.
@@ -60,6 +62,9 @@ var _ engine.Engine = (*Engine)(nil)
 // New opens the engine of a folder. ListReports returns the attempts of an earlier server
 // in the folder, too.
 func New(opts Options) (*Engine, error) {
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
+	}
 	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
 		return nil, &dstack.Error{
 			Kind:    dstack.Unavailable,

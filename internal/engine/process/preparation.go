@@ -281,9 +281,11 @@ func (e *Engine) unpackCode(ctx context.Context, work, workingDir string, spec d
 			return err
 		}
 		defer code.Close()
-		if err := engine.UnpackArchive(ctx, root, code); err != nil {
+		leftOut, err := engine.UnpackArchive(ctx, root, code)
+		if err != nil {
 			return err
 		}
+		engine.LogLeftOut(e.opts.Log, spec, leftOut)
 	}
 	return root.MkdirAll(workingDir, 0o755)
 }
