@@ -4,7 +4,6 @@
 VERSION ?=
 GO      ?= go
 BINARY  := bin/dstack
-LDFLAGS := -s -w$(if $(VERSION), -X main.version=$(VERSION))
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo test unit lint sim bench clean
@@ -15,7 +14,7 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## build bin/dstack, one static binary
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '$(LDFLAGS)' -o $(BINARY) ./cmd/dstack
+	@GO='$(GO)' scripts/build.sh $(BINARY) $(VERSION)
 
 demo: build ## start a server, apply examples/http-server, call it; needs Go and python3 only
 	@scripts/demo.sh $(BINARY)

@@ -65,6 +65,7 @@ type daemon struct {
 	store      *store.Store
 	backends   *backend.Set
 	opened     []openedBackend // those in backends, in the order of config.yml
+	retired    []openedBackend // engines that run what they have, and get nothing new
 	dialer     *dial.Dialer    // shared by the probes, the engines and the gateway
 	hub        *hub.Client
 	reconciler *reconcile.Reconciler
@@ -106,7 +107,11 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	if d.metricsListener != nil {
 		tasks = append(tasks, loop.Task{Name: "metrics", Run: d.listenForMetrics})
 	}
-	return loop.Run(ctx, tasks...)
+	err = loop.Run(ctx, tasks...)
+	if err == nil { // ctx ended
+		d.printStopMessage(ctx, out)
+	}
+	return err
 }
 
 // buildComponents opens the store and the backends, and creates the other components. It starts none of them.
@@ -127,6 +132,7 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err := d.openBackends(ctx, config, backendTypes); err != nil {
 		return none, err
 	}
+	d.openRetiredEngines(ctx)
 	// The lock of the folder proves that no other server of this host is running, so the leases of a killed one are free.
 	if err := d.store.FreeLeases(ctx, d.hostID); err != nil {
 		return none, err
@@ -211,7 +217,7 @@ func (d *daemon) close() error {
 	if d.metricsListener != nil {
 		errs = append(errs, ignoreClosed(d.metricsListener.Close()))
 	}
-	for _, b := range d.opened {
+	for _, b := range append(d.opened, d.retired...) {
 		errs = append(errs, b.close())
 	}
 	if d.store != nil {

@@ -21,12 +21,13 @@ const (
 // is shown before confirming it.
 type Preview struct {
 	Plan       RunPlan     `json:"plan"`
-	Placements []Placement `json:"places"`   // offers that meet the requirements, best first
-	Rejections []Rejection `json:"misfits"`  // offers that do not, and why
-	Notes      []string    `json:"notes"`    // for the user: python: plain processes use this machine's own
-	Existing   *RunView    `json:"existing"` // the unfinished run with this name; nil: none
-	Changes    []Change    `json:"changes"`  // from Existing to this run
-	Strategy   string      `json:"how"`      // the most disruptive strategy of all Changes; empty: nothing changes
+	Placements []Placement `json:"places"`           // offers that meet the requirements, best first
+	Rejections []Rejection `json:"misfits"`          // offers that do not, and why
+	Notes      []string    `json:"notes"`            // for the user: python: plain processes use this machine's own
+	Advice     string      `json:"advice,omitempty"` // what to do if there is no placement, one way on each line
+	Existing   *RunView    `json:"existing"`         // the unfinished run with this name; nil: none
+	Changes    []Change    `json:"changes"`          // from Existing to this run
+	Strategy   string      `json:"how"`              // the most disruptive strategy of all Changes; empty: nothing changes
 	URL        string      `json:"url"`
 	ModelURL   string      `json:"model_url,omitempty"`
 }

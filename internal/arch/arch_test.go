@@ -66,7 +66,7 @@ var packages = []entry{
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
 	{"internal/server/wire", "spec dstack decide/job decide/status api server/store"},
-	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status api backend hub loop server/logs server/store server/wire jinja chattemplate"},
+	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status api backend engine hub loop server/logs server/store server/wire jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", "human"},

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -163,7 +164,7 @@ func (j *applyCommand) checkCapacity(preview api.Preview) error {
 	}
 	report := &failureReport{err: &dstack.Error{Kind: dstack.NoCapacity,
 		Message: fmt.Sprintf("cannot run %s: no machine suits", j.runTitle(preview)),
-		Hint:    "ask for less, or let it wait for a machine: --retry"}}
+		Hint:    cmp.Or(preview.Advice, "ask for less: see `resources` in the configuration")}}
 	for _, m := range preview.Rejections {
 		report.reasons = append(report.reasons, formatRejection(m))
 	}

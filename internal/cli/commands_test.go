@@ -126,6 +126,7 @@ func TestStop(t *testing.T) {
 	if len(f.stopped) != 1 || !f.stopped[0].Abort || f.stopped[0].RunsNames[0] != "web" {
 		t.Errorf("requested %+v", f.stopped)
 	}
+	u.run("stop", "--all", "web").check(t, ExitInvalid, nil, []string{"--all stops every run of the project"})
 	u.run("stop", "web", "-y").check(t, ExitDone, nil, []string{"web is stopped"})
 	if len(f.stopped) != 1 {
 		t.Error("a stopped run was stopped again")

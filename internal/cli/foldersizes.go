@@ -14,6 +14,7 @@ import (
 const (
 	maxMeasuredFiles = 20 * maxFiles // beyond, sizes are not added up any more
 	maxNamedFolders  = 3             // the largest ones, that the error names
+	minNamedShare    = 20            // smaller ones than this part of all are not named
 )
 
 // folderSizes are the numbers and sizes of the files to upload.
@@ -48,23 +49,24 @@ func (s *folderSizes) areTooLarge() bool { return s.files > maxFiles || s.bytes 
 // hasTooManyFiles reports whether the number of files alone is beyond the limit.
 func (s *folderSizes) hasTooManyFiles() bool { return s.files > maxFiles && s.bytes <= maxArchiveSize }
 
-// describeLargest names the entries with the most files or bytes.
+// describeLargest names the entries that have most of the files or bytes.
 func (s *folderSizes) describeLargest() string {
-	byFiles := s.hasTooManyFiles()
+	measure, total := func(e entrySize) int64 { return e.bytes }, s.bytes
+	format := human.Bytes
+	if s.hasTooManyFiles() {
+		measure, total = func(e entrySize) int64 { return int64(e.files) }, int64(s.files)
+		format = func(n int64) string { return human.Count(int(n), "file") }
+	}
 	names := slices.SortedFunc(maps.Keys(s.top), func(x, y string) int {
-		a, b := s.top[x], s.top[y]
-		if byFiles {
-			return cmp.Or(cmp.Compare(b.files, a.files), cmp.Compare(x, y))
-		}
-		return cmp.Or(cmp.Compare(b.bytes, a.bytes), cmp.Compare(x, y))
+		return cmp.Or(cmp.Compare(measure(s.top[y]), measure(s.top[x])), cmp.Compare(x, y))
 	})
 	var parts []string
-	for _, name := range names[:min(maxNamedFolders, len(names))] {
-		size := human.Bytes(s.top[name].bytes)
-		if byFiles {
-			size = human.Count(s.top[name].files, "file")
+	for i, name := range names[:min(maxNamedFolders, len(names))] {
+		size := measure(s.top[name])
+		if i > 0 && size < total/minNamedShare {
+			break
 		}
-		parts = append(parts, fmt.Sprintf("%s has %s", name, size))
+		parts = append(parts, fmt.Sprintf("%s has %s", name, format(size)))
 	}
 	return strings.Join(parts, ", ")
 }

@@ -255,9 +255,31 @@ func TestTooLargeError_NamesTheLargest(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	u.writeFiles("small")
 	_, err := archiveFolder(t.Context(), u.dir, gitignore.Environment{})
 	if dstack.KindOf(err) != dstack.TooLarge || !strings.Contains(err.Error(), "(a/ has 60MB, b/ has 15MB, c has 15MB)") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestFolderSizes_CountsFiles(t *testing.T) {
+	var s folderSizes
+	for i := range maxFiles + 1 {
+		s.add(fmt.Sprintf("data/%d", i), 1)
+	}
+	s.add("app.py", 1)
+	if got := s.describeLargest(); !s.areTooLarge() || got != "data/ has 50001 files" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestPrintItems_WrapsOnATerminal(t *testing.T) {
+	s, out := newTerminalScreen(40)
+	j := &applyCommand{runWatcher: runWatcher{app: &app{screen: s}}}
+	j.printItems("left out", []string{"keys/one.pem", "keys/two.pem", "keys/three.pem", "a-name-that-is-longer-than-the-line.pem"})
+	want := " left out     keys/one.pem,\n              keys/two.pem,\n              keys/three.pem,\n              a-name-that-is-longer-than-the-line.pem\n"
+	if got := out.String(); got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

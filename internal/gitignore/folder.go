@@ -40,7 +40,8 @@ type Entry struct {
 func (e Entry) IsListed() bool { return !e.Ignored || e.Tracked }
 
 // OpenFolder opens dir, an absolute path without symbolic links. It may be the top of a working tree, a folder in one, or
-// in none; then the .gitignore files in it count all the same. The folder itself never counts as ignored.
+// in none; then the .gitignore files in it count all the same. The folder itself never counts as ignored: the rules that
+// ignore it, such as `*` in the repository of a home folder, do not apply in it.
 func OpenFolder(dir string, env Environment) (*Folder, error) {
 	notes := &notes{}
 	repo := findRepository(dir)
@@ -54,9 +55,12 @@ func OpenFolder(dir string, env Environment) (*Folder, error) {
 	}
 	isIgnored := false
 	for name := range strings.SplitSeq(filepath.ToSlash(rel), "/") {
-		if !isIgnored && folder.Find(name, true).Ignored {
+		if folder.Find(name, true).Ignored {
+			if !isIgnored {
+				notes.add("git ignores %s; its files are uploaded because you apply in it", folder.path+name)
+			}
 			isIgnored = true
-			notes.add("git ignores %s; its files are uploaded because you apply in it", folder.path+name)
+			folder.rules = folder.rules.without(folder.path + name)
 		}
 		if folder, err = folder.openBelow(name, false); err != nil {
 			return nil, err
@@ -73,7 +77,9 @@ func openTree(repo *repository, env Environment, notes *notes) (*Folder, error) 
 		if !filepath.IsAbs(file) {
 			file = filepath.Join(t.top, file)
 		}
-		if err := t.addBase(file); err != nil {
+		if err := t.addBase(file); errors.Is(err, fs.ErrPermission) {
+			notes.add("git's file of ignored files %s cannot be read; it does not apply", file)
+		} else if err != nil {
 			return nil, err
 		}
 	}

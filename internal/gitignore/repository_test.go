@@ -122,6 +122,19 @@ func TestFolder_ReadsASparseIndex(t *testing.T) {
 	w.check(w.dir, ".gitignore", "c.lock", "in/a.lock")
 }
 
+// A split index holds an entry that has changed without its name.
+func TestReadIndex_ReplacesEntriesOfASplitIndex(t *testing.T) {
+	w := newWorktree(t)
+	w.write("a", "lib", "z")
+	w.git("add", ".")
+	w.git("update-index", "--split-index")
+	w.git("update-index", "--cacheinfo", "160000,"+strings.Repeat("1", 40)+",lib")
+	got, err := readIndex(filepath.Join(w.dir, ".git"), settings{hashSize: sha1Size})
+	if err != nil || !slices.Equal(got.names, []string{"a", "z"}) || !slices.Equal(got.submodules, []string{"lib"}) {
+		t.Errorf("got %+v (%v)", got, err)
+	}
+}
+
 // Without the index, ignored files are left out, and the user is told.
 func TestFolder_NotesAnUnreadableIndex(t *testing.T) {
 	for _, content := range []string{"DIRC", "XXXX0000000000000000000000000000000000000000", "DIRC\x00\x00\x00\x09" + strings.Repeat("0", 40)} {
@@ -278,11 +291,18 @@ func TestFolder_OutsideOfARepository(t *testing.T) {
 
 // Who applies in an ignored folder means its files.
 func TestFolder_ThatIsIgnoredItself(t *testing.T) {
-	w := newWorktree(t)
-	w.write(".gitignore=/build/\n*.log\n", "build/app/a", "build/app/b.log")
-	got, notes := listFiles(t, w.home, filepath.Join(w.dir, "build", "app"))
-	if !slices.Equal(got, []string{"a"}) || len(notes) != 1 || !strings.Contains(notes[0], "git ignores build;") {
-		t.Errorf("got %q, notes %q", got, notes)
+	for _, c := range []struct{ rules, note string }{
+		{"/build/\n*.log\n", "git ignores build;"},
+		{"*\n!.bashrc\n*.log\n", "git ignores build;"}, // a home folder with a repository for its settings
+		{"build/*\n*.log\n", "git ignores build/app;"},
+		{"**/app\n/build/**\n!*\n*.log\napp/\n", "git ignores build/app;"},
+	} {
+		w := newWorktree(t)
+		w.write(".gitignore="+c.rules, "build/app/a", "build/app/b.log", "build/app/sub/c", "build/app/.gitignore=d\n", "build/app/d")
+		got, notes := listFiles(t, w.home, filepath.Join(w.dir, "build", "app"))
+		if !slices.Equal(got, []string{".gitignore", "a", "sub/c"}) || len(notes) != 1 || !strings.HasPrefix(notes[0], c.note) {
+			t.Errorf("%q: got %q, notes %q", c.rules, got, notes)
+		}
 	}
 }
 

@@ -92,16 +92,34 @@ func (r *Rules) Match(path string, isFolder bool) Verdict {
 	}
 	name := path[strings.LastIndexByte(path, '/')+1:]
 	for i := len(r.rules) - 1; i >= 0; i-- {
-		rule := &r.rules[i]
-		text := path
-		if rule.anyFolder {
-			text = name
-		}
-		if (isFolder || !rule.onlyFolders) && rule.glob.matches(text) {
-			return rule.verdict
+		if r.rules[i].matches(path, name, isFolder) {
+			return r.rules[i].verdict
 		}
 	}
 	return NoRule
+}
+
+// matches reports whether the rule is about a path whose last element is name.
+func (r *rule) matches(path, name string, isFolder bool) bool {
+	if r.anyFolder {
+		path = name
+	}
+	return (isFolder || !r.onlyFolders) && r.glob.matches(path)
+}
+
+// without returns the rules that do not ignore the folder at path.
+func (r *Rules) without(path string) *Rules {
+	if r.ignoreCase {
+		path = lowerASCII(path)
+	}
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	result := &Rules{ignoreCase: r.ignoreCase}
+	for i := range r.rules {
+		if r.rules[i].verdict != Ignored || !r.rules[i].matches(path, name, true) {
+			result.rules = append(result.rules, r.rules[i])
+		}
+	}
+	return result
 }
 
 // Chain is the rules of a folder and of those above it. A nil Chain has no rules.
@@ -127,4 +145,12 @@ func (c *Chain) Match(path string, isFolder bool) Verdict {
 		}
 	}
 	return NoRule
+}
+
+// without returns the chain without the rules that ignore the folder at path.
+func (c *Chain) without(path string) *Chain {
+	if c == nil {
+		return nil
+	}
+	return c.above.without(path).Add(c.path, c.rules.without(path[len(c.path):]))
 }

@@ -99,6 +99,10 @@ func TestMatch(t *testing.T) {
 		{"[^a-c]", "d", Ignored},
 		{"[]]", "]", Ignored},
 		{"[[:digit:]]*", "1x", Ignored},
+		{"[[:digit:]-z]", "-", Ignored}, // no range begins with a class
+		{"[[:digit:]-z]", "x", NoRule},
+		{"[a-c-e]", "-", Ignored},
+		{"[a-c-e]", "d", NoRule},
 		{"[[:digits:]]", "1", NoRule},
 		{"[a", "[a", NoRule},
 		{"a\\", "a\\", NoRule},
