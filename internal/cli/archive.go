@@ -128,7 +128,7 @@ func (p *archiver) addFolder(ctx context.Context, at []string, rules *uploadRule
 		return fmt.Errorf("read the folder: %w", err)
 	}
 	if err != nil {
-		p.leaveOut(name, "cannot be read")
+		p.leaveOut(name+"/", "cannot be read")
 		return nil
 	}
 	for _, entry := range entries {
@@ -161,11 +161,15 @@ func (p *archiver) addFolder(ctx context.Context, at []string, rules *uploadRule
 // addSubfolder packs a folder in a folder. One from which everything is left out is
 // left out, too; an empty one is packed.
 func (p *archiver) addSubfolder(ctx context.Context, at []string, rules *uploadRules, onlyTracked bool) error {
+	name := path.Join(at...) + "/"
 	own, err := rules.openFolder(at[len(at)-1], onlyTracked)
+	if err != nil && p.isClosed(name) {
+		p.leaveOut(name, "cannot be read")
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	name := path.Join(at...) + "/"
 	p.pending = append(p.pending, name)
 	err = p.addFolder(ctx, at, own)
 	if last := len(p.pending) - 1; last >= 0 && p.pending[last] == name {

@@ -2,7 +2,9 @@ package cli
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 )
@@ -81,6 +83,13 @@ func (p *archiver) findOutsideTarget(name string) (target string, isOutside bool
 		}
 	}
 	return "", false
+}
+
+// isClosed reports whether nothing in a folder can be opened, so that an ignore file in it
+// has no meaning.
+func (p *archiver) isClosed(folder string) bool {
+	_, err := p.root.Lstat(path.Join(folder, ".gitignore"))
+	return errors.Is(err, fs.ErrPermission)
 }
 
 // leaveOut notes something that cannot travel, and is not uploaded.
