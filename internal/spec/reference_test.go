@@ -107,7 +107,7 @@ func TestReference_ExamplesParse(t *testing.T) {
 				t.Errorf("%s: %v in\n%s", name, err, text)
 			}
 		}
-		if found == 0 && name != "exit-codes.md" && name != "server.md" {
+		if found == 0 && strings.Contains(page, "<!-- fields: ") {
 			t.Errorf("%s has no example", name)
 		}
 	}
