@@ -154,6 +154,9 @@ func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (
 	if err := checkMounts(spec); err != nil {
 		return 0, err
 	}
+	if err := engine.ValidateLaunch(spec); err != nil {
+		return 0, err
+	}
 	bash, err := findBash(spec)
 	if err != nil {
 		return 0, err
