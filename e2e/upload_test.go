@@ -5,65 +5,101 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
 
-// refusingServer is a Node.js server that refuses large uploads before it has read
-// them, and closes their connection if the query asks for it.
-const refusingServer = `require('http').createServer((q, s) => {
-  if (+q.headers['content-length'] > 1e6 || q.headers['transfer-encoding']) {
-    if (q.url.includes('close')) s.setHeader('Connection', 'close');
-    s.writeHead(413); s.end('too large');
-  } else { q.resume(); q.on('end', () => s.end('ok')); }
-}).listen(%d, '127.0.0.1')`
-
-// TestEarlyResponse uploads to a real server that refuses large bodies at once, with
-// a real client. Every client gets the refusal, and no error of the gateway.
-func TestEarlyResponse(t *testing.T) {
-	needPiece(t, "node", "DSTACK_TEST_NODE")
-	h := newParallelHarness(t, "process")
-	port := findFreePort(t)
-	dir := h.newFolder(fmt.Sprintf("type: service\nname: uploads\nauth: false\nport: %d\ncommands:\n- exec node server.js\n", port))
-	h.writeFile(filepath.Join(dir, "server.js"), fmt.Sprintf(refusingServer, port))
-	h.applyAndWait(dir)
-	file := filepath.Join(t.TempDir(), "image")
-	if err := os.WriteFile(file, make([]byte, 20<<20), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, query := range []string{"close", "keep"} {
-		for _, length := range []string{"Content-Type: application/octet-stream", "Transfer-Encoding: chunked"} {
-			for i := range 40 {
-				if got := h.curl("-H", "Expect:", "-H", length, "--data-binary", "@"+file,
-					h.servicePathURL("uploads", "/?"+query)); got.status != 413 || got.body != "too large" {
-					t.Fatalf("%s, %s, upload %d: %d %s", query, length, i, got.status, got.body)
-				}
+// TestUploadedFiles compares the files in the replica's folder with those that git
+// lists, without secrets, and with what the plan says.
+func TestUploadedFiles(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, "process")
+	for _, c := range []struct {
+		name    string
+		files   map[string]string // tracked, if the content begins with "tracked"
+		want    []string
+		plan    []string
+		notPlan string
+	}{
+		{
+			name: "whitelist",
+			files: map[string]string{".gitignore": "*\n!*/\n!*.py\n!*.yml\n!.gitignore\n", "app.py": "", "keys/prod/id_rsa": "",
+				"keys/prod/.env": "", "models/sub/w.bin": ""},
+			want: []string{".gitignore", "app.py"},
+			plan: []string{"uploads      2 files"},
+		},
+		{
+			name:    "taken-back",
+			files:   map[string]string{".gitignore": "data/**\n!data/schema.json\n", "data/schema.json": "{}", "data/rows.csv": ""},
+			want:    []string{".gitignore", "data/schema.json"},
+			plan:    []string{"uploads      2 files"},
+			notPlan: "left out",
+		},
+		{
+			name:    "tracked",
+			files:   map[string]string{".gitignore": "*.lock\n", "poetry.lock": "tracked", "uv.lock": ""},
+			want:    []string{".gitignore", "poetry.lock"},
+			notPlan: "left out",
+		},
+		{
+			name: "secrets",
+			files: map[string]string{".env": "tracked TOKEN=1", "tls/server.pem": "", ".venv/bin/x": "", "a/__pycache__/b.pyc": "",
+				".env.example": "TOKEN=", "app.py": ""},
+			want: []string{".env.example", "app.py"},
+			plan: []string{"left out     .env (tracked by git), tls/server.pem, .venv/, a/__pycache__/",
+				"write this into .dstackignore: !.env"},
+		},
+		{
+			name: "asked-for",
+			files: map[string]string{".env": "tracked TOKEN=1", ".dstackignore": "!.env\nnotes.txt\n", "notes.txt": "tracked", ".gitignore": "*.bin\n",
+				"app.py": ""},
+			want:    []string{".dstackignore", ".env", ".gitignore", "app.py"},
+			notPlan: "left out",
+		},
+	} {
+		dir, err := os.MkdirTemp(h.home, "code")
+		if err != nil {
+			t.Fatal(err)
+		}
+		runGit(t, dir, "init", "-q")
+		for name, content := range c.files {
+			h.writeFile(filepath.Join(dir, name), content)
+			if strings.HasPrefix(content, "tracked") {
+				runGit(t, dir, "add", "-f", name)
 			}
 		}
-	}
-	for _, c := range []struct {
-		body string
-		want int
-	}{{"@" + file, 413}, {"small", 200}} {
-		began := time.Now()
-		got := h.curl("-H", "Expect: 100-continue", "--data-binary", c.body, h.servicePathURL("uploads", "/?close"))
-		if took := time.Since(began); got.status != c.want || took > 900*time.Millisecond {
-			t.Errorf("with Expect: 100-continue: %d after %s, want %d within a second", got.status, took, c.want)
+		port := findFreePort(t)
+		h.writeFile(filepath.Join(dir, "service.dstack.yml"), fmt.Sprintf("type: service\nname: %s\ncommands:\n- find . -type f -o -type l | sort\n"+
+			"- exec %s %d\nport: %d\nenv:\n- HOST=127.0.0.1\n", c.name, workloadBinary, port, port))
+		applied := h.runCLIIn(dir, "apply", "-f", "service.dstack.yml", "-y", "--wait", "ready", "--timeout", "2m").expectExit(0).expectText(c.plan...)
+		if c.notPlan != "" {
+			applied.expectNoText(c.notPlan)
 		}
+		h.waitUntil(time.Minute, "the list of files", func() error {
+			var got []string
+			for line := range strings.Lines(h.runCLI("logs", c.name).expectExit(0).out) {
+				if name, isFile := strings.CutPrefix(strings.TrimSpace(line), "./"); isFile {
+					got = append(got, name)
+				}
+			}
+			slices.Sort(got)
+			if !slices.Equal(got, c.want) {
+				return fmt.Errorf("%s: the replica has %q, want %q", c.name, got, c.want)
+			}
+			return nil
+		})
+		h.runCLI("stop", c.name, "-y").expectExit(0)
 	}
 }
 
-// curl runs curl and returns the response.
-func (h *harness) curl(args ...string) response {
-	h.t.Helper()
-	args = append([]string{"-sS", "-m", "60", "-w", "\n%{http_code}"}, args...)
-	out, err := exec.Command("curl", args...).CombinedOutput()
-	at := strings.LastIndexByte(string(out), '\n')
-	status, convErr := strconv.Atoi(string(out[at+1:]))
-	if err != nil || convErr != nil {
-		h.t.Fatalf("curl %q: %v %v\n%s", args, err, convErr, out)
+// runGit runs git without the user's configuration.
+func runGit(t *testing.T, dir string, args ...string) {
+	t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Dir, cmd.Env = dir, []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "GIT_CONFIG_NOSYSTEM=1"}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
-	return response{status: status, body: string(out[:at])}
 }

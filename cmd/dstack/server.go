@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -52,6 +53,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c)
+	c.AddCommand(tokenCommand())
 	return c
 }
 
@@ -64,6 +66,8 @@ type daemon struct {
 	errOut          io.Writer
 	drainTimeout    time.Duration
 	proxies         []netip.Prefix // trusted
+	publicHost      string         // of DSTACK_SERVER_URL; empty: not set
+	proxyWarning    sync.Once
 	requests        inFlight
 	stopping        context.Context // ends when the server begins to stop
 	drained         context.Context // ends when no request is in flight any more
@@ -71,6 +75,7 @@ type daemon struct {
 	store      *store.Store
 	backends   *backend.Set
 	opened     []openedBackend // those in backends, in the order of config.yml
+	retired    []openedBackend // engines that run what they have, and get nothing new
 	dialer     *dial.Dialer    // shared by the probes, the engines and the gateway
 	hub        *hub.Client
 	reconciler *reconcile.Reconciler
@@ -104,7 +109,8 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	if err != nil {
 		return err
 	}
-	if err := d.printStartMessage(out, errOut, booted); err != nil {
+	d.recordURL()
+	if err := d.printStartMessage(ctx, out, errOut, booted); err != nil {
 		return err
 	}
 	var endDrain context.CancelFunc
@@ -121,7 +127,11 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	if d.metricsListener != nil {
 		tasks = append(tasks, loop.Task{Name: "metrics", Run: d.listenForMetrics})
 	}
-	return loop.Run(ctx, tasks...)
+	err = loop.Run(ctx, tasks...)
+	if err == nil { // ctx ended
+		d.printStopMessage(ctx, out)
+	}
+	return err
 }
 
 // buildComponents opens the store and the backends, and creates the other components. It starts none of them.
@@ -144,9 +154,13 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		d.drainTimeout = *config.DrainTimeout
 	}
 	d.proxies = d.trustedProxies(config)
+	if d.publicURL != "" {
+		d.publicHost = d.site().Server.Host
+	}
 	if err := d.openBackends(ctx, config, backendTypes); err != nil {
 		return none, err
 	}
+	d.openRetiredEngines(ctx)
 	// The lock of the folder proves that no other server of this host is running, so the leases of a killed one are free.
 	if err := d.store.FreeLeases(ctx, d.hostID); err != nil {
 		return none, err
@@ -158,7 +172,9 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		Owner: d.leaseOwner(), Host: d.hostID,
 		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
 	})
-	if d.hub, err = hub.New(hub.Options{Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Log: d.log}); err != nil {
+	if d.hub, err = hub.New(hub.Options{
+		Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Proxy: http.ProxyFromEnvironment, Log: d.log,
+	}); err != nil {
 		return none, err
 	}
 	d.server = server.New(server.Options{
@@ -187,6 +203,7 @@ func (d *daemon) openCode(ctx context.Context, spec dstack.AttemptSpec) (io.Read
 // ServeHTTP passes a request to the gateway or to the API, depending on its host and path.
 func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer d.requests.begin()()
+	d.warnOfUntrustedProxy(r)
 	if d.gateway.Serves(r) {
 		d.gateway.ServeHTTP(w, r)
 		return
@@ -227,7 +244,7 @@ func (d *daemon) close() error {
 	if d.metricsListener != nil {
 		errs = append(errs, ignoreClosed(d.metricsListener.Close()))
 	}
-	for _, b := range d.opened {
+	for _, b := range append(d.opened, d.retired...) {
 		errs = append(errs, b.close())
 	}
 	if d.store != nil {

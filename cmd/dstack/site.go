@@ -1,11 +1,13 @@
 package main
 
 import (
+	"net/http"
 	"net/netip"
 	"net/url"
 	"strings"
 
 	"dstack/internal/decide/route"
+	"dstack/internal/origin"
 	"dstack/internal/server"
 )
 
@@ -48,5 +50,19 @@ func (o *serverOptions) trustedProxies(config server.Config) []netip.Prefix {
 		return loopback
 	default:
 		return nil
+	}
+}
+
+// warnOfUntrustedProxy logs once that a request for the public URL came through a proxy that is not trusted: it may be the
+// operator's own, which services then take for their only client.
+func (d *daemon) warnOfUntrustedProxy(r *http.Request) {
+	if len(r.Header["X-Forwarded-For"]) == 0 || !strings.EqualFold(r.Host, d.publicHost) {
+		return
+	}
+	if client := origin.ClientOf(r, route.Proxies{Trusted: d.proxies}); len(client.Hops) == 0 {
+		d.proxyWarning.Do(func() {
+			d.log.Warn("a request has X-Forwarded-For but does not come from a trusted proxy; "+
+				"if it is yours, add its address to trusted_proxies in config.yml", "from", client.AddressText())
+		})
 	}
 }

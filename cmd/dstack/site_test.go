@@ -2,7 +2,10 @@ package main
 
 import (
 	"fmt"
+	"log/slog"
+	"net/http/httptest"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"dstack/internal/decide/route"
@@ -56,6 +59,31 @@ func TestTrustedProxies(t *testing.T) {
 		o := serverOptions{publicURL: c.url}
 		if got := fmt.Sprint(o.trustedProxies(server.Config{TrustedProxies: c.configured})); got != c.want {
 			t.Errorf("at %q with %v: %s, want %s", c.url, c.configured, got, c.want)
+		}
+	}
+}
+
+func TestWarnOfUntrustedProxy(t *testing.T) {
+	for _, c := range []struct {
+		name, peer, host, header string
+		warns                    bool
+	}{
+		{"a proxy that is not trusted", "10.0.0.9:1", "dstack.example.com", "X-Forwarded-For", true},
+		{"a trusted one", "10.0.0.5:1", "dstack.example.com", "X-Forwarded-For", false},
+		{"a client", "10.0.0.9:1", "dstack.example.com", "X-Other", false},
+		{"another host", "10.0.0.9:1", "10.0.0.1:3000", "X-Forwarded-For", false},
+	} {
+		var log strings.Builder
+		d := &daemon{log: slog.New(slog.NewTextHandler(&log, nil)), publicHost: "dstack.example.com",
+			proxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.5/32")}}
+		for range 2 {
+			r := httptest.NewRequest("GET", "/", nil)
+			r.RemoteAddr, r.Host = c.peer, c.host
+			r.Header.Set(c.header, "203.0.113.9")
+			d.warnOfUntrustedProxy(r)
+		}
+		if got := strings.Count(log.String(), "trusted_proxies in config.yml"); got != 1 && c.warns || got != 0 && !c.warns {
+			t.Errorf("%s: %q", c.name, log.String())
 		}
 	}
 }

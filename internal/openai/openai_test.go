@@ -61,6 +61,9 @@ func TestWriteError(t *testing.T) {
 		{401, "invalid_api_key", "", `{"error":{"message":"why","type":"invalid_request_error","param":null,"code":"invalid_api_key"}}`},
 		{403, "forbidden", "", `{"error":{"message":"why","type":"permission_error","param":null,"code":"forbidden"}}`},
 		{404, "model_not_found", "model", `{"error":{"message":"why","type":"invalid_request_error","param":"model","code":"model_not_found"}}`},
+		{422, "validation", "", `{"error":{"message":"why","type":"invalid_request_error","param":null,"code":"validation"}}`},
+		{424, "generation", "", `{"error":{"message":"why","type":"server_error","param":null,"code":"generation"}}`},
+		{425, "", "", `{"error":{"message":"why","type":"server_error","param":null,"code":null}}`},
 		{503, "", "", `{"error":{"message":"why","type":"server_error","param":null,"code":null}}`},
 	}
 	for _, c := range cases {

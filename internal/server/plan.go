@@ -11,6 +11,8 @@ import (
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
+	"dstack/internal/engine"
+	"dstack/internal/human"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
 	"dstack/internal/spec"
@@ -23,6 +25,7 @@ type runPlan struct {
 	name         string // empty: one will be generated
 	placements   []dstack.Placement
 	rejections   []dstack.Rejection
+	advice       string // what to do if there is no placement; empty: unknown
 	portConflict string // why the replicas cannot share their machines' ports; empty: they can
 	notes        []string
 	existing     *store.RunDetails // the unfinished run with the same name; nil: none
@@ -44,6 +47,9 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 		return p, err
 	}
 	p.spec.Template = template
+	if err := s.store.PinSecrets(c.ctx, c.project.ID, &p.spec); err != nil {
+		return p, err
+	}
 	used, err := s.store.Allocations(c.ctx, c.project.ID)
 	if err != nil {
 		return p, err
@@ -55,8 +61,14 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 		used = placement.ReleaseAllocations(used, p.existing.Replicas)
 	}
 	p.placements, p.rejections = placement.RankOffers(job.BuildRequirements(rs), offers, used)
+	if len(p.placements) == 0 {
+		p.advice = placement.Advise(job.BuildRequirements(rs), offers, used)
+	}
 	p.rejectSharedPorts()
 	p.notes = append(append(buildNotes(p, offers), failed...), templateNotes...)
+	if note := s.describeImage(c.ctx, p); note != "" {
+		p.notes = append(p.notes, note)
+	}
 	return p, nil
 }
 
@@ -68,7 +80,9 @@ func findRunName(rs dstack.RunSpec) string {
 }
 
 // checkSpec returns an error if a spec can run on no machine: an invalid name,
-// unsupported fields, an unsupported repo type, or variables without a value.
+// unsupported fields, commands and variables that no process can be started with,
+// references that nothing replaces, an unsupported repo type, or variables without a
+// value.
 func checkSpec(rs dstack.RunSpec, name string) error {
 	if name != "" {
 		if err := spec.CheckName(name); err != nil {
@@ -77,6 +91,12 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 	}
 	if problems := spec.Unsupported(&rs.Configuration, rs.Profile); len(problems) > 0 {
 		return newUnsupportedError(problems)
+	}
+	if problems := rs.Configuration.LaunchProblems(); len(problems) > 0 {
+		return newLaunchError(problems)
+	}
+	if problems := spec.CheckReferences(&rs.Configuration, rs.Profile); len(problems) > 0 {
+		return newReferenceError(problems)
 	}
 	if err := checkRepoType(rs.RepoData); err != nil {
 		return err
@@ -114,6 +134,16 @@ func toInvalidError(err error) error {
 	return &dstack.Error{Kind: dstack.Invalid, Message: err.Error()}
 }
 
+// newReferenceError returns one error for all references that nothing replaces,
+// with their places.
+func newReferenceError(problems spec.Problems) error {
+	texts := make([]string, 0, len(problems))
+	for _, p := range problems {
+		texts = append(texts, p.Path+": "+p.Message)
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Message: strings.Join(texts, "; "), Hint: problems[0].Hint}
+}
+
 // newUnsupportedError returns one error for all unsupported features of a spec.
 func newUnsupportedError(problems spec.Problems) error {
 	const prefix = "not supported yet: "
@@ -129,6 +159,16 @@ func newUnsupportedError(problems spec.Problems) error {
 		hint = "remove it for now"
 	}
 	return &dstack.Error{Kind: dstack.Unsupported, Message: prefix + strings.Join(features, ", "), Hint: hint}
+}
+
+// newLaunchError returns one error for all commands and variables that no process can be
+// started with.
+func newLaunchError(problems spec.Problems) error {
+	messages := make([]string, 0, len(problems))
+	for _, p := range problems {
+		messages = append(messages, p.Message)
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Message: strings.Join(messages, "; "), Hint: problems[0].Hint}
 }
 
 // findExisting sets p.existing to the unfinished run with the name of the plan.
@@ -170,7 +210,10 @@ func (p *runPlan) rejectSharedPorts() {
 		p.rejections = append(p.rejections, dstack.Rejection{Offer: one.Offer, Reason: p.portConflict})
 	}
 	p.placements = nil
+	p.advice = sharedPortAdvice
 }
+
+const sharedPortAdvice = "let dstack choose the ports with port: auto, use one replica, or Docker"
 
 // collectOffers returns the offers of all backends of a project, and a note for
 // each backend that did not answer.
@@ -210,6 +253,40 @@ func buildNotes(p runPlan, offers []dstack.Offer) []string {
 	return notes
 }
 
+// describeImage says how much has to be downloaded before the replicas can start,
+// or "" if nothing has to be, or nothing is known.
+func (s *Server) describeImage(ctx context.Context, p runPlan) string {
+	if len(p.placements) == 0 || !p.placements[0].Offer.Engine.Containers || p.placements[0].Offer.OwnedInstance == "" {
+		return ""
+	}
+	offer := p.placements[0].Offer
+	b, err := s.backends.Get(offer.Key)
+	if err != nil {
+		return ""
+	}
+	eng, err := b.Engine(ctx, offer.OwnedInstance)
+	finder, ok := eng.(engine.ImageFinder)
+	if err != nil || !ok {
+		return ""
+	}
+	image := job.ChooseImage(p.spec)
+	var auth *dstack.RegistryAuth
+	if login := p.spec.Configuration.RegistryAuth; login != nil {
+		auth = &dstack.RegistryAuth{Username: login.Username, Password: login.Password}
+	}
+	info, err := finder.FindImage(ctx, image, auth)
+	switch {
+	case err != nil || info.IsLocal:
+		return ""
+	case info.DownloadBytes == 0 && p.spec.Configuration.Image == "":
+		return fmt.Sprintf("the default image %s is not on %s yet: several gigabytes will be downloaded; `image` may name a smaller one",
+			image, offer.Type)
+	case info.DownloadBytes == 0:
+		return fmt.Sprintf("the image %s is not on %s yet and will be downloaded", image, offer.Type)
+	}
+	return fmt.Sprintf("the image %s is not on %s yet: %s will be downloaded", image, offer.Type, human.ImageBytes(info.DownloadBytes))
+}
+
 // getPlan returns the plan of a run in the wire format. It contains the spec
 // unchanged, because the 0.18.10 client submits that.
 func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (api.RunPlan, error) {
@@ -232,7 +309,7 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 		return api.Preview{}, err
 	}
 	preview := api.Preview{Plan: p.toWire(c), Placements: []api.Placement{}, Rejections: []api.Rejection{},
-		Notes: p.notes, Changes: []api.Change{}}
+		Notes: p.notes, Advice: p.advice, Changes: []api.Change{}}
 	for _, one := range p.placements {
 		preview.Placements = append(preview.Placements, api.Placement{Offer: wire.BuildOffer(one), Free: one.Free})
 	}
@@ -278,7 +355,7 @@ func (p runPlan) checkCapacity() error {
 	}
 	if p.portConflict != "" {
 		return &dstack.Error{Kind: dstack.Invalid, Message: p.portConflict,
-			Hint: "use one replica, or Docker: set engine: docker in the server's config.yml"}
+			Hint: sharedPortAdvice}
 	}
 	events, _ := spec.Merge(p.spec.Configuration, p.spec.Profile).RetryRule()
 	if slices.Contains(events, spec.EventNoCapacity) {
@@ -292,5 +369,5 @@ func (p runPlan) checkCapacity() error {
 		reasons = p.notes
 	}
 	return &dstack.Error{Kind: dstack.NoCapacity, Message: "no machine suits: " + strings.Join(reasons, " · "),
-		Hint: "ask for less, or wait for a machine with retry: {on_events: [no-capacity]}"}
+		Hint: p.advice}
 }
