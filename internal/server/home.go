@@ -21,7 +21,9 @@ type homeView struct {
 var homeBody = template.Must(template.New("home").Parse(`<p>This is a <b>dstack</b> server, version {{.Version}}.
 It runs services that are described in a file, and publishes them.</p>
 <h2>Use it</h2>
-<p>The server's first start prints the administrator's token; administrators give others theirs. With a token:</p>
+<p>The server's first start prints the administrator's token;
+<code>dstack server token</code> on its machine finds or replaces it.
+Administrators give others theirs with <code>dstack user create</code>. With a token:</p>
 <pre>dstack config --project {{.Main}} --url {{.URL}} --token TOKEN
 dstack apply -f service.dstack.yml
 dstack ps</pre>
