@@ -53,6 +53,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c)
+	c.AddCommand(tokenCommand())
 	return c
 }
 
@@ -108,7 +109,8 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	if err != nil {
 		return err
 	}
-	if err := d.printStartMessage(out, errOut, booted); err != nil {
+	d.recordURL()
+	if err := d.printStartMessage(ctx, out, errOut, booted); err != nil {
 		return err
 	}
 	var endDrain context.CancelFunc
@@ -181,8 +183,12 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		Hub: d.hub, BackendTypes: format.Backends,
 	})
 	d.api = d.server.Handler()
+	sessionKey, err := sealer.DeriveKey("gateway sessions")
+	if err != nil {
+		return none, err
+	}
 	d.gateway = gateway.New(gateway.Options{
-		Control: d.server, Site: d.site(), Proxies: d.proxies, Name: d.hostID, Dialer: d.dialer,
+		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.hostID, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
 	// This is the last step because it may generate the admin's token, which is shown only once, right after it.

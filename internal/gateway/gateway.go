@@ -40,8 +40,11 @@ type Options struct {
 	Proxies []netip.Prefix // the trusted proxies in front of the gateway
 	Name    string         // tells this gateway from others in its reports; default: gateway
 	Dialer  *dial.Dialer   // connects to replicas; nil: a new one
-	Limits  Limits
-	Log     *slog.Logger // nil: slog.Default
+	// SessionKey seals the cookies of browsers, 32 bytes; nil: a random key, with
+	// which they end when the gateway does.
+	SessionKey []byte
+	Limits     Limits
+	Log        *slog.Logger // nil: slog.Default
 }
 
 // Limits are bounds. Zero stands for the default.
@@ -98,6 +101,8 @@ type Gateway struct {
 	metrics     *metrics
 	prompts     *promptRenderer
 	rateLimiter *rateLimiter
+	sessions    *sessionSealer
+	signIns     *signInLimiter
 	bodyBudget  *budget
 	readBudget  *budget
 	transport   *http.Transport
@@ -125,6 +130,8 @@ func New(o Options) *Gateway {
 		metrics:     newMetrics(),
 		prompts:     newPromptRenderer(),
 		rateLimiter: newRateLimiter(),
+		sessions:    newSessionSealer(o.SessionKey),
+		signIns:     newSignInLimiter(),
 		bodyBudget:  newBodyBudget(limits.BodyBytes, limits.MaxBody),
 		readBudget:  newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
 		transport:   newTransport(limits, o.Dialer),

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"dstack/internal/openai"
@@ -16,6 +17,7 @@ func (p *proxyRequest) setForwardedHeaders(h http.Header) {
 			delete(h, name)
 		}
 	}
+	removeSessionCookies(h)
 	if p.acquirer.access.hidesToken {
 		h.Del("Authorization")
 		if p.destination.Models {
@@ -90,10 +92,13 @@ func (p *proxyRequest) rewriteResponseHeaders(h http.Header) {
 		}
 	}
 	h["X-Request-Id"] = []string{p.id}
-	if cookies := h["Set-Cookie"]; len(cookies) > 0 {
+	if cookies := slices.DeleteFunc(h["Set-Cookie"], isSessionCookie); len(cookies) > 0 {
+		h["Set-Cookie"] = cookies
 		for i, c := range cookies {
 			cookies[i] = scopeCookie(c, p.pathPrefix())
 		}
+	} else {
+		delete(h, "Set-Cookie")
 	}
 	if prefix := p.pathPrefix(); prefix != "" {
 		for _, name := range []string{"Location", "Content-Location"} {

@@ -56,6 +56,9 @@ func (p *proxyRequest) serve() error {
 	if p.redirectToRoot() || p.answerPreflight() {
 		return nil
 	}
+	if served, err := p.serveGatewayPath(); served || err != nil {
+		return err
+	}
 	if err := p.acquirer.authorize(); err != nil {
 		return err
 	}

@@ -1,9 +1,6 @@
 package route
 
-import (
-	"slices"
-	"strings"
-)
+import "strings"
 
 // APIPath is where a server has the models of its main project at its own
 // address, as model servers do. It is the default base path of most clients.
@@ -53,12 +50,10 @@ func (s Site) ByHost(host string) (Destination, bool) {
 	if !ok || equalASCII(strings.TrimSuffix(name, "."), s.serverName()) {
 		return Destination{}, false
 	}
-	for _, domain := range s.domains() {
-		if d, ok := (Domain{Name: domain, Main: s.Main}).ByHost(host); ok {
-			return d, true
-		}
+	if d, ok := (Domain{Name: s.publicDomain(), Main: s.Main}).ByHost(host); ok {
+		return d, true
 	}
-	return Destination{}, false
+	return Domain{Name: localDomain, Main: s.Main}.ByHost(host)
 }
 
 // ByPath parses an escaped path at the server's own address: see ParsePath, and
@@ -75,6 +70,9 @@ func (s Site) ByPath(path string) (Destination, bool) {
 // nothing; the configured URL knows better for its own host and its domain.
 func (s Site) Scheme(scheme, host string) string {
 	domain := s.publicDomain()
+	if s.Server.Scheme != "https" {
+		return scheme
+	}
 	if s.Server.isHost(host) || domain != "" && hasSuffixASCII(trimDefaultPort(s.Server.Scheme, host),
 		"."+trimDefaultPort(s.Server.Scheme, domain+portOf(s.Server.Host))) {
 		return s.Server.Scheme
@@ -84,14 +82,6 @@ func (s Site) Scheme(scheme, host string) string {
 
 func hasSuffixASCII(text, suffix string) bool {
 	return len(text) >= len(suffix) && equalASCII(text[len(text)-len(suffix):], suffix)
-}
-
-// domains returns the domains whose names are routed, the published one first.
-func (s Site) domains() []string {
-	if domain := s.publicDomain(); domain != "" {
-		return []string{domain, localDomain}
-	}
-	return []string{localDomain}
 }
 
 // publicDomain returns the domain whose names every reader can resolve, or ""
@@ -120,9 +110,9 @@ func (s Site) serverName() string {
 // name is below an address; below localhost, and below a name without a domain,
 // others find nothing.
 func isPublicName(host string) bool {
-	labels := strings.Split(host, ".")
-	last := labels[len(labels)-1]
-	return len(labels) > 1 && !slices.Contains(labels, "") && strings.Trim(last, "0123456789") != "" &&
+	dot := strings.LastIndexByte(host, '.')
+	last := host[dot+1:]
+	return dot > 0 && host[0] != '.' && !strings.Contains(host, "..") && strings.Trim(last, "0123456789") != "" &&
 		!equalASCII(last, localDomain)
 }
 
@@ -164,12 +154,18 @@ type Reader struct {
 // URLs returns the URLs of runs and models that work for a reader.
 func (s Site) URLs(reader Reader) URLs {
 	u := URLs{base: s.Server, main: lowerASCII(s.Main)}
-	if !reader.Origin.IsZero() && !s.Server.isHost(reader.Origin.Host) {
+	isPlain := s.Server.Scheme != "https"
+	isSecure := reader.Origin.Scheme == "https"
+	if !reader.Origin.IsZero() && (!s.Server.isHost(reader.Origin.Host) || isPlain && isSecure) {
 		u.base = reader.Origin
 	}
-	if domain := s.publicDomain(); domain != "" {
+	domain := s.publicDomain()
+	switch {
+	case domain != "" && isPlain && isSecure: // a proxy with TLS that the configured URL does not know
+		u.names = Origin{u.base.Scheme, lowerASCII(domain) + portOf(u.base.Host)}
+	case domain != "":
 		u.names = Origin{s.Server.Scheme, lowerASCII(domain) + portOf(s.Server.Host)}
-	} else if reader.IsLocal {
+	case reader.IsLocal:
 		u.names = Origin{u.base.Scheme, localDomain + portOf(u.base.Host)}
 	}
 	return u

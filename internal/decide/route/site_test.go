@@ -115,6 +115,15 @@ func TestSite_URLs(t *testing.T) {
 		{"a gateway's domain", site("https://dstack.example.com", "apps.Example.com"), far("https", "dstack.example.com"), "team",
 			"https://web.team.apps.example.com/", "https://dstack.example.com/proxy/services/team/web/",
 			"https://dstack.example.com/proxy/models/team/v1", "https://dstack.example.com/proxy/models/team"},
+		{"a gateway's domain without a public URL", site("127.0.0.1:3000", "apps.example.com"), far("http", "10.0.0.5:3000"), "main",
+			"http://web.apps.example.com:3000/", "http://10.0.0.5:3000/proxy/services/main/web/",
+			"http://10.0.0.5:3000/v1", "http://10.0.0.5:3000/proxy/models/main"},
+		{"the same behind a proxy with TLS", site("127.0.0.1:3000", "apps.example.com"), far("https", "dstack.example.com"), "main",
+			"https://web.apps.example.com/", "https://dstack.example.com/proxy/services/main/web/",
+			"https://dstack.example.com/v1", "https://dstack.example.com/proxy/models/main"},
+		{"a public URL without TLS, used with it", site("dstack.example.com", ""), far("https", "dstack.example.com"), "main",
+			"https://web.dstack.example.com/", "https://dstack.example.com/proxy/services/main/web/",
+			"https://dstack.example.com/v1", "https://dstack.example.com/proxy/models/main"},
 		{"no Host", site("127.0.0.1:3000", ""), route.Reader{}, "main",
 			"http://127.0.0.1:3000/proxy/services/main/web/", "http://127.0.0.1:3000/proxy/services/main/web/",
 			"http://127.0.0.1:3000/v1", "http://127.0.0.1:3000/proxy/models/main"},
@@ -146,9 +155,13 @@ func TestSite_Scheme(t *testing.T) {
 		{site("https://dstack.example.com", "apps.example.com"), "web.apps.example.com", "https"},
 		{site("https://dstack.example.com", "apps.example.com"), "apps.example.com.evil.net", "http"},
 		{site("127.0.0.1:3000", ""), "web.localhost:3000", "http"},
+		{site("127.0.0.1:3000", "apps.example.com"), "web.apps.example.com:3000", "http"},
 	} {
 		if got := c.site.Scheme("http", c.host); got != c.want {
 			t.Errorf("%+v: %s: got %s", c.site, c.host, got)
+		}
+		if got := c.site.Scheme("https", c.host); got != "https" {
+			t.Errorf("%+v: %s: got %s, though the client uses https", c.site, c.host, got)
 		}
 	}
 }
@@ -175,6 +188,15 @@ func TestIsValidHost(t *testing.T) {
 	for _, host := range []string{"", "a b", "a/b", "a\x1b[0m", `a"`, "a<b", "user@a", "a%41", "\u212a"} {
 		if route.IsValidHost(host) {
 			t.Errorf("%q is", host)
+		}
+	}
+}
+
+// Every request is parsed, so it must not allocate.
+func TestSite_ByHostAllocatesNothing(t *testing.T) {
+	for _, s := range []route.Site{site("127.0.0.1:3000", ""), site("https://dstack.example.com", ""), site("https://dstack.example.com", "apps.example.com")} {
+		if n := testing.AllocsPerRun(100, func() { s.ByHost("127.0.0.1:3000"); s.ByHost("web.localhost:3000"); s.ByPath("/v1/models") }); n != 0 {
+			t.Errorf("%+v: %v allocations", s, n)
 		}
 	}
 }
