@@ -69,6 +69,7 @@ func (s *Server) followLogs(c *apiCall) error {
 			return !src.current
 		})
 	}
+	defer c.endWhenStopping()()
 	if err = f.applyTail(c.ctx, sources); err == nil {
 		err = f.sendHistory(c.ctx, sources)
 	}
