@@ -113,6 +113,7 @@ func (m *applyManyCommand) listFiles(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
+		found = slices.DeleteFunc(found, func(name string) bool { return !isConfigurationName(filepath.Base(name)) }) // profiles
 		if len(found) == 0 {
 			return nil, invalidInput("name the file itself", "there is no *.dstack.yml in %s", given)
 		}
