@@ -17,7 +17,9 @@ var serviceMapping = newMapping("service", "a service",
 			shape: oneOfShape("service"),
 			read:  func(r *reader, n *strictyaml.Node, _ *Service) { r.ReadOneOf(n, supportedTypes...) }},
 		{Key: requiredKey("port", "port: 8000 (the port on which your service listens)"),
-			description: "The port on which the service listens in its container.", shape: portShape, examples: []string{"8000"},
+			description: "The port on which the service listens in its container. With `auto`, it listens on the port " +
+				"in the variable PORT, which is chosen for each replica.",
+			shape: servicePortShape, examples: []string{"8000", "auto"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Port = r.readServicePort(n) }},
 		{Key: nullableKey("model"),
 			description: "The model that the service serves. It becomes available on the model endpoint, for " +
@@ -71,7 +73,7 @@ var serviceMapping = newMapping("service", "a service",
 				isUsed: func(s *Service) bool { return s.HomeDir != "/root" && s.HomeDir != "" }},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.HomeDir = r.readNonEmpty(n) }},
 		{Key: nullableKey("registry_auth"), description: "The login to the registry of the image. References to " +
-			"`${{ env.NAME }}` are filled in.", shape: mappingShape("registry_auth"),
+			"`${{ env.NAME }}` and `${{ secrets.NAME }}` are filled in.", shape: mappingShape("registry_auth"),
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.RegistryAuth = r.readRegistryAuth(n) }},
 		{Key: nullableKey("python"), description: "The Python version of the base image. `3.10` needs no quotes.",
 			defaultText: "3.10", shape: pythonShape, examples: []string{"3.11"},
@@ -84,7 +86,8 @@ var serviceMapping = newMapping("service", "a service",
 				}
 			}},
 		{Key: plainKey("env"), description: "Environment variables. A variable without a value must be set when the " +
-			"file is applied: in your environment, with `-e`, or with `--env-file`.",
+			"file is applied: in your environment, with `-e`, or with `--env-file`. In a value, `${{ secrets.NAME }}` is " +
+			"a secret of the project.",
 			shape: envShape, examples: []string{"[HF_TOKEN, MODE=fast]", "{MODE: fast}"}, read: func(r *reader,
 				n *strictyaml.Node, s *Service) {
 				s.Env = r.readEnv(n)
@@ -132,6 +135,7 @@ func (r *reader) readService(n *strictyaml.Node) *Service {
 		r.checkScaling(n, s)
 	}
 	r.checkImage(n, s)
+	r.checkPortVariable(n, s)
 	r.checkIdle(n)
 	s.UnsupportedNotes = r.unsupported
 	return s
