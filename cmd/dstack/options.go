@@ -77,8 +77,11 @@ func (o *serverOptions) readEnvironment() error {
 		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("cannot use the folder %s: %v", o.dir, err),
 			Hint: "set DSTACK_SERVER_DIR to a folder that you may write to", Cause: err}
 	}
-	o.domain = envOr("DSTACK_GATEWAY_DOMAIN", "localhost")
+	o.domain = os.Getenv("DSTACK_GATEWAY_DOMAIN")
 	o.publicURL = os.Getenv("DSTACK_SERVER_URL")
+	if err := o.checkAddresses(); err != nil {
+		return err
+	}
 	o.logFormat = envOr("DSTACK_SERVER_LOG_FORMAT", "standard")
 	var err error
 	o.startTimeout, err = time.ParseDuration(envOr("DSTACK_SERVER_START_TIMEOUT", defaultStartTimeout.String()))

@@ -21,12 +21,13 @@ const (
 // is shown before confirming it.
 type Preview struct {
 	Plan       RunPlan     `json:"plan"`
-	Placements []Placement `json:"places"`   // offers that meet the requirements, best first
-	Rejections []Rejection `json:"misfits"`  // offers that do not, and why
-	Notes      []string    `json:"notes"`    // for the user: python: plain processes use this machine's own
-	Existing   *RunView    `json:"existing"` // the unfinished run with this name; nil: none
-	Changes    []Change    `json:"changes"`  // from Existing to this run
-	Strategy   string      `json:"how"`      // the most disruptive strategy of all Changes; empty: nothing changes
+	Placements []Placement `json:"places"`           // offers that meet the requirements, best first
+	Rejections []Rejection `json:"misfits"`          // offers that do not, and why
+	Notes      []string    `json:"notes"`            // for the user: python: plain processes use this machine's own
+	Advice     string      `json:"advice,omitempty"` // what to do if there is no placement, one way on each line
+	Existing   *RunView    `json:"existing"`         // the unfinished run with this name; nil: none
+	Changes    []Change    `json:"changes"`          // from Existing to this run
+	Strategy   string      `json:"how"`              // the most disruptive strategy of all Changes; empty: nothing changes
 	URL        string      `json:"url"`
 	ModelURL   string      `json:"model_url,omitempty"`
 }
@@ -94,7 +95,7 @@ type RunView struct {
 	Max             int           `json:"replicas_max"`
 	RolledBack      *RollbackView `json:"rolled_back"` // set if the latest revision failed
 	Auth            bool          `json:"auth"`
-	URL             string        `json:"url"`      // http://<run>.localhost:3000/
+	URL             string        `json:"url"`      // http://<run>.localhost:3000/; PathURL if the caller can resolve no name
 	PathURL         string        `json:"path_url"` // http://127.0.0.1:3000/proxy/services/<project>/<run>/
 	Model           *ModelView    `json:"model"`
 	Replicas        []ReplicaView `json:"replicas"`
@@ -116,7 +117,8 @@ type RunMetrics struct {
 // ModelView is the address of a run's model.
 type ModelView struct {
 	Name    string `json:"name"`
-	URL     string `json:"url"`      // http://gateway.localhost:3000
+	BaseURL string `json:"base_url"` // for clients of OpenAI's API: http://127.0.0.1:3000/v1
+	URL     string `json:"url"`      // BaseURL without /v1
 	PathURL string `json:"path_url"` // http://127.0.0.1:3000/proxy/models/<project>
 }
 

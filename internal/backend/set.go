@@ -44,6 +44,10 @@ func (s *Set) Configure(project string) {
 // are created while the server runs, the backends of another project.
 func (s *Set) SetFallback(project string) { s.fallback = strings.ToLower(project) }
 
+// Keep makes a backend available for the instances that exist, and to no project:
+// it is not asked for offers.
+func (s *Set) Keep(key string, b Backend) { s.byKey[key] = b }
+
 // Of returns the keys of a project's backends. As everywhere, the case of a
 // project's name does not matter.
 func (s *Set) Of(project string) []string {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -116,8 +117,9 @@ func (j *applyCommand) createArchive(ctx context.Context) error {
 	repo := newLocalRepo(dir)
 	j.spec.RepoID, j.spec.RepoData = repo.RepoID, repo.RepoInfo
 	return j.withProgress(func() string { return "packing " + dir }, func() (err error) {
-		if j.archive, err = archiveFolder(ctx, dir, excluded...); err == nil {
+		if j.archive, err = archiveFolder(ctx, dir, j.gitEnvironment(), excluded...); err == nil {
 			j.spec.RepoCodeHash = &j.archive.Hash
+			j.upload = newUploadView(j.archive)
 		}
 		return err
 	})
@@ -162,7 +164,7 @@ func (j *applyCommand) checkCapacity(preview api.Preview) error {
 	}
 	report := &failureReport{err: &dstack.Error{Kind: dstack.NoCapacity,
 		Message: fmt.Sprintf("cannot run %s: no machine suits", j.runTitle(preview)),
-		Hint:    "ask for less, or let it wait for a machine: --retry"}}
+		Hint:    cmp.Or(preview.Advice, "ask for less: see `resources` in the configuration")}}
 	for _, m := range preview.Rejections {
 		report.reasons = append(report.reasons, formatRejection(m))
 	}

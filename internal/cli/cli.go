@@ -75,6 +75,7 @@ func New(o Options) *cobra.Command {
 	root.SetHelpTemplate(helpText)
 	root.SetUsageTemplate(helpText)
 	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(refuseUnknownHelp(root.HelpFunc()))
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Hidden: true, RunE: showHelp})
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"),
 		"no colours, also on a terminal (NO_COLOR)")
@@ -155,7 +156,11 @@ func usageError(c *cobra.Command, err error) error {
 func Execute(ctx context.Context, root *cobra.Command) int {
 	ctx, stop := withInterrupt(ctx)
 	defer stop()
-	cmd, err := root.ExecuteContextC(ctx)
+	var helpErr error
+	cmd, err := root.ExecuteContextC(context.WithValue(ctx, helpErrorKey{}, &helpErr))
+	if err == nil {
+		err = helpErr
+	}
 	if err == nil {
 		return ExitDone
 	}
@@ -169,6 +174,27 @@ func Execute(ctx context.Context, root *cobra.Command) int {
 	s.disableColour(plain)
 	s.printError(err, verbose)
 	return exitCode(err)
+}
+
+// helpErrorKey is the key of an *error in a command's context. The help function
+// writes it, because it cannot return an error.
+type helpErrorKey struct{}
+
+// refuseUnknownHelp returns a help function that refuses an unknown command before
+// --help, instead of showing the help of its parent.
+func refuseUnknownHelp(show func(*cobra.Command, []string)) func(*cobra.Command, []string) {
+	return func(c *cobra.Command, args []string) {
+		var helpErr *error
+		ok := false
+		if ctx := c.Context(); ctx != nil { // it is nil for `dstack help COMMAND`
+			helpErr, ok = ctx.Value(helpErrorKey{}).(*error)
+		}
+		if rest := c.Flags().Args(); ok && c.HasAvailableSubCommands() && len(rest) > 0 {
+			*helpErr = unknownCommand(c, rest)
+			return
+		}
+		show(c, args)
+	}
 }
 
 // interruptWindow is the time in which several signals count as one: some

@@ -28,6 +28,7 @@ func newInitCommand(a *app) *cobra.Command {
 				return err
 			}
 			a.printInfo("%s is registered as %s", dir, repo.RepoID)
+			a.printInfo("apply uploads what git lists in it, without .dstackignore's files and without secrets such as .env")
 			return updateClientConfig(a.home, func(config *clientConfig) error {
 				config.setRepo(repoConfig{Path: dir, RepoID: repo.RepoID, RepoType: "local",
 					KeyPath: filepath.Join(a.home, ".dstack", "ssh", "id_rsa")})

@@ -47,6 +47,7 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	unsupported := r.groupByOrigin(spec.Unsupported(r.service, r.profile.Profile))
 	inFile, unresolved := a.locateUnresolved(given, spec.ResolveEnv(r.service, given.list, a.env))
 	unlocated := append(append(unsupported.configuration, inFile...), spec.Interpolate(r.service, args, a.env)...)
+	unlocated = append(unlocated, r.service.LaunchProblems()...)
 	if len(unlocated) > 0 {
 		problems = append(problems, spec.Locate(file.name, file.text, unlocated)...)
 	}

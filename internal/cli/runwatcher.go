@@ -17,6 +17,7 @@ type runWatcher struct {
 	project   string
 	waitFlags waitFlags
 	skipLogs  bool // end when the run is ready
+	upload    *uploadView
 }
 
 // watchRun waits for a run to become ready and then follows its output, as far as
@@ -24,7 +25,7 @@ type runWatcher struct {
 func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 	if s.waitFlags.detach {
 		if s.waitFlags.json {
-			return s.printJSON(view)
+			return s.printRunJSON(view)
 		}
 		s.printInfo(" %s is submitted", view.Name)
 		s.printFollowUps(view.Name)
@@ -36,7 +37,7 @@ func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 		waited = time.Since(began)
 	}
 	if s.waitFlags.json && last.Name != "" {
-		err = errors.Join(s.printJSON(last), err)
+		err = errors.Join(s.printRunJSON(last), err)
 	}
 	if err != nil && ctx.Err() != nil {
 		return s.detach(view.Name)
@@ -57,6 +58,14 @@ func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 		return err
 	}
 	return nil
+}
+
+// printRunJSON prints a run and, after `dstack apply`, what was uploaded.
+func (s *runWatcher) printRunJSON(view api.RunView) error {
+	return s.printJSON(struct {
+		api.RunView
+		Upload *uploadView `json:"upload,omitempty"`
+	}{view, s.upload})
 }
 
 // detach ends the command; the run continues. If the user asked for readiness it

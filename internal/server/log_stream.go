@@ -70,6 +70,7 @@ func (s *Server) followLogs(c *apiCall) error {
 			return !src.current
 		})
 	}
+	defer c.endWhenStopping()()
 	err = f.sendHistory(c.ctx, sources)
 	if err == nil && in.Follow {
 		err = f.followLive(c.ctx)

@@ -97,7 +97,7 @@ func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
 	backends := backend.NewSet()
 	backends.Add("main", "local-docker", h.backend)
 	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Broadcast: h.broadcast, Wake: func() { h.wakes.Add(1) },
-		PublicURL: "http://127.0.0.1:3000", Log: slog.New(slog.NewTextHandler(h.log, nil))}
+		Log: slog.New(slog.NewTextHandler(h.log, nil))}
 	o.BackendTypes = map[string]BackendType{"local": {Choices: map[string]any{"engines": []string{"docker"}}}}
 	for _, c := range change {
 		c(&o)
