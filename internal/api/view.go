@@ -99,8 +99,9 @@ type RunView struct {
 	PathURL         string        `json:"path_url"` // http://127.0.0.1:3000/proxy/services/<project>/<run>/
 	Model           *ModelView    `json:"model"`
 	Replicas        []ReplicaView `json:"replicas"`
-	Version         string        `json:"version"` // changes whenever a field above changes
-	Metrics         *RunMetrics   `json:"numbers"` // nil: unknown
+	ReplicaCount    int           `json:"replica_count"` // how many replica numbers have ever been in use
+	Version         string        `json:"version"`       // changes whenever a field above changes
+	Metrics         *RunMetrics   `json:"numbers"`       // nil: unknown
 }
 
 // RunMetrics are the gateway's counters of a run. They start with the gateway,
@@ -168,8 +169,9 @@ type FollowLogs struct {
 	RunName     string     `json:"run_name"`
 	Replica     *int       `json:"replica,omitempty"` // nil: all replicas
 	StartTime   *time.Time `json:"start_time,omitempty"`
-	Follow      bool       `json:"follow,omitempty"`  // keep the response open until the run has finished
-	CurrentOnly bool       `json:"present,omitempty"` // skip attempts that have already ended
+	Tail        *int       `json:"tail,omitempty" minimum:"0"` // the last lines of each replica only; nil: all
+	Follow      bool       `json:"follow,omitempty"`           // keep the response open until the run has finished
+	CurrentOnly bool       `json:"present,omitempty"`          // skip attempts that have already ended
 	// After is the time of the last line received of each attempt. For these
 	// attempts it replaces StartTime. Set it when resuming after a broken
 	// connection, so that no line is lost or repeated.

@@ -33,6 +33,10 @@ func (s *Set) Add(project, key string, b Backend) {
 	s.byProject[project] = append(s.byProject[project], key)
 }
 
+// Keep makes a backend available for the instances that exist, and to no project:
+// it is not asked for offers.
+func (s *Set) Keep(key string, b Backend) { s.byKey[key] = b }
+
 // Configure declares that the configuration names a project: without an Add it has no
 // backends.
 func (s *Set) Configure(project string) {
@@ -43,10 +47,6 @@ func (s *Set) Configure(project string) {
 // SetFallback gives projects that the configuration does not name, such as those that
 // are created while the server runs, the backends of another project.
 func (s *Set) SetFallback(project string) { s.fallback = strings.ToLower(project) }
-
-// Keep makes a backend available for the instances that exist, and to no project:
-// it is not asked for offers.
-func (s *Set) Keep(key string, b Backend) { s.byKey[key] = b }
 
 // Of returns the keys of a project's backends. As everywhere, the case of a
 // project's name does not matter.

@@ -80,8 +80,50 @@ func TestLogs(t *testing.T) {
 	if last.Replica == nil || *last.Replica != 1 || last.StartTime == nil || last.StartTime.Minute() != 0 {
 		t.Errorf("requested %+v", last)
 	}
+	if last.Tail != nil {
+		t.Errorf("requested %d lines", *last.Tail)
+	}
+	u.run("logs", "web", "--tail", "20").check(t, ExitDone, nil, nil)
+	if last := f.logRequests[len(f.logRequests)-1]; last.Tail == nil || *last.Tail != 20 {
+		t.Errorf("requested %+v", last)
+	}
+	for tail, want := range map[string]string{"-3": "a number of lines cannot be negative", "many": "`many` is not a number of lines",
+		"": "`` is not a number of lines", "1.5": "`1.5` is not a number of lines", "99999999999999999999": "`99999999999999999999` is not a number of lines"} {
+		u.run("logs", "web", "--tail="+tail).check(t, ExitInvalid, nil, []string{"--tail: " + want + "\n", "write a number such as 100, or all"})
+	}
+	u.run("logs", "web", "--since", "-5m").check(t, ExitInvalid, nil, []string{"--since: `-5m` is not a time"})
 	u.run("logs", "web", "--since", "yesterday").check(t, ExitInvalid, nil, []string{"--since: `yesterday` is not a time"})
 	u.run("logs", "wbe").check(t, ExitFailed, nil, []string{"did you mean `web`?"})
+}
+
+// A pipe gets the number of the replica, too, if there is or was more than one, or may be while
+// the output is followed.
+func TestLogs_PrefixesLinesWithTheReplica(t *testing.T) {
+	second := logEntry(2, "two")
+	second.Replica = 1
+	for name, c := range map[string]struct {
+		count, max int
+		args       []string
+		want       string
+	}{
+		"one replica":                        {1, 1, nil, "one\ntwo\n"},
+		"two, of which one has ended":        {2, 1, nil, "0 | one\n1 | two\n"},
+		"one of at most four":                {1, 4, nil, "one\ntwo\n"},
+		"one of at most four, followed":      {1, 4, []string{"-f"}, "0 | one\n1 | two\n"},
+		"two, but only one is asked for":     {2, 2, []string{"--replica", "1"}, "one\ntwo\n"},
+		"two, with timestamps":               {2, 2, []string{"-t"}, "2023-11-14T22:13:21.000Z 0 | one\n2023-11-14T22:13:22.000Z 1 | two\n"},
+		"two, as JSON, which has the number": {2, 2, []string{"-o", "json"}, `{"timestamp":"2023-11-14T22:13:21Z","replica":0,`},
+	} {
+		f := newFakeServer(t)
+		view := stoppedView
+		view.ReplicaCount, view.Max = c.count, c.max
+		f.list = runViews(view)
+		f.logs = [][]api.LogEntry{{logEntry(1, "one"), second}}
+		got := newTestUser(t, f).run(append([]string{"logs", "web"}, c.args...)...)
+		if !strings.HasPrefix(got.out, c.want) {
+			t.Errorf("%s: %q, want %q; %s", name, got.out, c.want, got.err)
+		}
+	}
 }
 
 func TestLogs_ContinuesAfterARestartOfTheServer(t *testing.T) {

@@ -63,6 +63,7 @@ func (b *lockedBuffer) String() string {
 type fakeBackend struct {
 	offers []dstack.Offer
 	fail   error
+	engine engine.Engine // nil: none
 }
 
 func (f *fakeBackend) Offers(context.Context, dstack.Requirements) ([]dstack.Offer, error) {
@@ -74,6 +75,9 @@ func (f *fakeBackend) Machines(context.Context) (map[dstack.InstanceID]dstack.Ma
 	return nil, nil
 }
 func (f *fakeBackend) Engine(context.Context, dstack.InstanceID) (engine.Engine, error) {
+	if f.engine != nil {
+		return f.engine, nil
+	}
 	return nil, errors.New("the test has no engine")
 }
 

@@ -51,8 +51,17 @@ func buildRunView(details store.RunDetails, urls route.URLs) api.RunView {
 			v.Replicas = append(v.Replicas, buildReplicaView(details, r))
 		}
 	}
+	v.ReplicaCount = countReplicaNumbers(details.Replicas)
 	v.Version = hashView(v)
 	return v
+}
+
+func countReplicaNumbers(replicas []dstack.Replica) int {
+	known := map[int]bool{}
+	for _, r := range replicas {
+		known[r.Num] = true
+	}
+	return len(known)
 }
 
 // isShown reports whether a view contains replica i: an unfinished one, or the
