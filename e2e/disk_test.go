@@ -98,19 +98,52 @@ func TestInterruptedUpload(t *testing.T) {
 	}
 }
 
+// TestUploadsAreSealed checks that nothing of an upload is readable in the server's folder
+// and its database, during the upload, after it, and after the server was killed.
+func TestUploadsAreSealed(t *testing.T) {
+	t.Parallel()
+	h := newHarness(t, "process")
+	h.expectResponse("POST", h.serverURL()+"/api/project/main/repos/init", h.token, `{"repo_id": "cut", "repo_info": {"repo_type": "local", "repo_dir": "/cut"}}`, 200)
+	const marker = "canary of an upload. "
+	code := strings.Repeat(marker, 200_000)
+	hash := fmt.Sprintf("%x", sha256.Sum256([]byte(code)))
+	check := func(when string) {
+		t.Helper()
+		if found := h.findFilesWith(marker); len(found) > 0 {
+			t.Errorf("the upload is readable %s it, in %v", when, found)
+		}
+	}
+	c, _ := h.sendUpload(code, hash, 0.9)
+	h.waitUntil(10*time.Second, "a part of the upload is on disk", func() error {
+		check("during")
+		spooled, _ := filepath.Glob(filepath.Join(h.serverDir, "tmp", "upload-*"))
+		if len(spooled) == 1 {
+			if info, err := os.Stat(spooled[0]); err == nil && info.Size() > int64(len(code))/2 {
+				return nil
+			}
+		}
+		return fmt.Errorf("%v", spooled)
+	})
+	h.killServer()
+	check("after the end of the server during")
+	_ = c.Close()
+	h.startServer()
+	if got := h.uploadCode(code, hash, 1); !strings.Contains(got, " 200 ") {
+		t.Fatalf("the response to the upload is %s", got)
+	}
+	check("after")
+	h.killServer()
+	check("after the end of the server after")
+	h.startServer()
+}
+
 // uploadCode sends the first part of an upload (part is from 0 to 1) and closes the
 // connection. It returns the status line of the response, if there is one.
 func (h *harness) uploadCode(code, hash string, part float64) string {
 	h.t.Helper()
-	body := "--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"" + hash + "\"\r\n\r\n" + code + "\r\n--edge--\r\n"
-	c, err := net.Dial("tcp", strings.TrimPrefix(h.serverURL(), "http://"))
-	if err != nil {
-		h.t.Fatal(err)
-	}
+	c, err := h.sendUpload(code, hash, part)
 	defer c.Close()
-	head := fmt.Sprintf("POST /api/project/main/repos/upload_code?repo_id=cut HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %s\r\n"+
-		"Content-Type: multipart/form-data; boundary=edge\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", h.token, len(body))
-	if _, err := c.Write([]byte(head + body[:int(part*float64(len(body)))])); err != nil {
+	if err != nil {
 		return err.Error()
 	}
 	if part < 1 {
@@ -121,6 +154,20 @@ func (h *harness) uploadCode(code, hash string, part float64) string {
 	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
 	line, _ := bufio.NewReader(c).ReadString('\n')
 	return line
+}
+
+// sendUpload sends the first part of an upload and returns the connection.
+func (h *harness) sendUpload(code, hash string, part float64) (net.Conn, error) {
+	h.t.Helper()
+	body := "--edge\r\nContent-Disposition: form-data; name=\"file\"; filename=\"" + hash + "\"\r\n\r\n" + code + "\r\n--edge--\r\n"
+	c, err := net.Dial("tcp", strings.TrimPrefix(h.serverURL(), "http://"))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	head := fmt.Sprintf("POST /api/project/main/repos/upload_code?repo_id=cut HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer %s\r\n"+
+		"Content-Type: multipart/form-data; boundary=edge\r\nContent-Length: %d\r\nConnection: close\r\n\r\n", h.token, len(body))
+	_, err = c.Write([]byte(head + body[:int(part*float64(len(body)))]))
+	return c, err
 }
 
 // listFiles lists the server's files except the database.

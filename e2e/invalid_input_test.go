@@ -33,6 +33,12 @@ func TestInvalidFiles(t *testing.T) {
 		{"no scaling", "service.dstack.yml", good + "replicas: 1..4\n", 2, []string{"service.dstack.yml:8:11", "scaling: {metric: rps, target: 10}"}},
 		{"no range", "service.dstack.yml", good + "scaling: {metric: rps, target: 10}\n", 2, []string{"replicas: 1..4"}},
 		{"no metric", "service.dstack.yml", good + "replicas: 1..4\nscaling: {metric: cpu, target: 10}\n", 2, []string{"cpu", "rps", "concurrency"}},
+		{"empty commands", "service.dstack.yml", strings.Replace(good, "commands:\n", "commands:\n- ''\n- ' '\n", 1), 2,
+			[]string{"service.dstack.yml:4:3", "`commands[0]`: the command is empty", "service.dstack.yml:5:3", "`commands[1]`"}},
+		{"a long command", "service.dstack.yml", strings.Replace(good, "commands:\n", "commands:\n- echo "+strings.Repeat("x", 130_044)+"\n", 1), 2,
+			[]string{"service.dstack.yml:4:3", "`commands[0]` has 130049 bytes", "130048"}},
+		{"a long variable", "service.dstack.yml", good + "- LONG=" + strings.Repeat("x", 131_067) + "\n", 2,
+			[]string{"service.dstack.yml:8:3", "`LONG` has 131072 bytes", "131071"}},
 		{"volumes", "service.dstack.yml", good + "volumes:\n- name: data\n  path: /data\n", 2, []string{"not supported yet: volumes"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -11,14 +11,20 @@ cache=${XDG_CACHE_HOME:-$HOME/.cache}/dstack-test
 golangci_dir=$cache/golangci-lint-${golangci##*@}
 failed=0
 
-# step NAME COMMAND... runs the command and prints its result, and its output if it fails.
+# The flags of a release, as in scripts/build.sh. With the same flags everywhere,
+# go vet, golangci-lint, the builds and the end-to-end tests share what they compile.
+export CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath"
+
+# step NAME COMMAND... runs the command and prints its result and how long it
+# took, and its output if it fails.
 step() {
-	local name=$1 output
+	local name=$1 output began=$SECONDS
 	shift
+	[ ! -t 1 ] || printf 'lint  ...   %s\r' "$name"
 	if output=$("$@" 2>&1); then
-		echo "lint  ok    $name"
+		printf 'lint  ok    %-24s %4d s\n' "$name" $((SECONDS - began))
 	else
-		echo "lint  FAIL  $name"
+		printf 'lint  FAIL  %-24s %4d s\n' "$name" $((SECONDS - began))
 		echo "$output" | sed 's/^/      /'
 		failed=1
 	fi
@@ -40,8 +46,9 @@ vet_scripts() { for s in scripts/*.go; do go vet "$s" || return 1; done; }
 
 build_for() { CGO_ENABLED=0 GOOS=${1%/*} GOARCH=${1#*/} go build -o /dev/null ./cmd/dstack; }
 
+install_golangci() { [ -x "$golangci_dir/golangci-lint" ] || GOBIN=$golangci_dir go install "$golangci"; }
+
 run_golangci() {
-	[ -x "$golangci_dir/golangci-lint" ] || GOBIN=$golangci_dir go install "$golangci" || return
 	GOLANGCI_LINT_CACHE=$cache/golangci-lint-cache "$golangci_dir/golangci-lint" run ./...
 }
 
@@ -51,6 +58,7 @@ step "go vet" go vet ./...
 step "go vet scripts/*.go" vet_scripts
 module=${golangci/\/cmd\/golangci-lint/}
 if [ -x "$golangci_dir/golangci-lint" ] || go mod download "$module" 2>/dev/null; then
+	[ -x "$golangci_dir/golangci-lint" ] || step "install golangci-lint" install_golangci
 	step "golangci-lint" run_golangci
 else
 	echo "lint  SKIP  golangci-lint: the Go module proxy cannot be reached"

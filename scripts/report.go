@@ -14,7 +14,9 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
+	"time"
 )
 
 type event struct {
@@ -33,17 +35,10 @@ type report struct {
 
 func main() {
 	r := report{output: map[string][]string{}}
-	in := bufio.NewScanner(os.Stdin)
-	in.Buffer(nil, 16<<20)
-	for in.Scan() {
-		var e event
-		if err := json.Unmarshal(in.Bytes(), &e); err != nil || e.Action == "" {
-			fmt.Println(in.Text()) // output of the go command, outside of any test
-			continue
-		}
-		r.addEvent(e)
-	}
-	if err := in.Err(); err != nil {
+	lines, readErr := make(chan string, 100), make(chan error, 1)
+	go readLines(lines, readErr)
+	r.readAll(lines)
+	if err := <-readErr; err != nil {
 		fmt.Fprintln(os.Stderr, "cannot read the output of go test:", err)
 		os.Exit(1)
 	}
@@ -56,6 +51,64 @@ func main() {
 	}
 	if r.failed > 0 || len(r.unexcused) > 0 {
 		os.Exit(1)
+	}
+}
+
+// readLines sends the lines of standard input, and at their end an error or nil.
+func readLines(lines chan<- string, readErr chan<- error) {
+	in := bufio.NewScanner(os.Stdin)
+	in.Buffer(nil, 16<<20)
+	for in.Scan() {
+		lines <- in.Text()
+	}
+	close(lines)
+	readErr <- in.Err()
+}
+
+// progressInterval is the time without an event that was printed after which a line says that the tests go on.
+const progressInterval = 30 * time.Second
+
+// readAll processes the lines until their end.
+func (r *report) readAll(lines <-chan string) {
+	began := time.Now()
+	progress := time.NewTicker(progressInterval)
+	defer progress.Stop()
+	for {
+		select {
+		case line, ok := <-lines:
+			if !ok {
+				return
+			}
+			var e event
+			if err := json.Unmarshal([]byte(line), &e); err != nil || e.Action == "" {
+				fmt.Println(line) // output of the go command, outside of any test
+				continue
+			}
+			if r.addEvent(e); e.Action == "output" && e.Test == "" {
+				progress.Reset(progressInterval)
+			}
+		case <-progress.C:
+			fmt.Printf("...   %v: %d passed, %d failed; %s\n", time.Since(began).Round(time.Second), r.passed, r.failed, r.describeRunning())
+		}
+	}
+}
+
+// describeRunning names tests that run now, or says that go is compiling.
+func (r *report) describeRunning() string {
+	var names []string
+	for name, output := range r.output {
+		if _, test, _ := strings.Cut(name, " "); !strings.Contains(test, "/") && len(output) > 0 {
+			names = append(names, test)
+		}
+	}
+	slices.Sort(names)
+	switch {
+	case len(names) == 0:
+		return "go is compiling"
+	case len(names) > 3:
+		return fmt.Sprintf("running %s and %d more", strings.Join(names[:3], ", "), len(names)-3)
+	default:
+		return "running " + strings.Join(names, ", ")
 	}
 }
 

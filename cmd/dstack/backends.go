@@ -8,6 +8,7 @@ import (
 
 	"dstack/internal/backend"
 	"dstack/internal/backend/local"
+	"dstack/internal/dstack"
 	"dstack/internal/server"
 	"dstack/internal/strictyaml"
 )
@@ -90,8 +91,34 @@ func (d *daemon) openBackend(ctx context.Context, t backendType, settings any) (
 	return opened, nil
 }
 
+// openRetiredEngines opens the engines of this machine that are not configured any more and still have an instance, so
+// that their replicas keep running until they are stopped or replaced.
+func (d *daemon) openRetiredEngines(ctx context.Context) {
+	for _, engine := range local.Engines() {
+		facts, err := d.store.InstanceFacts(ctx, local.InstanceID(d.hostID, engine))
+		if err != nil || facts.Instance.Status == dstack.InstanceDeleted {
+			continue
+		}
+		if _, err := d.backends.Get(facts.Instance.Backend); err == nil {
+			continue // it is configured
+		}
+		opened, err := openLocalEngine(ctx, d, engine, true)
+		if err != nil {
+			d.log.Warn("an engine that is not configured any more cannot be opened, so its runs are left alone",
+				"engine", engine, "runs", len(facts.Replicas), "err", err)
+			continue
+		}
+		d.retired = append(d.retired, opened)
+		d.backends.Keep(opened.key, opened.Backend)
+	}
+}
+
 // openLocal opens the backend of the machine that the server runs on.
 func openLocal(ctx context.Context, d *daemon, settings local.Settings) (openedBackend, error) {
+	return openLocalEngine(ctx, d, settings.Engine, false)
+}
+
+func openLocalEngine(ctx context.Context, d *daemon, engine string, isRetired bool) (openedBackend, error) {
 	installation, err := d.store.Installation(ctx)
 	if err != nil {
 		return openedBackend{}, err
@@ -101,7 +128,7 @@ func openLocal(ctx context.Context, d *daemon, settings local.Settings) (openedB
 		return openedBackend{}, fmt.Errorf("cannot find the dstack program: %w", err)
 	}
 	l, err := local.New(ctx, local.Options{
-		Engine: settings.Engine, Dir: d.filePath("process"), Installation: installation, HostID: d.hostID,
+		Engine: engine, Retired: isRetired, Dir: d.filePath("process"), Installation: installation, HostID: d.hostID,
 		KeeperProgram: program, Code: d.openCode, Dialer: d.dialer, Log: d.log,
 	})
 	if err != nil {

@@ -78,8 +78,11 @@ func (o *serverOptions) readEnvironment() error {
 			Hint: "set DSTACK_SERVER_DIR to a folder that you may write to", Cause: err}
 	}
 	o.database = envOr("DSTACK_DATABASE_URL", "sqlite://"+filepath.Join(o.dir, "data", "sqlite.db"))
-	o.domain = envOr("DSTACK_GATEWAY_DOMAIN", "localhost")
+	o.domain = os.Getenv("DSTACK_GATEWAY_DOMAIN")
 	o.publicURL = os.Getenv("DSTACK_SERVER_URL")
+	if err := o.checkAddresses(); err != nil {
+		return err
+	}
 	o.logFormat = envOr("DSTACK_SERVER_LOG_FORMAT", "standard")
 	o.startTimeout, err = time.ParseDuration(envOr("DSTACK_SERVER_START_TIMEOUT", defaultStartTimeout.String()))
 	if err != nil || o.startTimeout <= 0 {

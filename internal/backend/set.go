@@ -32,6 +32,10 @@ func (s *Set) Add(project, key string, b Backend) {
 	s.byProject[project] = append(s.byProject[project], key)
 }
 
+// Keep makes a backend available for the instances that exist, and to no project:
+// it is not asked for offers.
+func (s *Set) Keep(key string, b Backend) { s.byKey[key] = b }
+
 // Of returns the keys of a project's backends. As everywhere, the case of a
 // project's name does not matter.
 func (s *Set) Of(project string) []string { return s.byProject[strings.ToLower(project)] }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/gitignore"
 	"dstack/internal/human"
 )
 
@@ -32,10 +33,13 @@ const (
 // archive is a folder packed as a tar file. The same content gives the same
 // bytes, and so the same hash.
 type archive struct {
-	Hash  string
-	Size  int64
-	Files int
-	file  *os.File // unlinked: removed when the process ends
+	Hash    string
+	Size    int64
+	Files   int
+	Bytes   int64          // the size of the files
+	LeftOut []leftOutEntry // what the default rules leave out
+	Notes   []string       // for the user: rules that could not be read
+	file    *os.File       // unlinked: removed when the process ends
 }
 
 // Close removes the archive.
@@ -49,10 +53,10 @@ type archiver struct {
 	root          *os.Root
 	dir           string
 	excluded      []string // never packed: files with tokens and secrets
-	rules         *ignoreRules
 	tar           *tar.Writer
-	written       int64
-	files         int
+	pending       []string // folders whose headers are not written yet
+	sizes         folderSizes
+	leftOut       []leftOutEntry
 	rejected      []string // rejected files and why, at most maxNamedFiles
 	rejectedCount int
 }
@@ -60,7 +64,13 @@ type archiver struct {
 // archiveFolder packs dir without the ignored and the excluded paths, which are
 // absolute. The caller closes the archive. Files that cannot be packed are an
 // error of kind TooLarge that names them.
-func archiveFolder(ctx context.Context, dir string, excluded ...string) (_ *archive, err error) {
+func archiveFolder(
+	ctx context.Context, dir string, env gitignore.Environment, excluded ...string,
+) (_ *archive, err error) {
+	rules, err := readUploadRules(dir, env)
+	if err != nil {
+		return nil, err
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open the folder: %w", err)
@@ -80,10 +90,12 @@ func archiveFolder(ctx context.Context, dir string, excluded ...string) (_ *arch
 		return nil, fmt.Errorf("create the archive: %w", err)
 	}
 	hash := sha256.New()
-	p := &archiver{root: root, dir: dir, excluded: excluded, rules: readIgnoreRules(dir),
-		tar: tar.NewWriter(io.MultiWriter(file, hash))}
-	if err := p.addFolder(ctx, nil); err != nil {
+	p := &archiver{root: root, dir: dir, excluded: excluded, tar: tar.NewWriter(io.MultiWriter(file, hash))}
+	if err := p.addFolder(ctx, nil, rules); err != nil {
 		return nil, err
+	}
+	if p.sizes.areTooLarge() {
+		return nil, p.tooLargeError()
 	}
 	if err := p.rejectionError(); err != nil {
 		return nil, err
@@ -97,16 +109,17 @@ func archiveFolder(ctx context.Context, dir string, excluded ...string) (_ *arch
 	if result.Size > maxArchiveSize {
 		return nil, p.tooLargeError()
 	}
-	result.Hash, result.Files = hex.EncodeToString(hash.Sum(nil)), p.files
+	result.Hash, result.Files, result.Bytes = hex.EncodeToString(hash.Sum(nil)), p.sizes.files, p.sizes.bytes
+	result.LeftOut, result.Notes = p.leftOut, rules.git.Notes()
 	return result, nil
 }
 
-// addFolder packs the entries of a folder in the order of their names.
-func (p *archiver) addFolder(ctx context.Context, at []string) error {
+// addFolder packs the entries of a folder in the order of their names. Beyond the
+// limits it only adds up sizes, for the error.
+func (p *archiver) addFolder(ctx context.Context, at []string, rules *uploadRules) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	p.rules.addFolder(p.absolutePath(at), append(slices.Clone(p.rules.prefix), at...))
 	name := path.Join(append([]string{"."}, at...)...)
 	entries, err := fs.ReadDir(p.root.FS(), name)
 	if err != nil {
@@ -115,17 +128,56 @@ func (p *archiver) addFolder(ctx context.Context, at []string) error {
 	}
 	for _, entry := range entries {
 		child := append(slices.Clone(at), entry.Name())
-		isExcluded := entry.Name() == ".git" || slices.Contains(p.excluded, p.absolutePath(child))
-		if isExcluded || p.rules.isIgnored(child, entry.IsDir()) {
+		if entry.Name() == ".git" || slices.Contains(p.excluded, p.absolutePath(child)) {
 			continue
 		}
-		if err := p.addEntry(ctx, child, entry); err != nil {
+		verdict := rules.decide(entry.Name(), entry.IsDir())
+		if verdict.byDefault {
+			p.leftOut = append(p.leftOut, leftOutEntry{path.Join(child...), entry.IsDir(), verdict.isTracked})
+		}
+		if !verdict.isUploaded {
+			continue
+		}
+		if entry.IsDir() {
+			err = p.addSubfolder(ctx, child, rules, verdict.onlyTracked)
+		} else {
+			err = p.addEntry(child, entry)
+		}
+		if err != nil || p.sizes.files > maxMeasuredFiles {
 			return err
 		}
-		if p.files > maxFiles || p.written > maxArchiveSize {
-			return p.tooLargeError()
+	}
+	if len(entries) == 0 {
+		return p.writeFolders()
+	}
+	return nil
+}
+
+// addSubfolder packs a folder in a folder. One from which everything is left out is
+// left out, too; an empty one is packed.
+func (p *archiver) addSubfolder(ctx context.Context, at []string, rules *uploadRules, onlyTracked bool) error {
+	own, err := rules.openFolder(at[len(at)-1], onlyTracked)
+	if err != nil {
+		return err
+	}
+	name := path.Join(at...) + "/"
+	p.pending = append(p.pending, name)
+	err = p.addFolder(ctx, at, own)
+	if last := len(p.pending) - 1; last >= 0 && p.pending[last] == name {
+		p.pending = p.pending[:last]
+	}
+	return err
+}
+
+// writeFolders packs the folders that lead to the next entry.
+func (p *archiver) writeFolders() error {
+	for _, name := range p.pending {
+		header := &tar.Header{Typeflag: tar.TypeDir, Name: name, Mode: 0o755, ModTime: archiveTime}
+		if err := p.tar.WriteHeader(header); err != nil {
+			return fmt.Errorf("pack %s: %w", name, err)
 		}
 	}
+	p.pending = p.pending[:0]
 	return nil
 }
 
@@ -133,16 +185,19 @@ func (p *archiver) absolutePath(at []string) string {
 	return filepath.Join(append([]string{p.dir}, at...)...)
 }
 
-// addEntry packs a file, a link or a folder, and rejects everything else.
-func (p *archiver) addEntry(ctx context.Context, at []string, entry fs.DirEntry) error {
+// addEntry packs a file or a link, and rejects everything else.
+func (p *archiver) addEntry(at []string, entry fs.DirEntry) error {
 	name := path.Join(at...)
-	switch mode := entry.Type(); {
-	case mode.IsDir():
-		header := &tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: 0o755, ModTime: archiveTime}
-		if err := p.tar.WriteHeader(header); err != nil {
-			return fmt.Errorf("pack %s: %w", name, err)
+	if p.sizes.areTooLarge() {
+		if info, err := entry.Info(); err == nil {
+			p.sizes.add(name, info.Size())
 		}
-		return p.addFolder(ctx, at)
+		return nil
+	}
+	if err := p.writeFolders(); err != nil {
+		return err
+	}
+	switch mode := entry.Type(); {
 	case mode.IsRegular():
 		return p.addFile(name)
 	case mode&fs.ModeSymlink != 0:
@@ -197,8 +252,7 @@ func (p *archiver) addFile(name string) error {
 	if _, err := p.tar.Write(content); err != nil {
 		return fmt.Errorf("pack %s: %w", name, err)
 	}
-	p.files++
-	p.written += int64(len(content))
+	p.sizes.add(name, int64(len(content)))
 	return nil
 }
 
@@ -219,7 +273,7 @@ func (p *archiver) addLink(name string) error {
 	if err := p.tar.WriteHeader(header); err != nil {
 		return fmt.Errorf("pack %s: %w", name, err)
 	}
-	p.files++
+	p.sizes.add(name, 0)
 	return nil
 }
 
@@ -243,14 +297,4 @@ func (p *archiver) rejectionError() error {
 	return &dstack.Error{Kind: dstack.TooLarge,
 		Message: fmt.Sprintf("cannot upload %s because of %s:\n%s", p.dir, files, list),
 		Hint:    "list files that the service does not need in .dstackignore"}
-}
-
-// tooLargeError returns the error of a folder beyond the limits.
-func (p *archiver) tooLargeError() error {
-	why := fmt.Sprintf("its files have more than %s in all", human.Bytes(maxArchiveSize))
-	if p.files > maxFiles {
-		why = fmt.Sprintf("it has more than %d files", maxFiles)
-	}
-	return &dstack.Error{Kind: dstack.TooLarge, Message: fmt.Sprintf("cannot upload %s: %s", p.dir, why),
-		Hint: "apply from the service's own folder, or list files that it does not need in .dstackignore"}
 }

@@ -14,11 +14,12 @@ import (
 	"time"
 
 	"dstack/internal/dstack"
+	"dstack/internal/gitignore"
 )
 
 func archivedNames(t *testing.T, dir string) []string {
 	t.Helper()
-	packed, err := archiveFolder(t.Context(), dir)
+	packed, err := archiveFolder(t.Context(), dir, gitignore.Environment{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,11 +34,12 @@ func archivedNames(t *testing.T, dir string) []string {
 func TestArchive_LeavesOutIgnoredFiles(t *testing.T) {
 	u := newTestUser(t, nil)
 	for _, name := range []string{
-		".git/config", "sub/.git/HEAD", "keep.txt", "a.log", "deep/b.log", "deep/keep.log", "build/x", "sub/build/y",
+		".git/objects/x", ".git/refs/x", "sub/.git/HEAD", "keep.txt", "a.log", "deep/b.log", "deep/keep.log", "build/x", "sub/build/y",
 		"data/big.bin", "data/small.txt", "secret.env", "weights/w.bin", "#odd", "sub/only-here", "only-here", "with space ",
 	} {
 		u.writeFile(name, "x")
 	}
+	u.writeFile(".git/HEAD", "ref: refs/heads/main\n")
 	u.writeFile(".git/info/exclude", "secret.env\n")
 	u.writeFile(".gitignore", "# a comment\n*.log\r\n!keep.log\n/build/\n\\#odd\n\ndata/*.bin\n")
 	u.writeFile("sub/.gitignore", "/only-here\n")
@@ -57,7 +59,7 @@ func TestArchive_HasTheHashOfItsContent(t *testing.T) {
 	u := newTestUser(t, nil)
 	u.writeFile("b", "1")
 	u.writeFile("a/c", "2")
-	first, err := archiveFolder(t.Context(), u.dir)
+	first, err := archiveFolder(t.Context(), u.dir, gitignore.Environment{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +70,7 @@ func TestArchive_HasTheHashOfItsContent(t *testing.T) {
 	if err := os.Chmod(filepath.Join(u.dir, "b"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	again, err := archiveFolder(t.Context(), u.dir)
+	again, err := archiveFolder(t.Context(), u.dir, gitignore.Environment{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +79,7 @@ func TestArchive_HasTheHashOfItsContent(t *testing.T) {
 		t.Error("the modification time changed the hash")
 	}
 	u.writeFile("b", "2")
-	other, err := archiveFolder(t.Context(), u.dir)
+	other, err := archiveFolder(t.Context(), u.dir, gitignore.Environment{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +112,7 @@ func TestArchive_ReportsAllRejectedFiles(t *testing.T) {
 	must(err)
 	defer socket.Close()
 
-	_, err = archiveFolder(t.Context(), u.dir)
+	_, err = archiveFolder(t.Context(), u.dir, gitignore.Environment{})
 	if dstack.KindOf(err) != dstack.TooLarge {
 		t.Fatalf("got %v", err)
 	}
@@ -135,7 +137,7 @@ func TestArchive_RejectsLargeFolders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	_, err := archiveFolder(t.Context(), u.dir)
+	_, err := archiveFolder(t.Context(), u.dir, gitignore.Environment{})
 	if dstack.KindOf(err) != dstack.TooLarge || !strings.Contains(err.Error(), "more than 64MB in all") {
 		t.Errorf("got %v", err)
 	}
@@ -162,7 +164,7 @@ func TestArchive_LeavesOutTokens(t *testing.T) {
 func TestArchive_StopsOnInterrupt(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, err := archiveFolder(ctx, t.TempDir()); err == nil {
+	if _, err := archiveFolder(ctx, t.TempDir(), gitignore.Environment{}); err == nil {
 		t.Error("the canceled context was ignored")
 	}
 }

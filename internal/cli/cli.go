@@ -75,11 +75,12 @@ func New(o Options) *cobra.Command {
 	root.SetHelpTemplate(helpText)
 	root.SetUsageTemplate(helpText)
 	root.SetFlagErrorFunc(flagError)
+	root.SetHelpFunc(refuseUnknownHelp(root.HelpFunc()))
 	root.SetHelpCommand(&cobra.Command{Use: "help [COMMAND]", Hidden: true, RunE: showHelp})
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"),
 		"no colours, also on a terminal (NO_COLOR)")
 	root.AddCommand(
-		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newEventsCommand(a),
+		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newExecCommand(a), newEventsCommand(a),
 		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
 		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
 		newSecretCommand(a),
@@ -131,7 +132,8 @@ func markRunErrors(c *cobra.Command) {
 		err := run(c, args)
 		_, isOurs := errors.AsType[*dstack.Error](err)
 		_, isProblems := errors.AsType[spec.Problems](err)
-		if err == nil || isOurs || isProblems {
+		_, isExit := errors.AsType[*commandExit](err)
+		if err == nil || isOurs || isProblems || isExit {
 			return err
 		}
 		return &dstack.Error{Kind: dstack.Internal, Message: err.Error(), Cause: err}
@@ -143,7 +145,8 @@ func markRunErrors(c *cobra.Command) {
 func usageError(c *cobra.Command, err error) error {
 	_, isOurs := errors.AsType[*dstack.Error](err)
 	_, isProblems := errors.AsType[spec.Problems](err)
-	if isOurs || isProblems {
+	_, isExit := errors.AsType[*commandExit](err)
+	if isOurs || isProblems || isExit {
 		return err
 	}
 	return invalidInput("see: "+c.CommandPath()+" --help", "%v", err)
@@ -155,11 +158,18 @@ func usageError(c *cobra.Command, err error) error {
 func Execute(ctx context.Context, root *cobra.Command) int {
 	ctx, stop := withInterrupt(ctx)
 	defer stop()
-	cmd, err := root.ExecuteContextC(ctx)
+	var helpErr error
+	cmd, err := root.ExecuteContextC(context.WithValue(ctx, helpErrorKey{}, &helpErr))
+	if err == nil {
+		err = helpErr
+	}
 	if err == nil {
 		return ExitDone
 	}
 	err = usageError(cmd, err)
+	if exit, isExit := errors.AsType[*commandExit](err); isExit {
+		return exit.status
+	}
 	if _, isReported := errors.AsType[*reportedError](err); isReported {
 		return exitCode(err)
 	}
@@ -169,6 +179,27 @@ func Execute(ctx context.Context, root *cobra.Command) int {
 	s.disableColour(plain)
 	s.printError(err, verbose)
 	return exitCode(err)
+}
+
+// helpErrorKey is the key of an *error in a command's context. The help function
+// writes it, because it cannot return an error.
+type helpErrorKey struct{}
+
+// refuseUnknownHelp returns a help function that refuses an unknown command before
+// --help, instead of showing the help of its parent.
+func refuseUnknownHelp(show func(*cobra.Command, []string)) func(*cobra.Command, []string) {
+	return func(c *cobra.Command, args []string) {
+		var helpErr *error
+		ok := false
+		if ctx := c.Context(); ctx != nil { // it is nil for `dstack help COMMAND`
+			helpErr, ok = ctx.Value(helpErrorKey{}).(*error)
+		}
+		if rest := c.Flags().Args(); ok && c.HasAvailableSubCommands() && len(rest) > 0 {
+			*helpErr = unknownCommand(c, rest)
+			return
+		}
+		show(c, args)
+	}
 }
 
 // interruptWindow is the time in which several signals count as one: some

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"dstack/internal/dstack"
 	"dstack/internal/spec"
@@ -132,6 +133,9 @@ func TestUsage_DidYouMean(t *testing.T) {
 		{[]string{"aply", "-f", "x.yml"}, "unknown command `aply`"},
 		{[]string{"destory", "x"}, "did you mean `dstack destroy`?"},
 		{[]string{"xyzzy"}, "see: dstack --help"},
+		{[]string{"aply", "--help"}, "unknown command `aply`\n  try   did you mean `dstack apply`?"},
+		{[]string{"-h", "xyzzy"}, "unknown command `xyzzy`"},
+		{[]string{"template", "rendr", "--help"}, "did you mean `dstack template render`?"},
 		{[]string{"help", "lgos"}, "did you mean `dstack logs`?"},
 		{[]string{"apply", "--tiemout", "1m"}, "error: unknown flag `--tiemout`\n  try   did you mean `--timeout`?"},
 		{[]string{"apply", "-q"}, "unknown flag `-q`"},
@@ -151,6 +155,32 @@ func TestUsage_DidYouMean(t *testing.T) {
 		if got.code != ExitInvalid || !strings.Contains(got.err, c.err) || got.out != "" {
 			t.Errorf("%v: exit status %d\n%s\nwant %s", c.args, got.code, got.err, c.err)
 		}
+	}
+}
+
+// Every flag of every command that has a number, a duration or a switch gets a value that is none.
+func TestUsage_NeverShowsGoErrors(t *testing.T) {
+	u := newTestUser(t, nil)
+	tried := 0
+	for _, c := range commandTree(New(Options{})) {
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if f.Value.Type() == "string" || f.Value.Type() == "stringArray" || f.Name == "help" {
+				return
+			}
+			tried++
+			got := u.run(append(strings.Fields(c.CommandPath())[1:], "--"+f.Name+"=5 bananas")...)
+			if got.code != ExitInvalid || !strings.Contains(got.err, "--"+f.Name) {
+				t.Errorf("%s --%s: exit status %d: %s", c.CommandPath(), f.Name, got.code, got.err)
+			}
+			for _, word := range []string{"strconv", "parsing", "invalid syntax", "time:", "unit"} {
+				if strings.Contains(got.err, word) {
+					t.Errorf("%s --%s: %s", c.CommandPath(), f.Name, got.err)
+				}
+			}
+		})
+	}
+	if tried < 20 {
+		t.Errorf("only %d flags were tried", tried)
 	}
 }
 

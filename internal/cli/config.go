@@ -107,7 +107,7 @@ func (k *configCommand) printProjects() error {
 	if err != nil {
 		return err
 	}
-	t := &table{head: []string{"PROJECT", "URL", "DEFAULT"}, shrinkable: []int{1}}
+	t := &table{head: []string{"PROJECT", "URL", "DEFAULT"}, movable: []int{1}}
 	list := []projectEntry{}
 	for _, p := range config.Projects {
 		list = append(list, projectEntry{p.Name, p.URL, p.Default})

@@ -148,18 +148,19 @@ func (w *eventsCommand) printEventTable(events []api.EventView) error {
 	if len(events) == 0 && (w.columns != nil || !w.follow) {
 		return nil
 	}
-	t := &table{head: []string{"TIME", "WHAT", "CHANGE", "WHY"}, shrinkable: []int{3, 2}}
+	t := &table{head: []string{"TIME", "WHAT", "CHANGE", "WHY"}, wrapsLast: true, shrinkable: []int{2}}
 	if t.minWidths = w.columns; w.columns == nil && w.follow {
 		t.minWidths = []int{8, 11, 24}
 	}
-	for _, e := range events {
-		t.rows = append(t.rows, []string{w.formatTime(e.At), eventSubject(e), eventChange(e), eventReason(e)})
+	folded := foldEvents(events)
+	for _, e := range folded {
+		t.rows = append(t.rows, []string{w.formatTime(e.At), eventSubject(e.EventView), eventChange(e.EventView), e.reason()})
 	}
 	t.style = func(row, column int) (textStyle, bool) {
 		switch {
 		case column == 0:
 			return dim, true
-		case column == 1 && events[row].Kind == dstack.EventRolledBack:
+		case column == 1 && folded[row].Kind == dstack.EventRolledBack:
 			return red, true
 		}
 		return 0, false
@@ -168,7 +169,7 @@ func (w *eventsCommand) printEventTable(events []api.EventView) error {
 	if w.columns != nil {
 		lines = lines[1:]
 	}
-	w.columns = t.widths(w.out.width())[:3]
+	w.columns = t.layout(w.out.width()).widths[:3]
 	if _, err := fmt.Fprintln(w.out, strings.Join(lines, "\n")); err != nil {
 		return fmt.Errorf("write the events: %w", err)
 	}

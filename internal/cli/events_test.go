@@ -146,7 +146,7 @@ func TestEvents_FitsTheTerminal(t *testing.T) {
 		}
 	}
 	lines := strings.Split(strings.TrimRight(out.String(), "\n"), "\n")
-	if len(lines) != 3 || lines[1] != lines[2] || !strings.HasSuffix(lines[1], "…") || len([]rune(lines[1])) > 60 {
+	if len(lines) != 5 || lines[1] != lines[3] || strings.TrimSpace(lines[2]) != event.Message || lines[2] != lines[4] {
 		t.Errorf("got\n%s", out)
 	}
 }

@@ -34,7 +34,7 @@ func newExplainCommand(a *app) *cobra.Command {
 // explanationLines formats an explanation for people.
 func explanationLines(x api.Explanation, now time.Time) []string {
 	if x.Status.IsFinished() {
-		return []string{fmt.Sprintf("%s is %s and needs no replicas", cleanLine(x.RunName), x.Status)}
+		return explainEnd(x)
 	}
 	lines := []string{fmt.Sprintf("%s desired, %d ready", human.Count(x.DesiredReplicas, "replica"), x.Ready)}
 	add := func(line string) {
@@ -47,6 +47,24 @@ func explanationLines(x api.Explanation, now time.Time) []string {
 	add(describeNextChange(x, now))
 	for _, why := range x.Obstacles {
 		add(why)
+	}
+	return lines
+}
+
+// explainEnd says that a run has ended, why, and what to look at.
+func explainEnd(x api.Explanation) []string {
+	name := cleanLine(x.RunName)
+	lines := []string{fmt.Sprintf("%s is %s and needs no replicas", name, x.Status)}
+	if x.Status == api.StatusFailed {
+		lines[0] = name + " failed and has no replicas any more"
+	}
+	for _, why := range x.Obstacles {
+		if why = cleanLine(why); why != "" {
+			lines = append(lines, "   "+why)
+		}
+	}
+	if x.Status == api.StatusFailed {
+		lines = append(lines, "   see its output: dstack logs "+name)
 	}
 	return lines
 }

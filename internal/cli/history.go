@@ -56,7 +56,7 @@ func addRunQuery[T any](a *app, c *cobra.Command,
 }
 
 func historyTable(revisions []api.RevisionView, verbose bool, now time.Time) *table {
-	t := &table{head: []string{"REVISION", "STATUS", "AGE", "BY", "CHANGES"}, shrinkable: []int{4, 3}}
+	t := &table{head: []string{"REVISION", "STATUS", "AGE", "BY", "CHANGES"}, wrapsLast: true, shrinkable: []int{3}}
 	for _, r := range revisions {
 		num := fmt.Sprint(r.Num)
 		if r.Current {
@@ -101,6 +101,9 @@ func revisionStatus(r api.RevisionView) string {
 	case dstack.RevisionPending:
 		if !r.Current {
 			return "replaced" // before it became ready
+		}
+		if r.Reason != "" {
+			return "stopped" // with its run
 		}
 		return string(r.Status)
 	case dstack.RevisionFailed:

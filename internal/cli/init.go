@@ -29,6 +29,7 @@ func newInitCommand(a *app) *cobra.Command {
 				return err
 			}
 			a.printInfo("%s is registered as %s", dir, repo.RepoID)
+			a.printInfo("apply uploads what git lists in it, without .dstackignore's files and without secrets such as .env")
 			return updateClientConfig(a.home, func(config *clientConfig) error {
 				config.Repos = slices.DeleteFunc(config.Repos, func(f repoConfig) bool { return f.Path == dir })
 				config.Repos = append(config.Repos, repoConfig{Path: dir, RepoID: repo.RepoID, RepoType: "local"})

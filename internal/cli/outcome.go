@@ -83,7 +83,7 @@ func endError(v api.RunView) error {
 		return report
 	case dstack.EndNoCapacity:
 		report.err.Kind = dstack.NoCapacity
-		report.err.Hint = "ask for less, or let it wait for a machine: --retry"
+		report.err.Hint = "apply it again: the plan says what does not suit, and what to do"
 	case dstack.EndDuration:
 		report.err.Message, report.err.Hint = v.Name+" was stopped: it ran for its max_duration", "raise max_duration in the configuration to let it run longer"
 		return report

@@ -2,10 +2,13 @@ package cli
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"charm.land/lipgloss/v2"
 
 	"dstack/internal/api"
 	"dstack/internal/dstack"
@@ -86,14 +89,62 @@ func newTerminalScreen(width int) (*screen, *bytes.Buffer) {
 
 func TestTable_FitsTheTerminal(t *testing.T) {
 	s, out := newTerminalScreen(40)
-	tab := &table{head: []string{"NAME", "URL", "AGE"}, shrinkable: []int{1}}
+	tab := &table{head: []string{"NAME", "URL", "AGE"}, movable: []int{1}}
 	tab.rows = [][]string{{"web", "http://a-rather-long-name.localhost:3000/", "2h"}, {"replica 1 waits for capacity, and has done so for long"}}
 	tab.writeTo(s.out)
-	want := " NAME  URL                           AGE\n" +
-		" web   http://a-rather-long-name.l…  2h\n" +
-		"       replica 1 waits for capacity, an…\n"
+	want := " NAME  AGE\n" +
+		" web   2h\n" +
+		"   http://a-rather-long-\n" +
+		"   name.localhost:3000/\n" +
+		"   replica 1 waits for capacity, and has\n" +
+		"   done so for long\n"
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out, want)
+	}
+}
+
+func TestTable_WrapsItsLastColumn(t *testing.T) {
+	why := "the machine has 2 cpus, 8GB of memory and no GPU, and the service asks for 1 GPU with 24GB"
+	for width, want := range map[int]string{
+		0: " #  WHY\n 1  " + why + "\n",
+		50: " #  WHY\n" +
+			" 1  the machine has 2 cpus, 8GB of memory and no\n" +
+			"    GPU, and the service asks for 1 GPU with 24GB\n",
+		24: " #\n 1\n" +
+			"   the machine has 2\n" +
+			"   cpus, 8GB of memory\n" +
+			"   and no GPU, and the\n" +
+			"   service asks for 1\n" +
+			"   GPU with 24GB\n",
+	} {
+		s, out := newTerminalScreen(width)
+		(&table{head: []string{"#", "WHY"}, wrapsLast: true, rows: [][]string{{"1", why}}}).writeTo(s.out)
+		if out.String() != want {
+			t.Errorf("width %d: got\n%s\nwant\n%s", width, out, want)
+		}
+	}
+}
+
+func TestRunsTable_FitsEightyColumnsAndCutsNothing(t *testing.T) {
+	view := api.RunView{Name: "a-service-with-a-long-name", Status: api.StatusFailing, DesiredReplicas: 1,
+		URL: "https://a-service-with-a-long-name.models.example.com:8443",
+		Replicas: []api.ReplicaView{{Status: dstack.ReplicaRestarting, Backend: "local", Instance: "a-machine-of-the-office", Restarts: 7,
+			Resources: "16 cpus, 64GB, 2×A100 80GB",
+			Reason:    "replica 0 exited with code 1: the model needs 40GB of GPU memory, and this GPU has 24GB; give it a larger one"}}}
+	for _, width := range []int{20, 40, 80, 120, 200} {
+		s, out := newTerminalScreen(width)
+		runsTable([]api.RunView{view}, nil, true, time.Now()).writeTo(s.out)
+		words := strings.Join(strings.Fields(out.String()), "")
+		for _, want := range []string{view.URL, "2×A100 80GB", "7 restarts", "a-machine-of-the-office", view.Replicas[0].Reason} {
+			if !strings.Contains(words, strings.Join(strings.Fields(want), "")) {
+				t.Errorf("width %d: %q is missing in\n%s", width, want, out)
+			}
+		}
+		for _, line := range strings.Split(out.String(), "\n") {
+			if width >= 60 && lipgloss.Width(line) > width {
+				t.Errorf("width %d: this line is longer: %s", width, line)
+			}
+		}
 	}
 }
 
@@ -156,4 +207,17 @@ func TestWithProgress_ShowsLongSteps(t *testing.T) {
 			t.Errorf("got %q (%v)", out.String(), err)
 		}
 	})
+}
+
+func TestProblemLines_FoldsEqualReasons(t *testing.T) {
+	view := api.RunView{Status: api.StatusFailing}
+	for num := range 3 {
+		view.Replicas = append(view.Replicas, api.ReplicaView{Num: num, Status: dstack.ReplicaRestarting,
+			Reason: fmt.Sprintf("replica %d exited with code 1", num)})
+	}
+	view.Replicas[1].Reason = "replica 1 exited with code 2"
+	got := strings.Join(problemLines(view, false, time.Now()), "\n")
+	if want := "2 replicas (0, 2): exited with code 1\nreplica 1 exited with code 2"; got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
 }

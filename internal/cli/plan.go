@@ -24,6 +24,7 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 		j.err.paint(bold, j.runTitle(preview)), cleanLine(j.project), cleanLine(preview.Plan.User))
 	j.printInfo("")
 	j.printSettings(j.request.planSettings())
+	j.printUpload()
 	j.printInfo("")
 	j.printPlacements(preview)
 	for _, note := range preview.Notes {
@@ -63,14 +64,14 @@ func (j *applyCommand) printPlacements(preview api.Preview) {
 	}
 	if len(preview.Rejections) > 1 {
 		for _, m := range preview.Rejections[:min(j.flags.maxOffers, len(preview.Rejections))] {
-			j.printInfo("   %s", j.err.paint(dim, truncate(formatRejection(m), j.err.width()-3)))
+			j.printWrapped("   ", dim, formatRejection(m))
 		}
 	}
 	j.printInfo("")
 }
 
 func placementsTable(places []api.Placement) *table {
-	t := &table{shrinkable: []int{7, 3, 4},
+	t := &table{wrapsLast: true, shrinkable: []int{3, 4},
 		head: []string{"#", "BACKEND", "REGION", "INSTANCE", "RESOURCES", "SPOT", "PRICE", ""}}
 	for i, p := range places {
 		t.rows = append(t.rows, []string{

@@ -20,10 +20,10 @@ type runRequest struct {
 	notes   spec.Problems     // what is valid, but probably meant otherwise
 }
 
-// readRequest reads the configuration, the profile, the variables and the flags.
-// Its error lists the problems of all of them.
-func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
-	file, err := a.readSource(f.file)
+// readRequest reads the configuration in a file, the profile, the variables and the flags.
+// Its error lists the problems of all of them. An empty name is the default file.
+func (a *app) readRequest(name string, f *applyFlags, args []string) (*runRequest, error) {
+	file, err := a.readSource(name)
 	if err != nil {
 		return nil, err
 	}
@@ -54,6 +54,7 @@ func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
 	references := spec.Interpolate(r.service, args, a.env).NotIn(problems)
 	inFile, unresolved := a.locateUnresolved(given, append(open, variableProblemsOf(references)...))
 	unlocated := append(append(unsupported.configuration, inFile...), references.NotIn(variableProblemsOf(references))...)
+	unlocated = append(unlocated, r.service.LaunchProblems()...)
 	if len(problems)+len(unlocated) > 0 {
 		problems = spec.Locate(file.name, file.text, append(problems, unlocated...))
 	}

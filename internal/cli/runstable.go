@@ -13,16 +13,15 @@ import (
 
 // runsTable returns the list of runs as a table.
 func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, now time.Time) *table {
-	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, shrinkable: []int{3, 0}}
-	if verbose {
-		t.head = append(t.head, "MACHINE", "RESOURCES", "PRICE", "RESTARTS")
-		t.shrinkable = []int{6, 5, 3}
-	}
+	t := &table{head: []string{"NAME", "STATUS", "REPLICAS", "URL", "AGE"}, movable: []int{3}, shrinkable: []int{0}}
 	for _, v := range views {
-		t.rows = append(t.rows, runRow(v, len(t.head), now))
+		t.rows = append(t.rows, runRow(v, now))
 		if verbose {
 			for _, r := range v.Replicas {
-				t.rows = append(t.rows, replicaRow(r, now))
+				t.rows = append(t.rows, replicaRow(r, now), []string{"  " + replicaNote(r)})
+			}
+			if v.Model != nil && !v.Status.IsFinished() {
+				t.rows = append(t.rows, []string{fmt.Sprintf("  model %s at %s", cleanLine(v.Model.Name), cleanLine(modelBaseURL(v.Model)))})
 			}
 			if line := metricsLine(v); line != "" {
 				t.rows = append(t.rows, []string{line})
@@ -44,7 +43,7 @@ func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, n
 	return t
 }
 
-func runRow(v api.RunView, columns int, now time.Time) []string {
+func runRow(v api.RunView, now time.Time) []string {
 	replicas := "-"
 	if !v.Status.IsFinished() {
 		serving := max(v.Ready, v.Serving) // during an update, replicas of the old revision count
@@ -53,18 +52,24 @@ func runRow(v api.RunView, columns int, now time.Time) []string {
 			replicas = fmt.Sprintf("%d of %d..%d", serving, v.Min, v.Max)
 		}
 	}
-	row := []string{cleanLine(v.Name), string(v.Status), replicas, cleanLine(v.URL), human.Age(now.Sub(v.SubmittedAt))}
-	for len(row) < columns {
-		row = append(row, "")
-	}
-	return row
+	return []string{cleanLine(v.Name), string(v.Status), replicas, cleanLine(v.URL), human.Age(now.Sub(v.SubmittedAt))}
 }
 
 func replicaRow(r api.ReplicaView, now time.Time) []string {
-	return []string{
-		fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", human.Age(now.Sub(r.Since)),
-		orDash(r.Backend + " " + r.Instance), orDash(r.Resources), formatPrice(r.Price), fmt.Sprint(r.Restarts),
+	return []string{fmt.Sprintf("  replica %d", r.Num), string(r.Status), "", "", human.Age(now.Sub(r.Since))}
+}
+
+// replicaNote returns where a replica runs, what it has and costs, and how often
+// it was restarted.
+func replicaNote(r api.ReplicaView) string {
+	var parts []string
+	for _, part := range []string{r.Backend + " " + r.Instance, r.Resources} {
+		if part = cleanLine(part); part != "" {
+			parts = append(parts, part)
+		}
 	}
+	parts = append(parts, formatPrice(r.Price)+"/h", human.Count(r.Restarts, "restart"))
+	return strings.Join(parts, " · ")
 }
 
 // metricsLine returns the metrics of a run, or "" without any.
@@ -130,17 +135,50 @@ func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	if isReasonShown(v) && v.Status != api.StatusStopped {
 		add(cleanLine(v.Reason))
 	}
-	for _, r := range v.Replicas {
-		switch {
-		case r.Status.IsFinished() && !verbose, r.Status == dstack.ReplicaReady:
-		case r.Progress != "":
-			add(fmt.Sprintf("replica %d %s", r.Num, cleanLine(r.Progress)))
-		case r.Reason != "":
-			add(describeReason(r) + describeRetry(r, now))
-		}
+	for _, line := range replicaProblems(v, verbose, now) {
+		add(line)
 	}
 	if b := v.RolledBack; b != nil && !v.Status.IsFinished() {
 		add(fmt.Sprintf("revision %d was rolled back to %d: %s", b.From, b.To, orDash(b.Reason)))
+	}
+	return lines
+}
+
+// replicaProblems returns what is wrong with the replicas of a run. Replicas with
+// the same reason share a line.
+func replicaProblems(v api.RunView, verbose bool, now time.Time) []string {
+	type problem struct {
+		text string
+		nums []string
+	}
+	var problems []problem
+	for _, r := range v.Replicas {
+		text := ""
+		switch {
+		case r.Status.IsFinished() && !verbose, r.Status == dstack.ReplicaReady:
+		case r.Progress != "":
+			text = cleanLine(r.Progress)
+		case r.Reason != "":
+			text = describeEvent(r) + describeRetry(r, now)
+		}
+		if text == "" {
+			continue
+		}
+		at := slices.IndexFunc(problems, func(p problem) bool { return p.text == text })
+		if at < 0 {
+			at, problems = len(problems), append(problems, problem{text: text})
+		}
+		if num := fmt.Sprint(r.Num); !slices.Contains(problems[at].nums, num) {
+			problems[at].nums = append(problems[at].nums, num)
+		}
+	}
+	var lines []string
+	for _, p := range problems {
+		if len(p.nums) == 1 {
+			lines = append(lines, fmt.Sprintf("replica %s %s", p.nums[0], p.text))
+			continue
+		}
+		lines = append(lines, fmt.Sprintf("%d replicas (%s): %s", len(p.nums), strings.Join(p.nums, ", "), p.text))
 	}
 	return lines
 }

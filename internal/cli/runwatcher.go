@@ -17,6 +17,7 @@ type runWatcher struct {
 	project   string
 	waitFlags waitFlags
 	skipLogs  bool // end when the run is ready
+	upload    *uploadView
 }
 
 // watchRun waits for a run to become ready and then follows its output, as far as
@@ -24,7 +25,7 @@ type runWatcher struct {
 func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 	if s.waitFlags.detach {
 		if s.waitFlags.json {
-			return s.printJSON(view)
+			return s.printRunJSON(view)
 		}
 		s.printInfo(" %s is submitted", view.Name)
 		s.printFollowUps(view.Name)
@@ -36,7 +37,7 @@ func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 		waited = time.Since(began)
 	}
 	if s.waitFlags.json && last.Name != "" {
-		err = errors.Join(s.printJSON(last), err)
+		err = errors.Join(s.printRunJSON(last), err)
 	}
 	if err != nil && ctx.Err() != nil {
 		return s.detach(view.Name)
@@ -59,6 +60,14 @@ func (s *runWatcher) watchRun(ctx context.Context, view api.RunView) error {
 	return nil
 }
 
+// printRunJSON prints a run and, after `dstack apply`, what was uploaded.
+func (s *runWatcher) printRunJSON(view api.RunView) error {
+	return s.printJSON(struct {
+		api.RunView
+		Upload *uploadView `json:"upload,omitempty"`
+	}{view, s.upload})
+}
+
 // detach ends the command; the run continues. If the user asked for readiness it
 // returns an error, because the run may not be ready.
 func (s *runWatcher) detach(name string) error {
@@ -78,7 +87,11 @@ func (a *app) printFollowUps(name string) {
 
 // waitUntilReady waits until the revision has become ready once.
 func (s *runWatcher) waitUntilReady(ctx context.Context, view api.RunView) (api.RunView, error) {
-	revision := view.Revision
+	return s.waitForRevision(ctx, view, view.Revision)
+}
+
+// waitForRevision is waitUntilReady for a revision that may not be the present one any more.
+func (s *runWatcher) waitForRevision(ctx context.Context, view api.RunView, revision int) (api.RunView, error) {
 	w := &runWaiter{app: s.app, client: s.client, project: s.project, timeout: s.waitFlags.timeout}
 	w.isDone = func(v api.RunView) (bool, error) { return waitOutcome(v, revision) }
 	w.timeoutError = func(v api.RunView) error {
@@ -128,7 +141,7 @@ func (s *runWatcher) followRun(ctx context.Context, view api.RunView) error {
 func (s *runWatcher) printUntilEnd(
 	ctx context.Context, view api.RunView, lines <-chan logEvent, updates <-chan viewUpdate,
 ) error {
-	printer := newLogPrinter(s.screen, logStyle{showReplica: view.DesiredReplicas > 1})
+	printer := newLogPrinter(s.screen, logStyle{showReplica: hasSeveralReplicas(view, true)})
 	for {
 		select {
 		case <-ctx.Done():

@@ -133,6 +133,39 @@ func truncate(text string, width int) string {
 	return b.String() + "…"
 }
 
+// wrapText breaks text into lines of at most width columns, between words where
+// possible. A width of 0 or less is unlimited. There is always one line.
+func wrapText(text string, width int) []string {
+	if width <= 0 || lipgloss.Width(text) <= width {
+		return []string{text}
+	}
+	lines := strings.Split(lipgloss.Wrap(text, width, ""), "\n")
+	for i, line := range lines {
+		lines[i] = strings.TrimRight(line, " ")
+	}
+	return lines
+}
+
+// indentText wraps text to a width in columns. The first line begins with first,
+// further lines with rest.
+func indentText(first, rest, text string, width int) []string {
+	if width > 0 {
+		width = max(20, width-lipgloss.Width(first))
+	}
+	lines := wrapText(text, width)
+	for i := range lines {
+		lines[i] = map[bool]string{true: first, false: rest}[i == 0] + lines[i]
+	}
+	return lines
+}
+
+// printWrapped prints text to stderr, in lines that begin with indent.
+func (s *screen) printWrapped(indent string, p textStyle, text string) {
+	for _, line := range indentText(indent, indent, text, s.err.width()) {
+		s.printInfo("%s", s.err.paint(p, line))
+	}
+}
+
 // padRight appends spaces up to a width in columns.
 func padRight(text string, width int) string {
 	if gap := width - lipgloss.Width(text); gap > 0 {

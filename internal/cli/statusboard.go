@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,6 +24,7 @@ type statusBoard struct {
 	unreachable    string                 // why the server cannot be reached; "" if it can
 	printed        map[string]printedLine // by subject
 	printedCrashes map[int]int            // replica → its crashes that were printed
+	printedOutput  map[int][]string       // replica → the output of its last crash
 }
 
 // printedLine is the last line that was printed about a subject.
@@ -34,7 +36,7 @@ type printedLine struct {
 
 func newStatusBoard(s *screen, first api.RunView, now time.Time) *statusBoard {
 	b := &statusBoard{screen: s, region: liveRegion{to: s.err}, began: now, view: first,
-		printed: map[string]printedLine{}, printedCrashes: map[int]int{}}
+		printed: map[string]printedLine{}, printedCrashes: map[int]int{}, printedOutput: map[int][]string{}}
 	for _, r := range first.Replicas {
 		b.printedCrashes[r.Num] = countCrashes(r) // from before the command
 	}
@@ -105,26 +107,26 @@ func withoutDigits(line string) string {
 
 func (b *statusBoard) regionLines(now time.Time) []string {
 	width := min(b.err.width()-1, 100)
-	head := " " + describeRun(b.view)
 	elapsed := human.Duration(now.Sub(b.began))
-	head = truncate(head, width-len(elapsed)-2)
-	gap := max(2, width-lipgloss.Width(head)-len(elapsed))
-	lines := []string{head + strings.Repeat(" ", gap) + b.err.paint(dim, elapsed)}
+	head := indentText(" ", "   ", describeRun(b.view), width-len(elapsed)-2)
+	gap := max(2, width-lipgloss.Width(head[0])-len(elapsed))
+	lines := append([]string{head[0] + strings.Repeat(" ", gap) + b.err.paint(dim, elapsed)}, head[1:]...)
 	for _, r := range b.view.Replicas {
 		if r.Status.IsFinished() {
 			continue
 		}
-		line := fmt.Sprintf("   replica %d  %s", r.Num, b.replicaLine(r, now))
+		first := fmt.Sprintf("   replica %d  ", r.Num)
+		text := indentText(first, strings.Repeat(" ", len(first)), b.replicaLine(r, now), width)
 		where := cleanLine(strings.TrimSpace(r.Backend + " " + r.Instance))
-		if where != "" && lipgloss.Width(line)+len(where)+6 <= width {
-			line += "      " + b.err.paint(dim, where)
-		} else {
-			line = truncate(line, width)
+		if where != "" && len(text) == 1 && lipgloss.Width(text[0])+len(where)+6 <= width {
+			text[0] += "      " + b.err.paint(dim, where)
 		}
-		lines = append(lines, line)
+		lines = append(lines, text...)
 	}
 	if b.unreachable != "" {
-		lines = append(lines, b.err.paint(yellow, truncate("   "+cleanLine(b.unreachable)+"; trying again", width)))
+		for _, line := range indentText("   ", "   ", cleanLine(b.unreachable)+"; trying again", width) {
+			lines = append(lines, b.err.paint(yellow, line))
+		}
 	}
 	return lines
 }
@@ -140,9 +142,14 @@ func (b *statusBoard) printCrashes(now time.Time) {
 		}
 		b.region.clear()
 		b.printInfo(" %s%s", b.err.paint(yellow, describeReason(r)), describeRetry(r, now))
-		for _, line := range r.LastOutput {
-			b.printInfo("     %s", b.err.paint(dim, truncate(cleanLine(line), b.err.width()-6)))
+		if isRepeated := len(r.LastOutput) > 0 && slices.Equal(r.LastOutput, b.printedOutput[r.Num]); isRepeated {
+			b.printWrapped("     ", dim, "(the same output as before)")
+		} else {
+			for _, line := range r.LastOutput {
+				b.printWrapped("     ", dim, cleanLine(line))
+			}
 		}
+		b.printedOutput[r.Num] = r.LastOutput
 		subject := fmt.Sprint("replica ", r.Num)
 		printed := b.printed[subject]
 		printed.text = b.replicaLine(r, now)

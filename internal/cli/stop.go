@@ -14,6 +14,7 @@ import (
 // stopCommand is one `dstack stop`.
 type stopCommand struct {
 	*app
+	all    bool
 	abort  bool
 	yes    bool
 	detach bool
@@ -32,14 +33,20 @@ const statusDeleted = "deleted"
 func newStopCommand(a *app) *cobra.Command {
 	s := &stopCommand{app: a}
 	c := &cobra.Command{
-		Use:   "stop RUN...",
+		Use:   "stop RUN... | --all",
 		Short: "Stop runs and wait until they have stopped.",
 		Example: "dstack stop llama31\n" +
 			"dstack stop llama31 whisper -y --abort     # at once, without finishing requests",
-		Args:              expectArgs(1, -1, "the name of a run"),
+		Args: func(c *cobra.Command, args []string) error {
+			if s.all && len(args) > 0 {
+				return invalidInput("leave out one of them", "--all stops every run of the project, and `%s` is one", args[0])
+			}
+			return expectArgs(map[bool]int{false: 1}[s.all], -1, "the name of a run, or --all")(c, args)
+		},
 		RunE:              func(c *cobra.Command, args []string) error { return s.run(c.Context(), args) },
 		ValidArgsFunction: a.completeRuns,
 	}
+	c.Flags().BoolVarP(&s.all, "all", "a", false, "stop all runs of the project")
 	c.Flags().BoolVarP(&s.abort, "abort", "x", false, "stop at once, without finishing requests")
 	c.Flags().BoolVarP(&s.yes, "yes", "y", false, "do not ask for confirmation")
 	c.Flags().BoolVarP(&s.detach, "detach", "d", false, "do not wait")
@@ -54,6 +61,11 @@ func (s *stopCommand) run(ctx context.Context, names []string) error {
 		return err
 	}
 	defer client.Close()
+	if s.all {
+		if names, err = s.listActiveRuns(ctx, client, project); err != nil {
+			return err
+		}
+	}
 	views, unfinished, err := s.findRuns(ctx, client, project, names)
 	if err != nil {
 		return err
@@ -83,6 +95,25 @@ func (s *stopCommand) run(ctx context.Context, names []string) error {
 		return s.printJSON(results)
 	}
 	return nil
+}
+
+// listActiveRuns returns the names of the project's unfinished runs.
+func (s *stopCommand) listActiveRuns(ctx context.Context, client *api.Client, project string) ([]string, error) {
+	views, err := client.ListRunViews(ctx, api.ListRuns{ProjectName: &project, OnlyActive: true})
+	if err != nil {
+		return nil, err
+	}
+	if len(views) == 0 {
+		if _, err := client.Project(ctx, project); err != nil {
+			return nil, err // there is no such project
+		}
+		s.printInfo(" no run of project %s is active", cleanLine(project))
+	}
+	names := make([]string, 0, len(views))
+	for _, v := range views {
+		names = append(names, v.Name)
+	}
+	return names, nil
 }
 
 // findRuns looks up all named runs before the first one is stopped. It returns

@@ -1,12 +1,14 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -228,10 +230,26 @@ func (a *app) readJSON(flag, name string) (json.RawMessage, error) {
 	}
 	text := []byte(strings.TrimSpace(strings.TrimPrefix(string(source.text), "\ufeff")))
 	if !json.Valid(text) {
-		var v any
-		return nil, invalidInput("", "%s: %s is not JSON: %v", flag, source.name, json.Unmarshal(text, &v))
+		return nil, invalidInput("", "%s: %s is not JSON%s", flag, source.name, describeJSONError(text))
 	}
 	return text, nil
+}
+
+// describeJSONError says where a text stops being JSON, or "" if it is JSON.
+func describeJSONError(text []byte) string {
+	var v any
+	syntax, ok := errors.AsType[*json.SyntaxError](json.Unmarshal(text, &v))
+	if !ok {
+		return ""
+	}
+	if strings.HasPrefix(syntax.Error(), "unexpected end") {
+		return ": it ends too early"
+	}
+	before := text[:max(int(syntax.Offset)-1, 0)] // Offset is after the wrong character
+	line := bytes.Count(before, []byte("\n"))
+	column := utf8.RuneCount(before[bytes.LastIndexByte(before, '\n')+1:])
+	wrong, _ := utf8.DecodeRune(text[len(before):])
+	return fmt.Sprintf(": unexpected %q in line %d, column %d", wrong, line+1, column+1)
 }
 
 // templateVariables returns the variables for one file of messages as a JSON
@@ -245,9 +263,6 @@ func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 	switch text[0] {
 	case '[':
 		vars.setKey("messages", text)
-		for _, key := range []string{"tools", "documents"} {
-			vars.setKey(key, json.RawMessage("null"))
-		}
 		vars.setKey("add_generation_prompt", json.RawMessage("true"))
 	case '{':
 		if err := vars.merge(text); err != nil {
@@ -255,6 +270,9 @@ func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 		}
 	default:
 		return nil, invalidInput("", "--messages: %s is neither a list of messages nor an object of variables", name)
+	}
+	for _, key := range []string{"tools", "documents"} { // transformers always defines them
+		vars.setDefault(key, json.RawMessage("null"))
 	}
 	if r.toolsJSON != nil {
 		vars.setKey("tools", r.toolsJSON)

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -58,15 +59,29 @@ func flagError(c *cobra.Command, err error) error {
 		return invalidInput(didYouMean("--"+name, names, help), "unknown flag `--%s`", name)
 	}
 	if bad, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
-		if bad.GetFlag().Value.Type() == "duration" {
-			return invalidInput("write 10m or 90s", "--%s: `%s` is not a duration", bad.GetFlag().Name, bad.GetValue())
-		}
-		return invalidInput(help, "--%s: %v", bad.GetFlag().Name, bad.Unwrap())
+		return invalidValue(bad, help)
 	}
 	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
 		return invalidInput(help, "--%s needs a value", missing.GetFlag().Name)
 	}
 	return invalidInput(help, "%v", err)
+}
+
+// invalidValue returns the error of a flag's value. The errors of Go's own parsers
+// are written for programmers, so that people get other words.
+func invalidValue(bad *pflag.InvalidValueError, help string) error {
+	name, value := bad.GetFlag().Name, bad.GetValue()
+	switch bad.GetFlag().Value.Type() {
+	case "duration":
+		return invalidInput("write 10m or 90s", "--%s: `%s` is not a duration", name, value)
+	case "int", "int64", "uint", "uint64", "uint16":
+		return invalidInput(help, "--%s: `%s` is not a whole number", name, value)
+	case "float64":
+		return invalidInput(help, "--%s: `%s` is not a number", name, value)
+	case "bool":
+		return invalidInput(fmt.Sprintf("write --%s, or --%s=false", name, name), "--%s: `%s` is not true or false", name, value)
+	}
+	return invalidInput(help, "--%s: %v", name, bad.Unwrap()) // an error of our own types
 }
 
 // expectArgs returns an error unless there are minArgs to maxArgs arguments; a

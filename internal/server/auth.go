@@ -8,6 +8,7 @@ import (
 
 	"dstack/internal/decide/access"
 	"dstack/internal/dstack"
+	"dstack/internal/origin"
 	"dstack/internal/server/wire"
 )
 
@@ -107,6 +108,7 @@ func (s *Server) findProject(c *apiCall, known bool) (access.Project, error) {
 // audit logs what a caller did or was refused, with the caller's name and
 // address. There is no other audit log.
 func (s *Server) audit(c *apiCall, event string, more ...slog.Attr) {
-	attrs := []slog.Attr{slog.String("call", c.r.URL.Path), slog.String("user", c.user.Name), slog.String("from", c.r.RemoteAddr)}
+	attrs := []slog.Attr{slog.String("call", c.r.URL.Path), slog.String("user", c.user.Name),
+		slog.String("from", origin.ClientOf(c.r, s.proxies).AddressText())}
 	s.log.LogAttrs(c.ctx, slog.LevelInfo, event, append(attrs, more...)...)
 }

@@ -69,7 +69,10 @@ func (s *Server) followLogs(c *apiCall) error {
 			return !src.current
 		})
 	}
-	err = f.sendHistory(c.ctx, sources)
+	defer c.endWhenStopping()()
+	if err = f.applyTail(c.ctx, sources); err == nil {
+		err = f.sendHistory(c.ctx, sources)
+	}
 	if err == nil && in.Follow {
 		err = f.followLive(c.ctx)
 	}
@@ -93,20 +96,27 @@ func checkReplica(in api.FollowLogs, details store.RunDetails) error {
 	if in.Replica == nil || in.Follow && *in.Replica < details.Run.Spec.Configuration.Replicas.Max {
 		return nil
 	}
+	for _, r := range details.Replicas {
+		if r.Num == *in.Replica {
+			return nil
+		}
+	}
+	return newNoReplicaError(details, *in.Replica)
+}
+
+// newNoReplicaError returns the error that a run does not have a replica.
+func newNoReplicaError(details store.RunDetails, num int) error {
 	existing := map[int]bool{}
 	for _, r := range details.Replicas {
 		existing[r.Num] = true
-	}
-	if existing[*in.Replica] {
-		return nil
 	}
 	nums := make([]string, 0, len(existing))
 	for _, num := range slices.Sorted(maps.Keys(existing)) {
 		nums = append(nums, strconv.Itoa(num))
 	}
-	return &dstack.Error{Kind: dstack.NotFound, Hint: "list the replicas: dstack ps " + in.RunName,
-		Message: fmt.Sprintf("%s has no replica %d; it has %s",
-			in.RunName, *in.Replica, cmp.Or(strings.Join(nums, ", "), "none"))}
+	name := details.Run.Name
+	return &dstack.Error{Kind: dstack.NotFound, Hint: "list the replicas: dstack ps " + name,
+		Message: fmt.Sprintf("%s has no replica %d; it has %s", name, num, cmp.Or(strings.Join(nums, ", "), "none"))}
 }
 
 // newLossEntry returns the entry that reports that output cannot be read.

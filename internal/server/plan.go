@@ -11,6 +11,8 @@ import (
 	"dstack/internal/decide/job"
 	"dstack/internal/decide/placement"
 	"dstack/internal/dstack"
+	"dstack/internal/engine"
+	"dstack/internal/human"
 	"dstack/internal/server/store"
 	"dstack/internal/server/wire"
 	"dstack/internal/spec"
@@ -23,6 +25,7 @@ type runPlan struct {
 	name         string // empty: one will be generated
 	placements   []dstack.Placement
 	rejections   []dstack.Rejection
+	advice       string // what to do if there is no placement; empty: unknown
 	portConflict string // why the replicas cannot share their machines' ports; empty: they can
 	notes        []string
 	existing     *store.RunDetails // the unfinished run with the same name; nil: none
@@ -58,8 +61,14 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 		used = placement.ReleaseAllocations(used, p.existing.Replicas)
 	}
 	p.placements, p.rejections = placement.RankOffers(job.BuildRequirements(rs), offers, used)
+	if len(p.placements) == 0 {
+		p.advice = placement.Advise(job.BuildRequirements(rs), offers, used)
+	}
 	p.rejectSharedPorts()
 	p.notes = append(append(buildNotes(p, offers), failed...), templateNotes...)
+	if note := s.describeImage(c.ctx, p); note != "" {
+		p.notes = append(p.notes, note)
+	}
 	return p, nil
 }
 
@@ -71,8 +80,8 @@ func findRunName(rs dstack.RunSpec) string {
 }
 
 // checkSpec returns an error if a spec can run on no machine: an invalid name,
-// unsupported fields, references that nothing replaces, an unsupported repo type, or
-// variables without a value.
+// unsupported fields, references that nothing replaces, commands and variables that no
+// process can be started with, an unsupported repo type, or variables without a value.
 func checkSpec(rs dstack.RunSpec, name string) error {
 	if name != "" {
 		if err := spec.CheckName(name); err != nil {
@@ -84,6 +93,9 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 	}
 	if problems := spec.CheckReferences(&rs.Configuration, rs.Profile); len(problems) > 0 {
 		return newReferenceError(problems)
+	}
+	if problems := rs.Configuration.LaunchProblems(); len(problems) > 0 {
+		return newLaunchError(problems)
 	}
 	if err := checkRepoType(rs.RepoData); err != nil {
 		return err
@@ -148,6 +160,16 @@ func newUnsupportedError(problems spec.Problems) error {
 	return &dstack.Error{Kind: dstack.Unsupported, Message: prefix + strings.Join(features, ", "), Hint: hint}
 }
 
+// newLaunchError returns one error for all commands and variables that no process can be
+// started with.
+func newLaunchError(problems spec.Problems) error {
+	messages := make([]string, 0, len(problems))
+	for _, p := range problems {
+		messages = append(messages, p.Message)
+	}
+	return &dstack.Error{Kind: dstack.Invalid, Message: strings.Join(messages, "; "), Hint: problems[0].Hint}
+}
+
 // findExisting sets p.existing to the unfinished run with the name of the plan.
 func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 	if p.name == "" {
@@ -187,7 +209,10 @@ func (p *runPlan) rejectSharedPorts() {
 		p.rejections = append(p.rejections, dstack.Rejection{Offer: one.Offer, Reason: p.portConflict})
 	}
 	p.placements = nil
+	p.advice = sharedPortAdvice
 }
+
+const sharedPortAdvice = "let dstack choose the ports with port: auto, use one replica, or Docker"
 
 // collectOffers returns the offers of all backends of a project, and a note for
 // each backend that did not answer.
@@ -227,6 +252,40 @@ func buildNotes(p runPlan, offers []dstack.Offer) []string {
 	return notes
 }
 
+// describeImage says how much has to be downloaded before the replicas can start,
+// or "" if nothing has to be, or nothing is known.
+func (s *Server) describeImage(ctx context.Context, p runPlan) string {
+	if len(p.placements) == 0 || !p.placements[0].Offer.Engine.Containers || p.placements[0].Offer.OwnedInstance == "" {
+		return ""
+	}
+	offer := p.placements[0].Offer
+	b, err := s.backends.Get(offer.Key)
+	if err != nil {
+		return ""
+	}
+	eng, err := b.Engine(ctx, offer.OwnedInstance)
+	finder, ok := eng.(engine.ImageFinder)
+	if err != nil || !ok {
+		return ""
+	}
+	image := job.ChooseImage(p.spec)
+	var auth *dstack.RegistryAuth
+	if login := p.spec.Configuration.RegistryAuth; login != nil {
+		auth = &dstack.RegistryAuth{Username: login.Username, Password: login.Password}
+	}
+	info, err := finder.FindImage(ctx, image, auth)
+	switch {
+	case err != nil || info.IsLocal:
+		return ""
+	case info.DownloadBytes == 0 && p.spec.Configuration.Image == "":
+		return fmt.Sprintf("the default image %s is not on %s yet: several gigabytes will be downloaded; `image` may name a smaller one",
+			image, offer.Type)
+	case info.DownloadBytes == 0:
+		return fmt.Sprintf("the image %s is not on %s yet and will be downloaded", image, offer.Type)
+	}
+	return fmt.Sprintf("the image %s is not on %s yet: %s will be downloaded", image, offer.Type, human.ImageBytes(info.DownloadBytes))
+}
+
 // getPlan returns the plan of a run in the wire format. It contains the spec
 // unchanged, because the 0.18.10 client submits that.
 func (s *Server) getPlan(c *apiCall, in api.RunSpecRequest) (api.RunPlan, error) {
@@ -249,7 +308,7 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 		return api.Preview{}, err
 	}
 	preview := api.Preview{Plan: p.toWire(c), Placements: []api.Placement{}, Rejections: []api.Rejection{},
-		Notes: p.notes, Changes: []api.Change{}}
+		Notes: p.notes, Advice: p.advice, Changes: []api.Change{}}
 	for _, one := range p.placements {
 		preview.Placements = append(preview.Placements, api.Placement{Offer: wire.BuildOffer(one), Free: one.Free})
 	}
@@ -259,16 +318,16 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 		preview.Rejections = append(preview.Rejections, api.Rejection{Offer: offer, Reason: one.Reason})
 	}
 	if p.existing != nil {
-		view := buildRunView(*p.existing, s.urls)
+		view := buildRunView(*p.existing, s.urlsFor(c))
 		preview.Existing = &view
 		preview.Changes = p.listChanges()
 		preview.Strategy = combineStrategies(preview.Changes)
 	}
 	if p.name != "" {
-		preview.URL = s.urls.serviceURL(c.project.Name, p.name) + "/"
+		preview.URL = s.urlsFor(c).Run(c.project.Name, p.name)
 	}
 	if p.spec.Configuration.Model != nil {
-		preview.ModelURL = s.urls.modelsURL(c.project.Name)
+		preview.ModelURL = s.urlsFor(c).Models(c.project.Name)
 	}
 	return preview, nil
 }
@@ -295,7 +354,7 @@ func (p runPlan) checkCapacity() error {
 	}
 	if p.portConflict != "" {
 		return &dstack.Error{Kind: dstack.Invalid, Message: p.portConflict,
-			Hint: "use one replica, or Docker: set engine: docker in the server's config.yml"}
+			Hint: sharedPortAdvice}
 	}
 	events, _ := spec.Merge(p.spec.Configuration, p.spec.Profile).RetryRule()
 	if slices.Contains(events, spec.EventNoCapacity) {
@@ -309,5 +368,5 @@ func (p runPlan) checkCapacity() error {
 		reasons = p.notes
 	}
 	return &dstack.Error{Kind: dstack.NoCapacity, Message: "no machine suits: " + strings.Join(reasons, " · "),
-		Hint: "ask for less, or wait for a machine with retry: {on_events: [no-capacity]}"}
+		Hint: p.advice}
 }

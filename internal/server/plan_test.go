@@ -23,6 +23,9 @@ func TestCheckSpec(t *testing.T) {
 		{"several unsupported fields", head + "volumes: [{name: v, path: /d}]\nmax_duration: 2h\n", "web", nil, dstack.Unsupported, "not supported yet: "},
 		{"a git repository", head, "web", func(rs *dstack.RunSpec) { rs.RepoData = []byte(`{"repo_type":"remote"}`) }, dstack.Unsupported, "remote"},
 		{"no repo type", head, "web", func(rs *dstack.RunSpec) { rs.RepoData = []byte(`{}`) }, dstack.Invalid, "repo type"},
+		{"empty and long commands", head, "web", func(rs *dstack.RunSpec) {
+			rs.Configuration.Commands = []string{"", "a", " ", strings.Repeat("x", 140_000)}
+		}, dstack.Invalid, "`commands[0]`: the command is empty; `commands[2]`: the command is empty; `commands[3]` has 140000 bytes"},
 		{"variables without values", head + "env: [A, B=1, C]\n", "web", nil, dstack.Invalid, "A, C"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -28,9 +28,27 @@ func (s *Server) listRevisions(c *apiCall, in api.RunName) ([]api.RevisionView, 
 		if i+1 < len(found) {
 			v.Changes = listChanges(found[i+1].Spec, r.Spec)
 		}
+		if v.Current && v.Reason == "" {
+			v.Status, v.Reason = describeEnd(details.Run, r.Status)
+		}
 		views = append(views, v)
 	}
 	return views, nil
+}
+
+// describeEnd returns the status and the reason of the current revision of a run.
+// A revision that was not ready when its run ended will not become ready: it
+// failed with the run, unless the run was stopped.
+func describeEnd(run dstack.Run, status dstack.RevisionStatus) (dstack.RevisionStatus, string) {
+	if !run.Status.IsFinished() || status != dstack.RevisionPending {
+		return status, ""
+	}
+	switch run.Ending {
+	case dstack.EndFailed, dstack.EndNoCapacity, dstack.EndDuration:
+		return dstack.RevisionFailed, string(run.Reason)
+	case dstack.EndNone, dstack.EndStopped, dstack.EndAborted:
+	}
+	return status, "the run was stopped before this revision was ready"
 }
 
 // rollBackRun submits an earlier revision of a run again, as the next one. If
@@ -55,7 +73,7 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 	}
 	changes := job.CompareSpecs(details.Run.Spec, target.Spec)
 	if len(changes) == 0 {
-		return buildRunView(details, s.urls), nil
+		return buildRunView(details, s.urlsFor(c)), nil
 	}
 	if !slices.ContainsFunc(changes, func(d job.Difference) bool { return !d.IsSecret() }) {
 		return api.RunView{}, newForgottenValueError(in.RunName, target.Num, changes)

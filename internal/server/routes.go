@@ -77,6 +77,10 @@ var apiOperations = []apiOperation{
 		summary: "Stream the logs of a run, one JSON document per line.", requestType: reflect.TypeFor[api.FollowLogs](),
 		responseType: reflect.TypeFor[api.LogEntry](), handle: (*Server).followLogs},
 
+	{method: http.MethodGet, path: api.PathExec, level: access.LevelMember, format: formatWebSocket, maxBody: maxBodyBytes,
+		summary:     "Run a command in a replica, over a WebSocket whose first message is an ExecRequest.",
+		requestType: reflect.TypeFor[wire.Null](), responseType: reflect.TypeFor[api.ExecUpdate](), handle: (*Server).execInReplica},
+
 	newEmptyListOperation("/api/volumes/list", access.LevelUser),
 	newEmptyListOperation(api.ProjectPrefix+"/gateways/list", access.LevelMember),
 	newEmptyListOperation(api.ProjectPrefix+"/volumes/list", access.LevelMember),

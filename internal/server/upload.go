@@ -8,9 +8,7 @@ import (
 	"mime/multipart"
 	"net/http"
 	"os"
-	"path/filepath"
 	"regexp"
-	"strings"
 	"time"
 
 	"dstack/internal/dstack"
@@ -103,10 +101,7 @@ func (s *Server) storeCode(c *apiCall, repo, hash string, part *multipart.Part) 
 	if err != nil {
 		return err
 	}
-	defer func() {
-		_ = file.Close()
-		_ = os.Remove(file.Name()) // a remaining file is removed by the next start
-	}()
+	defer file.remove()
 	sum := sha256.New()
 	size, err := io.Copy(io.MultiWriter(file, sum), part)
 	if err != nil {
@@ -119,10 +114,11 @@ func (s *Server) storeCode(c *apiCall, repo, hash string, part *multipart.Part) 
 		return &dstack.Error{Kind: dstack.Invalid, Message: "the upload does not match its name: its SHA-256 is " + got,
 			Hint: "upload it again"}
 	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
+	code, err := file.newReader()
+	if err != nil {
 		return err
 	}
-	return s.store.PutCode(c.ctx, c.project.ID, repo, hash, file)
+	return s.store.PutCode(c.ctx, c.project.ID, repo, hash, code)
 }
 
 // toUploadError returns the error of a failed copy: Unavailable if the server's
@@ -138,33 +134,4 @@ func (s *Server) toUploadError(err error) error {
 	}
 	return &dstack.Error{Kind: dstack.Invalid, Cause: err, Message: "the upload ended before it was complete",
 		Hint: "upload it again"}
-}
-
-const spoolPrefix = "upload-" // of file names in spoolDir
-
-func (s *Server) spoolDir() string { return filepath.Join(s.dir, "tmp") }
-
-func (s *Server) createSpoolFile() (*os.File, error) {
-	if err := os.MkdirAll(s.spoolDir(), 0o700); err != nil {
-		return nil, s.toUploadError(err)
-	}
-	file, err := os.CreateTemp(s.spoolDir(), spoolPrefix)
-	if err != nil {
-		return nil, s.toUploadError(err)
-	}
-	return file, nil
-}
-
-// cleanSpool removes the uploads that a killed server has left.
-func cleanSpool(dir string) error {
-	entries, err := os.ReadDir(filepath.Join(dir, "tmp"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), spoolPrefix) {
-			err = errors.Join(err, os.Remove(filepath.Join(dir, "tmp", e.Name())))
-		}
-	}
-	return err
 }

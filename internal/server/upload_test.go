@@ -9,6 +9,7 @@ import (
 	"mime/multipart"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -138,10 +139,16 @@ func TestUploadCode_IncompleteUploadIsDiscarded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Close the connection once the server has spooled the first half.
-	for spooled := 0; spooled == 0; time.Sleep(time.Millisecond) {
-		left, _ := filepath.Glob(filepath.Join(h.dir, "tmp", spoolPrefix+"*"))
-		spooled = len(left)
+	// Close the connection once the server has spooled a part of the first half.
+	for spooled := []byte(nil); len(spooled) < 1000; time.Sleep(time.Millisecond) {
+		if left, _ := filepath.Glob(filepath.Join(h.dir, "tmp", spoolPrefix+"*")); len(left) == 1 {
+			if spooled, err = os.ReadFile(left[0]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if bytes.Contains(spooled, []byte("codecode")) {
+			t.Fatal("the upload is readable on disk")
+		}
 	}
 	if err := connection.(*net.TCPConn).CloseWrite(); err != nil {
 		t.Fatal(err)

@@ -35,10 +35,14 @@ func ParseConfiguration(file string, text []byte) (Configuration, error) {
 		c = r.readConfiguration(root)
 	}
 	problems := r.buildProblems(file, text)
+	s, isService := c.(*Service)
+	if isService {
+		problems = append(problems, Locate(file, text, s.LaunchProblems())...)
+	}
 	if problems == nil {
 		return c, nil
 	}
-	if s, ok := c.(*Service); ok && !problems.OnlyUnsupported() { // an invalid name is reported only along with other problems
+	if isService && !problems.OnlyUnsupported() { // an invalid name is reported only along with other problems
 		problems = append(problems, Locate(file, text, s.NameProblems())...)
 		slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Or(a.Line-b.Line, a.Col-b.Col) })
 	}

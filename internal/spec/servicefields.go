@@ -207,6 +207,7 @@ func (r *reader) readCommands(n *strictyaml.Node) []string {
 		return list
 	}
 	for _, item := range items {
+		list = append(list, "true") // so that LaunchProblems counts all items
 		switch item.Kind {
 		case strictyaml.Mapping:
 			r.Add(item, "a command must be text, but `: ` makes this a mapping",
@@ -217,7 +218,7 @@ func (r *reader) readCommands(n *strictyaml.Node) []string {
 			r.Add(item, "the command is empty", "write a command, or remove the item")
 		case strictyaml.Bool, strictyaml.Int, strictyaml.Float, strictyaml.String:
 			if v, ok := r.ReadText(item); ok {
-				list = append(list, v)
+				list[len(list)-1] = v
 			}
 		}
 	}

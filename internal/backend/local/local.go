@@ -36,6 +36,7 @@ type Options struct {
 	HostID        string // identifies this machine among the servers that share a database
 	KeeperProgram string // the dstack program, which runs the keepers of processes
 	Code          engine.CodeOpener
+	Retired       bool         // offers nothing: the engine only runs what it has
 	Dialer        *dial.Dialer // opens the connections of port checks; nil: directly
 	Log           *slog.Logger
 }
@@ -144,12 +145,22 @@ func (l *Local) Notice() string { return l.notice }
 func (l *Local) Key() string { return "local-" + l.capabilities.Name }
 
 // instanceID returns the ID of the only instance: this machine with this engine.
-func (l *Local) instanceID() dstack.InstanceID {
-	return dstack.InstanceID("local-" + l.HostID + "-" + l.capabilities.Name)
+func (l *Local) instanceID() dstack.InstanceID { return InstanceID(l.HostID, l.capabilities.Name) }
+
+// InstanceID returns the ID of a machine with one of its Engines.
+func InstanceID(hostID, engine string) dstack.InstanceID {
+	return dstack.InstanceID("local-" + hostID + "-" + engine)
 }
+
+// Engines returns the engines that a machine may have had under earlier
+// configurations.
+func Engines() []string { return []string{engineDocker, engineProcess} }
 
 // Offers returns this machine, with all of its hardware.
 func (l *Local) Offers(ctx context.Context, _ dstack.Requirements) ([]dstack.Offer, error) {
+	if l.Retired {
+		return nil, nil
+	}
 	return []dstack.Offer{{
 		Backend: "local", Key: l.Key(), Region: "local", Type: l.name, Hardware: l.detectHardware(ctx),
 		OwnedInstance: l.instanceID(), Host: l.HostID, Engine: l.capabilities,
@@ -162,8 +173,11 @@ func (l *Local) Create(context.Context, backend.CreateRequest) error { return ni
 // Delete does nothing, because the machine is owned.
 func (l *Local) Delete(context.Context, dstack.InstanceID) error { return nil }
 
-// Machines returns this machine.
+// Machines returns this machine, unless its engine is retired.
 func (l *Local) Machines(context.Context) (map[dstack.InstanceID]dstack.Machine, error) {
+	if l.Retired {
+		return map[dstack.InstanceID]dstack.Machine{}, nil
+	}
 	return map[dstack.InstanceID]dstack.Machine{l.instanceID(): {Ref: l.name, State: dstack.MachineRunning}}, nil
 }
 

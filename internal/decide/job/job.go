@@ -5,7 +5,6 @@ package job
 import (
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"dstack/internal/dstack"
@@ -39,12 +38,11 @@ func BuildArgv(s dstack.RunSpec) []string {
 	c := s.Configuration
 	switch {
 	case c.Entrypoint != "":
-		words, _ := spec.SplitCommand(string(c.Entrypoint)) // the parser has rejected invalid ones
-		return append(words, c.Commands...)
+		return c.EntrypointArgv()
 	case c.Image == "":
-		return []string{"/bin/bash", "-i", "-c", joinCommands(c.Commands)}
+		return []string{"/bin/bash", "-i", "-c", spec.JoinCommands(c.Commands)}
 	case len(c.Commands) > 0:
-		return []string{"/bin/sh", "-i", "-c", joinCommands(c.Commands)}
+		return []string{"/bin/sh", "-i", "-c", spec.JoinCommands(c.Commands)}
 	default:
 		return nil
 	}
@@ -52,32 +50,7 @@ func BuildArgv(s dstack.RunSpec) []string {
 
 // BuildScript returns the commands as one shell script, for engines without
 // containers.
-func BuildScript(s dstack.RunSpec) string {
-	c := s.Configuration
-	if c.Entrypoint == "" {
-		return joinCommands(c.Commands)
-	}
-	quoted := BuildArgv(s)
-	for i, word := range quoted {
-		quoted[i] = "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
-	}
-	return strings.Join(quoted, " ")
-}
-
-// joinCommands joins commands with &&, so that each runs only if the previous one
-// succeeded. A command that ends in & is wrapped, and counts as successful at
-// once.
-func joinCommands(commands []string) string {
-	parts := make([]string, 0, len(commands))
-	for _, c := range commands {
-		c = strings.TrimSpace(c)
-		if strings.HasSuffix(c, "&") {
-			c = "{ " + c + " }"
-		}
-		parts = append(parts, c)
-	}
-	return strings.Join(parts, " && ")
-}
+func BuildScript(s dstack.RunSpec) string { return s.Configuration.Script() }
 
 // BuildRequirements returns what a replica requires of a machine. Profile fields
 // apply where the configuration sets nothing.

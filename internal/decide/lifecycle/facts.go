@@ -88,6 +88,9 @@ type InstanceFacts struct {
 	Reports  []dstack.Report // as saved at the last sync
 	Machine  *dstack.Machine // as its backend lists it; nil: it is not in the list
 	Listed   bool            // the backend answered with its list
+	// Unconfigured says that the server's configuration has no such backend any
+	// more, so that nothing can be asked or changed.
+	Unconfigured bool
 }
 
 // PlacedReplica is a replica on an instance. Run has the spec of the replica's

@@ -29,6 +29,9 @@ const (
 
 // DecideInstance decides the next step of an instance. It fails on an unknown status.
 func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
+	if seen.Unconfigured && !isRented(seen.Instance) && seen.Instance.Status != dstack.InstanceDeleted {
+		return retireInstance(seen, now), nil
+	}
 	switch seen.Instance.Status {
 	case dstack.InstanceCreating:
 		return instanceCreating(seen, now), nil
@@ -41,6 +44,27 @@ func DecideInstance(seen InstanceFacts, now time.Time) (InstanceStep, error) {
 	default:
 		return InstanceStep{}, fmt.Errorf("instance %s has the unknown status %q", seen.Instance.ID, seen.Instance.Status)
 	}
+}
+
+// retireInstance decides the step of an owned machine whose backend is not
+// configured any more. The instance is deleted once all of its replicas are to
+// end, because nothing could end them. Others may be found again when the backend
+// is configured again.
+func retireInstance(seen InstanceFacts, now time.Time) InstanceStep {
+	for _, p := range seen.Replicas {
+		if p.Replica.Status != dstack.ReplicaTerminating {
+			return InstanceStep{To: seen.Instance.Status, Due: now.Add(syncIdle),
+				Reason: "its backend is not configured any more: add it to config.yml again, or stop its runs"}
+		}
+	}
+	return InstanceStep{To: dstack.InstanceDeleted, Reason: "its backend is not configured any more", Due: now}
+}
+
+// isRetired reports whether a backend no longer lists an owned machine, and no
+// replica needs it.
+func isRetired(seen InstanceFacts, now time.Time) bool {
+	unlisted := unlistedSince(seen, now)
+	return !isRented(seen.Instance) && len(seen.Replicas) == 0 && !unlisted.IsZero() && now.Sub(unlisted) >= maxUnlisted
 }
 
 // isRented reports whether a machine is deleted when it is not needed. Owned
@@ -84,6 +108,9 @@ func instanceUp(seen InstanceFacts, now time.Time) InstanceStep {
 	i := seen.Instance
 	if why := whyDelete(seen, now); why != "" {
 		return deleteInstance(why, now)
+	}
+	if isRetired(seen, now) {
+		return InstanceStep{To: dstack.InstanceDeleted, Reason: "its backend does not offer it any more", Due: now}
 	}
 	step := InstanceStep{To: dstack.InstanceUp, Action: SyncEngine, Due: now.Add(syncInterval(seen, now))}
 	if i.ConsecutiveFailures > 0 {

@@ -42,6 +42,12 @@ func TestInstance(t *testing.T) {
 		{"one list without it is not enough", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
 		{"nor is what was not listed before the deletion began", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: now, UnlistedSince: hour, CheckedAt: now}, Listed: true}, dstack.InstanceDeleting, lifecycle.NoAction},
 		{"then it is gone", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour, UnlistedSince: hour, CheckedAt: now}, Listed: true}, dstack.InstanceDeleted, lifecycle.NoAction},
+		{"an owned machine without replicas, which its backend does not list any more, is retired", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned, UnlistedSince: hour, CheckedAt: now}, Listed: true}, dstack.InstanceDeleted, lifecycle.NoAction},
+		{"not with replicas", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned, UnlistedSince: hour, CheckedAt: now}, Listed: true, Replicas: some}, dstack.InstanceUp, lifecycle.SyncEngine},
+		{"an owned machine of a backend that is not configured is retired", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Unconfigured: true}, dstack.InstanceDeleted, lifecycle.NoAction},
+		{"its replicas keep it", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Unconfigured: true, Replicas: some}, dstack.InstanceUp, lifecycle.NoAction},
+		{"until all of them end", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp, Offer: owned}, Unconfigured: true, Replicas: []lifecycle.PlacedReplica{{Replica: rep(0, 1, dstack.ReplicaTerminating)}}}, dstack.InstanceDeleted, lifecycle.NoAction},
+		{"a rented machine costs money and stays", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceUp}, Unconfigured: true}, dstack.InstanceUp, lifecycle.SyncEngine},
 		{"never while the backend is silent", lifecycle.InstanceFacts{Instance: dstack.Instance{Status: dstack.InstanceDeleting, Since: hour}}, dstack.InstanceDeleting, lifecycle.NoAction},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -132,6 +132,9 @@ func buildEnv(spec dstack.AttemptSpec, withInit bool) []string {
 // it runs a script, and an interactive sh makes its last command ignore SIGTERM, so sh
 // becomes non-interactive.
 //
+// The shells redirect stderr to stdout: Docker reads the two through two pipes, and loses
+// the order of their lines.
+//
 // On SIGTERM, which reaches the whole process group, both shells wait for the processes
 // that they started: the container ends with its first process.
 func buildEntrypoint(argv []string) []string {
@@ -143,11 +146,11 @@ func buildEntrypoint(argv []string) []string {
 	switch shell {
 	case "/bin/bash":
 		return []string{
-			shell, "-c", `exec 3>&1 4>&2 >/dev/null 2>&1; exec "$0" -i -c "$1"`, shell,
-			"exec >&3 2>&4 3>&- 4>&-\n" + script,
+			shell, "-c", `exec 3>&1 >/dev/null 2>&1; exec "$0" -i -c "$1"`, shell,
+			"exec >&3 2>&1 3>&-\n" + script,
 		}
 	case "/bin/sh":
-		return []string{shell, "-c", script}
+		return []string{shell, "-c", "exec 2>&1\n" + script}
 	default:
 		return argv
 	}

@@ -11,15 +11,20 @@ import (
 	"dstack/internal/dstack"
 )
 
-var contractCases = []struct {
+// contractCase is one promise of the contract, and its test.
+type contractCase struct {
 	name string
 	run  func(*harness)
-}{
+}
+
+var contractCases = []contractCase{
 	{"an attempt becomes ready and answers at its address", becomesReady},
 	{"an attempt sees its environment and no tokens of the server", seesEnvironment},
+	{"the longest commands and variables run", runsLongestStrings},
 	{"an attempt starts in its working folder, with its code", seesCode},
 	{"a working folder outside of the code is refused", refusesOutsideDir},
-	{"output lines have streams and increasing times", recordsOutput},
+	{"output lines have increasing times", recordsOutput},
+	{"output lines of stdout and stderr keep the order in which they were written", keepsOrder},
 	{"output is followed live", followsLive},
 	{"output can be read from any line on", resumesLogs},
 	{"an exited attempt has an exit code and its last output", exitsWithCode},
@@ -73,6 +78,21 @@ func seesEnvironment(h *harness) {
 	}
 }
 
+// runsLongestStrings starts what spec.LaunchProblems just accepts: a script of 127 KiB, a
+// variable of 128 KiB with its name and its terminating zero byte, and 1 MiB in all.
+func runsLongestStrings(h *harness) {
+	script := "echo ${#AB} ${#C7}; : "
+	script += strings.Repeat("x", 127<<10-len(script))
+	id := h.startAttempt(h.newSpec(script, func(spec *dstack.AttemptSpec) {
+		spec.Env["AB"] = strings.Repeat("x", 128<<10-len("AB=")-1)
+		for i := 1; i <= 7; i++ {
+			spec.Env[fmt.Sprint("C", i)] = strings.Repeat("y", (1<<20-256<<10+1<<10)/7-8)
+		}
+	}))
+	h.waitForReport(id, "ended", isExited)
+	h.expectLines(id, "131068 112485")
+}
+
 func seesCode(h *harness) {
 	id := h.startAttempt(h.newSpec("cat hello.txt; echo; ../run.sh; pwd", func(spec *dstack.AttemptSpec) {
 		spec.CodeHash, spec.WorkingDir = codeHash, "app"
@@ -95,20 +115,39 @@ func recordsOutput(h *harness) {
 	id := h.startAttempt(h.newSpec("for i in 1 2 3 4 5; do echo out $i; echo err $i >&2; done; printf 'no end'"))
 	r := h.waitForReport(id, "ended", isExited)
 	lines := h.readAllLogs(id, time.Time{})
-	streams := map[string][]string{}
 	last := r.StartedAt.Add(-time.Second)
 	for _, l := range lines {
-		streams[l.Stream] = append(streams[l.Stream], string(l.Text))
 		if !l.At.After(last) || !l.At.Equal(l.At.Truncate(time.Microsecond)) {
 			h.t.Errorf("line %q is at %v, and the line before it at %v", l.Text, l.At, last)
 		}
+		if l.Stream != "stdout" {
+			h.t.Errorf("line %q is on %s, and shells have one stream", l.Text, l.Stream)
+		}
 		last = l.At
 	}
-	if want := []string{"out 1", "out 2", "out 3", "out 4", "out 5", "no end"}; !slices.Equal(streams["stdout"], want) {
-		h.t.Errorf("stdout is %q", streams["stdout"])
+	want := "out 1,err 1,out 2,err 2,out 3,err 3,out 4,err 4,out 5,err 5,no end"
+	if got := strings.Join(lineTexts(lines), ","); got != want {
+		h.t.Errorf("the output is %s", got)
 	}
-	if want := []string{"err 1", "err 2", "err 3", "err 4", "err 5"}; !slices.Equal(streams["stderr"], want) {
-		h.t.Errorf("stderr is %q", streams["stderr"])
+}
+
+// keepsOrder writes pairs of lines: a thousand at once, six, and six hundred milliseconds of
+// pairs that are 5 ms apart.
+func keepsOrder(h *harness) {
+	const pairs = "i=0; while [ $i -lt %d ]; do echo out $i; echo err $i >&2; %s i=$((i+1)); done"
+	for _, c := range []struct {
+		count int
+		pause string
+	}{{1000, ""}, {6, ""}, {120, "sleep 0.005;"}} {
+		id := h.startAttempt(h.newSpec(fmt.Sprintf(pairs, c.count, c.pause)))
+		h.waitForReport(id, "ended", isExited)
+		var want []string
+		for i := range c.count {
+			want = append(want, fmt.Sprint("out ", i), fmt.Sprint("err ", i))
+		}
+		if got := lineTexts(h.readAllLogs(id, time.Time{})); !slices.Equal(got, want) {
+			h.t.Errorf("%d pairs are out of order: %.300q", c.count, got)
+		}
 	}
 }
 

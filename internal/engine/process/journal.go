@@ -63,13 +63,14 @@ func (j *journal) openFile(num int) error {
 	return nil
 }
 
-// add appends a line. The line is on disk after the next flush.
-func (j *journal) add(stream string, text []byte) {
+// add appends a line of the command, whose stdout and stderr are one stream. The line is
+// on disk after the next flush.
+func (j *journal) add(text []byte) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.addLossNotice()
 	text = bytes.TrimSuffix(text, []byte("\r"))
-	j.appendLine(time.Now(), stream, text)
+	j.appendLine(time.Now(), "stdout", text)
 	line := string(text[:min(len(text), maxLastLineBytes)])
 	if j.lastLines = append(j.lastLines, line); len(j.lastLines) > maxLastLines {
 		j.lastLines = j.lastLines[1:]

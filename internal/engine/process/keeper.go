@@ -26,7 +26,7 @@ type launchSpec struct {
 }
 
 // Times of a keeper's waits. drainTimeout limits the wait for output if a process outside
-// of the process tree holds a pipe open.
+// of the process tree holds the pipe open.
 const (
 	killTimeout      = 2 * time.Second
 	drainTimeout     = time.Second
@@ -86,9 +86,9 @@ type keeper struct {
 	journal     *journal
 	leaderPID   int
 	startedAt   time.Time
-	streams     sync.WaitGroup
-	readers     []*os.File // the keeper's ends of the output pipes
-	reserved    *os.File   // disk space for exit.json, allocated at the start
+	copying     sync.WaitGroup // of the output into the journal
+	output      *os.File       // the keeper's end of the output's pipe
+	reserved    *os.File       // disk space for exit.json, allocated at the start
 
 	leaderExited chan syscall.WaitStatus
 	childless    chan struct{} // closed once no child is left
@@ -151,19 +151,14 @@ func (k *keeper) startCommand(launch launchSpec) error {
 		return err
 	}
 	defer null.Close()
-	stdout, err := k.openStream("stdout")
+	output, err := k.openOutput()
 	if err != nil {
 		return err
 	}
-	defer stdout.Close()
-	stderr, err := k.openStream("stderr")
-	if err != nil {
-		return err
-	}
-	defer stderr.Close()
+	defer output.Close()
 	k.leaderPID, err = syscall.ForkExec(launch.Argv[0], launch.Argv, &syscall.ProcAttr{
 		Dir: launch.Dir, Env: launch.Env,
-		Files: []uintptr{null.Fd(), stdout.Fd(), stderr.Fd()},
+		Files: []uintptr{null.Fd(), output.Fd(), output.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if err != nil {
@@ -174,14 +169,16 @@ func (k *keeper) startCommand(launch launchSpec) error {
 	return nil
 }
 
-// openStream returns the write end of a pipe whose output is copied into the journal.
-func (k *keeper) openStream(name string) (*os.File, error) {
+// openOutput returns the write end of a pipe whose output is copied into the journal. The
+// command's stdout and stderr share it, because two pipes would lose the order in which
+// their lines were written.
+func (k *keeper) openOutput() (*os.File, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
-	k.readers = append(k.readers, r)
-	k.streams.Go(func() {
+	k.output = r
+	k.copying.Go(func() {
 		lines := bufio.NewReaderSize(r, maxLineBytes)
 		for {
 			line, err := lines.ReadSlice('\n')
@@ -189,7 +186,7 @@ func (k *keeper) openStream(name string) (*os.File, error) {
 				if line[len(line)-1] == '\n' {
 					line = line[:len(line)-1]
 				}
-				k.journal.add(name, line)
+				k.journal.add(line)
 			}
 			if lines.Buffered() == 0 || err != nil {
 				k.journal.flush()
@@ -299,21 +296,19 @@ func (k *keeper) killTree() {
 }
 
 // drainOutput waits until all output is in the journal. If a process outside of the tree
-// holds a pipe open, it waits for drainTimeout.
+// holds the pipe open, it waits for drainTimeout.
 func (k *keeper) drainOutput() {
-	for _, r := range k.readers {
-		_ = r.SetReadDeadline(time.Now().Add(drainTimeout))
-	}
-	k.streams.Wait()
+	_ = k.output.SetReadDeadline(time.Now().Add(drainTimeout))
+	k.copying.Wait()
 	k.journal.finish()
 }
 
 // writeRefusal records that the command could not be started because of err.
 func (k *keeper) writeRefusal(err error) error {
-	for _, r := range k.readers {
-		_ = r.Close()
+	if k.output != nil {
+		_ = k.output.Close()
 	}
-	k.streams.Wait()
+	k.copying.Wait()
 	return k.writeExit(newExitRecord(engine.NewRefusedReport("", err, time.Now().UTC())))
 }
 

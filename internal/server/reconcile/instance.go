@@ -33,7 +33,7 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *
 		return false, err
 	}
 	b, machine, failure := machines.findMachine(ctx, seen.Instance.Backend, id)
-	seen.Listed, seen.Machine = failure == nil, machine
+	seen.Listed, seen.Machine, seen.Unconfigured = failure == nil, machine, b == nil
 	step, err := lifecycle.DecideInstance(seen, time.Now())
 	if err != nil {
 		return false, err
@@ -52,9 +52,7 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *
 	if err != nil {
 		return false, err
 	}
-	if failure != nil {
-		r.Log.Warn("an action failed", "instance", id, "act", step.Action, "err", failure)
-	}
+	r.logActions(id, step.Action, failure)
 	if seen.Instance.Status != step.To {
 		r.logChange("instance", string(id), seen.Instance.Status, step.To, step.Reason)
 	}
@@ -63,6 +61,21 @@ func (r *Reconciler) stepInstance(ctx context.Context, l store.Lease, machines *
 	}
 	failedBefore := seen.Instance.ConsecutiveFailures > 0
 	return saved || seen.Instance.Reason != step.Reason || (failure != nil) != failedBefore, nil
+}
+
+// logActions logs the failure of an instance's action, equal ones in a row with
+// growing pauses, and the first success after it.
+func (r *Reconciler) logActions(id dstack.InstanceID, action lifecycle.Action, failure error) {
+	key := "instance " + string(id)
+	if failure == nil {
+		if r.failures.Forget(key) {
+			r.Log.Info("an action succeeds again", "instance", id, "act", action)
+		}
+		return
+	}
+	if skipped, ok := r.failures.Admit(key, failure.Error(), time.Now()); ok {
+		r.Log.Warn("an action failed", "instance", id, "act", action, "err", failure, "not_logged", skipped)
+	}
 }
 
 // act performs the action of a step, within ActTimeout. An action that takes
@@ -161,6 +174,9 @@ func (r *Reconciler) startAttempt(ctx context.Context, eng engine.Engine, c life
 	}
 	if err != nil {
 		return dstack.Report{}, err
+	}
+	if err := checkResolvedSize(c.Placed.Run, run); err != nil {
+		return engine.NewRefusedReport(c.Attempt, err, c.Placed.Replica.AttemptAt), nil
 	}
 	err = eng.Start(ctx, job.BuildAttemptSpec(run, c.Placed.Replica))
 	return dstack.Report{Attempt: c.Attempt, State: dstack.AttemptStarting}, err

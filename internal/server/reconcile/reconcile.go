@@ -59,6 +59,7 @@ type Reconciler struct {
 
 	exclusionsMu sync.Mutex
 	exclusions   placement.Exclusions // guarded by exclusionsMu
+	failures     loop.RepeatFilter
 	logCopier    *logCopier
 	prober       *prober
 }
@@ -184,7 +185,7 @@ func (r *Reconciler) releaseFailed(ctx context.Context, failures []stepFailure) 
 }
 
 // logFailures logs failed steps, except conflicts. Equal failures in a row are
-// logged once.
+// logged once, and those of one row with growing pauses.
 func (r *Reconciler) logFailures(ctx context.Context, failures []stepFailure) {
 	last := ""
 	for _, f := range failures {
@@ -192,7 +193,11 @@ func (r *Reconciler) logFailures(ctx context.Context, failures []stepFailure) {
 			continue
 		}
 		last = f.err.Error()
-		attrs := []any{"kind", f.lease.Kind, "id", f.lease.ID, "err", f.err}
+		skipped, ok := r.failures.Admit(fmt.Sprint(f.lease.Kind, " ", f.lease.ID), last, time.Now())
+		if !ok {
+			continue
+		}
+		attrs := []any{"kind", f.lease.Kind, "id", f.lease.ID, "err", f.err, "not_logged", skipped}
 		if p, ok := errors.AsType[*panicError](f.err); ok {
 			attrs = append(attrs, "stack", string(p.stack))
 		}

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -29,7 +30,13 @@ type codeRow struct {
 	CreatedAt int64
 }
 
-// PutCode saves an upload in one transaction, in chunks of 1 MiB. r is read once,
+// chunkRow names a chunk for its seal. A chunk does not open as another one, of other
+// code, or after the chunks behind it were cut off.
+func (r codeRow) chunkRow(num int64, isLast bool) string {
+	return fmt.Sprintf("sealed_chunks %s %s %d %t", r.ID, r.Hash, num, isLast)
+}
+
+// PutCode saves an upload in one transaction, in sealed chunks of 1 MiB. r is read once,
 // inside the transaction: it must be a file or a buffer, not a network
 // connection. An upload that exists stays as it is.
 func (s *Store) PutCode(ctx context.Context, p dstack.ProjectID, repo, hash string, r io.Reader) error {
@@ -46,29 +53,33 @@ func (s *Store) putCode(ctx context.Context, tx bun.Tx, p dstack.ProjectID, repo
 	if err != nil || n == 0 {
 		return err
 	}
-	// Not by bun, which would write the bytes into the text of the query.
-	insert := "INSERT INTO code_chunks (code_id, num, data) VALUES (?1, ?2, ?3)"
-	if s.kind == postgres {
-		insert = "INSERT INTO code_chunks (code_id, num, data) VALUES ($1, $2, $3)"
-	}
-	buf := make([]byte, chunkSize)
-	for {
-		n, err := io.ReadFull(r, buf)
-		if n > 0 {
-			if _, err := tx.Tx.ExecContext(ctx, insert, row.ID, row.Chunks, buf[:n]); err != nil {
-				return err
-			}
-			row.Chunks++
-			row.Bytes += int64(n)
+	source, buf := bufio.NewReader(r), make([]byte, chunkSize)
+	for isLast := false; !isLast; row.Chunks++ {
+		n, err := io.ReadFull(source, buf)
+		if err == nil {
+			_, err = source.Peek(1)
 		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			break
-		}
-		if err != nil {
+		isLast = errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+		if err != nil && !isLast {
 			return fmt.Errorf("read the upload: %w", err)
 		}
+		if err := s.putChunk(ctx, tx, row, row.Chunks, isLast, buf[:n]); err != nil {
+			return err
+		}
+		row.Bytes += int64(n)
 	}
 	_, err = tx.NewUpdate().Model(&row).Column("bytes", "chunks").WherePK().Exec(ctx)
+	return err
+}
+
+// putChunk seals and saves a chunk. It does not use bun, which would write the bytes into
+// the text of the query.
+func (s *Store) putChunk(ctx context.Context, tx bun.Tx, row codeRow, num int64, isLast bool, data []byte) error {
+	insert := "INSERT INTO sealed_chunks (code_id, num, data) VALUES (?1, ?2, ?3)"
+	if s.kind == postgres {
+		insert = "INSERT INTO sealed_chunks (code_id, num, data) VALUES ($1, $2, $3)"
+	}
+	_, err := tx.Tx.ExecContext(ctx, insert, row.ID, num, s.sealer.sealBytes(data, row.chunkRow(num, isLast)))
 	return err
 }
 
@@ -110,13 +121,17 @@ type codeReader struct {
 
 func (c *codeReader) Read(p []byte) (int, error) {
 	for c.chunk.Len() == 0 {
-		if c.next == c.row.Chunks {
+		if c.next > 0 && c.next == c.row.Chunks { // even empty code has a chunk
 			return 0, io.EOF
 		}
-		var data []byte
-		err := c.store.reader.NewRaw("SELECT data FROM code_chunks WHERE code_id = ? AND num = ?", c.row.ID, c.next).Scan(c.ctx, &data)
+		var sealed []byte
+		err := c.store.reader.NewRaw("SELECT data FROM sealed_chunks WHERE code_id = ? AND num = ?", c.row.ID, c.next).Scan(c.ctx, &sealed)
 		if err != nil {
 			return 0, wrapError(orNotFound(err, "the code of repo %q was deleted meanwhile", c.row.Repo))
+		}
+		data, err := c.store.sealer.openBytes(sealed, c.row.chunkRow(c.next, c.next+1 == c.row.Chunks))
+		if err != nil {
+			return 0, fmt.Errorf("the code of repo %q cannot be decrypted: %w", c.row.Repo, err)
 		}
 		c.chunk.Reset(data)
 		c.next++

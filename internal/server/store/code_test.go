@@ -70,7 +70,7 @@ func TestCode_IsStoredCompletelyOrNotAtAll(t *testing.T) {
 			t.Errorf("half an upload is there: %v, %v", has, err)
 		}
 		var left int
-		h.noError(h.openRaw().QueryRowContext(ctx, "SELECT COUNT(*) FROM code_chunks").Scan(&left))
+		h.noError(h.openRaw().QueryRowContext(ctx, "SELECT COUNT(*) FROM sealed_chunks").Scan(&left))
 		if left != 0 {
 			t.Errorf("%d chunks of nothing are left", left)
 		}

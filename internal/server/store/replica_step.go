@@ -51,6 +51,11 @@ func (s *Store) putInstance(ctx context.Context, tx bun.Tx, i dstack.Instance, n
 	}
 	n, err = rowsAffected(tx.NewRaw("UPDATE instances SET backend = ?, offer = ?, host = ? WHERE id = ? AND live",
 		row.Backend, row.Offer, row.Host, row.ID).Exec(ctx))
+	if err == nil && n == 0 && i.Offer.OwnedInstance != "" { // retired, and offered again
+		n, err = rowsAffected(tx.NewRaw(`UPDATE instances SET backend = ?, offer = ?, host = ?, status = ?, reason = '', since = ?,
+			unlisted_since = 0, silent_since = 0, fails = 0, version = version + 1, live = ?, due_at = ? WHERE id = ?`,
+			row.Backend, row.Offer, row.Host, row.Status, row.Since, true, row.DueAt, row.ID).Exec(ctx))
+	}
 	if err == nil && n == 0 {
 		return conflict(retryHint, "cannot place anything on instance %s: it is deleted", i.ID)
 	}

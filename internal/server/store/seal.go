@@ -29,6 +29,7 @@ const keyBytes = 32
 type Sealer struct {
 	newest string
 	keys   map[string]cipher.AEAD // by id
+	root   []byte                 // the newest key; others are derived from it
 }
 
 // NewSealer reads the key file, and creates it with mode 0600 if there is none.
@@ -83,7 +84,7 @@ func parseKeys(file string, text []byte) (*Sealer, error) {
 		id := hex.EncodeToString(sum[:4])
 		s.keys[id] = gcm
 		if s.newest == "" {
-			s.newest = id
+			s.newest, s.root = id, key
 		}
 	}
 	if s.newest == "" {
@@ -118,37 +119,89 @@ func (s *Sealer) seal(text, row string) (string, error) {
 	if s == nil {
 		return text, nil
 	}
+	return s.prefix() + base64.StdEncoding.EncodeToString(s.encrypt(nil, []byte(text), row)), nil
+}
+
+// sealBytes is seal for bytes, which it does not encode. A nil Sealer returns the bytes
+// themselves.
+func (s *Sealer) sealBytes(data []byte, row string) []byte {
+	if s == nil {
+		return data
+	}
+	sealed := make([]byte, 0, len(data)+128)
+	return s.encrypt(append(sealed, s.prefix()...), data, row)
+}
+
+func (s *Sealer) prefix() string { return sealPrefix + s.newest + ":" }
+
+// encrypt appends a nonce and the sealed data to dst.
+func (s *Sealer) encrypt(dst, data []byte, row string) []byte {
 	gcm := s.keys[s.newest]
 	nonce := make([]byte, gcm.NonceSize())
 	_, _ = rand.Read(nonce) // never fails
-	sealed := gcm.Seal(nonce, nonce, []byte(text), []byte(row))
-	return sealPrefix + s.newest + ":" + base64.StdEncoding.EncodeToString(sealed), nil
+	return gcm.Seal(append(dst, nonce...), nonce, data, []byte(row))
 }
 
 // open is the opposite of seal. It fails when the text is not sealed, or was
 // sealed for another row.
 func (s *Sealer) open(sealed, row string) (string, error) {
+	gcm, text, err := s.findKey(sealed)
+	if err != nil || gcm == nil {
+		return text, err
+	}
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return "", errDamaged
+	}
+	opened, err := decrypt(gcm, raw, row)
+	return string(opened), err
+}
+
+// openBytes is the opposite of sealBytes, and fails as open does.
+func (s *Sealer) openBytes(sealed []byte, row string) ([]byte, error) {
+	head := string(sealed[:min(len(sealed), maxPrefixBytes)])
+	gcm, rest, err := s.findKey(head)
+	switch {
+	case err != nil:
+		return nil, err
+	case gcm == nil:
+		return sealed, nil
+	}
+	return decrypt(gcm, sealed[len(head)-len(rest):], row)
+}
+
+// maxPrefixBytes is more than sealPrefix and a key's ID have.
+const maxPrefixBytes = 64
+
+var errDamaged = errors.New("it is cut off or damaged")
+
+// findKey returns the key of a sealed text, and the text after the prefix. Without a
+// Sealer it returns no key, and the whole text.
+func (s *Sealer) findKey(sealed string) (gcm cipher.AEAD, rest string, err error) {
 	rest, isSealed := strings.CutPrefix(sealed, sealPrefix)
 	switch {
 	case s == nil && isSealed:
-		return "", errors.New("it is sealed, and there is no key")
+		return nil, "", errors.New("it is sealed, and there is no key")
 	case s == nil:
-		return sealed, nil
+		return nil, sealed, nil
 	case !isSealed:
-		return "", errors.New("it is not sealed, and should be")
+		return nil, "", errors.New("it is not sealed, and should be")
 	}
-	id, text, _ := strings.Cut(rest, ":")
+	id, rest, _ := strings.Cut(rest, ":")
 	gcm, ok := s.keys[id]
 	if !ok {
-		return "", fmt.Errorf("its key %q is not in the key file", id)
+		return nil, "", fmt.Errorf("its key %q is not in the key file", id)
 	}
-	raw, err := base64.StdEncoding.DecodeString(text)
-	if err != nil || len(raw) < gcm.NonceSize() {
-		return "", errors.New("it is cut off or damaged")
+	return gcm, rest, nil
+}
+
+func decrypt(gcm cipher.AEAD, raw []byte, row string) ([]byte, error) {
+	if len(raw) < gcm.NonceSize() {
+		return nil, errDamaged
 	}
 	opened, err := gcm.Open(nil, raw[:gcm.NonceSize()], raw[gcm.NonceSize():], []byte(row))
 	if err != nil {
-		return "", errors.New("it was changed, or belongs to another row")
+		return nil, errors.New("it was changed, or belongs to another row")
 	}
-	return string(opened), nil
+	return opened, nil
 }

@@ -1,0 +1,83 @@
+package placement
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"dstack/internal/dstack"
+)
+
+// Advise returns what a user can do where no offer suits: one line for each way.
+// It recommends to wait only if an offer suits once other replicas have left.
+func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.InstanceID]dstack.Allocation) string {
+	var lines []string
+	lines = append(lines, adviseFilters(need, offers)...)
+	if len(lines) > 0 || len(offers) == 0 {
+		return strings.Join(lines, "\n")
+	}
+	if need.NeedsImage && !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.Engine.Containers }) {
+		return "install Docker on the server's machine, or remove `image` to run plain processes"
+	}
+	freed, _ := RankOffers(need, offers, nil)
+	for _, p := range freed {
+		taken := used[p.Offer.OwnedInstance]
+		if port, ok := freePort(need, p.Offer, taken); ok {
+			lines = append(lines, fmt.Sprintf("use another port, such as %d, or let dstack choose one: port: auto", port))
+			break
+		}
+	}
+	if len(lines) == 0 {
+		lines = append(lines, "ask for less: see `resources` in the configuration")
+	}
+	if len(freed) > 0 {
+		lines = append(lines, "or let it wait until the machine is free: --retry")
+	}
+	return strings.Join(lines, "\n")
+}
+
+// adviseFilters names what this server has, for each filter that excludes every
+// offer.
+func adviseFilters(need dstack.Requirements, offers []dstack.Offer) (lines []string) {
+	for _, filter := range []struct {
+		what    string
+		allowed []string
+		value   func(dstack.Offer) string
+	}{
+		{"backends", need.Backends, func(o dstack.Offer) string { return o.Backend }},
+		{"regions", need.Regions, func(o dstack.Offer) string { return o.Region }},
+		{"instance types", need.InstanceTypes, func(o dstack.Offer) string { return o.Type }},
+	} {
+		if len(filter.allowed) == 0 {
+			continue
+		}
+		var known []string
+		suits := false
+		for _, o := range offers {
+			value := filter.value(o)
+			suits = suits || slices.ContainsFunc(filter.allowed, func(a string) bool { return strings.EqualFold(a, value) })
+			if !slices.Contains(known, value) {
+				known = append(known, value)
+			}
+		}
+		if !suits && len(known) > 0 {
+			slices.Sort(known)
+			lines = append(lines, fmt.Sprintf("this server has the %s: %s", filter.what, strings.Join(known, ", ")))
+		}
+	}
+	return lines
+}
+
+// freePort returns a port that is free on a machine whose replicas share its
+// ports. ok is false if the wanted port is not the obstacle.
+func freePort(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation) (port int, ok bool) {
+	if !o.Engine.SharesPorts || taken.Ports[need.Port] == "" {
+		return 0, false
+	}
+	for port := need.Port + 1; port <= 65535; port++ {
+		if _, held := taken.Ports[port]; !held {
+			return port, true
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,50 @@
+package placement_test
+
+import (
+	"testing"
+
+	"dstack/internal/decide/placement"
+	"dstack/internal/dstack"
+	"dstack/internal/spec"
+)
+
+func TestAdvise(t *testing.T) {
+	laptop := dstack.Offer{Backend: "local", Region: "local", Type: "laptop", OwnedInstance: "i1",
+		Hardware: dstack.Hardware{CPUs: 4, MemoryMiB: 8 << 10}, Engine: dstack.EngineCapabilities{SharesPorts: true}}
+	docker := laptop
+	docker.OwnedInstance, docker.Engine = "i2", dstack.EngineCapabilities{Containers: true}
+	cpus := func(n int) spec.Resources {
+		r := spec.Resources{}
+		r.CPU.Min, r.Explicit.CPU = &n, true
+		return r
+	}
+	for _, c := range []struct {
+		name   string
+		need   dstack.Requirements
+		offers []dstack.Offer
+		used   map[dstack.InstanceID]dstack.Allocation
+		want   string
+	}{
+		{"a backend that the server does not have", dstack.Requirements{Backends: []string{"aws", "gcp"}}, []dstack.Offer{laptop, docker}, nil,
+			"this server has the backends: local"},
+		{"a region and a type", dstack.Requirements{Regions: []string{"eu"}, InstanceTypes: []string{"p5"}}, []dstack.Offer{laptop}, nil,
+			"this server has the regions: local\nthis server has the instance types: laptop"},
+		{"an image without Docker", dstack.Requirements{NeedsImage: true}, []dstack.Offer{laptop}, nil,
+			"install Docker on the server's machine, or remove `image` to run plain processes"},
+		{"more than the machine has: waiting cannot help", dstack.Requirements{Resources: cpus(64)}, []dstack.Offer{docker}, nil,
+			"ask for less: see `resources` in the configuration"},
+		{"others hold the CPUs: waiting can help", dstack.Requirements{Resources: cpus(4)}, []dstack.Offer{docker},
+			map[dstack.InstanceID]dstack.Allocation{"i2": {CPUs: 2}},
+			"ask for less: see `resources` in the configuration\nor let it wait until the machine is free: --retry"},
+		{"another service has the port", dstack.Requirements{Port: 8000}, []dstack.Offer{laptop},
+			map[dstack.InstanceID]dstack.Allocation{"i1": {Ports: map[int]string{8000: "web replica 0", 8001: "api replica 0"}}},
+			"use another port, such as 8002, or let dstack choose one: port: auto\nor let it wait until the machine is free: --retry"},
+		{"no machine", dstack.Requirements{}, nil, nil, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := placement.Advise(c.need, c.offers, c.used); got != c.want {
+				t.Errorf("got\n%s\nwant\n%s", got, c.want)
+			}
+		})
+	}
+}
