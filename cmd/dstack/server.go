@@ -53,6 +53,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c)
+	c.AddCommand(tokenCommand())
 	return c
 }
 
@@ -108,7 +109,8 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	if err != nil {
 		return err
 	}
-	if err := d.printStartMessage(out, errOut, booted); err != nil {
+	d.recordURL()
+	if err := d.printStartMessage(ctx, out, errOut, booted); err != nil {
 		return err
 	}
 	var endDrain context.CancelFunc

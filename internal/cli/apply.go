@@ -53,13 +53,13 @@ func newApplyCommand(a *app) *cobra.Command {
 // applyCommand is one `dstack apply`, from the file to the running service.
 type applyCommand struct {
 	runWatcher
-	flags   applyFlags
-	file    string // its name; empty: the default file
+	flags applyFlags
+	file  string // its name; empty: the default file
 	// otherFiles are the other configurations of the same command.
 	otherFiles []string
-	request *runRequest
-	spec    dstack.RunSpec
-	archive *archive
+	request    *runRequest
+	spec       dstack.RunSpec
+	archive    *archive
 }
 
 func (j *applyCommand) run(ctx context.Context, args []string) error {

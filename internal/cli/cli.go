@@ -84,6 +84,7 @@ func New(o Options) *cobra.Command {
 		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
 		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
 		newSecretCommand(a),
+		newUserCommand(a), newProjectCommand(a),
 		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
 	if o.Server != nil {

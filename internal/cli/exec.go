@@ -70,7 +70,9 @@ func newExecCommand(a *app) *cobra.Command {
 // Execute, and is not printed.
 type commandExit struct{ status int }
 
-func (e *commandExit) Error() string { return fmt.Sprintf("the command exited with status %d", e.status) }
+func (e *commandExit) Error() string {
+	return fmt.Sprintf("the command exited with status %d", e.status)
+}
 
 // failedCommandExit is an error that is printed, with the exit status of a command that could
 // not be started.
@@ -134,7 +136,9 @@ func (a *app) execOutcome(
 }
 
 // isPipeClosed reports whether the reader of the output has ended, as with `| head`.
-func isPipeClosed(err error) bool { return errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe) }
+func isPipeClosed(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)
+}
 
 func fileOf(v any) *os.File {
 	f, _ := v.(*os.File)

@@ -31,6 +31,7 @@ const (
 // ordered by time, then new lines as they are written.
 type logStream struct {
 	server  *Server
+	call    *apiCall
 	request api.FollowLogs
 	run     dstack.RunID
 	lines   *lineWriter
@@ -58,7 +59,7 @@ func (s *Server) followLogs(c *apiCall) error {
 	if err := checkReplica(in, details); err != nil {
 		return err
 	}
-	f := &logStream{server: s, request: in, run: details.Run.ID, lines: newLineWriter(c.w),
+	f := &logStream{server: s, call: c, request: in, run: details.Run.ID, lines: newLineWriter(c.w),
 		sent: map[dstack.AttemptID]time.Time{}}
 	sources := f.listSources(details)
 	if in.CurrentOnly {
@@ -280,6 +281,7 @@ func (f *logStream) followLive(ctx context.Context) error {
 	var deadline <-chan time.Time // set once the run has finished
 	for {
 		changed := f.server.broadcast.Changed()
+		f.server.abortUnlessAuthorized(f.call)
 		found, err := f.server.store.RunDetails(ctx, f.run)
 		if err != nil || len(found) == 0 {
 			return err

@@ -83,7 +83,7 @@ func (f *fakeBackend) Engine(context.Context, dstack.InstanceID) (engine.Engine,
 
 func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
 	t.Helper()
-	h := &testServer{t: t, dir: t.TempDir(), broadcast: &loop.Broadcast{}, admin: "admin-token", backend: &fakeBackend{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
+	h := &testServer{t: t, dir: t.TempDir(), broadcast: &loop.Broadcast{}, admin: "admin-token-0123456789-0123456789", backend: &fakeBackend{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
 	var err error
 	h.store, err = store.Open(t.Context(), "sqlite:///"+filepath.Join(h.dir, "sqlite.db"), nil)
 	if err != nil {
