@@ -80,8 +80,9 @@ func findRunName(rs dstack.RunSpec) string {
 }
 
 // checkSpec returns an error if a spec can run on no machine: an invalid name,
-// unsupported fields, references that nothing replaces, commands and variables that no
-// process can be started with, an unsupported repo type, or variables without a value.
+// unsupported fields, commands and variables that no process can be started with,
+// references that nothing replaces, an unsupported repo type, or variables without a
+// value.
 func checkSpec(rs dstack.RunSpec, name string) error {
 	if name != "" {
 		if err := spec.CheckName(name); err != nil {
@@ -91,11 +92,11 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 	if problems := spec.Unsupported(&rs.Configuration, rs.Profile); len(problems) > 0 {
 		return newUnsupportedError(problems)
 	}
-	if problems := spec.CheckReferences(&rs.Configuration, rs.Profile); len(problems) > 0 {
-		return newReferenceError(problems)
-	}
 	if problems := rs.Configuration.LaunchProblems(); len(problems) > 0 {
 		return newLaunchError(problems)
+	}
+	if problems := spec.CheckReferences(&rs.Configuration, rs.Profile); len(problems) > 0 {
+		return newReferenceError(problems)
 	}
 	if err := checkRepoType(rs.RepoData); err != nil {
 		return err

@@ -52,10 +52,10 @@ func Open(ctx context.Context, where string, sealer *Sealer) (*Store, error) {
 	if err := s.identify(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	if err := s.forgetAllOldSecrets(ctx); err != nil {
+	if err := s.sealClearCode(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
-	if err := s.sealClearCode(ctx); err != nil {
+	if err := s.forgetAllOldSecrets(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
