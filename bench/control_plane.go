@@ -67,7 +67,7 @@ func newControlPlane(dir string, m *machines) (*controlPlane, error) {
 		Store: db, Logs: output, Backends: set, Wake: p.passes.Wake, Broadcast: changed, Dir: dir, Log: quiet,
 	})
 	front := gateway.New(gateway.Options{
-		Control: p.server, Domain: "localhost", Main: control.DefaultProject, Name: simulatedHost, Log: quiet,
+		Control: p.server, Name: simulatedHost, Log: quiet,
 	})
 	p.start(append(p.passes.Tasks(), front.Tasks()...))
 	return p, nil

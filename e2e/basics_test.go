@@ -73,11 +73,15 @@ func (h *harness) findFilesWith(word string) []string {
 // TestChosenToken starts a server with a token from the environment.
 func TestChosenToken(t *testing.T) {
 	t.Parallel()
-	h := newHarness(t, "process", "DSTACK_SERVER_ADMIN_TOKEN=chosen-by-hand-0123456789")
-	if h.token != "chosen-by-hand-0123456789" {
+	const chosen = "chosen-by-hand-0123456789-0123456789"
+	h := newHarness(t, "process", "DSTACK_SERVER_ADMIN_TOKEN="+chosen)
+	if h.token != chosen {
 		t.Errorf("the command line's token is %q", h.token)
 	}
 	h.runCLI("ps").expectExit(0)
+	if strings.Contains(h.log.String(), chosen) {
+		t.Errorf("the server prints a token that it was given:\n%s", h.log.String())
+	}
 }
 
 // TestRestart checks that a restarted server still has its runs, tokens and logs.

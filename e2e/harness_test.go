@@ -25,6 +25,7 @@ type harness struct {
 	port           int
 	token          string
 	extraEnv       []string // of the server and of commands
+	serverArgs     []string // of `dstack server`; nil: the port and --default
 	cleanUpTimeout time.Duration
 
 	installation string // read from the server's database on first use
@@ -83,7 +84,11 @@ func (h *harness) startServer() {
 
 func (h *harness) spawnServer() {
 	h.t.Helper()
-	h.cmd = exec.Command(dstackBinary, "server", "--port", strconv.Itoa(h.port), "--default")
+	args := h.serverArgs
+	if args == nil {
+		args = []string{"--port", strconv.Itoa(h.port), "--default"}
+	}
+	h.cmd = exec.Command(dstackBinary, append([]string{"server"}, args...)...)
 	h.cmd.Env = h.buildEnv()
 	h.cmd.Stdout, h.cmd.Stderr = &h.log, &h.log
 	// In its own process group, the server does not get the Ctrl-C of a terminal.

@@ -186,10 +186,26 @@ node_piece() {
 	export DSTACK_TEST_NODE=$dir
 }
 
-# nginx, as a baseline for the gateway. The benchmark starts it.
+# nginx, as a proxy in front of the server, and as a baseline for the gateway. Tests and the benchmark start it.
 nginx_piece() {
 	PATH=$PATH:/usr/sbin
-	need nginx nginx-light || mark_missing NGINX "$why"
+	need nginx nginx-light || { mark_missing NGINX "$why" && return; }
+	DSTACK_TEST_NGINX=$(command -v nginx)
+	export DSTACK_TEST_NGINX
+}
+
+# Caddy, as a proxy in front of the server. Tests start it.
+caddy_piece() {
+	need caddy caddy || { mark_missing CADDY "$why" && return; }
+	DSTACK_TEST_CADDY=$(command -v caddy)
+	export DSTACK_TEST_CADDY
+}
+
+# curl, as a client that reads while it sends.
+curl_piece() {
+	need curl curl || { mark_missing CURL "$why" && return; }
+	DSTACK_TEST_CURL=$(command -v curl)
+	export DSTACK_TEST_CURL
 }
 
 # systemd's checker of unit files. systemd itself does not run in the tests.

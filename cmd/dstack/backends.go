@@ -61,9 +61,12 @@ func newConfigFormat(types map[string]backendType) server.ConfigFormat {
 }
 
 // openBackends opens the configured backends and adds them to the projects that list them. Backends with the same key
-// are opened once, also if several projects list them, because they have the same machines.
+// are opened once, also if several projects list them, because they have the same machines. Projects that the
+// configuration does not name have the backends of the main project.
 func (d *daemon) openBackends(ctx context.Context, config server.Config, types map[string]backendType) error {
+	d.backends.SetFallback(server.DefaultProject)
 	for _, project := range config.Projects {
+		d.backends.Configure(project.Name)
 		for _, b := range project.Backends {
 			opened, err := d.openBackend(ctx, types[b.Type], b.Settings)
 			if err != nil {

@@ -146,7 +146,7 @@ func TestOpenBackends_OneForEachKey(t *testing.T) {
 	if err := d.openBackends(t.Context(), config, types); err != nil {
 		t.Fatal(err)
 	}
-	for project, want := range map[string][]string{"main": {"rack-one", "rack-two"}, "team": {"rack-two"}, "empty": nil} {
+	for project, want := range map[string][]string{"main": {"rack-one", "rack-two"}, "team": {"rack-two"}, "empty": nil, "created-later": {"rack-one", "rack-two"}} {
 		if got := d.backends.Of(project); !slices.Equal(got, want) {
 			t.Errorf("the project %s has %v, want %v", project, got, want)
 		}

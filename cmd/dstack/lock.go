@@ -17,10 +17,13 @@ const (
 	lockPollInterval = 50 * time.Millisecond
 )
 
+// lockName is the name of the file that a server locks in its folder. It contains the URL of the server; see recordURL.
+const lockName = "server.lock"
+
 // lockFolder makes this process the only server that uses a folder, until unlock or until the process ends in any way.
 // If another server uses the folder, the error is of kind Conflict.
 func lockFolder(ctx context.Context, dir string) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(dir, "server.lock"), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
+	f, err := os.OpenFile(filepath.Join(dir, lockName), os.O_CREATE|os.O_RDWR|syscall.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("cannot lock %s: %w", dir, err)
 	}

@@ -26,6 +26,7 @@ type serverOptions struct {
 	logLevel       string
 	logFormat      string
 	token          string
+	tokenFile      string
 	makeDefault    bool
 	noDefault      bool
 	dir            string
@@ -49,15 +50,19 @@ func (o *serverOptions) addFlags(c *cobra.Command) {
 	f.StringVar(&o.metricsAddress, "metrics", os.Getenv("DSTACK_SERVER_METRICS"),
 		"`ADDRESS` such as 127.0.0.1:9100, for Prometheus to read /metrics (DSTACK_SERVER_METRICS)")
 	f.StringVar(&o.token, "token", "",
-		"the admin's token; generated on the first start if not set (DSTACK_SERVER_ADMIN_TOKEN)")
-	c.MarkFlagsMutuallyExclusive("default", "no-default")
+		"the admin's token, at least 32 characters; generated on the first start if not set (DSTACK_SERVER_ADMIN_TOKEN)")
+	f.StringVar(&o.tokenFile, "token-file", "",
+		"read the admin's token from `FILE`, - for stdin; other users of the machine see --token (DSTACK_SERVER_ADMIN_TOKEN_FILE)")
 }
 
 // readEnvironment reads the settings that the flags did not set, and creates the server's folder. Errors about a setting
 // are of kind Invalid.
 func (o *serverOptions) readEnvironment() error {
-	if o.token == "" { // not the default of the flag, because the help shows defaults
-		o.token = os.Getenv("DSTACK_SERVER_ADMIN_TOKEN")
+	if o.makeDefault && o.noDefault {
+		return newInvalidError("--default and --no-default do not go together", "leave one of them out")
+	}
+	if err := o.readToken(); err != nil {
+		return err
 	}
 	if err := o.readPort(); err != nil {
 		return err
@@ -65,22 +70,20 @@ func (o *serverOptions) readEnvironment() error {
 	if _, ok := logLevels[strings.ToUpper(o.logLevel)]; !ok {
 		return newInvalidError(fmt.Sprintf("%q is not a log level", o.logLevel), "use DEBUG, INFO, WARNING or ERROR")
 	}
-	home, err := os.UserHomeDir()
-	if err != nil && os.Getenv("DSTACK_SERVER_DIR") == "" {
-		return newInvalidError("there is no home folder for the server's data", "set HOME or DSTACK_SERVER_DIR")
-	}
-	o.dir = envOr("DSTACK_SERVER_DIR", filepath.Join(home, ".dstack", "server"))
-	if o.dir, err = filepath.Abs(o.dir); err != nil {
+	if err := o.readLocation(); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(o.dir, "data"), 0o700); err != nil {
 		return &dstack.Error{Kind: dstack.Invalid, Message: fmt.Sprintf("cannot use the folder %s: %v", o.dir, err),
 			Hint: "set DSTACK_SERVER_DIR to a folder that you may write to", Cause: err}
 	}
-	o.database = envOr("DSTACK_DATABASE_URL", "sqlite://"+filepath.Join(o.dir, "data", "sqlite.db"))
-	o.domain = envOr("DSTACK_GATEWAY_DOMAIN", "localhost")
+	o.domain = os.Getenv("DSTACK_GATEWAY_DOMAIN")
 	o.publicURL = os.Getenv("DSTACK_SERVER_URL")
+	if err := o.checkAddresses(); err != nil {
+		return err
+	}
 	o.logFormat = envOr("DSTACK_SERVER_LOG_FORMAT", "standard")
+	var err error
 	o.startTimeout, err = time.ParseDuration(envOr("DSTACK_SERVER_START_TIMEOUT", defaultStartTimeout.String()))
 	if err != nil || o.startTimeout <= 0 {
 		return newInvalidError("DSTACK_SERVER_START_TIMEOUT is not a duration: "+os.Getenv("DSTACK_SERVER_START_TIMEOUT"),
@@ -91,6 +94,20 @@ func (o *serverOptions) readEnvironment() error {
 	}
 	o.hostID, err = ensureHostID(o.dir)
 	return err
+}
+
+// readLocation sets the server's folder and its database. It creates nothing.
+func (o *serverOptions) readLocation() error {
+	home, err := os.UserHomeDir()
+	if err != nil && os.Getenv("DSTACK_SERVER_DIR") == "" {
+		return newInvalidError("there is no home folder for the server's data", "set HOME or DSTACK_SERVER_DIR")
+	}
+	o.dir = envOr("DSTACK_SERVER_DIR", filepath.Join(home, ".dstack", "server"))
+	if o.dir, err = filepath.Abs(o.dir); err != nil {
+		return err
+	}
+	o.database = envOr("DSTACK_DATABASE_URL", "sqlite://"+filepath.Join(o.dir, "data", "sqlite.db"))
+	return nil
 }
 
 // readPort reads the port from the flag or, without it, from DSTACK_SERVER_PORT.

@@ -7,7 +7,7 @@ import (
 )
 
 func TestServerOptions_HelpHidesToken(t *testing.T) {
-	t.Setenv("DSTACK_SERVER_ADMIN_TOKEN", "canary-token")
+	t.Setenv("DSTACK_SERVER_ADMIN_TOKEN", "canary-token-0123456789-0123456789")
 	t.Setenv("DSTACK_SERVER_DIR", t.TempDir())
 	var help bytes.Buffer
 	c := newCommand()
@@ -22,7 +22,7 @@ func TestServerOptions_HelpHidesToken(t *testing.T) {
 	}
 	var o serverOptions
 	o.host, o.logLevel = "127.0.0.1", "INFO"
-	if err := o.readEnvironment(); err != nil || o.token != "canary-token" {
+	if err := o.readEnvironment(); err != nil || o.token != "canary-token-0123456789-0123456789" {
 		t.Errorf("token %q, %v", o.token, err)
 	}
 }

@@ -7,7 +7,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,7 +32,7 @@ const (
 	headerTimeout       = 10 * time.Second
 	idleTimeout         = 2 * time.Minute
 	maxHeaderBytes      = 64 << 10
-	shutdownTimeout     = 5 * time.Second // see daemon.serveRequests
+	metricsTimeout      = 5 * time.Second
 	placeTimeout        = time.Minute
 	defaultStartTimeout = 30 * time.Minute
 )
@@ -51,6 +53,7 @@ func serverCommand() *cobra.Command {
 		},
 	}
 	o.addFlags(c)
+	c.AddCommand(tokenCommand())
 	return c
 }
 
@@ -59,8 +62,15 @@ type daemon struct {
 	serverOptions
 	log             *slog.Logger
 	listener        net.Listener
-	metricsListener net.Listener    // nil: no metrics are served
+	metricsListener net.Listener // nil: no metrics are served
+	errOut          io.Writer
+	drainTimeout    time.Duration
+	proxies         []netip.Prefix // trusted
+	publicHost      string         // of DSTACK_SERVER_URL; empty: not set
+	proxyWarning    sync.Once
+	requests        inFlight
 	stopping        context.Context // ends when the server begins to stop
+	drained         context.Context // ends when no request is in flight any more
 
 	store      *store.Store
 	backends   *backend.Set
@@ -78,7 +88,7 @@ type daemon struct {
 func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err error) {
 	d := &daemon{
 		serverOptions: o, log: newLogger(errOut, o.logLevel, o.logFormat),
-		backends: backend.NewSet(), dialer: &dial.Dialer{},
+		backends: backend.NewSet(), dialer: &dial.Dialer{}, errOut: errOut,
 	}
 	slog.SetDefault(d.log)
 	unlock, err := lockFolder(ctx, o.dir)
@@ -99,11 +109,21 @@ func runServer(ctx context.Context, o serverOptions, out, errOut io.Writer) (err
 	if err != nil {
 		return err
 	}
-	if err := d.printStartMessage(out, errOut, booted); err != nil {
+	d.recordURL()
+	if err := d.printStartMessage(ctx, out, errOut, booted); err != nil {
 		return err
 	}
-	tasks := append(d.reconciler.Tasks(), d.gateway.Tasks()...)
-	tasks = append(tasks, loop.Task{Name: "listener", Run: d.serveRequests})
+	var endDrain context.CancelFunc
+	d.drained, endDrain = context.WithCancel(context.WithoutCancel(ctx))
+	defer endDrain()
+	tasks := d.reconciler.Tasks()
+	for _, task := range d.gateway.Tasks() { // other servers need its load reports while it has requests
+		tasks = append(tasks, d.untilDrained(task))
+	}
+	tasks = append(tasks, loop.Task{Name: "listener", Run: func(ctx context.Context) error {
+		defer endDrain()
+		return d.serveRequests(ctx)
+	}})
 	if d.metricsListener != nil {
 		tasks = append(tasks, loop.Task{Name: "metrics", Run: d.listenForMetrics})
 	}
@@ -129,6 +149,14 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 	if err != nil {
 		return none, err
 	}
+	d.drainTimeout = server.DefaultDrainTimeout
+	if config.DrainTimeout != nil {
+		d.drainTimeout = *config.DrainTimeout
+	}
+	d.proxies = d.trustedProxies(config)
+	if d.publicURL != "" {
+		d.publicHost = d.site().Server.Host
+	}
 	if err := d.openBackends(ctx, config, backendTypes); err != nil {
 		return none, err
 	}
@@ -144,17 +172,23 @@ func (d *daemon) buildComponents(ctx context.Context) (server.BootResult, error)
 		Owner: d.leaseOwner(), Host: d.hostID,
 		Limits: lifecycle.Limits{StartTimeout: d.startTimeout, PlaceTimeout: placeTimeout},
 	})
-	if d.hub, err = hub.New(hub.Options{Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Log: d.log}); err != nil {
+	if d.hub, err = hub.New(hub.Options{
+		Base: os.Getenv("HF_ENDPOINT"), Dir: d.filePath("hub"), Proxy: http.ProxyFromEnvironment, Log: d.log,
+	}); err != nil {
 		return none, err
 	}
 	d.server = server.New(server.Options{
 		Store: d.store, Logs: output, Backends: d.backends, Wake: d.reconciler.Wake, Broadcast: changes,
-		Dir: d.dir, Domain: d.domain, MainProject: server.DefaultProject, PublicURL: d.serverURL(), Log: d.log,
+		Dir: d.dir, Site: d.site(), Proxies: d.proxies, Version: currentVersion(), Log: d.log,
 		Hub: d.hub, BackendTypes: format.Backends,
 	})
 	d.api = d.server.Handler()
+	sessionKey, err := sealer.DeriveKey("gateway sessions")
+	if err != nil {
+		return none, err
+	}
 	d.gateway = gateway.New(gateway.Options{
-		Control: d.server, Domain: d.domain, Main: server.DefaultProject, Name: d.hostID, Dialer: d.dialer,
+		Control: d.server, Site: d.site(), Proxies: d.proxies, SessionKey: sessionKey, Name: d.hostID, Dialer: d.dialer,
 		Limits: d.limits, Log: d.log,
 	})
 	// This is the last step because it may generate the admin's token, which is shown only once, right after it.
@@ -168,18 +202,16 @@ func (d *daemon) openCode(ctx context.Context, spec dstack.AttemptSpec) (io.Read
 
 // ServeHTTP passes a request to the gateway or to the API, depending on its host and path.
 func (d *daemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	defer d.requests.begin()()
+	d.warnOfUntrustedProxy(r)
 	if d.gateway.Serves(r) {
 		d.gateway.ServeHTTP(w, r)
 		return
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(d.stopping, cancel)() // ends long polls, so that the shutdown does not wait for them
-	d.api.ServeHTTP(w, r.WithContext(ctx))
+	d.api.ServeHTTP(w, r.WithContext(server.WithStopping(r.Context(), d.stopping)))
 }
 
-// serveRequests serves the listener until ctx ends. It then waits shutdownTimeout for the requests in progress and
-// closes the connections of the others, such as streams.
+// serveRequests serves the listener until ctx ends, and then drains; see drain.
 func (d *daemon) serveRequests(ctx context.Context) error {
 	requests, cancelRequests := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancelRequests()
@@ -193,12 +225,7 @@ func (d *daemon) serveRequests(ctx context.Context) error {
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
-		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
-		defer cancel()
-		if srv.Shutdown(wait) != nil {
-			cancelRequests()
-			_ = srv.Close()
-		}
+		d.drain(context.WithoutCancel(ctx), srv, cancelRequests)
 	})
 	err := srv.Serve(d.listener)
 	if stop() {

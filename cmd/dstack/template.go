@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 
@@ -19,9 +20,10 @@ func fetchTemplate(ctx context.Context, model string, tokens []string) (found ds
 		home = os.TempDir()
 	}
 	client, err := hub.New(hub.Options{
-		Base: os.Getenv("HF_ENDPOINT"),
-		Dir:  filepath.Join(home, ".dstack", "cache", "hub"),
-		Log:  slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Base:  os.Getenv("HF_ENDPOINT"),
+		Proxy: http.ProxyFromEnvironment,
+		Dir:   filepath.Join(home, ".dstack", "cache", "hub"),
+		Log:   slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
 	if err != nil {
 		return dstack.ChatTemplate{}, err

@@ -67,6 +67,9 @@ type (
 	// DeleteUsers is the body of users/delete.
 	DeleteUsers struct {
 		Users []string `json:"users"`
+		// NewOwner gets the projects that the users own, and becomes an admin of them.
+		// Without it, a user who owns a project is not deleted. 0.18.10 does not send it.
+		NewOwner string `json:"new_owner,omitempty"`
 	}
 )
 
@@ -90,6 +93,18 @@ type (
 		Username    string      `json:"username"`
 		ProjectRole dstack.Role `json:"project_role"`
 	}
+	// RemoveMembers is the body of projects/{project_name}/remove_members.
+	RemoveMembers struct {
+		Usernames []string `json:"usernames"`
+	}
+)
+
+// Paths of the calls about members. 0.18.10 knows only PathSetMembers. The body of
+// PathAddMembers is a SetMembers, too; it changes no other member.
+const (
+	PathSetMembers    = "/api/projects/{project_name}/set_members"
+	PathAddMembers    = "/api/projects/{project_name}/add_members"
+	PathRemoveMembers = "/api/projects/{project_name}/remove_members"
 )
 
 // Requests about repos.

@@ -89,7 +89,7 @@ func TestClient_ServerUnreachable(t *testing.T) {
 	server.Close()
 	_, err := newClient(t, server.URL).CurrentUser(t.Context())
 	said, ok := errors.AsType[*dstack.Error](err)
-	if !ok || said.Kind != dstack.Unavailable || said.Message != "cannot reach the dstack server at "+server.URL || said.Hint != "start it with: dstack server" {
+	if !ok || said.Kind != dstack.Unavailable || said.Message != "cannot reach the dstack server at "+server.URL || !strings.HasPrefix(said.Hint, "start it with: dstack server --port "+server.URL[strings.LastIndex(server.URL, ":")+1:]+"\n") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -56,8 +57,28 @@ func (c *Client) unreachableError(ctx context.Context, err error) error {
 	}
 	return &dstack.Error{Kind: dstack.Unavailable, Cause: noResponseError{err},
 		Message: fmt.Sprintf("cannot reach the dstack server at %s", c.base),
-		Hint:    "start it with: dstack server"}
+		Hint:    c.unreachableHint()}
 }
+
+// unreachableHint says how to start the server that listens at the client's URL, if it
+// is on this machine, and otherwise what to check.
+func (c *Client) unreachableHint() string {
+	host, port := strings.ToLower(c.base.Hostname()), c.base.Port()
+	if port == "" && c.base.Scheme == "http" {
+		port = "80"
+	}
+	ip := net.ParseIP(host)
+	switch {
+	case port == "" || host != "localhost" && (ip == nil || !ip.IsLoopback()):
+		return "check that it runs, that this machine can reach it, and the URL: dstack config"
+	case port == defaultPort:
+		return "start it with: dstack server"
+	}
+	return "start it with: dstack server --port " + port + "\nor use another server: dstack config"
+}
+
+// defaultPort is the port of a server that is started without --port.
+const defaultPort = "3000"
 
 // timeoutError returns the error of a call that took longer than limit.
 func (c *Client) timeoutError(limit time.Duration) error {

@@ -95,12 +95,13 @@ type RunView struct {
 	Max             int           `json:"replicas_max"`
 	RolledBack      *RollbackView `json:"rolled_back"` // set if the latest revision failed
 	Auth            bool          `json:"auth"`
-	URL             string        `json:"url"`      // http://<run>.localhost:3000/
+	URL             string        `json:"url"`      // http://<run>.localhost:3000/; PathURL if the caller can resolve no name
 	PathURL         string        `json:"path_url"` // http://127.0.0.1:3000/proxy/services/<project>/<run>/
 	Model           *ModelView    `json:"model"`
 	Replicas        []ReplicaView `json:"replicas"`
-	Version         string        `json:"version"` // changes whenever a field above changes
-	Metrics         *RunMetrics   `json:"numbers"` // nil: unknown
+	ReplicaCount    int           `json:"replica_count"` // how many replica numbers have ever been in use
+	Version         string        `json:"version"`       // changes whenever a field above changes
+	Metrics         *RunMetrics   `json:"numbers"`       // nil: unknown
 }
 
 // RunMetrics are the gateway's counters of a run. They start with the gateway,
@@ -117,7 +118,8 @@ type RunMetrics struct {
 // ModelView is the address of a run's model.
 type ModelView struct {
 	Name    string `json:"name"`
-	URL     string `json:"url"`      // http://gateway.localhost:3000
+	BaseURL string `json:"base_url"` // for clients of OpenAI's API: http://127.0.0.1:3000/v1
+	URL     string `json:"url"`      // BaseURL without /v1
 	PathURL string `json:"path_url"` // http://127.0.0.1:3000/proxy/models/<project>
 }
 
@@ -167,8 +169,9 @@ type FollowLogs struct {
 	RunName     string     `json:"run_name"`
 	Replica     *int       `json:"replica,omitempty"` // nil: all replicas
 	StartTime   *time.Time `json:"start_time,omitempty"`
-	Follow      bool       `json:"follow,omitempty"`  // keep the response open until the run has finished
-	CurrentOnly bool       `json:"present,omitempty"` // skip attempts that have already ended
+	Tail        *int       `json:"tail,omitempty" minimum:"0"` // the last lines of each replica only; nil: all
+	Follow      bool       `json:"follow,omitempty"`           // keep the response open until the run has finished
+	CurrentOnly bool       `json:"present,omitempty"`          // skip attempts that have already ended
 	// After is the time of the last line received of each attempt. For these
 	// attempts it replaces StartTime. Set it when resuming after a broken
 	// connection, so that no line is lost or repeated.

@@ -27,6 +27,7 @@ var packages = []entry{
 	{"internal/strictyaml", "human"},
 	{"internal/loop", ""},
 	{"internal/jinja", ""},
+	{"internal/page", ""},
 
 	// The configuration language and the data model.
 	{"internal/spec", "human strictyaml"},
@@ -44,6 +45,9 @@ var packages = []entry{
 	{"internal/decide/route", "spec dstack"},
 	{"internal/decide/access", "dstack"},
 	{"internal/decide/status", "dstack"},
+
+	// How a request reached the server: the URL that its client used.
+	{"internal/origin", "decide/route"},
 
 	// The API: paths, payloads, errors, client.
 	{"internal/api", "human loop spec dstack decide/autoscale"},
@@ -66,11 +70,11 @@ var packages = []entry{
 	{"internal/server/logs", "dstack"},
 	{"internal/server/reconcile", "spec dstack dial decide/job decide/placement decide/autoscale decide/lifecycle backend engine loop server/logs server/store"},
 	{"internal/server/wire", "spec dstack decide/job decide/status api server/store"},
-	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status api backend engine hub loop server/logs server/store server/wire jinja chattemplate"},
+	{"internal/server", "human strictyaml spec dstack decide/job decide/placement decide/autoscale decide/route decide/access decide/status origin page api backend engine hub loop server/logs server/store server/wire jinja chattemplate"},
 
 	// The gateway.
 	{"internal/openai", "human"},
-	{"internal/gateway", "human spec dstack dial decide/route loop openai chattemplate"},
+	{"internal/gateway", "human spec dstack dial decide/route origin page loop openai chattemplate"},
 
 	// The command line.
 	{"internal/gitignore", ""},

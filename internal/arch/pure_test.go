@@ -23,6 +23,7 @@ var pureImports = []string{
 	"fmt",
 	"maps",
 	"math",
+	"net/netip",
 	"slices",
 	"strconv",
 	"strings",

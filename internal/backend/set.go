@@ -17,6 +17,7 @@ import (
 type Set struct {
 	byKey     map[string]Backend
 	byProject map[string][]string // project name in lower case → keys, in the order of the configuration
+	fallback  string              // the project whose backends unconfigured projects have; empty: they have none
 }
 
 // NewSet returns an empty set.
@@ -36,9 +37,25 @@ func (s *Set) Add(project, key string, b Backend) {
 // it is not asked for offers.
 func (s *Set) Keep(key string, b Backend) { s.byKey[key] = b }
 
+// Configure declares that the configuration names a project: without an Add it has no
+// backends.
+func (s *Set) Configure(project string) {
+	project = strings.ToLower(project)
+	s.byProject[project] = append([]string{}, s.byProject[project]...)
+}
+
+// SetFallback gives projects that the configuration does not name, such as those that
+// are created while the server runs, the backends of another project.
+func (s *Set) SetFallback(project string) { s.fallback = strings.ToLower(project) }
+
 // Of returns the keys of a project's backends. As everywhere, the case of a
 // project's name does not matter.
-func (s *Set) Of(project string) []string { return s.byProject[strings.ToLower(project)] }
+func (s *Set) Of(project string) []string {
+	if keys, isConfigured := s.byProject[strings.ToLower(project)]; isConfigured {
+		return keys
+	}
+	return s.byProject[s.fallback]
+}
 
 // Get returns a backend by its key. It fails with kind Unavailable if the key is
 // no longer configured.

@@ -53,6 +53,23 @@ func TestSet_IgnoresTheCaseOfProjects(t *testing.T) {
 	}
 }
 
+func TestSet_UnconfiguredProjectsHaveTheBackendsOfTheFallback(t *testing.T) {
+	set := backend.NewSet()
+	set.Add("main", "local-process", nil)
+	set.Configure("Empty")
+	set.Configure("main")
+	if keys := set.Of("new"); len(keys) != 0 {
+		t.Errorf("without a fallback: %v", keys)
+	}
+	set.SetFallback("Main")
+	if keys := set.Of("new"); len(keys) != 1 || keys[0] != "local-process" {
+		t.Errorf("a new project has %v", keys)
+	}
+	if keys := set.Of("empty"); len(keys) != 0 {
+		t.Errorf("a project that is configured without backends has %v", keys)
+	}
+}
+
 func TestSet_GetRefusesAnUnknownKey(t *testing.T) {
 	if _, err := backend.NewSet().Get("aws"); dstack.KindOf(err) != dstack.Unavailable {
 		t.Errorf("got %v", err)

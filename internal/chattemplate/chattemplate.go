@@ -69,6 +69,7 @@ func (p *Template) Render(ctx context.Context, request []byte, now time.Time) (s
 	if err != nil {
 		return "", err
 	}
+	aliasReasoning(given)
 	template := p.main
 	if tools, _ := given.Get("tools"); tools != nil && tools != jinja.None && p.named["tool_use"] != nil {
 		template = p.named["tool_use"]

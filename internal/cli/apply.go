@@ -23,7 +23,7 @@ func newApplyCommand(a *app) *cobra.Command {
 		Use:   "apply [flags] [-- ARGUMENT...]",
 		Short: "Show the plan of a configuration, then run it.",
 		Example: "dstack apply -f service.dstack.yml\n" +
-			"dstack apply -f service.dstack.yml -y --wait ready --timeout 10m -o json   # in a script",
+			"dstack apply -f services/ -y --wait ready --timeout 10m -o json   # all files of a folder, in a script",
 		Args: func(c *cobra.Command, args []string) error {
 			if at := c.ArgsLenAtDash(); at != 0 && len(args) > 0 {
 				hint := "name the file with -f, and put arguments of the commands after --"
@@ -36,6 +36,12 @@ func newApplyCommand(a *app) *cobra.Command {
 				return err
 			}
 			job.waitFlags = job.flags.waitFlags
+			if a.hasSeveralFiles(job.flags.files) {
+				return (&applyManyCommand{app: a, flags: job.flags}).run(c.Context(), args)
+			}
+			if len(job.flags.files) > 0 {
+				job.file = job.flags.files[0]
+			}
 			return job.run(c.Context(), args)
 		},
 	}
@@ -47,10 +53,13 @@ func newApplyCommand(a *app) *cobra.Command {
 // applyCommand is one `dstack apply`, from the file to the running service.
 type applyCommand struct {
 	runWatcher
-	flags   applyFlags
-	request *runRequest
-	spec    dstack.RunSpec
-	archive *archive
+	flags applyFlags
+	file  string // its name; empty: the default file
+	// otherFiles are the other configurations of the same command.
+	otherFiles []string
+	request    *runRequest
+	spec       dstack.RunSpec
+	archive    *archive
 }
 
 func (j *applyCommand) run(ctx context.Context, args []string) error {
@@ -78,11 +87,11 @@ func (j *applyCommand) run(ctx context.Context, args []string) error {
 // readSpec reads the specification of the run. It reports all problems at once,
 // before the first request to the server.
 func (j *applyCommand) readSpec(args []string) error {
-	request, err := j.readRequest(&j.flags, args)
+	request, err := j.readRequest(j.file, &j.flags, args)
+	j.request = request // also if it has problems; nil if the file cannot be read
 	if err != nil {
 		return err
 	}
-	j.request = request
 	j.spec = dstack.RunSpec{
 		WorkingDir:        ".",
 		ConfigurationPath: request.file.name,
@@ -103,9 +112,16 @@ func (j *applyCommand) createArchive(ctx context.Context) error {
 			Message: "cannot find the current folder", Hint: "change to another folder"}
 	}
 	excluded := []string{filepath.Join(j.home, ".dstack")}
-	// The configuration is compared field by field. As a part of the code, each
-	// of its changes would replace all replicas.
+	// Configurations are compared field by field. As a part of the code, each
+	// change of one would replace all replicas, also those of other files.
 	excluded = append(excluded, j.resolvePath(j.request.file.name))
+	for _, pattern := range []string{"*.dstack.yml", "*.dstack.yaml", ".dstack.yml", ".dstack.yaml"} {
+		found, _ := filepath.Glob(filepath.Join(dir, pattern)) // the only error is a malformed pattern
+		excluded = append(excluded, found...)
+	}
+	for _, name := range j.otherFiles {
+		excluded = append(excluded, j.resolvePath(name))
+	}
 	for _, name := range j.flags.envFiles { // secrets of the environment, not of the code
 		excluded = append(excluded, j.resolvePath(name))
 	}
@@ -128,11 +144,7 @@ func (j *applyCommand) createArchive(ctx context.Context) error {
 // planAndApply prints the plan, asks for confirmation and applies. It returns
 // nil if there is nothing to report or to wait for.
 func (j *applyCommand) planAndApply(ctx context.Context) (*api.RunView, error) {
-	var preview api.Preview
-	err := j.withProgress(func() string { return "looking for machines" }, func() (err error) {
-		preview, err = j.client.Preview(ctx, j.project, j.spec)
-		return err
-	})
+	preview, err := j.fetchPreview(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -153,6 +165,15 @@ func (j *applyCommand) planAndApply(ctx context.Context) (*api.RunView, error) {
 	}
 	view, err := j.submitRun(ctx, preview)
 	return &view, err
+}
+
+// fetchPreview asks the server what applying would do.
+func (j *applyCommand) fetchPreview(ctx context.Context) (preview api.Preview, err error) {
+	err = j.withProgress(func() string { return "looking for machines" }, func() (err error) {
+		preview, err = j.client.Preview(ctx, j.project, j.spec)
+		return err
+	})
+	return preview, err
 }
 
 // checkCapacity returns an error if no machine suits a new run and its retry
@@ -200,6 +221,11 @@ func (j *applyCommand) submitRun(ctx context.Context, preview api.Preview) (api.
 	if err := j.uploadCode(ctx); err != nil {
 		return api.RunView{}, err
 	}
+	return j.submitSpec(ctx, preview)
+}
+
+// submitSpec applies the run, whose code is at the server.
+func (j *applyCommand) submitSpec(ctx context.Context, preview api.Preview) (api.RunView, error) {
 	revision := 0
 	if preview.Existing != nil {
 		revision = preview.Existing.Revision

@@ -162,11 +162,8 @@ func TestApply_SuggestsFiles(t *testing.T) {
 	u.run("apply", "-y", "-f", "servcie.dstack.yml").check(t, ExitInvalid, nil,
 		[]string{"cannot read servcie.dstack.yml: no such file", "did you mean `service.dstack.yml`?"})
 	u.run("apply", "-y").check(t, ExitInvalid, nil, []string{"there is no .dstack.yml", "there is: service.dstack.yml"})
-	u.run("apply", "-y", "-f", ".").check(t, ExitInvalid, nil, []string{"cannot read .: it is a folder", "there is: service.dstack.yml"})
-	u.writeFile("models/a.dstack.yml", serviceFile)
 	u.writeFile("empty/README", "")
-	u.run("apply", "-y", "-f", "models/").check(t, ExitInvalid, nil, []string{"cannot read models/: it is a folder", "there is: models/a.dstack.yml"})
-	u.run("apply", "-y", "-f", "empty").check(t, ExitInvalid, nil, []string{"cannot read empty: it is a folder", "name a file: -f service.dstack.yml"})
+	u.run("apply", "-y", "-f", "empty").check(t, ExitInvalid, nil, []string{"there is no *.dstack.yml in empty", "name the file itself"})
 	u.writeFile(".dstack.yml", serviceFile)
 	u.run("apply", "-y", "-d").check(t, ExitDone, nil, []string{"web is submitted"})
 }

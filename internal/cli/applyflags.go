@@ -10,7 +10,7 @@ import (
 // applyFlags are the flags of `dstack apply`.
 type applyFlags struct {
 	waitFlags
-	file      string
+	files     []string // files and folders; none: the default file
 	name      string
 	yes       bool
 	force     bool
@@ -43,7 +43,7 @@ type applyFlags struct {
 func (f *applyFlags) addTo(c *cobra.Command) {
 	flags := c.Flags()
 	flags.SortFlags = false
-	flags.StringVarP(&f.file, "file", "f", "", "the configuration `FILE`, - for stdin (.dstack.yml)")
+	flags.StringArrayVarP(&f.files, "file", "f", nil, "the configuration `FILE`, a folder of them, or - for stdin (.dstack.yml); repeatable")
 	flags.StringVarP(&f.name, "name", "n", "", "the run's `NAME`, instead of the file's")
 	flags.BoolVarP(&f.yes, "yes", "y", false, "do not ask for confirmation")
 	f.waitFlags.addTo(c, "with --wait: 10m")

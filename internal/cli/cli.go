@@ -80,9 +80,10 @@ func New(o Options) *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.noColor, "no-color", a.isSet("NO_COLOR"),
 		"no colours, also on a terminal (NO_COLOR)")
 	root.AddCommand(
-		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newEventsCommand(a),
+		newApplyCommand(a), newPSCommand(a), newExplainCommand(a), newLogsCommand(a), newExecCommand(a), newEventsCommand(a),
 		newHistoryCommand(a), newRollbackCommand(a), newStopCommand(a), newDeleteCommand(a),
 		newValidateCommand(a), newSchemaCommand(a), newTemplateCommand(a),
+		newUserCommand(a), newProjectCommand(a),
 		newConfigCommand(a), newInitCommand(a), newVersionCommand(a), newCompletionCommand(a),
 	)
 	if o.Server != nil {
@@ -131,7 +132,8 @@ func markRunErrors(c *cobra.Command) {
 		err := run(c, args)
 		_, isOurs := errors.AsType[*dstack.Error](err)
 		_, isProblems := errors.AsType[spec.Problems](err)
-		if err == nil || isOurs || isProblems {
+		_, isExit := errors.AsType[*commandExit](err)
+		if err == nil || isOurs || isProblems || isExit {
 			return err
 		}
 		return &dstack.Error{Kind: dstack.Internal, Message: err.Error(), Cause: err}
@@ -143,7 +145,8 @@ func markRunErrors(c *cobra.Command) {
 func usageError(c *cobra.Command, err error) error {
 	_, isOurs := errors.AsType[*dstack.Error](err)
 	_, isProblems := errors.AsType[spec.Problems](err)
-	if isOurs || isProblems {
+	_, isExit := errors.AsType[*commandExit](err)
+	if isOurs || isProblems || isExit {
 		return err
 	}
 	return invalidInput("see: "+c.CommandPath()+" --help", "%v", err)
@@ -164,6 +167,9 @@ func Execute(ctx context.Context, root *cobra.Command) int {
 		return ExitDone
 	}
 	err = usageError(cmd, err)
+	if exit, isExit := errors.AsType[*commandExit](err); isExit {
+		return exit.status
+	}
 	if _, isReported := errors.AsType[*reportedError](err); isReported {
 		return exitCode(err)
 	}

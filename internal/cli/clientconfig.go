@@ -7,13 +7,13 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"go.yaml.in/yaml/v4"
 
-	"dstack/internal/api"
 	"dstack/internal/dstack"
 	"dstack/internal/loop"
 )
@@ -26,13 +26,25 @@ type clientConfig struct {
 	Unknown  map[string]any  `yaml:",inline"`
 }
 
-// projectConfig is the address of a project and the token for it.
+// projectConfig is the address of a project and the token for it: an entry of the
+// file. The fields that are not in YAML are in servers.yml; see serverRecord.
 type projectConfig struct {
 	Name    string         `yaml:"name"`
 	URL     string         `yaml:"url"`
 	Token   string         `yaml:"token"`
 	Default bool           `yaml:"default,omitempty"`
 	Unknown map[string]any `yaml:",inline"`
+
+	Project      string `yaml:"-"` // the project's name on the server; empty: Name
+	Installation string `yaml:"-"` // the installation whose server wrote the entry; empty: unknown
+}
+
+// projectName returns the name of the project on the server.
+func (p projectConfig) projectName() string {
+	if p.Project != "" {
+		return p.Project
+	}
+	return p.Name
 }
 
 // repoConfig is a folder that `dstack init` registered.
@@ -40,6 +52,7 @@ type repoConfig struct {
 	Path     string         `yaml:"path"`
 	RepoID   string         `yaml:"repo_id"`
 	RepoType string         `yaml:"repo_type"`
+	KeyPath  string         `yaml:"ssh_key_path"` // the published client refuses the file without it
 	Unknown  map[string]any `yaml:",inline"`
 }
 
@@ -52,35 +65,71 @@ const (
 // clientConfigPath returns the path of the file below a home folder.
 func clientConfigPath(home string) string { return filepath.Join(home, ".dstack", "config.yml") }
 
-// SaveProject writes the server's URL and the token of a project to
-// .dstack/config.yml in home. With asDefault, or if there is no other project,
-// the project becomes the default. Calls may be repeated and may be concurrent,
-// also from other processes.
-func SaveProject(home, project, url, token string, asDefault bool) error {
+// DefaultChoice says whether an entry becomes the default.
+type DefaultChoice string
+
+// The choices.
+const (
+	DefaultUnset DefaultChoice = ""    // only if it is the first entry
+	DefaultYes   DefaultChoice = "yes" // it replaces the default
+	DefaultNo    DefaultChoice = "no"  // never
+)
+
+// saveProject adds an entry to .dstack/config.yml in home or replaces the one of the
+// same name. Calls may be repeated and may be concurrent, also from other processes.
+func saveProject(home string, project projectConfig, choice DefaultChoice) error {
 	return updateClientConfig(home, func(config *clientConfig) error {
-		config.setProject(projectConfig{Name: project, URL: url, Token: token}, asDefault)
+		config.setProject(project, choice)
 		return nil
 	})
 }
 
-// setProject adds a project or replaces the one of the same name.
-func (c *clientConfig) setProject(project projectConfig, asDefault bool) {
-	asDefault = asDefault || c.defaultProject() == nil
-	at := -1
+// setProject adds an entry or replaces the one of the same name. Fields that this
+// version does not know are kept.
+func (c *clientConfig) setProject(project projectConfig, choice DefaultChoice) {
+	known := c.findProject(project.Name)
+	if known == nil {
+		if len(c.Projects) == 1 && choice != DefaultYes {
+			c.Projects[0].Default = true // a single entry is used without being the default
+		}
+		c.Projects = append(c.Projects, projectConfig{})
+		known = &c.Projects[len(c.Projects)-1]
+	}
+	project.Default, project.Unknown = known.Default, known.Unknown
+	*known = project
+	if choice == DefaultYes || choice == DefaultUnset && len(c.Projects) == 1 {
+		c.setDefault(project.Name)
+	}
+}
+
+// setDefault makes the entry of that name the only default.
+func (c *clientConfig) setDefault(name string) {
 	for i := range c.Projects {
-		if strings.EqualFold(c.Projects[i].Name, project.Name) {
-			at = i
-		}
-		if asDefault {
-			c.Projects[i].Default = false
-		}
+		c.Projects[i].Default = strings.EqualFold(c.Projects[i].Name, name)
 	}
+}
+
+// freeName returns the name, or the first free one of name-2, name-3 and so on.
+func (c *clientConfig) freeName(name string) string {
+	free := name
+	for n := 2; c.findProject(free) != nil; n++ {
+		free = fmt.Sprintf("%s-%d", name, n)
+	}
+	return free
+}
+
+// setRepo adds a folder or replaces it, but keeps its key.
+func (c *clientConfig) setRepo(repo repoConfig) {
+	at := slices.IndexFunc(c.Repos, func(r repoConfig) bool { return r.Path == repo.Path })
 	if at < 0 {
-		c.Projects, at = append(c.Projects, projectConfig{}), len(c.Projects)
+		c.Repos = append(c.Repos, repo)
+		return
 	}
-	known := &c.Projects[at]
-	known.Name, known.URL, known.Token = project.Name, project.URL, project.Token
-	known.Default = known.Default || asDefault
+	if known := c.Repos[at]; known.KeyPath != "" {
+		repo.KeyPath = known.KeyPath
+	}
+	repo.Unknown = c.Repos[at].Unknown
+	c.Repos[at] = repo
 }
 
 // defaultProject returns the default project, or nil.
@@ -127,9 +176,10 @@ func readClientConfig(home string) (*clientConfig, error) {
 	}
 	if err != nil {
 		return nil, &dstack.Error{Kind: dstack.Invalid, Cause: err,
-			Message: fmt.Sprintf("cannot read %s: %v", path, err),
+			Message: fmt.Sprintf("cannot read %s: %s", path, describeFileError(err)),
 			Hint:    "fix that file, or move it and run: dstack config --project NAME --url URL"}
 	}
+	config.addRecords(readServerRecords(home))
 	return &config, nil
 }
 
@@ -156,6 +206,9 @@ func updateClientConfig(home string, change func(*clientConfig) error) error {
 	if err != nil {
 		return cannotWrite(path, err)
 	}
+	if err := writeServerRecords(home, config.serverRecords()); err != nil {
+		return cannotWrite(serversPath(home), err)
+	}
 	if err := replaceFile(path, content); err != nil {
 		return cannotWrite(path, err)
 	}
@@ -163,7 +216,7 @@ func updateClientConfig(home string, change func(*clientConfig) error) error {
 }
 
 func cannotWrite(path string, err error) error {
-	return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("cannot write %s: %v", path, err),
+	return &dstack.Error{Kind: dstack.Internal, Message: fmt.Sprintf("cannot write %s: %s", path, describeFileError(err)),
 		Hint: "check that you own the folder and that the disk is not full", Cause: err}
 }
 
@@ -216,73 +269,4 @@ func lockFile(path string) (func(), error) {
 			return nil, fmt.Errorf("another process has held %s for %s", path, maxLockWait)
 		}
 	}
-}
-
-// newClient returns a client for the server of the selected project, and the
-// project's name.
-func (a *app) newClient() (*api.Client, string, error) {
-	project, err := a.resolveProject()
-	if err != nil {
-		return nil, "", err
-	}
-	client, err := api.NewClient(project.URL, project.Token)
-	return client, project.Name, err
-}
-
-// resolveProject selects a project: --project, else DSTACK_PROJECT, else the
-// default. DSTACK_URL and DSTACK_TOKEN replace the configuration file.
-func (a *app) resolveProject() (projectConfig, error) {
-	name := a.project
-	if name == "" {
-		name, _ = a.env("DSTACK_PROJECT")
-	}
-	url, _ := a.env("DSTACK_URL")
-	token, _ := a.env("DSTACK_TOKEN")
-	if url != "" && token != "" {
-		if name == "" {
-			name = "main"
-		}
-		return projectConfig{Name: name, URL: url, Token: token}, nil
-	}
-	if url != "" {
-		return projectConfig{}, invalidInput("set DSTACK_TOKEN too, or unset DSTACK_URL", "DSTACK_URL is set without DSTACK_TOKEN")
-	}
-	config, err := readClientConfig(a.home)
-	if err != nil {
-		return projectConfig{}, err
-	}
-	return config.chooseProject(name)
-}
-
-// chooseProject returns the named project or, without a name, the default one.
-func (c *clientConfig) chooseProject(name string) (projectConfig, error) {
-	if len(c.Projects) == 0 {
-		return projectConfig{}, &dstack.Error{Kind: dstack.Invalid, Message: "no server is configured",
-			Hint: "start one here: dstack server\nor use another: dstack config --project main --url URL"}
-	}
-	if name != "" {
-		if found := c.findProject(name); found != nil {
-			return *found, nil
-		}
-		names := c.projectNames()
-		return projectConfig{}, invalidInput(didYouMean(name, names, "configured: "+strings.Join(names, ", ")),
-			"project `%s` is not configured", name)
-	}
-	if found := c.defaultProject(); found != nil {
-		return *found, nil
-	}
-	if len(c.Projects) == 1 {
-		return c.Projects[0], nil
-	}
-	return projectConfig{}, invalidInput("name one: --project "+c.Projects[0].Name,
-		"several projects are configured and none is the default")
-}
-
-// connect is newClient for commands: a canceled ctx is an error. The caller
-// closes the client.
-func (a *app) connect(ctx context.Context) (*api.Client, string, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, "", context.Cause(ctx)
-	}
-	return a.newClient()
 }

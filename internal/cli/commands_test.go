@@ -27,7 +27,7 @@ func TestPS(t *testing.T) {
 	f.list[1].Name, f.list[2].Name = "mixtral", "dead"
 	first := 0.21
 	f.list[0].Metrics = &api.RunMetrics{Requests: 1, InFlight: 0}
-	f.list[1].Model, f.list[1].Metrics = &api.ModelView{Name: "m"}, &api.RunMetrics{Requests: 12, InFlight: 2, Held: 3, TokensIn: 1234, TokensOut: 12345678, FirstToken: &first}
+	f.list[1].Model, f.list[1].Metrics = &api.ModelView{Name: "m", BaseURL: "http://127.0.0.1:3000/v1"}, &api.RunMetrics{Requests: 12, InFlight: 2, Held: 3, TokensIn: 1234, TokensOut: 12345678, FirstToken: &first}
 	got := u.run("ps")
 	got.check(t, ExitDone, []string{" NAME     STATUS    REPLICAS  URL", " mixtral  degraded  1 of 2 ", "replica 1 is waiting: no capacity: 2×H100", " web      ready     1 of 1    http://web.localhost:3000/"}, nil)
 	if strings.Contains(got.out, "dead") {
@@ -35,7 +35,7 @@ func TestPS(t *testing.T) {
 	}
 	got = u.run("ps", "-a", "-v")
 	got.check(t, ExitDone, []string{"dead     ", "gave up\n", "  replica 0  ready ", "local box",
-		"  1 request · 0 in flight\n", "  12 requests · 2 in flight · 3 held · first token after 210ms · tokens 1.2k in, 12.3M out\n"}, nil)
+		"  1 request · 0 in flight\n", "  model m at http://127.0.0.1:3000/v1\n", "  12 requests · 2 in flight · 3 held · first token after 210ms · tokens 1.2k in, 12.3M out\n"}, nil)
 	var views []api.RunView
 	if got := u.run("ps", "-a", "-o", "json"); json.Unmarshal([]byte(got.out), &views) != nil || len(views) != 3 {
 		t.Errorf("got %s", got.out)
@@ -80,8 +80,50 @@ func TestLogs(t *testing.T) {
 	if last.Replica == nil || *last.Replica != 1 || last.StartTime == nil || last.StartTime.Minute() != 0 {
 		t.Errorf("requested %+v", last)
 	}
+	if last.Tail != nil {
+		t.Errorf("requested %d lines", *last.Tail)
+	}
+	u.run("logs", "web", "--tail", "20").check(t, ExitDone, nil, nil)
+	if last := f.logRequests[len(f.logRequests)-1]; last.Tail == nil || *last.Tail != 20 {
+		t.Errorf("requested %+v", last)
+	}
+	for tail, want := range map[string]string{"-3": "a number of lines cannot be negative", "many": "`many` is not a number of lines",
+		"": "`` is not a number of lines", "1.5": "`1.5` is not a number of lines", "99999999999999999999": "`99999999999999999999` is not a number of lines"} {
+		u.run("logs", "web", "--tail="+tail).check(t, ExitInvalid, nil, []string{"--tail: " + want + "\n", "write a number such as 100, or all"})
+	}
+	u.run("logs", "web", "--since", "-5m").check(t, ExitInvalid, nil, []string{"--since: `-5m` is not a time"})
 	u.run("logs", "web", "--since", "yesterday").check(t, ExitInvalid, nil, []string{"--since: `yesterday` is not a time"})
 	u.run("logs", "wbe").check(t, ExitFailed, nil, []string{"did you mean `web`?"})
+}
+
+// A pipe gets the number of the replica, too, if there is or was more than one, or may be while
+// the output is followed.
+func TestLogs_PrefixesLinesWithTheReplica(t *testing.T) {
+	second := logEntry(2, "two")
+	second.Replica = 1
+	for name, c := range map[string]struct {
+		count, max int
+		args       []string
+		want       string
+	}{
+		"one replica":                        {1, 1, nil, "one\ntwo\n"},
+		"two, of which one has ended":        {2, 1, nil, "0 | one\n1 | two\n"},
+		"one of at most four":                {1, 4, nil, "one\ntwo\n"},
+		"one of at most four, followed":      {1, 4, []string{"-f"}, "0 | one\n1 | two\n"},
+		"two, but only one is asked for":     {2, 2, []string{"--replica", "1"}, "one\ntwo\n"},
+		"two, with timestamps":               {2, 2, []string{"-t"}, "2023-11-14T22:13:21.000Z 0 | one\n2023-11-14T22:13:22.000Z 1 | two\n"},
+		"two, as JSON, which has the number": {2, 2, []string{"-o", "json"}, `{"timestamp":"2023-11-14T22:13:21Z","replica":0,`},
+	} {
+		f := newFakeServer(t)
+		view := stoppedView
+		view.ReplicaCount, view.Max = c.count, c.max
+		f.list = runViews(view)
+		f.logs = [][]api.LogEntry{{logEntry(1, "one"), second}}
+		got := newTestUser(t, f).run(append([]string{"logs", "web"}, c.args...)...)
+		if !strings.HasPrefix(got.out, c.want) {
+			t.Errorf("%s: %q, want %q; %s", name, got.out, c.want, got.err)
+		}
+	}
 }
 
 func TestLogs_ContinuesAfterARestartOfTheServer(t *testing.T) {
@@ -220,6 +262,27 @@ func TestValidate(t *testing.T) {
 	if len(results) != 5 || valid != 4 || notes != 3 {
 		t.Errorf("%d results, %d valid, %d notes", len(results), valid, notes)
 	}
+}
+
+// A profiles file is checked as such, named by itself and found in a folder.
+func TestValidate_Profiles(t *testing.T) {
+	u := newTestUser(t, nil)
+	u.writeFile("service.dstack.yml", serviceFile)
+	u.writeFile(".dstack/profiles.yml", "profiles:\n- name: cheap\n  spot_policy: auto\n- name: gpus\n  pool_name: a\n")
+	u.run("validate", ".").check(t, ExitDone, []string{"service.dstack.yml: valid\n", ".dstack/profiles.yml: valid, but this version cannot run it\n"},
+		[]string{".dstack/profiles.yml:5:14: note: not supported yet: pool_name"})
+	u.run("validate", "--json", ".dstack/profiles.yml").check(t, ExitDone, []string{`"profiles": [`, `"name": "cheap"`}, nil)
+
+	u.writeFile(".dstack/profiles.yml", "profiles:\n- name: cheap\n  spot_polic: auto\n  nothing: 1\n")
+	problems := []string{".dstack/profiles.yml:3:3: unknown field `spot_polic`", "did you mean `spot_policy`?", "2 problems in .dstack/profiles.yml"}
+	u.run("validate", ".").check(t, ExitInvalid, []string{"service.dstack.yml: valid\n"}, problems)
+	u.run("validate", ".dstack/profiles.yml").check(t, ExitInvalid, nil, problems)
+
+	u.writeFile("alone/.dstack/profiles.yaml", "profiles:\n- name: cheap\n")
+	u.run("validate", "alone").check(t, ExitDone, []string{"alone/.dstack/profiles.yaml: valid\n"}, nil)
+	u.writeFile("alone/.dstack/profiles.yml", "profiles: [")
+	u.run("validate", "alone", "-o", "json").check(t, ExitInvalid, []string{`"file": "alone/.dstack/profiles.yaml"`, `"valid": false`}, nil)
+	u.run("validate", "alone").check(t, ExitInvalid, nil, []string{"invalid YAML"})
 }
 
 func TestValidate_PrintsNormalisedForm(t *testing.T) {

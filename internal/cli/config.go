@@ -1,11 +1,12 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -18,7 +19,8 @@ import (
 // configCommand is one `dstack config`.
 type configCommand struct {
 	*app
-	url, token               string
+	url, token, tokenFile    string
+	entry                    string // --name
 	makeDefault, keepDefault bool
 	remove, yes, json        bool
 }
@@ -28,14 +30,16 @@ func newConfigCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "config",
 		Short: "Show or set the servers and projects of the command line.",
-		Example: "dstack config                                              # show\n" +
-			"dstack config --project main --url http://127.0.0.1:3000   # asks for the token",
+		Example: "dstack config --project main-2 --default                   # use another of the servers that it shows\n" +
+			"dstack config --project main --url http://127.0.0.1:3000   # add one; asks for the token",
 		Args: expectArgs(0, 0, "no arguments"),
 		RunE: func(c *cobra.Command, _ []string) error { return k.run(c.Context(), c) },
 	}
 	c.Flags().StringVar(&k.url, "url", "", "the server's `URL`")
 	c.Flags().StringVar(&k.token, "token", "",
 		"your `TOKEN`, - to read it from stdin; prompts without it (DSTACK_TOKEN)")
+	c.Flags().StringVar(&k.tokenFile, "token-file", "", "read your token from `FILE`, - for stdin")
+	c.Flags().StringVar(&k.entry, "name", "", "call it `NAME` here, if it is not the project's name")
 	c.Flags().BoolVar(&k.makeDefault, "default", false, "make it the default project")
 	c.Flags().BoolVar(&k.keepDefault, "no-default", false, "leave the default project as it is")
 	c.Flags().BoolVar(&k.remove, "remove", false, "remove the project")
@@ -49,8 +53,11 @@ func (k *configCommand) run(ctx context.Context, c *cobra.Command) error {
 	if k.makeDefault && k.keepDefault {
 		return invalidInput("leave one of them out", "--default and --no-default do not go together")
 	}
+	if k.token != "" && k.tokenFile != "" {
+		return invalidInput("leave one of them out", "--token and --token-file do not go together")
+	}
 	changes := false
-	for _, flag := range []string{"project", "url", "token", "default", "no-default", "remove"} {
+	for _, flag := range []string{"project", "url", "token", "token-file", "name", "default", "no-default", "remove"} {
 		changes = changes || c.Flags().Changed(flag)
 	}
 	if !changes {
@@ -61,22 +68,54 @@ func (k *configCommand) run(ctx context.Context, c *cobra.Command) error {
 		return err
 	}
 	name := k.projectName(config)
+	entry := name
+	if k.entry != "" {
+		entry = k.entry
+	}
 	if k.remove {
-		return k.removeProject(config, name)
+		return k.removeProject(config, entry)
 	}
-	project, err := k.resolveServer(config, name)
+	project, err := k.resolveServer(config, entry, name)
 	if err != nil {
 		return err
 	}
-	if project.Name, err = k.checkServer(ctx, project); err != nil {
-		return err
+	found := project.projectName()
+	if project.isNew {
+		if found, err = k.checkServer(ctx, project.projectConfig); err != nil {
+			return err
+		}
 	}
-	asDefault, err := k.isDefaultWanted(ctx, config, project.Name)
+	if strings.EqualFold(project.Name, found) {
+		project.Name, project.Project = found, ""
+	} else {
+		project.Project = found
+	}
+	choice, err := k.chooseDefault(ctx, config, project.Name)
 	if err != nil {
 		return err
 	}
-	if err := SaveProject(k.home, project.Name, project.URL, project.Token, asDefault); err != nil {
+	return k.save(project.projectConfig, choice)
+}
+
+// save writes the entry. An entry of the same name for another URL and another token is
+// kept under a new name.
+func (k *configCommand) save(project projectConfig, choice DefaultChoice) error {
+	aside := ""
+	err := updateClientConfig(k.home, func(config *clientConfig) error {
+		if known := config.findProject(project.Name); known != nil && known.URL != project.URL && known.Token != project.Token {
+			moved := *known
+			aside = config.freeName(moved.Name)
+			moved.Project, moved.Name, moved.Default = moved.projectName(), aside, false
+			config.Projects = append(config.Projects, moved)
+		}
+		config.setProject(project, choice)
+		return nil
+	})
+	if err != nil {
 		return err
+	}
+	if aside != "" {
+		k.printInfo("the entry %s of another server is kept as %s", project.Name, aside)
 	}
 	k.printInfo("project %s at %s is configured in %s", project.Name, project.URL, clientConfigPath(k.home))
 	return nil
@@ -98,6 +137,7 @@ func (k *configCommand) projectName(config *clientConfig) string {
 // projectEntry is a configured project without its token.
 type projectEntry struct {
 	Name    string `json:"name"`
+	Project string `json:"project"` // the project's name on the server
 	URL     string `json:"url"`
 	Default bool   `json:"default"`
 }
@@ -110,12 +150,16 @@ func (k *configCommand) printProjects() error {
 	t := &table{head: []string{"PROJECT", "URL", "DEFAULT"}, movable: []int{1}}
 	list := []projectEntry{}
 	for _, p := range config.Projects {
-		list = append(list, projectEntry{p.Name, p.URL, p.Default})
+		list = append(list, projectEntry{p.Name, p.projectName(), p.URL, p.Default})
 		isDefault := "-"
 		if p.Default {
 			isDefault = "yes"
 		}
-		t.rows = append(t.rows, []string{cleanLine(p.Name), cleanLine(p.URL), isDefault})
+		name := cleanLine(p.Name)
+		if p.projectName() != p.Name {
+			name += " (project " + cleanLine(p.projectName()) + ")"
+		}
+		t.rows = append(t.rows, []string{name, cleanLine(p.URL), isDefault})
 	}
 	if k.json {
 		return k.printJSON(list)
@@ -143,13 +187,26 @@ func (k *configCommand) removeProject(config *clientConfig, name string) error {
 	return err
 }
 
-// resolveServer returns the address and the token of a project: from the flags,
-// else from the environment, else from the configuration file.
-func (k *configCommand) resolveServer(config *clientConfig, name string) (projectConfig, error) {
-	project := projectConfig{Name: name, URL: strings.TrimRight(k.url, "/")}
-	known := config.findProject(name)
+// wantedEntry is the entry that `dstack config` writes.
+type wantedEntry struct {
+	projectConfig
+	isNew bool // it differs from the entry that is known, in more than being the default
+}
+
+// resolveServer returns the entry for a project: the address and the token from the
+// flags, else from the environment, else from the entry in the file. A project without an
+// entry is looked for at the server of the default entry.
+func (k *configCommand) resolveServer(config *clientConfig, entry, name string) (wantedEntry, error) {
+	project := wantedEntry{projectConfig{Name: entry, Project: name, URL: strings.TrimRight(k.url, "/")}, true}
 	if project.URL == "" {
 		project.URL, _ = k.env("DSTACK_URL")
+	}
+	known := config.findProject(entry)
+	if known != nil && known.Project != "" && k.entry == "" && (project.URL == "" || project.URL == known.URL) {
+		project.Project = known.Project
+	}
+	if known == nil {
+		known = config.defaultProject()
 	}
 	if project.URL == "" && known != nil {
 		project.URL = known.URL
@@ -159,6 +216,10 @@ func (k *configCommand) resolveServer(config *clientConfig, name string) (projec
 	}
 	token, err := k.findToken(known, project.URL)
 	project.Token = token
+	if known != nil && known.URL == project.URL && known.Token == token {
+		project.Installation = known.Installation
+		project.isNew = !strings.EqualFold(known.Name, entry) || !strings.EqualFold(known.projectName(), project.projectName())
+	}
 	return project, err
 }
 
@@ -166,11 +227,10 @@ func (k *configCommand) resolveServer(config *clientConfig, name string) (projec
 // user. The token of the file is only used for the URL that it was stored for.
 func (k *configCommand) findToken(known *projectConfig, url string) (string, error) {
 	if k.token == "-" {
-		line, err := bufio.NewReader(io.LimitReader(k.in, 4096)).ReadString('\n')
-		if err != nil && !errors.Is(err, io.EOF) {
-			return "", fmt.Errorf("read the token: %w", err)
-		}
-		k.token = strings.TrimSpace(line)
+		k.token, k.tokenFile = "", "-"
+	}
+	if k.tokenFile != "" {
+		return k.readTokenFile(k.tokenFile)
 	}
 	if k.token != "" {
 		return k.token, nil
@@ -187,7 +247,38 @@ func (k *configCommand) findToken(known *projectConfig, url string) (string, err
 			return token, nil
 		}
 	}
-	return "", invalidInput("add --token TOKEN, or --token - to read it from stdin", "the token is missing")
+	return "", invalidInput("add --token-file FILE, or --token - to read it from stdin", "the token is missing")
+}
+
+// readTokenFile returns the token in a file, or on standard input if path is -.
+func (a *app) readTokenFile(path string) (string, error) {
+	const maxFileBytes = 4096
+	in, where := a.in, "standard input"
+	if path != "-" {
+		f, err := os.Open(a.resolvePath(path))
+		if err != nil {
+			return "", invalidInput("check the path", "cannot read the token from %s: %s", path, describeFileError(err))
+		}
+		defer f.Close()
+		in, where = f, path
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxFileBytes))
+	if err != nil {
+		return "", invalidInput("check the path", "cannot read the token from %s: %s", where, describeFileError(err))
+	}
+	token := strings.TrimSpace(string(text))
+	if token == "" || len(strings.Fields(token)) > 1 {
+		return "", invalidInput("it must contain the token and nothing else", "there is no token in %s", where)
+	}
+	return token, nil
+}
+
+// describeFileError returns why a file operation failed, without the path.
+func describeFileError(err error) string {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err.Error()
+	}
+	return err.Error()
 }
 
 // checkServer verifies that the server accepts the token, and returns the
@@ -198,11 +289,11 @@ func (k *configCommand) checkServer(ctx context.Context, configured projectConfi
 		return "", err
 	}
 	defer client.Close()
-	project, err := client.Project(ctx, configured.Name)
+	project, err := client.Project(ctx, configured.projectName())
 	switch dstack.KindOf(err) {
 	case dstack.NotFound:
 		return "", &dstack.Error{Kind: dstack.NotFound, Cause: err,
-			Message: fmt.Sprintf("there is no project `%s` at %s, or you are not a member", configured.Name, configured.URL),
+			Message: fmt.Sprintf("there is no project `%s` at %s, or you are not a member", configured.projectName(), configured.URL),
 			Hint:    "check the name, or ask its owner to add you"}
 	case dstack.Unauthorized, dstack.Forbidden:
 		return "", &dstack.Error{Kind: dstack.Unauthorized, Cause: err,
@@ -214,24 +305,26 @@ func (k *configCommand) checkServer(ctx context.Context, configured projectConfi
 		}
 	}
 	if project.ProjectName == "" {
-		return configured.Name, nil
+		return configured.projectName(), nil
 	}
 	return project.ProjectName, nil
 }
 
-// isDefaultWanted decides whether the project becomes the default, and asks the
+// chooseDefault decides whether the project becomes the default, and asks the
 // user if another one is.
-func (k *configCommand) isDefaultWanted(ctx context.Context, config *clientConfig, name string) (bool, error) {
+func (k *configCommand) chooseDefault(ctx context.Context, config *clientConfig, name string) (DefaultChoice, error) {
 	current := config.defaultProject()
 	switch {
 	case k.keepDefault:
-		return false, nil
-	case k.makeDefault, k.yes, current == nil:
-		return true, nil
-	case strings.EqualFold(current.Name, name):
-		return true, nil
-	case !k.isInteractive():
-		return false, nil
+		return DefaultNo, nil
+	case k.makeDefault, k.yes, current == nil && len(config.Projects) != 1:
+		return DefaultYes, nil
+	case current == nil, strings.EqualFold(current.Name, name), !k.isInteractive():
+		return DefaultUnset, nil
 	}
-	return k.confirm(ctx, "Make "+name+" your default project?")
+	agreed, err := k.confirm(ctx, "Make "+name+" your default project?")
+	if err == nil && agreed {
+		return DefaultYes, nil
+	}
+	return DefaultUnset, err
 }

@@ -33,6 +33,9 @@ func TestConfig(t *testing.T) {
 	if place, err := newTestApp(u).resolveProject(); err != nil || place.Name != "other" {
 		t.Errorf("the default is %+v (%v)", place, err)
 	}
+	// A project without an entry is looked for at the server of the default.
+	u.run("config", "--project", "third").check(t, ExitDone, nil, []string{"project third at " + f.URL + " is configured"})
+	u.run("config", "--project", "third", "--remove").check(t, ExitDone, nil, nil)
 	// A stored token is not sent to another URL.
 	u.run("config", "--project", "other", "--url", "http://127.0.0.1:9").check(t, ExitInvalid, nil, []string{"the token is missing"})
 	u.run("config", "--project", "othr", "--remove").check(t, ExitInvalid, nil, []string{"did you mean `other`?"})
@@ -50,7 +53,7 @@ func newTestApp(u *testUser) *app {
 func TestResolveProject_Precedence(t *testing.T) {
 	u := newTestUser(t, nil)
 	for _, name := range []string{"one", "two"} {
-		if err := SaveProject(u.home, name, "http://"+name, "t-"+name, false); err != nil {
+		if err := saveProject(u.home, projectConfig{Name: name, URL: "http://" + name, Token: "t-" + name}, DefaultUnset); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -94,13 +97,13 @@ func TestConfigure_KeepsUnknownFieldsAndConcurrentChanges(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 8 {
 		all.Go(func() {
-			if err := SaveProject(home, fmt.Sprint("p", i), "http://p", "t", false); err != nil {
+			if err := saveProject(home, projectConfig{Name: fmt.Sprint("p", i), URL: "http://p", Token: "t"}, DefaultUnset); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	all.Wait()
-	if err := SaveProject(home, "main", "http://new", "t2", false); err != nil {
+	if err := saveProject(home, projectConfig{Name: "main", URL: "http://new", Token: "t2"}, DefaultUnset); err != nil {
 		t.Fatal(err)
 	}
 	book, err := readClientConfig(home)

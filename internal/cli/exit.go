@@ -45,6 +45,9 @@ func exitCode(err error) int {
 	if err == nil {
 		return ExitDone
 	}
+	if failed, ok := errors.AsType[*failedCommandExit](err); ok {
+		return failed.status
+	}
 	kind := dstack.Internal
 	if ours, ok := errors.AsType[*dstack.Error](err); ok {
 		kind = ours.Kind
@@ -73,6 +76,10 @@ func ExitCodesPage() string {
 		}
 		fmt.Fprintf(&b, "| %d | %s | %s | %s |\n", exit.Code, exit.Name, exit.Meaning, strings.Join(kinds, ", "))
 	}
-	b.WriteString("\nA second Ctrl-C ends the command at once, with status 130.\n")
+	b.WriteString("\nA second Ctrl-C ends the command at once, with status 130.\n\n" +
+		"`dstack exec` exits with the status of the command in the replica, 0 to 255: 126 if it cannot be run, 127 if\n" +
+		"there is no such program, 128 and the signal's number if a signal ended it. 130 is also the status after Ctrl-C\n" +
+		"without a terminal. If the command could not be run at all, the status is from the table, with a message on\n" +
+		"standard error.\n")
 	return b.String()
 }

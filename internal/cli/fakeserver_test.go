@@ -118,8 +118,17 @@ func (f *fakeServer) answerCall(w http.ResponseWriter, r *http.Request) {
 		preview.Plan.RunSpec, preview.Plan.User = got.RunSpec, "admin"
 		writeAnswer(w, 200, preview)
 	case strings.HasSuffix(path, "/runs/apply"):
-		f.applied = append(f.applied, decodeBody[api.ApplyRequest](r))
-		writeAnswer(w, 200, f.views[0])
+		ask := decodeBody[api.ApplyRequest](r)
+		view := f.views[0]
+		if name := ask.RunSpec.RunName; name != nil {
+			if refused, no := f.refusals["apply "+*name]; no {
+				writeAnswer(w, refused.status, refused.body)
+				return
+			}
+			view.Name = *name
+		}
+		f.applied = append(f.applied, ask)
+		writeAnswer(w, 200, view)
 	case strings.HasSuffix(path, "/runs/view"):
 		f.answerView(w, r)
 	case path == "/api/runs/views":

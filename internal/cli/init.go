@@ -2,7 +2,6 @@ package cli
 
 import (
 	"path/filepath"
-	"slices"
 
 	"github.com/spf13/cobra"
 )
@@ -31,8 +30,8 @@ func newInitCommand(a *app) *cobra.Command {
 			a.printInfo("%s is registered as %s", dir, repo.RepoID)
 			a.printInfo("apply uploads what git lists in it, without .dstackignore's files and without secrets such as .env")
 			return updateClientConfig(a.home, func(config *clientConfig) error {
-				config.Repos = slices.DeleteFunc(config.Repos, func(f repoConfig) bool { return f.Path == dir })
-				config.Repos = append(config.Repos, repoConfig{Path: dir, RepoID: repo.RepoID, RepoType: "local"})
+				config.setRepo(repoConfig{Path: dir, RepoID: repo.RepoID, RepoType: "local",
+					KeyPath: filepath.Join(a.home, ".dstack", "ssh", "id_rsa")})
 				return nil
 			})
 		},

@@ -12,7 +12,7 @@ import (
 type logStyle struct {
 	timestamps  bool
 	json        bool
-	showReplica bool // prefix lines with the replica's number, on a terminal
+	showReplica bool // prefix lines with the replica's number
 }
 
 // logPrinter prints the output of replicas: sanitized to a terminal, byte for
@@ -53,11 +53,11 @@ func (p *logPrinter) printEntry(e api.LogEntry) error {
 	if p.style.timestamps {
 		before = e.Timestamp.Local().Format("2006-01-02T15:04:05.000Z07:00") + " "
 	}
-	if !p.out.terminal {
-		return p.writeLine(append([]byte(before), e.Message...))
-	}
 	if p.style.showReplica {
 		before += fmt.Sprintf("%d | ", e.Replica)
+	}
+	if !p.out.terminal {
+		return p.writeLine(append([]byte(before), e.Message...))
 	}
 	return p.writeLine([]byte(p.out.paint(dim, before) + cleanOutput(e.Message)))
 }

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -11,12 +12,12 @@ import (
 
 func newLogsCommand(a *app) *cobra.Command {
 	var follow, stamps, asJSON bool
-	var since string
+	var since, tail string
 	replica := -1
 	c := &cobra.Command{
 		Use:   "logs RUN",
 		Short: "Show the output of a run's replicas.",
-		Example: "dstack logs llama31 -f\n" +
+		Example: "dstack logs llama31 -f --tail 20\n" +
 			"dstack logs llama31 --replica 1 --since 10m -t",
 		Args: expectArgs(1, 1, "the name of a run"),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -34,6 +35,11 @@ func newLogsCommand(a *app) *cobra.Command {
 				}
 				request.StartTime = &from
 			}
+			if lines, err := parseTail(tail); err != nil {
+				return err
+			} else if lines >= 0 {
+				request.Tail = &lines
+			}
 			return a.showLogs(c, request, logStyle{timestamps: stamps, json: asJSON})
 		},
 		ValidArgsFunction: a.completeRuns,
@@ -41,6 +47,7 @@ func newLogsCommand(a *app) *cobra.Command {
 	c.Flags().BoolVarP(&follow, "follow", "f", false, "follow the output until the run ends")
 	c.Flags().IntVar(&replica, "replica", -1, "the replica with this `NUMBER` only")
 	c.Flags().StringVar(&since, "since", "", "since a `TIME`: 10m ago, or 2026-01-31T12:00:00Z")
+	c.Flags().StringVarP(&tail, "tail", "n", "all", "the last `NUMBER` of lines of each replica only")
 	c.Flags().BoolVarP(&stamps, "timestamps", "t", false, "print timestamps")
 	addOutputFlag(c, &asJSON)
 	c.Flags().Lookup("replica").DefValue = "all"
@@ -48,10 +55,33 @@ func newLogsCommand(a *app) *cobra.Command {
 	return c
 }
 
+// parseTail parses a number of lines; -1 means all.
+func parseTail(text string) (int, error) {
+	if text == "all" {
+		return -1, nil
+	}
+	lines, err := strconv.Atoi(text)
+	switch {
+	case err != nil:
+		return 0, invalidInput("write a number such as 100, or all", "--tail: `%s` is not a number of lines", text)
+	case lines < 0:
+		return 0, invalidInput("write a number such as 100, or all", "--tail: a number of lines cannot be negative")
+	}
+	return lines, nil
+}
+
+// localTimeFormats are the times without a zone that people write. They are local.
+var localTimeFormats = []string{"2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", time.DateOnly}
+
 // sinceWhen parses a time, or a duration before now.
 func sinceWhen(text string, now time.Time) (time.Time, error) {
 	if at, err := time.Parse(time.RFC3339Nano, text); err == nil {
 		return at, nil
+	}
+	for _, format := range localTimeFormats {
+		if at, err := time.ParseInLocation(format, text, time.Local); err == nil {
+			return at, nil
+		}
 	}
 	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
 		return now.Add(-ago), nil
@@ -61,6 +91,12 @@ func sinceWhen(text string, now time.Time) (time.Time, error) {
 		return time.Time{}, invalidInput("write 10m, or 2026-01-31T12:00:00Z", "--since: `%s` is not a time", text)
 	}
 	return now.Add(-time.Duration(ago) * time.Second), nil
+}
+
+// hasSeveralReplicas reports whether the output of a run is, or with follow may become, that of
+// several replicas.
+func hasSeveralReplicas(view api.RunView, follow bool) bool {
+	return view.ReplicaCount > 1 || len(view.Replicas) > 1 || follow && view.Max > 1
 }
 
 func (a *app) showLogs(c *cobra.Command, request api.FollowLogs, style logStyle) error {
@@ -74,7 +110,7 @@ func (a *app) showLogs(c *cobra.Command, request api.FollowLogs, style logStyle)
 	if err != nil {
 		return a.suggestRun(ctx, client, project, request.RunName, err)
 	}
-	style.showReplica = request.Replica == nil && len(view.Replicas) > 1
+	style.showReplica = request.Replica == nil && hasSeveralReplicas(view, request.Follow)
 	reader := &logReader{client: client, project: project, request: request, retryDelay: reconnectDelay,
 		notify: func(text string) { a.printInfo(" %s", cleanLine(text)) }}
 	printer := newLogPrinter(a.screen, style)

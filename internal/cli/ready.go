@@ -1,8 +1,8 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
-	"net/url"
 	"strings"
 	"time"
 
@@ -27,14 +27,11 @@ func (a *app) printReady(v api.RunView, waited time.Duration) {
 	}
 	a.printInfo("")
 	a.printResult("   service  %s", cleanLine(v.URL))
-	if isLocalhostName(v.URL) && v.PathURL != "" {
+	if v.PathURL != "" && v.PathURL != v.URL {
 		a.printResult("        or  %s", cleanLine(v.PathURL))
 	}
 	if v.Model != nil {
-		a.printResult("   model    %s at %s", cleanLine(v.Model.Name), cleanLine(v.Model.URL))
-		if isLocalhostName(v.Model.URL) && v.Model.PathURL != "" {
-			a.printResult("        or  %s", cleanLine(v.Model.PathURL))
-		}
+		a.printResult("   model    %s at %s", cleanLine(v.Model.Name), cleanLine(modelBaseURL(v.Model)))
 	}
 	a.printInfo("")
 	for _, line := range exampleCall(v) {
@@ -43,26 +40,26 @@ func (a *app) printReady(v api.RunView, waited time.Duration) {
 	a.printInfo("")
 }
 
-// isLocalhostName reports whether the host is a name below localhost. Browsers
-// and curl resolve such names, but many programs do not.
-func isLocalhostName(address string) bool {
-	u, err := url.Parse(address)
-	return err == nil && strings.HasSuffix(u.Hostname(), ".localhost")
+// modelBaseURL returns the base URL of a model for clients of OpenAI's API.
+// Older servers send only URL, which has no /v1.
+func modelBaseURL(m *api.ModelView) string {
+	return cmp.Or(m.BaseURL, strings.TrimSuffix(m.URL, "/")+"/v1")
 }
 
-// exampleCall returns a curl command that calls the service.
+// exampleCall returns a curl command that calls the service. A model always needs
+// a token, even if its service needs none.
 func exampleCall(v api.RunView) []string {
-	token := ""
-	if v.Auth {
-		token = ` -H "Authorization: Bearer $DSTACK_TOKEN"`
-	}
-	if v.Model == nil {
-		return []string{"curl " + shellQuote(v.URL) + token}
+	const token = `-H "Authorization: Bearer $DSTACK_TOKEN"`
+	switch {
+	case v.Model == nil && v.Auth:
+		return []string{"curl " + shellQuote(v.URL) + " " + token}
+	case v.Model == nil:
+		return []string{"curl " + shellQuote(v.URL)}
 	}
 	body := fmt.Sprintf(`{"model": %q, "messages": [{"role": "user", "content": "Hi"}]}`, v.Model.Name)
 	return []string{
-		"curl " + shellQuote(strings.TrimSuffix(v.Model.URL, "/")+"/v1/chat/completions") + ` \`,
-		strings.TrimPrefix(token+" -H 'Content-Type: application/json' \\", " "),
+		"curl " + shellQuote(modelBaseURL(v.Model)+"/chat/completions") + ` \`,
+		token + ` -H 'Content-Type: application/json' \`,
 		"-d " + shellQuote(body),
 	}
 }

@@ -19,10 +19,10 @@ type runRequest struct {
 	env     map[string]string // variable → the origin of its value, in words
 }
 
-// readRequest reads the configuration, the profile, the variables and the flags.
-// Its error lists the problems of all of them.
-func (a *app) readRequest(f *applyFlags, args []string) (*runRequest, error) {
-	file, err := a.readSource(f.file)
+// readRequest reads the configuration in a file, the profile, the variables and the flags.
+// Its error lists the problems of all of them. An empty name is the default file.
+func (a *app) readRequest(name string, f *applyFlags, args []string) (*runRequest, error) {
+	file, err := a.readSource(name)
 	if err != nil {
 		return nil, err
 	}

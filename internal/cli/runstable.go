@@ -20,6 +20,9 @@ func runsTable(views []api.RunView, why map[dstack.RunID]string, verbose bool, n
 			for _, r := range v.Replicas {
 				t.rows = append(t.rows, replicaRow(r, now), []string{"  " + replicaNote(r)})
 			}
+			if v.Model != nil && !v.Status.IsFinished() {
+				t.rows = append(t.rows, []string{fmt.Sprintf("  model %s at %s", cleanLine(v.Model.Name), cleanLine(modelBaseURL(v.Model)))})
+			}
 			if line := metricsLine(v); line != "" {
 				t.rows = append(t.rows, []string{line})
 			}

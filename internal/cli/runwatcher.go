@@ -87,7 +87,11 @@ func (a *app) printFollowUps(name string) {
 
 // waitUntilReady waits until the revision has become ready once.
 func (s *runWatcher) waitUntilReady(ctx context.Context, view api.RunView) (api.RunView, error) {
-	revision := view.Revision
+	return s.waitForRevision(ctx, view, view.Revision)
+}
+
+// waitForRevision is waitUntilReady for a revision that may not be the present one any more.
+func (s *runWatcher) waitForRevision(ctx context.Context, view api.RunView, revision int) (api.RunView, error) {
 	w := &runWaiter{app: s.app, client: s.client, project: s.project, timeout: s.waitFlags.timeout}
 	w.isDone = func(v api.RunView) (bool, error) { return waitOutcome(v, revision) }
 	w.timeoutError = func(v api.RunView) error {
@@ -137,7 +141,7 @@ func (s *runWatcher) followRun(ctx context.Context, view api.RunView) error {
 func (s *runWatcher) printUntilEnd(
 	ctx context.Context, view api.RunView, lines <-chan logEvent, updates <-chan viewUpdate,
 ) error {
-	printer := newLogPrinter(s.screen, logStyle{showReplica: view.DesiredReplicas > 1})
+	printer := newLogPrinter(s.screen, logStyle{showReplica: hasSeveralReplicas(view, true)})
 	for {
 		select {
 		case <-ctx.Done():

@@ -263,9 +263,6 @@ func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 	switch text[0] {
 	case '[':
 		vars.setKey("messages", text)
-		for _, key := range []string{"tools", "documents"} {
-			vars.setKey(key, json.RawMessage("null"))
-		}
 		vars.setKey("add_generation_prompt", json.RawMessage("true"))
 	case '{':
 		if err := vars.merge(text); err != nil {
@@ -273,6 +270,9 @@ func (a *app) templateVariables(r *renderOptions, name string) ([]byte, error) {
 		}
 	default:
 		return nil, invalidInput("", "--messages: %s is neither a list of messages nor an object of variables", name)
+	}
+	for _, key := range []string{"tools", "documents"} { // transformers always defines them
+		vars.setDefault(key, json.RawMessage("null"))
 	}
 	if r.toolsJSON != nil {
 		vars.setKey("tools", r.toolsJSON)

@@ -22,6 +22,11 @@ func (u *testUser) withTemplates() *testUser {
 	u.writeFile("one.json", `[{"role": "user", "content": "Hi <b>"}]`)
 	u.writeFile("two.json", `[{"role": "user", "content": "1"}, {"role": "user", "content": "2"}]`)
 	u.writeFile("whole.json", `{"messages": [{"role": "user", "content": "Hi"}], "bos_token": "<s>", "eos_token": "</s>", "x": {"b": 1, "a": 2.0}, "add_generation_prompt": false, "tools": null}`)
+	u.writeFile("defined.jinja", "{{ tools is defined }} {{ tools is none or tools is iterable }} {{ documents is none }} {{ missing is defined }}")
+	u.writeFile("reasoning.jinja", "{% for m in messages %}{{ m.reasoning_content | default('-') }}/{{ m.thinking | default('-') }},{% endfor %}")
+	u.writeFile("reasons.json", `{"messages": [{"role": "assistant", "content": "b", "reasoning": "R"}, {"role": "assistant", "reasoning_content": "S"},
+		{"role": "assistant", "thinking": "T"}, {"role": "assistant", "thinking": "V", "reasoning_content": "U", "reasoning": "W"},
+		{"role": "assistant", "content": "b"}]}`)
 	u.writeFile("tools.json", `[{"type": "function", "b": 1, "a": 2.0}]`)
 	u.writeFile("text.json", `"Hi"`)
 	u.writeFile("cut.json", `[{"role"`)
@@ -36,6 +41,8 @@ func TestTemplateRender(t *testing.T) {
 		{"several, one after the other", "--chat-template t.jinja --messages one.json --messages whole.json", "[user]Hi <b>\n[assistant][user]Hi\n"},
 		{"what a list leaves out", "--chat-template vars.jinja --messages one.json" + now, "||null||True|2024-07-26 12"},
 		{"a whole context", "--chat-template vars.jinja --messages whole.json" + now, "<s>|</s>|null|{'b': 1, 'a': 2.0}|False|2024-07-26 12"},
+		{"what an object leaves out", "--chat-template defined.jinja --messages whole.json", "True True True False"},
+		{"reasoning by any of its names", "--chat-template reasoning.jinja --messages reasons.json", "R/R,S/S,T/T,U/V,-/-,"},
 		{"flags win", "--chat-template vars.jinja --messages whole.json --bos-token B --eos-token= --tools tools.json --kwargs {\"x\":true}" + now,
 			`B||[{"type": "function", "b": 1, "a": 2.0}]|True|False|2024-07-26 12`},
 	} {

@@ -182,7 +182,7 @@ func TestRollback_PrintsItsChanges(t *testing.T) {
 		u.run("rollback", "web", "--to", same).check(t, ExitFailed, nil, []string{"web has no such revision"})
 	}
 	u.run("rollback", "web", "--to", "0").check(t, ExitInvalid, nil, []string{"the first revision is 1"})
-	u.run("rollback", "web", "-d", "--wait", "ready").check(t, ExitInvalid, nil, []string{"do not go together"})
+	u.run("rollback", "web", "-d", "--timeout", "1m").check(t, ExitInvalid, nil, []string{"--detach alone does not wait"})
 	f.list = runViews(readyView)
 	f.refusals["history"] = refusal{400, `{"detail":[{"msg":"Run not found","code":"resource_not_exists"}]}`}
 	u.run("rollback", "wbe").check(t, ExitFailed, nil, []string{"there is no run `wbe`", "did you mean `web`?"})

@@ -22,6 +22,7 @@ type fileResult struct {
 	Notes    spec.Problems `json:"notes"`           // valid, but not supported yet
 	Error    string        `json:"error,omitempty"` // the file could not be read
 	read     spec.Configuration
+	profiles *profileList // of a profiles file, instead of read
 	err      error
 }
 
@@ -30,7 +31,7 @@ func newValidateCommand(a *app) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "validate [FILE|FOLDER|-]...",
 		Short: "Check configurations without a server.",
-		Example: "dstack validate . -o json                    # every *.dstack.yml in this folder and below\n" +
+		Example: "dstack validate . -o json                    # every *.dstack.yml here and below, and .dstack/profiles.yml\n" +
 			"dstack validate --json service.dstack.yml    # normalised, with every default",
 		RunE: func(c *cobra.Command, args []string) error {
 			if asJSON && normal {
@@ -67,7 +68,7 @@ func (a *app) validateFiles(ctx context.Context, args []string) ([]fileResult, e
 				return nil, err
 			}
 			if len(names) == 0 {
-				return nil, invalidInput("name the file itself", "there is no *.dstack.yml in %s", arg)
+				return nil, invalidInput("name the file itself", "there is no *.dstack.yml and no .dstack/profiles.yml in %s", arg)
 			}
 		}
 		for _, name := range names {
@@ -89,6 +90,11 @@ func (a *app) checkFile(name string) fileResult {
 		return result
 	}
 	result.File = source.name
+	if isProfilesName(source.name) {
+		checkProfiles(source, &result)
+		result.Valid = result.err == nil
+		return result
+	}
 	result.read, err = spec.ParseConfiguration(source.name, source.text)
 	if service, ok := result.read.(*spec.Service); ok {
 		if problems := service.NameProblems(); problems != nil {
@@ -111,9 +117,15 @@ func (a *app) checkFile(name string) fileResult {
 }
 
 // findConfigurations returns the configuration files in a folder and the folders
-// in it, hidden ones excepted.
+// in it, hidden ones excepted, and the profiles files of these folders.
 func (a *app) findConfigurations(ctx context.Context, folder string) ([]string, error) {
 	var names []string
+	add := func(path string) {
+		if rel, err := filepath.Rel(a.dir, path); err == nil && !filepath.IsAbs(folder) {
+			path = rel
+		}
+		names = append(names, path)
+	}
 	err := filepath.WalkDir(a.resolvePath(folder), func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:
@@ -122,11 +134,12 @@ func (a *app) findConfigurations(ctx context.Context, folder string) ([]string, 
 			return err
 		case entry.IsDir() && strings.HasPrefix(entry.Name(), ".") && path != a.resolvePath(folder):
 			return fs.SkipDir
-		case !entry.IsDir() && isConfigurationName(entry.Name()):
-			if rel, err := filepath.Rel(a.dir, path); err == nil && !filepath.IsAbs(folder) {
-				path = rel
+		case entry.IsDir():
+			for _, profiles := range findProfiles(path) {
+				add(profiles)
 			}
-			names = append(names, path)
+		case isConfigurationName(entry.Name()):
+			add(path)
 		}
 		return nil
 	})
@@ -163,7 +176,7 @@ func (a *app) printValidation(results []fileResult) error {
 // describeResult describes a file without problems.
 func describeResult(r fileResult) string {
 	switch {
-	case r.read == nil:
+	case r.read == nil && r.profiles == nil:
 		return "not checked"
 	case len(r.Notes) > 0:
 		return "valid, but this version cannot run it"
@@ -208,6 +221,10 @@ func (a *app) printNormalised(results []fileResult) error {
 				a.printInfo("")
 			}
 			last = r.err
+		case r.profiles != nil:
+			if err := a.printJSON(r.profiles); err != nil {
+				return err
+			}
 		case r.read == nil:
 			a.printInfo("%s: %s", cleanLine(r.File), describeResult(r))
 			a.printNotes(r.Notes)

@@ -30,6 +30,7 @@ const (
 	EventReady      EventKind = "ready"       // a revision has as many ready replicas as desired
 	EventRolledBack EventKind = "rolled_back" // a revision failed, and an earlier one became current again
 	EventStop       EventKind = "stop"        // a user asked to stop the run
+	EventExec       EventKind = "exec"        // a user ran a command in a replica
 )
 
 // Revision is one submitted version of a run's specification. Revisions are

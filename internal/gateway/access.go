@@ -16,6 +16,7 @@ type access struct {
 	view       *view
 	routes     []*route.Route  // where the request may go; empty while the model is not known
 	hidesToken bool            // the Authorization header has a token of the platform, which replicas must not see
+	bySession  bool            // the cookie of a browser's session authorized the request
 	single     [1]*route.Route // memory for a list of one route
 }
 
@@ -32,10 +33,10 @@ func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 	if a.view == v && len(a.routes) > 0 {
 		return nil // by the same table already
 	}
-	a.view, a.routes = v, nil
+	a.view, a.routes, a.bySession = v, nil, false
 	if p.destination.Models {
 		a.hidesToken = true
-		if err := p.checkToken(v); err != nil || p.model.name == "" {
+		if err := a.checkToken(v, p); err != nil || p.model.name == "" {
 			return err
 		}
 		a.routes = v.Model(p.destination.Project, p.model.name)
@@ -46,38 +47,33 @@ func (a *access) authorizeBy(v *view, p *proxyRequest) error {
 	}
 	r := v.Run(p.destination.Project, p.destination.Run)
 	if r == nil || r.Auth {
-		if err := p.checkToken(v); err != nil {
+		if err := a.checkToken(v, p); err != nil {
 			return err
 		}
 	}
 	if r == nil {
 		return runNotFound(p.destination)
 	}
-	a.hidesToken = r.Auth || carriesPlatformToken(v, p.r.Header)
+	a.hidesToken = r.Auth && !a.bySession || carriesPlatformToken(v, p.r.Header)
 	a.routes = a.only(r)
 	return nil
 }
 
-// checkToken makes sure that the caller's token is valid for the project. The
-// route table has all that this takes; no server is asked.
-func (p *proxyRequest) checkToken(v *view) error {
-	token, ok := bearerToken(p.r.Header)
-	if !ok && p.destination.Models && len(p.r.Header["Authorization"]) == 0 {
-		if keys := p.r.Header[openai.AnthropicKey]; len(keys) == 1 {
-			token, ok = keys[0], keys[0] != ""
+// checkToken makes sure that the caller's token is valid for the project: that of
+// the request, else that of the browser's session. An application's own
+// Authorization header does not end a session. The route table has all that
+// this takes; no server is asked.
+func (a *access) checkToken(v *view, p *proxyRequest) error {
+	grant, err := p.findGrant(v)
+	if err != nil {
+		session := p.sessionGrant(v)
+		if session == nil {
+			return err
 		}
-	}
-	if !ok {
-		return &responseError{challenge: `Bearer realm="dstack"`, details: details{Kind: dstack.Unauthorized,
-			Message: "this needs a token",
-			Hint:    "send the header Authorization: Bearer <token>; yours is in ~/.dstack/config.yml"}}
-	}
-	grant := v.Grant(sha256.Sum256([]byte(token)))
-	if grant == nil {
-		const challenge = `Bearer realm="dstack", error="invalid_token"`
-		return &responseError{challenge: challenge, details: details{Kind: dstack.Unauthorized,
-			Message: "this token is not valid for this server",
-			Hint:    "yours is in ~/.dstack/config.yml"}}
+		if !p.mayUseCookie() {
+			return newForeignPageError()
+		}
+		grant, a.bySession = session, true
 	}
 	if !grant.Allows(p.destination.Project) {
 		return &responseError{details: details{Kind: dstack.Forbidden,
@@ -85,6 +81,29 @@ func (p *proxyRequest) checkToken(v *view) error {
 			Hint:    "ask an administrator of the project to make you a member"}}
 	}
 	return nil
+}
+
+// findGrant returns the grant of the token that a request has.
+func (p *proxyRequest) findGrant(v *view) (*route.Grant, error) {
+	token, ok := bearerToken(p.r.Header)
+	if !ok && p.destination.Models && len(p.r.Header["Authorization"]) == 0 {
+		if keys := p.r.Header[openai.AnthropicKey]; len(keys) == 1 {
+			token, ok = keys[0], keys[0] != ""
+		}
+	}
+	if !ok {
+		return nil, &responseError{challenge: `Bearer realm="dstack"`, details: details{Kind: dstack.Unauthorized,
+			Message: "this needs a token",
+			Hint:    "send the header Authorization: Bearer <token>; yours is in ~/.dstack/config.yml"}}
+	}
+	grant := v.Grant(sha256.Sum256([]byte(token)))
+	if grant == nil {
+		const challenge = `Bearer realm="dstack", error="invalid_token"`
+		return nil, &responseError{challenge: challenge, details: details{Kind: dstack.Unauthorized,
+			Message: "this token is not valid for this server",
+			Hint:    "yours is in ~/.dstack/config.yml"}}
+	}
+	return grant, nil
 }
 
 // bearerToken returns the token of a request. With two Authorization headers

@@ -58,6 +58,9 @@ func (f *forwarder) RoundTrip(out *http.Request) (*http.Response, error) {
 	var body *unsentBody
 	if out.Body != nil && out.GetBody == nil {
 		body = &unsentBody{body: out.Body}
+		if f.request.body != nil {
+			f.request.body.trailer.announce(out)
+		}
 	}
 	for {
 		res, err := p.sendToReplica(f.addressRequest(out, body))

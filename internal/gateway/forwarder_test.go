@@ -98,6 +98,7 @@ func TestForward_ForwardedHeaders(t *testing.T) {
 			for name, want := range map[string]string{
 				"X-Forwarded-For": "127.0.0.1", "X-Real-Ip": "127.0.0.1", "X-Forwarded-Host": "open.localhost", "X-Forwarded-Proto": "http",
 				"Forwarded": `for=127.0.0.1;host="open.localhost";proto=http`, "X-Forwarded-Prefix": "",
+				"X-Forwarded-Port": "80",
 			} {
 				if got := strings.Join(h[name], "|"); got != want {
 					t.Errorf("%s is %q, want %q", name, got, want)

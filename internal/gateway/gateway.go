@@ -8,6 +8,7 @@ import (
 	"log"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"dstack/internal/decide/route"
@@ -35,12 +36,15 @@ type ControlPlane interface {
 // Options configure a gateway. Control is required.
 type Options struct {
 	Control ControlPlane
-	Domain  string       // services are at <run>.<domain>; default: localhost
-	Main    string       // the project whose runs are directly below the domain; default: main
-	Name    string       // tells this gateway from others in its reports; default: gateway
-	Dialer  *dial.Dialer // connects to replicas; nil: a new one
-	Limits  Limits
-	Log     *slog.Logger // nil: slog.Default
+	Site    route.Site     // where services are published; default: below localhost, for the project main
+	Proxies []netip.Prefix // the trusted proxies in front of the gateway
+	Name    string         // tells this gateway from others in its reports; default: gateway
+	Dialer  *dial.Dialer   // connects to replicas; nil: a new one
+	// SessionKey seals the cookies of browsers, 32 bytes; nil: a random key, with
+	// which they end when the gateway does.
+	SessionKey []byte
+	Limits     Limits
+	Log        *slog.Logger // nil: slog.Default
 }
 
 // Limits are bounds. Zero stands for the default.
@@ -87,7 +91,8 @@ func (l Limits) orDefaults() Limits {
 type Gateway struct {
 	control     ControlPlane
 	name        string
-	domain      route.Domain
+	site        route.Site
+	proxies     route.Proxies
 	limits      Limits
 	log         *slog.Logger
 	proxyLog    *log.Logger // of httputil.ReverseProxy, at level debug
@@ -96,6 +101,8 @@ type Gateway struct {
 	metrics     *metrics
 	prompts     *promptRenderer
 	rateLimiter *rateLimiter
+	sessions    *sessionSealer
+	signIns     *signInLimiter
 	bodyBudget  *budget
 	readBudget  *budget
 	transport   *http.Transport
@@ -114,7 +121,7 @@ func New(o Options) *Gateway {
 	g := &Gateway{
 		control:     o.Control,
 		name:        cmp.Or(o.Name, "gateway"),
-		domain:      route.Domain{Name: cmp.Or(o.Domain, "localhost"), Main: cmp.Or(o.Main, "main")},
+		site:        o.Site,
 		limits:      limits,
 		log:         o.Log,
 		proxyLog:    slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
@@ -123,16 +130,24 @@ func New(o Options) *Gateway {
 		metrics:     newMetrics(),
 		prompts:     newPromptRenderer(),
 		rateLimiter: newRateLimiter(),
+		sessions:    newSessionSealer(o.SessionKey),
+		signIns:     newSignInLimiter(),
 		bodyBudget:  newBodyBudget(limits.BodyBytes, limits.MaxBody),
 		readBudget:  newReadBudget(limits.ReadBytes, limits.ReadBytes/2),
 		transport:   newTransport(limits, o.Dialer),
 	}
+	g.site.Main = cmp.Or(g.site.Main, "main")
+	g.proxies = route.Proxies{Trusted: o.Proxies, Site: g.site}
 	g.queue.onChange = g.loads.countWaiting
 	return g
 }
 
+// RefuseWaiting refuses the requests that wait for a replica, and those that
+// would have to from now on, so that a server can stop.
+func (g *Gateway) RefuseWaiting() { g.queue.close() }
+
 // Tasks are to run while the gateway serves. When they end, requests that wait
-// for a replica are refused, so that a server can stop.
+// for a replica are refused, as RefuseWaiting does.
 func (g *Gateway) Tasks() []loop.Task {
 	return []loop.Task{{Name: "route table", Run: g.followTable}, {Name: "load report", Run: g.sendReports}}
 }

@@ -1,8 +1,8 @@
 package gateway
 
 import (
-	"net"
 	"net/http"
+	"slices"
 	"strings"
 
 	"dstack/internal/openai"
@@ -17,6 +17,7 @@ func (p *proxyRequest) setForwardedHeaders(h http.Header) {
 			delete(h, name)
 		}
 	}
+	removeSessionCookies(h)
 	if p.acquirer.access.hidesToken {
 		h.Del("Authorization")
 		if p.destination.Models {
@@ -30,23 +31,16 @@ func (p *proxyRequest) setForwardedHeaders(h http.Header) {
 		h.Del("Upgrade")
 	}
 	h.Del("Http2-Settings")
+	if p.destination.Models {
+		h.Del("Expect") // the gateway has read the body
+	}
 
-	client, _, err := net.SplitHostPort(p.r.RemoteAddr)
-	if err != nil {
-		client = "unknown"
-	}
-	node, proto := client, "http"
-	if strings.Contains(client, ":") {
-		node = `"[` + client + `]"`
-	}
-	if p.r.TLS != nil {
-		proto = "https"
-	}
-	h["X-Forwarded-For"] = []string{client}
-	h["X-Real-Ip"] = []string{client}
-	h["X-Forwarded-Host"] = []string{p.r.Host}
-	h["X-Forwarded-Proto"] = []string{proto}
-	h["Forwarded"] = []string{`for=` + node + `;host="` + p.r.Host + `";proto=` + proto}
+	h["X-Forwarded-For"] = []string{p.client.ForwardedFor()}
+	h["X-Real-Ip"] = []string{p.client.AddressText()}
+	h["X-Forwarded-Host"] = []string{p.client.Origin.Host}
+	h["X-Forwarded-Proto"] = []string{p.client.Origin.Scheme}
+	h["X-Forwarded-Port"] = []string{p.client.Port()}
+	h["Forwarded"] = []string{p.client.Forwarded()}
 	if p.pathPrefix() != "" {
 		h["X-Forwarded-Prefix"] = []string{p.pathPrefix()}
 	}
@@ -96,15 +90,18 @@ func (p *proxyRequest) rewriteResponseHeaders(h http.Header) {
 		}
 	}
 	h["X-Request-Id"] = []string{p.id}
-	if cookies := h["Set-Cookie"]; len(cookies) > 0 {
+	if cookies := slices.DeleteFunc(h["Set-Cookie"], isSessionCookie); len(cookies) > 0 {
+		h["Set-Cookie"] = cookies
 		for i, c := range cookies {
 			cookies[i] = scopeCookie(c, p.pathPrefix())
 		}
+	} else {
+		delete(h, "Set-Cookie")
 	}
 	if prefix := p.pathPrefix(); prefix != "" {
 		for _, name := range []string{"Location", "Content-Location"} {
 			if to := h.Get(name); to != "" {
-				h.Set(name, addPathPrefix(prefix, p.r.Host, to))
+				h.Set(name, addPathPrefix(prefix, []string{p.r.Host, p.client.Origin.Host}, to))
 			}
 		}
 	}

@@ -14,8 +14,8 @@ func (g *Gateway) Serves(r *http.Request) bool {
 }
 
 func (g *Gateway) identify(r *http.Request) (route.Destination, bool) {
-	if d, ok := g.domain.ByHost(r.Host); ok {
+	if d, ok := g.site.ByHost(r.Host); ok {
 		return d, true
 	}
-	return route.ParsePath(r.URL.EscapedPath())
+	return g.site.ByPath(r.URL.EscapedPath())
 }

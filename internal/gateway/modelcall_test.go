@@ -38,6 +38,12 @@ func TestModels_PassByteForByte(t *testing.T) {
 		"http://127.0.0.1/proxy/models/main/v1/chat/completions":     "/v1/chat/completions",
 		"http://127.0.0.1/proxy/models/Main/chat/completions":        "/v1/chat/completions",
 		"http://gateway.localhost:3000/v1/chat/completions?api=true": "/v1/chat/completions?api=true",
+		"http://127.0.0.1:3000/v1/chat/completions":                  "/v1/chat/completions",
+		"http://dstack.example.com/v1/embeddings?x=1":                "/v1/embeddings?x=1",
+		"http://127.0.0.1:3000/v1/chat/completions/":                 "/v1/chat/completions",
+		"http://gateway.localhost/v1/completions/":                   "/v1/completions",
+		"http://127.0.0.1/proxy/models/main/v1/responses/":           "/v1/responses",
+		"http://127.0.0.1:3000/v1/v1/messages":                       "/v1/messages",
 	} {
 		for _, chunked := range []bool{false, true} {
 			var in io.Reader = strings.NewReader(body)

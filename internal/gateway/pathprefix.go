@@ -2,17 +2,20 @@ package gateway
 
 import (
 	"net/url"
+	"slices"
 	"strings"
 )
 
 // addPathPrefix adds the prefix base to a redirect of an application that does not
 // know it. Redirects that have the prefix, are relative, or lead to another host
-// stay unchanged.
-func addPathPrefix(base, host, to string) string {
+// stay unchanged. hosts are those by which the client and the application know this
+// one.
+func addPathPrefix(base string, hosts []string, to string) string {
 	origin, path := "", to
 	if at := strings.Index(to, "//"); at == 0 || (at > 0 && to[0] != '/' && to[at-1] == ':') {
 		u, err := url.Parse(to)
-		if err != nil || !strings.EqualFold(u.Host, host) || (u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https") {
+		isOwn := func(host string) bool { return err == nil && strings.EqualFold(u.Host, host) }
+		if !slices.ContainsFunc(hosts, isOwn) || (u.Scheme != "" && u.Scheme != "http" && u.Scheme != "https") {
 			return to
 		}
 		rest := to[at+2:]

@@ -9,10 +9,10 @@ func TestAddPathPrefix(t *testing.T) {
 		{base, base}, {base + "/x", base + "/x"}, {base + "?x", base + "?x"}, {base + "lication", base + base + "lication"},
 		{"http://h:1/x", "http://h:1" + base + "/x"}, {"HTTPS://H:1/x", "HTTPS://H:1" + base + "/x"}, {"//h:1", "//h:1" + base + "/"},
 		{"http://h:1?x", "http://h:1" + base + "/?x"}, {"http://h:1" + base + "/x", "http://h:1" + base + "/x"},
-		{"http://h:2/x", "http://h:2/x"}, {"http://h/x", "http://h/x"}, {"//evil/x", "//evil/x"}, {"ftp://h:1/x", "ftp://h:1/x"},
+		{"https://public.test/x", "https://public.test" + base + "/x"}, {"http://h:2/x", "http://h:2/x"}, {"http://h/x", "http://h/x"}, {"//evil/x", "//evil/x"}, {"ftp://h:1/x", "ftp://h:1/x"},
 		{"mailto:a@b", "mailto:a@b"}, {"/x//y", base + "/x//y"}, {"http://h:1\x7f/", "http://h:1\x7f/"}, {"/r?to=http://h:1/", base + "/r?to=http://h:1/"},
 	} {
-		if got := addPathPrefix(base, "h:1", c[0]); got != c[1] {
+		if got := addPathPrefix(base, []string{"h:1", "public.test"}, c[0]); got != c[1] {
 			t.Errorf("%q became %q, want %q", c[0], got, c[1])
 		}
 	}

@@ -4,8 +4,6 @@ import (
 	"container/list"
 	"crypto/sha256"
 	"math"
-	"net"
-	"net/netip"
 	"path"
 	"slices"
 	"strconv"
@@ -195,15 +193,8 @@ func (p *proxyRequest) callerKey(key spec.RateLimitKey) callerKey {
 		}
 		return sha256.Sum256([]byte(strings.ToLower(key.Header) + "\x00" + strings.Join(values, "\x00")))
 	}
-	host, _, err := net.SplitHostPort(p.r.RemoteAddr)
-	if err != nil {
-		host = p.r.RemoteAddr
-	}
-	ip, err := netip.ParseAddr(host)
-	if err != nil {
-		return sha256.Sum256([]byte(host))
-	}
-	if ip = ip.Unmap().WithZone(""); ip.Is6() {
+	ip := p.client.Address
+	if ip.Is6() {
 		network, _ := ip.Prefix(64) // one caller has all of it; it never fails, as an IPv6 address has more bits
 		ip = network.Addr()
 	}

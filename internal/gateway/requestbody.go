@@ -23,6 +23,7 @@ type requestBody struct {
 	io.ReadCloser
 	control      *http.ResponseController
 	stall        time.Duration
+	trailer      requestTrailer
 	deadline     time.Time // for reads, as set last
 	paceDeadline time.Time // when the next piece must be there, whatever the stall timeout; zero: none
 
@@ -60,6 +61,9 @@ func (b *requestBody) recordEnd(err error) {
 	defer b.mu.Unlock()
 	b.complete = errors.Is(err, io.EOF)
 	b.failed = !b.complete
+	if b.complete {
+		b.trailer.complete()
+	}
 	if b.complete && !b.abandoned {
 		// net/http keeps reading, to detect that the client disconnects: it must
 		// not meet this deadline.

@@ -3,13 +3,14 @@ package gateway
 import (
 	"bytes"
 	"encoding/json"
-	"html"
+	"html/template"
 	"net/http"
 	"strconv"
 	"strings"
 
 	"dstack/internal/dstack"
 	"dstack/internal/openai"
+	"dstack/internal/page"
 )
 
 // Kinds of errors that only a gateway has.
@@ -85,7 +86,9 @@ func (p *proxyRequest) writeError(e *responseError) {
 	switch {
 	case p.destination.Models:
 		err = p.writeModelError(e)
-	case strings.Contains(p.r.Header.Get("Accept"), "text/html"):
+	case p.wantsSignIn(e):
+		err = p.writeSignInPage(kind.status, p.r.URL.RequestURI(), "")
+	case p.acceptsHTML():
 		err = p.writeErrorPage(e, kind.status)
 	default:
 		err = p.writeErrorJSON(e, kind.status)
@@ -122,21 +125,23 @@ func (p *proxyRequest) writeErrorJSON(e *responseError, status int) error {
 	return p.response.writeAll(status, "application/json", body.Bytes())
 }
 
+var errorBody = template.Must(template.New("error").Parse(`<p>{{.Message}}</p><p>{{.Hint}}</p>` +
+	`{{if .Address}}<p>Open it by its name, where you can sign in: <a href="{{.Address}}">{{.Address}}</a></p>{{end}}
+`))
+
 // writeErrorPage sends a page. While a service is not ready, the page reloads
-// itself.
+// itself. Services below one host cannot have sessions of their own, so there a
+// browser without a token is sent to the service's name.
 func (p *proxyRequest) writeErrorPage(e *responseError, status int) error {
-	title := strconv.Itoa(status) + " " + http.StatusText(status)
-	refresh := ""
-	if status == http.StatusServiceUnavailable && e.retryAfter > 0 {
-		refresh = `<meta http-equiv="refresh" content="` + strconv.Itoa(e.retryAfter) + `">`
+	data := struct{ Message, Hint, Address string }{Message: e.Message, Hint: e.Hint}
+	if e.Kind == dstack.Unauthorized {
+		data.Address = p.nameURL()
 	}
-	page := `<!doctype html><html lang="en"><head><meta charset="utf-8">` + refresh + `<title>` + title +
-		`</title><style>body{font:16px/1.5 system-ui,sans-serif;max-width:40em;margin:15vh auto;padding:0 1em;color:#222}` +
-		`p{color:#555}</style></head><body><h1>` + title + `</h1><p>` + html.EscapeString(e.Message) + `</p><p>` +
-		html.EscapeString(e.Hint) + "</p></body></html>\n"
-	p.response.Header().Set("Content-Security-Policy",
-		"default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'")
-	return p.response.writeAll(status, "text/html; charset=utf-8", []byte(page))
+	content := page.Page{Title: strconv.Itoa(status) + " " + http.StatusText(status), Body: errorBody, Data: data}
+	if status == http.StatusServiceUnavailable {
+		content.Refresh = e.retryAfter
+	}
+	return content.Write(&p.response, status)
 }
 
 // problem is the error in the form of the model endpoint.

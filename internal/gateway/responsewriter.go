@@ -45,17 +45,27 @@ func (w *responseWriter) WriteHeader(status int) {
 		return
 	}
 	w.sent, w.status = true, status
+	w.keepContentType()
 	w.ResponseWriter.WriteHeader(status)
 }
 
 func (w *responseWriter) Write(p []byte) (int, error) {
 	if !w.sent {
 		w.sent, w.status = true, http.StatusOK
+		w.keepContentType()
 	}
 	w.extendDeadline()
 	n, err := w.ResponseWriter.Write(p)
 	w.bytes += int64(n)
 	return n, err
+}
+
+// keepContentType keeps net/http from guessing the type of a response that has
+// none: the replica did not name it either.
+func (w *responseWriter) keepContentType() {
+	if h := w.Header(); h["Content-Type"] == nil {
+		h["Content-Type"] = nil
+	}
 }
 
 // writeAll sends a complete response.

@@ -13,6 +13,7 @@ import (
 	"dstack/internal/decide/route"
 	"dstack/internal/dstack"
 	"dstack/internal/openai"
+	"dstack/internal/origin"
 )
 
 // proxyRequest is one request, from its arrival until its response is sent.
@@ -20,6 +21,7 @@ type proxyRequest struct {
 	gateway     *Gateway
 	r           *http.Request
 	id          string
+	client      route.Client
 	startedAt   time.Time
 	destination route.Destination
 	response    responseWriter
@@ -54,6 +56,9 @@ func (p *proxyRequest) serve() error {
 	if p.redirectToRoot() || p.answerPreflight() {
 		return nil
 	}
+	if served, err := p.serveGatewayPath(); served || err != nil {
+		return err
+	}
 	if err := p.acquirer.authorize(); err != nil {
 		return err
 	}
@@ -73,12 +78,13 @@ func (p *proxyRequest) serve() error {
 
 func (g *Gateway) newProxyRequest(w http.ResponseWriter, r *http.Request) *proxyRequest {
 	p := &proxyRequest{
-		gateway: g, r: r, id: requestID(r), startedAt: time.Now(),
+		gateway: g, r: r, id: requestID(r), client: origin.ClientOf(r, g.proxies), startedAt: time.Now(),
 		response: newResponseWriter(w, g.limits.StallTimeout),
 	}
 	p.acquirer.request, p.forwarder.request = p, p
 	if r.Body != nil && r.Body != http.NoBody {
 		p.body = newRequestBody(r.Body, p.response.control, g.limits.StallTimeout)
+		p.body.trailer.received = r
 		p.r = r.WithContext(r.Context()) // a copy: a handler must not modify its request
 		p.r.Body = p.body
 	}
@@ -222,7 +228,8 @@ func (p *proxyRequest) finish() {
 		return
 	}
 	p.gateway.log.LogAttrs(p.ctx(), slog.LevelDebug, "request",
-		slog.String("id", p.id), slog.String("method", p.r.Method), slog.String("host", p.r.Host),
+		slog.String("id", p.id), slog.String("from", p.client.AddressText()),
+		slog.String("method", p.r.Method), slog.String("host", p.r.Host),
 		slog.String("path", p.r.URL.Path), slog.Int("status", p.response.status), slog.Int64("bytes", p.response.bytes),
 		slog.Duration("took", time.Since(p.startedAt)),
 		slog.String("project", p.destination.Project), slog.String("run", p.destination.Run))

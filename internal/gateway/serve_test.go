@@ -30,6 +30,9 @@ func TestServes_ByHostAloneElseByPath(t *testing.T) {
 		{"127.0.0.1:3000", "/proxy/services/main/llama/", true},
 		{"127.0.0.1:3000", "/proxy/models/main/models", true},
 		{"127.0.0.1:3000", "/proxy/services/", true},
+		{"127.0.0.1:3000", "/v1/models", true},
+		{"dstack.example.com", "/v1", true},
+		{"127.0.0.1:3000", "/v1x", false},
 		{"127.0.0.1:3000", "/proxy/other", false},
 		{"127.0.0.1:3000", "/%70roxy/services/main/llama/", false},
 	}
@@ -151,7 +154,7 @@ func TestReplicaSeesNoTokenOfThePlatform(t *testing.T) {
 func TestErrors_FormByAcceptHeader(t *testing.T) {
 	r := startGateway(t, gateway.Limits{}, serviceRoute("llama"))
 	page := r.get("http://llama.localhost/<script>", "Accept", "text/html,application/xhtml+xml,*/*;q=0.8")
-	if ct := page.Header.Get("Content-Type"); page.StatusCode != 401 || !strings.HasPrefix(ct, "text/html") || !strings.Contains(page.body, "<h1>401 Unauthorized</h1>") {
+	if ct := page.Header.Get("Content-Type"); page.StatusCode != 401 || !strings.HasPrefix(ct, "text/html") || !strings.Contains(page.body, "<h1>Sign in to llama</h1>") || strings.Contains(page.body, "<script") {
 		t.Errorf("browser: %d %s %s", page.StatusCode, ct, page.body)
 	}
 	if got := r.get("http://llama.localhost/", "Accept", "*/*"); got.Header.Get("Content-Type") != "application/json" {

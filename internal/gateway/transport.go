@@ -16,6 +16,11 @@ import (
 // request rarely meets a connection that is being closed.
 const replicaIdleTimeout = 1500 * time.Millisecond
 
+// continueTimeout is how long the gateway waits for a replica to ask for a body
+// that the client holds back (Expect: 100-continue), before it sends the body
+// anyway. Many servers never ask. The rest ask or refuse at once.
+const continueTimeout = 100 * time.Millisecond
+
 // dialError says that no connection was established, so nothing was sent.
 type dialError struct{ cause error }
 
@@ -37,13 +42,13 @@ func newTransport(l Limits, dialer *dial.Dialer) *http.Transport {
 			if err != nil {
 				return nil, &dialError{err}
 			}
-			return conn, nil
+			return newReplicaConn(conn), nil
 		},
 		MaxIdleConnsPerHost:    1024,
 		IdleConnTimeout:        replicaIdleTimeout,
 		DisableCompression:     true,
 		ResponseHeaderTimeout:  l.ResponseTimeout,
-		ExpectContinueTimeout:  time.Second,
+		ExpectContinueTimeout:  continueTimeout,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
 }

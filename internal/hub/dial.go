@@ -14,10 +14,16 @@ import (
 
 const maxHeader = 64 << 10
 
+// newDirectTransport returns the transport for requests without a proxy. It
+// checks the address of each connection.
+func (c *Client) newDirectTransport() *http.Transport {
+	t := c.newTransport()
+	t.DialContext = c.dialHub
+	return t
+}
+
 func (c *Client) newTransport() *http.Transport {
 	return &http.Transport{
-		Proxy:                  nil, // ignore the proxy settings of the environment
-		DialContext:            c.dialHub,
 		TLSClientConfig:        c.opts.TLS.Clone(),
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true, // limits count the bytes as sent

@@ -47,7 +47,7 @@ func (c *Client) fetchOnce(ctx context.Context, at *url.URL, token string, limit
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	resp, err := c.transport.RoundTrip(r)
+	resp, err := c.send(r)
 	if err != nil {
 		return response{}, nil, err
 	}

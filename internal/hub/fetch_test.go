@@ -180,7 +180,7 @@ func TestDial_PublicHubIntoOwnNetwork(t *testing.T) {
 		}
 	}
 	r.client.isInner = isInnerAddress
-	r.client.transport.CloseIdleConnections()
+	r.client.direct.CloseIdleConnections()
 	r.mustRead()
 }
 
@@ -195,23 +195,6 @@ func TestIsInner(t *testing.T) {
 	for _, address := range []string{"8.8.8.8:443", "172.32.0.1:1", "[2606:4700::1111]:443", "[::ffff:8.8.8.8]:443"} {
 		if isInnerAddress(address) {
 			t.Errorf("%q is not", address)
-		}
-	}
-}
-
-func TestGet_NoProxyOfTheEnvironment(t *testing.T) {
-	r := newRig(t)
-	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"} {
-		t.Setenv(name, "http://"+r.hub.StorageHost())
-	}
-	if r.client.transport.Proxy != nil {
-		t.Error("there is a proxy")
-	}
-	r.putModel()
-	r.mustRead()
-	for _, q := range r.hub.Requests() {
-		if q.Store {
-			t.Errorf("%s came by the proxy", q.Path)
 		}
 	}
 }

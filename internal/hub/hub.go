@@ -36,6 +36,7 @@ type Options struct {
 	Base     string        // HF_ENDPOINT of the server; default DefaultBase
 	Dir      string        // directory of the cache, created if missing
 	TLS      *tls.Config   // nil for the system's certificate authorities
+	Proxy    ProxyFunc     // nil for none; http.ProxyFromEnvironment for that of the environment
 	Patience time.Duration // timeout of ChatTemplate; default 10 s
 	Fresh    time.Duration // how long a cached template needs no request; default 10 min
 	Entries  int           // maximum of models in the cache; default 256
@@ -47,7 +48,8 @@ type Client struct {
 	opts       Options
 	base       *url.URL // without a trailing slash
 	cache      *diskCache
-	transport  *http.Transport
+	direct     *http.Transport
+	proxied    *http.Transport
 	hubIsInner atomic.Bool               // a connection to the hub had an inner address
 	isInner    func(address string) bool // isInnerAddress; tests replace it
 	flights    singleflight.Group        // one fetch per model and token
@@ -86,7 +88,7 @@ func New(opts Options) (*Client, error) {
 	}
 	c := &Client{opts: opts, base: base, cache: cache, isInner: isInnerAddress, slots: make(chan struct{}, maxFetches)}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
-	c.transport = c.newTransport()
+	c.direct, c.proxied = c.newDirectTransport(), c.newProxiedTransport()
 	return c, nil
 }
 
@@ -96,7 +98,8 @@ func (c *Client) Close() {
 	c.cancel()
 	c.closing.Unlock()
 	c.work.Wait()
-	c.transport.CloseIdleConnections()
+	c.direct.CloseIdleConnections()
+	c.proxied.CloseIdleConnections()
 }
 
 // parseBase parses HF_ENDPOINT. The error does not repeat the value, which may

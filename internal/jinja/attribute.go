@@ -222,6 +222,10 @@ func (m *machine) ownAttribute(v Value, name string) Value {
 		}
 	case *cycler:
 		return v.getAttribute(name)
+	case *function:
+		if v == dictType && name == "fromkeys" {
+			return m.ownAttribute(NewDict(), name)
+		}
 	case int, bool, float64, *big.Int:
 		return numberAttribute(v, name)
 	}

@@ -8,7 +8,7 @@ var globals map[string]Value
 func init() {
 	globals = map[string]Value{
 		"range":           newFunction("safe_range", callRange),
-		"dict":            &function{name: "dict", call: func(m *machine, a args) Value { return m.buildDict("dict", a) }},
+		"dict":            dictType,
 		"namespace":       &function{name: "Namespace", call: func(m *machine, a args) Value { return &namespace{m.buildDict("dict", a)} }},
 		"cycler":          newFunction("Cycler", newCycler),
 		"joiner":          newFunction("Joiner", newJoiner),
@@ -16,6 +16,9 @@ func init() {
 		"strftime_now":    newFunction("<lambda>", callStrftimeNow),
 	}
 }
+
+// dictType is Python's type dict.
+var dictType = newFunction("dict", func(m *machine, a args) Value { return m.buildDict("dict", a) })
 
 // maxRange is jinja2.sandbox.MAX_RANGE.
 const maxRange = 100_000

@@ -16,6 +16,9 @@ type none struct{}
 // List is Python's list.
 type List struct{ items []Value }
 
+// Items returns the elements of the list.
+func (l *List) Items() []Value { return l.items }
+
 // tuple is Python's tuple. A named tuple has names.
 type tuple struct {
 	items []Value

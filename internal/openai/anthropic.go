@@ -49,10 +49,10 @@ func anthropicType(status int) string {
 	case http.StatusGatewayTimeout:
 		return "timeout_error"
 	}
-	if status >= http.StatusInternalServerError {
-		return "api_error"
+	if isClientFault[status] {
+		return "invalid_request_error"
 	}
-	return "invalid_request_error"
+	return "api_error"
 }
 
 // bothModel describes a model with the fields of both OpenAI and Anthropic.

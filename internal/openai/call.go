@@ -63,18 +63,23 @@ func Forwarded() []string {
 	return paths
 }
 
-// ParseCall parses an escaped path, which may begin with /v1.
+// ParseCall parses an escaped path, which may begin with /v1 and end with a
+// slash. /v1 may be there twice: Anthropic's clients add it to their base URL,
+// OpenAI's do not, and both may be given the same one.
 func ParseCall(path string) Call {
-	if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
-		path = "/" + rest
+	for range 2 {
+		if rest, ok := strings.CutPrefix(path, "/v1/"); ok {
+			path = "/" + rest
+		}
 	}
+	path = strings.TrimSuffix(path, "/")
 	if f, ok := forwardedCalls[path]; ok {
 		return Call{Operation: Forward, Path: path, Root: f.root, Anthropic: f.anthropic}
 	}
-	if path == "/models" || path == "/models/" {
+	if path == "/models" {
 		return Call{Operation: List}
 	}
-	if name, ok := strings.CutPrefix(path, "/models/"); ok {
+	if name, ok := strings.CutPrefix(path, "/models/"); ok && name != "" {
 		return Call{Operation: Show, Rest: name}
 	}
 	return Call{}

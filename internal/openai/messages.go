@@ -187,37 +187,63 @@ func readToolCalls(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 		if call[0] != '{' {
 			return nil, invalidField(fmt.Sprintf("%s[%d]", at, i), "must be an object")
 		}
-		calls[i] = rewriteKey(call, "function", func(function json.RawMessage) json.RawMessage {
-			return rewriteKey(function, "arguments", parseArguments)
-		})
+		all, _ := decodeObject(call)
+		for k, p := range all {
+			var problem *Problem
+			if p.key == "function" {
+				all[k].value, problem = readFunction(p.value, fmt.Sprintf("%s[%d].function", at, i))
+			}
+			if problem != nil {
+				return nil, problem
+			}
+		}
+		calls[i] = encodeObject(all)
 	}
 	return encodeArray(calls), nil
 }
 
-// rewriteKey returns an object with the value of a key replaced. Any other
-// value is unchanged.
-func rewriteKey(raw json.RawMessage, key string, anew func(json.RawMessage) json.RawMessage) json.RawMessage {
+// readFunction returns the function of a call with its arguments decoded. A
+// function without arguments has an empty object, because models that call one
+// without parameters often return an empty text. Anything but an object is
+// unchanged.
+func readFunction(raw json.RawMessage, at string) (json.RawMessage, *Problem) {
 	all, ok := decodeObject(raw)
 	if !ok {
-		return raw
+		return raw, nil
 	}
+	hasArguments := false
 	for i, p := range all {
-		if p.key == key {
-			all[i].value = anew(p.value)
+		if p.key != "arguments" {
+			continue
 		}
+		hasArguments = true
+		value, ok := parseArguments(p.value)
+		if !ok {
+			return nil, invalidField(at+".arguments", "must be an object, or a text that contains one as JSON")
+		}
+		all[i].value = value
 	}
-	return encodeObject(all)
+	if !hasArguments {
+		all = append(all, keyValue{"arguments", json.RawMessage("{}")})
+	}
+	return encodeObject(all), nil
 }
 
-// parseArguments returns the object encoded in a text. Any other value is
-// unchanged.
-func parseArguments(raw json.RawMessage) json.RawMessage {
+// parseArguments returns the JSON encoded in a text; an empty text and null
+// count as an empty object. Any other value is unchanged. It returns false for a
+// text without JSON.
+func parseArguments(raw json.RawMessage) (value json.RawMessage, ok bool) {
 	var text string
-	if raw[0] != '"' || json.Unmarshal(raw, &text) != nil {
-		return raw
+	switch {
+	case string(raw) == "null":
+		return json.RawMessage("{}"), true
+	case raw[0] != '"':
+		return raw, true
+	case json.Unmarshal(raw, &text) != nil:
+		return nil, false
 	}
-	if text = strings.TrimSpace(text); !strings.HasPrefix(text, "{") || !json.Valid([]byte(text)) {
-		return raw
+	if text = strings.TrimSpace(text); text == "" {
+		return json.RawMessage("{}"), true
 	}
-	return json.RawMessage(text)
+	return json.RawMessage(text), json.Valid([]byte(text))
 }

@@ -2,6 +2,8 @@ package openai_test
 
 import (
 	"encoding/json"
+	"errors"
+	"strconv"
 	"testing"
 
 	"dstack/internal/openai"
@@ -27,8 +29,12 @@ func TestReadTGI_TemplateVars(t *testing.T) {
 			`{"messages":[{"role":"assistant","content":null},{"role":"assistant"}]` + none},
 		{"arguments become an object", `{"messages":[{"role":"assistant","tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{\"z\": 1, \"a\": \"<\"}"}}]}]}`,
 			`{"messages":[{"role":"assistant","tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":{"z": 1, "a": "<"}}}]}]` + none},
-		{"other arguments stay", `{"messages":[{"role":"assistant","tool_calls":[{"function":{"arguments":"not {"}},{"function":{"arguments":{"a":1}}},{"function":7},{}]}]}`,
-			`{"messages":[{"role":"assistant","tool_calls":[{"function":{"arguments":"not {"}},{"function":{"arguments":{"a":1}}},{"function":7},{}]}]` + none},
+		{"other values stay", `{"messages":[{"role":"assistant","tool_calls":[{"function":{"arguments":{"a":1}}},{"function":7},{}]}]}`,
+			`{"messages":[{"role":"assistant","tool_calls":[{"function":{"arguments":{"a":1}}},{"function":7},{}]}]` + none},
+		{"no arguments are an empty object", `{"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":""}},{"function":{"arguments":" \n"}},{"function":{"arguments":null}},{"function":{"name":"f"}}]}]}`,
+			`{"messages":[{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":{}}},{"function":{"arguments":{}}},{"function":{"arguments":{}}},{"function":{"name":"f","arguments":{}}}]}]` + none},
+		{"arguments that are a list", `{"messages":[{"role":"assistant","tool_calls":[{"function":{"arguments":"[1]"}}]}]}`,
+			`{"messages":[{"role":"assistant","tool_calls":[{"function":{"arguments":[1]}}]}]` + none},
 		{"no calls stay", `{"messages":[{"role":"assistant","content":"x","tool_calls":null},{"role":"assistant","content":"x","tool_calls":[]}]}`,
 			`{"messages":[{"role":"assistant","content":"x","tool_calls":null},{"role":"assistant","content":"x","tool_calls":[]}]` + none},
 		{"tools", `{` + hi + `,"tools":[` + tool + `],"tool_choice":"auto"}`, `{` + hi + `,"tools":[` + tool + `],"documents":null` + end},
@@ -51,6 +57,21 @@ func TestReadTGI_TemplateVars(t *testing.T) {
 				t.Error("no JSON")
 			}
 		})
+	}
+}
+
+// A text of arguments that is no JSON is refused with its place.
+func TestReadTGI_BadArguments(t *testing.T) {
+	for _, text := range []string{"not {", "{", "{}{}", "{'a': 1}"} {
+		body := `{"messages":[{"role":"user","content":"a"},{"role":"assistant","tool_calls":[{"function":{"name":"f","arguments":""}},` +
+			`{"function":{"name":"f","arguments":` + strconv.Quote(text) + `}}]}]}`
+		m := llama()
+		m.Prompt = func(json.RawMessage) (string, error) { return "x", nil }
+		_, err := openai.ReadTGI(chatCall, []byte(body), m, 0)
+		problem, ok := errors.AsType[*openai.Problem](err)
+		if !ok || problem.Status != 400 || problem.Param != "messages[1].tool_calls[1].function.arguments" {
+			t.Errorf("%s: %+v", text, err)
+		}
 	}
 }
 

@@ -73,9 +73,21 @@ func errorType(status int, code string) string {
 		return "permission_error"
 	case status == http.StatusTooManyRequests:
 		return "rate_limit_error"
-	default:
+	case isClientFault[status]:
 		return "invalid_request_error"
+	default:
+		return "server_error"
 	}
+}
+
+// isClientFault has the statuses below 500 that say what is wrong with a request.
+// A model's server returns others for failures of its own: TGI returns 424 where
+// its GPU is out of memory.
+var isClientFault = map[int]bool{
+	http.StatusBadRequest: true, http.StatusUnauthorized: true, http.StatusNotFound: true, http.StatusMethodNotAllowed: true,
+	http.StatusNotAcceptable: true, http.StatusRequestTimeout: true, http.StatusConflict: true, http.StatusLengthRequired: true,
+	http.StatusRequestEntityTooLarge: true, http.StatusRequestURITooLong: true, http.StatusUnsupportedMediaType: true,
+	http.StatusUnprocessableEntity: true, http.StatusRequestHeaderFieldsTooLarge: true,
 }
 
 func orNull(s string) *string {

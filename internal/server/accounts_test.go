@@ -38,7 +38,8 @@ func TestUsers(t *testing.T) {
 	}
 	h.expectError("/api/users/create", api.PutUser{Username: "ann", GlobalRole: "user"}, 400, dstack.Conflict, `"code":"resource_exists"`)
 	h.expectError("/api/users/create", api.PutUser{Username: "a b", GlobalRole: "user"}, 400, dstack.Invalid, "cannot be called")
-	h.expectError("/api/users/delete", `{"users": ["admin"]}`, 400, dstack.Conflict, "yourself")
+	h.expectError("/api/users/delete", `{"users": ["admin"]}`, 400, dstack.Conflict, "the user admin cannot be deleted")
+	h.expectError("/api/users/update", api.PutUser{Username: "admin", GlobalRole: "user"}, 400, dstack.Conflict, "without the role admin")
 
 	var updated api.UserWithCreds
 	if a := h.callAs(token, "/api/users/refresh_token", `{"username": "ann"}`); a.status != 200 || strings.Contains(a.text, `"token":""`) {

@@ -8,6 +8,7 @@ import (
 
 	"dstack/internal/decide/access"
 	"dstack/internal/dstack"
+	"dstack/internal/origin"
 	"dstack/internal/server/wire"
 )
 
@@ -45,6 +46,16 @@ func (s *Server) authorize(c *apiCall) error {
 	}
 }
 
+// abortUnlessAuthorized breaks the connection of a long response whose caller has lost
+// access since it began: its token or its membership ended. A client that connects again
+// gets the reason.
+func (s *Server) abortUnlessAuthorized(c *apiCall) {
+	if err := s.authorize(c); err != nil && c.ctx.Err() == nil {
+		s.audit(c, "a call was ended", slog.String("why", err.Error()))
+		panic(http.ErrAbortHandler)
+	}
+}
+
 func newAccessDeniedError() error {
 	return wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Access denied"},
 		Err: &dstack.Error{Kind: dstack.Forbidden, Message: "you may not do this", Hint: "ask an admin"}}
@@ -69,7 +80,7 @@ func (s *Server) authenticate(c *apiCall) (known bool, err error) {
 		return false, wire.StatusError{Status: http.StatusForbidden, Detail: wire.Message{Msg: "Invalid token"}, Err: &dstack.Error{
 			Kind: dstack.Unauthorized, Message: "the server does not accept this token",
 			Hint: "enter the current one: dstack config --project NAME --url URL; " +
-				"if it is lost, start the server once with --token NEW"}}
+				"if the admin's is lost, on the server's machine: dstack server token"}}
 	}
 	c.user = user
 	return true, nil
@@ -107,6 +118,7 @@ func (s *Server) findProject(c *apiCall, known bool) (access.Project, error) {
 // audit logs what a caller did or was refused, with the caller's name and
 // address. There is no other audit log.
 func (s *Server) audit(c *apiCall, event string, more ...slog.Attr) {
-	attrs := []slog.Attr{slog.String("call", c.r.URL.Path), slog.String("user", c.user.Name), slog.String("from", c.r.RemoteAddr)}
+	attrs := []slog.Attr{slog.String("call", c.r.URL.Path), slog.String("user", c.user.Name),
+		slog.String("from", origin.ClientOf(c.r, s.proxies).AddressText())}
 	s.log.LogAttrs(c.ctx, slog.LevelInfo, event, append(attrs, more...)...)
 }

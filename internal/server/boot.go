@@ -25,6 +25,8 @@ type BootOptions struct {
 type BootResult struct {
 	Token      string // the admin's new token, which is not stored and cannot be read again; empty: unchanged
 	FirstStart bool   // the admin was created
+	IsChosen   bool   // the operator chose Token
+	OldHash    string // of the token that Token replaced; empty: none
 }
 
 // Boot creates what a server needs and does not have yet: the admin and the projects of the configuration. A second
@@ -34,7 +36,7 @@ func Boot(ctx context.Context, o BootOptions) (BootResult, error) {
 		o.MainProject = DefaultProject
 	}
 	var result BootResult
-	if err := checkToken(o.Token); err != nil {
+	if err := CheckToken("the admin's token", o.Token); err != nil {
 		return result, err
 	}
 	if err := cleanSpool(o.Dir); err != nil {
@@ -60,7 +62,7 @@ func (o BootOptions) ensureAdmin(ctx context.Context, result *BootResult) (dstac
 	if err := o.Store.SetToken(ctx, admin.ID, HashToken(o.Token)); err != nil {
 		return admin, err
 	}
-	result.Token = o.Token
+	result.Token, result.IsChosen, result.OldHash = o.Token, true, admin.TokenHash
 	return admin, nil
 }
 
@@ -74,7 +76,7 @@ func (o BootOptions) createAdmin(ctx context.Context, result *BootResult) (dstac
 	if err := o.Store.CreateUser(ctx, admin); err != nil {
 		return admin, err
 	}
-	result.Token, result.FirstStart = token, true
+	result.Token, result.FirstStart, result.IsChosen = token, true, o.Token != ""
 	return admin, nil
 }
 

@@ -9,6 +9,8 @@ import (
 	"dstack/internal/dstack"
 )
 
+const anotherToken = "another-token-0123456789-0123456789"
+
 func TestBoot_LaterStarts(t *testing.T) {
 	h := newTestServer(t)
 	var config Config
@@ -26,16 +28,16 @@ func TestBoot_LaterStarts(t *testing.T) {
 	if b := boot(h.admin); b.Token != "" {
 		t.Errorf("the same token counts as new: %+v", b)
 	}
-	if b := boot("another-token"); b.Token != "another-token" || b.FirstStart {
+	if b := boot(anotherToken); b.Token != anotherToken || b.FirstStart {
 		t.Errorf("another token: %+v", b)
 	}
 	if a := h.callAs(h.admin, "/api/users/get_my_user", ""); a.errorKind() != dstack.Unauthorized {
 		t.Errorf("the old token is still valid: %s", a.text)
 	}
-	if a := h.callAs("another-token", "/api/users/get_my_user", ""); a.status != 200 {
+	if a := h.callAs(anotherToken, "/api/users/get_my_user", ""); a.status != 200 {
 		t.Errorf("the new token is not valid: %s", a.text)
 	}
-	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Token: "with space"}); dstack.KindOf(err) != dstack.Invalid {
+	if _, err := Boot(t.Context(), BootOptions{Store: h.store, Dir: h.dir, Token: "with space 0123456789 0123456789 0123456789"}); dstack.KindOf(err) != dstack.Invalid {
 		t.Errorf("a token with a space: %v", err)
 	}
 	config = Config{Projects: []ProjectConfig{{Name: "main"}, {Name: "Team"}}}
@@ -47,7 +49,7 @@ func TestBoot_LaterStarts(t *testing.T) {
 
 func TestNewToken_IsNotStored(t *testing.T) {
 	one, two := newToken(), newToken()
-	if one == two || !strings.HasPrefix(one, "dst_") || len(one) < 4+43+6 || checkToken(one) != nil {
+	if one == two || !strings.HasPrefix(one, "dst_") || len(one) < 4+43+6 || CheckToken("it", one) != nil {
 		t.Errorf("%s, %s", one, two)
 	}
 	h := newTestServer(t)

@@ -4,11 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"dstack/internal/dstack"
 	"dstack/internal/human"
@@ -25,7 +27,11 @@ var upstreamBackends = []string{"aws", "azure", "cudo", "datacrunch", "dstack", 
 	"oci", "remote", "runpod", "ssh", "tensordock", "vastai"}
 
 // Config is the content of the server's config.yml.
-type Config struct{ Projects []ProjectConfig }
+type Config struct {
+	Projects       []ProjectConfig
+	TrustedProxies []netip.Prefix // whose forwarding headers are believed; nil: not set, empty: none
+	DrainTimeout   *time.Duration // how long requests may finish when the server stops; nil: DefaultDrainTimeout
+}
 
 // ProjectConfig is a project and the backends that its runs may use.
 type ProjectConfig struct {
@@ -156,16 +162,18 @@ type configReader struct {
 
 func (r *configReader) readRoot(n *strictyaml.Node) Config {
 	var c Config
-	r.ReadFields(n, "the server's configuration", []strictyaml.Field{{
-		Name: "projects", Required: "projects: followed by a list", Read: func(n *strictyaml.Node) {
+	r.ReadFields(n, "the server's configuration", []strictyaml.Field{
+		{Name: "projects", Required: "projects: followed by a list", Read: func(n *strictyaml.Node) {
 			if n.Kind != strictyaml.Sequence {
 				r.addNotProjects(n)
 			}
 			for _, item := range n.Items {
 				c.Projects = append(c.Projects, r.readProject(item, c.Projects))
 			}
-		},
-	}})
+		}},
+		{Name: "trusted_proxies", Read: func(n *strictyaml.Node) { c.TrustedProxies = r.readTrustedProxies(n) }},
+		{Name: "drain_timeout", Read: func(n *strictyaml.Node) { c.DrainTimeout = r.readDrainTimeout(n) }},
+	})
 	return c
 }
 

@@ -12,6 +12,7 @@ import (
 func (s *Server) listEvents(c *apiCall, in api.EventsRequest) ([]api.EventView, error) {
 	var deadline <-chan time.Time // nil: do not wait
 	if in.WaitSeconds > 0 {
+		defer c.endWhenStopping()()
 		timer := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
 		defer timer.Stop()
 		deadline = timer.C

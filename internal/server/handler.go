@@ -18,6 +18,7 @@ func (s *Server) newMux() *http.ServeMux {
 		mux.HandleFunc(apiOperations[i].method+" "+apiOperations[i].path, s.newHandler(&apiOperations[i]))
 	}
 	mux.HandleFunc("GET "+openapiPath, s.serveOpenAPI)
+	mux.HandleFunc("GET /{$}", s.serveHome)
 	mux.HandleFunc("/", s.respondUnknownPath)
 	return mux
 }

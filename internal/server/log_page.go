@@ -33,19 +33,20 @@ func (s *Server) pollLogs(c *apiCall, in api.PollLogs) (api.LogEvents, error) {
 		return events, err
 	}
 	key := logs.Key{Project: run.Project, Run: run.ID, RunName: run.Name, Attempt: dstack.AttemptID(in.JobSubmissionID)}
-	for line, err := range s.logs.Read(c.ctx, key, orZero(in.StartTime), orZero(in.EndTime)) {
+	start, end := orZero(in.StartTime), orZero(in.EndTime)
+	if in.Descending {
+		if start, _, err = s.logs.FindTail(c.ctx, key, start, end, limit); err != nil {
+			return events, err
+		}
+	}
+	for line, err := range s.logs.Read(c.ctx, key, start, end) {
 		if err != nil {
 			return events, err
 		}
+		if len(events.Logs) == limit {
+			break // further lines may have been written in the meantime
+		}
 		events.Logs = append(events.Logs, buildLogEvent(line))
-		if len(events.Logs) <= limit {
-			continue
-		}
-		if !in.Descending {
-			events.Logs = events.Logs[:limit]
-			break
-		}
-		events.Logs = events.Logs[1:] // keep the latest lines
 	}
 	if in.Descending {
 		slices.Reverse(events.Logs)

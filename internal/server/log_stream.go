@@ -31,6 +31,7 @@ const (
 // ordered by time, then new lines as they are written.
 type logStream struct {
 	server  *Server
+	call    *apiCall
 	request api.FollowLogs
 	run     dstack.RunID
 	lines   *lineWriter
@@ -58,7 +59,7 @@ func (s *Server) followLogs(c *apiCall) error {
 	if err := checkReplica(in, details); err != nil {
 		return err
 	}
-	f := &logStream{server: s, request: in, run: details.Run.ID, lines: newLineWriter(c.w),
+	f := &logStream{server: s, call: c, request: in, run: details.Run.ID, lines: newLineWriter(c.w),
 		sent: map[dstack.AttemptID]time.Time{}}
 	sources := f.listSources(details)
 	if in.CurrentOnly {
@@ -69,7 +70,10 @@ func (s *Server) followLogs(c *apiCall) error {
 			return !src.current
 		})
 	}
-	err = f.sendHistory(c.ctx, sources)
+	defer c.endWhenStopping()()
+	if err = f.applyTail(c.ctx, sources); err == nil {
+		err = f.sendHistory(c.ctx, sources)
+	}
 	if err == nil && in.Follow {
 		err = f.followLive(c.ctx)
 	}
@@ -93,20 +97,27 @@ func checkReplica(in api.FollowLogs, details store.RunDetails) error {
 	if in.Replica == nil || in.Follow && *in.Replica < details.Run.Spec.Configuration.Replicas.Max {
 		return nil
 	}
+	for _, r := range details.Replicas {
+		if r.Num == *in.Replica {
+			return nil
+		}
+	}
+	return newNoReplicaError(details, *in.Replica)
+}
+
+// newNoReplicaError returns the error that a run does not have a replica.
+func newNoReplicaError(details store.RunDetails, num int) error {
 	existing := map[int]bool{}
 	for _, r := range details.Replicas {
 		existing[r.Num] = true
-	}
-	if existing[*in.Replica] {
-		return nil
 	}
 	nums := make([]string, 0, len(existing))
 	for _, num := range slices.Sorted(maps.Keys(existing)) {
 		nums = append(nums, strconv.Itoa(num))
 	}
-	return &dstack.Error{Kind: dstack.NotFound, Hint: "list the replicas: dstack ps " + in.RunName,
-		Message: fmt.Sprintf("%s has no replica %d; it has %s",
-			in.RunName, *in.Replica, cmp.Or(strings.Join(nums, ", "), "none"))}
+	name := details.Run.Name
+	return &dstack.Error{Kind: dstack.NotFound, Hint: "list the replicas: dstack ps " + name,
+		Message: fmt.Sprintf("%s has no replica %d; it has %s", name, num, cmp.Or(strings.Join(nums, ", "), "none"))}
 }
 
 // newLossEntry returns the entry that reports that output cannot be read.
@@ -270,6 +281,7 @@ func (f *logStream) followLive(ctx context.Context) error {
 	var deadline <-chan time.Time // set once the run has finished
 	for {
 		changed := f.server.broadcast.Changed()
+		f.server.abortUnlessAuthorized(f.call)
 		found, err := f.server.store.RunDetails(ctx, f.run)
 		if err != nil || len(found) == 0 {
 			return err

@@ -204,13 +204,27 @@ func TestFollowLogs_AcrossAttempts(t *testing.T) {
 	once := h.openStream(api.FollowLogs{RunName: "web"})
 	h.expectLines(once, "one", "two", "three", "four")
 	h.expectEnd(once)
+	for n, want := range [][]string{{}, {"four"}, {"three", "four"}, {"two", "three", "four"}} { // the last lines, of both attempts
+		last := h.openStream(api.FollowLogs{RunName: "web", Tail: &n})
+		h.expectLines(last, want...)
+		h.expectEnd(last)
+	}
+	two, none := 2, 0
+	recent := h.openStream(api.FollowLogs{RunName: "web", Tail: &two, StartTime: &seen.Timestamp})
+	h.expectLines(recent, "four")
+	h.expectEnd(recent)
+	tail := h.openStream(api.FollowLogs{RunName: "web", Follow: true, Tail: &two})
+	h.expectLines(tail, "three", "four")
+	continued := h.openStream(api.FollowLogs{RunName: "web", Follow: true, Tail: &none,
+		After: map[dstack.AttemptID]time.Time{first.Attempt: base.Add(2 * time.Second)}})
+	h.expectLines(continued, "four") // not lost, although it is beyond the tail
 	h.expectError(api.PathFollow, `{"run_name": "web", "replica": 7}`, 400, dstack.NotFound, "web has no replica 7; it has 0")
 	h.expectError(api.PathFollow, `{"run_name": "web", "replica": 7, "follow": true}`, 400, dstack.NotFound, "web has no replica 7; it has 0")
 	h.writeLogs(second, base.Add(4*time.Second), "bye")
 	h.logs.Finish(second)
 	h.stepReplica(r.ID, func(dstack.Replica) lifecycle.ReplicaStep { return lifecycle.ReplicaStep{To: dstack.ReplicaTerminated} })
 	h.stepRun(run.ID, lifecycle.RunStep{To: dstack.RunTerminated, Ending: dstack.EndStopped})
-	for _, e := range []<-chan api.LogEntry{entries, resumed} {
+	for _, e := range []<-chan api.LogEntry{entries, resumed, tail, continued} {
 		h.expectLines(e, "bye")
 		h.expectEnd(e)
 	}

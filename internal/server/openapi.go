@@ -103,6 +103,11 @@ func describeOperation(operation *apiOperation, schemas huma.Registry) *huma.Ope
 		"default": {Description: "An error: its kind, a message, and a hint.",
 			Content: describeContent(reflect.TypeFor[api.ErrorBody](), "application/json", schemas)},
 	}
+	if operation.format == formatWebSocket {
+		op.Responses["101"] = &huma.Response{Description: "The messages follow.",
+			Content: describeContent(operation.responseType, "application/json", schemas)}
+		delete(op.Responses, "200")
+	}
 	names := strings.NewReplacer("/api/", "", "{", "", "}", "", "/", "_").Replace(operation.path)
 	op.OperationID = strings.Trim(names, "_")
 	if operation.level != access.LevelNone {

@@ -37,6 +37,7 @@ const (
 	formatJSON      bodyFormat = ""
 	formatLines     bodyFormat = "lines"     // the response is one JSON document per line
 	formatMultipart bodyFormat = "multipart" // the request is a multipart form with a file
+	formatWebSocket bodyFormat = "websocket" // the response has status 101; then both sides send messages
 )
 
 // apiCall is one HTTP request for an operation, with its caller and project.

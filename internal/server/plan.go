@@ -312,16 +312,16 @@ func (s *Server) previewRun(c *apiCall, in api.RunSpecRequest) (api.Preview, err
 		preview.Rejections = append(preview.Rejections, api.Rejection{Offer: offer, Reason: one.Reason})
 	}
 	if p.existing != nil {
-		view := buildRunView(*p.existing, s.urls)
+		view := buildRunView(*p.existing, s.urlsFor(c))
 		preview.Existing = &view
 		preview.Changes = p.listChanges()
 		preview.Strategy = combineStrategies(preview.Changes)
 	}
 	if p.name != "" {
-		preview.URL = s.urls.serviceURL(c.project.Name, p.name) + "/"
+		preview.URL = s.urlsFor(c).Run(c.project.Name, p.name)
 	}
 	if p.spec.Configuration.Model != nil {
-		preview.ModelURL = s.urls.modelsURL(c.project.Name)
+		preview.ModelURL = s.urlsFor(c).Models(c.project.Name)
 	}
 	return preview, nil
 }
@@ -344,7 +344,7 @@ func shortHash(hash string) string {
 // where no machine has containers.
 func newProcessForbiddenError() error {
 	return &dstack.Error{Kind: dstack.Forbidden,
-		Message: "only global admins may run services as plain processes: they have the rights of the server's own user",
+		Message: "only global admins may run commands as plain processes: they have the rights of the server's own user",
 		Hint:    placement.AdviceForGlobalAdmins}
 }
 

@@ -191,34 +191,6 @@ func (s *Server) getProject(c *apiCall, _ wire.Null) (api.Project, error) {
 	return s.buildProject(c.ctx, c.project)
 }
 
-// setMembers replaces all members of a project. An unknown user is an error, so
-// that a typing mistake does not remove a member; 0.18.10 ignores it.
-func (s *Server) setMembers(c *apiCall, in api.SetMembers) (api.Project, error) {
-	roles := map[dstack.UserID]dstack.Role{}
-	var unknown []string
-	for _, m := range in.Members {
-		user, err := s.store.User(c.ctx, m.Username)
-		if dstack.KindOf(err) == dstack.NotFound {
-			unknown = append(unknown, quote(m.Username))
-			continue
-		}
-		if err != nil {
-			return api.Project{}, err
-		}
-		roles[user.ID] = m.ProjectRole
-	}
-	if len(unknown) > 0 {
-		return api.Project{}, &dstack.Error{Kind: dstack.NotFound, Message: "there is no user " + strings.Join(unknown, ", "),
-			Hint: "ask an admin to create the user; the members were not changed"}
-	}
-	if err := s.store.SetMembers(c.ctx, c.project.ID, roles); err != nil {
-		return api.Project{}, err
-	}
-	s.auditAccountChange(c, "members of "+c.project.Name, nil)
-	s.broadcast.Notify()
-	return s.buildProject(c.ctx, c.project)
-}
-
 func (s *Server) buildProject(ctx context.Context, p dstack.Project) (api.Project, error) {
 	members, err := s.store.Members(ctx, p.ID)
 	if err != nil {

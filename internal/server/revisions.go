@@ -70,7 +70,7 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 		return api.RunView{}, err
 	}
 	if len(job.CompareSpecs(details.Run.Spec, target.Spec)) == 0 {
-		return buildRunView(details, s.urls), nil
+		return buildRunView(details, s.urlsFor(c)), nil
 	}
 	if err := s.checkMayPlace(c, target.Spec); err != nil {
 		return api.RunView{}, err

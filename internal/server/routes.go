@@ -22,13 +22,17 @@ var apiOperations = []apiOperation{
 	newOperation("/api/users/update", access.LevelGlobalAdmin, (*Server).updateUser, "Set a user's role and e-mail address."),
 	newOperation("/api/users/refresh_token", access.LevelUser, (*Server).refreshToken,
 		"Create a new token for a user and revoke the old one. The response is the only place that shows the token."),
-	newOperation("/api/users/delete", access.LevelGlobalAdmin, (*Server).deleteUsers, "Delete users."),
+	newOperation("/api/users/delete", access.LevelGlobalAdmin, (*Server).deleteUsers,
+		"Delete users. Their tokens end at once, their runs go on. new_owner gets their projects."),
 
 	newOperation("/api/projects/list", access.LevelUser, (*Server).listProjects, "List the projects that the caller may see."),
 	newOperation("/api/projects/create", access.LevelUser, (*Server).createProject, "Create a project."),
 	newOperation("/api/projects/delete", access.LevelUser, (*Server).deleteProjects, "Delete projects that have no unfinished run."),
 	newOperation("/api/projects/{project_name}/get", access.LevelMember, (*Server).getProject, "Get a project."),
 	newOperation("/api/projects/{project_name}/set_members", access.LevelProjectAdmin, (*Server).setMembers, "Replace all members of a project."),
+	newOperation(api.PathAddMembers, access.LevelProjectAdmin, (*Server).addMembers,
+		"Add members to a project, or change the roles of members."),
+	newOperation(api.PathRemoveMembers, access.LevelProjectAdmin, (*Server).removeMembers, "Remove members from a project."),
 
 	newOperation("/api/backends/list_types", access.LevelNone, (*Server).listBackendTypes, "List the supported types of backends."),
 	newOperation("/api/backends/config_values", access.LevelUser, (*Server).getBackendValues,
@@ -67,6 +71,10 @@ var apiOperations = []apiOperation{
 	{method: http.MethodPost, path: api.PathFollow, level: access.LevelMember, format: formatLines, maxBody: maxBodyBytes,
 		summary: "Stream the logs of a run, one JSON document per line.", requestType: reflect.TypeFor[api.FollowLogs](),
 		responseType: reflect.TypeFor[api.LogEntry](), handle: (*Server).followLogs},
+
+	{method: http.MethodGet, path: api.PathExec, level: access.LevelMember, format: formatWebSocket, maxBody: maxBodyBytes,
+		summary:     "Run a command in a replica, over a WebSocket whose first message is an ExecRequest.",
+		requestType: reflect.TypeFor[wire.Null](), responseType: reflect.TypeFor[api.ExecUpdate](), handle: (*Server).execInReplica},
 
 	newEmptyListOperation("/api/volumes/list", access.LevelUser),
 	newEmptyListOperation(api.ProjectPrefix+"/gateways/list", access.LevelMember),

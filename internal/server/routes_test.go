@@ -122,7 +122,7 @@ func TestServeAPI_UnknownPathsAndMethods(t *testing.T) {
 	}{
 		{"POST", "/api/nothing", 404, `"detail":"Not Found"`},
 		{"POST", "/api/project/main/runs/restart", 404, "/api/openapi.json"},
-		{"GET", "/", 404, "not_found"},
+		{"GET", "/nothing", 404, "not_found"},
 		{"GET", "/api/runs/list", 405, "use POST"},
 		{"POST", "/healthcheck", 405, "use GET"},
 		{"GET", "/healthcheck", 200, `{"status":"running"}`},

@@ -21,7 +21,7 @@ func TestRuns_SubmitGetAndList(t *testing.T) {
 	before := h.wakes.Load()
 	run := h.submitRun("web")
 	if run.Status != "submitted" || run.Jobs == nil || run.LatestJobSubmission != nil || *run.RunSpec.RunName != "web" ||
-		run.Service.URL != "http://web.localhost:3000" || run.ProjectName != "main" || run.User != "admin" {
+		run.Service.URL != h.localURL("web") || run.ProjectName != "main" || run.User != "admin" {
 		t.Errorf("%+v", run)
 	}
 	if h.wakes.Load() == before {
@@ -176,7 +176,7 @@ func TestPreview(t *testing.T) {
 		return p
 	}
 	p := preview(plainService + "model: {type: chat, name: m, format: openai}\n")
-	if len(p.Placements) != 1 || p.Existing != nil || p.URL != "http://web.localhost:3000/" || p.ModelURL != "http://gateway.localhost:3000" {
+	if len(p.Placements) != 1 || p.Existing != nil || p.URL != h.localURL("web")+"/" || p.ModelURL != h.url+"/v1" {
 		t.Errorf("%+v", p)
 	}
 	p = preview(plainService + "resources: {gpu: 2}\n")

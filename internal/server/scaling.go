@@ -16,7 +16,7 @@ func (s *Server) explainScaling(c *apiCall, in api.RunName) (api.Explanation, er
 	if err != nil {
 		return api.Explanation{}, err
 	}
-	view := buildRunView(details, s.urls)
+	view := buildRunView(details, s.urlsFor(c))
 	x := api.Explanation{RunName: details.Run.Name, Status: view.Status,
 		DesiredReplicas: view.DesiredReplicas, Ready: view.Ready, Min: view.Min, Max: view.Max, Scaling: buildScalingView(details.Run), ScaledAt: details.Run.ScaledAt.UTC(),
 		Load: buildLoadView(details.Load), Obstacles: listObstacles(details, view)}

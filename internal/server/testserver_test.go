@@ -63,6 +63,7 @@ func (b *lockedBuffer) String() string {
 type fakeBackend struct {
 	offers []dstack.Offer
 	fail   error
+	engine engine.Engine // nil: none
 }
 
 func (f *fakeBackend) Offers(context.Context, dstack.Requirements) ([]dstack.Offer, error) {
@@ -74,12 +75,15 @@ func (f *fakeBackend) Machines(context.Context) (map[dstack.InstanceID]dstack.Ma
 	return nil, nil
 }
 func (f *fakeBackend) Engine(context.Context, dstack.InstanceID) (engine.Engine, error) {
+	if f.engine != nil {
+		return f.engine, nil
+	}
 	return nil, errors.New("the test has no engine")
 }
 
 func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
 	t.Helper()
-	h := &testServer{t: t, dir: t.TempDir(), broadcast: &loop.Broadcast{}, admin: "admin-token", backend: &fakeBackend{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
+	h := &testServer{t: t, dir: t.TempDir(), broadcast: &loop.Broadcast{}, admin: "admin-token-0123456789-0123456789", backend: &fakeBackend{offers: []dstack.Offer{testOffer()}}, log: &lockedBuffer{}}
 	var err error
 	h.store, err = store.Open(t.Context(), "sqlite:///"+filepath.Join(h.dir, "sqlite.db"), nil)
 	if err != nil {
@@ -97,7 +101,7 @@ func newTestServer(t *testing.T, change ...func(*Options)) *testServer {
 	backends := backend.NewSet()
 	backends.Add("main", "local-docker", h.backend)
 	o := Options{Store: h.store, Logs: h.logs, Backends: backends, Dir: h.dir, Broadcast: h.broadcast, Wake: func() { h.wakes.Add(1) },
-		PublicURL: "http://127.0.0.1:3000", Log: slog.New(slog.NewTextHandler(h.log, nil))}
+		Log: slog.New(slog.NewTextHandler(h.log, nil))}
 	o.BackendTypes = map[string]BackendType{"local": {Choices: map[string]any{"engines": []string{"docker"}}}}
 	for _, c := range change {
 		c(&o)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
+	"fmt"
 	"hash/crc32"
 	"strings"
 
@@ -36,13 +37,28 @@ func HashToken(token string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// checkToken refuses a token that cannot be sent in a header.
-func checkToken(token string) error {
+// The length of a token that the operator chooses, in bytes. A shorter one could be
+// guessed: nothing limits the attempts.
+const (
+	minTokenBytes = 32
+	maxTokenBytes = 512
+)
+
+// CheckToken refuses a token of the operator that cannot be sent in a header or could be
+// guessed. source names it in the error. The empty token is valid: one is generated.
+func CheckToken(source, token string) error {
 	isInvalid := func(r rune) bool { return r <= ' ' || r > '~' }
-	if len(token) > 512 || strings.ContainsFunc(token, isInvalid) {
-		return &dstack.Error{Kind: dstack.Invalid,
-			Message: "the admin's token may have at most 512 visible ASCII characters and no spaces",
-			Hint:    "omit --token to have a token generated"}
+	hint := "make one with: openssl rand -hex 32\nor leave it out, to have a token generated"
+	switch {
+	case token == "":
+		return nil
+	case len(token) < minTokenBytes:
+		return &dstack.Error{Kind: dstack.Invalid, Hint: hint,
+			Message: fmt.Sprintf("%s has %d characters; it needs at least %d, so that nobody can guess it",
+				source, len(token), minTokenBytes)}
+	case len(token) > maxTokenBytes || strings.ContainsFunc(token, isInvalid):
+		return &dstack.Error{Kind: dstack.Invalid, Hint: hint,
+			Message: fmt.Sprintf("%s may have at most %d visible ASCII characters and no spaces", source, maxTokenBytes)}
 	}
 	return nil
 }

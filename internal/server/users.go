@@ -92,6 +92,9 @@ func (s *Server) updateUser(c *apiCall, in api.PutUser) (api.User, error) {
 	if err != nil {
 		return api.User{}, err
 	}
+	if user.Name == AdminName && in.GlobalRole != dstack.RoleAdmin {
+		return api.User{}, newAdminIsNeededError("without the role admin")
+	}
 	user.GlobalRole, user.Email = in.GlobalRole, orEmpty(in.Email)
 	err = s.store.UpdateUser(c.ctx, user)
 	s.auditAccountChange(c, in.Username, err)
@@ -114,15 +117,45 @@ func (s *Server) refreshToken(c *apiCall, in api.Username) (api.UserWithCreds, e
 	return api.UserWithCreds{User: buildUser(user), Creds: api.UserCreds{Token: token}}, nil
 }
 
+// deleteUsers deletes users, whose tokens end at once. Their runs go on, because runs
+// belong to projects.
 func (s *Server) deleteUsers(c *apiCall, in api.DeleteUsers) (wire.Null, error) {
-	if slices.Contains(in.Users, c.user.Name) {
+	switch {
+	case slices.Contains(in.Users, AdminName):
+		return wire.Null{}, newAdminIsNeededError("deleted")
+	case slices.Contains(in.Users, c.user.Name):
 		return wire.Null{}, &dstack.Error{Kind: dstack.Conflict, Message: "you cannot delete yourself",
 			Hint: "ask another admin"}
 	}
-	err := s.store.DeleteUsers(c.ctx, in.Users)
+	heir, err := s.findNewOwner(c, in)
+	if err != nil {
+		return wire.Null{}, err
+	}
+	err = s.store.DeleteUsers(c.ctx, in.Users, heir)
 	s.auditAccountChange(c, strings.Join(in.Users, ","), err)
 	s.broadcast.Notify()
 	return wire.Null{}, err
+}
+
+// findNewOwner returns the user who gets the projects of deleted users, or none.
+func (s *Server) findNewOwner(c *apiCall, in api.DeleteUsers) (dstack.UserID, error) {
+	if in.NewOwner == "" {
+		return "", nil
+	}
+	if slices.Contains(in.Users, in.NewOwner) {
+		return "", &dstack.Error{Kind: dstack.Invalid, Message: "the new owner " + quote(in.NewOwner) + " would be deleted, too",
+			Hint: "name a user who stays"}
+	}
+	user, err := s.store.User(c.ctx, in.NewOwner)
+	return user.ID, err
+}
+
+// newAdminIsNeededError refuses to remove the user admin or its role. The server would
+// create the user again at its next start, and `dstack server token`, the way back in for
+// whoever runs the server, needs it.
+func newAdminIsNeededError(what string) error {
+	return &dstack.Error{Kind: dstack.Conflict, Message: "the user " + AdminName + " cannot be " + what + ": the server needs it",
+		Hint: "to lock out who knows its token, make a new one: dstack user rotate " + AdminName}
 }
 
 // auditAccountChange logs a change of a user or a project, unless it failed.

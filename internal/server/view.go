@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/decide/route"
 	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
 	"dstack/internal/human"
@@ -18,10 +19,11 @@ import (
 
 // buildViews returns the views of runs, with the metrics that the gateways
 // reported.
-func (s *Server) buildViews(found ...store.RunDetails) []api.RunView {
+func (s *Server) buildViews(c *apiCall, found ...store.RunDetails) []api.RunView {
+	urls := s.urlsFor(c)
 	views := make([]api.RunView, 0, len(found))
 	for _, details := range found {
-		v := buildRunView(details, s.urls)
+		v := buildRunView(details, urls)
 		v.Metrics = buildRunMetrics(details)
 		views = append(views, v)
 	}
@@ -29,7 +31,7 @@ func (s *Server) buildViews(found ...store.RunDetails) []api.RunView {
 }
 
 // buildRunView returns the view of a run, without metrics.
-func buildRunView(details store.RunDetails, urls publicURLs) api.RunView {
+func buildRunView(details store.RunDetails, urls route.URLs) api.RunView {
 	run, conf := details.Run, details.Run.Spec.Configuration
 	v := api.RunView{
 		ID: run.ID, Project: run.Project, Name: run.Name, User: run.User, Revision: run.Revision,
@@ -37,12 +39,10 @@ func buildRunView(details store.RunDetails, urls publicURLs) api.RunView {
 		ReadyAt: nullIfZero(run.ReadyAt), FinishedAt: nullIfZero(run.FinishedAt),
 		DesiredReplicas: run.DesiredReplicas, Min: conf.Replicas.Min, Max: conf.Replicas.Max,
 		RolledBack: buildRollbackView(details), Auth: conf.Auth,
-		URL:      urls.serviceURL(run.Project, run.Name) + "/",
-		PathURL:  urls.servicePathURL(run.Project, run.Name),
+		URL:      urls.Run(run.Project, run.Name),
+		PathURL:  urls.RunByPath(run.Project, run.Name),
+		Model:    buildModelView(urls, run),
 		Replicas: []api.ReplicaView{},
-	}
-	if m := conf.Model; m != nil {
-		v.Model = &api.ModelView{Name: m.Name, URL: urls.modelsURL(run.Project), PathURL: urls.modelsPathURL(run.Project)}
 	}
 	summary := status.Summarize(status.NewFacts(run, details.Replicas))
 	v.Status, v.Ready, v.Serving = viewStates[summary.State], summary.Ready, summary.Serving
@@ -51,8 +51,17 @@ func buildRunView(details store.RunDetails, urls publicURLs) api.RunView {
 			v.Replicas = append(v.Replicas, buildReplicaView(details, r))
 		}
 	}
+	v.ReplicaCount = countReplicaNumbers(details.Replicas)
 	v.Version = hashView(v)
 	return v
+}
+
+func countReplicaNumbers(replicas []dstack.Replica) int {
+	known := map[int]bool{}
+	for _, r := range replicas {
+		known[r.Num] = true
+	}
+	return len(known)
 }
 
 // isShown reports whether a view contains replica i: an unfinished one, or the
@@ -181,6 +190,7 @@ const recheckInterval = time.Second
 func (s *Server) waitForView(c *apiCall, in api.RunViewRequest) (api.RunView, error) {
 	var deadline <-chan time.Time // nil: do not wait
 	if in.After != "" && in.WaitSeconds > 0 {
+		defer c.endWhenStopping()()
 		timer := time.NewTimer(time.Duration(in.WaitSeconds) * time.Second)
 		defer timer.Stop()
 		deadline = timer.C
@@ -226,11 +236,11 @@ func (s *Server) findView(c *apiCall, in api.RunViewRequest) (api.RunView, error
 			Message: "the run " + in.RunName + " was replaced by another one with the same name",
 			Hint:    "see the current one: dstack ps"}
 	}
-	return s.buildViews(details)[0], nil
+	return s.buildViews(c, details)[0], nil
 }
 
 // listViews returns the views of a page of runs.
 func (s *Server) listViews(c *apiCall, in api.ListRuns) ([]api.RunView, error) {
 	found, err := s.listRunDetails(c, in)
-	return s.buildViews(found...), err
+	return s.buildViews(c, found...), err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"dstack/internal/api"
+	"dstack/internal/decide/route"
 	"dstack/internal/decide/status"
 	"dstack/internal/dstack"
 	"dstack/internal/server/store"
@@ -106,9 +107,10 @@ func compareGolden(t *testing.T, name string, value any) {
 }
 
 func TestGoldenFiles(t *testing.T) {
-	names := newPublicURLs(Options{PublicURL: "http://127.0.0.1:3000"})
-	compareGolden(t, "run.json", wire.BuildRun(testRunDetails(t), names.runURLs(testRunDetails(t).Run), testTime(3600)))
-	compareGolden(t, "view.json", buildRunView(testRunDetails(t), names))
+	local := route.Origin{Scheme: "http", Host: "127.0.0.1:3000"}
+	urls := route.Site{Server: local, Main: "main"}.URLs(route.Reader{Origin: local, IsLocal: true})
+	compareGolden(t, "run.json", wire.BuildRun(testRunDetails(t), buildRunURLs(urls, testRunDetails(t).Run), testTime(3600)))
+	compareGolden(t, "view.json", buildRunView(testRunDetails(t), urls))
 	c := &apiCall{user: dstack.User{Name: "admin"}, project: dstack.Project{Name: "main"}}
 	compareGolden(t, "plan.json", runPlan{spec: testSpec(t, llama), placements: []dstack.Placement{{Offer: testOffer(), Free: "1 of 1 GPUs free"}}}.toWire(c))
 }
@@ -160,7 +162,7 @@ func TestRunStatus_InViewsAndOnTheWire(t *testing.T) {
 			if got := wire.BuildRun(details, wire.RunURLs{}, t0).Status; got != c.wire {
 				t.Errorf("on the wire %s, want %s", got, c.wire)
 			}
-			if got := buildRunView(details, publicURLs{}).Status; got != c.view {
+			if got := buildRunView(details, route.URLs{}).Status; got != c.view {
 				t.Errorf("in the view %s, want %s", got, c.view)
 			}
 		})
@@ -171,7 +173,7 @@ func TestRunStatus_ScalingAndUpdates(t *testing.T) {
 	viewStatus := func(desired int, rs ...dstack.Replica) api.RunStatus {
 		details := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 2, TemplateRevision: 2, DesiredReplicas: desired, Status: dstack.RunActive, ReadyAt: t0}, Replicas: rs}
 		details.Run.Spec.Configuration.Replicas.Max = 3
-		return buildRunView(details, publicURLs{}).Status
+		return buildRunView(details, route.URLs{}).Status
 	}
 	replica := func(template int, s dstack.ReplicaStatus) dstack.Replica {
 		return dstack.Replica{ID: "r", TemplateRevision: template, Status: s}
@@ -195,7 +197,7 @@ func TestRunStatus_StopRequested(t *testing.T) {
 	for status, want := range map[dstack.RunStatus]api.RunStatus{dstack.RunSubmitted: api.StatusStopping, dstack.RunActive: api.StatusStopping,
 		dstack.RunTerminated: api.StatusStopped, dstack.RunFailed: api.StatusFailed} {
 		details := store.RunDetails{Run: dstack.Run{Name: "a-1", Revision: 1, Status: status, Stop: dstack.StopGraceful}, Replicas: newReplicas(dstack.ReplicaReady)}
-		if got := buildRunView(details, publicURLs{}).Status; got != want {
+		if got := buildRunView(details, route.URLs{}).Status; got != want {
 			t.Errorf("%s: %s, want %s", status, got, want)
 		}
 		if wire := wire.BuildRun(details, wire.RunURLs{}, t0).Status; (wire == "terminating") != (want == api.StatusStopping) {
@@ -209,42 +211,24 @@ func TestBuildRunView_OmitsReplacedReplicas(t *testing.T) {
 	old := details.Replicas[0]
 	old.ID, old.Attempt, old.PastAttempts, old.Status = "old", "oldattempt", nil, dstack.ReplicaTerminated
 	details.Replicas = append([]dstack.Replica{old}, details.Replicas...)
-	if v := buildRunView(details, publicURLs{}); len(v.Replicas) != 2 {
+	if v := buildRunView(details, route.URLs{}); len(v.Replicas) != 2 {
 		t.Errorf("the replaced replica is shown: %+v", v.Replicas)
 	}
 }
 
 func TestHashView_ChangesWithTheViewOnly(t *testing.T) {
-	one := buildRunView(testRunDetails(t), publicURLs{})
+	one := buildRunView(testRunDetails(t), route.URLs{})
 	details := testRunDetails(t)
 	details.Run.Version, details.Replicas[0].Version = 7, 9
 	r := details.Reports["33333333-3333-4333-8333-333333333331"]
 	r.At = testTime(99)
 	details.Reports["33333333-3333-4333-8333-333333333331"] = r
-	if two := buildRunView(details, publicURLs{}); two.Version != one.Version || one.Version == "" {
+	if two := buildRunView(details, route.URLs{}); two.Version != one.Version || one.Version == "" {
 		t.Errorf("%q became %q, but the view is the same", one.Version, two.Version)
 	}
 	details.Replicas[1].Reason = "another"
-	if three := buildRunView(details, publicURLs{}); three.Version == one.Version {
+	if three := buildRunView(details, route.URLs{}); three.Version == one.Version {
 		t.Error("the view changed, but not the version")
-	}
-}
-
-func TestPublicURLs(t *testing.T) {
-	for _, c := range []struct{ public, domain, project, service, models string }{
-		{"http://127.0.0.1:3000", "", "main", "http://llama.localhost:3000", "http://gateway.localhost:3000"},
-		{"http://127.0.0.1:3000", "", "Main", "http://llama.localhost:3000", "http://gateway.localhost:3000"},
-		{"http://127.0.0.1:3000", "", "Other", "http://llama.other.localhost:3000", "http://gateway.other.localhost:3000"},
-		{"https://dstack.example.com", "example.com", "main", "https://llama.example.com", "https://gateway.example.com"},
-		{"", "", "main", "http://llama.localhost:3000", "http://gateway.localhost:3000"},
-	} {
-		a := newPublicURLs(Options{PublicURL: c.public, Domain: c.domain})
-		if got := a.serviceURL(c.project, "llama"); got != c.service {
-			t.Errorf("service %s, want %s", got, c.service)
-		}
-		if got := a.modelsURL(c.project); got != c.models {
-			t.Errorf("models %s, want %s", got, c.models)
-		}
 	}
 }
 

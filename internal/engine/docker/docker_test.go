@@ -22,7 +22,7 @@ import (
 )
 
 // image is created once on a machine. A change of makeImage needs a new tag.
-const image = "dstack-enginetest:2"
+const image = "dstack-enginetest:3"
 
 // findDocker returns an empty string if Docker answers and has the test image; else it
 // returns the reason to skip the tests that need it.
@@ -66,7 +66,7 @@ func makeImage(busybox string) error {
 	if _, err = w.Write(program); err != nil {
 		return err
 	}
-	for _, name := range strings.Fields("sh cat echo sleep httpd env pwd touch printf ash seq nc head true dd yes") {
+	for _, name := range strings.Fields("sh cat echo sleep httpd env pwd touch printf ash seq nc head true dd yes tty stty sha256sum") {
 		if err = w.WriteHeader(&tar.Header{Name: "bin/" + name, Typeflag: tar.TypeSymlink, Linkname: "busybox"}); err != nil {
 			return err
 		}

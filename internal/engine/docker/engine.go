@@ -188,6 +188,7 @@ func New(ctx context.Context, opts Options) (*Engine, error) {
 		sockets:         map[dstack.AttemptID]containerSockets{},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
+	e.work.Go(e.endLeftoverCommands)
 	return e, nil
 }
 
@@ -199,7 +200,8 @@ func Capabilities() dstack.EngineCapabilities {
 // About returns what the Docker Engine reported about itself to New.
 func (e *Engine) About() About { return e.about }
 
-// Close cancels startups and terminations and waits for them. Containers keep running.
+// Close cancels startups and terminations, ends commands and waits for all of them.
+// Containers keep running.
 func (e *Engine) Close() error {
 	e.cancel()
 	e.work.Wait()

@@ -11,10 +11,13 @@ import (
 	"dstack/internal/dstack"
 )
 
-var contractCases = []struct {
+// contractCase is one promise of the contract, and its test.
+type contractCase struct {
 	name string
 	run  func(*harness)
-}{
+}
+
+var contractCases = []contractCase{
 	{"an attempt becomes ready and answers at its address", becomesReady},
 	{"an attempt sees its environment and no tokens of the server", seesEnvironment},
 	{"the longest commands and variables run", runsLongestStrings},

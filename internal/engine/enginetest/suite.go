@@ -82,7 +82,7 @@ func Code(_ context.Context, spec dstack.AttemptSpec) (io.ReadCloser, error) {
 
 // Run tests an engine. It calls newFixture for each case.
 func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
-	for _, c := range contractCases {
+	for _, c := range slices.Concat(contractCases, commandCases) {
 		t.Run(c.name, func(t *testing.T) {
 			f := newFixture(t)
 			h := &harness{t: t, f: f, Engine: f.Open(t)}

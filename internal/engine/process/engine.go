@@ -43,12 +43,13 @@ type Engine struct {
 	hidden []string       // the folders of Options.Hidden that are hidden
 
 	mu           sync.Mutex
-	preparations map[dstack.AttemptID]*preparation  // attempts whose keeper is not running yet
-	refusals     map[dstack.AttemptID]dstack.Report // refused attempts, also if exit.json could not be written
-	endedReports map[dstack.AttemptID]dstack.Report // the contents of exit.json
-	ports        map[dstack.AttemptID]portStatus    // of running attempts
-	keeperPIDs   map[dstack.AttemptID]int           // keepers of this engine; 0: ended and reaped
-	choosing     sync.Mutex                         // held while a port is chosen and reserved in an attempt's folder
+	preparations map[dstack.AttemptID]*preparation      // attempts whose keeper is not running yet
+	refusals     map[dstack.AttemptID]dstack.Report     // refused attempts, also if exit.json could not be written
+	endedReports map[dstack.AttemptID]dstack.Report     // the contents of exit.json
+	ports        map[dstack.AttemptID]portStatus        // of running attempts
+	keeperPIDs   map[dstack.AttemptID]int               // keepers of this engine; 0: ended and reaped
+	commands     map[dstack.AttemptID][]*trackedCommand // see Exec
+	choosing     sync.Mutex                             // held while a port is chosen and reserved in an attempt's folder
 }
 
 // portStatus is the last definite result of checkPort.
@@ -91,6 +92,7 @@ func New(opts Options) (*Engine, error) {
 		endedReports: map[dstack.AttemptID]dstack.Report{},
 		ports:        map[dstack.AttemptID]portStatus{},
 		keeperPIDs:   map[dstack.AttemptID]int{},
+		commands:     map[dstack.AttemptID][]*trackedCommand{},
 	}, nil
 }
 
@@ -99,7 +101,7 @@ func Capabilities() dstack.EngineCapabilities {
 	return dstack.EngineCapabilities{Name: "process", SharesPorts: true}
 }
 
-// Close cancels preparations and waits for them. Attempts keep running.
+// Close cancels preparations and ends commands, and waits for them. Attempts keep running.
 func (e *Engine) Close() error {
 	e.cancel()
 	e.work.Wait()
@@ -190,6 +192,9 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 		}
 	}
 	if err := e.waitForKeeper(ctx, dir); err != nil {
+		return err
+	}
+	if err := e.endCommands(ctx, id); err != nil {
 		return err
 	}
 	e.reapKeepers()

@@ -42,13 +42,26 @@ func TestUsers(t *testing.T) {
 			t.Errorf("got %v, %v", got, err)
 		}
 
-		h.wantKind(dstack.Conflict, h.s.DeleteUsers(ctx, []string{"bob", "admin"})) // admin owns Main
+		h.wantKind(dstack.Conflict, h.s.DeleteUsers(ctx, []string{"bob", "admin"}, "")) // admin owns Main
 		if _, err := h.s.User(ctx, "bob"); err != nil {
 			t.Errorf("half of a refused deletion was done: %v", err)
 		}
 		h.noError(h.s.SetMembers(ctx, h.project.ID, map[dstack.UserID]dstack.Role{bob.ID: dstack.RoleUser}))
-		h.noError(h.s.DeleteUsers(ctx, []string{"bob", "unknown"}))
-		h.noError(h.s.DeleteUsers(ctx, nil))
+		h.noError(h.s.CreateProject(ctx, dstack.Project{ID: "p-bob", Name: "Bobs", Owner: bob.ID, CreatedAt: t0}))
+		h.noError(h.s.ChangeMembers(ctx, "p-bob", map[dstack.UserID]dstack.Role{h.user.ID: dstack.RoleUser}, nil))
+		h.wantKind(dstack.NotFound, h.s.ChangeMembers(ctx, "p-bob", map[dstack.UserID]dstack.Role{"nobody": dstack.RoleUser}, []dstack.UserID{bob.ID}))
+		if members, err := h.s.Members(ctx, "p-bob"); err != nil || len(members) != 2 {
+			t.Errorf("half of a refused change was done: %v, %v", members, err)
+		}
+		h.noError(h.s.DeleteUsers(ctx, []string{"bob", "unknown"}, h.user.ID))
+		if p, err := h.s.Project(ctx, "bobs"); err != nil || p.Owner != h.user.ID {
+			t.Errorf("the project of a deleted user: %+v, %v", p, err)
+		}
+		if members, err := h.s.Members(ctx, "p-bob"); err != nil || len(members) != 1 || members[0].Role != dstack.RoleAdmin {
+			t.Errorf("the new owner is no admin of the project: %v, %v", members, err)
+		}
+		h.noError(h.s.DeleteProjects(ctx, []string{"bobs"}))
+		h.noError(h.s.DeleteUsers(ctx, nil, ""))
 		_, err = h.s.User(ctx, "bob")
 		h.wantKind(dstack.NotFound, err)
 		if members, err := h.s.Members(ctx, h.project.ID); err != nil || len(members) != 0 {

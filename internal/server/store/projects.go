@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sort"
 	"strings"
 
@@ -75,7 +77,8 @@ func (s *Store) DeleteProjects(ctx context.Context, names []string) error {
 			return err
 		}
 		if len(live) > 0 {
-			return conflict("stop these runs first", "cannot delete projects: still running: %s", strings.Join(live, ", "))
+			return conflict("stop these runs first: dstack stop NAME --project PROJECT",
+				"cannot delete projects: still running: %s", strings.Join(live, ", "))
 		}
 		_, err = tx.NewRaw("DELETE FROM projects WHERE name_lower IN (?)", bun.List(lower)).Exec(ctx)
 		return err
@@ -135,15 +138,50 @@ func (s *Store) SetMembers(ctx context.Context, p dstack.ProjectID, roles map[ds
 			return err
 		}
 		for _, row := range rows {
-			n, err := rowsAffected(tx.NewRaw(`INSERT INTO members (project_id, user_id, role)
-				SELECT p.id, u.id, ? FROM projects AS p, users AS u WHERE p.id = ? AND u.id = ?`, row.Role, row.ProjectID, row.UserID).Exec(ctx))
-			if err != nil {
+			if err := insertMember(ctx, tx, row); err != nil {
 				return err
-			}
-			if n == 0 {
-				return &dstack.Error{Kind: dstack.NotFound, Message: "cannot set the members: the project or a user is not there any more"}
 			}
 		}
 		return nil
 	})
+}
+
+// ChangeMembers sets the roles of some members of a project, who may be new, and removes
+// others. It leaves all other members as they are. It fails with NotFound if the project
+// or a user no longer exists.
+func (s *Store) ChangeMembers(ctx context.Context, p dstack.ProjectID, roles map[dstack.UserID]dstack.Role, removed []dstack.UserID) error {
+	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
+		if err := s.lockProject(ctx, tx, p); err != nil {
+			return err
+		}
+		for _, id := range removed {
+			if _, err := tx.NewRaw("DELETE FROM members WHERE project_id = ? AND user_id = ?", string(p), string(id)).Exec(ctx); err != nil {
+				return err
+			}
+		}
+		for _, id := range slices.Sorted(maps.Keys(roles)) {
+			if err := putMember(ctx, tx, memberRow{ProjectID: string(p), UserID: string(id), Role: string(roles[id])}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// putMember inserts a member, or replaces the role of one; NotFound.
+func putMember(ctx context.Context, tx bun.Tx, row memberRow) error {
+	if _, err := tx.NewRaw("DELETE FROM members WHERE project_id = ? AND user_id = ?", row.ProjectID, row.UserID).Exec(ctx); err != nil {
+		return err
+	}
+	return insertMember(ctx, tx, row)
+}
+
+// insertMember inserts a member; NotFound.
+func insertMember(ctx context.Context, tx bun.Tx, row memberRow) error {
+	n, err := rowsAffected(tx.NewRaw(`INSERT INTO members (project_id, user_id, role)
+		SELECT p.id, u.id, ? FROM projects AS p, users AS u WHERE p.id = ? AND u.id = ?`, row.Role, row.ProjectID, row.UserID).Exec(ctx))
+	if err == nil && n == 0 {
+		err = &dstack.Error{Kind: dstack.NotFound, Message: "cannot set the members: the project or a user is not there any more"}
+	}
+	return err
 }

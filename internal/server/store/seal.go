@@ -29,6 +29,7 @@ const keyBytes = 32
 type Sealer struct {
 	newest string
 	keys   map[string]cipher.AEAD // by id
+	root   []byte                 // the newest key; others are derived from it
 }
 
 // NewSealer reads the key file, and creates it with mode 0600 if there is none.
@@ -83,7 +84,7 @@ func parseKeys(file string, text []byte) (*Sealer, error) {
 		id := hex.EncodeToString(sum[:4])
 		s.keys[id] = gcm
 		if s.newest == "" {
-			s.newest = id
+			s.newest, s.root = id, key
 		}
 	}
 	if s.newest == "" {

@@ -64,25 +64,45 @@ func userNotFound(name string) error {
 	return &dstack.Error{Kind: dstack.NotFound, Message: fmt.Sprintf("there is no user named %q", name)}
 }
 
-// DeleteUsers deletes all of the users or none. Unknown names are ignored. It
-// fails with Conflict when one owns a project.
-func (s *Store) DeleteUsers(ctx context.Context, names []string) error {
+// DeleteUsers deletes all of the users or none. Unknown names are ignored. Their
+// projects go to the user heir, who becomes an admin of them. Without an heir it fails
+// with Conflict if one of the users owns a project.
+func (s *Store) DeleteUsers(ctx context.Context, names []string, heir dstack.UserID) error {
 	if len(names) == 0 {
 		return nil
 	}
 	return s.writeDurable(ctx, func(ctx context.Context, tx bun.Tx) error {
-		var owned []string
-		err := tx.NewRaw(`SELECT u.name || ' owns ' || p.name FROM users AS u JOIN projects AS p ON p.owner = u.id
+		var owned []struct{ ID, Username, Project string }
+		err := tx.NewRaw(`SELECT p.id, u.name AS username, p.name AS project FROM users AS u JOIN projects AS p ON p.owner = u.id
 			WHERE u.name IN (?) ORDER BY u.name, p.name`, bun.List(names)).Scan(ctx, &owned)
 		if err != nil {
 			return err
 		}
-		if len(owned) > 0 {
-			return conflict("delete the projects first", "cannot delete users: %s", strings.Join(owned, ", "))
+		lines := make([]string, len(owned))
+		for i, o := range owned {
+			lines[i] = o.Username + " owns " + o.Project
+			if heir == "" {
+				continue
+			}
+			if err := bequeathProject(ctx, tx, o.ID, string(heir)); err != nil {
+				return err
+			}
+		}
+		if len(owned) > 0 && heir == "" {
+			return conflict("give the projects to another user with --new-owner NAME, or delete them first",
+				"cannot delete users: %s", strings.Join(lines, ", "))
 		}
 		_, err = tx.NewRaw("DELETE FROM users WHERE name IN (?)", bun.List(names)).Exec(ctx)
 		return err
 	})
+}
+
+// bequeathProject makes a user the owner and an admin of a project.
+func bequeathProject(ctx context.Context, tx bun.Tx, project, heir string) error {
+	if _, err := tx.NewRaw("UPDATE projects SET owner = ? WHERE id = ?", heir, project).Exec(ctx); err != nil {
+		return err
+	}
+	return putMember(ctx, tx, memberRow{ProjectID: project, UserID: heir, Role: string(dstack.RoleAdmin)})
 }
 
 // Users returns all users, the oldest first.

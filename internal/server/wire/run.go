@@ -24,8 +24,8 @@ import (
 
 // RunURLs are the URLs at which a run is published.
 type RunURLs struct {
-	Service string // https://<run>.<domain>, without a trailing slash
-	Models  string // base URL of the models of its project; used only if the run has a model
+	Service string // https://<run>.<domain> or below the server's own address, without a trailing slash
+	Models  string // base URL of the models of its project, with /v1; used only if the run has a model
 }
 
 // BuildRun returns a run in the wire format (spec §4.5). now is the end of

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"dstack/internal/human"
+	"dstack/internal/loop"
+)
+
+// drainNoticeDelay is how long the server finishes requests silently. Most are done within that time, and so are long
+// polls of the command line, which end at once.
+const drainNoticeDelay = 200 * time.Millisecond
+
+// cutTimeout is how long requests that were cut off, and the ends of responses, have before their connections are closed.
+const cutTimeout = time.Second
+
+// inFlight counts requests, including those that have become a WebSocket, which an http.Server does not wait for.
+type inFlight struct {
+	mu    sync.Mutex
+	count int
+	idle  chan struct{} // closed when the count becomes 0; nil: nobody waits
+}
+
+// begin counts a request until done is called.
+func (f *inFlight) begin() (done func()) {
+	f.add(1)
+	return func() { f.add(-1) }
+}
+
+func (f *inFlight) add(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.count += n; f.count == 0 && f.idle != nil {
+		close(f.idle)
+		f.idle = nil
+	}
+}
+
+// waitIdle waits until no request is in flight. It returns how many are left if ctx ends first.
+func (f *inFlight) waitIdle(ctx context.Context) (left int) {
+	f.mu.Lock()
+	if f.count == 0 {
+		f.mu.Unlock()
+		return 0
+	}
+	if f.idle == nil {
+		f.idle = make(chan struct{})
+	}
+	idle := f.idle
+	f.mu.Unlock()
+	select {
+	case <-idle:
+		return 0
+	case <-ctx.Done():
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.count
+	}
+}
+
+// drain ends the requests of a server that stops: it closes the listener and idle connections, refuses requests that wait
+// for a replica, lets the others finish for drainTimeout, and cuts the rest.
+func (d *daemon) drain(ctx context.Context, srv *http.Server, cut context.CancelFunc) {
+	limited, cancel := context.WithTimeout(ctx, d.drainTimeout)
+	defer cancel()
+	var group errgroup.Group
+	group.Go(func() error { return srv.Shutdown(limited) })
+	d.gateway.RefuseWaiting()
+	if left := d.waitForRequests(limited); left > 0 {
+		d.log.Warn("requests were cut off because the server stops", "requests", left, "drain_timeout", d.drainTimeout)
+		cut()
+	}
+	ended, cancelEnded := context.WithTimeout(ctx, cutTimeout)
+	defer cancelEnded()
+	context.AfterFunc(ended, cancel)
+	d.requests.waitIdle(ended)
+	_ = group.Wait() // until the ends of the responses are sent; its error is that of limited
+	_ = srv.Close()
+}
+
+// waitForRequests waits until no request is in flight, and says so if that takes long. It returns how many are left if
+// ctx ends first.
+func (d *daemon) waitForRequests(ctx context.Context) (left int) {
+	brief, cancel := context.WithTimeout(ctx, drainNoticeDelay)
+	defer cancel()
+	if left = d.requests.waitIdle(brief); left == 0 || ctx.Err() != nil {
+		return left
+	}
+	fmt.Fprintf(d.errOut, " finishing %s, at most %s; press Ctrl-C again to end at once\n",
+		human.Count(left, "request"), human.ExactDuration(d.drainTimeout))
+	return d.requests.waitIdle(ctx)
+}
+
+// untilDrained returns a task that runs on while the server drains, after ctx has ended.
+func (d *daemon) untilDrained(task loop.Task) loop.Task {
+	return loop.Task{Name: task.Name, Run: func(ctx context.Context) error {
+		running, stop := context.WithCancel(context.WithoutCancel(ctx))
+		defer stop()
+		defer context.AfterFunc(d.drained, stop)()
+		return task.Run(running)
+	}}
+}
