@@ -45,13 +45,26 @@ func (a *app) printChangeList(changes []api.Change) {
 		width = min(maxWidth, maxChangeWidth) + 5
 	}
 	for i, line := range lines {
-		if a.err.width() > 0 {
-			line = truncate(line, width-2)
+		var rest []string
+		if a.err.width() > 0 && lipgloss.Width(line) > width-2 {
+			line, rest = cleanLine(changes[i].Path), changeValues(changes[i])
 		}
 		strategy := strings.Repeat(" ", strategyWidth-len(changes[i].Strategy)) + changes[i].Strategy
-		a.printInfo("   %s", strings.TrimRight(padRight(line, width)+a.err.paint(dim, strategy), " "))
+		a.printCommand("   " + strings.TrimRight(padRight(line, width)+a.err.paint(dim, strategy), " "))
+		for j, value := range rest {
+			label := map[bool]string{true: "       ", false: "     → "}[j == 0]
+			for _, line := range indentText(label, "       ", value, a.err.width()) {
+				a.printCommand(line)
+			}
+		}
 	}
 	a.printInfo("")
+}
+
+// changeValues returns both values of a change, without the words that they share.
+func changeValues(c api.Change) []string {
+	from, to := shortenCommon(orNone(c.From), orNone(c.To))
+	return []string{from, to}
 }
 
 // formatChanges returns a line per change: commands.1   a  →  b.
@@ -62,9 +75,8 @@ func formatChanges(changes []api.Change) []string {
 	}
 	values := make([][2]string, len(changes))
 	for i, c := range changes {
-		from, to := shortenCommon(orNone(c.From), orNone(c.To))
-		values[i] = [2]string{from, to}
-		if w := lipgloss.Width(from); w <= maxAlignedWidth {
+		values[i] = [2]string(changeValues(c))
+		if w := lipgloss.Width(values[i][0]); w <= maxAlignedWidth {
 			fromWidth = max(fromWidth, w)
 		}
 	}

@@ -32,33 +32,36 @@ func (s *screen) printError(err error, verbose bool) {
 		ours = &dstack.Error{Message: err.Error()} // an error of cobra or of a library
 	}
 	title, rest, _ := strings.Cut(ours.Message, "\n")
-	s.printInfo("%s %s", s.err.paint(red, "error:"), cleanLine(title))
+	s.printLabeled("error: ", red, cleanLine(title))
 	for line := range strings.Lines(rest) {
 		s.printInfo("  %s", cleanLine(line))
 	}
 	if report, ok := errors.AsType[*failureReport](err); ok {
 		s.printReport(report)
 	}
-	for i, line := range strings.Split(ours.Hint, "\n") {
-		if line != "" {
-			s.printInfo("  %s   %s", map[bool]string{true: s.err.paint(bold, "try"), false: "   "}[i == 0], cleanLine(line))
-		}
-	}
+	s.printLabeledList("try", strings.Split(ours.Hint, "\n"))
 	if verbose && ours.Cause != nil {
-		s.printInfo("  %s %s", s.err.paint(dim, "cause"), cleanLine(ours.Cause.Error()))
+		s.printLabeled("  cause ", dim, cleanLine(ours.Cause.Error()))
 	}
 }
 
 // printReport prints the details of a report.
 func (s *screen) printReport(report *failureReport) {
-	for i, line := range report.reasons {
-		s.printInfo("  %s   %s", map[bool]string{true: s.err.paint(bold, "why"), false: "   "}[i == 0], cleanLine(line))
-	}
+	s.printLabeledList("why", report.reasons)
 	for _, line := range report.output {
-		s.printInfo("          %s", s.err.paint(dim, cleanLine(line)))
+		s.printWrapped("          ", dim, cleanLine(line))
 	}
-	if report.state != "" {
-		s.printInfo("  %s   %s", s.err.paint(bold, "now"), cleanLine(report.state))
+	s.printLabeledList("now", []string{report.state})
+}
+
+// printLabeledList prints the texts that are not empty, the first of them behind a label.
+func (s *screen) printLabeledList(label string, texts []string) {
+	for _, text := range texts {
+		if text = cleanLine(text); text == "" {
+			continue
+		}
+		s.printLabeled("  "+padRight(label, 6), bold, text)
+		label = ""
 	}
 }
 

@@ -3,6 +3,8 @@ package cli
 import (
 	"fmt"
 	"strings"
+
+	"charm.land/lipgloss/v2"
 )
 
 // liveRegion is a group of terminal lines that is redrawn in place. Other output
@@ -19,8 +21,19 @@ func (b *liveRegion) draw(lines []string) {
 	for _, line := range lines {
 		out.WriteString(line + "\n")
 	}
-	b.height = len(lines)
+	b.height = 0
+	for _, line := range lines {
+		b.height += b.countRows(line)
+	}
 	fmt.Fprint(b.to, out.String())
+}
+
+// countRows returns how many rows of the terminal a line takes: a URL may be longer than a row.
+func (b *liveRegion) countRows(line string) int {
+	if width := b.to.width(); width > 0 {
+		return max(1, (lipgloss.Width(line)+width-1)/width)
+	}
+	return 1
 }
 
 // clear removes the region.

@@ -94,8 +94,7 @@ func TestTable_FitsTheTerminal(t *testing.T) {
 	tab.writeTo(s.out)
 	want := " NAME  AGE\n" +
 		" web   2h\n" +
-		"   http://a-rather-long-\n" +
-		"   name.localhost:3000/\n" +
+		"http://a-rather-long-name.localhost:3000/\n" + // can be copied
 		"   replica 1 waits for capacity, and has\n" +
 		"   done so for long\n"
 	if out.String() != want {
@@ -126,22 +125,23 @@ func TestTable_WrapsItsLastColumn(t *testing.T) {
 }
 
 func TestRunsTable_FitsEightyColumnsAndCutsNothing(t *testing.T) {
-	view := api.RunView{Name: "a-service-with-a-long-name", Status: api.StatusFailing, DesiredReplicas: 1,
+	now := time.Now()
+	view := api.RunView{Name: "a-service-with-a-long-name", Status: api.StatusFailing, DesiredReplicas: 1, SubmittedAt: now,
 		URL: "https://a-service-with-a-long-name.models.example.com:8443",
-		Replicas: []api.ReplicaView{{Status: dstack.ReplicaRestarting, Backend: "local", Instance: "a-machine-of-the-office", Restarts: 7,
+		Replicas: []api.ReplicaView{{Since: now, Status: dstack.ReplicaRestarting, Backend: "local", Instance: "a-machine-of-the-office", Restarts: 7,
 			Resources: "16 cpus, 64GB, 2×A100 80GB",
 			Reason:    "replica 0 exited with code 1: the model needs 40GB of GPU memory, and this GPU has 24GB; give it a larger one"}}}
-	for _, width := range []int{20, 40, 80, 120, 200} {
+	for _, width := range []int{20, 40, 60, 80, 120, 200} {
 		s, out := newTerminalScreen(width)
-		runsTable([]api.RunView{view}, nil, true, time.Now()).writeTo(s.out)
+		runsTable([]api.RunView{view}, nil, true, now).writeTo(s.out)
 		words := strings.Join(strings.Fields(out.String()), "")
-		for _, want := range []string{view.URL, "2×A100 80GB", "7 restarts", "a-machine-of-the-office", view.Replicas[0].Reason} {
+		for _, want := range []string{view.Name, view.URL, "2×A100 80GB", "7 restarts", "a-machine-of-the-office", view.Replicas[0].Reason} {
 			if !strings.Contains(words, strings.Join(strings.Fields(want), "")) {
 				t.Errorf("width %d: %q is missing in\n%s", width, want, out)
 			}
 		}
 		for _, line := range strings.Split(out.String(), "\n") {
-			if width >= 60 && lipgloss.Width(line) > width {
+			if width >= 40 && lipgloss.Width(line) > width && line != view.URL {
 				t.Errorf("width %d: this line is longer: %s", width, line)
 			}
 		}

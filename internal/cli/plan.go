@@ -28,7 +28,7 @@ func (j *applyCommand) printPlan(preview api.Preview) {
 	j.printInfo("")
 	j.printPlacements(preview)
 	for _, note := range preview.Notes {
-		j.printInfo(" %s %s", j.err.paint(yellow, "note"), cleanLine(note))
+		j.printNote(note)
 	}
 	j.printNotes(j.request.notes)
 	if len(preview.Notes)+len(j.request.notes) > 0 {
@@ -60,7 +60,7 @@ func (j *applyCommand) printPlacements(preview api.Preview) {
 		summary = append(summary, fmt.Sprintf("%d machines do not suit", n))
 	}
 	if len(summary) > 0 {
-		j.printInfo(" %s", j.err.paint(dim, strings.Join(summary, " · ")))
+		j.printWrapped(" ", dim, strings.Join(summary, " · "))
 	}
 	if len(preview.Rejections) > 1 {
 		for _, m := range preview.Rejections[:min(j.flags.maxOffers, len(preview.Rejections))] {

@@ -35,7 +35,7 @@ func (a *app) printReady(v api.RunView, waited time.Duration) {
 	}
 	a.printInfo("")
 	for _, line := range exampleCall(v) {
-		a.printInfo("   %s", cleanLine(line))
+		a.printCommand("   " + cleanLine(line))
 	}
 	a.printInfo("")
 }

@@ -67,7 +67,7 @@ func (g *rollbackCommand) run(ctx context.Context, name string) (err error) {
 			g.printRollback(name, revisions, current, target, changes)
 		}
 		if len(changes) > 0 && len(secrets) > 0 {
-			g.printInfo(" %s a rollback keeps the present values of secrets: %s", g.err.paint(yellow, "note"), strings.Join(secrets, ", "))
+			g.printNote("a rollback keeps the present values of secrets: " + strings.Join(secrets, ", "))
 		}
 		if !g.yes && len(changes) > 0 { // the server refuses one that changes only secrets
 			yes, err := g.confirm(ctx, fmt.Sprintf("Roll back to revision %d?", target))
@@ -136,7 +136,7 @@ func (g *rollbackCommand) printRollback(
 	g.printChangeList(changes)
 	for _, r := range revisions {
 		if r.Num == target && r.Status == dstack.RevisionFailed {
-			g.printInfo(" %s revision %d failed: %s", g.err.paint(yellow, "note"), target, orDash(r.Reason))
+			g.printNote(fmt.Sprintf("revision %d failed: %s", target, orDash(r.Reason)))
 		}
 	}
 	if combineStrategies(changes) == api.StrategyInPlace {

@@ -97,11 +97,18 @@ func (s *stream) paint(p textStyle, text string) string {
 	return textStyles[p].Render(text)
 }
 
-// printInfo prints a line to stderr.
-func (s *screen) printInfo(format string, args ...any) { fmt.Fprintf(s.err, format+"\n", args...) }
+// printInfo prints a line to stderr. A terminal wraps it between words.
+func (s *screen) printInfo(format string, args ...any) {
+	s.err.printWrapped(fmt.Sprintf(format, args...))
+}
 
-// printResult prints a line to stdout.
-func (s *screen) printResult(format string, args ...any) { fmt.Fprintf(s.out, format+"\n", args...) }
+// printResult prints a line to stdout. A terminal wraps it between words.
+func (s *screen) printResult(format string, args ...any) {
+	s.out.printWrapped(fmt.Sprintf(format, args...))
+}
+
+// printCommand prints a line to stderr that is meant to be copied, so it is never wrapped.
+func (s *screen) printCommand(line string) { fmt.Fprintln(s.err, line) }
 
 // printJSON prints an indented JSON document to stdout.
 func (s *screen) printJSON(v any) error {
@@ -131,39 +138,6 @@ func truncate(text string, width int) string {
 		b.WriteRune(r)
 	}
 	return b.String() + "…"
-}
-
-// wrapText breaks text into lines of at most width columns, between words where
-// possible. A width of 0 or less is unlimited. There is always one line.
-func wrapText(text string, width int) []string {
-	if width <= 0 || lipgloss.Width(text) <= width {
-		return []string{text}
-	}
-	lines := strings.Split(lipgloss.Wrap(text, width, ""), "\n")
-	for i, line := range lines {
-		lines[i] = strings.TrimRight(line, " ")
-	}
-	return lines
-}
-
-// indentText wraps text to a width in columns. The first line begins with first,
-// further lines with rest.
-func indentText(first, rest, text string, width int) []string {
-	if width > 0 {
-		width = max(20, width-lipgloss.Width(first))
-	}
-	lines := wrapText(text, width)
-	for i := range lines {
-		lines[i] = map[bool]string{true: first, false: rest}[i == 0] + lines[i]
-	}
-	return lines
-}
-
-// printWrapped prints text to stderr, in lines that begin with indent.
-func (s *screen) printWrapped(indent string, p textStyle, text string) {
-	for _, line := range indentText(indent, indent, text, s.err.width()) {
-		s.printInfo("%s", s.err.paint(p, line))
-	}
 }
 
 // padRight appends spaces up to a width in columns.

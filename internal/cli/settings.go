@@ -152,41 +152,48 @@ func formatVariables(env spec.Env, origins map[string]string) string {
 // The widths of the columns, in columns of the terminal.
 const (
 	keyWidth       = 13
-	minValueWidth  = 24 // with less space than this, origins are left out
+	minValueWidth  = 24 // with less space than this, origins follow the values
 	maxValueWidth  = 48 // longer values are not aligned
-	maxOriginWidth = 28
+	maxOriginWidth = 28 // longer origins follow their values
 )
 
-// printSettings prints the rows, cut to the width of the terminal.
+// printSettings prints the rows, wrapped to the width of the terminal.
 func (j *applyCommand) printSettings(rows []setting) {
 	width := j.err.width() - 1 - keyWidth
 	isUnlimited := j.err.width() <= 0
 	value, from := 0, 0
 	for i, row := range rows {
-		rows[i] = setting{row.key, cleanLine(row.value), truncate(cleanLine(row.origin), maxOriginWidth)}
-		from = max(from, lipgloss.Width(rows[i].origin))
+		rows[i] = setting{row.key, cleanLine(row.value), cleanLine(row.origin)}
+		if w := lipgloss.Width(rows[i].origin); w <= maxOriginWidth {
+			from = max(from, w)
+		}
 		if w := lipgloss.Width(rows[i].value); row.origin != "" && w <= maxValueWidth {
 			value = max(value, w)
 		}
 	}
-	switch {
-	case isUnlimited:
-	case width-2-from < minValueWidth:
-		from = 0
-	default:
-		value = min(value, width-2-from)
+	hasColumn := isUnlimited || width-2-from >= minValueWidth
+	if !isUnlimited {
+		value = min(value, max(width-2-from, 0))
 	}
 	for _, row := range rows {
 		text, origin := row.value, row.origin
+		if origin != "" && (!hasColumn || !isUnlimited && lipgloss.Width(origin) > from) {
+			text, origin = text+" ("+origin+")", ""
+		}
+		limit := 0
 		switch {
-		case origin == "" || from == 0:
-			text, origin = truncate(text, max(width, 0)), ""
-		case !isUnlimited:
-			text = truncate(text, width-2-from)
+		case isUnlimited:
+		case origin == "":
+			limit = max(width, 1)
+		default:
+			limit = width - 2 - from
 		}
-		if origin != "" {
-			text = padRight(text, value) + "  " + j.err.paint(dim, origin)
+		for i, line := range wrapText(text, limit) {
+			if i == 0 && origin != "" {
+				line = padRight(line, value) + "  " + j.err.paint(dim, origin)
+			}
+			key := j.err.paint(dim, padRight(map[bool]string{true: row.key}[i == 0], keyWidth))
+			j.printCommand(strings.TrimRight(" "+key+line, " "))
 		}
-		j.printInfo(" %s%s", j.err.paint(dim, padRight(row.key, keyWidth)), text)
 	}
 }

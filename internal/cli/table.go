@@ -10,14 +10,15 @@ import (
 
 // table is a header and rows of cells. A row with a single cell is a note below
 // the row before it; notes continue on further lines where they are too long.
-// Cells are sanitized and without colours.
+// Nothing is lost on a narrow terminal: what a column has no space for is written
+// as a note. Cells are sanitized and without colours.
 type table struct {
 	head       []string
 	rows       [][]string
 	style      func(row, column int) (textStyle, bool) // nil: none
 	minWidths  []int                                   // minimal widths of the first columns
 	movable    []int                                   // columns that are written as notes if the table is too wide, in this order
-	shrinkable []int                                   // columns that may be cut if it is still too wide, in this order
+	shrinkable []int                                   // columns that may be cut if it is still too wide, in this order; a note has the whole cell
 	wrapsLast  bool                                    // the last column continues on further lines instead of being cut
 }
 
@@ -49,7 +50,7 @@ func (t *table) lines(s *stream) []string {
 			lines = append(lines, layout.noteLines(s, row[0])...)
 			continue
 		}
-		lines = append(lines, layout.rowLines(row, func(column int, text string) string {
+		paint := func(column int, text string) string {
 			if t.style == nil {
 				return text
 			}
@@ -57,21 +58,32 @@ func (t *table) lines(s *stream) []string {
 				return s.paint(p, text)
 			}
 			return text
-		})...)
-		for _, column := range layout.moved {
-			if column < len(row) && row[column] != "" && row[column] != "-" {
-				lines = append(lines, layout.noteLines(s, row[column])...)
+		}
+		if layout.isCut(row, 0) { // a name is shown whole, so that it can be copied
+			lines = append(lines, " "+paint(0, row[0]))
+			row = append([]string{""}, row[1:]...)
+		}
+		lines = append(lines, layout.rowLines(row, paint)...)
+		for column, cell := range row {
+			isMoved := slices.Contains(layout.moved, column) && cell != "" && cell != "-"
+			if isMoved || slices.Contains(t.shrinkable, column) && layout.isCut(row, column) {
+				lines = append(lines, layout.noteLines(s, cell)...)
 			}
 		}
 	}
 	return lines
 }
 
+// isCut reports whether a cell does not fit into its column.
+func (l tableLayout) isCut(row []string, column int) bool {
+	return !slices.Contains(l.moved, column) && lipgloss.Width(row[column]) > l.widths[column]
+}
+
 // noteLines returns the lines of a note.
 func (l tableLayout) noteLines(s *stream, note string) []string {
 	lines := wrapText(note, l.width-l.indent)
 	for i, line := range lines {
-		lines[i] = s.paint(dim, strings.Repeat(" ", l.indent)+line)
+		lines[i] = s.paint(dim, indentLine(strings.Repeat(" ", l.indent), line, l.width))
 	}
 	return lines
 }

@@ -263,7 +263,9 @@ func TestChanges_AlignsStrategies(t *testing.T) {
 	s, out := newTerminalScreen(60)
 	(&app{screen: s}).printChangeList([]api.Change{{Path: "commands.1", From: "vllm serve some/model --max-model-len 4096", To: "vllm serve some/model --max-model-len 8192", Strategy: api.StrategyRolling},
 		{Path: "scaling.target", From: "10", To: "20", Strategy: api.StrategyInPlace}})
-	want := "   commands.1       vllm serve … --max-model-len…   rolling\n" +
+	want := "   commands.1                                       rolling\n" +
+		"       vllm serve … --max-model-len 4096\n" +
+		"     → … --max-model-len 8192\n" +
 		"   scaling.target   10  →  20                      in place\n\n"
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out, want)

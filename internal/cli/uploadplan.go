@@ -52,10 +52,10 @@ func (j *applyCommand) printUpload() {
 			rule += "/"
 		}
 		hint := "to upload one all the same, write this into .dstackignore: " + cleanLine(rule)
-		j.printInfo(" %s%s", strings.Repeat(" ", keyWidth), j.err.paint(dim, hint))
+		j.printWrapped(strings.Repeat(" ", keyWidth+1), dim, hint)
 	}
 	for _, note := range j.upload.Notes {
-		j.printInfo(" %s %s", j.err.paint(yellow, "note"), cleanLine(note))
+		j.printNote(note)
 	}
 }
 
@@ -117,10 +117,10 @@ func (j *applyCommand) printItems(key string, items []string) {
 			item += ","
 		}
 		if line != "" && width > 0 && lipgloss.Width(line)+1+lipgloss.Width(item) > width {
-			j.printInfo(" %s%s", j.err.paint(dim, padRight(key, keyWidth)), line)
+			j.printCommand(" " + j.err.paint(dim, padRight(key, keyWidth)) + line)
 			key, line = "", ""
 		}
 		line = strings.TrimPrefix(line+" "+item, " ")
 	}
-	j.printInfo(" %s%s", j.err.paint(dim, padRight(key, keyWidth)), line)
+	j.printCommand(" " + j.err.paint(dim, padRight(key, keyWidth)) + line)
 }
