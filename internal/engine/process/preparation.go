@@ -183,7 +183,7 @@ func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (
 		Dir:   filepath.Join(dir.path("work"), filepath.FromSlash(workingDir)),
 		Grace: spec.StopGracePeriod,
 
-		confinement: confinement{Hidden: e.hidden, Work: resolveLinks(dir.path("work"))},
+		confinement: e.newConfinement(dir),
 	})
 }
 
