@@ -72,6 +72,9 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 	if len(job.CompareSpecs(details.Run.Spec, target.Spec)) == 0 {
 		return buildRunView(details, s.urlsFor(c)), nil
 	}
+	if err := s.checkMayPlace(c, target.Spec); err != nil {
+		return api.RunView{}, err
+	}
 	run, err := s.store.ReviseRun(c.ctx, details.Run.ID, store.Revision{Revision: details.Run.Revision,
 		Spec: target.Spec, User: c.user.Name, NeedsRollout: job.NeedsRollout(details.Run.Spec, target.Spec),
 		Restores: target.Num, Now: now()})
