@@ -161,7 +161,7 @@ func TestExecTerminal(t *testing.T) {
 }
 
 // beatScript starts a process that ignores SIGHUP and writes to a file until it is killed.
-const beatScript = `rm -f beat; (trap "" HUP INT TERM; while :; do echo beat >> beat; sleep 0.1; done) & echo started; `
+const beatScript = `echo beat > beat; (trap "" HUP INT TERM; while :; do echo beat >> beat; sleep 0.1; done) & echo started; `
 
 // expectSilence checks that a process of beatScript has ended.
 func (h *harness) expectSilence(run string) {

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,6 +43,7 @@ type commandLaunch struct {
 	Env      []string
 	Dir      string
 	Terminal bool
+	confinement
 }
 
 // commandResult says how a command ended.
@@ -142,16 +145,22 @@ func (e *Engine) newCommandLaunch(
 	if err != nil {
 		return launch, 0, err
 	}
+	env := map[string]string{}
 	if c.Terminal != nil && c.Terminal.Type != "" {
-		env := map[string]string{"TERM": c.Terminal.Type}
-		for name, value := range spec.Env {
-			env[name] = value
-		}
-		spec.Env = env
+		env["TERM"] = c.Terminal.Type
 	}
+	maps.Copy(env, spec.Env)
+	if spec.ChoosePort {
+		var started dstack.AttemptSpec // with the port that was chosen
+		if found, err := dir.readJSON("order.json", &started); err == nil && found {
+			env[dstack.PortVariable] = strconv.Itoa(started.Port)
+		}
+	}
+	spec.Env = env
 	launch = commandLaunch{
 		Argv: c.Argv, Env: buildEnv(spec, os.Environ(), e.opts.GPUs), Terminal: c.Terminal != nil,
-		Dir: filepath.Join(dir.path("work"), filepath.FromSlash(workingDir)),
+		Dir:         filepath.Join(dir.path("work"), filepath.FromSlash(workingDir)),
+		confinement: confinement{Hidden: e.hidden, Work: resolveLinks(dir.path("work"))},
 	}
 	if len(launch.Argv) == 0 {
 		launch.Argv = engine.ShellArgv()
