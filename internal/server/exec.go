@@ -45,6 +45,7 @@ func (s *Server) execInReplica(c *apiCall) error {
 		return &dstack.Error{Kind: dstack.Unavailable, Message: "too many commands run in replicas", Hint: "try again in a moment"}
 	}
 	defer s.commands.Add(-1)
+	defer c.endWhenStopping()()
 	c.setReadDeadline(0)
 	conn, err := websocket.Accept(c.w, c.r, nil)
 	if err != nil {
