@@ -172,6 +172,11 @@ func TestProcess_CannotReadServer(t *testing.T) {
 		t.Errorf("the process is %d after the restart, before it %d", after, before)
 	}
 	checkLogs()
+	port, _ := h.fetchInfo("curious").lookUpEnv("PORT")
+	command := "echo port $PORT; test -x workload && echo its folder; cat " + h.serverDir + "/config.yml 2>/dev/null"
+	if out := h.runCLI("exec", "curious", "--", "sh", "-c", command).out; out != "port "+port+"\nits folder\n" {
+		t.Errorf("a command beside the replica at port %s prints %q", port, out)
+	}
 	h.stopRun("curious")
 }
 
@@ -208,6 +213,7 @@ func TestProcess_AreForGlobalAdmins(t *testing.T) {
 		member.runCLIIn(member.newFolder(portConfig(name, "auto", "- VERSION=2")), "apply", "-f", "service.dstack.yml", "-y").
 			expectError(code, "only global admins", "install Docker")
 	}
+	member.runCLI("exec", "web", "--", "id").expectError(1, "only global admins", "install Docker")
 	if v := h.fetchRun("web"); v.Revision != 1 || v.Ready != 1 {
 		t.Errorf("the admin's run is at revision %d with %d ready replicas", v.Revision, v.Ready)
 	}

@@ -150,17 +150,15 @@ func (e *Engine) newCommandLaunch(
 		env["TERM"] = c.Terminal.Type
 	}
 	maps.Copy(env, spec.Env)
-	if spec.ChoosePort {
-		var started dstack.AttemptSpec // with the port that was chosen
-		if found, err := dir.readJSON("order.json", &started); err == nil && found {
-			env[dstack.PortVariable] = strconv.Itoa(started.Port)
-		}
+	var started dstack.AttemptSpec
+	if found, err := dir.readJSON("order.json", &started); err == nil && found && started.ChoosePort {
+		env[dstack.PortVariable] = strconv.Itoa(started.Port)
 	}
 	spec.Env = env
 	launch = commandLaunch{
 		Argv: c.Argv, Env: buildEnv(spec, os.Environ(), e.opts.GPUs), Terminal: c.Terminal != nil,
 		Dir:         filepath.Join(dir.path("work"), filepath.FromSlash(workingDir)),
-		confinement: confinement{Hidden: e.hidden, Work: resolveLinks(dir.path("work"))},
+		confinement: e.newConfinement(dir),
 	}
 	if len(launch.Argv) == 0 {
 		launch.Argv = engine.ShellArgv()

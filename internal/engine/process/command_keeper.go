@@ -49,18 +49,12 @@ func runCommand(dir folder) commandResult {
 		return commandResult{Error: fmt.Sprintf("cannot adopt orphans: %v", err)}
 	}
 	k := &keeper{dir: dir, leaderExited: make(chan syscall.WaitStatus, 1), childless: make(chan struct{})}
+	var err error
 	attributes := &syscall.ProcAttr{
 		Dir: launch.Dir, Env: launch.Env, Files: []uintptr{commandFD, commandFD + 1, commandFD + 2},
 		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: launch.Terminal},
 	}
-	program, argv := launch.Argv[0], launch.Argv
-	if len(launch.Hidden) > 0 {
-		program, argv = "/proc/self/exe", launch.buildArgv(launch.Dir, launch.Argv)
-		attributes.Dir = "/"
-		confineAttributes(attributes.Sys)
-	}
-	var err error
-	k.leaderPID, err = syscall.ForkExec(program, argv, attributes)
+	k.leaderPID, err = launch.start(launch.Argv, attributes)
 	for fd := commandFD; fd < commandResultFD; fd++ {
 		_ = syscall.Close(fd) // so that the engine sees the end of the output
 	}

@@ -5,6 +5,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Replicas must not read the server's folder: it has the database, the key of its
@@ -26,6 +29,33 @@ type confinement struct {
 func (c confinement) buildArgv(dir string, argv []string) []string {
 	confined := append([]string{"dstack", ConfineCommand, dir, c.Work}, c.Hidden...)
 	return append(append(confined, "--"), argv...)
+}
+
+// start runs a command line, confined, and returns the number of its process. It changes
+// the attributes accordingly.
+func (c confinement) start(argv []string, attributes *syscall.ProcAttr) (pid int, err error) {
+	if len(c.Hidden) == 0 {
+		return syscall.ForkExec(argv[0], argv, attributes)
+	}
+	if err := checkProgram(argv[0]); err != nil {
+		return 0, err // the confining process could not report it
+	}
+	confined := c.buildArgv(attributes.Dir, argv)
+	attributes.Dir = "/"
+	confineAttributes(attributes.Sys)
+	return syscall.ForkExec("/proc/self/exe", confined, attributes)
+}
+
+// checkProgram returns an error if a file cannot be executed.
+func checkProgram(path string) error {
+	info, err := os.Stat(path)
+	if err == nil && info.IsDir() {
+		return syscall.EACCES
+	}
+	if err == nil {
+		err = unix.Access(path, unix.X_OK)
+	}
+	return err
 }
 
 // parseConfineArgs parses what follows ConfineCommand in the result of buildArgv.
@@ -83,6 +113,11 @@ func findHidden(opts Options) []string {
 		return nil
 	}
 	return hidden
+}
+
+// newConfinement returns what the commands of an attempt must not see.
+func (e *Engine) newConfinement(dir folder) confinement {
+	return confinement{Hidden: e.hidden, Work: resolveLinks(dir.path("work"))}
 }
 
 // HidesServer reports whether replicas cannot read the folders of Options.Hidden.

@@ -162,13 +162,7 @@ func (k *keeper) startCommand(launch launchSpec) error {
 		Files: []uintptr{null.Fd(), output.Fd(), output.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
-	program, argv := launch.Argv[0], launch.Argv
-	if len(launch.Hidden) > 0 {
-		program, argv = "/proc/self/exe", launch.buildArgv(launch.Dir, launch.Argv)
-		attributes.Dir = "/"
-		confineAttributes(attributes.Sys)
-	}
-	k.leaderPID, err = syscall.ForkExec(program, argv, attributes)
+	k.leaderPID, err = launch.start(launch.Argv, attributes)
 	if err != nil {
 		return fmt.Errorf("cannot run %s: %w", launch.Argv[0], err)
 	}
