@@ -61,15 +61,7 @@ for ((i = 0; i < 200; i++)); do
 	sleep .1
 done
 
-# The example as it is, or a copy with another port if port 8000 is in use.
 example=examples/http-server
-service_port=$(find_free_port 8000)
-if [ "$service_port" != 8000 ]; then
-	cp -r "$example" "$home/example" && example=$home/example
-	sed -i.old -e "s/http.server\$/http.server $service_port/" -e "s/^port: .*/port: $service_port/" "$example/service.dstack.yml"
-	rm "$example/service.dstack.yml.old"
-	echo "port 8000 is in use: the demo uses a copy of the example with port $service_port"
-fi
 print_title "2. dstack apply -f service.dstack.yml -y --wait ready     in $example"
 (cd "$example" && HOME=$home "$dstack" apply -f service.dstack.yml -y --wait ready --timeout 2m </dev/null) || exit
 

@@ -208,6 +208,12 @@ curl_piece() {
 	export DSTACK_TEST_CURL
 }
 
+# systemd's checker of unit files. systemd itself does not run in the tests.
+systemd_piece() {
+	need systemd-analyze systemd || { mark_missing SYSTEMD "$why" && return; }
+	export DSTACK_TEST_SYSTEMD=systemd-analyze
+}
+
 # Debian's Python with jinja2, the reference for chat templates.
 jinja_piece() {
 	local python=/usr/bin/python3

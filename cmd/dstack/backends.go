@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"dstack/internal/backend"
@@ -94,6 +95,16 @@ func (d *daemon) openBackend(ctx context.Context, t backendType, settings any) (
 	return opened, nil
 }
 
+// listHiddenFolders lists the folders that replicas must not read: the server's own, and that of the command line's
+// configuration, which has the admin's token.
+func (d *daemon) listHiddenFolders() []string {
+	folders := []string{d.dir}
+	if home, err := os.UserHomeDir(); err == nil {
+		folders = append(folders, filepath.Join(home, ".dstack"))
+	}
+	return folders
+}
+
 // openRetiredEngines opens the engines of this machine that are not configured any more and still have an instance, so
 // that their replicas keep running until they are stopped or replaced.
 func (d *daemon) openRetiredEngines(ctx context.Context) {
@@ -132,7 +143,7 @@ func openLocalEngine(ctx context.Context, d *daemon, engine string, isRetired bo
 	}
 	l, err := local.New(ctx, local.Options{
 		Engine: engine, Retired: isRetired, Dir: d.filePath("process"), Installation: installation, HostID: d.hostID,
-		KeeperProgram: program, Code: d.openCode, Dialer: d.dialer, Log: d.log,
+		KeeperProgram: program, Hidden: d.listHiddenFolders(), Code: d.openCode, Dialer: d.dialer, Log: d.log,
 	})
 	if err != nil {
 		return openedBackend{}, err

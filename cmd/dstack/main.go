@@ -12,14 +12,17 @@ import (
 )
 
 func main() {
-	// `keep` runs the keeper of a replica. It is not a command for users and starts with each replica, so it does without
-	// the command tree.
+	// `keep` runs the keeper of a replica, `confine` hides folders from its command. They are not commands for users and
+	// start with each replica, so they do without the command tree.
 	if len(os.Args) == 3 && os.Args[1] == "keep" {
 		os.Exit(process.Keep(os.Args[2]))
 	}
 	// `keep-command` runs a command beside a replica, for `dstack exec`.
 	if len(os.Args) == 3 && os.Args[1] == "keep-command" {
 		os.Exit(process.KeepCommand(os.Args[2]))
+	}
+	if len(os.Args) > 2 && os.Args[1] == process.ConfineCommand {
+		os.Exit(process.Confine(os.Args[2:]))
 	}
 	os.Exit(runCommand())
 }

@@ -22,6 +22,9 @@ func (a *app) printReady(v api.RunView, waited time.Duration) {
 		}
 	}
 	a.printInfo(" %s%s", a.err.paint(bold, name), status)
+	if warning := readyWarning(v); warning != "" {
+		a.printInfo("   %s", a.err.paint(yellow, warning))
+	}
 	a.printInfo("")
 	a.printResult("   service  %s", cleanLine(v.URL))
 	if v.PathURL != "" && v.PathURL != v.URL {

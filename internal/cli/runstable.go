@@ -124,6 +124,25 @@ func statusPaint(status string) (textStyle, bool) {
 	return 0, false
 }
 
+// readyWarning returns what the user should know about ready replicas, such as that
+// other machines can reach them, or "". It names the first one.
+func readyWarning(v api.RunView) string {
+	warning, others := "", 0
+	for _, r := range v.Replicas {
+		switch {
+		case r.Status != dstack.ReplicaReady || r.Reason == "":
+		case warning == "":
+			warning = describeReason(r)
+		default:
+			others++
+		}
+	}
+	if others > 0 {
+		warning += "; " + human.CountOf(others, "more replica does", "more replicas do")
+	}
+	return warning
+}
+
 // problemLines returns the reasons why a run is not as it should be.
 func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	var lines []string
@@ -138,6 +157,7 @@ func problemLines(v api.RunView, verbose bool, now time.Time) []string {
 	for _, line := range replicaProblems(v, verbose, now) {
 		add(line)
 	}
+	add(readyWarning(v))
 	if b := v.RolledBack; b != nil && !v.Status.IsFinished() {
 		add(fmt.Sprintf("revision %d was rolled back to %d: %s", b.From, b.To, orDash(b.Reason)))
 	}

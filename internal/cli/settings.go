@@ -64,7 +64,7 @@ func (r *runRequest) serviceSettings(from func(string) string) []setting {
 	if s.Image == "" {
 		add("python", string(s.Python))
 	}
-	add("port", fmt.Sprint(s.Port.Container))
+	add("port", s.Port.String())
 	if s.Model != nil {
 		add("model", s.Model.Name+" ("+s.Model.Format+")")
 	}

@@ -3,6 +3,8 @@ package dstack
 import (
 	"encoding/json"
 	"time"
+
+	"dstack/internal/spec"
 )
 
 // BaseImage is the format of the image for services that name none. The verb
@@ -12,6 +14,9 @@ const BaseImage = "dstackai/base:py%s-0.5-cuda-12.1"
 // DefaultPython is the Python version of the base image when the service
 // names none.
 const DefaultPython = "3.10"
+
+// PortVariable is the environment variable that tells a replica its port.
+const PortVariable = spec.PortVariable
 
 // AttemptSpec is everything that an engine needs to run one attempt.
 type AttemptSpec struct {
@@ -28,6 +33,7 @@ type AttemptSpec struct {
 	WorkingDir      string            // relative to the uploaded code; empty: the image's own, and no code is copied
 	Env             map[string]string // the complete environment, DSTACK_* variables included
 	Port            int
+	ChoosePort      bool    // an engine whose attempts share ports chooses the port, and sets PORT in Env to it
 	ShmBytes        int64   // size of /dev/shm; 0: the engine's default
 	CPUs            int     // limit; 0: none
 	MemoryMiB       int64   // limit; 0: none

@@ -54,10 +54,11 @@ type Offer struct {
 
 // EngineCapabilities describes what the engine of a machine supports.
 type EngineCapabilities struct {
-	Name        string `json:"name"`         // docker, process
-	Containers  bool   `json:"containers"`   // the engine runs images
-	SharesPorts bool   `json:"shares_ports"` // replicas listen on the ports of the machine itself
-	Mounts      bool   `json:"mounts"`       // mounts volumes and host paths at any target
+	Name        string `json:"name"`                   // docker, process
+	Containers  bool   `json:"containers"`             // the engine runs images
+	SharesPorts bool   `json:"shares_ports"`           // replicas listen on the ports of the machine itself
+	Mounts      bool   `json:"mounts"`                 // mounts volumes and host paths at any target
+	ShowsServer bool   `json:"shows_server,omitempty"` // replicas may read the server's folder
 }
 
 // Hardware is the total capacity of a machine, whether in use or not.
@@ -83,6 +84,8 @@ type GPU struct {
 type Requirements struct {
 	Resources     spec.Resources
 	Port          int
+	AnyPort       bool // the replica listens on the port that its engine chooses, so it claims none of a machine
+	IsGlobalAdmin bool // the author of the revision is a global admin, so it may run as plain processes
 	NeedsImage    bool // the service names an image, so its engine must run containers
 	Backends      []string
 	Regions       []string

@@ -1,6 +1,9 @@
 package dstack
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Replica is one copy of a run's service. When its container is restarted,
 // the replica keeps its number and its instance, and begins a new attempt.
@@ -110,7 +113,19 @@ type Report struct {
 	StartedAt  time.Time
 	EndedAt    time.Time
 	At         time.Time // when the engine observed this
+
+	Port      int        `json:",omitempty"` // the port that the engine chose for the attempt; 0: it has the configuration's
+	Listening []Listener `json:",omitempty"` // sockets of a running attempt, by port; empty: none, or not known
 }
+
+// Listener is a TCP socket on which an attempt accepts connections.
+type Listener struct {
+	Host string // an IP address; 0.0.0.0 or ::: all addresses
+	Port int
+}
+
+// IsLoopback reports whether only the machine, or the container, itself can connect.
+func (l Listener) IsLoopback() bool { return strings.HasPrefix(l.Host, "127.") || l.Host == "::1" }
 
 // ProbeFailureThreshold is the number of consecutive failures of one probe
 // after which a replica is restarted, provided that another replica is ready.

@@ -14,6 +14,7 @@ type Run struct {
 	ProjectID        ProjectID
 	Project          string // name of the project
 	User             string // name of the user who submitted it
+	IsGlobalAdmin    bool   // the author of the current revision has the global role admin now
 	Name             string
 	Spec             RunSpec
 	Revision         int // the current revision, numbered from 1

@@ -54,15 +54,17 @@ func (s *Server) planRun(c *apiCall, rs dstack.RunSpec) (runPlan, error) {
 	if err != nil {
 		return p, err
 	}
-	offers, failed := s.collectOffers(c.ctx, c.project.Name, job.BuildRequirements(rs))
+	need := job.BuildRequirements(rs)
+	need.IsGlobalAdmin = c.user.GlobalRole == dstack.RoleAdmin
+	offers, failed := s.collectOffers(c.ctx, c.project.Name, need)
 	if p.existing != nil {
-		beside, _ := placement.RankOffers(job.BuildRequirements(rs), offers, used)
+		beside, _ := placement.RankOffers(need, offers, used)
 		p.mustRecreate = len(beside) == 0
 		used = placement.ReleaseAllocations(used, p.existing.Replicas)
 	}
-	p.placements, p.rejections = placement.RankOffers(job.BuildRequirements(rs), offers, used)
+	p.placements, p.rejections = placement.RankOffers(need, offers, used)
 	if len(p.placements) == 0 {
-		p.advice = placement.Advise(job.BuildRequirements(rs), offers, used)
+		p.advice = placement.Advise(need, offers, used)
 	}
 	p.rejectSharedPorts()
 	p.notes = append(append(buildNotes(p, offers), failed...), templateNotes...)
@@ -106,6 +108,9 @@ func checkSpec(rs dstack.RunSpec, name string) error {
 		if v.Open {
 			open = append(open, v.Name)
 		}
+	}
+	if message, hint, ok := spec.CheckPortVariable(rs.Configuration); !ok {
+		return &dstack.Error{Kind: dstack.Invalid, Message: message, Hint: hint}
 	}
 	if len(open) > 0 {
 		names := strings.Join(open, ", ")
@@ -196,7 +201,7 @@ func (s *Server) findExisting(c *apiCall, p *runPlan) error {
 func (p *runPlan) rejectSharedPorts() {
 	conf := p.spec.Configuration
 	replicas := max(conf.Replicas.Min, 1)
-	if len(p.placements) >= replicas || len(p.placements) == 0 {
+	if len(p.placements) >= replicas || len(p.placements) == 0 || job.MayChoosePort(p.spec) {
 		return
 	}
 	for _, one := range p.placements {
@@ -236,8 +241,13 @@ func buildNotes(p runPlan, offers []dstack.Offer) []string {
 		return notes
 	}
 	conf := p.spec.Configuration
-	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them")
-	if conf.Replicas.Max > len(p.placements) && conf.Replicas.Max > 1 {
+	notes = append(notes, "plain processes: commands run on the machine itself, without a container around them; "+
+		"a program that listens on all addresses is open to the network")
+	if p.placements[0].Offer.Engine.ShowsServer {
+		notes = append(notes, "plain processes: this machine cannot hide the server's folder from the commands, with its "+
+			"database and keys")
+	}
+	if conf.Replicas.Max > len(p.placements) && conf.Replicas.Max > 1 && !job.MayChoosePort(p.spec) {
 		notes = append(notes, fmt.Sprintf("replicas: plain processes share a machine's ports, so only %d of %s can run at once",
 			len(p.placements), conf.Replicas))
 	}
@@ -347,6 +357,30 @@ func shortHash(hash string) string {
 	return hash
 }
 
+// newProcessForbiddenError returns the error for a user who may not run plain processes,
+// where no machine has containers.
+func newProcessForbiddenError() error {
+	return &dstack.Error{Kind: dstack.Forbidden,
+		Message: "only global admins may run commands as plain processes: they have the rights of the server's own user",
+		Hint:    placement.AdviceForGlobalAdmins}
+}
+
+// checkMayPlace returns an error if the caller's role alone leaves no machine for a
+// spec. It ignores what other replicas hold.
+func (s *Server) checkMayPlace(c *apiCall, rs dstack.RunSpec) error {
+	need := job.BuildRequirements(rs)
+	need.IsGlobalAdmin = c.user.GlobalRole == dstack.RoleAdmin
+	if need.IsGlobalAdmin {
+		return nil
+	}
+	offers, _ := s.collectOffers(c.ctx, c.project.Name, need)
+	placements, rejections := placement.RankOffers(need, offers, nil)
+	if len(placements) == 0 && slices.ContainsFunc(rejections, placement.IsForGlobalAdmins) {
+		return newProcessForbiddenError()
+	}
+	return nil
+}
+
 // checkCapacity returns an error if a plan has no placement, unless the
 // configuration lets the run wait for capacity.
 func (p runPlan) checkCapacity() error {
@@ -356,6 +390,9 @@ func (p runPlan) checkCapacity() error {
 	if p.portConflict != "" {
 		return &dstack.Error{Kind: dstack.Invalid, Message: p.portConflict,
 			Hint: sharedPortAdvice}
+	}
+	if slices.ContainsFunc(p.rejections, placement.IsForGlobalAdmins) {
+		return newProcessForbiddenError()
 	}
 	events, _ := spec.Merge(p.spec.Configuration, p.spec.Profile).RetryRule()
 	if slices.Contains(events, spec.EventNoCapacity) {

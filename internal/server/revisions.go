@@ -81,6 +81,9 @@ func (s *Server) rollBackRun(c *apiCall, in api.RollbackRequest) (api.RunView, e
 	if err := s.store.PinSecrets(c.ctx, c.project.ID, &target.Spec); err != nil {
 		return api.RunView{}, err
 	}
+	if err := s.checkMayPlace(c, target.Spec); err != nil {
+		return api.RunView{}, err
+	}
 	run, err := s.store.ReviseRun(c.ctx, details.Run.ID, store.Revision{Revision: details.Run.Revision,
 		Spec: target.Spec, User: c.user.Name, NeedsRollout: job.NeedsRollout(details.Run.Spec, target.Spec),
 		Restores: target.Num, Now: now()})

@@ -110,7 +110,7 @@ func (l *configValues) addList(path string, values []string) {
 // flatten returns all values of a service by their paths.
 func flatten(s Service) []configValue {
 	var l configValues
-	l.add("port", strconv.Itoa(s.Port.Container))
+	l.add("port", s.Port.String())
 	l.add("https", strconv.FormatBool(s.HTTPS))
 	l.add("auth", strconv.FormatBool(s.Auth))
 	l.add("replicas", s.Replicas.String())

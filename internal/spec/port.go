@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -11,6 +12,8 @@ import (
 
 var portNumberShape = anyOfShape("port", numberShape("", schema{"minimum": 1, "exclusiveMaximum": 65536}),
 	patternShape("", `^\s*`+portExpression+`\s*$`))
+
+var servicePortShape = anyOfShape(portShape.words+"; or `auto`", portShape, oneOfShape(autoPort))
 
 var portMapping = newMapping("port", "`port`", "A port, written as a mapping.", []field[Port]{
 	{Key: nullableKey("local_port"), description: "Has no effect for services.", shape: portNumberShape,
@@ -28,7 +31,60 @@ var portPair = regexp.MustCompile(`^([0-9]+):([0-9]+)$`)
 
 const portHint = "write the port on which your service listens, such as 8000"
 
-// readServicePort reads 8000, "80:8000" or {local_port, container_port}.
+// autoPort is the text of a port that is chosen for each replica.
+const autoPort = "auto"
+
+// MarshalJSON writes the form of SourceJSON: unlike the wire form, it tells a
+// chosen port from a fixed one.
+func (p sourcePort) MarshalJSON() ([]byte, error) {
+	if p.Auto {
+		return marshalJSON(autoPort)
+	}
+	return marshalJSON(Port(p))
+}
+
+type sourcePort Port
+
+// String returns a port as users write it.
+func (p Port) String() string {
+	if p.Auto {
+		return autoPort
+	}
+	return strconv.Itoa(p.Container)
+}
+
+// CheckPortVariable returns a problem if the port of a service is chosen for it
+// and its environment sets the variable that tells the port.
+func CheckPortVariable(s Service) (message, hint string, ok bool) {
+	isSet := slices.ContainsFunc(s.Env, func(v EnvVar) bool { return v.Name == PortVariable })
+	if !s.Port.Auto || !isSet {
+		return "", "", true
+	}
+	return "`port: auto` chooses the value of PORT, but `env` sets it",
+		"remove PORT from `env`, or write the port instead of auto", false
+}
+
+// checkPortVariable adds the problem of CheckPortVariable at the variable.
+func (r *reader) checkPortVariable(n *strictyaml.Node, s *Service) {
+	message, hint, ok := CheckPortVariable(*s)
+	if ok {
+		return
+	}
+	at := n.Get("env")
+	for _, item := range at.Items {
+		if name, _, _ := strings.Cut(item.Text, "="); name == PortVariable {
+			at = item
+		}
+	}
+	for _, pair := range at.Pairs {
+		if pair.Key.Text == PortVariable {
+			at = pair.Key
+		}
+	}
+	r.Add(at, message, hint)
+}
+
+// readServicePort reads 8000, "80:8000", auto or {local_port, container_port}.
 func (r *reader) readServicePort(n *strictyaml.Node) Port {
 	if n.Kind == strictyaml.Mapping {
 		var p Port
@@ -37,12 +93,16 @@ func (r *reader) readServicePort(n *strictyaml.Node) Port {
 	}
 	local := 80
 	p := Port{Local: &local}
+	if n.Kind == strictyaml.String && n.Text == autoPort {
+		p.Container, p.Auto = DefaultAutoPort, true
+		return p
+	}
 	if m := portPair.FindStringSubmatch(strings.TrimSpace(n.Text)); n.Kind == strictyaml.String && m != nil {
 		local, _ = r.readPortNumber(n, m[1])
 		p.Container, _ = r.readPortNumber(n, m[2])
 		return p
 	}
-	p.Container, _ = r.readPortNumber(n, n.Text)
+	p.Container, _ = r.readPort(n, n.Text, portHint+", or auto")
 	return p
 }
 

@@ -88,11 +88,20 @@ type MaxDuration struct {
 }
 
 // Port is the port on which the service listens. Local has no effect for
-// services.
+// services. With Auto, the service listens on the port that it gets in the
+// variable PORT: an engine whose replicas share the ports of a machine chooses
+// it, elsewhere it is Container. The wire form of 0.18.10 has Container only.
 type Port struct {
 	Local     *int `json:"local_port"`
 	Container int  `json:"container_port"`
+	Auto      bool `json:"-"`
 }
+
+// DefaultAutoPort is the Container port of `port: auto`.
+const DefaultAutoPort = 8000
+
+// PortVariable is the environment variable that tells a service its port.
+const PortVariable = "PORT"
 
 // Model publishes the service on the OpenAI-compatible endpoint. Prefix is used
 // with format openai, the fields from ChatTemplate on with format tgi. The wire

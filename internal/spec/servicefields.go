@@ -17,7 +17,9 @@ var serviceMapping = newMapping("service", "a service",
 			shape: oneOfShape("service"),
 			read:  func(r *reader, n *strictyaml.Node, _ *Service) { r.ReadOneOf(n, supportedTypes...) }},
 		{Key: requiredKey("port", "port: 8000 (the port on which your service listens)"),
-			description: "The port on which the service listens in its container.", shape: portShape, examples: []string{"8000"},
+			description: "The port on which the service listens in its container. With `auto`, it listens on the port " +
+				"in the variable PORT, which is chosen for each replica.",
+			shape: servicePortShape, examples: []string{"8000", "auto"},
 			read: func(r *reader, n *strictyaml.Node, s *Service) { s.Port = r.readServicePort(n) }},
 		{Key: nullableKey("model"),
 			description: "The model that the service serves. It becomes available on the model endpoint, for " +
@@ -133,6 +135,7 @@ func (r *reader) readService(n *strictyaml.Node) *Service {
 		r.checkScaling(n, s)
 	}
 	r.checkImage(n, s)
+	r.checkPortVariable(n, s)
 	r.checkIdle(n)
 	s.UnsupportedNotes = r.unsupported
 	return s

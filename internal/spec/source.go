@@ -13,7 +13,7 @@ import (
 func (s Service) SourceJSON() ([]byte, error) {
 	s.Env, s.Setup = orEmpty(s.Env), orEmpty(s.Setup)
 	s.Volumes, s.Commands = orEmpty(s.Volumes), orEmpty(s.Commands)
-	source := sourceService{plainService: plainService(s), Resources: s.Resources.newSource(),
+	source := sourceService{plainService: plainService(s), Port: sourcePort(s.Port), Resources: s.Resources.newSource(),
 		Probes: s.Probes, RateLimits: s.RateLimits, DrainTimeout: s.DrainTimeout, Hold: s.Hold}
 	source.Type = "service"
 	if s.Scaling != nil {
@@ -47,6 +47,7 @@ type plainService Service
 // SourceJSON.
 type sourceService struct {
 	plainService
+	Port       sourcePort      `json:"port"`
 	Model      *sourceModel    `json:"model"`
 	Scaling    *sourceScaling  `json:"scaling"`
 	Resources  sourceResources `json:"resources"`

@@ -48,6 +48,7 @@ var spellings = []struct{ path, want, inputs string }{
 	{"port", `{"local_port":80,"container_port":8000}`, "port: '8000' | port: 8000.5 | port: 80:8000 | port: {local_port: 80, container_port: 8000} | port: '80:8000'"},
 	{"port", `{"local_port":8080,"container_port":80}`, "port: 8080:80"},
 	{"port", `{"local_port":null,"container_port":8000}`, "port: {container_port: 8000}"},
+	{"port", `{"local_port":80,"container_port":8000}`, "port: auto | port: 'auto'"},
 	{"replicas", `{"min":2,"max":2}`, "replicas: 2 | replicas: '2' | replicas: {min: 2, max: 2} | replicas: 2.9"},
 	{"replicas", `{"min":3,"max":3}`, "replicas: 3..3"},
 	{"replicas", `{"min":1,"max":1}`, "replicas: 1.5 | auth: true"},
@@ -151,9 +152,10 @@ func TestParse_Spellings(t *testing.T) {
 // mistakes are inputs, separated by |, that are rejected with exactly one
 // problem at a path.
 var mistakes = []struct{ path, message, inputs string }{
-	{"port", "", "port: 0 | port: -1 | port: 65536 | port: 65537 | port: abc | port: '' | port: [8000] | port: '*:8000' | port: '80:70000' | port: '0:80' | port: true | port: 99999999999999999999"},
+	{"port", "", "port: 0 | port: -1 | port: 65536 | port: 65537 | port: abc | port: '' | port: [8000] | port: '*:8000' | port: '80:70000' | port: '0:80' | port: true | port: AUTO | port: automatic | port: 99999999999999999999"},
 	{"port", "`port` has no value", "port: null"},
 	{"port.container_port", "is missing", "port: {local_port: 80}"},
+	{"port.container_port", "is not a port", "port: {container_port: auto}"},
 	{"replicas", "", "replicas: -1 | replicas: abc | replicas: 1-3 | replicas: [1] | replicas: 1..2..3 | replicas: 1000000 | replicas: 99999999999999999999 | replicas: .nan"},
 	{"replicas", "the range has no maximum", "replicas: 1.. | replicas: .."},
 	{"replicas", "is below the minimum", "replicas: 4..1 | replicas: {min: 4, max: 1}"},

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"dstack/internal/backend"
@@ -33,8 +34,9 @@ type Options struct {
 	Engine        string // auto, docker or process; empty: auto
 	Dir           string // the folder of the processes' folders
 	Installation  dstack.Installation
-	HostID        string // identifies this machine among the servers that share a database
-	KeeperProgram string // the dstack program, which runs the keepers of processes
+	HostID        string   // identifies this machine among the servers that share a database
+	KeeperProgram string   // the dstack program, which runs the keepers of processes
+	Hidden        []string // folders that processes must not read, if the system can hide them
 	Code          engine.CodeOpener
 	Retired       bool         // offers nothing: the engine only runs what it has
 	Dialer        *dial.Dialer // opens the connections of port checks; nil: directly
@@ -108,15 +110,20 @@ func (l *Local) useDocker(ctx context.Context) error {
 func (l *Local) useProcesses(ctx context.Context) error {
 	e, err := process.New(process.Options{
 		Dir: filepath.Join(l.Dir, string(l.Installation)), KeeperProgram: l.KeeperProgram, Code: l.Code, Dialer: l.Dialer,
-		GPUs: len(l.gpus.list(ctx)) > 0, Log: l.Log,
+		Hidden: l.Hidden, GPUs: len(l.gpus.list(ctx)) > 0, Log: l.Log,
 	})
 	if err != nil {
 		return err
 	}
 	l.engine, l.capabilities = e, process.Capabilities()
+	if l.capabilities.ShowsServer = !e.HidesServer(); l.capabilities.ShowsServer && len(l.Hidden) > 0 {
+		l.notice = strings.TrimPrefix(l.notice+"\n "+showsServerNotice, "\n ")
+	}
 	l.engineTitle = "plain processes"
 	return nil
 }
+
+const showsServerNotice = "This machine cannot hide the server's folder from plain processes: they can read its database and keys."
 
 // Close closes the engine. Replicas keep running.
 func (l *Local) Close() error {

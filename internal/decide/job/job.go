@@ -53,12 +53,13 @@ func BuildArgv(s dstack.RunSpec) []string {
 func BuildScript(s dstack.RunSpec) string { return s.Configuration.Script() }
 
 // BuildRequirements returns what a replica requires of a machine. Profile fields
-// apply where the configuration sets nothing.
+// apply where the configuration sets nothing. The caller sets IsGlobalAdmin.
 func BuildRequirements(s dstack.RunSpec) dstack.Requirements {
 	c, p := s.Configuration, spec.Merge(s.Configuration, s.Profile)
 	requirements := dstack.Requirements{
 		Resources:     c.Resources,
 		Port:          c.Port.Container,
+		AnyPort:       MayChoosePort(s),
 		NeedsImage:    c.Image != "",
 		Backends:      p.Backends,
 		Regions:       p.Regions,
@@ -89,6 +90,7 @@ func BuildAttemptSpec(run dstack.Run, r dstack.Replica) dstack.AttemptSpec {
 		WorkingDir:      ResolveWorkingDir(run.Spec),
 		Env:             BuildEnv(run, r),
 		Port:            c.Port.Container,
+		ChoosePort:      MayChoosePort(run.Spec),
 		GPUs:            r.Claim.GPUs,
 		CodeRepo:        run.Spec.RepoID,
 		CodeProject:     run.ProjectID,
@@ -143,6 +145,7 @@ func BuildEnv(run dstack.Run, r dstack.Replica) map[string]string {
 		"DSTACK_NODES_NUM":      "1",
 		"DSTACK_GPUS_PER_NODE":  gpus,
 		"DSTACK_GPUS_NUM":       gpus,
+		spec.PortVariable:       portText(run.Spec),
 	}
 	for _, v := range run.Spec.Configuration.Env {
 		env[v.Name] = v.Value

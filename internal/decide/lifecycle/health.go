@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -13,7 +14,8 @@ func (seen ReplicaFacts) checkHealth() (ok bool, why dstack.Reason) {
 	rep, conf := seen.Report, seen.Run.Spec.Configuration
 	switch {
 	case !rep.Ready:
-		return false, dstack.Reason(fmt.Sprintf("port %d does not accept connections", conf.Port.Container))
+		why := seen.explainClosedPort()
+		return false, cmp.Or(why, dstack.Reason(fmt.Sprintf("port %d does not accept connections", seen.port())))
 	case len(conf.Probes) == 0:
 		return true, ""
 	case rep.Probes == nil:
@@ -37,7 +39,7 @@ func replicaUnhealthy(seen ReplicaFacts, now time.Time) ReplicaStep {
 	healthy, why := seen.checkHealth()
 	switch {
 	case healthy:
-		return seen.moveTo(dstack.ReplicaReady, "")
+		return seen.moveTo(dstack.ReplicaReady, seen.warnOfOpenListeners())
 	case !rep.Ready && now.Sub(seen.Replica.Since) >= seen.Limits.StartTimeout:
 		return decideRetry(seen, now, dstack.Reason(fmt.Sprintf("%s for %s", why, human.RoundDuration(seen.Limits.StartTimeout))), dstack.AttemptRunning, false)
 	case rep.Ready && rep.Probes != nil && rep.Probes.ConsecutiveFailures >= dstack.ProbeFailureThreshold && seen.mayRestart(now):

@@ -141,7 +141,7 @@ func replicaStarting(seen ReplicaFacts, now time.Time) ReplicaStep {
 		return decideCrash(seen, now)
 	case dstack.AttemptRunning:
 		if healthy, _ := seen.checkHealth(); healthy {
-			return seen.moveTo(dstack.ReplicaReady, "")
+			return seen.moveTo(dstack.ReplicaReady, seen.warnOfOpenListeners())
 		}
 		return replicaNotReady(seen, now)
 	case dstack.AttemptPulling, dstack.AttemptStarting, dstack.AttemptAbsent:
@@ -169,7 +169,7 @@ func replicaNotReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	deadline := since.Add(seen.Limits.StartTimeout)
 	if now.Before(deadline) {
 		step := seen.stayWith("running; " + why + " yet")
-		if seen.Report.Ready {
+		if seen.Report.Ready || seen.explainClosedPort() != "" {
 			step = seen.stayWith("running; " + why)
 		}
 		step.Due = now.Add(min(deadline.Sub(now), lookInterval))
@@ -178,7 +178,11 @@ func replicaNotReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 	if seen.Report.Ready {
 		why = dstack.Reason(fmt.Sprintf("its probes did not succeed within %s: %s", seen.Limits.StartTimeout, why))
 	} else {
-		why = dstack.Reason(fmt.Sprintf("port %d did not open within %s", seen.Run.Spec.Configuration.Port.Container, seen.Limits.StartTimeout))
+		closed := fmt.Sprintf("port %d did not open within %s", seen.port(), seen.Limits.StartTimeout)
+		if explained := seen.explainClosedPort(); explained != "" {
+			closed += ": " + string(explained)
+		}
+		why = dstack.Reason(closed)
 	}
 	return decideRetry(seen, now, why, dstack.AttemptRunning, true)
 }
@@ -197,7 +201,9 @@ func replicaReady(seen ReplicaFacts, now time.Time) ReplicaStep {
 		step.Due = now.Add(lookInterval)
 		return step
 	}
-	return seen.stayWith("")
+	step := seen.stayWith("")
+	step.Reason = seen.warnOfOpenListeners()
+	return step
 }
 
 // checkEnded returns the step for an attempt that has ended or lost its machine.

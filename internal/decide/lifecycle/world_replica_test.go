@@ -51,6 +51,7 @@ func (w *world) findPlaces(seen *lifecycle.ReplicaFacts) {
 		used = w.stale
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
+	need.IsGlobalAdmin = true // the author of every run is one
 	seen.Placements, seen.Rejections, seen.Blocked = placement.FindPlacements(need, offers, used, seen.Siblings)
 }
 

@@ -163,7 +163,9 @@ func (w *world) capacity(rs dstack.RunSpec) (n int) {
 	}
 	used := map[dstack.InstanceID]dstack.Allocation{}
 	for ; n < 4; n++ {
-		places, _ := placement.RankOffers(job.BuildRequirements(rs), []dstack.Offer{w.offer}, used)
+		need := job.BuildRequirements(rs)
+		need.IsGlobalAdmin = true
+		places, _ := placement.RankOffers(need, []dstack.Offer{w.offer}, used)
 		if len(places) == 0 {
 			break
 		}

@@ -16,7 +16,11 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 	if len(lines) > 0 || len(offers) == 0 {
 		return strings.Join(lines, "\n")
 	}
-	if need.NeedsImage && !slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.Engine.Containers }) {
+	hasContainers := slices.ContainsFunc(offers, func(o dstack.Offer) bool { return o.Engine.Containers })
+	if !need.IsGlobalAdmin && !hasContainers {
+		return AdviceForGlobalAdmins
+	}
+	if need.NeedsImage && !hasContainers {
 		return "install Docker on the server's machine, or remove `image` to run plain processes"
 	}
 	freed, _ := RankOffers(need, offers, nil)
@@ -35,6 +39,9 @@ func Advise(need dstack.Requirements, offers []dstack.Offer, used map[dstack.Ins
 	}
 	return strings.Join(lines, "\n")
 }
+
+// AdviceForGlobalAdmins says what a user can do who may not run plain processes.
+const AdviceForGlobalAdmins = "install Docker on the server's machine, or ask a global admin to apply the service"
 
 // adviseFilters names what this server has, for each filter that excludes every
 // offer.

@@ -57,6 +57,17 @@ func ownedFirst(p dstack.Placement) int {
 	return 1
 }
 
+// onlyGlobalAdmins is why a machine without containers does not suit another user. Its
+// processes have the rights of the server's own user: they can read what belongs to it.
+const onlyGlobalAdmins = "it runs plain processes with the server's own rights, which only global admins may use; " +
+	"install Docker there to use containers"
+
+// IsForGlobalAdmins reports whether an offer is rejected because the user is no global
+// admin.
+func IsForGlobalAdmins(r dstack.Rejection) bool {
+	return strings.Contains(r.Reason, onlyGlobalAdmins)
+}
+
 // matchOffer returns what a replica would claim of a machine, or every reason why
 // the machine does not suit.
 func matchOffer(need dstack.Requirements, o dstack.Offer, taken dstack.Allocation) (dstack.Claim, []string) {
@@ -64,12 +75,15 @@ func matchOffer(need dstack.Requirements, o dstack.Offer, taken dstack.Allocatio
 	if need.NeedsImage && !o.Engine.Containers {
 		why = append(why, "it runs plain processes, and `image` needs containers")
 	}
+	if !need.IsGlobalAdmin && !o.Engine.Containers {
+		why = append(why, onlyGlobalAdmins)
+	}
 	claim := dstack.Claim{Offer: o.Type}
 	why = append(why, compareSizes(need, o, taken, &claim)...)
 	gpus, whyNot := pickGPUs(need.Resources.GPU, o, taken)
 	claim.GPUs = gpus
 	why = append(why, whyNot...)
-	if o.Engine.SharesPorts {
+	if o.Engine.SharesPorts && !need.AnyPort {
 		if holder, held := taken.Ports[need.Port]; held {
 			why = append(why, fmt.Sprintf("port %d is taken by %s; plain processes share the machine's ports", need.Port, holder))
 		}

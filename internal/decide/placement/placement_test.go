@@ -99,7 +99,7 @@ func TestRank_OwnedMachine(t *testing.T) {
 }
 
 func TestRank_ClaimsWhatWasAsked(t *testing.T) {
-	need := dstack.Requirements{Port: 8000, Resources: spec.Resources{
+	need := dstack.Requirements{Port: 8000, IsGlobalAdmin: true, Resources: spec.Resources{
 		CPU: exactly(4), Memory: least(spec.GB(8)), Explicit: spec.Explicit{CPU: true},
 		GPU: &spec.GPU{Count: spec.Range[int]{Min: ptr(1), Max: ptr(4)}},
 	}}

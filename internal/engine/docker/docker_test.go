@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -124,7 +125,9 @@ func newFixture(o docker.Options) func(t *testing.T) enginetest.Fixture {
 					t.Errorf("docker volume rm: %s", out)
 				}
 			},
-			Serve: "exec httpd -f -p $PORT",
+			Serve:          "exec httpd -f -p $PORT",
+			ServeLocally:   "exec httpd -f -p 127.0.0.1:$PORT",
+			ReadsListeners: runtime.GOOS == "linux",
 			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string {
 				return listContainers(t, "dstack.installation="+string(o.Installation), "dstack.attempt="+string(id))
 			},

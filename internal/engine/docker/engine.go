@@ -38,6 +38,7 @@ type Engine struct {
 	opts            Options
 	docker          *client.Client
 	about           About
+	isLocal         bool // its containers may run as processes of this machine
 	usesContainerIP bool // containers are reached at their own addresses, not at published ports
 	ctx             context.Context
 	cancel          context.CancelFunc
@@ -49,6 +50,7 @@ type Engine struct {
 	inspections  map[string]inspection              // by container ID
 	terminations map[dstack.AttemptID]*termination
 	portOpen     map[dstack.AttemptID]bool // the last definite result of checkPort
+	sockets      map[dstack.AttemptID]containerSockets
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -176,13 +178,14 @@ func New(ctx context.Context, opts Options) (*Engine, error) {
 	}
 	local := runtime.GOOS == "linux" && strings.HasPrefix(docker.DaemonHost(), "unix://")
 	e := &Engine{
-		opts: opts, docker: docker, about: info,
+		opts: opts, docker: docker, about: info, isLocal: local,
 		usesContainerIP: local && !info.isRootless && !info.isDesktop && !opts.PublishPorts,
 		startups:        map[dstack.AttemptID]*startup{},
 		endedReports:    map[dstack.AttemptID]dstack.Report{},
 		inspections:     map[string]inspection{},
 		terminations:    map[dstack.AttemptID]*termination{},
 		portOpen:        map[dstack.AttemptID]bool{},
+		sockets:         map[dstack.AttemptID]containerSockets{},
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.work.Go(e.endLeftoverCommands)

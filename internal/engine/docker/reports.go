@@ -155,6 +155,7 @@ func (e *Engine) inspectContainer(ctx context.Context, c container.Summary, id d
 	report.StartedAt = parseTime(state.StartedAt)
 	if state.Running {
 		report.Address = e.findAddress(got.Container)
+		e.noteProcess(id, c.ID, state.Pid)
 	} else {
 		report.State = dstack.AttemptExited
 		report.ExitCode, report.OOM, report.Error = state.ExitCode, state.OOMKilled, state.Error
@@ -221,6 +222,11 @@ func (e *Engine) forgetRemoved(listed map[string]bool) {
 			delete(e.inspections, id)
 		}
 	}
+	for id, s := range e.sockets {
+		if !listed[s.container] {
+			delete(e.sockets, id)
+		}
+	}
 }
 
 // checkPorts sets Ready in the reports of running containers. All ports are checked at
@@ -235,7 +241,10 @@ func (e *Engine) checkPorts(ctx context.Context, reports map[dstack.AttemptID]ds
 	var checks sync.WaitGroup
 	for i := range out {
 		if out[i].State == dstack.AttemptRunning && out[i].Address != "" {
-			checks.Go(func() { out[i].Ready = e.checkPort(ctx, out[i]) })
+			checks.Go(func() {
+				out[i].Ready = e.checkPort(ctx, out[i])
+				e.readListeners(&out[i])
+			})
 		}
 	}
 	checks.Wait()

@@ -137,5 +137,6 @@ func (e *Engine) Remove(ctx context.Context, id dstack.AttemptID) error {
 	defer e.mu.Unlock()
 	delete(e.endedReports, id)
 	delete(e.portOpen, id)
+	delete(e.sockets, id)
 	return nil
 }

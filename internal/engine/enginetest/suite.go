@@ -35,6 +35,10 @@ type Fixture struct {
 	// Serve is a shell command that serves the files of its working folder by HTTP on
 	// $PORT until it is stopped.
 	Serve string
+	// ServeLocally is like Serve, but accepts connections to 127.0.0.1 only.
+	ServeLocally string
+	// ReadsListeners says that reports have the sockets of attempts.
+	ReadsListeners bool
 	// ListLeftovers names what is left of an attempt: processes, containers, folders.
 	ListLeftovers func(t *testing.T, id dstack.AttemptID) []string
 	// RemoveVolume removes a volume at the end of a test. It is called only if

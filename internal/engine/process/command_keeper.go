@@ -50,10 +50,11 @@ func runCommand(dir folder) commandResult {
 	}
 	k := &keeper{dir: dir, leaderExited: make(chan syscall.WaitStatus, 1), childless: make(chan struct{})}
 	var err error
-	k.leaderPID, err = syscall.ForkExec(launch.Argv[0], launch.Argv, &syscall.ProcAttr{
+	attributes := &syscall.ProcAttr{
 		Dir: launch.Dir, Env: launch.Env, Files: []uintptr{commandFD, commandFD + 1, commandFD + 2},
 		Sys: &syscall.SysProcAttr{Setsid: true, Setctty: launch.Terminal},
-	})
+	}
+	k.leaderPID, err = launch.start(launch.Argv, attributes)
 	for fd := commandFD; fd < commandResultFD; fd++ {
 		_ = syscall.Close(fd) // so that the engine sees the end of the output
 	}

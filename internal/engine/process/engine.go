@@ -31,6 +31,7 @@ type Options struct {
 	KeeperProgram string            // the program whose command "keep FOLDER" calls Keep
 	Code          engine.CodeOpener // nil: attempts have no code
 	Dialer        *dial.Dialer      // opens the connections of port checks; nil: directly
+	Hidden        []string          // folders that attempts must not read, if the system can hide them; Dir may be in one
 	GPUs          bool              // the machine has NVIDIA GPUs: an attempt sees only those that it was given
 	Log           *slog.Logger      // nil: no log
 }
@@ -41,6 +42,7 @@ type Engine struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup // preparations
+	hidden []string       // the folders of Options.Hidden that are hidden
 
 	mu           sync.Mutex
 	preparations map[dstack.AttemptID]*preparation      // attempts whose keeper is not running yet
@@ -49,13 +51,19 @@ type Engine struct {
 	ports        map[dstack.AttemptID]portStatus        // of running attempts
 	keeperPIDs   map[dstack.AttemptID]int               // keepers of this engine; 0: ended and reaped
 	commands     map[dstack.AttemptID][]*trackedCommand // see Exec
+	choosing     sync.Mutex                             // held while a port is chosen and reserved in an attempt's folder
 }
 
 // portStatus is the last definite result of checkPort.
 type portStatus struct {
-	ready bool
-	port  string
-	host  string // where the port accepted a connection; empty: never
+	ready  bool
+	port   string
+	chosen int    // the port, if the engine chose it
+	host   string // where the port accepted a connection; empty: never
+
+	listening   []dstack.Listener
+	listeningAt time.Time // when they were read
+	wasReady    bool      // then
 }
 
 var _ engine.Engine = (*Engine)(nil)
@@ -83,7 +91,7 @@ func New(opts Options) (*Engine, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Engine{
-		opts: opts, ctx: ctx, cancel: cancel,
+		opts: opts, ctx: ctx, cancel: cancel, hidden: findHidden(opts),
 		preparations: map[dstack.AttemptID]*preparation{},
 		refusals:     map[dstack.AttemptID]dstack.Report{},
 		endedReports: map[dstack.AttemptID]dstack.Report{},

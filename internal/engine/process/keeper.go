@@ -23,6 +23,7 @@ type launchSpec struct {
 	Env   []string
 	Dir   string
 	Grace time.Duration // from SIGTERM to SIGKILL if stop.json does not say it
+	confinement
 }
 
 // Times of a keeper's waits. drainTimeout limits the wait for output if a process outside
@@ -156,11 +157,12 @@ func (k *keeper) startCommand(launch launchSpec) error {
 		return err
 	}
 	defer output.Close()
-	k.leaderPID, err = syscall.ForkExec(launch.Argv[0], launch.Argv, &syscall.ProcAttr{
+	attributes := &syscall.ProcAttr{
 		Dir: launch.Dir, Env: launch.Env,
 		Files: []uintptr{null.Fd(), output.Fd(), output.Fd()},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
-	})
+	}
+	k.leaderPID, err = launch.start(launch.Argv, attributes)
 	if err != nil {
 		return fmt.Errorf("cannot run %s: %w", launch.Argv[0], err)
 	}

@@ -5,16 +5,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
 
-	"dstack/internal/dial"
 	"dstack/internal/dstack"
 	"dstack/internal/engine"
 )
@@ -26,9 +23,22 @@ type preparation struct {
 	cancel context.CancelFunc
 	done   chan struct{}
 
-	mu      sync.Mutex
-	stopped bool
-	spawned bool
+	mu       sync.Mutex
+	stopped  bool
+	spawned  bool
+	progress string // what it waits for, for the user
+}
+
+func (p *preparation) setProgress(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.progress = text
+}
+
+func (p *preparation) getProgress() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.progress
 }
 
 // abort cancels the preparation. It returns false if the keeper has been spawned already.
@@ -161,12 +171,7 @@ func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (
 	if err != nil {
 		return 0, err
 	}
-	if err := waitForFreePort(ctx, e.opts.Dialer, spec.Port); err != nil {
-		return 0, err
-	}
-	public := spec // the file on disk must not have secrets
-	public.Env, public.Auth, public.Script, public.Argv = nil, nil, "", nil
-	if err := dir.writeJSON("order.json", public); err != nil {
+	if spec, err = e.reservePort(ctx, dir, p); err != nil {
 		return 0, err
 	}
 	if err := e.unpackCode(ctx, dir.path("work"), workingDir, spec); err != nil {
@@ -177,6 +182,8 @@ func (e *Engine) spawnAttempt(ctx context.Context, dir folder, p *preparation) (
 		Env:   buildEnv(spec, os.Environ(), e.opts.GPUs),
 		Dir:   filepath.Join(dir.path("work"), filepath.FromSlash(workingDir)),
 		Grace: spec.StopGracePeriod,
+
+		confinement: e.newConfinement(dir),
 	})
 }
 
@@ -198,72 +205,6 @@ func findBash(spec dstack.AttemptSpec) (string, error) {
 		}
 	}
 	return filepath.Abs(shell)
-}
-
-// Times of the wait for a port that another process is about to release.
-const (
-	portTimeout      = 300 * time.Millisecond
-	portPollInterval = 20 * time.Millisecond
-)
-
-// waitForFreePort returns an error if the port is in use, because its listener would be
-// mistaken for the replica. The error is permanent (Conflict) if a process listens on
-// the port, and temporary (Unavailable) if only a connection, possibly a closed one in
-// TIME_WAIT, uses it.
-func waitForFreePort(ctx context.Context, dialer *dial.Dialer, port int) error {
-	poll := time.NewTicker(portPollInterval)
-	defer poll.Stop()
-	for timeout := time.After(portTimeout); ; {
-		err := tryListen(port)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-poll.C:
-		case <-timeout:
-			if !mayHaveListener(ctx, dialer, port) {
-				return &dstack.Error{
-					Kind:    dstack.Unavailable,
-					Message: fmt.Sprintf("port %d of this machine is still held by a connection", port),
-					Hint:    "the server tries again by itself; a closed connection holds its port for a minute at most",
-					Cause:   err,
-				}
-			}
-			return &dstack.Error{
-				Kind:    dstack.Conflict,
-				Message: fmt.Sprintf("port %d is already in use on this machine", port),
-				Hint:    "stop what listens there, or give the service another port",
-				Cause:   err,
-			}
-		}
-	}
-}
-
-// mayHaveListener reports whether a process listens on a port, or may do so.
-func mayHaveListener(ctx context.Context, dialer *dial.Dialer, port int) bool {
-	for _, host := range []string{"127.0.0.1", "::1"} {
-		endpoint := dstack.Endpoint{Address: net.JoinHostPort(host, strconv.Itoa(port))}
-		if engine.CheckPort(ctx, dialer, endpoint, false) != engine.PortRefused {
-			return true
-		}
-	}
-	return false
-}
-
-// tryListen returns an error if a port is in use on any of the machine's addresses.
-func tryListen(port int) error {
-	defer blockForks()()
-	for _, host := range []string{"127.0.0.1", "0.0.0.0", "::"} {
-		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(port)))
-		if err == nil {
-			_ = l.Close()
-		} else if errors.Is(err, syscall.EADDRINUSE) {
-			return err
-		}
-	}
-	return nil
 }
 
 func (e *Engine) unpackCode(ctx context.Context, work, workingDir string, spec dstack.AttemptSpec) error {

@@ -21,6 +21,8 @@ func TestMain(m *testing.M) {
 		syscall.Exit(process.Keep(os.Args[2])) // os.Exit would wait for the race detector
 	case len(os.Args) == 3 && os.Args[1] == "keep-command":
 		syscall.Exit(process.KeepCommand(os.Args[2]))
+	case len(os.Args) > 2 && os.Args[1] == process.ConfineCommand:
+		syscall.Exit(process.Confine(os.Args[2:]))
 	case len(os.Args) == 2 && os.Args[1] == "serve":
 		err := http.ListenAndServe("127.0.0.1:"+os.Getenv("PORT"), http.FileServer(http.Dir(".")))
 		_, _ = os.Stderr.WriteString(err.Error())
@@ -50,10 +52,12 @@ func TestEngine(t *testing.T) {
 	enginetest.Run(t, func(t *testing.T) enginetest.Fixture {
 		dir := filepath.Join(t.TempDir(), "attempts")
 		return enginetest.Fixture{
-			Capabilities:  process.Capabilities(),
-			Open:          func(t *testing.T) enginetest.Engine { return openEngine(t, dir) },
-			Serve:         "exec " + self + " serve",
-			ListLeftovers: func(t *testing.T, id dstack.AttemptID) []string { return listLeftovers(t, dir, id) },
+			Capabilities:   process.Capabilities(),
+			Open:           func(t *testing.T) enginetest.Engine { return openEngine(t, dir) },
+			Serve:          "exec " + self + " serve",
+			ServeLocally:   "exec " + self + " serve",
+			ReadsListeners: runtime.GOOS == "linux",
+			ListLeftovers:  func(t *testing.T, id dstack.AttemptID) []string { return listLeftovers(t, dir, id) },
 			KillKeeper: func(t *testing.T, id dstack.AttemptID) {
 				if err := syscall.Kill(readKeeperPID(t, dir, id), syscall.SIGKILL); err != nil {
 					t.Fatal(err)

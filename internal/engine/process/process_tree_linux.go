@@ -63,7 +63,15 @@ func isGroupEmpty(leader int) bool {
 
 // findStrays returns the processes outside of the leader's group that are in its session
 // or descend from the keeper.
-func findStrays(keeper, leader int) []int {
+func findStrays(keeper, leader int) []int { return listRelated(keeper, leader, false) }
+
+// listTree returns the processes of the leader's group and session, and those that
+// descend from the keeper.
+func listTree(keeper, leader int) []int { return listRelated(keeper, leader, true) }
+
+// listRelated returns the processes that are in the leader's session or descend from the
+// keeper, with or without those of the leader's group.
+func listRelated(keeper, leader int, withGroup bool) []int {
 	type relation struct{ parent, group, session int }
 	all := map[int]relation{}
 	dirs, _ := os.ReadDir("/proc")
@@ -85,7 +93,7 @@ func findStrays(keeper, leader int) []int {
 		for up, steps := r.parent, 0; !related && up > 1 && steps < len(all); up, steps = all[up].parent, steps+1 {
 			related = up == keeper
 		}
-		if related && r.group != leader {
+		if related && (withGroup || r.group != leader) {
 			out = append(out, pid)
 		}
 	}

@@ -41,7 +41,10 @@ func (e *Engine) ListReports(ctx context.Context) ([]dstack.Report, error) {
 	for i := range reports {
 		reports[i].At = now
 		if reports[i].State == dstack.AttemptRunning {
-			checks.Go(func() { e.checkPort(ctx, &reports[i]) })
+			checks.Go(func() {
+				e.checkPort(ctx, &reports[i])
+				e.readListeners(&reports[i])
+			})
 		}
 	}
 	checks.Wait()
@@ -67,7 +70,7 @@ func (e *Engine) reportsWithoutFolder() []dstack.Report {
 		if p.isSpawned() {
 			continue // reported from its folder
 		}
-		out = append(out, dstack.Report{Attempt: id, State: dstack.AttemptStarting})
+		out = append(out, dstack.Report{Attempt: id, State: dstack.AttemptStarting, Progress: p.getProgress()})
 	}
 	for _, r := range e.refusals {
 		out = append(out, r)
@@ -201,6 +204,9 @@ func (e *Engine) checkPort(ctx context.Context, r *dstack.Report) {
 			return
 		}
 		status.port = strconv.Itoa(spec.Port)
+		if spec.ChoosePort {
+			status.chosen = spec.Port
+		}
 	}
 	hosts := []string{"127.0.0.1", "::1"}
 	if status.host != "" {
@@ -217,6 +223,7 @@ func (e *Engine) checkPort(ctx context.Context, r *dstack.Report) {
 			status.ready = false
 		}
 	}
+	r.Port = status.chosen
 	r.Ready, r.Address = status.ready, net.JoinHostPort("127.0.0.1", status.port)
 	if status.host != "" {
 		r.Address = net.JoinHostPort(status.host, status.port)

@@ -45,6 +45,7 @@ func (c *capacity) findPlacements(ctx context.Context, seen *lifecycle.ReplicaFa
 		return err
 	}
 	need := job.BuildRequirements(seen.Run.Spec)
+	need.IsGlobalAdmin = seen.Run.IsGlobalAdmin
 	all := c.readOffers(ctx, offersKey{seen.Run.ID, seen.Replica.Revision}, seen.Run.Project, need)
 	offers, excluded := c.r.splitOffers(all)
 	var rejections []dstack.Rejection

@@ -8,6 +8,7 @@ import (
 	"github.com/google/uuid"
 
 	"dstack/internal/dstack"
+	"dstack/internal/server/store"
 )
 
 func (h *fixture) addUser(name string, role dstack.Role) dstack.User {
@@ -128,5 +129,24 @@ func TestProjects(t *testing.T) {
 		}
 		gone := dstack.Run{ID: dstack.RunID(uuid.NewString()), ProjectID: "second", Name: "web", Spec: runSpec("web")}
 		h.wantKind(dstack.NotFound, h.s.SubmitRun(ctx, gone))
+	})
+}
+
+// A run's author is who submitted its present revision; a user who does not exist any
+// more is no admin.
+func TestRun_KnowsWhetherItsAuthorIsAdmin(t *testing.T) {
+	onBoth(t, func(t *testing.T, h *fixture) {
+		run := h.submit("web", t0)
+		for i, c := range []struct {
+			author string
+			want   bool
+		}{{"nobody", false}, {"admin", true}} {
+			_, err := h.s.ReviseRun(t.Context(), run.ID, store.Revision{Revision: i + 1, Spec: run.Spec, User: c.author, NeedsRollout: true, Now: t0})
+			h.noError(err)
+			got, err := h.s.Run(t.Context(), h.project.ID, "web")
+			if h.noError(err); got.IsGlobalAdmin != c.want || got.User != c.author {
+				t.Errorf("by %s: %+v", c.author, got)
+			}
+		}
 	})
 }

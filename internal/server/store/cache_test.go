@@ -161,7 +161,7 @@ func TestSameReport_ComparesEveryField(t *testing.T) {
 		case reflect.Int:
 			v.SetInt(7)
 		case reflect.Slice:
-			v.Set(reflect.ValueOf([]string{"line"}))
+			v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		case reflect.Pointer:
 			v.SetZero()
 		case reflect.Struct:

@@ -21,6 +21,7 @@ type runRow struct {
 	ProjectID        string
 	Project          string `bun:",scanonly"` // its name
 	Username         string
+	AuthorRole       string `bun:",scanonly"` // the user's global role now; empty: the user was deleted
 	Name             string
 	Spec             string
 	Revision         int
@@ -59,7 +60,7 @@ func (s *Store) openRunCached(row runRow) (dstack.Run, error) {
 func (row runRow) toRun(spec dstack.RunSpec) dstack.Run {
 	return dstack.Run{
 		ID: dstack.RunID(row.ID), ProjectID: dstack.ProjectID(row.ProjectID), Project: row.Project,
-		User: row.Username, Name: row.Name, Spec: spec,
+		User: row.Username, IsGlobalAdmin: row.AuthorRole == string(dstack.RoleAdmin), Name: row.Name, Spec: spec,
 		Revision: row.Revision, LatestRevision: row.LatestRevision, TemplateRevision: row.TemplateRevision, StableRevision: row.StableRevision, DesiredReplicas: row.DesiredReplicas,
 		Status: dstack.RunStatus(row.Status), Reason: dstack.Reason(row.Reason),
 		Ending: dstack.Ending(row.Ending), Stop: dstack.StopRequest(row.Stop),
@@ -81,9 +82,12 @@ func (s *Store) openRuns(rows []runRow) []dstack.Run {
 	})
 }
 
-// selectRuns begins a query for runs with the names of their projects.
+// selectRuns begins a query for runs with the names of their projects and the roles of
+// their users.
 func selectRuns(db bun.IDB, rows *[]runRow) *bun.SelectQuery {
-	return db.NewSelect().Model(rows).ColumnExpr("r.*, p.name AS project").Join("JOIN projects AS p ON p.id = r.project_id")
+	const authorRole = "COALESCE((SELECT u.global_role FROM users AS u WHERE u.name = r.username), '') AS author_role"
+	return db.NewSelect().Model(rows).ColumnExpr("r.*, p.name AS project, " + authorRole).
+		Join("JOIN projects AS p ON p.id = r.project_id")
 }
 
 // findRun returns one run by its ID; NotFound.

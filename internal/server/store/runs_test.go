@@ -51,6 +51,7 @@ func TestRun_ReturnsWhatWasSubmitted(t *testing.T) {
 		want := h.submit("web", when)
 		want.Project, want.Status, want.Since, want.ScaledAt, want.Version = "Main", dstack.RunSubmitted, when, when, 1
 		want.LatestRevision, want.TemplateRevision, want.DesiredReplicas = 1, 1, 1
+		want.IsGlobalAdmin = true
 		got, err := h.s.Run(t.Context(), h.project.ID, "web")
 		if h.noError(err); !cmp.Equal(got, want) {
 			t.Error(cmp.Diff(want, got))

@@ -1,0 +1,56 @@
+package server
+
+import (
+	"strings"
+	"testing"
+
+	"dstack/internal/api"
+	"dstack/internal/dstack"
+)
+
+// Plain processes have the rights of the server's user. A member and an admin of the
+// project get no machine for them, neither for a run of their own nor for a revision of
+// a global admin's run; and the global admin does.
+func TestProcesses_AreForGlobalAdmins(t *testing.T) {
+	h := newTestServer(t)
+	h.initRepo()
+	tokens := map[string]string{"ann": h.createUser("ann", dstack.RoleUser), "bob": h.createUser("bob", dstack.RoleUser)}
+	h.mustCall("/api/projects/main/set_members", api.SetMembers{Members: []api.SetMember{
+		{Username: "ann", ProjectRole: dstack.RoleUser}, {Username: "bob", ProjectRole: dstack.RoleAdmin},
+	}}, nil)
+	processes := testOffer()
+	processes.Engine = dstack.EngineCapabilities{Name: "process", SharesPorts: true}
+	h.backend.offers = []dstack.Offer{processes}
+	h.mustCall(api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("web", plainService)}, nil)
+	h.mustCall(api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("web", plainService+"env: [A=1]\n"), Revision: 1}, nil)
+
+	waits := plainService + "retry: {on_events: [no-capacity], duration: 1h}\n"
+	for user, token := range tokens {
+		for name, request := range map[string]struct {
+			path string
+			body any
+		}{
+			"a new run":                  {api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("own", plainService)}},
+			"a new run that could wait":  {api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("own", waits)}},
+			"a new run of an old client": {api.ProjectPrefix + "/runs/submit", api.RunSpecRequest{RunSpec: h.newRunSpec("own", plainService)}},
+			"a revision":                 {api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("web", plainService+"env: [A=2]\n"), Revision: 2}},
+			"a revision in place":        {api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("web", plainService+"env: [A=1]\nauth: false\n"), Revision: 2}},
+			"a rollback":                 {api.PathRollback, api.RollbackRequest{RunName: "web", Revision: 2, To: 1}},
+		} {
+			got := h.callAs(token, request.path, request.body)
+			if got.status != 403 || got.errorKind() != dstack.Forbidden || !strings.Contains(got.text, "install Docker") {
+				t.Errorf("%s: %s: %d %s", user, name, got.status, got.text)
+			}
+		}
+		preview := h.callAs(token, api.PathPreview, api.RunSpecRequest{RunSpec: h.newRunSpec("own", plainService)})
+		if preview.status != 200 || !strings.Contains(preview.text, "only global admins may use") {
+			t.Errorf("%s: the preview is %d %s", user, preview.status, preview.text)
+		}
+	}
+	h.mustCall(api.PathRollback, api.RollbackRequest{RunName: "web", Revision: 2, To: 1}, nil)
+
+	h.backend.offers = append(h.backend.offers, testOffer()) // a machine with containers
+	if got := h.callAs(tokens["ann"], api.PathApply, api.ApplyRequest{RunSpec: h.newRunSpec("own", plainService)}); got.status != 200 {
+		t.Errorf("with containers: %d %s", got.status, got.text)
+	}
+}
